@@ -540,19 +540,19 @@ def remembered_splits(
 
     A group that is named in the source also keeps what its recordings had that are away.
     """
-    away = grouped(
+    splits_away = grouped(
         (recording.group, recording.split)
         for recording in known_recordings
         if recording.split
         and not recording.is_here
         and not _is_own_group(recording.group, recording)
     )
-    present = grouped(
+    splits_here = grouped(
         (placement.address.record.group, recording.split)
         for placement in placements
         if (recording := placement.known or placement.resembles) and recording.split
     )
-    return {group: _strictest(splits) for group, splits in (away | present).items()}
+    return {group: _strictest(splits) for group, splits in (splits_away | splits_here).items()}
 
 
 def _is_own_group(group: str, recording: KnownRecording) -> bool:

@@ -73,10 +73,8 @@ ENTRY_KNOWN = {
 FIRST_CAMERAS = ("head_color",)
 WRIST = ("hand_",)
 EFFECTOR = "effector/position"
-STATE = (
-    "state/joint/position",
-    f"state/{EFFECTOR}",
-)  # radians; grippers in mm or finger joints in radians
+# Radians; grippers in mm or finger joints in radians
+STATE = ("state/joint/position", f"state/{EFFECTOR}")
 ACTION = ("action/joint/position", f"action/{EFFECTOR}")
 
 

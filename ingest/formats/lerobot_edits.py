@@ -80,7 +80,7 @@ def _stored_ranges(dataset: LerobotListing) -> Iterator[tuple[int, int, int]]:
                     for batch in batches(file, ["episode_index", LEAST, MOST], META_BATCH):
                         yield from _known_ranges(batch.to_pylist())
         except DataError as e:
-            # Whoever read the same file before has told it
+            # The file may have been read before: then a finding says so already
             if all(finding.file != uri for finding in dataset.findings):
                 dataset.warn(e.reason, str(e), file=uri)
 

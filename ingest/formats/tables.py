@@ -282,9 +282,8 @@ def read_npz(source: Source, uri: str) -> dict[str, np.ndarray]:
 
 def _read_header(file: IO[bytes], uri: str) -> tuple[tuple[int, ...], np.dtype]:
     """Shape and type of an array. Raises DAMAGED, and DataError for a git-LFS pointer."""
-    begin = file.read(
-        MAX_HEADER_BYTES
-    )  # NumPy reads all that a header claims, before it looks at it
+    # NumPy reads all that a header claims, before it looks at it
+    begin = file.read(MAX_HEADER_BYTES)
     refuse_pointer(begin, f"{uri} is a git-LFS pointer, not the file")
     file = io.BytesIO(begin)
     if np.lib.format.read_magic(file) == (1, 0):

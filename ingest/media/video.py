@@ -63,9 +63,8 @@ BLOCK = 16  # frames and the rest of their group: what one thread decodes at onc
 # Of all pictures of a group, a byte and a half each: a few groups are held
 GROUP_PIXELS = 20_000_000
 LONG = 128  # frames: of fewer, to open the file several times costs more than it gives
-OPEN_BYTES = (
-    1 << 30
-)  # that FFmpeg may take for a file's tables: ten hours of frames take a fifth of it
+# That FFmpeg may take for a file's tables: ten hours of frames take a fifth of it
+OPEN_BYTES = 1 << 30
 FRAME_BYTES = 8  # that the smallest frames take, with their entries in the file's tables
 # For one packet: in a damaged file FFmpeg searches for the next one up to the end
 READ_TIMEOUT_S = 30.0
