@@ -27,8 +27,7 @@ VALUE = re.compile(
 def without_secrets(text: str) -> str:
     """A text whose addresses have *** for logins, passwords, keys, signatures and what stands behind '#'.
 
-    Example: without_secrets("no answer from s3://key:secret@bucket/a") == "no answer from
-    s3://***@bucket/a".
+    Example: without_secrets("no answer from s3://key:secret@bucket/a") == "no answer from s3://***@bucket/a".
     """
     if ":/" in text:
         text = ADDRESS.sub(_cut, text)

@@ -427,8 +427,7 @@ class RecordingIndex:
     def closest(
         self, fingerprint: Fingerprint, without: Collection[str] = ()
     ) -> tuple[KnownRecording, Likeness, str] | None:
-        """The recording that a fingerprint is of, for sure or else probably; None where it is of
-        none.
+        """The recording that a fingerprint is of, for sure or else probably; None where it is of none.
 
         without: ids of recordings that it is not, as a person said.
         """
@@ -535,8 +534,7 @@ def gone(
 def remembered_splits(
     placements: Sequence[Placement], known_recordings: Iterable[KnownRecording]
 ) -> dict[str, str]:
-    """The split of each listed group, by the recordings that it has now; held-out splits before
-    train.
+    """The split of each listed group, by the recordings that it has now; held-out splits before train.
 
     A group that is named in the source also keeps what its recordings had that are away.
     """

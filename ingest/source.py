@@ -37,8 +37,7 @@ class FormatAdapter(Protocol):
     def list_episodes(self, source: Source) -> Listing:
         """List the source from its metadata, and headers of its files.
 
-        No video is decoded, but for the first picture of a camera whose name says that it shows no
-        colours.
+        No video is decoded, but for the first picture of a camera whose name says that it shows no colours.
         """
         ...
 

@@ -242,9 +242,8 @@ def _account_for_rows(listing: ListingBuilder, file: h5py.File, uri: str) -> Non
 def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     """Joints, with finger joints of dexterous hands, and grippers of one episode; raises DataError.
 
-    Grippers are in mm as published. The dataset's card calls that the opening; users of it report
-    that it grows as a gripper closes (OpenDriveLab/AgiBot-World issue 133): the data has to show
-    it.
+    Grippers are in mm as published. The dataset's card calls that the opening; users of it report that it grows as a
+    gripper closes (OpenDriveLab/AgiBot-World issue 133): the data has to show it.
     """
     if record.data_uri is None:
         raise DataError("no proprio_stats.h5", "no_data")

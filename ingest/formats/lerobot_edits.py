@@ -105,13 +105,11 @@ def _single_value(value: Any) -> Any:
 def episodes_named_otherwise(
     dataset: LerobotListing, episodes: Episodes, columns: Collection[str], steps_from: str
 ) -> set[int]:
-    """Episodes of which a column that names the task names another one than the rows' `task_index`
-    does; a finding says so. The numbers of `steps_from` are then not those of the tasks' texts
-    either.
+    """Episodes of which a column that names the task names another one than the rows' `task_index` does; a finding says
+    so. The numbers of `steps_from` are then not those of the tasks' texts either.
 
-    Such a column is the same in all rows of an episode. It is held against `task_index` only where
-    the two agree in other episodes, or have the same numbers in another order: else it holds other
-    wordings.
+    Such a column is the same in all rows of an episode. It is held against `task_index` only where the two agree in
+    other episodes, or have the same numbers in another order: else it holds other wordings.
     """
     doubtful: set[int] = set()
     for column in columns:

@@ -77,8 +77,7 @@ def find_rows(
 def _rows_v3(
     dataset: LerobotListing, metadata: dict[int, dict[str, Any]]
 ) -> dict[int, EpisodeRows]:
-    """Row ranges by reading which episode each row says it is of; pointers in the metadata are not
-    trusted.
+    """Row ranges by reading which episode each row says it is of; pointers in the metadata are not trusted.
 
     But they say which files of a remote source to look into first. The others are only fetched when
     that does not find all episodes that are asked for.

@@ -385,8 +385,7 @@ def in_order(
     first: tuple[str, ...] = (),
     last: tuple[str, ...] = NEAR,
 ) -> list[str]:
-    """The registry's cameras, then `first`, then others, then those with a part of `last` in their
-    name.
+    """The registry's cameras, then `first`, then others, then those with a part of `last` in their name.
 
     Those whose names say that they show depth, masks or touch come after all others.
     """

@@ -248,8 +248,7 @@ def npy_rows(path: Path, uri: str, limits: Limits = LIMITS) -> np.ndarray:
 def read_npz(source: Source, uri: str) -> dict[str, np.ndarray]:
     """The arrays of a .npz file that are rows of numbers, [n, d], by name.
 
-    Raises DataError where there is none, of reason pickled_data where those that could be are
-    pickled.
+    Raises DataError where there is none, of reason pickled_data where those that could be are pickled.
     """
     limits = source.config.limits
     arrays: dict[str, np.ndarray] = {}

@@ -142,8 +142,7 @@ def arm_state(episode: EpisodeData, signals: Sequence[GripperSignal]) -> np.ndar
 
 
 def moving_dimensions(state: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which dimensions of state [n, d] move, bool [d], and the standard deviation of each, float64
-    [d].
+    """Which dimensions of state [n, d] move, bool [d], and the standard deviation of each, float64 [d].
 
     One that hardly moves beside the others does not count, or its noise would count as motion.
     """
@@ -368,8 +367,7 @@ def counted(run: GripperRun) -> list[Transition]:
 
 
 def _by_excursion(run: GripperRun, crossings: Sequence[Transition]) -> bool | None:
-    """A gripper that goes to the other end, carries there once, and comes back has held something
-    there.
+    """A gripper that goes to the other end, carries there once, and comes back has held something there.
 
     Excursions on which the arm hardly moves are failed attempts: they do not count.
     """
@@ -385,8 +383,7 @@ def _by_excursion(run: GripperRun, crossings: Sequence[Transition]) -> bool | No
 
 
 def _by_object(run: GripperRun, crossings: Sequence[Transition]) -> bool | None:
-    """A gripper that begins closed, opens, closes, opens and closes again stays wider at its middle
-    closing.
+    """A gripper that begins closed, opens, closes, opens and closes again stays wider at its middle closing.
 
     The middle level lies off the first one, toward the other end: an object keeps it there.
     """

@@ -251,8 +251,7 @@ class Source:
 
     @property
     def files(self) -> dict[str, FileStat]:
-        """Every file by its path relative to the root, sorted; hidden files and folders are left
-        out.
+        """Every file by its path relative to the root, sorted; hidden files and folders are left out.
 
         Raises SourceError.
         """
