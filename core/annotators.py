@@ -116,8 +116,7 @@ def made_by(annotator: str, steps_from: str | None, *, follows: bool) -> str:
     """Who made a label: `annotator` of its label run, `steps_from` of the label; follows: it was
     made like a label that a model made of another run.
 
-    Example: made_by("native", None, follows=False) is "motion", which labels episodes without
-    steps.
+    Example: made_by("native", None, follows=False) is "motion", which labels episodes without steps.
     """
     if steps_from is not None:
         return FROM_THE_SOURCE

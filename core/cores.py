@@ -58,9 +58,8 @@ def told_to_children(threads: int) -> Iterator[None]:
 def cpu_limit(cgroup_text: str, root: Path) -> float:
     """The least that a process's control group or any above it may use, in cores; infinite where nothing says so.
 
-    cgroup_text: what /proc/self/cgroup says, of version 1 or 2. root: where control groups are
-    mounted; in a container a group's own path may not be there, then the root is that of the
-    container.
+    cgroup_text: what /proc/self/cgroup says, of version 1 or 2. root: where control groups are mounted; in a container
+    a group's own path may not be there, then the root is that of the container.
     """
     limits = [math.inf]
     for line in cgroup_text.splitlines():

@@ -9,9 +9,8 @@ import re
 from pydantic_core import ValidationError
 
 CUT = "***"
-ADDRESS = re.compile(
-    r"([a-z][\w+.-]*:/+)([^\s'\"<>]+)", re.IGNORECASE
-)  # as a path it has one slash
+# As a path it has one slash
+ADDRESS = re.compile(r"([a-z][\w+.-]*:/+)([^\s'\"<>]+)", re.IGNORECASE)
 LOGIN = re.compile(r"^[^/?#]*@")  # before the host
 # With a slash in it, or before another part than the host; a port is none: http://host:80/a@b
 PASSWORD = re.compile(r"(?:^|(?<=[/@]))(?!\[)[^/?#@:]*:(?!\d{1,5}/)[^?#]*@")
@@ -28,8 +27,7 @@ VALUE = re.compile(
 def without_secrets(text: str) -> str:
     """A text whose addresses have *** for logins, passwords, keys, signatures and what stands behind '#'.
 
-    Example: without_secrets("no answer from s3://key:secret@bucket/a") == "no answer from
-    s3://***@bucket/a".
+    Example: without_secrets("no answer from s3://key:secret@bucket/a") == "no answer from s3://***@bucket/a".
     """
     if ":/" in text:
         text = ADDRESS.sub(_cut, text)

@@ -123,8 +123,7 @@ def room_in(folder: Path) -> Iterator[None]:
 def write_file(path: Path, data: bytes, *, synced: bool = True) -> None:
     """Durable and atomic: a reader sees the whole file or none, also after a power cut.
 
-    Not `synced`: quicker, and a power cut may take the file back; a reader still sees all of it or
-    none.
+    Not `synced`: quicker, and a power cut may take the file back; a reader still sees all of it or none.
     """
     write_from(path, io.BytesIO(data), synced=synced)
 
@@ -164,8 +163,7 @@ def whole_file(path: Path, *, synced: bool = True) -> Iterator[Path]:
 def whole_folder(folder: Path) -> Iterator[Path]:
     """A new folder to write to, which takes the place of `folder`, durably, when the block ends well.
 
-    A kill leaves `folder` as it was, or, in the moment of the exchange, the former one beside it as
-    .NAME.old.
+    A kill leaves `folder` as it was, or, in the moment of the exchange, the former one beside it as .NAME.old.
     """
     half = folder.with_name(f".{folder.name}.half")
     shutil.rmtree(half, ignore_errors=True)

@@ -27,7 +27,7 @@ def shown(text: str) -> str:
 
 
 def short_hash(text: str) -> str:
-    """A text's SHA-256, of which 16 hex digits tell it from others."""
+    """The first 16 hex digits of a text's SHA-256."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

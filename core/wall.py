@@ -267,9 +267,8 @@ def _serve(
     """In the process. `other_end`: the asker's end, which a copy has, too."""
     if other_end is not None:
         other_end.close()
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # a terminal sends Ctrl-C to the asker as well, who ends this process
+    # A terminal sends Ctrl-C to the asker as well, who ends this process
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     for number in (signal.SIGTERM, *ENDING):
         signal.signal(number, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

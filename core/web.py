@@ -1,8 +1,7 @@
 """Our three servers: one middleware before every request, who may use them, their token, and serving until a signal.
 
-The explorer, the reward server and Dagster's UI let in who shows a token, or whom a reverse proxy
-names. Slow clients, floods and many connections are the reverse proxy's task: see
-`deploy/nginx.conf`.
+The explorer, the reward server and Dagster's UI let in who shows a token, or whom a reverse proxy names. Slow clients,
+floods and many connections are the reverse proxy's task: see `deploy/nginx.conf`.
 """
 
 import hashlib

@@ -2,7 +2,7 @@
 # Guess: A second episode, appended to a Zarr store along its times, keeps its times.
 # What happens: The store counts in the unit that fits the first episode. Where the second needs a finer one, xarray
 #   writes the finer numbers and leaves the unit: 30 Hz after 10 Hz begins 3.5 days late. A warning says that other
-#   units are used. An integer column rounds progress to 0 without one.
+#   units are used. An integer column rounds progress to 0 and 1, and no warning says so.
 # Versions: xarray 2026.9.0, zarr 3.4.2, numpy 2.4.6
 # Output on 28 November 2026:
 #   30 Hz, then 30 Hz: [0.0, 0.033, 0.067, 1.0, 1.033, 1.067]

@@ -143,8 +143,7 @@ def settled_listing(source: Source, known_indices: Mapping[str, int]) -> Listing
 
 
 def storable(listing: Listing, limits: Limits) -> Listing:
-    """What no table can keep (NUL characters, texts beyond the limit) is shown otherwise, or cut
-    off.
+    """What no table can keep (NUL characters, texts beyond the limit) is shown otherwise, or cut off.
 
     An episode that has it cannot be used.
     """

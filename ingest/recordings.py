@@ -427,8 +427,7 @@ class RecordingIndex:
     def closest(
         self, fingerprint: Fingerprint, without: Collection[str] = ()
     ) -> tuple[KnownRecording, Likeness, str] | None:
-        """The recording that a fingerprint is of, for sure or else probably; None where it is of
-        none.
+        """The recording that a fingerprint is of, for sure or else probably; None where it is of none.
 
         without: ids of recordings that it is not, as a person said.
         """
@@ -535,24 +534,23 @@ def gone(
 def remembered_splits(
     placements: Sequence[Placement], known_recordings: Iterable[KnownRecording]
 ) -> dict[str, str]:
-    """The split of each listed group, by the recordings that it has now; held-out splits before
-    train.
+    """The split of each listed group, by the recordings that it has now; held-out splits before train.
 
     A group that is named in the source also keeps what its recordings had that are away.
     """
-    away = grouped(
+    splits_away = grouped(
         (recording.group, recording.split)
         for recording in known_recordings
         if recording.split
         and not recording.is_here
         and not _is_own_group(recording.group, recording)
     )
-    present = grouped(
+    splits_here = grouped(
         (placement.address.record.group, recording.split)
         for placement in placements
         if (recording := placement.known or placement.resembles) and recording.split
     )
-    return {group: _strictest(splits) for group, splits in (away | present).items()}
+    return {group: _strictest(splits) for group, splits in (splits_away | splits_here).items()}
 
 
 def _is_own_group(group: str, recording: KnownRecording) -> bool:

@@ -19,9 +19,8 @@ if TYPE_CHECKING:
     FormatName = str
     AnnotatorChoice = str
 else:
-    FormatName = Literal[
-        FORMAT_NAMES
-    ]  # one of the names, which error messages and the reference page list
+    # One of the names, which error messages and the reference page list
+    FormatName = Literal[FORMAT_NAMES]
     AnnotatorChoice = Literal[CHOICES]
 
 BUILT_IN = Path(__file__).parent / "datasets"
@@ -349,7 +348,7 @@ def overview(entries: Mapping[str, DatasetConfig], built: Built) -> list[dict[st
             fields = entry.model_dump(mode="json")
             fields |= {"dataset": name, "episodes": entry.published.episodes}
         else:
-            fields = {"episodes": None, "source": built[name]["source_uri"], **built[name]}
+            fields = {**built[name], "episodes": None, "source": built[name]["source_uri"]}
         row = {column: fields[column] for column in COLUMNS}
         rows.append(row | {"built": name in built})
     return rows

@@ -37,8 +37,7 @@ class FormatAdapter(Protocol):
     def list_episodes(self, source: Source) -> Listing:
         """List the source from its metadata, and headers of its files.
 
-        No video is decoded, but for the first picture of a camera whose name says that it shows no
-        colours.
+        No video is decoded, but for the first picture of a camera whose name says that it shows no colours.
         """
         ...
 
@@ -128,9 +127,8 @@ def part_of(source: Source) -> str | None:
     single file, which is what somebody asked for."""
     address = PurePosixPath(source.config.source)
     formats = [f for f in FORMATS if f.levels is not None]
-    parents = [*address.parents][
-        : -3 if source.config.is_remote else None
-    ]  # not an address's scheme, host or owner
+    # Not an address's scheme, host or owner
+    parents = [*address.parents][: -3 if source.config.is_remote else None]
     for above in parents[:MAX_PART_LEVELS] if list(source.files) != [address.name] else ():
         relative_path = address.relative_to(above)
         if "" in _kinds((f"{relative_path}/{uri}" for uri in source.files), formats):

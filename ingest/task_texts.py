@@ -134,8 +134,7 @@ def other_tasks(
     unusable: Collection[int],
     chunk_size: int,
 ) -> list[dict[str, Any]]:
-    """Runs that samples of a chunk may show to those of their split: rows with chunk, split and
-    episode_index.
+    """Runs that samples of a chunk may show to those of their split: rows with chunk, split and episode_index.
 
     Up to MOST of each chunk and split of the records, of as many other tasks as there are.
     """

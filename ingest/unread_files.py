@@ -11,9 +11,8 @@ from ingest.source_parts import PartCensus
 from ingest.sources.files import Source
 from ingest.sources.types import folders_above
 
-KnownPaths = Sequence[
-    tuple[re.Pattern[str], str]
-]  # of whole paths, and why these files hold nothing of a run
+# Patterns of whole paths, and why these files hold nothing of a run
+KnownPaths = Sequence[tuple[re.Pattern[str], str]]
 NUMBER = re.compile(r"[0-9a-f]{12,}|\d+")  # digits, or a hash
 # Of the files of one source; where there are more, one for each folder and suffix
 MAX_PATTERNS = 50
@@ -25,9 +24,8 @@ BOOKKEEPING = (
     (r"thumbs\.db|desktop\.ini|.*\.lock|.*\.py|.*\.ipynb|.*\.sh|requirements.*\.txt", "no data"),
 )
 BOOKKEEPING_NAMES = tuple((re.compile(pattern, re.IGNORECASE), why) for pattern, why in BOOKKEEPING)
-CHUNK = re.compile(
-    r"(.+)/(?:c/)?\d+(?:[./]\d+)*"
-)  # of an array that is a folder; group 1 is the array
+# Of an array that is a folder; group 1 is the array
+CHUNK = re.compile(r"(.+)/(?:c/)?\d+(?:[./]\d+)*")
 # Whole paths of files, and why: in any format, and beside the data of one
 DEPTH = r"(.*[/_])?depth([/_].*)?\.(png|jpg|jpeg|exr|npy|npz|mp4|mkv|avi)"
 ANYWHERE = (
@@ -88,7 +86,7 @@ def add_unread_files(
 def _unread(source: Source, named_uris: set[str]) -> list[str]:
     """Files, and members of tars that were looked into, that were neither read nor named, nor lie in a named folder.
 
-    Such a folder is an episode's rows, as a Zarr store, for which its reader accounts, or a finding has it.
+    A named folder holds an episode's rows, as a Zarr store does, and its reader accounts for it; or a finding names it.
     """
     members: list[str] = []
     for tar, archive in source.indexed_tars.items():

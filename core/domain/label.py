@@ -137,8 +137,7 @@ NOTHING_STATED = StatedEnd()
 class Label:
     """What somebody says of one episode: segments that tile it (check_tiling), its planned steps, progress and remarks.
 
-    The tables segments, episode_labels and progress hold it; core/tables/labels.py explains each
-    column.
+    The tables segments, episode_labels and progress hold it; core/tables/labels.py explains each column.
 
     segments: in order of time. num_planned: steps of the whole task, attempted or not. plan: their
     names, where they were asked for. progress: float32 [num_frames]; empty where it follows from

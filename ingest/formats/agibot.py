@@ -73,10 +73,8 @@ ENTRY_KNOWN = {
 FIRST_CAMERAS = ("head_color",)
 WRIST = ("hand_",)
 EFFECTOR = "effector/position"
-STATE = (
-    "state/joint/position",
-    f"state/{EFFECTOR}",
-)  # radians; grippers in mm or finger joints in radians
+# Radians; grippers in mm or finger joints in radians
+STATE = ("state/joint/position", f"state/{EFFECTOR}")
 ACTION = ("action/joint/position", f"action/{EFFECTOR}")
 
 
@@ -244,9 +242,8 @@ def _account_for_rows(listing: ListingBuilder, file: h5py.File, uri: str) -> Non
 def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     """Joints, with finger joints of dexterous hands, and grippers of one episode; raises DataError.
 
-    Grippers are in mm as published. The dataset's card calls that the opening; users of it report
-    that it grows as a gripper closes (OpenDriveLab/AgiBot-World issue 133): the data has to show
-    it.
+    Grippers are in mm as published. The dataset's card calls that the opening; users of it report that it grows as a
+    gripper closes (OpenDriveLab/AgiBot-World issue 133): the data has to show it.
     """
     if record.data_uri is None:
         raise DataError("no proprio_stats.h5", "no_data")

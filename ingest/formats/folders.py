@@ -64,8 +64,7 @@ def checked_steps(spans: Iterable[StatedSpan], num_frames: int | None) -> tuple[
 def with_exclusive_ends(spans: Sequence[StatedSpan]) -> list[StatedSpan]:
     """Spans whose `end` is the frame after them.
 
-    Where each span ends one frame before the next one begins, the source counts last frames as
-    ends.
+    Where each span ends one frame before the next one begins, the source counts last frames as ends.
     """
     # What is no frame is left to checked_steps
     edges = chain.from_iterable((span.start, span.end) for span in spans)

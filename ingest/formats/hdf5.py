@@ -358,8 +358,8 @@ def _uses(
 ) -> dict[str, tuple[str, str]]:
     """What each part that is read is used for, and what shows it."""
     by_name = "its name says so"
-    times = filter(None, [roles.times])
-    groups = filter(None, [config.group_field])
+    times = [roles.times] if roles.times else []
+    groups = [config.group_field] if config.group_field else []
     return {
         **dict.fromkeys(cameras, ("camera", "it holds pictures")),
         **dict.fromkeys(roles.state, ("state", roles.state_why)),

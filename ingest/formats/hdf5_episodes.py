@@ -156,8 +156,7 @@ def flat_ends(
     """Where each episode of a flat file ends, and the arrays that say so; [] for one that is a
     single episode.
 
-    Marks of ends in rows beside one another are a state that lasts, and end nothing. Raises
-    DataError.
+    Marks of ends in rows beside one another are a state that lasts, and end nothing. Raises DataError.
     """
     rows = [
         dataset.shape[0]

@@ -99,9 +99,8 @@ def opened(source: Source, uri: str) -> Iterator[h5py.File]:
     """The file, for reading. Raises DataError, also for what HDF5 raises inside the block."""
     with guarded(uri), source.open(uri) as data:
         place = data if isinstance(data, io.BytesIO) else data.name  # a member of a tar has no path
-        cache_bytes = (
-            source.config.limits.max_chunk_bytes
-        )  # so that a chunk of many pictures is unpacked once
+        # So that a chunk of many pictures is unpacked once
+        cache_bytes = source.config.limits.max_chunk_bytes
         with h5py.File(
             place, "r", rdcc_nbytes=cache_bytes, **({} if place is data else {"locking": False})
         ) as file:
@@ -118,11 +117,10 @@ def root_of(place: h5py.Group | h5py.Dataset) -> h5py.Group:
 
 def find(start: h5py.Group, path: str) -> Any:
     """The group or dataset at a path below `start`, or None. Raises DataError for what leads out of the file."""
-    node, remaining, hops = (
-        start,
-        path.split("/")[::-1],
-        0,
-    )  # `remaining` is a stack: a soft link puts its own path on it
+    node = start
+    # A stack: a soft link puts its own path on it
+    remaining = path.split("/")[::-1]
+    hops = 0
     while remaining:
         if (name := remaining.pop()) in ("", "."):
             continue
@@ -446,9 +444,8 @@ def is_pictures(path: str, dataset: h5py.Dataset, limits: Limits) -> bool:
             encoded(checked(dataset, limits), k, limits).startswith(PICTURE_MARKS) for k in rows
         )
     except (DataError, *H5_ERRORS):
-        return (
-            "image" in path or "rgb" in path
-        )  # it is called so: what is wrong with it shows when it is read
+        # It is called so: what is wrong with it shows when it is read
+        return "image" in path or "rgb" in path
 
 
 def scale_of(path: str, dataset: h5py.Dataset, limits: Limits) -> tuple[PictureForm | None, str]:
@@ -600,12 +597,12 @@ def evidence_in(
     flags: list[Flag] = []
     fields = [*REWARD_KEYS]
     for name in dict.fromkeys((*registered, *SUCCESS_FIELDS, *further_names)):
-        of_file = fact(name)
-        if truth(of_file) is not None or (isinstance(of_file, np.ndarray) and of_file.size > 1):
+        stored = fact(name)
+        if truth(stored) is not None or (isinstance(stored, np.ndarray) and stored.size > 1):
             fields.append(name)
-        stored = _of_episode(of_file, rows)
-        flag = flag_of(name, _of_rows(stored))
-        success = truth(stored)
+        episode_value = _of_episode(stored, rows)
+        flag = flag_of(name, _of_rows(episode_value))
+        success = truth(episode_value)
         if flag and name not in registered:
             flags.append(flag)
         elif flag:
@@ -633,12 +630,13 @@ def _of_rows(stored: Any) -> np.ndarray:
 def frames_of(
     source: Source,
     record: EpisodeRecord,
-    read_picture: Callable[["Pictures", int], Picture] = Pictures.picture,
+    read_picture: Callable[[Pictures, int], Picture] = Pictures.picture,
     *,
     bottom_up: bool = False,
 ) -> FrameReader:
-    """Episode.frames of an episode at a group of a file, or at some rows of it; `read_picture` reads picture k of a
-    camera's, whose rows are stored last first where they are `bottom_up`.
+    """Episode.frames of an episode at a group of a file, or at some rows of it.
+
+    `read_picture` reads one of a camera's pictures, by its row. `bottom_up`: a picture's lines are stored last first.
     """
 
     def frames(camera: str, options: DecodeOptions = DECODE_ALL) -> Iterator[TimedPicture]:

@@ -187,10 +187,9 @@ def _vector(
         raise DataError(f"{place.group.name} has no rows of numbers at {missing[0]}", "no_data")
     if parts:
         return parts, REGISTERED
-    if place.writer:
-        parts = _written(place.datasets, place.writer.layouts(column))
-    if place.writer and parts:
-        return parts, f"{place.writer.name} keeps it there"
+    writer = place.writer
+    if writer and (parts := _written(place.datasets, writer.layouts(column))):
+        return parts, f"{writer.name} keeps it there"
     return _of_one_length({path: place.datasets[path] for path in by_name.paths}), by_name.why
 
 
@@ -274,8 +273,8 @@ def account(
 ) -> None:
     """Record every dataset and attribute of an episode as used, known or unknown.
 
-    By path or attribute: `uses`, what parts are used for, and what shows it; `unread`, why parts are not, which a
-    finding says already or the registry's choice leaves out; `problems`, why parts that could be used are not.
+    All by path or attribute. `uses`: what a part is used for, and what shows it. `unread`: why a part is not read; a
+    finding says it already, or the registry's choice leaves it out. `problems`: why a part is not used that could be.
     """
     parts = listing.parts
     numbered = Counter(

@@ -8,9 +8,8 @@ import re
 from collections.abc import Mapping, Set
 from typing import Any, Literal, NamedTuple
 
-type Places = Mapping[
-    tuple[str, int], Mapping[int, str]
-]  # names of dimensions, by column and width
+# Names of dimensions, by column and width
+type Places = Mapping[tuple[str, int], Mapping[int, str]]
 
 
 class Writer(NamedTuple):

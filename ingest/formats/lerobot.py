@@ -72,9 +72,8 @@ MAX_START_S = 1e9  # no video is so long
 LAST_FRAME = 2**62  # beyond every file's
 
 Videos = dict[int, dict[str, CameraVideo]]  # by episode and camera
-Doubts = dict[
-    int, dict[str, str]
-]  # what is wrong with the metadata's pointer to a video, by episode and camera
+# What is wrong with the metadata's pointer to a video, by episode and camera
+Doubts = dict[int, dict[str, str]]
 
 
 def find_videos(
@@ -162,9 +161,8 @@ def _drop_shared_frames(
     dataset: LerobotListing, videos: Videos, episodes: Episodes, doubts: Doubts
 ) -> None:
     """Take a video from all episodes that claim the same frames of it: at most one of them is right, and unknown."""
-    claims: dict[tuple[str, str], list[tuple[int, int, int]]] = defaultdict(
-        list
-    )  # frames, half-open, and episode
+    # Frames, half-open, and episode
+    claims: dict[tuple[str, str], list[tuple[int, int, int]]] = defaultdict(list)
     for index, by_camera in videos.items():
         for camera, video in by_camera.items():
             if rows := episodes[index].rows:
@@ -257,16 +255,17 @@ def _report_unused_cameras(dataset: LerobotListing, videos: Videos, cameras: Seq
     used = set().union(*videos.values())
     if not used:
         return
-    replaced: dict[str, list[Finding]] = {camera: [] for camera in sorted({*cameras} - used)}
+    unused_cameras = sorted({*cameras} - used)
+    findings_by_camera: dict[str, list[Finding]] = {camera: [] for camera in unused_cameras}
     other_findings: list[Finding] = []
     for finding in dataset.findings:
         is_of_files = finding.reason in ("bad_video_pointer", "missing_camera")
-        if is_of_files and finding.camera in replaced:
-            replaced[finding.camera].append(finding)
+        if is_of_files and finding.camera in findings_by_camera:
+            findings_by_camera[finding.camera].append(finding)
         else:
             other_findings.append(finding)
     dataset.findings = other_findings
-    for camera, camera_findings in replaced.items():
+    for camera, camera_findings in findings_by_camera.items():
         if details := [f.detail for f in camera_findings if f.reason == "bad_video_pointer"]:
             dataset.warn(
                 "bad_video_pointer", f"{len(details)} episodes: {details[0]}", camera=camera

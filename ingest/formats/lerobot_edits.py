@@ -80,7 +80,7 @@ def _stored_ranges(dataset: LerobotListing) -> Iterator[tuple[int, int, int]]:
                     for batch in batches(file, ["episode_index", LEAST, MOST], META_BATCH):
                         yield from _known_ranges(batch.to_pylist())
         except DataError as e:
-            # Whoever read the same file before has told it
+            # The file may have been read before: then a finding says so already
             if all(finding.file != uri for finding in dataset.findings):
                 dataset.warn(e.reason, str(e), file=uri)
 
@@ -105,13 +105,11 @@ def _single_value(value: Any) -> Any:
 def episodes_named_otherwise(
     dataset: LerobotListing, episodes: Episodes, columns: Collection[str], steps_from: str
 ) -> set[int]:
-    """Episodes of which a column that names the task names another one than the rows' `task_index`
-    does; a finding says so. The numbers of `steps_from` are then not those of the tasks' texts
-    either.
+    """Episodes of which a column that names the task names another one than the rows' `task_index` does; a finding says
+    so. The numbers of `steps_from` are then not those of the tasks' texts either.
 
-    Such a column is the same in all rows of an episode. It is held against `task_index` only where
-    the two agree in other episodes, or have the same numbers in another order: else it holds other
-    wordings.
+    Such a column is the same in all rows of an episode. It is held against `task_index` only where the two agree in
+    other episodes, or have the same numbers in another order: else it holds other wordings.
     """
     doubtful: set[int] = set()
     for column in columns:

@@ -207,8 +207,7 @@ class _Claims(NamedTuple):
 
 
 def span_of(source: Source, camera: str, episode_index: int, start_s: float) -> VideoSpan:
-    """Where an episode of a v3.0 dataset is in its video; `start_s`: where the metadata does not
-    say.
+    """Where an episode of a v3.0 dataset is in its video; `start_s`: where the metadata does not say.
 
     Raises DataError where the metadata cannot be read any more.
     """

@@ -53,12 +53,10 @@ class LerobotListing(ListingBuilder):
     version: str
     lost: set[int] = field(default_factory=set)  # episodes with an unusable finding
     pointers: set[str] = field(default_factory=set)  # data files that are git-LFS pointers
-    searched: Counter[str] = field(
-        default_factory=Counter
-    )  # path templates that led nowhere: for how many files
-    schemas: list[tuple[pa.Schema, str]] = field(
-        default_factory=list
-    )  # of data files, each with the first that has it
+    # Path templates that led nowhere: for how many files
+    searched: Counter[str] = field(default_factory=Counter)
+    # Of data files, each with the first that has it
+    schemas: list[tuple[pa.Schema, str]] = field(default_factory=list)
     task_columns: set[str] = field(default_factory=set)  # of the file with the texts of tasks
 
     @property

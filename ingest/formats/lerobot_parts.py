@@ -64,9 +64,8 @@ TYPE_NAMES = {
     "double": "float64",
     "large_string": "string",
 }
-STEPS = re.compile(
-    rf"({'|'.join(SARM_HEADS)})subtask_\w+|proccorpus_\w+"
-)  # of SARM, and of our exports
+# Of SARM, and of our exports
+STEPS = re.compile(rf"({'|'.join(SARM_HEADS)})subtask_\w+|proccorpus_\w+")
 EPISODE_USES = {
     "episode_index": ("group", "the episode's number"),
     "length": ("length", "the number of its rows, held against these"),

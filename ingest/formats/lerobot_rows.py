@@ -41,9 +41,8 @@ class EpisodeRows:
     num_rows: int
     task_indices: tuple[int, ...]  # in order of appearance
     pictures: frozenset[str] = frozenset()  # columns that hold encoded pictures
-    facts: Mapping[str, Any] = field(
-        default_factory=dict
-    )  # of the columns that the registry names; in the last row
+    # Of the columns that the registry names; in the last row
+    facts: Mapping[str, Any] = field(default_factory=dict)
     evidence: OutcomeEvidence = NO_EVIDENCE  # flags of success and the reward
 
 
@@ -78,8 +77,7 @@ def find_rows(
 def _rows_v3(
     dataset: LerobotListing, metadata: dict[int, dict[str, Any]]
 ) -> dict[int, EpisodeRows]:
-    """Row ranges by reading which episode each row says it is of; pointers in the metadata are not
-    trusted.
+    """Row ranges by reading which episode each row says it is of; pointers in the metadata are not trusted.
 
     But they say which files of a remote source to look into first. The others are only fetched when
     that does not find all episodes that are asked for.
@@ -167,12 +165,8 @@ def _episodes_of(
             evidence = _evidence(table.select(numbers), flag_names)
             tasks = table["task_index"].unique().to_pylist() if has_tasks else ()
             known_tasks = tuple(task for task in tasks if task is not None and task >= 0)
-            episode_rows.append(
-                (
-                    episode,
-                    EpisodeRows(uri, *place, known_tasks, pictures, fact, evidence),
-                )
-            )
+            rows = EpisodeRows(uri, *place, known_tasks, pictures, fact, evidence)
+            episode_rows.append((episode, rows))
     return episode_rows
 
 

@@ -140,8 +140,7 @@ def _numeric(features: Mapping[str, Any], prefixes: Sequence[str]) -> list[str]:
 def _vector(
     rows: pa.Table, features: Mapping[str, Any], place: _SignalPlace
 ) -> tuple[pa.Table | None, Mapping[str, str], bool]:
-    """A vector, the columns that it consists of and why, and whether modality.json names its
-    dimensions.
+    """A vector, the columns that it consists of and why, and whether modality.json names its dimensions.
 
     The registry's columns count alone. Else it is the first of the usual columns that has numbers,
     or all parts. Where neither has a name for a gripper, columns beside them count whose own name,
@@ -198,8 +197,7 @@ def _named_by_slices(
     """With the names of modality.json's slices, where they name a gripper or a hand, each in its
     own column.
 
-    A column that only modality.json tells of counts where there is no other, or where it holds the
-    gripper.
+    A column that only modality.json tells of counts where there is no other, or where it holds the gripper.
     """
     named_tables = dict(tables)
     reasons = dict(columns)

@@ -31,8 +31,7 @@ class _Stored(NamedTuple):
 def stored_statistics(
     source: Source, episode: int, columns: Mapping[str, Mapping[str, str]]
 ) -> list[StoredStatistics]:
-    """What is stored of an episode's state and action; of one that is of several columns nothing is
-    compared.
+    """What is stored of an episode's state and action; of one that is of several columns nothing is compared.
 
     columns: the source's columns of "state" and of "action", and why each is one.
     """

@@ -49,12 +49,8 @@ TASK_COLUMN = "task_index"
 LANGUAGE_COLUMN = "language_persistent"
 ROBOCOIN_COLUMN = "subtask_annotation"
 LEGACY_COLUMN = "subtask_index"
-EXPORTED_COLUMNS = {
-    "progress",
-    "subtask",
-    LANGUAGE_COLUMN,
-    "language_events",
-}  # of rows, in exports of ours
+# Of rows, in exports of ours
+EXPORTED_COLUMNS = {"progress", "subtask", LANGUAGE_COLUMN, "language_events"}
 ANNOTATION_PREFIX = "annotation."
 NOT_TEXTS = re.compile("valid|quality")  # GR00T: quality labels of episodes are no steps
 NOT_INDICES = re.compile("bool|float")  # dtypes of measures and flags

@@ -40,13 +40,11 @@ class ListingBuilder:
     source: Source
     records: list[EpisodeRecord] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
-    evidence: dict[int, OutcomeEvidence] = field(
-        default_factory=dict
-    )  # of outcomes, by episode_index
+    # Of outcomes, by episode_index
+    evidence: dict[int, OutcomeEvidence] = field(default_factory=dict)
     without_rate: int = 0  # episodes
-    parts: PartCensus = field(
-        default_factory=PartCensus
-    )  # of the source: what is read, and what is not
+    # Of the source: what is read, and what is not
+    parts: PartCensus = field(default_factory=PartCensus)
 
     def __post_init__(self) -> None:
         self.parts.most = self.source.config.limits.max_features
@@ -247,8 +245,7 @@ class ListingBuilder:
         records = []
         for record in self.records:
             if outcome := outcomes[record.episode_index]:
-                success = {"success": outcome.success, "success_source": outcome.source}
-                record = replace(record, **success)
+                record = replace(record, success=outcome.success, success_source=outcome.source)
             records.append(record)
         return tuple(records), never_set
 
@@ -377,13 +374,8 @@ def account_for_cameras(parts: PartCensus, files: Mapping[str, str]) -> None:
 # Cameras by preference for labelling: what the registry names, then what sees the scene, then what sees the hand
 
 
-NEAR = (
-    "wrist",
-    "hand",
-    "gripper",
-    "eye_in",
-    "finger",
-)  # in the names of cameras that see little of the scene
+# In the names of cameras that see little of the scene
+NEAR = ("wrist", "hand", "gripper", "eye_in", "finger")
 ARMS = (*NEAR, "left", "right")
 
 
@@ -393,8 +385,7 @@ def in_order(
     first: tuple[str, ...] = (),
     last: tuple[str, ...] = NEAR,
 ) -> list[str]:
-    """The registry's cameras, then `first`, then others, then those with a part of `last` in their
-    name.
+    """The registry's cameras, then `first`, then others, then those with a part of `last` in their name.
 
     Those whose names say that they show depth, masks or touch come after all others.
     """

@@ -115,7 +115,7 @@ def _session(uri: str) -> str:
 
 @dataclass
 class Topic:
-    """A topic of one file: when each of its messages was made; by `stamps` those that are used."""
+    """A topic of one file: when each of its messages was made, and the `stamps` of those that are used."""
 
     name: str
     kind: Kind

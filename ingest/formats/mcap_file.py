@@ -115,8 +115,7 @@ class CutOff:
 def records(source: Source, uri: str) -> Iterator[RawMessage | Metadata | CutOff]:
     """Messages and metadata in the file's order; a CutOff last, where it ends before its end mark.
 
-    Raises DataError for what is no MCAP file at all, and for one that claims more than the limits;
-    OSError.
+    Raises DataError for what is no MCAP file at all, and for one that claims more than the limits; OSError.
     """
     with source.open(uri) as file:
         size = source.size(uri) or 1

@@ -49,9 +49,9 @@ def stamps_of(
 def _in_time(clock: str, times_ns: np.ndarray, numbers: np.ndarray) -> Stamps:
     """Times as a clock tells them, in the recorder's order, without late ones; those that are shared are not spread."""
     is_late = times_ns < np.maximum.accumulate(times_ns)
-    kept_ns = times_ns[~is_late]
-    num_shared = int((np.diff(kept_ns) == 0).sum())
-    return Stamps(clock, kept_ns, numbers[~is_late], int(is_late.sum()), num_shared)
+    ordered_ns = times_ns[~is_late]
+    num_shared = int((np.diff(ordered_ns) == 0).sum())
+    return Stamps(clock, ordered_ns, numbers[~is_late], int(is_late.sum()), num_shared)
 
 
 def _clocks(
@@ -70,11 +70,10 @@ def _clocks(
 
 
 def _spread(ordered: np.ndarray) -> np.ndarray:
-    """Times of messages that were written down together, evenly from the time before theirs up to
-    it, int64 [n].
+    """Times of messages that were written down together, evenly from the time before theirs up to it, int64 [n].
 
-    Those of the first time go as far back as they do forward from it. Example: _spread([4, 4, 8, 8])
-    is [2, 4, 6, 8].
+    Those of the first time go as far back as they do forward from it.
+    Example: _spread([4, 4, 8, 8]) is [2, 4, 6, 8].
     """
     moments, counts = np.unique(ordered, return_counts=True)
     if len(moments) == 1:

@@ -87,9 +87,8 @@ class Draft:
     """An episode before its place among the others is known."""
 
     videos: dict[str, str] = field(default_factory=dict)  # uri by camera
-    expected: dict[str, str] = field(
-        default_factory=dict
-    )  # uri by camera as rows name them, also without a file
+    # URI by camera as rows name them, also without a file
+    expected: dict[str, str] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -124,9 +123,8 @@ def _drafts(listing: ListingBuilder) -> dict[str, Draft]:
     used: set[str] = set()  # videos that a row names
     for uri in source.files:
         stem = uri.removesuffix(".json")
-        is_of_one = stem != uri and any(
-            stem + suffix in source.files for suffix in VIDEO_SUFFIXES
-        )  # metadata.mp4's
+        # metadata.json may be that of metadata.mp4
+        is_of_one = stem != uri and any(stem + suffix in source.files for suffix in VIDEO_SUFFIXES)
         if posixpath.basename(uri) in SIDE_FILES and not is_of_one:
             _read_side_file(listing, uri, drafts, used)
     return drafts | {

@@ -57,11 +57,13 @@ from ingest.sources.types import SourceError
 
 IN_FOLDER = re.compile(rf"(?:(.+)/)?{ENDS}/(?:0|c/0)")
 STATE_KEYS = (
+    # UMI
     tuple(
         f"robot{r}_{part}"
         for r, part in product((0, 1), ("eef_pos", "eef_rot_axis_angle", "gripper_width"))
-    ),  # UMI
-    ("robot_eef_pose", "robot_joint"),  # Diffusion Policy, real robots
+    ),
+    # Diffusion Policy, real robots
+    ("robot_eef_pose", "robot_joint"),
     ("state",),
     ("agent_pos",),
 )
@@ -129,9 +131,9 @@ def roles_of(store: Store, config: DatasetConfig, rows: int) -> ArrayRoles:
     times = min(time_names, key=lambda name: (name.count("/"), name), default="")
     if times:
         reasons[times] = "its name says so, and there is one for each row"
-    overruled = by_name.paths if config.keys.state else ()
+    other_states = by_name.paths if config.keys.state else ()
     left_out = {
-        **dict.fromkeys(overruled, "the registry entry names another state"),
+        **dict.fromkeys(other_states, "the registry entry names another state"),
         **{name: "it cannot be read: a finding says why" for *_, name in problems},
     }
     return ArrayRoles(arrays, cameras, state, action, times, problems, reasons, left_out)
@@ -393,7 +395,7 @@ def _account(listing: ListingBuilder, uri: str, store: Store, roles: ArrayRoles)
         "camera": roles.cameras,
         "state": roles.state,
         "action": roles.action,
-        "time": filter(None, [roles.times]),
+        "time": [roles.times] if roles.times else [],
     }
     used: set[str] = set()
     for use, names in names_by_use.items():

@@ -82,15 +82,12 @@ LANGUAGE = (
 )
 END_MARKS = ("is_last", "is_terminal")
 EPISODE_ID = ("episode_metadata/file_path", "episode_metadata/episode_id")
-PATHS = (
-    "episode_metadata/file_path",
-    "episode_metadata/recording_folderpath",
-)  # DROID's lie in success or failure
+# DROID's lie in success or failure
+PATHS = ("episode_metadata/file_path", "episode_metadata/recording_folderpath")
 REWARD = "reward"
 TERMINAL = "is_terminal"
-OTHER_SHARD = re.compile(
-    r"\.(array_record|riegeli|parquet)(-\d+-of-\d+)?$"
-)  # other formats of files that TFDS writes
+# Other formats of files that TFDS writes
+OTHER_SHARD = re.compile(r"\.(array_record|riegeli|parquet)(-\d+-of-\d+)?$")
 
 
 def roots(uris: Iterable[str]) -> dict[str, str]:

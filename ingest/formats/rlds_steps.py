@@ -438,10 +438,8 @@ def _arrays_of_integers(steps: RldsRecord, key: str, spec: Spec) -> Iterator[np.
     size = _picture_size(spec, key, steps.limits)
     for start, end in number_spans(steps.data, steps.features[key]):
         while start < end:
-            # The values of one picture: those bytes that end a varint are counted
-            raw = np.frombuffer(
-                steps.data, np.uint8, min(2 * size, end - start), start
-            )  # a byte takes one or two
+            # The values of one picture, of which each takes a byte or two: those bytes that end a varint are counted
+            raw = np.frombuffer(steps.data, np.uint8, min(2 * size, end - start), start)
             last = np.flatnonzero(raw < 0x80)[:size]
             if len(last) < size:
                 raise VideoError(f"{key} ends within a picture")
@@ -453,7 +451,10 @@ def _arrays_of_integers(steps: RldsRecord, key: str, spec: Spec) -> Iterator[np.
 
 
 def _picture_size(spec: Spec, key: str, limits: Limits) -> int:
-    """The number of values of a raw picture. Raises DataError for more than one of three colours may have."""
+    """The number of values of a raw picture.
+
+    Raises VideoError where nothing says it, and DataError for more than a picture of three colours may have.
+    """
     # Where the values of all steps stand in one list, only the shape says where a picture ends
     if not spec.size:
         raise VideoError(f"{key} has pictures of unknown shape {spec.shape}")

@@ -24,9 +24,8 @@ from ingest.reasons import DataError
 from ingest.sources.files import Source
 
 DATA_FILE = re.compile(r"((?:.*/)?)data/(episode[0-9]+)\.hdf5")
-BESIDE = re.compile(
-    r"((?:.*/)?)(?:instructions/[^/]+|scene_info\.json|seed\.txt)"
-)  # what else the simulator writes
+# What else the simulator writes
+BESIDE = re.compile(r"((?:.*/)?)(?:instructions/[^/]+|scene_info\.json|seed\.txt)")
 STATE = tuple(
     f"joint_action/{side}_{part}" for side, part in product(("left", "right"), ("arm", "gripper"))
 )
@@ -72,9 +71,8 @@ def list_episodes(source: Source) -> Listing:
         try:
             _add_episode(listing, uri)
         except DataError as e:
-            del listing.findings[
-                num_findings:
-            ]  # of a file that cannot be read this is all there is to say
+            # Of a file that cannot be read this is all there is to say
+            del listing.findings[num_findings:]
             listing.add_lost(e, uri, uri)
     return h5.finished(listing, "robotwin")
 

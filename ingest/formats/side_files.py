@@ -90,9 +90,8 @@ def parse_json_lines(text: str, strict: bool = True) -> tuple[Numbered, list[tup
 
 
 def read_table(source: Source, uri: str) -> tuple[Numbered, list[str]]:
-    """Rows of a .csv, .jsonl or .json (a list of objects) file, without empty cells, by their
-    numbers from 1; and what is wrong with others. Raises DataError when nothing of it can be
-    read."""
+    """Rows of a .csv, .jsonl or .json (a list of objects) file, without empty cells, by their numbers from 1; and what
+    is wrong with others. Raises DataError when nothing of it can be read."""
     suffix = uri.lower().rpartition(".")[2]
     if suffix == "csv":
         return _csv_table(read_text(source, uri))

@@ -113,8 +113,12 @@ def list_episodes(source: Source) -> Listing:
         tables = episode_files.tables
         meta = listing.read_object(tables.get("episode_meta", ""), listing.next_index)
         # One arm's file, or left and right: of one of two arms alone nothing is used
-        files_of_arms = (["states"], ["left_states", "right_states"], [])
-        names = next(names for names in files_of_arms if tables.keys() >= {*names})
+        if "states" in tables:
+            names = ["states"]
+        elif tables.keys() >= {"left_states", "right_states"}:
+            names = ["left_states", "right_states"]
+        else:
+            names = []
         states = [tables[name] for name in names]
         num_rows = _num_rows(listing, posixpath.join(task, f"data/{episode}"), states, meta)
         account_for_cameras(listing.parts, {video.camera: video.uri for video in videos})
@@ -174,14 +178,18 @@ def _account_for_task(
         "video_info": ("rate", "its field fps"),
         "robot_id": ("robot", "its name"),
     }
-    copied = [name for name in object_of(info.get("task_desc")) if name not in description]
+    description_names = [
+        name for name in object_of(info.get("task_desc")) if name not in description
+    ]
     info_known = INFO_KNOWN | TASK_KNOWN
     parts = listing.parts
     account_for_fields(parts, f"{TASK_INFO}: ", info, uses, info_known, file=info_uri)
     account_for_fields(
         parts, f"{TASK_DESCRIPTION}: ", description, uses, TASK_KNOWN, file=description_uri
     )
-    account_for_fields(parts, f"{TASK_INFO}: task_desc.", copied, uses, TASK_KNOWN, file=info_uri)
+    account_for_fields(
+        parts, f"{TASK_INFO}: task_desc.", description_names, uses, TASK_KNOWN, file=info_uri
+    )
 
 
 def _num_rows(
@@ -303,10 +311,9 @@ def _parsed(content: bytes, uri: str) -> pa.Table:
         raise DataError(f"{uri} has no line", "no_data")
     try:
         begin = object_of(parse_json(first.decode(errors="replace")))
+        # Of nulls alone, Arrow dies
         if not (fields := [key for key in (*JOINTS, *GRIPPER, "timestamp") if key in begin]):
-            raise DataError(
-                f"{uri}, line 1: neither joints nor a gripper"
-            )  # of nulls alone, Arrow dies
+            raise DataError(f"{uri}, line 1: neither joints nor a gripper")
         types = {
             key: pa.list_(pa.float64()) if isinstance(begin[key], list) else pa.float64()
             for key in fields
@@ -314,9 +321,8 @@ def _parsed(content: bytes, uri: str) -> pa.Table:
         parse_options = pyarrow.json.ParseOptions(
             pa.schema(types), unexpected_field_behavior="ignore"
         )
-        as_one = pyarrow.json.ReadOptions(
-            block_size=len(content)
-        )  # errors count lines of the whole file
+        # As one block, so that errors count lines of the whole file
+        as_one = pyarrow.json.ReadOptions(block_size=len(content))
         return pyarrow.json.read_json(pa.BufferReader(content), as_one, parse_options)
     except (ValueError, pa.ArrowException) as e:
         problem, _, row = (

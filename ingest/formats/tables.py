@@ -248,8 +248,7 @@ def npy_rows(path: Path, uri: str, limits: Limits = LIMITS) -> np.ndarray:
 def read_npz(source: Source, uri: str) -> dict[str, np.ndarray]:
     """The arrays of a .npz file that are rows of numbers, [n, d], by name.
 
-    Raises DataError where there is none, of reason pickled_data where those that could be are
-    pickled.
+    Raises DataError where there is none, of reason pickled_data where those that could be are pickled.
     """
     limits = source.config.limits
     arrays: dict[str, np.ndarray] = {}
@@ -282,9 +281,8 @@ def read_npz(source: Source, uri: str) -> dict[str, np.ndarray]:
 
 def _read_header(file: IO[bytes], uri: str) -> tuple[tuple[int, ...], np.dtype]:
     """Shape and type of an array. Raises DAMAGED, and DataError for a git-LFS pointer."""
-    begin = file.read(
-        MAX_HEADER_BYTES
-    )  # NumPy reads all that a header claims, before it looks at it
+    # NumPy reads all that a header claims, before it looks at it
+    begin = file.read(MAX_HEADER_BYTES)
     refuse_pointer(begin, f"{uri} is a git-LFS pointer, not the file")
     file = io.BytesIO(begin)
     if np.lib.format.read_magic(file) == (1, 0):

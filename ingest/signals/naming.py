@@ -123,9 +123,8 @@ def _arms_of(names: Sequence[str], kinds: Sequence[Kind | None]) -> list[str]:
         kinds[d] == "gripper" and not FINGERS_OF_GRIPPER.isdisjoint(words(names[d]))
         for d in with_side
     )
-    num_joints = sum(
-        kind != "gripper" for kind in kinds
-    )  # a Robotiq gripper alone may have eight joints
+    # A Robotiq gripper alone may have eight joints
+    num_joints = sum(kind != "gripper" for kind in kinds)
     if are_fingers and num_joints < TWO_ARMS_FROM:
         return [""] * len(names)
     return arms

@@ -24,10 +24,8 @@ from ingest.registry import DatasetConfig
 from ingest.sources.types import FileStat, SourceError, folders_above, refuse_pointer
 
 DOWNLOADS = 8  # at once, by one process
-HIDDEN = (
-    ".",
-    "lost+found",
-)  # how folders begin that are no data; each disk has the second, for its administrator
+# How folders begin that are no data; each disk has the second, for its administrator
+HIDDEN = (".", "lost+found")
 NO_RIGHTS = " without rights"  # behind the version of a file that may not be read
 COPY_BYTES = 1 << 20
 # What tarfile lets through for damaged headers
@@ -226,9 +224,8 @@ class Source:
             raise SourceError(
                 f"{self.config.source} is not on this machine: give a folder to fetch its files to (Source's cache)"
             )
-        from ingest.sources.remote import (
-            Remote,
-        )  # the clients of hub and buckets take a second to import
+        # The clients of hub and buckets take a second to import
+        from ingest.sources.remote import Remote
 
         return Remote(self.config, self.cache, self.listed)
 
@@ -254,8 +251,7 @@ class Source:
 
     @property
     def files(self) -> dict[str, FileStat]:
-        """Every file by its path relative to the root, sorted; hidden files and folders are left
-        out.
+        """Every file by its path relative to the root, sorted; hidden files and folders are left out.
 
         Raises SourceError.
         """
@@ -349,10 +345,10 @@ class Source:
     def size(self, uri: str) -> int | None:
         """Bytes of a file or of a member; None for what is not there."""
         if tar_place := self._inside_tar(uri):
-            sized = self.archive(tar_place[0]).members.get(tar_place[1])
+            file = self.archive(tar_place[0]).members.get(tar_place[1])
         else:
-            sized = self.files.get(uri)
-        return None if sized is None else sized.size
+            file = self.files.get(uri)
+        return None if file is None else file.size
 
     def stamp(self, uris: list[str], num_rows: int | None) -> str:
         """Sizes of some files and a row count, hashed: the part of an episode's identity that metadata shows."""

@@ -117,9 +117,8 @@ class Bucket:
 
     @cached_property
     def fs(self) -> Any:
-        logging.getLogger("gcsfs").addHandler(
-            logging.NullHandler()
-        )  # or it prints tracebacks of what it tries again
+        # Or it prints tracebacks of what it tries again
+        logging.getLogger("gcsfs").addHandler(logging.NullHandler())
         # What lies in the bucket now counts, not what was listed earlier in this process
         options: dict[str, Any] = {"use_listings_cache": False, "skip_instance_cache": True}
         # The clients of buckets are packages that not every installation has

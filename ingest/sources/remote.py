@@ -123,9 +123,8 @@ class Remote:
                     )
                     self._complete(partial, uri, file_stat)
                     path.parent.mkdir(parents=True, exist_ok=True)
-                    state.unlink(
-                        missing_ok=True
-                    )  # first, or a crash would leave the new file with the old mark
+                    # First, or a crash would leave the new file with the old mark
+                    state.unlink(missing_ok=True)
                     os.replace(partial, path)
                 write_file(state, file_stat.version.encode(), synced=False)
 

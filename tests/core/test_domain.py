@@ -94,11 +94,8 @@ SHOWN = ("r4", "shown by reference: episode 3")
         ([("r4", "transfer"), *RUNS[:2]], [], ("r4", "best annotator: transfer")),
         (RUNS[:2], [], ("r2", "best annotator: vlm")),
         (RUNS[:1], [], ("r1", "best annotator: motion")),
-        (
-            RUNS[:3],
-            [CORRECTED, ("elsewhere", "")],
-            ("r3", "best annotator: native"),
-        ),  # neither is of this episode
+        # Neither is of this episode
+        (RUNS[:3], [CORRECTED, ("elsewhere", "")], ("r3", "best annotator: native")),
         ([("b", "vlm"), ("a", "vlm")], [], ("a", "best annotator: vlm")),
         ([("human/d", "human")], [], None),  # a correction that is not accepted counts for nothing
         ([], [NAMED], None),

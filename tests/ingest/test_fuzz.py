@@ -54,9 +54,8 @@ EXAMPLES = 40 if IS_SHORT else 200  # for each parser
 SLOW_S = 20.0  # of CPU that one example may take: a crowded machine is slow, not the parser
 OUTSIDE = Path("/outside")  # what no example may lead to
 
-type Prepared = tuple[
-    Callable[[Any], object], Callable[[random.Random], Any]
-]  # a check, and what it is given
+# A check, and what it is given
+type Prepared = tuple[Callable[[Any], object], Callable[[random.Random], Any]]
 
 
 @pytest.mark.parametrize("base", BASES)

@@ -52,15 +52,11 @@ def test_the_order_of_listing_plays_no_role_and_newcomers_change_little():
     ("one", "other"),
     [
         ("Put the cup on the plate", "put the cup on the plate."),
-        (
-            "Grab the cup, set it on the plate",
-            "Put the blue mug on the plate",
-        ),  # other words, one says more
+        # Other words, one says more
+        ("Grab the cup, set it on the plate", "Put the blue mug on the plate"),
         ("Picking up bananas", "pick up the bananna"),
-        (
-            "Stack the red cube onto the green cube",
-            "Stack the green cube onto the red cube",
-        ),  # looks alike
+        # Looks alike
+        ("Stack the red cube onto the green cube", "Stack the green cube onto the red cube"),
         ("open the drawer", "close the drawer"),  # seen backwards
         ("把香蕉放在盘子上", "将香蕉放到盘子里"),
         ("pick and place", "put the cup on the plate"),  # says nothing

@@ -33,9 +33,8 @@ from tests.kits.zarr_writer import write_replay
 
 type Fields = dict[str, Any]  # of the registry entry
 type Write = Callable[[Path], Fields | None]
-type Cure = Callable[
-    [Path, Path], Fields | None
-]  # of the dataset; the second folder holds it as it was before
+# Of the dataset; the second folder holds it as it was before
+type Cure = Callable[[Path, Path], Fields | None]
 
 
 @dataclass(frozen=True)

@@ -162,9 +162,8 @@ def test_mcap_is_read_in_order_of_time(new: New) -> Told:
         """Two seconds of pictures and joints, which stand in the file by `order`; so many have one time `per_chunk`."""
         with recorder((root := new()) / "run.mcap", chunk_size=20_000) as r:
             for k in sorted(range(2 * FRAMES), key=order):
-                flushed = (
-                    per_chunk - 1 - k % per_chunk
-                )  # messages that come until the recorder writes
+                # Messages that come until the recorder writes
+                flushed = per_chunk - 1 - k % per_chunk
                 r.show(k, time_ns := START + (k + flushed) * SECOND // RATE, stamp)
                 r.move(k / 100, k // FRAMES, time_ns, stamp)
         return root

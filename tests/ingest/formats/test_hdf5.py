@@ -191,9 +191,8 @@ def test_what_leads_elsewhere_or_claims_too_much(new: New) -> Told:
         images: Any = file[IMAGES]
         images.create_dataset("raw", (6, 64, 64, 3), np.uint8, external=str(away.parent / "raw"))
         images.create_virtual_dataset("virtual", layout)
-        images.create_dataset(
-            "huge", (1000, 64, 64, 3), np.uint8, chunks=(1, 64, 64, 3)
-        )  # nearly all never written
+        # Nearly all never written
+        images.create_dataset("huge", (1000, 64, 64, 3), np.uint8, chunks=(1, 64, 64, 3))
         part = images.create_dataset("part", (6, 64, 64, 3), np.uint8, chunks=(2, 64, 64, 3))
         part[:4] = film(0, 0, 4)
         images.create_dataset("never", (6, 64, 64, 3), np.uint8)

@@ -206,13 +206,8 @@ def test_arrays(new: New) -> Told:
         ("a.action.npy",),
         ("a-qpos.npy",),
         ("a.npy",),
-        (
-            "A.npy",
-            "b_states.npy",
-            "a_1.npy",
-            "ab_states.npy",
-            "a_depth.npy",
-        ),  # of others, or of no rows
+        # Of others, or of no rows
+        ("A.npy", "b_states.npy", "a_1.npy", "ab_states.npy", "a_depth.npy"),
         ("states.npy", "actions.npz"),  # alone in the folder
     ):
         root = write_run(new() / "run/a.mp4").parent

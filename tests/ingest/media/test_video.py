@@ -34,9 +34,8 @@ def test_open_group_of_pictures(tmp_path: Path) -> None:
         list(decode(path, options=DecodeOptions(wanted=frozenset({18}))))
 
 
-@pytest.mark.parametrize(
-    ("start", "count"), [(0, 200), (313, 120)]
-)  # an episode inside a file that holds several
+# The second is an episode inside a file that holds several
+@pytest.mark.parametrize(("start", "count"), [(0, 200), (313, 120)])
 def test_wanted_frames_are_the_same_and_others_are_passed(start: int, count: int):
     whole = [f.rgb() for f in decode(SAMPLE, start, count)]
     wanted_frames = {0, 41, count - 1}

@@ -79,10 +79,8 @@ def test_a_command_beyond_what_is_reached() -> None:
     opens_wide = run(*levels, push=np.where(low, 0.0, 0.2))
     assert shown(opens_wide) == ("high_is_closed", 0.88)
     assert shown(run(*levels, push=np.zeros(100))) == ("unknown", 0.5)
-    assert shown(run(*levels, push=np.where(low, -0.2, 0.2))) == (
-        "unknown",
-        0.5,
-    )  # beyond both ends alike
+    beyond_both_ends = run(*levels, push=np.where(low, -0.2, 0.2))
+    assert shown(beyond_both_ends) == ("unknown", 0.5)
 
 
 def test_a_gripper_that_does_not_move_shows_nothing() -> None:
@@ -104,9 +102,8 @@ def test_two_arms_one_behind_the_other() -> None:
     names = [f"{arm}_{k}" for k, arm in product(range(7), ("robot1", "robot2"))]
     alternating = [np.repeat(run, 2, axis=1) for run in with_gripper(6)]
     assert switching_dimensions(alternating, RATES, names) == {"robot1": 12, "robot2": 13}
-    assert switching_dimensions(alternating, RATES, ()) == {
-        "right": 13
-    }  # without names one half is one arm
+    # Without names one half is one arm
+    assert switching_dimensions(alternating, RATES, ()) == {"right": 13}
 
 
 ROWS = np.array([[0.0, 10.0, 0.5, 1.0], [1.0, 20.0, 0.25, 3.0]])

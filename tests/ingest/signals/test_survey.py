@@ -73,12 +73,8 @@ def test_a_polarity_that_nothing_shows_is_unknown(
     curve = opening(signal, episodes[0])
     assert curve is not None
     assert len(gripper_moves(curve, MotionConfig(), FPS)) > 5
-    assert (
-        gripper_attempts(
-            [GripperCurve(curve, has_polarity=signal.has_polarity)], MotionConfig(), FPS
-        )
-        == []
-    )
+    curves = [GripperCurve(curve, has_polarity=signal.has_polarity)]
+    assert gripper_attempts(curves, MotionConfig(), FPS) == []
 
 
 # Where values lie
