@@ -36,7 +36,7 @@ from warehouse.sql_process import LakeState
 
 MEMORY = "450MB"  # of all pages together, without the index of episodes
 PAGE_S = 20.0  # that the queries of one page may take
-NOT_ASKED = object()
+NOT_ASKED = object()  # instead of an answer, which may be None
 MOST_RECENT = 128  # answers that are kept for `lately`
 REST_S = 60.0  # after the last judgement the lake is read anew
 OWN_PATH, OVERLAY = "lake.main", "journal.main"  # where names are looked for
@@ -68,18 +68,18 @@ class KeptAnswers:
 
     def __init__(self, limit: float = math.inf) -> None:
         self._limit = limit
-        self._kept: dict[Any, Any] = {}
-        self._forgetting = threading.Lock()
+        self._answers: dict[Any, Any] = {}
+        self._lock = threading.Lock()
 
     def __call__(self, key: Any, find: Callable[[], Any]) -> Any:
         """What `find` gives, which is called where the question `key` was not asked yet."""
-        answer = self._kept.get(key, NOT_ASKED)
+        answer = self._answers.get(key, NOT_ASKED)
         if answer is NOT_ASKED:
             answer = find()
-            with self._forgetting:
-                self._kept[key] = answer
-                while len(self._kept) > self._limit:
-                    del self._kept[next(iter(self._kept))]
+            with self._lock:
+                self._answers[key] = answer
+                while len(self._answers) > self._limit:
+                    del self._answers[next(iter(self._answers))]
         return answer
 
 

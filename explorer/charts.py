@@ -72,7 +72,7 @@ def runs_plot(
     lines: Sequence[tuple[Curve, str]],
 ) -> Markup:
     """Curves from 0 to 1 of several runs over one another, before bands (kind, low, high)
-    and a median; each leads to the address beside it.
+    and a median. lines: the curve of each run, and the address that it leads to.
 
     All have one value for each place, and equally many.
     """

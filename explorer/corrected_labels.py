@@ -48,9 +48,8 @@ def corrected_places(reader: LakeReader, table: str = "corrections") -> set[tupl
     """
     places = "SELECT dataset, episode_index FROM"
     sql = f"{places} located_{table} UNION {places} current_{table}"
-    return reader.once(("said", table), lambda: {*reader.rows(sql)}) | reader.places_said_since(
-        table
-    )
+    in_lake = reader.once(("said", table), lambda: {*reader.rows(sql)})
+    return in_lake | reader.places_said_since(table)
 
 
 def _is_pending(

@@ -25,12 +25,7 @@ from ingest.sources.files import Source
 from ingest.sources.types import SourceError
 from warehouse.lake.corrections import SAID_LATER, as_said
 from warehouse.lake.episodes import episode_from_row
-from warehouse.lake.stored import (
-    chunk_lags,
-    labels_of_chunk,
-    openings_of,
-    signals_by_dataset,
-)
+from warehouse.lake.stored import chunk_lags, labels_of_chunk, openings_of, signals_by_dataset
 
 FACTS_SQL = """
     SELECT f.dataset, f.episode_index, f.chunk, f.source_id, f.task, f.tasks, f.success, f.success_source,
@@ -134,10 +129,10 @@ def episode_facts(reader: LakeReader, dataset: str, episode_index: int) -> dict[
     facts = rows[0] | {name: of_dataset[name] for name in OF_DATASET}
     facts["fps"] = of_dataset["fps"] if facts["fps"] is None else facts["fps"]
     facts["findings"] = findings(reader, dataset, chunk, episode_index)
-    is_unusable = any(f["severity"] == "unusable" for f in facts["findings"])
-    facts["status"] = "ok"
-    if is_unusable:
+    if any(f["severity"] == "unusable" for f in facts["findings"]):
         facts["status"] = "quarantined"
+    else:
+        facts["status"] = "ok"
     facts["duration_s"] = None
     if facts["num_frames"] and facts["fps"]:
         facts["duration_s"] = facts["num_frames"] / facts["fps"]

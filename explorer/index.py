@@ -89,8 +89,9 @@ INDEX_SQL = f"""
 class Indexed:
     """An index of one snapshot: tables `episodes` (numbered by dataset and index),
     `tasks`, `steps`, `step_rows` (which episodes have a step), `review` (what a person
-    should look at) and `waiting` (corrections that wait for one). once: what pages
-    counted in it.
+    should look at) and `waiting` (corrections that wait for one).
+
+    once: what pages counted in it.
     """
 
     snapshot: Snapshot

@@ -163,10 +163,10 @@ def moment_jpeg(
     if picture is not None:
         return _jpeg(_scaled(picture, THUMB_PX))
     # The video is elsewhere, or there never was one
-    of_camera = [kept for kept in stored if kept["camera"] == camera]
-    if not of_camera:
+    camera_pictures = [p for p in stored if p["camera"] == camera]
+    if not camera_pictures:
         raise PageError(NO_PICTURE)
-    nearest = min(of_camera, key=lambda kept: abs(kept["frame_index"] - frame_index))
+    nearest = min(camera_pictures, key=lambda p: abs(p["frame_index"] - frame_index))
     return _jpeg(_stored_picture(corpus.space.keyframe(nearest["sha256"]), THUMB_PX))
 
 

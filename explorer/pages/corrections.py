@@ -229,8 +229,8 @@ def _written_correction(judged: Judged, act: str) -> str:
         )
         return row["correction_id"]
     if act == "save":
-        said = statement.model_extra or {}
-        label = parsed({name: value for name, value in said.items() if name in OF_LABEL})
+        fields = statement.model_extra or {}
+        label = parsed({name: value for name, value in fields.items() if name in OF_LABEL})
         return judged.save(label, run, statement.base_content_hash)
     if correction:
         label = _waiting_label(judged, correction)

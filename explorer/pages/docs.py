@@ -56,7 +56,10 @@ def _unbuilt(visit: Visiting, path: str) -> HTMLResponse:
 
 @lru_cache(maxsize=200)
 def _policy(file: Path, modified_ns: int) -> str:
-    """The content security policy of a page: no script but its own, and none of another server."""
+    """The content security policy of a page: no script but its own, and none of another server.
+
+    modified_ns: when the file was last changed; it is read anew after a change.
+    """
     scripts = [hashlib.sha256(text.encode()).digest() for text in SCRIPT.findall(file.read_text())]
     hashes = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in scripts)
     return (

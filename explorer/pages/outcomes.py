@@ -153,7 +153,8 @@ def _label_that_counts(judged: Judged) -> tuple[str | None, dict[str, Any] | Non
     """
     if judged.is_corrected():
         sql = "FROM current_corrections WHERE dataset = ? AND episode_index = ? AND status = 'accepted'"
-        for row in judged.lake.dicts(sql, [*judged.place]):
+        row = next(iter(judged.lake.dicts(sql, [*judged.place])), None)
+        if row is not None:
             segments = [*map(as_said, segments_of(row))]
             label = {name: row[name] for name in ("plan", "final_progress")}
             return row["base_label_run"], label | {"segments": segments}

@@ -128,11 +128,9 @@ def _counts(visit: Visit, dataset: str | None) -> dict[str, int]:
     """Episodes by kind, of all datasets or of one; without those that were judged since
     the index was made.
     """
-    indexed, judged, ended = (
-        visit.index,
-        said_since(visit, "corrections"),
-        said_since(visit, "outcomes"),
-    )
+    indexed = visit.index
+    judged = said_since(visit, "corrections")
+    ended = said_since(visit, "outcomes")
 
     def count() -> dict[str, int]:
         counts = {name: ReviewQueue(name, dataset).num_left(visit) for name in SIGNS}

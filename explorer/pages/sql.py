@@ -186,7 +186,9 @@ def _episode_links(reader: LakeReader, named_rows: list[Named | None]) -> list[s
 
 
 def _link(name: Named | None, fps: Mapping[tuple[str, int], float | None]) -> str | None:
-    """fps: of the episodes that there are."""
+    """The address of one row's episode, as `_episode_links` has it. fps: of the episodes
+    that there are.
+    """
     if name is None or name[:2] not in fps:
         return None
     dataset, episode, frame = name

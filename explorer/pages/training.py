@@ -161,8 +161,8 @@ def differences(configs: list[str]) -> tuple[list[tuple[str, list[str | None]]],
     """What differs between configurations (JSON): a setting's name and its value in each,
     None where it has none; and how many settings are the same in all.
 
-    Example: {"a": {"b": 1}, "c": 2} and {"a": {"b": 3}, "c": 2} give [("a.b", ["1",
-    "3"])], 1.
+    Example: {"a": {"b": 1}, "c": 2} and {"a": {"b": 3}, "c": 2} give
+    [("a.b", ["1", "3"])], 1.
     """
     settings = [dict(_dotted_settings(json.loads(config or "{}"))) for config in configs]
     names = sorted(set().union(*settings))
