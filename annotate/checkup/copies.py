@@ -17,9 +17,8 @@ from annotate.checkup.summary import CameraSummary, RunSummary, cameras_of
 from core.values import grouped
 
 # Rows: mean distance at the same moments, of the dimension that differs most, in its standard deviations over all runs
-MAX_ROWS_APART = (
-    1e-5  # of a copy by rows alone: scripted runs from nearly one start may be only 0.007 apart
-)
+# Of a copy by rows alone: scripted runs from nearly one start may be only 0.007 apart
+MAX_ROWS_APART = 1e-5
 MAX_ROWS_APART_SEEN = 0.08  # of a copy whose pictures are equal, too
 MIN_FOREIGN_APART = 0.3  # of rows under foreign pictures
 MAX_LENGTHS_APART = 2  # frames

@@ -35,11 +35,8 @@ FIRST, LAST = 32, 1280  # channels
 OTHER_PX = 224  # what nearly all of torchvision's are trained with
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-CPU_BATCH, GPU_BATCH, SMALL_BATCH = (
-    32,
-    64,
-    4,
-)  # a call of few pictures costs as much a picture as of many, and more
+# A call of few pictures costs as much a picture as of many, and more
+CPU_BATCH, GPU_BATCH, SMALL_BATCH = 32, 64, 4
 WARM_UPS = 3  # torch's compiler looks at the first calls, and may compute them otherwise than those that follow
 
 _loading = Lock()

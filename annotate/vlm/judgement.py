@@ -13,9 +13,8 @@ DOUBTED = 0.3  # confidence of a label that no run looks like, at most: its name
 EVEN = 0.15  # spread of the lengths over their mean: what people divide is less even
 LEAST_FOR_EVEN, LEAST_INNER = 3, 6  # segments: of a run, and of one without its first or its last
 LEAST_SEEN = 0.6  # share of the planned steps that a run shows
-LEAST_IN_ORDER = (
-    0.6  # share of the changes from step to step that go on to the next step, or try one anew
-)
+# Share of the changes from step to step that go on to the next step, or try one anew
+LEAST_IN_ORDER = 0.6
 
 
 def implausibilities(

@@ -48,9 +48,8 @@ RANKING = "policy-ranking"
 VALIDATION = "val"  # the split that thresholds of success are chosen on
 MOST_MOMENTS = 2048  # of it
 Predictor = Callable[[EpisodeQuestions], np.ndarray]
-Detector = tuple[
-    Predictor, float
-]  # what tells success: a score at each moment, and from which one on it is said
+# What tells success: a score at each moment, and from which one on it is said
+Detector = tuple[Predictor, float]
 Answers = dict[tuple[str, int], np.ndarray]
 
 

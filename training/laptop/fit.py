@@ -38,9 +38,8 @@ from warehouse.lake.sql import open_for_users
 from warehouse.releases.release import Release, find_release
 from warehouse.shards.shard import Sample, read_samples
 
-FAMILIES = frozenset(
-    {SEGMENTATION, ACTIONS, PROGRESS}
-)  # those that show an episode's own pictures in order of time
+# Those that show an episode's own pictures in order of time
+FAMILIES = frozenset({SEGMENTATION, ACTIONS, PROGRESS})
 LABELS = """
 SELECT p.dataset, p.episode_index, p.frame_index, p.progress
 FROM progress p JOIN active_runs a USING (dataset, episode_index, label_run)
