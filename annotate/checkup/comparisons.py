@@ -58,12 +58,12 @@ def still_gripper(run: RunSummary, group: Group) -> Iterator[RunFault]:
     if run.success is False or _is_short(run, group):
         return
     for number, (title, closings) in enumerate(zip(run.gripper_titles, run.closings, strict=True)):
-        having = [
+        other_closings = [
             other_run.closings[number]
             for other_run in group.others
             if number < len(other_run.closings)
         ]
-        counts = [count for count in having if count is not None]
+        counts = [count for count in other_closings if count is not None]
         if closings != 0 or not counts or np.mean(np.array(counts) > 0) < group.share:
             continue
         usual_closings = float(np.median(counts))

@@ -76,13 +76,13 @@ def network(name: str, grid: int, size_px: int | None, device: str) -> Encoder:
     else:
         batch, title = (GPU_BATCH, torch.cuda.get_device_name())
     kind, _, model_name = name.partition(":")
-    of_kind = {
+    load_tower = {
         "mobilenet_v2": _mobilenet_tower,
         "torchvision": _torchvision_tower,
         "hf": _transformers_tower,
     }[kind]
     with _loading:
-        tower = of_kind(model_name, size_px)
+        tower = load_tower(model_name, size_px)
         # Numbers do not depend on which of several ways cuDNN happens to find fastest
         torch.backends.cudnn.benchmark = False
         net: Any = Embedder(tower, grid).eval().to(torch_device)

@@ -49,8 +49,9 @@ class ServerProfile:
 
     def without(self, refusal: str) -> "ServerProfile | None":
         """The profile for a server that refused a request in these words; None where they name none of its fields."""
+        plain_refusal = refusal.casefold()
         for field, value, words, replacement in REPLACEMENTS:
-            if getattr(self, field) == value and re.search(words, refusal.casefold()):
+            if getattr(self, field) == value and re.search(words, plain_refusal):
                 return replace(self, **{field: replacement})
         return None
 

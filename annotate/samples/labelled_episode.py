@@ -243,9 +243,9 @@ def sample_row(
 ) -> dict[str, Any]:
     """A sample of episode `e` as tables and shards hold it; a column that a family does not have may be left out.
 
-    `other_episodes` have those whose pictures it shows beside its own. `names_steps`: does it ask
-    for, show or answer with the names of steps? Raises ValueError unless the question has one mark
-    for each picture.
+    `other_episodes`: further episodes whose pictures it may show. `names_steps`: does it ask for,
+    show or answer with the names of steps? Raises ValueError unless the question has one mark for
+    each picture.
     """
     marks = question.count(IMAGE_MARK)
     if marks != len(pictures):

@@ -4,6 +4,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
@@ -51,14 +52,21 @@ def _are_even(segments: Sequence[Segment]) -> bool:
     )
 
 
+class KnownOutcome(NamedTuple):
+    """Segments that agree with what is known of the whole run; contradictions are for a person to look at."""
+
+    segments: list[Segment]
+    notes: list[str]
+    contradictions: list[str]
+
+
 def with_outcome(
     segments: Sequence[Segment],
     plan: Sequence[str],
     success: bool | None,
     shown_frames: Sequence[int],
-) -> tuple[list[Segment], list[str], list[str]]:
-    """The segments in line with an outcome that the source or a person states, which is stronger than the model; notes;
-    and contradictions, for a person to look at.
+) -> KnownOutcome:
+    """Bring the segments in line with an outcome that the source or a person states: it is stronger than the model.
 
     shown_frames: the frames that the model saw. Of a run that succeeded each planned step was
     completed: by an attempt between two pictures, where the steps beside it follow one another and
@@ -81,7 +89,7 @@ def with_outcome(
         if segment.kind == DONE and not finished(agreed[:k], num_planned):
             idle = replace(segment, name=IDLE.capitalize(), kind=IDLE, completed=False)
             agreed[k] = with_note(idle, "told done, but steps are left")
-    return agreed, notes, contradictions
+    return KnownOutcome(agreed, notes, contradictions)
 
 
 def _segments_of_failure(segments: list[Segment], num_planned: int) -> list[Segment]:

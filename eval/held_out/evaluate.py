@@ -219,8 +219,8 @@ def evaluate_all(
         if scored is with_truth:
             predictors["the label itself"] = predictor_of(labels)
         for predictor_name, predictor in predictors.items():
-            teller = done_by_model if predictor_name == name else predictor
-            detector = success_detector(teller, validation)
+            is_model = predictor_name == name
+            detector = success_detector(done_by_model if is_model else predictor, validation)
             results.append(
                 evaluate(
                     predictor_name,

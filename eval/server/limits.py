@@ -80,9 +80,10 @@ class Refused(HTTPException):
 
 
 def first_problem(errors: Sequence[Any], skipped: int = 0) -> tuple[str, str]:
-    """Of pydantic's errors the first one's field, without some parts that it begins with, and message."""
-    field = ".".join(map(str, errors[0]["loc"][skipped:]))
-    return field, f"{field}: {errors[0]['msg']}".removeprefix(": ")
+    """The field of the first of pydantic's errors, without its first `skipped` parts, and a message with it."""
+    first = errors[0]
+    field = ".".join(map(str, first["loc"][skipped:]))
+    return field, f"{field}: {first['msg']}".removeprefix(": ")
 
 
 FORMATS = ("JPEG", "PNG", "WEBP")

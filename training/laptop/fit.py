@@ -374,7 +374,8 @@ class LaptopTraining:
         curve = self._learn(model, source, train.steps)
         num_samples = train.steps * train.batch
         num_parameters = sum(p.numel() for p in model.parameters())
-        shown_runs = {e.key: e for e in episodes}.values()
+        # A new episode is given as often as the former ones together
+        distinct_episodes = {e.key: e for e in episodes}.values()
         cpu_s = {
             "encoder": round(encoded_cpu_s - self.start_cpu_s, 1),
             "steps": round(time.process_time() - encoded_cpu_s, 1),
@@ -386,8 +387,8 @@ class LaptopTraining:
             "left_out": 0,
             "final": asdict(curve[-1]),
             "negatives": dict(source.counts),
-            "runs": len(shown_runs),
-            "pictures": sum(len(e.frames) for e in shown_runs),
+            "runs": len(distinct_episodes),
+            "pictures": sum(len(e.frames) for e in distinct_episodes),
             "cpu_s": cpu_s,
         }
         folder = run_folder(self.lake.workspace, run)
