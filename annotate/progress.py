@@ -147,9 +147,8 @@ class _Account:
     def __init__(self, budgets: np.ndarray) -> None:
         self.budgets = budgets
         self.done: set[int] = set()
-        self.partial: dict[
-            int, float
-        ] = {}  # share of its budget that a step not completed has earned so far
+        # Share of its budget that a step not completed has earned so far
+        self.partial: dict[int, float] = {}
 
     def level(self) -> float:
         """Progress so far; exactly 1 when all planned steps are complete."""

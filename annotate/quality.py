@@ -64,9 +64,8 @@ class Quality:
     worst_fall: float  # the largest fall from one frame to the next; 0 where there is none
     end: float  # progress at the last frame
     shortest_step_s: float | None  # None without a step
-    contradicts: (
-        bool  # the source calls it a success and the label ends below 1, or the other way round
-    )
+    # The source calls it a success and the label ends below 1, or the other way round
+    contradicts: bool
 
 
 def qualities(

@@ -64,9 +64,8 @@ class Client:
         self.config = config
         self.store = store
         self.hits = 0  # replies given without a request
-        self.served: dict[
-            str, endpoints.Served
-        ] = {}  # the models by name, as the servers told; empty before the check
+        # The models by name, as the servers told; empty before the check
+        self.served: dict[str, endpoints.Served] = {}
         self._caller = {
             "build_id": build_id, "dataset": dataset, "label_run": label_run, "prompt_version": prompt_version
         }  # fmt: skip
