@@ -318,7 +318,7 @@ def adapt_laptop(
 
 
 def _check_start(resume: bool) -> None:
-    """Raises TrainingError where a laptop model cannot be trained so."""
+    """Raises TrainingError for what a laptop model cannot: go on from a checkpoint, or learn in several processes."""
     if resume:
         raise TrainingError(
             "a laptop model trains in seconds, and keeps nothing to go on from: leave out --resume"
@@ -340,7 +340,7 @@ def _of_release(
 
 @dataclass(frozen=True)
 class LaptopTraining:
-    """A run by a recipe, from now on by the wall's clock and the CPU's."""
+    """A run of training by a recipe. Its times, by the wall's clock and the CPU's, count from when this is made."""
 
     lake: Lake
     release: Release
