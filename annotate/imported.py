@@ -47,10 +47,8 @@ FILE_FORMS: Mapping[str, Callable[[Path], Sequence[EpisodeAnnotation]]] = {
     "robometer": reward_data.read_robometer,
 }
 FORMS = (*LEROBOT_FORMS, "frames", *FILE_FORMS)
-IMPORT_ORDER = (
-    "segments",
-    *(form for form in LEROBOT_FORMS if form != "segments"),
-)  # what says most comes first
+# What says most comes first
+IMPORT_ORDER = ("segments", *(form for form in LEROBOT_FORMS if form != "segments"))
 EPISODE_NAME = re.compile(r"(\d+)(\.[a-z_]+)*\.jsonl$")
 
 
@@ -250,9 +248,8 @@ def _steps(
     description: str, frames: Sequence[Mapping[str, Any]]
 ) -> tuple[tuple[NativeStep, ...], int]:
     """The steps of an episode, by the name that each frame has, and the number of its frames."""
-    first = frames[0][
-        "frame_id"
-    ]  # ids may count over the whole dataset: an episode's first one is its frame 0
+    # Ids may count over the whole dataset: an episode's first one is its frame 0
+    first = frames[0]["frame_id"]
     if [row["frame_id"] for row in frames] != list(range(first, first + len(frames))):
         raise ImportedError(f"{description} are not one after another")
     names = [(row["sub_task"] or "").strip() for row in frames]

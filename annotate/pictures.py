@@ -59,14 +59,12 @@ def half_picture(picture: np.ndarray, side: int = GRID) -> np.ndarray:
 class Measures:
     """Measurements of one camera's pictures; arrays have one entry per frame."""
 
-    change: (
-        np.ndarray
-    )  # float32, 0..1: mean absolute luma difference to the frame before; 0 at frame 0
+    # float32, 0..1: mean absolute luma difference to the frame before; 0 at frame 0
+    change: np.ndarray
     phash: np.ndarray  # uint64
     luma_mean: np.ndarray  # float32, 0..1
-    sharpness: (
-        np.ndarray
-    )  # float32: how fine the detail of the grid is, see `detail_sums`; a logarithm
+    # float32: how fine the detail of the grid is, see `detail_sums`; a logarithm
+    sharpness: np.ndarray
     is_black: np.ndarray  # bool
     luma_span: int  # largest minus least luma of the grid cell that varies most, of 255
     sha256: bytes  # over all grids
@@ -86,9 +84,8 @@ class FrameMeter:
         self._every = every
         self._measured = 0
         self._tiny: list[np.ndarray] = []
-        self._block = np.empty(
-            (self.BLOCK + 1, GRID, GRID), np.uint8
-        )  # the first is the last of the block before
+        # The first is the last of the block before
+        self._block = np.empty((self.BLOCK + 1, GRID, GRID), np.uint8)
         self._filled = 0
         self._last_small = np.empty((0, SMALL, SMALL), np.uint8)  # of the block before
         # Of each block: change and sum of luma (whole numbers), hashes, blackness, sums of detail, flow

@@ -24,10 +24,8 @@ from core.domain.label import IDLE, Segment, StatedEnd, undo
 from core.domain.stated import slopes_of
 
 CODE_VERSION = "progress-6"
-BUDGET_CLIP = (
-    0.85,
-    1.15,
-)  # a step's weight is its share of length times the number of steps, clipped
+# A step's weight is its share of length times the number of steps, clipped
+BUDGET_CLIP = (0.85, 1.15)
 PUBLISHED_CLIP = (0.75, 1.25)
 MOST = 0.95  # of its budget that an attempt can earn that was not completed
 WAY_S = 0.2  # an arm's way is measured from point to point, this far apart: an arm that trembles between goes no way
@@ -149,9 +147,8 @@ class _Account:
     def __init__(self, budgets: np.ndarray) -> None:
         self.budgets = budgets
         self.done: set[int] = set()
-        self.partial: dict[
-            int, float
-        ] = {}  # share of its budget that a step not completed has earned so far
+        # Share of its budget that a step not completed has earned so far
+        self.partial: dict[int, float] = {}
 
     def level(self) -> float:
         """Progress so far; exactly 1 when all planned steps are complete."""

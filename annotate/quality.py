@@ -36,9 +36,8 @@ from core.domain.label import Label, Segment
 from ingest.outcomes import BY_PERSON
 
 JUMP_S = 0.5  # time within which a jump of progress is measured
-FALL = (
-    0.01  # of progress from one frame to the next: a smaller fall does not count as going backwards
-)
+# Of progress from one frame to the next: a smaller fall does not count as going backwards
+FALL = 0.01
 MIN_SCALE = 0.05  # of the log duration: 5 % of the duration, however alike the runs are
 # What says how a run ended. LABEL: its annotator saw it, a model in the pictures, motion that a step was left undone.
 # ASSUMED: nobody says, so the label takes it as complete
@@ -65,9 +64,8 @@ class Quality:
     worst_fall: float  # the largest fall from one frame to the next; 0 where there is none
     end: float  # progress at the last frame
     shortest_step_s: float | None  # None without a step
-    contradicts: (
-        bool  # the source calls it a success and the label ends below 1, or the other way round
-    )
+    # The source calls it a success and the label ends below 1, or the other way round
+    contradicts: bool
 
 
 def qualities(

@@ -25,19 +25,16 @@ MAX_GRIPPER_LAG_S = 2.5
 STEP_S = 0.1  # between lags that are tried for a gripper
 STILL = 0.12  # of its fast speed: a slower arm stands still, so that what is seen to change is the gripper
 FAST_PERCENTILE = 90  # of a curve: what is fast
-MAX_CHANGE = (
-    2.0  # times the fast change: more of it in one frame, such as a cut, does not count for more
-)
+# Times the fast change: more of it in one frame, such as a cut, does not count for more
+MAX_CHANGE = 2.0
 
 # A lag is corrected when it is large and sure
 MIN_LAG_S = 0.2
 MIN_GRIPPER_LAG_S = 0.3
 MIN_LIKENESS, MIN_GAIN, MIN_EPISODES = 0.3, 0.05, 5  # correlation, its gain over lag 0
-MIN_MOVES, MIN_PROMINENCE, MIN_PEAK = (
-    5,
-    8.0,
-    0.1,
-)  # moves, peak in deviations from the other lags, and its height
+MIN_MOVES = 5
+MIN_PROMINENCE = 8.0  # of the peak, in deviations from the other lags
+MIN_PEAK = 0.1  # its height
 MIN_AGREE, AGREE_S = 0.6, 0.3  # share of moves whose own peak is so near
 MIN_SEEN_IN = 3  # episodes with such a move: one recording may stall once
 MAX_APART_S = 0.8  # between the lags of closing and of opening
@@ -50,9 +47,8 @@ class Proprioception:
     """Signals of arm and grippers from an episode's rows."""
 
     state: np.ndarray | None  # [n, d] without grippers and hands; None without a state
-    openings: Sequence[
-        np.ndarray | None
-    ]  # of each signal, 0 closed to 1 open; None for one that is not used
+    # Of each signal, 0 closed to 1 open; None for one that is not used
+    openings: Sequence[np.ndarray | None]
 
 
 def proprioception(episode: EpisodeData, signals: Sequence[GripperSignal]) -> Proprioception:

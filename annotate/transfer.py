@@ -37,9 +37,8 @@ from core.domain.label import Label
 from core.values import spread
 
 CODE_VERSION = "transfer-4"
-BY_PICTURES = (
-    0.5  # most confidence of a label by pictures alone, where nobody says how the run ended
-)
+# Most confidence of a label by pictures alone, where nobody says how the run ended
+BY_PICTURES = 0.5
 FIRST = slice(1)  # of the moments of an episode
 
 # An episode whose label a person vouches for, and that label, with progress

@@ -33,10 +33,8 @@ BENCHMARK = "confusion"
 MOST_TASKS = 16  # of a split
 MOST_RUNS = 5  # of a task
 MOMENTS = 4  # of a run, the last one among them
-VIDEO, UNDER = (
-    "video: ",
-    "under: ",
-)  # beginnings of a slice and of a metric that are a cell together
+# Beginnings of a slice and of a metric that are a cell together
+VIDEO, UNDER = "video: ", "under: "
 
 
 def load(lake: Lake, release: Release, options: EvaluationOptions) -> list[Question]:
@@ -116,9 +114,8 @@ def score(questions: Sequence[Question], values: Mapping[str, float]) -> ScoredB
         runs.means(np.where(chosen, progress, np.nan))
         for chosen in (at_end & is_own, at_end & ~is_own, ~is_own)
     )
-    own_task = np.where(
-        np.isnan(other_task), np.nan, own_task
-    )  # of a run that is asked about no other task nothing is known
+    # Of a run that is asked about no other task nothing is known
+    own_task = np.where(np.isnan(other_task), np.nan, own_task)
     # Of several instructions that share the highest answer, its own one counts in part
     rivals = at_end & ~is_own
     its_own = own_task[runs.number]

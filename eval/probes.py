@@ -22,9 +22,8 @@ from warehouse.releases.release import Release
 BENCHMARK = "probes"
 REVERSED, CYCLED, FROZEN = PARTS = ("reversed", "cycled", "frozen")
 STALLS = 4  # moments of a run at which it is stopped
-Window = tuple[
-    tuple[PictureFile, ...], int, str
-]  # pictures that are shown at once, the frame they end with, the text
+# Pictures that are shown at once, the frame they end with, the text
+Window = tuple[tuple[PictureFile, ...], int, str]
 
 
 def load(lake: Lake, release: Release, options: EvaluationOptions) -> list[Question]:

@@ -33,10 +33,8 @@ from warehouse.releases.release import Release
 
 BENCHMARK = "robustness"
 CLEAN = "clean"
-SPEEDS = {
-    "faster": 2.0,
-    "slower": 0.5,
-}  # how far apart the pictures of a window are, in those of the recording
+# How far apart the pictures of a window are, in those of the recording
+SPEEDS = {"faster": 2.0, "slower": 0.5}
 MOMENTS = 8  # of a run
 # Metrics of an episode whose loss is measured, and the metric that says how much is lost
 LOSSES = {"voc": "voc_drop", "mae": "mae_rise", "end_error": "end_error_rise"}

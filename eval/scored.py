@@ -299,9 +299,8 @@ def length_slice(seconds: float) -> str:
 
 
 CODE_VERSION = "scores-1"
-HELD_OUT_VERSION = (
-    "eval-6"  # 5: success is detected, runs are ranked; 6: clocks by other runs are baselines
-)
+# 5: success is detected, runs are ranked; 6: clocks by other runs are baselines
+HELD_OUT_VERSION = "eval-6"
 
 
 def eval_run_id(model: str, benchmark: str, release_hash: str) -> str:

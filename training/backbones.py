@@ -37,11 +37,12 @@ CLASSES = {
     "qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration",
 }
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+# As safetensors and torch call them
 PRECISIONS = {
     "F32": torch.float32,
     "BF16": torch.bfloat16,
     "F16": torch.float16,
-}  # as safetensors and torch call them
+}
 ADAPTER_FILE = "adapter_model.safetensors"
 
 
@@ -132,10 +133,8 @@ def load_processor(
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as e:
         raise ModelError(f"the processor of {folder} cannot be loaded: {_short(e)}") from e
     size = dict(processor.image_processor.size)
-    areas = {
-        "shortest_edge": min_pixels,
-        "longest_edge": max_pixels,
-    }  # areas, whatever they are called
+    # Areas, whatever they are called
+    areas = {"shortest_edge": min_pixels, "longest_edge": max_pixels}
     processor.image_processor.size = size | {k: v for k, v in areas.items() if v is not None}
     return processor
 

@@ -243,9 +243,8 @@ class BatchStream:
         self._recipe = recipe
         self._first = first
         self._every = every
-        self._kept: dict[
-            str, Item
-        ] = {}  # decoded items by sample, up to so many bytes; what came first stays
+        # Decoded items by sample, up to so many bytes; what came first stays
+        self._kept: dict[str, Item] = {}
         self._room = recipe.data.cache_mb << 20
         self._given = 0  # of all consumers, each of which gives a batch in turn
         self.per_epoch = sum(source.per_epoch for source in sources)

@@ -110,9 +110,8 @@ def read_tensors(folder: Path, model: nn.Module, optimizer: torch.optim.Optimize
         load(targets, storage_reader=reader, no_dist=not distributed.is_initialized())
     except (OSError, ValueError, KeyError, SafetensorError, CheckpointException) as e:
         raise _unusable(folder, _cause(e)) from e
-    optimizer.load_state_dict(
-        optimizer.state_dict()
-    )  # torch puts the steps where its kernels count them
+    # torch puts the steps where its kernels count them
+    optimizer.load_state_dict(optimizer.state_dict())
 
 
 def _learning(model: nn.Module) -> dict[str, nn.Parameter]:

@@ -126,9 +126,8 @@ class GrpoTrainer:
         # Completions follow the prompts, so all prompts of a batch must end at one place.
         processor.tokenizer.padding_side = "left"
         backbone = model.backbone
-        backbone.config._name_or_path = str(
-            backbone.name_or_path
-        )  # where TRL loads the model to keep near to from
+        # Where TRL loads the model to keep near to from
+        backbone.config._name_or_path = str(backbone.name_or_path)
         adapter = adapter_settings(backbone, recipe.lora) if recipe.lora else None
         self.image_token = transform.image_token
         # TRL wants a folder to write to; what we keep is in checkpoints of our own.

@@ -35,14 +35,12 @@ from training.folder import ModelError, base_of, models_of, read_card, write_car
 from training.recipe import HeadConfig
 from training.transform import IGNORE, Batch
 
-TAIL, TAIL_DROPOUT = (
-    14,
-    0.5,
-)  # published: half of the features of the last 14 tokens are dropped in training
-SLOPE, SHIFT = (
-    1.2,
-    0.1,
-)  # published: progress = sigmoid(1.2 z - 0.1), there in training only; ours serve it, too
+# Published: half of the features of the last 14 tokens are dropped in training
+TAIL = 14
+TAIL_DROPOUT = 0.5
+# Published: progress = sigmoid(1.2 z - 0.1), there in training only; ours serve it, too
+SLOPE = 1.2
+SHIFT = 0.1
 
 
 class Head(nn.Module):

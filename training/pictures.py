@@ -30,11 +30,10 @@ def decode_picture(jpeg: bytes, max_px: int) -> np.ndarray:
 
 
 def shrink(rgb: np.ndarray, max_px: int) -> np.ndarray:
-    """A picture made no larger than max_px on its longer side, by an area average over all of its
-    pixels.
+    """A picture made no larger than max_px on its longer side, by an area average over all of its pixels.
 
-    Its pixels differ from those of annotate.pictures.fitted_picture, which is quicker and makes stored
-    pictures.
+    Its pixels differ from those of annotate.pictures.fitted_picture, which is quicker and makes
+    stored pictures.
     """
     return shrunk_to(rgb, shrunk(size_of(rgb), max_px))
 

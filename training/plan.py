@@ -138,11 +138,9 @@ GB = 10**9
 RESERVED = 6 * GB  # of a GPU: CUDA's and NCCL's own, one layer gathered whole, what lies in pieces
 CACHE = 2 * GB  # for vLLM's keys and values, at least: some ten thousand tokens
 MOST_OF_GPU = 0.9  # that vLLM takes
-PICTURES, PATCHES, ANSWERS = (
-    0.9,
-    4,
-    0.05,
-)  # share of tokens, patches of each, and share of tokens with a loss
+PICTURES = 0.9  # share of tokens
+PATCHES = 4  # of each of these tokens
+ANSWERS = 0.05  # share of tokens with a loss
 EFFICIENCY = 0.4  # of a card's peak, where a prompt is read
 OF_PEAK, OF_BANDWIDTH, SLOWER = 0.7, 0.8, 1.25  # the last is what an H200 took over this
 # Of a layer and a token, in its inputs of all multiplications (_unit), by train.compile and train.recompute; of text
@@ -155,10 +153,8 @@ MOVED_UNITS = {
     (False, "none"): (24.4, 10.7), (False, "matmul"): (32.1, 15.0), (False, "all"): (32.1, 15.0),
     (True, "none"): (4.5, 3.5), (True, "matmul"): (6.5, 5.0), (True, "all"): (6.5, 5.0),
 }  # fmt: skip
-OUTSIDE_UNITS, OF_WEIGHT = (
-    20,
-    12,
-)  # of text, outside of layers; bytes of a micro-batch for each weight that learns
+OUTSIDE_UNITS = 20  # of text, outside of layers
+OF_WEIGHT = 12  # bytes of a micro-batch for each weight that learns
 CERTAIN = (
     "weights",
     "gradients",
@@ -358,9 +354,8 @@ def _seconds(
     train = recipe.train
     grpo = recipe.grpo
     prompt_tokens = recipe.data.sequence_length
-    passes = (4 if train.recompute == "all" else 3) + (
-        2 if grpo else 0
-    )  # with the old and the start's model
+    # With the old and the start's model
+    passes = (4 if train.recompute == "all" else 3) + (2 if grpo else 0)
     speed = EFFICIENCY * PEAK[machine.card]
     bandwidth = BANDWIDTH[machine.card]
     products = flops * passes / 3 / (OF_PEAK * PEAK[machine.card])

@@ -49,9 +49,8 @@ class _Message(_Row):
 class Conversation(_Row):
     messages: list[_Message]
     images: list[str] = []
-    progress: float | None = Field(
-        default=None, ge=0, le=1
-    )  # ours: the label, where the answer does not tell it
+    # Ours: the label, where the answer does not tell it
+    progress: float | None = Field(default=None, ge=0, le=1)
 
     @model_validator(mode="after")
     def one_turn(self) -> "Conversation":
@@ -311,9 +310,8 @@ def _mended_part(
         return UNREADABLE, 1.0
     if label is None:
         return WRONG_ANSWER, 1.0
-    error = abs(value - label) / (
-        max(label - low, high - label) or 1
-    )  # one item only: nothing to get wrong
+    # One item only: nothing to get wrong
+    error = abs(value - label) / (max(label - low, high - label) or 1)
     return 1 - error, error
 
 

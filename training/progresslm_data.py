@@ -243,9 +243,8 @@ def _prompt(row: RlPrompt, segments: Any, find: _Find) -> _Found:
 
 
 def _source(row: SourceRow, find: _Find, form: Form) -> _Found:
-    num_steps = row.demo_size - (
-        row.visual_demo is not None
-    )  # a demonstration in pictures begins with the start
+    # A demonstration in pictures begins with the start
+    num_steps = row.demo_size - (row.visual_demo is not None)
     if num_steps != row.total_steps or num_steps < 1:
         raise ValueError(f"total_steps is {row.total_steps}, and the demonstration has {num_steps}")
     score = row.progress_score

@@ -26,9 +26,8 @@ LAPTOP_TRAINS_BY = frozenset(
     {"steps", "batch", "lr", "schedule", "warmup", "weight_decay", "beta2", "clip", "seed"}
 )
 OF_LAPTOPS = "laptop_oneshot"  # adapts a laptop model
-WIDEST_PX = (
-    4096  # no picture is given to a model larger than this, whatever its processor would do with it
-)
+# No picture is given to a model larger than this, whatever its processor would do with it
+WIDEST_PX = 4096
 
 
 class Section(BaseModel):

@@ -63,9 +63,8 @@ def train(
     steps = runs.steps_folder(lake.workspace, run)
     last = _to_resume(steps) if resume else None
     _check_start(lake, release, recipe, scorer)
-    of_this_machine(
-        recipe, int(os.environ.get("WORLD_SIZE", 1))
-    )  # raises where the state cannot fit
+    # It raises where the state cannot fit
+    of_this_machine(recipe, int(os.environ.get("WORLD_SIZE", 1)))
     model, processor, trainer = _start(lake, release, recipe, folder, steps, last)
     parameters = sum(p.numel() for p in model.parameters())
     # Said of itself: a recipe leaves the one to the machine, and the other follows from the number of processes
@@ -161,10 +160,9 @@ def _start(
     lake: Lake, release: Release, recipe: Recipe, folder: Path, steps: Path, last: Path | None
 ) -> tuple[ProgressModel, Any, Any]:
     """The model, its processor and its trainer, as they begin or as they were in the checkpoint `last`."""
-    rank, world = (
-        int(os.environ.get("RANK", 0)),
-        int(os.environ.get("WORLD_SIZE", 1)),
-    )  # as the launcher says
+    # As the launcher says
+    rank = int(os.environ.get("RANK", 0))
+    world = int(os.environ.get("WORLD_SIZE", 1))
     # Divided, the weights are given by the first process, which alone reads them.
     receives_weights = rank > 0 and recipe.kind == "sft" and recipe.train.distributed == "fsdp"
     model, processor = start_model(

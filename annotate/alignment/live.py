@@ -36,9 +36,8 @@ GRIPPING = 0.7  # what grippers count, beside the pictures
 ALONE = 0.5  # a usual distance where a single episode shows none: half of what lies between unlike pictures
 MEMORY = 0.95  # what each picture still counts when the next one comes
 FAR = 0.6  # of usual distances to the nearest moments, on average of late: an episode that is farther is told less
-SOON_S = (
-    0.75 / HZ
-)  # a picture that comes sooner is looked at, and nothing is concluded from it for the next
+# A picture that comes sooner is looked at, and nothing is concluded from it for the next
+SOON_S = 0.75 / HZ
 WHOLE = 256  # numbers of the whole picture, the first that an encoder gives; the others are of its cells
 # Cosine distance to the nearest shown picture, now or on average of late: beyond it the episode shows something else
 UNLIKE = 0.32

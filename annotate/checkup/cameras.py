@@ -14,9 +14,8 @@ MIN_FROZEN_S = 1.5
 STILL_CHANGE = 4e-4
 # Codecs give a still picture anew at key frames, and refine it in the frames after: so much changes in single frames
 RECODED_CHANGE, RECODED_SHARE = 6e-3, 0.3  # and no more than this share of what motion changes
-MIN_SEES = (
-    0.8  # share of the moments of motion at which a camera has to change elsewhere in the run
-)
+# Share of the moments of motion at which a camera has to change elsewhere in the run
+MIN_SEES = 0.8
 # A cut: change of luma from frame to frame, 0..1, and times the largest other one but for so many cuts
 MIN_CUT = 0.03
 CUT_TIMES = 4.0
@@ -27,9 +26,8 @@ MIN_LEAP, STAYS_S = 0.12, 1.0  # of mean luma; wrist cameras of real sets go up 
 MIN_BLUR, BLUR_TIMES, MAX_BLURS = 0.2, 2.5, 3
 CUT_IS_LIGHT = 0.8  # of the change: so much of it is of the mean brightness
 MIN_MOTION_S = 0.8  # of motion within a stretch: so long an arm does not move unseen
-MIN_MOTION = (
-    0.7  # share of a stretch in which there is motion; of a long one ENOUGH_MOTION_S are enough
-)
+# Share of a stretch in which there is motion; of a long one ENOUGH_MOTION_S are enough
+MIN_MOTION = 0.7
 ENOUGH_MOTION_S = 2.0
 
 

@@ -14,25 +14,19 @@ MIN_OTHERS = 8
 MOST_OTHERS = 0.8  # share of the other runs of a task that have to have what this one lacks; of any task MOST_OF_ALL
 MOST_OF_ALL = 0.9
 
-MIN_AT_LIMIT, MIN_VISITS, BEYOND = (
-    0.04,
-    3,
-    1.2,
-)  # share of frames, stretches, and how far the others go beyond
-MIN_DURATION_S, MIN_DURATION = (
-    3.0,
-    0.5,
-)  # of a run whose gripper stays, and its share of the others' duration
+MIN_AT_LIMIT = 0.04  # share of frames
+MIN_VISITS = 3  # stretches
+BEYOND = 1.2  # how far the others go beyond
+MIN_DURATION_S = 3.0  # of a run whose gripper stays
+MIN_DURATION = 0.5  # its share of the others' duration
 MIN_LEVELS = 10  # values that a dimension takes: one with fewer steps from value to value
 MIN_FREE = 3  # other runs that are not clipped at the same limit
 MIN_RATIO = 6.0  # of spreads: less is another way of doing it
 MIN_LIKE_DIMENSIONS = 0.6  # share of the moving dimensions that have to differ by the same factor
 SAME_FACTOR = 0.35  # of its logarithm, between dimensions
-MIN_FOLLOWS, MIN_OFFSETS, MIN_OFFSET_SHARE = (
-    0.9,
-    8.0,
-    0.08,
-)  # correlation; median deviations; share of the range
+MIN_FOLLOWS = 0.9  # correlation
+MIN_OFFSETS = 8.0  # median deviations
+MIN_OFFSET_SHARE = 0.08  # of the range
 MIN_IDLE_S = 3.0
 MIN_IDLE_MORE_S = 2.0
 MIN_IDLE_TIMES = 2.0
@@ -64,12 +58,12 @@ def still_gripper(run: RunSummary, group: Group) -> Iterator[RunFault]:
     if run.success is False or _is_short(run, group):
         return
     for number, (title, closings) in enumerate(zip(run.gripper_titles, run.closings, strict=True)):
-        having = [
+        other_closings = [
             other_run.closings[number]
             for other_run in group.others
             if number < len(other_run.closings)
         ]
-        counts = [count for count in having if count is not None]
+        counts = [count for count in other_closings if count is not None]
         if closings != 0 or not counts or np.mean(np.array(counts) > 0) < group.share:
             continue
         usual_closings = float(np.median(counts))

@@ -17,9 +17,8 @@ from annotate.checkup.summary import CameraSummary, RunSummary, cameras_of
 from core.values import grouped
 
 # Rows: mean distance at the same moments, of the dimension that differs most, in its standard deviations over all runs
-MAX_ROWS_APART = (
-    1e-5  # of a copy by rows alone: scripted runs from nearly one start may be only 0.007 apart
-)
+# Of a copy by rows alone: scripted runs from nearly one start may be only 0.007 apart
+MAX_ROWS_APART = 1e-5
 MAX_ROWS_APART_SEEN = 0.08  # of a copy whose pictures are equal, too
 MIN_FOREIGN_APART = 0.3  # of rows under foreign pictures
 MAX_LENGTHS_APART = 2  # frames
@@ -41,25 +40,26 @@ def copies(dataset: str, runs: Sequence[RunSummary]) -> Iterator[RunFault]:
     """Runs that are a copy of an earlier one; or, where pictures are equal and rows differ, have foreign pictures."""
     by_index = {run.episode_index: run for run in runs}
     row_distances = _row_distances(runs)
-    of_pictures = _picture_copies(runs)
+    picture_copies = _picture_copies(runs)
     lag = common_lag(runs)
     near = [pair for pair, distance in row_distances.items() if distance <= MAX_ROWS_APART_SEEN]
-    of_pictures |= {
+    picture_copies |= {
         (a, b) for a, b in near if _look_equal(by_index[a], by_index[b], MAX_MEAN_OF_NEAR)
     }
-    of_rows = {pair for pair, distance in row_distances.items() if distance <= MAX_ROWS_APART}
+    row_copies = {pair for pair, distance in row_distances.items() if distance <= MAX_ROWS_APART}
     # Of several runs that a run is a copy of, the earliest counts
     first_pairs = {
-        later: (earlier, later) for earlier, later in sorted(of_rows | of_pictures, reverse=True)
+        later: (earlier, later)
+        for earlier, later in sorted(row_copies | picture_copies, reverse=True)
     }
     for pair in sorted(first_pairs.values()):
         earlier, later = (by_index[episode] for episode in pair)
-        if pair in of_rows:
+        if pair in row_copies:
             fault = None
         else:
             fault = _foreign_pictures_fault(dataset, earlier, later, lag, row_distances.get(pair))
         yield fault or _copy_fault(
-            dataset, earlier, later, row_distances.get(pair), pair in of_pictures
+            dataset, earlier, later, row_distances.get(pair), pair in picture_copies
         )
 
 
@@ -184,13 +184,13 @@ def _picture_copies(runs: Sequence[RunSummary]) -> set[tuple[int, int]]:
     pairs = set[tuple[int, int]]()
     by_index = {run.episode_index: run for run in runs}
     for camera in cameras_of(runs):
-        of_camera = {
+        summaries = {
             run.episode_index: run.cameras[camera] for run in runs if camera in run.cameras
         }
         pairs |= {
             pair
-            for pair, shift in _shifts_of_sharing_pairs(of_camera).items()
-            if _is_copy(of_camera, pair, shift)
+            for pair, shift in _shifts_of_sharing_pairs(summaries).items()
+            if _is_copy(summaries, pair, shift)
         }
     return {(a, b) for a, b in pairs if _look_equal(by_index[a], by_index[b], MAX_MEAN)}
 

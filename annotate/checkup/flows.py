@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from annotate.checkup.clocks import max_lag_frames
-from annotate.checkup.signals import RunSignals, of_commonest_kind
+from annotate.checkup.signals import RunSignals, values_of_commonest_kind
 
 WINDOW_S = 0.1  # over which flow and steps are summed: cameras may show a frame twice
 MAX_FRAMES = 1000  # of a run, from its start: more tell its lag no better
@@ -119,7 +119,7 @@ def flow_curves(
 
     Learnt where the rows are `start_lag` frames behind the pictures, and then again at the lag that is found.
     """
-    compared = of_commonest_kind(motions, attrgetter("layout"))
+    compared = values_of_commonest_kind(motions, attrgetter("layout"))
     if len(compared) < FOLDS:
         return {}, start_lag
     runs = list(compared.values())

@@ -7,7 +7,7 @@ import numpy as np
 
 from annotate.checkup.faults import RunFault
 from annotate.checkup.flows import flow_curves, peak_lag
-from annotate.checkup.signals import of_commonest_kind
+from annotate.checkup.signals import values_of_commonest_kind
 from annotate.checkup.summary import RunSummary
 
 MIN_LAG = 2  # frames
@@ -106,15 +106,15 @@ def late_grippers(runs: Sequence[RunSummary]) -> Iterator[RunFault]:
     rows_lag = common_lag(runs)
     most_grippers = max((len(run.gripper_curves) for run in runs), default=0)
     for number in range(most_grippers):
-        having = [run for run in runs if len(run.gripper_curves) > number]
-        curves = of_commonest_kind(
-            {run.episode_index: run.gripper_curves[number] for run in having}, len
+        gripper_runs = [run for run in runs if len(run.gripper_curves) > number]
+        curves = values_of_commonest_kind(
+            {run.episode_index: run.gripper_curves[number] for run in gripper_runs}, len
         )
         lag, is_sure = _common_lag(curves, OF_GRIPPERS)
         # Late with all rows is told of the rows
         if not is_sure or abs(lag - rows_lag) < MIN_LAG:
             continue
-        for run in having:
+        for run in gripper_runs:
             if run.episode_index not in curves:
                 continue
             title = run.gripper_titles[number]
@@ -129,7 +129,7 @@ def common_lag(runs: Sequence[RunSummary]) -> int:
 
 def _row_curves(runs: Sequence[RunSummary]) -> dict[int, np.ndarray]:
     """Those over as many lags as most have: runs of another rate are not compared."""
-    return of_commonest_kind({run.episode_index: run.row_curve for run in runs}, len)
+    return values_of_commonest_kind({run.episode_index: run.row_curve for run in runs}, len)
 
 
 def _common_lag(curves: Mapping[int, np.ndarray], min_sureness: Sureness) -> tuple[int, bool]:

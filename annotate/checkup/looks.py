@@ -31,12 +31,14 @@ MIN_EARLIER_TIMES = 2.2  # of how far the end is from what the others show earli
 def moved_cameras(runs: Sequence[RunSummary]) -> Iterator[RunFault]:
     """A camera whose resting picture is unlike that of every other run, where those are alike."""
     for camera in cameras_of(runs):
-        having = [run for run in runs if camera in run.cameras]
-        if len(having) < MIN_RUNS_OF_CAMERA:
+        camera_runs = [run for run in runs if camera in run.cameras]
+        if len(camera_runs) < MIN_RUNS_OF_CAMERA:
             continue
-        resting = np.stack([_resting_picture(run.cameras[camera].phases) for run in having])
-        nearest = np.array([_distance_to_nearest_pictures(resting, k) for k in range(len(having))])
-        for k, run in enumerate(having):
+        resting = np.stack([_resting_picture(run.cameras[camera].phases) for run in camera_runs])
+        nearest = np.array(
+            [_distance_to_nearest_pictures(resting, k) for k in range(len(camera_runs))]
+        )
+        for k, run in enumerate(camera_runs):
             usual_distance = float(np.percentile(np.delete(nearest, k), USUAL))
             if nearest[k] < max(MIN_MOVED, MIN_MOVED_TIMES * usual_distance):
                 continue
@@ -145,8 +147,11 @@ def _run_distances(runs: Sequence[RunSummary]) -> np.ndarray:
 
 def _picture_vectors(runs: Sequence[RunSummary], camera: str) -> dict[int, np.ndarray]:
     """What a camera shows in each run that has it, as one vector, by the run's place in the list."""
-    having = {k: run.cameras[camera].phases for k, run in enumerate(runs) if camera in run.cameras}
-    return {k: phases.reshape(-1).astype(np.float32) for k, phases in having.items()}
+    return {
+        k: run.cameras[camera].phases.reshape(-1).astype(np.float32)
+        for k, run in enumerate(runs)
+        if camera in run.cameras
+    }
 
 
 def _state_vectors(runs: Sequence[RunSummary]) -> dict[int, np.ndarray]:

@@ -124,11 +124,11 @@ def run_signals(
     )
 
 
-def of_commonest_kind[T](
+def values_of_commonest_kind[T](
     values: Mapping[int, T | None], kind_of: Callable[[T], Any]
 ) -> dict[int, T]:
     """The values of the kind that most of them have, of equally common kinds the greatest; without those of None."""
-    known = {key: value for key, value in values.items() if value is not None}
-    kinds = [kind_of(value) for value in known.values()]
+    present_values = {key: value for key, value in values.items() if value is not None}
+    kinds = [kind_of(value) for value in present_values.values()]
     commonest = max(set(kinds), key=lambda kind: (kinds.count(kind), kind), default=None)
-    return {key: value for key, value in known.items() if kind_of(value) == commonest}
+    return {key: value for key, value in present_values.items() if kind_of(value) == commonest}

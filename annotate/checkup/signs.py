@@ -14,9 +14,8 @@ MAX_AGAINST_OF_ALL = -0.6  # correlation at the median of all runs
 MIN_SPREAD = 0.3  # of the median of all runs: a joint that hardly moves says nothing of its sign
 MIN_RUNS = 4
 MIN_RUNS_OF_ALL = 2
-MOST_JOINTS = (
-    0.5  # share of the other joints that have to follow where one runs against in all runs
-)
+# Share of the other joints that have to follow where one runs against in all runs
+MOST_JOINTS = 0.5
 
 
 def opposite_signs(runs: Sequence[RunSummary]) -> Iterator[RunFault]:

@@ -58,9 +58,9 @@ class RunSummary:
 
     columns: state and action, as far as the run has them. leads: median of action minus state of
     each dimension [d], where both have the same ones, and `follows`, their correlation [d]. follow:
-    how the state moves with the action, see `_follow_correlations`. row_curve, gripper_curves: likeness of
-    pictures and rows at each lag, see clocks.
-    motion: joints and optical flow, see flows. closings: of each gripper, None where it is not used.
+    how the state moves with the action, see `_follow_correlations`. row_curve, gripper_curves:
+    likeness of pictures and rows at each lag, see clocks. motion: joints and optical flow, see
+    flows. closings: of each gripper, None where it is not used.
     """
 
     episode_index: int

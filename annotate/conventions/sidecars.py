@@ -49,12 +49,13 @@ VERSION = 1
 KEYS = ("index", "episode_index", "frame_index")
 PREFIXES = ("lerobot.reward_scoring", "lerobot.scores")
 LEGACY = ("progress_sparse", "progress_dense")
+# Signals that a label of ours is written with
 OURS = (
     "segment",
     "step",
     "completed",
     "planned_steps",
-)  # signals that a label of ours is written with
+)
 
 Words = Annotated[str, Field(pattern=r"\S")]
 

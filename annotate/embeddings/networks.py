@@ -35,11 +35,8 @@ FIRST, LAST = 32, 1280  # channels
 OTHER_PX = 224  # what nearly all of torchvision's are trained with
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-CPU_BATCH, GPU_BATCH, SMALL_BATCH = (
-    32,
-    64,
-    4,
-)  # a call of few pictures costs as much a picture as of many, and more
+# A call of few pictures costs as much a picture as of many, and more
+CPU_BATCH, GPU_BATCH, SMALL_BATCH = 32, 64, 4
 WARM_UPS = 3  # torch's compiler looks at the first calls, and may compute them otherwise than those that follow
 
 _loading = Lock()
@@ -79,13 +76,13 @@ def network(name: str, grid: int, size_px: int | None, device: str) -> Encoder:
     else:
         batch, title = (GPU_BATCH, torch.cuda.get_device_name())
     kind, _, model_name = name.partition(":")
-    of_kind = {
+    load_tower = {
         "mobilenet_v2": _mobilenet_tower,
         "torchvision": _torchvision_tower,
         "hf": _transformers_tower,
     }[kind]
     with _loading:
-        tower = of_kind(model_name, size_px)
+        tower = load_tower(model_name, size_px)
         # Numbers do not depend on which of several ways cuDNN happens to find fastest
         torch.backends.cudnn.benchmark = False
         net: Any = Embedder(tower, grid).eval().to(torch_device)

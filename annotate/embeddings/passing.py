@@ -44,9 +44,8 @@ class EmbeddingPass:
         self._pool = ThreadPoolExecutor(
             threads, "embed", initializer=self._set_threads, initargs=(1,)
         )
-        self._looked: dict[
-            tuple[int, str], tuple[list[int], list[Batch]]
-        ] = {}  # frames, and their batches
+        # Frames, and their batches
+        self._looked: dict[tuple[int, str], tuple[list[int], list[Batch]]] = {}
         self._open: tuple[int, str] | None = None
         self._batch: list[np.ndarray] = []
         self._running: deque[Batch] = deque()

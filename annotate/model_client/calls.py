@@ -73,9 +73,8 @@ class Request:
             "revision": revision or "",
             "system": self.system,
             "content": self.parts,
-            "schema": json.dumps(
-                self.schema
-            ),  # as it is sent: a model fills it in the order of its properties
+            # As it is sent: a model fills it in the order of its properties
+            "schema": json.dumps(self.schema),
             "max_tokens": self.max_tokens,
             "temperature": float(self.temperature),
             "seed": self.seed,

@@ -22,9 +22,8 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 8.0  # between tries, before jitter
 MAX_DOUBLINGS = 10  # the pause is at its longest long before; keeps the power small
 BUSY_PATIENCE_S = 600.0  # how long one question is put off by a server that has too much to do
 RETRY_TEMPERATURE = 0.3  # at least: at 0 a model gives the same bad reply again
-FEWEST_CHARS_PER_TOKEN = (
-    2.0  # of texts, for what a call may cost at the most; the truth is settled later
-)
+# Of texts, for what a call may cost at the most; the truth is settled later
+FEWEST_CHARS_PER_TOKEN = 2.0
 PAUSES_SKIPPED = 4  # of the doubling ones, where a busy server does not say for how long
 CHECKS = 3  # tries to reach an endpoint before the first request
 MAX_BAD_REPLIES = 2  # to one question: the second request says what was wrong with the first reply
@@ -65,9 +64,8 @@ class Client:
         self.config = config
         self.store = store
         self.hits = 0  # replies given without a request
-        self.served: dict[
-            str, endpoints.Served
-        ] = {}  # the models by name, as the servers told; empty before the check
+        # The models by name, as the servers told; empty before the check
+        self.served: dict[str, endpoints.Served] = {}
         self._caller = {
             "build_id": build_id, "dataset": dataset, "label_run": label_run, "prompt_version": prompt_version
         }  # fmt: skip
@@ -78,9 +76,8 @@ class Client:
         self._is_spent = False  # the budget had no room for a request
         self._has_answer = False  # a reply of this build could be used
         self._first_slots = asyncio.Semaphore(min(FIRST_AT_ONCE, config.max_concurrency))
-        self.profile = profile_of(
-            config.endpoints[0], config.server
-        )  # what the servers take, as far as is known
+        # What the servers take, as far as is known
+        self.profile = profile_of(config.endpoints[0], config.server)
         self._room = 0  # tokens that each reply gets beyond its own length: the model thinks
 
     async def __aenter__(self) -> Self:

@@ -210,14 +210,12 @@ def _first_token(choice: Mapping[str, Any]) -> dict[str, Any]:
 
 MAX_ANSWER_BYTES = 16 << 20
 CHECK_TIMEOUT_S = 10.0
-KEEP_ALIVE_S = (
-    4.0  # less than uvicorn's 5: a connection is given up by us, not by the server amid a request
-)
+# Less than uvicorn's 5: a connection is given up by us, not by the server amid a request
+KEEP_ALIVE_S = 4.0
 TIMEOUT_WEIGHT = 3  # failures that a time-out counts as: it takes so much longer than the others
 MAX_SHUNNED_S = 30.0
-QUOTA = re.compile(
-    "insufficient[_ ](quota|balance|credit)|out of credits|billing hard limit", re.I
-)  # of no more money
+# Words that say that there is no more money
+QUOTA = re.compile("insufficient[_ ](quota|balance|credit)|out of credits|billing hard limit", re.I)
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 

@@ -26,9 +26,8 @@ class ServerProfile:
     tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     temperature: bool = True
     seed: bool = True
-    structured: Structured = (
-        "json_schema"  # in which form it is told the schema; the prompt has it in words anyway
-    )
+    # In which form it is told the schema; the prompt has it in words anyway
+    structured: Structured = "json_schema"
 
     def fields(self, request: Request, max_tokens: int, temperature: float) -> dict[str, Any]:
         """The fields of a request beside model, messages and those that it brings itself.
@@ -50,8 +49,9 @@ class ServerProfile:
 
     def without(self, refusal: str) -> "ServerProfile | None":
         """The profile for a server that refused a request in these words; None where they name none of its fields."""
+        plain_refusal = refusal.casefold()
         for field, value, words, replacement in REPLACEMENTS:
-            if getattr(self, field) == value and re.search(words, refusal.casefold()):
+            if getattr(self, field) == value and re.search(words, plain_refusal):
                 return replace(self, **{field: replacement})
         return None
 
@@ -109,9 +109,8 @@ def profile_of(url: str, name: str = "auto") -> ServerProfile:
     return next((p for p in PROFILES if host.endswith(p.hosts)), PROFILES[0])
 
 
-DATED = re.compile(
-    r"-(\d{4}-\d\d-\d\d|\d{8}|\d{4})$"
-)  # what services put behind the name of a model
+# What services put behind the name of a model
+DATED = re.compile(r"-(\d{4}-\d\d-\d\d|\d{8}|\d{4})$")
 
 
 def is_same_model(reported_name: object, names: Mapping[str, Any] | set[str]) -> bool:

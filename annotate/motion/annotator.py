@@ -91,9 +91,8 @@ def _voted_labels(
 
 CODE_VERSION = "motion-11"
 BY_TIME = "nothing shows when the parts of its task begin: one step, by the time that the arm moves"
-COMPLETE = (
-    0.9  # of progress: an episode whose outcome nobody says, and which comes so far, is complete
-)
+# Of progress: an episode whose outcome nobody says, and which comes so far, is complete
+COMPLETE = 0.9
 SPREAD = 0.2  # of progress: others that are so far apart say nothing
 PRIOR_CONFIDENCE = 0.45  # of a label that only time shows, where all of its task agree
 

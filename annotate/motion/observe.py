@@ -173,10 +173,8 @@ def _turning_frames(relative: np.ndarray, swing: float) -> list[int]:
     The first is the start; the last is where the last such change ends.
     """
     turning = [0]
-    best, direction = (
-        0,
-        0,
-    )  # the most extreme frame since the last turn, and which way the signal goes
+    best = 0  # the most extreme frame since the last turn
+    direction = 0  # which way the signal goes
     for frame, value in enumerate(relative):
         ahead = (value - relative[best]) * (direction or 1)
         if direction == 0:
@@ -194,9 +192,8 @@ def _turning_frames(relative: np.ndarray, swing: float) -> list[int]:
     return turning
 
 
-LEAST_S = (
-    0.3  # an arm that stirs for less between two pauses rests; a shorter pause interrupts no step
-)
+# An arm that stirs for less between two pauses rests; a shorter pause interrupts no step
+LEAST_S = 0.3
 
 
 def idle_spans(
@@ -213,9 +210,8 @@ def idle_spans(
     if pausing.all() or resting.all():
         return []
     sets_out = int(np.argmin(resting))
-    end_start = n - int(
-        np.argmin(resting[::-1])
-    )  # first frame of the rest at the end; n without one
+    # First frame of the rest at the end; n without one
+    end_start = n - int(np.argmin(resting[::-1]))
 
     # Each pause between the two
     pauses = stretches(pausing[:end_start], config.idle_min_s * fps)

@@ -29,9 +29,8 @@ from annotate.motion.task_text import Transfer, asks_for_other_deeds, transfers
 from annotate.progress import ProgressConfig
 from core.domain.label import DONE, IDLE, STEP, Label, Segment
 
-OVER_GOAL = (
-    0.9  # of how far the arm goes out of the straight line to the goal: from there it comes down
-)
+# Of how far the arm goes out of the straight line to the goal: from there it comes down
+OVER_GOAL = 0.9
 AGREES = 0.2  # of the moving time: episodes that grasp within it of the task's median agree
 MIN_EPISODES = 3  # fewer do not show what is usual
 
@@ -238,9 +237,8 @@ def own_label(episode: Observed, steps: TaskSteps) -> LabelReading:
             zip(names, _part_ends(episode, attempt, steps.parts), strict=True)
         ):
             start = segments[-1].end_frame if segments else 0
-            num_parts_after = (
-                len(steps.plan) - 1 - first - part
-            )  # parts that each need a frame, too
+            # Parts that each need a frame, too
+            num_parts_after = len(steps.plan) - 1 - first - part
             end = min(max(min(end, n - num_parts_after), start + 1), n)
             is_last = steps.parts[part] in ("carry", "place", "lift") and is_lost
             add(name, first + part, end, completed=not is_last)
@@ -299,9 +297,8 @@ def segments_by_ends(
     segments: list[Segment] = []
     for k, (step, end) in enumerate(sorted(ends.items(), key=lambda item: item[::-1])):
         start = segments[-1].end_frame if segments else 0
-        end = min(
-            max(end, start + 1), len(episode) - (len(ends) - 1 - k)
-        )  # each has a frame, where there is room
+        # Each has a frame, where there is room
+        end = min(max(end, start + 1), len(episode) - (len(ends) - 1 - k))
         if start < end:
             segments.append(Segment(plan[step], start, end, STEP, True, step))
     _add_ending(episode, plan, segments, [step for step in range(len(plan)) if step not in ends])

@@ -54,15 +54,13 @@ _CLAUSE = re.compile(
 _VERB = re.compile(rf"({_VERBS})\s+(.+)", re.I)
 _AT = "(?:into|onto|inside|in|on|to|under|over|above|beside|behind|between|next to|near|at|from|off|out of)"
 _WHERE = re.compile(rf"\s(?={_AT}\b)")
-_GOAL = re.compile(
-    r"\b(?:to|into|onto)\s+(?:the|an?|its|another|one)\b", re.I
-)  # and not "to open it"
+# Not "to open it"
+_GOAL = re.compile(r"\b(?:to|into|onto)\s+(?:the|an?|its|another|one)\b", re.I)
 _ORDER = re.compile(
     r",?\s*(?:in (?:this|that|the given) order|one (?:by one|after the other))$", re.I
 )
-_DIRECTION = re.compile(
-    r"\s+(?:back|over|up|down|away|across|along|forward|around)$", re.I
-)  # of a carried object
+# Of a carried object
+_DIRECTION = re.compile(r"\s+(?:back|over|up|down|away|across|along|forward|around)$", re.I)
 _ITEMS = re.compile(rf"\s*,(?!\s*{_AT}\b)\s*(?:and\s+)?|\s+and\s+")
 _THEIR = re.compile(r"\btheir (\w+)s\b")  # "their bins": each object has its own bin
 

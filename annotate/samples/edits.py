@@ -39,9 +39,8 @@ BLOCK = 8  # JPEG's: a texture that is moved by whole blocks keeps its noise
 DARK = 10  # luma of bars at the sides of a picture, which stay as they are
 NUM_COLOURS = 640  # codes of _colours
 EDGE_WEIGHT = 3  # of edges against colours: each seam adds some
-EDGES = np.array(
-    [2, 4, 8, 16, 32, 64, 128], np.float32
-)  # classes of differences of luma between neighbours
+# Classes of differences of luma between neighbours
+EDGES = np.array([2, 4, 8, 16, 32, 64, 128], np.float32)
 LEVEL_OF_DIFFERENCE = np.searchsorted(EDGES, np.arange(256))  # the class of each
 
 

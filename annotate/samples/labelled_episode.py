@@ -19,26 +19,27 @@ from core.values import IMAGE_MARK
 
 STATES = ("ongoing", "finished", "failed", "regressed", "stalled")
 ONGOING, FINISHED, FAILED, REGRESSED, STALLED = range(len(STATES))
+# In the order in which they get their share of a quota
 RARE_STATES = (
     FINISHED,
     FAILED,
     REGRESSED,
     STALLED,
-)  # in the order in which they get their share of a quota
+)
+# Who takes what is left of a quota, the commonest first
 FILL_ORDER = (
     ONGOING,
     STALLED,
     FAILED,
     FINISHED,
     REGRESSED,
-)  # who takes what is left of a quota, the commonest first
+)
 LOOK_BACK_S = 1.0
 REGRESSION = 0.02  # of progress, over LOOK_BACK_S
 STANDSTILL = 0.005  # gain of progress over LOOK_BACK_S below which a run stalls
 SHORTEST_S = 0.3  # a state that lasts less in all is not looked for
-MOST_PER_S = (
-    5.0  # moments of a quota per second of a run: the same at every frame rate from there on
-)
+# Moments of a quota per second of a run: the same at every frame rate from there on
+MOST_PER_S = 5.0
 ROUNDING = 1e-9  # keeps a product that should be whole from being rounded down
 
 
@@ -242,9 +243,9 @@ def sample_row(
 ) -> dict[str, Any]:
     """A sample of episode `e` as tables and shards hold it; a column that a family does not have may be left out.
 
-    `other_episodes` have those whose pictures it shows beside its own. `names_steps`: does it ask
-    for, show or answer with the names of steps? Raises ValueError unless the question has one mark
-    for each picture.
+    `other_episodes`: further episodes whose pictures it may show. `names_steps`: does it ask for,
+    show or answer with the names of steps? Raises ValueError unless the question has one mark for
+    each picture.
     """
     marks = question.count(IMAGE_MARK)
     if marks != len(pictures):

@@ -44,11 +44,10 @@ Ask = Callable[[LabelledEpisode, int, list[int], np.random.Generator], Row]
 def samples(e: LabelledEpisode, config: SamplesConfig) -> Iterator[Row]:
     """All ProcVQA samples of an episode."""
     if e.has_actions:
-        yield from (
-            _published_segmentation_samples
-            if config.profile == "procvlm"
-            else _segmentation_samples
-        )(e, config)
+        if config.profile == "procvlm":
+            yield from _published_segmentation_samples(e, config)
+        else:
+            yield from _segmentation_samples(e, config)
         yield from _samples_at_moments(
             e, config, ACTIONS, _actions_sample, config.actions_per_episode
         )

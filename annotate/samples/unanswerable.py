@@ -254,19 +254,19 @@ class _Ways:
     def __init__(
         self,
         e: LabelledEpisode,
-        others: Sequence[LabelledEpisode],
+        other_episodes: Sequence[LabelledEpisode],
         listed_episodes: Sequence[Episode],
     ) -> None:
         self.e = e
         self.words = words_demonstration(e)
         # Runs whose pictures show its task: itself, else others of the task
-        whole_others = [o for o in others if is_whole_other_run(o, e)]
+        whole_others = [o for o in other_episodes if is_whole_other_run(o, e)]
         if e.label.task is not None:
             self.demonstrators = [e] if pictures_demonstration(e, e.camera) else whole_others
         else:
             self.demonstrators = []
         # Of other tasks: labelled runs, and others
-        self.foreign = [o for o in others if are_other_tasks(o.label.task, e.label.task)]
+        self.foreign = [o for o in other_episodes if are_other_tasks(o.label.task, e.label.task)]
         self.listed = [
             other
             for other in listed_episodes

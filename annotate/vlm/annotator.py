@@ -112,15 +112,13 @@ class _Annotation:
         ):
             self._review(*doubts)
             segments = [replace(s, confidence=min(s.confidence or 0.0, DOUBTED)) for s in segments]
-        segments, notes, contradictions = with_outcome(
-            segments, self.plan, view.success, shown_frames
-        )
-        self.notes += notes
-        self._review(*contradictions)
+        outcome = with_outcome(segments, self.plan, view.success, shown_frames)
+        self.notes += outcome.notes
+        self._review(*outcome.contradictions)
 
         assert self.task is not None
         return Label(
-            segments=segments,
+            segments=outcome.segments,
             num_planned=len(self.plan),
             task=self.task,
             task_inferred=self.is_inferred,

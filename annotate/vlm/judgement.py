@@ -4,6 +4,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,9 +14,8 @@ DOUBTED = 0.3  # confidence of a label that no run looks like, at most: its name
 EVEN = 0.15  # spread of the lengths over their mean: what people divide is less even
 LEAST_FOR_EVEN, LEAST_INNER = 3, 6  # segments: of a run, and of one without its first or its last
 LEAST_SEEN = 0.6  # share of the planned steps that a run shows
-LEAST_IN_ORDER = (
-    0.6  # share of the changes from step to step that go on to the next step, or try one anew
-)
+# Share of the changes from step to step that go on to the next step, or try one anew
+LEAST_IN_ORDER = 0.6
 
 
 def implausibilities(
@@ -52,14 +52,21 @@ def _are_even(segments: Sequence[Segment]) -> bool:
     )
 
 
+class KnownOutcome(NamedTuple):
+    """Segments that agree with what is known of the whole run; contradictions are for a person to look at."""
+
+    segments: list[Segment]
+    notes: list[str]
+    contradictions: list[str]
+
+
 def with_outcome(
     segments: Sequence[Segment],
     plan: Sequence[str],
     success: bool | None,
     shown_frames: Sequence[int],
-) -> tuple[list[Segment], list[str], list[str]]:
-    """The segments in line with an outcome that the source or a person states, which is stronger than the model; notes;
-    and contradictions, for a person to look at.
+) -> KnownOutcome:
+    """Bring the segments in line with an outcome that the source or a person states: it is stronger than the model.
 
     shown_frames: the frames that the model saw. Of a run that succeeded each planned step was
     completed: by an attempt between two pictures, where the steps beside it follow one another and
@@ -82,7 +89,7 @@ def with_outcome(
         if segment.kind == DONE and not finished(agreed[:k], num_planned):
             idle = replace(segment, name=IDLE.capitalize(), kind=IDLE, completed=False)
             agreed[k] = with_note(idle, "told done, but steps are left")
-    return agreed, notes, contradictions
+    return KnownOutcome(agreed, notes, contradictions)
 
 
 def _segments_of_failure(segments: list[Segment], num_planned: int) -> list[Segment]:

@@ -20,15 +20,13 @@ from core.domain.label import DONE, IDLE
 SLOW_WITHIN_S = 0.5  # an arm has its slowest moment only once within this time
 SLOW_WINDOW_S = 0.3  # of the moving average of its speed
 REACH_S = 0.9  # a moment that far from a boundary may be what the model saw
-FAR_S, FAR_OF_SLOW_S = (
-    0.4,
-    0.5,
-)  # a model that sees what pictures show is usually nearer to the moments than that,
+# A model that sees what pictures show is usually nearer to the moments than that
+FAR_S = 0.4
+FAR_OF_SLOW_S = 0.5
 FAR = 0.65  # or than this share of the time between two pictures
-SHARP, SLOW = (
-    (("comes_to_rest", "sets_out"), ("grips",)),
-    ("slow",),
-)  # kinds, those that count first at first
+# Kinds, those that count first at first
+SHARP = (("comes_to_rest", "sets_out"), ("grips",))
+SLOW = ("slow",)
 
 
 class ArmMoments(NamedTuple):

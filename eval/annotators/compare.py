@@ -153,9 +153,8 @@ class Comparison:
 
     labellers: list[AnnotatorComparison]
     apart: list[RunsApart]
-    without: Mapping[
-        str, int
-    ]  # by dataset: episodes of the truth that the corpus has not, or not usable
+    # By dataset: episodes of the truth that the corpus has not, or not usable
+    without: Mapping[str, int]
 
 
 # One dataset

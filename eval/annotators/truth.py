@@ -52,9 +52,8 @@ class EpisodeTruth:
     boundaries: tuple[int, ...]  # frames; of two passes those within NEAR_S of one another
     events: tuple[TruthEvent, ...]
     passes: tuple[tuple[Segment, ...], ...]
-    curve: np.ndarray | None = (
-        None  # progress, float64 [num_frames], where more is known of it than the segments say
-    )
+    # Progress, float64 [num_frames], where more is known of it than the segments say
+    curve: np.ndarray | None = None
     num_planned: int = 0
 
     def pass_curves(self) -> list[np.ndarray]:

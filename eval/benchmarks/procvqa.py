@@ -166,11 +166,12 @@ def goal_pictures(lake: Lake, release: Release) -> dict[tuple[str, str], Picture
     return goals
 
 
+# The field that a family is scored by; of the other families it is progress
 SCORED_BY = {
     SEGMENTS: "answer",
     ACTIONS: "answer",
     SUCCESS: "success",
-}  # of the other families: progress
+}
 OVERLAPS = (10, 25, 50)
 _YES_NO = re.compile(r"\b(yes|no)\b", re.IGNORECASE)
 Embed = Callable[[Sequence[str]], np.ndarray]
@@ -286,9 +287,8 @@ def progress_of(line: PredictionLine) -> float | None:
 
 # Strict: each family by its own metrics; an answer that cannot be read counts as wrong
 
-Found = tuple[
-    dict[str, Measure], np.ndarray, Series | None
-]  # measures, which answers [k] could be read, progress
+# Measures, which answers [k] could be read, progress
+Found = tuple[dict[str, Measure], np.ndarray, Series | None]
 
 
 def _strict(benchmark: str, answers: Sequence[Answer], embedded: Embed) -> ScoredBenchmark:

@@ -79,9 +79,8 @@ class HeldPicture(PictureFile):
 # Families whose pictures are all of the run that is judged; the others show a demonstration first
 FRAMES_OF_A_RUN = frozenset({"procvqa_c", "progress", "success"})
 DEMONSTRATED = frozenset({"text", "visual", "cross_view"})
-_NUMBER = re.compile(
-    r"(\d+)(?:_edit)?\.\w+$"
-)  # camera_top_0012.jpg, 12.jpg, camera_top_0012_edit.jpg
+# camera_top_0012.jpg, 12.jpg, camera_top_0012_edit.jpg
+_NUMBER = re.compile(r"(\d+)(?:_edit)?\.\w+$")
 
 
 @dataclass(frozen=True)
@@ -109,13 +108,11 @@ class Question:
     success: bool | None = None
     steps: tuple[str, ...] = ()
     shares: tuple[float, ...] = ()
-    frame_index: int | None = (
-        None  # of the last picture, where it is a frame of a run of num_frames
-    )
+    # Of the last picture, where it is a frame of a run of num_frames
+    frame_index: int | None = None
     num_frames: int | None = None
-    first: PictureFile | None = (
-        None  # the run's first picture, for models that are asked about a run
-    )
+    # The run's first picture, for models that are asked about a run
+    first: PictureFile | None = None
     row: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @cached_property

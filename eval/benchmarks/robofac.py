@@ -54,15 +54,17 @@ KINDS = {
     "low_level_correction": "Low-level correction",
 }
 FAMILIES = tuple(KINDS)
+# Answered by one of several options
 CHOICES = (
     "failure_detection",
     "failure_identification",
     "failure_locating",
-)  # answered by one of several options
+)
+# By the folder of annotations
 VIDEOS = {
     "test_qa_sim": "simulation_data",
     "test_qa_realworld": "realworld_data",
-}  # by the folder of annotations
+}
 EVERY = 30  # frames
 MOST = 32  # pictures of a run; of longer ones so many, evenly
 MAX_FILE_BYTES = 256 << 20

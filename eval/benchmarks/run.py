@@ -357,9 +357,8 @@ def _episodes_by_slice(
 def _predictions(questions: Sequence[Question], rows: Sequence[Row]) -> Iterator[EvalPrediction]:
     """Answers as the lake keeps them: `frame_index` counts the questions about an episode."""
     by_key = {q.key: q for q in questions}
-    numbers: dict[
-        tuple[str, str, str], int
-    ] = {}  # of trajectories, where the benchmark has no episode numbers
+    # Of trajectories, where the benchmark has no episode numbers
+    numbers: dict[tuple[str, str, str], int] = {}
     frame_counts: Counter[tuple[str, int]] = Counter()
     for row in rows:
         q = by_key[key_of(row)]
@@ -415,8 +414,9 @@ def _examples(questions: Sequence[Question]) -> dict[str, list[bytes]]:
         if (q.dataset, q.trajectory) == (first.dataset, first.trajectory)
     )
     examples: dict[str, list[bytes]] = {}
-    for part, of_part in by_part.items():
-        pictures = list(filter(None, map(_readable, of_part[len(of_part) // 2].pictures)))
+    for part, part_questions in by_part.items():
+        middle = part_questions[len(part_questions) // 2]
+        pictures = list(filter(None, map(_readable, middle.pictures)))
         if pictures:
             examples[part] = pictures
     return examples

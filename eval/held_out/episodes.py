@@ -19,10 +19,8 @@ from warehouse.lake.sql import open_for_users
 from warehouse.lake.stored import RunFacts, run_facts
 from warehouse.releases.release import Release
 
-RUNNING, REFERENCE = (
-    "running clock",
-    "reference clock",
-)  # by the task's mean length, by that of its references
+# By the task's mean length, by that of its references
+RUNNING, REFERENCE = "running clock", "reference clock"
 
 
 def load_truth(folder: Path, dataset: str) -> dict[int, dict[str, Any]]:
@@ -61,9 +59,8 @@ class EpisodeQuestions:
     label: np.ndarray  # of the release
     truth: np.ndarray | None = None  # the simulator's, where there is some
     policy: str | None = None  # how the run was made, where ground truth says so
-    same_as: str | None = (
-        None  # the task by which runs are compared; None: it is compared with itself alone
-    )
+    # The task by which runs are compared; None: it is compared with itself alone
+    same_as: str | None = None
     quality: float | None = None  # of demonstration_quality
     # In seconds, of other runs: by the name of the clock that knows it
     lengths: Mapping[str, float] = field(default_factory=dict)

@@ -48,9 +48,8 @@ RANKING = "policy-ranking"
 VALIDATION = "val"  # the split that thresholds of success are chosen on
 MOST_MOMENTS = 2048  # of it
 Predictor = Callable[[EpisodeQuestions], np.ndarray]
-Detector = tuple[
-    Predictor, float
-]  # what tells success: a score at each moment, and from which one on it is said
+# What tells success: a score at each moment, and from which one on it is said
+Detector = tuple[Predictor, float]
 Answers = dict[tuple[str, int], np.ndarray]
 
 
@@ -220,8 +219,8 @@ def evaluate_all(
         if scored is with_truth:
             predictors["the label itself"] = predictor_of(labels)
         for predictor_name, predictor in predictors.items():
-            teller = done_by_model if predictor_name == name else predictor
-            detector = success_detector(teller, validation)
+            is_model = predictor_name == name
+            detector = success_detector(done_by_model if is_model else predictor, validation)
             results.append(
                 evaluate(
                     predictor_name,

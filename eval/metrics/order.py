@@ -108,9 +108,8 @@ def mean_ranks(runs: Runs, values: np.ndarray) -> np.ndarray:
     """Ranks from 1 within each episode, float64 [n]; equal values share the mean of their ranks."""
     order = np.lexsort((values, runs.episode))
     differ = (np.diff(runs.episode[order]) != 0) | (np.diff(values[order]) != 0)
-    first = np.flatnonzero(
-        np.concatenate([np.ones(min(len(order), 1), bool), differ])
-    )  # of equal values
+    # The first of each group of equal values
+    first = np.flatnonzero(np.concatenate([np.ones(min(len(order), 1), bool), differ]))
     size = np.diff(np.append(first, len(order)))
     ranks = np.empty(len(values))
     ranks[order] = np.repeat(first + (size + 1) / 2, size) - runs.starts[:-1][runs.episode[order]]

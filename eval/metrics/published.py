@@ -142,9 +142,8 @@ def boundary_hits(predicted: Sequence[float], target: Sequence[float]) -> tuple[
     total = len(ours) + len(labelled)
     if len(ours) == 0 or len(labelled) == 0:
         return 0, total, 0.0
-    distance = np.abs(
-        labelled[:, None] - ours[None, :]
-    )  # labels in rows: the other way round, ties fall differently
+    # Labels in rows: the other way round, ties fall differently
+    distance = np.abs(labelled[:, None] - ours[None, :])
     error = distance[linear_sum_assignment(distance)]
     hit = error <= 0.05 * (np.ptp(labelled) or np.ptp(ours))
     return 2 * int(hit.sum()), total, float(error[hit].sum())

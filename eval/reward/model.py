@@ -11,13 +11,14 @@ from eval.reward.stream import Stream, Window
 from eval.runners.prompt import Asked, ModelReply, Prompt, Runner
 
 SHOWN = 200  # characters of an answer that a failure quotes
+# Settings for pictures of files alone: a stream's pictures are fitted
 OF_FILES = (
     "model_type",
     "prompt_format",
     "longest_px",
     "min_pixels",
     "max_pixels",
-)  # a stream's pictures are fitted
+)
 
 
 class ModelScorer(Scorer):

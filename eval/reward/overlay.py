@@ -12,17 +12,11 @@ import numpy as np
 
 from eval.reward.video import RunClip, frames
 
-PANEL_PX, STRIP_PX = (
-    180,
-    16,
-)  # height of all below the picture, and of the steps and the seconds each
+PANEL_PX = 180  # height of all below the picture
+STRIP_PX = 16  # height of the steps and the seconds each
 LEAST_PX = 320  # width of the picture: smaller ones are enlarged
-LEFT_PX, RIGHT_PX, TOP_PX, GROUND_PX = (
-    30,
-    10,
-    36,
-    PANEL_PX - 2 * STRIP_PX - 6,
-)  # where curves are drawn
+# Where curves are drawn
+LEFT_PX, RIGHT_PX, TOP_PX, GROUND_PX = 30, 10, 36, PANEL_PX - 2 * STRIP_PX - 6
 PAPER, INK, FAINT, LINE, LABEL, MARK, LOST = (
     (250, 250, 248), (40, 40, 40), (205, 205, 200), (31, 95, 170), (120, 165, 90), (214, 96, 20), (190, 40, 40),
 )  # fmt: skip

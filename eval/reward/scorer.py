@@ -278,7 +278,8 @@ def _sureness(reward: Reward, success: Success) -> float:
 
 def _mean_of(field: str, rewards: Sequence[Reward]) -> float | None:
     """Mean of the numbers that rewards have there; None where there is none."""
-    numbers = [getattr(r, field) for r in rewards if getattr(r, field) is not None]
+    values = [getattr(reward, field) for reward in rewards]
+    numbers = [value for value in values if value is not None]
     if numbers:
         return float(np.mean(numbers))
     return None

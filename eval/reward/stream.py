@@ -18,9 +18,8 @@ from annotate.samples.procvqa import window
 from core.errors import UserError
 from training.folder import read_card
 
-Robot = Mapping[
-    str, Sequence[float] | np.ndarray
-]  # of "state" and "action" the row [d], as a dataset has it
+# Of "state" and "action" the row [d], as a dataset has it
+Robot = Mapping[str, Sequence[float] | np.ndarray]
 # all: means over the cameras. best: the camera whose verdict is surest. wrist: progress as the other cameras see it,
 # and done only as far as the wrist cameras say so, too: contact is seen from near, the scene from afar
 ViewRule = Literal["all", "best", "wrist"]

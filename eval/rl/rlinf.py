@@ -159,9 +159,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if unknown:
         print(f"left out: {' '.join(unknown)}", file=sys.stderr)
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(
-        sys.stderr.fileno(), sys.stdout.fileno()
-    )  # whatever prints, the stream of messages stays clean
+    # Whatever prints, the stream of messages stays clean
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     scorer = open_checkpoint(Path(arguments.model_path))
     try:
         Adapter(scorer, arguments.fps, arguments.cameras.split(",")).serve(

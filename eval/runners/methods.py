@@ -158,9 +158,8 @@ def merged_rows(
     if any(key not in row_by_key for key in keys):
         return None
     rows = [row_by_key[key] for key in keys]
-    write_file(
-        out, b"".join(map(row_as_line, rows))
-    )  # answers come in any order; files are compared and scored in one
+    # Answers come in any order; files are compared and scored in one
+    write_file(out, b"".join(map(row_as_line, rows)))
     return rows
 
 
@@ -284,9 +283,8 @@ def _wording(name: str) -> str:
 
 # Answers collected into a prediction file, which survives kills
 
-CODE_VERSION = (
-    "runners-2"  # 2: top_p, top_k, repetition_penalty and seed are part of what answers depend on
-)
+# 2: top_p, top_k, repetition_penalty and seed are part of what answers depend on
+CODE_VERSION = "runners-2"
 Shard = tuple[int, int]  # which, of how many
 
 

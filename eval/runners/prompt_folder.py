@@ -35,9 +35,8 @@ INSTEAD = {"cross_view": "visual"}  # whose file a family takes that has none
 OF_ALL = ("task", "question")
 OF_A_PLACE = ("number", "index")  # in a list, from 1 and from 0
 
-_PICTURE = re.compile(
-    "\ue001(\\d+)\ue002"
-)  # stands for a question's picture until all are in their places
+# Stands for a question's picture until all are in their places
+_PICTURE = re.compile("\ue001(\\d+)\ue002")
 
 
 class PictureList(BaseModel):

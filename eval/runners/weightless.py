@@ -118,7 +118,8 @@ def nearness_to_last_frame(questions: Sequence[Question]) -> Values:
 
 
 def nearness_to_goal(questions: Sequence[Question], goals: Goals) -> Values:
-    """As last_frame, to the demonstration's last picture, or to how another run of the task ended that succeeded."""
+    """As nearness_to_last_frame, but nearness to the demonstration's last picture, or to how another run of the task
+    ended that succeeded."""
     shares = {}
     for run in runs_in_order(questions):
         q = run[0]

@@ -23,13 +23,14 @@ from eval.server.service import Service, frame_metadata
 from eval.server.sessions import RequestMetrics
 from eval.server.videos import uploaded_files
 
+# They need no token
 OPEN_PATHS = (
     "/healthz",
     "/readyz",
     "/docs",
     "/openapi.json",
     "/static-offline-docs",
-)  # need no token
+)
 DESCRIPTION = """\
 Progress rewards for robots. A **session** is a run scored frame by frame, for reinforcement learning; **frames** and
 **videos** score a whole run. `progress` is 0..1; where there is no number it is null and `failure` says why. Numbers

@@ -27,9 +27,8 @@ class ServerLimits:
     max_video_frames: int = 100_000
     max_video_s: float = 4 * 3600.0
     max_sessions: int = 256
-    max_kept_bytes: int = (
-        8 * 2**30
-    )  # of the pictures that all sessions keep, and of what the model made of them
+    # Of the pictures that all sessions keep, and of what the model made of them
+    max_kept_bytes: int = 8 * 2**30
     session_idle_s: float = 600.0
     max_waiting: int = 1024  # moments that wait to be scored or are scored now
     max_batch: int = 32  # moments scored at once
@@ -81,12 +80,14 @@ class Refused(HTTPException):
 
 
 def first_problem(errors: Sequence[Any], skipped: int = 0) -> tuple[str, str]:
-    """Of pydantic's errors the first one's field, without some parts that it begins with, and message."""
-    field = ".".join(map(str, errors[0]["loc"][skipped:]))
-    return field, f"{field}: {errors[0]['msg']}".removeprefix(": ")
+    """The field of the first of pydantic's errors, without its first `skipped` parts, and a message with it."""
+    first = errors[0]
+    field = ".".join(map(str, first["loc"][skipped:]))
+    return field, f"{field}: {first['msg']}".removeprefix(": ")
 
 
 FORMATS = ("JPEG", "PNG", "WEBP")
+# 8 bits a channel, or fewer
 MODES = (
     "1",
     "L",
@@ -98,7 +99,7 @@ MODES = (
     "RGBX",
     "CMYK",
     "YCbCr",
-)  # 8 bits a channel, or fewer
+)
 MEMORY_BYTES, WALL_S = 1 << 29, 20.0  # that decoding a picture may take
 CPU_S, CPU_S_PER_MPX = 0.5, 0.1  # several times what the dearest honest pictures take
 DECODERS = Pool(partial(Walled, MEMORY_BYTES, __name__))

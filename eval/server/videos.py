@@ -35,9 +35,8 @@ async def uploaded_files(
         for number, (camera, video) in enumerate(zip(cameras, videos, strict=True)):
             check_container(await video.read(HEAD_BYTES))
             await video.seek(0)
-            paths[camera] = (
-                folder / str(number) / f"{UNSAFE.sub('_', camera)}.video"
-            )  # not the client's name
+            # Not the client's name
+            paths[camera] = folder / str(number) / f"{UNSAFE.sub('_', camera)}.video"
             paths[camera].parent.mkdir()
             await run_in_threadpool(_copy_upload, video, paths[camera])
         yield paths

@@ -203,9 +203,8 @@ def test_our_label_falls_where_a_completed_step_is_begun_again_and_else_moves_wi
     assert {i for i in range(1, n) if p[i] < p[i - 1] - 1e-6} == restarts
     frozen = [s for s in segments if s.step is not None and not s.completed]
     for s in frozen:
-        change[s.start_frame : s.end_frame] = (
-            rng.uniform(0, 1, len(s)) * FLOOR
-        )  # noise, up to the floor
+        # Noise, up to the floor
+        change[s.start_frame : s.end_frame] = rng.uniform(0, 1, len(s)) * FLOOR
     p = progress(segments, planned, change, FPS, CONFIG)
     for s in frozen:
         assert np.ptp(p[s.start_frame : s.end_frame]) <= 1e-6
@@ -227,9 +226,8 @@ def motions(draw: st.DrawFn) -> tuple[list[tuple[int, int | None, bool]], int, l
         )
     )
     tenths = sum(s[0] for s in spans)
-    rate = st.one_of(
-        st.just(0.0), st.integers(1, 50).map(lambda k: k / 100)
-    )  # either side of the noise floor
+    # Either side of the noise floor
+    rate = st.one_of(st.just(0.0), st.integers(1, 50).map(lambda k: k / 100))
     return spans, planned, draw(st.lists(rate, min_size=tenths, max_size=tenths))
 
 
@@ -274,9 +272,8 @@ def test_how_near_an_arm_is_counts_as_much_as_its_way_is_straight():
 def test_an_arm_that_trembles_goes_no_farther():
     rng = np.random.default_rng(0)
     way = np.linspace(0, 1, 101)[:, None] * [3.0, 4.0]
-    trembling = way + rng.normal(
-        0, 0.05, way.shape
-    )  # at 50 frames a second: a way of 0.5 between points
+    # At 50 frames a second: a way of 0.5 between points
+    trembling = way + rng.normal(0, 0.05, way.shape)
     assert nearness(way, fps=50)[1] == pytest.approx(1)
     assert nearness(trembling, fps=50)[1] > 0.9
     assert np.linalg.norm(np.diff(trembling, axis=0), axis=1).sum() > 1.5 * 5

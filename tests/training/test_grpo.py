@@ -253,10 +253,8 @@ def by_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rollouts, "with_vllm", lambda config: True)
 
 
-FOUR_TOKENS = {
-    "min_pixels": 64 * 64,
-    "max_pixels": 96 * 64,
-}  # of a picture, at least; the checkpoint says otherwise
+# Of a picture, at least; the checkpoint says otherwise
+FOUR_TOKENS = {"min_pixels": 64 * 64, "max_pixels": 96 * 64}
 
 
 def test_vllm_is_shown_what_the_model_learns_from(

@@ -95,9 +95,8 @@ def test_the_curve_has_the_scores_that_eval_gives_and_the_model_can_be_loaded(
     assert outcome.numbers["best_model"] == best_run.name == read_card(folder)["best"]["model"]
     assert "success" in read_card(best_run)  # calibrated as well
     scorer = HeldOutScorer(episodes)
-    scores_again = scorer.scores(
-        [scorer.predict(best_run, k, 2) for k in range(2)]
-    )  # as two processes would
+    # As two processes would
+    scores_again = scorer.scores([scorer.predict(best_run, k, 2) for k in range(2)])
     assert scores_again == pytest.approx(
         {k: v for k, v in facts(folder).items() if k != "step"}, abs=1e-6
     )

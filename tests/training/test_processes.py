@@ -64,9 +64,8 @@ def killed_curve(lake: Lake, release: Release, run_recipe: Recipe) -> list[Point
         points.extend(Point(**p) for p in state.curve)
         wrote(writer, state, tensors)
         for tensor in tensors.values():
-            torch.zero_(
-                getattr(tensor, "_local_tensor", tensor)
-            )  # training goes on meanwhile, in the same memory
+            # Training goes on meanwhile, in the same memory
+            torch.zero_(getattr(tensor, "_local_tensor", tensor))
         raise KilledError
 
     wrote = StepWriter.write

@@ -443,9 +443,8 @@ def test_a_checkpoint_that_fails_midway_never_looks_whole(
         ):
             writer.wait()
     assert [p.name for p in saved_steps(tmp_path)] == ["step-00000001"]
-    writer.write(
-        TrainerState(2, 0, 0, 1, {}, [], []), tensors
-    )  # what was left half-written is no hindrance
+    # What was left half-written is no hindrance
+    writer.write(TrainerState(2, 0, 0, 1, {}, [], []), tensors)
     writer.wait()
     assert [p.name for p in saved_steps(tmp_path)] == ["step-00000001", "step-00000002"]
     assert not list(tmp_path.glob(".*"))

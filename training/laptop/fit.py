@@ -38,9 +38,8 @@ from warehouse.lake.sql import open_for_users
 from warehouse.releases.release import Release, find_release
 from warehouse.shards.shard import Sample, read_samples
 
-FAMILIES = frozenset(
-    {SEGMENTATION, ACTIONS, PROGRESS}
-)  # those that show an episode's own pictures in order of time
+# Those that show an episode's own pictures in order of time
+FAMILIES = frozenset({SEGMENTATION, ACTIONS, PROGRESS})
 LABELS = """
 SELECT p.dataset, p.episode_index, p.frame_index, p.progress
 FROM progress p JOIN active_runs a USING (dataset, episode_index, label_run)
@@ -319,7 +318,7 @@ def adapt_laptop(
 
 
 def _check_start(resume: bool) -> None:
-    """Raises TrainingError where a laptop model cannot be trained so."""
+    """Raises TrainingError for what a laptop model cannot: go on from a checkpoint, or learn in several processes."""
     if resume:
         raise TrainingError(
             "a laptop model trains in seconds, and keeps nothing to go on from: leave out --resume"
@@ -341,7 +340,7 @@ def _of_release(
 
 @dataclass(frozen=True)
 class LaptopTraining:
-    """A run by a recipe, from now on by the wall's clock and the CPU's."""
+    """A run of training by a recipe. Its times, by the wall's clock and the CPU's, count from when this is made."""
 
     lake: Lake
     release: Release
@@ -375,7 +374,8 @@ class LaptopTraining:
         curve = self._learn(model, source, train.steps)
         num_samples = train.steps * train.batch
         num_parameters = sum(p.numel() for p in model.parameters())
-        shown_runs = {e.key: e for e in episodes}.values()
+        # A new episode is given as often as the former ones together
+        distinct_episodes = {e.key: e for e in episodes}.values()
         cpu_s = {
             "encoder": round(encoded_cpu_s - self.start_cpu_s, 1),
             "steps": round(time.process_time() - encoded_cpu_s, 1),
@@ -387,8 +387,8 @@ class LaptopTraining:
             "left_out": 0,
             "final": asdict(curve[-1]),
             "negatives": dict(source.counts),
-            "runs": len(shown_runs),
-            "pictures": sum(len(e.frames) for e in shown_runs),
+            "runs": len(distinct_episodes),
+            "pictures": sum(len(e.frames) for e in distinct_episodes),
             "cpu_s": cpu_s,
         }
         folder = run_folder(self.lake.workspace, run)

@@ -35,9 +35,8 @@ from training.negatives.windows import words_of
 WEIGHTS = "model.safetensors"
 WIDEST, MOST_FRAMES, MOST_BYTES = 1 << 16, 64, 1 << 32  # of a checkpoint that is loaded
 PART = 4  # characters of a part of a word, its bounds among them
-LEAST_KNOWN = (
-    0.5  # of an instruction's words, each by how much it says: with fewer it counts as none
-)
+# Of an instruction's words, each by how much it says: with fewer it counts as none
+LEAST_KNOWN = 0.5
 
 
 @dataclass(frozen=True)

@@ -15,18 +15,16 @@ from torch.nn import functional
 
 from annotate.embeddings.projection import CELL, WHOLE
 
-ADAPTED = (
-    0.4  # most OOD score of a picture within a scene that one episode was shown of after training
-)
+# Most OOD score of a picture within a scene that one episode was shown of after training
+ADAPTED = 0.4
 USUAL = 0.98  # share of the pictures of held-out runs that are in distribution
 CERTAIN = 1.06  # times as far as that: from there on the score is 1
 KEPT = 1024  # pictures of training that others are compared with
 SMALLEST = 0.05  # change, in deviations: what is less is as good as none
 LEAST = 1e-3  # of the distance: runs that are all alike have none
 STEPS = 100
-SHRINK = (
-    1e-3  # of the squared weights, in the loss: sizes of neighbouring cells say nearly the same
-)
+# Of the squared weights, in the loss: sizes of neighbouring cells say nearly the same
+SHRINK = 1e-3
 
 
 class OodDetector(nn.Module):
@@ -44,9 +42,8 @@ class OodDetector(nn.Module):
         # Pictures of training, and of scenes that were learnt later [k, width], of length 1
         self.register_buffer("shown", torch.zeros(0, width))
         self.register_buffer("learnt", torch.zeros(0, width))
-        self.register_buffer(
-            "usual", torch.tensor(float("inf"))
-        )  # until it is fitted, nothing is OOD
+        # Until it is fitted, nothing is OOD
+        self.register_buffer("usual", torch.tensor(float("inf")))
         self.register_buffer("middle", torch.zeros(sizes))
         self.register_buffer("spread", torch.ones(sizes))
         self.guess = nn.Linear(sizes, 1).requires_grad_(False)

@@ -22,9 +22,8 @@ GRIPPER = GripperSignal(
     *("high_is_open", "", 1.0, "name", True, 1.0, 12, ""),
 )
 GRIPPER_MOVES = (60, 140)
-FLOW_OF_STEPS = np.random.default_rng(0).normal(
-    0, 20, (3, 8)
-)  # cells a frame, of each joint's step
+# Cells a frame, of each joint's step
+FLOW_OF_STEPS = np.random.default_rng(0).normal(0, 20, (3, 8))
 
 
 def made_up_run(episode: int, task: str = "put the cup away") -> RunSignals:

@@ -107,16 +107,12 @@ def test_a_number_in_any_form_is_read(form: str) -> None:
 
 def test_a_name_is_read_in_any_writing() -> None:
     assert read_reply(planned(object="红色的杯子"), PLAN)["steps"][0]["object"] == "红色的杯子"
-    assert read_reply(
-        json.dumps(DIVIDED | {"first": {"label": 1, "outcome": "Not achieved"}}), SEGMENT
-    )["first"] == {
-        "label": "1",
-        "outcome": "not_achieved",
-    }
+    division = DIVIDED | {"first": {"label": 1, "outcome": "Not achieved"}}
+    value = read_reply(json.dumps(division), SEGMENT)
+    assert value["first"] == {"label": "1", "outcome": "not_achieved"}
     verdict = {"attempt_1": {"criterion": "It", "evidence": "It", "completed": "Yes"}}
-    assert (
-        read_reply(json.dumps(verdict), prompts.verify_reply(1))["attempt_1"]["completed"] is True
-    )
+    value = read_reply(json.dumps(verdict), prompts.verify_reply(1))
+    assert value["attempt_1"]["completed"] is True
 
 
 @pytest.mark.parametrize("form", LOST_PICTURES)

@@ -97,9 +97,8 @@ def test_a_death_later_is_seen(config: ServerConfig):
 def test_waiting_has_a_limit(config: ServerConfig, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("STAND_IN", "hangs")
     messages: list[str] = []
-    hanging = ServerConfig(
-        **config.__dict__ | {"ready_timeout_s": 5.0}
-    )  # the stand-in has to start within it
+    # The stand-in has to start within it
+    hanging = ServerConfig(**config.__dict__ | {"ready_timeout_s": 5.0})
     with (
         pytest.raises(FailedError, match=r"(?s)not ready after [56] s.*Loading weights"),
         Server(hanging, messages.append),

@@ -133,10 +133,8 @@ FIRST = [Span(0, -1, 0, True), Span(1, 30, 60, True), Span("idle", 120, 150, Tru
 def test_looks_agree_when_their_changes_may_be_the_same():
     same = [Span(0, -1, 0, False), Span(1, 45, 75, True), Span("idle", 105, 135, True)]
     assert are_looks_alike(FIRST, same, 0)
-    late = [
-        *same[:2],
-        Span("idle", 165, 195, True),
-    ]  # 166 at the earliest, and not after 150: 16 frames
+    # 166 at the earliest, and not after 150: 16 frames
+    late = [*same[:2], Span("idle", 165, 195, True)]
     assert not are_looks_alike(FIRST, late, 15)
     assert are_looks_alike(FIRST, late, 16)
     assert not are_looks_alike(FIRST, same[:2], 1000)

@@ -114,9 +114,8 @@ def fill(lake: Lake, dataset: str, runs: dict[str, dict[int, list[Row]]]) -> Non
 
 @pytest.fixture
 def truth(tmp_path: Path) -> Path:
-    write_truth(
-        tmp_path / "truth", "a", {0: TRUE, 1: TRUE, 2: TRUE}
-    )  # of episode 2 the lake knows nothing
+    # Of episode 2 the lake knows nothing
+    write_truth(tmp_path / "truth", "a", {0: TRUE, 1: TRUE, 2: TRUE})
     return tmp_path / "truth"
 
 

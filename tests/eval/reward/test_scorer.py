@@ -297,8 +297,8 @@ def fresh(moments: Sequence[Moment]) -> list[Moment]:
 
 
 def pictures(moments: Sequence[Moment]) -> list[StreamPicture]:
-    of_moments = chain.from_iterable(moment.views["camera"] for moment in moments)
-    return list({id(picture): picture for picture in of_moments}.values())
+    all_pictures = chain.from_iterable(moment.views["camera"] for moment in moments)
+    return list({id(picture): picture for picture in all_pictures}.values())
 
 
 def test_the_numbers_are_the_same_and_nothing_is_cut_twice(

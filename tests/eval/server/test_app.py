@@ -159,9 +159,8 @@ def test_a_repeated_request_is_scored_once(served: Any, client: RewardClient):
         assert send(frames[1], 2).json()["reason"] == "the next frame is number 1, not 2"
         served.state.pixels.gate.clear()
         with ThreadPoolExecutor(3) as pool:
-            both = [
-                pool.submit(send, frames[1], 1) for _ in range(2)
-            ]  # one of them comes while the other is scored
+            # One of them comes while the other is scored
+            both = [pool.submit(send, frames[1], 1) for _ in range(2)]
             wait_for(lambda: session_of(served).is_busy)
             assert send(frames[2], 2).json()["error"] == "session_busy"
             served.state.pixels.gate.set()
