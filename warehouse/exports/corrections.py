@@ -107,9 +107,8 @@ class ReadCorrections:
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
-    waiting: list[str] = field(
-        default_factory=list
-    )  # of other contents than the corpus has: for review
+    # Of other contents than the corpus has: for review
+    waiting: list[str] = field(default_factory=list)
 
     def add(self, location: str, read_row: Callable[[], tuple[dict[str, Any], bool]]) -> None:
         """Add what `read_row` gives: a row, and whether it is of the contents that the episode has by now."""
@@ -414,9 +413,8 @@ def _row_of_annotation(
     }
     # An annotation that we made brings what it was made of: unchanged, it is that correction again
     meta = annotation["meta"] if isinstance(annotation.get("meta"), dict) else {}
-    drawn |= {
-        name: meta[name] for name in SAID_LATER if name in meta
-    }  # Label Studio cannot show or change them
+    # Label Studio cannot show or change them
+    drawn |= {name: meta[name] for name in SAID_LATER if name in meta}
     unchanged = drawn | {name: meta[name] for name in META_FIELDS if name in meta}
     try:
         return row_of(episodes, unchanged, author)

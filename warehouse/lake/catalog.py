@@ -19,13 +19,11 @@ from core.files import whole_file, write_file
 from core.paths import Workspace
 from warehouse.lake.place import AWAY, LOCK_TIMEOUT_S, LakeError, kept_backups, place, reading_turn
 
-DAMAGED_ROWS = re.compile(
-    r"[Pp]arquet|magic bytes|TProtocolException|ZSTD|[Dd]ecompress"
-)  # in DuckDB's words
+# In DuckDB's words
+DAMAGED_ROWS = re.compile(r"[Pp]arquet|magic bytes|TProtocolException|ZSTD|[Dd]ecompress")
 LOOKS, LOOK_S = 20, 0.05  # at a file that is being written to
-NOT_READ = re.compile(
-    r"write|permission denied|read-only|interrupt", re.I
-)  # of a file's error: it is not damaged
+# Of a file's error: it is not damaged
+NOT_READ = re.compile(r"write|permission denied|read-only|interrupt", re.I)
 
 
 def check_catalog(workspace: Workspace) -> bool:

@@ -262,15 +262,13 @@ class LakeConnection:
     def __init__(self, workspace: Workspace, con: duckdb.DuckDBPyConnection) -> None:
         self.workspace = workspace
         self.con = con
-        self._written: set[str] = (
-            set()
-        )  # folders that the transaction under way may have written files into
+        # Folders that the transaction under way may have written files into
+        self._written: set[str] = set()
         self._is_in_transaction = False
         self._is_writing = False
         self._said: list[str] = []  # lines of `people`, of the transaction under way
-        self._commits: int | None = (
-            None  # the snapshot that the transaction under way makes; None: maybe none
-        )
+        # The snapshot that the transaction under way makes; None: maybe none
+        self._commits: int | None = None
         self._kept: dict[Hashable, Any] = {}  # of the snapshot _kept_at
         self._kept_at = -1
         self._seen: int | None = None  # the snapshot that a transaction under way reads

@@ -33,10 +33,8 @@ ACCEPTED = "accepted"
 REVIEW = "review"
 REJECTED = "rejected"
 NO_WORDS = ("correction_id", "recording", "created_at")  # columns of `corrections` that say nothing
-SAID_LATER = (
-    "final_progress",
-    "catastrophic_frame",
-)  # columns that `corrections` had not from the beginning
+# Columns that `corrections` had not from the beginning
+SAID_LATER = ("final_progress", "catastrophic_frame")
 CURRENT_COLUMNS = (
     "dataset, episode_index, status, correction_id, author, created_at, base_label_run, comment"
 )

@@ -21,9 +21,8 @@ from warehouse.lake.views import STATEMENTS
 
 SAID = (*STATEMENTS, "joined_tasks")
 KEPT = (*SAID, "build_configs", "episode_ids", "recordings")
-ENCODER = json.JSONEncoder(
-    ensure_ascii=False, default=datetime.isoformat
-)  # json.dumps makes one for each line
+# json.dumps makes one for each line
+ENCODER = json.JSONEncoder(ensure_ascii=False, default=datetime.isoformat)
 type Key = tuple[Any, ...]
 
 

@@ -27,9 +27,8 @@ ASSIGNED = "assigned"
 MOST_EPISODES = 1000  # marked at once
 Kind = Literal["tag", "assigned"]
 Place = tuple[str, int]  # dataset, episode_index
-type Writable = (
-    Lake | JournalLake
-)  # where people's rows are added: at once, or by way of the journal
+# Where people's rows are added: at once, or by way of the journal
+type Writable = Lake | JournalLake
 
 
 class CorrectionError(UserError, ValueError):
