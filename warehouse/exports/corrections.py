@@ -276,16 +276,19 @@ def to_tasks(
     key_of = itemgetter("dataset", "episode_index")
     corrections = grouped((key_of(row), row) for row in rows if row["status"] == ACCEPTED)
     predictions = grouped((key_of(label), label) for label in labels)
-    tasks = [
-        _task(lake, key, corrections.get(key, []), predictions.get(key, []))
-        for key in sorted(corrections.keys() | predictions.keys())
-    ]
-    return [task for task in tasks if task is not None]
+    tasks = []
+    for key in sorted(corrections.keys() | predictions.keys()):
+        dataset, episode = key
+        task = _task(lake, dataset, episode, corrections.get(key, []), predictions.get(key, []))
+        if task is not None:
+            tasks.append(task)
+    return tasks
 
 
 def _task(
     lake: Lake,
-    key: tuple[str, int],
+    dataset: str,
+    episode: int,
     corrections: Sequence[dict[str, Any]],
     predictions: Sequence[dict[str, Any]],
 ) -> dict[str, Any] | None:
@@ -294,7 +297,7 @@ def _task(
         "SELECT e.num_frames, e.fps, e.content_hash, e.task, f.videos, d.source_uri FROM episodes e "
         "JOIN episode_facts f USING (dataset, episode_index) JOIN datasets d USING (dataset) "
         "WHERE dataset = ? AND episode_index = ?",
-        [*key],
+        [dataset, episode],
     )
     if not rows:
         return None
@@ -305,8 +308,8 @@ def _task(
     first = video["start_frame"] or 0
     return {
         "data": {
-            "dataset": key[0],
-            "episode_index": key[1],
+            "dataset": dataset,
+            "episode_index": episode,
             VIDEO: address,
             "first_frame": first,
             "plan": [*predictions[:1], *corrections][-1]["plan"],

@@ -76,7 +76,8 @@ def _wrong(catalog: Path) -> str | None:
 
 def _has_empty_page(file: int, size: int, page: int) -> bool:
     empty_page = bytes(page)
-    block_size = page << 8  # a call of the system for each page would take longer than the pages
+    # Pages are read in blocks: a system call for each page would take longer than to look at it
+    block_size = page << 8
     for block_start in range(0, size, block_size):
         block = os.pread(file, block_size, block_start)
         if empty_page in (block[start : start + page] for start in range(0, len(block), page)):

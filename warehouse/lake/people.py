@@ -90,7 +90,7 @@ def read_lines(lines: Iterable[bytes]) -> Iterator[tuple[str, dict, bool] | None
 
 
 def _parsed(line: bytes) -> tuple[str, dict, bool]:
-    """Raises what json, Arrow and Python do of a damaged line."""
+    """As `read_lines`, of one. Raises what json, Arrow and Python do of a damaged line."""
     entry = json.loads(line)
     name = entry["table"]
     field = "gone" if "gone" in entry else "row"

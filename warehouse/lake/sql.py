@@ -73,9 +73,8 @@ WARMING = "SELECT range % 7 AS a, count(*), string_agg(range, ',') FROM range(20
 
 # As the fields of warehouse.sql_process.LakeState
 State = tuple[str, int | None, str | None, str | None]
-_opened: dict[
-    State, tuple[duckdb.DuckDBPyConnection, int]
-] = {}  # at most one; and the bytes that it then held
+# At most one; and the bytes that it then held
+_opened: dict[State, tuple[duckdb.DuckDBPyConnection, int]] = {}
 
 
 def open_for_users(

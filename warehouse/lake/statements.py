@@ -304,8 +304,7 @@ def take_down(
 ) -> None:
     """Mark episodes (None: the whole dataset) as not to be used. Raises UserError.
 
-    copies: episodes of any dataset that hold the same recording as one of these; they are marked,
-    too.
+    copies: episodes of any dataset that hold the same recording as one of these; they are marked, too.
     """
     if unknown := sorted(set(episodes or ()) - known_episodes(lake, dataset).keys()):
         raise UserError(
