@@ -355,7 +355,7 @@ class SchemaFaults(NamedTuple):
 
 
 def schema_faults(lake: Lake, datasets: Sequence[str] | None = None) -> SchemaFaults:
-    """Of every stage's tables, of all datasets or some."""
+    """What is wrong with every stage's tables, of all datasets or some."""
     names, clause = chosen_datasets(lake, datasets)
     broken: list[tuple[str, str]] = []
     rows = 0

@@ -37,7 +37,7 @@ from warehouse.lake.place import (
 )
 
 CATALOG = "__ducklake_metadata_lake"  # DuckLake's own tables, beside the lake
-# Before what joins all that people said, these are looked at
+# Tables that are looked at before what joins all that people said
 TABLES_ASKED = ("corrections", "reference_marks", "outcomes")
 ROOM_FOR_A_COMMIT = 16 << 20  # bytes free that are more than any commit needs
 

@@ -69,7 +69,7 @@ def steps_and_references(lake: LakeConnection, dataset: str) -> LabelSources:
 
 
 def _brings_usable_steps(lake: LakeConnection, dataset: str) -> bool:
-    """Of episodes that the listing found no fault with."""
+    """Does the source bring timed steps of episodes that the listing found usable?"""
     if not brings_steps(lake, dataset):
         return False
     usable_episodes = lake.rows(
