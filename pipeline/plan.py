@@ -145,7 +145,7 @@ def listing_stamps(lake: Lake, dataset: str) -> list[str]:
     if taken_down:
         episodes = "all" if None in taken_down else str(sorted(taken_down))
         stamps.append(content_key("taken down", episodes))
-    if dataset in lake.said("outcomes"):
+    if dataset in lake.datasets_in("outcomes"):
         outcomes = [
             f"{episode} {success} {BY_PERSON}{file}"
             for episode, success, file in sorted(lake.rows(OUTCOMES, [dataset]))

@@ -107,9 +107,8 @@ class ReadCorrections:
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
-    waiting: list[str] = field(
-        default_factory=list
-    )  # of other contents than the corpus has: for review
+    # Of other contents than the corpus has: for review
+    waiting: list[str] = field(default_factory=list)
 
     def add(self, location: str, read_row: Callable[[], tuple[dict[str, Any], bool]]) -> None:
         """Add what `read_row` gives: a row, and whether it is of the contents that the episode has by now."""
@@ -277,16 +276,19 @@ def to_tasks(
     key_of = itemgetter("dataset", "episode_index")
     corrections = grouped((key_of(row), row) for row in rows if row["status"] == ACCEPTED)
     predictions = grouped((key_of(label), label) for label in labels)
-    tasks = [
-        _task(lake, key, corrections.get(key, []), predictions.get(key, []))
-        for key in sorted(corrections.keys() | predictions.keys())
-    ]
-    return [task for task in tasks if task is not None]
+    tasks = []
+    for key in sorted(corrections.keys() | predictions.keys()):
+        dataset, episode = key
+        task = _task(lake, dataset, episode, corrections.get(key, []), predictions.get(key, []))
+        if task is not None:
+            tasks.append(task)
+    return tasks
 
 
 def _task(
     lake: Lake,
-    key: tuple[str, int],
+    dataset: str,
+    episode: int,
     corrections: Sequence[dict[str, Any]],
     predictions: Sequence[dict[str, Any]],
 ) -> dict[str, Any] | None:
@@ -295,7 +297,7 @@ def _task(
         "SELECT e.num_frames, e.fps, e.content_hash, e.task, f.videos, d.source_uri FROM episodes e "
         "JOIN episode_facts f USING (dataset, episode_index) JOIN datasets d USING (dataset) "
         "WHERE dataset = ? AND episode_index = ?",
-        [*key],
+        [dataset, episode],
     )
     if not rows:
         return None
@@ -306,8 +308,8 @@ def _task(
     first = video["start_frame"] or 0
     return {
         "data": {
-            "dataset": key[0],
-            "episode_index": key[1],
+            "dataset": dataset,
+            "episode_index": episode,
             VIDEO: address,
             "first_frame": first,
             "plan": [*predictions[:1], *corrections][-1]["plan"],
@@ -414,9 +416,8 @@ def _row_of_annotation(
     }
     # An annotation that we made brings what it was made of: unchanged, it is that correction again
     meta = annotation["meta"] if isinstance(annotation.get("meta"), dict) else {}
-    drawn |= {
-        name: meta[name] for name in SAID_LATER if name in meta
-    }  # Label Studio cannot show or change them
+    # Label Studio cannot show or change them
+    drawn |= {name: meta[name] for name in SAID_LATER if name in meta}
     unchanged = drawn | {name: meta[name] for name in META_FIELDS if name in meta}
     try:
         return row_of(episodes, unchanged, author)

@@ -126,5 +126,5 @@ def card_head(
         "task_categories": ["robotics"],
         "configs": configs,
     }
-    stated = {name: value for name, value in head.items() if value is not None}
-    return f"---\n{yaml.safe_dump(stated, sort_keys=False).rstrip()}\n---\n"
+    head_fields = {name: value for name, value in head.items() if value is not None}
+    return f"---\n{yaml.safe_dump(head_fields, sort_keys=False).rstrip()}\n---\n"

@@ -76,9 +76,8 @@ _PERSISTENT_TEXT = _rows_type(pa.string(), timed=True)
 _EVENTS_TEXT = _rows_type(pa.string(), timed=False)
 
 
-Question = tuple[
-    int, str
-]  # a frame and a camera, of whose picture a sample asks how far the task is
+# A frame and a camera, of whose picture a sample asks how far the task is
+Question = tuple[int, str]
 
 
 def questions(
@@ -260,13 +259,8 @@ STAMP_TOLERANCE = 0.1  # how far, as a share, rows may be from the rate at which
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 EPISODES_PATH = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
-OWN = (
-    "timestamp",
-    "frame_index",
-    "episode_index",
-    "index",
-    "task_index",
-)  # LeRobot's, made anew for an export
+# LeRobot's, made anew for an export
+OWN = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 LANGUAGE = {"language_persistent": PERSISTENT, "language_events": EVENTS}
 OURS = ("progress", "subtask", *LANGUAGE)  # our labels
 NOT_IN_ROWS = ("video", "image", "language")  # kinds of features that are not numbers in the rows

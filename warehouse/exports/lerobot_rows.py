@@ -125,7 +125,8 @@ def _without_action(table: pa.Table) -> int:
         return 0
     values = table[ACTION].combine_chunks()
     is_list = pa.types.is_fixed_size_list(values.type)
-    if not pa.types.is_floating(values.type.value_type if is_list else values.type):
+    number_type = values.type.value_type if is_list else values.type
+    if not pa.types.is_floating(number_type):
         return 0
     return int(np.isnan(matrix(values)).any(axis=1).sum())
 

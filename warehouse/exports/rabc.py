@@ -38,25 +38,22 @@ BINS = 100_000  # of the histogram of gains in progress, over 0..1
 INDEX = ("index", "episode_index", "frame_index")
 PROGRESS = ("progress_sparse", "progress_dense")
 ASSUMED = "outcome_assumed"
-FALLBACK = (
-    "extra_params='{\"fallback_weight\": 0.0}'"  # LeRobot's parser takes the whole mapping alone
-)
+# LeRobot's parser takes the whole mapping alone
+FALLBACK = "extra_params='{\"fallback_weight\": 0.0}'"
 MOST_ALIKE = 0.8  # of the frames may weigh the same
 SCHEMA = pa.schema(
     dict.fromkeys(INDEX, pa.int64()) | dict.fromkeys(PROGRESS, pa.float32()) | {ASSUMED: pa.bool_()}
 )
-Scored = tuple[
-    np.ndarray, np.ndarray, np.ndarray
-]  # frames int64 [k], progress and probability of success [k]
+# Frames int64 [k], progress and probability of success [k]
+Scored = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 class Kappas:
     """Suggested kappas, gathered chunk by chunk in bounded memory."""
 
     def __init__(self, chunk_sizes: Sequence[int]) -> None:
-        self._histograms = {
-            size: np.zeros(BINS, np.int64) for size in chunk_sizes
-        }  # of the gains that are positive
+        # Of the gains that are positive
+        self._histograms = {size: np.zeros(BINS, np.int64) for size in chunk_sizes}
 
     def add(self, labels: Sequence[np.ndarray]) -> None:
         """Progress of some episodes; of many at once, since a histogram is larger than an episode."""

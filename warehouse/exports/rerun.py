@@ -126,8 +126,8 @@ def _labels(selected: Selected, e: Episode) -> Iterator[Any]:
 def _label_runs(lake: Lake, e: Episode) -> Iterator[Any]:
     """Each label run has a track of its own, so that they can be compared on one time line."""
     of_episode = [e.dataset, e.chunk, e.episode_index]
-    of_chunk = labels_of_chunk(lake.con, e.dataset, e.chunk, e.episode_index)
-    labels = of_chunk.get(e.episode_index, {})
+    labels_by_episode = labels_of_chunk(lake.con, e.dataset, e.chunk, e.episode_index)
+    labels = labels_by_episode.get(e.episode_index, {})
     runs = lake.rows(
         "SELECT DISTINCT p.label_run, coalesce(r.annotator, 'unknown') FROM progress p LEFT JOIN label_runs r "
         f"USING (label_run) WHERE {OF_EPISODE} ORDER BY 1",

@@ -215,9 +215,8 @@ def score(first_progress: float, second_progress: float) -> float:
     whole = 1 - first_progress if second_progress > first_progress else first_progress
     if second_progress == first_progress or whole <= 0:
         return 0.0
-    return max(
-        -100.0, min(100.0, 100 * (second_progress - first_progress) / whole)
-    )  # but for rounding it is never more
+    # But for rounding it is never more
+    return max(-100.0, min(100.0, 100 * (second_progress - first_progress) / whole))
 
 
 def _percent(progress: np.ndarray, first_frame: int, second_frame: int) -> float:

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from itertools import islice, product
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -133,14 +133,14 @@ def verify(lake: Lake, selection: Selection, out: Path, options: LerobotOptions)
         return verified
     # How far pictures may be off, by how the export says that its videos were written
     was_encoded = ENCODED in json.loads((out / MANIFEST).read_text()).get("videos", {})
-    off, wrong, by_lerobot = _compare_pictures(plan, export, sources, was_encoded=was_encoded)
-    off_in_videos, wrong_in_videos, each = _compare_each(plan, out, was_encoded=was_encoded)
+    pictures = _compare_pictures(plan, export, sources, was_encoded=was_encoded)
+    videos = _compare_each(plan, out, was_encoded=was_encoded)
     return replace(
         verified,
-        most_off=max(off, off_in_videos),
-        problems=tuple(dict.fromkeys((*problems, *wrong, *wrong_in_videos))),
-        by_lerobot=by_lerobot,
-        each=each,
+        most_off=max(pictures.most_off, videos.most_off),
+        problems=tuple(dict.fromkeys((*problems, *pictures.problems, *videos.problems))),
+        by_lerobot=pictures.count,
+        each=videos.count,
     )
 
 
@@ -294,11 +294,19 @@ def _compare_segments(plan: LerobotPlan, out: Path) -> list[str]:
     return []
 
 
+class _Comparison(NamedTuple):
+    """How many pictures were compared, the largest mean difference, of 255, and what is wrong."""
+
+    count: int
+    most_off: float
+    problems: list[str]
+
+
 def _compare_pictures(
     plan: LerobotPlan, export: Reading, sources: _Sources, *, was_encoded: bool
-) -> tuple[float, list[str], int]:
-    """The largest mean difference of a picture to that of the source, of 255; which are another picture; and how many
-    were compared with what LeRobot shows of the source."""
+) -> _Comparison:
+    """All pictures that were read of the export with those of the source; `count`: of those that LeRobot shows of the
+    source."""
     off = [0.0]
     wrong = list[str]()
     num_by_lerobot = 0
@@ -321,15 +329,12 @@ def _compare_pictures(
                 wrong.append(
                     f"{problem} at frame {frame} of episode {number} by {camera} ({mean:.1f} of 255 off)"
                 )
-    return max(off), wrong, num_by_lerobot
+    return _Comparison(num_by_lerobot, max(off), wrong)
 
 
-def _compare_each(
-    plan: LerobotPlan, out: Path, *, was_encoded: bool
-) -> tuple[float, list[str], int]:
-    """As `_compare_pictures`, of all pictures of the videos that are no copies, as our own reader shows them and the
-    source's: the largest mean difference; of each episode and camera the first that is wrong; and how many there are.
-    """
+def _compare_each(plan: LerobotPlan, out: Path, *, was_encoded: bool) -> _Comparison:
+    """All pictures of the videos that are no copies, as our own reader shows them and the source's; of each episode and
+    camera the first that is wrong."""
     rows = _video_rows(out)
     is_copy = lru_cache(maxsize=None)(partial(filecmp.cmp, shallow=False))
     count = 0
@@ -358,7 +363,7 @@ def _compare_each(
         count += len(off)
         most_off = max([most_off, *(mean for mean, _ in off)])
         problems += _first_problem(off, e.num_frames, f"episode {number} by {camera}")
-    return most_off, problems, count
+    return _Comparison(count, most_off, problems)
 
 
 def _first_problem(off: list[tuple[float, str]], num_frames: int, location: str) -> list[str]:

@@ -45,14 +45,11 @@ WEIGHT = "sample_weight"  # the column of a LeRobot dataset
 SCHEMA = pa.schema(dict.fromkeys(INDEX, pa.int64()) | {"weight": pa.float32()})
 # float64: LeRobot takes differences of sums over a whole run
 LEROBOT_SCHEMA = pa.schema(dict.fromkeys(INDEX, pa.int64()) | dict.fromkeys(PROGRESS, pa.float64()))
-MADE_UP = (
-    -1
-)  # number of the run that is none; its frames count backwards from -1, as no dataset's do
+# Number of the run that is none; its frames count backwards from -1, as no dataset's do
+MADE_UP = -1
 KAPPA = 2.0  # above every gain of the file, which are at most 1: what exceeds it would weigh 1
-LEAST_CORRELATION, MOST_OFF = (
-    0.9999,
-    1e-3,
-)  # of what LeRobot reads; the second as a share of the mean weight
+# Of what LeRobot reads; the second as a share of the mean weight
+LEAST_CORRELATION, MOST_OFF = (0.9999, 1e-3)
 TAKE_WEIGHTS = ("evo1", "molmoact2", "pi0", "pi05", "smolvla")  # LeRobot 0.6.1's policies
 EXAMPLE_POLICY = "smolvla"
 

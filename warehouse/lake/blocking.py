@@ -9,8 +9,8 @@ from warehouse.lake.checks import (
     MAKE_ANEW,
     MOST_BROKEN,
     CheckScope,
-    broken_tables,
     follows_schema,
+    schema_faults,
 )
 from warehouse.lake.lake import Lake
 from warehouse.lake.publication import WHOLE_DATASET
@@ -29,11 +29,11 @@ def failed_check(lake: Lake, scope: CheckScope) -> tuple[str, str] | None:
 
 def blocked_datasets(lake: Lake) -> dict[str, tuple[str, str]]:
     """Datasets of which a blocking check fails: the first that does, in words, and the remedy."""
-    names, _, broken = broken_tables(lake)
+    corpus = schema_faults(lake)
     blocked = {
-        dataset: (f"the corpus is broken: {'; '.join(faults[:MOST_BROKEN])}", MAKE_ANEW)
-        for dataset, faults in grouped(broken).items()
-        if dataset in names
+        dataset: (f"the corpus is broken: {'; '.join(texts[:MOST_BROKEN])}", MAKE_ANEW)
+        for dataset, texts in grouped(corpus.faults).items()
+        if dataset in corpus.datasets
     }
     # The other checks of each chunk, where the stage has run
     for check in CHECKS:

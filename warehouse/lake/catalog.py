@@ -19,13 +19,11 @@ from core.files import whole_file, write_file
 from core.paths import Workspace
 from warehouse.lake.place import AWAY, LOCK_TIMEOUT_S, LakeError, kept_backups, place, reading_turn
 
-DAMAGED_ROWS = re.compile(
-    r"[Pp]arquet|magic bytes|TProtocolException|ZSTD|[Dd]ecompress"
-)  # in DuckDB's words
+# In DuckDB's words
+DAMAGED_ROWS = re.compile(r"[Pp]arquet|magic bytes|TProtocolException|ZSTD|[Dd]ecompress")
 LOOKS, LOOK_S = 20, 0.05  # at a file that is being written to
-NOT_READ = re.compile(
-    r"write|permission denied|read-only|interrupt", re.I
-)  # of a file's error: it is not damaged
+# Of a file's error: it is not damaged
+NOT_READ = re.compile(r"write|permission denied|read-only|interrupt", re.I)
 
 
 def check_catalog(workspace: Workspace) -> bool:
@@ -78,7 +76,8 @@ def _wrong(catalog: Path) -> str | None:
 
 def _has_empty_page(file: int, size: int, page: int) -> bool:
     empty_page = bytes(page)
-    block_size = page << 8  # a call of the system for each page would take longer than the pages
+    # Pages are read in blocks: a system call for each page would take longer than to look at it
+    block_size = page << 8
     for block_start in range(0, size, block_size):
         block = os.pread(file, block_size, block_start)
         if empty_page in (block[start : start + page] for start in range(0, len(block), page)):

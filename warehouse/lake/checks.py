@@ -46,7 +46,7 @@ class CheckScope(NamedTuple):
     """What is checked: what a stage wrote of a chunk (None: of the dataset); and what its build may cost.
 
     written: the tables that the stage has published just now, which need not be read again; None: those of the lake.
-    memory: of who checks several stages of a chunk: what was read for one of them; None: nothing is kept.
+    memory: what was read for one stage of a chunk is kept here for the others; None: nothing is kept.
     """
 
     stage: str
@@ -336,20 +336,26 @@ def follows_schema(lake: Lake, scope: CheckScope) -> CheckOutcome:
 
 def corpus_is_sound(lake: Lake, datasets: Sequence[str] | None = None) -> CheckOutcome:
     """What `follows_schema` looks at, of every stage's tables, of all datasets or some."""
-    names, rows, broken = broken_tables(lake, datasets)
-    detail = "; ".join(fault for _, fault in broken[:MOST_BROKEN])
+    names, rows, faults = schema_faults(lake, datasets)
+    detail = "; ".join(text for _, text in faults[:MOST_BROKEN])
     return CheckOutcome(
-        not broken,
+        not faults,
         detail or f"{len(names)} datasets are as the schema says",
-        {"datasets": len(names), "rows": rows, "broken": len(broken)},
+        {"datasets": len(names), "rows": rows, "broken": len(faults)},
     )
 
 
-def broken_tables(
-    lake: Lake, datasets: Sequence[str] | None = None
-) -> tuple[list[str], int, list[tuple[str, str]]]:
-    """Names of the datasets looked at, how many rows their tables have, and what is wrong with them: the dataset, and a
-    sentence on a table."""
+class SchemaFaults(NamedTuple):
+    """`datasets`: the names of those looked at. `rows`: how many their tables have. `faults`: (dataset, text) of each
+    table that is not as the schema says."""
+
+    datasets: list[str]
+    rows: int
+    faults: list[tuple[str, str]]
+
+
+def schema_faults(lake: Lake, datasets: Sequence[str] | None = None) -> SchemaFaults:
+    """What is wrong with every stage's tables, of all datasets or some."""
     names, clause = chosen_datasets(lake, datasets)
     broken: list[tuple[str, str]] = []
     rows = 0
@@ -363,7 +369,7 @@ def broken_tables(
                 (dataset, f"{name} of {dataset}: {', '.join(wrong)}")
                 for dataset, wrong in sorted(faults.items())
             ]
-    return names, rows, broken
+    return SchemaFaults(names, rows, broken)
 
 
 def _listed_episodes(lake: Lake, clause: str) -> pa.Table:

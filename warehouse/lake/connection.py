@@ -37,7 +37,8 @@ from warehouse.lake.place import (
 )
 
 CATALOG = "__ducklake_metadata_lake"  # DuckLake's own tables, beside the lake
-SAID = ("corrections", "reference_marks", "outcomes")  # tables of what people say
+# Tables that are looked at before what joins all that people said
+TABLES_ASKED = ("corrections", "reference_marks", "outcomes")
 ROOM_FOR_A_COMMIT = 16 << 20  # bytes free that are more than any commit needs
 
 SQL_TYPES = {
@@ -262,15 +263,13 @@ class LakeConnection:
     def __init__(self, workspace: Workspace, con: duckdb.DuckDBPyConnection) -> None:
         self.workspace = workspace
         self.con = con
-        self._written: set[str] = (
-            set()
-        )  # folders that the transaction under way may have written files into
+        # Folders that the transaction under way may have written files into
+        self._written: set[str] = set()
         self._is_in_transaction = False
         self._is_writing = False
         self._said: list[str] = []  # lines of `people`, of the transaction under way
-        self._commits: int | None = (
-            None  # the snapshot that the transaction under way makes; None: maybe none
-        )
+        # The snapshot that the transaction under way makes; None: maybe none
+        self._commits: int | None = None
         self._kept: dict[Hashable, Any] = {}  # of the snapshot _kept_at
         self._kept_at = -1
         self._seen: int | None = None  # the snapshot that a transaction under way reads
@@ -344,9 +343,8 @@ class LakeConnection:
             if size is not None:
                 with suppress(OSError):  # as a kill would: a line too much
                     os.truncate(lines, size)
-            with suppress(
-                duckdb.TransactionException
-            ):  # a failed COMMIT has already ended the transaction
+            # A failed COMMIT has already ended the transaction
+            with suppress(duckdb.TransactionException):
                 self.con.execute("ROLLBACK")
             explanation = self._why(e)
             if explanation is not None:
@@ -429,12 +427,14 @@ class LakeConnection:
             if (dataset, episode) in places
         }
 
-    def said(self, table: str) -> frozenset[str]:
-        """The datasets of which a table of SAID has rows: a quick look, before what joins all that people said."""
+    def datasets_in(self, table: str) -> frozenset[str]:
+        """The datasets that a table of TABLES_ASKED has rows of: a quick look."""
 
         def look() -> dict[str, frozenset[str]]:
             rows = self.rows(
-                " UNION ALL ".join(f"SELECT '{t}', list(DISTINCT dataset) FROM {t}" for t in SAID)
+                " UNION ALL ".join(
+                    f"SELECT '{t}', list(DISTINCT dataset) FROM {t}" for t in TABLES_ASKED
+                )
             )
             # An aggregate over no rows is NULL
             return {name: frozenset(datasets or ()) for name, datasets in rows}

@@ -33,10 +33,8 @@ ACCEPTED = "accepted"
 REVIEW = "review"
 REJECTED = "rejected"
 NO_WORDS = ("correction_id", "recording", "created_at")  # columns of `corrections` that say nothing
-SAID_LATER = (
-    "final_progress",
-    "catastrophic_frame",
-)  # columns that `corrections` had not from the beginning
+# Columns that `corrections` had not from the beginning
+SAID_LATER = ("final_progress", "catastrophic_frame")
 CURRENT_COLUMNS = (
     "dataset, episode_index, status, correction_id, author, created_at, base_label_run, comment"
 )
@@ -103,8 +101,8 @@ class Corrected(BaseModel):
                 step = _attempted_step(s.name, plan, segments)
             if step is None and s.kind == STEP:
                 # Planned right after the step that was attempted last; the later ones move on by one
-                attempted = [earlier.step for earlier in segments if earlier.step is not None]
-                step = attempted[-1] + 1 if attempted else 0
+                attempts = [earlier.step for earlier in segments if earlier.step is not None]
+                step = attempts[-1] + 1 if attempts else 0
                 plan.insert(step, s.name)
                 place = [step_number + (step_number >= step) for step_number in place]
                 segments = [
@@ -383,7 +381,7 @@ def newest_id(lake: Lake, dataset: str, episode_index: int) -> str | None:
 
 def correction_stamps(lake: Lake, dataset: str) -> dict[int, str]:
     """By chunk, a hash of its corrections that count now: what the plan depends on. Only chunks ever corrected."""
-    if dataset not in lake.said("corrections"):
+    if dataset not in lake.datasets_in("corrections"):
         return {}
     rows = lake.rows(
         "SELECT chunk, list((status || ' ' || correction_id) ORDER BY correction_id) FILTER (status IS NOT NULL) FROM ("
@@ -397,7 +395,7 @@ def correction_stamps(lake: Lake, dataset: str) -> dict[int, str]:
 
 def chunk_corrections(lake: Lake, dataset: str, chunk: int | None) -> list[dict[str, Any]]:
     """What counts of a chunk, or waits for review: rows of current_corrections by episode."""
-    if dataset not in lake.said("corrections"):
+    if dataset not in lake.datasets_in("corrections"):
         return []
     return lake.dicts(
         "SELECT * FROM current_corrections WHERE dataset = ? AND chunk = ? "

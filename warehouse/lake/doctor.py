@@ -38,21 +38,15 @@ from warehouse.shards.shard import index_path
 ERROR = "error"
 WARNING = "warning"
 MISSING = "missing"
-LEAST_BYTES, FEW_BYTES = (
-    64 << 20,
-    1 << 30,
-)  # free: nothing can be built; a build may not come to its end
+# Free: nothing can be built; a build may not come to its end
+LEAST_BYTES, FEW_BYTES = (64 << 20, 1 << 30)
 # The stages that write a table
 STAGES_OF = {"datasets": ["episodes"], "source_parts": ["episodes"]}
 for _stage, _tables in STAGE_TABLES.items():
     for _table in _tables:
         STAGES_OF.setdefault(_table, []).append(_stage)
-OF_ALL_STAGES = (
-    "stage_runs",
-    "findings",
-    "label_runs",
-    "signals",
-)  # each stage has rows there: all are run again
+# Each stage has rows there: all are run again
+OF_ALL_STAGES = ("stage_runs", "findings", "label_runs", "signals")
 PARQUET, JPEG = (b"PAR1", b"PAR1"), (b"\xff\xd8", b"\xff\xd9")  # how files begin, and end
 MEND = "proccorpus doctor --repair, then build again"
 RESTORE = "restore catalog and data from one backup"

@@ -40,14 +40,11 @@ from warehouse.lake.publication import (
 from warehouse.lake.schema import SCHEMA_VERSION, checked_version, migrate, upgrade
 from warehouse.lake.views import STATEMENTS
 
-SHARED_S, PAUSE_S = (
-    2.0,
-    0.03,
-)  # after a commit that others shared the next one waits for them so long
+# After a commit that others shared the next one waits for them so long
+SHARED_S, PAUSE_S = (2.0, 0.03)
 NO_MOVES: Mapping[int, int] = {}
-REWRITTEN_FROM = (
-    0.25  # share of a file's rows that were deleted, from which on it is written anew without them
-)
+# Share of a file's rows that were deleted, from which on it is written anew without them
+REWRITTEN_FROM = 0.25
 
 
 class StandIns(NamedTuple):
@@ -69,9 +66,8 @@ class Lake(LakeConnection):
     a later version.
     """
 
-    _shared_at = (
-        -SHARED_S
-    )  # when others shared a commit of this connection's, by the monotonic clock
+    # When others shared a commit of this connection's, by the monotonic clock
+    _shared_at = -SHARED_S
 
     def __init__(
         self,

@@ -25,17 +25,15 @@ USABLE = "usable_episodes"  # temporary: id, dataset, episode_index, split, came
 MIN_HASHES = 8  # distinct hashes that an episode must have to be recognised by them
 MAX_EPISODES = 50  # a hash that more episodes have is background: it says nothing about any of them
 MIN_SHARED = 0.3  # of the distinct hashes of the episode that has fewer
-MAX_PARTNERS = (
-    5  # that a held-out episode is compared with: those that share most, or of the likest mean
-)
+# That a held-out episode is compared with: those that share most, or of the likest mean
+MAX_PARTNERS = 5
 MIN_OVERLAP = 0.5  # of the shorter episode
 MAX_BITS = 1.5  # mean Hamming distance of frames laid side by side
 MIN_CORRELATION = 0.8  # of their visual change
 # What an encoder saw
 CELL = 64  # numbers of a cell
-MIN_MEAN = (
-    0.9  # cosine of the means of two runs' pictures, for them to be compared picture by picture
-)
+# Cosine of the means of two runs' pictures, for them to be compared picture by picture
+MIN_MEAN = 0.9
 SIBLINGS = 3  # runs of its own dataset that tell how near different runs of that scene are
 MIN_PICTURES = 8  # of the run that has fewer
 MAX_CELL = 0.15  # 1 - cosine of the cell that is farthest apart, median over the pictures
@@ -45,9 +43,8 @@ HELD_AT_A_TIME = 64
 ROWS_AT_A_TIME = 4096
 # Stored pictures of one moment
 GRID = 64  # cells a side that pictures are compared by
-LARGEST = (
-    20  # which of the differences of all cells, from the largest on, is compared with their mean
-)
+# Which of the differences of all cells, from the largest on, is compared with their mean
+LARGEST = 20
 MIN_DIFFERENCE = 0.1  # of 255: the pictures of exact copies differ nowhere
 MAX_PEAK = 17.0  # where the 20th largest difference of 4,096 cells over the mean is larger, objects stand elsewhere
 # Lower quartile over the moments: an arm that moves on between two pictures stands out of most, not of all
@@ -287,9 +284,8 @@ def _compared(
                 yield held_place, candidate
 
 
-_Seen = tuple[
-    np.ndarray, np.ndarray
-]  # of a run: frames int64 [k], unit vectors of each cell float32 [k, cells, 64]
+# Of a run: frames int64 [k], unit vectors of each cell float32 [k, cells, 64]
+_Seen = tuple[np.ndarray, np.ndarray]
 
 
 def _seen(lake: Lake, runs: Sequence[Run], requested_places: Collection[int]) -> dict[int, _Seen]:

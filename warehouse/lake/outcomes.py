@@ -56,7 +56,7 @@ class StatedOutcome:
 
 def outcomes_by_recording(lake: Lake, recordings: Collection[str]) -> dict[str, Outcome]:
     """What people said of how some recordings ended, as far as it counts."""
-    if not lake.said("outcomes"):
+    if not lake.datasets_in("outcomes"):
         return {}
     sql = f"SELECT recording, success, file FROM ({OUTCOMES_IN_FORCE}) WHERE list_contains(?, recording)"
     rows = lake.rows(sql, [sorted(recordings)])
@@ -65,7 +65,7 @@ def outcomes_by_recording(lake: Lake, recordings: Collection[str]) -> dict[str, 
 
 def outcomes_without_recording(lake: Lake, dataset: str) -> dict[int, Outcome]:
     """What people said of episodes whose recordings were not known then, by their numbers."""
-    if dataset not in lake.said("outcomes"):
+    if dataset not in lake.datasets_in("outcomes"):
         return {}
     sql = "SELECT episode_index, success, file FROM current_outcomes WHERE dataset = ? AND recording IS NULL"
     return {
@@ -79,7 +79,7 @@ def chunks_to_build(lake: Lake) -> dict[str, int]:
     chunks = {dataset: set(of_dataset) for dataset, of_dataset in references.pending(lake).items()}
     for view, table in (("pending_outcomes", "outcomes"), ("pending_corrections", "corrections")):
         # Where nobody ever said anything nothing waits: each view joins a good part of the lake
-        if lake.said(table):
+        if lake.datasets_in(table):
             for dataset, chunk in lake.rows(f"SELECT DISTINCT dataset, chunk FROM {view}"):
                 chunks.setdefault(dataset, set()).add(chunk)
     return {dataset: len(of_dataset) for dataset, of_dataset in sorted(chunks.items())}
@@ -296,8 +296,9 @@ def read_outcomes(lake: Lake, dataset: str, path: Path, author: str) -> list[Sta
         problem_texts = [
             f"{called} {number}: {problem}" for number, problem in sorted(problems.items())
         ]
-        if len(problem_texts) > MAX_NAMED:
-            problem_texts[MAX_NAMED:] = [f"and {len(problem_texts) - MAX_NAMED} more"]
+        num_more = len(problem_texts) - MAX_NAMED
+        if num_more > 0:
+            problem_texts = [*problem_texts[:MAX_NAMED], f"and {num_more} more"]
         raise CorrectionError(f"{path}: nothing was imported: {'; '.join(problem_texts)}")
     if not outcomes:
         raise CorrectionError(f"{path} holds no line with an outcome")
@@ -360,9 +361,8 @@ def _index(
     source_id_by_index: Mapping[int, str],
     by_source_id: Mapping[str, int],
 ) -> int:
-    if (
-        column != "episode_index" and str(cell) in by_source_id
-    ):  # `episode` may have a source_id, too
+    # `episode` may have a source_id, too
+    if column != "episode_index" and str(cell) in by_source_id:
         return by_source_id[str(cell)]
     if column == "source_id":
         raise CorrectionError(f"{dataset} has no episode with source_id {str(cell)!r}")

@@ -29,12 +29,8 @@ MEASURED_TABLES = (
     "embeddings",
 )
 CHANGED = "recordings changed"  # as input_hash: no plan ever wants it, so the stage is stale
-IMPORTED_TABLES = (
-    "segments",
-    "episode_labels",
-    "progress",
-    "label_quality",
-)  # that an import writes
+# Tables that an import writes
+IMPORTED_TABLES = ("segments", "episode_labels", "progress", "label_quality")
 # Labels of a lake that are of no present contents: SQL conditions on rows of a table in LABEL_TABLES, by its name
 WITHOUT_CONTENT = (
     "(dataset, episode_index) NOT IN (SELECT (dataset, episode_index) FROM episode_content)"

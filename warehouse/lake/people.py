@@ -21,9 +21,8 @@ from warehouse.lake.views import STATEMENTS
 
 SAID = (*STATEMENTS, "joined_tasks")
 KEPT = (*SAID, "build_configs", "episode_ids", "recordings")
-ENCODER = json.JSONEncoder(
-    ensure_ascii=False, default=datetime.isoformat
-)  # json.dumps makes one for each line
+# json.dumps makes one for each line
+ENCODER = json.JSONEncoder(ensure_ascii=False, default=datetime.isoformat)
 type Key = tuple[Any, ...]
 
 
@@ -91,7 +90,7 @@ def read_lines(lines: Iterable[bytes]) -> Iterator[tuple[str, dict, bool] | None
 
 
 def _parsed(line: bytes) -> tuple[str, dict, bool]:
-    """Raises what json, Arrow and Python do of a damaged line."""
+    """As `read_lines`, of one. Raises what json, Arrow and Python do of a damaged line."""
     entry = json.loads(line)
     name = entry["table"]
     field = "gone" if "gone" in entry else "row"

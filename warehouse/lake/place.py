@@ -219,9 +219,8 @@ def holder(path: Path) -> str | None:
         locks = Path("/proc/locks").read_text().splitlines()
     except OSError:
         return None
-    for line in (
-        locks
-    ):  # 1: FLOCK ADVISORY WRITE <pid> <device>:<inode> <from> <to>; those that wait begin with ->
+    # 1: FLOCK ADVISORY WRITE <pid> <device>:<inode> <from> <to>; those that wait begin with ->
+    for line in locks:
         fields = line.split()
         if len(fields) > 5 and fields[1] != "->" and fields[5].rpartition(":")[2] == inode:
             with suppress(OSError):  # it may have ended just now

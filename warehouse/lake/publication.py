@@ -135,12 +135,10 @@ class StageRun:
     output_hash: str
     duration_s: float
     cache_hits: int = 0
-    outcomes_hash: str = (
-        ""  # of a chunk's listing: what stages that read outcomes depend on besides
-    )
-    others_hash: str = (
-        ""  # of a chunk's listing: what stages that show runs of other chunks depend on besides
-    )
+    # Of a chunk's listing: what stages that read outcomes depend on besides
+    outcomes_hash: str = ""
+    # Of a chunk's listing: what stages that show runs of other chunks depend on besides
+    others_hash: str = ""
     references_hash: str = ""  # of transfer: the references that it was shown
     numbers: str = ""  # what the stage counted, for people, as JSON
 
@@ -177,9 +175,8 @@ class StageOutput(NamedTuple):
     registered: Mapping[str, pa.Table] = {}
     upserts: Mapping[str, pa.Table] = {}
     parts: Sequence[StageRun] = ()
-    outdated: frozenset[int] = (
-        frozenset()
-    )  # episodes whose former contents are gone, with all labels of them
+    # Episodes whose former contents are gone, with all labels of them
+    outdated: frozenset[int] = frozenset()
     moved: Mapping[int, int] = {}  # episodes whose imported labels have another number now
 
     @property

@@ -35,7 +35,8 @@ WHATS = {
     "same": "decided",
     "other": "decided",
 }
-FOUND = ("moved", "gone", "back", "new", "changed", "probable")  # by a build, not by a person
+# Changes that a build finds; of the others a person decides
+BUILD_CHANGES = ("moved", "gone", "back", "new", "changed", "probable")
 KNOWN = """
 SELECT r.*, e.file_stamp AS decoded_stamp,
        coalesce(e.fingerprint_version, f.version) AS version,
@@ -286,7 +287,7 @@ def sentence(dataset: str, numbers: Mapping[str, Any]) -> str | None:
 
     Example: "recordings: 15 moved, 1 gone; what people said moved along: proccorpus recordings changes arm".
     """
-    counts = {change: int(numbers.get(f"recordings_{change}", 0)) for change in FOUND}
+    counts = {change: int(numbers.get(f"recordings_{change}", 0)) for change in BUILD_CHANGES}
     parts = [f"{count} {WHATS[change]}" for change, count in counts.items() if count]
     if not parts:
         return None
@@ -317,17 +318,17 @@ def sentences(lake: LakeConnection) -> dict[str, str]:
 
 
 def open_questions(
-    lake: LakeConnection, decoded: Collection[str] | None = None
+    lake: LakeConnection, decoded_datasets: Collection[str] | None = None
 ) -> Iterator[tuple[str, str]]:
     """(dataset, text): how many words wait for a person; then how many runs have the rows of another one.
 
-    decoded: the datasets of which copies are told of, None: all. Example: "3 words wait for a person: proccorpus
+    decoded_datasets: those whose copies are named; None: all. Example of a text: "3 words wait for a person: proccorpus
     recordings review arm".
     """
     for dataset, count in review_counts(lake).items():
         words = "word waits" if count == 1 else "words wait"
         yield dataset, f"{count} {words} for a person: proccorpus recordings review {dataset}"
-    if decoded is not None and not decoded:
+    if decoded_datasets is not None and not decoded_datasets:
         return  # to look for copies reads all contents
     rows = lake.rows(
         "SELECT dataset, count(*) FROM episode_content SEMI JOIN ("
@@ -335,7 +336,7 @@ def open_questions(
         "  HAVING count(*) > 1) USING (rows_hash, num_frames) GROUP BY 1 ORDER BY 1"
     )
     for dataset, count in rows:
-        if decoded is None or dataset in decoded:
+        if decoded_datasets is None or dataset in decoded_datasets:
             runs = "run has" if count == 1 else "runs have"
             yield dataset, f'{count} {runs} the rows of another run: proccorpus sql "FROM copies"'
 

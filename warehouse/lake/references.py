@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, NamedTuple
 
 from core.domain.label import Label
 from core.domain.label_run import human_run
@@ -55,21 +55,36 @@ def _label(row: Mapping[str, Any]) -> Label | None:
     return Label(segments_of(row), len(row["plan"]), tuple(row["plan"]))
 
 
-def steps_and_references(lake: LakeConnection, dataset: str) -> tuple[bool, bool]:
-    """Does the source bring timed steps of usable episodes? Can some runs be labelled like others of their task?"""
-    has_steps = brings_steps(lake, dataset)
-    if has_steps:
-        # Of episodes that the listing found no fault with
-        usable = lake.rows(
-            "SELECT 1 FROM episode_facts f WHERE dataset = ? AND len(steps) > 0 AND NOT EXISTS (SELECT 1 FROM findings "
-            "x WHERE x.dataset = f.dataset AND x.episode_index = f.episode_index AND x.stage = 'episodes' "
-            "AND x.severity = 'unusable') LIMIT 1",
-            [dataset],
-        )
-        has_steps = bool(usable)
+class LabelSources(NamedTuple):
+    """`brings_steps`: does the source bring timed steps of usable episodes? `has_references`: can some runs be labelled
+    like others of their task?"""
+
+    brings_steps: bool
+    has_references: bool
+
+
+def steps_and_references(lake: LakeConnection, dataset: str) -> LabelSources:
+    """What a dataset's labels may be made of, beside its signals and pictures."""
+    return LabelSources(_brings_usable_steps(lake, dataset), _has_references(lake, dataset))
+
+
+def _brings_usable_steps(lake: LakeConnection, dataset: str) -> bool:
+    """Does the source bring timed steps of episodes that the listing found usable?"""
+    if not brings_steps(lake, dataset):
+        return False
+    usable_episodes = lake.rows(
+        "SELECT 1 FROM episode_facts f WHERE dataset = ? AND len(steps) > 0 AND NOT EXISTS (SELECT 1 FROM findings "
+        "x WHERE x.dataset = f.dataset AND x.episode_index = f.episode_index AND x.stage = 'episodes' "
+        "AND x.severity = 'unusable') LIMIT 1",
+        [dataset],
+    )
+    return bool(usable_episodes)
+
+
+def _has_references(lake: LakeConnection, dataset: str) -> bool:
+    """Is there a task of which some runs are references, and others are not?"""
     if not may_have_references(lake, dataset):
-        return has_steps, False
-    # Tasks of which some runs are references, and others are not
+        return False
     tasks = lake.rows(
         "WITH shown AS (FROM current_references WHERE dataset = $1) "
         "SELECT coalesce(j.same_as, f.task) AS task FROM episode_facts f "
@@ -79,7 +94,7 @@ def steps_and_references(lake: LakeConnection, dataset: str) -> tuple[bool, bool
         "BETWEEN 1 AND count(*) - 1 LIMIT 1",
         [dataset],
     )
-    return has_steps, bool(tasks)
+    return bool(tasks)
 
 
 def joined_tasks(lake: Lake, dataset: str) -> dict[str, str]:
@@ -130,7 +145,7 @@ def reference_stamps(lake: LakeConnection, dataset: str) -> dict[int, str]:
 
 def may_have_references(lake: LakeConnection, dataset: str | None = None) -> bool:
     """A quick look, at one dataset or at all: the view joins more than a plan should read where there are none."""
-    vouched = lake.said("corrections") | lake.said("reference_marks")
+    vouched = lake.datasets_in("corrections") | lake.datasets_in("reference_marks")
     return bool(dataset in vouched if dataset else vouched) or brings_steps(lake, dataset)
 
 
@@ -414,7 +429,7 @@ def advice(lake: LakeConnection) -> Iterator[tuple[str, str]]:
     """(dataset, text): what to do about tasks of several runs that motion labelled and nobody has shown; then about
     usable runs that have no text.
     """
-    unshown = lake.rows(
+    task_counts = lake.rows(
         "WITH by_motion AS ("
         "  SELECT dataset, task, count(*) AS runs FROM active_runs JOIN label_runs USING (label_run) "
         "  JOIN episode_facts USING (dataset, episode_index) "
@@ -422,13 +437,13 @@ def advice(lake: LakeConnection) -> Iterator[tuple[str, str]]:
         "SELECT dataset, count(*) FROM by_motion m WHERE runs > 1 AND NOT EXISTS (FROM current_references r "
         "WHERE r.dataset = m.dataset AND r.task = m.task) GROUP BY 1 ORDER BY 1"
     )
-    for dataset, tasks in unshown:
+    for dataset, tasks in task_counts:
         yield dataset, _to_show(tasks)
-    textless = lake.rows(
+    run_counts = lake.rows(
         "SELECT dataset, count(*) FILTER (task IS NULL) AS num, count(*) FROM episodes WHERE status = 'ok' "
         "GROUP BY dataset HAVING num > 0 ORDER BY 1"
     )
-    for dataset, num, runs in textless:
+    for dataset, num, runs in run_counts:
         yield (
             dataset,
             f"{num} of {runs} runs have no text: they are compared with no other run, and none is labelled like them; "

@@ -24,11 +24,8 @@ from warehouse.lake.recordings import PERSON, RecordingUpdate, known_recordings
 from warehouse.lake.references import stored_builds
 
 CARRIED = (*SAID, "recordings", "recording_changes", "episode_ids")
-HISTORY = (
-    "vlm_calls",
-    "release_shards",
-    "eval_predictions",
-)  # of what was paid, released and scored: stays as it was
+# Of what was paid, released and scored: stays as it was
+HISTORY = ("vlm_calls", "release_shards", "eval_predictions")
 MADE = tuple(
     table.name
     for table in TABLES.values()

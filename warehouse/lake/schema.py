@@ -79,9 +79,8 @@ STATEMENTS_OF_RECORDINGS = tuple(
     for table in STATEMENTS
 )
 STEPS: Mapping[int, Sequence[str]] = {
-    1: (
-        "UPDATE keyframes SET label_run = '' WHERE label_run IS NULL",
-    ),  # its key has had label_run since frames-4
+    # Its key has had label_run since frames-4
+    1: ("UPDATE keyframes SET label_run = '' WHERE label_run IS NULL",),
     2: (
         """
         UPDATE label_quality q SET falls = p.falls, worst_fall = p.worst_fall FROM (
@@ -402,9 +401,8 @@ def _columns_of(
         return
     view = next(v for v in VIEWS if v.name == name)
     words = set(view.sql.split())
-    tables = sorted(
-        TABLES.values(), key=lambda t: t.name not in words
-    )  # those that the view names come first
+    # Those that the view names come first
+    tables = sorted(TABLES.values(), key=lambda t: t.name not in words)
     for column, kind in types_of_view[name].items():
         # A view's own description counts before the one of a table's column of the same name
         comments = [("", view.columns.get(column, ""))] * (column in view.columns)

@@ -240,15 +240,15 @@ def _of_camera(
         "GROUP BY e.camera, c.usable_cameras ORDER BY list_position(c.usable_cameras, e.camera), 1",
         parameters,
     ).fetchall()
-    unseen = f"{parameters[0]} episode {parameters[1]}: no encoder has looked at"
+    problem = f"{parameters[0]} episode {parameters[1]}: no encoder has looked at"
     if not rows:
         sql = "SELECT status, reason, detail FROM episodes WHERE dataset = ? AND episode_index = ?"
         for status, reason, detail in con.execute(sql, parameters[:2]).fetchall():
             if status != "ok":
-                raise UserError(f"{unseen} it, because it cannot be used: {reason}: {detail}")
-            raise UserError(f"{unseen} it: {HOW_TO}")
+                raise UserError(f"{problem} it, because it cannot be used: {reason}: {detail}")
+            raise UserError(f"{problem} it: {HOW_TO}")
         raise UserError(f"{parameters[0]} has no episode {parameters[1]}")
     by_name = {row[0]: row for row in rows}
     if camera is not None and camera not in by_name:
-        raise UserError(f"{unseen} a camera {camera!r}, only at {', '.join(by_name)}")
+        raise UserError(f"{problem} a camera {camera!r}, only at {', '.join(by_name)}")
     return by_name[camera or rows[0][0]]

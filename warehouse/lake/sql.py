@@ -27,12 +27,8 @@ from warehouse.lake.schema import checked_version
 from warehouse.lake.views import VIEWS
 
 RELATIONS = {*TABLES, *(v.name for v in VIEWS)}
-PLACES = {
-    ("", ""),
-    ("", "main"),
-    ("", "lake"),
-    ("lake", "main"),
-}  # catalog and schema before a relation's name
+# Catalog and schema before a relation's name
+PLACES = {("", ""), ("", "main"), ("", "lake"), ("lake", "main")}
 TABLE_FUNCTIONS = {
     "range",
     "generate_series",
@@ -52,15 +48,10 @@ FORBIDDEN_FUNCTIONS = {
     "nextval",
     "currval",
 }
-SHOWN = {
-    '"tables"',
-    "__show_tables_expanded",
-    "",
-}  # SHOW TABLES, SHOW ALL TABLES, DESCRIBE and SUMMARIZE of a query
-RESULTS, OF_RELEASE = (
-    "results",
-    "of_release",
-)  # the lake as it is now, and views of what belongs to a release
+# SHOW TABLES, SHOW ALL TABLES, DESCRIBE and SUMMARIZE of a query
+SHOWN = {'"tables"', "__show_tables_expanded", ""}
+# The lake as it is now, and views of what belongs to a release
+RESULTS, OF_RELEASE = ("results", "of_release")
 # A release is scored after it was frozen: what is known of it is read in the lake as it is now
 OF_TRAINING = "WHERE training_run IN (SELECT training_run FROM {lake}.training_runs WHERE release = {release})"
 OF_EVALUATION = (
@@ -80,12 +71,10 @@ LEAST_ROOM = 64 << 20  # bytes for a query beside what Python and DuckDB take by
 BATCH_ROWS = 20_000  # that are made and sent at a time
 WARMING = "SELECT range % 7 AS a, count(*), string_agg(range, ',') FROM range(200000) GROUP BY a ORDER BY a"
 
-State = tuple[
-    str, int | None, str | None, str | None
-]  # as the fields of warehouse.sql_process.LakeState
-_opened: dict[
-    State, tuple[duckdb.DuckDBPyConnection, int]
-] = {}  # at most one; and the bytes that it then held
+# As the fields of warehouse.sql_process.LakeState
+State = tuple[str, int | None, str | None, str | None]
+# At most one; and the bytes that it then held
+_opened: dict[State, tuple[duckdb.DuckDBPyConnection, int]] = {}
 
 
 def open_for_users(
@@ -272,9 +261,8 @@ def _check_branch(tree: dict, ctes: frozenset[str]) -> None:
     _check_node(tree, ctes)
     for key, value in tree.items():
         if key != "cte_map":
-            is_recursive = (
-                key == "right" and tree.get("type") == "RECURSIVE_CTE_NODE"
-            )  # this part may name itself
+            # This part may name itself
+            is_recursive = key == "right" and tree.get("type") == "RECURSIVE_CTE_NODE"
             _check_tree(value, ctes | {tree["cte_name"].lower()} if is_recursive else ctes)
 
 

@@ -27,9 +27,8 @@ ASSIGNED = "assigned"
 MOST_EPISODES = 1000  # marked at once
 Kind = Literal["tag", "assigned"]
 Place = tuple[str, int]  # dataset, episode_index
-type Writable = (
-    Lake | JournalLake
-)  # where people's rows are added: at once, or by way of the journal
+# Where people's rows are added: at once, or by way of the journal
+type Writable = Lake | JournalLake
 
 
 class CorrectionError(UserError, ValueError):
@@ -305,8 +304,7 @@ def take_down(
 ) -> None:
     """Mark episodes (None: the whole dataset) as not to be used. Raises UserError.
 
-    copies: episodes of any dataset that hold the same recording as one of these; they are marked,
-    too.
+    copies: episodes of any dataset that hold the same recording as one of these; they are marked, too.
     """
     if unknown := sorted(set(episodes or ()) - known_episodes(lake, dataset).keys()):
         raise UserError(

@@ -35,9 +35,8 @@ PERMISSIVE = re.compile(
 FORBIDS_COMMERCE = re.compile(r"(^|[^a-z])nc($|[^a-z])|non-?commercial")
 NOISE = {"the", "license", "licence", "licenses", "version", "later", "under"}
 REMARK = re.compile(r"\(([^()]*)\)")
-BY_DEFAULT = re.compile(
-    r"[^,;()]*\([^()]*\bdefault\b[^()]*\)"
-)  # a name, with the remark that a tool filled it in
+# A name, with the remark that a tool filled it in
+BY_DEFAULT = re.compile(r"[^,;()]*\([^()]*\bdefault\b[^()]*\)")
 WORDS = re.compile(r"[\s,;:]+")
 PARTS = re.compile(r",|;|/|\+|&|\band\b|\bor\b")
 
@@ -165,9 +164,8 @@ class ShardFile:
         return f"shards/{self.split}/{self.shard}"
 
 
-SHARD_COLUMNS = ", ".join(
-    ShardFile.__dataclass_fields__
-)  # of the tables `shards` and `release_shards`
+# Of the tables `shards` and `release_shards`
+SHARD_COLUMNS = ", ".join(ShardFile.__dataclass_fields__)
 
 
 def lake_shards(lake: Lake) -> list[ShardFile]:

@@ -50,9 +50,8 @@ class LoaderConfig:
     per_visit: int | None = None  # all
     dataset_rates: Mapping[str, float] = field(default_factory=dict)
     family_rates: Mapping[str, float] = field(default_factory=dict)
-    buffer: int = (
-        MIN_BUFFER  # episodes held: two samples of one stand side by side once in so many times
-    )
+    # Episodes held: two samples of one stand side by side once in so many times
+    buffer: int = MIN_BUFFER
     interleave: int = 8  # shards of a consumer open at once
 
     def __post_init__(self) -> None:
@@ -356,9 +355,8 @@ def _picks(
     """
     # With `per_visit` a rate holds for a part of the episode's samples, and each episode has rows of its own
     count = sum(rates[f] > 0 for f in entry.family)
-    part = Fraction(
-        min(per_visit or count, count), count or 1
-    )  # of the episode's samples, per epoch
+    # Of the episode's samples, per epoch
+    part = Fraction(min(per_visit or count, count), count or 1)
     rows = shard_rows if part == 1 else {}
     rate_of = {f: (rates[f] * part).as_integer_ratio() for f in set(entry.family)}
     picks = []

@@ -17,18 +17,15 @@ from warehouse.releases.release import Release
 from warehouse.shards.shard import Sample, ShardError
 
 KIND = "CASE WHEN family = 'progresslm_unanswerable' THEN family || ' ' || variant ELSE family END"
-PHASES = (
-    "sft",
-    "rl",
-)  # by a hash of the group: runs of one start state or session are in one phase
+# By a hash of the group: runs of one start state or session are in one phase
+PHASES = ("sft", "rl")
 
 
 @dataclass(frozen=True)
 class Profile:
     phase: str
-    counts: Mapping[
-        str, int
-    ]  # by kind: the family, and for unanswerable samples in words or in pictures
+    # By kind: the family, and for unanswerable samples in words or in pictures
+    counts: Mapping[str, int]
 
 
 KINDS = (
@@ -45,9 +42,8 @@ PROFILES = {
 class Drawn:
     """The samples of a profile, and per kind how many were wanted, there to be drawn from, and drawn."""
 
-    samples: (
-        pa.Table
-    )  # sample_id, kind, dataset, episode_index, split, shard, offset; in drawn order
+    # sample_id, kind, dataset, episode_index, split, shard, offset; in drawn order
+    samples: pa.Table
     kinds: tuple[dict[str, int | str], ...]
 
 

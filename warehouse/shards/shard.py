@@ -420,9 +420,8 @@ def _members(data: bytes, key: str) -> Iterator[tuple[str, slice]]:
 
 
 def read_range(path: Path, offset: int, size: int) -> bytes:
-    if not isinstance(
-        path, PosixPath
-    ):  # one request for these bytes; an open file of a bucket reads 50 MB ahead
+    # One request for these bytes; an open file of a bucket reads 50 MB ahead
+    if not isinstance(path, PosixPath):
         bucket: Any = path
         return bucket.fs.cat_file(bucket.path, start=offset, end=offset + size)
     with path.open("rb") as f:

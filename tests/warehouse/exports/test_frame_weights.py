@@ -46,9 +46,8 @@ def test_what_gains_weighs_more_and_what_fails_or_stands_still_nothing():
     np.testing.assert_array_equal(frame_weights(runs, "segments")[1][:-1], runs[1].is_useful[:-1])
     top = np.concatenate(frame_weights(runs, "top-half"))
     assert set(top) == {0.0, 1.0}
-    assert all(
-        weights[-1] == 0 for weights in [*awr, *combined]
-    )  # nothing follows a run's last frame
+    # Nothing follows a run's last frame
+    assert all(weights[-1] == 0 for weights in [*awr, *combined])
 
 
 def test_gains_are_compared_within_a_task_and_without_a_label_count_as_its_mean():

@@ -23,11 +23,8 @@ LEROBOT = EXPORT_KINDS["lerobot"]
 LLAMAFACTORY = EXPORT_KINDS["llamafactory"]
 
 ANY = ("unknown",)
-UNSURE, WITHOUT, UNNAMED = (
-    1,
-    2,
-    3,
-)  # episodes: a label of confidence 0.4, one without a confidence, one without names
+# Episodes: a label of confidence 0.4, one without a confidence, one without names
+UNSURE, WITHOUT, UNNAMED = (1, 2, 3)
 
 
 @pytest.fixture(scope="module")

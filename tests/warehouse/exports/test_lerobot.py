@@ -132,9 +132,8 @@ def test_an_export_is_ingested_with_the_same_texts_and_lengths(
     segments = "SELECT episode_index, name, start_frame, end_frame, kind FROM active_segments ORDER BY 1, 3"
     second_lake = Lake(space, read_only=True)
     assert second_lake.rows(sql) == made_lake.rows(sql)
-    assert second_lake.rows(segments) == made_lake.rows(
-        segments
-    )  # the same pictures and rows are labelled alike
+    # The same pictures and rows are labelled alike
+    assert second_lake.rows(segments) == made_lake.rows(segments)
     assert second_lake.rows("SELECT content_hash FROM episodes ORDER BY ALL") == made_lake.rows(
         "SELECT content_hash FROM episodes ORDER BY ALL"
     )
@@ -328,10 +327,8 @@ def test_lerobots_own_reader_vouches_for_an_export_or_says_what_is_wrong(
     assert right.problems == ()
     assert (right.episodes, right.frames, right.cameras) == (len(LENGTHS), sum(LENGTHS), 1)
     assert right.pictures >= 3 * len(LENGTHS)
-    assert (right.most_off, right.by_lerobot) == (
-        0.0,
-        0,
-    )  # copied videos lose nothing; LeRobot does not open v2
+    # Copied videos lose nothing; LeRobot does not open v2
+    assert (right.most_off, right.by_lerobot) == (0.0, 0)
     assert f"opens {len(LENGTHS)} episodes, {sum(LENGTHS)} frames" in right.sentence()
     # Another run's video, times that are off, and a task that is another text
     spoilt = tmp_path / "spoilt"

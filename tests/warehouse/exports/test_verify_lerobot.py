@@ -137,9 +137,10 @@ def test_a_single_picture_that_is_another_is_found(lake: Lake, tmp_path: Path) -
     pictures = [frame.rgb() for frame in decode(video(out, 1))]
     pictures[9] = next(frame.rgb() for frame in decode(video(out, 4), 20, 1))
     encode(iter(pictures), video(out, 1), FPS, "h264")
-    _, [problem], count = _compare_each(plan, out, was_encoded=True)
+    comparison = _compare_each(plan, out, was_encoded=True)
+    [problem] = comparison.problems
     assert problem.startswith("another picture at frame 9 of episode 1")
-    assert count == plan.starts[-1]
+    assert comparison.count == plan.starts[-1]
 
 
 def test_steps_of_another_type_are_found(lake: Lake, tmp_path: Path) -> None:

@@ -134,7 +134,7 @@ def test_what_is_asked_once_is_asked_again_after_a_commit(lake: Lake, ds: str):
     other_lake.append("said by another process", "outcomes", lambda: outcome_rows)
     other_lake.con.close()
     assert [lake.once(ds, count), lake.once(ds, lambda: -1)] == [1, 1]
-    assert ds in lake.said("outcomes")
+    assert ds in lake.datasets_in("outcomes")
     # What a transaction has written and takes back was never so
     counts = []
 

@@ -175,9 +175,8 @@ def test_a_damaged_file_of_rows(told: Made, lost: Made, table: str, how: str):
         zero(path, *((0, size) if how == "zeroed" else (4, size - 12)))
     assert run_in(lost, "doctor").code == FAILED
     assert "Traceback" not in run_in(lost, "status").err
-    assert (
-        run_in(lost, "doctor", "--repair").code != USAGE
-    )  # pictures are missing until they are built
+    # Pictures are missing until they are built
+    assert run_in(lost, "doctor", "--repair").code != USAGE
     assert run_in(lost, "build", "--dataset", "tiny", "--workers", "1").code == DONE
     assert run_in(lost, "doctor", "--hashes").code == DONE
     assert said(lost) == expected

@@ -85,9 +85,8 @@ def test_a_workspace_of_an_earlier_commit_opens_is_migrated_and_built_on(old: Wo
     assert {r.run.stage for r in report.done} == stages
     lake = Lake(old, read_only=True)
     assert lake.rows("SELECT count(*) FROM frames")[0][0] == 169
-    assert (
-        lake.rows("SELECT count(*) FROM states")[0][0] == 169
-    )  # a table that the old lake had not
+    # A table that the old lake had not
+    assert lake.rows("SELECT count(*) FROM states")[0][0] == 169
     assert lake.rows("SELECT arm, is_used FROM signals") == [("", True)]
     assert lake.rows("SELECT count(*) FROM frames WHERE grippers = [gripper]") == [(169,)]
     assert lake.rows("SELECT count(*) FROM samples WHERE pictures IS NULL")[0][0] == 0

@@ -59,7 +59,7 @@ def test_a_run_is_taken_away_and_brought_back(lake: Lake):
     stamps_before = references.reference_stamps(lake, "a")
     references.remove(lake, "a", 2, author="bob")
     assert (references.listed(lake, "a"), references.reference_stamps(lake, "a")) == ([], {})
-    assert references.steps_and_references(lake, "a")[1] is False
+    assert references.steps_and_references(lake, "a").has_references is False
     with pytest.raises(
         CorrectionError, match=r"^episode 2 of a is no reference; proccorpus references list"
     ):
@@ -92,7 +92,7 @@ def test_texts_are_joined_and_parted(lake: Lake):
     assert 5 not in references.reference_stamps(lake, "a")
     assert references.join_tasks(lake, "a", PICK, third, author="ada") == third
     assert references.joined_tasks(lake, "a") == {PICK: third}
-    assert references.steps_and_references(lake, "a")[1] is True
+    assert references.steps_and_references(lake, "a").has_references is True
     assert sorted(references.reference_stamps(lake, "a")) == [0, 2, 3, 4, 5]
     assert [*references.references_of(lake, "a", third)] == [2]
     with pytest.raises(CorrectionError, match="are one task already"):

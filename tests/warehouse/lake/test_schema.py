@@ -74,10 +74,8 @@ def test_a_notebook_connects_for_reading(
 
 def test_duckdbs_own_users_can_attach(lake_with_frames: Workspace):
     lines = attach_lines(lake_with_frames)
-    for name, package in (
-        ("ducklake", "ducklake"),
-        ("sqlite", "sqlite_scanner"),
-    ):  # without a network
+    # Without a network
+    for name, package in (("ducklake", "ducklake"), ("sqlite", "sqlite_scanner")):
         lines = lines.replace(f"INSTALL {name};", f"LOAD '{extension_path(package)}';")
     with duckdb.connect(config={"allow_unsigned_extensions": "true"}) as con:
         con.execute(lines)

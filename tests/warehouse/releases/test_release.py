@@ -114,9 +114,8 @@ def test_pictures_of_training_encoded_anew_or_cut_in_a_test_split(made: Made, tm
     ):
         encoder_options = {"crf": str(crf), "preset": "ultrafast"}
         write_video(video_path(root, episode), pictures_shown, fps=FPS, options=encoder_options)
-        write_rows(
-            root, episode, len(pictures_shown), scale=1.0 + 0.1 * episode
-        )  # as recorded on another arm
+        # As recorded on another arm
+        write_rows(root, episode, len(pictures_shown), scale=1.0 + 0.1 * episode)
     own_corpus = built(build_of(root), made.copy(tmp_path / "before").space)
     lake = Lake(own_corpus.space)
     lake.con.execute("UPDATE splits SET split = 'val' WHERE episode_index >= ?", [reencoded])

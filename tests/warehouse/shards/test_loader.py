@@ -290,9 +290,8 @@ def test_the_page_resumes_as_if_never_stopped(
     page: dict[str, Any] = {}
     for block in (b for b in blocks(ROOT / "docs/samples.md") if b.kind == "python"):
         exec(block.text, page)
-    assert [picture.shape for picture in page["pictures"]] == 2 * [
-        (24, 24, 3)
-    ]  # as plain webdataset reads them
+    # As plain webdataset reads them
+    assert [picture.shape for picture in page["pictures"]] == 2 * [(24, 24, 3)]
     epochs = [
         list(map(ids, Loader(tars, LoaderConfig(seed=1), epoch=e).batches(8))) for e in (2, 3)
     ]

@@ -259,13 +259,11 @@ def test_shards_in_a_bucket(s3: Any, workspace: Workspace, monkeypatch: pytest.M
         assert [s.row for s in Loader(paths, ahead=ahead)] == [s.row for s in Loader(local)]
     entries = chain.from_iterable(read_index(path).entries for path in local)
     sizes = [entry.size for entry in entries]
-    assert sorted(ranges_read) == sorted(
-        2 * sizes
-    )  # each entry by one request, of just its bytes, in each pass
+    # Each entry by one request, of just its bytes, in each pass
+    assert sorted(ranges_read) == sorted(2 * sizes)
 
-    fork = multiprocessing.get_context(
-        "fork"
-    )  # as torch's DataLoader makes its workers; here is a connection already
+    # As torch's DataLoader makes its workers; here is a connection already
+    fork = multiprocessing.get_context("fork")
     ours, theirs = fork.Pipe()
     worker = fork.Process(target=lambda: theirs.send([s.row for s in Loader(paths, ahead=2)]))
     worker.start()
