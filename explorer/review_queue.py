@@ -190,7 +190,7 @@ def place_of(visit: Visit, queue: ReviewQueue, dataset: str, episode_index: int)
         after = queue.at(first) if first else queue.page
         return QueuePlace(queue.page, None, queue.num_left(visit), after, queue=queue)
     # One look at the queue: its runs are counted, and the nearest on both sides found
-    [row] = queue_rows
+    row = queue_rows[0]
     [around] = queue.rows(visit, columns=AROUND, **key, s=row["score"])
     return QueuePlace(
         queue.page,

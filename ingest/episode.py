@@ -41,8 +41,9 @@ class CameraVideo:
 class NativeStep:
     """A subtask span that the source itself gives, in frames; half-open.
 
-    Few sources say more: `kind` (step, idle or done), whether it was `completed`, which planned `step` it is an attempt
-    at, `confidence` 0..1 and `notes`, all as of a segment. None: the source does not say.
+    Few sources say more: `kind` (step, idle or done), whether it was `completed`, which planned
+    `step` it is an attempt at, `confidence` 0..1 and `notes`, all as of a segment. None: the source
+    does not say.
     """
 
     name: str
@@ -59,10 +60,11 @@ class NativeStep:
 class EpisodeRecord:
     """One episode as its source lists it; nothing was decoded. Other than `Episode` it says where its data is to read.
 
-    `source_id` is what it is known by, and does not depend on what else the source holds. `data_uri` with `data_key`
-    (a group, a byte offset, as the format has it) and `row_start` say where its rows are. `steps_from` is the form that
-    `steps` were read from, `plan` the names of the planned steps where spans may be attempts at the same one.
-    `as_far_as`: a failed run came as far as another one was at that frame.
+    `source_id` is what it is known by, and does not depend on what else the source holds.
+    `data_uri` with `data_key` (a group, a byte offset, as the format has it) and `row_start` say
+    where its rows are. `steps_from` is the form that `steps` were read from, `plan` the names of
+    the planned steps where spans may be attempts at the same one. `as_far_as`: a failed run came as
+    far as another one was at that frame.
     """
 
     episode_index: int
@@ -96,10 +98,10 @@ PartKind = Literal["array", "camera", "column", "file", "text", "topic"]
 class SourcePart:
     """One thing that a source holds, and what it is used for.
 
-    `name`: its path in an episode, or in the dataset, as people find it there. `status`: used, as `use`; known, and
-    left out on purpose; or unknown, and used for nothing. `why` says what shows that, or why not. `shape`: that of one
-    episode, None for a dimension that differs. `file`: the first that has it. `num_times`: in how many episodes or
-    files.
+    `name`: its path in an episode, or in the dataset, as people find it there. `status`: used, as
+    `use`; known, and left out on purpose; or unknown, and used for nothing. `why` says what shows
+    that, or why not. `shape`: that of one episode, None for a dimension that differs. `file`: the
+    first that has it. `num_times`: in how many episodes or files.
     """
 
     kind: PartKind
@@ -117,9 +119,10 @@ class SourcePart:
 class Listing:
     """A dataset's facts, its episodes in order of episode_index, and what is wrong with them.
 
-    `numbered`: the source has episode indices of its own. Else they count records in order of source_id, and
-    `ingest.episodes` gives each the index that it had before. `never_set`: columns that could tell success, and are
-    0 in every row of every episode. `parts`: what the source holds, and what is used of it.
+    `numbered`: the source has episode indices of its own. Else they count records in order of
+    source_id, and `ingest.episodes` gives each the index that it had before. `never_set`: columns
+    that could tell success, and are 0 in every row of every episode. `parts`: what the source
+    holds, and what is used of it.
     """
 
     format: str
@@ -147,9 +150,9 @@ class FrameReader(Protocol):
 class Match(NamedTuple):
     """The picture of each row in its video, counted in the order in which the file shows them.
 
-    `places`: int64 [n], fewer than rows where pictures lack; None: those of the whole file, one after the other.
-    `doubt`: how far the times of rows and pictures are apart, or how many pictures have no row, in words; its code is
-    `reason`. Empty: each picture meets its row.
+    `places`: int64 [n], fewer than rows where pictures lack; None: those of the whole file, one
+    after the other. `doubt`: how far the times of rows and pictures are apart, or how many pictures
+    have no row, in words; its code is `reason`. Empty: each picture meets its row.
     """
 
     places: np.ndarray | None = None
@@ -183,11 +186,12 @@ class StoredStatistics(NamedTuple):
 class EpisodeData:
     """Low-dimensional rows of one episode, and a frame iterator per camera: its content, where `Episode` has its facts.
 
-    `states` and `actions` have one row per frame and one column of float64 per dimension, in the source's units,
-    grippers and hands among them (`ingest.signals` knows where); None when the source has none, or the format's reader
-    does not read it. `names_by` says where the names are from. `match` gives the pictures of a camera's video file.
-    Options of `frames` count for cameras that are video files; pictures in rows or arrays are all decoded.
-    `statistics`: what the source states of the values of its rows, as far as they are compared with them.
+    `states` and `actions` have one row per frame and one column of float64 per dimension, in the
+    source's units, grippers and hands among them (`ingest.signals` knows where); None when the
+    source has none, or the format's reader does not read it. `names_by` says where the names are
+    from. `match` gives the pictures of a camera's video file. Options of `frames` count for cameras
+    that are video files; pictures in rows or arrays are all decoded. `statistics`: what the source
+    states of the values of its rows, as far as they are compared with them.
     """
 
     record: EpisodeRecord

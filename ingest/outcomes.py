@@ -1,7 +1,8 @@
 """Did a run succeed? Decided by what its source says and shows; where it does neither, nothing is made up.
 
-Of one run counts, first to last: what is stated of it; a flag per frame; the folder it lies in; its reward; how it
-ended. Flags, rewards and ends are judged over the whole dataset: what no run of it ever sets says nothing.
+Of one run counts, first to last: what is stated of it; a flag per frame; the folder it lies in; its
+reward; how it ended. Flags, rewards and ends are judged over the whole dataset: what no run of it
+ever sets says nothing.
 """
 
 import re

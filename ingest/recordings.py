@@ -1,8 +1,9 @@
 """What an episode is known by: its recording. Its number and its name in the source are addresses, which may change.
 
-A recording is told by layers that survive what people do to datasets: its rows (state and action), a sketch of single
-rows, its length, its pictures at a few moments, and the bytes of a video that is its own. Two layers that agree make
-it the same one; one layer alone makes it probably the same, which a person decides.
+A recording is told by layers that survive what people do to datasets: its rows (state and action),
+a sketch of single rows, its length, its pictures at a few moments, and the bytes of a video that is
+its own. Two layers that agree make it the same one; one layer alone makes it probably the same,
+which a person decides.
 """
 
 import hashlib
@@ -47,8 +48,9 @@ class Likeness(StrEnum):
 class Fingerprint:
     """The layers by which a recording is told; a layer that is not known is None or empty.
 
-    rows, times: hashes over all rows. sketch: hashes of single rows. moments: by camera, 64-bit perceptual hashes.
-    file: hash over the bytes of a video that holds this run alone. contents: content hashes that it has had.
+    rows, times: hashes over all rows. sketch: hashes of single rows. moments: by camera, 64-bit
+    perceptual hashes. file: hash over the bytes of a video that holds this run alone. contents:
+    content hashes that it has had.
     """
 
     num_frames: int | None = None
@@ -259,8 +261,8 @@ def _row_hashes(rows: np.ndarray) -> np.ndarray:
 class KnownRecording:
     """A recording that a dataset has, or had: where it was last, and what it is told by.
 
-    stamp: of its files when they were listed (`file_stamp`), decoded_stamp: when they were decoded; source_stamp: by
-    sizes alone, of lakes that have no other.
+    stamp: of its files when they were listed (`file_stamp`), decoded_stamp: when they were decoded;
+    source_stamp: by sizes alone, of lakes that have no other.
     """
 
     recording: str
@@ -298,9 +300,9 @@ class Address:
 class Placement:
     """Which recording an address holds.
 
-    known: the recording; None: it is a new one. resembles: a known recording that the new one may be. is_sure: False:
-    the files are others and nothing was there to compare them by, so that the pass over the pictures has to tell.
-    fingerprint: what was read of the rows now.
+    known: the recording; None: it is a new one. resembles: a known recording that the new one may
+    be. is_sure: False: the files are others and nothing was there to compare them by, so that the
+    pass over the pictures has to tell. fingerprint: what was read of the rows now.
     """
 
     address: Address
@@ -338,8 +340,8 @@ def place(
 ) -> list[Placement]:
     """Which known recording each address of a new listing holds, in the order of the addresses.
 
-    read: the rows' layers of an episode, or the bytes of its video; asked only where files changed. Linear in the
-    number of recordings.
+    read: the rows' layers of an episode, or the bytes of its video; asked only where files changed.
+    Linear in the number of recordings.
     """
     placed = _unchanged(known_recordings, addresses)
     unplaced = _Unplaced(known_recordings, {p.known.recording for p in placed.values() if p.known})
@@ -387,7 +389,8 @@ def is_unchanged(recording: KnownRecording, address: Address) -> bool:
 class RecordingIndex:
     """Recordings by what they are told by, so that one need not be compared with all of them.
 
-    A row or a picture that very many have, such as that of a common start, tells none apart and is not looked up.
+    A row or a picture that very many have, such as that of a common start, tells none apart and is
+    not looked up.
     """
 
     def __init__(self, recordings: Iterable[KnownRecording]) -> None:

@@ -134,8 +134,8 @@ OneOrSeveral = Annotated[
 class Keys(EntryPart):
     """Paths of fields in RLDS steps and HDF5 files; several paths are tried, or joined, in order.
 
-    For LeRobot: columns, for `state`, `action` and `language`. For plain videos: names of the arrays beside them, for
-    `state` and `action`.
+    For LeRobot: columns, for `state`, `action` and `language`. For plain videos: names of the
+    arrays beside them, for `state` and `action`.
     """
 
     state: tuple[str, ...] = Field(default=(), description="joined to one vector")

@@ -221,8 +221,8 @@ def _is_data(uri: str) -> bool:
 def format_of(source: Source) -> Format:
     """The format of a source: that of its registry entry, else the one that its files show.
 
-    Raises SourceError for a path that is missing or empty, that no format (or not the one asked for) recognises, that
-    holds several datasets, or is only a part of one.
+    Raises SourceError for a path that is missing or empty, that no format (or not the one asked
+    for) recognises, that holds several datasets, or is only a part of one.
     """
     if FORMAT not in source.noted:
         if source.config.format:

@@ -36,8 +36,9 @@ class PartCensus:
     ) -> None:
         """A part that is read as `use` (state, action, time, camera, instruction, outcome, steps, rate, length, group).
 
-        `reason`: what shows that it is that, such as "LIBERO keeps it there" or "the registry entry names it". `shape`:
-        that of one episode, None for what differs from one to the next. `file`: the first that has it.
+        `reason`: what shows that it is that, such as "LIBERO keeps it there" or "the registry entry
+        names it". `shape`: that of one episode, None for what differs from one to the next. `file`:
+        the first that has it.
         """
         self.add(SourcePart(kind, name, "used", use, reason, tuple(shape), dtype, file))
 

@@ -1,8 +1,8 @@
 """Splits: which episodes are for training and which for tests, decided per group from metadata alone.
 
-A group (recording session, start state, declared clone) is never parted. Groups are ordered by hash, so the outcome
-does not depend on the order of listing; what was once assigned stays. A group without any episode that can be used has
-no split: it gets one when it first has such an episode.
+A group (recording session, start state, declared clone) is never parted. Groups are ordered by
+hash, so the outcome does not depend on the order of listing; what was once assigned stays. A group
+without any episode that can be used has no split: it gets one when it first has such an episode.
 """
 
 import hashlib
@@ -42,13 +42,14 @@ def assign_splits(
 ) -> dict[str, str]:
     """The split of each group. `former_splits` holds splits already given to groups; they stay.
 
-    `unusable` are indices of episodes that cannot be used. Groups of nothing else take no place of val or test_id.
+    `unusable` are indices of episodes that cannot be used. Groups of nothing else take no place of
+    val or test_id.
 
-    Strata are tasks; tasks with fewer than MIN_GROUPS groups are pooled. Each stratum gives test_id and val their
-    share of its groups, at least one each from MIN_GROUPS on, and the rest to train.
+    Strata are tasks; tasks with fewer than MIN_GROUPS groups are pooled. Each stratum gives test_id
+    and val their share of its groups, at least one each from MIN_GROUPS on, and the rest to train.
 
-    Example: ten new groups of one task give one to test_id, one to val and eight to train; a task of four groups gives
-    all to train, unless other small tasks fill the pool up.
+    Example: ten new groups of one task give one to test_id, one to val and eight to train; a task
+    of four groups gives all to train, unless other small tasks fill the pool up.
     """
     # The task of each group: the least, where it has several
     tasks_of_group = grouped((record.group, record.task or "") for record in records)

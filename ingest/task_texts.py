@@ -53,11 +53,11 @@ _LIKE_WITHOUT_SPACES = 0.4
 def are_other_tasks(task: str | None, other_task: str | None) -> bool:
     """Do the texts ask for different things: does each name something that the other does not?
 
-    A text that only says more than the other may be the same task, and so may one that says it in other words. Where
-    nobody knows, tasks count as the same.
+    A text that only says more than the other may be the same task, and so may one that says it in
+    other words. Where nobody knows, tasks count as the same.
 
-    Example: "Put the cup on the plate" and "Place the pear on the plate" are; "Grab the cup, set it on the plate" and
-    "Put the blue mug on the plate" are not.
+    Example: "Put the cup on the plate" and "Place the pear on the plate" are; "Grab the cup, set it
+    on the plate" and "Put the blue mug on the plate" are not.
     """
     words = _things(task or "")
     other_words = _things(other_task or "")

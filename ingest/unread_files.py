@@ -64,8 +64,8 @@ def add_unread_files(
 ) -> None:
     """Account for files, and members of tars that were looked into, that nothing read, names or finds fault with.
 
-    `format_`: as in a listing. A part of kind `file` that a reader declared stands for all files that fit its name, in
-    which * is any text.
+    `format_`: as in a listing. A part of kind `file` that a reader declared stands for all files
+    that fit its name, in which * is any text.
     """
     unread = _unread(source, _named(records, findings))
     parts = census.listed()
@@ -86,7 +86,8 @@ def add_unread_files(
 def _unread(source: Source, named_uris: set[str]) -> list[str]:
     """Files, and members of tars that were looked into, that were neither read nor named, nor lie in a named folder.
 
-    A named folder holds an episode's rows, as a Zarr store does, and its reader accounts for it; or a finding names it.
+    A named folder holds an episode's rows, as a Zarr store does, and its reader accounts for it; or
+    a finding names it.
     """
     members: list[str] = []
     for tar, archive in source.indexed_tars.items():

@@ -1,8 +1,8 @@
 """The formats that are read: each is registered here, and nowhere else.
 
-A format's adapter is a module of this package with the functions of `ingest.source.FormatAdapter`. Adapters
-import video and array libraries, so `ingest.source` imports one when a dataset needs it: this module imports nothing of
-ours.
+A format's adapter is a module of this package with the functions of `ingest.source.FormatAdapter`.
+Adapters import video and array libraries, so `ingest.source` imports one when a dataset needs it:
+this module imports nothing of ours.
 """
 
 from collections.abc import Iterable, Sequence

@@ -1,9 +1,10 @@
 """Adapter for AgiBot World as its makers publish it (Alpha and Beta): loose files, or the hub's tar archives.
 
-`task_info/task_<task>.json` lists episodes with their timed steps; `observations/<task>/<episode>/videos/*.mp4` are the
-cameras (depth and tactile pictures lie beside that folder and are not read); `proprio_stats/<task>/<episode>/
-proprio_stats.h5` has the rows. On the hub the latter two are in `observations/<task>/<first>-<last>.tar` and
-`proprio_stats/*.tar`, whose members stand as if the archive were unpacked where it lies. Frames are 30 a second.
+`task_info/task_<task>.json` lists episodes with their timed steps;
+`observations/<task>/<episode>/videos/*.mp4` are the cameras (depth and tactile pictures lie beside
+that folder and are not read); `proprio_stats/<task>/<episode>/ proprio_stats.h5` has the rows. On
+the hub the latter two are in `observations/<task>/<first>-<last>.tar` and `proprio_stats/*.tar`,
+whose members stand as if the archive were unpacked where it lies. Frames are 30 a second.
 """
 
 import re

@@ -1,7 +1,7 @@
 """Arrays that hold pictures: which are a camera's colours, how their values lie, and one of them as RGB.
 
-Names, shapes and types tell; of floating-point numbers also the values of three rows. What is a picture of something
-else (depth, segments) is known by its name, and left out.
+Names, shapes and types tell; of floating-point numbers also the values of three rows. What is a
+picture of something else (depth, segments) is known by its name, and left out.
 """
 
 from collections.abc import Callable, Sequence

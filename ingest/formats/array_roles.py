@@ -1,7 +1,7 @@
 """What the arrays of an episode are, where no known writer says so: by their names and shapes.
 
-A name is a guess. So what is taken for the state or the action is listed with the word that shows it, and what is
-neither taken nor plainly something else is listed as not used.
+A name is a guess. So what is taken for the state or the action is listed with the word that shows
+it, and what is neither taken nor plainly something else is listed as not used.
 """
 
 import re

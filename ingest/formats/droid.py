@@ -6,8 +6,9 @@
         metadata_<uuid>.json                    what the postprocessing knows: task, success, which camera is which
     aggregated-annotations-*.json               three instructions of each episode, by uuid, anywhere
 
-Cameras are called as the metadata calls them: ext1, ext2 and wrist. Facts: the schema and the readers of
-github.com/droid-dataset/droid (postprocessing/schema.py, trajectory_utils, read in November 2026).
+Cameras are called as the metadata calls them: ext1, ext2 and wrist. Facts: the schema and the
+readers of github.com/droid-dataset/droid (postprocessing/schema.py, trajectory_utils, read in
+November 2026).
 """
 
 import posixpath

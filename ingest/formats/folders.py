@@ -47,8 +47,8 @@ def span_objects(value: Any, name: str) -> list[dict[str, Any]]:
 def checked_steps(spans: Iterable[StatedSpan], num_frames: int | None) -> tuple[NativeStep, ...]:
     """Spans in order of time; all of them or none.
 
-    Raises ValueError, which says what is wrong: no text, reversed, overlapping, or beyond the episode's `num_frames`
-    (None where that is not known).
+    Raises ValueError, which says what is wrong: no text, reversed, overlapping, or beyond the
+    episode's `num_frames` (None where that is not known).
     """
     steps = [_checked_step(number, span, num_frames) for number, span in enumerate(spans)]
     # Spans may come in any order, and may leave gaps, but no frame is in two of them
@@ -126,8 +126,9 @@ def episodes_of(
 ) -> Iterator[tuple[Key, str, EpisodeFiles, tuple[CameraVideo, ...]]]:
     """Each episode's key, source id, files and videos, in order of ids, with findings about cameras that it lacks.
 
-    Every camera that any episode of a task has is expected in all of them, as an MP4 file in `video_folder`, such as
-    "{task}/{episode}/videos". `first` and `last` are cameras as `in_order` takes them.
+    Every camera that any episode of a task has is expected in all of them, as an MP4 file in
+    `video_folder`, such as "{task}/{episode}/videos". `first` and `last` are cameras as `in_order`
+    takes them.
     """
     cameras: dict[str, set[str]] = defaultdict(set)  # robots differ between tasks
     for (task, _), episode_files in files.items():

@@ -1,9 +1,9 @@
 """Adapter for HDF5 files: episodes in groups of a file (LIBERO, robomimic, Isaac Lab, ManiSkill), one per file (ALOHA,
 RoboMIND), or the rows of all one after the other.
 
-What is a camera is found by looking: datasets of pictures, raw or encoded. State, action, time, texts and success are
-looked for where the file's writer keeps them (`hdf5_writers`), by their names (`array_roles`), or where the registry's
-`keys` say, as paths below the episode.
+What is a camera is found by looking: datasets of pictures, raw or encoded. State, action, time,
+texts and success are looked for where the file's writer keeps them (`hdf5_writers`), by their names
+(`array_roles`), or where the registry's `keys` say, as paths below the episode.
 """
 
 import posixpath

@@ -1,7 +1,8 @@
 """Where the episodes of an HDF5 file are: groups of one kind side by side, parts of flat arrays, or the whole file.
 
-Groups are told by what they hold, not by what they are called: several siblings with the same arrays, each with rows of
-its own. Groups of one episode's parts (cameras, arms, observations) are alike, too; their names tell them.
+Groups are told by what they hold, not by what they are called: several siblings with the same
+arrays, each with rows of its own. Groups of one episode's parts (cameras, arms, observations) are
+alike, too; their names tell them.
 """
 
 import re

@@ -1,7 +1,8 @@
 """HDF5 files that are not trusted: no other file is opened through them, and sizes are known before anything is read.
 
-Links and external storage are the ways in which an HDF5 file names other files: `find` and `walk` follow hard links,
-and soft links link by link; `checked` refuses data that is stored elsewhere, or not at all.
+Links and external storage are the ways in which an HDF5 file names other files: `find` and `walk`
+follow hard links, and soft links link by link; `checked` refuses data that is stored elsewhere, or
+not at all.
 """
 
 import io
@@ -577,9 +578,11 @@ def evidence_in(
     rows: slice = ALL_ROWS,
 ) -> tuple[OutcomeEvidence, list[str]]:
     """What the coming episode's group says of its outcome, and the names of fields whose values can say it:
-    `registered` ones at their word, then the usual ones, then `further_names`. Of a flat file `rows` are the episode's.
+    `registered` ones at their word, then the usual ones, then `further_names`. Of a flat file
+    `rows` are the episode's.
 
-    A dataset has a value per row, of which the last counts; a single value or an attribute is stated once.
+    A dataset has a value per row, of which the last counts; a single value or an attribute is
+    stated once.
     """
 
     def fact(name: str) -> Any:
@@ -636,7 +639,8 @@ def frames_of(
 ) -> FrameReader:
     """Episode.frames of an episode at a group of a file, or at some rows of it.
 
-    `read_picture` reads one of a camera's pictures, by its row. `bottom_up`: a picture's lines are stored last first.
+    `read_picture` reads one of a camera's pictures, by its row. `bottom_up`: a picture's lines are
+    stored last first.
     """
 
     def frames(camera: str, options: DecodeOptions = DECODE_ALL) -> Iterator[TimedPicture]:

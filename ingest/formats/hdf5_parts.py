@@ -48,7 +48,8 @@ SHOWN_SPLITS = "robomimic's own splits: splits are drawn anew"
 class EpisodePlace:
     """Where an episode lies: the group `key` of a file that is open; `limits` are those of its dataset.
 
-    `container` has the group, and facts about all of the file's episodes, which `above` keeps once they were read.
+    `container` has the group, and facts about all of the file's episodes, which `above` keeps once
+    they were read.
     """
 
     uri: str
@@ -273,8 +274,9 @@ def account(
 ) -> None:
     """Record every dataset and attribute of an episode as used, known or unknown.
 
-    All by path or attribute. `uses`: what a part is used for, and what shows it. `unread`: why a part is not read; a
-    finding says it already, or the registry's choice leaves it out. `problems`: why a part is not used that could be.
+    All by path or attribute. `uses`: what a part is used for, and what shows it. `unread`: why a
+    part is not read; a finding says it already, or the registry's choice leaves it out. `problems`:
+    why a part is not used that could be.
     """
     parts = listing.parts
     numbered = Counter(

@@ -1,7 +1,8 @@
 """Who wrote an HDF5 file, by the marks that its writer leaves, and what that writer's conventions are.
 
-One key alone is no mark: `obs` is in the files of five writers, whose last action closes the gripper in some and opens
-it in others. What a convention says of a gripper is a prior, which the runs' own moves can outweigh.
+One key alone is no mark: `obs` is in the files of five writers, whose last action closes the
+gripper in some and opens it in others. What a convention says of a gripper is a prior, which the
+runs' own moves can outweigh.
 """
 
 import re
@@ -14,8 +15,9 @@ type Places = Mapping[tuple[str, int], Mapping[int, str]]
 
 class Writer(NamedTuple):
     """`source`: where its convention is written. All `paths` (below the episode), `attributes` (of the episode, or of
-    what has it) and `env` (paths in the JSON env_args) have to be there. `state` and `action`: the layouts that it
-    writes, of which the first that is whole counts. `known`: parts that are left out, by a pattern, and why.
+    what has it) and `env` (paths in the JSON env_args) have to be there. `state` and `action`: the
+    layouts that it writes, of which the first that is whole counts. `known`: parts that are left
+    out, by a pattern, and why.
     """
 
     name: str

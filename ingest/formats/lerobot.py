@@ -1,8 +1,9 @@
 """Adapter for LeRobot datasets v2.0, v2.1 and v3.0, told apart by what is on disk.
 
-All have meta/info.json and Parquet rows. v2 has one data file and one video per episode, and JSON-lines metadata; v3
-packs many episodes into one file and keeps its metadata in Parquet. Path templates come from info.json, then the
-standard ones; a file that neither names is searched for by its own name. Lengths come from rows.
+All have meta/info.json and Parquet rows. v2 has one data file and one video per episode, and
+JSON-lines metadata; v3 packs many episodes into one file and keeps its metadata in Parquet. Path
+templates come from info.json, then the standard ones; a file that neither names is searched for by
+its own name. Lengths come from rows.
 """
 
 import fnmatch

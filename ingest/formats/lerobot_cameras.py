@@ -1,7 +1,8 @@
 """The cameras of a LeRobot dataset by preference, and what of its pictures is no camera's.
 
-LeRobot 0.6 says of a video that it is depth. Earlier versions, and other recorders, store depth, masks and tactile
-pictures as colour videos. Those are told by their names and their pictures, and are left out beside a colour camera.
+LeRobot 0.6 says of a video that it is depth. Earlier versions, and other recorders, store depth,
+masks and tactile pictures as colour videos. Those are told by their names and their pictures, and
+are left out beside a colour camera.
 """
 
 import re

@@ -1,10 +1,10 @@
 """Which picture of a video belongs to each row of a LeRobot episode.
 
-By time, as LeRobot's own reader takes it: the picture that is shown `from_timestamp + timestamp` into the file, which
-LeRobot allows to be a ten-thousandth of a second off. Where times do not meet pictures so well, the lengths of the
-episodes that share the file decide, then the number of pictures before the next episode begins, then the nearest
-picture. Rows and pictures at rates of their own, over the same time, are joined by time. What does not meet is said,
-with its size.
+By time, as LeRobot's own reader takes it: the picture that is shown `from_timestamp + timestamp`
+into the file, which LeRobot allows to be a ten-thousandth of a second off. Where times do not meet
+pictures so well, the lengths of the episodes that share the file decide, then the number of
+pictures before the next episode begins, then the nearest picture. Rows and pictures at rates of
+their own, over the same time, are joined by time. What does not meet is said, with its size.
 """
 
 from collections.abc import Mapping
@@ -27,9 +27,10 @@ CLAIMS = "lerobot_frames.claims"
 class VideoSpan(NamedTuple):
     """Where an episode is in a video, as the metadata says; `start_s` counts as the file's own times do.
 
-    `end_s`: where it ends, by itself; `next_s`: where the next episode of the file begins; infinite: not known, or the
-    file's end. `is_shared`: may the file hold other episodes? `rows_before`, `length` and `total`: rows of the episodes
-    before it in the file, its own, and of all; NaN where one is not known. `starts_s`: of all episodes of the file.
+    `end_s`: where it ends, by itself; `next_s`: where the next episode of the file begins;
+    infinite: not known, or the file's end. `is_shared`: may the file hold other episodes?
+    `rows_before`, `length` and `total`: rows of the episodes before it in the file, its own, and of
+    all; NaN where one is not known. `starts_s`: of all episodes of the file.
     """
 
     start_s: float = 0.0
@@ -45,8 +46,8 @@ class VideoSpan(NamedTuple):
 def match(video: FrameTimes, times_s: np.ndarray | None, num_rows: int, span: VideoSpan) -> Match:
     """The pictures of an episode's rows. `times_s`: those of the rows, float64 [num_rows], or None.
 
-    Of a file of its own that has too many or too few pictures, and other times than the rows: None, so that its
-    length is found when it is decoded.
+    Of a file of its own that has too many or too few pictures, and other times than the rows: None,
+    so that its length is found when it is decoded.
     """
     pair = _Pair(
         video,

@@ -1,6 +1,7 @@
 """What the metadata of a LeRobot dataset says: info.json, cameras, episodes, task texts, and where files should be.
 
-Nothing in it is trusted to be there or to be of the right type: what cannot be used is left out, with a finding.
+Nothing in it is trusted to be there or to be of the right type: what cannot be used is left out,
+with a finding.
 """
 
 import re

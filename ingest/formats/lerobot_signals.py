@@ -1,8 +1,9 @@
 """State and action of LeRobot episodes: which columns they are read from, and a name for each of their dimensions.
 
-Most datasets have one column of each. Some have a column for each part (`observation.state.gripper_position`), or keep
-a gripper in a column beside the state. The registry's `keys` name the columns where nothing else does. Names of
-dimensions are in info.json; GR00T and StarVLA have them in meta/modality.json, as slices of columns.
+Most datasets have one column of each. Some have a column for each part
+(`observation.state.gripper_position`), or keep a gripper in a column beside the state. The
+registry's `keys` name the columns where nothing else does. Names of dimensions are in info.json;
+GR00T and StarVLA have them in meta/modality.json, as slices of columns.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -46,7 +47,8 @@ Columns = Mapping[str, pa.Table]  # by name; each has a column for each of its d
 class Vectors(NamedTuple):
     """State and action of an episode, and where the names of their dimensions are from.
 
-    `state_columns` and `action_columns`: the columns of the rows that they consist of, in order, and why each does.
+    `state_columns` and `action_columns`: the columns of the rows that they consist of, in order,
+    and why each does.
     """
 
     state: pa.Table | None

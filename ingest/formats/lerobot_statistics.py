@@ -1,7 +1,8 @@
 """The statistics that a LeRobot dataset stores of its state and action, by which policies normalise them.
 
-`meta/stats.json` has them of all rows, `meta/episodes_stats.jsonl` (v2.1) of each episode. The checkup holds them
-against the rows. Those of v3.0's `meta/episodes` are not read: LeRobot itself uses only meta/stats.json there.
+`meta/stats.json` has them of all rows, `meta/episodes_stats.jsonl` (v2.1) of each episode. The
+checkup holds them against the rows. Those of v3.0's `meta/episodes` are not read: LeRobot itself
+uses only meta/stats.json there.
 """
 
 from collections.abc import Mapping

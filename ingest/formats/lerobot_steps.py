@@ -1,7 +1,8 @@
 """Steps that people or models have put into LeRobot datasets, in the forms that tools write.
 
-Every form is read into spans of frames, and the first one in `FORMS` that has any of an episode counts: people's before
-models', whole labels before bare spans. The build and `proccorpus import` both read by this module.
+Every form is read into spans of frames, and the first one in `FORMS` that has any of an episode
+counts: people's before models', whole labels before bare spans. The build and `proccorpus import`
+both read by this module.
 """
 
 import re

@@ -174,7 +174,8 @@ class ListingBuilder:
     def group(self, facts: Mapping[str, Any], default: str = "", field: str = "") -> str:
         """The group that an episode's split is decided by: the field that the registry names, else a group of its own.
 
-        `default` must not be the index of an episode that is counted: it moves when a file is added before it.
+        `default` must not be the index of an episode that is counted: it moves when a file is added
+        before it.
         """
         stated_group = facts.get(self.source.config.group_field or field)
         if stated_group in (None, ""):
@@ -193,8 +194,8 @@ class ListingBuilder:
     ) -> Listing:
         """All of it, with the outcomes of all episodes; of each episode once, before its index changes.
 
-        `fps`: by default the first episode's. `robot`: as the source says; the registry's counts before it. `nothing`:
-        why there may be no episode.
+        `fps`: by default the first episode's. `robot`: as the source says; the registry's counts
+        before it. `nothing`: why there may be no episode.
         """
         if not self.records and nothing:
             self.lists_nothing(nothing)

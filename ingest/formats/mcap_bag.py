@@ -1,11 +1,12 @@
 """Adapter for MCAP recordings of ROS 2: each file is an episode, its picture topics are cameras.
 
-Topics come at times and rates of their own; frames are made of them on one clock. It ticks at the rate of the first
-camera (or the registry's `fps`), from the first moment at which every topic has spoken to the last at which none has
-ended, give or take half a tick. At each tick every topic gives the message that is nearest in time, of two that are
-equally near the earlier one. Messages are taken in the order of the recorder's times, whatever the file's order. A
-message's time is that of its header; where headers of a topic are missing, all zero, out of order or shared by many, it
-is the time at which the recorder wrote it down, else that at which it was published.
+Topics come at times and rates of their own; frames are made of them on one clock. It ticks at the
+rate of the first camera (or the registry's `fps`), from the first moment at which every topic has
+spoken to the last at which none has ended, give or take half a tick. At each tick every topic gives
+the message that is nearest in time, of two that are equally near the earlier one. Messages are
+taken in the order of the recorder's times, whatever the file's order. A message's time is that of
+its header; where headers of a topic are missing, all zero, out of order or shared by many, it is
+the time at which the recorder wrote it down, else that at which it was published.
 """
 
 import re

@@ -13,9 +13,10 @@ MAX_LATE = 0.1  # share of a topic's messages that may be out of order
 class Stamps(NamedTuple):
     """Times of a topic's messages in order, without messages that are older than one that was recorded before them.
 
-    `clock`: what tells the times (header, recorder or publisher). `times_ns`: int64 [n]. `numbers`: int64 [n], those of
-    the messages in the file, whose order may be another. `num_late`: how many are left out. `num_shared`: how many had
-    the time of the one before, and were spread from the time before theirs up to it.
+    `clock`: what tells the times (header, recorder or publisher). `times_ns`: int64 [n]. `numbers`:
+    int64 [n], those of the messages in the file, whose order may be another. `num_late`: how many
+    are left out. `num_shared`: how many had the time of the one before, and were spread from the
+    time before theirs up to it.
     """
 
     clock: str
@@ -87,8 +88,8 @@ def _spread(ordered: np.ndarray) -> np.ndarray:
 def rate_of(ordered: np.ndarray) -> float | None:
     """Messages a second, of times [n] in nanoseconds; None where all are of one moment.
 
-    Each step counts for the whole number of median steps that it is nearest to, so that neither jitter nor a gap moves
-    the rate.
+    Each step counts for the whole number of median steps that it is nearest to, so that neither
+    jitter nor a gap moves the rate.
     """
     steps = np.diff(ordered)
     if not steps.any():

@@ -1,16 +1,18 @@
 """Adapter for plain video files: one episode each, with an optional `<name>.json` beside it, and rows of numbers.
 
-Instead, or besides, a folder may have one side file, `metadata.json|jsonl|csv` or `episodes.csv`, with a row for each
-video: `file` (or `file_name`, `video`; below that folder), `task`, `tasks`, `success`, `fps`, `group`. Rows with the
-same `episode`, each with a `camera`, are one episode. JSON may give `steps`: a list of `name`, `start_s` or
-`start_frame`, and `end_s` or `end_frame` (half-open). What `<name>.json` says overrules the row.
+Instead, or besides, a folder may have one side file, `metadata.json|jsonl|csv` or `episodes.csv`,
+with a row for each video: `file` (or `file_name`, `video`; below that folder), `task`, `tasks`,
+`success`, `fps`, `group`. Rows with the same `episode`, each with a `camera`, are one episode. JSON
+may give `steps`: a list of `name`, `start_s` or `start_frame`, and `end_s` or `end_frame`
+(half-open). What `<name>.json` says overrules the row.
 
     <name>.npz, <name>.npy              beside <name>.mp4: arrays by name, or one array
     <name>_actions.npy, ...             a word behind the video's name says what they are
     actions.npy, states.npz, ...        in a folder that holds one episode
 
-The name of an array says whether it is of the state or of the action (the registry's `keys` overrule it). The only
-array of an episode, without a name that says so, is taken as the action: that says nothing wrong of where the arm was.
+The name of an array says whether it is of the state or of the action (the registry's `keys`
+overrule it). The only array of an episode, without a name that says so, is taken as the action:
+that says nothing wrong of where the arm was.
 """
 
 import json

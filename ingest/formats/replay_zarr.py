@@ -1,8 +1,9 @@
 """Adapter for Zarr replay buffers, as UMI and Diffusion Policy write them: all episodes' rows one after another.
 
-Arrays of `data` have a row per frame; `meta/episode_ends` says at which row each episode ends. Arrays of pictures are
-cameras. State and action are looked for by the names that UMI and Diffusion Policy give them, by others that say so, or
-where the registry's `keys` say. A dataset may hold several stores of Zarr 2, each a folder or a ZIP file.
+Arrays of `data` have a row per frame; `meta/episode_ends` says at which row each episode ends.
+Arrays of pictures are cameras. State and action are looked for by the names that UMI and Diffusion
+Policy give them, by others that say so, or where the registry's `keys` say. A dataset may hold
+several stores of Zarr 2, each a folder or a ZIP file.
 """
 
 import posixpath
@@ -93,8 +94,8 @@ class ArrayRoles(NamedTuple):
     """Which of the `arrays` that can be used are what: cameras by name, with how their pictures lie, the names of the
     state's and the action's in order, and that of the times of rows, "" for none.
 
-    `problems` (reason, what, array) of those that cannot be used; `why` one is used, or not; `left_out`: why others are
-    not, since the registry entry names another, or a problem says it.
+    `problems` (reason, what, array) of those that cannot be used; `why` one is used, or not;
+    `left_out`: why others are not, since the registry entry names another, or a problem says it.
     """
 
     arrays: Mapping[str, Any]

@@ -1,8 +1,8 @@
 """TFDS folders, their TFRecord files and the tf.train.Example messages in these, read in place without TensorFlow.
 
-A record is its length (8 bytes, little endian), a masked CRC32C of those 8 bytes, the message, and a masked CRC32C of
-the message. Messages are walked in protobuf's wire format: only what is asked for is read, the rest is skipped by
-length. Positions count bytes from the beginning of the file.
+A record is its length (8 bytes, little endian), a masked CRC32C of those 8 bytes, the message, and
+a masked CRC32C of the message. Messages are walked in protobuf's wire format: only what is asked
+for is read, the rest is skipped by length. Positions count bytes from the beginning of the file.
 """
 
 import mmap

@@ -1,7 +1,8 @@
 """What the features of an RLDS record are: state, action, cameras and texts; and what each other one is, or why not
 used.
 
-Open X-Embodiment's converters keep the state in places of their own, which are a table by dataset; else names tell.
+Open X-Embodiment's converters keep the state in places of their own, which are a table by dataset;
+else names tell.
 """
 
 import re

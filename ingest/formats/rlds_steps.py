@@ -1,6 +1,7 @@
 """What a record of an RLDS dataset holds: features by path, with the types of features.json where there is one.
 
-A record is one episode: `steps/...` features hold the values of all its steps one after the other, others one value.
+A record is one episode: `steps/...` features hold the values of all its steps one after the other,
+others one value.
 """
 
 import re
@@ -453,7 +454,8 @@ def _arrays_of_integers(steps: RldsRecord, key: str, spec: Spec) -> Iterator[np.
 def _picture_size(spec: Spec, key: str, limits: Limits) -> int:
     """The number of values of a raw picture.
 
-    Raises VideoError where nothing says it, and DataError for more than a picture of three colours may have.
+    Raises VideoError where nothing says it, and DataError for more than a picture of three colours
+    may have.
     """
     # Where the values of all steps stand in one list, only the shape says where a picture ends
     if not spec.size:

@@ -1,7 +1,7 @@
 """Adapter for raw episodes of Robo-Dopamine: a folder each, with a video per camera and the steps that people marked.
 
-`annotated_keyframes.json` in the folder has spans of frames, `task_instruction.json` beside the folders wordings of the
-one task. There are no states and no actions.
+`annotated_keyframes.json` in the folder has spans of frames, `task_instruction.json` beside the
+folders wordings of the one task. There are no states and no actions.
 """
 
 import posixpath

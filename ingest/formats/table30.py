@@ -1,8 +1,9 @@
 """Adapter for RoboChallenge Table30 as its makers publish it, unpacked; the second edition (Table30 v2) too.
 
-`<task>/meta/task_info.json` names robot, prompt and frame rate. `<task>/data/episode_<n>/` has `videos/<camera>.mp4`,
-`meta/episode_meta.json`, and a line of JSON for each frame in `states/states.jsonl`, or for two arms in
-`left_states.jsonl` and `right_states.jsonl`. A root that is itself one task's folder is read as well.
+`<task>/meta/task_info.json` names robot, prompt and frame rate. `<task>/data/episode_<n>/` has
+`videos/<camera>.mp4`, `meta/episode_meta.json`, and a line of JSON for each frame in
+`states/states.jsonl`, or for two arms in `left_states.jsonl` and `right_states.jsonl`. A root that
+is itself one task's folder is read as well.
 """
 
 import posixpath

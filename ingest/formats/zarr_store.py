@@ -36,7 +36,8 @@ CODECS = (
 class Store(NamedTuple):
     """An open store: its group, and the keys of all chunks; the folder that it is, where it is one.
 
-    zarr >= 3 stores no chunk that has but the fill value, so that such an array is only a folder with its description.
+    zarr >= 3 stores no chunk that has but the fill value, so that such an array is only a folder
+    with its description.
     """
 
     name: str

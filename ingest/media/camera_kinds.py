@@ -1,7 +1,7 @@
 """What a stream of pictures shows beside colours: depth, masks, touch. By its name, and by what its pictures look like.
 
-Recorders that know colour videos alone store all of these as such. A name is a prior: a camera is left out where its
-pictures say so, too.
+Recorders that know colour videos alone store all of these as such. A name is a prior: a camera is
+left out where its pictures say so, too.
 """
 
 import numpy as np
@@ -26,7 +26,8 @@ FLAT_SHARE = 0.8
 def kind_by_name(camera: str) -> str:
     """What a camera shows beside colours, by the last word of its name that says it; "" for colours.
 
-    Example: kind_by_name("observation.images.depth") == "depth", and kind_by_name("depth_camera_rgb") == "".
+    Example: kind_by_name("observation.images.depth") == "depth", and
+    kind_by_name("depth_camera_rgb") == "".
     """
     telling = [word for word in words(camera) if word in KIND_OF_WORD or word in COLOURS]
     if telling:

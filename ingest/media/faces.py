@@ -1,7 +1,7 @@
 """Faces in pictures, made unrecognisable: BlazeFace's weights from an installed package, run by OpenCV.
 
-A detector misses faces: from behind, turned away, behind a hand, or smaller than some 15 px. Nothing here is a promise
-that nobody can be recognised.
+A detector misses faces: from behind, turned away, behind a hand, or smaller than some 15 px.
+Nothing here is a promise that nobody can be recognised.
 """
 
 from collections import deque
@@ -165,8 +165,8 @@ def without_faces(
 ) -> Iterator[TimedPicture]:
     """The same pictures without faces; `hidden` is added to.
 
-    Ten pictures a second are looked at. A face is hidden in those before and after it, too: where it turns away for a
-    moment the detector misses it. Raises FailedError.
+    Ten pictures a second are looked at. A face is hidden in those before and after it, too: where
+    it turns away for a moment the detector misses it. Raises FailedError.
     """
     every_nth = max(1, round(fps / LOOKS_PER_S))
     reach = max(1, round(fps * HOLD_S))

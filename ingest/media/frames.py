@@ -1,6 +1,7 @@
 """Pictures of a video, as their readers know them: how they are asked for, and what may be wrong with them.
 
-A frame index counts decoded frames of one episode from 0. Pictures are uint8: luma [h, w], RGB [h, w, 3].
+A frame index counts decoded frames of one episode from 0. Pictures are uint8: luma [h, w], RGB [h,
+w, 3].
 """
 
 from dataclasses import dataclass
@@ -25,7 +26,8 @@ class VideoError(DataError):
 class Planes:
     """A picture as videos hold it: luma [h, w], and two colour differences of half its width and height, rounded up.
 
-    uint8, and views of the decoder's buffers: do not keep them. is_full_range: 0..255 is used, not 16..235 and 16..240.
+    uint8, and views of the decoder's buffers: do not keep them. is_full_range: 0..255 is used, not
+    16..235 and 16..240.
     """
 
     y: np.ndarray
@@ -69,10 +71,10 @@ SKIPPED = SkippedFrame()
 class DecodeOptions:
     """How a video is decoded.
 
-    `threads`: of the decoder; the frames are the same with any number. `limits`: those of the video's dataset.
-    `wanted`: the frames that are needed; None: all. Groups of pictures that hold none of them are not decoded, and
-    SkippedFrame stands for each of their frames. Decoding then raises VideoError where groups cannot be told apart, or
-    do not decode by themselves.
+    `threads`: of the decoder; the frames are the same with any number. `limits`: those of the
+    video's dataset. `wanted`: the frames that are needed; None: all. Groups of pictures that hold
+    none of them are not decoded, and SkippedFrame stands for each of their frames. Decoding then
+    raises VideoError where groups cannot be told apart, or do not decode by themselves.
     """
 
     threads: int = 1

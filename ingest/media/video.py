@@ -1,7 +1,7 @@
 """Streaming video decoding with PyAV: h264, AV1, MPEG-4 and whatever else FFmpeg reads.
 
-Every video is opened here, whoever asks: only containers that hold their pictures themselves, only plain files, and
-only within `ingest.reasons`.
+Every video is opened here, whoever asks: only containers that hold their pictures themselves, only
+plain files, and only within `ingest.reasons`.
 """
 
 import os

@@ -66,8 +66,9 @@ class SignalValues:
 class GripperSignal(SignalValues):
     """One row of the table `signals`: a gripper, or a hand whose joints are joined to one closing signal.
 
-    The value is in the source's unit. `closed` and `open` are its values at the ends of its range over the dataset.
-    Where the polarity is unknown, `closed` is the low end: an opening then says when the gripper moves, not which way.
+    The value is in the source's unit. `closed` and `open` are its values at the ends of its range
+    over the dataset. Where the polarity is unknown, `closed` is the low end: an opening then says
+    when the gripper moves, not which way.
     """
 
     unit: str  # "m", "rad", "0..1", ...; a guess by names and sizes
@@ -220,7 +221,8 @@ class Verdict:
 def polarity_of(evidence: Sequence[PolarityEvidence]) -> Verdict:
     """The polarity that all evidence together shows; unknown below SURE.
 
-    So it is where the runs would be sure by themselves of the other end than a name says: one of both is wrong.
+    So it is where the runs would be sure by themselves of the other end than a name says: one of
+    both is wrong.
 
     Example: evidence of +3.0 and of -2.5 sums up to 0.5, which is 62 %: unknown.
     """

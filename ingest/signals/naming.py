@@ -1,5 +1,6 @@
 """Which dimensions of a state or an action are grippers or hands: by their names, and what these say of them; else
-by their values, which go from one end of their range to the other. A gripper is nearly always its arm's last dimension.
+by their values, which go from one end of their range to the other. A gripper is nearly always its
+arm's last dimension.
 """
 
 import re
@@ -87,7 +88,8 @@ def words(name: str) -> list[str]:
 def named_grippers(names: Sequence[str]) -> list[NamedGripper]:
     """The grippers and hands among dimensions with these names, an arm's gripper before its hand.
 
-    Example: named_grippers(["x", "left_gripper", "right_gripper"]) gives dimension 1 of "left" and 2 of "right".
+    Example: named_grippers(["x", "left_gripper", "right_gripper"]) gives dimension 1 of "left" and
+    2 of "right".
     """
     return list(_named_grippers(tuple(names)))
 
@@ -303,9 +305,11 @@ class Transition:
 def transitions(relative: np.ndarray, fps: float) -> list[Transition]:
     """Where a signal [n], 0..1 of its range over the dataset, changes its end, in time; without twitches.
 
-    A person opens a gripper now more, now less: the ends are those of the run, where it uses enough of the range.
+    A person opens a gripper now more, now less: the ends are those of the run, where it uses enough
+    of the range.
 
-    Example: at 10 fps, five frames at 0, one at 0.5 and five at 1 give one transition from frame 4 to frame 6.
+    Example: at 10 fps, five frames at 0, one at 0.5 and five at 1 give one transition from frame 4
+    to frame 6.
     """
     low = float(relative.min())
     high = float(relative.max())

@@ -318,8 +318,8 @@ def _name(names: Sequence[str], column: Column, dimension: int) -> str:
 def _weights(values: np.ndarray) -> tuple[float, ...]:
     """The weight of each finger or joint [n, k] in the sum that shows how far all are closed.
 
-    They keep their unit: of m that go together each weighs 1 / m, with a sign. One that hardly moves, or moves by
-    itself, weighs nothing.
+    They keep their unit: of m that go together each weighs 1 / m, with a sign. One that hardly
+    moves, or moves by itself, weighs nothing.
     """
     width = values.shape[1]
     spans = [range_of(values[:, k]).span for k in range(width)]

@@ -195,13 +195,14 @@ class FolderContents:
 class Source:
     """A dataset's root folder (or its single file) with its registry entry.
 
-    `selected`: the only episodes asked for, so that no more than their files need be there. `cache`: where the files of
-    a remote source are kept once fetched. `listed`: the fingerprint of a remote source as this cache knows it, so that
-    the network is not asked what is there now. `decoding_threads`: for each of its videos, of those readers that use
-    several.
+    `selected`: the only episodes asked for, so that no more than their files need be there.
+    `cache`: where the files of a remote source are kept once fetched. `listed`: the fingerprint of
+    a remote source as this cache knows it, so that the network is not asked what is there now.
+    `decoding_threads`: for each of its videos, of those readers that use several.
 
-    `noted`: what readers keep of what the files show, each by a name of its own. `read_files`: files, and members of
-    tars, that were opened, or that an episode's stamp rests on. `indexed_tars`: those whose members were looked at.
+    `noted`: what readers keep of what the files show, each by a name of its own. `read_files`:
+    files, and members of tars, that were opened, or that an episode's stamp rests on.
+    `indexed_tars`: those whose members were looked at.
     """
 
     config: DatasetConfig

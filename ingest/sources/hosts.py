@@ -88,9 +88,9 @@ def hash_matches(path: Path, version: str) -> bool | None:
 def open_host(source: str, revision: str | None) -> "Bucket | Web":
     """The host of an address; nothing is asked of it yet. Raises SourceError for an address of another kind.
 
-    Of a host `credentials` says how to get in, `commit` what the revision means now (None where there are none),
-    `files` what lies below the address, `read` gives a file from a byte on and may end early, and `matches` says
-    whether a complete download is what was listed.
+    Of a host `credentials` says how to get in, `commit` what the revision means now (None where
+    there are none), `files` what lies below the address, `read` gives a file from a byte on and may
+    end early, and `matches` says whether a complete download is what was listed.
     """
     scheme, _, address = source.partition("://")
     if scheme == "hf":

@@ -1,7 +1,8 @@
 """The files of a dataset that lies elsewhere: listed once per version, and each fetched when it is asked for.
 
-The cache folder holds `<uri>` of what was fetched, and what belongs to it in `.fetch/` (no uri begins with a dot). A
-file under its final name is whole and was checked; one of an earlier version is fetched again.
+The cache folder holds `<uri>` of what was fetched, and what belongs to it in `.fetch/` (no uri
+begins with a dot). A file under its final name is whole and was checked; one of an earlier version
+is fetched again.
 """
 
 import errno
