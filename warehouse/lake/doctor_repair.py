@@ -70,7 +70,7 @@ def recover(workspace: Workspace) -> list[str]:
 def _replace_catalog(workspace: Workspace) -> str:
     """Put the newest whole backup where the catalog was, or nothing."""
     damaged = list(filter(Path.is_file, workspace.root.glob(f"{workspace.catalog.name}*")))
-    set_aside(workspace, damaged)
+    set_aside(workspace, place(workspace), damaged)
     aside = f"; the damaged one is in {workspace.removed}" if damaged else ""
     for backup in backups(workspace):
         with backup.open("rb") as copied:
@@ -143,7 +143,7 @@ def _take_in(lake: Lake) -> int:
             lake.remove("what people took back, from its lines", condition, list(key), name)
     with lake.lock():
         if bad:
-            set_aside(lake.workspace, [lake.workspace.people])
+            set_aside(lake.workspace, lake.place, [lake.workspace.people])
         people.rewrite(lake.workspace, lake.arrow)
     return sum(map(len, rows.values())) + sum(map(len, removed_keys.values()))
 
@@ -161,7 +161,7 @@ def _move_damaged(workspace: Workspace, troubles: Sequence[Trouble]) -> tuple[in
         for path, built in is_built.items()
         if not built and path.stat().st_mtime >= latest_time
     }
-    set_aside(workspace, is_built.keys() - young)
+    set_aside(workspace, place(workspace), is_built.keys() - young)
     return len(is_built) - len(young), len(young)
 
 

@@ -24,7 +24,7 @@ from core.tables import SPLITS, TABLES
 from warehouse.lake.catalog import is_older
 from warehouse.lake.connection import CATALOG
 from warehouse.lake.lake import Lake
-from warehouse.lake.place import LakeError, place
+from warehouse.lake.place import LakeError, LakePlace
 from warehouse.lake.schema import index_statistics
 from warehouse.lake.statements import taken_down
 
@@ -68,14 +68,14 @@ def sweep(lake: Lake, grace_s: float = GRACE_S) -> int:
                 "CALL ducklake_delete_orphaned_files('lake', dry_run => true, cleanup_all => true)"
             )
             old += map(Path, lake.column(sql))
-        set_aside(lake.workspace, old)
+        set_aside(lake.workspace, lake.place, old)
         merged = [] if _scheduled(lake, grace_s) else lake.rows(CLEAN_UP)
     return len(old) + len(merged)
 
 
-def set_aside(workspace: Workspace, paths: Iterable[Path]) -> None:
+def set_aside(workspace: Workspace, lake_place: LakePlace, paths: Iterable[Path]) -> None:
     """Move files of a workspace to the same place below .removed/, for gc to delete; half-written ones go at once."""
-    roots = (workspace.root, Path(place(workspace).data))
+    roots = (workspace.root, Path(lake_place.data))
     for path in paths:
         if path.name.startswith(HALF_FILE):
             path.unlink()
