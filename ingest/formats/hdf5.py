@@ -179,18 +179,20 @@ def _add_place(listing: Hdf5Listing, place: EpisodePlace, source_id: str, *, is_
     is_flat = is_only and not NUMBERED.search(place.key.rpartition("/")[2])
     ends, marks = flat_ends(place.datasets, place.limits) if is_flat else ([], ())
     if not ends:
-        _add_episode(listing, place, source_id, slice(None), marks)
+        _add_episode(listing, place, source_id, h5.WHOLE_GROUP, marks)
         return
     config.limits.check("max_rows", len(ends), f"{place.uri}: episodes")
+    flat_place = replace(place, is_flat=True)
     for k, (start, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
-        _add_episode(listing, place, f"{source_id}#{h5.ROWS}{k}", slice(start, end), marks)
+        rows = h5.EpisodeSlice(slice(start, end), k, len(ends), ends[-1])
+        _add_episode(listing, flat_place, f"{source_id}#{h5.ROWS}{k}", rows, marks)
 
 
 def _add_episode(
     listing: Hdf5Listing,
     place: EpisodePlace,
     source_id: str,
-    rows: slice,
+    rows: h5.EpisodeSlice,
     marks: Sequence[str],
 ) -> None:
     """Add one episode, which is some rows of its group. Raises DataError."""
@@ -198,25 +200,26 @@ def _add_episode(
     uri = place.uri
     cameras, unreadable = h5.cameras_in(listing, uri, place.datasets, place.members.escapes)
     roles = roles_of(place, config)
-    num_rows = _num_rows(listing, place, roles, list(cameras.values()), rows)
-    texts = texts_of(place, set(cameras.values()))
-    text_from, tasks = _instruction(config, place, texts)
+    num_rows = _num_rows(listing, place, roles, list(cameras.values()), rows.rows)
+    texts = texts_of(place, set(cameras.values()), rows)
+    text_from, tasks = _instruction(config, place, texts, rows)
     name = LIBERO_FILE.fullmatch(uri.rpartition("/")[2].rpartition(".")[0])
     is_libero = "obs/agentview_rgb" in place.datasets
     if name and is_libero and not tasks and not config.keys.language:
         tasks = (name[1].replace("_", " "),)
         listing.named_by_file += 1
-    rate, rate_from = _rate(listing, place, roles, rows)
+    rate, rate_from = _rate(listing, place, roles, rows.rows)
     # The session is the group: episodes of one session never come into different splits
     session = None
     if config.group_field:
         if h5.lacks_value(place.group, config.group_field):
             raise DataError(f"group_field {config.group_field} holds no value")
-        session = h5.value(place.group, config.group_field, config.limits)
+        session = rows.share(h5.value(place.group, config.group_field, config.limits))
     registered = (*config.keys.success, config.success_field)
     deep = [] if config.keys.success else deep_outcomes(place)
     evidence, outcomes = h5.evidence_in(listing, uri, place.group, registered, deep, rows)
     evidence = replace(evidence, folder=folder_outcome(f"{place.key}/"))
+    row_start = rows.rows.start or 0
     listing.add(
         source_id,
         rate,
@@ -224,8 +227,8 @@ def _add_episode(
         num_rows=num_rows,
         data_uri=uri,
         data_key=place.key,
-        row_start=rows.start or 0,
-        videos=[CameraVideo(camera, uri, rows.start or 0) for camera in cameras],
+        row_start=row_start,
+        videos=[CameraVideo(camera, uri, row_start) for camera in cameras],
         evidence=evidence,
         group="" if session is None else "".join(h5.texts(str(session))),
         no_task=_no_task(place, texts),
@@ -278,13 +281,16 @@ def _num_rows(
 
 
 def _instruction(
-    config: DatasetConfig, place: EpisodePlace, texts: dict[str, tuple[str, ...]]
+    config: DatasetConfig,
+    place: EpisodePlace,
+    texts: dict[str, tuple[str, ...]],
+    rows: h5.EpisodeSlice,
 ) -> tuple[list[str], tuple[str, ...]]:
     """Where the instructions are, and what they say: all that the registry's paths lead to; else the first place of
     LIBERO, robocasa and others; else a text whose name says that it is one.
     """
     if paths := config.keys.language:
-        registered_texts = list(_texts_at(place, paths))
+        registered_texts = list(_texts_at(place, paths, rows))
         with_text = [path for path, path_texts in registered_texts if path_texts]
         return with_text, texts_among(path_texts for _, path_texts in registered_texts)
     instruction = place.json("problem_info").get("language_instruction")  # LIBERO
@@ -293,7 +299,7 @@ def _instruction(
     places = [
         ("problem_info", h5.texts(instruction)),
         ("ep_meta", h5.texts(place.json("ep_meta").get("lang"))),  # robocasa
-        *_texts_at(place, TEXT_KEYS),
+        *_texts_at(place, TEXT_KEYS, rows),
     ]
     name, instruction_texts = next(
         ((path, of_path) for path, of_path in places if of_path), ("", ())
@@ -304,10 +310,13 @@ def _instruction(
     return [name] if instruction_texts else [], instruction_texts
 
 
-def _texts_at(place: EpisodePlace, paths: Iterable[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """What is stored at some paths, as texts, each with its path."""
+def _texts_at(
+    place: EpisodePlace, paths: Iterable[str], rows: h5.EpisodeSlice
+) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """What is stored at some paths, as texts of the episode, each with its path."""
     for path in paths:
-        yield from ((path, h5.texts(stored)) for stored in place.values(path))
+        for stored in place.values(path):
+            yield path, h5.texts(rows.share(stored))
 
 
 def _no_task(place: EpisodePlace, texts: Mapping[str, object]) -> str:
@@ -414,9 +423,11 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     with h5.opened(source, uri) as file:
         group = h5.group_of(file, record)
         container = h5.find(file, record.data_key.rpartition("/")[0])
-        place = EpisodePlace(uri, record.data_key, group, container, limits)
-        roles = roles_of(place, source.config)
         rows = h5.rows_of(record)
+        place = EpisodePlace(
+            uri, record.data_key, group, container, limits, is_flat=rows != h5.ALL_ROWS
+        )
+        roles = roles_of(place, source.config)
         # LIBERO's pictures are as OpenGL renders them, last row first, and its files say so (create_dataset.py in
         # github.com/Lifelong-Robot-Learning/LIBERO, its issue 11). Turning them by 180 degrees, as often done,
         # mirrors the scene (github.com/openvla/openvla/issues/295)

@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from math import ceil, prod
 from typing import Any, NamedTuple
 
@@ -77,7 +78,50 @@ NO_CAMERA = re.compile(r"(^|/)next_obs/", re.I)  # robomimic: the same pictures 
 REWARD_KEYS = ("rewards", "reward")
 MAX_NAMED = 8  # datasets in a message
 ALL_ROWS = slice(None)
+NOT_OURS = "it holds {} values, neither one for each of {} episodes nor for each of {} rows"
 ROWS = "rows-"  # in the name of an episode that is some rows of a flat file
+
+
+@dataclass(frozen=True)
+class EpisodeSlice:
+    """Which rows of a group are an episode's. In a flat file it is episode `number` of `num_episodes`, which have
+    `num_rows` rows together.
+    """
+
+    rows: slice = ALL_ROWS
+    number: int = 0
+    num_episodes: int = 1
+    num_rows: int = 0
+
+    def share(self, stored: Any) -> Any:
+        """What a stored value says of the episode: one of an array with a value for each episode, the episode's rows of
+        an array with a value for each row. Anything else is said of all episodes.
+        """
+        if not self.is_array(stored):
+            return stored
+        if len(stored) == self.num_episodes:
+            return stored[self.number]
+        if len(stored) >= self.num_rows:
+            return stored[self.rows]
+        return stored
+
+    def problem(self, stored: Any) -> str:
+        """Why an array says nothing of the episode; "" for nothing amiss."""
+        if (
+            self.is_array(stored)
+            and len(stored) != self.num_episodes
+            and len(stored) < self.num_rows
+        ):
+            return NOT_OURS.format(len(stored), self.num_episodes, self.num_rows)
+        return ""
+
+    def is_array(self, stored: Any) -> bool:
+        """Is it an array of a flat file, with several values?"""
+        is_flat = self.num_episodes > 1
+        return is_flat and isinstance(stored, np.ndarray) and stored.size > 1
+
+
+WHOLE_GROUP = EpisodeSlice()
 
 
 def natural(text: str) -> list[str | int]:
@@ -383,8 +427,10 @@ def is_text(dataset: h5py.Dataset) -> bool:
     return dataset.dtype.kind in "SU" or bool(h5py.check_string_dtype(dataset.dtype))
 
 
-def texts_at(group: h5py.Group, path: str, limits: Limits) -> tuple[str, ...]:
-    """Texts of a small dataset; numbers from 0 to 255 are the bytes of one. () where it cannot be read."""
+def texts_at(
+    group: h5py.Group, path: str, limits: Limits, rows: EpisodeSlice = WHOLE_GROUP
+) -> tuple[str, ...]:
+    """An episode's texts in a small dataset; numbers from 0 to 255 are the bytes of one. () where it cannot be read."""
     try:
         stored = value(group, path, limits)
     except (DataError, *H5_ERRORS):
@@ -392,7 +438,7 @@ def texts_at(group: h5py.Group, path: str, limits: Limits) -> tuple[str, ...]:
     if isinstance(stored, np.ndarray) and stored.dtype == np.uint8:
         decoded = texts(stored.tobytes().rstrip(b"\0"))
         return tuple(text for text in decoded if text.isprintable() and "\ufffd" not in text)
-    return texts(stored)
+    return texts(rows.share(stored))
 
 
 def _is_small(shape: tuple[int, ...] | None, dtype: np.dtype) -> bool:
@@ -575,23 +621,25 @@ def evidence_in(
     group: h5py.Group,
     registered: Sequence[str],
     further_names: Sequence[str] = (),
-    rows: slice = ALL_ROWS,
+    rows: EpisodeSlice = WHOLE_GROUP,
 ) -> tuple[OutcomeEvidence, list[str]]:
     """What the coming episode's group says of its outcome, and the names of fields whose values can say it:
-    `registered` ones at their word, then the usual ones, then `further_names`. Of a flat file
-    `rows` are the episode's.
+    `registered` ones at their word, then the usual ones, then `further_names`.
 
     A dataset has a value per row, of which the last counts; a single value or an attribute is
     stated once.
     """
 
     def fact(name: str) -> Any:
-        """A small value; None, with a finding, where it cannot be read: the rest is used."""
+        """A small value of the episode; None, with a finding, where it cannot be read: the rest is used."""
         try:
             with guarded(f"{uri}, {name}"):
                 if lacks_value(group, name):
                     raise DataError(f"{uri}, {name}: it holds no value")
-                return value(group, name, listing.source.config.limits)
+                stored = value(group, name, listing.source.config.limits)
+            if problem := rows.problem(stored):
+                raise DataError(f"{uri}, {name}: {problem}")
+            return rows.share(stored)
         except DataError as e:
             listing.warn_next(e.reason, f"{e}; it says nothing of success", uri)
             return None
@@ -601,27 +649,19 @@ def evidence_in(
     fields = [*REWARD_KEYS]
     for name in dict.fromkeys((*registered, *SUCCESS_FIELDS, *further_names)):
         stored = fact(name)
-        if truth(stored) is not None or (isinstance(stored, np.ndarray) and stored.size > 1):
+        success = truth(stored)
+        if success is not None or (isinstance(stored, np.ndarray) and stored.size > 1):
             fields.append(name)
-        episode_value = _of_episode(stored, rows)
-        flag = flag_of(name, _of_rows(episode_value))
-        success = truth(episode_value)
+        flag = flag_of(name, _of_rows(stored))
         if flag and name not in registered:
             flags.append(flag)
         elif flag:
             stated_outcome = stated_outcome or Outcome(flag.at_end, f"column {name}")
         elif success is not None:
             stated_outcome = stated_outcome or Outcome(success, f"metadata {name}")
-    rewards = (reward_of(name, _of_rows(_of_episode(fact(name), rows))) for name in REWARD_KEYS)
+    rewards = (reward_of(name, _of_rows(fact(name))) for name in REWARD_KEYS)
     reward = next(filter(None, rewards), None)
     return OutcomeEvidence(stated_outcome, tuple(flags), reward=reward), fields
-
-
-def _of_episode(stored: Any, rows: slice) -> Any:
-    """Those values of an array that are of an episode's rows; a single value as it is."""
-    if isinstance(stored, np.ndarray) and stored.ndim:
-        return stored[rows]
-    return stored
 
 
 def _of_rows(stored: Any) -> np.ndarray:

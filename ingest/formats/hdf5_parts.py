@@ -49,7 +49,7 @@ class EpisodePlace:
     """Where an episode lies: the group `key` of a file that is open; `limits` are those of its dataset.
 
     `container` has the group, and facts about all of the file's episodes, which `above` keeps once
-    they were read.
+    they were read. `is_flat`: the rows of several episodes lie there one after the other.
     """
 
     uri: str
@@ -58,6 +58,7 @@ class EpisodePlace:
     container: h5py.Group
     limits: Limits
     above: dict[str, Any] = field(default_factory=dict)
+    is_flat: bool = False
 
     @cached_property
     def members(self) -> h5.Members:
@@ -89,10 +90,11 @@ class EpisodePlace:
         """Arrays of numbers with a row per frame, or one more or less: the number of rows that most arrays have; also
         those without any row, which show that something was not recorded.
         """
+        # Of a flat file a list may have one value for each episode
         lengths = Counter(
             d.shape[0]
             for d in self.datasets.values()
-            if d.shape and (len(d.shape) > 1 or d.shape[0] > 1)
+            if d.shape and (len(d.shape) > 1 or (d.shape[0] > 1 and not self.is_flat))
         )
         num_rows = max(lengths, key=lambda n: (lengths[n], n), default=0)
         return [
@@ -237,7 +239,9 @@ def stated_rates(place: EpisodePlace) -> dict[str, float]:
     return rates
 
 
-def texts_of(place: EpisodePlace, cameras: Collection[str]) -> dict[str, tuple[str, ...]]:
+def texts_of(
+    place: EpisodePlace, cameras: Collection[str], rows: h5.EpisodeSlice
+) -> dict[str, tuple[str, ...]]:
     """Texts of the episode, by path or name: those of its small datasets, then attributes, the nearest first.
 
     `cameras`: paths of datasets with pictures, whose bytes are no text.
@@ -248,7 +252,7 @@ def texts_of(place: EpisodePlace, cameras: Collection[str]) -> dict[str, tuple[s
             continue
         may_be_utf8 = dataset.dtype == np.uint8 and len(dataset.shape or ()) == 1
         may_be_text = h5.is_text(dataset) or (rank_of(path) is not None and may_be_utf8)
-        if may_be_text and (stored_texts := h5.texts_at(place.group, path, place.limits)):
+        if may_be_text and (stored_texts := h5.texts_at(place.group, path, place.limits, rows)):
             texts[path] = stored_texts
     attributes = {name: h5.texts(stored) for name, stored in place.attributes.items()}
     return texts | {

@@ -255,6 +255,42 @@ def test_pictures_that_are_fewer_than_rows(tmp_path: Path) -> None:
     assert [len(list(episode.frames("rgb"))) for episode in episodes] == [10, 5]
 
 
+def test_lists_of_a_flat_file_with_one_value_for_each_episode(tmp_path: Path) -> None:
+    """Success, instruction and session of an episode are its own; many such lists do not hide the rows."""
+    with h5py.File(tmp_path / "flat.hdf5", "w") as file:
+        file["joint_pos"] = file["actions"] = np.arange(60.0).reshape(20, 3)
+        file["rgb"] = np.zeros((20, 16, 16, 3), np.uint8)
+        file["episode_ends"] = [6, 13, 20]
+        file["success"] = [True, False, True]
+        file["task"] = ["open", "close", "turn"]
+        file["session"] = [7, 7, 8]
+        file["seed"] = file["scene"] = [0, 1, 2]
+    source = source_of(tmp_path, group_field="session")
+    listing = list_episodes(source)
+    outcomes = [record.success for record in listing.records]
+    assert outcomes == [True, False, True]
+    assert [record.tasks for record in listing.records] == [("open",), ("close",), ("turn",)]
+    assert [record.group for record in listing.records] == ["7", "7", "8"]
+    states = [read_episode(source, record).state for record in listing.records]
+    assert [len(state) for state in states if state is not None] == [6, 7, 7]
+
+
+def test_a_list_of_success_of_another_length_says_nothing(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "flat.hdf5", "w") as file:
+        file["joint_pos"] = file["actions"] = np.arange(60.0).reshape(20, 3)
+        file["rgb"] = np.zeros((20, 16, 16, 3), np.uint8)
+        file["episode_ends"] = [6, 13, 20]
+        file["success"] = [True, False]
+    listing = list_episodes(source_of(tmp_path))
+    assert [record.success for record in listing.records] == [None] * 3
+    details = {f.detail for f in listing.findings if f.reason == "unreadable_data"}
+    [detail] = details
+    assert detail == (
+        "flat.hdf5, success: it holds 2 values, neither one for each of 3 episodes nor for each of 20 rows; it says "
+        "nothing of success"
+    )
+
+
 def test_attributes_without_a_value_are_told_where_they_were_asked_for(tmp_path: Path) -> None:
     """One without a value says nothing of success; an episode whose group is not known may not be split from others."""
     with h5py.File(tmp_path / "run.hdf5", "w") as file:
