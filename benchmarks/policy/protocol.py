@@ -9,24 +9,24 @@ PICTURE_PX = 128
 REWARD_EVERY = 3  # frames between two live rewards
 QUALITIES = ("expert", "noisy", "stalled", "retried", "failed")
 ARMS = {
-    "experts": "only the expert's runs, as if somebody had sorted them (for comparison)",
+    "experts": "only the expert's runs (for comparison)",
     "nothing": "all frames alike",
-    "successes": "all frames of the runs that succeeded",
+    "successes": "all frames of runs that succeeded",
     "clock": "RA-BC on time gone by",
     "published": "RA-BC on ProcVLM's formula, on our segments",
     "labels": "RA-BC on our labels, as exported",
-    "labels_success": "the same, on the runs that succeeded alone",
+    "labels_success": "the same, on runs that succeeded",
     "labels_unfailed": "the same, segments that fail left out",
-    "labels_far": "RA-BC on our labels over two seconds instead of one",
+    "labels_far": "RA-BC on our labels over two seconds, not one",
     "segments": "all frames alike, segments that fail or stand still left out",
     "top": "the half of the frames that gains most by our labels",
-    "awr": "weights that grow exponentially with the gain by our labels (AWR)",
+    "awr": "AWR: exponential in the gain by our labels",
     "awr_segments": "AWR, such segments left out",
     "awr_outcomes": "AWR, failed runs left out",
     "weights": "AWR, both left out: `export weights`, as LeRobot reads it",
-    "laptop": "RA-BC on the rewards of a `laptop` trained on our labels of the same runs",
-    "laptop_unseen": "RA-BC on the rewards of a `laptop` trained on other runs than it scores",
-    "shown": "RA-BC on live rewards by three shown runs of the task",
+    "laptop": "RA-BC on rewards of a `laptop` trained on our labels of these runs",
+    "laptop_unseen": "RA-BC on rewards of a `laptop` trained on other runs",
+    "shown": "RA-BC on live rewards by three shown runs",
     "truth": "RA-BC on the simulator's progress",
 }
 BASELINE = "nothing"
