@@ -27,13 +27,8 @@ from unittest import mock
 
 import numpy as np
 
-import annotate.alignment.engine as carrying
 import annotate.alignment.engine as engine
-import annotate.alignment.engine as moments
 import annotate.motion.annotator as motion
-import annotate.motion.annotator as votes
-import annotate.motion.observe as gripper_events
-import annotate.motion.observe as idle
 import annotate.motion.observe as observe
 import annotate.motion.structure as structure
 import annotate.motion.way_home as way_home
@@ -69,6 +64,7 @@ BRINGS_STEPS = (
 )  # its own steps are its label; here it is labelled as if it had none
 BINS = (0.0, 0.2, 0.35, 0.5, 0.8, 1.01)
 GOOD = 0.1  # of progress: a label that is nearer to the truth on average is good
+SHOWN_FROM = 0.001  # change of the mean error: the page lists the choices of which another value makes as much
 
 # Every number that decides a label, and what else it could be
 CHOICES: Mapping[str, tuple[ModuleType | None, str, Sequence[Any]]] = {
@@ -81,25 +77,25 @@ CHOICES: Mapping[str, tuple[ModuleType | None, str, Sequence[Any]]] = {
     "smallest gripper event": (None, "gripper_swing", (0.15, 0.5)),
     "shortest grasp that is a step, s": (None, "step_min_s", (0.01, 1.6, 9.0)),
     "speed that is fast, percentile": (observe, "FAST_PERCENTILE", (75, 98)),
-    "stirring that is none, s": (idle, "LEAST_S", (0.15, 0.6)),
-    "an arm has set out after this share of its way": (gripper_events, "STARTED", (0.0, 0.1)),
-    "and after this time, s": (gripper_events, "STARTED_S", (0.0, 1.0)),
-    "a gripper moves above this share of its speed": (gripper_events, "MOVING_SHARE", (0.1, 0.5)),
-    "hands that close together, s": (gripper_events, "TOGETHER_S", (0.0, 1.5)),
+    "stirring that is none, s": (observe, "LEAST_S", (0.15, 0.6)),
+    "an arm has set out after this share of its way": (observe, "STARTED", (0.0, 0.1)),
+    "and after this time, s": (observe, "STARTED_S", (0.0, 1.0)),
+    "a gripper moves above this share of its speed": (observe, "MOVING_SHARE", (0.1, 0.5)),
+    "hands that close together, s": (observe, "TOGETHER_S", (0.0, 1.5)),
     "comes down from": (structure, "OVER_GOAL", (0.7, 1.0)),
     "episodes agree within": (structure, "AGREES", (0.1, 0.4)),
     "fewest episodes that show what is usual": (structure, "MIN_EPISODES", (2, 5, 99)),
     "an arm turns for its last way by this share": (way_home, "TURN", (0.05, 0.2)),
     "a way home leads back to this share": (way_home, "HOME", (0.0, 0.4, 0.9)),
-    "most episodes that vote": (votes, "MOST_VOTERS", (5,)),
+    "most episodes that vote": (motion, "MOST_VOTERS", (5,)),
     "complete from": (motion, "COMPLETE", (0.0, 0.8, 2.0)),
     "to stay, in units of passing over": (engine, "STAY", (0.1, 1.0)),
     "a usual distance, likewise": (engine, "DISTANCE", (0.8, 3.0)),
     "flatness of the references' weights": (engine, "FLATNESS", (0.1, 1.0, 9.0)),
-    "moments a second": (moments, "HZ", (2.5,)),
-    "openings that are the same": (moments, "OPENING", (0.1, 0.5)),
-    "references that show what is followed": (carrying, "FOLLOWS", (1, 4)),
-    "share of moments that is usual": (carrying, "USUAL_SHARE", (0.9, 0.97, 1.0)),
+    "moments a second": (engine, "HZ", (2.5,)),
+    "openings that are the same": (engine, "OPENING", (0.1, 0.5)),
+    "references that show what is followed": (engine, "FOLLOWS", (1, 4)),
+    "share of moments that is usual": (engine, "USUAL_SHARE", (0.9, 0.97, 1.0)),
 }
 Values = Mapping[str, Any]  # of CHOICES, by their names
 
@@ -433,6 +429,12 @@ def ablation_rows(errors: Mapping[tuple[str, Any], Mapping[str, float]]) -> list
 # The page
 
 
+def counts(choice: Mapping[str, Any]) -> bool:
+    """Is the row of a choice shown: does another value change the mean error, or do two sets prefer another?"""
+    largest = max(abs(round(difference, 4)) for difference in choice["others"].values())
+    return largest >= SHOWN_FROM or choice["sets_that_prefer_another"] > 1
+
+
 def tables_of(data: Mapping[str, Any]) -> dict[str, str]:
     def f(value: float | None) -> str:
         if value is None or np.isnan(value):
@@ -477,7 +479,7 @@ def tables_of(data: Mapping[str, Any]) -> dict[str, str]:
         "F1, one shown",
     ]
     ablation = []
-    for r in data["ablation"]:
+    for r in filter(counts, data["ablation"]):
         difference_text = ", ".join(
             f"{value}: {difference:+.4f}" for value, difference in r["others"].items()
         )

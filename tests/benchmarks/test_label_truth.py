@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from annotate.config import MotionConfig
-from benchmarks.label_truth import CHOICES, best_elsewhere
+from benchmarks.label_truth import CHOICES, FIGURES, PAGE, best_elsewhere, counts
 from benchmarks.real_truth.fetch import fetch
 
 
@@ -77,3 +77,15 @@ def test_few_numbers_decide_a_label():
         value = getattr(MotionConfig() if module is None else module, attribute)
         assert other_values, name
         assert value not in other_values, name
+
+
+def test_the_page_lists_choices_that_matter_and_no_others():
+    choice = {"others": {"1": 0.0012, "2": 0.0}, "sets_that_prefer_another": 0}
+    assert counts(choice)
+    assert counts(choice | {"others": {"1": -0.0012}})
+    assert not counts(choice | {"others": {"1": 0.0009, "2": -0.0009}})
+    assert counts(choice | {"others": {"1": 0.0}, "sets_that_prefer_another": 2})
+    shown = [choice for choice in json.loads(FIGURES.read_text())["ablation"] if counts(choice)]
+    page = PAGE.read_text()
+    assert all(f"| {choice['choice']} |" in page for choice in shown)
+    assert len(CHOICES) - len(shown) == 10  # as the page says

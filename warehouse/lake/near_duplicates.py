@@ -3,7 +3,7 @@
 `near_copies` finds them by hashes of frames, in any dataset: exact, encoded anew, cut or shifted copies. `look_alikes`
 finds them in other datasets, by what the same encoder saw: copies at another frame rate, with frames left out, cut,
 smaller or encoded anew. Of each cell of the pictures' grid it counts how far what was seen is apart: coding changes all
-cells a little, another run some cells much. docs/releases.md has the numbers behind the thresholds.
+cells a little, another run some cells much. docs/releases.md has what was found by these thresholds.
 """
 
 from collections import Counter
