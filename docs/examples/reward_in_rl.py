@@ -1,6 +1,6 @@
 """A reward server in the loop of reinforcement learning.
 
-    proccorpus serve --model laptop-demo-9f9b4249 &
+    proccorpus serve --model laptop-demo-5571386c &
     export PROCCORPUS_REWARD_TOKEN=$(cat workspace/.token-serve)
     .venv/bin/python docs/examples/reward_in_rl.py --url http://127.0.0.1:8700 --video run.mp4 --task "Open the drawer."
 
