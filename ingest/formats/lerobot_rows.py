@@ -175,7 +175,7 @@ def _stretches(file: pq.ParquetFile, limits: Limits) -> list[tuple[int, int]]:
     stretches = list[tuple[int, int]]()
     start_row = 0
     for batch in batches(file, ["episode_index"]):
-        episodes = _whole_numbers(batch[0])
+        episodes = batch[0].cast(pa.int64()).fill_null(-1).to_numpy()
         previous_episode = np.array([stretches[-1][0]]) if stretches else episodes[:1] - 1
         starts = np.flatnonzero(np.diff(episodes, prepend=previous_episode))
         stretches += zip(episodes[starts].tolist(), (starts + start_row).tolist(), strict=True)
@@ -230,15 +230,7 @@ def _single_numbers(column: pa.Array) -> np.ndarray:
         column = column.flatten()
     if pa.types.is_boolean(column.type):
         column = column.cast(pa.int8())
-    return column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
-
-
-def _whole_numbers(column: pa.Array) -> np.ndarray:
-    """int64 [n], -1 for null. A value that Arrow fills in would have it import pandas."""
-    numbers = np.full(len(column), -1)
-    is_there = column.is_valid().to_numpy(zero_copy_only=False)
-    numbers[is_there] = column.cast(pa.int64()).drop_null().to_numpy()
-    return numbers
+    return column.cast(pa.float64(), safe=False).fill_null(np.nan).to_numpy(zero_copy_only=False)
 
 
 # Pictures
