@@ -443,11 +443,7 @@ def main_of_process() -> None:
         begin_anew()
     signal.signal(signal.SIGTERM, _end)
     tell_libraries()
-    try:
-        main(_keep_imports)
-    finally:
-        # Python looks at its end through all that is left, several times, though the system takes all back: 0.05 s
-        gc.freeze()
+    main(_keep_imports)
 
 
 def _keep_imports() -> None:

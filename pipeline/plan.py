@@ -9,7 +9,7 @@ from core.tables import STAGE_TABLES
 from ingest.outcomes import BY_PERSON
 from pipeline.stage import StageSpec, Step
 from warehouse.lake import WHOLE_DATASET, Lake, content_key
-from warehouse.lake.connection import literal, literals, row_by_row
+from warehouse.lake.connection import literal, row_by_row
 from warehouse.lake.corrections import correction_stamps
 from warehouse.lake.outcomes import OUTCOMES_IN_FORCE
 from warehouse.lake.recordings import LISTING
@@ -49,8 +49,8 @@ class History:
     def read(cls, lake: Lake, datasets: Collection[str], chunk: int | None = None) -> "History":
         condition = "" if chunk is None else f" AND chunk IN ({WHOLE_DATASET}, {chunk})"
         rows = lake.dicts(
-            f"SELECT COLUMNS('{COLUMNS}') FROM stage_runs "
-            f"WHERE list_contains({literals(sorted(datasets))}, dataset){condition} ORDER BY snapshot"
+            f"SELECT COLUMNS('{COLUMNS}') FROM stage_runs WHERE list_contains("
+            f"[{', '.join(map(literal, sorted(datasets)))}]::VARCHAR[], dataset){condition} ORDER BY snapshot"
         )
         places = [(row["stage"], row["dataset"], row["chunk"], row["label_run"]) for row in rows]
         newest = {

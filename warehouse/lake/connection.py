@@ -74,16 +74,10 @@ def quoted(names: tuple[str, ...]) -> str:
     return ", ".join(f'"{n}"' for n in names)
 
 
+# DuckDB imports pandas, where it is installed, for the first value it is given as a parameter (0.2 s): queries of
+# commands that are given again and again have their texts written out
 def literal(text: str) -> str:
-    """A text as SQL. DuckDB imports pandas, where it is installed, for the first value it is given
-    as a parameter (0.2 s): queries of commands that are given again and again write theirs out.
-    """
     return "'" + text.replace("'", "''") + "'"
-
-
-def literals(texts: Iterable[str]) -> str:
-    """A list of texts as SQL."""
-    return f"[{', '.join(map(literal, texts))}]::VARCHAR[]"
 
 
 def row_by_row(column: str) -> str:
