@@ -9,7 +9,7 @@ from core.tables import STAGE_TABLES
 from ingest.outcomes import BY_PERSON
 from pipeline.stage import StageSpec, Step
 from warehouse.lake import WHOLE_DATASET, Lake, content_key
-from warehouse.lake.connection import row_by_row
+from warehouse.lake.connection import literal, row_by_row
 from warehouse.lake.corrections import correction_stamps
 from warehouse.lake.outcomes import OUTCOMES_IN_FORCE
 from warehouse.lake.recordings import LISTING
@@ -31,10 +31,6 @@ COLUMNS = (
 OUTCOMES = (
     f"SELECT episode_index, success, file FROM ({OUTCOMES_IN_FORCE}) WHERE {row_by_row('dataset')}"
 )
-CHANGES = (
-    "SELECT recording || ' ' || what || ' ' || created_at FROM recording_changes "
-    "WHERE dataset = ? AND found_by <> ? ORDER BY 1"
-)
 
 Specs = Sequence[StageSpec]
 
@@ -53,8 +49,8 @@ class History:
     def read(cls, lake: Lake, datasets: Collection[str], chunk: int | None = None) -> "History":
         condition = "" if chunk is None else f" AND chunk IN ({WHOLE_DATASET}, {chunk})"
         rows = lake.dicts(
-            f"SELECT COLUMNS('{COLUMNS}') FROM stage_runs WHERE list_contains(?, dataset){condition} ORDER BY snapshot",
-            [sorted(datasets)],
+            f"SELECT COLUMNS('{COLUMNS}') FROM stage_runs WHERE list_contains("
+            f"[{', '.join(map(literal, sorted(datasets)))}]::VARCHAR[], dataset){condition} ORDER BY snapshot"
         )
         places = [(row["stage"], row["dataset"], row["chunk"], row["label_run"]) for row in rows]
         newest = {
@@ -141,7 +137,8 @@ def listing_stamps(lake: Lake, dataset: str) -> list[str]:
     By the numbers that the episodes had when it was said: those do not change when recordings move.
     """
     stamps = []
-    taken_down = lake.column("SELECT episode_index FROM takedowns WHERE dataset = ?", [dataset])
+    condition = f"dataset = {literal(dataset)}"
+    taken_down = lake.column(f"SELECT episode_index FROM takedowns WHERE {condition}")
     if taken_down:
         episodes = "all" if None in taken_down else str(sorted(taken_down))
         stamps.append(content_key("taken down", episodes))
@@ -153,7 +150,10 @@ def listing_stamps(lake: Lake, dataset: str) -> list[str]:
         if outcomes:
             stamps.append(content_key("outcomes", *outcomes))
     # What later passes and people found of its recordings
-    changes = lake.column(CHANGES, [dataset, LISTING])
+    changes = lake.column(
+        "SELECT recording || ' ' || what || ' ' || created_at FROM recording_changes "
+        f"WHERE {condition} AND found_by <> {literal(LISTING)} ORDER BY 1"
+    )
     if changes:
         stamps.append(content_key("recordings", *changes))
     return stamps

@@ -174,7 +174,10 @@ def ranges(
     start_row = int(ends[first_group - 1]) if first_group else 0
     parts = []
     waiting = list(places)[::-1]
-    for batch in batches(file, columns, size, first_group):
+    # What comes after the last range is not decoded
+    for batch in batches(
+        file, columns, min(size or BATCH, max(sum(places[-1]) - start_row, 1)), first_group
+    ):
         end = start_row + batch.num_rows
         # The ranges that end in this batch, and what it has of one that goes on
         while waiting and waiting[-1][0] < end:

@@ -2,13 +2,14 @@
 
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
-from core.paths import Workspace
+from core.paths import ROOT, Workspace
 from tests.kits.cli_kit import (
     PROGRAM,
     Built,
@@ -215,3 +216,26 @@ def test_likeness_for_people_and_scripts(built: Built, away: Path, tmp_path: Pat
     assert (row["dataset"], row["episode_index"], row["frame_index"]) == ("b", 1, 0)
     assert row["likeness"] == pytest.approx(0.99985, abs=1e-4)
     assert [r["episode_index"] for r in ask("--format", "json").json["similar"]] == [1]
+
+
+@pytest.mark.parametrize("command", ["status", "build"])
+def test_what_is_asked_often_does_without_pandas(command: str, own: Built, away: Path):
+    """DuckDB imports it for the first value that it is given as a parameter."""
+    words = {"status": ["status"], "build": ["build", "--config", str(own.config)]}[command]
+    # A source that stands elsewhere than it was built from: after this there is nothing to do
+    ok(proccorpus(*words, cwd=away, workspace=own.workspace))
+    code = (
+        "import sys, atexit, proccorpus\n"
+        "atexit.register(lambda: print('pandas' in sys.modules, file=sys.stderr))\n"
+        "proccorpus.main()"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", code, *words, "--workspace", str(own.workspace)],
+        cwd=away,
+        env=environment(PYTHONPATH=str(ROOT)),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+    )
+    assert process.returncode == 0, process.stderr
+    assert process.stderr.splitlines()[-1] == "False"

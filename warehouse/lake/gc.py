@@ -22,7 +22,7 @@ from core.files import HALF_FILE
 from core.paths import Workspace
 from core.tables import SPLITS, TABLES
 from warehouse.lake.catalog import is_older
-from warehouse.lake.connection import CATALOG
+from warehouse.lake.connection import CATALOG, literal
 from warehouse.lake.lake import Lake
 from warehouse.lake.place import LakeError, LakePlace
 from warehouse.lake.schema import index_statistics
@@ -249,14 +249,13 @@ def unlisted_keyframes(lake: Lake, grace_s: float) -> Iterator[Path]:
     releases = lake.rows("SELECT snapshot, name, created_at, created_at FROM releases")
     listed += [(_keyframes_of_release(lake, snapshot), [*values]) for snapshot, *values in releases]
     # As one text, with a sign that no file's name has: a list is slower, and Arrow takes 0.05 s to import
-    hash_query = "SELECT unnest(string_split(?, '/')) AS sha256"
     for sql, values in listed:
         # Each list takes its pictures out of what is left, until nothing is left to ask about
         if unlisted:
-            unlisted = lake.column(
-                f"FROM ({hash_query}) ANTI JOIN ({sql}) USING (sha256)",
-                ["/".join(unlisted), *values],
+            hash_query = (
+                f"SELECT unnest(string_split({literal('/'.join(unlisted))}, '/')) AS sha256"
             )
+            unlisted = lake.column(f"FROM ({hash_query}) ANTI JOIN ({sql}) USING (sha256)", values)
     return (files[name] for name in unlisted)
 
 

@@ -15,7 +15,7 @@ from core.domain.label import Label
 from core.domain.label_run import human_run
 from core.values import grouped
 from warehouse.lake import corrections
-from warehouse.lake.connection import LakeConnection
+from warehouse.lake.connection import LakeConnection, literal
 from warehouse.lake.corrections import segments_of
 from warehouse.lake.lake import Lake
 from warehouse.lake.publication import content_key
@@ -151,9 +151,9 @@ def may_have_references(lake: LakeConnection, dataset: str | None = None) -> boo
 
 def brings_steps(lake: LakeConnection, dataset: str | None = None) -> bool:
     """Does the source bring timed steps of any episode of a dataset, or of any dataset?"""
-    condition, values = ("dataset = ? AND ", [dataset]) if dataset else ("", [])
+    condition = f"dataset = {literal(dataset)} AND " if dataset else ""
     sql = f"SELECT 1 FROM episode_facts WHERE {condition}len(steps) > 0 LIMIT 1"
-    return lake.once(("brings steps", dataset), lambda: bool(lake.rows(sql, values)))
+    return lake.once(("brings steps", dataset), lambda: bool(lake.rows(sql)))
 
 
 def pending(lake: Lake) -> dict[str, set[int]]:
@@ -189,9 +189,8 @@ def pending_chunks(lake: LakeConnection, dataset: str) -> set[int]:
     """The chunks of a dataset that the next build labels anew, where it labels runs like references."""
     built = dict(
         lake.rows(
-            "SELECT chunk, arg_max(references_hash, snapshot) FROM stage_runs WHERE stage = ? AND dataset = ? "
-            "GROUP BY 1",
-            [STAGE, dataset],
+            "SELECT chunk, arg_max(references_hash, snapshot) FROM stage_runs "
+            f"WHERE stage = {literal(STAGE)} AND dataset = {literal(dataset)} GROUP BY 1"
         )
     )
     present_stamps = reference_stamps(lake, dataset)
