@@ -10,7 +10,7 @@ import pytest
 from core.paths import Workspace
 from core.tables import TABLES
 from tests.kits.lake_kit import frames, segments, stage_run
-from warehouse.lake import Lake, digest
+from warehouse.lake import Lake, digest, gc
 from warehouse.lake.gc import collect, merge, sweep
 
 RUNS = ("run1", "run2", "run3")
@@ -81,6 +81,25 @@ def test_a_label_of_a_merged_file_can_be_made_again(labelled: tuple[Lake, dict])
     assert listed_files(lake) == (2, 0)
     assert digest(lake) == digest_now
     assert held_now(lake, digests) == digests
+
+
+@pytest.mark.parametrize("max_written_out", [0, 200_000])
+def test_pictures_that_nothing_lists_are_named(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, max_written_out: int
+):
+    """The same, whether the query has their names in its text or as a parameter."""
+    lake = Lake(workspace)
+    row = {"dataset": "a", "chunk": 0, "episode_index": 0, "camera": "front", "label_run": ""}
+    sizes = {"frame_index": 0, "width_px": 8, "height_px": 8, "purpose": "coarse"}
+    listed = TABLES["keyframes"].rows([row | sizes | {"sha256": "a" * 64}])
+    lake.publish(stage_run(stage="frames", chunk=0), {"keyframes": listed})
+    for sha256 in ("a" * 64, "b" * 64, "c" * 64):
+        path = workspace.keyframe(sha256)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    monkeypatch.setattr(gc, "MAX_WRITTEN_OUT", max_written_out)
+    unlisted = gc.unlisted_keyframes(lake, grace_s=-5.0)
+    assert sorted(path.stem[0] for path in unlisted) == ["b", "c"]
 
 
 MERGING = """
