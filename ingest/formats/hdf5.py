@@ -35,7 +35,13 @@ from ingest.formats.hdf5_parts import (
     texts_of,
     why_known,
 )
-from ingest.formats.listing import REGISTERED, ListingBuilder, named, texts_among
+from ingest.formats.listing import (
+    NEITHER_TRUE_NOR_FALSE,
+    REGISTERED,
+    ListingBuilder,
+    named,
+    texts_among,
+)
 from ingest.formats.row_times import rate_by_times, times_in_seconds
 from ingest.formats.text_fields import instructions
 from ingest.media.frames import VIDEO_SUFFIXES
@@ -217,7 +223,7 @@ def _add_episode(
         session = rows.share(h5.value(place.group, config.group_field, config.limits))
     registered = (*config.keys.success, config.success_field)
     deep = [] if config.keys.success else deep_outcomes(place)
-    evidence, outcomes = h5.evidence_in(listing, uri, place.group, registered, deep, rows)
+    evidence, outcomes = h5.evidence_in(listing, uri, place.group, registered, deep, rows, num_rows)
     evidence = replace(evidence, folder=folder_outcome(f"{place.key}/"))
     row_start = rows.rows.start or 0
     listing.add(
@@ -410,7 +416,7 @@ def _problems(place: EpisodePlace, outcomes: Collection[str]) -> dict[str, str]:
         if could_be_one and (problem := h5.scale_of(path, dataset, place.limits)[1]):
             problems[path] = problem
     untold = [name for name in SUCCESS_FIELDS if name not in outcomes]
-    return problems | dict.fromkeys(untold, "its value is neither true nor false")
+    return problems | dict.fromkeys(untold, NEITHER_TRUE_NOR_FALSE)
 
 
 # Reading

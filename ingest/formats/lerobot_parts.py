@@ -36,8 +36,9 @@ from ingest.formats.lerobot_steps import (
     TASK_COLUMN,
     annotated_columns,
 )
-from ingest.formats.listing import account_for_fields, usual_uses
+from ingest.formats.listing import NEITHER_TRUE_NOR_FALSE, account_for_fields, usual_uses
 from ingest.formats.tables import is_list, read_columns
+from ingest.outcomes import fields_of
 from ingest.reasons import DataError
 from ingest.signals.naming import Column, named_grippers
 
@@ -154,7 +155,16 @@ class _Rows:
         uses = {**by_registry, **usual_uses(config), **uses}
         if pa.types.is_integer(self._type(name)):
             uses[TASK_COLUMN] = ("instruction", "the number of each row's task")
+        if name in fields_of(config.success_field) and not self._tells_outcome(name):
+            return None
         return uses.get(name) or self._steps_of(name)
+
+    def _tells_outcome(self, name: str) -> bool:
+        """Is a column of success, in any episode, a flag of each row or a truth in the last one?"""
+        evidence = self.dataset.evidence.values()
+        flags = {flag.name for flag in chain.from_iterable(e.flags for e in evidence)}
+        stated = {e.stated.source for e in evidence if e.stated}
+        return name in flags or f"column {name}" in stated
 
     @cached_property
     def _vectors(self) -> dict[str, tuple[str, str]]:
@@ -195,6 +205,8 @@ class _Rows:
         return self._copied(name)
 
     def _why_unknown(self, name: str, kind: str) -> str:
+        if name in fields_of(self.dataset.source.config.success_field):
+            return NEITHER_TRUE_NOR_FALSE
         if kind == "text":
             return "a text of the rows that no key reads; keys.language of an entry reads it"
         if name == TASK_COLUMN:

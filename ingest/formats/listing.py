@@ -17,6 +17,7 @@ from ingest.outcomes import (
     decide,
     fields_of,
     folder_outcome,
+    is_untold,
     stated,
 )
 from ingest.reasons import DataError
@@ -28,6 +29,7 @@ from ingest.unread_files import add_unread_files
 MAX_NAMED = 5  # files or cameras, in one message
 TASK_KEYS = ("task", "instruction", "language_instruction", "prompt")  # of facts about a recording
 REGISTERED = "the registry entry names it"
+NEITHER_TRUE_NOR_FALSE = "its value is neither true nor false"
 DEFAULT_FPS = 10.0  # where nothing is known; each use is a finding
 
 Uses = Mapping[str, tuple[str, str]]  # what a field is read as, and what shows it
@@ -168,8 +170,14 @@ class ListingBuilder:
         ]
 
     def stated_outcome(self, facts: Mapping[str, Any]) -> Outcome | None:
-        """Whether a run succeeded, by the field that the registry names, else by the usual ones."""
-        return stated(facts, fields_of(self.source.config.success_field))
+        """Whether a run succeeded, by the field that the registry names, else by the usual ones; one with another value
+        than a truth is a part that is not used.
+        """
+        names = fields_of(self.source.config.success_field)
+        for name in names:
+            if is_untold(facts.get(name)):
+                self.parts.unknown("text", f"outcome: {name}", NEITHER_TRUE_NOR_FALSE)
+        return stated(facts, names)
 
     def group(self, facts: Mapping[str, Any], default: str = "", field: str = "") -> str:
         """The group that an episode's split is decided by: the field that the registry names, else a group of its own.
