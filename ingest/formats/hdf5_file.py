@@ -652,8 +652,8 @@ def evidence_in(
     for name in dict.fromkeys((*registered, *SUCCESS_FIELDS, *further_names)):
         stored = fact(name)
         success = truth(stored)
-        is_at_its_word = name in listing.source.config.keys.success
-        flag = flag_of(name, _of_rows(stored, None if is_at_its_word else num_rows))
+        count = None if name in listing.source.config.keys.success else num_rows
+        flag = flag_of(name, _of_rows(stored, count))
         if success is not None or flag:
             fields.append(name)
         if flag and name not in registered:

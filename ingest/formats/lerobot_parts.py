@@ -161,10 +161,11 @@ class _Rows:
 
     def _tells_outcome(self, name: str) -> bool:
         """Is a column of success, in any episode, a flag of each row or a truth in the last one?"""
-        evidence = self.dataset.evidence.values()
-        flags = {flag.name for flag in chain.from_iterable(e.flags for e in evidence)}
-        stated = {e.stated.source for e in evidence if e.stated}
-        return name in flags or f"column {name}" in stated
+        return any(
+            name in [flag.name for flag in evidence.flags]
+            or (evidence.stated is not None and evidence.stated.source == f"column {name}")
+            for evidence in self.dataset.evidence.values()
+        )
 
     @cached_property
     def _vectors(self) -> dict[str, tuple[str, str]]:
