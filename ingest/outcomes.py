@@ -101,11 +101,6 @@ def truth(value: Any) -> bool | None:
     return None
 
 
-def is_untold(value: Any) -> bool:
-    """Is a value there that is no truth, such as a score or the word "partial"? None, NaN and "" stand for nothing."""
-    return truth(value) is None and str(value).strip().lower() not in ("", "none", "nan")
-
-
 def stated(
     facts: Mapping[str, Any], fields: Iterable[str], kind: str = "metadata"
 ) -> Outcome | None:

@@ -38,6 +38,7 @@ from ingest.formats.hdf5_parts import (
 from ingest.formats.listing import (
     NEITHER_TRUE_NOR_FALSE,
     REGISTERED,
+    ROWS_BEYOND,
     ListingBuilder,
     named,
     texts_among,
@@ -95,9 +96,11 @@ def list_episodes(source: Source) -> Listing:
             with h5.opened(source, uri) as file:
                 keys = episode_keys(file, source.config.limits)
                 containers: defaultdict[str, dict[str, Any]] = defaultdict(dict)
-                for key in keys:
+                for k, key in enumerate(keys):
                     above = containers[key.rpartition("/")[0]]
-                    _add_readable(listing, uri, key, file, above, is_only=len(keys) == 1)
+                    _add_readable(
+                        listing, uri, key, file, above, h5.EpisodeSlice(h5.ALL_ROWS, k, len(keys))
+                    )
                 account_beside(listing, uri, file, keys, source.config.limits)
         except DataError as e:
             # A file counts as one lost episode only where none of its episodes was listed before the error
@@ -149,21 +152,22 @@ def _add_readable(
     key: str,
     file: h5py.File,
     above: dict[str, Any],
-    *,
-    is_only: bool,
+    among: h5.EpisodeSlice,
 ) -> None:
-    """Add one episode, or those of a flat file; as lost where it cannot be read."""
+    """Add one episode, or those of a flat file; as lost where it cannot be read. `among`: its place in the file."""
     num_findings = len(listing.findings)
     num_records = len(listing.records)
-    source_id = _source_id(uri, key, is_only=is_only)
+    source_id = _source_id(uri, key, is_only=among.num_episodes == 1)
     try:
         with h5.guarded(f"{uri}, {key or 'the file'}"):
             group = h5.find(file, key)
             if not isinstance(group, h5py.Group):
                 raise DataError(f"{key} is no group")
             container = h5.find(file, key.rpartition("/")[0])
-            place = EpisodePlace(uri, key, group, container, listing.source.config.limits, above)
-            _add_place(listing, place, source_id, is_only=is_only)
+            place = EpisodePlace(
+                uri, key, group, container, listing.source.config.limits, above, among
+            )
+            _add_place(listing, place, source_id)
     except DataError as e:
         # Of an episode that cannot be read this is all there is to say
         del listing.findings[num_findings:]
@@ -179,16 +183,19 @@ def _source_id(uri: str, key: str, *, is_only: bool) -> str:
     return f"{uri}#{last if key == f'data/{last}' else key}"
 
 
-def _add_place(listing: Hdf5Listing, place: EpisodePlace, source_id: str, *, is_only: bool) -> None:
+def _add_place(listing: Hdf5Listing, place: EpisodePlace, source_id: str) -> None:
     """Add the episode of a group; or each of those whose rows lie in it one after the other. Raises DataError."""
     config = listing.source.config
-    is_flat = is_only and not NUMBERED.search(place.key.rpartition("/")[2])
+    is_flat = place.among.num_episodes == 1 and not NUMBERED.search(place.key.rpartition("/")[2])
     ends, marks = flat_ends(place.datasets, place.limits) if is_flat else ([], ())
     if not ends:
         _add_episode(listing, place, source_id, h5.WHOLE_GROUP, marks)
         return
     config.limits.check("max_rows", len(ends), f"{place.uri}: episodes")
     flat_place = replace(place, is_flat=True)
+    lengths = (array.shape[0] for array in flat_place.arrays if array.shape[0])
+    if (num_beyond := min(lengths, default=0) - ends[-1]) > 0:
+        listing.warn("bad_episode_ends", ROWS_BEYOND.format(num_beyond, ends[-1]), file=place.uri)
     for k, (start, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
         rows = h5.EpisodeSlice(slice(start, end), k, len(ends), ends[-1])
         _add_episode(listing, flat_place, f"{source_id}#{h5.ROWS}{k}", rows, marks)

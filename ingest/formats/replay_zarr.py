@@ -30,6 +30,7 @@ from ingest.formats.array_roles import (
 )
 from ingest.formats.listing import (
     REGISTERED,
+    ROWS_BEYOND,
     TASK_KEYS,
     ListingBuilder,
     account_for,
@@ -264,6 +265,9 @@ def _add_store(listing: ListingBuilder, uri: str, store: Store) -> None:
     roles = roles_of(store, config, int(ends[-1]) if len(ends) else 0)
     for reason, detail, name in roles.problems:
         listing.warn(reason, detail, camera=name, file=uri)
+    lengths = (array.shape[0] for array in roles.arrays.values())
+    if len(ends) and (num_beyond := min(lengths, default=0) - ends[-1]) > 0:
+        listing.warn("bad_episode_ends", ROWS_BEYOND.format(num_beyond, ends[-1]), file=uri)
     facts = _facts(listing, uri, store)
     per_episode = _per_episode(store, len(ends), config)
     task_from, tasks = _store_tasks(facts, config)
@@ -278,12 +282,15 @@ def _add_store(listing: ListingBuilder, uri: str, store: Store) -> None:
     _account(listing, uri, store, roles)
     _account_meta(listing, uri, per_episode)
     _account_attributes(listing, uri, facts, [*rates, task_from, config.group_field or ""])
+    # Of a list with a text for each episode each has its own, else all have all
+    listed_tasks = facts.get(task_from)
+    has_own = isinstance(listed_tasks, list) and len(listed_tasks) == len(ends)
     label = store.name or posixpath.basename(str(listing.source.path))
     for k, (start, stop) in enumerate(zip([0, *ends[:-1].tolist()], ends.tolist(), strict=True)):
         of_episode = {n: v[k] for n, v in per_episode.values.items()}
         own_tasks = texts_among(
             v[k] for n, v in per_episode.values.items() if n in per_episode.tasks
-        )
+        ) or texts_among([listed_tasks[k]] if has_own else tasks)
         if not roles.cameras:
             listing.unusable_next(
                 "no_video",
@@ -299,7 +306,7 @@ def _add_store(listing: ListingBuilder, uri: str, store: Store) -> None:
             listing.fps(
                 stated_rate or config.fps or rate_by_times(_times_s(roles, start, stop, config))
             ),
-            tasks=own_tasks or tasks,
+            tasks=own_tasks,
             num_rows=stop - start,
             data_uri=uri,
             data_key=str(k),

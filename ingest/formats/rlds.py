@@ -330,11 +330,7 @@ def _uses(steps: RldsRecord, config: DatasetConfig, texts: Sequence[str]) -> dic
     ]
     leaves = {path_of(key).rpartition("/")[2] for key in steps.features}
     outcome_names = [
-        name
-        for name in outcomes_at
-        if name.rpartition("/")[2] in leaves
-        and (name in config.keys.success or _is_single(steps, name))
-        and _tells(steps, name)
+        name for name in outcomes_at if name.rpartition("/")[2] in leaves and _tells(steps, name)
     ]
     places = {
         "instruction": texts,
@@ -447,13 +443,11 @@ def _evidence(steps: RldsRecord, num_rows: int, config: DatasetConfig) -> Outcom
     """What an episode shows of its outcome: flags, texts that are paths, the reward, how it ended. Where the registry
     says what to look at, nothing else is. Raises DataError.
     """
-    default = [name for name in (config.success_field,) if _is_single(steps, name)]
-    stated_outcome = _stated(steps, config.keys.success or default)
+    stated_outcome = _stated(steps, config.keys.success or (config.success_field,))
     if config.keys.success:
         return OutcomeEvidence(stated_outcome)
     # What is beside the steps is stated once; what is in them is a flag of each
-    usual_names = [*fields_of(config.success_field)[1:], *_deep_outcomes(steps)]
-    names = [name for name in usual_names if _is_single(steps, name)]
+    names = [*fields_of(config.success_field)[1:], *_deep_outcomes(steps)]
     in_steps = [name for name in names if _is_of_steps(steps, name)]
     flags = tuple(
         filter(None, (flag_of(name, known(rlds_steps.values_of(steps, name))) for name in in_steps))
@@ -473,14 +467,6 @@ def _evidence(steps: RldsRecord, num_rows: int, config: DatasetConfig) -> Outcom
     else:
         ending = None
     return OutcomeEvidence(stated_outcome, flags, folder_outcome(*paths), reward, ending)
-
-
-def _is_single(steps: RldsRecord, name: str) -> bool:
-    """Has a feature one value a step, or one in all? Of several, such as one for each stage of a task, none is the
-    outcome.
-    """
-    spec = steps.specs.get(steps.key(name) or "")
-    return spec is None or spec.size in (None, 1)
 
 
 def _is_of_steps(steps: RldsRecord, name: str) -> bool:
