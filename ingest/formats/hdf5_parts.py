@@ -324,9 +324,11 @@ def _known(writer: Writer | None, path: str, dataset: h5py.Dataset) -> str:
         return "says where it is from"
     if dataset.shape is None or 0 in dataset.shape:
         return "it holds no values"
-    holds_pictures = form_of(path, dataset.shape, "uint8") is not None or len(dataset.shape) in (
-        1,
-        3,
+    # A number for each row, such as a mask of rows that count, is no picture
+    holds_pictures = (
+        form_of(path, dataset.shape, "uint8") is not None
+        or len(dataset.shape) == 3
+        or (len(dataset.shape) == 1 and dataset.dtype.kind not in "biuf")
     )
     if holds_pictures and other_kind(path):
         return f"pictures of {other_kind(path)}"

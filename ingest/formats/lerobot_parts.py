@@ -155,17 +155,11 @@ class _Rows:
         uses = {**by_registry, **usual_uses(config), **uses}
         if pa.types.is_integer(self._type(name)):
             uses[TASK_COLUMN] = ("instruction", "the number of each row's task")
-        if name in fields_of(config.success_field) and not self._tells_outcome(name):
+        # The registry's field is taken at its word; of others some episode's rows have to be flags
+        flags = chain.from_iterable(e.flags for e in self.dataset.evidence.values())
+        if name in fields_of(config.success_field)[1:] and name not in {f.name for f in flags}:
             return None
         return uses.get(name) or self._steps_of(name)
-
-    def _tells_outcome(self, name: str) -> bool:
-        """Is a column of success, in any episode, a flag of each row or a truth in the last one?"""
-        return any(
-            name in [flag.name for flag in evidence.flags]
-            or (evidence.stated is not None and evidence.stated.source == f"column {name}")
-            for evidence in self.dataset.evidence.values()
-        )
 
     @cached_property
     def _vectors(self) -> dict[str, tuple[str, str]]:
