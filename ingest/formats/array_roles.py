@@ -39,12 +39,13 @@ OTHER_WORDS = frozenset(
         "world", "scene", "camera", "cam", "sim", "next", "initial", "init", "embedding", "teleop", "vr", "error",
         "force", "forces", "torque", "torques", "tactile", "touch", "wrench", "contact", "mask", "valid", "limits",
         "coords", "keypoints", "human", "frames", "frame", "reward", "rewards", "success", "index", "id", "mode",
+        "gello", "prev", "previous",
     }
 )  # fmt: skip
 OWN_GROUPS = frozenset({"present", "robot", "robot0", "proprio", "agent", "puppet", "follower"})
 ACTION_WORDS = frozenset({"action", "actions"})
 ACTION_NAMES = ("actions", "action")
-LEADER_WORDS = frozenset({"master", "leader"})
+LEADER_WORDS = frozenset({"master", "leader", "gello"})
 
 # What is understood, and left out on purpose: by the whole path, or by the spelt last part of it
 KNOWN_PATHS = (

@@ -35,7 +35,14 @@ from ingest.formats.hdf5_parts import (
     texts_of,
     why_known,
 )
-from ingest.formats.listing import REGISTERED, ListingBuilder, named, texts_among
+from ingest.formats.listing import (
+    NEITHER_TRUE_NOR_FALSE,
+    REGISTERED,
+    ROWS_BEYOND,
+    ListingBuilder,
+    named,
+    texts_among,
+)
 from ingest.formats.row_times import rate_by_times, times_in_seconds
 from ingest.formats.text_fields import instructions
 from ingest.media.frames import VIDEO_SUFFIXES
@@ -89,9 +96,11 @@ def list_episodes(source: Source) -> Listing:
             with h5.opened(source, uri) as file:
                 keys = episode_keys(file, source.config.limits)
                 containers: defaultdict[str, dict[str, Any]] = defaultdict(dict)
-                for key in keys:
+                for k, key in enumerate(keys):
                     above = containers[key.rpartition("/")[0]]
-                    _add_readable(listing, uri, key, file, above, is_only=len(keys) == 1)
+                    _add_readable(
+                        listing, uri, key, file, above, h5.EpisodeSlice(h5.ALL_ROWS, k, len(keys))
+                    )
                 account_beside(listing, uri, file, keys, source.config.limits)
         except DataError as e:
             # A file counts as one lost episode only where none of its episodes was listed before the error
@@ -143,21 +152,22 @@ def _add_readable(
     key: str,
     file: h5py.File,
     above: dict[str, Any],
-    *,
-    is_only: bool,
+    among: h5.EpisodeSlice,
 ) -> None:
-    """Add one episode, or those of a flat file; as lost where it cannot be read."""
+    """Add one episode, or those of a flat file; as lost where it cannot be read. `among`: its place in the file."""
     num_findings = len(listing.findings)
     num_records = len(listing.records)
-    source_id = _source_id(uri, key, is_only=is_only)
+    source_id = _source_id(uri, key, is_only=among.num_episodes == 1)
     try:
         with h5.guarded(f"{uri}, {key or 'the file'}"):
             group = h5.find(file, key)
             if not isinstance(group, h5py.Group):
                 raise DataError(f"{key} is no group")
             container = h5.find(file, key.rpartition("/")[0])
-            place = EpisodePlace(uri, key, group, container, listing.source.config.limits, above)
-            _add_place(listing, place, source_id, is_only=is_only)
+            place = EpisodePlace(
+                uri, key, group, container, listing.source.config.limits, above, among
+            )
+            _add_place(listing, place, source_id)
     except DataError as e:
         # Of an episode that cannot be read this is all there is to say
         del listing.findings[num_findings:]
@@ -173,16 +183,19 @@ def _source_id(uri: str, key: str, *, is_only: bool) -> str:
     return f"{uri}#{last if key == f'data/{last}' else key}"
 
 
-def _add_place(listing: Hdf5Listing, place: EpisodePlace, source_id: str, *, is_only: bool) -> None:
+def _add_place(listing: Hdf5Listing, place: EpisodePlace, source_id: str) -> None:
     """Add the episode of a group; or each of those whose rows lie in it one after the other. Raises DataError."""
     config = listing.source.config
-    is_flat = is_only and not NUMBERED.search(place.key.rpartition("/")[2])
+    is_flat = place.among.num_episodes == 1 and not NUMBERED.search(place.key.rpartition("/")[2])
     ends, marks = flat_ends(place.datasets, place.limits) if is_flat else ([], ())
     if not ends:
         _add_episode(listing, place, source_id, h5.WHOLE_GROUP, marks)
         return
     config.limits.check("max_rows", len(ends), f"{place.uri}: episodes")
     flat_place = replace(place, is_flat=True)
+    lengths = (array.shape[0] for array in flat_place.arrays if array.shape[0])
+    if (num_beyond := min(lengths, default=0) - ends[-1]) > 0:
+        listing.warn("bad_episode_ends", ROWS_BEYOND.format(num_beyond, ends[-1]), file=place.uri)
     for k, (start, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
         rows = h5.EpisodeSlice(slice(start, end), k, len(ends), ends[-1])
         _add_episode(listing, flat_place, f"{source_id}#{h5.ROWS}{k}", rows, marks)
@@ -217,7 +230,7 @@ def _add_episode(
         session = rows.share(h5.value(place.group, config.group_field, config.limits))
     registered = (*config.keys.success, config.success_field)
     deep = [] if config.keys.success else deep_outcomes(place)
-    evidence, outcomes = h5.evidence_in(listing, uri, place.group, registered, deep, rows)
+    evidence, outcomes = h5.evidence_in(listing, uri, place.group, registered, deep, rows, num_rows)
     evidence = replace(evidence, folder=folder_outcome(f"{place.key}/"))
     row_start = rows.rows.start or 0
     listing.add(
@@ -410,7 +423,7 @@ def _problems(place: EpisodePlace, outcomes: Collection[str]) -> dict[str, str]:
         if could_be_one and (problem := h5.scale_of(path, dataset, place.limits)[1]):
             problems[path] = problem
     untold = [name for name in SUCCESS_FIELDS if name not in outcomes]
-    return problems | dict.fromkeys(untold, "its value is neither true nor false")
+    return problems | dict.fromkeys(untold, NEITHER_TRUE_NOR_FALSE)
 
 
 # Reading

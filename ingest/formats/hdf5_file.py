@@ -622,12 +622,14 @@ def evidence_in(
     registered: Sequence[str],
     further_names: Sequence[str] = (),
     rows: EpisodeSlice = WHOLE_GROUP,
+    num_rows: int | None = None,
 ) -> tuple[OutcomeEvidence, list[str]]:
     """What the coming episode's group says of its outcome, and the names of fields whose values can say it:
     `registered` ones at their word, then the usual ones, then `further_names`.
 
-    A dataset has a value per row, of which the last counts; a single value or an attribute is
-    stated once.
+    A dataset has a value for each of the episode's `num_rows` (None: not known), of which the last
+    counts; a single value or an attribute is stated once. Any other number of values, such as one
+    for each stage of the task, says nothing, unless `keys` of the registry names it.
     """
 
     def fact(name: str) -> Any:
@@ -650,23 +652,29 @@ def evidence_in(
     for name in dict.fromkeys((*registered, *SUCCESS_FIELDS, *further_names)):
         stored = fact(name)
         success = truth(stored)
-        if success is not None or (isinstance(stored, np.ndarray) and stored.size > 1):
+        count = None if name in listing.source.config.keys.success else num_rows
+        flag = flag_of(name, _of_rows(stored, count))
+        if success is not None or flag:
             fields.append(name)
-        flag = flag_of(name, _of_rows(stored))
         if flag and name not in registered:
             flags.append(flag)
         elif flag:
             stated_outcome = stated_outcome or Outcome(flag.at_end, f"column {name}")
         elif success is not None:
             stated_outcome = stated_outcome or Outcome(success, f"metadata {name}")
-    rewards = (reward_of(name, _of_rows(fact(name))) for name in REWARD_KEYS)
+    rewards = (reward_of(name, _of_rows(fact(name), num_rows)) for name in REWARD_KEYS)
     reward = next(filter(None, rewards), None)
     return OutcomeEvidence(stated_outcome, tuple(flags), reward=reward), fields
 
 
-def _of_rows(stored: Any) -> np.ndarray:
-    """Several numbers or truths, one for each row; other things are no values."""
-    has_rows = isinstance(stored, np.ndarray) and stored.size > 1 and stored.dtype.kind in "biuf"
+def _of_rows(stored: Any, num_rows: int | None) -> np.ndarray:
+    """Several numbers or truths, one for each row, or one more or less; other things are no values."""
+    has_rows = (
+        isinstance(stored, np.ndarray)
+        and stored.size > 1
+        and stored.dtype.kind in "biuf"
+        and (num_rows is None or abs(stored.size - num_rows) <= 1)
+    )
     return known(stored if has_rows else ())
 
 

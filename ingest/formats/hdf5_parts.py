@@ -49,7 +49,8 @@ class EpisodePlace:
     """Where an episode lies: the group `key` of a file that is open; `limits` are those of its dataset.
 
     `container` has the group, and facts about all of the file's episodes, which `above` keeps once
-    they were read. `is_flat`: the rows of several episodes lie there one after the other.
+    they were read; of a list with a value for each of the file's episodes it has the one at its
+    place `among` them. `is_flat`: the rows of several episodes lie there one after the other.
     """
 
     uri: str
@@ -58,6 +59,7 @@ class EpisodePlace:
     container: h5py.Group
     limits: Limits
     above: dict[str, Any] = field(default_factory=dict)
+    among: h5.EpisodeSlice = h5.WHOLE_GROUP
     is_flat: bool = False
 
     @cached_property
@@ -110,7 +112,9 @@ class EpisodePlace:
         attributes: dict[str, Any] = {}
         for place, holder in self.holders.items():
             for name, stored in self._attributes_of(place, holder).items():
-                attributes.setdefault(name, stored)
+                attributes.setdefault(
+                    name, self.among.share(stored) if place.startswith("/") else stored
+                )
         return attributes
 
     @cached_property
@@ -129,7 +133,7 @@ class EpisodePlace:
         near = h5.value(self.group, path, self.limits) if is_near else None
         if path not in self.above:
             self.above[path] = h5.value(self.container, path, self.limits)
-        return [near, self.above[path]]
+        return [near, self.among.share(self.above[path])]
 
     def json(self, path: str) -> dict[str, Any]:
         """The object that a text holds as JSON, below the episode or its container; {} for anything else."""
@@ -320,9 +324,11 @@ def _known(writer: Writer | None, path: str, dataset: h5py.Dataset) -> str:
         return "says where it is from"
     if dataset.shape is None or 0 in dataset.shape:
         return "it holds no values"
-    holds_pictures = form_of(path, dataset.shape, "uint8") is not None or len(dataset.shape) in (
-        1,
-        3,
+    # A number for each row, such as a mask of rows that count, is no picture
+    holds_pictures = (
+        form_of(path, dataset.shape, "uint8") is not None
+        or len(dataset.shape) == 3
+        or (len(dataset.shape) == 1 and dataset.dtype.kind not in "biuf")
     )
     if holds_pictures and other_kind(path):
         return f"pictures of {other_kind(path)}"
@@ -375,9 +381,9 @@ def account_beside(
         if path.startswith("mask/"):
             listing.parts.known("text", "mask", SHOWN_SPLITS, file=uri)
         else:
+            use = ("instruction", "its name says so") if _leaf(path) in TEXT_KEYS else None
             why_unknown = "it lies beside the episodes, and is read for none"
-            why_left_out = known_reason(path)
-            account_for(listing.parts, "array", path, None, why_left_out, why_unknown, **form)
+            account_for(listing.parts, "array", path, use, known_reason(path), why_unknown, **form)
 
 
 def _beside(

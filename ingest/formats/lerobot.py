@@ -432,7 +432,8 @@ def _evidence(
         outcome = Outcome(flag.at_end, f"column {registered}")
     if outcome is None and rows is not None:
         outcome = stated(rows.facts, [registered], "column")  # a word in the last row
-    return replace(of_rows, stated=outcome or dataset.stated_outcome(meta))
+    facts = meta if rows is None else {**rows.facts, **meta}
+    return replace(of_rows, stated=outcome or dataset.stated_outcome(facts))
 
 
 def _check(dataset: LerobotListing, index: int, episode: Annotated) -> None:

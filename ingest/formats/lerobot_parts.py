@@ -36,8 +36,9 @@ from ingest.formats.lerobot_steps import (
     TASK_COLUMN,
     annotated_columns,
 )
-from ingest.formats.listing import account_for_fields, usual_uses
+from ingest.formats.listing import NEITHER_TRUE_NOR_FALSE, account_for_fields, usual_uses
 from ingest.formats.tables import is_list, read_columns
+from ingest.outcomes import fields_of
 from ingest.reasons import DataError
 from ingest.signals.naming import Column, named_grippers
 
@@ -154,6 +155,10 @@ class _Rows:
         uses = {**by_registry, **usual_uses(config), **uses}
         if pa.types.is_integer(self._type(name)):
             uses[TASK_COLUMN] = ("instruction", "the number of each row's task")
+        # The registry's field is taken at its word; of others some episode's rows have to be flags
+        flags = chain.from_iterable(e.flags for e in self.dataset.evidence.values())
+        if name in fields_of(config.success_field)[1:] and name not in {f.name for f in flags}:
+            return None
         return uses.get(name) or self._steps_of(name)
 
     @cached_property
@@ -195,6 +200,8 @@ class _Rows:
         return self._copied(name)
 
     def _why_unknown(self, name: str, kind: str) -> str:
+        if name in fields_of(self.dataset.source.config.success_field):
+            return NEITHER_TRUE_NOR_FALSE
         if kind == "text":
             return "a text of the rows that no key reads; keys.language of an entry reads it"
         if name == TASK_COLUMN:

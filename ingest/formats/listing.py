@@ -18,6 +18,7 @@ from ingest.outcomes import (
     fields_of,
     folder_outcome,
     stated,
+    truth,
 )
 from ingest.reasons import DataError
 from ingest.registry import Cameras, DatasetConfig
@@ -28,6 +29,9 @@ from ingest.unread_files import add_unread_files
 MAX_NAMED = 5  # files or cameras, in one message
 TASK_KEYS = ("task", "instruction", "language_instruction", "prompt")  # of facts about a recording
 REGISTERED = "the registry entry names it"
+NEITHER_TRUE_NOR_FALSE = "its value is neither true nor false"
+ROWS_BEYOND = "the last {} rows are of no episode: the last one ends at row {}"
+TASK_NUMBER = re.compile(r"(^|[ /])task_?(index|idx|id|number)$")
 DEFAULT_FPS = 10.0  # where nothing is known; each use is a finding
 
 Uses = Mapping[str, tuple[str, str]]  # what a field is read as, and what shows it
@@ -168,8 +172,15 @@ class ListingBuilder:
         ]
 
     def stated_outcome(self, facts: Mapping[str, Any]) -> Outcome | None:
-        """Whether a run succeeded, by the field that the registry names, else by the usual ones."""
-        return stated(facts, fields_of(self.source.config.success_field))
+        """Whether a run succeeded, by the field that the registry names, else by the usual ones; one with another value
+        than a truth is a part that is not used.
+        """
+        names = fields_of(self.source.config.success_field)
+        for name in names:
+            is_empty = str(facts.get(name)).strip().lower() in ("", "none", "nan")
+            if truth(facts.get(name)) is None and not is_empty:
+                self.parts.unknown("text", f"outcome: {name}", NEITHER_TRUE_NOR_FALSE)
+        return stated(facts, names)
 
     def group(self, facts: Mapping[str, Any], default: str = "", field: str = "") -> str:
         """The group that an episode's split is decided by: the field that the registry names, else a group of its own.
@@ -211,6 +222,7 @@ class ListingBuilder:
         }
         is_usable = any(record.episode_index not in unusable_episodes for record in self.records)
         if is_usable:
+            self._find_shared_texts()
             self._add_cameras()
         # Of a source of which some episodes are looked at, nothing says what the files of the others hold
         if is_usable and self.source.selected is None:
@@ -220,6 +232,18 @@ class ListingBuilder:
         return Listing(
             format_, fps, robot, tuple(cameras), records, findings, numbered, never_set, parts
         )
+
+    def _find_shared_texts(self) -> None:
+        """Say where all episodes have the same several texts, and a number may choose one of them for each."""
+        texts = {record.tasks for record in self.records}
+        numbers = [
+            part.name
+            for part in self.parts.listed()
+            if part.status != "used" and TASK_NUMBER.search(part.name)
+        ]
+        if len(self.records) > 1 and len(texts) == 1 and len(min(texts)) > 1 and numbers:
+            detail = "all episodes have the {} texts; {} is not read, and may say whose is which"
+            self.warn("no_task", detail.format(len(min(texts)), numbers[0]))
 
     def _add_cameras(self) -> None:
         """Account for cameras of episodes that no reader described as parts."""

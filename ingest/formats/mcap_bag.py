@@ -185,10 +185,10 @@ class Recording:
         self.cameras = {camera: cameras[camera] for camera in in_order(cameras, config.cameras)}
 
     def _find_rows(self, numeric: Mapping[str, Topic], config: DatasetConfig) -> None:
-        commands = [name for name in numeric if COMMAND.search(name)]
+        commands = sorted(name for name in numeric if COMMAND.search(name))
         plain = [
             name
-            for name, topic in numeric.items()
+            for name, topic in sorted(numeric.items())
             if topic.kind == "joints" and name not in commands
         ]
         default_topics = [JOINTS_TOPIC] if JOINTS_TOPIC in plain else plain
@@ -478,7 +478,7 @@ def _rows(source: Source, uri: str, topics: Sequence[Topic], clock: Clock) -> pa
     """Numbers at each tick; of a joint that only some of a topic's messages name, those. Raises DataError."""
     if not topics:
         return None
-    # Times and values of each number by "topic name", in order of appearance
+    # Times and values of each number by "topic name"
     series: dict[str, tuple[list[int], list[float]]] = {}
     times: dict[str, dict[int, int]] = {}
     for topic in topics:
@@ -500,11 +500,14 @@ def _rows(source: Source, uri: str, topics: Sequence[Topic], clock: Clock) -> pa
         message_counts[topic] += 1
         limits.check("max_features", len(series), f"{uri}: joints")
     limits.check("max_values", len(series) * clock.ticks, f"{uri}: numbers")
+    # Which topic's first message came first differs from one recording to the next
+    place = {topic.name: k for k, topic in enumerate(topics)}
+    names = sorted(series, key=lambda name: place[name.partition(" ")[0]])
     columns = [
-        _at_ticks(clock, np.array(stamps, np.int64), np.array(values))
-        for stamps, values in series.values()
+        _at_ticks(clock, np.array(series[name][0], np.int64), np.array(series[name][1]))
+        for name in names
     ]
-    return numbers(np.stack(columns, axis=1), _names(series))
+    return numbers(np.stack(columns, axis=1), _names(names))
 
 
 def _at_ticks(clock: Clock, stamps: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -30,6 +30,7 @@ from ingest.formats.array_roles import (
 )
 from ingest.formats.listing import (
     REGISTERED,
+    ROWS_BEYOND,
     TASK_KEYS,
     ListingBuilder,
     account_for,
@@ -276,14 +277,14 @@ def _add_store(listing: ListingBuilder, uri: str, store: Store) -> None:
     array_titles = named([f"data/{n}" for n in store.arrays("data")]) or "nothing"
     _report_missing_chunks(listing, uri, store, roles)
     _account(listing, uri, store, roles)
-    _account_meta(listing, uri, per_episode)
+    _account_meta(listing, uri, per_episode, ends, roles)
     _account_attributes(listing, uri, facts, [*rates, task_from, config.group_field or ""])
     label = store.name or posixpath.basename(str(listing.source.path))
     for k, (start, stop) in enumerate(zip([0, *ends[:-1].tolist()], ends.tolist(), strict=True)):
         of_episode = {n: v[k] for n, v in per_episode.values.items()}
         own_tasks = texts_among(
             v[k] for n, v in per_episode.values.items() if n in per_episode.tasks
-        )
+        ) or _share(facts.get(task_from), k, len(ends), tasks)
         if not roles.cameras:
             listing.unusable_next(
                 "no_video",
@@ -299,7 +300,7 @@ def _add_store(listing: ListingBuilder, uri: str, store: Store) -> None:
             listing.fps(
                 stated_rate or config.fps or rate_by_times(_times_s(roles, start, stop, config))
             ),
-            tasks=own_tasks or tasks,
+            tasks=own_tasks,
             num_rows=stop - start,
             data_uri=uri,
             data_key=str(k),
@@ -338,6 +339,15 @@ def _store_tasks(facts: Mapping[str, Any], config: DatasetConfig) -> tuple[str, 
     if config.keys.language:
         return "", ()
     return instructions({name: texts_among([value]) for name, value in facts.items()})
+
+
+def _share(listed: Any, k: int, count: int, tasks: tuple[str, ...]) -> tuple[str, ...]:
+    """The text of episode k in a list with one for each of `count` episodes; all `tasks` where it is no such list."""
+    return (
+        texts_among(listed[k : k + 1])
+        if isinstance(listed, list) and len(listed) == count
+        else tasks
+    )
 
 
 class PerEpisode(NamedTuple):
@@ -419,11 +429,18 @@ def _account(listing: ListingBuilder, uri: str, store: Store, roles: ArrayRoles)
         account_for(parts, "array", f"data/{name}", None, why_left_out, why_unknown, **form)
 
 
-def _account_meta(listing: ListingBuilder, uri: str, per_episode: PerEpisode) -> None:
-    """As _account, of the arrays beside the rows."""
+def _account_meta(
+    listing: ListingBuilder, uri: str, per_episode: PerEpisode, ends: np.ndarray, roles: ArrayRoles
+) -> None:
+    """As _account, of the arrays beside the rows; finds rows behind the last episode's end."""
     parts = listing.parts
     config = listing.source.config
     parts.used("array", ENDS, "length", "it says where episodes end", file=uri)
+    num_stored = min((array.shape[0] for array in roles.arrays.values()), default=0)
+    if len(ends) and ends[-1] < num_stored:
+        listing.warn(
+            "bad_episode_ends", ROWS_BEYOND.format(num_stored - ends[-1], ends[-1]), file=uri
+        )
     uses = {
         config.group_field: ("group", "its name says so"),
         **dict.fromkeys(fields_of(config.success_field), ("outcome", "its name says so")),

@@ -316,9 +316,15 @@ def scalar(steps: RldsRecord, path: str) -> str | int | float | None:
 
 
 def values_of(steps: RldsRecord, path: str) -> np.ndarray:
-    """The numbers [n] of a feature; none where it has none."""
+    """The numbers [n] of a feature, one of each step or one in all; none where it has none, or several of a step, such
+    as one for each stage of a task.
+    """
     key = steps.key(path)
-    if key is None or steps.features[key].kind == "bytes":
+    if (
+        key is None
+        or steps.features[key].kind == "bytes"
+        or steps.specs.get(key, NUMBERS).size not in (None, 1)
+    ):
         return np.zeros(0)
     return steps.numbers(key)
 

@@ -54,11 +54,11 @@ def times_in_seconds(stored: np.ndarray) -> np.ndarray:
 
 
 def rate_by_times(times_s: np.ndarray | None) -> float | None:
-    """Frames per second by the rows' times; None where they stand still, run back, or are no numbers."""
+    """Frames per second by the rows' times; None where they stand still, run back, are no numbers, or count rows."""
     if times_s is None or len(times_s) < 2:
         return None
     steps = np.diff(times_s)
-    if not np.isfinite(steps).all() or np.median(steps) <= 0:
+    if not np.isfinite(steps).all() or np.median(steps) <= 0 or (steps == 1).all():
         return None
     return rate_of(round(float(1 / np.median(steps)), 3))
 

@@ -8,8 +8,9 @@
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from operator import attrgetter, itemgetter
 
 import numpy as np
@@ -56,6 +57,7 @@ MIN_SURVEYED = 20  # a survey of so many episodes stays when the dataset grows
 # Of the largest range among the joints of a hand: one that moves less does not count
 MIN_JOINT_RANGE = 0.1
 MAX_NAMED = 12  # dimensions in a message
+MAX_LAYOUT = 200  # characters of the dimensions of an episode, in a message
 GOES_ALONG = 0.5  # correlation with the whole hand below which a joint is left out
 
 # An unused gripper: its range is no more than its noise, or than a hundredth of its value
@@ -100,13 +102,15 @@ def survey(
     episodes = list(_readable(source, records))
     if not episodes:
         return Survey((), ())
+    odd_layouts = chain.from_iterable(_odd_layouts(episodes, column) for column in COLUMNS)
     places = _located(episodes, source.config)
     layout = _layout(episodes[0], robot)
     signals = [
         replace(_measured(place, episodes, robot, version), layout=layout) for place in places
     ]
     return Survey(
-        tuple(signals), (*findings_of(signals), *_lacking(episodes, source.config, signals))
+        tuple(signals),
+        (*odd_layouts, *findings_of(signals), *_lacking(episodes, source.config, signals)),
     )
 
 
@@ -117,6 +121,44 @@ def _layout(episode: EpisodeData, robot: str | None) -> str:
     ]
     text = repr((robot, widths, episode.state_names, episode.action_names))
     return short_hash(text)
+
+
+def _odd_layouts(episodes: Sequence[EpisodeData], column: Column) -> Iterator[Finding]:
+    """What is odd about the dimensions of state or action: rows that hold several steps each, or episodes whose
+    dimensions are others than those of the first.
+    """
+    with_rows = [(e, rows) for e in episodes if (rows := values_of(e, column)) is not None]
+    if num_steps := min((steps_in_rows(rows) for _, rows in with_rows), default=0):
+        width = with_rows[0][1].shape[1]
+        detail = (
+            f"each row of the {column} repeats values of the rows beside it: {num_steps} steps of "
+            f"{width // num_steps} values, read as {width} dimensions"
+        )
+        yield Finding("other_layout", detail, "warning")
+    layouts = {
+        e.record.episode_index: f"{rows.shape[1]} ({', '.join(_names([e], column))})"
+        for e, rows in with_rows
+    }
+    different = [*dict.fromkeys(layouts.values())]
+    if len(different) > 1:
+        episode = next(index for index, layout in layouts.items() if layout == different[1])
+        detail = (
+            f"the dimensions of the {column} are not the same in all episodes: "
+            f"{different[0][:MAX_LAYOUT]}; of episode {episode}: {different[1][:MAX_LAYOUT]}"
+        )
+        yield Finding("other_layout", detail, "warning")
+
+
+def steps_in_rows(rows: np.ndarray) -> int:
+    """How many steps each row [d] of an episode holds, where it is a window of the steps before or after it: all but
+    one of them are in the next row, too. 0 for rows of one step.
+    """
+    width = rows.shape[1]
+    for size in (size for size in range(1, width // 2 + 1) if width % size == 0):
+        windows = ((rows[:-1, size:], rows[1:, :-size]), (rows[1:, size:], rows[:-1, :-size]))
+        if any(len(a) and np.ptp(a, axis=0).any() and np.array_equal(a, b) for a, b in windows):
+            return width // size
+    return 0
 
 
 def _is_laid_out_so(

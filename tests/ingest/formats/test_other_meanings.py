@@ -1,0 +1,322 @@
+"""Data that is valid, and whose values mean something else than its names say: it is read as it is meant, or told."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pyarrow as pa
+import pytest
+import zarr
+
+from ingest.episode import Listing
+from ingest.signals.survey import steps_in_rows, survey
+from ingest.source import list_episodes, read_episode
+from tests.kits import mcap_writer as mcap
+from tests.kits import rlds_writer as rlds
+from tests.kits.array_layouts import film, smooth, write_zarr
+from tests.kits.lerobot_writer import edit_parquet, source_of, v2_data, write_v2, write_video
+
+ROWS = 30
+NEITHER = "its value is neither true nor false"
+ENDS = "meta/episode_ends"
+
+
+def write_demos(folder: Path, change: Callable[[h5py.File, int], None] | None = None) -> Path:
+    """Three groups of an action, a pose and a camera; `change` gets the file and the number of each."""
+    with h5py.File(folder / "run.hdf5", "w") as file:
+        file.create_group("data").attrs["fps"] = 10
+        for k in range(3):
+            file[f"data/demo_{k}/actions"] = smooth(ROWS, 7, k)
+            file[f"data/demo_{k}/obs/robot0_eef_pos"] = smooth(ROWS, 3, k)
+            file[f"data/demo_{k}/obs/front_image"] = film(ROWS, k)
+            if change:
+                change(file, k)
+    return folder
+
+
+def write_flat(folder: Path, **arrays: Any) -> Path:
+    with h5py.File(folder / "run.hdf5", "w") as file:
+        file.attrs["fps"] = 10
+        file["observations/state"] = smooth(24, 7)
+        file["observations/rgb"] = film(24)
+        file["actions"] = smooth(24, 7)
+        for name, values in arrays.items():
+            file[name] = values
+    return folder
+
+
+def listed(folder: Path) -> Listing:
+    return list_episodes(source_of(folder))
+
+
+def details(listing: Listing, reason: str) -> list[str]:
+    return [finding.detail for finding in listing.findings if finding.reason == reason]
+
+
+def outcomes(listing: Listing) -> list[bool | None]:
+    return [record.success for record in listing.records]
+
+
+def odd_layouts(folder: Path) -> list[str]:
+    """What the survey of the rows says of their dimensions."""
+    source = source_of(folder)
+    surveyed = survey(source, list_episodes(source).records, None)
+    return [finding.detail for finding in surveyed.findings if finding.reason == "other_layout"]
+
+
+# Outcomes
+
+
+@pytest.mark.parametrize(
+    "success",
+    [
+        np.array([True, True, True, False]),  # of stages
+        np.where(np.arange(ROWS) == ROWS - 1, 1, -1),
+        np.stack([np.arange(ROWS) > 5, np.arange(ROWS) > 10], axis=1),
+    ],
+    ids=["stages", "minus one", "stages in rows"],
+)
+def test_hdf5_success_that_is_no_flag_of_the_rows(tmp_path: Path, success: np.ndarray) -> None:
+    def add(file: h5py.File, k: int) -> None:
+        file[f"data/demo_{k}/success"] = success
+
+    listing = listed(write_demos(tmp_path, add))
+    assert outcomes(listing) == [None, None, None]
+    assert any(NEITHER in detail for detail in details(listing, "part_not_used"))
+
+
+def test_hdf5_success_of_rows_and_once(tmp_path: Path) -> None:
+    def add(file: h5py.File, k: int) -> None:
+        if k:
+            file[f"data/demo_{k}/success"] = np.arange(ROWS - k) > 20
+        else:
+            file["data/demo_0"].attrs["success"] = "failed"
+
+    # One value more or less than rows is a flag of these; the third has two less
+    assert outcomes(listed(write_demos(tmp_path, add))) == [False, True, None]
+
+
+def test_success_of_metadata_that_is_no_truth(tmp_path: Path) -> None:
+    for k, success in enumerate((0.8, True, "", None)):
+        write_video(tmp_path / f"run_{k}.mp4", range(6))
+        (tmp_path / f"run_{k}.json").write_text(json.dumps({"task": "pick", "success": success}))
+    listing = listed(tmp_path)
+    assert outcomes(listing) == [None, True, None, None]
+    assert details(listing, "part_not_used") == [f"text outcome: success: {NEITHER}"]
+    (tmp_path / "run_0.json").write_text(json.dumps({"task": "pick"}))
+    assert not details(listed(tmp_path), "part_not_used")
+
+
+def test_zarr_success_in_percent(tmp_path: Path) -> None:
+    write_zarr(tmp_path, {"meta/success": np.array([100.0, 0.0, np.nan])}, {}, task="pick", fps=10)
+    assert details(listed(tmp_path), "part_not_used") == [f"text outcome: success: {NEITHER}"]
+
+
+@pytest.mark.parametrize(
+    ("values", "titles"),
+    [
+        ([[-1] * 6, [*[-1] * 5, 1]], ["text outcome: success"]),
+        ([[[k > 2, k > 4] for k in range(6)]] * 2, ["text outcome: success"]),
+        ([[k > 4 for k in range(6)]] * 2, []),
+    ],
+    ids=["minus one", "stages", "flag"],
+)
+def test_lerobot_success(tmp_path: Path, values: list[Any], titles: list[str]) -> None:
+    write_v2(tmp_path, [6, 6])
+    for episode in range(2):
+        edit_parquet(v2_data(tmp_path, episode), success=pa.array(values[episode]))
+    told = [d for d in details(listed(tmp_path), "part_not_used") if NEITHER in d]
+    assert told == [f"{title}: {NEITHER}" for title in titles]
+
+
+def test_lerobot_success_of_another_name(tmp_path: Path) -> None:
+    write_v2(tmp_path, [6, 6])
+    for episode in range(2):
+        edit_parquet(v2_data(tmp_path, episode), **{"next.success": pa.array([-1] * 5 + [1])})
+    assert f"column next.success (int64): {NEITHER}" in details(listed(tmp_path), "part_not_used")
+
+
+def test_rlds_success_of_stages(tmp_path: Path) -> None:
+    stages = np.stack([np.arange(12) > 3, np.arange(12) > 30, np.arange(12) > 9], axis=1)
+    features = rlds.features_json(steps={"success": rlds.tensor("bool", 3)})
+    rlds.write_dataset(
+        tmp_path, {"train": [[rlds.episode(0, 12, steps__success=stages)]]}, features
+    )
+    listing = listed(tmp_path)
+    assert outcomes(listing) == [None]
+    assert any("steps/success" in detail for detail in details(listing, "part_not_used"))
+
+
+# Texts of all episodes
+
+
+def test_hdf5_texts_above_the_episodes(tmp_path: Path) -> None:
+    texts = [b"pick the cup", b"open the drawer", b"pick the cup"]
+
+    def add(file: h5py.File, k: int) -> None:
+        if k == 0:
+            file["data/language_instruction"] = np.array(texts)
+
+    listing = listed(write_demos(tmp_path, add))
+    assert [record.task for record in listing.records] == [text.decode() for text in texts]
+    assert not listing.findings
+
+
+def test_hdf5_attribute_of_texts_above_the_episodes(tmp_path: Path) -> None:
+    texts = ["pick the cup", "open the drawer", "press the button"]
+
+    def add(file: h5py.File, k: int) -> None:
+        file.attrs["tasks"] = texts[: 3 if k else 2]
+
+    listing = listed(write_demos(tmp_path, add))
+    assert [record.tasks for record in listing.records] == [(text,) for text in texts]
+
+
+def test_texts_that_a_number_chooses(tmp_path: Path) -> None:
+    def add(file: h5py.File, k: int) -> None:
+        file.attrs["tasks"] = ["pick the cup", "open the drawer"]
+        file[f"data/demo_{k}"].attrs["task_index"] = k % 2
+
+    (tmp_path / "hdf5").mkdir()
+    (tmp_path / "zarr").mkdir()
+    write_demos(tmp_path / "hdf5", add)
+    arrays = {"meta/task_index": np.array([0, 1, 0])}
+    write_zarr(tmp_path / "zarr", arrays, {}, tasks=["pick the cup", "open the drawer"], fps=10)
+    for folder, name in (("hdf5", "attribute task_index"), ("zarr", "meta/task_index")):
+        [detail] = details(listed(tmp_path / folder), "no_task")
+        assert detail.startswith(f"all episodes have the 2 texts; {name} is not read")
+
+
+def test_zarr_texts_of_all_episodes(tmp_path: Path) -> None:
+    texts = ["pick the cup", "open the drawer", "pick the cup"]
+    listing = listed(write_zarr(tmp_path, {}, {}, task=texts, fps=10))
+    assert [record.tasks for record in listing.records] == [(text,) for text in texts]
+
+
+# Rows of no episode
+
+
+def test_hdf5_ends_that_name_the_last_row(tmp_path: Path) -> None:
+    listing = listed(write_flat(tmp_path, episode_ends=np.array([8, 16, 23])))
+    assert details(listing, "bad_episode_ends") == [
+        "the last 1 rows are of no episode: the last one ends at row 23"
+    ]
+
+
+def test_hdf5_ends_of_all_rows(tmp_path: Path) -> None:
+    listing = listed(write_flat(tmp_path, episode_ends=np.array([8, 16, 24])))
+    assert not details(listing, "bad_episode_ends")
+
+
+def test_zarr_ends_before_the_last_row(tmp_path: Path) -> None:
+    write_zarr(tmp_path, {}, {}, task="pick", fps=10)
+    assert not details(listed(tmp_path), "bad_episode_ends")
+    root = zarr.open_group(tmp_path / "replay.zarr", mode="r+")
+    del root[ENDS]
+    root.create_array(ENDS, shape=(2,), dtype="int64", chunks=(2,))[...] = [5, 12]
+    assert details(listed(tmp_path), "bad_episode_ends") == [
+        "the last 6 rows are of no episode: the last one ends at row 12"
+    ]
+
+
+# Rows
+
+
+def windows(values: np.ndarray, offsets: range) -> np.ndarray:
+    """Of each row [d] those at some offsets, [n, h, d]; the first or last row where there is none."""
+    places = np.arange(len(values))[:, None] + np.array(offsets)
+    return values[np.clip(places, 0, len(values) - 1)]
+
+
+@pytest.mark.parametrize(
+    ("offsets", "num_steps"),
+    [(range(8), 8), (range(-1, 1), 2), (range(0, -3, -1), 3), (range(1), 0)],
+    ids=["chunks", "history", "newest first", "one step"],
+)
+def test_steps_in_rows(offsets: range, num_steps: int) -> None:
+    rows = windows(smooth(ROWS, 4), offsets).reshape(ROWS, -1)
+    assert steps_in_rows(rows) == num_steps
+    assert steps_in_rows(np.zeros_like(rows)) == 0
+
+
+def test_chunks_of_actions(tmp_path: Path) -> None:
+    def change(file: h5py.File, k: int) -> None:
+        del file[f"data/demo_{k}/actions"]
+        file[f"data/demo_{k}/actions"] = windows(smooth(ROWS, 7, k), range(8))
+
+    assert odd_layouts(write_demos(tmp_path, change)) == [
+        "each row of the action repeats values of the rows beside it: 8 steps of 7 values, read as 56 dimensions"
+    ]
+
+
+def test_two_robots(tmp_path: Path) -> None:
+    def change(file: h5py.File, k: int) -> None:
+        if k == 1:
+            del file["data/demo_1/actions"]
+            file["data/demo_1/actions"] = smooth(ROWS, 3)
+
+    [detail] = odd_layouts(write_demos(tmp_path, change))
+    assert detail.startswith("the dimensions of the action are not the same in all episodes: 7 (")
+    assert detail.endswith("of episode 1: 3 (actions_0, actions_1, actions_2)")
+
+
+def record_arms(path: Path, topics: list[str], joints: list[str]) -> None:
+    """A second of arms whose first messages come in the order of the topics."""
+    with mcap.recorder(path) as recording:
+        for k in range(100):
+            time_ns = mcap.START + k * mcap.SECOND // 100
+            for j, topic in enumerate(topics):
+                message = {
+                    "name": joints,
+                    "position": [len(topic) + len(joint) + k / 100 for joint in joints],
+                    "velocity": [],
+                    "effort": [],
+                }
+                recording.write(topic, recording.joints, message, time_ns + j)
+            if k % 10 == 0:
+                recording.show(k // 10, time_ns + mcap.SECOND // 1000)
+
+
+def test_mcap_topics_in_another_order(tmp_path: Path) -> None:
+    topics = ["/left/joint_states", "/right/joint_states"]
+    record_arms(tmp_path / "a.mcap", topics, ["j0", "gripper"])
+    record_arms(tmp_path / "b.mcap", topics[::-1], ["j0", "gripper"])
+    source = source_of(tmp_path)
+    first, second = (read_episode(source, r) for r in list_episodes(source).records)
+    assert first.state_names == second.state_names
+    assert first.state is not None
+    assert second.state is not None
+    assert np.allclose(first.state, second.state)
+    assert not odd_layouts(tmp_path)
+
+
+def test_mcap_joints_in_another_order(tmp_path: Path) -> None:
+    record_arms(tmp_path / "a.mcap", ["/joint_states"], ["j0", "gripper"])
+    record_arms(tmp_path / "b.mcap", ["/joint_states"], ["gripper", "j0"])
+    assert odd_layouts(tmp_path) == [
+        "the dimensions of the state are not the same in all episodes: 2 (j0, gripper); "
+        "of episode 1: 2 (gripper, j0)"
+    ]
+
+
+def test_hdf5_arrays_of_others_than_the_robot(tmp_path: Path) -> None:
+    def add(file: h5py.File, k: int) -> None:
+        file[f"data/demo_{k}/gello/joint_positions"] = smooth(ROWS, 7, k)
+        file[f"data/demo_{k}/obs/prev_joint_positions"] = smooth(ROWS, 7, k)
+        file[f"data/demo_{k}/mask"] = np.arange(ROWS) < 20
+
+    listing = listed(write_demos(tmp_path, add))
+    told = details(listing, "part_not_used")
+    for name in ("gello/joint_positions", "obs/prev_joint_positions", "mask"):
+        assert any(f"array {name} " in detail for detail in told)
+
+
+def test_times_that_count_rows(tmp_path: Path) -> None:
+    def add(file: h5py.File, k: int) -> None:
+        file["data"].attrs.pop("fps", None)
+        file[f"data/demo_{k}/timestamp"] = np.arange(ROWS)
+
+    assert details(listed(write_demos(tmp_path, add)), "no_frame_rate")
