@@ -94,7 +94,7 @@ REASONS = {
         "gripper); else nothing to do",
     ),
     "other_layout": R(
-        "the files are in a layout that is not read; the detail names it",
+        "the files or their rows are in a layout that is not read so; the detail names it",
         "convert them, by the layout's own tools, to one that docs/formats.md describes",
     ),
     "lfs_pointer": R(
@@ -155,7 +155,7 @@ REASONS = {
         "join the files (`mcap merge`, `ros2 bag convert`) if one run is split",
     ),
     "bad_episode_ends": R(
-        "meta/episode_ends of a Zarr store is missing or does not increase: the episodes' rows are unknown",
+        "the ends of episodes (Zarr, HDF5) are missing, do not increase, or leave rows over",
         "write it again: for each episode the row after its last one, counted from the store's first row",
     ),
     "unknown_codec": R(
