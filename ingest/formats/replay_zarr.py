@@ -41,9 +41,11 @@ from ingest.formats.listing import (
 from ingest.formats.row_times import (
     MAX_STEP_S,
     first_rate,
+    is_length_name,
     is_rate_name,
     is_time_name,
     is_time_shape,
+    length_problem,
     rate_by_times,
     times_in_seconds,
 )
@@ -285,6 +287,9 @@ def _add_store(listing: ListingBuilder, uri: str, store: Store) -> None:
         own_tasks = texts_among(
             v[k] for n, v in per_episode.values.items() if n in per_episode.tasks
         ) or _share(facts.get(task_from), k, len(ends), tasks)
+        for name in filter(is_length_name, of_episode):
+            if problem := length_problem(f"meta/{name}", of_episode[name], (stop - start,)):
+                listing.warn_next("length_differs", problem, uri)
         if not roles.cameras:
             listing.unusable_next(
                 "no_video",
@@ -445,6 +450,7 @@ def _account_meta(
         config.group_field: ("group", "its name says so"),
         **dict.fromkeys(fields_of(config.success_field), ("outcome", "its name says so")),
         **dict.fromkeys(per_episode.tasks, ("instruction", "its name says so")),
+        **dict.fromkeys(filter(is_length_name, per_episode.values), ("length", "its name says so")),
     }
     for name, values in per_episode.values.items():
         why_left_out = known_reason(name)
