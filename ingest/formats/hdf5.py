@@ -65,7 +65,6 @@ TEXT_CHANGES = (
     "{} changes within the episode, so that its {} texts are steps; no text is of the whole, and these together stand "
     "for it"
 )
-ENDS_WITHIN = "an episode ends at row {} of {} by {}: the group is read as one episode"
 RATES_DIFFER = 0.05  # share by which a stated rate is another one than that of the rows' times
 NUMBERED = re.compile(r"[0-9]")
 
@@ -207,8 +206,11 @@ def _add_place(listing: Hdf5Listing, place: EpisodePlace, source_id: str) -> Non
         _add_episode(listing, place, source_id, h5.WHOLE_GROUP, marks)
         return
     if any(spelt(posixpath.basename(path)) in STEP_NAMES for path in marks):
-        detail = f"nothing marks the ends of episodes; one starts wherever {named(marks)} falls, first at row {ends[0]}"
-        listing.warn("bad_episode_ends", detail, file=place.uri)
+        listing.warn(
+            "bad_episode_ends",
+            f"nothing marks the ends of episodes; one starts wherever {named(marks)} falls, first at row {ends[0]}",
+            file=place.uri,
+        )
     config.limits.check("max_rows", len(ends), f"{place.uri}: episodes")
     flat_place = replace(place, is_flat=True)
     lengths = (array.shape[0] for array in flat_place.arrays if array.shape[0])
@@ -229,7 +231,9 @@ def _report_inner_ends(listing: ListingBuilder, place: EpisodePlace) -> None:
         return
     if len(ends) > 1:
         listing.warn_next(
-            "bad_episode_ends", ENDS_WITHIN.format(ends[0], ends[-1], named(marks)), place.uri
+            "bad_episode_ends",
+            f"an episode ends at row {ends[0]} of {ends[-1]} by {named(marks)}: the group is read as one episode",
+            place.uri,
         )
 
 
@@ -281,8 +285,9 @@ def _add_episode(
         group="" if session is None else "".join(h5.texts(str(session))),
         no_task=_no_task(place, texts),
     )
-    uses = _uses(config, roles, list(cameras.values()), text_from, rate_from, marks, outcomes)
-    uses |= dict.fromkeys(lengths, ("length", "its name says so"))
+    uses = _uses(
+        config, roles, list(cameras.values()), text_from, rate_from, marks, outcomes, [*lengths]
+    )
     unread = _unread(config, place, roles, unreadable)
     account(listing, place, uses, unread, _problems(place, outcomes))
 
@@ -431,6 +436,7 @@ def _uses(
     rates: Sequence[str],
     marks: Sequence[str],
     outcomes: Sequence[str],
+    lengths: Sequence[str],
 ) -> dict[str, tuple[str, str]]:
     """What each part that is read is used for, and what shows it."""
     by_name = "its name says so"
@@ -442,6 +448,7 @@ def _uses(
         **dict.fromkeys(roles.action, ("action", roles.action_why)),
         **dict.fromkeys(texts, ("instruction", REGISTERED if config.keys.language else by_name)),
         **dict.fromkeys(rates, ("rate", by_name)),
+        **dict.fromkeys(lengths, ("length", by_name)),
         **dict.fromkeys(marks, ("length", "it marks where an episode ends")),
         **dict.fromkeys(times, ("time", f"{by_name}, and there is one for each row")),
         **dict.fromkeys(outcomes, ("outcome", by_name)),

@@ -189,7 +189,7 @@ def flat_ends(
     columns = {
         name: path for name, path in path_by_name.items() if _is_column(datasets[path], num_rows)
     }
-    for name in [name for name in (*END_NAMES, *START_NAMES) if name in columns]:
+    for name in sorted(columns.keys() & {*END_NAMES, *START_NAMES}):
         mark = h5.values(datasets[columns[name]], limits).ravel() != 0
         if not (mark[1:] & mark[:-1]).any():
             ended |= np.r_[mark[1:], False] if name in START_NAMES else mark

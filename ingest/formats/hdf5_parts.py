@@ -252,11 +252,9 @@ def facts_named(
         names = [n for n, v in attributes.items() if is_named(n) and np.size(v) == num_values]
         if names and not _is_of_others(place, folder, of_episode):
             facts |= {name: attributes[name] for name in names if name not in facts}
-    named_paths = [
-        path for path, d in place.datasets.items() if d.size == num_values and is_named(_leaf(path))
-    ]
-    for path in sorted(named_paths, key=lambda path: path.count("/")):
-        if not _is_of_others(place, path.rpartition("/")[0], of_episode):
+    for path, dataset in sorted(place.datasets.items(), key=lambda item: item[0].count("/")):
+        is_fact = dataset.size == num_values and is_named(_leaf(path))
+        if is_fact and not _is_of_others(place, path.rpartition("/")[0], of_episode):
             facts[path] = h5.value(place.group, path, place.limits)
     return facts
 
@@ -264,17 +262,14 @@ def facts_named(
 def _is_of_others(place: EpisodePlace, folder: str, of_episode: Set[str]) -> bool:
     """Does a group below the episode hold rows, and none of what is read of the episode?"""
     inner = {path: d for path, d in place.datasets.items() if path.startswith(f"{folder}/")}
-    has_rows = any((d.shape or (1,))[0] > 1 for d in inner.values())
-    return has_rows and of_episode.isdisjoint(inner)
+    return of_episode.isdisjoint(inner) and any((d.shape or (1,))[0] > 1 for d in inner.values())
 
 
 def stated_rates(place: EpisodePlace, of_episode: Set[str]) -> dict[str, float]:
     """Frame rates that the file states, by what states them, the nearest first; `of_episode` as for `facts_named`."""
-    rates: dict[str, float] = {}
-    if rate := first_rate(rate_of_simulation(place.env)):
-        rates["env_args"] = rate
-    facts = facts_named(place, place.attributes_by_holder, is_rate_name, of_episode)
-    return rates | {name: rate for name, fact in facts.items() if (rate := first_rate([fact]))}
+    simulated = {"env_args": first_rate(rate_of_simulation(place.env))}
+    facts = simulated | facts_named(place, place.attributes_by_holder, is_rate_name, of_episode)
+    return {name: rate for name, fact in facts.items() if (rate := first_rate([fact]))}
 
 
 def stated_lengths(
@@ -357,6 +352,16 @@ def account(
         else:
             nothing = "no name of a state, an action, a camera or a text that is known"
             parts.unknown(kind, name, problems.get(path, nothing), **form)
+        for attribute in h5.attributes_of(dataset, MAX_ATTRIBUTES):
+            account_for(
+                parts,
+                "text",
+                f"attribute {name}/{attribute}",
+                None,
+                why_known(place.writer, attribute),
+                "it is said of one array, and is not read",
+                file=place.uri,
+            )
     for path, first in place.members.links.items():
         parts.known("array", path, f"the same as {first}", file=place.uri)
     _account_for_attributes(listing, place, uses, problems)
@@ -396,8 +401,8 @@ def _account_for_attributes(
         elif reason := why_known(place.writer, name, is_text=is_text):
             listing.parts.known("text", title, reason, file=place.uri)
         elif is_text or np.size(stored):
-            reason = problems.get(name, "no name of an attribute that is known")
-            listing.parts.unknown(kind, title, reason, file=place.uri)
+            nothing = "no name of an attribute that is known"
+            listing.parts.unknown(kind, title, problems.get(name, nothing), file=place.uri)
 
 
 def why_known(writer: Writer | None, name: str, *, is_text: bool = True) -> str:
@@ -430,8 +435,8 @@ def account_beside(
             use = ("instruction", "its name says so") if _leaf(path) in TEXT_KEYS else None
             why_unknown = "it lies beside the episodes, and is read for none"
             # A list of lengths that is compared with nothing is not passed over
-            why_known_so = "" if is_length_name(_leaf(path)) else known_reason(path)
-            account_for(listing.parts, "array", path, use, why_known_so, why_unknown, **form)
+            reason = known_reason("" if is_length_name(_leaf(path)) else path)
+            account_for(listing.parts, "array", path, use, reason, why_unknown, **form)
 
 
 def _beside(

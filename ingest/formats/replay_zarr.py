@@ -287,9 +287,7 @@ def _add_store(listing: ListingBuilder, uri: str, store: Store) -> None:
         own_tasks = texts_among(
             v[k] for n, v in per_episode.values.items() if n in per_episode.tasks
         ) or _share(facts.get(task_from), k, len(ends), tasks)
-        for name in filter(is_length_name, of_episode):
-            if problem := length_problem(f"meta/{name}", of_episode[name], (stop - start,)):
-                listing.warn_next("length_differs", problem, uri)
+        _report_lengths(listing, uri, of_episode, stop - start)
         if not roles.cameras:
             listing.unusable_next(
                 "no_video",
@@ -432,6 +430,15 @@ def _account(listing: ListingBuilder, uri: str, store: Store, roles: ArrayRoles)
             )
         why_left_out = roles.left_out.get(name) or _why_known(name, array)
         account_for(parts, "array", f"data/{name}", None, why_left_out, why_unknown, **form)
+
+
+def _report_lengths(
+    listing: ListingBuilder, uri: str, of_episode: Mapping[str, Any], num_rows: int
+) -> None:
+    """Find where `meta` states another number of rows for the coming episode than it has."""
+    for name in filter(is_length_name, of_episode):
+        if problem := length_problem(f"meta/{name}", of_episode[name], (num_rows,)):
+            listing.warn_next("length_differs", problem, uri)
 
 
 def _account_meta(

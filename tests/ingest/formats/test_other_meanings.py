@@ -438,18 +438,17 @@ def test_hdf5_rate_of_a_sensor(tmp_path: Path, is_attribute: bool) -> None:
             file[f"data/demo_{k}/obs"].attrs["hz"] = 20
 
     listing = listed(write_demos(tmp_path, add))
-    assert [record.fps for record in listing.records] == [20 if k else 10 for k in range(3)]
+    assert [record.fps for record in listing.records] == [10, 20, 20]
     name = "attribute frequency" if is_attribute else "array obs/tactile/frequency"
     assert any(name in d and "a rate of other rows" in d for d in details(listing, "part_not_used"))
 
 
 def test_hdf5_texts_that_change(tmp_path: Path) -> None:
-    texts = np.repeat([b"reach", b"grasp the cup", b"lift it"], ROWS // 3)
+    steps = [b"reach", b"grasp the cup", b"lift it"]
+    texts = [np.repeat(steps, ROWS // 3), [b"pick it", b"grasp it"], [b"pick it"] * ROWS]
 
     def add(file: h5py.File, k: int) -> None:
-        file[f"data/demo_{k}/language_instruction"] = (
-            texts if k == 0 else [b"pick it", b"grasp it"] if k == 1 else [b"pick it"] * ROWS
-        )
+        file[f"data/demo_{k}/language_instruction"] = texts[k]
 
     listing = listed(write_demos(tmp_path, add))
     assert [record.tasks for record in listing.records] == [
@@ -459,3 +458,17 @@ def test_hdf5_texts_that_change(tmp_path: Path) -> None:
     ]
     [detail] = details(listing, "no_task")
     assert detail.startswith("language_instruction changes within the episode, so that its 3 texts")
+
+
+def test_hdf5_attributes_of_an_array(tmp_path: Path) -> None:
+    def add(file: h5py.File, k: int) -> None:
+        file["data"].attrs["language_instruction"] = "pick the cup"
+        pose = file[f"data/demo_{k}/obs/robot0_eef_pos"]
+        pose.dims[0].label = "row"
+        pose.attrs["units"] = "mm"
+        pose.attrs["scale"] = 1000.0
+
+    [finding] = listed(write_demos(tmp_path, add)).findings
+    assert finding.detail == (
+        "text attribute obs/robot0_eef_pos/scale: it is said of one array, and is not read"
+    )
