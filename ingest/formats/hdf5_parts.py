@@ -44,7 +44,10 @@ from ingest.sources.types import folders_above
 
 TIME_KEYS = ("timestamp", "timestamps", "time", "observations/timestamp")
 TEXT_KEYS = ("language_instruction", "instruction", "task", "language")
-OTHER_RATE = "a rate of other rows than the state's, the action's and the pictures', or beside the registry's"
+OTHER_RATE = (
+    "no number of frames per second, or a rate of other rows than the state's, the action's and the pictures', or "
+    "beside the registry's"
+)
 MANY_ALIKE = 8  # datasets in one group whose names are numbers: they are one part
 MAX_ATTRIBUTES = 64  # of one group
 SHOWN_SPLITS = "robomimic's own splits: splits are drawn anew"
