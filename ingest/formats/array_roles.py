@@ -95,7 +95,7 @@ KNOWN_TEXTS = re.compile(
     r"(.*_)?(date|time|version|host|hostname|user|author|operator|uuid|id|path|dir|commit|hash|seed|license|env|"
     r"model|bddl|xml|robot|robots|embodiment|tag|format|encoding|units?|camera|cameras|convention|controller|class)"
     r"(_(name|names|file|path|type|id|args|info|meta|state|content))?|env_(args|kwargs|meta|info|name)|name|.*_dict|"
-    r"sim|compress|is_sim|compressed|num_samples"
+    r"sim|compress|is_sim|compressed|num_samples|title|flavor|dimension_(list|labels)|reference_list"
 )
 
 

@@ -9,7 +9,7 @@ texts and success are looked for where the file's writer keeps them (`hdf5_write
 import posixpath
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,8 +21,9 @@ from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing
 from ingest.formats import hdf5_file as h5
 from ingest.formats import robotwin
 from ingest.formats.array_roles import action_by_name, state_by_name
-from ingest.formats.hdf5_episodes import episode_keys, flat_ends
+from ingest.formats.hdf5_episodes import STEP_NAMES, episode_keys, flat_ends
 from ingest.formats.hdf5_parts import (
+    OTHER_RATE,
     TEXT_KEYS,
     DatasetRoles,
     EpisodePlace,
@@ -31,6 +32,7 @@ from ingest.formats.hdf5_parts import (
     deep_outcomes,
     names_of,
     roles_of,
+    stated_lengths,
     stated_rates,
     texts_of,
     why_known,
@@ -43,7 +45,13 @@ from ingest.formats.listing import (
     named,
     texts_among,
 )
-from ingest.formats.row_times import rate_by_times, times_in_seconds
+from ingest.formats.row_times import (
+    is_rate_name,
+    length_problem,
+    rate_by_times,
+    spelt,
+    times_in_seconds,
+)
 from ingest.formats.text_fields import instructions
 from ingest.media.frames import VIDEO_SUFFIXES
 from ingest.outcomes import SUCCESS_FIELDS, folder_outcome
@@ -53,6 +61,10 @@ from ingest.sources.files import Source
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 LIBERO_FILE = re.compile(r"(?:[A-Z]+(?:_[A-Z]+)*_SCENE[0-9]+_)?(.+)_demo$")
+TEXT_CHANGES = (
+    "{} changes within the episode, so that its {} texts are steps; no text is of the whole, and these together stand "
+    "for it"
+)
 RATES_DIFFER = 0.05  # share by which a stated rate is another one than that of the rows' times
 NUMBERED = re.compile(r"[0-9]")
 
@@ -187,10 +199,18 @@ def _add_place(listing: Hdf5Listing, place: EpisodePlace, source_id: str) -> Non
     """Add the episode of a group; or each of those whose rows lie in it one after the other. Raises DataError."""
     config = listing.source.config
     is_flat = place.among.num_episodes == 1 and not NUMBERED.search(place.key.rpartition("/")[2])
+    if not is_flat:
+        _report_inner_ends(listing, place)
     ends, marks = flat_ends(place.datasets, place.limits) if is_flat else ([], ())
     if not ends:
         _add_episode(listing, place, source_id, h5.WHOLE_GROUP, marks)
         return
+    if any(spelt(posixpath.basename(path)) in STEP_NAMES for path in marks):
+        listing.warn(
+            "bad_episode_ends",
+            f"nothing marks the ends of episodes; one starts wherever {named(marks)} falls, first at row {ends[0]}",
+            file=place.uri,
+        )
     config.limits.check("max_rows", len(ends), f"{place.uri}: episodes")
     flat_place = replace(place, is_flat=True)
     lengths = (array.shape[0] for array in flat_place.arrays if array.shape[0])
@@ -199,6 +219,22 @@ def _add_place(listing: Hdf5Listing, place: EpisodePlace, source_id: str) -> Non
     for k, (start, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
         rows = h5.EpisodeSlice(slice(start, end), k, len(ends), ends[-1])
         _add_episode(listing, flat_place, f"{source_id}#{h5.ROWS}{k}", rows, marks)
+
+
+def _report_inner_ends(listing: ListingBuilder, place: EpisodePlace) -> None:
+    """Find what marks ends before the last row in a group that is one episode."""
+    try:
+        with h5.guarded(f"{place.uri}, {place.key}"):
+            ends, marks = flat_ends(place.datasets, place.limits)
+    except DataError as e:
+        listing.warn_next(e.reason, f"{e}; whether it marks ends is not known", place.uri)
+        return
+    if len(ends) > 1:
+        listing.warn_next(
+            "bad_episode_ends",
+            f"an episode ends at row {ends[0]} of {ends[-1]} by {named(marks)}: the group is read as one episode",
+            place.uri,
+        )
 
 
 def _add_episode(
@@ -213,7 +249,9 @@ def _add_episode(
     uri = place.uri
     cameras, unreadable = h5.cameras_in(listing, uri, place.datasets, place.members.escapes)
     roles = roles_of(place, config)
-    num_rows = _num_rows(listing, place, roles, list(cameras.values()), rows.rows)
+    read_paths = {*roles.state, *roles.action, *cameras.values()}
+    lengths = stated_lengths(place, read_paths, rows)
+    num_rows = _num_rows(listing, place, roles, list(cameras.values()), rows.rows, lengths)
     texts = texts_of(place, set(cameras.values()), rows)
     text_from, tasks = _instruction(config, place, texts, rows)
     name = LIBERO_FILE.fullmatch(uri.rpartition("/")[2].rpartition(".")[0])
@@ -221,7 +259,8 @@ def _add_episode(
     if name and is_libero and not tasks and not config.keys.language:
         tasks = (name[1].replace("_", " "),)
         listing.named_by_file += 1
-    rate, rate_from = _rate(listing, place, roles, rows.rows)
+    tasks = _whole_task(listing, place, text_from, tasks)
+    rate, rate_from = _rate(listing, place, roles, rows.rows, read_paths)
     # The session is the group: episodes of one session never come into different splits
     session = None
     if config.group_field:
@@ -246,7 +285,9 @@ def _add_episode(
         group="" if session is None else "".join(h5.texts(str(session))),
         no_task=_no_task(place, texts),
     )
-    uses = _uses(config, roles, list(cameras.values()), text_from, rate_from, marks, outcomes)
+    uses = _uses(
+        config, roles, list(cameras.values()), text_from, rate_from, marks, outcomes, [*lengths]
+    )
     unread = _unread(config, place, roles, unreadable)
     account(listing, place, uses, unread, _problems(place, outcomes))
 
@@ -257,8 +298,12 @@ def _num_rows(
     roles: DatasetRoles,
     cameras: Sequence[str],
     rows: slice,
+    lengths: Mapping[str, Any],
 ) -> int | None:
-    """Rows of the states, else of the actions, else of the first camera. Raises DataError."""
+    """Rows of the states, else of the actions, else of the first camera; finds where stated `lengths` are others.
+
+    Raises DataError.
+    """
     uri = place.uri
     limits = place.limits
     num_states, num_actions = (h5.length_of(parts, limits) for parts in (roles.state, roles.action))
@@ -277,20 +322,13 @@ def _num_rows(
             f"{num_actions} actions, {num_states} states: the actions are not used",
             uri,
         )
-    # robomimic states the length beside the rows
-    stated_samples = place.attributes.get("num_samples")
-    if (
-        isinstance(stated_samples, np.number)
-        and np.isfinite(stated_samples)
-        and stated_samples not in (num_rows, num_actions)
-        and num_rows
-    ):
-        listing.warn_next(
-            "length_differs", f"num_samples says {stated_samples:g}, its rows are {num_rows}", uri
-        )
-    if num_rows is None:
+    if not num_rows:
         return num_rows
-    return len(range(num_rows)[rows])
+    counts = [len(range(count)[rows]) for count in (num_rows, num_actions or num_rows)]
+    for name, stated in lengths.items():
+        if problem := length_problem(name, stated, counts):
+            listing.warn_next("length_differs", problem, uri)
+    return counts[0]
 
 
 def _instruction(
@@ -323,6 +361,23 @@ def _instruction(
     return [name] if instruction_texts else [], instruction_texts
 
 
+def _whole_task(
+    listing: Hdf5Listing,
+    place: EpisodePlace,
+    text_from: Sequence[str],
+    tasks: tuple[str, ...],
+) -> tuple[str, ...]:
+    """The instruction of the coming episode: its texts are wordings of one; those that change from row to row are steps
+    of one, which is put together of them.
+    """
+    lengths = {array.shape[0] for array in place.arrays}
+    changing = [p for p in text_from if p in place.datasets and place.datasets[p].size in lengths]
+    if len(tasks) < 2 or not changing:
+        return tasks
+    listing.warn_next("no_task", TEXT_CHANGES.format(changing[0], len(tasks)), place.uri)
+    return ("; ".join(tasks),)
+
+
 def _texts_at(
     place: EpisodePlace, paths: Iterable[str], rows: h5.EpisodeSlice
 ) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -341,13 +396,17 @@ def _no_task(place: EpisodePlace, texts: Mapping[str, object]) -> str:
 
 
 def _rate(
-    listing: Hdf5Listing, place: EpisodePlace, roles: DatasetRoles, rows: slice
+    listing: Hdf5Listing,
+    place: EpisodePlace,
+    roles: DatasetRoles,
+    rows: slice,
+    read_paths: Set[str],
 ) -> tuple[float, list[str]]:
     """Frames per second, and what states it: the registry, the rows' times, the file, else the writer's usual rate."""
     if fps := listing.source.config.fps:
         return fps, []
     by_times = rate_by_times(_times_s(place, roles, rows))
-    stated_fps = stated_rates(place)
+    stated_fps = stated_rates(place, read_paths)
     nearest = next(iter(stated_fps.items()), None)
     if by_times:
         if nearest and abs(nearest[1] / by_times - 1) > RATES_DIFFER:
@@ -377,6 +436,7 @@ def _uses(
     rates: Sequence[str],
     marks: Sequence[str],
     outcomes: Sequence[str],
+    lengths: Sequence[str],
 ) -> dict[str, tuple[str, str]]:
     """What each part that is read is used for, and what shows it."""
     by_name = "its name says so"
@@ -388,11 +448,11 @@ def _uses(
         **dict.fromkeys(roles.action, ("action", roles.action_why)),
         **dict.fromkeys(texts, ("instruction", REGISTERED if config.keys.language else by_name)),
         **dict.fromkeys(rates, ("rate", by_name)),
+        **dict.fromkeys(lengths, ("length", by_name)),
         **dict.fromkeys(marks, ("length", "it marks where an episode ends")),
         **dict.fromkeys(times, ("time", f"{by_name}, and there is one for each row")),
         **dict.fromkeys(outcomes, ("outcome", by_name)),
         **dict.fromkeys(groups, ("group", REGISTERED)),
-        "num_samples": ("length", "robomimic states the length so"),
     }
 
 
@@ -416,8 +476,12 @@ def _unread(
 
 
 def _problems(place: EpisodePlace, outcomes: Collection[str]) -> dict[str, str]:
-    """Why arrays that could be pictures, and fields that could tell success, are not read as such, by path."""
-    problems = {}
+    """Why arrays that could be pictures, rates, and fields that could tell success, are not read as such, by path."""
+    problems = {
+        path: OTHER_RATE
+        for path in (*place.attributes, *place.datasets)
+        if is_rate_name(posixpath.basename(path))
+    }
     for path, dataset in place.datasets.items():
         could_be_one = len(dataset.shape or ()) == 4 and dataset.dtype.kind == "f"
         if could_be_one and (problem := h5.scale_of(path, dataset, place.limits)[1]):

@@ -46,6 +46,12 @@ INDEX_NAMES = (
     "trajectory_id",
     "traj_index",
 )
+START_NAMES = ("is_first", "episode_start", "episode_starts")
+# They count the rows of each episode
+STEP_NAMES = (
+    "frame_index", "frame_idx", "frame_id", "step_index", "step_idx", "step_id", "timestep", "timesteps", "step",
+    "steps",
+)  # fmt: skip
 
 
 def episode_keys(file: h5py.File, limits: Limits) -> list[str]:
@@ -157,7 +163,8 @@ def flat_ends(
     """Where each episode of a flat file ends, and the arrays that say so; [] for one that is a
     single episode.
 
-    Marks of ends in rows beside one another are a state that lasts, and end nothing. Raises DataError.
+    Marks in rows beside one another are a state that lasts, and end nothing. Where no mark stands
+    before the last row, a column that counts episodes or steps says it. Raises DataError.
     """
     rows = [
         dataset.shape[0]
@@ -177,20 +184,18 @@ def flat_ends(
         if is_rising:
             return (ends.tolist(), (path,))
         return ([], ())
-    marks = {
-        path: datasets[path] for name in END_NAMES if (path := path_by_name.get(name)) is not None
-    }
     ended = np.zeros(num_rows, bool)
     used = list[str]()
-    for path, dataset in marks.items():
-        if dataset.shape not in ((num_rows,), (num_rows, 1)) or dataset.dtype.kind not in "biuf":
-            continue
-        mark = h5.values(dataset, limits).ravel() != 0
+    columns = {
+        name: path for name, path in path_by_name.items() if _is_column(datasets[path], num_rows)
+    }
+    for name in sorted(columns.keys() & {*END_NAMES, *START_NAMES}):
+        mark = h5.values(datasets[columns[name]], limits).ravel() != 0
         if not (mark[1:] & mark[:-1]).any():
-            ended |= mark
-            used.append(path)
-    if not used:
-        ended, used = _by_index(datasets, path_by_name, num_rows, limits)
+            ended |= np.r_[mark[1:], False] if name in START_NAMES else mark
+            used.append(columns[name])
+    if not ended[:-1].any():
+        ended, used = _by_index(datasets, columns, num_rows, limits)
     ends = (np.flatnonzero(ended) + 1).tolist()
     # Rows after the last mark are an episode, too
     ends += [num_rows] if ends and ends[-1] < num_rows else []
@@ -199,18 +204,24 @@ def flat_ends(
     return ([], ())
 
 
+def _is_column(dataset: h5py.Dataset, num_rows: int) -> bool:
+    """Has a dataset one number for each of some rows?"""
+    has_one = dataset.shape in ((num_rows,), (num_rows, 1))
+    return num_rows > 0 and has_one and dataset.dtype.kind in "biuf"
+
+
 def _by_index(
     datasets: Mapping[str, h5py.Dataset],
-    path_by_name: Mapping[str, str],
+    columns: Mapping[str, str],
     num_rows: int,
     limits: Limits,
 ) -> tuple[np.ndarray, list[str]]:
-    """The last rows of episodes [n] by a column that counts them; none where there is no such column."""
-    for name in INDEX_NAMES:
-        path = path_by_name.get(name)
-        if path is None or datasets[path].shape not in ((num_rows,), (num_rows, 1)):
-            continue
-        if datasets[path].dtype.kind in "iuf" and num_rows:
-            index = h5.values(datasets[path], limits).ravel()
-            return np.r_[index[1:] != index[:-1], True], [path]
+    """The last rows of episodes [n] by a column that counts them, else by one that counts the rows of each; none where
+    there is no such column.
+    """
+    for name in (*INDEX_NAMES, *STEP_NAMES):
+        if name in columns:
+            index = h5.values(datasets[columns[name]], limits).ravel()
+            is_other = index[1:] < index[:-1] if name in STEP_NAMES else index[1:] != index[:-1]
+            return np.r_[is_other, True], [columns[name]]
     return np.zeros(num_rows, bool), []

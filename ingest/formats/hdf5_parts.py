@@ -5,7 +5,7 @@ The registry's keys count first, then the writer's convention (`hdf5_writers`), 
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
@@ -28,7 +28,13 @@ from ingest.formats.array_roles import (
 )
 from ingest.formats.hdf5_writers import Writer, known_by, rate_of_simulation, writer_of
 from ingest.formats.listing import REGISTERED, ListingBuilder, account_for
-from ingest.formats.row_times import first_rate, is_rate_name, is_time_name, is_time_shape
+from ingest.formats.row_times import (
+    first_rate,
+    is_length_name,
+    is_rate_name,
+    is_time_name,
+    is_time_shape,
+)
 from ingest.formats.side_files import parse_json
 from ingest.formats.text_fields import rank_of
 from ingest.outcomes import SUCCESS_FIELDS
@@ -38,7 +44,10 @@ from ingest.sources.types import folders_above
 
 TIME_KEYS = ("timestamp", "timestamps", "time", "observations/timestamp")
 TEXT_KEYS = ("language_instruction", "instruction", "task", "language")
-LENGTHS = ("num_samples", "num_steps", "length")
+OTHER_RATE = (
+    "no number of frames per second, or a rate of other rows than the state's, the action's and the pictures', or "
+    "beside the registry's"
+)
 MANY_ALIKE = 8  # datasets in one group whose names are numbers: they are one part
 MAX_ATTRIBUTES = 64  # of one group
 SHOWN_SPLITS = "robomimic's own splits: splits are drawn anew"
@@ -85,7 +94,12 @@ class EpisodePlace:
             return h5.attributes_of(holder, MAX_ATTRIBUTES)
         if name not in self.above:
             self.above[name] = h5.attributes_of(holder, MAX_ATTRIBUTES)
-        return self.above[name]
+        return {n: self.among.share(stored) for n, stored in self.above[name].items()}
+
+    @cached_property
+    def attributes_by_holder(self) -> dict[str, dict[str, Any]]:
+        """Small attributes of each of the holders, by name; above the episode, of a list for each episode its own."""
+        return {name: self._attributes_of(name, holder) for name, holder in self.holders.items()}
 
     @cached_property
     def arrays(self) -> list[ArrayForm]:
@@ -110,11 +124,8 @@ class EpisodePlace:
     def attributes(self) -> dict[str, Any]:
         """Small attributes of the holders: of those of one name the nearest, by name."""
         attributes: dict[str, Any] = {}
-        for place, holder in self.holders.items():
-            for name, stored in self._attributes_of(place, holder).items():
-                attributes.setdefault(
-                    name, self.among.share(stored) if place.startswith("/") else stored
-                )
+        for of_holder in reversed(self.attributes_by_holder.values()):
+            attributes.update(of_holder)
         return attributes
 
     @cached_property
@@ -226,21 +237,54 @@ def _times(datasets: Mapping[str, h5py.Dataset], num_rows: int | None) -> str | 
     return next((p for p in with_rows if is_time_shape(datasets[p].shape or (), num_rows)), None)
 
 
-def stated_rates(place: EpisodePlace) -> dict[str, float]:
-    """Frame rates that the file states, by what states them, the nearest first."""
-    rates: dict[str, float] = {}
-    if rate := first_rate(rate_of_simulation(place.env)):
-        rates["env_args"] = rate
-    for name, stored in place.attributes.items():
-        if is_rate_name(name) and (rate := first_rate([stored])):
-            rates[name] = rate
-    for path, dataset in place.datasets.items():
-        is_single = dataset.shape is not None and np.prod(dataset.shape) == 1
-        if not is_single or not is_rate_name(_leaf(path)):
-            continue
-        if rate := first_rate([h5.value(place.group, path, place.limits)]):
-            rates[path] = rate
-    return rates
+def facts_named(
+    place: EpisodePlace,
+    holders: Mapping[str, Mapping[str, Any]],
+    is_named: Callable[[str], bool],
+    of_episode: Set[str],
+    num_values: int = 1,
+) -> dict[str, Any]:
+    """Attributes of some holders, then small datasets, with so many values and names of one kind, by name or path, the
+    nearest first.
+
+    `of_episode`: paths of the state, the action and the pictures. What stands beside other rows, such
+    as those of a sensor, is said of these, and is left out.
+    """
+    facts: dict[str, Any] = {}
+    for folder, attributes in holders.items():
+        names = [n for n, v in attributes.items() if is_named(n) and np.size(v) == num_values]
+        if names and not _is_of_others(place, folder, of_episode):
+            facts |= {name: attributes[name] for name in names if name not in facts}
+    for path, dataset in sorted(place.datasets.items(), key=lambda item: item[0].count("/")):
+        is_fact = dataset.size == num_values and is_named(_leaf(path))
+        if is_fact and not _is_of_others(place, path.rpartition("/")[0], of_episode):
+            facts[path] = h5.value(place.group, path, place.limits)
+    return facts
+
+
+def _is_of_others(place: EpisodePlace, folder: str, of_episode: Set[str]) -> bool:
+    """Does a group below the episode hold rows, and none of what is read of the episode?"""
+    inner = {path: d for path, d in place.datasets.items() if path.startswith(f"{folder}/")}
+    return of_episode.isdisjoint(inner) and any((d.shape or (1,))[0] > 1 for d in inner.values())
+
+
+def stated_rates(place: EpisodePlace, of_episode: Set[str]) -> dict[str, float]:
+    """Frame rates that the file states, by what states them, the nearest first; `of_episode` as for `facts_named`."""
+    simulated = {"env_args": first_rate(rate_of_simulation(place.env))}
+    facts = simulated | facts_named(place, place.attributes_by_holder, is_rate_name, of_episode)
+    return {name: rate for name, fact in facts.items() if (rate := first_rate([fact]))}
+
+
+def stated_lengths(
+    place: EpisodePlace, of_episode: Set[str], rows: h5.EpisodeSlice
+) -> dict[str, Any]:
+    """How many rows an episode's group says that it has, by what says it; `of_episode` as for `facts_named`.
+
+    Of a flat file a list has one value for each episode; a single number is that of all together.
+    """
+    below = {n: found for n, found in place.attributes_by_holder.items() if not n.startswith("/")}
+    facts = facts_named(place, below, is_length_name, of_episode, rows.num_episodes)
+    return {name: rows.share(stored) for name, stored in facts.items()}
 
 
 def texts_of(
@@ -311,6 +355,16 @@ def account(
         else:
             nothing = "no name of a state, an action, a camera or a text that is known"
             parts.unknown(kind, name, problems.get(path, nothing), **form)
+        for attribute in h5.attributes_of(dataset, MAX_ATTRIBUTES):
+            account_for(
+                parts,
+                "text",
+                f"attribute {name}/{attribute}",
+                None,
+                why_known(place.writer, attribute),
+                "it is said of one array, and is not read",
+                file=place.uri,
+            )
     for path, first in place.members.links.items():
         parts.known("array", path, f"the same as {first}", file=place.uri)
     _account_for_attributes(listing, place, uses, problems)
@@ -350,8 +404,8 @@ def _account_for_attributes(
         elif reason := why_known(place.writer, name, is_text=is_text):
             listing.parts.known("text", title, reason, file=place.uri)
         elif is_text or np.size(stored):
-            reason = problems.get(name, "no name of an attribute that is known")
-            listing.parts.unknown(kind, title, reason, file=place.uri)
+            nothing = "no name of an attribute that is known"
+            listing.parts.unknown(kind, title, problems.get(name, nothing), file=place.uri)
 
 
 def why_known(writer: Writer | None, name: str, *, is_text: bool = True) -> str:
@@ -361,7 +415,7 @@ def why_known(writer: Writer | None, name: str, *, is_text: bool = True) -> str:
     if is_bookkeeping_text(name):
         return "says where it is from"
     is_count = not is_text and name.lower().startswith(("num_", "n_", "total", "count", "max_"))
-    if is_count or name in LENGTHS:
+    if is_count or is_length_name(name):
         return "counts"
     return ""
 
@@ -383,7 +437,9 @@ def account_beside(
         else:
             use = ("instruction", "its name says so") if _leaf(path) in TEXT_KEYS else None
             why_unknown = "it lies beside the episodes, and is read for none"
-            account_for(listing.parts, "array", path, use, known_reason(path), why_unknown, **form)
+            # A list of lengths that is compared with nothing is not passed over
+            reason = known_reason("" if is_length_name(_leaf(path)) else path)
+            account_for(listing.parts, "array", path, use, reason, why_unknown, **form)
 
 
 def _beside(

@@ -41,9 +41,11 @@ from ingest.formats.listing import (
 from ingest.formats.row_times import (
     MAX_STEP_S,
     first_rate,
+    is_length_name,
     is_rate_name,
     is_time_name,
     is_time_shape,
+    length_problem,
     rate_by_times,
     times_in_seconds,
 )
@@ -285,6 +287,7 @@ def _add_store(listing: ListingBuilder, uri: str, store: Store) -> None:
         own_tasks = texts_among(
             v[k] for n, v in per_episode.values.items() if n in per_episode.tasks
         ) or _share(facts.get(task_from), k, len(ends), tasks)
+        _report_lengths(listing, uri, of_episode, stop - start)
         if not roles.cameras:
             listing.unusable_next(
                 "no_video",
@@ -429,6 +432,15 @@ def _account(listing: ListingBuilder, uri: str, store: Store, roles: ArrayRoles)
         account_for(parts, "array", f"data/{name}", None, why_left_out, why_unknown, **form)
 
 
+def _report_lengths(
+    listing: ListingBuilder, uri: str, of_episode: Mapping[str, Any], num_rows: int
+) -> None:
+    """Find where `meta` states another number of rows for the coming episode than it has."""
+    for name in filter(is_length_name, of_episode):
+        if problem := length_problem(f"meta/{name}", of_episode[name], (num_rows,)):
+            listing.warn_next("length_differs", problem, uri)
+
+
 def _account_meta(
     listing: ListingBuilder, uri: str, per_episode: PerEpisode, ends: np.ndarray, roles: ArrayRoles
 ) -> None:
@@ -445,6 +457,7 @@ def _account_meta(
         config.group_field: ("group", "its name says so"),
         **dict.fromkeys(fields_of(config.success_field), ("outcome", "its name says so")),
         **dict.fromkeys(per_episode.tasks, ("instruction", "its name says so")),
+        **dict.fromkeys(filter(is_length_name, per_episode.values), ("length", "its name says so")),
     }
     for name, values in per_episode.values.items():
         why_left_out = known_reason(name)

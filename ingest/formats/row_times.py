@@ -1,5 +1,6 @@
-"""Times and rates of rows, in whatever unit and under whatever name recorders keep them."""
+"""Times, rates and numbers of rows, in whatever unit and under whatever name recorders keep them."""
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -25,6 +26,11 @@ RATE_NAMES = frozenset(
     }
 )  # fmt: skip
 
+# What states how many rows an episode has
+LENGTH_NAME = re.compile(
+    r"(num|n)_(samples|steps|frames|rows)|((episode|ep|traj|trajectory|demo|run)_)?(length|len)s?"
+)
+
 
 def spelt(name: str) -> str:
     """A name in small letters, its words parted by underscores. Example: spelt("timeStamps") == "time_stamps"."""
@@ -38,6 +44,20 @@ def is_time_name(name: str) -> bool:
 
 def is_rate_name(name: str) -> bool:
     return spelt(name) in RATE_NAMES or name.lower() in RATE_NAMES
+
+
+def is_length_name(name: str) -> bool:
+    return LENGTH_NAME.fullmatch(spelt(name)) is not None
+
+
+def length_problem(name: str, stored: Any, lengths: Sequence[int]) -> str:
+    """What is wrong with a stated length that is none of an episode's, the first of which is that of its rows; "" for
+    nothing, also for what is no number.
+    """
+    value = np.asarray(stored).reshape(-1)
+    if value.dtype.kind not in "iuf" or not np.isfinite(value).all() or value[0] in lengths:
+        return ""
+    return f"{name} says {value[0]:g}, its rows are {lengths[0]}"
 
 
 def is_time_shape(shape: Sequence[int], num_rows: int | None) -> bool:

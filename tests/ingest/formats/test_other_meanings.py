@@ -320,3 +320,155 @@ def test_times_that_count_rows(tmp_path: Path) -> None:
         file[f"data/demo_{k}/timestamp"] = np.arange(ROWS)
 
     assert details(listed(write_demos(tmp_path, add)), "no_frame_rate")
+
+
+# Lengths, ends, rates and texts that are stated beside the rows
+
+
+def test_hdf5_lengths(tmp_path: Path) -> None:
+    def add(file: h5py.File, k: int) -> None:
+        group = file[f"data/demo_{k}"]
+        group.attrs["episode_length"] = ROWS + k
+        group["meta/num_steps"] = ROWS - k
+        group["tactile/data"] = np.zeros((5 * ROWS, 4))
+        group["tactile/num_samples"] = 5 * ROWS
+        group.attrs["length"] = "0.4 m"
+
+    assert details(listed(write_demos(tmp_path, add)), "length_differs") == [
+        "episode_length says 31, its rows are 30",
+        "meta/num_steps says 29, its rows are 30",
+        "episode_length says 32, its rows are 30",
+        "meta/num_steps says 28, its rows are 30",
+    ]
+
+
+def test_hdf5_number_of_all_samples(tmp_path: Path) -> None:
+    def add(file: h5py.File, k: int) -> None:
+        file["data"].attrs["num_samples"] = 3 * ROWS
+
+    listing = listed(write_demos(tmp_path, add))
+    assert {finding.reason for finding in listing.findings} == {"no_task"}
+
+
+def test_hdf5_lengths_of_a_flat_file(tmp_path: Path) -> None:
+    ends = np.array([8, 16, 24])
+    listing = listed(write_flat(tmp_path, episode_ends=ends, episode_lengths=np.array([8, 8, 7])))
+    assert details(listing, "length_differs") == ["episode_lengths says 7, its rows are 8"]
+
+
+def test_zarr_lengths(tmp_path: Path) -> None:
+    write_zarr(tmp_path, {"meta/episode_length": np.array([5, 5, 5])}, {}, task="pick", fps=10)
+    listing = listed(tmp_path)
+    lengths = [record.num_rows for record in listing.records]
+    assert details(listing, "length_differs") == [
+        f"meta/episode_length says 5, its rows are {length}" for length in lengths if length != 5
+    ]
+    assert lengths.count(5) < 3
+
+
+STEPS = np.tile(np.arange(8), 3)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "lengths", "finding"),
+    [
+        ({"is_first": STEPS == 0}, [8, 8, 8], ""),
+        ({"is_first": STEPS == 0, "done": np.arange(24) == 23}, [8, 8, 8], ""),
+        ({"is_first": np.arange(24) == 0}, [24], ""),
+        ({"terminals": np.zeros(24), "episode_index": np.repeat([0, 1, 2], 8)}, [8, 8, 8], ""),
+        (
+            {"frame_index": STEPS},
+            [8, 8, 8],
+            "nothing marks the ends of episodes; one starts wherever frame_index falls, first at row 8",
+        ),
+        ({"frame_index": STEPS, "episode_index": np.zeros(24)}, [24], ""),
+        ({"frame_index": np.arange(24)}, [24], ""),
+    ],
+    ids=["firsts", "last done", "one", "no terminal", "steps", "one by index", "one by steps"],
+)
+def test_hdf5_starts_of_a_flat_file(
+    tmp_path: Path, arrays: dict[str, Any], lengths: list[int], finding: str
+) -> None:
+    listing = listed(write_flat(tmp_path, **arrays))
+    assert [record.num_rows for record in listing.records] == lengths
+    assert details(listing, "bad_episode_ends") == [finding] * bool(finding)
+
+
+@pytest.mark.parametrize("name", ["done", "is_last", "obs/is_first", "frame_index"])
+def test_hdf5_ends_within_a_group(tmp_path: Path, name: str) -> None:
+    rows = np.arange(ROWS)
+    marks = {"obs/is_first": rows == 12, "frame_index": rows % 12}
+
+    def add(file: h5py.File, k: int) -> None:
+        if k == 1:
+            file[f"data/demo_1/{name}"] = marks.get(name, np.isin(rows, [11, ROWS - 1]))
+        else:
+            file[f"data/demo_{k}/done"] = rows >= ROWS - 1 - k
+
+    findings = listed(write_demos(tmp_path, add)).findings
+    assert [
+        (finding.episode_index, finding.detail)
+        for finding in findings
+        if finding.reason != "no_task"
+    ] == [(1, f"an episode ends at row 12 of 30 by {name}: the group is read as one episode")]
+
+
+def test_hdf5_marks_that_were_never_written(tmp_path: Path) -> None:
+    def add(file: h5py.File, k: int) -> None:
+        if k == 0:
+            file.create_dataset("data/demo_0/done", (ROWS,), bool, chunks=(8,))
+
+    listing = listed(write_demos(tmp_path, add))
+    assert [record.num_rows for record in listing.records] == [ROWS] * 3
+    [detail] = details(listing, "unreadable_data")
+    assert detail.endswith("whether it marks ends is not known")
+
+
+@pytest.mark.parametrize("is_attribute", [True, False])
+def test_hdf5_rate_of_a_sensor(tmp_path: Path, is_attribute: bool) -> None:
+    def add(file: h5py.File, k: int) -> None:
+        sensor = file.create_group(f"data/demo_{k}/obs/tactile")
+        sensor["frames"] = np.zeros((5 * ROWS, 4))
+        if is_attribute:
+            sensor.attrs["frequency"] = 500
+        else:
+            sensor["frequency"] = 500
+        file.attrs["rate"] = 40
+        if k:
+            file[f"data/demo_{k}/obs"].attrs["hz"] = 20
+
+    listing = listed(write_demos(tmp_path, add))
+    assert [record.fps for record in listing.records] == [10, 20, 20]
+    name = "attribute frequency" if is_attribute else "array obs/tactile/frequency"
+    assert any(name in d and "a rate of other rows" in d for d in details(listing, "part_not_used"))
+
+
+def test_hdf5_texts_that_change(tmp_path: Path) -> None:
+    steps = [b"reach", b"grasp the cup", b"lift it"]
+    texts = [np.repeat(steps, ROWS // 3), [b"pick it", b"grasp it"], [b"pick it"] * ROWS]
+
+    def add(file: h5py.File, k: int) -> None:
+        file[f"data/demo_{k}/language_instruction"] = texts[k]
+
+    listing = listed(write_demos(tmp_path, add))
+    assert [record.tasks for record in listing.records] == [
+        ("reach; grasp the cup; lift it",),
+        ("pick it", "grasp it"),
+        ("pick it",),
+    ]
+    [detail] = details(listing, "no_task")
+    assert detail.startswith("language_instruction changes within the episode, so that its 3 texts")
+
+
+def test_hdf5_attributes_of_an_array(tmp_path: Path) -> None:
+    def add(file: h5py.File, k: int) -> None:
+        file["data"].attrs["language_instruction"] = "pick the cup"
+        pose = file[f"data/demo_{k}/obs/robot0_eef_pos"]
+        pose.dims[0].label = "row"
+        pose.attrs["units"] = "mm"
+        pose.attrs["scale"] = 1000.0
+
+    [finding] = listed(write_demos(tmp_path, add)).findings
+    assert finding.detail == (
+        "text attribute obs/robot0_eef_pos/scale: it is said of one array, and is not read"
+    )
