@@ -47,7 +47,7 @@ from ingest.formats.lerobot_meta import (
     video_rate,
 )
 from ingest.formats.lerobot_parts import account_for_parts
-from ingest.formats.lerobot_rows import EpisodeRows, find_rows, read_pictures
+from ingest.formats.lerobot_rows import END_MARK, EpisodeRows, find_rows, read_pictures
 from ingest.formats.lerobot_signals import read_signals, signal_columns
 from ingest.formats.lerobot_statistics import stored_statistics
 from ingest.formats.lerobot_steps import native_steps
@@ -450,6 +450,13 @@ def _check(dataset: LerobotListing, index: int, episode: Annotated) -> None:
             "max_rows", rows.num_rows, f"{rows.uri}: rows of one episode"
         ):
             dataset.unusable("over_limit", problem, index, file=rows.uri)
+        if rows.ends_early:
+            dataset.warn(
+                "bad_episode_ends",
+                f"{END_MARK} is set in a row that has others behind it",
+                index,
+                file=rows.uri,
+            )
         if meta.get("length") not in (None, rows.num_rows):
             detail = f"metadata says {meta['length']} frames, its rows are {rows.num_rows}"
             dataset.warn("length_differs", detail, index)

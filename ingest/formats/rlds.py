@@ -16,7 +16,7 @@ import pyarrow as pa
 from core.values import short_hash
 from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing, TimedPicture, timed
 from ingest.formats import rlds_steps
-from ingest.formats.listing import DEFAULT_FPS, ListingBuilder, in_order, texts_among
+from ingest.formats.listing import DEFAULT_FPS, ListingBuilder, in_order, named, texts_among
 from ingest.formats.rlds_files import (
     FEATURES,
     FOOTER_BYTES,
@@ -53,6 +53,7 @@ from ingest.outcomes import (
     Ending,
     Outcome,
     OutcomeEvidence,
+    ends_early,
     fields_of,
     flag_of,
     folder_outcome,
@@ -81,6 +82,7 @@ LANGUAGE = (
     "episode_metadata/task",
 )
 END_MARKS = ("is_last", "is_terminal")
+START_MARK = "is_first"
 EPISODE_ID = ("episode_metadata/file_path", "episode_metadata/episode_id")
 # DROID's lie in success or failure
 PATHS = ("episode_metadata/file_path", "episode_metadata/recording_folderpath")
@@ -289,6 +291,17 @@ def _texts_and_outcome(
     marks = np.concatenate([rlds_steps.values_of(steps, name) for name in END_MARKS])
     if num_rows and len(marks) and not marks.any():
         listing.warn_next("never_ends", f"none of its {num_rows} steps is marked as its end", uri)
+    for name in (*END_MARKS, START_MARK):
+        marks = rlds_steps.values_of(steps, name)
+        if ends_early(marks[::-1] if name == START_MARK else marks):
+            rows = named([str(row) for row in np.flatnonzero(marks)])
+            listing.warn_next(
+                "bad_episode_ends", f"{name} is set in steps {rows} of {num_rows}", uri
+            )
+    for path in text_keys if len(tasks) > 1 else ():
+        if rlds_steps.has_text_each(steps, path, num_rows):
+            texts = [text for text in rlds_steps.texts(steps, path, num_rows) if text in tasks]
+            listing.find_change(path, texts, uri)
     roles, problems = roles_of(steps, config.keys)
     overruled = [
         path for path in LANGUAGE if config.keys.language and path not in config.keys.language
@@ -462,10 +475,8 @@ def _evidence(steps: RldsRecord, num_rows: int, config: DatasetConfig) -> Outcom
     ends = rlds_steps.values_of(steps, TERMINAL)
     whole = rewards[:-1] if rewards[-2:].tolist() == [1, 0] else rewards
     reward = reward_of(REWARD, known(whole)) if len(rewards) == num_rows else None
-    if num_rows and len(ends) == num_rows:
-        ending = Ending(TERMINAL, bool(ends[-1] == 1))
-    else:
-        ending = None
+    has_ends = num_rows > 0 and len(ends) == num_rows
+    ending = Ending(TERMINAL, bool(ends[-1] == 1)) if has_ends else None
     return OutcomeEvidence(stated_outcome, flags, folder_outcome(*paths), reward, ending)
 
 
