@@ -442,3 +442,17 @@ def test_mcap_attachments_and_metadata_of_one_key(tmp_path: Path) -> None:
         "file attachment arm.yaml (text/yaml): it is not read",
         "text metadata: success: its values differ; the last counts",
     ]
+
+
+# Times of whole seconds
+
+
+def test_times_of_one_hertz(tmp_path: Path) -> None:
+    def add(file: h5py.File, k: int) -> None:
+        file["data"].attrs["fps"] = 1
+        file[f"data/demo_{k}/timestamp"] = np.arange(ROWS, dtype=np.float64)
+
+    listing = listed(write_demos(tmp_path, add))
+    assert listing.fps == 1
+    assert not details(listing, "frame_rate")
+    assert not details(listing, "no_frame_rate")
