@@ -138,6 +138,11 @@ def flag_of(name: str, values: np.ndarray) -> Flag | None:
     return Flag(name, bool(values[-1] == 1), bool(values.any()))
 
 
+def ends_early(marks: np.ndarray) -> bool:
+    """Of marks [n] of a run's last row: are there rows without one behind a row that has it?"""
+    return bool((np.diff(marks.astype(np.float64)) < 0).any())
+
+
 def reward_of(name: str, values: np.ndarray) -> RewardEvidence | None:
     """Zeros, then ones until the end, is a goal that was reached; other ones are unclear, other values dense."""
     if not len(values):

@@ -47,7 +47,7 @@ from ingest.formats.lerobot_meta import (
     video_rate,
 )
 from ingest.formats.lerobot_parts import account_for_parts
-from ingest.formats.lerobot_rows import EpisodeRows, find_rows, read_pictures
+from ingest.formats.lerobot_rows import END_MARK, EpisodeRows, find_rows, read_pictures
 from ingest.formats.lerobot_signals import read_signals, signal_columns
 from ingest.formats.lerobot_statistics import stored_statistics
 from ingest.formats.lerobot_steps import native_steps
@@ -225,10 +225,8 @@ def _report(
 
 def _no_video(dataset: LerobotListing, index: int, files: Mapping[str, str]) -> tuple[str, str]:
     """The reason why an episode has no pictures, and where these may be."""
-    if files:
-        detail = f"no video file; looked for {named([*files.values()])}"
-    else:
-        detail = f"{INFO} declares no camera"
+    searched = f"no video file; looked for {named([*files.values()])}"
+    detail = searched if files else f"{INFO} declares no camera"
     if pictures := _loose_pictures(dataset, index, files):
         # LeRobot keeps the pictures of a recording so until it has made a video of them
         detail += f"; {sum(pictures.values())} pictures lie in {named([*pictures])}: make such videos of them"
@@ -450,6 +448,13 @@ def _check(dataset: LerobotListing, index: int, episode: Annotated) -> None:
             "max_rows", rows.num_rows, f"{rows.uri}: rows of one episode"
         ):
             dataset.unusable("over_limit", problem, index, file=rows.uri)
+        if rows.ends_early:
+            dataset.warn(
+                "bad_episode_ends",
+                f"{END_MARK} is set in a row that has others behind it",
+                index,
+                file=rows.uri,
+            )
         if meta.get("length") not in (None, rows.num_rows):
             detail = f"metadata says {meta['length']} frames, its rows are {rows.num_rows}"
             dataset.warn("length_differs", detail, index)
@@ -502,10 +507,8 @@ def _match(
         return Match()
     rate = video_rate(info, camera, record.fps)
     is_shared = holds_other_episodes(info, video.uri)
-    if is_shared:
-        span = span_of(source, camera, record.episode_index, video.start_frame / rate)
-    else:
-        span = VideoSpan()
+    start_s = video.start_frame / rate
+    span = span_of(source, camera, record.episode_index, start_s) if is_shared else VideoSpan()
     try:
         times = frame_times(source.resolve(video.uri), source.config.limits)
     except VideoError:

@@ -22,11 +22,20 @@ from ingest.formats.lerobot_meta import (
 from ingest.formats.tables import batches, is_list, opened, ranges
 from ingest.media.frames import VideoError
 from ingest.media.picture import ArrayPicture, decode_picture
-from ingest.outcomes import NO_EVIDENCE, OutcomeEvidence, fields_of, flag_of, known, reward_of
+from ingest.outcomes import (
+    NO_EVIDENCE,
+    OutcomeEvidence,
+    ends_early,
+    fields_of,
+    flag_of,
+    known,
+    reward_of,
+)
 from ingest.reasons import DataError, Limits
 from ingest.sources.files import Source
 
 REWARD_KEYS = ("next.reward", "reward")
+END_MARK = "next.done"
 RUNS = 2  # times limits.max_episodes: episodes of one file, each as often as its rows do not stand together
 PICTURE_BATCH = 16  # rows with pictures read at a time
 FACT_BATCH = 1 << 12  # rows with texts read at a time
@@ -44,6 +53,7 @@ class EpisodeRows:
     # Of the columns that the registry names; in the last row
     facts: Mapping[str, Any] = field(default_factory=dict)
     evidence: OutcomeEvidence = NO_EVIDENCE  # flags of success and the reward
+    ends_early: bool = False  # a row that is marked as the last one has others behind it
 
 
 def find_rows(
@@ -144,7 +154,7 @@ def _episodes_of(
             stretches = _stretches(file, limits)
         numbers = [
             name
-            for name in dict.fromkeys((*flag_names, *REWARD_KEYS))
+            for name in dict.fromkeys((*flag_names, *REWARD_KEYS, END_MARK))
             if _has_numbers(schema, name)
         ]
         columns = list(dict.fromkeys(["task_index", *numbers])) if has_tasks else numbers
@@ -155,17 +165,16 @@ def _episodes_of(
         first_rows = [(start, min(num_rows, limits.max_rows)) for start, num_rows in places]
         # Arrow makes no empty list of JSON, which a column of language may be
         empty = pa.schema([schema.field(name) for name in columns]).empty_table()
-        if columns and count:
-            tables = ranges(file, first_rows, columns)
-        else:
-            tables = [empty] * len(places)
+        has_values = columns and count
+        tables = ranges(file, first_rows, columns) if has_values else [empty] * len(places)
         facts = _facts(dataset, file, ends)
         pictures = camera_columns(dataset.info, schema)
         for (episode, _), place, fact, table in zip(stretches, places, facts, tables, strict=True):
             evidence = _evidence(table.select(numbers), flag_names)
             tasks = table["task_index"].unique().to_pylist() if has_tasks else ()
             known_tasks = tuple(task for task in tasks if task is not None and task >= 0)
-            rows = EpisodeRows(uri, *place, known_tasks, pictures, fact, evidence)
+            is_early = END_MARK in numbers and ends_early(_single_numbers(table[END_MARK]))
+            rows = EpisodeRows(uri, *place, known_tasks, pictures, fact, evidence, is_early)
             episode_rows.append((episode, rows))
     return episode_rows
 
@@ -185,9 +194,7 @@ def _stretches(file: pq.ParquetFile, limits: Limits) -> list[tuple[int, int]]:
 
 
 def _evidence(table: pa.Table, flag_names: Sequence[str]) -> OutcomeEvidence:
-    values = {
-        name: known(_single_numbers(table[name].combine_chunks())) for name in table.column_names
-    }
+    values = {name: known(_single_numbers(table[name])) for name in table.column_names}
     flags = filter(None, (flag_of(name, values[name]) for name in flag_names if name in values))
     rewards = filter(
         None, (reward_of(name, values[name]) for name in REWARD_KEYS if name in values)
@@ -221,8 +228,9 @@ def _has_numbers(schema: pa.Schema, column: str, only_whole: bool = False) -> bo
     return pa.types.is_boolean(type_) or pa.types.is_integer(type_) or pa.types.is_floating(type_)
 
 
-def _single_numbers(column: pa.Array) -> np.ndarray:
+def _single_numbers(chunks: pa.ChunkedArray) -> np.ndarray:
     """float64 [n], NaN for null, and for all where rows hold several."""
+    column = chunks.combine_chunks()
     if is_list(column.type):
         is_single = set(column.value_lengths().unique().to_pylist()) == {1}
         if column.null_count or not is_single:

@@ -153,6 +153,17 @@ class ListingBuilder:
             self.parts.used("text", text_file.uri, "instruction", reason, file=text_file.uri)
         return text_file
 
+    def find_change(self, name: str, texts: Sequence[str], uri: str) -> None:
+        """Say where the instruction changes within the coming episode, unless the registry says that all are wordings;
+        `texts`: the different ones of `name`.
+        """
+        if len(texts) > 1 and self.source.config.instruction != "paraphrases":
+            detail = (
+                f"{name} changes within the episode: its {len(texts)} texts count as wordings of "
+                "one task, and may be steps"
+            )
+            self.warn_next("no_task", detail, uri)
+
     def change_last(self, **fields: Any) -> None:
         """Change what is known of the last episode."""
         self.records[-1] = replace(self.records[-1], **fields)

@@ -16,10 +16,10 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import groupby
 from operator import itemgetter
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from mcap.records import Attachment, Metadata
 
 from ingest.episode import (
     CameraVideo,
@@ -43,7 +43,7 @@ from ingest.formats.listing import (
     texts_among,
     usual_uses,
 )
-from ingest.formats.mcap_file import PACKED, CutOff, Decoder, Kind, Metadata, RawMessage, records
+from ingest.formats.mcap_file import PACKED, CutOff, Decoder, Kind, RawMessage, records
 from ingest.formats.mcap_time import Clock, Stamps, rate_of, stamps_of
 from ingest.formats.tables import numbers
 from ingest.media.frames import DECODE_ALL, DecodeOptions
@@ -144,7 +144,9 @@ class Recording:
 
     topics: dict[str, Topic] = field(default_factory=dict)
     facts: dict[str, str] = field(default_factory=dict)
-    tasks: list[str] = field(default_factory=list)
+    other_facts: set[str] = field(default_factory=set)  # those that had other values before
+    attachments: dict[str, str] = field(default_factory=dict)  # types of their contents, by name
+    tasks: dict[tuple[str, str], None] = field(default_factory=dict)  # topics, each with its texts
     cut_off: str | None = None
     undecodable: Counter[str] = field(default_factory=Counter)
     cameras: dict[str, Topic] = field(default_factory=dict)  # by name
@@ -207,7 +209,13 @@ def look_into(source: Source, uri: str) -> Recording:
         if isinstance(record, CutOff):
             recording.cut_off = record.why
         elif isinstance(record, Metadata):
-            recording.facts |= {str(k): str(v) for k, v in record.metadata.items()}
+            facts = {str(k): str(v) for k, v in record.metadata.items()}
+            recording.other_facts |= {
+                name for name in facts if recording.facts.get(name, facts[name]) != facts[name]
+            }
+            recording.facts |= facts
+        elif isinstance(record, Attachment):
+            recording.attachments[record.name] = record.media_type
         else:
             name = record.channel.topic
             recording.add(record)
@@ -216,7 +224,7 @@ def look_into(source: Source, uri: str) -> Recording:
                 and _tells_task(name, config.keys)
                 and len(recording.tasks) < MAX_TASKS
             ):
-                recording.tasks.append(decoder.text(record))
+                recording.tasks[name, decoder.text(record)] = None
     recording.find_roles(config)
     return recording
 
@@ -286,7 +294,7 @@ def _add(listing: ListingBuilder, uri: str, recording: Recording) -> None:
     """The coming episode, with what is wrong with it. Raises DataError."""
     config = listing.source.config
     _find_doubts(listing, uri, recording)
-    _account_for_topics(listing, uri, recording)
+    _account_for_parts(listing, uri, recording)
     fps = config.fps or DEFAULT_FPS
     ticks = 0
     if not recording.cameras:
@@ -306,10 +314,11 @@ def _add(listing: ListingBuilder, uri: str, recording: Recording) -> None:
         ticks = clock.ticks
         config.limits.check("max_rows", ticks, f"{uri}: frames")
         listing.findings += _timing(recording, clock, listing.next_index, uri)
+    texts = [text for _, text in recording.tasks]
     listing.add(
         uri,
         fps,
-        tasks=texts_among([*recording.tasks, *map(recording.facts.get, TASK_KEYS)]),
+        tasks=texts_among([*texts, *map(recording.facts.get, TASK_KEYS)]),
         num_rows=ticks or None,
         data_uri=uri,
         videos=[CameraVideo(camera, uri, 0) for camera in recording.cameras],
@@ -338,23 +347,37 @@ def _find_doubts(listing: ListingBuilder, uri: str, recording: Recording) -> Non
             "unreadable_data", f"{topic}: {count} messages are too short for their header", uri
         )
 
+    for topic in dict.fromkeys(topic for topic, _ in recording.tasks):
+        texts = texts_among(text for name, text in recording.tasks if name == topic)
+        listing.find_change(topic, texts, uri)
 
-def _account_for_topics(listing: ListingBuilder, uri: str, recording: Recording) -> None:
-    """What each topic, and each remark of the recorder, is used for, or why it is not."""
+
+def _account_for_parts(listing: ListingBuilder, uri: str, recording: Recording) -> None:
+    """What each topic, attachment and remark of the recorder is used for, or why it is not."""
     config = listing.source.config
     parts = listing.parts
     uses = _uses_of_topics(recording, config)
     for name, topic in recording.topics.items():
-        why_left_out = _why_left_out(topic, recording)
-        why_unknown = _why_not_read(topic)
-        form: dict[str, Any] = {"dtype": topic.type, "file": uri}
-        account_for(parts, "topic", name, uses.get(name), why_left_out, why_unknown, **form)
+        account_for(
+            parts,
+            "topic",
+            name,
+            uses.get(name),
+            _why_left_out(topic, recording),
+            _why_not_read(topic),
+            dtype=topic.type,
+            file=uri,
+        )
     facts = {**dict.fromkeys(TASK_KEYS, ("instruction", "its name")), **usual_uses(config)}
     known_reasons = dict.fromkeys(RECORDER_FACTS, "what the recorder says of itself")
     reason = "no key reads it; group_field or success_field of an entry may"
     account_for_fields(
         parts, "metadata: ", recording.facts, facts, known_reasons, reason=reason, file=uri
     )
+    for name in recording.other_facts & facts.keys():
+        parts.unknown("text", f"metadata: {name}", "its values differ; the last counts", file=uri)
+    for name, media_type in recording.attachments.items():
+        parts.unknown("file", f"attachment {name}", "it is not read", dtype=media_type, file=uri)
 
 
 def _uses_of_topics(recording: Recording, config: DatasetConfig) -> dict[str, tuple[str, str]]:

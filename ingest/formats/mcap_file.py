@@ -15,7 +15,7 @@ import numpy as np
 import zstandard
 from mcap.exceptions import EndOfFile, InvalidMagic, RecordLengthLimitExceeded
 from mcap.exceptions import McapError as LibraryError
-from mcap.records import Channel, Chunk, Footer, Message, Metadata, Schema
+from mcap.records import Attachment, Channel, Chunk, Footer, Message, Metadata, Schema
 from mcap.stream_reader import CRCValidationError, StreamReader, breakup_chunk
 from mcap_ros2.decoder import DecoderFactory
 
@@ -112,8 +112,8 @@ class CutOff:
     why: str
 
 
-def records(source: Source, uri: str) -> Iterator[RawMessage | Metadata | CutOff]:
-    """Messages and metadata in the file's order; a CutOff last, where it ends before its end mark.
+def records(source: Source, uri: str) -> Iterator[RawMessage | Metadata | Attachment | CutOff]:
+    """Messages, metadata and attachments in the file's order; a CutOff last, where it ends before its end mark.
 
     Raises DataError for what is no MCAP file at all, and for one that claims more than the limits; OSError.
     """
@@ -133,7 +133,9 @@ def records(source: Source, uri: str) -> Iterator[RawMessage | Metadata | CutOff
             yield CutOff(WHY_CUT_OFF.get(type(e), f"{type(e).__name__}: {message}"))
 
 
-def _in_order(stored: Iterable[Any], uri: str, limits: Limits) -> Iterator[RawMessage | Metadata]:
+def _in_order(
+    stored: Iterable[Any], uri: str, limits: Limits
+) -> Iterator[RawMessage | Metadata | Attachment]:
     """Raises DataError and DAMAGED."""
     schemas: dict[int, Schema] = {}
     channels: dict[int, Channel] = {}
@@ -150,7 +152,7 @@ def _in_order(stored: Iterable[Any], uri: str, limits: Limits) -> Iterator[RawMe
                 channel = channels[record.channel_id]
                 schema = schemas.get(channel.schema_id)
                 yield RawMessage(channel, schema, record.log_time, record.publish_time, record.data)
-            elif isinstance(record, Metadata):
+            elif isinstance(record, Metadata | Attachment):
                 yield record
             elif isinstance(record, Footer):
                 return

@@ -26,9 +26,12 @@ import pyarrow as pa
 
 from core.values import short_hash
 from ingest.episode import EpisodeData, EpisodeRecord, Listing
+from ingest.formats.array_pictures import other_kind
+from ingest.formats.array_roles import known_reason
 from ingest.formats.folders import StatedSpan, frames_of, is_video, probed, stated_steps, videos_of
 from ingest.formats.listing import (
     ListingBuilder,
+    account_for,
     account_for_cameras,
     account_for_fields,
     in_order,
@@ -37,7 +40,15 @@ from ingest.formats.listing import (
     usual_uses,
 )
 from ingest.formats.side_files import read_table
-from ingest.formats.tables import numbered, numbers, rate_of, read_npy, read_npz, side_by_side
+from ingest.formats.tables import (
+    numbered,
+    numbers,
+    others_in_npz,
+    rate_of,
+    read_npy,
+    read_npz,
+    side_by_side,
+)
 from ingest.media.frames import CAMERA_RATE_TOLERANCE, VIDEO_SUFFIXES, VideoError
 from ingest.media.video import VideoInfo, open_video
 from ingest.outcomes import OutcomeEvidence
@@ -72,6 +83,7 @@ NOTE_USES = {
     "fps": ("rate", "its name"),
 }
 FPS = 30.0
+RATES_DIFFER = 0.05  # relative, of a stated one and the video's own
 # Of rows beside videos
 ARRAY_SUFFIXES = (".npz", ".npy")
 FOLDERS = "files of numbers and videos by folder"  # of a source: looked for once
@@ -210,7 +222,7 @@ def add_draft(
     for uri in draft.videos.values():
         notes |= listing.read_object(posixpath.splitext(uri)[0] + ".json", listing.next_index)
         _report_robodm(listing, uri)
-    stated_fps = config.fps or _stated_fps(listing, notes)
+    stated_fps = config.fps or _stated_fps(listing, notes, [*draft.videos.values()])
     # Headers show a rate that nothing states, whether spans lie in the episode, and whether cameras agree
     infos = _probed(listing, draft) if has_several or not stated_fps or "steps" in notes else {}
     fps = stated_fps or next((info.fps for info in infos.values()), FPS)
@@ -310,7 +322,10 @@ def _probed(listing: ListingBuilder, draft: Draft) -> dict[str, VideoInfo]:
     return infos
 
 
-def _stated_fps(listing: ListingBuilder, notes: dict[str, Any]) -> float | None:
+def _stated_fps(
+    listing: ListingBuilder, notes: dict[str, Any], videos: Sequence[str]
+) -> float | None:
+    """What the notes say, with a finding where that is no rate, or another one than the first video's own."""
     if "fps" not in notes:
         return None
     try:
@@ -319,6 +334,13 @@ def _stated_fps(listing: ListingBuilder, notes: dict[str, Any]) -> float | None:
         fps = None
     if fps is None:
         listing.warn_next("frame_rate", f"fps is {str(notes['fps'])[:40]!r}")
+        return None
+    # The headers of remote files would be fetched with all of the file
+    for uri in () if listing.source.config.is_remote else videos[:1]:
+        info = probed(listing.source, uri)
+        if not isinstance(info, VideoError) and abs(info.fps / fps - 1) > RATES_DIFFER:
+            detail = f"fps is {fps:g}, the video has {info.fps:g}; the former counts"
+            listing.warn_next("frame_rate", detail, uri)
     return fps
 
 
@@ -375,6 +397,7 @@ def with_rows(listing: ListingBuilder) -> tuple[str, ...]:
         return ()
     listing.change_last(num_rows=num_frames, data_uri=files[0])
     _account_for_arrays(listing, arrays, num_frames)
+    _account_for_others(listing, [uri for uri in uris if uri.lower().endswith(".npz")])
     return files
 
 
@@ -400,6 +423,24 @@ def _account_for_arrays(
             listing.parts.unknown("array", title, reason, **form)
         else:
             listing.parts.known("array", title, "times: frames of plain videos are counted", **form)
+
+
+def _account_for_others(listing: ListingBuilder, uris: Iterable[str]) -> None:
+    """What the arrays of .npz files are that are no rows of numbers."""
+    for uri in uris:
+        for name, (shape, dtype) in others_in_npz(listing.source, uri).items():
+            why_left_out = known_reason(name) or other_kind(name)
+            account_for(
+                listing.parts,
+                "array",
+                name,
+                None,
+                why_left_out,
+                "rows of numbers alone are read, [n] or [n, d]",
+                shape=shape,
+                dtype=str(dtype),
+                file=uri,
+            )
 
 
 def _arrays(source: Source, videos: Sequence[str]) -> list[_Array]:
@@ -499,10 +540,8 @@ def _stored_arrays(source: Source, videos: Sequence[str]) -> Iterator[_Array]:
         label = _label(uri, stems)
         if label is None:
             label = posixpath.basename(posixpath.splitext(uri)[0])
-        if uri.lower().endswith(".npz"):
-            stored = read_npz(source, uri)
-        else:
-            stored = {"": read_npy(source, uri)}
+        is_packed = uri.lower().endswith(".npz")
+        stored = read_npz(source, uri) if is_packed else {"": read_npy(source, uri)}
         for key, values in stored.items():
             name = label if key.startswith("arr_") or not key else key
             yield _Array(uri, name, _column(key, keys) or _column(label, keys), values)

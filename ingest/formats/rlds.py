@@ -16,7 +16,7 @@ import pyarrow as pa
 from core.values import short_hash
 from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing, TimedPicture, timed
 from ingest.formats import rlds_steps
-from ingest.formats.listing import DEFAULT_FPS, ListingBuilder, in_order, texts_among
+from ingest.formats.listing import DEFAULT_FPS, ListingBuilder, in_order, named, texts_among
 from ingest.formats.rlds_files import (
     FEATURES,
     FOOTER_BYTES,
@@ -53,6 +53,7 @@ from ingest.outcomes import (
     Ending,
     Outcome,
     OutcomeEvidence,
+    ends_early,
     fields_of,
     flag_of,
     folder_outcome,
@@ -81,6 +82,7 @@ LANGUAGE = (
     "episode_metadata/task",
 )
 END_MARKS = ("is_last", "is_terminal")
+START_MARK = "is_first"
 EPISODE_ID = ("episode_metadata/file_path", "episode_metadata/episode_id")
 # DROID's lie in success or failure
 PATHS = ("episode_metadata/file_path", "episode_metadata/recording_folderpath")
@@ -224,10 +226,8 @@ def _read_shard(listing: ListingBuilder, shard: Shard, specs: Specs, labels: Lab
             )
     except DataError as e:
         # What was read before the damage stays
-        if shard.length:
-            progress_note = f"; {count} of its {shard.length} records were read"
-        else:
-            progress_note = f" after {count} records"
+        of_all = f"; {count} of its {shard.length} records were read"
+        progress_note = of_all if shard.length else f" after {count} records"
         listing.unusable("unreadable_data", f"{e}{progress_note}", file=shard.uri)
         return
     # The copy may be of another version than the dataset_info.json beside it
@@ -285,10 +285,11 @@ def _texts_and_outcome(
         if truth(rlds_steps.scalar(steps, name)):
             listing.unusable_next("marked_invalid", f"{name} is set", uri)
     text_keys, tasks = _instructions(steps, num_rows, config.keys.language)
-    # Do the marks of the last step exist, and mark none? So a run that was cut off looks, and one badly converted
-    marks = np.concatenate([rlds_steps.values_of(steps, name) for name in END_MARKS])
-    if num_rows and len(marks) and not marks.any():
-        listing.warn_next("never_ends", f"none of its {num_rows} steps is marked as its end", uri)
+    _find_ends(listing, uri, steps, num_rows)
+    for path in text_keys if len(tasks) > 1 else ():
+        if rlds_steps.has_text_each(steps, path, num_rows):
+            texts = [text for text in rlds_steps.texts(steps, path, num_rows) if text in tasks]
+            listing.find_change(path, texts, uri)
     roles, problems = roles_of(steps, config.keys)
     overruled = [
         path for path in LANGUAGE if config.keys.language and path not in config.keys.language
@@ -302,6 +303,21 @@ def _texts_and_outcome(
         "no_task": f"no text in {searched_places}",
         "evidence": _evidence(steps, num_rows, config),
     }
+
+
+def _find_ends(listing: ListingBuilder, uri: str, steps: RldsRecord, num_rows: int) -> None:
+    """What is wrong with the marks of the coming episode's first and last step. Raises DataError."""
+    # Do the marks of the last step exist, and mark none? So a run that was cut off looks, and one badly converted
+    marks = np.concatenate([rlds_steps.values_of(steps, name) for name in END_MARKS])
+    if num_rows and len(marks) and not marks.any():
+        listing.warn_next("never_ends", f"none of its {num_rows} steps is marked as its end", uri)
+    for name in (*END_MARKS, START_MARK):
+        marks = rlds_steps.values_of(steps, name)
+        if ends_early(marks[::-1] if name == START_MARK else marks):
+            rows = named([str(row) for row in np.flatnonzero(marks)])
+            listing.warn_next(
+                "bad_episode_ends", f"{name} is set in steps {rows} of {num_rows}", uri
+            )
 
 
 def _instructions(
@@ -462,10 +478,8 @@ def _evidence(steps: RldsRecord, num_rows: int, config: DatasetConfig) -> Outcom
     ends = rlds_steps.values_of(steps, TERMINAL)
     whole = rewards[:-1] if rewards[-2:].tolist() == [1, 0] else rewards
     reward = reward_of(REWARD, known(whole)) if len(rewards) == num_rows else None
-    if num_rows and len(ends) == num_rows:
-        ending = Ending(TERMINAL, bool(ends[-1] == 1))
-    else:
-        ending = None
+    has_ends = num_rows > 0 and len(ends) == num_rows
+    ending = Ending(TERMINAL, bool(ends[-1] == 1)) if has_ends else None
     return OutcomeEvidence(stated_outcome, flags, folder_outcome(*paths), reward, ending)
 
 

@@ -271,6 +271,13 @@ def texts(steps: RldsRecord, path: str, num_rows: int | None = None) -> tuple[st
     return ()
 
 
+def has_text_each(steps: RldsRecord, path: str, num_rows: int) -> bool:
+    """Is a feature of texts within the steps, and has it one in each?"""
+    key = steps.key(path) or ""
+    is_in_codes = steps.specs.get(key, TEXT).kind == "numbers"
+    return key.startswith("steps/") and (is_in_codes or len(list(steps.spans(key))) == num_rows)
+
+
 def _texts_of_codes(codes: np.ndarray, num_rows: int) -> Iterator[str]:
     """Of code points of which each step has equally many, those of each different step."""
     if len(codes) % num_rows == 0 and len(codes) > num_rows:

@@ -86,10 +86,7 @@ def rate_by_times(times_s: np.ndarray | None) -> float | None:
 def first_rate(values: Iterable[Any]) -> float | None:
     """The first of some values that can be a rate: numbers, or arrays of one."""
     for value in values:
-        if isinstance(value, np.ndarray | np.generic) and value.size == 1:
-            single = value.item()
-        else:
-            single = value
-        if rate := rate_of(single):
+        is_array = isinstance(value, np.ndarray | np.generic) and value.size == 1
+        if rate := rate_of(value.item() if is_array else value):
             return rate
     return None

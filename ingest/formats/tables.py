@@ -259,20 +259,16 @@ def read_npz(source: Source, uri: str) -> dict[str, np.ndarray]:
     num_values = 0
     try:
         with source.open(uri) as file, ZipFile(file) as archive:
-            members = [member for member in archive.infolist() if member.filename.endswith(".npy")]
-            limits.check("max_features", len(members), f"{uri}: arrays")
-            for member in members:
-                with archive.open(member) as packed:
-                    shape, dtype = _read_header(packed, uri)
+            for name, shape, dtype in _headers(archive, uri, limits):
                 is_pickled |= dtype.hasobject
                 if not _are_rows(shape, dtype):
                     continue
                 # Of a packed file the header says how much would be unpacked
                 num_values += int(np.prod(shape, dtype=object))
                 limits.check("max_values", num_values, f"{uri}: numbers")
-                with archive.open(member) as packed:
+                with archive.open(f"{name}.npy") as packed:
                     stored = np.lib.format.read_array(packed, allow_pickle=False)
-                arrays[member.filename.removesuffix(".npy")] = stored.reshape(len(stored), -1)
+                arrays[name] = stored.reshape(len(stored), -1)
     except DAMAGED as e:
         raise DataError(f"{uri} cannot be read ({e})") from e
     if not arrays and is_pickled:
@@ -280,6 +276,30 @@ def read_npz(source: Source, uri: str) -> dict[str, np.ndarray]:
     if not arrays:
         raise DataError(f"{uri} holds no rows of numbers")
     return arrays
+
+
+def others_in_npz(source: Source, uri: str) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+    """Shapes and types of those arrays of a .npz file that hold something, and are no rows of numbers; the file could
+    be read.
+    """
+    with source.open(uri) as file, ZipFile(file) as archive:
+        return {
+            name: (shape, dtype)
+            for name, shape, dtype in _headers(archive, uri, source.config.limits)
+            if not _are_rows(shape, dtype) and 0 not in shape
+        }
+
+
+def _headers(
+    archive: ZipFile, uri: str, limits: Limits
+) -> Iterator[tuple[str, tuple[int, ...], np.dtype]]:
+    """Names, shapes and types of arrays. Raises DAMAGED and DataError."""
+    members = [name for name in archive.namelist() if name.endswith(".npy")]
+    limits.check("max_features", len(members), f"{uri}: arrays")
+    for member in members:
+        with archive.open(member) as packed:
+            header = _read_header(packed, uri)
+        yield member.removesuffix(".npy"), *header
 
 
 def _read_header(file: IO[bytes], uri: str) -> tuple[tuple[int, ...], np.dtype]:

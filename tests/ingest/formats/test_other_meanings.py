@@ -22,6 +22,9 @@ from tests.kits.lerobot_writer import edit_parquet, source_of, v2_data, write_v2
 ROWS = 30
 NEITHER = "its value is neither true nor false"
 ENDS = "meta/episode_ends"
+CHANGES = (
+    "{} changes within the episode: its 2 texts count as wordings of one task, and may be steps"
+)
 
 
 def write_demos(folder: Path, change: Callable[[h5py.File, int], None] | None = None) -> Path:
@@ -472,3 +475,136 @@ def test_hdf5_attributes_of_an_array(tmp_path: Path) -> None:
     assert finding.detail == (
         "text attribute obs/robot0_eef_pos/scale: it is said of one array, and is not read"
     )
+
+
+# Texts, ends and rates that say more than is read
+
+
+def test_mcap_task_that_changes(tmp_path: Path) -> None:
+    for name, texts in (("a", ["pick", "place"]), ("b", ["pick", "pick"])):
+        with mcap.recorder(tmp_path / f"{name}.mcap") as recording:
+            for k in range(120):
+                time_ns = mcap.START + k * mcap.SECOND // 10
+                recording.show(k % 10, time_ns)
+                message = {"data": texts[k // 110]}
+                recording.writer.write_message("/task", recording.text, message, time_ns)
+    listing = listed(tmp_path)
+    assert [record.tasks for record in listing.records] == [("pick", "place"), ("pick",)]
+    assert details(listing, "no_task") == [CHANGES.format("/task")]
+
+
+@pytest.mark.parametrize(
+    ("texts", "told"),
+    [
+        ([b"pick"] * 6 + [b"place"] * 6, ["language_instruction"]),
+        ([b""] + [b"pick"] * 11, []),
+    ],
+    ids=["steps", "none in the first"],
+)
+def test_rlds_text_that_changes(tmp_path: Path, texts: list[bytes], told: list[str]) -> None:
+    run = rlds.episode(0, 12, steps__language_instruction=texts)
+    rlds.write_dataset(tmp_path, {"train": [[run]]})
+    assert details(listed(tmp_path), "no_task") == [CHANGES.format(name) for name in told]
+
+
+def test_rlds_texts_that_the_registry_calls_wordings(tmp_path: Path) -> None:
+    texts = [b"pick"] * 6 + [b"grasp"] * 6
+    rlds.write_dataset(
+        tmp_path, {"train": [[rlds.episode(0, 12, steps__language_instruction=texts)]]}
+    )
+    listing = list_episodes(source_of(tmp_path, instruction="paraphrases"))
+    assert not details(listing, "no_task")
+
+
+def test_rlds_ends_and_starts_within_an_episode(tmp_path: Path) -> None:
+    steps = np.arange(12)
+    marks = {
+        "steps__is_last": (steps == 5) | (steps == 11),
+        "steps__is_terminal": steps >= 10,
+        "steps__is_first": (steps == 0) | (steps == 6),
+    }
+    rlds.write_dataset(tmp_path, {"train": [[rlds.episode(0, 12, **marks)]]})
+    assert details(listed(tmp_path), "bad_episode_ends") == [
+        "is_last is set in steps 5, 11 of 12",
+        "is_first is set in steps 0, 6 of 12",
+    ]
+
+
+def test_lerobot_ends_within_an_episode(tmp_path: Path) -> None:
+    write_v2(tmp_path, [6, 6])
+    for episode, rows in enumerate(((2, 5), (4, 5))):
+        done = pa.array([k in rows for k in range(6)])
+        edit_parquet(v2_data(tmp_path, episode), **{"next.done": done})
+    listing = listed(tmp_path)
+    assert details(listing, "bad_episode_ends") == [
+        "next.done is set in a row that has others behind it"
+    ]
+
+
+def test_stated_rate_and_that_of_the_video(tmp_path: Path) -> None:
+    for name, fps in (("a", 10), ("b", 30)):
+        write_video(tmp_path / f"{name}.mp4", range(6), fps=fps)
+        (tmp_path / f"{name}.json").write_text(json.dumps({"task": "pick", "fps": 10}))
+    listing = listed(tmp_path)
+    assert [record.fps for record in listing.records] == [10, 10]
+    assert details(listing, "frame_rate") == ["fps is 10, the video has 30; the former counts"]
+    assert not details(list_episodes(source_of(tmp_path, fps=10)), "frame_rate")
+
+
+# What lies beside the rows
+
+
+def test_npz_arrays_that_are_no_rows(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4", range(6))
+    (tmp_path / "a.json").write_text(json.dumps({"task": "pick"}))
+    np.savez(
+        tmp_path / "a.npz",
+        action=smooth(6, 7),
+        tactile=np.zeros((6, 4, 4)),
+        depth=np.zeros((6, 4, 4)),
+        stage=np.array("grasp"),
+        seed=np.array(3),
+        weight=np.float32(0.2),
+        nothing=np.zeros((0, 4, 4)),
+    )
+    listing = listed(tmp_path)
+    reason = "rows of numbers alone are read, [n] or [n, d]"
+    assert details(listing, "part_not_used") == [
+        f"array stage (<U5): {reason}",
+        f"array tactile (6 x 4 x 4 float64): {reason}",
+        f"array weight (float32): {reason}",
+    ]
+    known = {part.name for part in listing.parts if part.status == "known"}
+    assert known == {"depth", "seed"}
+
+
+def test_mcap_attachments_and_metadata_of_one_key(tmp_path: Path) -> None:
+    with mcap.recorder(tmp_path / "a.mcap") as recording:
+        for k in range(10):
+            recording.show(k, mcap.START + k * mcap.SECOND // 10)
+        writer = recording.writer._writer
+        writer.add_attachment(mcap.START, mcap.START, "arm.yaml", "text/yaml", b"length: 1")
+        writer.add_metadata("run", {"task": "pick", "success": "true"})
+        writer.add_metadata("rosbag2", {"serialized_metadata": "first"})
+        writer.add_metadata("rosbag2", {"serialized_metadata": "last"})
+        writer.add_metadata("run", {"task": "pick", "success": "false"})
+    listing = listed(tmp_path)
+    assert outcomes(listing) == [False]
+    assert details(listing, "part_not_used") == [
+        "file attachment arm.yaml (text/yaml): it is not read",
+        "text metadata: success: its values differ; the last counts",
+    ]
+
+
+# Times of whole seconds
+
+
+def test_times_of_one_hertz(tmp_path: Path) -> None:
+    def add(file: h5py.File, k: int) -> None:
+        file["data"].attrs["fps"] = 1
+        file[f"data/demo_{k}/timestamp"] = np.arange(ROWS, dtype=np.float64)
+
+    listing = listed(write_demos(tmp_path, add))
+    assert listing.fps == 1
+    assert not details(listing, "frame_rate")
+    assert not details(listing, "no_frame_rate")
