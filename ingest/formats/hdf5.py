@@ -46,7 +46,9 @@ from ingest.formats.listing import (
     texts_among,
 )
 from ingest.formats.row_times import (
+    GUESSED,
     is_rate_name,
+    is_unit_guessed,
     length_problem,
     rate_by_times,
     spelt,
@@ -412,6 +414,8 @@ def _rate(
         if nearest and abs(nearest[1] / by_times - 1) > RATES_DIFFER:
             detail = f"{nearest[0]} says {nearest[1]:g} fps, the rows' times {by_times:g}; the times count"
             listing.warn_next("frame_rate", detail, place.uri)
+        elif not nearest and is_unit_guessed(_stored_times(place, roles, rows)):
+            listing.warn_next("frame_rate", GUESSED.format(by_times), place.uri)
         return by_times, [*stated_fps]
     if nearest:
         return nearest[1], [*stated_fps]
@@ -425,7 +429,11 @@ def _times_s(place: EpisodePlace, roles: DatasetRoles, rows: slice) -> np.ndarra
     """The rows' times in seconds; None where there are none. Raises DataError."""
     if roles.times is None:
         return None
-    return times_in_seconds(h5.values(place.datasets[roles.times], place.limits)[rows])
+    return times_in_seconds(_stored_times(place, roles, rows))
+
+
+def _stored_times(place: EpisodePlace, roles: DatasetRoles, rows: slice) -> np.ndarray:
+    return h5.values(place.datasets[roles.times or ""], place.limits)[rows]
 
 
 def _uses(

@@ -39,12 +39,14 @@ from ingest.formats.listing import (
     texts_among,
 )
 from ingest.formats.row_times import (
+    GUESSED,
     MAX_STEP_S,
     first_rate,
     is_length_name,
     is_rate_name,
     is_time_name,
     is_time_shape,
+    is_unit_guessed,
     length_problem,
     rate_by_times,
     times_in_seconds,
@@ -301,7 +303,7 @@ def _add_store(listing: ListingBuilder, uri: str, store: Store) -> None:
         listing.add(
             f"{label}#{k}",
             listing.fps(
-                stated_rate or config.fps or rate_by_times(_times_s(roles, start, stop, config))
+                stated_rate or config.fps or _rate_by_times(listing, uri, roles, start, stop)
             ),
             tasks=own_tasks,
             num_rows=stop - start,
@@ -511,6 +513,17 @@ def _picture_uris(uri: str, store: Store, roles: ArrayRoles, start: int, stop: i
         places = (separator.join([str(k), *inner]) for k in range(start // rows, -(-stop // rows)))
         uris += [posixpath.join(store.name, "data", name, place) for place in places]
     return uris
+
+
+def _rate_by_times(
+    listing: ListingBuilder, uri: str, roles: ArrayRoles, start: int, stop: int
+) -> float | None:
+    """Of the coming episode, with a finding where the unit of its times is a guess. Raises DataError."""
+    config = listing.source.config
+    fps = rate_by_times(_times_s(roles, start, stop, config))
+    if fps and is_unit_guessed(_rows(roles.arrays[roles.times], start, stop, config)):
+        listing.warn_next("frame_rate", GUESSED.format(fps), uri)
+    return fps
 
 
 def _times_s(roles: ArrayRoles, start: int, stop: int, config: DatasetConfig) -> np.ndarray | None:

@@ -11,6 +11,8 @@ from ingest.signals.naming import words
 
 TIME_UNITS_S = (1.0, 1e-3, 1e-6, 1e-9)
 MIN_STEP_S, MAX_STEP_S = 1 / 240, 1  # between rows: robots are sampled at 1 to 240 Hz
+MAX_TICKS = 1000  # between rows
+GUESSED = "the rows' times have steps of one size in no unit that is stated: {:g} fps is a guess"
 TIME_NAMES = frozenset(
     {
         "timestamp", "timestamps", "time", "times", "time_stamp", "time_stamps", "stamp", "stamps", "time_s",
@@ -81,6 +83,14 @@ def rate_by_times(times_s: np.ndarray | None) -> float | None:
     if not np.isfinite(steps).all() or np.median(steps) <= 0 or (steps == 1).all():
         return None
     return rate_of(round(float(1 / np.median(steps)), 3))
+
+
+def is_unit_guessed(stored: np.ndarray) -> bool:
+    """May times as well be numbers of ticks: have all steps one size, too large for seconds and too small for the
+    unit of a clock?
+    """
+    steps = np.diff(np.asarray(stored, np.float64).reshape(-1))
+    return bool((steps == steps[:1]).all() and MAX_STEP_S < steps.max(initial=0) <= MAX_TICKS)
 
 
 def first_rate(values: Iterable[Any]) -> float | None:

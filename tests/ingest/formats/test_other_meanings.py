@@ -596,7 +596,38 @@ def test_mcap_attachments_and_metadata_of_one_key(tmp_path: Path) -> None:
     ]
 
 
-# Times of whole seconds
+# Units of times
+
+
+@pytest.mark.parametrize(
+    ("times", "fps", "is_told"),
+    [
+        (np.arange(ROWS) * 5, 200, True),
+        (np.arange(ROWS) * 50.0, 20, True),
+        (np.arange(ROWS) * 50 + np.arange(ROWS) % 2, 20.408, False),
+        (np.arange(ROWS) * 50_000_000, 20, False),
+        (np.arange(ROWS) * 0.05, 20, False),
+    ],
+    ids=["ticks", "milliseconds", "a clock", "nanoseconds", "seconds"],
+)
+def test_unit_of_times_that_is_a_guess(
+    tmp_path: Path, times: np.ndarray, fps: float, is_told: bool
+) -> None:
+    def add(file: h5py.File, k: int) -> None:
+        file["data"].attrs.pop("fps", None)
+        file[f"data/demo_{k}/timestamp"] = times
+
+    (tmp_path / "hdf5").mkdir()
+    (tmp_path / "zarr").mkdir()
+    write_demos(tmp_path / "hdf5", add)
+    write_zarr(tmp_path / "zarr", {"data/timestamp": times[:18]}, {}, task="pick")
+    for folder in ("hdf5", "zarr"):
+        listing = listed(tmp_path / folder)
+        assert listing.fps == pytest.approx(fps, rel=0.05)
+        said = {
+            f"the rows' times have steps of one size in no unit that is stated: {fps:g} fps is a guess"
+        }
+        assert {*details(listing, "frame_rate")} == (said if is_told else set())
 
 
 def test_times_of_one_hertz(tmp_path: Path) -> None:
