@@ -47,6 +47,7 @@ from ingest.formats.listing import (
 )
 from ingest.formats.row_times import (
     GUESSED,
+    counts_rows,
     is_rate_name,
     is_unit_guessed,
     length_problem,
@@ -530,7 +531,9 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
         # Actions of another length were found when the dataset was listed, and are not used
         if action.num_rows != record.num_rows:
             action = None
-    if times_s is not None and len(times_s) != record.num_rows:
+    if times_s is not None and (
+        len(times_s) != record.num_rows or counts_rows(times_s, record.fps)
+    ):
         times_s = None
     frames = h5.frames_of(source, record, bottom_up=convention == ("opengl",))
     writer = place.writer.name if place.writer else ""

@@ -41,6 +41,7 @@ from ingest.formats.listing import (
 from ingest.formats.row_times import (
     GUESSED,
     MAX_STEP_S,
+    counts_rows,
     first_rate,
     is_length_name,
     is_rate_name,
@@ -555,6 +556,8 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
         state = _table(roles, roles.state, start, stop, config)
         action = _table(roles, roles.action, start, stop, config)
         times_s = _times_s(roles, start, stop, config)
+    if times_s is not None and counts_rows(times_s, record.fps):
+        times_s = None
     return EpisodeData(record, state, action, times_s, partial(_frames, source, record))
 
 

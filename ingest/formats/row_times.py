@@ -85,6 +85,11 @@ def rate_by_times(times_s: np.ndarray | None) -> float | None:
     return rate_of(round(float(1 / np.median(steps)), 3))
 
 
+def counts_rows(times_s: np.ndarray, fps: float) -> bool:
+    """Are times the numbers of rows, of a recording that has not one frame a second?"""
+    return fps != 1 and len(times_s) > 1 and bool((np.diff(times_s) == 1).all())
+
+
 def is_unit_guessed(stored: np.ndarray) -> bool:
     """May times as well be numbers of ticks: have all steps one size, too large for seconds and too small for the
     unit of a clock?

@@ -630,6 +630,26 @@ def test_unit_of_times_that_is_a_guess(
         assert {*details(listing, "frame_rate")} == (said if is_told else set())
 
 
+@pytest.mark.parametrize(("fps", "is_kept"), [(1, True), (20, False)])
+def test_counted_rows_are_no_seconds_where_a_rate_is_stated(
+    tmp_path: Path, fps: float, is_kept: bool
+) -> None:
+    def add(file: h5py.File, k: int) -> None:
+        file["data"].attrs["fps"] = fps
+        file[f"data/demo_{k}/timestamp"] = np.arange(ROWS)
+
+    (tmp_path / "hdf5").mkdir()
+    (tmp_path / "zarr").mkdir()
+    write_demos(tmp_path / "hdf5", add)
+    write_zarr(tmp_path / "zarr", {"data/timestamp": np.arange(18)}, {}, task="pick", fps=fps)
+    for folder in ("hdf5", "zarr"):
+        source = source_of(tmp_path / folder)
+        listing = list_episodes(source)
+        assert listing.fps == fps
+        episode = read_episode(source, listing.records[0])
+        assert (episode.timestamps_s is not None) == is_kept
+
+
 def test_times_of_one_hertz(tmp_path: Path) -> None:
     def add(file: h5py.File, k: int) -> None:
         file["data"].attrs["fps"] = 1
