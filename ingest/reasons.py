@@ -155,7 +155,7 @@ REASONS = {
         "join the files (`mcap merge`, `ros2 bag convert`) if one run is split",
     ),
     "bad_episode_ends": R(
-        "ends of episodes (Zarr, HDF5) are missing, do not rise, leave rows over, or lie within",
+        "ends of episodes are missing, do not rise, leave rows over, or lie within an episode",
         "write it again: for each episode the row after its last one, counted from the store's first row",
     ),
     "unknown_codec": R(
