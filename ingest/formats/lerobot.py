@@ -225,8 +225,10 @@ def _report(
 
 def _no_video(dataset: LerobotListing, index: int, files: Mapping[str, str]) -> tuple[str, str]:
     """The reason why an episode has no pictures, and where these may be."""
-    searched = f"no video file; looked for {named([*files.values()])}"
-    detail = searched if files else f"{INFO} declares no camera"
+    if files:
+        detail = f"no video file; looked for {named([*files.values()])}"
+    else:
+        detail = f"{INFO} declares no camera"
     if pictures := _loose_pictures(dataset, index, files):
         # LeRobot keeps the pictures of a recording so until it has made a video of them
         detail += f"; {sum(pictures.values())} pictures lie in {named([*pictures])}: make such videos of them"
@@ -507,8 +509,10 @@ def _match(
         return Match()
     rate = video_rate(info, camera, record.fps)
     is_shared = holds_other_episodes(info, video.uri)
-    start_s = video.start_frame / rate
-    span = span_of(source, camera, record.episode_index, start_s) if is_shared else VideoSpan()
+    if is_shared:
+        span = span_of(source, camera, record.episode_index, video.start_frame / rate)
+    else:
+        span = VideoSpan()
     try:
         times = frame_times(source.resolve(video.uri), source.config.limits)
     except VideoError:

@@ -165,8 +165,10 @@ def _episodes_of(
         first_rows = [(start, min(num_rows, limits.max_rows)) for start, num_rows in places]
         # Arrow makes no empty list of JSON, which a column of language may be
         empty = pa.schema([schema.field(name) for name in columns]).empty_table()
-        has_values = columns and count
-        tables = ranges(file, first_rows, columns) if has_values else [empty] * len(places)
+        if columns and count:
+            tables = ranges(file, first_rows, columns)
+        else:
+            tables = [empty] * len(places)
         facts = _facts(dataset, file, ends)
         pictures = camera_columns(dataset.info, schema)
         for (episode, _), place, fact, table in zip(stretches, places, facts, tables, strict=True):

@@ -336,11 +336,11 @@ def _stated_fps(
         listing.warn_next("frame_rate", f"fps is {str(notes['fps'])[:40]!r}")
         return None
     # The headers of remote files would be fetched with all of the file
-    for uri in () if listing.source.config.is_remote else videos[:1]:
-        info = probed(listing.source, uri)
+    if videos and not listing.source.config.is_remote:
+        info = probed(listing.source, videos[0])
         if not isinstance(info, VideoError) and abs(info.fps / fps - 1) > RATES_DIFFER:
             detail = f"fps is {fps:g}, the video has {info.fps:g}; the former counts"
-            listing.warn_next("frame_rate", detail, uri)
+            listing.warn_next("frame_rate", detail, videos[0])
     return fps
 
 
@@ -540,8 +540,10 @@ def _stored_arrays(source: Source, videos: Sequence[str]) -> Iterator[_Array]:
         label = _label(uri, stems)
         if label is None:
             label = posixpath.basename(posixpath.splitext(uri)[0])
-        is_packed = uri.lower().endswith(".npz")
-        stored = read_npz(source, uri) if is_packed else {"": read_npy(source, uri)}
+        if uri.lower().endswith(".npz"):
+            stored = read_npz(source, uri)
+        else:
+            stored = {"": read_npy(source, uri)}
         for key, values in stored.items():
             name = label if key.startswith("arr_") or not key else key
             yield _Array(uri, name, _column(key, keys) or _column(label, keys), values)

@@ -349,11 +349,9 @@ def _store_tasks(facts: Mapping[str, Any], config: DatasetConfig) -> tuple[str, 
 
 def _share(listed: Any, k: int, count: int, tasks: tuple[str, ...]) -> tuple[str, ...]:
     """The text of episode k in a list with one for each of `count` episodes; all `tasks` where it is no such list."""
-    return (
-        texts_among(listed[k : k + 1])
-        if isinstance(listed, list) and len(listed) == count
-        else tasks
-    )
+    if isinstance(listed, list) and len(listed) == count:
+        return texts_among(listed[k : k + 1])
+    return tasks
 
 
 class PerEpisode(NamedTuple):

@@ -226,8 +226,10 @@ def _read_shard(listing: ListingBuilder, shard: Shard, specs: Specs, labels: Lab
             )
     except DataError as e:
         # What was read before the damage stays
-        of_all = f"; {count} of its {shard.length} records were read"
-        progress_note = of_all if shard.length else f" after {count} records"
+        if shard.length:
+            progress_note = f"; {count} of its {shard.length} records were read"
+        else:
+            progress_note = f" after {count} records"
         listing.unusable("unreadable_data", f"{e}{progress_note}", file=shard.uri)
         return
     # The copy may be of another version than the dataset_info.json beside it
@@ -478,8 +480,10 @@ def _evidence(steps: RldsRecord, num_rows: int, config: DatasetConfig) -> Outcom
     ends = rlds_steps.values_of(steps, TERMINAL)
     whole = rewards[:-1] if rewards[-2:].tolist() == [1, 0] else rewards
     reward = reward_of(REWARD, known(whole)) if len(rewards) == num_rows else None
-    has_ends = num_rows > 0 and len(ends) == num_rows
-    ending = Ending(TERMINAL, bool(ends[-1] == 1)) if has_ends else None
+    if num_rows and len(ends) == num_rows:
+        ending = Ending(TERMINAL, bool(ends[-1] == 1))
+    else:
+        ending = None
     return OutcomeEvidence(stated_outcome, flags, folder_outcome(*paths), reward, ending)
 
 

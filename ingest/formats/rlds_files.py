@@ -366,8 +366,10 @@ def _of_split(
     # Of files of two numberings those of the one in dataset_info.json are taken, else of the commonest
     counts = Counter(shard.count for shard in parts)
     stated_count = len(lengths or ())
-    commonest = max(counts, key=lambda count: (counts[count], count))
-    count = stated_count if stated_count in counts else commonest
+    if stated_count in counts:
+        count = stated_count
+    else:
+        count = max(counts, key=lambda count: (counts[count], count))
     if lengths and count != stated_count:
         listing.warn(
             "length_differs",

@@ -101,7 +101,10 @@ def is_unit_guessed(stored: np.ndarray) -> bool:
 def first_rate(values: Iterable[Any]) -> float | None:
     """The first of some values that can be a rate: numbers, or arrays of one."""
     for value in values:
-        is_array = isinstance(value, np.ndarray | np.generic) and value.size == 1
-        if rate := rate_of(value.item() if is_array else value):
+        if isinstance(value, np.ndarray | np.generic) and value.size == 1:
+            single = value.item()
+        else:
+            single = value
+        if rate := rate_of(single):
             return rate
     return None
