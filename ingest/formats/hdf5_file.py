@@ -84,8 +84,8 @@ ROWS = "rows-"  # in the name of an episode that is some rows of a flat file
 
 @dataclass(frozen=True)
 class EpisodeSlice:
-    """Which rows of a group are an episode's. In a flat file it is episode `number` of `num_episodes`, which have
-    `num_rows` rows together.
+    """Which rows of a group are an episode's, which is number `number` of the `num_episodes` of its file. Those of a
+    flat file have `num_rows` rows together; the others 0, as each has a group of its own.
     """
 
     rows: slice = ALL_ROWS
@@ -116,9 +116,8 @@ class EpisodeSlice:
         return ""
 
     def is_array(self, stored: Any) -> bool:
-        """Is it an array of a flat file, with several values?"""
-        is_flat = self.num_episodes > 1
-        return is_flat and isinstance(stored, np.ndarray) and stored.size > 1
+        """Has it several values, in a file of several episodes?"""
+        return self.num_episodes > 1 and isinstance(stored, np.ndarray) and stored.size > 1
 
 
 WHOLE_GROUP = EpisodeSlice()

@@ -102,7 +102,7 @@ def survey(
     episodes = list(_readable(source, records))
     if not episodes:
         return Survey((), ())
-    odd_layouts = chain.from_iterable(_odd_layouts(episodes, column) for column in COLUMNS)
+    layout_findings = chain.from_iterable(_layout_findings(episodes, column) for column in COLUMNS)
     places = _located(episodes, source.config)
     layout = _layout(episodes[0], robot)
     signals = [
@@ -110,7 +110,7 @@ def survey(
     ]
     return Survey(
         tuple(signals),
-        (*odd_layouts, *findings_of(signals), *_lacking(episodes, source.config, signals)),
+        (*layout_findings, *findings_of(signals), *_lacking(episodes, source.config, signals)),
     )
 
 
@@ -123,10 +123,8 @@ def _layout(episode: EpisodeData, robot: str | None) -> str:
     return short_hash(text)
 
 
-def _odd_layouts(episodes: Sequence[EpisodeData], column: Column) -> Iterator[Finding]:
-    """What is odd about the dimensions of state or action: rows that hold several steps each, or episodes whose
-    dimensions are others than those of the first.
-    """
+def _layout_findings(episodes: Sequence[EpisodeData], column: Column) -> Iterator[Finding]:
+    """Rows of state or action that hold several steps each, and episodes with other dimensions than the first."""
     with_rows = [(e, rows) for e in episodes if (rows := values_of(e, column)) is not None]
     if num_steps := min((steps_in_rows(rows) for _, rows in with_rows), default=0):
         width = with_rows[0][1].shape[1]
@@ -154,7 +152,9 @@ def steps_in_rows(rows: np.ndarray) -> int:
     one of them are in the next row, too. 0 for rows of one step.
     """
     width = rows.shape[1]
-    for size in (size for size in range(1, width // 2 + 1) if width % size == 0):
+    sizes = [size for size in range(1, width // 2 + 1) if width % size == 0]
+    for size in sizes:
+        # Each row's values without its first step, or without its last, stand in the row after or before it
         windows = ((rows[:-1, size:], rows[1:, :-size]), (rows[1:, size:], rows[:-1, :-size]))
         if any(len(a) and np.ptp(a, axis=0).any() and np.array_equal(a, b) for a, b in windows):
             return width // size

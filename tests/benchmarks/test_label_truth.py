@@ -85,7 +85,7 @@ def test_the_page_lists_choices_that_matter_and_no_others():
     assert counts(choice | {"others": {"1": -0.0012}})
     assert not counts(choice | {"others": {"1": 0.0009, "2": -0.0009}})
     assert counts(choice | {"others": {"1": 0.0}, "sets_that_prefer_another": 2})
-    shown = [choice for choice in json.loads(FIGURES.read_text())["ablation"] if counts(choice)]
+    choices = [choice for choice in json.loads(FIGURES.read_text())["ablation"] if counts(choice)]
     page = PAGE.read_text()
-    assert all(f"| {choice['choice']} |" in page for choice in shown)
-    assert len(CHOICES) - len(shown) == 10  # as the page says
+    assert all(f"| {choice['choice']} |" in page for choice in choices)
+    assert len(CHOICES) - len(choices) == 10  # as the page says

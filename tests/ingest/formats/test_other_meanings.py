@@ -131,8 +131,8 @@ def test_lerobot_success(tmp_path: Path, values: list[Any], titles: list[str]) -
     write_v2(tmp_path, [6, 6])
     for episode in range(2):
         edit_parquet(v2_data(tmp_path, episode), success=pa.array(values[episode]))
-    told = [d for d in details(listed(tmp_path), "part_not_used") if NEITHER in d]
-    assert told == [f"{title}: {NEITHER}" for title in titles]
+    unused = [d for d in details(listed(tmp_path), "part_not_used") if NEITHER in d]
+    assert unused == [f"{title}: {NEITHER}" for title in titles]
 
 
 def test_lerobot_success_of_another_name(tmp_path: Path) -> None:
@@ -312,9 +312,9 @@ def test_hdf5_arrays_of_others_than_the_robot(tmp_path: Path) -> None:
         file[f"data/demo_{k}/mask"] = np.arange(ROWS) < 20
 
     listing = listed(write_demos(tmp_path, add))
-    told = details(listing, "part_not_used")
+    unused = details(listing, "part_not_used")
     for name in ("gello/joint_positions", "obs/prev_joint_positions", "mask"):
-        assert any(f"array {name} " in detail for detail in told)
+        assert any(f"array {name} " in detail for detail in unused)
 
 
 def test_times_that_count_rows(tmp_path: Path) -> None:
@@ -494,17 +494,17 @@ def test_mcap_task_that_changes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("texts", "told"),
+    ("texts", "changing"),
     [
         ([b"pick"] * 6 + [b"place"] * 6, ["language_instruction"]),
         ([b""] + [b"pick"] * 11, []),
     ],
     ids=["steps", "none in the first"],
 )
-def test_rlds_text_that_changes(tmp_path: Path, texts: list[bytes], told: list[str]) -> None:
+def test_rlds_text_that_changes(tmp_path: Path, texts: list[bytes], changing: list[str]) -> None:
     run = rlds.episode(0, 12, steps__language_instruction=texts)
     rlds.write_dataset(tmp_path, {"train": [[run]]})
-    assert details(listed(tmp_path), "no_task") == [CHANGES.format(name) for name in told]
+    assert details(listed(tmp_path), "no_task") == [CHANGES.format(name) for name in changing]
 
 
 def test_rlds_texts_that_the_registry_calls_wordings(tmp_path: Path) -> None:
@@ -574,8 +574,8 @@ def test_npz_arrays_that_are_no_rows(tmp_path: Path) -> None:
         f"array tactile (6 x 4 x 4 float64): {reason}",
         f"array weight (float32): {reason}",
     ]
-    known = {part.name for part in listing.parts if part.status == "known"}
-    assert known == {"depth", "seed"}
+    left_out = {part.name for part in listing.parts if part.status == "known"}
+    assert left_out == {"depth", "seed"}
 
 
 def test_mcap_attachments_and_metadata_of_one_key(tmp_path: Path) -> None:
@@ -624,10 +624,10 @@ def test_unit_of_times_that_is_a_guess(
     for folder in ("hdf5", "zarr"):
         listing = listed(tmp_path / folder)
         assert listing.fps == pytest.approx(fps, rel=0.05)
-        said = {
+        guesses = {
             f"the rows' times have steps of one size in no unit that is stated: {fps:g} fps is a guess"
         }
-        assert {*details(listing, "frame_rate")} == (said if is_told else set())
+        assert {*details(listing, "frame_rate")} == (guesses if is_told else set())
 
 
 @pytest.mark.parametrize(("fps", "is_kept"), [(1, True), (20, False)])
