@@ -58,9 +58,11 @@ def _up(head_options: Mapping[str, str], started: ExitStack, *ports: str) -> dic
         head = ["--head"] if "--port" in chosen else []
         option_words = [f"{name}={value}" for name, value in chosen.items()]
         command = [BIN / "ray", "start", *head, "--block", "--disable-usage-stats", *option_words]
-        path = f"{BIN}:{os.environ['PATH']}"  # where steps find `dagster`
+        # `PATH`: where steps find `dagster`. Without a mode a head asks for a token if the user's home has one, which
+        # any local `ray.init()` writes
+        node_environment = {"PATH": f"{BIN}:{os.environ['PATH']}", "RAY_AUTH_MODE": "disabled"}
         node = subprocess.Popen(
-            command, env=os.environ | {"PATH": path}, start_new_session=True,
+            command, env=os.environ | node_environment, start_new_session=True,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         started.callback(end, node)

@@ -125,7 +125,8 @@ def materialise(page: Page, url: str) -> None:
     # Nobody corrected a chunk of this sample or showed a run of it: Dagster asks whether it shall go on without
     page.get_by_role("button", name="Confirm").click()
     page.get_by_text("Select a partition or create one").first.click()
-    page.get_by_text(PARTITION).locator("visible=true").last.click()
+    # The page behind the dialog names the partition too: on a busy machine its list is drawn before the menu is
+    page.get_by_role("menuitem").filter(has_text=PARTITION).click()
     page.get_by_text("Launch runs to materialize").click()
     launch(page, page.get_by_role("button", name=re.compile("^Launch")).last)
 

@@ -104,8 +104,10 @@ def _run(
         return why_not(stage)
 
     if step is None:
-        message = f"{dataset} has no chunk {chunk}: materialise episodes of {dataset} first"
-        raise dg.Failure(message, allow_retries=False)
+        raise dg.Failure(
+            f"{dataset} has no chunk {chunk}: materialise episodes of {dataset} first",
+            allow_retries=False,
+        )
     _check_is_ready(step, steps)
     if step.status == CURRENT:
         context.log.info(
@@ -139,11 +141,11 @@ def _check_is_ready(step: Step, steps: Sequence[Step]) -> None:
             for step_before in steps
             if step_before.status not in (CURRENT, WAITING)
         )
-        message = (
+        raise dg.Failure(
             f"{step.stage.name} of {step.dataset} waits for {late}, which is not up to date: materialise "
-            "that first"
+            "that first",
+            allow_retries=False,
         )
-        raise dg.Failure(message, allow_retries=False)
 
 
 # What the stages of one chunk keep for one another where one process runs them all: a video is decoded once. Of a run,

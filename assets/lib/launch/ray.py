@@ -60,30 +60,34 @@ class RayLauncher(Machines):
     def run(self, context: dg.AssetExecutionContext, job: Job) -> dg.PipesClientCompletedInvocation:
         """Hand a job over and wait for it; what it prints is read as it comes. Raises FailedError."""
         from dagster_ray import PipesRayJobClient  # imports Ray
+        from ray.exceptions import AuthenticationError
 
         # A random part, since Ray refuses a second job of the same id
         number = f"{job.name}-{uuid4().hex[:8]}"
-        # The processes of several machines reserve what they need themselves; who starts them needs next to nothing
-        alone = {"entrypoint_num_gpus": self.gpus_per_node, "entrypoint_num_cpus": self._cores()}
         params: Any = {"entrypoint": shlex.join(self.command(job, number)), "submission_id": number}
+        # The processes of several machines reserve what they need themselves; who starts them needs next to nothing
+        if self.nodes == 1:
+            params |= {
+                "entrypoint_num_gpus": self.gpus_per_node,
+                "entrypoint_num_cpus": self._cores(),
+            }
         ray = PipesRayJobClient(address=self.address)
         try:
-            return ray.run(
-                context=context, submit_job_params=params | (alone if self.nodes == 1 else {})
-            )
+            return ray.run(context=context, submit_job_params=params)
         except ConnectionError as e:
-            message = (
-                f"no Ray cluster answers at {self.address}: start one with `ray start --head`, or mend the "
-                "address"
-            )
-            raise FailedError(message) from e
-        except RuntimeError as e:
-            # The error itself has a few lines of it only
-            lines = [
-                n
-                for n in ray.client.get_job_logs(number).splitlines()
-                if '"__dagster_pipes_version"' not in n
-            ]
-            raise JobError(
-                f"ray job {number} failed", last_lines("\n".join(lines), SEARCHED_LINES)
+            raise FailedError(
+                f"no Ray cluster answers at {self.address}: start one with `ray start --head`, or mend the address"
             ) from e
+        except AuthenticationError as e:
+            raise FailedError(
+                f"the Ray cluster at {self.address} takes no job without its token: set RAY_AUTH_MODE=token where "
+                "Dagster's runs start, and have the token there in ~/.ray/auth_token or RAY_AUTH_TOKEN"
+            ) from e
+        except RuntimeError as e:
+            # The error itself has a few lines of the log only
+            log = "\n".join(
+                line
+                for line in ray.client.get_job_logs(number).splitlines()
+                if '"__dagster_pipes_version"' not in line
+            )
+            raise JobError(f"ray job {number} failed", last_lines(log, SEARCHED_LINES)) from e

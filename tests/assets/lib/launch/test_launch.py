@@ -18,6 +18,7 @@ from assets.lib.launch.run import LocalLauncher
 from assets.lib.launch.slurm import SlurmLauncher
 from core.errors import FailedError
 from core.paths import ROOT
+from tests.kits.http_server import Answering, serving
 from tests.kits.kubernetes_standin import Cluster, serve_cluster
 from tests.kits.launch_kit import (
     assert_ends_with_its_run,
@@ -252,3 +253,19 @@ def test_what_ray_starts_on_several_machines(tmp_path: Path) -> None:
         ),
         *("--cpus", "96", "--job", "n-1", "--", "train", "--recipe", "well"),
     ]
+
+
+class TokenAsked(Answering):
+    """Ray's dashboard on a cluster with a token, for whoever sends none."""
+
+    def do_GET(self) -> None:
+        self.answer(b"Unauthorized: Missing authentication token", 401)
+
+
+def test_a_ray_cluster_that_wants_a_token_is_a_remedy(tmp_path: Path) -> None:
+    with serving(TokenAsked) as url:
+        described, _ = failure(materialize(RayLauncher(address=url), tmp_path, "well"))
+    assert described == (
+        f"the Ray cluster at {url} takes no job without its token: set RAY_AUTH_MODE=token where Dagster's runs "
+        "start, and have the token there in ~/.ray/auth_token or RAY_AUTH_TOKEN"
+    )
