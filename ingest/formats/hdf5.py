@@ -64,10 +64,6 @@ from ingest.sources.files import Source
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 LIBERO_FILE = re.compile(r"(?:[A-Z]+(?:_[A-Z]+)*_SCENE[0-9]+_)?(.+)_demo$")
-TEXT_CHANGES = (
-    "{} changes within the episode, so that its {} texts are steps; no text is of the whole, and these together stand "
-    "for it"
-)
 RATES_DIFFER = 0.05  # share by which a stated rate is another one than that of the rows' times
 NUMBERED = re.compile(r"[0-9]")
 
@@ -262,7 +258,13 @@ def _add_episode(
     if name and is_libero and not tasks and not config.keys.language:
         tasks = (name[1].replace("_", " "),)
         listing.named_by_file += 1
-    tasks = _whole_task(listing, place, text_from, tasks)
+    num_values = {array.shape[0] for array in place.arrays}
+    texts_by_row = {
+        path: tasks
+        for path in text_from
+        if path in place.datasets and place.datasets[path].size in num_values
+    }
+    tasks = listing.whole_task(tasks, texts_by_row, place.uri)
     rate, rate_from = _rate(listing, place, roles, rows.rows, read_paths)
     # The session is the group: episodes of one session never come into different splits
     session = None
@@ -362,23 +364,6 @@ def _instruction(
         named_texts = {name: of_name for name, of_name in texts.items() if name != "env_args"}
         name, instruction_texts = instructions(named_texts)
     return [name] if instruction_texts else [], instruction_texts
-
-
-def _whole_task(
-    listing: Hdf5Listing,
-    place: EpisodePlace,
-    text_from: Sequence[str],
-    tasks: tuple[str, ...],
-) -> tuple[str, ...]:
-    """The instruction of the coming episode: its texts are wordings of one; those that change from row to row are steps
-    of one, which is put together of them.
-    """
-    lengths = {array.shape[0] for array in place.arrays}
-    changing = [p for p in text_from if p in place.datasets and place.datasets[p].size in lengths]
-    if len(tasks) < 2 or not changing:
-        return tasks
-    listing.warn_next("no_task", TEXT_CHANGES.format(changing[0], len(tasks)), place.uri)
-    return ("; ".join(tasks),)
 
 
 def _texts_at(

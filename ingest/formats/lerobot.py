@@ -51,7 +51,14 @@ from ingest.formats.lerobot_rows import END_MARK, EpisodeRows, find_rows, read_p
 from ingest.formats.lerobot_signals import read_signals, signal_columns
 from ingest.formats.lerobot_statistics import stored_statistics
 from ingest.formats.lerobot_steps import native_steps
-from ingest.formats.listing import ListingBuilder, folders_of, named, texts_among
+from ingest.formats.listing import (
+    STEPS,
+    STEPS_STAND_IN,
+    ListingBuilder,
+    folders_of,
+    named,
+    texts_among,
+)
 from ingest.formats.tables import finite, read_columns, vectors
 from ingest.media.frames import DECODE_ALL, DecodeOptions, Picture, VideoError
 from ingest.media.video import decode, frame_times
@@ -413,8 +420,7 @@ def _whole_task(
         return [*(stated_texts or whole_tasks)]
     dataset.warn(
         "no_task",
-        f"task_index changes within the episode, so that its {len(steps)} texts are steps; no text is of the whole, "
-        "and these together stand for it",
+        STEPS.format("task_index", len(steps), STEPS_STAND_IN),
         index,
     )
     return ["; ".join(steps)]

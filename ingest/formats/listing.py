@@ -31,6 +31,8 @@ TASK_KEYS = ("task", "instruction", "language_instruction", "prompt")  # of fact
 REGISTERED = "the registry entry names it"
 NEITHER_TRUE_NOR_FALSE = "its value is neither true nor false"
 ROWS_BEYOND = "the last {} rows are of no episode: the last one ends at row {}"
+STEPS = "{} changes within the episode, so that its {} texts are steps; {}"
+STEPS_STAND_IN = "no text is of the whole, and these together stand for it"
 TASK_NUMBER = re.compile(r"(^|[ /])task_?(index|idx|id|number)$")
 DEFAULT_FPS = 10.0  # where nothing is known; each use is a finding
 
@@ -153,16 +155,23 @@ class ListingBuilder:
             self.parts.used("text", text_file.uri, "instruction", reason, file=text_file.uri)
         return text_file
 
-    def find_change(self, name: str, texts: Sequence[str], uri: str) -> None:
-        """Say where the instruction changes within the coming episode, unless the registry says that all are wordings;
-        `texts`: the different ones of `name`.
+    def whole_task(
+        self, tasks: tuple[str, ...], texts_by_name: Mapping[str, Sequence[str]], uri: str
+    ) -> tuple[str, ...]:
+        """The instruction of the coming episode: its `tasks`, or those of them that are no steps.
+
+        `texts_by_name`: of each column or topic with a text for each row, the different ones in their order. Several
+        are steps, which together stand for the whole where no other text does. They are wordings if the registry says
+        `paraphrases`.
         """
-        if len(texts) > 1 and self.source.config.instruction != "paraphrases":
-            detail = (
-                f"{name} changes within the episode: its {len(texts)} texts count as wordings of "
-                "one task, and may be steps"
-            )
-            self.warn_next("no_task", detail, uri)
+        changing = {name: texts for name, texts in texts_by_name.items() if len(texts) > 1}
+        if not changing or self.source.config.instruction == "paraphrases":
+            return tasks
+        steps = texts_among(changing.values())
+        whole_tasks = tuple(task for task in tasks if task not in steps)
+        ending = f"{named(whole_tasks)} is of the whole" if whole_tasks else STEPS_STAND_IN
+        self.warn_next("no_task", STEPS.format(named([*changing]), len(steps), ending), uri)
+        return whole_tasks or ("; ".join(steps),)
 
     def change_last(self, **fields: Any) -> None:
         """Change what is known of the last episode."""

@@ -146,7 +146,7 @@ class Recording:
     facts: dict[str, str] = field(default_factory=dict)
     other_facts: set[str] = field(default_factory=set)  # those that had other values before
     attachments: dict[str, str] = field(default_factory=dict)  # types of their contents, by name
-    tasks: dict[tuple[str, str], None] = field(default_factory=dict)  # topics, each with its texts
+    texts: dict[str, dict[str, None]] = field(default_factory=dict)  # by topic, each once
     cut_off: str | None = None
     undecodable: Counter[str] = field(default_factory=Counter)
     cameras: dict[str, Topic] = field(default_factory=dict)  # by name
@@ -222,9 +222,9 @@ def look_into(source: Source, uri: str) -> Recording:
             if (
                 record.kind == "text"
                 and _tells_task(name, config.keys)
-                and len(recording.tasks) < MAX_TASKS
+                and len(recording.texts.get(name, ())) < MAX_TASKS
             ):
-                recording.tasks[name, decoder.text(record)] = None
+                recording.texts.setdefault(name, {})[decoder.text(record)] = None
     recording.find_roles(config)
     return recording
 
@@ -314,11 +314,10 @@ def _add(listing: ListingBuilder, uri: str, recording: Recording) -> None:
         ticks = clock.ticks
         config.limits.check("max_rows", ticks, f"{uri}: frames")
         listing.findings += _timing(recording, clock, listing.next_index, uri)
-    texts = [text for _, text in recording.tasks]
     listing.add(
         uri,
         fps,
-        tasks=texts_among([*texts, *map(recording.facts.get, TASK_KEYS)]),
+        tasks=_instruction(listing, uri, recording),
         num_rows=ticks or None,
         data_uri=uri,
         videos=[CameraVideo(camera, uri, 0) for camera in recording.cameras],
@@ -327,6 +326,13 @@ def _add(listing: ListingBuilder, uri: str, recording: Recording) -> None:
         source_stamp=listing.source.stamp([uri], ticks),
         no_task="no topic and no metadata has an instruction",
     )
+
+
+def _instruction(listing: ListingBuilder, uri: str, recording: Recording) -> tuple[str, ...]:
+    """What the topics of texts and the facts about the recording say of its task."""
+    texts_by_topic = {topic: texts_among(texts) for topic, texts in recording.texts.items()}
+    tasks = texts_among([*texts_by_topic.values(), *map(recording.facts.get, TASK_KEYS)])
+    return listing.whole_task(tasks, texts_by_topic, uri)
 
 
 def _find_doubts(listing: ListingBuilder, uri: str, recording: Recording) -> None:
@@ -346,10 +352,6 @@ def _find_doubts(listing: ListingBuilder, uri: str, recording: Recording) -> Non
         listing.warn_next(
             "unreadable_data", f"{topic}: {count} messages are too short for their header", uri
         )
-
-    for topic in dict.fromkeys(topic for topic, _ in recording.tasks):
-        texts = texts_among(text for name, text in recording.tasks if name == topic)
-        listing.find_change(topic, texts, uri)
 
 
 def _account_for_parts(listing: ListingBuilder, uri: str, recording: Recording) -> None:

@@ -288,10 +288,12 @@ def _texts_and_outcome(
             listing.unusable_next("marked_invalid", f"{name} is set", uri)
     text_keys, tasks = _instructions(steps, num_rows, config.keys.language)
     _find_ends(listing, uri, steps, num_rows)
-    for path in text_keys if len(tasks) > 1 else ():
-        if rlds_steps.has_text_each(steps, path, num_rows):
-            texts = [text for text in rlds_steps.texts(steps, path, num_rows) if text in tasks]
-            listing.find_change(path, texts, uri)
+    texts_by_step = {
+        path: rlds_steps.texts(steps, path, num_rows)
+        for path in (text_keys if len(tasks) > 1 else ())
+        if rlds_steps.has_text_each(steps, path, num_rows)
+    }
+    tasks = listing.whole_task(tasks, texts_by_step, uri)
     roles, problems = roles_of(steps, config.keys)
     overruled = [
         path for path in LANGUAGE if config.keys.language and path not in config.keys.language

@@ -22,9 +22,8 @@ from tests.kits.lerobot_writer import edit_parquet, source_of, v2_data, write_v2
 ROWS = 30
 NEITHER = "its value is neither true nor false"
 ENDS = "meta/episode_ends"
-CHANGES = (
-    "{} changes within the episode: its 2 texts count as wordings of one task, and may be steps"
-)
+CHANGES = "{} changes within the episode, so that its {} texts are steps; "
+STAND_IN = "no text is of the whole, and these together stand for it"
 
 
 def write_demos(folder: Path, change: Callable[[h5py.File, int], None] | None = None) -> Path:
@@ -459,8 +458,11 @@ def test_hdf5_texts_that_change(tmp_path: Path) -> None:
         ("pick it", "grasp it"),
         ("pick it",),
     ]
-    [detail] = details(listing, "no_task")
-    assert detail.startswith("language_instruction changes within the episode, so that its 3 texts")
+    name = "language_instruction"
+    assert details(listing, "no_task") == [CHANGES.format(name, 3) + STAND_IN]
+    listing = list_episodes(source_of(tmp_path, instruction="paraphrases"))
+    assert listing.records[0].tasks == ("reach", "grasp the cup", "lift it")
+    assert not details(listing, "no_task")
 
 
 def test_hdf5_attributes_of_an_array(tmp_path: Path) -> None:
@@ -481,30 +483,52 @@ def test_hdf5_attributes_of_an_array(tmp_path: Path) -> None:
 
 
 def test_mcap_task_that_changes(tmp_path: Path) -> None:
-    for name, texts in (("a", ["pick", "place"]), ("b", ["pick", "pick"])):
+    for name, texts in (
+        ("a", ["pick", "place"]),
+        ("b", ["pick", "pick"]),
+        ("c", ["pick", "place"]),
+    ):
         with mcap.recorder(tmp_path / f"{name}.mcap") as recording:
             for k in range(120):
                 time_ns = mcap.START + k * mcap.SECOND // 10
                 recording.show(k % 10, time_ns)
                 message = {"data": texts[k // 110]}
                 recording.writer.write_message("/task", recording.text, message, time_ns)
+            if name == "c":
+                recording.writer.add_metadata("run", {"task": "clear the table"})
     listing = listed(tmp_path)
-    assert [record.tasks for record in listing.records] == [("pick", "place"), ("pick",)]
-    assert details(listing, "no_task") == [CHANGES.format("/task")]
+    assert [record.tasks for record in listing.records] == [
+        ("pick; place",),
+        ("pick",),
+        ("clear the table",),
+    ]
+    steps = CHANGES.format("/task", 2)
+    assert details(listing, "no_task") == [
+        steps + STAND_IN,
+        f"{steps}clear the table is of the whole",
+    ]
 
 
 @pytest.mark.parametrize(
-    ("texts", "changing"),
+    ("texts", "task", "found"),
     [
-        ([b"pick"] * 6 + [b"place"] * 6, ["language_instruction"]),
-        ([b""] + [b"pick"] * 11, []),
+        (
+            [b"pick"] * 6 + [b"place"] * 6,
+            "pick; place",
+            [CHANGES.format("language_instruction", 2) + STAND_IN],
+        ),
+        ([b""] + [b"pick"] * 11, "pick", []),
     ],
     ids=["steps", "none in the first"],
 )
-def test_rlds_text_that_changes(tmp_path: Path, texts: list[bytes], changing: list[str]) -> None:
+def test_rlds_text_that_changes(
+    tmp_path: Path, texts: list[bytes], task: str, found: list[str]
+) -> None:
     run = rlds.episode(0, 12, steps__language_instruction=texts)
     rlds.write_dataset(tmp_path, {"train": [[run]]})
-    assert details(listed(tmp_path), "no_task") == [CHANGES.format(name) for name in changing]
+    listing = listed(tmp_path)
+    assert [record.tasks for record in listing.records] == [(task,)]
+    assert details(listing, "no_task") == found
 
 
 def test_rlds_texts_that_the_registry_calls_wordings(tmp_path: Path) -> None:
@@ -513,6 +537,7 @@ def test_rlds_texts_that_the_registry_calls_wordings(tmp_path: Path) -> None:
         tmp_path, {"train": [[rlds.episode(0, 12, steps__language_instruction=texts)]]}
     )
     listing = list_episodes(source_of(tmp_path, instruction="paraphrases"))
+    assert [record.tasks for record in listing.records] == [("pick", "grasp")]
     assert not details(listing, "no_task")
 
 
