@@ -134,22 +134,23 @@ def test_all_five_stages_fill_the_tables_and_nothing_is_asked_twice(
     assert rows(other_workspace, "SELECT count(*) FROM vlm_calls") == [(0,)]
 
 
-RUNS = 50  # of one task, of three kinds
+RUNS = 50  # of one task
+KINDS = 3  # of runs; those of a kind have the same pictures and rows
 
 
 @pytest.fixture(scope="module")
 def one_task(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = make_dataset(
-        tmp_path_factory.mktemp("one_task") / "source", [40 + k % 3 for k in range(RUNS)]
+        tmp_path_factory.mktemp("one_task") / "source", [40 + k % KINDS for k in range(RUNS)]
     )
     episodes = [
         json.loads(line) for line in (root / "meta/episodes.jsonl").read_text().splitlines()
     ]
     write_lines(root / "meta/episodes.jsonl", [e | {"tasks": [TASKS[0]]} for e in episodes])
     write_lines(root / "meta/tasks.jsonl", [{"task_index": k, "task": TASKS[0]} for k in range(2)])
-    for k in range(3, RUNS):
-        shutil.copy(video_path(root, k % 3), video_path(root, k))
-        write_rows(root, k, 40 + k % 3, source_episode=k % 3)
+    for k in range(KINDS, RUNS):
+        shutil.copy(video_path(root, k % KINDS), video_path(root, k))
+        write_rows(root, k, 40 + k % KINDS, source_episode=k % KINDS)
     return root
 
 
@@ -187,19 +188,20 @@ def test_of_a_task_a_few_runs_are_asked_about_and_the_others_follow(
         built.out
     )
 
-    # One set of names; each label leads to the runs that it follows, and these to the answers
+    # One set of names; each label leads to the runs that it follows, and these to the answers. Two runs of a kind have
+    # the same pictures, so that what is asked about one is not sent again for the other, whichever comes first
     plans = rows(workspace, "SELECT DISTINCT plan FROM episode_labels")
     assert plans == [([f"Move thing {k}" for k in range(3)],)]
     unknown = (
-        "SELECT l.episode_index FROM episode_labels l WHERE NOT EXISTS (FROM vlm_calls c LEFT JOIN alignments a ON "
-        "a.reference_episode = c.episode_index WHERE c.status = 'ok' AND l.episode_index IN (c.episode_index, "
-        "a.episode_index))"
+        "SELECT l.episode_index FROM episode_labels l LEFT JOIN alignments a USING (episode_index) WHERE NOT EXISTS "
+        "(FROM vlm_calls c WHERE c.status = 'ok' AND "
+        f"ifnull(a.reference_episode, l.episode_index) % {KINDS} = c.episode_index % {KINDS})"
     )
     assert rows(workspace, unknown) == []
-    [(asked_episodes,)] = rows(workspace, "SELECT list(DISTINCT episode_index) FROM vlm_calls")
-    assert set(asked_episodes) == {
-        r[0] for r in rows(workspace, "SELECT DISTINCT episode_index FROM reasoning")
-    }
+    asked_kinds = f"SELECT DISTINCT episode_index % {KINDS} FROM vlm_calls ORDER BY 1"
+    assert rows(workspace, asked_kinds) == rows(
+        workspace, asked_kinds.replace("vlm_calls", "reasoning")
+    )
     error = "SELECT avg(abs(progress - (frame_index + 1) / n)) FROM active_progress JOIN (SELECT episode_index, "
     [(max_error,)] = rows(
         workspace, error + "max(num_frames) AS n FROM episodes GROUP BY 1) USING (episode_index)"
