@@ -35,7 +35,7 @@ from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
 BIN = Path(sys.executable).parent
-READY_S = 120
+READY_S = 240
 SUBMITTING = """
 import sys
 from ray.job_submission import JobSubmissionClient
@@ -63,7 +63,7 @@ def answers(url):
     return True
 
 
-def submitted(**settings):
+def client_outcome(**settings):
     """What a client of the same account meets at a new head."""
     flags = ("--port", "--dashboard-port", "--ray-client-server-port")
     ports = {flag: free_port() for flag in flags}
@@ -87,14 +87,14 @@ def submitted(**settings):
         ).stdout.strip()
     finally:
         head.send_signal(signal.SIGTERM)
-        head.wait(60)
+        head.wait(120)
 
 
-seen = {"no token in the home": submitted()}
+seen = {"no token in the home": client_outcome()}
 local = "import ray; ray.init(num_cpus=1, include_dashboard=False); ray.shutdown()"
 subprocess.run([sys.executable, "-c", local], check=True, capture_output=True, timeout=180)
-seen["after ray.init(), a new head"] = submitted()
-seen["after ray.init(), with RAY_AUTH_MODE=token"] = submitted(RAY_AUTH_MODE="token")
+seen["after ray.init(), a new head"] = client_outcome()
+seen["after ray.init(), with RAY_AUTH_MODE=token"] = client_outcome(RAY_AUTH_MODE="token")
 for name, value in seen.items():
     print(f"{name}: {value}")
 

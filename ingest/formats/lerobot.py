@@ -418,11 +418,7 @@ def _whole_task(
     ]
     if stated_texts or whole_tasks:
         return [*(stated_texts or whole_tasks)]
-    dataset.warn(
-        "no_task",
-        STEPS.format("task_index", len(steps), STEPS_STAND_IN),
-        index,
-    )
+    dataset.warn("no_task", STEPS.format("task_index", len(steps), STEPS_STAND_IN), index)
     return ["; ".join(steps)]
 
 

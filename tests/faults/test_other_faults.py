@@ -63,7 +63,7 @@ def test_truncated_files_are_never_believed(
         "shard ": tars[-1].with_suffix(".index.json"),
         "replies": Workspace(copy).responses / "replies.sqlite",
     }
-    # Its log beside it would mend it
+    # The write-ahead log beside the file of replies would mend it
     with closing(sqlite3.connect(broken["replies"])) as replies:
         replies.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     for path in broken.values():
@@ -88,7 +88,7 @@ def test_truncated_files_are_never_believed(
         "half-written files",
         "replies",
     }
-    # As doctor says of it
+    # The remedy that doctor names for a file of replies
     broken["replies"].rename(tmp_path / "replies.sqlite")
     findings_seen = {}
     for _ in range(3):  # what cannot be read hides what lies behind it

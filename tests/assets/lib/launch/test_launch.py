@@ -255,7 +255,7 @@ def test_what_ray_starts_on_several_machines(tmp_path: Path) -> None:
     ]
 
 
-class TokenAsked(Answering):
+class GuardedDashboard(Answering):
     """Ray's dashboard on a cluster with a token, for whoever sends none."""
 
     def do_GET(self) -> None:
@@ -263,7 +263,7 @@ class TokenAsked(Answering):
 
 
 def test_a_ray_cluster_that_wants_a_token_is_a_remedy(tmp_path: Path) -> None:
-    with serving(TokenAsked) as url:
+    with serving(GuardedDashboard) as url:
         described, _ = failure(materialize(RayLauncher(address=url), tmp_path, "well"))
     assert described == (
         f"the Ray cluster at {url} takes no job without its token: set RAY_AUTH_MODE=token where Dagster's runs "
