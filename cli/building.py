@@ -138,8 +138,8 @@ def nightly(
     """Bring every dataset up to date, release them, and score the newest model.
 
     Datasets whose licence is not open stay out unless the configuration's section "release" allows it. Exits 3 when
-    only sources that were out of reach, or in which most recordings changed, were not built: these stay as they were,
-    the rest was built, released and scored, and the next night tries again.
+    only sources that were out of reach, or in which most recordings changed, were not built, or episodes about which a
+    model did not answer: the rest was built, released and scored, and the next night tries again.
     """
     space = space_at(common.workspace)
     licences = read_build_file(config).release.licences if config else ()
@@ -261,12 +261,14 @@ def build(
 def _say_how_to_go_on(space: Workspace, names: Sequence[str], workspace: str) -> None:
     """What to do after a build of some datasets: first about what was left out."""
     lake = open_lake(space)
-    num_quarantined = sum(
-        row["quarantined"] for row in status_rows(lake) if row["dataset"] in names
+    num_left_out = sum(
+        row["quarantined"] + row["unlabelled"]
+        for row in status_rows(lake)
+        if row["dataset"] in names
     )
     steps = {}
-    if num_quarantined:
-        why = f"why {counted(num_quarantined, 'episode')} cannot be used"
+    if num_left_out:
+        why = f"why {counted(num_left_out, 'episode')} cannot be used, or have no label"
         steps[why] = "quarantine --by reason"
     if open_faults(lake, names):
         steps["what checks found"] = "quarantine --checks"

@@ -109,6 +109,12 @@ def _show_built(lake: Lake, report: BuildReport, names: Sequence[str], rows: lis
             for name, counts in open_faults(lake).items()
         ]
         statements += advice(lake)
+    without_steps = dict(lake.rows(WITHOUT_STEPS))
+    statements += [
+        (n, f"{without_steps[n]} episodes bring no usable steps: motion labels them, not native")
+        for n, b in report.builds.items()
+        if b.stated_annotator == "native" and n in without_steps
+    ]
     sentence = (
         "the source brings its own steps, so they are its labels; --annotator motion: without them"
     )
@@ -120,6 +126,12 @@ def _show_built(lake: Lake, report: BuildReport, names: Sequence[str], rows: lis
     for name, text in statements:
         if name in names:
             print(f"{name}: {text}")
+
+
+# By dataset the episodes that the annotator native leaves to motion
+WITHOUT_STEPS = """
+SELECT dataset, count(DISTINCT episode_index) FROM findings
+WHERE (stage, severity) = ('segments', 'warning') AND reason IN ('no_steps', 'bad_steps') GROUP BY 1"""
 
 
 def _add_event(events: Path | None, event: dict[str, Any]) -> None:

@@ -82,6 +82,9 @@ def release_create(
             help="Leave out runs with a fault that this check found, but accepted ones; repeatable."
         ),
     ] = None,
+    without_unbuilt: Annotated[
+        bool, Option(help="Leave out datasets that are not built; else they stop the release.")
+    ] = False,
     common: At = At(),
 ) -> None:
     """Freeze the corpus as it is: a snapshot, its shards and a card. Read it later with --release NAME.
@@ -98,7 +101,9 @@ def release_create(
     is_gated = min_confidence is not None or min_name_confidence is not None
     gate = LabelGate(min_confidence or 0.0, min_name_confidence or 0.0) if is_gated else None
     # Found once, for the release and for the list of what it leaves out
-    release_contents = contents(lake, allow_licence or (), gate, without or ())
+    release_contents = contents(
+        lake, allow_licence or (), gate, without or (), without_unbuilt=without_unbuilt
+    )
     release = create_release(lake, name, release_contents=release_contents)
     facts = {
         "release": release.name,

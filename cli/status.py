@@ -16,7 +16,7 @@ from warehouse.lake.references import sentences
 
 app = typer.Typer()
 COLUMNS = (
-    "dataset, episodes, ok, quarantined, frames, labelled_frames, labels, samples, shards, outcomes_known, "
+    "dataset, episodes, ok, quarantined, unlabelled, frames, labelled_frames, labels, samples, shards, outcomes_known, "
     "assumed_complete, look_unfinished"
 )
 # By dataset how many pictures an encoder has looked at, in words
@@ -56,7 +56,9 @@ def show_status(rows: list[dict]) -> None:
     """Rows of status_rows as people read them: commits shortened; these and embeddings only where there are any; then
     what is asked.
     """
-    empty = [n for n in ("embeddings", "revision") if not any(map(itemgetter(n), rows))]
+    empty = [
+        n for n in ("embeddings", "revision", "unlabelled") if not any(map(itemgetter(n), rows))
+    ]
     hidden = {"assumed_complete", "look_unfinished", *empty}
     show(list(map(_in_words, rows)), "table", hidden=hidden)
     for text in filter(

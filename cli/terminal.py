@@ -12,7 +12,8 @@ from core.errors import without_secrets
 from core.logs import as_json, is_json
 from core.values import MARKS, escaped
 
-# Exit codes; PARTIAL: all but sources that were out of reach; the last two: by Ctrl-C, by SIGTERM
+# Exit codes; PARTIAL: all but sources out of reach, and episodes without an answer; the last two: by Ctrl-C, by
+# SIGTERM
 DONE = 0
 FAILED = 1
 USAGE = 2

@@ -4,6 +4,7 @@ A failed chunk does not stop the others. Every finished stage is committed on it
 where it stopped.
 """
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,7 +21,7 @@ from pipeline.chunk import ChunkResult, ChunkTask, StageMoment, decoding_threads
 from pipeline.config import DatasetBuild, StoredBuilds, parsed, settled, store_changed
 from pipeline.plan import CURRENT, plan
 from pipeline.sources import OUT_OF_REACH, look_at
-from pipeline.stage import StageContext, StageReport, Step, StepFailure, run_guarded
+from pipeline.stage import LEFT_OUT, StageContext, StageReport, Step, StepFailure, run_guarded
 from pipeline.stages import LISTING, stage_specs, transfer
 from warehouse.lake import Lake, open_lake
 from warehouse.lake.doctor import rollback
@@ -50,10 +51,19 @@ class BuildReport:
 
     @property
     def is_partial(self) -> bool:
-        """Were all datasets built but those whose source was out of reach, or about which a person is asked?"""
-        return bool(self.failed) and all(
-            failure.out_of_reach or failure.asks for failure in self.failed
-        )
+        """Was all built but datasets whose source was out of reach, or about which a person is asked, and episodes that
+        the next build asks about again?"""
+        is_excused = all(failure.out_of_reach or failure.asks for failure in self.failed)
+        return is_excused and bool(self.failed or self.left_out)
+
+    @property
+    def left_out(self) -> Counter[tuple[str, str]]:
+        """By dataset and stage the episodes without an answer, about which the next build asks again."""
+        last_runs = {(r.run.dataset, r.run.stage, r.run.chunk): r for r in self.done}
+        counts = Counter[tuple[str, str]]()
+        for (dataset, stage, _), stage_report in last_runs.items():
+            counts[dataset, stage] += int(stage_report.numbers.get(LEFT_OUT, 0))
+        return +counts
 
 
 class BuildListener:
@@ -353,6 +363,11 @@ class Build:
         for dataset, text in open_questions(self.lake, decoded):
             if dataset in report.builds:
                 self.listener.note(f"{dataset}: {text}")
+        for (dataset, stage), count in report.left_out.items():
+            self.listener.note(
+                f"{dataset}: {count} episodes are left out of {stage} (proccorpus quarantine says why); the next build "
+                "asks about them again"
+            )
         self.lake.back_up()
 
 

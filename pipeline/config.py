@@ -34,6 +34,7 @@ from ingest.registry import BUILT_IN, AnnotatorChoice, DatasetConfig, load_entry
 from ingest.sources.files import Source, cache_folder
 from ingest.splits import SplitConfig
 from warehouse.lake import Lake, content_key
+from warehouse.lake.checks import MIN_LABELLED
 from warehouse.lake.references import SHOWN_BY, steps_and_references, stored_builds
 from warehouse.shards.shard import ShardsConfig
 
@@ -42,6 +43,20 @@ SPLIT_SHARES = (
     "test_id",
     "seed",
 )  # settings that only deal splits: episodes keep those that they have
+
+
+class ChecksConfig(BaseModel):
+    """What has to hold of a chunk, so that more is made of it. It changes no label."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    min_labelled: float = Field(
+        default=MIN_LABELLED,
+        ge=0,
+        le=1,
+        description="least share of a chunk's episodes that decode, and of these that get a label: with fewer, the "
+        "source or the model is broken, and nothing more is made of the chunk",
+    )
 
 
 class StageConfigs(BaseModel):
@@ -63,6 +78,7 @@ class StageConfigs(BaseModel):
     progress: ProgressConfig = ProgressConfig()
     samples: SamplesConfig = SamplesConfig()
     shards: ShardsConfig = ShardsConfig()
+    checks: ChecksConfig = ChecksConfig()
 
 
 class ReleaseConfig(BaseModel):
@@ -135,7 +151,7 @@ class DatasetBuild(BaseModel):
         return content_key(self.identity())
 
     def identity(self) -> str:
-        """As JSON, without places: the same data, shards and model elsewhere make the same corpus.
+        """As JSON, without places and limits: the same data, shards and model elsewhere make the same corpus.
 
         Nor does it have the commit: that is a part of what was read, as files are.
         """
@@ -143,6 +159,7 @@ class DatasetBuild(BaseModel):
             "shards": {"store": True},
             "vlm": {"endpoints": True},
             "embeddings": {"device": True},
+            "checks": True,
         }
         places = {"dataset": {"source": True}, "stages": of_stages}
         return self.model_dump_json(exclude=places | {"commit": True})
@@ -334,7 +351,9 @@ def _is_stored(stored: StoredBuilds, build: DatasetBuild) -> bool:
     if config_hash != build.hash():
         return False
     former = parsed(stored, build.name)
-    return former is not None and former.dataset.source == build.dataset.source
+    if former is None or former.dataset.source != build.dataset.source:
+        return False
+    return former.stages.checks == build.stages.checks
 
 
 def resolve(lake: Lake | None, build: DatasetBuild, *, update: bool = False) -> DatasetBuild:

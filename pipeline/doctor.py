@@ -1,8 +1,10 @@
 """All of a workspace's health: what the warehouse's doctor sees, what a build would do, replies, servers, versions."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
+from itertools import islice
+from operator import itemgetter
 
 import httpx
 
@@ -10,14 +12,16 @@ from annotate.model_client.calls import VlmError
 from annotate.model_client.responses import ResponseStore
 from core.paths import Workspace
 from ingest.sources.types import SourceError
-from pipeline.config import last_builds, present_builds
-from pipeline.plan import CURRENT, plan
+from pipeline.config import DatasetBuild, last_builds, present_builds
+from pipeline.plan import CURRENT, MISSING, STALE, plan
+from pipeline.stage import Step, failed_input
 from pipeline.stages import stage_specs
 from warehouse.lake import Lake
 from warehouse.lake.doctor import ERROR, WARNING, Trouble, examine, rows_are_lost
 from warehouse.lake.schema import checked_version
 
 ANSWER_S = 3.0  # for a server to answer in
+MOST_BLOCKED = 20  # chunks of a dataset that are looked at
 
 
 def diagnose(workspace: Workspace, *, hashes: bool = False) -> list[Trouble]:
@@ -55,6 +59,17 @@ def stale(lake: Lake) -> Iterator[Trouble]:
         detail = f"not up to date: {len(steps)} stages of {chunks} partitions ({kinds})"
         remedy = "build it again with its last configuration"
         yield Trouble(WARNING, "stale partitions", name, detail, remedy)
+        yield from blocked(lake, build, steps)
+
+
+def blocked(lake: Lake, build: DatasetBuild, steps: Sequence[Step]) -> Iterator[Trouble]:
+    """Chunks of which a build makes no more, since a check fails; `steps`: those of the dataset that are outdated."""
+    outdated = (s for s in reversed(steps) if s.chunk is not None and s.status in (MISSING, STALE))
+    first_steps = {step.chunk: step for step in outdated}
+    for chunk, step in islice(sorted(first_steps.items(), key=itemgetter(0)), MOST_BLOCKED):
+        if failed := failed_input(lake, build, step, {}):
+            reason, remedy = failed
+            yield Trouble(ERROR, "blocked", f"{build.name} chunk {chunk}", reason, remedy)
 
 
 def servers(lake: Lake) -> Iterator[Trouble]:

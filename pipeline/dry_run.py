@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pipeline.config import DatasetBuild, resolve, stored_build
 from pipeline.plan import (
     CURRENT,
+    INCOMPLETE,
     STAMPS,
     WAITING,
     History,
@@ -181,6 +182,8 @@ class _Reasons:
         own_reasons = self._own_reasons(step)
         if own_reasons:
             return "; ".join(own_reasons)
+        if step.status == INCOMPLETE:
+            return "some episodes were left out, and are asked about again"
         if step.status in (WAITING, CURRENT):
             outdated = self.outdated.get(step.chunk, set()) | self.outdated.get(None, set())
             upstream = [

@@ -7,7 +7,7 @@ from typing import Any
 
 from core.tables import STAGE_TABLES
 from ingest.outcomes import BY_PERSON
-from pipeline.stage import StageSpec, Step
+from pipeline.stage import UNANSWERED, StageSpec, Step
 from warehouse.lake import WHOLE_DATASET, Lake, content_key
 from warehouse.lake.connection import literal, row_by_row
 from warehouse.lake.corrections import correction_stamps
@@ -19,6 +19,7 @@ CURRENT = "current"
 MISSING = "missing"
 STALE = "stale"
 WAITING = "waiting"
+INCOMPLETE = "incomplete"  # made, but for episodes that a build asks about again
 LABELS = "segments"  # the stage that makes the labels of a label run
 STAMPS = {
     "corrections": correction_stamps,
@@ -219,7 +220,8 @@ def chunk_steps(
         counts = history.newest.get((spec.name, dataset, chunk)) == spec.label_run
         if "active_runs" in STAGE_TABLES[spec.name] and status == CURRENT and not counts:
             status = STALE
-        if recorded is not None and status == CURRENT:
+        # What rests on an incomplete stage is made of the episodes that it has
+        if recorded is not None and status in (CURRENT, INCOMPLETE):
             outputs[spec.name] = recorded["output_hash"]
         yield Step(spec, dataset, chunk, status, input_hash, stamp, inputs[spec.name])
 
@@ -244,4 +246,6 @@ def _status(recorded: Mapping[str, str] | None, input_hash: str) -> str:
         return MISSING
     if recorded["input_hash"] == input_hash:
         return CURRENT
+    if recorded["input_hash"] == UNANSWERED + input_hash:
+        return INCOMPLETE
     return STALE

@@ -35,6 +35,10 @@ from warehouse.lake.blocking import failed_check
 from warehouse.lake.checks import CHECKS, Check, CheckOutcome, CheckScope
 
 Numbers = Mapping[str, int | float | str]
+LEFT_OUT = "left_out"  # number of a stage: its episodes without an answer
+UNANSWERED = (
+    "unanswered "  # before the input hash of a stage that the next build runs again for these
+)
 TOLD_EVERY_S = 1.0
 MAX_DETAILS = 20  # of one thing, in one finding
 
@@ -44,7 +48,8 @@ class Output:
     """The output of a stage, to publish: `upserts` and `registered` as in Lake.publish.
 
     `findings` None: the stage looks for none. `numbers` are shown to people. `outdated` and `moved`: episodes whose
-    former contents are gone, and former numbers of those that have another one, as in Lake.publish.
+    former contents are gone, and former numbers of those that have another one, as in Lake.publish. `unanswered`:
+    episodes that are left out for now; the next build runs the stage again for them.
     """
 
     tables: dict[str, pa.Table]
@@ -54,6 +59,7 @@ class Output:
     numbers: Numbers = field(default_factory=dict)
     outdated: Collection[int] = ()
     moved: Mapping[int, int] = field(default_factory=dict)
+    unanswered: Collection[int] = ()
 
 
 @dataclass(frozen=True)
@@ -101,7 +107,13 @@ class Stage:
         self, lake: Lake, build: DatasetBuild, chunk: int | None
     ) -> Iterator[tuple[Check, CheckOutcome]]:
         """Every check of what it wrote of a chunk, or of a dataset, and what it found."""
-        scope = CheckScope(self.name, build.name, chunk, build.stages.vlm.max_cost_usd)
+        scope = CheckScope(
+            self.name,
+            build.name,
+            chunk,
+            build.stages.vlm.max_cost_usd,
+            min_labelled=build.stages.checks.min_labelled,
+        )
         return ((check, check.run(lake, scope)) for check in self.checks)
 
     def spec(self, build: DatasetBuild) -> "StageSpec":
@@ -300,18 +312,27 @@ class BlockedError(FailedError):
 
 def check_inputs(context: StageContext) -> None:
     """Raises BlockedError where a blocking check of what the step rests on fails. The stages of a chunk ask once."""
-    step = context.step
-    memory = context.memory
+    if failed := failed_input(context.lake, context.build, context.step, context.memory):
+        reason, remedy = failed
+        stage = context.step.stage.name
+        raise BlockedError(f"{reason}; until it passes, {stage} is not run: {remedy}")
+
+
+def failed_input(
+    lake: Lake, build: DatasetBuild, step: Step, memory: dict[str, Any]
+) -> tuple[str, str] | None:
+    """The first blocking check that fails of what a step of a chunk rests on, in words, and the remedy; None: none."""
     outcomes = memory.setdefault("checks", {})
     for name in step.inputs:
         if name not in outcomes:
             # Rows that a stage of the chunk published just now are still here
             written = memory.get("written", {}).pop(name, None)
-            scope = CheckScope(name, context.dataset, context.chunk, None, written, memory)
-            outcomes[name] = failed_check(context.lake, scope)
+            limit = build.stages.checks.min_labelled
+            scope = CheckScope(name, step.dataset, step.chunk, None, written, memory, limit)
+            outcomes[name] = failed_check(lake, scope)
         if outcomes[name]:
-            reason, remedy = outcomes[name]
-            raise BlockedError(f"{reason}; until it passes, {step.stage.name} is not run: {remedy}")
+            return outcomes[name]
+    return None
 
 
 def run_stage(context: StageContext) -> StageReport:
@@ -334,12 +355,14 @@ def run_stage(context: StageContext) -> StageReport:
 
     rows = {f"rows_{name}": table.num_rows for name, table in output.tables.items()}
     numbers = rows | dict(output.numbers)
+    if output.unanswered:
+        numbers[LEFT_OUT] = len(output.unanswered)
     run = StageRun(
         stage=step.stage.name,
         dataset=context.dataset,
         chunk=step.chunk,
         label_run=step.spec.label_run,
-        input_hash=step.input_hash,
+        input_hash=UNANSWERED * bool(output.unanswered) + step.input_hash,
         code_version=step.spec.code_version,
         rows=sum(table.num_rows for table in output.tables.values()),
         output_hash=output_hash(published),

@@ -1,7 +1,8 @@
 """The vision-language model's part of a chunk: the pictures that it is shown of each episode, and its answers.
 
-Episodes are asked about side by side on one client. A reply that cannot be used costs one episode its label; a server
-that is gone, or a budget that is used up, ends the stage, and every answer so far is kept.
+Episodes are asked about side by side on one client. One without an answer is left out, and the next build asks about
+it again, whatever the reason was: a reply that cannot be used, a server that is gone, a budget that is used up. Where
+that leaves too few episodes, what has no answers is the model: the stage fails, and every answer so far is kept.
 """
 
 import asyncio
@@ -174,6 +175,7 @@ class ChunkAnswers[T]:
     """The result of a chunk: an answer per episode, findings about the others, and the cost.
 
     keyframes: decoded for the questions; None where no pictures were shown. alignments: of labels that follow others.
+    unanswered: episodes that the next build asks about again.
     """
 
     by_episode: dict[int, T]
@@ -181,6 +183,7 @@ class ChunkAnswers[T]:
     keyframes: list[dict[str, Any]] | None = None
     alignments: Mapping[int, Alignment] = field(default_factory=dict)
     numbers: Numbers = field(default_factory=dict)
+    unanswered: frozenset[int] = frozenset()
 
 
 class ChunkModel[T]:
@@ -196,6 +199,7 @@ class ChunkModel[T]:
         self.build_id = context.build_id or uuid4().hex[:16]
         self.by_episode: dict[int, T] = {}
         self.findings: list[Finding] = []
+        self.fatal: VlmError | None = None  # nothing could be asked any more
         self.albums: list[Album] = []
         self.calls: list[dict[str, Any]] = []
         build = context.build
@@ -209,9 +213,8 @@ class ChunkModel[T]:
         self._room = asyncio.Semaphore(EPISODES_AT_ONCE)
 
     def run(self, *conversations: Coroutine[Any, Any, object]) -> None:
-        """Run conversations, which call `ask`, side by side. Raises VlmError when there is no going on.
-
-        Calls are recorded also when it raises: what was sent is paid for.
+        """Run conversations, which call `ask`, side by side. Calls are recorded also when it raises: what was sent is
+        paid for.
         """
         if not conversations:
             return
@@ -237,13 +240,15 @@ class ChunkModel[T]:
                     lambda request: self.client.ask(request, episode)
                 )
             except VlmError as e:
-                # One episode without a label is a finding; an error that is fatal would meet every other one, too
+                reason = e.reason
+                # It meets every other question, too, but those whose answers are stored
                 if e.is_fatal:
-                    raise
-                self.findings.append(Finding(e.reason, str(e), "warning", episode))
+                    self.fatal = self.fatal or e
+                    reason = "refused"
+                self.findings.append(Finding(reason, str(e), "warning", episode))
 
     def answers(self) -> ChunkAnswers[T]:
-        """The result of the chunk. Raises VlmError where no reply could be used."""
+        """The result of the chunk. Raises VlmError where it is the model that has no answers, not some episodes."""
         self._check_replies()
         build = self.context.build
         # What the calls took: tokens, seconds, money. A call that failed has none of them
@@ -262,10 +267,17 @@ class ChunkModel[T]:
         by_episode = sorted(self.albums, key=lambda album: album.record.episode_index)
         keyframes = [key | row for album in by_episode for row in album.rows]
         findings = sorted(self.findings, key=lambda finding: finding.episode_index or 0)
-        return ChunkAnswers(self.by_episode, findings, keyframes, numbers=numbers)
+        unanswered = frozenset(album.record.episode_index for album in self.albums)
+        unanswered -= self.by_episode.keys()
+        return ChunkAnswers(
+            self.by_episode, findings, keyframes, numbers=numbers, unanswered=unanswered
+        )
 
     def _check_replies(self) -> None:
         """A server or a model that gives nothing is no finding about episodes. What was paid is in the message."""
+        num_wanted = self.context.build.stages.checks.min_labelled * len(self.albums)
+        if self.fatal and len(self.by_episode) < max(1.0, num_wanted):
+            raise self.fatal
         has_answer = self.by_episode or self.client.hits or self.store.has_answer(self.build_id)
         if self.findings and not has_answer:
             kinds = ", ".join(sorted({finding.reason for finding in self.findings}))

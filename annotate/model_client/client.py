@@ -169,14 +169,20 @@ class Client:
         Asking at once what is being asked already sends nothing, and what an asker that was
         cancelled asked for is still stored when it comes.
         """
+        key = request.key(self.config.model, self.config.revision)
+        # What was answered once is, also where nothing more can be asked
+        stored = self.store.get(key)
+        if stored is not None and problem_of(stored.value, request.schema) is None:
+            self.hits += 1
+            tokens = (stored.prompt_tokens, stored.completion_tokens)
+            return Reply(key, stored.value, *tokens, stored.latency_s, cached=True)
         self._raise_fatal()
         # Who asks first starts a flight, and who asks the same meanwhile waits for it
-        key = request.key(self.config.model, self.config.revision)
         flight = self._flights.get(key)
         is_first = flight is None
         if flight is None:
             flight = self._flights[key] = asyncio.create_task(
-                self._stored_or_new_reply(key, request, episode_index)
+                self._new_reply(key, request, episode_index)
             )
             flight.add_done_callback(lambda done: self._forget_flight(key, done))
         # Shielded: a flight goes on when its asker is cancelled
@@ -197,12 +203,8 @@ class Client:
         if not flight.cancelled():
             flight.exception()  # seen, also where all its askers were cancelled
 
-    async def _stored_or_new_reply(self, key: str, request: Request, episode_index: int) -> Reply:
-        """The stored reply if it fits the schema, else the server's."""
-        stored = self.store.get(key)
-        if stored is not None and problem_of(stored.value, request.schema) is None:
-            tokens = (stored.prompt_tokens, stored.completion_tokens)
-            return Reply(key, stored.value, *tokens, stored.latency_s, cached=True)
+    async def _new_reply(self, key: str, request: Request, episode_index: int) -> Reply:
+        """The server's reply."""
         # Only here: a build whose replies are all stored needs no server
         if not self.served:
             await self.check()

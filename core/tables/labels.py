@@ -63,6 +63,7 @@ progress: The dense label: task progress per frame by one label run
   check frame_index >= 0
   check progress IS NOT NULL
   check progress BETWEEN 0 AND 1
+  check progress = 0 OR frame_index > 0
   check progress_procvlm BETWEEN 0 AND 1
 
 reasoning: Step reasoning in words per frame

@@ -45,7 +45,7 @@ def run(context: StageContext) -> Output:
     if stored_reasons:
         tables = with_kept_rows(context, tables, stored_reasons)
         findings = with_kept_findings(context, findings, stored_reasons)
-    return Output(tables, findings, numbers=answers.numbers)
+    return Output(tables, findings, numbers=answers.numbers, unanswered=answers.unanswered)
 
 
 STAGE = Stage(

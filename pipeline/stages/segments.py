@@ -222,6 +222,7 @@ def run(context: StageContext) -> Output:
         findings,
         registered=of_label_run(label_run.id, vars(label_run)),
         numbers=numbers | dict(annotated.numbers),
+        unanswered=annotated.unanswered,
     )
 
 

@@ -358,7 +358,7 @@ class LerobotPlan(Export):
         return {}
 
     def select(self, lake: Lake, selection: Selection) -> Selected:
-        selected = select(lake, selection)
+        selected = select(lake, selection).labelled()
         if not self.options.only_complete:
             return selected
         complete = {

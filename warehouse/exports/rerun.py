@@ -31,8 +31,8 @@ from core.files import sync
 from ingest.media.frames import VideoError
 from ingest.reasons import DataError
 from warehouse.exports.export import Export
-from warehouse.exports.options import RerunOptions
-from warehouse.exports.selection import Selected, SourceReader, label_runs
+from warehouse.exports.options import RerunOptions, Selection
+from warehouse.exports.selection import Selected, SourceReader, label_runs, select
 from warehouse.lake import Lake
 from warehouse.lake.stored import gripper_openings, labels_of_chunk
 
@@ -43,6 +43,9 @@ OF_EPISODE = "dataset = ? AND chunk = ? AND episode_index = ?"
 class RerunExport(Export):
     """Recordings `<dataset>/<episode>.rrd`; reads the sources again. Equal episodes give equal rows; Rerun writes times
     and ids of its own beside them. In memory: a batch of pictures, and one episode's labels."""
+
+    def select(self, lake: Lake, selection: Selection) -> Selected:
+        return select(lake, selection).labelled()
 
     def chunks(self) -> list[tuple[str, int]]:
         return [(dataset, chunk) for dataset, chunk, _ in self.selected.chunks()]

@@ -145,6 +145,17 @@ class Selected:
         gate = self.gates.get(dataset, LabelGate())
         return GateCounts(gate, [(e.confidence, e.named is not False) for e in labels])
 
+    def labelled(self) -> "Selected":
+        """Without episodes that have no label, unless they were named by their numbers. Raises UserError for none."""
+        labelled = {e.key for e in self.episodes if e.label_run is not None or e.is_unsure}
+        num_unlabelled = len(self.episodes) - len(labelled)
+        if not num_unlabelled or self.selection.episodes is not None:
+            return self
+        reason = (
+            "without a label (proccorpus quarantine says why; --episodes N takes one all the same)"
+        )
+        return self.only(labelled, f"{num_unlabelled} episodes {reason}")
+
     def only(self, keys: Collection[tuple[str, int]], exclusion: str) -> "Selected":
         """These episodes alone; `exclusion` says of the others why. Raises UserError where none is left."""
         episodes = tuple(e for e in self.episodes if e.key in keys)

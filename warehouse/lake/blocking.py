@@ -7,6 +7,7 @@ from core.values import grouped
 from warehouse.lake.checks import (
     CHECKS,
     MAKE_ANEW,
+    MIN_LABELLED,
     MOST_BROKEN,
     CheckScope,
     follows_schema,
@@ -14,6 +15,10 @@ from warehouse.lake.checks import (
 )
 from warehouse.lake.lake import Lake
 from warehouse.lake.publication import WHOLE_DATASET
+
+# By dataset the least share of labelled episodes, as it was last built
+LIMITS = """
+SELECT dataset, coalesce((config ->> '$.stages.checks.min_labelled')::DOUBLE, ?) FROM build_configs"""
 
 
 def failed_check(lake: Lake, scope: CheckScope) -> tuple[str, str] | None:
@@ -32,9 +37,12 @@ def blocked_datasets(lake: Lake) -> dict[str, tuple[str, str]]:
     corpus = schema_faults(lake)
     blocked = {
         dataset: (f"the corpus is broken: {'; '.join(texts[:MOST_BROKEN])}", MAKE_ANEW)
-        for dataset, texts in grouped(corpus.faults).items()
+        for dataset, texts in grouped(
+            (dataset, text) for (dataset, _), text in corpus.faults.items()
+        ).items()
         if dataset in corpus.datasets
     }
+    limits = dict(lake.rows(LIMITS, [MIN_LABELLED]))
     # The other checks of each chunk, where the stage has run
     for check in CHECKS:
         if not check.is_blocking or check.run is follows_schema:
@@ -42,7 +50,9 @@ def blocked_datasets(lake: Lake) -> dict[str, tuple[str, str]]:
         for stage in check.stages:
             runs = "SELECT DISTINCT dataset, chunk FROM stage_runs WHERE stage = ? AND chunk <> ? ORDER BY ALL"
             for dataset, chunk in lake.rows(runs, [stage, WHOLE_DATASET]):
-                outcome = check.run(lake, CheckScope(stage, dataset, chunk))
+                limit = limits.get(dataset, MIN_LABELLED)
+                scope = CheckScope(stage, dataset, chunk, min_labelled=limit)
+                outcome = check.run(lake, scope)
                 if not outcome.passed:
                     reason = f"the check {check.name} of {stage} failed in chunk {chunk}: {outcome.detail}"
                     blocked.setdefault(dataset, (reason, check.remedy))

@@ -23,7 +23,7 @@ from core.paths import Workspace
 from core.tables import STAGE_TABLES, STAGED_TABLES, TABLES
 from warehouse.lake import people
 from warehouse.lake.catalog import is_older
-from warehouse.lake.checks import corpus_is_sound
+from warehouse.lake.checks import schema_faults
 from warehouse.lake.connection import CATALOG
 from warehouse.lake.gc import GRACE_S, unlisted_keyframes, unlisted_shards
 from warehouse.lake.lake import Lake
@@ -492,9 +492,11 @@ def recordings(lake: Lake, _: bool) -> Iterator[Trouble]:
 def rows(lake: Lake, _: bool) -> Iterator[Trouble]:
     """Rows against core/tables, and, of stages whose rows are theirs alone, against the hash that was recorded when
     they were published."""
-    sound = corpus_is_sound(lake)
-    if not sound.passed:
-        yield Trouble(ERROR, "rows", "lake", sound.detail, "build what is named again")
+    for (dataset, name), text in schema_faults(lake).faults.items():
+        made_by = "SELECT stage, dataset, chunk FROM stage_runs WHERE dataset = ? AND list_contains(?, stage)"
+        runs = lake.rows(made_by, [dataset, STAGES_OF[name]])
+        parts = tuple(Partition(*run) for run in runs)
+        yield Trouble(ERROR, "rows", dataset, text, MEND, parts=parts)
     schema_at = dict(
         lake.rows(f"SELECT snapshot_id, schema_version FROM {CATALOG}.ducklake_snapshot")
     )

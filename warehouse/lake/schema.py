@@ -32,7 +32,7 @@ from warehouse.lake.outdated import delete_outdated_sql
 from warehouse.lake.place import LakeError, locked
 from warehouse.lake.views import STATEMENTS, VIEWS
 
-OTHER_CHANGES = 18  # version of the last change that is no new column
+OTHER_CHANGES = 19  # version of the last change that is no new column
 _COLUMNS = chain.from_iterable(table.columns for table in TABLES.values())
 SCHEMA_VERSION = max(OTHER_CHANGES, *(column.since for column in _COLUMNS))
 UPGRADED_A_S = 20 << 20  # bytes of rows, roughly
@@ -127,6 +127,12 @@ STEPS: Mapping[int, Sequence[str]] = {
         "now() AS left_at FROM recordings r WHERE r.resembles IS NOT NULL",
         # Labels of contents that are gone, which kept a release from being made
         *delete_outdated_sql(),
+    ),
+    # Stages in which a model did not answer about some episodes counted as done
+    19: (
+        "UPDATE stage_runs SET input_hash = 'unanswered ' || input_hash WHERE (stage, dataset, chunk) IN "
+        "(SELECT (stage, dataset, chunk) FROM findings WHERE stage IN ('segments', 'reasoning') AND reason IN "
+        "('bad_reply', 'cut', 'refusal', 'filtered', 'wrong_request', 'refused'))",
     ),
 }
 

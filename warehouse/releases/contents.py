@@ -208,6 +208,14 @@ JOIN sample_location l USING (dataset, chunk, sample_id) JOIN episode_labels e U
 WHERE e.confidence < $1 OR (s.names_steps AND e.confidence < $2) GROUP BY 1"""
 
 
+# Datasets with listed chunks that have no shards, or without any; how many chunks have, and how many there are
+UNBUILT = """
+SELECT b.dataset, count(s.chunk), count(f.chunk) FROM build_configs b
+LEFT JOIN (SELECT DISTINCT dataset, chunk FROM episode_facts) f USING (dataset)
+LEFT JOIN (SELECT dataset, chunk FROM stage_runs WHERE stage = 'shards') s USING (dataset, chunk)
+GROUP BY 1 HAVING count(s.chunk) < greatest(count(f.chunk), 1) ORDER BY 1"""
+
+
 @dataclass(frozen=True)
 class LeftOut:
     """What a release does not hold of a dataset: `shards`, or the `episodes` that were cut out of some; else all."""
@@ -245,14 +253,17 @@ def contents(
     allow: Collection[str] | None = (),
     gate: LabelGate | None = None,
     without: Sequence[str] = (),
+    *,
+    without_unbuilt: bool = True,
 ) -> Contents:
     """Shards whose licence is open, or in `allow` (None: whatever it is), and that show nothing taken down, of datasets
     of which no blocking check fails.
 
     `gate`: no shard with samples of labels that do not pass it; None: labels are as sure as the samples were built to
     ask. `without`: no run in which one of these checks found a fault that nobody accepted; shards that show one are
-    written again without it, beside those of the corpus. Raises ReleaseError for none, UserError for a check that is
-    not there, ShardError for a shard that cannot be read.
+    written again without it, beside those of the corpus. `without_unbuilt`: go on where datasets have no shards yet.
+    Raises ReleaseError for none, and for such datasets, UserError for a check that is not there, ShardError for a shard
+    that cannot be read.
     """
     # Licence and takedown are judged by dataset, and only then shard by shard
     shards_by_dataset = grouped((shard.dataset, shard) for shard in lake_shards(lake))
@@ -268,10 +279,15 @@ def contents(
         unsure = {}
     cuts = Cuts(lake, without)
     blocked = blocked_datasets(lake)
+    unbuilt = [left_out for left_out in _unbuilt(lake) if left_out.dataset not in blocked]
+    if unbuilt and not without_unbuilt:
+        raise ReleaseError(". ".join(map(str, unbuilt)))
 
     # A dataset is left out as a whole, or only shards of it are
     held_shards: list[ShardFile] = []
-    exclusions: list[LeftOut] = []
+    exclusions: list[LeftOut] = [
+        left_out for left_out in unbuilt if left_out.dataset not in wholly_down
+    ]
     for dataset in sorted(shards_by_dataset.keys() | wholly_down | blocked.keys()):
         shards = shards_by_dataset.get(dataset, [])
         if refusal := _refusal(licences.get(dataset), allow, dataset in wholly_down) or blocked.get(
@@ -341,6 +357,16 @@ class Cuts:
             for name, tables in self._rows.items()
         }
         return StandIns(tuple(self._replaced), rows)
+
+
+def _unbuilt(lake: Lake) -> Iterator[LeftOut]:
+    """Datasets of which chunks are not built."""
+    for dataset, num_built, num_chunks in lake.rows(UNBUILT):
+        reason = f"{num_chunks - num_built} of its {num_chunks} chunks are not built"
+        remedy = (
+            f"proccorpus build --dataset {dataset}, or release what is there: --without-unbuilt"
+        )
+        yield LeftOut(dataset, reason if num_built else "it is not built", remedy)
 
 
 def _samples(shards: Sequence[ShardFile]) -> int:

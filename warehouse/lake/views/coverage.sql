@@ -12,6 +12,7 @@
 -- hours: duration of usable episodes
 -- labels: who made the active labels, of how many usable episodes; how many have unnamed steps
 -- unnamed: usable episodes whose label has steps without names: it gives progress only
+-- unlabelled: usable episodes without a label
 
 -- What several counts rest on is put together once: to join it again for each costs twice as much
 WITH listed AS MATERIALIZED (
@@ -32,7 +33,7 @@ e AS (
          coalesce(sum(num_frames) FILTER (status = 'ok'), 0)::BIGINT AS frames,
          coalesce(sum(duration_s) FILTER (status = 'ok'), 0) / 3600 AS hours
   FROM listed GROUP BY dataset),
-p AS (SELECT dataset, sum(num_frames)::BIGINT AS labelled_frames,
+p AS (SELECT dataset, sum(num_frames)::BIGINT AS labelled_frames, count(*) AS labelled,
              count(*) FILTER (is_assumed) AS assumed_complete,
              count(*) FILTER (is_unfinished) AS look_unfinished,
              nullif(count(*) FILTER (is_unnamed), 0) AS unnamed
@@ -53,6 +54,6 @@ SELECT d.dataset, d.role, coalesce(episodes, 0) AS episodes, coalesce(ok, 0) AS 
        coalesce(labelled_frames, 0) AS labelled_frames, coalesce(samples, 0) AS samples,
        coalesce(shards, 0) AS shards, coalesce(hours, 0) AS hours,
        coalesce(labels, 'none') || coalesce(', ' || unnamed || ' with unnamed steps', '') AS labels,
-       coalesce(unnamed, 0) AS unnamed
+       coalesce(unnamed, 0) AS unnamed, coalesce(ok, 0) - coalesce(labelled, 0) AS unlabelled
 FROM datasets d LEFT JOIN e USING (dataset) LEFT JOIN p USING (dataset)
 LEFT JOIN s USING (dataset) LEFT JOIN h USING (dataset) LEFT JOIN w USING (dataset)
