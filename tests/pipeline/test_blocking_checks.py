@@ -72,8 +72,8 @@ def test_a_build_and_a_release_leave_it_out_and_say_why(both: Made):
     (failed,) = both.report.failed
     assert (failed.dataset, failed.stage) == ("broken", "demonstrations")
     assert (
-        f"{DECODABLE}: 2 of 5 episodes with video decode; until it passes, demonstrations is not run"
-        in failed.message
+        f"{DECODABLE}: 2 of 5 episodes with video decode, fewer than 0.5 of them (min_labelled); until it passes, "
+        "demonstrations is not run" in failed.message
     )
     assert both.report.is_partial is False
     assert both.rows(
@@ -87,8 +87,8 @@ def test_a_build_and_a_release_leave_it_out_and_say_why(both: Made):
         assert {shard.dataset for shard in create_release(lake, "r1").shard_list} == {"sound"}
     card = (both.space.root / "releases/r1/card.md").read_text()
     assert (
-        f"- broken with 0 samples: {DECODABLE} in chunk 0: 2 of 5 episodes with video decode; mend the source"
-        in card
+        f"- broken with 0 samples: {DECODABLE} in chunk 0: 2 of 5 episodes with video decode, fewer than 0.5 of them "
+        "(min_labelled); mend the source" in card
     )
 
 
@@ -116,7 +116,7 @@ def test_what_was_made_before_is_released_no_more(both: Made):
             "UPDATE progress SET progress = 0.5 WHERE dataset = 'sound' AND frame_index = 0"
         )
         with pytest.raises(
-            ReleaseError, match=r"nothing is left.*sound .*check progress_sanity of progress failed"
+            ReleaseError, match=r"nothing is left.*sound .*progress of sound: 5 rows against"
         ):
             create_release(lake, "r1")
         lake.con.execute(
@@ -126,6 +126,12 @@ def test_what_was_made_before_is_released_no_more(both: Made):
             ReleaseError, match=r"nothing is left.*sound .*progress of sound: 5 rows against"
         ):
             create_release(lake, "r1")
+    # The remedy that is named
+    commands = (("doctor", "--hashes", "--repair"), ("build", "--dataset", "sound"))
+    for command in commands:
+        proccorpus(*command, cwd=both.space.root, workspace=both.space.root)
+    with opened(both.space) as lake:
+        assert {shard.dataset for shard in create_release(lake, "r1").shard_list} == {"sound"}
 
 
 @pytest.mark.slow
@@ -171,7 +177,7 @@ def test_an_asset_alone_is_stopped_by_a_check_of_rows_that_were_sound(
     for name in ("samples", "shards"):
         failure_text = failure(materialize([ASSETS[name]], "sound:00000", both, instance))
         assert (
-            f"{name} of sound:00000 is not made: the check progress_sanity of progress failed"
+            f"{name} of sound:00000 is not made: the check follows_schema of progress failed"
             in failure_text
         )
     # The remedy: the stage anew

@@ -5,7 +5,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import batched, chain
 from typing import Any, NamedTuple
@@ -101,7 +101,14 @@ WHERE a.label_run IS NOT NULL OR r.status IS NULL"""
 def label_coverage(lake: Lake, scope: CheckScope) -> CheckOutcome:
     """As many of a chunk's usable episodes have a label as `min_labelled` asks; the others are left
     out, and the findings say why."""
-    return scope.share(lake, LABELLED, "labelled", "usable episodes have a label")
+    outcome = scope.share(lake, LABELLED, "labelled", "usable episodes have a label")
+    if outcome.passed:
+        return outcome
+    sql = "SELECT any_value(detail) FROM quarantine WHERE dataset = $1 AND severity = 'warning' AND $2 >= 0"
+    (example,) = scope.row(lake, sql)
+    return replace(
+        outcome, detail=f"{outcome.detail}, such as {example}" if example else outcome.detail
+    )
 
 
 def label_agreement(lake: Lake, scope: CheckScope) -> CheckOutcome:
@@ -593,8 +600,8 @@ CHECKS = (
         label_coverage,
         ("progress",),
         is_blocking=True,
-        remedy="see why (proccorpus quarantine --warnings), and build again: the other episodes are asked about again; "
-        "or go on with fewer by min_labelled of the section checks in the build's configuration",
+        remedy="build again: the others are asked about again (proccorpus quarantine says why they have none); or go on "
+        "with fewer by min_labelled of the section checks in the build's configuration",
     ),
     Check(label_agreement, ("progress",)),
     Check(label_drift, ("progress",)),
