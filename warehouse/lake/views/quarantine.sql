@@ -1,5 +1,4 @@
--- Episodes (or whole datasets) that are left out, each with its worst finding: they cannot be used, or have no label
--- severity: unusable, or warning for a usable episode that has no label for this reason
+-- Episodes (or whole datasets) that cannot be used or have no label, each with its worst finding
 
 SELECT dataset, episode_index, camera, reason, detail, file, severity FROM (
   SELECT f.*, row_number() OVER (PARTITION BY f.dataset, f.episode_index
