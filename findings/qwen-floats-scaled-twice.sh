@@ -1,7 +1,7 @@
 #!/bin/sh
 # Guess: Qwen's processor takes pictures as floats of 0 to 1 for what they are, or refuses them.
-# What happens: it divides them by 255 once more: a white picture is all but black, -1.47 for 2.15. LeRobot and torchvision
-#   hand pictures over so. The processors of pictures and of videos do it alike, and neither raises nor warns.
+# What happens: it divides them by 255 once more: a white picture is all but black, -1.47 for 2.15. LeRobot and
+#   torchvision hand pictures over so. The processors of pictures and of videos do it alike; neither raises nor warns.
 # Versions: transformers 5.23.0, tokenizers 0.23.3, torch 2.11.0, torchvision 0.26.0, numpy 2.2.6
 # Output on 29 November 2026:
 #   white as bytes: picture 2.15, video 1.0
