@@ -31,12 +31,15 @@ def halves() -> np.ndarray:
     return picture
 
 
-def written(path: Path, matrix: int | None, is_full: bool, encoder: str) -> Path:
+def written(
+    path: Path, matrix: int | None, is_full: bool, encoder: str, form: str = "yuv420p"
+) -> Path:
     with av.open(str(path), "w") as out:
         stream = cast(VideoStream, out.add_stream(encoder, rate=10))
         stream.width = SIDE
         stream.height = SIDE
-        stream.pix_fmt = "yuvj420p" if is_full and encoder == "libx264" else "yuv420p"
+        is_jpeg = is_full and (encoder, form) == ("libx264", "yuv420p")
+        stream.pix_fmt = "yuvj420p" if is_jpeg else form
         stream.options = {"crf": "12"}
         if matrix is not None:
             stream.codec_context.colorspace = matrix
@@ -69,6 +72,20 @@ def test_colours_are_as_the_file_states(
     frame = next(decode(written(tmp_path / "a.mp4", matrix, is_full, encoder)))
     assert far_off(frame.rgb()) <= 3
     assert far_off(decoded(shard_jpeg(frame, SIDE, 95))) <= 3
+
+
+@pytest.mark.parametrize("is_full", [False, True])
+@pytest.mark.parametrize("encoder", ["libx264", "libx265", "libsvtav1"])
+@pytest.mark.parametrize("form", ["yuv420p", "yuv420p10le"])
+def test_luma_is_on_one_scale_whatever_its_bits(
+    tmp_path: Path, form: str, encoder: str, is_full: bool
+) -> None:
+    frame = next(decode(written(tmp_path / "a.mp4", UNSTATED, is_full, encoder, form)))
+    levels = np.array([RED, GREEN]) @ [0.299, 0.587, 0.114]
+    right = levels if is_full else 16 + levels * 219 / 255
+    assert frame.luma().dtype == np.uint8
+    assert np.abs(frame.luma()[SIDE // 4, [SIDE // 4, 3 * SIDE // 4]] - right).max() <= 2
+    assert far_off(frame.rgb()) <= 3
 
 
 def turned(path: Path, quarters: int) -> Path:
