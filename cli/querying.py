@@ -156,8 +156,10 @@ def quarantine(
         columns = "dataset, episode_index, camera, reason, detail, start_s, end_s"
     if by == "reason":
         rows = lake.dicts(
-            "SELECT dataset, reason, count(DISTINCT episode_index) AS episodes, min(episode_index) AS first_episode, "
-            f"arg_min(detail, episode_index) AS first_detail FROM {source} GROUP BY ALL ORDER BY episodes DESC, 1, 2"
+            "SELECT dataset, reason, count(DISTINCT episode_index) AS episodes, "
+            "min(episode_index) AS first_episode, "
+            "arg_min(detail, (episode_index IS NULL, episode_index, camera)) AS first_detail "
+            f"FROM {source} GROUP BY ALL ORDER BY episodes DESC, 1, 2"
         )
         show(
             [row | {"remedy": REASONS[row["reason"]].remedy} for row in rows],

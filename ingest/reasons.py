@@ -121,9 +121,10 @@ REASONS = {
         "nothing to do when frames were dropped in recording; the drift is in episodes.max_drift_s",
     ),
     "video_times": R(
-        "the pictures of a LeRobot video are not at the times of its rows, so that LeRobot refuses or confuses some; "
-        "the detail says how far they are apart, and how they were matched",
-        "nothing to do for labels; `proccorpus export lerobot` writes pictures and rows at equal times",
+        "the pictures of a LeRobot video are not at its rows' times, or not once LeRobot rounds both, so that it "
+        "refuses or confuses some; the detail says how many, or how they were matched",
+        "nothing to do for labels; `proccorpus export lerobot` writes both at equal times; for rounding "
+        "`tolerance_s=0.001` is enough",
     ),
     "frame_rate": R(
         "the rows' times give another frame rate than the metadata states; the measured rate is used",

@@ -45,10 +45,13 @@ SLICES_SQL = f"""
            s.value = {{best}}(s.value) FILTER (NOT coalesce(s.seen_episodes > 0, false))
              OVER (PARTITION BY s.slice) AND NOT coalesce(s.seen_episodes > 0, false) AS is_best {RUNS} AND s.metric = ?
     AND s.value IS NOT NULL ORDER BY r.model, eval_run"""
+# The last answer is that about the last frame, also where it cannot be read
 BEHIND_SQL = f"""
     SELECT dataset, episode_index, count(*) AS answers, count(prediction) AS readable,
-           avg(abs(prediction - target)) AS mae, arg_max(prediction, frame_index) AS last,
-           arg_max(target, frame_index) AS last_target, count(*) OVER () AS total
+           avg(abs(prediction - target)) AS mae,
+           arg_max_null(prediction, frame_index) AS last,
+           arg_max_null(target, frame_index) AS last_target,
+           count(*) OVER () AS total
     FROM eval_predictions WHERE eval_run = ? GROUP BY dataset, episode_index
     ORDER BY mae DESC NULLS FIRST, dataset, episode_index LIMIT {PAGE} OFFSET ?"""
 CONFUSION_SQL = f"""

@@ -43,9 +43,13 @@ POINTS_SQL = f"""
       SELECT *, row_number() OVER (ORDER BY step) AS place, count(*) OVER () AS num FROM training_points
       WHERE training_run = ?)
     WHERE (place - 1) % greatest(1, num // {MOST_POINTS}) = 0 OR place = num ORDER BY step"""
+# Of a score without a value, too, the newest is shown
 SCORES_SQL = """
-    SELECT r.benchmark, s.metric, r.model, arg_max(s.value, r.created_at) AS value, arg_max(s.low, r.created_at) AS low,
-           arg_max(s.high, r.created_at) AS high, arg_max(r.eval_run, r.created_at) AS eval_run
+    SELECT r.benchmark, s.metric, r.model,
+           arg_max_null(s.value, r.created_at) AS value,
+           arg_max_null(s.low, r.created_at) AS low,
+           arg_max_null(s.high, r.created_at) AS high,
+           arg_max(r.eval_run, r.created_at) AS eval_run
     FROM eval_scores s JOIN eval_runs r USING (eval_run)
     WHERE s.slice = 'all' AND list_contains(?, r.model) GROUP BY ALL ORDER BY 1, 2, 3"""
 # Every training run, the newest first, with how many steps of it were kept

@@ -30,7 +30,7 @@ from ingest.episode import (
 )
 from ingest.formats.lerobot_cameras import cameras_of
 from ingest.formats.lerobot_cells import Annotated, Episodes
-from ingest.formats.lerobot_frames import VideoSpan, match, span_of
+from ingest.formats.lerobot_frames import VideoSpan, match, refusal, span_of
 from ingest.formats.lerobot_meta import (
     DATA_FILE,
     EPISODE_FILE,
@@ -134,6 +134,7 @@ def _video(
     # Times count in the file's own rate, which need not be that of the rows
     rate = video_rate(dataset.info, camera, dataset.rate)
     end_s = finite(meta.get(f"videos/{camera}/to_timestamp"))
+    begin_s = start_s
     if rows and end_s is not None:
         # Decoding a shared file cannot show that a part of it is longer or shorter than the rows
         num_frames = round((end_s - start_s) * rate)
@@ -144,7 +145,13 @@ def _video(
         # Rows may have been taken away at the start
         later_s = _first_time(dataset, rows) if num_frames > num_rows else 0.0
         start_s += later_s if 0 < round(later_s * rate) <= num_frames - num_rows else 0.0
-    return CameraVideo(camera, uri, round(start_s * rate))
+    start_frame = round(start_s * rate)
+    if rows and rate == dataset.rate:
+        first = start_frame - round(begin_s * rate)
+        num_rows = min(rows.num_rows, dataset.source.config.limits.max_rows)
+        if refused := refusal(begin_s, range(first, first + num_rows), rate):
+            dataset.warn("video_times", refused, index, camera=camera, file=uri)
+    return CameraVideo(camera, uri, start_frame)
 
 
 def _first_time(dataset: LerobotListing, rows: EpisodeRows) -> float:

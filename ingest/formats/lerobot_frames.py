@@ -8,6 +8,7 @@ their own, over the same time, are joined by time. What does not meet is said, w
 """
 
 from collections.abc import Mapping
+from math import ceil
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +22,38 @@ from ingest.sources.files import Source
 
 TOLERANCE_S = 1e-4  # what LeRobot's reader allows
 SAME_RATE = 0.1  # relative: rows and pictures whose rates differ by less are meant to come at one
+ROUNDED_S = 1024.0  # from then on float32 times are farther from one another than LeRobot allows
 CLAIMS = "lerobot_frames.claims"
+
+
+def refused(start_s: float, row_times_s: np.ndarray, picture_times_s: np.ndarray) -> np.ndarray:
+    """Which rows LeRobot refuses to show pictures for, bool [n], as it computes times: a row's, float32, is added to
+    its episode's start in the file; the sum and the picture's time are rounded to float32, and compared."""
+    asked_s = start_s + row_times_s.astype(np.float32).astype(np.float64)
+    off_s = asked_s.astype(np.float32) - picture_times_s.astype(np.float32)
+    return np.abs(off_s) >= np.float32(TOLERANCE_S)
+
+
+def refusal(start_s: float, rows: range, fps: float) -> str:
+    """How many rows LeRobot refuses although their pictures are at their times, and what helps, in words; empty: none.
+
+    By metadata: `start_s`, where the episode begins in its file, and `rows`, its frames that have rows.
+    """
+    first = round(start_s * fps)
+    end_s = start_s + rows.stop / fps
+    # Of an episode that does not begin at a picture the finding is another one: how far times are off
+    if end_s <= ROUNDED_S or abs(first / fps - start_s) >= TOLERANCE_S:
+        return ""
+    frames = np.arange(rows.start, rows.stop)
+    num_refused = int(refused(start_s, frames / fps, (first + frames) / fps).sum())
+    if not num_refused:
+        return ""
+    tolerance_s = ceil(1000 * float(np.spacing(np.float32(end_s)))) / 1000
+    return (
+        f"LeRobot rounds times to float32, and so refuses {num_refused} of {len(rows)} rows, more "
+        f"than {ROUNDED_S:g} s into the file: LeRobotDataset(..., tolerance_s={tolerance_s:g}) "
+        "opens them"
+    )
 
 
 class VideoSpan(NamedTuple):

@@ -5,6 +5,7 @@ plain files, and only within `ingest.reasons`.
 """
 
 import os
+import re
 import stat
 from collections import deque
 from collections.abc import Iterator
@@ -49,6 +50,8 @@ from ingest.sources.types import LFS_MARK
 
 # Pixel formats whose first plane is 8-bit luma
 LUMA_FORMATS = ("yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "nv12", "gray")
+# Those whose first plane is luma of more bits, the lowest of two bytes
+DEEP_LUMA = re.compile(r"yuva?4\d\dp(9|1[0246])le")
 PLANE_FORMATS = ("yuv420p", "yuvj420p")
 YUV_FORMATS = ("yuv", "nv", "p0")
 # Colour matrices that a file may state, by FFmpeg's numbers, as its scaler knows them; all others are BT.601's, which
@@ -77,10 +80,16 @@ class Frame(Picture):
     picture: Decoded
 
     def luma(self) -> np.ndarray:
-        """uint8 [h, w]; a view of the decoder's buffer where the format allows: do not keep it."""
-        if self.picture.format.name not in LUMA_FORMATS:
+        """uint8 [h, w], in the range that the file has it in; a view of the decoder's buffer where
+        the format allows: do not keep it."""
+        if self.picture.format.name in LUMA_FORMATS:
+            return self._upright(_view(self.picture.planes[0]))
+        if (deep := DEEP_LUMA.fullmatch(self.picture.format.name)) is None:
             return self._upright(self.picture.to_ndarray(format="gray"))
-        return self._upright(_view(self.picture.planes[0]))
+        # The scaler would stretch 16..235 to 0..255 on the way to eight bits
+        levels = _view(self.picture.planes[0], "<u2")
+        doubled = levels >> (int(deep[1]) - 9)
+        return self._upright(np.minimum((doubled + 1) >> 1, 255).astype(np.uint8))
 
     def rgb(self) -> np.ndarray:
         """uint8 [h, w, 3]"""
@@ -137,9 +146,9 @@ class Frame(Picture):
         return bool(self.picture.key_frame)
 
 
-def _view(plane: VideoPlane) -> np.ndarray:
-    """uint8 [h, w], without a copy."""
-    rows = np.frombuffer(cast(bytes, plane), np.uint8).reshape(plane.height, plane.line_size)
+def _view(plane: VideoPlane, dtype: str = "u1") -> np.ndarray:
+    """[h, w] of numbers of a type, without a copy."""
+    rows = np.frombuffer(cast(bytes, plane), dtype).reshape(plane.height, -1)
     return rows[:, : plane.width]
 
 

@@ -1,8 +1,14 @@
 """Training runs on their page: what is drawn, what differs, what is refused; and models by slices."""
 
+from datetime import datetime
+from pathlib import Path
+
+from core.paths import Workspace
+from core.tables import TABLES
 from explorer.access import CorpusView
-from explorer.pages.leaderboard import slices_matrix
-from explorer.pages.training import differences
+from explorer.pages.leaderboard import BEHIND_SQL, slices_matrix
+from explorer.pages.training import SCORES_SQL, differences
+from tests.kits.lake_kit import opened
 
 
 def test_configurations_are_compared_setting_by_setting():
@@ -23,3 +29,30 @@ def test_models_stand_by_slices_the_best_of_each_marked(client, furnished):
         for run, cells in score_matrix["rows"]:
             assert [c["is_best"] for c in cells] == [run["model"] == best] * 2
     assert "Models by slices" in client.get("/leaderboard?by=slices&metric=mae").text
+
+
+def test_what_has_no_value_is_no_former_value(tmp_path: Path) -> None:
+    """The newest score is undefined; the last answer cannot be read."""
+    run = {"model": "m", "benchmark": "b", "config": "{}", "code_version": "eval-1"}
+    score = {"slice": "all", "metric": "voc", "n": 2, "coverage": 1}
+    answer = {"eval_run": "new", "dataset": "d", "episode_index": 0, "target": 0.5}
+    rows = {
+        "eval_runs": [
+            run | {"eval_run": "old", "created_at": datetime(2026, 1, 1)},
+            run | {"eval_run": "new", "created_at": datetime(2026, 1, 2)},
+        ],
+        "eval_scores": [
+            score | {"eval_run": "old", "value": 0.5, "low": 0.5, "high": 0.5},
+            score | {"eval_run": "new"},
+        ],
+        "eval_predictions": [
+            answer | {"frame_index": 4, "prediction": 0.75},
+            answer | {"frame_index": 8},
+        ],
+    }
+    with opened(Workspace(tmp_path)) as lake:
+        lake.upsert("scores", **{name: TABLES[name].rows(of) for name, of in rows.items()})
+        [newest] = lake.dicts(SCORES_SQL, [["m"]])
+        [behind] = lake.dicts(BEHIND_SQL, ["new", 0])
+    assert [newest[name] for name in ("eval_run", "value", "low", "high")] == ["new"] + [None] * 3
+    assert [behind[name] for name in ("readable", "last", "last_target")] == [1, None, 0.5]

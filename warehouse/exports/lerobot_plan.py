@@ -493,7 +493,9 @@ class LerobotPlan(Export):
     @cached_property
     def files(self) -> list[VideoFile]:
         return list(
-            chain.from_iterable(plan_files(camera, self._clips(camera)) for camera in self.cameras)
+            chain.from_iterable(
+                plan_files(camera, self._clips(camera), self.fps) for camera in self.cameras
+            )
         )
 
     def _clips(self, camera: str) -> list[Clip]:

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from core.domain.episode import Episode
 from core.errors import UserError, install_hint
+from ingest.formats.lerobot_frames import refused
 from ingest.formats.listing import named
 from ingest.media.frames import DecodeOptions, VideoError
 from ingest.media.video import decode, frame_times
@@ -118,6 +119,7 @@ def verify(lake: Lake, selection: Selection, out: Path, options: LerobotOptions)
         for (number, frame), reason in export.refused.items()
     ]
     problems += _compare(plan, export) + _compare_segments(plan, out)
+    problems += _compare_times(plan, export, out)
     sources = _Sources(plan, places)
     problems += _compare_features(plan, export, sources)
     verified = Verified(
@@ -335,21 +337,15 @@ def _compare_pictures(
 def _compare_each(plan: LerobotPlan, out: Path, *, was_encoded: bool) -> _Comparison:
     """All pictures of the videos that are no copies, as our own reader shows them and the source's; of each episode and
     camera the first that is wrong."""
-    rows = _video_rows(out)
     is_copy = lru_cache(maxsize=None)(partial(filecmp.cmp, shallow=False))
     count = 0
     most_off = 0.0
     problems = list[str]()
-    for camera, (number, e) in product(plan.cameras, enumerate(plan.episodes)):
-        if number not in rows:
-            continue  # that it lacks is said of the rows
-        row = {
-            name.removeprefix(f"videos/{camera}/"): value for name, value in rows[number].items()
-        }
+    for camera, number, path, start_s in _videos(plan, out):
+        e = plan.episodes[number]
         reader = plan.readers[e.dataset]
         clip = Clip.of(reader, plan.cameras_of(e)[camera], e)
-        path = out / VIDEO_PATH.format(video_key=camera, **row)
-        times_s = row["from_timestamp"] + np.arange(e.num_frames) / plan.fps
+        times_s = start_s + np.arange(e.num_frames) / plan.fps
         try:
             if clip.uri is not None and is_copy(reader.source.resolve(clip.uri), path):
                 continue
@@ -377,6 +373,37 @@ def _first_problem(off: list[tuple[float, str]], num_frames: int, location: str)
         mean, problem = off[wrong]
         problems.append(f"{problem} at frame {wrong} of {location} ({mean:.1f} of 255 off)")
     return problems
+
+
+def _compare_times(plan: LerobotPlan, export: Reading, out: Path) -> list[str]:
+    """Of which episodes and cameras LeRobot refuses pictures because of their times, and how many."""
+    problems = []
+    for camera, number, path, start_s in _videos(plan, out):
+        rows_s = export.rows_of("timestamp", number)
+        try:
+            video = frame_times(path)
+        except VideoError as error:
+            problems.append(f"the video of episode {number} by {camera}: {error}")
+            continue
+        pictures_s = video.seconds[video.nearest(start_s + rows_s)]
+        if num_refused := int(refused(start_s, rows_s, pictures_s).sum()):
+            problems.append(
+                f"LeRobot refuses {num_refused} of {len(rows_s)} pictures of episode {number} by "
+                f"{camera}: in float32 they are not at the rows' times"
+            )
+    return problems
+
+
+def _videos(plan: LerobotPlan, out: Path) -> Iterator[tuple[str, int, Path, float]]:
+    """Camera, episode, file and start in the file (s) of all videos that the export has; what it lacks is said of the
+    rows."""
+    rows = _video_rows(out)
+    for camera, number in product(plan.cameras, range(len(plan.episodes))):
+        if number in rows:
+            prefix = f"videos/{camera}/"
+            row = {name.removeprefix(prefix): value for name, value in rows[number].items()}
+            path = out / VIDEO_PATH.format(video_key=camera, **row)
+            yield camera, number, path, row["from_timestamp"]
 
 
 def _video_rows(out: Path) -> dict[int, dict[str, Any]]:

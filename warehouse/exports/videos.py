@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from itertools import accumulate, islice
+from itertools import accumulate, islice, pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,6 +25,7 @@ from core.errors import UserError
 from core.values import grouped
 from ingest.episode import TimedPicture
 from ingest.formats.lerobot import holds_other_episodes
+from ingest.formats.lerobot_frames import refused
 from ingest.media.frames import VIDEO_SUFFIXES, DecodeOptions, VideoError
 from ingest.media.video import Frame, decode, open_video, probe
 from ingest.reasons import LIMITS, DataError, Limits
@@ -112,8 +113,9 @@ class VideoFile:
     clips: tuple[Clip, ...]
 
 
-def plan_files(camera: str, clips: Iterable[Clip]) -> list[VideoFile]:
-    """The files of one camera in the order of their first episodes."""
+def plan_files(camera: str, clips: Iterable[Clip], fps: float) -> list[VideoFile]:
+    """The files of one camera in the order of their first episodes. A file of the source is parted where LeRobot would
+    refuse a frame of the whole."""
     # The clips of one file of the source go together; a clip without a file is a group of its own
     groups = grouped(
         ((clip.episode.dataset, clip.uri or clip.episode.episode_index), clip) for clip in clips
@@ -122,19 +124,29 @@ def plan_files(camera: str, clips: Iterable[Clip]) -> list[VideoFile]:
     for group in groups.values():
         # A whole file keeps the source's order of episodes, so its bytes can be copied
         if _is_whole_file(group):
-            files.append(
-                VideoFile(
-                    camera,
-                    len(files),
-                    True,
-                    tuple(sorted(group, key=lambda clip: clip.start_frame)),
-                )
-            )
+            parts = _parts(sorted(group, key=lambda clip: clip.start_frame), fps)
+            whole = len(parts) == 1
         else:
-            files += [
-                VideoFile(camera, len(files) + k, False, (clip,)) for k, clip in enumerate(group)
-            ]
+            parts = [[clip] for clip in group]
+            whole = False
+        files += [
+            VideoFile(camera, len(files) + k, whole, tuple(part)) for k, part in enumerate(parts)
+        ]
     return files
+
+
+def _parts(clips: Sequence[Clip], fps: float) -> list[list[Clip]]:
+    """Clips that follow one another, in as few files as LeRobot shows all frames of."""
+    parts: list[list[Clip]] = []
+    first = 0  # frame of its file at which a clip begins
+    for clip in clips:
+        frames = np.arange(clip.episode.num_frames)
+        if not parts or refused(first / fps, frames / fps, (first + frames) / fps).any():
+            parts.append([])
+            first = 0
+        parts[-1].append(clip)
+        first += len(frames)
+    return parts
 
 
 def _is_whole_file(clips: Sequence[Clip]) -> bool:
@@ -168,7 +180,7 @@ def camera_names(
 
 def write_episode_video(reader: SourceReader, camera: str, e: Episode, out: Path) -> dict[str, Any]:
     """A file for one episode, at its rate: copied, cut or encoded, as `write_video` can."""
-    [file] = plan_files(camera, [Clip.of(reader, camera, e)])
+    [file] = plan_files(camera, [Clip.of(reader, camera, e)], e.fps)
     return write_video(file, out, e.fps)
 
 
@@ -216,19 +228,23 @@ def _without_encoding(
     if reason := _why_encoded(file, path, limits):
         return ENCODED, None, reason
     spans = [packets.span(clip, path) for clip in file.clips]
-    is_even = all(packets.is_even(span, fps) for span in spans)
     # A whole file with the right times stays as it is
     is_whole = file.whole and sum(map(len, spans)) == len(packets.times_s)
-    if is_whole and is_even and path.suffix == ".mp4":
+    if is_whole and packets.are_even(spans, fps) and path.suffix == ".mp4":
         shutil.copyfile(path, out)
         return COPIED, [float(packets.times_s[span.start]) for span in spans], ""
-    # One clip out of a file is cut, unless new times would not be in the order of packets
-    if len(spans) == 1 and packets.can_cut(spans[0]) and (is_even or not packets.reordered):
-        packets.cut(spans[0], path, out, fps, keep_times=is_even)
+    # A stretch of a file is cut out, unless new times would not be in the order of packets
+    stretch = range(spans[0].start, spans[-1].stop)
+    is_even = packets.are_even(spans, fps, float(packets.times_s[stretch.start]))
+    is_stretch = all(one.stop == following.start for one, following in pairwise(spans))
+    if is_stretch and packets.can_cut(stretch) and (is_even or not packets.reordered):
+        packets.cut(stretch, path, out, fps, keep_times=is_even)
         cut = Packets.read(out, limits)
+        spans = [range(s.start - stretch.start, s.stop - stretch.start) for s in spans]
         can_be_decoded = sum(1 for _ in decode(out, options=DecodeOptions(limits=limits)))
-        if cut.is_even(range(len(cut.times_s)), fps) and can_be_decoded == len(spans[0]):
-            return CUT, [float(cut.times_s[0])], ""
+        is_all = len(cut.times_s) == can_be_decoded == len(stretch)
+        if is_all and cut.are_even(spans, fps):
+            return CUT, [float(cut.times_s[span.start]) for span in spans], ""
     if is_even:
         reason = "the part does not begin and end at key frames"
     else:
@@ -309,10 +325,16 @@ class Packets:
             )
         return range(first, first + e.num_frames)
 
-    def is_even(self, span: range, fps: float) -> bool:
-        """Is frame k of the span shown k / fps after its first?"""
-        times = self.times_s[span.start : span.stop]
-        return bool(np.all(np.abs(times - times[0] - np.arange(len(times)) / fps) < TOLERANCE_S))
+    def are_even(self, spans: Iterable[range], fps: float, zero_s: float = 0.0) -> bool:
+        """Is frame k of each span shown k / fps after its first, also as LeRobot computes it? `zero_s`: the time from
+        which those of the file are to count."""
+        for span in spans:
+            times_s = self.times_s[span.start : span.stop] - zero_s
+            rows_s = np.arange(len(times_s)) / fps
+            is_even = np.abs(times_s - times_s[0] - rows_s) < TOLERANCE_S
+            if not is_even.all() or refused(times_s[0], rows_s, times_s).any():
+                return False
+        return True
 
     def can_cut(self, span: range) -> bool:
         """Can the span be decoded from its own packets alone?

@@ -10,10 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from annotate.frames import FramesConfig, frames_stage
+from core.files import write_file
 from ingest.episode import Finding
+from ingest.formats.lerobot_frames import refusal
 from ingest.media.frames import DecodeOptions
 from ingest.media.video import FrameTimes
 from ingest.source import list_episodes, read_episode
+from tests.kits import lerobot_writer
 from tests.kits.lerobot_writer import (
     FRONT,
     RATE,
@@ -233,3 +236,29 @@ def test_the_nearest_of_two_pictures() -> None:
         2,
     ]
     assert FrameTimes(np.array([7]), 0.1).nearest(np.array([-5.0, 0.7, 9])).tolist() == [0, 0, 0]
+
+
+def test_rows_that_lerobot_refuses_since_it_rounds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Told by metadata: the videos are empty files. Opened one by one LeRobot 0.6.1 refuses as many."""
+    monkeypatch.setattr(lerobot_writer, "RATE", 15)
+    monkeypatch.setattr(lerobot_writer, "write_video", lambda path, _: write_file(path, b""))
+    lengths = [4500] * 6
+    shared = write_v3(tmp_path / "shared", lengths, cameras={FRONT: 6})
+    findings = [f for f in list_episodes(source_of(shared)).findings if f.reason == "video_times"]
+    file = str(v3_video(shared, FRONT, 0).relative_to(shared))
+    assert [(f.episode_index, f.camera, f.file) for f in findings] == [
+        (episode, FRONT, file) for episode in (3, 4, 5)
+    ]
+    for finding in findings:
+        assert "refuses 344 of 4500 rows" in finding.detail
+        assert "LeRobotDataset(..., tolerance_s=0.001) opens them" in finding.detail
+
+    alone = write_v3(tmp_path / "alone", [4500, 18000], cameras={FRONT: 1})
+    former = write_v2(tmp_path / "v2", [18000])
+    edit_parquet(v3_meta(shared), **{STARTS: np.arange(6) * 300.0 + 0.01})
+    for root in (alone, former, shared):
+        reasons = {f.reason for f in list_episodes(source_of(root)).findings}
+        assert "video_times" not in reasons
+    assert "tolerance_s=0.002)" in refusal(18000.0, range(30_000), 7), "files of hours need more"

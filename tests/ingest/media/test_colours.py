@@ -87,6 +87,20 @@ def test_colours_are_as_the_file_states(
     assert far_off(next(decode(tmp_path / "b.mp4")).rgb()) <= 12
 
 
+@pytest.mark.parametrize("is_full", [False, True])
+@pytest.mark.parametrize("encoder", ["libx264", "libx265", "libsvtav1"])
+@pytest.mark.parametrize("form", ["yuv420p", "yuv420p10le"])
+def test_luma_is_on_one_scale_whatever_its_bits(
+    tmp_path: Path, form: str, encoder: str, is_full: bool
+) -> None:
+    frame = next(decode(written(tmp_path / "a.mp4", UNSTATED, is_full, encoder, form)))
+    levels = np.array([RED, GREEN]) @ [0.299, 0.587, 0.114]
+    right = levels if is_full else 16 + levels * 219 / 255
+    assert frame.luma().dtype == np.uint8
+    assert np.abs(frame.luma()[SIDE // 4, [SIDE // 4, 3 * SIDE // 4]] - right).max() <= 2
+    assert far_off(frame.rgb()) <= 3
+
+
 def turned(path: Path, quarters: int) -> Path:
     """Set the display matrix of an MP4's only track: so many quarter turns clockwise, as phones do."""
     data = bytearray(path.read_bytes())

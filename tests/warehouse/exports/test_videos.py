@@ -2,6 +2,8 @@
 
 import json
 import os
+from functools import partial
+from itertools import product
 from pathlib import Path
 
 import h5py
@@ -11,9 +13,11 @@ import pytest
 
 from core.errors import UserError
 from core.paths import Workspace
-from ingest.media.video import decode
+from ingest.formats.lerobot_frames import refused
+from ingest.media.video import decode, frame_times
 from pipeline.build import run_build
 from pipeline.config import source_build
+from tests.kits import lerobot_writer
 from tests.kits.lerobot_writer import (
     FRONT,
     edit_parquet,
@@ -26,8 +30,11 @@ from tests.kits.lerobot_writer import (
     write_video,
 )
 from tests.kits.tiny_lerobot import make_dataset, write_rows
-from warehouse.exports import EXPORT_KINDS
-from warehouse.exports.options import Selection
+from warehouse.exports import EXPORT_KINDS, videos
+from warehouse.exports.lerobot_plan import LerobotPlan
+from warehouse.exports.lerobot_reading import read
+from warehouse.exports.options import LerobotOptions, Selection
+from warehouse.exports.verify_lerobot import _compare_times
 from warehouse.exports.videos import Packets, encode
 from warehouse.lake import Lake
 
@@ -57,9 +64,9 @@ def test_times_that_are_off_are_set_right_without_encoding(tmp_path: Path):
         tmp_path / "a.mp4", frames(20), fps=1000, times=times_ms, options=encoder_options
     )
     packets = Packets.read(path)
-    assert not packets.is_even(range(20), FPS)
+    assert not packets.are_even([range(20)], FPS)
     packets.cut(range(20), path, tmp_path / "b.mp4", FPS, keep_times=False)
-    assert Packets.read(tmp_path / "b.mp4").is_even(range(20), FPS)
+    assert Packets.read(tmp_path / "b.mp4").are_even([range(20)], FPS)
     both = zip(decode(path), decode(tmp_path / "b.mp4"), strict=True)
     assert all(np.array_equal(a.rgb(), b.rgb()) for a, b in both)
 
@@ -96,7 +103,7 @@ def test_encoded_pictures_come_back_in_time_and_alike(
     assert os.sched_getscheduler(0) == scheduling, "what runs beside it is starved"
     assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
     packets = Packets.read(tmp_path / "a.mp4")
-    assert packets.is_even(range(12), FPS)
+    assert packets.are_even([range(12)], FPS)
     decoded = [f.rgb() for f in decode(tmp_path / "a.mp4")]
     assert np.mean(np.abs(np.array(decoded, np.float64) - np.array(source_pictures))) < 5
 
@@ -179,3 +186,59 @@ def test_a_source_that_has_changed_since_is_refused(tmp_path: Path):
     write_rows(source, 1, 13)
     with pytest.raises(UserError, match="episode 1 have changed: build the dataset again"):
         LEROBOT.export(Lake(space, read_only=True), ANY, tmp_path / "out")
+
+
+LONG = (1800, 1800)  # rows of episodes of 10 minutes, three a second
+Exported = tuple[Lake, Path, Path]
+
+
+@pytest.fixture(scope="module")
+def long_episodes(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """Two in one file, each beginning at a key frame; exported as by 0.1.0, which took no notice of how LeRobot
+    rounds, and as it is."""
+    folder = tmp_path_factory.mktemp("long")
+    options = {"g": "5", "bf": "0", "sc_threshold": "0", "preset": "ultrafast"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lerobot_writer, "RATE", 3)
+        patch.setattr(lerobot_writer, "write_video", partial(write_video, fps=3, options=options))
+        write_v3(folder / "source", LONG)
+    space = Workspace(folder / "workspace")
+    assert not run_build(space, [source_build(folder / "source", "long", None, None)], 1).failed
+    lake = Lake(space, read_only=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(videos, "refused", lambda *_: np.zeros(1, bool))
+        LEROBOT.export(lake, ANY, folder / "one")
+    LEROBOT.export(lake, ANY, folder / "parted")
+    return lake, folder / "one", folder / "parted"
+
+
+def at_risk(out: Path) -> list[tuple[int, int]]:
+    """Episode 1, and each row of it that LeRobot refuses in an export."""
+    row = pq.read_table(v3_meta(out)).to_pylist()[1]
+    start_s = row[f"videos/{FRONT}/from_timestamp"]
+    rows_s = np.arange(LONG[1]) / 3
+    times = frame_times(v3_video(out, FRONT, row[f"videos/{FRONT}/file_index"]))
+    pictures_s = times.seconds[times.nearest(start_s + rows_s)]
+    return [(1, k) for k in np.flatnonzero(refused(start_s, rows_s, pictures_s)).tolist()]
+
+
+def test_a_file_is_parted_where_lerobot_would_refuse_frames(long_episodes: Exported) -> None:
+    exports = long_episodes[1:]
+    assert [len(at_risk(out)) for out in exports] == [176, 0]
+    methods = [json.loads((out / "manifest.json").read_text())["videos"] for out in exports]
+    assert methods == [{"copied": 1}, {"cut": 2}], "nothing is encoded"
+
+
+@pytest.mark.slow
+def test_lerobot_opens_each_frame_at_risk(long_episodes: Exported, tmp_path: Path) -> None:
+    lake, one, parted = long_episodes
+    places = {*at_risk(one), *product((0, 1), range(0, LONG[0], 25))}
+    of_one, of_parted = (read(out, places, tmp_path) for out in (one, parted))
+    assert not isinstance(of_one, str)
+    assert not isinstance(of_parted, str)
+    assert sorted(of_one.refused) == at_risk(one)
+    assert not of_parted.refused
+    plan = LerobotPlan("lerobot", lake, ANY, LerobotOptions())
+    [problem] = _compare_times(plan, of_one, one)
+    assert problem.startswith(f"LeRobot refuses 176 of 1800 pictures of episode 1 by {FRONT}")
+    assert _compare_times(plan, of_parted, parted) == []
