@@ -20,11 +20,12 @@ from core.paths import ROOT
 # then for pictures by time, steps after edits by LeRobot, MCAP by time, actions in exports, recordings to review; then
 # for the checkup (a thousand of annotate), and its benchmark (nine hundred: faults, copies for other checkers); then
 # for judgements that are answered at once, weights of frames, compiled layers, and 2,700 for lines that do one thing;
-# then for releases and weights without runs or stretches with faults, and checks of outcomes, signs and sharpness
+# then for releases and weights without runs or stretches with faults, checks of outcomes, signs and sharpness, and
+# limits of servers
 STATEMENTS = {
     "core": 1578,
     "ingest": 11096,
-    "annotate": 8950,
+    "annotate": 9044,
     "warehouse": 10102,
     "eval": 7329,
     "training": 5194,
