@@ -17,11 +17,22 @@ Reason = Literal[
 
 
 class VlmError(FailedError):
-    """Why there is no reply: a reason code, and one line for people that says what, where and what to do."""
+    """Why there is no reply: a reason code, and one line for people that says what, where and what to do.
 
-    def __init__(self, reason: Reason, message: str, *, is_fatal: bool | None = None):
+    is_too_long: the server cannot hold the question; with fewer pictures it may.
+    """
+
+    def __init__(
+        self,
+        reason: Reason,
+        message: str,
+        *,
+        is_fatal: bool | None = None,
+        is_too_long: bool = False,
+    ):
         super().__init__(message)
         self.reason: Reason = reason
+        self.is_too_long = is_too_long
         # No other question of this client will be answered either
         self.is_fatal = reason in FATAL if is_fatal is None else is_fatal
 

@@ -16,14 +16,12 @@ from annotate.model_client.calls import Reason, Reply, Request, VlmError
 from annotate.model_client.profiles import ServerProfile, profile_of
 from annotate.model_client.reading import problem_of
 from annotate.model_client.responses import ResponseStore, StoredReply
-from annotate.model_client.tokens import prompt_tokens
+from annotate.model_client.tokens import FEWEST_CHARS_PER_TOKEN, prompt_tokens
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 8.0  # between tries, before jitter
 MAX_DOUBLINGS = 10  # the pause is at its longest long before; keeps the power small
 BUSY_PATIENCE_S = 600.0  # how long one question is put off by a server that has too much to do
 RETRY_TEMPERATURE = 0.3  # at least: at 0 a model gives the same bad reply again
-# Of texts, for what a call may cost at the most; the truth is settled later
-FEWEST_CHARS_PER_TOKEN = 2.0
 PAUSES_SKIPPED = 4  # of the doubling ones, where a busy server does not say for how long
 CHECKS = 3  # tries to reach an endpoint before the first request
 MAX_BAD_REPLIES = 2  # to one question: the second request says what was wrong with the first reply
@@ -140,7 +138,8 @@ class Client:
             raise VlmError(
                 "wrong_model", f"the endpoints serve different models as {name}: {roots}"
             )
-        return next(iter(cards.values()))
+        sizes = [card.context_tokens for card in cards.values() if card.context_tokens]
+        return replace(next(iter(cards.values())), context_tokens=min(sizes, default=None))
 
     def _served_model(
         self, name: str, url: str, listed: list[endpoints.Served]
@@ -224,7 +223,7 @@ class Client:
                 self._end(e)
                 raise
             location = f"{call['dataset']}, episode {episode_index}, {request.stage}"
-            raise VlmError(e.reason, f"{location}: {e}") from None
+            raise VlmError(e.reason, f"{location}: {e}", is_too_long=e.is_too_long) from None
 
     def _end(self, error: VlmError) -> None:
         """After an error that is fatal nothing more is asked."""
@@ -277,6 +276,25 @@ class Client:
         if self.profile == sent:
             self.profile = sent.without(refusal) or sent
         return self.profile != sent
+
+    def _after_refusal(
+        self, error: VlmError, request: Request, profile: ServerProfile, served: endpoints.Served
+    ) -> Exception:
+        """What a refusal is that such a profile and such limits met: another try, too long, or for good."""
+        name = request.model or self.config.model
+        # Without a schema a question is sent as it is
+        learnt = self._served(name).with_limit_of(str(error)) if request.schema else None
+        if learnt:
+            self.served[name] = learnt
+        if learnt == served:
+            words = f"{error}; {endpoints.MORE_ROOM}"
+            return VlmError("wrong_request", words, is_too_long=True)
+        if learnt or self._is_adapted(profile, str(error)):
+            return endpoints.TryError("adapted", str(error))
+        return error
+
+    def _served(self, name: str) -> endpoints.Served:
+        return self.served.get(name) or endpoints.Served(name, None, None)
 
     def _check_hope(self, failures: int, started_s: float, error: endpoints.TryError) -> None:
         """Raises VlmError when no server answers, or none answers this one request while others are answered."""
@@ -344,9 +362,12 @@ class Client:
             temperature = max(request.temperature, RETRY_TEMPERATURE)
         else:
             temperature = request.temperature
-        root = self.served[model].root if model in self.served else None
+        endpoints.check_pictures(request)
         async with self._slots, self._first_slot(request):
-            max_tokens = request.max_tokens + self._room * (request.schema is not None)
+            served = self._served(model)
+            max_tokens = served.most_reply_tokens(
+                request, request.max_tokens + self._room * (request.schema is not None)
+            )
             profile = self.profile
             fields = profile.fields(request, max_tokens, temperature)
             body = endpoints.body_of(request, model, fields, problems[-1] if problems else "")
@@ -370,7 +391,7 @@ class Client:
                 reply_body = endpoints.answer_object(answer)
                 usage = endpoints.usage_of(reply_body)
                 completion_fields = endpoints.completion(
-                    reply_body, request, {model, root or model}
+                    reply_body, request, {model, served.root or model}
                 )
             except (endpoints.TryError, VlmError) as e:
                 error = e
@@ -383,9 +404,10 @@ class Client:
                 status = error.reason
             else:
                 status = error.kind
-            if status == "wrong_request" and self._is_adapted(profile, str(error)):
-                status = "adapted"
-                error = endpoints.TryError("adapted", str(error))
+            if isinstance(error, VlmError) and status == "wrong_request":
+                refusal = error
+                error = self._after_refusal(refusal, request, profile, served)
+                status = status if error is refusal else "adapted"
             if status in ("busy", "unsent", "quota", "adapted"):
                 self.store.release(reservation)
             else:
@@ -410,7 +432,7 @@ class Client:
                             **completion_fields,
                             **tokens,
                             latency_s=latency_s,
-                            model_root=root,
+                            model_root=served.root,
                             stage=request.stage,
                             prompt_version=call["prompt_version"],
                             images=tuple(image.sha256 for image in request.images),
@@ -492,10 +514,13 @@ async def _served_models(endpoint: endpoints.Endpoint) -> list[endpoints.Served]
             return await endpoint.models()
         except endpoints.TryError as e:
             tries += 1
+            after_s = e.after_s or 0.0
+            if after_s > BUSY_PATIENCE_S:
+                raise _too_busy_error(after_s) from None
             if tries == CHECKS:
                 message = f"no server to ask ({e}): is it started, and is the address right?"
                 raise VlmError("server_gone", message) from None
-        await asyncio.sleep(_pause_s(tries))
+        await asyncio.sleep(max(after_s, _pause_s(tries)))
 
 
 def _first_error(group: BaseExceptionGroup) -> BaseException:

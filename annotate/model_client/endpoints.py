@@ -7,7 +7,7 @@ import math
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -17,7 +17,7 @@ import aiohttp
 
 from annotate.model_client import reading, tokens
 from annotate.model_client.calls import Image, Request, VlmError
-from annotate.model_client.profiles import is_same_model
+from annotate.model_client.profiles import LIMITS, TOO_LONG, is_same_model
 from annotate.model_client.reading import one_line
 
 # Of tokens as a server tells them, beside what was sent and came back: a count beyond these is not believed
@@ -28,6 +28,10 @@ BYTES_PER_TOKEN = 4
 # Ways in which a reply can be of no use, though the server worked for it
 BAD_REPLIES = ("bad_reply", "cut", "refusal", "filtered")
 RETRY = "An earlier reply could not be used: {problem}. Reply once more, with the one JSON object and no other text."
+
+
+# What a person can do about a question that is too long
+MORE_ROOM = "raise the server's limit (vLLM: --max-model-len, --limit-mm-per-prompt)"
 
 
 class TryError(Exception):
@@ -48,7 +52,7 @@ class TryError(Exception):
 
 def body_of(request: Request, model: str, fields: Mapping[str, Any], problem: str = "") -> bytes:
     """The JSON of a request. `fields`: beside model and messages, by the server's profile;
-    `problem`: what was wrong with the reply before. Raises VlmError for a damaged picture."""
+    `problem`: what was wrong with the reply before."""
     parts = [*request.content, RETRY.format(problem=problem)] if problem else request.content
     content = [
         _picture(part) if isinstance(part, Image) else {"type": "text", "text": part}
@@ -60,13 +64,17 @@ def body_of(request: Request, model: str, fields: Mapping[str, Any], problem: st
     return json.dumps(body).encode()
 
 
+def check_pictures(request: Request) -> None:
+    """Raises VlmError for a damaged picture: an answer about another one would be stored under its hash."""
+    for image in request.images:
+        if hashlib.sha256(image.jpeg).hexdigest() != image.sha256:
+            raise VlmError(
+                "refused",
+                f"keyframe {image.sha256[:12]} is damaged: its bytes are not those of its sha256",
+            )
+
+
 def _picture(image: Image) -> dict[str, Any]:
-    # A key holds the picture's hash: other bytes would store an answer about another picture under it
-    if hashlib.sha256(image.jpeg).hexdigest() != image.sha256:
-        raise VlmError(
-            "refused",
-            f"keyframe {image.sha256[:12]} is damaged: its bytes are not those of its sha256",
-        )
     kind = "png" if image.jpeg.startswith(b"\x89PNG") else "jpeg"
     data = base64.b64encode(image.jpeg).decode()
     return {"type": "image_url", "image_url": {"url": f"data:image/{kind};base64,{data}"}}
@@ -217,16 +225,21 @@ MAX_SHUNNED_S = 30.0
 # Words that say that there is no more money
 QUOTA = re.compile("insufficient[_ ](quota|balance|credit)|out of credits|billing hard limit", re.I)
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
+# Fields of a card that tell `context_tokens`: of vLLM and SGLang, of OpenRouter, of Groq, of Mistral
+CONTEXT_FIELDS = ("max_model_len", "context_length", "context_window", "max_context_length")
 
 
 @dataclass(frozen=True)
 class Served:
-    """A model as its server names it."""
+    """A model as its server names it, and the server's limits, as far as it tells them."""
 
     name: str
     root: str | None  # what was loaded under that name: a repository or a folder
     revision: str | None
     is_vllm: bool = False  # the server says so
+    context_tokens: int | None = None  # of a question with its reply
+    reply_tokens: int | None = None
+    images: int | None = None  # of a question
 
     @property
     def identity(self) -> str | None:
@@ -247,7 +260,40 @@ class Served:
             root = cached[1].replace("--", "/")
             revision = cached[2]
         root, revision = (text if isinstance(text, str) else None for text in (root, revision))
-        return cls(str(card["id"]), root, revision, card.get("owned_by") == "vllm")
+        sizes = (card.get(name) for name in CONTEXT_FIELDS)
+        context_tokens = next((n for n in sizes if isinstance(n, int) and n > 0), None)
+        return cls(str(card["id"]), root, revision, card.get("owned_by") == "vllm", context_tokens)
+
+    def with_limit_of(self, refusal: str) -> "Served | None":
+        """With the limit that the words of a refusal tell; None where they are about no limit."""
+        words = re.sub(r"(?<=\d),(?=\d{3})", "", refusal.casefold())
+        for name, pattern in LIMITS:
+            if match := re.search(pattern, words):
+                limit = int(match[1])
+                return replace(self, **{name: min(limit, getattr(self, name) or limit)})
+        return self if re.search(TOO_LONG, words) else None
+
+    def most_reply_tokens(self, request: Request, wanted: int) -> int:
+        """The longest reply to ask for. Raises VlmError where the question leaves too little room for one."""
+        if request.schema is None:
+            return wanted
+        least = math.ceil(request.max_tokens / tokens.FEWEST_CHARS_PER_TOKEN)
+        if self.images is not None and len(request.images) > self.images:
+            raise _too_long(f"{len(request.images)} images, and the server takes {self.images}")
+        if self.context_tokens is not None:
+            prompt_tokens = tokens.prompt_tokens(request)
+            if prompt_tokens + least > self.context_tokens:
+                size = f"about {prompt_tokens} tokens and {least} for the reply"
+                raise _too_long(f"{size}, and the server holds {self.context_tokens}")
+            # More only where a long tokenization leaves it
+            most = tokens.prompt_tokens(request, tokens.FEWEST_CHARS_PER_TOKEN)
+            wanted = min(wanted, max(least, self.context_tokens - most))
+        return min(wanted, self.reply_tokens or wanted)
+
+
+def _too_long(size: str) -> VlmError:
+    message = f"the question is too long ({size}): {MORE_ROOM}"
+    return VlmError("wrong_request", message, is_too_long=True)
 
 
 class Endpoint:

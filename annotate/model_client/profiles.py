@@ -73,6 +73,22 @@ REPLACEMENTS: tuple[tuple[str, Any, str, Any], ...] = (
     ("temperature", True, r"temperature", False),
     ("seed", True, r"\bseed\b", False),
 )
+# A limit (a field of endpoints.Served), and words of a refusal that tell it, without commas in numbers: those of vLLM
+# 0.9 to 0.33, SGLang, llama.cpp, OpenAI, Anthropic, Gemini, DeepSeek, xAI and OpenRouter. Of the rows the first counts
+LIMITS: tuple[tuple[str, str], ...] = (
+    ("images", r"(?:at most|up to|maximum of|image=) ?(\d+)(?: images?\b| \(or defaulted)"),
+    (
+        "reply_tokens",
+        r"(?:at most (?=\d+ completion tokens)|max_tokens is \[1, |max_tokens: \d+ > )(\d+)",
+    ),
+    (
+        "context_tokens",
+        r"(?:(?:max_model_len|(?:context|model|prompt|allowed) (?:length|size|window)|tokens allowed)\D{1,20}"
+        r"|too long: \d+ tokens > |context limit: [\d +]+> )(\d+)",
+    ),
+)
+# Words of a refusal that say only that a question is too long
+TOO_LONG = r"http 413|too long|too many (?:images|tokens)|context[_ ](?:length|size|window)"
 PROFILES = (
     ServerProfile(
         "vllm",

@@ -15,6 +15,8 @@ MARKERS = 2  # tokens around each picture
 # Of the chat format: five around each of two messages (start, role, line, end, line), and three that begin the answer
 FORMAT_TOKENS = 13
 CHARS_PER_TOKEN = 4.0  # of English by the tokenizers of the Qwen family; JSON is a little denser
+# Of texts, for what a call may take at the most; the truth is settled later
+FEWEST_CHARS_PER_TOKEN = 2.0
 END_OF_REPLY = 1
 
 

@@ -7,7 +7,7 @@ pictures around these only. A boundary lies in the middle of the two pictures th
 between, or where the arm shows it (`moments`); refine narrows some to a frame.
 """
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import batched, compress, pairwise, starmap
@@ -15,7 +15,7 @@ from itertools import batched, compress, pairwise, starmap
 import annotate.vlm.prompts as prompts
 import annotate.vlm.windows as windows
 from annotate.config import VlmConfig
-from annotate.model_client.calls import Reply, VlmError
+from annotate.model_client.calls import Reply, Request, VlmError
 from annotate.model_client.reading import printable_line
 from annotate.vlm.judgement import DOUBTED, implausibilities, with_note, with_outcome
 from annotate.vlm.moments import settled_starts
@@ -25,11 +25,55 @@ from core.values import spread
 
 ATTEMPTS_PER_CALL = 12
 PLAN_PICTURES = 24  # of a whole run: enough to see what is done
+LEAST_IMAGES = 4  # of a window
+
+
+# By stage: of its usual pictures a question shows 1 / so many
+type Parts = Mapping[str, int]
+MOST_PARTS = 16
 
 
 async def annotate_episode(view: EpisodeView, send_request: Ask, config: VlmConfig) -> Label:
-    """Label an episode of two frames or more. Raises VlmError, and what `view.load` raises."""
-    return await _Annotation(view, send_request, config).label()
+    """Label an episode of two frames or more. Raises VlmError, and what `view.load` raises.
+
+    Where a server cannot hold a question, those of its stage show half as many pictures, with a
+    note.
+    """
+    return await _in_parts(
+        send_request, lambda ask, parts: _Annotation(view, ask, config, parts).label()
+    )
+
+
+async def _in_parts[T](send_request: Ask, answer: Callable[[Ask, Parts], Awaitable[T]]) -> T:
+    """An answer of questions that the server can hold: made anew with fewer pictures until it can.
+
+    Other questions are not asked again. Raises VlmError, also where 1 / MOST_PARTS is too many.
+    """
+    parts: dict[str, int] = dict.fromkeys(("plan", "segment", "refine", "verify", "reason"), 1)
+    too_long: set[str] = set()
+    replies: dict[str, Reply] = {}
+
+    async def ask(request: Request) -> Reply:
+        key = request.key("", None)
+        try:
+            if key not in replies:
+                replies[key] = await send_request(request)
+            return replies[key]
+        except VlmError as e:
+            if e.is_too_long:
+                too_long.add(request.stage)
+            raise
+
+    while True:
+        too_long.clear()
+        try:
+            return await answer(ask, parts)
+        except VlmError as e:
+            growing = [stage for stage in too_long if parts[stage] < MOST_PARTS]
+            if not (e.is_too_long and growing):
+                raise
+        for stage in growing:
+            parts[stage] *= 2
 
 
 def _segments_with_moves(
@@ -58,15 +102,22 @@ def _segments_from(
 class _Annotation:
     """One episode being annotated: what is known of it so far."""
 
-    def __init__(self, view: EpisodeView, send_request: Ask, config: VlmConfig) -> None:
+    def __init__(
+        self, view: EpisodeView, send_request: Ask, config: VlmConfig, parts: Parts
+    ) -> None:
         self.view = view
         self.ask = send_request
         self.config = config
+        self.parts = parts
         self.tolerance = (config.gate_tolerance_s or windows.MATCH_S) * view.fps  # frames
         self.task = view.task if view.task and view.task.strip() else None
         self.is_inferred = self.task is None
         self.plan: list[str] = []  # names of the planned steps
-        self.notes: list[str] = []
+        self.notes = [
+            f"{stage}: a question shows 1/{count} of the usual pictures, more do not fit the server"
+            for stage, count in parts.items()
+            if count > 1
+        ]
         self.needs_review = False
 
     async def label(self) -> Label:
@@ -74,9 +125,10 @@ class _Annotation:
         config = self.config
         # A long episode is seen in several windows; the plan sees all of it at once, in fewer pictures
         shown_frames = windows.shown_frames(view.frames, view.num_frames, view.fps, config)
-        overview = tuple(spread(shown_frames, min(PLAN_PICTURES, config.max_images)))
+        num_pictures = min(PLAN_PICTURES, config.max_images) // self.parts["plan"]
+        overview = tuple(spread(shown_frames, max(2, num_pictures)))
         pictures = await load_pictures(
-            view, [overview, *windows.windows(shown_frames, config)], sheets=config.contact_sheet
+            view, [overview, *self._windows(shown_frames)], sheets=config.contact_sheet
         )
 
         # Coarsely first: which steps there are, and between which two pictures each activity begins
@@ -127,6 +179,10 @@ class _Annotation:
             plan=tuple(self.plan),
         )
 
+    def _windows(self, shown_frames: windows.Window) -> list[windows.Window]:
+        size = max(LEAST_IMAGES, self.config.max_images // self.parts["segment"])
+        return windows.windows(shown_frames, self.config.model_copy(update={"max_images": size}))
+
     def _review(self, *doubts: str) -> None:
         self.notes += doubts
         self.needs_review = self.needs_review or bool(doubts)
@@ -136,7 +192,8 @@ class _Annotation:
         try:
             await answer
         except VlmError as e:
-            if e.is_fatal:
+            is_divisible = e.is_too_long and self.parts[stage] < MOST_PARTS
+            if e.is_fatal or is_divisible:
                 raise
             self.notes.append(f"{stage} failed, so the label is coarser ({e.reason}): {e}")
             return False
@@ -196,7 +253,7 @@ class _Annotation:
         # Other frames, so that the second look is not the first one again
         shifted = windows.shifted_frames(shown_frames)
         shifted_pictures = await load_pictures(
-            self.view, windows.windows(shifted, config), sheets=config.contact_sheet
+            self.view, self._windows(shifted), sheets=config.contact_sheet
         )
         first, second = await all_results(
             self._spans_of_look(shown_frames, pictures),
@@ -230,7 +287,7 @@ class _Annotation:
         *,
         model: str = "",
     ) -> list[windows.Span]:
-        parts = windows.windows(shown_frames, self.config)
+        parts = self._windows(shown_frames)
         whole = len(parts) == 1
 
         async def look(window: windows.Window) -> tuple[windows.Window, list[windows.Span]]:
@@ -294,9 +351,8 @@ class _Annotation:
 
         wide = [k for k in doubtful if ranges[k - 1][0] < ranges[k - 1][1]]
         while wide:
-            dense = {
-                k: windows.dense_frames(*ranges[k - 1], self.config.refine_images) for k in wide
-            }
+            count = max(3, self.config.refine_images // self.parts["refine"])
+            dense = {k: windows.dense_frames(*ranges[k - 1], count) for k in wide}
             pictures = await load_pictures(self.view, list(dense.values()))
             requests = (narrow(k, window, pictures[window]) for k, window in dense.items())
             are_answered = await all_results(
@@ -321,7 +377,7 @@ class _Annotation:
         attempts = [k for k, segment in enumerate(segments) if segment.kind == STEP]
         batches = {
             windows.frames_around([segments[k].end_frame for k in batch], shown_frames): list(batch)
-            for batch in batched(attempts, ATTEMPTS_PER_CALL)
+            for batch in batched(attempts, max(1, ATTEMPTS_PER_CALL // self.parts["verify"]))
         }
         pictures = await load_pictures(self.view, list(batches), sheets=self.config.contact_sheet)
 
@@ -376,11 +432,27 @@ async def reason_episode(
     A frame of which the model wrote nothing that can be seen is left out. `view.task` is the
     inferred task where the dataset states none. Raises VlmError and what `view.load` raises.
     """
+    return await _in_parts(
+        send_request,
+        lambda ask, parts: _reasons(
+            view, segments, num_planned, ask, config, max(1, MOMENTS_PER_CALL // parts["reason"])
+        ),
+    )
+
+
+async def _reasons(
+    view: EpisodeView,
+    segments: Sequence[Segment],
+    num_planned: int,
+    send_request: Ask,
+    config: VlmConfig,
+    moments_per_call: int,
+) -> list[Reasoning]:
     shown_frames = windows.shown_frames(view.frames, view.num_frames, view.fps, config)
     chosen = chosen_frames(shown_frames, view.fps, config.reason_interval_s)
     text_of = _frames_with_text(view, segments, chosen)
     # Each frame that needs a text of its own is shown, and asked about
-    windows_to_ask = [*batched(dict.fromkeys(text_of.values()), MOMENTS_PER_CALL)]
+    windows_to_ask = [*batched(dict.fromkeys(text_of.values()), moments_per_call)]
     pictures = await load_pictures(view, windows_to_ask, sheets=config.contact_sheet)
     # The segments name the steps that were attempted
     names = {s.step: s.name for s in segments if s.step is not None}

@@ -43,7 +43,7 @@ def tiny_config(model: Path, logs: Path) -> ServerConfig:
         served_name=NAME,
         port=0,
         device="cpu",
-        max_model_len=8192,
+        max_model_len=4096,
         max_num_seqs=8,
         cpu_kvcache_gib=1,
         log_dir=logs,

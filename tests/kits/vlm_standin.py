@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.kits.patience import PATIENCE_S
-from tests.kits.vlm_replies import IN_THE_REPLY, IN_THE_VALUE, answer, completion
+from tests.kits.vlm_replies import IN_THE_REPLY, IN_THE_VALUE, answer, completion, prompt_tokens
 
 ON_THE_WIRE = ("429", "500", "drop", "hang", "gone", "refused")
 FAULTS = (*ON_THE_WIRE, *IN_THE_REPLY, *IN_THE_VALUE)
@@ -61,6 +61,8 @@ class StandIn:
     latency_s: float = 0.0
     parse: bool = True  # False: one fixed reply, bodies are not looked at
     retry_after_s: float = 1.0  # of a 429
+    context_tokens: int = 32768  # a request for more is refused
+    tells_limits: bool = True
     fixed: str = '{"ok": true}'
     log_file: Path | None = None
     log: list[dict[str, Any]] = field(default_factory=list)  # what the log file has
@@ -121,8 +123,7 @@ class StandIn:
                 "object": "model",
                 "owned_by": "stand-in",
                 "root": self.root,
-                "max_model_len": 4096,
-            }
+            } | ({"max_model_len": self.context_tokens} if self.tells_limits else {})
             cards = [{"id": m, **facts} for m in self.models]
             respond(writer, 200, {"object": "list", "data": cards})
         elif (method, path) == ("POST", "/v1/chat/completions"):
@@ -151,6 +152,11 @@ class StandIn:
                     {"error": {"message": message, "type": "NotFoundError", "code": 404}},
                 )
                 return
+            wanted = prompt_tokens(request["messages"]) + request["max_tokens"]
+            if wanted > self.context_tokens:
+                message = f"The model's maximum context length is {self.context_tokens} tokens."
+                respond(writer, 400, {"error": {"message": message}})
+                return
             respond(writer, 200, answer(request, sha256, kind))
         else:
             respond(writer, 200, completion(self.models[0], self.fixed, 1000, 10))
@@ -169,7 +175,7 @@ class StandIn:
         elif kind == "500":
             respond(writer, 500, {"error": {"message": "out of memory"}})
         elif kind == "refused":
-            respond(writer, 400, {"error": {"message": "the prompt is too long,\nby far"}})
+            respond(writer, 400, {"error": {"message": "no picture can be read,\nby far"}})
         elif kind == "drop":
             if body[-2] % 2:  # some before, some amid the answer
                 writer.write(

@@ -33,13 +33,17 @@ def command(server: VllmServer, workspace: Path) -> list[str]:
 
 
 def build(server: VllmServer, workspace: Path) -> str:
+    return run(command(server, workspace), workspace.parent)
+
+
+def run(command: list[str], folder: Path) -> str:
     process = subprocess.run(
-        command(server, workspace),
+        command,
         capture_output=True,
         text=True,
         timeout=600,
         check=False,
-        cwd=workspace.parent,
+        cwd=folder,
     )
     assert (process.returncode, without_progress(process.stderr)) == (0, ""), process.stderr
     return process.stdout
@@ -88,3 +92,20 @@ def test_a_rerun_sends_nothing(built: Path, vllm_server: VllmServer) -> None:
     assert requests_before > 0
     assert "nothing was done again" in build(vllm_server, built)
     assert vllm_server.requests() == requests_before
+
+
+def test_windows_are_as_large_as_the_server_holds(vllm_server: VllmServer, tmp_path: Path) -> None:
+    """40 pictures, each by itself, are more than 4096 tokens."""
+    config = tmp_path / "build.toml"
+    config.write_text(
+        f'datasets = ["sim_long"]\nannotator = "vlm"\n[vlm]\nmodel = "{vllm_server.name}"\n'
+        f'endpoints = ["{vllm_server.url}"]\npictures_per_s = 5\ncontact_sheet = false\n'
+    )
+    options = ("--config", str(config), "--episodes", "0,1", "--workers", "1")
+    refused_before = vllm_server.requests(400)
+    run([str(PROGRAM), "build", *options, "--workspace", str(tmp_path / "workspace")], tmp_path)
+    assert vllm_server.requests(400) == refused_before
+    query = "SELECT episode_index, notes[1] FROM episode_labels"
+    notes = dict(Lake(Workspace(tmp_path / "workspace"), read_only=True).rows(query))
+    note = "segment: a question shows 1/2 of the usual pictures, more do not fit the server"
+    assert notes == {0: note, 1: note}

@@ -5,11 +5,14 @@ import base64
 import re
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import httpx
 import jsonschema
+import pytest
 
 from annotate.config import VlmConfig
+from annotate.model_client import endpoints
 from annotate.model_client.calls import Image, Reply, Request
 from annotate.model_client.client import Client
 from annotate.model_client.responses import ResponseStore
@@ -68,6 +71,24 @@ def test_every_schema_is_answered_and_a_rerun_asks_nothing(
     second_replies, _ = ask(vllm_server, tmp_path, *requests)
     assert [(r.value, r.cached) for r in second_replies] == [(r.value, True) for r in replies]
     assert vllm_server.requests() - requests_before == sent
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+def test_a_model_that_thinks_is_asked_within_the_context(
+    vllm_server: VllmServer, pictures: list[Image], tmp_path: Path, is_told: bool, monkeypatch: Any
+):
+    """With 4096 tokens more a reply would be longer than the server's context."""
+    if not is_told:
+        monkeypatch.setattr(endpoints, "CONTEXT_FIELDS", ())
+    store = ResponseStore(tmp_path)
+    names = ("call_key", "dataset", "label_run", "stage", "model", "prompt_version")
+    call = dict.fromkeys(names, "") | {"build_id": "b", "episode_index": 0, "num_images": 0}
+    tokens = {"prompt_tokens": 0, "completion_tokens": 0, "latency_s": 0.0, "cost_usd": 0.0}
+    store.settle(store.reserve(call, 0.0), **tokens, status="cut", error=None)
+    refused_before = vllm_server.requests(400)
+    replies, _ = ask(vllm_server, tmp_path, request("choice", pictures[:8]))
+    assert replies[0].value["picture"] in (2, 3)
+    assert vllm_server.requests(400) - refused_before == (not is_told)
 
 
 def test_tokens_of_pictures_are_predicted(vllm_server: VllmServer, tmp_path: Path):

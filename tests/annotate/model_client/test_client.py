@@ -15,6 +15,7 @@ from PIL import Image as Pictures
 from annotate.config import Price, VlmConfig
 from annotate.model_client.calls import Image, Reply, Request, VlmError
 from annotate.model_client.client import Client
+from annotate.model_client.endpoints import Endpoint, Served, TryError
 from annotate.model_client.responses import ResponseStore
 from tests.kits.vlm_standin import Fault, StandIn
 
@@ -155,6 +156,39 @@ def test_a_server_that_puts_off_for_long_is_not_waited_for(bench: Bench):
     assert len(server.received) <= 8
 
 
+def test_models_that_are_put_off_are_no_missing_server(bench: Bench, monkeypatch: Any):
+    async def busy(_: Endpoint) -> list[Served]:
+        raise TryError("busy", "HTTP 429", after_s=3600.0)
+
+    monkeypatch.setattr(Endpoint, "models", busy)
+    replies, server = ask_some(bench, number=3)
+    assert (replies, server.received) == (["refused"] * 3, [])
+
+
+@pytest.mark.parametrize("tells_limits", [True, False])
+def test_a_reply_gets_the_room_that_its_question_leaves(bench: Bench, tells_limits: bool):
+    limits = {"context_tokens": 4096, "tells_limits": tells_limits}
+    replies, server = ask_some(bench, "cut:first=1", number=6, server=limits, max_concurrency=1)
+    assert all(isinstance(r, Reply) for r in replies)
+    assert max(body["max_tokens"] for body in server.seen) >= 4000, "all that there is"
+    assert len(server.seen) == 7 + (not tells_limits), "one refusal tells the limit"
+    assert bench.statuses() == ["cut"] + ["ok"] * 6, "a refusal is no reply, and costs nothing"
+
+
+@pytest.mark.parametrize("tells_limits", [True, False])
+def test_a_question_that_is_too_long_is_named_with_the_remedy(bench: Bench, tells_limits: bool):
+    async def ask_in_vain():
+        limits = {"context_tokens": 260, "tells_limits": tells_limits}
+        async with bench.server(**limits) as server, bench.client(server) as client:
+            with pytest.raises(VlmError, match=r"episode 5, .* --max-model-len") as e:
+                await client.ask(question(), 5)
+            return e.value, len(server.received)
+
+    error, num_sent = run(ask_in_vain())
+    assert (error.reason, error.is_too_long) == ("wrong_request", True)
+    assert (num_sent, bench.statuses()) == (not tells_limits, [])
+
+
 @pytest.mark.parametrize(
     ("fault", "reason", "message"),
     [
@@ -168,7 +202,7 @@ def test_a_server_that_puts_off_for_long_is_not_waited_for(bench: Bench):
         ("empty_list", "bad_reply", "breaks the schema: $.steps: [] is too short"),
         ("cut", "cut", "the reply is cut off at 500 tokens (max_tokens)"),
         ("wrong_model", "wrong_model", "another-model answered in place of stand-in"),
-        ("refused", "wrong_request", "HTTP 400: the prompt is too long, by far"),
+        ("refused", "wrong_request", "HTTP 400: no picture can be read, by far"),
         ("500", "server_gone", "no server answers any more (http"),
         ("drop", "server_gone", "connection broken"),
     ],
@@ -269,7 +303,7 @@ def test_the_model_is_checked_before_the_first_call(
 
 def test_endpoints_must_serve_the_same(bench: Bench):
     async def ask_unlike_servers(*roots: str) -> str | None:
-        servers = bench.server(root=roots[0]), bench.server(root=roots[1])
+        servers = bench.server(root=roots[0]), bench.server(root=roots[1], context_tokens=5000)
         async with (
             servers[0] as first_server,
             servers[1] as two,
@@ -279,6 +313,7 @@ def test_endpoints_must_serve_the_same(bench: Bench):
                 await client.check()
             except VlmError as e:
                 return str(e)
+            assert client.served["stand-in"].context_tokens == 5000
 
     assert "different models as stand-in: /a/model at http" in run(
         ask_unlike_servers("/a/model", "/b/model-fp8")
@@ -355,7 +390,7 @@ def test_what_was_answered_is_given_also_where_nothing_can_be_asked_any_more(ben
 def test_a_damaged_picture_is_not_shown(bench: Bench):
     async def show_damaged():
         async with bench.server() as server, bench.client(server) as client:
-            damaged = Image(picture(0).sha256, picture(0).jpeg[:-1])
+            damaged = Image(picture(0).sha256, picture(0).jpeg[:10])
             return await outcomes(
                 [client.ask(question(content=(damaged, "What?")), 0)]
             ), server.received

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from annotate.config import VlmConfig
-from annotate.model_client.endpoints import body_of
+from annotate.model_client.endpoints import Served, body_of
 from annotate.model_client.profiles import PROFILES, is_same_model, profile_of
 from annotate.model_client.responses import ResponseStore
 from annotate.vlm import prompts
@@ -75,9 +76,41 @@ def test_a_server_that_refuses_fields_is_asked_without_them(
 
 def test_a_refusal_that_names_no_field_is_lost(tmp_path: Path) -> None:
     [error], _ = asked(
-        lambda _: (400, {"error": {"message": "too many images"}}), ResponseStore(tmp_path)
+        lambda _: (400, {"error": {"message": "no picture is taken"}}), ResponseStore(tmp_path)
     )
     assert error.reason == "wrong_request"
+
+
+# A limit, and words of servers that tell it, as their code and issues have them; None: only that a question is too long
+LIMITS: tuple[tuple[str, int | None, str], ...] = (
+    ("context_tokens", 4096, "max_tokens=5178 cannot be greater than max_model_len=4096. Please request fewer"),
+    ("context_tokens", 4096, "This model's maximum context length is 4096 tokens. However, your prompt contains 5000"),
+    ("context_tokens", 4096, "The decoder prompt (length 5000) is longer than the maximum model length of 4096."),
+    ("context_tokens", 4096, "The input (5000 tokens) is longer than the model's context length (4096 tokens)."),
+    ("context_tokens", 4096, "Input length (5000 tokens) exceeds the maximum allowed length (4096 tokens)."),
+    ("context_tokens", 8192, "request (9412 tokens) exceeds the available context size (8192 tokens), try"),
+    ("context_tokens", 200000, "This endpoint's maximum context length is 200,000 tokens. However, you requested"),
+    ("context_tokens", 200000, "prompt is too long: 213462 tokens > 200000 maximum"),
+    ("context_tokens", 200000, "input length and `max_tokens` exceed context limit: 190000 + 20000 > 200000"),
+    ("context_tokens", 104857, "The input token count (119626) exceeds the maximum number of tokens allowed (104857)."),
+    ("context_tokens", 131072, "This model's maximum prompt length is 131072 but the request contains 537812 tokens"),
+    ("reply_tokens", 16384, "max_tokens is too large: 32768. This model supports at most 16384 completion tokens"),
+    ("reply_tokens", 8192, "Invalid max_tokens value, the valid range of max_tokens is [1, 8192]"),
+    ("reply_tokens", 16000, "max_tokens: 30000 > 16000, which is the maximum allowed number of output tokens"),
+    ("images", 4, "At most 4 image(s) may be provided in one prompt."),
+    ("images", 2, "You set image=2 (or defaulted to 1) in `--limit-mm-per-prompt`, but passed 3 image items"),
+    ("images", None, "HTTP 413: Request Entity Too Large"),
+    ("images", None, "too many images and documents: 21 + 0 > 20"),
+    ("images", None, "the request exceeds the available context size. try increasing the context size"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "limit", "words"), LIMITS)
+def test_a_refusal_tells_a_limit(name: str, limit: int | None, words: str) -> None:
+    served = Served("m", None, None)
+    assert served.with_limit_of(words) == replace(served, **{name: limit})
+    limited = replace(served, context_tokens=1, reply_tokens=1, images=1)
+    assert limited.with_limit_of(words) == limited, "a limit is never raised"
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,13 @@
 import asyncio
 from dataclasses import replace
+from itertools import chain
 
 import cv2
 import numpy as np
 import pytest
 
 from annotate.config import VlmConfig
-from annotate.model_client.calls import Image, VlmError
+from annotate.model_client.calls import Image, Reply, Request, VlmError
 from annotate.vlm.annotator import annotate_episode, reason_episode
 from annotate.vlm.pictures import joined_picture, joined_size
 from core.domain.label import finished
@@ -66,6 +67,42 @@ def test_a_label_stays_as_it_was_where_refine_or_verify_fails():
         "refine failed, so the label is coarser (bad_reply): no JSON",
         "verify failed, so the label is coarser (bad_reply): no JSON",
     ]
+
+
+def holding(model: Model, most: int, *stages: str):
+    """The model, at a server that takes questions (of some stages) of so many pictures."""
+
+    async def ask(request: Request) -> Reply:
+        if len(request.images) > most and request.stage in (stages or (request.stage,)):
+            raise VlmError("wrong_request", "too long", is_too_long=True)
+        return await model(request)
+
+    return ask
+
+
+def test_a_question_that_its_server_cannot_hold_shows_fewer_pictures():
+    model = knowing(TRUTH, reason=lambda r: dict.fromkeys(r.schema["properties"], "Text"))
+    view = view_of(num_frames=600)
+    label = run(view, holding(model, 9))
+    reasons = asyncio.run(reason_episode(view, label.segments, 3, holding(model, 9), CONFIG))
+    assert len(reasons) == 10, "no moment is left out"
+    shown = set(chain.from_iterable(map(frames_shown, model.of("segment"))))
+    assert shown == {*range(0, 600, 15), 599}
+    whole = run(view, knowing(TRUTH))
+    assert [s.start_frame for s in label.segments] == [s.start_frame for s in whole.segments]
+    assert label.notes == [
+        "plan: a question shows 1/4 of the usual pictures, more do not fit the server",
+        "segment: a question shows 1/8 of the usual pictures, more do not fit the server",
+        "verify: a question shows 1/4 of the usual pictures, more do not fit the server",
+    ]
+
+
+def test_where_the_fewest_pictures_are_too_many_the_question_is_lost():
+    with pytest.raises(VlmError, match="too long"):
+        run(view_of(), holding(knowing(TRUTH), 1))
+
+    label = run(view_of(), holding(knowing(TRUTH), 0, "verify"))
+    assert label.notes[-1] == "verify failed, so the label is coarser (wrong_request): too long"
 
 
 def judged(success, truth=TRUTH, **replies):

@@ -60,7 +60,7 @@ def test_a_refused_question_fails_alone(questions: list[Question], tmp_path: Pat
     assert rows is not None
     errors = [r["error"] for r in rows if "error" in r]
     assert len(errors) == 1
-    assert "the prompt is too long" in errors[0]
+    assert "no picture can be read" in errors[0]
 
 
 def test_topreward_reads_log_probabilities(
