@@ -28,6 +28,9 @@ MIN_EPISODES = 5  # of both, for means to be compared
 EXAMPLES = 3  # of each kind of leak, in words
 MOST_BROKEN = 5  # tables, in one message
 IN_TWO_SPLITS = "GROUP BY ALL HAVING min(split) <> max(split)"
+GO_ON_WITH_FEWER = (
+    "go on with fewer by min_labelled of the section checks in the build's configuration"
+)
 MAKE_ANEW = "proccorpus doctor --hashes --repair, then build again"  # a remedy
 # Rows of a table, and by dataset what is wrong with them
 type Faults = tuple[int, dict[str, list[str]]]
@@ -589,16 +592,18 @@ CHECKS = (
         decodable_coverage,
         ("frames",),
         is_blocking=True,
-        remedy="mend the source (proccorpus quarantine says what is wrong), take the broken episodes down (proccorpus "
-        "takedown DATASET --episodes N --reason TEXT), or go on with fewer by min_labelled of the section checks in "
-        "the build's configuration",
+        remedy="mend the source (proccorpus quarantine says what is wrong), "
+        "take the broken episodes down "
+        "(proccorpus takedown DATASET --episodes N --reason TEXT), "
+        f"or {GO_ON_WITH_FEWER}",
     ),
     Check(
         label_coverage,
         ("progress",),
         is_blocking=True,
-        remedy="build again: the others are asked about again (proccorpus quarantine says why they have none); or go "
-        "on with fewer by min_labelled of the section checks in the build's configuration",
+        remedy="build again: the others are asked about again "
+        "(proccorpus quarantine says why they have none); "
+        f"or {GO_ON_WITH_FEWER}",
     ),
     Check(label_agreement, ("progress",)),
     Check(label_drift, ("progress",)),

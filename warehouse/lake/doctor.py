@@ -493,7 +493,10 @@ def rows(lake: Lake, _: bool) -> Iterator[Trouble]:
     """Rows against core/tables, and, of stages whose rows are theirs alone, against the hash that was recorded when
     they were published."""
     for (dataset, name), text in schema_faults(lake).faults.items():
-        made_by = "SELECT stage, dataset, chunk FROM stage_runs WHERE dataset = ? AND list_contains(?, stage)"
+        made_by = (
+            "SELECT stage, dataset, chunk FROM stage_runs "
+            "WHERE dataset = ? AND list_contains(?, stage)"
+        )
         runs = lake.rows(made_by, [dataset, STAGES_OF[name]])
         parts = tuple(Partition(*run) for run in runs)
         yield Trouble(ERROR, "rows", dataset, text, MEND, parts=parts)

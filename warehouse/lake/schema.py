@@ -130,8 +130,10 @@ STEPS: Mapping[int, Sequence[str]] = {
     ),
     # Stages in which a model did not answer about some episodes counted as done
     19: (
-        "UPDATE stage_runs SET input_hash = 'unanswered ' || input_hash WHERE (stage, dataset, chunk) IN "
-        "(SELECT (stage, dataset, chunk) FROM findings WHERE stage IN ('segments', 'reasoning') AND reason IN "
+        "UPDATE stage_runs SET input_hash = 'unanswered ' || input_hash "
+        "WHERE (stage, dataset, chunk) IN "
+        "(SELECT (stage, dataset, chunk) FROM findings "
+        "WHERE stage IN ('segments', 'reasoning') AND reason IN "
         "('bad_reply', 'cut', 'refusal', 'filtered', 'wrong_request', 'refused'))",
     ),
 }
