@@ -347,7 +347,7 @@ REASONS = {
     ),
     # The annotator. Without an answer an episode has no label, and the next build asks about it again
     "bad_reply": R(
-        "both of the model's replies to a question could not be read",
+        "both of the model's replies could not be read",
         "see whether the server honours response_format, or try another model",
     ),
     "cut": R(
