@@ -81,7 +81,8 @@ def decodable_coverage(lake: Lake, scope: CheckScope) -> CheckOutcome:
     Of a chunk of FEW_EPISODES or fewer none has to.
     """
     sql = (
-        "SELECT count(*), count(*) FILTER (status = 'ok') FROM episodes e WHERE dataset = $1 AND chunk = $2 "
+        "SELECT count(*), count(c.episode_index) FROM episodes e LEFT JOIN episode_content c "
+        "USING (dataset, chunk, episode_index) WHERE e.dataset = $1 AND e.chunk = $2 "
         "AND NOT EXISTS (SELECT 1 FROM findings f WHERE f.dataset = e.dataset AND f.episode_index = e.episode_index "
         "AND f.stage = 'episodes' AND f.severity = 'unusable')"
     )
