@@ -231,6 +231,13 @@ def fast_phashes(small: np.ndarray) -> np.ndarray:
     return np.packbits(2 * low > middle, axis=1).view(">u8")[:, 0].astype(np.uint64)
 
 
+def mean_luma(luma: np.ndarray) -> float:
+    """The mean luma, 0..1, of a picture's luma uint8 [h, w], as a FrameMeter has it."""
+    grid = area_averaged(luma, GRID)
+    small = cv2.resize(grid, (SMALL, SMALL), interpolation=cv2.INTER_AREA)
+    return int(small.sum()) / (255 * SMALL * SMALL)
+
+
 def published_phash(picture: Picture) -> int:
     """The hash of the published formula, exactly: imagehash's 8x8 DCT hash of the RGB picture. About 1 ms."""
     import imagehash

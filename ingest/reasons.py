@@ -13,6 +13,9 @@ class Reason(NamedTuple):
     remedy: str
 
 
+CHANGED_DURING_BUILD = "changed_during_build"
+
+
 class DataError(Exception):
     """Something of a source cannot be read: what, and where; `reason` is a code of REASONS."""
 
@@ -302,15 +305,19 @@ REASONS = {
         "lower min_frames in the build's configuration, if such short episodes are of use",
     ),
     "pictures_lost": R(
-        "pictures that could be decoded when the episode was measured cannot any more; their samples are in no shard",
+        "pictures cannot be decoded any more; their samples are in no shard",
         "restore the source as it was, and build again",
+    ),
+    CHANGED_DURING_BUILD: R(
+        "another recording took its place meanwhile; nothing of it is stored",
+        "build again",
     ),
     "duplicate_episode": R(
         "the source holds the same episode twice; only the first is used",
         "nothing to do, or remove the copy",
     ),
     "taken_down": R(
-        "the episode was taken down in this corpus",
+        "the episode was taken down",
         "the detail gives the reason; `proccorpus takedown --undo` takes it back",
     ),
     "known_bad": R(
@@ -321,7 +328,7 @@ REASONS = {
         "add the instruction at the source, or say what all runs do: build --task TEXT, or task in the registry entry",
     ),
     "task_from_name": R(
-        "the instruction comes from the file's name, by the dataset's own convention",
+        "the instruction comes from the file's name, by the dataset's convention",
         "nothing to do, or store the instruction in the file",
     ),
     "uninformative_task": R(

@@ -129,12 +129,14 @@ def moments_of(phashes: np.ndarray) -> tuple[int, ...]:
     return ()
 
 
-def file_stamp(source: Source, record: EpisodeRecord) -> str:
-    """Changes when a file of an episode is rewritten, resized, or another one; 16 hex."""
+def file_stamp(source: Source, record: EpisodeRecord, *, now: bool = False) -> str:
+    """Changes when a file of an episode is rewritten, resized, or another one; 16 hex.
+
+    now: as the files are by now, not as the source was listed.
+    """
+    state = source.state if now else source.files.get
     uris = {record.data_uri, *(video.uri for video in record.videos)}
-    lines = [
-        f"{uri} {source.files[uri]}" for uri in sorted(filter(None, uris)) if uri in source.files
-    ]
+    lines = [f"{uri} {state(uri)}" for uri in sorted(filter(None, uris)) if uri in source.files]
     return short_hash("\n".join([*lines, record.source_stamp]))
 
 

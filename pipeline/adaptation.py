@@ -18,6 +18,7 @@ from training.train import adapt
 from warehouse.lake import Lake
 from warehouse.lake.episodes import usable_episode
 from warehouse.lake.stored import coarse_keyframes
+from warehouse.measured import MeasuredSource
 from warehouse.shards.shard import Sample
 
 FAMILY = procvqa.PROGRESS
@@ -71,7 +72,7 @@ def _with_pictures(lake: Lake, build: DatasetBuild, episode: int, rows: list[dic
     picture_keys = dict.fromkeys(chain.from_iterable(keys_of_rows))
     with TemporaryFile() as file:
         pictures = PictureStore(file)
-        source = build.source(lake.workspace.sources)
+        source = MeasuredSource(lake, build.source(lake.workspace.sources))
         keyframes = coarse_keyframes(lake, build.name, {episode})
         findings = PictureDecoder(lake, build, source, record, pictures, keyframes).decode(
             picture_keys

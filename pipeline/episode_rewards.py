@@ -21,8 +21,6 @@ from eval.scored import EvalPrediction, EvalRun, add_predictions, drop_predictio
 from ingest.episode import EpisodeData, EpisodeRecord
 from ingest.media.frames import Picture
 from ingest.reasons import DataError
-from ingest.source import read_episode
-from ingest.sources.files import Source
 from pipeline.config import built
 from pipeline.reading import records_of
 from warehouse.exports.options import Selection
@@ -30,6 +28,7 @@ from warehouse.exports.rabc import the_dataset
 from warehouse.exports.selection import select
 from warehouse.lake import Lake, content_key
 from warehouse.lake.episodes import usable_episode
+from warehouse.measured import ChangedError, MeasuredSource
 
 CODE_VERSION = "rewards-2"
 BENCHMARK = "rewards"
@@ -61,7 +60,8 @@ def score_episodes(
 ) -> ScoredEpisodes:
     """Score what the lake has no rewards of, chunk by chunk, several episodes side by side, which land together.
 
-    An episode's preferred camera is scored, as in training. `model` is a name for people. Raises RewardError, VlmError.
+    An episode's preferred camera is scored, as in training. `model` is a name for people. Raises RewardError, VlmError,
+    and ChangedError for an episode whose source holds another recording by now.
     """
     success = scorer.success and scorer.success.as_json()
     settings = json.dumps(
@@ -116,7 +116,7 @@ def _rewards(
         )
 
     first = episodes[0]
-    source = built(lake, first.dataset).source(lake.workspace.sources)
+    source = MeasuredSource(lake, built(lake, first.dataset).source(lake.workspace.sources))
     records = {
         r.episode_index: r
         for r in records_of(lake, first.dataset, [e.episode_index for e in episodes])
@@ -141,7 +141,7 @@ Broken = tuple[int, str]  # the frame from which on an episode cannot be read, a
 
 
 def _moments(
-    scorer: Scorer, e: Episode, source: Source, record: EpisodeRecord, score_fps: float
+    scorer: Scorer, e: Episode, source: MeasuredSource, record: EpisodeRecord, score_fps: float
 ) -> Iterator[Moment | Broken]:
     camera = e.cameras[0]
     stream = scorer.stream(
@@ -152,13 +152,15 @@ def _moments(
         num_frames=e.num_frames,
     )
     try:
-        for _, timestamp_s, picture in read_episode(source, record).frames(camera):
+        for _, timestamp_s, picture in source.episode(record).frames(camera):
             # Pictures that the model will not see are counted but not converted
             moment = stream.append(
                 {camera: picture.rgb()} if stream.is_wanted else None, timestamp_s
             )
             if moment is not None:
                 yield moment
+    except ChangedError:
+        raise  # what would be scored is not what was measured
     except DataError as error:
         yield stream.appended, str(error)
 
@@ -197,7 +199,7 @@ def episode_clip(
             f"episode {episode_index} of {dataset} has no camera {unknown[0]!r}; it has {', '.join(has)}"
         )
     [record] = records_of(lake, dataset, [episode_index])
-    episode = read_episode(build.source(space.sources), record)
+    episode = MeasuredSource(lake, build.source(space.sources)).episode(record)
     title = f"episode {episode_index} of {dataset}"
     of_episode = "WHERE dataset = ? AND episode_index = ? ORDER BY"
     curve = lake.column(

@@ -30,8 +30,8 @@ class Recognition:
     """The recordings of the decoded episodes of a chunk.
 
     recordings, stamps, contents: by episode its recording, the stamp of its files, and the content hashes that it has
-    had. withdrawn: episodes that are, or may be, a recording that was taken down. takedowns: marks to add, since a
-    withdrawn recording turned up at another place.
+    had. withdrawn: episodes that are, or may be, a recording that was taken down. changed: those whose files were
+    exchanged after they were listed. takedowns: marks to add, since a withdrawn recording turned up at another place.
     """
 
     update: RecordingUpdate
@@ -39,6 +39,7 @@ class Recognition:
     stamps: dict[int, str] = field(default_factory=dict)
     contents: dict[int, frozenset[str]] = field(default_factory=dict)
     withdrawn: set[int] = field(default_factory=set)
+    changed: set[int] = field(default_factory=set)
     findings: list[Finding] = field(default_factory=list)
     takedowns: list[dict] = field(default_factory=list)
 
@@ -51,9 +52,17 @@ class Recognition:
 
 
 def recognise(
-    lake: Lake, dataset: str, chunk_size: int, chunk: int, decoded: Mapping[int, Fingerprint]
+    lake: Lake,
+    dataset: str,
+    chunk_size: int,
+    chunk: int,
+    decoded: Mapping[int, Fingerprint],
+    stamps: Mapping[int, str],
 ) -> Recognition:
-    """Compare the fingerprints of a chunk's decoded episodes, by number, with the recordings that are known."""
+    """Compare the fingerprints of a chunk's decoded episodes, by number, with the recordings that are known.
+
+    stamps: of the files of all of its episodes, as they were afterwards.
+    """
     recognition = Recognition(RecordingUpdate(dataset, FRAMES))
     with lake.reading():
         condition = "r.dataset = ? AND r.left_at IS NULL AND r.episode_index // ? = ?"
@@ -77,9 +86,16 @@ def recognise(
         # Also of recordings that are at other places now: an id is never given again
         return set(lake.column("SELECT recording FROM recordings WHERE dataset = ?", [dataset]))
 
+    # Files that are not those that were listed may still hold what is known of the recording
+    recognition.changed = {
+        k
+        for k, recording in at_number.items()
+        if recording.stamp not in ("", stamps.get(k, recording.stamp))
+        and likeness(recording.fingerprint, decoded.get(k, Fingerprint()))[0] != Likeness.SAME
+    }
     for episode, fingerprint in sorted(decoded.items()):
         former_recording = at_number.get(episode)
-        if former_recording is None:
+        if former_recording is None or episode in recognition.changed:
             continue
         other_recordings = separated.get(former_recording.recording, frozenset())
         recognised = _recognised(

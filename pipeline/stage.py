@@ -25,6 +25,7 @@ from core.tables import STAGE_TABLES, TABLES
 from core.values import grouped
 from ingest.episode import EpisodeRecord, Finding
 from ingest.episodes import UNKNOWN
+from ingest.reasons import CHANGED_DURING_BUILD
 from ingest.sources.files import Source
 from pipeline.config import DatasetBuild
 from pipeline.picture_cache import PictureCache
@@ -33,9 +34,10 @@ from pipeline.sources import OUT_OF_REACH
 from warehouse.lake import Lake, StageRun, content_key, output_hash, was_interrupted
 from warehouse.lake.blocking import failed_check
 from warehouse.lake.checks import CHECKS, Check, CheckOutcome, CheckScope
+from warehouse.lake.outdated import forget_changes
 
 Numbers = Mapping[str, int | float | str]
-LEFT_OUT = "left_out"  # number of a stage: its episodes without an answer
+LEFT_OUT = "left_out"  # number of a stage: its episodes that the next build looks at again
 UNANSWERED = "unanswered "  # before the input hash of a stage that is run again for these
 TOLD_EVERY_S = 1.0
 MAX_DETAILS = 20  # of one thing, in one finding
@@ -340,6 +342,8 @@ def run_stage(context: StageContext) -> StageReport:
     if step.spec.made_by is not None:
         context = replace(context, build=context.build.as_made_by(step.spec.made_by))
     started = time.monotonic()
+    if context.memory.setdefault("first", step) is step:
+        forget_changes(lake, context.dataset, step.chunk, step.inputs)
     check_inputs(context)
     output = step.stage.run(context)
 
@@ -351,16 +355,19 @@ def run_stage(context: StageContext) -> StageReport:
         findings = findings_table(context.dataset, step.stage.name, output.findings, chunk_size)
         published["findings"] = findings
 
+    # The next build makes it again for these, also where the source is by then what it was
+    changed = {f.episode_index for f in output.findings or () if f.reason == CHANGED_DURING_BUILD}
+    left_out = {*output.unanswered, *changed}
     rows = {f"rows_{name}": table.num_rows for name, table in output.tables.items()}
     numbers = rows | dict(output.numbers)
-    if output.unanswered:
-        numbers[LEFT_OUT] = len(output.unanswered)
+    if left_out:
+        numbers[LEFT_OUT] = len(left_out)
     run = StageRun(
         stage=step.stage.name,
         dataset=context.dataset,
         chunk=step.chunk,
         label_run=step.spec.label_run,
-        input_hash=UNANSWERED * bool(output.unanswered) + step.input_hash,
+        input_hash=UNANSWERED * bool(left_out) + step.input_hash,
         code_version=step.spec.code_version,
         rows=sum(table.num_rows for table in output.tables.values()),
         output_hash=output_hash(published),

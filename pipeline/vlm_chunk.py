@@ -23,12 +23,11 @@ from core.paths import Workspace
 from core.tables import TABLES
 from ingest.episode import EpisodeRecord, Finding
 from ingest.media.frames import DecodeOptions
-from ingest.source import read_episode
-from ingest.sources.files import Source
 from pipeline.model_probe import client_for
 from pipeline.stage import Numbers, StageContext
 from pipeline.stages.frames import store_keyframe
 from warehouse.lake.stored import coarse_keyframes
+from warehouse.measured import ChangedError, MeasuredSource
 
 EPISODES_AT_ONCE = 64  # whose pictures, some MB each, are held in memory
 
@@ -65,7 +64,7 @@ class Album:
     """
 
     workspace: Workspace
-    source: Source
+    source: MeasuredSource
     record: EpisodeRecord
     cameras: tuple[str, ...]
     max_px: int
@@ -76,15 +75,19 @@ class Album:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def load(self, frames: Sequence[int]) -> Mapping[int, Image]:
-        """The pictures of some frames. Raises VlmError where the video ends before one of them."""
+        """The pictures of some frames. Raises VlmError where the video ends before one of them, or is another one."""
         with self._lock:
             missing = {
                 f
                 for f in frames
                 if f not in self.coarse and (f, self.cameras[0]) not in self._decoded
             }
-            for camera in self.cameras if missing else ():
-                self._decode(camera, missing)
+            try:
+                for camera in self.cameras if missing else ():
+                    self._decode(camera, missing)
+            except ChangedError as e:
+                self.rows.clear()
+                raise VlmError("changed_during_build", str(e)) from e
             return {frame: self._picture(frame) for frame in frames}
 
     def _picture(self, frame: int) -> Image:
@@ -98,8 +101,8 @@ class Album:
     def _decode(self, camera: str, frame_indices: set[int]) -> None:
         last = max(frame_indices)
         episode = self.record.episode_index
-        options = DecodeOptions(self.source.decoding_threads)
-        for frame, _, picture in read_episode(self.source, self.record).frames(camera, options):
+        options = DecodeOptions(self.source.source.decoding_threads)
+        for frame, _, picture in self.source.episode(self.record).frames(camera, options):
             self.decoded_frames += 1
             if frame in frame_indices:
                 jpeg, width, height = encode_jpeg(picture.rgb(), self.max_px)
@@ -126,6 +129,8 @@ def albums(context: StageContext, signals: Sequence[Signals]) -> Iterator[tuple[
         lake, context.dataset, [episode.episode_index for episode in signals], context.chunk
     )
     max_px = context.build.stages.frames.keyframe_max_px
+    source = MeasuredSource(lake, context.source)
+    source.recordings(context.chunk)  # now: the lake is not asked in the threads that load pictures
     for episode in context.each(signals):
         of_views = [coarse[episode.episode_index, camera] for camera in episode.views]
         # Frames of which every view has a picture: all, as all are as long and are taken at the same frames
@@ -135,7 +140,7 @@ def albums(context: StageContext, signals: Sequence[Signals]) -> Iterator[tuple[
         keyframes = {frame: [of_view[frame] for of_view in of_views] for frame in shared}
         yield (
             episode,
-            Album(lake.workspace, context.source, episode.record, episode.views, max_px, keyframes),
+            Album(lake.workspace, source, episode.record, episode.views, max_px, keyframes),
         )
 
 

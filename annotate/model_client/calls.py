@@ -12,7 +12,7 @@ from core.errors import FailedError
 FATAL = ("server_gone", "budget", "wrong_model", "quota")
 Reason = Literal[
     "server_gone", "budget", "wrong_model", "quota",
-    "bad_reply", "cut", "refusal", "filtered", "wrong_request", "refused",
+    "bad_reply", "cut", "refusal", "filtered", "wrong_request", "refused", "changed_during_build",
 ]  # fmt: skip
 
 

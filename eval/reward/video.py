@@ -15,7 +15,7 @@ from eval.reward.scorer import Reward, Scorer
 from eval.reward.stream import CutOffError, Moment, RewardError, Robot, Stream
 from ingest.media.frames import CAMERA_RATE_TOLERANCE, VideoError
 from ingest.media.video import Frame, VideoInfo, decode, probe
-from ingest.reasons import DataError
+from ingest.reasons import CHANGED_DURING_BUILD, DataError
 
 SCORE_FPS = 4.0
 AT_ONCE = 32  # moments that are scored together
@@ -113,6 +113,9 @@ def frames(clip: RunClip, partial: bool = False) -> Iterator[dict[str, Shown]]:
             yield dict(zip(clip.cameras, camera_frames, strict=True))
             count += 1
     except DataError as e:
+        # Another recording than was asked for
+        if e.reason == CHANGED_DURING_BUILD:
+            raise
         cause = f" ({e})"
     if not count:
         raise RewardError(f"{clip.title}: there is no frame to score{cause}")

@@ -351,6 +351,13 @@ class Source:
             file = self.files.get(uri)
         return None if file is None else file.size
 
+    def state(self, uri: str) -> FileStat | None:
+        """Size and version of a file as it is now, `files` has them as they were; None for one that is gone."""
+        if self.remote:
+            return self.files.get(uri)
+        path = self.root / uri
+        return _stat(os.stat(path), path) if path.exists() else None
+
     def stamp(self, uris: list[str], num_rows: int | None) -> str:
         """Sizes of some files and a row count, hashed: the part of an episode's identity that metadata shows."""
         self.read_files.update(uris)

@@ -14,12 +14,14 @@ from annotate.frames import CODE_VERSION, FramesResult, frames_stage
 from core.files import write_file
 from core.paths import Workspace
 from core.tables import TABLES
+from ingest.recordings import file_stamp
 from pipeline.config import DatasetBuild
 from pipeline.pictures import frames_figure
 from pipeline.recognition import Recognition, recognise
 from pipeline.stage import Output, Stage, StageContext
 from warehouse.lake.recordings import fingerprint_columns
 from warehouse.lake.stored import stored_signals
+from warehouse.measured import ChangedError
 
 WRITERS = 4  # pictures that wait for the disk at a time
 
@@ -79,14 +81,22 @@ def run(context: StageContext) -> Output:
             context.source, episodes, context.chunk, config, store, keepers, signals
         )
     chunk_size = build.dataset.chunk_size
-    recognition = recognise(lake, build.name, chunk_size, context.chunk, measured.fingerprints)
-    if recognition.withdrawn:
-        measured = measured.without(recognition.withdrawn)
+    records = {record.episode_index: record for record in context.records()}
+    stamps = {k: file_stamp(context.source, record, now=True) for k, record in records.items()}
+    recognition = recognise(
+        lake, build.name, chunk_size, context.chunk, measured.fingerprints, stamps
+    )
+    if recognition.withdrawn or recognition.changed:
+        measured = measured.without(recognition.withdrawn | recognition.changed)
+    rewritten = "its files are not those that were listed"
+    changes = [
+        ChangedError(build.name, records[k], rewritten).finding for k in sorted(recognition.changed)
+    ]
     tables = _stored_tables(measured, recognition)
     numbers = {"decoded_frames": measured.decoded_frames, "keyframe_bytes": sum(stored.values())}
     return Output(
         tables,
-        [*measured.findings, *recognition.findings],
+        [*measured.findings, *recognition.findings, *changes],
         recognition.upserts(),
         numbers=numbers | recognition.update.numbers,
         outdated=_outdated_episodes(context, tables["episode_content"]),

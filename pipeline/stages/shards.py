@@ -16,8 +16,6 @@ from core.files import write_file
 from ingest.episode import EpisodeData, EpisodeRecord, Finding
 from ingest.media.frames import DECODE_ALL, DecodeOptions, Picture, SkippedFrame, VideoError
 from ingest.reasons import DataError
-from ingest.source import read_episode
-from ingest.sources.files import Source
 from pipeline.config import DatasetBuild
 from pipeline.picture_cache import PictureKey, PictureStore, kept_pictures
 from pipeline.pictures import shards_figure
@@ -25,6 +23,7 @@ from pipeline.reading import records_of
 from pipeline.stage import Output, Stage, StageContext
 from warehouse.lake import Lake
 from warehouse.lake.stored import coarse_keyframes, load_keyframe, rows_of_episode
+from warehouse.measured import ChangedError, MeasuredSource
 from warehouse.shards.shard import CODE_VERSION, EntryContent, picture_name, shards_stage
 
 # The pictures of one episode that samples show, each with the instruction that its edit follows, if an editor makes it
@@ -55,6 +54,7 @@ def run(context: StageContext) -> Output:
         if key[3].startswith(OCCLUDED)
     }
     keyframes = coarse_keyframes(lake, build.name, covered_episodes)
+    source = MeasuredSource(lake, context.source)
 
     findings = []
     decoded_frames = 0
@@ -64,7 +64,7 @@ def run(context: StageContext) -> Output:
         outer_episodes = pictures_by_episode.keys() - {record.episode_index for record in records}
         for record in context.each([*records, *records_of(lake, build.name, outer_episodes)]):
             if record.episode_index in pictures_by_episode:
-                decoder = PictureDecoder(lake, build, context.source, record, pictures, keyframes)
+                decoder = PictureDecoder(lake, build, source, record, pictures, keyframes)
                 findings_of_pictures = decoder.decode(pictures_by_episode[record.episode_index])
                 # Another chunk's episode is not this one's to judge
                 findings += (
@@ -118,7 +118,7 @@ def _lost_beyond(samples: pa.Table, picture_findings: Sequence[Finding]) -> Iter
         }
         for episode in sorted(showing):
             yield Finding(
-                "pictures_lost", f"of episode {picture_episode}, {detail}", "warning", episode
+                finding.reason, f"of episode {picture_episode}, {detail}", "warning", episode
             )
 
 
@@ -152,7 +152,7 @@ class PictureDecoder:
 
     lake: Lake
     build: DatasetBuild
-    source: Source
+    source: MeasuredSource
     record: EpisodeRecord
     pictures: PictureStore
     keyframes: Mapping[tuple[int, str], Mapping[int, str]]
@@ -162,7 +162,8 @@ class PictureDecoder:
     )  # keyframes by camera and frame
 
     def decode(self, instructions: WantedPictures) -> list[Finding]:
-        """Add those that the file lacks; a finding for each camera of which some cannot be had."""
+        """Add those that the file lacks; a finding for each camera of which some cannot be had. Of an episode that is
+        another recording by now the file keeps none."""
         keys_of_camera: dict[str, dict[int, list[PictureKey]]] = {}
         for key in sorted(instructions.keys() - self.pictures.places.keys()):
             _, camera, frame, _ = key
@@ -173,7 +174,7 @@ class PictureDecoder:
             # A video that breaks off may still have given some pictures: what is lost is counted afterwards
             detail = ""
             try:
-                episode = read_episode(self.source, self.record)
+                episode = self.source.episode(self.record)
                 # Only the groups of pictures that hold wanted ones, where the video's groups stand by themselves. On
                 # one thread, so that a damaged video gives the same bytes each time
                 groups = DecodeOptions(wanted=frozenset(keys_of_frame))
@@ -181,6 +182,13 @@ class PictureDecoder:
                     self._take_frames(episode, camera, keys_of_frame, instructions, groups)
                 except VideoError:
                     self._take_frames(episode, camera, keys_of_frame, instructions, DECODE_ALL)
+            except ChangedError as e:
+                self.pictures.places = {
+                    key: place
+                    for key, place in self.pictures.places.items()
+                    if key[0] != self.record.episode_index
+                }
+                return [e.finding]
             except DataError as e:
                 detail = f": {e}"
             missing_keys = [

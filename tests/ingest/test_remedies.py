@@ -91,6 +91,7 @@ ELSEWHERE = {
     "video_times": ("tests/warehouse/exports/test_lerobot.py", ""),
     "no_steps": ("tests/pipeline/test_native_labels.py", "motion_is_the_way_back"),
     "pictures_lost": ("tests/pipeline/stages/test_samples.py", ""),
+    "changed_during_build": ("tests/warehouse/test_measured.py", "the_next_build_takes"),
     "taken_down": ("tests/pipeline/test_kept_workspaces.py", ""),
     "copy": ("tests/pipeline/test_kept_workspaces.py", ""),
     "camera_frozen": ("tests/cli/test_without.py", ""),

@@ -207,8 +207,8 @@ class OneDatasetExport(Export):
         chosen = {chunk: episodes for _, chunk, episodes in self.selected.chunks()}
         counted = self._counted_starts()
         for chunk, lengths in facts:
-            starts = counted | _apart(self._stated_starts(chunk), lengths)
-            yield chunk, chosen.get(chunk, []), lengths, starts
+            stated = self._stated_starts(chunk, chosen.get(chunk, []))
+            yield chunk, chosen.get(chunk, []), lengths, counted | _apart(stated, lengths)
 
     def _counted_starts(self) -> dict[int, int]:
         """By the lengths of all episodes of the source before it."""
@@ -233,15 +233,17 @@ class OneDatasetExport(Export):
             zip(order, accumulate(map(lengths.__getitem__, order), initial=0), strict=False)
         )
 
-    def _stated_starts(self, chunk: int) -> dict[int, int]:
+    def _stated_starts(self, chunk: int, chosen: Sequence[Episode]) -> dict[int, int]:
         """As the rows of the source state them, which those of LeRobot do; else empty.
 
         LeRobot's converter to v3.0 keeps them as they are, also where episodes were taken out of a
-        v2.1 dataset.
+        v2.1 dataset. Raises UserError where a chosen episode is another recording by now.
         """
         if not self.format.startswith("lerobot_"):
             return {}
         reader = self.readers[self.dataset]
+        for e in chosen:
+            reader.episode(e)  # refuses another recording's rows
         starts = dict[int, int]()
 
         @lru_cache(maxsize=2)

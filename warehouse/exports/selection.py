@@ -23,7 +23,7 @@ from ingest.formats import LEROBOT, Format
 from ingest.formats.lerobot_meta import read_info
 from ingest.reasons import DataError
 from ingest.registry import DatasetConfig
-from ingest.source import format_of, read_episode
+from ingest.source import format_of
 from ingest.sources.files import Source, cache_folder
 from warehouse.exports.options import KindOptions, Selection
 from warehouse.lake import Lake, content_key
@@ -32,6 +32,7 @@ from warehouse.lake.connection import temp_table
 from warehouse.lake.episodes import EPISODES_SQL, episode_from_row
 from warehouse.lake.statements import taken_down
 from warehouse.lake.stored import dataset_gates
+from warehouse.measured import MeasuredSource
 from warehouse.releases.contents import MOST_LISTED, classify, held_episodes_sql
 from warehouse.releases.release import get_release
 from warehouse.sql_process import LakeState, SqlProcess
@@ -402,8 +403,21 @@ class SourceReader:
     def record(self, e: Episode) -> EpisodeRecord:
         return self.records(e.chunk)[e.episode_index]
 
+    @cached_property
+    def _measured(self) -> MeasuredSource:
+        return MeasuredSource(self._lake, self.source)
+
     def episode(self, e: Episode) -> EpisodeData:
-        return read_episode(self.source, self.record(e))
+        """Raises UserError, as its frames do, where it is another recording than was measured."""
+        record = self.record(e)
+        # Videos of LeRobot are copied without being decoded
+        if self.info and record.source_stamp != self.source.stamp(
+            [*(video.uri for video in record.videos), record.data_uri or ""], record.num_rows
+        ):
+            raise UserError(
+                f"the files of {e.dataset} episode {e.episode_index} have changed: build the dataset again"
+            )
+        return self._measured.episode(record)
 
     def _records(self, chunk: int) -> Mapping[int, EpisodeRecord]:
         """Of a chunk's episodes."""

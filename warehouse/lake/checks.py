@@ -14,6 +14,7 @@ import duckdb
 import pyarrow as pa
 
 from core.tables import STAGE_TABLES, STAGED_TABLES, TABLES, Table
+from ingest.reasons import CHANGED_DURING_BUILD
 from warehouse.lake.connection import literal, quoted
 from warehouse.lake.lake import Lake
 from warehouse.lake.near_duplicates import USABLE, Run, look_alikes, near_copies, not_looked_at
@@ -81,7 +82,8 @@ def decodable_coverage(lake: Lake, scope: CheckScope) -> CheckOutcome:
     """As many of a chunk's episodes with video and rows decode as `min_labelled` asks: fewer are a
     broken source, not bad luck."""
     sql = (
-        "SELECT count(*), count(*) FILTER (status = 'ok') FROM episodes e WHERE dataset = $1 AND chunk = $2 "
+        f"SELECT count(*), count(*) FILTER (status = 'ok' OR reason = '{CHANGED_DURING_BUILD}') "
+        "FROM episodes e WHERE dataset = $1 AND chunk = $2 "
         "AND NOT EXISTS (SELECT 1 FROM findings f WHERE f.dataset = e.dataset AND f.episode_index = e.episode_index "
         "AND f.stage = 'episodes' AND f.severity = 'unusable')"
     )

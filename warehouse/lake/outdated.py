@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping
 
 import pyarrow as pa
 
+from ingest.reasons import CHANGED_DURING_BUILD
 from warehouse.lake.connection import LakeConnection, temp_table
 
 # Tables with rows of an episode's labels, by whatever label run
@@ -92,6 +93,18 @@ def make_stale(lake: LakeConnection, dataset: str, chunks: Collection[int]) -> N
         "AND stage NOT IN ('episodes', 'import')",
         [dataset, list(chunks)],
     )
+
+
+def forget_changes(
+    lake: LakeConnection, dataset: str, chunk: int | None, upstream: Collection[str]
+) -> None:
+    """Delete what an earlier build found changed in a chunk, but for the findings of the stages `upstream`: the other
+    stages that found it are stale, and look again."""
+    condition = "FROM findings WHERE dataset = ? AND chunk = ? AND reason = ? AND NOT list_contains(?, stage)"
+    values = [dataset, chunk, CHANGED_DURING_BUILD, list(upstream)]
+    if lake.rows(f"SELECT 1 {condition} LIMIT 1", values):
+        with lake.lock(), lake.transaction(f"changes of {dataset}:{chunk}"):
+            lake.con.execute(f"DELETE {condition}", values)
 
 
 def make_shards_stale(lake: LakeConnection, runs: pa.Table) -> None:
