@@ -38,7 +38,7 @@ BAD_TASK = "open the drawer"
 TASKS = ("put the cube on the plate", BAD_TASK)
 # Each label makes samples, few and quickly drawn
 SAMPLES = SamplesConfig(
-    min_confidence=0, progress_per_episode=4, actions_per_episode=2, text_demo_per_episode=1,
+    min_confidence=0, min_name_confidence=0, progress_per_episode=4, actions_per_episode=2, text_demo_per_episode=1,
     visual_demo_per_episode=1, cross_view_per_episode=0, unanswerable_per_episode=0,
 )  # fmt: skip
 STEPS = ("reach for it", "move it")
@@ -278,14 +278,23 @@ class Workshop:
         return self.sources[key]
 
     def build(
-        self, source: Path, annotator: Annotator, url: str, settings: Mapping[str, Any] | None = None
+        self,
+        source: Path,
+        annotator: Annotator,
+        url: str,
+        settings: Mapping[str, Any] | None = None,
     ) -> DatasetBuild:
         build = source_build(source, NAME, None, None)
         facts = {"license": "cc-by-4.0", "chunk_size": len(LENGTHS)}
         build = build.model_copy(update={"dataset": build.dataset.model_copy(update=facts)})
         build = with_stages(build, embeddings=EmbeddingsConfig(when="never"), samples=SAMPLES)
         build = with_annotator(build, annotator.name, [url], "stand-in")
-        changes = {"runs_per_task": "all", "max_concurrency": 2, "max_attempts": 1, **(settings or {})}
+        changes = {
+            "runs_per_task": "all",
+            "max_concurrency": 2,
+            "max_attempts": 1,
+            **(settings or {}),
+        }
         return with_stages(build, vlm=build.stages.vlm.model_copy(update=changes))
 
     def reference(self, name: str, write: Callable[[Path, bool], Path]) -> Cell:
