@@ -56,6 +56,7 @@ class Mistakes:
     at_one_picture: bool = False
     counts_from: int | None = None  # pictures are counted from that number, whatever stands at them
     in_seconds: bool = False
+    unusable: float = 0.0  # share of replies that cannot be read
 
 
 @dataclass
@@ -139,6 +140,8 @@ class StandIn:
             value = answers[request.stage](request)
             self.tokens += prompt_tokens(request) + reply_tokens(value)
             problem = problem_of(value, request.schema)
+            if self.mistakes.unusable and self.rng.random() < self.mistakes.unusable:
+                problem = "the reply is no JSON"
             if problem is None:
                 return Reply("", value, 0, 0, 0.0, cached=False)
         raise VlmError("bad_reply", problem or "")
@@ -258,6 +261,7 @@ class Outcome(NamedTuple):
     minutes: float = 0.0
     robot: str = ""
     confidence: float = 0.0
+    is_left_out: bool = False  # without a label
 
 
 def trial(run: HandLabelled, mistakes: Mistakes, config: VlmConfig, seed: int) -> Outcome:
@@ -290,7 +294,8 @@ def outcome(truth: EpisodeTruth, label: Label | None, model: StandIn) -> Outcome
     }
     robot = robot_of(truth.dataset)
     if label is None:
-        return Outcome(finished=0.0 if truth.success else None, error=0.5, robot=robot, **bill)
+        is_finished = 0.0 if truth.success else None
+        return Outcome(finished=is_finished, error=0.5, robot=robot, is_left_out=True, **bill)
     cuts = [s.start_frame for s in label.segments[1:]]
     curve = hand_progress(label.segments, truth.num_frames)
     lengths = [len(s) for s in label.segments]
@@ -322,6 +327,7 @@ def config_by_steps(run: HandLabelled, runs: Sequence[HandLabelled]) -> VlmConfi
     return VlmConfig(pictures_per_s=float(rate))
 
 
+UNUSABLE = "5 % of replies unusable"
 MODELS: Mapping[str, Mistakes] = {
     "exact": Mistakes(),
     "boundaries off by 0.5 s": Mistakes(off_s=0.5),
@@ -331,6 +337,7 @@ MODELS: Mapping[str, Mistakes] = {
     "a third of runs doubles a step": Mistakes(doubled=1 / 3),
     "verify denies 10 % of completed steps": Mistakes(missed_completions=0.1),
     "verify denies 20 %": Mistakes(missed_completions=0.2),
+    UNUSABLE: Mistakes(unusable=0.05),
     "nonsense: verify denies everything": Mistakes(denies_all=True),
     "nonsense: equal parts": Mistakes(parts=5),
     "nonsense: steps of a second": Mistakes(part_s=1.0),
@@ -373,6 +380,7 @@ def row_of(name: str, outcomes: Sequence[Outcome]) -> list[str]:
         f"{np.mean(successes):.0%}",
         f"{mean(lambda o: o.unsure):.0%}",
         f"{mean(lambda o: o.for_review):.0%}",
+        f"{mean(lambda o: o.is_left_out):.0%}",
         f"{sum(o.calls for o in outcomes) / len(outcomes):.1f}",
         f"{sum(o.tokens for o in outcomes) / minutes / 1000:.1f} k",
     ]
@@ -422,10 +430,11 @@ HEAD = [
     "finished",
     "unsure",
     "for review",
+    "left out",
     "calls a run",
     "tokens a minute",
 ]
-COLUMNS = (0, 1, 2, 3, 4, 7)  # on the page, which has these rows
+COLUMNS = (0, 1, 2, 3, 4, 8)  # on the page, which has these rows
 ON_THE_PAGE = (
     "exact", "boundaries off by 0.5 s", "a third of runs lacks a step", "verify denies 10 % of completed steps",
     "a picture a second by itself, every boundary refined", "two passes", *OTHER_WAYS,
@@ -466,6 +475,9 @@ def main() -> None:
             outcomes[name] = [trial(run, *way, seed) for run, seed in tried]
     if args.only in BY_STEPS:
         outcomes[BY_STEPS] = [trial(run, Mistakes(), config_by_steps(run, runs), 0) for run in runs]
+    answered = [o for o in outcomes.get(UNUSABLE, ()) if not o.is_left_out]
+    if answered:
+        outcomes[f"{UNUSABLE}: the runs that have a label"] = answered
     rows = [row_of(name, of_name) for name, of_name in outcomes.items()]
     for name, label_way in OTHER_WAYS.items():
         if args.only in name:

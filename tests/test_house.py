@@ -1,11 +1,12 @@
-"""The budget of the house: statements by room, lines of a file, complexity, imports, no private modules of libraries.
+"""The shape of the house: its ceilings, lines of a file, complexity, imports, no private modules of libraries.
 
-Statements are counted, not lines: a line is no reason to write two thoughts in one. The numbers are what was reached.
-Who has to raise one does so in a commit of its own, with a sentence why.
+How much of everything there may be (statements, files, lines of tests, options) is said beside the checkout, where it
+is there. The other numbers are what was reached, and may only fall.
 """
 
 import ast
 import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import chain
@@ -15,26 +16,20 @@ import pytest
 
 from core.paths import ROOT
 
-# Statements of Python, those inside of others counted too. Raised for recordings (what people say follows them), for
-# blocking checks that stages ask themselves, names of steps with evidence, and plain lines in the place of dense ones;
-# then for pictures by time, steps after edits by LeRobot, MCAP by time, actions in exports, recordings to review; then
-# for the checkup (a thousand of annotate), and its benchmark (nine hundred: faults, copies for other checkers); then
-# for judgements that are answered at once, weights of frames, compiled layers, and 2,700 for lines that do one thing;
-# then for releases and weights without runs or stretches with faults, and checks of outcomes, signs and sharpness
-STATEMENTS = {
-    "core": 1578,
-    "ingest": 11096,
-    "annotate": 8950,
-    "warehouse": 10102,
-    "eval": 7329,
-    "training": 5194,
-    "pipeline": 5531,
-    "explorer": 4176,
-    "cli": 2634,
-    "assets": 1811,
-    "benchmarks": 8053,
-}
-PAGES = 3522  # of the scripts, styles and templates; 3,035 before a dataset's page listed the parts of its source
+# Counts beside their ceilings, which are not set here
+BUDGET = ROOT.parent / "shared" / "tools" / "house" / "budget.py"
+ROOMS = (
+    "core",
+    "ingest",
+    "annotate",
+    "warehouse",
+    "training",
+    "explorer",
+    "eval",
+    "pipeline",
+    "assets",
+    "cli",
+)
 MOST_OF_A_FILE = 600
 LONGER_FILES = 2  # 0 in lines of 120 columns: hdf5_file.py 671, checks.py 603
 IMPORTS_IN_FUNCTIONS = 65
@@ -49,7 +44,7 @@ OFTEN_COMPLEX, SHARE_COMPLEX = 10, 0.04  # 0.033 before readers account for all 
 # came; 2.25: a picture has several ways to meet its row; 2.31: each part of a source is used, known or unknown; 2.32:
 # each check of the checkup says when it tells nothing
 BRANCHES_PER_10_LINES = 1.94  # 1.9, of functions of 12 lines or more
-OURS = {*STATEMENTS, "tests", "docs", "samples", "plugins", "proccorpus"}
+OURS = {*ROOMS, "benchmarks", "tests", "docs", "samples", "plugins", "proccorpus"}
 BRANCHES = (
     ast.If,
     ast.For,
@@ -76,10 +71,6 @@ def files(room: str, *suffixes: str) -> list[Path]:
     return [path for path in paths if path.exists()]
 
 
-def statements(paths: list[Path]) -> int:
-    return sum(isinstance(node, ast.stmt) for node in nodes_of(map(read_tree, paths)))
-
-
 def read_tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text())
 
@@ -92,7 +83,6 @@ def lines(paths: list[Path]) -> int:
     return sum(len(path.read_text().splitlines()) for path in paths)
 
 
-ROOMS = [room for room in STATEMENTS if room != "benchmarks"]
 PRODUCT = list(chain.from_iterable(map(files, ROOMS)))
 TREES = {path: read_tree(path) for path in PRODUCT}
 FUNCTIONS = [
@@ -111,13 +101,11 @@ def complexity(function: ast.AST) -> int:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("room", STATEMENTS)
-def test_a_room_keeps_to_its_budget(room: str):
-    assert statements(files(room)) <= STATEMENTS[room]
-
-
-def test_pages_keep_to_theirs():
-    assert lines(files("explorer", ".js", ".css", ".html")) <= PAGES
+@pytest.mark.skipif(not BUDGET.exists(), reason="no ceilings beside this checkout")
+def test_the_house_keeps_to_its_ceilings():
+    command = [sys.executable, BUDGET, ROOT, "--surface"]
+    counted = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert counted.returncode == 0, counted.stdout + counted.stderr
 
 
 def test_no_more_files_are_long():

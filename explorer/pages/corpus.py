@@ -64,9 +64,13 @@ DATASETS_SQL = """
     LEFT JOIN (SELECT dataset, count(*) AS shards, sum(samples) AS samples FROM shards GROUP BY 1) h USING (dataset)
     ORDER BY 1"""
 OF_LAKE = {
+    # Datasets as a whole; usable episodes that have no label
     "whole": """
-        SELECT dataset, reason, detail FROM findings WHERE episode_index IS NULL AND severity = 'unusable'
-        ORDER BY 1""",
+        SELECT dataset, reason, detail, NULL AS episodes FROM findings
+        WHERE episode_index IS NULL AND severity = 'unusable'
+        UNION ALL SELECT f.dataset, f.reason, 'no label', count(DISTINCT f.episode_index) FROM findings f
+        ANTI JOIN active_runs USING (dataset, episode_index)
+        WHERE f.stage = 'segments' AND f.severity = 'warning' GROUP BY ALL ORDER BY 1, 2""",
     "costs": """
         SELECT stage, model, count(*) AS calls, sum(prompt_tokens)::BIGINT AS prompt_tokens,
                sum(completion_tokens)::BIGINT AS completion_tokens, sum(cost_usd) AS cost_usd

@@ -12,15 +12,18 @@ from assets.defs.resources import CorpusResource, VlmServer
 from core.paths import Workspace
 from ingest.sources.types import SourceError
 from pipeline.build import BuildReport, run_build
-from pipeline.config import DatasetBuild
+from pipeline.config import ChecksConfig, DatasetBuild
+from pipeline.doctor import diagnose
 from pipeline.stage import StepFailure
 from tests.assets.defs.corpus.test_assets import ASSETS, failure, materialize
 from tests.kits.cli_kit import proccorpus, write_configs
 from tests.kits.lake_kit import opened
-from tests.kits.made_corpus import Made, build_of
+from tests.kits.made_corpus import Made, build_of, with_stages
 from tests.kits.tiny_lerobot import LENGTHS, make_dataset, write_video
+from warehouse.lake.references import stored_builds
+from warehouse.lake.renaming import rename
 from warehouse.lake.statements import take_down
-from warehouse.releases.contents import ReleaseError
+from warehouse.releases.contents import ReleaseError, contents
 from warehouse.releases.release import create_release
 
 DECODABLE = "the check decodable_coverage of frames failed"
@@ -206,6 +209,39 @@ def test_commands_and_the_night_ask_too(tmp_path: Path):
     result = proccorpus("release", "create", "r1", cwd=tmp_path, workspace=space.root)
     assert result.code == 0, result
     assert f"left out: broken with 0 samples: {DECODABLE} in chunk 0" in result.err
+
+
+def test_the_doctor_names_what_blocks_a_chunk(both: Made):
+    [blocked] = [trouble for trouble in diagnose(both.space) if trouble.what == "blocked"]
+    assert (blocked.severity, blocked.where) == ("error", "broken chunk 0")
+    assert blocked.detail.startswith(DECODABLE)
+
+
+def test_a_lower_limit_lets_a_chunk_go_on(both: Made):
+    """Another way out; the limit is asked by the build, its doctor and the release."""
+    lower = with_stages(both.build, checks=ChecksConfig(min_labelled=0.4))
+    report = run_build(both.space, [lower], workers=1)
+    assert (report.failed, in_shards(both)) == ([], ["broken", "sound"])
+    assert not [trouble for trouble in diagnose(both.space) if trouble.what == "blocked"]
+    with opened(both.space) as lake:
+        assert {s.dataset for s in create_release(lake, "r1").shard_list} == {"broken", "sound"}
+        again = DatasetBuild.model_validate_json(stored_builds(lake)["broken"][0])
+    assert again.stages.checks.min_labelled == 0.4
+    assert again.hash() == both.build.hash(), "it changes no label"
+
+
+def test_a_release_asks_about_what_is_not_built(both: Made):
+    with opened(both.space) as lake:
+        rename(lake, "sound", "renamed")
+        with pytest.raises(ReleaseError, match=r"the corpus has no shards yet"):
+            contents(lake, without_unbuilt=False)
+    lower = with_stages(both.build, checks=ChecksConfig(min_labelled=0.4))
+    run_build(both.space, [lower], workers=1)
+    with opened(both.space) as lake:
+        with pytest.raises(ReleaseError, match=r"renamed .*it is not built; proccorpus build"):
+            contents(lake, without_unbuilt=False)
+        left_out = contents(lake, without_unbuilt=True).left_out
+    assert [(item.dataset, item.why) for item in left_out] == [("renamed", "it is not built")]
 
 
 def test_a_build_is_partial_only_where_sources_were_out_of_reach():

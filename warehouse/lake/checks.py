@@ -600,8 +600,8 @@ CHECKS = (
         label_coverage,
         ("progress",),
         is_blocking=True,
-        remedy="build again: the others are asked about again (proccorpus quarantine says why they have none); or go on "
-        "with fewer by min_labelled of the section checks in the build's configuration",
+        remedy="build again: the others are asked about again (proccorpus quarantine says why they have none); or go "
+        "on with fewer by min_labelled of the section checks in the build's configuration",
     ),
     Check(label_agreement, ("progress",)),
     Check(label_drift, ("progress",)),

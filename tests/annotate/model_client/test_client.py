@@ -337,6 +337,21 @@ def test_a_budget_stops_cleanly(bench: Bench, config: dict):
     assert sum(isinstance(r, Reply) and r.cached for r in second_replies) == len(replies)
 
 
+def test_what_was_answered_is_given_also_where_nothing_can_be_asked_any_more(bench: Bench):
+    async def ask_three() -> list[Reply | str]:
+        async with bench.server() as server, bench.client(server, max_attempts=1) as client:
+            replies = await outcomes([client.ask(question(0), 0)])
+            await server.stop()
+            replies += await outcomes([client.ask(question(1), 1)])
+            return replies + await outcomes([client.ask(question(k), k) for k in (0, 2)])
+
+    first, gone, again, gone_too = run(ask_three())
+    assert isinstance(first, Reply)
+    assert isinstance(again, Reply)
+    assert (first.key, first.cached, again.cached) == (again.key, False, True)
+    assert (gone, gone_too) == ("server_gone", "server_gone")
+
+
 def test_a_damaged_picture_is_not_shown(bench: Bench):
     async def show_damaged():
         async with bench.server() as server, bench.client(server) as client:

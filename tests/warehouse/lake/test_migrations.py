@@ -14,6 +14,7 @@ from pipeline.config import source_build
 from pipeline.plan import STALE, plan
 from pipeline.stages import stage_specs
 from tests.kits.lake_kit import change
+from tests.kits.lake_kit import opened as opened_lake
 from warehouse.lake import Lake, LakeError, forget_lakes
 from warehouse.lake.catalog import backups
 from warehouse.lake.checks import CheckScope, follows_schema
@@ -91,6 +92,20 @@ def test_a_workspace_of_an_earlier_commit_opens_is_migrated_and_built_on(old: Wo
     assert lake.rows("SELECT count(*) FROM frames WHERE grippers = [gripper]") == [(169,)]
     assert lake.rows("SELECT count(*) FROM samples WHERE pictures IS NULL")[0][0] == 0
     forget_lakes()
+
+
+def test_a_stage_without_some_answers_is_asked_again(old: Workspace):
+    """Before, it counted as done."""
+    upgraded(old, dry=False)
+    sql = "SELECT stage, starts_with(input_hash, 'unanswered ') FROM stage_runs WHERE stage IN ('segments', 'frames')"
+    with opened_lake(old) as lake:
+        lake.con.execute("DELETE FROM schema_versions WHERE version = 19")
+        finding = {"dataset": "sim_short", "episode_index": 1, "chunk": 0, "stage": "segments"}
+        finding |= {"reason": "bad_reply", "severity": "warning", "detail": ""}
+        lake.upsert("a finding", findings=TABLES["findings"].rows([finding]))
+    upgraded(old, dry=False)
+    with opened_lake(old) as lake:
+        assert sorted(lake.rows(sql)) == [("frames", False), ("segments", True)]
 
 
 def test_opening_again_migrates_nothing(old: Workspace):
