@@ -75,10 +75,10 @@ episode, and names it; the others come in."""
 
 
 class PartialFailure(NamedTuple):
-    """A row of the page of partial failures. `codes`: of the finding that names the episode; `left_out`: of what;
+    """A row of the page of partial failures. `code`: of the finding that names the episode; `left_out`: of what;
     `next_build`: what a build does that changes nothing else."""
 
-    codes: str
+    code: str
     left_out: str
     exit_code: int
     next_build: str
@@ -102,7 +102,7 @@ PARTIAL_FAILURES = {
     "picture unreadable": PartialFailure("undecodable_video", "everything", 0, "reads a mended file", "fetch it again"),
     "one frame": PartialFailure("too_short", "everything", 0, "leaves it so", "nothing"),
     "text missing": PartialFailure("no_task", "nothing", 0, "takes a text", "`--task TEXT`"),
-    "source changed": PartialFailure("source_changed", "what reads the source", 0, "lists it anew", "build again"),
+    "source changed": PartialFailure("changed_during_build", "everything", 0, "lists it anew", "build again"),
 }  # fmt: skip
 
 
@@ -127,7 +127,7 @@ def _cell(value: object) -> str:
 def partial_page() -> str:
     head = ("what fails", "code", "left out of", "exit", "the next build", "what to do")
     rows = [
-        (what, f"`{row.codes}`", row.left_out, row.exit_code, row.next_build, row.remedy)
+        (what, f"`{row.code}`", row.left_out, row.exit_code, row.next_build, row.remedy)
         for what, row in PARTIAL_FAILURES.items()
     ]
     parts = ("# When one episode fails", PARTIAL_INTRO, table(head, rows), PARTIAL_END)

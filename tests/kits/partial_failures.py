@@ -1,11 +1,11 @@
-"""One episode of seven fails: in each way that is known, under each annotator; the workspaces, and what they rest on.
+"""One episode of seven fails: in each way that is known, under each annotator.
 
-FAILURES and ANNOTATORS are the table's rows and columns; docs/partial_failures.md says the same to people.
+FAILURES and ANNOTATORS are the rows and columns of a table; docs/partial_failures.md says what becomes of each row.
 """
 
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,44 +14,41 @@ from typing import Any
 import h5py
 import numpy as np
 import pyarrow as pa
+from reference_pages import ASKS, PARTIAL_FAILURES, PartialFailure
 
-from annotate.config import EmbeddingsConfig, SamplesConfig
+from annotate.config import EmbeddingsConfig, SamplesConfig, VlmConfig
 from core.paths import Workspace
-from pipeline.build import BuildReport, run_build
+from pipeline.build import BuildListener, BuildReport, run_build
+from pipeline.chunk import StageMoment
 from pipeline.config import DatasetBuild, source_build, with_annotator
 from pipeline.imports import Imported, import_annotations
 from tests.kits import hdf5_writer, tiny_lerobot
 from tests.kits.lake_kit import opened, say
-from tests.kits.lerobot_writer import edit_parquet, write_json_lines, write_parquet
+from tests.kits.lerobot_writer import edit_info, edit_parquet, write_json_lines, write_parquet
 from tests.kits.made_corpus import with_stages
-from tests.kits.tiny_lerobot import FPS, rows_path, signals, video_path
+from tests.kits.tiny_lerobot import CAMERA, FPS, TASKS, rows_path, signals, video_path
 from tests.kits.vlm_standin import Fault, StandIn, serving
-from warehouse.lake.corrections import reject_label
+from warehouse.lake import Lake
+from warehouse.lake.corrections import newest_id, reject_label
 
 NAME = "tiny"
 BAD = 3
-LENGTHS = (24, 18, 20, 24, 18, 20, 18)
+LENGTHS = (24, 18, 20, 24, 18, 20, 18)  # frames; the grippers of all go from end to end
 EVERY = tuple(range(len(LENGTHS)))
 OTHERS = tuple(k for k in EVERY if k != BAD)
 REFERENCES = (0, 4)  # runs that others are labelled like, one of each task
-BAD_TASK = "open the drawer"
-TASKS = ("put the cube on the plate", BAD_TASK)
 # Each label makes samples, few and quickly drawn
 SAMPLES = SamplesConfig(
     min_confidence=0, min_name_confidence=0, progress_per_episode=4, actions_per_episode=2, text_demo_per_episode=1,
     visual_demo_per_episode=1, cross_view_per_episode=0, unanswerable_per_episode=0,
 )  # fmt: skip
-STEPS = ("reach for it", "move it")
-PEOPLES_STEPS = ("Reach for it", "Bring it there")
+STEPS = ("Reach for it", "Bring it there")
 
 
 @dataclass(frozen=True)
 class Annotator:
-    """How a dataset is built for its labels.
-
-    name: as the configuration has it. with_steps: the source brings steps. corrected: episodes that a person corrected
-    after a first build, which is before an episode fails. imports: labels from elsewhere come last.
-    """
+    """`name`: in a configuration. `with_steps`: the source has some. `corrected`: what a person said after a first
+    build, before anything fails. `imports`: labels from elsewhere come last."""
 
     name: str
     with_steps: bool = False
@@ -73,68 +70,67 @@ ANNOTATORS = {
 
 
 def task_of(episode: int) -> int:
-    """The failing episode's task is that of one other run: of nothing else do labels of runs of a task rest on it."""
+    """The failing episode shares its task with a reference alone: runs of a task are labelled together."""
     return int(episode in (BAD, REFERENCES[1]))
 
 
 def write_lerobot(root: Path, with_steps: bool) -> Path:
     tiny_lerobot.make_dataset(root, LENGTHS)
-    lines = [
-        {"episode_index": k, "tasks": [TASKS[task_of(k)]], "length": n}
-        for k, n in enumerate(LENGTHS)
-    ]
-    write_json_lines(root / "meta/episodes.jsonl", lines)
-    write_json_lines(
-        root / "meta/tasks.jsonl", [{"task_index": k, "task": t} for k, t in enumerate(TASKS)]
-    )
     for k, n in enumerate(LENGTHS):
+        edit_line(root, k, tasks=[TASKS[task_of(k)]])
         columns = {"task_index": pa.array([task_of(k)] * n)}
         if with_steps:
             columns["subtask_index"] = pa.array(np.arange(n) * len(STEPS) // n)
         edit_parquet(rows_path(root, k), **columns)
     if with_steps:
-        info = json.loads((root / "meta/info.json").read_text())
-        info["features"]["subtask_index"] = {"dtype": "int64", "shape": [1], "names": None}
-        (root / "meta/info.json").write_text(json.dumps(info))
-        steps = {"subtask_index": range(len(STEPS)), "__index_level_0__": STEPS}
-        write_parquet(root / "meta/subtasks.parquet", steps)
+        features = json.loads((root / "meta/info.json").read_text())["features"]
+        features["subtask_index"] = {"dtype": "int64", "shape": [1], "names": None}
+        edit_info(root, features=features)
+        texts = {"subtask_index": range(len(STEPS)), "__index_level_0__": STEPS}
+        write_parquet(root / "meta/subtasks.parquet", texts)
     return root
-
-
-def hdf5_path(root: Path, episode: int) -> Path:
-    return root / f"episode_{episode:03d}.hdf5"
 
 
 def write_hdf5(root: Path, with_steps: bool) -> Path:
     """The same recordings as ALOHA stores them, with a JPEG for each frame."""
     for k, n in enumerate(LENGTHS):
         jpegs = [hdf5_writer.jpeg(picture) for picture in tiny_lerobot.pictures(k, n)]
-        stored = {
+        parts = {
             "language_instruction": TASKS[task_of(k)],
             "timestamps": np.arange(n) / FPS,
-            "observations/images/front": hdf5_writer.padded_rows(jpegs),
+            f"observations/images/{CAMERA}": hdf5_writer.padded_rows(jpegs),
         }
         if with_steps:
-            stored["subtask"] = [STEPS[frame * len(STEPS) // n] for frame in range(n)]
-        path = hdf5_writer.write_aloha(hdf5_path(root, k), k, n, cameras=(), **stored)
-        with h5py.File(path, "a") as file:
-            for name in ("observations/qpos", "observations/qvel", "action"):
+            parts["subtask"] = [STEPS[frame * len(STEPS) // n] for frame in range(n)]
+        with h5py.File(
+            hdf5_writer.write_aloha(hdf5(root, k), k, n, cameras=(), **parts), "a"
+        ) as file:
+            del file["observations/qvel"]
+            for name in ("observations/qpos", "action"):
                 del file[name]
-            file["observations/qpos"] = signals(k, n)
-            file["action"] = signals(k, n)
+                file[name] = signals(k, n)
     return root
 
 
-# What fails
+def hdf5(root: Path, episode: int) -> Path:
+    return root / f"episode_{episode:03d}.hdf5"
 
 
-def nan_rows(root: Path) -> None:
+# What fails of a source
+
+
+def edit_line(root: Path, episode: int, **facts: Any) -> None:
+    path = root / "meta/episodes.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines[episode] |= facts
+    write_json_lines(path, lines)
+
+
+def spoil_rows(root: Path) -> None:
     states = signals(BAD, LENGTHS[BAD])
     states[5:9, 0] = np.nan
-    edit_parquet(
-        rows_path(root, BAD),
-        **{"observation.state": pa.array(states.tolist(), pa.list_(pa.float32(), 3))},
-    )
+    cells = pa.array(states.tolist(), pa.list_(pa.float32(), 3))
+    edit_parquet(rows_path(root, BAD), **{"observation.state": cells})
 
 
 def cut_video(root: Path) -> None:
@@ -142,94 +138,91 @@ def cut_video(root: Path) -> None:
     video_path(root, BAD).write_bytes(data[: len(data) // 2])
 
 
-def missing_video(root: Path) -> None:
+def remove_video(root: Path) -> None:
     video_path(root, BAD).unlink()
 
 
-def short_video(root: Path) -> None:
+def shorten_video(root: Path) -> None:
     tiny_lerobot.write_video(root, BAD, LENGTHS[BAD] // 2)
 
 
-def unreadable_picture(root: Path) -> None:
-    with h5py.File(hdf5_path(root, BAD), "a") as file:
-        stored = file["observations/images/front"]
-        stored[LENGTHS[BAD] // 2] = 0
+def spoil_picture(root: Path) -> None:
+    with h5py.File(hdf5(root, BAD), "a") as file:
+        file[f"observations/images/{CAMERA}"][LENGTHS[BAD] // 2] = 0
 
 
-def one_frame(root: Path) -> None:
-    rewritten(root, length=1)
-    tiny_lerobot.write_rows(root, BAD, 1)
-    edit_parquet(rows_path(root, BAD), task_index=pa.array([task_of(BAD)]))
-    tiny_lerobot.write_video(root, BAD, 1)
+def leave_one_frame(root: Path) -> None:
+    edit_line(root, BAD, length=1)
+    exchange(root, length=1)
 
 
-def missing_text(root: Path) -> None:
-    rewritten(root, tasks=[])
+def remove_text(root: Path) -> None:
+    edit_line(root, BAD, tasks=[])
     edit_parquet(rows_path(root, BAD), task_index=pa.array([len(TASKS)] * LENGTHS[BAD]))
 
 
-def rewritten(root: Path, **changes: Any) -> None:
-    """Other facts in the line of the episode."""
-    path = root / "meta/episodes.jsonl"
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    lines[BAD] |= changes
-    write_json_lines(path, lines)
-
-
-def rejected_label(lake: Any) -> None:
-    sql = "SELECT label_run FROM active_runs WHERE episode_index = ?"
-    (run,) = lake.column(sql, [BAD])
-    follows = lake.column(
-        "SELECT correction_id FROM current_corrections WHERE episode_index = ?", [BAD]
-    )
-    reject_label(lake, NAME, BAD, run, author="ada", follows=next(iter(follows), None))
+def exchange(root: Path, length: int = LENGTHS[BAD]) -> None:
+    """Another recording, of the same task."""
+    tiny_lerobot.write_rows(root, BAD, length, source_episode=9)
+    edit_parquet(rows_path(root, BAD), task_index=pa.array([task_of(BAD)] * length))
+    tiny_lerobot.write_video(root, BAD, length, grey=150)
 
 
 @dataclass(frozen=True)
 class Failure:
-    """What fails for one episode.
+    """How an episode comes to fail.
 
-    reason: code of the finding that names it. is_usable: it still counts as an episode of the corpus. is_labelled: it
-    has a label all the same. exit_code: of the build. spoils: its part of the source. fault: what the server does when
-    it is asked about the episode. settings: of the model, beside.
+    spoils: changes its part of the source, which `write` wrote; before the build, or, `is_fleeting`, when its listing
+    is done. fault: of the server, when it is asked about the episode. settings: of the model. rejects: a person does,
+    the label. The page says what becomes of it.
     """
 
-    reason: str
-    is_usable: bool = False
-    is_labelled: bool = False
-    exit_code: int = 0
+    name: str
+    spoils: Callable[[Path], None] = lambda root: None
     write: Callable[[Path, bool], Path] = write_lerobot
-    spoils: Callable[[Path], None] | None = None
+    is_fleeting: bool = False
     fault: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
     rejects: bool = False
 
     @property
+    def row(self) -> PartialFailure:
+        return PARTIAL_FAILURES[self.name]
+
+    @property
+    def is_usable(self) -> bool:
+        return self.row.left_out != "everything"
+
+    @property
+    def is_labelled(self) -> bool:
+        return self.row.left_out == "nothing"
+
+    @property
     def asks(self) -> bool:
-        """Is it a model that fails?"""
-        return bool(self.fault or self.settings)
-
-
-def _reply(reason: str, fault: str, **settings: Any) -> Failure:
-    return Failure(reason, is_usable=True, exit_code=3, fault=fault, settings=settings)
+        return self.row.next_build == ASKS
 
 
 FAILURES = {
-    "bad reply": _reply("bad_reply", "not_json"),
-    "cut reply": _reply("cut", "cut"),
-    "refused reply": _reply("refusal", "refusal"),
-    "filtered reply": _reply("filtered", "filtered"),
-    "server gone": _reply("refused", "gone"),
-    "budget spent": _reply("refused", "", max_calls=1),
-    "label rejected": Failure("label_rejected", is_usable=True, rejects=True),
-    "NaN in rows": Failure("nan_state", spoils=nan_rows),
-    "video cut": Failure("undecodable_video", spoils=cut_video),
-    "video missing": Failure("no_video", spoils=missing_video),
-    "video short": Failure("frame_count", spoils=short_video),
-    "picture unreadable": Failure("undecodable_video", write=write_hdf5, spoils=unreadable_picture),
-    "one frame": Failure("too_short", spoils=one_frame),
-    "text missing": Failure("no_task", is_usable=True, is_labelled=True, spoils=missing_text),
+    failure.name: failure
+    for failure in (
+        Failure("bad reply", fault="not_json"),
+        Failure("cut reply", fault="cut"),
+        Failure("refused reply", fault="refusal"),
+        Failure("filtered reply", fault="filtered"),
+        Failure("server gone", fault="gone"),
+        Failure("budget spent", settings={"max_calls": 1}),
+        Failure("label rejected", rejects=True),
+        Failure("NaN in rows", spoil_rows),
+        Failure("video cut", cut_video),
+        Failure("video missing", remove_video),
+        Failure("video short", shorten_video),
+        Failure("picture unreadable", spoil_picture, write_hdf5),
+        Failure("one frame", leave_one_frame),
+        Failure("text missing", remove_text),
+        Failure("source changed", exchange, is_fleeting=True),
+    )
 }
+FIRST = "bad reply"
 
 
 # Workspaces
@@ -237,14 +230,19 @@ FAILURES = {
 
 @dataclass
 class Cell:
-    """A workspace in which an episode failed, or, without a failure, one that never had it: the reference."""
+    """A workspace in which an episode failed; without a failure one that never had it.
+
+    whole: the source as it would be; url: of a server that answers. outcomes: what followed of it, by what it is.
+    """
 
     folder: Path
-    annotator: Annotator
     failure: Failure | None
     build: DatasetBuild
-    report: BuildReport
+    whole: Path
+    url: str
+    report: BuildReport = field(default_factory=BuildReport)
     imported: Imported | None = None
+    outcomes: dict[Any, Any] = field(default_factory=dict)
 
     @property
     def space(self) -> Workspace:
@@ -254,9 +252,28 @@ class Cell:
         with opened(self.space, read_only=True) as lake:
             return lake.rows(sql)
 
+    def outcome(self, follows: Callable[..., Any], all_labelled: bool) -> Any:
+        """What `follows` gives, asked once."""
+        key = follows.__name__, all_labelled
+        if key not in self.outcomes:
+            folder = self.folder / f"{key[0]}-{key[1]}"
+            self.outcomes[key] = follows(self, all_labelled, folder)
+        return self.outcomes[key]
+
     def copy(self, folder: Path) -> Workspace:
         """The workspace, for changing; its source stays where it is."""
         return Workspace(Path(shutil.copytree(self.space.root, folder)))
+
+    def moved(self, folder: Path) -> DatasetBuild:
+        """The build with a copy of the source, for changing."""
+        source = str(shutil.copytree(self.build.dataset.source, folder))
+        dataset = self.build.dataset.model_copy(update={"source": source})
+        return self.build.model_copy(update={"dataset": dataset})
+
+    def mended(self, build: DatasetBuild) -> DatasetBuild:
+        """A build after what the page says to do: its source is whole, its server answers, its budget is none."""
+        shutil.copytree(self.whole, build.dataset.source, dirs_exist_ok=True)
+        return with_stages(build, vlm=model_of(self.url))
 
 
 class Workshop:
@@ -265,108 +282,116 @@ class Workshop:
     def __init__(self, folder: Path, servers: ExitStack) -> None:
         self.folder = folder
         self.servers = servers
-        self.cells: dict[tuple[str, str], Cell] = {}
-        self.references: dict[tuple[str, str], Cell] = {}
-        self.sources: dict[tuple[str, bool], Path] = {}
-        self.healthy = servers.enter_context(serving(StandIn()))
-
-    def source(self, write: Callable[[Path, bool], Path], annotator: Annotator) -> Path:
-        """The whole source, not for changing."""
-        key = write.__name__, annotator.with_steps
-        if key not in self.sources:
-            self.sources[key] = write(self.folder / "sources" / f"{key[0]}-{key[1]}", key[1])
-        return self.sources[key]
-
-    def build(
-        self,
-        source: Path,
-        annotator: Annotator,
-        url: str,
-        settings: Mapping[str, Any] | None = None,
-    ) -> DatasetBuild:
-        build = source_build(source, NAME, None, None)
-        facts = {"license": "cc-by-4.0", "chunk_size": len(LENGTHS)}
-        build = build.model_copy(update={"dataset": build.dataset.model_copy(update=facts)})
-        build = with_stages(build, embeddings=EmbeddingsConfig(when="never"), samples=SAMPLES)
-        build = with_annotator(build, annotator.name, [url], "stand-in")
-        changes = {
-            "runs_per_task": "all",
-            "max_concurrency": 2,
-            "max_attempts": 1,
-            **(settings or {}),
-        }
-        return with_stages(build, vlm=build.stages.vlm.model_copy(update=changes))
+        self.cells: dict[str, Cell] = {}
+        self.url = servers.enter_context(serving(StandIn())).url
 
     def reference(self, name: str, write: Callable[[Path, bool], Path]) -> Cell:
-        """The same source without the episode: the build leaves it out."""
-        key = name, write.__name__
-        if key not in self.references:
-            annotator = ANNOTATORS[name]
-            folder = self.folder / "references" / "-".join(key)
-            build = self.build(self.source(write, annotator), annotator, self.healthy.url)
-            build = build.model_copy(update={"episodes": OTHERS})
-            self.references[key] = self._made(folder, annotator, None, build)
-        return self.references[key]
-
-    def cell(self, name: str, failure_name: str) -> Cell:
-        key = name, failure_name
+        """The same source, of which the build leaves the episode out."""
+        key = f"{name}-{write.__name__}"
         if key not in self.cells:
-            self.cells[key] = self._failed(self.folder / "cells" / "-".join(key), *key)
+            whole = self.folder / f"source-{key}"
+            write(whole, ANNOTATORS[name].with_steps)
+            build = build_of(whole, name, self.url).model_copy(update={"episodes": OTHERS})
+            self.cells[key] = self._made(
+                Cell(self.folder / key, None, build, whole, self.url), name
+            )
         return self.cells[key]
 
-    def _failed(self, folder: Path, name: str, failure_name: str) -> Cell:
-        annotator = ANNOTATORS[name]
-        failure = FAILURES[failure_name]
-        source = shutil.copytree(self.source(failure.write, annotator), folder / "source")
-        url = self.healthy.url
-        if failure.fault:
-            server = StandIn(faults=[Fault(failure.fault, about=BAD_TASK)])
-            url = self.servers.enter_context(serving(server)).url
-        if failure.asks:
-            # What was answered about the others is kept: which of them are under way when a server goes is chance
-            kept = self.reference(name, failure.write).space.responses
-            shutil.copytree(kept, folder / "workspace" / "responses")
-        build = self.build(source, annotator, url, failure.settings)
-        return self._made(folder, annotator, failure, build)
+    def cell(self, name: str, failure_name: str) -> Cell:
+        key = f"{name}-{failure_name}"
+        if key not in self.cells:
+            failure = FAILURES[failure_name]
+            reference = self.reference(name, failure.write)
+            folder = self.folder / key
+            source = folder / "source"
+            shutil.copytree(reference.whole, source)
+            url = self.url
+            if failure.fault:
+                server = StandIn(faults=[Fault(failure.fault, about=TASKS[task_of(BAD)])])
+                url = self.servers.enter_context(serving(server)).url
+            if failure.asks and failure_name != FIRST:
+                # After the first failure the next build asks again, and fails otherwise
+                self.cell(name, FIRST).copy(folder / "workspace")
+            elif failure.asks:
+                # The others' answers are there: which are under way when a server goes is chance
+                shutil.copytree(reference.space.responses, folder / "workspace/responses")
+            build = build_of(source, name, url, **failure.settings)
+            cell = Cell(folder, failure, build, reference.whole, self.url)
+            self.cells[key] = self._made(cell, name)
+        return self.cells[key]
 
-    def _made(
-        self, folder: Path, annotator: Annotator, failure: Failure | None, build: DatasetBuild
-    ) -> Cell:
-        space = Workspace(folder / "workspace")
-        if annotator.corrected or (failure and failure.rejects):
-            assert run_build(space, [build], workers=1).failed == []
-            with opened(space) as lake:
-                for k in annotator.corrected:
-                    if build.episodes is None or k in build.episodes:
-                        correct(lake, k)
-                if failure and failure.rejects:
-                    rejected_label(lake)
-        if failure and failure.spoils:
-            failure.spoils(Path(build.dataset.source))
-        report = run_build(space, [build], workers=1)
-        cell = Cell(folder, annotator, failure, build, report)
+    def _made(self, cell: Cell, name: str) -> Cell:
+        annotator = ANNOTATORS[name]
+        failure = cell.failure or Failure("text missing")  # which spoils nothing
+        if annotator.corrected or failure.rejects:
+            run_build(cell.space, [cell.build], workers=1)
+            with opened(cell.space) as lake:
+                for episode in set(annotator.corrected) & set(cell.build.episodes or EVERY):
+                    correct(lake, episode)
+                if failure.rejects:
+                    reject(lake)
+        root = Path(cell.build.dataset.source)
+        listener = Exchanger(failure, root) if failure.is_fleeting else BuildListener()
+        if not failure.is_fleeting:
+            failure.spoils(root)
+        cell.report = run_build(cell.space, [cell.build], 1, listener)
         if annotator.imports:
             cell.imported = imported(cell)
         return cell
 
 
-def correct(lake: Any, episode: int) -> None:
+class Exchanger(BuildListener):
+    """Spoils the source when the pass over its pictures begins, after it was listed; once."""
+
+    def __init__(self, failure: Failure, root: Path) -> None:
+        self.failure: Failure | None = failure
+        self.root = root
+
+    def moment(self, moment: StageMoment) -> None:
+        if self.failure:
+            self.failure.spoils(self.root)
+            self.failure = None
+
+
+def build_of(source: Path, name: str, url: str, **settings: Any) -> DatasetBuild:
+    """All in one chunk, under an open licence."""
+    build = with_annotator(source_build(source, NAME, None, None), ANNOTATORS[name].name)
+    facts = {"license": "cc-by-4.0", "chunk_size": len(LENGTHS)}
+    build = build.model_copy(update={"dataset": build.dataset.model_copy(update=facts)})
+    unseen = EmbeddingsConfig(when="never")
+    return with_stages(build, embeddings=unseen, samples=SAMPLES, vlm=model_of(url, **settings))
+
+
+def model_of(url: str, **settings: Any) -> VlmConfig:
+    limits = {"runs_per_task": "all", "max_concurrency": 2, "max_attempts": 1}
+    return VlmConfig(model="stand-in", endpoints=(url,), **limits | settings)
+
+
+def correct(lake: Lake, episode: int) -> None:
+    """A person says that the episode has STEPS, the second from its middle on."""
     n = LENGTHS[episode]
-    half = n // 2
-    steps = [
-        {"name": PEOPLES_STEPS[0], "start_frame": 0, "end_frame": half},
-        {"name": PEOPLES_STEPS[1], "start_frame": half, "end_frame": n},
-    ]
-    say(lake, steps, episode, NAME)
+    spans = ((STEPS[0], 0, n // 2), (STEPS[1], n // 2, n))
+    say(
+        lake,
+        [dict(zip(("name", "start_frame", "end_frame"), s, strict=True)) for s in spans],
+        episode,
+    )
+
+
+def reject(lake: Lake) -> None:
+    """A person rejects the label of the episode that counts."""
+    (run,) = lake.column("SELECT label_run FROM active_runs WHERE episode_index = ?", [BAD])
+    reject_label(lake, NAME, BAD, run, author="ada", follows=newest_id(lake, NAME, BAD))
 
 
 def imported(cell: Cell) -> Imported:
-    """What a file says of all episodes, frame by frame, whatever has failed since."""
-    lines: Sequence[dict[str, Any]] = [
-        {"episode_index": k, "frame_id": frame, "sub_task": PEOPLES_STEPS[2 * frame // n]}
-        for k, n in enumerate(LENGTHS)
-        for frame in range(n)
+    """What a file says of each frame of all episodes, whatever has failed."""
+    path = cell.folder / "steps.jsonl"
+    frames = [(k, frame, n) for k, n in enumerate(LENGTHS) for frame in range(n)]
+    lines = [
+        {"episode_index": k, "frame_id": frame, "sub_task": STEPS[2 * frame // n]}
+        for k, frame, n in frames
     ]
-    write_json_lines(cell.folder / "steps.jsonl", lines)
+    write_json_lines(path, lines)
     with opened(cell.space) as lake:
-        return import_annotations(lake, cell.folder / "steps.jsonl", NAME)
+        return import_annotations(lake, path, NAME)

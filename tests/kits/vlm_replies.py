@@ -66,7 +66,11 @@ def answer(request: dict[str, Any], sha256: str, fault: str | None) -> dict[str,
     model = "another-model" if fault == "wrong_model" else request["model"]
     reply = completion(model, text, prompt_tokens(request["messages"]), tokens, finish)
     if fault == "refusal":
-        reply["choices"][0]["message"] = {"role": "assistant", "content": None, "refusal": "I cannot help with that."}
+        reply["choices"][0]["message"] = {
+            "role": "assistant",
+            "content": None,
+            "refusal": "I cannot help with that.",
+        }
     return reply
 
 
