@@ -148,7 +148,8 @@ def shorten_video(root: Path) -> None:
 
 def spoil_picture(root: Path) -> None:
     with h5py.File(hdf5(root, BAD), "a") as file:
-        file[f"observations/images/{CAMERA}"][LENGTHS[BAD] // 2] = 0
+        jpegs: Any = file[f"observations/images/{CAMERA}"]
+        jpegs[LENGTHS[BAD] // 2] = 0
 
 
 def leave_one_frame(root: Path) -> None:

@@ -209,7 +209,8 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
 
 
 def cells() -> Iterator[object]:
-    """(failure, annotator, follows); of each failure one annotator is tried always, and of every second one more than samples."""
+    """(failure, annotator, follows); of each failure one annotator is tried always, of every second by one thing more
+    than samples."""
     for k, (failure_name, failure) in enumerate(FAILURES.items()):
         names = [name for name in ANNOTATORS if name == "vlm" or not failure.asks]
         for name in names:
