@@ -5,7 +5,7 @@ FAILURES and ANNOTATORS are the rows and columns of a table; docs/partial_failur
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,19 +48,21 @@ STEPS = ("Reach for it", "Bring it there")
 @dataclass(frozen=True)
 class Annotator:
     """`name`: in a configuration. `with_steps`: the source has some. `corrected`: what a person said after a first
-    build, before anything fails. `imports`: labels from elsewhere come last."""
+    build, before anything fails. `imports`: labels from elsewhere come last. `falls_back`: where its label is rejected,
+    motion's counts."""
 
     name: str
     with_steps: bool = False
     corrected: tuple[int, ...] = ()
     imports: bool = False
+    falls_back: bool = False
 
 
 ANNOTATORS = {
     "motion": Annotator("motion"),
     "native": Annotator("native", with_steps=True),
     "vlm": Annotator("vlm"),
-    "transfer": Annotator("transfer", corrected=REFERENCES),
+    "transfer": Annotator("transfer", corrected=REFERENCES, falls_back=True),
     "imported": Annotator("motion", imports=True),
     "people": Annotator("motion", corrected=EVERY),
 }
@@ -237,6 +239,7 @@ class Cell:
     """
 
     folder: Path
+    annotator: Annotator
     failure: Failure | None
     build: DatasetBuild
     whole: Path
@@ -244,6 +247,14 @@ class Cell:
     report: BuildReport = field(default_factory=BuildReport)
     imported: Imported | None = None
     outcomes: dict[Any, Any] = field(default_factory=dict)
+
+    @property
+    def is_labelled(self) -> bool:
+        """Has the episode that failed a label all the same?"""
+        failure = self.failure
+        return failure is not None and (
+            failure.is_labelled or (failure.rejects and self.annotator.falls_back)
+        )
 
     @property
     def space(self) -> Workspace:
@@ -294,7 +305,7 @@ class Workshop:
             write(whole, ANNOTATORS[name].with_steps)
             build = build_of(whole, name, self.url).model_copy(update={"episodes": OTHERS})
             self.cells[key] = self._made(
-                Cell(self.folder / key, None, build, whole, self.url), name
+                Cell(self.folder / key, ANNOTATORS[name], None, build, whole, self.url)
             )
         return self.cells[key]
 
@@ -317,20 +328,25 @@ class Workshop:
                 # The others' answers are there: which are under way when a server goes is chance
                 shutil.copytree(reference.space.responses, folder / "workspace/responses")
             build = build_of(source, name, url, **failure.settings)
-            cell = Cell(folder, failure, build, reference.whole, self.url)
-            self.cells[key] = self._made(cell, name)
+            cell = Cell(folder, ANNOTATORS[name], failure, build, reference.whole, self.url)
+            self.cells[key] = self._made(cell)
         return self.cells[key]
 
-    def _made(self, cell: Cell, name: str) -> Cell:
-        annotator = ANNOTATORS[name]
+    def _made(self, cell: Cell) -> Cell:
+        annotator = cell.annotator
         failure = cell.failure or Failure("text missing")  # which spoils nothing
-        if annotator.corrected or failure.rejects:
+        statements: list[Callable[[Lake], None]] = []
+        if annotator.corrected:
+            # A person's own label is taken back, not rejected
+            has_it = cell.failure and not failure.rejects
+            episodes = set(annotator.corrected) & set(EVERY if has_it else OTHERS)
+            statements.append(lambda lake: correct(lake, sorted(episodes)))
+        if failure.rejects:
+            statements.append(reject)
+        for state in statements:
             run_build(cell.space, [cell.build], workers=1)
             with opened(cell.space) as lake:
-                for episode in set(annotator.corrected) & set(cell.build.episodes or EVERY):
-                    correct(lake, episode)
-                if failure.rejects:
-                    reject(lake)
+                state(lake)
         root = Path(cell.build.dataset.source)
         listener = Exchanger(failure, root) if failure.is_fleeting else BuildListener()
         if not failure.is_fleeting:
@@ -368,15 +384,13 @@ def model_of(url: str, **settings: Any) -> VlmConfig:
     return VlmConfig(model="stand-in", endpoints=(url,), **limits | settings)
 
 
-def correct(lake: Lake, episode: int) -> None:
-    """A person says that the episode has STEPS, the second from its middle on."""
-    n = LENGTHS[episode]
-    spans = ((STEPS[0], 0, n // 2), (STEPS[1], n // 2, n))
-    say(
-        lake,
-        [dict(zip(("name", "start_frame", "end_frame"), s, strict=True)) for s in spans],
-        episode,
-    )
+def correct(lake: Lake, episodes: Sequence[int]) -> None:
+    """A person says that each has STEPS, the second from its middle on."""
+    for episode in episodes:
+        n = LENGTHS[episode]
+        spans = ((STEPS[0], 0, n // 2), (STEPS[1], n // 2, n))
+        keys = ("name", "start_frame", "end_frame")
+        say(lake, [dict(zip(keys, span, strict=True)) for span in spans], episode)
 
 
 def reject(lake: Lake) -> None:

@@ -73,9 +73,9 @@ def check_findings(cell: Cell) -> None:
     sql = f"SELECT DISTINCT severity FROM findings WHERE (episode_index, reason) = ({BAD}, '{failure.row.code}')"
     assert cell.rows(sql) == [(severity,)]
     left_out = cell.rows("SELECT dataset, episode_index, reason, severity FROM quarantine")
-    assert left_out == [(NAME, BAD, failure.row.code, severity)] * (not failure.is_labelled)
+    assert left_out == [(NAME, BAD, failure.row.code, severity)] * (not cell.is_labelled)
     unlabelled = cell.rows("SELECT unlabelled FROM coverage")
-    assert unlabelled == [(int(failure.is_usable and not failure.is_labelled),)]
+    assert unlabelled == [(int(failure.is_usable and not cell.is_labelled),)]
     if cell.imported:
         assert cell.imported.episodes == len(OTHERS) + failure.is_usable
         refused = [text.split(":")[0] for text in cell.imported.refused]
@@ -229,8 +229,8 @@ def test_the_others_are_as_without_it(
     failure = FAILURES[failure_name]
     cell = workshop.cell(name, failure_name)
     reference = workshop.reference(name, failure.write)
-    expected = reference.outcome(follows, failure.is_labelled)
-    outcome = follows(cell, failure.is_labelled, tmp_path / "cell")
+    expected = reference.outcome(follows, cell.is_labelled)
+    outcome = follows(cell, cell.is_labelled, tmp_path / "cell")
     if isinstance(outcome, dict):  # of many parts: the names of those that differ say more
         assert [
             k for k in outcome.keys() | expected.keys() if outcome.get(k) != expected.get(k)
