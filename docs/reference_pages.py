@@ -70,7 +70,8 @@ nothing more is made of it: then it is the source or the model that fails.
 
 PARTIAL_END = """\
 *Labels*: the episode stays one of the corpus, without label and samples. `export weights`, `rabc` and `robometer` hold
-it, since they go with a dataset: mean weight, no progress, no grade. `import` refuses annotations of an unusable
+it, since they go with a dataset: mean weight, no progress, no grade. Where a label of transfer is rejected, motion's
+takes its place; a person's is taken back, not rejected. `import` refuses annotations of an unusable
 episode, and names it; the others come in."""
 
 
