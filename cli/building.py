@@ -138,8 +138,8 @@ def nightly(
     """Bring every dataset up to date, release them, and score the newest model.
 
     Datasets whose licence is not open stay out unless the configuration's section "release" allows it. Exits 3 when
-    only sources that were out of reach, or in which most recordings changed, were not built, or episodes about which a
-    model did not answer: the rest was built, released and scored, and the next night tries again.
+    only sources out of reach or changed, or episodes without an answer, are left out: the next night tries
+    again.
     """
     space = space_at(common.workspace)
     licences = read_build_file(config).release.licences if config else ()

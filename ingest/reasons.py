@@ -344,30 +344,30 @@ REASONS = {
         "the source has steps of the episode in several forms, which differ; docs/formats.md says which one is used",
         "remove or correct the wrong form",
     ),
-    # The annotator
+    # The annotator. Without an answer an episode has no label, and the next build asks about it again
     "bad_reply": R(
-        "both of the model's replies to a question could not be read; the episode has no label",
-        "see whether the server honours response_format, or try another model; build again",
+        "both of the model's replies to a question could not be read",
+        "see whether the server honours response_format, or try another model",
     ),
     "cut": R(
-        "the model's replies were cut off, also with room for thinking; the episode has no label",
-        "switch the model's thinking off at its server, and build again",
+        "the model's replies were cut off, also with room for thinking",
+        "switch the model's thinking off at its server",
     ),
     "refusal": R(
-        "the model declined to answer; the episode has no label",
+        "the model declined to answer",
         "look at the task's text and the pictures, or try another model",
     ),
     "filtered": R(
-        "the server's content filter took the model's replies away; the episode has no label",
+        "the server's content filter took the model's replies away",
         "look at the task's text and the pictures, or try another server",
     ),
     "wrong_request": R(
-        "the model's server does not take the request; the episode has no label",
+        "the model's server does not take the request",
         "read the detail: often there are too many pictures or tokens",
     ),
     "refused": R(
-        "the model's server does not answer this question; the episode has no label",
-        "read the detail, and build again",
+        "the model's server does not answer this question",
+        "read the detail",
     ),
     "task_inferred": R(
         "the source has no instruction; the annotator guessed one from the pictures",

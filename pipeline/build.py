@@ -365,8 +365,8 @@ class Build:
                 self.listener.note(f"{dataset}: {text}")
         for (dataset, stage), count in report.left_out.items():
             self.listener.note(
-                f"{dataset}: {count} episodes are left out of {stage} (proccorpus quarantine says why); the next build "
-                "asks about them again"
+                f"{dataset}: episodes left out of {stage}: {count}; the next build asks about them again; why: "
+                f"proccorpus sql \"FROM findings WHERE stage = '{stage}'\""
             )
         self.lake.back_up()
 

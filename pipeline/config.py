@@ -54,8 +54,7 @@ class ChecksConfig(BaseModel):
         default=MIN_LABELLED,
         ge=0,
         le=1,
-        description="least share of a chunk's episodes that decode, and of these that get a label: with fewer, the "
-        "source or the model is broken, and nothing more is made of the chunk",
+        description="least share of a chunk's episodes that decode, and of these that get a label",
     )
 
 

@@ -36,9 +36,7 @@ from warehouse.lake.checks import CHECKS, Check, CheckOutcome, CheckScope
 
 Numbers = Mapping[str, int | float | str]
 LEFT_OUT = "left_out"  # number of a stage: its episodes without an answer
-UNANSWERED = (
-    "unanswered "  # before the input hash of a stage that the next build runs again for these
-)
+UNANSWERED = "unanswered "  # before the input hash of a stage that is run again for these
 TOLD_EVERY_S = 1.0
 MAX_DETAILS = 20  # of one thing, in one finding
 

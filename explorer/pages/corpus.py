@@ -68,9 +68,8 @@ OF_LAKE = {
     "whole": """
         SELECT dataset, reason, detail, NULL AS episodes FROM findings
         WHERE episode_index IS NULL AND severity = 'unusable'
-        UNION ALL SELECT f.dataset, f.reason, 'no label', count(DISTINCT f.episode_index) FROM findings f
-        ANTI JOIN active_runs USING (dataset, episode_index)
-        WHERE f.stage = 'segments' AND f.severity = 'warning' GROUP BY ALL ORDER BY 1, 2""",
+        UNION ALL SELECT q.dataset, q.reason, 'no label', count(*) FROM quarantine q
+        SEMI JOIN (FROM episodes WHERE status = 'ok') USING (dataset, episode_index) GROUP BY ALL ORDER BY 1, 2""",
     "costs": """
         SELECT stage, model, count(*) AS calls, sum(prompt_tokens)::BIGINT AS prompt_tokens,
                sum(completion_tokens)::BIGINT AS completion_tokens, sum(cost_usd) AS cost_usd

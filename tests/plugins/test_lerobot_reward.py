@@ -108,3 +108,16 @@ def test_a_saved_configuration_opens_the_same_checkpoint(tmp_path: Path):
     batch = batch_of([runs()[0]], tasks[:1])
     assert torch.equal(model.compute_reward(batch), reopened.compute_reward(batch))
     assert not model.is_trainable
+
+
+@pytest.mark.parametrize(("factor", "shift"), [(255.0, 0.0), (4.0, -2.0), (float("nan"), 0.0)])
+def test_floats_that_are_no_pictures_are_refused(factor: float, shift: float, tmp_path: Path):
+    """Bytes as floats would be white, normalised pictures partly black: transformers 5.23.0 takes both in silence."""
+    folder, tasks = laptop(tmp_path / "model")
+    config = make_reward_model_config(
+        "proccorpus", pretrained_path=str(folder), image_keys=[KEY], device="cpu"
+    )
+    batch = batch_of([runs()[0]], tasks[:1])
+    batch[KEY] = batch[KEY] * factor + shift
+    with pytest.raises(ValueError, match=rf"{KEY} has floats from .* to .*: give 0\.\.1"):
+        make_reward_model(config).compute_reward(batch)

@@ -7,7 +7,7 @@ import torch
 
 from annotate.vlm.prompts import quote
 from tests.kits.training_kit import FAMILIES, bar, make_items, make_parts
-from training.model import PublishedHead, head_json, head_of, make_head
+from training.model import PublishedHead, head_json, head_of, make_head, pool
 from training.pictures import Item
 from training.recipe import HeadConfig
 
@@ -53,6 +53,14 @@ def test_published_tail_and_noise_are_for_training_alone() -> None:
     assert 0.3 < (tail == 0).float().mean() < 0.7
     noisy = make_head(HeadConfig(noise=0.5, done_weight=0), 32).train()
     assert noisy(states, item, is_asked).item() != noisy(states, item, is_asked).item()
+
+
+def test_ten_thousand_tokens_are_averaged_whole() -> None:
+    """A sum of bfloat16 by index_add stops at 256 (torch 2.11.0), and one token has its own state."""
+    states = torch.full((10_001, 8), 0.3)
+    item = torch.tensor([0] * 10_000 + [1])
+    pooled = pool(states, torch.zeros(10_001, 1, dtype=torch.bfloat16), item)
+    torch.testing.assert_close(pooled, torch.full((2, 8), 0.3), atol=1e-4, rtol=0)
 
 
 def test_losses_by_hand_leave_out_samples_without_a_label() -> None:

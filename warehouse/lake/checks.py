@@ -19,12 +19,8 @@ from warehouse.lake.lake import Lake
 from warehouse.lake.near_duplicates import USABLE, Run, look_alikes, near_copies, not_looked_at
 from warehouse.lake.statements import takedown_marks
 
-MIN_LABELLED = (
-    0.5  # share of a chunk's episodes that must decode, and of these that must have a label
-)
-FEW_EPISODES = (
-    3  # so few of a chunk say nothing of the source or the model: each is left out by itself
-)
+MIN_LABELLED = 0.5  # share of a chunk's episodes that decode, and of these that have a label
+FEW_EPISODES = 3  # so few say nothing of the source or the model: each is left out by itself
 MAX_DISAGREEMENT = 0.15  # mean |difference of progress| between annotators of a chunk
 MAX_Z = 4.0  # standard errors that a chunk's labels may be from those of the last release
 MIN_DRIFT = 0.1  # of the mean that it was: less is no drift, however sure
@@ -97,6 +93,10 @@ LEFT JOIN active_runs a USING (dataset, episode_index)
 LEFT JOIN (FROM current_corrections WHERE status = 'rejected') r USING (dataset, episode_index)
 WHERE a.label_run IS NOT NULL OR r.status IS NULL"""
 
+WHY_UNLABELLED = """
+SELECT min(detail) FROM findings f ANTI JOIN active_runs a USING (dataset, episode_index)
+WHERE f.dataset = $1 AND f.chunk = $2 AND f.stage = 'segments' AND f.severity = 'warning'"""
+
 
 def label_coverage(lake: Lake, scope: CheckScope) -> CheckOutcome:
     """As many of a chunk's usable episodes have a label as `min_labelled` asks; the others are left
@@ -104,11 +104,8 @@ def label_coverage(lake: Lake, scope: CheckScope) -> CheckOutcome:
     outcome = scope.share(lake, LABELLED, "labelled", "usable episodes have a label")
     if outcome.passed:
         return outcome
-    sql = "SELECT any_value(detail) FROM quarantine WHERE dataset = $1 AND severity = 'warning' AND $2 >= 0"
-    (example,) = scope.row(lake, sql)
-    return replace(
-        outcome, detail=f"{outcome.detail}, such as {example}" if example else outcome.detail
-    )
+    (why,) = scope.row(lake, WHY_UNLABELLED)
+    return replace(outcome, detail=f"{outcome.detail}; one of the others: {why or 'not labelled'}")
 
 
 def label_agreement(lake: Lake, scope: CheckScope) -> CheckOutcome:

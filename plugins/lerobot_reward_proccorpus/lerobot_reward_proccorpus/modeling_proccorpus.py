@@ -19,6 +19,8 @@ from lerobot_reward_proccorpus.configuration_proccorpus import ProccorpusConfig
 from pipeline.reference_runs import reference_scorer
 from training.pixels import device
 
+OVERSHOOT = 0.5  # of 1: pictures that were resized may reach beyond 0..1
+
 
 class ProccorpusRewardModel(PreTrainedRewardModel):
     """The rewards are those of `proccorpus reward` for the same frames. It is not trained here: `proccorpus train` is.
@@ -181,6 +183,12 @@ def _pictures(key: str, batch: dict[str, Any]) -> np.ndarray:
     if pictures.shape[2] == 3:
         pictures = pictures.permute(0, 1, 3, 4, 2)
     if pictures.is_floating_point():
+        least, most = map(float, pictures.float().aminmax())
+        # Bytes as floats would be white, and normalised pictures partly black
+        if not -OVERSHOOT <= least <= most <= 1 + OVERSHOOT:
+            raise ValueError(
+                f"{key} has floats from {least:g} to {most:g}: give 0..1, before any normalisation, or uint8"
+            )
         pictures = (pictures.float() * 255).round().clamp(0, 255)
     return np.ascontiguousarray(pictures.to(torch.uint8).numpy())
 

@@ -7,9 +7,10 @@ import pytest
 
 from core.paths import Workspace
 from core.tables import TABLES
+from ingest.outcomes import truth
 from warehouse.lake import Lake
 from warehouse.lake.outcomes import StatedOutcome, read_outcomes
-from warehouse.lake.statements import CorrectionError
+from warehouse.lake.statements import CorrectionError, rows_of_text
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +70,18 @@ x,true,,,
 1,true,,b,
 -1,true,,,
 """
+
+
+@pytest.mark.parametrize("row", ["{},{}\n", '{{"episode": {}, "success": {}}}\n'])
+def test_a_half_after_many_whole_numbers_is_no_outcome(row: str) -> None:
+    """DuckDB 1.5.5 takes it for 1 (CSV) or 0 (JSON) where 20,480 rows before it have whole numbers."""
+    rows = 25_000
+    header = "" if "success" in row else "episode,success\n"
+    text = header + "".join(row.format(k, k % 2) for k in range(rows)) + row.format(rows, 0.5)
+    _, values, problems = rows_of_text(text)
+    outcomes = [truth(value["success"]) for _, value in values]
+    assert outcomes == [k % 2 == 1 for k in range(rows)] + [None]
+    assert not problems
 
 
 def test_every_bad_line_is_named(lake: Lake, tmp_path: Path) -> None:

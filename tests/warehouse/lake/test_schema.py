@@ -9,6 +9,7 @@ import pytest
 import warehouse
 from core.errors import SqlError, UserError
 from core.paths import Workspace
+from core.tables import TABLES
 from tests.kits.lake_kit import frames, opened, stage_run
 from warehouse.lake.connection import extension_path
 from warehouse.lake.schema import columns, unit
@@ -39,6 +40,15 @@ def test_units_and_types():
         UserError, match="no table or view 'frame'; there are: acceptances, active_outcomes, "
     ):
         columns(["frame"])
+
+
+def test_no_sum_is_stored_as_a_hugeint(lake_with_frames: Workspace):
+    """sum() of whole numbers gives it; DuckLake 1.5.5 keeps it exactly until it is flushed to Parquet as a double."""
+    with opened(lake_with_frames) as lake:
+        types = lake.rows("SELECT table_name, column_name, data_type FROM duckdb_columns()")
+    stored = [row for row in types if row[0] in TABLES]
+    assert len({table for table, _, _ in stored}) == len(TABLES)
+    assert [row for row in stored if "HUGEINT" in row[2]] == []
 
 
 def test_examples_are_values_of_the_corpus(lake_with_frames: Workspace):

@@ -12,7 +12,7 @@
 -- hours: duration of usable episodes
 -- labels: who made the active labels, of how many usable episodes; how many have unnamed steps
 -- unnamed: usable episodes whose label has steps without names: it gives progress only
--- unlabelled: usable episodes without a label
+-- unlabelled: usable without a label
 
 -- What several counts rest on is put together once: to join it again for each costs twice as much
 WITH listed AS MATERIALIZED (

@@ -1,8 +1,9 @@
--- Episodes (or whole datasets) that are left out, each with its worst finding: they cannot be used, or have no label
--- severity: unusable, or warning for a usable episode that has no label for this reason
+-- Episodes (or whole datasets) that cannot be used or have no label, each with its worst finding
 
 SELECT dataset, episode_index, camera, reason, detail, file, severity FROM (
   SELECT f.*, row_number() OVER (PARTITION BY f.dataset, f.episode_index
                                  ORDER BY f.severity, f.stage, f.reason, f.camera) AS nth
   FROM findings f LEFT JOIN active_runs a USING (dataset, episode_index)
-  WHERE f.severity = 'unusable' OR (f.stage IN ('segments', 'corrections') AND a.label_run IS NULL)) WHERE nth = 1
+  WHERE f.severity = 'unusable' OR (
+    f.stage IN ('segments', 'corrections') AND a.label_run IS NULL
+    AND f.reason NOT IN ('task_inferred', 'needs_review', 'no_steps', 'bad_steps'))) WHERE nth = 1
