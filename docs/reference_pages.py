@@ -85,6 +85,18 @@ class PartialFailure(NamedTuple):
     next_build: str
     remedy: str
 
+    @property
+    def asks(self) -> bool:
+        return self.next_build == ASKS
+
+    @property
+    def is_usable(self) -> bool:
+        return self.left_out != "everything"
+
+    @property
+    def is_labelled(self) -> bool:
+        return self.left_out == "nothing"
+
 
 ASKS = "asks again"
 # tests/pipeline/test_partial_failures.py makes each of them happen

@@ -14,7 +14,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pyarrow as pa
-from reference_pages import ASKS, PARTIAL_FAILURES, PartialFailure
+from reference_pages import PARTIAL_FAILURES, PartialFailure
 
 from annotate.config import EmbeddingsConfig, SamplesConfig, VlmConfig
 from core.paths import Workspace
@@ -192,18 +192,6 @@ class Failure:
     def row(self) -> PartialFailure:
         return PARTIAL_FAILURES[self.name]
 
-    @property
-    def is_usable(self) -> bool:
-        return self.row.left_out != "everything"
-
-    @property
-    def is_labelled(self) -> bool:
-        return self.row.left_out == "nothing"
-
-    @property
-    def asks(self) -> bool:
-        return self.row.next_build == ASKS
-
 
 FAILURES = {
     failure.name: failure
@@ -225,7 +213,7 @@ FAILURES = {
         Failure("source changed", exchange, is_fleeting=True),
     )
 }
-FIRST = "bad reply"
+FIRST = next(iter(FAILURES))
 
 
 # Workspaces
@@ -253,7 +241,7 @@ class Cell:
         """Has the episode that failed a label all the same?"""
         failure = self.failure
         return failure is not None and (
-            failure.is_labelled or (failure.rejects and self.annotator.falls_back)
+            failure.row.is_labelled or (failure.rejects and self.annotator.falls_back)
         )
 
     @property
@@ -321,10 +309,10 @@ class Workshop:
             if failure.fault:
                 server = StandIn(faults=[Fault(failure.fault, about=TASKS[task_of(BAD)])])
                 url = self.servers.enter_context(serving(server)).url
-            if failure.asks and failure_name != FIRST:
+            if failure.row.asks and failure_name != FIRST:
                 # After the first failure the next build asks again, and fails otherwise
                 self.cell(name, FIRST).copy(folder / "workspace")
-            elif failure.asks:
+            elif failure.row.asks:
                 # The others' answers are there: which are under way when a server goes is chance
                 shutil.copytree(reference.space.responses, folder / "workspace/responses")
             build = build_of(source, name, url, **failure.settings)

@@ -69,17 +69,17 @@ def check_findings(cell: Cell) -> None:
     assert failure
     assert cell.report.failed == []
     assert cell.report.is_partial == (failure.row.exit_code == 3)
-    severity = ("unusable", "warning")[failure.is_usable]
+    severity = ("unusable", "warning")[failure.row.is_usable]
     sql = f"SELECT DISTINCT severity FROM findings WHERE (episode_index, reason) = ({BAD}, '{failure.row.code}')"
     assert cell.rows(sql) == [(severity,)]
     left_out = cell.rows("SELECT dataset, episode_index, reason, severity FROM quarantine")
     assert left_out == [(NAME, BAD, failure.row.code, severity)] * (not cell.is_labelled)
     unlabelled = cell.rows("SELECT unlabelled FROM coverage")
-    assert unlabelled == [(int(failure.is_usable and not cell.is_labelled),)]
+    assert unlabelled == [(int(failure.row.is_usable and not cell.is_labelled),)]
     if cell.imported:
-        assert cell.imported.episodes == len(OTHERS) + failure.is_usable
+        assert cell.imported.episodes == len(OTHERS) + failure.row.is_usable
         refused = [text.split(":")[0] for text in cell.imported.refused]
-        assert refused == [f"episode {BAD}"] * (not failure.is_usable)
+        assert refused == [f"episode {BAD}"] * (not failure.row.is_usable)
 
 
 def shards(cell: Cell, all_labelled: bool, folder: Path) -> Any:
@@ -183,7 +183,7 @@ def next_build(cell: Cell, all_labelled: bool, folder: Path) -> Any:
     again = run_build(space, [build], workers=1)
     same = entries(space, all_labelled)
     if failure and not failure.is_fleeting:
-        assert bool(again.done) == failure.asks
+        assert bool(again.done) == failure.row.asks
     if failure and not failure.rejects:
         mended = run_build(space, [cell.mended(build)], workers=1)
         assert (mended.failed, mended.is_partial) == ([], False)
@@ -213,7 +213,7 @@ def cells() -> Iterator[object]:
     """(failure, annotator, follows); of each failure one annotator is tried always, of every second by one thing more
     than samples."""
     for k, (failure_name, failure) in enumerate(FAILURES.items()):
-        names = [name for name in ANNOTATORS if name == "vlm" or not failure.asks]
+        names = [name for name in ANNOTATORS if name == "vlm" or not failure.row.asks]
         for name in names:
             for follows in FOLLOWS:
                 further = FOLLOWS[(1 + k // 2 % (len(FOLLOWS) - 1)) * (k % 2 == 0)]
