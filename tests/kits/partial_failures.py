@@ -322,7 +322,7 @@ class Workshop:
 
     def _made(self, cell: Cell) -> Cell:
         annotator = cell.annotator
-        failure = cell.failure or Failure("text missing")  # which spoils nothing
+        failure = cell.failure or Failure("text missing")  # without what spoils it: nothing
         statements: list[Callable[[Lake], None]] = []
         if annotator.corrected:
             # A person's own label is taken back, not rejected
