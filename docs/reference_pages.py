@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 import typer
 from pydantic import BaseModel
@@ -62,6 +62,63 @@ The fields of a recipe's YAML file. [Training](training.md#recipes) lists the bu
 (`training/recipes/`) say which values are published."""
 
 
+PARTIAL_INTRO = """\
+One episode fails; the others get what they would get without it, whoever labels them: labels, samples, shards, releases,
+exports, models. Dagster's checks pass. Where fewer than half (`min_labelled`) of a chunk of more than three are left,
+nothing more is made of it: then it is the source or the model that fails.
+`proccorpus quarantine` names each episode that is left out."""
+
+PARTIAL_END = """\
+*Labels*: the episode stays one of the corpus, without label and samples. `export weights`, `rabc` and `robometer` hold
+it, since they go with a dataset: mean weight, no progress, no grade. Where a label of transfer is rejected, motion's
+takes its place; a person's is taken back, not rejected. `import` refuses annotations of an unusable
+episode, and names it; the others come in."""
+
+
+class PartialFailure(NamedTuple):
+    """A row of the page of partial failures. `code`: of the finding that names the episode; `left_out`: of what;
+    `next_build`: what a build does that changes nothing else."""
+
+    code: str
+    left_out: str
+    exit_code: int
+    next_build: str
+    remedy: str
+
+    @property
+    def asks(self) -> bool:
+        return self.next_build == ASKS
+
+    @property
+    def is_usable(self) -> bool:
+        return self.left_out != "everything"
+
+    @property
+    def is_labelled(self) -> bool:
+        return self.left_out == "nothing"
+
+
+ASKS = "asks again"
+# tests/pipeline/test_partial_failures.py makes each of them happen
+PARTIAL_FAILURES = {
+    "bad reply": PartialFailure("bad_reply", "labels", 3, ASKS, "build again; another model"),
+    "cut reply": PartialFailure("cut", "labels", 3, ASKS, "build again; more tokens"),
+    "refused reply": PartialFailure("refusal", "labels", 3, ASKS, "see the task's text"),
+    "filtered reply": PartialFailure("filtered", "labels", 3, ASKS, "see the server's filter"),
+    "server gone": PartialFailure("refused", "labels", 3, ASKS, "start the server, build again"),
+    "budget spent": PartialFailure("refused", "labels", 3, ASKS, "raise `max_calls` or `max_cost_usd`"),
+    "label rejected": PartialFailure("label_rejected", "labels", 0, "leaves it so", "correct the label, or take it back"),
+    "NaN in rows": PartialFailure("nan_state", "everything", 0, "reads a mended file", "mend the rows"),
+    "video cut": PartialFailure("undecodable_video", "everything", 0, "reads a mended file", "fetch it again"),
+    "video missing": PartialFailure("no_video", "everything", 0, "reads a new file", "fetch it"),
+    "video short": PartialFailure("frame_count", "everything", 0, "reads a mended file", "fetch it again"),
+    "picture unreadable": PartialFailure("undecodable_video", "everything", 0, "reads a mended file", "fetch it again"),
+    "one frame": PartialFailure("too_short", "everything", 0, "leaves it so", "nothing"),
+    "text missing": PartialFailure("no_task", "nothing", 0, "takes a text", "`--task TEXT`"),
+    "source changed": PartialFailure("changed_during_build", "everything", 0, "lists it anew", "build again"),
+}  # fmt: skip
+
+
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(_cell(c) for c in line) + " |" for line in lines)
@@ -75,6 +132,19 @@ def described(name: str, facts: Iterable[str], what: str | None) -> str:
 
 def _cell(value: object) -> str:
     return "" if value is None else " ".join(str(value).split()).replace("|", "\\|")
+
+
+# Partial failures
+
+
+def partial_page() -> str:
+    head = ("what fails", "code", "left out of", "exit", "the next build", "what to do")
+    rows = [
+        (what, f"`{row.code}`", row.left_out, row.exit_code, row.next_build, row.remedy)
+        for what, row in PARTIAL_FAILURES.items()
+    ]
+    parts = ("# When one episode fails", PARTIAL_INTRO, table(head, rows), PARTIAL_END)
+    return "\n\n".join(parts) + "\n"
 
 
 # Command line
@@ -377,4 +447,5 @@ PAGES = {
     "configuration.md": configuration_page,
     "tables.md": tables_page,
     "recipes.md": recipes_page,
+    "partial_failures.md": partial_page,
 }

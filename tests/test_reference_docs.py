@@ -14,7 +14,9 @@ from ingest.reasons import REASONS
 from ingest.registry import BUILT_IN, load_registry
 from tests.kits.code import FILES
 
-PAGES = ["datasets.md", "quarantine.md", "cli.md", "configuration.md", "tables.md", "recipes.md"]
+PAGES = [
+    "datasets.md", "quarantine.md", "cli.md", "configuration.md", "tables.md", "recipes.md", "partial_failures.md",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", PAGES)

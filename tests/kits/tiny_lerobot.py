@@ -70,24 +70,32 @@ def write_rows(
 def write_video(
     root: Path, episode: int, n: int, grey: int = 60, black: range = NONE, frozen: range = NONE
 ) -> None:
+    """A video of `pictures`."""
+    shown = pictures(episode, n, grey, black, frozen)
+    writer.write_video(
+        video_path(root, episode), shown, fps=FPS, options={"crf": "18", "preset": "ultrafast"}
+    )
+
+
+def pictures(
+    episode: int, n: int, grey: int = 60, black: range = NONE, frozen: range = NONE
+) -> list[np.ndarray]:
     """A bright square that follows the state over a textured ground; another `grey` gives other pictures.
 
-    black, frozen: frames that are black, or show the picture before them.
+    black, frozen: frames that are black, or show the picture before them. Each is uint8 [HEIGHT, WIDTH, 3].
     """
     state = signals(episode, n)
     ground = np.full((HEIGHT, WIDTH, 3), grey, np.uint8)
     ground[:, ::8] += 40
-    pictures = []
+    shown: list[np.ndarray] = []
     for x, y, _ in state:
         left_px = int(x / 2.0 * (WIDTH - 16)) % (WIDTH - 16)
         top = int((y + 1.0) / 2.0 * (HEIGHT - 16))
-        pictures.append(ground.copy())
-        pictures[-1][top : top + 16, left_px : left_px + 16] = (230, 40 * (episode % 5), 30)
-        number = len(pictures) - 1
+        shown.append(ground.copy())
+        shown[-1][top : top + 16, left_px : left_px + 16] = (230, 40 * (episode % 5), 30)
+        number = len(shown) - 1
         if number in black:
-            pictures[-1][:] = 0
+            shown[-1][:] = 0
         elif number in frozen:
-            pictures[-1] = pictures[-2]
-    writer.write_video(
-        video_path(root, episode), pictures, fps=FPS, options={"crf": "18", "preset": "ultrafast"}
-    )
+            shown[-1] = shown[-2]
+    return shown

@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-IN_THE_REPLY = ("wrong_model", "cut", "not_json", "off_schema", "fence")
+IN_THE_REPLY = ("wrong_model", "cut", "not_json", "off_schema", "fence", "refusal", "filtered")
 IN_THE_VALUE = ("out_of_range", "empty_list", "even")
 WORDS_WEIGHED = ("True", "False")  # the likeliest first tokens of a free text
 WORDS = (
@@ -62,8 +62,16 @@ def answer(request: dict[str, Any], sha256: str, fault: str | None) -> dict[str,
         tokens = min(tokens, request["max_tokens"])
         text = text[: min(tokens * 4, len(text) - 2)]
         finish = "length"
+    finish = "content_filter" if fault == "filtered" else finish
     model = "another-model" if fault == "wrong_model" else request["model"]
-    return completion(model, text, prompt_tokens(request["messages"]), tokens, finish)
+    reply = completion(model, text, prompt_tokens(request["messages"]), tokens, finish)
+    if fault == "refusal":
+        reply["choices"][0]["message"] = {
+            "role": "assistant",
+            "content": None,
+            "refusal": "I cannot help with that.",
+        }
+    return reply
 
 
 def free_text(request: dict[str, Any], rng: random.Random) -> dict[str, Any]:

@@ -3,7 +3,8 @@
     python -m tests.kits.vlm_standin [--port 0] [--log FILE] [--latency 0.2] [--fault drop:0.3] ...
 
 prints its URL (the base that ends in /v1) and serves until it is ended. A fault is KIND[:SHARE][:first=N][:after=N]:
-of the chat requests numbered `after` and higher, and of those the first N, that share gets it. Kinds: see FAULTS.
+of the chat requests numbered `after` and higher, and of those the first N, that share gets it, and with `about` only
+those that hold this text. Kinds: see FAULTS.
 The log has one JSON line per chat request when it is received and one when its whole answer was written.
 """
 
@@ -34,6 +35,7 @@ class Fault:
     share: float = 1.0
     first: int | None = None
     after: int = 0
+    about: str = ""
 
     @classmethod
     def parse(cls, text: str) -> "Fault":
@@ -46,8 +48,10 @@ class Fault:
             options[name or "share"] = int(value) if name else float(value)
         return cls(kind, **options)
 
-    def hits(self, number: int) -> bool:
+    def hits(self, number: int, body: bytes) -> bool:
         """Of the chat request with this number, from 0."""
+        if self.about.encode() not in body:
+            return False
         if number < self.after or (self.first is not None and number >= self.after + self.first):
             return False
         return random.Random(f"0 {self.kind} {number}").random() < self.share
@@ -134,7 +138,7 @@ class StandIn:
     async def _chat(self, body: bytes, writer: asyncio.StreamWriter) -> None:
         number = len(self.received) if self.parse else 0
         sha256 = hashlib.sha256(body).hexdigest() if self.parse else ""
-        kind = next((f.kind for f in self.faults if f.hits(number)), None)
+        kind = next((f.kind for f in self.faults if f.hits(number, body)), None)
         self._note("received", sha256, kind)
         if self.latency_s:
             await asyncio.sleep(self.latency_s)
