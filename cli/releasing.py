@@ -82,7 +82,7 @@ def release_create(
             help="Leave out runs with a fault that this check found, but accepted ones; repeatable."
         ),
     ] = None,
-    without_unbuilt: Annotated[bool, Option(help="Leave out what is not built.")] = False,
+    without_unbuilt: Annotated[bool, Option(help="Leave out unbuilt data.")] = False,
     common: At = At(),
 ) -> None:
     """Freeze the corpus as it is: a snapshot, its shards and a card. Read it later with --release NAME.

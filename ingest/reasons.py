@@ -309,7 +309,7 @@ REASONS = {
         "restore the source as it was, and build again",
     ),
     CHANGED_DURING_BUILD: R(
-        "another recording took its place meanwhile; nothing of it is stored",
+        "another recording took its place; nothing of it is stored",
         "build again",
     ),
     "duplicate_episode": R(

@@ -1,7 +1,8 @@
-"""Which recording each decoded episode is: what the listing took it for, another one that is known, or a new one.
+"""Which recording each decoded episode is: what the listing took it for, another
+one that is known, or a new one.
 
-The listing goes by names, files and rows; here the pictures are known, too. What is withdrawn is found here wherever it
-turns up, before anything of it is stored.
+The listing goes by names, files and rows; here the pictures are known, too. What
+is withdrawn is found here wherever it turns up, before anything of it is stored.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -29,9 +30,11 @@ from warehouse.lake.recordings import (
 class Recognition:
     """The recordings of the decoded episodes of a chunk.
 
-    recordings, stamps, contents: by episode its recording, the stamp of its files, and the content hashes that it has
-    had. withdrawn: episodes that are, or may be, a recording that was taken down. changed: those whose files were
-    exchanged after they were listed. takedowns: marks to add, since a withdrawn recording turned up at another place.
+    recordings, stamps, contents: by episode its recording, the stamp of its
+    files, and the content hashes that it has had. withdrawn: episodes that are,
+    or may be, a recording that was taken down. changed: those whose files were
+    exchanged after they were listed. takedowns: marks to add, since a withdrawn
+    recording turned up at another place.
     """
 
     update: RecordingUpdate
@@ -59,7 +62,8 @@ def recognise(
     decoded: Mapping[int, Fingerprint],
     stamps: Mapping[int, str],
 ) -> Recognition:
-    """Compare the fingerprints of a chunk's decoded episodes, by number, with the recordings that are known.
+    """Compare the fingerprints of a chunk's decoded episodes, by number, with the
+    recordings that are known.
 
     stamps: of the files of all of its episodes, as they were afterwards.
     """
@@ -119,7 +123,8 @@ def _recognised(
     ids: Callable[[], set[str]],
     other_recordings: Collection[str],
 ) -> KnownRecording:
-    """The recording of an episode that the listing took for `former_recording`; what differs is noted in `update`.
+    """The recording of an episode that the listing took for `former_recording`;
+    what differs is noted in `update`.
 
     other_recordings: recordings that it is not, as a person said.
     """

@@ -1,7 +1,9 @@
-"""Stages, and their run on one partition: read the lake, make tables, publish them in one transaction.
+"""Stages, and their run on one partition: read the lake, make tables, publish
+them in one transaction.
 
-The stages themselves are in pipeline/stages/, a file each; `pipeline.stages.STAGES` lists them from top to bottom.
-The command line's build loop, its worker processes and the Dagster assets all call `run_stage`.
+The stages themselves are in pipeline/stages/, a file each;
+`pipeline.stages.STAGES` lists them from top to bottom. The command line's build
+loop, its worker processes and the Dagster assets all call `run_stage`.
 """
 
 import hashlib
@@ -45,11 +47,14 @@ MAX_DETAILS = 20  # of one thing, in one finding
 
 @dataclass(frozen=True)
 class Output:
-    """The output of a stage, to publish: `upserts` and `registered` as in Lake.publish.
+    """The output of a stage, to publish: `upserts` and `registered` as in
+    Lake.publish.
 
-    `findings` None: the stage looks for none. `numbers` are shown to people. `outdated` and `moved`: episodes whose
-    former contents are gone, and former numbers of those that have another one, as in Lake.publish. `unanswered`:
-    episodes that are left out for now; the next build runs the stage again for them.
+    `findings` None: the stage looks for none. `numbers` are shown to people.
+    `outdated` and `moved`: episodes whose former contents are gone, and former
+    numbers of those that have another one, as in Lake.publish. `unanswered`:
+    episodes that are left out for now; the next build runs the stage again for
+    them.
     """
 
     tables: dict[str, pa.Table]
@@ -64,20 +69,22 @@ class Output:
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of the corpus: what it needs, what it writes, and the function that does it.
+    """One stage of the corpus: what it needs, what it writes, and the function
+    that does it.
 
-    name: also the name of its Dagster asset and its key in `stage_runs`. core.tables.STAGE_TABLES has what it writes.
-    upstream: stages whose output it reads; none: it works on a dataset as a whole, the others on a chunk. One that a
-    dataset or a chunk does not have is not waited for.
-    run: makes the tables of one partition.
-    config: the parts of a build's configuration that its output depends on; their hash is a part of its input.
-    code_version: one text, or one per annotator.
-    reads: what else its output depends on: `outcomes`, whether runs succeeded; `others`, facts and files of runs of
-    other tasks beyond the chunk (table other_tasks); `corrections` of people; `references`. A stage that reads
-    corrections or references runs only for chunks that have some.
-    applies: whether a build has this stage at all.
-    label_run: the label run that its rows belong to; empty for stages whose rows belong to none.
-    reads_source, asks_model: what it needs from outside; Dagster bounds and retries by them.
+    name: also the name of its Dagster asset and its key in `stage_runs`.
+    core.tables.STAGE_TABLES has what it writes. upstream: stages whose output it
+    reads; none: it works on a dataset as a whole, the others on a chunk. One that
+    a dataset or a chunk does not have is not waited for. run: makes the tables of
+    one partition. config: the parts of a build's configuration that its output
+    depends on; their hash is a part of its input. code_version: one text, or one
+    per annotator. reads: what else its output depends on: `outcomes`, whether
+    runs succeeded; `others`, facts and files of runs of other tasks beyond the
+    chunk (table other_tasks); `corrections` of people; `references`. A stage that
+    reads corrections or references runs only for chunks that have some. applies:
+    whether a build has this stage at all. label_run: the label run that its rows
+    belong to; empty for stages whose rows belong to none. reads_source,
+    asks_model: what it needs from outside; Dagster bounds and retries by them.
     picture: a figure of one partition, for people.
     """
 
@@ -143,8 +150,9 @@ class Stage:
 class StageSpec:
     """One stage under one configuration.
 
-    made_by: the former label run whose labels stay; None: they are made by the present version. former: this stage
-    under each such label run, where a chunk may have labels of it.
+    made_by: the former label run whose labels stay; None: they are made by the
+    present version. former: this stage under each such label run, where a chunk
+    may have labels of it.
     """
 
     stage: Stage
@@ -163,8 +171,9 @@ class StageSpec:
 class Step:
     """One stage on one partition, and whether it has to be run.
 
-    chunk: None: the dataset as a whole. input_hash: empty while an upstream stage is not current. stamp: a hash of what
-    people said, where the chunk has the stage because of that. inputs: stages whose output it rests on, directly or by
+    chunk: None: the dataset as a whole. input_hash: empty while an upstream stage
+    is not current. stamp: a hash of what people said, where the chunk has the
+    stage because of that. inputs: stages whose output it rests on, directly or by
     way of others.
     """
 
@@ -183,14 +192,16 @@ class Step:
 
 @dataclass(frozen=True)
 class StageContext:
-    """All that a stage is given: where it reads and publishes, what it is to make, and the build that it is a part of.
+    """All that a stage is given: where it reads and publishes, what it is to
+    make, and the build that it is a part of.
 
-    source: the build's source, as the plan found it.
-    build_id: of the build or Dagster run under way; budgets of models count by it. Empty: this step is its own build.
-    pictures: what the chunk's stages keep for one another; None where they keep nothing.
-    memory: what its stages read of the chunk once.
-    told: is called now and then with how many episodes the stage has done.
-    accept_changes: a source in which most recordings changed their address is listed without asking.
+    source: the build's source, as the plan found it. build_id: of the build or
+    Dagster run under way; budgets of models count by it. Empty: this step is its
+    own build. pictures: what the chunk's stages keep for one another; None where
+    they keep nothing. memory: what its stages read of the chunk once. told: is
+    called now and then with how many episodes the stage has done. accept_changes:
+    a source in which most recordings changed their address is listed without
+    asking.
     """
 
     lake: Lake
@@ -451,10 +462,12 @@ def _merged(findings: list[Finding]) -> Finding:
 
 
 def _chunk_runs(run: StageRun, source: Source, tables: Mapping[str, pa.Table]) -> list[StageRun]:
-    """One stage_runs line per chunk, whose output hash changes with the chunk's rows or with any of its files.
+    """One stage_runs line per chunk, whose output hash changes with the chunk's
+    rows or with any of its files.
 
-    Outcomes have a hash of their own: a video need not be decoded again because somebody says how its run ended. So
-    have the runs of other chunks that samples may show: over what is listed of them, and the state of their files.
+    Outcomes have a hash of their own: a video need not be decoded again because
+    somebody says how its run ended. So have the runs of other chunks that samples
+    may show: over what is listed of them, and the state of their files.
     """
     facts = tables["episode_facts"]
     other_tasks = tables["other_tasks"]

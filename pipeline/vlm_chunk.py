@@ -1,8 +1,11 @@
-"""The vision-language model's part of a chunk: the pictures that it is shown of each episode, and its answers.
+"""The vision-language model's part of a chunk: the pictures that it is shown of
+each episode, and its answers.
 
-Episodes are asked about side by side on one client. One without an answer is left out, and the next build asks about
-it again, whatever the reason was: a reply that cannot be used, a server that is gone, a budget that is used up. Where
-that leaves too few episodes, what has no answers is the model: the stage fails, and every answer so far is kept.
+Episodes are asked about side by side on one client. One without an answer is left
+out, and the next build asks about it again, whatever the reason was: a reply that
+cannot be used, a server that is gone, a budget that is used up. Where that leaves
+too few episodes, what has no answers is the model: the stage fails, and every
+answer so far is kept.
 """
 
 import asyncio
@@ -57,10 +60,11 @@ def cache_rows(store: ResponseStore) -> list[dict[str, Any]]:
 
 @dataclass
 class Album:
-    """Pictures of one episode as a model is shown them: coarse keyframes from the workspace, others decoded.
+    """Pictures of one episode as a model is shown them: coarse keyframes from the
+    workspace, others decoded.
 
-    Those of several cameras stand side by side in one picture; each is kept by itself.
-    Safe for threads: `load` is called in them.
+    Those of several cameras stand side by side in one picture; each is kept by
+    itself. Safe for threads: `load` is called in them.
     """
 
     workspace: Workspace
@@ -177,10 +181,12 @@ type Question[T] = tuple[
 
 @dataclass(frozen=True)
 class ChunkAnswers[T]:
-    """The result of a chunk: an answer per episode, findings about the others, and the cost.
+    """The result of a chunk: an answer per episode, findings about the others,
+    and the cost.
 
-    keyframes: decoded for the questions; None where no pictures were shown. alignments: of labels that follow others.
-    unanswered: episodes that the next build asks about again.
+    keyframes: decoded for the questions; None where no pictures were shown.
+    alignments: of labels that follow others. unanswered: episodes that the next
+    build asks about again.
     """
 
     by_episode: dict[int, T]
@@ -192,7 +198,8 @@ class ChunkAnswers[T]:
 
 
 class ChunkModel[T]:
-    """The model, as a chunk of episodes is asked about by it; keeps the answers, and what they cost.
+    """The model, as a chunk of episodes is asked about by it; keeps the answers,
+    and what they cost.
 
     `run` opens the client, `ask` asks through it, and `answers` is the result.
     """
@@ -218,8 +225,8 @@ class ChunkModel[T]:
         self._room = asyncio.Semaphore(EPISODES_AT_ONCE)
 
     def run(self, *conversations: Coroutine[Any, Any, object]) -> None:
-        """Run conversations, which call `ask`, side by side. Calls are recorded also when it raises: what was sent is
-        paid for.
+        """Run conversations, which call `ask`, side by side. Calls are recorded
+        also when it raises: what was sent is paid for.
         """
         if not conversations:
             return

@@ -37,7 +37,7 @@ FOR_THE_TYPE_CHECKER = 5  # blocks
 # 316 before the parts of a source; 320 before the checkup's runs, faults and summaries; 329 before the journal of
 # judgements, lists of annotators and metrics, and weights of frames; 337 before labels and episodes had one class each
 DATACLASSES = 321
-ERRORS = 32  # 31 before replies that end a build had their own
+ERRORS = 33  # 32 before a source that is read again could hold another recording
 MOST_COMPLEX = 20
 OFTEN_COMPLEX, SHARE_COMPLEX = 10, 0.04  # 0.033 before readers account for all that a source holds
 # 2.24 from 2.22: some 60 lines of imports went out of functions, without a branch among them, and the wall of time

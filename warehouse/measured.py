@@ -1,7 +1,9 @@
-"""A source that is read again after the pass over its pictures: each episode has to be the recording that was measured.
+"""A source that is read again after the pass over its pictures: each episode has
+to be the recording that was measured.
 
-The pass kept hashes of an episode's rows, or of the bytes of its video where it has no rows, and the mean luma of every
-picture. Whoever reads the source later compares what is read with them, so that nothing of another recording is stored.
+The pass kept hashes of an episode's rows, or of the bytes of its video where it
+has no rows, and the mean luma of every picture. Whoever reads the source later
+compares what is read with them, so that nothing of another recording is stored.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

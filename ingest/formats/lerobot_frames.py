@@ -1,10 +1,12 @@
 """Which picture of a video belongs to each row of a LeRobot episode.
 
-By time, as LeRobot's own reader takes it: the picture that is shown `from_timestamp + timestamp`
-into the file, which LeRobot allows to be a ten-thousandth of a second off. Where times do not meet
-pictures so well, the lengths of the episodes that share the file decide, then the number of
-pictures before the next episode begins, then the nearest picture. Rows and pictures at rates of
-their own, over the same time, are joined by time. What does not meet is said, with its size.
+By time, as LeRobot's own reader takes it: the picture that is shown
+`from_timestamp + timestamp` into the file, which LeRobot allows to be a
+ten-thousandth of a second off. Where times do not meet pictures so well, the
+lengths of the episodes that share the file decide, then the number of pictures
+before the next episode begins, then the nearest picture. Rows and pictures at
+rates of their own, over the same time, are joined by time. What does not meet is
+said, with its size.
 """
 
 from collections.abc import Mapping
@@ -35,9 +37,11 @@ def refused(start_s: float, row_times_s: np.ndarray, picture_times_s: np.ndarray
 
 
 def refusal(start_s: float, rows: range, fps: float) -> str:
-    """How many rows LeRobot refuses although their pictures are at their times, and what helps, in words; empty: none.
+    """How many rows LeRobot refuses although their pictures are at their times,
+    and what helps, in words; empty: none.
 
-    By metadata: `start_s`, where the episode begins in its file, and `rows`, its frames that have rows.
+    By metadata: `start_s`, where the episode begins in its file, and `rows`, its
+    frames that have rows.
     """
     first = round(start_s * fps)
     end_s = start_s + rows.stop / fps
@@ -57,12 +61,14 @@ def refusal(start_s: float, rows: range, fps: float) -> str:
 
 
 class VideoSpan(NamedTuple):
-    """Where an episode is in a video, as the metadata says; `start_s` counts as the file's own times do.
+    """Where an episode is in a video, as the metadata says; `start_s` counts as
+    the file's own times do.
 
-    `end_s`: where it ends, by itself; `next_s`: where the next episode of the file begins;
-    infinite: not known, or the file's end. `is_shared`: may the file hold other episodes?
-    `rows_before`, `length` and `total`: rows of the episodes before it in the file, its own, and of
-    all; NaN where one is not known. `starts_s`: of all episodes of the file.
+    `end_s`: where it ends, by itself; `next_s`: where the next episode of the
+    file begins; infinite: not known, or the file's end. `is_shared`: may the file
+    hold other episodes? `rows_before`, `length` and `total`: rows of the episodes
+    before it in the file, its own, and of all; NaN where one is not known.
+    `starts_s`: of all episodes of the file.
     """
 
     start_s: float = 0.0
@@ -76,10 +82,11 @@ class VideoSpan(NamedTuple):
 
 
 def match(video: FrameTimes, times_s: np.ndarray | None, num_rows: int, span: VideoSpan) -> Match:
-    """The pictures of an episode's rows. `times_s`: those of the rows, float64 [num_rows], or None.
+    """The pictures of an episode's rows. `times_s`: those of the rows, float64
+    [num_rows], or None.
 
-    Of a file of its own that has too many or too few pictures, and other times than the rows: None,
-    so that its length is found when it is decoded.
+    Of a file of its own that has too many or too few pictures, and other times
+    than the rows: None, so that its length is found when it is decoded.
     """
     pair = _Pair(
         video,
@@ -182,7 +189,8 @@ class _Pair:
         return None
 
     def within_span(self) -> tuple[int, int]:
-        """The first picture from the start on, and how many there are until the next episode, or this one's end.
+        """The first picture from the start on, and how many there are until the
+        next episode, or this one's end.
 
         A file of its own counts as a whole.
         """
@@ -240,7 +248,8 @@ class _Claims(NamedTuple):
 
 
 def span_of(source: Source, camera: str, episode_index: int, start_s: float) -> VideoSpan:
-    """Where an episode of a v3.0 dataset is in its video; `start_s`: where the metadata does not say.
+    """Where an episode of a v3.0 dataset is in its video; `start_s`: where the
+    metadata does not say.
 
     Raises DataError where the metadata cannot be read any more.
     """

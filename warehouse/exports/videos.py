@@ -1,8 +1,11 @@
-"""Write the videos of exported episodes: copy whole files, cut parts out, encode the rest.
+"""Write the videos of exported episodes: copy whole files, cut parts out, encode
+the rest.
 
-A file is copied only when all of its episodes are exported, so that no episode that was not asked for, or was taken
-down, travels along. A part of a file is cut out when it begins at a key frame. A clip is encoded anew when it does not
-begin at a key frame, when its pictures are in no video file, or when the file's times are not those of the rows.
+A file is copied only when all of its episodes are exported, so that no episode
+that was not asked for, or was taken down, travels along. A part of a file is cut
+out when it begins at a key frame. A clip is encoded anew when it does not begin
+at a key frame, when its pictures are in no video file, or when the file's times
+are not those of the rows.
 """
 
 import os
@@ -47,9 +50,11 @@ ENCODERS = {
 
 @dataclass(frozen=True)
 class Clip:
-    """An episode to be shown by one camera. `uri` None: there is no file to copy from.
+    """An episode to be shown by one camera. `uri` None: there is no file to copy
+    from.
 
-    `shared`: the file may hold other episodes. `start_frame`: where in the file the episode begins, by the listing.
+    `shared`: the file may hold other episodes. `start_frame`: where in the file
+    the episode begins, by the listing.
     """
 
     reader: SourceReader
@@ -77,8 +82,8 @@ class Clip:
 
     @cached_property
     def places(self) -> np.ndarray:
-        """Which picture of the file each of the episode's frames is, in the order of showing: int64
-        [num_frames].
+        """Which picture of the file each of the episode's frames is, in the order
+        of showing: int64 [num_frames].
 
         Raises UserError where the source is not as it was.
         """
@@ -194,9 +199,10 @@ def write_video(
 ) -> dict[str, Any]:
     """Write one file, whose frames are to be `fps` to a second.
 
-    Returns `how` it was made and `why` it was encoded; `starts_s`, where each clip begins in the file; `codec`, size.
-    `changed`: how the pictures that `read` gives differ from the file's, which are then not copied. Raises UserError
-    for an episode that shows fewer frames than it has rows.
+    Returns `how` it was made and `why` it was encoded; `starts_s`, where each
+    clip begins in the file; `codec`, size. `changed`: how the pictures that
+    `read` gives differ from the file's, which are then not copied. Raises
+    UserError for an episode that shows fewer frames than it has rows.
     """
     source = file.clips[0].reader.source
     uri = file.clips[0].uri
@@ -283,9 +289,11 @@ def _pictures(
 
 @dataclass(frozen=True)
 class Packets:
-    """A video stream's packets. `times_s`: when each frame is shown, in order, float64 [n]; nothing is decoded.
+    """A video stream's packets. `times_s`: when each frame is shown, in order,
+    float64 [n]; nothing is decoded.
 
-    `order[k]` is the place, in the file, of the packet that is shown as frame k. `limits`: those of its dataset.
+    `order[k]` is the place, in the file, of the packet that is shown as frame k.
+    `limits`: those of its dataset.
     """
 
     times_s: np.ndarray
@@ -339,8 +347,9 @@ class Packets:
     def can_cut(self, span: range) -> bool:
         """Can the span be decoded from its own packets alone?
 
-        It begins at a key frame, its packets stand together, and where frames are reordered it ends before another
-        key frame or with the file, so that none leans on a later one.
+        It begins at a key frame, its packets stand together, and where frames are
+        reordered it ends before another key frame or with the file, so that none
+        leans on a later one.
         """
         places = self.order[span.start : span.stop]
         begins_at_key = bool(self.key[span.start]) and int(places[0]) == int(places.min())
@@ -388,10 +397,11 @@ def _is_shown(packet: av.Packet) -> bool:
 
 
 def encode(pictures: Iterator[np.ndarray], out: Path, fps: float, codec: str) -> None:
-    """Encode uint8 [h, w, 3] pictures; every eighth one is a key frame, so that any frame is found
-    quickly.
+    """Encode uint8 [h, w, 3] pictures; every eighth one is a key frame, so that
+    any frame is found quickly.
 
-    One thread and no text of the encoder's own in the file: equal pictures, equal bytes.
+    One thread and no text of the encoder's own in the file: equal pictures, equal
+    bytes.
     """
     os.environ.setdefault("SVT_LOG", "1")  # else the AV1 encoder writes about itself to stderr
     scheduling = os.sched_getscheduler(0), os.sched_getparam(0)

@@ -1,6 +1,8 @@
-"""The contents of a release made now, and the reasons why some data stays out: takedowns, unsure labels, and licences.
+"""The contents of a release made now, and the reasons why some data stays out:
+takedowns, unsure labels, and licences.
 
-Building and training on one's own machine are never asked for a licence; a release is what is given to others.
+Building and training on one's own machine are never asked for a licence; a
+release is what is given to others.
 """
 
 import re
@@ -256,14 +258,16 @@ def contents(
     *,
     without_unbuilt: bool = True,
 ) -> Contents:
-    """Shards whose licence is open, or in `allow` (None: whatever it is), and that show nothing taken down, of datasets
-    of which no blocking check fails.
+    """Shards whose licence is open, or in `allow` (None: whatever it is), and
+    that show nothing taken down, of datasets of which no blocking check fails.
 
-    `gate`: no shard with samples of labels that do not pass it; None: labels are as sure as the samples were built to
-    ask. `without`: no run in which one of these checks found a fault that nobody accepted; shards that show one are
-    written again without it, beside those of the corpus. `without_unbuilt`: go on where datasets have no shards yet.
-    Raises ReleaseError for none, and for such datasets, UserError for a check that is not there, ShardError for a shard
-    that cannot be read.
+    `gate`: no shard with samples of labels that do not pass it; None: labels are
+    as sure as the samples were built to ask. `without`: no run in which one of
+    these checks found a fault that nobody accepted; shards that show one are
+    written again without it, beside those of the corpus. `without_unbuilt`: go on
+    where datasets have no shards yet. Raises ReleaseError for none, and for such
+    datasets, UserError for a check that is not there, ShardError for a shard that
+    cannot be read.
     """
     # Licence and takedown are judged by dataset, and only then shard by shard
     shards_by_dataset = grouped((shard.dataset, shard) for shard in lake_shards(lake))
