@@ -47,6 +47,7 @@ from pipeline.stages.samples import labelled_episodes, other_task_episodes
 from pipeline.stages.shards import PictureDecoder, picture_key
 from warehouse.lake import Lake
 from warehouse.lake.stored import coarse_keyframes
+from warehouse.measured import MeasuredSource
 
 ANSWERABLE = "answerable"
 BOARD = "board"
@@ -166,7 +167,7 @@ def last_pictures(lake: Lake, dataset: str, per_episode: int) -> dict[str, list[
     by_kind: dict[str, list[Shown]] = defaultdict(list)
     with TemporaryFile() as file:
         pictures = PictureStore(file)
-        source = build.source(lake.workspace.sources)
+        source = MeasuredSource(lake, build.source(lake.workspace.sources))
         keyframes = coarse_keyframes(lake, dataset, {key[0] for key in keys})
         for record in records_of(lake, dataset, {key[0] for key in keys}):
             wanted_pictures = {key: None for key in keys if key[0] == record.episode_index}
