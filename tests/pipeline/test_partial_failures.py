@@ -115,13 +115,15 @@ def release(cell: Cell, all_labelled: bool, folder: Path) -> Any:
 
 def exports(cell: Cell, all_labelled: bool, folder: Path) -> Any:
     """By kind the content of its files, of the whole dataset; where the episode has a label, of the others."""
-    selection = Selection(datasets=(NAME,), episodes=(None, OTHERS)[all_labelled])
     found = {}
     with opened(cell.space) as lake:
         for name, kind in EXPORT_KINDS.items():
             options = {}
+            has_it = all_labelled
             if cell.imported and issubclass(kind.options, LabelOptions):
                 options["label_run"] = cell.imported.label_run
+                has_it |= bool(cell.failure and cell.failure.rejects)  # not this label
+            selection = Selection(datasets=(NAME,), episodes=(None, OTHERS)[has_it])
             place = folder.joinpath(name, *["file"] * kind.is_file)
             try:
                 kind.export(lake, selection, place, kind.read_options(options))
