@@ -172,7 +172,7 @@ def dagster_checks(cell: Cell, all_labelled: bool, folder: Path) -> Any:
     with dg.DagsterInstance.ephemeral() as instance:
         if cell.failure and cell.failure.is_fleeting:
             assert materialize([ASSETS["episodes"]], NAME, made, instance).success
-            materialize(CHAIN, f"{NAME}:00000", made, instance)
+            materialize((*CHAIN, ASSETS["reasoning"]), f"{NAME}:00000", made, instance)
         for name in ("progress", "samples", "shards"):
             result = materialize([ASSETS[name]], f"{NAME}:00000", made, instance)
             assert result.success, name
