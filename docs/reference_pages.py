@@ -115,7 +115,7 @@ PARTIAL_FAILURES = {
     "picture unreadable": PartialFailure("undecodable_video", "everything", 0, "reads a mended file", "fetch it again"),
     "one frame": PartialFailure("too_short", "everything", 0, "leaves it so", "nothing"),
     "text missing": PartialFailure("no_task", "nothing", 0, "takes a text", "`--task TEXT`"),
-    "source changed": PartialFailure("changed_during_build", "everything", 3, "reads it anew", "build again"),
+    "source changed": PartialFailure("changed_during_build", "everything", 3, "lists it anew", "build again"),
 }  # fmt: skip
 
 

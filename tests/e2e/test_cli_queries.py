@@ -55,6 +55,7 @@ def test_status(built: Built, ask: Ask) -> None:
                 "episodes": 5,
                 "ok": 5,
                 "quarantined": 0,
+                "unlabelled": 0,
                 "frames": FRAMES,
                 "labelled_frames": FRAMES,
                 "labels": "motion: 5 of 5 episodes",

@@ -140,9 +140,9 @@ def test_a_chunk_is_materialised_and_shows_its_picture(page: Page, url: str):
     picture.wait_for()
     assert picture.evaluate("image => image.naturalWidth") > 300
     page.goto(f"{url}/assets/progress?view=checks")
-    for name in ("follows_schema", "progress_sanity", "label_drift"):
+    for name in ("follows_schema", "label_coverage", "label_drift"):
         page.get_by_text(name, exact=True).first.wait_for()
-    expect(page.get_by_text("Succeeded")).to_have_count(5)
+    expect(page.get_by_text("Succeeded")).to_have_count(4)
 
 
 def test_training_is_launched_and_ended(page: Page, url: str, space: Workspace):
