@@ -16,7 +16,7 @@ from core.errors import UserError
 from ingest.episode import EpisodeData, EpisodeRecord, Finding, TimedPicture
 from ingest.media.frames import DECODE_ALL, DecodeOptions, SkippedFrame, VideoError
 from ingest.reasons import CHANGED_DURING_BUILD, DataError
-from ingest.recordings import Fingerprint, file_digest, rows_fingerprint
+from ingest.recordings import KnownRecording, file_digest, file_stamp, rows_fingerprint
 from ingest.source import read_episode
 from ingest.sources.files import Source
 from warehouse.lake.connection import LakeConnection
@@ -62,24 +62,24 @@ class MeasuredSource:
         measured = self.recordings(chunk).get(record.episode_index)
         if measured is None:
             return read_episode(self.source, record)
-        fingerprint, lumas = measured
+        known, lumas = measured
         try:
             episode = read_episode(self.source, record)
-            if fingerprint.rows not in (None, rows_fingerprint(episode).rows):
+            if known.fingerprint.rows not in (None, rows_fingerprint(episode).rows):
                 raise DataError("its rows are not those that were measured")
-            if fingerprint.file and file_digest(self.source, record) != fingerprint.file:
+            if known.fingerprint.file not in (None, file_digest(self.source, record)):
                 raise DataError("its video is not the one that was measured")
         except (DataError, OSError) as e:
             # It could be read when it was measured
             if getattr(e, "reason", "unreadable_data") == "unreadable_data":
                 raise ChangedError(self.source.config.name, record, str(e)) from e
             raise
-        return replace(episode, frames=partial(_compared, self.source.config.name, episode, lumas))
+        return replace(episode, frames=partial(_compared, self.source, episode, known, lumas))
 
 
 def measured_recordings(
     lake: LakeConnection, source: Source, chunk: int
-) -> dict[int, tuple[Fingerprint, Lumas]]:
+) -> dict[int, tuple[KnownRecording, Lumas]]:
     """By number the episodes of a chunk that were measured."""
     dataset = source.config.name
     lumas = dict(lake.rows(LUMAS, [dataset, chunk, CODE_VERSION]))
@@ -87,23 +87,30 @@ def measured_recordings(
     values = [dataset, [*lumas]]
     # A lake of an earlier version, as of a release, has no recordings
     known = known_recordings(lake, condition, values, dataset=dataset, chunk=chunk) if lumas else ()
-    return {r.episode_index: (r.fingerprint, lumas[r.episode_index]) for r in known}
+    return {r.episode_index: (r, lumas[r.episode_index]) for r in known}
 
 
 def _compared(
-    dataset: str,
+    source: Source,
     episode: EpisodeData,
+    known: KnownRecording,
     lumas: Lumas,
     camera: str,
     options: DecodeOptions = DECODE_ALL,
 ) -> Iterator[TimedPicture]:
-    """The frames of a camera, up to the first that does not show what was measured. What a decoder made up for
-    damaged ones need not be the same."""
+    """The frames of a camera, up to the first that does not show what was measured."""
     measured = lumas.get(camera)
     for index, time_s, picture in episode.frames(camera, options):
-        if measured and not (picture.is_damaged or isinstance(picture, SkippedFrame)):
+        if measured and not isinstance(picture, SkippedFrame):
             luma = measured[index] if index < len(measured) else -1.0
-            if abs(mean_luma(picture.luma()) - luma) > MAX_LUMA:
+            is_alike = abs(mean_luma(picture.luma()) - luma) <= MAX_LUMA
+            # What a damaged video shows depends on how it is decoded
+            if not is_alike and not _has_same_files(source, episode.record, known.decoded_stamp):
                 problem = f"frame {index} of {camera} is not the one that was measured"
-                raise ChangedError(dataset, episode.record, problem, camera)
+                raise ChangedError(source.config.name, episode.record, problem, camera)
         yield index, time_s, picture
+
+
+def _has_same_files(source: Source, record: EpisodeRecord, stamp: str) -> bool:
+    """Are an episode's files, which lie in no archive, those of a stamp?"""
+    return record.videos[0].uri in source.files and file_stamp(source, record, now=True) == stamp
