@@ -57,17 +57,13 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "proccorpus accept my_robot camera_frozen --undo",
     ),
     "gc": ("proccorpus gc --dry-run", "proccorpus gc --keep-days 0 --yes"),
-    "export": ("proccorpus export lerobot --out out --release spring",),
-    "export lerobot": (
-        "proccorpus export lerobot --out out --dataset my_robot --split train",
+    "export": (
+        "proccorpus export lerobot --out out --release spring",
         "proccorpus export lerobot --out out --dataset my_robot --without camera_frozen",
-    ),
-    "export weights": ("proccorpus export weights --out out --dataset my_robot --chunk-size 50",),
-    "export rabc": ("proccorpus export rabc --out out --dataset my_robot",),
-    "export frame-signals": (
+        "proccorpus export weights --out out --dataset my_robot --set chunk_size=50",
         "proccorpus export frame-signals --out signals.parquet --dataset my_robot",
+        "proccorpus export rerun --out out --dataset my_robot --episodes 0-4",
     ),
-    "export rerun": ("proccorpus export rerun --out out --dataset my_robot --episodes 0-4",),
     "import": ("proccorpus import /data/annotated --name my_robot",),
     "corrections list": ("proccorpus corrections list --dataset my_robot",),
     "corrections export": ("proccorpus corrections export --out corrections.jsonl",),

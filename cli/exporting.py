@@ -1,11 +1,13 @@
 """Exports to other tools, and annotations from them."""
 
-import inspect
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+import yaml
+from pydantic import Field
 from typer import Argument, Option
 
 from annotate.imported import FORMS
@@ -13,68 +15,120 @@ from cli.lakes import lake_at, lake_to_read
 from cli.options import At, say, space_at, warn
 from cli.output import progress, show_facts
 from cli.terminal import FAILED, note
-from core.errors import UserError
+from core.errors import UserError, checked_address
+from core.names import did_you_mean
+from core.values import grouped
 from eval.reward.open import ModelOptions
 from eval.reward.scorer import UNSEEN
 from pipeline.episode_rewards import score_selection
 from pipeline.imports import import_annotations
 from pipeline.rewards import scorer_config
-from warehouse.exports import EXPORT_KINDS, ExportKind
-from warehouse.exports.options import LerobotOptions, RewardOptions, Selection
+from warehouse.exports import EXPORT_KINDS, ExportKind, export_kind
+from warehouse.exports.options import (
+    RewardOptions,
+    Selection,
+    read_settings,
+    settings_of,
+)
 from warehouse.exports.verify_lerobot import verify as verify_lerobot
 
 app = typer.Typer()
-export_app = typer.Typer(
-    help="Export the corpus in formats that other tools open.", no_args_is_help=True
+LISTS = ("left_out", "notes", "use")
+MAYBE = ("samples", "use")  # facts that not every export has
+
+
+class Scoring(ModelOptions):
+    """Settings of the kinds that take a reward model's progress in the place of labels."""
+
+    from_model: str | None = Field(
+        default=None,
+        description="Use this reward model's progress instead of labels; scores missing episodes.",
+    )
+    fps: float | None = Field(
+        default=None, ge=0.001, description="With from_model: frames a second; default: 4."
+    )
+
+
+def _settings_model(kind: ExportKind) -> Any:
+    """What the command takes as settings of a kind: its options, and of some how a model is asked."""
+    if issubclass(kind.options, RewardOptions):
+        return type("Settings", (Scoring, kind.options), {})
+    return kind.options
+
+
+def _help() -> str:
+    """The help of the command: each kind, and its settings; those of several kinds are described once."""
+    paragraphs = ["Export the corpus in formats that other tools open. Kinds, and their settings:"]
+    seen = dict[str, str]()
+    for kind in EXPORT_KINDS.values():
+        settings = list[str]()
+        for name, field in settings_of(_settings_model(kind)).items():
+            description = str(field.description)
+            is_new = seen.setdefault(name, description) != description or description not in seen
+            seen[description] = name
+            settings.append(f"{name}: {description}" if is_new else f"{name}.")
+        paragraphs.append(" ".join((f"{kind.name}: {kind.about}", *settings)))
+    return "\n\n".join(paragraphs)
+
+
+@app.command(
+    "export",
+    help=_help(),
+    no_args_is_help=True,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
 )
-app.add_typer(export_app, name="export")
-OF_REWARDS = {"from_model", "fps", "how"}
-
-
-def _export(
-    kind: ExportKind,
-    out: Path,
-    options: Any,
+def export(
+    context: typer.Context,
+    kind: Annotated[
+        str, Argument(help="What to write, see above.", autocompletion=lambda: [*EXPORT_KINDS])
+    ],
+    out: Annotated[
+        Path,
+        Option(
+            help="Folder to write, of frame-signals and annotations-json a file; an unfinished export is resumed."
+        ),
+    ],
     chosen: Selection,
-    scoring: ModelOptions = ModelOptions(),
-    from_model: Annotated[
-        str | None,
-        Option(help="Use this reward model's progress instead of labels; scores missing episodes."),
+    set: Annotated[
+        list[str] | None, Option(help="A setting of the kind, such as codec=av1; repeatable.")
     ] = None,
-    fps: Annotated[
-        float | None, Option(min=0.001, help="With --from-model: frames a second; default: 4.")
+    settings: Annotated[
+        Path | None, Option(help="YAML file with settings of the kind; --set counts before it.")
     ] = None,
     verify: Annotated[
-        bool, Option(help="Read the export with LeRobot and compare it with the corpus.")
+        bool, Option(help="Of lerobot: read the export with LeRobot, compare it with the corpus.")
     ] = False,
     overwrite: Annotated[bool, Option(help="Delete a different export in --out first.")] = False,
     common: At = At(),
 ) -> None:
-    """Write an export of a kind and say what it is; a model's rewards that it wants are made where they are missing."""
-    if from_model is not None:
-        options = _with_rewards(options, chosen, scoring, from_model, fps, common.workspace)
-    # Options that would be ignored are refused: they would be believed to count
-    elif scoring.endpoint or any(
-        setting is not None for setting in (fps, scoring.window_frames, scoring.max_calls)
-    ):
-        raise UserError("--fps, --window-frames, --endpoint and --max-calls need --from-model")
+    wanted = export_kind(kind)
+    model = _settings_model(wanted)
+    former = list(_as_settings(context, [*settings_of(model)]))
+    renamed = [f"--{text.partition('=')[0]} is a setting now: --set {text}" for text in former]
+    warn(renamed, "note")
+    texts = grouped(map(_name_and_value, (*former, *(set or ()))))
+    values = _from_file(settings) | {name: ",".join(of_name) for name, of_name in texts.items()}
+    if verify and wanted.name != "lerobot":
+        raise UserError(f"--verify reads an export of lerobot, not of {kind}: leave it out")
+    given = read_settings(model, kind, values)
+    options: Any = wanted.options.model_validate(
+        given.model_dump(include={*wanted.options.model_fields})
+    )
+    if isinstance(given, Scoring):
+        options = _with_rewards(options, given, chosen, common.workspace)
 
     # Opened after rewards were made: they are in the corpus by now
     lake = lake_to_read(common.workspace)
-    export = kind.export(lake, chosen, out, options, overwrite=overwrite)
-    warn(export.left_out, "left out")
-    warn(export.notes, "note")
-    facts = export.__dict__ | {"left_out": list(export.left_out), "notes": list(export.notes)}
+    exported = wanted.export(lake, chosen, out, options, overwrite=overwrite)
+    warn(exported.left_out, "left out")
+    warn(exported.notes, "note")
+    facts = exported.__dict__ | {name: [*getattr(exported, name)] for name in LISTS}
     # Exports of labels hold no samples: a null would look like a count that is missing
-    if export.samples is None:
-        facts.pop("samples")
-    facts["use"] = list(export.use)
-    if not export.use:
-        facts.pop("use")
-    show_facts(facts, common.format, hidden=("left_out", "notes", "again", "use"))
-    for line in export.use:
+    facts = {name: value for name, value in facts.items() if value or name not in MAYBE}
+    show_facts(facts, common.format, hidden=(*LISTS, "again"))
+    for line in exported.use:
         say(line)
-    if export.again:
+    if exported.again:
         say("It was there already: nothing was done.")
     if verify:
         verified = verify_lerobot(lake, chosen, out, options)
@@ -83,22 +137,58 @@ def _export(
             raise typer.Exit(FAILED)
 
 
-def _with_rewards(
-    options: Any,
-    chosen: Selection,
-    scoring: ModelOptions,
-    model: str,
-    fps: float | None,
-    workspace: str,
-) -> Any:
+def _as_settings(context: typer.Context, settings: Sequence[str]) -> Iterator[str]:
+    """Settings that are given as options, as earlier versions had them, as KEY=VALUE. Raises UserError."""
+    words = list(context.args)
+    options = [p.opts[0].removeprefix("--") for p in context.command.params]
+    while words:
+        word = words.pop(0)
+        flag, has_value, value = word.partition("=")
+        name = flag.removeprefix("--").replace("-", "_")
+        if name not in settings:
+            near = did_you_mean(flag.removeprefix("--"), [*options, *settings])
+            raise UserError(f"no such option or setting of the kind: {flag}{near}")
+        if not has_value:
+            value = words.pop(0) if words and not words[0].startswith("--") else "true"
+        yield f"{name}={checked_address(value)}"
+
+
+def _name_and_value(text: str) -> tuple[str, str]:
+    """Of a setting KEY=VALUE. Raises UserError."""
+    name, has_value, value = text.partition("=")
+    if not has_value:
+        raise UserError(f"--set {text}: a setting is KEY=VALUE, such as --set seed=1")
+    return name, value
+
+
+def _from_file(path: Path | None) -> dict[str, Any]:
+    """The settings of a YAML file. Raises UserError."""
+    if path is None:
+        return {}
+    try:
+        settings = yaml.safe_load(path.read_text())
+    except (OSError, ValueError, yaml.YAMLError) as e:
+        raise UserError(f"--settings {path} cannot be read as YAML: {e}") from e
+    if not isinstance(settings, dict):
+        raise UserError(f"--settings {path}: it needs lines such as `codec: av1`")
+    return settings
+
+
+def _with_rewards(options: Any, scoring: Scoring, chosen: Selection, workspace: str) -> Any:
     """The options with a run of the model's rewards, which are made for episodes that have none."""
+    model = scoring.from_model
+    if model is None:
+        # Settings that would be ignored are refused: they would be believed to count
+        if ignored := scoring.model_dump(include={*Scoring.model_fields}, exclude_defaults=True):
+            raise UserError(f"the settings {', '.join(ignored)} need from_model")
+        return options
     if getattr(options, "label_run", None):
-        raise UserError("give either --label-run or --from-model: signals come from one of them")
+        raise UserError("give either label_run or from_model: signals come from one of them")
     config = scorer_config(scoring, model, space_at(workspace))
     with progress() as report:
         report("episodes", detail="to score: the model is opened")
         scored = score_selection(
-            lake_at(workspace), config, chosen, fps, partial(report, "episodes")
+            lake_at(workspace), config, chosen, scoring.fps, partial(report, "episodes")
         )
     note(f"{scored.scored_now} of {scored.episodes} episodes scored now")
     if scored.failures:
@@ -106,31 +196,6 @@ def _with_rewards(
     if scored.unsure:
         warn([f"{scored.unsure} of {scored.moments} answers are unsure: {UNSEEN}"], "note")
     return options.model_copy(update={"rewards": scored.run, "model": model})
-
-
-def _command_of(kind: ExportKind) -> Any:
-    """The command of a kind: `_export` with the parameters that the kind has."""
-    if kind.is_file:
-        about_out = "File to write."
-    else:
-        about_out = "Folder to write; an unfinished export there is resumed."
-    annotations = {"out": Annotated[Path, Option(help=about_out)], "options": kind.options}
-    hidden = {"kind"} | (set() if issubclass(kind.options, RewardOptions) else OF_REWARDS)
-    hidden |= set() if kind.options is LerobotOptions else {"verify"}
-    command = partial(_export, kind)
-    parameters = [
-        p.replace(
-            annotation=annotations.get(name, p.annotation), kind=inspect.Parameter.KEYWORD_ONLY
-        )
-        for name, p in inspect.signature(_export).parameters.items()
-        if name not in hidden
-    ]
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    return command
-
-
-for _kind in EXPORT_KINDS.values():
-    export_app.command(_kind.name, help=_kind.about)(_command_of(_kind))
 
 
 @app.command("import")

@@ -109,7 +109,7 @@ def test_every_room_is_looked_at():
         ("core.tables", "import warehouse.lake", "core may import nothing of ours"),
         ("ingest.source", "from warehouse import lake", "imports warehouse.lake"),
         ("warehouse.lake.stored", "from annotate.progress import MOST", "may import core, ingest"),
-        ("warehouse.exports.labels", "from annotate.progress import MOST", ""),
+        ("warehouse.exports.selection", "from annotate.progress import MOST", ""),
         (
             "annotate.frames",
             "def f():\n    from warehouse.lake import Lake",

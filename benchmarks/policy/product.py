@@ -70,9 +70,9 @@ def train_laptop(space: Workspace, dataset: Path, folder: Path, only: Sequence[i
 def export(space: Workspace, out: Path, chunk: int, model: Path | None = None) -> Path:
     """The file of RA-BC of our labels, or of a model's rewards; made once per folder. Raises SystemExit."""
     words = ["export", "rabc", "--dataset", DATASET, "--allow-licence", "unknown"]
-    words += [*(f"--chunk-size={size}" for size in (chunk, FAR * chunk)), "--out", str(out)]
+    words += [*(f"--set=chunk_size={size}" for size in (chunk, FAR * chunk)), "--out", str(out)]
     if not (out / MANIFEST).exists():
-        command(space, *words, *(["--from-model", str(model)] if model else []))
+        command(space, *words, *(["--set", f"from_model={model}"] if model else []))
     return out / FILE
 
 
@@ -81,7 +81,7 @@ def export_weights(space: Workspace, out: Path, chunk: int) -> Path:
     SystemExit."""
     if not (out / MANIFEST).exists():
         words = ["export", "weights", "--dataset", DATASET, "--allow-licence", "unknown"]
-        command(space, *words, f"--chunk-size={chunk}", "--out", str(out))
+        command(space, *words, f"--set=chunk_size={chunk}", "--out", str(out))
     return out / LEROBOT_FILE
 
 

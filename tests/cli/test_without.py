@@ -14,7 +14,6 @@ from tests.kits.cli_kit import Result, called
 from tests.kits.faulty import FAULTS
 from tests.kits.lake_kit import opened
 from tests.kits.made_corpus import Made
-from warehouse.exports import EXPORT_KINDS
 from warehouse.lake import Lake
 from warehouse.releases.contents import contents
 from warehouse.releases.release import create_release
@@ -44,11 +43,6 @@ def test_the_remedy_works_as_it_is_printed(run: Run, tmp_path: Path):
     assert (result.code, result.json["episodes"]) == (0, 4), result
     assert "left out: 1 runs with camera_frozen: tiny 2\n" in result.err
     assert json.loads((tmp_path / "out" / "meta" / "info.json").read_text())["total_episodes"] == 4
-
-
-@pytest.mark.parametrize("kind", EXPORT_KINDS)
-def test_every_kind_has_it(kind: str, run: Run):
-    assert "--without" in run("export", kind, "--help").out
 
 
 def test_checks_that_are_accepted_or_found_nothing_leave_nothing_out(run: Run, tmp_path: Path):
@@ -166,7 +160,7 @@ def test_a_release_that_breaks_off_leaves_shards_that_the_next_build_makes_anew(
 
 
 def test_weights_of_stretches_are_0_and_the_rest_of_their_runs_stays(run: Run, tmp_path: Path):
-    words = ("export", "weights", "--kind", "segments", "--dataset", "tiny", *LICENCE)
+    words = ("export", "weights", "--set", "kind=segments", "--dataset", "tiny", *LICENCE)
     weights = {}
     for name, options in {
         "all": (),

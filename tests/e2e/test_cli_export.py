@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.kits.cli_kit import USAGE, Built, assert_one_error_line, ok, proccorpus
+from warehouse.exports import EXPORT_KINDS
 
 # Of two of its labels the names of steps are less sure than is usual
 ALL = ("--allow-licence", "unknown", "--min-name-confidence", 0)
@@ -13,7 +14,7 @@ ALL = ("--allow-licence", "unknown", "--min-name-confidence", 0)
 
 def test_signals_of_frames_go_out_and_come_in(own: Built, tmp_path: Path):
     out = tmp_path / "s.parquet"
-    words = ("export", "frame-signals", "--out", out, *ALL, "--advantage", 8)
+    words = ("export", "frame-signals", "--out", out, *ALL, "--set", "advantage=8")
     exported = proccorpus(*words, cwd=tmp_path, workspace=own.workspace)
     assert exported.code == 0
     assert (
@@ -34,10 +35,10 @@ def test_signals_of_frames_go_out_and_come_in(own: Built, tmp_path: Path):
                 "frame-signals",
                 "--out",
                 tmp_path / "t",
-                "--label-run",
-                "x",
-                "--from-model",
-                "y",
+                "--set",
+                "label_run=x",
+                "--set",
+                "from_model=y",
             ),
             "one of them",
         ),
@@ -75,3 +76,44 @@ def test_what_is_refused_leaves_nothing(
     assert (result.code, result.out) == (USAGE, "")
     assert message in assert_one_error_line(result)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", EXPORT_KINDS)
+def test_a_setting_that_no_kind_has_is_named_with_those_that_there_are(
+    built: Built, tmp_path: Path, kind: str
+):
+    """In a file and on the command line; what an earlier version took as an option says its new form."""
+    file = tmp_path / "settings.yaml"
+    file.write_text("sead: 1\n")
+    words = ("export", kind, "--out", tmp_path / "out", *ALL)
+    for wrong, message in (
+        (("--set", "sead=1"), f"{kind} has no setting 'sead'"),
+        (("--settings", file), f"{kind} has no setting 'sead'"),
+        (("--sead", 1), "no such option or setting of the kind: --sead"),
+        (("--set", "seed"), "a setting is KEY=VALUE"),
+        (("elsewhere",), "no such option or setting of the kind: elsewhere"),
+    ):
+        result = proccorpus(*words, *wrong, cwd=tmp_path, workspace=built.workspace)
+        assert result.code == USAGE
+        assert message in assert_one_error_line(result)
+
+
+def test_settings_of_a_file_give_way_to_those_of_the_command_line(built: Built, tmp_path: Path):
+    file = tmp_path / "settings.yaml"
+    file.write_text("chunk_size: [8, 16]\n")
+    out = tmp_path / "out"
+    words = (
+        "export",
+        "rabc",
+        "--out",
+        out,
+        "--settings",
+        file,
+        "--chunk-size",
+        4,
+        "--chunk-size=5",
+        *ALL,
+    )
+    result = proccorpus(*words, cwd=tmp_path, workspace=built.workspace)
+    assert "note: --chunk_size is a setting now: --set chunk_size=4" in result.err
+    assert json.loads((out / "manifest.json").read_text())["options"]["chunk_sizes"] == [4, 5]

@@ -8,17 +8,19 @@ different parts side by side.
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from core.domain.episode import Episode
+from core.domain.label import Label
 from core.errors import UserError
 from core.files import sha256_file, write_file
 from warehouse.exports.options import KindOptions, Selection
-from warehouse.exports.selection import FORMAT, Selected, SourceReader, select
+from warehouse.exports.selection import FORMAT, Selected, SourceReader, each_label, select
 from warehouse.lake import Lake, content_key
 
 MANIFEST = "manifest.json"
@@ -358,3 +360,42 @@ class FileExport(Export):
             left_out=self.selected.left_out,
             notes=tuple(notes),
         )
+
+
+class LabelExport(Export):
+    """An export of the active labels, or of those of the label run that the options name."""
+
+    def select(self, lake: Lake, selection: Selection) -> Selected:
+        selected = super().select(lake, selection)
+        if self.options.label_run is not None:
+            rows = selected.lake.rows(
+                "SELECT l.label_run, count(*) FROM episode_labels l JOIN selected USING (dataset, episode_index) "
+                "GROUP BY 1 ORDER BY 1"
+            )
+            if self.options.label_run not in dict(rows):
+                available_runs = (
+                    ", ".join(f"{name} ({count} episodes)" for name, count in rows) or "no labels"
+                )
+                raise UserError(
+                    f"no episode selected has a label of the run {self.options.label_run!r}; there is {available_runs}"
+                )
+        return selected
+
+    def labels(self) -> Iterator[tuple[Episode, Label | None]]:
+        return each_label(self.selected, self.options.label_run)
+
+    def labelled(self) -> Iterator[tuple[Episode, Label]]:
+        yield from ((e, label) for e, label in self.labels() if label is not None)
+
+    def no_labels(self) -> UserError:
+        number = len(self.selected.episodes)
+        return UserError(f"nothing to export: none of the {number} episodes selected has a label")
+
+    def notes(self, labelled: int | None = None) -> list[str]:
+        """Which labels and episodes are left out, in sentences. `labelled`: episodes that were written, where only
+        those with a label are; raises UserError where none has one."""
+        if labelled == 0:
+            raise self.no_labels()
+        notes = self.selected.label_notes() if self.options.label_run is None else []
+        without = 0 if labelled is None else len(self.selected.episodes) - labelled
+        return notes + counted(without, "episodes without a label are left out")

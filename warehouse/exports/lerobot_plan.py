@@ -36,9 +36,8 @@ from ingest.episodes import RATE_TOLERANCE
 from ingest.formats.lerobot_rows import picture_columns
 from ingest.media.faces import FaceDetector, weights_file
 from warehouse.exports.export import Export, counted
-from warehouse.exports.labels import each_label
 from warehouse.exports.options import Selection
-from warehouse.exports.selection import Selected, SourceReader, select
+from warehouse.exports.selection import Selected, SourceReader, each_label, select
 from warehouse.exports.videos import Clip, VideoFile, plan_files
 from warehouse.lake import Lake
 

@@ -19,7 +19,6 @@ from core.values import grouped, spread
 from ingest.formats.tables import read_columns
 from ingest.media.video import decode, frame_times
 from ingest.reasons import DataError
-from warehouse.exports.labels import chunk_labels
 from warehouse.exports.lerobot_plan import (
     ACTION,
     DATA_PATH,
@@ -42,7 +41,7 @@ from warehouse.exports.lerobot_plan import (
     sum_shares,
     why_no_stages,
 )
-from warehouse.exports.selection import SourceReader, outcome_assumed
+from warehouse.exports.selection import SourceReader, chunk_labels, outcome_assumed
 from warehouse.lake.stored import coarse_keyframes, load_keyframe
 
 STAT_PICTURES = 4  # of each episode and camera

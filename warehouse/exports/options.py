@@ -10,11 +10,13 @@ import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 
 from core.errors import UserError, install_hint, validation_message
+from core.names import did_you_mean
 from warehouse.exports.frame_weights import Weighting
 from warehouse.lake import Lake
 
@@ -257,6 +259,34 @@ class OpensarmOptions(LabelOptions):
     """opensarm's data: LeRobot v2 with reward and act_pri, rollouts with progress.npy, people's labels."""
 
 
+def settings_of(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """The settings that a model of options has, by the names that they have outside."""
+    fields = model.model_fields.items()
+    return {str(f.validation_alias or name): f for name, f in fields if f.description}
+
+
+def read_settings(model: type[BaseModel], kind: str, values: Mapping[str, Any]) -> Any:
+    """A model with these values, some of them texts of a command line, where a comma parts the items of a list.
+
+    Raises UserError, which names the setting, and those that there are.
+    """
+    settings = settings_of(model)
+    read = dict(values)
+    for name, value in values.items():
+        field = settings.get(name) or model.model_fields.get(name)
+        if field is None:
+            known = ", ".join(settings) or "none"
+            raise UserError(
+                f"{kind} has no setting {name!r}{did_you_mean(name, settings)}; it has: {known}"
+            )
+        if isinstance(value, str) and get_origin(field.annotation) is tuple:
+            read[name] = value.split(",")
+    try:
+        return model.model_validate(read)
+    except ValidationError as e:
+        raise UserError(f"{kind}: {validation_message(e)}") from e
+
+
 @dataclass(frozen=True)
 class ExportKind:
     """One format. `name` is what the command line, Dagster's job and the manifest call it; `writer`: the class
@@ -274,10 +304,7 @@ class ExportKind:
 
     def read_options(self, values: Mapping[str, Any]) -> Any:
         """The kind's options with these values, and defaults for the rest. Raises UserError."""
-        try:
-            return self.options.model_validate(dict(values))
-        except ValidationError as e:
-            raise UserError(validation_message(e)) from e
+        return read_settings(self.options, self.name, values)
 
     def open(self, lake: Lake, selection: Selection, options: Any = None) -> Any:
         """What is to be written, as an `export.Export`. Raises UserError."""
@@ -319,7 +346,7 @@ EXPORT_KINDS = {
         ExportKind("easyr1", EasyR1Options, "warehouse.exports.sample_kinds:EasyR1Export"),
         ExportKind("datasets", DatasetsOptions, "warehouse.exports.sample_kinds:DatasetsExport"),
         ExportKind(
-            "preferences", PreferencesOptions, "warehouse.exports.preferences:PreferencesExport"
+            "preferences", PreferencesOptions, "warehouse.exports.sample_kinds:PreferencesExport"
         ),
         ExportKind("rerun", RerunOptions, "warehouse.exports.rerun:RerunExport"),
         ExportKind("lerobot", LerobotOptions, "warehouse.exports.lerobot:LerobotExport"),
@@ -341,6 +368,6 @@ EXPORT_KINDS = {
             is_file=True,
         ),
         ExportKind("robometer", RobometerOptions, "warehouse.exports.reward_data:RobometerExport"),
-        ExportKind("opensarm", OpensarmOptions, "warehouse.exports.opensarm:OpensarmExport"),
+        ExportKind("opensarm", OpensarmOptions, "warehouse.exports.reward_data:OpensarmExport"),
     )
 }

@@ -24,9 +24,8 @@ from ingest.source import list_episodes
 from warehouse.exports.export import PLACE, Export
 from warehouse.exports.frame_weights import KAPPA_SHARE, gains_of, rabc_weights
 from warehouse.exports.hub import README
-from warehouse.exports.labels import chunk_labels, ramp
 from warehouse.exports.options import LerobotOptions, RabcOptions, RewardOptions, Selection
-from warehouse.exports.selection import Selected, outcome_assumed
+from warehouse.exports.selection import Selected, chunk_labels, outcome_assumed, ramp
 from warehouse.lake import Lake
 from warehouse.lake.stored import rows_of_episode
 from warehouse.releases.contents import listed_numbers

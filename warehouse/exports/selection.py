@@ -4,17 +4,19 @@ An export is a pure function of a snapshot of the lake, a selection and options.
 """
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, lru_cache
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from annotate.quality import ASSUMED
 from core.domain.episode import Episode
+from core.domain.label import Label
 from core.domain.label_run import GateCounts, LabelGate
 from core.errors import UserError
 from core.tables import SPLITS
@@ -31,7 +33,7 @@ from warehouse.lake.acceptances import runs_with
 from warehouse.lake.connection import temp_table
 from warehouse.lake.episodes import EPISODES_SQL, episode_from_row
 from warehouse.lake.statements import taken_down
-from warehouse.lake.stored import dataset_gates
+from warehouse.lake.stored import dataset_gates, labels_of
 from warehouse.measured import MeasuredSource
 from warehouse.releases.contents import MOST_LISTED, classify, held_episodes_sql
 from warehouse.releases.release import get_release
@@ -360,6 +362,58 @@ def label_runs(lake: Lake, runs: Sequence[str]) -> list[dict[str, Any]]:
         "WHERE list_contains(?, label_run) ORDER BY 1",
         [list(runs)],
     )
+
+
+def ramp(label: Label) -> np.ndarray:
+    """Progress that rises evenly inside each segment, through the label's values where segments
+    begin and end.
+
+    float32 [num_frames]. The label itself stands still while the arm does, so a reward for the gain
+    over the next few frames would take every pause for a stall.
+    """
+    knots = [s.start_frame for s in label.segments] + [len(label.progress) - 1]
+    frames = np.arange(len(label.progress))
+    return np.interp(frames, knots, label.progress[knots]).astype(np.float32)
+
+
+def chunk_labels(
+    selected: Selected,
+    dataset: str,
+    chunk: int,
+    episodes: Iterable[Episode],
+    label_run: str | None = None,
+) -> dict[int, Label]:
+    """Labels of those episodes of a chunk that have one: the active ones, or those of a label run,
+    as they are.
+
+    Raises UserError for labels that do not fit the frames.
+    """
+    stored = labels_of(selected.lake.con, dataset, chunk, label_run=label_run, whole=True)
+    labels = {}
+    for e in episodes:
+        label = stored.get(e.episode_index)
+        if e.label_run is None if label_run is None else label is None:
+            continue
+        # Progress and segments cover every frame exactly; anything else is a label of other pictures
+        covered = 0 if label is None else len(label.progress)
+        if covered != e.num_frames or label is None or label.num_frames != e.num_frames:
+            raise UserError(
+                f"the label of {dataset} episode {e.episode_index} covers {covered} frames, the episode has "
+                f"{e.num_frames}: build the dataset again"
+            )
+        # A label run that was asked for by name counts as it is
+        sure_of_names = e.sure_of_names or label_run is not None
+        labels[e.episode_index] = replace(label, sure_of_names=sure_of_names)
+    return labels
+
+
+def each_label(
+    selected: Selected, label_run: str | None = None
+) -> Iterator[tuple[Episode, Label | None]]:
+    """Every episode in order, and its label if it has one; one chunk's labels are in memory at a time."""
+    for dataset, chunk, episodes in selected.chunks():
+        labels = chunk_labels(selected, dataset, chunk, episodes, label_run)
+        yield from ((e, labels.get(e.episode_index)) for e in episodes)
 
 
 class SourceReader:

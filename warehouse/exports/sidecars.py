@@ -25,10 +25,10 @@ from core.domain.episode import Episode
 from core.domain.label import Label
 from core.errors import UserError
 from core.files import whole_file, write_file
-from warehouse.exports.export import FileExport, counted
-from warehouse.exports.labels import LabelExport, chunk_labels
+from warehouse.exports.export import FileExport, LabelExport, counted
 from warehouse.exports.lerobot_plan import persistent_rows
 from warehouse.exports.rabc import OneDatasetExport, between, provenance
+from warehouse.exports.selection import chunk_labels
 
 IDENTITY = b"proccorpus.identity"  # of the export: says whether a file is the one asked for
 

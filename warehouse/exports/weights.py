@@ -31,11 +31,10 @@ from warehouse.exports.frame_weights import (
     gains_of,
 )
 from warehouse.exports.hub import README
-from warehouse.exports.labels import each_label, ramp
 from warehouse.exports.lerobot import LerobotExport
 from warehouse.exports.options import Selection, WeightsOptions
 from warehouse.exports.rabc import INDEX, PROGRESS, OneDatasetExport, configuration
-from warehouse.exports.selection import Selected
+from warehouse.exports.selection import Selected, each_label, ramp
 from warehouse.lake import Lake, content_key
 from warehouse.lake.acceptances import stretches_with
 

@@ -327,8 +327,8 @@ def test_lerobots_own_reader_vouches_for_an_export_or_says_what_is_wrong(
     assert right.problems == ()
     assert (right.episodes, right.frames, right.cameras) == (len(LENGTHS), sum(LENGTHS), 1)
     assert right.pictures >= 3 * len(LENGTHS)
-    # Copied videos lose nothing; LeRobot does not open v2
-    assert (right.most_off, right.by_lerobot) == (0.0, 0)
+    # Copied videos lose nothing
+    assert right.most_off == 0.0
     assert f"opens {len(LENGTHS)} episodes, {sum(LENGTHS)} frames" in right.sentence()
     # Another run's video, times that are off, and a task that is another text
     spoilt = tmp_path / "spoilt"

@@ -11,7 +11,7 @@ from tests.kits.files import hashes_of
 from warehouse.exports import EXPORT_KINDS
 from warehouse.exports.export import MANIFEST, Exported
 from warehouse.exports.options import PreferencesOptions, Selection
-from warehouse.exports.preferences import quality_label
+from warehouse.exports.sample_kinds import quality_label
 from warehouse.lake import Lake
 
 ANY = ("unknown",)
