@@ -10,24 +10,22 @@ from lerobot.rewards.sarm.rabc import RABCWeights
 
 from benchmarks.policy.protocol import AWR_MOST, FAR, TOP
 from benchmarks.policy.recording import Frames
-from warehouse.exports.rabc import FILE, SCHEMA, Kappas, episode_rows
+from warehouse.exports.rabc import FILE, SCHEMA, episode_rows, suggested_kappa
 from warehouse.exports.weights import LEROBOT_FILE, weights_by_lerobot
 
 
 def write_progress(folder: Path, curves: Sequence[np.ndarray], *chunks: int) -> Path:
     """A file as `proccorpus export rabc` writes it, of each run's progress [frames] in order, with its kappas."""
-    kappas = Kappas(chunks)
     first = 0
     path = folder / FILE
-    kappas.add([np.asarray(c, np.float32) for c in curves])
+    progress = [np.asarray(curve, np.float32) for curve in curves]
+    kappas = {str(size): suggested_kappa(progress, size) for size in chunks}
     folder.mkdir(parents=True, exist_ok=True)
     with pq.ParquetWriter(path, SCHEMA) as writer:
         for episode, curve in enumerate(curves):
             writer.write_table(episode_rows(first, episode, len(curve), (curve, curve, None)))
             first += len(curve)
-        writer.add_key_value_metadata(
-            {"proccorpus": json.dumps({"suggested_kappa": kappas.suggested()})}
-        )
+        writer.add_key_value_metadata({"proccorpus": json.dumps({"suggested_kappa": kappas})})
     return path
 
 

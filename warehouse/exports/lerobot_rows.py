@@ -5,9 +5,10 @@ Statistics of features are as LeRobot keeps them: per episode, and over all, com
 
 from collections.abc import Mapping, Sequence
 from itertools import chain
-from math import prod
+from math import modf, prod
 from typing import Any
 
+import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -360,8 +361,32 @@ def statistics(values: np.ndarray) -> Stats | None:
 
 def picture_statistics(pictures: Sequence[np.ndarray]) -> Stats:
     """Of uint8 [h, w, 3] pictures: per colour over all pixels, on a scale of 0..1; `count` is of pictures."""
-    pixels = np.concatenate([picture.reshape(-1, 3) for picture in pictures])
-    return (statistics(pixels / 255.0) or {}) | {"count": [len(pictures)]}
+    # Of 256 levels a histogram says all, at a tenth of the time that sorting pixels takes
+    counts = np.zeros((3, 256))
+    for picture in pictures:
+        counts += [
+            cv2.calcHist([picture], [colour], None, [256], [0, 256])[:, 0] for colour in range(3)
+        ]
+    levels = np.arange(256) / 255
+    below = counts.cumsum(axis=1)
+    num_pixels = below[0, -1]
+
+    def ranked(rank: float) -> np.ndarray:
+        """The pixel of a rank, of each colour [3]."""
+        return np.array([levels[np.searchsorted(of_colour, rank, "right")] for of_colour in below])
+
+    mean = counts @ levels / num_pixels
+    variance = (counts * (levels - mean[:, None]) ** 2).sum(axis=1) / num_pixels
+    stats = {
+        "min": ranked(0),
+        "max": ranked(num_pixels - 1),
+        "mean": mean,
+        "std": np.sqrt(variance),
+    }
+    for name, share in QUANTILES.items():
+        rest, rank = modf((num_pixels - 1) * share)
+        stats[name] = ranked(rank) * (1 - rest) + ranked(min(rank + 1, num_pixels - 1)) * rest
+    return {name: value.tolist() for name, value in stats.items()} | {"count": [len(pictures)]}
 
 
 def combined(parts: Sequence[Stats]) -> Stats:

@@ -47,29 +47,17 @@ SCHEMA = pa.schema(
 Scored = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
-class Kappas:
-    """Suggested kappas, gathered chunk by chunk in bounded memory."""
-
-    def __init__(self, chunk_sizes: Sequence[int]) -> None:
-        # Of the gains that are positive
-        self._histograms = {size: np.zeros(BINS, np.int64) for size in chunk_sizes}
-
-    def add(self, labels: Sequence[np.ndarray]) -> None:
-        """Progress of some episodes; of many at once, since a histogram is larger than an episode."""
-        for size, counts in self._histograms.items() if labels else ():
-            gains = np.concatenate([gains_of(label, size) for label in labels])
-            counts += np.bincount(
-                np.minimum((gains[gains > 0] * BINS).astype(np.int64), BINS - 1), minlength=BINS
-            )
-
-    def suggested(self) -> dict[str, float | None]:
-        """By chunk size; None where no frame gains."""
-        kappas: dict[str, float | None] = {}
-        for size, counts in self._histograms.items():
-            cumulated = np.cumsum(counts)
-            kappa = int(np.searchsorted(cumulated, KAPPA_SHARE * int(cumulated[-1]))) / BINS
-            kappas[str(size)] = kappa if cumulated[-1] else None
-        return kappas
+def suggested_kappa(progress: Iterable[np.ndarray], chunk_size: int) -> float | None:
+    """What most of the frames of some runs that gain exceed, in steps of 1 / BINS; None where no frame gains."""
+    counts = np.zeros(BINS, np.int64)
+    for curve in progress:
+        gains = gains_of(curve, chunk_size)
+        rising = (gains[gains > 0] * BINS).astype(np.int64)
+        np.add.at(counts, np.minimum(rising, BINS - 1), 1)
+    cumulated = np.cumsum(counts)
+    if not cumulated[-1]:
+        return None
+    return int(np.searchsorted(cumulated, KAPPA_SHARE * int(cumulated[-1]))) / BINS
 
 
 def weights_apart(
@@ -144,22 +132,21 @@ def write_progress(
     """Write the file a chunk at a time, NaN where an episode has no progress; returns how many frames have one, and the
     suggested kappa by action chunk."""
     # Kappa is suggested from all ramps of the dataset, so they are collected while the rows go by
-    kappas = Kappas(options.chunk_sizes)
-    labelled = 0
+    ramps = list[np.ndarray]()
     with pq.ParquetWriter(path, SCHEMA, compression="snappy") as writer:
         for episodes in chunks:
-            known_ramps = [progress[0] for *_, progress in episodes if progress]
-            kappas.add(known_ramps)
-            labelled += sum(int(np.isfinite(ramp).sum()) for ramp in known_ramps)
+            ramps += [progress[0] for *_, progress in episodes if progress]
             writer.write_table(pa.concat_tables(episode_rows(*episode) for episode in episodes))
+        kappas = {str(size): suggested_kappa(ramps, size) for size in options.chunk_sizes}
         facts = provenance(selected, options, selected.active_runs)
         model = facts.get("model") or ",".join(selected.active_runs)
-        metadata = json.dumps(facts | {"suggested_kappa": kappas.suggested()}, sort_keys=True)
+        metadata = json.dumps(facts | {"suggested_kappa": kappas}, sort_keys=True)
         # `reward_model_path` is the key under which LeRobot's own tools name the maker
         writer.add_key_value_metadata(
             {"reward_model_path": f"proccorpus:{model}", "proccorpus": metadata}
         )
-    return {"labelled_frames": labelled, "suggested_kappa": kappas.suggested()}
+    labelled = sum(int(np.isfinite(curve).sum()) for curve in ramps)
+    return {"labelled_frames": labelled, "suggested_kappa": kappas}
 
 
 def episode_rows(index: int, episode: int, n: int, progress: FrameProgress | None) -> pa.Table:

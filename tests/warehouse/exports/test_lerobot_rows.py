@@ -2,7 +2,13 @@
 
 import numpy as np
 
-from warehouse.exports.lerobot_rows import QUANTILES, Stats, combined, statistics
+from warehouse.exports.lerobot_rows import (
+    QUANTILES,
+    Stats,
+    combined,
+    picture_statistics,
+    statistics,
+)
 
 
 def stats_of(values: np.ndarray) -> Stats:
@@ -38,3 +44,12 @@ def test_quantiles_of_one_episode_and_of_a_still_joint_stay() -> None:
     assert combined([episode]) == episode
     still = combined([stats_of(np.full((10, 1), 3.0)), stats_of(np.full((30, 1), 3.0))])
     assert [still[name] for name in QUANTILES] == [[3.0]] * len(QUANTILES)
+
+
+def test_a_histogram_says_of_pictures_what_all_their_pixels_say() -> None:
+    rng = np.random.default_rng(2)
+    pictures = [rng.integers(0, top, (17, 23, 3), np.uint8) for top in (256, 3, 1)]
+    stats = picture_statistics(pictures)
+    expected = stats_of(np.concatenate([picture.reshape(-1, 3) for picture in pictures]) / 255)
+    assert stats.pop("count") == [3]
+    assert all(np.allclose(value, expected[name], atol=1e-12) for name, value in stats.items())
