@@ -30,16 +30,8 @@ def run(faulty: Made, capsys: pytest.CaptureFixture[str]) -> Run:
 
 def test_the_remedy_works_as_it_is_printed(run: Run, tmp_path: Path):
     [command] = re.findall(r"`proccorpus (export [^`]+)`", REASONS["camera_frozen"].remedy)
-    result = run(
-        *command.split(),
-        "--out",
-        tmp_path / "out",
-        "--dataset",
-        "tiny",
-        *LICENCE,
-        "--format",
-        "json",
-    )
+    words = ("--dataset", "tiny", *LICENCE, "--format", "json")
+    result = run(*command.split(), "--out", tmp_path / "out", *words)
     assert (result.code, result.json["episodes"]) == (0, 4), result
     assert "left out: 1 runs with camera_frozen: tiny 2\n" in result.err
     assert json.loads((tmp_path / "out" / "meta" / "info.json").read_text())["total_episodes"] == 4
@@ -164,7 +156,7 @@ def test_weights_of_stretches_are_0_and_the_rest_of_their_runs_stays(run: Run, t
     weights = {}
     for name, options in {
         "all": (),
-        "less": ("--without-stretches", "camera_frozen", "--without-stretches", "camera_black"),
+        "less": ("--set", "without_stretches=camera_frozen,camera_black"),
     }.items():
         result = run(*words, *options, "--out", tmp_path / name)
         assert result.code == 0, result

@@ -8,6 +8,7 @@ import pytest
 from tests.kits.cli_kit import USAGE, Built, assert_one_error_line, ok, proccorpus
 from warehouse.exports import EXPORT_KINDS
 
+BOTH = ("--set", "label_run=x", "--set", "from_model=y")
 # Of two of its labels the names of steps are less sure than is usual
 ALL = ("--allow-licence", "unknown", "--min-name-confidence", 0)
 
@@ -29,19 +30,7 @@ def test_signals_of_frames_go_out_and_come_in(own: Built, tmp_path: Path):
         (("import", "frame-signals", __file__, "--name", "tiny"), "no Parquet file"),
         (("import", "mine", out, "--name", "tiny"), "there is no form mine"),
         (("import", "a", "b", out, "--name", "tiny"), "one form and one path"),
-        (
-            (
-                "export",
-                "frame-signals",
-                "--out",
-                tmp_path / "t",
-                "--set",
-                "label_run=x",
-                "--set",
-                "from_model=y",
-            ),
-            "one of them",
-        ),
+        (("export", "frame-signals", "--out", tmp_path / "t", *BOTH), "one of them"),
     ):
         result = proccorpus(*wrong, cwd=tmp_path, workspace=own.workspace)
         assert result.code == USAGE
@@ -51,28 +40,16 @@ def test_signals_of_frames_go_out_and_come_in(own: Built, tmp_path: Path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("export", "lerobot"), "licence is unknown"),
-        (
-            ("export", "rabc", "--allow-licence", "unknown", "--where", "1; DROP TABLE frames"),
-            "Parser Error",
-        ),
-        (
-            (
-                "export",
-                "rabc",
-                "--allow-licence",
-                "unknown",
-                "--where",
-                "FROM read_csv('/etc/passwd')",
-            ),
-            "not allowed",
-        ),
+        (("lerobot",), "licence is unknown"),
+        (("rabc", *ALL, "--where", "1; DROP TABLE frames"), "Parser Error"),
+        (("rabc", *ALL, "--where", "FROM read_csv('/etc/passwd')"), "not allowed"),
     ],
 )
 def test_what_is_refused_leaves_nothing(
     built: Built, tmp_path: Path, words: tuple[str, ...], message: str
 ):
-    result = proccorpus(*words, "--out", tmp_path / "out", cwd=tmp_path, workspace=built.workspace)
+    words = ("export", *words, "--out", tmp_path / "out")
+    result = proccorpus(*words, cwd=tmp_path, workspace=built.workspace)
     assert (result.code, result.out) == (USAGE, "")
     assert message in assert_one_error_line(result)
     assert not (tmp_path / "out").exists()
@@ -102,18 +79,8 @@ def test_settings_of_a_file_give_way_to_those_of_the_command_line(built: Built, 
     file = tmp_path / "settings.yaml"
     file.write_text("chunk_size: [8, 16]\n")
     out = tmp_path / "out"
-    words = (
-        "export",
-        "rabc",
-        "--out",
-        out,
-        "--settings",
-        file,
-        "--chunk-size",
-        4,
-        "--chunk-size=5",
-        *ALL,
-    )
+    former = ("--chunk-size", 4, "--chunk-size=5")
+    words = ("export", "rabc", "--out", out, "--settings", file, *former, *ALL)
     result = proccorpus(*words, cwd=tmp_path, workspace=built.workspace)
     assert "note: --chunk_size is a setting now: --set chunk_size=4" in result.err
     assert json.loads((out / "manifest.json").read_text())["options"]["chunk_sizes"] == [4, 5]

@@ -144,8 +144,8 @@ def test_a_videos_reward_is_the_same_from_everywhere(
 
     folder = tmp_path / "rabc"
     exported = proccorpus(
-        "export", "rabc", "--from-model", checkpoint, "--out", folder, "--allow-licence", "unknown", "--format", "json",
-        cwd=tmp_path, workspace=own.workspace,
+        "export", "rabc", "--set", f"from_model={checkpoint}", "--out", folder, "--allow-licence", "unknown",
+        "--format", "json", cwd=tmp_path, workspace=own.workspace,
     )  # fmt: skip
     assert exported.code == 0, exported.err
     table = pq.read_table(folder / "sarm_progress.parquet")
@@ -230,7 +230,7 @@ def test_a_laptop_models_weights_are_what_it_says_of_each_video(
     assert scored.failures == 0
     folder = tmp_path / "rabc"
     exported = proccorpus(
-        "export", "rabc", "--from-model", model, "--out", folder, "--allow-licence", "unknown",
+        "export", "rabc", "--set", f"from_model={model}", "--out", folder, "--allow-licence", "unknown",
         cwd=tmp_path, workspace=own.workspace,
     )  # fmt: skip
     assert exported.code == 0, exported.err
@@ -243,7 +243,7 @@ def test_a_laptop_models_weights_are_what_it_says_of_each_video(
     # The same rewards as signals: rows of the scored frames alone, and nothing is scored again
     signals = tmp_path / "signals.parquet"
     exported = proccorpus(
-        "export", "frame-signals", "--from-model", model, "--out", signals, "--allow-licence", "unknown",
+        "export", "frame-signals", "--set", f"from_model={model}", "--out", signals, "--allow-licence", "unknown",
         cwd=tmp_path, workspace=own.workspace,
     )  # fmt: skip
     assert exported.code == 0, exported.err

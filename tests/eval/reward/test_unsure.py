@@ -104,15 +104,7 @@ def test_the_command_and_a_corpus_say_so(
     episodes = usable_episodes(lake.con, "chunk = 0")
     scored = score_episodes(lake, open_checkpoint(checkpoint), "bars", episodes)
     assert scored.unsure == scored.moments > 0
-    export = (
-        "export",
-        "rabc",
-        "--from-model",
-        checkpoint,
-        "--dataset",
-        "tiny",
-        "--allow-licence",
-        "unknown",
-    )
+    settings = ("--set", f"from_model={checkpoint}", "--allow-licence", "unknown")
+    export = ("export", "rabc", "--dataset", "tiny", *settings)
     result = called(capsys, *export, "--out", tmp_path / "rabc", "--workspace", own.space.root)
     assert f"answers are unsure: {UNSEEN}" in result.err

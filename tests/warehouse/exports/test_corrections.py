@@ -98,10 +98,7 @@ def test_label_studio_brings_what_counts_back(told: Lake):
     tasks = json.loads(json.dumps(to_tasks(told, current, labels)))
     assert [
         (t["data"]["episode_index"], len(t["annotations"]), len(t["predictions"])) for t in tasks
-    ] == [
-        (1, 0, 1),
-        (2, 1, 0),
-    ]
+    ] == [(1, 0, 1), (2, 1, 0)]
     regions = tasks[1]["annotations"][0]["result"]
     spans = [r["value"]["ranges"] for r in regions if r["type"] == "timelinelabels"]
     assert spans == [
@@ -135,11 +132,7 @@ def test_label_studio_brings_what_counts_back(told: Lake):
     assert [
         (s.start_frame, s.end_frame, s.kind, s.completed, s.step)
         for s in corrections.segments_of(row)
-    ] == [
-        (0, 9, "step", True, 1),
-        (9, 12, "idle", False, None),
-        (12, 30, "step", False, 2),
-    ]
+    ] == [(0, 9, "step", True, 1), (9, 12, "idle", False, None), (12, 30, "step", False, 2)]
     assert row["plan"] == PLAN
 
 

@@ -112,11 +112,7 @@ def test_a_label_less_sure_is_none_in_a_lerobot_export(changed: Lake, tmp_path: 
         of_unsure["proccorpus_label_run"],
         of_unsure["proccorpus_segments"],
         of_unsure["label_confidence"],
-    ) == (
-        None,
-        None,
-        None,
-    )
+    ) == (None, None, None)
 
 
 # Releases

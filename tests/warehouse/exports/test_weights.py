@@ -274,7 +274,16 @@ def test_the_command_prints_the_lines_of_the_trainer(
     out = tmp_path / "out"
     words = ("--allow-licence", "unknown", "--workspace", short.workspace.root)
     result = called(
-        capsys, "export", "weights", "--kind", "awr", "--chunk-size", "16", "--out", out, *words
+        capsys,
+        "export",
+        "weights",
+        "--set",
+        "kind=awr",
+        "--set",
+        "chunk_size=16",
+        "--out",
+        out,
+        *words,
     )
     assert result.code == 0
     assert "--policy.type=smolvla --policy.chunk_size=16" in result.out
@@ -285,7 +294,7 @@ def test_the_command_prints_the_lines_of_the_trainer(
     assert (config.policy.chunk_size, config.sample_weighting.type) == (16, "rabc")
     assert f"--sample_weighting.progress_path={out}/lerobot_weights.parquet" in result.out
     assert "act and diffusion, take none" in result.out
-    json_words = ("--kind", "awr", "--chunk-size", "16", "--format", "json")
+    json_words = ("--set", "kind=awr", "--set", "chunk_size=16", "--format", "json")
     json_result = called(capsys, "export", "weights", "--out", out, *json_words, *words)
     assert json_result.json["use"] == [
         line for line in result.out.splitlines() if line in json_result.json["use"]
