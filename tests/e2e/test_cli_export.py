@@ -46,7 +46,7 @@ def test_signals_of_frames_go_out_and_come_in(own: Built, tmp_path: Path):
     ],
 )
 def test_what_is_refused_leaves_nothing(
-    built: Built, tmp_path: Path, words: tuple[str, ...], message: str
+    built: Built, tmp_path: Path, words: tuple[object, ...], message: str
 ):
     words = ("export", *words, "--out", tmp_path / "out")
     result = proccorpus(*words, cwd=tmp_path, workspace=built.workspace)
