@@ -1,6 +1,7 @@
 """`build --dry-run` for every annotator: what a build then does, and why; read only, without a word written."""
 
 import json
+from collections.abc import Callable
 
 import pytest
 
@@ -41,16 +42,51 @@ def test_each_annotator(case: Case, annotator: str) -> None:
         assert "segments" not in work
 
 
-def test_what_people_said_and_what_changed_at_the_source(case: Case) -> None:
+def corrected_text(case: Case) -> None:
+    for name in ("tasks", "episodes"):
+        path = case.source / f"meta/{name}.jsonl"
+        path.write_text(path.read_text().replace("red cube", "crimson cube"))
+
+
+def touched_video(case: Case) -> None:
+    next(case.source.glob("videos/**/*.mp4")).touch()
+
+
+def judged_failed(case: Case) -> None:
+    path = case.folder / "outcomes.csv"
+    path.write_text("episode_index,success\n1,false\n")
+    checked(case.run("outcomes", "import", path, "--dataset", "arm"))
+
+
+LABELLING = {"segments", "progress", "samples", "shards"}
+
+
+@pytest.mark.parametrize(
+    ("change", "stages", "reason"),
+    [
+        (touched_video, {"frames", "shards"}, "files of the source changed"),
+        (corrected_text, LABELLING, "files of the source changed"),
+        (judged_failed, LABELLING, "people said how runs ended"),
+    ],
+)
+def test_a_change_is_made_by_the_stages_that_read_it(
+    case: Case, change: Callable[[Case], None], stages: set[str], reason: str
+) -> None:
+    """A corrected text, or an outcome, decodes nothing."""
+    runs = "SELECT stage, snapshot FROM stage_runs WHERE chunk = 0 AND stage <> 'episodes'"
+    before = dict(case.rows(runs))
+    change(case)
+    [listing, *later_rows] = foreseen(case, "--dataset", "arm")
+    assert (listing["stage"], listing["why"]) == ("episodes", reason)
+    assert all(row["what"] != "made again" for row in later_rows)
+    checked(case.run("build", "--dataset", "arm", "--workers", 1))
+    assert {stage for stage, snapshot in case.rows(runs) if snapshot != before[stage]} == stages
+
+
+def test_what_people_said(case: Case) -> None:
     assert foreseen(case, "--dataset", "arm") == []
     checked(case.run("references", "add", "arm", 0))
-    reasons_by_stage = {row["stage"]: row["why"] for row in foreseen(case, "--dataset", "arm")}
-    assert (
-        "people showed runs" in reasons_by_stage["transfer"]
-        or "it rests on embeddings" in reasons_by_stage["transfer"]
-    )
-    (case.source / "meta/info.json").touch()
-    [listing, *later_rows] = foreseen(case, "--dataset", "arm")
-    assert listing["stage"] == "episodes"
-    assert listing["why"].startswith("files of the source changed")
-    assert all(row["what"] != "made again" for row in later_rows)
+    [reason] = [
+        row["why"] for row in foreseen(case, "--dataset", "arm") if row["stage"] == "transfer"
+    ]
+    assert "people showed runs" in reason or "it rests on embeddings" in reason
