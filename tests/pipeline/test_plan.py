@@ -108,11 +108,8 @@ def test_a_build_goes_from_nothing_in_an_order_in_which_it_can(corpus: Corpus):
     assert step.input_hash == hash_of(SPECS[0].inputs | {"source": "files 1"})
     corpus.run("episodes", None)
     waiting_steps = dict.fromkeys(product(("segments", "progress", "samples"), (0, 1)), WAITING)
-    assert (
-        corpus.status()
-        == {("episodes", None): CURRENT, ("frames", 0): MISSING, ("frames", 1): MISSING}
-        | waiting_steps
-    )
+    listed = {("episodes", None): CURRENT, ("frames", 0): MISSING, ("frames", 1): MISSING}
+    assert corpus.status() == listed | waiting_steps
     assert all((s.input_hash == "") == (s.status == WAITING) for s in corpus.plan())
     assert corpus.finish() == [(stage, c) for c, stage in product((0, 1), DOWNSTREAM)]
 
@@ -164,11 +161,8 @@ def test_another_label_run_is_missing_and_the_old_one_stays(filled: Corpus):
 
 
 def test_datasets_and_chunks_are_planned_apart(filled: Corpus, lake: Lake):
-    steps = filled.plan(only_chunk=1)
-    assert [(s.stage.name, s.chunk) for s in steps] == [
-        ("episodes", None),
-        *((s, 1) for s in DOWNSTREAM),
-    ]
+    steps = [(s.stage.name, s.chunk) for s in filled.plan(only_chunk=1)]
+    assert steps == [("episodes", None), *((s, 1) for s in DOWNSTREAM)]
     other_corpus = Corpus(lake, f"{filled.dataset}b")
     other_corpus.run("episodes", None)
     both = {filled.dataset: SPECS, other_corpus.dataset: SPECS}
@@ -241,9 +235,8 @@ def test_what_an_earlier_version_published_stays() -> None:
 
 
 def test_a_plan_reads_no_rows_of_other_datasets(filled: Corpus, lake: Lake):
-    reading_stage = replace(
-        stage("transfer", "frames"), reads=("references",)
-    )  # it asks what steps the episodes have
+    # It asks what steps the episodes have
+    reading_stage = replace(stage("transfer", "frames"), reads=("references",))
     filled.specs = (*SPECS, StageSpec(reading_stage, "transfer-1", "config t"))
     listing = stage_run(stage="episodes", dataset="other")
     lake.publish(listing, {"episode_facts": facts(dataset="other", episodes=range(50))})
