@@ -29,7 +29,7 @@ MAYBE = "made again if what it reads changes"
 # Inputs of a stage (`Step.inputs`) that are others than they were, in words; others are outputs of stages
 WORDS = {
     "source": "files of the source changed",
-    "takedowns": "episodes were taken down, or are back",
+    "taken down": "episodes were taken down, or are back",
     "outcomes": "people said how runs ended",
     "recordings": "episodes were found to be other recordings",
     "rows": "its episodes, or files of their rows, changed",

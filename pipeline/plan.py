@@ -149,23 +149,41 @@ def _listing_stamps(lake: Lake, dataset: str) -> dict[str, str]:
 
     By the numbers that the episodes had when it was said: those do not change when recordings move.
     """
-    condition = f"dataset = {literal(dataset)}"
-    taken_down = lake.column(f"SELECT episode_index FROM takedowns WHERE {condition}")
-    episodes = "all" if None in taken_down else str(sorted(taken_down))
-    outcomes = lake.rows(OUTCOMES, [dataset]) if dataset in lake.datasets_in("outcomes") else []
-    changes = lake.column(
-        "SELECT recording || ' ' || what || ' ' || created_at FROM recording_changes "
-        f"WHERE {condition} AND found_by <> {literal(LISTING)} ORDER BY 1"
-    )
-    stated = [
-        f"{episode} {success} {BY_PERSON}{file}" for episode, success, file in sorted(outcomes)
-    ]
-    statements = {
-        "takedowns": ("taken down", *([episodes] if taken_down else [])),
-        "outcomes": ("outcomes", *stated),
-        "recordings": ("recordings", *changes),  # what later passes and people found of them
+    return {
+        name: content_key(name, *texts)
+        for name, read in BESIDE_SOURCE.items()
+        if (texts := read(lake, dataset))
     }
-    return {name: content_key(*texts) for name, texts in statements.items() if len(texts) > 1}
+
+
+def _takedowns(lake: Lake, dataset: str) -> list[str]:
+    sql = f"SELECT episode_index FROM takedowns WHERE dataset = {literal(dataset)}"
+    episodes = lake.column(sql)
+    if None in episodes:
+        return ["all"]
+    return [str(sorted(episodes))] if episodes else []
+
+
+def _outcomes(lake: Lake, dataset: str) -> list[str]:
+    if dataset not in lake.datasets_in("outcomes"):
+        return []
+    rows = sorted(lake.rows(OUTCOMES, [dataset]))
+    return [f"{episode} {success} {BY_PERSON}{file}" for episode, success, file in rows]
+
+
+def _recording_changes(lake: Lake, dataset: str) -> list[str]:
+    """What later passes and people found of its recordings."""
+    return lake.column(
+        "SELECT recording || ' ' || what || ' ' || created_at FROM recording_changes "
+        f"WHERE dataset = {literal(dataset)} AND found_by <> {literal(LISTING)} ORDER BY 1"
+    )
+
+
+BESIDE_SOURCE = {
+    "taken down": _takedowns,
+    "outcomes": _outcomes,
+    "recordings": _recording_changes,
+}
 
 
 def stale_chunks(lake: Lake, specs: Mapping[str, Specs]) -> dict[str, int]:

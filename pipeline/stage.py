@@ -36,7 +36,7 @@ from pipeline.sources import OUT_OF_REACH
 from warehouse.lake import Lake, StageRun, output_hash, was_interrupted
 from warehouse.lake.blocking import failed_check
 from warehouse.lake.checks import CHECKS, Check, CheckOutcome, CheckScope
-from warehouse.lake.outdated import forget_changes
+from warehouse.lake.outdated import forget_changes, forget_texts
 
 type Field = Literal[
     "rows", "pictures", "text", "steps", "splits", "unusable", "outcome", "others", "corrections", "references"
@@ -421,8 +421,10 @@ def run_stage(context: StageContext) -> StageReport:
         outdated=output.outdated,
         moved_episodes=output.moved,
     )
+    if step.chunk is None:
+        forget_texts(lake, context.dataset)
     # For the checks of stages that rest on it
-    if step.chunk is not None:
+    else:
         context.memory.setdefault("written", {})[step.stage.name] = output.tables
         if step.stage.name == "frames":
             context.memory.pop("listed", None)  # lengths of episodes are others

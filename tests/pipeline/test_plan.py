@@ -44,9 +44,8 @@ class Corpus:
         self.fingerprint = "files 1"
 
     def plan(self, only_chunk: int | None = None) -> list[Step]:
-        return plan(
-            self.lake, {self.dataset: self.specs}, {self.dataset: self.fingerprint}, only_chunk
-        )
+        specs = {self.dataset: self.specs}
+        return plan(self.lake, specs, {self.dataset: self.fingerprint}, only_chunk)
 
     def status(self) -> dict[tuple[str, int | None], str]:
         return {(s.stage.name, s.chunk): s.status for s in self.plan()}
@@ -68,10 +67,8 @@ class Corpus:
             input_hash=step.input_hash,
             output_hash=output or f"{stage} {chunk}",
         )
-        if chunk is None:
-            parts = [replace(run, chunk=c, output_hash=f"facts {c}") for c in (0, 1)]
-        else:
-            parts = []
+        chunks = (0, 1) if chunk is None else ()
+        parts = [replace(run, chunk=c, output_hash=f"facts {c}") for c in chunks]
         self.lake.publish(run, {}, parts=parts)
 
     def finish(self) -> list[tuple[str, int | None]]:

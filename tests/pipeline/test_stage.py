@@ -21,9 +21,7 @@ def test_findings_of_one_thing_are_one_row() -> None:
 
 
 def test_very_many_findings_of_one_thing() -> None:
-    findings = [
-        Finding("unreadable_data", "cut off", "warning", file=f"{k}") for k in range(20_000)
-    ]
+    findings = [Finding("no_video", "cut off", "warning", file=f"{k}") for k in range(20_000)]
     (row,) = findings_table("d", "episodes", findings, 5).to_pylist()
     details = row["detail"].split("; ")
     assert details[:2] == ["0 cut off", "1 cut off"]
