@@ -3,9 +3,11 @@
 A stage is current while all that its output depends on (`Step.inputs`) has the hash that it was published with.
 """
 
+import hashlib
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -37,6 +39,8 @@ OUTCOMES = (
     f"SELECT episode_index, success, file FROM ({OUTCOMES_IN_FORCE}) WHERE {row_by_row('dataset')}"
 )
 
+canonical = json.JSONEncoder(sort_keys=True).encode
+FORMER_FIELDS = ("outcome", "others")  # that earlier versions told apart
 Specs = Sequence[StageSpec]
 
 
@@ -66,7 +70,7 @@ class History:
 
 def hash_of(inputs: Mapping[str, str]) -> str:
     """The input hash of a stage: over all that its output depends on, by name."""
-    return content_key(json.dumps(inputs, sort_keys=True))
+    return hashlib.sha256(canonical(inputs).encode()).hexdigest()
 
 
 def former_hash(spec: StageSpec, hashes: Iterable[str]) -> str:
@@ -133,14 +137,15 @@ def _listing_step(
 ) -> Step:
     """`fingerprint` None: the source is as it was, if it was listed by the same code."""
     if fingerprint is None:
-        is_same_code = recorded is not None and recorded["code_version"] == listing.code_version
-        input_hash = recorded["input_hash"] if recorded and is_same_code else ""
-        status = _status(recorded, input_hash)
-        return Step(listing, dataset, None, status, input_hash, listing.inputs)
+        if recorded is None or recorded["code_version"] != listing.code_version:
+            status = MISSING if recorded is None else STALE
+            return Step(listing, dataset, None, status, "", listing.inputs)
+        return Step(listing, dataset, None, CURRENT, recorded["input_hash"], listing.inputs)
     read = {"source": fingerprint} | _listing_stamps(lake, dataset)
     inputs = listing.inputs | read
     input_hash = hash_of(inputs)
-    status = _status(recorded, input_hash, former_hash(listing, read.values()))
+    former = partial(former_hash, listing, read.values())
+    status = _status(recorded, input_hash, former)
     return Step(listing, dataset, None, status, input_hash, inputs)
 
 
@@ -235,8 +240,15 @@ def chunk_steps(
             yield Step(spec, dataset, chunk, WAITING, "", spec.inputs, rests_on[spec.name])
             continue
 
-        upstream_hashes = {name: outputs[name] for name in upstream}
-        inputs, input_hash, former = _inputs(spec, fields, upstream_hashes, stamps)
+        read = {name: fields[name] for name in stage.reads if name in fields} | stamps
+        made_of = {name: outputs[name] for name in upstream} | read
+        names = (*upstream, *FORMER_FIELDS, *stamps)
+        former = partial(former_hash, spec, [made_of[name] for name in names if name in made_of])
+        # The listing's output is an input only where an earlier version listed the chunk, which knew no fields
+        inputs = spec.inputs | made_of
+        if "episodes" not in fields:
+            inputs.pop("episodes", None)
+        input_hash = former() if "episodes" in fields else hash_of(inputs)
         status = _status(recorded, input_hash, former)
         # The rows of this label run may be as they should be while those of another run count
         counts = history.newest.get((spec.name, dataset, chunk)) == spec.label_run
@@ -260,27 +272,6 @@ def _fields(listed: Mapping[str, Any]) -> dict[str, str]:
     return {name: value for name, value in hashes.items() if value}
 
 
-def _inputs(
-    spec: StageSpec,
-    fields: Mapping[str, str],
-    upstream: Mapping[str, str],
-    stamps: Mapping[str, str],
-) -> tuple[dict[str, str], str, str]:
-    """All that a stage of a chunk depends on, its input hash, and the one that earlier versions published it with.
-
-    upstream: the outputs of the stages that it reads, of the listing's most fields together. stamps: of what people
-    said.
-    """
-    read = {name: fields[name] for name in spec.stage.reads if name in fields}
-    beside = [read[name] for name in ("outcome", "others") if name in read]
-    former = former_hash(spec, [*upstream.values(), *beside, *stamps.values()])
-    inputs = {**spec.inputs, **upstream, **read, **stamps}
-    if "episodes" in fields:
-        return inputs, former, former
-    inputs.pop("episodes", None)
-    return inputs, hash_of(inputs), former
-
-
 def _with_kept_labels(specs: Specs, dataset: str, chunk: int, history: History) -> list[StageSpec]:
     """The stages of a chunk: where it has labels by a former version, and none by the present one, under that run."""
     kept_specs = list(specs)
@@ -298,12 +289,11 @@ def _all_inputs(
     return tuple(dict.fromkeys(chain.from_iterable((*rests_on[name], name) for name in upstream)))
 
 
-def _status(recorded: Mapping[str, str] | None, *hashes: str) -> str:
-    """`hashes`: what its input hash may be."""
+def _status(recorded: Mapping[str, str] | None, input_hash: str, former: Callable[[], str]) -> str:
+    """`former`: the hash that an earlier version may have published it with; asked where it is not the present one."""
     if recorded is None:
         return MISSING
-    if recorded["input_hash"] in hashes:
-        return CURRENT
-    if recorded["input_hash"].removeprefix(UNANSWERED) in hashes:
-        return INCOMPLETE
-    return STALE
+    published = recorded["input_hash"].removeprefix(UNANSWERED)
+    if published != input_hash and published != former():
+        return STALE
+    return CURRENT if published == recorded["input_hash"] else INCOMPLETE
