@@ -48,6 +48,7 @@ LABEL_SETTINGS = (
     "dataset.cameras.views",
     "stages.annotator",
     "stages.motion",
+    "stages.progress",
     "stages.transfer",
     "stages.vlm",
 )

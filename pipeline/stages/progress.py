@@ -199,10 +199,7 @@ STAGE = Stage(
     description=(
         "The dense label: progress per frame, from segments and visual change; and which label of an episode counts."
     ),
-    settings=(
-        "stages.progress",
-        *LABEL_SETTINGS,
-    ),
+    settings=LABEL_SETTINGS,
     reads=(
         "text",
         "outcome",

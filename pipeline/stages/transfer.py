@@ -202,7 +202,6 @@ STAGE = Stage(
     settings=(
         *LABEL_SETTINGS,
         "stages.embeddings",
-        "stages.progress",
     ),
     code_version=lambda build: build.transfer_run().code_version,
     description="Episodes labelled like the references of their task: those whose label somebody vouches for.",
