@@ -3,13 +3,14 @@ another one leaves it current: `frames` reads no texts, so that a corrected text
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from core.tables import TABLES
 from core.values import grouped
@@ -50,22 +51,22 @@ def chunk_runs(run: StageRun, source: Source, tables: Mapping[str, pa.Table]) ->
     of_columns = {name: chunk_hashes(FACTS, facts, columns) for name, columns in COLUMNS.items()}
     of_tables = {name: chunk_hashes(TABLES[name], published[name]) for name in PUBLISHED}
     num_rows = Counter(chain.from_iterable(tables[name]["chunk"].to_pylist() for name in PUBLISHED))
-    severities = tables["findings"].select(["chunk", "episode_index", "severity"]).to_pylist()
-    unusable = grouped(
-        (row["chunk"], row["episode_index"]) for row in severities if row["severity"] == "unusable"
-    )
+    unusable = tables["findings"].filter(pc.field("severity") == "unusable")
+    of_unusable = chunk_hashes(TABLES["findings"], unusable, ("chunk",))
     # Where the grippers are concerns every chunk, and is stored once
     signals = output_hash({"signals": tables["signals"]})
-    chunks = grouped((row["chunk"], row) for row in facts.select(READ).to_pylist())
+    chunks = grouped(
+        (row["chunk"], row) for row in facts.select(READ).sort_by("episode_index").to_pylist()
+    )
     runs = []
     for chunk, rows in sorted(chunks.items()):
-        known = sorted((r["episode_index"], r["success"]) for r in rows if r["success"] is not None)
+        known = [f"{r['episode_index']} {r['success']}" for r in rows if r["success"] is not None]
         fields = {name: hashes[chunk] for name, hashes in of_columns.items()} | {
             "rows": content_key(of_columns["rows"][chunk], signals, *_stamps(_data(rows), source)),
             "pictures": content_key(of_columns["pictures"][chunk], *_stamps(_videos(rows), source)),
             "splits": of_tables["splits"].get(chunk, NO_ROWS),
-            "unusable": _key_of(str(episode) for episode in sorted({*unusable.get(chunk, ())})),
-            "outcome": _key_of(f"{episode} {success}" for episode, success in known),
+            "unusable": of_unusable.get(chunk, ""),
+            "outcome": content_key(*known) if known else "",
             "others": _others(published, chunk, source),
         }
         parts = [(name, of_tables[name].get(chunk, NO_ROWS)) for name in PUBLISHED]
@@ -77,12 +78,6 @@ def chunk_runs(run: StageRun, source: Source, tables: Mapping[str, pa.Table]) ->
         }
         runs.append(replace(run, chunk=chunk, numbers="", **changes))
     return runs
-
-
-def _key_of(texts: Iterable[str]) -> str:
-    """Over some texts; empty: there are none."""
-    parts = [*texts]
-    return content_key(*parts) if parts else ""
 
 
 def _others(published: Mapping[str, pa.Table], chunk: int, source: Source) -> str:

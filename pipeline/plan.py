@@ -40,7 +40,6 @@ OUTCOMES = (
 )
 
 canonical = json.JSONEncoder(sort_keys=True).encode
-FORMER_FIELDS = ("outcome", "others")  # that earlier versions told apart
 Specs = Sequence[StageSpec]
 
 
@@ -240,15 +239,8 @@ def chunk_steps(
             yield Step(spec, dataset, chunk, WAITING, "", spec.inputs, rests_on[spec.name])
             continue
 
-        read = {name: fields[name] for name in stage.reads if name in fields} | stamps
-        made_of = {name: outputs[name] for name in upstream} | read
-        names = (*upstream, *FORMER_FIELDS, *stamps)
-        former = partial(former_hash, spec, [made_of[name] for name in names if name in made_of])
-        # The listing's output is an input only where an earlier version listed the chunk, which knew no fields
-        inputs = spec.inputs | made_of
-        if "episodes" not in fields:
-            inputs.pop("episodes", None)
-        input_hash = former() if "episodes" in fields else hash_of(inputs)
+        upstream_hashes = {name: outputs[name] for name in upstream}
+        inputs, input_hash, former = _inputs(spec, fields, upstream_hashes, stamps)
         status = _status(recorded, input_hash, former)
         # The rows of this label run may be as they should be while those of another run count
         counts = history.newest.get((spec.name, dataset, chunk)) == spec.label_run
@@ -270,6 +262,24 @@ def _fields(listed: Mapping[str, Any]) -> dict[str, str]:
         "others": listed.get("others_hash"),
     }
     return {name: value for name, value in hashes.items() if value}
+
+
+def _inputs(
+    spec: StageSpec,
+    fields: Mapping[str, str],
+    upstream: Mapping[str, str],
+    stamps: Mapping[str, str],
+) -> tuple[dict[str, str], str, Callable[[], str]]:
+    """The inputs of a stage of a chunk, their hash, and what gives the one that earlier versions published it with."""
+    read = {name: fields[name] for name in spec.stage.reads if name in fields}
+    beside = [read[name] for name in ("outcome", "others") if name in read]
+    former = partial(former_hash, spec, [*upstream.values(), *beside, *stamps.values()])
+    inputs = {**spec.inputs, **upstream, **read, **stamps}
+    if "episodes" in fields:
+        return inputs, former(), former
+    # The listing's output is over all fields
+    inputs.pop("episodes", None)
+    return inputs, hash_of(inputs), former
 
 
 def _with_kept_labels(specs: Specs, dataset: str, chunk: int, history: History) -> list[StageSpec]:
