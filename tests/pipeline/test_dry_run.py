@@ -56,19 +56,22 @@ def judged_failed(case: Case) -> None:
 
 TEXT_DIFFERS = """INSERT INTO run_checks BY NAME SELECT dataset, episode_index, chunk, 'text_differs' AS check_name,
 '' AS camera, '' AS signal, 0 AS start_frame, format('its text "{}"', task) AS detail FROM episode_facts"""
-EDITS = {corrected_text: "files of the source changed", judged_failed: "people said how runs ended"}
+EDITS = (
+    (corrected_text, "files of the source changed"),
+    (judged_failed, "people said how runs ended"),
+)
 
 
-@pytest.mark.parametrize("edit", [*EDITS])
+@pytest.mark.parametrize(("edit", "reason"), EDITS)
 def test_a_change_is_made_by_the_stages_that_read_it(
-    case: Case, edit: Callable[[Case], None]
+    case: Case, edit: Callable[[Case], None], reason: str
 ) -> None:
     """A corrected text, or an outcome, decodes nothing."""
     runs = "SELECT stage, snapshot FROM stage_runs WHERE chunk = 0 AND stage <> 'episodes'"
     before = dict(case.rows(runs))
     edit(case)
     [listing, *later_rows] = foreseen(case, "--dataset", "arm")
-    assert (listing["stage"], listing["why"]) == ("episodes", EDITS[edit])
+    assert (listing["stage"], listing["why"]) == ("episodes", reason)
     assert all(row["what"] != "made again" for row in later_rows)
     checked(case.run("build", "--dataset", "arm", "--workers", 1))
     stages = {stage for stage, snapshot in case.rows(runs) if snapshot != before[stage]}
