@@ -206,10 +206,8 @@ def test_what_a_stage_reads_is_its_input_and_nothing_else() -> None:
             assert status == (STALE if name in reads else CURRENT)
             assert later[1] == (WAITING if name in reads else MISSING)
     # Without a word of people there is no such stage, and none waits for it; what it made before has to go
-    rows_alone = {"rows": "1"}
-    [(name, status, _)] = planned(names, rows_alone)
-    assert (name, status) == ("samples", MISSING)
-    assert [s for _, s, _ in planned(names, rows_alone, corrections=run)] == [STALE, WAITING]
+    assert [step[:2] for step in planned(names, {"rows": "1"})] == [("samples", MISSING)]
+    assert [s for _, s, _ in planned(names, {"rows": "1"}, corrections=run)] == [STALE, WAITING]
 
 
 def test_what_an_earlier_version_published_stays() -> None:
@@ -218,8 +216,7 @@ def test_what_an_earlier_version_published_stays() -> None:
     earlier = {"output_hash": "facts", "outcomes_hash": "known", "others_hash": ""}
     today = {"output_hash": "facts", "inputs": json.dumps({"text": "t", "outcome": "known"})}
     frames = {"input_hash": former_hash(SPECS[1], ["facts"]), "output_hash": "f"}
-    input_hash = former_hash(segments, ["facts", "f", "known"])
-    of_segments = {"input_hash": input_hash, "output_hash": "s"}
+    of_segments = {"input_hash": former_hash(segments, ["facts", "f", "known"]), "output_hash": "s"}
     changed = {"output_hash": "others", "inputs": today["inputs"]}
     for listed, status in ((earlier, CURRENT), (today, CURRENT), (changed, STALE)):
         rows = {("episodes", "d", 0, ""): listed, ("frames", "d", 0, ""): frames}
