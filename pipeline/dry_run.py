@@ -26,7 +26,7 @@ from warehouse.lake import WHOLE_DATASET, Lake
 NEW = "made"
 AGAIN = "made again"
 MAYBE = "made again if what it reads changes"
-# Inputs of a stage (`Step.inputs`) that are others than they were, in words; others are outputs of stages
+# Inputs of a stage (`Step.inputs`) that are others than they were, in words; those not here are outputs of stages
 WORDS = {
     "source": "files of the source changed",
     "taken down": "episodes were taken down, or are back",
@@ -166,10 +166,10 @@ def _reason(
 def _differences(step: Step, recorded: Mapping[str, Any], settings: Sequence[str]) -> list[str]:
     """The inputs of a step that are others than those that it was published with, in words.
 
-    Of a step that waits, and of what an earlier version published, only settings and code version are known.
+    Of a step that waits, or may be run, and of what an earlier version published only settings and code version count.
     """
     kept = json.loads(recorded.get("inputs") or "{}")
-    if kept and step.input_hash:
+    if kept and step.status not in (WAITING, CURRENT):
         names = sorted(kept.keys() | step.inputs.keys())
     else:
         names = list(step.spec.inputs)
