@@ -18,7 +18,7 @@ from core.paths import Workspace
 from core.tables import TABLES
 from ingest.registry import DatasetConfig
 from pipeline.config import DatasetBuild
-from pipeline.plan import STAMPS, stage_input_hash
+from pipeline.plan import STAMPS, former_hash
 from pipeline.stages import stage_specs
 from warehouse.lake import WHOLE_DATASET, Lake, content_key
 
@@ -219,7 +219,7 @@ def _of_dataset(build: DatasetBuild, chunks: int, snapshot: int) -> dict[str, pa
     first, *later_specs = (
         spec for spec in stage_specs(build) if not {*spec.stage.reads} & STAMPS.keys()
     )
-    facts = {"input_hash": stage_input_hash(first, FINGERPRINT), "output_hash": content_key(d.name)}
+    facts = {"input_hash": former_hash(first, [FINGERPRINT]), "output_hash": content_key(d.name)}
     runs = [
         {
             "stage": first.name,
@@ -245,7 +245,7 @@ def _of_dataset(build: DatasetBuild, chunks: int, snapshot: int) -> dict[str, pa
             hashes = [outputs[name] for name in spec.stage.upstream if name in outputs]
             outputs[spec.name] = content_key(d.name, str(chunk), spec.name)
             run_values = {
-                "input_hash": stage_input_hash(spec, *hashes),
+                "input_hash": former_hash(spec, hashes),
                 "output_hash": outputs[spec.name],
             }
             stage_values = {

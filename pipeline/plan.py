@@ -1,7 +1,13 @@
-"""Decide what is up to date: one answer for the command line, the build loop and Dagster's sensors."""
+"""Decide what is up to date: one answer for the command line, the build loop and Dagster's sensors.
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+A stage is current while all that its output depends on (`Step.inputs`) has the hash that it was published with.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -27,12 +33,13 @@ STAMPS = {
 }  # by what a stage reads, hashes by chunk
 # Columns of stage_runs; a lake that is only looked at may be of an earlier version, without some of them
 COLUMNS = (
-    "^(stage|dataset|chunk|label_run|snapshot|code_version|(input|output|outcomes|others)_hash)$"
+    "^(stage|dataset|chunk|label_run|code_version|inputs|(input|output|outcomes|others)_hash)$"
 )
 OUTCOMES = (
     f"SELECT episode_index, success, file FROM ({OUTCOMES_IN_FORCE}) WHERE {row_by_row('dataset')}"
 )
 
+canonical = json.JSONEncoder(sort_keys=True).encode
 Specs = Sequence[StageSpec]
 
 
@@ -60,11 +67,16 @@ class History:
         return cls(dict(zip(places, rows, strict=True)), newest)
 
 
-def stage_input_hash(spec: StageSpec, *hashes: str) -> str:
-    """Input hash of a stage: over its configuration, and what it reads.
+def hash_of(inputs: Mapping[str, str]) -> str:
+    """The input hash of a stage: over all that its output depends on, by name."""
+    return hashlib.sha256(canonical(inputs).encode()).hexdigest()
 
-    hashes: of the listing the source's fingerprint, of any other stage the outputs of those before it; what people said
-    comes last.
+
+def former_hash(spec: StageSpec, hashes: Iterable[str]) -> str:
+    """The input hash of a stage as versions computed it that kept no inputs: what they made stays.
+
+    hashes: of a listing the source's fingerprint and what people said; of any other stage all that the listing says of
+    its chunk, the outputs of the stages before it, outcomes, other runs, what people said.
     """
     return content_key(spec.name, spec.code_version, spec.config_hash, *hashes)
 
@@ -94,11 +106,8 @@ def plan(
         for dataset, of_dataset in specs.items():
             listing = of_dataset[0]
             recorded = history.runs.get((listing.name, dataset, WHOLE_DATASET, ""))
-            input_hash = _listing_input(
-                lake, dataset, listing, fingerprints.get(dataset), recorded or {}
-            )
-            status = _status(recorded, input_hash)
-            steps.append(Step(listing, dataset, None, status, input_hash))
+            step = _listing_step(lake, dataset, listing, fingerprints.get(dataset), recorded)
+            steps.append(step)
 
             stamps = _stamps(lake, dataset, of_dataset)
             chunks = {
@@ -110,54 +119,75 @@ def plan(
                 if only_chunk in (None, chunk):
                     of_chunk = {kind: by_chunk.get(chunk, "") for kind, by_chunk in stamps.items()}
                     output = history.runs[listing.name, dataset, chunk, ""]["output_hash"]
-                    outputs = {listing.name: output} if as_listed or status == CURRENT else {}
+                    is_known = as_listed or step.status == CURRENT
+                    outputs = {listing.name: output} if is_known else {}
                     steps += chunk_steps(
                         dataset, chunk, of_dataset, history, outputs, of_chunk.__getitem__
                     )
     return steps
 
 
-def _listing_input(
+def _listing_step(
     lake: Lake,
     dataset: str,
     listing: StageSpec,
     fingerprint: str | None,
-    recorded: Mapping[str, str],
-) -> str:
-    """`fingerprint` None: as it was, if it was listed by the same code."""
+    recorded: Mapping[str, str] | None,
+) -> Step:
+    """`fingerprint` None: the source is as it was, if it was listed by the same code."""
     if fingerprint is None:
-        if recorded.get("code_version") == listing.code_version:
-            return recorded["input_hash"]
-        return ""
-    return stage_input_hash(listing, fingerprint, *listing_stamps(lake, dataset))
+        if recorded is None or recorded["code_version"] != listing.code_version:
+            status = MISSING if recorded is None else STALE
+            return Step(listing, dataset, None, status, "", listing.inputs)
+        return Step(listing, dataset, None, CURRENT, recorded["input_hash"], listing.inputs)
+    read = {"source": fingerprint} | _listing_stamps(lake, dataset)
+    inputs = listing.inputs | read
+    input_hash = hash_of(inputs)
+    former = partial(former_hash, listing, read.values())
+    status = _status(recorded, input_hash, former)
+    return Step(listing, dataset, None, status, input_hash, inputs)
 
 
-def listing_stamps(lake: Lake, dataset: str) -> list[str]:
-    """What a dataset's listing depends on, beside its source; nothing where nobody said anything.
+def _listing_stamps(lake: Lake, dataset: str) -> dict[str, str]:
+    """What a dataset's listing depends on beside its source, by what people say; nothing where nobody said anything.
 
     By the numbers that the episodes had when it was said: those do not change when recordings move.
     """
-    stamps = []
-    condition = f"dataset = {literal(dataset)}"
-    taken_down = lake.column(f"SELECT episode_index FROM takedowns WHERE {condition}")
-    if taken_down:
-        episodes = "all" if None in taken_down else str(sorted(taken_down))
-        stamps.append(content_key("taken down", episodes))
-    if dataset in lake.datasets_in("outcomes"):
-        outcomes = [
-            f"{episode} {success} {BY_PERSON}{file}"
-            for episode, success, file in sorted(lake.rows(OUTCOMES, [dataset]))
-        ]
-        if outcomes:
-            stamps.append(content_key("outcomes", *outcomes))
-    # What later passes and people found of its recordings
-    changes = lake.column(
+    return {
+        name: content_key(name, *texts)
+        for name, read in BESIDE_SOURCE.items()
+        if (texts := read(lake, dataset))
+    }
+
+
+def _takedowns(lake: Lake, dataset: str) -> list[str]:
+    sql = f"SELECT episode_index FROM takedowns WHERE dataset = {literal(dataset)}"
+    episodes = lake.column(sql)
+    if None in episodes:
+        return ["all"]
+    return [str(sorted(episodes))] if episodes else []
+
+
+def _outcomes(lake: Lake, dataset: str) -> list[str]:
+    if dataset not in lake.datasets_in("outcomes"):
+        return []
+    rows = sorted(lake.rows(OUTCOMES, [dataset]))
+    return [f"{episode} {success} {BY_PERSON}{file}" for episode, success, file in rows]
+
+
+def _recording_changes(lake: Lake, dataset: str) -> list[str]:
+    """What later passes and people found of its recordings."""
+    return lake.column(
         "SELECT recording || ' ' || what || ' ' || created_at FROM recording_changes "
-        f"WHERE {condition} AND found_by <> {literal(LISTING)} ORDER BY 1"
+        f"WHERE dataset = {literal(dataset)} AND found_by <> {literal(LISTING)} ORDER BY 1"
     )
-    if changes:
-        stamps.append(content_key("recordings", *changes))
-    return stamps
+
+
+BESIDE_SOURCE = {
+    "taken down": _takedowns,
+    "outcomes": _outcomes,
+    "recordings": _recording_changes,
+}
 
 
 def stale_chunks(lake: Lake, specs: Mapping[str, Specs]) -> dict[str, int]:
@@ -189,33 +219,29 @@ def chunk_steps(
     output there before taking the next one, which waits otherwise.
     stamp_of: a hash of what people said of the chunk; empty: nothing. Asked when a stage that reads it comes.
     """
-    listed = history.runs[specs[0].name, dataset, chunk, ""]
+    fields = _fields(history.runs[specs[0].name, dataset, chunk, ""])
     present = {specs[0].name}
-    inputs: dict[str, tuple[str, ...]] = {specs[0].name: ()}
+    rests_on: dict[str, tuple[str, ...]] = {specs[0].name: ()}
     for spec in _with_kept_labels(specs[1:], dataset, chunk, history):
         stage = spec.stage
         recorded = history.runs.get((spec.name, dataset, chunk, spec.label_run))
         # Some chunks have a stage only because people said something of them. What it made while there was a reason
         # for it has to go, and a stage that a chunk does not have is not waited for
-        is_optional = any(kind in STAMPS for kind in stage.reads)
-        stamp = "".join(stamp_of(kind) for kind in stage.reads if kind in STAMPS)
-        if is_optional and not stamp and recorded is None:
+        of_people = [kind for kind in stage.reads if kind in STAMPS]
+        stamps = {kind: stamp for kind in of_people if (stamp := stamp_of(kind))}
+        if of_people and not stamps and recorded is None:
             continue
         present.add(spec.name)
         upstream = [name for name in stage.upstream if name in present]
-        inputs[spec.name] = _all_inputs(inputs, upstream)
+        rests_on[spec.name] = _all_inputs(rests_on, upstream)
         # Its input is not settled yet
         if any(name not in outputs for name in upstream):
-            yield Step(spec, dataset, chunk, WAITING, "")
+            yield Step(spec, dataset, chunk, WAITING, "", spec.inputs, rests_on[spec.name])
             continue
 
-        # What people said is no stage's output, yet changes this stage's input
-        other_hashes = [
-            listed.get(f"{kind}_hash") for kind in ("outcomes", "others") if kind in stage.reads
-        ]
-        upstream_hashes = [outputs[name] for name in upstream]
-        input_hash = stage_input_hash(spec, *upstream_hashes, *filter(None, [*other_hashes, stamp]))
-        status = _status(recorded, input_hash)
+        upstream_hashes = {name: outputs[name] for name in upstream}
+        inputs, input_hash, former = _inputs(spec, fields, upstream_hashes, stamps)
+        status = _status(recorded, input_hash, former)
         # The rows of this label run may be as they should be while those of another run count
         counts = history.newest.get((spec.name, dataset, chunk)) == spec.label_run
         if "active_runs" in STAGE_TABLES[spec.name] and status == CURRENT and not counts:
@@ -223,7 +249,37 @@ def chunk_steps(
         # What rests on an incomplete stage is made of the episodes that it has
         if recorded is not None and status in (CURRENT, INCOMPLETE):
             outputs[spec.name] = recorded["output_hash"]
-        yield Step(spec, dataset, chunk, status, input_hash, stamp, inputs[spec.name])
+        yield Step(spec, dataset, chunk, status, input_hash, inputs, rests_on[spec.name])
+
+
+def _fields(listed: Mapping[str, Any]) -> dict[str, str]:
+    """The hash of each field of a chunk, by its line of `stage_runs`; earlier versions had one over most of them."""
+    if stated := listed.get("inputs"):
+        return json.loads(stated)
+    hashes = {
+        "episodes": listed["output_hash"],
+        "outcome": listed.get("outcomes_hash"),
+        "others": listed.get("others_hash"),
+    }
+    return {name: value for name, value in hashes.items() if value}
+
+
+def _inputs(
+    spec: StageSpec,
+    fields: Mapping[str, str],
+    upstream: Mapping[str, str],
+    stamps: Mapping[str, str],
+) -> tuple[dict[str, str], str, Callable[[], str]]:
+    """The inputs of a stage of a chunk, their hash, and what gives the one that earlier versions published it with."""
+    read = {name: fields[name] for name in spec.stage.reads if name in fields}
+    beside = [read[name] for name in ("outcome", "others") if name in read]
+    former = partial(former_hash, spec, [*upstream.values(), *beside, *stamps.values()])
+    inputs = {**spec.inputs, **upstream, **read, **stamps}
+    if "episodes" in fields:
+        return inputs, former(), former
+    # The listing's output is over all fields
+    inputs.pop("episodes", None)
+    return inputs, hash_of(inputs), former
 
 
 def _with_kept_labels(specs: Specs, dataset: str, chunk: int, history: History) -> list[StageSpec]:
@@ -236,16 +292,18 @@ def _with_kept_labels(specs: Specs, dataset: str, chunk: int, history: History) 
     return kept_specs
 
 
-def _all_inputs(inputs: Mapping[str, tuple[str, ...]], upstream: Sequence[str]) -> tuple[str, ...]:
+def _all_inputs(
+    rests_on: Mapping[str, tuple[str, ...]], upstream: Sequence[str]
+) -> tuple[str, ...]:
     """The stages that some stages read, whatever lies between, and these themselves, each once."""
-    return tuple(dict.fromkeys(chain.from_iterable((*inputs[name], name) for name in upstream)))
+    return tuple(dict.fromkeys(chain.from_iterable((*rests_on[name], name) for name in upstream)))
 
 
-def _status(recorded: Mapping[str, str] | None, input_hash: str) -> str:
+def _status(recorded: Mapping[str, str] | None, input_hash: str, former: Callable[[], str]) -> str:
+    """`former`: the hash that an earlier version may have published it with; asked where it is not the present one."""
     if recorded is None:
         return MISSING
-    if recorded["input_hash"] == input_hash:
-        return CURRENT
-    if recorded["input_hash"] == UNANSWERED + input_hash:
-        return INCOMPLETE
-    return STALE
+    published = recorded["input_hash"].removeprefix(UNANSWERED)
+    if published != input_hash and published != former():
+        return STALE
+    return CURRENT if published == recorded["input_hash"] else INCOMPLETE

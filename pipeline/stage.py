@@ -10,11 +10,10 @@ import hashlib
 import json
 import time
 import traceback
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel
 
@@ -30,15 +29,29 @@ from ingest.episodes import UNKNOWN
 from ingest.reasons import CHANGED_DURING_BUILD
 from ingest.sources.files import Source
 from pipeline.config import DatasetBuild
+from pipeline.fields import chunk_runs
 from pipeline.picture_cache import PictureCache
 from pipeline.reading import chunk_signals, usable_records
 from pipeline.sources import OUT_OF_REACH
-from warehouse.lake import Lake, StageRun, content_key, output_hash, was_interrupted
+from warehouse.lake import Lake, StageRun, output_hash, was_interrupted
 from warehouse.lake.blocking import failed_check
 from warehouse.lake.checks import CHECKS, Check, CheckOutcome, CheckScope
-from warehouse.lake.outdated import forget_changes
+from warehouse.lake.outdated import forget_changes, forget_texts
 
+type Field = Literal[
+    "rows", "pictures", "text", "steps", "splits", "unusable", "outcome", "others", "corrections", "references"
+]  # fmt: skip
 Numbers = Mapping[str, int | float | str]
+# What labels of every annotator depend on, see `Stage.settings`
+LABEL_SETTINGS = (
+    "dataset.annotator",
+    "dataset.cameras.views",
+    "stages.annotator",
+    "stages.motion",
+    "stages.progress",
+    "stages.transfer",
+    "stages.vlm",
+)
 LEFT_OUT = "left_out"  # number of a stage: its episodes that the next build looks at again
 UNANSWERED = "unanswered "  # before the input hash of a stage that is run again for these
 TOLD_EVERY_S = 1.0
@@ -77,12 +90,14 @@ class Stage:
     reads; none: it works on a dataset as a whole, the others on a chunk. One that
     a dataset or a chunk does not have is not waited for. run: makes the tables of
     one partition. config: the parts of a build's configuration that its output
-    depends on; their hash is a part of its input. code_version: one text, or one
-    per annotator. reads: what else its output depends on: `outcomes`, whether
-    runs succeeded; `others`, facts and files of runs of other tasks beyond the
-    chunk (table other_tasks); `corrections` of people; `references`. A stage that
-    reads corrections or references runs only for chunks that have some. applies:
-    whether a build has this stage at all. label_run: the label run that its rows
+    depends on; their hash is a part of its input. settings: the paths of these
+    parts, such as stages.motion, for people. code_version: one text, or one per
+    annotator. reads: the fields of its chunk's episodes that it depends on
+    (pipeline/fields.py): `rows`, `pictures`, their `text`, `steps` of the source,
+    `splits`, which are `unusable`, `outcome`, and `others`: runs of other tasks
+    beyond the chunk; then what people say: `corrections`, `references`. A stage
+    that reads these two runs only for chunks that have some. applies: whether a
+    build has this stage at all. label_run: the label run that its rows
     belong to; empty for stages whose rows belong to none. reads_source,
     asks_model: what it needs from outside; Dagster bounds and retries by them.
     picture: a figure of one partition, for people.
@@ -94,7 +109,8 @@ class Stage:
     config: Callable[[DatasetBuild], tuple[BaseModel | str, ...]]
     code_version: str | Callable[[DatasetBuild], str]
     description: str
-    reads: tuple[Literal["outcomes", "others", "corrections", "references"], ...] = ()
+    settings: tuple[str, ...] = ()
+    reads: tuple[Field, ...] = ()
     applies: Callable[[DatasetBuild], bool] = lambda build: True
     label_run: Callable[[DatasetBuild], str] = lambda build: ""
     reads_source: bool = False
@@ -166,15 +182,20 @@ class StageSpec:
     def name(self) -> str:
         return self.stage.name
 
+    @property
+    def inputs(self) -> dict[str, str]:
+        """What its output depends on whatever it reads."""
+        return {"code version": self.code_version, "settings": self.config_hash}
+
 
 @dataclass(frozen=True)
 class Step:
     """One stage on one partition, and whether it has to be run.
 
-    chunk: None: the dataset as a whole. input_hash: empty while an upstream stage
-    is not current. stamp: a hash of what people said, where the chunk has the
-    stage because of that. inputs: stages whose output it rests on, directly or by
-    way of others.
+    chunk: None: the dataset as a whole. inputs: all that its output depends on: its code version, settings, and by
+    name the hash of each thing that it reads; what is known of it while an upstream stage is not current. input_hash:
+    over these; empty while an upstream stage is not current. rests_on: stages whose output it rests on, directly or
+    by way of others.
     """
 
     spec: StageSpec
@@ -182,8 +203,8 @@ class Step:
     chunk: int | None
     status: str
     input_hash: str
-    stamp: str = ""
-    inputs: tuple[str, ...] = ()
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    rests_on: tuple[str, ...] = ()
 
     @property
     def stage(self) -> Stage:
@@ -334,7 +355,7 @@ def failed_input(
 ) -> tuple[str, str] | None:
     """The first blocking check that fails of what a step of a chunk rests on, in words, and the remedy; None: none."""
     outcomes = memory.setdefault("checks", {})
-    for name in step.inputs:
+    for name in step.rests_on:
         if name not in outcomes:
             # Rows that a stage of the chunk published just now are still here
             written = memory.get("written", {}).pop(name, None)
@@ -354,7 +375,7 @@ def run_stage(context: StageContext) -> StageReport:
         context = replace(context, build=context.build.as_made_by(step.spec.made_by))
     started = time.monotonic()
     if context.memory.setdefault("first", step) is step:
-        forget_changes(lake, context.dataset, step.chunk, step.inputs)
+        forget_changes(lake, context.dataset, step.chunk, step.rests_on)
     check_inputs(context)
     output = step.stage.run(context)
 
@@ -385,11 +406,12 @@ def run_stage(context: StageContext) -> StageReport:
         duration_s=time.monotonic() - started,
         # Of a stage that asks a model: questions whose answers were in the response store
         cache_hits=int(output.numbers.get("answered_before", 0)),
-        references_hash=step.stamp if "references" in step.stage.reads else "",
+        inputs=json.dumps(step.inputs),
+        references_hash=step.inputs.get("references", ""),
         numbers=json.dumps(numbers),
     )
     # A listing registers its chunks, each with the hash of its own part
-    parts = _chunk_runs(run, context.source, published) if step.chunk is None else ()
+    parts = chunk_runs(run, context.source, published) if step.chunk is None else ()
     snapshot = lake.publish(
         run,
         output.tables,
@@ -400,8 +422,10 @@ def run_stage(context: StageContext) -> StageReport:
         outdated=output.outdated,
         moved_episodes=output.moved,
     )
+    if step.chunk is None:
+        forget_texts(lake, context.dataset)
     # For the checks of stages that rest on it
-    if step.chunk is not None:
+    else:
         context.memory.setdefault("written", {})[step.stage.name] = output.tables
         if step.stage.name == "frames":
             context.memory.pop("listed", None)  # lengths of episodes are others
@@ -459,68 +483,3 @@ def _merged(findings: list[Finding]) -> Finding:
     return replace(
         findings[0], detail="; ".join([*details[:MAX_DETAILS], *remainder]), severity=severity
     )
-
-
-def _chunk_runs(run: StageRun, source: Source, tables: Mapping[str, pa.Table]) -> list[StageRun]:
-    """One stage_runs line per chunk, whose output hash changes with the chunk's
-    rows or with any of its files.
-
-    Outcomes have a hash of their own: a video need not be decoded again because
-    somebody says how its run ended. So have the runs of other chunks that samples
-    may show: over what is listed of them, and the state of their files.
-    """
-    facts = tables["episode_facts"]
-    other_tasks = tables["other_tasks"]
-    without_outcomes = facts
-    for name in ("success", "success_source"):
-        place = facts.schema.get_field_index(name)
-        nulls = pa.nulls(facts.num_rows, facts.schema.field(name).type)
-        without_outcomes = without_outcomes.set_column(place, facts.schema.field(name), nulls)
-    of_chunks = {name: table for name, table in tables.items() if "chunk" in table.schema.names}
-    of_chunks |= {"episode_facts": without_outcomes}
-    del of_chunks["other_tasks"]
-    # Where the grippers are concerns every chunk, and is stored once
-    signals = output_hash({"signals": tables["signals"]})
-    runs = []
-    for chunk in sorted(set(facts["chunk"].to_pylist())):
-        part = {name: _where(table, "chunk", [chunk]) for name, table in of_chunks.items()}
-        output = content_key(output_hash(part), signals, *_stamps(part["episode_facts"], source))
-        outcomes = _outcomes_hash(_where(facts, "chunk", [chunk]))
-        other_hash = ""
-        chunk_rows = _where(other_tasks, "chunk", [chunk])
-        if chunk_rows.num_rows:
-            listed = _where(
-                without_outcomes, "episode_index", chunk_rows["episode_index"].to_pylist()
-            )
-            other_hash = content_key(
-                output_hash({"other_tasks": chunk_rows, "episode_facts": listed}),
-                *_stamps(listed, source),
-            )
-        rows = sum(table.num_rows for table in part.values())
-        hashes = {"output_hash": output, "outcomes_hash": outcomes, "others_hash": other_hash}
-        runs.append(replace(run, chunk=chunk, rows=rows, numbers="", **hashes))
-    return runs
-
-
-def _outcomes_hash(episode_facts: pa.Table) -> str:
-    """Over the outcomes that are known, whoever says them."""
-    rows = episode_facts.select(["episode_index", "success"]).to_pylist()
-    known_outcomes = sorted(
-        (row["episode_index"], row["success"]) for row in rows if row["success"] is not None
-    )
-    if known_outcomes:
-        return content_key(*(f"{episode} {success}" for episode, success in known_outcomes))
-    return ""
-
-
-def _where(table: pa.Table, column: str, values: Sequence[int]) -> pa.Table:
-    return table.filter(np.isin(table[column].to_numpy(), values))
-
-
-def _stamps(episode_facts: pa.Table, source: Source) -> list[str]:
-    """The state of each file of the source that some episodes are read from."""
-    files = {facts["data_uri"] for facts in episode_facts.select(["data_uri"]).to_pylist()}
-    files |= {video["uri"] for videos in episode_facts["videos"].to_pylist() for video in videos}
-    return [
-        f"{uri} {source.files[uri]}" for uri in sorted(filter(None, files)) if uri in source.files
-    ]

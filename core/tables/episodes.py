@@ -99,7 +99,7 @@ episode_content: One row per decoded episode: its length, rate and usable camera
   fps f64: frames per second, measured from the rows' times, else as stated; all later stages use it
   max_drift_s f64: largest difference between a row's time and frame_index / fps; null: the rows have no times
   usable_cameras list[str]: cameras that decode in full and are neither black nor frozen, the preferred one first
-  content_hash str: sha256 over rows and pictures (area-averaged luma)
+  content_hash str: sha256 over text, rows and pictures (area-averaged luma)
   former_hashes list[str] unhashed: content_hash of the same recording as earlier versions computed it, or with other
       cameras or texts, or encoded otherwise
   recording str unhashed since=15: recording that was decoded, see recordings; null: decoded before there were any

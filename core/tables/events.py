@@ -22,8 +22,9 @@ stage_runs: The last run of each stage on each partition; decides what is up to 
   code_version str: code version of the stage, raised by hand
   rows i64: number of rows published
   output_hash str: hash over the rows published; for a chunk's listing without its outcomes
-  outcomes_hash str: for a chunk's listing: hash over its known outcomes; empty: none
-  others_hash str: for a chunk's listing: hash over the runs that other_tasks names; empty: none
+  inputs str since=20: names and hashes that input_hash is over, as JSON; a chunk's listing: its fields
+  outcomes_hash str: of earlier versions: see inputs
+  others_hash str: of earlier versions
   references_hash str: for the stage transfer: hash over the references it used; empty: other stages
   snapshot i64: lake snapshot that holds the published rows
   cache_hits i64: number of answers taken from the response store

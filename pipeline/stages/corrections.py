@@ -72,7 +72,15 @@ STAGE = Stage(
     description=(
         "People's labels: segments and progress of the episodes that they corrected, as the run human/<dataset>."
     ),
-    reads=("outcomes", "corrections"),
+    settings=(
+        "stages.progress",
+        "dataset.cameras.views",
+    ),
+    reads=(
+        "text",
+        "outcome",
+        "corrections",
+    ),
     label_run=lambda build: human_run(build.name),
     picture=partial(segments_figure, "corrections"),
 )

@@ -31,6 +31,7 @@ STAGE = Stage(
     upstream=("frames",),
     run=run,
     config=lambda build: build.views,
+    settings=("dataset.cameras.views",),
     code_version=CODE_VERSION,
     description="How well each run was demonstrated: stand-stills, jerk, length, where it ends. Needs no label.",
 )

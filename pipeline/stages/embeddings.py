@@ -78,6 +78,10 @@ STAGE = Stage(
     upstream=("frames",),
     run=run,
     config=config_parts,
+    settings=(
+        "stages.embeddings",
+        "dataset.cameras.views",
+    ),
     code_version=CODE_VERSION,
     description="What a frozen encoder sees in a few pictures a second: what runs are alike by.",
     applies=lambda build: build.has_embeddings,

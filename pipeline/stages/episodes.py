@@ -510,6 +510,11 @@ STAGE = Stage(
     upstream=(),
     run=run,
     config=config_parts,
+    settings=(
+        "dataset",
+        "episodes",
+        "stages.splits",
+    ),
     code_version=CODE_VERSION,
     description="Episodes of a dataset as its metadata lists them, with splits and findings; registers its chunks.",
     reads_source=True,

@@ -164,6 +164,16 @@ STAGE = Stage(
     upstream=("episodes",),
     run=run,
     config=config_parts,
+    settings=(
+        "stages.frames",
+        *(f"dataset.{name}" for name in sorted(READ)),
+        "dataset.cameras.bgr",
+    ),
+    reads=(
+        "rows",
+        "pictures",
+        "unusable",
+    ),
     code_version=CODE_VERSION,
     description="Visual change, gripper and speed of every frame, and coarse keyframes: one streaming pass per video.",
     reads_source=True,

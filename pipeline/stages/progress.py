@@ -17,7 +17,7 @@ from pipeline.labelled import (
     with_progress,
 )
 from pipeline.pictures import progress_figure
-from pipeline.stage import Output, Stage, StageContext
+from pipeline.stage import LABEL_SETTINGS, Output, Stage, StageContext
 from warehouse.lake.corrections import ACCEPTED, REJECTED, chunk_corrections
 from warehouse.lake.stored import annotated_labels
 
@@ -199,7 +199,11 @@ STAGE = Stage(
     description=(
         "The dense label: progress per frame, from segments and visual change; and which label of an episode counts."
     ),
-    reads=("outcomes",),
+    settings=LABEL_SETTINGS,
+    reads=(
+        "text",
+        "outcome",
+    ),
     label_run=lambda build: build.label_run().id,
     picture=progress_figure,
 )

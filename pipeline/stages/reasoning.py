@@ -7,7 +7,7 @@ from core.tables import TABLES
 from pipeline.kept_labels import kept_reasons, with_kept_findings, with_kept_rows
 from pipeline.labelled import LabelPlace
 from pipeline.pictures import segments_figure
-from pipeline.stage import Output, Stage, StageContext
+from pipeline.stage import LABEL_SETTINGS, Output, Stage, StageContext
 from pipeline.vlm_chunk import ChunkModel, albums, episode_view
 from warehouse.lake.stored import followers, labels_of
 
@@ -53,6 +53,7 @@ STAGE = Stage(
     upstream=("frames", "segments"),
     run=run,
     config=lambda build: (build.label_run().id,),
+    settings=LABEL_SETTINGS,
     code_version=lambda build: build.label_run().code_version,
     description=(
         "Why the task is as far as it is, in words, for some frames of each episode; only where a VLM annotates."

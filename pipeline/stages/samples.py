@@ -106,7 +106,15 @@ STAGE = Stage(
     name="samples",
     upstream=("episodes", "frames", "segments", "transfer", "corrections", "progress", "reasoning"),
     run=run,
-    reads=("others",),
+    settings=(
+        "stages.samples",
+        "stages.shards.picture_max_px",
+    ),
+    reads=(
+        "text",
+        "splits",
+        "others",
+    ),
     # The size of pictures in shards is a part of a sample's tokens
     config=lambda build: (
         build.stages.samples,

@@ -265,7 +265,15 @@ STAGE = Stage(
     name="shards",
     upstream=("episodes", "frames", "samples"),
     run=run,
-    reads=("others",),
+    settings=(
+        "stages.shards",
+        "stages.samples.image_editor",
+    ),
+    reads=(
+        "rows",
+        "pictures",
+        "others",
+    ),
     # Where shards lie does not change what they are
     config=lambda build: (
         build.stages.shards.model_dump_json(exclude={"store"}),

@@ -22,7 +22,7 @@ from pipeline.labelled import (
 )
 from pipeline.pictures import segments_figure
 from pipeline.reading import by_task, signals_of, task_signals
-from pipeline.stage import Output, Stage, StageContext
+from pipeline.stage import LABEL_SETTINGS, Output, Stage, StageContext
 from pipeline.stages.segments import native_label
 from warehouse.lake import Lake
 from warehouse.lake.references import joined_tasks, references_of
@@ -199,9 +199,18 @@ STAGE = Stage(
     upstream=("episodes", "frames", "embeddings"),
     run=run,
     config=lambda build: (build.transfer_run().id, build.stages.progress, PROGRESS_VERSION),
+    settings=(
+        *LABEL_SETTINGS,
+        "stages.embeddings",
+    ),
     code_version=lambda build: build.transfer_run().code_version,
     description="Episodes labelled like the references of their task: those whose label somebody vouches for.",
-    reads=("outcomes", "references"),
+    reads=(
+        "text",
+        "steps",
+        "outcome",
+        "references",
+    ),
     applies=lambda build: build.uses_references,
     label_run=lambda build: build.transfer_run().id,
     picture=partial(segments_figure, "transfer"),

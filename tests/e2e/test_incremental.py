@@ -108,16 +108,10 @@ def test_an_index_is_not_given_to_another_and_is_given_back(videos: Videos) -> N
 
 def test_a_changed_episode_redoes_its_chunk(videos: Videos) -> None:
     path = videos.folder / "f.mp4"
-    hashed = dict(content_hashes(videos.space))
+    sql = "SELECT content_hash FROM episode_content ORDER BY episode_index"
+    hashes_before = Lake(videos.space, read_only=True).column(sql)
     write_video(path, seed=1)
     os.utime(path, ns=(1, 1))  # also when its time goes back
     assert {chunk for _, chunk in videos.build()} == {None, 1}
-    hashes_now = dict(content_hashes(videos.space))
-    assert (hashes_now[0], hashes_now[1]) == (hashed[0], hashed[1])
-    assert hashes_now[2] != hashed[2]
-
-
-def content_hashes(space: Workspace) -> list[tuple[int, str]]:
-    return Lake(space, read_only=True).rows(
-        "SELECT episode_index, content_hash FROM episode_content"
-    )
+    hashes_now = Lake(videos.space, read_only=True).column(sql)
+    assert (hashes_now[:2], hashes_now[2] != hashes_before[2]) == (hashes_before[:2], True)

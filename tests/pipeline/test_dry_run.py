@@ -1,10 +1,13 @@
 """`build --dry-run` for every annotator: what a build then does, and why; read only, without a word written."""
 
 import json
+from collections.abc import Callable
 
 import pytest
 
+from core.paths import Workspace
 from tests.kits.files import files_of
+from tests.kits.lake_kit import change
 from tests.kits.small_sources import RECORDINGS, write_v2
 from tests.kits.words_kit import Case, checked
 
@@ -13,9 +16,8 @@ from tests.kits.words_kit import Case, checked
 def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
     folder = tmp_path_factory.mktemp("foreseen")
     case = Case("lerobot_v2", folder, write_v2(folder / "arm", RECORDINGS[:4]))
-    assert (
-        "was not built yet" in checked(case.run("build", "--source", case.source, "--dry-run")).out
-    )
+    unbuilt = checked(case.run("build", "--source", case.source, "--dry-run"))
+    assert "was not built yet" in unbuilt.out
     assert not case.workspace.exists()
     checked(case.run("build", "--source", case.source, "--workers", 1))
     return case
@@ -30,27 +32,62 @@ def foreseen(case: Case, *options: object) -> list[dict]:
 
 @pytest.mark.parametrize("annotator", ["auto", "motion", "native", "transfer", "vlm"])
 def test_each_annotator(case: Case, annotator: str) -> None:
-    work = {
-        row["stage"]: row for row in foreseen(case, "--dataset", "arm", "--annotator", annotator)
-    }
+    rows = foreseen(case, "--dataset", "arm", "--annotator", annotator)
+    work = {row["stage"]: (row["chunks"], row["why"]) for row in rows}
     assert "frames" not in work
     if annotator in ("native", "vlm"):
-        assert work["segments"]["why"] == f"dataset.annotator is {annotator}, was not set"
-        assert {name: row["chunks"] for name, row in work.items()}["segments"] == 1
+        assert work["segments"] == (1, f"dataset.annotator is {annotator}, was not set")
     else:  # what the source and its runs give is what motion says
         assert "segments" not in work
 
 
-def test_what_people_said_and_what_changed_at_the_source(case: Case) -> None:
+def corrected_text(case: Case) -> None:
+    change(Workspace(case.workspace), TEXT_DIFFERS)
+    for name in ("tasks", "episodes"):
+        path = case.source / f"meta/{name}.jsonl"
+        path.write_text(path.read_text().replace("red cube", "crimson cube"))
+
+
+def judged_failed(case: Case) -> None:
+    outcomes = case.folder / "outcomes.csv"
+    outcomes.write_text("episode_index,success\n1,false\n")
+    checked(case.run("outcomes", "import", outcomes, "--dataset", "arm"))
+
+
+TEXT_DIFFERS = """INSERT INTO run_checks BY NAME SELECT dataset, episode_index, chunk, 'text_differs' AS check_name,
+'' AS camera, '' AS signal, 0 AS start_frame, format('its text "{}"', task) AS detail FROM episode_facts"""
+EDITS = (
+    (corrected_text, "files of the source changed"),
+    (judged_failed, "people said how runs ended"),
+)
+
+
+@pytest.mark.parametrize(("edit", "reason"), EDITS)
+def test_a_change_is_made_by_the_stages_that_read_it(
+    case: Case, edit: Callable[[Case], None], reason: str
+) -> None:
+    """A corrected text, or an outcome, decodes nothing."""
+    runs = "SELECT stage, snapshot FROM stage_runs WHERE chunk = 0 AND stage <> 'episodes'"
+    before = dict(case.rows(runs))
+    edit(case)
+    [listing, *later_rows] = foreseen(case, "--dataset", "arm")
+    assert (listing["stage"], listing["why"]) == ("episodes", reason)
+    assert all(row["what"] != "made again" for row in later_rows)
+    checked(case.run("build", "--dataset", "arm", "--workers", 1))
+    stages = {stage for stage, snapshot in case.rows(runs) if snapshot != before[stage]}
+    assert stages == {"segments", "progress", "samples", "shards"}
+    # What the checkup said of a text goes with the text
+    details = case.rows(
+        "SELECT detail, task FROM run_checks JOIN episode_facts USING (episode_index)"
+    )
+    assert [detail for detail, task in details if task not in detail] == []
+    assert details
+
+
+def test_what_people_said(case: Case) -> None:
     assert foreseen(case, "--dataset", "arm") == []
     checked(case.run("references", "add", "arm", 0))
-    reasons_by_stage = {row["stage"]: row["why"] for row in foreseen(case, "--dataset", "arm")}
-    assert (
-        "people showed runs" in reasons_by_stage["transfer"]
-        or "it rests on embeddings" in reasons_by_stage["transfer"]
-    )
-    (case.source / "meta/info.json").touch()
-    [listing, *later_rows] = foreseen(case, "--dataset", "arm")
-    assert listing["stage"] == "episodes"
-    assert listing["why"].startswith("files of the source changed")
-    assert all(row["what"] != "made again" for row in later_rows)
+    [reason] = [
+        row["why"] for row in foreseen(case, "--dataset", "arm") if row["stage"] == "transfer"
+    ]
+    assert "people showed runs" in reason or "it rests on embeddings" in reason

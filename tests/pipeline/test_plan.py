@@ -1,21 +1,14 @@
 """What is up to date: missing, stale, waiting or current, for each stage and partition."""
 
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 
 import pytest
 
-from pipeline.plan import (
-    CURRENT,
-    MISSING,
-    STALE,
-    WAITING,
-    History,
-    chunk_steps,
-    plan,
-    stage_input_hash,
-    stale_chunks,
-)  # fmt: skip
+from pipeline import plan as planning
+from pipeline.plan import CURRENT, MISSING, STALE, WAITING, History, former_hash, hash_of, plan
 from pipeline.stage import Output, Stage, StageContext, StageSpec, Step
 from tests.kits.lake_kit import facts, stage_run
 from warehouse.lake import Lake, LakeError
@@ -51,9 +44,8 @@ class Corpus:
         self.fingerprint = "files 1"
 
     def plan(self, only_chunk: int | None = None) -> list[Step]:
-        return plan(
-            self.lake, {self.dataset: self.specs}, {self.dataset: self.fingerprint}, only_chunk
-        )
+        specs = {self.dataset: self.specs}
+        return plan(self.lake, specs, {self.dataset: self.fingerprint}, only_chunk)
 
     def status(self) -> dict[tuple[str, int | None], str]:
         return {(s.stage.name, s.chunk): s.status for s in self.plan()}
@@ -71,14 +63,21 @@ class Corpus:
             dataset=self.dataset,
             chunk=chunk,
             label_run=spec.label_run,
+            code_version=spec.code_version,
             input_hash=step.input_hash,
             output_hash=output or f"{stage} {chunk}",
         )
-        if chunk is None:
-            parts = [replace(run, chunk=c, output_hash=f"facts {c}") for c in (0, 1)]
-        else:
-            parts = []
+        chunks = (0, 1) if chunk is None else ()
+        parts = [replace(run, chunk=c, output_hash=f"facts {c}") for c in chunks]
         self.lake.publish(run, {}, parts=parts)
+
+    def finish(self) -> list[tuple[str, int | None]]:
+        """Publish what is missing or stale, one after the other; returns it in that order."""
+        ran = []
+        while steps := [s for s in self.plan() if s.status in (MISSING, STALE)]:
+            ran.append((steps[0].stage.name, steps[0].chunk))
+            self.run(*ran[-1])
+        return ran
 
     def change(self, stage: str, **fields: str) -> None:
         self.specs = tuple(replace(s, **fields) if s.name == stage else s for s in self.specs)
@@ -91,35 +90,9 @@ def corpus(lake: Lake, ds: str) -> Corpus:
 
 @pytest.fixture
 def filled(corpus: Corpus) -> Corpus:
-    """All stages of two chunks done, in one publish."""
-    lines = []
-    for chunk in (0, 1):
-        outputs = {"episodes": f"facts {chunk}"}
-        lines.append(
-            stage_run(
-                stage="episodes",
-                dataset=corpus.dataset,
-                chunk=chunk,
-                output_hash=outputs["episodes"],
-            )
-        )
-        for spec in SPECS[1:]:
-            outputs[spec.name] = f"{spec.name} {chunk}"
-            lines.append(
-                stage_run(
-                    stage=spec.name,
-                    dataset=corpus.dataset,
-                    chunk=chunk,
-                    label_run=spec.label_run,
-                    input_hash=stage_input_hash(spec, *(outputs[u] for u in spec.stage.upstream)),
-                    output_hash=outputs[spec.name],
-                )
-            )
-    source = stage_input_hash(SPECS[0], corpus.fingerprint)
-    listed = stage_run(stage="episodes", dataset=corpus.dataset, chunk=None, input_hash=source)
-    lines.append(replace(listed, code_version=SPECS[0].code_version))
-    corpus.lake.publish(lines[0], {}, parts=lines[1:])
-    assert corpus.not_current() == {}
+    """All stages of two chunks done."""
+    corpus.run("episodes", None)
+    corpus.finish()
     return corpus
 
 
@@ -129,20 +102,13 @@ def filled(corpus: Corpus) -> Corpus:
 def test_a_build_goes_from_nothing_in_an_order_in_which_it_can(corpus: Corpus):
     (step,) = corpus.plan()
     assert (step.stage.name, step.chunk, step.status) == ("episodes", None, MISSING)
-    assert step.input_hash == stage_input_hash(SPECS[0], "files 1")
+    assert step.input_hash == hash_of(SPECS[0].inputs | {"source": "files 1"})
     corpus.run("episodes", None)
     waiting_steps = dict.fromkeys(product(("segments", "progress", "samples"), (0, 1)), WAITING)
-    assert (
-        corpus.status()
-        == {("episodes", None): CURRENT, ("frames", 0): MISSING, ("frames", 1): MISSING}
-        | waiting_steps
-    )
+    listed = {("episodes", None): CURRENT, ("frames", 0): MISSING, ("frames", 1): MISSING}
+    assert corpus.status() == listed | waiting_steps
     assert all((s.input_hash == "") == (s.status == WAITING) for s in corpus.plan())
-    ran = []
-    while steps := [s for s in corpus.plan() if s.status in (MISSING, STALE)]:
-        corpus.run(steps[0].stage.name, steps[0].chunk)
-        ran.append((steps[0].stage.name, steps[0].chunk))
-    assert ran == [(stage, c) for c, stage in product((0, 1), DOWNSTREAM)]
+    assert corpus.finish() == [(stage, c) for c, stage in product((0, 1), DOWNSTREAM)]
 
 
 def test_another_output_or_setting_makes_what_follows_stale_or_wait(filled: Corpus):
@@ -192,11 +158,8 @@ def test_another_label_run_is_missing_and_the_old_one_stays(filled: Corpus):
 
 
 def test_datasets_and_chunks_are_planned_apart(filled: Corpus, lake: Lake):
-    steps = filled.plan(only_chunk=1)
-    assert [(s.stage.name, s.chunk) for s in steps] == [
-        ("episodes", None),
-        *((s, 1) for s in DOWNSTREAM),
-    ]
+    steps = [(s.stage.name, s.chunk) for s in filled.plan(only_chunk=1)]
+    assert steps == [("episodes", None), *((s, 1) for s in DOWNSTREAM)]
     other_corpus = Corpus(lake, f"{filled.dataset}b")
     other_corpus.run("episodes", None)
     both = {filled.dataset: SPECS, other_corpus.dataset: SPECS}
@@ -204,73 +167,70 @@ def test_datasets_and_chunks_are_planned_apart(filled: Corpus, lake: Lake):
     assert {s.status for s in steps if s.dataset == filled.dataset} == {CURRENT}
     assert next(s for s in steps if s.dataset == other_corpus.dataset).status == STALE
     # Stale chunks are counted whatever the source is now
-    assert stale_chunks(lake, both) == {other_corpus.dataset: 2}
+    assert planning.stale_chunks(lake, both) == {other_corpus.dataset: 2}
     filled.run("frames", 1, output="other frames")
     filled.fingerprint = "files 2"
-    assert stale_chunks(lake, {filled.dataset: filled.specs}) == {filled.dataset: 1}
+    assert planning.stale_chunks(lake, {filled.dataset: filled.specs}) == {filled.dataset: 1}
     filled.change("samples", config_hash="other samples")
-    assert stale_chunks(lake, {filled.dataset: filled.specs}) == {filled.dataset: 2}
+    assert planning.stale_chunks(lake, {filled.dataset: filled.specs}) == {filled.dataset: 2}
 
 
-def test_input_hashes_cover_stage_code_configuration_and_inputs():
-    spec = SPECS[2]
-    variants = [spec, *(replace(spec, **{f: "x"}) for f in ("code_version", "config_hash"))]
-    variants.append(replace(spec, stage=stage("x", *spec.stage.upstream)))
-    hashes = [stage_input_hash(s, "a", "b") for s in variants]
-    hashes += [
-        stage_input_hash(spec, *inputs) for inputs in (["b", "a"], ["ab"], [], ["a", "b", ""])
-    ]
-    assert len(set(hashes)) == len(hashes)
-
-
-def test_what_is_read_beside_stages_is_an_input():
-    listed = {"output_hash": "facts", "outcomes_hash": "o", "others_hash": "x"}
+def test_what_a_stage_reads_is_its_input_and_nothing_else() -> None:
+    """By field and word of people: only a change of one that the stage reads makes it stale."""
+    names = ("rows", "text", "outcome", "others", "corrections")
+    values: dict[str, str] = dict.fromkeys(names, "1")
     last = StageSpec(stage("samples", "episodes", "corrections"), "s-1", "config s")
 
     def planned(
-        corrections_spec: StageSpec, said_text: str, **runs: dict[str, str]
+        reads: Sequence[str], values: Mapping[str, str], **runs: Mapping[str, str]
     ) -> list[tuple[str, str, str]]:
-        history = History(
-            {(name, "d", 0, ""): row for name, row in ({"episodes": listed} | runs).items()}, {}
-        )
-        of_chunk = {"corrections": said_text}.__getitem__
-        steps = chunk_steps(
-            "d", 0, (SPECS[0], corrections_spec, last), history, {"episodes": "facts"}, of_chunk
+        fields = {name: value for name, value in values.items() if name != "corrections"}
+        listed = {"output_hash": "facts", "inputs": json.dumps(fields)}
+        spec = StageSpec(replace(stage("corrections", "episodes"), reads=reads), "c-1", "config c")
+        rows = {(name, "d", 0, ""): run for name, run in ({"episodes": listed} | runs).items()}
+        of_chunk = {"corrections": values.get("corrections", "")}.__getitem__
+        specs = (SPECS[0], spec, last)
+        steps = planning.chunk_steps(
+            "d", 0, specs, History(rows, {}), {"episodes": "facts"}, of_chunk
         )
         return [(s.stage.name, s.status, s.input_hash) for s in steps]
 
-    both = ("corrections", "others", "outcomes")
-    for reads, inputs in (
-        ((), []),
-        (("outcomes",), ["o"]),
-        (("others",), ["x"]),
-        (both, ["o", "x", "c"]),
-    ):
-        corrections_spec = StageSpec(
-            replace(stage("corrections", "episodes"), reads=reads), "c-1", "config c"
-        )
-        input_hash = stage_input_hash(corrections_spec, "facts", *inputs)
-        assert planned(corrections_spec, "c") == [
-            ("corrections", MISSING, input_hash),
-            ("samples", WAITING, ""),
-        ]
+    for reads in ((), ("rows",), ("text", "outcome"), ("others", "corrections"), names):
+        [(_, status, input_hash), later] = planned(reads, values)
+        assert (status, later) == (MISSING, ("samples", WAITING, ""))
+        of_stage = {"code version": "c-1", "settings": "config c"}
+        assert input_hash == hash_of(of_stage | {name: values[name] for name in reads})
+        run = {"input_hash": input_hash, "output_hash": "made"}
+        for name in names:
+            [(_, status, _), later] = planned(reads, values | {name: "2"}, corrections=run)
+            assert status == (STALE if name in reads else CURRENT)
+            assert later[1] == (WAITING if name in reads else MISSING)
     # Without a word of people there is no such stage, and none waits for it; what it made before has to go
-    assert planned(corrections_spec, "") == [("samples", MISSING, stage_input_hash(last, "facts"))]
-    correction_run = {"input_hash": input_hash, "output_hash": "made"}
-    assert planned(corrections_spec, "c", corrections=correction_run)[1] == (
-        "samples",
-        MISSING,
-        stage_input_hash(last, "facts", "made"),
-    )
-    assert [
-        status for _, status, _ in planned(corrections_spec, "", corrections=correction_run)
-    ] == [STALE, WAITING]
+    assert [step[:2] for step in planned(names, {"rows": "1"})] == [("samples", MISSING)]
+    assert [s for _, s, _ in planned(names, {"rows": "1"}, corrections=run)] == [STALE, WAITING]
+
+
+def test_what_an_earlier_version_published_stays() -> None:
+    """Its lines have no `inputs`; whether it listed the chunk, or a version of today did, says the same of it."""
+    segments = replace(SPECS[2], stage=replace(SPECS[2].stage, reads=("text", "outcome")))
+    earlier = {"output_hash": "facts", "outcomes_hash": "known", "others_hash": ""}
+    today = {"output_hash": "facts", "inputs": json.dumps({"text": "t", "outcome": "known"})}
+    frames = {"input_hash": former_hash(SPECS[1], ["facts"]), "output_hash": "f"}
+    of_segments = {"input_hash": former_hash(segments, ["facts", "f", "known"]), "output_hash": "s"}
+    changed = {"output_hash": "others", "inputs": today["inputs"]}
+    for listed, status in ((earlier, CURRENT), (today, CURRENT), (changed, STALE)):
+        rows = {("episodes", "d", 0, ""): listed, ("frames", "d", 0, ""): frames}
+        history = History(rows | {("segments", "d", 0, "run1"): of_segments}, {})
+        outputs = {"episodes": listed["output_hash"]}
+        steps = planning.chunk_steps(
+            "d", 0, (*SPECS[:2], segments), history, outputs, {}.__getitem__
+        )
+        assert [step.status for step in steps] == [status, status if status == CURRENT else WAITING]
 
 
 def test_a_plan_reads_no_rows_of_other_datasets(filled: Corpus, lake: Lake):
-    reading_stage = replace(
-        stage("transfer", "frames"), reads=("references",)
-    )  # it asks what steps the episodes have
+    # It asks what steps the episodes have
+    reading_stage = replace(stage("transfer", "frames"), reads=("references",))
     filled.specs = (*SPECS, StageSpec(reading_stage, "transfer-1", "config t"))
     listing = stage_run(stage="episodes", dataset="other")
     lake.publish(listing, {"episode_facts": facts(dataset="other", episodes=range(50))})

@@ -61,6 +61,12 @@ class CheckScope(NamedTuple):
     memory: dict[str, Any] | None = None
     min_labelled: float = MIN_LABELLED
 
+    @property
+    def clause(self) -> str:
+        """SQL: which rows of a stage's table are of the chunk, or of the dataset."""
+        of_dataset = f"dataset = {literal(self.dataset)}"
+        return of_dataset if self.chunk is None else f"{of_dataset} AND chunk = {int(self.chunk)}"
+
     def row(self, lake: Lake, sql: str) -> tuple:
         """The one row of a query with dataset and chunk as its parameters $1 and $2."""
         return lake.rows(sql, [self.dataset, self.chunk or 0])[0]
@@ -292,17 +298,12 @@ def follows_schema(lake: Lake, scope: CheckScope) -> CheckOutcome:
 
     `numbers` has the rows of each table; the detail names what is broken.
     """
-    of_dataset = f"dataset = {literal(scope.dataset)}"
-    if scope.chunk is None:
-        of_chunk = of_dataset
-    else:
-        of_chunk = f"{of_dataset} AND chunk = {int(scope.chunk)}"
     if scope.written is None:
-        by_table = _faults_of_stage(lake, scope, of_dataset, of_chunk)
+        by_table = _faults_of_stage(lake, scope)
     else:
         memory = {} if scope.memory is None else scope.memory
         if "listed" not in memory:
-            memory["listed"] = _listed_episodes(lake, of_chunk)
+            memory["listed"] = _listed_episodes(lake, scope.clause)
         by_table = _faults_of_written(lake, scope, memory["listed"])
     broken: list[str] = []
     for name, (_, faults) in by_table.items():
@@ -400,22 +401,14 @@ def _faults_of_written(lake: Lake, scope: CheckScope, listed: pa.Table) -> dict[
     return faults
 
 
-def _faults_of_stage(
-    lake: Lake, scope: CheckScope, of_dataset: str, of_chunk: str
-) -> dict[str, Faults]:
+def _faults_of_stage(lake: Lake, scope: CheckScope) -> dict[str, Faults]:
     """As `_faults_of_written`, of the rows that the lake has of a dataset or a chunk of it."""
-    tables = [TABLES[name] for name in STAGE_TABLES[scope.stage]]
-    clauses = {
-        table.name: of_chunk if "chunk" in table.schema.names else of_dataset for table in tables
-    }
+    tables = STAGE_TABLES[scope.stage]
     # A listing says of a chunk which other chunks' episodes it may show
-    is_of_chunk = of_dataset not in clauses.values() and "episode_facts" not in clauses
-    listed = _listed_episodes(lake, of_chunk if is_of_chunk else of_dataset)
+    may_name = scope._replace(chunk=None) if "other_tasks" in tables else scope
+    listed = _listed_episodes(lake, may_name.clause)
     with _registered(lake.con, listed_episodes=listed, known_runs=_known_runs(lake)):
-        return {
-            table.name: _faults(lake, table, [scope.dataset], clauses[table.name])
-            for table in tables
-        }
+        return {name: _faults(lake, TABLES[name], [scope.dataset], scope.clause) for name in tables}
 
 
 def _faults(lake: Lake, table: Table, datasets: Sequence[str], clause: str) -> Faults:

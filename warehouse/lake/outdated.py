@@ -30,6 +30,7 @@ MEASURED_TABLES = (
     "embeddings",
 )
 CHANGED = "recordings changed"  # as input_hash: no plan ever wants it, so the stage is stale
+OTHER_TEXT = "text_differs"  # the check that compares a run's text with those of others
 # Tables that an import writes
 IMPORTED_TABLES = ("segments", "episode_labels", "progress", "label_quality")
 # Labels of a lake that are of no present contents: SQL conditions on rows of a table in LABEL_TABLES, by its name
@@ -105,6 +106,21 @@ def forget_changes(
     if lake.rows(f"SELECT 1 {condition} LIMIT 1", values):
         with lake.lock(), lake.transaction(f"changes of {dataset}:{chunk}"):
             lake.con.execute(f"DELETE {condition}", values)
+
+
+def forget_texts(lake: LakeConnection, dataset: str) -> None:
+    """Delete what the checkup said of texts that their episodes do not have any more: no pass over pictures follows."""
+    episodes = lake.column(
+        "SELECT episode_index FROM run_checks JOIN episode_facts USING (dataset, episode_index) WHERE dataset = ? AND "
+        f"check_name = '{OTHER_TEXT}' AND NOT contains(detail, format('its text \"{{}}\"', task))",
+        [dataset],
+    )
+    if not episodes:
+        return
+    with lake.lock(), lake.transaction(f"texts of {dataset}"):
+        for table, name in (("run_checks", "check_name"), ("findings", "reason")):
+            sql = f"DELETE FROM {table} WHERE dataset = ? AND {name} = ? AND list_contains(?, episode_index)"
+            lake.con.execute(sql, [dataset, OTHER_TEXT, episodes])
 
 
 def make_shards_stale(lake: LakeConnection, runs: pa.Table) -> None:

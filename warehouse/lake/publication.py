@@ -13,7 +13,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
 from itertools import chain
@@ -30,6 +30,8 @@ from core.values import grouped
 from warehouse.lake.connection import LakeConnection, quoted
 from warehouse.lake.place import LakeError, locked
 
+NO_ROWS = hashlib.sha256(b"").hexdigest()
+
 
 @cache
 def _scratch() -> duckdb.DuckDBPyConnection:
@@ -41,7 +43,7 @@ def table_hash(table: Table, data: pa.Table) -> str:
     columns = quoted(tuple(c.name for c in table.columns if c.digest))
     # Many tables of a small chunk have no rows; to ask DuckDB costs 3 ms
     if columns and not data.num_rows:
-        return hashlib.sha256(b"").hexdigest()
+        return NO_ROWS
     # DuckDB writes JSON alike for all types: the same text of the same rows, whatever library made the table
     con = _scratch()
     con.register("hashed", data)
@@ -54,6 +56,22 @@ def table_hash(table: Table, data: pa.Table) -> str:
     con.unregister("hashed")
     assert row is not None
     return row[0]
+
+
+def chunk_hashes(table: Table, data: pa.Table, columns: Sequence[str] = ()) -> dict[int, str]:
+    """By chunk what `table_hash` says of its rows, of those that have one; `columns`: these and the key alone."""
+    if columns:
+        names = {*table.key, *table.partition, *columns}
+        table = replace(table, columns=tuple(c for c in table.columns if c.name in names))
+    con = _scratch()
+    con.register("hashed", data)
+    rows = con.execute(
+        f"SELECT chunk, sha256(string_agg(j, chr(10) ORDER BY {quoted(table.key)})) FROM "
+        f"(SELECT {_row_text(table)} AS j, chunk, {quoted(table.key)} FROM hashed) "
+        "WHERE chunk IS NOT NULL GROUP BY chunk"
+    ).fetchall()
+    con.unregister("hashed")
+    return dict(rows)
 
 
 def _row_text(table: Table) -> str:
@@ -135,10 +153,9 @@ class StageRun:
     output_hash: str
     duration_s: float
     cache_hits: int = 0
-    # Of a chunk's listing: what stages that read outcomes depend on besides
-    outcomes_hash: str = ""
-    # Of a chunk's listing: what stages that show runs of other chunks depend on besides
-    others_hash: str = ""
+    inputs: str = (
+        ""  # JSON of names and hashes: what input_hash is over; of a chunk's listing its fields
+    )
     references_hash: str = ""  # of transfer: the references that it was shown
     numbers: str = ""  # what the stage counted, for people, as JSON
 

@@ -3,7 +3,6 @@
 from ingest.episode import Listing, SourcePart
 from ingest.episodes import storable
 from ingest.reasons import Limits
-from tests.kits.lake_kit import change
 from tests.kits.made_corpus import Made
 from tests.kits.tiny_lerobot import write_video
 from warehouse.lake import Lake
@@ -41,19 +40,6 @@ def test_a_file_that_nothing_reads_is_in_the_lake_and_stales_no_label(own: Made)
     (own.source / "quux_readings.bin").unlink()
     assert own.rebuild() == [("episodes", None)]
     assert own.rows(PARTS) == parts_before
-
-
-def test_a_lake_from_before_parts_were_known_is_listed_anew_and_no_more(own: Made):
-    (own.source / "README.md").write_text("words")
-    own.rebuild()
-    change(own.space, "DELETE FROM source_parts")
-    change(
-        own.space,
-        "UPDATE stage_runs SET input_hash = 'of episodes-6' WHERE stage = 'episodes' AND chunk = -1",
-    )
-    assert own.rebuild() == [("episodes", None)]
-    assert own.rows("SELECT count(*) > 0 FROM source_parts") == [(True,)]
-    assert own.rebuild() == []
 
 
 def test_names_of_parts_that_no_table_can_keep_are_shown_otherwise():
