@@ -253,7 +253,8 @@ def record_row(record: EpisodeRecord) -> dict[str, Any]:
 def record_from_row(row: dict[str, Any]) -> EpisodeRecord:
     """Inverse of record_row."""
     # A release of an earlier version lacks the number in the source
-    fields = {k: row.get(k) for k in EpisodeRecord.__dataclass_fields__}
+    row = {"source_index": None} | row
+    fields = {k: row[k] for k in EpisodeRecord.__dataclass_fields__}
     fields["tasks"] = tuple(row["tasks"])
     fields["videos"] = tuple(CameraVideo(**v) for v in row["videos"])
     fields["steps"] = tuple(NativeStep(**s) for s in row["steps"])
