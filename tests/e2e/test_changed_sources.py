@@ -16,12 +16,9 @@ from tests.kits import words_kit
 from tests.kits.cli_kit import USAGE, Result, assert_one_error_line, write_configs
 from tests.kits.kept_workspaces import FOLDER, KEPT
 from tests.kits.small_sources import (
-    CAMERA,
     LATER,
     NAMES,
     RECORDINGS,
-    TASKS,
-    WRIST,
     Recording,
     write_v2,
     write_videos,
@@ -184,48 +181,6 @@ def test_videos_that_are_away_for_a_build_come_back_to_their_splits(case: Case) 
     built(case, "--dataset", "arm", *accepted(case))
     assert sorted(case.rows(splits)) == splits_before
     assert outcomes(case) == [(3, names[3])]
-
-
-def add_references(case: Case, *episodes: int) -> None:
-    for episode in episodes:
-        checked(case.run("references", "add", "arm", episode, "--author", "ben"))
-
-
-LABELS = "SELECT episode_index, regexp_extract(label_run, '^[a-z]+') FROM active_runs WHERE dataset = 'arm' ORDER BY 1"
-CORRECTIONS = (
-    "SELECT episode_index, status FROM current_corrections WHERE dataset = 'arm' ORDER BY 1"
-)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        pytest.param("a camera is added", marks=pytest.mark.long),
-        "a word of the instruction is corrected",
-    ],
-)
-def test_corrections_count_on_where_rows_are_equal(case: Case, change: str) -> None:
-    write_v2(case.source, RECORDINGS)
-    build_first(case)
-    add_references(case, 1, 2, 3)
-    built(case, "--dataset", "arm")
-    labels = case.rows(LABELS)
-    corrections = case.rows(CORRECTIONS)
-    assert corrections == [(episode, "accepted") for episode in (1, 2, 3)]
-    if change == "a camera is added":
-        write_v2(case.source, RECORDINGS, cameras=(CAMERA, WRIST))
-    else:
-        for name in ("tasks", "episodes"):
-            path = case.source / f"meta/{name}.jsonl"
-            path.write_text(path.read_text().replace("red cube", "crimson cube"))
-    built(case, "--dataset", "arm")
-    texts = {task for (task,) in case.rows("SELECT DISTINCT task FROM episodes")}
-    assert (TASKS[0] in texts) == (change == "a camera is added")
-    assert case.rows(CORRECTIONS) == corrections
-    assert case.rows("FROM words_in_review") == []
-    assert case.rows(LABELS) == labels
-    [status] = checked(case.run("status", "--format", "json")).json["datasets"]
-    assert status["stale_chunks"] == 0, "one build does it all"
 
 
 def assert_nothing_left(case: Case, withdrawn: int) -> None:

@@ -17,6 +17,7 @@ from tests.kits.changed_sources import (
     MOVED_ON,
     SAID_OF,
     V2,
+    V3,
     WITHDRAWN,
     Change,
     folder_of,
@@ -32,7 +33,11 @@ from tests.kits.small_sources import RECORDINGS, write_v2
 from tests.kits.words_kit import DATASET, GONE, IN_FORCE, REVIEW, WORDS, Case, Verdict, checked
 
 # Tried each time; `make long` tries the others, which take half an hour
-EACH_TIME = {"lerobot_v3: delete_episodes [2]", "videos: replace runs"}
+EACH_TIME = {
+    f"{V3}: delete_episodes [2]",
+    f"{V3}: correct a word of each text",
+    "videos: replace runs",
+}
 
 
 class Workshop:

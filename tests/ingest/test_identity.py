@@ -25,21 +25,14 @@ def indices(settled: Listing) -> dict[str, int]:
     return {r.source_id: r.episode_index for r in settled.records}
 
 
-@pytest.mark.parametrize(
-    ("names", "known", "first_free", "numbers"),
-    [
-        (["a", "b"], {}, 0, {"a": 0, "b": 1}),  # a first build: as in the source
-        (["a", "d"], {"a": 0, "b": 1, "c": 2}, 3, {"a": 0, "d": 3}),
-        (["c", "a"], {"a": 0, "b": 1, "c": 2}, 3, {"a": 0, "c": 2}),
-        (["new", "b"], {"b": 1}, 2, {"new": 2, "b": 1}),  # 0 was another recording's
-    ],
-)
-def test_a_number_is_never_given_twice(
-    names: list[str], known: dict[str, int], first_free: int, numbers: dict[str, int]
-) -> None:
-    numbered = with_numbers(listing(names), known, first_free)
-    assert indices(numbered) == numbers
-    assert [r.episode_index for r in numbered.records] == sorted(numbers.values())
+def test_a_number_is_never_given_twice() -> None:
+    def numbers(names: list[str], known: dict[str, int]) -> dict[str, int]:
+        return indices(with_numbers(listing(names), known, len(known)))
+
+    known = {"a": 0, "b": 1, "c": 2}
+    assert numbers(["a", "b"], {}) == {"a": 0, "b": 1}, "a first build counts as the source does"
+    assert list(numbers(["d", "a"], known).items()) == [("a", 0), ("d", 3)]
+    assert numbers(["c", "a"], known) == {"a": 0, "c": 2}
 
 
 def test_a_record_has_both_numbers_where_they_differ() -> None:
