@@ -110,6 +110,11 @@ def recognise(
             elif not found.stamp:
                 recognition.recordings[episode] = replace(found, stamp=stamps[episode])
                 recognition.update.put(recognition.recordings[episode])
+    # What the table of contents says of an episode goes when it is left out: its recording is told by that later
+    for listed in present:
+        is_stored = listed.episode_index in recognition.recordings.keys() - recognition.left_out
+        if not is_stored and not listed.fingerprint.is_empty:
+            recognition.update.put_fingerprint(listed)
     recognition.update.keep_pictures(lake)
     return recognition
 
