@@ -74,7 +74,7 @@ def renumbered(
     """The first run is gone."""
     addresses = [address(k, f"new stamp {k}") for k in range(len(recordings) - 1)]
     fingerprints = {
-        source_address.source_id: next_recording.fingerprint
+        source_address.record.source_id: next_recording.fingerprint
         for source_address, next_recording in zip(addresses, recordings[1:], strict=True)
     }
     return addresses, fingerprints
@@ -84,7 +84,7 @@ def cut(recordings: Sequence[KnownRecording]) -> tuple[list[Address], dict[str, 
     """Each run lost some rows, and with them the hash over all of them."""
     addresses = [address(k, f"new stamp {k}") for k in range(len(recordings))]
     fingerprints = {
-        address.source_id: replace(
+        address.record.source_id: replace(
             former.fingerprint, num_frames=NUM_FRAMES - 1, rows=f"cut {former.recording}",
             sketch=former.fingerprint.sketch[:-CUT_ROWS], moments={},
         )
@@ -109,12 +109,13 @@ def measured(name: str, count: int) -> tuple[float, float]:
     recordings = made_recordings(count)
     addresses, fingerprints = change(recordings)
     begin = time.process_time()
-    placements = place(recordings, addresses, lambda record: fingerprints[record.source_id])
+    placed = place(recordings, addresses, lambda record: fingerprints[record.source_id])
     cpu_s = time.process_time() - begin
-    expected = recordings[len(recordings) - len(placements) :]
+    expected = recordings[len(recordings) - len(placed) :]
+    placements = [placed[address.record.source_id] for address in addresses]
     if not all(map(is_right, expected, placements)):
         sys.exit(f"{name}, {count} recordings: some are placed wrongly")
-    del placements
+    del placed, placements
     tracemalloc.start()
     place(recordings, addresses, lambda record: fingerprints[record.source_id])
     peak = tracemalloc.get_traced_memory()[1]

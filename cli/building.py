@@ -184,7 +184,7 @@ def build(
     accept_changes: Annotated[
         bool,
         Option(
-            help="Build also where most recordings have other numbers or names than before, or the robot has."
+            help="Build also where most recordings are elsewhere in the source than before, or the robot is another."
         ),
     ] = False,
     replace: Annotated[

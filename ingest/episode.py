@@ -1,6 +1,7 @@
 """Results of an adapter: episode records, findings, and an episode's data.
 
-`episode_index` counts episodes of one dataset; row k of an episode belongs to frame k of every camera.
+`episode_index` counts episodes of one dataset: as the source does, until `with_numbers` gives each record the number
+of its recording. Row k of an episode belongs to frame k of every camera.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -60,7 +61,8 @@ class NativeStep:
 class EpisodeRecord:
     """One episode as its source lists it; nothing was decoded. Other than `Episode` it says where its data is to read.
 
-    `source_id` is what it is known by, and does not depend on what else the source holds.
+    `source_id` is its address, and does not depend on what else the source holds; `source_index` its
+    number there, where that is another one than `episode_index`.
     `data_uri` with `data_key` (a group, a byte offset, as the format has it) and `row_start` say
     where its rows are. `steps_from` is the form that `steps` were read from, `plan` the names of
     the planned steps where spans may be attempts at the same one. `as_far_as`: a failed run came as
@@ -85,6 +87,11 @@ class EpisodeRecord:
     success_source: str | None = None  # what says so; see ingest/outcomes.py
     group: str = ""
     source_stamp: str = ""
+    source_index: int | None = None
+
+    @property
+    def number_in_source(self) -> int:
+        return self.episode_index if self.source_index is None else self.source_index
 
     @property
     def cameras(self) -> list[str]:
@@ -120,9 +127,8 @@ class Listing:
     """A dataset's facts, its episodes in order of episode_index, and what is wrong with them.
 
     `numbered`: the source has episode indices of its own. Else they count records in order of
-    source_id, and `ingest.episodes` gives each the index that it had before. `never_set`: columns
-    that could tell success, and are 0 in every row of every episode. `parts`: what the source
-    holds, and what is used of it.
+    source_id. `never_set`: columns that could tell success, and are 0 in every row of every
+    episode. `parts`: what the source holds, and what is used of it.
     """
 
     format: str
@@ -246,6 +252,8 @@ def record_row(record: EpisodeRecord) -> dict[str, Any]:
 
 def record_from_row(row: dict[str, Any]) -> EpisodeRecord:
     """Inverse of record_row."""
+    # A release of an earlier version lacks the number in the source
+    row = {"source_index": None} | row
     fields = {k: row[k] for k in EpisodeRecord.__dataclass_fields__}
     fields["tasks"] = tuple(row["tasks"])
     fields["videos"] = tuple(CameraVideo(**v) for v in row["videos"])

@@ -1,10 +1,10 @@
-"""The episodes that a source lists, with the ids, indices, instructions and texts that count. Decodes no episode."""
+"""The episodes that a source lists, with the ids, numbers, instructions and texts that count. Decodes no episode."""
 
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import is_dataclass, replace
-from itertools import count
+from operator import attrgetter
 from typing import Any
 
 from ingest.episode import EpisodeRecord, Finding, Listing
@@ -18,13 +18,8 @@ UNKNOWN = "\ufffd"  # in the place of a NUL character
 RATE_TOLERANCE = 0.02  # relative; a rate within it is taken as the same
 
 
-def settle(listing: Listing, config: DatasetConfig, known_indices: Mapping[str, int]) -> Listing:
-    """The listing with final source ids, indices and instructions, in order of episode_index.
-
-    `known_indices` holds the indices that source ids were ever given. Where the source has no indices of its own, an
-    episode
-    keeps the one it had, and new ones count on from the largest: an index is never given twice.
-    """
+def settle(listing: Listing, config: DatasetConfig) -> Listing:
+    """The listing with final source ids and instructions, and the source's numbers."""
     findings = list(listing.findings)
     # Copies first: what is decided by source id must not be decided twice
     unique = _with_unique_ids(listing.records, findings)
@@ -32,17 +27,52 @@ def settle(listing: Listing, config: DatasetConfig, known_indices: Mapping[str, 
     if config.task is not None:
         findings = [finding for finding in findings if finding.reason != "no_task"]
     findings += _by_registry(listing, records, config)
-    # Where the source has numbers of its own these stay, and a missing one is a finding
+    # Where the source has numbers of its own, a missing one is a finding
     if listing.numbered:
         gaps = _gaps([record.episode_index for record in records])
         findings += [Finding("index_gap", f"no episode {gap}", "warning") for gap in gaps]
-    else:
-        # Findings name episodes by the index as listed, too
-        indices = _kept_indices(records, known_indices)
-        findings = [_renumbered(finding, indices) for finding in findings]
-        records = [_renumbered(record, indices) for record in records]
-        records.sort(key=lambda r: r.episode_index)
     return replace(listing, records=tuple(records), findings=tuple(findings))
+
+
+def with_numbers(listing: Listing, numbers: Mapping[str, int], first_free: int) -> Listing:
+    """The listing by our numbers, and in their order: each by source id, as `numbers` has it.
+
+    New ones count on from `first_free`, and are never below the source's number: those of a first
+    build are the source's.
+    """
+    given: dict[int, int] = {}
+    for record in listing.records:
+        number = numbers.get(record.source_id)
+        if number is None:
+            number = max(first_free, record.episode_index)
+            first_free = number + 1
+        given[record.episode_index] = number
+    records = [_numbered(record, given, is_told=listing.numbered) for record in listing.records]
+    # Findings name episodes by the number as listed, too
+    findings = [
+        replace(finding, episode_index=given.get(finding.episode_index, finding.episode_index))
+        if finding.episode_index is not None
+        else finding
+        for finding in listing.findings
+    ]
+    ordered = sorted(records, key=attrgetter("episode_index"))
+    return replace(listing, records=tuple(ordered), findings=tuple(findings))
+
+
+def _numbered(record: EpisodeRecord, given: Mapping[int, int], *, is_told: bool) -> EpisodeRecord:
+    """A record by our number; `given`: ours by the source's. is_told: the source has numbers of its own."""
+    number = given[record.episode_index]
+    furthest = record.as_far_as
+    if furthest:
+        index = given.get(furthest.episode_index)
+        furthest = None if index is None else replace(furthest, episode_index=index)
+    is_other = is_told and number != record.episode_index
+    return replace(
+        record,
+        episode_index=number,
+        source_index=record.episode_index if is_other else None,
+        as_far_as=furthest,
+    )
 
 
 def _by_registry(
@@ -59,20 +89,6 @@ def _by_registry(
             f"published with {stated_fps:g} fps, this copy says {listing.fps:g}: the copy counts"
         )
         yield Finding("frame_rate", detail, "warning")
-
-
-def _kept_indices(records: list[EpisodeRecord], known_indices: Mapping[str, int]) -> dict[int, int]:
-    """The index that each episode keeps or gets, by its index as listed."""
-    new = count(max(known_indices.values(), default=-1) + 1)
-    indices = [(record.episode_index, known_indices.get(record.source_id)) for record in records]
-    return {listed: next(new) if index is None else index for listed, index in indices}
-
-
-def _renumbered[T: (EpisodeRecord, Finding)](item: T, indices: Mapping[int, int]) -> T:
-    """A record, or a finding of an episode, with the index that the episode keeps."""
-    if item.episode_index is None:
-        return item
-    return replace(item, episode_index=indices.get(item.episode_index, item.episode_index))
 
 
 def _with_unique_ids(
@@ -131,15 +147,9 @@ def _gaps(indices: list[int]) -> list[str]:
 # What tables can keep
 
 
-def settled_listing(source: Source, known_indices: Mapping[str, int]) -> Listing:
-    """The episodes of a source with the ids, indices and instructions that count; `known_indices`: the indices of
-    source ids.
-
-    Raises SourceError.
-    """
-    return settle(
-        storable(list_episodes(source), source.config.limits), source.config, known_indices
-    )
+def settled_listing(source: Source) -> Listing:
+    """The episodes of a source with the ids and instructions that count, by its numbers. Raises SourceError."""
+    return settle(storable(list_episodes(source), source.config.limits), source.config)
 
 
 def storable(listing: Listing, limits: Limits) -> Listing:

@@ -1,4 +1,4 @@
-"""What an episode is known by: its recording. Its number and its name in the source are addresses, which may change.
+"""What an episode is known by: its recording, whose number never changes. Its number and name in the source do.
 
 A recording is told by layers that survive what people do to datasets: its rows (state and action),
 a sketch of single rows, its length, its pictures at a few moments, and the bytes of a video that is
@@ -7,13 +7,13 @@ which a person decides.
 """
 
 import hashlib
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
 from itertools import chain, product
-from typing import Any
 
 import numpy as np
 
@@ -33,6 +33,8 @@ BLOCK_BYTES = 1 << 20
 MAX_BITS_APART = 6.0  # mean over the moments, of 64: the same pictures encoded anew differ by less
 # Mean to the nearest moment: pictures of other scenes differ by half of all bits
 MAX_BITS_OF_A_SCENE = 16.0
+NO_NUMBER = -1  # of a recording that the next listing gives one
+OWN_GROUP = re.compile(r"episode \d+")
 
 
 class Likeness(StrEnum):
@@ -261,7 +263,7 @@ def _row_hashes(rows: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class KnownRecording:
-    """A recording that a dataset has, or had: where it was last, and what it is told by.
+    """A recording that a dataset has, or had: its number for good, its last address, and what it is told by.
 
     stamp: of its files when they were listed (`file_stamp`), decoded_stamp: when they were decoded;
     source_stamp: by sizes alone, of lakes that have no other.
@@ -281,21 +283,13 @@ class KnownRecording:
     why: str = ""
     fingerprint: Fingerprint = Fingerprint()
 
-    def changed(self, **fields: Any) -> "KnownRecording":
-        """The same recording with other values of some fields."""
-        return replace(self, **fields)
-
 
 @dataclass(frozen=True)
 class Address:
-    """An episode as it is listed now."""
+    """An episode as it is listed now, by the source's number."""
 
     record: EpisodeRecord
     stamp: str
-
-    @property
-    def source_id(self) -> str:
-        return self.record.source_id
 
 
 @dataclass(frozen=True)
@@ -307,85 +301,123 @@ class Placement:
     pass over the pictures has to tell. fingerprint: what was read of the rows now.
     """
 
-    address: Address
+    stamp: str
     known: KnownRecording | None
     resembles: KnownRecording | None = None
     why: str = ""
     is_sure: bool = True
     fingerprint: Fingerprint = Fingerprint()
 
-    def with_fingerprint(self, fingerprint: Fingerprint) -> "Placement":
-        """The same placement, with what was read of the rows."""
-        return replace(self, fingerprint=fingerprint)
-
-    @property
-    def is_moved(self) -> bool:
-        return (
-            self.known is not None
-            and self.known.is_here
-            and self.known.source_id != self.address.source_id
-        )
-
-    @property
-    def is_back(self) -> bool:
-        return self.known is not None and not self.known.is_here
-
-    @property
-    def index(self) -> int:
-        return self.address.record.episode_index
-
 
 def place(
     known_recordings: Sequence[KnownRecording],
     addresses: Sequence[Address],
     read: Callable[[EpisodeRecord], Fingerprint],
-) -> list[Placement]:
-    """Which known recording each address of a new listing holds, in the order of the addresses.
+) -> dict[str, Placement]:
+    """Which known recording each address of a new listing holds, by source id.
 
     read: the rows' layers of an episode, or the bytes of its video; asked only where files changed.
     Linear in the number of recordings.
     """
-    placed = _unchanged(known_recordings, addresses)
-    unplaced = _Unplaced(known_recordings, {p.known.recording for p in placed.values() if p.known})
-    waiting = [address for address in addresses if address.source_id not in placed]
-    # Where no recording is missing, as at the first listing, what is not placed is new
-    if not unplaced.index.recordings:
-        return [placed.get(address.source_id) or Placement(address, None) for address in addresses]
-    fingerprints = {address.source_id: read(address.record) for address in waiting}
-    # What changed is told by what its rows say; first those that are equal, so that none is taken for a part of another
-    for find in (unplaced.equal, unplaced.similar, unplaced.of_this_name):
-        for address in waiting:
-            fingerprint = fingerprints[address.source_id]
-            placement = None if address.source_id in placed else find(address, fingerprint)
-            if placement is not None:
-                placed[address.source_id] = placement.with_fingerprint(fingerprint)
-    new = {a.source_id: Placement(a, None, fingerprint=fingerprints[a.source_id]) for a in waiting}
-    return [placed.get(address.source_id) or new[address.source_id] for address in addresses]
-
-
-def _unchanged(
-    known_recordings: Sequence[KnownRecording], addresses: Sequence[Address]
-) -> dict[str, Placement]:
-    """By name the addresses whose files did not change: they hold what they held."""
-    by_name = {
-        recording.source_id: recording for recording in known_recordings if not recording.is_here
-    }
-    by_name |= {
-        recording.source_id: recording for recording in known_recordings if recording.is_here
-    }
+    # Of two that had one address the one that is there counts
+    ordered = sorted(known_recordings, key=lambda r: (r.is_here, -r.episode_index))
+    by_name = {recording.source_id: recording for recording in ordered}
     placed: dict[str, Placement] = {}
+    waiting: list[Address] = []
     for address in addresses:
-        recording_before = by_name.get(address.source_id)
-        if recording_before is not None and is_unchanged(recording_before, address):
-            placed[address.source_id] = Placement(address, recording_before)
+        former = by_name.get(address.record.source_id)
+        if former is not None and is_unchanged(former, address):
+            placed[address.record.source_id] = Placement(address.stamp, former)
+        else:
+            waiting.append(address)
+    taken = {placement.known.recording for placement in placed.values() if placement.known}
+    left = RecordingIndex(r for r in reversed(ordered) if r.recording not in taken)
+    # Where no recording is missing, as at the first listing, what is not placed is new
+    fingerprints = {
+        a.record.source_id: read(a.record) if left.recordings else Fingerprint() for a in waiting
+    }
+    # First those that are equal, so that none is taken for a part of another; a name says least
+    for rule in (_same, _similar, _namesake):
+        for address in waiting:
+            name = address.record.source_id
+            former = by_name.get(name)
+            if former is not None and former.recording not in left.recordings:
+                former = None
+            found = None if name in placed else rule(left, fingerprints[name], former)
+            if found is not None:
+                recording, degree, why = found
+                left.remove(recording)
+                is_known = degree in (Likeness.SAME, Likeness.UNKNOWN)
+                placed[name] = Placement(
+                    address.stamp,
+                    known=recording if is_known else None,
+                    resembles=None if is_known else recording,
+                    why=why,
+                    is_sure=degree != Likeness.UNKNOWN,
+                    fingerprint=fingerprints[name],
+                )
+    for address in waiting:
+        name = address.record.source_id
+        placed.setdefault(name, Placement(address.stamp, None, fingerprint=fingerprints[name]))
     return placed
+
+
+type Match = tuple[KnownRecording, Likeness, str]  # how sure it is, and what says so
+
+
+def _same(
+    left: "RecordingIndex", fingerprint: Fingerprint, namesake: KnownRecording | None
+) -> Match | None:
+    """By equal rows, or bytes; of several the one that had this name, else the first."""
+    equal = left.equal(fingerprint)
+    recording = namesake if namesake in equal else next(iter(equal), None)
+    if recording is None:
+        return None
+    return recording, Likeness.SAME, likeness(recording.fingerprint, fingerprint)[1]
+
+
+def _similar(
+    left: "RecordingIndex", fingerprint: Fingerprint, _: KnownRecording | None
+) -> Match | None:
+    """By a good part of the rows: the recording that shares most of them."""
+    return left.closest(fingerprint)
+
+
+def _namesake(
+    _: "RecordingIndex", fingerprint: Fingerprint, namesake: KnownRecording | None
+) -> Match | None:
+    """By its name alone: the pictures have to tell."""
+    if namesake is None:
+        return None
+    former = namesake.fingerprint
+    for part, is_compared in (
+        ("the rows", former.rows and fingerprint.rows),
+        ("the bytes of the video", former.file and fingerprint.file),
+    ):
+        if is_compared:
+            return (
+                namesake,
+                Likeness.PROBABLE,
+                f"it has the name of that recording, {part} are others",
+            )
+    return namesake, Likeness.UNKNOWN, "it has the name of that recording"
 
 
 def is_unchanged(recording: KnownRecording, address: Address) -> bool:
     """Do the files of an address look as they did when the recording was there?"""
     if recording.stamp:
         return recording.stamp == address.stamp
-    return bool(recording.source_stamp) and recording.source_stamp == address.record.source_stamp
+    return is_unstamped(recording, address.record)
+
+
+def is_unstamped(recording: KnownRecording | None, record: EpisodeRecord) -> bool:
+    """Did an earlier version keep it without a stamp, in files of the sizes of now?"""
+    return (
+        recording is not None
+        and not recording.stamp
+        and bool(recording.source_stamp)
+        and (recording.source_id, recording.source_stamp) == (record.source_id, record.source_stamp)
+    )
 
 
 class RecordingIndex:
@@ -464,80 +496,10 @@ def part_keys(fingerprint: Fingerprint) -> list[tuple[str, int, int]]:
     return keys
 
 
-class _Unplaced:
-    """Recordings that no address holds yet."""
-
-    def __init__(self, known: Sequence[KnownRecording], placed: set[str]) -> None:
-        ordered = sorted(
-            known, key=lambda recording: (not recording.is_here, recording.episode_index)
-        )
-        self.index = RecordingIndex(
-            recording for recording in ordered if recording.recording not in placed
-        )
-        self._by_name: dict[str, KnownRecording] = {}
-        for recording in self.index.recordings.values():
-            self._by_name.setdefault(recording.source_id, recording)
-
-    def _namesake(self, address: Address) -> KnownRecording | None:
-        recording = self._by_name.get(address.source_id)
-        if recording is not None and recording.recording in self.index.recordings:
-            return recording
-        return None
-
-    def equal(self, address: Address, fingerprint: Fingerprint) -> Placement | None:
-        """By equal rows, or bytes; of several the one that had this name, else the first."""
-        candidates = self.index.equal(fingerprint)
-        if not candidates:
-            return None
-        namesake = self._namesake(address)
-        recording = next((c for c in candidates if c is namesake), candidates[0])
-        self.index.remove(recording)
-        if fingerprint.rows:
-            reason = "the rows are equal"
-        else:
-            reason = "the bytes of the video are equal"
-        return Placement(address, recording, why=reason)
-
-    def similar(self, address: Address, fingerprint: Fingerprint) -> Placement | None:
-        """By a good part of the rows: the recording that shares most of them."""
-        for recording in self.index.similar(fingerprint):
-            share = shared_rows(fingerprint.sketch, recording.fingerprint.sketch)
-            if share >= MIN_SHARED_ROWS:
-                self.index.remove(recording)
-                reason = f"{share:.0%} of the rows are equal, the length or other rows differ"
-                return Placement(address, None, resembles=recording, why=reason)
-        return None
-
-    def of_this_name(self, address: Address, fingerprint: Fingerprint) -> Placement | None:
-        """By its name alone: the pictures have to tell."""
-        recording = self._namesake(address)
-        if recording is None:
-            return None
-        self.index.remove(recording)
-        former_fingerprint = recording.fingerprint
-        if (former_fingerprint.rows and fingerprint.rows) or (
-            former_fingerprint.file and fingerprint.file
-        ):
-            compared_part = "the rows" if fingerprint.rows else "the bytes of the video"
-            reason = f"it has the name of that recording, {compared_part} are others"
-            return Placement(address, None, resembles=recording, why=reason)
-        return Placement(address, recording, why="it has the name of that recording", is_sure=False)
-
-
-def gone(
-    known_recordings: Iterable[KnownRecording], placements: Iterable[Placement]
-) -> list[KnownRecording]:
-    """Recordings that were in the source, and that no address holds any more."""
-    present = {placement.known.recording for placement in placements if placement.known}
-    return [
-        recording
-        for recording in known_recordings
-        if recording.is_here and recording.recording not in present
-    ]
-
-
 def remembered_splits(
-    placements: Sequence[Placement], known_recordings: Iterable[KnownRecording]
+    records: Sequence[EpisodeRecord],
+    placed: Mapping[str, Placement],
+    known_recordings: Iterable[KnownRecording],
 ) -> dict[str, str]:
     """The split of each listed group, by the recordings that it has now; held-out splits before train.
 
@@ -548,21 +510,18 @@ def remembered_splits(
         for recording in known_recordings
         if recording.split
         and not recording.is_here
-        and not _is_own_group(recording.group, recording)
+        # The name of a group of one episode is its address, and says nothing of the recording
+        and recording.group not in ("", recording.source_id)
+        and not OWN_GROUP.fullmatch(recording.group)
     )
+    formers = ((r.group, placed[r.source_id]) for r in records)
     splits_here = grouped(
-        (placement.address.record.group, recording.split)
-        for placement in placements
+        (group, recording.split)
+        for group, placement in formers
         if (recording := placement.known or placement.resembles) and recording.split
     )
-    return {group: _strictest(splits) for group, splits in (splits_away | splits_here).items()}
-
-
-def _is_own_group(group: str, recording: KnownRecording) -> bool:
-    """Is a group named after the address of its only episode? Then its name says nothing of the recording."""
-    return group in (recording.source_id, f"episode {recording.episode_index}", "")
-
-
-def _strictest(splits: Sequence[str]) -> str:
-    """Of recordings that were joined to one group: a split that is held out, if there is one."""
-    return min(splits, key=lambda split: (split == "train", split))
+    # Of recordings that were joined to one group: a split that is held out, if there is one
+    return {
+        group: min(splits, key=lambda split: (split == "train", split))
+        for group, splits in (splits_away | splits_here).items()
+    }

@@ -17,6 +17,7 @@ from pipeline.config import built
 from pipeline.labelled import LabelledSignals, LabelPlace, label_tables, of_label_run, stated_label
 from pipeline.reading import chunk_signals
 from warehouse.lake import Lake, StageRun, content_key, output_hash
+from warehouse.lake.stored import numbers_in_source
 
 STAGE = "import"
 
@@ -44,6 +45,7 @@ def import_annotations(lake: Lake, path: Path, dataset: str, form: str | None = 
     run = LabelRun(
         "imported", CODE_VERSION, resolved({"form": annotations.form, "sha256": annotations.sha256})
     )
+    ours = {number: e for e, number in numbers_in_source(lake, dataset).items()}
     by_episode: dict[int, EpisodeAnnotation] = {}
     refused = []
     for a in annotations.episodes:
@@ -51,7 +53,11 @@ def import_annotations(lake: Lake, path: Path, dataset: str, form: str | None = 
         if a.of and a.of[0] != dataset:
             refused.append(f"annotation {a.episode_index}: it is of {a.of[0]}")
             continue
-        episode = a.of[1] if a.of else a.episode_index
+        # Files from elsewhere count as the source does
+        episode = a.of[1] if a.of else ours.get(a.episode_index)
+        if episode is None:
+            refused.append(f"episode {a.episode_index}: {dataset} has no such usable episode")
+            continue
         if by_episode.setdefault(episode, a) is not a:
             raise ImportedError(f"episode {episode} of {dataset} is annotated twice")
 

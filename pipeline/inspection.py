@@ -106,7 +106,7 @@ def _row_of(path: str, place: DatasetPlace, revision: str | None, full: bool) ->
             if full:
                 facts = _inspected(address, source, full)
             else:
-                listing = settle(list_episodes(source), source.config, {})
+                listing = settle(list_episodes(source), source.config)
                 facts = _dataset_facts(listing, listing.findings) | {
                     "findings": _rows(listing.findings)
                 }
@@ -120,7 +120,7 @@ def _row_of(path: str, place: DatasetPlace, revision: str | None, full: bool) ->
 def _inspected(path: str, source: Source, full: bool, num_pictured: int = 0) -> dict[str, Any]:
     """The facts of a source as a row: `inspect_source` says what is read for them."""
     # With no indices given before, since there is no workspace: episodes are counted as a first build would
-    listing = settle(list_episodes(source), source.config, {})
+    listing = settle(list_episodes(source), source.config)
     unusable = _unusable(listing.findings)
     selected = [
         r for r in listing.records if source.selected is None or r.episode_index in source.selected

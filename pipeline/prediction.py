@@ -20,7 +20,7 @@ from annotate.vlm.few_runs import num_asked_runs
 from annotate.vlm.pictures import joined_size
 from core.values import grouped, spread
 from ingest.episode import EpisodeRecord
-from ingest.episodes import settle
+from ingest.episodes import settle, with_numbers
 from ingest.media.frames import VIDEO_SUFFIXES, VideoError
 from ingest.media.video import probe
 from ingest.source import list_episodes
@@ -48,12 +48,14 @@ def listed_records(
     rejected = set[int | None]()
     if lake is not None:
         indices |= lake.rows(
-            "SELECT source_id, episode_index FROM episode_ids WHERE dataset = ?", [build.name]
+            "SELECT source_id, episode_index FROM recordings WHERE dataset = ? ORDER BY left_at IS NULL",
+            [build.name],
         )
         sql = "SELECT DISTINCT episode_index FROM findings WHERE dataset = ? AND severity = 'unusable'"
         rejected |= set(lake.column(sql, [build.name]))
     # A fresh listing may find what no build has seen yet, and the other way round
-    listing = settle(list_episodes(source), build.dataset, indices)
+    settled = settle(list_episodes(source), build.dataset)
+    listing = with_numbers(settled, indices, 1 + max(indices.values(), default=-1))
     bad = rejected | {f.episode_index for f in listing.findings if f.severity == "unusable"}
     if None in bad:  # the source as a whole
         return {}

@@ -1,19 +1,27 @@
-"""Which recording each decoded episode is: what the listing took it for, another
-one that is known, or a new one.
+"""Whether each decoded episode is the recording that the listing took it for.
 
-The listing goes by names, files and rows; here the pictures are known, too. What
-is withdrawn is found here wherever it turns up, before anything of it is stored.
+The listing goes by names, files and rows; here the pictures are known, too. An episode that turns
+out to be another recording, known or new, is left out: the build lists its dataset once more, and
+has it under the number of that recording. What is withdrawn is found here wherever it turns up,
+before anything of it is stored.
 """
 
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
-from functools import cache
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 
 from core.tables import TABLES
 from ingest.episode import Finding
-from ingest.recordings import Fingerprint, KnownRecording, Likeness, RecordingIndex, likeness
+from ingest.recordings import (
+    NO_NUMBER,
+    Fingerprint,
+    KnownRecording,
+    Likeness,
+    Match,
+    RecordingIndex,
+    likeness,
+)
 from warehouse.lake import Lake
 from warehouse.lake.recordings import (
     FRAMES,
@@ -21,7 +29,6 @@ from warehouse.lake.recordings import (
     decided_apart,
     known_recordings,
     new_id,
-    take_over,
     withdrawn_recordings,
 )
 
@@ -30,27 +37,26 @@ from warehouse.lake.recordings import (
 class Recognition:
     """The recordings of the decoded episodes of a chunk.
 
-    recordings, stamps, contents: by episode its recording, the stamp of its
-    files, and the content hashes that it has had. withdrawn: episodes that are,
-    or may be, a recording that was taken down. changed: those whose files were
-    exchanged after they were listed. takedowns: marks to add, since a withdrawn
-    recording turned up at another place.
+    recordings: by episode its recording, with the contents that it has had. withdrawn: episodes
+    that are, or may be, a recording that was taken down. changed: those whose files were exchanged
+    after they were listed. elsewhere: those that are another recording than the number's. takedowns:
+    marks to add, since a withdrawn recording turned up at another place.
     """
 
     update: RecordingUpdate
-    recordings: dict[int, str] = field(default_factory=dict)
-    stamps: dict[int, str] = field(default_factory=dict)
-    contents: dict[int, frozenset[str]] = field(default_factory=dict)
+    recordings: dict[int, KnownRecording] = field(default_factory=dict)
     withdrawn: set[int] = field(default_factory=set)
     changed: set[int] = field(default_factory=set)
+    elsewhere: set[int] = field(default_factory=set)
     findings: list[Finding] = field(default_factory=list)
     takedowns: list[dict] = field(default_factory=list)
 
+    @property
+    def left_out(self) -> set[int]:
+        return self.withdrawn | self.changed | self.elsewhere
+
     def upserts(self) -> dict[str, pa.Table]:
-        if self.takedowns:
-            marks = {"takedowns": TABLES["takedowns"].rows(self.takedowns)}
-        else:
-            marks = {}
+        marks = {"takedowns": TABLES["takedowns"].rows(self.takedowns)} if self.takedowns else {}
         return self.update.upserts() | marks
 
 
@@ -80,178 +86,140 @@ def recognise(
         )
         withdrawn = withdrawn_recordings(lake)
         separated = decided_apart(lake, dataset)
-    at_number = {recording.episode_index: recording for recording in present}
+        # Also of recordings that left: an id is never given again
+        ids = set(lake.column("SELECT recording FROM recordings WHERE dataset = ?", [dataset]))
     candidates = RecordingIndex(departed)
     down = RecordingIndex(recording for recording, _ in withdrawn)
     reasons = {recording.recording: reason for recording, reason in withdrawn}
-
-    @cache
-    def ids() -> set[str]:
-        # Also of recordings that are at other places now: an id is never given again
-        return set(lake.column("SELECT recording FROM recordings WHERE dataset = ?", [dataset]))
-
-    # Files that are not those that were listed may still hold what is known of the recording
-    recognition.changed = {
-        k
-        for k, recording in at_number.items()
-        if recording.stamp not in ("", stamps.get(k, recording.stamp))
-        and likeness(recording.fingerprint, decoded.get(k, Fingerprint()))[0] != Likeness.SAME
-    }
-    for episode, fingerprint in sorted(decoded.items()):
-        former_recording = at_number.get(episode)
-        if former_recording is None or episode in recognition.changed:
-            continue
-        other_recordings = separated.get(former_recording.recording, frozenset())
-        recognised = _recognised(
-            recognition.update, former_recording, fingerprint, candidates, ids, other_recordings
-        )
-        recognised = _without_withdrawn(
-            recognition, recognised, fingerprint, down, reasons, other_recordings
-        )
-        recognition.recordings[episode] = recognised.recording
-        recognition.stamps[episode] = recognised.stamp
-        recognition.contents[episode] = recognised.fingerprint.contents
+    for listed in present:
+        episode = listed.episode_index
+        fingerprint = decoded.get(episode, Fingerprint())
+        degree, _ = likeness(listed.fingerprint, fingerprint)
+        # Files that are not those that were listed may still hold what is known of the recording
+        if listed.stamp not in ("", stamps.get(episode, listed.stamp)) and degree != Likeness.SAME:
+            recognition.changed.add(episode)
+        elif episode in decoded:
+            apart = separated.get(listed.recording, frozenset())
+            found = _recognised(recognition.update, listed, fingerprint, candidates, ids, apart)
+            found = _without_withdrawn(
+                recognition, episode, found, fingerprint, down, reasons, apart
+            )
+            recognition.recordings[episode] = found
+            if found.recording != listed.recording:
+                recognition.elsewhere.add(episode)
+            elif not found.stamp:
+                recognition.recordings[episode] = replace(found, stamp=stamps[episode])
+                recognition.update.put(recognition.recordings[episode])
+    # What the table of contents says of an episode goes when it is left out: its recording is told by that later
+    for listed in present:
+        is_stored = listed.episode_index in recognition.recordings.keys() - recognition.left_out
+        if not is_stored and not listed.fingerprint.is_empty:
+            recognition.update.put_fingerprint(listed)
     recognition.update.keep_pictures(lake)
     return recognition
 
 
 def _recognised(
     update: RecordingUpdate,
-    former_recording: KnownRecording,
+    listed: KnownRecording,
     fingerprint: Fingerprint,
     candidates: RecordingIndex,
-    ids: Callable[[], set[str]],
-    other_recordings: Collection[str],
+    ids: set[str],
+    apart: Collection[str],
 ) -> KnownRecording:
-    """The recording of an episode that the listing took for `former_recording`;
-    what differs is noted in `update`.
+    """The recording of an episode that the listing took for `listed`; what differs is noted in `update`.
 
-    other_recordings: recordings that it is not, as a person said.
+    apart: recordings that it is not, as a person said.
     """
     # The same files as when it was decoded last hold the same recording, however they are read by now
-    if former_recording.decoded_stamp and former_recording.decoded_stamp == former_recording.stamp:
-        return former_recording
-    degree, _ = likeness(former_recording.fingerprint, fingerprint)
-    is_other = not former_recording.fingerprint.is_empty and degree in (
-        Likeness.PROBABLE,
-        Likeness.OTHER,
-    )
+    if listed.decoded_stamp and listed.decoded_stamp == listed.stamp:
+        return listed
+    degree, _ = likeness(listed.fingerprint, fingerprint)
+    # An earlier version kept neither rows nor a stamp: in files of the sizes of then, what looks like it is it
+    if degree == Likeness.PROBABLE and not (listed.stamp or listed.fingerprint.rows):
+        return listed
+    is_other = degree in (Likeness.PROBABLE, Likeness.OTHER)
+    if not is_other and listed.fingerprint.contents and listed.resembles is None:
+        return listed  # decoded before, and found to be itself
     if is_other:
-        present = _new_recording(update, former_recording, fingerprint, ids)
-        match = _compared(former_recording, fingerprint) or candidates.closest(
-            fingerprint, other_recordings
+        present = replace(
+            listed,
+            recording=new_id(listed.dataset, listed.source_id, ids),
+            episode_index=NO_NUMBER,
+            resembles=None,
+            why="",
+            fingerprint=fingerprint,
         )
-    elif former_recording.fingerprint.contents and former_recording.resembles is None:
-        return former_recording  # decoded before, and found to be itself
+        ids.add(present.recording)
+        for recording in (replace(listed, is_here=False), present):
+            update.put(recording)
+            update.put_fingerprint(recording)
+        resembled = listed
     else:
-        present = former_recording.changed(
-            fingerprint=fingerprint.filled(former_recording.fingerprint)
-        )
-        resembled = candidates.recordings.get(former_recording.resembles or "")
-        if resembled:
-            match = _compared(resembled, fingerprint)
-        else:
-            match = candidates.closest(fingerprint, other_recordings)
-    if match is None:
-        return _unlike(update, former_recording, present, is_other=is_other)
-    former, degree, reason = match
-    if degree == Likeness.SAME:
-        update.put(
-            present.changed(
-                is_here=False, resembles=None, why=f"it is the recording {former.recording}"
-            )
-        )
-        placed = take_over(former, present)
+        present = replace(listed, fingerprint=fingerprint.filled(listed.fingerprint))
+        resembled = candidates.recordings.get(listed.resembles or "")
+    match = _compared(resembled, fingerprint) or candidates.closest(fingerprint, apart)
+    if match and match[1] == Likeness.SAME:
+        former, _, reason = match
         candidates.remove(former)
-        update.put(placed)
-        update.put_fingerprint(placed)
-        update.note(
-            "moved" if former.source_id != placed.source_id else "back", former, placed, reason
-        )
+        placed = update.take_over(former, present, f"it is the recording {former.recording}")
+        is_moved = former.source_id != placed.source_id
+        update.note("moved" if is_moved else "back", former, placed, reason)
         return placed
-    if present.resembles != former.recording:
-        update.note("probable", former, present, reason)
-    if present.resembles != former.recording or present.why != reason or is_other:
-        present = present.changed(resembles=former.recording, why=reason)
-        update.put(present)
-    return present
+    return _resembling(update, listed, present, match)
 
 
-def _compared(
-    candidate: KnownRecording, fingerprint: Fingerprint
-) -> tuple[KnownRecording, Likeness, str] | None:
+def _compared(candidate: KnownRecording | None, fingerprint: Fingerprint) -> Match | None:
     """A recording, how sure it is that the fingerprint is of it, and why; None: it is of another one."""
-    degree, reason = likeness(candidate.fingerprint, fingerprint)
-    if degree in (Likeness.SAME, Likeness.PROBABLE):
-        return (candidate, degree, reason)
+    if candidate is not None:
+        degree, reason = likeness(candidate.fingerprint, fingerprint)
+        if degree in (Likeness.SAME, Likeness.PROBABLE):
+            return candidate, degree, reason
     return None
 
 
-def _new_recording(
-    update: RecordingUpdate,
-    former_recording: KnownRecording,
-    fingerprint: Fingerprint,
-    ids: Callable[[], set[str]],
+def _resembling(
+    update: RecordingUpdate, listed: KnownRecording, present: KnownRecording, match: Match | None
 ) -> KnownRecording:
-    """A new recording in the place of one that was there; that one is gone from it."""
-    present = former_recording.changed(
-        recording=new_id(former_recording.dataset, former_recording.source_id, ids()),
-        resembles=None,
-        why="",
-        fingerprint=fingerprint,
-    )
-    ids().add(present.recording)
-    update.put(former_recording.changed(is_here=False))
-    update.put_fingerprint(former_recording)
-    update.put(present)
-    update.put_fingerprint(present)
-    return present
-
-
-def _unlike(
-    update: RecordingUpdate,
-    former_recording: KnownRecording,
-    present: KnownRecording,
-    *,
-    is_other: bool,
-) -> KnownRecording:
-    """An episode that is like no known recording."""
-    # It had the name of that recording, or was like it in its rows; the pictures tell that it is another one
-    is_unlike = present.resembles is not None and bool(present.fingerprint.moments)
-    if is_other or is_unlike:
-        update.note(
-            "changed", former_recording, present, "rows and pictures are those of another recording"
-        )
-    if is_unlike and not is_other:
-        present = present.changed(resembles=None, why="")
-        update.put(present)
-    return present
+    """The recording of an episode with the one that it resembles by its pictures, or none; noted where that is news."""
+    is_other = present.recording != listed.recording
+    if match:
+        former, _, reason = match
+        if present.resembles != former.recording:
+            update.note("probable", former, present, reason)
+        compared = replace(present, resembles=former.recording, why=reason)
+    # It had the name of a recording, or was like it in its rows; the pictures tell that it is another one
+    elif is_other or (present.resembles is not None and present.fingerprint.moments):
+        reason = "rows and pictures are those of another recording"
+        update.note("changed", listed, present, reason)
+        compared = replace(present, resembles=None, why="")
+    else:
+        return present
+    if compared != present:
+        update.put(compared)
+    return compared
 
 
 def _without_withdrawn(
     recognition: Recognition,
+    episode: int,
     recording: KnownRecording,
     fingerprint: Fingerprint,
     withdrawn: RecordingIndex,
     reasons: Mapping[str, str],
-    other_recordings: Collection[str],
+    apart: Collection[str],
 ) -> KnownRecording:
     """Leave an episode out that is, or may be, a recording that was taken down anywhere.
 
-    other_recordings: recordings that it is not, as a person said.
+    apart: recordings that it is not, as a person said.
     """
     for name in (recording.recording, recording.resembles):
         if name is not None and name in reasons:
             is_sure = name == recording.recording
-            _leave_out(
-                recognition,
-                recording.episode_index,
-                reasons[name],
-                withdrawn.recordings[name],
-                is_sure=is_sure,
-            )
+            former = withdrawn.recordings[name]
+            _leave_out(recognition, episode, reasons[name], former, is_sure=is_sure)
             return recording
-    match = withdrawn.closest(fingerprint, other_recordings)
+    match = withdrawn.closest(fingerprint, apart)
     if match is None:
         return recording
     former, degree, match_reason = match
@@ -261,18 +229,18 @@ def _without_withdrawn(
         recognition.takedowns.append(
             {
                 "dataset": recording.dataset,
-                "episode_index": recording.episode_index,
+                "episode_index": episode,
                 "recording": recording.recording,
                 "reason": text,
                 "created_at": recognition.update.now,
             }
         )
-        _leave_out(recognition, recording.episode_index, text, former, is_sure=True)
+        _leave_out(recognition, episode, text, former, is_sure=True)
         return recording
-    recording = recording.changed(resembles=former.recording, why=match_reason)
+    recording = replace(recording, resembles=former.recording, why=match_reason)
     recognition.update.put(recording)
     recognition.update.note("probable", former, recording, match_reason)
-    _leave_out(recognition, recording.episode_index, reason, former, is_sure=False)
+    _leave_out(recognition, episode, reason, former, is_sure=False)
     return recording
 
 

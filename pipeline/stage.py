@@ -64,10 +64,9 @@ class Output:
     Lake.publish.
 
     `findings` None: the stage looks for none. `numbers` are shown to people.
-    `outdated` and `moved`: episodes whose former contents are gone, and former
-    numbers of those that have another one, as in Lake.publish. `unanswered`:
-    episodes that are left out for now; the next build runs the stage again for
-    them.
+    `outdated`: episodes whose former contents are gone, as in Lake.publish.
+    `unanswered`: episodes that are left out for now; the next build runs the
+    stage again for them.
     """
 
     tables: dict[str, pa.Table]
@@ -76,7 +75,6 @@ class Output:
     registered: dict[str, pa.Table] = field(default_factory=dict)
     numbers: Numbers = field(default_factory=dict)
     outdated: Collection[int] = ()
-    moved: Mapping[int, int] = field(default_factory=dict)
     unanswered: Collection[int] = ()
 
 
@@ -420,7 +418,6 @@ def run_stage(context: StageContext) -> StageReport:
         parts,
         registered=output.registered,
         outdated=output.outdated,
-        moved_episodes=output.moved,
     )
     if step.chunk is None:
         forget_texts(lake, context.dataset)

@@ -88,6 +88,8 @@ episode_facts: One row per listed episode, from the source's metadata alone; rea
   success_source str: origin of success, such as 'column next.success' or 'person: FILE'; null: not known
   group str: recording session or start state; all episodes of a group are in one split
   source_stamp str: hash over the sizes and row counts of the episode's files
+  source_index i64 unhashed since=20: number of the episode in the source, where that is another one; null: it is equal,
+      or the source has none
   check episode_index >= 0
   check num_rows >= 0
   check fps > 0

@@ -39,11 +39,11 @@ build_configs: The resolved configuration of each dataset's last build
   created_at time: time of the first build with it
 
 recordings: What episodes are known by: all that people say of an episode, and its split, belong to its recording, whose
-      number and name in the source may change
+      number never changes; its name in the source may
   key recording
   recording str: 16 hex, given when the recording was first listed
   dataset, episode_index
-  episode_index i64: number of the recording in its dataset now, or the last one that it had
+  episode_index i64: number of the recording in its dataset, for good; -1: the next listing gives it one
   source_id str: record or path of the recording in the source, or the last one that it had
   stamp str: hash over sizes and versions of its files when it was listed last
   source_stamp str: hash over the sizes of its files alone
@@ -83,10 +83,6 @@ recording_changes: What happened to recordings since they were first listed
   why str: what it was told by
   author str: the person who decided; null: nobody did
   created_at time: time when it was found, or decided
-
-episode_ids: The index of each episode that a source has ever had; an index is never given to another episode
-  key dataset, episode_index
-  source_id str: record or path of the episode in the source
 
 label_runs: One row per label run: annotator, model, prompts, parameters and code version
   key label_run

@@ -501,7 +501,7 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
         frames,
         signals.names_by,
         matching,
-        stored_statistics(source, record.episode_index, vector_columns),
+        stored_statistics(source, record.number_in_source, vector_columns),
     )
 
 
@@ -519,7 +519,7 @@ def _match(
     rate = video_rate(info, camera, record.fps)
     is_shared = holds_other_episodes(info, video.uri)
     if is_shared:
-        span = span_of(source, camera, record.episode_index, video.start_frame / rate)
+        span = span_of(source, camera, record.number_in_source, video.start_frame / rate)
     else:
         span = VideoSpan()
     try:

@@ -193,7 +193,7 @@ def chosen(source: Source, records: Sequence[EpisodeRecord]) -> list[EpisodeReco
     order = []
     for record in records:
         if record.data_uri is not None and (
-            is_all_here or record.episode_index in (source.selected or ())
+            is_all_here or record.number_in_source in (source.selected or ())
         ):
             rank[record.task or ""] += 1
             order.append((rank[record.task or ""] > PER_TASK, record.episode_index, record))

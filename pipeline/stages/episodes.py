@@ -1,7 +1,8 @@
 """The episodes of a dataset as its metadata lists them: chunks, splits, recordings, findings. Decodes no episode."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -10,18 +11,19 @@ from pydantic import BaseModel
 
 from core.tables import TABLES
 from ingest.episode import EpisodeRecord, Finding, Listing, record_row
-from ingest.episodes import settled_listing
+from ingest.episodes import settled_listing, with_numbers
 from ingest.outcomes import Outcome
 from ingest.reasons import DataError
 from ingest.recordings import (
+    NO_NUMBER,
     Address,
     Fingerprint,
     KnownRecording,
     Placement,
     file_digest,
     file_stamp,
-    gone,
     is_unchanged,
+    is_unstamped,
     place,
     remembered_splits,
     rows_fingerprint,
@@ -56,12 +58,18 @@ MAX_CHANGED = (
 
 @dataclass(frozen=True)
 class PlacedListing:
-    """A listing, the recording that each of its addresses holds, and those that left the source."""
+    """A listing by our numbers, the recording that each of its addresses holds, by source id, and those that left."""
 
     listing: Listing
-    placements: list[Placement]
+    placements: dict[str, Placement]
     left: list[KnownRecording]
     known: list[KnownRecording]
+
+    @property
+    def moved(self) -> list[tuple[EpisodeRecord, KnownRecording]]:
+        """Recordings that are at another address than before."""
+        formers = ((r, self.placements[r.source_id].known) for r in self.listing.records)
+        return [(r, k) for r, k in formers if k and k.is_here and k.source_id != r.source_id]
 
 
 def run(context: StageContext) -> Output:
@@ -80,12 +88,12 @@ def run(context: StageContext) -> Output:
         build.dataset.role,
         listing.records,
         build.stages.splits,
-        remembered_splits(placed.placements, placed.known),
+        remembered_splits(listing.records, placed.placements, placed.known),
         _unusable(listing),
     )
     grippers = survey(source, listing.records, listing.robot, stored_signals(lake.con, build.name))
-    withdrawn, unsure = _withdrawn(lake, placed.placements, build.name)
-    records = _built_records(source, listing, _outcomes(lake, placed.placements, build.name))
+    withdrawn, unsure = _withdrawn(lake, placed, build.name)
+    records = _built_records(source, placed, _outcomes(lake, placed, build.name))
     findings = _findings(source, listing, grippers.findings, records, withdrawn)
 
     # No samples of others may show an episode that was taken down
@@ -95,41 +103,41 @@ def run(context: StageContext) -> Output:
     # The configuration is kept beside the rows, so that the dataset can be built again without its file
     update = recording_update(placed, split_by_group, build.name)
     update.keep_pictures(lake)
-    upserts = {"build_configs": config_rows([build]), "episode_ids": _ids(build.name, listing)}
+    upserts = {"build_configs": config_rows([build])}
     unusable = {finding.episode_index for finding in findings if finding.severity == "unusable"}
     numbers = {
         "episodes": len(records),
         "unusable_by_metadata": len(unusable),
         "outcomes_known": tables["episode_facts"]["success"].drop_null().length(),
     }
-    outdated, renumbered = _numbers_that_changed(placed)
     return Output(
         tables,
         findings,
         upserts | update.upserts(),
         numbers=numbers | update.numbers,
-        outdated=outdated,
-        moved=renumbered,
+        outdated={recording.episode_index for recording in placed.left},
     )
 
 
 def placed_listing(lake: Lake, source: Source) -> PlacedListing:
-    """The episodes of a source, and the recording that each holds. Reads rows only of episodes whose files changed.
+    """The episodes of a source, and the recording that each holds: one that was seen before under its number, a new one
+    under a new one. Reads rows only of episodes whose files changed.
 
     Raises SourceError.
     """
     dataset = source.config.name
-    sql = "SELECT source_id, episode_index FROM episode_ids WHERE dataset = ?"
-    listing = settled_listing(source, dict(lake.rows(sql, [dataset])))
-    known_here = known_recordings(lake, "r.dataset = ?", [dataset], dataset=dataset)
+    listing = settled_listing(source)
+    known = known_recordings(lake, "r.dataset = ?", [dataset], dataset=dataset)
     addresses = [Address(record, file_stamp(source, record)) for record in listing.records]
-
-    def read(record: EpisodeRecord) -> Fingerprint:
-        return _read_fingerprint(source, record)
-
-    placements = place(known_here, addresses, read)
-    placements = _with_missing_fingerprints(lake, dataset, placements, read)
-    return PlacedListing(listing, placements, gone(known_here, placements), known_here)
+    read = partial(_read_fingerprint, source)
+    placements = place(known, addresses, read)
+    _add_missing_fingerprints(placements, addresses, recordings_with_words(lake, dataset), read)
+    here = {name: p.known for name, p in placements.items() if p.known}
+    numbers = {name: k.episode_index for name, k in here.items() if k.episode_index != NO_NUMBER}
+    first_free = 1 + max((k.episode_index for k in known), default=NO_NUMBER)
+    present = {recording.recording for recording in here.values()}
+    left = [k for k in known if k.is_here and k.recording not in present]
+    return PlacedListing(with_numbers(listing, numbers, first_free), placements, left, known)
 
 
 def _read_fingerprint(source: Source, record: EpisodeRecord) -> Fingerprint:
@@ -145,45 +153,38 @@ def _read_fingerprint(source: Source, record: EpisodeRecord) -> Fingerprint:
         return Fingerprint()
 
 
-def _with_missing_fingerprints(
-    lake: Lake,
-    dataset: str,
-    placements: Sequence[Placement],
+def _add_missing_fingerprints(
+    placements: dict[str, Placement],
+    addresses: Sequence[Address],
+    spoken_of: Collection[str],
     read: Callable[[EpisodeRecord], Fingerprint],
-) -> list[Placement]:
-    """Placements with the rows' layers of recordings that people spoke of, and of which no pass kept them.
+) -> None:
+    """Read the rows' layers of recordings that people spoke of, and of which no pass kept them.
 
     A lake of an earlier version has none; they are read while the files are still those that people spoke of.
     """
-    spoken_of = recordings_with_words(lake, dataset)
-    filled = []
-    for placement in placements:
-        recording = placement.known
+    for address in addresses:
+        placement = placements[address.record.source_id]
+        known = placement.known
         if (
-            recording
-            and recording.recording in spoken_of
-            and not (recording.fingerprint.rows or placement.fingerprint.rows)
-            and is_unchanged(recording, placement.address)
+            known
+            and known.recording in spoken_of
+            and not (known.fingerprint.rows or placement.fingerprint.rows)
+            and is_unchanged(known, address)
         ):
-            placement = placement.with_fingerprint(read(placement.address.record))
-        filled.append(placement)
-    return filled
+            fingerprint = read(address.record)
+            placements[address.record.source_id] = replace(placement, fingerprint=fingerprint)
 
 
-def _outcomes(lake: Lake, placements: Sequence[Placement], dataset: str) -> dict[int, Outcome]:
+def _outcomes(lake: Lake, placed: PlacedListing, dataset: str) -> dict[int, Outcome]:
     """By episode what people said of how the recording ended that it holds."""
-    outcomes = outcomes_by_recording(lake, [p.known.recording for p in placements if p.known])
-    of_recordings = {
-        p.index: outcomes[p.known.recording]
-        for p in placements
-        if p.known and p.known.recording in outcomes
-    }
+    numbers = {k.recording: k.episode_index for p in placed.placements.values() if (k := p.known)}
+    outcomes = outcomes_by_recording(lake, numbers)
+    of_recordings = {numbers[recording]: outcome for recording, outcome in outcomes.items()}
     return outcomes_without_recording(lake, dataset) | of_recordings
 
 
-def _withdrawn(
-    lake: Lake, placements: Sequence[Placement], dataset: str
-) -> tuple[dict[int, str], set[int]]:
+def _withdrawn(lake: Lake, placed: PlacedListing, dataset: str) -> tuple[dict[int, str], set[int]]:
     """The reason of each episode whose recording was taken down; and episodes that may hold such a recording.
 
     These are decoded, and left out by the pass over the pictures where they turn out to be it.
@@ -197,114 +198,81 @@ def _withdrawn(
     }
     reasons = withdrawn_reasons(lake)
     unsure = set[int]()
-    for placement in placements:
+    for record in placed.listing.records:
+        placement = placed.placements[record.source_id]
         recording = placement.known or placement.resembles
         if whole:
-            withdrawn[placement.index] = whole[0]
+            withdrawn[record.episode_index] = whole[0]
         elif recording is None or recording.recording not in reasons:
             continue
         elif placement.known is not None and placement.is_sure:
-            withdrawn[placement.index] = reasons[recording.recording]
+            withdrawn[record.episode_index] = reasons[recording.recording]
         else:
-            unsure.add(placement.index)
+            unsure.add(record.episode_index)
     return withdrawn, unsure
 
 
 def recording_update(
     placed: PlacedListing, split_by_group: Mapping[str, str], dataset: str
 ) -> RecordingUpdate:
-    """What a listing writes of recordings: those that are new, or whose place, group, split or files changed."""
+    """What a listing writes of recordings: those that are new, or whose address, group, split or files changed."""
     update = RecordingUpdate(dataset, LISTING)
     ids = {recording.recording for recording in placed.known}
-    for placement in placed.placements:
+    for record in placed.listing.records:
+        placement = placed.placements[record.source_id]
         former = placement.known
-        present = _present_recording(placement, split_by_group, dataset, ids)
-        ids.add(present.recording)
-        if former is None or former != present:
-            update.put(present)
-        is_changed = (
-            former is None
-            or former.stamp != present.stamp
-            or placement.is_moved
-            or placement.is_back
+        resembled = placement.resembles
+        given_before = (former or resembled or NOTHING_KNOWN).split
+        new = former or KnownRecording(
+            recording=new_id(dataset, record.source_id, ids),
+            dataset=dataset,
+            episode_index=record.episode_index,
+            source_id=record.source_id,
+            is_here=True,
+            resembles=resembled and resembled.recording,
+            why=placement.why,
         )
-        if is_changed and not present.fingerprint.is_empty:
+        ids.add(new.recording)
+        present = replace(
+            new,
+            episode_index=record.episode_index,
+            source_id=record.source_id,
+            is_here=True,
+            # One that an earlier version kept without is stamped when it is decoded
+            stamp="" if is_unstamped(former, record) else placement.stamp,
+            source_stamp=record.source_stamp,
+            group=record.group,
+            split=given_before or split_by_group.get(record.group),
+            fingerprint=new.fingerprint.filled(placement.fingerprint),
+        )
+        if former != present:
+            update.put(present)
+        change = _change(placement, present)
+        if (change or former is None or former.stamp != present.stamp) and (
+            not present.fingerprint.is_empty
+        ):
             update.put_fingerprint(present)
-        if placed.known:
-            _note_change(update, placement, present)
+        if placed.known and change:
+            update.note(change, former or resembled, present, placement.why)
+    resembled_ids = {p.resembles.recording for p in placed.placements.values() if p.resembles}
     for recording in placed.left:
-        update.put(recording.changed(is_here=False))
+        update.put(replace(recording, is_here=False))
         update.put_fingerprint(recording)
-        if not any(p.resembles is recording for p in placed.placements):
+        if recording.recording not in resembled_ids:
             update.note("gone", recording, None)
     return update
-
-
-def _present_recording(
-    placement: Placement, split_by_group: Mapping[str, str], dataset: str, ids: set[str]
-) -> KnownRecording:
-    """The recording at an address as it is from now on."""
-    record = placement.address.record
-    former = placement.known
-    resembled = placement.resembles
-    given_before = (former or resembled or NOTHING_KNOWN).split
-    fields = {
-        "episode_index": record.episode_index,
-        "source_id": record.source_id,
-        "is_here": True,
-        "stamp": placement.address.stamp,
-        "source_stamp": record.source_stamp,
-        "group": record.group,
-        "split": given_before or split_by_group.get(record.group),
-    }
-    if former is not None:
-        return former.changed(
-            **fields, fingerprint=former.fingerprint.filled(placement.fingerprint)
-        )
-    return KnownRecording(
-        recording=new_id(dataset, record.source_id, ids),
-        dataset=dataset,
-        resembles=resembled and resembled.recording,
-        why=placement.why,
-        fingerprint=placement.fingerprint,
-        **fields,
-    )
 
 
 NOTHING_KNOWN = KnownRecording("", "", 0, "", is_here=False)
 
 
-def _note_change(update: RecordingUpdate, placement: Placement, present: KnownRecording) -> None:
-    if placement.is_back:
-        update.note("back", placement.known, present, placement.why)
-    elif placement.is_moved:
-        update.note("moved", placement.known, present, placement.why)
-    elif placement.resembles is not None:
-        update.note("probable", placement.resembles, present, placement.why)
-    elif placement.known is None:
-        update.note("new", None, present)
-
-
-def _numbers_that_changed(placed: PlacedListing) -> tuple[set[int], dict[int, int]]:
-    """Episodes that hold another recording than before, or none; and by former number the present one of those that
-    moved."""
-    former_recordings = {
-        recording.episode_index: recording.recording
-        for recording in placed.known
-        if recording.is_here
-    }
-    present_recordings = {p.index: p.known.recording for p in placed.placements if p.known}
-    outdated = {
-        index
-        for index, recording in former_recordings.items()
-        if present_recordings.get(index) != recording
-    }
-    renumbered = {
-        p.known.episode_index: p.index for p in placed.placements if p.known and p.known.is_here
-    }
-    return outdated, {
-        former: present for former, present in renumbered.items() if former != present
-    }
+def _change(placement: Placement, present: KnownRecording) -> str:
+    """What happened to the recording at an address; empty: nothing."""
+    if placement.known is None:
+        return "probable" if placement.resembles else "new"
+    if not placement.known.is_here:
+        return "back"
+    return "moved" if placement.known.source_id != present.source_id else ""
 
 
 def _check_changes(context: StageContext, placed: PlacedListing) -> None:
@@ -322,16 +290,17 @@ def _check_changes(context: StageContext, placed: PlacedListing) -> None:
             f"--name; {accept}"
         )
     _check_place(context, placed, accept)
-    renumbered = [p for p in placed.placements if p.is_moved]
-    names = {p.address.source_id for p in placed.placements if p.known is None}
+    moved = placed.moved
+    names = {name for name, placement in placed.placements.items() if placement.known is None}
     replaced = [recording for recording in placed.left if recording.source_id in names]
-    if len(renumbered) + len(replaced) <= MAX_CHANGED * len(present_recordings):
+    if len(moved) + len(replaced) <= MAX_CHANGED * len(present_recordings):
         return
-    parts = [f"{len(renumbered)} are at other numbers or names"] if renumbered else []
+    parts = [f"{len(moved)} are at other numbers or names"] if moved else []
     parts += [f"{len(replaced)} have other contents"] if replaced else []
     example = ""
-    if renumbered and renumbered[0].known is not None:
-        example = f" (such as {renumbered[0].known.source_id}, which is {renumbered[0].address.source_id} now)"
+    if moved:
+        record, former = moved[0]
+        example = f" (such as {former.source_id}, which is {record.source_id} now)"
     raise ChangedSourceError(
         f"{dataset}: of {len(present_recordings)} known recordings {' and '.join(parts)}{example}, "
         f"{len(placed.left)} are gone. "
@@ -371,12 +340,18 @@ def _unusable(listing: Listing) -> set[int]:
 
 
 def _built_records(
-    source: Source, listing: Listing, outcomes: Mapping[int, Outcome]
+    source: Source, placed: PlacedListing, outcomes: Mapping[int, Outcome]
 ) -> list[EpisodeRecord]:
-    """The selected episodes. What people said of how one ended stands in the place of its source's word."""
+    """The selected episodes: by their number, by that in the source, or by that of the one that they may be.
+
+    What people said of how one ended stands in the place of its source's word.
+    """
     records = []
-    for record in listing.records:
-        if source.selected is not None and record.episode_index not in source.selected:
+    for record in placed.listing.records:
+        numbers = {record.episode_index, record.number_in_source}
+        if resembled := placed.placements[record.source_id].resembles:
+            numbers.add(resembled.episode_index)
+        if source.selected is not None and numbers.isdisjoint(source.selected):
             continue
         outcome = outcomes.get(record.episode_index)
         if outcome:
@@ -414,20 +389,6 @@ def _views_without_files(source: Source, listing: Listing) -> list[Finding]:
     )
     lacking = [view for view in source.config.cameras.views if view not in present_cameras]
     return [Finding("camera_without_files", detail, "warning", camera=view) for view in lacking]
-
-
-def _ids(dataset: str, listing: Listing) -> pa.Table:
-    """Rows of `episode_ids` of all episodes, so that one that is built later has the index that it has now."""
-    return TABLES["episode_ids"].rows(
-        [
-            {
-                "dataset": dataset,
-                "episode_index": record.episode_index,
-                "source_id": record.source_id,
-            }
-            for record in listing.records
-        ]
-    )
 
 
 def _dataset_tables(

@@ -86,8 +86,8 @@ def run(context: StageContext) -> Output:
     recognition = recognise(
         lake, build.name, chunk_size, context.chunk, measured.fingerprints, stamps
     )
-    if recognition.withdrawn or recognition.changed:
-        measured = measured.without(recognition.withdrawn | recognition.changed)
+    if recognition.left_out:
+        measured = measured.without(recognition.left_out)
     rewritten = "its files are not those that were listed"
     changes = [
         ChangedError(build.name, records[k], rewritten).finding for k in sorted(recognition.changed)
@@ -112,10 +112,13 @@ def _stored_tables(measured: FramesResult, recognition: Recognition) -> dict[str
         layers = fingerprint_columns(fingerprint)
         del layers["cameras"]  # they are the usable ones
         # By which people may have named the contents
-        former_hashes = {*row["former_hashes"], *recognition.contents.get(row["episode_index"], ())}
+        former_hashes = set(row["former_hashes"])
+        known = recognition.recordings.get(row["episode_index"])
+        if known:
+            former_hashes |= known.fingerprint.contents
         of_recording = {
-            "recording": recognition.recordings.get(row["episode_index"]),
-            "file_stamp": recognition.stamps.get(row["episode_index"]),
+            "recording": known and known.recording,
+            "file_stamp": known and known.stamp,
             "former_hashes": sorted(former_hashes - {row["content_hash"]}),
         }
         contents.append(row | layers | of_recording)
@@ -126,20 +129,13 @@ def _outdated_episodes(context: StageContext, contents: pa.Table) -> set[int]:
     """Episodes of the chunk that have labels of contents that are not there any more."""
     lake = context.lake
     chunk_key = [context.dataset, context.chunk]
-    former_rows = lake.rows(
-        "SELECT episode_index, num_frames, recording FROM episode_content WHERE dataset = ? AND chunk = ?",
+    columns = ("episode_index", "num_frames")
+    former = lake.rows(
+        f"SELECT {', '.join(columns)} FROM episode_content WHERE dataset = ? AND chunk = ?",
         chunk_key,
     )
-    present_rows = {row["episode_index"]: row for row in contents.to_pylist()}
-    outdated = set()
-    for episode, num_frames, recording in former_rows:
-        present = present_rows.get(episode)
-        is_gone = present is None or present["num_frames"] != num_frames
-        if is_gone or (
-            recording is not None and present is not None and present["recording"] != recording
-        ):
-            outdated.add(episode)
-    return outdated
+    present = zip(*(contents[name].to_pylist() for name in columns), strict=True)
+    return {episode for episode, _ in {*former} - {*present}}
 
 
 READ = {

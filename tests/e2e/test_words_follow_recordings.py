@@ -17,6 +17,7 @@ from tests.kits.changed_sources import (
     MOVED_ON,
     SAID_OF,
     V2,
+    V3,
     WITHDRAWN,
     Change,
     folder_of,
@@ -32,7 +33,11 @@ from tests.kits.small_sources import RECORDINGS, write_v2
 from tests.kits.words_kit import DATASET, GONE, IN_FORCE, REVIEW, WORDS, Case, Verdict, checked
 
 # Tried each time; `make long` tries the others, which take half an hour
-EACH_TIME = {"lerobot_v3: delete_episodes [2]", "videos: replace runs"}
+EACH_TIME = {
+    f"{V3}: delete_episodes [2]",
+    f"{V3}: correct a word of each text",
+    "videos: replace runs",
+}
 
 
 class Workshop:
@@ -157,6 +162,13 @@ def test_a_copy_of_a_withdrawn_recording_is_left_out_of_another_dataset(
     assert "in more than one split" in assert_one_error_line(refused)
 
 
+def in_review(case: Case) -> list[int]:
+    """Episodes of which a person has to decide: they have numbers that nothing had before."""
+    episodes = case.rows("SELECT DISTINCT episode_index FROM words_in_review ORDER BY 1")
+    assert episodes == [(len(RECORDINGS) + k,) for k in range(len(SAID_OF))]
+    return [episode for (episode,) in episodes]
+
+
 @pytest.mark.long
 def test_a_person_decides_of_recordings_that_only_resemble(
     workshop: Workshop, said: Callable[[Callable[[Path], object]], Case]
@@ -171,11 +183,13 @@ def test_a_person_decides_of_recordings_that_only_resemble(
     listed = checked(case.run("recordings", "review", DATASET)).out
     for word in WORDS:
         assert word in listed
-    for episode in SAID_OF:
+    for episode in in_review(case):
         assert f" {episode} " in listed
         checked(case.run("recordings", "same", DATASET, episode, "--author", "dora"))
     words_kit.rebuilt(case, None)
     decided = words_kit.fates(case, splits)
+    here = "SELECT episode_index FROM recordings WHERE left_at IS NULL ORDER BY 1"
+    assert case.rows(here) == [(k,) for k in range(len(RECORDINGS))], "each has its number again"
     # A correction was made of frames that are not there any more: it may still wait for a person
     correction = decided.words.pop("correction")
     assert correction.startswith((IN_FORCE, REVIEW))
@@ -191,7 +205,7 @@ def test_a_person_may_say_that_it_is_another_recording(
 ) -> None:
     case = said(written(V2, trimmed()))
     words_kit.rebuilt(case, False)
-    for episode in SAID_OF:
+    for episode in in_review(case):
         checked(case.run("recordings", "other", DATASET, episode, "--author", "dora"))
     words_kit.rebuilt(case, None)
     assert case.rows("FROM words_in_review") == []
@@ -214,6 +228,15 @@ def test_recordings_and_their_changes_are_listed(
     assert len(recordings) == len(RECORDINGS)
     assert len([r for r in recordings if r["left_at"]]) == 1
     changes = checked(case.run("recordings", "changes", DATASET, "--format", "json")).json
-    moved_pairs = {(c["from_episode"], c["to_episode"]) for c in changes if c["what"] == "moved"}
-    assert moved_pairs == {(k, k - 1) for k in range(3, len(RECORDINGS))}
+    moves = {(c["to_episode"], c["to_source_id"]) for c in changes if c["what"] == "moved"}
+    assert moves == {(k, f"episode_{k - 1:06d}") for k in range(3, len(RECORDINGS))}
     assert [c["from_episode"] for c in changes if c["what"] == "gone"] == [2]
+    numbers = "SELECT episode_index, source_index FROM episode_facts ORDER BY 1"
+    assert case.rows(numbers) == [
+        (0, None),
+        (1, None),
+        *((k, k - 1) for k in range(3, len(RECORDINGS))),
+    ]
+    [(number, seen)] = case.rows("SELECT episode_index, detail FROM quarantine")
+    assert number == INDEX[WITHDRAWN]
+    assert f"(episode {number - 1} of the source)" in seen

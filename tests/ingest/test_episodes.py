@@ -20,7 +20,7 @@ def test_findings_are_of_known_kinds() -> None:
 def test_texts_that_the_lake_cannot_hold(tmp_path: Path) -> None:
     """A NUL character anywhere in an episode: it is shown as another, and the episode is not used."""
     root = write_v2(tmp_path, [6, 7], tasks=("a\0b", "pick"))
-    result = settled_listing(source_of(root), {})
+    result = settled_listing(source_of(root))
     assert said(result.findings) == [("unreadable_data", "unusable", 0, None)]
     assert [r.task for r in result.records] == ["a\ufffdb", "pick"]
 
@@ -29,7 +29,7 @@ def test_texts_beyond_the_limit(tmp_path: Path) -> None:
     """A task of 50 MB ended a build: it is cut off, and its episode is not used."""
     root = write_v2(tmp_path, [6, 7], tasks=("x" * 101, "place it"))
     source = source_of(root, limits={"max_text": 100})
-    result = settled_listing(source, {})
+    result = settled_listing(source)
     (finding,) = [f for f in result.findings if f.reason == "over_limit"]
     assert (finding.severity, finding.episode_index) == ("unusable", 0)
     assert finding.detail.startswith(

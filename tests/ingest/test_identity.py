@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
+from core.domain.label import EpisodeFrame
 from ingest.episode import EpisodeRecord, Finding, Listing
-from ingest.episodes import settle
+from ingest.episodes import settle, with_numbers
 from ingest.registry import DatasetConfig
 
 
@@ -24,17 +25,38 @@ def indices(settled: Listing) -> dict[str, int]:
     return {r.source_id: r.episode_index for r in settled.records}
 
 
-def test_an_index_is_never_given_twice() -> None:
-    known_indices = {"a": 0, "b": 1, "c": 2}
-    assert indices(settle(listing(["a", "d"]), config(), known_indices)) == {"a": 0, "d": 3}
-    assert indices(settle(listing(["c", "a"]), config(), known_indices)) == {"a": 0, "c": 2}
+def test_a_number_is_never_given_twice() -> None:
+    def numbers(names: list[str], known: dict[str, int]) -> dict[str, int]:
+        return indices(with_numbers(listing(names), known, len(known)))
+
+    known = {"a": 0, "b": 1, "c": 2}
+    assert numbers(["a", "b"], {}) == {"a": 0, "b": 1}, "a first build counts as the source does"
+    assert list(numbers(["d", "a"], known).items()) == [("a", 0), ("d", 3)]
+    assert numbers(["c", "a"], known) == {"a": 0, "c": 2}
+
+
+def test_a_record_has_both_numbers_where_they_differ() -> None:
+    """Also the run that it is compared with is named by ours; one that is gone is not."""
+    compared = [EpisodeFrame(6, 3), EpisodeFrame(4, 1), None]
+    records = tuple(
+        EpisodeRecord(i, f"episode_{i}", 10.0, None, as_far_as=frame)
+        for i, frame in zip((1, 2, 6), compared, strict=True)
+    )
+    own_listing = Listing("lerobot_v2.1", 10.0, None, (), records, ())
+    numbered = with_numbers(own_listing, {"episode_1": 1, "episode_2": 3, "episode_6": 2}, 4)
+    assert [(r.episode_index, r.source_index, r.number_in_source) for r in numbered.records] == [
+        (1, None, 1),
+        (2, 6, 6),
+        (3, 2, 2),
+    ]
+    assert [r.as_far_as for r in numbered.records] == [EpisodeFrame(2, 3), None, None]
 
 
 def test_findings_follow_their_episode() -> None:
     findings_made = Finding("no_task", "x", "warning", 0), Finding("stray_file", "y", "warning")
-    settled = settle(listing(["a", "b"], *findings_made), config(), {"b": 0})
-    assert indices(settled) == {"b": 0, "a": 1}
-    assert [(f.reason, f.episode_index) for f in settled.findings] == [
+    numbered = with_numbers(listing(["a", "b"], *findings_made), {"b": 0}, 1)
+    assert indices(numbered) == {"b": 0, "a": 1}
+    assert [(f.reason, f.episode_index) for f in numbered.findings] == [
         ("no_task", 1),
         ("stray_file", None),
     ]
@@ -43,7 +65,7 @@ def test_findings_follow_their_episode() -> None:
 def test_indices_of_the_source_stay_and_gaps_are_told() -> None:
     records = tuple(EpisodeRecord(i, f"episode_{i}", 10.0, None) for i in (1, 2, 6))
     own_listing = Listing("lerobot_v2.1", 10.0, None, (), records, ())
-    settled = settle(own_listing, config(), {"episode_6": 0})
+    settled = settle(own_listing, config())
     assert [r.episode_index for r in settled.records] == [1, 2, 6]
     assert [(f.reason, f.severity, f.detail) for f in settled.findings] == [
         ("index_gap", "warning", "no episode 0"),
@@ -52,7 +74,7 @@ def test_indices_of_the_source_stay_and_gaps_are_told() -> None:
 
 
 def test_a_copy_is_quarantined_under_an_index_of_its_own() -> None:
-    settled = settle(listing(["a", "b", "a", "a"]), config(), {})
+    settled = settle(listing(["a", "b", "a", "a"]), config())
     assert indices(settled) == {"a": 0, "b": 1, "a#2": 2, "a#3": 3}
     assert [(f.reason, f.severity, f.episode_index) for f in settled.findings] == [
         ("duplicate_episode", "unusable", 2),
@@ -61,11 +83,9 @@ def test_a_copy_is_quarantined_under_an_index_of_its_own() -> None:
 
 
 def test_episodes_that_the_registry_names_as_broken() -> None:
-    settled = settle(
-        listing(["a", "b"]), config(bad_episodes={"b": "robot fell", "z": "not here"}), {"b": 7}
-    )
+    settled = settle(listing(["a", "b"]), config(bad_episodes={"b": "robot fell", "z": "not here"}))
     (finding,) = settled.findings
-    assert (finding.reason, finding.severity, finding.episode_index) == ("known_bad", "unusable", 7)
+    assert (finding.reason, finding.severity, finding.episode_index) == ("known_bad", "unusable", 1)
     assert finding.detail == "the registry says: robot fell"
 
 
@@ -74,12 +94,12 @@ TEXTS = ("pick it", "take it", "grab it")
 
 def test_one_of_several_paraphrases_by_hash_of_the_episode() -> None:
     paraphrased = listing([f"e{i}" for i in range(60)], task=TEXTS[0], tasks=TEXTS)
-    settled = settle(paraphrased, config(instruction="paraphrases"), {})
+    settled = settle(paraphrased, config(instruction="paraphrases"))
     chosen = {r.source_id: r.task for r in settled.records}
     assert set(chosen.values()) == set(TEXTS)
     assert all(r.tasks == TEXTS for r in settled.records)
     later = settle(
-        listing(["e7", "e3"], task=TEXTS[0], tasks=TEXTS), config(instruction="paraphrases"), {}
+        listing(["e7", "e3"], task=TEXTS[0], tasks=TEXTS), config(instruction="paraphrases")
     )
     assert {r.source_id: r.task for r in later.records} == {k: chosen[k] for k in ("e3", "e7")}
 
@@ -88,14 +108,14 @@ def test_one_of_several_paraphrases_by_hash_of_the_episode() -> None:
     ("policy", "task"), [("given", "pick it"), ("timed_steps", "pick it"), ("uninformative", None)]
 )
 def test_other_instruction_policies(policy: str, task: str | None) -> None:
-    settled = settle(listing(["a"], task=TEXTS[0], tasks=TEXTS), config(instruction=policy), {})
+    settled = settle(listing(["a"], task=TEXTS[0], tasks=TEXTS), config(instruction=policy))
     assert (settled.records[0].task, settled.records[0].tasks) == (task, TEXTS)
     assert [f.reason for f in settled.findings] == (["uninformative_task"] if task is None else [])
 
 
 @pytest.mark.parametrize(("published", "told"), [(None, 0), (10.0, 0), (10.1, 0), (20.0, 1)])
 def test_a_copy_with_another_rate_than_published(published: float | None, told: int) -> None:
-    settled = settle(listing(["a"]), config(published={"fps": published}), {})
+    settled = settle(listing(["a"]), config(published={"fps": published}))
     assert [(f.reason, f.severity, f.episode_index) for f in settled.findings] == [
         ("frame_rate", "warning", None)
     ] * told

@@ -32,7 +32,7 @@ def test_what_they_show(name: str) -> None:
 def test_gr1() -> None:
     """The task "valid" is a mark of quality."""
     source = source_of(GR1)
-    listing = settle(list_episodes(source), source.config, {})
+    listing = settle(list_episodes(source), source.config)
     assert kinds(listing) == {
         ("path_template", "warning", None): 2,
         ("camera_without_files", "warning", "observation.images.egoview"): 1,
@@ -52,7 +52,7 @@ def test_gr1() -> None:
 def test_bridge() -> None:
     """One camera is black."""
     source = source_of(BRIDGE, gripper=ACTION)
-    settled = settle(list_episodes(source), source.config, {})
+    settled = settle(list_episodes(source), source.config)
     assert kinds(settled) == {
         ("duplicate_episode", "unusable", None): 4,
         ("no_frame_rate", "warning", None): 1,

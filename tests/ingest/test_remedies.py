@@ -102,7 +102,7 @@ ELSEWHERE = {
 def findings(root: Path, fields: Fields) -> dict[str, str]:
     """The reasons of all findings of listing, survey and measuring, with a detail of each."""
     source = source_of(root, **fields)
-    listing = settle(list_episodes(source), source.config, {})
+    listing = settle(list_episodes(source), source.config)
     surveyed = survey(source, listing.records, listing.robot)
     unusable = {f.episode_index for f in listing.findings if f.severity == "unusable"}
     usable = [record for record in listing.records if record.episode_index not in unusable]

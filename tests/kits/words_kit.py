@@ -132,13 +132,11 @@ class Case:
             return lake.rows(sql, [*values])
 
     def serial_of(self) -> dict[int, int]:
-        """The serial of each present number: the corpus gives the name in the source, the source's file the serial."""
+        """The serial of each number: the corpus gives the name in the source, the source's file the serial."""
         by_name = serials(self.source, self.form)
         name_rows = self.rows(
             "SELECT episode_index, source_id FROM episode_facts WHERE dataset = ?", [DATASET]
         )
-        if self.form.startswith("lerobot"):  # these have numbers of their own
-            return {episode: by_name[f"episode_{episode:06d}"] for episode, _ in name_rows}
         return {episode: by_name[source_id] for episode, source_id in name_rows}
 
 
@@ -465,9 +463,11 @@ def _in_export(case: Case, withdrawn: Sequence[int]) -> list[str]:
     kind = "frame-signals" if is_lerobot else "rerun"
     checked(case.run("export", kind, "--out", out, "--dataset", DATASET, *LICENCE))
     if is_lerobot:
-        episodes = {
-            *pq.ParquetFile(out).read(columns=["episode_index"])["episode_index"].to_pylist()
-        }
+        written = pq.ParquetFile(out).read(columns=["episode_index"])["episode_index"].to_pylist()
+        # The file counts as the source does
+        sql = "SELECT coalesce(source_index, episode_index), episode_index FROM episode_facts WHERE dataset = ?"
+        ours = dict(case.rows(sql, [DATASET]))
+        episodes = {ours[number] for number in written}
     else:
         episodes = {int(path.stem.rpartition("-")[2]) for path in out.rglob("*.rrd")}
         assert episodes, "the export is empty"
@@ -509,7 +509,7 @@ HEAD = """<!-- Made by `python -m tests.kits.words_kit --page`. -->
 # Changes of a source, and what people said
 
 Each change was made to a dataset in which people had said something of three runs, and the dataset was built again.
-*In force*: on the right recording, under its number of now. *Review*: a person decides. *Gone*: with its recording,
+*In force*: on the right recording, which has its number still. *Review*: a person decides. *Gone*: with its recording,
 and back with it. On another recording: never. [Recordings](recordings.md) has the rules.
 
 """

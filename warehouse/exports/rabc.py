@@ -9,8 +9,9 @@ cannot be read is taken to be the one before it.
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
-from itertools import accumulate, pairwise
+from functools import cached_property, lru_cache
+from itertools import accumulate, groupby, pairwise
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from warehouse.exports.hub import README
 from warehouse.exports.options import LerobotOptions, RabcOptions, RewardOptions, Selection
 from warehouse.exports.selection import Selected, chunk_labels, outcome_assumed, ramp
 from warehouse.lake import Lake
-from warehouse.lake.stored import rows_of_episode
+from warehouse.lake.stored import numbers_in_source, rows_of_episode
 from warehouse.releases.contents import listed_numbers
 from warehouse.releases.release import markdown_table
 
@@ -169,7 +170,7 @@ def _apart(starts: dict[int, int], lengths: Mapping[int, int | None]) -> dict[in
 
 
 class OneDatasetExport(Export):
-    """An export that goes with one LeRobot dataset that is there already, by the numbers of its frames."""
+    """An export that goes with one LeRobot dataset that is there already, by its own numbers of episodes and frames."""
 
     dataset: str
     format: str
@@ -180,26 +181,37 @@ class OneDatasetExport(Export):
         self.dataset, self.format, self.fps = the_dataset(selected)
         return selected
 
+    @cached_property
+    def in_source(self) -> dict[int, int]:
+        """The number of each episode in the source, by ours."""
+        return numbers_in_source(self.lake, self.dataset)
+
     def dataset_chunks(
         self,
     ) -> Iterator[tuple[int, list[Episode], dict[int, int], dict[int, int]]]:
         """(chunk, its episodes that are selected, frames of each episode of the source, the global index of each
-        one's first frame), in order."""
+        one's first frame), by our numbers, in the order of the source.
+
+        Where recordings moved in it, a chunk comes in several parts.
+        """
         facts = self.lake.rows(
-            "SELECT chunk, map_from_entries(list((episode_index, num_rows) ORDER BY episode_index)) FROM episode_facts "
-            "WHERE dataset = ? GROUP BY 1 ORDER BY 1",
+            "SELECT episode_index, chunk, num_rows FROM episode_facts WHERE dataset = ?",
             [self.dataset],
         )
-        chosen = {chunk: episodes for _, chunk, episodes in self.selected.chunks()}
+        facts.sort(key=lambda row: self.in_source[row[0]])
+        chosen = {e.episode_index: e for e in self.selected.episodes}
         counted = self._counted_starts()
-        for chunk, lengths in facts:
-            stated = self._stated_starts(chunk, chosen.get(chunk, []))
-            yield chunk, chosen.get(chunk, []), lengths, counted | _apart(stated, lengths)
+        for chunk, rows in groupby(facts, itemgetter(1)):
+            lengths = {episode: length for episode, _, length in rows}
+            episodes = [chosen[episode] for episode in lengths if episode in chosen]
+            stated = self._stated_starts(chunk, episodes)
+            yield chunk, episodes, lengths, counted | _apart(stated, lengths)
 
     def _counted_starts(self) -> dict[int, int]:
         """By the lengths of all episodes of the source before it."""
         sql = "SELECT episode_index, num_rows FROM episode_facts WHERE dataset = ?"
-        lengths: dict[int, Any] = dict(self.lake.rows(sql, [self.dataset]))
+        facts = self.lake.rows(sql, [self.dataset])
+        lengths: dict[int, Any] = {self.in_source[episode]: length for episode, length in facts}
         [config] = self.lake.column(
             "SELECT config FROM build_configs WHERE dataset = ?", [self.dataset]
         )
@@ -215,9 +227,10 @@ class OneDatasetExport(Export):
                 f"the rows of {self.dataset} episode {episode} cannot be read, so later frames have no index"
             )
         order = sorted(lengths)
-        return dict(
+        starts = dict(
             zip(order, accumulate(map(lengths.__getitem__, order), initial=0), strict=False)
         )
+        return {episode: starts[number] for episode, number in self.in_source.items()}
 
     def _stated_starts(self, chunk: int, chosen: Sequence[Episode]) -> dict[int, int]:
         """As the rows of the source state them, which those of LeRobot do; else empty.
@@ -345,7 +358,7 @@ class RabcExport(OneDatasetExport):
                 (selected[e], gains_of(columns[0], self._example_size))
                 for e, columns in progress.items()
             ]
-            yield [(starts[e], e, n, progress.get(e)) for e, n in lengths.items()]
+            yield [(starts[e], self.in_source[e], n, progress.get(e)) for e, n in lengths.items()]
 
     def _warnings(self, facts: Mapping[str, Any]) -> list[str]:
         """Where the weights would mislead."""

@@ -70,6 +70,7 @@ class _Signals:
     """Of an episode: `frames` int64 [k], signals [k]; `value` float [num_frames] is its progress at every frame."""
 
     episode: Episode
+    number: int  # of the episode in the source
     start: int  # the global index of its first frame
     frames: np.ndarray
     values: dict[str, np.ndarray]
@@ -110,7 +111,7 @@ class FrameSignalsExport(FileExport, OneDatasetExport, LabelExport):
         first = next(signal_batches, None)
         if first is None:
             raise self.no_labels()
-        numbers = [e.episode_index for e in self.selected.episodes]
+        numbers = sorted(self.in_source[e.episode_index] for e in self.selected.episodes)
         facts = metadata(descriptors, self._provenance(), numbers) | {
             IDENTITY.decode(): self.identity
         }
@@ -143,8 +144,8 @@ class FrameSignalsExport(FileExport, OneDatasetExport, LabelExport):
         for e in episodes:
             if e.episode_index in labels:
                 values = _label_values(labels[e.episode_index])
-                yield _Signals(
-                    e, starts[e.episode_index], np.arange(e.num_frames), values, values["progress"]
+                yield self._signals_of(
+                    e, starts, np.arange(e.num_frames), values, values["progress"]
                 )
 
     def _of_model(
@@ -157,9 +158,12 @@ class FrameSignalsExport(FileExport, OneDatasetExport, LabelExport):
                 "progress": progress.astype(np.float32),
                 "success": success_probability.astype(np.float32),
             }
-            yield _Signals(
-                e, starts[e.episode_index], frames, values, between(frames, progress, e.num_frames)
+            yield self._signals_of(
+                e, starts, frames, values, between(frames, progress, e.num_frames)
             )
+
+    def _signals_of(self, e: Episode, starts: Mapping[int, int], *arrays: Any) -> _Signals:
+        return _Signals(e, self.in_source[e.episode_index], starts[e.episode_index], *arrays)
 
     def _provenance(self) -> dict[str, Any]:
         ((source, episodes, frames),) = self.lake.rows(
@@ -201,7 +205,7 @@ class FrameSignalsExport(FileExport, OneDatasetExport, LabelExport):
 
 def _table(signals: _Signals, descriptors: Mapping[str, Descriptor]) -> pa.Table:
     frames = signals.frames
-    keys = frames + signals.start, np.full(len(frames), signals.episode.episode_index), frames
+    keys = frames + signals.start, np.full(len(frames), signals.number), frames
     columns = dict(zip(KEYS, keys, strict=True)) | {
         name: signals.values[name] for name in descriptors
     }
@@ -245,7 +249,7 @@ class AnnotationsJsonExport(FileExport, OneDatasetExport, LabelExport):
         for e, label in self.labels():
             atoms = persistent_rows(label, np.arange(e.num_frames) / e.fps)
             if atoms:
-                episodes[str(e.episode_index)] = {"atoms": atoms}
+                episodes[str(self.in_source[e.episode_index])] = {"atoms": atoms}
         if not episodes:
             raise UserError(
                 "nothing to export: no episode selected has a label whose steps have names"
@@ -257,7 +261,9 @@ class AnnotationsJsonExport(FileExport, OneDatasetExport, LabelExport):
     def counts(self, out: Path) -> tuple[int, int, list[str]]:
         written = json.loads(out.read_text())["episodes"]
         frames = sum(
-            e.num_frames for e in self.selected.episodes if str(e.episode_index) in written
+            e.num_frames
+            for e in self.selected.episodes
+            if str(self.in_source[e.episode_index]) in written
         )
         unnamed = len(self.selected.episodes) - len(written)
         return (

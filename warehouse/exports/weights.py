@@ -314,7 +314,7 @@ class WeightsExport(_ExportOfStretches, OneDatasetExport):
             for episode, length in lengths.items():
                 yield (
                     starts[episode],
-                    episode,
+                    self.in_source[episode],
                     weights.get((self.dataset, episode), np.zeros(length)),
                 )
 

@@ -42,7 +42,6 @@ from warehouse.lake.views import STATEMENTS
 
 # After a commit that others shared the next one waits for them so long
 SHARED_S, PAUSE_S = (2.0, 0.03)
-NO_MOVES: Mapping[int, int] = {}
 # Share of a file's rows that were deleted, from which on it is written anew without them
 REWRITTEN_FROM = 0.25
 
@@ -109,26 +108,18 @@ class Lake(LakeConnection):
         *,
         registered: Mapping[str, pa.Table] | None = None,
         outdated: Collection[int] = (),
-        moved_episodes: Mapping[int, int] = NO_MOVES,
     ) -> int:
         """Replace the partition of `run` by `tables`, in one transaction; returns the snapshot that holds it.
 
         `upserts` replace rows of the same key in unpartitioned tables, `registered` are added where those have none of
         the same key; `parts` are further stage_runs lines (the chunks that a dataset-wide stage registers). `outdated`:
-        episodes that hold other contents now, or none: the rows of all labels of the former contents go.
-        `moved_episodes`: numbers that recordings had, and have now: imported labels go with them. What other processes
-        wait to publish goes into the same transaction, as this may go into theirs. Raises LakeError when a key is not
-        unique or a row belongs to another partition; nothing is changed.
+        episodes that hold other contents now, or none: the rows of all labels of the former contents go. What other
+        processes wait to publish goes into the same transaction, as this may go into theirs. Raises LakeError when a
+        key is not unique or a row belongs to another partition; nothing is changed.
         """
         staged = tables if findings is None else {**tables, "findings": findings}
         output = StageOutput(
-            run,
-            staged,
-            registered or {},
-            upserts or {},
-            parts,
-            frozenset(outdated),
-            dict(moved_episodes),
+            run, staged, registered or {}, upserts or {}, parts, frozenset(outdated)
         )
         output.check()
         with turn(self.workspace, output) as snapshot:
@@ -159,10 +150,8 @@ class Lake(LakeConnection):
             snapshot = self._commits = self.snapshot() + 1
             # First what the same stages published before of these partitions goes, and labels of contents that are gone
             for output in outputs:
-                if output.outdated or output.moved:
-                    carried = forget_labels(self, output.run.dataset, output.outdated, output.moved)
-                    for name, data in carried.items():
-                        self._insert(TABLES[name], data)
+                if output.outdated:
+                    forget_labels(self, output.run.dataset, output.outdated)
             is_repeated = self._delete_former(outputs)
             # Then rows of the partitions, and those that belong to none, such as the label run that made the labels
             for write, kind in (

@@ -1,11 +1,11 @@
 """Labels of contents that are gone: one rule for the rows of all label runs, superseded and imported ones included."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 
 import pyarrow as pa
 
 from ingest.reasons import CHANGED_DURING_BUILD
-from warehouse.lake.connection import LakeConnection, temp_table
+from warehouse.lake.connection import LakeConnection
 
 # Tables with rows of an episode's labels, by whatever label run
 LABEL_TABLES = (
@@ -31,8 +31,6 @@ MEASURED_TABLES = (
 )
 CHANGED = "recordings changed"  # as input_hash: no plan ever wants it, so the stage is stale
 OTHER_TEXT = "text_differs"  # the check that compares a run's text with those of others
-# Tables that an import writes
-IMPORTED_TABLES = ("segments", "episode_labels", "progress", "label_quality")
 # Labels of a lake that are of no present contents: SQL conditions on rows of a table in LABEL_TABLES, by its name
 WITHOUT_CONTENT = (
     "(dataset, episode_index) NOT IN (SELECT (dataset, episode_index) FROM episode_content)"
@@ -64,18 +62,13 @@ def delete_outdated_sql() -> list[str]:
     ]
 
 
-def forget_labels(
-    lake: LakeConnection, dataset: str, outdated: Collection[int], moved_episodes: Mapping[int, int]
-) -> dict[str, pa.Table]:
+def forget_labels(lake: LakeConnection, dataset: str, outdated: Collection[int]) -> None:
     """Delete what was measured and labelled of some episodes of a dataset, and samples that show
     them.
 
-    Within a transaction; their chunks' stages are stale then. moved_episodes: numbers that
-    recordings had, and have now. Returns their imported labels, which no build makes again, by
-    table, with the present numbers: to be inserted.
+    Within a transaction; their chunks' stages are stale then.
     """
     indices = sorted(outdated)
-    carried = _imported_rows(lake, dataset, moved_episodes) if moved_episodes else {}
     condition = "dataset = ? AND list_contains(?, episode_index)"
     chunks = lake.column(
         f"SELECT DISTINCT chunk FROM episode_facts WHERE {condition}", [dataset, indices]
@@ -84,7 +77,6 @@ def forget_labels(
         lake.con.execute(f"DELETE FROM {name} WHERE {condition}", [dataset, indices])
     make_stale(lake, dataset, chunks)
     _forget_samples(lake, dataset, indices)
-    return carried
 
 
 def make_stale(lake: LakeConnection, dataset: str, chunks: Collection[int]) -> None:
@@ -131,34 +123,6 @@ def make_shards_stale(lake: LakeConnection, runs: pa.Table) -> None:
             "WHERE stage = 'shards' AND dataset = ? AND chunk = ?",
             [run["dataset"], run["chunk"]],
         )
-
-
-def _imported_rows(
-    lake: LakeConnection, dataset: str, moved_episodes: Mapping[int, int]
-) -> dict[str, pa.Table]:
-    """By table the rows of imported labels of the episodes that moved, with the numbers that they have now."""
-    runs = lake.column("SELECT label_run FROM label_runs WHERE annotator = 'imported'")
-    sizes = lake.column("SELECT chunk_size FROM datasets WHERE dataset = ?", [dataset])
-    if not runs or not sizes:
-        return {}
-    pairs = pa.table({"former": list(moved_episodes), "present": list(moved_episodes.values())})
-    temp_table(lake.con, "moved_episodes", pairs)
-    carried = {}
-    for name in IMPORTED_TABLES:
-        rows = lake.arrow(
-            f"SELECT t.* REPLACE (m.present AS episode_index, (m.present // {int(sizes[0])})::INTEGER AS chunk) "
-            f"FROM {name} t JOIN moved_episodes m ON m.former = t.episode_index "
-            "WHERE t.dataset = ? AND list_contains(?, t.label_run)",
-            [dataset, runs],
-        )
-        if rows.num_rows:
-            carried[name] = rows
-            lake.con.execute(
-                f"DELETE FROM {name} WHERE dataset = ? AND list_contains(?, label_run) "
-                "AND episode_index IN (SELECT former FROM moved_episodes)",
-                [dataset, runs],
-            )
-    return carried
 
 
 def _forget_samples(lake: LakeConnection, dataset: str, indices: Collection[int]) -> None:

@@ -20,7 +20,7 @@ from core.tables import TABLES, Table
 from warehouse.lake.views import STATEMENTS
 
 SAID = (*STATEMENTS, "joined_tasks")
-KEPT = (*SAID, "build_configs", "episode_ids", "recordings")
+KEPT = (*SAID, "build_configs", "recordings")
 # json.dumps makes one for each line
 ENCODER = json.JSONEncoder(ensure_ascii=False, default=datetime.isoformat)
 type Key = tuple[Any, ...]

@@ -194,7 +194,6 @@ class StageOutput(NamedTuple):
     parts: Sequence[StageRun] = ()
     # Episodes whose former contents are gone, with all labels of them
     outdated: frozenset[int] = frozenset()
-    moved: Mapping[int, int] = {}  # episodes whose imported labels have another number now
 
     @property
     def goes_together(self) -> bool:

@@ -6,7 +6,7 @@ located_... have it by the present numbers.
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import chain
 from typing import Any
@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from core.tables import TABLES
 from core.values import grouped
-from ingest.recordings import MOMENTS, VERSION, Fingerprint, KnownRecording
+from ingest.recordings import MOMENTS, NO_NUMBER, VERSION, Fingerprint, KnownRecording
 from warehouse.lake.connection import LakeConnection, literal
 from warehouse.lake.lake import Lake
 from warehouse.lake.outdated import make_stale
@@ -168,6 +168,26 @@ class RecordingUpdate:
 
     def put_fingerprint(self, recording: KnownRecording) -> None:
         self.fingerprints[recording.recording] = fingerprint_row(recording)
+
+    def take_over(
+        self, former: KnownRecording, present: KnownRecording, reason: str
+    ) -> KnownRecording:
+        """A recording is at the address of another one that turned out to be the same: under its own number, or under
+        a new one where that is another dataset's."""
+        self.put(replace(present, is_here=False, resembles=None, why=reason))
+        is_ours = former.dataset == present.dataset
+        placed = replace(
+            present,
+            recording=former.recording,
+            episode_index=former.episode_index if is_ours else NO_NUMBER,
+            split=former.split,
+            resembles=former.resembles,
+            why=former.why,
+            fingerprint=present.fingerprint.filled(former.fingerprint),
+        )
+        self.put(placed)
+        self.put_fingerprint(placed)
+        return placed
 
     def note(
         self,
@@ -399,7 +419,7 @@ def changes(lake: LakeConnection, dataset: str) -> list[dict[str, Any]]:
 def decide(lake: Lake, dataset: str, episode_index: int, *, is_same: bool, author: str) -> str:
     """Say whether an episode is the recording that it resembles; returns that recording.
 
-    Where it is, the recording takes the episode's place, and all that was said of it is in force. Raises
+    Where it is, the next build has it under its own number, and all that was said of it is in force. Raises
     CorrectionError where there is nothing to decide.
     """
     author = checked_text("author", author, 100)
@@ -416,18 +436,11 @@ def decide(lake: Lake, dataset: str, episode_index: int, *, is_same: bool, autho
     former = known_recordings(lake, "r.recording = ?", [present.resembles])[0]
     update = RecordingUpdate(dataset, PERSON)
     if is_same:
-        update.put(
-            present.changed(
-                is_here=False, resembles=None, why=f"{author} said that it is {former.recording}"
-            )
-        )
-        placed = take_over(former, present)
-        update.put(placed)
-        update.put_fingerprint(placed)
+        placed = update.take_over(former, present, f"{author} said that it is {former.recording}")
         update.note("same", former, placed, f"{author} said so")
     else:
-        separate = present.changed(
-            resembles=None, why=f"{author} said that it is not {former.recording}"
+        separate = replace(
+            present, resembles=None, why=f"{author} said that it is not {former.recording}"
         )
         update.put(separate)
         update.note("other", former, separate, f"{author} said so")
@@ -458,20 +471,6 @@ def _admit(lake: Lake, dataset: str, episode_index: int) -> None:
         lake.transaction(f"episode {episode_index} of {dataset} is not one that was taken down"),
     ):
         make_stale(lake, dataset, chunks)
-
-
-def take_over(former: KnownRecording, present: KnownRecording) -> KnownRecording:
-    """A recording at the place of another one that turned out to be the same."""
-    return former.changed(
-        dataset=present.dataset,
-        episode_index=present.episode_index,
-        source_id=present.source_id,
-        is_here=True,
-        stamp=present.stamp,
-        source_stamp=present.source_stamp,
-        group=present.group,
-        fingerprint=present.fingerprint.filled(former.fingerprint),
-    )
 
 
 def withdraw(

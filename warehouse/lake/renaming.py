@@ -8,7 +8,7 @@ dataset can have: so nothing of it is ever taken for a word on another recording
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from core.errors import UserError
@@ -23,7 +23,7 @@ from warehouse.lake.publication import content_key
 from warehouse.lake.recordings import PERSON, RecordingUpdate, known_recordings
 from warehouse.lake.references import stored_builds
 
-CARRIED = (*SAID, "recordings", "recording_changes", "episode_ids")
+CARRIED = (*SAID, "recordings", "recording_changes")
 # Of what was paid, released and scored: stays as it was
 HISTORY = ("vlm_calls", "release_shards", "eval_predictions")
 MADE = tuple(
@@ -122,7 +122,7 @@ def _move(lake: Lake, dataset: str, name: str, config: Mapping[str, Any] | None)
     """Carry what people said to another name, with what their recordings are told by, and drop what builds made."""
     update = RecordingUpdate(dataset, PERSON)
     for recording in known_recordings(lake, "r.dataset = ?", [dataset], dataset=dataset):
-        update.put(recording.changed(is_here=False))
+        update.put(replace(recording, is_here=False))
         update.put_fingerprint(recording)
     update.keep_pictures(lake)
     rows = update.upserts()

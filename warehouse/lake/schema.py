@@ -32,7 +32,7 @@ from warehouse.lake.outdated import delete_outdated_sql
 from warehouse.lake.place import LakeError, locked
 from warehouse.lake.views import STATEMENTS, VIEWS
 
-OTHER_CHANGES = 19  # version of the last change that is no new column
+OTHER_CHANGES = 20  # version of the last change that is no new column
 _COLUMNS = chain.from_iterable(table.columns for table in TABLES.values())
 SCHEMA_VERSION = max(OTHER_CHANGES, *(column.since for column in _COLUMNS))
 UPGRADED_A_S = 20 << 20  # bytes of rows, roughly
@@ -115,6 +115,7 @@ STEPS: Mapping[int, Sequence[str]] = {
     ),
     15: (
         # What people said is of recordings; those before their contents changed have one of their own
+        "CREATE TABLE IF NOT EXISTS episode_ids (dataset VARCHAR, episode_index BIGINT, source_id VARCHAR)",
         RECORDINGS,
         PRINTS,
         *STATEMENTS_OF_RECORDINGS,
@@ -135,6 +136,16 @@ STEPS: Mapping[int, Sequence[str]] = {
         "(SELECT (stage, dataset, chunk) FROM findings "
         "WHERE stage IN ('segments', 'reasoning') AND reason IN "
         "('bad_reply', 'cut', 'refusal', 'filtered', 'wrong_request', 'refused'))",
+    ),
+    # A number is one recording's for good: those that left, whose numbers others have by now, get new ones
+    20: (
+        "UPDATE recordings SET episode_index = n.number FROM ("
+        "SELECT recording, highest + row_number() OVER (PARTITION BY dataset ORDER BY episode_index, recording) "
+        "AS number FROM (SELECT *, max(episode_index) OVER (PARTITION BY dataset) AS highest, "
+        "row_number() OVER (PARTITION BY dataset, episode_index "
+        "ORDER BY left_at IS NULL DESC, left_at DESC, recording) AS nth FROM recordings) WHERE nth > 1) n "
+        "WHERE recordings.recording = n.recording",
+        "DROP TABLE IF EXISTS episode_ids",
     ),
 }
 

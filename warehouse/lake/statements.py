@@ -127,8 +127,7 @@ def known_episodes(lake: LakeConnection, dataset: str) -> dict[int, str]:
         )
     return dict(
         lake.rows(
-            "SELECT episode_index, source_id FROM episode_ids WHERE dataset = $1 UNION "
-            "SELECT episode_index, source_id FROM episode_facts WHERE dataset = $1",
+            "SELECT episode_index, source_id FROM recordings WHERE dataset = $1 ORDER BY left_at IS NULL",
             [dataset],
         )
     )

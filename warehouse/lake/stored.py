@@ -21,7 +21,7 @@ from core.paths import Workspace
 from core.pictures import decode_stored
 from core.values import grouped
 from ingest.signals.gripper import GripperSignal, signal_from_row
-from warehouse.lake.connection import has
+from warehouse.lake.connection import LakeConnection, has
 from warehouse.lake.lake import Lake
 
 SEGMENT_COLUMNS = "|".join(f.name for f in fields(Segment))
@@ -34,6 +34,19 @@ LEFT JOIN active_runs a ON a.dataset = e.dataset AND a.episode_index = e.episode
 {measured}
 WHERE e.status = 'ok'"""
 MEASURED = "LEFT JOIN demonstration_quality q ON q.dataset = e.dataset AND q.episode_index = e.episode_index"
+
+
+def numbers_in_source(lake: LakeConnection, dataset: str) -> dict[int, int]:
+    """Of each listed episode its number in the source, by ours.
+
+    A release of an earlier version has no column of it: there the two are equal.
+    """
+    columns = "COLUMNS('^(episode_index|source_index)$')"
+    numbers = {}
+    for row in lake.dicts(f"SELECT {columns} FROM episode_facts WHERE dataset = ?", [dataset]):
+        other = row.get("source_index")
+        numbers[row["episode_index"]] = row["episode_index"] if other is None else other
+    return numbers
 
 
 def labels_of(
