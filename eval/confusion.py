@@ -4,7 +4,7 @@ A model that ignores the instruction scores all instructions equally: such a rew
 looks like work. (After Robometer, arXiv 2603.02115, whose matrix has the last answers of finished runs, too.)
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 
@@ -14,17 +14,16 @@ from annotate.samples.procvqa import progress_question, task_text
 from core.values import grouped
 from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.question import BenchmarkError, Question
-from eval.metrics.score import Measure, Score, mean_of
+from eval.metrics.score import Score, mean_of
 from eval.metrics.score import score as score_of
 from eval.perturbed import (
-    answers_to,
     held_out_runs,
     is_finished,
     pictures_by_frame,
     split_of,
     spread_to_last,
 )
-from eval.scored import Episodes, ScoredBenchmark, scored_answers
+from eval.scored import Answers, ScoredBenchmark
 from training.negatives.windows import differ
 from warehouse.lake import Lake
 from warehouse.releases.release import Release
@@ -88,6 +87,8 @@ def _questions(run: Sequence[Question], tasks: Sequence[str]) -> Iterator[Questi
                     "finished": is_finished(run),
                     "progress": share,
                 },
+                unit=(q.dataset, q.trajectory),
+                slices=(f"split {split_of(q)}", f"dataset {q.dataset}", VIDEO + task),
             )
 
 
@@ -95,21 +96,15 @@ def _is_own(q: Question) -> bool:
     return q.row["instruction"] == q.row["video"]
 
 
-def score(questions: Sequence[Question], values: Mapping[str, float]) -> ScoredBenchmark:
-    """Measures over runs of answers 0..1 by question key; one that is NaN or absent counts as wrong as can be.
+def score(answers: Answers) -> ScoredBenchmark:
+    """Measures over runs of answers 0..1; one that is NaN counts as wrong as can be.
 
     The matrix is of the last answers of finished runs; wrong instructions claim progress at any moment of any run.
     """
-    runs = Episodes.of(
-        questions,
-        lambda q: (q.dataset, str(q.row["episode_index"])),
-        lambda q: (f"split {q.row['split']}", f"dataset {q.dataset}", VIDEO + q.row["video"]),
-    )
-    answers = answers_to(questions, values)
-    progress = _answers_or_worst(questions, values)
-    is_own = np.array(list(map(_is_own, questions)))
-    at_end = np.array([q.row["is_last"] and q.row["finished"] for q in questions])
-
+    runs = answers.episodes
+    progress = _values_or_worst(answers)
+    is_own = np.array(list(map(_is_own, answers.questions)))
+    at_end = np.array([q.row["is_last"] and q.row["finished"] for q in answers.questions])
     own_task, other_task, claimed = (
         runs.means(np.where(chosen, progress, np.nan))
         for chosen in (at_end & is_own, at_end & ~is_own, ~is_own)
@@ -129,32 +124,26 @@ def score(questions: Sequence[Question], values: Mapping[str, float]) -> ScoredB
         ),
         "false_progress_wrong_task": claimed,
     }
-    is_read = ~np.isnan(answers)
-    read = runs.sums(is_read, np.ones(len(questions)))
-    measures: dict[str, Measure] = {
-        name: mean_of(of_runs, read) for name, of_runs in run_measures.items()
-    }
-    return scored_answers(BENCHMARK, runs, measures, is_read)
+    return answers.scored(
+        {name: mean_of(of_runs, answers.read) for name, of_runs in run_measures.items()}
+    )
 
 
-def _answers_or_worst(questions: Sequence[Question], values: Mapping[str, float]) -> np.ndarray:
+def _values_or_worst(answers: Answers) -> np.ndarray:
     """The answers, or the worst ones: no progress for its own instruction, all of it for another."""
-    answers = answers_to(questions, values)
-    return np.where(np.isnan(answers), [0.0 if _is_own(q) else 1.0 for q in questions], answers)
+    worst = [0.0 if _is_own(q) else 1.0 for q in answers.questions]
+    return np.where(answers.is_read, answers.values, worst)
 
 
-def matrix_scores(
-    questions: Sequence[Question], values: Mapping[str, float]
-) -> dict[tuple[str, str], Score]:
+def matrix_scores(answers: Answers) -> dict[tuple[str, str], Score]:
     """The matrix as scores by ("video: TASK", "under: INSTRUCTION"): mean last answer to the finished runs of a task.
 
     Of a task that no run finished there is no row; pairs that do not truly differ are left out.
     """
-    answers = grouped(
+    pairs = zip(answers.questions, _values_or_worst(answers).tolist(), strict=True)
+    cells = grouped(
         ((VIDEO + q.row["video"], UNDER + q.row["instruction"]), progress)
-        for q, progress in zip(
-            questions, _answers_or_worst(questions, values).tolist(), strict=True
-        )
+        for q, progress in pairs
         if q.row["is_last"] and q.row["finished"]
     )
-    return {cell: score_of(mean_of(progress)) for cell, progress in answers.items()}
+    return {cell: score_of(mean_of(progress)) for cell, progress in cells.items()}

@@ -1,9 +1,7 @@
 """Held-out runs under another instruction or with changed pictures: the questions of each run, and how answers are
 compared."""
 
-from collections.abc import Mapping, Sequence
-
-import numpy as np
+from collections.abc import Sequence
 
 from core.values import grouped
 from eval.benchmarks import procvqa
@@ -64,8 +62,3 @@ def spread_to_last[T](items: Sequence[T], max_items: int) -> list[T]:
     """At most so many, the last among them, evenly over all."""
     count = min(max_items, len(items))
     return [items[round((k + 1) * len(items) / count) - 1] for k in range(count)]
-
-
-def answers_to(questions: Sequence[Question], values: Mapping[str, float]) -> np.ndarray:
-    """float64 [n] of answers by question key; NaN where none was read."""
-    return np.array([values.get(q.key, np.nan) for q in questions], np.float64)

@@ -13,8 +13,8 @@ from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.question import BenchmarkError, PictureFile, Question
 from eval.metrics import order
 from eval.metrics.score import Measure, Runs, answers_read, mean_of, worst_case
-from eval.perturbed import answers_to, questions_by_run
-from eval.scored import Episodes, ScoredBenchmark, scored_answers
+from eval.perturbed import questions_by_run
+from eval.scored import Answers, Episodes, ScoredBenchmark
 from warehouse.lake import Lake
 from warehouse.lake.sql import open_for_users
 from warehouse.releases.release import Release
@@ -88,6 +88,8 @@ def _video(
                 "frame": frame,
                 "progress": label,
             },
+            unit=(template.dataset, str(int(template.trajectory))),
+            slices=(f"dataset {template.dataset}",),
         )
 
 
@@ -106,33 +108,23 @@ METRICS: dict[str, tuple[str, Callable[[Runs], np.ndarray]]] = {
 }
 
 
-def score(questions: Sequence[Question], values: Mapping[str, float]) -> ScoredBenchmark:
-    """The measures of METRICS of answers 0..1 by question key; NaN or absent: none was read.
+def score(answers: Answers) -> ScoredBenchmark:
+    """The measures of METRICS of answers 0..1, NaN where none was read.
 
     For the orders and for what is rewound such an answer counts as wrong as can be; a stall without both answers is
     left out, see coverage.
     """
-
-    def episode_of(q: Question) -> tuple[str, str]:
-        return q.dataset, str(q.row["episode_index"])
-
-    questions = sorted(questions, key=lambda q: (*episode_of(q), q.trajectory))
-    answers = answers_to(questions, values)
-    target = np.array([q.progress for q in questions], np.float64)
-    last_frames = np.array([q.frame_index for q in questions])
-    parts = np.array([q.part for q in questions])
-    episodes = Episodes.of(questions, episode_of, lambda q: (f"dataset {q.dataset}",))
+    videos = np.array([(q.part, *q.unit, q.trajectory) for q in answers.questions])
     measures: dict[str, Measure] = {}
     for name, (part, metric) in METRICS.items():
-        places = np.flatnonzero(parts == part)
-        videos = Episodes.of(
-            [questions[k] for k in places], lambda q: (*episode_of(q), q.trajectory)
-        )
-        runs, _ = videos.runs(answers[places], target[places], last_frames[places])
+        places = [k for k in np.lexsort(videos.T[::-1]) if videos[k][0] == part]
+        chosen = answers.among(np.array(places, np.int64))
+        of_video = Episodes.of([tuple(video) for video in videos[places]])
+        runs, _ = of_video.runs(chosen.values, *map(chosen.column, ("progress", "frame_index")))
         # An episode has one video of most parts, and several stalls: their mean counts
-        _, first = np.unique(videos.number, return_index=True)
-        of_episode = episodes.among(places[first])
+        _, first = np.unique(of_video.number, return_index=True)
+        of_episode = chosen.episodes.among(first)
         measures[name] = mean_of(
             of_episode.means(metric(runs)), of_episode.sums(*answers_read(runs).T)
         )
-    return scored_answers(BENCHMARK, episodes, measures, ~np.isnan(answers))
+    return answers.scored(measures)

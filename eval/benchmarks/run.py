@@ -15,17 +15,15 @@ from core.files import write_file
 from core.tables import TABLES
 from core.values import grouped
 from eval import confusion, robustness
-from eval.benchmarks.load import BENCHMARKS, load_benchmark, score_predictions
+from eval.benchmarks.load import BENCHMARKS, load_benchmark
 from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.procvqa import goal_pictures
 from eval.benchmarks.question import (
-    DEMONSTRATED,
     BenchmarkError,
     PictureFile,
+    PredictionLine,
     Question,
     read_predictions,
-    score_of,
-    share_of,
 )
 from eval.report.pages import write_report
 from eval.report.tables import Report, Stills, score_rows
@@ -48,7 +46,15 @@ from eval.runners.prompt import ModelReply, Runner, UnansweredError
 from eval.runners.prompt_folder import read_prompts
 from eval.runners.start import RunnerConfig, started_runner
 from eval.runners.weightless import weightless_answers
-from eval.scored import ALL, EvalPrediction, EvalRun, Evaluated, ScoredBenchmark, store_evaluations
+from eval.scored import (
+    ALL,
+    Answers,
+    EvalPrediction,
+    EvalRun,
+    Evaluated,
+    ScoredBenchmark,
+    store_evaluations,
+)
 from training.folder import CARD, read_card
 from training.runs import trained
 from training.trained_on import NOTHING_SEEN, Episode, SeenEpisodes, seen_among, seen_text
@@ -265,33 +271,19 @@ def _value_rows(questions: Sequence[Question], values: Mapping[str, float]) -> l
 
 
 def _scored(name: str, benchmark: str, questions: Sequence[Question], file: Path) -> Evaluated:
-    compare = BENCHMARKS[benchmark].compare
-    if compare is None:
-        scored = score_predictions(benchmark, read_predictions(file))
-        return Evaluated(name, scored, scored.scores())
-
-    # These compare answers with one another: they need the questions beside the file
     by_key = {q.key: q for q in questions}
-    values: dict[str, float] = {}
-    for p in read_predictions(file):
-        key = p.meta_data["key"]
-        value = stated_progress(by_key[key], p.response, p.value)
-        if value is not None:
-            values[key] = value
-    scored = compare(questions, values)
+    lines = {line.meta_data["key"]: line for line in read_predictions(file)}
+    if BENCHMARKS[benchmark].question:
+        asked = [by_key[key] for key in lines]
+    else:
+        asked = list(questions)
+    nothing = PredictionLine("", {})
+    answers = Answers.of(benchmark, asked, [lines.get(q.key, nothing) for q in asked])
+    scored = BENCHMARKS[benchmark].score(answers)
     scores = scored.scores()
     if benchmark == confusion.BENCHMARK:
-        scores |= confusion.matrix_scores(questions, values)
+        scores |= confusion.matrix_scores(answers)
     return Evaluated(name, scored, scores)
-
-
-def stated_progress(question: Question, response: str, value: float | None) -> float | None:
-    """The progress that an answer states, 0..1; None for n/a and for an answer that cannot be read."""
-    if value is not None:
-        return value
-    if question.family in DEMONSTRATED:
-        return score_of(response)
-    return share_of(response)
 
 
 def _store(
@@ -368,7 +360,7 @@ def _predictions(questions: Sequence[Question], rows: Sequence[Row]) -> Iterator
             q.dataset,
             episode,
             frame_index=frame_counts[q.dataset, episode],
-            prediction=stated_progress(q, row["response"], row.get("value")),
+            prediction=q.stated(row["response"], row.get("value")),
             target=q.progress,
             raw=row["response"] or row.get("error"),
             question=q.key,
@@ -424,20 +416,10 @@ def _examples(questions: Sequence[Question]) -> dict[str, list[bytes]]:
 
 def _stills(questions: Sequence[Question]) -> Stills:
     """The last pictures of an episode's questions in order of time, by the key that scoring gives the episode."""
-    questions_by_episode: dict[tuple[str, ...], list[Question]] = {}
-    for q in questions:
-        # ProgressLM's scoring has the first kind of key, ProcVQA's the second,
-        # and that of held-out runs that are shown otherwise the third
-        keys = (
-            (q.part, q.trajectory),
-            (q.family, q.dataset, q.trajectory, q.camera),
-            (q.part, q.dataset, q.trajectory),
-        )
-        for key in keys:
-            questions_by_episode.setdefault(key, []).append(q)
+    by_unit = grouped((q.unit, q) for q in questions)
 
     def stills(key: tuple[str, ...]) -> list[bytes]:
-        in_order = sorted(questions_by_episode.get(key, ()), key=lambda q: q.moment or 0)
+        in_order = sorted(by_unit.get(key, ()), key=lambda q: q.moment or 0)
         return [data for q in in_order if (data := _readable(q.pictures[-1]))]
 
     return stills
