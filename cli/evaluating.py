@@ -8,7 +8,16 @@ from typer import Argument, Option
 
 from assets.lib.report import report_closing
 from cli.lakes import lake_at
-from cli.options import At, FormatOption, ReleaseOption, say, space_at, warn
+from cli.options import (
+    At,
+    FormatOption,
+    ReleaseOption,
+    is_setting,
+    say,
+    settings_of,
+    space_at,
+    warn,
+)
 from cli.output import print_json, progress, show
 from cli.terminal import note
 from core.errors import UserError
@@ -42,6 +51,12 @@ annotators_app = typer.Typer(help="Score annotators.", no_args_is_help=True, ric
 app.add_typer(eval_app, name="eval")
 app.add_typer(annotators_app, name="annotators")
 
+SETTINGS_HELP = (
+    "A setting, KEY=VALUE; repeatable: "
+    + ", ".join(name for name, field in EvaluationOptions.model_fields.items() if is_setting(field))
+    + "."
+)
+
 
 @eval_app.callback()
 def eval_model(
@@ -51,11 +66,13 @@ def eval_model(
         bool, Option(help="Also run probes, confusion and robustness after held-out.")
     ] = False,
     release: ReleaseOption = None,
+    settings: Annotated[list[str] | None, Option("--set", help=SETTINGS_HELP)] = None,
     common: At = At(),
 ) -> None:
     """Score a model and the baselines on a benchmark or on held-out episodes; writes a report."""
     if context.invoked_subcommand is not None:
         return
+    options = settings_of(options, settings or ())
     if options.model is None and options.endpoint:
         raise UserError("--endpoint needs --model, the model's name there")
     model = options.model or LATEST
@@ -184,7 +201,7 @@ BenchmarkOption = Annotated[
     Option(help="Benchmark that the predictions answer."),
 ]
 AsPublishedOption = Annotated[
-    bool, Option(help="Score as the papers' own evaluations do, with their defects.")
+    bool, Option(help="Score as ProgressLM's own evaluation does, with its defects.")
 ]
 
 
