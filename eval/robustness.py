@@ -19,7 +19,7 @@ from eval.benchmarks.question import PictureFile, Question
 from eval.metrics.outcomes import auc
 from eval.metrics.progress import progress_measures
 from eval.metrics.score import Measure, answers_read, mean_of
-from eval.perturbed import (
+from eval.probes import (
     FAMILY,
     held_out_runs,
     pictures_by_frame,

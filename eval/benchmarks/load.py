@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from eval import confusion, probes, robustness
+from eval import probes, robustness
 from eval.benchmarks import dataset, graded, procvqa, progresslm, robofac
 from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.question import (
@@ -66,8 +66,8 @@ BENCHMARKS = {
     ),
     "procvqa-id": PROCVQA,
     "procvqa-ood": PROCVQA,
-    "probes": Benchmark((), probes.score, of_release=probes.load),
-    "confusion": Benchmark((), confusion.score, of_release=confusion.load),
+    "probes": Benchmark((), probes.probe_scores, of_release=probes.probe_questions),
+    "confusion": Benchmark((), probes.confusion_scores, of_release=probes.confusion_questions),
     "robustness": Benchmark(robustness.PARTS, robustness.score, of_release=robustness.load),
 }
 # Of questions, by what they ask

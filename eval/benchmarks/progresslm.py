@@ -25,8 +25,9 @@ from eval.benchmarks.question import (
     json_lines,
     read_row,
 )
-from eval.metrics import errors, order, published
-from eval.metrics.score import mean_of, readable, worst_case
+from eval.metrics import errors, order
+from eval.metrics.order import correlation, mean_ranks
+from eval.metrics.score import Runs, mean_of, readable, worst_case
 from eval.scored import Answers, ScoredBenchmark, Series
 from ingest.sources.files import Source
 from training.progresslm import SourceRow, Text
@@ -289,12 +290,12 @@ def published_score(answers: Answers) -> ScoredBenchmark:
     tagged = _is_tagged(answers.lines)
     c = _Columns.of(answers, [_parsed(x, tagged, takes_nan=True) for x in answers.lines])
     episodes = answers.episodes
-    predicted = published.written_shares(c.predicted)
+    predicted = written_shares(c.predicted)
     answerable = ~np.isnan(c.target)
     numeric = answerable & ~np.isnan(predicted)
     has_reference = ~np.isnan(c.right)
     both_references = has_reference & ~np.isnan(c.reference)
-    reference_error = published.reference_error(c.reference, c.right, c.demo_size)
+    reference_error = published_reference_error(c.reference, c.right, c.demo_size)
 
     target = c.target[numeric]
     runs, _ = episodes.among(numeric).runs(predicted[numeric], target, target)
@@ -303,9 +304,9 @@ def published_score(answers: Answers) -> ScoredBenchmark:
     unasked = episodes.sums(~answerable, ~answerable)
     answerable_counts = episodes.sums(answerable, answerable)
     measures = {
-        "voc": mean_of(published.trajectory_voc(runs), read),
+        "voc": mean_of(trajectory_voc(runs), read),
         "score_error": episodes.ratio(
-            np.where(numeric, published.score_error(predicted, c.target), 0), numeric, read
+            np.where(numeric, published_score_error(predicted, c.target), 0), numeric, read
         ),
         "ref_error": episodes.ratio(
             np.where(both_references, reference_error, 0), both_references, read_references
@@ -321,3 +322,32 @@ def published_score(answers: Answers) -> ScoredBenchmark:
         "numbers": int(numeric.sum()),
     }
     return ScoredBenchmark(answers.benchmark, episodes.scored, measures, counts)
+
+
+def written_shares(shares: np.ndarray) -> np.ndarray:
+    """Shares after its runner wrote them as whole percentages, cut off: 0.57 becomes 0.56."""
+    return np.trunc(shares * 100) / 100
+
+
+def published_score_error(predicted: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """|p - g| / max(g, 1 - g) [n]; may exceed 1."""
+    return np.abs(predicted - target) / np.maximum(target, 1 - target)
+
+
+def published_reference_error(
+    predicted: np.ndarray, target: np.ndarray, demo_size: np.ndarray
+) -> np.ndarray:
+    """|p - g| / max(g - 1, M - g) [n], 0 where that is 0 / 0; references beyond M make it exceed 1."""
+    farthest = np.maximum(target - 1, demo_size - target)
+    return np.where(
+        farthest > 0, np.abs(predicted - target) / np.maximum(farthest, 1), 0.0 * predicted
+    )
+
+
+def trajectory_voc(runs: Runs) -> np.ndarray:
+    """Spearman with mean ranks, [episodes]; NaN (left out) where predictions are constant, as where labels are."""
+    coefficient = correlation(runs, mean_ranks(runs, runs.predicted), mean_ranks(runs, runs.target))
+    high, low = (np.full(len(runs), v) for v in (-np.inf, np.inf))
+    np.maximum.at(high, runs.episode, runs.predicted)
+    np.minimum.at(low, runs.episode, runs.predicted)
+    return np.where(high > low, coefficient, np.nan)

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import cv2
 import numpy as np
-from pydantic import ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from annotate.samples.wording import parse_answer, parse_reply
 from core.errors import UserError, validation_message
@@ -240,6 +240,13 @@ class PredictionLine:
     fields: frozenset[str] = frozenset()
 
 
+class _Line(BaseModel):
+    meta_data: dict[str, Any]
+    response: str | None  # null: there is no answer
+    value: Annotated[float | None, Field(ge=0, le=1, strict=True)] = None
+    error: Any = None
+
+
 def read_predictions(path: Path) -> Iterator[PredictionLine]:
     """The lines of a prediction file, checked one by one: {"meta_data": {...}, "response": "raw text"} of any system.
 
@@ -248,32 +255,16 @@ def read_predictions(path: Path) -> Iterator[PredictionLine]:
     read). Rows of ProgressLM's own runners have further fields (`ref`, `score`, `predicted_score`), which tell the
     answers' form. Raises BenchmarkError, which names the line.
     """
-    for line_name, row in json_lines(path, path.name, MAX_LINE_BYTES, "is this a prediction file?"):
-        if "meta_data" not in row:
-            raise _wrong_line(line_name, 'has no "meta_data"')
-        if not isinstance(row["meta_data"], dict):
+    for name, row in json_lines(path, path.name, MAX_LINE_BYTES, "is this a prediction file?"):
+        try:
+            line = _Line.model_validate(row)
+        except ValidationError as e:
             raise BenchmarkError(
-                f'{line_name}: "meta_data" is {type(row["meta_data"]).__name__}, not an object'
-            )
-        if "response" not in row:
-            raise _wrong_line(line_name, 'has no "response"')
-        response = row["response"]
-        value = row.get("value")
-        if not isinstance(response, str | None):  # null: there is no answer
-            raise BenchmarkError(f'{line_name}: "response" is {type(response).__name__}, not text')
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if value is not None and not (is_number and 0 <= value <= 1):
-            raise BenchmarkError(f'{line_name}: "value" is {value!r}, not a number from 0 to 1')
-        error = None if row.get("error") is None else str(row["error"])
-        yield PredictionLine(
-            line_name, row["meta_data"], response or "", value, error, frozenset(row)
-        )
-
-
-def _wrong_line(line_name: str, problem: str) -> BenchmarkError:
-    return BenchmarkError(
-        f'{line_name} {problem}: a line is {{"meta_data": {{...}}, "response": "..."}}'
-    )
+                f'{name}: {validation_message(e)}; a line is {{"meta_data": {{...}}, "response": "..."}}'
+            ) from e
+        error = None if line.error is None else str(line.error)
+        fields = frozenset(row)
+        yield PredictionLine(name, line.meta_data, line.response or "", line.value, error, fields)
 
 
 def share_of(text: str) -> float | None:

@@ -14,7 +14,7 @@ from core.errors import UserError
 from core.files import write_file
 from core.tables import TABLES
 from core.values import grouped
-from eval import confusion, robustness
+from eval import probes, robustness
 from eval.benchmarks.load import BENCHMARKS, load_benchmark
 from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.procvqa import goal_pictures
@@ -281,8 +281,8 @@ def _scored(name: str, benchmark: str, questions: Sequence[Question], file: Path
     answers = Answers.of(benchmark, asked, [lines.get(q.key, nothing) for q in asked])
     scored = BENCHMARKS[benchmark].score(answers)
     scores = scored.scores()
-    if benchmark == confusion.BENCHMARK:
-        scores |= confusion.matrix_scores(answers)
+    if benchmark == probes.CONFUSION:
+        scores |= probes.matrix_scores(answers)
     return Evaluated(name, scored, scores)
 
 
@@ -383,7 +383,7 @@ def report_on(
     listed = [f"{k} {v}" for k, v in settings.items() if v is not None and k != "question_keys"]
     notes = [f"{summary}.", f"Settings: {', '.join(listed)}.", *exclusions]
     report = Report(entries[0].model, entries, notes=notes, stills=_stills(questions))
-    if benchmark not in (confusion.BENCHMARK, robustness.BENCHMARK):
+    if benchmark not in (probes.CONFUSION, robustness.BENCHMARK):
         return report
     # Splits, or what was done to the pictures, stand beside each other; and the latter is to be seen
     names = sorted(

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from scipy.stats import kendalltau, pearsonr, spearmanr
 from sklearn.metrics import balanced_accuracy_score, matthews_corrcoef, roc_auc_score
 
-from eval.metrics import errors, order, outcomes, published, score
+from eval.benchmarks.progresslm import published_reference_error, trajectory_voc
+from eval.metrics import errors, order, outcomes, score
 from eval.metrics.outcomes import auc, success_measures
 from eval.metrics.progress import progress_measures
 from eval.metrics.score import (
@@ -144,7 +145,7 @@ def test_a_clock_drifts_where_a_run_stands_still() -> None:
 def test_who_cannot_be_read_at_all_scores_worst_and_not_nothing() -> None:
     rising = np.linspace(0, 1, 5)
     runs = runs_of([(np.full(5, NAN), rising)])
-    assert score.score(mean_of(published.trajectory_voc(readable(runs)))).n == 0
+    assert score.score(mean_of(trajectory_voc(readable(runs)))).n == 0
     scores_found = score.scores(progress_measures(runs, rising))
     assert (scores_found["voc"].value, scores_found["voc"].n, scores_found["coverage"].value) == (
         0,
@@ -195,7 +196,7 @@ def test_errors() -> None:
     runs = runs_of([(array(0, 0.5), array(0.2, 0.9)), (array(), array())])
     assert errors.mae(runs) == pytest.approx([0.3, NAN], nan_ok=True)
     assert errors.end_error(runs) == pytest.approx([0.4, NAN], nan_ok=True)
-    assert published.reference_error(array(3, 3), array(1, 2), array(1, 3)) == pytest.approx([0, 1])
+    assert published_reference_error(array(3, 3), array(1, 2), array(1, 3)) == pytest.approx([0, 1])
 
 
 def test_mcc_of_the_published_worked_example() -> None:

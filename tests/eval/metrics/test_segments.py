@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from eval.metrics import segments
 from eval.metrics import segments as m
-from eval.metrics.published import boundary_hits, first_and_last
+from eval.metrics.segments import boundary_hits, first_and_last
 
 TARGET = [("a", 0, 20), ("b", 20, 40), ("c", 40, 60)]
 SHIFTED = [("a", 0, 23), ("b", 23, 45), ("c", 45, 60)]
