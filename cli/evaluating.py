@@ -24,7 +24,7 @@ from core.errors import UserError
 from core.metrics import TERMINAL, metrics_shown_in
 from core.names import LATEST, did_you_mean
 from eval.annotators.compare import TRUTH, Comparison, differences
-from eval.benchmarks.load import score_predictions
+from eval.benchmarks.load import BENCHMARKS, score_predictions
 from eval.benchmarks.options import CHECKS, OF_A_RELEASE, EvaluationOptions
 from eval.benchmarks.question import read_predictions
 from eval.scored import ALL, Evaluated, model_comparison, store_scores
@@ -187,18 +187,13 @@ def _show_held_out(lake: Lake, release: str, format: Literal["table", "json"]) -
         show(seen_rows, format)
 
 
+OF_FILES = [name for name, benchmark in BENCHMARKS.items() if benchmark.question]
 BenchmarkOption = Annotated[
-    Literal[
-        "progress-bench",
-        "human-bench",
-        "procvqa-id",
-        "procvqa-ood",
-        "dataset",
-        "robofac",
-        "rbm-eval",
-        "roboreward",
-    ],
-    Option(help="Benchmark that the predictions answer."),
+    str,
+    Option(
+        help=f"Benchmark that the predictions answer: {', '.join(OF_FILES)}.",
+        autocompletion=lambda: OF_FILES,
+    ),
 ]
 AsPublishedOption = Annotated[
     bool, Option(help="Score as ProgressLM's own evaluation does, with its defects.")

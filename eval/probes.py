@@ -22,7 +22,7 @@ from eval.metrics import order
 from eval.metrics.errors import FINISHED
 from eval.metrics.score import Measure, Runs, Score, answers_read, mean_of, worst_case
 from eval.metrics.score import score as score_of
-from eval.scored import Answers, Episodes, ScoredBenchmark
+from eval.scored import BenchmarkAnswers, Episodes, ScoredBenchmark
 from training.negatives.windows import differ
 from warehouse.lake import Lake
 from warehouse.lake.sql import open_for_users
@@ -172,7 +172,7 @@ PROBE_METRICS: dict[str, tuple[str, Callable[[Runs], np.ndarray]]] = {
 }
 
 
-def probe_scores(answers: Answers) -> ScoredBenchmark:
+def probe_scores(answers: BenchmarkAnswers) -> ScoredBenchmark:
     """The measures of PROBE_METRICS of answers 0..1, NaN where none was read.
 
     For the orders and for what is rewound such an answer counts as wrong as can be; a stall without both answers is
@@ -264,7 +264,7 @@ def _is_own(q: Question) -> bool:
     return q.row["instruction"] == q.row["video"]
 
 
-def confusion_scores(answers: Answers) -> ScoredBenchmark:
+def confusion_scores(answers: BenchmarkAnswers) -> ScoredBenchmark:
     """Measures over runs of answers 0..1; one that is NaN counts as wrong as can be.
 
     The matrix is of the last answers of finished runs; wrong instructions claim progress at any moment of any run.
@@ -297,13 +297,13 @@ def confusion_scores(answers: Answers) -> ScoredBenchmark:
     )
 
 
-def _values_or_worst(answers: Answers) -> np.ndarray:
+def _values_or_worst(answers: BenchmarkAnswers) -> np.ndarray:
     """The answers, or the worst ones: no progress for its own instruction, all of it for another."""
     worst = [0.0 if _is_own(q) else 1.0 for q in answers.questions]
     return np.where(answers.is_read, answers.values, worst)
 
 
-def matrix_scores(answers: Answers) -> dict[tuple[str, str], Score]:
+def matrix_scores(answers: BenchmarkAnswers) -> dict[tuple[str, str], Score]:
     """The matrix as scores by ("video: TASK", "under: INSTRUCTION"): mean last answer to the finished runs of a task.
 
     Of a task that no run finished there is no row; pairs that do not truly differ are left out.

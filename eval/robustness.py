@@ -26,7 +26,7 @@ from eval.probes import (
     split_of,
     spread_to_last,
 )
-from eval.scored import Answers, ScoredBenchmark
+from eval.scored import BenchmarkAnswers, ScoredBenchmark
 from warehouse.lake import Lake
 from warehouse.releases.release import Release
 
@@ -184,7 +184,7 @@ def _other_speed(frames: Sequence[int], known_frames: Sequence[int], speed: floa
     return [known_frames[k] for k in places]
 
 
-def score(answers: Answers) -> ScoredBenchmark:
+def score(answers: BenchmarkAnswers) -> ScoredBenchmark:
     """Measures over (part, run) of answers 0..1, NaN where none was read.
 
     What each part loses against `clean` is in `voc_drop`, `mae_rise`, `end_error_rise` and `success_auc_drop`.

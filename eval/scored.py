@@ -218,7 +218,7 @@ class Episodes:
 
 
 @dataclass(frozen=True)
-class Answers:
+class BenchmarkAnswers:
     """Questions of a benchmark with what whoever answers said to each, in the same order: all that scores are made of.
 
     `values`: the share of the task that each answer states, float64 [n], NaN where none can be read.
@@ -237,14 +237,14 @@ class Answers:
         questions: Sequence[Question],
         values: np.ndarray,
         lines: Sequence[PredictionLine] = (),
-    ) -> "Answers":
+    ) -> "BenchmarkAnswers":
         episodes = Episodes.of([q.unit for q in questions], [q.slices for q in questions])
         return cls(benchmark, questions, values, episodes, lines)
 
     @classmethod
     def of(
         cls, benchmark: str, questions: Sequence[Question], lines: Sequence[PredictionLine]
-    ) -> "Answers":
+    ) -> "BenchmarkAnswers":
         """An answer that failed says nothing, whatever the line holds beside its error."""
         said = [replace(line, response="", value=None) if line.error else line for line in lines]
         pairs = zip(questions, said, strict=True)
@@ -264,7 +264,7 @@ class Answers:
         """How many answers of each episode state a share, and how many there are, float64 [episodes, 2]."""
         return self.episodes.sums(self.is_read, self.everywhere)
 
-    def among(self, places: np.ndarray) -> "Answers":
+    def among(self, places: np.ndarray) -> "BenchmarkAnswers":
         """Some answers, by numbers, about the same episodes."""
         return replace(
             self,

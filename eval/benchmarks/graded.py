@@ -36,7 +36,7 @@ from eval.benchmarks.question import (
 )
 from eval.metrics.outcomes import auc, ranking_measures
 from eval.metrics.score import Measure
-from eval.scored import Answers, ScoredBenchmark
+from eval.scored import BenchmarkAnswers, ScoredBenchmark
 from ingest.media.frames import VideoError
 from ingest.media.video import Frame, probe
 from ingest.sources.files import Source
@@ -265,7 +265,7 @@ def _pictures(video: Path, folder: Path) -> tuple[PictureFile, ...]:
 # Scores
 
 
-def score(answers: Answers) -> ScoredBenchmark:
+def score(answers: BenchmarkAnswers) -> ScoredBenchmark:
     """An answer that cannot be read is as wrong as can be."""
     tasks = answers.episodes
     said = answers.values

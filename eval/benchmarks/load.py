@@ -22,7 +22,7 @@ from eval.benchmarks.question import (
     Question,
     read_row,
 )
-from eval.scored import Answers, ScoredBenchmark
+from eval.scored import BenchmarkAnswers, ScoredBenchmark
 from warehouse.lake import Lake
 from warehouse.releases.release import Release
 
@@ -40,13 +40,13 @@ class Benchmark:
     """
 
     parts: tuple[str, ...]
-    score: Callable[[Answers], ScoredBenchmark]
+    score: Callable[[BenchmarkAnswers], ScoredBenchmark]
     question: Callable[[str, Mapping[str, Any]], Question] | None = None
     load: Callable[[Data], Iterable[Question]] | None = None
     hub: str | None = None
     default: tuple[str, ...] = ()
     of_release: Callable[[Lake, Release, EvaluationOptions], list[Question]] | None = None
-    published: Callable[[Answers], ScoredBenchmark] | None = None
+    published: Callable[[BenchmarkAnswers], ScoredBenchmark] | None = None
 
 
 def _of_files(module: Any, parts: tuple[str, ...], **facts: Any) -> Benchmark:
@@ -132,7 +132,7 @@ def score_predictions(
     return score(_answers(benchmark, lines))
 
 
-def _answers(benchmark: str, lines: Iterable[PredictionLine]) -> Answers:
+def _answers(benchmark: str, lines: Iterable[PredictionLine]) -> BenchmarkAnswers:
     """The lines with their questions. Raises BenchmarkError for a row that is broken, of another benchmark, or there
     twice."""
     question = BENCHMARKS[benchmark].question
@@ -163,4 +163,4 @@ def _answers(benchmark: str, lines: Iterable[PredictionLine]) -> Answers:
     if not said:
         raise BenchmarkError("the prediction file holds no row")
     questions, answered = zip(*said.values(), strict=True)
-    return Answers.of(benchmark, questions, answered)
+    return BenchmarkAnswers.of(benchmark, questions, answered)

@@ -29,7 +29,7 @@ from eval.metrics import errors, segments
 from eval.metrics.progress import progress_measures
 from eval.metrics.score import Measure, mean_of
 from eval.metrics.segments import Span, plain_name
-from eval.scored import Answers, ScoredBenchmark, length_slice
+from eval.scored import BenchmarkAnswers, ScoredBenchmark, length_slice
 from warehouse.lake import Lake
 from warehouse.lake.episodes import usable_episodes
 from warehouse.lake.sql import open_for_users
@@ -259,9 +259,9 @@ def success_of(line: PredictionLine) -> bool | None:
 Found = tuple[dict[str, Measure], np.ndarray]  # measures, and which answers [k] could be read
 
 
-def score(answers: Answers, embedded: Embed = similarity.embed) -> ScoredBenchmark:
+def score(answers: BenchmarkAnswers, embedded: Embed = similarity.embed) -> ScoredBenchmark:
     """Raises BenchmarkError for a row without what it is scored by."""
-    scorers: dict[str, Callable[[Answers], Found]] = {
+    scorers: dict[str, Callable[[BenchmarkAnswers], Found]] = {
         SEGMENTS: _segment_measures,
         ACTIONS: lambda chosen: _plan_measures(chosen, embedded),
         SUCCESS: _success_measures,
@@ -287,7 +287,7 @@ def score(answers: Answers, embedded: Embed = similarity.embed) -> ScoredBenchma
     return answers.scored(measures, readable, series, **counts)
 
 
-def _check_truths(answers: Answers, field: str) -> None:
+def _check_truths(answers: BenchmarkAnswers, field: str) -> None:
     for q, line in zip(answers.questions, answers.lines, strict=True):
         if getattr(q, field) is None:
             raise BenchmarkError(
@@ -295,7 +295,9 @@ def _check_truths(answers: Answers, field: str) -> None:
             )
 
 
-def _means(values: Sequence[dict[str, float]], is_read: Sequence[bool], answers: Answers) -> Found:
+def _means(
+    values: Sequence[dict[str, float]], is_read: Sequence[bool], answers: BenchmarkAnswers
+) -> Found:
     """Of the metrics of each answer the mean over episodes, of which each is the mean over its answers."""
     readable = np.array(is_read)
     read = answers.episodes.sums(readable, answers.everywhere)
@@ -306,7 +308,7 @@ def _means(values: Sequence[dict[str, float]], is_read: Sequence[bool], answers:
     return measures, readable
 
 
-def _segment_measures(answers: Answers) -> Found:
+def _segment_measures(answers: BenchmarkAnswers) -> Found:
     """An answer that could not be read has found no segment: it has its distance from the labelled ones, and else 0."""
     values = []
     is_read = []
@@ -333,7 +335,7 @@ def _segment_measures(answers: Answers) -> Found:
     return _means(values, is_read, answers)
 
 
-def _plan_measures(answers: Answers, embedded: Embed) -> Found:
+def _plan_measures(answers: BenchmarkAnswers, embedded: Embed) -> Found:
     """An empty answer is wrong."""
     targets = [segments.plan_of(q.answer or "") or () for q in answers.questions]
     plans = [segments.plan_of(line.response) for line in answers.lines]
@@ -350,7 +352,7 @@ def _plan_measures(answers: Answers, embedded: Embed) -> Found:
     return _means(values, [plan is not None for plan in plans], answers)
 
 
-def _success_measures(answers: Answers) -> Found:
+def _success_measures(answers: BenchmarkAnswers) -> Found:
     said = list(map(success_of, answers.lines))
     readable = np.array([success is not None for success in said])
     predicted = np.array([success is True for success in said])

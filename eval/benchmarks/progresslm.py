@@ -28,7 +28,7 @@ from eval.benchmarks.question import (
 from eval.metrics import errors, order
 from eval.metrics.order import correlation, mean_ranks
 from eval.metrics.score import Runs, mean_of, readable, worst_case
-from eval.scored import Answers, ScoredBenchmark, Series
+from eval.scored import BenchmarkAnswers, ScoredBenchmark, Series
 from ingest.sources.files import Source
 from training.progresslm import SourceRow, Text
 
@@ -221,14 +221,14 @@ class _Columns:
     demo_size: np.ndarray
 
     @classmethod
-    def of(cls, answers: Answers, parsed: Sequence[Parsed]) -> "_Columns":
+    def of(cls, answers: BenchmarkAnswers, parsed: Sequence[Parsed]) -> "_Columns":
         predicted, reference, refused = np.array(parsed, np.float64).T
         demo_size = np.array([len(q.shares) for q in answers.questions], np.float64)
         target, right = answers.column("progress"), answers.column("reference")
         return cls(predicted, reference, refused > 0, target, right, demo_size)
 
 
-def score(answers: Answers) -> ScoredBenchmark:
+def score(answers: BenchmarkAnswers) -> ScoredBenchmark:
     """Unanswered questions count as wrong as can be, episodes without any order as 0, refusals apart from rubbish."""
     c = _Columns.of(
         answers, [_parsed(x, _has_tags(x.response), takes_nan=False) for x in answers.lines]
@@ -284,7 +284,7 @@ def score(answers: Answers) -> ScoredBenchmark:
     return ScoredBenchmark(answers.benchmark, episodes.scored, measures, counts, Series(runs))
 
 
-def published_score(answers: Answers) -> ScoredBenchmark:
+def published_score(answers: BenchmarkAnswers) -> ScoredBenchmark:
     """As `metric.py` of the release: a whole file is of one form, scores are cut off to whole percent, what is no
     number is left out."""
     tagged = _is_tagged(answers.lines)

@@ -39,7 +39,7 @@ from eval.benchmarks.question import (
 )
 from eval.metrics import errors
 from eval.metrics.score import Measure
-from eval.scored import Answers, ScoredBenchmark
+from eval.scored import BenchmarkAnswers, ScoredBenchmark
 from ingest.sources.files import Source
 
 BENCHMARK = "robofac"
@@ -262,10 +262,10 @@ MAX_OPTIONS_CHARS = 10_000
 _LIST = re.compile(r"\[[^\[\]]*\]")
 
 
-def score(answers: Answers) -> ScoredBenchmark:
+def score(answers: BenchmarkAnswers) -> ScoredBenchmark:
     """An answer that cannot be read counts as wrong. Raises BenchmarkError, which names the row that is wrong."""
     chosen = answers.among(np.flatnonzero([q.family in CHOICES for q in answers.questions]))
-    chosen = Answers.by_values(BENCHMARK, chosen.questions, chosen.values, chosen.lines)
+    chosen = BenchmarkAnswers.by_values(BENCHMARK, chosen.questions, chosen.values, chosen.lines)
     # Arrays of texts and None, by row
     pairs = zip(chosen.questions, chosen.lines, strict=True)
     options = np.array([_right_and_named(q, line) for q, line in pairs], object).reshape(-1, 2)

@@ -48,7 +48,7 @@ from eval.runners.start import RunnerConfig, started_runner
 from eval.runners.weightless import weightless_answers
 from eval.scored import (
     ALL,
-    Answers,
+    BenchmarkAnswers,
     EvalPrediction,
     EvalRun,
     Evaluated,
@@ -280,7 +280,7 @@ def _scored(predictor: Predictor, benchmark: str, questions: Sequence[Question])
     else:
         asked = list(questions)
     nothing = PredictionLine("", {})
-    answers = Answers.of(benchmark, asked, [lines.get(q.key, nothing) for q in asked])
+    answers = BenchmarkAnswers.of(benchmark, asked, [lines.get(q.key, nothing) for q in asked])
     scored = BENCHMARKS[benchmark].score(answers)
     scores = scored.scores()
     if benchmark == probes.CONFUSION:

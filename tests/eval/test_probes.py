@@ -16,7 +16,7 @@ from eval.metrics.score import runs_of
 from eval.probes import UNDER, VIDEO
 from eval.report.pages import confusion_cells, confusion_figure
 from eval.robustness import ChangedPicture
-from eval.scored import ALL, Answers, Evaluated
+from eval.scored import ALL, BenchmarkAnswers, Evaluated
 from training.pictures import decode_picture
 
 TASKS = ("Open the drawer", "Press the button", "Turn the faucet")
@@ -69,9 +69,9 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> None:
 # Confusion
 
 
-def answers_of(questions: list[Question], values: dict[str, float]) -> Answers:
+def answers_of(questions: list[Question], values: dict[str, float]) -> BenchmarkAnswers:
     shares = np.array([values.get(q.key, np.nan) for q in questions])
-    return Answers.by_values(questions[0].benchmark, questions, shares)
+    return BenchmarkAnswers.by_values(questions[0].benchmark, questions, shares)
 
 
 def told(questions: list[Question], right: float, wrong: float) -> dict[str, float]:
