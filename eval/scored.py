@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -217,8 +217,7 @@ class Episodes:
         return Runs(predicted[order], target[order], starts), order
 
 
-@dataclass(frozen=True)
-class BenchmarkAnswers:
+class BenchmarkAnswers(NamedTuple):
     """Questions of a benchmark with what whoever answers said to each, in the same order: all that scores are made of.
 
     `values`: the share of the task that each answer states, float64 [n], NaN where none can be read.
@@ -266,8 +265,7 @@ class BenchmarkAnswers:
 
     def among(self, places: np.ndarray) -> "BenchmarkAnswers":
         """Some answers, by numbers, about the same episodes."""
-        return replace(
-            self,
+        return self._replace(
             questions=[self.questions[k] for k in places],
             values=self.values[places],
             episodes=self.episodes.among(places),

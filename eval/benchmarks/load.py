@@ -17,7 +17,6 @@ from eval.benchmarks.question import (
     INFERENCE_INDEX,
     BenchmarkError,
     Data,
-    NotOfBenchmarkError,
     PredictionLine,
     Question,
     read_row,
@@ -147,7 +146,7 @@ def _answers(benchmark: str, lines: Iterable[PredictionLine]) -> BenchmarkAnswer
         row = {name: v for name, v in line.meta_data.items() if name not in IDENTITY}
         try:
             q = read_row(partial(question, benchmark), row, line.where)
-        except NotOfBenchmarkError as e:
+        except ValueError as e:
             raise BenchmarkError(f"{line.where} is no row of {benchmark}: {e}") from e
         inference = read_row(
             INFERENCE.validate_python, line.meta_data.get(INFERENCE_INDEX, 0), line.where

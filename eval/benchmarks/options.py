@@ -71,33 +71,93 @@ class EvaluationOptions(BaseModel):
         default=None, description="Prediction file; default: in the workspace."
     )
     # Settings: what nobody has to set
-    num_inferences: int = setting(1, ge=1, text="Answers to each question.")
+    num_inferences: int = setting(
+        1,
+        ge=1,
+        text="Answers to each question.",
+    )
     top_p: float = setting(
         1.0,
         le=1.0,
         text="Sample from the likeliest tokens with this total probability; 1: from all.",
     )
-    top_k: int = setting(0, ge=0, text="Sample from so many likeliest tokens; 0: from all.")
+    top_k: int = setting(
+        0,
+        ge=0,
+        text="Sample from so many likeliest tokens; 0: from all.",
+    )
     repetition_penalty: float = setting(
         1.0, text="1: none, whatever the checkpoint's generation_config says."
     )
-    seed: int = setting(0, ge=0, text="Seed for sampling, if there is a temperature.")
-    think: bool | None = setting(None, text="Ask for reasons before the answer; default: yes.")
-    min_pixels: int | None = setting(None, ge=1, text="Area of a picture (Qwen).")
-    max_pixels: int | None = setting(None, ge=1, text="Area of a picture (Qwen).")
-    batch_size: int = setting(16, ge=1, text="Batch size of --runner transformers.")
-    concurrency: int = setting(16, ge=1, text="Requests under way at a server.")
-    tensor_parallel: int = setting(1, ge=1, text="GPUs that share one vLLM model.")
-    data_parallel: int = setting(1, ge=1, text="Copies of a vLLM model, each on GPUs of its own.")
-    expert_parallel: bool = setting(False, text="Spread a vLLM model's experts.")
-    quantization: str | None = setting(None, text="Quantisation in vLLM, such as fp8.")
-    max_model_len: int = setting(16384, ge=256, text="Maximum tokens of a request in vLLM.")
-    max_calls: int | None = setting(None, ge=0, text="Maximum number of requests.")
-    max_cost_usd: float | None = setting(None, ge=0, text="Maximum cost, computed with price.")
+    seed: int = setting(
+        0,
+        ge=0,
+        text="Seed for sampling, if there is a temperature.",
+    )
+    think: bool | None = setting(
+        None,
+        text="Ask for reasons before the answer; default: yes.",
+    )
+    min_pixels: int | None = setting(
+        None,
+        ge=1,
+        text="Area of a picture (Qwen).",
+    )
+    max_pixels: int | None = setting(
+        None,
+        ge=1,
+        text="Area of a picture (Qwen).",
+    )
+    batch_size: int = setting(
+        16,
+        ge=1,
+        text="Batch size of --runner transformers.",
+    )
+    concurrency: int = setting(
+        16,
+        ge=1,
+        text="Requests under way at a server.",
+    )
+    tensor_parallel: int = setting(
+        1,
+        ge=1,
+        text="GPUs that share one vLLM model.",
+    )
+    data_parallel: int = setting(
+        1,
+        ge=1,
+        text="Copies of a vLLM model, each on GPUs of its own.",
+    )
+    expert_parallel: bool = setting(
+        False,
+        text="Spread a vLLM model's experts.",
+    )
+    quantization: str | None = setting(
+        None,
+        text="Quantisation in vLLM, such as fp8.",
+    )
+    max_model_len: int = setting(
+        16384,
+        ge=256,
+        text="Maximum tokens of a request in vLLM.",
+    )
+    max_calls: int | None = setting(
+        None,
+        ge=0,
+        text="Maximum number of requests.",
+    )
+    max_cost_usd: float | None = setting(
+        None,
+        ge=0,
+        text="Maximum cost, computed with price.",
+    )
     price: str | None = setting(
         None, text="USD per million prompt and reply tokens, such as 2.5,10."
     )
-    api_key_env: str | None = setting(None, text="Environment variable that holds the key.")
+    api_key_env: str | None = setting(
+        None,
+        text="Environment variable that holds the key.",
+    )
     prompt_format: Literal["interleaved", "images_first"] | None = setting(
         None,
         text="Position of pictures in the prompt; default: by the checkpoint's model_type.",

@@ -19,7 +19,6 @@ from core.values import spread
 from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.question import (
     BenchmarkError,
-    NotOfBenchmarkError,
     PictureFile,
     PredictionLine,
     Question,
@@ -108,7 +107,7 @@ def question(benchmark: str, raw: Mapping[str, Any]) -> Question:
     family = raw.get("family")
     families = FAMILIES_OF[benchmark]
     if family not in families:
-        raise NotOfBenchmarkError(f"its meta_data has family {family!r}, not {', '.join(families)}")
+        raise ValueError(f"its meta_data has family {family!r}, not {', '.join(families)}")
     return question_of(benchmark, raw, ProcVqaRow.model_validate(raw))
 
 
@@ -342,13 +341,14 @@ def _plan_measures(answers: BenchmarkAnswers, embedded: Embed) -> Found:
     names = sorted(set(chain.from_iterable(filter(None, (*targets, *plans)))))
     vectors = dict(zip(names, embedded(names), strict=True)) if names else {}
     metrics = {"plan_success": segments.plan_success, "plan_f1": segments.semantic_f1}
-    values = [
-        {
-            name: 0.0 if plan is None else of_plan(plan, target, vectors)
-            for name, of_plan in metrics.items()
-        }
-        for plan, target in zip(plans, targets, strict=True)
-    ]
+    values = []
+    for plan, target in zip(plans, targets, strict=True):
+        if plan is None:
+            values.append(dict.fromkeys(metrics, 0.0))
+        else:
+            values.append(
+                {name: of_plan(plan, target, vectors) for name, of_plan in metrics.items()}
+            )
     return _means(values, [plan is not None for plan in plans], answers)
 
 

@@ -6,10 +6,10 @@ them.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,7 +17,6 @@ from annotate.samples.wording import parse_answer, parse_reply
 from eval.benchmarks.question import (
     BenchmarkError,
     Data,
-    NotOfBenchmarkError,
     PictureFile,
     PredictionLine,
     Question,
@@ -67,10 +66,10 @@ class ProgressRow(SourceRow):
 def question(benchmark: str, raw: Mapping[str, Any]) -> Question:
     """The question of a published row, without its words and pictures. Raises ValueError."""
     if "text_demo" not in raw and "visual_demo" not in raw:
-        raise NotOfBenchmarkError("its meta_data has neither text_demo nor visual_demo")
+        raise ValueError("its meta_data has neither text_demo nor visual_demo")
     row = ProgressRow.model_validate(raw)
     if row.data_source is not None and (row.data_source == HUMAN) != (benchmark == HUMAN_BENCH):
-        raise NotOfBenchmarkError(f"its data_source is {row.data_source}")
+        raise ValueError(f"its data_source is {row.data_source}")
     return _question(benchmark, raw, row)
 
 
@@ -209,8 +208,7 @@ def _parsed(line: PredictionLine, tagged: bool, takes_nan: bool) -> Parsed:
     return reply.score if is_number else None, reply.ref, reply.score_is_na
 
 
-@dataclass(frozen=True)
-class _Columns:
+class _Columns(NamedTuple):
     """What answers say and what is right, float64 [n]; NaN: nothing. `refused`: bool [n], n/a was said."""
 
     predicted: np.ndarray

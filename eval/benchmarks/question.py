@@ -40,10 +40,6 @@ class BenchmarkError(UserError):
     """A benchmark or a prediction file that cannot be read: which row of which file, what is wrong, what to do."""
 
 
-class NotOfBenchmarkError(BenchmarkError):
-    """A row that is another benchmark's, or none's: why."""
-
-
 @dataclass(frozen=True)
 class PictureFile:
     """A JPEG or PNG picture: a file, or `size` bytes of one from `offset` on (a member of a shard)."""

@@ -28,7 +28,6 @@ from eval.benchmarks.question import (
     MAX_PX,
     BenchmarkError,
     Data,
-    NotOfBenchmarkError,
     PictureFile,
     PredictionLine,
     Question,
@@ -212,7 +211,7 @@ class RoboFacRow(BaseModel):
 def question(benchmark: str, raw: Mapping[str, Any]) -> Question:
     """The question of a row, without its pictures. Raises ValueError."""
     if raw.get("kind") not in FAMILIES:
-        raise NotOfBenchmarkError(f"it has kind {raw.get('kind')!r}, not {', '.join(FAMILIES)}")
+        raise ValueError(f"it has kind {raw.get('kind')!r}, not {', '.join(FAMILIES)}")
     row = RoboFacRow.model_validate(raw)
     slices = {"split": row.split, "task": row.task}
     return Question(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from annotate.model_client.responses import FILE, ResponseStore
 from core.errors import UserError
@@ -64,8 +64,7 @@ OWN_QUESTION = "question"  # the method that asks the benchmark's own questions;
 OnRows = Callable[[str, int, int], None]  # (method, questions with an answer, all questions)
 
 
-@dataclass(frozen=True)
-class Predictor:
+class Predictor(NamedTuple):
     """Whoever answers: its name in reports, its prediction file, all that its answers depend on, the episodes that it
     was trained on, and the lines that it answered; None: not all are there, since other shards are at work."""
 
@@ -246,7 +245,7 @@ def _ask_each(
                 shard,
                 lambda done, name=method.name: on_rows(name, done, len(questions)),
             )
-            answered.append(replace(asked, rows=rows))
+            answered.append(asked._replace(rows=rows))
         except UnansweredError as e:
             if not answered:
                 raise
