@@ -8,14 +8,23 @@ from typer import Argument, Option
 
 from assets.lib.report import report_closing
 from cli.lakes import lake_at
-from cli.options import At, FormatOption, ReleaseOption, say, space_at, warn
+from cli.options import (
+    At,
+    FormatOption,
+    ReleaseOption,
+    is_setting,
+    say,
+    settings_of,
+    space_at,
+    warn,
+)
 from cli.output import print_json, progress, show
 from cli.terminal import note
 from core.errors import UserError
 from core.metrics import TERMINAL, metrics_shown_in
 from core.names import LATEST, did_you_mean
 from eval.annotators.compare import TRUTH, Comparison, differences
-from eval.benchmarks.load import score_predictions
+from eval.benchmarks.load import BENCHMARKS, score_predictions
 from eval.benchmarks.options import CHECKS, OF_A_RELEASE, EvaluationOptions
 from eval.benchmarks.question import read_predictions
 from eval.scored import ALL, Evaluated, model_comparison, store_scores
@@ -42,6 +51,12 @@ annotators_app = typer.Typer(help="Score annotators.", no_args_is_help=True, ric
 app.add_typer(eval_app, name="eval")
 app.add_typer(annotators_app, name="annotators")
 
+SETTINGS_HELP = (
+    "A setting, KEY=VALUE; repeatable: "
+    + ", ".join(name for name, field in EvaluationOptions.model_fields.items() if is_setting(field))
+    + "."
+)
+
 
 @eval_app.callback()
 def eval_model(
@@ -51,11 +66,13 @@ def eval_model(
         bool, Option(help="Also run probes, confusion and robustness after held-out.")
     ] = False,
     release: ReleaseOption = None,
+    settings: Annotated[list[str] | None, Option("--set", help=SETTINGS_HELP)] = None,
     common: At = At(),
 ) -> None:
     """Score a model and the baselines on a benchmark or on held-out episodes; writes a report."""
     if context.invoked_subcommand is not None:
         return
+    options = settings_of(options, settings or ())
     if options.model is None and options.endpoint:
         raise UserError("--endpoint needs --model, the model's name there")
     model = options.model or LATEST
@@ -170,21 +187,16 @@ def _show_held_out(lake: Lake, release: str, format: Literal["table", "json"]) -
         show(seen_rows, format)
 
 
+OF_FILES = [name for name, benchmark in BENCHMARKS.items() if benchmark.question]
 BenchmarkOption = Annotated[
-    Literal[
-        "progress-bench",
-        "human-bench",
-        "procvqa-id",
-        "procvqa-ood",
-        "dataset",
-        "robofac",
-        "rbm-eval",
-        "roboreward",
-    ],
-    Option(help="Benchmark that the predictions answer."),
+    str,
+    Option(
+        help=f"Benchmark that the predictions answer: {', '.join(OF_FILES)}.",
+        autocompletion=lambda: OF_FILES,
+    ),
 ]
 AsPublishedOption = Annotated[
-    bool, Option(help="Score as the papers' own evaluations do, with their defects.")
+    bool, Option(help="Score as ProgressLM's own evaluation does, with its defects.")
 ]
 
 

@@ -20,7 +20,7 @@ import typer
 
 from cli.completion import complete_by_name
 from cli.examples import EXAMPLES
-from cli.options import episode_list
+from cli.options import episode_list, is_setting
 from cli.terminal import (
     AS_JSON,
     AS_RECORDS,
@@ -371,11 +371,12 @@ def _filled(model: Any, values: dict[str, Any]) -> Any:
 def options_of(model: Any) -> list[inspect.Parameter]:
     """The fields of a pydantic model as options, described and bounded as the fields are.
 
-    An option is called as the field's alias, if it has one; a field without a description is no option.
+    An option is called as the field's alias, if it has one; a field without a description is no option, and what
+    `--set` takes is none either.
     """
     parameters = []
     for name, field in model.model_fields.items():
-        if field.description is None:
+        if field.description is None or is_setting(field):
             continue
         kind, metadata = _as_option(field.annotation, field.metadata)
         default: Any = inspect.Parameter.empty

@@ -19,15 +19,14 @@ from eval.benchmarks.question import PictureFile, Question
 from eval.metrics.outcomes import auc
 from eval.metrics.progress import progress_measures
 from eval.metrics.score import Measure, answers_read, mean_of
-from eval.perturbed import (
+from eval.probes import (
     FAMILY,
-    answers_to,
     held_out_runs,
     pictures_by_frame,
     split_of,
     spread_to_last,
 )
-from eval.scored import Episodes, ScoredBenchmark, Series, scored_answers
+from eval.scored import BenchmarkAnswers, ScoredBenchmark
 from warehouse.lake import Lake
 from warehouse.releases.release import Release
 
@@ -161,6 +160,8 @@ def _changed_question(part: str, q: Question, run_pictures: Mapping[int, Picture
         pictures=pictures,
         first=first,
         row=row,
+        unit=(part, q.dataset, q.trajectory),
+        slices=(f"part {part}", f"part {part}, split {row['split']}"),
     )
 
 
@@ -183,22 +184,15 @@ def _other_speed(frames: Sequence[int], known_frames: Sequence[int], speed: floa
     return [known_frames[k] for k in places]
 
 
-def score(questions: Sequence[Question], values: Mapping[str, float]) -> ScoredBenchmark:
-    """Measures over (part, run) of answers 0..1 by question key, NaN or absent where none was read.
+def score(answers: BenchmarkAnswers) -> ScoredBenchmark:
+    """Measures over (part, run) of answers 0..1, NaN where none was read.
 
     What each part loses against `clean` is in `voc_drop`, `mae_rise`, `end_error_rise` and `success_auc_drop`.
     """
-    shown_episodes = Episodes.of(
-        questions,
-        lambda q: (q.part, q.dataset, q.trajectory),
-        lambda q: (f"part {q.part}", f"part {q.part}, split {q.row['split']}"),
-    )
-    answers = answers_to(questions, values)
-    target = np.array([q.progress for q in questions], np.float64)
-    last_frames = np.array([q.frame_index or 0 for q in questions])
-    runs, order = shown_episodes.runs(answers, target, last_frames)
-    elapsed = (last_frames / np.maximum([(q.num_frames or 1) - 1 for q in questions], 1))[order]
-    measures = progress_measures(runs, elapsed)
+    shown_episodes = answers.episodes
+    series = answers.series
+    runs = series.runs
+    measures = progress_measures(runs, series.elapsed)
 
     keys = [run.key for run in shown_episodes.scored]
     places = {key: k for k, key in enumerate(keys)}
@@ -214,7 +208,8 @@ def score(questions: Sequence[Question], values: Mapping[str, float]) -> ScoredB
         )
 
     # Is success told by a run's highest answer? Of the runs whose outcome is known, where these are not all alike
-    outcome = [questions[int(order[start])].success for start in runs.starts[:-1].tolist()]
+    outcomes = {q.unit: q.success for q in answers.questions}
+    outcome = [outcomes[key] for key in keys]
     if {True, False} <= set(outcome):
         best = np.fmax.reduceat(runs.predicted, runs.starts[:-1])
         best[[success is None for success in outcome]] = np.nan
@@ -222,14 +217,7 @@ def score(questions: Sequence[Question], values: Mapping[str, float]) -> ScoredB
             best, np.array([success is True for success in outcome]), answers_read(runs)
         )
         measures["success_auc_drop"] = _auc_loss(measures["success_auc"], clean, changed)
-    is_read = ~np.isnan(answers)
-    return scored_answers(
-        BENCHMARK,
-        shown_episodes,
-        measures,
-        is_read,
-        Series(runs, elapsed),
-    )
+    return answers.scored(measures, series=series)
 
 
 def _auc_loss(measure: Measure, clean: np.ndarray, changed: np.ndarray) -> Measure:

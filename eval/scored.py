@@ -4,18 +4,17 @@ eval_* tables, an evaluation with its predictions and scores."""
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
 
 from core.files import write_file
 from core.tables import TABLES
 from core.values import grouped
-from eval.benchmarks.question import BenchmarkError, PredictionLine, ProgressRow, read_row
+from eval.benchmarks.question import PredictionLine, Question
 from eval.metrics import errors
 from eval.metrics.score import (
     RESAMPLES,
@@ -155,18 +154,16 @@ class Episodes:
     scored: tuple[ResampledUnit, ...]
 
     @classmethod
-    def of[T](
-        cls,
-        answers: Sequence[T],
-        key: Callable[[T], tuple[str, ...]],
-        slices: Callable[[T], Iterable[str]] = lambda _: (),
+    def of(
+        cls, keys: Sequence[tuple[str, ...]], slices: Sequence[tuple[str, ...]] | None = None
     ) -> "Episodes":
         """By the key of each answer's episode; an episode has the slices of its first answer."""
         places: dict[tuple[str, ...], int] = {}
-        keys = list(map(key, answers))
         number = np.fromiter((places.setdefault(k, len(places)) for k in keys), np.int64, len(keys))
         _, first = np.unique(number, return_index=True)
-        return cls(number, tuple(ResampledUnit(keys[k], tuple(slices(answers[k]))) for k in first))
+        return cls(
+            number, tuple(ResampledUnit(keys[k], slices[k] if slices else ()) for k in first)
+        )
 
     def among(self, answers: np.ndarray) -> "Episodes":
         """The same episodes with some of their answers, by mask or by numbers."""
@@ -220,75 +217,94 @@ class Episodes:
         return Runs(predicted[order], target[order], starts), order
 
 
-def scored_answers(
-    benchmark: str,
-    episodes: Episodes,
-    measures: Mapping[str, Measure],
-    is_read: np.ndarray,
-    series: Series | None = None,
-    **counts: int,
-) -> ScoredBenchmark:
-    """Measures of answers with their coverage and counts; `is_read`: bool [n], which answers could be read."""
-    all_answers = np.ones(len(is_read))
-    coverage = episodes.ratio(is_read, all_answers, episodes.sums(is_read, all_answers))
-    all_counts = {
-        "rows": len(is_read),
-        "episodes": len(episodes.scored),
-        "unparsable": int((~is_read).sum()),
-        **counts,
-    }
-    return ScoredBenchmark(
-        benchmark, episodes.scored, {**measures, "coverage": coverage}, all_counts, series
-    )
+class BenchmarkAnswers(NamedTuple):
+    """Questions of a benchmark with what whoever answers said to each, in the same order: all that scores are made of.
 
-
-class AnsweredRow(BaseModel):
-    """A question's row, as prediction files carry it."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    inference: Annotated[int, Field(alias="_inference_idx")] = 0
-
-    def identity(self) -> tuple:
-        """Equal for what is the same row."""
-        raise NotImplementedError
-
-
-def lines_with_rows[R: AnsweredRow | ProgressRow](
-    kind: type[R],
-    benchmark: str,
-    lines: Iterable[PredictionLine],
-    foreign: Callable[[dict[str, Any]], str | None] = lambda _: None,
-) -> tuple[list[PredictionLine], list[R]]:
-    """The lines, and the row of each. `foreign`: why a line's meta_data is no row of the benchmark.
-
-    Raises BenchmarkError for a row that is broken, of another benchmark, or there twice.
+    `values`: the share of the task that each answer states, float64 [n], NaN where none can be read.
     """
-    lines_by_identity: dict[tuple, tuple[PredictionLine, R]] = {}
-    for line in lines:
-        stated_benchmark = line.meta_data.get("benchmark")
-        if isinstance(stated_benchmark, str) and stated_benchmark != benchmark:
-            raise BenchmarkError(
-                f"{line.where} is of {stated_benchmark}, not of {benchmark}: give --benchmark {stated_benchmark}"
-            )
-        if problem := foreign(line.meta_data):
-            raise BenchmarkError(f"{line.where} is no row of {benchmark}: {problem}")
-        row = read_row(kind, line.meta_data, line.where)
-        # Two answers to one row would count it twice
-        first, _ = lines_by_identity.setdefault(row.identity(), (line, row))
-        if first is not line:
-            raise BenchmarkError(
-                f"{line.where} is the same row as {first.where}: keep one answer (several inferences have an "
-                "_inference_idx each)"
-            )
-    if not lines_by_identity:
-        raise BenchmarkError("the prediction file holds no row")
-    # An answer that failed says nothing, whatever the line holds beside its error
-    usable_lines = [
-        replace(line, response="", value=None) if line.error else line
-        for line, _ in lines_by_identity.values()
-    ]
-    return usable_lines, [row for _, row in lines_by_identity.values()]
+
+    benchmark: str
+    questions: Sequence[Question]
+    values: np.ndarray
+    episodes: Episodes
+    lines: Sequence[PredictionLine] = ()
+
+    @classmethod
+    def by_values(
+        cls,
+        benchmark: str,
+        questions: Sequence[Question],
+        values: np.ndarray,
+        lines: Sequence[PredictionLine] = (),
+    ) -> "BenchmarkAnswers":
+        episodes = Episodes.of([q.unit for q in questions], [q.slices for q in questions])
+        return cls(benchmark, questions, values, episodes, lines)
+
+    @classmethod
+    def of(
+        cls, benchmark: str, questions: Sequence[Question], lines: Sequence[PredictionLine]
+    ) -> "BenchmarkAnswers":
+        """An answer that failed says nothing, whatever the line holds beside its error."""
+        said = [replace(line, response="", value=None) if line.error else line for line in lines]
+        pairs = zip(questions, said, strict=True)
+        values = np.array([q.stated(line.response, line.value) for q, line in pairs], np.float64)
+        return cls.by_values(benchmark, questions, values, said)
+
+    @property
+    def is_read(self) -> np.ndarray:
+        return ~np.isnan(self.values)
+
+    @property
+    def everywhere(self) -> np.ndarray:
+        return np.ones(len(self.questions), bool)
+
+    @property
+    def read(self) -> np.ndarray:
+        """How many answers of each episode state a share, and how many there are, float64 [episodes, 2]."""
+        return self.episodes.sums(self.is_read, self.everywhere)
+
+    def among(self, places: np.ndarray) -> "BenchmarkAnswers":
+        """Some answers, by numbers, about the same episodes."""
+        return self._replace(
+            questions=[self.questions[k] for k in places],
+            values=self.values[places],
+            episodes=self.episodes.among(places),
+            lines=[self.lines[k] for k in places] if self.lines else (),
+        )
+
+    def column(self, name: str) -> np.ndarray:
+        """A fact of each question, by the name of its field or of its row's, float64 [n]; None is NaN."""
+        facts = (vars(q).get(name, q.row.get(name)) for q in self.questions)
+        return np.array(list(facts), np.float64)
+
+    @property
+    def series(self) -> Series:
+        """Answers over the time of each episode."""
+        frames = self.column("frame_index")
+        runs, order = self.episodes.runs(self.values, self.column("progress"), frames)
+        return Series(runs, (frames / np.maximum(self.column("num_frames") - 1, 1))[order])
+
+    def scored(
+        self,
+        measures: Mapping[str, Measure],
+        is_read: np.ndarray | None = None,
+        series: Series | None = None,
+        notes: tuple[str, ...] = (),
+        **counts: int,
+    ) -> ScoredBenchmark:
+        """Measures with their coverage and counts; `is_read`: bool [n], which could be read: by default the shares."""
+        is_read = self.is_read if is_read is None else is_read
+        coverage = self.episodes.mean(is_read, self.everywhere, is_read)
+        all_counts = {
+            "rows": len(is_read),
+            "episodes": len(self.episodes.scored),
+            "unparsable": int((~is_read).sum()),
+            **counts,
+        }
+        measures = {**measures, "coverage": coverage}
+        return ScoredBenchmark(
+            self.benchmark, self.episodes.scored, measures, all_counts, series, notes
+        )
 
 
 def length_slice(seconds: float) -> str:

@@ -15,12 +15,13 @@ from core.domain.label import DONE, NO_PROGRESS, STEP, Label, Segment
 from core.errors import UserError
 from core.values import grouped
 from eval.annotators.truth import NEAR_S, EpisodeTruth
-from eval.metrics.published import boundary_hits, first_and_last
 from eval.metrics.segments import (
     Span,
     best_overlaps,
     boundary_f1,
+    boundary_hits,
     edit_score,
+    first_and_last,
     matched_pairs,
     plain_name,
     segment_iou,

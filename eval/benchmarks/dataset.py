@@ -4,6 +4,7 @@ Progress labels are a column of numbers 0..1 in a LeRobot dataset's rows; succes
 (RoboFAC, arXiv 2505.12224, asks the same of runs that failed). A dataset may have either or both.
 """
 
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from annotate.config import SamplesConfig
 from annotate.samples.procvqa import progress_question, task_text, window
 from core.files import write_file
 from core.values import image_marks, spread
+from eval.benchmarks import procvqa
 from eval.benchmarks.question import BenchmarkError, Data, PictureFile, Question, encoded_jpeg
 from ingest.episode import EpisodeRecord
 from ingest.reasons import DataError
@@ -108,31 +110,22 @@ def _questions(
     pictures = folder / camera.replace("/", "_") / f"{record.episode_index:06d}"
 
     def question(family: str, frames: list[int], text: str, score: float | None) -> Question:
-        return Question(
-            benchmark=BENCHMARK,
-            part=family,
-            family=family,
-            trajectory=str(record.episode_index),
-            dataset=name,
-            camera=camera,
+        row = {
+            "dataset": name,
+            "episode_index": record.episode_index,
+            "family": family,
+            "camera": camera,
+            "frames": frames,
+            "num_frames": num_frames,
+            "fps": record.fps,
+            "progress": score,
+            "success": success,
+        }
+        return replace(
+            procvqa.question(BENCHMARK, row),
             goal=record.task or "",
             text=text,
             pictures=tuple(PictureFile(pictures / f"{frame:06d}.jpg") for frame in frames),
-            progress=score,
-            success=success,
-            frame_index=frames[-1],
-            num_frames=num_frames,
-            row={
-                "dataset": name,
-                "episode_index": record.episode_index,
-                "family": family,
-                "camera": camera,
-                "frames": frames,
-                "num_frames": num_frames,
-                "fps": record.fps,
-                "progress": score,
-                "success": success,
-            },
         )
 
     questions = []

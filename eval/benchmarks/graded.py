@@ -9,7 +9,8 @@ A run is asked about once, at its end: how much of the task is done?
 
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,16 +22,13 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from annotate.config import SamplesConfig
 from annotate.samples.procvqa import progress_question, task_text, window
-from eval.benchmarks.procvqa import progress_of
 from eval.benchmarks.question import (
     MAX_PX,
     BenchmarkError,
     Data,
     Numbered,
     PictureFile,
-    PredictionLine,
     Question,
-    column,
     frame_files,
     has_file,
     json_lines,
@@ -38,7 +36,7 @@ from eval.benchmarks.question import (
 )
 from eval.metrics.outcomes import auc, ranking_measures
 from eval.metrics.score import Measure
-from eval.scored import AnsweredRow, Episodes, ScoredBenchmark, lines_with_rows
+from eval.scored import BenchmarkAnswers, ScoredBenchmark
 from ingest.media.frames import VideoError
 from ingest.media.video import Frame, probe
 from ingest.sources.files import Source
@@ -76,6 +74,7 @@ def _quality(value: Any) -> str:
 
 
 Text = Annotated[str, Field(min_length=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class RbmRow(BaseModel):
@@ -122,7 +121,12 @@ def load(data: Data) -> list[Question]:
             else:
                 missing = missing or uri
                 pictures = (PictureFile(source.path / uri),)
-            questions.append(_question(benchmark, row, pictures))
+            # The first is that of the run's beginning: it is not among those asked about
+            later = pictures[1:] or pictures
+            text = progress_question(row["task"], len(later), with_actions=False)
+            first = pictures[0] if len(pictures) > 1 else None
+            q = question(benchmark, row)
+            questions.append(replace(q, text=text, pictures=later, first=first))
     if not questions:
         raise BenchmarkError(f"{address} holds no run in {', '.join(present_tables)}")
     if not num_readable:
@@ -164,7 +168,7 @@ def _table_rows(path: Path, uri: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _rbm(raw: dict[str, Any], line_name: str, split: str) -> dict[str, Any]:
     """`grade` ranks runs, 0..1; `progress`: the share of the task that is done, where the benchmark says it."""
-    row = read_row(RbmRow, raw, line_name)
+    row = read_row(RbmRow.model_validate, raw, line_name)
     went = row.quality_label
     # A run that went all the way did all of the task, however well; of the others only a person knows
     share = 1.0 if row.partial_success is None and went == "success" else row.partial_success
@@ -183,7 +187,7 @@ def _rbm(raw: dict[str, Any], line_name: str, split: str) -> dict[str, Any]:
 
 def _roboreward(raw: dict[str, Any], line_name: str, split: str) -> dict[str, Any]:
     """1 is nothing, 5 is all of it, as Robometer's loader has it, too. The first folder of a video names its source."""
-    row = read_row(RoboRewardRow, raw, line_name)
+    row = read_row(RoboRewardRow.model_validate, raw, line_name)
     share = (row.reward - POINTS[0]) / (POINTS[1] - POINTS[0])
     return {
         "dataset": row.file_name.split("/")[0] if "/" in row.file_name else "",
@@ -198,28 +202,41 @@ def _roboreward(raw: dict[str, Any], line_name: str, split: str) -> dict[str, An
     }
 
 
-def _question(benchmark: str, row: dict[str, Any], pictures: tuple[PictureFile, ...]) -> Question:
-    # The first is that of the run's beginning: it is not among those asked about
-    if len(pictures) > 1:
-        first, later_pictures = (pictures[0], pictures[1:])
-    else:
-        first, later_pictures = (None, pictures)
+class GradedRow(BaseModel):
+    """A question about a run, as prediction files carry it."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    dataset: str
+    run: Text
+    split: str
+    task: str
+    grade: Share
+    progress: Share | None = None
+    success: bool | None = None
+
+
+def question(benchmark: str, raw: Mapping[str, Any]) -> Question:
+    """The question of a row, without its pictures. What is resampled is tasks: runs of one are compared. Raises
+    ValueError."""
+    row = GradedRow.model_validate(raw)
     return Question(
         benchmark=benchmark,
-        part=row["split"],
+        part=row.split,
         family=FAMILY,
-        trajectory=row["run"],
-        dataset=row["dataset"] or row["split"],
+        trajectory=row.run,
+        dataset=row.dataset or row.split,
         camera="",
-        goal=task_text(row["task"]),
-        text=progress_question(row["task"], len(later_pictures), with_actions=False),
-        pictures=later_pictures,
-        progress=row["progress"],
-        success=row["success"],
+        goal=task_text(row.task),
+        text="",
+        pictures=(),
+        progress=row.progress,
+        success=row.success,
         frame_index=1,
         num_frames=2,  # asked at its end, which is all that a clock has to know
-        first=first,
-        row=row,
+        row=raw,
+        unit=(row.split, row.dataset, row.task),
+        slices=(f"part {row.split}", *([f"dataset {row.dataset}"] if row.dataset else [])),
     )
 
 
@@ -247,72 +264,33 @@ def _pictures(video: Path, folder: Path) -> tuple[PictureFile, ...]:
 
 # Scores
 
-Share = Annotated[float, Field(ge=0, le=1)]
 
-
-class GradedRow(AnsweredRow):
-    dataset: str
-    run: Annotated[str, Field(min_length=1)]
-    split: str
-    task: str
-    grade: Share
-    progress: Share | None = None
-    success: bool | None = None
-
-    def identity(self) -> tuple:
-        return self.split, self.run, self.inference
-
-    @property
-    def slices(self) -> tuple[str, ...]:
-        return (f"part {self.split}", *([f"dataset {self.dataset}"] if self.dataset else []))
-
-
-def score(
-    benchmark: str, lines: Iterable[PredictionLine], as_published: bool = False
-) -> ScoredBenchmark:
-    """An answer that cannot be read is as wrong as can be. What is resampled is tasks: runs of one are compared.
-
-    Raises BenchmarkError, which names the row that is wrong.
-    """
-    if as_published:
-        raise BenchmarkError(
-            f"{benchmark}: how its authors' own code counts is not known here; leave --as-published out"
-        )
-    answered_lines, rows = lines_with_rows(GradedRow, benchmark, lines)
-    answers = np.array(list(map(progress_of, answered_lines)), np.float64)
-    all_rows = np.ones(len(rows), bool)
-    grades, shares, success = (column(rows, name) for name in ("grade", "progress", "success"))
-    tasks = Episodes.of(
-        rows, lambda row: (row.split, row.dataset, row.task), lambda row: row.slices
-    )
-
-    is_answered = ~np.isnan(answers)
-    is_graded = ~np.isnan(shares)
-    read = tasks.sums(is_answered, all_rows)
-    worst = np.where(is_answered, answers, (grades < 0.5).astype(np.float64))
-    runs, _ = tasks.runs(answers, grades, np.arange(len(rows)))
+def score(answers: BenchmarkAnswers) -> ScoredBenchmark:
+    """An answer that cannot be read is as wrong as can be."""
+    tasks = answers.episodes
+    said = answers.values
+    is_answered = answers.is_read
+    grades, shares, success = map(answers.column, ("grade", "progress", "success"))
+    worst = np.where(is_answered, said, (grades < 0.5).astype(np.float64))
+    runs, _ = tasks.runs(said, grades, np.arange(len(said)))
     measures: dict[str, Measure] = {
         **ranking_measures(runs),
-        "final_mae": tasks.ratio(np.abs(worst - shares), is_graded, read),
-        "coverage": tasks.ratio(is_answered, all_rows, read),
+        "final_mae": tasks.ratio(np.abs(worst - shares), ~np.isnan(shares), answers.read),
+        "coverage": tasks.ratio(is_answered, answers.everywhere, answers.read),
     }
-    if benchmark == ROBOREWARD:
+    if answers.benchmark == ROBOREWARD:
         low, high = POINTS
         points = np.rint(low + (high - low) * worst)
         right = np.rint(low + (high - low) * grades)
         farthest = np.maximum(right - low, high - right)
-        measures["points_mae"] = tasks.ratio(
-            np.where(is_answered, np.abs(points - right), farthest), all_rows, read
-        )
-        measures["points_accuracy"] = tasks.ratio((points == right) & is_answered, all_rows, read)
+        off = np.where(is_answered, np.abs(points - right), farthest)
+        is_right = (points == right) & is_answered
+        measures["points_mae"] = tasks.ratio(off, answers.everywhere, answers.read)
+        measures["points_accuracy"] = tasks.ratio(is_right, answers.everywhere, answers.read)
     # Over all runs whose outcome is known, where these are not all alike
     if np.nanmin(success, initial=1) < np.nanmax(success, initial=0):
-        by_run = auc(np.where(np.isnan(success), np.nan, answers), success == 1)
+        by_run = auc(np.where(np.isnan(success), np.nan, said), success == 1)
         parts = tasks.sums(*by_run.parts.T)
-        measures["success_auc"] = Measure(parts, parts.sum(axis=1) > 0, read, by_run.statistic)
-    counts = {
-        "rows": len(rows),
-        "episodes": len(tasks.scored),
-        "unparsable": int((~is_answered).sum()),
-    }
-    return ScoredBenchmark(benchmark, tasks.scored, measures, counts)
+        counted = parts.sum(axis=1) > 0
+        measures["success_auc"] = Measure(parts, counted, answers.read, by_run.statistic)
+    return answers.scored(measures)

@@ -1,64 +1,73 @@
 """All benchmarks in one table: where the questions of each come from, and how answers to them are scored."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
+from typing import Any
 
-from eval import confusion, probes, robustness
+from pydantic import TypeAdapter
+
+from eval import probes, robustness
 from eval.benchmarks import dataset, graded, procvqa, progresslm, robofac
 from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.question import (
-    HUMAN_PARTS,
-    PROGRESS_PARTS,
+    IDENTITY,
+    INFERENCE_INDEX,
     BenchmarkError,
     Data,
     PredictionLine,
     Question,
+    read_row,
 )
-from eval.scored import ScoredBenchmark
+from eval.scored import BenchmarkAnswers, ScoredBenchmark
 from warehouse.lake import Lake
 from warehouse.releases.release import Release
+
+INFERENCE = TypeAdapter(int)
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """`score`: of a prediction file's lines, by the benchmark's name, strictly or as published. Where answers are
-    compared with one another instead, `compare`: of the questions and the numbers that answer them by key.
+    """A converter of a benchmark's rows to questions, and how answers to them are scored.
 
     Questions are read from data (`load`; `hub`: where it is published, None: it is anybody's), or made `of_release`.
-    `default`: of `parts`, where none is asked for.
+    `default`: of `parts`, where none is asked for. `question`: of a row that a prediction file carries; without it
+    answers are compared with one another, and one that is missing counts as unread. `published`: as its authors' own
+    code counts.
     """
 
     parts: tuple[str, ...]
-    score: Callable[[str, Iterable[PredictionLine], bool], ScoredBenchmark] | None = None
+    score: Callable[[BenchmarkAnswers], ScoredBenchmark]
+    question: Callable[[str, Mapping[str, Any]], Question] | None = None
     load: Callable[[Data], Iterable[Question]] | None = None
     hub: str | None = None
     default: tuple[str, ...] = ()
     of_release: Callable[[Lake, Release, EvaluationOptions], list[Question]] | None = None
-    compare: Callable[[Sequence[Question], Mapping[str, float]], ScoredBenchmark] | None = None
+    published: Callable[[BenchmarkAnswers], ScoredBenchmark] | None = None
 
 
+def _of_files(module: Any, parts: tuple[str, ...], **facts: Any) -> Benchmark:
+    return Benchmark(parts, module.score, module.question, module.load, **facts)
+
+
+PROGRESSLM = {"hub": progresslm.HUB, "published": progresslm.published_score}
+PROCVQA = Benchmark(procvqa.FAMILIES, procvqa.score, procvqa.question, of_release=procvqa.load)
 BENCHMARKS = {
-    "progress-bench": Benchmark(PROGRESS_PARTS, progresslm.score, progresslm.load, progresslm.HUB),
-    "human-bench": Benchmark(HUMAN_PARTS, progresslm.score, progresslm.load, progresslm.HUB),
-    "dataset": Benchmark(dataset.FAMILIES, procvqa.score, dataset.load),
-    "robofac": Benchmark(robofac.FAMILIES, robofac.score, robofac.load, robofac.HUB),
-    "rbm-eval": Benchmark(
-        ("train", "test"), graded.score, graded.load, "hf://robometer/rbm-1m-ood"
+    "progress-bench": _of_files(progresslm, progresslm.PROGRESS_PARTS, **PROGRESSLM),
+    "human-bench": _of_files(progresslm, progresslm.HUMAN_PARTS, **PROGRESSLM),
+    "dataset": Benchmark(dataset.FAMILIES, procvqa.score, procvqa.question, dataset.load),
+    "robofac": _of_files(robofac, robofac.FAMILIES, hub=robofac.HUB),
+    "rbm-eval": _of_files(graded, ("train", "test"), hub="hf://robometer/rbm-1m-ood"),
+    "roboreward": _of_files(
+        graded, ("test", "val", "train"), hub="hf://teetone/RoboReward", default=("test",)
     ),
-    "roboreward": Benchmark(
-        ("test", "val", "train"),
-        graded.score,
-        graded.load,
-        "hf://teetone/RoboReward",
-        default=("test",),
-    ),
-    "procvqa-id": Benchmark(procvqa.FAMILIES, procvqa.score, of_release=procvqa.load),
-    "procvqa-ood": Benchmark(procvqa.FAMILIES, procvqa.score, of_release=procvqa.load),
-    "probes": Benchmark((), of_release=probes.load, compare=probes.score),
-    "confusion": Benchmark((), of_release=confusion.load, compare=confusion.score),
-    "robustness": Benchmark(robustness.PARTS, of_release=robustness.load, compare=robustness.score),
+    "procvqa-id": PROCVQA,
+    "procvqa-ood": PROCVQA,
+    "probes": Benchmark((), probes.probe_scores, of_release=probes.probe_questions),
+    "confusion": Benchmark((), probes.confusion_scores, of_release=probes.confusion_questions),
+    "robustness": Benchmark(robustness.PARTS, robustness.score, of_release=robustness.load),
 }
 # Of questions, by what they ask
 FAMILIES = ("text", "visual", "cross_view", *procvqa.FAMILIES, *dataset.FAMILIES, *robofac.FAMILIES)
@@ -108,9 +117,49 @@ def score_predictions(
     benchmark: str, lines: Iterable[PredictionLine], as_published: bool = False
 ) -> ScoredBenchmark:
     """Scores of answers that any system gave. Raises BenchmarkError, which names the row that is wrong."""
-    scored = {name: scorer.score for name, scorer in BENCHMARKS.items() if scorer.score}
-    if benchmark not in scored:
+    names = [name for name, b in BENCHMARKS.items() if b.question]
+    if benchmark not in names:
         raise BenchmarkError(
-            f"unknown benchmark {benchmark!r}; prediction files are scored for {', '.join(scored)}"
+            f"unknown benchmark {benchmark!r}; prediction files are scored for {', '.join(names)}"
         )
-    return scored[benchmark](benchmark, lines, as_published)
+    score = BENCHMARKS[benchmark].published if as_published else BENCHMARKS[benchmark].score
+    if score is None:
+        published = [name for name, b in BENCHMARKS.items() if b.published]
+        raise BenchmarkError(
+            f"--as-published goes with {' and '.join(published)}, whose published table is reproduced; leave it out"
+        )
+    return score(_answers(benchmark, lines))
+
+
+def _answers(benchmark: str, lines: Iterable[PredictionLine]) -> BenchmarkAnswers:
+    """The lines with their questions. Raises BenchmarkError for a row that is broken, of another benchmark, or there
+    twice."""
+    question = BENCHMARKS[benchmark].question
+    assert question is not None
+    said: dict[str, tuple[Question, PredictionLine]] = {}
+    for line in lines:
+        stated_benchmark = line.meta_data.get("benchmark")
+        if isinstance(stated_benchmark, str) and stated_benchmark != benchmark:
+            raise BenchmarkError(
+                f"{line.where} is of {stated_benchmark}, not of {benchmark}: give --benchmark {stated_benchmark}"
+            )
+        row = {name: v for name, v in line.meta_data.items() if name not in IDENTITY}
+        try:
+            q = read_row(partial(question, benchmark), row, line.where)
+        except ValueError as e:
+            raise BenchmarkError(f"{line.where} is no row of {benchmark}: {e}") from e
+        inference = read_row(
+            INFERENCE.validate_python, line.meta_data.get(INFERENCE_INDEX, 0), line.where
+        )
+        q = replace(q, inference=inference)
+        # Two answers to one row would count it twice
+        _, first = said.setdefault(q.key, (q, line))
+        if first is not line:
+            raise BenchmarkError(
+                f"{line.where} is the same row as {first.where}: keep one answer (several inferences have an "
+                "_inference_idx each)"
+            )
+    if not said:
+        raise BenchmarkError("the prediction file holds no row")
+    questions, answered = zip(*said.values(), strict=True)
+    return BenchmarkAnswers.of(benchmark, questions, answered)

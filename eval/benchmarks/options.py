@@ -1,7 +1,7 @@
 """What a user says of an evaluation: options of the command `eval`, and the configuration of Dagster's asset."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -16,9 +16,14 @@ CHECKS = ("probes", "confusion", "robustness")  # of held-out runs that are told
 OF_A_RELEASE = (*CHECKS, "procvqa-id", "procvqa-ood")
 
 
+def setting(default: Any, *, text: str, **bounds: Any) -> Any:
+    """A field that the command line takes by --set KEY=VALUE."""
+    return Field(default, description=text, json_schema_extra={"is_setting": True}, **bounds)
+
+
 class EvaluationOptions(BaseModel):
-    """Which questions are asked of which model, and how it answers. Raises UserError for a --shard,
-    --price, --top-p or --repetition-penalty that means nothing, and for copies of a model that is not started here."""
+    """Which questions are asked of which model, and how it answers. Raises UserError for a shard, price, top_p or
+    repetition_penalty that means nothing, and for copies of a model that is not started here."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, validate_by_name=True, validate_by_alias=True
@@ -49,31 +54,13 @@ class EvaluationOptions(BaseModel):
         default=(), description="Only this part of the benchmark; repeatable."
     )
     limit: int | None = Field(
-        default=None, ge=1, description="Maximum rows of each part, before --num-inferences."
+        default=None, ge=1, description="Maximum rows of each part, before num_inferences."
     )
-    num_inferences: int = Field(default=1, ge=1, description="Answers to each question.")
     temperature: float = Field(default=0.0, ge=0.0, description="0: the likeliest tokens.")
-    top_p: float = Field(
-        default=1.0,
-        le=1.0,
-        description="Sample from the likeliest tokens with this total probability; 1: from all.",
-    )
-    top_k: int = Field(
-        default=0, ge=0, description="Sample from so many likeliest tokens; 0: from all."
-    )
-    repetition_penalty: float = Field(
-        default=1.0, description="1: none, whatever the checkpoint's generation_config says."
-    )
-    seed: int = Field(default=0, ge=0, description="Seed for sampling, if there is a temperature.")
     max_tokens: int = Field(default=512, ge=1, description="Maximum tokens of an answer.")
     prompts: Path | None = Field(
         default=None, description="Folder of the checkpoint's own prompts, a file for each family."
     )
-    think: bool | None = Field(
-        default=None, description="Ask for reasons before the answer; default: yes."
-    )
-    min_pixels: int | None = Field(default=None, ge=1, description="Area of a picture (Qwen).")
-    max_pixels: int | None = Field(default=None, ge=1, description="Area of a picture (Qwen).")
     baselines: tuple[str, ...] = Field(
         default=(),
         description="With the same model: direct, gvl, topreward; repeatable. Others always stand.",
@@ -83,30 +70,97 @@ class EvaluationOptions(BaseModel):
     out: Path | None = Field(
         default=None, description="Prediction file; default: in the workspace."
     )
-    batch_size: int = Field(default=16, ge=1, description="Batch size of --runner transformers.")
-    concurrency: int = Field(default=16, ge=1, description="Requests under way at a server.")
-    tensor_parallel: int = Field(default=1, ge=1, description="GPUs that share one vLLM model.")
-    data_parallel: int = Field(
-        default=1, ge=1, description="Copies of a vLLM model, each on GPUs of its own."
+    # Settings: what nobody has to set
+    num_inferences: int = setting(
+        1,
+        ge=1,
+        text="Answers to each question.",
     )
-    expert_parallel: bool = Field(default=False, description="Spread a vLLM model's experts.")
-    quantization: str | None = Field(default=None, description="Quantisation in vLLM, such as fp8.")
-    max_model_len: int = Field(
-        default=16384, ge=256, description="Maximum tokens of a request in vLLM."
+    top_p: float = setting(
+        1.0,
+        le=1.0,
+        text="Sample from the likeliest tokens with this total probability; 1: from all.",
     )
-    max_calls: int | None = Field(default=None, ge=0, description="Maximum number of requests.")
-    max_cost_usd: float | None = Field(
-        default=None, ge=0, description="Maximum cost, computed with --price."
+    top_k: int = setting(
+        0,
+        ge=0,
+        text="Sample from so many likeliest tokens; 0: from all.",
     )
-    price: str | None = Field(
-        default=None, description="USD per million prompt and reply tokens, such as 2.5,10."
+    repetition_penalty: float = setting(
+        1.0, text="1: none, whatever the checkpoint's generation_config says."
     )
-    api_key_env: str | None = Field(
-        default=None, description="Environment variable that holds the key."
+    seed: int = setting(
+        0,
+        ge=0,
+        text="Seed for sampling, if there is a temperature.",
     )
-    prompt_format: Literal["interleaved", "images_first"] | None = Field(
-        default=None,
-        description="Position of pictures in the prompt; default: by the checkpoint's model_type.",
+    think: bool | None = setting(
+        None,
+        text="Ask for reasons before the answer; default: yes.",
+    )
+    min_pixels: int | None = setting(
+        None,
+        ge=1,
+        text="Area of a picture (Qwen).",
+    )
+    max_pixels: int | None = setting(
+        None,
+        ge=1,
+        text="Area of a picture (Qwen).",
+    )
+    batch_size: int = setting(
+        16,
+        ge=1,
+        text="Batch size of --runner transformers.",
+    )
+    concurrency: int = setting(
+        16,
+        ge=1,
+        text="Requests under way at a server.",
+    )
+    tensor_parallel: int = setting(
+        1,
+        ge=1,
+        text="GPUs that share one vLLM model.",
+    )
+    data_parallel: int = setting(
+        1,
+        ge=1,
+        text="Copies of a vLLM model, each on GPUs of its own.",
+    )
+    expert_parallel: bool = setting(
+        False,
+        text="Spread a vLLM model's experts.",
+    )
+    quantization: str | None = setting(
+        None,
+        text="Quantisation in vLLM, such as fp8.",
+    )
+    max_model_len: int = setting(
+        16384,
+        ge=256,
+        text="Maximum tokens of a request in vLLM.",
+    )
+    max_calls: int | None = setting(
+        None,
+        ge=0,
+        text="Maximum number of requests.",
+    )
+    max_cost_usd: float | None = setting(
+        None,
+        ge=0,
+        text="Maximum cost, computed with price.",
+    )
+    price: str | None = setting(
+        None, text="USD per million prompt and reply tokens, such as 2.5,10."
+    )
+    api_key_env: str | None = setting(
+        None,
+        text="Environment variable that holds the key.",
+    )
+    prompt_format: Literal["interleaved", "images_first"] | None = setting(
+        None,
+        text="Position of pictures in the prompt; default: by the checkpoint's model_type.",
     )
 
     def model_post_init(self, context: object) -> None:
@@ -136,5 +190,5 @@ class EvaluationOptions(BaseModel):
         try:
             prompt, reply = map(float, (self.price or "0,0").split(","))
         except ValueError:
-            raise UserError(f"--price {self.price}: give two numbers, such as 2.5,10") from None
+            raise UserError(f"price {self.price}: give two numbers, such as 2.5,10") from None
         return prompt, reply

@@ -2,10 +2,9 @@
 its three families and of runs of any dataset: segments, plans, progress over time, success."""
 
 import json
-import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,25 +12,23 @@ from typing import Annotated, Any
 import duckdb
 import numpy as np
 from json_repair import repair_json
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from annotate import similarity
 from core.values import spread
 from eval.benchmarks.options import EvaluationOptions
-from eval.benchmarks.question import BenchmarkError, PictureFile, PredictionLine, Question, share_of
-from eval.metrics import errors, published, segments
-from eval.metrics.progress import progress_measures
-from eval.metrics.score import Measure, mean_of, ratio_of
-from eval.metrics.segments import Span, plain_name
-from eval.scored import (
-    AnsweredRow,
-    Episodes,
-    ScoredBenchmark,
-    Series,
-    length_slice,
-    lines_with_rows,
-    scored_answers,
+from eval.benchmarks.question import (
+    BenchmarkError,
+    PictureFile,
+    PredictionLine,
+    Question,
+    share_of,
 )
+from eval.metrics import errors, segments
+from eval.metrics.progress import progress_measures
+from eval.metrics.score import Measure, mean_of
+from eval.metrics.segments import Span, plain_name
+from eval.scored import BenchmarkAnswers, ScoredBenchmark, length_slice
 from warehouse.lake import Lake
 from warehouse.lake.episodes import usable_episodes
 from warehouse.lake.sql import open_for_users
@@ -88,6 +85,59 @@ class SampleChoice:
 ALL_MOMENTS = SampleChoice()
 
 
+class ProcVqaRow(BaseModel):
+    """A question about a run, as prediction files carry it."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    family: str
+    dataset: str
+    episode_index: int
+    camera: str = ""
+    frames: Annotated[tuple[int, ...], Field(min_length=1)]
+    num_frames: Annotated[int, Field(ge=1)]
+    fps: Annotated[float, Field(gt=0)]
+    answer: str | None = None
+    progress: Annotated[float | None, Field(ge=0, le=1)] = None
+    success: bool | None = None
+
+
+def question(benchmark: str, raw: Mapping[str, Any]) -> Question:
+    """The question of a row, without its words and pictures. Raises ValueError."""
+    family = raw.get("family")
+    families = FAMILIES_OF[benchmark]
+    if family not in families:
+        raise ValueError(f"its meta_data has family {family!r}, not {', '.join(families)}")
+    return question_of(benchmark, raw, ProcVqaRow.model_validate(raw))
+
+
+def question_of(benchmark: str, raw: Mapping[str, Any], row: ProcVqaRow) -> Question:
+    slices = (
+        f"dataset {row.dataset}",
+        f"family {row.family}",
+        length_slice(row.num_frames / row.fps),
+    )
+    return Question(
+        benchmark=benchmark,
+        part=row.family,
+        family=row.family,
+        trajectory=str(row.episode_index),
+        dataset=row.dataset,
+        camera=row.camera,
+        goal="",
+        text="",
+        pictures=(),
+        progress=row.progress,
+        success=row.success,
+        frame_index=row.frames[-1],
+        num_frames=row.num_frames,
+        row=raw,
+        unit=(row.family, row.dataset, str(row.episode_index), row.camera),
+        slices=(*slices, *([f"camera {row.camera}"] if row.camera else [])),
+        answer=row.answer,
+    )
+
+
 def load(lake: Lake, release: Release, options: EvaluationOptions) -> list[Question]:
     """The questions of some families (parts) of procvqa-id or procvqa-ood, the first `limit` of each. Raises
     BenchmarkError or ShardError."""
@@ -131,21 +181,11 @@ def sample_questions(
                 "fps": episode.fps,
                 "success": episode.success,
             }
-            yield Question(
-                benchmark=benchmark,
-                part=row["family"],
-                family=row["family"],
-                trajectory=str(row["episode_index"]),
-                dataset=row["dataset"],
-                camera=row["camera"],
+            yield replace(
+                question_of(benchmark, meta_data, ProcVqaRow.model_validate(meta_data)),
                 goal=episode.task or "",
                 text=row["question"],
                 pictures=tuple(PictureFile(tar, *place) for place in shown(row, places)),
-                progress=row.get("progress"),
-                success=episode.success,
-                frame_index=row["frames"][-1],
-                num_frames=episode.num_frames,
-                row=meta_data,
             )
 
 
@@ -174,72 +214,7 @@ SCORED_BY = {
 }
 OVERLAPS = (10, 25, 50)
 _YES_NO = re.compile(r"\b(yes|no)\b", re.IGNORECASE)
-Embed = Callable[[Sequence[str]], np.ndarray]
-
-
-class ProcVqaRow(AnsweredRow):
-    family: str
-    dataset: str
-    episode_index: int
-    camera: str = ""
-    frames: Annotated[tuple[int, ...], Field(min_length=1)]
-    num_frames: Annotated[int, Field(ge=1)]
-    fps: Annotated[float, Field(gt=0)]
-    answer: str | None = None
-    progress: Annotated[float | None, Field(ge=0, le=1)] = None
-    success: bool | None = None
-    sample_id: str | None = None
-
-    def identity(self) -> tuple:
-        return (
-            self.sample_id,
-            self.family,
-            self.dataset,
-            self.episode_index,
-            self.camera,
-            self.frames,
-            self.inference,
-        )
-
-    @property
-    def slices(self) -> tuple[str, ...]:
-        slice_names = (
-            f"dataset {self.dataset}",
-            f"family {self.family}",
-            length_slice(self.num_frames / self.fps),
-        )
-        return (*slice_names, *([f"camera {self.camera}"] if self.camera else []))
-
-
-Answer = tuple[PredictionLine, ProcVqaRow]
-
-
-def score(
-    benchmark: str,
-    predictions: Iterable[PredictionLine],
-    as_published: bool = False,
-    embedded: Embed = similarity.embed,
-) -> ScoredBenchmark:
-    """`embedded`: unit vectors of texts. Raises BenchmarkError for a row that is broken, of another benchmark, or
-    there twice."""
-
-    def foreign(meta: dict) -> str | None:
-        family = meta.get("family")
-        families = FAMILIES_OF[benchmark]
-        if family in families:
-            return None
-        return f"its meta_data has family {family!r}, not {', '.join(families)}"
-
-    answers = list(zip(*lines_with_rows(ProcVqaRow, benchmark, predictions, foreign), strict=True))
-    for line, row in answers:
-        field = SCORED_BY.get(row.family, "progress")
-        if getattr(row, field) is None:
-            raise BenchmarkError(
-                f"{line.where}: {field} is missing, which family {row.family} is scored by"
-            )
-    if as_published:
-        return _published(benchmark, answers)
-    return _strict(benchmark, answers, embedded)
+Embed = Callable[[Sequence[str]], np.ndarray]  # unit vectors of texts
 
 
 # What an answer says
@@ -272,106 +247,97 @@ def success_of(line: PredictionLine) -> bool | None:
     words = {word.lower() for word in _YES_NO.findall(line.response)}
     if line.value is None and len(words) == 1:
         return words == {"yes"}
-    share = progress_of(line)
+    share = share_of(line.response) if line.value is None else line.value
     if share is None:
         return None
     return share >= errors.FINISHED
 
 
-def progress_of(line: PredictionLine) -> float | None:
-    """The share that an answer states, 0..1; None where none can be read."""
-    if line.value is None:
-        return share_of(line.response)
-    return line.value
+# Each family by its own metrics; an answer that cannot be read counts as wrong
+
+Found = tuple[dict[str, Measure], np.ndarray]  # measures, and which answers [k] could be read
 
 
-# Strict: each family by its own metrics; an answer that cannot be read counts as wrong
-
-# Measures, which answers [k] could be read, progress
-Found = tuple[dict[str, Measure], np.ndarray, Series | None]
-
-
-def _strict(benchmark: str, answers: Sequence[Answer], embedded: Embed) -> ScoredBenchmark:
-    episodes = Episodes.of(
-        answers,
-        lambda a: (a[1].family, a[1].dataset, str(a[1].episode_index), a[1].camera),
-        lambda a: a[1].slices,
-    )
-    scorers: dict[str, Callable[[Sequence[Answer], Episodes], Found]] = {
+def score(answers: BenchmarkAnswers, embedded: Embed = similarity.embed) -> ScoredBenchmark:
+    """Raises BenchmarkError for a row without what it is scored by."""
+    scorers: dict[str, Callable[[BenchmarkAnswers], Found]] = {
         SEGMENTS: _segment_measures,
-        ACTIONS: lambda chosen, its: _plan_measures(chosen, its, embedded),
+        ACTIONS: lambda chosen: _plan_measures(chosen, embedded),
         SUCCESS: _success_measures,
     }
     # No two families have a metric in common
     measures: dict[str, Measure] = {}
     counts = {}
-    readable = np.ones(len(answers), bool)
+    readable = answers.is_read
     series = None
-    for family in FAMILIES_OF[benchmark]:
-        places = np.flatnonzero([row.family == family for _, row in answers])
+    for family in FAMILIES_OF[answers.benchmark]:
+        places = np.flatnonzero([q.family == family for q in answers.questions])
         counts[f"rows_{family}"] = len(places)
-        if len(places):
-            measure = scorers.get(family, _progress_measures)
-            family_measures, readable[places], its_series = measure(
-                [answers[k] for k in places], episodes.among(places)
-            )
+        if not len(places):
+            continue
+        chosen = answers.among(places)
+        _check_truths(chosen, SCORED_BY.get(family, "progress"))
+        if family in scorers:
+            family_measures, readable[places] = scorers[family](chosen)
             measures |= family_measures
-            series = its_series or series
-    return scored_answers(
-        benchmark,
-        episodes,
-        measures,
-        readable,
-        series,
-        **counts,
-    )
+        else:
+            series = chosen.series
+            measures |= progress_measures(series.runs, series.elapsed)
+    return answers.scored(measures, readable, series, **counts)
 
 
-def _means(values: Sequence[dict[str, float]], readable: np.ndarray, episodes: Episodes) -> Found:
+def _check_truths(answers: BenchmarkAnswers, field: str) -> None:
+    for q, line in zip(answers.questions, answers.lines, strict=True):
+        if getattr(q, field) is None:
+            raise BenchmarkError(
+                f"{line.where}: {field} is missing, which family {q.family} is scored by"
+            )
+
+
+def _means(
+    values: Sequence[dict[str, float]], is_read: Sequence[bool], answers: BenchmarkAnswers
+) -> Found:
     """Of the metrics of each answer the mean over episodes, of which each is the mean over its answers."""
-    read = episodes.sums(readable, np.ones(len(readable)))
+    readable = np.array(is_read)
+    read = answers.episodes.sums(readable, answers.everywhere)
     measures = {}
     for name in values[0]:
         column = np.array([of_answer[name] for of_answer in values])
-        measures[name] = mean_of(episodes.means(column), read)
-    return measures, readable, None
+        measures[name] = mean_of(answers.episodes.means(column), read)
+    return measures, readable
 
 
-def _segment_measures(answers: Sequence[Answer], episodes: Episodes) -> Found:
-    """An answer that could not be read has found no segment."""
+def _segment_measures(answers: BenchmarkAnswers) -> Found:
+    """An answer that could not be read has found no segment: it has its distance from the labelled ones, and else 0."""
     values = []
-    readable = []
-    for line, row in answers:
-        spans = spans_of(line.response)
-        target = spans_of(row.answer or "")
+    is_read = []
+    for q, line in zip(answers.questions, answers.lines, strict=True):
+        said = spans_of(line.response)
+        target = spans_of(q.answer or "")
         if target is None:
             raise BenchmarkError(f"{line.where}: its right answer is no list of segments")
-        readable.append(spans is not None)
-        answered_spans = spans or []
+        spans = said or []
         of_answer = {
-            "bf1@5": segments.boundary_f1(answered_spans, target),
-            "mmae": segments.boundary_mae(answered_spans, target),
-            "segment_iou": segments.segment_iou(answered_spans, target),
-            "edit": segments.edit_score(answered_spans, target),
+            "bf1@5": segments.boundary_f1(spans, target),
+            "mmae": segments.boundary_mae(spans, target),
+            "segment_iou": segments.segment_iou(spans, target),
+            "edit": segments.edit_score(spans, target),
             **{
-                f"segment_f1@{percent}": segments.segment_f1(answered_spans, target, percent / 100)
+                f"segment_f1@{percent}": segments.segment_f1(spans, target, percent / 100)
                 for percent in OVERLAPS
             },
         }
         # Two lists without segments are alike; what is no list is wrong
-        if spans is None:
-            of_answer = {
-                name: value if name in ("mmae", "segment_iou") else 0.0
-                for name, value in of_answer.items()
-            }
-        values.append(of_answer)
-    return _means(values, np.array(readable), episodes)
+        zeros = dict.fromkeys(of_answer.keys() - {"mmae", "segment_iou"} if said is None else (), 0)
+        values.append(of_answer | zeros)
+        is_read.append(said is not None)
+    return _means(values, is_read, answers)
 
 
-def _plan_measures(answers: Sequence[Answer], episodes: Episodes, embedded: Embed) -> Found:
+def _plan_measures(answers: BenchmarkAnswers, embedded: Embed) -> Found:
     """An empty answer is wrong."""
-    targets = [segments.plan_of(row.answer or "") or () for _, row in answers]
-    plans = [segments.plan_of(line.response) for line, _ in answers]
+    targets = [segments.plan_of(q.answer or "") or () for q in answers.questions]
+    plans = [segments.plan_of(line.response) for line in answers.lines]
     names = sorted(set(chain.from_iterable(filter(None, (*targets, *plans)))))
     vectors = dict(zip(names, embedded(names), strict=True)) if names else {}
     metrics = {"plan_success": segments.plan_success, "plan_f1": segments.semantic_f1}
@@ -383,93 +349,20 @@ def _plan_measures(answers: Sequence[Answer], episodes: Episodes, embedded: Embe
             values.append(
                 {name: of_plan(plan, target, vectors) for name, of_plan in metrics.items()}
             )
-    return _means(values, np.array([plan is not None for plan in plans]), episodes)
+    return _means(values, [plan is not None for plan in plans], answers)
 
 
-def _success_measures(answers: Sequence[Answer], episodes: Episodes) -> Found:
-    answers_given = [success_of(line) for line, _ in answers]
-    readable = np.array([success is not None for success in answers_given])
-    predicted = np.array([s is True for s in answers_given])
-    actual = np.array([bool(row.success) for _, row in answers])
-    all_rows = np.ones(len(answers_given), bool)
-    measures = {
-        "success_accuracy": episodes.confusion(
-            predicted, actual, all_rows, readable, errors.accuracy
-        ),
-        "success_balanced": episodes.confusion(
-            predicted, actual, all_rows, readable, errors.balanced_accuracy
-        ),
+def _success_measures(answers: BenchmarkAnswers) -> Found:
+    said = list(map(success_of, answers.lines))
+    readable = np.array([success is not None for success in said])
+    predicted = np.array([success is True for success in said])
+    actual = np.array([bool(q.success) for q in answers.questions])
+    statistics = {
+        "success_accuracy": errors.accuracy,
+        "success_balanced": errors.balanced_accuracy,
     }
-    return measures, readable, None
-
-
-def _progress_measures(answers: Sequence[Answer], episodes: Episodes) -> Found:
-    rows = [row for _, row in answers]
-    shares = np.array([progress_of(line) for line, _ in answers], np.float64)
-    frame_indices = np.array([row.frames[-1] for row in rows])
-    runs, order = episodes.runs(
-        shares, np.array([row.progress for row in rows], np.float64), frame_indices
-    )
-    elapsed = (frame_indices / np.maximum([row.num_frames - 1 for row in rows], 1))[order]
-    return progress_measures(runs, elapsed), ~np.isnan(shares), Series(runs, elapsed)
-
-
-# As published
-
-
-def _published(benchmark: str, answers: Sequence[Answer]) -> ScoredBenchmark:
-    """ProcVLM's evaluation: what cannot be read is left out, numbers come from anywhere, episodes are told apart by
-    their number alone, boundaries and finished answers are counted over everything."""
-    if benchmark == "dataset":
-        raise BenchmarkError(
-            "--as-published goes with benchmarks that were published, not with dataset"
-        )
-    episodes = Episodes.of(answers, lambda a: (str(a[1].episode_index),))
-    read = np.array([_published_numbers(line, row) for line, row in answers], np.float64)
-    predicted = read[:, 0]
-    target = read[:, 1]
-    of_progress = read[:, 2] > 0
-    hits = episodes.sums(*read[:, 3:].T)
-    numeric = ~np.isnan(predicted) & ~np.isnan(target)
-
-    # Progress over time: the numbers of each episode, in the order of the file
-    places = np.flatnonzero(numeric & of_progress)
-    runs, _ = episodes.among(places).runs(predicted[places], target[places], places)
-    sides = (np.split(values, runs.starts[1:-1]) for values in (runs.predicted, runs.target))
-    pairs = list(zip(*sides, strict=True))
-    has_order = np.where(runs.lengths >= 2, 1.0, np.nan)
-
-    # Boundaries and finished answers: counts, which are summed before anything is divided
-    finished = (
-        errors.confusion(predicted >= errors.FINISHED, target >= errors.FINISHED, numeric)
-        * numeric[:, None]
-    )
-    n = len(episodes.scored)
     measures = {
-        "voc": mean_of(np.nan_to_num(published.voc(runs)) * has_order),
-        "tau_a": mean_of([published.kendall(p, t) for p, t in pairs]),
-        "ccc": mean_of([published.ccc(p, t) if len(p) >= 2 else math.nan for p, t in pairs]),
-        "epr@50": mean_of([published.effective_resolution(p) for p, _ in pairs]),
-        "ubr": mean_of([published.used_bins(p, t) for p, t in pairs]),
-        "bf1@5": ratio_of(hits[:, 0], hits[:, 1]),
-        "mmae": ratio_of(hits[:, 2], hits[:, 0] / 2),
-        "mcc@95": Measure(
-            episodes.sums(*finished.T), np.ones(n, bool), np.zeros((n, 2)), published.mcc
-        ),
-        "coverage": ratio_of(*episodes.sums(of_progress & numeric, of_progress).T),
+        name: answers.episodes.confusion(predicted, actual, answers.everywhere, readable, statistic)
+        for name, statistic in statistics.items()
     }
-    counts = {"rows": len(answers), "episodes": n, "numbers": int(numeric.sum())}
-    return ScoredBenchmark(benchmark, episodes.scored, measures, counts)
-
-
-def _published_numbers(line: PredictionLine, row: ProcVqaRow) -> tuple[float | None, ...]:
-    """Progress that an answer states, that of the label, whether it is asked for, and `published.boundary_hits` of an
-    answer about segments; of one that is no list, and of other families, no hits."""
-    number = published.progress_number(line.response) if line.value is None else line.value
-    numbers = (number, published.progress_number(row.answer or ""), row.family == PROGRESS)
-    if row.family == SEGMENTS:
-        predicted = published.boundary_values(line.response)
-        target = published.boundary_values(row.answer or "")
-        if predicted is not None and target is not None:
-            return (*numbers, *published.boundary_hits(predicted, target))
-    return (*numbers, 0, 0, 0)
+    return measures, readable

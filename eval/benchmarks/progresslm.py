@@ -5,31 +5,31 @@ Pictures lie at <image root>/<id>/<file name>. ProgressLM's metrics are made str
 them.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from annotate.samples.wording import parse_answer, parse_reply
 from eval.benchmarks.question import (
-    HUMAN,
     BenchmarkError,
     Data,
     PictureFile,
     PredictionLine,
-    ProgressRow,
     Question,
-    column,
     has_file,
     json_lines,
     read_row,
 )
-from eval.metrics import errors, order, published
-from eval.metrics.score import mean_of, readable, worst_case
-from eval.scored import Episodes, ScoredBenchmark, Series, lines_with_rows
+from eval.metrics import errors, order
+from eval.metrics.order import correlation, mean_ranks
+from eval.metrics.score import Runs, mean_of, readable, worst_case
+from eval.scored import BenchmarkAnswers, ScoredBenchmark, Series
 from ingest.sources.files import Source
+from training.progresslm import SourceRow, Text
 
 HUB = "hf://Raymond-Qiancx/ProgressLM-Dataset"
 MAX_LINE_BYTES = 4 << 20  # the longest published one has 2 KB
@@ -41,24 +41,88 @@ FILES = {"progress-bench": "{part}.jsonl", "human-bench": "{part}_demo_human_act
 IMAGE_FOLDERS = ("images/", "image/", "")
 
 
-def load(data: Data) -> list[Question]:
+# The part that a row belongs to: by its kind and whether it has an answer; of human-bench by its kind alone
+PROGRESS_PART = {
+    ("text", True): "text-normal",
+    ("text", False): "text-unanswerable",
+    ("visual", True): "visual_same_view",
+    ("cross_view", True): "visual_cross_view",
+    ("visual", False): "visual-unanswerable",
+    ("cross_view", False): "visual-unanswerable",
+}
+HUMAN_PART = {"text": "text", "visual": "visual", "cross_view": "visual"}
+PROGRESS_PARTS = tuple(dict.fromkeys(PROGRESS_PART.values()))
+HUMAN_PARTS = tuple(dict.fromkeys(HUMAN_PART.values()))
+HUMAN_BENCH, HUMAN = "human-bench", "human"  # and the data_source of its rows
+
+
+class ProgressRow(SourceRow):
+    """A row of either benchmark, as published files and prediction files hold it."""
+
+    task_goal: Text = ""
+    data_source: str | None = None
+
+
+def question(benchmark: str, raw: Mapping[str, Any]) -> Question:
+    """The question of a published row, without its words and pictures. Raises ValueError."""
+    if "text_demo" not in raw and "visual_demo" not in raw:
+        raise ValueError("its meta_data has neither text_demo nor visual_demo")
+    row = ProgressRow.model_validate(raw)
+    if row.data_source is not None and (row.data_source == HUMAN) != (benchmark == HUMAN_BENCH):
+        raise ValueError(f"its data_source is {row.data_source}")
+    return _question(benchmark, raw, row)
+
+
+def _question(benchmark: str, raw: Mapping[str, Any], row: ProgressRow) -> Question:
+    has_answer = row.progress_score is not None
+    part = HUMAN_PART[row.kind] if benchmark == HUMAN_BENCH else PROGRESS_PART[row.kind, has_answer]
+    # Where the recording is from; the prefix that some files give its name is left out
+    dataset = (row.data_source or row.id.split("/")[0]).removeprefix("robomind_")
+    slices = {
+        "part": part,
+        "dataset": dataset,
+        "family": row.kind,
+        "camera": row.camera_combination or row.camera,
+    }
+    return Question(
+        benchmark=benchmark,
+        part=part,
+        family=row.kind,
+        trajectory=row.id,
+        dataset=dataset,
+        camera=row.camera,
+        goal=row.task_goal,
+        text="",
+        pictures=(),
+        progress=row.progress_score,
+        steps=row.text_demo or (),
+        shares=row.shares,
+        reference=row.closest_idx,
+        row=raw,
+        unit=(part, row.id),
+        slices=(*(f"{k} {v}" for k, v in slices.items() if v), f"length {row.demo_size} items"),
+    )
+
+
+def load(data: Data) -> Iterator[Question]:
     """The questions of some parts (default: of those whose files are there), the first `limit` rows of each.
 
     The data is a folder, one file of JSON lines, or a repository. Raises BenchmarkError, which names a row that is
     broken; SourceError for what is not there or cannot be fetched.
     """
     source = data.source()
-    questions = []
+    form = "think" if data.asked.think is not False else "no_think"
     for name, path in _files(source, data).items():
         lines = json_lines(path, name, MAX_LINE_BYTES, "no row of this benchmark")
         # All are read: a broken row is an error wherever it stands
-        rows = [(raw, read_row(ProgressRow, raw, line_name)) for line_name, raw in lines][
-            : data.asked.limit
-        ]
-        names = chain.from_iterable(row.names for _, row in rows)
+        rows = [(raw, read_row(ProgressRow.model_validate, raw, line)) for line, raw in lines]
+        chosen = rows[: data.asked.limit]
+        names = chain.from_iterable(row.names for _, row in chosen)
         root = _picture_root(source, data.asked.image_root, names)
-        questions += [_question(data, raw, row, root) for raw, row in rows]
-    return questions
+        for raw, row in chosen:
+            pictures = tuple(_picture(root, name) for name in row.names)
+            q = _question(data.asked.benchmark, raw, row)
+            yield replace(q, text=row.question(form), pictures=pictures)
 
 
 def _files(source: Source, data: Data) -> dict[str, Path]:
@@ -111,66 +175,9 @@ def _picture(root: Path, name: str) -> PictureFile:
     return PictureFile(path)
 
 
-def _question(data: Data, raw: dict[str, Any], row: ProgressRow, root: Path) -> Question:
-    return Question(
-        benchmark=data.asked.benchmark,
-        part=row.part(data.asked.benchmark),
-        family=row.kind,
-        trajectory=row.id,
-        dataset=row.dataset,
-        camera=row.camera,
-        goal=row.task_goal,
-        text=row.question("think" if data.asked.think is not False else "no_think"),
-        pictures=tuple(_picture(root, name) for name in row.names),
-        progress=row.progress_score,
-        steps=row.text_demo or (),
-        shares=row.shares,
-        row=raw,
-    )
-
-
 # Scores
 
 Parsed = tuple[float | None, int | None, bool]  # score, reference, and whether it says n/a
-
-
-def score(
-    benchmark: str, predictions: Iterable[PredictionLine], as_published: bool = False
-) -> ScoredBenchmark:
-    """Raises BenchmarkError for a row that is broken, of another benchmark, or there twice."""
-
-    def foreign(meta: dict) -> str | None:
-        if "text_demo" not in meta and "visual_demo" not in meta:
-            return "its meta_data has neither text_demo nor visual_demo"
-        source = meta.get("data_source")
-        is_other = source is not None and (source == HUMAN) != (benchmark == "human-bench")
-        if is_other:
-            return f"its data_source is {source}"
-        return None
-
-    lines, rows = lines_with_rows(ProgressRow, benchmark, predictions, foreign)
-    episodes = Episodes.of(
-        rows, lambda row: (row.part(benchmark), row.id), lambda row: _slices(benchmark, row)
-    )
-    if as_published:
-        # The published evaluation takes a whole file to be of one form
-        tagged = _is_tagged(lines)
-        return _published(
-            benchmark, rows, [_parsed(line, tagged, takes_nan=True) for line in lines], episodes
-        )
-    parsed = [_parsed(line, _has_tags(line.response), takes_nan=False) for line in lines]
-    return _strict(benchmark, rows, parsed, episodes)
-
-
-def _slices(benchmark: str, row: ProgressRow) -> tuple[str, ...]:
-    camera = row.camera_combination or row.camera
-    slice_names = {
-        "part": row.part(benchmark),
-        "dataset": row.dataset,
-        "family": row.kind,
-        "camera": camera,
-    }
-    return (*(f"{k} {v}" for k, v in slice_names.items() if v), f"length {row.demo_size} items")
 
 
 # What an answer says
@@ -201,38 +208,50 @@ def _parsed(line: PredictionLine, tagged: bool, takes_nan: bool) -> Parsed:
     return reply.score if is_number else None, reply.ref, reply.score_is_na
 
 
-# Strict
+class _Columns(NamedTuple):
+    """What answers say and what is right, float64 [n]; NaN: nothing. `refused`: bool [n], n/a was said."""
+
+    predicted: np.ndarray
+    reference: np.ndarray
+    refused: np.ndarray
+    target: np.ndarray
+    right: np.ndarray
+    demo_size: np.ndarray
+
+    @classmethod
+    def of(cls, answers: BenchmarkAnswers, parsed: Sequence[Parsed]) -> "_Columns":
+        predicted, reference, refused = np.array(parsed, np.float64).T
+        demo_size = np.array([len(q.shares) for q in answers.questions], np.float64)
+        target, right = answers.column("progress"), answers.column("reference")
+        return cls(predicted, reference, refused > 0, target, right, demo_size)
 
 
-def _strict(
-    benchmark: str, rows: Sequence[ProgressRow], parsed: Sequence[Parsed], episodes: Episodes
-) -> ScoredBenchmark:
+def score(answers: BenchmarkAnswers) -> ScoredBenchmark:
     """Unanswered questions count as wrong as can be, episodes without any order as 0, refusals apart from rubbish."""
-    target, right, demo_size = (
-        column(rows, name) for name in ("progress_score", "closest_idx", "demo_size")
+    c = _Columns.of(
+        answers, [_parsed(x, _has_tags(x.response), takes_nan=False) for x in answers.lines]
     )
-    predicted, reference, refused = np.array(parsed, np.float64).T
-    answerable = ~np.isnan(target)
-    numeric = ~np.isnan(predicted)
-    refused = refused > 0
-    unparsable = ~numeric & ~refused
-    everything = np.ones(len(rows), bool)
+    episodes = answers.episodes
+    answerable = ~np.isnan(c.target)
+    numeric = ~np.isnan(c.predicted)
+    unparsable = ~numeric & ~c.refused
 
     # Order within each recording: the order of answers within an episode makes no difference
-    of_answerable = episodes.among(answerable)
-    runs, _ = of_answerable.runs(predicted[answerable], target[answerable], target[answerable])
+    target = c.target[answerable]
+    runs, _ = episodes.among(answerable).runs(c.predicted[answerable], target, target)
     read = episodes.sums(answerable & numeric, answerable)
     voc_worst = order.voc(worst_case(runs))
     voc = np.where(np.isnan(voc_worst), np.nan, np.nan_to_num(order.voc(readable(runs))))
 
     # Distance of each number, and of each reference item, from the right one
-    error = errors.score_error(predicted, target)
+    error = errors.score_error(c.predicted, c.target)
     worst_error = errors.errors_with_missing(error, answerable)
-    has_reference = ~np.isnan(right)
-    reference_read = ~np.isnan(reference)
-    reference_error = errors.reference_error(reference, right, demo_size)
+    has_reference = ~np.isnan(c.right)
+    reference_read = ~np.isnan(c.reference)
+    reference_error = errors.reference_error(c.reference, c.right, c.demo_size)
     worst_reference_error = errors.errors_with_missing(reference_error, has_reference)
     mean = episodes.mean
+    everywhere = answers.everywhere
     measures = {
         "voc": mean_of(voc, read),
         "voc_worst": mean_of(voc_worst, read),
@@ -241,55 +260,51 @@ def _strict(
         "score_error_episodes": mean_of(episodes.means(worst_error), read),
         "ref_error": mean(worst_reference_error, has_reference, reference_read),
         "ref_error_parsed": mean(reference_error, has_reference, reference_read),
-        "na_recall": mean(refused, ~answerable, ~unparsable),
+        "na_recall": mean(c.refused, ~answerable, ~unparsable),
         "na_recall_reference": mean(~numeric, ~answerable, ~unparsable),
-        "afrr": mean(refused, answerable, ~unparsable),
-        "unparsable": mean(unparsable, everything, ~unparsable),
+        "afrr": mean(c.refused, answerable, ~unparsable),
+        "unparsable": mean(unparsable, everywhere, ~unparsable),
         # Is a question that has no answer told from one that has?
         "answerability": episodes.confusion(
-            refused, ~answerable, everything, ~unparsable, errors.balanced_accuracy
+            c.refused, ~answerable, everywhere, ~unparsable, errors.balanced_accuracy
         ),
         "coverage": mean(numeric, answerable, numeric),
     }
     counts = {
-        "rows": len(rows),
+        "rows": len(answers.questions),
         "episodes": len(episodes.scored),
         "answerable": int(answerable.sum()),
         "numbers": int((answerable & numeric).sum()),
-        "refusals": int(refused.sum()),
+        "refusals": int(c.refused.sum()),
         "unparsable": int(unparsable.sum()),
         "without_order": int(np.isnan(voc_worst).sum()),
     }
-    return ScoredBenchmark(benchmark, episodes.scored, measures, counts, Series(runs))
+    return ScoredBenchmark(answers.benchmark, episodes.scored, measures, counts, Series(runs))
 
 
-# As published
-
-
-def _published(
-    benchmark: str, rows: Sequence[ProgressRow], parsed: Sequence[Parsed], episodes: Episodes
-) -> ScoredBenchmark:
-    """As `metric.py` of the release: scores are cut off to whole percent, what is no number is left out."""
-    target, right, demo_size = (
-        column(rows, name) for name in ("progress_score", "closest_idx", "demo_size")
-    )
-    predicted, reference, _ = np.array(parsed, np.float64).T
-    predicted = published.written_shares(predicted)
-    answerable = ~np.isnan(target)
+def published_score(answers: BenchmarkAnswers) -> ScoredBenchmark:
+    """As `metric.py` of the release: a whole file is of one form, scores are cut off to whole percent, what is no
+    number is left out."""
+    tagged = _is_tagged(answers.lines)
+    c = _Columns.of(answers, [_parsed(x, tagged, takes_nan=True) for x in answers.lines])
+    episodes = answers.episodes
+    predicted = written_shares(c.predicted)
+    answerable = ~np.isnan(c.target)
     numeric = answerable & ~np.isnan(predicted)
-    has_reference = ~np.isnan(right)
-    both_references = has_reference & ~np.isnan(reference)
-    reference_error = published.reference_error(reference, right, demo_size)
+    has_reference = ~np.isnan(c.right)
+    both_references = has_reference & ~np.isnan(c.reference)
+    reference_error = published_reference_error(c.reference, c.right, c.demo_size)
 
-    runs, _ = episodes.among(numeric).runs(predicted[numeric], target[numeric], target[numeric])
+    target = c.target[numeric]
+    runs, _ = episodes.among(numeric).runs(predicted[numeric], target, target)
     read = episodes.sums(numeric, answerable)
     read_references = episodes.sums(both_references, has_reference)
     unasked = episodes.sums(~answerable, ~answerable)
     answerable_counts = episodes.sums(answerable, answerable)
     measures = {
-        "voc": mean_of(published.trajectory_voc(runs), read),
+        "voc": mean_of(trajectory_voc(runs), read),
         "score_error": episodes.ratio(
-            np.where(numeric, published.score_error(predicted, target), 0), numeric, read
+            np.where(numeric, published_score_error(predicted, c.target), 0), numeric, read
         ),
         "ref_error": episodes.ratio(
             np.where(both_references, reference_error, 0), both_references, read_references
@@ -299,9 +314,38 @@ def _published(
         "coverage": episodes.ratio(numeric, answerable, read),
     }
     counts = {
-        "rows": len(rows),
+        "rows": len(answers.questions),
         "episodes": len(episodes.scored),
         "answerable": int(answerable.sum()),
         "numbers": int(numeric.sum()),
     }
-    return ScoredBenchmark(benchmark, episodes.scored, measures, counts)
+    return ScoredBenchmark(answers.benchmark, episodes.scored, measures, counts)
+
+
+def written_shares(shares: np.ndarray) -> np.ndarray:
+    """Shares after its runner wrote them as whole percentages, cut off: 0.57 becomes 0.56."""
+    return np.trunc(shares * 100) / 100
+
+
+def published_score_error(predicted: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """|p - g| / max(g, 1 - g) [n]; may exceed 1."""
+    return np.abs(predicted - target) / np.maximum(target, 1 - target)
+
+
+def published_reference_error(
+    predicted: np.ndarray, target: np.ndarray, demo_size: np.ndarray
+) -> np.ndarray:
+    """|p - g| / max(g - 1, M - g) [n], 0 where that is 0 / 0; references beyond M make it exceed 1."""
+    farthest = np.maximum(target - 1, demo_size - target)
+    return np.where(
+        farthest > 0, np.abs(predicted - target) / np.maximum(farthest, 1), 0.0 * predicted
+    )
+
+
+def trajectory_voc(runs: Runs) -> np.ndarray:
+    """Spearman with mean ranks, [episodes]; NaN (left out) where predictions are constant, as where labels are."""
+    coefficient = correlation(runs, mean_ranks(runs, runs.predicted), mean_ranks(runs, runs.target))
+    high, low = (np.full(len(runs), v) for v in (-np.inf, np.inf))
+    np.maximum.at(high, runs.episode, runs.predicted)
+    np.minimum.at(low, runs.episode, runs.predicted)
+    return np.where(high > low, coefficient, np.nan)

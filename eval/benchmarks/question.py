@@ -11,7 +11,7 @@ from typing import Annotated, Any, cast
 
 import cv2
 import numpy as np
-from pydantic import AfterValidator, BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from annotate.samples.wording import parse_answer, parse_reply
 from core.errors import UserError, validation_message
@@ -23,10 +23,16 @@ from ingest.media.video import Frame, decode
 from ingest.registry import DatasetConfig
 from ingest.sources.files import Source
 from training.pictures import decode_picture
-from training.progresslm import SourceRow, Text
 
 MAX_PX = 512
 QUALITY = 95
+INFERENCE_INDEX = "_inference_idx"
+IDENTITY = (
+    "benchmark",
+    "part",
+    "key",
+    INFERENCE_INDEX,
+)  # what tells a row of a prediction file from others
 Numbered = Iterator[tuple[int, Frame]]
 
 
@@ -114,6 +120,13 @@ class Question:
     # The run's first picture, for models that are asked about a run
     first: PictureFile | None = None
     row: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    # What scores are resampled by (an episode, or a task), and the groups that it is scored in
+    unit: tuple[str, ...] = ()
+    slices: tuple[str, ...] = ()
+    reference: int | None = (
+        None  # ProgressLM's: the item of the demonstration that the state is nearest to
+    )
+    answer: str | None = None  # the right one, of questions that are answered in words
 
     @cached_property
     def key(self) -> str:
@@ -137,15 +150,18 @@ class Question:
             return self.frame_index
         return None
 
+    def stated(self, response: str, value: float | None = None) -> float | None:
+        """The progress that an answer states, 0..1; None for n/a and for an answer that cannot be read."""
+        if value is not None:
+            return value
+        if self.family in DEMONSTRATED:
+            return score_of(response)
+        return share_of(response)
+
     def meta_data(self) -> dict[str, Any]:
         """The row as prediction files hold it: as the benchmark has it, with what tells it from others."""
-        identity = {
-            "benchmark": self.benchmark,
-            "part": self.part,
-            "key": self.key,
-            "_inference_idx": self.inference,
-        }
-        return {**self.row, **identity}
+        facts = (self.benchmark, self.part, self.key, self.inference)
+        return {**self.row, **dict(zip(IDENTITY, facts, strict=True))}
 
 
 def frame_number(picture: PictureFile) -> int | None:
@@ -164,57 +180,14 @@ def runs_in_order(questions: Iterable[Question]) -> list[list[Question]]:
 
 # Lines of benchmarks and of prediction files: read, checked, and named where something is wrong in them
 
-# The part that a row belongs to: by its kind and whether it has an answer; of human-bench by its kind alone
-PROGRESS_PART = {
-    ("text", True): "text-normal",
-    ("text", False): "text-unanswerable",
-    ("visual", True): "visual_same_view",
-    ("cross_view", True): "visual_cross_view",
-    ("visual", False): "visual-unanswerable",
-    ("cross_view", False): "visual-unanswerable",
-}
-HUMAN_PART = {"text": "text", "visual": "visual", "cross_view": "visual"}
-PROGRESS_PARTS = tuple(dict.fromkeys(PROGRESS_PART.values()))
-HUMAN_PARTS = tuple(dict.fromkeys(HUMAN_PART.values()))
-HUMAN = "human"  # data_source of human-bench
 _TAG = re.compile(r"<progress>\s*(\d+(?:\.\d+)?|\.\d+)\s*(%?)\s*</progress>")
 MAX_LINE_BYTES = 16 << 20  # of a prediction file; 40,000 tokens of reasoning have 0.2 MB
 
 
-class ProgressRow(SourceRow):
-    """A row of a benchmark, as published files and prediction files hold it."""
-
-    task_goal: Text = ""
-    data_source: str | None = None
-    inference: Annotated[int, Field(alias="_inference_idx"), AfterValidator(int)] = 0
-
-    @property
-    def dataset(self) -> str:
-        """Where the recording is from; the prefix that some files give its name is left out."""
-        return (self.data_source or self.id.split("/")[0]).removeprefix("robomind_")
-
-    def part(self, benchmark: str) -> str:
-        """The part of a benchmark that such a row belongs to."""
-        if benchmark == "human-bench":
-            return HUMAN_PART[self.kind]
-        return PROGRESS_PART[self.kind, self.progress_score is not None]
-
-    def identity(self) -> tuple:
-        """Equal for what is the same row. The label counts: published files hold the same picture with two labels."""
-        return (
-            self.id,
-            self.stage_to_estimate,
-            self.demo,
-            self.progress_score,
-            self.closest_idx,
-            self.inference,
-        )
-
-
-def read_row[T: BaseModel](kind: type[T], raw: dict[str, Any], line_name: str) -> T:
-    """A row's fields, checked. Raises BenchmarkError."""
+def read_row[R](read: Callable[[Any], R], raw: Any, line_name: str) -> R:
+    """What `read` makes of a row. Raises BenchmarkError, which names the line, for one that is wrong."""
     try:
-        return kind.model_validate(raw)
+        return read(raw)
     except ValidationError as e:
         raise BenchmarkError(f"{line_name}: {validation_message(e)}") from e
 
@@ -263,6 +236,13 @@ class PredictionLine:
     fields: frozenset[str] = frozenset()
 
 
+class _Line(BaseModel):
+    meta_data: dict[str, Any]
+    response: str | None  # null: there is no answer
+    value: Annotated[float | None, Field(ge=0, le=1, strict=True)] = None
+    error: Any = None
+
+
 def read_predictions(path: Path) -> Iterator[PredictionLine]:
     """The lines of a prediction file, checked one by one: {"meta_data": {...}, "response": "raw text"} of any system.
 
@@ -271,37 +251,16 @@ def read_predictions(path: Path) -> Iterator[PredictionLine]:
     read). Rows of ProgressLM's own runners have further fields (`ref`, `score`, `predicted_score`), which tell the
     answers' form. Raises BenchmarkError, which names the line.
     """
-    for line_name, row in json_lines(path, path.name, MAX_LINE_BYTES, "is this a prediction file?"):
-        if "meta_data" not in row:
-            raise _wrong_line(line_name, 'has no "meta_data"')
-        if not isinstance(row["meta_data"], dict):
+    for name, row in json_lines(path, path.name, MAX_LINE_BYTES, "is this a prediction file?"):
+        try:
+            line = _Line.model_validate(row)
+        except ValidationError as e:
             raise BenchmarkError(
-                f'{line_name}: "meta_data" is {type(row["meta_data"]).__name__}, not an object'
-            )
-        if "response" not in row:
-            raise _wrong_line(line_name, 'has no "response"')
-        response = row["response"]
-        value = row.get("value")
-        if not isinstance(response, str | None):  # null: there is no answer
-            raise BenchmarkError(f'{line_name}: "response" is {type(response).__name__}, not text')
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if value is not None and not (is_number and 0 <= value <= 1):
-            raise BenchmarkError(f'{line_name}: "value" is {value!r}, not a number from 0 to 1')
-        error = None if row.get("error") is None else str(row["error"])
-        yield PredictionLine(
-            line_name, row["meta_data"], response or "", value, error, frozenset(row)
-        )
-
-
-def _wrong_line(line_name: str, problem: str) -> BenchmarkError:
-    return BenchmarkError(
-        f'{line_name} {problem}: a line is {{"meta_data": {{...}}, "response": "..."}}'
-    )
-
-
-def column(rows: Iterable[Any], name: str) -> np.ndarray:
-    """An attribute of each row, float64 [n]; None is NaN."""
-    return np.array([getattr(row, name) for row in rows], float)
+                f'{name}: {validation_message(e)}; a line is {{"meta_data": {{...}}, "response": "..."}}'
+            ) from e
+        error = None if line.error is None else str(line.error)
+        fields = frozenset(row)
+        yield PredictionLine(name, line.meta_data, line.response or "", line.value, error, fields)
 
 
 def share_of(text: str) -> float | None:

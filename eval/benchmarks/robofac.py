@@ -13,7 +13,8 @@ are counted, and kept in the prediction file.
 import ast
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -37,7 +38,7 @@ from eval.benchmarks.question import (
 )
 from eval.metrics import errors
 from eval.metrics.score import Measure
-from eval.scored import AnsweredRow, Episodes, ScoredBenchmark, lines_with_rows
+from eval.scored import BenchmarkAnswers, ScoredBenchmark
 from ingest.sources.files import Source
 
 BENCHMARK = "robofac"
@@ -109,7 +110,9 @@ def load(data: Data) -> list[Question]:
             video = _video(base, row["split"], row["video"])
             if video not in pictures_by_video:
                 pictures_by_video[video] = _pictures(video, data.frames)
-            questions.append(_question(row, pictures_by_video[video]))
+            pictures = pictures_by_video[video]
+            text = IMAGE_MARK * len(pictures) + without_marks(row["question"])
+            questions.append(replace(question(BENCHMARK, row), text=text, pictures=pictures))
     if not questions:
         raise BenchmarkError(f"{data.address} holds no question of {', '.join(data.parts)}")
     if not any(video.is_file() for video in pictures_by_video):
@@ -175,7 +178,7 @@ def _rows(source: Source, uri: str) -> Iterator[dict[str, Any]]:
         video_name = f"{uri} video {video_id}"
         if not isinstance(raw, dict):
             raise BenchmarkError(f"{video_name} is no object but {type(raw).__name__}")
-        video = read_row(VideoAnnotations, raw, video_name)
+        video = read_row(VideoAnnotations.model_validate, raw, video_name)
         for kind, turns in video.annos.items():
             if kind.strip().casefold() not in _NAMES:
                 raise BenchmarkError(
@@ -192,19 +195,39 @@ def _rows(source: Source, uri: str) -> Iterator[dict[str, Any]]:
             }
 
 
-def _question(row: dict[str, Any], pictures: tuple[PictureFile, ...]) -> Question:
-    kind = row["kind"]
+class RoboFacRow(BaseModel):
+    """A question about a run, as prediction files carry it."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    id: Annotated[str, Field(min_length=1)]
+    kind: str
+    question: str
+    answer: Annotated[str, Field(min_length=1)]
+    split: str = ""
+    task: str = ""
+
+
+def question(benchmark: str, raw: Mapping[str, Any]) -> Question:
+    """The question of a row, without its pictures. Raises ValueError."""
+    if raw.get("kind") not in FAMILIES:
+        raise ValueError(f"it has kind {raw.get('kind')!r}, not {', '.join(FAMILIES)}")
+    row = RoboFacRow.model_validate(raw)
+    slices = {"split": row.split, "task": row.task}
     return Question(
-        benchmark=BENCHMARK,
-        part=kind,
-        family=kind,
-        trajectory=row["id"],
-        dataset=row["split"],
+        benchmark=benchmark,
+        part=row.kind,
+        family=row.kind,
+        trajectory=row.id,
+        dataset=row.split,
         camera="",
-        goal=row["task"],
-        text=IMAGE_MARK * len(pictures) + without_marks(row["question"]),
-        pictures=pictures,
-        row=row,
+        goal=row.task,
+        text=row.question,
+        pictures=(),
+        row=raw,
+        unit=(row.split, row.id),
+        slices=tuple(f"{name} {value}" for name, value in slices.items() if value),
+        answer=row.answer,
     )
 
 
@@ -238,94 +261,52 @@ MAX_OPTIONS_CHARS = 10_000
 _LIST = re.compile(r"\[[^\[\]]*\]")
 
 
-class RoboFacRow(AnsweredRow):
-    id: Annotated[str, Field(min_length=1)]
-    kind: str
-    question: str
-    answer: Annotated[str, Field(min_length=1)]
-    split: str = ""
-    task: str = ""
-
-    def identity(self) -> tuple:
-        return self.split, self.id, self.kind, self.question, self.inference
-
-    @property
-    def slices(self) -> list[str]:
-        return [
-            f"{name} {value}"
-            for name, value in (("split", self.split), ("task", self.task))
-            if value
-        ]
-
-
-def score(
-    benchmark: str, lines: Iterable[PredictionLine], as_published: bool = False
-) -> ScoredBenchmark:
-    """An answer that cannot be read counts as wrong. `as_published`: right where the right answer contains the reply,
-    so an empty reply is right and a sentence is wrong. Raises BenchmarkError, which names the row that is wrong."""
-
-    def foreign(meta: dict) -> str | None:
-        kind = meta.get("kind")
-        if kind in FAMILIES:
-            return None
-        return f"it has kind {kind!r}, not {', '.join(FAMILIES)}"
-
-    lines_read, rows = lines_with_rows(RoboFacRow, benchmark, lines, foreign)
+def score(answers: BenchmarkAnswers) -> ScoredBenchmark:
+    """An answer that cannot be read counts as wrong. Raises BenchmarkError, which names the row that is wrong."""
+    chosen = answers.among(np.flatnonzero([q.family in CHOICES for q in answers.questions]))
+    chosen = BenchmarkAnswers.by_values(BENCHMARK, chosen.questions, chosen.values, chosen.lines)
     # Arrays of texts and None, by row
-    answers = [
-        (line, row) for line, row in zip(lines_read, rows, strict=True) if row.kind in CHOICES
-    ]
-    columns = np.array([_columns(line, row) for line, row in answers], object).reshape(-1, 4)
-    kinds, right, chosen, contained = columns.T
-    is_read = (chosen != np.array(None)) | as_published
-    is_right = (contained if as_published else chosen == right).astype(bool)
-    episodes = Episodes.of(answers, lambda a: (a[1].split, a[1].id), lambda a: a[1].slices)
-
-    measures: dict[str, Measure] = {}
-    for kind in CHOICES:
-        if (kinds == kind).any():
-            measures[f"{kind.removeprefix('failure_')}_accuracy"] = episodes.mean(
-                is_right, kinds == kind, is_read
-            )
-    if (kinds == DETECTION).any() and not as_published:
+    pairs = zip(chosen.questions, chosen.lines, strict=True)
+    options = np.array([_right_and_named(q, line) for q, line in pairs], object).reshape(-1, 2)
+    right, named = options.T
+    kinds = np.array([q.family for q in chosen.questions])
+    is_read = named != np.array(None)
+    is_right = (named == right).astype(bool)
+    asked = {kind: kinds == kind for kind in CHOICES if (kinds == kind).any()}
+    measures: dict[str, Measure] = {
+        f"{kind.removeprefix('failure_')}_accuracy": chosen.episodes.mean(is_right, places, is_read)
+        for kind, places in asked.items()
+    }
+    if DETECTION in asked:
         # Mean of the shares found among runs that failed and runs that did not
-        measures["detection_balanced"] = episodes.confusion(
-            chosen == "yes", right == "yes", kinds == DETECTION, is_read, errors.balanced_accuracy
+        measures["detection_balanced"] = chosen.episodes.confusion(
+            named == "yes", right == "yes", asked[DETECTION], is_read, errors.balanced_accuracy
         )
-    all_rows = np.ones(len(answers), bool)
-    measures["choice_accuracy"] = episodes.mean(is_right, all_rows, is_read)
-    measures["coverage"] = episodes.mean(is_read, all_rows, is_read)
-    times = Counter(row.kind for row in rows)
+    measures["choice_accuracy"] = chosen.episodes.mean(is_right, chosen.everywhere, is_read)
+    times = Counter(q.family for q in answers.questions)
     in_words = [kind for kind in FAMILIES if times[kind] and kind not in CHOICES]
-    kind_names = ", ".join(in_words)
-    counts = {
-        "rows": len(rows),
-        "episodes": len(episodes.scored),
-        "unparsable": int((~is_read).sum()),
+    counts: dict[str, Any] = {
+        "rows": len(answers.questions),
         **{f"rows_{kind}": times[kind] for kind in CHOICES},
         **{f"unscored_{kind}": times[kind] for kind in in_words},
     }
-    notes = (
-        f"{kind_names}: free text, which a judge model scores as published; answers are kept, not scored",
-    )
-    return ScoredBenchmark(
-        BENCHMARK, episodes.scored, measures, counts, notes=notes if kind_names else ()
-    )
+    note = f"{', '.join(in_words)}: free text, which a judge model scores as published; answers are kept, not scored"
+    return chosen.scored(measures, is_read, notes=(note,) if in_words else (), **counts)
 
 
-def _columns(line: PredictionLine, row: RoboFacRow) -> tuple[str, str, str | None, bool]:
-    """Kind, right option, chosen one (None: it cannot be read), and whether the right answer contains the reply.
+def _right_and_named(q: Question, line: PredictionLine) -> tuple[str, str | None]:
+    """The right option and the one that an answer names; None: it cannot be read.
 
     Raises BenchmarkError for a right answer that is none of the options.
     """
-    options = ("yes", "no") if row.kind == DETECTION else options_of(row.question)
-    right = named_option(row.answer, options) if options else _plain(row.answer)
+    answer = q.answer or ""
+    options = ("yes", "no") if q.family == DETECTION else options_of(q.row["question"])
+    right = named_option(answer, options) if options else _plain(answer)
     if right is None:
         raise BenchmarkError(
-            f"{line.where}: the right answer {row.answer!r} is none of {', '.join(options)}"
+            f"{line.where}: the right answer {answer!r} is none of {', '.join(options)}"
         )
-    is_contained = line.response.lower() in row.answer.lower()
-    return row.kind, right, named_option(line.response, options or (right,)), is_contained
+    return right, named_option(line.response, options or (right,))
 
 
 def options_of(question: str) -> tuple[str, ...]:

@@ -3,29 +3,27 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, pairwise
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from annotate.model_client.responses import FILE, ResponseStore
 from core.errors import UserError
 from core.files import write_file
 from core.tables import TABLES
 from core.values import grouped
-from eval import confusion, robustness
-from eval.benchmarks.load import BENCHMARKS, load_benchmark, score_predictions
+from eval import probes, robustness
+from eval.benchmarks.load import BENCHMARKS, load_benchmark
 from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.procvqa import goal_pictures
 from eval.benchmarks.question import (
-    DEMONSTRATED,
     BenchmarkError,
     PictureFile,
+    PredictionLine,
     Question,
     read_predictions,
-    score_of,
-    share_of,
 )
 from eval.report.pages import write_report
 from eval.report.tables import Report, Stills, score_rows
@@ -48,7 +46,14 @@ from eval.runners.prompt import ModelReply, Runner, UnansweredError
 from eval.runners.prompt_folder import read_prompts
 from eval.runners.start import RunnerConfig, started_runner
 from eval.runners.weightless import weightless_answers
-from eval.scored import ALL, EvalPrediction, EvalRun, Evaluated, ScoredBenchmark, store_evaluations
+from eval.scored import (
+    ALL,
+    BenchmarkAnswers,
+    EvalPrediction,
+    EvalRun,
+    Evaluated,
+    store_evaluations,
+)
 from training.folder import CARD, read_card
 from training.runs import trained
 from training.trained_on import NOTHING_SEEN, Episode, SeenEpisodes, seen_among, seen_text
@@ -57,6 +62,17 @@ from warehouse.releases.release import Release
 
 OWN_QUESTION = "question"  # the method that asks the benchmark's own questions; every other method is a baseline
 OnRows = Callable[[str, int, int], None]  # (method, questions with an answer, all questions)
+
+
+class Predictor(NamedTuple):
+    """Whoever answers: its name in reports, its prediction file, all that its answers depend on, the episodes that it
+    was trained on, and the lines that it answered; None: not all are there, since other shards are at work."""
+
+    name: str
+    file: Path
+    settings: Mapping[str, Any]
+    seen: SeenEpisodes
+    rows: list[Row] | None = None
 
 
 @dataclass(frozen=True)
@@ -119,11 +135,14 @@ def evaluate_benchmark(
         run = run_hash(settings)
         folder = lake.workspace.root / "evals" / run
         out = options.out or folder / "predictions.jsonl"
-        asks = [(runner.model, method, out, settings)]
+        of_release = release if BENCHMARKS[options.benchmark].of_release else None
+        seen = _trained_episodes(lake, runner, of_release, questions)
+        asks = [(method, Predictor(runner.model, out, settings, seen))]
         for name in dict.fromkeys(options.baselines):
             its_settings = run_settings(model, runner.model, METHODS[name], questions, **chosen)
             file = out.with_name(f"{out.stem}.{name}.jsonl")
-            asks.append((f"{name} ({runner.model})", METHODS[name], file, its_settings))
+            label = f"{name} ({runner.model})"
+            asks.append((METHODS[name], Predictor(label, file, its_settings, seen)))
         try:
             answers, notes = _ask_each(model, asks, questions, options.shards, on_rows)
         finally:
@@ -132,38 +151,29 @@ def evaluate_benchmark(
             if (store / FILE).exists() and (calls := ResponseStore(store).calls(build)):
                 lake.upsert(f"calls of {build}", vlm_calls=TABLES["vlm_calls"].rows(calls))
 
-    seen_episodes = _trained_episodes(
-        lake, runner, release if BENCHMARKS[options.benchmark].of_release else None, questions
-    )
+    # Other shards are still at work: the one that ends last scores
+    if any(predictor.rows is None for predictor in answers):
+        return Evaluation(run, out, settings)
 
-    # Score and store the model and the baselines that asked it
-    entries: list[Evaluated] = []
-    for label, file, its_settings, rows in answers:
-        # Other shards are still at work: the one that ends last scores.
-        if rows is None:
-            return Evaluation(run, out, settings)
-        if rows:
-            entries.append(_scored(label, options.benchmark, questions, file))
-            _store(lake, entries[-1], its_settings, release, questions, rows, seen_episodes)
-
-    # Score and store the baselines that ask no model
+    # Baselines that ask no model depend on the questions alone: beside another model they are the same evaluation
     goals = goal_pictures(lake, release) if release else {}
+    same = {key: settings[key] for key in ("question_keys", "code_version")}
     for name, values in weightless_answers(questions, goals).items():
         file = out.with_name(f"{out.stem}.{name.replace(' ', '-')}.jsonl")
         rows = _value_rows(questions, values)
         write_file(file, b"".join(map(row_as_line, rows)))
-        # These baselines depend on the questions alone: beside another model they are the same evaluation.
-        same = {key: settings[key] for key in ("question_keys", "code_version")}
-        entries.append(_scored(name, options.benchmark, questions, file))
-        _store(
-            lake, entries[-1], {"baseline": name, **same}, release, questions, rows, NOTHING_SEEN
-        )
+        answers.append(Predictor(name, file, {"baseline": name, **same}, NOTHING_SEEN, rows))
+
+    # Score and store whoever answered
+    entries: list[Evaluated] = []
+    for predictor in answers:
+        if predictor.rows:
+            entries.append(_scored(predictor, options.benchmark, questions))
+            _store(lake, entries[-1], predictor, release, questions)
 
     notes += entries[0].scored.notes
-    if seen_episodes.episodes:
-        on_seen = [f"{seen_text(seen_episodes, len(_episodes(questions)), None)}."]
-    else:
-        on_seen = []
+    seen_words = seen_text(seen, len(_episodes(questions)), None)
+    on_seen = [f"{seen_words}."] if seen.episodes else []
     report = report_on(
         options.benchmark,
         _asked_text(options, questions),
@@ -213,37 +223,34 @@ def _questions_for_a_head(
 
 def _ask_each(
     runner: Runner,
-    asks: Sequence[tuple[str, Method, Path, Mapping[str, Any]]],
+    asks: Sequence[tuple[Method, Predictor]],
     questions: Sequence[Question],
     shard: Shard,
     on_rows: OnRows,
-) -> tuple[list[tuple[str, Path, Mapping[str, Any], list[Row] | None]], list[str]]:
-    """Of the model and each of its VLM baselines the name in reports, prediction file, settings and answers (None:
-    other shards are still at work); and why a baseline is left out. `asks`: name, method, file and settings of each.
+) -> tuple[list[Predictor], list[str]]:
+    """The model and each of its VLM baselines with their answers; and why a baseline is left out.
 
     A baseline that answers nothing is left out; a model that answers nothing raises UnansweredError.
     """
-    answers = []
+    answered = []
     notes = []
-    for label, method, file, settings in asks:
-
-        def on_count(num_done: int, name: str = method.name) -> None:
-            on_rows(name, num_done, len(questions))
-
+    for method, asked in asks:
         try:
-            answers.append(
-                (
-                    label,
-                    file,
-                    settings,
-                    collect(runner, method, questions, file, settings, shard, on_count),
-                )
+            rows = collect(
+                runner,
+                method,
+                questions,
+                asked.file,
+                asked.settings,
+                shard,
+                lambda done, name=method.name: on_rows(name, done, len(questions)),
             )
+            answered.append(asked._replace(rows=rows))
         except UnansweredError as e:
-            if not answers:
+            if not answered:
                 raise
-            notes.append(f"{method.name} with {asks[0][0]}: {e}")
-    return answers, notes
+            notes.append(f"{method.name} with {asks[0][1].name}: {e}")
+    return answered, notes
 
 
 def _value_rows(questions: Sequence[Question], values: Mapping[str, float]) -> list[Row]:
@@ -264,64 +271,42 @@ def _value_rows(questions: Sequence[Question], values: Mapping[str, float]) -> l
 # Scoring and storing
 
 
-def _scored(name: str, benchmark: str, questions: Sequence[Question], file: Path) -> Evaluated:
-    compare = BENCHMARKS[benchmark].compare
-    if compare is None:
-        scored = score_predictions(benchmark, read_predictions(file))
-        return Evaluated(name, scored, scored.scores())
-
-    # These compare answers with one another: they need the questions beside the file
+def _scored(predictor: Predictor, benchmark: str, questions: Sequence[Question]) -> Evaluated:
     by_key = {q.key: q for q in questions}
-    values: dict[str, float] = {}
-    for p in read_predictions(file):
-        key = p.meta_data["key"]
-        value = stated_progress(by_key[key], p.response, p.value)
-        if value is not None:
-            values[key] = value
-    scored = compare(questions, values)
+    lines = {line.meta_data["key"]: line for line in read_predictions(predictor.file)}
+    if BENCHMARKS[benchmark].question:
+        asked = [by_key[key] for key in lines]
+    else:
+        asked = list(questions)
+    nothing = PredictionLine("", {})
+    answers = BenchmarkAnswers.of(benchmark, asked, [lines.get(q.key, nothing) for q in asked])
+    scored = BENCHMARKS[benchmark].score(answers)
     scores = scored.scores()
-    if benchmark == confusion.BENCHMARK:
-        scores |= confusion.matrix_scores(questions, values)
-    return Evaluated(name, scored, scores)
-
-
-def stated_progress(question: Question, response: str, value: float | None) -> float | None:
-    """The progress that an answer states, 0..1; None for n/a and for an answer that cannot be read."""
-    if value is not None:
-        return value
-    if question.family in DEMONSTRATED:
-        return score_of(response)
-    return share_of(response)
+    if benchmark == probes.CONFUSION:
+        scores |= probes.matrix_scores(answers)
+    return Evaluated(predictor.name, scored, scores)
 
 
 def _store(
     lake: Lake,
     entry: Evaluated,
-    settings: Mapping[str, Any],
+    predictor: Predictor,
     release: Release | None,
     questions: Sequence[Question],
-    rows: Sequence[Row],
-    seen_episodes: SeenEpisodes,
 ) -> None:
     """Store scores and answers in one transaction; an equal evaluation replaces itself."""
+    settings = dict(predictor.settings)
+    facts = {"benchmark": entry.benchmark, "release": release.config_hash if release else ""}
     run = EvalRun(
-        run_hash(
-            {
-                **settings,
-                "benchmark": entry.benchmark,
-                "release": release.config_hash if release else "",
-            }
-        ),
+        run_hash(settings | facts),
         entry.model,
         entry.benchmark,
-        config=json.dumps(dict(settings), sort_keys=True),
+        config=json.dumps(settings, sort_keys=True),
         code_version=str(settings["code_version"]),
         release=release.name if release else "",
         scores=entry.scores,
-        predictions=list(_predictions(questions, rows)),
-        seen_episodes=seen_episodes.by_slice(
-            _episodes_by_slice(entry.scored, _episodes(questions))
-        ),
+        predictions=list(_predictions(questions, predictor.rows or ())),
+        seen_episodes=predictor.seen.by_slice(_episodes_by_slice(questions)),
     )
     store_evaluations(lake, "evaluation", [run])
 
@@ -342,15 +327,11 @@ def _episodes(questions: Sequence[Question]) -> set[Episode]:
     return {(q.dataset, q.row["episode_index"]) for q in questions if "episode_index" in q.row}
 
 
-def _episodes_by_slice(
-    scored: ScoredBenchmark, episodes: Collection[Episode]
-) -> dict[str, set[Episode]]:
-    """The episodes in each slice, by the keys that scoring gives them: dataset and number stand beside each other."""
-    places = {(dataset, str(index)): (dataset, index) for dataset, index in episodes}
-    by_slice = {ALL: set(episodes)}
-    for part, members in scored.slices():
-        pairs = chain.from_iterable(pairwise(scored.episodes[k].key) for k in members)
-        by_slice[part] = {places[pair] for pair in pairs if pair in places}
+def _episodes_by_slice(questions: Sequence[Question]) -> dict[str, list[Episode]]:
+    """The episodes in all, and in each slice."""
+    by_slice = {ALL: sorted(_episodes(questions))}
+    for part in sorted(set(chain.from_iterable(q.slices for q in questions))):
+        by_slice[part] = sorted(_episodes([q for q in questions if part in q.slices]))
     return by_slice
 
 
@@ -368,7 +349,7 @@ def _predictions(questions: Sequence[Question], rows: Sequence[Row]) -> Iterator
             q.dataset,
             episode,
             frame_index=frame_counts[q.dataset, episode],
-            prediction=stated_progress(q, row["response"], row.get("value")),
+            prediction=q.stated(row["response"], row.get("value")),
             target=q.progress,
             raw=row["response"] or row.get("error"),
             question=q.key,
@@ -391,7 +372,7 @@ def report_on(
     listed = [f"{k} {v}" for k, v in settings.items() if v is not None and k != "question_keys"]
     notes = [f"{summary}.", f"Settings: {', '.join(listed)}.", *exclusions]
     report = Report(entries[0].model, entries, notes=notes, stills=_stills(questions))
-    if benchmark not in (confusion.BENCHMARK, robustness.BENCHMARK):
+    if benchmark not in (probes.CONFUSION, robustness.BENCHMARK):
         return report
     # Splits, or what was done to the pictures, stand beside each other; and the latter is to be seen
     names = sorted(
@@ -424,20 +405,10 @@ def _examples(questions: Sequence[Question]) -> dict[str, list[bytes]]:
 
 def _stills(questions: Sequence[Question]) -> Stills:
     """The last pictures of an episode's questions in order of time, by the key that scoring gives the episode."""
-    questions_by_episode: dict[tuple[str, ...], list[Question]] = {}
-    for q in questions:
-        # ProgressLM's scoring has the first kind of key, ProcVQA's the second,
-        # and that of held-out runs that are shown otherwise the third
-        keys = (
-            (q.part, q.trajectory),
-            (q.family, q.dataset, q.trajectory, q.camera),
-            (q.part, q.dataset, q.trajectory),
-        )
-        for key in keys:
-            questions_by_episode.setdefault(key, []).append(q)
+    by_unit = grouped((q.unit, q) for q in questions)
 
     def stills(key: tuple[str, ...]) -> list[bytes]:
-        in_order = sorted(questions_by_episode.get(key, ()), key=lambda q: q.moment or 0)
+        in_order = sorted(by_unit.get(key, ()), key=lambda q: q.moment or 0)
         return [data for q in in_order if (data := _readable(q.pictures[-1]))]
 
     return stills

@@ -63,7 +63,7 @@ def used_bins(runs: Runs) -> np.ndarray:
     """Used-bin ratio, 0..1: the share of the label's 5 % bins in which there is a prediction, too.
 
     Over answers whose label is neither 0 nor 1; NaN without any. ProcVLM's UBR divides the numbers of
-    bins, so that bins which no label falls into count in its favour (`published.used_bins`).
+    bins, so that bins which no label falls into count in its favour.
     """
     is_inner = (runs.target > 0) & (runs.target < 1)
     label_bins, predicted_bins = (

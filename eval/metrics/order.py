@@ -16,7 +16,7 @@ def voc(runs: Runs) -> np.ndarray:
     """Value-order correlation, -1..1: Spearman's rank correlation of prediction and label; ties have their mean rank.
 
     So it does not depend on the order in which answers are listed. (ProcVLM, arXiv 2605.08774, after GVL, arXiv
-    2411.04549; `published.voc` is theirs.) Any steady rise has 1, a clock too: see `margin over the clock` in
+    2411.04549.) Any steady rise has 1, a clock too: see `margin over the clock` in
     docs/evaluation.md, and reverse and cycle.
     """
     return correlation(runs, mean_ranks(runs, runs.predicted), mean_ranks(runs, runs.target))

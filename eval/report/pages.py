@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from core.figures import COLOURS, Figure, jpeg_to_rgb, new_figure, render, shorten
 from core.files import write_file
 from core.values import shown
-from eval.confusion import UNDER, VIDEO
+from eval.probes import UNDER, VIDEO
 from eval.report.tables import (
     ERRORS,
     SHOWN,

@@ -178,11 +178,11 @@ def _check_fields_of_an_api(sampling: Sampling, limits: PictureLimits) -> None:
     """Raises UserError for what only vLLM's servers take."""
     if limits.processor_size:
         raise UserError(
-            "--min-pixels and --max-pixels need --runner transformers or vllm: no API takes them"
+            "min_pixels and max_pixels need --runner transformers or vllm: no API takes them"
         )
     if sampling.top_k or sampling.repetition_penalty != 1:
         raise UserError(
-            "--top-k and --repetition-penalty need --runner transformers or vllm: no API takes them"
+            "top_k and repetition_penalty need --runner transformers or vllm: no API takes them"
         )
 
 

@@ -306,7 +306,7 @@ def open_runner(
     is_ours = (folder / CARD).exists()
     if limits.processor_size and prompt_format_of(kind) == "images_first":
         raise UserError(
-            f"--min-pixels and --max-pixels are not for {kind}: it cuts pictures into tiles"
+            f"min_pixels and max_pixels are not for {kind}: it cuts pictures into tiles"
         )
     if answer == "head" and not (is_ours and read_card(folder).get("head", True)):
         raise UserError(f"{folder} has no progress head: leave --answer head out")

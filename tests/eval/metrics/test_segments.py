@@ -1,7 +1,6 @@
 """Metrics of segments and plans: worked examples, what the published ones reward, and pairs that must not match."""
 
 import functools
-import json
 from itertools import product
 
 import numpy as np
@@ -9,24 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.metrics import published, segments
+from eval.metrics import segments
 from eval.metrics import segments as m
-from eval.metrics.published import boundary_hits, boundary_values, first_and_last
+from eval.metrics.segments import boundary_hits, first_and_last
 
 TARGET = [("a", 0, 20), ("b", 20, 40), ("c", 40, 60)]
 SHIFTED = [("a", 0, 23), ("b", 23, 45), ("c", 45, 60)]
 WHOLE = [("x", 0, 60)]
 
 
-def answer(segments: list[m.Span]) -> str:
-    rows = [{"action_description": n, "start_frame": a, "end_frame": b - 1} for n, a, b in segments]
-    return json.dumps(rows)
-
-
 def test_published_bf1_of_the_worked_example() -> None:
     hits, total, distance = boundary_hits(first_and_last(SHIFTED), first_and_last(TARGET))
     assert (hits, total, distance) == (4, 12, 0)  # BF1 0.333, mMAE 0
-    assert boundary_values(answer(SHIFTED)) == first_and_last(SHIFTED)
 
 
 def test_published_bf1_with_a_side_missing() -> None:
@@ -43,15 +36,6 @@ def test_the_ends_alone_are_a_full_published_score_and_nothing_of_ours() -> None
     hits, total, _ = boundary_hits(first_and_last(WHOLE), first_and_last(other_spans))
     assert hits / total == pytest.approx(2 / 3)  # says nothing at all of where the actions part
     assert m.boundary_f1(WHOLE, other_spans) == 0
-
-
-def test_published_boundaries_take_any_number_for_one() -> None:
-    confident = '[{"action_description": "a", "start_frame": 3, "end_frame": 9, "confidence": 0.5}]'
-    assert boundary_values(confident) == [0.5, 9]
-    assert (
-        boundary_values('[{"start_frame": "3", "end_frame": "9"}]') == []
-    )  # numbers in quotes are none
-    assert boundary_values("I see no segments") is None  # and so it counts nowhere
 
 
 @given(st.text("ab", max_size=6), st.text("abc", max_size=6))
@@ -111,14 +95,3 @@ def test_plan_success_wants_order_and_number_and_semantic_f1_does_not() -> None:
     assert segments.semantic_f1([], ["a"], v) == 0
     close = {"a": np.array([1.0, 0]), "A": np.array([0.9, np.sqrt(1 - 0.81)])}
     assert segments.plan_success(["A"], ["a"], close) == 1
-
-
-def test_published_number_is_taken_from_anywhere() -> None:
-    assert (
-        published.progress_number("1. Grasp the cup\n2. Place it") == 1.0
-    )  # a plan reads as a finished task
-    assert published.progress_number("<progress>45%</progress>") == 0.45
-    assert published.progress_number("<progress>1%</progress>") == 0.01
-    assert published.progress_number("<progress>1</progress>") == 1.0
-    assert published.progress_number("<progress>0.5</progress>") == 0.5
-    assert published.progress_number("none") is None

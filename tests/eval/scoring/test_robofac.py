@@ -30,8 +30,8 @@ def line(
     )
 
 
-def accuracy(*lines: PredictionLine, as_published: bool = False) -> dict[str, float]:
-    scored = score_predictions("robofac", lines, as_published)
+def accuracy(*lines: PredictionLine) -> dict[str, float]:
+    scored = score_predictions("robofac", lines)
     return {name: s.value for (part, name), s in scored.scores().items() if part == "all"}
 
 
@@ -60,17 +60,13 @@ def test_right_and_wrong_by_kind() -> None:
     assert scored_values["coverage"] == pytest.approx(5 / 6)
 
 
-def test_as_published_an_empty_reply_is_right_and_a_sentence_is_wrong() -> None:
+def test_an_empty_reply_is_unread_and_a_sentence_may_name_the_option() -> None:
     lines = [
         line("failure_identification", "Grasping error.", ""),
         line("failure_identification", "Grasping error.", "It is a grasping error.", video="v2"),
         line("failure_identification", "Grasping error.", "grasping error", video="v3"),
         line("failure_identification", "Grasping error.", "Wrong object.", video="v4"),
     ]
-    assert accuracy(*lines, as_published=True)["identification_accuracy"] == 0.5
-    ours = accuracy(*lines)
-    assert (ours["identification_accuracy"], ours["coverage"]) == (0.5, 0.75)
-    assert accuracy(lines[0], as_published=True)["choice_accuracy"] == 1
-    assert accuracy(lines[0])["choice_accuracy"] == 0
-    assert accuracy(lines[1], as_published=True)["choice_accuracy"] == 0
-    assert accuracy(lines[1])["choice_accuracy"] == 1
+    scored_values = accuracy(*lines)
+    assert (scored_values["identification_accuracy"], scored_values["coverage"]) == (0.5, 0.75)
+    assert [accuracy(x)["choice_accuracy"] for x in lines] == [0, 1, 1, 0]

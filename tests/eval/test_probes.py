@@ -8,15 +8,15 @@ import cv2
 import numpy as np
 import pytest
 
-from eval import confusion, robustness
+from eval import probes, robustness
 from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.question import HeldPicture, Question
-from eval.confusion import UNDER, VIDEO
 from eval.metrics import order
 from eval.metrics.score import runs_of
+from eval.probes import UNDER, VIDEO
 from eval.report.pages import confusion_cells, confusion_figure
 from eval.robustness import ChangedPicture
-from eval.scored import ALL, Evaluated
+from eval.scored import ALL, BenchmarkAnswers, Evaluated
 from training.pictures import decode_picture
 
 TASKS = ("Open the drawer", "Press the button", "Turn the faucet")
@@ -62,22 +62,29 @@ RUNS = [run(0, TASKS[0]), run(1, TASKS[1]), run(2, TASKS[2], end=0.4)]
 
 @pytest.fixture
 def shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (confusion, robustness):
+    for module in (probes, robustness):
         monkeypatch.setattr(module, "held_out_runs", lambda lake, release, limit: RUNS[:limit])
 
 
 # Confusion
 
 
+def answers_of(questions: list[Question], values: dict[str, float]) -> BenchmarkAnswers:
+    shares = np.array([values.get(q.key, np.nan) for q in questions])
+    return BenchmarkAnswers.by_values(questions[0].benchmark, questions, shares)
+
+
 def told(questions: list[Question], right: float, wrong: float) -> dict[str, float]:
-    return {q.key: right * (q.progress or 0) if confusion._is_own(q) else wrong for q in questions}
+    return {q.key: right * (q.progress or 0) if probes._is_own(q) else wrong for q in questions}
 
 
 @pytest.mark.usefixtures("shown")
 def test_who_follows_the_instruction_is_told_from_who_does_not() -> None:
-    questions = confusion.load(None, None, EvaluationOptions())  # type: ignore[arg-type]
+    questions = probes.confusion_questions(None, None, EvaluationOptions())  # type: ignore[arg-type]
     follows = Evaluated(
-        "m", scored := confusion.score(questions, told(questions, 0.9, 0.1)), scored.scores()
+        "m",
+        scored := probes.confusion_scores(answers_of(questions, told(questions, 0.9, 0.1))),
+        scored.scores(),
     )
     scores_found = {name: follows.scores[ALL, name] for name in scored.measures}
     assert scores_found["confusion_own"].value == pytest.approx(0.9)
@@ -85,20 +92,20 @@ def test_who_follows_the_instruction_is_told_from_who_does_not() -> None:
     assert scores_found["instruction_accuracy"].value == 1
     # The unfinished run is in no cell, but it may be claimed to be on its way
     assert (scores_found["confusion_own"].n, scores_found["false_progress_wrong_task"].n) == (2, 3)
-    blind = confusion.score(questions, {q.key: 0.7 for q in questions}).scores()
+    blind = probes.confusion_scores(answers_of(questions, {q.key: 0.7 for q in questions})).scores()
     assert blind[ALL, "confusion_margin"].value == 0
     assert blind[ALL, "instruction_accuracy"].value == pytest.approx(1 / 3)
     assert blind[ALL, "false_progress_wrong_task"].value == pytest.approx(0.7)
-    silent = confusion.score(questions, {}).scores()
+    silent = probes.confusion_scores(answers_of(questions, {})).scores()
     assert (silent[ALL, "confusion_margin"].value, silent[ALL, "coverage"].value) == (-1, 0)
 
 
 @pytest.mark.usefixtures("shown")
 def test_the_matrix_is_among_the_scores_and_is_drawn() -> None:
-    questions = confusion.load(None, None, EvaluationOptions())  # type: ignore[arg-type]
-    values = told(questions, 0.9, 0.1)
-    scored = confusion.score(questions, values)
-    entry = Evaluated("m", scored, scored.scores() | confusion.matrix_scores(questions, values))
+    questions = probes.confusion_questions(None, None, EvaluationOptions())  # type: ignore[arg-type]
+    answers = answers_of(questions, told(questions, 0.9, 0.1))
+    scored = probes.confusion_scores(answers)
+    entry = Evaluated("m", scored, scored.scores() | probes.matrix_scores(answers))
     assert entry.scores[VIDEO + TASKS[0], UNDER + TASKS[0]].value == pytest.approx(0.9)
     assert entry.scores[VIDEO + TASKS[0], UNDER + TASKS[2]].value == pytest.approx(0.1)
     assert set(confusion_cells(entry)) == {
@@ -165,7 +172,8 @@ def test_light_and_place_change() -> None:
 def test_what_is_lost_is_measured_run_by_run() -> None:
     questions = robustness.load(None, None, EvaluationOptions())  # type: ignore[arg-type]
     values = {q.key: 0.5 if q.part == "darker" else (q.progress or 0.0) for q in questions}
-    scores = robustness.score(questions, values).scores()
+    answers = answers_of(questions, values)
+    scores = robustness.score(answers).scores()
     assert scores["part clean", "mae"].value == 0
     assert scores["part darker", "mae_rise"].value == pytest.approx(
         scores["part darker", "mae"].value
