@@ -9,9 +9,8 @@ from core.tables import STAGE_TABLES
 from ingest.outcomes import BY_PERSON
 from pipeline.stage import UNANSWERED, StageSpec, Step
 from warehouse.lake import WHOLE_DATASET, Lake, content_key
-from warehouse.lake.connection import literal, row_by_row
+from warehouse.lake.connection import literal
 from warehouse.lake.corrections import correction_stamps
-from warehouse.lake.outcomes import OUTCOMES_IN_FORCE
 from warehouse.lake.recordings import LISTING
 from warehouse.lake.references import reference_stamps
 
@@ -30,7 +29,8 @@ COLUMNS = (
     "^(stage|dataset|chunk|label_run|snapshot|code_version|(input|output|outcomes|others)_hash)$"
 )
 OUTCOMES = (
-    f"SELECT episode_index, success, file FROM ({OUTCOMES_IN_FORCE}) WHERE {row_by_row('dataset')}"
+    "SELECT episode_index, (value->>'success')::BOOLEAN, value->>'file' FROM standing_statements "
+    "WHERE kind = 'outcome' AND dataset = ?"
 )
 
 Specs = Sequence[StageSpec]
@@ -143,7 +143,7 @@ def listing_stamps(lake: Lake, dataset: str) -> list[str]:
     if taken_down:
         episodes = "all" if None in taken_down else str(sorted(taken_down))
         stamps.append(content_key("taken down", episodes))
-    if dataset in lake.datasets_in("outcomes"):
+    if dataset in lake.datasets_in("outcome"):
         outcomes = [
             f"{episode} {success} {BY_PERSON}{file}"
             for episode, success, file in sorted(lake.rows(OUTCOMES, [dataset]))

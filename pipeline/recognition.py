@@ -9,9 +9,6 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 
-import pyarrow as pa
-
-from core.tables import TABLES
 from ingest.episode import Finding
 from ingest.recordings import Fingerprint, KnownRecording, Likeness, RecordingIndex, likeness
 from warehouse.lake import Lake
@@ -24,6 +21,7 @@ from warehouse.lake.recordings import (
     take_over,
     withdrawn_recordings,
 )
+from warehouse.lake.statements import TAKEDOWN, say
 
 
 @dataclass
@@ -46,12 +44,15 @@ class Recognition:
     findings: list[Finding] = field(default_factory=list)
     takedowns: list[dict] = field(default_factory=list)
 
-    def upserts(self) -> dict[str, pa.Table]:
+    def take_down(self, lake: Lake) -> None:
+        """Say of recordings that were taken down elsewhere that they are taken down here."""
+        known = set(lake.column("SELECT recording FROM takedowns"))
+        self.takedowns = [row for row in self.takedowns if row["recording"] not in known]
         if self.takedowns:
-            marks = {"takedowns": TABLES["takedowns"].rows(self.takedowns)}
-        else:
-            marks = {}
-        return self.update.upserts() | marks
+            places = {
+                (row["dataset"], row["episode_index"]): row["recording"] for row in self.takedowns
+            }
+            say(lake, TAKEDOWN, lambda: self.takedowns, places)
 
 
 def recognise(
@@ -263,7 +264,7 @@ def _without_withdrawn(
                 "dataset": recording.dataset,
                 "episode_index": recording.episode_index,
                 "recording": recording.recording,
-                "reason": text,
+                "comment": text,
                 "created_at": recognition.update.now,
             }
         )
