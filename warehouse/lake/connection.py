@@ -394,14 +394,16 @@ class LakeConnection:
 
     def recordings_at(
         self, places: Collection[tuple[str, int]]
-    ) -> dict[tuple[str, int], tuple[str, str]]:
-        """The recording that each place (dataset, episode_index) holds, or else held last, with its name in the source;
-        without unknown places."""
+    ) -> dict[tuple[str, int], tuple[str, str, str | None]]:
+        """The recording that each place (dataset, episode_index) holds, or else held last, with its name in the source
+        and content_hash; without unknown places."""
         if not places:
             return {}
         rows = self.rows(
-            "SELECT dataset, episode_index, arg_max((recording, source_id), (left_at IS NULL, left_at)) "
-            "FROM recordings WHERE list_contains($1, dataset) AND list_contains($2, episode_index) GROUP BY 1, 2",
+            "SELECT dataset, episode_index, "
+            "arg_max((recording, source_id, c.content_hash), (left_at IS NULL, left_at)) FROM recordings "
+            "LEFT JOIN episode_content c USING (dataset, episode_index, recording) "
+            "WHERE list_contains($1, dataset) AND list_contains($2, episode_index) GROUP BY 1, 2",
             [
                 sorted({dataset for dataset, _ in places}),
                 sorted({episode for _, episode in places}),

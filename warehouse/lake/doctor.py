@@ -21,7 +21,6 @@ from core.errors import first_line
 from core.files import HALF_FILE, sha256_file
 from core.paths import Workspace
 from core.tables import STAGE_TABLES, STAGED_TABLES, TABLES
-from warehouse.lake import words
 from warehouse.lake.catalog import is_older
 from warehouse.lake.checks import schema_faults
 from warehouse.lake.connection import CATALOG
@@ -135,7 +134,6 @@ def examine(lake: Lake, *, hashes: bool = False) -> list[Trouble]:
         *lake_troubles,
         *compared,
         *rollback(lake),
-        *statements(lake),
         *leftovers(lake.workspace),
         *disk_space(lake.workspace),
     ]
@@ -287,18 +285,6 @@ def rollback(lake: Lake) -> Iterator[Trouble]:
             lake.place.catalog,
             reason,
             remedy,
-        )
-
-
-def statements(lake: Lake) -> Iterator[Trouble]:
-    """The file of what people said."""
-    if not words.is_sound(lake.workspace):
-        yield Trouble(
-            ERROR,
-            "statements",
-            str(lake.workspace.statements),
-            "what people said cannot be read",
-            "proccorpus recover puts the newest backup in its place",
         )
 
 

@@ -65,6 +65,13 @@ class Renamed(StatementValue):
     to: str
 
 
+class Build(StatementValue):
+    """How a dataset is built, as `build_configs` has it: a lost catalog is made again with it."""
+
+    config_hash: str
+    config: str
+
+
 KINDS: dict[str, type[StatementValue]] = {
     "correction": Correction,
     "outcome": Outcome,
@@ -75,4 +82,5 @@ KINDS: dict[str, type[StatementValue]] = {
     "takedown": Takedown,
     "joined_task": JoinedTask,
     "renamed": Renamed,
+    "build": Build,
 }

@@ -179,6 +179,16 @@ def stored_builds(lake: LakeConnection) -> dict[str, tuple[str, str]]:
     return {dataset: (text, config_hash) for dataset, text, config_hash in rows}
 
 
+def note_builds(lake: LakeConnection) -> None:
+    """State how each dataset is built, where that was not stated or is another by now."""
+    sql = "SELECT dataset, value->>'config' FROM standing_statements WHERE kind = 'build'"
+    stated = dict(lake.rows(sql))
+    for dataset, (config, config_hash) in stored_builds(lake).items():
+        if stated.get(dataset) != config:
+            row = {"dataset": dataset, "config": config, "config_hash": config_hash}
+            say(lake, "build", lambda row=row: [row])
+
+
 def stated_annotator(config: str) -> str:
     """The annotator that a dataset's kept configuration names, or `auto`."""
     build = json.loads(config)

@@ -57,7 +57,10 @@ class Holdings:
 
 def holdings(lake: LakeConnection, dataset: str) -> Holdings:
     """Raises UserError: there is nothing of such a dataset."""
-    words = _count(lake, "statements", dataset)
+    words = lake.rows(
+        "SELECT count(*) FROM statements WHERE dataset = ? AND kind NOT IN ('build', 'renamed')",
+        [dataset],
+    )[0][0]
     episodes = _count(lake, "episode_facts", dataset)
     runs = "label_run IN (SELECT label_run FROM label_runs WHERE annotator = 'imported')"
     imported = lake.rows(

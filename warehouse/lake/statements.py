@@ -28,7 +28,15 @@ MOST_EPISODES = 1000  # marked at once
 Kind = Literal["tag", "assigned"]
 Place = tuple[str, int]  # dataset, episode_index
 # Columns that say nothing by which two statements differ
-NO_WORDS = ("number", "statement_id", "batch", "source_id", "recording", "created_at")
+NO_WORDS = (
+    "number",
+    "statement_id",
+    "batch",
+    "source_id",
+    "content_hash",
+    "recording",
+    "created_at",
+)
 
 
 class CorrectionError(UserError, ValueError):
@@ -67,7 +75,7 @@ def say(
         places = {(row["dataset"], row.get("episode_index")) for row in rows}
         recordings = lake.recordings_at({(d, e) for d, e in places if e is not None})
         for place, recording in (known or {}).items():
-            recordings[place] = (recording, recordings.get(place, ("", ""))[1])
+            recordings[place] = (recording, *recordings.get(place, ("", "", None))[1:])
         former = _newest_ids(lake, kind, places)
         statements = [_statement(kind, row, recordings, former) for row in rows]
         batch = content_key(*sorted(statement["statement_id"] for statement in statements))[:16]
@@ -81,7 +89,7 @@ def say(
 def _statement(
     kind: str,
     row: Mapping[str, Any],
-    recordings: Mapping[Place, tuple[str, str]],
+    recordings: Mapping[Place, tuple[str, str, str | None]],
     former: Mapping[tuple, str],
 ) -> dict[str, Any]:
     """A row of the table of statements. Raises ConflictError, CorrectionError."""
@@ -90,7 +98,7 @@ def _statement(
     undoes = row.get("undoes")
     value = {} if undoes and not fields else model(**fields).model_dump(exclude_none=True)
     place = row["dataset"], row.get("episode_index", -1)
-    recording, source_id = recordings.get(place, (None, None))
+    recording, source_id, content_hash = recordings.get(place, (None, None, None))
     if (meant := row.get("recording")) is not None and meant != recording:
         raise ConflictError(
             f"episode {place[1]} of {place[0]} is another recording than the one that you looked at: reload it and look"
@@ -102,6 +110,7 @@ def _statement(
         "kind": kind,
         "recording": recording,
         "source_id": source_id,
+        "content_hash": row.get("content_hash", content_hash),
         "value": json.dumps(value, ensure_ascii=False),
         "created_at": (row.get("created_at") or datetime.now(UTC)).isoformat(),
     }

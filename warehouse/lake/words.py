@@ -82,29 +82,30 @@ class StatementStore:
     @contextmanager
     def _transaction(self) -> Iterator[Any]:
         """Raises LakeError: the statements cannot be written."""
-        session = self._opened(makes=True)
-        cursor = session.cursor()
+        session = None
         try:
+            session = self._opened(makes=True)
+            cursor = session.cursor()
             if self.is_postgres:
                 cursor.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK_KEY])
             else:
                 cursor.execute("BEGIN IMMEDIATE")
             yield cursor
             session.commit()
-        except sqlite3.Error as e:
-            session.rollback()
-            raise LakeError(f"{self.path}: nothing was saved: {first_line(e)}") from e
-        except BaseException:
-            session.rollback()
+        except BaseException as e:
+            if session is not None:
+                session.rollback()
+            if isinstance(e, sqlite3.Error):
+                raise LakeError(f"{self.path}: nothing was saved: {first_line(e)}") from e
             raise
 
     def _query(self, sql: str) -> list[tuple]:
         with self.lock:
-            session = self._opened()
-            if session is None:
-                return []
-            cursor = session.cursor()
             try:
+                session = self._opened()
+                if session is None:
+                    return []
+                cursor = session.cursor()
                 cursor.execute(sql)
                 rows = cursor.fetchall()
             except sqlite3.Error as e:
