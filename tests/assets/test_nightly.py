@@ -28,6 +28,7 @@ from tests.kits.tiny_lerobot import LENGTHS, TASKS, make_dataset, rows_path, wri
 from tests.pipeline.test_release_cycle import EPISODES, ROOT, tiny_recipe
 from training.runs import newest_model
 from warehouse.lake import Lake, digest
+from warehouse.lake.lake import forget_lakes
 
 pytestmark = pytest.mark.stack
 NAMES = ("grows", "relabels", "tiny")
