@@ -40,14 +40,9 @@ class Workspace:
         return self.root / ".committed"
 
     @property
-    def people(self) -> Path:
-        """What people said, a line for each row (`warehouse.lake.people`)."""
-        return self.root / "people.jsonl"
-
-    @property
-    def journal(self) -> Path:
-        """What people said and the lake does not have yet (`warehouse.lake.journal`)."""
-        return self.root / "journal.jsonl"
+    def statements(self) -> Path:
+        """What people said (`warehouse.lake.words`)."""
+        return self.root / "statements.sqlite"
 
     @property
     def removed(self) -> Path:
@@ -71,7 +66,7 @@ class Workspace:
     def exists(self) -> bool:
         """Is a workspace here, or what is left of one that lost its catalog?"""
         return any(
-            path.exists() for path in (self.catalog, self.settings, self.committed, self.people)
+            path.exists() for path in (self.catalog, self.settings, self.committed, self.statements)
         )
 
     @property

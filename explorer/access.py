@@ -8,11 +8,10 @@ reads one snapshot and never mixes two states of the corpus. Every query has a t
 
 import math
 import threading
-import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -25,21 +24,28 @@ from core.errors import UserError
 from core.files import ScratchFolder
 from core.paths import Workspace
 from core.tables import TABLES
-from explorer.overlay import Overlay
+from core.tables.definition import sql_type
 from warehouse.lake.catalog import check_catalog, copy_catalog
-from warehouse.lake.connection import attach, connect, database, literal, quoted, sql_type
+from warehouse.lake.connection import (
+    LakeConnection,
+    attach,
+    connect,
+    database,
+    literal,
+    quoted,
+    see_statements,
+)
 from warehouse.lake.place import LakeError, place
 from warehouse.lake.schema import checked_version
 from warehouse.lake.sql import OF_RELEASE, RESULTS, see_results
 from warehouse.lake.views import VIEWS
+from warehouse.lake.words import DATABASE, SEARCH_PATH, Words
 from warehouse.sql_process import LakeState
 
 MEMORY = "450MB"  # of all pages together, without the index of episodes
 PAGE_S = 20.0  # that the queries of one page may take
 NOT_ASKED = object()  # instead of an answer, which may be None
 MOST_RECENT = 128  # answers that are kept for `lately`
-REST_S = 60.0  # after the last judgement the lake is read anew
-OWN_PATH, OVERLAY = "lake.main", "journal.main"  # where names are looked for
 CURRENT_SQL = "SELECT id FROM ducklake_current_snapshot('lake')"
 
 
@@ -88,15 +94,14 @@ class LakeReader:
     """One request's view of the lake; all its queries read the same snapshot.
 
     once: answers that are small, and the same for all pages: to look at one table costs
-    some 10 ms of CPU. lately: those that are larger, or many. overlay: what people said
-    since; None where the corpus cannot be changed, or the journal is of no use.
+    some 10 ms of CPU. lately: those that are larger, or many. words: what people said.
     """
 
     con: duckdb.DuckDBPyConnection
     snapshot: Snapshot
     once: KeptAnswers
     lately: KeptAnswers
-    overlay: Overlay | None = None
+    words: Words
 
     def rows(self, sql: str, *values: Any) -> list[tuple]:
         return self.con.execute(sql, list(values)).fetchall()
@@ -130,15 +135,16 @@ class LakeReader:
             (name, dataset, chunk), lambda: self.con.execute(sql, [dataset, chunk]).to_arrow_table()
         )
 
-    def places_said_since(self, table: str) -> set[tuple[str, int]]:
-        """The episodes of which people said something since the lake was opened, that stands in a table."""
-        return {*self.rows_said_since(table)}
+    def places_said_since(self, kind: str, number: int) -> set[tuple[str, int]]:
+        """The episodes of which people said something of a kind after the statement of a number."""
+        if number >= self.words.newest:
+            return set()
+        sql = "SELECT dataset, episode_index FROM located_statements WHERE kind = ? AND number > ?"
+        return {*self.rows(sql, kind, number)}
 
-    def rows_said_since(self, table: str) -> Mapping[tuple[str, int], dict[str, Any]]:
-        """The newest row of each such episode."""
-        if self.overlay:
-            return self.overlay.newest[table]
-        return {}
+    def while_nothing_is_said(self, key: Any, find: Callable[[], Any]) -> Any:
+        """What `find` gives, asked for once until somebody says something."""
+        return self.lately((key, self.words.newest), find)
 
     def has_rows(self, table: str) -> bool:
         return self.once(
@@ -156,9 +162,7 @@ class OpenSnapshot:
     catalog has changed since.
 
     `path`: where names are looked for. `catalog`: the copy that it reads, which is
-    deleted with the connection; None: a server's. `seen`: the newest snapshot of which
-    all is known here, since what is newer than the state came out of the journal, which
-    lies over it.
+    deleted with the connection; None: a server's.
     """
 
     con: duckdb.DuckDBPyConnection
@@ -166,10 +170,9 @@ class OpenSnapshot:
     stamp: tuple[int, ...]
     path: str
     catalog: str | None
+    words: Words
     once: KeptAnswers = field(default_factory=KeptAnswers, repr=False)
     lately: KeptAnswers = field(default_factory=lambda: KeptAnswers(MOST_RECENT), repr=False)
-    overlay: Overlay | None = None
-    seen: int = -1
     idle: list[duckdb.DuckDBPyConnection] = field(default_factory=list, repr=False)
 
     @contextmanager
@@ -218,7 +221,7 @@ class CorpusView:
         self.fixed = snapshot
         self.release = release
         self._opening = threading.Lock()
-        self._adopted_at = 0.0  # by the monotonic clock
+        self._saying = threading.Lock()
         self._server = connect(space, read_only=True) if place(space).is_postgres else None
         self._state = self._open()
 
@@ -228,21 +231,34 @@ class CorpusView:
         longer than `time_s` in all.
         """
         state = self._current()
-        if state.overlay:
-            state.overlay.sync()
+        state.words.sync(is_due=False)
         try:
             with state.cursor(time_s) as con:
-                yield LakeReader(con, state.snapshot, state.once, state.lately, state.overlay)
+                yield LakeReader(con, state.snapshot, state.once, state.lately, state.words)
         except duckdb.InterruptException as e:
             raise PageError(
                 f"this took longer than {time_s:g} s and was stopped; narrow it down", 503
             ) from e
 
+    def say[T](self, act: Callable[[LakeReader, LakeConnection], T]) -> T:
+        """What `act` gives, which says something by the connection that it is given: all of it is
+        durable after it, or nothing is said where it fails.
+
+        Raises PageError: nothing can be written here; and what `act` raises.
+        """
+        with self._saying, self.reading() as reader:
+            lake = LakeConnection(self.space, reader.con, reader.words)
+            try:
+                with lake.words.saying():
+                    return act(reader, lake)
+            except OSError as e:
+                raise PageError(f"the workspace cannot be written to: {e.strerror}", 403) from e
+
     @contextmanager
     def state(self) -> Iterator[LakeState]:
         """The newest state of the lake for another process to read, which stays there for as long."""
         # Held until then: the copy of the catalog is deleted with it
-        opened = self._current(is_whole=True)
+        opened = self._current()
         yield LakeState(str(self.space.root), opened.snapshot.number, self.release, opened.catalog)
 
     def _stamp(self) -> tuple[int, ...]:
@@ -257,43 +273,14 @@ class CorpusView:
             raise LakeError(self.space.absence) from e
         return status.st_mtime_ns, status.st_size
 
-    def adopt(self, snapshot: int) -> None:
-        """Go on with the state that is open: the commit that made this snapshot wrote
-        what lies over it already, and nothing else. While nobody can commit.
-        """
-        with self._opening:
-            state = self._state
-            if state.overlay and snapshot == state.seen + 1:
-                state.overlay.sync()
-                self._state = replace(state, stamp=self._stamp(), seen=snapshot)
-                self._adopted_at = time.monotonic()
-
-    def read_journal_anew(self) -> None:
-        """The journal was emptied: what is added from now on stands at its begin. While
-        nobody can add to it.
-        """
-        with self._opening:
-            if self._state.overlay:
-                self._state.overlay.begin_anew()
-
-    def _current(self, *, is_whole: bool = False) -> OpenSnapshot:
-        """The newest state; a new one is opened where the catalog has changed, or
-        (`is_whole`) a part of it lies in the overlay alone; also once nobody has judged
-        for a while.
-        """
+    def _current(self) -> OpenSnapshot:
+        """The newest state; a new one is opened where the catalog has changed."""
         may_change = self.fixed is None or self.release is not None
-        if may_change and self._is_outdated(is_whole=is_whole):
+        if may_change and self._stamp() != self._state.stamp:
             with self._opening:
-                if self._is_outdated(is_whole=is_whole):
+                if self._stamp() != self._state.stamp:
                     self._state = self._open()
         return self._state
-
-    def _is_outdated(self, *, is_whole: bool) -> bool:
-        state = self._state
-        has_rested = time.monotonic() - self._adopted_at > REST_S
-        return self._stamp() != state.stamp or (
-            state.seen > state.snapshot.number and (is_whole or has_rested)
-        )
 
     def _open(self) -> OpenSnapshot:
         """A database that has the lake attached as `lake`, locked: it can neither write
@@ -322,16 +309,12 @@ class CorpusView:
         con.execute("USE lake")
         if checked_version(con, self.space, snapshot=self.fixed) is None:
             raise LakeError(self.space.absence)
+        words = see_statements(self.space, con, self.fixed)
         path = _search_path(con)
         if self.release is not None:
             attach(con, self.space, RESULTS, catalog=catalog)
             see_results(con, self.release)
             path = f"{OF_RELEASE}.main,{path}"
-
-        overlay = None
-        if self.fixed is None and self._server is None and path == OWN_PATH:
-            overlay = Overlay(self.space, con)
-            path = f"{OVERLAY},{path}"
 
         # From here on the connection reads the lake's files, and nothing else
         con.execute(f"SET allowed_directories = [{literal(location.data)}]")
@@ -345,8 +328,7 @@ class CorpusView:
         row = con.execute(sql, [number]).fetchone()
         if row is None:
             raise LakeError(f"the lake has no snapshot {number}")
-        opened = OpenSnapshot(con, Snapshot(number, row[0]), stamp, path, catalog)
-        return replace(opened, overlay=overlay, seen=number)
+        return OpenSnapshot(con, Snapshot(number, row[0]), stamp, path, catalog, words)
 
 
 def _search_path(con: duckdb.DuckDBPyConnection) -> str:
@@ -362,7 +344,9 @@ def _search_path(con: duckdb.DuckDBPyConnection) -> str:
         if {c.name for c in t.columns} - columns_by_table.get(t.name, set())
     ]
     if not lacking and all(view.name in columns_by_table for view in VIEWS):
-        return OWN_PATH
+        return SEARCH_PATH
+    former_sql = "SELECT table_name FROM duckdb_tables() WHERE database_name = 'lake'"
+    former = {name for (name,) in con.execute(former_sql).fetchall()}
     con.execute("ATTACH ':memory:' AS today")
     con.execute("USE today")
     for table in TABLES.values():
@@ -375,9 +359,12 @@ def _search_path(con: duckdb.DuckDBPyConnection) -> str:
         ).strip(", ")
         source = f"FROM lake.main.{table.name}" if has else "LIMIT 0"
         con.execute(f"CREATE VIEW {table.name} AS SELECT {selected} {source}")
+    con.execute(f"SET search_path = 'today.main,{DATABASE}.main'")
     for view in VIEWS:
-        con.execute(f"CREATE VIEW {view.name} AS {view.sql}")
-    return "today.main"
+        # What people said was in tables of these names
+        sql = f"FROM lake.main.{view.name}" if view.name in former else view.sql
+        con.execute(f"CREATE VIEW {view.name} AS {sql}")
+    return f"today.main,{DATABASE}.main"
 
 
 COLUMNS_SQL = "SELECT table_name, column_name FROM duckdb_columns() WHERE database_name = 'lake'"

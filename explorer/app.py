@@ -28,7 +28,6 @@ from explorer.access import CorpusView, PageError
 from explorer.index import CorpusIndex
 from explorer.jobs import ChildJob
 from explorer.pages import media, sql
-from explorer.scribe import Scribe
 from explorer.site import FILTERS, STATIC, STATIC_VERSION, Explorer, Options, explorer_of
 from warehouse.lake import LakeError
 from warehouse.lake.statements import ConflictError
@@ -60,7 +59,7 @@ def create_app(space: Workspace, options: Options = Options()) -> FastAPI:
     """The explorer of a workspace. Raises LakeError: no workspace, or no such snapshot."""
     lake = CorpusView(space, options.snapshot, options.release)
     jobs = {name: ChildJob(space.root / "explorer", name) for name in ("adapt", "label", "export")}
-    explorer = Explorer(space, options, lake, CorpusIndex(lake), _templates(), Scribe(lake), jobs)
+    explorer = Explorer(space, options, lake, CorpusIndex(lake), _templates(), jobs)
     queries = Pool(partial(SqlProcess, sql.MEMORY, sql.NICENESS))
 
     @asynccontextmanager
@@ -68,7 +67,6 @@ def create_app(space: Workspace, options: Options = Options()) -> FastAPI:
         yield
         for job in jobs.values():
             job.stop()
-        explorer.scribe.stop()
         queries.close()
 
     app = FastAPI(

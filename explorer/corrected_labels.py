@@ -47,9 +47,9 @@ def corrected_places(reader: LakeReader, table: str = "corrections") -> set[tupl
     table: of what else people say, such as outcomes.
     """
     places = "SELECT dataset, episode_index FROM"
-    sql = f"{places} located_{table} UNION {places} current_{table}"
-    in_lake = reader.once(("said", table), lambda: {*reader.rows(sql)})
-    return in_lake | reader.places_said_since(table)
+    kind = table.removesuffix("s")
+    sql = f"{places} located_statements WHERE kind = ? UNION {places} current_{table}"
+    return reader.while_nothing_is_said(("said", table), lambda: {*reader.rows(sql, kind)})
 
 
 def _is_pending(

@@ -137,7 +137,7 @@ def _marks_by_place(reader: LakeReader, kind: str) -> dict[Place, list[tuple[str
             marks.setdefault((intern(dataset), episode_index), []).append((intern(value), mark_id))
         return marks
 
-    return reader.once(("tags", kind), find)
+    return reader.while_nothing_is_said(("tags", kind), find)
 
 
 def places_by_value(reader: LakeReader, kind: str) -> dict[str, list[Place]]:
@@ -150,7 +150,7 @@ def places_by_value(reader: LakeReader, kind: str) -> dict[str, list[Place]]:
                 places.setdefault(value, []).append(place)
         return {value: sorted(places[value]) for value in sorted(places)}
 
-    return reader.once(("places", kind), find)
+    return reader.while_nothing_is_said(("places", kind), find)
 
 
 def tags_of(reader: LakeReader, places: list[Place]) -> dict[Place, dict[str, Any]]:

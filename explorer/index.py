@@ -25,6 +25,7 @@ LARGE = 2_000  # episodes; the index of more is kept in a file, and no page wait
 OLD_FILES = 3  # files of other snapshots
 QUICK_S = 0.5  # an index made faster than this is made before the page that needs it
 FIRST_S = 300.0  # that making one may take
+REST_S = 60.0  # after the newest statement the index is made anew
 REST = 10  # after a slow one, as many times its duration, before the next
 MEMORY = "256MB"
 COPY_ROWS = 20_000  # at once, from the lake into the index
@@ -91,17 +92,20 @@ class Indexed:
     `tasks`, `steps`, `step_rows` (which episodes have a step), `review` (what a person
     should look at) and `waiting` (corrections that wait for one).
 
-    once: what pages counted in it.
+    said: number of the newest statement that it has seen. once: what pages counted in it.
     """
 
     snapshot: Snapshot
+    said: int
     con: duckdb.DuckDBPyConnection = field(repr=False)
     made_in_s: float
     once: KeptAnswers = field(default_factory=lambda: KeptAnswers(MOST_COUNTED), repr=False)
 
-    def covers(self, snapshot: Snapshot) -> bool:
-        """Does it hold all of a snapshot, or of a newer one?"""
-        return self.snapshot.number >= snapshot.number
+    def covers(self, reader: LakeReader) -> bool:
+        """Does it hold all that a reader sees? While people speak, pages leave out what was judged since."""
+        if self.snapshot.number < reader.snapshot.number:
+            return False
+        return self.said >= reader.words.newest or reader.words.rested_s < REST_S
 
     def rows(self, sql: str, *values: Any) -> list[tuple]:
         with self.con.cursor() as con:
@@ -127,14 +131,14 @@ class CorpusIndex:
         made. Waits for the first.
         """
         newest = self._newest
-        if newest is not None and newest.covers(reader.snapshot):
+        if newest is not None and newest.covers(reader):
             return newest
 
         # The first one, or one that is made at once: the page waits for it. Another page may have made it meanwhile
         if newest is None or (waits and newest.made_in_s < QUICK_S):
             with self._building:
                 newest = self._newest
-                if newest is None or not newest.covers(reader.snapshot):
+                if newest is None or not newest.covers(reader):
                     newest = self._newest = self._make()
             return newest
 
@@ -156,13 +160,17 @@ class CorpusIndex:
             con = self._in_file(reader) if num_episodes > LARGE else _build(reader, ":memory:")
         took = time.monotonic() - start_s
         self._not_before = time.monotonic() + REST * took
-        return Indexed(reader.snapshot, con, max(took, QUICK_S * (num_episodes > LARGE)))
+        return Indexed(
+            reader.snapshot, reader.words.newest, con, max(took, QUICK_S * (num_episodes > LARGE))
+        )
 
     def _in_file(self, reader: LakeReader) -> duckdb.DuckDBPyConnection:
         """The index in its file, which is made where it is missing; in memory where no
         file can be written.
         """
-        path = self._folder / f"index-{VERSION}-{reader.snapshot.number}.duckdb"
+        path = (
+            self._folder / f"index-{VERSION}-{reader.snapshot.number}-{reader.words.newest}.duckdb"
+        )
         if not path.exists():
             try:
                 self._folder.mkdir(exist_ok=True)

@@ -118,9 +118,9 @@ class ReviewQueue:
             values["numbers"] = [episode_index for _, episode_index in waiting]
         else:
             source = "review"
-            judged = said_since(visit, "corrections")
+            judged = said_since(visit, "correction")
             if self.is_of_ends:
-                judged += said_since(visit, "outcomes")
+                judged += said_since(visit, "outcome")
             if judged:
                 conditions.append(
                     "dataset || ' ' || episode_index NOT IN (SELECT unnest($judged::VARCHAR[]))"
@@ -139,8 +139,9 @@ class ReviewQueue:
     def _assigned(self, visit: Visit, person: str) -> list[Place]:
         """The episodes that a person has, and that nobody has judged since."""
         reader = visit.reader
-        judged = reader.once(("done", person), lambda: {*reader.rows(DONE_SQL, person)})
-        judged = judged | reader.places_said_since("corrections")
+        judged = reader.while_nothing_is_said(
+            ("done", person), lambda: {*reader.rows(DONE_SQL, person)}
+        )
         assigned = places_by_value(reader, "assigned").get(person, [])
         return [place for place in assigned if place not in judged]
 
@@ -204,31 +205,14 @@ def place_of(visit: Visit, queue: ReviewQueue, dataset: str, episode_index: int)
     )
 
 
-def said_since(visit: Visit, table: str) -> list[str]:
-    """Episodes (dataset, blank, number) of which a table of what people said has a row
-    that is newer than the index.
-    """
-    waiting = [f"{dataset} {episode}" for dataset, episode in visit.reader.places_said_since(table)]
-    return sorted({place for _, place in _newer_rows(visit, table)}) + waiting
+def said_since(visit: Visit, kind: str) -> list[str]:
+    """Episodes (dataset, blank, number) of which somebody said something of a kind since the index was made."""
+    places = visit.reader.places_said_since(kind, visit.index.said)
+    return sorted(f"{dataset} {episode}" for dataset, episode in places)
 
 
 def counts_are_of_now(visit: Visit) -> bool:
     """Has nothing come since the index was made but what people said, which queues and
     their counts leave out?
     """
-    passed = visit.reader.snapshot.number - visit.index.snapshot.number
-    judged = [*_newer_rows(visit, "corrections"), *_newer_rows(visit, "outcomes")]
-    return len({snapshot for snapshot, _ in judged}) >= passed
-
-
-def _newer_rows(visit: Visit, table: str) -> list[tuple[int, str]]:
-    """(snapshot, episode) of each row of what people said that is in the lake and newer than the index."""
-    first = visit.index.snapshot.number + 1
-    last = visit.reader.snapshot.number
-    if first > last:
-        return []
-    sql = (
-        "SELECT snapshot_id, dataset || ' ' || episode_index "
-        f"FROM ducklake_table_insertions('lake', 'main', '{table}', {first}, {last})"
-    )
-    return visit.reader.once(("said since", table, first), lambda: visit.reader.rows(sql))
+    return visit.reader.snapshot.number == visit.index.snapshot.number

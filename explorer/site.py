@@ -8,7 +8,6 @@ for scripts.
 import json
 import shlex
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -31,8 +30,6 @@ from explorer.access import CorpusView, LakeReader, PageError
 from explorer.episode import address_of, partition_of
 from explorer.index import CorpusIndex, Indexed
 from explorer.jobs import ChildJob
-from explorer.scribe import Scribe
-from warehouse.lake import Lake
 from warehouse.lake.connection import LakeConnection
 from warehouse.lake.corrections import Corrected
 from warehouse.releases.contents import freeze_command
@@ -117,7 +114,6 @@ class Explorer:
     corpus: CorpusView
     index: CorpusIndex
     templates: Environment
-    scribe: Scribe
     jobs: Mapping[str, ChildJob]  # adapt, label, export
 
     def error(self, request: Request, message: str, status: int) -> Response:
@@ -140,7 +136,6 @@ class Explorer:
             "now": datetime.now(UTC),
             "csrf": request.state.csrf,
             "why_read_only": self.options.why_read_only,
-            "trouble": self.scribe.trouble,
             "static": STATIC_VERSION,
             # Who judges: the name that a proxy gives, which is known, else the one to begin with
             "author": request.state.user or self.options.access.author,
@@ -182,7 +177,7 @@ class Visit:
     @cached_property
     def lake(self) -> LakeConnection:
         """The same state of the corpus for functions of the lake."""
-        return LakeConnection(self.explorer.space, self.reader.con)
+        return LakeConnection(self.explorer.space, self.reader.con, self.reader.words)
 
     @property
     def place(self) -> str:
@@ -210,18 +205,6 @@ def check_may_write(explorer: Explorer) -> None:
     """Raises PageError where nothing can be changed."""
     if reason := explorer.options.why_read_only:
         raise PageError(reason, 403)
-
-
-@contextmanager
-def writing(explorer: Explorer) -> Iterator[Lake]:
-    """The lake to write to, for one request. Raises PageError where nothing can be changed."""
-    check_may_write(explorer)
-    try:
-        lake = Lake(explorer.space)
-    except OSError as e:
-        raise PageError(f"the workspace cannot be written to: {e.strerror}", 403) from e
-    with closing(lake.con):
-        yield lake
 
 
 def count(value: float) -> str:

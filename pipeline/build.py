@@ -28,7 +28,12 @@ from warehouse.lake.doctor import rollback
 from warehouse.lake.gc import sweep
 from warehouse.lake.place import building
 from warehouse.lake.recordings import FRAMES, open_questions, sentence
-from warehouse.lake.references import chunks_of_references, steps_and_references, stored_builds
+from warehouse.lake.references import (
+    chunks_of_references,
+    note_builds,
+    steps_and_references,
+    stored_builds,
+)
 
 Chunks = Collection[tuple[str, int]]  # (dataset, chunk)
 MAX_ROUNDS = 3  # of a build: another one where pictures showed another recording than was listed
@@ -369,6 +374,7 @@ class Build:
                 "the next build asks about them again; why: "
                 f"proccorpus sql \"FROM findings WHERE stage = '{stage}'\""
             )
+        note_builds(self.lake)
         self.lake.back_up()
 
 

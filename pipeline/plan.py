@@ -15,9 +15,8 @@ from core.tables import STAGE_TABLES
 from ingest.outcomes import BY_PERSON
 from pipeline.stage import UNANSWERED, StageSpec, Step
 from warehouse.lake import WHOLE_DATASET, Lake, content_key
-from warehouse.lake.connection import literal, row_by_row
+from warehouse.lake.connection import literal
 from warehouse.lake.corrections import correction_stamps
-from warehouse.lake.outcomes import OUTCOMES_IN_FORCE
 from warehouse.lake.recordings import LISTING
 from warehouse.lake.references import reference_stamps
 
@@ -36,7 +35,8 @@ COLUMNS = (
     "^(stage|dataset|chunk|label_run|code_version|inputs|(input|output|outcomes|others)_hash)$"
 )
 OUTCOMES = (
-    f"SELECT episode_index, success, file FROM ({OUTCOMES_IN_FORCE}) WHERE {row_by_row('dataset')}"
+    "SELECT episode_index, (value->>'success')::BOOLEAN, value->>'file' FROM standing_statements "
+    "WHERE kind = 'outcome' AND dataset = ?"
 )
 
 canonical = json.JSONEncoder(sort_keys=True).encode
@@ -169,7 +169,7 @@ def _takedowns(lake: Lake, dataset: str) -> list[str]:
 
 
 def _outcomes(lake: Lake, dataset: str) -> list[str]:
-    if dataset not in lake.datasets_in("outcomes"):
+    if dataset not in lake.datasets_in("outcome"):
         return []
     rows = sorted(lake.rows(OUTCOMES, [dataset]))
     return [f"{episode} {success} {BY_PERSON}{file}" for episode, success, file in rows]

@@ -9,9 +9,6 @@ before anything of it is stored.
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
-import pyarrow as pa
-
-from core.tables import TABLES
 from ingest.episode import Finding
 from ingest.recordings import (
     NO_NUMBER,
@@ -31,6 +28,7 @@ from warehouse.lake.recordings import (
     new_id,
     withdrawn_recordings,
 )
+from warehouse.lake.statements import TAKEDOWN, say
 
 
 @dataclass
@@ -55,9 +53,15 @@ class Recognition:
     def left_out(self) -> set[int]:
         return self.withdrawn | self.changed | self.elsewhere
 
-    def upserts(self) -> dict[str, pa.Table]:
-        marks = {"takedowns": TABLES["takedowns"].rows(self.takedowns)} if self.takedowns else {}
-        return self.update.upserts() | marks
+    def take_down(self, lake: Lake) -> None:
+        """Say of recordings that were taken down elsewhere that they are taken down here."""
+        known = set(lake.column("SELECT recording FROM takedowns"))
+        self.takedowns = [row for row in self.takedowns if row["recording"] not in known]
+        if self.takedowns:
+            places = {
+                (row["dataset"], row["episode_index"]): row["recording"] for row in self.takedowns
+            }
+            say(lake, TAKEDOWN, lambda: self.takedowns, places)
 
 
 def recognise(
@@ -231,7 +235,7 @@ def _without_withdrawn(
                 "dataset": recording.dataset,
                 "episode_index": episode,
                 "recording": recording.recording,
-                "reason": text,
+                "comment": text,
                 "created_at": recognition.update.now,
             }
         )

@@ -68,6 +68,18 @@ TYPES: dict[str, pa.DataType] = {
     "bytes": pa.binary(),
     "time": pa.timestamp("us", tz="UTC"),
 }
+SQL_TYPES = {
+    pa.string(): "VARCHAR",
+    pa.int64(): "BIGINT",
+    pa.int32(): "INTEGER",
+    pa.int16(): "SMALLINT",
+    pa.uint64(): "UBIGINT",
+    pa.float32(): "REAL",
+    pa.float64(): "DOUBLE",
+    pa.bool_(): "BOOLEAN",
+    pa.binary(): "BLOB",
+    pa.timestamp("us", tz="UTC"): "TIMESTAMPTZ",
+}
 STRUCTS = {
     "camera_video": "camera str, uri str, start_frame i64",
     "native_step": "name str, start_frame i64, end_frame i64, kind str, completed bool, step i16, confidence f32, "
@@ -90,6 +102,15 @@ SHARED = {
     "frame_index": Column("frame_index", TYPES["i64"], "frame of the episode, from 0"),
     "label_run": Column("label_run", TYPES["str"], "label run that made the label: see label_runs"),
 }
+
+
+def sql_type(t: pa.DataType) -> str:
+    """The type of DuckDB's that holds values of one of Arrow's."""
+    if pa.types.is_list(t):
+        return f"{sql_type(t.value_type)}[]"
+    if pa.types.is_struct(t):
+        return "STRUCT(" + ", ".join(f'"{f.name}" {sql_type(f.type)}' for f in t) + ")"
+    return SQL_TYPES[t]
 
 
 def tables(text: str, *, content: bool = True) -> tuple[Table, ...]:

@@ -111,14 +111,6 @@ vlm_calls: One row per request sent to a model; cached answers are not counted
   error str: error message; null: ok
   label_run
 
-takedowns: Episodes that must not be used or passed on any more; the view current_takedowns has their numbers of now
-  key dataset, episode_index, recording
-  dataset
-  episode_index i64: number of the episode when it was taken down; null: the whole dataset
-  recording str since=15: recording that was taken down; null: the whole dataset
-  reason str: reason in words
-  created_at time: time of the request
-
 releases: One row per release: a corpus frozen under a name
   key name
   name str: name of the release

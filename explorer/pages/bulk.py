@@ -20,8 +20,9 @@ from explorer.pages.episodes import MAX_CHARS
 from explorer.review_queue import ORDER, SIGNS, ReviewQueue
 from explorer.selection import EpisodeSelection
 from explorer.site import Visit, Visiting, author_of, check_may_write, explorer_of
+from warehouse.lake.connection import LakeConnection
 from warehouse.lake.corrections import ACCEPTED, REJECTED, CorrectionError, parsed
-from warehouse.lake.statements import Place, Writable
+from warehouse.lake.statements import Place
 
 router = APIRouter()
 SAMPLE = 10  # runs that are looked at
@@ -145,7 +146,7 @@ def accept(request: Request, bulk: BulkAcceptance) -> JSONResponse:
         rows = queue.rows(Visit(request, explorer, reader), f"ORDER BY {ORDER}")
     comment = f"accepted with its {queue.noun}; {len(bulk.sample)} of it were looked at and right"
 
-    refused = explorer.scribe.say(
+    refused = explorer.corpus.say(
         lambda reader, lake: _accept_rows(reader, lake, rows[:AT_ONCE], author, comment)
     )
     accepted = len(rows[:AT_ONCE]) - len(refused)
@@ -153,7 +154,7 @@ def accept(request: Request, bulk: BulkAcceptance) -> JSONResponse:
 
 
 def _accept_rows(
-    reader: LakeReader, lake: Writable, rows: list[dict[str, Any]], author: str, comment: str
+    reader: LakeReader, lake: LakeConnection, rows: list[dict[str, Any]], author: str, comment: str
 ) -> list[str]:
     """Accept the labels of rows of a queue that nobody has judged; returns why others were not."""
     refused = []

@@ -2,6 +2,7 @@
 whom it is assigned to.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, Literal
@@ -18,10 +19,10 @@ from core.values import plain
 from explorer.access import LakeReader, PageError
 from explorer.corrected_labels import corrected_places, correction_state
 from explorer.episode import EpisodeIndex, episode_facts, label_as_said
-from explorer.site import Explorer, Visiting, author_of, check_may_write, explorer_of, writing
+from explorer.site import Explorer, Visiting, author_of, check_may_write, explorer_of
 from warehouse.lake import acceptances, corrections
+from warehouse.lake.connection import LakeConnection
 from warehouse.lake.corrections import (
-    ACCEPTED,
     SAID_LATER,
     ConflictError,
     CorrectionError,
@@ -29,7 +30,7 @@ from warehouse.lake.corrections import (
     segments_of,
 )
 from warehouse.lake.episodes import episode_from_row
-from warehouse.lake.statements import Kind, Writable, mark
+from warehouse.lake.statements import Kind, mark
 
 router = APIRouter()
 OF_EPISODE = "/api/corrections/{dataset}/{episode_index}"
@@ -38,7 +39,7 @@ OF_LABEL = ("plan", "segments", *SAID_LATER)
 
 class Said(BaseModel, extra="allow"):
     """What somebody says of an episode's label: who, the newest correction that they had
-    seen (`follows`), of which label or correction; with OF_LABEL, where they save one.
+    seen (`follows`), of which recording, label or correction; with OF_LABEL, where they save one.
     `brief`: the answer needs nothing but its id.
     """
 
@@ -48,6 +49,7 @@ class Said(BaseModel, extra="allow"):
     correction_id: str | None = None
     base_label_run: str | None = None
     base_content_hash: str | None = None
+    recording: str | None = None
     brief: bool = False
 
 
@@ -125,7 +127,7 @@ def change(
     check_may_write(explorer)
     author = author_of(request, statement.author)
     try:
-        saved = explorer.scribe.say(
+        saved = explorer.corpus.say(
             lambda reader, lake: _written_correction(
                 Judged(reader, lake, dataset, episode_index, author, statement), act
             )
@@ -159,7 +161,7 @@ class Judged:
     """
 
     reader: LakeReader
-    lake: Writable
+    lake: LakeConnection
     dataset: str
     episode_index: int
     author: str
@@ -171,7 +173,12 @@ class Judged:
 
     @property
     def judgement(self) -> dict[str, Any]:
-        return {"author": self.author, "comment": self.said.comment, "follows": self.said.follows}
+        return {
+            "author": self.author,
+            "comment": self.said.comment,
+            "follows": self.said.follows,
+            "recording": self.said.recording,
+        }
 
     @cached_property
     def facts(self) -> corrections.Facts:
@@ -202,17 +209,6 @@ class Judged:
 
     def is_corrected(self) -> bool:
         return self.place in corrected_places(self.reader)
-
-    def counts_already(self) -> bool:
-        """Is the newest that was said of the label, since the lake was opened, what this
-        person saved? To ask the lake whose label counts costs more than all else of a
-        judgement.
-        """
-        newest = self.reader.rows_said_since("corrections").get(self.place)
-        if newest is None or newest["rejects"] is not None:
-            return False
-        expected = ACCEPTED, self.author, self.facts["content_hash"]
-        return (newest["status"], newest["author"], newest["base_content_hash"]) == expected
 
 
 def _written_correction(judged: Judged, act: str) -> str:
@@ -254,7 +250,7 @@ def accepted_label(judged: Judged, run: str) -> corrections.Corrected:
     ConflictError: it would replace what another person has saved, which accepting an
     annotator's label is no way to do.
     """
-    if judged.is_corrected() and not judged.counts_already():
+    if judged.is_corrected():
         condition = "dataset = ? AND episode_index = ? AND status = 'accepted' AND author <> ?"
         sql = f"SELECT author FROM current_corrections WHERE {condition}"
         saved = judged.lake.rows(sql, [*judged.place, judged.author])
@@ -292,8 +288,9 @@ def tag(request: Request, marking: Marking) -> JSONResponse:
         "is_on": marking.on,
         "follows": assignments,
     }
-    with writing(explorer_of(request)) as lake:
-        rows = mark(lake, [*assignments], marking.kind, marking.value, **signature)
+    rows = _said(
+        request, lambda lake: mark(lake, [*assignments], marking.kind, marking.value, **signature)
+    )
     return JSONResponse({"changed": len(rows)})
 
 
@@ -303,6 +300,15 @@ def accept_check(request: Request, acceptance: Acceptance) -> JSONResponse:
     episodes = None if acceptance.episode_index is None else [acceptance.episode_index]
     change = acceptances.accept if acceptance.on else acceptances.take_back
     signature = {"why": acceptance.why, "author": author_of(request, acceptance.author)}
-    with writing(explorer_of(request)) as lake:
-        rows = change(lake, acceptance.dataset, acceptance.check, episodes, **signature)
+    rows = _said(
+        request,
+        lambda lake: change(lake, acceptance.dataset, acceptance.check, episodes, **signature),
+    )
     return JSONResponse({"changed": len(rows)})
+
+
+def _said(request: Request, act: Callable[[LakeConnection], list[dict]]) -> list[dict]:
+    """The rows that `act` adds. Raises PageError where nothing can be changed."""
+    explorer = explorer_of(request)
+    check_may_write(explorer)
+    return explorer.corpus.say(lambda _, lake: act(lake))

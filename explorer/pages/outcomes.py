@@ -17,8 +17,8 @@ from explorer.episode import EpisodeIndex, active_run, label_as_said
 from explorer.pages.corrections import Judged, Said
 from explorer.site import author_of, check_may_write, explorer_of
 from warehouse.lake import corrections, outcomes
+from warehouse.lake.connection import LakeConnection
 from warehouse.lake.corrections import CorrectionError, as_said, parsed, segments_of
-from warehouse.lake.statements import Writable
 
 router = APIRouter()
 OF_EPISODE = "/api/outcomes/{dataset}/{episode_index}"
@@ -65,7 +65,7 @@ def say(request: Request, dataset: str, episode_index: EpisodeIndex, ended: Ende
         author=ended.author, follows=ended.follows_correction, comment=_comment_of(ended)
     )
 
-    def written(reader: LakeReader, lake: Writable) -> dict[str, Any]:
+    def written(reader: LakeReader, lake: LakeConnection) -> dict[str, Any]:
         author = author_of(request, ended.author)
         judged = Judged(reader, lake, dataset, episode_index, author, statement)
         # First what can be refused
@@ -88,7 +88,7 @@ def undo(
 ) -> JSONResponse:
     """Take back an outcome, and the label that came with it. Answers with the id of what says so."""
 
-    def written(reader: LakeReader, lake: Writable) -> dict[str, Any]:
+    def written(reader: LakeReader, lake: LakeConnection) -> dict[str, Any]:
         author = author_of(request, taken.author)
         in_force = outcomes.standing(lake, dataset, episode_index)
         if in_force is None or in_force["import_id"] != taken.import_id:
@@ -106,7 +106,7 @@ def undo(
     return _write_and_answer(request, written)
 
 
-def _came_with(lake: Writable, outcome: dict[str, Any]) -> str | None:
+def _came_with(lake: LakeConnection, outcome: dict[str, Any]) -> str | None:
     """The correction that says of the label what an outcome says of the run, if nothing
     was said of the label since.
     """
@@ -122,12 +122,12 @@ def _came_with(lake: Writable, outcome: dict[str, Any]) -> str | None:
 
 
 def _write_and_answer(
-    request: Request, act: Callable[[LakeReader, Writable], dict[str, Any]]
+    request: Request, act: Callable[[LakeReader, LakeConnection], dict[str, Any]]
 ) -> JSONResponse:
     """Write down what somebody says, and answer with what `act` gives."""
     explorer = explorer_of(request)
     check_may_write(explorer)
-    return JSONResponse(plain(explorer.scribe.say(act)))
+    return JSONResponse(plain(explorer.corpus.say(act)))
 
 
 def _comment_of(ended: Ended) -> str:

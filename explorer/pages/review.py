@@ -121,7 +121,7 @@ def page(
 
 def assumed_outcomes(visit: Visit, dataset: str | None) -> dict[str, int]:
     """Of how many usable `episodes`, of all datasets or of one, nobody says how they ended (`assumed`)."""
-    return visit.index.dicts(ASSUMED_SQL, ended=said_since(visit, "outcomes"), dataset=dataset)[0]
+    return visit.index.dicts(ASSUMED_SQL, ended=said_since(visit, "outcome"), dataset=dataset)[0]
 
 
 def _counts(visit: Visit, dataset: str | None) -> dict[str, int]:
@@ -129,8 +129,8 @@ def _counts(visit: Visit, dataset: str | None) -> dict[str, int]:
     the index was made.
     """
     indexed = visit.index
-    judged = said_since(visit, "corrections")
-    ended = said_since(visit, "outcomes")
+    judged = said_since(visit, "correction")
+    ended = said_since(visit, "outcome")
 
     def count() -> dict[str, int]:
         counts = {name: ReviewQueue(name, dataset).num_left(visit) for name in SIGNS}
@@ -175,7 +175,7 @@ def _rows(
         rows = visit.index.dicts(
             f"FROM waiting WHERE NOT list_contains($judged, dataset || ' ' || episode_index) AND {OF_DATASET} "
             f"ORDER BY created_at, correction_id {limit}",
-            judged=said_since(visit, "corrections"),
+            judged=said_since(visit, "correction"),
             dataset=dataset,
         )
     else:

@@ -70,7 +70,6 @@ async def answer[T](
     """
 
     def run_in_process(given_up: Callable[[], bool]) -> T:
-        explorer_of(request).scribe.settle()
         with (
             explorer_of(request).corpus.state() as state,
             request.app.state.queries.one() as process,

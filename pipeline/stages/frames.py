@@ -86,6 +86,7 @@ def run(context: StageContext) -> Output:
     recognition = recognise(
         lake, build.name, chunk_size, context.chunk, measured.fingerprints, stamps
     )
+    recognition.take_down(lake)
     if recognition.left_out:
         measured = measured.without(recognition.left_out)
     rewritten = "its files are not those that were listed"
@@ -97,7 +98,7 @@ def run(context: StageContext) -> Output:
     return Output(
         tables,
         [*measured.findings, *recognition.findings, *changes],
-        recognition.upserts(),
+        recognition.update.upserts(),
         numbers=numbers | recognition.update.numbers,
         outdated=_outdated_episodes(context, tables["episode_content"]),
     )

@@ -1,5 +1,6 @@
 """Tiny rows for the tests of the lake, and a writer that other processes can run."""
 
+import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -138,6 +139,14 @@ def say(
     return corrections.save(
         lake, dataset, episode, parsed({"segments": segments} | label), **seen_versions | extra
     )
+
+
+def restate(lake: Lake, change: str) -> None:
+    """Do to the statements what no program does: `change` is what follows the table's name in UPDATE, or DELETE."""
+    verb = "UPDATE" if change.startswith("SET") else "DELETE FROM"
+    with sqlite3.connect(lake.workspace.statements) as statements:
+        statements.execute(f"{verb} proccorpus_statements {change}")
+    lake.con.execute(f"{verb} words.main.statements {change}")
 
 
 def history(lake: Lake, dataset: str, episode: int) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from tests.kits.files import flip_bit
 from tests.kits.lake_kit import opened, segments, stage_run
 from tests.kits.made_corpus import Made
 from warehouse.lake import Lake
-from warehouse.lake.doctor import ERROR, RESTORE, WARNING, Trouble
+from warehouse.lake.doctor import ERROR, WARNING, Trouble
 from warehouse.lake.doctor_repair import repair
 from warehouse.lake.gc import GRACE_S
 from warehouse.releases.release import create_release, get_release, verify_release
@@ -75,39 +75,6 @@ def test_what_nothing_lists_is_a_warning_and_goes(own: Made):
     assert not any(p.exists() for p in strays)
     assert young.exists(), f"it may belong to a build: it has not lain for {GRACE_S} s"
     assert digest_of(own.space.root) == digest_before
-
-
-def test_what_people_said_is_never_forgotten(own: Made):
-    lake = Lake(own.space)
-    rows = [
-        {
-            "correction_id": f"{k:016x}",
-            "dataset": "tiny",
-            "episode_index": 0,
-            "author": "a",
-            "status": "review",
-        }
-        for k in range(20)
-    ]
-    lake.append("said", "corrections", lambda: rows)
-    lake.con.close()
-    (path,) = (own.space.data / "main/corrections").rglob("*.parquet")
-    file_bytes = path.read_bytes()
-    path.unlink()
-    lines = own.space.people.rename(own.space.root / "elsewhere.jsonl")
-    troubles = diagnose(own.space)
-    assert of(troubles, ERROR)["lake file of corrections"].remedy == RESTORE
-    repair(own.space, troubles)
-    assert "lake file of corrections" in of(diagnose(own.space), ERROR)
-    path.write_bytes(file_bytes)
-    assert of(diagnose(own.space), ERROR) == {}
-
-    # With the lines of what people said it can be repaired
-    path.unlink()
-    lines.rename(own.space.people)
-    repair(own.space, diagnose(own.space))
-    assert own.rows("SELECT count(*) FROM corrections WHERE author = 'a'") == [(20,)]
-    assert of(diagnose(own.space), ERROR) == {}
 
 
 def test_labels_without_their_run(own: Made):

@@ -4,6 +4,7 @@ Rows are only ever added; the view current_acceptances has those in force. What 
 recording, as all that people say does.
 """
 
+import json
 from collections.abc import Collection, Iterable
 from typing import Any
 
@@ -12,11 +13,9 @@ from core.names import did_you_mean
 from core.values import grouped
 from ingest.reasons import REASONS
 from warehouse.lake.lake import Lake
-from warehouse.lake.publication import content_key
-from warehouse.lake.statements import checked_text, known_episodes, time_after
+from warehouse.lake.statements import checked_text, known_episodes, newest_row, say, time_after
 
 MAX_WHY = 2000  # characters
-OF_CHECK = "FROM located_acceptances WHERE dataset = ? AND check_name = ?"
 
 
 def accept(
@@ -184,29 +183,17 @@ def _say(
     """Add a row for each run, or for the dataset (None), but where the newest says so already."""
 
     def new_rows() -> list[dict[str, Any]]:
-        newest: dict[int | None, dict[str, Any]] = {}
-        for row in lake.dicts(f"{OF_CHECK} ORDER BY created_at, acceptance_id", [dataset, check]):
-            newest[row["episode_index"]] = row
         rows = []
         for episode in episodes:
-            former_row = newest.get(episode, {})
-            statement = {"is_accepted": is_accepted, "why": reason, "author": author}
-            if statement.items() <= former_row.items():
-                continue
-            key = content_key(
-                former_row.get("acceptance_id", ""),
-                dataset,
-                str(episode),
-                check,
-                *map(str, statement.values()),
+            former = newest_row(
+                lake, "acceptance", dataset=dataset, episode_index=episode, subject=check
             )
-            row = {
-                "acceptance_id": key[:16],
-                "dataset": dataset,
-                "episode_index": episode,
-                "check_name": check,
-            }
-            rows.append(row | statement | {"created_at": time_after(former_row.get("created_at"))})
+            statement = {"is_accepted": is_accepted, "comment": reason, "author": author}
+            if former and statement.items() <= (former | json.loads(former["value"])).items():
+                continue
+            row = {"dataset": dataset, "episode_index": episode, "subject": check, **statement}
+            row["follows"] = former and former["statement_id"]
+            rows.append(row | {"created_at": time_after(former)})
         return rows
 
-    return lake.append(f"accept {check} of {dataset}", "acceptances", new_rows)
+    return say(lake, "acceptance", new_rows)

@@ -102,7 +102,7 @@ def is_sound(workspace: Workspace) -> bool:
 
 def remains(workspace: Workspace) -> bool:
     """Is anything there of a corpus, whatever the catalog says: commits noted, people's lines, backups, rows?"""
-    if newest_committed(workspace) or workspace.people.exists() or backups(workspace):
+    if newest_committed(workspace) or workspace.statements.exists() or backups(workspace):
         return True
     lake_place = place(workspace)
     return not lake_place.is_bucket and any(

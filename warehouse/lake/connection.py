@@ -22,7 +22,6 @@ from core.cores import cores
 from core.files import room_in, sync_newest
 from core.paths import Workspace
 from core.tables import Table
-from warehouse.lake import people
 from warehouse.lake.catalog import check_catalog, explained, note_committed
 from warehouse.lake.place import (
     LOCK_TIMEOUT_S,
@@ -35,24 +34,10 @@ from warehouse.lake.place import (
     place,
     reading_turn,
 )
+from warehouse.lake.words import SEARCH_PATH, Words
 
 CATALOG = "__ducklake_metadata_lake"  # DuckLake's own tables, beside the lake
-# Tables that are looked at before what joins all that people said
-TABLES_ASKED = ("corrections", "reference_marks", "outcomes")
 ROOM_FOR_A_COMMIT = 16 << 20  # bytes free that are more than any commit needs
-
-SQL_TYPES = {
-    pa.string(): "VARCHAR",
-    pa.int64(): "BIGINT",
-    pa.int32(): "INTEGER",
-    pa.int16(): "SMALLINT",
-    pa.uint64(): "UBIGINT",
-    pa.float32(): "REAL",
-    pa.float64(): "DOUBLE",
-    pa.bool_(): "BOOLEAN",
-    pa.binary(): "BLOB",
-    pa.timestamp("us", tz="UTC"): "TIMESTAMPTZ",
-}
 
 
 def was_interrupted(e: BaseException) -> bool:
@@ -60,14 +45,6 @@ def was_interrupted(e: BaseException) -> bool:
     if isinstance(e, RuntimeError) and str(e) == "Query interrupted":
         return True
     return re.search(r"^(.*: )?KeyboardInterrupt\b", str(e), re.M) is not None
-
-
-def sql_type(t: pa.DataType) -> str:
-    if pa.types.is_list(t):
-        return f"{sql_type(t.value_type)}[]"
-    if pa.types.is_struct(t):
-        return "STRUCT(" + ", ".join(f'"{f.name}" {sql_type(f.type)}' for f in t) + ")"
-    return SQL_TYPES[t]
 
 
 def quoted(names: tuple[str, ...]) -> str:
@@ -252,6 +229,20 @@ def has(con: duckdb.DuckDBPyConnection, name: str) -> bool:
         return False
 
 
+def see_statements(
+    workspace: Workspace, con: duckdb.DuckDBPyConnection, snapshot: int | None = None
+) -> Words:
+    """Let a connection to the lake see what people said: all of it, or what was said when a snapshot was committed."""
+    last = None
+    if snapshot is not None:
+        # Lakes of before have what was said in tables of their own
+        sql = "SELECT commit_extra_info FROM ducklake_snapshots('lake') WHERE snapshot_id = ?"
+        last = int(con.execute(sql, [snapshot]).fetchall()[0][0] or 0)
+    words = Words(workspace, con, last)
+    con.execute(f"SET search_path = {literal(SEARCH_PATH)}")
+    return words
+
+
 def temp_table(con: duckdb.DuckDBPyConnection, name: str, rows: pa.Table) -> None:
     """Make rows a temporary table of a connection, which queries join instead of carrying lists."""
     con.register("new_rows", rows)
@@ -262,18 +253,24 @@ def temp_table(con: duckdb.DuckDBPyConnection, name: str, rows: pa.Table) -> Non
 class LakeConnection:
     """A lake that is attached to a DuckDB connection. Not for sharing between threads."""
 
-    def __init__(self, workspace: Workspace, con: duckdb.DuckDBPyConnection) -> None:
+    def __init__(
+        self,
+        workspace: Workspace,
+        con: duckdb.DuckDBPyConnection,
+        words: Words | None = None,
+        snapshot: int | None = None,
+    ) -> None:
         self.workspace = workspace
         self.con = con
+        self.words = words or see_statements(workspace, con, snapshot)
         # Folders that the transaction under way may have written files into
         self._written: set[str] = set()
         self._is_in_transaction = False
         self._is_writing = False
-        self._said: list[str] = []  # lines of `people`, of the transaction under way
         # The snapshot that the transaction under way makes; None: maybe none
         self._commits: int | None = None
-        self._kept: dict[Hashable, Any] = {}  # of the snapshot _kept_at
-        self._kept_at = -1
+        self._kept: dict[Hashable, Any] = {}  # of the state _kept_at: a snapshot, and what was said
+        self._kept_at = (-1, -1)
         self._seen: int | None = None  # the snapshot that a transaction under way reads
 
     @cached_property
@@ -305,6 +302,7 @@ class LakeConnection:
         if self._is_in_transaction:
             yield
             return
+        self.words.sync(is_due=False)
         self._is_in_transaction = True
         try:
             with reading_turn(self.workspace):
@@ -322,29 +320,20 @@ class LakeConnection:
 
     def _commit(self, message: str) -> Iterator[None]:
         self._written.clear()
-        self._said.clear()
         self._commits = None
-        lines = self.workspace.people
-        size = None
         self.con.execute("BEGIN")
         try:
             yield
             self.con.execute(
-                f"CALL ducklake_set_commit_message('lake', 'proccorpus', {literal(message)})"
+                f"CALL ducklake_set_commit_message('lake', 'proccorpus', {literal(message)}, "
+                f"extra_info => '{self.words.newest}')"
             )
             # DuckDB does not sync the files it writes: a catalog that is on disk must not list one that is not
             for folder in () if self.place.is_bucket else sorted(self._written):
                 sync_newest(folder)
-            if self._said:
-                size = lines.stat().st_size if lines.exists() else 0
-                # A lake of before has all of them written at first
-                people.append(lines, self._said if size else people.all_lines(self.arrow))
             with committing_turn(self.workspace):
                 self.con.execute("COMMIT")
         except BaseException as e:
-            if size is not None:
-                with suppress(OSError):  # as a kill would: a line too much
-                    os.truncate(lines, size)
             # A failed COMMIT has already ended the transaction
             with suppress(duckdb.TransactionException):
                 self.con.execute("ROLLBACK")
@@ -393,6 +382,8 @@ class LakeConnection:
     @contextmanager
     def _turn(self) -> Iterator[None]:
         """Raises LakeError where the catalog or files of rows turn out to be damaged."""
+        if not self._is_in_transaction:
+            self.words.sync(is_due=False)
         try:
             with nullcontext() if self._is_in_transaction else reading_turn(self.workspace):
                 yield
@@ -401,22 +392,17 @@ class LakeConnection:
                 raise explanation from e
             raise
 
-    def with_recordings(self, table: Table, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Rows of what people said of episodes, with the recording that each is of; others as they are."""
-        if not {"recording", "episode_index"} <= set(table.schema.names):
-            return rows
-        of_place = self.recordings_at({(row["dataset"], row["episode_index"]) for row in rows})
-        return [
-            row | {"recording": of_place.get((row["dataset"], row["episode_index"]))}
-            for row in rows
-        ]
-
-    def recordings_at(self, places: Collection[tuple[str, int]]) -> dict[tuple[str, int], str]:
-        """The recording that each place (dataset, episode_index) holds, or else held last; without unknown places."""
+    def recordings_at(
+        self, places: Collection[tuple[str, int]]
+    ) -> dict[tuple[str, int], tuple[str, str, str | None]]:
+        """The recording that each place (dataset, episode_index) holds, or else held last, with its name in the source
+        and content_hash; without unknown places."""
         if not places:
             return {}
         rows = self.rows(
-            "SELECT dataset, episode_index, arg_max(recording, (left_at IS NULL, left_at)) FROM recordings "
+            "SELECT dataset, episode_index, "
+            "arg_max((recording, source_id, c.content_hash), (left_at IS NULL, left_at)) FROM recordings "
+            "LEFT JOIN episode_content c USING (dataset, episode_index, recording) "
             "WHERE list_contains($1, dataset) AND list_contains($2, episode_index) GROUP BY 1, 2",
             [
                 sorted({dataset for dataset, _ in places}),
@@ -429,19 +415,14 @@ class LakeConnection:
             if (dataset, episode) in places
         }
 
-    def datasets_in(self, table: str) -> frozenset[str]:
-        """The datasets that a table of TABLES_ASKED has rows of: a quick look."""
+    def datasets_in(self, kind: str) -> frozenset[str]:
+        """The datasets of which statements of a kind were made: a quick look."""
 
         def look() -> dict[str, frozenset[str]]:
-            rows = self.rows(
-                " UNION ALL ".join(
-                    f"SELECT '{t}', list(DISTINCT dataset) FROM {t}" for t in TABLES_ASKED
-                )
-            )
-            # An aggregate over no rows is NULL
-            return {name: frozenset(datasets or ()) for name, datasets in rows}
+            rows = self.rows("SELECT kind, list(DISTINCT dataset) FROM statements GROUP BY 1")
+            return {name: frozenset(datasets) for name, datasets in rows}
 
-        return self.once("said", look)[table]
+        return self.once("said", look).get(kind, frozenset())
 
     def snapshot(self) -> int:
         if self._seen is not None:
@@ -452,17 +433,17 @@ class LakeConnection:
         return newest
 
     def once[T](self, key: Hashable, compute: Callable[[], T]) -> T:
-        """What `compute` gives, kept by `key` until anybody commits: a question costs some 5 ms, a look at the
-        snapshot 1.
+        """What `compute` gives, kept by `key` until anybody commits or says something: a question
+        costs some 5 ms, a look at the snapshot 1.
 
         Never kept from within a transaction that writes: its rows may be taken back.
         """
         if self._is_writing:
             return compute()
-        current_snapshot = self.snapshot()
-        if current_snapshot != self._kept_at:
+        state = self.snapshot(), self.words.newest
+        if state != self._kept_at:
             self._kept.clear()
-            self._kept_at = current_snapshot
+            self._kept_at = state
         if key not in self._kept:
             self._kept[key] = compute()
         return self._kept[key]

@@ -7,6 +7,7 @@ them, and progress, samples and shards of their chunks. Spans are half-open, in 
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from itertools import batched
 from typing import Annotated, Any, Literal
 
@@ -15,24 +16,36 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from core.domain.label import DONE, IDLE, STEP, Segment, StatedEnd, check_tiling
 from core.domain.stated import check_stated, is_stated
 from core.names import is_name
-from core.tables import TABLES
 from warehouse.lake.connection import LakeConnection
 from warehouse.lake.lake import Lake
 from warehouse.lake.publication import content_key
 from warehouse.lake.statements import (
     ConflictError,
     CorrectionError,
-    Writable,
     checked_text,
     newest_row,
     say,
+    time_after,
 )
 from warehouse.lake.stored import labels_of
 
 ACCEPTED = "accepted"
 REVIEW = "review"
 REJECTED = "rejected"
-NO_WORDS = ("correction_id", "recording", "created_at")  # columns of `corrections` that say nothing
+# Columns of `corrections` that its id is a hash of, in their order
+HASHED = (
+    "dataset",
+    "episode_index",
+    "base_label_run",
+    "base_content_hash",
+    "follows",
+    "rejects",
+    "author",
+    "status",
+    "plan",
+    "segments",
+    "comment",
+)
 # Columns that `corrections` had not from the beginning
 SAID_LATER = ("final_progress", "catastrophic_frame")
 CURRENT_COLUMNS = (
@@ -209,7 +222,7 @@ def stored_label(
 
 
 def save(
-    lake: Writable,
+    lake: LakeConnection,
     dataset: str,
     episode_index: int,
     corrected: Corrected,
@@ -220,10 +233,12 @@ def save(
     follows: str | None,
     comment: str = "",
     facts: Facts | None = None,
+    recording: str | None = None,
 ) -> dict[str, Any]:
     """Add an accepted correction; returns its row. facts: of the episode, as episode_facts gives them, if at hand.
 
-    `follows` is the episode's newest row that the author has seen, `base_content_hash` the contents. Raises
+    `follows` is the episode's newest row that the author has seen, `base_content_hash` the contents, `recording` what
+    has the number in their view (None: what has it now). Raises
     ConflictError when there is a newer one, or other contents, and CorrectionError for what cannot be a label.
     """
 
@@ -236,11 +251,11 @@ def save(
             facts["num_frames"]
         )
 
-    return _add(lake, dataset, episode_index, author, comment, follows, row, facts)
+    return _add(lake, dataset, episode_index, author, comment, follows, row, facts, recording)
 
 
 def reject_label(
-    lake: Writable,
+    lake: LakeConnection,
     dataset: str,
     episode_index: int,
     label_run: str,
@@ -249,6 +264,7 @@ def reject_label(
     follows: str | None,
     comment: str = "",
     facts: Facts | None = None,
+    recording: str | None = None,
 ) -> dict[str, Any]:
     """Say that an annotator's label of an episode must not be used; raises as `save` does."""
 
@@ -263,11 +279,11 @@ def reject_label(
             raise CorrectionError("that label is a person's: undo the correction instead")
         return {"status": REJECTED, "base_label_run": label_run}
 
-    return _add(lake, dataset, episode_index, author, comment, follows, row, facts)
+    return _add(lake, dataset, episode_index, author, comment, follows, row, facts, recording)
 
 
 def take_back(
-    lake: Writable, correction_id: str, *, author: str, follows: str | None, comment: str = ""
+    lake: LakeConnection, correction_id: str, *, author: str, follows: str | None, comment: str = ""
 ) -> dict[str, Any]:
     """Undo a correction or a rejection that counts, or one that waits for review, by a row that
     says so.
@@ -287,7 +303,7 @@ def take_back(
 
 
 def _add(
-    lake: Writable,
+    lake: LakeConnection,
     dataset: str,
     episode_index: int,
     author: str,
@@ -295,6 +311,7 @@ def _add(
     follows: str | None,
     make: Callable[[Facts], dict[str, Any]],
     facts: Facts | None = None,
+    recording: str | None = None,
 ) -> dict[str, Any]:
     statement = {
         "author": checked_text("author", author, 100),
@@ -302,39 +319,54 @@ def _add(
         "comment": checked_text("comment", comment, 2000, empty=True),
     }
 
-    def new_row(newest: dict[str, Any]) -> list[dict[str, Any]]:
+    def new_row() -> list[dict[str, Any]]:
+        newest = newest_row(lake, "correction", dataset=dataset, episode_index=episode_index)
         facts_of_base = checked_facts(
             dataset, episode_index, facts or episode_facts(lake, dataset, episode_index)
         )
         # Nobody's correction is overwritten unseen: a new row follows the newest that its author has looked at
-        if follows != newest.get("correction_id"):
+        if follows != (newest and newest["statement_id"]):
             raise ConflictError(_conflict(dataset, episode_index, newest))
-        return [
+        row = {"dataset": dataset, "episode_index": episode_index, "recording": recording}
+        row |= (
             statement | {"base_content_hash": facts_of_base["content_hash"]} | make(facts_of_base)
-        ]
+        )
+        return [as_statement(row, time_after(newest))]
 
-    return say(lake, "corrections", new_row, row_id, dataset=dataset, episode_index=episode_index)[
-        0
-    ]
+    [said] = say(lake, "correction", new_row)
+    return said | {"correction_id": said["statement_id"]}
 
 
-def _conflict(dataset: str, episode_index: int, newest: dict[str, Any]) -> str:
+def as_statement(row: Mapping[str, Any], created_at: datetime) -> dict[str, Any]:
+    """A row of `corrections` as the table of statements has it."""
+    is_rejected_label = row["status"] == REJECTED and not row.get("rejects")
+    return {
+        **row,
+        "statement_id": row_id(row),
+        "subject": row["base_label_run"] if is_rejected_label else None,
+        "content_hash": row["base_content_hash"],
+        "undoes": row.get("rejects"),
+        "created_at": created_at,
+    }
+
+
+def _conflict(dataset: str, episode_index: int, newest: dict[str, Any] | None) -> str:
     if not newest:
         return f"episode {episode_index} of {dataset} has no correction that yours could follow: reload it"
-    if newest["status"] == ACCEPTED:
+    status = json.loads(newest["value"]).get("status")
+    if status == ACCEPTED:
         action = "saved a correction"
-    elif newest["rejects"]:
+    elif newest["undoes"]:
         action = "took something back"
     else:
-        action = f"{newest['status']} something"
+        action = f"{status} something"
     when = f"on {newest['created_at']:%Y-%m-%d %H:%M:%S} UTC: reload it, compare, save again"
     return f"{newest['author']} {action} of episode {episode_index} of {dataset} {when}"
 
 
-def row_id(row: dict[str, Any]) -> str:
+def row_id(row: Mapping[str, Any]) -> str:
     """The id of a row, a hash of all columns but the time: what a person says again after the same row has one id."""
-    columns = [c.name for c in TABLES["corrections"].columns if c.name not in NO_WORDS]
-    row_values = [row.get(column) for column in columns if column not in SAID_LATER]
+    row_values = [row.get(column) for column in HASHED]
     # What could not be said at first counts only where it is: rows of before keep their ids
     row_values += [[column, row[column]] for column in SAID_LATER if row.get(column) is not None]
     return content_key(json.dumps(row_values))[:16]
@@ -373,15 +405,13 @@ def checked_facts(dataset: str, episode_index: int, facts: Facts | None) -> Fact
 
 def newest_id(lake: Lake, dataset: str, episode_index: int) -> str | None:
     """The correction_id of the newest row of an episode: what somebody who looks at it now has seen."""
-    newest = newest_row(lake, "corrections", dataset=dataset, episode_index=episode_index)
-    if newest:
-        return newest["correction_id"]
-    return None
+    newest = newest_row(lake, "correction", dataset=dataset, episode_index=episode_index)
+    return newest["statement_id"] if newest else None
 
 
 def correction_stamps(lake: Lake, dataset: str) -> dict[int, str]:
     """By chunk, a hash of its corrections that count now: what the plan depends on. Only chunks ever corrected."""
-    if dataset not in lake.datasets_in("corrections"):
+    if dataset not in lake.datasets_in("correction"):
         return {}
     rows = lake.rows(
         "SELECT chunk, list((status || ' ' || correction_id) ORDER BY correction_id) FILTER (status IS NOT NULL) FROM ("
@@ -395,7 +425,7 @@ def correction_stamps(lake: Lake, dataset: str) -> dict[int, str]:
 
 def chunk_corrections(lake: Lake, dataset: str, chunk: int | None) -> list[dict[str, Any]]:
     """What counts of a chunk, or waits for review: rows of current_corrections by episode."""
-    if dataset not in lake.datasets_in("corrections"):
+    if dataset not in lake.datasets_in("correction"):
         return []
     return lake.dicts(
         "SELECT * FROM current_corrections WHERE dataset = ? AND chunk = ? "
@@ -421,36 +451,19 @@ def listed(
     )
 
 
-IMPORTED_AT_ONCE = 500  # rows: what is in the lake stays where an import is ended
+IMPORTED_AT_ONCE = 500  # rows: those that were added stay where an import is ended
 
 
 def add_rows(
     lake: Lake, rows: Sequence[dict[str, Any]], on_rows: Callable[[int], None] = lambda count: None
 ) -> int:
-    """Add whole rows from elsewhere, but for those that the lake has; returns how many were new.
+    """Add whole rows from elsewhere, but for those that are there; returns how many were new.
 
     Many are added in parts; `on_rows` is told after each how many are done.
     """
-    added = num_done = 0
-    for part in batched(rows, IMPORTED_AT_ONCE):
-        added += _add_part(lake, part)
-        num_done += len(part)
-        on_rows(num_done)
-    return added
-
-
-def _add_part(lake: Lake, rows: Sequence[dict[str, Any]]) -> int:
-    def new_rows() -> list[dict[str, Any]]:
-        ids = [row["correction_id"] for row in rows]
-        present = set(
-            lake.column(
-                "SELECT correction_id FROM corrections WHERE list_contains(?, correction_id)", [ids]
-            )
-        )
-        return list(
-            {
-                row["correction_id"]: row for row in rows if row["correction_id"] not in present
-            }.values()
-        )
-
-    return len(lake.append("import corrections", "corrections", new_rows))
+    present = set(lake.column("SELECT statement_id FROM statements WHERE kind = 'correction'"))
+    new = {row["correction_id"]: row for row in rows if row["correction_id"] not in present}
+    for part in batched(new.values(), IMPORTED_AT_ONCE):
+        say(lake, "correction", lambda part=part: [as_statement(r, r["created_at"]) for r in part])
+        on_rows(len(part))
+    return len(new)

@@ -21,7 +21,6 @@ from core.errors import first_line
 from core.files import HALF_FILE, sha256_file
 from core.paths import Workspace
 from core.tables import STAGE_TABLES, STAGED_TABLES, TABLES
-from warehouse.lake import people
 from warehouse.lake.catalog import is_older
 from warehouse.lake.checks import schema_faults
 from warehouse.lake.connection import CATALOG
@@ -122,7 +121,6 @@ def examine(lake: Lake, *, hashes: bool = False) -> list[Trouble]:
                 labels,
                 outdated_labels,
                 recordings,
-                people_lines,
                 *((rows,) if hashes else ()),
             )
             compared = list(chain.from_iterable(check(lake, hashes) for check in checks))
@@ -244,9 +242,7 @@ def _has_ends(path: str | Path, first: bytes, last: bytes) -> bool:
 def _lost_file(workspace: Workspace, f: DataFile, detail: str) -> Trouble:
     """Trouble with a file of the present corpus."""
     parts = tuple[Partition, ...]()
-    if f.table in people.KEPT and workspace.people.exists():
-        detail = f"{detail}; {workspace.people.name} has its rows"
-    elif f.table in OF_ALL_STAGES:
+    if f.table in OF_ALL_STAGES:
         parts = (EVERYTHING,)
     elif f.table not in STAGES_OF or f.dataset is None:
         # What was spent, what was frozen, what was measured of models: no build makes it again
@@ -289,25 +285,6 @@ def rollback(lake: Lake) -> Iterator[Trouble]:
             lake.place.catalog,
             reason,
             remedy,
-        )
-
-
-def people_lines(lake: Lake, _: bool) -> Iterator[Trouble]:
-    """What people said, in the lake and in its lines."""
-    path = lake.workspace.people
-    people_rows, bad = people.read(lake.workspace)
-    lacking = 0
-    for name in people.KEPT:
-        keys = {people.key_of(TABLES[name], row) for row in lake.dicts(f"FROM {name}")}
-        lacking += len(keys - people_rows[name].keys())
-    if lacking or bad:
-        detail = f"{lacking} rows of what people said have no line, {bad} lines cannot be read"
-        yield Trouble(
-            WARNING,
-            "lines of people",
-            str(path),
-            detail,
-            "proccorpus doctor --repair writes them anew",
         )
 
 
@@ -482,8 +459,8 @@ def outdated_labels(lake: Lake, _: bool) -> Iterator[Trouble]:
 
 def recordings(lake: Lake, _: bool) -> Iterator[Trouble]:
     """What people said of recordings that an episode only resembles."""
-    for dataset, words in review_counts(lake).items():
-        detail = f"{words} words of people wait: it is not sure which episodes are the recordings that they are of"
+    for dataset, count in review_counts(lake).items():
+        detail = f"{count} words of people wait: it is not sure which episodes are the recordings that they are of"
         yield Trouble(
             WARNING, "words in review", dataset, detail, f"proccorpus recordings review {dataset}"
         )

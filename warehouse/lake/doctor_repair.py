@@ -1,7 +1,7 @@
 """Mend those of the doctor's findings that need no person, and make a catalog again where it was lost.
 
 Nothing is deleted: damaged files and orphans are moved to .removed/, lost files of rows are taken out of the catalog
-(older snapshots keep saying that they are lost), what people said comes back out of their lines, and the partitions
+(older snapshots keep saying that they are lost), and the partitions
 concerned are marked as to be built again. Building them is the build's.
 """
 
@@ -19,7 +19,7 @@ import pyarrow as pa
 from core.files import write_from
 from core.paths import Workspace
 from core.tables import STAGE_TABLES, TABLES
-from warehouse.lake import people
+from warehouse.lake import words
 from warehouse.lake.catalog import backups, is_sound, note_committed, remains
 from warehouse.lake.connection import LakeConnection, connect, temp_table
 from warehouse.lake.doctor import Partition, Trouble
@@ -42,6 +42,25 @@ SELECT DISTINCT d.*, '{DAMAGED}' AS input_hash, '' AS code_version, 0 AS "rows",
   (SELECT id FROM ducklake_current_snapshot('lake')) AS snapshot
 FROM damaged d ANTI JOIN stage_runs USING (stage, dataset, chunk, label_run) WHERE d.label_run IS NOT NULL"""
 
+# A lake that lost its recordings knows those that people spoke of by what their statements say: a listing places them
+SPOKEN_OF = (
+    """
+    INSERT INTO recordings BY NAME
+    SELECT recording, arg_max(dataset, number) AS dataset, arg_max(episode_index, number) AS episode_index,
+           arg_max(source_id, number) AS source_id
+    FROM statements s ANTI JOIN recordings r USING (recording) WHERE recording IS NOT NULL GROUP BY 1""",
+    """
+    INSERT INTO fingerprints BY NAME
+    SELECT recording, list(DISTINCT content_hash) AS content_hashes FROM statements s
+    ANTI JOIN fingerprints f USING (recording) WHERE content_hash IS NOT NULL AND recording IS NOT NULL
+    AND recording NOT IN (SELECT recording FROM episode_content WHERE recording IS NOT NULL) GROUP BY 1""",
+    """
+    INSERT INTO build_configs BY NAME
+    SELECT dataset, value->>'config_hash' AS config_hash, value->>'config' AS config, created_at
+    FROM standing_statements s ANTI JOIN build_configs b USING (dataset)
+    WHERE kind = 'build' AND json_extract_string(value->>'config', '$.dataset.name') = dataset""",
+)
+
 
 def recover(workspace: Workspace) -> list[str]:
     """Give a workspace a catalog again, with all that people said; returns what was done, a line
@@ -54,6 +73,8 @@ def recover(workspace: Workspace) -> list[str]:
     if not (workspace.exists() or remains(workspace)):
         raise LakeError(workspace.absence)
     actions = [] if is_sound(workspace) else [_replace_catalog(workspace)]
+    if not words.is_sound(workspace):
+        actions.append(_replace_statements(workspace))
     with locked(workspace):
         # By its address a catalog is not looked at before, and made where there is none
         con = connect(workspace, read_only=False, catalog=place(workspace).attached)
@@ -63,8 +84,23 @@ def recover(workspace: Workspace) -> list[str]:
     upgraded(workspace, dry=False)
     lake = Lake(workspace)
     with closing(lake.con), lake.lock():
+        with lake.transaction("recordings that people spoke of"):
+            for sql in SPOKEN_OF:
+                lake.con.execute(sql)
         note_committed(workspace, lake.snapshot(), is_reset=True)
     return actions
+
+
+def _replace_statements(workspace: Workspace) -> str:
+    """Put the newest backup of the statements where they were, or nothing."""
+    set_aside(workspace, place(workspace), [workspace.statements])
+    for backup in words.backups_of_statements(workspace):
+        with backup.open("rb") as copied:
+            write_from(workspace.statements, copied)
+        return f"{backup} has what people said now; the damaged file is in {workspace.removed}"
+    return (
+        f"what people said is lost: there is no backup; the damaged file is in {workspace.removed}"
+    )
 
 
 def _replace_catalog(workspace: Workspace) -> str:
@@ -91,11 +127,6 @@ def repair(workspace: Workspace, troubles: Sequence[Trouble]) -> list[str]:
     # Opened anew, so that it reads the catalog as it is after the lost files were taken out
     lake = Lake(workspace)
     try:
-        # While rows are lost for good, what people said cannot be compared with its lines
-        if any(-1 in trouble.data_files for trouble in troubles):
-            num_taken_in = 0
-        else:
-            num_taken_in = _take_in(lake)
         with lake.lock():
             num_moved, young = _move_damaged(workspace, troubles)
         outdated = 0 if lost_file_ids else _delete_outdated(lake)
@@ -107,7 +138,6 @@ def repair(workspace: Workspace, troubles: Sequence[Trouble]) -> list[str]:
 
     lines = {
         f"{len(lost_file_ids)} lost files of rows taken out of the catalog": lost_file_ids,
-        f"{num_taken_in} rows of what people said taken in from {workspace.people.name}": num_taken_in,
         f"{outdated} labels taken out of contents that their episodes do not have any more": outdated,
         f"{marked} stages of partitions marked as to be built again: run the build": marked,
         f"{num_moved} damaged, half-written or unlisted files moved to {workspace.removed}; gc deletes them": num_moved,
@@ -124,28 +154,6 @@ def _delete_outdated(lake: Lake) -> int:
             for sql in delete_outdated_sql():
                 lake.con.execute(sql)
     return count
-
-
-def _take_in(lake: Lake) -> int:
-    """Add what the lines of people say and the lake lacks, and take away what they say is gone;
-    returns how many rows.
-
-    Lines that the lake has and they lack are written.
-    """
-    rows, removed_keys, bad = people.missing(lake.workspace, lake.arrow)
-    if any(map(len, rows.values())):
-        lake.upsert("what people said, from its lines", **rows)
-    for name, keys in removed_keys.items():
-        condition = " AND ".join(
-            f'"{column}" IS NOT DISTINCT FROM ?' for column in TABLES[name].key
-        )
-        for key in keys:
-            lake.remove("what people took back, from its lines", condition, list(key), name)
-    with lake.lock():
-        if bad:
-            set_aside(lake.workspace, lake.place, [lake.workspace.people])
-        people.rewrite(lake.workspace, lake.arrow)
-    return sum(map(len, rows.values())) + sum(map(len, removed_keys.values()))
 
 
 def _move_damaged(workspace: Workspace, troubles: Sequence[Trouble]) -> tuple[int, int]:

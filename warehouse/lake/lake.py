@@ -21,12 +21,10 @@ import pyarrow as pa
 from core.files import room_in
 from core.paths import Workspace
 from core.tables import TABLES, Table
-from warehouse.lake import people
 from warehouse.lake.catalog import back_up
 from warehouse.lake.connection import LakeConnection, connect, quoted, row_by_row, was_interrupted
-from warehouse.lake.journal import PeopleJournal, Waiting
 from warehouse.lake.outdated import forget_labels, make_shards_stale
-from warehouse.lake.place import LakeError, locked, place
+from warehouse.lake.place import LakeError, kept_backups, locked, place
 from warehouse.lake.publication import (
     WHOLE_DATASET,
     StageOutput,
@@ -38,7 +36,7 @@ from warehouse.lake.publication import (
     waiting,
 )
 from warehouse.lake.schema import SCHEMA_VERSION, checked_version, migrate, upgrade
-from warehouse.lake.views import STATEMENTS
+from warehouse.lake.words import back_up as back_up_statements
 
 # After a commit that others shared the next one waits for them so long
 SHARED_S, PAUSE_S = (2.0, 0.03)
@@ -60,9 +58,8 @@ NO_STAND_INS = StandIns()
 class Lake(LakeConnection):
     """One process's connection to a workspace's lake. Not for sharing between threads.
 
-    One of an earlier version is upgraded where it is opened to write, after a copy of its catalog, and what people said
-    and the journal keeps is added (`takes_in`). Raises LakeError: no workspace, a catalog that is not usable, a lake of
-    a later version.
+    One of an earlier version is upgraded where it is opened to write, after a copy of its catalog. Raises LakeError: no
+    workspace, a catalog that is not usable, a lake of a later version.
     """
 
     # When others shared a commit of this connection's, by the monotonic clock
@@ -75,7 +72,6 @@ class Lake(LakeConnection):
         read_only: bool = False,
         snapshot: int | None = None,
         may_be_older: bool = True,
-        takes_in: bool = True,
     ) -> None:
         if not read_only:
             _make_folders(workspace)
@@ -83,9 +79,8 @@ class Lake(LakeConnection):
         with room_in(workspace.root), nullcontext() if read_only else locked(workspace):
             # One thread: builds are parallel by processes, and with several a query was seen to spin for ever on a
             # crowded machine, waiting for a worker that had missed its wake-up (DuckDB 1.5.5)
-            super().__init__(
-                workspace, connect(workspace, read_only=read_only, snapshot=snapshot, threads=1)
-            )
+            con = connect(workspace, read_only=read_only, snapshot=snapshot, threads=1)
+            super().__init__(workspace, con, snapshot=snapshot)
             version = checked_version(
                 self.con, workspace, snapshot=snapshot, may_be_older=may_be_older
             )
@@ -95,8 +90,6 @@ class Lake(LakeConnection):
                 migrate(self)
             elif version < SCHEMA_VERSION and not read_only:
                 upgrade(self)
-        if takes_in and not read_only:
-            self.take_in()
 
     def publish(
         self,
@@ -161,9 +154,6 @@ class Lake(LakeConnection):
             ):
                 for name, data in joined(map(attrgetter(kind), outputs)).items():
                     write(TABLES[name], data)
-            for output in outputs:
-                if output.run.chunk is None:
-                    self._name_recordings(output.run.dataset)
             # At last the lines that say so: a plan goes by them alone
             for output in outputs:
                 self._forget_chunks(output.run, output.parts)
@@ -219,74 +209,6 @@ class Lake(LakeConnection):
             for name, data in tables.items():
                 self._upsert(TABLES[name], data)
 
-    def append(
-        self, message: str, name: str, settle: Callable[[], list[dict[str, Any]]]
-    ) -> list[dict[str, Any]]:
-        """Add the rows that `settle` makes while nobody else can write: what it reads is so until
-        they are added.
-
-        What waits in the journal is added first: it was said before.
-        """
-        journal = PeopleJournal(self.workspace)
-        with self.lock(), journal.held():
-            waiting = journal.read()
-            with self.transaction(message):
-                self._add_waiting(waiting)
-                rows = self.with_recordings(TABLES[name], settle())
-                self._add(TABLES[name], TABLES[name].rows(rows))
-            journal.clear(waiting)
-        return rows
-
-    def take_in(
-        self,
-        on_commit: Callable[[int], None] = lambda snapshot: None,
-        on_emptied: Callable[[], None] = lambda: None,
-    ) -> Waiting:
-        """Add what people said and the journal keeps, in one commit, after which the journal is
-        empty; returns it.
-
-        Rows that the lake has, as after a kill in the middle of this, are not added again.
-        on_commit: is told of the snapshot while nobody else can commit. on_emptied: is called while
-        nobody can add to the journal.
-        """
-        journal = PeopleJournal(self.workspace)
-        if not journal.size:
-            return Waiting()
-        with self.lock():
-            waiting = journal.read()
-            if waiting.rows:
-                with self.transaction("what people said"):
-                    self._add_waiting(waiting)
-                on_commit(self.snapshot())
-            with journal.held():
-                journal.clear(waiting)
-                on_emptied()
-        return waiting
-
-    def _add_waiting(self, waiting: Waiting) -> None:
-        """Add rows of the journal, but for those that the lake has."""
-        for name, rows in waiting.by_table().items():
-            table = TABLES[name]
-            with self._new_rows(table.rows(rows)):
-                keys = ", ".join(f't."{column}"' for column in table.key)
-                sql = f"SELECT {keys} FROM {name} t SEMI JOIN new_rows n ON {_same_key(table)}"
-                present = set(self.rows(sql))
-            self._add(
-                table, table.rows([row for row in rows if people.key_of(table, row) not in present])
-            )
-
-    def _name_recordings(self, dataset: str) -> None:
-        """Give what people said before recordings were known the recording that has the number now."""
-        for table in STATEMENTS:
-            condition = "dataset = ? AND recording IS NULL AND episode_index IS NOT NULL"
-            if self.rows(f"SELECT 1 FROM {table} WHERE {condition} LIMIT 1", [dataset]):
-                self.con.execute(
-                    f"UPDATE {table} SET recording = r.recording FROM recordings r WHERE {table}.recording IS NULL "
-                    f"AND {table}.dataset = ? AND r.dataset = {table}.dataset AND r.left_at IS NULL "
-                    f"AND r.episode_index = {table}.episode_index",
-                    [dataset],
-                )
-
     def replace_where(self, message: str, column: str, **tables: pa.Table) -> None:
         """Replace, in each table, all rows whose `column` has a value that the new rows have; one transaction."""
         with self.lock(), self.transaction(message):
@@ -300,9 +222,6 @@ class Lake(LakeConnection):
         with self.lock(), self.transaction(message):
             count = self.rows(f"SELECT count(*) FROM {tables[0]} WHERE {condition}", values)[0][0]
             for name in tables:
-                self._say(
-                    TABLES[name], self.arrow(f"FROM {name} WHERE {condition}", values), "gone"
-                )
                 self.con.execute(f"DELETE FROM {name} WHERE {condition}", values)
         return count
 
@@ -324,7 +243,6 @@ class Lake(LakeConnection):
                 rows = self.arrow(f"FROM {table} WHERE dataset = ?", [dataset])
                 if not rows.num_rows:
                     continue
-                self._say(TABLES[table], rows, "gone")
                 self.con.execute(f"DELETE FROM {table} WHERE dataset = ?", [dataset])
                 if table in carried:
                     column = pa.array([name] * rows.num_rows, pa.string())
@@ -388,11 +306,10 @@ class Lake(LakeConnection):
             self._upsert(TABLES[table], new_rows)
 
     def back_up(self) -> None:
-        """Copy the catalog into backups/, if it has changed since the last time. Raises DiskFullError."""
+        """Copy the catalog and the statements into backups/, if they have changed since. Raises DiskFullError."""
         with self.lock(), room_in(self.workspace.root):
-            if not self.workspace.people.exists():
-                people.rewrite(self.workspace, self.arrow)
             back_up(self.workspace, self.snapshot())
+            back_up_statements(self.workspace, kept_backups(self.workspace))
 
     def rewrite(self, name: str, folders: Iterable[str]) -> None:
         """Write files of a table anew without rows that were deleted, where these are many; in one
@@ -437,33 +354,20 @@ class Lake(LakeConnection):
 
     def _upsert(self, table: Table, data: pa.Table) -> None:
         match = _same_key(table)
-        changed_rows = data
         check_keys(table, data)
         with self._new_rows(data):
             # To ask first costs a third of a DELETE, and most rows are new
             if data.num_rows and self.rows(
                 f"SELECT 1 FROM {table.name} t SEMI JOIN new_rows n ON {match} LIMIT 1"
             ):
-                if table.name in people.KEPT:  # what is there as it is needs no further line
-                    columns = quoted(tuple(data.column_names))
-                    changed_rows = self.arrow(
-                        f"SELECT {columns} FROM new_rows EXCEPT SELECT {columns} FROM {table.name}"
-                    )
                 self.con.execute(
                     f"DELETE FROM {table.name} t WHERE EXISTS (FROM new_rows n WHERE {match})"
                 )
         self._insert(table, data)
-        self._say(table, changed_rows)
 
     def _add(self, table: Table, data: pa.Table) -> None:
         check_keys(table, data)
         self._insert(table, data)
-        self._say(table, data)
-
-    def _say(self, table: Table, rows: pa.Table, kind: str = "row") -> None:
-        """Lines of rows that are added, or `gone`, for the commit, where people's lines have the table."""
-        if table.name in people.KEPT:
-            self._said += people.lines_of(table.name, rows.to_pylist(), kind)
 
     @contextmanager
     def _new_rows(self, data: pa.Table) -> Iterator[None]:
@@ -518,12 +422,7 @@ def open_lake(workspace: Workspace) -> Lake:
 
 
 def lake_to_read(workspace: Workspace) -> Lake:
-    """The lake of an existing workspace, for people's questions, with what people said just now.
-
-    Raises LakeError: of another version, among others.
-    """
-    if PeopleJournal(workspace).size and os.access(workspace.root, os.W_OK):
-        Lake(workspace).con.close()  # which takes it in
+    """The lake of an existing workspace, for people's questions. Raises LakeError: of another version, among others."""
     return Lake(workspace, read_only=True, may_be_older=False)
 
 

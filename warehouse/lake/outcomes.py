@@ -11,6 +11,7 @@ corpus lacks, is refused.
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -22,23 +23,19 @@ from warehouse.lake.lake import Lake
 from warehouse.lake.statements import (
     ConflictError,
     CorrectionError,
-    Writable,
     checked_text,
     known_episodes,
     read_text,
     rows_of_text,
     say,
+    time_after,
 )
 
 NAMING_COLUMNS = ("episode_index", "episode", "source_id")
 SUCCESS = "success"
+OUTCOME = "outcome"  # the kind of statement
 BY_CLICK = "explorer"  # as the file of what was said in the explorer
 MAX_NAMED = 20  # lines, in one message
-# The newest statement on each recording that was not taken back, wherever the recording is
-OUTCOMES_IN_FORCE = """
-FROM outcomes o WHERE o.undoes IS NULL AND NOT EXISTS (FROM outcomes u WHERE u.undoes = o.import_id)
-QUALIFY row_number() OVER (
-  PARTITION BY coalesce(recording, dataset || ' ' || episode_index) ORDER BY created_at DESC, import_id DESC) = 1"""
 
 
 @dataclass(frozen=True)
@@ -56,16 +53,19 @@ class StatedOutcome:
 
 def outcomes_by_recording(lake: Lake, recordings: Collection[str]) -> dict[str, Outcome]:
     """What people said of how some recordings ended, as far as it counts."""
-    if not lake.datasets_in("outcomes"):
+    if not lake.datasets_in(OUTCOME):
         return {}
-    sql = f"SELECT recording, success, file FROM ({OUTCOMES_IN_FORCE}) WHERE list_contains(?, recording)"
-    rows = lake.rows(sql, [sorted(recordings)])
+    rows = lake.rows(
+        "SELECT recording, (value->>'success')::BOOLEAN, value->>'file' FROM standing_statements "
+        "WHERE kind = 'outcome' AND list_contains(?, recording)",
+        [sorted(recordings)],
+    )
     return {recording: Outcome(success, BY_PERSON + file) for recording, success, file in rows}
 
 
 def outcomes_without_recording(lake: Lake, dataset: str) -> dict[int, Outcome]:
     """What people said of episodes whose recordings were not known then, by their numbers."""
-    if dataset not in lake.datasets_in("outcomes"):
+    if dataset not in lake.datasets_in(OUTCOME):
         return {}
     sql = "SELECT episode_index, success, file FROM current_outcomes WHERE dataset = ? AND recording IS NULL"
     return {
@@ -77,9 +77,9 @@ def outcomes_without_recording(lake: Lake, dataset: str) -> dict[int, Outcome]:
 def chunks_to_build(lake: Lake) -> dict[str, int]:
     """Chunks of each dataset that the next build makes anew because of what people said."""
     chunks = {dataset: set(of_dataset) for dataset, of_dataset in references.pending(lake).items()}
-    for view, table in (("pending_outcomes", "outcomes"), ("pending_corrections", "corrections")):
+    for view, kind in (("pending_outcomes", OUTCOME), ("pending_corrections", "correction")):
         # Where nobody ever said anything nothing waits: each view joins a good part of the lake
-        if lake.datasets_in(table):
+        if lake.datasets_in(kind):
             for dataset, chunk in lake.rows(f"SELECT DISTINCT dataset, chunk FROM {view}"):
                 chunks.setdefault(dataset, set()).add(chunk)
     return {dataset: len(of_dataset) for dataset, of_dataset in sorted(chunks.items())}
@@ -98,7 +98,7 @@ def add_outcomes(
     the id is that of the import that said it.
     """
     standing: dict[int, dict[str, Any]] = {}
-    statements = [asdict(o) | {"file": file, "undoes": None} for o in outcomes]
+    statements = [asdict(o) | {"dataset": dataset, "file": file} for o in outcomes]
 
     def is_new(row: dict[str, Any]) -> bool:
         former_row = standing.get(row["episode_index"], {})
@@ -107,22 +107,25 @@ def add_outcomes(
             for column in ("success", "note", "author", "file")
         )
 
-    def rows(_: Any) -> list[dict[str, Any]]:
+    def rows() -> list[dict[str, Any]]:
         current = lake.dicts("SELECT * FROM current_outcomes WHERE dataset = ?", [dataset])
         standing.update({row["episode_index"]: row for row in current})
         # All of it, so that taking an earlier import back leaves what this one says
-        if any(map(is_new, statements)):
-            return statements
-        return []
+        if not any(map(is_new, statements)):
+            return []
+        created_at = time_after(max(current, key=itemgetter("created_at"), default=None))
+        return [row | {"comment": row["note"], "created_at": created_at} for row in statements]
 
-    saved = say(lake, "outcomes", rows, dataset=dataset)
-    return (saved or [standing[outcomes[0].episode_index]])[0]["import_id"], sum(
-        map(is_new, statements)
-    )
+    saved = say(lake, OUTCOME, rows)
+    if saved:
+        import_id = saved[0]["batch"]
+    else:
+        import_id = standing[outcomes[0].episode_index]["import_id"]
+    return import_id, sum(map(is_new, statements))
 
 
 def say_outcome(
-    lake: Writable,
+    lake: LakeConnection,
     dataset: str,
     episode_index: int,
     success: bool,
@@ -130,47 +133,48 @@ def say_outcome(
     *,
     author: str,
     follows: str | None,
+    recording: str | None = None,
 ) -> str:
     """Save what a person who looks at one run says of its end, as an import of its own; returns its id.
 
-    `follows`: the import that the author has seen in force. Raises ConflictError: there is another one;
-    CorrectionError: a text that cannot be saved.
+    `follows`: the import that the author has seen in force, `recording`: the one that they looked at (None: what has
+    the number now). Raises ConflictError: there is another one; CorrectionError: a text that cannot be saved.
     """
     outcome = {
+        "dataset": dataset,
+        "episode_index": episode_index,
+        "recording": recording,
         "success": success,
-        "note": checked_text("note", note, 2000),
+        "comment": checked_text("note", note, 2000),
         "file": BY_CLICK,
-        "undoes": None,
         "author": checked_text("author", author, 100),
+        "follows": follows,
     }
 
-    def rows(newest: dict[str, Any]) -> list[dict[str, Any]]:
-        in_force = standing(lake, dataset, episode_index) if newest else None
+    def rows() -> list[dict[str, Any]]:
+        in_force = standing(lake, dataset, episode_index)
         outcome_in_force = in_force["import_id"] if in_force else None
         if follows != outcome_in_force:
             last_author = in_force["author"] if in_force else "somebody"
             raise ConflictError(
                 f"{last_author} has said how episode {episode_index} of {dataset} ended: reload it and look"
             )
-        return [outcome]
+        return [outcome | {"created_at": time_after(in_force)}]
 
-    return say(lake, "outcomes", rows, dataset=dataset, episode_index=episode_index)[0]["import_id"]
+    return say(lake, OUTCOME, rows)[0]["batch"]
 
 
 def undo_outcome(
-    lake: Writable, dataset: str, episode_index: int, import_id: str, *, author: str
+    lake: LakeConnection, dataset: str, episode_index: int, import_id: str, *, author: str
 ) -> str:
     """Take back what a person said of one run; returns the id of the row that says so. Raises CorrectionError."""
     statement = {
-        "success": None,
-        "note": None,
-        "file": None,
+        "dataset": dataset,
+        "episode_index": episode_index,
         "undoes": import_id,
         "author": checked_text("author", author, 100),
     }
-    return say(
-        lake, "outcomes", lambda _: [statement], dataset=dataset, episode_index=episode_index
-    )[0]["import_id"]
+    return say(lake, OUTCOME, lambda: [statement])[0]["batch"]
 
 
 def standing(lake: LakeConnection, dataset: str, episode_index: int) -> dict[str, Any] | None:
@@ -179,7 +183,9 @@ def standing(lake: LakeConnection, dataset: str, episode_index: int) -> dict[str
     return next(iter(lake.dicts(sql, [dataset, episode_index])), None)
 
 
-def undo_import(lake: Writable, import_id: str, *, author: str, note: str = "") -> tuple[str, int]:
+def undo_import(
+    lake: LakeConnection, import_id: str, *, author: str, note: str = ""
+) -> tuple[str, int]:
     """Take an import back, by rows that say so: what was said before it counts again.
 
     Returns the dataset, and how many outcomes were taken back. Raises CorrectionError.
@@ -189,7 +195,9 @@ def undo_import(lake: Writable, import_id: str, *, author: str, note: str = "") 
         checked_text("comment", note, 2000, empty=True),
     )
     taken_back = lake.dicts(
-        "SELECT * FROM outcomes WHERE import_id = ? AND undoes IS NULL", [import_id]
+        "SELECT dataset, episode_index FROM located_statements "
+        "WHERE kind = 'outcome' AND batch = ? AND undoes IS NULL",
+        [import_id],
     )
     if not taken_back:
         raise CorrectionError(
@@ -197,23 +205,20 @@ def undo_import(lake: Writable, import_id: str, *, author: str, note: str = "") 
         )
     dataset = taken_back[0]["dataset"]
 
-    def rows(_: Any) -> list[dict[str, Any]]:
+    def rows() -> list[dict[str, Any]]:
         for undoing_author, when in lake.rows(
             "SELECT author, created_at FROM outcomes WHERE undoes = ? LIMIT 1", [import_id]
         ):
             raise CorrectionError(
                 f"{import_id} was taken back by {undoing_author} on {when:%Y-%m-%d %H:%M} UTC"
             )
-        statement = {
-            "success": None,
-            "note": note or None,
-            "author": author,
-            "file": None,
-            "undoes": import_id,
-        }
-        return [{"episode_index": row["episode_index"]} | statement for row in taken_back]
+        statement = {"comment": note or None, "author": author, "undoes": import_id}
+        return [
+            {"dataset": row["dataset"], "episode_index": row["episode_index"], **statement}
+            for row in taken_back
+        ]
 
-    return dataset, len(say(lake, "outcomes", rows, dataset=dataset))
+    return dataset, len(say(lake, OUTCOME, rows))
 
 
 # For people
@@ -223,15 +228,17 @@ def listed(
     lake: Lake, dataset: str | None = None, *, everything: bool = False
 ) -> list[dict[str, Any]]:
     """What counts of each episode, or every row ever saved, by episode and time."""
-    columns = "dataset, episode_index, success, note, author, created_at, file, import_id"
-    condition = "WHERE dataset = coalesce(?, dataset)"
     if not everything:
         return lake.dicts(
-            f"SELECT {columns} FROM current_outcomes {condition} ORDER BY 1, 2", [dataset]
+            "SELECT dataset, episode_index, success, note, author, created_at, file, import_id "
+            "FROM current_outcomes WHERE dataset = coalesce(?, dataset) ORDER BY 1, 2",
+            [dataset],
         )
     return lake.dicts(
-        f"SELECT {columns}, undoes, (FROM current_outcomes c SELECT count(*) > 0 WHERE c.import_id = o.import_id AND "
-        f"c.episode_index = o.episode_index) AS counts FROM located_outcomes o {condition} "
+        "SELECT dataset, episode_index, (value->>'success')::BOOLEAN AS success, comment AS note, author, created_at, "
+        "value->>'file' AS file, batch AS import_id, undoes, (FROM current_outcomes c SELECT count(*) > 0 "
+        "WHERE c.import_id = s.batch AND c.dataset = s.dataset AND c.episode_index = s.episode_index) AS counts "
+        "FROM located_statements s WHERE kind = 'outcome' AND dataset = coalesce(?, dataset) "
         "ORDER BY 1, 2, created_at, import_id",
         [dataset],
     )

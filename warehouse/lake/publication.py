@@ -29,6 +29,7 @@ from core.tables import TABLES, Table
 from core.values import grouped
 from warehouse.lake.connection import LakeConnection, quoted
 from warehouse.lake.place import LakeError, locked
+from warehouse.lake.views import SAID
 
 NO_ROWS = hashlib.sha256(b"").hexdigest()
 
@@ -103,7 +104,7 @@ def content_key(*parts: str) -> str:
 
 
 def digest(lake: LakeConnection) -> dict[str, str]:
-    """One hash per content table, and one for the view `episodes`, over rows ordered by key.
+    """One hash per content table, view of what people said, and one for the view `episodes`, over rows ordered by key.
 
     Hashed per chunk first, so 60 M rows never stand in memory together.
     """
@@ -112,10 +113,10 @@ def digest(lake: LakeConnection) -> dict[str, str]:
         for t in TABLES.values()
         if t.content
     }
-    names = tuple(r[0] for r in lake.rows("SELECT column_name FROM (DESCRIBE episodes)"))
-    hashes["episodes"] = _digest(
-        lake, "episodes", ("dataset", "episode_index"), _json(names), list(names)
-    )
+    for view, key in {**SAID, "episodes": ("dataset", "episode_index")}.items():
+        names = [r[0] for r in lake.rows(f"SELECT column_name FROM (DESCRIBE {view})")]
+        hashed = [name for name in names if view not in SAID or name not in NOT_HASHED]
+        hashes[view] = _digest(lake, view, key, _json(hashed), names)
     return dict(sorted(hashes.items()))
 
 
@@ -134,6 +135,7 @@ def _digest(
     return content_key(*(r[0] or "" for r in lake.rows(sql)))
 
 
+NOT_HASHED = ("recording", "created_at")  # of views of what people said
 WHOLE_DATASET = -1  # stage_runs.chunk of a stage that works on a dataset as a whole
 OFFERS, DIGITS = ".offers", 20  # folder in the workspace; of the number that an offer begins with
 MOST_BYTES = 64 << 20  # of others' offers in one commit

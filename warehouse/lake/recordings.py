@@ -1,6 +1,6 @@
 """Recordings in the lake: which one each episode holds, what happened to them, and what people decide of unsure ones.
 
-All that people say names the recording that it was said of (`Lake.append` adds it); the views current_... and
+All that people say names the recording that it was said of (`statements.say` adds it); the views current_... and
 located_... have it by the present numbers.
 """
 
@@ -21,7 +21,6 @@ from warehouse.lake.lake import Lake
 from warehouse.lake.outdated import make_stale
 from warehouse.lake.publication import content_key
 from warehouse.lake.statements import CorrectionError, checked_text, take_down
-from warehouse.lake.views import STATEMENTS
 
 LISTING, FRAMES, PERSON = "listing", "frames", "person"  # who found a change
 # What a change is called, in the order of reports, and its name for people
@@ -129,11 +128,9 @@ def withdrawn_recordings(lake: LakeConnection) -> list[tuple[KnownRecording, str
 
 def recordings_with_words(lake: LakeConnection, dataset: str) -> set[str]:
     """The recordings of a dataset of which people said anything."""
-    parts = [
-        f"SELECT recording FROM {table} WHERE dataset = $1 AND recording IS NOT NULL"
-        for table in STATEMENTS
-    ]
-    return set(lake.column(" UNION ".join(parts), [dataset]))
+    return set(lake.column("SELECT recording FROM statements WHERE dataset = ?", [dataset])) - {
+        None
+    }
 
 
 # What a listing, or a pass over the pictures, makes of them

@@ -19,7 +19,7 @@ from warehouse.lake.connection import LakeConnection, literal
 from warehouse.lake.corrections import segments_of
 from warehouse.lake.lake import Lake
 from warehouse.lake.publication import content_key
-from warehouse.lake.statements import CorrectionError, checked_text, say
+from warehouse.lake.statements import CorrectionError, checked_text, newest_row, say, time_after
 
 SHOWN_BY = ("auto", "transfer")  # annotators with which runs are labelled like references
 STAGE = "transfer"
@@ -145,7 +145,7 @@ def reference_stamps(lake: LakeConnection, dataset: str) -> dict[int, str]:
 
 def may_have_references(lake: LakeConnection, dataset: str | None = None) -> bool:
     """A quick look, at one dataset or at all: the view joins more than a plan should read where there are none."""
-    vouched = lake.datasets_in("corrections") | lake.datasets_in("reference_marks")
+    vouched = lake.datasets_in("correction") | lake.datasets_in("reference")
     return bool(dataset in vouched if dataset else vouched) or brings_steps(lake, dataset)
 
 
@@ -177,6 +177,16 @@ def stored_builds(lake: LakeConnection) -> dict[str, tuple[str, str]]:
         lambda: lake.rows("SELECT dataset, config, config_hash FROM build_configs ORDER BY 1"),
     )
     return {dataset: (text, config_hash) for dataset, text, config_hash in rows}
+
+
+def note_builds(lake: LakeConnection) -> None:
+    """State how each dataset is built, where that was not stated or is another by now."""
+    sql = "SELECT dataset, value->>'config' FROM standing_statements WHERE kind = 'build'"
+    stated = dict(lake.rows(sql))
+    for dataset, (config, config_hash) in stored_builds(lake).items():
+        if stated.get(dataset) != config:
+            row = {"dataset": dataset, "config": config, "config_hash": config_hash}
+            say(lake, "build", lambda row=row: [row])
 
 
 def stated_annotator(config: str) -> str:
@@ -276,17 +286,20 @@ def _is_reference(lake: Lake, episode_key: list[Any]) -> bool:
 def _mark(lake: Lake, episode_key: list[Any], author: str, run: str | None) -> dict[str, Any]:
     """run: whose label is vouched for; None: the episode is no reference."""
     row = {
+        "dataset": episode_key[0],
+        "episode_index": episode_key[1],
         "is_reference": run is not None,
         "label_run": run,
         "author": checked_text("author", author, 100),
     }
-    return say(
-        lake,
-        "reference_marks",
-        lambda newest: [row],
-        dataset=episode_key[0],
-        episode_index=episode_key[1],
-    )[0]
+
+    def rows() -> list[dict[str, Any]]:
+        former = newest_row(lake, "reference", dataset=row["dataset"], episode_index=episode_key[1])
+        follows = former["statement_id"] if former else None
+        return [row | {"follows": follows, "created_at": time_after(former)}]
+
+    [said] = say(lake, "reference", rows)
+    return said | {"mark_id": said["statement_id"], "label_run": run}
 
 
 def join_tasks(lake: Lake, dataset: str, first: str, second: str, *, author: str) -> str:
@@ -329,7 +342,7 @@ def _say_same(lake: Lake, dataset: str, author: str, groups: Any, *texts: str) -
     author = checked_text("author", author, 100)
     stands: dict[str, str] = {}
 
-    def rows(_: Any) -> list[dict[str, Any]]:
+    def rows() -> list[dict[str, Any]]:
         present_groups = joined_tasks(lake, dataset)
         stands.update(groups(present_groups))
         changed = {
@@ -337,12 +350,13 @@ def _say_same(lake: Lake, dataset: str, author: str, groups: Any, *texts: str) -
             for text, same_as in sorted(stands.items())
             if present_groups.get(text, text) != same_as
         }
-        return [
-            {"task": text, "same_as": same_as, "author": author}
-            for text, same_as in changed.items()
-        ]
+        [former] = lake.dicts(
+            "SELECT max(created_at) AS created_at FROM joined_tasks WHERE dataset = ?", [dataset]
+        )
+        common = {"dataset": dataset, "author": author, "created_at": time_after(former)}
+        return [common | {"subject": text, "same_as": name} for text, name in changed.items()]
 
-    say(lake, "joined_tasks", rows, dataset=dataset)
+    say(lake, "joined_task", rows)
     return stands
 
 
@@ -462,8 +476,8 @@ def _to_show(tasks: int) -> str:
 def newest_word(lake: Lake) -> tuple[str, datetime] | None:
     """Id and time of what people said last that references are made of; None: nobody said anything."""
     rows = lake.rows(
-        "SELECT correction_id, created_at FROM corrections UNION ALL SELECT mark_id, created_at FROM reference_marks "
-        "UNION ALL SELECT join_id, created_at FROM joined_tasks ORDER BY created_at DESC, 1 LIMIT 1"
+        "SELECT statement_id, created_at FROM statements WHERE kind IN ('correction', 'reference', 'joined_task') "
+        "ORDER BY created_at DESC, 1 LIMIT 1"
     )
     if rows:
         return rows[0]

@@ -17,13 +17,14 @@ from core.tables import TABLES
 from ingest.registry import NAME_PATTERN
 from warehouse.lake.connection import LakeConnection
 from warehouse.lake.lake import Lake
-from warehouse.lake.people import SAID
 from warehouse.lake.place import while_nothing_is_built
 from warehouse.lake.publication import content_key
 from warehouse.lake.recordings import PERSON, RecordingUpdate, known_recordings
 from warehouse.lake.references import stored_builds
+from warehouse.lake.statements import say
+from warehouse.lake.words import RENAMED
 
-CARRIED = (*SAID, "recordings", "recording_changes")
+CARRIED = ("recordings", "recording_changes")
 # Of what was paid, released and scored: stays as it was
 HISTORY = ("vlm_calls", "release_shards", "eval_predictions")
 MADE = tuple(
@@ -56,7 +57,10 @@ class Holdings:
 
 def holdings(lake: LakeConnection, dataset: str) -> Holdings:
     """Raises UserError: there is nothing of such a dataset."""
-    words = sum(_count(lake, name, dataset) for name in SAID)
+    words = lake.rows(
+        "SELECT count(*) FROM statements WHERE dataset = ? AND kind NOT IN ('build', 'renamed')",
+        [dataset],
+    )[0][0]
     episodes = _count(lake, "episode_facts", dataset)
     runs = "label_run IN (SELECT label_run FROM label_runs WHERE annotator = 'imported')"
     imported = lake.rows(
@@ -89,7 +93,7 @@ def rename(lake: Lake, dataset: str, name: str) -> None:
                 f"{name!r} is no name: small letters, digits, _ and -, and first a letter or digit"
             )
         builds = stored_builds(lake)
-        if name in builds or any(_count(lake, table, name) for table in CARRIED):
+        if name in builds or any(_count(lake, table, name) for table in (*CARRIED, "statements")):
             raise UserError(
                 f"the name {name} is in use: choose another, or remove it first (datasets remove {name})"
             )
@@ -110,7 +114,7 @@ def remove(lake: Lake, dataset: str) -> str | None:
     with while_nothing_is_built(lake.workspace, f"removing {dataset}"):
         has_words = holdings(lake, dataset).words > 0
         number = 1
-        while any(_count(lake, table, f"{dataset}.{number}") for table in CARRIED):
+        while any(_count(lake, table, f"{dataset}.{number}") for table in (*CARRIED, "statements")):
             number += 1
         _move(lake, dataset, f"{dataset}.{number}", None)
     if has_words:
@@ -134,3 +138,4 @@ def _move(lake: Lake, dataset: str, name: str, config: Mapping[str, Any] | None)
         row = {**config, "config_hash": content_key("renamed", name), "created_at": created_at}
         rows["build_configs"] = TABLES["build_configs"].rows([row])
     lake.carry(f"{dataset} is {name}", dataset, name, CARRIED, MADE, rows)
+    say(lake, RENAMED, lambda: [{"dataset": dataset, "to": name}])

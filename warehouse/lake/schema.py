@@ -21,20 +21,23 @@ import duckdb
 from core.errors import UserError
 from core.names import PLACEHOLDER
 from core.paths import Workspace
-from core.tables import TABLES, Column, Table
+from core.tables import STATEMENTS, TABLES, Column, Table
+from core.tables.definition import sql_type
 from core.version import VERSION
 from ingest.recordings import MOMENTS
 from ingest.recordings import VERSION as VERSION_OF_FINGERPRINTS
-from warehouse.lake import people
+from warehouse.lake import former_words
 from warehouse.lake.catalog import back_up, lost, remains
-from warehouse.lake.connection import CATALOG, LakeConnection, connect, literal, quoted, sql_type
+from warehouse.lake.connection import CATALOG, LakeConnection, connect, literal, quoted
+from warehouse.lake.former_words import FORMER_TABLES
 from warehouse.lake.outdated import delete_outdated_sql
 from warehouse.lake.place import LakeError, locked
-from warehouse.lake.views import STATEMENTS, VIEWS
+from warehouse.lake.views import VIEWS
 
 OTHER_CHANGES = 20  # version of the last change that is no new column
 _COLUMNS = chain.from_iterable(table.columns for table in TABLES.values())
 SCHEMA_VERSION = max(OTHER_CHANGES, *(column.since for column in _COLUMNS))
+WITH_STATEMENTS = 20  # from this version on what people said is in statements beside the lake
 UPGRADED_A_S = 20 << 20  # bytes of rows, roughly
 OF_MOTION = "SELECT label_run FROM label_runs WHERE annotator IN ('motion', 'native')"  # native falls back on it
 # Of each version, what rows that were there before need: SQL on the lake, after tables and columns were added. One with
@@ -76,7 +79,8 @@ FORMER_ID = "left(sha256(o.dataset || chr(0) || o.episode_index || chr(0) || 'fo
 STATEMENTS_OF_RECORDINGS = tuple(
     f"UPDATE {table} SET recording = r.recording FROM recordings r WHERE {table}.recording IS NULL "
     f"AND r.dataset = {table}.dataset AND r.episode_index = {table}.episode_index"
-    for table in STATEMENTS
+    for table in FORMER_TABLES
+    if table != "joined_tasks"
 )
 STEPS: Mapping[int, Sequence[str]] = {
     # Its key has had label_run since frames-4
@@ -196,9 +200,8 @@ def has_tables(con: duckdb.DuckDBPyConnection) -> bool:
 
 
 def migrate(lake: LakeConnection) -> None:
-    """Bring a lake of an earlier version forward, or make a new one's tables, in one transaction.
-
-    The caller holds the lock.
+    """Bring a lake of an earlier version forward, or make a new one's tables. An interrupted upgrade goes on
+    the next time. The caller holds the lock.
     """
     version = schema_version(lake.con)
     if version == SCHEMA_VERSION:
@@ -208,22 +211,23 @@ def migrate(lake: LakeConnection) -> None:
             "SELECT table_name, column_name FROM duckdb_columns() WHERE database_name = 'lake'"
         )
     )
-    # A lake without any column was just created: it gets the tables of today, and no step of old versions
-    former = [] if not columns else range(version + 1, SCHEMA_VERSION + 1)
-    with lake.transaction(f"schema {SCHEMA_VERSION}"):
+    is_former = bool(columns) and version < WITH_STATEMENTS
+    last = WITH_STATEMENTS - 1 if is_former else SCHEMA_VERSION
+    with lake.transaction(f"schema {last}"):
+        if is_former:
+            former_words.complete(lake)
         for table in TABLES.values():
             _add_missing(lake, table, columns)
-        # Views hold no rows, so they are made anew whatever they were: they may read what was added to the tables
-        for view in VIEWS:
-            lake.con.execute(f"CREATE OR REPLACE VIEW {view.name} AS {view.sql}")
-            lake.con.execute(f"COMMENT ON VIEW {view.name} IS {literal(view.comment)}")
-        for sql in chain.from_iterable(STEPS.get(later, ()) for later in former):
-            for dataset in lake.rows("SELECT dataset FROM datasets") if "$1" in sql else [()]:
-                lake.con.execute(sql, [*dataset])
-        # Each INSERT costs some 10 ms, however many rows it has; of more than ten rows DuckLake would make a file
-        for later in batched(range(version + 1, SCHEMA_VERSION + 1), 10):
-            versions = ", ".join(f"({number}, now(), {literal(VERSION)})" for number in later)
-            lake.con.execute(f"INSERT INTO schema_versions VALUES {versions}")
+        _take_steps(lake, version, last, is_new=not columns)
+        if not is_former:
+            _make_views(lake)
+    if is_former:
+        former_words.take_over(lake)
+        with lake.transaction(f"schema {SCHEMA_VERSION}"):
+            former_words.drop(lake)
+            _take_steps(lake, last, SCHEMA_VERSION)
+            _make_views(lake)
+        former_words.put_away(lake)
     # A table can be told how its files are written only once it is there
     with lake.transaction("how files are written"):
         for table in filter(attrgetter("compact"), TABLES.values()):
@@ -236,11 +240,33 @@ def migrate(lake: LakeConnection) -> None:
     index_statistics(lake)
 
 
+def _take_steps(lake: LakeConnection, version: int, last: int, *, is_new: bool = False) -> None:
+    """What rows of an earlier version need, up to the version `last`, and the lines that say so; within a transaction.
+
+    A lake that was just created (`is_new`) has the tables of today, and needs no step of old versions.
+    """
+    later_versions = range(version + 1, last + 1)
+    steps = chain.from_iterable(STEPS.get(later, ()) for later in later_versions)
+    for sql in () if is_new else steps:
+        for dataset in lake.rows("SELECT dataset FROM datasets") if "$1" in sql else [()]:
+            lake.con.execute(sql, [*dataset])
+    # Each INSERT costs some 10 ms, however many rows it has; of more than ten rows DuckLake would make a file
+    for later in batched(later_versions, 10):
+        versions = ", ".join(f"({number}, now(), {literal(VERSION)})" for number in later)
+        lake.con.execute(f"INSERT INTO schema_versions VALUES {versions}")
+
+
+def _make_views(lake: LakeConnection) -> None:
+    """Make all views anew, within a transaction: they hold no rows, and may read what was added to the tables."""
+    for view in VIEWS:
+        lake.con.execute(f"CREATE OR REPLACE VIEW {view.name} AS {view.sql}")
+        lake.con.execute(f"COMMENT ON VIEW {view.name} IS {literal(view.comment)}")
+
+
 def upgrade(lake: LakeConnection) -> Path | None:
     """Bring a lake of an earlier version to ours; returns the copy of its catalog before. The caller holds the lock."""
     backup = back_up(lake.workspace, lake.snapshot())
     migrate(lake)
-    people.rewrite(lake.workspace, lake.arrow)
     return backup
 
 
@@ -354,6 +380,7 @@ UNIT_OF = {
         ("progress", "progress_procvlm", "confidence", "coverage", "end_progress"), "0..1"
     ),
 }
+WITH_COLUMNS = TABLES | {STATEMENTS.name: STATEMENTS}
 LOOKED_AT = 50  # rows of a table, for an example of each column
 
 
@@ -378,7 +405,7 @@ def relations() -> list[dict]:
             "key": ", ".join(t.key),
             "comment": t.comment,
         }
-        for t in TABLES.values()
+        for t in (*TABLES.values(), STATEMENTS)
     ]
     return tables + [
         {"name": v.name, "kind": "view", "key": "", "comment": v.comment} for v in VIEWS
@@ -415,13 +442,13 @@ def _columns_of(
 ) -> Iterator[tuple[str, str, str, str]]:
     """Name, type, comment and table of a relation's columns. One that a view does not describe is the table's of the
     same name; of one that it makes up itself the table is ""."""
-    if name in TABLES:
-        yield from ((c.name, sql_type(c.type), c.comment, name) for c in TABLES[name].columns)
+    if name in WITH_COLUMNS:
+        yield from ((c.name, sql_type(c.type), c.comment, name) for c in WITH_COLUMNS[name].columns)
         return
     view = next(v for v in VIEWS if v.name == name)
     words = set(view.sql.split())
     # Those that the view names come first
-    tables = sorted(TABLES.values(), key=lambda t: t.name not in words)
+    tables = sorted(WITH_COLUMNS.values(), key=lambda t: t.name not in words)
     for column, kind in types_of_view[name].items():
         # A view's own description counts before the one of a table's column of the same name
         comments = [("", view.columns.get(column, ""))] * (column in view.columns)
@@ -440,7 +467,7 @@ def unit(column: str) -> str:
 def _view_types() -> dict[str, dict[str, str]]:
     """Column types of the views, from an empty corpus in memory."""
     with duckdb.connect() as con:
-        for table in TABLES.values():
+        for table in WITH_COLUMNS.values():
             definitions = ", ".join(f'"{c.name}" {sql_type(c.type)}' for c in table.columns)
             con.execute(f"CREATE TABLE {table.name} ({definitions})")
         types: dict[str, dict[str, str]] = {}

@@ -19,14 +19,15 @@ from core.errors import SqlError, UserError, first_line
 from core.names import LATEST, did_you_mean
 from core.paths import Workspace
 from core.rows import write_as
-from core.tables import TABLES
+from core.tables import STATEMENTS, TABLES
 from core.wall import held_bytes
-from warehouse.lake.connection import attach, connect, extension_path, literal
+from warehouse.lake.connection import attach, connect, extension_path, literal, see_statements
 from warehouse.lake.place import LakeError, place
 from warehouse.lake.schema import checked_version
 from warehouse.lake.views import VIEWS
+from warehouse.lake.words import SEARCH_PATH
 
-RELATIONS = {*TABLES, *(v.name for v in VIEWS)}
+RELATIONS = {*TABLES, STATEMENTS.name, *(v.name for v in VIEWS)}
 # Catalog and schema before a relation's name
 PLACES = {("", ""), ("", "main"), ("", "lake"), ("lake", "main")}
 TABLE_FUNCTIONS = {
@@ -99,6 +100,7 @@ def open_for_users(
         raise LakeError(f"the lake cannot be opened{snapshot_note}: {first_line(e)}") from e
     if checked_version(con, workspace, snapshot=snapshot) is None:
         raise LakeError(workspace.absence)
+    see_statements(workspace, con, snapshot)
     if release is not None:
         attach(con, workspace, RESULTS, catalog=catalog)
         see_results(con, release)
@@ -153,9 +155,8 @@ def see_results(con: duckdb.DuckDBPyConnection, release: str) -> None:
 
 def use(con: duckdb.DuckDBPyConnection, release: str | None) -> None:
     """Let a connection, or a cursor of it, find tables by their names alone; of a release what see_results shows."""
-    con.execute(
-        "USE lake" if release is None else f"SET search_path = '{OF_RELEASE}.main,lake.main'"
-    )
+    of_release = "" if release is None else f"{OF_RELEASE}.main,"
+    con.execute(f"SET search_path = '{of_release}{SEARCH_PATH}'")
 
 
 def release_state(workspace: Workspace, release: str) -> tuple[str, int]:

@@ -14,21 +14,29 @@ from pathlib import Path
 from typing import Any, Literal
 
 from core.errors import UserError
-from core.tables import TABLES
 from ingest.formats.side_files import parse_json, parse_json_lines
 from warehouse.lake.connection import LakeConnection
-from warehouse.lake.journal import JournalLake
+from warehouse.lake.kinds import KINDS
 from warehouse.lake.lake import Lake
 from warehouse.lake.publication import content_key
-from warehouse.lake.views import STATEMENTS
+from warehouse.lake.words import COLUMNS
 
 MAX_FILE_BYTES = 1 << 30
 ASSIGNED = "assigned"
+TAKEDOWN = "takedown"
 MOST_EPISODES = 1000  # marked at once
 Kind = Literal["tag", "assigned"]
 Place = tuple[str, int]  # dataset, episode_index
-# Where people's rows are added: at once, or by way of the journal
-type Writable = Lake | JournalLake
+# Columns that say nothing by which two statements differ
+NO_WORDS = (
+    "number",
+    "statement_id",
+    "batch",
+    "source_id",
+    "content_hash",
+    "recording",
+    "created_at",
+)
 
 
 class CorrectionError(UserError, ValueError):
@@ -39,55 +47,98 @@ class ConflictError(CorrectionError):
     """Somebody else saved something of the episode meanwhile: who and when."""
 
 
-def newest_row(lake: LakeConnection, table: str, **key_columns: Any) -> dict[str, Any] | None:
-    """The newest row of a table that has these values; None where none has."""
-    condition = " AND ".join(f"{column} = ?" for column in key_columns)
-    newest = f"ORDER BY created_at DESC, {TABLES[table].key[0]} DESC LIMIT 1"
-    # Of an episode: what was said of the recording that has its number now
-    if table in STATEMENTS and "episode_index" in key_columns:
-        relation = f"located_{table}"
-    else:
-        relation = table
-    return next(
-        iter(lake.dicts(f"FROM {relation} WHERE {condition} {newest}", [*key_columns.values()])),
-        None,
+def newest_row(lake: LakeConnection, kind: str, **columns: Any) -> dict[str, Any] | None:
+    """The newest statement of a kind that has these values, by the present numbers; None: there is none."""
+    condition = " AND ".join(f"{column} IS NOT DISTINCT FROM ?" for column in columns)
+    rows = lake.dicts(
+        f"FROM located_statements WHERE kind = ? AND {condition} ORDER BY created_at DESC, statement_id DESC LIMIT 1",
+        [kind, *columns.values()],
     )
+    return rows[0] if rows else None
 
 
 def say(
-    lake: Writable,
-    table: str,
-    make: Callable[[dict[str, Any]], list[dict[str, Any]]],
-    id_of: Callable[[dict[str, Any]], str] | None = None,
-    **key_columns: Any,
+    lake: LakeConnection,
+    kind: str,
+    settle: Callable[[], list[dict[str, Any]]],
+    known: Mapping[Place, str] | None = None,
 ) -> list[dict[str, Any]]:
-    """Add the rows that `make` gives to those of `key_columns`, while nobody else can write; returns them, with time
-    and id.
+    """Add the statements of a kind that `settle` makes while nobody else says anything: what it reads is so until they
+    are added. Returns them, with ids and time.
 
-    make: told of the newest row of `key_columns`, empty where there is none; the time is later than that one's.
-    Without `id_of` all have one id, a hash of them and of that row's, so that the same words said again later differ.
+    A row of `settle` has a dataset, an episode_index where it is of one recording, the fields of its kind, and what it
+    has of the table's other columns; all of one call are a batch. `recording`: the one that its author meant. Raises
+    ConflictError: the number is another recording's by now. known: the recordings of places; None: the lake's.
     """
-    name = TABLES[table].key[0]
+    with lake.words.saying() as waiting:
+        rows = settle()
+        places = {(row["dataset"], row.get("episode_index")) for row in rows}
+        recordings = lake.recordings_at({(d, e) for d, e in places if e is not None})
+        for place, recording in (known or {}).items():
+            recordings[place] = (recording, *recordings.get(place, ("", "", None))[1:])
+        former = _newest_ids(lake, kind, places)
+        statements = [_statement(kind, row, recordings, former) for row in rows]
+        batch = content_key(*sorted(statement["statement_id"] for statement in statements))[:16]
+        for statement in statements:
+            if statement["batch"] is None:
+                statement["batch"] = batch if len(statements) > 1 else statement["statement_id"]
+        waiting.extend(statements)
+    return statements
 
-    def new_rows() -> list[dict[str, Any]]:
-        newest = (
-            lake.newest(table, **key_columns)
-            if isinstance(lake, JournalLake)
-            else newest_row(lake, table, **key_columns)
-        ) or {}
-        rows_made = [key_columns | row for row in make(newest)]
-        created_at = time_after(newest.get("created_at"))
-        common = content_key(
-            newest.get(name, ""), *sorted(json.dumps(row, sort_keys=True) for row in rows_made)
-        )[:16]
-        return [
-            row | {name: id_of(row) if id_of else common, "created_at": created_at}
-            for row in rows_made
-        ]
 
-    return lake.append(
-        f"add to {table}: {' '.join(map(str, key_columns.values()))}", table, new_rows
+def _statement(
+    kind: str,
+    row: Mapping[str, Any],
+    recordings: Mapping[Place, tuple[str, str, str | None]],
+    former: Mapping[tuple, str],
+) -> dict[str, Any]:
+    """A row of the table of statements. Raises ConflictError, CorrectionError."""
+    model = KINDS[kind]
+    fields = {name: row[name] for name in model.model_fields if name in row}
+    undoes = row.get("undoes")
+    value = {} if undoes and not fields else model(**fields).model_dump(exclude_none=True)
+    place = row["dataset"], row.get("episode_index", -1)
+    recording, source_id, content_hash = recordings.get(place, (None, None, None))
+    if (meant := row.get("recording")) is not None and meant != recording:
+        raise ConflictError(
+            f"episode {place[1]} of {place[0]} is another recording than the one that you looked at: reload it and look"
+        )
+    statement = dict.fromkeys(COLUMNS) | {
+        name: row[name] for name in COLUMNS if name in row and name not in model.model_fields
+    }
+    statement |= {
+        "kind": kind,
+        "recording": recording,
+        "source_id": source_id,
+        "content_hash": row.get("content_hash", content_hash),
+        "value": json.dumps(value, ensure_ascii=False),
+        "created_at": (row.get("created_at") or datetime.now(UTC)).isoformat(),
+    }
+    if statement["statement_id"] is None:
+        # What is said again, after something else, is another statement
+        words = {name: text for name, text in statement.items() if name not in NO_WORDS}
+        former_id = former.get(
+            (row["dataset"], statement["episode_index"], statement["subject"]), ""
+        )
+        statement["statement_id"] = content_key(former_id, json.dumps(words))[:16]
+    return statement
+
+
+def _newest_ids(
+    lake: LakeConnection, kind: str, places: Collection[tuple[str, int | None]]
+) -> dict[tuple, str]:
+    """The id of the newest statement of a kind by (dataset, episode_index, subject), of some places."""
+    rows = lake.rows(
+        "SELECT dataset, episode_index, subject, arg_max(statement_id, number) FROM statements "
+        "WHERE kind = $1 AND list_contains($2, dataset) AND list_contains($3, coalesce(episode_index, -1)) "
+        "GROUP BY ALL",
+        [
+            kind,
+            sorted({dataset for dataset, _ in places}),
+            sorted({-1 if episode is None else episode for _, episode in places}),
+        ],
     )
+    return {tuple(key): statement_id for *key, statement_id in rows}
 
 
 def checked_text(title: str, text: str, max_chars: int, *, empty: bool = False) -> str:
@@ -102,15 +153,15 @@ def checked_text(title: str, text: str, max_chars: int, *, empty: bool = False) 
     return text
 
 
-def time_after(newest: datetime | None) -> datetime:
+def time_after(former: Mapping[str, Any] | None) -> datetime:
     """The time of what a person says now: later than the newest row also where this machine's clock
     is behind.
 
     The order of rows says which one counts.
     """
     current_time = datetime.now(UTC)
-    if newest:
-        return max(current_time, newest + timedelta(microseconds=1))
+    if former and former["created_at"]:
+        return max(current_time, former["created_at"] + timedelta(microseconds=1))
     return current_time
 
 
@@ -179,7 +230,7 @@ def _csv(text: str) -> tuple[list[tuple[int, Any]], dict[int, str]]:
 
 
 def mark(
-    lake: Lake,
+    lake: LakeConnection,
     places: Sequence[Place],
     kind: Kind,
     value: str,
@@ -209,41 +260,48 @@ def mark(
             if bool(former["is_on"] and former["value"] == value) == is_on:
                 continue
             # Nobody's assignment is replaced unseen
+            former_id = former["statement_id"]
             if (
                 kind == ASSIGNED
                 and follows is not None
-                and former["mark_id"] not in (None, follows.get(place))
+                and former_id not in (None, follows.get(place))
             ):
-                if former["is_on"]:
-                    assignment = f"assigned to {former['value']}"
-                else:
-                    assignment = "assigned to nobody any more"
-                origin = f"by {former['author']} on {former['created_at']:%Y-%m-%d %H:%M:%S} UTC: reload and look again"
-                raise ConflictError(f"episode {place[1]} of {place[0]} was {assignment} {origin}")
-            row: dict[str, Any] = {
-                "dataset": place[0],
-                "episode_index": place[1],
-                "kind": kind,
-                "value": value,
-                "is_on": is_on,
-                "follows": former["mark_id"],
-                "author": author,
-            }
-            mark_id = content_key(json.dumps(list(row.values())))[:16]
-            rows.append(row | {"mark_id": mark_id, "created_at": time_after(former["created_at"])})
+                raise ConflictError(_assigned_since(place, former))
+            rows.append(
+                {
+                    "dataset": place[0],
+                    "episode_index": place[1],
+                    "subject": value if kind != ASSIGNED else None,
+                    "value": value,
+                    "is_on": is_on,
+                    "follows": former_id,
+                    "author": author,
+                    "created_at": time_after(former),
+                }
+            )
         return rows
 
-    return lake.append(f"{kind} {value}", "episode_marks", new_rows)
+    return say(lake, kind, new_rows)
+
+
+def _assigned_since(place: Place, former: Mapping[str, Any]) -> str:
+    if former["is_on"]:
+        assignment = f"assigned to {former['value']}"
+    else:
+        assignment = "assigned to nobody any more"
+    origin = f"by {former['author']} on {former['created_at']:%Y-%m-%d %H:%M:%S} UTC: reload and look again"
+    return f"episode {place[1]} of {place[0]} was {assignment} {origin}"
 
 
 def _newest(
-    lake: Lake, places: Sequence[Place], kind: Kind, value: str
+    lake: LakeConnection, places: Sequence[Place], kind: Kind, value: str
 ) -> dict[Place, dict[str, Any]]:
     """The newest row of each episode, of the same tag, or any assignment; without one, of nulls. Raises CorrectionError
     for an episode that is not there."""
     rows = lake.dicts(
-        "WITH newest AS (FROM located_episode_marks WHERE kind = $2 AND (kind = 'assigned' OR value = $3) "
-        "QUALIFY row_number() OVER (PARTITION BY dataset, episode_index ORDER BY created_at DESC, mark_id DESC) = 1) "
+        "WITH newest AS (SELECT dataset, episode_index, statement_id, author, created_at, value->>'value' AS value, "
+        "(value->>'is_on')::BOOLEAN AS is_on FROM current_statements "
+        "WHERE kind = $2 AND (kind = 'assigned' OR subject = $3)) "
         "SELECT f.dataset, f.episode_index, m.* EXCLUDE (dataset, episode_index) FROM episode_facts f "
         "LEFT JOIN newest m USING (dataset, episode_index) WHERE list_contains($1, f.dataset || ' ' || "
         "f.episode_index) AND list_contains($4, f.dataset)",
@@ -315,21 +373,9 @@ def take_down(
     reasons = {(dataset, number): reason.strip() for number in numbers}
     for place, (original, number) in sorted((copies or {}).items()):
         reasons[place] = f"the same recording as episode {number} of {original}: {reason.strip()}"
-    of_place = lake.recordings_at(
-        {(name, episode) for name, episode in reasons if episode is not None}
-    )
-    current_time = datetime.now(UTC)
-    marks = [
-        {
-            "dataset": name,
-            "episode_index": episode,
-            "recording": None if episode is None else of_place.get((name, episode)),
-            "reason": text,
-            "created_at": current_time,
-        }
-        for (name, episode), text in reasons.items()
-    ]
-    lake.upsert(f"take down {dataset}", takedowns=TABLES["takedowns"].rows(marks))
+    for (name, number), text in reasons.items():
+        row = {"dataset": name, "episode_index": number, "comment": text}
+        say(lake, TAKEDOWN, lambda row=row: [row | {"created_at": datetime.now(UTC)}])
 
 
 def undo_takedown(lake: Lake, dataset: str, episodes: Collection[int] | None) -> int:
@@ -338,17 +384,20 @@ def undo_takedown(lake: Lake, dataset: str, episodes: Collection[int] | None) ->
 
     Raises UserError.
     """
-    condition = "dataset = ?"
-    values = [dataset]
-    if episodes is not None:
-        numbers = sorted(set(episodes))
-        of_place = lake.recordings_at({(dataset, episode) for episode in numbers})
-        condition = (
-            "dataset = ? AND episode_index IS NOT NULL AND "
-            "CASE WHEN recording IS NULL THEN list_contains(?, episode_index) ELSE list_contains(?, recording) END"
-        )
-        values = [dataset, numbers, sorted(of_place.values())]
-    count = lake.remove(f"undo takedown of {dataset}", condition, values, "takedowns")
+    numbers = None if episodes is None else sorted(set(episodes))
+    taken_back = lake.dicts(
+        "SELECT dataset, episode_index, batch FROM current_statements WHERE kind = 'takedown' AND dataset = $1 "
+        "AND ($2 IS NULL OR list_contains($2, episode_index)) ORDER BY number",
+        [dataset, numbers],
+    )
+    for row in taken_back:
+        undoing = {
+            "dataset": dataset,
+            "episode_index": row["episode_index"],
+            "undoes": row["batch"],
+        }
+        say(lake, TAKEDOWN, lambda undoing=undoing: [undoing])
+    count = len(taken_back)
     if not count:
         taken_down_text = ", ".join(map(str, sorted(taken_down(lake).get(dataset) or ())))
         if taken_down_text:

@@ -13,7 +13,7 @@ from pipeline.chunk import ChunkTask, run_chunk
 from pipeline.config import DatasetBuild, resolve
 from pipeline.reading import chunk_signals
 from pipeline.stages.transfer import NO_PICTURES, shown_tasks
-from tests.kits.lake_kit import STEPS, opened, say
+from tests.kits.lake_kit import STEPS, opened, restate, say
 from tests.kits.made_corpus import Made, build_of, built, with_stages
 from tests.kits.tiny_lerobot import make_dataset
 from warehouse.lake import Lake, corrections, digest, references
@@ -85,9 +85,7 @@ def test_episodes_are_compared_by_what_an_encoder_saw_or_by_tiny_pictures(own: M
 def test_a_correction_that_does_not_fit_any_more_shows_nothing(own: Made, corpus: Lake):
     say(corpus)
     own.rebuild()
-    corpus.con.execute(
-        "UPDATE corrections SET segments = replace(segments, '\"end_frame\": 30', '\"end_frame\": 29')"
-    )
+    restate(corpus, """SET value = replace(value, 'end_frame\\": 30', 'end_frame\\": 29')""")
     assert list(shown_tasks(corpus, own.build, chunk_signals(corpus, "tiny", 0))) == []
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.kits.lake_kit import say
+from tests.kits.lake_kit import restate, say
 from warehouse.exports.corrections import (
     from_lines,
     from_tasks,
@@ -49,7 +49,7 @@ def without_recording(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def empty(lake: Lake) -> None:
-    lake.con.execute("DELETE FROM corrections")
+    restate(lake, "WHERE kind = 'correction'")
 
 
 def test_json_lines_bring_every_row_back(told: Lake):

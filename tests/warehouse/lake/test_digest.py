@@ -12,7 +12,7 @@ from core.tables import TABLES
 from tests.kits.lake_kit import facts, findings, frames, segments, stage_run
 from warehouse.lake import Lake, content_key, digest, output_hash
 from warehouse.lake.publication import table_hash
-from warehouse.lake.views import VIEWS
+from warehouse.lake.views import SAID, VIEWS
 
 
 def shuffled(table: pa.Table, seed: int = 0) -> pa.Table:
@@ -63,9 +63,9 @@ def test_the_digest_of_a_lake(workspace: Workspace, tmp_path: Path):
     first_lake = Lake(workspace)
     two = Lake(Workspace(tmp_path / "other"))
     empty = digest(first_lake)
-    assert set(empty) == {t.name for t in TABLES.values() if t.content} | {"episodes"}
+    assert set(empty) == {t.name for t in TABLES.values() if t.content} | {"episodes", *SAID}
     assert not set(empty) & {"stage_runs", "label_runs", "releases", "eval_scores"}
-    assert {v.name for v in VIEWS} & set(empty) == {"episodes"}
+    assert {v.name for v in VIEWS} & set(empty) == {"episodes", *SAID}
 
     fill(first_lake)
     fill(two, mixed=True, source_uri="there")

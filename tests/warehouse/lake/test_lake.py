@@ -12,6 +12,7 @@ from core.tables import TABLES
 from tests.kits.lake_kit import findings, frames, segments, stage_run
 from warehouse.lake import Lake, LakeError
 from warehouse.lake.connection import extension_path
+from warehouse.lake.statements import say
 
 
 def state(lake: Lake) -> tuple:
@@ -126,27 +127,28 @@ def test_rows_of_another_partition_are_refused(lake: Lake, ds: str):
 
 def test_what_is_asked_once_is_asked_again_after_a_commit(lake: Lake, ds: str):
     def count() -> int:
-        return lake.rows("SELECT count(*) FROM outcomes WHERE dataset = ?", [ds])[0][0]
+        tables = "outcomes SELECT dataset UNION ALL FROM findings SELECT dataset"
+        return lake.rows(f"SELECT count(*) FROM (FROM {tables}) WHERE dataset = ?", [ds])[0][0]
 
-    outcome_rows = [{"dataset": ds, "episode_index": 0, "import_id": "a"}]
+    outcome_rows = [{"dataset": ds, "episode_index": 0, "success": True}]
     assert [lake.once(ds, count), lake.once(ds, lambda: -1)] == [0, 0]
     other_lake = Lake(lake.workspace)
-    other_lake.append("said by another process", "outcomes", lambda: outcome_rows)
+    say(other_lake, "outcome", lambda: outcome_rows)
     other_lake.con.close()
     assert [lake.once(ds, count), lake.once(ds, lambda: -1)] == [1, 1]
-    assert ds in lake.datasets_in("outcomes")
+    assert ds in lake.datasets_in("outcome")
     # What a transaction has written and takes back was never so
     counts = []
 
     def take_back() -> None:
         with lake.transaction("taken back"):
-            lake.con.execute("DELETE FROM outcomes WHERE dataset = ?", [ds])
+            lake.con.execute("INSERT INTO findings (dataset) VALUES (?)", [ds])
             counts.append(lake.once(ds, count))
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         take_back()
-    assert [*counts, lake.once(ds, count)] == [0, 1]
+    assert [*counts, lake.once(ds, count)] == [2, 1]
 
 
 def test_a_commit_that_fails_says_why(lake: Lake, ds: str, monkeypatch: pytest.MonkeyPatch):

@@ -19,6 +19,7 @@ from warehouse.lake import Lake, LakeError, forget_lakes
 from warehouse.lake.catalog import backups
 from warehouse.lake.checks import CheckScope, follows_schema
 from warehouse.lake.connection import connect
+from warehouse.lake.former_words import FORMER_TABLES
 from warehouse.lake.publication import content_key
 from warehouse.lake.schema import SCHEMA_VERSION, migrate, schema_version, upgraded
 from warehouse.lake.sql import open_for_users
@@ -100,6 +101,8 @@ def test_a_stage_without_some_answers_is_asked_again(old: Workspace):
     sql = "SELECT stage, starts_with(input_hash, 'unanswered ') FROM stage_runs WHERE stage IN ('segments', 'frames')"
     with opened_lake(old) as lake:
         lake.con.execute("DELETE FROM schema_versions WHERE version >= 19")
+        for name in FORMER_TABLES:
+            lake.con.execute(f"DROP VIEW {name}")
         finding = {"dataset": "sim_short", "episode_index": 1, "chunk": 0, "stage": "segments"}
         finding |= {"reason": "bad_reply", "severity": "warning", "detail": ""}
         lake.upsert("a finding", findings=TABLES["findings"].rows([finding]))

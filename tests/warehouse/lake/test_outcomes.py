@@ -44,7 +44,9 @@ def test_what_was_said_is_not_saved_again(lake: Lake):
 
 def test_a_clock_that_is_behind_does_not_lose_the_newest(lake: Lake):
     add_outcomes(lake, "a", "one.csv", saying(True, 0))
-    lake.con.execute("UPDATE outcomes SET created_at = ?", [datetime.now(UTC) + timedelta(days=1)])
+    lake.con.execute(
+        "UPDATE words.main.statements SET created_at = ?", [datetime.now(UTC) + timedelta(days=1)]
+    )
     add_outcomes(lake, "a", "two.csv", saying(False, 0))
     assert successes(lake) == [False]
 

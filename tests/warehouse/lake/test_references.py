@@ -87,7 +87,7 @@ def test_a_run_is_taken_away_and_brought_back(lake: Lake):
 def test_texts_are_joined_and_parted(lake: Lake):
     third = "grasp the cube"
     row = {"dataset": "a", "episode_index": 10, "chunk": 5, "task": third, "steps": []}
-    lake.append("test", "episode_facts", lambda: [row])
+    lake.upsert("test", episode_facts=TABLES["episode_facts"].rows([row]))
     say(lake, LABEL, dataset="a")
     assert 5 not in references.reference_stamps(lake, "a")
     assert references.join_tasks(lake, "a", PICK, third, author="ada") == third

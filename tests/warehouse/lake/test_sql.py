@@ -199,7 +199,7 @@ def test_what_is_refused_is_so_by_the_check_already_and_leaves_no_trace(sandbox:
     databases = sandbox.con.execute(
         "SELECT database_name FROM duckdb_databases() WHERE NOT internal"
     ).fetchall()
-    assert {d[0] for d in databases} == {"lake", "memory"}
+    assert {d[0] for d in databases} == {"lake", "memory", "words"}
     tables = sandbox.con.execute(
         "SELECT count(*) FROM duckdb_tables() WHERE database_name IN ('memory', 'temp')"
     )

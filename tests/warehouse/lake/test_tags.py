@@ -25,7 +25,7 @@ def test_the_second_who_assigns_is_told_of_the_first(own: Made):
         ASSIGNED,
         "bob",
         author="other",
-        follows=nobody | {PLACES[0]: first[0]["mark_id"]},
+        follows=nobody | {PLACES[0]: first[0]["statement_id"]},
     )
     assert lake.rows(HAVE) == [(0, "bob"), (1, "bob")]
     # what says the same is no conflict, and no row

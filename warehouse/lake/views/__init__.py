@@ -2,7 +2,7 @@
 
 Their text is stored in each lake, and counts as schema. A file begins with comments: what a row is, then
 `column: what it holds` for columns that are not those of a table, and an empty line. `${NAME}` stands for a threshold
-or a condition of `VALUES` below. `located.sql` makes a view of each table of statements.
+or a condition of `VALUES` below. What people said is in the table `statements` beside the lake (warehouse.lake.words).
 """
 
 import textwrap
@@ -34,15 +34,15 @@ MOMENTS = 8  # evenly spread over a run: by them other runs are like it
 MOST_WITH_STEPS = 20  # references among the runs of a task that bring their own steps
 MIN_ROWS_OF_COPY = 8  # different rows of a run that may be told to be a copy by them
 
-# Tables of what people said of episodes
-STATEMENTS = (
-    "corrections",
-    "outcomes",
-    "reference_marks",
-    "episode_marks",
-    "takedowns",
-    "acceptances",
-)
+# Views of what people said, with the columns by which their rows are ordered
+SAID = {
+    "corrections": ("correction_id",),
+    "outcomes": ("import_id", "episode_index"),
+    "reference_marks": ("mark_id",),
+    "episode_marks": ("mark_id",),
+    "acceptances": ("acceptance_id",),
+    "joined_tasks": ("join_id", "task"),
+}
 
 # Of label_quality as q: nobody says how the run ended, and its label or the other runs of its task say that it failed
 UNFINISHED = f"(q.p_failure >= {LOOKS_UNFINISHED} OR q.end_by = 'label' AND q.end_progress < 1)"
@@ -139,6 +139,11 @@ IN_ORDER = (
 VIEWS = (
     read_view("episodes"),
     read_view("quarantine"),
-    *(read_view(f"located_{table}", "located", TABLE=table) for table in STATEMENTS),
+    *map(read_view, (*SAID, "takedowns")),
+    *(
+        read_view(f"located_{table}", "located", TABLE=table)
+        for table in ("statements", "corrections")
+    ),
+    *map(read_view, ("standing_statements", "current_statements")),
     *map(read_view, IN_ORDER),
 )

@@ -7,8 +7,9 @@
 -- content_hash: content_hash of the episode; null: its frames are not built, so it is not used yet
 
 WITH marks AS MATERIALIZED (
-  FROM located_reference_marks
-  QUALIFY row_number() OVER (PARTITION BY dataset, episode_index ORDER BY created_at DESC, mark_id DESC) = 1),
+  SELECT dataset, episode_index, (value->>'is_reference')::BOOLEAN AS is_reference, value->>'label_run' AS label_run,
+         author, created_at
+  FROM current_statements WHERE kind = 'reference'),
 stated AS MATERIALIZED (FROM current_corrections WHERE status <> 'review'),
 listed AS MATERIALIZED (
   SELECT f.dataset, f.episode_index, f.chunk, f.task, coalesce(j.same_as, f.task) AS same_as, f.success,

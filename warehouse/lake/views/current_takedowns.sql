@@ -3,7 +3,8 @@
 -- recording: the recording that was taken down; null: the whole dataset
 -- is_sure: false: the episode is probably that recording; a person has to decide
 
-SELECT dataset, episode_index, reason, created_at, recording, true AS is_sure FROM located_takedowns
+SELECT dataset, episode_index, comment AS reason, created_at, recording, true AS is_sure
+FROM current_statements WHERE kind = 'takedown'
 UNION ALL
 SELECT r.dataset, r.episode_index, 'it is probably a recording that was taken down: ' || t.reason,
        t.created_at, t.recording, false

@@ -4,37 +4,19 @@
 -- said_of: recording that it was said of, which left the source or changed
 -- kind: takedown, outcome, tag, assignment, acceptance, correction or reference
 -- text: what was said, in short
--- author: person who said so; null: not known
 -- why: what speaks for the same recording
 
-WITH said AS (
-  SELECT recording, 'takedown' AS kind, reason AS text, NULL AS author, created_at FROM takedowns
-  UNION ALL
-  SELECT recording, 'outcome',
-         CASE WHEN success THEN 'succeeded' ELSE 'failed' END || coalesce(': ' || note, ''), author, created_at
-  FROM (
-    FROM outcomes o WHERE o.undoes IS NULL AND NOT EXISTS (FROM outcomes u WHERE u.undoes = o.import_id)
-    QUALIFY row_number() OVER (PARTITION BY recording ORDER BY created_at DESC, import_id DESC) = 1)
-  UNION ALL
-  SELECT recording, CASE WHEN kind = 'tag' THEN 'tag' ELSE 'assignment' END, value, author, created_at FROM (
-    FROM episode_marks QUALIFY row_number() OVER (
-      PARTITION BY recording, kind, CASE WHEN kind = 'tag' THEN value END
-      ORDER BY created_at DESC, mark_id DESC) = 1 AND is_on)
-  UNION ALL
-  SELECT recording, 'acceptance', check_name || ': ' || why, author, created_at FROM (
-    FROM acceptances QUALIFY row_number() OVER (
-      PARTITION BY recording, check_name ORDER BY created_at DESC, acceptance_id DESC) = 1 AND is_accepted)
-  UNION ALL
-  SELECT recording, 'correction', coalesce(nullif(comment, ''), 'a corrected label'), author, created_at FROM (
-    FROM corrections c WHERE c.rejects IS NULL AND c.status <> 'rejected'
-      AND NOT EXISTS (FROM corrections g WHERE g.rejects = c.correction_id)
-    QUALIFY row_number() OVER (PARTITION BY recording ORDER BY created_at DESC, correction_id DESC) = 1)
-  UNION ALL
-  SELECT recording, 'reference', 'a reference of its task', author, created_at FROM (
-    FROM reference_marks
-    QUALIFY row_number() OVER (PARTITION BY recording ORDER BY created_at DESC, mark_id DESC) = 1
-      AND is_reference))
-SELECT r.dataset, r.episode_index, r.recording, s.recording AS said_of, s.kind, s.text, s.author, s.created_at,
-       r.why
-FROM said s JOIN recordings r ON r.resembles = s.recording
-WHERE r.left_at IS NULL
+SELECT r.dataset, r.episode_index, r.recording, s.recording AS said_of,
+       CASE s.kind WHEN 'assigned' THEN 'assignment' ELSE s.kind END AS kind,
+       CASE s.kind
+         WHEN 'outcome' THEN CASE WHEN (s.value->>'success')::BOOLEAN THEN 'succeeded' ELSE 'failed' END
+                             || coalesce(': ' || s.comment, '')
+         WHEN 'acceptance' THEN s.subject || ': ' || s.comment
+         WHEN 'correction' THEN coalesce(nullif(s.comment, ''), 'a corrected label')
+         WHEN 'reference' THEN 'a reference of its task'
+         ELSE coalesce(s.value->>'value', s.comment) END AS text,
+       s.author, s.created_at, r.why
+FROM standing_statements s JOIN recordings r ON r.resembles = s.recording
+WHERE r.left_at IS NULL AND coalesce((s.value->>'is_on')::BOOLEAN, (s.value->>'is_accepted')::BOOLEAN,
+  (s.value->>'is_reference')::BOOLEAN, true)
+  AND (s.kind <> 'correction' OR (s.value->>'status') <> 'rejected')

@@ -1,0 +1,264 @@
+"""What people say, stored: one table of statements, only ever added to, in a small database beside the lake.
+
+It is SQLite's in the workspace, or a table of the catalog's database in Postgres. A statement is durable when `add`
+returns. Each DuckDB connection to the lake sees the statements as the table `statements` of a database in memory, and
+takes in those that came since before it reads (`Words.sync`).
+"""
+
+import json
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from core.errors import first_line
+from core.paths import Workspace
+from core.tables import STATEMENTS
+from core.tables.definition import sql_type
+from warehouse.lake.place import LOCK_TIMEOUT_S, LakeError, place, postgres_session
+
+DATABASE = "words"  # of the connection
+SEARCH_PATH = f"lake.main,{DATABASE}.main"
+COLUMNS = tuple(STATEMENTS.schema.names)
+ADDED = COLUMNS[1:]  # the number is the database's to give
+RENAMED = "renamed"  # the kind of a dataset's new name
+LOCK_KEY = 0x73746174  # of the advisory lock in Postgres
+LOOK_S = 0.2  # between two looks at Postgres
+DEFINITIONS = ", ".join(
+    f"{name} {'BIGINT' if name == 'episode_index' else 'TEXT'}" for name in ADDED
+).replace("statement_id TEXT", "statement_id TEXT UNIQUE")
+TABLE = "proccorpus_statements"
+NEWER_SQL = f"SELECT number, {', '.join(ADDED)} FROM {TABLE} WHERE number > {{0}} ORDER BY number"
+
+
+class StatementStore:
+    """The statements of a workspace. Its connection is opened when there is something to read or write.
+
+    `lock`: for use by several threads.
+    """
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.path = workspace.statements
+        self.is_postgres = place(workspace).is_postgres
+        self._address = place(workspace).catalog
+        self._session: Any = None
+        self.lock = threading.RLock()
+
+    def newest(self) -> int:
+        """The highest number; 0: nobody said anything."""
+        rows = self._query(f"SELECT coalesce(max(number), 0) FROM {TABLE}")
+        return rows[0][0] if rows else 0
+
+    def newer(self, number: int, last: int | None = None) -> list[tuple]:
+        """The statements after a number, up to `last`, in their order, with the columns COLUMNS."""
+        rows = self._query(NEWER_SQL.format(int(number)))
+        return [row for row in rows if last is None or row[0] <= last]
+
+    @contextmanager
+    def exclusive(self) -> Iterator[Callable[[Sequence[Mapping[str, Any]]], None]]:
+        """While nobody else can add: gives what adds statements, all of them or, where anything fails, none."""
+        with self.lock, self._transaction() as cursor:
+            marks = ", ".join(["%s" if self.is_postgres else "?"] * len(ADDED))
+            sql = (
+                f"INSERT INTO {TABLE} ({', '.join(ADDED)}) VALUES ({marks}) ON CONFLICT DO NOTHING"
+            )
+
+            def add(statements: Sequence[Mapping[str, Any]]) -> None:
+                cursor.executemany(sql, [[s.get(name) for name in ADDED] for s in statements])
+
+            yield add
+
+    def close(self) -> None:
+        if self._session is not None:
+            self._session.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Any]:
+        """Raises LakeError: the statements cannot be written."""
+        session = None
+        try:
+            session = self._opened(makes=True)
+            cursor = session.cursor()
+            if self.is_postgres:
+                cursor.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK_KEY])
+            else:
+                cursor.execute("BEGIN IMMEDIATE")
+            yield cursor
+            session.commit()
+        except BaseException as e:
+            if session is not None:
+                session.rollback()
+            if isinstance(e, sqlite3.Error):
+                raise LakeError(f"{self.path}: nothing was saved: {first_line(e)}") from e
+            raise
+
+    def _query(self, sql: str) -> list[tuple]:
+        with self.lock:
+            try:
+                session = self._opened()
+                if session is None:
+                    return []
+                cursor = session.cursor()
+                cursor.execute(sql)
+                rows = cursor.fetchall()
+            except sqlite3.Error as e:
+                raise LakeError(
+                    f"{self.path}: what people said cannot be read: {first_line(e)}; proccorpus recover puts its "
+                    "newest backup in its place"
+                ) from e
+            if self.is_postgres:
+                session.rollback()
+            return rows
+
+    def _opened(self, *, makes: bool = False) -> Any:
+        """The connection; None where nothing was ever said, unless it `makes` the table."""
+        if self._session is None:
+            self._session = self._postgres() if self.is_postgres else self._sqlite(makes=makes)
+        return self._session
+
+    def _postgres(self) -> Any:
+        session = postgres_session(self._address)
+        session.cursor().execute(
+            f"CREATE TABLE IF NOT EXISTS {TABLE} (number BIGSERIAL PRIMARY KEY, {DEFINITIONS})"
+        )
+        session.commit()
+        return session
+
+    def _sqlite(self, *, makes: bool) -> sqlite3.Connection | None:
+        if not self.path.exists() and not makes:
+            return None
+        # A file that may not be written is read all the same
+        may_write = os.access(self.path.parent, os.W_OK) and os.access(self.path, os.W_OK)
+        mode = "rwc" if makes else "rw" if may_write else "ro"
+        session = sqlite3.connect(
+            f"{self.path.resolve().as_uri()}?mode={mode}",
+            uri=True,
+            timeout=LOCK_TIMEOUT_S,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        session.execute("PRAGMA synchronous = EXTRA")
+        if makes:
+            session.execute(
+                f"CREATE TABLE IF NOT EXISTS {TABLE} "
+                f"(number INTEGER PRIMARY KEY AUTOINCREMENT, {DEFINITIONS})"
+            )
+        return session
+
+
+class Words:
+    """The statements of a workspace in one DuckDB connection, up to the number `last` (None: all), as they come in.
+
+    lock: one thread at a time says something. For use by several threads.
+    """
+
+    def __init__(
+        self, workspace: Workspace, con: duckdb.DuckDBPyConnection, last: int | None = None
+    ) -> None:
+        self.store = StatementStore(workspace)
+        self.newest = 0  # number of the newest statement that the connection sees
+        self._con = con
+        self._last = last
+        self._looked_at = 0.0
+        self._changed_at = 0.0  # both by the monotonic clock
+        self._waiting: list[dict[str, Any]] | None = None  # to be added by the act under way
+        columns = ", ".join(f'"{c.name}" {sql_type(c.type)}' for c in STATEMENTS.columns)
+        con.execute(f"ATTACH ':memory:' AS {DATABASE}")
+        con.execute(f"CREATE TABLE {DATABASE}.main.statements ({columns})")
+        self.sync()
+
+    def sync(self, *, is_due: bool = True) -> None:
+        """Take in what was said since. is_due: also where Postgres was asked a moment ago. Outside of transactions."""
+        if self._last is not None and self.newest >= self._last:
+            return
+        now_s = time.monotonic()
+        if self.store.is_postgres and not is_due and now_s - self._looked_at < LOOK_S:
+            return
+        self._looked_at = now_s
+        if self.store.newest() == self.newest:
+            return
+        with self.store.lock:
+            rows = self.store.newer(self.newest, self._last)
+            if rows:
+                self._take_in([dict(zip(COLUMNS, row, strict=True)) for row in rows])
+
+    @property
+    def rested_s(self) -> float:
+        """Seconds since the newest statement came in."""
+        return time.monotonic() - self._changed_at
+
+    @contextmanager
+    def saying(self) -> Iterator[list[dict[str, Any]]]:
+        """While nobody else says anything, and with all that was said: gives the list of statements to add, which are
+        durable after it; none of them is where it fails. Within another one of this thread it is part of that."""
+        with self.store.lock:
+            if self._waiting is not None:
+                yield self._waiting
+                return
+            try:
+                with self.store.exclusive() as add:
+                    self.sync()
+                    self._waiting = []
+                    yield self._waiting
+                    add(self._waiting)
+            finally:
+                self._waiting = None
+            self.sync()
+
+    def _take_in(self, rows: list[dict[str, Any]]) -> None:
+        with self._con.cursor() as con:
+            times = (datetime.fromisoformat(row["created_at"]) for row in rows)
+            dated = [row | {"created_at": time} for row, time in zip(rows, times, strict=True)]
+            con.register("new_statements", STATEMENTS.rows(dated))
+            con.execute(f"INSERT INTO {DATABASE}.main.statements BY NAME FROM new_statements")
+            con.unregister("new_statements")
+            for row in rows:
+                if row["kind"] == RENAMED:
+                    con.execute(
+                        f"UPDATE {DATABASE}.main.statements SET dataset = ? WHERE dataset = ? AND number < ?",
+                        [json.loads(row["value"])["to"], row["dataset"], row["number"]],
+                    )
+        self.newest = rows[-1]["number"]
+        self._changed_at = time.monotonic()
+
+
+def back_up(workspace: Workspace, kept: int) -> None:
+    """Copy the statements into backups/, where there are new ones; of the copies `kept` stay."""
+    store = StatementStore(workspace)
+    if store.is_postgres or not store.path.exists() or not kept:
+        return  # a dump of the database has them
+    folder = workspace.root / "backups"
+    copy = folder / f"statements-{store.newest():012d}.sqlite"
+    if not copy.exists():
+        folder.mkdir(exist_ok=True)
+        with closing(sqlite3.connect(f"{copy}.part")) as target:
+            store._opened().backup(target)
+        os.replace(f"{copy}.part", copy)
+    store.close()
+    for old in backups_of_statements(workspace)[kept:]:
+        old.unlink()
+
+
+def is_sound(workspace: Workspace) -> bool:
+    """Can the file of statements be read, or is there none? One in Postgres is its server's matter."""
+    if place(workspace).is_postgres or not workspace.statements.exists():
+        return True
+    try:
+        with closing(
+            sqlite3.connect(f"{workspace.statements.resolve().as_uri()}?mode=ro", uri=True)
+        ) as file:
+            return file.execute("PRAGMA quick_check(1)").fetchall() == [("ok",)]
+    except sqlite3.Error:
+        return False
+
+
+def backups_of_statements(workspace: Workspace) -> list[Path]:
+    """The newest first."""
+    return sorted((workspace.root / "backups").glob("statements-*.sqlite"), reverse=True)
