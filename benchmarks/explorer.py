@@ -18,6 +18,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -35,15 +36,17 @@ WANTED_MB = 1000
 LOOKED_AT = (
     200  # episodes that an encoder looked at: a search reads every picture's numbers (docs/sql.md)
 )
-# What people and training add to the corpus
+# Tags and assignments of people
+MARKS = """
+    SELECT sha256('mark' || k) AS statement_id, format('corpus_{:02d}', hash(k) % 20) AS dataset,
+           (hash(k, 1) % $episodes)::BIGINT AS episode_index, 'tag' AS kind, 'tag ' || k % 20 AS subject,
+           to_json({value: 'tag ' || k % 20, is_on: true})::VARCHAR AS value, 'person ' || k % 5 AS author
+    FROM range(4000) r(k)
+    UNION ALL
+    SELECT sha256('assigned' || k), format('corpus_{:02d}', k % 20), (k * 7) % $episodes, 'assigned', NULL,
+           to_json({value: 'person ' || k % 5, is_on: true})::VARCHAR, 'person 0' FROM range(2000) r(k)"""
+# What training adds to the corpus
 FURNISHING = {
-    "episode_marks": """
-        SELECT sha256('mark' || k) AS mark_id, format('corpus_{:02d}', hash(k) % 20) AS dataset,
-               (hash(k, 1) % $episodes)::BIGINT AS episode_index, 'tag' AS kind, 'tag ' || k % 20 AS value,
-               true AS is_on, 'person ' || k % 5 AS author, now() AS created_at FROM range(4000) r(k)
-        UNION ALL
-        SELECT sha256('assigned' || k), format('corpus_{:02d}', k % 20), (k * 7) % $episodes, 'assigned',
-               'person ' || k % 5, true, 'person 0', now() FROM range(2000) r(k)""",
     "training_runs": """
         SELECT 'trained' || k AS training_run, 'laptop' AS recipe, 'bench' AS release, k::VARCHAR AS config_hash,
                format('{{"optim": {{"lr": 0.{}, "steps": 20000}}, "data": {{"seed": {}}}}}', k, k) AS config,
@@ -140,11 +143,12 @@ def furnish(space: Workspace, episodes: int) -> None:
     if not lake.rows("SELECT count(*) FROM training_runs")[0][0]:
         lake.con.execute("BEGIN")
         for table, sql in FURNISHING.items():
-            lake.con.execute(
-                f"INSERT INTO {table} BY NAME {sql}",
-                {"episodes": episodes} if "$episodes" in sql else None,
-            )
+            lake.con.execute(f"INSERT INTO {table} BY NAME {sql}")
         lake.con.execute("COMMIT")
+        marks = lake.con.execute(MARKS, {"episodes": episodes}).to_arrow_table().to_pylist()
+        stated = {"created_at": datetime.now(UTC).isoformat()}
+        with lake.words.store.exclusive() as add:
+            add([mark | stated | {"batch": mark["statement_id"]} for mark in marks])
     lake.con.close()
 
 

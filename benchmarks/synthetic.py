@@ -55,7 +55,6 @@ TABLES_SQL = {
         SELECT {E}, n AS num_frames, 15.0 AS fps, 0.0 AS max_drift_s, ['front', 'wrist'] AS usable_cameras,
                sha256(dataset || episode_index) AS content_hash FROM e""",
     "splits": f"""SELECT {E}, split, 'g' || episode_index // 10 AS "group" FROM e""",
-    "episode_ids": "SELECT dataset, episode_index, 'ep/' || episode_index AS source_id FROM e",
     "findings": f"""
         SELECT {E}, NULL AS camera, 'frames' AS stage, ['too_short', 'undecodable_video', 'no_rows'][1 + h % 3] AS
           reason,

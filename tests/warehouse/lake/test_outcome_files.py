@@ -22,7 +22,9 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
     lake.upsert(
         "a dataset",
         datasets=TABLES["datasets"].rows([{"dataset": "a"}]),
-        episode_ids=TABLES["episode_ids"].rows(ids),
+        recordings=TABLES["recordings"].rows(
+            [row | {"recording": row["source_id"]} for row in ids]
+        ),
         episode_facts=TABLES["episode_facts"].rows(facts),
     )
     yield lake
