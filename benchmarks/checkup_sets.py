@@ -115,7 +115,7 @@ def smallest_half(luma: np.ndarray) -> np.ndarray:
 def decoded_set(folder: Path, cache_folder: Path) -> DecodedSet:
     """The runs of a dataset; `cache_folder`: where pictures are looked for, and kept."""
     source = Source(DatasetConfig(name="checked", source=str(folder.resolve())))
-    listing = settle(list_episodes(source), source.config, {})
+    listing = settle(list_episodes(source), source.config)
     grippers = survey(source, listing.records, listing.robot).signals
     unusable_episodes = {f.episode_index for f in listing.findings if f.severity == "unusable"}
     records = [

@@ -2,6 +2,7 @@
 says whether it is the same.
 """
 
+from contextlib import closing
 from itertools import islice
 from typing import Annotated, Any, Literal
 
@@ -15,8 +16,8 @@ from annotate.pictures import TINY
 from core.values import grouped
 from explorer.access import PageError
 from explorer.episode import EpisodeIndex
-from explorer.site import Visiting, author_of, explorer_of, writing
-from warehouse.lake import recordings
+from explorer.site import Visiting, author_of, check_may_write, explorer_of
+from warehouse.lake import Lake, recordings
 from warehouse.lake.connection import LakeConnection
 
 router = APIRouter()
@@ -93,7 +94,13 @@ def decide(
 ) -> JSONResponse:
     """What a person decides; 422 where there is nothing to decide."""
     author = author_of(request, decision.author)
-    with writing(explorer_of(request)) as lake:
+    explorer = explorer_of(request)
+    check_may_write(explorer)
+    try:
+        lake = Lake(explorer.space)
+    except OSError as e:
+        raise PageError(f"the workspace cannot be written to: {e.strerror}", 403) from e
+    with closing(lake.con):
         recording = recordings.decide(
             lake, dataset, episode_index, is_same=decision.is_same, author=author
         )

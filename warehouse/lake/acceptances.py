@@ -12,14 +12,20 @@ from core.errors import UserError
 from core.names import did_you_mean
 from core.values import grouped
 from ingest.reasons import REASONS
-from warehouse.lake.lake import Lake
+from warehouse.lake.connection import LakeConnection
 from warehouse.lake.statements import checked_text, known_episodes, newest_row, say, time_after
 
 MAX_WHY = 2000  # characters
 
 
 def accept(
-    lake: Lake, dataset: str, check: str, episodes: Collection[int] | None, *, why: str, author: str
+    lake: LakeConnection,
+    dataset: str,
+    check: str,
+    episodes: Collection[int] | None,
+    *,
+    why: str,
+    author: str,
 ) -> list[dict[str, Any]]:
     """Accept the faults that a check found in some runs, by their present numbers, or (None) in all
     of a dataset's.
@@ -51,7 +57,7 @@ def accept(
 
 
 def take_back(
-    lake: Lake,
+    lake: LakeConnection,
     dataset: str,
     check: str,
     episodes: Collection[int] | None,
@@ -80,7 +86,7 @@ def take_back(
     return _say(lake, dataset, check, sorted(requested_episodes, key=str), False, why, author)
 
 
-def listed(lake: Lake, dataset: str | None = None) -> list[dict[str, Any]]:
+def listed(lake: LakeConnection, dataset: str | None = None) -> list[dict[str, Any]]:
     """What is accepted now, of one dataset or of all, by present numbers; episode_index None: all of the dataset."""
     return lake.dicts(
         "SELECT dataset, check_name, episode_index, why, author, created_at FROM current_acceptances "
@@ -89,7 +95,9 @@ def listed(lake: Lake, dataset: str | None = None) -> list[dict[str, Any]]:
     )
 
 
-def open_faults(lake: Lake, datasets: Collection[str] | None = None) -> dict[str, dict[str, int]]:
+def open_faults(
+    lake: LakeConnection, datasets: Collection[str] | None = None
+) -> dict[str, dict[str, int]]:
     """By dataset and check how many usable runs have faults that nobody accepted, the commonest check first."""
     rows = lake.rows(
         "SELECT dataset, check_name, count(DISTINCT episode_index) AS runs FROM checks JOIN episodes e "
@@ -104,7 +112,7 @@ def counts_by_dataset(rows: Iterable[tuple]) -> dict[str, dict[str, int]]:
     return {dataset: dict(counts) for dataset, counts in checks.items()}
 
 
-def runs_with(lake: Lake, checks: Collection[str]) -> dict[tuple[str, int], list[str]]:
+def runs_with(lake: LakeConnection, checks: Collection[str]) -> dict[tuple[str, int], list[str]]:
     """Runs (dataset, episode_index) in which any of some checks found what nobody accepted, with
     the names of those.
 
@@ -121,7 +129,7 @@ def runs_with(lake: Lake, checks: Collection[str]) -> dict[tuple[str, int], list
 
 
 def stretches_with(
-    lake: Lake, checks: Collection[str]
+    lake: LakeConnection, checks: Collection[str]
 ) -> dict[tuple[str, int], list[tuple[int, int]]]:
     """By run (dataset, episode_index) the half-open stretches of frames in which any of some checks found what nobody
     accepted. Raises UserError: there is no such check."""
@@ -149,7 +157,7 @@ def check_known(check: str) -> None:
         raise UserError(f"there is no check {check!r}{hint}")
 
 
-def _runs_with(lake: Lake, dataset: str, check: str) -> set[int | None]:
+def _runs_with(lake: LakeConnection, dataset: str, check: str) -> set[int | None]:
     """The runs in which a check found something that leaves them usable; None among them: the dataset as a whole."""
     known_episodes(lake, dataset)
     check_known(check)
@@ -172,7 +180,7 @@ def _runs_with(lake: Lake, dataset: str, check: str) -> set[int | None]:
 
 
 def _say(
-    lake: Lake,
+    lake: LakeConnection,
     dataset: str,
     check: str,
     episodes: Collection[int | None],
