@@ -53,9 +53,9 @@ ENVIRONMENT = {
 }
 
 TABLES_INTRO = """\
-`proccorpus schema NAME` prints the same, with types and a value of your corpus. *Content* tables are equal for equal inputs, configuration
-and seed (`proccorpus digest`). *Event* tables have times and run ids. *Views* are computed. The end of a span is exclusive: `end_frame` is the
-first frame after it."""
+`proccorpus schema NAME` prints the same, with types and values. *Content* tables are equal for equal inputs, configuration
+and seed (`proccorpus digest`). *Event* tables have times and run ids. *Views* are computed. `end_frame` is
+exclusive."""
 
 RECIPES_INTRO = """\
 The fields of a recipe's YAML file. [Training](training.md#recipes) lists the built-in ones; comments in their files
@@ -344,11 +344,17 @@ def tables_page() -> str:
     parts.append("\n".join(_column(first[key]) for key, _ in uses.most_common() if key in shared))
     headings = {"content": "Content tables", "events": "Event tables", "view": "Views"}
     told = set(shared)
+    with_columns: dict[frozenset[str], str] = {}
     for kind, heading in headings.items():
         parts.append(f"## {heading}")
         for relation in (r for r in relations() if r["kind"] == kind):
             of = columns_of[relation["name"]]
             key = f" Key: `{relation['key']}`." if relation["key"] else ""
+            parts += [f"### {relation['name']}", relation["comment"] + "." + key]
+            same = with_columns.setdefault(frozenset(c.column for c in of), relation["name"])
+            if same != relation["name"]:
+                parts.append(f"Columns of `{same}`.")
+                continue
             known = [
                 f"`{c.column}`"
                 for c in of
@@ -356,7 +362,6 @@ def tables_page() -> str:
             ]
             new = [c for c in of if (c.column, c.comment) not in told]
             told.update((c.column, c.comment) for c in new)
-            parts += [f"### {relation['name']}", relation["comment"] + "." + key]
             parts += ["\n".join(map(_column, new))] if new else []
             parts += ["Also " + ", ".join(known) + "."] if known else []
     return "\n\n".join(parts) + "\n"
