@@ -181,6 +181,7 @@ def make_environment(versions: dict[str, str], folder: Path) -> None:
         [BIN / "uv", "venv", "--quiet", "--clear", "--python", BIN / "python", ENVIRONMENT],
         check=True,
     )
+    (ENVIRONMENT / "bin/uv").symlink_to(BIN / "uv")  # for tests that make environments
     install(versions, folder)
     into = [
         BIN / "uv",

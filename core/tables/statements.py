@@ -10,7 +10,7 @@ statements: What people say of recordings and datasets; rows are only ever added
   number i64: its number, from 1: a later statement has a higher one
   statement_id str: 16 hex of sha256 over what is said, and the statement that it follows
   batch str: id that statements of one file or one act share; of others their own
-  kind str: correction, outcome, reference, tag, assigned, acceptance, takedown, joined_task or renamed
+  kind str: correction, outcome, reference, tag, assigned, acceptance, takedown, joined_task, renamed or build
   dataset
   episode_index i64: number of the episode when it was said; null: all of the dataset
   recording str: recording that it is said of, see recordings; null: all of the dataset

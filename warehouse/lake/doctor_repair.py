@@ -87,13 +87,19 @@ def recover(workspace: Workspace) -> list[str]:
         with lake.transaction("recordings that people spoke of"):
             for sql in SPOKEN_OF:
                 lake.con.execute(sql)
+        # Numbers that commits note are not given again, where the newest statements are lost
+        [noted] = lake.column(
+            "SELECT max(try_cast(commit_extra_info AS BIGINT)) FROM ducklake_snapshots('lake')"
+        )
+        lake.words.store.skip_to(noted or 0)
         note_committed(workspace, lake.snapshot(), is_reset=True)
     return actions
 
 
 def _replace_statements(workspace: Workspace) -> str:
     """Put the newest backup of the statements where they were, or nothing."""
-    set_aside(workspace, place(workspace), [workspace.statements])
+    damaged = list(filter(Path.is_file, [workspace.statements]))
+    set_aside(workspace, place(workspace), damaged)
     for backup in words.backups_of_statements(workspace):
         with backup.open("rb") as copied:
             write_from(workspace.statements, copied)

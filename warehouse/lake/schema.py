@@ -32,7 +32,7 @@ from warehouse.lake.connection import CATALOG, LakeConnection, connect, literal,
 from warehouse.lake.former_words import FORMER_TABLES
 from warehouse.lake.outdated import delete_outdated_sql
 from warehouse.lake.place import LakeError, locked
-from warehouse.lake.views import VIEWS
+from warehouse.lake.views import VIEWS, View
 
 OTHER_CHANGES = 20  # version of the last change that is no new column
 _COLUMNS = chain.from_iterable(table.columns for table in TABLES.values())
@@ -450,12 +450,21 @@ def _columns_of(
     # Those that the view names come first
     tables = sorted(WITH_COLUMNS.values(), key=lambda t: t.name not in words)
     for column, kind in types_of_view[name].items():
-        # A view's own description counts before the one of a table's column of the same name
-        comments = [("", view.columns.get(column, ""))] * (column in view.columns)
+        # What the view says, or a view that it reads, counts before the comment of a table's column of the same name
+        comments = [("", text) for text in [_described(view, column)] if text]
         for t in tables:
             comments += [(t.name, c.comment) for c in t.columns if c.name == column]
         table, comment = [*comments, ("", "")][0]
         yield column, kind, comment, table
+
+
+def _described(view: View, column: str) -> str:
+    """What a view's file says of a column, or that of a view that it reads; empty: none does."""
+    if column in view.columns:
+        return view.columns[column]
+    words = set(view.sql.split())
+    read_views = (v for v in VIEWS if v.name in words and v.name != view.name)
+    return next(filter(None, (_described(v, column) for v in read_views)), "")
 
 
 def unit(column: str) -> str:

@@ -45,6 +45,7 @@ class StatementStore:
     """
 
     def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
         self.path = workspace.statements
         self.is_postgres = place(workspace).is_postgres
         self._address = place(workspace).catalog
@@ -75,6 +76,13 @@ class StatementStore:
 
             yield add
 
+    def skip_to(self, number: int) -> None:
+        """Give the next statement a number beyond this one. Of a file: a server keeps count by itself."""
+        if not self.is_postgres and self.path.exists():
+            with self._transaction() as cursor:
+                sql = "UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = ?"
+                cursor.execute(sql, [number, TABLE])
+
     def close(self) -> None:
         if self._session is not None:
             self._session.close()
@@ -104,6 +112,7 @@ class StatementStore:
             try:
                 session = self._opened()
                 if session is None:
+                    self._check_absence()
                     return []
                 cursor = session.cursor()
                 cursor.execute(sql)
@@ -116,6 +125,14 @@ class StatementStore:
             if self.is_postgres:
                 session.rollback()
             return rows
+
+    def _check_absence(self) -> None:
+        """Raises LakeError: there is no file, but there was one."""
+        if backups_of_statements(self._workspace):
+            raise LakeError(
+                f"{self.path}: what people said is missing, though backups of it are here; proccorpus recover puts the "
+                "newest in its place"
+            )
 
     def _opened(self, *, makes: bool = False) -> Any:
         """The connection; None where nothing was ever said, unless it `makes` the table."""
@@ -247,9 +264,11 @@ def back_up(workspace: Workspace, kept: int) -> None:
 
 
 def is_sound(workspace: Workspace) -> bool:
-    """Can the file of statements be read, or is there none? One in Postgres is its server's matter."""
-    if place(workspace).is_postgres or not workspace.statements.exists():
+    """Can the file of statements be read, or was there never one? One in Postgres is its server's matter."""
+    if place(workspace).is_postgres:
         return True
+    if not workspace.statements.exists():
+        return not backups_of_statements(workspace)
     try:
         with closing(
             sqlite3.connect(f"{workspace.statements.resolve().as_uri()}?mode=ro", uri=True)
