@@ -101,25 +101,25 @@ def export(
     overwrite: Annotated[bool, Option(help="Delete a different export in --out first.")] = False,
     common: At = At(),
 ) -> None:
-    wanted = export_kind(kind)
-    model = _settings_model(wanted)
+    export_type = export_kind(kind)
+    model = _settings_model(export_type)
     former = list(_as_settings(context, [*settings_of(model)]))
     renamed = [f"--{text.partition('=')[0]} is a setting now: --set {text}" for text in former]
     warn(renamed, "note")
     texts = grouped(map(_name_and_value, (*former, *(set or ()))))
     values = _from_file(settings) | {name: ",".join(of_name) for name, of_name in texts.items()}
-    if verify and wanted.name != "lerobot":
+    if verify and export_type.name != "lerobot":
         raise UserError(f"--verify reads an export of lerobot, not of {kind}: leave it out")
-    given = read_settings(model, kind, values)
-    options: Any = wanted.options.model_validate(
-        given.model_dump(include={*wanted.options.model_fields})
+    kind_settings = read_settings(model, kind, values)
+    options: Any = export_type.options.model_validate(
+        kind_settings.model_dump(include={*export_type.options.model_fields})
     )
-    if isinstance(given, Scoring):
-        options = _with_rewards(options, given, chosen, common.workspace)
+    if isinstance(kind_settings, Scoring):
+        options = _with_rewards(options, kind_settings, chosen, common.workspace)
 
     # Opened after rewards were made: they are in the corpus by now
     lake = lake_to_read(common.workspace)
-    exported = wanted.export(lake, chosen, out, options, overwrite=overwrite)
+    exported = export_type.export(lake, chosen, out, options, overwrite=overwrite)
     warn(exported.left_out, "left out")
     warn(exported.notes, "note")
     facts = exported.__dict__ | {name: [*getattr(exported, name)] for name in LISTS}

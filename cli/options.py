@@ -100,14 +100,15 @@ def is_setting(field: FieldInfo) -> bool:
 def settings_of[M: BaseModel](options: M, texts: Sequence[str]) -> M:
     """The options with what --set KEY=VALUE says. Raises UserError, which names the key and those that there are."""
     model = type(options)
-    known = [name for name, field in model.model_fields.items() if is_setting(field)]
+    setting_names = [name for name, field in model.model_fields.items() if is_setting(field)]
     values = options.model_dump(exclude_unset=True)
     for text in texts:
         key, has_value, value = text.partition("=")
         name = key.replace("-", "_")
-        if not has_value or name not in known:
+        if not has_value or name not in setting_names:
             raise UserError(
-                f"--set {text}: give KEY=VALUE with one of {', '.join(known)}{did_you_mean(name, known)}"
+                f"--set {text}: give KEY=VALUE with one of {', '.join(setting_names)}"
+                f"{did_you_mean(name, setting_names)}"
             )
         values[name] = value
     try:

@@ -245,10 +245,12 @@ class BenchmarkAnswers(NamedTuple):
         cls, benchmark: str, questions: Sequence[Question], lines: Sequence[PredictionLine]
     ) -> "BenchmarkAnswers":
         """An answer that failed says nothing, whatever the line holds beside its error."""
-        said = [replace(line, response="", value=None) if line.error else line for line in lines]
-        pairs = zip(questions, said, strict=True)
+        readable_lines = [
+            replace(line, response="", value=None) if line.error else line for line in lines
+        ]
+        pairs = zip(questions, readable_lines, strict=True)
         values = np.array([q.stated(line.response, line.value) for q, line in pairs], np.float64)
-        return cls.by_values(benchmark, questions, values, said)
+        return cls.by_values(benchmark, questions, values, readable_lines)
 
     @property
     def is_read(self) -> np.ndarray:

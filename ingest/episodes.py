@@ -40,17 +40,22 @@ def with_numbers(listing: Listing, numbers: Mapping[str, int], first_free: int) 
     New ones count on from `first_free`, and are never below the source's number: those of a first
     build are the source's.
     """
-    given: dict[int, int] = {}
+    number_by_source: dict[int, int] = {}
     for record in listing.records:
         number = numbers.get(record.source_id)
         if number is None:
             number = max(first_free, record.episode_index)
             first_free = number + 1
-        given[record.episode_index] = number
-    records = [_numbered(record, given, is_told=listing.numbered) for record in listing.records]
+        number_by_source[record.episode_index] = number
+    records = [
+        _numbered(record, number_by_source, is_told=listing.numbered) for record in listing.records
+    ]
     # Findings name episodes by the number as listed, too
     findings = [
-        replace(finding, episode_index=given.get(finding.episode_index, finding.episode_index))
+        replace(
+            finding,
+            episode_index=number_by_source.get(finding.episode_index, finding.episode_index),
+        )
         if finding.episode_index is not None
         else finding
         for finding in listing.findings
@@ -59,12 +64,14 @@ def with_numbers(listing: Listing, numbers: Mapping[str, int], first_free: int) 
     return replace(listing, records=tuple(ordered), findings=tuple(findings))
 
 
-def _numbered(record: EpisodeRecord, given: Mapping[int, int], *, is_told: bool) -> EpisodeRecord:
-    """A record by our number; `given`: ours by the source's. is_told: the source has numbers of its own."""
-    number = given[record.episode_index]
+def _numbered(
+    record: EpisodeRecord, number_by_source: Mapping[int, int], *, is_told: bool
+) -> EpisodeRecord:
+    """A record by our number; `number_by_source`: ours by the source's. is_told: the source has numbers of its own."""
+    number = number_by_source[record.episode_index]
     furthest = record.as_far_as
     if furthest:
-        index = given.get(furthest.episode_index)
+        index = number_by_source.get(furthest.episode_index)
         furthest = None if index is None else replace(furthest, episode_index=index)
     is_other = is_told and number != record.episode_index
     return replace(

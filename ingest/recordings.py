@@ -330,23 +330,26 @@ def place(
             placed[address.record.source_id] = Placement(address.stamp, former)
         else:
             waiting.append(address)
-    taken = {placement.known.recording for placement in placed.values() if placement.known}
-    left = RecordingIndex(r for r in reversed(ordered) if r.recording not in taken)
+    placed_recordings = {
+        placement.known.recording for placement in placed.values() if placement.known
+    }
+    unplaced = RecordingIndex(r for r in reversed(ordered) if r.recording not in placed_recordings)
     # Where no recording is missing, as at the first listing, what is not placed is new
     fingerprints = {
-        a.record.source_id: read(a.record) if left.recordings else Fingerprint() for a in waiting
+        a.record.source_id: read(a.record) if unplaced.recordings else Fingerprint()
+        for a in waiting
     }
     # First those that are equal, so that none is taken for a part of another; a name says least
     for rule in (_same, _similar, _namesake):
         for address in waiting:
             name = address.record.source_id
             former = by_name.get(name)
-            if former is not None and former.recording not in left.recordings:
+            if former is not None and former.recording not in unplaced.recordings:
                 former = None
-            found = None if name in placed else rule(left, fingerprints[name], former)
-            if found is not None:
-                recording, degree, why = found
-                left.remove(recording)
+            rule_match = None if name in placed else rule(unplaced, fingerprints[name], former)
+            if rule_match is not None:
+                recording, degree, why = rule_match
+                unplaced.remove(recording)
                 is_known = degree in (Likeness.SAME, Likeness.UNKNOWN)
                 placed[name] = Placement(
                     address.stamp,
@@ -366,10 +369,10 @@ type Match = tuple[KnownRecording, Likeness, str]  # how sure it is, and what sa
 
 
 def _same(
-    left: "RecordingIndex", fingerprint: Fingerprint, namesake: KnownRecording | None
+    unplaced: "RecordingIndex", fingerprint: Fingerprint, namesake: KnownRecording | None
 ) -> Match | None:
     """By equal rows, or bytes; of several the one that had this name, else the first."""
-    equal = left.equal(fingerprint)
+    equal = unplaced.equal(fingerprint)
     recording = namesake if namesake in equal else next(iter(equal), None)
     if recording is None:
         return None
@@ -377,10 +380,10 @@ def _same(
 
 
 def _similar(
-    left: "RecordingIndex", fingerprint: Fingerprint, _: KnownRecording | None
+    unplaced: "RecordingIndex", fingerprint: Fingerprint, _: KnownRecording | None
 ) -> Match | None:
     """By a good part of the rows: the recording that shares most of them."""
-    return left.closest(fingerprint)
+    return unplaced.closest(fingerprint)
 
 
 def _namesake(

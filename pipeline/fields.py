@@ -60,13 +60,15 @@ def chunk_runs(run: StageRun, source: Source, tables: Mapping[str, pa.Table]) ->
     )
     runs = []
     for chunk, rows in sorted(chunks.items()):
-        known = [f"{r['episode_index']} {r['success']}" for r in rows if r["success"] is not None]
+        outcomes = [
+            f"{r['episode_index']} {r['success']}" for r in rows if r["success"] is not None
+        ]
         fields = {name: hashes[chunk] for name, hashes in of_columns.items()} | {
             "rows": content_key(of_columns["rows"][chunk], signals, *_stamps(_data(rows), source)),
             "pictures": content_key(of_columns["pictures"][chunk], *_stamps(_videos(rows), source)),
             "splits": of_tables["splits"].get(chunk, NO_ROWS),
             "unusable": of_unusable.get(chunk, ""),
-            "outcome": content_key(*known) if known else "",
+            "outcome": content_key(*outcomes) if outcomes else "",
             "others": _others(published, chunk, source),
         }
         parts = [(name, of_tables[name].get(chunk, NO_ROWS)) for name in PUBLISHED]
@@ -82,13 +84,13 @@ def chunk_runs(run: StageRun, source: Source, tables: Mapping[str, pa.Table]) ->
 
 def _others(published: Mapping[str, pa.Table], chunk: int, source: Source) -> str:
     """Over the runs of other chunks that samples may show: what is listed of them, and the state of their files."""
-    shown = _where(published["other_tasks"], "chunk", [chunk])
-    if not shown.num_rows:
+    other_tasks = _where(published["other_tasks"], "chunk", [chunk])
+    if not other_tasks.num_rows:
         return ""
-    episodes = shown["episode_index"].to_pylist()
+    episodes = other_tasks["episode_index"].to_pylist()
     listed = _where(published["episode_facts"], "episode_index", episodes)
     rows = listed.to_pylist()
-    hashed = output_hash({"other_tasks": shown, "episode_facts": listed})
+    hashed = output_hash({"other_tasks": other_tasks, "episode_facts": listed})
     return content_key(hashed, *_stamps(_data(rows) | _videos(rows), source))
 
 

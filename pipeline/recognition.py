@@ -103,16 +103,18 @@ def recognise(
         if listed.stamp not in ("", stamps.get(episode, listed.stamp)) and degree != Likeness.SAME:
             recognition.changed.add(episode)
         elif episode in decoded:
-            apart = separated.get(listed.recording, frozenset())
-            found = _recognised(recognition.update, listed, fingerprint, candidates, ids, apart)
-            found = _without_withdrawn(
-                recognition, episode, found, fingerprint, down, reasons, apart
+            separate_recordings = separated.get(listed.recording, frozenset())
+            recognised = _recognised(
+                recognition.update, listed, fingerprint, candidates, ids, separate_recordings
             )
-            recognition.recordings[episode] = found
-            if found.recording != listed.recording:
+            recognised = _without_withdrawn(
+                recognition, episode, recognised, fingerprint, down, reasons, separate_recordings
+            )
+            recognition.recordings[episode] = recognised
+            if recognised.recording != listed.recording:
                 recognition.elsewhere.add(episode)
-            elif not found.stamp:
-                recognition.recordings[episode] = replace(found, stamp=stamps[episode])
+            elif not recognised.stamp:
+                recognition.recordings[episode] = replace(recognised, stamp=stamps[episode])
                 recognition.update.put(recognition.recordings[episode])
     # What the table of contents says of an episode goes when it is left out: its recording is told by that later
     for listed in present:
@@ -129,11 +131,11 @@ def _recognised(
     fingerprint: Fingerprint,
     candidates: RecordingIndex,
     ids: set[str],
-    apart: Collection[str],
+    separate_recordings: Collection[str],
 ) -> KnownRecording:
     """The recording of an episode that the listing took for `listed`; what differs is noted in `update`.
 
-    apart: recordings that it is not, as a person said.
+    separate_recordings: recordings that it is not, as a person said.
     """
     # The same files as when it was decoded last hold the same recording, however they are read by now
     if listed.decoded_stamp and listed.decoded_stamp == listed.stamp:
@@ -162,7 +164,9 @@ def _recognised(
     else:
         present = replace(listed, fingerprint=fingerprint.filled(listed.fingerprint))
         resembled = candidates.recordings.get(listed.resembles or "")
-    match = _compared(resembled, fingerprint) or candidates.closest(fingerprint, apart)
+    match = _compared(resembled, fingerprint) or candidates.closest(
+        fingerprint, separate_recordings
+    )
     if match and match[1] == Likeness.SAME:
         former, _, reason = match
         candidates.remove(former)
@@ -211,11 +215,11 @@ def _without_withdrawn(
     fingerprint: Fingerprint,
     withdrawn: RecordingIndex,
     reasons: Mapping[str, str],
-    apart: Collection[str],
+    separate_recordings: Collection[str],
 ) -> KnownRecording:
     """Leave an episode out that is, or may be, a recording that was taken down anywhere.
 
-    apart: recordings that it is not, as a person said.
+    separate_recordings: recordings that it is not, as a person said.
     """
     for name in (recording.recording, recording.resembles):
         if name is not None and name in reasons:
@@ -223,7 +227,7 @@ def _without_withdrawn(
             former = withdrawn.recordings[name]
             _leave_out(recognition, episode, reasons[name], former, is_sure=is_sure)
             return recording
-    match = withdrawn.closest(fingerprint, apart)
+    match = withdrawn.closest(fingerprint, separate_recordings)
     if match is None:
         return recording
     former, degree, match_reason = match

@@ -268,11 +268,11 @@ def _pictures(video: Path, folder: Path) -> tuple[PictureFile, ...]:
 def score(answers: BenchmarkAnswers) -> ScoredBenchmark:
     """An answer that cannot be read is as wrong as can be."""
     tasks = answers.episodes
-    said = answers.values
+    answer_values = answers.values
     is_answered = answers.is_read
     grades, shares, success = map(answers.column, ("grade", "progress", "success"))
-    worst = np.where(is_answered, said, (grades < 0.5).astype(np.float64))
-    runs, _ = tasks.runs(said, grades, np.arange(len(said)))
+    worst = np.where(is_answered, answer_values, (grades < 0.5).astype(np.float64))
+    runs, _ = tasks.runs(answer_values, grades, np.arange(len(answer_values)))
     measures: dict[str, Measure] = {
         **ranking_measures(runs),
         "final_mae": tasks.ratio(np.abs(worst - shares), ~np.isnan(shares), answers.read),
@@ -289,7 +289,7 @@ def score(answers: BenchmarkAnswers) -> ScoredBenchmark:
         measures["points_accuracy"] = tasks.ratio(is_right, answers.everywhere, answers.read)
     # Over all runs whose outcome is known, where these are not all alike
     if np.nanmin(success, initial=1) < np.nanmax(success, initial=0):
-        by_run = auc(np.where(np.isnan(success), np.nan, said), success == 1)
+        by_run = auc(np.where(np.isnan(success), np.nan, answer_values), success == 1)
         parts = tasks.sums(*by_run.parts.T)
         counted = parts.sum(axis=1) > 0
         measures["success_auc"] = Measure(parts, counted, answers.read, by_run.statistic)

@@ -136,7 +136,7 @@ def _answers(benchmark: str, lines: Iterable[PredictionLine]) -> BenchmarkAnswer
     twice."""
     question = BENCHMARKS[benchmark].question
     assert question is not None
-    said: dict[str, tuple[Question, PredictionLine]] = {}
+    line_by_key: dict[str, tuple[Question, PredictionLine]] = {}
     for line in lines:
         stated_benchmark = line.meta_data.get("benchmark")
         if isinstance(stated_benchmark, str) and stated_benchmark != benchmark:
@@ -153,13 +153,13 @@ def _answers(benchmark: str, lines: Iterable[PredictionLine]) -> BenchmarkAnswer
         )
         q = replace(q, inference=inference)
         # Two answers to one row would count it twice
-        _, first = said.setdefault(q.key, (q, line))
+        _, first = line_by_key.setdefault(q.key, (q, line))
         if first is not line:
             raise BenchmarkError(
                 f"{line.where} is the same row as {first.where}: keep one answer (several inferences have an "
                 "_inference_idx each)"
             )
-    if not said:
+    if not line_by_key:
         raise BenchmarkError("the prediction file holds no row")
-    questions, answered = zip(*said.values(), strict=True)
+    questions, answered = zip(*line_by_key.values(), strict=True)
     return BenchmarkAnswers.of(benchmark, questions, answered)

@@ -312,11 +312,11 @@ def _segment_measures(answers: BenchmarkAnswers) -> Found:
     values = []
     is_read = []
     for q, line in zip(answers.questions, answers.lines, strict=True):
-        said = spans_of(line.response)
+        replies = spans_of(line.response)
         target = spans_of(q.answer or "")
         if target is None:
             raise BenchmarkError(f"{line.where}: its right answer is no list of segments")
-        spans = said or []
+        spans = replies or []
         of_answer = {
             "bf1@5": segments.boundary_f1(spans, target),
             "mmae": segments.boundary_mae(spans, target),
@@ -328,9 +328,11 @@ def _segment_measures(answers: BenchmarkAnswers) -> Found:
             },
         }
         # Two lists without segments are alike; what is no list is wrong
-        zeros = dict.fromkeys(of_answer.keys() - {"mmae", "segment_iou"} if said is None else (), 0)
+        zeros = dict.fromkeys(
+            of_answer.keys() - {"mmae", "segment_iou"} if replies is None else (), 0
+        )
         values.append(of_answer | zeros)
-        is_read.append(said is not None)
+        is_read.append(replies is not None)
     return _means(values, is_read, answers)
 
 
@@ -353,9 +355,9 @@ def _plan_measures(answers: BenchmarkAnswers, embedded: Embed) -> Found:
 
 
 def _success_measures(answers: BenchmarkAnswers) -> Found:
-    said = list(map(success_of, answers.lines))
-    readable = np.array([success is not None for success in said])
-    predicted = np.array([success is True for success in said])
+    replies = list(map(success_of, answers.lines))
+    readable = np.array([success is not None for success in replies])
+    predicted = np.array([success is True for success in replies])
     actual = np.array([bool(q.success) for q in answers.questions])
     statistics = {
         "success_accuracy": errors.accuracy,

@@ -268,19 +268,23 @@ def score(answers: BenchmarkAnswers) -> ScoredBenchmark:
     # Arrays of texts and None, by row
     pairs = zip(chosen.questions, chosen.lines, strict=True)
     options = np.array([_right_and_named(q, line) for q, line in pairs], object).reshape(-1, 2)
-    right, named = options.T
+    right, choice = options.T
     kinds = np.array([q.family for q in chosen.questions])
-    is_read = named != np.array(None)
-    is_right = (named == right).astype(bool)
-    asked = {kind: kinds == kind for kind in CHOICES if (kinds == kind).any()}
+    is_read = choice != np.array(None)
+    is_right = (choice == right).astype(bool)
+    is_of_kind = {kind: kinds == kind for kind in CHOICES if (kinds == kind).any()}
     measures: dict[str, Measure] = {
         f"{kind.removeprefix('failure_')}_accuracy": chosen.episodes.mean(is_right, places, is_read)
-        for kind, places in asked.items()
+        for kind, places in is_of_kind.items()
     }
-    if DETECTION in asked:
+    if DETECTION in is_of_kind:
         # Mean of the shares found among runs that failed and runs that did not
         measures["detection_balanced"] = chosen.episodes.confusion(
-            named == "yes", right == "yes", asked[DETECTION], is_read, errors.balanced_accuracy
+            choice == "yes",
+            right == "yes",
+            is_of_kind[DETECTION],
+            is_read,
+            errors.balanced_accuracy,
         )
     measures["choice_accuracy"] = chosen.episodes.mean(is_right, chosen.everywhere, is_read)
     times = Counter(q.family for q in answers.questions)

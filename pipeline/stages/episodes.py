@@ -132,10 +132,14 @@ def placed_listing(lake: Lake, source: Source) -> PlacedListing:
     read = partial(_read_fingerprint, source)
     placements = place(known, addresses, read)
     _add_missing_fingerprints(placements, addresses, recordings_with_words(lake, dataset), read)
-    here = {name: p.known for name, p in placements.items() if p.known}
-    numbers = {name: k.episode_index for name, k in here.items() if k.episode_index != NO_NUMBER}
+    recording_by_address = {name: p.known for name, p in placements.items() if p.known}
+    numbers = {
+        name: k.episode_index
+        for name, k in recording_by_address.items()
+        if k.episode_index != NO_NUMBER
+    }
     first_free = 1 + max((k.episode_index for k in known), default=NO_NUMBER)
-    present = {recording.recording for recording in here.values()}
+    present = {recording.recording for recording in recording_by_address.values()}
     left = [k for k in known if k.is_here and k.recording not in present]
     return PlacedListing(with_numbers(listing, numbers, first_free), placements, left, known)
 
@@ -165,12 +169,12 @@ def _add_missing_fingerprints(
     """
     for address in addresses:
         placement = placements[address.record.source_id]
-        known = placement.known
+        former_recording = placement.known
         if (
-            known
-            and known.recording in spoken_of
-            and not (known.fingerprint.rows or placement.fingerprint.rows)
-            and is_unchanged(known, address)
+            former_recording
+            and former_recording.recording in spoken_of
+            and not (former_recording.fingerprint.rows or placement.fingerprint.rows)
+            and is_unchanged(former_recording, address)
         ):
             fingerprint = read(address.record)
             placements[address.record.source_id] = replace(placement, fingerprint=fingerprint)
@@ -221,46 +225,64 @@ def recording_update(
     for record in placed.listing.records:
         placement = placed.placements[record.source_id]
         former = placement.known
-        resembled = placement.resembles
-        given_before = (former or resembled or NOTHING_KNOWN).split
-        new = former or KnownRecording(
-            recording=new_id(dataset, record.source_id, ids),
-            dataset=dataset,
-            episode_index=record.episode_index,
-            source_id=record.source_id,
-            is_here=True,
-            resembles=resembled and resembled.recording,
-            why=placement.why,
-        )
-        ids.add(new.recording)
-        present = replace(
-            new,
-            episode_index=record.episode_index,
-            source_id=record.source_id,
-            is_here=True,
-            # One that an earlier version kept without is stamped when it is decoded
-            stamp="" if is_unstamped(former, record) else placement.stamp,
-            source_stamp=record.source_stamp,
-            group=record.group,
-            split=given_before or split_by_group.get(record.group),
-            fingerprint=new.fingerprint.filled(placement.fingerprint),
-        )
+        new_recording = former or _new_recording(placement, record, dataset, ids)
+        ids.add(new_recording.recording)
+        present = _as_listed(new_recording, placement, record, split_by_group)
         if former != present:
             update.put(present)
         change = _change(placement, present)
-        if (change or former is None or former.stamp != present.stamp) and (
-            not present.fingerprint.is_empty
-        ):
+        is_told_otherwise = change or former is None or former.stamp != present.stamp
+        if is_told_otherwise and not present.fingerprint.is_empty:
             update.put_fingerprint(present)
         if placed.known and change:
-            update.note(change, former or resembled, present, placement.why)
+            update.note(change, former or placement.resembles, present, placement.why)
+    _put_those_that_left(update, placed)
+    return update
+
+
+def _new_recording(
+    placement: Placement, record: EpisodeRecord, dataset: str, ids: Collection[str]
+) -> KnownRecording:
+    return KnownRecording(
+        recording=new_id(dataset, record.source_id, ids),
+        dataset=dataset,
+        episode_index=record.episode_index,
+        source_id=record.source_id,
+        is_here=True,
+        resembles=placement.resembles and placement.resembles.recording,
+        why=placement.why,
+    )
+
+
+def _as_listed(
+    recording: KnownRecording,
+    placement: Placement,
+    record: EpisodeRecord,
+    split_by_group: Mapping[str, str],
+) -> KnownRecording:
+    """A recording as it is at the address of a record; it keeps the split that it, or its like, was given."""
+    former_split = (placement.known or placement.resembles or NOTHING_KNOWN).split
+    return replace(
+        recording,
+        episode_index=record.episode_index,
+        source_id=record.source_id,
+        is_here=True,
+        # One that an earlier version kept without is stamped when it is decoded
+        stamp="" if is_unstamped(placement.known, record) else placement.stamp,
+        source_stamp=record.source_stamp,
+        group=record.group,
+        split=former_split or split_by_group.get(record.group),
+        fingerprint=recording.fingerprint.filled(placement.fingerprint),
+    )
+
+
+def _put_those_that_left(update: RecordingUpdate, placed: PlacedListing) -> None:
     resembled_ids = {p.resembles.recording for p in placed.placements.values() if p.resembles}
     for recording in placed.left:
         update.put(replace(recording, is_here=False))
         update.put_fingerprint(recording)
         if recording.recording not in resembled_ids:
             update.note("gone", recording, None)
-    return update
 
 
 NOTHING_KNOWN = KnownRecording("", "", 0, "", is_here=False)

@@ -114,12 +114,12 @@ def _stored_tables(measured: FramesResult, recognition: Recognition) -> dict[str
         del layers["cameras"]  # they are the usable ones
         # By which people may have named the contents
         former_hashes = set(row["former_hashes"])
-        known = recognition.recordings.get(row["episode_index"])
-        if known:
-            former_hashes |= known.fingerprint.contents
+        recording = recognition.recordings.get(row["episode_index"])
+        if recording:
+            former_hashes |= recording.fingerprint.contents
         of_recording = {
-            "recording": known and known.recording,
-            "file_stamp": known and known.stamp,
+            "recording": recording and recording.recording,
+            "file_stamp": recording and recording.stamp,
             "former_hashes": sorted(former_hashes - {row["content_hash"]}),
         }
         contents.append(row | layers | of_recording)

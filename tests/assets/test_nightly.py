@@ -127,7 +127,7 @@ def test_a_day_passes(space: Workspace, lake: Lake, tmp_path: Path) -> None:
         )
         assert requests(new_corrections, instance) == [], "somebody is at it"
         an_hour_ago = datetime.now(UTC) - timedelta(hours=1)
-        restate(lake, f"SET created_at = '{an_hour_ago.isoformat()}'")
+        restate(lake, f"UPDATE {{}} SET created_at = '{an_hour_ago.isoformat()}'")
         forget_lakes()
         (run_request,) = requests(new_corrections, instance)
         assert run_request.tags["corrected"] == "1"

@@ -40,7 +40,9 @@ def placed(**addresses: Fingerprint | str) -> dict[str, str]:
 def said(placement: Placement) -> str:
     if placement.known:
         return placement.known.recording + ("" if placement.is_sure else "?")
-    return f"new like {placement.resembles.recording}" if placement.resembles else "new"
+    if placement.resembles:
+        return f"new like {placement.resembles.recording}"
+    return "new"
 
 
 @pytest.mark.parametrize(

@@ -142,11 +142,10 @@ def say(
 
 
 def restate(lake: Lake, change: str) -> None:
-    """Do to the statements what no program does: `change` is what follows the table's name in UPDATE, or DELETE."""
-    verb = "UPDATE" if change.startswith("SET") else "DELETE FROM"
+    """Do to the statements what no program does, such as "UPDATE {} SET author = 'me'"."""
     with sqlite3.connect(lake.workspace.statements) as statements:
-        statements.execute(f"{verb} proccorpus_statements {change}")
-    lake.con.execute(f"{verb} words.main.statements {change}")
+        statements.execute(change.format("proccorpus_statements"))
+    lake.con.execute(change.format("words.main.statements"))
 
 
 def history(lake: Lake, dataset: str, episode: int) -> list[dict[str, Any]]:

@@ -275,9 +275,9 @@ def read_settings(model: type[BaseModel], kind: str, values: Mapping[str, Any]) 
     for name, value in values.items():
         field = settings.get(name) or model.model_fields.get(name)
         if field is None:
-            known = ", ".join(settings) or "none"
+            setting_names = ", ".join(settings) or "none"
             raise UserError(
-                f"{kind} has no setting {name!r}{did_you_mean(name, settings)}; it has: {known}"
+                f"{kind} has no setting {name!r}{did_you_mean(name, settings)}; it has: {setting_names}"
             )
         if isinstance(value, str) and get_origin(field.annotation) is tuple:
             read[name] = value.split(",")

@@ -283,13 +283,13 @@ def _of_source(clip: Clip) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
     """Each picture of an episode as the build reads it, and those beside it."""
     frames = clip.reader.episode(clip.episode).frames(clip.camera)
     pictures = (picture.rgb() for _, _, picture in islice(frames, clip.episode.num_frames))
-    before: list[np.ndarray] = []
+    earlier: list[np.ndarray] = []
     current = next(pictures, None)
     while current is not None:
-        following = next(pictures, None)
-        yield current, before + ([] if following is None else [following])
-        before = [current]
-        current = following
+        next_picture = next(pictures, None)
+        yield current, earlier + ([] if next_picture is None else [next_picture])
+        earlier = [current]
+        current = next_picture
 
 
 def _exported(clip: Clip, path: Path, times_s: np.ndarray) -> Iterator[np.ndarray]:

@@ -333,8 +333,8 @@ def _add(
         )
         return [as_statement(row, time_after(newest))]
 
-    [said] = say(lake, "correction", new_row)
-    return said | {"correction_id": said["statement_id"]}
+    [saved] = say(lake, "correction", new_row)
+    return saved | {"correction_id": saved["statement_id"]}
 
 
 def as_statement(row: Mapping[str, Any], created_at: datetime) -> dict[str, Any]:

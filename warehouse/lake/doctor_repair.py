@@ -23,6 +23,7 @@ from warehouse.lake import words
 from warehouse.lake.catalog import backups, is_sound, note_committed, remains
 from warehouse.lake.connection import LakeConnection, connect, temp_table
 from warehouse.lake.doctor import Partition, Trouble
+from warehouse.lake.former_words import queries_of
 from warehouse.lake.gc import GRACE_S, set_aside, sweep
 from warehouse.lake.lake import Lake
 from warehouse.lake.outdated import count_outdated, delete_outdated_sql
@@ -41,25 +42,6 @@ UNION ALL BY NAME
 SELECT DISTINCT d.*, '{DAMAGED}' AS input_hash, '' AS code_version, 0 AS "rows", '' AS output_hash, 0 AS cache_hits,
   (SELECT id FROM ducklake_current_snapshot('lake')) AS snapshot
 FROM damaged d ANTI JOIN stage_runs USING (stage, dataset, chunk, label_run) WHERE d.label_run IS NOT NULL"""
-
-# A lake that lost its recordings knows those that people spoke of by what their statements say: a listing places them
-SPOKEN_OF = (
-    """
-    INSERT INTO recordings BY NAME
-    SELECT recording, arg_max(dataset, number) AS dataset, arg_max(episode_index, number) AS episode_index,
-           arg_max(source_id, number) AS source_id
-    FROM statements s ANTI JOIN recordings r USING (recording) WHERE recording IS NOT NULL GROUP BY 1""",
-    """
-    INSERT INTO fingerprints BY NAME
-    SELECT recording, list(DISTINCT content_hash) AS content_hashes FROM statements s
-    ANTI JOIN fingerprints f USING (recording) WHERE content_hash IS NOT NULL AND recording IS NOT NULL
-    AND recording NOT IN (SELECT recording FROM episode_content WHERE recording IS NOT NULL) GROUP BY 1""",
-    """
-    INSERT INTO build_configs BY NAME
-    SELECT dataset, value->>'config_hash' AS config_hash, value->>'config' AS config, created_at
-    FROM standing_statements s ANTI JOIN build_configs b USING (dataset)
-    WHERE kind = 'build' AND json_extract_string(value->>'config', '$.dataset.name') = dataset""",
-)
 
 
 def recover(workspace: Workspace) -> list[str]:
@@ -85,7 +67,7 @@ def recover(workspace: Workspace) -> list[str]:
     lake = Lake(workspace)
     with closing(lake.con), lake.lock():
         with lake.transaction("recordings that people spoke of"):
-            for sql in SPOKEN_OF:
+            for sql in queries_of(__file__):
                 lake.con.execute(sql)
         # Numbers that commits note are not given again, where the newest statements are lost
         [noted] = lake.column(

@@ -1,6 +1,7 @@
 """What people said in lakes before version 20, in seven tables, people.jsonl and journal.jsonl, made statements."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,78 +11,46 @@ import pyarrow as pa
 from warehouse.lake.connection import LakeConnection, literal
 from warehouse.lake.words import StatementStore
 
-# By table its key, then its columns with their types
-COMMON = "dataset VARCHAR, author VARCHAR, created_at TIMESTAMPTZ"
-OF_EPISODE = f"{COMMON}, episode_index BIGINT, recording VARCHAR"
+# By table its key, then its columns: texts, where no type is named
+COMMON = "dataset author created_at:TIMESTAMPTZ"
+OF_EPISODE = f"{COMMON} episode_index:BIGINT recording"
+LABEL = "base_label_run base_content_hash follows rejects status segments comment"
+ENDS = "plan:VARCHAR[] final_progress:DOUBLE catastrophic_frame:BIGINT"
 FORMER_TABLES = {
-    "corrections": (
-        ("correction_id",),
-        f"correction_id VARCHAR, {OF_EPISODE}, base_label_run VARCHAR, base_content_hash VARCHAR, follows VARCHAR, "
-        "rejects VARCHAR, status VARCHAR, plan VARCHAR[], segments VARCHAR, comment VARCHAR, final_progress DOUBLE, "
-        "catastrophic_frame BIGINT",
-    ),
+    "corrections": (("correction_id",), f"correction_id {OF_EPISODE} {LABEL} {ENDS}"),
     "outcomes": (
         ("import_id", "episode_index"),
-        f"import_id VARCHAR, {OF_EPISODE}, success BOOLEAN, note VARCHAR, file VARCHAR, undoes VARCHAR",
+        f"import_id {OF_EPISODE} success:BOOLEAN note file undoes",
     ),
-    "reference_marks": (
-        ("mark_id",),
-        f"mark_id VARCHAR, {OF_EPISODE}, is_reference BOOLEAN, label_run VARCHAR",
-    ),
-    "episode_marks": (
-        ("mark_id",),
-        f"mark_id VARCHAR, {OF_EPISODE}, kind VARCHAR, value VARCHAR, is_on BOOLEAN, follows VARCHAR",
-    ),
+    "reference_marks": (("mark_id",), f"mark_id {OF_EPISODE} is_reference:BOOLEAN label_run"),
+    "episode_marks": (("mark_id",), f"mark_id {OF_EPISODE} kind value is_on:BOOLEAN follows"),
     "acceptances": (
         ("acceptance_id",),
-        f"acceptance_id VARCHAR, {OF_EPISODE}, check_name VARCHAR, is_accepted BOOLEAN, why VARCHAR",
+        f"acceptance_id {OF_EPISODE} check_name is_accepted:BOOLEAN why",
     ),
-    "joined_tasks": (
-        ("join_id", "task"),
-        f"join_id VARCHAR, {COMMON}, task VARCHAR, same_as VARCHAR",
-    ),
-    "takedowns": (
-        ("dataset", "episode_index", "recording"),
-        "dataset VARCHAR, episode_index BIGINT, recording VARCHAR, reason VARCHAR, created_at TIMESTAMPTZ",
-    ),
+    "joined_tasks": (("join_id", "task"), f"join_id {COMMON} task same_as"),
+    "takedowns": (("dataset", "episode_index", "recording"), f"{OF_EPISODE} reason"),
 }
-# By table its rows as statements
-OWN_ID = "{0} AS statement_id, {0} AS batch, dataset, episode_index, recording, author, created_at"
-STATEMENTS_SQL = {
-    "corrections": f"""
-        SELECT {OWN_ID.format("correction_id")}, 'correction' AS kind, base_content_hash AS content_hash, comment,
-               follows,
-               rejects AS undoes, CASE WHEN status = 'rejected' AND rejects IS NULL THEN base_label_run END AS subject,
-               to_json(struct_pack(status, base_label_run, plan, segments, final_progress, catastrophic_frame)) AS value
-        FROM corrections""",
-    "outcomes": """
-        SELECT left(sha256(concat_ws(' ', import_id, dataset, episode_index)), 16) AS statement_id, import_id AS batch,
-               dataset, episode_index, recording, author, created_at, 'outcome' AS kind, note AS comment, undoes,
-               to_json(struct_pack(success, file)) AS value FROM outcomes""",
-    "reference_marks": f"""
-        SELECT {OWN_ID.format("mark_id")}, 'reference' AS kind, to_json(struct_pack(is_reference, label_run)) AS value
-        FROM reference_marks""",
-    "episode_marks": f"""
-        SELECT {OWN_ID.format("mark_id")}, kind, follows, CASE WHEN kind = 'tag' THEN value END AS subject,
-               to_json(struct_pack(value, is_on)) AS value FROM episode_marks""",
-    "acceptances": f"""
-        SELECT {OWN_ID.format("acceptance_id")}, 'acceptance' AS kind, check_name AS subject, why AS comment,
-               to_json(struct_pack(is_accepted)) AS value FROM acceptances""",
-    "joined_tasks": """
-        SELECT left(sha256(join_id || ' ' || task), 16) AS statement_id, join_id AS batch, dataset, author, created_at,
-               'joined_task' AS kind, task AS subject, to_json(struct_pack(same_as)) AS value FROM joined_tasks""",
-    "takedowns": """
-        SELECT left(sha256(concat_ws(' ', 'takedown', dataset, coalesce(episode_index, -1), recording, created_at)), 16)
-               AS statement_id, statement_id AS batch, dataset, episode_index, recording, created_at,
-               'takedown' AS kind, reason AS comment, '{}' AS value FROM takedowns""",
-}
+
+
+def _types(name: str) -> dict[str, str]:
+    """The columns of a former table with their types."""
+    pairs = (column.partition(":") for column in FORMER_TABLES[name][1].split())
+    return {column: kind or "VARCHAR" for column, _, kind in pairs}
+
+
+def queries_of(module: str) -> list[str]:
+    """The queries of the SQL file beside a module, each after a line of its name; comments end at an empty line."""
+    text = Path(module).with_suffix(".sql").read_text().split("\n\n", 1)[1]
+    return re.split(r"^-- .*$", text, flags=re.M)[1:]
 
 
 def complete(lake: LakeConnection) -> None:
     """Give an earlier lake those of the tables and columns that it lacks: its steps work on them. In a transaction."""
-    for name, (_, definition) in FORMER_TABLES.items():
-        lake.con.execute(f"CREATE TABLE IF NOT EXISTS {name} ({definition})")
-        for column in definition.split(", "):
+    for name in FORMER_TABLES:
+        columns = [f"{column} {kind}" for column, kind in _types(name).items()]
+        lake.con.execute(f"CREATE TABLE IF NOT EXISTS {name} ({', '.join(columns)})")
+        for column in columns:
             lake.con.execute(f"ALTER TABLE {name} ADD COLUMN IF NOT EXISTS {column}")
 
 
@@ -90,7 +59,7 @@ def take_over(lake: LakeConnection) -> None:
     for path in _files(lake):
         _take_in_lines(lake, path)
     statements = []
-    for sql in STATEMENTS_SQL.values():
+    for sql in queries_of(__file__):
         rows = lake.dicts(f"FROM ({sql}) ORDER BY created_at, statement_id")
         statements += [row | {"created_at": row["created_at"].isoformat()} for row in rows]
     if statements:
@@ -136,8 +105,9 @@ def _take_in_lines(lake: LakeConnection, path: Path) -> None:
         same = " AND ".join(f"t.{c} IS NOT DISTINCT FROM n.{c}" for c in FORMER_TABLES[name][0])
         text = pa.table({"row": [json.dumps(row) for row in present]})
         lake.con.register("new_lines", text)
-        types = dict(column.split() for column in FORMER_TABLES[name][1].split(", "))
-        types = {c: [kind[:-2]] if kind.endswith("[]") else kind for c, kind in types.items()}
+        types = {
+            c: ["VARCHAR"] if kind == "VARCHAR[]" else kind for c, kind in _types(name).items()
+        }
         fields = ", ".join(f"n.{column}" for column in types)
         with lake.transaction(f"what {path.name} has of {name}"):
             lake.con.execute(

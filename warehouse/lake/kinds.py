@@ -11,7 +11,7 @@ class StatementValue(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Correction(StatementValue):
+class CorrectionValue(StatementValue):
     """Of a label. status `rejected` without `undoes`: the label of base_label_run must not be used."""
 
     status: Literal["accepted", "review", "rejected"]
@@ -22,50 +22,50 @@ class Correction(StatementValue):
     catastrophic_frame: int | None = None
 
 
-class Outcome(StatementValue):
+class OutcomeValue(StatementValue):
     """How a run ended; null: the row takes an import back."""
 
     success: bool | None
     file: str | None = None
 
 
-class Reference(StatementValue):
+class ReferenceValue(StatementValue):
     """Is a run a reference of its task, by the label of which run?"""
 
     is_reference: bool
     label_run: str | None = None
 
 
-class Mark(StatementValue):
+class MarkValue(StatementValue):
     """A tag, or the person whom an episode is assigned to: set, or removed."""
 
     value: str
     is_on: bool
 
 
-class Acceptance(StatementValue):
+class AcceptanceValue(StatementValue):
     """Are the faults that the check `subject` finds known?"""
 
     is_accepted: bool
 
 
-class Takedown(StatementValue):
+class TakedownValue(StatementValue):
     """A recording or dataset that must not be used; its comment is the reason."""
 
 
-class JoinedTask(StatementValue):
+class JoinedTaskValue(StatementValue):
     """The text that stands for the task text `subject`."""
 
     same_as: str
 
 
-class Renamed(StatementValue):
-    """A dataset has the name `to` from now on, for all that was said before."""
+class RenamedValue(StatementValue):
+    """A dataset has the name `new_name` from now on, for all that was said before."""
 
-    to: str
+    new_name: str
 
 
-class Build(StatementValue):
+class BuildValue(StatementValue):
     """How a dataset is built, as `build_configs` has it: a lost catalog is made again with it."""
 
     config_hash: str
@@ -73,14 +73,14 @@ class Build(StatementValue):
 
 
 KINDS: dict[str, type[StatementValue]] = {
-    "correction": Correction,
-    "outcome": Outcome,
-    "reference": Reference,
-    "tag": Mark,
-    "assigned": Mark,
-    "acceptance": Acceptance,
-    "takedown": Takedown,
-    "joined_task": JoinedTask,
-    "renamed": Renamed,
-    "build": Build,
+    "correction": CorrectionValue,
+    "outcome": OutcomeValue,
+    "reference": ReferenceValue,
+    "tag": MarkValue,
+    "assigned": MarkValue,
+    "acceptance": AcceptanceValue,
+    "takedown": TakedownValue,
+    "joined_task": JoinedTaskValue,
+    "renamed": RenamedValue,
+    "build": BuildValue,
 }

@@ -228,20 +228,20 @@ def listed(
     lake: Lake, dataset: str | None = None, *, everything: bool = False
 ) -> list[dict[str, Any]]:
     """What counts of each episode, or every row ever saved, by episode and time."""
+    columns = "dataset, episode_index, success, note, author, created_at, file, import_id"
+    condition = "WHERE dataset = coalesce(?, dataset)"
     if not everything:
-        return lake.dicts(
-            "SELECT dataset, episode_index, success, note, author, created_at, file, import_id "
-            "FROM current_outcomes WHERE dataset = coalesce(?, dataset) ORDER BY 1, 2",
-            [dataset],
+        sql = f"SELECT {columns} FROM current_outcomes {condition} ORDER BY 1, 2"
+    else:
+        counts = (
+            "FROM current_outcomes c SELECT count(*) > 0 "
+            "WHERE c.import_id = o.import_id AND c.episode_index = o.episode_index"
         )
-    return lake.dicts(
-        "SELECT dataset, episode_index, (value->>'success')::BOOLEAN AS success, comment AS note, author, created_at, "
-        "value->>'file' AS file, batch AS import_id, undoes, (FROM current_outcomes c SELECT count(*) > 0 "
-        "WHERE c.import_id = s.batch AND c.dataset = s.dataset AND c.episode_index = s.episode_index) AS counts "
-        "FROM located_statements s WHERE kind = 'outcome' AND dataset = coalesce(?, dataset) "
-        "ORDER BY 1, 2, created_at, import_id",
-        [dataset],
-    )
+        sql = (
+            f"SELECT {columns}, undoes, ({counts}) AS counts FROM located_outcomes o {condition} "
+            "ORDER BY 1, 2, created_at, import_id"
+        )
+    return lake.dicts(sql, [dataset])
 
 
 def question(dataset: str, unfinished: int, episodes: int) -> str | None:

@@ -298,8 +298,8 @@ def _mark(lake: Lake, episode_key: list[Any], author: str, run: str | None) -> d
         follows = former["statement_id"] if former else None
         return [row | {"follows": follows, "created_at": time_after(former)}]
 
-    [said] = say(lake, "reference", rows)
-    return said | {"mark_id": said["statement_id"], "label_run": run}
+    [saved] = say(lake, "reference", rows)
+    return saved | {"mark_id": saved["statement_id"], "label_run": run}
 
 
 def join_tasks(lake: Lake, dataset: str, first: str, second: str, *, author: str) -> str:

@@ -138,4 +138,4 @@ def _move(lake: Lake, dataset: str, name: str, config: Mapping[str, Any] | None)
         row = {**config, "config_hash": content_key("renamed", name), "created_at": created_at}
         rows["build_configs"] = TABLES["build_configs"].rows([row])
     lake.carry(f"{dataset} is {name}", dataset, name, CARRIED, MADE, rows)
-    say(lake, RENAMED, lambda: [{"dataset": dataset, "to": name}])
+    say(lake, RENAMED, lambda: [{"dataset": dataset, "new_name": name}])

@@ -61,20 +61,20 @@ def say(
     lake: LakeConnection,
     kind: str,
     settle: Callable[[], list[dict[str, Any]]],
-    known: Mapping[Place, str] | None = None,
+    recording_by_place: Mapping[Place, str] | None = None,
 ) -> list[dict[str, Any]]:
     """Add the statements of a kind that `settle` makes while nobody else says anything: what it reads is so until they
     are added. Returns them, with ids and time.
 
     A row of `settle` has a dataset, an episode_index where it is of one recording, the fields of its kind, and what it
     has of the table's other columns; all of one call are a batch. `recording`: the one that its author meant. Raises
-    ConflictError: the number is another recording's by now. known: the recordings of places; None: the lake's.
+    ConflictError: the number is another recording's by now. recording_by_place: None: the lake's.
     """
     with lake.words.saying() as waiting:
         rows = settle()
         places = {(row["dataset"], row.get("episode_index")) for row in rows}
         recordings = lake.recordings_at({(d, e) for d, e in places if e is not None})
-        for place, recording in (known or {}).items():
+        for place, recording in (recording_by_place or {}).items():
             recordings[place] = (recording, *recordings.get(place, ("", "", None))[1:])
         former = _newest_ids(lake, kind, places)
         statements = [_statement(kind, row, recordings, former) for row in rows]
@@ -101,7 +101,7 @@ def _statement(
     recording, source_id, content_hash = recordings.get(place, (None, None, None))
     if (meant := row.get("recording")) is not None and meant != recording:
         raise ConflictError(
-            f"episode {place[1]} of {place[0]} is another recording than the one that you looked at: reload it and look"
+            f"episode {place[1]} of {place[0]} is another recording by now: reload it and look"
         )
     statement = dict.fromkeys(COLUMNS) | {
         name: row[name] for name in COLUMNS if name in row and name not in model.model_fields

@@ -72,7 +72,8 @@ class StatementStore:
             )
 
             def add(statements: Sequence[Mapping[str, Any]]) -> None:
-                cursor.executemany(sql, [[s.get(name) for name in ADDED] for s in statements])
+                for statement in statements:
+                    cursor.execute(sql, [statement.get(name) for name in ADDED])
 
             yield add
 
@@ -120,7 +121,7 @@ class StatementStore:
             except sqlite3.Error as e:
                 raise LakeError(
                     f"{self.path}: what people said cannot be read: {first_line(e)}; proccorpus recover puts its "
-                    "newest backup in its place"
+                    "newest backup there"
                 ) from e
             if self.is_postgres:
                 session.rollback()
@@ -130,8 +131,8 @@ class StatementStore:
         """Raises LakeError: there is no file, but there was one."""
         if backups_of_statements(self._workspace):
             raise LakeError(
-                f"{self.path}: what people said is missing, though backups of it are here; proccorpus recover puts the "
-                "newest in its place"
+                f"{self.path}: what people said is missing; proccorpus recover puts "
+                "its newest backup there"
             )
 
     def _opened(self, *, makes: bool = False) -> Any:
@@ -240,16 +241,16 @@ class Words:
                 if row["kind"] == RENAMED:
                     con.execute(
                         f"UPDATE {DATABASE}.main.statements SET dataset = ? WHERE dataset = ? AND number < ?",
-                        [json.loads(row["value"])["to"], row["dataset"], row["number"]],
+                        [json.loads(row["value"])["new_name"], row["dataset"], row["number"]],
                     )
         self.newest = rows[-1]["number"]
         self._changed_at = time.monotonic()
 
 
-def back_up(workspace: Workspace, kept: int) -> None:
-    """Copy the statements into backups/, where there are new ones; of the copies `kept` stay."""
+def back_up(workspace: Workspace, num_kept: int) -> None:
+    """Copy the statements into backups/, where there are new ones; of the copies `num_kept` stay."""
     store = StatementStore(workspace)
-    if store.is_postgres or not store.path.exists() or not kept:
+    if store.is_postgres or not store.path.exists() or not num_kept:
         return  # a dump of the database has them
     folder = workspace.root / "backups"
     copy = folder / f"statements-{store.newest():012d}.sqlite"
@@ -259,7 +260,7 @@ def back_up(workspace: Workspace, kept: int) -> None:
             store._opened().backup(target)
         os.replace(f"{copy}.part", copy)
     store.close()
-    for old in backups_of_statements(workspace)[kept:]:
+    for old in backups_of_statements(workspace)[num_kept:]:
         old.unlink()
 
 

@@ -85,7 +85,9 @@ def test_episodes_are_compared_by_what_an_encoder_saw_or_by_tiny_pictures(own: M
 def test_a_correction_that_does_not_fit_any_more_shows_nothing(own: Made, corpus: Lake):
     say(corpus)
     own.rebuild()
-    restate(corpus, """SET value = replace(value, 'end_frame\\": 30', 'end_frame\\": 29')""")
+    restate(
+        corpus, """UPDATE {} SET value = replace(value, 'end_frame\\": 30', 'end_frame\\": 29')"""
+    )
     assert list(shown_tasks(corpus, own.build, chunk_signals(corpus, "tiny", 0))) == []
 
 

@@ -49,7 +49,7 @@ def without_recording(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def empty(lake: Lake) -> None:
-    restate(lake, "WHERE kind = 'correction'")
+    restate(lake, "DELETE FROM {} WHERE kind = 'correction'")
 
 
 def test_json_lines_bring_every_row_back(told: Lake):

@@ -224,8 +224,8 @@ def test_a_damaged_file_of_statements(told: Made, lost: Made, damage: str):
 
 
 def commit(lake: Lake) -> None:
-    with lake.transaction("another commit"):
-        lake.con.execute("INSERT INTO deleted_releases (name) VALUES ('one')")
+    with lake.transaction("more"):
+        lake.con.execute("INSERT INTO deleted_releases (name) VALUES (1)")
 
 
 def test_five_backups_are_kept_or_as_many_as_it_is_said(lost: Made):

@@ -142,7 +142,7 @@ VIEWS = (
     *map(read_view, (*SAID, "takedowns")),
     *(
         read_view(f"located_{table}", "located", TABLE=table)
-        for table in ("statements", "corrections")
+        for table in ("statements", "corrections", "outcomes")
     ),
     *map(read_view, ("standing_statements", "current_statements")),
     *map(read_view, IN_ORDER),
