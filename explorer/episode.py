@@ -129,6 +129,7 @@ def episode_facts(reader: LakeReader, dataset: str, episode_index: int) -> dict[
     facts = rows[0] | {name: of_dataset[name] for name in OF_DATASET}
     facts["fps"] = of_dataset["fps"] if facts["fps"] is None else facts["fps"]
     facts["findings"] = findings(reader, dataset, chunk, episode_index)
+    facts["recording"] = recording_at(reader, dataset, episode_index)
     if any(f["severity"] == "unusable" for f in facts["findings"]):
         facts["status"] = "quarantined"
     else:

@@ -55,7 +55,7 @@ class Said(BaseModel, extra="allow"):
 
 class Marking(BaseModel):
     """A tag, or whom episodes are assigned to: said, or taken back (not `on`); of each
-    the assignment that was seen.
+    the assignment that was seen. `recording`: that the page of a single episode shows.
     """
 
     kind: Kind
@@ -63,6 +63,7 @@ class Marking(BaseModel):
     on: StrictBool = True
     author: str | None = None
     episodes: list[tuple[str, Annotated[StrictInt, Field(ge=0, le=2**53)], str | None]]
+    recording: str | None = None
 
 
 class Acceptance(BaseModel):
@@ -287,6 +288,7 @@ def tag(request: Request, marking: Marking) -> JSONResponse:
         "author": author_of(request, marking.author),
         "is_on": marking.on,
         "follows": assignments,
+        "recording": marking.recording if len(assignments) == 1 else None,
     }
     rows = _said(
         request, lambda lake: mark(lake, [*assignments], marking.kind, marking.value, **signature)

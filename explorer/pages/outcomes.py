@@ -37,6 +37,7 @@ class Ended(BaseModel):
     author: str | None = None
     follows: str | None = None
     follows_correction: str | None = None
+    recording: str | None = None
 
 
 class TakenBack(BaseModel):
@@ -62,7 +63,10 @@ def say(request: Request, dataset: str, episode_index: EpisodeIndex, ended: Ende
     says the moment; 409 where somebody else was quicker, 422 for what cannot be.
     """
     statement = Said(
-        author=ended.author, follows=ended.follows_correction, comment=_comment_of(ended)
+        author=ended.author,
+        follows=ended.follows_correction,
+        comment=_comment_of(ended),
+        recording=ended.recording,
     )
 
     def written(reader: LakeReader, lake: LakeConnection) -> dict[str, Any]:
@@ -75,7 +79,13 @@ def say(request: Request, dataset: str, episode_index: EpisodeIndex, ended: Ende
             correction = _label_that_fails(judged, ended.frame, content_hash)
         success = ended.outcome == "succeeded"
         saved = outcomes.say_outcome(
-            lake, *judged.place, success, statement.comment, author=author, follows=ended.follows
+            lake,
+            *judged.place,
+            success,
+            statement.comment,
+            author=author,
+            follows=ended.follows,
+            recording=ended.recording,
         )
         return {"saved": saved, "correction": correction}
 

@@ -51,6 +51,9 @@ CHANGED_SQL = """
 NEWEST_SQL = """
     SELECT dataset || ' ' || episode_index AS place, arg_max(correction_id, (created_at, correction_id))
     FROM located_corrections WHERE list_contains(?, dataset || ' ' || episode_index) GROUP BY 1"""
+RECORDINGS_SQL = """
+    SELECT dataset || ' ' || episode_index AS place, recording FROM recordings
+    WHERE left_at IS NULL AND list_contains(?, dataset || ' ' || episode_index)"""
 OUTCOMES_SQL = """
     SELECT dataset || ' ' || episode_index AS place, import_id FROM current_outcomes
     WHERE list_contains(?, dataset || ' ' || episode_index)"""
@@ -186,6 +189,7 @@ def _rows(
     are_corrected = any(
         (row["dataset"], row["episode_index"]) in corrected_places(visit.reader) for row in rows
     )
+    rows = _with_column(visit.reader, rows, "recording", RECORDINGS_SQL if rows else None)
     return _with_column(visit.reader, rows, "follows", NEWEST_SQL if are_corrected else None)
 
 

@@ -35,9 +35,9 @@ async function judge(row, act) {
 async function end(row, outcome) {
   if (!form.reportValidity()) return;
   remember(form.author.value);
-  const { dataset, episode, ended, follows } = row.dataset;
+  const { dataset, episode, ended, follows, recording } = row.dataset;
   const url = `/api/outcomes/${encodeURIComponent(dataset)}/${episode}`;
-  const { ok, data } = await post(url, { outcome, follows: ended || null, follows_correction: follows || null });
+  const { ok, data } = await post(url, { outcome, follows: ended || null, follows_correction: follows || null, recording: recording || null });
   state.textContent = ok ? `${dataset} ${episode}: ${outcome}.` : data.error;
   state.classList.toggle("bad", !ok);
   if (!ok) return;

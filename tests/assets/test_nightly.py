@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
 
@@ -21,14 +21,13 @@ from pipeline.build import run_build
 from pipeline.config import load_config
 from pipeline.reward_model import closing_steps
 from tests.assets.defs.corpus.test_assets import requests
-from tests.kits.lake_kit import opened, restate, say
+from tests.kits.lake_kit import an_hour_ago, opened, say
 from tests.kits.lerobot_writer import write_json_lines as write_lines
 from tests.kits.made_corpus import build_of
 from tests.kits.tiny_lerobot import LENGTHS, TASKS, make_dataset, rows_path, write_rows, write_video
 from tests.pipeline.test_release_cycle import EPISODES, ROOT, tiny_recipe
 from training.runs import newest_model
 from warehouse.lake import Lake, digest
-from warehouse.lake.lake import forget_lakes
 
 pytestmark = pytest.mark.stack
 NAMES = ("grows", "relabels", "tiny")
@@ -126,9 +125,7 @@ def test_a_day_passes(space: Workspace, lake: Lake, tmp_path: Path) -> None:
             "the same state, the same run"
         )
         assert requests(new_corrections, instance) == [], "somebody is at it"
-        an_hour_ago = datetime.now(UTC) - timedelta(hours=1)
-        restate(lake, f"UPDATE {{}} SET created_at = '{an_hour_ago.isoformat()}'")
-        forget_lakes()
+        an_hour_ago(lake)
         (run_request,) = requests(new_corrections, instance)
         assert run_request.tags["corrected"] == "1"
 

@@ -1,4 +1,4 @@
-"""Judging: answered by one durable line, seen at once, in the lake soon after; outcomes; whole queues."""
+"""Judging: durable when it is answered, and seen at once; outcomes; whole queues."""
 
 import os
 import re
@@ -14,8 +14,6 @@ import httpx
 import pytest
 
 from core.paths import Workspace
-from explorer import scribe
-from explorer.overlay import Overlay
 from explorer.pages import bulk
 from explorer.pages import corrections as pages
 from explorer.pages.outcomes import failed_from
@@ -23,10 +21,8 @@ from tests.kits.lake_kit import change, opened
 from tests.kits.made_corpus import Made
 from tests.kits.patience import PATIENCE_S
 from tests.kits.visitor import csrf, post, serving, visit
-from warehouse.lake import Lake
 from warehouse.lake.lake import lake_to_read
 from warehouse.lake.outcomes import StatedOutcome, add_outcomes
-from warehouse.lake.place import LakeError
 
 
 @pytest.fixture
@@ -55,46 +51,50 @@ def rows(space: Workspace, sql: str) -> list[tuple]:
         return con.execute(sql).fetchall()
 
 
-def test_the_answer_waits_for_no_commit_and_the_lake_follows(own: Made, monkeypatch):
-    monkeypatch.setattr(scribe, "IDLE_S", PATIENCE_S)
-    monkeypatch.setattr(scribe, "MOST_S", PATIENCE_S)
-    with visit(own.space) as client:
+def test_a_judgement_is_durable_when_it_is_answered_and_seen_everywhere_at_once(own: Made):
+    with visit(own.space) as client, visit(own.space) as other_client:
         time_before = own.space.catalog.stat().st_mtime_ns
         answer = accept(client, 2)
         assert list(answer.json()) == ["saved"]
-        assert own.space.catalog.stat().st_mtime_ns == time_before
-        assert client.get("/api/corrections/tiny/2").json()["current"][0]["author"] == "ada"
-        assert 'data-episode="2" data-follows' not in client.get("/review").text
-        snapshot = re.search(r'id="snapshot">(\d+)', client.get("/").text)
-        # Its own commit changes nothing that the pages do not show yet: no state is read anew
-        client.app.state.explorer.scribe.settle()
-        assert re.search(r'id="snapshot">(\d+)', client.get("/").text)[1] == snapshot[1]
         assert own.rows("SELECT author FROM corrections") == [("ada",)]
-        assert (
-            "ada"
-            in client.get("/sql?q=FROM corrections", headers={"sec-fetch-site": "same-origin"}).text
-        )
-        accept(client, 0)
-    # The last commit is made as it ends
-    assert own.rows("SELECT count(*) FROM corrections") == [(2,)]
+        assert own.space.catalog.stat().st_mtime_ns == time_before
+        for explorer in (client, other_client):
+            current = explorer.get("/api/corrections/tiny/2").json()["current"]
+            assert current[0]["author"] == "ada"
+            assert 'data-episode="2" data-follows' not in explorer.get("/review").text
+        headers = {"sec-fetch-site": "same-origin"}
+        assert "ada" in client.get("/sql?q=FROM corrections", headers=headers).text
+        # Whoever has not seen it replaces nothing
+        body = {"base_label_run": active_run(other_client, 2), "author": "eve", "follows": None}
+        assert post(other_client, "/api/corrections/tiny/2/reject", body).status_code == 409
+        # What an import says meanwhile is seen by the next page
+        with opened(own.space) as lake:
+            add_outcomes(lake, "tiny", "night.csv", [StatedOutcome(1, False, "fell", "eve")])
+        assert "fell" in client.get("/episode/tiny/1").text
 
 
-def test_what_cannot_be_committed_is_kept_and_every_page_says_so(own: Made, monkeypatch):
+def test_a_number_that_is_another_recordings_by_now_is_not_judged(own: Made):
+    """A page is open, a build gives the number to another recording: no word lands on that one."""
     with visit(own.space) as client:
+        [(shown,)] = own.rows("SELECT recording FROM recordings WHERE episode_index = 2")
+        change(own.space, "UPDATE recordings SET recording = 'other' WHERE episode_index = 2")
+        body = {"base_label_run": active_run(client, 2), "author": "ada", "recording": shown}
+        assert post(client, "/api/corrections/tiny/2/reject", body).status_code == 409
+        assert end(client, 2, "failed", frame=5, recording=shown).status_code == 409
+        marking = {"kind": "tag", "value": "odd", "episodes": [["tiny", 2, None]]}
+        assert post(client, "/api/marks", marking | {"recording": shown}).status_code == 409
+        assert own.rows("SELECT count(*) FROM statements WHERE kind <> 'build'") == [(0,)]
+        assert post(client, "/api/marks", marking).json() == {"changed": 1}
 
-        def fails(*_: Any) -> None:
-            raise LakeError("the disk fails")
 
-        with monkeypatch.context() as broken:
-            broken.setattr(Lake, "take_in", fails)
-            assert accept(client, 2).status_code == 200
-            assert not client.app.state.explorer.scribe.settle()
-            for page in ("/", "/review", "/episode/tiny/1"):
-                assert "could not be written to the lake: the disk fails" in client.get(page).text
-            assert client.get("/api/corrections/tiny/2").json()["current"]
-        assert client.app.state.explorer.scribe.settle()
-        assert "could not be written" not in client.get("/").text
-    assert own.rows("SELECT count(*) FROM corrections") == [(1,)]
+def test_what_cannot_be_written_is_answered_so(own: Made):
+    with visit(own.space) as client:
+        run = active_run(client, 2)
+        own.space.statements.unlink()
+        own.space.statements.mkdir()
+        body = {"base_label_run": run, "author": "ada"}
+        reply = post(client, "/api/corrections/tiny/2/reject", body)
+        assert (reply.status_code >= 400, "statements.sqlite" in reply.text) == (True, True)
 
 
 def end(client: Any, episode: int, outcome: str, **body_fields: Any) -> httpx.Response:
@@ -131,45 +131,6 @@ def test_an_outcome_by_a_click_counts_as_one_of_a_file(own: Made, tmp_path):
     assert own.rows("SELECT * FROM current_outcomes") == []
 
 
-def test_a_judgement_is_seen_that_makes_the_journal_as_long_as_it_was_before_it_was_emptied(
-    own: Made, monkeypatch
-):
-    monkeypatch.setattr(scribe, "IDLE_S", PATIENCE_S)
-    monkeypatch.setattr(scribe, "MOST_S", PATIENCE_S)
-    with visit(own.space) as client, visit(own.space) as other_client:
-        end(client, 1, "unfinished")
-        length = own.space.journal.stat().st_size
-        client.app.state.explorer.scribe.settle()
-        assert own.space.journal.stat().st_size == 0
-        assert end(other_client, 2, "unfinished").status_code == 200
-        assert own.space.journal.stat().st_size == length
-        # Who has not seen that one replaces nothing
-        assert end(client, 2, "unfinished", author="eve").status_code == 409
-
-
-def test_a_request_waits_for_what_another_one_reads_of_the_journal(client, own: Made, monkeypatch):
-    lay_over = Overlay._lay_over
-    newest: list[str | None] = []
-
-    def ask() -> None:
-        newest.append(client.get("/api/corrections/tiny/2").json()["newest"])
-
-    other_request = threading.Thread(target=ask)
-
-    def lay_over_slowly(overlay: Overlay, name: str, rows: list[dict[str, Any]]) -> None:
-        other_request.start()
-        other_request.join(0.5)
-        lay_over(overlay, name, rows)
-
-    run = active_run(client, 2)
-    with monkeypatch.context() as slow:
-        slow.setattr(Overlay, "_lay_over", lay_over_slowly)
-        body = {"base_label_run": run, "author": "ada"}
-        saved = post(client, "/api/corrections/tiny/2/reject", body).json()
-        other_request.join()
-    assert newest == [saved["saved"]] == [saved["newest"]]
-
-
 def test_what_is_saved_is_answered_so_where_the_page_cannot_be_read_anew(
     client, own: Made, monkeypatch
 ):
@@ -180,14 +141,11 @@ def test_what_is_saved_is_answered_so_where_the_page_cannot_be_read_anew(
     body = {"base_label_run": active_run(client, 2), "author": "ada"}
     reply = post(client, "/api/corrections/tiny/2/reject", body)
     assert (reply.status_code, "the disk is slow" in reply.json()["unread"]) == (200, True)
-    client.app.state.explorer.scribe.settle()
     assert own.rows("SELECT correction_id FROM corrections") == [(reply.json()["saved"],)]
 
 
 def test_a_refused_outcome_leaves_no_label_behind(client, own: Made):
     assert end(client, 2, "failed", frame=5, follows="another").status_code == 409
-    assert own.space.journal.stat().st_size == 0
-    client.app.state.explorer.scribe.settle()
     assert own.rows("SELECT * FROM corrections") == []
 
 

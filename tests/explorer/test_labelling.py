@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from core.errors import UserError
-from explorer import access, jobs
+from explorer import jobs
 from explorer.site import Options
 from pipeline.build import run_build
 from tests.explorer.test_correcting import label
@@ -108,9 +108,6 @@ def test_suggestions_are_asked_once_for_each_state_of_the_lake(own, monkeypatch)
         assert asked_datasets == ["tiny"]
         assert client.get("/labelling/nobody/suggestions").status_code == 404
         show(client)
-        # The page's own state goes on until nobody has judged for a while
-        monkeypatch.setattr(access, "REST_S", 0)
-        client.app.state.explorer.scribe.settle()
         suggestion_text = "no run can be suggested: no frames are measured: build it first"
         assert suggestion_text in client.get(f"{URL}/suggestions").text
         assert suggestion_text not in client.get(f"{URL}/suggestions").text

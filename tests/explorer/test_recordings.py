@@ -37,6 +37,9 @@ def trimmed_corpus(tmp_path_factory: pytest.TempPathFactory) -> Case:
 
 def test_both_are_shown_and_a_person_decides(trimmed_corpus: Case) -> None:
     with visit(Workspace(trimmed_corpus.workspace)) as client:
+        words = "SELECT episode_index FROM words_in_review WHERE kind = '{}'"
+        [[tagged]] = trimmed_corpus.rows(words.format("tag"))
+        [[withheld_run]] = trimmed_corpus.rows(words.format("takedown"))
         assert "2 words of people wait" in client.get("/review").text
         page = client.get("/recordings").text
         assert f"tag: {TAG}" in page
@@ -45,23 +48,24 @@ def test_both_are_shown_and_a_person_decides(trimmed_corpus: Case) -> None:
             "none of the run that may be one that was taken down"
         )
         strips = [
-            picture(client, f"/recordings/{DATASET}/{TAGGED}/{side}.png")
+            picture(client, f"/recordings/{DATASET}/{tagged}/{side}.png")
             for side in ("former", "present")
         ]
         assert [strip.shape for strip in strips] == [(128, 1024, 3)] * 2
         # The same scene, some frames later
         assert 0 < np.abs(strips[0] - strips[1]).mean() < 20
         for side in ("former", "present"):
-            withheld = client.get(f"/recordings/{DATASET}/{WITHHELD}/{side}.png")
+            withheld = client.get(f"/recordings/{DATASET}/{withheld_run}/{side}.png")
             assert withheld.status_code == 404, (
                 "pictures of a run that may be one that was taken down"
             )
-        address = f"/api/recordings/{DATASET}/{TAGGED}"
+        address = f"/api/recordings/{DATASET}/{tagged}"
         assert post(client, address, {"is_same": True, "author": "dora"}).status_code == 200
         second_reply = post(client, address, {"is_same": True, "author": "dora"})
         assert second_reply.status_code == 422
-        assert "nothing to decide" in second_reply.json()["error"]
+        assert "has no episode" in second_reply.json()["error"]
         assert f"tag: {TAG}" not in client.get("/recordings").text
+    checked(trimmed_corpus.build())
     assert trimmed_corpus.rows("SELECT episode_index, tag FROM current_tags") == [(TAGGED, TAG)]
     count_query = "SELECT count(*) FROM fingerprints WHERE len(pictures) > 0"
     assert trimmed_corpus.rows(count_query) == [(0,)], (

@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import timedelta
 from itertools import product
 from typing import Any
 
@@ -14,6 +15,7 @@ from core.paths import Workspace
 from core.tables import TABLES
 from warehouse.lake import Lake, StageRun, corrections
 from warehouse.lake.corrections import SAID_LATER, parsed
+from warehouse.lake.lake import forget_lakes
 from warehouse.lake.sql import answer
 
 RUN = StageRun("frames", "a", 0, "", "in", "frames-1", 0, "out", 0.0)
@@ -146,6 +148,14 @@ def restate(lake: Lake, change: str) -> None:
     with sqlite3.connect(lake.workspace.statements) as statements:
         statements.execute(change.format("proccorpus_statements"))
     lake.con.execute(change.format("words.main.statements"))
+
+
+def an_hour_ago(lake: Lake) -> None:
+    """Let all that was said be said an hour earlier."""
+    for number, time in lake.rows("SELECT number, created_at FROM statements"):
+        former_time = (time - timedelta(hours=1)).isoformat()
+        restate(lake, f"UPDATE {{}} SET created_at = '{former_time}' WHERE number = {number}")
+    forget_lakes()
 
 
 def history(lake: Lake, dataset: str, episode: int) -> list[dict[str, Any]]:

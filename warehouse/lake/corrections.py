@@ -283,7 +283,13 @@ def reject_label(
 
 
 def take_back(
-    lake: LakeConnection, correction_id: str, *, author: str, follows: str | None, comment: str = ""
+    lake: LakeConnection,
+    correction_id: str,
+    *,
+    author: str,
+    follows: str | None,
+    comment: str = "",
+    recording: str | None = None,
 ) -> dict[str, Any]:
     """Undo a correction or a rejection that counts, or one that waits for review, by a row that
     says so.
@@ -299,7 +305,8 @@ def take_back(
         )
     [c] = current
     row = {"status": REJECTED, "rejects": correction_id, "base_label_run": c["base_label_run"]}
-    return _add(lake, c["dataset"], c["episode_index"], author, comment, follows, lambda facts: row)
+    place = c["dataset"], c["episode_index"]
+    return _add(lake, *place, author, comment, follows, lambda facts: row, recording=recording)
 
 
 def _add(

@@ -57,10 +57,7 @@ class Holdings:
 
 def holdings(lake: LakeConnection, dataset: str) -> Holdings:
     """Raises UserError: there is nothing of such a dataset."""
-    words = lake.rows(
-        "SELECT count(*) FROM statements WHERE dataset = ? AND kind NOT IN ('build', 'renamed')",
-        [dataset],
-    )[0][0]
+    words = _count_words(lake, dataset)
     episodes = _count(lake, "episode_facts", dataset)
     runs = "label_run IN (SELECT label_run FROM label_runs WHERE annotator = 'imported')"
     imported = lake.rows(
@@ -81,6 +78,15 @@ def _count(lake: LakeConnection, table: str, dataset: str) -> int:
     return lake.rows(f"SELECT count(*) FROM {table} WHERE dataset = ?", [dataset])[0][0]
 
 
+def _count_words(lake: LakeConnection, dataset: str) -> int:
+    sql = "SELECT count(*) FROM statements WHERE dataset = ? AND kind NOT IN ('build', 'renamed')"
+    return lake.rows(sql, [dataset])[0][0]
+
+
+def _is_used(lake: LakeConnection, name: str) -> bool:
+    return any(_count(lake, table, name) for table in CARRIED) or _count_words(lake, name) > 0
+
+
 def rename(lake: Lake, dataset: str, name: str) -> None:
     """Call a dataset, or what people said of one that was removed, by a name that is not in use.
 
@@ -93,7 +99,7 @@ def rename(lake: Lake, dataset: str, name: str) -> None:
                 f"{name!r} is no name: small letters, digits, _ and -, and first a letter or digit"
             )
         builds = stored_builds(lake)
-        if name in builds or any(_count(lake, table, name) for table in (*CARRIED, "statements")):
+        if name in builds or _is_used(lake, name):
             raise UserError(
                 f"the name {name} is in use: choose another, or remove it first (datasets remove {name})"
             )
@@ -114,7 +120,7 @@ def remove(lake: Lake, dataset: str) -> str | None:
     with while_nothing_is_built(lake.workspace, f"removing {dataset}"):
         has_words = holdings(lake, dataset).words > 0
         number = 1
-        while any(_count(lake, table, f"{dataset}.{number}") for table in (*CARRIED, "statements")):
+        while _is_used(lake, f"{dataset}.{number}"):
             number += 1
         _move(lake, dataset, f"{dataset}.{number}", None)
     if has_words:

@@ -238,12 +238,13 @@ def mark(
     author: str,
     is_on: bool = True,
     follows: Mapping[Place, str | None] | None = None,
+    recording: str | None = None,
 ) -> list[dict[str, Any]]:
     """Put a tag on episodes or take it off, or assign them to a person or to nobody any more;
     returns the new rows.
 
     Where it is so already, no row is added. follows: of each episode the assignment that the author
-    has seen.
+    has seen. recording: what the author has seen of a single episode; None: what it holds now.
 
     Tags of two people never conflict: each is put on and taken off by itself. Raises ConflictError
     when somebody else has assigned an episode meanwhile, and CorrectionError for episodes or texts
@@ -271,6 +272,7 @@ def mark(
                 {
                     "dataset": place[0],
                     "episode_index": place[1],
+                    "recording": recording,
                     "subject": value if kind != ASSIGNED else None,
                     "value": value,
                     "is_on": is_on,

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from core.paths import Workspace
 from tests.kits.files import flip_bit
 from tests.kits.lerobot_writer import write_video
 from tests.kits.made_corpus import Made, build_of, built
@@ -116,7 +117,7 @@ def test_pictures_of_training_encoded_anew_or_cut_in_a_test_split(made: Made, tm
         write_video(video_path(root, episode), pictures_shown, fps=FPS, options=encoder_options)
         # As recorded on another arm
         write_rows(root, episode, len(pictures_shown), scale=1.0 + 0.1 * episode)
-    own_corpus = built(build_of(root), made.copy(tmp_path / "before").space)
+    own_corpus = built(build_of(root), Workspace(tmp_path / "space"))
     lake = Lake(own_corpus.space)
     lake.con.execute("UPDATE splits SET split = 'val' WHERE episode_index >= ?", [reencoded])
     outcome = no_split_leak(lake)

@@ -6,13 +6,9 @@ import pytest
 from assets.defs.corpus.jobs import new_corrections
 from pipeline.build import run_build
 from tests.assets.defs.corpus.test_assets import ASSETS, materialize, requests
+from tests.kits.lake_kit import an_hour_ago
 from tests.kits.made_corpus import Made
 from warehouse.lake import Lake, references
-
-
-def an_hour_ago(lake: Lake) -> None:
-    for table in ("corrections", "reference_marks", "joined_tasks"):
-        lake.con.execute(f"UPDATE {table} SET created_at = created_at - INTERVAL 1 HOUR")
 
 
 def test_the_sensor_asks_for_chunks_that_a_reference_concerns(
