@@ -36,7 +36,8 @@ CHUNK = ("frames", "demonstrations", "segments", "progress", "samples", "shards"
 
 @pytest.fixture
 def space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
-    """Three tiny datasets and a part of the sample, built, released as r1, with a model trained on it."""
+    """Three tiny datasets and a part of the sample, built, released
+    as r1, with a model trained on it."""
     space = Workspace(tmp_path / "w")
     builds = [
         load_config(ROOT / "configs" / "demo.toml")[0].model_copy(update={"episodes": EPISODES})

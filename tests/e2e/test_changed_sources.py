@@ -67,7 +67,8 @@ def say_outcome(case: Case, column: str, value: object, dataset: str = "arm") ->
 
 
 def outcomes(case: Case, dataset: str = "arm") -> list[tuple]:
-    """Episode and name in the source of each run of which a person's outcome is shown."""
+    """Episode and name in the source of each run of which a person's
+    outcome is shown."""
     return case.rows(
         "SELECT episode_index, source_id FROM episodes WHERE dataset = ? AND starts_with(success_source, 'person: ') "
         "AND NOT success ORDER BY 1",
@@ -106,7 +107,8 @@ def test_a_moved_folder_is_read_where_it_lies_now(case: Case) -> None:
 
 
 def reverse_state(root: Path) -> None:
-    """The columns of the state in the other order, and their names in info.json with them."""
+    """The columns of the state in the other order, and their names
+    in info.json with them."""
     info = json.loads((root / "meta/info.json").read_text())
     info["features"]["observation.state"]["names"].reverse()
     le.write_info(root, **info)
@@ -193,7 +195,8 @@ def assert_nothing_left(case: Case, withdrawn: int) -> None:
 
 
 def assert_released(case: Case, withdrawn: int | None = None) -> None:
-    """A release can be made, the doctor finds nothing wrong, and no label run has a row of a withdrawn episode."""
+    """A release can be made, the doctor finds nothing wrong, and no
+    label run has a row of a withdrawn episode."""
     if withdrawn is not None:
         assert_nothing_left(case, withdrawn)
     checked(case.run("doctor"))

@@ -59,7 +59,8 @@ def test_what_is_refused_leaves_nothing(
 def test_a_setting_that_no_kind_has_is_named_with_those_that_there_are(
     built: Built, tmp_path: Path, kind: str
 ):
-    """In a file and on the command line; what an earlier version took as an option says its new form."""
+    """In a file and on the command line; what an earlier version
+    took as an option says its new form."""
     file = tmp_path / "settings.yaml"
     file.write_text("sead: 1\n")
     words = ("export", kind, "--out", tmp_path / "out", *ALL)

@@ -77,7 +77,8 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
 
 @pytest.fixture
 def said(workshop: Workshop) -> Callable[[Callable[[Path], object]], Case]:
-    """A copy of the corpus of the LeRobot v2.1 dataset, whose source a function has written anew."""
+    """A copy of the corpus of the LeRobot v2.1 dataset, whose source
+    a function has written anew."""
 
     def copied(write: Callable[[Path], object]) -> Case:
         source = workshop.folder / "written"
@@ -163,7 +164,8 @@ def test_a_copy_of_a_withdrawn_recording_is_left_out_of_another_dataset(
 
 
 def in_review(case: Case) -> list[int]:
-    """Episodes of which a person has to decide: they have numbers that nothing had before."""
+    """Episodes of which a person has to decide: they have numbers
+    that nothing had before."""
     episodes = case.rows("SELECT DISTINCT episode_index FROM words_in_review ORDER BY 1")
     assert episodes == [(len(RECORDINGS) + k,) for k in range(len(SAID_OF))]
     return [episode for (episode,) in episodes]

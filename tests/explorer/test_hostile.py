@@ -107,7 +107,8 @@ class Served:
     token: str
 
     def ask(self, line: str, *headers: str, body: bytes = b"") -> tuple[int, bytes]:
-        """`line` is method and path. Host, and with a body its length, are given unless `headers` have them."""
+        """`line` is method and path. Host, and with a body its length,
+        are given unless `headers` have them."""
         names = {h.split(":")[0].lower() for h in headers}
         header_lines = [*headers]
         if "host" not in names:

@@ -74,7 +74,8 @@ def test_a_judgement_is_durable_when_it_is_answered_and_seen_everywhere_at_once(
 
 
 def test_a_number_that_is_another_recordings_by_now_is_not_judged(own: Made):
-    """A page is open, a build gives the number to another recording: no word lands on that one."""
+    """A page is open, a build gives the number to another recording:
+    no word lands on that one."""
     with visit(own.space) as client:
         [(shown,)] = own.rows("SELECT recording FROM recordings WHERE episode_index = 2")
         change(own.space, "UPDATE recordings SET recording = 'other' WHERE episode_index = 2")
@@ -217,7 +218,8 @@ def test_a_queue_is_accepted_after_its_sample_was_right(own: Made, monkeypatch):
 
 
 def test_a_selection_of_the_gallery_is_accepted_after_its_sample_was_right(own: Made, monkeypatch):
-    """Without those of which somebody said something already, and no other run than the selected ones."""
+    """Without those of which somebody said something already, and no
+    other run than the selected ones."""
     monkeypatch.setattr(bulk, "SAMPLE", 2)
     with visit(own.space) as client:
         picks = "&".join(f"pick=tiny+{number}" for number in range(4))
@@ -303,7 +305,8 @@ class Judging(threading.Thread):
 
 @pytest.mark.parametrize("most", [25, pytest.param(340, marks=pytest.mark.long)])
 def test_two_people_judge_and_the_explorer_is_killed(own: Made, most: int):
-    """Killed in the middle, started again, to the end: all that was answered is there, nothing twice."""
+    """Killed in the middle, started again, to the end: all that was
+    answered is there, nothing twice."""
     change(own.space, "UPDATE episode_labels SET confidence = 0.1")
     saved: list[str] = []
     for is_killed in (True, False):

@@ -36,7 +36,8 @@ def ended(client, limit_s: float = 60) -> str:
 
 
 def instead(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
-    """Start this Python program, which is given the job's arguments, and not proccorpus."""
+    """Start this Python program, which is given the job's arguments,
+    and not proccorpus."""
     monkeypatch.setattr(jobs, "program", lambda: [sys.executable, "-c", program])
 
 

@@ -102,6 +102,7 @@ def test_card_shards_and_tables_say_the_same(
             lake,
             create_release(lake, "r1", release_contents=contents(lake, ANY, gate)),
             withdrawn,
+            rejected - corrected,
             warned,
             is_built,
         )
@@ -112,6 +113,7 @@ def check_card(
     lake: Lake,
     release: Release,
     withdrawn: set[int],
+    rejected: set[int],
     warned: set[int],
     is_built: bool,
 ) -> None:
@@ -143,7 +145,8 @@ def check_card(
         str(len(warned & shown_episodes))
     ] * bool(warned & shown_episodes)
     chunks = {shard.chunk for shard in release.shard_list}
-    removed = {episode for episode in withdrawn if is_built and episode // CHUNK_SIZE in chunks}
+    left_out = withdrawn | rejected
+    removed = {episode for episode in left_out if is_built and episode // CHUNK_SIZE in chunks}
     assert re.findall(r"- tiny: (\d+) episodes are left out for", text) == [
         str(len(removed))
     ] * bool(removed)
