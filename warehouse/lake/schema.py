@@ -238,6 +238,8 @@ def migrate(lake: LakeConnection) -> None:
                 f"CALL lake.set_option('parquet_version', '2', table_name => '{table.name}')"
             )
     index_statistics(lake)
+    if lake.place.is_postgres:
+        lake.words.store.make()
 
 
 def _take_steps(lake: LakeConnection, version: int, last: int, *, is_new: bool = False) -> None:

@@ -78,6 +78,10 @@ class StatementStore:
 
             yield add
 
+    def make(self) -> None:
+        """Make the table where it is not there: who may only read finds it later."""
+        self._opened(makes=True)
+
     def skip_to(self, number: int) -> None:
         """Give the next statement a number beyond this one. Of a file: a server keeps count by itself."""
         if not self.is_postgres and self.path.exists():
@@ -88,10 +92,12 @@ class StatementStore:
     def close(self) -> None:
         if self._session is not None:
             self._session.close()
+        self._session = None
 
     @contextmanager
     def _transaction(self) -> Iterator[Any]:
         """Raises LakeError: the statements cannot be written."""
+        self.newest()  # a server may have dropped the connection meanwhile
         session = None
         try:
             session = self._opened(makes=True)
@@ -102,14 +108,21 @@ class StatementStore:
                 cursor.execute("BEGIN IMMEDIATE")
             yield cursor
             session.commit()
-        except BaseException as e:
+        except sqlite3.Error as e:
             if session is not None:
                 session.rollback()
-            if isinstance(e, sqlite3.Error):
-                raise LakeError(f"{self.path}: nothing was saved: {first_line(e)}") from e
+            raise LakeError(f"{self.path}: nothing was saved: {first_line(e)}") from e
+        except BaseException as e:
+            if session is None:
+                raise
+            if isinstance(e, session.Error):
+                self.close()
+                raise LakeError(f"{self._address}: nothing was saved: {first_line(e)}") from e
+            session.rollback()
             raise
 
-    def _query(self, sql: str) -> list[tuple]:
+    def _query(self, sql: str, *, is_repeated: bool = False) -> list[tuple]:
+        """Raises LakeError: the statements cannot be read, or their server is away."""
         with self.lock:
             try:
                 session = self._opened()
@@ -119,18 +132,27 @@ class StatementStore:
                 cursor = session.cursor()
                 cursor.execute(sql)
                 rows = cursor.fetchall()
+                if self.is_postgres:
+                    session.rollback()
             except sqlite3.Error as e:
                 raise LakeError(
                     f"{self.path}: what people said cannot be read: {first_line(e)}; proccorpus recover puts its "
                     "newest backup there"
                 ) from e
-            if self.is_postgres:
-                session.rollback()
+            except Exception as e:
+                if self._session is None or not isinstance(e, self._session.Error):
+                    raise
+                # A server that was started anew has dropped its connections
+                self.close()
+                if is_repeated:
+                    problem = f"what people said cannot be read: {first_line(e)}"
+                    raise LakeError(f"{self._address}: {problem}") from e
+                return self._query(sql, is_repeated=True)
             return rows
 
     def _check_absence(self) -> None:
         """Raises LakeError: there is no file, but there was one."""
-        if backups_of_statements(self._workspace):
+        if not self.is_postgres and backups_of_statements(self._workspace):
             raise LakeError(
                 f"{self.path}: what people said is missing; proccorpus recover puts "
                 "its newest backup there"
@@ -139,16 +161,23 @@ class StatementStore:
     def _opened(self, *, makes: bool = False) -> Any:
         """The connection; None where nothing was ever said, unless it `makes` the table."""
         if self._session is None:
-            self._session = self._postgres() if self.is_postgres else self._sqlite(makes=makes)
+            opened = self._postgres if self.is_postgres else self._sqlite
+            self._session = opened(makes=makes)
         return self._session
 
-    def _postgres(self) -> Any:
+    def _postgres(self, *, makes: bool) -> Any:
         session = postgres_session(self._address)
-        session.cursor().execute(
-            f"CREATE TABLE IF NOT EXISTS {TABLE} (number BIGSERIAL PRIMARY KEY, {DEFINITIONS})"
-        )
+        cursor = session.cursor()
+        # Who may only read makes no table
+        cursor.execute("SELECT to_regclass(%s)", [TABLE])
+        is_there = cursor.fetchone()[0] is not None
+        if makes and not is_there:
+            cursor.execute(f"CREATE TABLE {TABLE} (number BIGSERIAL PRIMARY KEY, {DEFINITIONS})")
         session.commit()
-        return session
+        if is_there or makes:
+            return session
+        session.close()
+        return None
 
     def _sqlite(self, *, makes: bool) -> sqlite3.Connection | None:
         if not self.path.exists() and not makes:
