@@ -27,15 +27,16 @@ export const remember = (name) => isKnown || localStorage.setItem("author", name
 // Requests: {ok, status, data}. Those that change something bring JSON with the page's CSRF token, and say whose they are.
 export const token = document.querySelector("meta[name=csrf-token]").content;
 // The recording that a page of one episode shows: what is said there is of no other that has its number later
-const recording = document.querySelector("meta[name=recording]")?.content || null;
-export const post = (url, body) => send("POST", url, { author: author(), recording, ...body });
+const shown = document.querySelector("meta[name=recording]");
+const isShown = (url, body) => shown && (`${url}/`.includes(`/${shown.dataset.place}/`) || body.episodes?.[0]?.slice(0, 2).join("/") === shown.dataset.place);
+export const post = (url, body) => send("POST", url, { author: author(), ...(isShown(url, body) && { recording: shown.content || null }), ...body });
 export const remove = (url) => send("DELETE", url, {});
 
 // What a person says of a label: accept or reject. of: an element's data: dataset, episode, follows; run, or correction
-export function judge({ dataset, episode, run, correction, follows, recording: shown }, act) {
+export function judge({ dataset, episode, run, correction, follows, recording }, act) {
   const what = correction && act === "reject" ? "undo" : act;
   const about = correction ? { correction_id: correction } : { base_label_run: run };
-  return post(`/api/corrections/${encodeURIComponent(dataset)}/${episode}/${what}`, { follows: follows || null, brief: true, ...about, ...(shown && { recording: shown }) });
+  return post(`/api/corrections/${encodeURIComponent(dataset)}/${episode}/${what}`, { follows: follows || null, brief: true, ...about, ...(recording && { recording }) });
 }
 
 // A request that the page then shows the outcome of; a refusal is said in `line`
