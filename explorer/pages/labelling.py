@@ -125,7 +125,9 @@ def suggestions(visit: Visiting, dataset: str) -> HTMLResponse:
     if suggest is not None and not visit.explorer.options.why_read_only:
         with _asking:
             try:
-                suggested = visit.reader.once(("suggestions", dataset), lambda: suggest(dataset))
+                suggested = visit.reader.while_nothing_is_said(
+                    ("suggestions", dataset), lambda: suggest(dataset)
+                )
             except UserError as e:
                 reason = f"no run can be suggested: {e}"
     by_task = {suggestion["task"]: suggestion for suggestion in suggested}

@@ -178,7 +178,10 @@ def known_episodes(lake: LakeConnection, dataset: str) -> dict[int, str]:
         )
     return dict(
         lake.rows(
-            "SELECT episode_index, source_id FROM recordings WHERE dataset = $1 ORDER BY left_at IS NULL",
+            "SELECT episode_index, source_id FROM ("
+            "SELECT dataset, episode_index, source_id, false AS is_here FROM episode_facts UNION ALL "
+            "SELECT dataset, episode_index, source_id, left_at IS NULL FROM recordings) "
+            "WHERE dataset = $1 ORDER BY is_here",
             [dataset],
         )
     )

@@ -34,7 +34,7 @@ from warehouse.exports import EXPORT_KINDS, videos
 from warehouse.exports.lerobot_plan import LerobotPlan
 from warehouse.exports.lerobot_reading import read
 from warehouse.exports.options import LerobotOptions, Selection
-from warehouse.exports.verify_lerobot import _compare_times
+from warehouse.exports.verify_lerobot import _compare_times, _described
 from warehouse.exports.videos import Packets, encode
 from warehouse.lake import Lake
 
@@ -239,6 +239,6 @@ def test_lerobot_opens_each_frame_at_risk(long_episodes: Exported, tmp_path: Pat
     assert sorted(of_one.refused) == at_risk(one)
     assert not of_parted.refused
     plan = LerobotPlan("lerobot", lake, ANY, LerobotOptions())
-    [problem] = _compare_times(plan, of_one, one)
+    [problem] = _compare_times(plan, of_one, one, _described(one))
     assert problem.startswith(f"LeRobot refuses 176 of 1800 pictures of episode 1 by {FRONT}")
-    assert _compare_times(plan, of_parted, parted) == []
+    assert _compare_times(plan, of_parted, parted, _described(parted)) == []
