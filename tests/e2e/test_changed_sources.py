@@ -139,7 +139,9 @@ def test_reordered_columns_are_surveyed_anew(case: Case) -> None:
     assert from_zero == fresh.rows(SEGMENTS, ["arm"])
     assert len(segments_before) == len(from_zero)
     progress = "SELECT episode_index, frame_index, progress FROM active_progress ORDER BY 1, 2"
-    assert case.rows(progress) == fresh.rows(progress)
+    assert [(number - first, *values) for number, *values in case.rows(progress)] == fresh.rows(
+        progress
+    )
 
 
 def accepted(case: Case) -> Sequence[str]:
