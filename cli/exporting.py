@@ -59,14 +59,14 @@ def _settings_model(kind: ExportKind) -> Any:
 def _help() -> str:
     """The help of the command: each kind, and its settings; those of several kinds are described once."""
     paragraphs = ["Export the corpus in formats that other tools open. Kinds, and their settings:"]
-    seen = dict[str, str]()
+    described = dict[str, str]()
     for kind in EXPORT_KINDS.values():
         settings = list[str]()
         for name, field in settings_of(_settings_model(kind)).items():
             description = str(field.description)
-            is_new = seen.setdefault(name, description) != description or description not in seen
-            seen[description] = name
-            settings.append(f"{name}: {description}" if is_new else f"{name}.")
+            is_described = described.get(name) == description
+            settings.append(f"{name}." if is_described else f"{name}: {description}")
+            described.setdefault(name, description)
         paragraphs.append(" ".join((f"{kind.name}: {kind.about}", *settings)))
     return "\n\n".join(paragraphs)
 

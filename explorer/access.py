@@ -221,7 +221,6 @@ class CorpusView:
         self.fixed = snapshot
         self.release = release
         self._opening = threading.Lock()
-        self._saying = threading.Lock()
         self._server = connect(space, read_only=True) if place(space).is_postgres else None
         self._state = self._open()
 
@@ -244,22 +243,24 @@ class CorpusView:
         """What `act` gives, which says something by the connection that it is given: all of it is
         durable after it, or nothing is said where it fails.
 
-        Raises PageError: nothing can be written here; and what `act` raises.
+        Raises LakeError: nothing can be written here; and what `act` raises.
         """
-        with self._saying, self.reading() as reader:
-            lake = LakeConnection(self.space, reader.con, reader.words)
-            try:
-                with lake.words.saying():
-                    return act(reader, lake)
-            except OSError as e:
-                raise PageError(f"the workspace cannot be written to: {e.strerror}", 403) from e
+        with self.reading() as reader, reader.words.saying():
+            return act(reader, LakeConnection(self.space, reader.con, reader.words))
 
     @contextmanager
     def state(self) -> Iterator[LakeState]:
         """The newest state of the lake for another process to read, which stays there for as long."""
         # Held until then: the copy of the catalog is deleted with it
         opened = self._current()
-        yield LakeState(str(self.space.root), opened.snapshot.number, self.release, opened.catalog)
+        opened.words.sync()
+        yield LakeState(
+            str(self.space.root),
+            opened.snapshot.number,
+            self.release,
+            opened.catalog,
+            opened.words.newest,
+        )
 
     def _stamp(self) -> tuple[int, ...]:
         """What the catalog's file is like; of a server, its newest snapshot."""

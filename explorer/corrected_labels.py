@@ -40,16 +40,15 @@ def correction_state(reader: LakeReader, dataset: str, episode_index: int) -> di
     }
 
 
-def corrected_places(reader: LakeReader, table: str = "corrections") -> set[tuple[str, int]]:
+def corrected_places(reader: LakeReader, kind: str = "correction") -> set[tuple[str, int]]:
     """The episodes that anybody has corrected, or whose like: most are not, and need no
     look for their corrections.
 
-    table: of what else people say, such as outcomes.
+    kind: of what else people say, such as `outcome`.
     """
     places = "SELECT dataset, episode_index FROM"
-    kind = table.removesuffix("s")
-    sql = f"{places} located_statements WHERE kind = ? UNION {places} current_{table}"
-    return reader.while_nothing_is_said(("said", table), lambda: {*reader.rows(sql, kind)})
+    sql = f"{places} located_statements WHERE kind = ? UNION {places} current_{kind}s"
+    return reader.while_nothing_is_said(("spoken of", kind), lambda: {*reader.rows(sql, kind)})
 
 
 def _is_pending(

@@ -92,11 +92,11 @@ class Indexed:
     `tasks`, `steps`, `step_rows` (which episodes have a step), `review` (what a person
     should look at) and `waiting` (corrections that wait for one).
 
-    said: number of the newest statement that it has seen. once: what pages counted in it.
+    newest_statement: number of the newest statement that it has seen. once: what pages counted in it.
     """
 
     snapshot: Snapshot
-    said: int
+    newest_statement: int
     con: duckdb.DuckDBPyConnection = field(repr=False)
     made_in_s: float
     once: KeptAnswers = field(default_factory=lambda: KeptAnswers(MOST_COUNTED), repr=False)
@@ -105,7 +105,7 @@ class Indexed:
         """Does it hold all that a reader sees? While people speak, pages leave out what was judged since."""
         if self.snapshot.number < reader.snapshot.number:
             return False
-        return self.said >= reader.words.newest or reader.words.rested_s < REST_S
+        return self.newest_statement >= reader.words.newest or reader.words.rested_s < REST_S
 
     def rows(self, sql: str, *values: Any) -> list[tuple]:
         with self.con.cursor() as con:

@@ -207,7 +207,7 @@ def place_of(visit: Visit, queue: ReviewQueue, dataset: str, episode_index: int)
 
 def said_since(visit: Visit, kind: str) -> list[str]:
     """Episodes (dataset, blank, number) of which somebody said something of a kind since the index was made."""
-    places = visit.reader.places_said_since(kind, visit.index.said)
+    places = visit.reader.places_said_since(kind, visit.index.newest_statement)
     return sorted(f"{dataset} {episode}" for dataset, episode in places)
 
 

@@ -187,6 +187,7 @@ class Build:
         if errors and not self.fingerprints:
             raise errors[0]
         self.lake = lake or open_lake(self.workspace)
+        self.lake.back_up_statements()
         self._note_moves(stored)
         self.listener.began(self.lake, self.report.builds.values())
 

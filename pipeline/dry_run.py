@@ -168,17 +168,19 @@ def _differences(step: Step, recorded: Mapping[str, Any], settings: Sequence[str
 
     Of a step that waits, or may be run, and of what an earlier version published only settings and code version count.
     """
-    kept = json.loads(recorded.get("inputs") or "{}")
-    if kept and step.status not in (WAITING, CURRENT):
-        names = sorted(kept.keys() | step.inputs.keys())
+    recorded_inputs = json.loads(recorded.get("inputs") or "{}")
+    if recorded_inputs and step.status not in (WAITING, CURRENT):
+        names = sorted(recorded_inputs.keys() | step.inputs.keys())
     else:
         names = list(step.spec.inputs)
-    kept = kept or {"code version": recorded["code_version"]}
-    changed = [name for name in names if kept.get(name) != step.inputs.get(name)]
+    recorded_inputs = recorded_inputs or {"code version": recorded["code_version"]}
+    changed = [name for name in names if recorded_inputs.get(name) != step.inputs.get(name)]
     reasons = [*settings] if "settings" in changed else []
     # Other labels are of another version anyway
     if "code version" in changed and not (reasons and step.spec.label_run):
-        reasons.append(f"its version is {step.spec.code_version}, was {kept['code version']}")
+        reasons.append(
+            f"its version is {step.spec.code_version}, was {recorded_inputs['code version']}"
+        )
     read = [name for name in changed if name not in step.spec.inputs]
     return reasons + [WORDS.get(name, f"{name} changed since it was made") for name in read]
 

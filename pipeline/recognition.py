@@ -55,13 +55,15 @@ class Recognition:
 
     def take_down(self, lake: Lake) -> None:
         """Say of recordings that were taken down elsewhere that they are taken down here."""
-        known = set(lake.column("SELECT recording FROM takedowns"))
-        self.takedowns = [row for row in self.takedowns if row["recording"] not in known]
+        taken_down_recordings = set(lake.column("SELECT recording FROM takedowns"))
+        self.takedowns = [
+            row for row in self.takedowns if row["recording"] not in taken_down_recordings
+        ]
         if self.takedowns:
             places = {
                 (row["dataset"], row["episode_index"]): row["recording"] for row in self.takedowns
             }
-            say(lake, TAKEDOWN, lambda: self.takedowns, places)
+            say(lake, TAKEDOWN, lambda: self.takedowns, places, is_batch=False)
 
 
 def recognise(

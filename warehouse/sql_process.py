@@ -40,13 +40,15 @@ class LakeState:
     """The state that a query reads: a workspace now, at a snapshot, or as a release froze it.
 
     Scores and training runs of a release are those of now. `catalog`: a copy of the workspace's catalog, as DuckLake
-    names it; with `release`, `snapshot` is what that froze.
+    names it; with `release`, `snapshot` is what that froze. `statements`: number of the newest statement of people that
+    is read; None: what was said when the snapshot was committed, or by now.
     """
 
     workspace: str
     snapshot: int | None = None
     release: str | None = None
     catalog: str | None = None
+    statements: int | None = None
 
 
 def memory_bytes(text: str) -> int:

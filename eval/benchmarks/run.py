@@ -234,18 +234,18 @@ def _ask_each(
     """
     answered = []
     notes = []
-    for method, asked in asks:
+    for method, predictor in asks:
         try:
             rows = collect(
                 runner,
                 method,
                 questions,
-                asked.file,
-                asked.settings,
+                predictor.file,
+                predictor.settings,
                 shard,
                 lambda done, name=method.name: on_rows(name, done, len(questions)),
             )
-            answered.append(asked._replace(rows=rows))
+            answered.append(predictor._replace(rows=rows))
         except UnansweredError as e:
             if not answered:
                 raise
@@ -275,11 +275,13 @@ def _scored(predictor: Predictor, benchmark: str, questions: Sequence[Question])
     by_key = {q.key: q for q in questions}
     lines = {line.meta_data["key"]: line for line in read_predictions(predictor.file)}
     if BENCHMARKS[benchmark].question:
-        asked = [by_key[key] for key in lines]
+        scored_questions = [by_key[key] for key in lines]
     else:
-        asked = list(questions)
+        scored_questions = list(questions)
     nothing = PredictionLine("", {})
-    answers = BenchmarkAnswers.of(benchmark, asked, [lines.get(q.key, nothing) for q in asked])
+    answers = BenchmarkAnswers.of(
+        benchmark, scored_questions, [lines.get(q.key, nothing) for q in scored_questions]
+    )
     scored = BENCHMARKS[benchmark].score(answers)
     scores = scored.scores()
     if benchmark == probes.CONFUSION:

@@ -49,7 +49,7 @@ class TakenBack(BaseModel):
 
 def stated_outcome(reader: LakeReader, dataset: str, episode_index: int) -> dict[str, Any] | None:
     """What people said of how a run ended: its row of current_outcomes, which counts; None: nobody did."""
-    if (dataset, episode_index) not in corrected_places(reader, "outcomes"):
+    if (dataset, episode_index) not in corrected_places(reader, "outcome"):
         return None
     rows = reader.dicts(
         "FROM current_outcomes WHERE dataset = ? AND episode_index = ?", dataset, episode_index

@@ -183,7 +183,7 @@ def _rows(
         )
     else:
         rows = queue.rows(visit, f"ORDER BY {ORDER} {limit}")
-    ended = corrected_places(visit.reader, "outcomes")
+    ended = corrected_places(visit.reader, "outcome")
     are_ended = any((row["dataset"], row["episode_index"]) in ended for row in rows)
     rows = _with_column(visit.reader, rows, "outcome", OUTCOMES_SQL if are_ended else None)
     are_corrected = any(

@@ -63,7 +63,10 @@ def test_a_judgement_is_durable_when_it_is_answered_and_seen_everywhere_at_once(
             assert current[0]["author"] == "ada"
             assert 'data-episode="2" data-follows' not in explorer.get("/review").text
         headers = {"sec-fetch-site": "same-origin"}
-        assert "ada" in client.get("/sql?q=FROM corrections", headers=headers).text
+        query = "/sql/download?q=SELECT count(*) AS n FROM corrections"
+        assert client.get(query, headers=headers).text.split() == ['"n"', "1"]
+        assert accept(client, 0).status_code == 200
+        assert client.get(query, headers=headers).text.split() == ['"n"', "2"]
         # Whoever has not seen it replaces nothing
         body = {"base_label_run": active_run(other_client, 2), "author": "eve", "follows": None}
         assert post(other_client, "/api/corrections/tiny/2/reject", body).status_code == 409

@@ -384,8 +384,10 @@ def picture_statistics(pictures: Sequence[np.ndarray]) -> Stats:
         "std": np.sqrt(variance),
     }
     for name, share in QUANTILES.items():
-        rest, rank = modf((num_pixels - 1) * share)
-        stats[name] = ranked(rank) * (1 - rest) + ranked(min(rank + 1, num_pixels - 1)) * rest
+        fraction, rank = modf((num_pixels - 1) * share)
+        stats[name] = (
+            ranked(rank) * (1 - fraction) + ranked(min(rank + 1, num_pixels - 1)) * fraction
+        )
     return {name: value.tolist() for name, value in stats.items()} | {"count": [len(pictures)]}
 
 

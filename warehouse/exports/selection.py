@@ -287,7 +287,8 @@ def _episodes_where(lake: Lake, condition: str, snapshot: int) -> set[tuple[str,
     else:
         sql = f"SELECT dataset, episode_index FROM ({EPISODES_SQL}) WHERE ({text})"
     with SqlProcess(WHERE_MEMORY) as process:
-        table = process.query(LakeState(str(lake.workspace.root), snapshot), sql, WHERE_S)
+        state = LakeState(str(lake.workspace.root), snapshot, statements=lake.words.newest)
+        table = process.query(state, sql, WHERE_S)
     names = table.schema.names
     if not {"dataset", "episode_index"} <= set(names):
         raise UserError(

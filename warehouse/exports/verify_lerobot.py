@@ -249,7 +249,7 @@ def _compare_pictures(
     for camera, number, path, start_s in _videos(plan, out, described):
         e = plan.episodes[number]
         clip = Clip.of(plan.readers[e.dataset], plan.cameras_of(e)[camera], e)
-        shown = dict(by_video.get((number, camera), ()))
+        picture_by_frame = dict(by_video.get((number, camera), ()))
         location = f"episode {number} by {camera}"
         compared = 0
         wrong = list[str]()
@@ -258,7 +258,7 @@ def _compare_pictures(
             times_s = start_s + np.arange(e.num_frames) / plan.fps
             ours = repeat(None) if copied else _exported(clip, path, times_s)
             for (source, neighbours), picture in zip(_of_source(clip), ours, strict=False):
-                for candidate in (picture, shown.get(compared)):
+                for candidate in (picture, picture_by_frame.get(compared)):
                     if candidate is not None:
                         mean, problem = _difference(
                             candidate, source, neighbours, was_encoded=was_encoded

@@ -34,7 +34,7 @@ from warehouse.lake.place import (
     place,
     reading_turn,
 )
-from warehouse.lake.words import SEARCH_PATH, Words
+from warehouse.lake.words import SEARCH_PATH, Words, literal
 
 CATALOG = "__ducklake_metadata_lake"  # DuckLake's own tables, beside the lake
 ROOM_FOR_A_COMMIT = 16 << 20  # bytes free that are more than any commit needs
@@ -49,12 +49,6 @@ def was_interrupted(e: BaseException) -> bool:
 
 def quoted(names: tuple[str, ...]) -> str:
     return ", ".join(f'"{n}"' for n in names)
-
-
-# DuckDB imports pandas, where it is installed, for the first value it is given as a parameter (0.2 s): queries of
-# commands that are given again and again have their texts written out
-def literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
 
 
 def row_by_row(column: str) -> str:
@@ -230,11 +224,14 @@ def has(con: duckdb.DuckDBPyConnection, name: str) -> bool:
 
 
 def see_statements(
-    workspace: Workspace, con: duckdb.DuckDBPyConnection, snapshot: int | None = None
+    workspace: Workspace,
+    con: duckdb.DuckDBPyConnection,
+    snapshot: int | None = None,
+    last: int | None = None,
 ) -> Words:
-    """Let a connection to the lake see what people said: all of it, or what was said when a snapshot was committed."""
-    last = None
-    if snapshot is not None:
+    """Let a connection to the lake see what people said: all of it, up to the statement of the number `last`, or what
+    was said when a snapshot was committed."""
+    if snapshot is not None and last is None:
         # Lakes of before have what was said in tables of their own
         sql = "SELECT commit_extra_info FROM ducklake_snapshots('lake') WHERE snapshot_id = ?"
         last = int(con.execute(sql, [snapshot]).fetchall()[0][0] or 0)

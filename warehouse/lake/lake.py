@@ -36,7 +36,6 @@ from warehouse.lake.publication import (
     waiting,
 )
 from warehouse.lake.schema import SCHEMA_VERSION, checked_version, migrate, upgrade
-from warehouse.lake.words import back_up as back_up_statements
 
 # After a commit that others shared the next one waits for them so long
 SHARED_S, PAUSE_S = (2.0, 0.03)
@@ -309,7 +308,11 @@ class Lake(LakeConnection):
         """Copy the catalog and the statements into backups/, if they have changed since. Raises DiskFullError."""
         with self.lock(), room_in(self.workspace.root):
             back_up(self.workspace, self.snapshot())
-            back_up_statements(self.workspace, kept_backups(self.workspace))
+            self.back_up_statements()
+
+    def back_up_statements(self) -> None:
+        """Copy what people said into backups/, if there is anything new."""
+        self.words.store.back_up(kept_backups(self.workspace))
 
     def rewrite(self, name: str, folders: Iterable[str]) -> None:
         """Write files of a table anew without rows that were deleted, where these are many; in one

@@ -73,7 +73,7 @@ BATCH_ROWS = 20_000  # that are made and sent at a time
 WARMING = "SELECT range % 7 AS a, count(*), string_agg(range, ',') FROM range(200000) GROUP BY a ORDER BY a"
 
 # As the fields of warehouse.sql_process.LakeState
-State = tuple[str, int | None, str | None, str | None]
+State = tuple[str, int | None, str | None, str | None, int | None]
 # At most one; and the bytes that it then held
 _opened: dict[State, tuple[duckdb.DuckDBPyConnection, int]] = {}
 
@@ -84,11 +84,12 @@ def open_for_users(
     memory: str | None = None,
     catalog: str | None = None,
     release: str | None = None,
+    statements: int | None = None,
 ) -> duckdb.DuckDBPyConnection:
     """A locked, read-only connection. `catalog`: a copy of the workspace's catalog that is read in its place.
 
     `release`: whose scores and training runs are shown, which came after its `snapshot`; with `catalog` as that has
-    them.
+    them. `statements`: see LakeState.
 
     `memory` (such as 2GB) is what DuckDB's own limit allows its queries, with nothing spilt to disk. That counts not
     all they take: `warehouse.sql_process` keeps them within a size. Raises LakeError: no workspace, no such snapshot.
@@ -100,7 +101,7 @@ def open_for_users(
         raise LakeError(f"the lake cannot be opened{snapshot_note}: {first_line(e)}") from e
     if checked_version(con, workspace, snapshot=snapshot) is None:
         raise LakeError(workspace.absence)
-    see_statements(workspace, con, snapshot)
+    see_statements(workspace, con, snapshot, statements)
     if release is not None:
         attach(con, workspace, RESULTS, catalog=catalog)
         see_results(con, release)
@@ -340,13 +341,20 @@ def answered(
 def _connection(state: State, memory: int) -> duckdb.DuckDBPyConnection:
     """A locked connection to the lake, in a process that can hold no more than `memory` bytes from here on."""
     resource.setrlimit(resource.RLIMIT_DATA, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    root, snapshot, release, catalog = state
+    root, snapshot, release, catalog, statements = state
     workspace = Workspace(Path(root))
     # A copy of the catalog comes with the snapshot that is to be read in it
     if release is not None and catalog is None:
         release, snapshot = release_state(workspace, release)
     room = max(LEAST_ROOM, memory - held_bytes("VmRSS"))
-    con = open_for_users(workspace, snapshot, f"{room // 1000}KB", catalog=catalog, release=release)
+    con = open_for_users(
+        workspace,
+        snapshot,
+        f"{room // 1000}KB",
+        catalog=catalog,
+        release=release,
+        statements=statements,
+    )
     # A first query begins every thread, and loads what is loaded once
     _write(answer(con, WARMING, BATCH_ROWS), None, BytesIO())
     room = max(LEAST_ROOM, memory - held_bytes("VmRSS"))

@@ -62,13 +62,15 @@ def say(
     kind: str,
     settle: Callable[[], list[dict[str, Any]]],
     recording_by_place: Mapping[Place, str] | None = None,
+    *,
+    is_batch: bool = True,
 ) -> list[dict[str, Any]]:
     """Add the statements of a kind that `settle` makes while nobody else says anything: what it reads is so until they
     are added. Returns them, with ids and time.
 
     A row of `settle` has a dataset, an episode_index where it is of one recording, the fields of its kind, and what it
-    has of the table's other columns; all of one call are a batch. `recording`: the one that its author meant. Raises
-    ConflictError: the number is another recording's by now. recording_by_place: None: the lake's.
+    has of the table's other columns; `recording` is the one that its author meant. recording_by_place: None: the
+    lake's. is_batch: the rows are taken back together. Raises ConflictError: the number is another recording's by now.
     """
     with lake.words.saying() as waiting:
         rows = settle()
@@ -78,10 +80,10 @@ def say(
             recordings[place] = (recording, *recordings.get(place, ("", "", None))[1:])
         former = _newest_ids(lake, kind, places)
         statements = [_statement(kind, row, recordings, former) for row in rows]
-        batch = content_key(*sorted(statement["statement_id"] for statement in statements))[:16]
+        ids = sorted(statement["statement_id"] for statement in statements)
+        batch = content_key(*ids)[:16] if is_batch and len(ids) > 1 else None
         for statement in statements:
-            if statement["batch"] is None:
-                statement["batch"] = batch if len(statements) > 1 else statement["statement_id"]
+            statement["batch"] = batch or statement["statement_id"]
         waiting.extend(statements)
     return statements
 
@@ -378,9 +380,11 @@ def take_down(
     reasons = {(dataset, number): reason.strip() for number in numbers}
     for place, (original, number) in sorted((copies or {}).items()):
         reasons[place] = f"the same recording as episode {number} of {original}: {reason.strip()}"
-    for (name, number), text in reasons.items():
-        row = {"dataset": name, "episode_index": number, "comment": text}
-        say(lake, TAKEDOWN, lambda row=row: [row | {"created_at": datetime.now(UTC)}])
+    rows = [
+        {"dataset": name, "episode_index": number, "comment": text}
+        for (name, number), text in reasons.items()
+    ]
+    say(lake, TAKEDOWN, lambda: rows, is_batch=False)
 
 
 def undo_takedown(lake: Lake, dataset: str, episodes: Collection[int] | None) -> int:
@@ -391,17 +395,13 @@ def undo_takedown(lake: Lake, dataset: str, episodes: Collection[int] | None) ->
     """
     numbers = None if episodes is None else sorted(set(episodes))
     taken_back = lake.dicts(
-        "SELECT dataset, episode_index, batch FROM current_statements WHERE kind = 'takedown' AND dataset = $1 "
-        "AND ($2 IS NULL OR list_contains($2, episode_index)) ORDER BY number",
+        "SELECT dataset, coalesce(r.episode_index, s.episode_index) AS episode_index, batch AS undoes "
+        "FROM standing_statements s LEFT JOIN (SELECT recording, episode_index FROM recordings) r USING (recording) "
+        "WHERE kind = 'takedown' AND dataset = $1 "
+        "AND ($2 IS NULL OR list_contains($2, coalesce(r.episode_index, s.episode_index))) ORDER BY number",
         [dataset, numbers],
     )
-    for row in taken_back:
-        undoing = {
-            "dataset": dataset,
-            "episode_index": row["episode_index"],
-            "undoes": row["batch"],
-        }
-        say(lake, TAKEDOWN, lambda undoing=undoing: [undoing])
+    say(lake, TAKEDOWN, lambda: taken_back, is_batch=False)
     count = len(taken_back)
     if not count:
         taken_down_text = ", ".join(map(str, sorted(taken_down(lake).get(dataset) or ())))

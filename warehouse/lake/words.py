@@ -19,6 +19,7 @@ from typing import Any
 import duckdb
 
 from core.errors import first_line
+from core.files import whole_file
 from core.paths import Workspace
 from core.tables import STATEMENTS
 from core.tables.definition import sql_type
@@ -37,6 +38,15 @@ DEFINITIONS = ", ".join(
 ).replace("statement_id TEXT", "statement_id TEXT UNIQUE")
 TABLE = "proccorpus_statements"
 NEWER_SQL = f"SELECT number, {', '.join(ADDED)} FROM {TABLE} WHERE number > {{0}} ORDER BY number"
+
+
+# DuckDB imports pandas, where it is installed, for the first value it is given as a parameter (0.2 s): queries of
+# commands that are given again and again have their values written out
+def literal(value: str | int | None) -> str:
+    """A value as SQL."""
+    if isinstance(value, str):
+        return "'" + value.replace("'", "''") + "'"
+    return "NULL" if value is None else str(value)
 
 
 class StatementStore:
@@ -88,6 +98,19 @@ class StatementStore:
             with self._transaction() as cursor:
                 sql = "UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = ?"
                 cursor.execute(sql, [number, TABLE])
+
+    def back_up(self, num_kept: int) -> None:
+        """Copy the file into backups/, where there are new statements; of the copies `num_kept` stay.
+
+        A server's are in the dumps of its database."""
+        if self.is_postgres or not self.path.exists() or not num_kept:
+            return
+        copy = self._workspace.root / "backups" / f"statements-{self.newest():012d}.sqlite"
+        if not copy.exists():
+            with whole_file(copy) as half, closing(sqlite3.connect(half)) as target:
+                self._opened().backup(target)
+        for old in backups_of_statements(self._workspace)[num_kept:]:
+            old.unlink()
 
     def close(self) -> None:
         if self._session is not None:
@@ -204,7 +227,7 @@ class StatementStore:
 class Words:
     """The statements of a workspace in one DuckDB connection, up to the number `last` (None: all), as they come in.
 
-    lock: one thread at a time says something. For use by several threads.
+    For use by several threads, one of which says something at a time.
     """
 
     def __init__(
@@ -261,45 +284,20 @@ class Words:
             self.sync()
 
     def _take_in(self, rows: list[dict[str, Any]]) -> None:
-        # As text: whoever gives DuckDB an object of Python's imports pandas first (0.2 s)
         statements = f"{DATABASE}.main.statements"
         with self._con.cursor() as con:
             for part in batched(rows, ROWS_AT_ONCE):
-                values = ", ".join(f"({', '.join(map(_literal, row.values()))})" for row in part)
+                values = ", ".join(f"({', '.join(map(literal, row.values()))})" for row in part)
                 con.execute(f"INSERT INTO {statements} VALUES {values}")
             for row in rows:
                 if row["kind"] == RENAMED:
-                    new_name = _literal(json.loads(row["value"])["new_name"])
+                    new_name = literal(json.loads(row["value"])["new_name"])
                     con.execute(
                         f"UPDATE {statements} SET dataset = {new_name} "
-                        f"WHERE dataset = {_literal(row['dataset'])} AND number < {row['number']}"
+                        f"WHERE dataset = {literal(row['dataset'])} AND number < {row['number']}"
                     )
         self.newest = rows[-1]["number"]
         self._changed_at = time.monotonic()
-
-
-def _literal(value: str | int | None) -> str:
-    """A value as SQL."""
-    if isinstance(value, str):
-        return "'" + value.replace("'", "''") + "'"
-    return "NULL" if value is None else str(value)
-
-
-def back_up(workspace: Workspace, num_kept: int) -> None:
-    """Copy the statements into backups/, where there are new ones; of the copies `num_kept` stay."""
-    store = StatementStore(workspace)
-    if store.is_postgres or not store.path.exists() or not num_kept:
-        return  # a dump of the database has them
-    folder = workspace.root / "backups"
-    copy = folder / f"statements-{store.newest():012d}.sqlite"
-    if not copy.exists():
-        folder.mkdir(exist_ok=True)
-        with closing(sqlite3.connect(f"{copy}.part")) as target:
-            store._opened().backup(target)
-        os.replace(f"{copy}.part", copy)
-    store.close()
-    for old in backups_of_statements(workspace)[num_kept:]:
-        old.unlink()
 
 
 def is_sound(workspace: Workspace) -> bool:

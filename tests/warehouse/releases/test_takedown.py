@@ -13,7 +13,7 @@ from pipeline.stages import stage_specs
 from tests.kits.made_corpus import Made, build_of
 from warehouse.lake import Lake
 from warehouse.lake.gc import collect
-from warehouse.lake.statements import take_down, taken_down
+from warehouse.lake.statements import take_down, taken_down, undo_takedown
 from warehouse.releases.contents import ReleaseError, contents
 from warehouse.releases.publish import publish
 from warehouse.releases.release import (
@@ -122,6 +122,16 @@ def test_a_whole_dataset_is_left_out_at_once(own: Made):
     assert not run_build(own.space, [build_of(own.source)], workers=1).failed
     assert lake.rows("SELECT count(*) FROM quarantine WHERE reason = 'taken_down'") == [(5,)]
     assert lake.rows("SELECT count(*) FROM shards") == [(0,)]
+
+
+def test_each_of_several_is_taken_back_by_itself_also_one_that_left(own: Made):
+    lake = Lake(own.space)
+    take_down(lake, "tiny", [1, 2, 3], "the person shown asked")
+    lake.con.execute("UPDATE recordings SET left_at = now() WHERE episode_index = 3")
+    assert undo_takedown(lake, "tiny", [2]) == 1
+    assert lake.column("SELECT episode_index FROM takedowns ORDER BY 1") == [1, 3]
+    assert undo_takedown(lake, "tiny", None) == 2
+    assert lake.rows("FROM takedowns") == []
 
 
 def test_fetched_files_that_only_it_used_go(corpus: Lake):
