@@ -139,7 +139,7 @@ class LakeReader:
         """The episodes of which people said something of a kind after the statement of a number."""
         if number >= self.words.newest:
             return set()
-        sql = "SELECT dataset, episode_index FROM located_statements WHERE kind = ? AND number > ?"
+        sql = "SELECT dataset, episode_index FROM statements WHERE kind = ? AND number > ?"
         return {*self.rows(sql, kind, number)}
 
     def while_nothing_is_said(self, key: Any, find: Callable[[], Any]) -> Any:

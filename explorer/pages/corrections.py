@@ -252,12 +252,13 @@ def accepted_label(judged: Judged, run: str) -> corrections.Corrected:
     annotator's label is no way to do.
     """
     if judged.is_corrected():
-        condition = "dataset = ? AND episode_index = ? AND status = 'accepted' AND author <> ?"
-        sql = f"SELECT author FROM current_corrections WHERE {condition}"
-        saved = judged.lake.rows(sql, [*judged.place, judged.author])
-        if saved and run != human_run(judged.dataset):
+        saved = corrections.accepted_label(judged.lake, judged.facts) or {}
+        by_another = saved.get("author") not in (None, judged.author)
+        if by_another and run != human_run(judged.dataset):
             episode = f"episode {judged.episode_index} of {judged.dataset}"
-            raise ConflictError(f"{saved[0][0]} has saved a label of {episode}: open it, compare")
+            raise ConflictError(
+                f"{saved['author']} has saved a label of {episode}: open it, compare"
+            )
     label = label_as_said(judged.reader, judged.episode, run)
     if label is None:
         raise CorrectionError(
@@ -288,7 +289,7 @@ def tag(request: Request, marking: Marking) -> JSONResponse:
         "author": author_of(request, marking.author),
         "is_on": marking.on,
         "follows": assignments,
-        "recording": marking.recording if len(assignments) == 1 else None,
+        "recordings": dict.fromkeys(assignments, marking.recording),
     }
     rows = _said(
         request, lambda lake: mark(lake, [*assignments], marking.kind, marking.value, **signature)

@@ -4,7 +4,6 @@ Rows are only ever added; the view current_acceptances has those in force. What 
 recording, as all that people say does.
 """
 
-import json
 from collections.abc import Collection, Iterable
 from typing import Any
 
@@ -13,7 +12,7 @@ from core.names import did_you_mean
 from core.values import grouped
 from ingest.reasons import REASONS
 from warehouse.lake.connection import LakeConnection
-from warehouse.lake.statements import checked_text, known_episodes, newest_row, say, time_after
+from warehouse.lake.statements import Row, checked_text, known_episodes, say
 
 MAX_WHY = 2000  # characters
 
@@ -190,18 +189,13 @@ def _say(
 ) -> list[dict[str, Any]]:
     """Add a row for each run, or for the dataset (None), but where the newest says so already."""
 
-    def new_rows() -> list[dict[str, Any]]:
-        rows = []
-        for episode in episodes:
-            former = newest_row(
-                lake, "acceptance", dataset=dataset, episode_index=episode, subject=check
-            )
-            statement = {"is_accepted": is_accepted, "comment": reason, "author": author}
-            if former and statement.items() <= (former | json.loads(former["value"])).items():
-                continue
-            row = {"dataset": dataset, "episode_index": episode, "subject": check, **statement}
-            row["follows"] = former and former["statement_id"]
-            rows.append(row | {"created_at": time_after(former)})
-        return rows
+    statement = {"is_accepted": is_accepted, "comment": reason, "author": author}
+    rows = [
+        {"dataset": dataset, "episode_index": episode, "subject": check, **statement}
+        for episode in episodes
+    ]
 
-    return say(lake, "acceptance", new_rows)
+    def complete(row: dict[str, Any], former: Row | None) -> dict[str, Any] | None:
+        return None if former and statement.items() <= former.items() else row
+
+    return say(lake, "acceptance", lambda: rows, complete=complete)
