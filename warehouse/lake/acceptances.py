@@ -4,7 +4,7 @@ Rows are only ever added; the view current_acceptances has those in force. What 
 recording, as all that people say does.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from core.errors import UserError
@@ -12,7 +12,7 @@ from core.names import did_you_mean
 from core.values import grouped
 from ingest.reasons import REASONS
 from warehouse.lake.connection import LakeConnection
-from warehouse.lake.statements import Row, checked_text, known_episodes, say
+from warehouse.lake.statements import Home, Row, checked_text, known_episodes, say
 
 MAX_WHY = 2000  # characters
 
@@ -25,11 +25,13 @@ def accept(
     *,
     why: str,
     author: str,
+    recordings: Mapping[Home, str] | None = None,
 ) -> list[dict[str, Any]]:
     """Accept the faults that a check found in some runs, by their present numbers, or (None) in all
     of a dataset's.
 
-    Returns the new rows; none where the same was accepted with the same words before. Raises
+    recordings: what the author has seen in its place. Returns the new rows; none where the same was
+    accepted with the same words before. Raises
     UserError: there is no such dataset, or the check found nothing there; CorrectionError: a text
     that cannot be saved.
     """
@@ -52,6 +54,7 @@ def accept(
         True,
         why,
         author,
+        recordings,
     )
 
 
@@ -63,6 +66,7 @@ def take_back(
     *,
     why: str = "",
     author: str,
+    recordings: Mapping[Home, str] | None = None,
 ) -> list[dict[str, Any]]:
     """Tell faults again that were accepted: those of some runs, or (None) all that was accepted of
     the check.
@@ -82,7 +86,9 @@ def take_back(
         else:
             obstacle = f"nothing of {check} is accepted in {dataset}"
         raise UserError(f"there is nothing to take back: {obstacle}")
-    return _say(lake, dataset, check, sorted(requested_episodes, key=str), False, why, author)
+    return _say(
+        lake, dataset, check, sorted(requested_episodes, key=str), False, why, author, recordings
+    )
 
 
 def listed(lake: LakeConnection, dataset: str | None = None) -> list[dict[str, Any]]:
@@ -186,12 +192,19 @@ def _say(
     is_accepted: bool,
     reason: str,
     author: str,
+    recordings: Mapping[Home, str] | None,
 ) -> list[dict[str, Any]]:
     """Add a row for each run, or for the dataset (None), but where the newest says so already."""
 
     statement = {"is_accepted": is_accepted, "comment": reason, "author": author}
     rows = [
-        {"dataset": dataset, "episode_index": episode, "subject": check, **statement}
+        {
+            "dataset": dataset,
+            "episode_index": episode,
+            "recording": (recordings or {}).get((dataset, episode)),
+            "subject": check,
+            **statement,
+        }
         for episode in episodes
     ]
 

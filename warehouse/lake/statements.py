@@ -27,7 +27,7 @@ TAKEDOWN = "takedown"
 MOST_EPISODES = 1000  # marked at once
 Kind = Literal["tag", "assigned"]
 Place = tuple[str, int]  # dataset, episode_index
-type Home = tuple[str, int | None]  # a place, or (None) a whole dataset
+Home = tuple[str, int | None]  # a place, or (None) a whole dataset
 type Known = tuple[str, str, str | None]  # recording, its name in the source, content_hash
 type Row = Mapping[str, Any]
 STANDING = "AND undoes IS NULL AND NOT EXISTS (FROM statements u WHERE u.undoes = s.batch)"
@@ -96,12 +96,13 @@ def say(
         statements = []
         for row in rows:
             place: Home = row["dataset"], row.get("episode_index")
-            _check_recording(row, recordings.get(place))
+            holds = recordings.get(place)
+            check_recording(place, row.get("recording"), holds and holds[0])
             subject = row.get("subject") if KINDS[kind].by_subject else None
             before = former.get((_home(place, recordings), subject))
             completed = complete(row, before)
             if completed is not None:
-                statements.append(_statement(kind, completed, recordings.get(place), before))
+                statements.append(_statement(kind, completed, holds, before))
         ids = sorted(statement["statement_id"] for statement in statements)
         batch = content_key(*ids)[:16] if is_batch and len(ids) > 1 else None
         for statement in statements:
@@ -110,11 +111,11 @@ def say(
     return statements
 
 
-def _check_recording(row: Row, holds: Known | None) -> None:
-    """Raises ConflictError: the author meant another recording than that which has the number."""
-    if row.get("recording") not in (None, holds and holds[0]):
+def check_recording(place: Home, meant: str | None, present: str | None) -> None:
+    """Raises ConflictError: the author meant another recording than that which has the number. None: that one."""
+    if meant not in (None, present):
         raise ConflictError(
-            f"episode {row['episode_index']} of {row['dataset']} is another recording by now: reload it and look"
+            f"episode {place[1]} of {place[0]} is another recording by now: reload it and look"
         )
 
 
@@ -278,7 +279,7 @@ def mark(
     author: str,
     is_on: bool = True,
     follows: Mapping[Place, str | None] | None = None,
-    recordings: Mapping[Place, str | None] | None = None,
+    recordings: Mapping[Place, str] | None = None,
 ) -> list[dict[str, Any]]:
     """Put a tag on episodes or take it off, or assign them to a person or to nobody any more;
     returns the new rows.
