@@ -106,7 +106,7 @@ def undo(
                 f"episode {episode_index} of {dataset} has no outcome {taken.import_id!r} in force"
             )
         if in_force["file"] != outcomes.BY_CLICK:
-            whole = f"proccorpus outcomes undo {taken.import_id} takes all of it back"
+            whole = f"proccorpus undo {taken.import_id} takes all of it back"
             raise CorrectionError(f"it came with the file {in_force['file']}: {whole}")
         if correction := _came_with(lake, in_force):
             corrections.take_back(lake, correction, author=author, follows=correction)

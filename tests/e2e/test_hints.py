@@ -86,7 +86,7 @@ def test_each_next_line_of_inspect_and_build_can_be_run(
 ) -> None:
     inspected = command(folder, "inspect", made[0] / "arm")
     lines = [*NEXT.findall(inspected.out), *NEXT.findall(made[1].out)]
-    assert [line.split()[1] for line in lines] == ["build", "quarantine", "explore", "release"]
+    assert [line.split()[1] for line in lines] == ["build", "show", "explore", "release"]
     assert lines[-1].endswith("release create v1 --allow-licence unknown")
     for line in lines:
         run(line)
