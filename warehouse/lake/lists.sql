@@ -136,3 +136,20 @@ SELECT eval_run, substr(slice, 8) AS video, substr(metric, 8) AS instruction, va
        substr(slice, 8) = substr(metric, 8) AS is_its_own
 FROM eval_scores WHERE starts_with(slice, 'video: ') AND starts_with(metric, 'under: ') AND value IS NOT NULL
 ORDER BY ALL
+
+-- training_runs: Training runs
+-- Which models were trained, on which release, by which recipe, and how far?
+-- Nothing is trained yet: freeze a corpus (proccorpus release create NAME), then proccorpus train --recipe laptop.
+SELECT r.training_run, r.recipe, r.release, r.steps, r.final_loss, p.samples, p.tokens, r.created_at,
+       r.training_run AS model
+FROM training_runs r LEFT JOIN (
+  SELECT training_run, max(samples) AS samples, max(tokens) AS tokens FROM training_points GROUP BY 1) p
+USING (training_run) ORDER BY r.created_at DESC NULLS LAST, r.training_run
+
+-- training_points: Curves of training
+-- How did loss, error and speed of a training run go, step by step?
+-- This run has no stored steps: only its final values are known.
+SELECT step, loss, text, progress, learning_rate, gradient_norm, samples_per_s, training_run FROM (
+  SELECT *, row_number() OVER (PARTITION BY training_run ORDER BY step) AS place,
+         count(*) OVER (PARTITION BY training_run) AS num FROM training_points)
+WHERE (place - 1) % greatest(1, num // 400) = 0 OR place = num ORDER BY training_run, step
