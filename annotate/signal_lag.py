@@ -178,14 +178,19 @@ def correlations(picture_change: np.ndarray, motion: np.ndarray, max_lag: int) -
     n = len(picture_change)
     curve = []
     for lag in range(-max_lag, max_lag + 1):
-        earlier_change = picture_change[max(0, -lag) : n - max(0, lag)]
-        later_motion = motion[max(0, lag) : n - max(0, -lag)]
-        spread = earlier_change.std() * later_motion.std()
-        covariance = (
-            (earlier_change - earlier_change.mean()) * (later_motion - later_motion.mean())
-        ).mean()
+        earlier_change = _deviations(picture_change[max(0, -lag) : n - max(0, lag)])
+        later_motion = _deviations(motion[max(0, lag) : n - max(0, -lag)])
+        squares = (np.add.reduce(part * part) for part in (earlier_change, later_motion))
+        change_spread, motion_spread = (np.sqrt(square / len(later_motion)) for square in squares)
+        spread = change_spread * motion_spread
+        covariance = np.add.reduce(earlier_change * later_motion) / len(later_motion)
         curve.append(covariance / spread if spread > 0 else 0.0)
     return np.array(curve)
+
+
+def _deviations(values: np.ndarray) -> np.ndarray:
+    """Values [n] without their mean."""
+    return values - np.add.reduce(values) / len(values)
 
 
 def _lag_of_arm(name: str, correlations: Sequence[Correlation]) -> Lag | None:

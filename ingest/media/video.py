@@ -24,6 +24,7 @@ from av.error import FFmpegError
 from av.video.codeccontext import VideoCodecContext
 from av.video.plane import VideoPlane
 
+from core.files import file_version
 from core.wall import is_left_out, memory_wall, time_wall
 from ingest.media.frames import (
     DECODE_ALL,
@@ -310,16 +311,7 @@ def frame_times(path: Path, limits: Limits = LIMITS) -> FrameTimes:
 
     Raises VideoError, also for a frame without a time, and for more frames than the limits allow.
     """
-    return _frame_times(path, _version(path), limits)
-
-
-def _version(path: Path) -> tuple[int, int]:
-    """The size of a file and when it was written, in nanoseconds. Raises VideoError."""
-    try:
-        status = path.stat()
-    except OSError as e:
-        raise VideoError(f"cannot read {path.name}: {e.strerror}") from e
-    return status.st_size, status.st_mtime_ns
+    return _frame_times(path, file_version(path), limits)
 
 
 @lru_cache(maxsize=16)
@@ -441,7 +433,7 @@ def _lent(path: Path, options: DecodeOptions, first: int | None) -> Iterator[Con
     """A file to decode pictures of, from a tick on; None: from its beginning. The next episode inside it is decoded
     by what has read this one well. Raises as `open_video`."""
     # The frames that are asked for do not change how a file is opened
-    key = path, _version(path), replace(options, wanted=None)
+    key = path, file_version(path), replace(options, wanted=None)
     container = None if first is None else _idle.pop(key, None)
     if container is None:
         container = open_video(path, options.limits)
