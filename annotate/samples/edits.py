@@ -206,7 +206,7 @@ class _Matcher:
         self._scale = min(1.0, SMALL / max(self._shape))
         small = np.stack([self._lab(texture) for texture in textures])
         self._luma = small[..., 0]
-        self._colours = _colours(small)
+        self._colours = _colours(small).astype(np.intp)  # as they are counted
         lab = self._lab(rgb)
         self._small_shape = lab.shape[:2]
         self._wanted_colours = np.sqrt(_counts(_colours(lab), NUM_COLOURS))
