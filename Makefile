@@ -169,9 +169,7 @@ gpu-check: setup
 # size that the design is for: a quarter of an hour more
 FRAMES ?= 6M
 bench: setup
-	@missed=; for what in small_builds decoding shards "pipeline --workers 2" "size --frames $(FRAMES)" "memory --episodes 30" "busy --short 1000"; do \
-	  $(BIN)/python -m benchmarks.$$what --check || missed="$$missed, $$what"; done; \
-	test -z "$$missed" || { echo "Goals missed by more than 15 %: $${missed#, }" >&2; exit 1; }
+	$(BIN)/python -m benchmarks --frames $(FRAMES)
 
 # Pins, after a change of pyproject.toml; to move some: make constraints UPGRADE="openai ruff"
 # With the hash of every file that an index has for each pin: another file of that name is not installed

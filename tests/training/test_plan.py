@@ -149,7 +149,7 @@ def test_the_audits_table(
     # And one layer that is calculated anew
     assert 0 < ddp.bytes["activations of text"] / GB - text < 0.8 * text
     assert 0 < ddp.bytes["activations of pictures"] / GB - vision < vision
-    # As benchmarks/training_traffic.py has it of one batch on an H200; rows may be one sample each here
+    # As counted, kernel by kernel, of one batch on an H200; rows may be one sample each here
     one_gpu = plan(as_it_was(base, accumulation=1), Machine(1, 141 * GB, "H200"))
     assert one_gpu.seconds / SLOWER == pytest.approx(seconds, rel=0.15)
     assert (ddp.wrong() is None) == (base == "Qwen3-VL-2B")
