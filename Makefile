@@ -185,9 +185,9 @@ findings: setup
 	  PATH="$(CURDIR)/$(BIN):$$PATH" sh $$script || changed="$$changed $$(basename $$script .sh)"; done; \
 	test -z "$$changed" || { echo "Not as described:$$changed" >&2; exit 1; }
 
-# Which newer releases work: the newest of each main dependency in .venv-newest (7 GB), the quick tests there, and what
-# each package broke; an hour. docs/dependencies.md has the last table. NEWEST="--hold av tests/eval": with the pin of
-# av, some tests; NEWEST=--list installs nothing
+# Which newer releases work: the newest of each main dependency in .venv-newest (7 GB), and which quick tests fail there;
+# half an hour. docs/dependencies.md has the last table. NEWEST="--hold av tests/eval": with the pin of av, some tests;
+# NEWEST=--list installs nothing
 newest: setup
 	OMP_NUM_THREADS=1 nice $(BIN)/python -m tests.newest $(NEWEST)
 
