@@ -28,7 +28,7 @@ from pipeline.inspection_pictures import pictured_runs
 SHOWN = frozenset({0})  # episodes of a remote source whose files are fetched
 # When not all are: episodes decoded, and frames of them in all, as far as one episode has no more; video headers read
 DECODED = 3
-DECODED_FRAMES = 500
+DECODED_FRAMES = 250
 PROBED = 300
 MAX_RATES = 4  # of a camera's videos, that are listed singly
 NO_KEYFRAMES = FramesConfig(keyframe_interval_s=1e9)
@@ -56,6 +56,8 @@ def inspect_source(
         check_places(source, places)
         # At the commit that was listed, so that all parts are of one
         revision = source.revision or revision
+        if len(places.datasets) == 1 and not places.datasets[0].folder:
+            return _inspected(str(path), source, full, num_pictured)
     # A folder round a single dataset is that dataset
     if len(places.datasets) == 1:
         whole = address_below(str(path), places.datasets[0].folder)

@@ -1,18 +1,13 @@
 """What `inspect` found, as a file: a page that a person forwards, Markdown, or what a CI server reads.
 
-By the file's ending: `.html` (one page, its pictures within), `.md`, `.sarif` (SARIF 2.1.0), `.junit.xml`. There is no
-grade: a report says what is wrong, where, and what it does to labels.
+By the file's ending: `.html` (one page, its pictures within), `.md`, `.jsonl` (a finding a line). There is no grade: a
+report says what is wrong, where, and what it does to labels.
 """
 
 import json
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
-from xml.etree import ElementTree
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from core.errors import UserError
 from core.files import write_file
@@ -20,9 +15,7 @@ from core.values import grouped
 from core.version import VERSION
 from ingest.reasons import REASONS
 
-SARIF_SCHEMA = (
-    "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
-)
+FORMER = (".sarif", ".junit.xml")  # endings of reports that earlier versions wrote
 MOST_LISTED = 30  # episodes of one check in a line
 UNUSABLE = "Nothing is labelled of it: it is left out."
 DOUBTFUL = "It is labelled as it is."
@@ -65,6 +58,10 @@ def writer_of(path: Path) -> Writer:
     for ending, writer in WRITERS.items():
         if path.name.lower().endswith(ending):
             return writer
+    if path.name.lower().endswith(FORMER):
+        raise UserError(
+            f"--report {path}: SARIF and JUnit are not written any more; name it *.jsonl: a finding a line"
+        )
     raise UserError(f"--report {path}: a report ends in {', '.join(WRITERS)}")
 
 
@@ -132,6 +129,8 @@ def summary(result: Row) -> list[str]:
 
 def html(result: Row) -> bytes:
     """One page without any other file: no script, pictures within."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
     templates = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -184,59 +183,33 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
 
 
-def sarif(result: Row) -> bytes:
-    """A log of SARIF 2.1.0: each check a rule, each finding a result; accepted ones are suppressed."""
+def json_lines(result: Row) -> bytes:
+    """A finding a line, in the fields of reviewdog's format `rdjsonl`; `original_output` has all of it, as JSON.
+
+    Those that people accepted are there, of severity INFO.
+    """
     findings = [*result["findings"], *result["accepted"]]
-    checks = sorted({finding["reason"] for finding in findings})
-    rules = [
-        {
-            "id": check,
-            "shortDescription": {"text": REASONS[check].meaning},
-            "help": {"text": REASONS[check].remedy},
-        }
-        for check in checks
-    ]
-    driver = {"name": "proccorpus inspect", "version": VERSION, "rules": rules}
-    run = {
-        "tool": {"driver": driver},
-        "results": [_sarif_result(finding, checks, result) for finding in findings],
-    }
-    log = {"$schema": SARIF_SCHEMA, "version": "2.1.0", "runs": [run]}
-    return json.dumps(log, indent=1, ensure_ascii=False).encode()
+    lines = [json.dumps(_diagnostic(f, result), ensure_ascii=False) for f in findings]
+    return "".join(f"{line}\n" for line in lines).encode()
 
 
-def _sarif_result(finding: Row, checks: Sequence[str], result: Row) -> Row:
+def _diagnostic(finding: Row, result: Row) -> Row:
     location_path = "/".join(filter(None, (finding.get("folder"), finding["file"])))
-    location: Row = {
-        "physicalLocation": {
-            "artifactLocation": {"uri": quote(location_path or result["path"], safe="/:")}
-        }
-    }
-    if finding["episode_index"] is not None:
-        location["logicalLocations"] = [
-            {"name": f"episode {finding['episode_index']}", "kind": "episode"}
-        ]
-    about = {
-        "episode_index": finding["episode_index"],
-        "camera": finding["camera"],
-        "effect": effect(finding),
-    }
-    row = {
-        "ruleId": finding["reason"],
-        "ruleIndex": checks.index(finding["reason"]),
-        "level": "error" if finding["severity"] == "unusable" else "warning",
-        "message": {
-            "text": f"{place(finding)}: {finding['detail'] or REASONS[finding['reason']].meaning}"
-        },
-        "locations": [location],
-        "properties": about | {"stretches": _stretches(finding, result.get("checks", []))},
-    }
     if "accepted_by" in finding:
-        justification = f"{finding['accepted_by']}: {finding['accepted_why']}"
-        row["suppressions"] = [
-            {"kind": "external", "status": "accepted", "justification": justification}
-        ]
-    return row
+        level = "INFO"
+    else:
+        level = "ERROR" if finding["severity"] == "unusable" else "WARNING"
+    sentence = finding["detail"] or REASONS[finding["reason"]].meaning
+    stretches = _stretches(finding, result.get("checks", []))
+    whole = finding | {"effect": effect(finding), "stretches": stretches}
+    return {
+        "message": f"{place(finding)}: {sentence}",
+        "location": {"path": location_path or result["path"]},
+        "severity": level,
+        "source": {"name": "proccorpus inspect"},
+        "code": {"value": finding["reason"]},
+        "original_output": json.dumps(whole, ensure_ascii=False),
+    }
 
 
 def _stretches(finding: Row, checks: Sequence[Row]) -> list[Row]:
@@ -247,53 +220,4 @@ def _stretches(finding: Row, checks: Sequence[Row]) -> list[Row]:
     return [{name: check[name] for name in names} for check in of_finding]
 
 
-def junit(result: Row) -> bytes:
-    """A test suite in the form of JUnit: what makes something unusable has failed, a warning is skipped, so that a
-    server shows both and fails by the first alone, as the command's exit code does."""
-    cases = [*_cases(result)]
-    failed, skipped = (
-        sum(case.find(tag) is not None for case in cases) for tag in ("failure", "skipped")
-    )
-    counts = {
-        "tests": str(len(cases)),
-        "failures": str(failed),
-        "errors": "0",
-        "skipped": str(skipped),
-    }
-    suites = ElementTree.Element("testsuites", {"name": "proccorpus inspect"} | counts)
-    suite = ElementTree.SubElement(suites, "testsuite", {"name": _in_xml(result["path"])} | counts)
-    suite.extend(cases)
-    ElementTree.indent(suites)
-    return ElementTree.tostring(suites, encoding="utf-8", xml_declaration=True)
-
-
-def _cases(result: Row) -> Iterator[ElementTree.Element]:
-    yield ElementTree.Element(
-        "testcase", {"classname": "episodes", "name": "; ".join(map(_in_xml, summary(result)))}
-    )
-    for finding in result["findings"]:
-        about = {
-            "classname": finding["reason"],
-            "name": _in_xml(f"{finding['reason']}: {place(finding)}"),
-        }
-        case = ElementTree.Element("testcase", about)
-        tag = "failure" if finding["severity"] == "unusable" else "skipped"
-        message = {"message": _in_xml(finding["detail"] or REASONS[finding["reason"]].meaning)}
-        inner = ElementTree.SubElement(
-            case, tag, message | ({"type": "unusable"} if tag == "failure" else {})
-        )
-        inner.text = f"{effect(finding)} {REASONS[finding['reason']].remedy}"
-        yield case
-
-
-def _in_xml(text: str) -> str:
-    """Text without characters that no XML holds."""
-    return re.sub(r"[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "?", text)
-
-
-WRITERS: Mapping[str, Writer] = {
-    ".html": html,
-    ".md": markdown,
-    ".sarif": sarif,
-    ".junit.xml": junit,
-}
+WRITERS: Mapping[str, Writer] = {".html": html, ".md": markdown, ".jsonl": json_lines}
