@@ -658,11 +658,11 @@ FAULTS: Sequence[Fault] = (
     Fault("dead joint", "dead_dimension", "", ("state", "action"), dead),
     Fault("other unit", "other_scale", "times", (57.29578, 1000), scaled),
     Fault(
-        "other sign in one run", "other_sign", "", ("state", "state joint", "action joint"), turned
+        "other sign in one run", "other_scale", "", ("state", "state joint", "action joint"), turned
     ),
     Fault(
         "other sign in all runs",
-        "other_sign",
+        "other_scale",
         "",
         ("state joint", "action joint"),
         turned,

@@ -26,7 +26,7 @@ from core.demonstration_quality import FEWEST
 from core.errors import UserError
 from core.names import did_you_mean
 from core.paths import Workspace
-from ingest.reasons import REASONS
+from ingest.reasons import reason_of
 from ingest.registry import BUILT_IN, facts, load_registry, overview, readable
 from warehouse.lake import digest as lake_digest
 from warehouse.lake import renaming
@@ -162,7 +162,7 @@ def quarantine(
             f"FROM {source} GROUP BY ALL ORDER BY episodes DESC, 1, 2"
         )
         show(
-            [row | {"remedy": REASONS[row["reason"]].remedy} for row in rows],
+            [row | {"remedy": reason_of(row["reason"]).remedy} for row in rows],
             common.format,
             empty=empty,
         )

@@ -163,7 +163,7 @@ class Match(NamedTuple):
 
     places: np.ndarray | None = None
     doubt: str = ""
-    reason: str = "video_times"
+    reason: str = "timestamp_drift"
 
 
 def timed(pictures: Iterable[Picture], fps: float) -> Iterator[TimedPicture]:

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from annotate.frames import FramesConfig, frames_stage
+from annotate.measured_files import MeasuredFiles, delete_oldest
 from core.values import spread
 from ingest.episode import EpisodeRecord, Finding, Listing
 from ingest.episodes import settle
@@ -31,7 +32,6 @@ DECODED = 3
 DECODED_FRAMES = 250
 PROBED = 300
 MAX_RATES = 4  # of a camera's videos, that are listed singly
-NO_KEYFRAMES = FramesConfig(keyframe_interval_s=1e9)
 
 
 def inspect_source(
@@ -133,8 +133,15 @@ def _inspected(path: str, source: Source, full: bool, num_pictured: int = 0) -> 
     usable = [r for r in selected if r.episode_index not in unusable]
     decoded = usable if full else _few(usable)
     measured = frames_stage(
-        source, decoded, 0, NO_KEYFRAMES, lambda sha256, jpeg: None, signals=surveyed.signals
+        source,
+        decoded,
+        0,
+        FramesConfig(),
+        lambda sha256, jpeg: None,
+        signals=surveyed.signals,
+        measure=MeasuredFiles(source).measured,
     )
+    delete_oldest()
     headers, unreadable, num_read = _headers(
         source, selected, full, unusable | {r.episode_index for r in decoded}
     )

@@ -18,32 +18,6 @@ from ingest.reasons import REASONS
 FORMER = (".sarif", ".junit.xml")  # endings of reports that earlier versions wrote
 MOST_LISTED = 30  # episodes of one check in a line
 UNUSABLE = "Nothing is labelled of it: it is left out."
-DOUBTFUL = "It is labelled as it is."
-# What a fault does to labels and to what is trained on them, by check; others as above
-EFFECTS = {
-    "camera_frozen": "Progress rises over a picture that does not change: a model learns that from this camera.",
-    "camera_black": "Samples of this stretch show nothing from this camera.",
-    "camera_moved": "Labels by motion are as good; a model sees a second view.",
-    "camera_jumps": "A leap of pictures can pass for a motion: a boundary of a step that is none.",
-    "rows_late": "Steps begin and end as much too late or too early in the pictures, unless it is corrected for.",
-    "state_jumps": "A jump can pass for a motion: a boundary of a step that is none.",
-    "state_stuck": "The arm seems to rest: a step is cut, or called idle.",
-    "action_clipped": "Labels hardly use actions; a policy that learns from them is too slow or too weak.",
-    "dead_dimension": "What this joint does starts and ends no step.",
-    "other_scale": "Comparisons with the task's other runs are wrong: which failed, which are poor, what follows them.",
-    "gripper_stays": "No grasp is seen: steps are cut by speed alone, and have no names.",
-    "copy": "The run counts twice in training; with its copy in a test split, the test is none.",
-    "other_pictures": "Steps are said of pictures that show something else.",
-    "frames_missing": "Progress jumps where frames are missing.",
-    "idle_end": "The label calls it idle: progress stands still for that long.",
-    "text_differs": "Steps have the names of another task.",
-    "outcome_differs": "Progress goes to the end of a task that was perhaps not done.",
-    "other_sign": "Labels hardly use actions; a policy that learns from them goes the wrong way.",
-    "stale_statistics": "Labels do not read them; a policy that normalises by them is trained wrongly.",
-    "no_task": "Steps have no names of things, the run is compared with no other, and none is labelled like it.",
-    "timestamp_drift": "Seconds in labels are those of frames, not of the clock.",
-    "no_gripper": "Steps are cut by speed alone, and have no names.",
-}
 Row = dict[str, Any]
 Writer = Callable[[Row], bytes]
 
@@ -69,7 +43,7 @@ def effect(finding: Mapping[str, Any]) -> str:
     """What a finding does to labels, in a sentence."""
     if finding["severity"] == "unusable":
         return UNUSABLE
-    return EFFECTS.get(finding["reason"], DOUBTFUL)
+    return REASONS[finding["reason"]].effect
 
 
 def place(finding: Mapping[str, Any]) -> str:

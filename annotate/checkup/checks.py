@@ -93,6 +93,9 @@ class Checkup:
             copied |= {fault.episode_index: fault for fault in copies(self.dataset, block)}
         copied = {fault.episode_index: fault for fault in exact_copies(self.dataset, runs)} | copied
         faults += copied.values()
-        return sorted(
-            faults, key=lambda f: (f.episode_index, f.start_frame, f.check_name, f.camera, f.signal)
-        )
+        # What two measures show of one stretch is said once, by the first of them
+        by_place = {
+            (f.episode_index, f.start_frame, f.check_name, f.camera, f.signal): f
+            for f in reversed(faults)
+        }
+        return [by_place[place] for place in sorted(by_place)]

@@ -78,5 +78,5 @@ def _sign_fault(
         f"({usual_follow:.2f}): another sign?"
     )
     return RunFault(
-        "other_sign", *run.whole, detail, measured, usual_follow, "correlation", signal=title
+        "other_scale", *run.whole, detail, measured, usual_follow, "correlation", signal=title
     )
