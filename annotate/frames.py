@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from annotate import pictures as vc
 from annotate.checkup.checks import Checkup
-from annotate.checkup.faults import RunFault, fault_findings, fault_row
+from annotate.checkup.faults import fault_row, joined_faults
 from annotate.checkup.rows import time_gaps
 from annotate.checkup.signals import CameraSignals, run_signals
 from annotate.content_hash import content_columns
@@ -79,7 +79,7 @@ class FramesResult:
         return self.meter.lags()
 
     @cached_property
-    def faults(self) -> list[RunFault]:
+    def faults(self) -> list[Finding]:
         return self.checkup.faults()
 
     @property
@@ -94,7 +94,7 @@ class FramesResult:
         return [
             *self.episode_findings,
             *self.meter.findings(self.lags),
-            *fault_findings(self.faults),
+            *joined_faults(self.faults),
         ]
 
     def without(self, episodes: Collection[int]) -> "FramesResult":

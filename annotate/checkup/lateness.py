@@ -5,10 +5,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from annotate.checkup.faults import RunFault
+from annotate.checkup.faults import run_fault
 from annotate.checkup.flows import flow_curves, peak_lag
 from annotate.checkup.signals import values_of_commonest_kind
 from annotate.checkup.summary import RunSummary
+from ingest.episode import Finding
 
 MIN_LAG = 2  # frames
 
@@ -38,7 +39,7 @@ MIN_LOSS_BESIDE = 0.05
 MIN_UNEXPLAINED = 1e-6
 
 
-def late_rows(runs: Sequence[RunSummary]) -> Iterator[RunFault]:
+def late_rows(runs: Sequence[RunSummary]) -> Iterator[Finding]:
     """Rows that are behind or ahead of the pictures: in all runs, or in single ones otherwise than in the others."""
     curves = _row_curves(runs)
     lag, is_sure = _common_lag(curves, OF_ROWS)
@@ -53,7 +54,7 @@ def late_rows(runs: Sequence[RunSummary]) -> Iterator[RunFault]:
             yield _lag_fault(run, detail, lag, 0, "state")
 
 
-def _single_late_rows(runs: Sequence[RunSummary], start_lag: int) -> Iterator[RunFault]:
+def _single_late_rows(runs: Sequence[RunSummary], start_lag: int) -> Iterator[Finding]:
     """Rows of a run that are at another lag than those of the others."""
     curves, lag = flow_curves({run.episode_index: run.motion for run in runs}, start_lag)
     for run in runs:
@@ -101,7 +102,7 @@ def _deviating_lag(curve: np.ndarray, lag: int, compared_lag: int) -> int | None
     return None
 
 
-def late_grippers(runs: Sequence[RunSummary]) -> Iterator[RunFault]:
+def late_grippers(runs: Sequence[RunSummary]) -> Iterator[Finding]:
     """Signals of grippers that are behind or ahead of the pictures in most runs, by what is seen of their moves."""
     rows_lag = common_lag(runs)
     most_grippers = max((len(run.gripper_curves) for run in runs), default=0)
@@ -153,7 +154,5 @@ def _lag_words(lag: int, fps: float) -> str:
     return "at one time with"
 
 
-def _lag_fault(
-    run: RunSummary, detail: str, measured: int, usual_lag: int, signal: str
-) -> RunFault:
-    return RunFault("rows_late", *run.whole, detail, measured, usual_lag, "frames", signal=signal)
+def _lag_fault(run: RunSummary, detail: str, measured: int, usual_lag: int, signal: str) -> Finding:
+    return run_fault("rows_late", *run.whole, detail, measured, usual_lag, "frames", signal=signal)
