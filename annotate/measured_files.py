@@ -7,7 +7,7 @@ the state of the episode's files among it.
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
@@ -29,7 +29,7 @@ from core.files import whole_file
 from ingest.episode import EpisodeData, EpisodeRecord
 from ingest.media.frames import DecodeOptions
 from ingest.recordings import file_stamp
-from ingest.sources.files import Source
+from ingest.sources.files import Source, trim
 
 FOLDER = "proccorpus-measured"
 MAX_BYTES = 1 << 30  # of all files; the oldest go
@@ -154,16 +154,5 @@ def own_folder() -> Path | None:
 def delete_oldest() -> None:
     """Delete what was kept first, where all is more than MAX_BYTES."""
     with suppress(OSError):
-        folder = own_folder()
-        kept_bytes = 0
-        for _, size, path in sorted(_states(folder), reverse=True) if folder else ():
-            kept_bytes += size
-            if kept_bytes > MAX_BYTES:
-                path.unlink(missing_ok=True)
-
-
-def _states(folder: Path) -> Iterator[tuple[int, int, Path]]:
-    for path in folder.iterdir():
-        with suppress(FileNotFoundError):  # another process was first
-            state = path.stat()
-            yield state.st_mtime_ns, state.st_size, path
+        if folder := own_folder():
+            trim(folder, folder, MAX_BYTES)

@@ -1,6 +1,6 @@
-"""What `inspect` found, as a file: a page that a person forwards, Markdown, or what a CI server reads.
+"""What `inspect` found, as a file: a page that a person forwards, or what a CI server reads.
 
-By the file's ending: `.html` (one page, its pictures within), `.md`, `.jsonl` (a finding a line). There is no grade: a
+By the file's ending: `.html` (one page, its pictures within), `.jsonl` (a finding a line). There is no grade: a
 report says what is wrong, where, and what it does to labels.
 """
 
@@ -15,7 +15,7 @@ from core.values import grouped
 from core.version import VERSION
 from ingest.reasons import REASONS
 
-FORMER = (".sarif", ".junit.xml")  # endings of reports that earlier versions wrote
+FORMER = (".md", ".sarif", ".junit.xml")  # endings of reports that earlier versions wrote
 MOST_LISTED = 30  # episodes of one check in a line
 UNUSABLE = "Nothing is labelled of it: it is left out."
 Row = dict[str, Any]
@@ -34,7 +34,7 @@ def writer_of(path: Path) -> Writer:
             return writer
     if path.name.lower().endswith(FORMER):
         raise UserError(
-            f"--report {path}: SARIF and JUnit are not written any more; name it *.jsonl: a finding a line"
+            f"--report {path}: only a page (*.html) and a finding a line (*.jsonl) are written by now"
         )
     raise UserError(f"--report {path}: a report ends in {', '.join(WRITERS)}")
 
@@ -123,40 +123,6 @@ def html(result: Row) -> bytes:
     ).encode()
 
 
-def markdown(result: Row) -> bytes:
-    """Tables of findings by check; every finding below."""
-    lines = [f"# {result['path']}", "", *(f"- {line}" for line in summary(result)), ""]
-    if not result["findings"]:
-        lines += ["No findings.", ""]
-    for group in groups(result["findings"]):
-        lines += [
-            f"## {group['check']}: {group['severity']}, {group['episodes']}",
-            "",
-            f"{_cell(group['meaning'])}.",
-            "",
-        ]
-        lines += [
-            f"- *For labels:* {group['effect']}",
-            f"- *Do:* {group['remedy']}",
-            "",
-            "| where | what |",
-            "|---|---|",
-        ]
-        lines += [
-            f"| {_cell(place(f))} | {_cell(f['detail'] or '')} |" for f in group["findings"]
-        ] + [""]
-    if result["accepted"]:
-        lines += ["## Accepted", "", "| where | what | by | why |", "|---|---|---|---|"]
-    for f in result["accepted"]:
-        cells = (place(f), f"{f['reason']}: {f['detail']}", f["accepted_by"], f["accepted_why"])
-        lines.append(f"| {' | '.join(map(_cell, cells))} |")
-    return ("\n".join(lines).rstrip() + "\n").encode()
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
-
-
 def json_lines(result: Row) -> bytes:
     """A finding a line, in the fields of reviewdog's format `rdjsonl`; `original_output` has all of it, as JSON.
 
@@ -194,4 +160,4 @@ def _stretches(finding: Row, checks: Sequence[Row]) -> list[Row]:
     return [{name: check[name] for name in names} for check in of_finding]
 
 
-WRITERS: Mapping[str, Writer] = {".html": html, ".md": markdown, ".jsonl": json_lines}
+WRITERS: Mapping[str, Writer] = {".html": html, ".jsonl": json_lines}

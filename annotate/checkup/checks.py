@@ -15,7 +15,7 @@ from annotate.checkup.comparisons import (
     still_gripper,
 )
 from annotate.checkup.copies import copies, exact_copies
-from annotate.checkup.lateness import late_grippers, late_rows
+from annotate.checkup.lateness import late_rows
 from annotate.checkup.looks import contradicted_outcomes, differing_texts, moved_cameras
 from annotate.checkup.rows import jumps, missing_frames, stuck_stretches
 from annotate.checkup.signals import RunSignals
@@ -45,7 +45,6 @@ GROUP_CHECKS: tuple[Callable[[RunSummary, Group], Iterator[Finding]], ...] = (
 # Of all runs together
 BLOCK_CHECKS: tuple[Callable[[Sequence[RunSummary]], Iterator[Finding]], ...] = (
     late_rows,
-    late_grippers,
     moved_cameras,
     differing_texts,
     contradicted_outcomes,

@@ -1,4 +1,4 @@
-"""Rows behind or ahead of the pictures, in frames: of all runs, of single ones, or a gripper's signal alone."""
+"""Rows behind or ahead of the pictures, in frames: of all runs, or of single ones."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -27,7 +27,6 @@ class Sureness(NamedTuple):
 
 # Chosen on the clean and spoilt runs of docs/checkup.md
 OF_ROWS = Sureness(2, 0.35, 0.04, 0.6)
-OF_GRIPPERS = Sureness(6, 0.12, 0.08, 0.5)
 # Of one run, against what the optical flow of the others foretells
 MIN_OTHERS = 4
 MIN_LIKENESS_OF_ONE = 0.3
@@ -100,27 +99,6 @@ def _deviating_lag(curve: np.ndarray, lag: int, compared_lag: int) -> int | None
     if is_other and losses[lag + middle] >= MIN_LOSS and side_losses.min() >= MIN_LOSS_BESIDE:
         return run_lag
     return None
-
-
-def late_grippers(runs: Sequence[RunSummary]) -> Iterator[Finding]:
-    """Signals of grippers that are behind or ahead of the pictures in most runs, by what is seen of their moves."""
-    rows_lag = common_lag(runs)
-    most_grippers = max((len(run.gripper_curves) for run in runs), default=0)
-    for number in range(most_grippers):
-        gripper_runs = [run for run in runs if len(run.gripper_curves) > number]
-        curves = values_of_commonest_kind(
-            {run.episode_index: run.gripper_curves[number] for run in gripper_runs}, len
-        )
-        lag, is_sure = _common_lag(curves, OF_GRIPPERS)
-        # Late with all rows is told of the rows
-        if not is_sure or abs(lag - rows_lag) < MIN_LAG:
-            continue
-        for run in gripper_runs:
-            if run.episode_index not in curves:
-                continue
-            title = run.gripper_titles[number]
-            detail = f"the {title}'s signal is {_lag_words(lag, run.fps)} what the pictures show of its moves"
-            yield _lag_fault(run, detail, lag, 0, title)
 
 
 def common_lag(runs: Sequence[RunSummary]) -> int:
