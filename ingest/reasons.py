@@ -174,8 +174,8 @@ REASONS = {
     ),
     "never_ends": R(
         "no step is marked as the episode's last (RLDS: is_last, is_terminal): the episode may be cut off",
-        "convert them again; else import their outcomes (`proccorpus outcomes import`): labels go by them, not by "
-        "the marks",
+        "convert them again; else import their outcomes (`proccorpus say outcome`): labels go by them, not by the "
+        "marks",
         severity="warning",
     ),
     # Grippers and hands
@@ -300,8 +300,7 @@ REASONS = {
     ),
     "outcome_differs": R(
         "the run is said to have succeeded, and ends like what the others of its task show before their end",
-        "look at its end; say how it ended (`proccorpus outcomes import FILE --dataset DATASET`), and accept the "
-        "check",
+        "look at its end; say how it ended (`proccorpus say outcome DATASET --set file=FILE`), and accept the check",
         effect="Progress goes to the end of a task that was perhaps not done.",
     ),
     "stale_statistics": R(

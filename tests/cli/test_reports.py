@@ -60,8 +60,8 @@ def lines_of(path: str) -> dict[str, dict]:
 def test_a_finding_a_line_with_what_is_accepted(
     run: Run, made_faulty: Made, faulty: Made, capsys: pytest.CaptureFixture[str]
 ):
-    words = ("--why", "the lamp was off", "--by", "ann", "--workspace", faulty.space.root)
-    called(capsys, "accept", "tiny", "camera_black", *words)
+    words = ("--comment", "the lamp was off", "--author", "ann", "--workspace", faulty.space.root)
+    called(capsys, "say", "acceptance", "tiny", "camera_black", *words)
     source = made_faulty.source
     workspace_options = ("--workspace", faulty.space.root)
     assert run(source, "--full", "--report", "out.jsonl", *workspace_options).code == 0
