@@ -111,7 +111,7 @@ PARTIAL_FAILURES = {
     "NaN in rows": PartialFailure("nan_state", "everything", 0, "reads a mended file", "mend the rows"),
     "video cut": PartialFailure("undecodable_video", "everything", 0, "reads a mended file", "fetch it again"),
     "video missing": PartialFailure("no_video", "everything", 0, "reads a new file", "fetch it"),
-    "video short": PartialFailure("frame_count", "everything", 0, "reads a mended file", "fetch it again"),
+    "video short": PartialFailure("length_differs", "everything", 0, "reads a mended file", "fetch it again"),
     "picture unreadable": PartialFailure("undecodable_video", "everything", 0, "reads a mended file", "fetch it again"),
     "one frame": PartialFailure("too_short", "everything", 0, "leaves it so", "nothing"),
     "text missing": PartialFailure("no_task", "nothing", 0, "takes a text", "`--task TEXT`"),

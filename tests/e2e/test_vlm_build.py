@@ -314,5 +314,5 @@ def test_no_pictures_no_call(
     ] == EVERY[2:]
     assert dict(rows(tmp_path / "workspace", "SELECT episode_index, reason FROM quarantine")) == {
         0: "undecodable_video",
-        1: "black_video",
+        1: "camera_black",
     }

@@ -8,7 +8,7 @@ from pathlib import Path
 from string import Template
 from typing import NamedTuple
 
-from ingest.reasons import REASONS
+from ingest.reasons import FORMER_REASONS, REASONS, reason_of
 from warehouse.lake.connection import literal
 
 
@@ -22,7 +22,8 @@ class ListView(NamedTuple):
 
 
 def _lists() -> dict[str, ListView]:
-    remedies = (f"({literal(code)}, {literal(reason.remedy)})" for code, reason in REASONS.items())
+    codes = (*REASONS, *FORMER_REASONS)
+    remedies = (f"({literal(code)}, {literal(reason_of(code).remedy)})" for code in codes)
     text = Template(Path(__file__).with_suffix(".sql").read_text())
     lists = {}
     for block in text.substitute(REMEDIES=", ".join(remedies)).split("\n\n"):
