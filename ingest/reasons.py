@@ -115,8 +115,8 @@ REASONS = {
         "the episode's rows are not consecutive in the file", "sort the file by episode and frame"
     ),
     "nan_state": R(
-        "state or gripper holds values that are not finite numbers",
-        "record the episode again, or correct the values at the source",
+        "state, action or gripper holds values that are not finite numbers; labels do without those that are NaN",
+        "correct the values at the source, or leave the runs out: `proccorpus export lerobot --without nan_state`",
     ),
     "timestamp_drift": R(
         "the rows' times do not follow the frame rate; pictures of a LeRobot video are matched by time where each row "

@@ -86,10 +86,14 @@ def vectors(column: pa.ChunkedArray, name: str, *, singles: bool = False) -> np.
     things, and for nothing.
 
     A column of single whole numbers counts something, and flags say something: these are no
-    vectors, unless `singles` asks for them. Raises DataError when rows differ in length, and for a
-    flag that is null.
+    vectors, unless `singles` asks for them. A row that is null or empty is one of NaN. Raises DataError when
+    others differ in length, and for a flag that is null.
     """
     flat = column.combine_chunks()
+    if is_list(flat.type) and flat.null_count < len(flat):
+        lengths = np.asarray(flat.value_lengths().fill_null(0))
+        if 0 in lengths and lengths.any():
+            return _with_gaps(flat, name, lengths > 0)
     while is_list(flat.type):
         is_ragged = (
             not pa.types.is_fixed_size_list(flat.type) and len(flat.value_lengths().unique()) > 1
@@ -107,6 +111,16 @@ def vectors(column: pa.ChunkedArray, name: str, *, singles: bool = False) -> np.
             raise DataError(f"column {name}: a flag is null")
         flat = flat.cast(pa.int8())
     return np.asarray(flat.to_numpy(zero_copy_only=False), np.float64).reshape(len(column), -1)
+
+
+def _with_gaps(column: pa.Array, name: str, has_values: np.ndarray) -> np.ndarray | None:
+    """As vectors, with rows of NaN where a row has no values."""
+    known = vectors(pa.chunked_array([column.filter(pa.array(has_values))]), name)
+    if known is None:
+        return None
+    rows = np.full((len(has_values), known.shape[1]), np.nan)
+    rows[has_values] = known
+    return rows
 
 
 def finite(value: Any) -> float | None:

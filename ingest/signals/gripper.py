@@ -116,10 +116,12 @@ def combined(signal: SignalValues, values: np.ndarray) -> np.ndarray:
 def opening(signal: GripperSignal, episode: EpisodeData) -> np.ndarray | None:
     """0 (closed) to 1 (open), float64 [n]; None where the episode has not the dimensions.
 
-    Raises DataError for values that are not finite.
+    None, too, where one of them has no value. Raises DataError for values that are not finite.
     """
     values = values_of(episode, signal.column)
     if values is None or not len(values) or max(signal.dimensions) >= values.shape[1]:
+        return None
+    if np.isnan(values[:, list(signal.dimensions)]).all(axis=0).any():
         return None
     source_value = combined(signal, values)
     check_finite("gripper", source_value)
@@ -136,6 +138,8 @@ def arm_state(episode: EpisodeData, signals: Sequence[GripperSignal]) -> np.ndar
     width = episode.state.shape[1]
     of_grippers = chain.from_iterable(s.dimensions for s in signals if s.column == "state")
     arm_values = np.delete(episode.state, sorted({d for d in of_grippers if d < width}), axis=1)
+    # What no row has does not move
+    arm_values[:, np.isnan(arm_values).all(axis=0)] = 0.0
     check_finite("state", arm_values)
     if arm_values.shape[1]:
         return arm_values
@@ -147,7 +151,7 @@ def moving_dimensions(state: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     One that hardly moves beside the others does not count, or its noise would count as motion.
     """
-    spread = np.asarray(state, np.float64).std(axis=0)
+    spread = np.nan_to_num(np.asarray(state, np.float64).std(axis=0))
     return spread > max(1e-9, 0.02 * float(spread.max(initial=0.0))), spread
 
 

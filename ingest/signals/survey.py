@@ -10,7 +10,7 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, repeat
 from operator import attrgetter, itemgetter
 
 import numpy as np
@@ -34,6 +34,7 @@ from ingest.signals.gripper import (
     polarity_of,
     values_of,
 )
+from ingest.signals.missing import known_episode
 from ingest.signals.naming import (
     COLUMNS,
     MIN_HAND_JOINTS,
@@ -106,7 +107,9 @@ def survey(
     places = _located(episodes, source.config)
     layout = _layout(episodes[0], robot)
     signals = [
-        replace(_measured(place, episodes, robot, version), layout=layout) for place in places
+        replace(_measured(place, having, robot, version), layout=layout)
+        for place, having in map(_with_values, places, repeat(episodes))
+        if having
     ]
     return Survey(
         tuple(signals),
@@ -210,19 +213,22 @@ def _readable(source: Source, records: Sequence[EpisodeRecord]) -> list[EpisodeD
     episodes = []
     for record in records:
         try:
-            episodes.append(read_episode(source, record))
+            episodes.append(known_episode(read_episode(source, record))[0])
         except (DataError, DownloadError):
             continue
     finite = [episode for episode in episodes if _is_finite(episode.state, episode.action)]
-    return finite or [
-        replace(episode, actions=None) for episode in episodes if _is_finite(episode.state)
-    ]
+    with_state = [episode for episode in finite if episode.state is not None]
+    return (
+        with_state
+        or finite
+        or [replace(episode, actions=None) for episode in episodes if _is_finite(episode.state)]
+    )
 
 
 def _is_finite(*columns: np.ndarray | None) -> bool:
     """Is there a column, and has each one rows of finite numbers?"""
     rows = [values for values in columns if values is not None]
-    return bool(rows) and all(len(values) and np.isfinite(values).all() for values in rows)
+    return bool(rows) and all(len(values) and not np.isinf(values).any() for values in rows)
 
 
 @dataclass(frozen=True)
@@ -281,6 +287,21 @@ def _registered(entry: Gripper, episodes: Sequence[EpisodeData]) -> _Place | Non
         return None
     kind: Kind = "hand" if len(dimensions) >= MIN_HAND_JOINTS else "gripper"
     return _Place(entry.arm, kind, entry.column, tuple(dimensions), "registry", entry)
+
+
+def _with_values(
+    place: _Place, episodes: Sequence[EpisodeData]
+) -> tuple[_Place, list[EpisodeData]]:
+    """A place without dimensions that no episode has values of, and the episodes that have those of the others."""
+    missing = [
+        (episode, np.asarray(np.isnan(values[:, list(place.dimensions)]).all(axis=0)))
+        for episode in episodes
+        if (values := values_of(episode, place.column)) is not None
+    ]
+    is_there = np.asarray(~np.stack([lacks for _, lacks in missing]).all(axis=0))
+    dimensions = tuple(np.array(place.dimensions)[is_there].tolist())
+    having = [episode for episode, lacks in missing if not lacks[is_there].any()]
+    return replace(place, dimensions=dimensions), having if dimensions else []
 
 
 def _by_name(episodes: Sequence[EpisodeData], column: Column) -> list[_Place]:
