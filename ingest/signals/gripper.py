@@ -12,6 +12,8 @@ import numpy as np
 from ingest.episode import EpisodeData
 from ingest.reasons import DataError
 from ingest.signals.naming import (
+    HIGH_END,
+    LOW_END,
     Column,
     Kind,
     Polarity,
@@ -44,6 +46,10 @@ MANY_RUNS = 5
 FEW_RUNS = 0.7
 MIN_PUSH = 0.04  # of the range, by which a command lies beyond what the gripper reaches
 MIN_OBJECT = 0.05  # of the range, by which an object keeps a gripper open
+# A command of pulses: its unit, the share of frames at which it rests in the middle, and how long a pulse is at most
+PULSES = "pulses"
+MIN_AT_REST = 0.6
+LONGEST_PULSE_S = 1.5
 MIN_CARRIED = 0.1  # of the arm's way: an excursion without it carries nothing
 # Of the arm's way, and a time: before that a gripper only takes its first pose
 STARTED = 0.03
@@ -125,6 +131,9 @@ def opening(signal: GripperSignal, episode: EpisodeData) -> np.ndarray | None:
         return None
     source_value = combined(signal, values)
     check_finite("gripper", source_value)
+    if signal.unit == PULSES:
+        ends = Range(*sorted((signal.closed, signal.open)))
+        source_value = held(source_value, ends, episode.record.fps)
     span = signal.open - signal.closed
     if span == 0:
         return np.zeros(len(source_value))
@@ -362,6 +371,42 @@ def observed_evidence(runs: Sequence[GripperRun]) -> list[PolarityEvidence]:
         # One that holds at the high end is closed there
         evidence.append(_majority(votes, len(active), -log_odds, reason))
     return list(filter(None, (*evidence, _by_command(runs))))
+
+
+def are_pulses(runs: Sequence[np.ndarray], rates: Sequence[float], ends: Range) -> bool:
+    """Do commands [n] rest between their ends, and leave for either end for a moment only, and come back?"""
+    sides = [_sides(run, ends) for run in runs]
+    pooled = np.concatenate(sides)
+    lengths_s = list[float]()
+    for side, fps in zip(sides, rates, strict=True):
+        changes = np.flatnonzero(np.diff(side)) + 1
+        starts = np.r_[0, changes]
+        lengths = np.diff(np.r_[starts, len(side)])
+        lengths_s += (lengths[side[starts] != 0] / fps).tolist()
+    is_both = -1 in pooled and 1 in pooled
+    return is_both and (pooled == 0).mean() >= MIN_AT_REST and max(lengths_s) <= LONGEST_PULSE_S
+
+
+def held(pulses: np.ndarray, ends: Range, fps: float) -> np.ndarray:
+    """The end that a gripper is at [n] after pulses [n] to either end, each of which holds until the next.
+
+    Before the first it is at the other end, unless that comes as the run begins.
+    """
+    sides = _sides(pulses, ends)
+    at_pulse = np.flatnonzero(sides)
+    if not len(at_pulse):
+        return np.full(len(pulses), (ends.low + ends.high) / 2)
+    first = sides[at_pulse[0]]
+    start = first if at_pulse[0] < STARTED_S * fps else -first
+    last = np.maximum.accumulate(np.where(sides, np.arange(len(sides)), -1))
+    side = np.where(last < 0, start, sides[last])
+    return np.where(side > 0, ends.high, ends.low)
+
+
+def _sides(values: np.ndarray, ends: Range) -> np.ndarray:
+    """At which end values [n] are: -1 low, 1 high, 0 neither."""
+    relative = ends.relative(values)
+    return np.select([relative < LOW_END, relative > HIGH_END], [-1, 1], 0)
 
 
 def counted(run: GripperRun) -> list[Transition]:
