@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 import pyarrow as pa
 
-from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing
+from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing, no_doubt
 from ingest.formats import hdf5_file as h5
 from ingest.formats import robotwin
 from ingest.formats.array_roles import action_by_name, state_by_name
@@ -42,8 +42,15 @@ from ingest.formats.listing import (
     REGISTERED,
     ROWS_BEYOND,
     ListingBuilder,
+    in_order,
     named,
     texts_among,
+)
+from ingest.formats.row_pictures import (
+    PICTURE_SUFFIXES,
+    frames_beside,
+    pictures_beside,
+    rate_by_video,
 )
 from ingest.formats.row_times import (
     GUESSED,
@@ -62,7 +69,6 @@ from ingest.reasons import DataError
 from ingest.registry import DatasetConfig
 from ingest.sources.files import Source
 
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 LIBERO_FILE = re.compile(r"(?:[A-Z]+(?:_[A-Z]+)*_SCENE[0-9]+_)?(.+)_demo$")
 RATES_DIFFER = 0.05  # share by which a stated rate is another one than that of the rows' times
 NUMBERED = re.compile(r"[0-9]")
@@ -246,7 +252,14 @@ def _add_episode(
     """Add one episode, which is some rows of its group. Raises DataError."""
     config = listing.source.config
     uri = place.uri
-    cameras, unreadable = h5.cameras_in(listing, uri, place.datasets, place.members.escapes)
+    is_alone = place.among.num_episodes == 1 and rows == h5.WHOLE_GROUP
+    beside = pictures_beside(listing.source, uri, _files(listing.source.files)) if is_alone else {}
+    cameras, unreadable = h5.cameras_in(
+        listing, uri, place.datasets, place.members.escapes, has_others=bool(beside)
+    )
+    files = dict.fromkeys(cameras, uri)
+    if not files:
+        files = {c: beside[c] for c in in_order(beside, config.cameras)}
     roles = roles_of(place, config)
     read_paths = {*roles.state, *roles.action, *cameras.values()}
     lengths = stated_lengths(place, read_paths, rows)
@@ -265,7 +278,8 @@ def _add_episode(
         if path in place.datasets and place.datasets[path].size in num_values
     }
     tasks = listing.whole_task(tasks, texts_by_row, place.uri)
-    rate, rate_from = _rate(listing, place, roles, rows.rows, read_paths)
+    by_video = rate_by_video(listing.source, files.values(), num_rows)
+    rate, rate_from = _rate(listing, place, roles, rows.rows, read_paths, by_video)
     # The session is the group: episodes of one session never come into different splits
     session = None
     if config.group_field:
@@ -285,7 +299,7 @@ def _add_episode(
         data_uri=uri,
         data_key=place.key,
         row_start=row_start,
-        videos=[CameraVideo(camera, uri, row_start) for camera in cameras],
+        videos=[CameraVideo(c, file, row_start if file == uri else 0) for c, file in files.items()],
         evidence=evidence,
         group="" if session is None else "".join(h5.texts(str(session))),
         no_task=_no_task(place, texts),
@@ -355,7 +369,7 @@ def _instruction(
     places = [
         ("problem_info", h5.texts(instruction)),
         ("ep_meta", h5.texts(place.json("ep_meta").get("lang"))),  # robocasa
-        *_texts_at(place, TEXT_KEYS, rows),
+        *_texts_at(place, (*(place.writer.texts if place.writer else ()), *TEXT_KEYS), rows),
     ]
     name, instruction_texts = next(
         ((path, of_path) for path, of_path in places if of_path), ("", ())
@@ -389,8 +403,11 @@ def _rate(
     roles: DatasetRoles,
     rows: slice,
     read_paths: Set[str],
+    by_video: float | None,
 ) -> tuple[float, list[str]]:
-    """Frames per second, and what states it: the registry, the rows' times, the file, else the writer's usual rate."""
+    """Frames per second, and what states it: the registry, the rows' times, the file, else the video's or the writer's
+    usual rate.
+    """
     if fps := listing.source.config.fps:
         return fps, []
     by_times = rate_by_times(_times_s(place, roles, rows))
@@ -405,6 +422,8 @@ def _rate(
         return by_times, [*stated_fps]
     if nearest:
         return nearest[1], [*stated_fps]
+    if by_video:
+        return by_video, []
     if place.writer and place.writer.fps:
         listing.by_convention[place.writer.name, place.writer.fps] += 1
         return place.writer.fps, []
@@ -520,6 +539,9 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
         len(times_s) != record.num_rows or counts_rows(times_s, record.fps)
     ):
         times_s = None
-    frames = h5.frames_of(source, record, bottom_up=convention == ("opengl",))
+    if any(video.uri != uri for video in record.videos):
+        frames, match = frames_beside(source, record, times_s)
+    else:
+        frames, match = h5.frames_of(source, record, bottom_up=convention == ("opengl",)), no_doubt
     writer = place.writer.name if place.writer else ""
-    return EpisodeData(record, state, action, times_s, frames, writer=writer)
+    return EpisodeData(record, state, action, times_s, frames, match=match, writer=writer)

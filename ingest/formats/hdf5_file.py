@@ -588,10 +588,15 @@ def group_of(file: h5py.File, record: EpisodeRecord) -> h5py.Group:
 
 
 def cameras_in(
-    listing: ListingBuilder, uri: str, datasets: Mapping[str, h5py.Dataset], escapes: Sequence[str]
+    listing: ListingBuilder,
+    uri: str,
+    datasets: Mapping[str, h5py.Dataset],
+    escapes: Sequence[str],
+    *,
+    has_others: bool = False,
 ) -> tuple[dict[str, str], list[str]]:
     """Paths of the coming episode's cameras that can be read, by preference; finds what is wrong with the others, whose
-    paths come after.
+    paths come after. `has_others`: it has pictures beside the file.
     """
     readable: dict[str, str] = {}
     limits = listing.source.config.limits
@@ -604,7 +609,7 @@ def cameras_in(
             listing.warn_next(e.reason, str(e), uri, camera)
     for path in escapes:
         listing.warn_next("path_escape", f"{path} is a link to another file; not followed", uri)
-    if not readable:
+    if not readable and not has_others:
         # What else is there, by which a registry's author may see what the pictures are called
         detail = (
             f"no pictures that can be read among its {len(datasets)} datasets: "

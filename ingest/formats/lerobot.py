@@ -12,8 +12,8 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
-from itertools import product, repeat
-from pathlib import Path, PurePosixPath
+from itertools import product
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -59,9 +59,10 @@ from ingest.formats.listing import (
     named,
     texts_among,
 )
+from ingest.formats.row_pictures import of_places
 from ingest.formats.tables import finite, read_columns, vectors
 from ingest.media.frames import DECODE_ALL, DecodeOptions, Picture, VideoError
-from ingest.media.video import decode, frame_times
+from ingest.media.video import frame_times
 from ingest.outcomes import NO_EVIDENCE, Outcome, OutcomeEvidence, stated
 from ingest.reasons import DataError
 from ingest.sources.files import Source
@@ -547,29 +548,7 @@ def _frames(
             source, video.uri, video.start_frame, record.num_rows or 0, camera
         )
     else:
-        pictures = _of_places(
+        pictures = of_places(
             source.resolve(video.uri), matching(camera).places, video.start_frame, options
         )
     yield from timed(pictures, record.fps)
-
-
-def _of_places(
-    path: Path, places: np.ndarray | None, start_frame: int, options: DecodeOptions
-) -> Iterator[Picture]:
-    """The pictures of a file at some places, in order; None: all from a frame on, so that too many are noticed."""
-    if places is None:
-        yield from decode(path, start_frame, options=options)
-        return
-    if not len(places):
-        return
-    offsets = (places - places[0]).tolist()
-    requested_frames = options.wanted
-    if requested_frames is not None:
-        requested_frames = frozenset(offsets[row] for row in requested_frames if row < len(offsets))
-    pictures = decode(
-        path, int(places[0]), offsets[-1] + 1, replace(options, wanted=requested_frames)
-    )
-    # Rows that come faster than pictures share some
-    times_used = Counter(offsets)
-    for offset, picture in enumerate(pictures):
-        yield from repeat(picture, times_used[offset])
