@@ -25,6 +25,7 @@ from ingest.formats.listing import ListingBuilder, camera_name, scene_first, tex
 from ingest.formats.tables import numbers, side_by_side
 from ingest.media.frames import DECODE_ALL, DecodeOptions, Picture
 from ingest.media.picture import (
+    PICTURE_MARKS,
     ArrayPicture,
     array_picture,
     check_size,
@@ -60,7 +61,6 @@ H5_ERRORS = (
     AttributeError,
     MemoryError,
 )
-PICTURE_MARKS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF", b"BM", b"II*\0", b"MM\0*")
 # Folders, and last parts of a path, that say no more than that there are pictures
 FOLDERS = (
     "obs",
