@@ -22,6 +22,7 @@ from ingest.episode import EpisodeRecord, FrameReader, Listing, TimedPicture
 from ingest.formats.array_pictures import PictureForm, form_of, other_kind, picture_of, scaled
 from ingest.formats.array_roles import column_names
 from ingest.formats.listing import ListingBuilder, camera_name, scene_first, texts_among
+from ingest.formats.row_pictures import natural
 from ingest.formats.tables import numbers, side_by_side
 from ingest.media.frames import DECODE_ALL, DecodeOptions, Picture
 from ingest.media.picture import (
@@ -121,11 +122,6 @@ class EpisodeSlice:
 
 
 WHOLE_GROUP = EpisodeSlice()
-
-
-def natural(text: str) -> list[str | int]:
-    """Sort key: demo_2 before demo_10."""
-    return [int(part) if k % 2 else part for k, part in enumerate(re.split(r"([0-9]{1,18})", text))]
 
 
 @contextmanager

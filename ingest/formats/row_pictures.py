@@ -11,12 +11,13 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache
-from itertools import repeat
+from itertools import chain, repeat
 from pathlib import Path
 from posixpath import dirname, splitext
 
 import numpy as np
 
+from core.values import grouped
 from ingest.episode import EpisodeRecord, FrameReader, Match, TimedPicture, timed
 from ingest.formats.array_pictures import PICTURE_WORDS, other_kind
 from ingest.formats.folders import is_video, probed
@@ -24,6 +25,7 @@ from ingest.media.frames import DECODE_ALL, DecodeOptions, Picture, VideoError
 from ingest.media.picture import decode_picture
 from ingest.media.video import VideoInfo, decode, frame_times
 from ingest.sources.files import Source
+from ingest.sources.types import folders_above
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 CAMERA = "video"  # where nothing names it
@@ -41,82 +43,57 @@ def pictures_beside(source: Source, uri: str, row_uris: Collection[str]) -> dict
 
 
 def _by_rows(source: Source, row_uris: Collection[str]) -> Mapping[str, dict[str, str]]:
-    by_stem: dict[str, list[str]] = defaultdict(list)
-    by_folder: dict[str, list[str]] = defaultdict(list)
-    for uri in row_uris:
-        by_stem[splitext(uri)[0].rpartition("/")[2]].append(uri)
-        by_folder[dirname(uri)].append(uri)
+    by_stem = grouped((splitext(uri)[0].rpartition("/")[2], uri) for uri in row_uris)
+    by_folder = grouped((dirname(uri), uri) for uri in row_uris)
     cameras: dict[str, dict[str, str]] = defaultdict(dict)
     shown = {splitext(uri)[0]: uri for uri in source.files if is_video(uri)}
     shown |= {folder: folder for folder in _folders(source) if folder}
-    for path, uri in sorted(shown.items()):
-        parts = path.split("/")
-        owners = _named_owners(parts, by_stem) or _only_owner(parts, by_folder)
-        if len(owners) == 1 and not other_kind(path):
-            [(owner, rest)] = owners.items()
-            cameras[owner].setdefault("/".join(rest) or CAMERA, uri)
+    for path in sorted(path for path in shown if not other_kind(path)):
+        named_owners = _named_owners(path.split("/"), by_stem)
+        alone = [uris for folder in folders_above(path) if (uris := by_folder.get(folder))][:1]
+        owners = named_owners or {
+            uri: path[len(dirname(uri)) :].split("/") for uri in chain(*alone)
+        }
+        for owner, parts in owners.items() if len(owners) == 1 else ():
+            folders = owner.split("/")
+            label = [p for p in parts if p and p not in folders and p.lower() not in NO_NAMES]
+            cameras[owner].setdefault("/".join(label) or CAMERA, shown[path])
     return cameras
 
 
 def _named_owners(parts: list[str], by_stem: Mapping[str, list[str]]) -> dict[str, list[str]]:
     """The rows whose name a part of the path has, or begins with, each with what else the path says; of several those
     that share most folders with it, then those of the longest name."""
-    found = dict[str, tuple[tuple[int, int], list[str]]]()
+    ranks = dict[str, tuple[int, int, list[str]]]()
     for place, part in enumerate(parts):
-        ends = [*(match.start() for match in SEPARATOR.finditer(part)), len(part)]
-        for end in ends:
+        for end in (*(match.start() for match in SEPARATOR.finditer(part)), len(part)):
+            others = [*parts[:place], part[end + 1 :], *parts[place + 1 :]]
             for owner in by_stem.get(part[:end], ()):
-                folders = owner.split("/")[:-1]
-                label = part[end:].strip("-_. ")
-                others = [*parts[:place], *([label] if label else []), *parts[place + 1 :]]
-                rank = (len({*folders} & {*others}), end)
-                found[owner] = max(found.get(owner, (rank, [])), (rank, _names(others, folders)))
-    best = max((rank for rank, _ in found.values()), default=None)
-    return {owner: rest for owner, (rank, rest) in found.items() if rank == best}
-
-
-def _only_owner(parts: list[str], by_folder: Mapping[str, list[str]]) -> dict[str, list[str]]:
-    """The rows that lie alone in the nearest folder above that has any."""
-    for depth in range(len(parts) - 1, -1, -1):
-        owners = by_folder.get("/".join(parts[:depth]), [])
-        if owners:
-            return {owners[0]: _names(parts[depth:], [])} if len(owners) == 1 else {}
-    return {}
-
-
-def _names(parts: Iterable[str], folders: Collection[str]) -> list[str]:
-    """Those parts of a path that name a camera."""
-    return [part for part in parts if part not in folders and part.lower() not in NO_NAMES]
+                rank = (len({*owner.split("/")} & {*others}), end, others)
+                ranks[owner] = max(ranks.get(owner, rank), rank)
+    best = max((rank[:2] for rank in ranks.values()), default=None)
+    return {owner: others for owner, (*rank, others) in ranks.items() if (*rank,) == best}
 
 
 def _folders(source: Source) -> dict[str, list[str]]:
     """The pictures in each folder that holds several, in order."""
     if FOLDERS not in source.noted:
-        folders: dict[str, list[str]] = defaultdict(list)
-        for uri in source.files:
-            if uri.lower().endswith(PICTURE_SUFFIXES):
-                folders[dirname(uri)].append(uri)
-        several = {folder: uris for folder, uris in folders.items() if len(uris) > 1}
-        source.noted[FOLDERS] = {f: sorted(uris, key=_numbers) for f, uris in several.items()}
+        pictures = (uri for uri in source.files if uri.lower().endswith(PICTURE_SUFFIXES))
+        folders = grouped((dirname(uri), uri) for uri in sorted(pictures, key=natural))
+        source.noted[FOLDERS] = {folder: uris for folder, uris in folders.items() if len(uris) > 1}
     return source.noted[FOLDERS]
 
 
-def _numbers(uri: str) -> list[tuple[int, str]]:
-    """Sort key: frame_2 before frame_10."""
-    return [
-        (int(part), "") if part.isdecimal() else (-1, part)
-        for part in re.split("([0-9]{1,18})", uri)
-    ]
+def natural(text: str) -> list[str | int]:
+    """Sort key: demo_2 before demo_10."""
+    return [int(part) if k % 2 else part for k, part in enumerate(re.split(r"([0-9]{1,18})", text))]
 
 
 def rate_by_video(source: Source, uris: Iterable[str], num_rows: int | None) -> float | None:
     """Rows a second, where they take as long as the first video that says how long it is; None where none does."""
-    for info in (
-        () if source.config.is_remote else map(probed, repeat(source), filter(is_video, uris))
-    ):
-        if isinstance(info, VideoInfo):
-            return info.fps * (num_rows or 1) / (info.num_frames or num_rows or 1)
-    return None
+    videos = [] if source.config.is_remote or not num_rows else list(filter(is_video, uris))[:1]
+    infos = [info for uri in videos if isinstance(info := probed(source, uri), VideoInfo)]
+    return next((i.fps * (num_rows or 1) / (i.num_frames or num_rows or 1) for i in infos), None)
 
 
 def frames_beside(

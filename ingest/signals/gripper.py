@@ -46,7 +46,7 @@ MANY_RUNS = 5
 FEW_RUNS = 0.7
 MIN_PUSH = 0.04  # of the range, by which a command lies beyond what the gripper reaches
 MIN_OBJECT = 0.05  # of the range, by which an object keeps a gripper open
-# A command of pulses: its unit, the share of frames at which it rests in the middle, and how long a pulse is at most
+# A command of pulses: its unit, the share of frames at which it rests in the middle, and how long pulses are on average
 PULSES = "pulses"
 MIN_AT_REST = 0.6
 LONGEST_PULSE_S = 1.5
@@ -377,14 +377,10 @@ def are_pulses(runs: Sequence[np.ndarray], rates: Sequence[float], ends: Range) 
     """Do commands [n] rest between their ends, and leave for either end for a moment only, and come back?"""
     sides = [_sides(run, ends) for run in runs]
     pooled = np.concatenate(sides)
-    lengths_s = list[float]()
-    for side, fps in zip(sides, rates, strict=True):
-        changes = np.flatnonzero(np.diff(side)) + 1
-        starts = np.r_[0, changes]
-        lengths = np.diff(np.r_[starts, len(side)])
-        lengths_s += (lengths[side[starts] != 0] / fps).tolist()
+    num_pulses = sum(int(((np.diff(side, prepend=0) != 0) & (side != 0)).sum()) for side in sides)
+    longest = LONGEST_PULSE_S * float(np.median(rates)) * num_pulses
     is_both = -1 in pooled and 1 in pooled
-    return is_both and (pooled == 0).mean() >= MIN_AT_REST and max(lengths_s) <= LONGEST_PULSE_S
+    return is_both and (pooled == 0).mean() >= MIN_AT_REST and np.count_nonzero(pooled) <= longest
 
 
 def held(pulses: np.ndarray, ends: Range, fps: float) -> np.ndarray:
