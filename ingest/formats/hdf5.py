@@ -20,7 +20,7 @@ import pyarrow as pa
 from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing, no_doubt
 from ingest.formats import hdf5_file as h5
 from ingest.formats import robotwin
-from ingest.formats.array_roles import action_by_name, state_by_name
+from ingest.formats.array_roles import action_by_name, overruled, state_by_name
 from ingest.formats.hdf5_episodes import STEP_NAMES, episode_keys, flat_ends
 from ingest.formats.hdf5_parts import (
     OTHER_RATE,
@@ -47,7 +47,6 @@ from ingest.formats.listing import (
     texts_among,
 )
 from ingest.formats.row_pictures import (
-    PICTURE_SUFFIXES,
     frames_beside,
     pictures_beside,
     rate_by_video,
@@ -63,7 +62,6 @@ from ingest.formats.row_times import (
     times_in_seconds,
 )
 from ingest.formats.text_fields import instructions
-from ingest.media.frames import VIDEO_SUFFIXES
 from ingest.outcomes import SUCCESS_FIELDS, folder_outcome
 from ingest.reasons import DataError
 from ingest.registry import DatasetConfig
@@ -126,7 +124,6 @@ def list_episodes(source: Source) -> Listing:
             else:
                 listing.warn(e.reason, f"episodes of it may be missing: {e}", file=uri)
     _find_in_all(listing)
-    _report_pictures_beside(listing)
     return h5.finished(listing, "hdf5")
 
 
@@ -146,21 +143,6 @@ def _find_in_all(listing: Hdf5Listing) -> None:
             "action of its own, and keeps the one before"
         )
         listing.warn("length_differs", detail)
-
-
-def _report_pictures_beside(listing: ListingBuilder) -> None:
-    """Say where the pictures may be that no HDF5 file has."""
-    uris = sorted(
-        uri
-        for uri in listing.source.files
-        if uri.lower().endswith((*VIDEO_SUFFIXES, *PICTURE_SUFFIXES))
-    )
-    if uris and listing.records and not listing.cameras_in_use():
-        detail = (
-            f"{len(uris)} videos or pictures lie beside the HDF5 files (first: {uris[0]}), as AgiBot DigitalWorld "
-            "and DROID have them; they are not read"
-        )
-        listing.warn("other_layout", detail)
 
 
 def _add_readable(
@@ -260,6 +242,8 @@ def _add_episode(
     files = dict.fromkeys(cameras, uri)
     if not files:
         files = {c: beside[c] for c in in_order(beside, config.cameras)}
+        for file in files.values():
+            listing.parts.known("file", f"{file}*", "pictures of a camera")
     roles = roles_of(place, config)
     read_paths = {*roles.state, *roles.action, *cameras.values()}
     lengths = stated_lengths(place, read_paths, rows)
@@ -474,18 +458,10 @@ def _unread(
 ) -> dict[str, str]:
     """Why parts are not read although they are known, by path: a finding says it, or the registry names others."""
     unread = dict.fromkeys(unreadable, "it cannot be read: a finding says why")
-    if not config.keys.state and not config.keys.action:
-        return unread
-    by_name = {"state": state_by_name(place.arrays), "action": action_by_name(place.arrays)}
-    registered = {"state": config.keys.state, "action": config.keys.action}
-    for column, vector in by_name.items():
-        unused_paths = [
-            path
-            for path in vector.paths
-            if registered[column] and path not in {*roles.state, *roles.action}
-        ]
-        unread |= dict.fromkeys(unused_paths, f"the registry entry names another {column}")
-    return unread
+    others = overruled(config.keys.state, state_by_name(place.arrays), "state")
+    others |= overruled(config.keys.action, action_by_name(place.arrays), "action")
+    used = {*roles.state, *roles.action}
+    return unread | {path: why for path, why in others.items() if path not in used}
 
 
 def _problems(place: EpisodePlace, outcomes: Collection[str]) -> dict[str, str]:

@@ -21,13 +21,14 @@ from ingest.formats.array_roles import (
     ArrayForm,
     Vector,
     action_by_name,
+    chosen,
     column_names,
     is_bookkeeping_text,
     known_reason,
     state_by_name,
 )
 from ingest.formats.hdf5_writers import Writer, known_by, rate_of_simulation, writer_of
-from ingest.formats.listing import REGISTERED, ListingBuilder, account_for
+from ingest.formats.listing import ListingBuilder, account_for
 from ingest.formats.row_times import (
     first_rate,
     is_length_name,
@@ -203,12 +204,14 @@ def _vector(
     parts = h5.rows_in(place.group, registered)
     if missing := [path for path in registered if path not in parts]:
         raise DataError(f"{place.group.name} has no rows of numbers at {missing[0]}", "no_data")
-    if parts:
-        return parts, REGISTERED
-    writer = place.writer
-    if writer and (parts := _written(place.datasets, writer.layouts(column))):
-        return parts, f"{writer.name} keeps it there"
-    return _of_one_length({path: place.datasets[path] for path in by_name.paths}), by_name.why
+    parts |= place.datasets
+    layouts = []
+    if writer := place.writer:
+        written = tuple(_written(place.datasets, writer.layouts(column)))
+        layouts = [Vector(written, f"{writer.name} keeps it there")]
+    paths, why = chosen(registered, layouts, by_name, parts)
+    of_paths = {path: parts[path] for path in paths}
+    return (_of_one_length(of_paths) if why == by_name.why else of_paths), why
 
 
 def _written(datasets: Mapping[str, h5py.Dataset], layouts: Sequence[Sequence[str]]) -> Parts:

@@ -3,7 +3,7 @@
     episode_0.hdf5    episode_0.mp4, episode_0_front.mp4, episode_0/front.mp4, videos/front/episode_0.mp4
     run_7/rows.h5     run_7/videos/front.mp4, where no other rows lie in run_7
 
-A folder of pictures stands for a video. What a path says beside the name of the rows is the camera.
+A folder of numbered pictures stands for a video. What a path says beside the name of the rows is the camera.
 """
 
 import re
@@ -29,7 +29,8 @@ from ingest.sources.types import folders_above
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 CAMERA = "video"  # where nothing names it
-NO_NAMES = PICTURE_WORDS | {"video", "videos", "mp4", "recording", "recordings", "data"}
+NO_NAMES = PICTURE_WORDS | {"video", "videos", "mp4", "recording", "recordings", "data", "frame"}
+LAST_NUMBER = re.compile(r"[-_./]?[0-9]*\.[^./]*$")
 BESIDE, FOLDERS = "pictures beside rows", "pictures by folder"  # of a source: looked for once
 MAX_APART_S = 0.5  # by which rows and pictures may end apart
 SEPARATOR = re.compile(r"[-_. ]")
@@ -76,11 +77,11 @@ def _named_owners(parts: list[str], by_stem: Mapping[str, list[str]]) -> dict[st
 
 
 def _folders(source: Source) -> dict[str, list[str]]:
-    """The pictures in each folder that holds several, in order."""
+    """Pictures in order, by the path that those of a camera share before their numbers."""
     if FOLDERS not in source.noted:
         pictures = (uri for uri in source.files if uri.lower().endswith(PICTURE_SUFFIXES))
-        folders = grouped((dirname(uri), uri) for uri in sorted(pictures, key=natural))
-        source.noted[FOLDERS] = {folder: uris for folder, uris in folders.items() if len(uris) > 1}
+        sets = grouped((LAST_NUMBER.sub("", uri), uri) for uri in sorted(pictures, key=natural))
+        source.noted[FOLDERS] = {name: uris for name, uris in sets.items() if len(uris) > 1}
     return source.noted[FOLDERS]
 
 
