@@ -23,7 +23,7 @@ from ingest.formats.array_pictures import PictureForm, form_of, other_kind, pict
 from ingest.formats.array_roles import column_names
 from ingest.formats.listing import ListingBuilder, camera_name, scene_first, texts_among
 from ingest.formats.row_pictures import natural
-from ingest.formats.tables import numbers, side_by_side
+from ingest.formats.tables import known_values, numbers, side_by_side
 from ingest.media.frames import DECODE_ALL, DecodeOptions, Picture
 from ingest.media.picture import (
     PICTURE_MARKS,
@@ -48,6 +48,7 @@ from ingest.sources.files import Source
 
 SUFFIXES = (".hdf5", ".h5", ".hdf")
 MAX_VALUE_BYTES, MAX_TEXTS = 1 << 20, 1000  # a larger value is no fact about an episode
+MAX_ATTRIBUTES = 64  # of one group
 MAX_DEPTH = 8
 MAX_HOPS = 16
 # Those that HDF5 and h5py bring along (deflate, shuffle, Fletcher32, szip, n-bit, scale-offset, LZF): no plug-ins
@@ -373,7 +374,9 @@ def table_of(
     """
     length_of(parts, limits)
     names = column_names({path: prod((part.shape or ())[1:]) for path, part in parts.items()})
-    stored = [values(part, limits)[rows] for part in parts.values()]
+    stored = [
+        known_values(values(part, limits)[rows], attributes_of(part)) for part in parts.values()
+    ]
     return side_by_side(numbers(*of_part) for of_part in zip(stored, names, strict=True))
 
 
@@ -406,12 +409,12 @@ def lacks_value(place: h5py.Group, path: str) -> bool:
     return holder is not None and name in holder.attrs and holder.attrs.get_id(name).shape is None
 
 
-def attributes_of(holder: h5py.Group | h5py.Dataset, max_attributes: int) -> dict[str, Any]:
-    """Small attributes of a group or dataset, at most so many, by name."""
+def attributes_of(holder: h5py.Group | h5py.Dataset) -> dict[str, Any]:
+    """Small attributes of a group or dataset, at most MAX_ATTRIBUTES, by name."""
     if not h5py.h5a.get_num_attrs(holder.id):
         return {}
     attributes: dict[str, Any] = {}
-    for name in list(holder.attrs)[:max_attributes]:
+    for name in list(holder.attrs)[:MAX_ATTRIBUTES]:
         attribute = holder.attrs.get_id(name)
         if _is_small(attribute.shape, attribute.dtype):
             attributes[str(name)] = holder.attrs[name]

@@ -50,7 +50,7 @@ OTHER_RATE = (
     "beside the registry's"
 )
 MANY_ALIKE = 8  # datasets in one group whose names are numbers: they are one part
-MAX_ATTRIBUTES = 64  # of one group
+
 SHOWN_SPLITS = "robomimic's own splits: splits are drawn anew"
 
 
@@ -92,9 +92,9 @@ class EpisodePlace:
 
     def _attributes_of(self, name: str, holder: h5py.Group) -> dict[str, Any]:
         if not name.startswith("/"):
-            return h5.attributes_of(holder, MAX_ATTRIBUTES)
+            return h5.attributes_of(holder)
         if name not in self.above:
-            self.above[name] = h5.attributes_of(holder, MAX_ATTRIBUTES)
+            self.above[name] = h5.attributes_of(holder)
         return {n: self.among.share(stored) for n, stored in self.above[name].items()}
 
     @cached_property
@@ -358,7 +358,7 @@ def account(
         else:
             nothing = "no name of a state, an action, a camera or a text that is known"
             parts.unknown(kind, name, problems.get(path, nothing), **form)
-        for attribute in h5.attributes_of(dataset, MAX_ATTRIBUTES):
+        for attribute in h5.attributes_of(dataset):
             account_for(
                 parts,
                 "text",

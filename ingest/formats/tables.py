@@ -2,7 +2,7 @@
 
 import io
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from math import prod
@@ -22,6 +22,8 @@ from ingest.sources.types import refuse_pointer
 
 MIN_FPS, MAX_FPS = 1e-3, 1e3  # no camera and no robot is slower or faster
 
+# In what files and columns state of a number that stands for no value
+MISSING_NAMES = ("missing_value", "_FillValue", "fill_value", "invalid_value", "sentinel")
 # What pyarrow raises for damaged files, for names twice or that are no text, and for values that Python has not
 PARQUET_ERRORS = (OSError, pa.ArrowException, ValueError, LookupError, OverflowError, MemoryError)
 BATCH, BATCH_BYTES = 1 << 16, 1 << 28  # rows, and bytes of one column, read at a time
@@ -52,6 +54,17 @@ def numbers(values: np.ndarray, names: Sequence[str] = ()) -> pa.Table:
     return pa.Table.from_arrays(
         [pa.array(column) for column in flat.T], list(names) or [""] * flat.shape[1]
     )
+
+
+def known_values(values: np.ndarray, stated: Mapping[str, Any]) -> np.ndarray:
+    """Values with NaN where they are the number that stands for none, as what is `stated` of them says."""
+    for name in MISSING_NAMES:
+        number = np.asarray(stated.get(name)).reshape(-1)[:1]
+        if (
+            number.dtype.kind in "if" and number.all()
+        ):  # a 0 is what files are filled with before they are written
+            values = np.where(values.astype(np.float32) == np.float32(number), np.nan, values)
+    return values
 
 
 def numbered(name: str, width: int) -> list[str]:
