@@ -12,9 +12,7 @@ from cli.options import (
     At,
     FormatOption,
     ReleaseOption,
-    is_setting,
     say,
-    settings_of,
     space_at,
     warn,
 )
@@ -23,6 +21,7 @@ from cli.terminal import note
 from core.errors import UserError
 from core.metrics import TERMINAL, metrics_shown_in
 from core.names import LATEST, did_you_mean
+from core.settings import read_settings, setting_values, settings_of
 from eval.annotators.compare import TRUTH, Comparison, differences
 from eval.benchmarks.load import BENCHMARKS, score_predictions
 from eval.benchmarks.options import CHECKS, OF_A_RELEASE, EvaluationOptions
@@ -52,9 +51,7 @@ app.add_typer(eval_app, name="eval")
 app.add_typer(annotators_app, name="annotators")
 
 SETTINGS_HELP = (
-    "A setting, KEY=VALUE; repeatable: "
-    + ", ".join(name for name, field in EvaluationOptions.model_fields.items() if is_setting(field))
-    + "."
+    "A setting, KEY=VALUE; repeatable: " + ", ".join(settings_of(EvaluationOptions)) + "."
 )
 
 
@@ -72,7 +69,12 @@ def eval_model(
     """Score a model and the baselines on a benchmark or on held-out episodes; writes a report."""
     if context.invoked_subcommand is not None:
         return
-    options = settings_of(options, settings or ())
+    options = read_settings(
+        EvaluationOptions,
+        "eval",
+        setting_values(settings or ()),
+        options.model_dump(exclude_unset=True),
+    )
     if options.model is None and options.endpoint:
         raise UserError("--endpoint needs --model, the model's name there")
     model = options.model or LATEST

@@ -20,7 +20,7 @@ import typer
 
 from cli.completion import complete_by_name
 from cli.examples import EXAMPLES
-from cli.options import episode_list, is_setting
+from cli.options import episode_list
 from cli.terminal import (
     AS_JSON,
     AS_RECORDS,
@@ -39,6 +39,7 @@ from core.cores import tell_libraries
 from core.errors import UserError, checked_address, validation_message, without_secrets
 from core.files import disk_full, refused_by_system
 from core.names import near_names
+from core.settings import is_setting
 from core.version import VERSION
 from core.wall import begin_anew
 from ingest.formats import FORMAT_NAMES

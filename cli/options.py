@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from pydantic import BaseModel, Field, ValidationError
-from pydantic.fields import FieldInfo
+from pydantic import BaseModel, Field
 from typer import Argument, Option
 
 from cli.terminal import AS_JSON, QUIET, note
-from core.errors import FailedError, UserError, validation_message
-from core.names import did_you_mean
+from core.errors import FailedError, UserError
 from core.paths import DEFAULT_WORKSPACE, Workspace
 from ingest.formats import FORMAT_NAMES
 
@@ -89,32 +87,6 @@ class At(Here):
     format: Literal["table", "json"] = Field(
         default="table", description="table for people, json for scripts."
     )
-
-
-def is_setting(field: FieldInfo) -> bool:
-    """Is a field of a model given by --set, not by an option of its own?"""
-    extra = field.json_schema_extra
-    return isinstance(extra, dict) and "is_setting" in extra
-
-
-def settings_of[M: BaseModel](options: M, texts: Sequence[str]) -> M:
-    """The options with what --set KEY=VALUE says. Raises UserError, which names the key and those that there are."""
-    model = type(options)
-    setting_names = [name for name, field in model.model_fields.items() if is_setting(field)]
-    values = options.model_dump(exclude_unset=True)
-    for text in texts:
-        key, has_value, value = text.partition("=")
-        name = key.replace("-", "_")
-        if not has_value or name not in setting_names:
-            raise UserError(
-                f"--set {text}: give KEY=VALUE with one of {', '.join(setting_names)}"
-                f"{did_you_mean(name, setting_names)}"
-            )
-        values[name] = value
-    try:
-        return model.model_validate(values)
-    except ValidationError as e:
-        raise UserError(f"--set: {validation_message(e)}") from e
 
 
 def space_at(text: str) -> Workspace:
