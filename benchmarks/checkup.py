@@ -29,7 +29,6 @@ from annotate.checkup.checks import Checkup
 from annotate.checkup.faults import RunFault
 from annotate.checkup.signals import RunSignals
 from benchmarks.checkup_faults import FAULTS, Fault, Spoilt
-from benchmarks.checkup_peers import PEERS, peer_rows
 from benchmarks.checkup_sets import DecodedSet, decoded_set
 from benchmarks.harness import SHARED, arguments, machine, table_text, with_tables, write_json
 from core.paths import ROOT
@@ -333,7 +332,6 @@ HEADS = {
         "kB kept of a run",
     ],
     "many": ["runs", "CPU ms of each, looked at", "CPU ms of each, compared", "MB for comparing"],
-    "peers": ["fault", "ours", *(peer.name for peer in PEERS)],
 }
 
 
@@ -389,9 +387,6 @@ def main() -> int:
         help="list each fault that is not named, and each false alarm",
     )
     parser.add_argument(
-        "--peers", action="store_true", help="run other checkers on copies of the first set, too"
-    )
-    parser.add_argument(
         "--many", nargs="*", type=int, default=[], metavar="N", help="also what so many runs take"
     )
     parser.add_argument(
@@ -415,8 +410,6 @@ def main() -> int:
     }
     if args.many:
         data["many"] = many_rows(sets[0], args.many)
-    if args.peers:
-        data["peers"] = peer_rows(sets[0], args.seed, KEPT)
     for name, text in tables_of(data).items():
         print(f"## {name}\n\n{text}")
     print(machine())
@@ -430,9 +423,7 @@ def main() -> int:
 def write_page(data: Mapping[str, Any], *, is_whole: bool) -> None:
     """The figures and the page; of a run of some faults or sets only the tables that need no more."""
     figures = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
-    figures |= (
-        data if is_whole else {name: data[name] for name in ("many", "peers") if name in data}
-    )
+    figures |= data if is_whole else {name: data[name] for name in ("many",) if name in data}
     write_json(FIGURES, figures)
     PAGE.write_text(
         with_tables(PAGE.read_text(), tables_of(figures), "benchmarks.checkup", "docs/checkup.md")

@@ -76,7 +76,7 @@ def build_all(
     is_usable = any(row["ok"] for row in rows)
     if not report.failed and not is_usable:
         print(
-            f"error: no usable episode; reasons: proccorpus quarantine --workspace {space.root}",
+            f"error: no usable episode; reasons: proccorpus show quarantine --workspace {space.root}",
             file=sys.stderr,
         )
     if any(failure.asks for failure in report.failed) and report.is_partial:

@@ -24,7 +24,10 @@ from pipeline.episode_rewards import score_selection
 from pipeline.imports import import_annotations
 from pipeline.rewards import scorer_config
 from warehouse.exports import EXPORT_KINDS, ExportKind, export_kind
-from warehouse.exports.options import RewardOptions, Selection
+from warehouse.exports.options import (
+    RewardOptions,
+    Selection,
+)
 from warehouse.exports.verify_lerobot import verify as verify_lerobot
 
 app = typer.Typer()

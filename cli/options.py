@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, Field
+from pydantic.fields import FieldInfo
 from typer import Argument, Option
 
 from cli.terminal import AS_JSON, QUIET, note
@@ -15,9 +16,8 @@ from core.errors import FailedError, UserError
 from core.paths import DEFAULT_WORKSPACE, Workspace
 from ingest.formats import FORMAT_NAMES
 
-FormatOption = Annotated[
-    Literal["table", "json"], Option(help="table for people, json for scripts.")
-]
+Format = Literal["table", "records", "json"]
+FormatOption = Annotated[Format, Option(help="table or records for people, json for scripts.")]
 WorkersOption = Annotated[int | None, Option(min=1, help="Processes; default: one per core.")]
 UpdateOption = Annotated[
     bool, Option(help="Read hub datasets at their newest commit, not at the last build's.")
@@ -68,6 +68,7 @@ PrivateOption = Annotated[bool, Option(help="Make a new hub repository private."
 ReplaceOption = Annotated[
     bool, Option(help="Delete what else the place holds; --dry-run counts it.")
 ]
+SetOption = Annotated[list[str] | None, Option("--set", help="A setting, KEY=VALUE; repeatable.")]
 YesOption = Annotated[bool, Option("--yes", "-y", help="Do not ask before deleting.")]
 
 
@@ -84,9 +85,15 @@ class Here(BaseModel):
 class At(Here):
     """Where a command works, and how it prints."""
 
-    format: Literal["table", "json"] = Field(
-        default="table", description="table for people, json for scripts."
+    format: Format = Field(
+        default="table", description="table or records for people, json for scripts."
     )
+
+
+def is_setting(field: FieldInfo) -> bool:
+    """Is a field of a model given by --set, not by an option of its own?"""
+    extra = field.json_schema_extra
+    return isinstance(extra, dict) and "is_setting" in extra
 
 
 def space_at(text: str) -> Workspace:
@@ -161,6 +168,9 @@ def episode_list(text: str | None) -> tuple[int, ...] | None:
             )
         numbers.update(range(int(first), int(last) + 1))
     return tuple(sorted(numbers))
+
+
+Episodes = Annotated[tuple[int, ...] | None, BeforeValidator(episode_list)]
 
 
 def tell_sent(item: Any) -> None:

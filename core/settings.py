@@ -1,9 +1,10 @@
-"""Settings: fields of a model of options that are given by name, as KEY=VALUE or in a file."""
+"""Settings of a command line: KEY=VALUE of `--set`, for models of options and for typed functions."""
 
-from collections.abc import Iterable, Mapping
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, get_origin
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError, create_model
 from pydantic.fields import FieldInfo
 
 from core.errors import UserError, validation_message
@@ -11,52 +12,70 @@ from core.names import did_you_mean
 from core.values import grouped
 
 
-def is_setting(field: FieldInfo) -> bool:
-    """Is a field of a model given by --set, not by an option of its own?"""
-    extra = field.json_schema_extra
-    return isinstance(extra, dict) and "is_setting" in extra
+def setting_values(texts: Iterable[str]) -> dict[str, str]:
+    """By name the values of texts KEY=VALUE; those of a repeated name with commas. Raises UserError.
+
+    Example: setting_values(["codec=av1", "family=a", "family=b"]) == {"codec": "av1", "family": "a,b"}.
+    """
+    pairs = []
+    for text in texts:
+        name, has_value, value = text.partition("=")
+        if not has_value:
+            raise UserError(f"--set {text}: a setting is KEY=VALUE, such as --set seed=1")
+        pairs.append((name.replace("-", "_"), value))
+    return {name: ",".join(values) for name, values in grouped(pairs).items()}
 
 
 def settings_of(model: type[BaseModel]) -> dict[str, FieldInfo]:
-    """The settings of a model by the names that they have outside: the fields marked so; where none is, all that are
-    described."""
+    """The settings that a model of options has, by the names that they have outside."""
     fields = model.model_fields.items()
-    described = {str(f.validation_alias or name): f for name, f in fields if f.description}
-    return {name: f for name, f in described.items() if is_setting(f)} or described
+    return {str(f.validation_alias or name): f for name, f in fields if f.description}
 
 
-def setting_values(texts: Iterable[str]) -> dict[str, str]:
-    """The values of settings KEY=VALUE; a comma parts those of one that is repeated. Raises UserError."""
-    pairs = [text.partition("=") for text in texts]
-    for name, has_value, _ in pairs:
-        if not has_value:
-            raise UserError(f"--set {name}: a setting is KEY=VALUE, such as --set seed=1")
-    by_name = grouped((name.replace("-", "_"), value) for name, _, value in pairs)
-    return {name: ",".join(of_name) for name, of_name in by_name.items()}
-
-
-def read_settings[M: BaseModel](
-    model: type[M], owner: str, values: Mapping[str, Any], given: Mapping[str, Any] | None = None
-) -> M:
+def read_settings(
+    model: type[BaseModel],
+    kind: str,
+    values: Mapping[str, Any],
+) -> Any:
     """A model with these values, some of them texts of a command line, where a comma parts the items of a list.
-    `given`: of the fields that are no settings.
 
     Raises UserError, which names the setting, and those that there are.
     """
     settings = settings_of(model)
-    fields = {n: f for n, f in model.model_fields.items() if f in settings.values()}
-    hidden = {n: f for n, f in model.model_fields.items() if not f.description}
-    known = fields | hidden | settings
-    read = dict(given or {})
+    read = dict(values)
     for name, value in values.items():
-        if name not in known:
+        field = settings.get(name) or model.model_fields.get(name)
+        if field is None:
             setting_names = ", ".join(settings) or "none"
             raise UserError(
-                f"{owner} has no setting {name!r}{did_you_mean(name, settings)}; it has: {setting_names}"
+                f"{kind} has no setting {name!r}{did_you_mean(name, settings)}; it has: {setting_names}"
             )
-        is_list = isinstance(value, str) and get_origin(known[name].annotation) is tuple
-        read[name] = value.split(",") if is_list else value
+        if isinstance(value, str) and get_origin(field.annotation) is tuple:
+            read[name] = value.split(",")
     try:
         return model.model_validate(read)
     except ValidationError as e:
-        raise UserError(f"{owner}: {validation_message(e)}") from e
+        raise UserError(f"{kind}: {validation_message(e)}") from e
+
+
+def arguments_of(
+    function: Callable[..., Any], words: Sequence[str], texts: Iterable[str]
+) -> list[Any]:
+    """What a function takes after its first parameter: `words` in their order, `texts` KEY=VALUE by name; as its
+    annotations say. Raises UserError."""
+    parameters = [*inspect.signature(function).parameters.values()][1:]
+    if parameters and parameters[0].kind is inspect.Parameter.VAR_POSITIONAL:
+        return [*words]
+    kind = function.__name__
+    names = [parameter.name for parameter in parameters]
+    if len(words) > len(names):
+        raise UserError(
+            f"{kind} takes {' '.join(names).upper() or 'nothing'}; {words[-1]!r} is too much"
+        )
+    fields: dict[str, Any] = {}
+    for parameter in parameters:
+        default = ... if parameter.default is parameter.empty else parameter.default
+        fields[parameter.name] = (parameter.annotation, Field(default, description=parameter.name))
+    values = dict(zip(names, words, strict=False)) | setting_values(texts)
+    filled = read_settings(create_model(kind, **fields), kind, values)
+    return [getattr(filled, name) for name in names]

@@ -68,8 +68,8 @@ QUARANTINE_INTRO = """\
 A finding is a problem with the data. Each finding is a row of the table `findings` with one of these codes, the
 dataset, the episode and camera it concerns, the file, and a detail in words.
 
-*Unusable*: the episode (or, without an episode, the dataset) is left out; `proccorpus quarantine` lists it. *Warning*:
-the episode is used. *Unusable or warning*: a warning if the rest is usable, such as another camera."""
+*Unusable*: the episode (or, without an episode, the dataset) is left out; `proccorpus show quarantine` lists it.
+*Warning*: the episode is used. *Unusable or warning*: a warning if the rest is usable, such as another camera."""
 
 
 def proof(name: str, entry: DatasetConfig) -> str:

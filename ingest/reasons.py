@@ -173,7 +173,7 @@ REASONS = {
     "marked_invalid": R("the source marks the episode as invalid", "nothing to do"),
     "never_ends": R(
         "no step is marked as the episode's last (RLDS: is_last, is_terminal): the episode may be cut off",
-        "convert them again; else import their outcomes (`proccorpus outcomes import`): labels go by them, not by the "
+        "convert them again; else import their outcomes (`proccorpus say outcome`): labels go by them, not by the "
         "marks",
     ),
     # Grippers and hands
@@ -293,7 +293,7 @@ REASONS = {
     ),
     "outcome_differs": R(
         "the run is said to have succeeded, and ends like what the others of its task show before their end",
-        "look at its end; say how it ended (`proccorpus outcomes import FILE --dataset DATASET`), and accept the check",
+        "look at its end; say how it ended (`proccorpus say outcome DATASET --set file=FILE`), and accept the check",
     ),
     "stale_statistics": R(
         "the stored statistics (meta/stats.json, meta/episodes_stats.jsonl) are not those of the data, or unreadable",

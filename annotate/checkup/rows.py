@@ -100,14 +100,13 @@ def _jump(
     other_steps = np.r_[steps[: start - 1], steps[end:]]
     # Steps of other jumps are no measure of ordinary motion
     usual_step = float(np.sort(other_steps)[-1 - min(4, len(other_steps) // 50)])
+    if usual_step <= 0 or size < MIN_JUMP_STEPS * usual_step:
+        return None
     other_values = np.r_[values[:start], values[end:]]
-    extent = float(np.percentile(other_values, 99) - np.percentile(other_values, 1))
-    is_jump = (
-        size >= MIN_JUMP_STEPS * usual_step and size >= MIN_JUMP_SHARE * extent and usual_step > 0
-    )
-    if is_jump:
-        return (start, end, size, usual_step)
-    return None
+    low, high = np.percentile(other_values, (1, 99))
+    if size < MIN_JUMP_SHARE * (high - low):
+        return None
+    return start, end, size, usual_step
 
 
 def _is_same_angle(value: float, value_before: float, size: float) -> bool:

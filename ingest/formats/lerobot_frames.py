@@ -126,10 +126,7 @@ class _Pair:
         self.picture_times_s = video.seconds
         self.num_rows = num_rows
         self.span = span
-        if len(self.picture_times_s) > 1:
-            self.period_s = float(np.median(np.diff(self.picture_times_s)))
-        else:
-            self.period_s = 1.0
+        self.period_s = video.period_s
         self.row_times_s = None if times_s is None else span.start_s + times_s
         self.start = int(video.nearest(np.array([span.start_s]))[0])
         self.is_even = _is_even(video, span)

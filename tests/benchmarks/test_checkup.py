@@ -10,7 +10,6 @@ import pytest
 from annotate.checkup.faults import RunFault
 from benchmarks.checkup import HEADS, is_meant, is_right_time, trials
 from benchmarks.checkup_faults import FAULTS, Spoilt, encoded_again, late, values_of
-from benchmarks.checkup_peers import said_by_peer
 from benchmarks.checkup_sets import DecodedRun, DecodedSet, measured
 from benchmarks.harness import with_tables
 from ingest.episode import EpisodeData, EpisodeRecord
@@ -87,17 +86,6 @@ def test_only_the_right_check_run_and_stretch_name_a_fault(squares: DecodedSet) 
     assert not is_meant(replace(run_fault, check_name="camera_black"), frozen, spoilt)
     assert not is_meant(replace(run_fault, episode_index=2), frozen, spoilt)
     assert not is_meant(replace(run_fault, start_frame=40), frozen, spoilt)
-
-
-def test_other_checkers_name_few_episodes_at_a_time() -> None:
-    report = {
-        "issues": [
-            {"check": "frozen", "episode": 3},
-            {"check": "spikes", "episodes": list(range(18))},
-        ],
-        "clusters": [{"id": "drift", "findings": [{"locus": {"episodes": ["episode_000007"]}}]}],
-    }
-    assert said_by_peer(report, 18) == {(3, "frozen"), (7, "drift")}
 
 
 def test_the_page_gets_its_tables() -> None:

@@ -126,8 +126,8 @@ def test_one_page_shows_the_worst_runs(run: Run, tmp_path: Path):
 
 
 def test_sarif_is_what_its_readers_expect(run: Run, made_faulty: Made, faulty: Made, capsys):
-    words = ("--why", "the lamp was off", "--by", "ann", "--workspace", faulty.space.root)
-    called(capsys, "accept", "tiny", "camera_black", *words)
+    words = ("--comment", "the lamp was off", "--author", "ann", "--workspace", faulty.space.root)
+    called(capsys, "say", "acceptance", "tiny", "camera_black", *words)
     source = made_faulty.source
     workspace_options = ("--workspace", faulty.space.root)
     assert run(source, "--full", "--report", "out.sarif", *workspace_options).code == 0
