@@ -170,7 +170,7 @@ def test_an_edited_card_is_named_and_not_published(own: Made, tmp_path: Path) ->
     path = card_path(lake.workspace, "r1")
     path.write_text(path.read_text() + "All errors removed.\n")
     [failure] = verify_release(lake, release)
-    assert (failure.what, failure.wrong) == (
+    assert (failure.file, failure.detail) == (
         str(path),
         "the card was changed since the release was frozen",
     )
