@@ -16,7 +16,7 @@ from core.values import grouped, spread
 from ingest.episode import EpisodeRecord, Finding, Listing
 from ingest.episodes import settle
 from ingest.media.frames import VIDEO_SUFFIXES, VideoError
-from ingest.media.video import probe
+from ingest.media.video import VideoInfo, probe
 from ingest.reasons import REASONS, DataError
 from ingest.registry import UNNAMED, DatasetConfig, name_of
 from ingest.signals.gripper import signal_row
@@ -31,6 +31,7 @@ SHOWN = frozenset({0})  # episodes of a remote source whose files are fetched
 DECODED = 3
 DECODED_FRAMES = 250
 PROBED = 300
+MIN_LACKING = 1.0  # frames that a video lacks at its end
 MAX_RATES = 4  # of a camera's videos, that are listed singly
 
 
@@ -262,9 +263,22 @@ def _headers(
                         Finding(e.reason, str(e), severity, record.episode_index, camera, uri)
                     )
             continue
+        shared = [(r, c) for r, c in users[uri] if r.episode_index not in skipped_episodes]
+        findings += filter(None, (_lacking(info, record, camera) for record, camera in shared))
         size = f"{info.width_px}x{info.height_px}"
         details.append({"camera": camera, "codec": info.codec, "size_px": size, "fps": info.fps})
     return details, findings, len(chosen)
+
+
+def _lacking(info: VideoInfo, record: EpisodeRecord, camera: str) -> Finding | None:
+    """That a video ends before the rows of an episode do, as its container says; None where it does not."""
+    video = next(v for v in record.videos if v.camera == camera)
+    end_frame = video.start_frame + (record.num_rows or 0) * info.fps / record.fps
+    if info.num_frames is None or end_frame - info.num_frames < MIN_LACKING:
+        return None
+    detail = f"its container has {info.num_frames} frames; the {record.num_rows} rows end at frame {end_frame:.0f}"
+    severity = "unusable" if len(record.videos) == 1 else "warning"
+    return Finding("frame_count", detail, severity, record.episode_index, camera, video.uri)
 
 
 def _video_users(records: Sequence[EpisodeRecord]) -> dict[str, list[tuple[EpisodeRecord, str]]]:

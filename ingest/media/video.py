@@ -446,7 +446,7 @@ def _lent(path: Path, options: DecodeOptions, first: int | None) -> Iterator[Con
         closing.callback(container.close)
         with suppress(GeneratorExit):  # who asked has enough
             yield container
-        if options.threads == 1:
+        if options.threads == 1 and first is not None:
             closing.pop_all()
             _idle[key] = container
             for oldest in list(_idle)[:-MOST_IDLE]:
