@@ -278,7 +278,7 @@ def _lacking(info: VideoInfo, record: EpisodeRecord, camera: str) -> Finding | N
         return None
     detail = f"its container has {info.num_frames} frames; the {record.num_rows} rows end at frame {end_frame:.0f}"
     severity = "unusable" if len(record.videos) == 1 else "warning"
-    return Finding("frame_count", detail, severity, record.episode_index, camera, video.uri)
+    return Finding("length_differs", detail, severity, record.episode_index, camera, video.uri)
 
 
 def _video_users(records: Sequence[EpisodeRecord]) -> dict[str, list[tuple[EpisodeRecord, str]]]:

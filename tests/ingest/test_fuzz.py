@@ -50,7 +50,9 @@ from warehouse.lake.statements import CorrectionError, read_text
 pytestmark = pytest.mark.fuzz
 PARTS = 2  # of those over a limit, each built in a process whose memory is measured
 IS_SHORT = os.environ.get("PROCCORPUS_FUZZ") == "short"  # a tenth of them, as CI has it
-STRIDE = 10 if IS_SHORT else 1  # each base begins at another of the ways, so that all bases together have all of them
+STRIDE = (
+    10 if IS_SHORT else 1
+)  # each base begins at another of the ways, so that all bases together have all of them
 EXAMPLES = 40 if IS_SHORT else 200  # for each parser
 SLOW_S = 20.0  # of CPU that one example may take: a crowded machine is slow, not the parser
 OUTSIDE = Path("/outside")  # what no example may lead to

@@ -141,7 +141,7 @@ def check_card(
     } <= {str(len(shown_episodes))}
 
     # Limits count what is held: not what was rejected, withdrawn or left out as unsure
-    assert re.findall(r"- tiny: (\d+) files have warnings \(video_times", text) == [
+    assert re.findall(r"- tiny: (\d+) files have warnings \(timestamp_drift", text) == [
         str(len(warned & shown_episodes))
     ] * bool(warned & shown_episodes)
     chunks = {shard.chunk for shard in release.shard_list}
