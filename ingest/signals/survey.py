@@ -261,8 +261,9 @@ def _located(episodes: Sequence[EpisodeData], config: DatasetConfig) -> list[_Pl
         return [place for entry in config.grippers if (place := _registered(entry, episodes))]
     alike = {column: _of_one_layout(episodes, column) for column in COLUMNS}
     uniform: list[Column] = [column for column in COLUMNS if len(alike[column]) == len(episodes)]
-    others = [column for column in COLUMNS if column not in uniform]
-    for columns, locate in product((uniform, others), (_by_name, _by_values)):
+    others: list[Column] = [column for column in COLUMNS if column not in uniform]
+    groups: tuple[list[Column], list[Column]] = (uniform, others)
+    for columns, locate in product(groups, (_by_name, _by_values)):
         for column in columns:
             if places := locate(alike[column], column):
                 return places
@@ -579,11 +580,10 @@ def findings_of(signals: Sequence[GripperSignal]) -> list[Finding]:
             detail = f"{description} does not go from end to end in {signal.num_surveyed} episodes"
             findings.append(Finding("gripper_unused", detail, "warning"))
         elif not signal.has_polarity:
-            reason = "hand_without_polarity" if signal.kind == "hand" else "polarity_unknown"
             detail = (
                 f"{description}, {signal.closed:.4g} to {signal.open:.4g}: {signal.polarity_by}"
             )
-            findings.append(Finding(reason, detail, "warning"))
+            findings.append(Finding("polarity_unknown", detail, "warning"))
     return findings
 
 

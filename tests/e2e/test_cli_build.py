@@ -29,7 +29,9 @@ def test_two_workers_make_the_same_bytes_as_one(
 ) -> None:
     workspace = tmp_path / "two"
     ok(build(built.config, workspace, "--workers", 2))
-    digest = ok(proccorpus("digest", "--format", "json", cwd=away, workspace=workspace)).json
+    digest = ok(
+        proccorpus("show", "digest", "--format", "json", cwd=away, workspace=workspace)
+    ).json
     assert digest == digest_of(built.workspace)
     for folder, pattern in (("shards", "*.tar"), ("shards", "*.json"), ("keyframes", "*.jpg")):
         single_hashes = hashes_of(built.workspace / folder, pattern)

@@ -41,7 +41,7 @@ TOLERANCE_S = 5e-5  # half of what LeRobot lets a frame's time be off
 TICKS = 1000  # of the clock of a file that is written here, per frame
 BITEXACT = 1 << 23  # AV_CODEC_FLAG_BITEXACT
 KEY_FRAMES = "8"  # every so many frames: a frame is found by decoding eight at most
-# benchmarks/export_videos.py has the bytes and the loss of these
+# docs/performance.md has the bytes and the loss of these
 ENCODERS = {
     "h264": ("libx264", {"crf": "19.5", "preset": "veryfast", "g": KEY_FRAMES, "bf": "0"}),
     "av1": ("libsvtav1", {"crf": "30", "preset": "10", "g": KEY_FRAMES}),
