@@ -35,7 +35,7 @@ from warehouse.lake.stored import followers
 UNKNOWN_PX = (640, 480)  # of a camera whose pictures cannot be looked at without a download
 PILOTS = 50  # labelled episodes that calibrate, at most
 BYTES_A_NUMBER = 1.9  # of embeddings, as measured in the lake's files
-# CPU ms a picture on one thread, as `python -m benchmarks.embeddings` measures them (docs/performance.md)
+# CPU ms a picture on one thread, as measured (docs/performance.md)
 MS_A_PICTURE: Mapping[str, float] = {"mobilenet_v2": 1.6, "grey": 0.4}
 
 

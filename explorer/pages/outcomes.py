@@ -86,6 +86,7 @@ def say(request: Request, dataset: str, episode_index: EpisodeIndex, ended: Ende
             author=author,
             follows=ended.follows,
             recording=ended.recording,
+            known=corrections.recording_of(judged.place, judged.facts),
         )
         return {"saved": saved, "correction": correction}
 
@@ -162,8 +163,7 @@ def _label_that_counts(judged: Judged) -> tuple[str | None, dict[str, Any] | Non
     it; None: there is none.
     """
     if judged.is_corrected():
-        sql = "FROM current_corrections WHERE dataset = ? AND episode_index = ? AND status = 'accepted'"
-        row = next(iter(judged.lake.dicts(sql, [*judged.place])), None)
+        row = corrections.accepted_label(judged.lake, judged.facts)
         if row is not None:
             segments = [*map(as_said, segments_of(row))]
             label = {name: row[name] for name in ("plan", "final_progress")}

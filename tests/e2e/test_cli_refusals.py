@@ -10,7 +10,7 @@ from tests.kits.cli_kit import (
     Built,
     assert_one_error_line,
     called,
-    proccorpus,
+    command,
     snapshot_of,
     write_config,
 )
@@ -116,7 +116,7 @@ def test_wrong_use_leaves_no_workspace(
 def test_sql_at_a_time_that_is_not_there(
     options: tuple[object, ...], built: Built, away: Path
 ) -> None:
-    result = proccorpus("sql", "SELECT 1", *options, cwd=away, workspace=built.workspace)
+    result = command("sql", "SELECT 1", *options, cwd=away, workspace=built.workspace)
     assert (result.code, result.out) == (USAGE, "")
     assert_one_error_line(result)
 
@@ -125,7 +125,7 @@ def test_a_refused_build_changes_nothing_in_a_workspace_that_is_there(
     built: Built, away: Path, given: Path
 ) -> None:
     snapshot = snapshot_of(built.workspace)
-    result = proccorpus(
+    result = command(
         "build", "--source", given / "empty", "--name", "mine", cwd=away, workspace=built.workspace
     )
     assert result.code == USAGE
@@ -134,7 +134,7 @@ def test_a_refused_build_changes_nothing_in_a_workspace_that_is_there(
 
 
 def test_verbose_adds_the_traceback(away: Path) -> None:
-    result = proccorpus("build", "--source", "nowhere", "--name", "mine", "--verbose", cwd=away)
+    result = command("build", "--source", "nowhere", "--name", "mine", "--verbose", cwd=away)
     lines = result.err.splitlines()
     assert result.code == USAGE
     assert lines[0].startswith("Traceback")

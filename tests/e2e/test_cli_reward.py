@@ -26,7 +26,7 @@ from ingest.media.video import decode
 from pipeline.episode_rewards import episode_clip, score_episodes
 from pipeline.reference_runs import reference_scorer
 from pipeline.rewards import score_video
-from tests.kits.cli_kit import Built, assert_one_error_line, proccorpus
+from tests.kits.cli_kit import Built, assert_one_error_line, command
 from tests.kits.laptop_kit import make_checkpoint as make_laptop
 from tests.kits.reward_kit import make_checkpoint, write_video
 from tests.kits.tiny_lerobot import FPS, LENGTHS, TASKS, video_path
@@ -70,7 +70,7 @@ def test_a_run_is_laid_beside_shown_ones_the_same_from_everywhere(
     }
     like_options = ("--like", f"{dataset}/0", "--like", f"{dataset}/1")
     out = tmp_path / "rewards.jsonl"
-    result = proccorpus(
+    result = command(
         "reward", video, "--task", TASKS[0], *like_options, "--out", out, "--format", "json", cwd=tmp_path,
         workspace=own.workspace,
     )  # fmt: skip
@@ -96,7 +96,7 @@ def test_a_videos_reward_is_the_same_from_everywhere(
 ) -> None:
     out = tmp_path / "rewards.jsonl"
     overlay = tmp_path / "overlay.mp4"
-    result = proccorpus(
+    result = command(
         "reward", video, "--task", TASKS[0], "--model", checkpoint, "--out", out, "--overlay", overlay, "--fps", 4,
         "--format", "json", cwd=tmp_path, workspace=own.workspace,
     )  # fmt: skip
@@ -143,7 +143,7 @@ def test_a_videos_reward_is_the_same_from_everywhere(
     assert numbers(core) == {k: pytest.approx(v, abs=TOLERANCE) for k, v in numbers(rows).items()}
 
     folder = tmp_path / "rabc"
-    exported = proccorpus(
+    exported = command(
         "export", "rabc", "--set", f"from_model={checkpoint}", "--out", folder, "--allow-licence", "unknown",
         "--format", "json", cwd=tmp_path, workspace=own.workspace,
     )  # fmt: skip
@@ -169,7 +169,7 @@ def test_an_episode_is_scored_by_its_number_and_the_newest_model(
     own: Built, checkpoint: Path, tmp_path: Path
 ) -> None:
     command_words = ("reward", "--dataset", "tiny", "--episode")
-    none_yet = proccorpus(*command_words, 0, cwd=tmp_path, workspace=own.workspace)
+    none_yet = command(*command_words, 0, cwd=tmp_path, workspace=own.workspace)
     assert (none_yet.code, "no model was trained in this workspace yet" in none_yet.err) == (
         2,
         True,
@@ -198,7 +198,7 @@ def test_an_episode_is_scored_by_its_number_and_the_newest_model(
     ]
     lake.con.close()
     overlay = tmp_path / "second.mp4"
-    result = proccorpus(
+    result = command(
         *command_words, 1, "--fps", FPS, "--overlay", overlay, cwd=tmp_path, workspace=own.workspace
     )
     assert result.code == 0, result.err
@@ -216,7 +216,7 @@ def test_an_episode_is_scored_by_its_number_and_the_newest_model(
         (("tiny",), "give either a video, or --dataset NAME with --episode N"),
         (("tiny", "--episode", 0, "--camera", "up"), "has no camera 'up'; it has"),
     ):
-        wrong = proccorpus("reward", "--dataset", *arguments, cwd=tmp_path, workspace=own.workspace)
+        wrong = command("reward", "--dataset", *arguments, cwd=tmp_path, workspace=own.workspace)
         assert wrong.code == 2
         assert message in assert_one_error_line(wrong)
 
@@ -229,7 +229,7 @@ def test_a_laptop_models_weights_are_what_it_says_of_each_video(
     rows = numbers(read(tmp_path / "r.jsonl"))
     assert scored.failures == 0
     folder = tmp_path / "rabc"
-    exported = proccorpus(
+    exported = command(
         "export", "rabc", "--set", f"from_model={model}", "--out", folder, "--allow-licence", "unknown",
         cwd=tmp_path, workspace=own.workspace,
     )  # fmt: skip
@@ -242,7 +242,7 @@ def test_a_laptop_models_weights_are_what_it_says_of_each_video(
 
     # The same rewards as signals: rows of the scored frames alone, and nothing is scored again
     signals = tmp_path / "signals.parquet"
-    exported = proccorpus(
+    exported = command(
         "export", "frame-signals", "--set", f"from_model={model}", "--out", signals, "--allow-licence", "unknown",
         cwd=tmp_path, workspace=own.workspace,
     )  # fmt: skip

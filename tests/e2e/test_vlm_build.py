@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from core.domain.label import Segment, check_tiling
-from tests.kits.cli_kit import FAILED, Built, Result, digest_of, ok, proccorpus, rows, write_config
+from tests.kits.cli_kit import FAILED, Built, Result, command, digest_of, ok, rows, write_config
 from tests.kits.fault_kit import ModelServer, serving_model
 from tests.kits.lerobot_writer import write_json_lines as write_lines
 from tests.kits.lerobot_writer import write_video
@@ -54,7 +54,7 @@ def annotated(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     with serving_model(folder) as server:
         config = configured(folder / "project", source, server.url)
         built = ok(
-            proccorpus("build", "--config", config, "--workers", 1, cwd=folder, workspace=workspace)
+            command("build", "--config", config, "--workers", 1, cwd=folder, workspace=workspace)
         )
         sent = server.events("received")
         yield Annotated(server, config, workspace, sent, digest_of(workspace), built.out)
@@ -68,7 +68,7 @@ def annotate(tmp_path: Path, source: Path) -> Callable[..., Result]:
         server: ModelServer, workspace: Path, *options: object, more: str = "", of: Path = source
     ) -> Result:
         config = configured(tmp_path / "project", of, server.url, more)
-        return proccorpus("build", "--config", config, *options, cwd=tmp_path, workspace=workspace)
+        return command("build", "--config", config, *options, cwd=tmp_path, workspace=workspace)
 
     return run
 
@@ -111,7 +111,7 @@ def test_all_five_stages_fill_the_tables_and_nothing_is_asked_twice(
 
     def build(workspace: Path, workers: int) -> Result:
         return ok(
-            proccorpus(
+            command(
                 "build",
                 "--config",
                 annotated.config,
@@ -168,7 +168,7 @@ def test_of_a_task_a_few_runs_are_asked_about_and_the_others_follow(
         )
         [bill] = json.loads(
             ok(
-                proccorpus(
+                command(
                     "build",
                     "--dry-run",
                     "--config",
@@ -182,14 +182,14 @@ def test_of_a_task_a_few_runs_are_asked_about_and_the_others_follow(
         )["model"]
         assert (bill["episodes"], bill["of_each_run"]["episodes"]) == (4, RUNS)
         # Ended by its budget on the way, it goes on where it was
-        assert proccorpus("build", "--config", config, cwd=cwd, workspace=workspace).code == FAILED
+        assert command("build", "--config", config, cwd=cwd, workspace=workspace).code == FAILED
         config.write_text(config.read_text().replace(", max_calls = 9", ""))
-        built = ok(proccorpus("build", "--config", config, cwd=cwd, workspace=workspace))
+        built = ok(command("build", "--config", config, cwd=cwd, workspace=workspace))
         sent = server.events("received")
     assert len(sent) == len(set(sent))
     assert len(sent) <= 0.08 * bill["of_each_run"]["calls"]
     repeated_cost = ok(
-        proccorpus(
+        command(
             "build",
             "--dry-run",
             "--config",
@@ -203,7 +203,7 @@ def test_of_a_task_a_few_runs_are_asked_about_and_the_others_follow(
     ).out
     assert json.loads(repeated_cost)["model"][0]["stages"][-1]["calls"] == len(sent)
     assert labelled(workspace) == list(range(RUNS))
-    assert "like those of vlm: 46" in ok(proccorpus("status", cwd=cwd, workspace=workspace)).out, (
+    assert "like those of vlm: 46" in ok(command("status", cwd=cwd, workspace=workspace)).out, (
         built.out
     )
 
@@ -314,5 +314,5 @@ def test_no_pictures_no_call(
     ] == EVERY[2:]
     assert dict(rows(tmp_path / "workspace", "SELECT episode_index, reason FROM quarantine")) == {
         0: "undecodable_video",
-        1: "black_video",
+        1: "camera_black",
     }

@@ -1,5 +1,7 @@
-"""Running the installed console script as a user does, and references that are computed without it."""
+"""Running the command line as a user does, and references that are computed without it."""
 
+import contextlib
+import io
 import json
 import os
 import re
@@ -19,7 +21,7 @@ from core.paths import Workspace
 from pipeline.build import run_build
 from pipeline.config import DatasetBuild
 from tests.kits.lake_kit import opened
-from warehouse.lake import digest
+from warehouse.lake import digest, forget_lakes
 
 PROGRAM = Path(sys.executable).parent / "proccorpus"
 DONE = 0
@@ -61,13 +63,28 @@ class Built:
 def proccorpus(
     *arguments: object, cwd: Path, workspace: Path | None = None, timeout_s: float = 600, **env: str
 ) -> Result:
-    """Run the command line to its end."""
+    """Run the installed console script to its end: where a process of its own, or its environment, matters."""
     words = [*map(str, arguments), *(["--workspace", str(workspace)] if workspace else [])]
     process = subprocess.run(
         [str(PROGRAM), *words], cwd=cwd, env=environment(**env), capture_output=True, text=True, timeout=timeout_s,
         check=False,
     )  # fmt: skip
     return Result(process.returncode, process.stdout, without_progress(process.stderr))
+
+
+def command(*arguments: object, cwd: Path, workspace: Path | None = None) -> Result:
+    """The command line in this process, started from a folder: to start one costs more than most commands do."""
+    out = io.BytesIO()
+    err = io.BytesIO()
+    place = ["--workspace", workspace] if workspace else []
+    with (
+        contextlib.chdir(cwd),
+        contextlib.redirect_stdout(io.TextIOWrapper(out, write_through=True)),
+        contextlib.redirect_stderr(io.TextIOWrapper(err, write_through=True)),
+    ):
+        code = run_here(*arguments, *place)
+    forget_lakes()
+    return Result(code, out.getvalue().decode(), without_progress(err.getvalue().decode()))
 
 
 def called(capture: pytest.CaptureFixture[str], *arguments: object) -> Result:

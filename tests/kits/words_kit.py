@@ -7,9 +7,7 @@ pictures of samples, never from the corpus.
 """
 
 import argparse
-import contextlib
 import gc
-import io
 import json
 import os
 import re
@@ -38,7 +36,7 @@ from tests.kits.changed_sources import (
     make,
     make_in_a_process,
 )
-from tests.kits.cli_kit import DONE, USAGE, Result, run_here, without_progress, write_configs
+from tests.kits.cli_kit import DONE, USAGE, Result, command, write_configs
 from tests.kits.lake_kit import opened
 from tests.kits.small_sources import ENTRIES, decoded, serial_in, serials
 from warehouse.lake import forget_lakes
@@ -91,15 +89,6 @@ DERIVED = (
 )  # fmt: skip
 
 
-def command(folder: Path, *words: object) -> Result:
-    """The command line in this process, started from a folder."""
-    out = io.StringIO()
-    err = io.StringIO()
-    with contextlib.chdir(folder), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = run_here(*words)
-    return Result(code, out.getvalue(), without_progress(err.getvalue()))
-
-
 @dataclass(frozen=True)
 class Case:
     """A dataset, the config that names it and the workspace it is built into, all below one folder."""
@@ -122,7 +111,7 @@ class Case:
 
     def run(self, *words: object) -> Result:
         """A command on the workspace; in this process, since to start one costs more than most commands do."""
-        return command(self.folder, *words, "--workspace", self.workspace)
+        return command(*words, cwd=self.folder, workspace=self.workspace)
 
     def build(self, *options: object) -> Result:
         return self.run("build", "--config", self.config, "--workers", 1, *options)

@@ -16,7 +16,7 @@ from pipeline.config import ChecksConfig, DatasetBuild
 from pipeline.doctor import diagnose
 from pipeline.stage import StepFailure
 from tests.assets.defs.corpus.test_assets import ASSETS, failure, materialize
-from tests.kits.cli_kit import proccorpus, write_configs
+from tests.kits.cli_kit import command, write_configs
 from tests.kits.lake_kit import opened
 from tests.kits.made_corpus import Made, build_of, with_stages
 from tests.kits.tiny_lerobot import LENGTHS, make_dataset, write_video
@@ -131,8 +131,8 @@ def test_what_was_made_before_is_released_no_more(both: Made):
             create_release(lake, "r1")
     # The remedy that is named
     commands = (("doctor", "--hashes", "--repair"), ("build", "--dataset", "sound"))
-    for command in commands:
-        proccorpus(*command, cwd=both.space.root, workspace=both.space.root)
+    for words in commands:
+        command(*words, cwd=both.space.root, workspace=both.space.root)
     with opened(both.space) as lake:
         assert {shard.dataset for shard in create_release(lake, "r1").shard_list} == {"sound"}
 
@@ -194,7 +194,7 @@ def test_commands_and_the_night_ask_too(tmp_path: Path):
     entries = {name: f"source: ../{name}\nlicense: cc-by-4.0\n" for name in ("broken", "sound")}
     config = write_configs(tmp_path, entries)
     space = Workspace(tmp_path / "w")
-    night = proccorpus(
+    night = command(
         "nightly", "--config", config, "--workers", 1, cwd=tmp_path, workspace=space.root
     )
     assert night.code == 1, night
@@ -206,7 +206,7 @@ def test_commands_and_the_night_ask_too(tmp_path: Path):
     with opened(space) as lake:
         assert lake.column("SELECT DISTINCT dataset FROM shards") == ["sound"]
         assert lake.column("SELECT DISTINCT dataset FROM release_shards") == ["sound"]
-    result = proccorpus("release", "create", "r1", cwd=tmp_path, workspace=space.root)
+    result = command("release", "create", "r1", cwd=tmp_path, workspace=space.root)
     assert result.code == 0, result
     assert f"left out: broken with 0 samples: {DECODABLE} in chunk 0" in result.err
 
@@ -253,6 +253,6 @@ def test_a_build_is_partial_only_where_sources_were_out_of_reach():
 
 
 def test_the_help_of_nightly_names_its_section(tmp_path: Path):
-    result = proccorpus("nightly", "--help", cwd=tmp_path)
+    result = command("nightly", "--help", cwd=tmp_path)
     assert "licences under release." in " ".join(result.out.replace("│", " ").split())
     assert 'section "release" allows it' in " ".join(result.out.replace("│", " ").split())

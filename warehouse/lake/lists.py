@@ -9,7 +9,7 @@ from string import Template
 from typing import NamedTuple
 
 from core.metrics import METRICS
-from ingest.reasons import REASONS
+from ingest.reasons import FORMER_REASONS, REASONS, reason_of
 from warehouse.lake.connection import literal
 
 
@@ -23,7 +23,8 @@ class ListView(NamedTuple):
 
 
 def _lists() -> dict[str, ListView]:
-    remedies = (f"({literal(code)}, {literal(reason.remedy)})" for code, reason in REASONS.items())
+    codes = (*REASONS, *FORMER_REASONS)
+    remedies = (f"({literal(code)}, {literal(reason_of(code).remedy)})" for code in codes)
     text = Template(Path(__file__).with_suffix(".sql").read_text())
     lists = {}
     lower = ", ".join(literal(metric.name) for metric in METRICS if metric.lower_is_better)

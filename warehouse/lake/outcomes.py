@@ -11,7 +11,6 @@ the corpus lacks, is refused.
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +22,15 @@ from warehouse.lake.lake import Lake
 from warehouse.lake.statements import (
     ConflictError,
     CorrectionError,
+    Home,
+    Known,
+    Row,
     checked_text,
     known_episodes,
+    newest_row,
     read_text,
     rows_of_text,
     say,
-    time_after,
 )
 
 NAMING_COLUMNS = ("episode_index", "episode", "source_id")
@@ -114,8 +116,7 @@ def add_outcomes(
         # All of it, so that taking an earlier import back leaves what this one says
         if not any(map(is_new, statements)):
             return []
-        created_at = time_after(max(current, key=itemgetter("created_at"), default=None))
-        return [row | {"comment": row["note"], "created_at": created_at} for row in statements]
+        return [row | {"comment": row["note"]} for row in statements]
 
     saved = say(lake, OUTCOME, rows)
     if saved:
@@ -135,6 +136,7 @@ def say_outcome(
     author: str,
     follows: str | None,
     recording: str | None = None,
+    known: Mapping[Home, Known] | None = None,
 ) -> str:
     """Save what a person who looks at one run says of its end, as an import of its own; returns its id.
 
@@ -152,17 +154,17 @@ def say_outcome(
         "follows": follows,
     }
 
-    def rows() -> list[dict[str, Any]]:
-        in_force = standing(lake, dataset, episode_index)
+    def complete(row: dict[str, Any], _: Row | None) -> dict[str, Any]:
+        in_force = standing(lake, dataset, episode_index, known)
         outcome_in_force = in_force["import_id"] if in_force else None
         if follows != outcome_in_force:
             last_author = in_force["author"] if in_force else "somebody"
             raise ConflictError(
                 f"{last_author} has said how episode {episode_index} of {dataset} ended: reload it and look"
             )
-        return [outcome | {"created_at": time_after(in_force)}]
+        return row
 
-    return say(lake, OUTCOME, rows)[0]["batch"]
+    return say(lake, OUTCOME, lambda: [outcome], known, complete=complete)[0]["batch"]
 
 
 def undo_outcome(
@@ -178,10 +180,15 @@ def undo_outcome(
     return say(lake, OUTCOME, lambda: [statement])[0]["batch"]
 
 
-def standing(lake: LakeConnection, dataset: str, episode_index: int) -> dict[str, Any] | None:
-    """What people said of how a run ended, as far as it counts: its row of current_outcomes."""
-    sql = "FROM current_outcomes WHERE dataset = ? AND episode_index = ?"
-    return next(iter(lake.dicts(sql, [dataset, episode_index])), None)
+def standing(
+    lake: LakeConnection,
+    dataset: str,
+    episode_index: int,
+    known: Mapping[Home, Known] | None = None,
+) -> dict[str, Any] | None:
+    """What people said of how a run ended, as far as it counts; `import_id` takes it back."""
+    row = newest_row(lake, OUTCOME, (dataset, episode_index), known, standing=True)
+    return row and row | {"import_id": row["batch"], "note": row["comment"]}
 
 
 # For people

@@ -19,7 +19,7 @@ from warehouse.lake.connection import LakeConnection, literal
 from warehouse.lake.corrections import segments_of
 from warehouse.lake.lake import Lake
 from warehouse.lake.publication import content_key
-from warehouse.lake.statements import CorrectionError, checked_text, newest_row, say, time_after
+from warehouse.lake.statements import CorrectionError, checked_text, say
 
 SHOWN_BY = ("auto", "transfer")  # annotators with which runs are labelled like references
 STAGE = "transfer"
@@ -293,12 +293,7 @@ def _mark(lake: Lake, episode_key: list[Any], author: str, run: str | None) -> d
         "author": checked_text("author", author, 100),
     }
 
-    def rows() -> list[dict[str, Any]]:
-        former = newest_row(lake, "reference", dataset=row["dataset"], episode_index=episode_key[1])
-        follows = former["statement_id"] if former else None
-        return [row | {"follows": follows, "created_at": time_after(former)}]
-
-    [saved] = say(lake, "reference", rows)
+    [saved] = say(lake, "reference", lambda: [row])
     return saved | {"mark_id": saved["statement_id"], "label_run": run}
 
 
@@ -350,10 +345,7 @@ def _say_same(lake: Lake, dataset: str, author: str, groups: Any, *texts: str) -
             for text, same_as in sorted(stands.items())
             if present_groups.get(text, text) != same_as
         }
-        [former] = lake.dicts(
-            "SELECT max(created_at) AS created_at FROM joined_tasks WHERE dataset = ?", [dataset]
-        )
-        common = {"dataset": dataset, "author": author, "created_at": time_after(former)}
+        common = {"dataset": dataset, "author": author}
         return [common | {"subject": text, "same_as": name} for text, name in changed.items()]
 
     say(lake, "joined_task", rows)

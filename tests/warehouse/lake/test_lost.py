@@ -9,7 +9,7 @@ import pytest
 
 from core.files import HALF_FILE
 from core.paths import Workspace
-from tests.kits.cli_kit import DONE, FAILED, USAGE, Result, proccorpus
+from tests.kits.cli_kit import DONE, FAILED, USAGE, Result, command
 from tests.kits.lake_kit import say
 from tests.kits.made_corpus import Made
 from tests.kits.tiny_lerobot import LENGTHS
@@ -79,7 +79,7 @@ def lost(told: Made, tmp_path: Path) -> Made:
 
 
 def run_in(corpus: Made, *words: str) -> Result:
-    return proccorpus(*words, cwd=corpus.space.root, workspace=corpus.space.root)
+    return command(*words, cwd=corpus.space.root, workspace=corpus.space.root)
 
 
 def files(space: Workspace) -> set[str]:
