@@ -82,7 +82,8 @@ def test_a_dataset_without_a_gripper_says_where_it_was_looked_for(
         "'looked at state of 3 dimensions' AS detail, 'warning' AS severity",
     )
     with visit(space) as without:
-        assert "looked at state of 3 dimensions" in without.get("/").text
+        assert "looked at state of 3 dimensions" in without.get("/t/open_warnings").text
+        assert "/t/open_warnings says" in without.get("/t/signals").text
         text = without.get("/episode/tiny/0").text
     assert "gripper opening" not in text
 
@@ -99,13 +100,9 @@ def test_what_a_source_holds_is_shown_with_what_is_used_for_nothing(
         "'float32' AS dtype, 3 AS num_times",
     )
     with visit(space) as visitor:
-        text = visitor.get("/").text
-    assert "topic <code>/&lt;b&gt;odd&lt;/b&gt;</code> ? x 7 float32: no role has it" in text
-    assert "all 1 parts" in text
-    # A lake of an earlier version has no such table
-    change(space, "DROP TABLE source_parts")
-    with visit(space) as visitor:
-        assert visitor.get("/").status_code == 200
+        text = visitor.get("/t/source_parts?status=unknown").text
+    assert "/&lt;b&gt;odd&lt;/b&gt;" in text
+    assert "no role has it" in text
 
 
 def test_a_dataset_s_label_runs_are_farthest_apart_first(client: TestClient, furnished: Workspace):

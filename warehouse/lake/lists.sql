@@ -153,3 +153,41 @@ SELECT step, loss, text, progress, learning_rate, gradient_norm, samples_per_s, 
   SELECT *, row_number() OVER (PARTITION BY training_run ORDER BY step) AS place,
          count(*) OVER (PARTITION BY training_run) AS num FROM training_points)
 WHERE (place - 1) % greatest(1, num // 400) = 0 OR place = num ORDER BY training_run, step
+
+-- signals: Grippers and hands
+-- Which values hold grippers and hands, and which end of their range is open?
+-- No gripper or hand was found; /t/open_warnings says where it was looked for.
+FROM signals ORDER BY dataset
+
+-- source_parts: Parts of sources
+-- What does each source hold, what is it read as, and what is used for nothing?
+-- No source was listed yet.
+SELECT dataset, kind, name, status, use, why, shape, dtype, num_times FROM source_parts
+ORDER BY dataset, status <> 'unknown', status <> 'used', use, kind, name
+
+-- licences: Licences
+-- How much is there under each licence?
+-- There is nothing in this corpus yet.
+SELECT coalesce(d.license, 'unknown') AS license, count(DISTINCT d.dataset) AS datasets,
+       count(*) FILTER (e.status = 'ok') AS episodes,
+       round(coalesce(sum(e.duration_s) FILTER (e.status = 'ok'), 0) / 3600, 3) AS hours
+FROM datasets d LEFT JOIN episodes e USING (dataset) GROUP BY 1 ORDER BY hours DESC, 1
+
+-- labels_in_force: Labels that count
+-- Whose labels count, and of how many episodes?
+-- No episode is labelled yet: proccorpus build.
+SELECT r.annotator, a.label_run, count(*) AS episodes
+FROM active_runs a LEFT JOIN label_runs r USING (label_run) GROUP BY ALL ORDER BY episodes DESC, 1, 2
+
+-- commonest_steps: Commonest steps
+-- Which steps do most episodes have?
+-- No step is labelled yet: proccorpus build.
+SELECT name, count(DISTINCT (dataset, episode_index)) AS episodes
+FROM active_segments WHERE kind = 'step' GROUP BY name ORDER BY episodes DESC, name
+
+-- requests: Requests to models
+-- What was asked of which model, and what did it cost?
+-- No model was asked. These labels cost nothing.
+SELECT stage, model, count(*) AS calls, sum(prompt_tokens)::BIGINT AS prompt_tokens,
+       sum(completion_tokens)::BIGINT AS completion_tokens, sum(cost_usd) AS cost_usd
+FROM vlm_calls GROUP BY ALL ORDER BY cost_usd DESC, stage, model
