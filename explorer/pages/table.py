@@ -32,6 +32,7 @@ LINKS = {
     "training_run": "/t/training_points?training_run={training_run}&chart=line",
 }
 OF_LIST = {
+    "labels_apart": {"apart": "/compare/{dataset}/{episode_index}?a={run_a}&b={run_b}"},
     "leaderboard": {"model": LINKS["eval_run"]},
     "releases": {"name": "/t/release_contents?name={name}"},
     "training_runs": {"model": "/t/leaderboard?model={model}&slice=all"},
@@ -151,6 +152,13 @@ def releases() -> RedirectResponse:
 @router.get("/releases/{name}")
 def release(name: str) -> RedirectResponse:
     return RedirectResponse(f"/t/release_contents?{urlencode({'name': name})}")
+
+
+@router.get("/compare/{dataset}")
+def compare(dataset: str, a: str = "", b: str = "") -> RedirectResponse:
+    """The list has every two labels once, the lesser name first."""
+    pair = dict(zip(("run_a", "run_b"), sorted((a, b)), strict=True)) if a and b else {}
+    return RedirectResponse(f"/t/labels_apart?{urlencode({'dataset': dataset} | pair)}")
 
 
 @router.get("/training")

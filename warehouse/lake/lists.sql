@@ -191,3 +191,9 @@ FROM active_segments WHERE kind = 'step' GROUP BY name ORDER BY episodes DESC, n
 SELECT stage, model, count(*) AS calls, sum(prompt_tokens)::BIGINT AS prompt_tokens,
        sum(completion_tokens)::BIGINT AS completion_tokens, sum(cost_usd) AS cost_usd
 FROM vlm_calls GROUP BY ALL ORDER BY cost_usd DESC, stage, model
+
+-- labels_apart: Labels apart
+-- In which episodes do two labels differ most, as the mean difference of their progress?
+-- No episode has two labels; another annotator makes one: proccorpus build --dataset NAME --annotator vlm.
+SELECT dataset, episode_index, mae AS apart, run_a, run_b FROM label_agreement
+ORDER BY apart DESC, dataset, episode_index
