@@ -34,7 +34,7 @@ LONG = (
     "training/test_processes.py", "pipeline/test_release_cycle.py", "warehouse/exports/test_lerobot.py",
     "warehouse/releases/test_release.py", "e2e/test_cli_reward.py", "e2e/test_vlm_build.py", "e2e/test_cli_export.py",
     "pipeline/stages/test_corrections.py", "e2e/test_cli_annotators.py", "e2e/test_cli_build.py",
-    "e2e/test_cli_rebuild.py", "assets/lib/test_report.py", "warehouse/test_sql_process.py", "training/test_grpo.py",
+    "assets/lib/test_report.py", "warehouse/test_sql_process.py", "training/test_grpo.py",
     "pipeline/test_native_labels.py", "eval/server/test_app.py", "training/test_sharding.py",
     "explorer/test_correcting.py", "e2e/test_cli_queries.py",
     "pipeline/stages/test_samples_beyond_a_chunk.py", "pipeline/test_adaptation.py", "explorer/test_hostile.py",
