@@ -51,7 +51,7 @@ def inspect(
     data_format: DataFormatOption = None,
     report: Annotated[
         Path | None,
-        Option(help="Also write a report: a file that ends in .html, .md, .sarif or .junit.xml."),
+        Option(help="Also write a report: a file that ends in .html or .jsonl."),
     ] = None,
     common: At = At(),
 ) -> None:

@@ -81,7 +81,7 @@ def width_here() -> int:
 
 
 def table_text(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], width: int) -> str:
-    """Rows as a table of at most `width` characters a line; as records if -x asks for them, or they have no room."""
+    """Rows as a table of at most `width` characters a line; as records if asked, or without room."""
     cells: list[list[Text]] = []
     for row in rows:
         cells.append([_cell(row[name]) for name in columns])
@@ -149,7 +149,7 @@ def _printed(*parts: RenderableType, width: int) -> str:
 
 
 def _cell(value: Any) -> Text:
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return Text(", ".join(_cell(item).plain for item in value))
     if value is None:
         text = ""

@@ -9,7 +9,7 @@ reads one snapshot and never mixes two states of the corpus. Every query has a t
 import math
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -38,6 +38,7 @@ from warehouse.lake.connection import (
 from warehouse.lake.place import LakeError, place
 from warehouse.lake.schema import checked_version
 from warehouse.lake.sql import OF_RELEASE, RESULTS, see_results
+from warehouse.lake.statements import ConflictError, Place
 from warehouse.lake.views import VIEWS
 from warehouse.lake.words import DATABASE, SEARCH_PATH, Words
 from warehouse.sql_process import LakeState
@@ -139,8 +140,27 @@ class LakeReader:
         """The episodes of which people said something of a kind after the statement of a number."""
         if number >= self.words.newest:
             return set()
-        sql = "SELECT dataset, episode_index FROM located_statements WHERE kind = ? AND number > ?"
+        sql = "SELECT dataset, episode_index FROM statements WHERE kind = ? AND number > ?"
         return {*self.rows(sql, kind, number)}
+
+    def recordings_shown(self, places: Collection[Place], snapshot: int | None) -> dict[Any, str]:
+        """The recordings that a page of an earlier snapshot shows at some places; of this snapshot none is asked for.
+
+        Raises ConflictError: nobody knows any more.
+        """
+        if not places or snapshot in (None, self.snapshot.number):
+            return {}
+        sql = (
+            f"SELECT dataset, episode_index, recording FROM lake.main.recordings AT (VERSION => {int(snapshot)}) "
+            "WHERE left_at IS NULL AND list_contains(?, dataset) AND list_contains(?, episode_index)"
+        )
+        try:
+            rows = self.rows(sql, *map(list, zip(*places, strict=True)))
+        except duckdb.Error as e:
+            raise ConflictError(
+                f"this page is of snapshot {snapshot}, which is gone by now: reload it and look"
+            ) from e
+        return {(dataset, episode): recording for dataset, episode, recording in rows}
 
     def while_nothing_is_said(self, key: Any, find: Callable[[], Any]) -> Any:
         """What `find` gives, asked for once until somebody says something."""

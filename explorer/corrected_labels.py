@@ -20,6 +20,11 @@ NO_LABEL = {
     "progress_procvlm": [], "reasoning": [], "plan": [], "needs_review": False, "notes": [],
 }  # fmt: skip
 
+SPOKEN_OF_SQL = """
+    SELECT dataset, episode_index FROM located_statements WHERE kind = $1 UNION
+    SELECT r.dataset, r.episode_index FROM recordings r JOIN statements s ON s.recording = r.resembles
+    WHERE s.kind = $1 AND r.left_at IS NULL"""
+
 
 def correction_state(reader: LakeReader, dataset: str, episode_index: int) -> dict[str, Any]:
     """The corrections of an episode, oldest first; those that count; whether the next
@@ -46,9 +51,12 @@ def corrected_places(reader: LakeReader, kind: str = "correction") -> set[tuple[
 
     kind: of what else people say, such as `outcome`.
     """
-    places = "SELECT dataset, episode_index FROM"
-    sql = f"{places} located_statements WHERE kind = ? UNION {places} current_{kind}s"
-    return reader.while_nothing_is_said(("spoken of", kind), lambda: {*reader.rows(sql, kind)})
+    number, former = reader.once(
+        ("spoken of", kind), lambda: (reader.words.newest, {*reader.rows(SPOKEN_OF_SQL, kind)})
+    )
+    return reader.while_nothing_is_said(
+        ("spoken of", kind), lambda: former | reader.places_said_since(kind, number)
+    )
 
 
 def _is_pending(

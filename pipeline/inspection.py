@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from annotate.frames import FramesConfig, frames_stage
+from annotate.measured_files import MeasuredFiles, delete_oldest
 from core.values import spread
 from ingest.episode import EpisodeRecord, Finding, Listing
 from ingest.episodes import settle
@@ -28,10 +29,9 @@ from pipeline.inspection_pictures import pictured_runs
 SHOWN = frozenset({0})  # episodes of a remote source whose files are fetched
 # When not all are: episodes decoded, and frames of them in all, as far as one episode has no more; video headers read
 DECODED = 3
-DECODED_FRAMES = 500
+DECODED_FRAMES = 250
 PROBED = 300
 MAX_RATES = 4  # of a camera's videos, that are listed singly
-NO_KEYFRAMES = FramesConfig(keyframe_interval_s=1e9)
 
 
 def inspect_source(
@@ -56,6 +56,8 @@ def inspect_source(
         check_places(source, places)
         # At the commit that was listed, so that all parts are of one
         revision = source.revision or revision
+        if len(places.datasets) == 1 and not places.datasets[0].folder:
+            return _inspected(str(path), source, full, num_pictured)
     # A folder round a single dataset is that dataset
     if len(places.datasets) == 1:
         whole = address_below(str(path), places.datasets[0].folder)
@@ -131,8 +133,15 @@ def _inspected(path: str, source: Source, full: bool, num_pictured: int = 0) -> 
     usable = [r for r in selected if r.episode_index not in unusable]
     decoded = usable if full else _few(usable)
     measured = frames_stage(
-        source, decoded, 0, NO_KEYFRAMES, lambda sha256, jpeg: None, signals=surveyed.signals
+        source,
+        decoded,
+        0,
+        FramesConfig(),
+        lambda sha256, jpeg: None,
+        signals=surveyed.signals,
+        measure=MeasuredFiles(source).measured,
     )
+    delete_oldest()
     headers, unreadable, num_read = _headers(
         source, selected, full, unusable | {r.episode_index for r in decoded}
     )

@@ -1,4 +1,4 @@
-"""What building datasets will cost: `proccorpus dry-run`. Questions to a model, and pictures that an encoder looks at.
+"""What building datasets will cost: `build --dry-run`. Questions to a model, and pictures that an encoder looks at.
 
 Episodes are taken as the lake knows them, and those that it does not know as the source lists them; nothing is
 decoded, nothing is asked and no encoder is loaded. What the same model took for what it has labelled before, in this

@@ -60,10 +60,11 @@ class Recognition:
             row for row in self.takedowns if row["recording"] not in taken_down_recordings
         ]
         if self.takedowns:
-            places = {
-                (row["dataset"], row["episode_index"]): row["recording"] for row in self.takedowns
+            known = {
+                (row["dataset"], row["episode_index"]): (row["recording"], row["source_id"], None)
+                for row in self.takedowns
             }
-            say(lake, TAKEDOWN, lambda: self.takedowns, places, is_batch=False)
+            say(lake, TAKEDOWN, lambda: self.takedowns, known, is_batch=False)
 
 
 def recognise(
@@ -241,6 +242,7 @@ def _without_withdrawn(
                 "dataset": recording.dataset,
                 "episode_index": episode,
                 "recording": recording.recording,
+                "source_id": recording.source_id,
                 "comment": text,
                 "created_at": recognition.update.now,
             }
@@ -263,7 +265,7 @@ def _leave_out(
         dataset = recognition.update.dataset
         text = (
             f"it is probably recording {former.recording} of {former.dataset}, which was taken down ({reason}): "
-            f"proccorpus recordings same {dataset} {episode}, or other {dataset} {episode}, decides"
+            f"proccorpus say recording {dataset} {episode} true, or false, decides"
         )
     recognition.withdrawn.add(episode)
     recognition.findings.append(Finding("taken_down", text, episode_index=episode))

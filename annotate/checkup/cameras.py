@@ -4,9 +4,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from annotate.checkup.faults import RunFault
+from annotate.checkup.faults import run_fault
 from annotate.checkup.signals import CameraSignals, RunSignals, is_moving
 from annotate.spans import stretches
+from ingest.episode import Finding
 
 MIN_BLACK_S = 0.5
 MIN_FROZEN_S = 1.5
@@ -31,7 +32,7 @@ MIN_MOTION = 0.7
 ENOUGH_MOTION_S = 2.0
 
 
-def black_stretches(run: RunSignals) -> Iterator[RunFault]:
+def black_stretches(run: RunSignals) -> Iterator[Finding]:
     """A camera is black for at least MIN_BLACK_S, in a run in which it also shows something."""
     for camera in run.cameras:
         if camera.is_black.all():
@@ -39,7 +40,7 @@ def black_stretches(run: RunSignals) -> Iterator[RunFault]:
         for start, end in stretches(camera.is_black, _num_frames(MIN_BLACK_S, run.fps)):
             seconds = (end - start) / run.fps
             detail = f"{camera.camera} is black for {seconds:.1f} s from {start / run.fps:.1f} s on"
-            yield RunFault(
+            yield run_fault(
                 "camera_black",
                 run.episode_index,
                 start,
@@ -52,7 +53,7 @@ def black_stretches(run: RunSignals) -> Iterator[RunFault]:
             )
 
 
-def frozen_stretches(run: RunSignals) -> Iterator[RunFault]:
+def frozen_stretches(run: RunSignals) -> Iterator[Finding]:
     """A camera shows one picture while the arm moves, or another camera sees motion, that it sees elsewhere."""
     for camera in run.cameras:
         for start, end in stretches(_shows_one_picture(camera), _num_frames(MIN_FROZEN_S, run.fps)):
@@ -61,7 +62,7 @@ def frozen_stretches(run: RunSignals) -> Iterator[RunFault]:
                 seconds = (end - start) / run.fps
                 detail = f"{camera.camera} shows one picture for {seconds:.1f} s from {start / run.fps:.1f} s on"
                 text = f"{detail}, while {witness}"
-                yield RunFault(
+                yield run_fault(
                     "camera_frozen",
                     run.episode_index,
                     start,
@@ -127,7 +128,7 @@ def _num_frames(seconds: float, fps: float) -> int:
     return max(2, round(seconds * fps))
 
 
-def picture_jumps(run: RunSignals) -> Iterator[RunFault]:
+def picture_jumps(run: RunSignals) -> Iterator[Finding]:
     """From one frame to the next a camera shows something else: a cut, or a brightness or sharpness
     that leaps and stays."""
     for camera in run.cameras:
@@ -142,7 +143,7 @@ def picture_jumps(run: RunSignals) -> Iterator[RunFault]:
                 unit = "logarithm" if "sharpness" in kind else "of luma"
                 steps = f"by {size:.2f}; else it changes by up to {usual_change:.2f} from frame to frame"
                 detail = f"{camera.camera}: {kind} at frame {frame}, {steps}"
-                yield RunFault(
+                yield run_fault(
                     "camera_jumps",
                     run.episode_index,
                     frame,

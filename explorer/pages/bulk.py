@@ -14,15 +14,15 @@ from starlette.datastructures import QueryParams
 
 from explorer.access import LakeReader, PageError
 from explorer.corrected_labels import corrected_places
-from explorer.episode import find_episode, label_as_said
-from explorer.pages.corrections import Judged, Said, accepted_label
+from explorer.episode import find_episode, label_as_said, recording_at
+from explorer.pages.corrections import Judged, Said, Snapshot, accepted_label
 from explorer.pages.episodes import MAX_CHARS
 from explorer.review_queue import ORDER, SIGNS, ReviewQueue
 from explorer.selection import EpisodeSelection
 from explorer.site import Visit, Visiting, author_of, check_may_write, explorer_of
 from warehouse.lake.connection import LakeConnection
 from warehouse.lake.corrections import ACCEPTED, REJECTED, CorrectionError, parsed
-from warehouse.lake.statements import Place
+from warehouse.lake.statements import Place, check_recording
 
 router = APIRouter()
 SAMPLE = 10  # runs that are looked at
@@ -86,6 +86,7 @@ class BulkAcceptance(BaseModel):
         list[tuple[str, Annotated[StrictInt, Field(ge=0, le=2**53)]]], Field(max_length=100)
     ]
     author: str | None = None
+    snapshot: Snapshot = None
 
 
 @router.get("/review/bulk")
@@ -142,7 +143,7 @@ def accept(request: Request, bulk: BulkAcceptance) -> JSONResponse:
     author = author_of(request, bulk.author)
     queue = _runs_to_accept(bulk.kind, bulk.dataset, bulk.person, bulk.query)
     with explorer.corpus.reading() as reader:
-        _check_sample(reader, [*dict.fromkeys(bulk.sample)])
+        _check_sample(reader, [*dict.fromkeys(bulk.sample)], bulk.snapshot)
         rows = queue.rows(Visit(request, explorer, reader), f"ORDER BY {ORDER}")
     comment = f"accepted with its {queue.noun}; {len(bulk.sample)} of it were looked at and right"
 
@@ -194,8 +195,10 @@ def judgement_of(reader: LakeReader, place: Place) -> str:
     return WRONG
 
 
-def _check_sample(reader: LakeReader, sample: list[Place]) -> None:
-    """Raises PageError."""
+def _check_sample(reader: LakeReader, sample: list[Place], snapshot: int | None) -> None:
+    """Raises PageError; ConflictError: a number is another recording's than on the page of a snapshot."""
+    for place, recording in reader.recordings_shown(sample, snapshot).items():
+        check_recording(place, recording, recording_at(reader, *place))
     if len(sample) < SAMPLE:
         raise PageError(f"look at {SAMPLE} of these runs first", 422)
     for place in sample:

@@ -34,6 +34,7 @@ from warehouse.lake.statements import Kind, mark
 
 router = APIRouter()
 OF_EPISODE = "/api/corrections/{dataset}/{episode_index}"
+Snapshot = Annotated[StrictInt, Field(ge=0, le=2**53)] | None
 OF_LABEL = ("plan", "segments", *SAID_LATER)
 
 
@@ -55,7 +56,7 @@ class Said(BaseModel, extra="allow"):
 
 class Marking(BaseModel):
     """A tag, or whom episodes are assigned to: said, or taken back (not `on`); of each
-    the assignment that was seen. `recording`: that the page of a single episode shows.
+    the assignment that was seen. `snapshot`: that the page shows.
     """
 
     kind: Kind
@@ -63,12 +64,12 @@ class Marking(BaseModel):
     on: StrictBool = True
     author: str | None = None
     episodes: list[tuple[str, Annotated[StrictInt, Field(ge=0, le=2**53)], str | None]]
-    recording: str | None = None
+    snapshot: Snapshot = None
 
 
 class Acceptance(BaseModel):
     """The faults that a check found, in a run or (no episode_index) in all of a dataset:
-    known, or told again (not `on`).
+    known, or told again (not `on`). `snapshot`: that the page shows.
     """
 
     dataset: str
@@ -77,6 +78,7 @@ class Acceptance(BaseModel):
     why: str = ""
     on: StrictBool = True
     author: str | None = None
+    snapshot: Snapshot = None
 
 
 @router.get(OF_EPISODE)
@@ -252,12 +254,13 @@ def accepted_label(judged: Judged, run: str) -> corrections.Corrected:
     annotator's label is no way to do.
     """
     if judged.is_corrected():
-        condition = "dataset = ? AND episode_index = ? AND status = 'accepted' AND author <> ?"
-        sql = f"SELECT author FROM current_corrections WHERE {condition}"
-        saved = judged.lake.rows(sql, [*judged.place, judged.author])
-        if saved and run != human_run(judged.dataset):
+        saved = corrections.accepted_label(judged.lake, judged.facts) or {}
+        by_another = saved.get("author") not in (None, judged.author)
+        if by_another and run != human_run(judged.dataset):
             episode = f"episode {judged.episode_index} of {judged.dataset}"
-            raise ConflictError(f"{saved[0][0]} has saved a label of {episode}: open it, compare")
+            raise ConflictError(
+                f"{saved['author']} has saved a label of {episode}: open it, compare"
+            )
     label = label_as_said(judged.reader, judged.episode, run)
     if label is None:
         raise CorrectionError(
@@ -288,29 +291,42 @@ def tag(request: Request, marking: Marking) -> JSONResponse:
         "author": author_of(request, marking.author),
         "is_on": marking.on,
         "follows": assignments,
-        "recording": marking.recording if len(assignments) == 1 else None,
     }
-    rows = _said(
-        request, lambda lake: mark(lake, [*assignments], marking.kind, marking.value, **signature)
-    )
-    return JSONResponse({"changed": len(rows)})
+
+    def act(reader: LakeReader, lake: LakeConnection) -> list[dict]:
+        shown = reader.recordings_shown(assignments, marking.snapshot)
+        return mark(
+            lake, [*assignments], marking.kind, marking.value, recordings=shown, **signature
+        )
+
+    return _said(request, act)
 
 
 @router.post("/api/acceptances")
 def accept_check(request: Request, acceptance: Acceptance) -> JSONResponse:
     """422 for what cannot be: no such fault, no reason."""
-    episodes = None if acceptance.episode_index is None else [acceptance.episode_index]
+    places = (
+        {(acceptance.dataset, acceptance.episode_index)}
+        if acceptance.episode_index is not None
+        else set()
+    )
     change = acceptances.accept if acceptance.on else acceptances.take_back
     signature = {"why": acceptance.why, "author": author_of(request, acceptance.author)}
-    rows = _said(
-        request,
-        lambda lake: change(lake, acceptance.dataset, acceptance.check, episodes, **signature),
-    )
-    return JSONResponse({"changed": len(rows)})
+
+    def act(reader: LakeReader, lake: LakeConnection) -> list[dict]:
+        episodes = [episode for _, episode in places] or None
+        shown = reader.recordings_shown(places, acceptance.snapshot)
+        return change(
+            lake, acceptance.dataset, acceptance.check, episodes, recordings=shown, **signature
+        )
+
+    return _said(request, act)
 
 
-def _said(request: Request, act: Callable[[LakeConnection], list[dict]]) -> list[dict]:
-    """The rows that `act` adds. Raises PageError where nothing can be changed."""
+def _said(
+    request: Request, act: Callable[[LakeReader, LakeConnection], list[dict]]
+) -> JSONResponse:
+    """How many rows `act` adds. Raises PageError where nothing can be changed."""
     explorer = explorer_of(request)
     check_may_write(explorer)
-    return explorer.corpus.say(lambda _, lake: act(lake))
+    return JSONResponse({"changed": len(explorer.corpus.say(act))})

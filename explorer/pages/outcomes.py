@@ -86,6 +86,7 @@ def say(request: Request, dataset: str, episode_index: EpisodeIndex, ended: Ende
             author=author,
             follows=ended.follows,
             recording=ended.recording,
+            known=corrections.recording_of(judged.place, judged.facts),
         )
         return {"saved": saved, "correction": correction}
 
@@ -106,7 +107,7 @@ def undo(
                 f"episode {episode_index} of {dataset} has no outcome {taken.import_id!r} in force"
             )
         if in_force["file"] != outcomes.BY_CLICK:
-            whole = f"proccorpus outcomes undo {taken.import_id} takes all of it back"
+            whole = f"proccorpus undo {taken.import_id} takes all of it back"
             raise CorrectionError(f"it came with the file {in_force['file']}: {whole}")
         if correction := _came_with(lake, in_force):
             corrections.take_back(lake, correction, author=author, follows=correction)
@@ -162,8 +163,7 @@ def _label_that_counts(judged: Judged) -> tuple[str | None, dict[str, Any] | Non
     it; None: there is none.
     """
     if judged.is_corrected():
-        sql = "FROM current_corrections WHERE dataset = ? AND episode_index = ? AND status = 'accepted'"
-        row = next(iter(judged.lake.dicts(sql, [*judged.place])), None)
+        row = corrections.accepted_label(judged.lake, judged.facts)
         if row is not None:
             segments = [*map(as_said, segments_of(row))]
             label = {name: row[name] for name in ("plan", "final_progress")}

@@ -28,8 +28,11 @@ export const remember = (name) => isKnown || localStorage.setItem("author", name
 export const token = document.querySelector("meta[name=csrf-token]").content;
 // The recording that a page of one episode shows: what is said there is of no other that has its number later
 const shown = document.querySelector("meta[name=recording]");
-const isShown = (url, body) => shown && (`${url}/`.includes(`/${shown.dataset.place}/`) || body.episodes?.[0]?.slice(0, 2).join("/") === shown.dataset.place);
-export const post = (url, body) => send("POST", url, { author: author(), ...(isShown(url, body) && { recording: shown.content || null }), ...body });
+const isShown = (url) => shown && `${url}/`.includes(`/${shown.dataset.place}/`);
+// The state of the corpus that the page shows: a number is that recording's which had it then
+export const snapshot = Number($("snapshot")?.textContent);
+const seen = { ...(snapshot && { snapshot }) };
+export const post = (url, body) => send("POST", url, { author: author(), ...seen, ...(isShown(url) && { recording: shown.content || null }), ...body });
 export const remove = (url) => send("DELETE", url, {});
 
 // What a person says of a label: accept or reject. of: an element's data: dataset, episode, follows; run, or correction

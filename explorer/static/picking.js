@@ -1,9 +1,9 @@
 // Single episodes of the gallery that are picked, over its pages: tagged, assigned, or shown alone.
-import { $, post, told } from "./page.js";
+import { $, post, snapshot, told } from "./page.js";
 
 const bar = $("picked");
-const STORED = "picked";
-// "dataset number" of each, and the assignment that was seen of it
+const STORED = "picked runs";
+// "dataset number" of each, the assignment that was seen of it, and in which state of the corpus
 const picked = new Map(JSON.parse(sessionStorage.getItem(STORED) ?? "[]"));
 const cards = [...document.querySelectorAll(".gallery li")];
 const keyOf = (card) => `${card.dataset.dataset} ${card.dataset.episode}`;
@@ -16,7 +16,7 @@ function draw() {
 }
 
 function pick(card, on) {
-  if (on) picked.set(keyOf(card), card.dataset.assignment || null);
+  if (on) picked.set(keyOf(card), [card.dataset.assignment || null, snapshot]);
   else picked.delete(keyOf(card));
 }
 
@@ -39,11 +39,12 @@ bar.addEventListener("click", ({ target }) => {
 bar.addEventListener("submit", async (event) => {
   event.preventDefault();
   const { name: kind, value } = event.target.querySelector("input");
-  const episodes = [...picked].map(([key, seen]) => {
+  const episodes = [...picked].map(([key, [seen]]) => {
     const [dataset, number] = key.split(/ (?=\d+$)/);
     return [dataset, Number(number), seen];
   });
-  const answer = await post("/api/marks", { kind, value: value.trim(), on: event.submitter.value === "on", episodes });
+  const oldest = Math.min(...[...picked.values()].map(([, shown]) => shown));
+  const answer = await post("/api/marks", { kind, value: value.trim(), on: event.submitter.value === "on", episodes, snapshot: oldest });
   // What was picked is done with; the page shows what became of it
   if (answer.ok) picked.clear();
   draw();

@@ -150,7 +150,7 @@ def _video(
         first = start_frame - round(begin_s * rate)
         num_rows = min(rows.num_rows, dataset.source.config.limits.max_rows)
         if refused := refusal(begin_s, range(first, first + num_rows), rate):
-            dataset.warn("video_times", refused, index, camera=camera, file=uri)
+            dataset.warn("timestamp_drift", refused, index, camera=camera, file=uri)
     return CameraVideo(camera, uri, start_frame)
 
 

@@ -285,7 +285,7 @@ def _texts_and_outcome(
         listing.unusable_next("no_data", "it has no steps", uri)
     for name in INVALID:
         if truth(rlds_steps.scalar(steps, name)):
-            listing.unusable_next("marked_invalid", f"{name} is set", uri)
+            listing.unusable_next("known_bad", f"{name} is set", uri)
     text_keys, tasks = _instructions(steps, num_rows, config.keys.language)
     _find_ends(listing, uri, steps, num_rows)
     texts_by_step = {

@@ -3,7 +3,8 @@
 import io
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import lru_cache
 from itertools import chain
 from math import prod
 from pathlib import Path
@@ -16,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from core.errors import first_line
+from core.files import file_version
 from ingest.reasons import LIMITS, DataError, Limits
 from ingest.sources.files import Source
 from ingest.sources.types import refuse_pointer
@@ -26,6 +28,9 @@ MIN_FPS, MAX_FPS = 1e-3, 1e3  # no camera and no robot is slower or faster
 PARQUET_ERRORS = (OSError, pa.ArrowException, ValueError, LookupError, OverflowError, MemoryError)
 BATCH, BATCH_BYTES = 1 << 16, 1 << 28  # rows, and bytes of one column, read at a time
 MAX_HEADER_BYTES = 1 << 16
+KEPT_VALUES = (
+    1 << 22
+)  # of a table whose columns are kept, so that each of its episodes need not read them
 
 # What NumPy lets through for damaged headers, which it reads as Python; and what a damaged, encrypted or otherwise
 # packed ZIP file raises, which a .npz file is
@@ -148,7 +153,13 @@ def batches(
 ) -> Iterator[pa.RecordBatch]:
     """By one thread: an episode's rows are few, and to hand them to others takes longer than to read them."""
     groups = range(first_group, file.num_row_groups)
-    size = size or BATCH
+    size = min(size or BATCH, _rows_at_once(file, columns, groups))
+    return file.iter_batches(size, list(groups), list(columns), use_threads=False)
+
+
+def _rows_at_once(file: pq.ParquetFile, columns: Sequence[str], groups: range) -> int:
+    """How many rows of some columns may be read at a time."""
+    size = BATCH
     column_prefixes = tuple(f"{name}." for name in columns)
     for k in range(len(file.schema)):
         leaf = file.schema.column(k)
@@ -159,7 +170,7 @@ def batches(
                 default=0,
             )
             size = min(size, max(1, BATCH_BYTES // max(max_group_bytes, 1)))
-    return file.iter_batches(size, list(groups), list(columns), use_threads=False)
+    return size
 
 
 def ranges(
@@ -205,15 +216,15 @@ def read_columns(
     Raises DataError, also for more rows, or more values of a column, than an episode may have.
     """
     limits.check("max_rows", count, f"{path.name}: rows")
-    with opened(path) as file:
-        names = file.schema_arrow.names
-        if twice := [column for column in columns if names.count(column) > 1]:
-            raise DataError(
-                f"{path.name}: column {twice[0]} is there {names.count(twice[0])} times"
-            )
-        if start + count > file.metadata.num_rows:
-            raise DataError(f"{path.name}: no row {start + count - 1}")
-        [table] = ranges(file, [(start, count)], [column for column in columns if column in names])
+    whole = _whole_columns(path, file_version(path), tuple(columns))
+    if whole is not None and start + count <= whole.num_rows:
+        table = whole.slice(start, count)
+    else:
+        with opened(path) as file:
+            names = _present(file, path, columns)
+            if start + count > file.metadata.num_rows:
+                raise DataError(f"{path.name}: no row {start + count - 1}")
+            [table] = ranges(file, [(start, count)], names)
     for name in table.column_names:
         column = table[name]
         while is_list(column.type):
@@ -222,6 +233,27 @@ def read_columns(
             )
         limits.check("max_values", len(column), f"{path.name}: values of {name}")
     return table
+
+
+@lru_cache(maxsize=4)
+def _whole_columns(
+    path: Path, version: tuple[int, int], columns: tuple[str, ...]
+) -> pa.Table | None:
+    """Columns of all rows, kept for the other episodes of the file; None: they are too many, or
+    cannot be read, which need not concern an episode."""
+    with suppress(DataError), opened(path) as file:
+        names = _present(file, path, columns)
+        if file.metadata.num_rows <= _rows_at_once(file, names, range(file.num_row_groups)):
+            return file.read(names, use_threads=False)
+    return None
+
+
+def _present(file: pq.ParquetFile, path: Path, columns: Sequence[str]) -> list[str]:
+    """Those of some columns that a table has. Raises DataError: it has one of them several times."""
+    names = file.schema_arrow.names
+    if twice := [column for column in columns if names.count(column) > 1]:
+        raise DataError(f"{path.name}: column {twice[0]} is there {names.count(twice[0])} times")
+    return [column for column in columns if column in names]
 
 
 # NumPy files. Nothing in them is unpickled: that could run code

@@ -491,11 +491,10 @@ def findings_of(signals: Sequence[GripperSignal]) -> list[Finding]:
             detail = f"{description} does not go from end to end in {signal.num_surveyed} episodes"
             findings.append(Finding("gripper_unused", detail, "warning"))
         elif not signal.has_polarity:
-            reason = "hand_without_polarity" if signal.kind == "hand" else "polarity_unknown"
             detail = (
                 f"{description}, {signal.closed:.4g} to {signal.open:.4g}: {signal.polarity_by}"
             )
-            findings.append(Finding(reason, detail, "warning"))
+            findings.append(Finding("polarity_unknown", detail, "warning"))
     return findings
 
 

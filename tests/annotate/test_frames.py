@@ -187,9 +187,9 @@ def test_another_number_of_frames_than_rows(tmp_path: Path, frames: int, has_tim
     result = measure(root)
     assert usable(result) == {0: (7, [FRONT])}
     assert said(result.findings) == [
-        ("frame_count", "warning", 0, WRIST),
-        ("frame_count", "unusable", 1, FRONT),
-        ("frame_count", "unusable", 1, WRIST),
+        ("length_differs", "warning", 0, WRIST),
+        ("length_differs", "unusable", 1, FRONT),
+        ("length_differs", "unusable", 1, WRIST),
     ]
     assert {f.detail for f in result.findings} == {
         f"{frames} frames decoded, the episode has 7 rows"
@@ -203,8 +203,8 @@ def test_a_shared_video_with_fewer_frames_than_its_episodes_claim(tmp_path: Path
     result = measure(root)
     assert usable(result) == {0: (6, [FRONT]), 1: (7, [FRONT])}
     assert [(f.reason, f.severity, f.episode_index, f.detail) for f in result.findings] == [
-        ("frame_count", "unusable", 2, "6 frames decoded, the episode has 8 rows"),
-        ("frame_count", "unusable", 3, "0 frames decoded, the episode has 9 rows"),
+        ("length_differs", "unusable", 2, "6 frames decoded, the episode has 8 rows"),
+        ("length_differs", "unusable", 3, "0 frames decoded, the episode has 9 rows"),
     ]
 
 

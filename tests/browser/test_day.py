@@ -256,7 +256,7 @@ def export_and_train(page: Page, url: str, space: Workspace, folder: Path) -> No
         c for c in page.locator(".commands code").all_inner_texts() if " export lerobot " in c
     ]
     exported = proccorpus(
-        *shlex.split(command)[1:], "--allow-licence", "unknown", "--json", cwd=folder
+        *shlex.split(command)[1:], "--allow-licence", "unknown", "--format", "json", cwd=folder
     )
     assert exported.json["episodes"] == len(RUNS), exported
     recipe = load_recipe("laptop").model_dump(mode="json", exclude_none=True)

@@ -60,7 +60,7 @@ def test_the_next_episode_goes_on(
     records = list_episodes(source).records
     measured = frames_stage(source, records, 0, FramesConfig(), lambda sha256, jpeg: None)
     [finding] = measured.findings
-    assert (finding.reason, finding.episode_index) == ("too_costly", 0)
+    assert (finding.reason, finding.episode_index) == ("over_limit", 0)
     assert words in finding.detail
     assert measured.tables["episode_content"]["episode_index"].to_pylist() == [1]
 

@@ -46,15 +46,15 @@ print(json.dumps([told, pages]))
 READING = (
     *(
         ["status"],
-        ["quarantine"],
-        ["schema"],
-        ["digest"],
+        ["show", "quarantine"],
+        ["show", "schema"],
+        ["show", "digest"],
         ["doctor"],
-        ["outcomes", "list"],
-        ["corrections", "list"],
+        ["show", "current_outcomes"],
+        ["show", "current_corrections"],
     ),
     ["sql", "SELECT count(*) FROM episodes"],
-    *(["release", "list"], ["references", "list"]),
+    *(["show", "releases"], ["show", "current_references"]),
 )
 WRITING = (["gc"], ["takedown", "tiny", "--reason", "asked for"], ["release", "create", "new"])
 PAGES = (

@@ -85,7 +85,7 @@ def test_each_next_line_of_inspect_and_build_can_be_run(
 ) -> None:
     inspected = command("inspect", made[0] / "arm", cwd=folder)
     lines = [*NEXT.findall(inspected.out), *NEXT.findall(made[1].out)]
-    assert [line.split()[1] for line in lines] == ["build", "quarantine", "explore", "release"]
+    assert [line.split()[1] for line in lines] == ["build", "show", "explore", "release"]
     assert lines[-1].endswith("release create v1 --allow-licence unknown")
     for line in lines:
         run(line)

@@ -167,8 +167,19 @@ def test_of_a_task_a_few_runs_are_asked_about_and_the_others_follow(
             f"name: tiny\nsource: {one_task}\n"
         )
         [bill] = json.loads(
-            ok(command("dry-run", "--config", config, "--json", cwd=cwd, workspace=workspace)).out
-        )
+            ok(
+                command(
+                    "build",
+                    "--dry-run",
+                    "--config",
+                    config,
+                    "--format",
+                    "json",
+                    cwd=cwd,
+                    workspace=workspace,
+                )
+            ).out
+        )["model"]
         assert (bill["episodes"], bill["of_each_run"]["episodes"]) == (4, RUNS)
         # Ended by its budget on the way, it goes on where it was
         assert command("build", "--config", config, cwd=cwd, workspace=workspace).code == FAILED
@@ -178,9 +189,19 @@ def test_of_a_task_a_few_runs_are_asked_about_and_the_others_follow(
     assert len(sent) == len(set(sent))
     assert len(sent) <= 0.08 * bill["of_each_run"]["calls"]
     repeated_cost = ok(
-        command("dry-run", "--config", config, "--again", "--json", cwd=cwd, workspace=workspace)
+        command(
+            "build",
+            "--dry-run",
+            "--config",
+            config,
+            "--again",
+            "--format",
+            "json",
+            cwd=cwd,
+            workspace=workspace,
+        )
     ).out
-    assert json.loads(repeated_cost)[0]["stages"][-1]["calls"] == len(sent)
+    assert json.loads(repeated_cost)["model"][0]["stages"][-1]["calls"] == len(sent)
     assert labelled(workspace) == list(range(RUNS))
     assert "like those of vlm: 46" in ok(command("status", cwd=cwd, workspace=workspace)).out, (
         built.out
@@ -275,5 +296,5 @@ def test_no_pictures_no_call(
     ] == EVERY[2:]
     assert dict(rows(tmp_path / "workspace", "SELECT episode_index, reason FROM quarantine")) == {
         0: "undecodable_video",
-        1: "black_video",
+        1: "camera_black",
     }

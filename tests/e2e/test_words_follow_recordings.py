@@ -182,12 +182,12 @@ def test_a_person_decides_of_recordings_that_only_resemble(
     assert "--accept-changes" not in assert_one_error_line(
         case.run("release", "create", "r", *words_kit.LICENCE)
     )
-    listed = checked(case.run("recordings", "review", DATASET)).out
+    listed = checked(case.run("show", "words_in_review", DATASET)).out
     for word in WORDS:
         assert word in listed
     for episode in in_review(case):
         assert f" {episode} " in listed
-        checked(case.run("recordings", "same", DATASET, episode, "--author", "dora"))
+        checked(case.run("say", "recording", DATASET, episode, "true", "--author", "dora"))
     words_kit.rebuilt(case, None)
     decided = words_kit.fates(case, splits)
     here = "SELECT episode_index FROM recordings WHERE left_at IS NULL ORDER BY 1"
@@ -208,7 +208,7 @@ def test_a_person_may_say_that_it_is_another_recording(
     case = said(written(V2, trimmed()))
     words_kit.rebuilt(case, False)
     for episode in in_review(case):
-        checked(case.run("recordings", "other", DATASET, episode, "--author", "dora"))
+        checked(case.run("say", "recording", DATASET, episode, "false", "--author", "dora"))
     words_kit.rebuilt(case, None)
     assert case.rows("FROM words_in_review") == []
     for word, (_, sql) in WORDS.items():
@@ -226,10 +226,10 @@ def test_recordings_and_their_changes_are_listed(
 ) -> None:
     case = said(written(V2, without(2)))
     words_kit.rebuilt(case, None)
-    recordings = checked(case.run("recordings", "list", DATASET, "--format", "json")).json
+    recordings = checked(case.run("show", "recordings", DATASET, "--format", "json")).json
     assert len(recordings) == len(RECORDINGS)
     assert len([r for r in recordings if r["left_at"]]) == 1
-    changes = checked(case.run("recordings", "changes", DATASET, "--format", "json")).json
+    changes = checked(case.run("show", "recording_changes", DATASET, "--format", "json")).json
     moves = {(c["to_episode"], c["to_source_id"]) for c in changes if c["what"] == "moved"}
     assert moves == {(k, f"episode_{k - 1:06d}") for k in range(3, len(RECORDINGS))}
     assert [c["from_episode"] for c in changes if c["what"] == "gone"] == [2]

@@ -76,17 +76,33 @@ def test_a_judgement_is_durable_when_it_is_answered_and_seen_everywhere_at_once(
         assert "fell" in client.get("/episode/tiny/1").text
 
 
+FAULT = (
+    "SELECT 'tiny' AS dataset, 2 AS episode_index, 'signal_lag' AS reason, 'warning' AS severity"
+)
+
+
 def test_a_number_that_is_another_recordings_by_now_is_not_judged(own: Made):
     """A page is open, a build gives the number to another recording:
     no word lands on that one."""
     with visit(own.space) as client:
         [(shown,)] = own.rows("SELECT recording FROM recordings WHERE episode_index = 2")
+        [(snapshot,)] = own.rows("SELECT id FROM ducklake_current_snapshot('lake')")
         change(own.space, "UPDATE recordings SET recording = 'other' WHERE episode_index = 2")
         body = {"base_label_run": active_run(client, 2), "author": "ada", "recording": shown}
         assert post(client, "/api/corrections/tiny/2/reject", body).status_code == 409
         assert end(client, 2, "failed", frame=5, recording=shown).status_code == 409
         marking = {"kind": "tag", "value": "odd", "episodes": [["tiny", 2, None]]}
-        assert post(client, "/api/marks", marking | {"recording": shown}).status_code == 409
+        accepting = {"dataset": "tiny", "check": "signal_lag", "episode_index": 2, "why": "known"}
+        change(own.space, f"INSERT INTO findings BY NAME {FAULT}")
+        bulk_body = {"kind": "unsure", "sample": [["tiny", 2]], "author": "ada"}
+        for url, body in (
+            ("/api/marks", marking | {"episodes": [["tiny", k, None] for k in range(4)]}),
+            ("/api/acceptances", accepting),
+            ("/api/bulk", bulk_body),
+        ):
+            for seen in (snapshot, 10**6):  # and one that is gone
+                reply = post(client, url, body | {"snapshot": seen})
+                assert (reply.status_code, "reload it" in reply.text) == (409, True), reply.text
         assert own.rows("SELECT count(*) FROM statements WHERE kind <> 'build'") == [(0,)]
         assert post(client, "/api/marks", marking).json() == {"changed": 1}
 

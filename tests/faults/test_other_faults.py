@@ -78,7 +78,9 @@ def test_truncated_files_are_never_believed(
         half.write_bytes(b"half")
         os.utime(half, (old, old))
 
-    doctor_result = proccorpus("doctor", "--json", "--hashes", cwd=tmp_path, workspace=copy)
+    doctor_result = proccorpus(
+        "doctor", "--format", "json", "--hashes", cwd=tmp_path, workspace=copy
+    )
     assert doctor_result.code == FAILED
     assert len(rows(copy, "SELECT DISTINCT shard FROM shards")) > 3
     assert {f["what"] for f in doctor_result.json["findings"]} >= {
@@ -91,7 +93,7 @@ def test_truncated_files_are_never_believed(
     findings_seen = {}
     for _ in range(3):  # what cannot be read hides what lies behind it
         doctor_result = proccorpus(
-            "doctor", "--repair", "--json", "--hashes", cwd=tmp_path, workspace=copy
+            "doctor", "--repair", "--format", "json", "--hashes", cwd=tmp_path, workspace=copy
         )
         findings_seen |= {f["what"]: f for f in doctor_result.json["findings"]}
         result = corpus.build(copy)
@@ -152,7 +154,9 @@ def test_an_older_catalog(corpus: Corpus, copy: Path, whole: Whole, tally: Tally
     shutil.copy2(workspace / "catalog.sqlite", tmp_path / "older.sqlite")
     assert corpus.build(workspace).returncode == 0
     shutil.copy2(tmp_path / "older.sqlite", workspace / "catalog.sqlite")
-    doctor_result = ok(proccorpus("doctor", "--json", cwd=tmp_path, workspace=workspace)).json
+    doctor_result = ok(
+        proccorpus("doctor", "--format", "json", cwd=tmp_path, workspace=workspace)
+    ).json
     assert "older catalog" in {f["what"] for f in doctor_result["findings"]}
     result = corpus.build(workspace)
     assert result.returncode == 0

@@ -41,7 +41,7 @@ from tests.kits.reward_server_kit import FPS, TASK, Pixels, pictures, png
 from tests.kits.spoil import spoilt_bytes, spoilt_columns, spoilt_content, write_outside
 from tests.kits.tiny_lerobot import LENGTHS
 from warehouse.exports import EXPORT_KINDS
-from warehouse.exports.corrections import from_lines, from_tasks, to_lines, to_tasks
+from warehouse.exports.corrections import from_lines, from_tasks, lines_of, to_tasks
 from warehouse.exports.options import Selection
 from warehouse.lake import Lake
 from warehouse.lake.outcomes import read_outcomes
@@ -198,7 +198,7 @@ def files_of_people(folder: Path) -> Prepared:
         comment="so",
     )
     for kind, text in (
-        ("lines", to_lines),
+        ("lines", lambda found: "\n".join(map(json.dumps, lines_of(found)))),
         ("tasks", lambda found: json.dumps(to_tasks(lake, found, []))),
     ):
         (root / kind).mkdir()

@@ -101,7 +101,9 @@ class Whole:
 
     @classmethod
     def of(cls, workspace: Path) -> "Whole":
-        digest = proccorpus("digest", "--format", "json", cwd=ROOT, workspace=workspace).json
+        digest = proccorpus(
+            "show", "digest", "--format", "json", cwd=ROOT, workspace=workspace
+        ).json
         return cls(digest, hashes_of(workspace / "shards", "*.*"))
 
     def differences(self, workspace: Path) -> list[str]:
@@ -156,7 +158,12 @@ def errors(workspace: Path, *, hashes: bool = False) -> list[dict[str, str]]:
     Where a first build ended before its first commit, there is no workspace yet, and the doctor says just that.
     """
     result = proccorpus(
-        "doctor", "--json", *(["--hashes"] if hashes else []), cwd=ROOT, workspace=workspace
+        "doctor",
+        "--format",
+        "json",
+        *(["--hashes"] if hashes else []),
+        cwd=ROOT,
+        workspace=workspace,
     )
     if result.err.startswith("error: no workspace at"):
         return []
@@ -165,7 +172,9 @@ def errors(workspace: Path, *, hashes: bool = False) -> list[dict[str, str]]:
 
 def unfinished(workspace: Path) -> list[dict[str, str]]:
     """What a build that ended well has left to do: nothing."""
-    findings = proccorpus("doctor", "--json", cwd=ROOT, workspace=workspace).json["findings"]
+    findings = proccorpus("doctor", "--format", "json", cwd=ROOT, workspace=workspace).json[
+        "findings"
+    ]
     return [finding for finding in findings if finding["what"] == "stale partitions"]
 
 

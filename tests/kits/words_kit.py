@@ -157,11 +157,11 @@ def say_all(case: Case, dataset: str) -> None:
     )
     outcomes = case.folder / "outcomes.csv"
     outcomes.write_text(f"episode_index,success,note\n{judged},false,{NOTE}\n")
-    checked(case.run("outcomes", "import", outcomes, "--dataset", dataset, "--author", "anna"))
+    checked(case.run("say", "outcome", dataset, "--set", f"file={outcomes}", "--author", "anna"))
     with opened(Workspace(case.workspace)) as lake:
         mark(lake, [(dataset, judged)], "tag", TAG, author="anna")
         mark(lake, [(dataset, judged)], "assigned", PERSON, author="anna")
-    checked(case.run("references", "add", dataset, labelled, "--author", "rita"))
+    checked(case.run("say", "reference", dataset, labelled, "--author", "rita"))
     correct(case, dataset, labelled)
 
 
@@ -179,7 +179,7 @@ def correct(case: Case, dataset: str, episode: int, author: str = "carl") -> Non
     lines.write_text(
         json.dumps({"dataset": dataset, "episode_index": episode, "segments": segments}) + "\n"
     )
-    checked(case.run("corrections", "import", lines, "--author", author))
+    checked(case.run("say", "correction", lines, "--author", author))
 
 
 # Changing

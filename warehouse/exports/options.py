@@ -10,13 +10,12 @@ import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, get_origin
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic.fields import FieldInfo
+from pydantic import BaseModel, ConfigDict, Field
 
-from core.errors import UserError, install_hint, validation_message
-from core.names import did_you_mean
+from core.errors import UserError, install_hint
+from core.settings import read_settings
 from warehouse.exports.frame_weights import Weighting
 from warehouse.lake import Lake
 
@@ -257,34 +256,6 @@ class RobometerOptions(LabelOptions):
 
 class OpensarmOptions(LabelOptions):
     """opensarm's data: LeRobot v2 with reward and act_pri, rollouts with progress.npy, people's labels."""
-
-
-def settings_of(model: type[BaseModel]) -> dict[str, FieldInfo]:
-    """The settings that a model of options has, by the names that they have outside."""
-    fields = model.model_fields.items()
-    return {str(f.validation_alias or name): f for name, f in fields if f.description}
-
-
-def read_settings(model: type[BaseModel], kind: str, values: Mapping[str, Any]) -> Any:
-    """A model with these values, some of them texts of a command line, where a comma parts the items of a list.
-
-    Raises UserError, which names the setting, and those that there are.
-    """
-    settings = settings_of(model)
-    read = dict(values)
-    for name, value in values.items():
-        field = settings.get(name) or model.model_fields.get(name)
-        if field is None:
-            setting_names = ", ".join(settings) or "none"
-            raise UserError(
-                f"{kind} has no setting {name!r}{did_you_mean(name, settings)}; it has: {setting_names}"
-            )
-        if isinstance(value, str) and get_origin(field.annotation) is tuple:
-            read[name] = value.split(",")
-    try:
-        return model.model_validate(read)
-    except ValidationError as e:
-        raise UserError(f"{kind}: {validation_message(e)}") from e
 
 
 @dataclass(frozen=True)

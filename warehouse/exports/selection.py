@@ -154,9 +154,7 @@ class Selected:
         num_unlabelled = len(self.episodes) - len(labelled)
         if not num_unlabelled or self.selection.episodes is not None:
             return self
-        reason = (
-            "without a label (proccorpus quarantine says why; --episodes N takes one all the same)"
-        )
+        reason = "without a label (proccorpus show quarantine says why; --episodes N takes one all the same)"
         return self.only(labelled, f"{num_unlabelled} episodes {reason}")
 
     def only(self, keys: Collection[tuple[str, int]], exclusion: str) -> "Selected":

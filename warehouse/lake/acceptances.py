@@ -4,16 +4,15 @@ Rows are only ever added; the view current_acceptances has those in force. What 
 recording, as all that people say does.
 """
 
-import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from core.errors import UserError
 from core.names import did_you_mean
 from core.values import grouped
-from ingest.reasons import REASONS
+from ingest.reasons import REASONS, reason_of
 from warehouse.lake.connection import LakeConnection
-from warehouse.lake.statements import checked_text, known_episodes, newest_row, say, time_after
+from warehouse.lake.statements import Home, Row, checked_text, known_episodes, say
 
 MAX_WHY = 2000  # characters
 
@@ -26,11 +25,13 @@ def accept(
     *,
     why: str,
     author: str,
+    recordings: Mapping[Home, str] | None = None,
 ) -> list[dict[str, Any]]:
     """Accept the faults that a check found in some runs, by their present numbers, or (None) in all
     of a dataset's.
 
-    Returns the new rows; none where the same was accepted with the same words before. Raises
+    recordings: what the author has seen in its place. Returns the new rows; none where the same was
+    accepted with the same words before. Raises
     UserError: there is no such dataset, or the check found nothing there; CorrectionError: a text
     that cannot be saved.
     """
@@ -53,6 +54,7 @@ def accept(
         True,
         why,
         author,
+        recordings,
     )
 
 
@@ -64,6 +66,7 @@ def take_back(
     *,
     why: str = "",
     author: str,
+    recordings: Mapping[Home, str] | None = None,
 ) -> list[dict[str, Any]]:
     """Tell faults again that were accepted: those of some runs, or (None) all that was accepted of
     the check.
@@ -83,7 +86,9 @@ def take_back(
         else:
             obstacle = f"nothing of {check} is accepted in {dataset}"
         raise UserError(f"there is nothing to take back: {obstacle}")
-    return _say(lake, dataset, check, sorted(requested_episodes, key=str), False, why, author)
+    return _say(
+        lake, dataset, check, sorted(requested_episodes, key=str), False, why, author, recordings
+    )
 
 
 def listed(lake: LakeConnection, dataset: str | None = None) -> list[dict[str, Any]]:
@@ -170,7 +175,7 @@ def _runs_with(lake: LakeConnection, dataset: str, check: str) -> set[int | None
     if faulty_episodes:
         return faulty_episodes
     if any(reason == check for reason, _, _ in rows):
-        raise UserError(f"{check} makes runs of {dataset} unusable: {REASONS[check].remedy}")
+        raise UserError(f"{check} makes runs of {dataset} unusable: {reason_of(check).remedy}")
     other_checks = ", ".join(
         sorted({reason for reason, severity, _ in rows if severity == "warning"})
     )
@@ -187,21 +192,23 @@ def _say(
     is_accepted: bool,
     reason: str,
     author: str,
+    recordings: Mapping[Home, str] | None,
 ) -> list[dict[str, Any]]:
     """Add a row for each run, or for the dataset (None), but where the newest says so already."""
 
-    def new_rows() -> list[dict[str, Any]]:
-        rows = []
-        for episode in episodes:
-            former = newest_row(
-                lake, "acceptance", dataset=dataset, episode_index=episode, subject=check
-            )
-            statement = {"is_accepted": is_accepted, "comment": reason, "author": author}
-            if former and statement.items() <= (former | json.loads(former["value"])).items():
-                continue
-            row = {"dataset": dataset, "episode_index": episode, "subject": check, **statement}
-            row["follows"] = former and former["statement_id"]
-            rows.append(row | {"created_at": time_after(former)})
-        return rows
+    statement = {"is_accepted": is_accepted, "comment": reason, "author": author}
+    rows = [
+        {
+            "dataset": dataset,
+            "episode_index": episode,
+            "recording": (recordings or {}).get((dataset, episode)),
+            "subject": check,
+            **statement,
+        }
+        for episode in episodes
+    ]
 
-    return say(lake, "acceptance", new_rows)
+    def complete(row: dict[str, Any], former: Row | None) -> dict[str, Any] | None:
+        return None if former and statement.items() <= former.items() else row
+
+    return say(lake, "acceptance", lambda: rows, complete=complete)

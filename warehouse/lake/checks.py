@@ -587,7 +587,7 @@ CHECKS = (
         decodable_coverage,
         ("frames",),
         is_blocking=True,
-        remedy="mend the source (proccorpus quarantine says what is wrong), "
+        remedy="mend the source (proccorpus show quarantine says what is wrong), "
         "take the broken episodes down "
         "(proccorpus takedown DATASET --episodes N --reason TEXT), "
         f"or {GO_ON_WITH_FEWER}",
@@ -597,7 +597,7 @@ CHECKS = (
         ("progress",),
         is_blocking=True,
         remedy="build again: the others are asked about again "
-        "(proccorpus quarantine says why they have none); "
+        "(proccorpus show quarantine says why they have none); "
         f"or {GO_ON_WITH_FEWER}",
     ),
     Check(label_agreement, ("progress",)),
@@ -613,7 +613,7 @@ CHECKS = (
         withdrawals_are_decided,
         is_blocking=True,
         refusal="no release while it is not decided whether episodes are recordings that were taken down: {}. Say "
-        "proccorpus recordings same DATASET EPISODE, or other DATASET EPISODE",
+        "proccorpus say recording DATASET EPISODE true, or false",
     ),
     Check(corpus_is_sound, is_blocking=True),
 )

@@ -7,7 +7,6 @@ them, and progress, samples and shards of their chunks. Spans are half-open, in 
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
 from itertools import batched
 from typing import Annotated, Any, Literal
 
@@ -22,10 +21,12 @@ from warehouse.lake.publication import content_key
 from warehouse.lake.statements import (
     ConflictError,
     CorrectionError,
+    Home,
+    Known,
+    Row,
     checked_text,
     newest_row,
     say,
-    time_after,
 )
 from warehouse.lake.stored import labels_of
 
@@ -48,9 +49,6 @@ HASHED = (
 )
 # Columns that `corrections` had not from the beginning
 SAID_LATER = ("final_progress", "catastrophic_frame")
-CURRENT_COLUMNS = (
-    "dataset, episode_index, status, correction_id, author, created_at, base_label_run, comment"
-)
 
 # Of kinds of errors that pydantic words for programmers: {type: sentence}
 PROBLEMS = {
@@ -301,7 +299,7 @@ def take_back(
     )
     if not current:
         raise CorrectionError(
-            f"there is no correction {correction_id!r} that counts; proccorpus corrections list has them"
+            f"there is no correction {correction_id!r} that counts; proccorpus show current_corrections has them"
         )
     [c] = current
     row = {"status": REJECTED, "rejects": correction_id, "base_label_run": c["base_label_run"]}
@@ -326,25 +324,24 @@ def _add(
         "comment": checked_text("comment", comment, 2000, empty=True),
     }
 
-    def new_row() -> list[dict[str, Any]]:
-        newest = newest_row(lake, "correction", dataset=dataset, episode_index=episode_index)
+    row = {"dataset": dataset, "episode_index": episode_index, "recording": recording}
+
+    def complete(row: dict[str, Any], newest: Row | None) -> dict[str, Any]:
         facts_of_base = checked_facts(
             dataset, episode_index, facts or episode_facts(lake, dataset, episode_index)
         )
         # Nobody's correction is overwritten unseen: a new row follows the newest that its author has looked at
         if follows != (newest and newest["statement_id"]):
             raise ConflictError(_conflict(dataset, episode_index, newest))
-        row = {"dataset": dataset, "episode_index": episode_index, "recording": recording}
-        row |= (
-            statement | {"base_content_hash": facts_of_base["content_hash"]} | make(facts_of_base)
-        )
-        return [as_statement(row, time_after(newest))]
+        of_base = {"base_content_hash": facts_of_base["content_hash"]}
+        return as_statement(row | statement | of_base | make(facts_of_base))
 
-    [saved] = say(lake, "correction", new_row)
+    known = recording_of((dataset, episode_index), facts or {})
+    [saved] = say(lake, "correction", lambda: [row], known, complete=complete)
     return saved | {"correction_id": saved["statement_id"]}
 
 
-def as_statement(row: Mapping[str, Any], created_at: datetime) -> dict[str, Any]:
+def as_statement(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row of `corrections` as the table of statements has it."""
     is_rejected_label = row["status"] == REJECTED and not row.get("rejects")
     return {
@@ -353,14 +350,13 @@ def as_statement(row: Mapping[str, Any], created_at: datetime) -> dict[str, Any]
         "subject": row["base_label_run"] if is_rejected_label else None,
         "content_hash": row["base_content_hash"],
         "undoes": row.get("rejects"),
-        "created_at": created_at,
     }
 
 
-def _conflict(dataset: str, episode_index: int, newest: dict[str, Any] | None) -> str:
+def _conflict(dataset: str, episode_index: int, newest: Row | None) -> str:
     if not newest:
         return f"episode {episode_index} of {dataset} has no correction that yours could follow: reload it"
-    status = json.loads(newest["value"]).get("status")
+    status = newest.get("status")
     if status == ACCEPTED:
         action = "saved a correction"
     elif newest["undoes"]:
@@ -410,9 +406,31 @@ def checked_facts(dataset: str, episode_index: int, facts: Facts | None) -> Fact
     return facts
 
 
+def recording_of(place: Home, facts: Facts) -> dict[Home, Known] | None:
+    """What facts of an episode say of its recording, as `say` takes it; None: nothing."""
+    if facts.get("recording") is None:
+        return None
+    return {place: (facts["recording"], facts["source_id"], facts["content_hash"])}
+
+
+def accepted_label(lake: LakeConnection, facts: Facts) -> dict[str, Any] | None:
+    """The correction in force of an episode: a row of `corrections`. Reads no table of the lake.
+
+    facts: of the episode, as pages have them.
+    """
+    contents = [facts["content_hash"], *(facts["former_hashes"] or ())]
+    rows = lake.dicts(
+        "FROM corrections c WHERE recording = ? AND status = 'accepted' AND list_contains(?, base_content_hash) "
+        "AND NOT EXISTS (FROM corrections g WHERE g.rejects = c.correction_id) "
+        "ORDER BY created_at DESC, correction_id DESC LIMIT 1",
+        [facts["recording"], contents],
+    )
+    return next(iter(rows), None)
+
+
 def newest_id(lake: Lake, dataset: str, episode_index: int) -> str | None:
     """The correction_id of the newest row of an episode: what somebody who looks at it now has seen."""
-    newest = newest_row(lake, "correction", dataset=dataset, episode_index=episode_index)
+    newest = newest_row(lake, "correction", (dataset, episode_index))
     return newest["statement_id"] if newest else None
 
 
@@ -441,23 +459,6 @@ def chunk_corrections(lake: Lake, dataset: str, chunk: int | None) -> list[dict[
     )
 
 
-def listed(
-    lake: Lake, dataset: str | None = None, *, everything: bool = False
-) -> list[dict[str, Any]]:
-    """For people: what counts or waits, or every row ever saved, by episode and time."""
-    # Rows of recordings that left have the number that these had last
-    all_corrections = (
-        "(SELECT c.* REPLACE (coalesce(r.episode_index, c.episode_index) AS episode_index) "
-        "FROM corrections c LEFT JOIN recordings r USING (recording))"
-    )
-    source = all_corrections if everything else "current_corrections"
-    return lake.dicts(
-        f"SELECT {CURRENT_COLUMNS} FROM {source} WHERE dataset = coalesce(?, dataset) "
-        "ORDER BY dataset, episode_index, created_at, correction_id",
-        [dataset],
-    )
-
-
 IMPORTED_AT_ONCE = 500  # rows: those that were added stay where an import is ended
 
 
@@ -471,6 +472,6 @@ def add_rows(
     present = set(lake.column("SELECT statement_id FROM statements WHERE kind = 'correction'"))
     new = {row["correction_id"]: row for row in rows if row["correction_id"] not in present}
     for part in batched(new.values(), IMPORTED_AT_ONCE):
-        say(lake, "correction", lambda part=part: [as_statement(r, r["created_at"]) for r in part])
+        say(lake, "correction", lambda part=part: [*map(as_statement, part)])
         on_rows(len(part))
     return len(new)

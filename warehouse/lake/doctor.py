@@ -462,7 +462,11 @@ def recordings(lake: Lake, _: bool) -> Iterator[Trouble]:
     for dataset, count in review_counts(lake).items():
         detail = f"{count} words of people wait: it is not sure which episodes are the recordings that they are of"
         yield Trouble(
-            WARNING, "words in review", dataset, detail, f"proccorpus recordings review {dataset}"
+            WARNING,
+            "words in review",
+            dataset,
+            detail,
+            f"proccorpus show words_in_review {dataset}",
         )
 
 

@@ -31,6 +31,13 @@ FORMER_TABLES = {
     "joined_tasks": (("join_id", "task"), f"join_id {COMMON} task same_as"),
     "takedowns": (("dataset", "episode_index", "recording"), f"{OF_EPISODE} reason"),
 }
+# What people said is of the recording that had the number
+OF_RECORDINGS = tuple(
+    f"UPDATE {table} SET recording = r.recording FROM recordings r WHERE {table}.recording IS NULL "
+    f"AND r.dataset = {table}.dataset AND r.episode_index = {table}.episode_index"
+    for table in FORMER_TABLES
+    if table != "joined_tasks"
+)
 
 
 def _types(name: str) -> dict[str, str]:
@@ -102,7 +109,11 @@ def _take_in_lines(lake: LakeConnection, path: Path) -> None:
         present = [row for row in rows.values() if row]
         if not present:
             continue
-        same = " AND ".join(f"t.{c} IS NOT DISTINCT FROM n.{c}" for c in FORMER_TABLES[name][0])
+        # Lines from before recordings were known name none
+        same = " AND ".join(
+            f"t.{c} IS NOT DISTINCT FROM {f'coalesce(n.{c}, t.{c})' if c == 'recording' else f'n.{c}'}"
+            for c in FORMER_TABLES[name][0]
+        )
         text = pa.table({"row": [json.dumps(row) for row in present]})
         lake.con.register("new_lines", text)
         types = {
@@ -116,6 +127,9 @@ def _take_in_lines(lake: LakeConnection, path: Path) -> None:
                 f"WHERE NOT EXISTS (FROM {name} t WHERE {same})"
             )
         lake.con.unregister("new_lines")
+    with lake.transaction(f"recordings of what {path.name} has"):
+        for sql in OF_RECORDINGS:
+            lake.con.execute(sql)
 
 
 def _entries(path: Path) -> Iterator[dict[str, Any]]:

@@ -1,19 +1,24 @@
 """The kinds of statements: what each says beside its author, comment and place, as a model that checks it."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 
 class StatementValue(BaseModel):
-    """What a statement says; a kind adds its fields. One that takes another back says nothing."""
+    """What a statement says; a kind adds its fields. One that takes another back says nothing.
+
+    by_subject: each subject of a recording has statements of its own, of which the newest counts.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    by_subject: ClassVar[bool] = True
 
 
 class CorrectionValue(StatementValue):
     """Of a label. status `rejected` without `undoes`: the label of base_label_run must not be used."""
 
+    by_subject = False
     status: Literal["accepted", "review", "rejected"]
     base_label_run: str | None = None
     plan: list[str] | None = None

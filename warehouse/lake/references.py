@@ -19,7 +19,7 @@ from warehouse.lake.connection import LakeConnection, literal
 from warehouse.lake.corrections import segments_of
 from warehouse.lake.lake import Lake
 from warehouse.lake.publication import content_key
-from warehouse.lake.statements import CorrectionError, checked_text, newest_row, say, time_after
+from warehouse.lake.statements import CorrectionError, checked_text, say
 
 SHOWN_BY = ("auto", "transfer")  # annotators with which runs are labelled like references
 STAGE = "transfer"
@@ -254,7 +254,7 @@ def remove(lake: Lake, dataset: str, episode_index: int, *, author: str) -> dict
     """Say that a run is no reference; its label counts as before. Raises CorrectionError."""
     if not _is_reference(lake, [dataset, episode_index]):
         raise CorrectionError(
-            f"episode {episode_index} of {dataset} is no reference; proccorpus references list has them all"
+            f"episode {episode_index} of {dataset} is no reference; proccorpus show current_references has them all"
         )
     return _mark(lake, [dataset, episode_index], author, None)
 
@@ -293,12 +293,7 @@ def _mark(lake: Lake, episode_key: list[Any], author: str, run: str | None) -> d
         "author": checked_text("author", author, 100),
     }
 
-    def rows() -> list[dict[str, Any]]:
-        former = newest_row(lake, "reference", dataset=row["dataset"], episode_index=episode_key[1])
-        follows = former["statement_id"] if former else None
-        return [row | {"follows": follows, "created_at": time_after(former)}]
-
-    [saved] = say(lake, "reference", rows)
+    [saved] = say(lake, "reference", lambda: [row])
     return saved | {"mark_id": saved["statement_id"], "label_run": run}
 
 
@@ -350,10 +345,7 @@ def _say_same(lake: Lake, dataset: str, author: str, groups: Any, *texts: str) -
             for text, same_as in sorted(stands.items())
             if present_groups.get(text, text) != same_as
         }
-        [former] = lake.dicts(
-            "SELECT max(created_at) AS created_at FROM joined_tasks WHERE dataset = ?", [dataset]
-        )
-        common = {"dataset": dataset, "author": author, "created_at": time_after(former)}
+        common = {"dataset": dataset, "author": author}
         return [common | {"subject": text, "same_as": name} for text, name in changed.items()]
 
     say(lake, "joined_task", rows)
@@ -382,22 +374,6 @@ def _check_texts(lake: Lake, dataset: str, *texts: str) -> None:
 
 
 # For people
-
-
-def listed(lake: Lake, dataset: str | None = None) -> list[dict[str, Any]]:
-    """Every reference, by dataset, task and episode: who says so, and how many runs have a label that follows it."""
-    return lake.dicts(
-        """
-        WITH following AS (
-          SELECT a.dataset, a.reference_episode AS episode_index, count(DISTINCT a.episode_index) AS runs
-          FROM alignments a JOIN active_runs x USING (dataset, episode_index, label_run) WHERE a.follows GROUP BY ALL)
-        SELECT r.dataset, r.same_as AS task, r.episode_index, r.origin, r.author, r.created_at,
-               r.content_hash IS NOT NULL AS built, coalesce(f.runs, 0) AS followed_by
-        FROM current_references r LEFT JOIN following f USING (dataset, episode_index)
-        WHERE r.dataset = coalesce(?, r.dataset)
-        ORDER BY r.dataset, r.same_as, r.episode_index""",
-        [dataset],
-    )
 
 
 def sentences(lake: LakeConnection) -> dict[str, str]:
@@ -468,7 +444,7 @@ def _to_show(tasks: int) -> str:
     of_each = "" if tasks == 1 else f" of each of its {tasks} tasks"
     new_error, old_error = (f"{low:g} to {high:g}" for low, high in (ONE_SHOWN, BY_MOTION))
     return (
-        f"show one run{of_each}: about two minutes (proccorpus explore, or references suggest says which). Progress of "
+        f"show one run{of_each}: about two minutes (proccorpus explore, or show suggestions says which). Progress of "
         f"the others is then {new_error} off on most hand-labelled sets, by motion alone {old_error} (docs/truth.md)"
     )
 

@@ -29,12 +29,11 @@ from ingest.recordings import VERSION as VERSION_OF_FINGERPRINTS
 from warehouse.lake import former_words
 from warehouse.lake.catalog import back_up, lost, remains
 from warehouse.lake.connection import CATALOG, LakeConnection, connect, literal, quoted
-from warehouse.lake.former_words import FORMER_TABLES
 from warehouse.lake.outdated import delete_outdated_sql
 from warehouse.lake.place import LakeError, locked
 from warehouse.lake.views import VIEWS, View
 
-OTHER_CHANGES = 20  # version of the last change that is no new column
+OTHER_CHANGES = 21  # version of the last change that is no new column
 _COLUMNS = chain.from_iterable(table.columns for table in TABLES.values())
 SCHEMA_VERSION = max(OTHER_CHANGES, *(column.since for column in _COLUMNS))
 WITH_STATEMENTS = 20  # from this version on what people said is in statements beside the lake
@@ -76,12 +75,6 @@ JOIN episode_content e USING (dataset, episode_index)
 WHERE c.base_content_hash IS DISTINCT FROM e.content_hash
   AND NOT coalesce(list_contains(e.former_hashes, c.base_content_hash), false)"""
 FORMER_ID = "left(sha256(o.dataset || chr(0) || o.episode_index || chr(0) || 'former'), 16)"
-STATEMENTS_OF_RECORDINGS = tuple(
-    f"UPDATE {table} SET recording = r.recording FROM recordings r WHERE {table}.recording IS NULL "
-    f"AND r.dataset = {table}.dataset AND r.episode_index = {table}.episode_index"
-    for table in FORMER_TABLES
-    if table != "joined_tasks"
-)
 STEPS: Mapping[int, Sequence[str]] = {
     # Its key has had label_run since frames-4
     1: ("UPDATE keyframes SET label_run = '' WHERE label_run IS NULL",),
@@ -122,7 +115,7 @@ STEPS: Mapping[int, Sequence[str]] = {
         "CREATE TABLE IF NOT EXISTS episode_ids (dataset VARCHAR, episode_index BIGINT, source_id VARCHAR)",
         RECORDINGS,
         PRINTS,
-        *STATEMENTS_OF_RECORDINGS,
+        *former_words.OF_RECORDINGS,
         f"UPDATE corrections SET recording = {FORMER_ID} FROM ({OUTDATED_CORRECTIONS}) o "
         "WHERE corrections.correction_id = o.correction_id",
         f"UPDATE recordings SET resembles = {FORMER_ID}, why = 'its contents changed before recordings were known' "

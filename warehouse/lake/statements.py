@@ -8,7 +8,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +27,10 @@ TAKEDOWN = "takedown"
 MOST_EPISODES = 1000  # marked at once
 Kind = Literal["tag", "assigned"]
 Place = tuple[str, int]  # dataset, episode_index
+Home = tuple[str, int | None]  # a place, or (None) a whole dataset
+type Known = tuple[str, str, str | None]  # recording, its name in the source, content_hash
+type Row = Mapping[str, Any]
+STANDING = "AND undoes IS NULL AND NOT EXISTS (FROM statements u WHERE u.undoes = s.batch)"
 # Columns that say nothing by which two statements differ
 NO_WORDS = (
     "number",
@@ -47,39 +51,58 @@ class ConflictError(CorrectionError):
     """Somebody else saved something of the episode meanwhile: who and when."""
 
 
-def newest_row(lake: LakeConnection, kind: str, **columns: Any) -> dict[str, Any] | None:
-    """The newest statement of a kind that has these values, by the present numbers; None: there is none."""
-    condition = " AND ".join(f"{column} IS NOT DISTINCT FROM ?" for column in columns)
-    rows = lake.dicts(
-        f"FROM located_statements WHERE kind = ? AND {condition} ORDER BY created_at DESC, statement_id DESC LIMIT 1",
-        [kind, *columns.values()],
-    )
-    return rows[0] if rows else None
+def newest_row(
+    lake: LakeConnection,
+    kind: str,
+    place: Home,
+    known: Mapping[Home, Known] | None = None,
+    *,
+    standing: bool = False,
+) -> dict[str, Any] | None:
+    """The newest statement of a kind on the recording that has a number, or on a dataset, with what it says as columns;
+    None: there is none. known: what the place holds, if at hand. standing: of those that were not taken back."""
+    dataset, episode_index = place
+    if known is None and episode_index is not None:
+        known = {**lake.recordings_at([(dataset, episode_index)])}
+    rows = _newest(lake, kind, [place], known or {}, by_subject=False, standing=standing)
+    return next(iter(rows.values()), None)
 
 
 def say(
     lake: LakeConnection,
     kind: str,
-    settle: Callable[[], list[dict[str, Any]]],
-    recording_by_place: Mapping[Place, str] | None = None,
+    settle: Callable[[], Iterable[dict[str, Any]]],
+    known: Mapping[Home, Known] | None = None,
     *,
+    complete: Callable[[dict[str, Any], Row | None], dict[str, Any] | None] = lambda row, _: row,
     is_batch: bool = True,
 ) -> list[dict[str, Any]]:
-    """Add the statements of a kind that `settle` makes while nobody else says anything: what it reads is so until they
+    """Add the statements of a kind that `settle` gives, while nobody else says anything: what it reads is so until they
     are added. Returns them, with ids and time.
 
     A row of `settle` has a dataset, an episode_index where it is of one recording, the fields of its kind, and what it
-    has of the table's other columns; `recording` is the one that its author meant. recording_by_place: None: the
-    lake's. is_batch: the rows are taken back together. Raises ConflictError: the number is another recording's by now.
+    has of the table's other columns; `recording` is the one that its author meant. complete: makes the statement of a
+    row and the newest one before it, None where nothing new is said. known: what some places hold; of others the lake
+    is asked. is_batch: the rows are taken back together. Raises ConflictError: the number is another recording's by
+    now; and what `settle` and `complete` raise.
     """
     with lake.words.saying() as waiting:
-        rows = settle()
-        places = {(row["dataset"], row.get("episode_index")) for row in rows}
-        recordings = lake.recordings_at({(d, e) for d, e in places if e is not None})
-        for place, recording in (recording_by_place or {}).items():
-            recordings[place] = (recording, *recordings.get(place, ("", "", None))[1:])
-        former = _newest_ids(lake, kind, places)
-        statements = [_statement(kind, row, recordings, former) for row in rows]
+        rows = list(settle())
+        places: set[Home] = {(row["dataset"], row.get("episode_index")) for row in rows}
+        recordings = {**(known or {})}
+        unknown = [(d, e) for d, e in places - recordings.keys() if e is not None]
+        recordings |= lake.recordings_at(unknown)
+        former = _newest(lake, kind, places, recordings, by_subject=KINDS[kind].by_subject)
+        statements = []
+        for row in rows:
+            place: Home = row["dataset"], row.get("episode_index")
+            holds = recordings.get(place)
+            check_recording(place, row.get("recording"), holds and holds[0])
+            subject = row.get("subject") if KINDS[kind].by_subject else None
+            before = former.get((_home(place, recordings), subject))
+            completed = complete(row, before)
+            if completed is not None:
+                statements.append(_statement(kind, completed, holds, before))
         ids = sorted(statement["statement_id"] for statement in statements)
         batch = content_key(*ids)[:16] if is_batch and len(ids) > 1 else None
         for statement in statements:
@@ -88,59 +111,108 @@ def say(
     return statements
 
 
-def _statement(
-    kind: str,
-    row: Mapping[str, Any],
-    recordings: Mapping[Place, tuple[str, str, str | None]],
-    former: Mapping[tuple, str],
-) -> dict[str, Any]:
-    """A row of the table of statements. Raises ConflictError, CorrectionError."""
-    model = KINDS[kind]
-    fields = {name: row[name] for name in model.model_fields if name in row}
-    undoes = row.get("undoes")
-    value = {} if undoes and not fields else model(**fields).model_dump(exclude_none=True)
-    place = row["dataset"], row.get("episode_index", -1)
-    recording, source_id, content_hash = recordings.get(place, (None, None, None))
-    if (meant := row.get("recording")) is not None and meant != recording:
+def check_recording(place: Home, meant: str | None, present: str | None) -> None:
+    """Raises ConflictError: the author meant another recording than that which has the number. None: that one."""
+    if meant not in (None, present):
         raise ConflictError(
             f"episode {place[1]} of {place[0]} is another recording by now: reload it and look"
         )
-    statement = dict.fromkeys(COLUMNS) | {
+
+
+def _statement(kind: str, row: Row, holds: Known | None, former: Row | None) -> dict[str, Any]:
+    """A row of the table of statements. Raises CorrectionError."""
+    model = KINDS[kind]
+    fields = {name: row[name] for name in model.model_fields if name in row}
+    is_undone = row.get("undoes") and not fields
+    value = {} if is_undone else model(**fields).model_dump(exclude_none=True)
+    recording, source_id, content_hash = holds or (None, None, None)
+    statement: dict[str, Any] = dict.fromkeys(COLUMNS) | {
+        "source_id": source_id,
+        "content_hash": content_hash,
+        "follows": former and former["statement_id"],
+        "created_at": time_after(former),
+    }
+    statement |= {
         name: row[name] for name in COLUMNS if name in row and name not in model.model_fields
     }
     statement |= {
         "kind": kind,
         "recording": recording,
-        "source_id": source_id,
-        "content_hash": row.get("content_hash", content_hash),
         "value": json.dumps(value, ensure_ascii=False),
-        "created_at": (row.get("created_at") or datetime.now(UTC)).isoformat(),
+        "created_at": statement["created_at"].isoformat(),
     }
     if statement["statement_id"] is None:
         # What is said again, after something else, is another statement
         words = {name: text for name, text in statement.items() if name not in NO_WORDS}
-        former_id = former.get(
-            (row["dataset"], statement["episode_index"], statement["subject"]), ""
-        )
+        former_id = former["statement_id"] if former else ""
         statement["statement_id"] = content_key(former_id, json.dumps(words))[:16]
     return statement
 
 
-def _newest_ids(
-    lake: LakeConnection, kind: str, places: Collection[tuple[str, int | None]]
-) -> dict[tuple, str]:
-    """The id of the newest statement of a kind by (dataset, episode_index, subject), of some places."""
-    rows = lake.rows(
-        "SELECT dataset, episode_index, subject, arg_max(statement_id, number) FROM statements "
-        "WHERE kind = $1 AND list_contains($2, dataset) AND list_contains($3, coalesce(episode_index, -1)) "
-        "GROUP BY ALL",
-        [
-            kind,
-            sorted({dataset for dataset, _ in places}),
-            sorted({-1 if episode is None else episode for _, episode in places}),
-        ],
+def _home(place: Home, recordings: Mapping[Home, Known]) -> str:
+    """What statements on a place have in common: their recording; without one, the place."""
+    if place in recordings:
+        return recordings[place][0]
+    dataset, episode_index = place
+    return f"{dataset} {-1 if episode_index is None else episode_index}"
+
+
+def _newest(
+    lake: LakeConnection,
+    kind: str,
+    places: Iterable[Home],
+    recordings: Mapping[Home, Known],
+    *,
+    by_subject: bool,
+    standing: bool = False,
+) -> dict[tuple[str, str | None], dict[str, Any]]:
+    """The newest statement of a kind on each place (and subject), with what it says as columns; by `_home` (and
+    subject). Reads no table of the lake."""
+    rows = lake.dicts(
+        "SELECT *, coalesce(recording, dataset || ' ' || coalesce(episode_index, -1)) AS home, "
+        f"{'subject' if by_subject else 'NULL'} AS topic FROM statements s "
+        "WHERE kind = $1 AND (list_contains($2, recording) OR recording IS NULL AND list_contains($2, home)) "
+        f"{STANDING if standing else ''} "
+        "QUALIFY row_number() OVER (PARTITION BY home, topic ORDER BY created_at DESC, statement_id DESC) = 1",
+        [kind, sorted({_home(place, recordings) for place in places})],
     )
-    return {tuple(key): statement_id for *key, statement_id in rows}
+    return {(row["home"], row["topic"]): row | json.loads(row["value"]) for row in rows}
+
+
+def take_back(
+    lake: LakeConnection, statement_id: str, *, author: str, comment: str = ""
+) -> tuple[str, int]:
+    """Take back a statement, and those that were said together with it: what was said before counts again.
+
+    Corrections have their own (warehouse.lake.corrections). Returns the dataset, and how many were taken back. Raises
+    CorrectionError.
+    """
+    words = {
+        "author": checked_text("author", author, 100),
+        "comment": checked_text("comment", comment, 2000, empty=True) or None,
+    }
+    rows = lake.dicts(
+        "SELECT kind, dataset, episode_index, subject, batch AS undoes FROM located_statements "
+        "WHERE batch IN (SELECT batch FROM located_statements WHERE ? IN (statement_id, batch)) "
+        "AND undoes IS NULL AND kind NOT IN ('renamed', 'build')",
+        [statement_id],
+    )
+    if not rows:
+        raise CorrectionError(
+            f"there is no statement {statement_id!r} to take back; proccorpus show statements has all"
+        )
+    batch = rows[0]["undoes"]
+
+    def undoing() -> list[dict[str, Any]]:
+        for undoing_author, when in lake.rows(
+            "SELECT author, created_at FROM statements WHERE undoes = ? LIMIT 1", [batch]
+        ):
+            raise CorrectionError(
+                f"{statement_id} was taken back by {undoing_author} on {when:%Y-%m-%d %H:%M} UTC"
+            )
+        return [row | words for row in rows]
+
+    return rows[0]["dataset"], len(say(lake, rows[0]["kind"], undoing))
 
 
 def checked_text(title: str, text: str, max_chars: int, *, empty: bool = False) -> str:
@@ -243,13 +315,13 @@ def mark(
     author: str,
     is_on: bool = True,
     follows: Mapping[Place, str | None] | None = None,
-    recording: str | None = None,
+    recordings: Mapping[Place, str] | None = None,
 ) -> list[dict[str, Any]]:
     """Put a tag on episodes or take it off, or assign them to a person or to nobody any more;
     returns the new rows.
 
     Where it is so already, no row is added. follows: of each episode the assignment that the author
-    has seen. recording: what the author has seen of a single episode; None: what it holds now.
+    has seen. recordings: what the author has seen in its place; None: what it holds now.
 
     Tags of two people never conflict: each is put on and taken off by itself. Raises ConflictError
     when somebody else has assigned an episode meanwhile, and CorrectionError for episodes or texts
@@ -260,69 +332,46 @@ def mark(
     if not 0 < len(places) <= MOST_EPISODES:
         raise CorrectionError(f"{len(places)} episodes: 1 to {MOST_EPISODES} can be marked at once")
 
-    def new_rows() -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = []
-        for place, former in _newest(lake, places, kind, value).items():
-            if bool(former["is_on"] and former["value"] == value) == is_on:
-                continue
-            # Nobody's assignment is replaced unseen
-            former_id = former["statement_id"]
-            if (
-                kind == ASSIGNED
-                and follows is not None
-                and former_id not in (None, follows.get(place))
-            ):
-                raise ConflictError(_assigned_since(place, former))
-            rows.append(
-                {
-                    "dataset": place[0],
-                    "episode_index": place[1],
-                    "recording": recording,
-                    "subject": value if kind != ASSIGNED else None,
-                    "value": value,
-                    "is_on": is_on,
-                    "follows": former_id,
-                    "author": author,
-                    "created_at": time_after(former),
-                }
-            )
-        return rows
+    known = lake.recordings_at(places)
+    for dataset, episode_index in sorted({*places} - known.keys()):
+        raise CorrectionError(f"the corpus has no episode {episode_index} of {dataset!r}")
+    rows = [
+        {
+            "dataset": dataset,
+            "episode_index": episode_index,
+            "recording": (recordings or {}).get((dataset, episode_index)),
+            "subject": value if kind != ASSIGNED else None,
+            "value": value,
+            "is_on": is_on,
+            "author": author,
+        }
+        for dataset, episode_index in places
+    ]
 
-    return say(lake, kind, new_rows)
+    def complete(row: dict[str, Any], former: Row | None) -> dict[str, Any] | None:
+        if (former is not None and former["is_on"] and former["value"] == value) == is_on:
+            return None
+        place = row["dataset"], row["episode_index"]
+        # Nobody's assignment is replaced unseen
+        if (
+            kind == ASSIGNED
+            and follows is not None
+            and former is not None
+            and former["statement_id"] != follows.get(place)
+        ):
+            raise ConflictError(_assigned_since(place, former))
+        return row
+
+    return say(lake, kind, lambda: rows, {**known}, complete=complete)
 
 
-def _assigned_since(place: Place, former: Mapping[str, Any]) -> str:
+def _assigned_since(place: Place, former: Row) -> str:
     if former["is_on"]:
         assignment = f"assigned to {former['value']}"
     else:
         assignment = "assigned to nobody any more"
     origin = f"by {former['author']} on {former['created_at']:%Y-%m-%d %H:%M:%S} UTC: reload and look again"
     return f"episode {place[1]} of {place[0]} was {assignment} {origin}"
-
-
-def _newest(
-    lake: LakeConnection, places: Sequence[Place], kind: Kind, value: str
-) -> dict[Place, dict[str, Any]]:
-    """The newest row of each episode, of the same tag, or any assignment; without one, of nulls. Raises CorrectionError
-    for an episode that is not there."""
-    rows = lake.dicts(
-        "WITH newest AS (SELECT dataset, episode_index, statement_id, author, created_at, value->>'value' AS value, "
-        "(value->>'is_on')::BOOLEAN AS is_on FROM current_statements "
-        "WHERE kind = $2 AND (kind = 'assigned' OR subject = $3)) "
-        "SELECT f.dataset, f.episode_index, m.* EXCLUDE (dataset, episode_index) FROM episode_facts f "
-        "LEFT JOIN newest m USING (dataset, episode_index) WHERE list_contains($1, f.dataset || ' ' || "
-        "f.episode_index) AND list_contains($4, f.dataset)",
-        [
-            [f"{dataset} {episode}" for dataset, episode in places],
-            kind,
-            value,
-            sorted({name for name, _ in places}),
-        ],
-    )
-    row_by_place = {(row["dataset"], row["episode_index"]): row for row in rows}
-    for dataset, episode_index in sorted({*places} - {*row_by_place}):
-        raise CorrectionError(f"the corpus has no episode {episode_index} of {dataset!r}")
-    return {place: row_by_place[place] for place in places}
 
 
 # Taking data down: a mark, which counts at once: releases leave the data out, and the plan sees what was made of it as

@@ -140,7 +140,8 @@ HELD_WARNINGS = f"""
 SELECT f.dataset, count(DISTINCT coalesce(f.file, f.episode_index::VARCHAR)),
        string_agg(DISTINCT f.reason, ', ' ORDER BY f.reason)
 FROM open_warnings f
-WHERE f.reason NOT IN (SELECT DISTINCT check_name FROM run_checks)
+WHERE NOT EXISTS (FROM run_checks k WHERE k.dataset = f.dataset AND k.episode_index = f.episode_index
+                  AND k.check_name = f.reason)
   AND ((f.dataset, f.episode_index) IN (SELECT (dataset, episode_index) FROM held)
    OR f.episode_index IS NULL AND f.dataset IN (SELECT dataset FROM chunks))
 GROUP BY 1 ORDER BY 1"""

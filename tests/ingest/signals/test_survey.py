@@ -43,7 +43,7 @@ FINGERS = ("index_finger_0", "middle_finger_0", "ring_finger_0")
             lambda s: np.outer(s, [1.0, 1.5, 1.2]),
             (*JOINTS, *FINGERS),
             "hand",
-            "hand_without_polarity",
+            "polarity_unknown",
         ),
     ],
 )

@@ -33,7 +33,8 @@ SAID = (
     "acceptances",
 )
 COMMANDS = (
-    ("doctor",), ("doctor", "--hashes"), ("status",), ("corrections", "list"), ("outcomes", "list"), ("digest",),
+    ("doctor",), ("doctor", "--hashes"), ("status",), ("show", "current_corrections"),
+    ("show", "current_outcomes"), ("show", "digest"),
     ("doctor", "--repair"), ("gc", "--yes"), ("build", "--dataset", "tiny"), ("explore", "--no-open"),
     ("sql", "FROM datasets"),
 )  # fmt: skip
@@ -97,7 +98,7 @@ def said(corpus: Made) -> dict[str, list[tuple]]:
 
 def contents(corpus: Made) -> dict[str, object]:
     """Digests of all tables; findings without the stage: of a run that was taken down either of two may say so."""
-    digests = run_in(corpus, "digest", "--format", "json").json
+    digests = run_in(corpus, "show", "digest", "--format", "json").json
     return digests | {
         "findings": corpus.rows("SELECT * EXCLUDE (stage) FROM findings ORDER BY ALL")
     }

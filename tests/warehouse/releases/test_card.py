@@ -31,7 +31,7 @@ ANY = ("unknown",)
 WARNED = """
 INSERT INTO findings BY NAME
 SELECT 'tiny' AS dataset, $1::BIGINT AS episode_index, ($1 // 2)::INTEGER AS chunk, 'frames' AS stage,
-       'video_times' AS reason, 'they are' AS detail, 'warning' AS severity"""
+       'timestamp_drift' AS reason, 'they are' AS detail, 'warning' AS severity"""
 
 
 def motion_run(lake: Lake) -> str:
