@@ -182,9 +182,14 @@ def test_of_a_task_a_few_runs_are_asked_about_and_the_others_follow(
         )["model"]
         assert (bill["episodes"], bill["of_each_run"]["episodes"]) == (4, RUNS)
         # Ended by its budget on the way, it goes on where it was
-        assert command("build", "--config", config, cwd=cwd, workspace=workspace).code == FAILED
+        assert (
+            command("build", "--config", config, "--workers", 1, cwd=cwd, workspace=workspace).code
+            == FAILED
+        )
         config.write_text(config.read_text().replace(", max_calls = 9", ""))
-        built = ok(command("build", "--config", config, cwd=cwd, workspace=workspace))
+        built = ok(
+            command("build", "--config", config, "--workers", 1, cwd=cwd, workspace=workspace)
+        )
         sent = server.events("received")
     assert len(sent) == len(set(sent))
     assert len(sent) <= 0.08 * bill["of_each_run"]["calls"]
@@ -271,7 +276,7 @@ def test_a_build_of_bad_replies_ends_early_and_says_what_was_paid(
 ) -> None:
     """Every form of them: tests/annotate/model_client/test_reading.py."""
     with serving_model(tmp_path, "--fault", "not_json") as server:
-        result = annotate(server, tmp_path / "workspace", "--workers", 2)
+        result = annotate(server, tmp_path / "workspace", "--workers", 1)
         sent = server.events("received")
     assert 0 < len(sent) <= 20
     assert result.code == FAILED

@@ -109,8 +109,18 @@ def make(folder: Path) -> Made:
     return built(build_of(make_dataset(folder / "source")), Workspace(folder / "workspace"))
 
 
-OF_EPISODES = ("episode_facts", "episode_content", "splits", "segments", "episode_labels", "progress", "label_quality",
-               "active_runs", "frames", "keyframes")  # fmt: skip
+OF_EPISODES = (
+    "episode_facts",
+    "episode_content",
+    "splits",
+    "segments",
+    "episode_labels",
+    "progress",
+    "label_quality",
+    "active_runs",
+    "frames",
+    "keyframes",
+)
 APART = 10  # between an episode and its next copy
 
 
