@@ -217,9 +217,9 @@ def test_a_laptop_models_weights_are_what_it_says_of_each_video(
     own: Built, video: Path, tmp_path: Path
 ) -> None:
     model = make_laptop(tmp_path / "bars")
-    done = score_video(ScorerConfig(model), {"main": video}, TASKS[0], tmp_path / "r.jsonl")
+    score = score_video(ScorerConfig(model), {"main": video}, TASKS[0], tmp_path / "r.jsonl")
     rows = numbers(read(tmp_path / "r.jsonl"))
-    assert done.failures == 0
+    assert score.failures == 0
     folder = tmp_path / "rabc"
     exported(own, "rabc", model, folder)
     progress = pq.read_table(folder / "sarm_progress.parquet")["progress_sparse"].to_numpy()
@@ -230,8 +230,8 @@ def test_a_laptop_models_weights_are_what_it_says_of_each_video(
 
     # The same rewards as signals: rows of the scored frames alone, and nothing is scored again
     signals = tmp_path / "signals.parquet"
-    said = exported(own, "frame-signals", model, signals).err
-    assert "0 of 5 episodes scored now" in said
+    notes = exported(own, "frame-signals", model, signals).err
+    assert "0 of 5 episodes scored now" in notes
     table = pq.read_table(signals)
     assert set(check(table)) == {"progress", "success"}
     first = table.filter(pc.field("episode_index") == 0)

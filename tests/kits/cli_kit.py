@@ -73,14 +73,14 @@ def proccorpus(
 
 
 class Output(io.TextIOWrapper):
-    """A stream in the place of Python's own, which the command line leaves as it is; `said`: all that was written."""
+    """A stream in the place of Python's own, which the command line leaves as it is; `text`: all that was written."""
 
     def __init__(self) -> None:
         self.bytes = io.BytesIO()
         super().__init__(self.bytes, "utf-8", write_through=True)
 
     @property
-    def said(self) -> str:
+    def text(self) -> str:
         return self.bytes.getvalue().decode()
 
 
@@ -92,7 +92,7 @@ def command(*arguments: object, cwd: Path, workspace: Path | None = None) -> Res
     with contextlib.chdir(cwd), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = run_here(*arguments, *place)
     forget_lakes()
-    return Result(code, out.said, without_progress(err.said))
+    return Result(code, out.text, without_progress(err.text))
 
 
 def called(capture: pytest.CaptureFixture[str], *arguments: object) -> Result:

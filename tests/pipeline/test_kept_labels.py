@@ -137,13 +137,13 @@ def kept(place: Path, server: StandIn, request: pytest.FixtureRequest) -> Kept:
         built(build, Workspace(folder / "workspace"))
 
     space = Workspace(restored(place, make) / "workspace")
-    made = Made(space, build, BuildReport())
+    corpus = Made(space, build, BuildReport())
     run = former()
     if request.param != "vlm-1":
         run = replace(build.label_run(), code_version=request.param)
-    rewrite(made, build, run)
+    rewrite(corpus, build, run)
     server.seen.clear()
-    return Kept(made, server, build, run)
+    return Kept(corpus, server, build, run)
 
 
 def rewrite(made_corpus: Made, build: DatasetBuild, run: LabelRun) -> None:
