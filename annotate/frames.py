@@ -30,6 +30,7 @@ from ingest.media.frames import DECODE_ALL, DecodeOptions, Picture
 from ingest.reasons import DataError, trouble
 from ingest.recordings import Fingerprint, file_digest, moments_of, rows_fingerprint
 from ingest.signals.gripper import GripperSignal, main_signal, moving_dimensions
+from ingest.signals.missing import known_episode
 from ingest.source import read_episode
 from ingest.sources.files import Source
 from ingest.sources.types import SourceError
@@ -181,7 +182,8 @@ def frames_stage(
         try:
             with memory_wall(source.config.limits.max_memory_bytes):
                 episode = read_episode(source, record)
-                rows = proprioception(episode, signals)
+                known, lacks = known_episode(episode)
+                rows = proprioception(known, signals)
                 fps, drift_s, off = timing(
                     episode.timestamps_s, record.fps, certain=source.config.fps is not None
                 )
@@ -208,7 +210,7 @@ def frames_stage(
         # An episode without a usable camera has findings and nothing else
         if not usable:
             continue
-        for reason, detail in off:
+        for reason, detail in (*off, *(("nan_state", detail) for detail in lacks)):
             findings.append(
                 Finding(reason, detail, "warning", record.episode_index, file=record.data_uri)
             )
@@ -220,9 +222,9 @@ def frames_stage(
         fingerprints[record.episode_index] = _fingerprint(source, episode, usable, hashes)
         if rows.state is not None:
             states.append(rows_of("states", key, len(rows.state), state=lists_of(rows.state)))
-        meter.add(episode, rows, usable[0].measures.change, fps)
+        meter.add(known, rows, usable[0].measures.change, fps)
         measures = [camera.measures for camera in usable]
-        checkup.add(run_signals(episode, fps, signals, rows.openings, measures))
+        checkup.add(run_signals(known, fps, signals, rows.openings, measures))
         for camera in usable:
             frames.append(_frame_rows(key, rows, main, camera, fps))
             tiny.append(_tiny_rows(key, camera))

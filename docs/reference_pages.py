@@ -108,7 +108,7 @@ PARTIAL_FAILURES = {
     "server gone": PartialFailure("refused", "labels", 3, ASKS, "start the server, build again"),
     "budget spent": PartialFailure("refused", "labels", 3, ASKS, "raise `max_calls` or `max_cost_usd`"),
     "label rejected": PartialFailure("label_rejected", "labels", 0, "leaves it so", "correct the label, or take it back"),
-    "NaN in rows": PartialFailure("nan_state", "everything", 0, "reads a mended file", "mend the rows"),
+    "infinity in rows": PartialFailure("nan_state", "everything", 0, "reads a mended file", "mend the rows"),
     "video cut": PartialFailure("undecodable_video", "everything", 0, "reads a mended file", "fetch it again"),
     "video missing": PartialFailure("no_video", "everything", 0, "reads a new file", "fetch it"),
     "video short": PartialFailure("length_differs", "everything", 0, "reads a mended file", "fetch it again"),

@@ -123,9 +123,8 @@ REASONS = {
         severity="unusable",
     ),
     "nan_state": R(
-        "state or gripper holds values that are not finite numbers",
-        "record the episode again, or correct the values at the source",
-        severity="unusable",
+        "state, action or gripper holds values that are not finite numbers; labels do without those that are NaN",
+        "correct the values at the source, or leave the runs out: `proccorpus export lerobot --without nan_state`",
     ),
     "timestamp_drift": R(
         "the rows' times do not follow the frame rate, or the pictures of a LeRobot video are not at them, also "
