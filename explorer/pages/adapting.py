@@ -52,7 +52,11 @@ def _why_not(explorer: Explorer) -> str | None:
 
 
 @router.get("/adapt/{dataset}/{episode_index}")
-def state(visit: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTMLResponse:
+def state(
+    visit: Visiting,
+    dataset: str,
+    episode_index: EpisodeIndex,
+) -> HTMLResponse:
     """Models to adapt, the command with MODEL and RECIPE left open, and what is running: a part of a page."""
     job = visit.explorer.jobs["adapt"]
     code = job.process and job.process.poll()

@@ -28,7 +28,11 @@ MEMORY_BYTES, MOST_S = 1 << 32, 600.0  # that making one may take
 
 
 @router.get("/media/{dataset}/{episode_index}/episode.rrd")
-def recording(request: Request, dataset: str, episode_index: EpisodeIndex) -> FileResponse:
+def recording(
+    request: Request,
+    dataset: str,
+    episode_index: EpisodeIndex,
+) -> FileResponse:
     """The episode's .rrd file, of ten pictures a second; `proccorpus export rerun` writes all of them."""
     explorer = explorer_of(request)
     if importlib.util.find_spec("rerun") is None:
@@ -68,7 +72,13 @@ def recording(request: Request, dataset: str, episode_index: EpisodeIndex) -> Fi
     )
 
 
-def _write(space: Workspace, snapshot: int, dataset: str, episode_index: int, path: Path) -> None:
+def _write(
+    space: Workspace,
+    snapshot: int,
+    dataset: str,
+    episode_index: int,
+    path: Path,
+) -> None:
     """In a process of its own: Rerun leaves threads behind. Raises UserError."""
     from warehouse.exports.rerun import write_recording
 

@@ -15,7 +15,13 @@ from starlette.concurrency import run_in_threadpool
 from core.errors import SqlError
 from core.metrics import is_lower_better, leading_metrics
 from explorer.access import PageError
-from explorer.pages.sql import MAX_PAGE_BYTES, MAX_ROWS, TIME_S, answer, result_facts
+from explorer.pages.sql import (
+    MAX_PAGE_BYTES,
+    MAX_ROWS,
+    TIME_S,
+    answer,
+    result_facts,
+)
 from explorer.site import Visit, Visiting, explorer_of
 from warehouse.lake.connection import literal
 from warehouse.lake.lists import LISTS, list_named
@@ -45,8 +51,7 @@ Row = Mapping[str, Any]
 @router.get("/t")
 def lists(visit: Visiting) -> HTMLResponse:
     """Every list, with the question that it answers."""
-    others = [relation for relation in relations() if relation["name"] not in LISTS]
-    return visit.page("lists.html", title="Lists", lists=LISTS, others=others)
+    return visit.page("lists.html", title="Lists", lists=LISTS, relations=relations())
 
 
 @router.get("/t/{name}")
@@ -141,17 +146,21 @@ def _ordered(request: Request, column: str, order: str) -> str:
     )
 
 
-# Former addresses
+# Former addresses, and where they lead now
+FORMER = {
+    "/releases": "/t/releases",
+    "/releases/{name}": OF_LIST["releases"]["name"],
+    "/leaderboard/{eval_run}": LINKS["eval_run"],
+}
 
 
-@router.get("/releases")
-def releases() -> RedirectResponse:
-    return RedirectResponse("/t/releases")
+def former(request: Request) -> RedirectResponse:
+    values = {name: quote(value, safe="") for name, value in request.path_params.items()}
+    return RedirectResponse(FORMER[request.scope["route"].path].format(**values))
 
 
-@router.get("/releases/{name}")
-def release(name: str) -> RedirectResponse:
-    return RedirectResponse(f"/t/release_contents?{urlencode({'name': name})}")
+for former_path in FORMER:
+    router.get(former_path)(former)
 
 
 @router.get("/compare/{dataset}")
@@ -180,8 +189,3 @@ def leaderboard(
     chosen = {"benchmark": benchmark, "slice": slice, "metric": metric or leading}
     query = urlencode({name: value for name, value in chosen.items() if value})
     return RedirectResponse(f"/t/leaderboard?{query}")
-
-
-@router.get("/leaderboard/{eval_run}")
-def behind(eval_run: str) -> RedirectResponse:
-    return RedirectResponse(f"/t/scored_episodes?{urlencode({'eval_run': eval_run})}")

@@ -30,9 +30,6 @@ MISSING_NAMES = ("missing_value", "_FillValue", "fill_value", "invalid_value", "
 PARQUET_ERRORS = (OSError, pa.ArrowException, ValueError, LookupError, OverflowError, MemoryError)
 BATCH, BATCH_BYTES = 1 << 16, 1 << 28  # rows, and bytes of one column, read at a time
 MAX_HEADER_BYTES = 1 << 16
-KEPT_VALUES = (
-    1 << 22
-)  # of a table whose columns are kept, so that each of its episodes need not read them
 
 # What NumPy lets through for damaged headers, which it reads as Python; and what a damaged, encrypted or otherwise
 # packed ZIP file raises, which a .npz file is
