@@ -131,7 +131,7 @@ def _show_built(lake: Lake, report: BuildReport, names: Sequence[str], rows: lis
 # By dataset the episodes that the annotator native leaves to motion
 WITHOUT_STEPS = """
 SELECT dataset, count(DISTINCT episode_index) FROM findings
-WHERE (stage, severity) = ('segments', 'warning') AND reason IN ('no_steps', 'bad_steps') GROUP BY 1"""
+WHERE (stage, severity) = ('segments', 'warning') AND reason IN ('bad_steps', 'no_steps') GROUP BY 1"""
 
 
 def _add_event(events: Path | None, event: dict[str, Any]) -> None:

@@ -196,11 +196,19 @@ class TarWriter:
 
         # Pictures first: who streams the tar has them when the samples that show them come
         offset = self.size
-        members = [(name, e.pictures[name]) for name in sorted(shown_pictures)]
-        members.append((SAMPLES, json.dumps(rows, sort_keys=True, ensure_ascii=False).encode()))
-        blocks = (_member(f"{e.key}.{name}", data) for name, data in members)
-        self._write(b"".join(chain.from_iterable(blocks)))
+        for name in sorted(shown_pictures):
+            self._member(f"{e.key}.{name}", e.pictures[name])
+        self._member(
+            f"{e.key}.{SAMPLES}", json.dumps(rows, sort_keys=True, ensure_ascii=False).encode()
+        )
+
         self.entries.append(Entry(e.key, offset, self.size - offset, **lists_of(e.samples)))
+
+    def _member(self, name: str, data: bytes) -> None:
+        info = tarfile.TarInfo(name)  # time 0, no owner
+        info.size = len(data)
+        header = info.tobuf(tarfile.GNU_FORMAT, "utf-8", "strict")
+        self._write(header + data + bytes(-len(data) % tarfile.BLOCKSIZE))
 
     def _write(self, data: bytes) -> None:
         self._file.write(data)
@@ -213,14 +221,6 @@ class TarWriter:
         end = 2 * tarfile.BLOCKSIZE
         self._write(bytes(end + -(self.size + end) % tarfile.RECORDSIZE))
         return self._hash.hexdigest()
-
-
-def _member(name: str, data: bytes) -> tuple[bytes, bytes, bytes]:
-    """What a file takes in a tar: its header, at time 0 and without an owner, its bytes, and what fills its block."""
-    info = tarfile.TarInfo(name)
-    info.size = len(data)
-    header = info.tobuf(tarfile.GNU_FORMAT, "utf-8", "strict")
-    return header, data, bytes(-len(data) % tarfile.BLOCKSIZE)
 
 
 def _sample_row(e: EntryContent, sample: Mapping) -> dict:
