@@ -27,7 +27,7 @@ from core.values import shown
 from ingest.signals.gripper import signal_from_row
 from ingest.source_parts import part_form
 from ingest.sources.types import address_below
-from pipeline.inspection import grouped, in_short, inspect_source
+from pipeline.inspection import findings_in_short, in_short, inspect_source
 from pipeline.inspection_report import write_report, writer_of
 
 PICTURED = 8  # runs in a report
@@ -136,14 +136,14 @@ def _show_dataset(result: dict[str, Any], full: bool) -> None:
     )
     say("")
     _show_parts(result["parts"], full)
-    for finding in grouped(result["findings"]):
+    for finding in findings_in_short(result["findings"]):
         say(_finding_text(finding))
     if not result["findings"]:
         say(painted("No findings." if not result["accepted"] else "No further findings.", "green"))
     if result["decoded_episodes"] < result["usable_so_far"]:
         share = f"{result['decoded_episodes']} of {result['usable_so_far']} runs"
         say(f"Checks looked inside {share}; --full looks inside all.")
-    for finding in grouped(result["accepted"]):
+    for finding in findings_in_short(result["accepted"]):
         author, reason = finding["accepted"]
         say(f"Accepted by {author}: {finding['count']} x {finding['check']} ({reason}).")
     say("")

@@ -1,6 +1,6 @@
 """`proccorpus inspect`: what a dataset is and what is wrong with it, before any build and without a workspace."""
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from annotate.frames import FramesConfig, frames_stage
 from annotate.measured_files import MeasuredFiles, delete_oldest
-from core.values import spread
+from core.values import grouped, spread
 from ingest.episode import EpisodeRecord, Finding, Listing
 from ingest.episodes import settle
 from ingest.media.frames import VIDEO_SUFFIXES, VideoError
@@ -283,12 +283,12 @@ def _lacking(info: VideoInfo, record: EpisodeRecord, camera: str) -> Finding | N
 
 def _video_users(records: Sequence[EpisodeRecord]) -> dict[str, list[tuple[EpisodeRecord, str]]]:
     """The (episode, camera) pairs that share each video file; it is of one camera."""
-    users: dict[str, list[tuple[EpisodeRecord, str]]] = defaultdict(list)
-    for r in records:
-        for v in r.videos:
-            if v.uri.lower().endswith(VIDEO_SUFFIXES):
-                users[v.uri].append((r, v.camera))
-    return users
+    pairs = ((video, record) for record in records for video in record.videos)
+    return grouped(
+        (video.uri, (record, video.camera))
+        for video, record in pairs
+        if video.uri.lower().endswith(VIDEO_SUFFIXES)
+    )
 
 
 def _camera_details(
@@ -347,27 +347,22 @@ def in_short(row: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def grouped(findings: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def findings_in_short(findings: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Findings of one kind as one line: how many, the first of them, and the remedy."""
-    findings_by_kind: dict[tuple, list[dict[str, Any]]] = {}
-    for f in findings:
-        # By camera, too: what is wrong with one camera may be mended without the others
-        findings_by_kind.setdefault(
-            (f["severity"], f["reason"], f["camera"], f.get("accepted_why")), []
-        ).append(f)
-    rows = []
-    for (severity, reason, camera, _), group in findings_by_kind.items():
-        first = group[0]
-        row = {
-            "severity": severity,
-            "check": reason,
-            "count": len(group),
-            "camera": camera,
-            "first": "" if first["episode_index"] is None else f"episode {first['episode_index']}",
-            "file": first["file"],
-            "detail": first["detail"],
-            "remedy": first["remedy"],
-            "accepted": (first.get("accepted_by"), first.get("accepted_why")),
-        }
-        rows.append(row)
-    return rows
+    # By camera, too: what is wrong with one camera may be mended without the others
+    by_kind = grouped(
+        ((f["severity"], f["reason"], f["camera"], f.get("accepted_why")), f) for f in findings
+    )
+    return [_in_one_line(of_kind) for of_kind in by_kind.values()]
+
+
+def _in_one_line(findings: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    first = findings[0]
+    episode = first["episode_index"]
+    names = ("severity", "camera", "file", "detail", "remedy")
+    return {name: first[name] for name in names} | {
+        "check": first["reason"],
+        "count": len(findings),
+        "first": "" if episode is None else f"episode {episode}",
+        "accepted": (first.get("accepted_by"), first.get("accepted_why")),
+    }

@@ -1,7 +1,6 @@
 """Rows behind or ahead of the pictures, in frames: of all runs, or of single ones."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
@@ -14,19 +13,9 @@ from ingest.episode import Finding
 MIN_LAG = 2  # frames
 
 
-class Sureness(NamedTuple):
-    """When a lag of all runs together is believed: in how many runs, how alike the curves are there
-    (correlation), how much more than without a lag, and the share of runs whose own lag is near it.
-    """
-
-    runs: int
-    likeness: float
-    gain: float
-    agreement: float
-
-
-# Chosen on the clean and spoilt runs of docs/checkup.md
-OF_ROWS = Sureness(2, 0.35, 0.04, 0.6)
+# When a lag of all runs is believed: in how many runs, how alike the curves are there (correlation), how much more than
+# without a lag, and the share of runs whose own lag is near it. Chosen on the clean and spoilt runs of docs/checkup.md
+MIN_SURENESS = (2, 0.35, 0.04, 0.6)
 # Of one run, against what the optical flow of the others foretells
 MIN_OTHERS = 4
 MIN_LIKENESS_OF_ONE = 0.3
@@ -41,7 +30,7 @@ MIN_UNEXPLAINED = 1e-6
 def late_rows(runs: Sequence[RunSummary]) -> Iterator[Finding]:
     """Rows that are behind or ahead of the pictures: in all runs, or in single ones otherwise than in the others."""
     curves = _row_curves(runs)
-    lag, is_sure = _common_lag(curves, OF_ROWS)
+    lag, is_sure = _common_lag(curves)
     single_faults = {fault.episode_index: fault for fault in _single_late_rows(runs, lag)}
     yield from single_faults.values()
     if not is_sure:
@@ -103,7 +92,7 @@ def _deviating_lag(curve: np.ndarray, lag: int, compared_lag: int) -> int | None
 
 def common_lag(runs: Sequence[RunSummary]) -> int:
     """The lag of all runs together, in frames, however sure it is; 0 where no run tells any."""
-    return _common_lag(_row_curves(runs), OF_ROWS)[0]
+    return _common_lag(_row_curves(runs))[0]
 
 
 def _row_curves(runs: Sequence[RunSummary]) -> dict[int, np.ndarray]:
@@ -111,7 +100,7 @@ def _row_curves(runs: Sequence[RunSummary]) -> dict[int, np.ndarray]:
     return values_of_commonest_kind({run.episode_index: run.row_curve for run in runs}, len)
 
 
-def _common_lag(curves: Mapping[int, np.ndarray], min_sureness: Sureness) -> tuple[int, bool]:
+def _common_lag(curves: Mapping[int, np.ndarray]) -> tuple[int, bool]:
     """The lag of all runs together, and whether it is sure; 0 without any curve."""
     if not curves:
         return 0, False
@@ -120,8 +109,8 @@ def _common_lag(curves: Mapping[int, np.ndarray], min_sureness: Sureness) -> tup
     lag = peak_lag(mean)
     near = [abs(peak_lag(curve) - lag) <= 1 for curve in curves.values()]
     gain = float(mean[lag + max_lag] - mean[max_lag])
-    reached = Sureness(len(curves), float(mean[lag + max_lag]), gain, float(np.mean(near)))
-    is_sure = all(value >= limit for value, limit in zip(reached, min_sureness, strict=True))
+    reached = len(curves), float(mean[lag + max_lag]), gain, float(np.mean(near))
+    is_sure = all(value >= limit for value, limit in zip(reached, MIN_SURENESS, strict=True))
     return lag, is_sure and MIN_LAG <= abs(lag) < max_lag
 
 

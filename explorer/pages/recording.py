@@ -18,7 +18,7 @@ from explorer.access import PageError
 from explorer.episode import EpisodeIndex, find_episode
 from explorer.site import explorer_of
 from warehouse.exports.options import RerunOptions
-from warehouse.exports.selection import SourceReader, select_episode
+from warehouse.exports.selection import select_episode
 from warehouse.lake import Lake
 
 router = APIRouter()
@@ -75,6 +75,4 @@ def _write(space: Workspace, snapshot: int, dataset: str, episode_index: int, pa
     lake = Lake(space, read_only=True, snapshot=snapshot)
     with closing(lake.con):
         selected = select_episode(lake, dataset, episode_index)
-        write_recording(
-            path, selected, selected.episodes[0], SourceReader(selected, dataset), OPTIONS
-        )
+        write_recording(path, selected, selected.episodes[0], OPTIONS)

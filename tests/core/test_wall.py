@@ -146,6 +146,6 @@ def test_a_build_goes_on_without_what_takes_too_long(tmp_path: Path, workers: st
         sql_command, cwd=tmp_path, capture_output=True, text=True, check=True
     ).stdout
     assert [line.replace('"', "") for line in output.splitlines()[1:]] == [
-        "0,quarantined,too_costly",
+        "0,quarantined,over_limit",
         "1,ok,",
     ]
