@@ -55,7 +55,7 @@ from ingest.source import read_episode
 from ingest.sources.files import Source
 from ingest.sources.types import DownloadError
 
-VERSION = "signals-3"
+VERSION = "signals-4"
 # Surveyed at most: of the dataset, and of one task before others had their turn
 MAX_EPISODES = 64
 PER_TASK = 8
