@@ -37,6 +37,7 @@ from ingest.formats.row_times import (
     is_time_shape,
 )
 from ingest.formats.side_files import parse_json
+from ingest.formats.tables import MISSING_NAMES
 from ingest.formats.text_fields import rank_of
 from ingest.outcomes import SUCCESS_FIELDS
 from ingest.reasons import DataError, Limits
@@ -417,6 +418,8 @@ def why_known(writer: Writer | None, name: str, *, is_text: bool = True) -> str:
         return reason
     if is_bookkeeping_text(name):
         return "says where it is from"
+    if name in MISSING_NAMES:
+        return "the number that stands for no value"
     is_count = not is_text and name.lower().startswith(("num_", "n_", "total", "count", "max_"))
     if is_count or is_length_name(name):
         return "counts"

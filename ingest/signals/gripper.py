@@ -2,8 +2,9 @@
 
 import math
 import re
+import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from typing import Any
 
@@ -36,6 +37,7 @@ BY_OBJECT = 2.0
 BY_LAST_LEVEL = 1.5
 
 WIDEST_M = 0.2  # a gripper's opening in metres is no larger
+UNNAMED = re.compile(r"\[[0-9]+\]$")  # a number that stands for a name
 LEROBOT_NAME = re.compile(r"gripper\.pos$")  # LeRobot's motors count 0 (closed) to 100 (open)
 INSPIRE = "inspire"  # hands whose angles count from 0 (closed) to 1000 or 1 (open), by their maker's manual
 # Whose raw counts grow as the gripper opens, too
@@ -125,6 +127,7 @@ def opening(signal: GripperSignal, episode: EpisodeData) -> np.ndarray | None:
     None, too, where one of them has no value. Raises DataError for values that are not finite.
     """
     values = values_of(episode, signal.column)
+    signal = replace(signal, dimensions=_dimensions_in(signal, episode))
     if values is None or not len(values) or max(signal.dimensions) >= values.shape[1]:
         return None
     if np.isnan(values[:, list(signal.dimensions)]).all(axis=0).any():
@@ -140,12 +143,23 @@ def opening(signal: GripperSignal, episode: EpisodeData) -> np.ndarray | None:
     return np.clip((source_value - signal.closed) / span, 0.0, 1.0)
 
 
+def _dimensions_in(signal: GripperSignal, episode: EpisodeData) -> tuple[int, ...]:
+    """Where an episode has the dimensions: by their names, which others may have moved; beyond all for one without."""
+    names = episode.state_names if signal.column == "state" else episode.action_names
+    if {*signal.names} <= {*names}:
+        return tuple(map(names.index, signal.names))
+    if not names and not any(UNNAMED.search(name) for name in signal.names):
+        return (sys.maxsize,)
+    return signal.dimensions
+
+
 def arm_state(episode: EpisodeData, signals: Sequence[GripperSignal]) -> np.ndarray | None:
     """The state without grippers and hands, float64 [n, d]; None where nothing is left. Raises DataError."""
     if episode.state is None:
         return None
     width = episode.state.shape[1]
-    of_grippers = chain.from_iterable(s.dimensions for s in signals if s.column == "state")
+    in_state = (s for s in signals if s.column == "state")
+    of_grippers = chain.from_iterable(_dimensions_in(signal, episode) for signal in in_state)
     arm_values = np.delete(episode.state, sorted({d for d in of_grippers if d < width}), axis=1)
     # What no row has does not move
     arm_values[:, np.isnan(arm_values).all(axis=0)] = 0.0
@@ -289,13 +303,20 @@ def is_in_metres(names: Sequence[str], ends: Range) -> bool:
 
 
 def gripper_runs(
-    signal: SignalValues, episodes: Sequence[EpisodeData], runs: Sequence[np.ndarray], ends: Range
+    signal: SignalValues,
+    episodes: Sequence[EpisodeData],
+    runs: Sequence[np.ndarray],
+    ends: Range,
+    beside: Sequence[int] = (),
 ) -> list[GripperRun]:
-    """What the episodes show of the gripper, the arm and the command."""
+    """What the episodes show of the gripper, the arm and the command. `beside`: dimensions of the other arms' grippers
+    in the same column.
+    """
+    own_and_others = [*signal.dimensions, *beside] if signal.column == "state" else []
     return [
         GripperRun(
             ends.relative(run),
-            _way(signal, episode),
+            _way(own_and_others, episode),
             _push(signal, episode, run, ends),
             episode.record.fps,
         )
@@ -303,12 +324,14 @@ def gripper_runs(
     ]
 
 
-def _way(signal: SignalValues, episode: EpisodeData) -> np.ndarray | None:
-    """How far the arm has moved by each frame, as a share of its whole way [n]; None where it does not move."""
+def _way(gripper_dimensions: Sequence[int], episode: EpisodeData) -> np.ndarray | None:
+    """How far the arm has moved by each frame, as a share of its whole way [n]; None where it does not move.
+
+    `gripper_dimensions`: those of the state that are no arm's.
+    """
     if episode.state is None:
         return None
-    gripper_dimensions = list(signal.dimensions) if signal.column == "state" else []
-    steps = way_steps(np.delete(episode.state, gripper_dimensions, axis=1))
+    steps = way_steps(np.delete(episode.state, list(gripper_dimensions), axis=1))
     way = np.r_[0.0, np.zeros(0) if steps is None else np.cumsum(steps)]
     if way[-1] > 0:
         return way / way[-1]

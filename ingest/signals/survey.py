@@ -11,12 +11,12 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, repeat
+from itertools import chain, product, repeat
 from operator import attrgetter, itemgetter
 
 import numpy as np
 
-from core.values import short_hash
+from core.values import grouped, short_hash
 from ingest.episode import EpisodeData, EpisodeRecord, Finding
 from ingest.reasons import DataError
 from ingest.registry import DatasetConfig, Gripper
@@ -250,17 +250,30 @@ class _Place:
     dimensions: tuple[int, ...]
     located_by: str
     entry: Gripper | None = None
+    beside: tuple[
+        int, ...
+    ] = ()  # dimensions of it and of other arms' grippers that it was named together with
 
 
 def _located(episodes: Sequence[EpisodeData], config: DatasetConfig) -> list[_Place]:
     """Where the grippers are: in the state, else in the action; by the registry, by names, or by values."""
     if config.grippers:
         return [place for entry in config.grippers if (place := _registered(entry, episodes))]
-    for locate in (_by_name, _by_values):
-        for column in COLUMNS:
-            if places := locate(episodes, column):
+    alike = {column: _of_one_layout(episodes, column) for column in COLUMNS}
+    uniform: list[Column] = [column for column in COLUMNS if len(alike[column]) == len(episodes)]
+    others: list[Column] = [column for column in COLUMNS if column not in uniform]
+    groups: tuple[list[Column], list[Column]] = (uniform, others)
+    for columns, locate in product(groups, (_by_name, _by_values)):
+        for column in columns:
+            if places := locate(alike[column], column):
                 return places
     return []
+
+
+def _of_one_layout(episodes: Sequence[EpisodeData], column: Column) -> list[EpisodeData]:
+    """The episodes whose rows have the commonest names and width; of equally common ones those with names."""
+    layouts = grouped(((_names([e], column), _width([e], column)), e) for e in episodes)
+    return max(layouts.items(), key=lambda item: (len(item[1]), item[0]))[1]
 
 
 def _names(episodes: Sequence[EpisodeData], column: Column) -> tuple[str, ...]:
@@ -302,6 +315,8 @@ def _with_values(
     place: _Place, episodes: Sequence[EpisodeData]
 ) -> tuple[_Place, list[EpisodeData]]:
     """A place without dimensions that no episode has values of, and the episodes that have those of the others."""
+    if place.entry is None:
+        episodes = _of_one_layout(episodes, place.column)
     missing = [
         (episode, np.asarray(np.isnan(values[:, list(place.dimensions)]).all(axis=0)))
         for episode in episodes
@@ -346,7 +361,12 @@ def _by_arm(place: _Place, episodes: Sequence[EpisodeData], width: int) -> list[
     if len(groups) < 2 or not (has_joints or (num_moving == len(groups) and len(stems) == 1)):
         return [place]
     return [
-        replace(place, arm=arm, dimensions=tuple(place.dimensions[k] for k in group))
+        replace(
+            place,
+            arm=arm,
+            dimensions=tuple(place.dimensions[k] for k in group),
+            beside=place.dimensions,
+        )
         for arm, group in zip(arm_names(len(groups)), groups, strict=True)
     ]
 
@@ -387,7 +407,7 @@ def _measured(
     if is_pulsed:
         ends = extremes
         runs = [held(run, ends, fps) for run, fps in zip(runs, rates, strict=True)]
-    observed = gripper_runs(values, episodes, runs, ends)
+    observed = gripper_runs(values, episodes, runs, ends, place.beside)
     is_used = _is_used(runs, ends, observed)
     entry = place.entry
     if entry is not None and entry.closed is not None and entry.open is not None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from annotate.checkup.cameras import frozen_stretches
 from annotate.checkup.checks import Checkup
 from annotate.checkup.faults import fault_row, joined_faults
 from annotate.checkup.signals import CameraSignals, RunSignals
@@ -462,3 +463,20 @@ def test_a_finding_names_the_longest_stretches_and_a_row_fits_the_table(runs: li
 def test_stretches_are_half_open():
     holds = np.array([1, 1, 0, 1, 1, 1, 0, 1], bool)
     assert stretches(holds, 2) == [(0, 2), (3, 6)]
+
+
+@pytest.mark.parametrize(("is_one_place", "num_named"), [(True, 0), (False, 3)])
+def test_a_place_that_the_camera_does_not_see(is_one_place: bool, num_named: int) -> None:
+    """Three times it shows one picture while the arm moves: at one place, or anywhere."""
+    run = made_up_run(0)
+    assert run.state is not None
+    state = run.state.copy()
+    change = run.cameras[0].change
+    turn = np.linspace(0, 2 * np.pi, 20)
+    for number, start in enumerate((20, 90, 160)):
+        place = state[0 if is_one_place else 60 * number + 30, :3]
+        state[start : start + 20, :3] = place + 0.02 * np.c_[np.cos(turn), np.sin(turn), 0 * turn]
+        change = overwritten(change, start, start + 20, 0.0)
+    spoilt = with_camera(replace(run, state=state), 0, change=change)
+    named = [finding for finding in frozen_stretches(spoilt) if finding.camera == "front"]
+    assert len(named) == num_named
