@@ -57,7 +57,7 @@ def inspect(
 ) -> None:
     """Show what a dataset holds, what is wrong with it, and how to repair it. Decodes a sample.
 
-    Exits 1 on bad findings. Oddities that people accepted in the workspace (proccorpus accept) are counted, and not
+    Exits 1 on bad findings. Oddities that people accepted in the workspace (say acceptance) are counted, and not
     told again. For a folder with several datasets: prints one line on each, from its metadata.
     """
     check_source(path, revision)
