@@ -179,30 +179,6 @@ def bars(counts: Sequence[tuple[str, float]], label: str) -> Markup:
     return _svg(body, "bars", label)
 
 
-def share(part: float, label: str = "") -> Markup:
-    """A bar that is filled to `part` of 0..1."""
-    filled = WIDTH * _place(part, (0.0, 1.0))
-    return _svg(f'<rect width="{filled:.1f}" height="100"/>', "share", label)
-
-
-def interval(
-    value: float | None, low: float | None, high: float | None, ends: tuple[float, float]
-) -> Markup:
-    """A score with its interval on a line from ends[0] to ends[1]."""
-    if value is None:
-        return Markup("")
-    # A score without an interval is drawn as one of no width
-    low_x = WIDTH * _place(low if low is not None else value, ends)
-    high_x = WIDTH * _place(high if high is not None else value, ends)
-    x = WIDTH * _place(value, ends)
-    body = (
-        f'<line class="axis" x1="0" x2="{WIDTH:g}" y1="50" y2="50"/>\n'
-        f'<line class="range" x1="{low_x:.1f}" x2="{high_x:.1f}" y1="50" y2="50"/>\n'
-        f'<line class="value" x1="{x:.1f}" x2="{x:.1f}" y1="10" y2="90"/>'
-    )
-    return _svg(body, "interval")
-
-
 def spans(
     segments: Sequence[Mapping], num_frames: int, moved_boundaries: frozenset[int] = frozenset()
 ) -> Markup:

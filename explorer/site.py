@@ -41,9 +41,8 @@ NAVIGATION = [
     ("/episodes", "Episodes"),
     ("/review", "Review"),
     ("/sql", "SQL"),
-    ("/releases", "Releases"),
     ("/training", "Training"),
-    ("/leaderboard", "Leaderboard"),
+    ("/t", "Lists"),
 ]
 # Of scripts and styles: a hash of them all
 STATIC_VERSION = sha256(
@@ -61,10 +60,29 @@ DOCS = {
     "/like": "sql.html#search-by-likeness",
     "/why": "labels.html",
     "/sql": "sql.html",
-    "/releases": "releases.html",
+    "/t": "sql.html",
+    "/t/releases": "releases.html",
+    "/t/release_contents": "releases.html",
     "/training": "training.html",
-    "/leaderboard": "evaluation.html",
+    "/t/leaderboard": "evaluation.html",
     "/docs": "index.html",
+}
+# What needs no training: a score means little without them beside it
+BASELINES = {
+    "clock",
+    "visual distance",
+    "goal image",
+    "best constant",
+    "the label itself",
+    "the other pass",
+    "running clock",
+    "reference clock",
+    "random",
+    "direct",
+    "gvl",
+    "topreward",
+    "uniform cuts",
+    "random cuts",
 }
 UNITS = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
 

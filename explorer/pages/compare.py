@@ -21,8 +21,7 @@ from explorer.charts import Curve
 from explorer.drawn_labels import shown_episode
 from explorer.episode import EpisodeIndex, episode_and_facts
 from explorer.pages.episode import charts_data, run_name
-from explorer.pages.leaderboard import BASELINES
-from explorer.site import Visiting
+from explorer.site import BASELINES, Visiting
 from warehouse.lake.similarity import SimilarityQuery, most_similar
 
 router = APIRouter()

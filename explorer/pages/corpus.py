@@ -1,7 +1,5 @@
 """The corpus as a whole: how much there is of what, how far labelled, at what price, and
 what is left out.
-
-And frozen corpora: what each holds, and how to read, verify and compare them.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,9 +11,9 @@ from fastapi.responses import HTMLResponse
 from annotate.signal_report import lag, signal_columns
 from core.values import grouped
 from explorer import charts
-from explorer.access import LakeReader, PageError
+from explorer.access import LakeReader
 from explorer.index import Indexed
-from explorer.site import Visit, Visiting, freeze_command_line
+from explorer.site import Visit, Visiting
 from ingest.source_parts import part_form
 from warehouse.lake.connection import has
 from warehouse.lake.outcomes import question
@@ -81,19 +79,6 @@ PARTS_SQL = f"""
     QUALIFY row_number() OVER (
         PARTITION BY dataset ORDER BY status <> 'unknown', status <> 'used', use, kind, name) <= {PARTS}
     ORDER BY dataset, status <> 'unknown', status <> 'used', use, kind, name"""
-SHARDS = 200  # shown of a release
-RELEASES_SQL = """
-    SELECT r.name, r.snapshot, r.config_hash, r.created_at, count(s.shard) AS shards, sum(s.episodes) AS episodes,
-           sum(s.samples) AS samples, sum(s.bytes) AS bytes, count(DISTINCT s.dataset) AS datasets
-    FROM releases r LEFT JOIN release_shards s ON s.name = r.name GROUP BY ALL ORDER BY r.created_at DESC, r.name"""
-OF_RELEASE = {
-    "parts": """
-        SELECT dataset, split, count(*) AS shards, sum(episodes) AS episodes, sum(samples) AS samples,
-               sum(bytes) AS bytes FROM release_shards WHERE name = ? GROUP BY ALL ORDER BY 1, 2""",
-    "shards": f"FROM release_shards WHERE name = ? ORDER BY shard LIMIT {SHARDS}",
-    "trained": "FROM training_runs WHERE release = ? ORDER BY created_at DESC",
-    "evaluated": "FROM eval_runs WHERE release = ? ORDER BY created_at DESC, model",
-}
 
 
 @router.get("/")
@@ -195,32 +180,3 @@ def histogram(index: Indexed, column: str, unit: str, condition: str = "true") -
     ]
     about = f"{n} episodes by {unit}; median {mid:.3g}, 99th percentile {top:.3g}"
     return {"chart": charts.bars(bins_by_name, about), "unit": unit, "median": mid, "top": top}
-
-
-@router.get("/releases")
-def releases_page(visit: Visiting) -> HTMLResponse:
-    return visit.page(
-        "releases.html",
-        title="Releases",
-        releases=visit.reader.dicts(RELEASES_SQL),
-        freeze=freeze_command_line(visit),
-    )
-
-
-@router.get("/releases/{name}")
-def release(visit: Visiting, name: str) -> HTMLResponse:
-    reader = visit.reader
-    rows = reader.dicts("FROM releases WHERE name = ?", name)
-    if not rows:
-        raise PageError(f"there is no release {name[:60]!r}")
-    facts = {subject: reader.dicts(sql, name) for subject, sql in OF_RELEASE.items()}
-    sql = "SELECT name FROM releases WHERE name <> ? ORDER BY created_at DESC"
-    return visit.page(
-        "release.html",
-        title=f"Release {name}",
-        release=rows[0],
-        total=sum(part["shards"] for part in facts["parts"]),
-        others=reader.column(sql, name),
-        place=visit.place,
-        **facts,
-    )

@@ -35,10 +35,9 @@ from explorer.episode import (
 )
 from explorer.facets import places_by_value, tags_of
 from explorer.index import Indexed
-from explorer.pages.leaderboard import BASELINES
 from explorer.pages.outcomes import stated_outcome
 from explorer.review_queue import ReviewQueue, place_of
-from explorer.site import Visit, Visiting
+from explorer.site import BASELINES, Visit, Visiting
 from warehouse.lake.corrections import parsed
 
 router = APIRouter()

@@ -120,7 +120,7 @@ async def page(
             table = await answer(
                 request, lambda p, s, g: p.query(s, q, TIME_S, MAX_ROWS + 1, MAX_PAGE_BYTES, g)
             )
-            result = await run_in_threadpool(_result_facts, table, chart)
+            result = await run_in_threadpool(result_facts, table, chart)
         except SqlError as e:
             error = str(e)
     return await run_in_threadpool(_result_page, request, q, chart, asked, result, error)
@@ -129,7 +129,7 @@ async def page(
 Named = tuple[str, int, int | None]  # dataset, episode_index, and frame_index where a row has one
 
 
-def _result_facts(table: pa.Table, chart: str) -> dict[str, Any]:
+def result_facts(table: pa.Table, chart: str) -> dict[str, Any]:
     """What the page shows of a result; `cut`: there are more rows. `named`: the episode,
     and frame, of each row.
 

@@ -28,11 +28,11 @@ PAGES = (
     "/episode/tiny/0?queue=all",
     "/sql?q=SELECT+dataset,hours+FROM+coverage&chart=bars",
     "/sql?q=nonsense",
+    "/t",
     "/releases",
-    "/releases/first",
+    "/t/episodes?chart=bars",
     "/training",
     "/leaderboard",
-    "/leaderboard?by=slices",
     f"/leaderboard/{FAILED}",
 )
 

@@ -70,7 +70,7 @@ def test_an_empty_corpus_has_pages(workspace: Workspace):
         for url, expected_text in (
             ("/", "nothing in this corpus"),
             ("/episodes", "No episode fits"),
-            ("/releases", "Nothing is released"),
+            ("/releases", "No release yet"),
             ("/leaderboard", "No model is evaluated"),
             ("/training", "Nothing is trained"),
             ("/review", "Nothing waits here"),

@@ -23,7 +23,7 @@ PAGES = {
     "/why/tiny/0": "Which steps does the task need?",
     "/sql?q=FROM+coverage": "labelled_frames",
     "/releases": "first",
-    "/releases/first": "proccorpus release verify first",
+    "/releases/first": "proccorpus show release_contents",
     "/leaderboard": "tiny-model",
     f"/leaderboard/{FAILED}": "Episodes behind the numbers",
 }
@@ -54,9 +54,10 @@ def test_every_page_answers_with_the_snapshot_it_shows(client: TestClient, url: 
         ("/compare/tiny/0?a=nobody", 404, "no label run"),
         ("/compare/none", 404, "there are no labels of a dataset"),
         ("/compare/tiny?a=nobody", 404, "this dataset has no label run"),
-        ("/releases/none", 404, "no release"),
-        ("/leaderboard?benchmark=none", 404, "no benchmark"),
-        ("/leaderboard/none", 404, "no evaluation"),
+        ("/releases/none", 200, "no such release"),
+        ("/leaderboard/none", 200, "are not stored"),
+        ("/t/none", 404, "no list"),
+        ("/t/episodes?none=1", 404, "none"),
         ("/sql/download?q=DROP+TABLE+x", 400, "read only"),
         ("/media/tiny/0/video/9", 404, "no video"),
         ("/media/tiny/0/keyframes/" + "0" * 64 + ".jpg", 404, "no such picture"),
@@ -160,9 +161,7 @@ def test_the_leaderboard_leads_to_the_episodes_behind_a_number(client: TestClien
     assert board.index(CLOCK) < board.index(FAILED)  # of an error less is better
     voc = client.get("/leaderboard?metric=voc").text
     assert voc.index(CLOCK) < voc.index(FAILED)
-    assert re.search(
-        r'class="baseline"><th scope="row"><a href="/leaderboard/eval0000clock000">clock', board
-    )
+    assert 'href="/t/scored_episodes?eval_run=eval0000clock000">clock</a>' in board
     behind = client.get(f"/leaderboard/{FAILED}").text
     assert re.findall(r'href="(/compare/[^"]*)"', behind) == [
         f"/compare/tiny/{e}?b={FAILED}" for e in (1, 0)
@@ -170,19 +169,15 @@ def test_the_leaderboard_leads_to_the_episodes_behind_a_number(client: TestClien
     assert "tiny-model, held-out (truth)" in client.get(f"/compare/tiny/1?b={FAILED}").text
 
 
-def test_a_confusion_matrix_is_shown_and_is_no_list_of_metrics(client: TestClient):
-    behind = client.get(f"/leaderboard/{FAILED}").text
-    table = behind[behind.index('<table id="matrix">') : behind.index("All scores")]
-    assert re.findall(r'<th class="n">(.*?)</th>', table) == [
-        "&lt;b&gt;Shut&lt;/b&gt; it",
-        "Open it",
-    ]
-    assert re.findall(r'<td class="n">(?:<b>)?([\d.]*)', table) == ["0.125", "0.875", "", "0"]
-    assert "<b>0.875</b>" in table  # its own instruction
-    assert 'id="matrix"' not in client.get(f"/leaderboard/{CLOCK}").text
-    board = client.get("/leaderboard").text
-    assert "under: " not in board
-    assert "<option>video: Open it" in board
+def test_a_list_is_narrowed_ordered_and_drawn(client: TestClient):
+    rows = client.get(f"/t/confusion?eval_run={FAILED}&order=-value").text
+    assert re.findall(r'<td class="n">([\d.]+)</td>', rows) == ["0.875", "0.125", "0"]
+    assert "&lt;b&gt;Shut&lt;/b&gt; it" in rows
+    assert 'href="?order=-value&amp;' not in rows
+    assert "under: " not in client.get("/t/leaderboard").text
+    assert "<figure" in client.get("/t/episodes?chart=bars").text
+    assert "Odd demonstrations" in client.get("/t").text
+    assert "No model was asked" in client.get(f"/t/confusion?eval_run={CLOCK}").text
 
 
 def test_pages_lead_to_the_runs_in_dagster(furnished: Workspace):

@@ -1,14 +1,13 @@
-"""Training runs on their page: what is drawn, what differs, what is refused; and models by slices."""
+"""Training runs on their page: what is drawn, what differs, what is refused."""
 
 from datetime import datetime
 from pathlib import Path
 
 from core.paths import Workspace
 from core.tables import TABLES
-from explorer.access import CorpusView
-from explorer.pages.leaderboard import BEHIND_SQL, slices_matrix
 from explorer.pages.training import SCORES_SQL, differences
 from tests.kits.lake_kit import opened
+from warehouse.lake.lists import LISTS
 
 
 def test_configurations_are_compared_setting_by_setting():
@@ -17,18 +16,6 @@ def test_configurations_are_compared_setting_by_setting():
     assert differences([first, second]) == ([("a.b", ["1", "1.5"]), ("new", [None, '"x"'])], 2)
     assert differences([first]) == ([], 3)
     assert differences([]) == ([], 0)
-
-
-def test_models_stand_by_slices_the_best_of_each_marked(client, furnished):
-    with CorpusView(furnished).reading() as reader:
-        matrix = slices_matrix(reader, "held-out (truth)", "mae")
-        higher = slices_matrix(reader, "held-out (truth)", "voc")
-    assert matrix["slices"] == ["all", "split=val"]
-    for score_matrix, best in ((matrix, "clock"), (higher, "clock")):
-        assert [run["model"] for run, _ in score_matrix["rows"]] == ["clock", "tiny-model"]
-        for run, cells in score_matrix["rows"]:
-            assert [c["is_best"] for c in cells] == [run["model"] == best] * 2
-    assert "Models by slices" in client.get("/leaderboard?by=slices&metric=mae").text
 
 
 def test_what_has_no_value_is_no_former_value(tmp_path: Path) -> None:
@@ -53,6 +40,6 @@ def test_what_has_no_value_is_no_former_value(tmp_path: Path) -> None:
     with opened(Workspace(tmp_path)) as lake:
         lake.upsert("scores", **{name: TABLES[name].rows(of) for name, of in rows.items()})
         [newest] = lake.dicts(SCORES_SQL, [["m"]])
-        [behind] = lake.dicts(BEHIND_SQL, ["new", 0])
+        [behind] = lake.dicts(LISTS["scored_episodes"].sql)
     assert [newest[name] for name in ("eval_run", "value", "low", "high")] == ["new"] + [None] * 3
     assert [behind[name] for name in ("readable", "last", "last_target")] == [1, None, 0.5]

@@ -72,19 +72,27 @@ def proccorpus(
     return Result(process.returncode, process.stdout, without_progress(process.stderr))
 
 
+class Output(io.TextIOWrapper):
+    """A stream in the place of Python's own, which the command line leaves as it is; `text`: all that was written."""
+
+    def __init__(self) -> None:
+        self.bytes = io.BytesIO()
+        super().__init__(self.bytes, "utf-8", write_through=True)
+
+    @property
+    def text(self) -> str:
+        return self.bytes.getvalue().decode()
+
+
 def command(*arguments: object, cwd: Path, workspace: Path | None = None) -> Result:
     """The command line in this process, started from a folder: to start one costs more than most commands do."""
-    out = io.BytesIO()
-    err = io.BytesIO()
+    out = Output()
+    err = Output()
     place = ["--workspace", workspace] if workspace else []
-    with (
-        contextlib.chdir(cwd),
-        contextlib.redirect_stdout(io.TextIOWrapper(out, write_through=True)),
-        contextlib.redirect_stderr(io.TextIOWrapper(err, write_through=True)),
-    ):
+    with contextlib.chdir(cwd), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = run_here(*arguments, *place)
     forget_lakes()
-    return Result(code, out.getvalue().decode(), without_progress(err.getvalue().decode()))
+    return Result(code, out.text, without_progress(err.text))
 
 
 def called(capture: pytest.CaptureFixture[str], *arguments: object) -> Result:

@@ -104,3 +104,35 @@ ORDER BY dataset, episode_index, kind, created_at
 SELECT r.name, r.snapshot, r.config_hash, count(s.shard) AS shards, sum(s.samples)::BIGINT AS samples,
        sum(s.bytes)::BIGINT AS bytes, r.created_at
 FROM releases r LEFT JOIN release_shards s USING (name) GROUP BY ALL ORDER BY r.created_at DESC
+
+-- release_contents: Contents of releases
+-- What does each release hold of each dataset and split?
+-- There is no such release.
+SELECT name, dataset, split, count(*) AS shards, sum(episodes)::BIGINT AS episodes, sum(samples)::BIGINT AS samples,
+       sum(bytes)::BIGINT AS bytes
+FROM release_shards GROUP BY ALL ORDER BY name, dataset, split
+
+-- leaderboard: Leaderboard
+-- How do models score beside the baselines? seen_episodes: of how many the model was trained on.
+-- No model is evaluated yet: proccorpus eval scores one, and the baselines, on episodes that training has not seen.
+SELECT model, value, low, high, n, seen_episodes, coverage, release, created_at, benchmark, slice, metric, eval_run
+FROM leaderboard
+WHERE NOT starts_with(metric, 'under: ')
+ORDER BY benchmark, slice <> 'all', slice, metric, coalesce(seen_episodes, 0) > 0,
+         CASE WHEN metric IN (${LOWER}) THEN value ELSE -value END NULLS LAST, model
+
+-- scored_episodes: Episodes behind the numbers
+-- Of which episodes were a model's answers worst, and was the last answer right?
+-- The answers of this evaluation are not stored.
+SELECT eval_run, dataset, episode_index, avg(abs(prediction - target)) AS error, count(*) AS answers,
+       count(prediction) AS readable, arg_max_null(prediction, frame_index) AS last,
+       arg_max_null(target, frame_index) AS last_target
+FROM eval_predictions GROUP BY ALL ORDER BY error DESC NULLS FIRST, dataset, episode_index
+
+-- confusion: Instruction by video
+-- What progress does a model see in a finished run, told the instruction of each task?
+-- No model was asked about runs of other tasks: proccorpus eval --checks does so.
+SELECT eval_run, substr(slice, 8) AS video, substr(metric, 8) AS instruction, value,
+       substr(slice, 8) = substr(metric, 8) AS is_its_own
+FROM eval_scores WHERE starts_with(slice, 'video: ') AND starts_with(metric, 'under: ') AND value IS NOT NULL
+ORDER BY ALL
