@@ -180,10 +180,6 @@ class Match(NamedTuple):
     reason: str = "timestamp_drift"
 
 
-def no_doubt(camera: str) -> Match:
-    return Match()
-
-
 def timed(pictures: Iterable[Picture], fps: float) -> Iterator[TimedPicture]:
     """Frames with their index and the time of their row."""
     for k, picture in enumerate(pictures):
@@ -224,7 +220,7 @@ class EpisodeData:
     timestamps_s: np.ndarray | None
     frames: FrameReader = field(repr=False)
     names_by: Literal["name", "modality.json"] = "name"
-    match: Callable[[str], Match] = no_doubt
+    match: Callable[[str], Match] = lambda camera: Match()
     statistics: Sequence[StoredStatistics] = ()
     # Whose convention gives dimensions their names, where the source itself does not
     writer: str = ""

@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 import pyarrow as pa
 
-from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing, no_doubt
+from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing
 from ingest.formats import hdf5_file as h5
 from ingest.formats import robotwin
 from ingest.formats.array_roles import action_by_name, overruled, state_by_name
@@ -47,9 +47,9 @@ from ingest.formats.listing import (
     texts_among,
 )
 from ingest.formats.row_pictures import (
-    frames_beside,
     pictures_beside,
     rate_by_video,
+    with_frames_beside,
 )
 from ingest.formats.row_times import (
     GUESSED,
@@ -515,9 +515,9 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
         len(times_s) != record.num_rows or counts_rows(times_s, record.fps)
     ):
         times_s = None
-    if any(video.uri != uri for video in record.videos):
-        frames, match = frames_beside(source, record, times_s)
-    else:
-        frames, match = h5.frames_of(source, record, bottom_up=convention == ("opengl",)), no_doubt
+    frames = h5.frames_of(source, record, bottom_up=convention == ("opengl",))
     writer = place.writer.name if place.writer else ""
-    return EpisodeData(record, state, action, times_s, frames, match=match, writer=writer)
+    episode = EpisodeData(record, state, action, times_s, frames, writer=writer)
+    if any(video.uri != uri for video in record.videos):
+        return with_frames_beside(source, episode)
+    return episode

@@ -379,17 +379,17 @@ def _add_episodes(dataset: LerobotListing, cameras: list[str]) -> None:
 def _check_totals(dataset: LerobotListing, episodes: Episodes) -> None:
     """Find where info.json and the statistics count other episodes or rows than there are."""
     num_rows = sum(episode.rows.num_rows for episode in episodes.values() if episode.rows)
-    totals = {name: whole(dataset.info.get(f"total_{name}")) for name in ("episodes", "frames")}
     claims = (
-        (INFO, totals, {"episodes": len(episodes), "frames": num_rows}),
-        (OF_ALL, {"rows": whole(counted_rows(dataset.source))}, {"rows": num_rows}),
+        (f"{INFO} says {{}} episodes", dataset.info.get("total_episodes"), len(episodes)),
+        (f"{INFO} says {{}} frames", dataset.info.get("total_frames"), num_rows),
+        (f"{OF_ALL} is of {{}} rows", counted_rows(dataset.source), num_rows),
     )
-    for file, claimed, counts in claims:
-        other = {name: n for name, n in claimed.items() if n is not None and n != counts[name]}
-        if other:
-            said = " and ".join(f"{n} {name}" for name, n in other.items())
-            there = " and ".join(str(counts[name]) for name in other)
-            dataset.warn("length_differs", f"{file} says {said}; there are {there}", file=file)
+    other = [
+        (words.format(n), count) for words, n, count in claims if whole(n) not in (None, count)
+    ]
+    if other:
+        detail = "; ".join(f"{said}, there are {count}" for said, count in other)
+        dataset.warn("length_differs", detail, file=INFO)
 
 
 def _record(

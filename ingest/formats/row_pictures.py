@@ -8,7 +8,7 @@ A folder of numbered pictures stands for a video. What a path says beside the na
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache
 from itertools import chain, repeat
@@ -18,7 +18,7 @@ from posixpath import dirname, splitext
 import numpy as np
 
 from core.values import grouped
-from ingest.episode import EpisodeRecord, FrameReader, Match, TimedPicture, timed
+from ingest.episode import EpisodeData, EpisodeRecord, Match, TimedPicture, timed
 from ingest.formats.array_pictures import PICTURE_WORDS, other_kind
 from ingest.formats.folders import is_video, probed
 from ingest.media.frames import DECODE_ALL, DecodeOptions, Picture, VideoError
@@ -97,15 +97,14 @@ def rate_by_video(source: Source, uris: Iterable[str], num_rows: int | None) -> 
     return next((i.fps * (num_rows or 1) / (i.num_frames or num_rows or 1) for i in infos), None)
 
 
-def frames_beside(
-    source: Source, record: EpisodeRecord, times_s: np.ndarray | None
-) -> tuple[FrameReader, Callable[[str], Match]]:
-    """EpisodeData.frames and .match of rows whose cameras are files of their own; `times_s`: those of the rows."""
+def with_frames_beside(source: Source, episode: EpisodeData) -> EpisodeData:
+    """Rows with the pictures of their cameras, which are files of their own."""
+    record = episode.record
     uris = {video.camera: video.uri for video in record.videos}
 
     @cache
     def match(camera: str) -> Match:
-        return _match(source, uris[camera], record, times_s)
+        return _match(source, uris[camera], record, episode.timestamps_s)
 
     def frames(camera: str, options: DecodeOptions = DECODE_ALL) -> Iterator[TimedPicture]:
         uri = uris[camera]
@@ -116,7 +115,7 @@ def frames_beside(
             pictures = pictures_of(source, _folders(source)[uri])
         yield from timed(pictures, record.fps)
 
-    return frames, match
+    return replace(episode, frames=frames, match=match)
 
 
 def pictures_of(source: Source, uris: Iterable[str]) -> Iterator[Picture]:

@@ -7,7 +7,6 @@
 4. The polarity (`ingest.signals.gripper.polarity_of`).
 """
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -56,7 +55,7 @@ from ingest.source import read_episode
 from ingest.sources.files import Source
 from ingest.sources.types import DownloadError
 
-VERSION = "signals-3"
+VERSION = "signals-4"
 # Surveyed at most: of the dataset, and of one task before others had their turn
 MAX_EPISODES = 64
 PER_TASK = 8
@@ -65,7 +64,6 @@ MIN_SURVEYED = 20  # a survey of so many episodes stays when the dataset grows
 MIN_JOINT_RANGE = 0.1
 MAX_NAMED = 12  # dimensions in a message
 MAX_LAYOUT = 200  # characters of the dimensions of an episode, in a message
-DIGITS = re.compile(r"[0-9]+")
 JOINTS_OF_ARM = 6  # at least
 PULSED = "it is commanded by pulses, each of which holds until the next; "
 GOES_ALONG = 0.5  # correlation with the whole hand below which a joint is left out
@@ -355,10 +353,7 @@ def _by_arm(place: _Place, episodes: Sequence[EpisodeData], width: int) -> list[
         along = [g for g in groups if _correlation(moves[:, g[0]], moved) >= GOES_ALONG]
         along[0].append(k) if along else groups.append([k])
     has_joints = width - len(place.dimensions) >= JOINTS_OF_ARM * len(groups)
-    num_moving = sum(bool(moves[:, group[0]].any()) for group in groups)
-    names = _names(episodes, place.column)
-    stems = {DIGITS.sub("", names[d]) for d in place.dimensions}
-    if len(groups) < 2 or not (has_joints or (num_moving == len(groups) and len(stems) == 1)):
+    if len(groups) < 2 or not has_joints:
         return [place]
     return [
         replace(

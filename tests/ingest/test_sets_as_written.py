@@ -215,8 +215,8 @@ def with_later_camera(root: Path) -> None:
         (
             with_totals,
             {
-                ("length_differs", None, "meta/info.json says 25 episodes; there are 5"),
-                ("length_differs", None, "meta/stats.json says 6000 rows; there are 32"),
+                ("length_differs", None, "meta/info.json says 25 episodes, there are 5; "),
+                ("length_differs", None, "meta/stats.json is of 6000 rows, there are 32"),
             },
         ),
         (with_short_video, {("length_differs", 1, "11 frames; the 7 rows end at frame 13")}),
