@@ -60,11 +60,15 @@ class Built:
     result: Result
 
 
+def of_workspace(workspace: Path | None) -> list[object]:
+    return ["--workspace", workspace] if workspace else []
+
+
 def proccorpus(
     *arguments: object, cwd: Path, workspace: Path | None = None, timeout_s: float = 600, **env: str
 ) -> Result:
     """Run the installed console script to its end: where a process of its own, or its environment, matters."""
-    words = [*map(str, arguments), *(["--workspace", str(workspace)] if workspace else [])]
+    words = [*map(str, (*arguments, *of_workspace(workspace)))]
     process = subprocess.run(
         [str(PROGRAM), *words], cwd=cwd, env=environment(**env), capture_output=True, text=True, timeout=timeout_s,
         check=False,
@@ -88,9 +92,8 @@ def command(*arguments: object, cwd: Path, workspace: Path | None = None) -> Res
     """The command line in this process, started from a folder: to start one costs more than most commands do."""
     out = Output()
     err = Output()
-    place = ["--workspace", workspace] if workspace else []
     with contextlib.chdir(cwd), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = run_here(*arguments, *place)
+        code = run_here(*arguments, *of_workspace(workspace))
     forget_lakes()
     return Result(code, out.text, without_progress(err.text))
 

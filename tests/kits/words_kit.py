@@ -534,12 +534,12 @@ if __name__ == "__main__":
         "--page", action="store_true", help="write the table to docs/recording_changes.md, too"
     )
     parser.add_argument("--format", help="only changes of this format")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        chosen = [change for change in CHANGES if asked.format in (None, change.form)]
+        chosen = [change for change in CHANGES if options.format in (None, change.form)]
         verdicts = all_verdicts(Path(scratch), chosen)
     print(markdown(verdicts), end="")
-    if asked.page:
+    if options.page:
         (ROOT / "docs/recording_changes.md").write_text(HEAD + markdown(verdicts))
     for verdict in verdicts:
         for sentence in verdict.fates.wrong:
