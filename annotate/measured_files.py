@@ -31,7 +31,6 @@ from ingest.media.frames import DecodeOptions
 from ingest.recordings import file_stamp
 from ingest.sources.files import Source, trim
 
-FOLDER = "proccorpus-measured"
 MAX_BYTES = 1 << 30  # of all files; the oldest go
 FACTS = ("luma_span", "damaged", "tiny_every", "keyframes", "moments")
 
@@ -97,14 +96,13 @@ class MeasuredFiles:
             return None
 
     def _path(self, record: EpisodeRecord, camera: str, config: FramesConfig) -> Path | None:
-        entry = self.source.config
         facts = (
             CODE_VERSION,
-            entry.source,
+            self.source.config.source,
             self.source.revision,
             file_stamp(self.source, record, now=True),
-            entry.model_dump_json(include={"fps", "gripper", "keys", "limits"}),
-            sorted(entry.cameras.bgr),
+            self.source.config.model_dump_json(include={"fps", "gripper", "keys", "limits"}),
+            sorted(self.source.config.cameras.bgr),
             config.model_dump_json(),
             (record.source_id, record.fps, record.num_rows, record.data_uri, record.data_key),
             (record.row_start, record.videos),
@@ -144,7 +142,7 @@ def _from_arrays(arrays: dict[str, np.ndarray], camera: str) -> tuple[Measured, 
 
 def own_folder() -> Path | None:
     """The folder of this user, which nobody else can write to. Raises OSError."""
-    folder = Path(tempfile.gettempdir(), f"{FOLDER}-{os.getuid()}")
+    folder = Path(tempfile.gettempdir(), f"proccorpus-measured-{os.getuid()}")
     folder.mkdir(mode=0o700, exist_ok=True)
     state = folder.lstat()
     is_own = state.st_uid == os.getuid() and not state.st_mode & 0o077 and not folder.is_symlink()

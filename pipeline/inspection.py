@@ -96,8 +96,10 @@ def _opened(path: str, revision: str | None, format: str | None, full: bool) -> 
 def _row_of(path: str, place: DatasetPlace, revision: str | None, full: bool) -> dict[str, Any]:
     """One of several datasets: what it is, and how much of it is usable, as far as was looked."""
     address = address_below(path, place.folder)
-    row = {"folder": place.folder, "name": name_of(last_name(address)), "format": place.format.name}
-    row |= {
+    row = {
+        "folder": place.folder,
+        "name": name_of(last_name(address)),
+        "format": place.format.name,
         "episodes": 0,
         "usable_so_far": 0,
         "is_bare": place.is_bare,
@@ -182,8 +184,12 @@ def _checks(tables: Mapping[str, pa.Table]) -> list[dict[str, Any]]:
     rows = tables["run_checks"].drop_columns(["dataset", "chunk"]).to_pylist()
     for row in rows:
         fps = contents[row["episode_index"]]["fps"]
-        row |= {"fps": fps, "start_s": row["start_frame"] / fps, "end_s": row["end_frame"] / fps}
-        row |= {"duration_s": contents[row["episode_index"]]["num_frames"] / fps}
+        row |= {
+            "fps": fps,
+            "start_s": row["start_frame"] / fps,
+            "end_s": row["end_frame"] / fps,
+            "duration_s": contents[row["episode_index"]]["num_frames"] / fps,
+        }
     return rows
 
 
@@ -208,10 +214,8 @@ def _dataset_facts(listing: Listing, findings: Sequence[Finding]) -> dict[str, A
     unusable = _unusable(findings)
     # A finding about no episode makes the source as a whole unusable
     usable_so_far = 0 if None in unusable else len(listing.records) - len(unusable)
-    if usable_so_far:
-        outcomes = _outcomes([r for r in listing.records if r.episode_index not in unusable])
-    else:
-        outcomes = []
+    usable = listing.records if usable_so_far else ()
+    outcomes = _outcomes([r for r in usable if r.episode_index not in unusable])
     rows = [r.num_rows for r in listing.records if r.num_rows is not None]
     return {
         "format": listing.format,

@@ -17,6 +17,7 @@ from ingest.reasons import REASONS
 
 FORMER = (".md", ".sarif", ".junit.xml")  # endings of reports that earlier versions wrote
 MOST_LISTED = 30  # episodes of one check in a line
+LEVELS = {"unusable": "ERROR", "warning": "WARNING", "accepted": "INFO"}  # of rdjsonl
 UNUSABLE = "Nothing is labelled of it: it is left out."
 Row = dict[str, Any]
 Writer = Callable[[Row], bytes]
@@ -135,17 +136,13 @@ def json_lines(result: Row) -> bytes:
 
 def _diagnostic(finding: Row, result: Row) -> Row:
     location_path = "/".join(filter(None, (finding.get("folder"), finding["file"])))
-    if "accepted_by" in finding:
-        level = "INFO"
-    else:
-        level = "ERROR" if finding["severity"] == "unusable" else "WARNING"
     sentence = finding["detail"] or REASONS[finding["reason"]].meaning
     stretches = _stretches(finding, result.get("checks", []))
     whole = finding | {"effect": effect(finding), "stretches": stretches}
     return {
         "message": f"{place(finding)}: {sentence}",
         "location": {"path": location_path or result["path"]},
-        "severity": level,
+        "severity": LEVELS["accepted" if "accepted_by" in finding else finding["severity"]],
         "source": {"name": "proccorpus inspect"},
         "code": {"value": finding["reason"]},
         "original_output": json.dumps(whole, ensure_ascii=False),

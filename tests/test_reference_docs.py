@@ -11,7 +11,6 @@ import pytest
 from core.paths import ROOT
 from ingest.formats import FORMAT_NAMES
 from ingest.reasons import REASONS
-from ingest.registry import BUILT_IN, load_registry
 from tests.kits.code import FILES
 
 PAGES = [
@@ -33,16 +32,6 @@ def items_of(page: str) -> dict[str, str]:
     return {name: description.strip(" :") for name, description in items}
 
 
-def rows_of(page: str) -> dict[str, list[str]]:
-    """Rows of a page's tables by their first cell, without what stands in brackets."""
-    lines = [
-        list(map(str.strip, line.strip("|").split(" | ")))
-        for line in page.splitlines()
-        if line.startswith("| ")
-    ]
-    return {line[0].split(" ")[0]: line for line in lines if line[0] not in ("id", "---")}
-
-
 def test_environment_variables_are_those_that_the_code_reads() -> None:
     read = set(
         chain.from_iterable(
@@ -51,31 +40,6 @@ def test_environment_variables_are_those_that_the_code_reads() -> None:
     )
     items = items_of(make_reference.PAGES["configuration.md"]())
     assert {name for name in items if name.startswith("PROCCORPUS_")} == read
-
-
-def test_every_dataset_is_a_row() -> None:
-    rows = rows_of(make_reference.datasets_page())
-    entries = load_registry([BUILT_IN])
-    assert set(rows) == set(entries) != set()
-    assert {len(r) for r in rows.values()} == {6}
-    assert rows["language_table"][3] == "442,226"
-    assert rows["rh20t"][2:4] == ["rh20t, `data/rh20t`", ""]
-
-
-def test_what_each_row_is_proven_on() -> None:
-    entries = load_registry([BUILT_IN])
-    assert set(make_reference.PROOF_BY_FORMAT) == set(FORMAT_NAMES)
-    levels = {n: r[5].split(";")[0] for n, r in rows_of(make_reference.datasets_page()).items()}
-    assert {n for n, level in levels.items() if level == make_reference.DATASET} == {
-        "sim_short",
-        "sim_long",
-    }
-    generated = {n for n, level in levels.items() if level == make_reference.GENERATED}
-    assert generated == {"agibot_alpha", "agibot_beta", "rh20t", "robomind_v2", "table30"}
-    assert {entries[n].format for n, level in levels.items() if level == make_reference.FORMAT} == {
-        "lerobot",
-        "rlds",
-    }
 
 
 def test_every_reason_is_listed_by_its_severity() -> None:

@@ -4,10 +4,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from annotate.checkup.faults import run_fault
+from annotate.checkup.faults import Finding, run_fault
 from annotate.checkup.signals import CameraSignals, RunSignals, is_moving
 from annotate.spans import stretches
-from ingest.episode import Finding
 from ingest.signals.gripper import moving_dimensions
 
 MIN_BLACK_S = 0.5

@@ -5,10 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from annotate.checkup.faults import run_fault
+from annotate.checkup.faults import Finding, run_fault
 from annotate.checkup.summary import ColumnSummary, RunSummary
 from core.values import grouped
-from ingest.episode import Finding
 
 MIN_OTHERS_OF_TASK = 4
 MIN_OTHERS = 8

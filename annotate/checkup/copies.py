@@ -11,11 +11,10 @@ from itertools import combinations
 
 import numpy as np
 
-from annotate.checkup.faults import run_fault
+from annotate.checkup.faults import Finding, run_fault
 from annotate.checkup.lateness import common_lag
 from annotate.checkup.summary import CameraSummary, RunSummary, cameras_of
 from core.values import grouped
-from ingest.episode import Finding
 
 # Rows: mean distance at the same moments, of the dimension that differs most, in its standard deviations over all runs
 # Of a copy by rows alone: scripted runs from nearly one start may be only 0.007 apart

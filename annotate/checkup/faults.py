@@ -25,8 +25,21 @@ def run_fault(
     other: tuple[str, int] | None = None,
 ) -> Finding:
     """A finding about a stretch of a usable run."""
-    stretch = (signal, start_frame, end_frame, measured, usual, unit, other)
-    return Finding(check, detail, "warning", episode_index, camera, None, *stretch)
+    return Finding(
+        check,
+        detail,
+        "warning",
+        episode_index,
+        camera,
+        None,
+        signal,
+        start_frame,
+        end_frame,
+        measured,
+        usual,
+        unit,
+        other,
+    )
 
 
 def fault_row(fault: Finding) -> dict[str, Any]:

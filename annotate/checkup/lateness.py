@@ -4,11 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from annotate.checkup.faults import run_fault
+from annotate.checkup.faults import Finding, run_fault
 from annotate.checkup.flows import flow_curves, peak_lag
 from annotate.checkup.signals import values_of_commonest_kind
 from annotate.checkup.summary import RunSummary
-from ingest.episode import Finding
 
 MIN_LAG = 2  # frames
 

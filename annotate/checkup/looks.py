@@ -5,11 +5,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from annotate.checkup.faults import run_fault
+from annotate.checkup.faults import Finding, run_fault
 from annotate.checkup.summary import PHASES, RunSummary, cameras_of
 from annotate.pictures import BLACK_LUMA
 from core.values import grouped
-from ingest.episode import Finding
 
 NEAREST = 3  # runs that a run is held against
 USUAL = 90  # percentile of the others

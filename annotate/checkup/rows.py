@@ -5,11 +5,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from annotate.checkup.faults import run_fault
+from annotate.checkup.faults import Finding, run_fault
 from annotate.checkup.signals import MOVING, RunSignals, is_moving
 from annotate.signal_lag import FAST_PERCENTILE
 from annotate.spans import stretches
-from ingest.episode import Finding
 from ingest.signals.gripper import moving_dimensions
 
 # A jump: the value leaves for at most so many frames, and is back where it was

@@ -4,10 +4,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from annotate.checkup.faults import run_fault
+from annotate.checkup.faults import Finding, run_fault
 from annotate.checkup.summary import RunSummary
 from core.values import grouped
-from ingest.episode import Finding
 
 MIN_FOLLOWS = 0.6  # correlation at the median: the action moves the joint
 MAX_AGAINST = -0.55  # correlation in one run that is told

@@ -5,10 +5,10 @@ the values of columns, an order, and a plot. Addresses of pages that were such l
 import shlex
 from collections.abc import Mapping
 from string import Formatter
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import quote, urlencode
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse
 from starlette.concurrency import run_in_threadpool
 
@@ -29,11 +29,13 @@ LINKS = {
     "eval_run": "/t/scored_episodes?eval_run={eval_run}",
     "label_run": "/episodes?label_run={label_run}",
     "release": "/t/release_contents?name={release}",
-    "training_run": "/training?run={training_run}",
+    "training_run": "/t/training_points?training_run={training_run}&chart=line",
 }
 OF_LIST = {
+    "labels_apart": {"apart": "/compare/{dataset}/{episode_index}?a={run_a}&b={run_b}"},
     "leaderboard": {"model": LINKS["eval_run"]},
     "releases": {"name": "/t/release_contents?name={name}"},
+    "training_runs": {"model": "/t/leaderboard?model={model}&slice=all"},
     "scored_episodes": {"error": "/compare/{dataset}/{episode_index}?b={eval_run}"},
 }
 LONGEST = 80  # characters of a value that narrows the list
@@ -150,6 +152,22 @@ def releases() -> RedirectResponse:
 @router.get("/releases/{name}")
 def release(name: str) -> RedirectResponse:
     return RedirectResponse(f"/t/release_contents?{urlencode({'name': name})}")
+
+
+@router.get("/compare/{dataset}")
+def compare(dataset: str, a: str = "", b: str = "") -> RedirectResponse:
+    """The list has every two labels once, the lesser name first."""
+    pair = dict(zip(("run_a", "run_b"), sorted((a, b)), strict=True)) if a and b else {}
+    return RedirectResponse(f"/t/labels_apart?{urlencode({'dataset': dataset} | pair)}")
+
+
+@router.get("/training")
+def training(run: Annotated[list[str] | None, Query()] = None) -> RedirectResponse:
+    """The curves of a run; of several the list of all."""
+    if run and len(run) == 1:
+        query = urlencode({"training_run": run[0], "chart": "line"})
+        return RedirectResponse(f"/t/training_points?{query}")
+    return RedirectResponse("/t/training_runs")
 
 
 @router.get("/leaderboard")

@@ -31,7 +31,7 @@ PAGES = (
     "/t",
     "/releases",
     "/t/episodes?chart=bars",
-    "/training",
+    "/training?run=tiny-model",
     "/leaderboard",
     f"/leaderboard/{FAILED}",
 )

@@ -78,6 +78,3 @@ def test_every_page_leads_to_its_page_of_the_documentation():
 def test_metrics_have_their_sentence_and_a_link(client):
     link = '<a href="/docs/metrics.html">mae</a>'
     assert f"{link}: {sentence_of('mae')}." in client.get("/leaderboard?metric=mae").text
-    text = client.get("/training").text
-    assert link in text
-    assert f'<td class="what">{sentence_of("mae")}</td>' in text

@@ -3,6 +3,7 @@
 import re
 import shutil
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 from fastapi.testclient import TestClient
@@ -19,7 +20,7 @@ PAGES = {
     "/episodes": "tiny 0",
     "/episode/tiny/0": "put the cube on the plate",
     "/compare/tiny/0": "tiny-vlm feedfeed",
-    "/compare/tiny": "episodes have both labels",
+    "/compare/tiny": "Labels apart",
     "/why/tiny/0": "Which steps does the task need?",
     "/sql?q=FROM+coverage": "labelled_frames",
     "/releases": "first",
@@ -52,8 +53,7 @@ def test_every_page_answers_with_the_snapshot_it_shows(client: TestClient, url: 
         ("/episodes?page=9999999999999", 400, "no number of a page"),
         ("/episodes?q=" + "a+" * 50, 400, "words"),
         ("/compare/tiny/0?a=nobody", 404, "no label run"),
-        ("/compare/none", 404, "there are no labels of a dataset"),
-        ("/compare/tiny?a=nobody", 404, "this dataset has no label run"),
+        ("/compare/none", 200, "No episode has two labels"),
         ("/releases/none", 200, "no such release"),
         ("/leaderboard/none", 200, "are not stored"),
         ("/t/none", 404, "no list"),
@@ -82,7 +82,8 @@ def test_a_dataset_without_a_gripper_says_where_it_was_looked_for(
         "'looked at state of 3 dimensions' AS detail, 'warning' AS severity",
     )
     with visit(space) as without:
-        assert "looked at state of 3 dimensions" in without.get("/").text
+        assert "looked at state of 3 dimensions" in without.get("/t/open_warnings").text
+        assert "/t/open_warnings says" in without.get("/t/signals").text
         text = without.get("/episode/tiny/0").text
     assert "gripper opening" not in text
 
@@ -99,45 +100,21 @@ def test_what_a_source_holds_is_shown_with_what_is_used_for_nothing(
         "'float32' AS dtype, 3 AS num_times",
     )
     with visit(space) as visitor:
-        text = visitor.get("/").text
-    assert "topic <code>/&lt;b&gt;odd&lt;/b&gt;</code> ? x 7 float32: no role has it" in text
-    assert "all 1 parts" in text
-    # A lake of an earlier version has no such table
-    change(space, "DROP TABLE source_parts")
-    with visit(space) as visitor:
-        assert visitor.get("/").status_code == 200
+        text = visitor.get("/t/source_parts?status=unknown").text
+    assert "/&lt;b&gt;odd&lt;/b&gt;" in text
+    assert "no role has it" in text
 
 
-def test_a_dataset_s_label_runs_are_farthest_apart_first(client: TestClient, furnished: Workspace):
+def test_two_labels_farthest_apart_stand_first(client: TestClient, furnished: Workspace):
     differing = Lake(furnished, read_only=True).rows(
-        "SELECT episode_index, mae FROM label_agreement WHERE dataset = 'tiny' AND ? IN (run_a, run_b) "
-        "AND (run_a IN (SELECT label_run FROM active_runs) OR run_b IN (SELECT label_run FROM active_runs)) "
-        "ORDER BY mae DESC, episode_index",
-        [OTHER],
+        "SELECT episode_index, run_a, run_b FROM label_agreement WHERE dataset = 'tiny' "
+        "ORDER BY mae DESC, episode_index"
     )
-    text = client.get(f"/compare/tiny?b={OTHER}").text
-    rows = re.findall(r'href="/compare/tiny/(\d+)\?a=[^"]*&amp;b=(\w+)"', text)
-    assert rows == [(str(episode), OTHER) for episode, _ in differing]
-    assert f"{len(differing)} episodes have both labels" in text
-    mean = sum(mae for _, mae in differing) / len(differing)
-    assert float(re.findall(r"progress differs by ([\d.]+) on average", text)[0]) == pytest.approx(
-        mean, abs=1e-3
-    )
-    assert re.search(r"<td class=\"n\">\d+ of \d+</td>", text)
-    # A run beside itself has nothing that differs
-    assert "no episode in common" in client.get(f"/compare/tiny?a={OTHER}&b={OTHER}").text
-
-
-def test_compare_opens_on_two_label_runs_that_share_episodes(furnished: Workspace, tmp_path: Path):
-    space = Workspace(shutil.copytree(furnished.root, tmp_path / "apart"))
-    # A third label run counts for more episodes than OTHER does, and shares none with any
-    change(space, "UPDATE label_quality SET label_run = 'third' WHERE episode_index = 2")
-    change(space, "UPDATE active_runs SET label_run = 'third' WHERE episode_index = 2")
-    with visit(space) as client:
-        text = client.get("/compare/tiny").text
-        assert "2 episodes have both labels" in text
-        assert re.search(rf'<option value="{OTHER}" selected>', text)
-        assert "2 episodes have both labels" in client.get(f"/compare/tiny?a={OTHER}").text
+    text = client.get("/compare/tiny").text
+    rows = re.findall(r'href="/compare/tiny/(\d+)\?a=([^"]*)&amp;b=([^"]*)"', text)
+    assert [(int(k), unquote(a), unquote(b)) for k, a, b in rows] == differing
+    assert differing
+    assert "No episode has two labels" in client.get(f"/compare/tiny?a={OTHER}&b={OTHER}").text
 
 
 def test_the_reason_of_a_label_is_shown_whole(client: TestClient):

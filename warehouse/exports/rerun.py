@@ -32,7 +32,7 @@ from ingest.media.frames import VideoError
 from ingest.reasons import DataError
 from warehouse.exports.export import ChunkKey, Export, Write
 from warehouse.exports.options import RerunOptions
-from warehouse.exports.selection import ExportedEpisode, Selected, label_runs
+from warehouse.exports.selection import ExportedEpisode, Selected, counted_pictures, label_runs
 from warehouse.lake import Lake
 from warehouse.lake.stored import gripper_openings, labels_of_chunk
 
@@ -191,13 +191,20 @@ def _camera(x: ExportedEpisode, camera: str, options: RerunOptions) -> Iterator[
     to_show = _frames_to_show(e, options)
     path = f"/cameras/{rr.escape_entity_path_part(camera)}"
     try:
-        for k, picture in enumerate(x.pictures(camera)):
+        frames = x.rows.frames(camera)
+        for k, picture in enumerate(counted_pictures(frames, camera, e)):
             if k in to_show:
                 jpegs[k], _, _ = encode_jpeg(picture, options.max_px, options.quality)
             # Batches keep an episode of thousands of pictures from standing in memory whole
             if sum(map(len, jpegs.values())) >= BATCH_BYTES:
                 yield _pictures(path, e, jpegs)
                 jpegs = {}
+        # Labels are by frame: pictures of a source that has changed would stand beside the wrong ones
+        if next(frames, None) is not None:
+            raise UserError(
+                f"{camera} of {e.dataset} episode {e.episode_index} shows more than the {e.num_frames} frames that it "
+                "had when it was built: build the dataset again"
+            )
     except (VideoError, DataError) as error:
         raise UserError(
             f"{e.dataset} episode {e.episode_index}, {camera}: its source cannot be read as when it was built ({error})"

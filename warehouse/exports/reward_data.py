@@ -502,9 +502,9 @@ def _of_source(
     """State and actions that have a row for each frame: the names of their dimensions, and their values."""
     names: dict[str, list[str]] = {}
     columns: dict[str, pa.Array] = {}
-    for name, (_, values, stated) in zip(("state", "actions"), rows_of(episode), strict=True):
+    for name, (_, values, dimensions) in zip(("state", "actions"), rows_of(episode), strict=True):
         if values is not None and len(values) == num_frames:
             width = values.shape[1]
-            names[name] = list(stated) or [f"dim_{k}" for k in range(width)]
+            names[name] = list(dimensions) or [f"dim_{k}" for k in range(width)]
             columns[name] = pa.FixedSizeListArray.from_arrays(values.ravel(), width)
     return names, columns

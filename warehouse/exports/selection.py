@@ -255,8 +255,8 @@ def select(lake: Lake, selection: Selection) -> Selected:
     # The episodes that were asked for, less those that must not be given on
     rows = _rows(snapshot_lake, selection.datasets, selection.episodes, selection.splits)
     if shards is not None:
-        held = set(snapshot_lake.rows(held_episodes_sql(), [shards]))
-        rows = [row for row in rows if _key(row) in held]
+        in_shards = set(snapshot_lake.rows(held_episodes_sql(), [shards]))
+        rows = [row for row in rows if _key(row) in in_shards]
     if selection.where is not None:
         fitting = _episodes_where(snapshot_lake, selection.where, snapshot)
         rows = [row for row in rows if _key(row) in fitting]

@@ -246,10 +246,11 @@ def _of_source(clip: Clip) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
     """Each picture of an episode as the build reads it, and those beside it."""
     frames = clip.reader.episode(clip.episode).frames(clip.camera)
     pictures = (picture.rgb() for _, _, picture in islice(frames, clip.episode.num_frames))
-    earlier, current, later = tee(pictures, 3)
-    following = chain(islice(later, 1, None), [None])
-    for before, picture, after in zip(chain([None], earlier), current, following, strict=False):
-        yield picture, [beside for beside in (before, after) if beside is not None]
+    copies = tee(pictures, 3)
+    earlier = chain([None], copies[0])
+    later = chain(islice(copies[2], 1, None), [None])
+    for previous, picture, successor in zip(earlier, copies[1], later, strict=False):
+        yield picture, [p for p in (previous, successor) if p is not None]
 
 
 def _exported(clip: Clip, path: Path, times_s: np.ndarray) -> Iterator[np.ndarray]:

@@ -321,8 +321,8 @@ def weights_export(kind: str, lake: Lake, selection: Selection, options: Weights
     """Files beside a dataset, or a dataset with them. Raises UserError for options that shape a dataset without one."""
     if options.in_dataset:
         return WeightedDatasetExport(kind, lake, selection, options)
-    given = options.model_dump(include={*LerobotOptions.model_fields}, exclude_defaults=True)
-    if given:
-        flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+    unused = options.model_dump(include={*LerobotOptions.model_fields}, exclude_defaults=True)
+    if unused:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in unused)
         raise UserError(f"{flags}: only a dataset is shaped so; add --in-dataset")
     return WeightsExport(kind, lake, selection, options)
