@@ -10,7 +10,7 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, product, repeat
+from itertools import chain, repeat
 from operator import attrgetter, itemgetter
 
 import numpy as np
@@ -248,6 +248,7 @@ class _Place:
     dimensions: tuple[int, ...]
     located_by: str
     entry: Gripper | None = None
+    layout: tuple[str, ...] = ()  # names of all dimensions, where it was found
     beside: tuple[
         int, ...
     ] = ()  # dimensions of it and of other arms' grippers that it was named together with
@@ -257,21 +258,25 @@ def _located(episodes: Sequence[EpisodeData], config: DatasetConfig) -> list[_Pl
     """Where the grippers are: in the state, else in the action; by the registry, by names, or by values."""
     if config.grippers:
         return [place for entry in config.grippers if (place := _registered(entry, episodes))]
-    alike = {column: _of_one_layout(episodes, column) for column in COLUMNS}
-    uniform: list[Column] = [column for column in COLUMNS if len(alike[column]) == len(episodes)]
-    others: list[Column] = [column for column in COLUMNS if column not in uniform]
-    groups: tuple[list[Column], list[Column]] = (uniform, others)
-    for columns, locate in product(groups, (_by_name, _by_values)):
-        for column in columns:
-            if places := locate(alike[column], column):
-                return places
+    alike: dict[Column, list[EpisodeData]] = {c: _of_one_layout(episodes, c) for c in COLUMNS}
+    # Values are compared by place, so within one layout: that of all runs, or of most
+    uniform = [column for column in COLUMNS if len(alike[column]) == len(episodes)]
+    ways = [
+        *((_by_name, column, episodes) for column in COLUMNS),
+        *((_by_values, column, episodes) for column in uniform),
+        *((_by_name, column, alike[column]) for column in COLUMNS),
+        *((_by_values, column, alike[column]) for column in COLUMNS),
+    ]
+    for locate, column, runs in ways:
+        if places := locate(runs, column):
+            return [replace(place, layout=_names(runs, column)) for place in places]
     return []
 
 
 def _of_one_layout(episodes: Sequence[EpisodeData], column: Column) -> list[EpisodeData]:
     """The episodes whose rows have the commonest names and width; of equally common ones those with names."""
     layouts = grouped(((_names([e], column), _width([e], column)), e) for e in episodes)
-    return max(layouts.items(), key=lambda item: (len(item[1]), item[0]))[1]
+    return max(layouts.items(), key=lambda item: (len(item[1]), bool(item[0][0])))[1]
 
 
 def _names(episodes: Sequence[EpisodeData], column: Column) -> tuple[str, ...]:
@@ -309,12 +314,19 @@ def _registered(entry: Gripper, episodes: Sequence[EpisodeData]) -> _Place | Non
     return _Place(entry.arm, kind, entry.column, tuple(dimensions), "registry", entry)
 
 
+def _is_apart(place: _Place, episode: EpisodeData) -> bool:
+    """Has an episode the named dimensions elsewhere, or no names at all?"""
+    own = [place.layout[d] for d in place.dimensions if d < len(place.layout)]
+    names = _names([episode], place.column)
+    is_moved = {*own} <= {*names} and [*map(names.index, own)] != [*place.dimensions]
+    return any(own) and names != place.layout and (is_moved or not names)
+
+
 def _with_values(
     place: _Place, episodes: Sequence[EpisodeData]
 ) -> tuple[_Place, list[EpisodeData]]:
     """A place without dimensions that no episode has values of, and the episodes that have those of the others."""
-    if place.entry is None:
-        episodes = _of_one_layout(episodes, place.column)
+    episodes = [episode for episode in episodes if not _is_apart(place, episode)]
     missing = [
         (episode, np.asarray(np.isnan(values[:, list(place.dimensions)]).all(axis=0)))
         for episode in episodes
