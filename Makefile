@@ -102,7 +102,7 @@ cluster: setup postgres nginx
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.kits.deployment
 
 # Datasets of every format, spoilt in every way known: built, quarantined with a reason, or refused; random bytes for
-# each parser of ours; odd paths and names; datasets over a limit. The same bytes again: make fuzz FUZZ_SEED=7; a fifth of
+# each parser of ours; odd paths and names; datasets over a limit. The same bytes again: make fuzz FUZZ_SEED=7; a tenth of
 # it, in a few minutes: FUZZ=short
 FUZZ_SEED := $(or $(FUZZ_SEED),$(shell od -An -N4 -tu4 /dev/urandom))
 fuzz: setup

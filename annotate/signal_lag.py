@@ -137,7 +137,7 @@ class LagMeter:
         if not (parts := [_lag_words(lag) for lag in lags if lag.is_corrected]):
             return []
         detail = f"{'; '.join(parts)}: labels are corrected by it"
-        return [Finding("signal_lag", detail, "warning", next(iter(self.arm)))]
+        return [Finding("rows_late", detail, "warning", next(iter(self.arm)))]
 
 
 def _lag_words(lag: Lag) -> str:

@@ -147,7 +147,12 @@ def _show_evaluation(evaluation: Any, format: str) -> None:
     note(f"report: {evaluation.page}")
 
 
-def _evaluate_held_out(model: str, release: str | None, workspace: str, format: str) -> None:
+def _evaluate_held_out(
+    model: str,
+    release: str | None,
+    workspace: str,
+    format: str,
+) -> None:
     from pipeline.reward_model import evaluation_step  # imports torch
 
     lake = lake_at(workspace)

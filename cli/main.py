@@ -12,6 +12,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
+from importlib.abc import MetaPathFinder
 from itertools import chain, product
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -37,7 +38,12 @@ from cli.terminal import (
     painted,
 )
 from core.cores import tell_libraries
-from core.errors import UserError, checked_address, validation_message, without_secrets
+from core.errors import (
+    UserError,
+    checked_address,
+    validation_message,
+    without_secrets,
+)
 from core.files import disk_full, refused_by_system
 from core.names import near_names
 from core.version import VERSION
@@ -388,7 +394,17 @@ def main_of_process() -> None:
         begin_anew()
     signal.signal(signal.SIGTERM, _end)
     tell_libraries()
+    if sys.argv[1:2] == ["inspect"]:
+        sys.meta_path.insert(0, _WithoutPandas())
     main(_keep_imports)
+
+
+class _WithoutPandas(MetaPathFinder):
+    """Arrow imports pandas, where it is installed, for the first array that it is given: 0.15 s for nothing."""
+
+    def find_spec(self, fullname: str, path: object, target: object = None) -> None:
+        if fullname == "pandas":
+            raise ModuleNotFoundError(fullname)
 
 
 def _keep_imports() -> None:

@@ -35,14 +35,9 @@ MinNameConfidenceOption = Annotated[
     Option(min=0, max=1, help="Leave out the step names of labels with a lower confidence."),
 ]
 EpisodesOption = Annotated[str | None, Option(help="Only these episodes, such as 0,1,5-9.")]
-DatasetOption = Annotated[str | None, Option(help="Only this dataset.")]
 DatasetArgument = Annotated[str, Argument(help="The dataset's name, from status.")]
-EpisodeArgument = Annotated[int, Argument(help="The run's episode_index.")]
 AuthorOption = Annotated[str | None, Option(help="Your name; default: your user name.")]
 CommentOption = Annotated[str, Option(help="Reason.")]
-HistoryOption = Annotated[
-    bool, Option("--all", help="Show every row, also replaced and withdrawn ones.")
-]
 EndpointOption = Annotated[
     list[str] | None,
     Option(help="Base address of an OpenAI-compatible server, ends in /v1; repeatable."),

@@ -22,7 +22,13 @@ from cli.output import show
 from core.errors import UserError
 from core.names import did_you_mean
 from core.paths import Workspace
-from ingest.registry import BUILT_IN, facts, load_registry, overview, readable
+from ingest.registry import (
+    BUILT_IN,
+    facts,
+    load_registry,
+    overview,
+    readable,
+)
 from warehouse.lake import renaming
 from warehouse.lake.references import stored_builds
 from warehouse.lake.sql import open_for_users

@@ -145,7 +145,7 @@ def release_verify(
         sizes = [s.bytes for s in release.shard_list]
         facts = {"release": release.name, "snapshot": release.snapshot}
     facts |= {"files": len(sizes), "bytes": sum(sizes), "failures": len(failures)}
-    rows = [f.__dict__ for f in failures]
+    rows = [{"what": f.file, "wrong": f.detail} for f in failures]
     show([facts], common.format, whole=facts | {"failures": rows})
     if common.format == "table":
         show(rows, "table", empty="All as it was frozen.")

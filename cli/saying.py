@@ -4,7 +4,6 @@ A kind is a typed function below; its parameters are what `say KIND` takes, by o
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -54,73 +53,69 @@ NEW = (
 )
 
 
-@dataclass(frozen=True)
-class Speaker:
-    """Who says something, and why."""
-
-    lake: Lake
-    author: str
-    comment: str
-
-
 def acceptance(
-    speaker: Speaker,
+    lake: Lake,
     dataset: str,
     check: str,
     episodes: Episodes = None,
     is_accepted: bool = True,
+    *,
+    author: str,
+    comment: str,
 ) -> None:
     """A known oddity: faults that a check found, of some runs or all. They are not told again; --comment says why."""
-    lake, author, why = speaker.lake, speaker.author, speaker.comment
     if not is_accepted:
         acceptances.take_back(
             lake,
             dataset,
             check,
             episodes,
-            why=why,
+            why=comment,
             author=author,
         )
         return
-    if not why.strip():
+    if not comment.strip():
         raise UserError("an acceptance needs --comment TEXT: who looks for the fault reads it")
     acceptances.accept(
         lake,
         dataset,
         check,
         episodes,
-        why=why,
+        why=comment,
         author=author,
     )
 
 
 def assigned(
-    speaker: Speaker,
+    lake: Lake,
     dataset: str,
     episode: int,
     value: str,
     is_on: bool = True,
+    *,
+    author: str,
+    comment: str,
 ) -> None:
     """Who is to look at an episode."""
-    mark(speaker.lake, [(dataset, episode)], "assigned", value, author=speaker.author, is_on=is_on)
+    mark(lake, [(dataset, episode)], "assigned", value, author=author, is_on=is_on)
 
 
 def correction(
-    speaker: Speaker,
+    lake: Lake,
     file: Path,
     form: Literal["jsonl", "label-studio", "opensarm"] = "jsonl",
     dataset: str | None = None,
+    *,
+    author: str,
+    comment: str,
 ) -> Facts:
     """Corrected labels of a file: lines of `show correction_lines`, Label Studio's tasks, opensarm's results."""
     if dataset is not None and form != "opensarm":
         raise UserError("dataset needs form=opensarm: other forms name the dataset themselves")
-    lake = speaker.lake
     if form == "opensarm":
-        read = from_opensarm(lake, file, speaker.author, dataset)
+        read = from_opensarm(lake, file, author, dataset)
     else:
-        read = (from_lines if form == "jsonl" else from_tasks)(
-            lake, read_text(file), speaker.author
-        )
+        read = (from_lines if form == "jsonl" else from_tasks)(lake, read_text(file), author)
     # What can be used is saved even where other rows are refused; the exit code tells of those
     with progress() as report:
         report("corrections", 0, len(read.rows))
@@ -138,40 +133,45 @@ def correction(
 
 
 def joined_task(
-    speaker: Speaker,
+    lake: Lake,
     dataset: str,
     text: str,
     same_as: str | None = None,
+    *,
+    author: str,
+    comment: str,
 ) -> None:
     """Two texts that mean the same task; with one text alone: it is a task of its own again."""
     if same_as is None:
         references.part_task(
-            speaker.lake,
+            lake,
             dataset,
             text,
-            author=speaker.author,
+            author=author,
         )
     else:
         references.join_tasks(
-            speaker.lake,
+            lake,
             dataset,
             text,
             same_as,
-            author=speaker.author,
+            author=author,
         )
 
 
 def outcome(
-    speaker: Speaker,
+    lake: Lake,
     dataset: str,
     episode: int | None = None,
     success: bool | None = None,
     file: Path | None = None,
+    *,
+    author: str,
+    comment: str,
 ) -> Facts:
     """How a run ended; or file=FILE, CSV with a header or JSON lines, says it of many. Columns: episode, episode_index
     or source_id; success; optional note and by. It overrules the source and earlier files; a bad line refuses it all.
     """
-    lake, author = speaker.lake, speaker.author
     name = outcomes.BY_COMMAND
     if file is not None:
         name = file.name
@@ -181,7 +181,7 @@ def outcome(
     elif episode not in known_episodes(lake, dataset):
         raise UserError(f"{dataset} has no episode {episode}")
     else:
-        read = [outcomes.StatedOutcome(episode, success, speaker.comment or None, author)]
+        read = [outcomes.StatedOutcome(episode, success, comment or None, author)]
     import_id, new = outcomes.add_outcomes(lake, dataset, name, read)
     succeeded = sum(stated.success for stated in read)
     facts = {"dataset": dataset, "import_id": import_id, "outcomes": len(read)}
@@ -189,52 +189,59 @@ def outcome(
 
 
 def recording(
-    speaker: Speaker,
+    lake: Lake,
     dataset: str,
     episode: int,
     is_same: bool,
+    *,
+    author: str,
+    comment: str,
 ) -> Facts:
     """Whether an episode is the recording that it resembles; if so, all that was said of that one is in force."""
-    former = recordings.decide(
-        speaker.lake, dataset, episode, is_same=is_same, author=speaker.author
-    )
+    former = recordings.decide(lake, dataset, episode, is_same=is_same, author=author)
     return {"dataset": dataset, "episode_index": episode, "is_same": is_same, "recording": former}
 
 
 def reference(
-    speaker: Speaker,
+    lake: Lake,
     dataset: str,
     episode: int,
     label_run: str | None = None,
     is_reference: bool = True,
+    *,
+    author: str,
+    comment: str,
 ) -> None:
     """A run whose label you vouch for, the active one or that of label_run: others of its task are labelled like it."""
     if is_reference:
         references.add(
-            speaker.lake,
+            lake,
             dataset,
             episode,
-            author=speaker.author,
+            author=author,
             label_run=label_run,
         )
     else:
         references.remove(
-            speaker.lake,
+            lake,
             dataset,
             episode,
-            author=speaker.author,
+            author=author,
         )
 
 
 def tag(
-    speaker: Speaker,
+    lake: Lake,
     dataset: str,
     episode: int,
     value: str,
     is_on: bool = True,
+    *,
+    author: str,
+    comment: str,
 ) -> None:
     """A tag on an episode."""
-    mark(speaker.lake, [(dataset, episode)], "tag", value, author=speaker.author, is_on=is_on)
+    mark(lake, [(dataset, episode)], "tag", value, author=author, is_on=is_on)
 
 
 KINDS: dict[str, Callable[..., Facts | None]] = {
@@ -256,7 +263,7 @@ def _help() -> str:
     """The help of the command: each kind, and what it takes."""
     paragraphs = ["Say something of episodes. It counts at once; the next build applies it. Kinds:"]
     for name, function in KINDS.items():
-        names = [*function.__annotations__][1:-1]
+        names = [*function.__annotations__][1:-3]
         paragraphs.append(
             f"{name} {' '.join(names).upper()}: {' '.join(str(function.__doc__).split())}"
         )
@@ -280,7 +287,7 @@ def say(
     values = arguments_of(KINDS[kind], words or (), settings or ())
     lake = lake_at(common.workspace)
     former = _newest(lake)
-    facts = KINDS[kind](Speaker(lake, author or whoami(), comment), *values)
+    facts = KINDS[kind](lake, *values, author=author or whoami(), comment=comment)
     if facts is None:
         _show_new(lake, former, common.format)
     else:

@@ -38,7 +38,12 @@ from training.recipe import adapting_recipe, load_recipe
 from training.runs import resumable
 from warehouse.lake import Lake
 from warehouse.releases.contents import LOCAL
-from warehouse.releases.release import Release, find_release, get_release, local_release
+from warehouse.releases.release import (
+    Release,
+    find_release,
+    get_release,
+    local_release,
+)
 
 app = typer.Typer()
 ResumeOption = Annotated[bool, Option(help="Resume from the run's newest checkpoint.")]
@@ -114,7 +119,11 @@ def train(
         say_next(_after_training(lake, frozen, HELD_OUT), common.workspace)
 
 
-def _after_training(lake: Lake, release: Release, held_out: Sequence[str]) -> dict[str, str]:
+def _after_training(
+    lake: Lake,
+    release: Release,
+    held_out: Sequence[str],
+) -> dict[str, str]:
     """How to go on: a small corpus may hold nothing out of training to score a model on."""
     splits = {shard.split for shard in release.shard_list}
     steps = {}
@@ -369,7 +378,11 @@ def model_check(
     show_facts(facts, common.format)
 
 
-def _calibrated(lake: Lake, folder: Path, release: str | None) -> dict[str, Any]:
+def _calibrated(
+    lake: Lake,
+    folder: Path,
+    release: str | None,
+) -> dict[str, Any]:
     """A checkpoint's new threshold. Raises UserError."""
     from eval.held_out.evaluate import calibrate_checkpoint  # imports torch
 

@@ -61,9 +61,13 @@ def read_settings(
 def arguments_of(
     function: Callable[..., Any], words: Sequence[str], texts: Iterable[str]
 ) -> list[Any]:
-    """What a function takes after its first parameter: `words` in their order, `texts` KEY=VALUE by name; as its
-    annotations say. Raises UserError."""
-    parameters = [*inspect.signature(function).parameters.values()][1:]
+    """What a function takes after its first parameter, but for what only a name gives: `words` in their order, `texts`
+    KEY=VALUE by name; as its annotations say. Raises UserError."""
+    parameters = [
+        parameter
+        for parameter in [*inspect.signature(function).parameters.values()][1:]
+        if parameter.kind is not inspect.Parameter.KEYWORD_ONLY
+    ]
     if parameters and parameters[0].kind is inspect.Parameter.VAR_POSITIONAL:
         return [*words]
     kind = function.__name__

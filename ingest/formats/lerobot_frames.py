@@ -97,7 +97,7 @@ def match(video: FrameTimes, times_s: np.ndarray | None, num_rows: int, span: Vi
     if pair.meets_all():
         spare = 0 if span.is_shared else len(video.ticks) - num_rows
         doubt = f"{len(video.ticks)} frames, {num_rows} rows: each row has its own by time, {spare} frames have no row"
-        return Match(pair.by_time, doubt if spare else "", "frame_count")
+        return Match(pair.by_time, doubt if spare else "", "length_differs")
     first = pair.first_by_lengths()
     if first is not None:
         return pair.match_at(first + np.arange(num_rows), "by the lengths of the file's episodes")

@@ -2,7 +2,7 @@
 
 import io
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from itertools import chain
@@ -24,13 +24,12 @@ from ingest.sources.types import refuse_pointer
 
 MIN_FPS, MAX_FPS = 1e-3, 1e3  # no camera and no robot is slower or faster
 
+# In what files and columns state of a number that stands for no value
+MISSING_NAMES = ("missing_value", "_FillValue", "fill_value", "invalid_value", "sentinel")
 # What pyarrow raises for damaged files, for names twice or that are no text, and for values that Python has not
 PARQUET_ERRORS = (OSError, pa.ArrowException, ValueError, LookupError, OverflowError, MemoryError)
 BATCH, BATCH_BYTES = 1 << 16, 1 << 28  # rows, and bytes of one column, read at a time
 MAX_HEADER_BYTES = 1 << 16
-KEPT_VALUES = (
-    1 << 22
-)  # of a table whose columns are kept, so that each of its episodes need not read them
 
 # What NumPy lets through for damaged headers, which it reads as Python; and what a damaged, encrypted or otherwise
 # packed ZIP file raises, which a .npz file is
@@ -59,6 +58,17 @@ def numbers(values: np.ndarray, names: Sequence[str] = ()) -> pa.Table:
     )
 
 
+def known_values(values: np.ndarray, stated: Mapping[str, Any]) -> np.ndarray:
+    """Values with NaN where they are the number that stands for none, as what is `stated` of them says."""
+    for name in MISSING_NAMES:
+        number = np.asarray(stated.get(name)).reshape(-1)[:1]
+        if (
+            number.dtype.kind in "if" and number.all()
+        ):  # a 0 is what files are filled with before they are written
+            values = np.where(values.astype(np.float32) == np.float32(number), np.nan, values)
+    return values
+
+
 def numbered(name: str, width: int) -> list[str]:
     """Example: numbered("joint", 2) == ["joint.0", "joint.1"]."""
     return [f"{name}.{k}" for k in range(width)]
@@ -78,6 +88,14 @@ def side_by_side(tables: Iterable[pa.Table]) -> pa.Table | None:
     return None
 
 
+def named_columns(parts: Iterable[tuple[str, np.ndarray]]) -> pa.Table | None:
+    """Arrays [n, d] side by side, each dimension with the name of its array, and its number where there are several."""
+    return side_by_side(
+        numbers(values, [name] if values.shape[1] == 1 else numbered(name, values.shape[1]))
+        for name, values in parts
+    )
+
+
 def is_list(type_: pa.DataType) -> bool:
     return (
         pa.types.is_list(type_)
@@ -91,10 +109,14 @@ def vectors(column: pa.ChunkedArray, name: str, *, singles: bool = False) -> np.
     things, and for nothing.
 
     A column of single whole numbers counts something, and flags say something: these are no
-    vectors, unless `singles` asks for them. Raises DataError when rows differ in length, and for a
-    flag that is null.
+    vectors, unless `singles` asks for them. A row that is null or empty is one of NaN. Raises DataError when
+    others differ in length, and for a flag that is null.
     """
     flat = column.combine_chunks()
+    if is_list(flat.type) and flat.null_count < len(flat):
+        lengths = np.asarray(flat.value_lengths().fill_null(0))
+        if 0 in lengths and lengths.any():
+            return _with_gaps(flat, name, lengths > 0)
     while is_list(flat.type):
         is_ragged = (
             not pa.types.is_fixed_size_list(flat.type) and len(flat.value_lengths().unique()) > 1
@@ -112,6 +134,16 @@ def vectors(column: pa.ChunkedArray, name: str, *, singles: bool = False) -> np.
             raise DataError(f"column {name}: a flag is null")
         flat = flat.cast(pa.int8())
     return np.asarray(flat.to_numpy(zero_copy_only=False), np.float64).reshape(len(column), -1)
+
+
+def _with_gaps(column: pa.Array, name: str, has_values: np.ndarray) -> np.ndarray | None:
+    """As vectors, with rows of NaN where a row has no values."""
+    known = vectors(pa.chunked_array([column.filter(pa.array(has_values))]), name)
+    if known is None:
+        return None
+    rows = np.full((len(has_values), known.shape[1]), np.nan)
+    rows[has_values] = known
+    return rows
 
 
 def finite(value: Any) -> float | None:

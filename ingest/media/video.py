@@ -206,7 +206,7 @@ def open_video(path: Path, limits: Limits = LIMITS) -> Container:
     allowed_s = limits.cpu_s(real.stat().st_size)
     if is_left_out(str(real)):
         raise VideoError(
-            f"{path.name} takes more than {allowed_s:g} s of CPU to open", "too_costly"
+            f"{path.name} takes more than {allowed_s:g} s of CPU to open", "over_limit"
         )
     # A playlist would have FFmpeg open any other file or address: one kind of container and no protocol is allowed.
     # A size is checked by the header, and again by the decoder, which may find another one
@@ -224,7 +224,7 @@ def open_video(path: Path, limits: Limits = LIMITS) -> Container:
             )
     except MemoryError as e:
         raise VideoError(
-            f"{path.name} takes more than {OPEN_BYTES >> 20} MiB to open", "too_costly"
+            f"{path.name} takes more than {OPEN_BYTES >> 20} MiB to open", "over_limit"
         ) from e
     except (FFmpegError, ValueError) as e:
         containers = "MP4, MOV, Matroska, WebM or AVI"
@@ -331,7 +331,7 @@ def _frame_times(path: Path, version: tuple[int, int], limits: Limits) -> FrameT
             _check(limits.excess("max_frames", len(ticks), f"{path.name}: frames"))
             tick_s = float(stream.time_base or 0)
     except (FFmpegError, ValueError, OverflowError, MemoryError) as e:
-        reason = "too_costly" if isinstance(e, MemoryError) else "undecodable_video"
+        reason = "over_limit" if isinstance(e, MemoryError) else "undecodable_video"
         raise VideoError(f"{path.name} cannot be read ({_short(e)})", reason) from e
     if not ticks or not tick_s:
         raise VideoError(f"{path.name} does not say when its frames are shown")
@@ -426,7 +426,7 @@ def _decode(
                         return
                 yield frame
     except (FFmpegError, ValueError, OverflowError, MemoryError) as e:
-        reason = "too_costly" if isinstance(e, MemoryError) else "undecodable_video"
+        reason = "over_limit" if isinstance(e, MemoryError) else "undecodable_video"
         raise VideoError(f"{path.name} cannot be decoded ({_short(e)})", reason) from e
 
 

@@ -136,7 +136,7 @@ def extract(tar: Path, name: str, cache: Path, limits: Limits = LIMITS) -> Path:
     suffix = PurePosixPath(name).suffix
     suffix = suffix if re.fullmatch(r"\.[A-Za-z0-9]{1,8}", suffix) else ""
     path = cache / (hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest() + suffix)
-    # A copy that is there gets a new time, by which _trim knows what was used last
+    # A copy that is there gets a new time, by which `trim` knows what was used last
     with suppress(FileNotFoundError):
         os.utime(path)
         return path
@@ -148,11 +148,11 @@ def extract(tar: Path, name: str, cache: Path, limits: Limits = LIMITS) -> Path:
             if not (block := file.read(min(num_bytes_left, COPY_BYTES))):
                 raise DataError(f"{tar.name}: {name} breaks off")
             out.write(block)
-    _trim(cache, path, limits.max_unpacked_bytes)
+    trim(cache, path, limits.max_unpacked_bytes)
     return path
 
 
-def _trim(cache: Path, keep: Path, most_bytes: int) -> None:
+def trim(cache: Path, keep: Path, most_bytes: int) -> None:
     """Delete the members used longest ago, so that a whole dataset is never unpacked twice over."""
     copies: list[tuple[int, int, Path]] = []
     for path in cache.iterdir():

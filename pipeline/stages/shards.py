@@ -203,7 +203,9 @@ class PictureDecoder:
                     f"{len(missing_keys)} pictures that samples show cannot be had any more{detail}"
                 )
                 findings.append(
-                    Finding("pictures_lost", text, "unusable", self.record.episode_index, camera)
+                    Finding(
+                        "undecodable_video", text, "unusable", self.record.episode_index, camera
+                    )
                 )
         return findings
 

@@ -10,6 +10,7 @@ from tests.kits.cli_kit import Result, called
 from tests.kits.faulty import FAULTS
 from tests.kits.lake_kit import opened
 from tests.kits.made_corpus import Made
+from warehouse.lake.statements import say
 
 Run = Callable[..., Result]
 TAKEN_BACK = ("--set", "is_accepted=false")
@@ -101,6 +102,19 @@ def test_what_is_accepted_follows_the_recording(run: Run, faulty: Made):
             "UPDATE recordings SET episode_index = 7 - episode_index WHERE dataset = 'tiny'"
         )
         assert lake.rows("SELECT episode_index FROM current_acceptances") == [(7,)]
+
+
+def test_what_was_accepted_by_a_former_code_stays_accepted(run: Run, faulty: Made):
+    said = {"dataset": "tiny", "subject": "black_video", "is_accepted": True}
+    said |= {"comment": WHY, "author": "ada"}
+    told = "SELECT DISTINCT reason FROM open_warnings WHERE reason = 'camera_black'"
+    with opened(faulty.space) as lake:
+        assert lake.column(told) == ["camera_black"]
+        say(lake, "acceptance", lambda: [said])
+        assert lake.column(told) == []
+    run(*ACCEPT, "camera_black", *TAKEN_BACK)
+    with opened(faulty.space) as lake:
+        assert lake.column(told) == ["camera_black"]
 
 
 REFUSED: Any = (

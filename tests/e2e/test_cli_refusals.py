@@ -24,7 +24,10 @@ ENTRY = "build --config {made}/registry/tiny.yaml"
 CASES: dict[str, tuple[str, ...]] = {
     # what is built
     "missing path": (f"build --source {{made}}/nowhere {NAMED}", "nowhere"),
-    "missing path with a format": (f"build --source {{made}}/nowhere --as lerobot {NAMED}", "nowhere"),
+    "missing path with a format": (
+        f"build --source {{made}}/nowhere --as lerobot {NAMED}",
+        "nowhere",
+    ),
     "empty folder": (f"build --source {{made}}/empty {NAMED}", "empty"),
     "empty folder with a format": (f"build --source {{made}}/empty --as lerobot {NAMED}", "empty"),
     "folder in no known format": (f"build --source {{made}}/notes {NAMED}", "notes"),
@@ -47,14 +50,34 @@ CASES: dict[str, tuple[str, ...]] = {
     "neither config nor source": ("build", "--config"),
     "config and source": (f"{BUILD} --config x.toml", "--source"),
     "TOML that does not parse": (CONFIG, "build.toml", "build.toml", "[samples\n"),
-    "TOML with a typo": (CONFIG, "progres_per", "build.toml", "[samples]\nprogres_per_episode = 3\n"),
+    "TOML with a typo": (
+        CONFIG,
+        "progres_per",
+        "build.toml",
+        "[samples]\nprogres_per_episode = 3\n",
+    ),
     "TOML with a wrong value": (CONFIG, "step_min_s", "build.toml", "[motion]\nstep_min_s = -1\n"),
     "unknown dataset": (CONFIG, "nobody", "build.toml", '=datasets = ["nobody"]\n'),
     "no dataset": (CONFIG, "datasets", "build.toml", "=datasets = []\n"),
-    "missing registry folder": (CONFIG, "none", "build.toml", '=datasets = ["tiny"]\nregistry = ["none"]\n'),
+    "missing registry folder": (
+        CONFIG,
+        "none",
+        "build.toml",
+        '=datasets = ["tiny"]\nregistry = ["none"]\n',
+    ),
     "registry YAML with a typo": (CONFIG, "chunksize", "registry/tiny.yaml", "chunksize: 3\n"),
-    "registry YAML that does not parse": (CONFIG, "tiny.yaml", "registry/tiny.yaml", "cameras: {\n"),
-    "registry YAML with a missing source": (ENTRY, "nowhere", "registry/tiny.yaml", "=name: mine\nsource: nowhere\n"),
+    "registry YAML that does not parse": (
+        CONFIG,
+        "tiny.yaml",
+        "registry/tiny.yaml",
+        "cameras: {\n",
+    ),
+    "registry YAML with a missing source": (
+        ENTRY,
+        "nowhere",
+        "registry/tiny.yaml",
+        "=name: mine\nsource: nowhere\n",
+    ),
     "registry YAML without a source": (ENTRY, "source", "registry/tiny.yaml", "=name: mine\n"),
     "registry YAML that is a list": (ENTRY, "tiny.yaml", "registry/tiny.yaml", "=- name: mine\n"),
     # the command line itself
@@ -65,13 +88,14 @@ CASES: dict[str, tuple[str, ...]] = {
     "inspect a part of a dataset": ("inspect {source}/videos", "give that folder"),
     "inspect as another format": ("inspect {source} --as hdf5", "look like lerobot"),
     "inspect with the data's format to print in": (
-        "inspect {source} --format lerobot", "--format says how to print, --as lerobot what the data are"
+        "inspect {source} --format lerobot",
+        "--format says how to print, --as lerobot what the data are",
     ),
     "inspect an empty folder": ("inspect {made}/empty", "empty"),
     "unknown dataset to show": ("datasets show nobody", "nobody"),
     "unknown output format": ("status --format xml", "xml"),
     "sql without a workspace": ("sql", "build one first"),
-}  # fmt: skip
+}
 
 
 @pytest.fixture

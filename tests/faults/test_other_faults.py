@@ -4,7 +4,6 @@ import hashlib
 import os
 import random
 import shutil
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -17,11 +16,10 @@ import pytest
 
 from core.paths import Workspace
 from core.tables import TABLES
-from tests.kits.cli_kit import DONE, FAILED, INTERRUPTED, ok, proccorpus, rows, without_progress
+from tests.kits.cli_kit import DONE, FAILED, ok, proccorpus, rows, without_progress
 from tests.kits.fault_kit import (
     ROOT,
     Corpus,
-    Repeats,
     Tally,
     Whole,
     assert_same_end,
@@ -212,35 +210,6 @@ def test_two_builds_at_once(corpus: Corpus, whole: Whole, tally: Tally, tmp_path
     assert [b.returncode for b in (first_build, second_build)] == [0, 0], outputs
     assert_same_end(workspace, whole)
     tally.add("two builds at once", tried=1, recovered=1)
-
-
-def test_ctrl_c_at_random_moments(
-    corpus: Corpus, whole: Whole, tally: Tally, server_kills: int, seed: int, tmp_path: Path
-):
-    rng = random.Random(seed + 5)
-    workspace = tmp_path / "workspace"
-    repeats = Repeats()
-    for _ in range(server_kills):
-        num_wanted = len(list(workspace.rglob("*.*"))) + rng.randint(1, 80)
-        with corpus.building(workspace) as build:
-            wait_for(
-                lambda n=num_wanted, b=build: (
-                    len(list(workspace.rglob("*.*"))) >= n or b.poll() is not None
-                ),
-                "it builds",
-            )
-            os.killpg(build.pid, signal.SIGINT)
-            _, output = build.communicate(timeout=PATIENCE_S)
-        assert build.returncode == INTERRUPTED, output
-        assert len(output.splitlines()) == 1
-        assert errors(workspace) == []
-        repeats.note(workspace)
-        tally.add("Ctrl-C", tried=1, recovered=1)
-    assert corpus.build(workspace).returncode == 0
-    num_repeated = repeats.count(workspace)
-    tally.add("Ctrl-C", repeated=num_repeated)
-    assert num_repeated == 0
-    assert_same_end(workspace, whole)
 
 
 HOLD = {

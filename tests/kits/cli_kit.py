@@ -60,11 +60,15 @@ class Built:
     result: Result
 
 
+def of_workspace(workspace: Path | None) -> list[object]:
+    return ["--workspace", workspace] if workspace else []
+
+
 def proccorpus(
     *arguments: object, cwd: Path, workspace: Path | None = None, timeout_s: float = 600, **env: str
 ) -> Result:
     """Run the installed console script to its end: where a process of its own, or its environment, matters."""
-    words = [*map(str, arguments), *(["--workspace", str(workspace)] if workspace else [])]
+    words = [*map(str, (*arguments, *of_workspace(workspace)))]
     process = subprocess.run(
         [str(PROGRAM), *words], cwd=cwd, env=environment(**env), capture_output=True, text=True, timeout=timeout_s,
         check=False,
@@ -72,19 +76,26 @@ def proccorpus(
     return Result(process.returncode, process.stdout, without_progress(process.stderr))
 
 
+class Output(io.TextIOWrapper):
+    """A stream in the place of Python's own, which the command line leaves as it is; `text`: all that was written."""
+
+    def __init__(self) -> None:
+        self.bytes = io.BytesIO()
+        super().__init__(self.bytes, "utf-8", write_through=True)
+
+    @property
+    def text(self) -> str:
+        return self.bytes.getvalue().decode()
+
+
 def command(*arguments: object, cwd: Path, workspace: Path | None = None) -> Result:
     """The command line in this process, started from a folder: to start one costs more than most commands do."""
-    out = io.BytesIO()
-    err = io.BytesIO()
-    place = ["--workspace", workspace] if workspace else []
-    with (
-        contextlib.chdir(cwd),
-        contextlib.redirect_stdout(io.TextIOWrapper(out, write_through=True)),
-        contextlib.redirect_stderr(io.TextIOWrapper(err, write_through=True)),
-    ):
-        code = run_here(*arguments, *place)
+    out = Output()
+    err = Output()
+    with contextlib.chdir(cwd), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = run_here(*arguments, *of_workspace(workspace))
     forget_lakes()
-    return Result(code, out.getvalue().decode(), without_progress(err.getvalue().decode()))
+    return Result(code, out.text, without_progress(err.text))
 
 
 def called(capture: pytest.CaptureFixture[str], *arguments: object) -> Result:

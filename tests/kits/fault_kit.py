@@ -17,7 +17,14 @@ from pathlib import Path
 
 from annotate.model_client.responses import FILE, decode
 from core.paths import ROOT
-from tests.kits.cli_kit import PROGRAM, environment, proccorpus, without_progress, write_configs
+from tests.kits.cli_kit import (
+    PROGRAM,
+    digest_of,
+    environment,
+    proccorpus,
+    without_progress,
+    write_configs,
+)
 from tests.kits.files import hashes_of
 from tests.kits.patience import PATIENCE_S
 from warehouse.lake.doctor import ERROR
@@ -101,10 +108,7 @@ class Whole:
 
     @classmethod
     def of(cls, workspace: Path) -> "Whole":
-        digest = proccorpus(
-            "show", "digest", "--format", "json", cwd=ROOT, workspace=workspace
-        ).json
-        return cls(digest, hashes_of(workspace / "shards", "*.*"))
+        return cls(digest_of(workspace), hashes_of(workspace / "shards", "*.*"))
 
     def differences(self, workspace: Path) -> list[str]:
         """Tables and listed shards that are not as they should be. Orphans are the doctor's to tell."""

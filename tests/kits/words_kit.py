@@ -7,7 +7,6 @@ pictures of samples, never from the corpus.
 """
 
 import argparse
-import gc
 import json
 import os
 import re
@@ -38,8 +37,8 @@ from tests.kits.changed_sources import (
 )
 from tests.kits.cli_kit import DONE, USAGE, Result, command, write_configs
 from tests.kits.lake_kit import opened
+from tests.kits.made_corpus import put
 from tests.kits.small_sources import ENTRIES, decoded, serial_in, serials
-from warehouse.lake import forget_lakes
 from warehouse.lake.statements import mark
 
 DATASET = "arm"
@@ -189,11 +188,7 @@ def correct(case: Case, dataset: str, episode: int, author: str = "carl") -> Non
 def changed(pristine: Case, place: Path, changed_source: Path) -> Case:
     """A copy of a case in `place`, always the same folder, so that only what the change changes is another; then the
     changed source takes the source's place, or lies elsewhere if it was moved."""
-    # This process may still have the catalogs open that lay there before
-    forget_lakes()
-    gc.collect()
-    shutil.rmtree(place, ignore_errors=True)
-    shutil.copytree(pristine.folder, place)
+    put(pristine.folder, place)
     case = replace(pristine, folder=place, source=place / "source")
     shutil.rmtree(case.source)
     if (changed_source / MOVED).exists():
@@ -539,12 +534,12 @@ if __name__ == "__main__":
         "--page", action="store_true", help="write the table to docs/recording_changes.md, too"
     )
     parser.add_argument("--format", help="only changes of this format")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        chosen = [change for change in CHANGES if asked.format in (None, change.form)]
+        chosen = [change for change in CHANGES if options.format in (None, change.form)]
         verdicts = all_verdicts(Path(scratch), chosen)
     print(markdown(verdicts), end="")
-    if asked.page:
+    if options.page:
         (ROOT / "docs/recording_changes.md").write_text(HEAD + markdown(verdicts))
     for verdict in verdicts:
         for sentence in verdict.fates.wrong:

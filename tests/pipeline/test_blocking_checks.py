@@ -1,5 +1,7 @@
 """A blocking check that fails: no shards and no release of that dataset, whoever asks for them; the others go on."""
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -43,14 +45,21 @@ def named(build: DatasetBuild, name: str) -> DatasetBuild:
     return build.model_copy(update={"dataset": build.dataset.model_copy(update=facts)})
 
 
-@pytest.fixture
-def both(tmp_path: Path) -> Made:
-    """A workspace into which the datasets `broken` and `sound` were built."""
-    make_broken(tmp_path / "broken")
-    make_dataset(tmp_path / "sound", [length + 3 for length in LENGTHS])
-    builds = [named(build_of(tmp_path / name), name) for name in ("broken", "sound")]
-    space = Workspace(tmp_path / "workspace")
+@pytest.fixture(scope="module")
+def made_both(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    folder = tmp_path_factory.mktemp("blocking")
+    make_broken(folder / "broken")
+    make_dataset(folder / "sound", [length + 3 for length in LENGTHS])
+    builds = [named(build_of(folder / name), name) for name in ("broken", "sound")]
+    space = Workspace(folder / "workspace")
     return Made(space, builds[0], run_build(space, builds, workers=1))
+
+
+@pytest.fixture
+def both(made_both: Made, tmp_path: Path) -> Made:
+    """A workspace into which the datasets `broken` and `sound` were built; sources are not for changing."""
+    copied = shutil.copytree(made_both.space.root, tmp_path / "workspace")
+    return replace(made_both, space=Workspace(copied))
 
 
 def in_shards(made_corpus: Made) -> list[str]:

@@ -324,17 +324,14 @@ def corpus_is_sound(lake: Lake, datasets: Sequence[str] | None = None) -> CheckO
     )
 
 
-class SchemaFaults(NamedTuple):
-    """`datasets`: the names of those looked at. `rows`: how many their tables have. `faults`: by dataset and name each
-    table that is not as the schema says, with a text."""
+def schema_faults(
+    lake: Lake, datasets: Sequence[str] | None = None
+) -> tuple[list[str], int, dict[tuple[str, str], str]]:
+    """What is wrong with every stage's tables, of all datasets or some.
 
-    datasets: list[str]
-    rows: int
-    faults: dict[tuple[str, str], str]
-
-
-def schema_faults(lake: Lake, datasets: Sequence[str] | None = None) -> SchemaFaults:
-    """What is wrong with every stage's tables, of all datasets or some."""
+    Returns the names of those looked at, how many rows their tables have, and by dataset and name each table that is
+    not as the schema says, with a text.
+    """
     names, clause = chosen_datasets(lake, datasets)
     broken: dict[tuple[str, str], str] = {}
     rows = 0
@@ -346,7 +343,7 @@ def schema_faults(lake: Lake, datasets: Sequence[str] | None = None) -> SchemaFa
             rows += count
             for dataset, wrong in sorted(faults.items()):
                 broken[dataset, name] = f"{name} of {dataset}: {', '.join(wrong)}"
-    return SchemaFaults(names, rows, broken)
+    return names, rows, broken
 
 
 def _listed_episodes(lake: Lake, clause: str) -> pa.Table:

@@ -373,7 +373,7 @@ def releases(lake: Lake, hashes: bool) -> Iterator[Trouble]:
         if snapshot not in snapshots:
             wrong = [f"its snapshot {snapshot} is gone"]
         elif hashes:
-            wrong = [f"{f.what}: {f.wrong}" for f in verify_release(lake, get_release(lake, name))]
+            wrong = [f"{f.file}: {f.detail}" for f in verify_release(lake, get_release(lake, name))]
         if wrong:
             yield Trouble(
                 ERROR,
@@ -473,7 +473,7 @@ def recordings(lake: Lake, _: bool) -> Iterator[Trouble]:
 def rows(lake: Lake, _: bool) -> Iterator[Trouble]:
     """Rows against core/tables, and, of stages whose rows are theirs alone, against the hash that was recorded when
     they were published."""
-    for (dataset, name), text in schema_faults(lake).faults.items():
+    for (dataset, name), text in schema_faults(lake)[2].items():
         made_by = (
             "SELECT stage, dataset, chunk FROM stage_runs "
             "WHERE dataset = ? AND list_contains(?, stage)"

@@ -104,3 +104,96 @@ ORDER BY dataset, episode_index, kind, created_at
 SELECT r.name, r.snapshot, r.config_hash, count(s.shard) AS shards, sum(s.samples)::BIGINT AS samples,
        sum(s.bytes)::BIGINT AS bytes, r.created_at
 FROM releases r LEFT JOIN release_shards s USING (name) GROUP BY ALL ORDER BY r.created_at DESC
+
+-- release_contents: Contents of releases
+-- What does each release hold of each dataset and split?
+-- There is no such release.
+SELECT name, dataset, split, count(*) AS shards, sum(episodes)::BIGINT AS episodes, sum(samples)::BIGINT AS samples,
+       sum(bytes)::BIGINT AS bytes
+FROM release_shards GROUP BY ALL ORDER BY name, dataset, split
+
+-- leaderboard: Leaderboard
+-- How do models score beside the baselines? seen_episodes: of how many the model was trained on.
+-- No model is evaluated yet: proccorpus eval scores one, and the baselines, on episodes that training has not seen.
+SELECT model, value, low, high, n, seen_episodes, coverage, release, created_at, benchmark, slice, metric, eval_run
+FROM leaderboard
+WHERE NOT starts_with(metric, 'under: ')
+ORDER BY benchmark, slice <> 'all', slice, metric, coalesce(seen_episodes, 0) > 0,
+         CASE WHEN metric IN (${LOWER}) THEN value ELSE -value END NULLS LAST, model
+
+-- scored_episodes: Episodes behind the numbers
+-- Of which episodes were a model's answers worst, and was the last answer right?
+-- The answers of this evaluation are not stored.
+SELECT eval_run, dataset, episode_index, avg(abs(prediction - target)) AS error, count(*) AS answers,
+       count(prediction) AS readable, arg_max_null(prediction, frame_index) AS last,
+       arg_max_null(target, frame_index) AS last_target
+FROM eval_predictions GROUP BY ALL ORDER BY error DESC NULLS FIRST, dataset, episode_index
+
+-- confusion: Instruction by video
+-- What progress does a model see in a finished run, told the instruction of each task?
+-- No model was asked about runs of other tasks: proccorpus eval --checks does so.
+SELECT eval_run, substr(slice, 8) AS video, substr(metric, 8) AS instruction, value,
+       substr(slice, 8) = substr(metric, 8) AS is_its_own
+FROM eval_scores WHERE starts_with(slice, 'video: ') AND starts_with(metric, 'under: ') AND value IS NOT NULL
+ORDER BY ALL
+
+-- training_runs: Training runs
+-- Which models were trained, on which release, by which recipe, and how far?
+-- Nothing is trained yet: freeze a corpus (proccorpus release create NAME), then proccorpus train --recipe laptop.
+SELECT r.training_run, r.recipe, r.release, r.steps, r.final_loss, p.samples, p.tokens, r.created_at,
+       r.training_run AS model
+FROM training_runs r LEFT JOIN (
+  SELECT training_run, max(samples) AS samples, max(tokens) AS tokens FROM training_points GROUP BY 1) p
+USING (training_run) ORDER BY r.created_at DESC NULLS LAST, r.training_run
+
+-- training_points: Curves of training
+-- How did loss, error and speed of a training run go, step by step?
+-- This run has no stored steps: only its final values are known.
+SELECT step, loss, text, progress, learning_rate, gradient_norm, samples_per_s, training_run FROM (
+  SELECT *, row_number() OVER (PARTITION BY training_run ORDER BY step) AS place,
+         count(*) OVER (PARTITION BY training_run) AS num FROM training_points)
+WHERE (place - 1) % greatest(1, num // 400) = 0 OR place = num ORDER BY training_run, step
+
+-- signals: Grippers and hands
+-- Which values hold grippers and hands, and which end of their range is open?
+-- No gripper or hand was found; /t/open_warnings says where it was looked for.
+FROM signals ORDER BY dataset
+
+-- source_parts: Parts of sources
+-- What does each source hold, what is it read as, and what is used for nothing?
+-- No source was listed yet.
+SELECT dataset, kind, name, status, use, why, shape, dtype, num_times FROM source_parts
+ORDER BY dataset, status <> 'unknown', status <> 'used', use, kind, name
+
+-- licences: Licences
+-- How much is there under each licence?
+-- There is nothing in this corpus yet.
+SELECT coalesce(d.license, 'unknown') AS license, count(DISTINCT d.dataset) AS datasets,
+       count(*) FILTER (e.status = 'ok') AS episodes,
+       round(coalesce(sum(e.duration_s) FILTER (e.status = 'ok'), 0) / 3600, 3) AS hours
+FROM datasets d LEFT JOIN episodes e USING (dataset) GROUP BY 1 ORDER BY hours DESC, 1
+
+-- labels_in_force: Labels that count
+-- Whose labels count, and of how many episodes?
+-- No episode is labelled yet: proccorpus build.
+SELECT r.annotator, a.label_run, count(*) AS episodes
+FROM active_runs a LEFT JOIN label_runs r USING (label_run) GROUP BY ALL ORDER BY episodes DESC, 1, 2
+
+-- commonest_steps: Commonest steps
+-- Which steps do most episodes have?
+-- No step is labelled yet: proccorpus build.
+SELECT name, count(DISTINCT (dataset, episode_index)) AS episodes
+FROM active_segments WHERE kind = 'step' GROUP BY name ORDER BY episodes DESC, name
+
+-- requests: Requests to models
+-- What was asked of which model, and what did it cost?
+-- No model was asked. These labels cost nothing.
+SELECT stage, model, count(*) AS calls, sum(prompt_tokens)::BIGINT AS prompt_tokens,
+       sum(completion_tokens)::BIGINT AS completion_tokens, sum(cost_usd) AS cost_usd
+FROM vlm_calls GROUP BY ALL ORDER BY cost_usd DESC, stage, model
+
+-- labels_apart: Labels apart
+-- In which episodes do two labels differ most, as the mean difference of their progress?
+-- No episode has two labels; another annotator makes one: proccorpus build --dataset NAME --annotator vlm.
+SELECT dataset, episode_index, mae AS apart, run_a, run_b FROM label_agreement
+ORDER BY apart DESC, dataset, episode_index

@@ -359,15 +359,6 @@ def open_questions(
             yield dataset, f'{count} {runs} the rows of another run: proccorpus sql "FROM copies"'
 
 
-def in_review(lake: LakeConnection, dataset: str | None = None) -> list[dict[str, Any]]:
-    """What people said and a person has to decide about, by dataset, episode and kind."""
-    return lake.dicts(
-        "SELECT dataset, episode_index, kind, text, author, why, said_of FROM words_in_review "
-        "WHERE dataset = coalesce(?, dataset) ORDER BY dataset, episode_index, kind, created_at",
-        [dataset],
-    )
-
-
 def pictures_in_review(
     lake: LakeConnection, dataset: str, episode_index: int
 ) -> tuple[list[bytes], list[bytes]]:

@@ -9,7 +9,7 @@ import pytest
 
 from core.files import HALF_FILE
 from core.paths import Workspace
-from tests.kits.cli_kit import DONE, FAILED, USAGE, Result, command
+from tests.kits.cli_kit import DONE, FAILED, USAGE, Result, command, digest_of
 from tests.kits.lake_kit import say
 from tests.kits.made_corpus import Made
 from tests.kits.tiny_lerobot import LENGTHS
@@ -98,10 +98,8 @@ def said(corpus: Made) -> dict[str, list[tuple]]:
 
 def contents(corpus: Made) -> dict[str, object]:
     """Digests of all tables; findings without the stage: of a run that was taken down either of two may say so."""
-    digests = run_in(corpus, "show", "digest", "--format", "json").json
-    return digests | {
-        "findings": corpus.rows("SELECT * EXCLUDE (stage) FROM findings ORDER BY ALL")
-    }
+    findings = corpus.rows("SELECT * EXCLUDE (stage) FROM findings ORDER BY ALL")
+    return digest_of(corpus.space.root) | {"findings": findings}
 
 
 def zero(path: Path, start: int, size: int) -> None:
