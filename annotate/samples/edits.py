@@ -230,17 +230,15 @@ class _Matcher:
         counts = np.stack([_counts(colours, NUM_COLOURS) for colours in in_patch])
         counts += _counts(_colours(lab)[~is_patch], NUM_COLOURS)
         cost = ((np.sqrt(counts) - self._wanted_colours) ** 2).sum(axis=1)
-        best = 0
-        lowest_cost = np.inf
-        for k in np.argsort(cost, kind="stable"):
-            if cost[k] > lowest_cost:
+        total_cost = np.full(PLACES, np.inf)
+        for k in np.argsort(cost):
+            if cost[k] > total_cost.min():
                 break
             window = self._luma[number[k], small_ys[k] :, small_xs[k] :][:sh, :sw]
             edges = _edges(np.where(is_patch, window, lab[..., 0]))
-            cost[k] += EDGE_WEIGHT * ((np.sqrt(edges) - self._wanted_edges) ** 2).sum()
-            if (cost[k], k) < (lowest_cost, best):
-                best = k
-                lowest_cost = cost[k]
+            edge_cost = ((np.sqrt(edges) - self._wanted_edges) ** 2).sum()
+            total_cost[k] = cost[k] + EDGE_WEIGHT * edge_cost
+        best = int(total_cost.argmin())
         return self._textures[number[best]][ys[best] : ys[best] + h, xs[best] : xs[best] + w]
 
     def _lab(self, rgb: np.ndarray) -> np.ndarray:

@@ -253,10 +253,16 @@ def read_columns(
         table = whole.slice(start, count)
     else:
         with opened(path) as file:
-            names = _present(file, path, columns)
+            names = file.schema_arrow.names
+            if twice := [column for column in columns if names.count(column) > 1]:
+                raise DataError(
+                    f"{path.name}: column {twice[0]} is there {names.count(twice[0])} times"
+                )
             if start + count > file.metadata.num_rows:
                 raise DataError(f"{path.name}: no row {start + count - 1}")
-            [table] = ranges(file, [(start, count)], names)
+            [table] = ranges(
+                file, [(start, count)], [column for column in columns if column in names]
+            )
     for name in table.column_names:
         column = table[name]
         while is_list(column.type):
@@ -274,18 +280,11 @@ def _whole_columns(
     """Columns of all rows, kept for the other episodes of the file; None: they are too many, or
     cannot be read, which need not concern an episode."""
     with suppress(DataError), opened(path) as file:
-        names = _present(file, path, columns)
-        if file.metadata.num_rows <= _rows_at_once(file, names, range(file.num_row_groups)):
+        names = [name for name in file.schema_arrow.names if name in columns]
+        at_once = _rows_at_once(file, names, range(file.num_row_groups))
+        if file.metadata.num_rows <= at_once and len(set(names)) == len(names):
             return file.read(names, use_threads=False)
     return None
-
-
-def _present(file: pq.ParquetFile, path: Path, columns: Sequence[str]) -> list[str]:
-    """Those of some columns that a table has. Raises DataError: it has one of them several times."""
-    names = file.schema_arrow.names
-    if twice := [column for column in columns if names.count(column) > 1]:
-        raise DataError(f"{path.name}: column {twice[0]} is there {names.count(twice[0])} times")
-    return [column for column in columns if column in names]
 
 
 # NumPy files. Nothing in them is unpickled: that could run code

@@ -398,7 +398,9 @@ def _decode(
                 frames: Iterator[Frame | SkippedFrame] = _wanted_frames(
                     container, first, options.wanted
                 )
-            elif options.threads > 1 and _has_short_groups(path, options.limits):
+            elif options.threads > 1 and _has_short_groups(
+                path, file_version(path), options.limits
+            ):
                 container.streams.video[0].codec_context.thread_count = 1
                 frames = _frames_of_blocks(path, container, first, options)
             else:
@@ -520,7 +522,8 @@ def _wanted_frames(
         next_frame += len(shown_packets)
 
 
-def _has_short_groups(path: Path, limits: Limits) -> bool:
+@lru_cache(maxsize=16)
+def _has_short_groups(path: Path, _: tuple[int, int], limits: Limits) -> bool:
     """Are there many frames, and is the first group of pictures so short that some of such groups may be held?"""
     with open_video(path, limits) as container:
         stream = container.streams.video[0]

@@ -243,12 +243,17 @@ class Source:
             return self.remote.cache
         return Path(self.config.source)
 
-    @property
+    @cached_property
     def root(self) -> Path:
         """What uris are relative to."""
         if self.path.is_file():
             return self.path.parent
         return self.path
+
+    @cached_property
+    def _real_root(self) -> str:
+        """The root without links."""
+        return os.path.realpath(self.root)
 
     @property
     def files(self) -> dict[str, FileStat]:
@@ -302,7 +307,7 @@ class Source:
                 raise SourceError(f"cannot unpack {member} of {tar_uri}: {e.strerror}") from e
         # A uri may come from the dataset's own metadata, which may name any place
         path = self.root / uri
-        if not _inside(path, os.path.realpath(self.root)):
+        if not _inside(path, self._real_root):
             raise SourceError(f"{uri} lies outside the dataset's folder {self.root}")
         if self.remote:
             self.remote.fetch(uri)

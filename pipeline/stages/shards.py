@@ -170,11 +170,12 @@ class PictureDecoder:
             keys_of_camera.setdefault(camera, {}).setdefault(frame, []).append(key)
 
         findings = []
+        episode = None
         for camera, keys_of_frame in sorted(keys_of_camera.items()):
             # A video that breaks off may still have given some pictures: what is lost is counted afterwards
             detail = ""
             try:
-                episode = self.source.episode(self.record)
+                episode = episode or self.source.episode(self.record)
                 # Only the groups of pictures that hold wanted ones, where the video's groups stand by themselves. On
                 # one thread, so that a damaged video gives the same bytes each time
                 groups = DecodeOptions(wanted=frozenset(keys_of_frame))
