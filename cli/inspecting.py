@@ -234,9 +234,8 @@ def _verdict(result: dict[str, Any]) -> str:
             lost_episodes.items(), key=lambda item: -len(item[1])
         )
     ]
-    colour = "yellow" if usable else "red"
-    if usable == episodes and usable:
-        colour = "green"
+    colours = ("red", "yellow", "green")
+    colour = colours[min(usable, 1) + (0 < usable == episodes)]
     head = painted(f"{usable} of {counted(episodes, 'episode')} usable", colour)
     if whys:
         return f"{head}: {'; '.join(whys)}"

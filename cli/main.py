@@ -429,7 +429,7 @@ def main(begin: Callable[[], None] = lambda: None) -> None:
         flag.set(False)
     try:
         words = present(sys.argv[1:])
-        if not words:
+        if not words and "_PROCCORPUS_COMPLETE" not in os.environ:
             _say_error(first_screen(), is_error=False)
             sys.exit(USAGE)
         # Typer's own handling is off, so that errors of all commands come out in one form

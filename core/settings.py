@@ -58,16 +58,18 @@ def read_settings(
         raise UserError(f"{kind}: {validation_message(e)}") from e
 
 
+def _positional(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """Its parameters after the first that need no name."""
+    _, *parameters = inspect.signature(function).parameters.values()
+    return [p for p in parameters if p.kind is not inspect.Parameter.KEYWORD_ONLY]
+
+
 def arguments_of(
     function: Callable[..., Any], words: Sequence[str], texts: Iterable[str]
 ) -> list[Any]:
     """What a function takes after its first parameter, but for what only a name gives: `words` in their order, `texts`
     KEY=VALUE by name; as its annotations say. Raises UserError."""
-    parameters = [
-        parameter
-        for parameter in [*inspect.signature(function).parameters.values()][1:]
-        if parameter.kind is not inspect.Parameter.KEYWORD_ONLY
-    ]
+    parameters = _positional(function)
     if parameters and parameters[0].kind is inspect.Parameter.VAR_POSITIONAL:
         return [*words]
     kind = function.__name__

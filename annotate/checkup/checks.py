@@ -93,8 +93,10 @@ class Checkup:
         copied = {fault.episode_index: fault for fault in exact_copies(self.dataset, runs)} | copied
         faults += copied.values()
         # What two measures show of one stretch is said once, by the first of them
-        by_place = {
-            (f.episode_index, f.start_frame, f.reason, f.camera or "", f.signal): f
-            for f in reversed(faults)
-        }
+        by_place = {_place(fault): fault for fault in reversed(faults)}
         return [by_place[place] for place in sorted(by_place)]
+
+
+def _place(fault: Finding) -> tuple[int | None, int, str, str, str]:
+    """What a fault is about, for order: episode, first frame, code, camera and signal."""
+    return fault.episode_index, fault.start_frame, fault.reason, fault.camera or "", fault.signal

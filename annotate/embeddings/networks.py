@@ -136,13 +136,18 @@ def features(weights: dict[str, Any]) -> nn.Sequential:
 
     Raises RuntimeError for weights of another network.
     """
-    from torchvision.models import mobilenet_v2
-
     # What would be drawn for new layers is not drawn at all
     with torch.device("meta"):
-        net = mobilenet_v2(weights=None)
+        net = _torchvision_models().mobilenet_v2(weights=None)
     net.load_state_dict(weights, assign=True)
     return net.features
+
+
+def _torchvision_models() -> Any:
+    """torchvision's, whose import takes a second, and which an encoder of the hub does without."""
+    from torchvision import models
+
+    return models
 
 
 class _Mobilenet(nn.Module):
@@ -167,18 +172,19 @@ def _mobilenet_tower(_: str, size_px: int | None) -> Tower:
 
 def _torchvision_tower(name: str, size_px: int | None) -> Tower:
     """Raises EncoderError: no such model, or no weights."""
-    from torchvision.models import get_model, get_model_weights, list_models
-
-    if name not in list_models():
+    models = _torchvision_models()
+    if name not in models.list_models():
         raise EncoderError(
             f"torchvision has no model {name}; torchvision.models.list_models() says which it has"
         )
     # The best weights that it is published with
-    weights: Any = next(iter(reversed(list(get_model_weights(name)))), None)
+    weights: Any = next(iter(reversed(list(models.get_model_weights(name)))), None)
     if weights is None:
         raise EncoderError(f"torchvision publishes no weights of {name}: name another model")
     categories = weights.meta.get("categories")
-    net = get_model(name, weights=None, **({"num_classes": len(categories)} if categories else {}))
+    net = models.get_model(
+        name, weights=None, **({"num_classes": len(categories)} if categories else {})
+    )
     net.load_state_dict(
         torch.load(weights_file(weights.url), map_location="cpu", weights_only=True)
     )

@@ -72,7 +72,7 @@ async def table(
     where = " AND ".join(f"{_quoted(k)}::VARCHAR = {literal(v)}" for k, v in filters.items())
     sql = f"FROM ({list_named(name).sql})" + (f" WHERE {where}" if where else "")
     if order:
-        direction = "DESC" if order.startswith("-") else "ASC"
+        direction = ("ASC", "DESC")[order.startswith("-")]
         sql += f" ORDER BY {_quoted(order.removeprefix('-'))} {direction} NULLS LAST"
     try:
         rows = await answer(

@@ -410,12 +410,15 @@ def _rate(
         return by_times, [*stated_fps]
     if nearest:
         return nearest[1], [*stated_fps]
-    if by_video:
-        return by_video, []
+    return by_video or _usual_rate(listing, place), []
+
+
+def _usual_rate(listing: Hdf5Listing, place: EpisodePlace) -> float:
+    """Frames per second, as the writer usually has them, else the default."""
     if place.writer and place.writer.fps:
         listing.by_convention[place.writer.name, place.writer.fps] += 1
-        return place.writer.fps, []
-    return listing.fps(None), []
+        return place.writer.fps
+    return listing.fps(None)
 
 
 def _times_s(place: EpisodePlace, roles: DatasetRoles, rows: slice) -> np.ndarray | None:

@@ -133,14 +133,14 @@ def _read_rows_v3(
                 dataset.warn("unreadable_data", detail, file=uri)
             elif (first_part := rows.setdefault(episode, part)) is not part:
                 expected_uri = expected(dataset, episode, metadata.get(episode, {}))
-                if expected_uri not in (uri, first_part.uri) or first_part.uri == uri:
+                by_uri = {uri: part, first_part.uri: first_part}
+                if expected_uri not in by_uri or len(by_uri) == 1:
                     detail = "its rows do not stand together in one data file"
                     dataset.unusable("row_order", detail, episode, file=uri)
                     continue
                 # The metadata says which of two files has them
-                rows[episode], stray = (
-                    (part, first_part) if expected_uri == uri else (first_part, part)
-                )
+                rows[episode] = by_uri.pop(expected_uri)
+                [stray] = by_uri.values()
                 strays[stray.uri] += stray.num_rows
     for uri, num_rows in strays.items():
         dataset.warn("stray_file", f"{num_rows} rows of it are of {STRAY}", file=uri)

@@ -534,3 +534,19 @@ def findings_of(signals: Sequence[GripperSignal]) -> list[Finding]:
             )
             findings.append(Finding("polarity_unknown", detail, "warning"))
     return findings
+
+
+def unit_of(names: Sequence[str], ends: Range) -> str:
+    """A guess, for people: by names and by the size of the values."""
+    largest = max(abs(ends.low), abs(ends.high))
+    if is_in_metres(names, ends):
+        return "m"
+    if largest <= 1.05:
+        if ends.low >= -0.05:
+            return "0..1"
+        return "-1..1"
+    if largest <= np.pi + 0.05:
+        return "rad"
+    if largest <= 110:
+        return "0..100"
+    return "counts"

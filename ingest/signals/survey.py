@@ -33,10 +33,10 @@ from ingest.signals.gripper import (
     findings_of,
     gripper_runs,
     held,
-    is_in_metres,
     named_evidence,
     observed_evidence,
     polarity_of,
+    unit_of,
     values_of,
 )
 from ingest.signals.missing import known_episode
@@ -214,16 +214,18 @@ def chosen(source: Source, records: Sequence[EpisodeRecord]) -> list[EpisodeReco
 
 def _readable(source: Source, records: Sequence[EpisodeRecord]) -> list[EpisodeData]:
     """Episodes with rows of finite numbers that can be had; what is wrong with others the stage
-    `frames` finds.
-
-    Where no episode has all of its rows so, the action is left out.
-    """
+    `frames` finds."""
     episodes = []
     for record in records:
         try:
             episodes.append(known_episode(read_episode(source, record))[0])
         except (DataError, DownloadError):
             continue
+    return _with_finite_rows(episodes)
+
+
+def _with_finite_rows(episodes: Sequence[EpisodeData]) -> list[EpisodeData]:
+    """Those with state, else those with either, else those with state alone, whose action is left out."""
     finite = [episode for episode in episodes if _is_finite(episode.state, episode.action)]
     with_state = [episode for episode in finite if episode.state is not None]
     return (
@@ -433,7 +435,7 @@ def _measured(
             closed, opened = (ends.low, ends.high)
     return GripperSignal(
         **vars(values),
-        unit=PULSES if is_pulsed else _unit(values.names, ends),
+        unit=PULSES if is_pulsed else unit_of(values.names, ends),
         closed=closed,
         open=opened,
         polarity=verdict.polarity,
@@ -497,22 +499,6 @@ def _correlation(a: np.ndarray, b: np.ndarray) -> float:
     if spread > 0:
         return float(((a - a.mean()) * (b - b.mean())).mean()) / spread
     return 0.0
-
-
-def _unit(names: Sequence[str], ends: Range) -> str:
-    """A guess, for people: by names and by the size of the values."""
-    largest = max(abs(ends.low), abs(ends.high))
-    if is_in_metres(names, ends):
-        return "m"
-    if largest <= 1.05:
-        if ends.low >= -0.05:
-            return "0..1"
-        return "-1..1"
-    if largest <= np.pi + 0.05:
-        return "rad"
-    if largest <= 110:
-        return "0..100"
-    return "counts"
 
 
 def _is_used(runs: Sequence[np.ndarray], ends: Range, observed: Sequence[GripperRun]) -> bool:

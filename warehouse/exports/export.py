@@ -462,10 +462,10 @@ def _row_groups(groups: Iterable[list[dict]]) -> Iterator[list[dict]]:
     shown_bytes = 0
     for row, ends_episode in _with_ends(groups):
         rows.append(row)
-        sizes = {p["bytes"]: len(p["bytes"]) for p in row.get("images") or ()}
+        pictures = [picture["bytes"] for picture in row.get("images") or ()]
         # A picture counts once for the bytes of the file, but each time for the memory that rows take
-        distinct |= sizes
-        shown_bytes += sum(len(p["bytes"]) for p in row.get("images") or ())
+        distinct |= {picture: len(picture) for picture in pictures}
+        shown_bytes += sum(map(len, pictures))
         # A group may end inside an episode only to keep the memory it takes in bounds
         is_large = len(rows) >= GROUP_ROWS or shown_bytes >= SHOWN_BYTES
         if is_large or (ends_episode and sum(distinct.values()) >= GROUP_BYTES):

@@ -238,7 +238,7 @@ UNKNOWN = "unknown"
 GRADES = (SUCCESSFUL, SUBOPTIMAL, FAILURE, UNKNOWN)
 
 
-class EpisodeView(NamedTuple):
+class CameraOfEpisode(NamedTuple):
     """What a row of Robometer's is of: an episode by one camera. `grade`: of what quality, and how far it came."""
 
     episode: Episode
@@ -247,12 +247,12 @@ class EpisodeView(NamedTuple):
     vector: Sequence[float]
 
 
-def _view_name(view: EpisodeView, separator: str) -> str:
+def _view_name(view: CameraOfEpisode, separator: str) -> str:
     e = view.episode
     return f"{e.dataset}/{e.episode_index:06d}{separator}{view.camera.replace('/', '_')}"
 
 
-def _video(view: EpisodeView) -> str:
+def _video(view: CameraOfEpisode) -> str:
     return f"videos/{_view_name(view, '_')}.mp4"
 
 
@@ -281,10 +281,10 @@ class RobometerExport(Export):
             raise UserError("nothing to export: none of the episodes selected has an instruction")
         texts = sorted({e.task for e in self.selected.episodes if e.task})
         vectors = dict(zip(texts, embed(texts), strict=True))
-        views: dict[str, list[EpisodeView]] = {}
+        views: dict[str, list[CameraOfEpisode]] = {}
         for x, of_label in exported:
             e = x.episode
-            of_episode = [EpisodeView(e, c, of_label, vectors[e.task or ""]) for c in e.cameras]
+            of_episode = [CameraOfEpisode(e, c, of_label, vectors[e.task or ""]) for c in e.cameras]
             self.folder.part(f"{e.dataset} {e.episode_index}", self._write_videos, x, of_episode)
             views.setdefault(e.split or NO_SPLIT, []).extend(of_episode)
         counts = {
@@ -296,11 +296,11 @@ class RobometerExport(Export):
         self.folder.write(README, self._readme(counts, notes))
         return {"trajectories": counts, "notes": notes}
 
-    def _write_videos(self, x: ExportedEpisode, views: Sequence[EpisodeView]) -> None:
+    def _write_videos(self, x: ExportedEpisode, views: Sequence[CameraOfEpisode]) -> None:
         for view in views:
             write_episode_video(x, view.camera, self.folder.path(_video(view)))
 
-    def _write_rows(self, split: str, views: Sequence[EpisodeView]) -> dict[str, int]:
+    def _write_rows(self, split: str, views: Sequence[CameraOfEpisode]) -> dict[str, int]:
         """Returns how many there are of each grade."""
         write_rows(self.folder, f"trajectories/{split}/part", TRAJECTORIES, [views])
         counts = Counter(view.grade[0] or UNKNOWN for view in views)
