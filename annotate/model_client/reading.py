@@ -12,6 +12,8 @@ import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from jsonschema import Draft202012Validator
+
 from core.errors import without_secrets
 
 type Schema = Mapping[str, Any]
@@ -179,8 +181,6 @@ def max_chars(text: Schema) -> int:
 
 def problem_of(value: Any, schema: Schema | None) -> str | None:
     """The first thing that is wrong with a fitted value, in a line; None without a schema."""
-    from jsonschema import Draft202012Validator  # 0.03 s, which most commands need not wait for
-
     if schema is None:
         error = None
     else:
