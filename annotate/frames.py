@@ -182,8 +182,8 @@ def frames_stage(
         try:
             with memory_wall(source.config.limits.max_memory_bytes):
                 episode = read_episode(source, record)
-                known, lacks = known_episode(episode)
-                rows = proprioception(known, signals)
+                filled, lacks = known_episode(episode)
+                rows = proprioception(filled, signals)
                 fps, drift_s, off = timing(
                     episode.timestamps_s, record.fps, certain=source.config.fps is not None
                 )
@@ -222,9 +222,9 @@ def frames_stage(
         fingerprints[record.episode_index] = _fingerprint(source, episode, usable, hashes)
         if rows.state is not None:
             states.append(rows_of("states", key, len(rows.state), state=lists_of(rows.state)))
-        meter.add(known, rows, usable[0].measures.change, fps)
+        meter.add(filled, rows, usable[0].measures.change, fps)
         measures = [camera.measures for camera in usable]
-        checkup.add(run_signals(known, fps, signals, rows.openings, measures))
+        checkup.add(run_signals(filled, fps, signals, rows.openings, measures))
         for camera in usable:
             frames.append(_frame_rows(key, rows, main, camera, fps))
             tiny.append(_tiny_rows(key, camera))

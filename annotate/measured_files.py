@@ -74,10 +74,10 @@ class MeasuredFiles:
         options: DecodeOptions,
     ) -> Measured:
         """What was kept of these files, so that nobody is handed pictures; else as `measure_camera`."""
-        kept = self._read(episode.record, camera, config)
-        if kept is None:
+        stored = self._read(episode.record, camera, config)
+        if stored is None:
             return measure_camera(episode, camera, config, store, wanting, options)
-        measured, jpegs = kept
+        measured, jpegs = stored
         for row, jpeg in zip(measured.keyframes, jpegs, strict=True):
             store(row["sha256"], jpeg)
         return measured

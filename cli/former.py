@@ -85,15 +85,15 @@ def present(words: Sequence[str]) -> list[str]:
     for command in sorted(OPTIONS, key=len):
         if f"{line} ".startswith(f"{command} ") or not command:
             options |= OPTIONS[command]
-    rest = list(words)
+    remaining_words = list(words)
     new_words: list[str] = []
     former = max(filter(lambda name: _fits(name, words), COMMANDS), key=len, default=None)
     if former is not None:
         new_words = COMMANDS[former].split()
-        rest = rest[len(_plain(former)) :]
-        if new_words[-1].endswith("=") and rest:
-            new_words[-1] += rest.pop(0)
-    new_words += _renamed(iter(rest), options)
+        remaining_words = remaining_words[len(_plain(former)) :]
+        if new_words[-1].endswith("=") and remaining_words:
+            new_words[-1] += remaining_words.pop(0)
+    new_words += _renamed(iter(remaining_words), options)
     if new_words != list(words):
         note(f"note: this is now `proccorpus {shlex.join(new_words)}`")
     return new_words

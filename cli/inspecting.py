@@ -226,8 +226,8 @@ def _verdict(result: dict[str, Any]) -> str:
     usable = result["usable_so_far"]
     episodes = result["episodes"]
     unusable = (f for f in result["findings"] if f["severity"] == "unusable")
-    lost = grouped(((f["reason"], f["remedy"]), f["episode_index"]) for f in unusable)
-    lost_episodes = {kind: set(episodes) for kind, episodes in lost.items()}
+    unusable_by_reason = grouped(((f["reason"], f["remedy"]), f["episode_index"]) for f in unusable)
+    lost_episodes = {kind: set(episodes) for kind, episodes in unusable_by_reason.items()}
     whys = [
         f"{'the source as a whole' if None in reason_episodes else len(reason_episodes)}: {reason} → {remedy}"
         for (reason, remedy), reason_episodes in sorted(

@@ -183,7 +183,7 @@ def outcome(
     else:
         read = [outcomes.StatedOutcome(episode, success, comment or None, author)]
     import_id, new = outcomes.add_outcomes(lake, dataset, name, read)
-    succeeded = sum(stated.success for stated in read)
+    succeeded = sum(row.success for row in read)
     facts = {"dataset": dataset, "import_id": import_id, "outcomes": len(read)}
     return facts | {"succeeded": succeeded, "failed": len(read) - succeeded, "new": new}
 

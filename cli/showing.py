@@ -108,8 +108,8 @@ def suggestions(
     task: str | None = None,
 ) -> Rows:
     """Which run of each task to label next, and why; ask_outcome: runs of which first to say how they ended."""
-    found = suggest(lake_to_read(workspace), dataset, task)
-    return [asdict(suggestion) for suggestion in found]
+    ranked = suggest(lake_to_read(workspace), dataset, task)
+    return [asdict(suggestion) for suggestion in ranked]
 
 
 def shard_faults(workspace: str, release: str | None = None) -> Rows:
@@ -239,7 +239,7 @@ def show(
 def all_lists() -> Rows:
     """The name of each list, and what it answers: those for people first."""
     rows = [{"name": name, "what": listing.question} for name, listing in LISTS.items()]
-    rows += [{"name": name, "what": made.__doc__} for name, made in COMPUTED.items()]
+    rows += [{"name": name, "what": function.__doc__} for name, function in COMPUTED.items()]
     for relation in relations():
         if relation["name"] not in LISTS:
             rows.append({"name": relation["name"], "what": relation["comment"]})

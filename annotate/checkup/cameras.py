@@ -61,8 +61,8 @@ def frozen_stretches(run: RunSignals) -> Iterator[Finding]:
     """A camera shows one picture while the arm moves, or another camera sees motion, that it sees elsewhere."""
     for camera in run.cameras:
         spans = stretches(_shows_one_picture(camera), _num_frames(MIN_FROZEN_S, run.fps))
-        seen = [(start, end, _witness(run, camera, start, end)) for start, end in spans]
-        frozen = [span for span in seen if span[2]]
+        witnessed = [(start, end, _witness(run, camera, start, end)) for start, end in spans]
+        frozen = [span for span in witnessed if span[2]]
         if _are_at_one_place(run, [(start, end) for start, end, _ in frozen]):
             frozen = []
         for start, end, witness in frozen:
@@ -91,8 +91,8 @@ def _are_at_one_place(run: RunSignals, spans: Sequence[tuple[int, int]]) -> bool
     places = arm[:, is_active] / spread[is_active]
     means = np.stack([places[start:end].mean(axis=0) for start, end in spans])
     distances = np.linalg.norm(means - np.median(means, axis=0), axis=1)
-    usual = np.linalg.norm(places - np.median(places, axis=0), axis=1)
-    return float(np.median(distances)) < ONE_PLACE * float(np.median(usual))
+    usual_distances = np.linalg.norm(places - np.median(places, axis=0), axis=1)
+    return float(np.median(distances)) < ONE_PLACE * float(np.median(usual_distances))
 
 
 def _shows_one_picture(camera: CameraSignals) -> np.ndarray:

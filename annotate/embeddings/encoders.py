@@ -51,9 +51,7 @@ def _load(name: str, grid: int, size_px: int | None, device: str) -> Encoder:
 
 def _lack_of_packages(name: str) -> str:
     """What has to be installed before an encoder can be loaded; empty where nothing has to."""
-    framework = {"hf": "transformers", "torchvision": "torchvision"}.get(
-        name.partition(":")[0], "torch"
-    )
+    framework = "transformers" if name.startswith("hf:") else "torchvision"
     missing = [
         package for package in dict.fromkeys(("torch", framework)) if find_spec(package) is None
     ]

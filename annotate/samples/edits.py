@@ -221,8 +221,8 @@ class _Matcher:
         ys = rng.integers((high - h) // BLOCK + 1, size=PLACES) * BLOCK
         xs = rng.integers((wide - w) // BLOCK + 1, size=PLACES) * BLOCK
         small_ys, small_xs = (
-            np.minimum(np.rint(corners * self._scale).astype(int), most - side)
-            for corners, most, side in zip((ys, xs), self._luma.shape[1:], (sh, sw), strict=True)
+            np.minimum(np.rint(corners * self._scale).astype(int), limit - side)
+            for corners, limit, side in zip((ys, xs), self._luma.shape[1:], (sh, sw), strict=True)
         )
         pixels = np.ravel_multi_index(np.nonzero(is_patch), self._luma.shape[1:])
         places = np.ravel_multi_index((number, small_ys, small_xs), self._luma.shape)

@@ -308,9 +308,14 @@ def tag(request: Request, marking: Marking) -> JSONResponse:
     }
 
     def act(reader: LakeReader, lake: LakeConnection) -> list[dict]:
-        shown = reader.recordings_shown(assignments, marking.snapshot)
+        shown_recordings = reader.recordings_shown(assignments, marking.snapshot)
         return mark(
-            lake, [*assignments], marking.kind, marking.value, recordings=shown, **signature
+            lake,
+            [*assignments],
+            marking.kind,
+            marking.value,
+            recordings=shown_recordings,
+            **signature,
         )
 
     return _said(request, act)
@@ -329,9 +334,14 @@ def accept_check(request: Request, acceptance: Acceptance) -> JSONResponse:
 
     def act(reader: LakeReader, lake: LakeConnection) -> list[dict]:
         episodes = [episode for _, episode in places] or None
-        shown = reader.recordings_shown(places, acceptance.snapshot)
+        shown_recordings = reader.recordings_shown(places, acceptance.snapshot)
         return change(
-            lake, acceptance.dataset, acceptance.check, episodes, recordings=shown, **signature
+            lake,
+            acceptance.dataset,
+            acceptance.check,
+            episodes,
+            recordings=shown_recordings,
+            **signature,
         )
 
     return _said(request, act)

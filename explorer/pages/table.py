@@ -98,6 +98,11 @@ def _page(request: Request, where: str, facts: dict[str, Any]) -> HTMLResponse:
     columns = [column for column in result["names"] if column not in facts["filters"]]
     condition = f" --where {shlex.quote(where)}" if where else ""
     metric = facts["filters"].get("metric", "")
+
+    def linked(row: dict[str, Any]) -> list[tuple[Any, str]]:
+        """Each value of a row with the address that it leads to."""
+        return [(row[column], address(name, column, row, facts["filters"])) for column in columns]
+
     with explorer.corpus.reading() as reader:
         visit = Visit(request, explorer, reader)
         return visit.page(
@@ -105,10 +110,7 @@ def _page(request: Request, where: str, facts: dict[str, Any]) -> HTMLResponse:
             title=list_named(name).title,
             listing=list_named(name),
             columns=columns,
-            rows=[
-                [(row[column], address(name, column, row, facts["filters"])) for column in columns]
-                for row in named_rows
-            ],
+            rows=list(map(linked, named_rows)),
             addresses={column: _narrowed(request, column) for column in facts["filters"]},
             orders={column: _ordered(request, column, facts["order"]) for column in columns},
             command=f"proccorpus show {name}{condition} --workspace {visit.place}",

@@ -135,14 +135,17 @@ def chosen(
     that has any, else `by_name`.
     """
     choices = [Vector(tuple(registered), REGISTERED)] if registered else [*layouts, by_name]
-    found = (Vector(tuple(p for p in paths if p in present), why) for paths, why in choices)
-    return next((vector for vector in found if vector.paths), Vector())
+    for paths, why in choices:
+        present_paths = tuple(path for path in paths if path in present)
+        if present_paths:
+            return Vector(present_paths, why)
+    return Vector()
 
 
 def overruled(registered: Sequence[str], by_name: Vector, column: Column) -> dict[str, str]:
     """Why arrays that would count by their names are left out, where the registry names others."""
-    others = [path for path in by_name.paths if registered and path not in registered]
-    return dict.fromkeys(others, f"the registry entry names another {column}")
+    unnamed_paths = [path for path in by_name.paths if registered and path not in registered]
+    return dict.fromkeys(unnamed_paths, f"the registry entry names another {column}")
 
 
 def known_reason(path: str) -> str:

@@ -264,12 +264,6 @@ def _add_episode(
     tasks = listing.whole_task(tasks, texts_by_row, place.uri)
     by_video = rate_by_video(listing.source, files.values(), num_rows)
     rate, rate_from = _rate(listing, place, roles, rows.rows, read_paths, by_video)
-    # The session is the group: episodes of one session never come into different splits
-    session = None
-    if config.group_field:
-        if h5.lacks_value(place.group, config.group_field):
-            raise DataError(f"group_field {config.group_field} holds no value")
-        session = rows.share(h5.value(place.group, config.group_field, config.limits))
     registered = (*config.keys.success, config.success_field)
     deep = [] if config.keys.success else deep_outcomes(place)
     evidence, outcomes = h5.evidence_in(listing, uri, place.group, registered, deep, rows, num_rows)
@@ -285,7 +279,7 @@ def _add_episode(
         row_start=row_start,
         videos=[CameraVideo(c, file, row_start if file == uri else 0) for c, file in files.items()],
         evidence=evidence,
-        group="" if session is None else "".join(h5.texts(str(session))),
+        group=_session(config, place, rows),
         no_task=_no_task(place, texts),
     )
     uses = _uses(
@@ -293,6 +287,16 @@ def _add_episode(
     )
     unread = _unread(config, place, roles, unreadable)
     account(listing, place, uses, unread, _problems(place, outcomes))
+
+
+def _session(config: DatasetConfig, place: EpisodePlace, rows: h5.EpisodeSlice) -> str:
+    """The session is the group: episodes of one session never come into different splits. Raises DataError."""
+    if not config.group_field:
+        return ""
+    if h5.lacks_value(place.group, config.group_field):
+        raise DataError(f"group_field {config.group_field} holds no value")
+    session = rows.share(h5.value(place.group, config.group_field, config.limits))
+    return "" if session is None else "".join(h5.texts(str(session)))
 
 
 def _num_rows(
@@ -458,10 +462,10 @@ def _unread(
 ) -> dict[str, str]:
     """Why parts are not read although they are known, by path: a finding says it, or the registry names others."""
     unread = dict.fromkeys(unreadable, "it cannot be read: a finding says why")
-    others = overruled(config.keys.state, state_by_name(place.arrays), "state")
-    others |= overruled(config.keys.action, action_by_name(place.arrays), "action")
+    overruled_paths = overruled(config.keys.state, state_by_name(place.arrays), "state")
+    overruled_paths |= overruled(config.keys.action, action_by_name(place.arrays), "action")
     used = {*roles.state, *roles.action}
-    return unread | {path: why for path, why in others.items() if path not in used}
+    return unread | {path: reason for path, reason in overruled_paths.items() if path not in used}
 
 
 def _problems(place: EpisodePlace, outcomes: Collection[str]) -> dict[str, str]:

@@ -210,9 +210,9 @@ def _vector(
     if writer := place.writer:
         written = tuple(_written(place.datasets, writer.layouts(column)))
         layouts = [Vector(written, f"{writer.name} keeps it there")]
-    paths, why = chosen(registered, layouts, by_name, parts)
+    paths, reason = chosen(registered, layouts, by_name, parts)
     of_paths = {path: parts[path] for path in paths}
-    return (_of_one_length(of_paths) if why == by_name.why else of_paths), why
+    return (_of_one_length(of_paths) if reason == by_name.why else of_paths), reason
 
 
 def _written(datasets: Mapping[str, h5py.Dataset], layouts: Sequence[Sequence[str]]) -> Parts:

@@ -112,6 +112,12 @@ def find_videos(
     return {index: tuple(by_camera.values()) for index, by_camera in videos.items()}
 
 
+def _lacks_pointers(meta: Mapping[str, Any], camera: str) -> bool:
+    """Does the metadata list the episode without any file or row of a camera?"""
+    names = (f"videos/{camera}/{name}" for name in POINTERS)
+    return bool(meta) and all(whole(meta.get(name)) is None for name in names)
+
+
 def _video(
     dataset: LerobotListing, index: int, episode: Annotated, camera: str, doubts: dict[str, str]
 ) -> CameraVideo | None:
@@ -127,7 +133,7 @@ def _video(
         return None
     pointer = v3_pointer(meta, f"videos/{camera}")
     start_s = finite(meta.get(f"videos/{camera}/from_timestamp"))
-    if meta and all(whole(meta.get(f"videos/{camera}/{name}")) is None for name in POINTERS):
+    if _lacks_pointers(meta, camera):
         doubts[camera] = NOT_RECORDED
         return None
     if not pointer or start_s is None or not 0 <= start_s < MAX_START_S:
@@ -384,11 +390,11 @@ def _check_totals(dataset: LerobotListing, episodes: Episodes) -> None:
         (f"{INFO} says {{}} frames", dataset.info.get("total_frames"), num_rows),
         (f"{OF_ALL} is of {{}} rows", counted_rows(dataset.source), num_rows),
     )
-    other = [
+    differences = [
         (words.format(n), count) for words, n, count in claims if whole(n) not in (None, count)
     ]
-    if other:
-        detail = "; ".join(f"{said}, there are {count}" for said, count in other)
+    if differences:
+        detail = "; ".join(f"{claim}, there are {count}" for claim, count in differences)
         dataset.warn("length_differs", detail, file=INFO)
 
 

@@ -105,8 +105,8 @@ def _rows_v3(
     pointed_at = {locate(dataset, "data_path", p) for p in pointers} if is_part else set(uris)
     _read_rows_v3(dataset, [uri for uri in uris if uri in pointed_at], rows, metadata)
     if not selected.keys() <= rows.keys():
-        others = [uri for uri in uris if uri not in pointed_at]
-        _read_rows_v3(dataset, others, rows, metadata)
+        further_uris = [uri for uri in uris if uri not in pointed_at]
+        _read_rows_v3(dataset, further_uris, rows, metadata)
     return rows
 
 
@@ -131,14 +131,16 @@ def _read_rows_v3(
             if not 0 <= episode < MAX_EPISODE:
                 detail = f"{part.num_rows} rows, from row {part.row_start} on, are of no episode ({episode})"
                 dataset.warn("unreadable_data", detail, file=uri)
-            elif (other := rows.setdefault(episode, part)) is not part:
-                own = expected(dataset, episode, metadata.get(episode, {}))
-                if own not in (uri, other.uri) or other.uri == uri:
+            elif (first_part := rows.setdefault(episode, part)) is not part:
+                expected_uri = expected(dataset, episode, metadata.get(episode, {}))
+                if expected_uri not in (uri, first_part.uri) or first_part.uri == uri:
                     detail = "its rows do not stand together in one data file"
                     dataset.unusable("row_order", detail, episode, file=uri)
                     continue
                 # The metadata says which of two files has them
-                rows[episode], stray = (part, other) if own == uri else (other, part)
+                rows[episode], stray = (
+                    (part, first_part) if expected_uri == uri else (first_part, part)
+                )
                 strays[stray.uri] += stray.num_rows
     for uri, num_rows in strays.items():
         dataset.warn("stray_file", f"{num_rows} rows of it are of {STRAY}", file=uri)

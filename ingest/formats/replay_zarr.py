@@ -129,7 +129,8 @@ def roles_of(store: Store, config: DatasetConfig, rows: int) -> ArrayRoles:
     action = chosen(config.keys.action, ACTION_LAYOUTS, action_by_name(forms), vectors)
     by_name = state_by_name(form for form in forms if form.path not in action.paths)
     state = chosen(config.keys.state, STATE_LAYOUTS, by_name, vectors)
-    reasons |= {name: vector.why for vector in (action, state) for name in vector.paths}
+    for vector in (action, state):
+        reasons |= dict.fromkeys(vector.paths, vector.why)
     time_names = [
         name
         for name, array in vectors.items()

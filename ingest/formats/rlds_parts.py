@@ -167,10 +167,12 @@ def _roles(
     action_keys = tuple(numeric[path][0] for path in actions.paths if path in numeric)
     reasons = dict.fromkeys(state_keys, states.why) | dict.fromkeys(action_keys, actions.why)
     # What would count by its name, where the registry names others
-    others = overruled(state, state_by_name(arrays), "state")
-    others |= overruled(action, action_by_names, "action")
+    overruled_paths = overruled(state, state_by_name(arrays), "state")
+    overruled_paths |= overruled(action, action_by_names, "action")
     others_known = (
-        (re.escape(path), why) for path, why in others.items() if path not in (*state, *action)
+        (re.escape(path), reason)
+        for path, reason in overruled_paths.items()
+        if path not in (*state, *action)
     )
     known_patterns = (*(layout.known if layout else ()), *others_known)
     return FeatureRoles(state_keys, action_keys, camera_keys(present), reasons, known_patterns)

@@ -8,7 +8,7 @@ A folder of numbered pictures stands for a video. What a path says beside the na
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from itertools import chain, repeat
@@ -47,19 +47,23 @@ def _by_rows(source: Source, row_uris: Collection[str]) -> Mapping[str, dict[str
     by_stem = grouped((splitext(uri)[0].rpartition("/")[2], uri) for uri in row_uris)
     by_folder = grouped((dirname(uri), uri) for uri in row_uris)
     cameras: dict[str, dict[str, str]] = defaultdict(dict)
-    shown = {splitext(uri)[0]: uri for uri in source.files if is_video(uri)}
-    shown |= {folder: folder for folder in _folders(source) if folder}
-    for path in sorted(path for path in shown if not other_kind(path)):
+    picture_places = {splitext(uri)[0]: uri for uri in source.files if is_video(uri)}
+    picture_places |= {folder: folder for folder in _folders(source) if folder}
+    for path in sorted(path for path in picture_places if not other_kind(path)):
         named_owners = _named_owners(path.split("/"), by_stem)
         alone = [uris for folder in folders_above(path) if (uris := by_folder.get(folder))][:1]
         owners = named_owners or {
             uri: path[len(dirname(uri)) :].split("/") for uri in chain(*alone)
         }
         for owner, parts in owners.items() if len(owners) == 1 else ():
-            folders = owner.split("/")
-            label = [p for p in parts if p and p not in folders and p.lower() not in NO_NAMES]
-            cameras[owner].setdefault("/".join(label) or CAMERA, shown[path])
+            cameras[owner].setdefault(_camera(parts, owner.split("/")), picture_places[path])
     return cameras
+
+
+def _camera(parts: Sequence[str], folders: Sequence[str]) -> str:
+    """A camera's name: what the parts of its path say beyond the folders of its rows."""
+    names = [p for p in parts if p and p not in folders and p.lower() not in NO_NAMES]
+    return "/".join(names) or CAMERA
 
 
 def _named_owners(parts: list[str], by_stem: Mapping[str, list[str]]) -> dict[str, list[str]]:
@@ -68,12 +72,12 @@ def _named_owners(parts: list[str], by_stem: Mapping[str, list[str]]) -> dict[st
     ranks = dict[str, tuple[int, int, list[str]]]()
     for place, part in enumerate(parts):
         for end in (*(match.start() for match in SEPARATOR.finditer(part)), len(part)):
-            others = [*parts[:place], part[end + 1 :], *parts[place + 1 :]]
+            other_parts = [*parts[:place], part[end + 1 :], *parts[place + 1 :]]
             for owner in by_stem.get(part[:end], ()):
-                rank = (len({*owner.split("/")} & {*others}), end, others)
+                rank = (len({*owner.split("/")} & {*other_parts}), end, other_parts)
                 ranks[owner] = max(ranks.get(owner, rank), rank)
     best = max((rank[:2] for rank in ranks.values()), default=None)
-    return {owner: others for owner, (*rank, others) in ranks.items() if (*rank,) == best}
+    return {owner: other_parts for owner, (*rank, other_parts) in ranks.items() if (*rank,) == best}
 
 
 def _folders(source: Source) -> dict[str, list[str]]:

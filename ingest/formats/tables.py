@@ -138,11 +138,11 @@ def vectors(column: pa.ChunkedArray, name: str, *, singles: bool = False) -> np.
 
 def _with_gaps(column: pa.Array, name: str, has_values: np.ndarray) -> np.ndarray | None:
     """As vectors, with rows of NaN where a row has no values."""
-    known = vectors(pa.chunked_array([column.filter(pa.array(has_values))]), name)
-    if known is None:
+    values = vectors(pa.chunked_array([column.filter(pa.array(has_values))]), name)
+    if values is None:
         return None
-    rows = np.full((len(has_values), known.shape[1]), np.nan)
-    rows[has_values] = known
+    rows = np.full((len(has_values), values.shape[1]), np.nan)
+    rows[has_values] = values
     return rows
 
 

@@ -47,8 +47,8 @@ def roots(uris: Iterable[str]) -> dict[str, str]:
 def _recordings(uris: Collection[str]) -> list[str]:
     """Files of rows that have pictures beside them."""
     folders = {posixpath.dirname(uri) for uri in uris if uri.lower().endswith(PICTURE_SUFFIXES)}
-    shown = {posixpath.join(posixpath.dirname(folder), ROWS) for folder in folders}
-    return sorted(uri for uri in uris if uri in shown)
+    with_pictures = {posixpath.join(posixpath.dirname(folder), ROWS) for folder in folders}
+    return sorted(uri for uri in uris if uri in with_pictures)
 
 
 def list_episodes(source: Source) -> Listing:
@@ -74,8 +74,8 @@ def _add(listing: ListingBuilder, uri: str, content: Row) -> None:
             listing.parts.used("array", f"{column}/{part}", use, KEPT_THERE, **form)
     text, info = (object_of(content.get(name)) for name in ("text", "info"))
     uses = {"goal": ("instruction", "its name")}
-    known = dict.fromkeys(text, "the goal in other words")
-    account_for_fields(listing.parts, "text: ", text, uses, known, file=uri)
+    known_texts = dict.fromkeys(text, "the goal in other words")
+    account_for_fields(listing.parts, "text: ", text, uses, known_texts, file=uri)
     cameras = dict.fromkeys(chain.from_iterable(object_of(row.get(COLORS)) for row in rows))
     folder = posixpath.dirname(uri)
     files = dict.fromkeys(cameras, posixpath.join(folder, COLORS))

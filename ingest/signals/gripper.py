@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ingest.episode import EpisodeData
+from ingest.episode import EpisodeData, Finding
 from ingest.reasons import DataError
 from ingest.signals.naming import (
     HIGH_END,
@@ -508,3 +508,29 @@ def _majority(
     strength = log_odds * min(1.0, FEW_RUNS + (1 - FEW_RUNS) * agree / MANY_RUNS)
     sign = 1.0 if rises.count(True) > rises.count(False) else -1.0
     return PolarityEvidence(sign * strength, f"{reason} ({agree} of {num_active} episodes)")
+
+
+def closings_per_episode(polarity: Polarity, observed: Sequence[GripperRun]) -> float:
+    """Closings, or where the polarity is unknown half of all transitions."""
+    counts = []
+    for run in observed:
+        crossings = counted(run)
+        closings = sum(crossing.rises == (polarity == "high_is_closed") for crossing in crossings)
+        counts.append(len(crossings) / 2 if polarity == "unknown" else closings)
+    return float(np.mean(counts))
+
+
+def findings_of(signals: Sequence[GripperSignal]) -> list[Finding]:
+    """What a user should know of a dataset's grippers before its labels are trusted."""
+    findings = []
+    for signal in signals:
+        description = f"{signal.title} ({signal.column}: {', '.join(signal.names)})"
+        if not signal.is_used:
+            detail = f"{description} does not go from end to end in {signal.num_surveyed} episodes"
+            findings.append(Finding("gripper_unused", detail, "warning"))
+        elif not signal.has_polarity:
+            detail = (
+                f"{description}, {signal.closed:.4g} to {signal.open:.4g}: {signal.polarity_by}"
+            )
+            findings.append(Finding("polarity_unknown", detail, "warning"))
+    return findings

@@ -22,8 +22,8 @@ def known_episode(episode: EpisodeData) -> tuple[EpisodeData, list[str]]:
     actions, lacks_of_action = _known("action", episode.actions)
     if not (lacks or lacks_of_action):
         return episode, []
-    known = replace(episode, states=states, actions=actions, statistics=())
-    return known, [*lacks, *lacks_of_action]
+    filled = replace(episode, states=states, actions=actions, statistics=())
+    return filled, [*lacks, *lacks_of_action]
 
 
 def _known(column: Column, table: pa.Table | None) -> tuple[pa.Table | None, list[str]]:
@@ -35,12 +35,14 @@ def _known(column: Column, table: pa.Table | None) -> tuple[pa.Table | None, lis
     if is_left_out.all():
         return None, [f"{column} has a value in hardly any row: it is not used"]
     names = names_of(table) or [f"{column}[{k}]" for k in range(values.shape[1])]
-    left_out = [name for name, is_out in zip(names, is_left_out, strict=True) if is_out]
+    lost_names = [name for name, is_out in zip(names, is_left_out, strict=True) if is_out]
     is_gap = np.asarray(is_missing[:, ~is_left_out].any(axis=1))
     lacks = []
-    if left_out:
-        named = ", ".join(left_out[:MAX_NAMED]) + (" ..." if len(left_out) > MAX_NAMED else "")
-        lacks.append(f"{named} of the {column} has no value: it is left out")
+    if lost_names:
+        listed_names = ", ".join(lost_names[:MAX_NAMED]) + (
+            " ..." if len(lost_names) > MAX_NAMED else ""
+        )
+        lacks.append(f"{listed_names} of the {column} has no value: it is left out")
     if is_gap.any():
         place = f"{is_gap.sum()} of {len(is_gap)} rows, first in row {int(is_gap.argmax())}"
         lacks.append(f"the {column} lacks values in {place}: the rows beside them give these")
@@ -51,5 +53,9 @@ def _known(column: Column, table: pa.Table | None) -> tuple[pa.Table | None, lis
 
 def _bridged(values: np.ndarray) -> np.ndarray:
     """Values [n] with those that are missing on the line between their neighbours; without any they stay so."""
-    there = np.flatnonzero(~np.isnan(values))
-    return np.interp(np.arange(len(values)), there, values[there]) if len(there) else values
+    known_rows = np.flatnonzero(~np.isnan(values))
+    return (
+        np.interp(np.arange(len(values)), known_rows, values[known_rows])
+        if len(known_rows)
+        else values
+    )

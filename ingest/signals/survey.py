@@ -27,8 +27,10 @@ from ingest.signals.gripper import (
     SignalValues,
     Verdict,
     are_pulses,
+    closings_per_episode,
     combined,
     counted,
+    findings_of,
     gripper_runs,
     held,
     is_in_metres,
@@ -43,7 +45,6 @@ from ingest.signals.naming import (
     MIN_HAND_JOINTS,
     Column,
     Kind,
-    Polarity,
     Range,
     arm_names,
     moves_of,
@@ -258,14 +259,16 @@ def _located(episodes: Sequence[EpisodeData], config: DatasetConfig) -> list[_Pl
     """Where the grippers are: in the state, else in the action; by the registry, by names, or by values."""
     if config.grippers:
         return [place for entry in config.grippers if (place := _registered(entry, episodes))]
-    alike: dict[Column, list[EpisodeData]] = {c: _of_one_layout(episodes, c) for c in COLUMNS}
+    runs_by_column: dict[Column, list[EpisodeData]] = {
+        c: _of_one_layout(episodes, c) for c in COLUMNS
+    }
     # Values are compared by place, so within one layout: that of all runs, or of most
-    uniform = [column for column in COLUMNS if len(alike[column]) == len(episodes)]
+    uniform = [column for column in COLUMNS if len(runs_by_column[column]) == len(episodes)]
     ways = [
         *((_by_name, column, episodes) for column in COLUMNS),
         *((_by_values, column, episodes) for column in uniform),
-        *((_by_name, column, alike[column]) for column in COLUMNS),
-        *((_by_values, column, alike[column]) for column in COLUMNS),
+        *((_by_name, column, runs_by_column[column]) for column in COLUMNS),
+        *((_by_values, column, runs_by_column[column]) for column in COLUMNS),
     ]
     for locate, column, runs in ways:
         if places := locate(runs, column):
@@ -316,10 +319,10 @@ def _registered(entry: Gripper, episodes: Sequence[EpisodeData]) -> _Place | Non
 
 def _is_apart(place: _Place, episode: EpisodeData) -> bool:
     """Has an episode the named dimensions elsewhere, or no names at all?"""
-    own = [place.layout[d] for d in place.dimensions if d < len(place.layout)]
+    own_names = [place.layout[d] for d in place.dimensions if d < len(place.layout)]
     names = _names([episode], place.column)
-    is_moved = {*own} <= {*names} and [*map(names.index, own)] != [*place.dimensions]
-    return any(own) and names != place.layout and (is_moved or not names)
+    is_moved = {*own_names} <= {*names} and [*map(names.index, own_names)] != [*place.dimensions]
+    return any(own_names) and names != place.layout and (is_moved or not names)
 
 
 def _with_values(
@@ -361,21 +364,20 @@ def _by_arm(place: _Place, episodes: Sequence[EpisodeData], width: int) -> list[
     moves = np.concatenate([moves_of(values, fps) for values, fps in runs])
     moves[:, spans <= MIN_JOINT_RANGE * spans.max()] = 0.0
     groups = list[list[int]]()
-    for k, moved in enumerate(moves.T):
-        along = [g for g in groups if _correlation(moves[:, g[0]], moved) >= GOES_ALONG]
-        along[0].append(k) if along else groups.append([k])
+    for k, movement in enumerate(moves.T):
+        along = [g for g in groups if _correlation(moves[:, g[0]], movement) >= GOES_ALONG]
+        if along:
+            along[0].append(k)
+        else:
+            groups.append([k])
     has_joints = width - len(place.dimensions) >= JOINTS_OF_ARM * len(groups)
     if len(groups) < 2 or not has_joints:
         return [place]
-    return [
-        replace(
-            place,
-            arm=arm,
-            dimensions=tuple(place.dimensions[k] for k in group),
-            beside=place.dimensions,
-        )
-        for arm, group in zip(arm_names(len(groups)), groups, strict=True)
-    ]
+    arms = []
+    for arm, group in zip(arm_names(len(groups)), groups, strict=True):
+        dimensions = tuple(place.dimensions[k] for k in group)
+        arms.append(replace(place, arm=arm, dimensions=dimensions, beside=place.dimensions))
+    return arms
 
 
 def _by_values(episodes: Sequence[EpisodeData], column: Column) -> list[_Place]:
@@ -439,7 +441,7 @@ def _measured(
         confidence=verdict.confidence,
         located_by=place.located_by,
         is_used=is_used,
-        closings_per_episode=_closings_per_episode(verdict.polarity, observed) if is_used else None,
+        closings_per_episode=closings_per_episode(verdict.polarity, observed) if is_used else None,
         num_surveyed=len(episodes),
         survey_version=version,
     )
@@ -566,32 +568,6 @@ def _by_its_command(
         PolarityEvidence(float(np.sign(follows)) * e.log_odds, f"its command: {e.why}")
         for e in command_evidence
     ]
-
-
-def _closings_per_episode(polarity: Polarity, observed: Sequence[GripperRun]) -> float:
-    """Closings, or where the polarity is unknown half of all transitions."""
-    counts = []
-    for run in observed:
-        crossings = counted(run)
-        closings = sum(crossing.rises == (polarity == "high_is_closed") for crossing in crossings)
-        counts.append(len(crossings) / 2 if polarity == "unknown" else closings)
-    return float(np.mean(counts))
-
-
-def findings_of(signals: Sequence[GripperSignal]) -> list[Finding]:
-    """What a user should know of a dataset's grippers before its labels are trusted."""
-    findings = []
-    for signal in signals:
-        description = f"{signal.title} ({signal.column}: {', '.join(signal.names)})"
-        if not signal.is_used:
-            detail = f"{description} does not go from end to end in {signal.num_surveyed} episodes"
-            findings.append(Finding("gripper_unused", detail, "warning"))
-        elif not signal.has_polarity:
-            detail = (
-                f"{description}, {signal.closed:.4g} to {signal.open:.4g}: {signal.polarity_by}"
-            )
-            findings.append(Finding("polarity_unknown", detail, "warning"))
-    return findings
 
 
 def _lacking(

@@ -20,7 +20,7 @@ import yaml
 
 from core.errors import UserError
 from core.files import sha256_file, write_file
-from warehouse.exports.options import FILE_BYTES, Options, Selection
+from warehouse.exports.options import FILE_BYTES, KindSettings, Selection
 from warehouse.exports.selection import FORMAT, ExportedEpisode, Selected, counted, select
 from warehouse.lake import Lake, content_key
 from warehouse.releases.contents import hub_licence
@@ -109,7 +109,9 @@ class ExportFolder:
         """A part of one file of JSON lines."""
         self.write(name, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
-    def finish(self, selected: Selected, options: Options, facts: Mapping[str, Any]) -> Exported:
+    def finish(
+        self, selected: Selected, options: KindSettings, facts: Mapping[str, Any]
+    ) -> Exported:
         """Write the manifest; from then on the export is whole. `facts`: more for the manifest, such as notes."""
         files = chain.from_iterable(part["files"] for part in self._parts.values())
         # Sorted: the parts may have been finished in any order, and the manifest has to have equal bytes

@@ -26,7 +26,7 @@ def _option(default: Any, description: str, name: str | None = None, **limits: A
     return Field(default=default, description=description, validation_alias=name, **limits)
 
 
-class Options(BaseModel):
+class KindSettings(BaseModel):
     """`added_later`: fields that earlier versions had not."""
 
     model_config = ConfigDict(
@@ -42,7 +42,7 @@ class Options(BaseModel):
         return self.model_dump(exclude=unused)
 
 
-class Selection(Options):
+class Selection(KindSettings):
     """Which episodes; each condition narrows. Empty means all.
 
     `where`: a condition over the columns of EPISODES_SQL, or a whole query that gives (dataset, episode_index).
@@ -79,7 +79,7 @@ class Selection(Options):
     )
 
 
-class SampleOptions(Options):
+class SampleOptions(KindSettings):
     """Which samples of the selected episodes; empty means all.
 
     `forms` are of ProgressLM's families; other samples have none and are not touched by it. `profile`: so many of each
@@ -107,12 +107,12 @@ class SampleFileOptions(SampleOptions):
     file_bytes: int = FILE_BYTES
 
 
-class PreferencesOptions(Options):
+class PreferencesOptions(KindSettings):
     per_run: int = _option(4, "Maximum pairs of each kind per run.", ge=1)
     seed: int = _option(0, "Another number draws other pairs.", ge=0)
 
 
-class RerunOptions(Options):
+class RerunOptions(KindSettings):
     pictures_per_s: float | None = _option(
         None, "Maximum pictures per second; default: all; 0: none.", ge=0
     )
@@ -122,7 +122,7 @@ class RerunOptions(Options):
     quality: int = Field(default=85, ge=1, le=100)  # of JPEGs
 
 
-class LerobotOptions(Options):
+class LerobotOptions(KindSettings):
     added_later = frozenset({"only_complete", "plain", "fps"})
 
     flavour: Literal["task", "subtask"] = _option(
@@ -145,7 +145,7 @@ class LerobotOptions(Options):
     )
 
 
-class LabelOptions(Options):
+class LabelOptions(KindSettings):
     """`label_run`: its labels in the place of the active ones."""
 
     label_run: str | None = _option(
@@ -153,7 +153,7 @@ class LabelOptions(Options):
     )
 
 
-class RewardOptions(Options):
+class RewardOptions(KindSettings):
     """`rewards`: the eval_run of a model's rewards, which stand in the place of labels; `model` names the model."""
 
     rewards: str | None = None
@@ -207,7 +207,7 @@ class ExportKind:
 
     name: str
     about: str
-    options: type[Options]
+    options: type[KindSettings]
     writer: str
     is_file: bool = False
 

@@ -162,7 +162,9 @@ class RoboDopamineExport(Export):
         pairs = [(_percent(progress, *pair), pair) for pair in permutations(moments, 2)]
         bins = grouped((min(BINS - 1, int((p + 100) / 200 * BINS)), pair) for p, pair in pairs)
         rng = np.random.default_rng(self.options.seed)
-        shuffled = [[bins[k][n] for n in rng.permutation(len(bins[k]))] for k in sorted(bins)]
+        shuffled = []
+        for _, members in sorted(bins.items()):
+            shuffled.append([members[n] for n in rng.permutation(len(members))])
         in_turn = filter(None, chain.from_iterable(zip_longest(*shuffled)))
         return list(islice(in_turn, self.options.per_run))
 
@@ -236,7 +238,7 @@ UNKNOWN = "unknown"
 GRADES = (SUCCESSFUL, SUBOPTIMAL, FAILURE, UNKNOWN)
 
 
-class View(NamedTuple):
+class EpisodeView(NamedTuple):
     """What a row of Robometer's is of: an episode by one camera. `grade`: of what quality, and how far it came."""
 
     episode: Episode
@@ -245,12 +247,12 @@ class View(NamedTuple):
     vector: Sequence[float]
 
 
-def _view_name(view: View, separator: str) -> str:
+def _view_name(view: EpisodeView, separator: str) -> str:
     e = view.episode
     return f"{e.dataset}/{e.episode_index:06d}{separator}{view.camera.replace('/', '_')}"
 
 
-def _video(view: View) -> str:
+def _video(view: EpisodeView) -> str:
     return f"videos/{_view_name(view, '_')}.mp4"
 
 
@@ -279,10 +281,10 @@ class RobometerExport(Export):
             raise UserError("nothing to export: none of the episodes selected has an instruction")
         texts = sorted({e.task for e in self.selected.episodes if e.task})
         vectors = dict(zip(texts, embed(texts), strict=True))
-        views: dict[str, list[View]] = {}
+        views: dict[str, list[EpisodeView]] = {}
         for x, of_label in exported:
             e = x.episode
-            of_episode = [View(e, c, of_label, vectors[e.task or ""]) for c in e.cameras]
+            of_episode = [EpisodeView(e, c, of_label, vectors[e.task or ""]) for c in e.cameras]
             self.folder.part(f"{e.dataset} {e.episode_index}", self._write_videos, x, of_episode)
             views.setdefault(e.split or NO_SPLIT, []).extend(of_episode)
         counts = {
@@ -294,11 +296,11 @@ class RobometerExport(Export):
         self.folder.write(README, self._readme(counts, notes))
         return {"trajectories": counts, "notes": notes}
 
-    def _write_videos(self, x: ExportedEpisode, views: Sequence[View]) -> None:
+    def _write_videos(self, x: ExportedEpisode, views: Sequence[EpisodeView]) -> None:
         for view in views:
             write_episode_video(x, view.camera, self.folder.path(_video(view)))
 
-    def _write_rows(self, split: str, views: Sequence[View]) -> dict[str, int]:
+    def _write_rows(self, split: str, views: Sequence[EpisodeView]) -> dict[str, int]:
         """Returns how many there are of each grade."""
         write_rows(self.folder, f"trajectories/{split}/part", TRAJECTORIES, [views])
         counts = Counter(view.grade[0] or UNKNOWN for view in views)
@@ -343,8 +345,10 @@ class Rollout(NamedTuple):
 def _primitives(r: Rollout) -> np.ndarray:
     """The number of the primitive at each frame; where steps have no names it is none."""
     segments = r.label.segments
-    named = [r.label.has_names and s.step is not None for s in segments]
-    steps = [s.name if is_named else "dummy" for s, is_named in zip(segments, named, strict=True)]
+    is_named_step = [r.label.has_names and s.step is not None for s in segments]
+    steps = [
+        s.name if is_named else "dummy" for s, is_named in zip(segments, is_named_step, strict=True)
+    ]
     return np.repeat([*map(primitive, steps)], [*map(len, segments)])
 
 

@@ -318,7 +318,8 @@ class PreferencesExport(SampleExport):
 
     def _compared(self, key: Key, moments: Sequence[Moment]) -> ComparedRun:
         facts = self._facts[key]
-        frames, progress = (np.array([m[name] for m in moments]) for name in ("frame", "progress"))
+        frames = np.array([moment["frame"] for moment in moments])
+        progress = np.array([moment["progress"] for moment in moments])
         # A run without a text is compared with no other one
         task = facts.same_as or f"run {key[1]}"
         return ComparedRun(

@@ -27,7 +27,7 @@ from ingest.reasons import DataError
 from ingest.registry import DatasetConfig
 from ingest.source import format_of
 from ingest.sources.files import Source, cache_folder
-from warehouse.exports.options import Options, Selection
+from warehouse.exports.options import KindSettings, Selection
 from warehouse.lake import Lake, content_key
 from warehouse.lake.acceptances import runs_with
 from warehouse.lake.connection import temp_table
@@ -105,7 +105,7 @@ class Selected:
         of_chunks = groupby(self.episodes, key=lambda e: (e.dataset, e.chunk))
         return ((dataset, chunk, list(episodes)) for (dataset, chunk), episodes in of_chunks)
 
-    def identity(self, kind: str, options: Options) -> str:
+    def identity(self, kind: str, options: KindSettings) -> str:
         """What the bytes of an export depend on, hashed."""
         episodes = [
             [e.dataset, e.episode_index, e.label_run, e.content_hash] for e in self.episodes
@@ -352,8 +352,8 @@ def _without_faults(
     for check in dict.fromkeys(checks):
         keys = sorted({_key(row) for row in rows if check in faulty.get(_key(row), ())})
         runs = [f"{dataset} {episode}" for dataset, episode in keys]
-        more = ["..."] if len(runs) > MOST_LISTED else []
-        listed = ", ".join([*runs[:MOST_LISTED], *more])
+        ellipsis = ["..."] if len(runs) > MOST_LISTED else []
+        listed = ", ".join([*runs[:MOST_LISTED], *ellipsis])
         exclusions.append(": ".join(filter(None, (f"{len(runs)} runs with {check}", listed))))
     return [row for row in rows if _key(row) not in faulty], exclusions
 

@@ -336,8 +336,8 @@ def _add(
         of_base = {"base_content_hash": facts_of_base["content_hash"]}
         return as_statement(row | statement | of_base | make(facts_of_base))
 
-    known = recording_of((dataset, episode_index), facts or {})
-    [saved] = say(lake, "correction", lambda: [row], known, complete=complete)
+    recordings = recording_of((dataset, episode_index), facts or {})
+    [saved] = say(lake, "correction", lambda: [row], recordings, complete=complete)
     return saved | {"correction_id": saved["statement_id"]}
 
 

@@ -308,8 +308,8 @@ def sentence(dataset: str, numbers: Mapping[str, Any]) -> str | None:
     parts = [f"{count} {WHATS[change]}" for change, count in counts.items() if count]
     if not parts:
         return None
-    more = f"proccorpus show recording_changes {dataset}"
-    return f"recordings: {', '.join(parts)}; what people said stays with them: {more}"
+    command = f"proccorpus show recording_changes {dataset}"
+    return f"recordings: {', '.join(parts)}; what people said stays with them: {command}"
 
 
 def sentences(lake: LakeConnection) -> dict[str, str]:

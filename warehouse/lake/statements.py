@@ -332,8 +332,8 @@ def mark(
     if not 0 < len(places) <= MOST_EPISODES:
         raise CorrectionError(f"{len(places)} episodes: 1 to {MOST_EPISODES} can be marked at once")
 
-    known = lake.recordings_at(places)
-    for dataset, episode_index in sorted({*places} - known.keys()):
+    recording_by_place = lake.recordings_at(places)
+    for dataset, episode_index in sorted({*places} - recording_by_place.keys()):
         raise CorrectionError(f"the corpus has no episode {episode_index} of {dataset!r}")
     rows = [
         {
@@ -362,7 +362,7 @@ def mark(
             raise ConflictError(_assigned_since(place, former))
         return row
 
-    return say(lake, kind, lambda: rows, {**known}, complete=complete)
+    return say(lake, kind, lambda: rows, {**recording_by_place}, complete=complete)
 
 
 def _assigned_since(place: Place, former: Row) -> str:
