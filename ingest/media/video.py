@@ -446,8 +446,8 @@ def _lent(path: Path, options: DecodeOptions, first: int | None) -> Iterator[Con
         stream.codec_context.options = {"max_pixels": str(options.limits.max_pixels)} | damage
     with ExitStack() as closing:
         closing.callback(container.close)
-        with suppress(GeneratorExit):  # who asked has enough
-            yield container
+        # Who stops before the end closes it: to go on here would hold what was decoded
+        yield container
         if options.threads == 1 and first is not None:
             closing.pop_all()
             _idle[key] = container
