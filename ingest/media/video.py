@@ -434,8 +434,8 @@ def _decode(
 def _lent(path: Path, options: DecodeOptions, first: int | None) -> Iterator[Container]:
     """A file to decode pictures of, from a tick on; None: from its beginning. The next episode inside it is decoded
     by what has read this one well. Raises as `open_video`."""
-    # The frames that are asked for do not change how a file is opened
-    key = path, file_version(path), replace(options, wanted=None)
+    # The frames that are asked for do not change how a file is opened; copies of a process share the place in a file
+    key = os.getpid(), path, file_version(path), replace(options, wanted=None)
     container = None if first is None else _idle.pop(key, None)
     if container is None:
         container = open_video(path, options.limits)

@@ -30,9 +30,16 @@ def measured(root: Path, way: str) -> tuple[FramesResult, dict[str, bytes]]:
 def test_what_was_measured_is_not_decoded_again(root: Path) -> None:
     first, jpegs = measured(root, "measured")
     assert (first.decoded_frames, len(jpegs) > 0) == (26, True)
-    again, same_jpegs = measured(root, "taken")
-    assert (again.decoded_frames, again.tables, same_jpegs) == (0, first.tables, jpegs)
-    assert (again.findings, again.fingerprints) == (first.findings, first.fingerprints)
+    repeated_result, same_jpegs = measured(root, "taken")
+    assert (repeated_result.decoded_frames, repeated_result.tables, same_jpegs) == (
+        0,
+        first.tables,
+        jpegs,
+    )
+    assert (repeated_result.findings, repeated_result.fingerprints) == (
+        first.findings,
+        first.fingerprints,
+    )
     # A file that was written anew is another one, and half a file is none
     os.utime(v2_video(root, FRONT, 1), (1, 1))
     assert measured(root, "taken")[0].decoded_frames == 14

@@ -20,11 +20,11 @@ from tests.kits.cli_kit import look_up
     ],
 )  # fmt: skip
 def test_former_words_say_the_new_ones(
-    former: str, now: str, capsys: pytest.CaptureFixture[str]
+    former: str, new_words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert present(former.split()) == now.split()
-    assert capsys.readouterr().err == f"note: this is now `proccorpus {now}`\n"
-    assert present(now.split()) == now.split()
+    assert present(former.split()) == new_words.split()
+    assert capsys.readouterr().err == f"note: this is now `proccorpus {new_words}`\n"
+    assert present(new_words.split()) == new_words.split()
     assert capsys.readouterr().err == ""
 
 

@@ -174,11 +174,11 @@ def test_missing_values(tmp_path: Path, write: Callable[[Path], None], missing: 
     assert len(lacks) == 1
     assert missing in lacks[0]
     assert known.state is not None
-    there = ~np.isnan(known.state).all(axis=0)
-    assert np.isfinite(known.state[:, there]).all()
+    present = ~np.isnan(known.state).all(axis=0)
+    assert np.isfinite(known.state[:, present]).all()
     # In the middle of a run values lie on the line between those beside them
-    expected = np.arange(18).reshape(6, 3)[1:-1, there]
-    assert np.array_equal(known.state[1:-1, there], expected)
+    expected = np.arange(18).reshape(6, 3)[1:-1, present]
+    assert np.array_equal(known.state[1:-1, present], expected)
 
 
 # LeRobot's counts and pointers

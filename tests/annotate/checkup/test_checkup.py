@@ -475,5 +475,5 @@ def test_a_place_that_the_camera_does_not_see(starts: Sequence[int], num_named: 
     for start in starts:
         change = overwritten(change, start, start + 16, 0.0)
     spoilt = with_camera(replace(run, state=state), 0, change=change)
-    named = [finding for finding in frozen_stretches(spoilt) if finding.camera == "front"]
-    assert len(named) == num_named
+    front_findings = [finding for finding in frozen_stretches(spoilt) if finding.camera == "front"]
+    assert len(front_findings) == num_named
