@@ -7,7 +7,7 @@ from tests.kits.cli_kit import look_up
 
 
 @pytest.mark.parametrize(
-    ("former", "now"),
+    ("former", "new_words"),
     [
         ("quarantine --checks --by reason", "show fault_reasons"),
         ("corrections list --all --dataset a", "show corrections --set dataset=a"),
