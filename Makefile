@@ -102,7 +102,7 @@ cluster: setup postgres nginx
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.kits.deployment
 
 # Datasets of every format, spoilt in every way known: built, quarantined with a reason, or refused; random bytes for
-# each parser of ours; odd paths and names; datasets over a limit. The same bytes again: make fuzz FUZZ_SEED=7; a fifth of
+# each parser of ours; odd paths and names; datasets over a limit. The same bytes again: make fuzz FUZZ_SEED=7; a tenth of
 # it, in a few minutes: FUZZ=short
 FUZZ_SEED := $(or $(FUZZ_SEED),$(shell od -An -N4 -tu4 /dev/urandom))
 fuzz: setup
@@ -169,9 +169,7 @@ gpu-check: setup
 # size that the design is for: a quarter of an hour more
 FRAMES ?= 6M
 bench: setup
-	@missed=; for what in small_builds decoding shards "pipeline --workers 2" "size --frames $(FRAMES)" "memory --episodes 30" "busy --short 1000"; do \
-	  $(BIN)/python -m benchmarks.$$what --check || missed="$$missed, $$what"; done; \
-	test -z "$$missed" || { echo "Goals missed by more than 15 %: $${missed#, }" >&2; exit 1; }
+	$(BIN)/python -m benchmarks --frames $(FRAMES)
 
 # Pins, after a change of pyproject.toml; to move some: make constraints UPGRADE="openai ruff"
 # With the hash of every file that an index has for each pin: another file of that name is not installed
@@ -187,9 +185,9 @@ findings: setup
 	  PATH="$(CURDIR)/$(BIN):$$PATH" sh $$script || changed="$$changed $$(basename $$script .sh)"; done; \
 	test -z "$$changed" || { echo "Not as described:$$changed" >&2; exit 1; }
 
-# Which newer releases work: the newest of each main dependency in .venv-newest (7 GB), the quick tests there, and what
-# each package broke; an hour. docs/dependencies.md has the last table. NEWEST="--hold av tests/eval": with the pin of
-# av, some tests; NEWEST=--list installs nothing
+# Which newer releases work: the newest of each main dependency in .venv-newest (7 GB), and which quick tests fail there;
+# half an hour. docs/dependencies.md has the last table. NEWEST="--hold av tests/eval": with the pin of av, some tests;
+# NEWEST=--list installs nothing
 newest: setup
 	OMP_NUM_THREADS=1 nice $(BIN)/python -m tests.newest $(NEWEST)
 

@@ -7,7 +7,7 @@ many frames as the episode has rows and shows something.
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from annotate import pictures as vc
 from annotate.checkup.checks import Checkup
-from annotate.checkup.faults import RunFault, fault_findings, fault_row
+from annotate.checkup.faults import fault_row, joined_faults
 from annotate.checkup.rows import time_gaps
 from annotate.checkup.signals import CameraSignals, run_signals
 from annotate.content_hash import content_columns
@@ -30,6 +30,7 @@ from ingest.media.frames import DECODE_ALL, DecodeOptions, Picture
 from ingest.reasons import DataError, trouble
 from ingest.recordings import Fingerprint, file_digest, moments_of, rows_fingerprint
 from ingest.signals.gripper import GripperSignal, main_signal, moving_dimensions
+from ingest.signals.missing import known_episode
 from ingest.source import read_episode
 from ingest.sources.files import Source
 from ingest.sources.types import SourceError
@@ -79,7 +80,7 @@ class FramesResult:
         return self.meter.lags()
 
     @cached_property
-    def faults(self) -> list[RunFault]:
+    def faults(self) -> list[Finding]:
         return self.checkup.faults()
 
     @property
@@ -94,7 +95,7 @@ class FramesResult:
         return [
             *self.episode_findings,
             *self.meter.findings(self.lags),
-            *fault_findings(self.faults),
+            *joined_faults(self.faults),
         ]
 
     def without(self, episodes: Collection[int]) -> "FramesResult":
@@ -131,6 +132,7 @@ class Keeper(Protocol):
 
 Store = Callable[[str, bytes], None]  # keeps a keyframe's bytes by their sha256
 Wanting = Sequence[tuple[Keeper, int]]  # keepers, each with every how many frames it wants
+Measure = Callable[..., "Measured"]  # as measure_camera
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,7 @@ class Measured:
     keyframes: list[dict[str, Any]]  # rows of `keyframes`
     damaged: int  # frames in which the decoder concealed errors
     tiny_every: int  # frames from one tiny picture to the next
+    was_decoded: bool = True  # else an earlier pass measured it
 
     def __len__(self) -> int:
         return len(self.measures.change)
@@ -159,8 +162,9 @@ def frames_stage(
     store: Store,
     keepers: Sequence[Keeper] = (),
     signals: Sequence[GripperSignal] = (),
+    measure: Measure | None = None,
 ) -> FramesResult:
-    """Measure the usable episodes of one chunk."""
+    """Measure the usable episodes of one chunk; `measure`: what measures a camera, as `measure_camera`."""
     place = {"dataset": source.config.name, "chunk": chunk}
     contents = []
     frames = []
@@ -178,12 +182,23 @@ def frames_stage(
         try:
             with memory_wall(source.config.limits.max_memory_bytes):
                 episode = read_episode(source, record)
-                rows = proprioception(episode, signals)
+                filled, lacks = known_episode(episode)
+                rows = proprioception(filled, signals)
                 fps, drift_s, off = timing(
                     episode.timestamps_s, record.fps, certain=source.config.fps is not None
                 )
                 usable, wrong, of_cameras = _cameras(
-                    episode, config, store, keepers, fps, source.decoding_threads
+                    episode,
+                    keepers,
+                    fps,
+                    partial(
+                        measure or measure_camera,
+                        episode,
+                        config=config,
+                        store=store,
+                        options=DecodeOptions(source.decoding_threads),
+                    ),
+                    config,
                 )
         except (DataError, MemoryError) as e:
             findings.append(
@@ -195,7 +210,7 @@ def frames_stage(
         # An episode without a usable camera has findings and nothing else
         if not usable:
             continue
-        for reason, detail in off:
+        for reason, detail in (*off, *(("nan_state", detail) for detail in lacks)):
             findings.append(
                 Finding(reason, detail, "warning", record.episode_index, file=record.data_uri)
             )
@@ -207,9 +222,9 @@ def frames_stage(
         fingerprints[record.episode_index] = _fingerprint(source, episode, usable, hashes)
         if rows.state is not None:
             states.append(rows_of("states", key, len(rows.state), state=lists_of(rows.state)))
-        meter.add(episode, rows, usable[0].measures.change, fps)
+        meter.add(filled, rows, usable[0].measures.change, fps)
         measures = [camera.measures for camera in usable]
-        checkup.add(run_signals(episode, fps, signals, rows.openings, measures))
+        checkup.add(run_signals(filled, fps, signals, rows.openings, measures))
         for camera in usable:
             frames.append(_frame_rows(key, rows, main, camera, fps))
             tiny.append(_tiny_rows(key, camera))
@@ -245,11 +260,10 @@ def _fingerprint(
 
 def _cameras(
     episode: EpisodeData,
-    config: FramesConfig,
-    store: Store,
     keepers: Sequence[Keeper],
     fps: float,
-    threads: int,
+    measure: Callable[..., Measured],
+    config: FramesConfig,
 ) -> tuple[list[Measured], list[Finding], int]:
     """An episode's usable cameras, what is wrong with any, and how many frames were decoded; `fps`: of the episode."""
     record = episode.record
@@ -265,12 +279,10 @@ def _cameras(
         wanting = [(keeper, frame_step) for keeper, frame_step in wants if frame_step]
         measured = None
         try:
-            measured = measure_camera(
-                episode, video.camera, config, store, wanting, DecodeOptions(threads)
-            )
+            measured = measure(video.camera, wanting=wanting)
             obstacle = _obstacle(measured, record, config)
             damage = _damage(measured) if measured.damaged else None
-            decoded += len(measured)
+            decoded += len(measured) if measured.was_decoded else 0
         except (DataError, MemoryError) as e:
             obstacle = trouble(e)
             damage = None
@@ -300,7 +312,7 @@ def _time_findings(
     names = {camera.camera for camera in usable}
     for video in episode.record.videos:
         matched = episode.match(video.camera) if video.camera in names else NO_DOUBT
-        if matched.doubt and not (is_irregular and matched.reason == "video_times"):
+        if matched.doubt and not (is_irregular and matched.reason == "timestamp_drift"):
             place = episode.record.episode_index, video.camera, video.uri
             findings.append(Finding(matched.reason, matched.doubt, "warning", *place))
     return findings
@@ -311,15 +323,18 @@ def _obstacle(m: Measured, record: EpisodeRecord, config: FramesConfig) -> tuple
     num_frames = len(m)
     measures = m.measures
     if record.num_rows not in (None, num_frames):
-        return "frame_count", f"{num_frames} frames decoded, the episode has {record.num_rows} rows"
+        return (
+            "length_differs",
+            f"{num_frames} frames decoded, the episode has {record.num_rows} rows",
+        )
     if num_frames < config.min_frames:
         return "too_short", f"{num_frames} frames; at least {config.min_frames} are needed"
     if m.damaged > MAX_DAMAGED * num_frames:
         return _damage(m)
     if measures.is_black.all():
-        return "black_video", f"all {num_frames} frames are black"
+        return "camera_black", f"all {num_frames} frames are black"
     if measures.luma_span < FROZEN_LUMA and measures.change.mean() < FROZEN_CHANGE:
-        return "frozen_video", f"all {num_frames} frames show one picture"
+        return "camera_frozen", f"all {num_frames} frames show one picture"
     return None
 
 
@@ -327,7 +342,7 @@ def _damage(m: Measured) -> tuple[str, str]:
     detail = (
         f"{m.damaged} of {len(m)} frames are damaged: the decoder made up what it could not read"
     )
-    return "damaged_frames", detail
+    return "undecodable_video", detail
 
 
 def timing(

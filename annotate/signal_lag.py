@@ -92,14 +92,15 @@ class LagMeter:
         index = episode.record.episode_index
         arm = self.arm[index] = []
         grippers = self.grippers[index] = []
-        for name, values in (("state", rows.state), ("action", episode.action)):
-            speed = arm_speed(values)
+        speeds = {"state": arm_speed(rows.state), "action": arm_speed(episode.action)}
+        max_lag = min(round(MAX_LAG_S * fps), len(change) // 3)
+        lags_s = np.arange(-max_lag, max_lag + 1) / fps
+        seen_change = compressed_curve(change)
+        for name, speed in speeds.items():
             if speed is not None and len(speed) == len(change):
-                max_lag = min(round(MAX_LAG_S * fps), len(change) // 3)
-                likeness = correlations(compressed_curve(change), compressed_curve(speed), max_lag)
-                lags_s = np.arange(-max_lag, max_lag + 1) / fps
+                likeness = correlations(seen_change, compressed_curve(speed), max_lag)
                 arm.append((name, (lags_s, likeness)))
-        by_gripper = _change_by_gripper(change, rows.state)
+        by_gripper = _change_by_gripper(change, speeds["state"])
         for number, curve in enumerate(rows.openings):
             if curve is not None and len(curve) == len(change):
                 for move in transitions(curve, fps):
@@ -136,7 +137,7 @@ class LagMeter:
         if not (parts := [_lag_words(lag) for lag in lags if lag.is_corrected]):
             return []
         detail = f"{'; '.join(parts)}: labels are corrected by it"
-        return [Finding("signal_lag", detail, "warning", next(iter(self.arm)))]
+        return [Finding("rows_late", detail, "warning", next(iter(self.arm)))]
 
 
 def _lag_words(lag: Lag) -> str:
@@ -178,14 +179,19 @@ def correlations(picture_change: np.ndarray, motion: np.ndarray, max_lag: int) -
     n = len(picture_change)
     curve = []
     for lag in range(-max_lag, max_lag + 1):
-        earlier_change = picture_change[max(0, -lag) : n - max(0, lag)]
-        later_motion = motion[max(0, lag) : n - max(0, -lag)]
-        spread = earlier_change.std() * later_motion.std()
-        covariance = (
-            (earlier_change - earlier_change.mean()) * (later_motion - later_motion.mean())
-        ).mean()
+        earlier_change = _deviations(picture_change[max(0, -lag) : n - max(0, lag)])
+        later_motion = _deviations(motion[max(0, lag) : n - max(0, -lag)])
+        squares = (np.add.reduce(part * part) for part in (earlier_change, later_motion))
+        change_spread, motion_spread = (np.sqrt(square / len(later_motion)) for square in squares)
+        spread = change_spread * motion_spread
+        covariance = np.add.reduce(earlier_change * later_motion) / len(later_motion)
         curve.append(covariance / spread if spread > 0 else 0.0)
     return np.array(curve)
+
+
+def _deviations(values: np.ndarray) -> np.ndarray:
+    """Values [n] without their mean."""
+    return values - np.add.reduce(values) / len(values)
 
 
 def _lag_of_arm(name: str, correlations: Sequence[Correlation]) -> Lag | None:
@@ -210,11 +216,11 @@ def _lag_of_arm(name: str, correlations: Sequence[Correlation]) -> Lag | None:
     return Lag(name, float(grid[best]), float(mean[best]), len(curves), is_corrected)
 
 
-def _change_by_gripper(change: np.ndarray, state: np.ndarray | None) -> np.ndarray:
+def _change_by_gripper(change: np.ndarray, speed: np.ndarray | None) -> np.ndarray:
     """The visual change where the arm stands still [n], as a share of the fast change; 0 where the arm moves."""
     fast_change = np.percentile(change, FAST_PERCENTILE) or 1.0
     relative = np.minimum(change / fast_change, MAX_CHANGE)
-    still = arm_is_still(arm_speed(state), len(change))
+    still = arm_is_still(speed, len(change))
     noise = float(np.median(relative[still])) if still.any() else 0.0
     return np.where(still, np.maximum(0.0, relative - noise), 0.0)
 

@@ -26,13 +26,12 @@ from zlib import crc32
 import numpy as np
 
 from annotate.checkup.checks import Checkup
-from annotate.checkup.faults import RunFault
 from annotate.checkup.signals import RunSignals
 from benchmarks.checkup_faults import FAULTS, Fault, Spoilt
-from benchmarks.checkup_peers import PEERS, peer_rows
 from benchmarks.checkup_sets import DecodedSet, decoded_set
 from benchmarks.harness import SHARED, arguments, machine, table_text, with_tables, write_json
 from core.paths import ROOT
+from ingest.episode import Finding
 
 SIMULATED = ("sim_long", "sim_short")
 SPOILT = ("cr5_banana", "cr5_flash_drive", "g1_yellow_bottle", "so101_bimanual_cloth")
@@ -61,7 +60,7 @@ class Trial:
     spoilt: Spoilt
     is_named: bool
     is_exact: bool
-    false_alarms: tuple[RunFault, ...]
+    false_alarms: tuple[Finding, ...]
 
     def words(self) -> str:
         run = "all runs" if self.fault.everywhere else f"run {self.spoilt.run.index}"
@@ -96,7 +95,7 @@ def trials(decoded: DecodedSet, faults: Iterable[Fault], seed: int) -> Iterator[
 
 def _everywhere(
     decoded: DecodedSet, fault: Fault, size: float | str, drawn: Sequence[int], clean: Checkup
-) -> Iterator[tuple[Spoilt, list[RunFault]]]:
+) -> Iterator[tuple[Spoilt, list[Finding]]]:
     """A fault of all runs at once, and what is said then."""
     spoilt = [
         fault.spoil(decoded, k, size, np.random.default_rng(drawn))
@@ -113,7 +112,7 @@ def _everywhere(
 
 def _in_some_runs(
     decoded: DecodedSet, fault: Fault, size: float | str, drawn: Sequence[int], clean: Checkup
-) -> Iterator[tuple[Spoilt, list[RunFault]]]:
+) -> Iterator[tuple[Spoilt, list[Finding]]]:
     """A fault of one run after the other, and what is said of the set each time."""
     order = map(int, np.random.default_rng(drawn).permutation(len(decoded.runs)))
     tried = (fault.spoil(decoded, k, size, np.random.default_rng([*drawn, k])) for k in order)
@@ -121,7 +120,7 @@ def _in_some_runs(
         yield spoilt, _faults_with(clean, spoilt)
 
 
-def _faults_with(clean: Checkup, spoilt: Spoilt) -> list[RunFault]:
+def _faults_with(clean: Checkup, spoilt: Spoilt) -> list[Finding]:
     """What the checkup says of a set in which one run is another, or is there in addition."""
     checkup = clean.without([spoilt.run.index])
     checkup.add(spoilt.run.signals())
@@ -133,7 +132,7 @@ def _judged(
     fault: Fault,
     size: float | str,
     spoilt: Spoilt,
-    run_faults: Sequence[RunFault],
+    run_faults: Sequence[Finding],
     former_keys: set[tuple],
 ) -> Trial:
     new = [run_fault for run_fault in run_faults if _key(run_fault) not in former_keys]
@@ -142,7 +141,7 @@ def _judged(
     runs = {key[:2] for key in former_keys}
     new = [run_fault for run_fault in new if _key(run_fault)[:2] not in runs]
     if fault.everywhere:
-        strangers = [run_fault for run_fault in new if run_fault.check_name != fault.check]
+        strangers = [run_fault for run_fault in new if run_fault.reason != fault.check]
     else:
         strangers = [
             run_fault
@@ -155,9 +154,9 @@ def _judged(
     return Trial(fault, size, decoded.name, spoilt, bool(named_faults), exact, tuple(false))
 
 
-def is_meant(run_fault: RunFault, fault: Fault, spoilt: Spoilt) -> bool:
+def is_meant(run_fault: Finding, fault: Fault, spoilt: Spoilt) -> bool:
     """Does what was said name a fault: the right check, run and an overlapping stretch?"""
-    if run_fault.check_name != fault.check:
+    if run_fault.reason != fault.check:
         return False
     if fault.everywhere:
         return True
@@ -165,7 +164,7 @@ def is_meant(run_fault: RunFault, fault: Fault, spoilt: Spoilt) -> bool:
     return is_run and run_fault.start_frame < spoilt.end and run_fault.end_frame > spoilt.start
 
 
-def is_right_time(run_fault: RunFault, spoilt: Spoilt) -> bool:
+def is_right_time(run_fault: Finding, spoilt: Spoilt) -> bool:
     """Are late rows told with the right sign, to one frame, beyond what is usual in the set?"""
     return (
         run_fault.unit == "frames"
@@ -173,9 +172,9 @@ def is_right_time(run_fault: RunFault, spoilt: Spoilt) -> bool:
     )
 
 
-def _key(fault: RunFault) -> tuple:
+def _key(fault: Finding) -> tuple:
     return (
-        fault.check_name,
+        fault.reason,
         fault.episode_index,
         fault.start_frame,
         fault.end_frame,
@@ -234,7 +233,7 @@ def _of_size(size_trials: Sequence[Trial], size: float | str) -> str:
 
 def clean_rows(
     sets: Sequence[DecodedSet],
-    faults_by_set: Mapping[str, Sequence[RunFault]],
+    faults_by_set: Mapping[str, Sequence[Finding]],
     all_trials: Sequence[Trial],
 ) -> list:
     """For each set: what is said of it as it is, and of other runs than those with a fault."""
@@ -242,7 +241,7 @@ def clean_rows(
     for decoded in sets:
         checks = defaultdict(int)
         for fault in faults_by_set[decoded.name]:
-            checks[fault.check_name] += 1
+            checks[fault.reason] += 1
         set_trials = [trial for trial in all_trials if trial.dataset == decoded.name]
         false = sum(len(trial.false_alarms) for trial in set_trials)
         words = (
@@ -333,7 +332,6 @@ HEADS = {
         "kB kept of a run",
     ],
     "many": ["runs", "CPU ms of each, looked at", "CPU ms of each, compared", "MB for comparing"],
-    "peers": ["fault", "ours", *(peer.name for peer in PEERS)],
 }
 
 
@@ -342,7 +340,7 @@ def tables_of(data: Mapping[str, Any]) -> dict[str, str]:
 
 
 def details(
-    faults_by_set: Mapping[str, Sequence[RunFault]], all_trials: Sequence[Trial]
+    faults_by_set: Mapping[str, Sequence[Finding]], all_trials: Sequence[Trial]
 ) -> Iterator[str]:
     """What is said of sets as they are, each fault that is not named, and what is said of runs without one."""
     yield "## Said of sets as they are"
@@ -360,14 +358,14 @@ def details(
     )
     yield "\n## Said of runs without the fault"
     for trial in all_trials:
-        for check in sorted({fault.check_name for fault in trial.false_alarms}):
-            alarms = [fault for fault in trial.false_alarms if fault.check_name == check]
+        for check in sorted({fault.reason for fault in trial.false_alarms}):
+            alarms = [fault for fault in trial.false_alarms if fault.reason == check]
             yield f"- {trial.words()} -> {len(alarms)} x {_in_words(alarms[0])}"
 
 
-def _in_words(fault: RunFault) -> str:
+def _in_words(fault: Finding) -> str:
     location = f"run {fault.episode_index}, {fault.start_frame} to {fault.end_frame}"
-    return f"{fault.check_name}: {location}: {fault.detail}"
+    return f"{fault.reason}: {location}: {fault.detail}"
 
 
 def main() -> int:
@@ -387,9 +385,6 @@ def main() -> int:
         "--details",
         action="store_true",
         help="list each fault that is not named, and each false alarm",
-    )
-    parser.add_argument(
-        "--peers", action="store_true", help="run other checkers on copies of the first set, too"
     )
     parser.add_argument(
         "--many", nargs="*", type=int, default=[], metavar="N", help="also what so many runs take"
@@ -415,8 +410,6 @@ def main() -> int:
     }
     if args.many:
         data["many"] = many_rows(sets[0], args.many)
-    if args.peers:
-        data["peers"] = peer_rows(sets[0], args.seed, KEPT)
     for name, text in tables_of(data).items():
         print(f"## {name}\n\n{text}")
     print(machine())
@@ -430,9 +423,7 @@ def main() -> int:
 def write_page(data: Mapping[str, Any], *, is_whole: bool) -> None:
     """The figures and the page; of a run of some faults or sets only the tables that need no more."""
     figures = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
-    figures |= (
-        data if is_whole else {name: data[name] for name in ("many", "peers") if name in data}
-    )
+    figures |= data if is_whole else {name: data[name] for name in ("many",) if name in data}
     write_json(FIGURES, figures)
     PAGE.write_text(
         with_tables(PAGE.read_text(), tables_of(figures), "benchmarks.checkup", "docs/checkup.md")

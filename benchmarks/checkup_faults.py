@@ -7,7 +7,6 @@ action went beyond its limit. Pictures that change are encoded again by a real e
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import av
@@ -210,26 +209,20 @@ def values_of(run: DecodedRun) -> dict[str, np.ndarray]:
     }
 
 
-def late(
-    decoded: DecodedSet, k: int, frames: float | str, rng: Rng, *, only_gripper: bool = False
-) -> Spoilt | None:
+def late(decoded: DecodedSet, k: int, frames: float | str, rng: Rng) -> Spoilt | None:
     """Rows late by some frames, early by some where these are negative; what has no other half is cut off."""
     run = decoded.runs[k]
     count = abs(int(frames))
     values = values_of(run)
-    if only_gripper:
-        chosen = gripper_dimensions(run)
-    else:
-        chosen = {name: [*range(v.shape[1])] for name, v in values.items()}
-    if not any(chosen.values()) or count >= len(run) // 2:
+    if not any(v.shape[1] for v in values.values()) or count >= len(run) // 2:
         return None
     n = len(run) - count
     # The frames that pictures and rows on time have, and those of late rows
     own_start, other_start = (count, 0) if int(frames) > 0 else (0, count)
     cut = kept_frames(run, np.arange(len(run))[own_start : own_start + n])
     shifted = values_of(cut)
-    for name, dimensions in chosen.items():
-        shifted[name][:, dimensions] = values[name][other_start : other_start + n, dimensions]
+    for name, rows in values.items():
+        shifted[name][:] = rows[other_start : other_start + n]
     return Spoilt(with_rows(cut, **shifted), 0, n, int(frames))
 
 
@@ -604,7 +597,6 @@ def _moving_joint(run: DecodedRun, rng: Rng, column: str = "state") -> int | Non
 SECONDS = (2, 4, 6, 10)
 FRAMES = (1, 2, 3, 5, 10)
 BOTH = (1, -1)
-late_gripper = partial(late, only_gripper=True)
 FAULTS: Sequence[Fault] = (
     Fault("pictures encoded again", None, "", ("crf 23",), again),
     Fault("camera frozen", "camera_frozen", "s", (0.5, 1, 2, 4, 8), frozen),
@@ -630,15 +622,6 @@ FAULTS: Sequence[Fault] = (
         turns=BOTH,
     ),
     Fault("rows late or early in one run", "rows_late", "frames", FRAMES, late, turns=BOTH),
-    Fault(
-        "gripper late or early in all runs",
-        "rows_late",
-        "frames",
-        FRAMES,
-        late_gripper,
-        everywhere=True,
-        turns=BOTH,
-    ),
     Fault("copy", "copy", "noise, of the range", ("exact", 0.0001, 0.001, 0.01), copied),
     Fault(
         "pictures of another run", "other_pictures", "", ("same task", "other task"), other_pictures
@@ -658,11 +641,11 @@ FAULTS: Sequence[Fault] = (
     Fault("dead joint", "dead_dimension", "", ("state", "action"), dead),
     Fault("other unit", "other_scale", "times", (57.29578, 1000), scaled),
     Fault(
-        "other sign in one run", "other_sign", "", ("state", "state joint", "action joint"), turned
+        "other sign in one run", "other_scale", "", ("state", "state joint", "action joint"), turned
     ),
     Fault(
         "other sign in all runs",
-        "other_sign",
+        "other_scale",
         "",
         ("state joint", "action joint"),
         turned,

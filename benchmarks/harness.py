@@ -6,11 +6,11 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 from core.paths import ROOT, Workspace
 
@@ -32,20 +32,27 @@ def arguments(doc: str | None, *, check: bool = False) -> argparse.ArgumentParse
     return parser
 
 
-def is_missed(value: float, goal: float, *, smaller_is_better: bool = False) -> bool:
-    """Is a goal missed by more than single runs differ?
+class Figure(NamedTuple):
+    """What was measured beside its goal: Figure("plan", 11.0, 10.0, "s", smaller=True)."""
 
-    Example: is_missed(0.7, 0.8) is False, is_missed(0.67, 0.8) is True.
-    """
-    if smaller_is_better:
-        return value > goal * (1 + SLACK)
-    return value < goal * (1 - SLACK)
+    name: str
+    value: float
+    goal: float
+    unit: str = ""
+    smaller: bool = False  # is better
+
+    def is_missed(self) -> bool:
+        """By more than single runs differ?"""
+        if self.smaller:
+            return self.value > self.goal * (1 + SLACK)
+        return self.value < self.goal * (1 - SLACK)
 
 
-def exit_code(missed: Sequence[str], check: bool) -> int:
-    """Print what was missed; 1 where that is to be an error."""
-    for line in missed:
-        print(f"\nMissed: {line}")
+def exit_code(figures: Iterable[Figure], check: bool) -> int:
+    """Print what missed its goal; 1 where that is to be an error."""
+    missed = [figure for figure in figures if figure.is_missed()]
+    for name, value, goal, unit, _ in missed:
+        print(f"\nMissed: {name}: {value:.4g} {unit}, goal {goal:g}")
     return int(check and bool(missed))
 
 

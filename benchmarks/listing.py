@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.harness import arguments, exit_code, machine, memory_mb
+from benchmarks.harness import Figure, arguments, exit_code, machine, memory_mb
 from core.paths import Workspace
 from ingest.registry import DatasetConfig
 from pipeline.config import DatasetBuild
@@ -109,9 +109,11 @@ def main() -> int:
     )
     if counts != [(args.episodes, -(-args.episodes // CHUNK), args.episodes)]:
         sys.exit(f"episodes, chunks and episodes with a split are {counts[0]}")
-    return exit_code(
-        [f"{LIMIT_S} s and {LIMIT_MB} MB"] if cpu_s > LIMIT_S or peak > LIMIT_MB else [], args.check
+    figures = (
+        Figure("CPU", cpu_s, LIMIT_S, "s", smaller=True),
+        Figure("memory", peak, LIMIT_MB, "MB", smaller=True),
     )
+    return exit_code(figures, args.check)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmarks.busy import MOST_GROWTH, tell_task
 from benchmarks.explorer import exploring
-from benchmarks.harness import apart, arguments, exit_code, is_missed, memory_mb, table
+from benchmarks.harness import Figure, apart, arguments, exit_code, memory_mb, table
 from benchmarks.pipeline import encode_all
 from core.paths import Workspace
 from ingest.registry import DatasetConfig
@@ -146,14 +146,11 @@ def main() -> int:
             for part in large
         ],
     )
-    growths = {part: large[part] / small[part] for part in large}
-    missed = [
-        part
-        for part, growth in growths.items()
-        if is_missed(growth, MOST_GROWTH, smaller_is_better=True)
-    ]
     return exit_code(
-        [f"{part}: {large[part]:.0f} instead of {small[part]:.0f} MB" for part in missed],
+        (
+            Figure(part, large[part] / small[part], MOST_GROWTH, "times the memory", smaller=True)
+            for part in large
+        ),
         args.check,
     )
 

@@ -37,7 +37,7 @@ import numpy as np
 from av.video.stream import VideoStream
 
 from annotate.config import SamplesConfig
-from benchmarks.harness import apart, arguments, exit_code, is_missed, table
+from benchmarks.harness import Figure, apart, arguments, exit_code, table
 from core.paths import Workspace
 from ingest.media.frames import DecodeOptions
 from ingest.media.video import decode
@@ -219,7 +219,7 @@ def main() -> int:
     num_wanted = args.episodes * args.frames
     lines = []
     rows = []
-    missed = []
+    figures = []
     with tempfile.TemporaryDirectory() as name:
         for codec in args.codec or CODECS:
             folder = Path(name) / codec
@@ -256,10 +256,12 @@ def main() -> int:
                 if workers == 1:
                     rows.append((codec, profile, *_ms_a_frame(bare, fixed, whole, num_wanted)))
                 print(lines[-1], file=sys.stderr, flush=True)
-                if workers == 2 and (is_missed(clock, goal) or is_missed(cpu, goal - LESS_IN_CPU)):
-                    missed.append(
-                        f"{codec}, {profile}, two workers: {clock:.2f} (CPU {cpu:.2f}), wanted {goal}"
-                    )
+                if workers == 2:
+                    title = f"{codec}, {profile}, two workers"
+                    figures += [
+                        Figure(title, clock, goal),
+                        Figure(f"{title}, CPU", cpu, goal - LESS_IN_CPU),
+                    ]
     print("# From video to verified shards\n")
     speeds = (
         "decode frames/s",
@@ -273,7 +275,7 @@ def main() -> int:
     if rows:
         print("\nCPU milliseconds a frame, one worker\n")
         table(("codec", "profile", *STAGES_SHOWN), rows)
-    return exit_code(missed, args.check)
+    return exit_code(figures, args.check)
 
 
 if __name__ == "__main__":

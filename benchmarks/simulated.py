@@ -67,14 +67,11 @@ class Form:
     group: int
 
 
-def arguments(doc: str | None, file: str, plans: Iterable[str]) -> argparse.ArgumentParser:
+def arguments(doc: str | None, file: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=Path(file).parent / "data")
-    parser.add_argument(
-        "--plan", choices=plans, default="shipped", help="which tasks, start states and failures"
-    )
     parser.add_argument("--check", action="store_true", help="only verify what --out holds")
     return parser
 

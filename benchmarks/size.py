@@ -21,7 +21,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import apart, arguments, exit_code, is_missed, machine, memory_mb, table
+from benchmarks.harness import Figure, apart, arguments, exit_code, machine, memory_mb, table
 from benchmarks.synthetic import FINGERPRINT, builds, make
 from core.paths import ROOT, Workspace
 from pipeline.plan import CURRENT, plan
@@ -181,13 +181,12 @@ def wanted_s(line: str) -> float | None:
     return next((t for start, t in TARGETS_S.items() if line.startswith(start)), None)
 
 
-def missed(measurements: dict[str, tuple[float, float, float]]) -> list[str]:
-    lines = [f"{name}: {mb:.0f} MB" for name, (_, _, mb) in measurements.items() if mb > TARGET_MB]
-    for name, (seconds, _, _) in measurements.items():
+def figures(measurements: dict[str, tuple[float, float, float]]) -> Iterator[Figure]:
+    for name, (seconds, _, mb) in measurements.items():
+        yield Figure(name, mb, TARGET_MB, "MB", smaller=True)
         target = wanted_s(name)
-        if target is not None and is_missed(seconds, target, smaller_is_better=True):
-            lines.append(f"{name}: {seconds:.2f} s, wanted {target:g}")
-    return lines
+        if target is not None:
+            yield Figure(name, seconds, target, "s", smaller=True)
 
 
 def main() -> int:
@@ -223,7 +222,7 @@ def main() -> int:
         rows.append([line, *cell_texts, "" if target is None else f"{target:g} s"])
     heads = product(measurements, ("s", "CPU s", "most MB"))
     table(["", *(f"{name}: {unit}" for name, unit in heads), "wanted"], rows)
-    return exit_code(missed(last), args.check)
+    return exit_code(figures(last), args.check)
 
 
 if __name__ == "__main__":

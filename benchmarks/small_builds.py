@@ -18,7 +18,7 @@ import time
 from operator import itemgetter
 from pathlib import Path
 
-from benchmarks.harness import arguments, exit_code, is_missed, table
+from benchmarks.harness import Figure, arguments, exit_code, table
 from core.paths import ROOT
 
 SOURCE = str(ROOT / "samples/sim_short")
@@ -80,15 +80,10 @@ def main() -> int:
         ("command", "s", "wanted"),
         [(name, f"{median_seconds[name]:.2f}", f"{goal}") for name, goal in goals.items()],
     )
-    missed = [
-        name
-        for name, goal in goals.items()
-        if is_missed(median_seconds[name], goal, smaller_is_better=True)
-    ]
-    return exit_code(
-        [f"{name}: {median_seconds[name]:.2f} s, wanted {goals[name]}" for name in missed],
-        args.check,
+    figures = (
+        Figure(name, median_seconds[name], goal, "s", smaller=True) for name, goal in goals.items()
     )
+    return exit_code(figures, args.check)
 
 
 if __name__ == "__main__":

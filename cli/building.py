@@ -57,12 +57,16 @@ from pipeline.config import (
 from pipeline.dry_run import foresee
 from pipeline.outcome import StepOutcome
 from pipeline.prediction import DatasetCost, dataset_cost, embedding_cost
-from pipeline.sources import all_builds, builds_of_source, replaced, with_folders
+from pipeline.sources import (
+    all_builds,
+    builds_of_source,
+    replaced,
+    with_folders,
+)
 from training.recipe import load_recipe
 from warehouse.lake import Lake, open_lake, renaming
 from warehouse.lake.acceptances import open_faults
 from warehouse.lake.lake import lake_to_read
-from warehouse.lake.outcomes import chunks_to_build
 from warehouse.releases.contents import freeze_command, licence_flags
 
 app = typer.Typer()
@@ -194,7 +198,14 @@ def build(
         ),
     ] = False,
     dry_run: Annotated[
-        bool, Option(help="Say what would be done, made again, and why; write nothing.")
+        bool, Option(help="Say what would be done, why, and at what cost of models; write nothing.")
+    ] = False,
+    model_dir: Annotated[
+        Path | None,
+        Option(help="With --dry-run: the model's folder, to count tokens as its server does."),
+    ] = None,
+    again: Annotated[
+        bool, Option(help="With --dry-run: count what models answered already, too.")
     ] = False,
     workers: WorkersOption = None,
     events: Annotated[
@@ -243,7 +254,7 @@ def build(
             with_annotator(build, annotator or "vlm", vlm_endpoint, vlm_model) for build in builds
         ]
     if dry_run:
-        _say_foreseen(lake, builds, common, update=update)
+        _say_foreseen(lake, builds, common, update=update, model_dir=model_dir, again=again)
         return
     options: dict[str, Any] = {
         "update": update,
@@ -258,7 +269,11 @@ def build(
     _say_how_to_go_on(space, [build.name for build in builds], common.workspace)
 
 
-def _say_how_to_go_on(space: Workspace, names: Sequence[str], workspace: str) -> None:
+def _say_how_to_go_on(
+    space: Workspace,
+    names: Sequence[str],
+    workspace: str,
+) -> None:
     """What to do after a build of some datasets: first about what was left out."""
     lake = open_lake(space)
     num_left_out = sum(
@@ -269,9 +284,9 @@ def _say_how_to_go_on(space: Workspace, names: Sequence[str], workspace: str) ->
     steps = {}
     if num_left_out:
         why = f"why {counted(num_left_out, 'episode')} cannot be used, or have no label"
-        steps[why] = "quarantine --by reason"
+        steps[why] = "show quarantine_reasons"
     if open_faults(lake, names):
-        steps["what checks found"] = "quarantine --checks"
+        steps["what checks found"] = "show faults"
     licences = lake.column("SELECT license FROM datasets")
     releases = lake.column("SELECT name FROM releases")
     terms = " (if you know its terms)" if licence_flags(licences) else ""
@@ -310,34 +325,52 @@ def _sources(space: Workspace, *, dry_run: bool) -> Iterator[Workspace]:
 
 
 def _say_foreseen(
-    lake: Lake | None, builds: Sequence[DatasetBuild], common: At, *, update: bool
+    lake: Lake | None,
+    builds: Sequence[DatasetBuild],
+    common: At,
+    *,
+    update: bool,
+    model_dir: Path | None,
+    again: bool,
 ) -> None:
-    """What a build would do, and what it would ask a model. Writes nothing."""
+    """What a build would do, and what models would cost. Writes nothing, and sends no request."""
     foreseen = foresee(lake, builds, update=update)
+    model_costs = []
+    encoder_costs = []
     with TemporaryDirectory() as folder:
-        vlm_builds = [
-            resolve(lake, build, update=update) for build in builds if build.annotator == "vlm"
-        ]
-        costs = [dataset_cost(lake, build, Path(folder)) for build in vlm_builds]
+        for build in builds:
+            # As the build would do it: what the workspace knows of a dataset counts beside its configuration
+            resolved = resolve(lake, build, update=update)
+            if build.annotator == "vlm":
+                costs = dataset_cost(lake, resolved, Path(folder), model_dir, from_scratch=again)
+                model_costs.append(costs)
+            if resolved.has_embeddings:
+                encoder_costs.append(
+                    embedding_cost(lake, resolved, Path(folder), from_scratch=again)
+                )
+            if resolved.lacks_encoder:
+                warn([f"no embeddings: {resolved.lacks_encoder}"], build.name)
     warn(foreseen.notes, "note")
     rows = [asdict(work) for work in foreseen.work]
     if common.format == "json":
-        print_json(
-            {
-                "work": rows,
-                "up_to_date": foreseen.up_to_date,
-                "model": [cost.facts() for cost in costs],
-            }
-        )
+        costs = [cost.facts() for cost in (*model_costs, *encoder_costs)]
+        print_json({"work": rows, "up_to_date": foreseen.up_to_date, "model": costs})
         return
     stay = f"{counted(foreseen.up_to_date, 'stage')} up to date"
     show(rows, "table", empty=f"Nothing would be done: {stay}.")
     if rows:
         say(f"Nothing was written. A build would do this; {stay}.")
-    _show_model_costs(costs)
+    _show_model_costs(model_costs)
+    for cost in encoder_costs:
+        say(cost.summary())
 
 
-def _put_away(lake: Lake | None, builds: Sequence[DatasetBuild], *, dry_run: bool) -> None:
+def _put_away(
+    lake: Lake | None,
+    builds: Sequence[DatasetBuild],
+    *,
+    dry_run: bool,
+) -> None:
     """Remove the datasets of other sources that have the names of some builds, and say what became of them."""
     if lake is None:
         return
@@ -373,14 +406,21 @@ def _configured_builds(
     return [_with_episodes(build, episodes) for build in builds]
 
 
-def _with_episodes(build: DatasetBuild, episodes: tuple[int, ...] | None) -> DatasetBuild:
+def _with_episodes(
+    build: DatasetBuild,
+    episodes: tuple[int, ...] | None,
+) -> DatasetBuild:
     """The build with these episodes; as it is where none are selected."""
     if episodes is None:
         return build
     return build.model_copy(update={"episodes": episodes})
 
 
-def _kept_build(lake: Lake | None, dataset: str, episodes: tuple[int, ...] | None) -> DatasetBuild:
+def _kept_build(
+    lake: Lake | None,
+    dataset: str,
+    episodes: tuple[int, ...] | None,
+) -> DatasetBuild:
     """A dataset as it was built last, with these episodes besides. Raises UserError."""
     build = stored_build(lake, dataset) if lake else None
     if build is None:
@@ -401,61 +441,8 @@ def _lake_if_there(space: Workspace, *, read_only: bool = False) -> Lake | None:
     return open_lake(space)
 
 
-@app.command("dry-run")
-def dry_run(
-    config: Annotated[
-        Path, Option(help="TOML file that names datasets, or one dataset's YAML file.")
-    ],
-    episodes: EpisodesOption = None,
-    model_dir: Annotated[
-        Path | None,
-        Option(help="The model's folder, to count tokens of pictures as its server does."),
-    ] = None,
-    again: Annotated[bool, Option(help="Count already labelled episodes, too.")] = False,
-    common: At = At(),
-) -> None:
-    """Estimate what a vision-language model will cost, and an encoder's time.
-
-    Counts calls, tokens, GPU-hours and money. Sends no request.
-    """
-    space = space_at(common.workspace)
-    # Without a workspace nothing is labelled yet, and the prediction is of all episodes
-    lake = _lake_if_there(space)
-    builds = _configured_builds(space, lake, config, episode_list(episodes))
-    # The prediction counts questions to a model only: what corrections make the build do is said beside it
-    stale_chunks = chunks_to_build(lake) if lake else {}
-    model_costs = []
-    encoder_costs = []
-    for build in builds:
-        # As the build would do it: what the workspace knows of a dataset counts beside its configuration
-        resolved = resolve(lake, build)
-        _warn_of(build, resolved.lacks_encoder, stale_chunks.get(build.name, 0))
-        if build.annotator == "vlm":
-            model_costs.append(
-                dataset_cost(lake, resolved, space.sources, model_dir, from_scratch=again)
-            )
-        if resolved.has_embeddings:
-            encoder_costs.append(embedding_cost(lake, resolved, space.sources, from_scratch=again))
-    if common.format == "json":
-        print_json([cost.facts() for cost in (*model_costs, *encoder_costs)])
-        return
-    _show_model_costs(model_costs)
-    for cost in encoder_costs:
-        say(cost.summary())
-
-
 def _show_model_costs(costs: Sequence[DatasetCost]) -> None:
     """What asking a model would cost, by dataset."""
     for cost in costs:
         show(cost.prediction.rows(), "table")
         say(cost.summary())
-
-
-def _warn_of(build: DatasetBuild, lacks_encoder: str, stale_chunks: int) -> None:
-    """What a prediction does not count."""
-    if stale_chunks:
-        warn([f"people's corrections and outcomes make {stale_chunks} chunks stale"], build.name)
-    if build.annotator != "vlm":
-        warn([f"the annotator {build.annotator} sends no requests to a model"], build.name)
-    if lacks_encoder:
-        warn([f"no embeddings: {lacks_encoder}"], build.name)

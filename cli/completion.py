@@ -1,4 +1,4 @@
-"""Shell completion of names: datasets, releases, label runs and models of the workspace, tables, recipes."""
+"""Shell completion of names: datasets, releases, label runs and models of the workspace, recipes."""
 
 from collections.abc import Callable
 from inspect import Parameter
@@ -12,7 +12,7 @@ from core.paths import DEFAULT_WORKSPACE, Workspace
 KINDS = {
     "dataset": "dataset", "release": "release", "label_run": "label run", "run": "label run", "against": "label run",
     "model": "model", "models": "model", "from_model": "model", "recipe": "recipe", "registered": "registered dataset",
-    "relations": "relation", "first_release": "release", "second_release": "release",
+    "first_release": "release", "second_release": "release",
 }  # fmt: skip
 
 

@@ -28,7 +28,11 @@ from pipeline.stage import Step, StepFailure, reasons
 from warehouse.lake import Lake
 from warehouse.lake.acceptances import in_words, open_faults
 from warehouse.lake.references import advice, sentences
-from warehouse.lake.stored import gate_counts, lags_by_dataset, signals_by_dataset
+from warehouse.lake.stored import (
+    gate_counts,
+    lags_by_dataset,
+    signals_by_dataset,
+)
 
 
 def build_all(
@@ -76,7 +80,7 @@ def build_all(
     is_usable = any(row["ok"] for row in rows)
     if not report.failed and not is_usable:
         print(
-            f"error: no usable episode; reasons: proccorpus quarantine --workspace {space.root}",
+            f"error: no usable episode; reasons: proccorpus show quarantine --workspace {space.root}",
             file=sys.stderr,
         )
     if any(failure.asks for failure in report.failed) and report.is_partial:
@@ -89,7 +93,12 @@ def build_all(
     return code
 
 
-def _show_built(lake: Lake, report: BuildReport, names: Sequence[str], rows: list[dict]) -> None:
+def _show_built(
+    lake: Lake,
+    report: BuildReport,
+    names: Sequence[str],
+    rows: list[dict],
+) -> None:
     """How much was done, and what is known of each dataset now, a row of `status_rows` each."""
     if report.done:
         print(f"{len(report.done)} stages run, {report.up_to_date} were up to date.", flush=True)
@@ -131,7 +140,7 @@ def _show_built(lake: Lake, report: BuildReport, names: Sequence[str], rows: lis
 # By dataset the episodes that the annotator native leaves to motion
 WITHOUT_STEPS = """
 SELECT dataset, count(DISTINCT episode_index) FROM findings
-WHERE (stage, severity) = ('segments', 'warning') AND reason IN ('no_steps', 'bad_steps') GROUP BY 1"""
+WHERE (stage, severity) = ('segments', 'warning') AND reason IN ('bad_steps', 'no_steps') GROUP BY 1"""
 
 
 def _add_event(events: Path | None, event: dict[str, Any]) -> None:
@@ -226,7 +235,12 @@ class ProgressInTerminal(BuildListener):
         self.report(stage, episodes, self.to_do[stage] or None, "episodes", self.frames_per_episode)
 
 
-def _show_cost(lake: Lake, report: BuildReport, dataset: str, prediction: Prediction) -> None:
+def _show_cost(
+    lake: Lake,
+    report: BuildReport,
+    dataset: str,
+    prediction: Prediction,
+) -> None:
     """The calls of a build to a model, beside what was predicted; nothing where none was sent."""
     calls = lake.dicts(
         "SELECT * FROM vlm_calls WHERE dataset = ? AND build_id = ?", [dataset, report.build_id]

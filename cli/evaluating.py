@@ -1,7 +1,7 @@
 """Scores of models, prediction files and annotators."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from typer import Argument, Option
@@ -14,7 +14,6 @@ from cli.options import (
     ReleaseOption,
     is_setting,
     say,
-    settings_of,
     space_at,
     warn,
 )
@@ -23,6 +22,7 @@ from cli.terminal import note
 from core.errors import UserError
 from core.metrics import TERMINAL, metrics_shown_in
 from core.names import LATEST, did_you_mean
+from core.settings import read_settings, setting_values
 from eval.annotators.compare import TRUTH, Comparison, differences
 from eval.benchmarks.load import BENCHMARKS, score_predictions
 from eval.benchmarks.options import CHECKS, OF_A_RELEASE, EvaluationOptions
@@ -72,7 +72,8 @@ def eval_model(
     """Score a model and the baselines on a benchmark or on held-out episodes; writes a report."""
     if context.invoked_subcommand is not None:
         return
-    options = settings_of(options, settings or ())
+    values = options.model_dump(exclude_unset=True) | setting_values(settings or ())
+    options = read_settings(EvaluationOptions, "eval", values)
     if options.model is None and options.endpoint:
         raise UserError("--endpoint needs --model, the model's name there")
     model = options.model or LATEST
@@ -147,7 +148,10 @@ def _show_evaluation(evaluation: Any, format: str) -> None:
 
 
 def _evaluate_held_out(
-    model: str, release: str | None, workspace: str, format: Literal["table", "json"]
+    model: str,
+    release: str | None,
+    workspace: str,
+    format: str,
 ) -> None:
     from pipeline.reward_model import evaluation_step  # imports torch
 
@@ -169,7 +173,7 @@ def _evaluate_held_out(
     note(f"report: {outcome.files[0]}")
 
 
-def _show_held_out(lake: Lake, release: str, format: Literal["table", "json"]) -> None:
+def _show_held_out(lake: Lake, release: str, format: str) -> None:
     """All scores of a release; for people the main ones, those on episodes that a model was trained on apart."""
     sql = (
         "SELECT benchmark, slice, model, metric, value, low, high, n, coverage, seen_episodes FROM leaderboard "

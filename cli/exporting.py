@@ -17,7 +17,7 @@ from cli.output import progress, show_facts
 from cli.terminal import FAILED, note
 from core.errors import UserError, checked_address
 from core.names import did_you_mean
-from core.values import grouped
+from core.settings import read_settings, setting_values, settings_of
 from eval.reward.open import ModelOptions
 from eval.reward.scorer import UNSEEN
 from pipeline.episode_rewards import score_selection
@@ -27,8 +27,6 @@ from warehouse.exports import EXPORT_KINDS, ExportKind, export_kind
 from warehouse.exports.options import (
     RewardOptions,
     Selection,
-    read_settings,
-    settings_of,
 )
 from warehouse.exports.verify_lerobot import verify as verify_lerobot
 
@@ -106,8 +104,7 @@ def export(
     former = list(_as_settings(context, [*settings_of(model)]))
     renamed = [f"--{text.partition('=')[0]} is a setting now: --set {text}" for text in former]
     warn(renamed, "note")
-    texts = grouped(map(_name_and_value, (*former, *(set or ()))))
-    values = _from_file(settings) | {name: ",".join(of_name) for name, of_name in texts.items()}
+    values = _from_file(settings) | setting_values((*former, *(set or ())))
     if verify and export_type.name != "lerobot":
         raise UserError(f"--verify reads an export of lerobot, not of {kind}: leave it out")
     kind_settings = read_settings(model, kind, values)
@@ -137,7 +134,10 @@ def export(
             raise typer.Exit(FAILED)
 
 
-def _as_settings(context: typer.Context, settings: Sequence[str]) -> Iterator[str]:
+def _as_settings(
+    context: typer.Context,
+    settings: Sequence[str],
+) -> Iterator[str]:
     """Settings that are given as options, as earlier versions had them, as KEY=VALUE. Raises UserError."""
     words = list(context.args)
     options = [p.opts[0].removeprefix("--") for p in context.command.params]
@@ -153,14 +153,6 @@ def _as_settings(context: typer.Context, settings: Sequence[str]) -> Iterator[st
         yield f"{name}={checked_address(value)}"
 
 
-def _name_and_value(text: str) -> tuple[str, str]:
-    """Of a setting KEY=VALUE. Raises UserError."""
-    name, has_value, value = text.partition("=")
-    if not has_value:
-        raise UserError(f"--set {text}: a setting is KEY=VALUE, such as --set seed=1")
-    return name, value
-
-
 def _from_file(path: Path | None) -> dict[str, Any]:
     """The settings of a YAML file. Raises UserError."""
     if path is None:
@@ -174,7 +166,12 @@ def _from_file(path: Path | None) -> dict[str, Any]:
     return settings
 
 
-def _with_rewards(options: Any, scoring: Scoring, chosen: Selection, workspace: str) -> Any:
+def _with_rewards(
+    options: Any,
+    scoring: Scoring,
+    chosen: Selection,
+    workspace: str,
+) -> Any:
     """The options with a run of the model's rewards, which are made for episodes that have none."""
     model = scoring.from_model
     if model is None:

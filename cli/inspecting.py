@@ -8,7 +8,11 @@ from typing import Annotated, Any
 import typer
 from typer import Argument, Option
 
-from annotate.signal_report import lag_columns, rests_on_enough, signal_columns
+from annotate.signal_report import (
+    lag_columns,
+    rests_on_enough,
+    signal_columns,
+)
 from cli.options import (
     DEFAULT_WORKSPACE,
     At,
@@ -23,11 +27,11 @@ from cli.options import (
 )
 from cli.output import looking_at, pairs_text, print_json, show, width_here
 from cli.terminal import FAILED, note, painted
-from core.values import shown
+from core.values import grouped, shown
 from ingest.signals.gripper import signal_from_row
 from ingest.source_parts import part_form
 from ingest.sources.types import address_below
-from pipeline.inspection import grouped, in_short, inspect_source
+from pipeline.inspection import findings_in_short, in_short, inspect_source
 from pipeline.inspection_report import write_report, writer_of
 
 PICTURED = 8  # runs in a report
@@ -36,6 +40,7 @@ MAX_TASKS = 5  # of a dataset, in a table for people
 MAX_NAMED, MAX_KNOWN, MAX_UNKNOWN = 8, 4, 20
 # Uses of parts that are listed first, in this order
 USES = ("camera", "state", "action", "time", "instruction", "steps", "outcome")
+ORDER = ("unknown", "used", "known")
 app = typer.Typer()
 
 
@@ -51,13 +56,13 @@ def inspect(
     data_format: DataFormatOption = None,
     report: Annotated[
         Path | None,
-        Option(help="Also write a report: a file that ends in .html, .md, .sarif or .junit.xml."),
+        Option(help="Also write a report: a file that ends in .html or .jsonl."),
     ] = None,
     common: At = At(),
 ) -> None:
     """Show what a dataset holds, what is wrong with it, and how to repair it. Decodes a sample.
 
-    Exits 1 on bad findings. Oddities that people accepted in the workspace (proccorpus accept) are counted, and not
+    Exits 1 on bad findings. Oddities that people accepted in the workspace (say acceptance) are counted, and not
     told again. For a folder with several datasets: prints one line on each, from its metadata.
     """
     check_source(path, revision)
@@ -83,7 +88,10 @@ def inspect(
         raise typer.Exit(FAILED)
 
 
-def _apart_from_accepted(result: dict[str, Any], workspace: str) -> dict[str, Any]:
+def _apart_from_accepted(
+    result: dict[str, Any],
+    workspace: str,
+) -> dict[str, Any]:
     """The result without what people accepted of a dataset that the workspace holds; without one as it is."""
     space = space_at(workspace)
     if not space.exists():
@@ -136,14 +144,14 @@ def _show_dataset(result: dict[str, Any], full: bool) -> None:
     )
     say("")
     _show_parts(result["parts"], full)
-    for finding in grouped(result["findings"]):
+    for finding in findings_in_short(result["findings"]):
         say(_finding_text(finding))
     if not result["findings"]:
         say(painted("No findings." if not result["accepted"] else "No further findings.", "green"))
     if result["decoded_episodes"] < result["usable_so_far"]:
         share = f"{result['decoded_episodes']} of {result['usable_so_far']} runs"
         say(f"Checks looked inside {share}; --full looks inside all.")
-    for finding in grouped(result["accepted"]):
+    for finding in findings_in_short(result["accepted"]):
         author, reason = finding["accepted"]
         say(f"Accepted by {author}: {finding['count']} x {finding['check']} ({reason}).")
     say("")
@@ -172,16 +180,15 @@ def _show_parts(parts: Sequence[dict[str, Any]], full: bool) -> None:
     if full:
         names = ("status", "use", "kind", "name", "why", "num_times")
         rows = []
-        for part in sorted(parts, key=_unknown_first):
+        for part in sorted(parts, key=lambda part: (ORDER.index(part["status"]), part["use"])):
             form = part_form(part["shape"], part["dtype"])
             rows.append({name: part[name] for name in names} | {"form": form})
         show(rows, "table", empty="No parts.")
         say("")
         return
     lines = {}
-    for use in sorted(
-        {part["use"] for part in parts if part["status"] == "used"}, key=_place_of_use
-    ):
+    used = {part["use"] for part in parts if part["status"] == "used"}
+    for use in (*(use for use in USES if use in used), *sorted(used.difference(USES))):
         lines[use] = _some([_named(part) for part in parts if part["use"] == use])
     known_parts = [part["name"] for part in parts if part["status"] == "known"]
     if known_parts:
@@ -197,14 +204,6 @@ def _show_parts(parts: Sequence[dict[str, Any]], full: bool) -> None:
         say(f"{pairs_text(lines, width_here())}\n")
 
 
-def _place_of_use(use: str) -> tuple[int, str]:
-    return (USES.index(use) if use in USES else len(USES)), use
-
-
-def _unknown_first(part: dict[str, Any]) -> tuple[int, str]:
-    return ("unknown", "used", "known").index(part["status"]), part["use"]
-
-
 def _named(part: dict[str, Any]) -> str:
     """A part's name, with its shape and type where they are known."""
     form = part_form(part["shape"], part["dtype"])
@@ -213,7 +212,11 @@ def _named(part: dict[str, Any]) -> str:
     return part["name"]
 
 
-def _some(texts: Sequence[str], limit: int = MAX_NAMED, between: str = ", ") -> str:
+def _some(
+    texts: Sequence[str],
+    limit: int = MAX_NAMED,
+    between: str = ", ",
+) -> str:
     remaining = [f"{len(texts) - limit} more"] if len(texts) > limit else []
     return between.join([*texts[:limit], *remaining])
 
@@ -222,24 +225,17 @@ def _verdict(result: dict[str, Any]) -> str:
     """How many episodes are usable, and of the others why not and what helps."""
     usable = result["usable_so_far"]
     episodes = result["episodes"]
-    lost_episodes: dict[tuple[str, str], set[int | None]] = {}
-    for finding in result["findings"]:
-        if finding["severity"] == "unusable":
-            lost_episodes.setdefault((finding["reason"], finding["remedy"]), set()).add(
-                finding["episode_index"]
-            )
+    unusable = (f for f in result["findings"] if f["severity"] == "unusable")
+    unusable_by_reason = grouped(((f["reason"], f["remedy"]), f["episode_index"]) for f in unusable)
+    lost_episodes = {kind: set(episodes) for kind, episodes in unusable_by_reason.items()}
     whys = [
         f"{'the source as a whole' if None in reason_episodes else len(reason_episodes)}: {reason} → {remedy}"
         for (reason, remedy), reason_episodes in sorted(
             lost_episodes.items(), key=lambda item: -len(item[1])
         )
     ]
-    if usable == episodes and usable:
-        colour = "green"
-    elif usable:
-        colour = "yellow"
-    else:
-        colour = "red"
+    colours = ("red", "yellow", "green")
+    colour = colours[min(usable, 1) + (0 < usable == episodes)]
     head = painted(f"{usable} of {counted(episodes, 'episode')} usable", colour)
     if whys:
         return f"{head}: {'; '.join(whys)}"
@@ -297,12 +293,8 @@ def _finding_text(finding: dict[str, Any]) -> str:
     sign = "✗" if finding["severity"] == "unusable" else "!"
     camera = f"camera {finding['camera']}: " if finding["camera"] else ""
     location = ", ".join(filter(None, (finding["first"], finding["file"])))
-    if location and finding["count"] > 1:
-        first = f" (first: {location})"
-    elif location:
-        first = f" ({location})"
-    else:
-        first = ""
+    label = "first: " if finding["count"] > 1 else ""
+    first = f" ({label}{location})" if location else ""
     times = f"{finding['count']} x " if finding["count"] > 1 else ""
     sentence = f"{times}{finding['check']}   {camera}{shown(finding['detail'] or '')}{first}"
     if finding["check"] == "part_not_used":

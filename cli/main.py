@@ -12,6 +12,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
+from importlib.abc import MetaPathFinder
 from itertools import chain, product
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -20,6 +21,7 @@ import typer
 
 from cli.completion import complete_by_name
 from cli.examples import EXAMPLES
+from cli.former import present
 from cli.options import episode_list, is_setting
 from cli.terminal import (
     AS_JSON,
@@ -36,7 +38,12 @@ from cli.terminal import (
     painted,
 )
 from core.cores import tell_libraries
-from core.errors import UserError, checked_address, validation_message, without_secrets
+from core.errors import (
+    UserError,
+    checked_address,
+    validation_message,
+    without_secrets,
+)
 from core.files import disk_full, refused_by_system
 from core.names import near_names
 from core.version import VERSION
@@ -77,69 +84,20 @@ COMMANDS = (
         "sql",
         "Run a read-only SQL query on the corpus; without a query, open a shell.",
     ),
-    ("Data", "datasets", "querying", "Show the registry of datasets; rename or remove one."),
-    ("Data", "schema", "querying", "List tables and views; with names, describe their columns."),
-    (
-        "Data",
-        "quarantine",
-        "querying",
-        "List episodes and datasets that cannot be used, with the reason.",
-    ),
-    (
-        "Data",
-        "accept",
-        "correcting",
-        "Accept a known oddity: the faults that a check found. It is not told again.",
-    ),
+    ("Data", "show", "showing", "Show a list: a view of the corpus, or what is computed from it."),
+    ("Data", "datasets", "registry", "Show the registry of datasets; rename or remove one."),
     ("Data", "samples", "releasing", "Draw samples: questions with pictures and answers."),
-    ("Data", "shards", "releasing", "Check WebDataset shards."),
     ("Data", "release", "releasing", "Freeze, compare and publish the corpus."),
     ("Data", "export", "exporting", "Export the corpus in formats that other tools open."),
     ("Data", "takedown", "releasing", "Take data out of use, in releases, builds and files."),
-    ("Data", "digest", "querying", "Print one hash per content table."),
+    ("Labels", "say", "saying", "Say something of episodes: outcomes, references, corrections."),
+    ("Labels", "undo", "saying", "Take back what was said."),
     ("Labels", "annotators", "evaluating", "Score annotators."),
-    (
-        "Labels",
-        "corrections",
-        "correcting",
-        "List, export and import corrections of labels by people.",
-    ),
-    (
-        "Labels",
-        "references",
-        "correcting",
-        "List and choose references: runs that others are labelled like.",
-    ),
-    ("Labels", "outcomes", "correcting", "List and import outcomes: which runs succeeded."),
-    (
-        "Labels",
-        "recordings",
-        "correcting",
-        "Show where recordings are now, and decide which one an episode is.",
-    ),
-    (
-        "Labels",
-        "demonstrations",
-        "querying",
-        "List the runs that differ most from others of their task, and how.",
-    ),
-    (
-        "Labels",
-        "like",
-        "querying",
-        "List the runs most similar to one run, or the frames most similar to one frame.",
-    ),
     (
         "Labels",
         "import",
         "exporting",
         "Import annotations from other tools as a label run of their own.",
-    ),
-    (
-        "Labels",
-        "dry-run",
-        "building",
-        "Estimate what a vision-language model will cost, and an encoder's time.",
     ),
     (
         "Labels",
@@ -155,7 +113,7 @@ COMMANDS = (
         "training",
         "Make reasoning data for supervised training from a strong model's right answers.",
     ),
-    ("Models", "model", "training", "List, check, merge, convert and publish checkpoints."),
+    ("Models", "model", "training", "Check, merge, convert and publish checkpoints."),
     (
         "Models",
         "eval",
@@ -214,13 +172,9 @@ COMMANDS = (
 )
 MODULES = {name: f"cli.{module}" for _, name, module, _ in COMMANDS}
 # Commands that begin anew without what they stay in too long; the rest of their work is kept
-BEGUN_ANEW = {"build", "demo", "dry-run", "inspect"}
+BEGUN_ANEW = {"build", "demo", "inspect"}
 VerboseOption = Annotated[bool, typer.Option("--verbose", help="Show where an error came from.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Only results and errors.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Same as --format json.")]
-RecordsOption = Annotated[
-    bool, typer.Option("--records", "-x", help="Each row as a record, a column a line.")
-]
 # Parameters that are no address, though a link may begin them
 FREE_TEXTS = {"comment", "query", "task", "why"}
 EPISODES = tuple[int, ...] | None
@@ -285,8 +239,8 @@ def _with_options_and_examples(info: Any, words: str) -> Any:
 def _with_common_options(command: Callable[..., None]) -> Callable[..., None]:
     """The command as typer is given it: with the options that all commands have, and with completion of names.
 
-    These are --verbose and -q, and -x and --json where it has a --format; flags have no --no-. A parameter that is a
-    pydantic model stands for options: one of each of the model's fields.
+    These are --verbose and -q; flags have no --no-. A parameter that is a pydantic model stands for options: one of
+    each of the model's fields.
     """
     signature = inspect.signature(command)
     declared = list(signature.parameters.values())
@@ -317,15 +271,9 @@ def _options(
     declared: Iterable[inspect.Parameter], models: Mapping[str, Any]
 ) -> Iterator[inspect.Parameter]:
     """A command's own options, those of models by field, then those that all commands have."""
-    has_tables = False
     for parameter in declared:
-        options = options_of(models[parameter.name]) if parameter.name in models else [parameter]
-        yield from options
-        has_tables |= any(o.name == "format" and "table" in str(o.annotation) for o in options)
-    common_options: dict[str, Any] = {"quiet": QuietOption, "verbose": VerboseOption}
-    if has_tables:
-        common_options = {"json": JsonOption, "records": RecordsOption} | common_options
-    for name, annotation in common_options.items():
+        yield from options_of(models[parameter.name]) if parameter.name in models else [parameter]
+    for name, annotation in {"quiet": QuietOption, "verbose": VerboseOption}.items():
         yield inspect.Parameter(
             name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=annotation
         )
@@ -334,11 +282,13 @@ def _options(
 def _set_flags(values: dict[str, Any]) -> None:
     """Take the options that all commands have out of the values, for the whole process."""
     # A group's own option counts for the command inside it
-    for name, flag in {"quiet": QUIET, "verbose": VERBOSE, "records": AS_RECORDS}.items():
+    for name, flag in {"quiet": QUIET, "verbose": VERBOSE}.items():
         if values.pop(name, False):
             flag.set(True)
-    if values.pop("json", False):
-        values["format"] = "json"
+    # Records are tables of another form
+    if values.get("format") == "records":
+        AS_RECORDS.set(True)
+        values["format"] = "table"
     AS_JSON.set(values.get("format") == "json")
 
 
@@ -444,7 +394,17 @@ def main_of_process() -> None:
         begin_anew()
     signal.signal(signal.SIGTERM, _end)
     tell_libraries()
+    if sys.argv[1:2] == ["inspect"]:
+        sys.meta_path.insert(0, _WithoutPandas())
     main(_keep_imports)
+
+
+class _WithoutPandas(MetaPathFinder):
+    """Arrow imports pandas, where it is installed, for the first array that it is given: 0.15 s for nothing."""
+
+    def find_spec(self, fullname: str, path: object, target: object = None) -> None:
+        if fullname == "pandas":
+            raise ModuleNotFoundError(fullname)
 
 
 def _keep_imports() -> None:
@@ -468,10 +428,14 @@ def main(begin: Callable[[], None] = lambda: None) -> None:
     for flag in (QUIET, VERBOSE, AS_RECORDS, AS_JSON):
         flag.set(False)
     try:
+        words = present(sys.argv[1:])
+        if not words and "_PROCCORPUS_COMPLETE" not in os.environ:
+            _say_error(first_screen(), is_error=False)
+            sys.exit(USAGE)
         # Typer's own handling is off, so that errors of all commands come out in one form
-        command = typer.main.get_command(make_app(_asked(sys.argv[1:])))
+        command = typer.main.get_command(make_app(_asked(words)))
         begin()
-        code = command.main(standalone_mode=False)
+        code = command.main(words, standalone_mode=False)
         # Flushed here, where a reader that went away is still handled below
         sys.stdout.flush()
         sys.exit(_interrupted() if code == INTERRUPTED else code or DONE)
@@ -491,6 +455,18 @@ def main(begin: Callable[[], None] = lambda: None) -> None:
         sys.exit(DONE)
     except Exception as e:
         sys.exit(_failed(e))
+
+
+def first_screen() -> str:
+    """What a newcomer needs, in twelve lines."""
+    texts = {name: text for heading, name, _, text in COMMANDS if heading == "Start"}
+    lines = [str(proccorpus.__doc__), ""]
+    lines += [f"  proccorpus {name:9} {text}" for name, text in texts.items()]
+    lines += [
+        "",
+        f"All {len(COMMANDS)} commands: proccorpus --help. One of them: proccorpus NAME --help",
+    ]
+    return "\n".join(lines)
 
 
 def _say_error(text: str, *, is_error: bool = True) -> None:

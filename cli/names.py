@@ -1,4 +1,4 @@
-"""Names that a shell completes: of the workspace, of tables, of recipes."""
+"""Names that a shell completes: of the workspace, of recipes."""
 
 import re
 from collections.abc import Callable
@@ -9,7 +9,6 @@ import duckdb
 from core.errors import UserError
 from core.paths import ROOT, Workspace
 from warehouse.lake import Lake
-from warehouse.lake.schema import relations
 
 REGISTRY = ROOT / "ingest" / "datasets"
 RECIPES = ROOT / "training" / "recipes"
@@ -36,7 +35,6 @@ KINDS: dict[str, Callable[[Workspace], list[str]]] = {
     "registered dataset": lambda space: (
         [p.stem for p in REGISTRY.glob("*.yaml")] + KINDS["dataset"](space)
     ),
-    "relation": lambda space: [row["name"] for row in relations()],
     "recipe": lambda space: [path.stem for path in RECIPES.glob("*.yaml")],
     "model": lambda space: [
         path.parent.name for path in (space.root / "models").glob("*/card.json")

@@ -7,19 +7,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field
 from pydantic.fields import FieldInfo
 from typer import Argument, Option
 
 from cli.terminal import AS_JSON, QUIET, note
-from core.errors import FailedError, UserError, validation_message
-from core.names import did_you_mean
+from core.errors import FailedError, UserError
 from core.paths import DEFAULT_WORKSPACE, Workspace
 from ingest.formats import FORMAT_NAMES
 
-FormatOption = Annotated[
-    Literal["table", "json"], Option(help="table for people, json for scripts.")
-]
+Format = Literal["table", "records", "json"]
+FormatOption = Annotated[Format, Option(help="table or records for people, json for scripts.")]
 WorkersOption = Annotated[int | None, Option(min=1, help="Processes; default: one per core.")]
 UpdateOption = Annotated[
     bool, Option(help="Read hub datasets at their newest commit, not at the last build's.")
@@ -37,14 +35,9 @@ MinNameConfidenceOption = Annotated[
     Option(min=0, max=1, help="Leave out the step names of labels with a lower confidence."),
 ]
 EpisodesOption = Annotated[str | None, Option(help="Only these episodes, such as 0,1,5-9.")]
-DatasetOption = Annotated[str | None, Option(help="Only this dataset.")]
 DatasetArgument = Annotated[str, Argument(help="The dataset's name, from status.")]
-EpisodeArgument = Annotated[int, Argument(help="The run's episode_index.")]
 AuthorOption = Annotated[str | None, Option(help="Your name; default: your user name.")]
 CommentOption = Annotated[str, Option(help="Reason.")]
-HistoryOption = Annotated[
-    bool, Option("--all", help="Show every row, also replaced and withdrawn ones.")
-]
 EndpointOption = Annotated[
     list[str] | None,
     Option(help="Base address of an OpenAI-compatible server, ends in /v1; repeatable."),
@@ -70,6 +63,7 @@ PrivateOption = Annotated[bool, Option(help="Make a new hub repository private."
 ReplaceOption = Annotated[
     bool, Option(help="Delete what else the place holds; --dry-run counts it.")
 ]
+SetOption = Annotated[list[str] | None, Option("--set", help="A setting, KEY=VALUE; repeatable.")]
 YesOption = Annotated[bool, Option("--yes", "-y", help="Do not ask before deleting.")]
 
 
@@ -86,8 +80,8 @@ class Here(BaseModel):
 class At(Here):
     """Where a command works, and how it prints."""
 
-    format: Literal["table", "json"] = Field(
-        default="table", description="table for people, json for scripts."
+    format: Format = Field(
+        default="table", description="table or records for people, json for scripts."
     )
 
 
@@ -95,26 +89,6 @@ def is_setting(field: FieldInfo) -> bool:
     """Is a field of a model given by --set, not by an option of its own?"""
     extra = field.json_schema_extra
     return isinstance(extra, dict) and "is_setting" in extra
-
-
-def settings_of[M: BaseModel](options: M, texts: Sequence[str]) -> M:
-    """The options with what --set KEY=VALUE says. Raises UserError, which names the key and those that there are."""
-    model = type(options)
-    setting_names = [name for name, field in model.model_fields.items() if is_setting(field)]
-    values = options.model_dump(exclude_unset=True)
-    for text in texts:
-        key, has_value, value = text.partition("=")
-        name = key.replace("-", "_")
-        if not has_value or name not in setting_names:
-            raise UserError(
-                f"--set {text}: give KEY=VALUE with one of {', '.join(setting_names)}"
-                f"{did_you_mean(name, setting_names)}"
-            )
-        values[name] = value
-    try:
-        return model.model_validate(values)
-    except ValidationError as e:
-        raise UserError(f"--set: {validation_message(e)}") from e
 
 
 def space_at(text: str) -> Workspace:
@@ -189,6 +163,9 @@ def episode_list(text: str | None) -> tuple[int, ...] | None:
             )
         numbers.update(range(int(first), int(last) + 1))
     return tuple(sorted(numbers))
+
+
+Episodes = Annotated[tuple[int, ...] | None, BeforeValidator(episode_list)]
 
 
 def tell_sent(item: Any) -> None:

@@ -9,14 +9,27 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import (
+    Callable,
+    Collection,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import contextmanager
 from typing import Any
 
 from rich.cells import cell_len
 from rich.console import Console, RenderableType
 from rich.filesize import decimal
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+)
 from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
@@ -80,8 +93,12 @@ def width_here() -> int:
     return PIPE_WIDTH
 
 
-def table_text(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], width: int) -> str:
-    """Rows as a table of at most `width` characters a line; as records if -x asks for them, or they have no room."""
+def table_text(
+    rows: Sequence[Mapping[str, Any]],
+    columns: Sequence[str],
+    width: int,
+) -> str:
+    """Rows as a table of at most `width` characters a line; as records if asked, or without room."""
     cells: list[list[Text]] = []
     for row in rows:
         cells.append([_cell(row[name]) for name in columns])
@@ -109,7 +126,10 @@ def table_text(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], width:
     return _printed(table, width=width)
 
 
-def _records(columns: Sequence[str], cells: Sequence[Sequence[Text]]) -> Iterator[RenderableType]:
+def _records(
+    columns: Sequence[str],
+    cells: Sequence[Sequence[Text]],
+) -> Iterator[RenderableType]:
     for i, row in enumerate(cells):
         if len(cells) > 1:
             yield Rule(str(i + 1), align="left", style="dim")
@@ -149,7 +169,7 @@ def _printed(*parts: RenderableType, width: int) -> str:
 
 
 def _cell(value: Any) -> Text:
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return Text(", ".join(_cell(item).plain for item in value))
     if value is None:
         text = ""

@@ -49,7 +49,6 @@ from warehouse.releases.release import (
     release_faults,
     verify_release,
 )
-from warehouse.shards.check import check_shard
 from warehouse.shards.progresslm import PROFILES, draw
 
 app = typer.Typer(rich_markup_mode=None)
@@ -60,9 +59,7 @@ app.add_typer(release_app, name="release")
 samples_app = typer.Typer(
     help="Draw samples: questions with pictures and answers.", no_args_is_help=True
 )
-shards_app = typer.Typer(help="Check WebDataset shards.", no_args_is_help=True)
 app.add_typer(samples_app, name="samples")
-app.add_typer(shards_app, name="shards")
 
 
 @release_app.command("create")
@@ -112,24 +109,15 @@ def release_create(
         "left_out": [exclusion.__dict__ for exclusion in release_contents.left_out],
         "faults": release_faults(lake, release),
     }
-    remedy = "look at them (proccorpus quarantine --checks), leave them out (--without CHECK), or accept them"
+    remedy = (
+        "look at them (proccorpus show faults), leave them out (--without CHECK), or accept them"
+    )
     warn(
         [f"{name}: {in_words(counts)}; {remedy}" for name, counts in facts["faults"].items()],
         "faults",
     )
     warn([str(exclusion) for exclusion in release_contents.left_out], "left out")
     show_facts(facts, common.format, hidden=["left_out", "faults"])
-
-
-@release_app.command("list")
-def release_list(common: At = At()) -> None:
-    """List the releases of a workspace, newest first."""
-    sql = (
-        "SELECT r.name, r.snapshot, r.config_hash, count(s.shard) AS shards, sum(s.samples)::BIGINT AS samples, "
-        "sum(s.bytes)::BIGINT AS bytes, r.created_at FROM releases r LEFT JOIN release_shards s USING (name) "
-        "GROUP BY ALL ORDER BY created_at DESC"
-    )
-    show(lake_to_read(common.workspace).dicts(sql), common.format, empty="No release yet.")
 
 
 @release_app.command("verify")
@@ -157,7 +145,7 @@ def release_verify(
         sizes = [s.bytes for s in release.shard_list]
         facts = {"release": release.name, "snapshot": release.snapshot}
     facts |= {"files": len(sizes), "bytes": sum(sizes), "failures": len(failures)}
-    rows = [f.__dict__ for f in failures]
+    rows = [{"what": f.file, "wrong": f.detail} for f in failures]
     show([facts], common.format, whole=facts | {"failures": rows})
     if common.format == "table":
         show(rows, "table", empty="All as it was frozen.")
@@ -316,27 +304,3 @@ def samples_draw(
     if out:
         pq.write_table(drawn.samples, out)
         say(f"{drawn.samples.num_rows} samples in {out}")
-
-
-@shards_app.command("verify")
-def shards_verify(
-    release: Annotated[
-        str | None, Option(help="Check this release's shards; default: the corpus's.")
-    ] = None,
-    common: At = At(),
-) -> None:
-    """Check every shard: its hash, its index, and the pictures of each sample. Exits 1 if one is damaged."""
-    lake = lake_to_read(common.workspace)
-    # Refuses a name that is no release, whose list of shards would be empty and so whole
-    name = get_release(lake, release).name if release else None
-    source, values = ("release_shards WHERE name = ?", [name]) if name else ("shards", [])
-    sql = f"SELECT split, shard, store, sha256, bytes, samples FROM {source} ORDER BY shard"
-    rows = lake.rows(sql, values)
-    damaged: list[dict[str, str]] = []
-    for split, shard, store, sha256, size, _ in rows:
-        problems = check_shard(lake.workspace.shard(split, shard, store), sha256, size)
-        damaged += [{"shard": shard, "split": split, "problem": problem} for problem in problems]
-    whole = f"{len(rows)} shards with {sum(row[-1] for row in rows)} samples are whole."
-    show(damaged, common.format, empty=whole if rows else "No shards yet: build first.")
-    if damaged:
-        raise typer.Exit(FAILED)

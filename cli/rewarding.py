@@ -21,7 +21,14 @@ from cli.output import progress, show_facts
 from cli.terminal import note
 from core.errors import UserError
 from core.names import LATEST
-from core.web import access_for, is_loopback, link_with, listen, serve, token_for
+from core.web import (
+    access_for,
+    is_loopback,
+    link_with,
+    listen,
+    serve,
+    token_for,
+)
 from eval.reward.open import ScorerOptions, open_scorer
 from eval.reward.stream import CutOffError
 from eval.server.limits import ServerLimits

@@ -38,7 +38,15 @@ from cli.terminal import note
 from core.errors import UserError, validation_message
 from core.names import whoami
 from core.paths import Workspace
-from core.web import TOKENS, access_for, link_with, listen, serve, token_for, write_private
+from core.web import (
+    TOKENS,
+    access_for,
+    link_with,
+    listen,
+    serve,
+    token_for,
+    write_private,
+)
 from explorer.app import create_app
 from explorer.site import Options
 from pipeline.labelled import label_curves

@@ -29,7 +29,7 @@ def sql(
     query: Annotated[
         str | None, Argument(help="One SELECT; default: read standard input, or open a shell.")
     ] = None,
-    format: Literal["table", "json", "csv", "parquet"] = "table",
+    format: Literal["table", "records", "json", "csv", "parquet"] = "table",
     release: Annotated[str | None, Option(help="Read the corpus as a release froze it.")] = None,
     snapshot: Annotated[
         int | None, Option(min=0, help="Read the corpus at this lake snapshot.")

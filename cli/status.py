@@ -68,7 +68,7 @@ def show_status(rows: list[dict]) -> None:
     for text in filter(
         None, (assumption(row["dataset"], row["assumed_complete"], row["ok"]) for row in rows)
     ):
-        print(f"{text}; say it: proccorpus explore (G, B and U on a run), or outcomes import")
+        print(f"{text}; say it: proccorpus explore (G, B and U on a run), or say outcome")
 
 
 def _in_words(row: dict) -> dict:

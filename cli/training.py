@@ -32,13 +32,18 @@ from cli.output import progress, show, show_facts, training_progress
 from core.errors import UserError
 from core.names import LATEST
 from core.paths import Workspace
-from pipeline.models import model_folder, model_rows
+from pipeline.models import model_folder
 from pipeline.outcome import StepOutcome
 from training.recipe import adapting_recipe, load_recipe
 from training.runs import resumable
 from warehouse.lake import Lake
 from warehouse.releases.contents import LOCAL
-from warehouse.releases.release import Release, find_release, get_release, local_release
+from warehouse.releases.release import (
+    Release,
+    find_release,
+    get_release,
+    local_release,
+)
 
 app = typer.Typer()
 ResumeOption = Annotated[bool, Option(help="Resume from the run's newest checkpoint.")]
@@ -114,7 +119,11 @@ def train(
         say_next(_after_training(lake, frozen, HELD_OUT), common.workspace)
 
 
-def _after_training(lake: Lake, release: Release, held_out: Sequence[str]) -> dict[str, str]:
+def _after_training(
+    lake: Lake,
+    release: Release,
+    held_out: Sequence[str],
+) -> dict[str, str]:
     """How to go on: a small corpus may hold nothing out of training to score a model on."""
     splits = {shard.split for shard in release.shard_list}
     steps = {}
@@ -284,23 +293,11 @@ def cot(
     show_facts(facts, common.format)
 
 
-model_app = typer.Typer(
-    help="List, check, merge, convert and publish checkpoints.", no_args_is_help=True
-)
+model_app = typer.Typer(help="Check, merge, convert and publish checkpoints.", no_args_is_help=True)
 app.add_typer(model_app, name="model")
 ModelArgument = Annotated[
     str, Argument(help="A model of the workspace, latest (the newest), or a checkpoint's folder.")
 ]
-
-
-@model_app.command("list")
-def model_list(common: At = At()) -> None:
-    """List the checkpoints of a workspace, models and adapters, with their training data or origin."""
-    show(
-        model_rows(space_at(common.workspace)),
-        common.format,
-        empty="No model yet: proccorpus train.",
-    )
 
 
 @model_app.command("merge")
@@ -360,32 +357,42 @@ def model_convert(
 def model_check(
     model: ModelArgument = LATEST,
     serve: Annotated[bool, Option(help="Also serve it with vLLM, and send it a question.")] = False,
+    calibrate: Annotated[
+        bool,
+        Option(
+            help="Instead, set its success threshold by validation episodes, as training does for heads."
+        ),
+    ] = False,
+    release: ReleaseOption = None,
     common: At = At(),
 ) -> None:
     """Load a checkpoint and ask it a question about a picture."""
+    folder = model_folder(space_at(common.workspace), model)
+    if calibrate:
+        show_facts(_calibrated(lake_at(common.workspace), folder, release), common.format)
+        return
     from pipeline.model_check import check_model  # imports torch
 
-    folder = model_folder(space_at(common.workspace), model)
     with progress() as report:
         facts = check_model(folder, (lambda line: report("server", detail=line)) if serve else None)
     show_facts(facts, common.format)
 
 
-@model_app.command("calibrate")
-def model_calibrate(
-    model: ModelArgument = LATEST, release: ReleaseOption = None, common: At = At()
-) -> None:
-    """Calibrate the success threshold on validation episodes; training already does this for heads."""
+def _calibrated(
+    lake: Lake,
+    folder: Path,
+    release: str | None,
+) -> dict[str, Any]:
+    """A checkpoint's new threshold. Raises UserError."""
     from eval.held_out.evaluate import calibrate_checkpoint  # imports torch
 
-    lake = lake_at(common.workspace)
     frozen = get_release(lake, release)
-    success = calibrate_checkpoint(lake, frozen, model_folder(lake.workspace, model), words=True)
+    success = calibrate_checkpoint(lake, frozen, folder, words=True)
     if success is None:
         raise UserError(
             f"release {frozen.name} has no val split with moments both at and before the end state"
         )
-    show_facts(success.as_json(), common.format)
+    return success.as_json()
 
 
 @model_app.command("publish")

@@ -120,6 +120,15 @@ def room_in(folder: Path) -> Iterator[None]:
         raise
 
 
+def file_version(path: Path) -> tuple[int, int]:
+    """The size of a file and when it was written, in nanoseconds; zeros of one that is not there."""
+    try:
+        status = path.stat()
+    except OSError:
+        return 0, 0
+    return status.st_size, status.st_mtime_ns
+
+
 def write_file(path: Path, data: bytes, *, synced: bool = True) -> None:
     """Durable and atomic: a reader sees the whole file or none, also after a power cut.
 

@@ -69,7 +69,7 @@ def pages(space: Workspace) -> dict[str, str]:
         "sql": "/sql?" + urlencode({"q": QUERY, "chart": "bars"}),
         "training": "/training",
         "releases": "/releases",
-        "release": "/releases/demo",
+        "lists": "/t",
         "leaderboard": "/leaderboard?"
         + urlencode({"benchmark": "held-out (truth)", "metric": "mae"}),
         "score": f"/leaderboard/{run[0][0]}" if run else "/leaderboard",

@@ -45,15 +45,6 @@ NEAR = {
 EXTRAS = ("nyu_franka_play", "plex_robosuite", "robo_set", "taco_play")
 FIELD = ("abc_130k", "agibot_world_2026", "galaxea", "robocoin", "robomind_v2")
 
-# Severity of a reason where it has only one; the others are warnings beside something usable, else unusable
-UNUSABLE = {"no_episodes", "row_order", "nan_state", "no_video", "too_short", "known_bad"}
-WARNING = {
-    "camera_without_files", "index_gap", "stray_file", "path_template", "not_in_metadata", "length_differs",
-    "timestamp_drift", "frame_rate", "missing_camera", "bad_video_pointer", "no_task", "uninformative_task",
-    "bad_steps", "no_steps", "steps_lost", "steps_differ", "rows_not_read", "never_ends",
-    "no_gripper", "gripper_unused", "polarity_unknown", "hand_without_polarity", "signal_lag",
-}  # fmt: skip
-
 DATASETS_INTRO = f"""\
 `proccorpus datasets show NAME` has the title, cameras, gripper, traps and citation of each. Sizes and licences are as
 published, or as a port's card says: we have not counted or checked them. A licence that is a *converter's default* is
@@ -68,20 +59,14 @@ QUARANTINE_INTRO = """\
 A finding is a problem with the data. Each finding is a row of the table `findings` with one of these codes, the
 dataset, the episode and camera it concerns, the file, and a detail in words.
 
-*Unusable*: the episode (or, without an episode, the dataset) is left out; `proccorpus quarantine` lists it. *Warning*:
-the episode is used. *Unusable or warning*: a warning if the rest is usable, such as another camera."""
+*Unusable*: the episode (or, without an episode, the dataset) is left out; `proccorpus show quarantine` lists it.
+*Warning*: the episode is used. *Unusable or warning*: a warning if the rest is usable, such as another camera."""
 
 
 def proof(name: str, entry: DatasetConfig) -> str:
     """Of an entry with a format."""
     level = PROOF_BY_DATASET.get(name) or PROOF_BY_FORMAT[str(entry.format)]
     return f"{level}; also of {NEAR[name]}" if name in NEAR else level
-
-
-def severity(code: str) -> str:
-    return (
-        "unusable" if code in UNUSABLE else "warning" if code in WARNING else "unusable or warning"
-    )
 
 
 def datasets_page() -> str:
@@ -133,13 +118,13 @@ def _source(entry: DatasetConfig) -> str:
 
 def quarantine_page() -> str:
     parts = [HEADER, "# Findings and quarantine", QUARANTINE_INTRO]
-    for level in ("unusable", "warning", "unusable or warning"):
+    for level in ("unusable", "warning", ""):
         lines = [
             f"- `{c}`: {r.meaning}. *Do:* {r.remedy}"
             for c, r in REASONS.items()
-            if severity(c) == level
+            if r.severity == level
         ]
-        parts += [f"## {level.capitalize()}", "\n".join(lines)]
+        parts += [f"## {(level or 'unusable or warning').capitalize()}", "\n".join(lines)]
     return "\n\n".join(parts) + "\n"
 
 

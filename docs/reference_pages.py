@@ -25,7 +25,7 @@ from warehouse.lake.schema import columns, relations
 CLI_INTRO = """\
 `--help` after a command prints the same, with examples. Exit codes: 0 done; 1 a failure or a finding; 2 wrong use or input; 3 partly
 built; 130 interrupted, with all finished work kept. `--workspace` is `./workspace` or `PROCCORPUS_WORKSPACE`. Rows that are too wide are
-shown as records, as with `-x`; `--format json`, or `--json`, prints all rows for scripts. Commands that delete ask first; scripts say `--yes`.
+shown as records, as with `--format records`; `--format json` prints all rows for scripts. Former names of commands say the new ones. Commands that delete ask first; scripts say `--yes`.
 `-q` leaves results and errors alone, `--verbose` shows where an error came from, `--install-completion` completes names in your shell."""
 
 CONFIGURATION_INTRO = """\
@@ -53,8 +53,8 @@ ENVIRONMENT = {
 }
 
 TABLES_INTRO = """\
-`proccorpus schema NAME` prints the same, with types and values. *Content* tables are equal for equal inputs, configuration
-and seed (`proccorpus digest`). *Event* tables have times and run ids. *Views* are computed. `end_frame` is
+`proccorpus show schema NAME` prints the same, with types and values. *Content* tables are equal for equal inputs, configuration
+and seed (`proccorpus show digest`). *Event* tables have times and run ids. *Views* are computed. `end_frame` is
 exclusive."""
 
 RECIPES_INTRO = """\
@@ -66,7 +66,7 @@ PARTIAL_INTRO = """\
 One episode fails; the others get what they would get without it, whoever labels them: labels, samples, shards, releases,
 exports, models. Dagster's checks pass. Where fewer than half (`min_labelled`) of a chunk of more than three are left,
 nothing more is made of it: then it is the source or the model that fails.
-`proccorpus quarantine` names each episode that is left out."""
+`proccorpus show quarantine` names each episode that is left out."""
 
 PARTIAL_END = """\
 *Labels*: the episode stays one of the corpus, without label and samples. `export weights`, `rabc` and `robometer` hold
@@ -108,10 +108,10 @@ PARTIAL_FAILURES = {
     "server gone": PartialFailure("refused", "labels", 3, ASKS, "start the server, build again"),
     "budget spent": PartialFailure("refused", "labels", 3, ASKS, "raise `max_calls` or `max_cost_usd`"),
     "label rejected": PartialFailure("label_rejected", "labels", 0, "leaves it so", "correct the label, or take it back"),
-    "NaN in rows": PartialFailure("nan_state", "everything", 0, "reads a mended file", "mend the rows"),
+    "infinity in rows": PartialFailure("nan_state", "everything", 0, "reads a mended file", "mend the rows"),
     "video cut": PartialFailure("undecodable_video", "everything", 0, "reads a mended file", "fetch it again"),
     "video missing": PartialFailure("no_video", "everything", 0, "reads a new file", "fetch it"),
-    "video short": PartialFailure("frame_count", "everything", 0, "reads a mended file", "fetch it again"),
+    "video short": PartialFailure("length_differs", "everything", 0, "reads a mended file", "fetch it again"),
     "picture unreadable": PartialFailure("undecodable_video", "everything", 0, "reads a mended file", "fetch it again"),
     "one frame": PartialFailure("too_short", "everything", 0, "leaves it so", "nothing"),
     "text missing": PartialFailure("no_task", "nothing", 0, "takes a text", "`--task TEXT`"),
@@ -181,7 +181,7 @@ def _name(said: str) -> str:
 
 
 def _parameters(command: Any) -> list[Any]:
-    hidden = ("help", "verbose", "records", "quiet", "json")
+    hidden = ("help", "verbose", "quiet")
     return [p for p in command.params if p.name not in hidden and not getattr(p, "hidden", False)]
 
 

@@ -28,7 +28,14 @@ from explorer.access import CorpusView, PageError
 from explorer.index import CorpusIndex
 from explorer.jobs import ChildJob
 from explorer.pages import media, sql
-from explorer.site import FILTERS, STATIC, STATIC_VERSION, Explorer, Options, explorer_of
+from explorer.site import (
+    FILTERS,
+    STATIC,
+    STATIC_VERSION,
+    Explorer,
+    Options,
+    explorer_of,
+)
 from warehouse.lake import LakeError
 from warehouse.lake.statements import ConflictError
 from warehouse.sql_process import SqlProcess

@@ -37,13 +37,23 @@ def _grid() -> str:
     return f'<g class="grid">{"".join(lines)}</g>'
 
 
-def curves(lines: Sequence[Curve], num_frames: int, low: float = 0.0, high: float = 1.0) -> Markup:
+def curves(
+    lines: Sequence[Curve],
+    num_frames: int,
+    low: float = 0.0,
+    high: float = 1.0,
+) -> Markup:
     """Curves over the frames of an episode, stretched over the whole box."""
     body = "".join(path(line, num_frames, low, high) for line in lines)
     return _svg(f"{_grid()}{body}", "curves")
 
 
-def path(line: Curve, num_frames: int, low: float = 0.0, high: float = 1.0) -> str:
+def path(
+    line: Curve,
+    num_frames: int,
+    low: float = 0.0,
+    high: float = 1.0,
+) -> str:
     """One path; a missing value is a gap, a single value between gaps a dot."""
     points = list(zip(line.frames, line.values, strict=True))
     # Points beyond what a screen can show only make the page larger
@@ -149,7 +159,11 @@ PICTURE_COLOURS = (
 IDLE_COLOUR = "#a9b2bb"
 
 
-def picture(line: Curve, segments: Sequence[tuple[int, int, int | None]], num_frames: int) -> str:
+def picture(
+    line: Curve,
+    segments: Sequence[tuple[int, int, int | None]],
+    num_frames: int,
+) -> str:
     """A curve from 0 to 1 above a strip of segments (start, end, step), in colours that
     show on light and on dark.
     """
@@ -177,30 +191,6 @@ def bars(counts: Sequence[tuple[str, float]], label: str) -> Markup:
         for k, (name, count) in enumerate(counts)
     )
     return _svg(body, "bars", label)
-
-
-def share(part: float, label: str = "") -> Markup:
-    """A bar that is filled to `part` of 0..1."""
-    filled = WIDTH * _place(part, (0.0, 1.0))
-    return _svg(f'<rect width="{filled:.1f}" height="100"/>', "share", label)
-
-
-def interval(
-    value: float | None, low: float | None, high: float | None, ends: tuple[float, float]
-) -> Markup:
-    """A score with its interval on a line from ends[0] to ends[1]."""
-    if value is None:
-        return Markup("")
-    # A score without an interval is drawn as one of no width
-    low_x = WIDTH * _place(low if low is not None else value, ends)
-    high_x = WIDTH * _place(high if high is not None else value, ends)
-    x = WIDTH * _place(value, ends)
-    body = (
-        f'<line class="axis" x1="0" x2="{WIDTH:g}" y1="50" y2="50"/>\n'
-        f'<line class="range" x1="{low_x:.1f}" x2="{high_x:.1f}" y1="50" y2="50"/>\n'
-        f'<line class="value" x1="{x:.1f}" x2="{x:.1f}" y1="10" y2="90"/>'
-    )
-    return _svg(body, "interval")
 
 
 def spans(

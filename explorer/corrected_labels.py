@@ -26,7 +26,11 @@ SPOKEN_OF_SQL = """
     WHERE s.kind = $1 AND r.left_at IS NULL"""
 
 
-def correction_state(reader: LakeReader, dataset: str, episode_index: int) -> dict[str, Any]:
+def correction_state(
+    reader: LakeReader,
+    dataset: str,
+    episode_index: int,
+) -> dict[str, Any]:
     """The corrections of an episode, oldest first; those that count; whether the next
     build has to take one in.
     """
@@ -45,7 +49,10 @@ def correction_state(reader: LakeReader, dataset: str, episode_index: int) -> di
     }
 
 
-def corrected_places(reader: LakeReader, kind: str = "correction") -> set[tuple[str, int]]:
+def corrected_places(
+    reader: LakeReader,
+    kind: str = "correction",
+) -> set[tuple[str, int]]:
     """The episodes that anybody has corrected, or whose like: most are not, and need no
     look for their corrections.
 
@@ -82,7 +89,9 @@ def _is_pending(
     return active is not None and active[0] in rejected
 
 
-def _accepted_correction(current: list[dict[str, Any]]) -> dict[str, Any] | None:
+def _accepted_correction(
+    current: list[dict[str, Any]],
+) -> dict[str, Any] | None:
     return next((c for c in current if c["status"] == ACCEPTED), None)
 
 

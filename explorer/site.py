@@ -32,7 +32,6 @@ from explorer.index import CorpusIndex, Indexed
 from explorer.jobs import ChildJob
 from warehouse.lake.connection import LakeConnection
 from warehouse.lake.corrections import Corrected
-from warehouse.releases.contents import freeze_command
 
 STATIC = Path(__file__).parent / "static"
 # Pages in the navigation: path and name. A module that adds a page adds a line here; its `router` is found
@@ -41,9 +40,7 @@ NAVIGATION = [
     ("/episodes", "Episodes"),
     ("/review", "Review"),
     ("/sql", "SQL"),
-    ("/releases", "Releases"),
-    ("/training", "Training"),
-    ("/leaderboard", "Leaderboard"),
+    ("/t", "Lists"),
 ]
 # Of scripts and styles: a hash of them all
 STATIC_VERSION = sha256(
@@ -61,10 +58,30 @@ DOCS = {
     "/like": "sql.html#search-by-likeness",
     "/why": "labels.html",
     "/sql": "sql.html",
-    "/releases": "releases.html",
-    "/training": "training.html",
-    "/leaderboard": "evaluation.html",
+    "/t": "sql.html",
+    "/t/releases": "releases.html",
+    "/t/release_contents": "releases.html",
+    "/t/training_runs": "training.html",
+    "/t/training_points": "training.html",
+    "/t/leaderboard": "evaluation.html",
     "/docs": "index.html",
+}
+# What needs no training: a score means little without them beside it
+BASELINES = {
+    "clock",
+    "visual distance",
+    "goal image",
+    "best constant",
+    "the label itself",
+    "the other pass",
+    "running clock",
+    "reference clock",
+    "random",
+    "direct",
+    "gvl",
+    "topreward",
+    "uniform cuts",
+    "random cuts",
 }
 UNITS = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
 
@@ -291,10 +308,3 @@ FILTERS |= {
     "partition": partition_of,
     "end_by": END_WORDS.__getitem__,  # what says how a run ended, in words
 }
-
-
-def freeze_command_line(visit: Visit) -> str:
-    """The command that freezes the corpus as it is."""
-    used_names = visit.reader.column("SELECT name FROM releases")
-    command = freeze_command(visit.reader.licences(), used_names)
-    return f"proccorpus {command} --workspace {visit.place}"

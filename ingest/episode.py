@@ -19,12 +19,26 @@ from ingest.reasons import REASONS
 
 @dataclass(frozen=True)
 class Finding:
+    """Something about a dataset, an episode or a camera, of a code of REASONS, in a sentence.
+
+    start_frame, end_frame: the stretch that it is about, half-open; empty where it is about none. measured, usual: in
+    `unit`, of the values called `signal`; `usual` is that of the other runs of its task, or a limit. other: dataset and
+    episode of another run that it is about, such as the one that it is a copy of.
+    """
+
     reason: str
     detail: str
     severity: str = "unusable"
     episode_index: int | None = None
     camera: str | None = None
     file: str | None = None
+    signal: str = ""
+    start_frame: int = 0
+    end_frame: int = 0
+    measured: float = 0.0
+    usual: float = 0.0
+    unit: str = ""
+    other: tuple[str, int] | None = None
 
     def __post_init__(self) -> None:
         if self.reason not in REASONS or self.severity not in ("unusable", "warning"):
@@ -163,7 +177,7 @@ class Match(NamedTuple):
 
     places: np.ndarray | None = None
     doubt: str = ""
-    reason: str = "video_times"
+    reason: str = "timestamp_drift"
 
 
 def timed(pictures: Iterable[Picture], fps: float) -> Iterator[TimedPicture]:

@@ -30,7 +30,7 @@ def settle(listing: Listing, config: DatasetConfig) -> Listing:
     # Where the source has numbers of its own, a missing one is a finding
     if listing.numbered:
         gaps = _gaps([record.episode_index for record in records])
-        findings += [Finding("index_gap", f"no episode {gap}", "warning") for gap in gaps]
+        findings += [Finding("no_data", f"no episode {gap}", "warning") for gap in gaps]
     return replace(listing, records=tuple(records), findings=tuple(findings))
 
 
@@ -130,7 +130,7 @@ def _with_chosen_task(
         detail = f"{record.tasks[0]!r} says nothing of this episode"
         if config.task is not None:
             detail += f"; the registry says {config.task!r}"
-        findings.append(Finding("uninformative_task", detail, "warning", record.episode_index))
+        findings.append(Finding("no_task", detail, "warning", record.episode_index))
         return replace(record, task=config.task)
     if config.instruction == "paraphrases":
         # By hash, so that the choice does not depend on what else is listed

@@ -9,8 +9,16 @@ from pydantic import BaseModel, Field
 
 
 class Reason(NamedTuple):
-    meaning: str  # to the person who has to act on it
+    """What a code says to the person who has to act on it, in sentences.
+
+    severity: unusable or warning; empty: a warning beside something usable, else unusable. effect: what it does to
+    labels, and to what is trained on them.
+    """
+
+    meaning: str
     remedy: str
+    severity: str = ""
+    effect: str = "It is labelled as it is."
 
 
 CHANGED_DURING_BUILD = "changed_during_build"
@@ -28,7 +36,7 @@ def trouble(e: DataError | MemoryError) -> tuple[str, str]:
     """Reason and detail of a finding."""
     if isinstance(e, DataError):
         return (e.reason, str(e))
-    return ("too_costly", f"it takes more memory than it may ({e})")
+    return ("over_limit", f"it takes more memory than it may ({e})")
 
 
 R = Reason
@@ -41,30 +49,26 @@ REASONS = {
     "no_episodes": R(
         "the source was recognised, but it lists no episode",
         "check that the download is complete, and that the folder is the dataset's root",
+        severity="unusable",
     ),
     "camera_without_files": R(
         "the camera is declared, but no episode has a file of it",
         "fetch its files, or remove the camera from the metadata; the registry's `cameras` has the source's names",
+        severity="warning",
     ),
     "path_escape": R(
-        "a link, a path template or a name in an archive points outside the dataset's folder; it was not followed",
-        "copy the file into the folder, or correct the path",
-    ),
-    "bad_name": R(
-        "the name of a file or folder is not UTF-8 text, which no table can keep; it is left out",
-        "rename it",
-    ),
-    "index_gap": R(
-        "episode indices are missing between the first and the last",
-        "nothing to do if episodes were removed on purpose; else fetch them again",
+        "a link, a path or a name is not followed: it points outside the dataset's folder, or is no UTF-8 text",
+        "copy the file into the folder, correct the path, or rename the file",
     ),
     "stray_file": R(
         "a file in the layout's folders that the metadata does not name",
         "remove it, or list its episodes in the metadata",
+        severity="warning",
     ),
     "path_template": R(
         "the metadata's path template matches no file; the standard layout or a search was used",
         "correct data_path or video_path in meta/info.json",
+        severity="warning",
     ),
     "human_demonstration": R(
         "a folder shows a person at the task, not a robot; it is left out", "nothing to do"
@@ -74,27 +78,28 @@ REASONS = {
         "a file holds pickled Python objects, which could run code; it is not read",
         "store it again as a plain array (numpy.save with allow_pickle=False), one row per frame",
     ),
-    "no_data": R("there is no table with the episode's rows", "fetch the data file"),
+    "no_data": R(
+        "rows of an episode are missing: there is no table with them, or the numbers of episodes leave some out",
+        "fetch the data file; nothing to do if episodes were removed on purpose",
+    ),
     "unreadable_data": R(
         "a file with rows or metadata cannot be read: truncated, damaged, or not what its name says",
         "fetch it again; a Parquet file that its recorder never closed is lost",
     ),
     "over_limit": R(
-        "a file claims more rows, values, pixels, frames or bytes than the limits allow; it is not read",
+        "a file claims more rows, values, pixels, frames or bytes than the limits allow, or takes more memory or "
+        "CPU time than its size allows; it is not read",
         "if the data is meant to be this large, raise that limit in the registry entry (limits)",
-    ),
-    "too_costly": R(
-        "reading it takes more memory or CPU time than its size allows",
-        "if it is meant to be so, raise that limit in the registry entry (limits)",
     ),
     "rows_not_read": R(
         "files that may hold rows are beside the videos, but in an unknown layout: only the pictures are used",
         "convert the dataset to a layout of docs/formats.md; nothing to do if the pictures are enough",
+        severity="warning",
     ),
     "part_not_used": R(
         "the source holds something that is not read; the detail names it, its shape and why",
-        "if it is the state, the action, a camera or a text of the run, name it in the registry entry (keys, cameras, "
-        "gripper); else nothing to do",
+        "if it is the state, the action, a camera or a text of the run, name it in the registry entry (keys, "
+        "cameras, gripper); else nothing to do",
     ),
     "other_layout": R(
         "the files or their rows are in a layout that is not read so; the detail names it",
@@ -106,57 +111,53 @@ REASONS = {
     "not_in_metadata": R(
         "there are rows of an episode that the metadata does not list",
         "add the episode to the metadata, or remove its rows",
+        severity="warning",
     ),
     "length_differs": R(
-        "the metadata states another length than the rows have; the number of rows is used",
-        "write the metadata again from the rows",
+        "the metadata, or a camera's pictures, have another length than the rows; the number of rows is used",
+        "write the metadata again from the rows; cut the video to the rows, or the rows to the video",
     ),
     "row_order": R(
-        "the episode's rows are not consecutive in the file", "sort the file by episode and frame"
+        "the episode's rows are not consecutive in the file",
+        "sort the file by episode and frame",
+        severity="unusable",
     ),
     "nan_state": R(
-        "state or gripper holds values that are not finite numbers",
-        "record the episode again, or correct the values at the source",
+        "state, action or gripper holds values that are not finite numbers; labels do without those that are NaN",
+        "correct the values at the source, or leave the runs out: `proccorpus export lerobot --without nan_state`",
     ),
     "timestamp_drift": R(
-        "the rows' times do not follow the frame rate; pictures of a LeRobot video are matched by time where each row "
-        "meets one, all others by row number",
-        "nothing to do when frames were dropped in recording; the drift is in episodes.max_drift_s",
-    ),
-    "video_times": R(
-        "the pictures of a LeRobot video are not at its rows' times, or not once LeRobot rounds both, so that it "
-        "refuses or confuses some; the detail says how many, or how they were matched",
-        "nothing to do for labels; `proccorpus export lerobot` writes both at equal times; for rounding "
-        "`tolerance_s=0.001` is enough",
+        "the rows' times do not follow the frame rate, or the pictures of a LeRobot video are not at them, also "
+        "once LeRobot rounds both; the detail says how far, and how pictures were matched",
+        "nothing to do for labels, or when frames were dropped in recording; `proccorpus export lerobot` writes "
+        "equal times; for rounding `tolerance_s=0.001` is enough",
+        severity="warning",
+        effect="Seconds in labels are those of frames, not of the clock.",
     ),
     "frame_rate": R(
         "the rows' times give another frame rate than the metadata states; the measured rate is used",
         "correct fps in the metadata, or set fps in the registry entry to overrule both",
+        severity="warning",
     ),
     "no_frame_rate": R(
         "neither the source nor the registry states the frame rate; a default is used",
         "set fps in the registry entry",
     ),
     "missing_topic": R(
-        "a recording lacks a topic that the registry names, or has one message of it; the episode is built without it",
+        "a recording lacks a topic that the registry names, or has one message of it; the episode is built without "
+        "it",
         "check the recorder's list of topics; correct `keys` in the registry entry if the name has changed",
     ),
     "unsorted_stamps": R(
-        "messages of a topic are not in order of time, or share their times: late messages are left out, the "
-        "recorder's times are used, or messages of one time are spread evenly",
-        "nothing to do for a few; else stamp the messages by one clock",
-    ),
-    "clock_gap": R(
-        "topics of a recording share no time, or one was silent for long: its nearest message fills the gap",
-        "check whether the driver stalled; synchronise all clocks",
+        "messages of a recording's topics are not in order of time, share their times, or leave a gap; the detail "
+        "says what is used",
+        "nothing to do for a few; else stamp all messages by one clock, and look whether a driver stalled",
     ),
     "cut_off": R(
-        "a recording ends without its end mark, as when the recorder was killed; the part before is used",
-        "nothing to do if that is enough; `mcap recover` rewrites such a file",
-    ),
-    "split_recording": R(
-        "a recording continues in further files; each file counts as an episode",
-        "join the files (`mcap merge`, `ros2 bag convert`) if one run is split",
+        "a recording ends without its end mark, as when the recorder was killed, or continues in further files, "
+        "each an episode; each part is used",
+        "nothing to do if that is enough; `mcap recover` rewrites a file, `mcap merge` or `ros2 bag convert` join "
+        "one run's files",
     ),
     "bad_episode_ends": R(
         "ends of episodes are missing, do not rise, leave rows over, or lie within an episode",
@@ -170,147 +171,151 @@ REASONS = {
         "chunks of a Zarr camera are not stored, and are read as the fill value",
         "nothing to do for black pictures; else copy the store again",
     ),
-    "marked_invalid": R("the source marks the episode as invalid", "nothing to do"),
     "never_ends": R(
         "no step is marked as the episode's last (RLDS: is_last, is_terminal): the episode may be cut off",
-        "convert them again; else import their outcomes (`proccorpus outcomes import`): labels go by them, not by the "
+        "convert them again; else import their outcomes (`proccorpus say outcome`): labels go by them, not by the "
         "marks",
+        severity="warning",
     ),
     # Grippers and hands
     "no_gripper": R(
         "no gripper or hand was found among the dimensions of state and action: labels use only the arm",
         "name its dimension in the registry entry (gripper: {column: ..., dimension: ...}), or `column: none`",
+        severity="warning",
+        effect="Steps are cut by speed alone, and have no names.",
     ),
     "gripper_unused": R(
         "the gripper does not move, or only trembles, in all surveyed episodes",
         "nothing to do if the task needs no gripper; else name another dimension in the registry entry",
+        severity="warning",
     ),
     "polarity_unknown": R(
-        "the gripper moves, but the data does not show which end is open: labels use its moves, not their direction",
-        "set `closed` and `open` of the gripper in the registry entry: look at one episode's pictures",
-    ),
-    "hand_without_polarity": R(
-        "the hand moves, but the data does not show which end is open: labels use its moves, not their direction",
-        "set `closed` and `open` of the hand in the registry entry: look at one episode's pictures",
-    ),
-    "signal_lag": R(
-        "a recorded signal is behind or ahead of the pictures; labels correct for it",
-        "nothing to do; one clock for both avoids it",
+        "the gripper or hand moves, but the data does not show which end is open: labels use its moves, not their "
+        "direction",
+        "set `closed` and `open` of it in the registry entry: look at one episode's pictures",
+        severity="warning",
     ),
     # Pictures
     "no_video": R(
         "no camera of the episode has pictures",
         "fetch the videos; a dataset without pictures cannot be labelled",
+        severity="unusable",
     ),
-    "missing_camera": R("this camera has no pictures for the episode", "fetch its file"),
+    "missing_camera": R(
+        "this camera has no pictures for the episode", "fetch its file", severity="warning"
+    ),
     "bad_video_pointer": R(
         "the metadata does not say where the episode's video is, or what it says cannot be right",
         "write the metadata again (LeRobot: from_timestamp, chunk_index and file_index of each camera)",
+        severity="warning",
     ),
     "undecodable_video": R(
-        "a video or picture cannot be decoded", "fetch it again, or encode it again"
-    ),
-    "damaged_frames": R(
-        "the decoder found errors in some frames and filled in the missing parts",
-        "fetch the video again; errors in up to a tenth of the frames are a warning, more make the camera unusable",
-    ),
-    "frame_count": R(
-        "the camera's number of frames differs from the episode's number of rows",
-        "cut the video to the rows, or the rows to the video",
-    ),
-    "black_video": R("every frame is black", "use another camera: labels need a changing picture"),
-    "frozen_video": R(
-        "no frame differs from the first", "use another camera: labels need a changing picture"
+        "a video or picture cannot be decoded, or the decoder filled in damaged parts of frames",
+        "fetch it again, or encode it again; damage in up to a tenth of the frames is a warning, more makes the "
+        "camera unusable",
     ),
     # The checkup: faults inside runs that can be read. The table run_checks has each stretch and what was measured
     "camera_frozen": R(
-        "the camera shows one picture for a stretch, while the arm or another camera moves",
+        "the camera shows one picture, while the arm or another camera moves, or in all frames",
         "use another camera for these runs, or leave them out: `proccorpus export lerobot --without camera_frozen`",
+        effect="Progress rises over a picture that does not change: a model learns that from this camera.",
     ),
     "camera_black": R(
-        "the camera is black for a stretch",
+        "the camera is black for a stretch, or in all frames",
         "use another camera for these runs, or leave them out: `proccorpus export lerobot --without camera_black`",
+        effect="Samples of this stretch show nothing from this camera.",
     ),
     "camera_moved": R(
-        "the camera stands or looks otherwise than in the other runs: it was moved, turned, or its exposure changed",
+        "the camera stands or looks otherwise than in the other runs: it was moved, turned, or its exposure "
+        "changed",
         "nothing to do if the camera was moved on purpose; else leave the runs out, or collect them again",
+        effect="Labels by motion are as good; a model sees a second view.",
     ),
     "camera_jumps": R(
         "from one frame to the next the camera shows something else, or its brightness or sharpness leaps",
         "look at that frame: pictures may be cut out, or of another run; switch automatic exposure and focus off",
+        effect="A leap of pictures can pass for a motion: a boundary of a step that is none.",
     ),
     "rows_late": R(
-        "the rows are behind or ahead of the pictures by a fixed time",
-        "write rows and pictures by one clock; labels correct for it where `signal_lag` says so",
+        "the rows, or a recorded signal, are behind or ahead of the pictures by a fixed time",
+        "write rows and pictures by one clock; labels correct for a lag that is large and certain in several runs",
+        severity="warning",
+        effect="Steps begin and end as much too late or too early in the pictures, unless it is corrected for.",
     ),
     "state_jumps": R(
         "the state jumps for a frame or two and comes back: no arm moves so fast",
         "correct the values at the source, or leave the run out",
+        effect="A jump can pass for a motion: a boundary of a step that is none.",
     ),
     "state_stuck": R(
         "the state keeps one value for a stretch, while pictures show that the arm moves",
         "the driver stalled: leave the run out, or record it again",
+        effect="The arm seems to rest: a step is cut, or called idle.",
     ),
     "action_clipped": R(
         "the action stays at one highest value for much of the run, which the other runs go beyond",
         "record the run again with the other runs' limits, or leave it out",
+        effect="Labels hardly use actions; a policy that learns from them is too slow or too weak.",
     ),
     "dead_dimension": R(
         "a dimension keeps one value in this run, and moves in the other runs of its task",
         "check the joint's sensor or the recorder's list of joints; leave the run out",
+        effect="What this joint does starts and ends no step.",
     ),
     "other_scale": R(
-        "a dimension has another unit or offset than in the other runs",
-        "convert the values at the source (degrees and radians, a calibration), or leave the run out",
-    ),
-    "other_sign": R(
-        "a joint's state moves against its action, unlike in the other runs or at the other joints",
-        "turn the sign at the source, or leave the run out",
+        "a dimension has another unit, offset or sign than in the other runs, or than its action",
+        "convert the values at the source (degrees and radians, a calibration, a sign), or leave the run out",
+        effect="Comparisons with the task's other runs are wrong; a policy goes too far, or the wrong way.",
     ),
     "gripper_stays": R(
         "the gripper does not close in this run, and does in the other runs of its task",
         "look at the pictures: the gripper's signal was lost, or the run failed before the grasp",
+        effect="No grasp is seen: steps are cut by speed alone, and have no names.",
     ),
     "copy": R(
         "the run is a copy of another one, by rows, pictures or both; the detail says which",
         "take one of the two down: `proccorpus takedown DATASET --episodes N --reason TEXT`",
+        effect="The run counts twice in training; with its copy in a test split, the test is none.",
     ),
     "other_pictures": R(
         "the pictures are those of another run, whose rows are others",
         "copy the run's own videos; until then leave it out",
+        effect="Steps are said of pictures that show something else.",
     ),
     "frames_missing": R(
         "the rows' times leave out frames",
         "nothing to do for labels, which go by frames; a policy that counts frames as time may leave the run out",
+        effect="Progress jumps where frames are missing.",
     ),
     "idle_end": R(
         "nothing moves for long at the run's start or end, unlike in the other runs",
         "cut the stretch off at the source; or nothing to do: labels call it idle",
+        effect="The label calls it idle: progress stands still for that long.",
     ),
     "text_differs": R(
         "the run does what the runs of another text do, and not what those of its own text do",
         "look at it, and correct its text at the source",
+        effect="Steps have the names of another task.",
     ),
     "outcome_differs": R(
         "the run is said to have succeeded, and ends like what the others of its task show before their end",
-        "look at its end; say how it ended (`proccorpus outcomes import FILE --dataset DATASET`), and accept the check",
+        "look at its end; say how it ended (`proccorpus say outcome DATASET --set file=FILE`), and accept the check",
+        effect="Progress goes to the end of a task that was perhaps not done.",
     ),
     "stale_statistics": R(
-        "the stored statistics (meta/stats.json, meta/episodes_stats.jsonl) are not those of the data, or unreadable",
+        "the stored statistics (meta/stats.json, meta/episodes_stats.jsonl) are not those of the data, or "
+        "unreadable",
         "compute them again with the dataset's tools; a policy that normalises by them is trained wrongly",
+        effect="Labels do not read them; a policy that normalises by them is trained wrongly.",
     ),
     # The episode
     "too_short": R(
         "the episode has fewer frames than a label needs",
         "lower min_frames in the build's configuration, if such short episodes are of use",
-    ),
-    "pictures_lost": R(
-        "pictures cannot be decoded any more; their samples are in no shard",
-        "restore the source as it was, and build again",
+        severity="unusable",
     ),
     CHANGED_DURING_BUILD: R(
-        "another recording took its place; nothing of it is stored",
-        "build again",
+        "another recording took its place; nothing of it is stored", "build again"
     ),
     "duplicate_episode": R(
         "the source holds the same episode twice; only the first is used",
@@ -321,36 +326,39 @@ REASONS = {
         "the detail gives the reason; `proccorpus takedown --undo` takes it back",
     ),
     "known_bad": R(
-        "the registry entry lists the episode as broken", "the registry entry gives the reason"
+        "the source or the registry entry marks the episode as broken",
+        "nothing to do; the registry entry gives its reason",
+        severity="unusable",
     ),
     "no_task": R(
-        "the episode has no instruction; it is built without",
-        "add the instruction at the source, or say what all runs do: build --task TEXT, or task in the registry entry",
+        "the episode has no instruction, or one that the registry calls uninformative; it is built without",
+        "add the instruction at the source, or say what all runs do: build --task TEXT, or task in the registry "
+        "entry",
+        severity="warning",
+        effect="Steps have no names of things, the run is compared with no other, and none is labelled like it.",
     ),
     "task_from_name": R(
         "the instruction comes from the file's name, by the dataset's convention",
         "nothing to do, or store the instruction in the file",
     ),
-    "uninformative_task": R(
-        "the registry says that the instruction does not describe the episode; it is kept in tasks, but not used",
-        "nothing to do",
-    ),
     "bad_steps": R(
-        "the source's subtask spans overlap, run backwards, leave the episode or have no text; they are not used",
-        "correct the spans at the source; until then the annotator motion labels the episode",
+        "the source has no subtask spans though the annotator native asks for them, or they overlap, run "
+        "backwards, leave the episode or have no text; motion labels the episode",
+        "nothing to do, or add or correct the spans at the source",
+        severity="warning",
     ),
     "steps_lost": R(
         "an edit of the dataset has lost what names its steps, as LeRobot's tools do; such steps are not used",
-        "copy the file of texts from the dataset before the edit (after a merge only if all parts had the same), or "
-        "write the column's numbers and stats/task_index of meta/episodes anew by meta/tasks.parquet; or export again",
-    ),
-    "no_steps": R(
-        "the annotator is native, but the source has no usable subtask spans for the episode: motion labels it",
-        "nothing to do, or add the spans at the source",
+        "copy the file of texts from the dataset before the edit (after a merge only if all parts had the same), "
+        "or write the column's numbers and stats/task_index of meta/episodes anew by meta/tasks.parquet; or export "
+        "again",
+        severity="warning",
     ),
     "steps_differ": R(
-        "the source has steps of the episode in several forms, which differ; docs/formats.md says which one is used",
+        "the source has steps of the episode in several forms, which differ; docs/formats.md says which one is "
+        "used",
         "remove or correct the wrong form",
+        severity="warning",
     ),
     # The annotator. Without an answer an episode has no label, and the next build asks about it again
     "bad_reply": R(
@@ -373,10 +381,7 @@ REASONS = {
         "the model's server does not take the request",
         "read the detail: often there are too many pictures or tokens",
     ),
-    "refused": R(
-        "the model's server does not answer this question",
-        "read the detail",
-    ),
+    "refused": R("the model's server does not answer this question", "read the detail"),
     "task_inferred": R(
         "the source has no instruction; the annotator guessed one from the pictures",
         "read it in episode_labels.task; if it is wrong, add an instruction at the source",
@@ -399,6 +404,32 @@ REASONS = {
         "correct the segments, or take the rejection back",
     ),
 }
+
+# Codes of earlier versions, whose rows and words lakes still have, and the code that says it now
+FORMER_REASONS = {
+    "hand_without_polarity": "polarity_unknown",
+    "marked_invalid": "known_bad",
+    "clock_gap": "unsorted_stamps",
+    "damaged_frames": "undecodable_video",
+    "black_video": "camera_black",
+    "frozen_video": "camera_frozen",
+    "pictures_lost": "undecodable_video",
+    "uninformative_task": "no_task",
+    "too_costly": "over_limit",
+    "split_recording": "cut_off",
+    "other_sign": "other_scale",
+    "signal_lag": "rows_late",
+    "video_times": "timestamp_drift",
+    "frame_count": "length_differs",
+    "bad_name": "path_escape",
+    "index_gap": "no_data",
+    "no_steps": "bad_steps",
+}
+
+
+def reason_of(code: str) -> Reason:
+    """What a code says, also one of an earlier version."""
+    return REASONS[FORMER_REASONS.get(code, code)]
 
 
 # What one source may take of memory and time. A small file can claim anything: a million rows of one repeated text, a

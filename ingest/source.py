@@ -318,7 +318,8 @@ def list_episodes(source: Source) -> Listing:
         Finding("path_escape", escapes, "warning", file=uri) for uri in source.contents.escaping
     ]
     path_findings += [
-        Finding("bad_name", is_no_name, "warning", file=uri) for uri in source.contents.unnameable
+        Finding("path_escape", is_no_name, "warning", file=uri)
+        for uri in source.contents.unnameable
     ]
     records = list(listing.records)
     for place, record in enumerate(records):
@@ -357,7 +358,7 @@ def _allowed(source: Source, description: str, uri: str) -> tuple[float, str]:
         source.noted[BYTES] = sum(file.size for file in source.files.values())
     allowed_s = source.config.limits.cpu_s(source.size(uri) or source.noted[BYTES])
     if is_left_out(name := f"{source.config.source}: {description} {source.files.get(uri)}"):
-        raise DataError(f"{description} takes more than {allowed_s:g} s of CPU", "too_costly")
+        raise DataError(f"{description} takes more than {allowed_s:g} s of CPU", "over_limit")
     return allowed_s, name
 
 
@@ -382,4 +383,4 @@ def _within_limits(
                 return
             taken_s += process_time() - before_s
             yield (*picture[:2], swapped(picture[2])) if is_swapped else picture
-    raise VideoError(f"{uri}: its pictures take more than {allowed_s:.0f} s of CPU", "too_costly")
+    raise VideoError(f"{uri}: its pictures take more than {allowed_s:.0f} s of CPU", "over_limit")

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from core.tables import TABLES
 from core.values import grouped
@@ -51,7 +50,8 @@ def chunk_runs(run: StageRun, source: Source, tables: Mapping[str, pa.Table]) ->
     of_columns = {name: chunk_hashes(FACTS, facts, columns) for name, columns in COLUMNS.items()}
     of_tables = {name: chunk_hashes(TABLES[name], published[name]) for name in PUBLISHED}
     num_rows = Counter(chain.from_iterable(tables[name]["chunk"].to_pylist() for name in PUBLISHED))
-    unusable = tables["findings"].filter(pc.field("severity") == "unusable")
+    findings = tables["findings"]
+    unusable = findings.filter(findings["severity"].to_numpy() == "unusable")
     of_unusable = chunk_hashes(TABLES["findings"], unusable, ("chunk",))
     # Where the grippers are concerns every chunk, and is stored once
     signals = output_hash({"signals": tables["signals"]})

@@ -1,6 +1,6 @@
 """`proccorpus inspect`: what a dataset is and what is wrong with it, before any build and without a workspace."""
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
@@ -11,11 +11,12 @@ from typing import Any
 import pyarrow as pa
 
 from annotate.frames import FramesConfig, frames_stage
-from core.values import spread
+from annotate.measured_files import MeasuredFiles, delete_oldest
+from core.values import grouped, spread
 from ingest.episode import EpisodeRecord, Finding, Listing
 from ingest.episodes import settle
 from ingest.media.frames import VIDEO_SUFFIXES, VideoError
-from ingest.media.video import probe
+from ingest.media.video import VideoInfo, probe
 from ingest.reasons import REASONS, DataError
 from ingest.registry import UNNAMED, DatasetConfig, name_of
 from ingest.signals.gripper import signal_row
@@ -28,10 +29,10 @@ from pipeline.inspection_pictures import pictured_runs
 SHOWN = frozenset({0})  # episodes of a remote source whose files are fetched
 # When not all are: episodes decoded, and frames of them in all, as far as one episode has no more; video headers read
 DECODED = 3
-DECODED_FRAMES = 500
+DECODED_FRAMES = 250
 PROBED = 300
+MIN_LACKING = 1.0  # frames that a video lacks at its end
 MAX_RATES = 4  # of a camera's videos, that are listed singly
-NO_KEYFRAMES = FramesConfig(keyframe_interval_s=1e9)
 
 
 def inspect_source(
@@ -56,6 +57,8 @@ def inspect_source(
         check_places(source, places)
         # At the commit that was listed, so that all parts are of one
         revision = source.revision or revision
+        if len(places.datasets) == 1 and not places.datasets[0].folder:
+            return _inspected(str(path), source, full, num_pictured)
     # A folder round a single dataset is that dataset
     if len(places.datasets) == 1:
         whole = address_below(str(path), places.datasets[0].folder)
@@ -93,8 +96,10 @@ def _opened(path: str, revision: str | None, format: str | None, full: bool) -> 
 def _row_of(path: str, place: DatasetPlace, revision: str | None, full: bool) -> dict[str, Any]:
     """One of several datasets: what it is, and how much of it is usable, as far as was looked."""
     address = address_below(path, place.folder)
-    row = {"folder": place.folder, "name": name_of(last_name(address)), "format": place.format.name}
-    row |= {
+    row = {
+        "folder": place.folder,
+        "name": name_of(last_name(address)),
+        "format": place.format.name,
         "episodes": 0,
         "usable_so_far": 0,
         "is_bare": place.is_bare,
@@ -131,8 +136,15 @@ def _inspected(path: str, source: Source, full: bool, num_pictured: int = 0) -> 
     usable = [r for r in selected if r.episode_index not in unusable]
     decoded = usable if full else _few(usable)
     measured = frames_stage(
-        source, decoded, 0, NO_KEYFRAMES, lambda sha256, jpeg: None, signals=surveyed.signals
+        source,
+        decoded,
+        0,
+        FramesConfig(),
+        lambda sha256, jpeg: None,
+        signals=surveyed.signals,
+        measure=MeasuredFiles(source).measured,
     )
+    delete_oldest()
     headers, unreadable, num_read = _headers(
         source, selected, full, unusable | {r.episode_index for r in decoded}
     )
@@ -172,8 +184,12 @@ def _checks(tables: Mapping[str, pa.Table]) -> list[dict[str, Any]]:
     rows = tables["run_checks"].drop_columns(["dataset", "chunk"]).to_pylist()
     for row in rows:
         fps = contents[row["episode_index"]]["fps"]
-        row |= {"fps": fps, "start_s": row["start_frame"] / fps, "end_s": row["end_frame"] / fps}
-        row |= {"duration_s": contents[row["episode_index"]]["num_frames"] / fps}
+        row |= {
+            "fps": fps,
+            "start_s": row["start_frame"] / fps,
+            "end_s": row["end_frame"] / fps,
+            "duration_s": contents[row["episode_index"]]["num_frames"] / fps,
+        }
     return rows
 
 
@@ -198,10 +214,8 @@ def _dataset_facts(listing: Listing, findings: Sequence[Finding]) -> dict[str, A
     unusable = _unusable(findings)
     # A finding about no episode makes the source as a whole unusable
     usable_so_far = 0 if None in unusable else len(listing.records) - len(unusable)
-    if usable_so_far:
-        outcomes = _outcomes([r for r in listing.records if r.episode_index not in unusable])
-    else:
-        outcomes = []
+    usable = listing.records if usable_so_far else ()
+    outcomes = _outcomes([r for r in usable if r.episode_index not in unusable])
     rows = [r.num_rows for r in listing.records if r.num_rows is not None]
     return {
         "format": listing.format,
@@ -253,19 +267,32 @@ def _headers(
                         Finding(e.reason, str(e), severity, record.episode_index, camera, uri)
                     )
             continue
+        shared = [(r, c) for r, c in users[uri] if r.episode_index not in skipped_episodes]
+        findings += filter(None, (_lacking(info, record, camera) for record, camera in shared))
         size = f"{info.width_px}x{info.height_px}"
         details.append({"camera": camera, "codec": info.codec, "size_px": size, "fps": info.fps})
     return details, findings, len(chosen)
 
 
+def _lacking(info: VideoInfo, record: EpisodeRecord, camera: str) -> Finding | None:
+    """That a video ends before the rows of an episode do, as its container says; None where it does not."""
+    video = next(v for v in record.videos if v.camera == camera)
+    end_frame = video.start_frame + (record.num_rows or 0) * info.fps / record.fps
+    if info.num_frames is None or end_frame - info.num_frames < MIN_LACKING:
+        return None
+    detail = f"its container has {info.num_frames} frames; the {record.num_rows} rows end at frame {end_frame:.0f}"
+    severity = "unusable" if len(record.videos) == 1 else "warning"
+    return Finding("length_differs", detail, severity, record.episode_index, camera, video.uri)
+
+
 def _video_users(records: Sequence[EpisodeRecord]) -> dict[str, list[tuple[EpisodeRecord, str]]]:
     """The (episode, camera) pairs that share each video file; it is of one camera."""
-    users: dict[str, list[tuple[EpisodeRecord, str]]] = defaultdict(list)
-    for r in records:
-        for v in r.videos:
-            if v.uri.lower().endswith(VIDEO_SUFFIXES):
-                users[v.uri].append((r, v.camera))
-    return users
+    pairs = ((video, record) for record in records for video in record.videos)
+    return grouped(
+        (video.uri, (record, video.camera))
+        for video, record in pairs
+        if video.uri.lower().endswith(VIDEO_SUFFIXES)
+    )
 
 
 def _camera_details(
@@ -324,27 +351,22 @@ def in_short(row: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def grouped(findings: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def findings_in_short(findings: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Findings of one kind as one line: how many, the first of them, and the remedy."""
-    findings_by_kind: dict[tuple, list[dict[str, Any]]] = {}
-    for f in findings:
-        # By camera, too: what is wrong with one camera may be mended without the others
-        findings_by_kind.setdefault(
-            (f["severity"], f["reason"], f["camera"], f.get("accepted_why")), []
-        ).append(f)
-    rows = []
-    for (severity, reason, camera, _), group in findings_by_kind.items():
-        first = group[0]
-        row = {
-            "severity": severity,
-            "check": reason,
-            "count": len(group),
-            "camera": camera,
-            "first": "" if first["episode_index"] is None else f"episode {first['episode_index']}",
-            "file": first["file"],
-            "detail": first["detail"],
-            "remedy": first["remedy"],
-            "accepted": (first.get("accepted_by"), first.get("accepted_why")),
-        }
-        rows.append(row)
-    return rows
+    # By camera, too: what is wrong with one camera may be mended without the others
+    by_kind = grouped(
+        ((f["severity"], f["reason"], f["camera"], f.get("accepted_why")), f) for f in findings
+    )
+    return [_in_one_line(of_kind) for of_kind in by_kind.values()]
+
+
+def _in_one_line(findings: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    first = findings[0]
+    episode = first["episode_index"]
+    names = ("severity", "camera", "file", "detail", "remedy")
+    return {name: first[name] for name in names} | {
+        "check": first["reason"],
+        "count": len(findings),
+        "first": "" if episode is None else f"episode {episode}",
+        "accepted": (first.get("accepted_by"), first.get("accepted_why")),
+    }

@@ -1,18 +1,13 @@
-"""What `inspect` found, as a file: a page that a person forwards, Markdown, or what a CI server reads.
+"""What `inspect` found, as a file: a page that a person forwards, or what a CI server reads.
 
-By the file's ending: `.html` (one page, its pictures within), `.md`, `.sarif` (SARIF 2.1.0), `.junit.xml`. There is no
-grade: a report says what is wrong, where, and what it does to labels.
+By the file's ending: `.html` (one page, its pictures within), `.jsonl` (a finding a line). There is no grade: a
+report says what is wrong, where, and what it does to labels.
 """
 
 import json
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
-from xml.etree import ElementTree
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from core.errors import UserError
 from core.files import write_file
@@ -20,37 +15,10 @@ from core.values import grouped
 from core.version import VERSION
 from ingest.reasons import REASONS
 
-SARIF_SCHEMA = (
-    "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
-)
+FORMER = (".md", ".sarif", ".junit.xml")  # endings of reports that earlier versions wrote
 MOST_LISTED = 30  # episodes of one check in a line
+LEVELS = {"unusable": "ERROR", "warning": "WARNING", "accepted": "INFO"}  # of rdjsonl
 UNUSABLE = "Nothing is labelled of it: it is left out."
-DOUBTFUL = "It is labelled as it is."
-# What a fault does to labels and to what is trained on them, by check; others as above
-EFFECTS = {
-    "camera_frozen": "Progress rises over a picture that does not change: a model learns that from this camera.",
-    "camera_black": "Samples of this stretch show nothing from this camera.",
-    "camera_moved": "Labels by motion are as good; a model sees a second view.",
-    "camera_jumps": "A leap of pictures can pass for a motion: a boundary of a step that is none.",
-    "rows_late": "Steps begin and end as much too late or too early in the pictures, unless it is corrected for.",
-    "state_jumps": "A jump can pass for a motion: a boundary of a step that is none.",
-    "state_stuck": "The arm seems to rest: a step is cut, or called idle.",
-    "action_clipped": "Labels hardly use actions; a policy that learns from them is too slow or too weak.",
-    "dead_dimension": "What this joint does starts and ends no step.",
-    "other_scale": "Comparisons with the task's other runs are wrong: which failed, which are poor, what follows them.",
-    "gripper_stays": "No grasp is seen: steps are cut by speed alone, and have no names.",
-    "copy": "The run counts twice in training; with its copy in a test split, the test is none.",
-    "other_pictures": "Steps are said of pictures that show something else.",
-    "frames_missing": "Progress jumps where frames are missing.",
-    "idle_end": "The label calls it idle: progress stands still for that long.",
-    "text_differs": "Steps have the names of another task.",
-    "outcome_differs": "Progress goes to the end of a task that was perhaps not done.",
-    "other_sign": "Labels hardly use actions; a policy that learns from them goes the wrong way.",
-    "stale_statistics": "Labels do not read them; a policy that normalises by them is trained wrongly.",
-    "no_task": "Steps have no names of things, the run is compared with no other, and none is labelled like it.",
-    "timestamp_drift": "Seconds in labels are those of frames, not of the clock.",
-    "no_gripper": "Steps are cut by speed alone, and have no names.",
-}
 Row = dict[str, Any]
 Writer = Callable[[Row], bytes]
 
@@ -65,6 +33,10 @@ def writer_of(path: Path) -> Writer:
     for ending, writer in WRITERS.items():
         if path.name.lower().endswith(ending):
             return writer
+    if path.name.lower().endswith(FORMER):
+        raise UserError(
+            f"--report {path}: only a page (*.html) and a finding a line (*.jsonl) are written by now"
+        )
     raise UserError(f"--report {path}: a report ends in {', '.join(WRITERS)}")
 
 
@@ -72,7 +44,7 @@ def effect(finding: Mapping[str, Any]) -> str:
     """What a finding does to labels, in a sentence."""
     if finding["severity"] == "unusable":
         return UNUSABLE
-    return EFFECTS.get(finding["reason"], DOUBTFUL)
+    return REASONS[finding["reason"]].effect
 
 
 def place(finding: Mapping[str, Any]) -> str:
@@ -132,6 +104,8 @@ def summary(result: Row) -> list[str]:
 
 def html(result: Row) -> bytes:
     """One page without any other file: no script, pictures within."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
     templates = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -150,93 +124,29 @@ def html(result: Row) -> bytes:
     ).encode()
 
 
-def markdown(result: Row) -> bytes:
-    """Tables of findings by check; every finding below."""
-    lines = [f"# {result['path']}", "", *(f"- {line}" for line in summary(result)), ""]
-    if not result["findings"]:
-        lines += ["No findings.", ""]
-    for group in groups(result["findings"]):
-        lines += [
-            f"## {group['check']}: {group['severity']}, {group['episodes']}",
-            "",
-            f"{_cell(group['meaning'])}.",
-            "",
-        ]
-        lines += [
-            f"- *For labels:* {group['effect']}",
-            f"- *Do:* {group['remedy']}",
-            "",
-            "| where | what |",
-            "|---|---|",
-        ]
-        lines += [
-            f"| {_cell(place(f))} | {_cell(f['detail'] or '')} |" for f in group["findings"]
-        ] + [""]
-    if result["accepted"]:
-        lines += ["## Accepted", "", "| where | what | by | why |", "|---|---|---|---|"]
-    for f in result["accepted"]:
-        cells = (place(f), f"{f['reason']}: {f['detail']}", f["accepted_by"], f["accepted_why"])
-        lines.append(f"| {' | '.join(map(_cell, cells))} |")
-    return ("\n".join(lines).rstrip() + "\n").encode()
+def json_lines(result: Row) -> bytes:
+    """A finding a line, in the fields of reviewdog's format `rdjsonl`; `original_output` has all of it, as JSON.
 
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
-
-
-def sarif(result: Row) -> bytes:
-    """A log of SARIF 2.1.0: each check a rule, each finding a result; accepted ones are suppressed."""
+    Those that people accepted are there, of severity INFO.
+    """
     findings = [*result["findings"], *result["accepted"]]
-    checks = sorted({finding["reason"] for finding in findings})
-    rules = [
-        {
-            "id": check,
-            "shortDescription": {"text": REASONS[check].meaning},
-            "help": {"text": REASONS[check].remedy},
-        }
-        for check in checks
-    ]
-    driver = {"name": "proccorpus inspect", "version": VERSION, "rules": rules}
-    run = {
-        "tool": {"driver": driver},
-        "results": [_sarif_result(finding, checks, result) for finding in findings],
-    }
-    log = {"$schema": SARIF_SCHEMA, "version": "2.1.0", "runs": [run]}
-    return json.dumps(log, indent=1, ensure_ascii=False).encode()
+    lines = [json.dumps(_diagnostic(f, result), ensure_ascii=False) for f in findings]
+    return "".join(f"{line}\n" for line in lines).encode()
 
 
-def _sarif_result(finding: Row, checks: Sequence[str], result: Row) -> Row:
+def _diagnostic(finding: Row, result: Row) -> Row:
     location_path = "/".join(filter(None, (finding.get("folder"), finding["file"])))
-    location: Row = {
-        "physicalLocation": {
-            "artifactLocation": {"uri": quote(location_path or result["path"], safe="/:")}
-        }
+    sentence = finding["detail"] or REASONS[finding["reason"]].meaning
+    stretches = _stretches(finding, result.get("checks", []))
+    whole = finding | {"effect": effect(finding), "stretches": stretches}
+    return {
+        "message": f"{place(finding)}: {sentence}",
+        "location": {"path": location_path or result["path"]},
+        "severity": LEVELS["accepted" if "accepted_by" in finding else finding["severity"]],
+        "source": {"name": "proccorpus inspect"},
+        "code": {"value": finding["reason"]},
+        "original_output": json.dumps(whole, ensure_ascii=False),
     }
-    if finding["episode_index"] is not None:
-        location["logicalLocations"] = [
-            {"name": f"episode {finding['episode_index']}", "kind": "episode"}
-        ]
-    about = {
-        "episode_index": finding["episode_index"],
-        "camera": finding["camera"],
-        "effect": effect(finding),
-    }
-    row = {
-        "ruleId": finding["reason"],
-        "ruleIndex": checks.index(finding["reason"]),
-        "level": "error" if finding["severity"] == "unusable" else "warning",
-        "message": {
-            "text": f"{place(finding)}: {finding['detail'] or REASONS[finding['reason']].meaning}"
-        },
-        "locations": [location],
-        "properties": about | {"stretches": _stretches(finding, result.get("checks", []))},
-    }
-    if "accepted_by" in finding:
-        justification = f"{finding['accepted_by']}: {finding['accepted_why']}"
-        row["suppressions"] = [
-            {"kind": "external", "status": "accepted", "justification": justification}
-        ]
-    return row
 
 
 def _stretches(finding: Row, checks: Sequence[Row]) -> list[Row]:
@@ -247,53 +157,4 @@ def _stretches(finding: Row, checks: Sequence[Row]) -> list[Row]:
     return [{name: check[name] for name in names} for check in of_finding]
 
 
-def junit(result: Row) -> bytes:
-    """A test suite in the form of JUnit: what makes something unusable has failed, a warning is skipped, so that a
-    server shows both and fails by the first alone, as the command's exit code does."""
-    cases = [*_cases(result)]
-    failed, skipped = (
-        sum(case.find(tag) is not None for case in cases) for tag in ("failure", "skipped")
-    )
-    counts = {
-        "tests": str(len(cases)),
-        "failures": str(failed),
-        "errors": "0",
-        "skipped": str(skipped),
-    }
-    suites = ElementTree.Element("testsuites", {"name": "proccorpus inspect"} | counts)
-    suite = ElementTree.SubElement(suites, "testsuite", {"name": _in_xml(result["path"])} | counts)
-    suite.extend(cases)
-    ElementTree.indent(suites)
-    return ElementTree.tostring(suites, encoding="utf-8", xml_declaration=True)
-
-
-def _cases(result: Row) -> Iterator[ElementTree.Element]:
-    yield ElementTree.Element(
-        "testcase", {"classname": "episodes", "name": "; ".join(map(_in_xml, summary(result)))}
-    )
-    for finding in result["findings"]:
-        about = {
-            "classname": finding["reason"],
-            "name": _in_xml(f"{finding['reason']}: {place(finding)}"),
-        }
-        case = ElementTree.Element("testcase", about)
-        tag = "failure" if finding["severity"] == "unusable" else "skipped"
-        message = {"message": _in_xml(finding["detail"] or REASONS[finding["reason"]].meaning)}
-        inner = ElementTree.SubElement(
-            case, tag, message | ({"type": "unusable"} if tag == "failure" else {})
-        )
-        inner.text = f"{effect(finding)} {REASONS[finding['reason']].remedy}"
-        yield case
-
-
-def _in_xml(text: str) -> str:
-    """Text without characters that no XML holds."""
-    return re.sub(r"[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "?", text)
-
-
-WRITERS: Mapping[str, Writer] = {
-    ".html": html,
-    ".md": markdown,
-    ".sarif": sarif,
-    ".junit.xml": junit,
-}
+WRITERS: Mapping[str, Writer] = {".html": html, ".jsonl": json_lines}

@@ -1,4 +1,4 @@
-"""What building datasets will cost: `proccorpus dry-run`. Questions to a model, and pictures that an encoder looks at.
+"""What building datasets will cost: `build --dry-run`. Questions to a model, and pictures that an encoder looks at.
 
 Episodes are taken as the lake knows them, and those that it does not know as the source lists them; nothing is
 decoded, nothing is asked and no encoder is loaded. What the same model took for what it has labelled before, in this
@@ -35,7 +35,7 @@ from warehouse.lake.stored import followers
 UNKNOWN_PX = (640, 480)  # of a camera whose pictures cannot be looked at without a download
 PILOTS = 50  # labelled episodes that calibrate, at most
 BYTES_A_NUMBER = 1.9  # of embeddings, as measured in the lake's files
-# CPU ms a picture on one thread, as `python -m benchmarks.embeddings` measures them (docs/performance.md)
+# CPU ms a picture on one thread, as measured (docs/performance.md)
 MS_A_PICTURE: Mapping[str, float] = {"mobilenet_v2": 1.6, "grey": 0.4}
 
 

@@ -265,7 +265,7 @@ def _leave_out(
         dataset = recognition.update.dataset
         text = (
             f"it is probably recording {former.recording} of {former.dataset}, which was taken down ({reason}): "
-            f"proccorpus recordings same {dataset} {episode}, or other {dataset} {episode}, decides"
+            f"proccorpus say recording {dataset} {episode} true, or false, decides"
         )
     recognition.withdrawn.add(episode)
     recognition.findings.append(Finding("taken_down", text, episode_index=episode))

@@ -80,7 +80,7 @@ def _named(lake: Lake, text: str) -> list[tuple[str, int]]:
     if not rows:
         raise UserError(
             f"--like {text}: no run of that task is a reference; give DATASET/EPISODE, or label one run of it by hand "
-            "(proccorpus explore, or proccorpus references add)"
+            "(proccorpus explore, or proccorpus say reference)"
         )
     return rows
 

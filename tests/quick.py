@@ -19,7 +19,7 @@ BIN = Path(sys.executable).parent
 TESTS_WITHIN_S = (
     60  # from the first test on; the rest of the two minutes is for imports and the last test
 )
-OF_THE_HOUSE = ("tests/test_imports.py", "tests/test_house.py", "tests/test_names_in_docstrings.py")
+OF_THE_HOUSE = ("tests/test_imports.py", "tests/test_house.py")
 
 
 def main() -> int:

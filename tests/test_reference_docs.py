@@ -11,7 +11,6 @@ import pytest
 from core.paths import ROOT
 from ingest.formats import FORMAT_NAMES
 from ingest.reasons import REASONS
-from ingest.registry import BUILT_IN, load_registry
 from tests.kits.code import FILES
 
 PAGES = [
@@ -33,16 +32,6 @@ def items_of(page: str) -> dict[str, str]:
     return {name: description.strip(" :") for name, description in items}
 
 
-def rows_of(page: str) -> dict[str, list[str]]:
-    """Rows of a page's tables by their first cell, without what stands in brackets."""
-    lines = [
-        list(map(str.strip, line.strip("|").split(" | ")))
-        for line in page.splitlines()
-        if line.startswith("| ")
-    ]
-    return {line[0].split(" ")[0]: line for line in lines if line[0] not in ("id", "---")}
-
-
 def test_environment_variables_are_those_that_the_code_reads() -> None:
     read = set(
         chain.from_iterable(
@@ -53,31 +42,6 @@ def test_environment_variables_are_those_that_the_code_reads() -> None:
     assert {name for name in items if name.startswith("PROCCORPUS_")} == read
 
 
-def test_every_dataset_is_a_row() -> None:
-    rows = rows_of(make_reference.datasets_page())
-    entries = load_registry([BUILT_IN])
-    assert set(rows) == set(entries) != set()
-    assert {len(r) for r in rows.values()} == {6}
-    assert rows["language_table"][3] == "442,226"
-    assert rows["rh20t"][2:4] == ["rh20t, `data/rh20t`", ""]
-
-
-def test_what_each_row_is_proven_on() -> None:
-    entries = load_registry([BUILT_IN])
-    assert set(make_reference.PROOF_BY_FORMAT) == set(FORMAT_NAMES)
-    levels = {n: r[5].split(";")[0] for n, r in rows_of(make_reference.datasets_page()).items()}
-    assert {n for n, level in levels.items() if level == make_reference.DATASET} == {
-        "sim_short",
-        "sim_long",
-    }
-    generated = {n for n, level in levels.items() if level == make_reference.GENERATED}
-    assert generated == {"agibot_alpha", "agibot_beta", "rh20t", "robomind_v2", "table30"}
-    assert {entries[n].format for n, level in levels.items() if level == make_reference.FORMAT} == {
-        "lerobot",
-        "rlds",
-    }
-
-
 def test_every_reason_is_listed_by_its_severity() -> None:
     page = make_reference.quarantine_page()
     assert set(items_of(page)) == set(REASONS)
@@ -85,7 +49,6 @@ def test_every_reason_is_listed_by_its_severity() -> None:
     assert "no_task" in by_level["Warning"]
     assert "too_short" in by_level["Unusable"]
     assert "undecodable_video" in by_level["Unusable or warning"]
-    assert set(REASONS) >= make_reference.UNUSABLE | make_reference.WARNING
 
 
 def literal_findings() -> Iterator[tuple[str, str, str]]:
@@ -123,8 +86,8 @@ def literal_findings() -> Iterator[tuple[str, str, str]]:
 def test_severities_are_those_of_the_code() -> None:
     findings = list(literal_findings())
     assert len(findings) > 20
-    wrong = [f for f in findings if f[2] not in make_reference.severity(f[1])]
-    assert not wrong, "docs/make_reference.py says otherwise"
+    wrong = [f for f in findings if REASONS[f[1]].severity not in ("", f[2])]
+    assert not wrong, "ingest/reasons.py says otherwise"
 
 
 def test_formats_page_has_each_format() -> None:

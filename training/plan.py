@@ -2,8 +2,8 @@
 
 By arithmetic on the model's sizes. Bytes of state are exact, those of activations an estimate for the longest rows that
 a recipe allows, by how much of a layer is calculated anew (train.recompute). Seconds are those of multiplications at
-70 % of a card's peak and of what all else moves through its memory at 80 % of its bandwidth
-(benchmarks/training_traffic.py counts it), and a quarter more; answers are drawn at the memory's bandwidth.
+70 % of a card's peak and of what all else moves through its memory at 80 % of its bandwidth, and a quarter more;
+answers are drawn at the memory's bandwidth.
 
 FLOPs of a step, recomputation not counted:
   2 P n                    forward, for each linear layer of P weights applied to n tokens (or patches)

@@ -1,17 +1,22 @@
 """Checks of one run's pictures: a camera that is black, or shows one picture while the robot moves."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from annotate.checkup.faults import RunFault
+from annotate.checkup.faults import Finding, run_fault
 from annotate.checkup.signals import CameraSignals, RunSignals, is_moving
 from annotate.spans import stretches
+from ingest.signals.gripper import moving_dimensions
 
 MIN_BLACK_S = 0.5
 MIN_FROZEN_S = 1.5
 # Mean change of luma, 0..1, of a picture that was encoded again: what the coding of a still picture makes of it
 STILL_CHANGE = 4e-4
+USUAL_STRETCHES = 3  # of one picture while the arm moves, in one run
+ONE_PLACE = (
+    0.25  # of the usual distance of the arm from the middle of its places: within it is one place
+)
 # Codecs give a still picture anew at key frames, and refine it in the frames after: so much changes in single frames
 RECODED_CHANGE, RECODED_SHARE = 6e-3, 0.3  # and no more than this share of what motion changes
 # Share of the moments of motion at which a camera has to change elsewhere in the run
@@ -31,7 +36,7 @@ MIN_MOTION = 0.7
 ENOUGH_MOTION_S = 2.0
 
 
-def black_stretches(run: RunSignals) -> Iterator[RunFault]:
+def black_stretches(run: RunSignals) -> Iterator[Finding]:
     """A camera is black for at least MIN_BLACK_S, in a run in which it also shows something."""
     for camera in run.cameras:
         if camera.is_black.all():
@@ -39,7 +44,7 @@ def black_stretches(run: RunSignals) -> Iterator[RunFault]:
         for start, end in stretches(camera.is_black, _num_frames(MIN_BLACK_S, run.fps)):
             seconds = (end - start) / run.fps
             detail = f"{camera.camera} is black for {seconds:.1f} s from {start / run.fps:.1f} s on"
-            yield RunFault(
+            yield run_fault(
                 "camera_black",
                 run.episode_index,
                 start,
@@ -52,26 +57,42 @@ def black_stretches(run: RunSignals) -> Iterator[RunFault]:
             )
 
 
-def frozen_stretches(run: RunSignals) -> Iterator[RunFault]:
+def frozen_stretches(run: RunSignals) -> Iterator[Finding]:
     """A camera shows one picture while the arm moves, or another camera sees motion, that it sees elsewhere."""
     for camera in run.cameras:
-        for start, end in stretches(_shows_one_picture(camera), _num_frames(MIN_FROZEN_S, run.fps)):
-            witness = _witness(run, camera, start, end)
-            if witness:
-                seconds = (end - start) / run.fps
-                detail = f"{camera.camera} shows one picture for {seconds:.1f} s from {start / run.fps:.1f} s on"
-                text = f"{detail}, while {witness}"
-                yield RunFault(
-                    "camera_frozen",
-                    run.episode_index,
-                    start,
-                    end,
-                    text,
-                    seconds,
-                    MIN_FROZEN_S,
-                    "s",
-                    camera.camera,
-                )
+        spans = stretches(_shows_one_picture(camera), _num_frames(MIN_FROZEN_S, run.fps))
+        witnessed = [(start, end, _witness(run, camera, start, end)) for start, end in spans]
+        frozen = [span for span in witnessed if span[2]]
+        if _are_at_one_place(run, [(start, end) for start, end, _ in frozen]):
+            frozen = []
+        for start, end, witness in frozen:
+            seconds = (end - start) / run.fps
+            detail = f"{camera.camera} shows one picture for {seconds:.1f} s from {start / run.fps:.1f} s on"
+            text = f"{detail}, while {witness}"
+            yield run_fault(
+                "camera_frozen",
+                run.episode_index,
+                start,
+                end,
+                text,
+                seconds,
+                MIN_FROZEN_S,
+                "s",
+                camera.camera,
+            )
+
+
+def _are_at_one_place(run: RunSignals, spans: Sequence[tuple[int, int]]) -> bool:
+    """Is the arm at one place in several stretches: one that the camera does not see?"""
+    if len(spans) < USUAL_STRETCHES or run.state is None:
+        return False
+    arm = run.state[:, run.arm_dimensions("state")]
+    is_active, spread = moving_dimensions(arm)
+    places = arm[:, is_active] / spread[is_active]
+    means = np.stack([places[start:end].mean(axis=0) for start, end in spans])
+    distances = np.linalg.norm(means - np.median(means, axis=0), axis=1)
+    usual_distances = np.linalg.norm(places - np.median(places, axis=0), axis=1)
+    return float(np.median(distances)) < ONE_PLACE * float(np.median(usual_distances))
 
 
 def _shows_one_picture(camera: CameraSignals) -> np.ndarray:
@@ -127,7 +148,7 @@ def _num_frames(seconds: float, fps: float) -> int:
     return max(2, round(seconds * fps))
 
 
-def picture_jumps(run: RunSignals) -> Iterator[RunFault]:
+def picture_jumps(run: RunSignals) -> Iterator[Finding]:
     """From one frame to the next a camera shows something else: a cut, or a brightness or sharpness
     that leaps and stays."""
     for camera in run.cameras:
@@ -142,7 +163,7 @@ def picture_jumps(run: RunSignals) -> Iterator[RunFault]:
                 unit = "logarithm" if "sharpness" in kind else "of luma"
                 steps = f"by {size:.2f}; else it changes by up to {usual_change:.2f} from frame to frame"
                 detail = f"{camera.camera}: {kind} at frame {frame}, {steps}"
-                yield RunFault(
+                yield run_fault(
                     "camera_jumps",
                     run.episode_index,
                     frame,

@@ -15,17 +15,17 @@ from annotate.checkup.comparisons import (
     still_gripper,
 )
 from annotate.checkup.copies import copies, exact_copies
-from annotate.checkup.faults import RunFault
-from annotate.checkup.lateness import late_grippers, late_rows
+from annotate.checkup.lateness import late_rows
 from annotate.checkup.looks import contradicted_outcomes, differing_texts, moved_cameras
 from annotate.checkup.rows import jumps, missing_frames, stuck_stretches
 from annotate.checkup.signals import RunSignals
 from annotate.checkup.signs import opposite_signs
 from annotate.checkup.statistics import stale_statistics
 from annotate.checkup.summary import RunSummary, summarize
+from ingest.episode import Finding
 
 # Of one run by itself
-RUN_CHECKS: tuple[Callable[[RunSignals], Iterator[RunFault]], ...] = (
+RUN_CHECKS: tuple[Callable[[RunSignals], Iterator[Finding]], ...] = (
     black_stretches,
     frozen_stretches,
     picture_jumps,
@@ -35,7 +35,7 @@ RUN_CHECKS: tuple[Callable[[RunSignals], Iterator[RunFault]], ...] = (
     stale_statistics,
 )
 # Of one run beside the others of its task, or of any
-GROUP_CHECKS: tuple[Callable[[RunSummary, Group], Iterator[RunFault]], ...] = (
+GROUP_CHECKS: tuple[Callable[[RunSummary, Group], Iterator[Finding]], ...] = (
     still_gripper,
     clipped_action,
     dead_dimensions,
@@ -43,9 +43,8 @@ GROUP_CHECKS: tuple[Callable[[RunSummary, Group], Iterator[RunFault]], ...] = (
     idle_ends,
 )
 # Of all runs together
-BLOCK_CHECKS: tuple[Callable[[Sequence[RunSummary]], Iterator[RunFault]], ...] = (
+BLOCK_CHECKS: tuple[Callable[[Sequence[RunSummary]], Iterator[Finding]], ...] = (
     late_rows,
-    late_grippers,
     moved_cameras,
     differing_texts,
     contradicted_outcomes,
@@ -59,7 +58,7 @@ class Checkup:
     """Gathers the faults of a dataset's runs, a run at a time, and what comparisons need of each."""
 
     dataset: str
-    run_faults: dict[int, list[RunFault]] = field(default_factory=dict)
+    run_faults: dict[int, list[Finding]] = field(default_factory=dict)
     summaries: dict[int, RunSummary] = field(default_factory=dict)
 
     def add(self, run: RunSignals) -> None:
@@ -80,11 +79,11 @@ class Checkup:
         }
         return replace(self, run_faults=run_faults, summaries=summaries)
 
-    def faults(self) -> list[RunFault]:
+    def faults(self) -> list[Finding]:
         """All faults, in order of runs and frames."""
         runs = [self.summaries[episode] for episode in sorted(self.summaries)]
         faults = [*chain.from_iterable(self.run_faults.values())]
-        copied = dict[int, RunFault]()
+        copied = dict[int | None, Finding]()
         # Runs are compared within blocks, so that time and memory grow with their number, not with its square
         for block in batched(runs, COMPARED):
             faults += chain.from_iterable(check(block) for check in BLOCK_CHECKS)
@@ -93,6 +92,11 @@ class Checkup:
             copied |= {fault.episode_index: fault for fault in copies(self.dataset, block)}
         copied = {fault.episode_index: fault for fault in exact_copies(self.dataset, runs)} | copied
         faults += copied.values()
-        return sorted(
-            faults, key=lambda f: (f.episode_index, f.start_frame, f.check_name, f.camera, f.signal)
-        )
+        # What two measures show of one stretch is said once, by the first of them
+        by_place = {_place(fault): fault for fault in reversed(faults)}
+        return [by_place[place] for place in sorted(by_place)]
+
+
+def _place(fault: Finding) -> tuple[int | None, int, str, str, str]:
+    """What a fault is about, for order: episode, first frame, code, camera and signal."""
+    return fault.episode_index, fault.start_frame, fault.reason, fault.camera or "", fault.signal

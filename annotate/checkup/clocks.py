@@ -1,19 +1,16 @@
-"""How alike rows and pictures of a run are where rows are so many frames later: of the arm, and of a gripper's signal.
+"""How alike rows and pictures of a run are where rows are so many frames later.
 
 What is compared is how much pictures change and how fast the arm moves, each as the square root of
-its share of what is fast, so that neither a cut nor a jerk decides. A gripper is looked at while
-the arm stands still by the same rows: one that is late with all rows is told of the rows
-(`lateness`).
+its share of what is fast, so that neither a cut nor a jerk decides.
 """
 
 import numpy as np
 
 from annotate.checkup.signals import RunSignals
-from annotate.signal_lag import arm_is_still, compressed_curve, correlations
+from annotate.signal_lag import compressed_curve, correlations
 
 MAX_LAG_S = 1.2
 MIN_LENGTHS, MIN_FRAMES = 2.2, 40  # times MAX_LAG_S, and frames: shorter runs tell nothing
-MIN_GRIPPER_STEP = 0.02  # of the opening, in one frame of a run in which the gripper moves
 
 
 def row_curve(run: RunSignals) -> np.ndarray | None:
@@ -29,36 +26,6 @@ def row_curve(run: RunSignals) -> np.ndarray | None:
         correlations(compressed_curve(change), arm_motion, max_lag)
         for change in _camera_changes(run)
     ]
-    if curves:
-        return np.mean(curves, axis=0)
-    return None
-
-
-def gripper_curves(run: RunSignals) -> tuple[np.ndarray | None, ...]:
-    """For each gripper the likeness of what is seen while the arm stands still and of its moves, as `row_curve`."""
-    return tuple(_gripper_curve(run, opening) for opening in run.openings)
-
-
-def _gripper_curve(run: RunSignals, opening: np.ndarray | None) -> np.ndarray | None:
-    max_lag = max_lag_frames(run.fps)
-    if (
-        opening is None
-        or len(opening) != len(run)
-        or len(run) < max(MIN_LENGTHS * max_lag, MIN_FRAMES)
-    ):
-        return None
-    steps = np.abs(np.diff(opening, prepend=opening[0]))
-    if steps.max() <= MIN_GRIPPER_STEP:
-        return None
-    gripper_motion = compressed_curve(steps, among=steps > 0, max_value=1.0)
-    still = arm_is_still(run.arm_speed, len(run))
-    if not still.any():
-        return None
-    curves = []
-    for change in _camera_changes(run):
-        picture_change = compressed_curve(change)
-        above = np.maximum(0.0, picture_change - np.median(picture_change[still]))
-        curves.append(correlations(np.where(still, above, 0.0), gripper_motion, max_lag))
     if curves:
         return np.mean(curves, axis=0)
     return None

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from annotate.checkup.faults import RunFault
+from annotate.checkup.faults import Finding, run_fault
 from annotate.checkup.summary import ColumnSummary, RunSummary
 from core.values import grouped
 
@@ -53,7 +53,7 @@ def compared_runs(runs: Sequence[RunSummary]) -> Iterator[tuple[RunSummary, Grou
             yield run, Group(other_runs, "the other runs", MOST_OF_ALL)
 
 
-def still_gripper(run: RunSummary, group: Group) -> Iterator[RunFault]:
+def still_gripper(run: RunSummary, group: Group) -> Iterator[Finding]:
     """A gripper that does not move in a run that is not known to have failed, and does in most others."""
     if run.success is False or _is_short(run, group):
         return
@@ -64,11 +64,12 @@ def still_gripper(run: RunSummary, group: Group) -> Iterator[RunFault]:
             if number < len(other_run.closings)
         ]
         counts = [count for count in other_closings if count is not None]
-        if closings != 0 or not counts or np.mean(np.array(counts) > 0) < group.share:
+        num_closing = np.count_nonzero(np.array(counts) > 0)
+        if closings != 0 or num_closing < group.share * max(1, len(counts)):
             continue
         usual_closings = float(np.median(counts))
         detail = f"the {title} does not close; in {group.words} it closes {usual_closings:g} times"
-        yield RunFault(
+        yield run_fault(
             "gripper_stays", *run.whole, detail, 0, usual_closings, "closings", signal=title
         )
 
@@ -79,7 +80,7 @@ def _is_short(run: RunSummary, group: Group) -> bool:
     return run.duration_s < max(MIN_DURATION_S, MIN_DURATION * usual_duration_s)
 
 
-def clipped_action(run: RunSummary, group: Group) -> Iterator[RunFault]:
+def clipped_action(run: RunSummary, group: Group) -> Iterator[Finding]:
     """An action that stays at one largest value in several stretches, which most other runs go beyond."""
     action = run.columns.get("action")
     if action is None:
@@ -101,7 +102,7 @@ def clipped_action(run: RunSummary, group: Group) -> Iterator[RunFault]:
         f"{name}{extra} stays at {largest:.3g} in {100 * action.at_largest[worst]:.0f} % of the frames; {group.words} "
         f"go up to {usual_largest:.3g}"
     )
-    yield RunFault(
+    yield run_fault(
         "action_clipped", *run.whole, detail, largest, usual_largest, "of the source", signal=name
     )
 
@@ -120,7 +121,7 @@ def _is_clipped(
     return len(free) >= MIN_FREE and bool((free >= BEYOND * largest).mean() >= share - 0.1)
 
 
-def dead_dimensions(run: RunSummary, group: Group) -> Iterator[RunFault]:
+def dead_dimensions(run: RunSummary, group: Group) -> Iterator[Finding]:
     """A dimension that keeps exactly one value, while others of its column move, and that moves in the other runs."""
     for name, column in run.columns.items():
         other_columns = _same_columns(group, name, column)
@@ -136,7 +137,7 @@ def dead_dimensions(run: RunSummary, group: Group) -> Iterator[RunFault]:
             usual_range = float(median[d])
             title = column.titles[d]
             detail = f"{title} is {column.low[d]:.4g} in all frames; {group.words} move it by {usual_range:.3g}"
-            yield RunFault(
+            yield run_fault(
                 "dead_dimension",
                 *run.whole,
                 detail,
@@ -147,13 +148,13 @@ def dead_dimensions(run: RunSummary, group: Group) -> Iterator[RunFault]:
             )
 
 
-def other_scales(run: RunSummary, group: Group) -> Iterator[RunFault]:
+def other_scales(run: RunSummary, group: Group) -> Iterator[Finding]:
     """Columns of another unit than in the other runs; and joints whose action and state are apart otherwise."""
     for name, column in run.columns.items():
         factor = _scale_factor(column, _same_columns(group, name, column))
         if factor is not None:
             detail = f"{name} moves {factor:.3g} times as far as in {group.words}: another unit?"
-            yield RunFault("other_scale", *run.whole, detail, factor, 1.0, "times", signal=name)
+            yield run_fault("other_scale", *run.whole, detail, factor, 1.0, "times", signal=name)
     yield from _offset_faults(run, group)
 
 
@@ -174,7 +175,7 @@ def _scale_factor(column: ColumnSummary, other_columns: Sequence[ColumnSummary])
     return None
 
 
-def _offset_faults(run: RunSummary, group: Group) -> Iterator[RunFault]:
+def _offset_faults(run: RunSummary, group: Group) -> Iterator[Finding]:
     """Dimensions of which the action is above or below the state by another amount than in the other runs."""
     if run.leads is None or run.follows is None:
         return
@@ -199,12 +200,12 @@ def _offset_faults(run: RunSummary, group: Group) -> Iterator[RunFault]:
             f"the action is {measured:.3g} above {title} at the median, in {group.words} {usual_lead:.3g}: "
             "a calibration?"
         )
-        yield RunFault(
+        yield run_fault(
             "other_scale", *run.whole, detail, measured, usual_lead, "of the source", signal=title
         )
 
 
-def idle_ends(run: RunSummary, group: Group) -> Iterator[RunFault]:
+def idle_ends(run: RunSummary, group: Group) -> Iterator[Finding]:
     """Nothing moves at a run's start or end for much longer than in the other runs."""
     starts = [other_run.idle_start_s for other_run in group.others]
     ends = [other_run.idle_end_s for other_run in group.others]
@@ -221,7 +222,7 @@ def idle_ends(run: RunSummary, group: Group) -> Iterator[RunFault]:
         detail = (
             f"nothing moves in the {side} {seconds:.1f} s; in {group.words} {usual_idle_s:.1f} s"
         )
-        yield RunFault(
+        yield run_fault(
             "idle_end",
             run.episode_index,
             start_frame,

@@ -11,7 +11,7 @@ from itertools import combinations
 
 import numpy as np
 
-from annotate.checkup.faults import RunFault
+from annotate.checkup.faults import Finding, run_fault
 from annotate.checkup.lateness import common_lag
 from annotate.checkup.summary import CameraSummary, RunSummary, cameras_of
 from core.values import grouped
@@ -36,7 +36,7 @@ MAX_MEAN_OF_NEAR = 1.0  # where the rows are near each other, too
 MIN_LOSS = 0.1  # of likeness of rows and pictures, of the run of a pair whose pictures are foreign
 
 
-def copies(dataset: str, runs: Sequence[RunSummary]) -> Iterator[RunFault]:
+def copies(dataset: str, runs: Sequence[RunSummary]) -> Iterator[Finding]:
     """Runs that are a copy of an earlier one; or, where pictures are equal and rows differ, have foreign pictures."""
     by_index = {run.episode_index: run for run in runs}
     row_distances = _row_distances(runs)
@@ -63,7 +63,7 @@ def copies(dataset: str, runs: Sequence[RunSummary]) -> Iterator[RunFault]:
         )
 
 
-def exact_copies(dataset: str, runs: Sequence[RunSummary]) -> Iterator[RunFault]:
+def exact_copies(dataset: str, runs: Sequence[RunSummary]) -> Iterator[Finding]:
     """Runs of which both the rows and the pictures of all cameras are equal to those of an earlier one, however far."""
     first = dict[tuple, RunSummary]()
     for run in runs:
@@ -79,7 +79,7 @@ def _copy_fault(
     later: RunSummary,
     distance: float | None,
     are_pictures_equal: bool,
-) -> RunFault:
+) -> Finding:
     """`distance`: between the rows; None where they were not compared."""
     number = earlier.episode_index
     if earlier.rows_digest is None:
@@ -95,14 +95,14 @@ def _copy_fault(
         detail = f"a copy of episode {number}: the pictures are equal, the rows differ in length or values"
     measured = distance if distance is not None else 0.0
     unit = "standard deviations"
-    return RunFault(
+    return run_fault(
         "copy", *later.whole, detail, measured, MAX_ROWS_APART, unit, other=(dataset, number)
     )
 
 
 def _foreign_pictures_fault(
     dataset: str, earlier: RunSummary, later: RunSummary, lag: int, distance: float | None
-) -> RunFault | None:
+) -> Finding | None:
     """Which of two runs with equal pictures has those of the other: the one whose rows do not go with them.
 
     None where their rows are near each other, or nothing tells which of both it is.
@@ -118,7 +118,7 @@ def _foreign_pictures_fault(
         f"its pictures are those of episode {right.episode_index}, its rows are others (likeness of pictures and rows "
         f"{low:.2f}, of the other run {high:.2f})"
     )
-    return RunFault(
+    return run_fault(
         "other_pictures",
         *wrong.whole,
         detail,

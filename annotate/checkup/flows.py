@@ -128,8 +128,9 @@ def flow_curves(
         curves = _curves(runs, predictors, start_lag)
         mean_curve = np.mean(curves, axis=0)
         # Where nothing moves, no lag is better than another one
-        if mean_curve.max() > 0:
-            start_lag = peak_lag(mean_curve)
+        if mean_curve.max() <= 0 or peak_lag(mean_curve) == start_lag:
+            break
+        start_lag = peak_lag(mean_curve)
     return dict(zip(compared, curves, strict=True)), start_lag
 
 

@@ -1,11 +1,10 @@
-"""Rows behind or ahead of the pictures, in frames: of all runs, of single ones, or a gripper's signal alone."""
+"""Rows behind or ahead of the pictures, in frames: of all runs, or of single ones."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
-from annotate.checkup.faults import RunFault
+from annotate.checkup.faults import Finding, run_fault
 from annotate.checkup.flows import flow_curves, peak_lag
 from annotate.checkup.signals import values_of_commonest_kind
 from annotate.checkup.summary import RunSummary
@@ -13,20 +12,9 @@ from annotate.checkup.summary import RunSummary
 MIN_LAG = 2  # frames
 
 
-class Sureness(NamedTuple):
-    """When a lag of all runs together is believed: in how many runs, how alike the curves are there
-    (correlation), how much more than without a lag, and the share of runs whose own lag is near it.
-    """
-
-    runs: int
-    likeness: float
-    gain: float
-    agreement: float
-
-
-# Chosen on the clean and spoilt runs of docs/checkup.md
-OF_ROWS = Sureness(2, 0.35, 0.04, 0.6)
-OF_GRIPPERS = Sureness(6, 0.12, 0.08, 0.5)
+# When a lag of all runs is believed: in how many runs, how alike the curves are there (correlation), how much more than
+# without a lag, and the share of runs whose own lag is near it. Chosen on the clean and spoilt runs of docs/checkup.md
+MIN_SURENESS = (2, 0.35, 0.04, 0.6)
 # Of one run, against what the optical flow of the others foretells
 MIN_OTHERS = 4
 MIN_LIKENESS_OF_ONE = 0.3
@@ -38,10 +26,10 @@ MIN_LOSS_BESIDE = 0.05
 MIN_UNEXPLAINED = 1e-6
 
 
-def late_rows(runs: Sequence[RunSummary]) -> Iterator[RunFault]:
+def late_rows(runs: Sequence[RunSummary]) -> Iterator[Finding]:
     """Rows that are behind or ahead of the pictures: in all runs, or in single ones otherwise than in the others."""
     curves = _row_curves(runs)
-    lag, is_sure = _common_lag(curves, OF_ROWS)
+    lag, is_sure = _common_lag(curves)
     single_faults = {fault.episode_index: fault for fault in _single_late_rows(runs, lag)}
     yield from single_faults.values()
     if not is_sure:
@@ -53,7 +41,7 @@ def late_rows(runs: Sequence[RunSummary]) -> Iterator[RunFault]:
             yield _lag_fault(run, detail, lag, 0, "state")
 
 
-def _single_late_rows(runs: Sequence[RunSummary], start_lag: int) -> Iterator[RunFault]:
+def _single_late_rows(runs: Sequence[RunSummary], start_lag: int) -> Iterator[Finding]:
     """Rows of a run that are at another lag than those of the others."""
     curves, lag = flow_curves({run.episode_index: run.motion for run in runs}, start_lag)
     for run in runs:
@@ -101,30 +89,9 @@ def _deviating_lag(curve: np.ndarray, lag: int, compared_lag: int) -> int | None
     return None
 
 
-def late_grippers(runs: Sequence[RunSummary]) -> Iterator[RunFault]:
-    """Signals of grippers that are behind or ahead of the pictures in most runs, by what is seen of their moves."""
-    rows_lag = common_lag(runs)
-    most_grippers = max((len(run.gripper_curves) for run in runs), default=0)
-    for number in range(most_grippers):
-        gripper_runs = [run for run in runs if len(run.gripper_curves) > number]
-        curves = values_of_commonest_kind(
-            {run.episode_index: run.gripper_curves[number] for run in gripper_runs}, len
-        )
-        lag, is_sure = _common_lag(curves, OF_GRIPPERS)
-        # Late with all rows is told of the rows
-        if not is_sure or abs(lag - rows_lag) < MIN_LAG:
-            continue
-        for run in gripper_runs:
-            if run.episode_index not in curves:
-                continue
-            title = run.gripper_titles[number]
-            detail = f"the {title}'s signal is {_lag_words(lag, run.fps)} what the pictures show of its moves"
-            yield _lag_fault(run, detail, lag, 0, title)
-
-
 def common_lag(runs: Sequence[RunSummary]) -> int:
     """The lag of all runs together, in frames, however sure it is; 0 where no run tells any."""
-    return _common_lag(_row_curves(runs), OF_ROWS)[0]
+    return _common_lag(_row_curves(runs))[0]
 
 
 def _row_curves(runs: Sequence[RunSummary]) -> dict[int, np.ndarray]:
@@ -132,7 +99,7 @@ def _row_curves(runs: Sequence[RunSummary]) -> dict[int, np.ndarray]:
     return values_of_commonest_kind({run.episode_index: run.row_curve for run in runs}, len)
 
 
-def _common_lag(curves: Mapping[int, np.ndarray], min_sureness: Sureness) -> tuple[int, bool]:
+def _common_lag(curves: Mapping[int, np.ndarray]) -> tuple[int, bool]:
     """The lag of all runs together, and whether it is sure; 0 without any curve."""
     if not curves:
         return 0, False
@@ -141,8 +108,8 @@ def _common_lag(curves: Mapping[int, np.ndarray], min_sureness: Sureness) -> tup
     lag = peak_lag(mean)
     near = [abs(peak_lag(curve) - lag) <= 1 for curve in curves.values()]
     gain = float(mean[lag + max_lag] - mean[max_lag])
-    reached = Sureness(len(curves), float(mean[lag + max_lag]), gain, float(np.mean(near)))
-    is_sure = all(value >= limit for value, limit in zip(reached, min_sureness, strict=True))
+    reached = len(curves), float(mean[lag + max_lag]), gain, float(np.mean(near))
+    is_sure = all(value >= limit for value, limit in zip(reached, MIN_SURENESS, strict=True))
     return lag, is_sure and MIN_LAG <= abs(lag) < max_lag
 
 
@@ -153,7 +120,5 @@ def _lag_words(lag: int, fps: float) -> str:
     return "at one time with"
 
 
-def _lag_fault(
-    run: RunSummary, detail: str, measured: int, usual_lag: int, signal: str
-) -> RunFault:
-    return RunFault("rows_late", *run.whole, detail, measured, usual_lag, "frames", signal=signal)
+def _lag_fault(run: RunSummary, detail: str, measured: int, usual_lag: int, signal: str) -> Finding:
+    return run_fault("rows_late", *run.whole, detail, measured, usual_lag, "frames", signal=signal)

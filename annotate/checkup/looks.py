@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from annotate.checkup.faults import RunFault
+from annotate.checkup.faults import Finding, run_fault
 from annotate.checkup.summary import PHASES, RunSummary, cameras_of
 from annotate.pictures import BLACK_LUMA
 from core.values import grouped
@@ -28,7 +28,7 @@ MIN_END_TIMES = 1.5  # of how far the others' ends are from one another
 MIN_EARLIER_TIMES = 2.2  # of how far the end is from what the others show earlier
 
 
-def moved_cameras(runs: Sequence[RunSummary]) -> Iterator[RunFault]:
+def moved_cameras(runs: Sequence[RunSummary]) -> Iterator[Finding]:
     """A camera whose resting picture is unlike that of every other run, where those are alike."""
     for camera in cameras_of(runs):
         camera_runs = [run for run in runs if camera in run.cameras]
@@ -46,7 +46,7 @@ def moved_cameras(runs: Sequence[RunSummary]) -> Iterator[RunFault]:
                 f"what {camera} shows at rest is {nearest[k]:.0f} of 255 from the {NEAREST} runs that are most alike; "
                 f"others are within {usual_distance:.0f}"
             )
-            yield RunFault(
+            yield run_fault(
                 "camera_moved",
                 *run.whole,
                 detail,
@@ -76,7 +76,7 @@ def _mean_of_least(distances: np.ndarray) -> float:
     return float(np.sort(distances)[:NEAREST].mean())
 
 
-def differing_texts(runs: Sequence[RunSummary]) -> Iterator[RunFault]:
+def differing_texts(runs: Sequence[RunSummary]) -> Iterator[Finding]:
     """A run that looks and moves like the runs of another text, and not like those of its own, which are alike."""
     texts = [run.task or "" for run in runs]
     common = sorted({text for text in texts if text and texts.count(text) > MIN_RUNS_OF_TEXT})
@@ -98,7 +98,7 @@ def differing_texts(runs: Sequence[RunSummary]) -> Iterator[RunFault]:
         )
         if is_unlike_own and other_distance <= MAX_NEAR_TIMES * usual_distances[other_text]:
             detail = f'the run looks and moves like those of "{other_text}", not like those of its text "{texts[k]}"'
-            yield RunFault(
+            yield run_fault(
                 "text_differs",
                 *run.whole,
                 detail,
@@ -174,7 +174,7 @@ def _euclidean_distances(vectors: np.ndarray) -> np.ndarray:
     return np.sqrt(np.maximum(squares[:, None] + squares[None] - 2 * vectors @ vectors.T, 0))
 
 
-def contradicted_outcomes(runs: Sequence[RunSummary]) -> Iterator[RunFault]:
+def contradicted_outcomes(runs: Sequence[RunSummary]) -> Iterator[Finding]:
     """A run that is said to have succeeded, and ends like what the others of its task show earlier,
     not like their ends."""
     runs_by_task = grouped((run.task, run) for run in runs if run.task and run.success is not False)
@@ -184,7 +184,7 @@ def contradicted_outcomes(runs: Sequence[RunSummary]) -> Iterator[RunFault]:
             yield from _contradicted_in_task(siblings, sorted(cameras))
 
 
-def _contradicted_in_task(runs: Sequence[RunSummary], cameras: Sequence[str]) -> Iterator[RunFault]:
+def _contradicted_in_task(runs: Sequence[RunSummary], cameras: Sequence[str]) -> Iterator[Finding]:
     pictures = np.stack([_pictures_at_phases(run, cameras) for run in runs])
     ends = pictures[:, -1]
     end_distances = np.array([_distance_to_ends(ends, k) for k in range(len(runs))])
@@ -202,7 +202,7 @@ def _contradicted_in_task(runs: Sequence[RunSummary], cameras: Sequence[str]) ->
             f"other runs of its task, and {earlier_distance:.1f} from what they show earlier; others are within "
             f"{usual_distance:.1f} of an end"
         )
-        yield RunFault(
+        yield run_fault(
             "outcome_differs",
             run.episode_index,
             run.num_frames - 1,

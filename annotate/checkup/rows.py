@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from annotate.checkup.faults import RunFault
+from annotate.checkup.faults import Finding, run_fault
 from annotate.checkup.signals import MOVING, RunSignals, is_moving
 from annotate.signal_lag import FAST_PERCENTILE
 from annotate.spans import stretches
@@ -29,7 +29,7 @@ LONG_STEP = 1.6  # times the usual step: a frame is missing
 SETTLES = 4  # rows after a long step within which a late stamp is made up for
 
 
-def jumps(run: RunSignals) -> Iterator[RunFault]:
+def jumps(run: RunSignals) -> Iterator[Finding]:
     """A dimension of the arm's state is elsewhere for a frame or a few, farther than it moves in any other step."""
     if run.state is None or len(run.state) < 10:
         return
@@ -48,7 +48,7 @@ def jumps(run: RunSignals) -> Iterator[RunFault]:
             f"{name}{extra} jumps by {size:.3g} at frame {start} and is back {end - start} frame(s) later; "
             f"the largest other step is {usual_step:.3g}"
         )
-        yield RunFault(
+        yield run_fault(
             "state_jumps",
             run.episode_index,
             start,
@@ -100,14 +100,13 @@ def _jump(
     other_steps = np.r_[steps[: start - 1], steps[end:]]
     # Steps of other jumps are no measure of ordinary motion
     usual_step = float(np.sort(other_steps)[-1 - min(4, len(other_steps) // 50)])
+    if usual_step <= 0 or size < MIN_JUMP_STEPS * usual_step:
+        return None
     other_values = np.r_[values[:start], values[end:]]
-    extent = float(np.percentile(other_values, 99) - np.percentile(other_values, 1))
-    is_jump = (
-        size >= MIN_JUMP_STEPS * usual_step and size >= MIN_JUMP_SHARE * extent and usual_step > 0
-    )
-    if is_jump:
-        return (start, end, size, usual_step)
-    return None
+    low, high = np.percentile(other_values, (1, 99))
+    if size < MIN_JUMP_SHARE * (high - low):
+        return None
+    return start, end, size, usual_step
 
 
 def _is_same_angle(value: float, value_before: float, size: float) -> bool:
@@ -116,7 +115,7 @@ def _is_same_angle(value: float, value_before: float, size: float) -> bool:
     return is_turn or abs(value + value_before) < 0.05 * size
 
 
-def stuck_stretches(run: RunSignals) -> Iterator[RunFault]:
+def stuck_stretches(run: RunSignals) -> Iterator[Finding]:
     """All dimensions of the arm's state keep their values for a stretch, while pictures change as
     they do when the arm moves."""
     if run.state is None or run.arm_moves is None or len(run.state) != len(run):
@@ -128,7 +127,7 @@ def stuck_stretches(run: RunSignals) -> Iterator[RunFault]:
         if witness:
             seconds = (end - start) / run.fps
             detail = f"the state keeps one value for {seconds:.1f} s from {start / run.fps:.1f} s on, while {witness}"
-            yield RunFault(
+            yield run_fault(
                 "state_stuck",
                 run.episode_index,
                 start,
@@ -167,7 +166,7 @@ def _stuck_witness(run: RunSignals, start: int, end: int) -> str:
     return ""
 
 
-def missing_frames(run: RunSignals) -> Iterator[RunFault]:
+def missing_frames(run: RunSignals) -> Iterator[Finding]:
     """Frames that the rows' times leave out: gaps that no later row makes up for, as late stamps do."""
     if run.times_s is None or len(run.times_s) < 10 or not np.isfinite(run.times_s).all():
         return
@@ -181,7 +180,7 @@ def missing_frames(run: RunSignals) -> Iterator[RunFault]:
         f"{missing} frames are missing at {len(gaps)} places by the rows' times, {longest_place}"
     )
     place = run.episode_index, gaps[0][0] - 1, gaps[-1][0] + 1
-    yield RunFault("frames_missing", *place, detail, missing, 0.0, "frames", signal="times")
+    yield run_fault("frames_missing", *place, detail, missing, 0.0, "frames", signal="times")
 
 
 def time_gaps(times_s: np.ndarray) -> tuple[list[tuple[int, int]], float]:

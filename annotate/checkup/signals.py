@@ -77,7 +77,7 @@ class RunSignals:
         if self.state is None or len(self.state) != len(self) or len(self) < 2:
             return None
         arm = self.state[:, self.arm_dimensions("state")]
-        steps = way_steps(arm) if np.isfinite(arm).all() else None
+        steps = None if np.isinf(arm).any() else way_steps(arm)
         if steps is None:
             return None
         return np.r_[0.0, steps]

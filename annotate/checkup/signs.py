@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from annotate.checkup.faults import RunFault
+from annotate.checkup.faults import Finding, run_fault
 from annotate.checkup.summary import RunSummary
 from core.values import grouped
 
@@ -18,7 +18,7 @@ MIN_RUNS_OF_ALL = 2
 MOST_JOINTS = 0.5
 
 
-def opposite_signs(runs: Sequence[RunSummary]) -> Iterator[RunFault]:
+def opposite_signs(runs: Sequence[RunSummary]) -> Iterator[Finding]:
     """Joints whose state moves against the action, and with it in the other runs or at most other joints.
 
     All runs of the same dimensions are compared, whatever their task: a sign is the robot's.
@@ -39,7 +39,7 @@ def opposite_signs(runs: Sequence[RunSummary]) -> Iterator[RunFault]:
 
 def _faults_of_single_runs(
     runs: Sequence[RunSummary], follows: np.ndarray, usual_follows: np.ndarray
-) -> Iterator[RunFault]:
+) -> Iterator[Finding]:
     """`follows`: [runs, 2, d], `usual_follows`: their medians [2, d]."""
     num_joints = follows.shape[2]
     spreads = np.stack([run.columns["state"].spread[:num_joints] for run in runs])
@@ -54,9 +54,7 @@ def _faults_of_single_runs(
         yield _sign_fault(runs[number], joint, measured, usual_follow, "in the other runs")
 
 
-def _faults_of_all_runs(
-    runs: Sequence[RunSummary], usual_follows: np.ndarray
-) -> Iterator[RunFault]:
+def _faults_of_all_runs(runs: Sequence[RunSummary], usual_follows: np.ndarray) -> Iterator[Finding]:
     for usual_joints in usual_follows:
         for joint in np.flatnonzero(usual_joints <= MAX_AGAINST_OF_ALL).tolist():
             other_joints = np.delete(usual_joints, joint)
@@ -71,12 +69,12 @@ def _faults_of_all_runs(
 
 def _sign_fault(
     run: RunSummary, joint: int, measured: float, usual_follow: float, words: str
-) -> RunFault:
+) -> Finding:
     title = run.columns["state"].titles[joint]
     detail = (
         f"{title} moves against its action (correlation {measured:.2f}), {words} with it "
         f"({usual_follow:.2f}): another sign?"
     )
-    return RunFault(
-        "other_sign", *run.whole, detail, measured, usual_follow, "correlation", signal=title
+    return run_fault(
+        "other_scale", *run.whole, detail, measured, usual_follow, "correlation", signal=title
     )

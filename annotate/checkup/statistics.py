@@ -4,16 +4,16 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from annotate.checkup.faults import RunFault
+from annotate.checkup.faults import run_fault
 from annotate.checkup.signals import RunSignals
-from ingest.episode import StoredStatistics
+from ingest.episode import Finding, StoredStatistics
 
 TOLERANCE = 2e-3  # of the stored range: rounding of writers is far below
 MAX_MEAN_APART = 0.05  # standard deviations: writers that sum in float32 are within 0.003
 ROUNDING = 5e-4  # of a value, or of 1 for smaller ones: a joint that hardly moves is not held against its tiny range
 
 
-def stale_statistics(run: RunSignals) -> Iterator[RunFault]:
+def stale_statistics(run: RunSignals) -> Iterator[Finding]:
     """Rows beyond the range that is stored of all rows; or another range or mean than is stored of this episode.
 
     What is stored of them and cannot be read is told, too.
@@ -39,8 +39,8 @@ def stale_statistics(run: RunSignals) -> Iterator[RunFault]:
 
 def _statistics_fault(
     run: RunSignals, detail: str, measured: float, expected: float, signal: str
-) -> RunFault:
-    return RunFault(
+) -> Finding:
+    return run_fault(
         "stale_statistics",
         run.episode_index,
         0,

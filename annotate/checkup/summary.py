@@ -7,7 +7,7 @@ from itertools import chain
 
 import numpy as np
 
-from annotate.checkup.clocks import gripper_curves, row_curve
+from annotate.checkup.clocks import row_curve
 from annotate.checkup.flows import RunMotion, run_motion
 from annotate.checkup.rows import idle_seconds
 from annotate.checkup.signals import RunSignals
@@ -58,7 +58,7 @@ class RunSummary:
 
     columns: state and action, as far as the run has them. leads: median of action minus state of
     each dimension [d], where both have the same ones, and `follows`, their correlation [d]. follow:
-    how the state moves with the action, see `_follow_correlations`. row_curve, gripper_curves:
+    how the state moves with the action, see `_follow_correlations`. row_curve:
     likeness of pictures and rows at each lag, see clocks. motion: joints and optical flow, see
     flows. closings: of each gripper, None where it is not used.
     """
@@ -76,7 +76,6 @@ class RunSummary:
     cameras: Mapping[str, CameraSummary]
     row_curve: np.ndarray | None
     motion: RunMotion | None
-    gripper_curves: tuple[np.ndarray | None, ...]
     gripper_titles: tuple[str, ...]
     closings: tuple[int | None, ...]
     idle_start_s: float
@@ -124,7 +123,6 @@ def summarize(run: RunSignals) -> RunSummary:
         },
         row_curve(run),
         run_motion(run),
-        gripper_curves(run),
         tuple(signal.title for signal in run.grippers),
         tuple(_num_closings(curve, run.fps) for curve in run.openings),
         start_s,

@@ -51,12 +51,8 @@ def _load(name: str, grid: int, size_px: int | None, device: str) -> Encoder:
 
 def _lack_of_packages(name: str) -> str:
     """What has to be installed before an encoder can be loaded; empty where nothing has to."""
-    framework = {"hf": "transformers", "torchvision": "torchvision"}.get(
-        name.partition(":")[0], "torch"
-    )
-    missing = [
-        package for package in dict.fromkeys(("torch", framework)) if find_spec(package) is None
-    ]
+    frameworks = ("torch", "torchvision", *(["transformers"] if name.startswith("hf:") else []))
+    missing = [package for package in frameworks if find_spec(package) is None]
     remedy = (
         f'{install_hint("train")}; the encoder grey needs nothing (embeddings.encoder = "grey")'
     )

@@ -1,4 +1,4 @@
-"""Encoders that are neural networks. This module imports torch: it is imported only where one is asked for."""
+"""Encoders that are neural networks. This module imports torch and torchvision: only where one is asked for."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import nn
+from torchvision import models
 
 from annotate.embeddings.projection import CELL, WHOLE, Encoder, area_weights, signs
 from annotate.embeddings.weights import MOBILENET_SHA256, MOBILENET_URL, EncoderError, weights_file
@@ -19,19 +20,6 @@ from annotate.embeddings.weights import MOBILENET_SHA256, MOBILENET_URL, Encoder
 MOBILENET_PX = 64
 # Its first 14 blocks give a map of a sixteenth of the picture's side: what comes after them sees everything everywhere
 MOBILENET_LOCAL = 14
-# MobileNetV2 is torchvision's own, layer by layer, without the import of torchvision, which costs more than to load and
-# to compile it
-# Of the blocks in between: how many times as wide inside, their channels, how many, and the first one's stride
-BLOCKS = (
-    (1, 16, 1, 1),
-    (6, 24, 2, 2),
-    (6, 32, 3, 2),
-    (6, 64, 4, 2),
-    (6, 96, 3, 1),
-    (6, 160, 3, 2),
-    (6, 320, 1, 1),
-)
-FIRST, LAST = 32, 1280  # channels
 OTHER_PX = 224  # what nearly all of torchvision's are trained with
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -145,52 +133,15 @@ class Embedder(nn.Module):
 
 
 def features(weights: dict[str, Any]) -> nn.Sequential:
-    """The nineteen blocks, with the weights of torchvision's published file; its classifier's are left out.
+    """MobileNetV2's nineteen blocks, with the weights of torchvision's published file.
 
     Raises RuntimeError for weights of another network.
     """
     # What would be drawn for new layers is not drawn at all
     with torch.device("meta"):
-        blocks: list[nn.Module] = [_convolution(3, FIRST, 3, stride=2)]
-        channels = FIRST
-        for wider, out, count, stride in BLOCKS:
-            for k in range(count):
-                blocks.append(_Block(channels, out, stride if k == 0 else 1, wider))
-                channels = out
-        net = nn.Sequential(*blocks, _convolution(channels, LAST, 1))
-    feature_weights = {
-        name.removeprefix("features."): w
-        for name, w in weights.items()
-        if name.startswith("features.")
-    }
-    net.load_state_dict(feature_weights, assign=True)
-    return net
-
-
-class _Block(nn.Module):
-    """Widened, looked over channel by channel, narrowed; added to what came in where both have one shape."""
-
-    def __init__(self, channels: int, out: int, stride: int, wider: int) -> None:
-        super().__init__()
-        num_hidden = channels * wider
-        widened = [_convolution(channels, num_hidden, 1)] if wider != 1 else []
-        over = _convolution(num_hidden, num_hidden, 3, stride=stride, groups=num_hidden)
-        self.conv = nn.Sequential(
-            *widened, over, nn.Conv2d(num_hidden, out, 1, bias=False), nn.BatchNorm2d(out)
-        )
-        self.is_added = stride == 1 and channels == out
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if self.is_added:
-            return x + self.conv(x)
-        return self.conv(x)
-
-
-def _convolution(
-    channels: int, out: int, side: int, stride: int = 1, groups: int = 1
-) -> nn.Sequential:
-    conv = nn.Conv2d(channels, out, side, stride, (side - 1) // 2, groups=groups, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(out), nn.ReLU6(inplace=True))
+        net = models.mobilenet_v2(weights=None)
+    net.load_state_dict(weights, assign=True)
+    return net.features
 
 
 class _Mobilenet(nn.Module):
@@ -215,18 +166,18 @@ def _mobilenet_tower(_: str, size_px: int | None) -> Tower:
 
 def _torchvision_tower(name: str, size_px: int | None) -> Tower:
     """Raises EncoderError: no such model, or no weights."""
-    from torchvision.models import get_model, get_model_weights, list_models
-
-    if name not in list_models():
+    if name not in models.list_models():
         raise EncoderError(
             f"torchvision has no model {name}; torchvision.models.list_models() says which it has"
         )
     # The best weights that it is published with
-    weights: Any = next(iter(reversed(list(get_model_weights(name)))), None)
+    weights: Any = next(iter(reversed(list(models.get_model_weights(name)))), None)
     if weights is None:
         raise EncoderError(f"torchvision publishes no weights of {name}: name another model")
     categories = weights.meta.get("categories")
-    net = get_model(name, weights=None, **({"num_classes": len(categories)} if categories else {}))
+    net = models.get_model(
+        name, weights=None, **({"num_classes": len(categories)} if categories else {})
+    )
     net.load_state_dict(
         torch.load(weights_file(weights.url), map_location="cpu", weights_only=True)
     )

@@ -196,15 +196,17 @@ class _Matcher:
     """Finds where to take a patch from, so that colours and edges of the whole picture stay most as they were.
 
     Compared is on small pictures: counts of colours and of differences between neighbours, by their
-    square roots, so that what is rare in a picture weighs as what is common.
+    square roots, so that what is rare in a picture weighs as what is common. Edges are counted only
+    where the colours alone make a place no worse than the best one yet.
     """
 
     def __init__(self, rgb: np.ndarray, textures: Sequence[np.ndarray]) -> None:
         self._textures = textures
         self._shape = rgb.shape[:2]
         self._scale = min(1.0, SMALL / max(self._shape))
-        self._small = [self._lab(texture) for texture in textures]
-        self._small_colours = [_colours(lab) for lab in self._small]
+        small = np.stack([self._lab(texture) for texture in textures])
+        self._luma = small[..., 0]
+        self._colours = _colours(small).astype(np.intp)  # as they are counted
         lab = self._lab(rgb)
         self._small_shape = lab.shape[:2]
         self._wanted_colours = np.sqrt(_counts(_colours(lab), NUM_COLOURS))
@@ -214,28 +216,30 @@ class _Matcher:
         """The texture, as large as the picture, at the best of PLACES drawn places for a patch of the picture."""
         lab, (h, w), (sh, sw) = self._lab(picture), self._shape, self._small_shape
         is_patch = cv2.resize(patch * 255, (sw, sh), interpolation=cv2.INTER_AREA) > 127
-        colours_outside = _counts(_colours(lab)[~is_patch], NUM_COLOURS)
         number = rng.integers(len(self._textures), size=PLACES)
         high, wide = self._textures[0].shape[:2]
         ys = rng.integers((high - h) // BLOCK + 1, size=PLACES) * BLOCK
         xs = rng.integers((wide - w) // BLOCK + 1, size=PLACES) * BLOCK
-        best = self._textures[0][:h, :w]
-        lowest_cost = np.inf
-        for texture, top, x_offset in zip(number.tolist(), ys.tolist(), xs.tolist(), strict=True):
-            small = self._small[texture]
-            y = min(round(top * self._scale), len(small) - sh)
-            x = min(round(x_offset * self._scale), small.shape[1] - sw)
-            window = slice(y, y + sh), slice(x, x + sw)
-            colours = colours_outside + _counts(
-                self._small_colours[texture][window][is_patch], NUM_COLOURS
-            )
-            edges = _edges(np.where(is_patch, small[window][..., 0], lab[..., 0]))
-            cost = ((np.sqrt(colours) - self._wanted_colours) ** 2).sum()
-            cost += EDGE_WEIGHT * ((np.sqrt(edges) - self._wanted_edges) ** 2).sum()
-            if cost < lowest_cost:
-                best = self._textures[texture][top : top + h, x_offset : x_offset + w]
-                lowest_cost = cost
-        return best
+        small_ys, small_xs = (
+            np.minimum(np.rint(corners * self._scale).astype(int), limit - side)
+            for corners, limit, side in zip((ys, xs), self._luma.shape[1:], (sh, sw), strict=True)
+        )
+        pixels = np.ravel_multi_index(np.nonzero(is_patch), self._luma.shape[1:])
+        places = np.ravel_multi_index((number, small_ys, small_xs), self._luma.shape)
+        in_patch = (self._colours.take(pixels + place) for place in places)
+        counts = np.stack([_counts(colours, NUM_COLOURS) for colours in in_patch])
+        counts += _counts(_colours(lab)[~is_patch], NUM_COLOURS)
+        cost = ((np.sqrt(counts) - self._wanted_colours) ** 2).sum(axis=1)
+        total_cost = np.full(PLACES, np.inf)
+        for k in np.argsort(cost):
+            if cost[k] > total_cost.min():
+                break
+            window = self._luma[number[k], small_ys[k] :, small_xs[k] :][:sh, :sw]
+            edges = _edges(np.where(is_patch, window, lab[..., 0]))
+            edge_cost = ((np.sqrt(edges) - self._wanted_edges) ** 2).sum()
+            total_cost[k] = cost[k] + EDGE_WEIGHT * edge_cost
+        best = int(total_cost.argmin())
+        return self._textures[number[best]][ys[best] : ys[best] + h, xs[best] : xs[best] + w]
 
     def _lab(self, rgb: np.ndarray) -> np.ndarray:
         h, w = (max(1, round(side * self._scale)) for side in rgb.shape[:2])

@@ -10,7 +10,7 @@ from lerobot.rewards.sarm.rabc import RABCWeights
 
 from benchmarks.policy.protocol import AWR_MOST, FAR, TOP
 from benchmarks.policy.recording import Frames
-from warehouse.exports.rabc import FILE, SCHEMA, episode_rows, suggested_kappa
+from warehouse.exports.rabc import FILE, SCHEMA, FrameProgress, episode_rows, suggested_kappa
 from warehouse.exports.weights import LEROBOT_FILE, weights_by_lerobot
 
 
@@ -23,7 +23,9 @@ def write_progress(folder: Path, curves: Sequence[np.ndarray], *chunks: int) -> 
     folder.mkdir(parents=True, exist_ok=True)
     with pq.ParquetWriter(path, SCHEMA) as writer:
         for episode, curve in enumerate(curves):
-            writer.write_table(episode_rows(first, episode, len(curve), (curve, curve, None)))
+            writer.write_table(
+                episode_rows(first, episode, len(curve), FrameProgress(curve, curve, None))
+            )
             first += len(curve)
         writer.add_key_value_metadata({"proccorpus": json.dumps({"suggested_kappa": kappas})})
     return path

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Record long robot episodes of several steps, with exact ground truth, from robosuite (MuJoCo).
 
-usage: python -m benchmarks.sim_long.generate [--out data] [--plan PLAN] [--only 3 8] [--check]
+usage: python -m benchmarks.sim_long.generate [--out data] [--only 3 8] [--check]
 Python 3.12: pip install -r benchmarks/sim_long/requirements.txt ; libosmesa6 for headless rendering.
 
 A Panda arm sorts groceries into bins and stacks cubes with a scripted policy; some runs miss a grasp, lose an object,
@@ -214,7 +214,7 @@ def groceries(seed: int, keys: Sequence[str]) -> tuple[Sim, list[Thing], str]:
     return s, plan, f"Put {listing([t.words for t in plan])} into their bins, in this order."
 
 
-def two_cubes(seed: int) -> Sim:
+def cubes(seed: int) -> tuple[Sim, list[Thing], str]:
     """A red and a green cube on a table, to the left and to the right."""
     s = Sim("Stack", seed)
     side = s.rng.choice([-1, 1])
@@ -223,11 +223,6 @@ def two_cubes(seed: int) -> Sim:
     s.put("cubeA", a, 0.825, s.rng.uniform(-0.4, 0.4))
     s.put("cubeB", b, 0.83, s.rng.uniform(-0.4, 0.4))
     s.settle()
-    return s
-
-
-def cubes(seed: int) -> tuple[Sim, list[Thing], str]:
-    s = two_cubes(seed)
     red = Thing(
         "cubeA",
         "the red cube",
@@ -239,46 +234,6 @@ def cubes(seed: int) -> tuple[Sim, list[Thing], str]:
         level=0.01,
     )
     return s, [red], "Stack the red cube onto the green cube."
-
-
-def green_on_red(seed: int) -> tuple[Sim, list[Thing], str]:
-    s = two_cubes(seed)
-    green = Thing(
-        "cubeB",
-        "the green cube",
-        "onto the red cube",
-        (0, 0, 0),
-        np.pi / 2,
-        support="cubeA",
-        goal_z=0.045,
-        level=0.01,
-    )
-    return s, [green], "Stack the green cube onto the red cube."
-
-
-def to_near_side(seed: int) -> tuple[Sim, list[Thing], str]:
-    """Both cubes straight back, to the side of the table where the robot stands."""
-    s = two_cubes(seed)
-    plan = []
-    for key, words in (("cubeA", "the red cube"), ("cubeB", "the green cube")):
-        goal = np.array([-0.2, s.pos(key)[1]])
-        plan.append(
-            Thing(
-                key,
-                words,
-                "to the near side of the table",
-                (0, 0, 0),
-                np.pi / 2,
-                goal_xy=goal,
-                goal_z=s.pos(key)[2],
-                box=(goal - (0.06, 0.05), goal + (0.04, 0.05)),
-            )
-        )
-    return (
-        s,
-        plan,
-        "Move the red cube and the green cube to the near side of the table, in this order.",
-    )
 
 
 @dataclass
@@ -352,8 +307,7 @@ class Policy:
 
     trouble = {step index: what}: "high" or "beside" (the grasp misses), "slip" (the object falls back before it is
     lifted), "drop" (lost on the way, picked up again), "lose" (lost, the arm gives up), "before" and "pause" (2 s of
-    stillness before the step or in the middle of it), "stop" and "halt" (the arm stops before it or half-way to the
-    goal, for good). A miss before a "stop" is a thing missed and given up.
+    stillness before the step or in the middle of it), "stop" (the arm stops before it, for good).
     """
 
     def __init__(self, sim: Sim, plan: list[Thing], truth: Truth, trouble: dict[int, Any]) -> None:
@@ -479,8 +433,6 @@ class Policy:
             if trouble == "pause" and 1 - distance_left / way >= 0.5:
                 trouble = None
                 yield from self.wait(IDLE)
-            if trouble == "halt" and 1 - distance_left / way >= 0.5:
-                return
             if distance_left < 0.012:
                 break
             share = min(1.0, frame / 12)
@@ -515,7 +467,7 @@ class Policy:
                     yield from self.wait(IDLE)
                     continue
                 yield from (self.place if self.truth.done[t.key] else self.grasp)(t, trouble)
-                if trouble in ("lose", "halt"):
+                if trouble == "lose":
                     yield from self.wait(TAIL + 3)
                     return
             else:
@@ -637,34 +589,7 @@ PLAN = [  # (scene, its arguments, what goes wrong, in a word)
     (G, (22, ("Can", "Cereal", "Milk")), {3: "pause"}, "paused"),
     (G, (23, ("Bread", "Can", "Cereal")), {1: "drop"}, "drop_retry"),
 ]
-EIGHTH = [  # 8 successful runs and 4 failures of each of three other tasks
-    *[(green_on_red, (601 + k,), {}, "expert") for k in range(5)],
-    (green_on_red, (606,), {0: "high"}, "retry"),
-    (green_on_red, (607,), {1: "drop"}, "drop_retry"),
-    (green_on_red, (608,), {1: "pause"}, "paused"),
-    (green_on_red, (609,), {1: "lose"}, "dropped"),
-    (green_on_red, (610,), {1: "halt"}, "stopped"),
-    (green_on_red, (611,), {0: ["beside", "stop"]}, "missed"),
-    (green_on_red, (612,), {1: "stop"}, "stopped"),
-    *[(G, (621 + k, ("Milk",)), {}, "expert") for k in range(5)],
-    (G, (626, ("Milk",)), {0: "beside"}, "retry"),
-    (G, (627, ("Milk",)), {1: "drop"}, "drop_retry"),
-    (G, (628, ("Milk",)), {0: "pause"}, "paused"),
-    (G, (629, ("Milk",)), {1: "lose"}, "dropped"),
-    (G, (630, ("Milk",)), {1: "halt"}, "stopped"),
-    (G, (631, ("Milk",)), {0: ["high", "stop"]}, "missed"),
-    (G, (632, ("Milk",)), {0: ["slip"], 1: "halt"}, "stopped"),
-    *[(to_near_side, (641 + k,), {}, "expert") for k in range(5)],
-    (to_near_side, (646,), {2: "high"}, "retry"),
-    (to_near_side, (647,), {1: "drop"}, "drop_retry"),
-    (to_near_side, (648,), {3: "pause"}, "paused"),
-    (to_near_side, (649,), {1: "lose"}, "dropped"),
-    (to_near_side, (650,), {3: "halt"}, "stopped"),
-    (to_near_side, (651,), {2: ["high", "stop"]}, "missed"),
-    (to_near_side, (652,), {2: "stop"}, "stopped"),
-]
-PLANS = {"shipped": PLAN, "eighth": EIGHTH}
-FAILS = ("dropped", "stopped", "missed")
+FAILS = ("dropped", "stopped")
 COLUMNS = {
     "observation.state": ("state", FLOATS),
     "action": ("action", FLOATS),
@@ -750,11 +675,11 @@ def recorded(plan: Sequence[tuple], only: Sequence[int] | None) -> Iterator[Reco
 
 
 def main() -> None:
-    parser = simulated.arguments(__doc__, __file__, PLANS)
+    parser = simulated.arguments(__doc__, __file__)
     parser.add_argument("--only", type=int, nargs="+", help="these entries of the plan only")
     args = parser.parse_args()
     if not args.check:
-        simulated.write(args.out, FORM, recorded(PLANS[args.plan], args.only))
+        simulated.write(args.out, FORM, recorded(PLAN, args.only))
     simulated.check(args.out, FORM, check_run)
 
 

@@ -1,12 +1,11 @@
 #!/usr/bin/env python3
-"""Record short robot episodes with exact ground truth from Meta-World and Fetch (MuJoCo).
+"""Record short robot episodes with exact ground truth from Meta-World (MuJoCo).
 
-usage: python -m benchmarks.sim_short.generate [--out data] [--plan PLAN] [--only TASK] [--check]
+usage: python -m benchmarks.sim_short.generate [--out data] [--only TASK] [--check]
 Python 3.12: pip install -r benchmarks/sim_short/requirements.txt ; libosmesa6 for headless rendering.
 
 6 tasks x 6 start states with the scripted expert policies, and of each task further runs that stop half-way, stall
-and go on, or miss the object. The plan eighth has other texts, speeds and another camera for four tasks, and with Fetch
-(fetch.py) four new ones. README.md has the schema, the progress formula and the segment rules.
+and go on, or miss the object. README.md has the schema, the progress formula and the segment rules.
 """
 
 import os
@@ -25,7 +24,6 @@ import pyarrow as pa
 from metaworld.policies import ENV_POLICY_MAP
 
 from benchmarks import simulated
-from benchmarks.sim_short import fetch
 from benchmarks.simulated import FLOATS, SIZE, Eye, Form, Recorded
 
 FPS = 20  # frames per second of the recording, in simulated time
@@ -63,7 +61,6 @@ STALL = 40  # frames that a stalled run stands still (2 s)
 STALL_AT = 0.5  # share of the object's way after which a stalled run stands still
 STOP_AT = (0.3, 0.5, 0.7)  # and after which a stopped run freezes, by seed
 VIEW = {"lookat": (0.03, 0.72, 0.10), "from": (140, -32, 1.15)}  # azimuth, elevation, distance
-FETCH_VIEW = {"lookat": (1.32, 0.75, 0.48), "from": (132, -30, 1.25)}
 MISS = (0.14, 0.0, 0.0)  # how far beside the object a missed run aims (m)
 
 VERBS = ("reach", "contact", "move", "hold")  # the phases of a run, in words
@@ -123,7 +120,7 @@ TASKS = {
 }
 
 
-MORE_TASKS = {  # of the plan eighth, and of benchmarks/policy
+MORE_TASKS = {  # of benchmarks/policy
     "door-close": task(
         "Close the door.",
         "reach for the open door; touch the door; push the door shut; stay at the closed door",
@@ -150,69 +147,6 @@ MORE_TASKS = {  # of the plan eighth, and of benchmarks/policy
 }
 
 
-def of_fetch(limits: tuple[float, float]) -> dict[str, dict[str, Any]]:
-    """Fetch's tasks as the others are described, with their speeds in turn."""
-    tasks = {}
-    for place, (t, spec) in enumerate(fetch.TASKS.items()):
-        thing = spec.get("joint", "block")
-        phrases = f"move the {thing} to the red marker", f"stay at the {thing} on the marker"
-        if "joint" in spec:
-            move_phrase, hold_phrase = (f"move the {thing}", f"stay at the {thing}")
-        else:
-            move_phrase, hold_phrase = phrases
-        tasks[t] = {
-            "text": spec["text"],
-            "limit": limits[place % 2],
-            "done": spec.get("done", 0.05),
-            "sites": "joint" not in spec,
-            "miss": spec["miss"],
-            "verbs": {
-                "reach": f"reach for the {thing}",
-                "contact": f"touch the {thing}",
-                "move": move_phrase,
-                "hold": hold_phrase,
-            },
-        }
-    return tasks
-
-
-# Other things under the Fetch arm; of Meta-World four with another text, speed and camera, from a new list of starts
-OTHER_VIEW = {"lookat": (0.03, 0.70, 0.08), "from": (168, -42, 1.2)}
-EIGHTH = of_fetch((0.28, 0.34)) | {
-    t: {**spec, "text": text, "limit": limit, "view": OTHER_VIEW, "other": other}
-    for t, spec, text, limit, other in (
-        (
-            "pick-place",
-            TASKS["pick-place"],
-            "Bring the red cylinder to the blue marker.",
-            0.26,
-            (0.0, -0.14, 0.0),
-        ),
-        (
-            "drawer-open",
-            TASKS["drawer-open"],
-            "Pull the green drawer out.",
-            0.32,
-            (-0.14, 0.0, 0.0),
-        ),
-        (
-            "coffee-push",
-            MORE_TASKS["coffee-push"],
-            "Place the mug under the coffee machine.",
-            0.30,
-            (-0.14, 0.0, 0.0),
-        ),
-        (
-            "plate-slide-side",
-            MORE_TASKS["plate-slide-side"],
-            "Move the plate to the goal.",
-            0.24,
-            (0.0, -0.14, 0.0),
-        ),
-    )
-}
-EIGHTH_SEED = 54  # of a task's first run
-
 Run = tuple[
     str, int, str, float
 ]  # task, seed, kind of run, and the share of the way at which it stops or stalls
@@ -227,27 +161,6 @@ def shipped_plan() -> list[Run]:
     return plan
 
 
-def eighth_plan() -> list[Run]:
-    """Of each task 7 experts, then a stall and 3 failures, two of them stops or two of them misses (-1: the other
-    way)."""
-    plan = []
-    for k, t in enumerate(EIGHTH):
-        low, high = ((0.25, 0.62), (0.38, 0.7))[k // 2 % 2]
-        first, second = (high, ("stopped", low)) if k % 2 else (low, ("missed", -1.0))
-        troubles = [("stalled", (0.4, 0.6)[k % 2]), ("stopped", first), second, ("missed", 1.0)]
-        plan += [
-            (t, seed, *run)
-            for seed, run in enumerate([("expert", 1.0)] * 7 + troubles, EIGHTH_SEED)
-        ]
-    return plan
-
-
-PLANS = {  # what is done, and what is said of its tasks
-    "shipped": (shipped_plan(), TASKS),
-    "eighth": (eighth_plan(), EIGHTH),
-}
-
-
 class Sim:
     """One task from one start state: the simulator, its scripted expert and a camera."""
 
@@ -256,25 +169,15 @@ class Sim:
 
     def __init__(self, task: str, spec: dict[str, Any], seed: int, side_px: int = SIZE) -> None:
         self.spec = spec
-        if task in fetch.TASKS:
-            self.substeps = 1
-            hand_body = "robot0:gripper_link"
-            thing = fetch.thing(task)
-            view = FETCH_VIEW
-            self.env = self.policy = fetch.Env(task)
-        else:
-            self.substeps = SUBSTEPS
-            hand_body = "right_hand"
-            thing = spec.get("thing")
-            view = spec.get("view", VIEW)
-            name = task + "-v3"
-            mt = metaworld.MT1(name, seed=TASK_SEED + seed // len(START))
-            self.env = mt.train_classes[name]()
-            self.env.set_task(mt.train_tasks[START[seed % len(START)]])
-            self.env.max_path_length = 10**9
-            self.policy = ENV_POLICY_MAP[name]()
+        thing = spec.get("thing")
+        name = task + "-v3"
+        mt = metaworld.MT1(name, seed=TASK_SEED + seed // len(START))
+        self.env = mt.train_classes[name]()
+        self.env.set_task(mt.train_tasks[START[seed % len(START)]])
+        self.env.max_path_length = 10**9
+        self.policy = ENV_POLICY_MAP[name]()
         m = self.env.model
-        self.eye = Eye(m, view, side_px)
+        self.eye = Eye(m, VIEW, side_px)
         if not self.spec.get("sites"):
             self.eye.option.sitegroup[:] = 0  # no goal markers in the picture
 
@@ -286,17 +189,14 @@ class Sim:
                     ids.add(b)
             return ids
 
-        hand = below(hand_body)
+        hand = below("right_hand")
         objects = below(thing) if thing else set(range(m.body("mocap").id + 1, m.nbody))
         solid = [g for g in range(m.ngeom) if m.geom_contype[g] or m.geom_conaffinity[g]]
         of_hand = [g for g in solid if m.geom_bodyid[g] in hand]
         of_objects = [g for g in solid if m.geom_bodyid[g] in objects]
         self.pairs = list(product(of_hand, of_objects))
-        if task in fetch.TASKS:
-            self.obs, self.info = self.env.reset(seed), self.env.evaluate()
-            return
         self.obs, _ = self.env.reset()
-        for _ in range(self.substeps * self.spec.get("settle", 0)):
+        for _ in range(SUBSTEPS * self.spec.get("settle", 0)):
             self.step(np.array([0, 0, 0, -1], np.float32))
         self.info = self.env.evaluate_state(self.obs, np.zeros(4, np.float32))[1]
 
@@ -337,7 +237,7 @@ def record(
     """Measurements and picture of each frame; `spec` is the task's entry in the plan's tasks.
 
     kind: 'expert'; 'stopped' (freezes for good after this share of the way); 'stalled' (there stands still for STALL
-    frames, then goes on); 'missed' (aims beside the object; with share -1 in the other direction).
+    frames, then goes on); 'missed' (aims beside the object).
     """
     s = Sim(task, spec, seed)
     rows = []
@@ -348,8 +248,6 @@ def record(
     miss = None
     if kind == "missed":
         miss = np.array(s.spec.get("miss", MISS))
-        if share < 0:
-            miss = np.array(s.spec.get("other", -miss))
     while True:
         row = {
             "state": s.obs[:4].astype(np.float32),
@@ -374,7 +272,7 @@ def record(
             row["action"] = np.array([0, 0, 0, grip], np.float32)
             break
         actions = []
-        for _ in range(s.substeps):
+        for _ in range(SUBSTEPS):
             if still or (stalled is not None and len(rows) < stalled + STALL):
                 a = np.array([0, 0, 0, grip], np.float32)
             else:
@@ -448,11 +346,10 @@ COLUMNS = {
 FORM = Form(("videos",), COLUMNS, FPS, crf=23, group=FPS)
 
 
-def recorded(plan: Sequence[Run], specs: dict[str, dict[str, Any]]) -> Iterator[Recorded]:
+def recorded(plan: Sequence[Run]) -> Iterator[Recorded]:
     """The runs that went as planned."""
     for task, seed, kind, share in plan:
-        spec = specs[task]
-        is_fetch = task in fetch.TASKS
+        spec = TASKS[task]
         rows, images = record(task, spec, seed, kind, share)
         ok = rows[-1]["success"]
         if ok != (kind in ("expert", "stalled")):
@@ -460,9 +357,9 @@ def recorded(plan: Sequence[Run], specs: dict[str, dict[str, Any]]) -> Iterator[
             continue
         facts = {
             "task": spec["text"],
-            "env": task if is_fetch else task + "-v3",
+            "env": task + "-v3",
             "seed": seed,
-            "start_state": seed if is_fetch else START[seed % len(START)],
+            "start_state": START[seed % len(START)],
             "policy": kind,
             "success": ok,
             "fps": FPS,
@@ -478,15 +375,12 @@ def check_run(facts: dict[str, Any], rows: dict[str, np.ndarray]) -> None:
 
 
 def main() -> None:
-    parser = simulated.arguments(__doc__, __file__, PLANS)
-    parser.add_argument("--only", choices=TASKS | EIGHTH, help="this task only")
+    parser = simulated.arguments(__doc__, __file__)
+    parser.add_argument("--only", choices=TASKS, help="this task only")
     args = parser.parse_args()
     if not args.check:
-        plan, specs = PLANS[args.plan]
-        plan = [run for run in plan if args.only in (None, run[0])]
-        if not plan:
-            parser.error(f"{args.only} is not in the {args.plan} plan")
-        simulated.write(args.out, FORM, recorded(plan, specs))
+        plan = [run for run in shipped_plan() if args.only in (None, run[0])]
+        simulated.write(args.out, FORM, recorded(plan))
     simulated.check(args.out, FORM, check_run)
 
 

@@ -3,7 +3,7 @@
     .venv/bin/python docs/examples/ask_the_corpus.py [--workspace workspace] [--out to_look_at.csv]
 
 `warehouse.connect` opens the corpus for reading: a DuckDB connection with every table and view that
-`proccorpus schema` lists. More questions: docs/sql.md.
+`proccorpus show schema` lists. More questions: docs/sql.md.
 """
 
 import argparse

@@ -15,7 +15,13 @@ from explorer import charts
 from explorer.access import LakeReader, PageError
 from explorer.corrected_labels import correction_state
 from explorer.drawn_labels import shown_episode
-from explorer.episode import OF_EPISODE, EpisodeIndex, episode_and_facts, find_dataset, find_episode
+from explorer.episode import (
+    OF_EPISODE,
+    EpisodeIndex,
+    episode_and_facts,
+    find_dataset,
+    find_episode,
+)
 from explorer.pages.outcomes import stated_outcome
 from explorer.review_queue import QueuePlace
 from explorer.site import Explorer, Visiting
@@ -121,7 +127,11 @@ def page(
     )
 
 
-def _address(dataset: str, episode_index: int | None, camera: str | None) -> str:
+def _address(
+    dataset: str,
+    episode_index: int | None,
+    camera: str | None,
+) -> str:
     """Of a run beside its reference; None: of the end of the queue."""
     query = ({"end": 1} if episode_index is None else {}) | ({"camera": camera} if camera else {})
     path = f"/review/beside/{quote(dataset, safe='')}" + (
@@ -132,7 +142,11 @@ def _address(dataset: str, episode_index: int | None, camera: str | None) -> str
     return path
 
 
-def doubtful_runs(explorer: Explorer, reader: LakeReader, dataset: str) -> list[dict[str, Any]]:
+def doubtful_runs(
+    explorer: Explorer,
+    reader: LakeReader,
+    dataset: str,
+) -> list[dict[str, Any]]:
     """The queue of a dataset, the most doubtful first: `episode_index`, `confidence`;
     `score` (how likely the label is wrong) and `why`, as in the review queue.
     """

@@ -15,13 +15,29 @@ from starlette.datastructures import QueryParams
 from explorer.access import LakeReader, PageError
 from explorer.corrected_labels import corrected_places
 from explorer.episode import find_episode, label_as_said, recording_at
-from explorer.pages.corrections import Judged, Said, Snapshot, accepted_label
+from explorer.pages.corrections import (
+    Judged,
+    Said,
+    Snapshot,
+    accepted_label,
+)
 from explorer.pages.episodes import MAX_CHARS
 from explorer.review_queue import ORDER, SIGNS, ReviewQueue
 from explorer.selection import EpisodeSelection
-from explorer.site import Visit, Visiting, author_of, check_may_write, explorer_of
+from explorer.site import (
+    Visit,
+    Visiting,
+    author_of,
+    check_may_write,
+    explorer_of,
+)
 from warehouse.lake.connection import LakeConnection
-from warehouse.lake.corrections import ACCEPTED, REJECTED, CorrectionError, parsed
+from warehouse.lake.corrections import (
+    ACCEPTED,
+    REJECTED,
+    CorrectionError,
+    parsed,
+)
 from warehouse.lake.statements import Place, check_recording
 
 router = APIRouter()
@@ -195,7 +211,11 @@ def judgement_of(reader: LakeReader, place: Place) -> str:
     return WRONG
 
 
-def _check_sample(reader: LakeReader, sample: list[Place], snapshot: int | None) -> None:
+def _check_sample(
+    reader: LakeReader,
+    sample: list[Place],
+    snapshot: int | None,
+) -> None:
     """Raises PageError; ConflictError: a number is another recording's than on the page of a snapshot."""
     for place, recording in reader.recordings_shown(sample, snapshot).items():
         check_recording(place, recording, recording_at(reader, *place))
@@ -212,7 +232,12 @@ def _drawn_sample(visit: Visit, queue: Runs) -> list[Place]:
     return random.sample(places, min(SAMPLE, len(places)))
 
 
-def _runs_to_accept(kind: str, dataset: str | None, person: str | None, query: str | None) -> Runs:
+def _runs_to_accept(
+    kind: str,
+    dataset: str | None,
+    person: str | None,
+    query: str | None,
+) -> Runs:
     if query is not None:
         return SelectedRuns(query.removeprefix("?"))
     if kind not in SIGNS:

@@ -1,11 +1,9 @@
-"""Two label runs, or two models, beside each other: where a dataset's are farthest apart,
-and one episode of them.
+"""Two labels of an episode, or two models, beside each other.
 
 And frames like one frame, and runs like one run, as pictures that lead to the moment.
 """
 
 import threading
-from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
@@ -16,102 +14,20 @@ from fastapi.responses import HTMLResponse
 
 from core.errors import UserError
 from explorer import charts
-from explorer.access import LakeReader, PageError
+from explorer.access import PageError
 from explorer.charts import Curve
 from explorer.drawn_labels import shown_episode
 from explorer.episode import EpisodeIndex, episode_and_facts
 from explorer.pages.episode import charts_data, run_name
-from explorer.pages.leaderboard import BASELINES
-from explorer.site import Visiting
+from explorer.site import BASELINES, Visiting
 from warehouse.lake.similarity import SimilarityQuery, most_similar
 
 router = APIRouter()
 SAME_S = 0.25  # boundaries nearer than this are the same
-FARTHEST = 100  # episodes that a dataset's page lists
-RUNS_SQL = """
-    SELECT l.label_run AS id, any_value(r.annotator) AS annotator, any_value(r.model) AS model, count(*) AS episodes,
-           count(a.label_run) AS active
-    FROM (SELECT episode_index, label_run FROM label_quality WHERE dataset = $1) l
-    LEFT JOIN label_runs r USING (label_run)
-    LEFT JOIN (SELECT episode_index, label_run FROM active_runs WHERE dataset = $1) a USING (episode_index, label_run)
-    GROUP BY 1 ORDER BY active DESC, 1"""
-# How many episodes each two label runs share
-SHARING_SQL = """
-    SELECT a.label_run AS id, b.label_run AS other, count(*) AS shared FROM label_quality a
-    JOIN label_quality b ON a.episode_index = b.episode_index AND a.label_run <> b.label_run
-    WHERE a.dataset = $1 AND b.dataset = $1 GROUP BY 1, 2"""
-COMMON_SQL = """
-    SELECT count(*) FROM label_quality a JOIN label_quality b ON a.episode_index = b.episode_index
-    WHERE a.dataset = $1 AND b.dataset = $1 AND a.label_run = $2 AND b.label_run = $3"""
-STORED_SQL = """
-    SELECT episode_index, any_value(mean_difference) FROM label_disagreement WHERE dataset = $1
-    AND (label_run = $2 AND other_run = $3 OR label_run = $3 AND other_run = $2) GROUP BY 1"""
-FACTS_SQL = """
-    SELECT f.episode_index, f.task, coalesce(c.fps, f.fps, d.fps) AS fps FROM episode_facts f
-    JOIN datasets d ON d.dataset = f.dataset LEFT JOIN episode_content c ON c.dataset = f.dataset
-    AND c.chunk = f.chunk AND c.episode_index = f.episode_index
-    WHERE f.dataset = ? AND list_contains(?, f.episode_index)"""
-# Frames at which a segment begins, but for the first
-CUTS_SQL = """
-    SELECT episode_index, label_run, start_frame FROM segments WHERE dataset = ? AND segment_index > 0
-    AND list_contains(?, label_run) AND list_contains(?, episode_index)"""
 MOST_LIKE = 24
 TIME_S = 60.0  # a search reads every picture's numbers: 60,000 runs of 10 s take half a minute
 AT_ONCE = 2
 _searching = threading.Semaphore(AT_ONCE)
-
-
-@router.get("/compare/{dataset}")
-def dataset_page(visit: Visiting, dataset: str, a: str = "", b: str = "") -> HTMLResponse:
-    """`a` and `b`: label runs; default: the two that share most episodes, of these the
-    ones that count most often.
-    """
-    runs = [
-        row | {"title": run_name(row | {"label_run": row["id"]})}
-        for row in visit.reader.dicts(RUNS_SQL, dataset)
-    ]
-    if not runs:
-        raise PageError(f"there are no labels of a dataset {dataset[:60]!r}")
-    a, b = _runs_to_begin_with(visit.reader, dataset, runs, a, b)
-    chosen = [
-        _side_named(runs, name, k, "this dataset has no label run") for k, name in enumerate((a, b))
-    ]
-    pair = sorted(run["id"] for run in chosen if run)
-    if len({*pair}) == 2:
-        num_episodes, distance, rows = episodes_apart(visit.reader, dataset, pair)
-    else:
-        num_episodes, distance, rows = (0, None, [])
-    return visit.page(
-        "compare_runs.html",
-        title=f"Compare labels of {dataset}",
-        dataset=dataset,
-        runs=runs,
-        chosen=chosen,
-        num_episodes=num_episodes,
-        apart=distance,
-        rows=rows,
-    )
-
-
-def _runs_to_begin_with(
-    reader: LakeReader, dataset: str, runs: list[dict[str, Any]], a: str, b: str
-) -> tuple[str, str]:
-    """The two label runs to begin with, where the address leaves one open; as they are
-    where none share an episode.
-    """
-    if a and b:
-        return a, b
-    # Those that count most often stand first
-    places = {run["id"]: place for place, run in enumerate(runs)}
-    shared = reader.once(("sharing", dataset), lambda: reader.dicts(SHARING_SQL, dataset))
-    pairs = [
-        (-row["shared"], places[row["id"]], places[row["other"]], row["id"], row["other"])
-        for row in shared
-        if a in ("", row["id"]) and b in ("", row["other"])
-    ]
-    if pairs:
-        return min(pairs)[3:]
-    return (a, b)
 
 
 def _side_named(
@@ -122,40 +38,6 @@ def _side_named(
     if name and side is None:
         raise PageError(f"{none} {name[:40]!r}")
     return side or (sides[place] if place < len(sides) else None)
-
-
-def episodes_apart(
-    reader: LakeReader, dataset: str, pair: list[str]
-) -> tuple[int, float | None, list[dict[str, Any]]]:
-    """Episodes that both runs label, their mean difference of progress, and the episodes
-    in which it is largest.
-    """
-    # Builds store the differences of two annotators. Where not all are stored they are counted from the curves, which
-    # takes a second for 20,000 episodes; the view has every two runs once, the lesser name first
-    differences = dict(reader.rows(STORED_SQL, dataset, *pair))
-    if not differences or len(differences) != reader.rows(COMMON_SQL, dataset, *pair)[0][0]:
-        sql = "SELECT episode_index, mae FROM label_agreement WHERE dataset = ? AND run_a = ? AND run_b = ?"
-        differences = dict(reader.rows(sql, dataset, *pair))
-    if not differences:
-        return 0, None, []
-    farthest = sorted(differences, key=lambda episode: (-differences[episode], episode))[:FARTHEST]
-    facts = {row["episode_index"]: row for row in reader.dicts(FACTS_SQL, dataset, farthest)}
-    cuts: defaultdict[tuple[int, str], set[int]] = defaultdict(set)
-    for episode, run, frame in reader.rows(CUTS_SQL, dataset, pair, farthest):
-        cuts[episode, run].add(frame)
-    rows: list[dict[str, Any]] = []
-    for episode in (e for e in farthest if e in facts):
-        first_cuts = cuts[episode, pair[0]]
-        second_cuts = cuts[episode, pair[1]]
-        moved_frames = moved_boundaries(
-            first_cuts, second_cuts, round(SAME_S * (facts[episode]["fps"] or 1.0))
-        )
-        counts = {
-            "boundaries": len(first_cuts) + len(second_cuts),
-            "moved": sum(map(len, moved_frames)),
-        }
-        rows.append(facts[episode] | {"mae": differences[episode]} | counts)
-    return len(differences), sum(differences.values()) / len(differences), rows
 
 
 def moved_boundaries(

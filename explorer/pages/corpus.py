@@ -1,7 +1,5 @@
 """The corpus as a whole: how much there is of what, how far labelled, at what price, and
 what is left out.
-
-And frozen corpora: what each holds, and how to read, verify and compare them.
 """
 
 from collections.abc import Iterable, Mapping
@@ -10,21 +8,15 @@ from typing import Any
 from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 
-from annotate.signal_report import lag, signal_columns
-from core.values import grouped
 from explorer import charts
-from explorer.access import LakeReader, PageError
 from explorer.index import Indexed
-from explorer.site import Visit, Visiting, freeze_command_line
-from ingest.source_parts import part_form
-from warehouse.lake.connection import has
+from explorer.site import Visit, Visiting
+from warehouse.lake.lists import LISTS
 from warehouse.lake.outcomes import question
 from warehouse.lake.references import sentences
-from warehouse.lake.stored import lags_by_dataset, signals_by_dataset
 
 router = APIRouter()
 BINS = 30
-REASONS = 30  # of the quarantine, the commonest
 COUNTED = ("episodes", "ok", "outcomes_known", "assumed_complete", "frames", "labelled_frames")
 OF_ALL = ("hours", "shards", "samples", "cost_usd", *COUNTED)
 # Of the index
@@ -40,21 +32,6 @@ COUNTS_SQL = """
 UNFINISHED_SQL = (
     "SELECT dataset, count(*) FROM review WHERE list_contains(signs, 'looks unfinished') GROUP BY 1"
 )
-OF_INDEX = {
-    "commonest": """
-        SELECT name, count(*) AS episodes FROM step_rows JOIN steps USING (step_id) GROUP BY 1
-        ORDER BY 2 DESC, 1 LIMIT 12""",
-    "quarantine": f"""
-        SELECT dataset::VARCHAR AS dataset, reason::VARCHAR AS reason, count(*) AS episodes FROM episodes
-        WHERE reason <> 'ok' GROUP BY ALL ORDER BY 3 DESC, 1, 2 LIMIT {REASONS}""",
-    "licences": """
-        SELECT license::VARCHAR AS license, count(DISTINCT dataset) AS datasets, count(*) FILTER (reason = 'ok') AS ok,
-               coalesce(sum(duration_s) FILTER (reason = 'ok'), 0) / 3600 AS hours
-        FROM episodes GROUP BY 1 ORDER BY 4 DESC, 1""",
-    "labels": """
-        SELECT annotator::VARCHAR AS annotator, label_run::VARCHAR AS label_run, count(*) AS episodes FROM episodes
-        WHERE reason = 'ok' GROUP BY ALL ORDER BY 3 DESC, 1, 2""",
-}
 # Of the lake: one without any listed episode is shown, too
 DATASETS_SQL = """
     SELECT d.dataset, d.title, d.role, c.labels, v.cost_usd, coalesce(h.shards, 0) AS shards,
@@ -63,37 +40,18 @@ DATASETS_SQL = """
     LEFT JOIN (SELECT dataset, sum(cost_usd) AS cost_usd FROM vlm_calls GROUP BY 1) v USING (dataset)
     LEFT JOIN (SELECT dataset, count(*) AS shards, sum(samples) AS samples FROM shards GROUP BY 1) h USING (dataset)
     ORDER BY 1"""
-OF_LAKE = {
-    # Datasets as a whole; usable episodes that have no label
-    "whole": """
-        SELECT dataset, reason, detail, NULL AS episodes FROM findings
-        WHERE episode_index IS NULL AND severity = 'unusable'
-        UNION ALL SELECT q.dataset, q.reason, 'no label', count(*) FROM quarantine q
-        SEMI JOIN (FROM episodes WHERE status = 'ok') USING (dataset, episode_index) GROUP BY ALL ORDER BY 1, 2""",
-    "costs": """
-        SELECT stage, model, count(*) AS calls, sum(prompt_tokens)::BIGINT AS prompt_tokens,
-               sum(completion_tokens)::BIGINT AS completion_tokens, sum(cost_usd) AS cost_usd
-        FROM vlm_calls GROUP BY ALL ORDER BY 6 DESC, 1, 2 LIMIT 50""",
-}
-PARTS = 200  # shown of a source, those first that are used for nothing
-PARTS_SQL = f"""
-    SELECT dataset, kind, name, status, use, why, shape, dtype, num_times FROM source_parts
-    QUALIFY row_number() OVER (
-        PARTITION BY dataset ORDER BY status <> 'unknown', status <> 'used', use, kind, name) <= {PARTS}
-    ORDER BY dataset, status <> 'unknown', status <> 'used', use, kind, name"""
-SHARDS = 200  # shown of a release
-RELEASES_SQL = """
-    SELECT r.name, r.snapshot, r.config_hash, r.created_at, count(s.shard) AS shards, sum(s.episodes) AS episodes,
-           sum(s.samples) AS samples, sum(s.bytes) AS bytes, count(DISTINCT s.dataset) AS datasets
-    FROM releases r LEFT JOIN release_shards s ON s.name = r.name GROUP BY ALL ORDER BY r.created_at DESC, r.name"""
-OF_RELEASE = {
-    "parts": """
-        SELECT dataset, split, count(*) AS shards, sum(episodes) AS episodes, sum(samples) AS samples,
-               sum(bytes) AS bytes FROM release_shards WHERE name = ? GROUP BY ALL ORDER BY 1, 2""",
-    "shards": f"FROM release_shards WHERE name = ? ORDER BY shard LIMIT {SHARDS}",
-    "trained": "FROM training_runs WHERE release = ? ORDER BY created_at DESC",
-    "evaluated": "FROM eval_runs WHERE release = ? ORDER BY created_at DESC, model",
-}
+# Lists that the page leads to
+LEADS_TO = (
+    "quarantine_reasons",
+    "fault_reasons",
+    "source_parts",
+    "signals",
+    "licences",
+    "labels_in_force",
+    "commonest_steps",
+    "demonstrations",
+    "requests",
+)
 
 
 @router.get("/")
@@ -102,6 +60,7 @@ def page(visit: Visiting) -> HTMLResponse:
         "corpus.html",
         title="Corpus",
         index=visit.index,
+        lists={name: LISTS[name] for name in LEADS_TO},
         **visit.index.once("corpus", lambda: corpus_facts(visit)),
     )
 
@@ -128,53 +87,21 @@ def corpus_facts(visit: Visit) -> dict[str, Any]:
         "datasets": datasets,
         "totals": {column: _total(datasets, column) for column in OF_ALL},
         "questions": questions,
-        "grippers": _gripper_rows(reader, [d["dataset"] for d in datasets]),
-        "sources": _source_rows(reader),
         "lengths": histogram(index, "duration_s", "s"),
         "steps": histogram(index, "num_steps", "steps", "label_run <> ''"),
-        **{name: index.dicts(sql) for name, sql in OF_INDEX.items()},
-        **{name: reader.dicts(sql) for name, sql in OF_LAKE.items()},
     }
-
-
-def _gripper_rows(reader: LakeReader, datasets: list[str]) -> list[dict]:
-    """What was found of grippers and hands, a row for each; one with `missing` for a
-    dataset where none was seen.
-    """
-    signals = signals_by_dataset(reader.con)
-    lags = lags_by_dataset(reader.con)
-    missing = dict(reader.rows("SELECT dataset, detail FROM findings WHERE reason = 'no_gripper'"))
-    rows = []
-    for dataset in datasets:
-        for signal in signals.get(dataset, []):
-            row = {"dataset": dataset, "missing": None, "lag": lag(signal, lags.get(dataset, []))}
-            rows.append(row | signal_columns(signal))
-        if dataset in missing:
-            rows.append({"dataset": dataset, "missing": missing[dataset]})
-    return rows
 
 
 def _total(datasets: Iterable[Mapping[str, Any]], column: str) -> float:
     return sum(dataset[column] or 0 for dataset in datasets)
 
 
-def _source_rows(reader: LakeReader) -> list[dict]:
-    """What each source holds, a row for each dataset: all its `parts`, those that are
-    `used`, and those that are used for nothing (`unknown`).
-    """
-    parts = reader.dicts(PARTS_SQL) if has(reader.con, "source_parts") else []
-    for part in parts:
-        part["form"] = part_form(part["shape"], part["dtype"])
-    rows = []
-    for dataset, of_dataset in grouped((part["dataset"], part) for part in parts).items():
-        by_status = grouped((part["status"], part) for part in of_dataset)
-        unused = by_status.get("unknown", [])
-        used = by_status.get("used", [])
-        rows.append({"dataset": dataset, "parts": of_dataset, "unknown": unused, "used": used})
-    return sorted(rows, key=lambda row: (not row["unknown"], row["dataset"]))
-
-
-def histogram(index: Indexed, column: str, unit: str, condition: str = "true") -> dict[str, Any]:
+def histogram(
+    index: Indexed,
+    column: str,
+    unit: str,
+    condition: str = "true",
+) -> dict[str, Any]:
     """Usable episodes by a column: equal bins up to the 99th percentile, the last one with all above."""
     source = f"FROM episodes WHERE reason = 'ok' AND {column} IS NOT NULL AND {condition}"
     # A few very long episodes would squeeze all others into one bin: the axis ends at the 99th percentile
@@ -195,32 +122,3 @@ def histogram(index: Indexed, column: str, unit: str, condition: str = "true") -
     ]
     about = f"{n} episodes by {unit}; median {mid:.3g}, 99th percentile {top:.3g}"
     return {"chart": charts.bars(bins_by_name, about), "unit": unit, "median": mid, "top": top}
-
-
-@router.get("/releases")
-def releases_page(visit: Visiting) -> HTMLResponse:
-    return visit.page(
-        "releases.html",
-        title="Releases",
-        releases=visit.reader.dicts(RELEASES_SQL),
-        freeze=freeze_command_line(visit),
-    )
-
-
-@router.get("/releases/{name}")
-def release(visit: Visiting, name: str) -> HTMLResponse:
-    reader = visit.reader
-    rows = reader.dicts("FROM releases WHERE name = ?", name)
-    if not rows:
-        raise PageError(f"there is no release {name[:60]!r}")
-    facts = {subject: reader.dicts(sql, name) for subject, sql in OF_RELEASE.items()}
-    sql = "SELECT name FROM releases WHERE name <> ? ORDER BY created_at DESC"
-    return visit.page(
-        "release.html",
-        title=f"Release {name}",
-        release=rows[0],
-        total=sum(part["shards"] for part in facts["parts"]),
-        others=reader.column(sql, name),
-        place=visit.place,
-        **facts,
-    )

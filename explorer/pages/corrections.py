@@ -19,7 +19,13 @@ from core.values import plain
 from explorer.access import LakeReader, PageError
 from explorer.corrected_labels import corrected_places, correction_state
 from explorer.episode import EpisodeIndex, episode_facts, label_as_said
-from explorer.site import Explorer, Visiting, author_of, check_may_write, explorer_of
+from explorer.site import (
+    Explorer,
+    Visiting,
+    author_of,
+    check_may_write,
+    explorer_of,
+)
 from warehouse.lake import acceptances, corrections
 from warehouse.lake.connection import LakeConnection
 from warehouse.lake.corrections import (
@@ -82,7 +88,11 @@ class Acceptance(BaseModel):
 
 
 @router.get(OF_EPISODE)
-def state(visit: Visiting, dataset: str, episode_index: EpisodeIndex) -> JSONResponse:
+def state(
+    visit: Visiting,
+    dataset: str,
+    episode_index: EpisodeIndex,
+) -> JSONResponse:
     """The corrections of an episode, and whether and as whom one may add another."""
     facts = episode_facts(visit.reader, dataset, episode_index)
     # The editor says beforehand why it cannot save
@@ -145,7 +155,11 @@ def change(
     return JSONResponse(plain(outcome | _read_again(explorer, dataset, episode_index)), status)
 
 
-def _read_again(explorer: Explorer, dataset: str, episode_index: int) -> dict[str, Any]:
+def _read_again(
+    explorer: Explorer,
+    dataset: str,
+    episode_index: int,
+) -> dict[str, Any]:
     """What is stored after a change, so that the page shows that and not what it sent.
     What was saved is so whatever comes after it: where it cannot be read now, `unread`
     says why.
@@ -294,9 +308,14 @@ def tag(request: Request, marking: Marking) -> JSONResponse:
     }
 
     def act(reader: LakeReader, lake: LakeConnection) -> list[dict]:
-        shown = reader.recordings_shown(assignments, marking.snapshot)
+        shown_recordings = reader.recordings_shown(assignments, marking.snapshot)
         return mark(
-            lake, [*assignments], marking.kind, marking.value, recordings=shown, **signature
+            lake,
+            [*assignments],
+            marking.kind,
+            marking.value,
+            recordings=shown_recordings,
+            **signature,
         )
 
     return _said(request, act)
@@ -315,9 +334,14 @@ def accept_check(request: Request, acceptance: Acceptance) -> JSONResponse:
 
     def act(reader: LakeReader, lake: LakeConnection) -> list[dict]:
         episodes = [episode for _, episode in places] or None
-        shown = reader.recordings_shown(places, acceptance.snapshot)
+        shown_recordings = reader.recordings_shown(places, acceptance.snapshot)
         return change(
-            lake, acceptance.dataset, acceptance.check, episodes, recordings=shown, **signature
+            lake,
+            acceptance.dataset,
+            acceptance.check,
+            episodes,
+            recordings=shown_recordings,
+            **signature,
         )
 
     return _said(request, act)

@@ -35,10 +35,9 @@ from explorer.episode import (
 )
 from explorer.facets import places_by_value, tags_of
 from explorer.index import Indexed
-from explorer.pages.leaderboard import BASELINES
 from explorer.pages.outcomes import stated_outcome
 from explorer.review_queue import ReviewQueue, place_of
-from explorer.site import Visit, Visiting
+from explorer.site import BASELINES, Visit, Visiting
 from warehouse.lake.corrections import parsed
 
 router = APIRouter()
@@ -65,7 +64,11 @@ CALLS_SQL = f"""
 
 
 @router.get("/api/episode/{dataset}/{episode_index}")
-def data(visit: Visiting, dataset: str, episode_index: EpisodeIndex) -> JSONResponse:
+def data(
+    visit: Visiting,
+    dataset: str,
+    episode_index: EpisodeIndex,
+) -> JSONResponse:
     """Everything of an episode: label runs with segments and curves, cameras, predictions, measurements."""
     return JSONResponse(
         plain(shown_episode(visit, find_episode(visit.reader, dataset, episode_index)))
@@ -104,7 +107,11 @@ def _edited_line(column: str, values: Sequence[float]) -> dict[str, Any]:
 
 
 @router.get("/episode/{dataset}/{episode_index}")
-def page(visit: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTMLResponse:
+def page(
+    visit: Visiting,
+    dataset: str,
+    episode_index: EpisodeIndex,
+) -> HTMLResponse:
     reader = visit.reader
     episode, facts = episode_and_facts(reader, dataset, episode_index)
     shown_facts = shown_episode(visit, episode)
@@ -144,7 +151,11 @@ def page(visit: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTMLResp
 
 
 @router.get("/episode/{dataset}/{episode_index}/curve.svg")
-def curve_picture(visit: Visiting, dataset: str, episode_index: EpisodeIndex) -> Response:
+def curve_picture(
+    visit: Visiting,
+    dataset: str,
+    episode_index: EpisodeIndex,
+) -> Response:
     """Progress and segments of the label that counts, as a small picture; an empty one
     where there is no label.
     """
@@ -174,7 +185,10 @@ def _corrected_label(
     return Curve("progress", range(len(run["progress"])), run["progress"], "line"), segments
 
 
-def _picture(curve: Curve, segments: Sequence[tuple[int, int, int | None]]) -> Response:
+def _picture(
+    curve: Curve,
+    segments: Sequence[tuple[int, int, int | None]],
+) -> Response:
     num_frames = segments[-1][1] if segments else len(curve.frames)
     svg = charts.picture(curve, segments, num_frames)
     return Response(
@@ -183,7 +197,11 @@ def _picture(curve: Curve, segments: Sequence[tuple[int, int, int | None]]) -> R
 
 
 @router.get("/episode/{dataset}/{episode_index}/actions")
-def actions_track(visit: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTMLResponse:
+def actions_track(
+    visit: Visiting,
+    dataset: str,
+    episode_index: EpisodeIndex,
+) -> HTMLResponse:
     """The track of actions, and the names of the state's dimensions, which the page
     fetches: a part of a page.
     """
@@ -217,7 +235,11 @@ def name_of(names: Sequence[str], dimension: int) -> str:
     return f"dimension {dimension}"
 
 
-def demonstration(index: Indexed, dataset: str, episode_index: int) -> dict[str, Any] | None:
+def demonstration(
+    index: Indexed,
+    dataset: str,
+    episode_index: int,
+) -> dict[str, Any] | None:
     """What is odd about the run beside others of its task: `main`, `score`, `why`; None
     where it was not measured.
     """
@@ -301,7 +323,9 @@ def run_name(run: dict[str, Any]) -> str:
     return f"{run['model'] or run['annotator']} {run['label_run'][:8]}"
 
 
-def charts_data(lines: Mapping[str, Sequence[Curve]]) -> dict[str, list[dict[str, Any]]]:
+def charts_data(
+    lines: Mapping[str, Sequence[Curve]],
+) -> dict[str, list[dict[str, Any]]]:
     """The curves of charts for the script that shows their values at the cursor; `frames`
     None: one for each.
     """
@@ -313,7 +337,10 @@ def _curve_data(curve: Curve) -> dict[str, Any]:
     return {"frames": frames, "values": list(curve.values)}
 
 
-def measure_charts(measures: dict[str, Any], num_frames: int) -> list[dict[str, Any]]:
+def measure_charts(
+    measures: dict[str, Any],
+    num_frames: int,
+) -> list[dict[str, Any]]:
     """A chart for each kind of measurement that the episode has, with what it shows and its range."""
     # What has to be known of a gripper to read its curve is in the curve's name
     grippers = [
@@ -347,7 +374,11 @@ def _values(series: Series) -> list[float]:
 KINDS = {VISUAL_CHANGE: "visual", GRIPPERS: "grip", SPEED: "speed"}
 
 
-def measure_chart(title: str, series: Series, num_frames: int) -> dict[str, Any]:
+def measure_chart(
+    title: str,
+    series: Series,
+    num_frames: int,
+) -> dict[str, Any]:
     """A chart of values per frame, with what it shows and its range."""
     # A gripper's opening is 0 to 1 by definition; all else is drawn by its own range, which holds 0
     low = 0.0
@@ -365,7 +396,11 @@ def measure_chart(title: str, series: Series, num_frames: int) -> dict[str, Any]
 
 
 @router.get("/why/{dataset}/{episode_index}")
-def why_page(visit: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTMLResponse:
+def why_page(
+    visit: Visiting,
+    dataset: str,
+    episode_index: EpisodeIndex,
+) -> HTMLResponse:
     episode, facts = episode_and_facts(visit.reader, dataset, episode_index)
     rows = visit.reader.dicts(CALLS_SQL, dataset, episode_index)
     # A call names stored pictures by the SHA-256 of their bytes

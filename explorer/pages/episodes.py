@@ -21,7 +21,14 @@ from core.paths import Workspace
 from explorer.access import PageError
 from explorer.facets import RANGES, SORTS, tags_of
 from explorer.index import Indexed
-from explorer.selection import PAGE, EpisodeSelection, count, counted_marks, episodes_of, facets
+from explorer.selection import (
+    PAGE,
+    EpisodeSelection,
+    count,
+    counted_marks,
+    episodes_of,
+    facets,
+)
 from explorer.site import Visit, Visiting, explorer_of
 from warehouse.releases.contents import licence_flags
 
@@ -69,7 +76,10 @@ def page(visit: Visiting) -> HTMLResponse:
     )
 
 
-def range_sliders(index: Indexed, selection: EpisodeSelection) -> list[dict[str, Any]]:
+def range_sliders(
+    index: Indexed,
+    selection: EpisodeSelection,
+) -> list[dict[str, Any]]:
     """The sliders: of each number its name, title, least and largest value of the corpus,
     step, and what is chosen.
     """
@@ -138,7 +148,12 @@ def _path(space: Workspace, kind: str) -> Path:
     return space.root / "explorer" / f"{kind}.json"
 
 
-def _save_text(request: Request, kind: str, name: str, text: str | None) -> JSONResponse:
+def _save_text(
+    request: Request,
+    kind: str,
+    name: str,
+    text: str | None,
+) -> JSONResponse:
     """Save a text under a name, or delete it (None). Raises PageError: too many, or a read-only folder."""
     space = explorer_of(request).space
     key = KEYS[kind]
@@ -169,5 +184,9 @@ def save_view(request: Request, view: SavedView) -> JSONResponse:
 
 
 @router.delete("/api/{kind}/{name:path}")
-def forget(request: Request, kind: Literal["queries", "views"], name: str) -> JSONResponse:
+def forget(
+    request: Request,
+    kind: Literal["queries", "views"],
+    name: str,
+) -> JSONResponse:
     return _save_text(request, kind, name, None)

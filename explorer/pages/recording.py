@@ -18,7 +18,7 @@ from explorer.access import PageError
 from explorer.episode import EpisodeIndex, find_episode
 from explorer.site import explorer_of
 from warehouse.exports.options import RerunOptions
-from warehouse.exports.selection import SourceReader, select_episode
+from warehouse.exports.selection import select_episode
 from warehouse.lake import Lake
 
 router = APIRouter()
@@ -28,7 +28,11 @@ MEMORY_BYTES, MOST_S = 1 << 32, 600.0  # that making one may take
 
 
 @router.get("/media/{dataset}/{episode_index}/episode.rrd")
-def recording(request: Request, dataset: str, episode_index: EpisodeIndex) -> FileResponse:
+def recording(
+    request: Request,
+    dataset: str,
+    episode_index: EpisodeIndex,
+) -> FileResponse:
     """The episode's .rrd file, of ten pictures a second; `proccorpus export rerun` writes all of them."""
     explorer = explorer_of(request)
     if importlib.util.find_spec("rerun") is None:
@@ -68,13 +72,17 @@ def recording(request: Request, dataset: str, episode_index: EpisodeIndex) -> Fi
     )
 
 
-def _write(space: Workspace, snapshot: int, dataset: str, episode_index: int, path: Path) -> None:
+def _write(
+    space: Workspace,
+    snapshot: int,
+    dataset: str,
+    episode_index: int,
+    path: Path,
+) -> None:
     """In a process of its own: Rerun leaves threads behind. Raises UserError."""
     from warehouse.exports.rerun import write_recording
 
     lake = Lake(space, read_only=True, snapshot=snapshot)
     with closing(lake.con):
         selected = select_episode(lake, dataset, episode_index)
-        write_recording(
-            path, selected, selected.episodes[0], SourceReader(selected, dataset), OPTIONS
-        )
+        write_recording(path, selected, selected.episodes[0], OPTIONS)

@@ -19,6 +19,7 @@ from explorer.episode import EpisodeIndex
 from explorer.site import Visiting, author_of, check_may_write, explorer_of
 from warehouse.lake import Lake, recordings
 from warehouse.lake.connection import LakeConnection
+from warehouse.lake.lists import LISTS
 
 router = APIRouter()
 PICTURE_PX = 128  # a tiny picture on the page, on each side
@@ -35,7 +36,7 @@ class Decision(BaseModel):
 @router.get("/recordings")
 def page(visit: Visiting) -> HTMLResponse:
     """What people said of recordings that episodes only resemble, episode by episode."""
-    words = recordings.in_review(visit.lake)
+    words = visit.lake.dicts(LISTS["words_in_review"].sql)
     by_place = grouped(((word["dataset"], word["episode_index"]), word) for word in words)
     return visit.page(
         "recordings.html",

@@ -21,7 +21,12 @@ from explorer import charts
 from explorer.access import LakeReader, PageError
 from explorer.charts import Curve
 from explorer.jobs import while_wanted
-from explorer.pages.episodes import MAX_CHARS, QUERIES, frozen_options, saved_texts
+from explorer.pages.episodes import (
+    MAX_CHARS,
+    QUERIES,
+    frozen_options,
+    saved_texts,
+)
 from explorer.site import Visit, explorer_of
 from warehouse.lake.schema import columns, relations
 from warehouse.sql_process import LakeState, SqlProcess
@@ -120,7 +125,7 @@ async def page(
             table = await answer(
                 request, lambda p, s, g: p.query(s, q, TIME_S, MAX_ROWS + 1, MAX_PAGE_BYTES, g)
             )
-            result = await run_in_threadpool(_result_facts, table, chart)
+            result = await run_in_threadpool(result_facts, table, chart)
         except SqlError as e:
             error = str(e)
     return await run_in_threadpool(_result_page, request, q, chart, asked, result, error)
@@ -129,7 +134,7 @@ async def page(
 Named = tuple[str, int, int | None]  # dataset, episode_index, and frame_index where a row has one
 
 
-def _result_facts(table: pa.Table, chart: str) -> dict[str, Any]:
+def result_facts(table: pa.Table, chart: str) -> dict[str, Any]:
     """What the page shows of a result; `cut`: there are more rows. `named`: the episode,
     and frame, of each row.
 
@@ -174,7 +179,10 @@ def _named_by(row: dict[str, Any]) -> Named | None:
     return dataset, episode, frame if is_index(frame) else None
 
 
-def _episode_links(reader: LakeReader, named_rows: list[Named | None]) -> list[str | None]:
+def _episode_links(
+    reader: LakeReader,
+    named_rows: list[Named | None],
+) -> list[str | None]:
     """The address of the episode of each row, at the time of its frame where it names
     one; None where there is none.
     """
@@ -184,7 +192,10 @@ def _episode_links(reader: LakeReader, named_rows: list[Named | None]) -> list[s
     return [_link(name, fps) for name in named_rows]
 
 
-def _link(name: Named | None, fps: Mapping[tuple[str, int], float | None]) -> str | None:
+def _link(
+    name: Named | None,
+    fps: Mapping[tuple[str, int], float | None],
+) -> str | None:
     """The address of one row's episode, as `_episode_links` has it. fps: of the episodes
     that there are.
     """

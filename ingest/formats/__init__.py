@@ -56,6 +56,13 @@ FORMATS: tuple[Format, ...] = (
     Format("table30", "ingest.formats.table30", frames_as_in_file=True, levels=1),
     Format("robotwin", "ingest.formats.robotwin", needs_rows=True, levels=2, signs=(".hdf5",)),
     LEROBOT,
+    Format(
+        "xr_teleoperate",
+        "ingest.formats.xr_teleoperate",
+        needs_rows=True,
+        levels=1,
+        signs=("data.json",),
+    ),
     Format("mcap", "ingest.formats.mcap_bag", needs_rows=True, levels=None, signs=(".mcap",)),
     Format(
         "zarr",

@@ -6,13 +6,23 @@ it, and what is neither taken nor plainly something else is listed as not used.
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import chain
 from math import prod
 from typing import NamedTuple
 
+from ingest.formats.listing import REGISTERED
 from ingest.formats.row_times import spelt
-from ingest.signals.naming import GRIPPERS, HANDS, NOT_OPENING, SAY_CLOSED, SAY_OPEN, arm_of, words
+from ingest.signals.naming import (
+    GRIPPERS,
+    HANDS,
+    NOT_OPENING,
+    SAY_CLOSED,
+    SAY_OPEN,
+    Column,
+    arm_of,
+    words,
+)
 
 MAX_WIDTH = 256  # values of a row: more are no vector of a robot
 WHOLE_STATES = frozenset(
@@ -116,6 +126,26 @@ class Vector(NamedTuple):
 
     paths: tuple[str, ...] = ()
     why: str = ""
+
+
+def chosen(
+    registered: Sequence[str], layouts: Iterable[Vector], by_name: Vector, present: Collection[str]
+) -> Vector:
+    """The arrays that are state or action among those that are there: the registry's, else the first layout of a writer
+    that has any, else `by_name`.
+    """
+    choices = [Vector(tuple(registered), REGISTERED)] if registered else [*layouts, by_name]
+    for paths, why in choices:
+        present_paths = tuple(path for path in paths if path in present)
+        if present_paths:
+            return Vector(present_paths, why)
+    return Vector()
+
+
+def overruled(registered: Sequence[str], by_name: Vector, column: Column) -> dict[str, str]:
+    """Why arrays that would count by their names are left out, where the registry names others."""
+    unnamed_paths = [path for path in by_name.paths if registered and path not in registered]
+    return dict.fromkeys(unnamed_paths, f"the registry entry names another {column}")
 
 
 def known_reason(path: str) -> str:

@@ -30,7 +30,7 @@ from ingest.formats.listing import (
     texts_among,
     usual_uses,
 )
-from ingest.formats.tables import numbered, numbers, side_by_side
+from ingest.formats.tables import named_columns
 from ingest.outcomes import OutcomeEvidence
 from ingest.reasons import DataError, Limits
 from ingest.sources.files import Source
@@ -257,14 +257,9 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
 
 def _vector(file: h5py.File, paths: Sequence[str], limits: Limits) -> pa.Table | None:
     """Some datasets side by side, named by the last part of their path; None for none. Raises DataError."""
-    parts = []
-    for path in paths:
-        table = find(file, path)
-        if not isinstance(table, h5py.Dataset) or not table.shape:
-            continue
-        stored = values(table, limits).reshape(table.shape[0], -1)
-        name = posixpath.basename(path)
-        parts.append(
-            numbers(stored, [name] if stored.shape[1] == 1 else numbered(name, stored.shape[1]))
-        )
-    return side_by_side(parts)
+    tables = {path: find(file, path) for path in paths}
+    return named_columns(
+        (posixpath.basename(path), values(table, limits).reshape(table.shape[0], -1))
+        for path, table in tables.items()
+        if isinstance(table, h5py.Dataset) and table.shape
+    )

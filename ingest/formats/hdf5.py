@@ -20,7 +20,7 @@ import pyarrow as pa
 from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing
 from ingest.formats import hdf5_file as h5
 from ingest.formats import robotwin
-from ingest.formats.array_roles import action_by_name, state_by_name
+from ingest.formats.array_roles import action_by_name, overruled, state_by_name
 from ingest.formats.hdf5_episodes import STEP_NAMES, episode_keys, flat_ends
 from ingest.formats.hdf5_parts import (
     OTHER_RATE,
@@ -42,8 +42,14 @@ from ingest.formats.listing import (
     REGISTERED,
     ROWS_BEYOND,
     ListingBuilder,
+    in_order,
     named,
     texts_among,
+)
+from ingest.formats.row_pictures import (
+    pictures_beside,
+    rate_by_video,
+    with_frames_beside,
 )
 from ingest.formats.row_times import (
     GUESSED,
@@ -56,13 +62,11 @@ from ingest.formats.row_times import (
     times_in_seconds,
 )
 from ingest.formats.text_fields import instructions
-from ingest.media.frames import VIDEO_SUFFIXES
 from ingest.outcomes import SUCCESS_FIELDS, folder_outcome
 from ingest.reasons import DataError
 from ingest.registry import DatasetConfig
 from ingest.sources.files import Source
 
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 LIBERO_FILE = re.compile(r"(?:[A-Z]+(?:_[A-Z]+)*_SCENE[0-9]+_)?(.+)_demo$")
 RATES_DIFFER = 0.05  # share by which a stated rate is another one than that of the rows' times
 NUMBERED = re.compile(r"[0-9]")
@@ -120,7 +124,6 @@ def list_episodes(source: Source) -> Listing:
             else:
                 listing.warn(e.reason, f"episodes of it may be missing: {e}", file=uri)
     _find_in_all(listing)
-    _report_pictures_beside(listing)
     return h5.finished(listing, "hdf5")
 
 
@@ -140,21 +143,6 @@ def _find_in_all(listing: Hdf5Listing) -> None:
             "action of its own, and keeps the one before"
         )
         listing.warn("length_differs", detail)
-
-
-def _report_pictures_beside(listing: ListingBuilder) -> None:
-    """Say where the pictures may be that no HDF5 file has."""
-    uris = sorted(
-        uri
-        for uri in listing.source.files
-        if uri.lower().endswith((*VIDEO_SUFFIXES, *PICTURE_SUFFIXES))
-    )
-    if uris and listing.records and not listing.cameras_in_use():
-        detail = (
-            f"{len(uris)} videos or pictures lie beside the HDF5 files (first: {uris[0]}), as AgiBot DigitalWorld "
-            "and DROID have them; they are not read"
-        )
-        listing.warn("other_layout", detail)
 
 
 def _add_readable(
@@ -246,7 +234,16 @@ def _add_episode(
     """Add one episode, which is some rows of its group. Raises DataError."""
     config = listing.source.config
     uri = place.uri
-    cameras, unreadable = h5.cameras_in(listing, uri, place.datasets, place.members.escapes)
+    is_alone = place.among.num_episodes == 1 and rows == h5.WHOLE_GROUP
+    beside = pictures_beside(listing.source, uri, _files(listing.source.files)) if is_alone else {}
+    cameras, unreadable = h5.cameras_in(
+        listing, uri, place.datasets, place.members.escapes, has_others=bool(beside)
+    )
+    files = dict.fromkeys(cameras, uri)
+    if not files:
+        files = {c: beside[c] for c in in_order(beside, config.cameras)}
+        for file in files.values():
+            listing.parts.known("file", f"{file}*", "pictures of a camera")
     roles = roles_of(place, config)
     read_paths = {*roles.state, *roles.action, *cameras.values()}
     lengths = stated_lengths(place, read_paths, rows)
@@ -265,13 +262,8 @@ def _add_episode(
         if path in place.datasets and place.datasets[path].size in num_values
     }
     tasks = listing.whole_task(tasks, texts_by_row, place.uri)
-    rate, rate_from = _rate(listing, place, roles, rows.rows, read_paths)
-    # The session is the group: episodes of one session never come into different splits
-    session = None
-    if config.group_field:
-        if h5.lacks_value(place.group, config.group_field):
-            raise DataError(f"group_field {config.group_field} holds no value")
-        session = rows.share(h5.value(place.group, config.group_field, config.limits))
+    by_video = rate_by_video(listing.source, files.values(), num_rows)
+    rate, rate_from = _rate(listing, place, roles, rows.rows, read_paths, by_video)
     registered = (*config.keys.success, config.success_field)
     deep = [] if config.keys.success else deep_outcomes(place)
     evidence, outcomes = h5.evidence_in(listing, uri, place.group, registered, deep, rows, num_rows)
@@ -285,9 +277,9 @@ def _add_episode(
         data_uri=uri,
         data_key=place.key,
         row_start=row_start,
-        videos=[CameraVideo(camera, uri, row_start) for camera in cameras],
+        videos=[CameraVideo(c, file, row_start if file == uri else 0) for c, file in files.items()],
         evidence=evidence,
-        group="" if session is None else "".join(h5.texts(str(session))),
+        group=_session(config, place, rows),
         no_task=_no_task(place, texts),
     )
     uses = _uses(
@@ -295,6 +287,16 @@ def _add_episode(
     )
     unread = _unread(config, place, roles, unreadable)
     account(listing, place, uses, unread, _problems(place, outcomes))
+
+
+def _session(config: DatasetConfig, place: EpisodePlace, rows: h5.EpisodeSlice) -> str:
+    """The session is the group: episodes of one session never come into different splits. Raises DataError."""
+    if not config.group_field:
+        return ""
+    if h5.lacks_value(place.group, config.group_field):
+        raise DataError(f"group_field {config.group_field} holds no value")
+    session = rows.share(h5.value(place.group, config.group_field, config.limits))
+    return "" if session is None else "".join(h5.texts(str(session)))
 
 
 def _num_rows(
@@ -355,7 +357,7 @@ def _instruction(
     places = [
         ("problem_info", h5.texts(instruction)),
         ("ep_meta", h5.texts(place.json("ep_meta").get("lang"))),  # robocasa
-        *_texts_at(place, TEXT_KEYS, rows),
+        *_texts_at(place, (*(place.writer.texts if place.writer else ()), *TEXT_KEYS), rows),
     ]
     name, instruction_texts = next(
         ((path, of_path) for path, of_path in places if of_path), ("", ())
@@ -389,8 +391,11 @@ def _rate(
     roles: DatasetRoles,
     rows: slice,
     read_paths: Set[str],
+    by_video: float | None,
 ) -> tuple[float, list[str]]:
-    """Frames per second, and what states it: the registry, the rows' times, the file, else the writer's usual rate."""
+    """Frames per second, and what states it: the registry, the rows' times, the file, else the video's or the writer's
+    usual rate.
+    """
     if fps := listing.source.config.fps:
         return fps, []
     by_times = rate_by_times(_times_s(place, roles, rows))
@@ -405,10 +410,15 @@ def _rate(
         return by_times, [*stated_fps]
     if nearest:
         return nearest[1], [*stated_fps]
+    return by_video or _usual_rate(listing, place), []
+
+
+def _usual_rate(listing: Hdf5Listing, place: EpisodePlace) -> float:
+    """Frames per second, as the writer usually has them, else the default."""
     if place.writer and place.writer.fps:
         listing.by_convention[place.writer.name, place.writer.fps] += 1
-        return place.writer.fps, []
-    return listing.fps(None), []
+        return place.writer.fps
+    return listing.fps(None)
 
 
 def _times_s(place: EpisodePlace, roles: DatasetRoles, rows: slice) -> np.ndarray | None:
@@ -455,18 +465,10 @@ def _unread(
 ) -> dict[str, str]:
     """Why parts are not read although they are known, by path: a finding says it, or the registry names others."""
     unread = dict.fromkeys(unreadable, "it cannot be read: a finding says why")
-    if not config.keys.state and not config.keys.action:
-        return unread
-    by_name = {"state": state_by_name(place.arrays), "action": action_by_name(place.arrays)}
-    registered = {"state": config.keys.state, "action": config.keys.action}
-    for column, vector in by_name.items():
-        unused_paths = [
-            path
-            for path in vector.paths
-            if registered[column] and path not in {*roles.state, *roles.action}
-        ]
-        unread |= dict.fromkeys(unused_paths, f"the registry entry names another {column}")
-    return unread
+    overruled_paths = overruled(config.keys.state, state_by_name(place.arrays), "state")
+    overruled_paths |= overruled(config.keys.action, action_by_name(place.arrays), "action")
+    used = {*roles.state, *roles.action}
+    return unread | {path: reason for path, reason in overruled_paths.items() if path not in used}
 
 
 def _problems(place: EpisodePlace, outcomes: Collection[str]) -> dict[str, str]:
@@ -522,4 +524,7 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
         times_s = None
     frames = h5.frames_of(source, record, bottom_up=convention == ("opengl",))
     writer = place.writer.name if place.writer else ""
-    return EpisodeData(record, state, action, times_s, frames, writer=writer)
+    episode = EpisodeData(record, state, action, times_s, frames, writer=writer)
+    if any(video.uri != uri for video in record.videos):
+        return with_frames_beside(source, episode)
+    return episode

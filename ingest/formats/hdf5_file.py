@@ -22,9 +22,11 @@ from ingest.episode import EpisodeRecord, FrameReader, Listing, TimedPicture
 from ingest.formats.array_pictures import PictureForm, form_of, other_kind, picture_of, scaled
 from ingest.formats.array_roles import column_names
 from ingest.formats.listing import ListingBuilder, camera_name, scene_first, texts_among
-from ingest.formats.tables import numbers, side_by_side
+from ingest.formats.row_pictures import natural
+from ingest.formats.tables import known_values, numbers, side_by_side
 from ingest.media.frames import DECODE_ALL, DecodeOptions, Picture
 from ingest.media.picture import (
+    PICTURE_MARKS,
     ArrayPicture,
     array_picture,
     check_size,
@@ -46,6 +48,7 @@ from ingest.sources.files import Source
 
 SUFFIXES = (".hdf5", ".h5", ".hdf")
 MAX_VALUE_BYTES, MAX_TEXTS = 1 << 20, 1000  # a larger value is no fact about an episode
+MAX_ATTRIBUTES = 64  # of one group
 MAX_DEPTH = 8
 MAX_HOPS = 16
 # Those that HDF5 and h5py bring along (deflate, shuffle, Fletcher32, szip, n-bit, scale-offset, LZF): no plug-ins
@@ -60,7 +63,6 @@ H5_ERRORS = (
     AttributeError,
     MemoryError,
 )
-PICTURE_MARKS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF", b"BM", b"II*\0", b"MM\0*")
 # Folders, and last parts of a path, that say no more than that there are pictures
 FOLDERS = (
     "obs",
@@ -121,11 +123,6 @@ class EpisodeSlice:
 
 
 WHOLE_GROUP = EpisodeSlice()
-
-
-def natural(text: str) -> list[str | int]:
-    """Sort key: demo_2 before demo_10."""
-    return [int(part) if k % 2 else part for k, part in enumerate(re.split(r"([0-9]{1,18})", text))]
 
 
 @contextmanager
@@ -377,7 +374,9 @@ def table_of(
     """
     length_of(parts, limits)
     names = column_names({path: prod((part.shape or ())[1:]) for path, part in parts.items()})
-    stored = [values(part, limits)[rows] for part in parts.values()]
+    stored = [
+        known_values(values(part, limits)[rows], attributes_of(part)) for part in parts.values()
+    ]
     return side_by_side(numbers(*of_part) for of_part in zip(stored, names, strict=True))
 
 
@@ -410,12 +409,12 @@ def lacks_value(place: h5py.Group, path: str) -> bool:
     return holder is not None and name in holder.attrs and holder.attrs.get_id(name).shape is None
 
 
-def attributes_of(holder: h5py.Group | h5py.Dataset, max_attributes: int) -> dict[str, Any]:
-    """Small attributes of a group or dataset, at most so many, by name."""
+def attributes_of(holder: h5py.Group | h5py.Dataset) -> dict[str, Any]:
+    """Small attributes of a group or dataset, at most MAX_ATTRIBUTES, by name."""
     if not h5py.h5a.get_num_attrs(holder.id):
         return {}
     attributes: dict[str, Any] = {}
-    for name in list(holder.attrs)[:max_attributes]:
+    for name in list(holder.attrs)[:MAX_ATTRIBUTES]:
         attribute = holder.attrs.get_id(name)
         if _is_small(attribute.shape, attribute.dtype):
             attributes[str(name)] = holder.attrs[name]
@@ -588,10 +587,15 @@ def group_of(file: h5py.File, record: EpisodeRecord) -> h5py.Group:
 
 
 def cameras_in(
-    listing: ListingBuilder, uri: str, datasets: Mapping[str, h5py.Dataset], escapes: Sequence[str]
+    listing: ListingBuilder,
+    uri: str,
+    datasets: Mapping[str, h5py.Dataset],
+    escapes: Sequence[str],
+    *,
+    has_others: bool = False,
 ) -> tuple[dict[str, str], list[str]]:
     """Paths of the coming episode's cameras that can be read, by preference; finds what is wrong with the others, whose
-    paths come after.
+    paths come after. `has_others`: it has pictures beside the file.
     """
     readable: dict[str, str] = {}
     limits = listing.source.config.limits
@@ -604,7 +608,7 @@ def cameras_in(
             listing.warn_next(e.reason, str(e), uri, camera)
     for path in escapes:
         listing.warn_next("path_escape", f"{path} is a link to another file; not followed", uri)
-    if not readable:
+    if not readable and not has_others:
         # What else is there, by which a registry's author may see what the pictures are called
         detail = (
             f"no pictures that can be read among its {len(datasets)} datasets: "

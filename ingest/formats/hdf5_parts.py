@@ -21,13 +21,14 @@ from ingest.formats.array_roles import (
     ArrayForm,
     Vector,
     action_by_name,
+    chosen,
     column_names,
     is_bookkeeping_text,
     known_reason,
     state_by_name,
 )
 from ingest.formats.hdf5_writers import Writer, known_by, rate_of_simulation, writer_of
-from ingest.formats.listing import REGISTERED, ListingBuilder, account_for
+from ingest.formats.listing import ListingBuilder, account_for
 from ingest.formats.row_times import (
     first_rate,
     is_length_name,
@@ -36,6 +37,7 @@ from ingest.formats.row_times import (
     is_time_shape,
 )
 from ingest.formats.side_files import parse_json
+from ingest.formats.tables import MISSING_NAMES
 from ingest.formats.text_fields import rank_of
 from ingest.outcomes import SUCCESS_FIELDS
 from ingest.reasons import DataError, Limits
@@ -49,7 +51,7 @@ OTHER_RATE = (
     "beside the registry's"
 )
 MANY_ALIKE = 8  # datasets in one group whose names are numbers: they are one part
-MAX_ATTRIBUTES = 64  # of one group
+
 SHOWN_SPLITS = "robomimic's own splits: splits are drawn anew"
 
 
@@ -91,9 +93,9 @@ class EpisodePlace:
 
     def _attributes_of(self, name: str, holder: h5py.Group) -> dict[str, Any]:
         if not name.startswith("/"):
-            return h5.attributes_of(holder, MAX_ATTRIBUTES)
+            return h5.attributes_of(holder)
         if name not in self.above:
-            self.above[name] = h5.attributes_of(holder, MAX_ATTRIBUTES)
+            self.above[name] = h5.attributes_of(holder)
         return {n: self.among.share(stored) for n, stored in self.above[name].items()}
 
     @cached_property
@@ -203,12 +205,14 @@ def _vector(
     parts = h5.rows_in(place.group, registered)
     if missing := [path for path in registered if path not in parts]:
         raise DataError(f"{place.group.name} has no rows of numbers at {missing[0]}", "no_data")
-    if parts:
-        return parts, REGISTERED
-    writer = place.writer
-    if writer and (parts := _written(place.datasets, writer.layouts(column))):
-        return parts, f"{writer.name} keeps it there"
-    return _of_one_length({path: place.datasets[path] for path in by_name.paths}), by_name.why
+    parts |= place.datasets
+    layouts = []
+    if writer := place.writer:
+        written = tuple(_written(place.datasets, writer.layouts(column)))
+        layouts = [Vector(written, f"{writer.name} keeps it there")]
+    paths, reason = chosen(registered, layouts, by_name, parts)
+    of_paths = {path: parts[path] for path in paths}
+    return (_of_one_length(of_paths) if reason == by_name.why else of_paths), reason
 
 
 def _written(datasets: Mapping[str, h5py.Dataset], layouts: Sequence[Sequence[str]]) -> Parts:
@@ -355,7 +359,7 @@ def account(
         else:
             nothing = "no name of a state, an action, a camera or a text that is known"
             parts.unknown(kind, name, problems.get(path, nothing), **form)
-        for attribute in h5.attributes_of(dataset, MAX_ATTRIBUTES):
+        for attribute in h5.attributes_of(dataset):
             account_for(
                 parts,
                 "text",
@@ -414,6 +418,8 @@ def why_known(writer: Writer | None, name: str, *, is_text: bool = True) -> str:
         return reason
     if is_bookkeeping_text(name):
         return "says where it is from"
+    if name in MISSING_NAMES:
+        return "the number that stands for no value"
     is_count = not is_text and name.lower().startswith(("num_", "n_", "total", "count", "max_"))
     if is_count or is_length_name(name):
         return "counts"

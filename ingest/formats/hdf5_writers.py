@@ -29,6 +29,7 @@ class Writer(NamedTuple):
     action: tuple[tuple[str, ...], ...] = (("actions",), ("action",))
     grippers: Places = {}  # noqa: RUF012 - an empty mapping that nothing changes
     fps: float | None = None
+    texts: tuple[str, ...] = ()  # attributes with the instruction, before others
     known: tuple[tuple[str, str], ...] = ()
 
     def layouts(self, column: Literal["state", "action"]) -> tuple[tuple[str, ...], ...]:
@@ -178,6 +179,22 @@ WRITERS = (
         paths=("end_position", "gripper_state"),
         state=(("end_position", "gripper_state"),),
         known=((r"transformed_hand_(coords|frames)", "the hand of the person who leads it"), ("step", "counts")),
+    ),
+    Writer(
+        "EgoDex",
+        "github.com/apple/ml-egodex: tracked hands beside a video of each run, 30 pictures a second",
+        paths=("transforms/leftHand", "transforms/rightHand"),
+        state=(("transforms/leftHand", "transforms/rightHand"),),
+        action=(),
+        grippers={
+            ("state", 32): {k: f"{'right' if k > 15 else 'left'}_pose_{k % 16}" for k in range(32)}
+        },
+        texts=("llm_description",),
+        known=(
+            ("transforms/.*", "other joints of the same hands, and the camera"),
+            ("confidences/.*", "how sure the tracker is"),
+            ("task|llm_.*", "the task in other words"),
+        ),
     ),
     # Others that robomimic's tools simulate, such as RoboCasa's GR1: they keep the robot's state under names of its own
     Writer(

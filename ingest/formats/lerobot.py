@@ -12,8 +12,8 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
-from itertools import product, repeat
-from pathlib import Path, PurePosixPath
+from itertools import product
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -45,11 +45,12 @@ from ingest.formats.lerobot_meta import (
     v3_pointer,
     version_of,
     video_rate,
+    whole,
 )
 from ingest.formats.lerobot_parts import account_for_parts
 from ingest.formats.lerobot_rows import END_MARK, EpisodeRows, find_rows, read_pictures
 from ingest.formats.lerobot_signals import read_signals, signal_columns
-from ingest.formats.lerobot_statistics import stored_statistics
+from ingest.formats.lerobot_statistics import OF_ALL, counted_rows, stored_statistics
 from ingest.formats.lerobot_steps import native_steps
 from ingest.formats.listing import (
     STEPS,
@@ -59,9 +60,10 @@ from ingest.formats.listing import (
     named,
     texts_among,
 )
+from ingest.formats.row_pictures import of_places
 from ingest.formats.tables import finite, read_columns, vectors
 from ingest.media.frames import DECODE_ALL, DecodeOptions, Picture, VideoError
-from ingest.media.video import decode, frame_times
+from ingest.media.video import frame_times
 from ingest.outcomes import NO_EVIDENCE, Outcome, OutcomeEvidence, stated
 from ingest.reasons import DataError
 from ingest.sources.files import Source
@@ -77,6 +79,8 @@ ROOT = re.compile(
 PICTURE_FILE = re.compile(r"(.*?(?:episode[-_](\d+))?)/[^/]+\.(?:png|jpe?g)", re.IGNORECASE)
 LOOSE_PICTURES = "folders of pictures by episode"
 MAX_START_S = 1e9  # no video is so long
+POINTERS = ("chunk_index", "file_index", "from_timestamp", "to_timestamp")
+NOT_RECORDED = ""  # of a camera that the metadata leaves empty in an episode: nothing is wrong
 LAST_FRAME = 2**62  # beyond every file's
 
 Videos = dict[int, dict[str, CameraVideo]]  # by episode and camera
@@ -108,6 +112,12 @@ def find_videos(
     return {index: tuple(by_camera.values()) for index, by_camera in videos.items()}
 
 
+def _lacks_pointers(meta: Mapping[str, Any], camera: str) -> bool:
+    """Does the metadata list the episode without any file or row of a camera?"""
+    names = (f"videos/{camera}/{name}" for name in POINTERS)
+    return bool(meta) and all(whole(meta.get(name)) is None for name in names)
+
+
 def _video(
     dataset: LerobotListing, index: int, episode: Annotated, camera: str, doubts: dict[str, str]
 ) -> CameraVideo | None:
@@ -123,6 +133,9 @@ def _video(
         return None
     pointer = v3_pointer(meta, f"videos/{camera}")
     start_s = finite(meta.get(f"videos/{camera}/from_timestamp"))
+    if _lacks_pointers(meta, camera):
+        doubts[camera] = NOT_RECORDED
+        return None
     if not pointer or start_s is None or not 0 <= start_s < MAX_START_S:
         # An episode that the metadata does not list has a finding that says so
         if meta:
@@ -150,7 +163,7 @@ def _video(
         first = start_frame - round(begin_s * rate)
         num_rows = min(rows.num_rows, dataset.source.config.limits.max_rows)
         if refused := refusal(begin_s, range(first, first + num_rows), rate):
-            dataset.warn("video_times", refused, index, camera=camera, file=uri)
+            dataset.warn("timestamp_drift", refused, index, camera=camera, file=uri)
     return CameraVideo(camera, uri, start_frame)
 
 
@@ -225,8 +238,9 @@ def _report(
     # What is doubtful beside a usable video is a warning; without one the episode cannot be used
     record = dataset.warn if episode_videos else dataset.unusable
     for camera, detail in doubts.items():
-        record("bad_video_pointer", detail, index, camera=camera)
-    if not episode_videos and not doubts:
+        if detail != NOT_RECORDED:
+            record("bad_video_pointer", detail, index, camera=camera)
+    if not episode_videos and {*doubts.values()} <= {NOT_RECORDED}:
         dataset.unusable(
             *_no_video(dataset, index, files), index, file=next(iter(files.values()), INFO)
         )
@@ -364,6 +378,24 @@ def _add_episodes(dataset: LerobotListing, cameras: list[str]) -> None:
             )
         dataset.records.append(record)
     account_for_parts(dataset, episodes, cameras)
+    if all(map(dataset.wants, indices)):
+        _check_totals(dataset, episodes)
+
+
+def _check_totals(dataset: LerobotListing, episodes: Episodes) -> None:
+    """Find where info.json and the statistics count other episodes or rows than there are."""
+    num_rows = sum(episode.rows.num_rows for episode in episodes.values() if episode.rows)
+    claims = (
+        (f"{INFO} says {{}} episodes", dataset.info.get("total_episodes"), len(episodes)),
+        (f"{INFO} says {{}} frames", dataset.info.get("total_frames"), num_rows),
+        (f"{OF_ALL} is of {{}} rows", counted_rows(dataset.source), num_rows),
+    )
+    differences = [
+        (words.format(n), count) for words, n, count in claims if whole(n) not in (None, count)
+    ]
+    if differences:
+        detail = "; ".join(f"{claim}, there are {count}" for claim, count in differences)
+        dataset.warn("length_differs", detail, file=INFO)
 
 
 def _record(
@@ -547,29 +579,7 @@ def _frames(
             source, video.uri, video.start_frame, record.num_rows or 0, camera
         )
     else:
-        pictures = _of_places(
+        pictures = of_places(
             source.resolve(video.uri), matching(camera).places, video.start_frame, options
         )
     yield from timed(pictures, record.fps)
-
-
-def _of_places(
-    path: Path, places: np.ndarray | None, start_frame: int, options: DecodeOptions
-) -> Iterator[Picture]:
-    """The pictures of a file at some places, in order; None: all from a frame on, so that too many are noticed."""
-    if places is None:
-        yield from decode(path, start_frame, options=options)
-        return
-    if not len(places):
-        return
-    offsets = (places - places[0]).tolist()
-    requested_frames = options.wanted
-    if requested_frames is not None:
-        requested_frames = frozenset(offsets[row] for row in requested_frames if row < len(offsets))
-    pictures = decode(
-        path, int(places[0]), offsets[-1] + 1, replace(options, wanted=requested_frames)
-    )
-    # Rows that come faster than pictures share some
-    times_used = Counter(offsets)
-    for offset, picture in enumerate(pictures):
-        yield from repeat(picture, times_used[offset])

@@ -97,7 +97,7 @@ def match(video: FrameTimes, times_s: np.ndarray | None, num_rows: int, span: Vi
     if pair.meets_all():
         spare = 0 if span.is_shared else len(video.ticks) - num_rows
         doubt = f"{len(video.ticks)} frames, {num_rows} rows: each row has its own by time, {spare} frames have no row"
-        return Match(pair.by_time, doubt if spare else "", "frame_count")
+        return Match(pair.by_time, doubt if spare else "", "length_differs")
     first = pair.first_by_lengths()
     if first is not None:
         return pair.match_at(first + np.arange(num_rows), "by the lengths of the file's episodes")
@@ -126,10 +126,7 @@ class _Pair:
         self.picture_times_s = video.seconds
         self.num_rows = num_rows
         self.span = span
-        if len(self.picture_times_s) > 1:
-            self.period_s = float(np.median(np.diff(self.picture_times_s)))
-        else:
-            self.period_s = 1.0
+        self.period_s = video.period_s
         self.row_times_s = None if times_s is None else span.start_s + times_s
         self.start = int(video.nearest(np.array([span.start_s]))[0])
         self.is_even = _is_even(video, span)

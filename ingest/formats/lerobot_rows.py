@@ -1,5 +1,6 @@
 """Rows of LeRobot episodes: where they are, what they say of task and outcome, and their pictures."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat, takewhile
@@ -14,6 +15,7 @@ from ingest.formats.lerobot_meta import (
     EPISODE_FILE,
     MAX_EPISODE,
     LerobotListing,
+    expected,
     locate,
     v2_numbers,
     v3_data_files,
@@ -21,7 +23,7 @@ from ingest.formats.lerobot_meta import (
 )
 from ingest.formats.tables import batches, is_list, opened, ranges
 from ingest.media.frames import VideoError
-from ingest.media.picture import ArrayPicture, decode_picture
+from ingest.media.picture import PICTURE_TEXTS, ArrayPicture, decode_picture
 from ingest.outcomes import (
     NO_EVIDENCE,
     OutcomeEvidence,
@@ -36,6 +38,8 @@ from ingest.sources.files import Source
 
 REWARD_KEYS = ("next.reward", "reward")
 END_MARK = "next.done"
+STRAY = "episodes that meta/episodes has in another file: they are not read"
+MAX_PATH = 120  # characters of a path in a message
 RUNS = 2  # times limits.max_episodes: episodes of one file, each as often as its rows do not stand together
 PICTURE_BATCH = 16  # rows with pictures read at a time
 FACT_BATCH = 1 << 12  # rows with texts read at a time
@@ -99,15 +103,22 @@ def _rows_v3(
     pointers = filter(None, map(v3_pointer, selected.values(), repeat("data")))
     is_part = len(selected) < len(metadata)
     pointed_at = {locate(dataset, "data_path", p) for p in pointers} if is_part else set(uris)
-    _read_rows_v3(dataset, [uri for uri in uris if uri in pointed_at], rows)
+    _read_rows_v3(dataset, [uri for uri in uris if uri in pointed_at], rows, metadata)
     if not selected.keys() <= rows.keys():
-        _read_rows_v3(dataset, [uri for uri in uris if uri not in pointed_at], rows)
+        further_uris = [uri for uri in uris if uri not in pointed_at]
+        _read_rows_v3(dataset, further_uris, rows, metadata)
     return rows
 
 
-def _read_rows_v3(dataset: LerobotListing, uris: list[str], rows: dict[int, EpisodeRows]) -> None:
+def _read_rows_v3(
+    dataset: LerobotListing,
+    uris: list[str],
+    rows: dict[int, EpisodeRows],
+    metadata: dict[int, dict[str, Any]],
+) -> None:
     """Put the episodes of some data files into `rows`, with findings about rows of none and about a second place."""
     dataset.source.fetch(uris)
+    strays = Counter[str]()
     for uri in uris:
         try:
             episodes = _episodes_of(dataset, uri)
@@ -120,13 +131,19 @@ def _read_rows_v3(dataset: LerobotListing, uris: list[str], rows: dict[int, Epis
             if not 0 <= episode < MAX_EPISODE:
                 detail = f"{part.num_rows} rows, from row {part.row_start} on, are of no episode ({episode})"
                 dataset.warn("unreadable_data", detail, file=uri)
-            elif rows.setdefault(episode, part) is not part:
-                dataset.unusable(
-                    "row_order",
-                    "its rows do not stand together in one data file",
-                    episode,
-                    file=uri,
-                )
+            elif (first_part := rows.setdefault(episode, part)) is not part:
+                expected_uri = expected(dataset, episode, metadata.get(episode, {}))
+                by_uri = {uri: part, first_part.uri: first_part}
+                if expected_uri not in by_uri or len(by_uri) == 1:
+                    detail = "its rows do not stand together in one data file"
+                    dataset.unusable("row_order", detail, episode, file=uri)
+                    continue
+                # The metadata says which of two files has them
+                rows[episode] = by_uri.pop(expected_uri)
+                [stray] = by_uri.values()
+                strays[stray.uri] += stray.num_rows
+    for uri, num_rows in strays.items():
+        dataset.warn("stray_file", f"{num_rows} rows of it are of {STRAY}", file=uri)
 
 
 def _episodes_of(
@@ -305,10 +322,12 @@ def _picture_bytes(source: Source, uri: str, cell: Any, description: str) -> byt
         return data
     if not isinstance(path, str) or not path:
         raise VideoError(f"{description} has no picture")
+    if path.encode().startswith(PICTURE_TEXTS):
+        return path.encode()
     file = picture_file(source, uri, path)
     if not file:
         raise VideoError(
-            f"{description} has no picture, and {path} is no file of the dataset, nor is any end of it"
+            f"{description} has no picture, and {path[:MAX_PATH]} is no file of the dataset, nor is any end of it"
         )
     source.config.limits.check(
         "max_chunk_bytes", source.files[file].size, f"{description}: bytes of {file}"

@@ -16,7 +16,7 @@ import pyarrow as pa
 from ingest.episode import names_of
 from ingest.formats.folders import object_of
 from ingest.formats.side_files import read_json
-from ingest.formats.tables import numbers, side_by_side, vectors
+from ingest.formats.tables import known_values, numbers, side_by_side, vectors
 from ingest.reasons import DataError
 from ingest.signals.naming import Column, named_grippers, names_by_parts
 from ingest.sources.files import Source
@@ -231,7 +231,9 @@ def vector_of(
     values = vectors(rows[name], name, singles=singles)
     if values is None:
         return None
-    stated_names = dimension_names(features.get(name))
+    feature = object_of(features.get(name))
+    values = known_values(values, object_of(feature.get("info")) | feature)
+    stated_names = dimension_names(feature)
     return numbers(values, stated_names if len(stated_names) == values.shape[1] else ())
 
 

@@ -47,6 +47,12 @@ def stored_statistics(
     return statistics
 
 
+def counted_rows(source: Source) -> Any:
+    """How many rows meta/stats.json is of, as it counts the values of a column with one for each; None: not said."""
+    count = object_of(_read(source).of_all.get("index")).get("count")
+    return count[0] if isinstance(count, list) and count else count
+
+
 def _read(source: Source) -> _Stored:
     """The files' statistics, read once; also a file beyond the limits of metadata is a problem."""
     if OF_ALL not in source.noted:

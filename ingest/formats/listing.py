@@ -60,14 +60,12 @@ class ListingBuilder:
         """The index of the episode that comes next, where episodes are counted."""
         return len(self.records)
 
-    def warn(
-        self, reason: str, detail: str, episode: int | None = None, **location: str | None
-    ) -> None:
+    def warn(self, reason: str, detail: str, episode: int | None = None, **location: Any) -> None:
         """Record what is doubtful: of an episode or a `camera` of it, or of the dataset; in a `file`."""
         self.findings.append(Finding(reason, detail, "warning", episode, **location))
 
     def unusable(
-        self, reason: str, detail: str, episode: int | None = None, **location: str | None
+        self, reason: str, detail: str, episode: int | None = None, **location: Any
     ) -> None:
         """Record what makes an episode, a camera of it or the dataset unusable."""
         self.findings.append(Finding(reason, detail, "unusable", episode, **location))

@@ -240,7 +240,7 @@ def clock_of(recording: Recording, fps: float | None) -> Clock:
     end_ns = min(int(topic.stamps.times_ns[-1]) for topic in recording.used)
     if end_ns < begin_ns or not 0 < fps <= 1000:
         spans = named([_span(topic) for topic in recording.used])
-        raise DataError(f"its topics share no time: {spans}", "clock_gap")
+        raise DataError(f"its topics share no time: {spans}", "unsorted_stamps")
     return Clock.within(begin_ns, end_ns, first.stamps.times_ns, fps)
 
 
@@ -287,7 +287,7 @@ def _find_split(listing: ListingBuilder) -> None:
             and f"{stem.rpartition('/')[0]}/metadata.yaml".strip("/") in listing.source.files
         ):
             detail = f"{stem} is split over {count} files, each of which counts as an episode"
-            listing.warn("split_recording", detail, file=f"{stem}_0.mcap")
+            listing.warn("cut_off", detail, file=f"{stem}_0.mcap")
 
 
 def _add(listing: ListingBuilder, uri: str, recording: Recording) -> None:
@@ -468,7 +468,7 @@ def _doubtful_times(topic: Topic, clock: Clock) -> Iterator[tuple[str, str]]:
     is_gap = away_ns > max(GAP_TICKS / clock.fps, GAP_S) * 1e9
     if is_gap.any():
         yield (
-            "clock_gap",
+            "unsorted_stamps",
             f"at {int(is_gap.sum())} of {clock.ticks} frames the nearest message is up to "
             f"{away_ns.max() / 1e9:.2f} s away",
         )

@@ -41,13 +41,11 @@ from ingest.formats.listing import (
 )
 from ingest.formats.side_files import read_table
 from ingest.formats.tables import (
-    numbered,
-    numbers,
+    named_columns,
     others_in_npz,
     rate_of,
     read_npy,
     read_npz,
-    side_by_side,
 )
 from ingest.media.frames import CAMERA_RATE_TOLERANCE, VIDEO_SUFFIXES, VideoError
 from ingest.media.video import VideoInfo, open_video
@@ -514,14 +512,12 @@ def _joined(
     arrays: Iterable[_Array], num_frames: int | None
 ) -> tuple[pa.Table | None, pa.Table | None, tuple[str, ...]]:
     """State, action and the files that they are in. Raises DataError where no array has as many rows as frames."""
-    tables: dict[str | None, list[pa.Table]] = {"state": [], "action": []}
+    parts: dict[str | None, list[tuple[str, np.ndarray]]] = {"state": [], "action": []}
     files: dict[str, None] = {}
     for uri, name, column, values in arrays:
         if column and len(values) == num_frames:
-            width = values.shape[1]
-            name = name or column
             files[uri] = None
-            tables[column].append(numbers(values, [name] if width == 1 else numbered(name, width)))
+            parts[column].append((name or column, values))
     if not files:
         lengths = (
             " or ".join(map(str, sorted({len(array.values) for array in arrays if array.column})))
@@ -529,7 +525,7 @@ def _joined(
         )
         frames = "an unknown number of" if num_frames is None else num_frames
         raise DataError(f"{lengths} rows for {frames} frames", "length_differs")
-    return side_by_side(tables["state"]), side_by_side(tables["action"]), tuple(files)
+    return named_columns(parts["state"]), named_columns(parts["action"]), tuple(files)
 
 
 def _stored_arrays(source: Source, videos: Sequence[str]) -> Iterator[_Array]:

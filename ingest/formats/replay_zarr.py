@@ -23,13 +23,14 @@ from ingest.formats.array_roles import (
     ArrayForm,
     Vector,
     action_by_name,
+    chosen,
     column_names,
     is_bookkeeping_text,
     known_reason,
+    overruled,
     state_by_name,
 )
 from ingest.formats.listing import (
-    REGISTERED,
     ROWS_BEYOND,
     TASK_KEYS,
     ListingBuilder,
@@ -63,18 +64,16 @@ from ingest.sources.files import Source
 from ingest.sources.types import SourceError
 
 IN_FOLDER = re.compile(rf"(?:(.+)/)?{ENDS}/(?:0|c/0)")
-STATE_KEYS = (
-    # UMI
-    tuple(
-        f"robot{r}_{part}"
-        for r, part in product((0, 1), ("eef_pos", "eef_rot_axis_angle", "gripper_width"))
-    ),
+USUAL = "UMI and Diffusion Policy keep it there"
+UMI_PARTS = ("eef_pos", "eef_rot_axis_angle", "gripper_width")
+STATE_LAYOUTS = (
+    Vector(tuple(f"robot{r}_{part}" for r, part in product((0, 1), UMI_PARTS)), USUAL),
     # Diffusion Policy, real robots
-    ("robot_eef_pose", "robot_joint"),
-    ("state",),
-    ("agent_pos",),
+    Vector(("robot_eef_pose", "robot_joint"), USUAL),
+    Vector(("state",), USUAL),
+    Vector(("agent_pos",), USUAL),
 )
-ACTION_KEYS = (("action",), ("actions",))
+ACTION_LAYOUTS = (Vector(("action",), USUAL), Vector(("actions",), USUAL))
 
 
 def roots(uris: Iterable[str]) -> dict[str, str]:
@@ -127,9 +126,11 @@ def roles_of(store: Store, config: DatasetConfig, rows: int) -> ArrayRoles:
                 ("no_data", f"no array data/{name} with a row of numbers for each frame", name)
             )
     forms = [ArrayForm(name, array.shape, array.dtype.kind) for name, array in vectors.items()]
-    action = _vector(config.keys.action, ACTION_KEYS, action_by_name(forms), vectors, reasons)
-    by_name = state_by_name(form for form in forms if form.path not in action)
-    state = _vector(config.keys.state, STATE_KEYS, by_name, vectors, reasons)
+    action = chosen(config.keys.action, ACTION_LAYOUTS, action_by_name(forms), vectors)
+    by_name = state_by_name(form for form in forms if form.path not in action.paths)
+    state = chosen(config.keys.state, STATE_LAYOUTS, by_name, vectors)
+    for vector in (action, state):
+        reasons |= dict.fromkeys(vector.paths, vector.why)
     time_names = [
         name
         for name, array in vectors.items()
@@ -138,12 +139,13 @@ def roles_of(store: Store, config: DatasetConfig, rows: int) -> ArrayRoles:
     times = min(time_names, key=lambda name: (name.count("/"), name), default="")
     if times:
         reasons[times] = "its name says so, and there is one for each row"
-    other_states = by_name.paths if config.keys.state else ()
     left_out = {
-        **dict.fromkeys(other_states, "the registry entry names another state"),
+        **overruled(config.keys.state, by_name, "state"),
         **{name: "it cannot be read: a finding says why" for *_, name in problems},
     }
-    return ArrayRoles(arrays, cameras, state, action, times, problems, reasons, left_out)
+    return ArrayRoles(
+        arrays, cameras, state.paths, action.paths, times, problems, reasons, left_out
+    )
 
 
 def _usable(
@@ -192,25 +194,6 @@ def _cameras(
 
 def _row(array: Any, config: DatasetConfig, k: int) -> np.ndarray:
     return _rows(array, k, k + 1, config)[0]
-
-
-def _vector(
-    registered: Sequence[str],
-    usual: Sequence[Sequence[str]],
-    by_name: Vector,
-    arrays: Mapping[str, Any],
-    reasons: dict[str, str],
-) -> list[str]:
-    """Names of the registry's arrays, else of the first usual layout that has any, else of those whose names say so."""
-    choices = [Vector(tuple(names), "UMI and Diffusion Policy keep it there") for names in usual]
-    choices.append(by_name)
-    if registered:
-        choices = [Vector(tuple(registered), REGISTERED)]
-    for names, reason in choices:
-        if present := [name for name in names if name in arrays]:
-            reasons.update(dict.fromkeys(present, reason))
-            return present
-    return []
 
 
 def _ends(store: Store, config: DatasetConfig) -> np.ndarray:

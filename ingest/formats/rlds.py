@@ -37,7 +37,6 @@ from ingest.formats.rlds_files import (
 )
 from ingest.formats.rlds_parts import (
     INVALID,
-    OVERRULED,
     account,
     camera_keys,
     path_of,
@@ -285,7 +284,7 @@ def _texts_and_outcome(
         listing.unusable_next("no_data", "it has no steps", uri)
     for name in INVALID:
         if truth(rlds_steps.scalar(steps, name)):
-            listing.unusable_next("marked_invalid", f"{name} is set", uri)
+            listing.unusable_next("known_bad", f"{name} is set", uri)
     text_keys, tasks = _instructions(steps, num_rows, config.keys.language)
     _find_ends(listing, uri, steps, num_rows)
     texts_by_step = {
@@ -298,7 +297,7 @@ def _texts_and_outcome(
     overruled = [
         path for path in LANGUAGE if config.keys.language and path not in config.keys.language
     ]
-    known_texts = tuple((re.escape(path), OVERRULED) for path in overruled)
+    known_texts = tuple((re.escape(path), "the registry entry names others") for path in overruled)
     all_roles = roles._replace(known=(*roles.known, *known_texts))
     account(listing, uri, steps, all_roles, problems, _uses(steps, config, text_keys))
     searched_places = ", ".join(config.keys.language) or "the usual places"

@@ -15,8 +15,10 @@ from ingest.formats.array_roles import (
     ArrayForm,
     Vector,
     action_by_name,
+    chosen,
     is_bookkeeping_text,
     known_reason,
+    overruled,
     state_by_name,
 )
 from ingest.formats.listing import ListingBuilder
@@ -36,8 +38,6 @@ from ingest.registry import Keys
 STEPS = "steps/"
 OBSERVATION = "steps/observation/"
 METADATA = "episode_metadata/"
-REGISTERED = "the registry entry names it"
-OVERRULED = "the registry entry names others"
 COPY = "the same pose in other terms"
 
 
@@ -158,34 +158,24 @@ def _roles(
     layout = next(
         (candidate for candidate in LAYOUTS if set(candidate.state) <= numeric.keys()), None
     )
-    actions = Vector(action, REGISTERED) if action else _action(numeric, arrays)
+    layouts = [Vector(layout.state, f"{layout.name} keeps it there")] if layout else []
+    action_by_names = _action(numeric, arrays)
+    actions = chosen(action, [], action_by_names, numeric)
     not_actions = [array for array in arrays if array.path not in actions.paths]
-    states = Vector(state, REGISTERED) if state else _state(layout, not_actions)
+    states = chosen(state, layouts, state_by_name(not_actions), numeric)
     state_keys = tuple(numeric[path][0] for path in states.paths if path in numeric)
     action_keys = tuple(numeric[path][0] for path in actions.paths if path in numeric)
     reasons = dict.fromkeys(state_keys, states.why) | dict.fromkeys(action_keys, actions.why)
     # What would count by its name, where the registry names others
-    overruled_paths = _overruled(numeric, arrays, state, action)
-    overruled = tuple((re.escape(path), OVERRULED) for path in overruled_paths)
-    known_patterns = (*(layout.known if layout else ()), *overruled)
+    overruled_paths = overruled(state, state_by_name(arrays), "state")
+    overruled_paths |= overruled(action, action_by_names, "action")
+    others_known = (
+        (re.escape(path), reason)
+        for path, reason in overruled_paths.items()
+        if path not in (*state, *action)
+    )
+    known_patterns = (*(layout.known if layout else ()), *others_known)
     return FeatureRoles(state_keys, action_keys, camera_keys(present), reasons, known_patterns)
-
-
-def _overruled(
-    numeric: Container[str],
-    arrays: Sequence[ArrayForm],
-    state: Sequence[str],
-    action: Sequence[str],
-) -> list[str]:
-    states = state_by_name(arrays).paths if state else ()
-    actions = _action(numeric, arrays).paths if action else ()
-    return [path for path in (*states, *actions) if path not in (*state, *action)]
-
-
-def _state(layout: Layout | None, arrays: Sequence[ArrayForm]) -> Vector:
-    if layout is None:
-        return state_by_name(arrays)
-    return Vector(layout.state, f"{layout.name} keeps it there")
 
 
 def _action(numeric: Container[str], arrays: Sequence[ArrayForm]) -> Vector:

@@ -2,8 +2,9 @@
 
 import io
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import lru_cache
 from itertools import chain
 from math import prod
 from pathlib import Path
@@ -16,12 +17,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from core.errors import first_line
+from core.files import file_version
 from ingest.reasons import LIMITS, DataError, Limits
 from ingest.sources.files import Source
 from ingest.sources.types import refuse_pointer
 
 MIN_FPS, MAX_FPS = 1e-3, 1e3  # no camera and no robot is slower or faster
 
+# In what files and columns state of a number that stands for no value
+MISSING_NAMES = ("missing_value", "_FillValue", "fill_value", "invalid_value", "sentinel")
 # What pyarrow raises for damaged files, for names twice or that are no text, and for values that Python has not
 PARQUET_ERRORS = (OSError, pa.ArrowException, ValueError, LookupError, OverflowError, MemoryError)
 BATCH, BATCH_BYTES = 1 << 16, 1 << 28  # rows, and bytes of one column, read at a time
@@ -54,6 +58,17 @@ def numbers(values: np.ndarray, names: Sequence[str] = ()) -> pa.Table:
     )
 
 
+def known_values(values: np.ndarray, stated: Mapping[str, Any]) -> np.ndarray:
+    """Values with NaN where they are the number that stands for none, as what is `stated` of them says."""
+    for name in MISSING_NAMES:
+        number = np.asarray(stated.get(name)).reshape(-1)[:1]
+        if (
+            number.dtype.kind in "if" and number.all()
+        ):  # a 0 is what files are filled with before they are written
+            values = np.where(values.astype(np.float32) == np.float32(number), np.nan, values)
+    return values
+
+
 def numbered(name: str, width: int) -> list[str]:
     """Example: numbered("joint", 2) == ["joint.0", "joint.1"]."""
     return [f"{name}.{k}" for k in range(width)]
@@ -73,6 +88,14 @@ def side_by_side(tables: Iterable[pa.Table]) -> pa.Table | None:
     return None
 
 
+def named_columns(parts: Iterable[tuple[str, np.ndarray]]) -> pa.Table | None:
+    """Arrays [n, d] side by side, each dimension with the name of its array, and its number where there are several."""
+    return side_by_side(
+        numbers(values, [name] if values.shape[1] == 1 else numbered(name, values.shape[1]))
+        for name, values in parts
+    )
+
+
 def is_list(type_: pa.DataType) -> bool:
     return (
         pa.types.is_list(type_)
@@ -86,10 +109,14 @@ def vectors(column: pa.ChunkedArray, name: str, *, singles: bool = False) -> np.
     things, and for nothing.
 
     A column of single whole numbers counts something, and flags say something: these are no
-    vectors, unless `singles` asks for them. Raises DataError when rows differ in length, and for a
-    flag that is null.
+    vectors, unless `singles` asks for them. A row that is null or empty is one of NaN. Raises DataError when
+    others differ in length, and for a flag that is null.
     """
     flat = column.combine_chunks()
+    if is_list(flat.type) and flat.null_count < len(flat):
+        lengths = np.asarray(flat.value_lengths().fill_null(0))
+        if 0 in lengths and lengths.any():
+            return _with_gaps(flat, name, lengths > 0)
     while is_list(flat.type):
         is_ragged = (
             not pa.types.is_fixed_size_list(flat.type) and len(flat.value_lengths().unique()) > 1
@@ -107,6 +134,16 @@ def vectors(column: pa.ChunkedArray, name: str, *, singles: bool = False) -> np.
             raise DataError(f"column {name}: a flag is null")
         flat = flat.cast(pa.int8())
     return np.asarray(flat.to_numpy(zero_copy_only=False), np.float64).reshape(len(column), -1)
+
+
+def _with_gaps(column: pa.Array, name: str, has_values: np.ndarray) -> np.ndarray | None:
+    """As vectors, with rows of NaN where a row has no values."""
+    values = vectors(pa.chunked_array([column.filter(pa.array(has_values))]), name)
+    if values is None:
+        return None
+    rows = np.full((len(has_values), values.shape[1]), np.nan)
+    rows[has_values] = values
+    return rows
 
 
 def finite(value: Any) -> float | None:
@@ -148,7 +185,13 @@ def batches(
 ) -> Iterator[pa.RecordBatch]:
     """By one thread: an episode's rows are few, and to hand them to others takes longer than to read them."""
     groups = range(first_group, file.num_row_groups)
-    size = size or BATCH
+    size = min(size or BATCH, _rows_at_once(file, columns, groups))
+    return file.iter_batches(size, list(groups), list(columns), use_threads=False)
+
+
+def _rows_at_once(file: pq.ParquetFile, columns: Sequence[str], groups: range) -> int:
+    """How many rows of some columns may be read at a time."""
+    size = BATCH
     column_prefixes = tuple(f"{name}." for name in columns)
     for k in range(len(file.schema)):
         leaf = file.schema.column(k)
@@ -159,7 +202,7 @@ def batches(
                 default=0,
             )
             size = min(size, max(1, BATCH_BYTES // max(max_group_bytes, 1)))
-    return file.iter_batches(size, list(groups), list(columns), use_threads=False)
+    return size
 
 
 def ranges(
@@ -205,15 +248,21 @@ def read_columns(
     Raises DataError, also for more rows, or more values of a column, than an episode may have.
     """
     limits.check("max_rows", count, f"{path.name}: rows")
-    with opened(path) as file:
-        names = file.schema_arrow.names
-        if twice := [column for column in columns if names.count(column) > 1]:
-            raise DataError(
-                f"{path.name}: column {twice[0]} is there {names.count(twice[0])} times"
+    whole = _whole_columns(path, file_version(path), tuple(columns))
+    if whole is not None and start + count <= whole.num_rows:
+        table = whole.slice(start, count)
+    else:
+        with opened(path) as file:
+            names = file.schema_arrow.names
+            if twice := [column for column in columns if names.count(column) > 1]:
+                raise DataError(
+                    f"{path.name}: column {twice[0]} is there {names.count(twice[0])} times"
+                )
+            if start + count > file.metadata.num_rows:
+                raise DataError(f"{path.name}: no row {start + count - 1}")
+            [table] = ranges(
+                file, [(start, count)], [column for column in columns if column in names]
             )
-        if start + count > file.metadata.num_rows:
-            raise DataError(f"{path.name}: no row {start + count - 1}")
-        [table] = ranges(file, [(start, count)], [column for column in columns if column in names])
     for name in table.column_names:
         column = table[name]
         while is_list(column.type):
@@ -222,6 +271,20 @@ def read_columns(
             )
         limits.check("max_values", len(column), f"{path.name}: values of {name}")
     return table
+
+
+@lru_cache(maxsize=4)
+def _whole_columns(
+    path: Path, version: tuple[int, int], columns: tuple[str, ...]
+) -> pa.Table | None:
+    """Columns of all rows, kept for the other episodes of the file; None: they are too many, or
+    cannot be read, which need not concern an episode."""
+    with suppress(DataError), opened(path) as file:
+        names = [name for name in file.schema_arrow.names if name in columns]
+        at_once = _rows_at_once(file, names, range(file.num_row_groups))
+        if file.metadata.num_rows <= at_once and len(set(names)) == len(names):
+            return file.read(names, use_threads=False)
+    return None
 
 
 # NumPy files. Nothing in them is unpickled: that could run code

@@ -1,6 +1,8 @@
 """Pictures that do not come from a video: encoded images and arrays, and pictures whose colours are stored swapped."""
 
 import io
+from base64 import b64decode
+from contextlib import suppress
 from dataclasses import dataclass
 
 import cv2
@@ -12,6 +14,12 @@ from ingest.reasons import LIMITS, Limits
 
 AS_STORED = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
+# How pictures begin; and how those begin that are base64 text: JPEG, PNG, WebP
+PICTURE_TEXTS = (b"data:image/", b"/9j/", b"iVBORw0KGgo", b"UklGR")
+PICTURE_MARKS = (
+    *(b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF", b"BM", b"II*\0", b"MM\0*"),
+    *PICTURE_TEXTS,
+)
 
 
 @dataclass(frozen=True)
@@ -66,8 +74,11 @@ def picture_size(data: bytes) -> tuple[int, int]:
 
 def decode_picture(data: bytes, description: str, limits: Limits = LIMITS) -> ArrayPicture:
     """A JPEG, PNG, WebP, BMP or TIFF picture as its pixels are stored, as PIL and TFDS give it: an orientation that
-    EXIF states turns nothing. `description` names it in errors. Raises VideoError.
+    EXIF states turns nothing; also one that is base64 text. `description` names it in errors. Raises VideoError.
     """
+    if data.startswith(PICTURE_TEXTS):
+        with suppress(ValueError):  # what is no base64 is no picture
+            data = b64decode(data.rpartition(b",")[2])
     # The header first: a small file may claim to be a picture that fills the memory
     height, width = picture_size(data)
     if not (height or width):

@@ -10,13 +10,13 @@ import stat
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import chain, dropwhile, islice
 from pathlib import Path
 from queue import SimpleQueue
-from typing import NamedTuple, cast
+from typing import cast
 
 import av
 import numpy as np
@@ -24,6 +24,7 @@ from av.error import FFmpegError
 from av.video.codeccontext import VideoCodecContext
 from av.video.plane import VideoPlane
 
+from core.files import file_version
 from core.wall import is_left_out, memory_wall, time_wall
 from ingest.media.frames import (
     DECODE_ALL,
@@ -65,12 +66,14 @@ MP4 = "mov"
 BLOCK = 16  # frames and the rest of their group: what one thread decodes at once
 # Of all pictures of a group, a byte and a half each: a few groups are held
 GROUP_PIXELS = 20_000_000
-LONG = 128  # frames: of fewer, to open the file several times costs more than it gives
+LONG = 128  # frames: of fewer, more threads than one cost more than they give
 # That FFmpeg may take for a file's tables: ten hours of frames take a fifth of it
 OPEN_BYTES = 1 << 30
 FRAME_BYTES = 8  # that the smallest frames take, with their entries in the file's tables
 # For one packet: in a damaged file FFmpeg searches for the next one up to the end
 READ_TIMEOUT_S = 30.0
+MOST_IDLE = 4  # files that stay open, one a camera
+_idle = dict[tuple, Container]()
 
 
 @dataclass(frozen=True)
@@ -162,16 +165,22 @@ class VideoInfo:
     duration_s: float | None = None  # as the container says; None when it does not
 
 
-class FrameTimes(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class FrameTimes:
     """When each picture of a file is shown, in this order. `ticks`: int64 [n], of `tick_s` seconds each."""
 
     ticks: np.ndarray
     tick_s: float
 
-    @property
+    @cached_property
     def seconds(self) -> np.ndarray:
         """float64 [n]"""
         return self.ticks * self.tick_s
+
+    @cached_property
+    def period_s(self) -> float:
+        """From a picture to the next one, usually; 1 for a single picture."""
+        return float(np.median(np.diff(self.seconds))) if len(self.ticks) > 1 else 1.0
 
     def nearest(self, times_s: np.ndarray) -> np.ndarray:
         """The picture that is shown nearest to each time, int64 [n]; of two that are equally near the first."""
@@ -197,7 +206,7 @@ def open_video(path: Path, limits: Limits = LIMITS) -> Container:
     allowed_s = limits.cpu_s(real.stat().st_size)
     if is_left_out(str(real)):
         raise VideoError(
-            f"{path.name} takes more than {allowed_s:g} s of CPU to open", "too_costly"
+            f"{path.name} takes more than {allowed_s:g} s of CPU to open", "over_limit"
         )
     # A playlist would have FFmpeg open any other file or address: one kind of container and no protocol is allowed.
     # A size is checked by the header, and again by the decoder, which may find another one
@@ -215,7 +224,7 @@ def open_video(path: Path, limits: Limits = LIMITS) -> Container:
             )
     except MemoryError as e:
         raise VideoError(
-            f"{path.name} takes more than {OPEN_BYTES >> 20} MiB to open", "too_costly"
+            f"{path.name} takes more than {OPEN_BYTES >> 20} MiB to open", "over_limit"
         ) from e
     except (FFmpegError, ValueError) as e:
         containers = "MP4, MOV, Matroska, WebM or AVI"
@@ -302,15 +311,12 @@ def frame_times(path: Path, limits: Limits = LIMITS) -> FrameTimes:
 
     Raises VideoError, also for a frame without a time, and for more frames than the limits allow.
     """
-    try:
-        status = path.stat()
-    except OSError as e:
-        raise VideoError(f"cannot read {path.name}: {e.strerror}") from e
-    return _frame_times(path, status.st_size, status.st_mtime_ns, limits)
+    return _frame_times(path, file_version(path), limits)
 
 
 @lru_cache(maxsize=16)
-def _frame_times(path: Path, size: int, _: int, limits: Limits) -> FrameTimes:
+def _frame_times(path: Path, version: tuple[int, int], limits: Limits) -> FrameTimes:
+    size, _ = version
     max_frames = size // FRAME_BYTES
     ticks = list[int]()
     try:
@@ -325,7 +331,7 @@ def _frame_times(path: Path, size: int, _: int, limits: Limits) -> FrameTimes:
             _check(limits.excess("max_frames", len(ticks), f"{path.name}: frames"))
             tick_s = float(stream.time_base or 0)
     except (FFmpegError, ValueError, OverflowError, MemoryError) as e:
-        reason = "too_costly" if isinstance(e, MemoryError) else "undecodable_video"
+        reason = "over_limit" if isinstance(e, MemoryError) else "undecodable_video"
         raise VideoError(f"{path.name} cannot be read ({_short(e)})", reason) from e
     if not ticks or not tick_s:
         raise VideoError(f"{path.name} does not say when its frames are shown")
@@ -348,7 +354,8 @@ def decode(
     """
     # Of several threads it is chance how they conceal damage, and whether they report it: they stop at it instead
     count = 0
-    if options.threads > 1:
+    is_short = num_frames is not None and num_frames < LONG
+    if options.threads > 1 and not is_short:
         with suppress(VideoError):
             for frame in _decode(path, start_frame, num_frames, options):
                 yield frame
@@ -385,19 +392,16 @@ def _decode(
     """As `decode`; with several threads, damage raises VideoError."""
     first, last = _ends(path, start_frame, num_frames, options.limits)
     try:
-        with open_video(path, options.limits) as container:
-            codec = container.streams.video[0].codec_context
-            codec.thread_count = options.threads
-            codec.options = {"max_pixels": str(options.limits.max_pixels)}
-            if options.threads > 1:
-                codec.options |= {"err_detect": "explode"}
+        with _lent(path, options, first) as container:
             # Only callers that name the frames they need get the faster way, which not every file allows
             if options.wanted is not None:
                 frames: Iterator[Frame | SkippedFrame] = _wanted_frames(
                     container, first, options.wanted
                 )
-            elif options.threads > 1 and _has_short_groups(path, num_frames, options.limits):
-                codec.thread_count = 1
+            elif options.threads > 1 and _has_short_groups(
+                path, file_version(path), options.limits
+            ):
+                container.streams.video[0].codec_context.thread_count = 1
                 frames = _frames_of_blocks(path, container, first, options)
             else:
                 frames = map(Frame, _pictures_from(container, first))
@@ -422,14 +426,38 @@ def _decode(
                         return
                 yield frame
     except (FFmpegError, ValueError, OverflowError, MemoryError) as e:
-        reason = "too_costly" if isinstance(e, MemoryError) else "undecodable_video"
+        reason = "over_limit" if isinstance(e, MemoryError) else "undecodable_video"
         raise VideoError(f"{path.name} cannot be decoded ({_short(e)})", reason) from e
+
+
+@contextmanager
+def _lent(path: Path, options: DecodeOptions, first: int | None) -> Iterator[Container]:
+    """A file to decode pictures of, from a tick on; None: from its beginning. The next episode inside it is decoded
+    by what has read this one well. Raises as `open_video`."""
+    # The frames that are asked for do not change how a file is opened; copies of a process share the place in a file
+    key = os.getpid(), path, file_version(path), replace(options, wanted=None)
+    container = None if first is None else _idle.pop(key, None)
+    if container is None:
+        container = open_video(path, options.limits)
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
+        stream.codec_context.thread_count = options.threads
+        damage = {"err_detect": "explode"} if options.threads > 1 else {}
+        stream.codec_context.options = {"max_pixels": str(options.limits.max_pixels)} | damage
+    with ExitStack() as closing:
+        closing.callback(container.close)
+        # Who stops before the end closes it: to go on here would hold what was decoded
+        yield container
+        if options.threads == 1 and first is not None:
+            closing.pop_all()
+            _idle[key] = container
+            for oldest in list(_idle)[:-MOST_IDLE]:
+                _idle.pop(oldest, None)
 
 
 def _pictures_from(container: Container, first: int | None) -> Iterator[Decoded]:
     """Every picture of the file from that on which is shown at a tick; None: all, whose times may be absent."""
     stream = container.streams.video[0]
-    stream.thread_type = "AUTO"
     if first is None:
         yield from play(container, stream)
         return
@@ -494,11 +522,12 @@ def _wanted_frames(
         next_frame += len(shown_packets)
 
 
-def _has_short_groups(path: Path, num_frames: int | None, limits: Limits) -> bool:
+@lru_cache(maxsize=16)
+def _has_short_groups(path: Path, _: tuple[int, int], limits: Limits) -> bool:
     """Are there many frames, and is the first group of pictures so short that some of such groups may be held?"""
     with open_video(path, limits) as container:
         stream = container.streams.video[0]
-        has_many = min(stream.frames or LONG, num_frames or LONG) >= LONG
+        has_many = (stream.frames or LONG) >= LONG
         max_group_frames = int(GROUP_PIXELS / (stream.width * stream.height)) if has_many else 0
         is_short = any(
             p.is_keyframe

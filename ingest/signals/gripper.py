@@ -2,16 +2,19 @@
 
 import math
 import re
+import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from typing import Any
 
 import numpy as np
 
-from ingest.episode import EpisodeData
+from ingest.episode import EpisodeData, Finding
 from ingest.reasons import DataError
 from ingest.signals.naming import (
+    HIGH_END,
+    LOW_END,
     Column,
     Kind,
     Polarity,
@@ -34,6 +37,7 @@ BY_OBJECT = 2.0
 BY_LAST_LEVEL = 1.5
 
 WIDEST_M = 0.2  # a gripper's opening in metres is no larger
+UNNAMED = re.compile(r"\[[0-9]+\]$")  # a number that stands for a name
 LEROBOT_NAME = re.compile(r"gripper\.pos$")  # LeRobot's motors count 0 (closed) to 100 (open)
 INSPIRE = "inspire"  # hands whose angles count from 0 (closed) to 1000 or 1 (open), by their maker's manual
 # Whose raw counts grow as the gripper opens, too
@@ -44,6 +48,10 @@ MANY_RUNS = 5
 FEW_RUNS = 0.7
 MIN_PUSH = 0.04  # of the range, by which a command lies beyond what the gripper reaches
 MIN_OBJECT = 0.05  # of the range, by which an object keeps a gripper open
+# A command of pulses: its unit, the share of frames at which it rests in the middle, and how long pulses are on average
+PULSES = "pulses"
+MIN_AT_REST = 0.6
+LONGEST_PULSE_S = 1.5
 MIN_CARRIED = 0.1  # of the arm's way: an excursion without it carries nothing
 # Of the arm's way, and a time: before that a gripper only takes its first pose
 STARTED = 0.03
@@ -116,17 +124,33 @@ def combined(signal: SignalValues, values: np.ndarray) -> np.ndarray:
 def opening(signal: GripperSignal, episode: EpisodeData) -> np.ndarray | None:
     """0 (closed) to 1 (open), float64 [n]; None where the episode has not the dimensions.
 
-    Raises DataError for values that are not finite.
+    None, too, where one of them has no value. Raises DataError for values that are not finite.
     """
     values = values_of(episode, signal.column)
+    signal = replace(signal, dimensions=_dimensions_in(signal, episode))
     if values is None or not len(values) or max(signal.dimensions) >= values.shape[1]:
+        return None
+    if np.isnan(values[:, list(signal.dimensions)]).all(axis=0).any():
         return None
     source_value = combined(signal, values)
     check_finite("gripper", source_value)
+    if signal.unit == PULSES:
+        ends = Range(*sorted((signal.closed, signal.open)))
+        source_value = held(source_value, ends, episode.record.fps)
     span = signal.open - signal.closed
     if span == 0:
         return np.zeros(len(source_value))
     return np.clip((source_value - signal.closed) / span, 0.0, 1.0)
+
+
+def _dimensions_in(signal: GripperSignal, episode: EpisodeData) -> tuple[int, ...]:
+    """Where an episode has the dimensions: by their names, which others may have moved; beyond all for one without."""
+    names = episode.state_names if signal.column == "state" else episode.action_names
+    if {*signal.names} <= {*names}:
+        return tuple(map(names.index, signal.names))
+    if not names and not any(UNNAMED.search(name) for name in signal.names):
+        return (sys.maxsize,)
+    return signal.dimensions
 
 
 def arm_state(episode: EpisodeData, signals: Sequence[GripperSignal]) -> np.ndarray | None:
@@ -134,8 +158,11 @@ def arm_state(episode: EpisodeData, signals: Sequence[GripperSignal]) -> np.ndar
     if episode.state is None:
         return None
     width = episode.state.shape[1]
-    of_grippers = chain.from_iterable(s.dimensions for s in signals if s.column == "state")
+    in_state = (s for s in signals if s.column == "state")
+    of_grippers = chain.from_iterable(_dimensions_in(signal, episode) for signal in in_state)
     arm_values = np.delete(episode.state, sorted({d for d in of_grippers if d < width}), axis=1)
+    # What no row has does not move
+    arm_values[:, np.isnan(arm_values).all(axis=0)] = 0.0
     check_finite("state", arm_values)
     if arm_values.shape[1]:
         return arm_values
@@ -147,7 +174,7 @@ def moving_dimensions(state: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     One that hardly moves beside the others does not count, or its noise would count as motion.
     """
-    spread = np.asarray(state, np.float64).std(axis=0)
+    spread = np.nan_to_num(np.asarray(state, np.float64).std(axis=0))
     return spread > max(1e-9, 0.02 * float(spread.max(initial=0.0))), spread
 
 
@@ -276,13 +303,20 @@ def is_in_metres(names: Sequence[str], ends: Range) -> bool:
 
 
 def gripper_runs(
-    signal: SignalValues, episodes: Sequence[EpisodeData], runs: Sequence[np.ndarray], ends: Range
+    signal: SignalValues,
+    episodes: Sequence[EpisodeData],
+    runs: Sequence[np.ndarray],
+    ends: Range,
+    beside: Sequence[int] = (),
 ) -> list[GripperRun]:
-    """What the episodes show of the gripper, the arm and the command."""
+    """What the episodes show of the gripper, the arm and the command. `beside`: dimensions of the other arms' grippers
+    in the same column.
+    """
+    own_and_others = [*signal.dimensions, *beside] if signal.column == "state" else []
     return [
         GripperRun(
             ends.relative(run),
-            _way(signal, episode),
+            _way(own_and_others, episode),
             _push(signal, episode, run, ends),
             episode.record.fps,
         )
@@ -290,12 +324,14 @@ def gripper_runs(
     ]
 
 
-def _way(signal: SignalValues, episode: EpisodeData) -> np.ndarray | None:
-    """How far the arm has moved by each frame, as a share of its whole way [n]; None where it does not move."""
+def _way(gripper_dimensions: Sequence[int], episode: EpisodeData) -> np.ndarray | None:
+    """How far the arm has moved by each frame, as a share of its whole way [n]; None where it does not move.
+
+    `gripper_dimensions`: those of the state that are no arm's.
+    """
     if episode.state is None:
         return None
-    gripper_dimensions = list(signal.dimensions) if signal.column == "state" else []
-    steps = way_steps(np.delete(episode.state, gripper_dimensions, axis=1))
+    steps = way_steps(np.delete(episode.state, list(gripper_dimensions), axis=1))
     way = np.r_[0.0, np.zeros(0) if steps is None else np.cumsum(steps)]
     if way[-1] > 0:
         return way / way[-1]
@@ -358,6 +394,38 @@ def observed_evidence(runs: Sequence[GripperRun]) -> list[PolarityEvidence]:
         # One that holds at the high end is closed there
         evidence.append(_majority(votes, len(active), -log_odds, reason))
     return list(filter(None, (*evidence, _by_command(runs))))
+
+
+def are_pulses(runs: Sequence[np.ndarray], rates: Sequence[float], ends: Range) -> bool:
+    """Do commands [n] rest between their ends, and leave for either end for a moment only, and come back?"""
+    sides = [_sides(run, ends) for run in runs]
+    pooled = np.concatenate(sides)
+    num_pulses = sum(int(((np.diff(side, prepend=0) != 0) & (side != 0)).sum()) for side in sides)
+    longest = LONGEST_PULSE_S * float(np.median(rates)) * num_pulses
+    is_both = -1 in pooled and 1 in pooled
+    return is_both and (pooled == 0).mean() >= MIN_AT_REST and np.count_nonzero(pooled) <= longest
+
+
+def held(pulses: np.ndarray, ends: Range, fps: float) -> np.ndarray:
+    """The end that a gripper is at [n] after pulses [n] to either end, each of which holds until the next.
+
+    Before the first it is at the other end, unless that comes as the run begins.
+    """
+    sides = _sides(pulses, ends)
+    at_pulse = np.flatnonzero(sides)
+    if not len(at_pulse):
+        return np.full(len(pulses), (ends.low + ends.high) / 2)
+    first = sides[at_pulse[0]]
+    start = first if at_pulse[0] < STARTED_S * fps else -first
+    last = np.maximum.accumulate(np.where(sides, np.arange(len(sides)), -1))
+    side = np.where(last < 0, start, sides[last])
+    return np.where(side > 0, ends.high, ends.low)
+
+
+def _sides(values: np.ndarray, ends: Range) -> np.ndarray:
+    """At which end values [n] are: -1 low, 1 high, 0 neither."""
+    relative = ends.relative(values)
+    return np.select([relative < LOW_END, relative > HIGH_END], [-1, 1], 0)
 
 
 def counted(run: GripperRun) -> list[Transition]:
@@ -440,3 +508,45 @@ def _majority(
     strength = log_odds * min(1.0, FEW_RUNS + (1 - FEW_RUNS) * agree / MANY_RUNS)
     sign = 1.0 if rises.count(True) > rises.count(False) else -1.0
     return PolarityEvidence(sign * strength, f"{reason} ({agree} of {num_active} episodes)")
+
+
+def closings_per_episode(polarity: Polarity, observed: Sequence[GripperRun]) -> float:
+    """Closings, or where the polarity is unknown half of all transitions."""
+    counts = []
+    for run in observed:
+        crossings = counted(run)
+        closings = sum(crossing.rises == (polarity == "high_is_closed") for crossing in crossings)
+        counts.append(len(crossings) / 2 if polarity == "unknown" else closings)
+    return float(np.mean(counts))
+
+
+def findings_of(signals: Sequence[GripperSignal]) -> list[Finding]:
+    """What a user should know of a dataset's grippers before its labels are trusted."""
+    findings = []
+    for signal in signals:
+        description = f"{signal.title} ({signal.column}: {', '.join(signal.names)})"
+        if not signal.is_used:
+            detail = f"{description} does not go from end to end in {signal.num_surveyed} episodes"
+            findings.append(Finding("gripper_unused", detail, "warning"))
+        elif not signal.has_polarity:
+            detail = (
+                f"{description}, {signal.closed:.4g} to {signal.open:.4g}: {signal.polarity_by}"
+            )
+            findings.append(Finding("polarity_unknown", detail, "warning"))
+    return findings
+
+
+def unit_of(names: Sequence[str], ends: Range) -> str:
+    """A guess, for people: by names and by the size of the values."""
+    largest = max(abs(ends.low), abs(ends.high))
+    if is_in_metres(names, ends):
+        return "m"
+    if largest <= 1.05:
+        if ends.low >= -0.05:
+            return "0..1"
+        return "-1..1"
+    if largest <= np.pi + 0.05:
+        return "rad"
+    if largest <= 110:
+        return "0..100"
+    return "counts"

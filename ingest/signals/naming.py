@@ -58,11 +58,13 @@ MIN_AT_ENDS = 0.4  # share of frames at either end
 MIN_AT_ONE_END = 0.3  # share of frames at the end where it is more
 MIN_STILL = 0.6  # share of frames at which it does not move
 STILL_CHANGE, STILL_S = 0.02, 0.2  # of the range, within so many seconds
+TOGETHER_S = 0.5  # values that move within the same time move together
 LONGEST_SWITCH_S = 0.6  # median time from end to end
 MIN_RUNS_THAT_SWITCH = 0.3  # share of episodes
 # Share of frames at the ends by which any dimension is a gripper, wherever it stands
 TWO_LEVELS = 0.9
-TWO_ARMS = (12, 14, 16)  # widths of vectors that hold two arms, one behind the other
+# Arms in vectors of a width, one behind the other
+ARMS_BY_WIDTH = {12: 2, 14: 2, 16: 2, 21: 3, 24: 3}
 
 # Of the run's range: a signal below is at its low end, one above at its high end
 LOW_END = 0.3
@@ -246,9 +248,15 @@ def _arms(names: Sequence[str], width: int) -> list[str]:
     named_arms = [arm_of(name) for name in names[:width]]
     if any(named_arms):
         return [*named_arms, *[""] * (width - len(named_arms))]
-    if width in TWO_ARMS:
-        return ["left"] * (width // 2) + ["right"] * (width - width // 2)
-    return [""] * width
+    num_arms = ARMS_BY_WIDTH.get(width, 1)
+    return list(chain.from_iterable([arm] * (width // num_arms) for arm in arm_names(num_arms)))
+
+
+def arm_names(num_arms: int) -> list[str]:
+    """Of arms that nothing names: "" for the only one, left and right, or arm1 and so on."""
+    if num_arms == 2:
+        return ["left", "right"]
+    return [f"arm{k + 1}" for k in range(num_arms)] if num_arms > 1 else [""]
 
 
 def _share_at_ends(runs: Sequence[np.ndarray], rates: Sequence[float]) -> float:
@@ -281,6 +289,12 @@ def _switches(relative: Sequence[np.ndarray], rates: Sequence[float]) -> bool:
     if np.mean([bool(of_run) for of_run in durations_s]) < MIN_RUNS_THAT_SWITCH:
         return False
     return bool(np.median(np.concatenate(durations_s)) <= LONGEST_SWITCH_S)
+
+
+def moves_of(values: np.ndarray, fps: float) -> np.ndarray:
+    """How far each dimension of rows [n, d] goes within TOGETHER_S, [m, d]."""
+    window = min(max(1, round(TOGETHER_S * fps)), len(values))
+    return np.abs(values[window:] - values[:-window])
 
 
 def _share_still(run: np.ndarray, fps: float) -> float:

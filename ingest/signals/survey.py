@@ -10,37 +10,44 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, repeat
 from operator import attrgetter, itemgetter
 
 import numpy as np
 
-from core.values import short_hash
+from core.values import grouped, short_hash
 from ingest.episode import EpisodeData, EpisodeRecord, Finding
 from ingest.reasons import DataError
 from ingest.registry import DatasetConfig, Gripper
 from ingest.signals.gripper import (
+    PULSES,
     GripperRun,
     GripperSignal,
     PolarityEvidence,
     SignalValues,
     Verdict,
+    are_pulses,
+    closings_per_episode,
     combined,
     counted,
+    findings_of,
     gripper_runs,
-    is_in_metres,
+    held,
     named_evidence,
     observed_evidence,
     polarity_of,
+    unit_of,
     values_of,
 )
+from ingest.signals.missing import known_episode
 from ingest.signals.naming import (
     COLUMNS,
     MIN_HAND_JOINTS,
     Column,
     Kind,
-    Polarity,
     Range,
+    arm_names,
+    moves_of,
     named_grippers,
     range_of,
     switching_dimensions,
@@ -49,7 +56,7 @@ from ingest.source import read_episode
 from ingest.sources.files import Source
 from ingest.sources.types import DownloadError
 
-VERSION = "signals-3"
+VERSION = "signals-4"
 # Surveyed at most: of the dataset, and of one task before others had their turn
 MAX_EPISODES = 64
 PER_TASK = 8
@@ -58,6 +65,8 @@ MIN_SURVEYED = 20  # a survey of so many episodes stays when the dataset grows
 MIN_JOINT_RANGE = 0.1
 MAX_NAMED = 12  # dimensions in a message
 MAX_LAYOUT = 200  # characters of the dimensions of an episode, in a message
+JOINTS_OF_ARM = 6  # at least
+PULSED = "it is commanded by pulses, each of which holds until the next; "
 GOES_ALONG = 0.5  # correlation with the whole hand below which a joint is left out
 
 # An unused gripper: its range is no more than its noise, or than a hundredth of its value
@@ -106,7 +115,9 @@ def survey(
     places = _located(episodes, source.config)
     layout = _layout(episodes[0], robot)
     signals = [
-        replace(_measured(place, episodes, robot, version), layout=layout) for place in places
+        replace(_measured(place, having, robot, version), layout=layout)
+        for place, having in map(_with_values, places, repeat(episodes))
+        if having
     ]
     return Survey(
         tuple(signals),
@@ -203,26 +214,31 @@ def chosen(source: Source, records: Sequence[EpisodeRecord]) -> list[EpisodeReco
 
 def _readable(source: Source, records: Sequence[EpisodeRecord]) -> list[EpisodeData]:
     """Episodes with rows of finite numbers that can be had; what is wrong with others the stage
-    `frames` finds.
-
-    Where no episode has all of its rows so, the action is left out.
-    """
+    `frames` finds."""
     episodes = []
     for record in records:
         try:
-            episodes.append(read_episode(source, record))
+            episodes.append(known_episode(read_episode(source, record))[0])
         except (DataError, DownloadError):
             continue
+    return _with_finite_rows(episodes)
+
+
+def _with_finite_rows(episodes: Sequence[EpisodeData]) -> list[EpisodeData]:
+    """Those with state, else those with either, else those with state alone, whose action is left out."""
     finite = [episode for episode in episodes if _is_finite(episode.state, episode.action)]
-    return finite or [
-        replace(episode, actions=None) for episode in episodes if _is_finite(episode.state)
-    ]
+    with_state = [episode for episode in finite if episode.state is not None]
+    return (
+        with_state
+        or finite
+        or [replace(episode, actions=None) for episode in episodes if _is_finite(episode.state)]
+    )
 
 
 def _is_finite(*columns: np.ndarray | None) -> bool:
     """Is there a column, and has each one rows of finite numbers?"""
     rows = [values for values in columns if values is not None]
-    return bool(rows) and all(len(values) and np.isfinite(values).all() for values in rows)
+    return bool(rows) and all(len(values) and not np.isinf(values).any() for values in rows)
 
 
 @dataclass(frozen=True)
@@ -235,17 +251,37 @@ class _Place:
     dimensions: tuple[int, ...]
     located_by: str
     entry: Gripper | None = None
+    layout: tuple[str, ...] = ()  # names of all dimensions, where it was found
+    beside: tuple[
+        int, ...
+    ] = ()  # dimensions of it and of other arms' grippers that it was named together with
 
 
 def _located(episodes: Sequence[EpisodeData], config: DatasetConfig) -> list[_Place]:
     """Where the grippers are: in the state, else in the action; by the registry, by names, or by values."""
     if config.grippers:
         return [place for entry in config.grippers if (place := _registered(entry, episodes))]
-    for locate in (_by_name, _by_values):
-        for column in COLUMNS:
-            if places := locate(episodes, column):
-                return places
+    runs_by_column: dict[Column, list[EpisodeData]] = {
+        c: _of_one_layout(episodes, c) for c in COLUMNS
+    }
+    # Values are compared by place, so within one layout: that of all runs, or of most
+    uniform = [column for column in COLUMNS if len(runs_by_column[column]) == len(episodes)]
+    ways = [
+        *((_by_name, column, episodes) for column in COLUMNS),
+        *((_by_values, column, episodes) for column in uniform),
+        *((_by_name, column, runs_by_column[column]) for column in COLUMNS),
+        *((_by_values, column, runs_by_column[column]) for column in COLUMNS),
+    ]
+    for locate, column, runs in ways:
+        if places := locate(runs, column):
+            return [replace(place, layout=_names(runs, column)) for place in places]
     return []
+
+
+def _of_one_layout(episodes: Sequence[EpisodeData], column: Column) -> list[EpisodeData]:
+    """The episodes whose rows have the commonest names and width; of equally common ones those with names."""
+    layouts = grouped(((_names([e], column), _width([e], column)), e) for e in episodes)
+    return max(layouts.items(), key=lambda item: (len(item[1]), bool(item[0][0])))[1]
 
 
 def _names(episodes: Sequence[EpisodeData], column: Column) -> tuple[str, ...]:
@@ -283,10 +319,67 @@ def _registered(entry: Gripper, episodes: Sequence[EpisodeData]) -> _Place | Non
     return _Place(entry.arm, kind, entry.column, tuple(dimensions), "registry", entry)
 
 
+def _is_apart(place: _Place, episode: EpisodeData) -> bool:
+    """Has an episode the named dimensions elsewhere, or no names at all?"""
+    own_names = [place.layout[d] for d in place.dimensions if d < len(place.layout)]
+    names = _names([episode], place.column)
+    is_moved = {*own_names} <= {*names} and [*map(names.index, own_names)] != [*place.dimensions]
+    return any(own_names) and names != place.layout and (is_moved or not names)
+
+
+def _with_values(
+    place: _Place, episodes: Sequence[EpisodeData]
+) -> tuple[_Place, list[EpisodeData]]:
+    """A place without dimensions that no episode has values of, and the episodes that have those of the others."""
+    episodes = [episode for episode in episodes if not _is_apart(place, episode)]
+    missing = [
+        (episode, np.asarray(np.isnan(values[:, list(place.dimensions)]).all(axis=0)))
+        for episode in episodes
+        if (values := values_of(episode, place.column)) is not None
+    ]
+    is_there = np.asarray(~np.stack([lacks for _, lacks in missing]).all(axis=0))
+    dimensions = tuple(np.array(place.dimensions)[is_there].tolist())
+    having = [episode for episode, lacks in missing if not lacks[is_there].any()]
+    return replace(place, dimensions=dimensions), having if dimensions else []
+
+
 def _by_name(episodes: Sequence[EpisodeData], column: Column) -> list[_Place]:
     names = _names(episodes, column)[: _width(episodes, column)]
     located_by = "modality.json" if episodes[0].names_by == "modality.json" else "name"
-    return [_Place(g.arm, g.kind, column, g.dimensions, located_by) for g in named_grippers(names)]
+    places = [
+        _Place(g.arm, g.kind, column, g.dimensions, located_by) for g in named_grippers(names)
+    ]
+    return list(chain.from_iterable(_by_arm(place, episodes, len(names)) for place in places))
+
+
+def _by_arm(place: _Place, episodes: Sequence[EpisodeData], width: int) -> list[_Place]:
+    """A gripper of an arm without name; or one for each arm, where its values do not move together, as fingers do.
+
+    A value that never moves is of an arm of its own where there are joints for one.
+    """
+    if place.arm or place.kind != "gripper" or len(place.dimensions) < 2:
+        return [place]
+    rows = [(values_of(episode, place.column), episode.record.fps) for episode in episodes]
+    runs = [(values[:, list(place.dimensions)], fps) for values, fps in rows if values is not None]
+    pooled = np.concatenate([values for values, _ in runs])
+    spans = np.array([range_of(column).span for column in pooled.T])
+    moves = np.concatenate([moves_of(values, fps) for values, fps in runs])
+    moves[:, spans <= MIN_JOINT_RANGE * spans.max()] = 0.0
+    groups = list[list[int]]()
+    for k, movement in enumerate(moves.T):
+        along = [g for g in groups if _correlation(moves[:, g[0]], movement) >= GOES_ALONG]
+        if along:
+            along[0].append(k)
+        else:
+            groups.append([k])
+    has_joints = width - len(place.dimensions) >= JOINTS_OF_ARM * len(groups)
+    if len(groups) < 2 or not has_joints:
+        return [place]
+    arms = []
+    for arm, group in zip(arm_names(len(groups)), groups, strict=True):
+        dimensions = tuple(place.dimensions[k] for k in group)
+        arms.append(replace(place, arm=arm, dimensions=dimensions, beside=place.dimensions))
+    return arms
 
 
 def _by_values(episodes: Sequence[EpisodeData], column: Column) -> list[_Place]:
@@ -317,8 +410,15 @@ def _measured(
         ),
     )
     runs = [combined(values, of_episode) for of_episode in rows]
-    ends = range_of(np.concatenate(runs))
-    observed = gripper_runs(values, episodes, runs, ends)
+    pooled = np.concatenate(runs)
+    ends = range_of(pooled)
+    rates = [episode.record.fps for episode in episodes]
+    extremes = Range(float(pooled.min()), float(pooled.max()))
+    is_pulsed = place.column == "action" and are_pulses(runs, rates, extremes)
+    if is_pulsed:
+        ends = extremes
+        runs = [held(run, ends, fps) for run, fps in zip(runs, rates, strict=True)]
+    observed = gripper_runs(values, episodes, runs, ends, place.beside)
     is_used = _is_used(runs, ends, observed)
     entry = place.entry
     if entry is not None and entry.closed is not None and entry.open is not None:
@@ -335,15 +435,15 @@ def _measured(
             closed, opened = (ends.low, ends.high)
     return GripperSignal(
         **vars(values),
-        unit=_unit(values.names, ends),
+        unit=PULSES if is_pulsed else unit_of(values.names, ends),
         closed=closed,
         open=opened,
         polarity=verdict.polarity,
-        polarity_by=verdict.why,
+        polarity_by=f"{PULSED}{verdict.why}" if is_pulsed else verdict.why,
         confidence=verdict.confidence,
         located_by=place.located_by,
         is_used=is_used,
-        closings_per_episode=_closings_per_episode(verdict.polarity, observed) if is_used else None,
+        closings_per_episode=closings_per_episode(verdict.polarity, observed) if is_used else None,
         num_surveyed=len(episodes),
         survey_version=version,
     )
@@ -401,22 +501,6 @@ def _correlation(a: np.ndarray, b: np.ndarray) -> float:
     return 0.0
 
 
-def _unit(names: Sequence[str], ends: Range) -> str:
-    """A guess, for people: by names and by the size of the values."""
-    largest = max(abs(ends.low), abs(ends.high))
-    if is_in_metres(names, ends):
-        return "m"
-    if largest <= 1.05:
-        if ends.low >= -0.05:
-            return "0..1"
-        return "-1..1"
-    if largest <= np.pi + 0.05:
-        return "rad"
-    if largest <= 110:
-        return "0..100"
-    return "counts"
-
-
 def _is_used(runs: Sequence[np.ndarray], ends: Range, observed: Sequence[GripperRun]) -> bool:
     """Does a gripper go from one end to the other in any episode, or does it only tremble?"""
     if ends.span <= MIN_RELATIVE_RANGE * max(abs(ends.low), abs(ends.high)):
@@ -470,33 +554,6 @@ def _by_its_command(
         PolarityEvidence(float(np.sign(follows)) * e.log_odds, f"its command: {e.why}")
         for e in command_evidence
     ]
-
-
-def _closings_per_episode(polarity: Polarity, observed: Sequence[GripperRun]) -> float:
-    """Closings, or where the polarity is unknown half of all transitions."""
-    counts = []
-    for run in observed:
-        crossings = counted(run)
-        closings = sum(crossing.rises == (polarity == "high_is_closed") for crossing in crossings)
-        counts.append(len(crossings) / 2 if polarity == "unknown" else closings)
-    return float(np.mean(counts))
-
-
-def findings_of(signals: Sequence[GripperSignal]) -> list[Finding]:
-    """What a user should know of a dataset's grippers before its labels are trusted."""
-    findings = []
-    for signal in signals:
-        description = f"{signal.title} ({signal.column}: {', '.join(signal.names)})"
-        if not signal.is_used:
-            detail = f"{description} does not go from end to end in {signal.num_surveyed} episodes"
-            findings.append(Finding("gripper_unused", detail, "warning"))
-        elif not signal.has_polarity:
-            reason = "hand_without_polarity" if signal.kind == "hand" else "polarity_unknown"
-            detail = (
-                f"{description}, {signal.closed:.4g} to {signal.open:.4g}: {signal.polarity_by}"
-            )
-            findings.append(Finding(reason, detail, "warning"))
-    return findings
 
 
 def _lacking(

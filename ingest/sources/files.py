@@ -136,7 +136,7 @@ def extract(tar: Path, name: str, cache: Path, limits: Limits = LIMITS) -> Path:
     suffix = PurePosixPath(name).suffix
     suffix = suffix if re.fullmatch(r"\.[A-Za-z0-9]{1,8}", suffix) else ""
     path = cache / (hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest() + suffix)
-    # A copy that is there gets a new time, by which _trim knows what was used last
+    # A copy that is there gets a new time, by which `trim` knows what was used last
     with suppress(FileNotFoundError):
         os.utime(path)
         return path
@@ -148,11 +148,11 @@ def extract(tar: Path, name: str, cache: Path, limits: Limits = LIMITS) -> Path:
             if not (block := file.read(min(num_bytes_left, COPY_BYTES))):
                 raise DataError(f"{tar.name}: {name} breaks off")
             out.write(block)
-    _trim(cache, path, limits.max_unpacked_bytes)
+    trim(cache, path, limits.max_unpacked_bytes)
     return path
 
 
-def _trim(cache: Path, keep: Path, most_bytes: int) -> None:
+def trim(cache: Path, keep: Path, most_bytes: int) -> None:
     """Delete the members used longest ago, so that a whole dataset is never unpacked twice over."""
     copies: list[tuple[int, int, Path]] = []
     for path in cache.iterdir():
@@ -243,12 +243,17 @@ class Source:
             return self.remote.cache
         return Path(self.config.source)
 
-    @property
+    @cached_property
     def root(self) -> Path:
         """What uris are relative to."""
         if self.path.is_file():
             return self.path.parent
         return self.path
+
+    @cached_property
+    def _real_root(self) -> str:
+        """The root without links."""
+        return os.path.realpath(self.root)
 
     @property
     def files(self) -> dict[str, FileStat]:
@@ -302,7 +307,7 @@ class Source:
                 raise SourceError(f"cannot unpack {member} of {tar_uri}: {e.strerror}") from e
         # A uri may come from the dataset's own metadata, which may name any place
         path = self.root / uri
-        if not _inside(path, os.path.realpath(self.root)):
+        if not _inside(path, self._real_root):
             raise SourceError(f"{uri} lies outside the dataset's folder {self.root}")
         if self.remote:
             self.remote.fetch(uri)

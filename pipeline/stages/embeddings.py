@@ -44,7 +44,7 @@ def run(context: StageContext) -> Output:
                     except DataError as e:
                         into.drop(episode_index, camera)
                         detail = f"the encoder cannot be shown them any more: {e}"
-                        reason = e.reason if isinstance(e, ChangedError) else "pictures_lost"
+                        reason = e.reason if isinstance(e, ChangedError) else "undecodable_video"
                         place = episode_index, camera, records[episode_index].data_uri
                         findings.append(Finding(reason, detail, "warning", *place))
                         continue

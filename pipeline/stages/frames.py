@@ -11,6 +11,7 @@ import pyarrow as pa
 from pydantic import BaseModel
 
 from annotate.frames import CODE_VERSION, FramesResult, frames_stage
+from annotate.measured_files import MeasuredFiles
 from core.files import write_file
 from core.paths import Workspace
 from core.tables import TABLES
@@ -78,7 +79,14 @@ def run(context: StageContext) -> Output:
     with stored_beside(lake.workspace, stored) as store:
         config = build.stages.frames
         measured = frames_stage(
-            context.source, episodes, context.chunk, config, store, keepers, signals
+            context.source,
+            episodes,
+            context.chunk,
+            config,
+            store,
+            keepers,
+            signals,
+            MeasuredFiles(context.source).taken,
         )
     chunk_size = build.dataset.chunk_size
     records = {record.episode_index: record for record in context.records()}

@@ -68,7 +68,7 @@ def by_native(context: StageContext, episodes: Sequence[Signals]) -> AnnotatedCh
             labels[episode.episode_index] = label
         else:
             detail = "no subtask spans in the source"
-            findings.append(Finding("no_steps", detail, "warning", episode.episode_index))
+            findings.append(Finding("bad_steps", detail, "warning", episode.episode_index))
             whys[episode.episode_index] = detail
 
     # Motion labels the runs of a task together: all of them are shown, and those without steps get its label

@@ -170,11 +170,12 @@ class PictureDecoder:
             keys_of_camera.setdefault(camera, {}).setdefault(frame, []).append(key)
 
         findings = []
+        episode = None
         for camera, keys_of_frame in sorted(keys_of_camera.items()):
             # A video that breaks off may still have given some pictures: what is lost is counted afterwards
             detail = ""
             try:
-                episode = self.source.episode(self.record)
+                episode = episode or self.source.episode(self.record)
                 # Only the groups of pictures that hold wanted ones, where the video's groups stand by themselves. On
                 # one thread, so that a damaged video gives the same bytes each time
                 groups = DecodeOptions(wanted=frozenset(keys_of_frame))
@@ -202,7 +203,9 @@ class PictureDecoder:
                     f"{len(missing_keys)} pictures that samples show cannot be had any more{detail}"
                 )
                 findings.append(
-                    Finding("pictures_lost", text, "unusable", self.record.episode_index, camera)
+                    Finding(
+                        "undecodable_video", text, "unusable", self.record.episode_index, camera
+                    )
                 )
         return findings
 

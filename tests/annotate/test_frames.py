@@ -143,7 +143,7 @@ def test_a_rate_that_the_registry_gives_is_kept():
 
 
 @pytest.mark.parametrize(("dimension", "what"), [(0, "state"), (2, "gripper")])
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("bad", [np.inf, -np.inf])
 def test_values_that_are_no_finite_numbers(tmp_path: Path, dimension: int, what: str, bad: float):
     state = np.zeros((8, 3), np.float32)
     state[3, dimension] = bad
@@ -152,6 +152,27 @@ def test_values_that_are_no_finite_numbers(tmp_path: Path, dimension: int, what:
     assert (finding.reason, finding.severity, finding.episode_index) == ("nan_state", "unusable", 0)
     assert finding.detail == f"{what} is not a finite number in row 3"
     assert (result.decoded_frames, result.tables["frames"].num_rows) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("rows", "dimension", "detail", "measured"),
+    [
+        ([3], 0, "the state lacks values in 1 of 8 rows, first in row 3: ", [3.0, 4.0]),
+        (range(8), 0, "x of the state has no value: it is left out", [0.0, 4.0]),
+        (range(8), slice(3), "state has a value in hardly any row: it is not used", None),
+    ],
+)
+def test_values_that_are_missing(
+    tmp_path: Path, rows: Any, dimension: Any, detail: str, measured: Any
+):
+    state = np.repeat(np.arange(8, dtype=np.float32)[:, None], 3, axis=1) * [1, 1 + 1 / 3, 0]
+    state[[*rows], dimension] = np.nan
+    result = measure(written(tmp_path, moving(8), **{"observation.state": list(state)}))
+    (finding,) = result.findings
+    assert (finding.reason, finding.severity) == ("nan_state", "warning")
+    assert finding.detail.startswith(detail)
+    states = result.tables["states"]["state"].to_pylist()
+    assert (states[3] if states else None) == (measured and pytest.approx(measured, rel=1e-6))
 
 
 # Damage
@@ -187,9 +208,9 @@ def test_another_number_of_frames_than_rows(tmp_path: Path, frames: int, has_tim
     result = measure(root)
     assert usable(result) == {0: (7, [FRONT])}
     assert said(result.findings) == [
-        ("frame_count", "warning", 0, WRIST),
-        ("frame_count", "unusable", 1, FRONT),
-        ("frame_count", "unusable", 1, WRIST),
+        ("length_differs", "warning", 0, WRIST),
+        ("length_differs", "unusable", 1, FRONT),
+        ("length_differs", "unusable", 1, WRIST),
     ]
     assert {f.detail for f in result.findings} == {
         f"{frames} frames decoded, the episode has 7 rows"
@@ -203,8 +224,8 @@ def test_a_shared_video_with_fewer_frames_than_its_episodes_claim(tmp_path: Path
     result = measure(root)
     assert usable(result) == {0: (6, [FRONT]), 1: (7, [FRONT])}
     assert [(f.reason, f.severity, f.episode_index, f.detail) for f in result.findings] == [
-        ("frame_count", "unusable", 2, "6 frames decoded, the episode has 8 rows"),
-        ("frame_count", "unusable", 3, "0 frames decoded, the episode has 9 rows"),
+        ("length_differs", "unusable", 2, "6 frames decoded, the episode has 8 rows"),
+        ("length_differs", "unusable", 3, "0 frames decoded, the episode has 9 rows"),
     ]
 
 

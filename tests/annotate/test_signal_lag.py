@@ -59,7 +59,7 @@ def test_a_gripper_that_is_late_or_early(lag_s: float) -> None:
         assert (lag.is_corrected, lag.num_observed) == (True, NUM_RUNS)
     assert not lags["state"].is_corrected
     [finding] = meter.findings(list(lags.values()))
-    assert (finding.reason, finding.severity, finding.episode_index) == ("signal_lag", "warning", 0)
+    assert (finding.reason, finding.severity, finding.episode_index) == ("rows_late", "warning", 0)
     side = "behind" if lag_s > 0 else "ahead of"
     assert f"{side} the pictures ({NUM_RUNS} observed); gripper: opening is" in finding.detail
     assert finding.detail.endswith("labels are corrected by it")

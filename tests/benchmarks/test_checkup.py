@@ -7,10 +7,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from annotate.checkup.faults import RunFault
+from annotate.checkup.faults import run_fault
 from benchmarks.checkup import HEADS, is_meant, is_right_time, trials
 from benchmarks.checkup_faults import FAULTS, Spoilt, encoded_again, late, values_of
-from benchmarks.checkup_peers import said_by_peer
 from benchmarks.checkup_sets import DecodedRun, DecodedSet, measured
 from benchmarks.harness import with_tables
 from ingest.episode import EpisodeData, EpisodeRecord
@@ -74,7 +73,7 @@ def test_late_rows_meet_later_pictures(squares: DecodedSet, frames: int) -> None
         rows, shown_slice = (slice(5, None), slice(0, -5))
     assert (values_of(spoilt.run)["state"] == state[rows]).all()
     assert (spoilt.run.pictures["front"] == pictures[shown_slice]).all()
-    fault = RunFault("rows_late", 0, 0, 55, "", frames + 1, 0, "frames")
+    fault = run_fault("rows_late", 0, 0, 55, "", frames + 1, 0, "frames")
     assert is_right_time(fault, spoilt)
     assert not is_right_time(replace(fault, measured=-frames), spoilt)
 
@@ -82,22 +81,11 @@ def test_late_rows_meet_later_pictures(squares: DecodedSet, frames: int) -> None
 def test_only_the_right_check_run_and_stretch_name_a_fault(squares: DecodedSet) -> None:
     frozen = next(fault for fault in FAULTS if fault.name == "camera frozen")
     spoilt = Spoilt(squares.runs[1], 20, 40)
-    run_fault = RunFault("camera_frozen", 1, 35, 50, "", 1.5, 1, "s")
-    assert is_meant(run_fault, frozen, spoilt)
-    assert not is_meant(replace(run_fault, check_name="camera_black"), frozen, spoilt)
-    assert not is_meant(replace(run_fault, episode_index=2), frozen, spoilt)
-    assert not is_meant(replace(run_fault, start_frame=40), frozen, spoilt)
-
-
-def test_other_checkers_name_few_episodes_at_a_time() -> None:
-    report = {
-        "issues": [
-            {"check": "frozen", "episode": 3},
-            {"check": "spikes", "episodes": list(range(18))},
-        ],
-        "clusters": [{"id": "drift", "findings": [{"locus": {"episodes": ["episode_000007"]}}]}],
-    }
-    assert said_by_peer(report, 18) == {(3, "frozen"), (7, "drift")}
+    fault = run_fault("camera_frozen", 1, 35, 50, "", 1.5, 1, "s")
+    assert is_meant(fault, frozen, spoilt)
+    assert not is_meant(replace(fault, reason="camera_black"), frozen, spoilt)
+    assert not is_meant(replace(fault, episode_index=2), frozen, spoilt)
+    assert not is_meant(replace(fault, start_frame=40), frozen, spoilt)
 
 
 def test_the_page_gets_its_tables() -> None:

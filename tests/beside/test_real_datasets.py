@@ -22,9 +22,9 @@ def test_so101() -> None:
     assert sum(r.num_rows or 0 for r in usable(listing)) == 916
     assert {r.task for r in listing.records} == {"bimanual cloth manipulation"}
     result = measured(source, usable(listing))
-    assert said(result.findings, reason="black_video") == [("black_video", "warning", 0, CAM0)]
+    assert said(result.findings, reason="camera_black") == [("camera_black", "warning", 0, CAM0)]
     assert said(result.findings, episode_index=0) == [
-        ("black_video", "warning", 0, CAM0),
+        ("camera_black", "warning", 0, CAM0),
         ("frame_rate", "warning", 0, None),
     ]
     assert {f.severity for f in result.findings} == {"warning"}

@@ -256,7 +256,7 @@ def export_and_train(page: Page, url: str, space: Workspace, folder: Path) -> No
         c for c in page.locator(".commands code").all_inner_texts() if " export lerobot " in c
     ]
     exported = proccorpus(
-        *shlex.split(command)[1:], "--allow-licence", "unknown", "--json", cwd=folder
+        *shlex.split(command)[1:], "--allow-licence", "unknown", "--format", "json", cwd=folder
     )
     assert exported.json["episodes"] == len(RUNS), exported
     recipe = load_recipe("laptop").model_dump(mode="json", exclude_none=True)
@@ -267,8 +267,10 @@ def export_and_train(page: Page, url: str, space: Workspace, folder: Path) -> No
         "train", "--recipe", folder / "quick.yaml", cwd=folder, workspace=space.root
     )
     assert trained.code == 0, trained
-    page.get_by_role("link", name="Training", exact=True).click()
-    expect(page.get_by_role("region", name="loss", exact=True).locator("path")).to_have_count(1)
+    page.get_by_role("link", name="Lists", exact=True).click()
+    page.get_by_role("link", name="Training runs", exact=True).click()
+    page.locator("#result tbody a").first.click()
+    expect(page.locator("figure svg path")).to_have_count(1)
 
 
 def near(rgb: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:

@@ -102,7 +102,7 @@ def test_a_boundary_is_dragged_and_the_shard_shows_it(at: Watched, own: Made):
     change(
         own.space,
         "INSERT INTO findings (dataset, episode_index, chunk, stage, reason, detail, severity) "
-        f"VALUES ('tiny', {UNLABELLED}, 1, 'frames', 'black_video', 'front is black', 'unusable')",
+        f"VALUES ('tiny', {UNLABELLED}, 1, 'frames', 'camera_black', 'front is black', 'unusable')",
     )
     # No other run has its task, so nothing else is labelled like it
     assert own.rebuild() == [

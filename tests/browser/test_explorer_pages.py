@@ -28,11 +28,11 @@ PAGES = (
     "/episode/tiny/0?queue=all",
     "/sql?q=SELECT+dataset,hours+FROM+coverage&chart=bars",
     "/sql?q=nonsense",
+    "/t",
     "/releases",
-    "/releases/first",
-    "/training",
+    "/t/episodes?chart=bars",
+    "/training?run=tiny-model",
     "/leaderboard",
-    "/leaderboard?by=slices",
     f"/leaderboard/{FAILED}",
 )
 

@@ -82,36 +82,15 @@ def test_ten_episodes_are_reviewed_by_keyboard(at: Watched, own: Made):
     assert keys <= 2 * 10
 
 
-def test_two_training_runs_are_compared(watched: Watched):
+def test_a_curve_of_training_is_reached_by_lists(watched: Watched):
     start_s = time.monotonic()
     page = watched.open("/")
-    page.get_by_role(
-        "link", name="Training", exact=True
-    ).click()  # 1: the newest two are compared at once
-    for title in ("loss", "learning rate", "error of progress", "reward"):
-        expect(page.get_by_role("region", name=title, exact=True).locator("path")).to_have_count(2)
-    expect(page.locator("#config tbody tr")).to_have_count(1)
-    expect(page.locator("#config")).to_contain_text("recipe.optimizer.rate")
-    expect(page.locator("#differences")).to_contain_text("1 differ, 3 are the same")
-    # 2: the values at a step, of both, in every chart
-    box = page.get_by_role("region", name="loss", exact=True).locator(".track").bounding_box()
-    assert box
-    drawn = page.get_by_role("region", name="loss", exact=True).locator("svg").bounding_box()
-    assert drawn
-    assert abs(drawn["width"] - box["width"]) <= 2  # all steps are in sight
-    page.mouse.move(box["x"] + box["width"] * 9.5 / 40, box["y"] + 40)
-    losses = page.get_by_role("region", name="loss", exact=True).locator("output[data-line]")
-    assert losses.all_inner_texts() == ["100", "333.3"]
-    rates = page.get_by_role("region", name="learning rate", exact=True).locator(
-        "output[data-line]"
-    )
-    assert rates.all_inner_texts() == ["0.001", "0.0003"]
-    told("two training runs compared", start_s, 2)
-    # One is switched off, and alone on its own page
-    page.get_by_role("checkbox", name="tiny-model-slower", exact=True).uncheck()
-    expect(page.locator("#curves path.off")).to_have_count(4)
-    page.get_by_role("link", name="tiny-model-slower").click()
-    expect(page.get_by_role("region", name="loss", exact=True).locator("path")).to_have_count(1)
+    page.get_by_role("link", name="Lists", exact=True).click()
+    page.get_by_role("link", name="Training runs", exact=True).click()
+    page.get_by_role("link", name="tiny-model-slower").first.click()
+    told("a training curve found", start_s, 3)
+    expect(page.locator("figure svg path")).to_have_count(1)
+    expect(page.locator("figcaption")).to_contain_text("loss by step")
 
 
 def test_the_worst_runs_of_a_task_are_found_and_tagged(at: Watched, own: Made):

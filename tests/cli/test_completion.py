@@ -68,7 +68,7 @@ def offered(typed: str, space: Workspace, shell: str = "bash") -> set[str]:
         ("export lerobot {space} --dataset x", set()),
         ("sql {space} --release ", {"r1"}),
         ("eval {space} --model l", {"laptop-r1"}),
-        ("schema {space} label_ru", {"label_runs"}),
+        ("show {space} label_ru", {"label_runs"}),
         ("datasets show {space} sim_s", {"sim_short"}),
         ("train {space} --recipe laptop_o", {"laptop_oneshot"}),
         ("vlm serve --model l", set()),

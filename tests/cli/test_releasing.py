@@ -39,7 +39,7 @@ def test_a_release_from_its_making_to_its_end(run: Run, own: Made):
     assert "--allow-licence unknown" in refused.err
     created = answer(run("release", "create", "r1", "--allow-licence", "unknown", *JSON))
     assert (created["release"], created["shards"], created["left_out"]) == ("r1", 4, [])
-    assert answer(run("release", "list", *JSON))[0]["shards"] == 4
+    assert answer(run("show", "releases", *JSON))[0]["shards"] == 4
     sound = answer(run("release", "verify", *JSON))
     assert (sound["failures"], sound["snapshot"]) == ([], created["snapshot"])
     assert answer(run("release", "diff", "r1", "r1", *JSON))["relabelled"] == 0
@@ -61,7 +61,7 @@ def test_a_release_from_its_making_to_its_end(run: Run, own: Made):
     assert refused.err.startswith("error: ")
     assert tar.name in refused.err
     assert run("release", "delete", "r1", "--yes").code == 0
-    assert "No release yet" in run("release", "list").out
+    assert "No release yet" in run("show", "releases").out
     for min_option in ("--min-confidence", "--min-name-confidence"):  # alone, too
         error_text = run(
             "release", "create", "sure", "--allow-licence", "unknown", min_option, "1"
@@ -96,7 +96,7 @@ def test_nothing_is_deleted_without_a_yes(run: Run, own: Made, monkeypatch: pyte
         assert run("gc").code == code
         assert orphan.exists() == (reply == "n")
         assert run("release", "delete", "r1").code == code
-    assert "No release yet" in run("release", "list").out
+    assert "No release yet" in run("show", "releases").out
 
 
 def test_a_look_at_what_gc_would_delete_writes_nothing(run: Run, own: Made):
@@ -125,7 +125,7 @@ def test_a_name_is_used_once_and_deleting_says_what_refers_to_it(
     model = answer(run("train", "--recipe", tmp_path / "grey.yaml", "--release", "r1", *JSON))[
         "training_run"
     ]
-    assert [m["release_is"] for m in answer(run("model", "list", *JSON))] == ["there"]
+    assert [m["release_is"] for m in answer(run("show", "models", *JSON))] == ["there"]
     answer(run("eval", "--model", model, "--release", "r1", *JSON))
     export_folder = own.space.root / "exports" / "drawn"
     assert (
@@ -155,7 +155,7 @@ def test_a_name_is_used_once_and_deleting_says_what_refers_to_it(
             f"models and baselines were scored on it: best constant, clock, {model}" in error_text
         )
         assert "1 exports in exports/ were made of it: drawn" in error_text
-    assert [m["release_is"] for m in answer(run("model", "list", *JSON))] == ["deleted"]
+    assert [m["release_is"] for m in answer(run("show", "models", *JSON))] == ["deleted"]
 
     refused_result = run("release", "create", "r1", "--allow-licence", "unknown")
     assert refused_result.code == 2

@@ -1,4 +1,4 @@
-"""`inspect --report`: a page, Markdown, SARIF and JUnit, each with what is wrong, where, and what it does to labels."""
+"""`inspect --report`: a page and JSON lines, each with what is wrong, where, and what it does to labels."""
 
 import base64
 import io
@@ -6,9 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from xml.etree import ElementTree
 
-import jsonschema
 import numpy as np
 import pytest
 from PIL import Image
@@ -20,78 +18,6 @@ from tests.kits.made_corpus import Made
 
 Run = Callable[..., Result]
 FRONT = "observation.images.front"
-# What SARIF 2.1.0 asks of the parts that are written; no part has others
-TEXT = {"type": "object", "required": ["text"], "properties": {"text": {"type": "string"}}}
-RESULT = {
-    "required": ["ruleId", "ruleIndex", "level", "message", "locations", "properties"],
-    "properties": {
-        "ruleId": {"type": "string"},
-        "ruleIndex": {"type": "integer", "minimum": 0},
-        "level": {"enum": ["none", "note", "warning", "error"]},
-        "message": TEXT,
-        "locations": {
-            "items": {
-                "required": ["physicalLocation"],
-                "properties": {
-                    "physicalLocation": {
-                        "required": ["artifactLocation"],
-                        "properties": {"artifactLocation": {"properties": {"uri": {"pattern": "^[^ <>\"{}|^`]+$"}}}},
-                    },
-                    "logicalLocations": {"items": {"required": ["name", "kind"], "additionalProperties": False,
-                                                   "properties": {"name": {}, "kind": {}}}},
-                },
-                "additionalProperties": False,
-            }
-        },
-        "properties": {"type": "object"},
-        "suppressions": {
-            "items": {
-                "required": ["kind"],
-                "properties": {"kind": {"enum": ["inSource", "external"]},
-                               "status": {"enum": ["accepted", "underReview", "rejected"]},
-                               "justification": {"type": "string"}},
-                "additionalProperties": False,
-            }
-        },
-    },
-    "additionalProperties": False,
-}  # fmt: skip
-RULE = {
-    "required": ["id"],
-    "properties": {"id": {"type": "string"}, "shortDescription": TEXT, "help": TEXT},
-    "additionalProperties": False,
-}
-DRIVER = {
-    "required": ["name"],
-    "properties": {
-        "name": {"type": "string"},
-        "version": {"type": "string"},
-        "rules": {"items": RULE},
-    },
-    "additionalProperties": False,
-}
-SARIF = {
-    "required": ["version", "runs"],
-    "properties": {
-        "$schema": {"type": "string"},
-        "version": {"const": "2.1.0"},
-        "runs": {
-            "items": {
-                "required": ["tool", "results"],
-                "properties": {
-                    "tool": {
-                        "required": ["driver"],
-                        "properties": {"driver": DRIVER},
-                        "additionalProperties": False,
-                    },
-                    "results": {"items": RESULT},
-                },
-                "additionalProperties": False,
-            }
-        },
-    },
-    "additionalProperties": False,
-}
 
 
 @pytest.fixture
@@ -125,26 +51,31 @@ def test_one_page_shows_the_worst_runs(run: Run, tmp_path: Path):
     assert not re.search(r"grade|score|/ ?100\b", page, re.IGNORECASE)
 
 
-def test_sarif_is_what_its_readers_expect(run: Run, made_faulty: Made, faulty: Made, capsys):
-    words = ("--why", "the lamp was off", "--by", "ann", "--workspace", faulty.space.root)
-    called(capsys, "accept", "tiny", "camera_black", *words)
+def lines_of(path: str) -> dict[str, dict]:
+    """Lines of a report by their codes."""
+    lines = map(json.loads, Path(path).read_text().splitlines())
+    return {line["code"]["value"]: line for line in lines}
+
+
+def test_a_finding_a_line_with_what_is_accepted(
+    run: Run, made_faulty: Made, faulty: Made, capsys: pytest.CaptureFixture[str]
+):
+    words = ("--comment", "the lamp was off", "--author", "ann", "--workspace", faulty.space.root)
+    called(capsys, "say", "acceptance", "tiny", "camera_black", *words)
     source = made_faulty.source
     workspace_options = ("--workspace", faulty.space.root)
-    assert run(source, "--full", "--report", "out.sarif", *workspace_options).code == 0
-    log = json.loads(Path("out.sarif").read_text())
-    jsonschema.Draft202012Validator(SARIF).validate(log)
-    results = {row["ruleId"]: row for row in log["runs"][0]["results"]}
-    rules = [rule["id"] for rule in log["runs"][0]["tool"]["driver"]["rules"]]
-    assert all(rules[row["ruleIndex"]] == name for name, row in results.items())
-    frozen = results["camera_frozen"]
-    black = results["camera_black"]
-    assert (frozen["level"], "suppressions" in frozen) == ("warning", False)
-    assert black["suppressions"] == [
-        {"kind": "external", "status": "accepted", "justification": "ann: the lamp was off"}
-    ]
-    [stretch] = frozen["properties"]["stretches"]
+    assert run(source, "--full", "--report", "out.jsonl", *workspace_options).code == 0
+    lines = lines_of("out.jsonl")
+    frozen = lines["camera_frozen"]
+    black = lines["camera_black"]
+    assert (frozen["severity"], black["severity"]) == ("WARNING", "INFO")
+    assert frozen["location"] == {
+        "path": json.loads(frozen["original_output"])["file"] or str(source)
+    }
+    assert frozen["message"].startswith(f"episode 2, {FRONT}: {FRONT} shows one picture")
+    assert json.loads(black["original_output"])["accepted_why"] == "the lamp was off"
+    [stretch] = json.loads(frozen["original_output"])["stretches"]
     assert (stretch["start_frame"], stretch["end_frame"], stretch["start_s"]) == (10, 22, 2.0)
-    assert frozen["locations"][0]["logicalLocations"] == [{"name": "episode 2", "kind": "episode"}]
     # What is accepted is no part of the page's worst runs
     run(source, "--full", "--report", "out.html", *workspace_options)
     page_start, accepted = Path("out.html").read_text().split('<section class="accepted">')
@@ -152,37 +83,20 @@ def test_sarif_is_what_its_readers_expect(run: Run, made_faulty: Made, faulty: M
     assert "accepted, episode 0" in accepted
 
 
-def test_junit_fails_as_the_command_does(run: Run, tmp_path: Path):
+def test_an_error_in_the_lines_is_a_failed_command(run: Run, tmp_path: Path):
     clean = write_v2(tmp_path / "clean", [6, 7], tasks=("",))
-    assert run(clean, "--report", "clean.junit.xml").code == 0
-    suite = ElementTree.parse("clean.junit.xml").getroot()[0]
-    assert (suite.get("failures"), suite.get("skipped")) == ("0", "3")
+    assert run(clean, "--report", "out.jsonl").code == 0
+    assert {line["severity"] for line in lines_of("out.jsonl").values()} == {"WARNING"}
     v2_video(clean, FRONT, 1).unlink()
-    assert run(clean, "--report", "clean.junit.xml").code == 1
-    suites = ElementTree.parse("clean.junit.xml").getroot()
-    failed = [case for case in suites[0] if case.find("failure") is not None]
-    assert [case.get("classname") for case in failed] == ["no_video"]
-    assert suites.get("failures") == "1"
-    assert suites.get("tests") == str(len(suites[0]))
-    assert "Nothing is labelled of it" in (failed[0][0].text or "")
-
-
-def test_markdown_has_every_finding_of_several_datasets(run: Run, tmp_path: Path):
-    for name in ("cups", "plates"):
-        make_source(tmp_path / "lab" / name)
-    run(tmp_path / "lab", "--full", "--report", "out.md")
-    text = Path("out.md").read_text()
-    assert text.startswith(f"# {tmp_path}/lab\n\n- 2 datasets\n- 10 of 10 episodes usable\n")
-    assert "## camera_black: warning, episode 0\n" in text
-    for name in ("cups", "plates"):
-        assert f"| {name}, episode 2, {FRONT} | {FRONT} shows one picture for 2.4 s" in text
+    assert run(clean, "--report", "out.jsonl").code == 1
+    assert lines_of("out.jsonl")["no_video"]["severity"] == "ERROR"
 
 
 def test_another_ending_is_refused_before_anything_is_read(run: Run, tmp_path: Path):
     make_source(tmp_path / "set")
     refused = run(tmp_path / "set", "--report", "out.pdf")
     assert refused.code == 2
-    assert (
-        refused.err == "error: --report out.pdf: a report ends in .html, .md, .sarif, .junit.xml\n"
-    )
+    assert refused.err == "error: --report out.pdf: a report ends in .html, .jsonl\n"
     assert refused.out == ""
+    former = run(tmp_path / "set", "--report", "out.junit.xml")
+    assert (former.code, "(*.jsonl)" in former.err) == (2, True)

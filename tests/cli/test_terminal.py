@@ -71,7 +71,7 @@ def test_inspect_into_head_is_no_failure_even_with_findings(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
 def test_closed_streams_are_silence(closed: str, tmp_path: Path) -> None:
-    script = f"{PROGRAM} schema {closed}"
+    script = f"{PROGRAM} show schema {closed}"
     process = subprocess.run(
         ["bash", "-c", script], capture_output=True, text=True, cwd=tmp_path, env=environment()
     )

@@ -38,7 +38,7 @@ def test_the_remedy_works_as_it_is_printed(run: Run, tmp_path: Path):
 
 
 def test_checks_that_are_accepted_or_found_nothing_leave_nothing_out(run: Run, tmp_path: Path):
-    run("accept", "tiny", "camera_black", "--why", "the lamp was off")
+    run("say", "acceptance", "tiny", "camera_black", "--comment", "the lamp was off")
     words = ("--without", "camera_black", "--without", "camera_moved", *LICENCE, "--format", "json")
     result = run("export", "rabc", "--out", tmp_path / "out", *words)
     assert result.json["episodes"] == 5
@@ -83,7 +83,7 @@ def test_a_release_says_what_checks_found_and_leaves_these_runs_out(run: Run, fa
     assert "checks found camera_frozen in them (episodes 2)" in exclusion["why"]
     assert "nobody accepted: camera_black in 1 run.\n" in Path(smaller.json["card"]).read_text()
 
-    [command] = re.findall(r"proccorpus (quarantine [^)]+)", exclusion["remedy"])
+    [command] = re.findall(r"proccorpus (show [^)]+)", exclusion["remedy"])
     assert "camera_frozen" in run(*command.split()).out
 
     # The corpus keeps the run and its shards; the release holds the others, that of its own shard too
@@ -99,7 +99,7 @@ def test_a_release_says_what_checks_found_and_leaves_these_runs_out(run: Run, fa
     assert build.code in (0, 3), build
     assert rows_in(run, "FROM shards ORDER BY shard") == corpus_rows
 
-    run("accept", "tiny", "camera_black", "--why", "the lamp was off")
+    run("say", "acceptance", "tiny", "camera_black", "--comment", "the lamp was off")
     quiet = created(run, "quiet", "--without", "camera_frozen")
     assert (quiet.json["faults"], "faults:" in quiet.err) == ({}, False)
 
@@ -177,8 +177,8 @@ def test_weights_of_stretches_are_0_and_the_rest_of_their_runs_stays(run: Run, t
     column = pq.read_table(tmp_path / "dataset" / "data")["sample_weight"].to_numpy()
     assert (column == expected["weight"].to_numpy()).all()
     # What is accepted weighs as before
-    run("accept", "tiny", "camera_black", "--why", "the lamp was off")
-    run("accept", "tiny", "camera_frozen", "--why", "it rests")
+    run("say", "acceptance", "tiny", "camera_black", "--comment", "the lamp was off")
+    run("say", "acceptance", "tiny", "camera_frozen", "--comment", "it rests")
     accepted = run(*words, *options, "--out", tmp_path / "accepted")
     assert accepted.code == 0, accepted
     assert (

@@ -60,7 +60,7 @@ def test_the_next_episode_goes_on(
     records = list_episodes(source).records
     measured = frames_stage(source, records, 0, FramesConfig(), lambda sha256, jpeg: None)
     [finding] = measured.findings
-    assert (finding.reason, finding.episode_index) == ("too_costly", 0)
+    assert (finding.reason, finding.episode_index) == ("over_limit", 0)
     assert words in finding.detail
     assert measured.tables["episode_content"]["episode_index"].to_pylist() == [1]
 
@@ -146,6 +146,6 @@ def test_a_build_goes_on_without_what_takes_too_long(tmp_path: Path, workers: st
         sql_command, cwd=tmp_path, capture_output=True, text=True, check=True
     ).stdout
     assert [line.replace('"', "") for line in output.splitlines()[1:]] == [
-        "0,quarantined,too_costly",
+        "0,quarantined,over_limit",
         "1,ok,",
     ]

@@ -53,7 +53,7 @@ ONLY_LOOKED_UP = {
     r"demo\.toml|full\.toml|corpus demo": "all of the sample or of the world: make demo",
     r"\bSET/": "runs simulated anew: benchmarks/sim_short, benchmarks/sim_long",
     r"/elsewhere/": "another machine: tests/pipeline/test_doctor.py restores a copy",
-    r"camera_frozen": "runs with faults: tests/cli/test_accepting.py, tests/cli/test_without.py",
+    r"camera_frozen": "runs with faults: tests/cli/test_saying.py, tests/cli/test_without.py",
     r"CUDA_VISIBLE_DEVICES": "several GPUs: tests/eval/runners/test_collect.py",
 }
 
@@ -81,7 +81,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     with opened(space) as lake:
         create_release(lake, "r5")
-    assert run_here("corrections", "import", root / "mine.jsonl", "--workspace", space.root) == 0
+    assert run_here("say", "correction", root / "mine.jsonl", "--workspace", space.root) == 0
     assert not run_build(space, builds, workers=1).failed
     with opened(space) as lake:
         for name in ("demo", "summer"):

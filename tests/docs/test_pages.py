@@ -64,6 +64,16 @@ def test_files_that_are_named_are_there() -> None:
     assert wrong == []
 
 
+def test_places_in_the_architecture_page_are_there() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    places = re.findall(r"((?:`\w+`(?: and |, )?)+) in `(\w+/[\w/]+\.py)`", page)
+    assert len(places) > 15
+    for names, path in places:
+        code = (ROOT / path).read_text()
+        wanted = re.findall(r"\w+", names.replace(" and ", " "))
+        assert [name for name in wanted if not re.search(rf"\b{name}\b", code)] == [], path
+
+
 @pytest.mark.slow
 def test_commands_are_ours() -> None:
     for page in (*DOCS, ROOT / "README.md", ROOT / "CONTRIBUTING.md"):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kits.cli_kit import Built, Result, ok, proccorpus, write_config
+from tests.kits.cli_kit import Built, Result, command, ok, proccorpus, write_config
 from tests.kits.tiny_lerobot import make_dataset
 
 
@@ -54,7 +54,7 @@ def ask(own: Built, away: Path) -> Callable[..., Result]:
     """A command on the workspace of one's own."""
 
     def run(*arguments: object) -> Result:
-        return proccorpus(*arguments, cwd=away, workspace=own.workspace)
+        return command(*arguments, cwd=away, workspace=own.workspace)
 
     return run
 
@@ -64,6 +64,6 @@ def build(away: Path) -> Callable[..., Result]:
     """`proccorpus build` of a config into a workspace."""
 
     def run(config: Path, workspace: Path, *options: object) -> Result:
-        return proccorpus("build", "--config", config, *options, cwd=away, workspace=workspace)
+        return command("build", "--config", config, *options, cwd=away, workspace=workspace)
 
     return run

@@ -63,7 +63,7 @@ def night_config(case: Case, source: Path) -> Path:
 def say_outcome(case: Case, column: str, value: object, dataset: str = "arm") -> None:
     path = case.folder / "seen.csv"
     path.write_text(f"{column},success,note\n{value},false,dropped\n")
-    checked(case.run("outcomes", "import", path, "--dataset", dataset, "--author", "anna"))
+    checked(case.run("say", "outcome", dataset, "--set", f"file={path}", "--author", "anna"))
 
 
 def outcomes(case: Case, dataset: str = "arm") -> list[tuple]:
@@ -83,7 +83,7 @@ def test_a_moved_folder_is_read_where_it_lies_now(case: Case) -> None:
     built(case, "--source", first, "--name", "arm")
     say_outcome(case, "episode_index", 1)
     built(case, "--dataset", "arm")
-    digest = checked(case.run("digest")).out
+    digest = checked(case.run("show", "digest")).out
     second.parent.mkdir()
     first.rename(second)
     absent = case.run("build", "--dataset", "arm", "--workers", 1)
@@ -98,7 +98,7 @@ def test_a_moved_folder_is_read_where_it_lies_now(case: Case) -> None:
     assert str(second) in config
     assert str(first) not in config
     assert outcomes(case) == [(1, "episode_000001")]
-    assert checked(case.run("digest")).out == digest
+    assert checked(case.run("show", "digest")).out == digest
     checked(
         case.run("export", "lerobot", "--dataset", "arm", "--out", case.folder / "export", *LICENCE)
     )
@@ -287,7 +287,7 @@ def test_a_name_in_use_is_not_taken_by_another_robot_unasked(case: Case) -> None
     say_outcome(case, "episode_index", 1)
     checked(case.run("takedown", "arm", "--episodes", 3, "--reason", "withdrawn"))
     built(case, "--dataset", "arm")
-    digest_before = checked(case.run("digest")).out
+    digest_before = checked(case.run("show", "digest")).out
     other_source = another_robot(case.folder / "other")
     refused = case.run("build", "--source", other_source, "--name", "arm", "--workers", 1)
     assert refused.code == USAGE, refused
@@ -295,7 +295,7 @@ def test_a_name_in_use_is_not_taken_by_another_robot_unasked(case: Case) -> None
     night = case.run("nightly", "--config", night_config(case, other_source), "--workers", 1)
     assert night.code == ASKED, night
     assert "--accept-changes" in night.err
-    assert checked(case.run("digest")).out == digest_before, (
+    assert checked(case.run("show", "digest")).out == digest_before, (
         "nothing is changed until a person accepts it"
     )
 

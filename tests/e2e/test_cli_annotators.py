@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.kits.cli_kit import Built, digest_of, ok, proccorpus, rows, write_config
+from tests.kits.cli_kit import Built, command, digest_of, ok, rows, write_config
 
 pytestmark = pytest.mark.slow
 
@@ -15,7 +15,7 @@ def test_two_runs_are_compared_and_the_scores_stored(own: Built, build, away) ->
     ok(build(config, own.workspace, "--workers", 1))
 
     def compare(*options: object):
-        return proccorpus("annotators", "compare", *options, cwd=away, workspace=own.workspace)
+        return command("annotators", "compare", *options, cwd=away, workspace=own.workspace)
 
     active = rows(own.workspace, "SELECT DISTINCT label_run FROM active_runs")[0][0]
     (other_run,) = (

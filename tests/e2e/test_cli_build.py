@@ -2,35 +2,41 @@
 
 import shutil
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import pytest
 
+from pipeline.config import load_config
 from tests.kits.cli_kit import (
     DONE,
     FAILED,
     Built,
     Result,
     assert_one_error_line,
+    built_in_process,
+    command,
     digest_of,
     ok,
     proccorpus,
     rows,
+    stage_times,
+    stages_redone,
+    write_config,
     write_configs,
 )
 from tests.kits.files import hashes_of
+from tests.kits.tiny_lerobot import LENGTHS
 
 Build = Callable[..., Result]
 
 
 @pytest.mark.slow
-def test_two_workers_make_the_same_bytes_as_one(
-    built: Built, build: Build, away: Path, tmp_path: Path
-) -> None:
+def test_two_workers_make_the_same_bytes_as_one(built: Built, away: Path, tmp_path: Path) -> None:
     workspace = tmp_path / "two"
-    ok(build(built.config, workspace, "--workers", 2))
-    digest = ok(proccorpus("digest", "--format", "json", cwd=away, workspace=workspace)).json
-    assert digest == digest_of(built.workspace)
+    words = ("build", "--config", built.config, "--workers", 2)
+    ok(proccorpus(*words, cwd=away, workspace=workspace))
+    assert digest_of(workspace) == digest_of(built.workspace)
     for folder, pattern in (("shards", "*.tar"), ("shards", "*.json"), ("keyframes", "*.jpg")):
         single_hashes = hashes_of(built.workspace / folder, pattern)
         assert hashes_of(workspace / folder, pattern) == single_hashes
@@ -44,7 +50,7 @@ def test_a_folder_that_holds_datasets_is_those_datasets(
         shutil.copytree(source, away / "held" / name)
     workspace = tmp_path / "workspace"
     build = ("build", "--source", "held", "--episodes", "0", "--workers", 1)
-    result = proccorpus(*build, cwd=away, workspace=workspace)
+    result = command(*build, cwd=away, workspace=workspace)
     copies = 'note: {}: 1 run has the rows of another run: proccorpus sql "FROM copies"'
     notes = [
         f"note: {away}/held holds 2 datasets: cubes, red_cubes",
@@ -60,7 +66,7 @@ def test_a_folder_that_holds_datasets_is_those_datasets(
     assert rows(workspace, copies) == [
         ("red_cubes", 0, "cubes", 0, "a copy of cubes episode 0: the rows are equal")
     ]
-    inspected = ok(proccorpus("inspect", "held", cwd=away)).out
+    inspected = ok(command("inspect", "held", cwd=away)).out
     assert "held holds 2 datasets" in inspected
     assert "proccorpus build --source held" in inspected
 
@@ -95,3 +101,45 @@ def test_recognised_sources_without_a_usable_episode_leave_their_findings(
     assert rows(workspace, "SELECT sum(ok), sum(labelled_frames), sum(samples) FROM coverage") == [
         (0, 0, 0)
     ]
+
+
+# After something changed only what depends on it is done again
+
+
+def episodes_with_labels(workspace: Path) -> list[int]:
+    return [
+        r[0]
+        for r in rows(workspace, "SELECT DISTINCT episode_index FROM active_progress ORDER BY 1")
+    ]
+
+
+@pytest.mark.slow
+def test_a_selection_of_episodes_only_grows(built: Built, build: Build, tmp_path: Path) -> None:
+    workspace = tmp_path / "workspace"
+    ok(build(built.config, workspace, "--episodes", "0", "--workers", 1))
+    assert episodes_with_labels(workspace) == [0]
+    ok(build(built.config, workspace, "--episodes", "1-2", "--workers", 1))
+    assert episodes_with_labels(workspace) == [0, 1, 2]
+    assert rows(workspace, "SELECT count(*) FROM episodes") == [(3,)]
+    assert built_in_process(load_config(built.config), workspace) == digest_of(built.workspace)
+    assert episodes_with_labels(workspace) == list(range(len(LENGTHS)))
+
+
+def test_new_samples_settings_redo_samples_and_shards_only(
+    own: Built, build: Build, tmp_path: Path
+) -> None:
+    times_before = stage_times(own.workspace)
+    old = digest_of(own.workspace)
+    config = write_config(own.config.parent, own.source, "[samples]\nprogress_per_episode = 3")
+    result = ok(build(config, own.workspace, "--workers", 1))
+    assert result.out.startswith("6 stages run")
+    assert stages_redone(own.workspace, times_before) == {
+        (s, c) for s, c in product(("samples", "shards"), range(3))
+    }
+    new = digest_of(own.workspace)
+    assert {t for t in new if new[t] != old[t]} == {"samples", "shards", "sample_location"}
+    chunk_rows = rows(
+        own.workspace,
+        "SELECT DISTINCT count(*) FROM samples WHERE family = 'procvqa_c' GROUP BY episode_index",
+    )
+    assert chunk_rows == [(3,)]

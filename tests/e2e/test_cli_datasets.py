@@ -13,14 +13,24 @@ from pipeline.config import built, with_samples
 from pipeline.stage import StageReport
 from tests.kits.cli_kit import DONE, USAGE, Result, assert_one_error_line
 from tests.kits.lake_kit import opened
+from tests.kits.made_corpus import restored
 from tests.kits.small_sources import OTHERS, RECORDINGS, write_v2
 from tests.kits.words_kit import DATASET, EFFECTS, WORDS, Case, checked, prepared
 
 
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("datasets") / "case"
+
+
+def make(folder: Path) -> None:
+    prepared("lerobot_v2", write_v2(folder.with_name("written"), RECORDINGS), folder)
+
+
 @pytest.fixture
-def case(tmp_path: Path) -> Case:
+def case(place: Path) -> Case:
     """A corpus in which people said something of three recordings."""
-    return prepared("lerobot_v2", write_v2(tmp_path / "written", RECORDINGS), tmp_path / "case")
+    return Case("lerobot_v2", restored(place, make), place / "source")
 
 
 def in_force(case: Case, dataset: str) -> Mapping[str, list[int]]:

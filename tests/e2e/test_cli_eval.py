@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from core.paths import Workspace
-from tests.kits.cli_kit import ok, proccorpus
+from tests.kits.cli_kit import command, ok
 from warehouse.lake import Lake
 
 SHARES = (0.08, 0.33, 0.58, 0.83)
@@ -40,7 +40,7 @@ def test_a_file_is_scored_without_a_workspace_and_kept_in_one_if_asked(
     predictions: Path, tmp_path: Path
 ) -> None:
     base = ("eval", "score", "--benchmark", "progress-bench", "--predictions", predictions)
-    metrics = ok(proccorpus(*base, "--format", "json", cwd=tmp_path)).json["metrics"]
+    metrics = ok(command(*base, "--format", "json", cwd=tmp_path)).json["metrics"]
     assert metrics["score_error"] == {
         "value": 0.25,
         "low": 0.25,
@@ -49,13 +49,13 @@ def test_a_file_is_scored_without_a_workspace_and_kept_in_one_if_asked(
         "coverage": 0.75,
     }
     assert metrics["na_recall"]["value"] is None
-    published = proccorpus(*base, "--as-published", "--format", "json", cwd=tmp_path).json
+    published = command(*base, "--as-published", "--format", "json", cwd=tmp_path).json
     assert published["metrics"]["score_error"]["value"] == pytest.approx(
         0.01 / 0.58 / 3  # 58 % is written 57 %; who cannot be read is left out
     )
     assert [p.name for p in tmp_path.iterdir()] == [predictions.name]
 
-    stored = proccorpus(*base, "--store", cwd=tmp_path, workspace=tmp_path / "ws")
+    stored = command(*base, "--store", cwd=tmp_path, workspace=tmp_path / "ws")
     assert stored.code == 0, stored.err
     assert "score_error" in stored.out
     lake = Lake(Workspace(tmp_path / "ws"), read_only=True)
@@ -80,7 +80,7 @@ def test_two_files_are_compared(predictions: Path, tmp_path: Path) -> None:
         "--format",
         "json",
     )
-    result = proccorpus(*words, cwd=tmp_path)
+    result = command(*words, cwd=tmp_path)
     assert result.code == 0, result.err
     comparison = result.json
     assert (comparison["common"], comparison["only_first"]) == (3, 0)

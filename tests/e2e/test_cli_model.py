@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from core.paths import Workspace
-from tests.kits.cli_kit import Result, proccorpus
+from tests.kits.cli_kit import Result, command
 from tests.kits.published_kit import tiny, write_adapter, write_plain
 from warehouse.lake import Lake
 
@@ -25,7 +25,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def ask(workspace: Path, *arguments: str | Path) -> Result:
     model_workspace = None if arguments[0] == "convert" else workspace
-    return proccorpus("model", *arguments, cwd=workspace, workspace=model_workspace, timeout_s=300)
+    return command("model", *arguments, cwd=workspace, workspace=model_workspace)
 
 
 def test_listed_merged_and_checked(workspace: Path) -> None:

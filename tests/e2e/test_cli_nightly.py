@@ -11,7 +11,7 @@ from core.paths import ROOT, Workspace
 from pipeline.build import run_build
 from pipeline.config import load_config
 from pipeline.reward_model import closing_steps
-from tests.kits.cli_kit import PROGRAM, environment, proccorpus, write_configs
+from tests.kits.cli_kit import PROGRAM, command, environment, write_configs
 from tests.kits.tiny_lerobot import LENGTHS, make_dataset
 from tests.pipeline.test_release_cycle import EPISODES, tiny_recipe
 from warehouse.lake import Lake
@@ -48,7 +48,7 @@ def test_a_night_goes_on_without_a_folder_that_is_gone(config: Path, tmp_path: P
     lake.con.close()
 
     (tmp_path / "left").rename(tmp_path / "away")
-    night = proccorpus(
+    night = command(
         "nightly", "--config", config, "--workers", 1, cwd=tmp_path, workspace=space.root
     )
     assert night.code == PARTIAL, night
@@ -69,7 +69,7 @@ def test_a_night_goes_on_without_a_folder_that_is_gone(config: Path, tmp_path: P
     lake.con.close()
 
     (tmp_path / "away").rename(tmp_path / "left")
-    night = proccorpus(
+    night = command(
         "nightly", "--config", config, "--workers", 1, cwd=tmp_path, workspace=space.root
     )
     assert night.code == 0, night
@@ -83,7 +83,7 @@ def test_a_night_goes_on_without_a_folder_that_is_gone(config: Path, tmp_path: P
     for file in (tmp_path / "right").rglob("*.*"):
         if file.suffix in (".mp4", ".parquet"):
             file.unlink()
-    night = proccorpus(
+    night = command(
         "nightly", "--config", config, "--workers", 1, cwd=tmp_path, workspace=space.root
     )
     assert night.code == PARTIAL, night
@@ -111,4 +111,4 @@ def test_a_build_that_is_told_to_end_does_so_soon(tmp_path: Path) -> None:
     assert (running.returncode, err.splitlines()[-1]) == (
         143, "interrupted: what was finished is kept, run again to go on",
     )  # fmt: skip
-    assert proccorpus(*words, cwd=tmp_path).code == 0
+    assert command(*words, cwd=tmp_path).code == 0

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from core.paths import ROOT
-from tests.kits.cli_kit import DONE, FAILED, environment, proccorpus
+from tests.kits.cli_kit import DONE, FAILED, command, environment
 from tests.kits.made_corpus import Made
 from tests.kits.tiny_lerobot import make_dataset
 
@@ -46,15 +46,15 @@ print(json.dumps([told, pages]))
 READING = (
     *(
         ["status"],
-        ["quarantine"],
-        ["schema"],
-        ["digest"],
+        ["show", "quarantine"],
+        ["show", "schema"],
+        ["show", "digest"],
         ["doctor"],
-        ["outcomes", "list"],
-        ["corrections", "list"],
+        ["show", "current_outcomes"],
+        ["show", "current_corrections"],
     ),
     ["sql", "SELECT count(*) FROM episodes"],
-    *(["release", "list"], ["references", "list"]),
+    *(["show", "releases"], ["show", "current_references"]),
 )
 WRITING = (["gc"], ["takedown", "tiny", "--reason", "asked for"], ["release", "create", "new"])
 PAGES = (
@@ -105,12 +105,12 @@ def test_a_workspace_that_may_only_be_read(read_only: Path) -> None:
 def test_a_path_with_marks(tmp_path: Path) -> None:
     place = tmp_path / "a #1 ?x&y%20z +ü it's"
     source = make_dataset(place / "set #1?&%41")
-    result = proccorpus(
+    result = command(
         "build", "--source", source, "--name", "odd", cwd=tmp_path, workspace=place / "w"
     )
     assert result.code == DONE, result.err
     sql = "SELECT count(*) AS n FROM episodes"
-    assert proccorpus("sql", sql, "--format", "json", cwd=tmp_path, workspace=place / "w").json == [
+    assert command("sql", sql, "--format", "json", cwd=tmp_path, workspace=place / "w").json == [
         {"n": 5}
     ]
     assert [p.name for p in tmp_path.iterdir()] == [place.name]
@@ -121,10 +121,10 @@ def test_a_path_with_marks(tmp_path: Path) -> None:
 def test_names_that_are_too_long(tmp_path: Path, made: Made) -> None:
     long = "x" * 300
     for arguments in (("build", "--source", made.source), ("status",)):
-        result = proccorpus(*arguments, cwd=tmp_path, workspace=tmp_path / long)
+        result = command(*arguments, cwd=tmp_path, workspace=tmp_path / long)
         assert result.code != DONE
         assert len(result.err.strip().splitlines()) == 1, result.err
-    result = proccorpus(
+    result = command(
         "build", "--source", made.source, "--name", long, cwd=tmp_path, workspace=tmp_path / "w"
     )
     assert result.code != DONE

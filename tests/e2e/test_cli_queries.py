@@ -14,9 +14,9 @@ from tests.kits.cli_kit import (
     PROGRAM,
     Built,
     Result,
+    command,
     environment,
     ok,
-    proccorpus,
     rows,
     snapshot_of,
 )
@@ -35,7 +35,7 @@ def ask(built: Built, away: Path) -> Ask:
     """A command on the built workspace that has to answer."""
 
     def run(*arguments: object) -> Result:
-        return ok(proccorpus(*arguments, cwd=away, workspace=built.workspace))
+        return ok(command(*arguments, cwd=away, workspace=built.workspace))
 
     return run
 
@@ -112,7 +112,7 @@ def test_datasets_show(built: Built, ask: Ask) -> None:
 
 
 def test_inspect(source: Path, away: Path) -> None:
-    inspected = ok(proccorpus("inspect", source, "--format", "json", cwd=away)).json
+    inspected = ok(command("inspect", source, "--format", "json", cwd=away)).json
     expected = {
         "format": "lerobot_v2.0",
         "robot": "tiny_arm",
@@ -129,7 +129,7 @@ def test_inspect(source: Path, away: Path) -> None:
     (gripper,) = inspected["signals"]
     assert (gripper["arm"], gripper["names"], gripper["dimensions"]) == ("", ["gripper"], [2])
     assert {row["signal"] for row in inspected["signal_lags"]} >= {"state"}
-    table = ok(proccorpus("inspect", source, cwd=away)).out
+    table = ok(command("inspect", source, cwd=away)).out
     (line,) = [line.split() for line in table.splitlines() if line.split()[:1] == ["gripper"]]
     assert line[1:4] == ["state[2]", "gripper", "0..1"]
     assert list(away.iterdir()) == []
@@ -140,7 +140,7 @@ def test_inspect_ends_with_one_when_something_is_worse_than_a_warning(
 ) -> None:
     video_path(own.source, 1).write_text("this is no video\n")
     rows_path(own.source, 4).write_bytes(rows_path(own.source, 4).read_bytes()[:200])
-    result = proccorpus("inspect", own.source, "--format", "json", cwd=away)
+    result = command("inspect", own.source, "--format", "json", cwd=away)
     assert (result.code, result.err) == (1, "")
     finding_by_episode = {f["episode_index"]: f for f in result.json["findings"]}
     assert {"reason", "detail", "severity", "episode_index", "camera", "file"} <= set(
@@ -168,7 +168,7 @@ def test_json_is_complete_and_a_table_shows_a_hundred_rows(
         {"episode_index": e, "frame_index": k, "timestamp_s": pytest.approx(k / FPS)}
         for e, k in frame_keys(LENGTHS)
     ]
-    table = proccorpus("sql", query, cwd=away, workspace=built.workspace)
+    table = command("sql", query, cwd=away, workspace=built.workspace)
     assert table.code == 0
     assert (
         sum(
@@ -206,25 +206,23 @@ def test_likeness_for_people_and_scripts(built: Built, away: Path, tmp_path: Pat
     lake.con.close()
 
     def ask(*arguments: object) -> Result:
-        return ok(proccorpus("like", "b", 0, *arguments, cwd=away, workspace=space.root))
+        return ok(command("show", "similar", "b", 0, *arguments, cwd=away, workspace=space.root))
 
-    output = ask("--frame", 3).out
+    output = ask(3).out
     assert "b episode 0 by front, as grey@64 sees it." in output
     assert "did not look at frame 3: compared is the nearest that it did, 2." in output
-    answer = ask("--frame", 2, "--format", "json").json
-    assert (answer["asked"]["frame_index"], answer["asked"]["encoder"]) == (2, "grey@64")
-    (row,) = answer["similar"]
+    (row,) = ask(2, "--format", "json").json
     assert (row["dataset"], row["episode_index"], row["frame_index"]) == ("b", 1, 0)
     assert row["likeness"] == pytest.approx(0.99985, abs=1e-4)
-    assert [r["episode_index"] for r in ask("--format", "json").json["similar"]] == [1]
+    assert [r["episode_index"] for r in ask("--format", "json").json] == [1]
 
 
-@pytest.mark.parametrize("command", ["status", "build"])
-def test_what_is_asked_often_does_without_pandas(command: str, own: Built, away: Path):
+@pytest.mark.parametrize("name", ["status", "build"])
+def test_what_is_asked_often_does_without_pandas(name: str, own: Built, away: Path):
     """DuckDB imports it for the first value that it is given as a parameter."""
-    words = {"status": ["status"], "build": ["build", "--config", str(own.config)]}[command]
+    words = {"status": ["status"], "build": ["build", "--config", str(own.config)]}[name]
     # A source that stands elsewhere than it was built from: after this there is nothing to do
-    ok(proccorpus(*words, cwd=away, workspace=own.workspace))
+    ok(command(*words, cwd=away, workspace=own.workspace))
     code = (
         "import sys, atexit, proccorpus\n"
         "atexit.register(lambda: print('pandas' in sys.modules, file=sys.stderr))\n"

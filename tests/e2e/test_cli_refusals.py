@@ -10,7 +10,7 @@ from tests.kits.cli_kit import (
     Built,
     assert_one_error_line,
     called,
-    proccorpus,
+    command,
     snapshot_of,
     write_config,
 )
@@ -24,7 +24,10 @@ ENTRY = "build --config {made}/registry/tiny.yaml"
 CASES: dict[str, tuple[str, ...]] = {
     # what is built
     "missing path": (f"build --source {{made}}/nowhere {NAMED}", "nowhere"),
-    "missing path with a format": (f"build --source {{made}}/nowhere --as lerobot {NAMED}", "nowhere"),
+    "missing path with a format": (
+        f"build --source {{made}}/nowhere --as lerobot {NAMED}",
+        "nowhere",
+    ),
     "empty folder": (f"build --source {{made}}/empty {NAMED}", "empty"),
     "empty folder with a format": (f"build --source {{made}}/empty --as lerobot {NAMED}", "empty"),
     "folder in no known format": (f"build --source {{made}}/notes {NAMED}", "notes"),
@@ -47,14 +50,34 @@ CASES: dict[str, tuple[str, ...]] = {
     "neither config nor source": ("build", "--config"),
     "config and source": (f"{BUILD} --config x.toml", "--source"),
     "TOML that does not parse": (CONFIG, "build.toml", "build.toml", "[samples\n"),
-    "TOML with a typo": (CONFIG, "progres_per", "build.toml", "[samples]\nprogres_per_episode = 3\n"),
+    "TOML with a typo": (
+        CONFIG,
+        "progres_per",
+        "build.toml",
+        "[samples]\nprogres_per_episode = 3\n",
+    ),
     "TOML with a wrong value": (CONFIG, "step_min_s", "build.toml", "[motion]\nstep_min_s = -1\n"),
     "unknown dataset": (CONFIG, "nobody", "build.toml", '=datasets = ["nobody"]\n'),
     "no dataset": (CONFIG, "datasets", "build.toml", "=datasets = []\n"),
-    "missing registry folder": (CONFIG, "none", "build.toml", '=datasets = ["tiny"]\nregistry = ["none"]\n'),
+    "missing registry folder": (
+        CONFIG,
+        "none",
+        "build.toml",
+        '=datasets = ["tiny"]\nregistry = ["none"]\n',
+    ),
     "registry YAML with a typo": (CONFIG, "chunksize", "registry/tiny.yaml", "chunksize: 3\n"),
-    "registry YAML that does not parse": (CONFIG, "tiny.yaml", "registry/tiny.yaml", "cameras: {\n"),
-    "registry YAML with a missing source": (ENTRY, "nowhere", "registry/tiny.yaml", "=name: mine\nsource: nowhere\n"),
+    "registry YAML that does not parse": (
+        CONFIG,
+        "tiny.yaml",
+        "registry/tiny.yaml",
+        "cameras: {\n",
+    ),
+    "registry YAML with a missing source": (
+        ENTRY,
+        "nowhere",
+        "registry/tiny.yaml",
+        "=name: mine\nsource: nowhere\n",
+    ),
     "registry YAML without a source": (ENTRY, "source", "registry/tiny.yaml", "=name: mine\n"),
     "registry YAML that is a list": (ENTRY, "tiny.yaml", "registry/tiny.yaml", "=- name: mine\n"),
     # the command line itself
@@ -65,13 +88,14 @@ CASES: dict[str, tuple[str, ...]] = {
     "inspect a part of a dataset": ("inspect {source}/videos", "give that folder"),
     "inspect as another format": ("inspect {source} --as hdf5", "look like lerobot"),
     "inspect with the data's format to print in": (
-        "inspect {source} --format lerobot", "--format says how to print, --as lerobot what the data are"
+        "inspect {source} --format lerobot",
+        "--format says how to print, --as lerobot what the data are",
     ),
     "inspect an empty folder": ("inspect {made}/empty", "empty"),
     "unknown dataset to show": ("datasets show nobody", "nobody"),
     "unknown output format": ("status --format xml", "xml"),
     "sql without a workspace": ("sql", "build one first"),
-}  # fmt: skip
+}
 
 
 @pytest.fixture
@@ -116,7 +140,7 @@ def test_wrong_use_leaves_no_workspace(
 def test_sql_at_a_time_that_is_not_there(
     options: tuple[object, ...], built: Built, away: Path
 ) -> None:
-    result = proccorpus("sql", "SELECT 1", *options, cwd=away, workspace=built.workspace)
+    result = command("sql", "SELECT 1", *options, cwd=away, workspace=built.workspace)
     assert (result.code, result.out) == (USAGE, "")
     assert_one_error_line(result)
 
@@ -125,7 +149,7 @@ def test_a_refused_build_changes_nothing_in_a_workspace_that_is_there(
     built: Built, away: Path, given: Path
 ) -> None:
     snapshot = snapshot_of(built.workspace)
-    result = proccorpus(
+    result = command(
         "build", "--source", given / "empty", "--name", "mine", cwd=away, workspace=built.workspace
     )
     assert result.code == USAGE
@@ -134,7 +158,7 @@ def test_a_refused_build_changes_nothing_in_a_workspace_that_is_there(
 
 
 def test_verbose_adds_the_traceback(away: Path) -> None:
-    result = proccorpus("build", "--source", "nowhere", "--name", "mine", "--verbose", cwd=away)
+    result = command("build", "--source", "nowhere", "--name", "mine", "--verbose", cwd=away)
     lines = result.err.splitlines()
     assert result.code == USAGE
     assert lines[0].startswith("Traceback")

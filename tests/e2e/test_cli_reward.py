@@ -21,12 +21,10 @@ from eval.reward.open import ScorerConfig, open_checkpoint
 from eval.reward.scorer import TOLERANCE
 from eval.reward.stream import RewardError
 from eval.reward.video import score_clip, scored_rows
-from eval.rl.local import LocalSession
 from ingest.media.video import decode
 from pipeline.episode_rewards import episode_clip, score_episodes
-from pipeline.reference_runs import reference_scorer
 from pipeline.rewards import score_video
-from tests.kits.cli_kit import Built, assert_one_error_line, proccorpus
+from tests.kits.cli_kit import Built, Result, assert_one_error_line, command
 from tests.kits.laptop_kit import make_checkpoint as make_laptop
 from tests.kits.reward_kit import make_checkpoint, write_video
 from tests.kits.tiny_lerobot import FPS, LENGTHS, TASKS, video_path
@@ -58,37 +56,38 @@ def read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+def scored(own: Built, video: Path, out: Path, *options: object) -> Result:
+    """A video of the first task."""
+    words = ("reward", video, "--task", TASKS[0], "--out", out, "--format", "json", *options)
+    result = command(*words, cwd=out.parent, workspace=own.workspace)
+    assert result.code == 0, result.err
+    return result
+
+
+def exported(own: Built, kind: str, model: Path, out: Path) -> Result:
+    """What a model says of the corpus."""
+    words = ("export", kind, "--set", f"from_model={model}", "--out", out, "--format", "json")
+    allowed = ("--allow-licence", "unknown")
+    result = command(*words, *allowed, cwd=out.parent, workspace=own.workspace)
+    assert result.code == 0, result.err
+    return result
+
+
 def numbers(rows: list[dict[str, Any]]) -> dict[int, float]:
     return {r["frame_index"]: r["progress"] for r in rows}
 
 
-def test_a_run_is_laid_beside_shown_ones_the_same_from_everywhere(
-    own: Built, video: Path, tmp_path: Path
-) -> None:
+def test_a_run_is_laid_beside_shown_ones(own: Built, video: Path, tmp_path: Path) -> None:
     [dataset] = {
         row[0] for row in open_lake(Workspace(own.workspace)).rows("SELECT dataset FROM episodes")
     }
     like_options = ("--like", f"{dataset}/0", "--like", f"{dataset}/1")
     out = tmp_path / "rewards.jsonl"
-    result = proccorpus(
-        "reward", video, "--task", TASKS[0], *like_options, "--out", out, "--format", "json", cwd=tmp_path,
-        workspace=own.workspace,
-    )  # fmt: skip
-    assert result.code == 0, result.err
+    scored(own, video, out, *like_options)
     rows = read(out)
     assert {r["source"] for r in rows} == {"shown"}
     assert all(r["unsure"] is None and r["spread"] >= 0 for r in rows)
     assert rows[-1]["progress"] > 0.9 > 0.3 > rows[0]["progress"]  # it is shown itself
-
-    # As an environment here would ask; tests/eval/reward/test_reference_scorer.py has a server give the same
-    local = LocalSession(
-        reference_scorer(Workspace(own.workspace), like_options[1::2]), TASKS[0], FPS
-    )
-    live = [local.append(frame.rgb()) for frame in decode(video)]
-    assert live[-1].success is not None
-    assert {k: live[k].progress for k in numbers(rows)} == pytest.approx(
-        numbers(rows), abs=TOLERANCE
-    )
 
 
 def test_a_videos_reward_is_the_same_from_everywhere(
@@ -96,11 +95,8 @@ def test_a_videos_reward_is_the_same_from_everywhere(
 ) -> None:
     out = tmp_path / "rewards.jsonl"
     overlay = tmp_path / "overlay.mp4"
-    result = proccorpus(
-        "reward", video, "--task", TASKS[0], "--model", checkpoint, "--out", out, "--overlay", overlay, "--fps", 4,
-        "--format", "json", cwd=tmp_path, workspace=own.workspace,
-    )  # fmt: skip
-    assert result.code == 0, result.err
+    options = ("--model", checkpoint, "--overlay", overlay, "--fps", 4)
+    result = scored(own, video, out, *options)
     rows = read(out)
     assert [r["frame_index"] for r in rows] == [
         k for k in range(LENGTHS[0]) if k not in (3, 7, 13, 17)
@@ -143,11 +139,7 @@ def test_a_videos_reward_is_the_same_from_everywhere(
     assert numbers(core) == {k: pytest.approx(v, abs=TOLERANCE) for k, v in numbers(rows).items()}
 
     folder = tmp_path / "rabc"
-    exported = proccorpus(
-        "export", "rabc", "--set", f"from_model={checkpoint}", "--out", folder, "--allow-licence", "unknown",
-        "--format", "json", cwd=tmp_path, workspace=own.workspace,
-    )  # fmt: skip
-    assert exported.code == 0, exported.err
+    exported(own, "rabc", checkpoint, folder)
     table = pq.read_table(folder / "sarm_progress.parquet")
     assert {f.name: str(f.type) for f in table.schema} == {
         "index": "int64", "episode_index": "int64", "frame_index": "int64", "progress_sparse": "float",
@@ -169,7 +161,7 @@ def test_an_episode_is_scored_by_its_number_and_the_newest_model(
     own: Built, checkpoint: Path, tmp_path: Path
 ) -> None:
     command_words = ("reward", "--dataset", "tiny", "--episode")
-    none_yet = proccorpus(*command_words, 0, cwd=tmp_path, workspace=own.workspace)
+    none_yet = command(*command_words, 0, cwd=tmp_path, workspace=own.workspace)
     assert (none_yet.code, "no model was trained in this workspace yet" in none_yet.err) == (
         2,
         True,
@@ -198,7 +190,7 @@ def test_an_episode_is_scored_by_its_number_and_the_newest_model(
     ]
     lake.con.close()
     overlay = tmp_path / "second.mp4"
-    result = proccorpus(
+    result = command(
         *command_words, 1, "--fps", FPS, "--overlay", overlay, cwd=tmp_path, workspace=own.workspace
     )
     assert result.code == 0, result.err
@@ -216,7 +208,7 @@ def test_an_episode_is_scored_by_its_number_and_the_newest_model(
         (("tiny",), "give either a video, or --dataset NAME with --episode N"),
         (("tiny", "--episode", 0, "--camera", "up"), "has no camera 'up'; it has"),
     ):
-        wrong = proccorpus("reward", "--dataset", *arguments, cwd=tmp_path, workspace=own.workspace)
+        wrong = command("reward", "--dataset", *arguments, cwd=tmp_path, workspace=own.workspace)
         assert wrong.code == 2
         assert message in assert_one_error_line(wrong)
 
@@ -225,15 +217,11 @@ def test_a_laptop_models_weights_are_what_it_says_of_each_video(
     own: Built, video: Path, tmp_path: Path
 ) -> None:
     model = make_laptop(tmp_path / "bars")
-    scored = score_video(ScorerConfig(model), {"main": video}, TASKS[0], tmp_path / "r.jsonl")
+    score = score_video(ScorerConfig(model), {"main": video}, TASKS[0], tmp_path / "r.jsonl")
     rows = numbers(read(tmp_path / "r.jsonl"))
-    assert scored.failures == 0
+    assert score.failures == 0
     folder = tmp_path / "rabc"
-    exported = proccorpus(
-        "export", "rabc", "--set", f"from_model={model}", "--out", folder, "--allow-licence", "unknown",
-        cwd=tmp_path, workspace=own.workspace,
-    )  # fmt: skip
-    assert exported.code == 0, exported.err
+    exported(own, "rabc", model, folder)
     progress = pq.read_table(folder / "sarm_progress.parquet")["progress_sparse"].to_numpy()
     assert len(progress) == sum(LENGTHS)
     assert np.isfinite(progress).all()
@@ -242,12 +230,8 @@ def test_a_laptop_models_weights_are_what_it_says_of_each_video(
 
     # The same rewards as signals: rows of the scored frames alone, and nothing is scored again
     signals = tmp_path / "signals.parquet"
-    exported = proccorpus(
-        "export", "frame-signals", "--set", f"from_model={model}", "--out", signals, "--allow-licence", "unknown",
-        cwd=tmp_path, workspace=own.workspace,
-    )  # fmt: skip
-    assert exported.code == 0, exported.err
-    assert "0 of 5 episodes scored now" in exported.err
+    notes = exported(own, "frame-signals", model, signals).err
+    assert "0 of 5 episodes scored now" in notes
     table = pq.read_table(signals)
     assert set(check(table)) == {"progress", "success"}
     first = table.filter(pc.field("episode_index") == 0)

@@ -15,10 +15,9 @@ from fastapi.testclient import TestClient
 
 from core.paths import Workspace
 from explorer.app import create_app
-from tests.kits.cli_kit import DONE, PROGRAM, Result, called, environment
+from tests.kits.cli_kit import DONE, PROGRAM, Result, called, command, environment
 from tests.kits.lake_kit import change
 from tests.kits.small_sources import RECORDINGS, write_v2
-from tests.kits.words_kit import command
 
 COPIED = re.compile(r"<code[^>]*>(proccorpus [^<]+)</code>|data-copy=\"(proccorpus [^\"]+)\"")
 NEXT = re.compile(r"^(?:Next:|     ) .*?   (proccorpus .*)$", re.MULTILINE)
@@ -36,7 +35,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
     folder = tmp_path_factory.mktemp("hints")
     # The last is a copy of the first: the checkup has something to say
     write_v2(folder / "arm", (*RECORDINGS[:3], RECORDINGS[0]))
-    built = command(folder, "build", "--source", folder / "arm", "--workers", 1)
+    built = command("build", "--source", folder / "arm", "--workers", 1, cwd=folder)
     assert built.code == DONE, built.err
     return folder, built
 
@@ -84,9 +83,9 @@ def run(
 def test_each_next_line_of_inspect_and_build_can_be_run(
     made: tuple[Path, Result], folder: Path, run: Run
 ) -> None:
-    inspected = command(folder, "inspect", made[0] / "arm")
+    inspected = command("inspect", made[0] / "arm", cwd=folder)
     lines = [*NEXT.findall(inspected.out), *NEXT.findall(made[1].out)]
-    assert [line.split()[1] for line in lines] == ["build", "quarantine", "explore", "release"]
+    assert [line.split()[1] for line in lines] == ["build", "show", "explore", "release"]
     assert lines[-1].endswith("release create v1 --allow-licence unknown")
     for line in lines:
         run(line)
@@ -110,13 +109,13 @@ def test_each_command_on_a_page_can_be_run(folder: Path, run: Run, address: str)
 @pytest.mark.slow
 def test_what_a_training_advises_can_be_run(folder: Path, run: Run) -> None:
     """The command of the page Training, of a corpus so small that no run is held out to score a model on."""
-    trained = command(folder, "train", "--recipe", "laptop")
+    trained = command("train", "--recipe", "laptop", cwd=folder)
     assert trained.code == DONE, trained.err
     lines = NEXT.findall(trained.out)
     assert [line.split()[1] for line in lines] == ["reward"]
     for line in lines:
         run(line)
-    scored = command(folder, "eval", "--benchmark", "held-out", "--model", "latest")
+    scored = command("eval", "--benchmark", "held-out", "--model", "latest", cwd=folder)
     assert "holds no run out of training" in scored.err
 
 
@@ -127,7 +126,7 @@ def test_a_refused_export_of_many_rates_names_what_works(folder: Path, run: Run)
         "UPDATE episode_content SET fps = 18.43 + 0.07 * episode_index / 3",
     )
     line = "proccorpus export lerobot --allow-licence unknown --out exported"
-    refused = command(folder, *shlex.split(line)[1:])
+    refused = command(*shlex.split(line)[1:], cwd=folder)
     assert refused.code != DONE
     options = re.findall(r"--fps [\d.]+|--where '[^']+'", refused.err)
     assert [option.split()[0] for option in options] == ["--fps", "--where"]
@@ -136,7 +135,7 @@ def test_a_refused_export_of_many_rates_names_what_works(folder: Path, run: Run)
 
 
 def test_duckdb_itself_opens_the_lake_by_the_lines_that_are_printed(folder: Path) -> None:
-    lines = command(folder, "sql", "--attach").out
+    lines = command("sql", "--attach", cwd=folder).out
     with duckdb.connect() as con:
         con.execute("SET autoinstall_known_extensions = false")
         con.execute(lines)

@@ -11,6 +11,7 @@ from ingest.registry import DatasetConfig
 from pipeline.build import run_build
 from pipeline.config import DatasetBuild
 from tests.kits import lerobot_writer
+from tests.kits.made_corpus import restored
 from warehouse.lake import Lake
 
 FRAMES = 8
@@ -32,9 +33,14 @@ class Videos:
     def __init__(self, root: Path) -> None:
         self.folder = root / "videos"
         self.space = Workspace(root / "workspace")
-        self.folder.mkdir()
+
+    @classmethod
+    def make(cls, root: Path) -> None:
+        videos_made = cls(root)
+        videos_made.folder.mkdir(parents=True)
         for name in ("b", "d", "f"):
-            self.add(name)
+            videos_made.add(name)
+        videos_made.build()
 
     def add(self, name: str) -> None:
         write_video(self.folder / f"{name}.mp4", ord(name))
@@ -62,10 +68,14 @@ class Videos:
         ]
 
 
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("incremental") / "place"
+
+
 @pytest.fixture
-def videos(tmp_path: Path) -> Videos:
-    videos_made = Videos(tmp_path)
-    videos_made.build()
+def videos(place: Path) -> Videos:
+    videos_made = Videos(restored(place, Videos.make))
     assert videos_made.indices() == {"b": 0, "d": 1, "f": 2}
     return videos_made
 

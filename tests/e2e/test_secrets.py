@@ -28,10 +28,18 @@ MARK = "MARKED5ECRET"
 SECRETS = {
     name: f"{MARK}-{name.lower()}-0123456789"
     for name in (
-        "MODEL_KEY", "HF_TOKEN", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "PGPASSWORD",
-        "PROCCORPUS_REWARD_TOKEN", "OPENAI_API_KEY", "VLLM_API_KEY", "WANDB_API_KEY",
+        "MODEL_KEY",
+        "HF_TOKEN",
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+        "PGPASSWORD",
+        "PROCCORPUS_REWARD_TOKEN",
+        "OPENAI_API_KEY",
+        "VLLM_API_KEY",
+        "WANDB_API_KEY",
     )
-}  # fmt: skip
+}
 
 
 class Telltale(Answering):
@@ -119,18 +127,35 @@ def test_an_address_with_a_secret_is_refused_without_repeating_it(
 
 
 ADDRESSES = (
-    f"https://user:{MARK}@host.invalid/d", f"https://host.invalid/d?token={MARK}", f"https://host.invalid/#{MARK}",
-    f"s3://{MARK}:x@bucket/p", f"hf://datasets/u:{MARK}@x/y", f"https://{MARK}@host.invalid/v1",
-)  # fmt: skip
+    f"https://user:{MARK}@host.invalid/d",
+    f"https://host.invalid/d?token={MARK}",
+    f"https://host.invalid/#{MARK}",
+    f"s3://{MARK}:x@bucket/p",
+    f"hf://datasets/u:{MARK}@x/y",
+    f"https://{MARK}@host.invalid/v1",
+)
 PLACES = (
-    "build --source {} --name w", "build --config {}", "inspect {}", "release publish r --to {}",
-    "release verify --at {}", "explore --dagster-url {}", "model publish latest --to {}",
-    "workspace create --catalog {}", "train --recipe {}", "workspace create --data {}",
-    "build --source . --vlm-endpoint {} --vlm-model m", "serve --model m --endpoint {}",
-    "reward a.mp4 --task t --model m --endpoint {}", "eval --model m --endpoint {}", "corrections import {}",
-    "eval --benchmark dataset --data {}", "cot --out x --model m --endpoint {}", "import {} --name w",
-    "export lerobot --out {}", "status --workspace {}",
-)  # fmt: skip
+    "build --source {} --name w",
+    "build --config {}",
+    "inspect {}",
+    "release publish r --to {}",
+    "release verify --at {}",
+    "explore --dagster-url {}",
+    "model publish latest --to {}",
+    "workspace create --catalog {}",
+    "train --recipe {}",
+    "workspace create --data {}",
+    "build --source . --vlm-endpoint {} --vlm-model m",
+    "serve --model m --endpoint {}",
+    "reward a.mp4 --task t --model m --endpoint {}",
+    "eval --model m --endpoint {}",
+    "corrections import {}",
+    "eval --benchmark dataset --data {}",
+    "cot --out x --model m --endpoint {}",
+    "import {} --name w",
+    "export lerobot --out {}",
+    "status --workspace {}",
+)
 
 
 @pytest.mark.parametrize("place", PLACES)

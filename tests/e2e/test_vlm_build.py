@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from core.domain.label import Segment, check_tiling
-from tests.kits.cli_kit import FAILED, Built, Result, digest_of, ok, proccorpus, rows, write_config
+from tests.kits.cli_kit import FAILED, Built, Result, command, digest_of, ok, rows, write_config
 from tests.kits.fault_kit import ModelServer, serving_model
 from tests.kits.lerobot_writer import write_json_lines as write_lines
 from tests.kits.lerobot_writer import write_video
@@ -54,7 +54,7 @@ def annotated(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     with serving_model(folder) as server:
         config = configured(folder / "project", source, server.url)
         built = ok(
-            proccorpus("build", "--config", config, "--workers", 1, cwd=folder, workspace=workspace)
+            command("build", "--config", config, "--workers", 1, cwd=folder, workspace=workspace)
         )
         sent = server.events("received")
         yield Annotated(server, config, workspace, sent, digest_of(workspace), built.out)
@@ -68,7 +68,7 @@ def annotate(tmp_path: Path, source: Path) -> Callable[..., Result]:
         server: ModelServer, workspace: Path, *options: object, more: str = "", of: Path = source
     ) -> Result:
         config = configured(tmp_path / "project", of, server.url, more)
-        return proccorpus("build", "--config", config, *options, cwd=tmp_path, workspace=workspace)
+        return command("build", "--config", config, *options, cwd=tmp_path, workspace=workspace)
 
     return run
 
@@ -111,7 +111,7 @@ def test_all_five_stages_fill_the_tables_and_nothing_is_asked_twice(
 
     def build(workspace: Path, workers: int) -> Result:
         return ok(
-            proccorpus(
+            command(
                 "build",
                 "--config",
                 annotated.config,
@@ -168,23 +168,47 @@ def test_of_a_task_a_few_runs_are_asked_about_and_the_others_follow(
         )
         [bill] = json.loads(
             ok(
-                proccorpus("dry-run", "--config", config, "--json", cwd=cwd, workspace=workspace)
+                command(
+                    "build",
+                    "--dry-run",
+                    "--config",
+                    config,
+                    "--format",
+                    "json",
+                    cwd=cwd,
+                    workspace=workspace,
+                )
             ).out
-        )
+        )["model"]
         assert (bill["episodes"], bill["of_each_run"]["episodes"]) == (4, RUNS)
         # Ended by its budget on the way, it goes on where it was
-        assert proccorpus("build", "--config", config, cwd=cwd, workspace=workspace).code == FAILED
+        assert (
+            command("build", "--config", config, "--workers", 1, cwd=cwd, workspace=workspace).code
+            == FAILED
+        )
         config.write_text(config.read_text().replace(", max_calls = 9", ""))
-        built = ok(proccorpus("build", "--config", config, cwd=cwd, workspace=workspace))
+        built = ok(
+            command("build", "--config", config, "--workers", 1, cwd=cwd, workspace=workspace)
+        )
         sent = server.events("received")
     assert len(sent) == len(set(sent))
     assert len(sent) <= 0.08 * bill["of_each_run"]["calls"]
     repeated_cost = ok(
-        proccorpus("dry-run", "--config", config, "--again", "--json", cwd=cwd, workspace=workspace)
+        command(
+            "build",
+            "--dry-run",
+            "--config",
+            config,
+            "--again",
+            "--format",
+            "json",
+            cwd=cwd,
+            workspace=workspace,
+        )
     ).out
-    assert json.loads(repeated_cost)[0]["stages"][-1]["calls"] == len(sent)
+    assert json.loads(repeated_cost)["model"][0]["stages"][-1]["calls"] == len(sent)
     assert labelled(workspace) == list(range(RUNS))
-    assert "like those of vlm: 46" in ok(proccorpus("status", cwd=cwd, workspace=workspace)).out, (
+    assert "like those of vlm: 46" in ok(command("status", cwd=cwd, workspace=workspace)).out, (
         built.out
     )
 
@@ -247,20 +271,12 @@ def test_faults_that_pass(annotate: Annotate, tmp_path: Path) -> None:
     assert {reason for reason, *_ in findings(tmp_path / "workspace")} <= {"needs_review"}
 
 
-def test_fenced_replies_are_read(annotate: Annotate, tmp_path: Path) -> None:
-    with serving_model(tmp_path, "--fault", "fence") as server:
-        ok(annotate(server, tmp_path / "workspace", "--workers", 2))
-        sent = server.events("received")
-    assert len(sent) == len(set(sent)), "nothing was asked twice"
-    assert labelled(tmp_path / "workspace") == EVERY
-
-
-@pytest.mark.parametrize("fault", ["not_json", "cut", "refused"])
 def test_a_build_of_bad_replies_ends_early_and_says_what_was_paid(
-    fault: str, annotate: Annotate, tmp_path: Path
+    annotate: Annotate, tmp_path: Path
 ) -> None:
-    with serving_model(tmp_path, "--fault", fault) as server:
-        result = annotate(server, tmp_path / "workspace", "--workers", 2)
+    """Every form of them: tests/annotate/model_client/test_reading.py."""
+    with serving_model(tmp_path, "--fault", "not_json") as server:
+        result = annotate(server, tmp_path / "workspace", "--workers", 1)
         sent = server.events("received")
     assert 0 < len(sent) <= 20
     assert result.code == FAILED
@@ -268,16 +284,6 @@ def test_a_build_of_bad_replies_ends_early_and_says_what_was_paid(
     assert "were paid for" in result.err
     assert "Traceback" not in result.err
     assert "lost" in result.out
-
-
-def test_a_model_that_the_server_does_not_have(annotate: Annotate, tmp_path: Path) -> None:
-    with serving_model(tmp_path, "--model", "another") as server:
-        result = annotate(server, tmp_path / "workspace", "--workers", 1)
-        assert server.events("received") == []
-    assert result.code == FAILED
-    assert "stand-in" in result.err
-    assert "another" in result.err
-    assert "Traceback" not in result.err
 
 
 def test_no_pictures_no_call(
@@ -295,5 +301,5 @@ def test_no_pictures_no_call(
     ] == EVERY[2:]
     assert dict(rows(tmp_path / "workspace", "SELECT episode_index, reason FROM quarantine")) == {
         0: "undecodable_video",
-        1: "black_video",
+        1: "camera_black",
     }

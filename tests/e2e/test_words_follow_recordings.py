@@ -76,7 +76,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
 
 
 @pytest.fixture
-def said(workshop: Workshop) -> Callable[[Callable[[Path], object]], Case]:
+def altered(workshop: Workshop) -> Callable[[Callable[[Path], object]], Case]:
     """A copy of the corpus of the LeRobot v2.1 dataset, whose source
     a function has written anew."""
 
@@ -106,10 +106,10 @@ def test_words_are_in_force_on_their_recording_or_in_review(
 
 @pytest.mark.long
 def test_a_recording_that_comes_back_has_its_words_and_its_split(
-    workshop: Workshop, said: Callable[[Callable[[Path], object]], Case]
+    workshop: Workshop, altered: Callable[[Callable[[Path], object]], Case]
 ) -> None:
     splits = words_kit.splits_of(workshop.prepared(V2))
-    case = said(written(V2, without(*SAID_OF)))
+    case = altered(written(V2, without(*SAID_OF)))
     words_kit.rebuilt(case, None)
     fates_gone = words_kit.fates(case, splits)
     assert fates_gone.wrong == []
@@ -134,9 +134,9 @@ def test_a_recording_that_comes_back_has_its_words_and_its_split(
 
 @pytest.mark.long
 def test_a_copy_of_a_withdrawn_recording_is_left_out_of_another_dataset(
-    said: Callable[[Callable[[Path], object]], Case],
+    altered: Callable[[Callable[[Path], object]], Case],
 ) -> None:
-    case = said(written(V2, RECORDINGS))
+    case = altered(written(V2, RECORDINGS))
     other_source = write_v2(case.folder / "other", MOVED_ON)
     built = checked(case.run("build", "--source", other_source, "--name", "copy", "--workers", 1))
     assert "runs have the rows of another run" in built.out + built.err
@@ -173,21 +173,21 @@ def in_review(case: Case) -> list[int]:
 
 @pytest.mark.long
 def test_a_person_decides_of_recordings_that_only_resemble(
-    workshop: Workshop, said: Callable[[Callable[[Path], object]], Case]
+    workshop: Workshop, altered: Callable[[Callable[[Path], object]], Case]
 ) -> None:
     splits = words_kit.splits_of(workshop.prepared(V2))
-    case = said(written(V2, trimmed()))
+    case = altered(written(V2, trimmed()))
     words_kit.rebuilt(case, False)
     assert words_kit.unexpected(words_kit.fates(case, splits), REVIEW) == []
     assert "--accept-changes" not in assert_one_error_line(
         case.run("release", "create", "r", *words_kit.LICENCE)
     )
-    listed = checked(case.run("recordings", "review", DATASET)).out
+    listed = checked(case.run("show", "words_in_review", DATASET)).out
     for word in WORDS:
         assert word in listed
     for episode in in_review(case):
         assert f" {episode} " in listed
-        checked(case.run("recordings", "same", DATASET, episode, "--author", "dora"))
+        checked(case.run("say", "recording", DATASET, episode, "true", "--author", "dora"))
     words_kit.rebuilt(case, None)
     decided = words_kit.fates(case, splits)
     here = "SELECT episode_index FROM recordings WHERE left_at IS NULL ORDER BY 1"
@@ -203,12 +203,12 @@ def test_a_person_decides_of_recordings_that_only_resemble(
 
 @pytest.mark.long
 def test_a_person_may_say_that_it_is_another_recording(
-    said: Callable[[Callable[[Path], object]], Case],
+    altered: Callable[[Callable[[Path], object]], Case],
 ) -> None:
-    case = said(written(V2, trimmed()))
+    case = altered(written(V2, trimmed()))
     words_kit.rebuilt(case, False)
     for episode in in_review(case):
-        checked(case.run("recordings", "other", DATASET, episode, "--author", "dora"))
+        checked(case.run("say", "recording", DATASET, episode, "false", "--author", "dora"))
     words_kit.rebuilt(case, None)
     assert case.rows("FROM words_in_review") == []
     for word, (_, sql) in WORDS.items():
@@ -222,14 +222,14 @@ def test_a_person_may_say_that_it_is_another_recording(
 
 @pytest.mark.long
 def test_recordings_and_their_changes_are_listed(
-    said: Callable[[Callable[[Path], object]], Case],
+    altered: Callable[[Callable[[Path], object]], Case],
 ) -> None:
-    case = said(written(V2, without(2)))
+    case = altered(written(V2, without(2)))
     words_kit.rebuilt(case, None)
-    recordings = checked(case.run("recordings", "list", DATASET, "--format", "json")).json
+    recordings = checked(case.run("show", "recordings", DATASET, "--format", "json")).json
     assert len(recordings) == len(RECORDINGS)
     assert len([r for r in recordings if r["left_at"]]) == 1
-    changes = checked(case.run("recordings", "changes", DATASET, "--format", "json")).json
+    changes = checked(case.run("show", "recording_changes", DATASET, "--format", "json")).json
     moves = {(c["to_episode"], c["to_source_id"]) for c in changes if c["what"] == "moved"}
     assert moves == {(k, f"episode_{k - 1:06d}") for k in range(3, len(RECORDINGS))}
     assert [c["from_episode"] for c in changes if c["what"] == "gone"] == [2]

@@ -95,10 +95,10 @@ def test_a_model_scored_on_runs_that_it_was_trained_on(own: Made, run: Run, tmp_
 
     with visit(own.space) as client:
         page = client.get("/leaderboard?benchmark=held-out&metric=mae").text
-        matrix = client.get("/leaderboard?benchmark=held-out&metric=mae&by=slices").text
-    first, second = page.split("Scored on episodes that the model was trained on")
-    assert (first.count(f">{model}</a>"), second.count(f">{model}</a>")) == (1, 2)
-    assert matrix.count('trained on"') > 0
+    *others, second, third = re.findall(r"<tr>.*?</tr>", page)
+    assert model in second
+    assert model in third, "what says nothing of new runs stands last"
+    assert sum(model in row for row in others) == 1
 
 
 def test_a_benchmark_of_a_release_counts_them_too(own: Made, run: Run, tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def test_an_empty_corpus_has_pages(workspace: Workspace):
         for url, expected_text in (
             ("/", "nothing in this corpus"),
             ("/episodes", "No episode fits"),
-            ("/releases", "Nothing is released"),
+            ("/releases", "No release yet"),
             ("/leaderboard", "No model is evaluated"),
             ("/training", "Nothing is trained"),
             ("/review", "Nothing waits here"),
@@ -89,7 +89,7 @@ def test_told_to_end_while_queries_run(furnished: Workspace, tmp_path: Path):
         futures = [asking.submit(client.get, "/sql", params={"q": SLOW}) for _ in range(2)]
         wait_for(lambda: len(below(server.pid)) >= 2, "the queries run")
         queries = below(server.pid)
-        assert client.get("/releases").status_code == 200
+        assert client.get("/episodes").status_code == 200
         start_s = time.monotonic()
         server.terminate()
         _, err = server.communicate(timeout=PATIENCE_S)

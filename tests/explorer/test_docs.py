@@ -11,7 +11,6 @@ from core.paths import ROOT
 from explorer.pages import docs
 from explorer.site import DOCS, docs_page
 from tests.docs.test_pages import anchors
-from tests.kits.explorer_kit import FAILED
 
 SCRIPT = 'var palette = "dark";'
 
@@ -79,7 +78,3 @@ def test_every_page_leads_to_its_page_of_the_documentation():
 def test_metrics_have_their_sentence_and_a_link(client):
     link = '<a href="/docs/metrics.html">mae</a>'
     assert f"{link}: {sentence_of('mae')}." in client.get("/leaderboard?metric=mae").text
-    for page in ("/training", f"/leaderboard/{FAILED}"):
-        text = client.get(page).text
-        assert link in text
-        assert f'<td class="what">{sentence_of("mae")}</td>' in text

@@ -37,7 +37,7 @@ def space(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     )
     lake.con.execute(
         "INSERT INTO findings BY NAME SELECT 'tiny' AS dataset, 4 AS episode_index, 2 AS chunk, 'frames' AS stage, "
-        "'black_video' AS reason, ? AS detail, 'unusable' AS severity",
+        "'camera_black' AS reason, ? AS detail, 'unusable' AS severity",
         [HOSTILE],
     )
     lake.con.execute(

@@ -76,9 +76,7 @@ def test_a_judgement_is_durable_when_it_is_answered_and_seen_everywhere_at_once(
         assert "fell" in client.get("/episode/tiny/1").text
 
 
-FAULT = (
-    "SELECT 'tiny' AS dataset, 2 AS episode_index, 'signal_lag' AS reason, 'warning' AS severity"
-)
+FAULT = "SELECT 'tiny' AS dataset, 2 AS episode_index, 'rows_late' AS reason, 'warning' AS severity"
 
 
 def test_a_number_that_is_another_recordings_by_now_is_not_judged(own: Made):
@@ -92,7 +90,7 @@ def test_a_number_that_is_another_recordings_by_now_is_not_judged(own: Made):
         assert post(client, "/api/corrections/tiny/2/reject", body).status_code == 409
         assert end(client, 2, "failed", frame=5, recording=shown).status_code == 409
         marking = {"kind": "tag", "value": "odd", "episodes": [["tiny", 2, None]]}
-        accepting = {"dataset": "tiny", "check": "signal_lag", "episode_index": 2, "why": "known"}
+        accepting = {"dataset": "tiny", "check": "rows_late", "episode_index": 2, "why": "known"}
         change(own.space, f"INSERT INTO findings BY NAME {FAULT}")
         bulk_body = {"kind": "unsure", "sample": [["tiny", 2]], "author": "ada"}
         for url, body in (

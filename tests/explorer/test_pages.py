@@ -3,6 +3,7 @@
 import re
 import shutil
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 from fastapi.testclient import TestClient
@@ -19,11 +20,11 @@ PAGES = {
     "/episodes": "tiny 0",
     "/episode/tiny/0": "put the cube on the plate",
     "/compare/tiny/0": "tiny-vlm feedfeed",
-    "/compare/tiny": "episodes have both labels",
+    "/compare/tiny": "Labels apart",
     "/why/tiny/0": "Which steps does the task need?",
     "/sql?q=FROM+coverage": "labelled_frames",
     "/releases": "first",
-    "/releases/first": "proccorpus release verify first",
+    "/releases/first": "proccorpus show release_contents",
     "/leaderboard": "tiny-model",
     f"/leaderboard/{FAILED}": "Episodes behind the numbers",
 }
@@ -52,11 +53,11 @@ def test_every_page_answers_with_the_snapshot_it_shows(client: TestClient, url: 
         ("/episodes?page=9999999999999", 400, "no number of a page"),
         ("/episodes?q=" + "a+" * 50, 400, "words"),
         ("/compare/tiny/0?a=nobody", 404, "no label run"),
-        ("/compare/none", 404, "there are no labels of a dataset"),
-        ("/compare/tiny?a=nobody", 404, "this dataset has no label run"),
-        ("/releases/none", 404, "no release"),
-        ("/leaderboard?benchmark=none", 404, "no benchmark"),
-        ("/leaderboard/none", 404, "no evaluation"),
+        ("/compare/none", 200, "No episode has two labels"),
+        ("/releases/none", 200, "no such release"),
+        ("/leaderboard/none", 200, "are not stored"),
+        ("/t/none", 404, "no list"),
+        ("/t/episodes?none=1", 404, "none"),
         ("/sql/download?q=DROP+TABLE+x", 400, "read only"),
         ("/media/tiny/0/video/9", 404, "no video"),
         ("/media/tiny/0/keyframes/" + "0" * 64 + ".jpg", 404, "no such picture"),
@@ -81,7 +82,8 @@ def test_a_dataset_without_a_gripper_says_where_it_was_looked_for(
         "'looked at state of 3 dimensions' AS detail, 'warning' AS severity",
     )
     with visit(space) as without:
-        assert "looked at state of 3 dimensions" in without.get("/").text
+        assert "looked at state of 3 dimensions" in without.get("/t/open_warnings").text
+        assert "/t/open_warnings says" in without.get("/t/signals").text
         text = without.get("/episode/tiny/0").text
     assert "gripper opening" not in text
 
@@ -98,45 +100,21 @@ def test_what_a_source_holds_is_shown_with_what_is_used_for_nothing(
         "'float32' AS dtype, 3 AS num_times",
     )
     with visit(space) as visitor:
-        text = visitor.get("/").text
-    assert "topic <code>/&lt;b&gt;odd&lt;/b&gt;</code> ? x 7 float32: no role has it" in text
-    assert "all 1 parts" in text
-    # A lake of an earlier version has no such table
-    change(space, "DROP TABLE source_parts")
-    with visit(space) as visitor:
-        assert visitor.get("/").status_code == 200
+        text = visitor.get("/t/source_parts?status=unknown").text
+    assert "/&lt;b&gt;odd&lt;/b&gt;" in text
+    assert "no role has it" in text
 
 
-def test_a_dataset_s_label_runs_are_farthest_apart_first(client: TestClient, furnished: Workspace):
+def test_two_labels_farthest_apart_stand_first(client: TestClient, furnished: Workspace):
     differing = Lake(furnished, read_only=True).rows(
-        "SELECT episode_index, mae FROM label_agreement WHERE dataset = 'tiny' AND ? IN (run_a, run_b) "
-        "AND (run_a IN (SELECT label_run FROM active_runs) OR run_b IN (SELECT label_run FROM active_runs)) "
-        "ORDER BY mae DESC, episode_index",
-        [OTHER],
+        "SELECT episode_index, run_a, run_b FROM label_agreement WHERE dataset = 'tiny' "
+        "ORDER BY mae DESC, episode_index"
     )
-    text = client.get(f"/compare/tiny?b={OTHER}").text
-    rows = re.findall(r'href="/compare/tiny/(\d+)\?a=[^"]*&amp;b=(\w+)"', text)
-    assert rows == [(str(episode), OTHER) for episode, _ in differing]
-    assert f"{len(differing)} episodes have both labels" in text
-    mean = sum(mae for _, mae in differing) / len(differing)
-    assert float(re.findall(r"progress differs by ([\d.]+) on average", text)[0]) == pytest.approx(
-        mean, abs=1e-3
-    )
-    assert re.search(r"<td class=\"n\">\d+ of \d+</td>", text)
-    # A run beside itself has nothing that differs
-    assert "no episode in common" in client.get(f"/compare/tiny?a={OTHER}&b={OTHER}").text
-
-
-def test_compare_opens_on_two_label_runs_that_share_episodes(furnished: Workspace, tmp_path: Path):
-    space = Workspace(shutil.copytree(furnished.root, tmp_path / "apart"))
-    # A third label run counts for more episodes than OTHER does, and shares none with any
-    change(space, "UPDATE label_quality SET label_run = 'third' WHERE episode_index = 2")
-    change(space, "UPDATE active_runs SET label_run = 'third' WHERE episode_index = 2")
-    with visit(space) as client:
-        text = client.get("/compare/tiny").text
-        assert "2 episodes have both labels" in text
-        assert re.search(rf'<option value="{OTHER}" selected>', text)
-        assert "2 episodes have both labels" in client.get(f"/compare/tiny?a={OTHER}").text
+    text = client.get("/compare/tiny").text
+    rows = re.findall(r'href="/compare/tiny/(\d+)\?a=([^"]*)&amp;b=([^"]*)"', text)
+    assert [(int(k), unquote(a), unquote(b)) for k, a, b in rows] == differing
+    assert differing
+    assert "No episode has two labels" in client.get(f"/compare/tiny?a={OTHER}&b={OTHER}").text
 
 
 def test_the_reason_of_a_label_is_shown_whole(client: TestClient):
@@ -160,9 +138,7 @@ def test_the_leaderboard_leads_to_the_episodes_behind_a_number(client: TestClien
     assert board.index(CLOCK) < board.index(FAILED)  # of an error less is better
     voc = client.get("/leaderboard?metric=voc").text
     assert voc.index(CLOCK) < voc.index(FAILED)
-    assert re.search(
-        r'class="baseline"><th scope="row"><a href="/leaderboard/eval0000clock000">clock', board
-    )
+    assert 'href="/t/scored_episodes?eval_run=eval0000clock000">clock</a>' in board
     behind = client.get(f"/leaderboard/{FAILED}").text
     assert re.findall(r'href="(/compare/[^"]*)"', behind) == [
         f"/compare/tiny/{e}?b={FAILED}" for e in (1, 0)
@@ -170,19 +146,15 @@ def test_the_leaderboard_leads_to_the_episodes_behind_a_number(client: TestClien
     assert "tiny-model, held-out (truth)" in client.get(f"/compare/tiny/1?b={FAILED}").text
 
 
-def test_a_confusion_matrix_is_shown_and_is_no_list_of_metrics(client: TestClient):
-    behind = client.get(f"/leaderboard/{FAILED}").text
-    table = behind[behind.index('<table id="matrix">') : behind.index("All scores")]
-    assert re.findall(r'<th class="n">(.*?)</th>', table) == [
-        "&lt;b&gt;Shut&lt;/b&gt; it",
-        "Open it",
-    ]
-    assert re.findall(r'<td class="n">(?:<b>)?([\d.]*)', table) == ["0.125", "0.875", "", "0"]
-    assert "<b>0.875</b>" in table  # its own instruction
-    assert 'id="matrix"' not in client.get(f"/leaderboard/{CLOCK}").text
-    board = client.get("/leaderboard").text
-    assert "under: " not in board
-    assert "<option>video: Open it" in board
+def test_a_list_is_narrowed_ordered_and_drawn(client: TestClient):
+    rows = client.get(f"/t/confusion?eval_run={FAILED}&order=-value").text
+    assert re.findall(r'<td class="n">([\d.]+)</td>', rows) == ["0.875", "0.125", "0"]
+    assert "&lt;b&gt;Shut&lt;/b&gt; it" in rows
+    assert 'href="?order=-value&amp;' not in rows
+    assert "under: " not in client.get("/t/leaderboard").text
+    assert "<figure" in client.get("/t/episodes?chart=bars").text
+    assert "Odd demonstrations" in client.get("/t").text
+    assert "No model was asked" in client.get(f"/t/confusion?eval_run={CLOCK}").text
 
 
 def test_pages_lead_to_the_runs_in_dagster(furnished: Workspace):

@@ -125,7 +125,7 @@ def test_releases_and_exports(reference: Path, tally: Tally, tmp_path: Path):
             assert result.code == FAILED
             full_folder = full_disk(result.err)
             assert workspace / "releases" in (full_folder, *full_folder.parents)
-        assert "No release yet" in run("release", "list").out
+        assert "No release yet" in run("show", "releases").out
         assert errors(workspace) == []
         ok(run("release", "create", "one", "--allow-licence", "unknown"))
         ok(run("release", "verify", "one"))

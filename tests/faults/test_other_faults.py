@@ -4,7 +4,6 @@ import hashlib
 import os
 import random
 import shutil
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -17,11 +16,10 @@ import pytest
 
 from core.paths import Workspace
 from core.tables import TABLES
-from tests.kits.cli_kit import DONE, FAILED, INTERRUPTED, ok, proccorpus, rows, without_progress
+from tests.kits.cli_kit import DONE, FAILED, ok, proccorpus, rows, without_progress
 from tests.kits.fault_kit import (
     ROOT,
     Corpus,
-    Repeats,
     Tally,
     Whole,
     assert_same_end,
@@ -80,7 +78,9 @@ def test_truncated_files_are_never_believed(
         half.write_bytes(b"half")
         os.utime(half, (old, old))
 
-    doctor_result = proccorpus("doctor", "--json", "--hashes", cwd=tmp_path, workspace=copy)
+    doctor_result = proccorpus(
+        "doctor", "--format", "json", "--hashes", cwd=tmp_path, workspace=copy
+    )
     assert doctor_result.code == FAILED
     assert len(rows(copy, "SELECT DISTINCT shard FROM shards")) > 3
     assert {f["what"] for f in doctor_result.json["findings"]} >= {
@@ -93,7 +93,7 @@ def test_truncated_files_are_never_believed(
     findings_seen = {}
     for _ in range(3):  # what cannot be read hides what lies behind it
         doctor_result = proccorpus(
-            "doctor", "--repair", "--json", "--hashes", cwd=tmp_path, workspace=copy
+            "doctor", "--repair", "--format", "json", "--hashes", cwd=tmp_path, workspace=copy
         )
         findings_seen |= {f["what"]: f for f in doctor_result.json["findings"]}
         result = corpus.build(copy)
@@ -154,7 +154,9 @@ def test_an_older_catalog(corpus: Corpus, copy: Path, whole: Whole, tally: Tally
     shutil.copy2(workspace / "catalog.sqlite", tmp_path / "older.sqlite")
     assert corpus.build(workspace).returncode == 0
     shutil.copy2(tmp_path / "older.sqlite", workspace / "catalog.sqlite")
-    doctor_result = ok(proccorpus("doctor", "--json", cwd=tmp_path, workspace=workspace)).json
+    doctor_result = ok(
+        proccorpus("doctor", "--format", "json", cwd=tmp_path, workspace=workspace)
+    ).json
     assert "older catalog" in {f["what"] for f in doctor_result["findings"]}
     result = corpus.build(workspace)
     assert result.returncode == 0
@@ -208,35 +210,6 @@ def test_two_builds_at_once(corpus: Corpus, whole: Whole, tally: Tally, tmp_path
     assert [b.returncode for b in (first_build, second_build)] == [0, 0], outputs
     assert_same_end(workspace, whole)
     tally.add("two builds at once", tried=1, recovered=1)
-
-
-def test_ctrl_c_at_random_moments(
-    corpus: Corpus, whole: Whole, tally: Tally, server_kills: int, seed: int, tmp_path: Path
-):
-    rng = random.Random(seed + 5)
-    workspace = tmp_path / "workspace"
-    repeats = Repeats()
-    for _ in range(server_kills):
-        num_wanted = len(list(workspace.rglob("*.*"))) + rng.randint(1, 80)
-        with corpus.building(workspace) as build:
-            wait_for(
-                lambda n=num_wanted, b=build: (
-                    len(list(workspace.rglob("*.*"))) >= n or b.poll() is not None
-                ),
-                "it builds",
-            )
-            os.killpg(build.pid, signal.SIGINT)
-            _, output = build.communicate(timeout=PATIENCE_S)
-        assert build.returncode == INTERRUPTED, output
-        assert len(output.splitlines()) == 1
-        assert errors(workspace) == []
-        repeats.note(workspace)
-        tally.add("Ctrl-C", tried=1, recovered=1)
-    assert corpus.build(workspace).returncode == 0
-    num_repeated = repeats.count(workspace)
-    tally.add("Ctrl-C", repeated=num_repeated)
-    assert num_repeated == 0
-    assert_same_end(workspace, whole)
 
 
 HOLD = {

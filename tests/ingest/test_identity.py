@@ -68,8 +68,8 @@ def test_indices_of_the_source_stay_and_gaps_are_told() -> None:
     settled = settle(own_listing, config())
     assert [r.episode_index for r in settled.records] == [1, 2, 6]
     assert [(f.reason, f.severity, f.detail) for f in settled.findings] == [
-        ("index_gap", "warning", "no episode 0"),
-        ("index_gap", "warning", "no episode 3-5"),
+        ("no_data", "warning", "no episode 0"),
+        ("no_data", "warning", "no episode 3-5"),
     ]
 
 
@@ -110,7 +110,7 @@ def test_one_of_several_paraphrases_by_hash_of_the_episode() -> None:
 def test_other_instruction_policies(policy: str, task: str | None) -> None:
     settled = settle(listing(["a"], task=TEXTS[0], tasks=TEXTS), config(instruction=policy))
     assert (settled.records[0].task, settled.records[0].tasks) == (task, TEXTS)
-    assert [f.reason for f in settled.findings] == (["uninformative_task"] if task is None else [])
+    assert [f.reason for f in settled.findings] == (["no_task"] if task is None else [])
 
 
 @pytest.mark.parametrize(("published", "told"), [(None, 0), (10.0, 0), (10.1, 0), (20.0, 1)])

@@ -24,7 +24,7 @@ from tests.kits import lerobot_writer as le
 from tests.kits import small_sources as small
 
 FEW = small.RECORDINGS[:4]
-OF_PICTURES = {"video_times", "frame_count", "bad_video_pointer", "damaged_frames"}
+OF_PICTURES = {"timestamp_drift", "length_differs", "bad_video_pointer", "undecodable_video"}
 STARTS, ENDS = (f"videos/{small.CAMERA}/{name}_timestamp" for name in ("from", "to"))
 VIDEO = f"videos/{small.CAMERA}/chunk-000/file-000.mp4"
 

@@ -36,7 +36,7 @@ def test_gr1() -> None:
     assert kinds(listing) == {
         ("path_template", "warning", None): 2,
         ("camera_without_files", "warning", "observation.images.egoview"): 1,
-        ("index_gap", "warning", None): 1,
+        ("no_data", "warning", None): 1,
     }
     (record,) = usable(listing)
     assert record.tasks == ("pick the cupcake from the counter and place it in the plate",)
@@ -44,7 +44,7 @@ def test_gr1() -> None:
     assert (result.decoded_frames, result.tables["frames"].num_rows) == (328, 328)
     # Its rows' times begin a frame late: LeRobot's reader shows the next picture, and none for the last row
     (finding,) = result.findings
-    assert finding.reason == "video_times"
+    assert finding.reason == "timestamp_drift"
     assert "matched row by row; LeRobot refuses 1 of 328 rows" in finding.detail
     assert result.tables["episode_content"]["num_frames"].to_pylist() == [328]
 
@@ -60,7 +60,7 @@ def test_bridge() -> None:
     }
     result = measured(source, usable(settled))
     assert Counter((f.reason, f.severity, f.camera) for f in result.findings) == {
-        ("black_video", "warning", "image_3"): 4
+        ("camera_black", "warning", "image_3"): 4
     }
     content = result.tables["episode_content"].to_pylist()
     assert {(c["num_frames"], *c["usable_cameras"]) for c in content} == {

@@ -48,16 +48,11 @@ class Case:
 
 # Where the remedy is nothing to do, or lies outside of files: with the robot, another tool, a model, or people
 NOTHING = {
-    "human_demonstration", "timestamp_drift", "signal_lag", "uninformative_task", "unsorted_stamps", "gripper_unused",
+    "human_demonstration", "timestamp_drift", "unsorted_stamps", "gripper_unused",
     "rows_not_read", "frames_missing", "idle_end", "camera_moved",
 }  # fmt: skip
 OUTSIDE = {
     "other_layout": "the layout's own tools convert it",
-    "clock_gap": "the robot's clocks are synchronised before it records again",
-    "cut_off": "the MCAP tool rewrites the file",
-    "black_video": "it is recorded by another camera",
-    "frozen_video": "it is recorded by another camera",
-    "too_costly": "a limit of the entry is raised, as for over_limit; tests/core/test_wall.py makes the fault",
     "bad_reply": "another model",
     "refused": "fewer pictures in a question",
     "cut": "another model",
@@ -78,7 +73,6 @@ OUTSIDE = {
     "other_scale": "the values are converted where they were recorded",
     "gripper_stays": "a person looks at the pictures",
     "other_pictures": "the run's own videos are copied",
-    "other_sign": "the sign is turned where it was recorded",
     "outcome_differs": "a person looks at the end",
     "text_differs": "a person corrects the text",
 }
@@ -88,9 +82,6 @@ ELSEWHERE = {
         "tests/ingest/formats/test_lerobot_edits.py",
         "texts_that_a_tool_leaves_out",
     ),
-    "video_times": ("tests/warehouse/exports/test_lerobot.py", ""),
-    "no_steps": ("tests/pipeline/test_native_labels.py", "motion_is_the_way_back"),
-    "pictures_lost": ("tests/pipeline/stages/test_samples.py", ""),
     "changed_during_build": ("tests/warehouse/test_measured.py", "the_next_build_takes"),
     "taken_down": ("tests/pipeline/test_kept_workspaces.py", ""),
     "copy": ("tests/pipeline/test_kept_workspaces.py", ""),
@@ -531,18 +522,7 @@ CASES: dict[str, list[Case]] = {
         Case(v2(), lost(f"videos/*/{WRIST}/*"), fetched),
         Case(v2(), lost(f"videos/*/{WRIST}/*"), without_wrist),
     ],
-    "path_escape": [Case(v2(), linked_out, copied_in)],
-    "bad_name": [Case(v2(), badly_named, renamed)],
-    "index_gap": [
-        Case(
-            v2(),
-            lambda root: (
-                lost("data/*/*001.parquet", "videos/*/*/*001.mp4")(root)
-                or edit_episodes(root, lambda rows: [r for r in rows if r["episode_index"] != 1])
-            ),
-            fetched,
-        )
-    ],
+    "path_escape": [Case(v2(), linked_out, copied_in), Case(v2(), badly_named, renamed)],
     "path_template": [
         Case(
             v2(),
@@ -550,7 +530,17 @@ CASES: dict[str, list[Case]] = {
             edited(data_path="data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet"),
         )
     ],
-    "no_data": [Case(v2(), lost("data/*/*001.parquet"), fetched)],
+    "no_data": [
+        Case(v2(), lost("data/*/*001.parquet"), fetched),
+        Case(
+            v2(),
+            lambda root: (
+                lost("data/*/*001.parquet", "videos/*/*/*001.mp4")(root)
+                or edit_episodes(root, lambda rows: [r for r in rows if r["episode_index"] != 1])
+            ),
+            fetched,
+        ),
+    ],
     "unreadable_data": [Case(v2(), cut("data/*/*001.parquet"), fetched)],
     "over_limit": [
         Case(v2(), lambda root: {"limits": {"max_rows": 7}}, entry(limits={"max_rows": 8})),
@@ -571,7 +561,8 @@ CASES: dict[str, list[Case]] = {
             lambda root, whole: edit_episodes(
                 root, lambda rows: [row | {"length": 6 + row["episode_index"]} for row in rows]
             ),
-        )
+        ),
+        Case(v2(cameras=(FRONT,)), longer_film, cut_film),
     ],
     "row_order": [Case(base("lerobot_v3"), shuffled, in_order)],
     "nan_state": [Case(v2(), with_nan, fetched)],
@@ -587,10 +578,9 @@ CASES: dict[str, list[Case]] = {
             entry(keys={"state": ["/joint_states"]}),
         )
     ],
-    "split_recording": [Case(recorded, recorded_in_parts, joined_recordings)],
+    "cut_off": [Case(recorded, recorded_in_parts, joined_recordings)],
     "bad_episode_ends": [Case(stored, wrong_ends, right_ends)],
     "unknown_codec": [Case(stored, packed_oddly, packed_again)],
-    "marked_invalid": [Case(tfds, marked, unmarked)],
     "missing_chunks": [Case(stored, without_chunk, fetched)],
     "never_ends": [Case(tfds, without_end, fetched)],
     "no_gripper": [
@@ -602,14 +592,12 @@ CASES: dict[str, list[Case]] = {
             v2(20, 21),
             named_dimensions(["x", "y", "gripper"], opening),
             entry(gripper=GRIPPER | {"closed": -1.0, "open": 1.0}),
-        )
-    ],
-    "hand_without_polarity": [
+        ),
         Case(
             v2(20, 21),
             named_dimensions(["index_finger_0", "middle_finger_0", "ring_finger_0"], hand_of),
             entry(gripper={"column": "state", "dimension": [0, 1, 2], "closed": 3.0, "open": 0.0}),
-        )
+        ),
     ],
     "no_video": [Case(v2(), lost("videos/*/*/*001.mp4"), fetched)],
     "missing_camera": [Case(v2(), lost(f"videos/*/{WRIST}/*001.mp4"), fetched)],
@@ -622,11 +610,12 @@ CASES: dict[str, list[Case]] = {
             fetched,
         )
     ],
-    "undecodable_video": [Case(v2(), written(f"videos/*/{FRONT}/*001.mp4", "no video"), fetched)],
-    "damaged_frames": [Case(noise, damaged, fetched)],
+    "undecodable_video": [
+        Case(v2(), written(f"videos/*/{FRONT}/*001.mp4", "no video"), fetched),
+        Case(noise, damaged, fetched),
+    ],
     "steps_differ": [Case(v2(12, 9), differing_steps, one_form)],
     "stray_file": [Case(tfds, older_version, without_older)],
-    "frame_count": [Case(v2(cameras=(FRONT,)), longer_film, cut_film)],
     "too_short": [Case(v2(6, 3), lambda root: None, short_frames)],
     "duplicate_episode": [Case(film, twice, once)],
     "known_bad": [
@@ -634,7 +623,8 @@ CASES: dict[str, list[Case]] = {
             v2(),
             lambda root: {"bad_episodes": {"episode_000001": "the arm was unplugged"}},
             entry(bad_episodes={}),
-        )
+        ),
+        Case(tfds, marked, unmarked),
     ],
     "no_task": [
         Case(

@@ -1,5 +1,7 @@
-"""Running the installed console script as a user does, and references that are computed without it."""
+"""Running the command line as a user does, and references that are computed without it."""
 
+import contextlib
+import io
 import json
 import os
 import re
@@ -19,7 +21,7 @@ from core.paths import Workspace
 from pipeline.build import run_build
 from pipeline.config import DatasetBuild
 from tests.kits.lake_kit import opened
-from warehouse.lake import digest
+from warehouse.lake import digest, forget_lakes
 
 PROGRAM = Path(sys.executable).parent / "proccorpus"
 DONE = 0
@@ -58,16 +60,42 @@ class Built:
     result: Result
 
 
+def of_workspace(workspace: Path | None) -> list[object]:
+    return ["--workspace", workspace] if workspace else []
+
+
 def proccorpus(
     *arguments: object, cwd: Path, workspace: Path | None = None, timeout_s: float = 600, **env: str
 ) -> Result:
-    """Run the command line to its end."""
-    words = [*map(str, arguments), *(["--workspace", str(workspace)] if workspace else [])]
+    """Run the installed console script to its end: where a process of its own, or its environment, matters."""
+    words = [*map(str, (*arguments, *of_workspace(workspace)))]
     process = subprocess.run(
         [str(PROGRAM), *words], cwd=cwd, env=environment(**env), capture_output=True, text=True, timeout=timeout_s,
         check=False,
     )  # fmt: skip
     return Result(process.returncode, process.stdout, without_progress(process.stderr))
+
+
+class Output(io.TextIOWrapper):
+    """A stream in the place of Python's own, which the command line leaves as it is; `text`: all that was written."""
+
+    def __init__(self) -> None:
+        self.bytes = io.BytesIO()
+        super().__init__(self.bytes, "utf-8", write_through=True)
+
+    @property
+    def text(self) -> str:
+        return self.bytes.getvalue().decode()
+
+
+def command(*arguments: object, cwd: Path, workspace: Path | None = None) -> Result:
+    """The command line in this process, started from a folder: to start one costs more than most commands do."""
+    out = Output()
+    err = Output()
+    with contextlib.chdir(cwd), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = run_here(*arguments, *of_workspace(workspace))
+    forget_lakes()
+    return Result(code, out.text, without_progress(err.text))
 
 
 def called(capture: pytest.CaptureFixture[str], *arguments: object) -> Result:

@@ -17,7 +17,14 @@ from pathlib import Path
 
 from annotate.model_client.responses import FILE, decode
 from core.paths import ROOT
-from tests.kits.cli_kit import PROGRAM, environment, proccorpus, without_progress, write_configs
+from tests.kits.cli_kit import (
+    PROGRAM,
+    digest_of,
+    environment,
+    proccorpus,
+    without_progress,
+    write_configs,
+)
 from tests.kits.files import hashes_of
 from tests.kits.patience import PATIENCE_S
 from warehouse.lake.doctor import ERROR
@@ -101,8 +108,7 @@ class Whole:
 
     @classmethod
     def of(cls, workspace: Path) -> "Whole":
-        digest = proccorpus("digest", "--format", "json", cwd=ROOT, workspace=workspace).json
-        return cls(digest, hashes_of(workspace / "shards", "*.*"))
+        return cls(digest_of(workspace), hashes_of(workspace / "shards", "*.*"))
 
     def differences(self, workspace: Path) -> list[str]:
         """Tables and listed shards that are not as they should be. Orphans are the doctor's to tell."""
@@ -156,7 +162,12 @@ def errors(workspace: Path, *, hashes: bool = False) -> list[dict[str, str]]:
     Where a first build ended before its first commit, there is no workspace yet, and the doctor says just that.
     """
     result = proccorpus(
-        "doctor", "--json", *(["--hashes"] if hashes else []), cwd=ROOT, workspace=workspace
+        "doctor",
+        "--format",
+        "json",
+        *(["--hashes"] if hashes else []),
+        cwd=ROOT,
+        workspace=workspace,
     )
     if result.err.startswith("error: no workspace at"):
         return []
@@ -165,7 +176,9 @@ def errors(workspace: Path, *, hashes: bool = False) -> list[dict[str, str]]:
 
 def unfinished(workspace: Path) -> list[dict[str, str]]:
     """What a build that ended well has left to do: nothing."""
-    findings = proccorpus("doctor", "--json", cwd=ROOT, workspace=workspace).json["findings"]
+    findings = proccorpus("doctor", "--format", "json", cwd=ROOT, workspace=workspace).json[
+        "findings"
+    ]
     return [finding for finding in findings if finding["what"] == "stale partitions"]
 
 

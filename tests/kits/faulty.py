@@ -7,7 +7,8 @@ from tests.kits.made_corpus import Made, build_of, built
 from tests.kits.tiny_lerobot import make_dataset, write_video
 
 LENGTHS = (72, 18, 30, 12, 26)  # frames of episodes 0, 1, ...
-BLACK, FROZEN = range(18, 28), range(10, 22)  # frames, of episodes 0 and 2
+BLACK = range(18, 28)  # frames of episode 0
+FROZEN = range(10, 22)  # frames of episode 2
 FAULTS = {"camera_black": 0, "camera_frozen": 2}  # the episode of each
 
 

@@ -9,11 +9,11 @@ from core.files import sha256_file
 class Trap:
     """Unpickled, it makes a folder."""
 
-    def __init__(self, at: Path) -> None:
-        self.at = at
+    def __init__(self, place: Path) -> None:
+        self.place = place
 
     def __reduce__(self) -> tuple:
-        return os.mkdir, (str(self.at),)
+        return os.mkdir, (str(self.place),)
 
 
 def files_of(root: Path) -> dict[str, bytes]:

@@ -121,7 +121,8 @@ def write_aloha(
         file.attrs["sim"] = False
         file.attrs["compress"] = store is not None
         qpos = np.tile(np.arange(length, dtype=np.float64)[:, None], 14)
-        qpos[:, 6], qpos[:, 13] = qpos[:, 6] / 10, qpos[:, 13] / 20
+        qpos[:, 6] /= 10
+        qpos[:, 13] /= 20
         file["observations/qpos"] = qpos
         file["observations/qvel"] = qpos
         file["action"] = qpos

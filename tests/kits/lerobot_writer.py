@@ -156,6 +156,10 @@ def episode_rows(episode: int, length: int, fps: float, task_index: int) -> dict
     }
 
 
+def by_episode(lengths: Sequence[int] | Mapping[int, int]) -> dict[int, int]:
+    return dict(lengths if isinstance(lengths, Mapping) else enumerate(lengths))
+
+
 def write_v2(
     root: Path,
     lengths: Sequence[int] | Mapping[int, int],
@@ -163,7 +167,7 @@ def write_v2(
     tasks: Sequence[str] = ("pick the cup",),
 ) -> Path:
     """A whole v2.1 dataset of ten frames a second; episode k has the task k mod len(tasks)."""
-    lengths = dict(lengths) if isinstance(lengths, Mapping) else dict(enumerate(lengths))
+    lengths = by_episode(lengths)
     write_v2_meta(root, lengths, tasks, features=features(cameras, RATE))
     write_json_lines(
         root / "meta/episodes_stats.jsonl", [{"episode_index": e, "stats": {}} for e in lengths]
@@ -215,7 +219,7 @@ def write_v3(
     per_data_file: int = 2,
 ) -> Path:
     """A whole v3.0 dataset; `cameras` says how many episodes a video file of each camera holds."""
-    lengths = dict(lengths) if isinstance(lengths, Mapping) else dict(enumerate(lengths))
+    lengths = by_episode(lengths)
     cameras = {FRONT: 3} if cameras is None else cameras
     write_info(
         root,

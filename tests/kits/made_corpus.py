@@ -1,6 +1,8 @@
 """What the tests of the assets share: a workspace that the build loop made, with its source and its report."""
 
+import gc
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from pipeline.config import DatasetBuild, source_build
 from pipeline.plan import STALE
 from pipeline.stage import Output, Stage, StageContext, Step
 from tests.kits.lake_kit import opened
-from warehouse.lake import Lake
+from warehouse.lake import Lake, forget_lakes
 
 CHUNK_SIZE = 2
 
@@ -80,6 +82,26 @@ def built(build: DatasetBuild, space: Workspace) -> Made:
     return Made(space, build, report)
 
 
+def restored(place: Path, make: Callable[[Path], object]) -> Path:
+    """A folder as `make` wrote it, whatever tests have done to it since: made when it is asked for first, then copied.
+
+    It is always at the same path, and its files keep their times: to a build nothing in it has changed.
+    """
+    first = place.with_name(f"{place.name}.first")
+    if not first.exists():
+        make(place)
+        put(place, first)
+    return put(first, place)
+
+
+def put(folder: Path, place: Path) -> Path:
+    """A copy of a folder in the place of what lay there; this process may still have its catalogs open."""
+    forget_lakes()
+    gc.collect()
+    shutil.rmtree(place, ignore_errors=True)
+    return shutil.copytree(folder, place)
+
+
 def make(folder: Path) -> Made:
     """Five episodes in three chunks, in three splits, without a licence."""
     from tests.kits.tiny_lerobot import make_dataset
@@ -87,8 +109,18 @@ def make(folder: Path) -> Made:
     return built(build_of(make_dataset(folder / "source")), Workspace(folder / "workspace"))
 
 
-OF_EPISODES = ("episode_facts", "episode_content", "splits", "segments", "episode_labels", "progress", "label_quality",
-               "active_runs", "frames", "keyframes")  # fmt: skip
+OF_EPISODES = (
+    "episode_facts",
+    "episode_content",
+    "splits",
+    "segments",
+    "episode_labels",
+    "progress",
+    "label_quality",
+    "active_runs",
+    "frames",
+    "keyframes",
+)
 APART = 10  # between an episode and its next copy
 
 

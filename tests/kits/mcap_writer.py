@@ -12,7 +12,7 @@ from tests.kits.lerobot_writer import number, picture
 
 SECOND = 10**9
 START = 1_700_000_000 * SECOND
-FRAMES, RATE = 10, 10  # pictures of a recording, and how many a second
+FRAMES = RATE = 10  # pictures of a recording, and how many a second
 JOINTS_PER_FRAME = 10
 HEADER = (
     f"std_msgs/Header header\n{{}}{'=' * 80}\nMSG: std_msgs/Header\nbuiltin_interfaces/Time stamp\nstring "

@@ -130,7 +130,7 @@ def edit_line(root: Path, episode: int, **facts: Any) -> None:
 
 def spoil_rows(root: Path) -> None:
     states = signals(BAD, LENGTHS[BAD])
-    states[5:9, 0] = np.nan
+    states[5:9, 0] = np.inf
     cells = pa.array(states.tolist(), pa.list_(pa.float32(), 3))
     edit_parquet(rows_path(root, BAD), **{"observation.state": cells})
 
@@ -203,7 +203,7 @@ FAILURES = {
         Failure("server gone", fault="gone"),
         Failure("budget spent", settings={"max_calls": 1}),
         Failure("label rejected", rejects=True),
-        Failure("NaN in rows", spoil_rows),
+        Failure("infinity in rows", spoil_rows),
         Failure("video cut", cut_video),
         Failure("video missing", remove_video),
         Failure("video short", shorten_video),

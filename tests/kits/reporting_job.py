@@ -12,10 +12,10 @@ recipe = sys.argv[sys.argv.index("--recipe") + 1]
 print("starting", recipe, "on", os.environ.get("SLURM_JOB_ID", "this machine"), flush=True)
 if recipe == "again":
     # The first attempt waits for its end, or ends badly where no such end comes; the second one does what is to do
-    told = Path(os.environ["ATTEMPTS"])
-    with told.open("a") as attempts:
+    attempts_file = Path(os.environ["ATTEMPTS"])
+    with attempts_file.open("a") as attempts:
         attempts.write("begun\n")
-    if len(told.read_text().splitlines()) == 1:
+    if len(attempts_file.read_text().splitlines()) == 1:
         print("waiting", flush=True)
         time.sleep(1000 if "SLURM_JOB_ID" in os.environ else 0)
         sys.exit(1)

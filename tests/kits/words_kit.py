@@ -7,9 +7,6 @@ pictures of samples, never from the corpus.
 """
 
 import argparse
-import contextlib
-import gc
-import io
 import json
 import os
 import re
@@ -38,10 +35,10 @@ from tests.kits.changed_sources import (
     make,
     make_in_a_process,
 )
-from tests.kits.cli_kit import DONE, USAGE, Result, run_here, without_progress, write_configs
+from tests.kits.cli_kit import DONE, USAGE, Result, command, write_configs
 from tests.kits.lake_kit import opened
+from tests.kits.made_corpus import put
 from tests.kits.small_sources import ENTRIES, decoded, serial_in, serials
-from warehouse.lake import forget_lakes
 from warehouse.lake.statements import mark
 
 DATASET = "arm"
@@ -91,15 +88,6 @@ DERIVED = (
 )  # fmt: skip
 
 
-def command(folder: Path, *words: object) -> Result:
-    """The command line in this process, started from a folder."""
-    out = io.StringIO()
-    err = io.StringIO()
-    with contextlib.chdir(folder), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = run_here(*words)
-    return Result(code, out.getvalue(), without_progress(err.getvalue()))
-
-
 @dataclass(frozen=True)
 class Case:
     """A dataset, the config that names it and the workspace it is built into, all below one folder."""
@@ -122,7 +110,7 @@ class Case:
 
     def run(self, *words: object) -> Result:
         """A command on the workspace; in this process, since to start one costs more than most commands do."""
-        return command(self.folder, *words, "--workspace", self.workspace)
+        return command(*words, cwd=self.folder, workspace=self.workspace)
 
     def build(self, *options: object) -> Result:
         return self.run("build", "--config", self.config, "--workers", 1, *options)
@@ -169,11 +157,11 @@ def say_all(case: Case, dataset: str) -> None:
     )
     outcomes = case.folder / "outcomes.csv"
     outcomes.write_text(f"episode_index,success,note\n{judged},false,{NOTE}\n")
-    checked(case.run("outcomes", "import", outcomes, "--dataset", dataset, "--author", "anna"))
+    checked(case.run("say", "outcome", dataset, "--set", f"file={outcomes}", "--author", "anna"))
     with opened(Workspace(case.workspace)) as lake:
         mark(lake, [(dataset, judged)], "tag", TAG, author="anna")
         mark(lake, [(dataset, judged)], "assigned", PERSON, author="anna")
-    checked(case.run("references", "add", dataset, labelled, "--author", "rita"))
+    checked(case.run("say", "reference", dataset, labelled, "--author", "rita"))
     correct(case, dataset, labelled)
 
 
@@ -191,7 +179,7 @@ def correct(case: Case, dataset: str, episode: int, author: str = "carl") -> Non
     lines.write_text(
         json.dumps({"dataset": dataset, "episode_index": episode, "segments": segments}) + "\n"
     )
-    checked(case.run("corrections", "import", lines, "--author", author))
+    checked(case.run("say", "correction", lines, "--author", author))
 
 
 # Changing
@@ -200,11 +188,7 @@ def correct(case: Case, dataset: str, episode: int, author: str = "carl") -> Non
 def changed(pristine: Case, place: Path, changed_source: Path) -> Case:
     """A copy of a case in `place`, always the same folder, so that only what the change changes is another; then the
     changed source takes the source's place, or lies elsewhere if it was moved."""
-    # This process may still have the catalogs open that lay there before
-    forget_lakes()
-    gc.collect()
-    shutil.rmtree(place, ignore_errors=True)
-    shutil.copytree(pristine.folder, place)
+    put(pristine.folder, place)
     case = replace(pristine, folder=place, source=place / "source")
     shutil.rmtree(case.source)
     if (changed_source / MOVED).exists():
@@ -550,12 +534,12 @@ if __name__ == "__main__":
         "--page", action="store_true", help="write the table to docs/recording_changes.md, too"
     )
     parser.add_argument("--format", help="only changes of this format")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        chosen = [change for change in CHANGES if asked.format in (None, change.form)]
+        chosen = [change for change in CHANGES if options.format in (None, change.form)]
         verdicts = all_verdicts(Path(scratch), chosen)
     print(markdown(verdicts), end="")
-    if asked.page:
+    if options.page:
         (ROOT / "docs/recording_changes.md").write_text(HEAD + markdown(verdicts))
     for verdict in verdicts:
         for sentence in verdict.fates.wrong:

@@ -1,5 +1,7 @@
 """A blocking check that fails: no shards and no release of that dataset, whoever asks for them; the others go on."""
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -16,7 +18,7 @@ from pipeline.config import ChecksConfig, DatasetBuild
 from pipeline.doctor import diagnose
 from pipeline.stage import StepFailure
 from tests.assets.defs.corpus.test_assets import ASSETS, failure, materialize
-from tests.kits.cli_kit import proccorpus, write_configs
+from tests.kits.cli_kit import command, write_configs
 from tests.kits.lake_kit import opened
 from tests.kits.made_corpus import Made, build_of, with_stages
 from tests.kits.tiny_lerobot import LENGTHS, make_dataset, write_video
@@ -43,14 +45,21 @@ def named(build: DatasetBuild, name: str) -> DatasetBuild:
     return build.model_copy(update={"dataset": build.dataset.model_copy(update=facts)})
 
 
-@pytest.fixture
-def both(tmp_path: Path) -> Made:
-    """A workspace into which the datasets `broken` and `sound` were built."""
-    make_broken(tmp_path / "broken")
-    make_dataset(tmp_path / "sound", [length + 3 for length in LENGTHS])
-    builds = [named(build_of(tmp_path / name), name) for name in ("broken", "sound")]
-    space = Workspace(tmp_path / "workspace")
+@pytest.fixture(scope="module")
+def made_both(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    folder = tmp_path_factory.mktemp("blocking")
+    make_broken(folder / "broken")
+    make_dataset(folder / "sound", [length + 3 for length in LENGTHS])
+    builds = [named(build_of(folder / name), name) for name in ("broken", "sound")]
+    space = Workspace(folder / "workspace")
     return Made(space, builds[0], run_build(space, builds, workers=1))
+
+
+@pytest.fixture
+def both(made_both: Made, tmp_path: Path) -> Made:
+    """A workspace into which the datasets `broken` and `sound` were built; sources are not for changing."""
+    copied = shutil.copytree(made_both.space.root, tmp_path / "workspace")
+    return replace(made_both, space=Workspace(copied))
 
 
 def in_shards(made_corpus: Made) -> list[str]:
@@ -131,8 +140,8 @@ def test_what_was_made_before_is_released_no_more(both: Made):
             create_release(lake, "r1")
     # The remedy that is named
     commands = (("doctor", "--hashes", "--repair"), ("build", "--dataset", "sound"))
-    for command in commands:
-        proccorpus(*command, cwd=both.space.root, workspace=both.space.root)
+    for words in commands:
+        command(*words, cwd=both.space.root, workspace=both.space.root)
     with opened(both.space) as lake:
         assert {shard.dataset for shard in create_release(lake, "r1").shard_list} == {"sound"}
 
@@ -194,7 +203,7 @@ def test_commands_and_the_night_ask_too(tmp_path: Path):
     entries = {name: f"source: ../{name}\nlicense: cc-by-4.0\n" for name in ("broken", "sound")}
     config = write_configs(tmp_path, entries)
     space = Workspace(tmp_path / "w")
-    night = proccorpus(
+    night = command(
         "nightly", "--config", config, "--workers", 1, cwd=tmp_path, workspace=space.root
     )
     assert night.code == 1, night
@@ -206,7 +215,7 @@ def test_commands_and_the_night_ask_too(tmp_path: Path):
     with opened(space) as lake:
         assert lake.column("SELECT DISTINCT dataset FROM shards") == ["sound"]
         assert lake.column("SELECT DISTINCT dataset FROM release_shards") == ["sound"]
-    result = proccorpus("release", "create", "r1", cwd=tmp_path, workspace=space.root)
+    result = command("release", "create", "r1", cwd=tmp_path, workspace=space.root)
     assert result.code == 0, result
     assert f"left out: broken with 0 samples: {DECODABLE} in chunk 0" in result.err
 
@@ -253,6 +262,6 @@ def test_a_build_is_partial_only_where_sources_were_out_of_reach():
 
 
 def test_the_help_of_nightly_names_its_section(tmp_path: Path):
-    result = proccorpus("nightly", "--help", cwd=tmp_path)
+    result = command("nightly", "--help", cwd=tmp_path)
     assert "licences under release." in " ".join(result.out.replace("│", " ").split())
     assert 'section "release" allows it' in " ".join(result.out.replace("│", " ").split())

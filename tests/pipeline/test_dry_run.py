@@ -25,7 +25,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
 
 def foreseen(case: Case, *options: object) -> list[dict]:
     files_before = files_of(case.workspace)
-    answer = checked(case.run("build", *options, "--dry-run", "--json"))
+    answer = checked(case.run("build", *options, "--dry-run", "--format", "json"))
     assert files_of(case.workspace) == files_before
     return json.loads(answer.out)["work"]
 
@@ -51,7 +51,7 @@ def corrected_text(case: Case) -> None:
 def judged_failed(case: Case) -> None:
     outcomes = case.folder / "outcomes.csv"
     outcomes.write_text("episode_index,success\n1,false\n")
-    checked(case.run("outcomes", "import", outcomes, "--dataset", "arm"))
+    checked(case.run("say", "outcome", "arm", "--set", f"file={outcomes}"))
 
 
 TEXT_DIFFERS = """INSERT INTO run_checks BY NAME SELECT dataset, episode_index, chunk, 'text_differs' AS check_name,
@@ -86,7 +86,7 @@ def test_a_change_is_made_by_the_stages_that_read_it(
 
 def test_what_people_said(case: Case) -> None:
     assert foreseen(case, "--dataset", "arm") == []
-    checked(case.run("references", "add", "arm", 0))
+    checked(case.run("say", "reference", "arm", 0))
     [reason] = [
         row["why"] for row in foreseen(case, "--dataset", "arm") if row["stage"] == "transfer"
     ]

@@ -12,12 +12,13 @@ import pytest
 from annotate.config import VLM_VERSION, VlmConfig
 from core.domain.label_run import LabelRun, resolved
 from core.paths import Workspace
+from pipeline.build import BuildReport
 from pipeline.config import DatasetBuild
 from pipeline.plan import CURRENT, plan
 from pipeline.prediction import dataset_cost
 from pipeline.stages import stage_specs
 from tests.kits.lake_kit import opened
-from tests.kits.made_corpus import Made, build_of, built, with_stages
+from tests.kits.made_corpus import Made, build_of, built, restored, with_stages
 from tests.kits.tiny_lerobot import make_dataset
 from tests.kits.vlm_standin import StandIn, serving
 
@@ -34,20 +35,61 @@ OF_LABEL_RUNS = (
 # What vlm-1 wrote into label_runs for a build with its defaults; its id there
 FORMER_ID = "e2b1a040aa58dbb6"
 FORMER_SETTINGS = {
-    "contact_sheet": False, "gate_tolerance_s": None, "max_images": 24, "max_steps": 8, "overlap_images": 6,
-    "passes": 1, "reason": True, "reason_interval_s": 2.0, "refine": True, "refine_images": 8, "runs_per_task": 3,
-    "seed": 0, "strong_model": None, "temperature": 0.0, "verify": True,
+    "contact_sheet": False,
+    "gate_tolerance_s": None,
+    "max_images": 24,
+    "max_steps": 8,
+    "overlap_images": 6,
+    "passes": 1,
+    "reason": True,
+    "reason_interval_s": 2.0,
+    "refine": True,
+    "refine_images": 8,
+    "runs_per_task": 3,
+    "seed": 0,
+    "strong_model": None,
+    "temperature": 0.0,
+    "verify": True,
     "vocabulary": [
-        "Reach for", "Grasp", "Lift", "Move", "Place", "Insert", "Push", "Pull", "Slide", "Press", "Turn", "Tilt",
-        "Pour", "Open", "Close", "Fold", "Hang", "Wipe", "Release", "Retract",
+        "Reach for",
+        "Grasp",
+        "Lift",
+        "Move",
+        "Place",
+        "Insert",
+        "Push",
+        "Pull",
+        "Slide",
+        "Press",
+        "Turn",
+        "Tilt",
+        "Pour",
+        "Open",
+        "Close",
+        "Fold",
+        "Hang",
+        "Wipe",
+        "Release",
+        "Retract",
     ],
     "follow": [
-        "motion-11", "transfer-4", "progress-6",
-        {"end_min_s": 0.25, "end_speed": 0.15, "gripper_swing": 0.25, "idle_min_s": 0.7, "pause_speed": 0.06,
-         "smooth_s": 0.15, "start_min_s": 0.5, "step_min_s": 0.8},
-        {"max_references": 5}, {"incomplete_share": 0.5, "noise_floor_per_s": 0.015},
+        "motion-11",
+        "transfer-4",
+        "progress-6",
+        {
+            "end_min_s": 0.25,
+            "end_speed": 0.15,
+            "gripper_swing": 0.25,
+            "idle_min_s": 0.7,
+            "pause_speed": 0.06,
+            "smooth_s": 0.15,
+            "start_min_s": 0.5,
+            "step_min_s": 0.8,
+        },
+        {"max_references": 5},
+        {"incomplete_share": 0.5, "noise_floor_per_s": 0.015},
     ],
-}  # fmt: skip
+}
 
 
 def of_vlm(build: DatasetBuild, **settings: object) -> DatasetBuild:
@@ -116,18 +158,33 @@ class Kept:
         return self.made.rows(sql)
 
 
+@pytest.fixture(scope="module")
+def server() -> Iterator[StandIn]:
+    with serving(StandIn()) as serving_server:
+        yield serving_server
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("kept") / "place"
+
+
 @pytest.fixture(params=["vlm-1", "vlm-2"])
-def kept(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Kept]:
-    with serving(StandIn()) as server:
-        build = of_vlm(build_of(make_dataset(tmp_path / "source", LENGTHS)), endpoints=[server.url])
-        built_corpus = built(build, Workspace(tmp_path / "workspace"))
-        if request.param == "vlm-1":
-            run = former()
-        else:
-            run = replace(build.label_run(), code_version=request.param)
-        rewrite(built_corpus, build, run)
-        server.seen.clear()
-        yield Kept(built_corpus, server, build, run)
+def kept(place: Path, server: StandIn, request: pytest.FixtureRequest) -> Kept:
+    build = of_vlm(build_of(place / "source"), endpoints=[server.url])
+
+    def make(folder: Path) -> None:
+        make_dataset(folder / "source", LENGTHS)
+        built(build, Workspace(folder / "workspace"))
+
+    space = Workspace(restored(place, make) / "workspace")
+    corpus = Made(space, build, BuildReport())
+    run = former()
+    if request.param != "vlm-1":
+        run = replace(build.label_run(), code_version=request.param)
+    rewrite(corpus, build, run)
+    server.seen.clear()
+    return Kept(corpus, server, build, run)
 
 
 def rewrite(made_corpus: Made, build: DatasetBuild, run: LabelRun) -> None:

@@ -95,21 +95,23 @@ def entries(space: Workspace, all_labelled: bool) -> Any:
         listed = lake.rows(SHARDS)
         if not all_labelled:
             return listed
-    found = {}
+    members = {}
     for split, shard, _ in listed:
         with tarfile.open(space.shard(split, shard, None)) as tar:
             for member in tar:
                 file = tar.extractfile(member)
                 assert file
-                found[member.name] = file.read()
-    return {name: data for name, data in found.items() if not name.startswith(f"{NAME}-{BAD:06d}.")}
+                members[member.name] = file.read()
+    return {
+        name: data for name, data in members.items() if not name.startswith(f"{NAME}-{BAD:06d}.")
+    }
 
 
 def release(cell: Cell, all_labelled: bool, folder: Path) -> Any:
     space = cell.copy(folder)
     with opened(space) as lake:
-        held = [(s.split, s.shard, s.sha256) for s in create_release(lake, "r1").shard_list]
-        assert held == lake.rows(SHARDS)
+        files = [(s.split, s.shard, s.sha256) for s in create_release(lake, "r1").shard_list]
+        assert files == lake.rows(SHARDS)
     return entries(space, all_labelled)
 
 

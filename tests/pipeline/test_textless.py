@@ -33,7 +33,7 @@ def test_runs_without_a_text_are_compared_with_none_until_their_task_is_said(cas
     built = checked(case.run("build", "--source", case.source, "--name", "arm", "--workers", 1))
     assert "arm: 6 of 6 runs have no text" in built.out
     assert "show one run" not in built.out
-    checked(case.run("references", "add", "arm", 0, "--author", "rita"))
+    checked(case.run("say", "reference", "arm", 0, "--author", "rita"))
     checked(case.run("build", "--dataset", "arm", "--workers", 1))
     assert case.rows(FOLLOWERS) == [(0,)]
     assert case.rows(COMPARED) == [(0, True)]

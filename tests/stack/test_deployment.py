@@ -116,7 +116,7 @@ def test_a_first_backfill_outlives_kills_of_a_worker_and_of_postgres(
     local = ("--workspace", tmp_path / "local", "--config", deployed.folder / "corpus.toml")
     deployed.run("build", *local)
     expected = json.loads(
-        deployed.run("digest", "--workspace", tmp_path / "local", "--format", "json")
+        deployed.run("show", "digest", "--workspace", tmp_path / "local", "--format", "json")
     )
 
     for name in DATASETS:
@@ -169,7 +169,7 @@ def test_a_first_backfill_outlives_kills_of_a_worker_and_of_postgres(
     runs = deployed.ask(RUNS)["runsOrError"]["results"]
     # The one that was killed, and those that Postgres left alone, each of which was started again
     assert 1 <= sum(r["status"] == "FAILURE" for r in runs) <= 1 + WORKERS
-    assert json.loads(deployed.run("digest", "--format", "json")) == expected
+    assert json.loads(deployed.run("show", "digest", "--format", "json")) == expected
 
 
 @pytest.mark.long
@@ -202,7 +202,7 @@ def test_metrics_and_logs_tell_of_it(deployed: Deployment):
 @pytest.mark.long
 def test_a_backup_is_restored(deployed: Deployment, tmp_path: Path):
     """By deploy/upkeep.sh and deploy/restore.sh, after the databases, the bucket and the workspace were lost."""
-    digest_before = deployed.run("digest", "--format", "json")
+    digest_before = deployed.run("show", "digest", "--format", "json")
     script = {"cwd": ROOT, "env": deployed.env, "check": True, "capture_output": True, "text": True}
     subprocess.run(["bash", "deploy/upkeep.sh", tmp_path / "backup"], **script)
     metric_files = {p.name: p.read_text() for p in (deployed.workspace / "metrics").iterdir()}
@@ -222,7 +222,7 @@ def test_a_backup_is_restored(deployed: Deployment, tmp_path: Path):
     store, store_path = url_to_fs("s3://corpora/deployed", **of_store)
     store.rm(store_path, recursive=True)
     subprocess.run(["bash", "deploy/restore.sh", tmp_path / "backup"], **script)
-    assert deployed.run("digest", "--format", "json") == digest_before
+    assert deployed.run("show", "digest", "--format", "json") == digest_before
     refused = subprocess.run(
         ["bash", "deploy/restore.sh", tmp_path / "backup"], **script | {"check": False}
     )

@@ -74,7 +74,7 @@ def test_the_same_corpus_as_in_a_folder(space: Workspace, tmp_path: Path):
         run(*build, "--workers", 2 if name == "local" else 4, "--workspace", root)
         run("release", "create", "one", "--allow-licence", "unknown", "--workspace", root)
         run("release", "verify", "one", "--workspace", root)
-        digests[name] = json.loads(run("digest", "--format", "json", "--workspace", root))
+        digests[name] = json.loads(run("show", "digest", "--format", "json", "--workspace", root))
     assert digests["team"] == digests["local"]
     names = []
     for root in spaces.values():

@@ -4,7 +4,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -103,31 +103,43 @@ def launch(page: Page, button: Locator) -> None:
         button.click()
 
 
+def insist(attempt: Callable[[], None], failure: str) -> None:
+    """Dagster draws a page anew whenever it polls its server, which closes a menu that is being clicked."""
+    for _ in range(6):
+        try:
+            return attempt()
+        except PlaywrightTimeoutError:
+            continue
+    pytest.fail(failure)
+
+
 def terminate(page: Page) -> None:
     """By the dialog. Dagster asks whether a run can be terminated when its page is loaded, which may have been while
     the run was starting: the button stays disabled until the page is loaded again."""
-    for _ in range(6):
+
+    def attempt() -> None:
         page.reload()
-        try:
-            page.get_by_role("button", name="Terminate").first.click(timeout=30_000)
-            page.get_by_role("button", name="Terminate").last.click(timeout=30_000)
-            return
-        except PlaywrightTimeoutError:
-            continue
-    pytest.fail("the page never let the run be terminated")
+        page.get_by_role("button", name="Terminate").first.click(timeout=30_000)
+        page.get_by_role("button", name="Terminate").last.click(timeout=30_000)
+
+    insist(attempt, "the page never let the run be terminated")
 
 
 def materialise(page: Page, url: str) -> None:
     """The dialog of an asset's partitions, as far as one of them."""
-    page.goto(f"{url}/assets/progress?view=partitions")
-    page.get_by_text(PARTITION).first.wait_for()
-    page.get_by_role("button", name="Materialize").first.click()
-    # Nobody corrected a chunk of this sample or showed a run of it: Dagster asks whether it shall go on without
-    page.get_by_role("button", name="Confirm").click()
-    page.get_by_text("Select a partition or create one").first.click()
-    # The page behind the dialog names the partition too: on a busy machine its list is drawn before the menu is
-    page.get_by_role("menuitem").filter(has_text=PARTITION).click()
-    page.get_by_text("Launch runs to materialize").click()
+
+    def attempt() -> None:
+        page.goto(f"{url}/assets/progress?view=partitions")
+        page.get_by_text(PARTITION).first.wait_for()
+        page.get_by_role("button", name="Materialize").first.click(timeout=30_000)
+        # Nobody corrected a chunk of this sample or showed a run of it: Dagster asks whether it shall go on without
+        page.get_by_role("button", name="Confirm").click(timeout=30_000)
+        page.get_by_text("Select a partition or create one").first.click(timeout=30_000)
+        # The page behind the dialog names the partition too: on a busy machine its list is drawn before the menu is
+        page.get_by_role("menuitem").filter(has_text=PARTITION).click(timeout=30_000)
+        page.get_by_text("Launch runs to materialize").click(timeout=30_000)
+
+    insist(attempt, "the dialog never let the partition be chosen")
     launch(page, page.get_by_role("button", name=re.compile("^Launch")).last)
 
 

@@ -12,7 +12,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from core.yaml_text import parse_yaml
-from tests.kits.cli_kit import FAILED, assert_one_error_line, ok, proccorpus
+from tests.kits.cli_kit import FAILED, assert_one_error_line, command, ok
 from tests.kits.training_kit import FAMILIES, make_items, make_parts, make_release
 from training import loop
 from training.backbones import add_adapter
@@ -149,7 +149,7 @@ def test_the_audits_table(
     # And one layer that is calculated anew
     assert 0 < ddp.bytes["activations of text"] / GB - text < 0.8 * text
     assert 0 < ddp.bytes["activations of pictures"] / GB - vision < vision
-    # As benchmarks/training_traffic.py has it of one batch on an H200; rows may be one sample each here
+    # As counted, kernel by kernel, of one batch on an H200; rows may be one sample each here
     one_gpu = plan(as_it_was(base, accumulation=1), Machine(1, 141 * GB, "H200"))
     assert one_gpu.seconds / SLOWER == pytest.approx(seconds, rel=0.15)
     assert (ddp.wrong() is None) == (base == "Qwen3-VL-2B")
@@ -211,19 +211,19 @@ def test_a_start_that_cannot_fit_is_refused(
 @pytest.mark.long
 def test_the_command_says_what_fits_and_what_does_not(tmp_path: Path) -> None:
     plan_command = ["train", "--recipe", "procvlm_sft_sharded", "--plan", "--format", "json"]
-    fits = ok(proccorpus(*plan_command, cwd=tmp_path)).json
+    fits = ok(command(*plan_command, cwd=tmp_path)).json
     assert (fits["rows a step"], fits["fits"], fits["machine"]) == (
         256,
         "yes",
         "8 x H100, 80 GB each",
     )
-    one_gpu = proccorpus(*plan_command, "--machine", "1x80xA100", cwd=tmp_path)
+    one_gpu = command(*plan_command, "--machine", "1x80xA100", cwd=tmp_path)
     assert one_gpu.code == FAILED
     assert one_gpu.json["fits"].startswith("109 GB are needed of each of 1 GPUs with 80")
     assert list(tmp_path.iterdir()) == [], "nothing is made"
-    wrong = proccorpus(*plan_command, "--machine", "8xH100", cwd=tmp_path)
+    wrong = command(*plan_command, "--machine", "8xH100", cwd=tmp_path)
     assert "'8xH100' is no machine: 8x80xH100 are eight of 80 GB" in assert_one_error_line(wrong)
-    unknown = proccorpus(*plan_command[:2], "progresslm_grpo:8b", "--plan", cwd=tmp_path)
+    unknown = command(*plan_command[:2], "progresslm_grpo:8b", "--plan", cwd=tmp_path)
     assert "has no variant '8b'; it has: 7b, nodes, 7b_nodes" in assert_one_error_line(unknown)
 
 

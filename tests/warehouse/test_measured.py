@@ -22,7 +22,7 @@ from pipeline.stages import segments
 from pipeline.stages.embeddings import STAGE as EMBEDDINGS
 from pipeline.vlm_chunk import albums
 from tests.kits import small_sources as sources
-from tests.kits.made_corpus import stage_output, with_stages
+from tests.kits.made_corpus import restored, stage_output, with_stages
 from tests.kits.reward_kit import make_checkpoint
 from warehouse.exports import EXPORT_KINDS
 from warehouse.exports.options import Selection
@@ -102,21 +102,25 @@ def serials_in_shards(space: Workspace) -> dict[int, set[int | None]]:
     return serials
 
 
-@pytest.fixture
-def space(tmp_path: Path) -> Workspace:
-    return Workspace(tmp_path / "workspace")
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("measured")
 
 
-def written(tmp_path: Path, form: str = "rows and videos") -> tuple[Path, str]:
-    """A source, and a pattern of the files that are exchanged."""
+def measured(place: Path, form: str) -> tuple[Workspace, Path, str]:
+    """A corpus, its source, and a pattern of the files that are exchanged."""
     write, files = FORMS[form]
-    return write(tmp_path / "source", RUNS), files
+
+    def make(folder: Path) -> None:
+        built(Workspace(folder / "workspace"), write(folder / "source", RUNS))
+
+    folder = restored(place / form, make)
+    return Workspace(folder / "workspace"), folder / "source", files
 
 
 @EACH_FORM
-def test_shards_hold_no_picture_of_another_recording(tmp_path: Path, space: Workspace, form: str):
-    source, files = written(tmp_path, form)
-    built(space, source)
+def test_shards_hold_no_picture_of_another_recording(place: Path, form: str):
+    space, source, files = measured(place, form)
     built(space, source, 12, At("shards", lambda: swap(source, files)))
     assert changes(space) == [(episode, "shards", "unusable") for episode in SWAPPED]
     assert serials_in_shards(space) == OWN
@@ -132,11 +136,11 @@ def test_shards_hold_no_picture_of_another_recording(tmp_path: Path, space: Work
     ("stage", "swapped"), [("frames", {2: {6}, 5: {3}}), ("shards", {2: {3}, 5: {6}})]
 )
 def test_the_next_build_takes_the_source_as_it_is_then(
-    tmp_path: Path, space: Workspace, stage: str, swapped: dict[int, set[int]]
+    place: Path, tmp_path: Path, stage: str, swapped: dict[int, set[int]]
 ):
-    source, files = written(tmp_path)
-    if stage == "shards":
-        built(space, source)
+    space, source, files = measured(place, "rows and videos")
+    if stage == "frames":
+        space = Workspace(tmp_path / "unmeasured")
     built(space, source, 12, At(stage, lambda: swap(source, files)))
     assert changes(space) == [(episode, stage, "unusable") for episode in SWAPPED]
     assert serials_in_shards(space) == OWN
@@ -148,9 +152,8 @@ def test_the_next_build_takes_the_source_as_it_is_then(
 
 @pytest.mark.parametrize("kind", ["lerobot", "rerun"])
 @EACH_FORM
-def test_an_export_is_refused(tmp_path: Path, space: Workspace, form: str, kind: str):
-    source, files = written(tmp_path, form)
-    built(space, source)
+def test_an_export_is_refused(place: Path, tmp_path: Path, form: str, kind: str):
+    space, source, files = measured(place, form)
     export = EXPORT_KINDS[kind].export
     for path in source.rglob("*.*"):
         os.utime(path, (1, 1))  # copied anew, which makes no other recording of it
@@ -162,9 +165,8 @@ def test_an_export_is_refused(tmp_path: Path, space: Workspace, form: str, kind:
         list(frames(episode_clip(space, "arm", 2)[0], partial=True))
 
 
-def test_a_model_scores_only_what_was_measured(tmp_path: Path, space: Workspace):
-    source, files = written(tmp_path, "videos beside rows")
-    built(space, source)
+def test_a_model_scores_only_what_was_measured(place: Path, tmp_path: Path):
+    space, source, files = measured(place, "videos beside rows")
     config = ScorerConfig(make_checkpoint(tmp_path / "bars"))
     swap(source, files)
     with pytest.raises(UserError, match=r"frame 0 of .* is not the one that was measured"):
@@ -174,9 +176,8 @@ def test_a_model_scores_only_what_was_measured(tmp_path: Path, space: Workspace)
     assert score_selection(Lake(space), config, ANY, 2.5).scored_now == len(RUNS)
 
 
-def test_encoders_and_models_are_shown_only_what_was_measured(tmp_path: Path, space: Workspace):
-    source, files = written(tmp_path, "videos beside rows")
-    built(space, source)
+def test_encoders_and_models_are_shown_only_what_was_measured(place: Path):
+    space, source, files = measured(place, "videos beside rows")
     swap(source, files)
     lake = Lake(space)
     build = with_stages(

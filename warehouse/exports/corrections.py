@@ -126,13 +126,13 @@ class ReadCorrections:
 # JSON lines
 
 
-def to_lines(rows: Iterable[dict[str, Any]]) -> str:
-    """One line per row of `corrections`, in the order given."""
+def lines_of(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One JSON object per row of `corrections`, in the order given."""
     lines = []
     for row in rows:
         segments = list(map(as_said, segments_of(row))) if row["segments"] else None
         lines.append(row | {"segments": segments, "created_at": row["created_at"].isoformat()})
-    return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    return lines
 
 
 class KnownEpisodes:

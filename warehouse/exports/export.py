@@ -8,25 +8,30 @@ different parts side by side.
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from core.domain.episode import Episode
-from core.domain.label import Label
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
 from core.errors import UserError
 from core.files import sha256_file, write_file
-from warehouse.exports.options import KindOptions, Selection
-from warehouse.exports.selection import FORMAT, Selected, SourceReader, each_label, select
+from warehouse.exports.options import FILE_BYTES, KindSettings, Selection
+from warehouse.exports.selection import FORMAT, ExportedEpisode, Selected, counted, select
 from warehouse.lake import Lake, content_key
+from warehouse.releases.contents import hub_licence
 
 MANIFEST = "manifest.json"
 PARTIAL = "manifest.partial"
 HEAD = "export.json"  # in PARTIAL: which export this is
 PLACE = "/path/to"  # the export's folder, in lines that use it
+
+ChunkKey = tuple[str, int]  # dataset, chunk
+Write = Callable[[Any], Mapping[str, Any] | None]
 
 
 @dataclass(frozen=True)
@@ -79,29 +84,33 @@ class ExportFolder:
         if name not in self._parts:
             self._names = []
             facts = write(*arguments) or {}
-            described = [
-                {
-                    "path": file,
-                    "bytes": (self.root / file).stat().st_size,
-                    "sha256": sha256_file(self.root / file),
-                }
-                for file in sorted(set(self._names))
-            ]
-            part = {"part": name, "files": described, "facts": facts}
+            files = [self._described(file) for file in sorted(set(self._names))]
+            part = {"part": name, "files": files, "facts": facts}
             text = json.dumps(part)
-            write_file(
-                self.root / PARTIAL / f"{content_key(name)[:32]}.json", text.encode(), synced=False
-            )
+            state = self.root / PARTIAL / f"{content_key(name)[:32]}.json"
+            write_file(state, text.encode(), synced=False)
             self._parts[name] = json.loads(text)
             self.made += 1
         return self._parts[name]["facts"]
+
+    def _described(self, name: str) -> dict[str, Any]:
+        path = self.root / name
+        return {"path": name, "bytes": path.stat().st_size, "sha256": sha256_file(path)}
 
     def write(self, name: str, data: str) -> None:
         """A part of one text file."""
         self.part(name, lambda: write_file(self.path(name), data.encode()))
 
+    def write_json(self, name: str, value: Any, indent: int = 2) -> None:
+        """A part of one JSON file."""
+        self.write(name, json.dumps(value, indent=indent, ensure_ascii=False) + "\n")
+
+    def write_lines(self, name: str, rows: Iterable[Any]) -> None:
+        """A part of one file of JSON lines."""
+        self.write(name, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
     def finish(
-        self, selected: Selected, options: KindOptions, facts: Mapping[str, Any]
+        self, selected: Selected, options: KindSettings, facts: Mapping[str, Any]
     ) -> Exported:
         """Write the manifest; from then on the export is whole. `facts`: more for the manifest, such as notes."""
         files = chain.from_iterable(part["files"] for part in self._parts.values())
@@ -147,25 +156,30 @@ class ExportFolder:
         """
         if self.root.exists() and not self.root.is_dir():
             raise UserError(f"{self.root} is a file: an export goes to a folder")
-        stored_manifest = self._there()
-        is_same = stored_manifest.get("identity") == self.identity
-        is_whole = "files" in stored_manifest
+        stored = self._stored()
+        is_whole = "files" in stored
+        is_same = stored.get("identity") == self.identity
         if is_same and is_whole and not overwrite:
-            for file in stored_manifest["files"]:
+            for file in stored["files"]:
                 if not _has(self.root, file):
                     path = self.root / file["path"]
                     raise UserError(
                         f"{path} is missing or has changed since the export: --overwrite makes it anew"
                     )
-            self.manifest = stored_manifest
+            self.manifest = stored
             shutil.rmtree(self.root / PARTIAL, ignore_errors=True)
-        elif is_same and not is_whole:
-            self._delete_all_but(set(self._read_parts()))
-        else:
-            self._check_may_go(stored_manifest, overwrite)
-            self._delete_all_but(set())
-            head = {"format": FORMAT, "export": self.kind, "identity": self.identity}
-            write_file(self.root / PARTIAL / HEAD, json.dumps(head).encode())
+            return self
+        if not stored and self.root.exists() and any(self.root.iterdir()):
+            raise UserError(
+                f"{self.root} is not empty, and what it holds is no export: choose another folder"
+            )
+        if stored and not is_same and not overwrite:
+            raise UserError(
+                f"{self.root} holds another export ({stored['export']}): choose another folder, or --overwrite it"
+            )
+        self._delete_all_but({*self._read_parts()} if is_same and not is_whole else set())
+        head = {"format": FORMAT, "export": self.kind, "identity": self.identity}
+        write_file(self.root / PARTIAL / HEAD, json.dumps(head).encode())
         return self
 
     def join(self) -> "ExportFolder":
@@ -174,32 +188,19 @@ class ExportFolder:
 
         What a kill left half-written stays, until it is written again or the folder is opened.
         """
-        stored_manifest = self._there()
-        if stored_manifest.get("identity") != self.identity:
+        stored = self._stored()
+        if stored.get("identity") != self.identity:
             raise UserError(
                 f"{self.root} does not hold the export that this is a part of: begin it again"
             )
-        self.manifest = stored_manifest if "files" in stored_manifest else {}
+        self.manifest = stored if "files" in stored else {}
         self._read_parts()
         return self
 
-    def _there(self) -> dict[str, Any]:
+    def _stored(self) -> dict[str, Any]:
         """The manifest of a whole export, else the head of one that was begun; empty where there is neither."""
-        stored_manifest = _read(self.root / MANIFEST) or _read(self.root / PARTIAL / HEAD)
-        if {"export", "identity"} <= stored_manifest.keys():
-            return stored_manifest
-        return {}
-
-    def _check_may_go(self, stored_manifest: Mapping[str, Any], overwrite: bool) -> None:
-        if not stored_manifest and self.root.exists() and any(self.root.iterdir()):
-            raise UserError(
-                f"{self.root} is not empty, and what it holds is no export: choose another folder"
-            )
-        if stored_manifest and not overwrite:
-            other_export = stored_manifest.get("export")
-            raise UserError(
-                f"{self.root} holds another export ({other_export}): choose another folder, or --overwrite it"
-            )
+        stored = _read(self.root / MANIFEST) or _read(self.root / PARTIAL / HEAD)
+        return stored if {"export", "identity"} <= stored.keys() else {}
 
     def _read_parts(self) -> list[Path]:
         """Take over the parts that are finished; returns what the folder is to have: their files, and their own."""
@@ -238,77 +239,97 @@ def _read(path: Path) -> dict[str, Any]:
     return {}
 
 
-def counted(count: int, text: str) -> list[str]:
-    """A note on how many of something there are; none where there are none."""
-    if count:
-        return [f"{count} {text}"]
-    return []
-
-
 class Export:
-    """One export of a kind. A kind says by its own class what it takes, and what it writes.
+    """One export of a kind: what is selected, and the one iterator over it. A kind says by its own class what it takes,
+    and what it writes.
 
-    What cannot be exported is refused when it is made, before anything is written.
+    What cannot be exported is refused when it is made, before anything is written. `only_labelled`: episodes without a
+    label are left out unless they are named.
     """
 
     folder: ExportFolder
+    only_labelled: ClassVar[bool] = False
 
     def __init__(self, kind: str, lake: Lake, selection: Selection, options: Any) -> None:
         self.kind = kind
         self.now = lake
         self.options = options
+        self.label_run: str | None = getattr(options, "label_run", None)
         self.selected = self.select(lake, selection)
 
     def select(self, lake: Lake, selection: Selection) -> Selected:
-        return select(lake, selection)
+        selected = select(lake, selection)
+        if self.label_run is not None:
+            selected.check_label_run(self.label_run)
+        return selected.labelled() if self.only_labelled else selected
 
     @property
     def lake(self) -> Lake:
         """As the selection's snapshot has it; `now` is the lake as it is by now."""
         return self.selected.lake
 
-    @cached_property
-    def readers(self) -> dict[str, SourceReader]:
-        """By dataset."""
-        return {dataset: SourceReader(self.selected, dataset) for dataset in self.selected.datasets}
-
     @property
     def identity(self) -> str:
         """What the bytes depend on."""
         return self.selected.identity(self.kind, self.options)
 
-    def chunks(self) -> list[tuple[str, int]]:
-        """The (dataset, chunk) that may be written side by side; none where frames are counted through the whole."""
-        return []
+    def episodes(self) -> Iterator[ExportedEpisode]:
+        """Every selected episode in order, with its label, rows and pictures; one chunk's labels are in memory."""
+        return self.selected.each(self.label_run)
 
-    def write_chunk(self, chunk: tuple[str, int]) -> None:
-        """The parts that belong to a chunk alone."""
+    def labelled(self) -> Iterator[ExportedEpisode]:
+        return (x for x in self.episodes() if x.label is not None)
+
+    def notes(self, labelled: int | None = None) -> list[str]:
+        """Which labels and episodes are left out, in sentences. `labelled`: episodes that were written, where only
+        those with a label are; raises UserError where none has one."""
+        number = len(self.selected.episodes)
+        if labelled == 0:
+            raise UserError(
+                f"nothing to export: none of the {number} episodes selected has a label"
+            )
+        notes = self.selected.label_notes() if self.label_run is None else []
+        without = 0 if labelled is None else number - labelled
+        return notes + counted(without, "episodes without a label are left out")
+
+    def chunk_parts(self) -> Iterator[tuple[ChunkKey, str, Write, Any]]:
+        """The parts that may be written side by side: their (dataset, chunk), name, what writes them, and what of; none
+        where frames are counted through the whole."""
+        return iter(())
 
     def write_rest(self) -> Mapping[str, Any]:
         """The other parts; returns more facts for the manifest, such as `notes`."""
         raise NotImplementedError
+
+    def _write_parts(self, chunk: ChunkKey | None = None) -> None:
+        """Those of a chunk; None: of all."""
+        for of_chunk, name, write, argument in self.chunk_parts():
+            if chunk in (None, of_chunk):
+                self.folder.part(name, write, argument)
 
     def export(self, out: Path, overwrite: bool = False) -> Exported:
         """Write all that is not there yet. Raises UserError."""
         self.folder = ExportFolder(out, self.kind, self.identity).open(overwrite)
         if self.folder.manifest:
             return self.folder.exported(is_repeated=True)
-        for chunk in self.chunks():
-            self.write_chunk(chunk)
+        self._write_parts()
         return self.folder.finish(self.selected, self.options, self.write_rest())
 
-    def begin(self, out: Path, overwrite: bool = False) -> list[tuple[str, int]]:
+    def chunks(self) -> list[ChunkKey]:
+        return sorted({chunk for chunk, *_ in self.chunk_parts()})
+
+    def begin(self, out: Path, overwrite: bool = False) -> list[ChunkKey]:
         """Prepare the folder; returns the chunks that `export_chunk` may write, in any order."""
         chunks = self.chunks()
         if chunks:
             ExportFolder(out, self.kind, self.identity).open(overwrite)
         return chunks
 
-    def export_chunk(self, out: Path, chunk: tuple[str, int]) -> int:
+    def export_chunk(self, out: Path, chunk: ChunkKey) -> int:
         """Write one chunk's parts, beside processes that write others; returns how many were missing."""
         self.folder = ExportFolder(out, self.kind, self.identity).join()
         if not self.folder.manifest:
-            self.write_chunk(chunk)
+            self._write_parts(chunk)
         return self.folder.made
 
     def finish(self, out: Path, overwrite: bool = False) -> Exported:
@@ -362,40 +383,126 @@ class FileExport(Export):
         )
 
 
-class LabelExport(Export):
-    """An export of the active labels, or of those of the label run that the options name."""
+README = "README.md"
+PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+GROUP_BYTES = 32 << 20  # of distinct pictures, in a row group
+GROUP_ROWS = 1000
+SHOWN_BYTES = 128 << 20  # of pictures as often as they are shown: what a row group takes in memory
+# The dictionary is never given up for plain pages
+WRITTEN: dict[str, Any] = {
+    "compression": "zstd",
+    "dictionary_pagesize_limit": 1 << 30,
+    "write_statistics": False,
+}
 
-    def select(self, lake: Lake, selection: Selection) -> Selected:
-        selected = super().select(lake, selection)
-        if self.options.label_run is not None:
-            rows = selected.lake.rows(
-                "SELECT l.label_run, count(*) FROM episode_labels l JOIN selected USING (dataset, episode_index) "
-                "GROUP BY 1 ORDER BY 1"
-            )
-            if self.options.label_run not in dict(rows):
-                available_runs = (
-                    ", ".join(f"{name} ({count} episodes)" for name, count in rows) or "no labels"
+
+# By name the type of a column, and its value as a function of what a row is of
+Columns = dict[str, tuple[pa.DataType, Callable[[Any], Any]]]
+
+
+def schema_of(columns: Columns) -> pa.Schema:
+    return pa.schema([(name, type_) for name, (type_, _) in columns.items()])
+
+
+def row_of(columns: Columns, item: Any) -> dict[str, Any]:
+    return {name: value(item) for name, (_, value) in columns.items()}
+
+
+def with_features(schema: pa.Schema) -> pa.Schema:
+    """The schema, with what `datasets` calls its features."""
+    features = {field.name: _feature(field.type) for field in schema}
+    return schema.with_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+
+
+def _feature(type: pa.DataType) -> Any:
+    if type == PICTURE:
+        return {"_type": "Image"}
+    if pa.types.is_struct(type):
+        return {f.name: _feature(f.type) for f in type}
+    if pa.types.is_list(type):
+        item = _feature(type.value_type)
+        # `Sequence` is read by old and new versions; but of a struct it would make a struct of lists
+        if "_type" in item:
+            return {"_type": "Sequence", "feature": item}
+        return [item]
+    name = {pa.float32(): "float32", pa.float64(): "float64"}.get(type, str(type))
+    return {"_type": "Value", "dtype": name}
+
+
+def write_rows(
+    folder: ExportFolder,
+    stem: str,
+    columns: Columns,
+    groups: Iterable[Sequence[Any]],
+    *,
+    file_bytes: int = FILE_BYTES,
+) -> None:
+    """Write a row for each item, given an episode's at a time, to `<stem>-000.parquet` and so on.
+
+    Equal rows, equal bytes. In memory: a row group, which ends with the episode that fills it, or after GROUP_ROWS
+    rows, or where it shows SHOWN_BYTES.
+    """
+    schema = with_features(schema_of(columns))
+    row_groups = _row_groups([row_of(columns, item) for item in group] for group in groups)
+    for number, group in enumerate(row_groups):
+        path = folder.path(f"{stem}-{number:03d}.parquet")
+        with path.open("wb") as file, pq.ParquetWriter(file, schema, **WRITTEN) as writer:
+            # Once the file is large enough the next row group begins another
+            while group:
+                writer.write_table(
+                    pa.Table.from_pylist(group, schema=schema), row_group_size=len(group)
                 )
-                raise UserError(
-                    f"no episode selected has a label of the run {self.options.label_run!r}; there is {available_runs}"
-                )
-        return selected
+                group = next(row_groups, []) if file.tell() < file_bytes else []
 
-    def labels(self) -> Iterator[tuple[Episode, Label | None]]:
-        return each_label(self.selected, self.options.label_run)
 
-    def labelled(self) -> Iterator[tuple[Episode, Label]]:
-        yield from ((e, label) for e, label in self.labels() if label is not None)
+def _row_groups(groups: Iterable[list[dict]]) -> Iterator[list[dict]]:
+    """The rows of some episodes, cut into row groups."""
+    rows: list[dict] = []
+    distinct: dict[bytes, int] = {}
+    shown_bytes = 0
+    for row, ends_episode in _with_ends(groups):
+        rows.append(row)
+        pictures = [picture["bytes"] for picture in row.get("images") or ()]
+        # A picture counts once for the bytes of the file, but each time for the memory that rows take
+        distinct |= {picture: len(picture) for picture in pictures}
+        shown_bytes += sum(map(len, pictures))
+        # A group may end inside an episode only to keep the memory it takes in bounds
+        is_large = len(rows) >= GROUP_ROWS or shown_bytes >= SHOWN_BYTES
+        if is_large or (ends_episode and sum(distinct.values()) >= GROUP_BYTES):
+            yield rows
+            rows = []
+            distinct = {}
+            shown_bytes = 0
+    if rows:
+        yield rows
 
-    def no_labels(self) -> UserError:
-        number = len(self.selected.episodes)
-        return UserError(f"nothing to export: none of the {number} episodes selected has a label")
 
-    def notes(self, labelled: int | None = None) -> list[str]:
-        """Which labels and episodes are left out, in sentences. `labelled`: episodes that were written, where only
-        those with a label are; raises UserError where none has one."""
-        if labelled == 0:
-            raise self.no_labels()
-        notes = self.selected.label_notes() if self.options.label_run is None else []
-        without = 0 if labelled is None else len(self.selected.episodes) - labelled
-        return notes + counted(without, "episodes without a label are left out")
+def _with_ends(groups: Iterable[list[dict]]) -> Iterator[tuple[dict, bool]]:
+    """Each row, and whether it is its group's last."""
+    for group in groups:
+        yield from ((row, number == len(group)) for number, row in enumerate(group, 1))
+
+
+# Cards
+
+
+def card_head(
+    selected: Selected, files: Mapping[str, Mapping[str, str]], pretty_name: str | None = None
+) -> str:
+    """The head of a card, where `load_dataset` and the hub look. `files`: of each configuration, the first of which is
+    the default, the pattern of the files of each split."""
+    licence, names = hub_licence([selected.licences.get(dataset) for dataset in selected.datasets])
+    configs: list[dict[str, Any]] = []
+    for name, of_splits in files.items():
+        default = {} if configs else {"default": True}
+        data_files = [{"split": split, "path": path} for split, path in of_splits.items()]
+        configs.append({"config_name": name, **default, "data_files": data_files})
+    head = {
+        "license": licence,
+        "license_name": names,
+        "pretty_name": pretty_name,
+        "task_categories": ["robotics"],
+        "configs": configs,
+    }
+    head_fields = {name: value for name, value in head.items() if value is not None}
+    return f"---\n{yaml.safe_dump(head_fields, sort_keys=False).rstrip()}\n---\n"

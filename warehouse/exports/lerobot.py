@@ -4,7 +4,6 @@ Parts are video files, then a data file with its episode rows for each chunk of 
 metadata. Episodes count from 0 in the export; `proccorpus_*` columns of meta/episodes say which they were.
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -18,8 +17,7 @@ from core.errors import UserError
 from ingest.episode import TimedPicture
 from ingest.formats.listing import named
 from ingest.media.faces import Hidden, without_faces
-from warehouse.exports.export import counted
-from warehouse.exports.hub import README
+from warehouse.exports.export import README, ChunkKey, Write
 from warehouse.exports.lerobot_plan import (
     DATA_PATH,
     FILES_PER_CHUNK,
@@ -39,10 +37,11 @@ from warehouse.exports.rabc import (
     EpisodeProgress,
     configuration,
     example_size,
-    frame_progress,
     kappa_table,
+    label_progress,
     write_progress,
 )
+from warehouse.exports.selection import counted
 from warehouse.exports.videos import ENCODED, VideoFile, write_video
 
 Facts = Mapping[str, Any]
@@ -57,19 +56,19 @@ class LerobotExport(LerobotPlan):
     """One episode's rows and one chunk's labels are in memory at a time. Episodes of several datasets go together where
     rate, cameras and their sizes are the same."""
 
-    def chunks(self) -> list[tuple[str, int]]:
-        return [(dataset, chunk) for dataset, chunk, _ in self.selected.chunks()]
-
-    def write_chunk(self, chunk: tuple[str, int]) -> None:
+    def chunk_parts(self) -> Iterator[tuple[ChunkKey, str, Write, Any]]:
         """The video files that begin in a chunk. Rows say where each episode's pictures begin in all videos, so they
         come last."""
         for file in self.files:
             first = file.clips[0].episode
-            if (first.dataset, first.chunk) == chunk:
-                self._video(file)
+            name = f"video {file.camera} {file.number}"
+            yield (first.dataset, first.chunk), name, self._write_video, file
 
     def write_rest(self) -> Facts:
-        videos = [self._video(file) for file in self.files]
+        videos = [
+            self._noted(file, self.folder.part(name, write, file))
+            for _, name, write, file in self.chunk_parts()
+        ]
         chunks = [
             self.folder.part(f"rows {number}", write_rows, self, number, *of_chunk)
             for number, of_chunk in enumerate(self.selected.chunks())
@@ -77,11 +76,9 @@ class LerobotExport(LerobotPlan):
         kappas = self.folder.part("progress", self._write_progress)["suggested_kappa"]
         return self._write_metadata(videos, chunks, kappas) | {"suggested_kappa": kappas}
 
-    def _video(self, file: VideoFile) -> Facts:
-        """The facts of a video file, which is written where it is not there; notes its size and where its episodes
-        begin."""
+    def _noted(self, file: VideoFile, facts: Facts) -> Facts:
+        """The facts of a video file, of which its size and where its episodes begin are noted."""
         first = file.clips[0].episode
-        facts = self.folder.part(f"video {file.camera} {file.number}", self._write_video, file)
         size = facts["height_px"], facts["width_px"]
         self.codecs.setdefault(file.camera, facts["codec"])
         first_size = self.sizes.setdefault(file.camera, size)
@@ -115,15 +112,10 @@ class LerobotExport(LerobotPlan):
         path = self.folder.path(PROGRESS_FILE)
         return write_progress(path, self._progress(), self.selected, self.options)
 
-    def _progress(self) -> Iterator[list[EpisodeProgress]]:
-        """Of each chunk's episodes, by their numbers in the export."""
-        for dataset, chunk, episodes in self.selected.chunks():
-            progress = frame_progress(self.selected, dataset, chunk, episodes)
-            numbers = [self.index[e.key] for e in episodes]
-            yield [
-                (self.starts[number], number, e.num_frames, progress.get(e.episode_index))
-                for number, e in zip(numbers, episodes, strict=True)
-            ]
+    def _progress(self) -> Iterator[EpisodeProgress]:
+        """Of each episode, by its number in the export."""
+        for number, x in enumerate(self.episodes()):
+            yield self.starts[number], number, x.episode.num_frames, label_progress(x)
 
     def _write_metadata(
         self, videos: Sequence[Facts], chunks: Sequence[Facts], kappas: Mapping[str, float | None]
@@ -131,18 +123,20 @@ class LerobotExport(LerobotPlan):
         """info.json, tasks, statistics, proportions of SARM's stages and a card; returns facts for the manifest."""
         of_chunks = {name: list(map(itemgetter(name), chunks)) for name in chunks[0]}
         stats = combined_by_feature(of_chunks["stats"])
-        self._write_json("info", self._info())
-        self._write_json(
-            "stats", {name: shaped(s, picture=name in self.cameras) for name, s in stats.items()}
-        )
-        self._write_json("temporal_proportions_sparse", {SPARSE_STAGE: 1.0})
-        self._write_json("temporal_proportions_dense", proportions(sum_shares(of_chunks["shares"])))
+        metadata = {
+            "info": self._info(),
+            "stats": {name: shaped(s, picture=name in self.cameras) for name, s in stats.items()},
+            "temporal_proportions_sparse": {SPARSE_STAGE: 1.0},
+            "temporal_proportions_dense": proportions(sum_shares(of_chunks["shares"])),
+        }
+        for name, value in metadata.items():
+            self.folder.write_json(f"meta/{name}.json", value, indent=4)
         tasks = pd.DataFrame(
             {"task_index": list(self.tasks.values())}, index=pd.Index(list(self.tasks), name="task")
         )
         self.folder.part("tasks", lambda: tasks.to_parquet(self.folder.path("meta/tasks.parquet")))
         # Notes tell what LeRobot cannot express: they stand in the card and in the manifest
-        notes = [*self.selected.label_notes(), *self.plan_notes(), *self.added_notes()]
+        notes = [*self.notes(), *self.plan_notes(), *self.added_notes()]
         reasons = Counter(video["why"] for video in videos if video["how"] == ENCODED)
         reasons_text = ", ".join(f"{reason} ({count})" for reason, count in reasons.items())
         if reasons:
@@ -183,11 +177,6 @@ class LerobotExport(LerobotPlan):
             for reason, stageless in sorted(episodes.items())
         ]
 
-    def _write_json(self, name: str, value: Any) -> None:
-        self.folder.write(
-            f"meta/{name}.json", json.dumps(value, indent=4, ensure_ascii=False) + "\n"
-        )
-
     def _info(self) -> dict[str, Any]:
         robots = self.lake.column(
             "SELECT DISTINCT robot FROM datasets SEMI JOIN selected USING (dataset)"
@@ -225,7 +214,7 @@ class LerobotExport(LerobotPlan):
             "codebase_version": "v3.0",
             "robot_type": robots[0] if len(robots) == 1 else None,
             "fps": fps,
-            "total_episodes": len(self.episodes),
+            "total_episodes": len(self.selected.episodes),
             "total_frames": self.starts[-1],
             "total_tasks": len(self.tasks),
             "chunks_size": FILES_PER_CHUNK,
@@ -233,7 +222,7 @@ class LerobotExport(LerobotPlan):
             "video_files_size_in_mb": 200,
             "data_path": DATA_PATH,
             "video_path": VIDEO_PATH,
-            "splits": {"train": f"0:{len(self.episodes)}"},
+            "splits": {"train": f"0:{len(self.selected.episodes)}"},
             "features": features,
         }
 
@@ -249,7 +238,7 @@ class LerobotExport(LerobotPlan):
         noted = "\n".join(f"- {note}" for note in notes) or "- none"
         return f"""# {", ".join(self.selected.datasets)} with process labels (LeRobot v3.0)
 
-{len(self.episodes)} episodes, {self.starts[-1]} frames, {self.fps:g} frames per second. `manifest.json` says what it
+{len(self.index)} episodes, {self.starts[-1]} frames, {self.fps:g} frames per second. `manifest.json` says what it
 was made of. `{PROGRESS_FILE}` is found by LeRobot beside the data; for a policy with chunks of {size} frames:
 
     lerobot-train --dataset.root=... \\

@@ -14,7 +14,7 @@ Styles that nothing here fills: motion, task_aug, interjection, trace.
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
-from itertools import accumulate, chain
+from itertools import accumulate, chain, product
 from math import ceil, floor, prod
 from statistics import median
 from types import MappingProxyType
@@ -35,9 +35,9 @@ from ingest.episode import EpisodeData
 from ingest.episodes import RATE_TOLERANCE
 from ingest.formats.lerobot_rows import picture_columns
 from ingest.media.faces import FaceDetector, weights_file
-from warehouse.exports.export import Export, counted
+from warehouse.exports.export import Columns, Export
 from warehouse.exports.options import Selection
-from warehouse.exports.selection import Selected, SourceReader, each_label, select
+from warehouse.exports.selection import Selected, SourceReader, counted
 from warehouse.exports.videos import Clip, VideoFile, plan_files
 from warehouse.lake import Lake
 
@@ -109,9 +109,11 @@ def persistent_rows(label: Label | None, timestamps: np.ndarray) -> list[dict[st
         remembers = remembers or memory is not None
         texts = {"memory": memory, "plan": plan, "subtask": segment.name}
         common = {"timestamp": float(timestamps[segment.start_frame]), "tool_calls": None}
-        for style, text in texts.items():
-            if text is not None:
-                rows.append({"role": "assistant", "content": text, "style": style, **common})
+        rows += [
+            {"role": "assistant", "content": text, "style": style, **common}
+            for style, text in texts.items()
+            if text is not None
+        ]
     return rows
 
 
@@ -188,40 +190,32 @@ def why_no_stages(label: Label) -> str | None:
     return "not finished"
 
 
-def _stages(label: Label | None) -> list[Stage] | None:
+def stages_of(label: Label | None) -> list[Stage] | None:
     if label is None or why_no_stages(label):
         return None
     return [(s.name, s.start_frame, s.end_frame - 1) for s in label.segments if s.kind == STEP]
 
 
-def sarm_columns(
-    label: Label | None, num_frames: int, fps: float
-) -> dict[str, tuple[pa.DataType, Any]]:
-    """The type and the value of SARM's columns: `dense` has the steps, `sparse` the task as one stage; None without
-    stages."""
-    dense = _stages(label)
-    columns: dict[str, tuple[pa.DataType, Any]] = {}
-    for head, stages in (
-        ("sparse", dense and [(SPARSE_STAGE, 0, num_frames - 1)]),
-        ("dense", dense),
-    ):
-        if stages:
-            names, first, last = map(list, zip(*stages, strict=True))
-        else:
-            names, first, last = (None, None, None)
-        columns |= {
-            f"{head}_subtask_names": (pa.list_(pa.string()), names),
-            f"{head}_subtask_start_frames": (pa.list_(pa.int64()), first),
-            f"{head}_subtask_end_frames": (pa.list_(pa.int64()), last),
-            f"{head}_subtask_start_times": (
-                pa.list_(pa.float64()),
-                first and [frame / fps for frame in first],
-            ),
-            f"{head}_subtask_end_times": (
-                pa.list_(pa.float64()),
-                last and [frame / fps for frame in last],
-            ),
-        }
+def sarm_columns(fps: float) -> Columns:
+    """SARM's columns: `dense` has the steps, `sparse` the task as one stage; None without stages."""
+
+    values: Columns = {
+        "names": (pa.string(), lambda stage: stage[0]),
+        "start_frames": (pa.int64(), lambda stage: stage[1]),
+        "end_frames": (pa.int64(), lambda stage: stage[2]),
+        "start_times": (pa.float64(), lambda stage: stage[1] / fps),
+        "end_times": (pa.float64(), lambda stage: stage[2] / fps),
+    }
+    stages = {
+        "sparse": lambda r: [(SPARSE_STAGE, 0, r.e.num_frames - 1)],
+        "dense": lambda r: r.dense,
+    }
+    columns: Columns = {}
+    for (head, of_head), (name, (type_, value)) in product(stages.items(), values.items()):
+        columns[f"{head}_subtask_{name}"] = (
+            pa.list_(type_),
+            lambda r, of_head=of_head, value=value: r.dense and [*map(value, of_head(r))],
+        )
     return columns
 
 
@@ -229,7 +223,7 @@ def sarm_shares(label: Label | None, num_frames: int) -> dict[str, list[float]]:
     """By stage [1, share of the episode, where in it the stage begins], to be summed over episodes; empty without."""
     return {
         name: [1, (last + 1 - first) / num_frames, first / num_frames]
-        for name, first, last in _stages(label) or ()
+        for name, first, last in stages_of(label) or ()
     }
 
 
@@ -297,15 +291,17 @@ def stamping_rate(rates: set[float], new_fps: float | None) -> float:
     Examples: stamping_rate({18.4, 18.6}, 20.0) == 20.0; stamping_rate({30.0}, 10.0) raises UserError
     """
     whole = float(round(median(rates)))
-    remedy = f"stamp all rows at one, such as --fps {whole:g}, or add"
+    is_near = _are_near(rates, whole)
     if new_fps is None:
-        return rate_of(rates, remedy if _are_near(rates, whole) else "add")
+        remedy = f"stamp all rows at one, such as --fps {whole:g}, or add"
+        return rate_of(rates, remedy if is_near else "add")
     if _are_near(rates, new_fps):
         return new_fps
-    message = f"these episodes have {_span(rates)} frames per second: at {new_fps:g} they would be more than a tenth"
-    if _are_near(rates, whole):
-        raise UserError(f"{message} too fast or too slow; give --fps {whole:g}")
-    raise UserError(f"{message} too fast or too slow; leave --fps out, and add {_of_one(rates)}")
+    remedy = f"give --fps {whole:g}" if is_near else f"leave --fps out, and add {_of_one(rates)}"
+    raise UserError(
+        f"these episodes have {_span(rates)} frames per second: at {new_fps:g} they would be more than a tenth "
+        f"too fast or too slow; {remedy}"
+    )
 
 
 def _common_rate(rates: Collection[float]) -> float | None:
@@ -333,11 +329,7 @@ def _of_one(rates: set[float]) -> str:
 
 
 def _span(rates: set[float]) -> str:
-    low = f"{min(rates):g}"
-    high = f"{max(rates):g}"
-    if low == high:
-        return low
-    return f"{low} to {high}"
+    return " to ".join(dict.fromkeys((f"{min(rates):g}", f"{max(rates):g}")))
 
 
 class LerobotPlan(Export):
@@ -356,31 +348,33 @@ class LerobotPlan(Export):
         """An episode's values [n] of the columns in `added`."""
         return {}
 
+    only_labelled = True
+
     def select(self, lake: Lake, selection: Selection) -> Selected:
-        selected = select(lake, selection).labelled()
+        selected = super().select(lake, selection)
         if not self.options.only_complete:
             return selected
         complete = {
-            e.key for e, label in each_label(selected) if label and why_no_stages(label) is None
+            x.episode.key for x in selected.each() if x.label and why_no_stages(x.label) is None
         }
-        if len(complete) == len(selected.episodes):
+        num_others = len(selected.episodes) - len(complete)
+        if not num_others:
             return selected
-        return selected.only(
-            complete, f"{len(selected.episodes) - len(complete)} episodes without SARM stages"
-        )
+        return selected.only(complete, f"{num_others} episodes without SARM stages")
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self.episodes = self.selected.episodes
-        in_all = set.intersection(*(set(self.cameras_of(e)) for e in self.episodes))
+        in_all = set.intersection(*(set(self.cameras_of(e)) for e in self.selected.episodes))
         if not in_all:
             raise UserError(
                 "the episodes have no camera in common: choose with --dataset or --where"
             )
-        self.cameras = [camera for camera in self.cameras_of(self.episodes[0]) if camera in in_all]
-        self.fps = stamping_rate({e.fps for e in self.episodes}, self.options.fps)
-        self.index = {e.key: number for number, e in enumerate(self.episodes)}
-        self.starts = [0, *accumulate(e.num_frames for e in self.episodes)]
+        self.cameras = [
+            camera for camera in self.cameras_of(self.selected.episodes[0]) if camera in in_all
+        ]
+        self.fps = stamping_rate({e.fps for e in self.selected.episodes}, self.options.fps)
+        self.index = {e.key: number for number, e in enumerate(self.selected.episodes)}
+        self.starts = [0, *accumulate(e.num_frames for e in self.selected.episodes)]
         self.sizes: dict[str, tuple[int, int]] = {}
         self.codecs: dict[str, str] = {}
         self.places: dict[tuple[str, str, int], tuple[int, float]] = {}
@@ -389,7 +383,7 @@ class LerobotPlan(Export):
 
     def cameras_of(self, e: Episode) -> dict[str, str]:
         """An episode's cameras in its source, by the names that they have in the export."""
-        if self.readers[e.dataset].info is not None:
+        if self.selected.readers[e.dataset].info is not None:
             return {camera: camera for camera in e.cameras}
         cameras: dict[str, str] = {}
         for camera in e.cameras:
@@ -407,9 +401,10 @@ class LerobotPlan(Export):
     @cached_property
     def _features(self) -> tuple[dict[str, Feature], list[str]]:
         """Low-dimensional features that all datasets have alike, and notes on what is left out."""
-        first_episodes = {e.dataset: e for e in reversed(self.episodes)}
+        first_episodes = {e.dataset: e for e in reversed(self.selected.episodes)}
         dataset_features = [
-            features(reader, first_episodes[dataset]) for dataset, reader in self.readers.items()
+            features(reader, first_episodes[dataset])
+            for dataset, reader in self.selected.readers.items()
         ]
         (first, _), *other_features = dataset_features
         shared = common_items(first, (dataset_part for dataset_part, _ in other_features))
@@ -431,25 +426,29 @@ class LerobotPlan(Export):
 
     def plan_notes(self) -> list[str]:
         """What a user should know of this export, as far as metadata says it."""
-        cameras = dict.fromkeys(chain.from_iterable(self.cameras_of(e) for e in self.episodes))
+        cameras = dict.fromkeys(
+            chain.from_iterable(self.cameras_of(e) for e in self.selected.episodes)
+        )
         dropped_cameras = [camera for camera in cameras if camera not in self.cameras]
         notes = [
             f"the camera {camera} is left out: not every episode has it"
             for camera in dropped_cameras
         ]
-        if any(e.fps != self.fps for e in self.episodes):
+        if any(e.fps != self.fps for e in self.selected.episodes):
             notes.append(self._stamped())
         if self.fps != round(self.fps):
             notes.append(f"the frame rate is {self.fps}: LeRobot's metadata means a whole number")
         notes += self._features[1]
         return notes + counted(
-            sum(not e.task for e in self.episodes), "episodes have no instruction"
+            sum(not e.task for e in self.selected.episodes), "episodes have no instruction"
         )
 
     def _stamped(self) -> str:
         """How far times by the export's rate are off those of the episodes."""
-        rates = [e.fps for e in self.episodes]
-        off_s = max(abs(e.num_frames / self.fps - e.num_frames / e.fps) for e in self.episodes)
+        rates = [e.fps for e in self.selected.episodes]
+        off_s = max(
+            abs(e.num_frames / self.fps - e.num_frames / e.fps) for e in self.selected.episodes
+        )
         return (
             f"rows are stamped at {self.fps:g} frames per second, though {_span({*rates})} were measured: times are up "
             f"to {off_s:.2f} s off at the end of an episode"
@@ -483,10 +482,10 @@ class LerobotPlan(Export):
     @cached_property
     def tasks(self) -> dict[str, int]:
         """Task texts by index, in the order of their first episode; with the names of steps where they are tasks."""
-        tasks = dict.fromkeys(e.task or "" for e in self.episodes)
+        tasks = dict.fromkeys(e.task or "" for e in self.selected.episodes)
         if self.options.flavour == "subtask":
-            for e, label in each_label(self.selected):
-                tasks |= dict.fromkeys(filter(None, step_names(label, e.num_frames)))
+            for x in self.episodes():
+                tasks |= dict.fromkeys(filter(None, step_names(x.label, x.episode.num_frames)))
         return {text: index for index, text in enumerate(tasks)}
 
     @cached_property
@@ -499,7 +498,8 @@ class LerobotPlan(Export):
 
     def _clips(self, camera: str) -> list[Clip]:
         return [
-            Clip.of(self.readers[e.dataset], self.cameras_of(e)[camera], e) for e in self.episodes
+            Clip.of(self.selected.readers[e.dataset], self.cameras_of(e)[camera], e)
+            for e in self.selected.episodes
         ]
 
 

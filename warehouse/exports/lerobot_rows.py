@@ -3,10 +3,10 @@
 Statistics of features are as LeRobot keeps them: per episode, and over all, combined in bounded memory.
 """
 
-from collections.abc import Mapping, Sequence
-from itertools import chain
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain, product
 from math import modf, prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -20,6 +20,7 @@ from core.values import grouped, spread
 from ingest.formats.tables import read_columns
 from ingest.media.video import decode, frame_times
 from ingest.reasons import DataError
+from warehouse.exports.export import Columns, row_of, schema_of
 from warehouse.exports.lerobot_plan import (
     ACTION,
     DATA_PATH,
@@ -32,17 +33,19 @@ from warehouse.exports.lerobot_plan import (
     Feature,
     LerobotPlan,
     Question,
+    Stage,
     language_columns,
     place,
     questions,
     rows_of,
     sarm_columns,
     sarm_shares,
+    stages_of,
     step_names,
     sum_shares,
     why_no_stages,
 )
-from warehouse.exports.selection import SourceReader, chunk_labels, outcome_assumed
+from warehouse.exports.selection import ExportedEpisode, SourceReader, outcome_assumed
 from warehouse.lake.stored import coarse_keyframes, load_keyframe
 
 STAT_PICTURES = 4  # of each episode and camera
@@ -64,7 +67,8 @@ def write_rows(
 ) -> dict[str, Any]:
     """The data file of a chunk, one row group per episode, and the file with its episodes' metadata; returns what the
     metadata of the whole needs of it."""
-    labels = chunk_labels(plan.selected, dataset, chunk, episodes)
+    exported_episodes = plan.selected.of_chunk(dataset, chunk, episodes)
+    labels = {x.episode.episode_index: x.label for x in exported_episodes if x.label}
     quality = {
         row.pop("episode_index"): row
         for row in plan.lake.dicts(
@@ -77,46 +81,143 @@ def write_rows(
     exported = {cameras[camera]: camera for camera in plan.cameras}
     questions_by_episode = questions(plan.selected, dataset, chunk, list(exported))
     pictures = coarse_keyframes(plan.lake, dataset, [e.episode_index for e in episodes], chunk)
-    rows: list[dict[str, tuple[pa.DataType, Any]]] = []
+    entries: list[EpisodeEntry] = []
     all_stats: list[dict[str, Stats]] = []
-    shares: list[dict[str, list[float]]] = []
-    without_action = 0
     with pq.ParquetWriter(
         plan.folder.path(DATA_PATH.format(**place(number))), plan.schema, compression="snappy"
     ) as writer:
-        for e in episodes:
-            label = labels.get(e.episode_index)
+        for x in exported_episodes:
+            e = x.episode
             of_episode = [
                 (frame, exported[camera])
                 for frame, camera in questions_by_episode.get(e.episode_index, [])
             ]
-            table = _episode_table(plan, e, label, of_episode)
+            table = _episode_table(plan, x, of_episode)
             writer.write_table(table, row_group_size=len(table))
             stats = _statistics(plan, e, table, pictures)
-            row = _episode_row(plan, e, label, number, table, quality.get(e.episode_index, {}))
-            rows.append(row | _stats_columns(plan, stats))
             all_stats.append(stats)
-            shares.append(sarm_shares(label, e.num_frames))
-            without_action += _without_action(table)
-    schema = pa.schema([(name, type_) for name, (type_, _) in rows[0].items()])
+            entry = EpisodeEntry(
+                e=e,
+                label=x.label,
+                number=plan.index[e.key],
+                file=number,
+                clips={camera: plan.places[(camera, *e.key)] for camera in plan.cameras},
+                tasks=table["task_index"].unique().to_pylist(),
+                quality=quality.get(e.episode_index, {}),
+                stats={
+                    name: shaped(of_feature, picture=name in plan.cameras)
+                    for name, of_feature in stats.items()
+                },
+                dense=stages_of(x.label),
+                without_action=_without_action(table),
+            )
+            entries.append(entry)
+    columns = episode_columns(plan)
+    rows = [row_of(columns, entry) for entry in entries]
     meta = plan.folder.path(EPISODES_PATH.format(**place(number)))
-    values = pa.Table.from_pylist(list(map(_values, rows)), schema=schema)
-    pq.write_table(values, meta, compression="snappy")
+    described = pa.Table.from_pylist(rows, schema=schema_of(columns))
+    pq.write_table(described, meta, compression="snappy")
     return {
         "stats": combined_by_feature(all_stats),
-        "shares": sum_shares(shares),
+        "shares": sum_shares(sarm_shares(entry.label, entry.e.num_frames) for entry in entries),
         "no_stages": {
             index: reason
             for index, label in sorted(labels.items())
             if (reason := why_no_stages(label))
         },
         "labelled": len(labels),
-        "without_action": without_action,
+        "without_action": sum(entry.without_action for entry in entries),
     }
 
 
-def _values(row: Mapping[str, tuple[pa.DataType, Any]]) -> dict[str, Any]:
-    return {name: value for name, (_, value) in row.items()}
+class EpisodeEntry(NamedTuple):
+    """What a row of meta/episodes is of: `number`, of the episode in the export; `file`, of its rows, and of its
+    metadata; `clips`, by camera the number of the video's file and where in it the episode begins (s); `tasks`, the
+    indices in its rows; `dense`, SARM's stages."""
+
+    e: Episode
+    label: Label | None
+    number: int
+    file: int
+    clips: Mapping[str, tuple[int, float]]
+    tasks: list[int]
+    quality: Mapping[str, Any]
+    stats: Mapping[str, Mapping[str, Any]]
+    dense: list[Stage] | None
+    without_action: int
+
+
+# Where the episode came from, since the export numbers episodes anew, and what its label says
+OURS: Columns = {
+    "proccorpus_dataset": (TEXT, lambda r: r.e.dataset),
+    "proccorpus_episode_index": (INTEGER, lambda r: r.e.episode_index),
+    "proccorpus_source_id": (TEXT, lambda r: r.e.source_id),
+    "proccorpus_split": (TEXT, lambda r: r.e.split),
+    "proccorpus_label_run": (TEXT, lambda r: r.e.label_run),
+    "proccorpus_segments": (
+        pa.list_(SEGMENT),
+        lambda r: r.label and list(map(segment_row, r.label.segments)),
+    ),
+    "proccorpus_num_planned": (INTEGER, lambda r: r.label and r.label.num_planned),
+    "proccorpus_plan": (pa.list_(TEXT), lambda r: r.label and list(r.label.plan)),
+    "proccorpus_as_far_as_episode": (
+        INTEGER,
+        lambda r: r.label and r.label.as_far_as and r.label.as_far_as.episode_index,
+    ),
+    "proccorpus_as_far_as_frame": (
+        INTEGER,
+        lambda r: r.label and r.label.as_far_as and r.label.as_far_as.frame_index,
+    ),
+    "success": (pa.bool_(), lambda r: r.e.success),
+    "outcome_assumed": (pa.bool_(), lambda r: outcome_assumed(r.e)),
+    "label_confidence": (pa.float32(), lambda r: r.label and r.label.confidence),
+    "needs_review": (pa.bool_(), lambda r: r.label and r.label.needs_review),
+    "end_progress": (NUMBER, lambda r: r.label and float(r.label.progress[-1])),
+    **{name: (type_, lambda r, name=name: r.quality.get(name)) for name, type_ in QUALITY.items()},
+}
+
+
+def episode_columns(plan: LerobotPlan) -> Columns:
+    """The columns of meta/episodes: LeRobot's, ours, and statistics, which are null where an episode has none."""
+    texts = list(plan.tasks)
+    columns: Columns = {
+        "episode_index": (INTEGER, lambda r: r.number),
+        "tasks": (pa.list_(TEXT), lambda r: [texts[index] for index in r.tasks]),
+        "length": (INTEGER, lambda r: r.e.num_frames),
+        **_places("data", lambda r: r.file),
+        "dataset_from_index": (INTEGER, lambda r: plan.starts[r.number]),
+        "dataset_to_index": (INTEGER, lambda r: plan.starts[r.number + 1]),
+    }
+    # Where the episode lies in each camera's video file, which may hold several
+    for camera in plan.cameras:
+        columns |= _places(f"videos/{camera}", lambda r, camera=camera: r.clips[camera][0])
+        columns |= {
+            f"videos/{camera}/from_timestamp": (
+                NUMBER,
+                lambda r, camera=camera: r.clips[camera][1],
+            ),
+            f"videos/{camera}/to_timestamp": (
+                NUMBER,
+                lambda r, camera=camera: r.clips[camera][1] + r.e.num_frames / plan.fps,
+            ),
+        }
+    columns |= _places("meta/episodes", lambda r: r.file) | OURS | sarm_columns(plan.fps)
+    for feature, name in product((*plan.numeric, *plan.cameras), (*NAMES, "count")):
+        is_picture = feature in plan.cameras
+        type_ = pa.list_(pa.list_(pa.list_(NUMBER))) if is_picture else pa.list_(NUMBER)
+        columns[f"stats/{feature}/{name}"] = (
+            pa.list_(INTEGER) if name == "count" else type_,
+            lambda r, feature=feature, name=name: r.stats.get(feature, {}).get(name),
+        )
+    return columns
+
+
+def _places(prefix: str, file: Callable[[EpisodeEntry], int]) -> Columns:
+    """In which of LeRobot's files something lies."""
+    return {
+        f"{prefix}/chunk_index": (INTEGER, lambda r: place(file(r))["chunk_index"]),
+        f"{prefix}/file_index": (INTEGER, lambda r: place(file(r))["file_index"]),
+    }
 
 
 def _without_action(table: pa.Table) -> int:
@@ -137,40 +238,35 @@ def matrix(values: pa.Array) -> np.ndarray:
     return flat.to_numpy(zero_copy_only=False).reshape(len(values), -1)
 
 
-def _episode_table(
-    plan: LerobotPlan,
-    e: Episode,
-    label: Label | None,
-    episode_questions: Sequence[Question],
-) -> pa.Table:
-    """The episode's rows: features of the source, LeRobot's own columns, and our labels."""
-    n = e.num_frames
+def numbers_of(plan: LerobotPlan, x: ExportedEpisode) -> dict[str, Any]:
+    """The episode's columns of numbers: features of the source, LeRobot's own columns, and progress."""
+    e = x.episode
+    frames = np.arange(e.num_frames)
     number = plan.index[e.key]
-    frames = np.arange(n)
-    timestamps = (frames / plan.fps).astype(np.float32)
-    steps = step_names(label, n)
     # The task of each frame: the episode's instruction, or the step under way where the export says so
-    instruction = plan.tasks[e.task or ""]
-    by_step = plan.options.flavour == "subtask"
-    language = {}
-    if not plan.options.plain:
-        language = dict(
-            zip(LANGUAGE, language_columns(e, label, timestamps, episode_questions), strict=True)
-        )
-    own_columns = {
-        "timestamp": timestamps,
+    is_by_step = plan.options.flavour == "subtask"
+    steps = step_names(x.label, e.num_frames)
+    return columns(x.reader, e, plan.features) | {
+        "timestamp": (frames / plan.fps).astype(np.float32),
         "frame_index": frames,
-        "episode_index": np.full(n, number),
+        "episode_index": np.full(e.num_frames, number),
         "index": frames + plan.starts[number],
-        "task_index": [plan.tasks[step] if by_step and step else instruction for step in steps],
-        "progress": label.progress if label else np.full(n, np.nan, np.float32),
-        "subtask": steps,
-        **plan.added_columns(e),
-        **language,
+        "task_index": [plan.tasks[(is_by_step and step) or e.task or ""] for step in steps],
+        "progress": x.label.progress if x.label else np.full(e.num_frames, np.nan, np.float32),
     }
-    return pa.table(
-        columns(plan.readers[e.dataset], e, plan.features) | own_columns, schema=plan.schema
-    )
+
+
+def _episode_table(
+    plan: LerobotPlan, x: ExportedEpisode, episode_questions: Sequence[Question]
+) -> pa.Table:
+    """The episode's rows: numbers, and labels in words."""
+    numbers = numbers_of(plan, x)
+    words: dict[str, Any] = {"subtask": step_names(x.label, x.episode.num_frames)}
+    if not plan.options.plain:
+        times = numbers["timestamp"]
+        language = language_columns(x.episode, x.label, times, episode_questions)
+        words |= dict(zip(LANGUAGE, language, strict=True))
+    return pa.table(numbers | words | plan.added_columns(x.episode), schema=plan.schema)
 
 
 def columns(
@@ -260,86 +356,10 @@ def _first_picture(plan: LerobotPlan, camera: str, e: Episode) -> np.ndarray:
     return next(decode(path, int(first), 1)).rgb()
 
 
-def _episode_row(
-    plan: LerobotPlan,
-    e: Episode,
-    label: Label | None,
-    file: int,
-    table: pa.Table,
-    quality: Mapping[str, Any],
-) -> dict[str, tuple[pa.DataType, Any]]:
-    """The type and the value of each column of meta/episodes, without statistics: LeRobot's, then ours. `file`: the
-    number of the file that holds its rows, and of that of its metadata."""
-    number = plan.index[e.key]
-    task_texts = list(plan.tasks)
-    file_place = place(file)
-    row: dict[str, tuple[pa.DataType, Any]] = {
-        "episode_index": (INTEGER, number),
-        "tasks": (
-            pa.list_(TEXT),
-            [task_texts[index] for index in table["task_index"].unique().to_pylist()],
-        ),
-        "length": (INTEGER, e.num_frames),
-        "data/chunk_index": (INTEGER, file_place["chunk_index"]),
-        "data/file_index": (INTEGER, file_place["file_index"]),
-        "dataset_from_index": (INTEGER, plan.starts[number]),
-        "dataset_to_index": (INTEGER, plan.starts[number + 1]),
-    }
-    # Where the episode lies in each camera's video file, which may hold several: seconds from the file's start
-    for camera in plan.cameras:
-        video, start_s = plan.places[(camera, *e.key)]
-        row |= {f"videos/{camera}/{name}": (INTEGER, index) for name, index in place(video).items()}
-        row[f"videos/{camera}/from_timestamp"] = (NUMBER, start_s)
-        row[f"videos/{camera}/to_timestamp"] = (NUMBER, start_s + e.num_frames / plan.fps)
-    row |= {f"meta/episodes/{name}": (INTEGER, index) for name, index in file_place.items()}
-    # Where the episode came from: the export numbers episodes anew
-    of_label: dict[str, Any] = {}
-    if label:
-        of_label = vars(label) | {
-            "segments": list(map(segment_row, label.segments)),
-            "plan": list(label.plan),
-            "end": float(label.progress[-1]),
-        }
-    as_far_as = of_label.get("as_far_as")
-    row |= {
-        "proccorpus_dataset": (TEXT, e.dataset),
-        "proccorpus_episode_index": (INTEGER, e.episode_index),
-        "proccorpus_source_id": (TEXT, e.source_id),
-        "proccorpus_split": (TEXT, e.split),
-        "proccorpus_label_run": (TEXT, e.label_run),
-        "proccorpus_segments": (pa.list_(SEGMENT), of_label.get("segments")),
-        "proccorpus_num_planned": (INTEGER, of_label.get("num_planned")),
-        "proccorpus_plan": (pa.list_(TEXT), of_label.get("plan")),
-        "proccorpus_as_far_as_episode": (INTEGER, as_far_as and as_far_as.episode_index),
-        "proccorpus_as_far_as_frame": (INTEGER, as_far_as and as_far_as.frame_index),
-        "success": (pa.bool_(), e.success),
-        "outcome_assumed": (pa.bool_(), outcome_assumed(e)),
-        "label_confidence": (pa.float32(), of_label.get("confidence")),
-        "needs_review": (pa.bool_(), of_label.get("needs_review")),
-        "end_progress": (NUMBER, of_label.get("end")),
-        **{name: (type_, quality.get(name)) for name, type_ in QUALITY.items()},
-    }
-    return row | sarm_columns(label, e.num_frames, plan.fps)
-
-
 def segment_row(segment: Segment) -> dict[str, Any]:
     """A segment as the column proccorpus_segments has it."""
     row = {field.name: getattr(segment, field.name) for field in SEGMENT}
     return row | {"step": NO_STEP if segment.step is None else segment.step}
-
-
-def _stats_columns(
-    plan: LerobotPlan, stats: Mapping[str, Stats]
-) -> dict[str, tuple[pa.DataType, Any]]:
-    """Statistics of a feature that an episode has no numbers for are null."""
-    row: dict[str, tuple[pa.DataType, Any]] = {}
-    for feature in (*plan.numeric, *plan.cameras):
-        is_picture = feature in plan.cameras
-        numbers = pa.list_(pa.list_(pa.list_(NUMBER))) if is_picture else pa.list_(NUMBER)
-        values = shaped(stats[feature], picture=is_picture) if feature in stats else {}
-        row |= {f"stats/{feature}/{name}": (numbers, values.get(name)) for name in NAMES}
-        row[f"stats/{feature}/count"] = (pa.list_(INTEGER), values.get("count"))
-    return row
 
 
 def statistics(values: np.ndarray) -> Stats | None:

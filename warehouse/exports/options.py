@@ -5,18 +5,16 @@ Python's interface follow from it. A field's name outside is its validation alia
 for `datasets`. A field without a description is none of the command's options.
 """
 
-import inspect
 import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, get_origin
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic.fields import FieldInfo
+from pydantic import BaseModel, ConfigDict, Field
 
-from core.errors import UserError, install_hint, validation_message
-from core.names import did_you_mean
+from core.errors import UserError, install_hint
+from core.settings import read_settings
 from warehouse.exports.frame_weights import Weighting
 from warehouse.lake import Lake
 
@@ -28,7 +26,7 @@ def _option(default: Any, description: str, name: str | None = None, **limits: A
     return Field(default=default, description=description, validation_alias=name, **limits)
 
 
-class _Options(BaseModel):
+class KindSettings(BaseModel):
     """`added_later`: fields that earlier versions had not."""
 
     model_config = ConfigDict(
@@ -44,7 +42,7 @@ class _Options(BaseModel):
         return self.model_dump(exclude=unused)
 
 
-class Selection(_Options):
+class Selection(KindSettings):
     """Which episodes; each condition narrows. Empty means all.
 
     `where`: a condition over the columns of EPISODES_SQL, or a whole query that gives (dataset, episode_index).
@@ -81,16 +79,7 @@ class Selection(_Options):
     )
 
 
-class KindOptions(_Options):
-    """The options of a kind; those of each begin with what it is about, as the command says it."""
-
-    @property
-    def writer(self) -> str | None:
-        """Import path of the class that writes the export, where it is another one than the kind's."""
-        return None
-
-
-class SampleOptions(KindOptions):
+class SampleOptions(KindSettings):
     """Which samples of the selected episodes; empty means all.
 
     `forms` are of ProgressLM's families; other samples have none and are not touched by it. `profile`: so many of each
@@ -118,28 +107,12 @@ class SampleFileOptions(SampleOptions):
     file_bytes: int = FILE_BYTES
 
 
-class LlamaFactoryOptions(SampleOptions):
-    """Conversations for LLaMA-Factory: dataset_info.json, one ShareGPT JSON file per split, and pictures."""
-
-
-class EasyR1Options(SampleFileOptions):
-    """Prompts with pictures and right answers for EasyR1 and verl: one Parquet file per split."""
-
-
-class DatasetsOptions(SampleFileOptions):
-    """A folder for Hugging Face's load_dataset: samples with their pictures, and labels as tables."""
-
-
-class PreferencesOptions(KindOptions):
-    """Pairs of runs of one task, chosen and rejected, with pictures: TRL's preference type, Robometer's fields."""
-
+class PreferencesOptions(KindSettings):
     per_run: int = _option(4, "Maximum pairs of each kind per run.", ge=1)
     seed: int = _option(0, "Another number draws other pairs.", ge=0)
 
 
-class RerunOptions(KindOptions):
-    """A recording per episode for Rerun's viewer: cameras, segments, progress by every label run, gripper."""
-
+class RerunOptions(KindSettings):
     pictures_per_s: float | None = _option(
         None, "Maximum pictures per second; default: all; 0: none.", ge=0
     )
@@ -149,9 +122,7 @@ class RerunOptions(KindOptions):
     quality: int = Field(default=85, ge=1, le=100)  # of JPEGs
 
 
-class LerobotOptions(KindOptions):
-    """A LeRobot v3.0 dataset: rows and videos of the source, our labels in every form that LeRobot reads."""
-
+class LerobotOptions(KindSettings):
     added_later = frozenset({"only_complete", "plain", "fps"})
 
     flavour: Literal["task", "subtask"] = _option(
@@ -174,7 +145,7 @@ class LerobotOptions(KindOptions):
     )
 
 
-class LabelOptions(KindOptions):
+class LabelOptions(KindSettings):
     """`label_run`: its labels in the place of the active ones."""
 
     label_run: str | None = _option(
@@ -182,7 +153,7 @@ class LabelOptions(KindOptions):
     )
 
 
-class RewardOptions(KindOptions):
+class RewardOptions(KindSettings):
     """`rewards`: the eval_run of a model's rewards, which stand in the place of labels; `model` names the model."""
 
     rewards: str | None = None
@@ -190,16 +161,12 @@ class RewardOptions(KindOptions):
 
 
 class RabcOptions(RewardOptions):
-    """Progress for LeRobot's reward-aligned behaviour cloning, for an existing LeRobot dataset."""
-
     chunk_sizes: tuple[Annotated[int, Field(ge=1)], ...] = _option(
         (16, 32, 50, 100), "Action chunk to suggest a kappa for; repeatable.", "chunk_size"
     )
 
 
 class WeightsOptions(LerobotOptions):
-    """Weights per frame for cloning a policy: a table, and a file that LeRobot reads to them."""
-
     added_later = LerobotOptions.added_later | {"without_stretches"}
 
     weighting: Weighting = _option(
@@ -217,21 +184,8 @@ class WeightsOptions(LerobotOptions):
         "Keep runs with a fault that this check found, but weigh its frames 0, but accepted ones; repeatable.",
     )
 
-    def of_datasets(self) -> list[str]:
-        """Which options are given that only shape a dataset."""
-        defaults = LerobotOptions().model_dump()
-        return [name for name, default in defaults.items() if getattr(self, name) != default]
-
-    @property
-    def writer(self) -> str | None:
-        if self.in_dataset:
-            return "warehouse.exports.weights:WeightedDatasetExport"
-        return None
-
 
 class FrameSignalsOptions(LabelOptions, RewardOptions):
-    """Signals per frame for LeRobot (lerobot.frame_signals 1), from labels or a reward model: one Parquet file."""
-
     horizon: int | None = _option(
         None, "Add advantages of action chunks of so many frames.", "advantage", ge=1
     )
@@ -241,66 +195,21 @@ class FrameSignalsOptions(LabelOptions, RewardOptions):
 
 
 class RoboDopamineOptions(LabelOptions):
-    """Robo-Dopamine's raw runs with their steps, and pairs of states with the progress between them."""
-
     per_run: int = _option(50, "Maximum pairs of states per run.", ge=0)
     seed: int = _option(0, "Another number draws other pairs.", ge=0)
 
 
-class AnnotationsJsonOptions(LabelOptions):
-    """Labels to edit in LeRobot's dataset visualizer: meta/lerobot_annotations.json."""
-
-
-class RobometerOptions(LabelOptions):
-    """Trajectories for Robometer: one row per run and view with its grade, for Hugging Face's load_dataset."""
-
-
-class OpensarmOptions(LabelOptions):
-    """opensarm's data: LeRobot v2 with reward and act_pri, rollouts with progress.npy, people's labels."""
-
-
-def settings_of(model: type[BaseModel]) -> dict[str, FieldInfo]:
-    """The settings that a model of options has, by the names that they have outside."""
-    fields = model.model_fields.items()
-    return {str(f.validation_alias or name): f for name, f in fields if f.description}
-
-
-def read_settings(model: type[BaseModel], kind: str, values: Mapping[str, Any]) -> Any:
-    """A model with these values, some of them texts of a command line, where a comma parts the items of a list.
-
-    Raises UserError, which names the setting, and those that there are.
-    """
-    settings = settings_of(model)
-    read = dict(values)
-    for name, value in values.items():
-        field = settings.get(name) or model.model_fields.get(name)
-        if field is None:
-            setting_names = ", ".join(settings) or "none"
-            raise UserError(
-                f"{kind} has no setting {name!r}{did_you_mean(name, settings)}; it has: {setting_names}"
-            )
-        if isinstance(value, str) and get_origin(field.annotation) is tuple:
-            read[name] = value.split(",")
-    try:
-        return model.model_validate(read)
-    except ValidationError as e:
-        raise UserError(f"{kind}: {validation_message(e)}") from e
-
-
 @dataclass(frozen=True)
 class ExportKind:
-    """One format. `name` is what the command line, Dagster's job and the manifest call it; `writer`: the class
-    that writes it, by its import path, since it needs packages that not everybody has. `is_file`: the export is one
-    file, and no folder."""
+    """One format. `name` is what the command line, Dagster's job and the manifest call it, `about` what it is;
+    `writer`: what opens it, by its import path below warehouse.exports, since it needs packages that not everybody has.
+    `is_file`: the export is one file, and no folder."""
 
     name: str
-    options: type[KindOptions]
+    about: str
+    options: type[KindSettings]
     writer: str
     is_file: bool = False
-
-    @property
-    def about(self) -> str:
-        return inspect.getdoc(self.options) or ""
 
     def read_options(self, values: Mapping[str, Any]) -> Any:
         """The kind's options with these values, and defaults for the rest. Raises UserError."""
@@ -308,14 +217,13 @@ class ExportKind:
 
     def open(self, lake: Lake, selection: Selection, options: Any = None) -> Any:
         """What is to be written, as an `export.Export`. Raises UserError."""
-        options = options or self.options()
         try:
-            writer = pkgutil.resolve_name(options.writer or self.writer)
+            writer = pkgutil.resolve_name(f"warehouse.exports.{self.writer}")
         except ModuleNotFoundError as e:
             raise UserError(
                 f"this export needs the package {e.name}: {install_hint('exports')}"
             ) from e
-        return writer(self.name, lake, selection, options)
+        return writer(self.name, lake, selection, options or self.options())
 
     def export(
         self,
@@ -326,7 +234,7 @@ class ExportKind:
         *,
         overwrite: bool = False,
     ) -> Any:
-        """Write the export to `out`, as far as it is not there; returns a `folder.Exported`. Raises UserError."""
+        """Write the export to `out`, as far as it is not there; returns an `export.Exported`. Raises UserError."""
         return self.open(lake, selection, options).export(out, overwrite)
 
 
@@ -337,37 +245,86 @@ def export_kind(name: str) -> ExportKind:
     return EXPORT_KINDS[name]
 
 
-EXPORT_KINDS = {
-    kind.name: kind
-    for kind in (
-        ExportKind(
-            "llamafactory", LlamaFactoryOptions, "warehouse.exports.sample_kinds:LlamaFactoryExport"
-        ),
-        ExportKind("easyr1", EasyR1Options, "warehouse.exports.sample_kinds:EasyR1Export"),
-        ExportKind("datasets", DatasetsOptions, "warehouse.exports.sample_kinds:DatasetsExport"),
-        ExportKind(
-            "preferences", PreferencesOptions, "warehouse.exports.sample_kinds:PreferencesExport"
-        ),
-        ExportKind("rerun", RerunOptions, "warehouse.exports.rerun:RerunExport"),
-        ExportKind("lerobot", LerobotOptions, "warehouse.exports.lerobot:LerobotExport"),
-        ExportKind("weights", WeightsOptions, "warehouse.exports.weights:WeightsExport"),
-        ExportKind("rabc", RabcOptions, "warehouse.exports.rabc:RabcExport"),
-        ExportKind(
-            "frame-signals",
-            FrameSignalsOptions,
-            "warehouse.exports.sidecars:FrameSignalsExport",
-            is_file=True,
-        ),
-        ExportKind(
-            "robo-dopamine", RoboDopamineOptions, "warehouse.exports.reward_data:RoboDopamineExport"
-        ),
-        ExportKind(
-            "annotations-json",
-            AnnotationsJsonOptions,
-            "warehouse.exports.sidecars:AnnotationsJsonExport",
-            is_file=True,
-        ),
-        ExportKind("robometer", RobometerOptions, "warehouse.exports.reward_data:RobometerExport"),
-        ExportKind("opensarm", OpensarmOptions, "warehouse.exports.reward_data:OpensarmExport"),
-    )
-}
+KINDS = (
+    ExportKind(
+        "llamafactory",
+        "Conversations for LLaMA-Factory: dataset_info.json, one ShareGPT JSON file per split, and pictures.",
+        SampleOptions,
+        "sample_kinds:LlamaFactoryExport",
+    ),
+    ExportKind(
+        "easyr1",
+        "Prompts with pictures and right answers for EasyR1 and verl: one Parquet file per split.",
+        SampleFileOptions,
+        "sample_kinds:EasyR1Export",
+    ),
+    ExportKind(
+        "datasets",
+        "A folder for Hugging Face's load_dataset: samples with their pictures, and labels as tables.",
+        SampleFileOptions,
+        "sample_kinds:DatasetsExport",
+    ),
+    ExportKind(
+        "preferences",
+        "Pairs of runs of one task, chosen and rejected, with pictures: TRL's preference type, Robometer's fields.",
+        PreferencesOptions,
+        "sample_kinds:PreferencesExport",
+    ),
+    ExportKind(
+        "rerun",
+        "A recording per episode for Rerun's viewer: cameras, segments, progress by every label run, gripper.",
+        RerunOptions,
+        "rerun:RerunExport",
+    ),
+    ExportKind(
+        "lerobot",
+        "A LeRobot v3.0 dataset: rows and videos of the source, our labels in every form that LeRobot reads.",
+        LerobotOptions,
+        "lerobot:LerobotExport",
+    ),
+    ExportKind(
+        "weights",
+        "Weights per frame for cloning a policy: a table, and a file that LeRobot reads to them.",
+        WeightsOptions,
+        "weights:weights_export",
+    ),
+    ExportKind(
+        "rabc",
+        "Progress for LeRobot's reward-aligned behaviour cloning, for an existing LeRobot dataset.",
+        RabcOptions,
+        "rabc:RabcExport",
+    ),
+    ExportKind(
+        "frame-signals",
+        "Signals per frame for LeRobot (lerobot.frame_signals 1), from labels or a reward model: one Parquet file.",
+        FrameSignalsOptions,
+        "sidecars:FrameSignalsExport",
+        is_file=True,
+    ),
+    ExportKind(
+        "robo-dopamine",
+        "Robo-Dopamine's raw runs with their steps, and pairs of states with the progress between them.",
+        RoboDopamineOptions,
+        "reward_data:RoboDopamineExport",
+    ),
+    ExportKind(
+        "annotations-json",
+        "Labels to edit in LeRobot's dataset visualizer: meta/lerobot_annotations.json.",
+        LabelOptions,
+        "sidecars:AnnotationsJsonExport",
+        is_file=True,
+    ),
+    ExportKind(
+        "robometer",
+        "Trajectories for Robometer: one row per run and view with its grade, for Hugging Face's load_dataset.",
+        LabelOptions,
+        "reward_data:RobometerExport",
+    ),
+    ExportKind(
+        "opensarm",
+        "opensarm's data: LeRobot v2 with reward and act_pri, rollouts with progress.npy, people's labels.",
+        LabelOptions,
+        "reward_data:OpensarmExport",
+    ),
+)
+EXPORT_KINDS = {kind.name: kind for kind in KINDS}

@@ -30,9 +30,9 @@ from core.errors import UserError
 from core.files import sync
 from ingest.media.frames import VideoError
 from ingest.reasons import DataError
-from warehouse.exports.export import Export
-from warehouse.exports.options import RerunOptions, Selection
-from warehouse.exports.selection import Selected, SourceReader, label_runs, select
+from warehouse.exports.export import ChunkKey, Export, Write
+from warehouse.exports.options import RerunOptions
+from warehouse.exports.selection import ExportedEpisode, Selected, counted_pictures, label_runs
 from warehouse.lake import Lake
 from warehouse.lake.stored import gripper_openings, labels_of_chunk
 
@@ -44,20 +44,15 @@ class RerunExport(Export):
     """Recordings `<dataset>/<episode>.rrd`; reads the sources again. Equal episodes give equal rows; Rerun writes times
     and ids of its own beside them. In memory: a batch of pictures, and one episode's labels."""
 
-    def select(self, lake: Lake, selection: Selection) -> Selected:
-        return select(lake, selection).labelled()
+    only_labelled = True
 
-    def chunks(self) -> list[tuple[str, int]]:
-        return [(dataset, chunk) for dataset, chunk, _ in self.selected.chunks()]
-
-    def write_chunk(self, chunk: tuple[str, int]) -> None:
+    def chunk_parts(self) -> Iterator[tuple[ChunkKey, str, Write, Any]]:
         for e in self.selected.episodes:
-            if (e.dataset, e.chunk) == chunk:
-                self.folder.part(f"{e.dataset} {e.episode_index}", self._write, e)
+            yield (e.dataset, e.chunk), f"{e.dataset} {e.episode_index}", self._write, e
 
     def _write(self, e: Episode) -> None:
         path = self.folder.path(f"{e.dataset}/{e.episode_index:06d}.rrd")
-        write_recording(path, self.selected, e, self.readers[e.dataset], self.options)
+        write_recording(path, self.selected, e, self.options)
 
     def write_rest(self) -> Mapping[str, Any]:
         """All label runs are in the recordings, not only those that count."""
@@ -67,14 +62,13 @@ class RerunExport(Export):
         return {"label_runs": label_runs(self.lake, sorted(runs))}
 
 
-def write_recording(
-    path: Path, selected: Selected, e: Episode, reader: SourceReader, options: RerunOptions
-) -> None:
+def write_recording(path: Path, selected: Selected, e: Episode, options: RerunOptions) -> None:
     """Write one recording. Raises UserError."""
     chunks = [_labels(selected, e)]
     # Labels alone need no source, so it may be out of reach
     if options.pictures_per_s != 0:
-        chunks += [_camera(reader, e, camera, options) for camera in e.cameras]
+        x = ExportedEpisode(e, None, selected.readers[e.dataset])
+        chunks += [_camera(x, camera, options) for camera in e.cameras]
     name = f"{e.dataset}-{e.episode_index:06d}"
     recording = rr.RecordingStream("proccorpus", recording_id=name, send_properties=False)
     recording.save(path)
@@ -190,30 +184,31 @@ def _text(segment: Segment, num_planned: int) -> str:
     return f"{name} (step {segment.step + 1} of {num_planned}, {end})"
 
 
-def _camera(reader: SourceReader, e: Episode, camera: str, options: RerunOptions) -> Iterator[Any]:
+def _camera(x: ExportedEpisode, camera: str, options: RerunOptions) -> Iterator[Any]:
     """The shown frames of a camera, a chunk for each batch of them. Raises UserError for another source than then."""
-
+    e = x.episode
     jpegs: dict[int, bytes] = {}
-    num_frames = 0
     to_show = _frames_to_show(e, options)
     path = f"/cameras/{rr.escape_entity_path_part(camera)}"
-    place = f"{e.dataset} episode {e.episode_index}, {camera}: its source"
     try:
-        for k, _, picture in reader.episode(e).frames(camera):
-            num_frames = k + 1
+        frames = x.rows.frames(camera)
+        for k, picture in enumerate(counted_pictures(frames, camera, e)):
             if k in to_show:
-                jpegs[k], _, _ = encode_jpeg(picture.rgb(), options.max_px, options.quality)
+                jpegs[k], _, _ = encode_jpeg(picture, options.max_px, options.quality)
             # Batches keep an episode of thousands of pictures from standing in memory whole
             if sum(map(len, jpegs.values())) >= BATCH_BYTES:
                 yield _pictures(path, e, jpegs)
                 jpegs = {}
+        # Labels are by frame: pictures of a source that has changed would stand beside the wrong ones
+        if next(frames, None) is not None:
+            raise UserError(
+                f"{camera} of {e.dataset} episode {e.episode_index} shows more than the {e.num_frames} frames that it "
+                "had when it was built: build the dataset again"
+            )
     except (VideoError, DataError) as error:
-        raise UserError(f"{place} cannot be read as when it was built ({error})") from error
-    # Labels are by frame: pictures of a source that has changed would stand beside the wrong ones
-    if num_frames != e.num_frames:
         raise UserError(
-            f"{place} gives {num_frames} frames now and gave {e.num_frames} when it was built: build the dataset again"
-        )
+            f"{e.dataset} episode {e.episode_index}, {camera}: its source cannot be read as when it was built ({error})"
+        ) from error
     if jpegs:
         yield _pictures(path, e, jpegs)
 

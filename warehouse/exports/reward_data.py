@@ -30,7 +30,7 @@ import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, count, islice, permutations, product, zip_longest
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -54,12 +54,12 @@ from core.domain.label import Label
 from core.domain.label_run import human_run
 from core.errors import UserError
 from core.files import write_file
+from core.values import grouped
 from ingest.episode import EpisodeData
-from warehouse.exports.export import LabelExport, counted
-from warehouse.exports.hub import README, card_head, with_features
-from warehouse.exports.lerobot_plan import common_items, rate_of
+from warehouse.exports.export import README, Columns, Export, card_head, write_rows
+from warehouse.exports.lerobot_plan import common_items, rate_of, rows_of
 from warehouse.exports.options import Selection
-from warehouse.exports.selection import Selected
+from warehouse.exports.selection import ExportedEpisode, Selected, counted
 from warehouse.exports.videos import camera_names, write_episode_video
 from warehouse.lake import Lake
 from warehouse.releases.release import markdown_table
@@ -72,6 +72,7 @@ MOMENTS = 24  # of an episode, that pairs are made of
 BINS = 25  # of scores, from which pairs are taken in turn
 QUALITY = 90
 NO_SPLIT = "train"
+STR = pa.string()
 QUESTION = """How much nearer to its goal is a robot after a while?
 The task: {task}
 Where such a task begins: <image>
@@ -85,7 +86,7 @@ it is farther from the goal, of what was there before, how much was lost; 0.0% w
 Task = tuple[str, str]  # dataset, instruction
 
 
-class RoboDopamineExport(LabelExport):
+class RoboDopamineExport(Export):
     """The labelled episodes. One chunk's labels, and one episode's pictures of its pairs, are in memory at a time."""
 
     def write_rest(self) -> Mapping[str, Any]:
@@ -97,86 +98,73 @@ class RoboDopamineExport(LabelExport):
         }
         done_at = self._ends()
         pairs: dict[str, list[dict[str, Any]]] = {}
-        labelled = without_end = 0
-        for e, label in self.labelled():
-            labelled += 1
-            end = done_at.get((_task(e), e.split))
-            place = tasks[_task(e)]
-            without_end += end is None
-            facts = self.folder.part(
-                f"{e.dataset} {e.episode_index}", self._write, e, label, end, place
-            )
+        ends: list[str | None] = []
+        for x in self.labelled():
+            e = x.episode
+            ends.append(done_at.get((_task(e), e.split)))
+            name = f"{e.dataset} {e.episode_index}"
+            facts = self.folder.part(name, self._write, x, ends[-1], tasks[_task(e)])
             pairs.setdefault(e.split or NO_SPLIT, []).extend(facts["pairs"])
         reason = (
             "runs have no pairs: no run of their task in their split is known to have succeeded"
         )
-        notes = self.notes(labelled) + counted(without_end, reason)
-        texts: dict[str, list] = {
-            f"{place}/task_instruction.json": [text] if text else []
-            for (_, text), place in tasks.items()
-            if (self.folder.root / place).is_dir()  # of a task that has a labelled episode
-        }
-        texts |= {
-            f"train_data/train_jsons/{split}.json": of_split for split, of_split in pairs.items()
-        }
-        for name, content in texts.items():
-            self.folder.write(name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+        notes = self.notes(len(ends)) + counted(ends.count(None), reason)
+        for (_, text), place in tasks.items():
+            # Of a task that has a labelled episode
+            if (self.folder.root / place).is_dir():
+                self.folder.write_json(f"{place}/task_instruction.json", [text] if text else [])
+        for split, of_split in pairs.items():
+            self.folder.write_json(f"train_data/train_jsons/{split}.json", of_split)
         counts = {split: len(of_split) for split, of_split in pairs.items()}
         return {"samples": sum(counts.values()), "pairs": counts, "notes": notes}
 
     def _ends(self) -> dict[tuple[Task, str | None], str]:
         """Of each task in each split, the last frame of the first labelled episode that is known to have succeeded."""
-        run = self.options.label_run
-        end_pictures = dict[tuple[Task, str | None], str]()
         sql = "SELECT dataset, episode_index FROM episode_labels WHERE label_run = ?"
-        by_run = set(self.lake.rows(sql, [run])) if run is not None else set()
-        for e in self.selected.episodes:
-            if e.success and (e.key in by_run if run is not None else e.label_run is not None):
-                end_pictures.setdefault((_task(e), e.split), _picture(e, HIGH, e.num_frames - 1))
-        return end_pictures
+        labelled = {e.key for e in self.selected.episodes if e.label_run is not None}
+        if self.label_run is not None:
+            labelled = set(self.lake.rows(sql, [self.label_run]))
+        # The first one counts: it is set last
+        return {
+            (_task(e), e.split): _picture(e, HIGH, e.num_frames - 1)
+            for e in reversed(self.selected.episodes)
+            if e.success and e.key in labelled
+        }
 
-    def _write(self, e: Episode, label: Label, end: str | None, place: str) -> dict[str, Any]:
+    def _write(self, x: ExportedEpisode, end: str | None, place: str) -> dict[str, Any]:
         """An episode's videos, its spans and the pictures of its pairs. `end`: where its task is done; None: none shows
         it."""
+        e = x.episode
         raw = f"{place}/episode_{e.episode_index:06d}"
-        reader = self.readers[e.dataset]
+        label = x.label
+        assert label is not None
         spans = json.dumps(keyframes(label), indent=4, ensure_ascii=False) + "\n"
         write_file(self.folder.path(f"{raw}/annotated_keyframes.json"), spans.encode())
         names = camera_names(e.cameras, HIGH, _wrist)
         for camera, name in names.items():
-            write_episode_video(reader, camera, e, self.folder.path(f"{raw}/{name}.mp4"))
+            write_episode_video(x, camera, self.folder.path(f"{raw}/{name}.mp4"))
         chosen = self._pairs(label.progress) if end is not None else []
         # Other episodes of the task may show where it is done by this one
         exported_frames = {0, e.num_frames - 1, *chain.from_iterable(chosen)}
         views = {name: camera for camera, name in names.items() if name in VIEWS}
         for name, camera in views.items():
-            for number, (_, _, picture) in enumerate(
-                islice(reader.episode(e).frames(camera), e.num_frames)
-            ):
+            for number, picture in enumerate(x.pictures(camera)):
                 if number in exported_frames:
-                    _, jpeg = cv2.imencode(
-                        ".jpg", picture.rgb()[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY]
-                    )
+                    quality = [cv2.IMWRITE_JPEG_QUALITY, QUALITY]
+                    _, jpeg = cv2.imencode(".jpg", picture[..., ::-1], quality)
                     self.folder.path(_picture(e, name, number)).write_bytes(jpeg.tobytes())
-        return {
-            "pairs": [
-                _item(e, views, end, pair, _percent(label.progress, *pair)) for pair in chosen
-            ]
-        }
+        items = (_item(e, views, end, pair, _percent(label.progress, *pair)) for pair in chosen)
+        return {"pairs": [*items]}
 
     def _pairs(self, progress: np.ndarray) -> list[tuple[int, int]]:
         """Ordered pairs of frames, taken in turn from bins of their scores, so that no score is common."""
         moments = np.unique(np.linspace(0, len(progress) - 1, MOMENTS).round().astype(int)).tolist()
-        bins: list[list[tuple[int, int]]] = [[] for _ in range(BINS)]
-        for first_frame, second_frame in permutations(moments, 2):
-            percent = _percent(progress, first_frame, second_frame)
-            bins[min(BINS - 1, int((percent + 100) / 200 * BINS))].append(
-                (first_frame, second_frame)
-            )
+        pairs = [(_percent(progress, *pair), pair) for pair in permutations(moments, 2)]
+        bins = grouped((min(BINS - 1, int((p + 100) / 200 * BINS)), pair) for p, pair in pairs)
         rng = np.random.default_rng(self.options.seed)
-        shuffled: list[list[tuple[int, int]]] = []
-        for of_bin in bins:
-            shuffled.append([of_bin[k] for k in rng.permutation(len(of_bin))])
+        shuffled = []
+        for _, members in sorted(bins.items()):
+            shuffled.append([members[n] for n in rng.permutation(len(members))])
         in_turn = filter(None, chain.from_iterable(zip_longest(*shuffled)))
         return list(islice(in_turn, self.options.per_run))
 
@@ -248,57 +236,75 @@ def _percent(progress: np.ndarray, first_frame: int, second_frame: int) -> float
 
 UNKNOWN = "unknown"
 GRADES = (SUCCESSFUL, SUBOPTIMAL, FAILURE, UNKNOWN)
-SCHEMA = pa.schema(
-    [
-        ("id", pa.string()),
-        ("task", pa.string()),
-        ("lang_vector", pa.list_(pa.float32())),
-        ("data_source", pa.string()),
-        ("frames", pa.string()),
-        ("is_robot", pa.bool_()),
-        ("quality_label", pa.string()),
-        ("partial_success", pa.float32()),
-    ]
-)
 
 
-class RobometerExport(LabelExport):
+class CameraOfEpisode(NamedTuple):
+    """What a row of Robometer's is of: an episode by one camera. `grade`: of what quality, and how far it came."""
+
+    episode: Episode
+    camera: str
+    grade: tuple[str | None, float | None]
+    vector: Sequence[float]
+
+
+def _view_name(view: CameraOfEpisode, separator: str) -> str:
+    e = view.episode
+    return f"{e.dataset}/{e.episode_index:06d}{separator}{view.camera.replace('/', '_')}"
+
+
+def _video(view: CameraOfEpisode) -> str:
+    return f"videos/{_view_name(view, '_')}.mp4"
+
+
+TRAJECTORIES: Columns = {
+    "id": (STR, lambda v: _view_name(v, "/")),
+    "task": (STR, lambda v: v.episode.task),
+    "lang_vector": (pa.list_(pa.float32()), lambda v: v.vector),
+    "data_source": (STR, lambda v: v.episode.dataset),
+    "frames": (STR, _video),
+    "is_robot": (pa.bool_(), lambda v: True),
+    "quality_label": (STR, lambda v: v.grade[0]),
+    "partial_success": (pa.float32(), lambda v: v.grade[1]),
+}
+
+
+class RobometerExport(Export):
     """The episodes that have an instruction: a trajectory without a task is none."""
 
     def write_rest(self) -> Mapping[str, Any]:
-        rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        for e, label in self.labels():
-            if e.task:
-                self.folder.part(f"{e.dataset} {e.episode_index}", self._write_videos, e)
-                rows[e.split or NO_SPLIT] += _views(e, label)
-        if not rows:
+        exported = [
+            (x, grade(x.episode.success, x.label and float(x.label.progress[-1])))
+            for x in self.episodes()
+            if x.episode.task
+        ]
+        if not exported:
             raise UserError("nothing to export: none of the episodes selected has an instruction")
+        texts = sorted({e.task for e in self.selected.episodes if e.task})
+        vectors = dict(zip(texts, embed(texts), strict=True))
+        views: dict[str, list[CameraOfEpisode]] = {}
+        for x, of_label in exported:
+            e = x.episode
+            of_episode = [CameraOfEpisode(e, c, of_label, vectors[e.task or ""]) for c in e.cameras]
+            self.folder.part(f"{e.dataset} {e.episode_index}", self._write_videos, x, of_episode)
+            views.setdefault(e.split or NO_SPLIT, []).extend(of_episode)
         counts = {
             split: self.folder.part(split, self._write_rows, split, of_split)
-            for split, of_split in rows.items()
+            for split, of_split in views.items()
         }
         without = sum(not e.task for e in self.selected.episodes)
         notes = self.notes() + counted(without, "episodes without an instruction are left out")
         self.folder.write(README, self._readme(counts, notes))
         return {"trajectories": counts, "notes": notes}
 
-    def _write_videos(self, e: Episode) -> None:
-        for camera in e.cameras:
-            write_episode_video(
-                self.readers[e.dataset], camera, e, self.folder.path(_video(e, camera))
-            )
+    def _write_videos(self, x: ExportedEpisode, views: Sequence[CameraOfEpisode]) -> None:
+        for view in views:
+            write_episode_video(x, view.camera, self.folder.path(_video(view)))
 
-    def _write_rows(self, split: str, rows: Sequence[dict[str, Any]]) -> dict[str, int]:
+    def _write_rows(self, split: str, views: Sequence[CameraOfEpisode]) -> dict[str, int]:
         """Returns how many there are of each grade."""
-        tasks = sorted({row["task"] for row in rows})
-        vectors = dict(zip(tasks, embed(tasks), strict=True))
-        with_vectors = [row | {"lang_vector": vectors[row["task"]]} for row in rows]
-        table = pa.Table.from_pylist(with_vectors, schema=with_features(SCHEMA))
-        pq.write_table(
-            table, self.folder.path(f"trajectories/{split}/part-000.parquet"), compression="zstd"
-        )
-        grade_counts = Counter(row["quality_label"] or UNKNOWN for row in rows)
-        return {grade: grade_counts[grade] for grade in GRADES}
+        write_rows(self.folder, f"trajectories/{split}/part", TRAJECTORIES, [views])
+        counts = Counter(view.grade[0] or UNKNOWN for view in views)
+        return {name: counts[name] for name in GRADES}
 
     def _readme(self, counts: Mapping[str, Mapping[str, int]], notes: Sequence[str]) -> str:
         files = {"trajectories": {split: f"trajectories/{split}/*.parquet" for split in counts}}
@@ -320,42 +326,49 @@ rows = load_dataset("THIS_FOLDER", split="{next(iter(counts))}")
 """
 
 
-def _video(e: Episode, camera: str) -> str:
-    return f"videos/{e.dataset}/{e.episode_index:06d}_{camera.replace('/', '_')}.mp4"
-
-
-def _views(e: Episode, label: Label | None) -> list[dict[str, Any]]:
-    """A row for each camera."""
-    quality, share = grade(e.success, None if label is None else float(label.progress[-1]))
-    return [
-        {
-            "id": f"{e.dataset}/{e.episode_index:06d}/{camera.replace('/', '_')}",
-            "task": e.task,
-            "data_source": e.dataset,
-            "frames": _video(e, camera),
-            "is_robot": True,
-            "quality_label": quality,
-            "partial_success": share,
-        }
-        for camera in e.cameras
-    ]
-
-
 EPISODES_IN_CHUNK = 1000
 SIDES = ("left", "right")
 SUFFIX = "_camera-images-rgb"
-COLUMNS = {
-    "reward": "float32",
-    "act_pri": "int64",
-    "timestamp": "float64",
-    "frame_index": "int64",
-    "episode_index": "int64",
-    "index": "int64",
-    "task_index": "int64",
+
+
+class Rollout(NamedTuple):
+    """What opensarm's rows are of: a labelled episode, its number in the export, and that of its task. `index`: of its
+    frames in the export, int64 [n]."""
+
+    label: Label
+    fps: float
+    number: int
+    task: int
+    index: np.ndarray
+
+
+def _primitives(r: Rollout) -> np.ndarray:
+    """The number of the primitive at each frame; where steps have no names it is none."""
+    segments = r.label.segments
+    is_named_step = [r.label.has_names and s.step is not None for s in segments]
+    steps = [
+        s.name if is_named else "dummy" for s, is_named in zip(segments, is_named_step, strict=True)
+    ]
+    return np.repeat([*map(primitive, steps)], [*map(len, segments)])
+
+
+ROWS: Columns = {
+    "reward": (pa.float32(), lambda r: r.label.progress),
+    "act_pri": (pa.int64(), _primitives),
+    "timestamp": (pa.float64(), lambda r: (r.index - r.index[0]) / r.fps),
+    "frame_index": (pa.int64(), lambda r: r.index - r.index[0]),
+    "episode_index": (pa.int64(), lambda r: np.full_like(r.index, r.number)),
+    "index": (pa.int64(), lambda r: r.index),
+    "task_index": (pa.int64(), lambda r: np.full_like(r.index, r.task)),
+}
+ARRAYS = {
+    "timestamp": lambda r: (r.index - r.index[0]) / r.fps,
+    "progress": lambda r: r.label.progress.astype(np.float64),
+    "reward": lambda r: np.diff(r.label.progress.astype(np.float64), prepend=0.0),
 }
 
 
-class OpensarmExport(LabelExport):
+class OpensarmExport(Export):
     """The labelled episodes; one episode's rows are in memory at a time."""
 
     def select(self, lake: Lake, selection: Selection) -> Selected:
@@ -368,68 +381,45 @@ class OpensarmExport(LabelExport):
         tasks = {text: k for k, text in enumerate(texts)}
         written: list[tuple[Episode, dict[str, Any]]] = []
         start = 0
-        for k, (e, label) in enumerate(self.labelled()):
-            written.append(
-                (e, self.folder.part(f"episode {k}", self._write, e, label, k, start, tasks))
-            )
-            start += e.num_frames
+        for k, x in enumerate(self.labelled()):
+            assert x.label is not None
+            index = np.arange(x.episode.num_frames) + start
+            rollout = Rollout(x.label, x.episode.fps, k, tasks[x.episode.task or ""], index)
+            written.append((x.episode, self.folder.part(f"episode {k}", self._write, x, rollout)))
+            start += x.episode.num_frames
         notes = self.notes(labelled=len(written))
         for column in ("state", "actions"):
             without = sum(column not in facts["names"] for _, facts in written)
             notes += counted(without, f"episodes have no column {column}: their source brings none")
         lines = [facts["line"] for _, facts in written if facts["line"]]
-        self.folder.write(LABELS, _lines(lines))
+        self.folder.write_lines(LABELS, lines)
         self._write_metadata(written, tasks, start)
         return {"notes": notes, "labelled_by_people": len(lines)}
 
-    def _write(
-        self,
-        e: Episode,
-        label: Label,
-        number: int,
-        start: int,
-        tasks: Mapping[str, int],
-    ) -> dict[str, Any]:
-        """The files of an episode, as which it has this number and begins at the row `start`;
-        returns what the metadata needs of it: names of dimensions, videos, and what a person
-        said."""
-        reader = self.readers[e.dataset]
-        rollout = f"{ROLLOUTS}/episode_{number:06d}"
-        chunk = f"chunk-{number // EPISODES_IN_CHUNK:03d}"
+    def _write(self, x: ExportedEpisode, r: Rollout) -> dict[str, Any]:
+        """The files of an episode; returns what the metadata needs of it: names of dimensions, videos, and what a
+        person said."""
+        folder = f"{ROLLOUTS}/episode_{r.number:06d}"
+        chunk = f"chunk-{r.number // EPISODES_IN_CHUNK:03d}"
         videos: dict[str, Any] = {}
         # What is named left or right is that in opensarm's names of cameras, too; the first one is the top one
         sides = camera_names(
-            e.cameras, "top", lambda name: next((s for s in SIDES if s in name), None), SUFFIX
+            x.episode.cameras,
+            "top",
+            lambda name: next((s for s in SIDES if s in name), None),
+            SUFFIX,
         )
         for camera, name in sides.items():
-            path = self.folder.path(f"lerobot/videos/{chunk}/{name}/episode_{number:06d}.mp4")
-            videos[name] = write_episode_video(reader, camera, e, path)
-            shutil.copyfile(path, self.folder.path(f"{rollout}/{name}.mp4"))
-        timestamps = np.arange(e.num_frames) / e.fps
-        progress = label.progress.astype(np.float64)
-        np.save(self.folder.path(f"{rollout}/timestamp.npy"), timestamps)
-        np.save(self.folder.path(f"{rollout}/progress.npy"), progress)
-        np.save(self.folder.path(f"{rollout}/reward.npy"), np.diff(progress, prepend=0.0))
-
-        names, columns = _of_source(reader.episode(e), e.num_frames)
-        frames = np.arange(e.num_frames)
-        # Of a label that names no steps the primitive is none
-        steps = [
-            "dummy" if s.step is None or not label.has_names else s.name for s in label.segments
-        ]
-        values = {
-            "reward": progress,
-            "act_pri": np.repeat([*map(primitive, steps)], [*map(len, label.segments)]),
-            "timestamp": timestamps,
-            "frame_index": frames,
-            "episode_index": np.full(e.num_frames, number),
-            "index": frames + start,
-            "task_index": np.full(e.num_frames, tasks[e.task or ""]),
-        }
-        columns |= {name: values[name].astype(dtype) for name, dtype in COLUMNS.items()}
-        data = self.folder.path(f"lerobot/data/{chunk}/episode_{number:06d}.parquet")
+            path = self.folder.path(f"lerobot/videos/{chunk}/{name}/episode_{r.number:06d}.mp4")
+            videos[name] = write_episode_video(x, camera, path)
+            shutil.copyfile(path, self.folder.path(f"{folder}/{name}.mp4"))
+        for name, values in ARRAYS.items():
+            np.save(self.folder.path(f"{folder}/{name}.npy"), values(r))
+        names, columns = _of_source(x.rows, len(r.index))
+        columns |= {n: pa.array(values(r)).cast(type_) for n, (type_, values) in ROWS.items()}
+        data = self.folder.path(f"lerobot/data/{chunk}/episode_{r.number:06d}.parquet")
         pq.write_table(pa.table(columns), data, compression="snappy")
-        line = self._line(e, label, number, f"{rollout}/{next(iter(videos))}.mp4")
+        line = self._line(x.episode, r.label, r.number, f"{folder}/{next(iter(videos))}.mp4")
         return {"names": names, "videos": videos, "line": line}
 
     def _line(self, e: Episode, label: Label, number: int, video: str) -> dict[str, Any] | None:
@@ -474,17 +464,15 @@ class OpensarmExport(LabelExport):
             "features": features,
             "act_pri": list(PRIMITIVES),
         }
-        self.folder.write(
-            "lerobot/meta/info.json", json.dumps(info, indent=1, ensure_ascii=False) + "\n"
-        )
+        self.folder.write_json("lerobot/meta/info.json", info, indent=1)
         of_episode = (
             {"episode_index": k, "tasks": [e.task or ""], "length": e.num_frames}
             | {"proccorpus_dataset": e.dataset, "proccorpus_episode_index": e.episode_index}
             for k, (e, _) in enumerate(written)
         )
-        self.folder.write("lerobot/meta/episodes.jsonl", _lines(of_episode))
+        self.folder.write_lines("lerobot/meta/episodes.jsonl", of_episode)
         of_task = ({"task_index": k, "task": text} for text, k in tasks.items())
-        self.folder.write("lerobot/meta/tasks.jsonl", _lines(of_task))
+        self.folder.write_lines("lerobot/meta/tasks.jsonl", of_task)
 
 
 def _features(written: Sequence[Mapping[str, Any]], fps: float) -> tuple[list[str], dict[str, Any]]:
@@ -498,7 +486,8 @@ def _features(written: Sequence[Mapping[str, Any]], fps: float) -> tuple[list[st
         for c, column_names in names.items()
     }
     features |= {
-        name: {"dtype": dtype, "shape": [1], "names": None} for name, dtype in COLUMNS.items()
+        name: {"dtype": type_.to_pandas_dtype().__name__, "shape": [1], "names": None}
+        for name, (type_, _) in ROWS.items()
     }
     for camera in cameras:
         video_facts = first["videos"][camera]
@@ -515,19 +504,11 @@ def _of_source(
     episode: EpisodeData, num_frames: int
 ) -> tuple[dict[str, list[str]], dict[str, pa.Array]]:
     """State and actions that have a row for each frame: the names of their dimensions, and their values."""
-    vectors = {
-        "state": (episode.state, episode.state_names),
-        "actions": (episode.action, episode.action_names),
-    }
-    names = {}
-    columns = {}
-    for name, (values, stated_names) in vectors.items():
+    names: dict[str, list[str]] = {}
+    columns: dict[str, pa.Array] = {}
+    for name, (_, values, dimensions) in zip(("state", "actions"), rows_of(episode), strict=True):
         if values is not None and len(values) == num_frames:
-            names[name] = list(stated_names) or [f"dim_{k}" for k in range(values.shape[1])]
-            flat = np.asarray(values, np.float64).ravel()
-            columns[name] = pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
+            width = values.shape[1]
+            names[name] = list(dimensions) or [f"dim_{k}" for k in range(width)]
+            columns[name] = pa.FixedSizeListArray.from_arrays(values.ravel(), width)
     return names, columns
-
-
-def _lines(rows: Iterable[Any]) -> str:
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

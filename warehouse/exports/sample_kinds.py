@@ -12,9 +12,9 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
-from itertools import chain, count, groupby
+from itertools import chain, groupby
 from operator import itemgetter
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -23,10 +23,11 @@ from annotate.preferences import WHYS, ComparedRun, Pair, draw_pairs
 from annotate.samples.procvqa import PROGRESS, task_text
 from core.errors import UserError
 from core.tables import TABLES
-from warehouse.exports.hub import PICTURE, README, card_head, write_rows
-from warehouse.exports.options import SampleOptions, Selection
-from warehouse.exports.samples import ParquetSampleExport, SampleExport, SamplePart, shown_pictures
-from warehouse.exports.selection import Selected, outcome_assumed
+from core.values import grouped
+from warehouse.exports.export import PICTURE, README, Columns, card_head, write_rows
+from warehouse.exports.options import Selection
+from warehouse.exports.samples import SampleExport, SamplePart, shown_pictures
+from warehouse.exports.selection import Selected
 from warehouse.lake import Lake
 from warehouse.lake.connection import literal
 from warehouse.lake.stored import RunFacts, run_facts
@@ -52,7 +53,12 @@ COLUMNS = (
 )
 
 
-class DatasetsExport(ParquetSampleExport):
+def _of_row(name: str) -> Callable[[Sample], Any]:
+    """The value of a sample's own column."""
+    return lambda sample: sample.row[name]
+
+
+class DatasetsExport(SampleExport):
     """A folder that `datasets.load_dataset` opens, here or as a repository of the hub.
 
     The configuration `samples` has one split per split of ours, questions with their pictures; `episodes`, `segments`
@@ -60,26 +66,13 @@ class DatasetsExport(ParquetSampleExport):
     and `load_dataset` look.
     """
 
-    schema = pa.schema(
-        [
-            *(TABLES["samples"].schema.field(c) for c in COLUMNS),
-            pa.field("outcome_assumed", pa.bool_()),
-            pa.field("images", pa.list_(PICTURE)),
-        ]
-    )
+    columns: ClassVar[Columns] = {
+        name: (TABLES["samples"].schema.field(name).type, _of_row(name)) for name in COLUMNS
+    } | {
+        "outcome_assumed": (pa.bool_(), _of_row("outcome_assumed")),
+        "images": (pa.list_(PICTURE), shown_pictures),
+    }
     place = "samples/"
-
-    def rows(self, part: SamplePart) -> Iterator[list[dict[str, Any]]]:
-        # A sample of a label whose end rests on no stated outcome says so
-        assumed = {e.key: outcome_assumed(e) for e in self.selected.episodes}
-
-        def row(sample: Sample) -> dict[str, Any]:
-            key = (sample.row["dataset"], sample.row["episode_index"])
-            added = {"outcome_assumed": assumed.get(key), "images": shown_pictures(sample)}
-            return {c: sample.row[c] for c in COLUMNS} | added
-
-        for episode in self.read(part):
-            yield list(map(row, episode))
 
     def write_rest(self) -> Mapping[str, Any]:
         """The labels, and the card."""
@@ -139,21 +132,23 @@ progress = load_dataset("THIS_FOLDER", "progress")["all_splits"]
 
 
 STR = pa.string()
+WHOLE = pa.int64()
 MESSAGE = pa.struct([("role", STR), ("content", STR)])
 REWARD = pa.struct([("style", STR), ("ground_truth", STR)])
 EXTRA = pa.struct(
     [
-        ("index", pa.int64()),
-        ("split", STR),
-        ("sample_id", STR),
-        ("dataset", STR),
-        ("episode_index", pa.int64()),
+        *(("index", WHOLE), ("split", STR), ("sample_id", STR), ("dataset", STR)),
+        ("episode_index", WHOLE),
+        *((name, STR) for name in ("variant", "form", "label_run")),
     ]
-    + [(name, STR) for name in ("variant", "form", "label_run")]
 )
 
 
-class EasyR1Export(ParquetSampleExport):
+def _truth(sample: Sample) -> str:
+    return json.dumps(ground_truth(sample), sort_keys=True, ensure_ascii=False)
+
+
+class EasyR1Export(SampleExport):
     """Parquet with a prompt, its pictures and what a reward function compares an answer with; a folder per split. Where
     no families or forms are named: ProgressLM's, in think form.
 
@@ -170,56 +165,44 @@ class EasyR1Export(ParquetSampleExport):
         "progresslm_unanswerable",
     )
     forms = ("think",)
-    schema = pa.schema(
-        [
-            ("problem", STR),
-            ("prompt", pa.list_(MESSAGE)),
-            ("images", pa.list_(PICTURE)),
-            ("answer", STR),
-            ("reward_model", REWARD),
-            ("data_source", STR),
-            ("ability", STR),
-            ("extra_info", EXTRA),
-        ]
-    )
+    columns: ClassVar[Columns] = {
+        "problem": (STR, _of_row("question")),
+        "prompt": (
+            pa.list_(MESSAGE),
+            lambda sample: [{"role": "user", "content": sample.row["question"]}],
+        ),
+        "images": (pa.list_(PICTURE), shown_pictures),
+        "answer": (STR, _truth),
+        "reward_model": (REWARD, lambda s: {"style": "rule", "ground_truth": _truth(s)}),
+        "data_source": (STR, _of_row("family")),
+        "ability": (STR, lambda sample: "progress"),
+        "extra_info": (EXTRA, lambda sample: {f.name: sample.row[f.name] for f in EXTRA}),
+    }
 
     def select(self, lake: Lake, selection: Selection) -> Selected:
-        misfits = [family for family in self.which.families if family not in self.families]
+        misfits = [family for family in self.options.families if family not in self.families]
         if misfits:
             raise UserError(
                 f"{misfits[0]} has no reference and score to reward: an easyr1 export takes {', '.join(self.families)}"
             )
         return super().select(lake, selection)
 
-    def rows(self, part: SamplePart) -> Iterator[list[dict[str, Any]]]:
-        # Rows are counted through a split: those of the parts before this one come first
-        [(num_earlier_rows,)] = self.lake.rows(
-            "SELECT count(*) FROM export_samples WHERE NOT withheld AND split = ? AND (dataset, chunk) < (?, ?)",
-            [part.split, part.dataset, part.chunk],
-        )
-        numbers = count(num_earlier_rows)
-        for episode in self.read(part):
-            yield [_row(sample, next(numbers)) for sample in episode]
-
-
-def _row(sample: Sample, index: int) -> dict[str, Any]:
-    row = sample.row
-    truth = json.dumps(ground_truth(sample), sort_keys=True, ensure_ascii=False)
-    return {
-        "problem": row["question"],
-        "prompt": [{"role": "user", "content": row["question"]}],
-        "images": shown_pictures(sample),
-        "answer": truth,
-        "reward_model": {"style": "rule", "ground_truth": truth},
-        "data_source": row["family"],
-        "ability": "progress",
-        "extra_info": {"index": index} | {f.name: row[f.name] for f in EXTRA if f.name != "index"},
-    }
-
 
 INFO = "dataset_info.json"
 PREFIX = "proccorpus_"  # of the names of datasets
-ROLES = (("user", "question"), ("assistant", "answer"))
+ROLES = {"user": "question", "assistant": "answer"}
+# What LLaMA-Factory has to know of a dataset: what its columns and roles are called
+SHAREGPT = {
+    "formatting": "sharegpt",
+    "columns": {"messages": "messages", "images": "images"},
+    "tags": {
+        "role_tag": "role",
+        "content_tag": "content",
+        "user_tag": "user",
+        "assistant_tag": "assistant",
+        "system_tag": "system",
+    },
+}
 
 
 class LlamaFactoryExport(SampleExport):
@@ -233,17 +216,15 @@ class LlamaFactoryExport(SampleExport):
     def write_part(self, part: SamplePart) -> None:
         """A sample as one turn of question and answer, after its pictures were written. Parts share no episode."""
         written: dict[str, str] = {}  # the hash of each picture
-        with self.folder.path(f"{part.split}/part-{part.number:05d}.json").open(
-            "w", encoding="utf-8"
-        ) as f:
+        path = self.folder.path(f"{part.split}/part-{part.number:05d}.json")
+        with path.open("w", encoding="utf-8") as f:
             separator = "[\n"
             for sample in chain.from_iterable(self.read(part)):
-                images = [self._keep(part, picture, written) for picture in shown_pictures(sample)]
-                messages = [{"role": role, "content": sample.row[name]} for role, name in ROLES]
-                f.write(
-                    separator
-                    + json.dumps({"messages": messages, "images": images}, ensure_ascii=False)
-                )
+                row = {
+                    "messages": [{"role": r, "content": sample.row[n]} for r, n in ROLES.items()],
+                    "images": [self._keep(part, p, written) for p in shown_pictures(sample)],
+                }
+                f.write(separator + json.dumps(row, ensure_ascii=False))
                 separator = ",\n"
             f.write("\n]\n")
 
@@ -260,32 +241,13 @@ class LlamaFactoryExport(SampleExport):
         return path
 
     def write_rest(self) -> Mapping[str, Any]:
-        """What LLaMA-Factory has to know of each dataset: its folder, and what its columns and roles are called."""
-        tags = {
-            "role_tag": "role",
-            "content_tag": "content",
-            "user_tag": "user",
-            "assistant_tag": "assistant",
-            "system_tag": "system",
-        }
-        columns = {"messages": "messages", "images": "images"}
-        info = {
-            PREFIX + split: {
-                "file_name": split,
-                "formatting": "sharegpt",
-                "columns": columns,
-                "tags": tags,
-            }
-            for split in self.splits
-        }
-        self.folder.write(INFO, json.dumps(info, indent=2) + "\n")
+        info = {PREFIX + split: {"file_name": split, **SHAREGPT} for split in self.splits}
+        self.folder.write_json(INFO, info)
         return self.sample_facts
 
 
 MOST_PICTURES = 8  # of a part
 KEPT_EPISODES = 64  # whose pictures are held at a time
-STR = pa.string()
-WHOLE = pa.int64()
 TRAJECTORY = pa.struct(
     [
         *((name, STR) for name in ("id", "task", "data_source", "quality_label")),
@@ -298,16 +260,14 @@ TRAJECTORY = pa.struct(
 )
 CONTENT = pa.struct([("type", STR), ("text", STR)])
 MESSAGES = pa.list_(pa.struct([("role", STR), ("content", pa.list_(CONTENT))]))
-SCHEMA = pa.schema(
-    [
-        ("why", STR),
-        ("margin", pa.float32()),
-        ("task", STR),
-        ("images", pa.list_(PICTURE)),
-        *((name, MESSAGES) for name in ("prompt", "chosen", "rejected")),
-        *((f"{side}_trajectory", TRAJECTORY) for side in ("chosen", "rejected")),
-    ]
-)
+TYPES = {
+    "why": STR,
+    "margin": pa.float32(),
+    "task": STR,
+    "images": pa.list_(PICTURE),
+    **dict.fromkeys(("prompt", "chosen", "rejected"), MESSAGES),
+    **dict.fromkeys(("chosen_trajectory", "rejected_trajectory"), TRAJECTORY),
+}
 QUESTIONS = {
     "further": "Which of the two runs is further along the task?",
     "outcome": "Which of the two runs has reached the goal of the task?",
@@ -325,30 +285,17 @@ Moment = Mapping[str, Any]
 
 class PreferencesExport(SampleExport):
     families = (PROGRESS,)
+    columns: ClassVar[Columns] = {name: (type_, itemgetter(name)) for name, type_ in TYPES.items()}
 
-    @property
-    def which(self) -> SampleOptions:
-        return SampleOptions()
-
-    def chunks(self) -> list[tuple[str, int]]:
-        return []
+    def chunk_parts(self) -> Iterator[Any]:
+        """A pair shows episodes of several chunks."""
+        return iter(())
 
     def write_rest(self) -> Mapping[str, Any]:
-        runs: dict[str, list[ComparedRun]] = defaultdict(list)
-        for key, moments in self._moments.items():
-            episode_facts = self._facts[key]
-            frames = np.array([m["frame"] for m in moments])
-            # A run without a text is compared with no other one
-            run = ComparedRun(
-                *key,
-                episode_facts.same_as or f"run {key[1]}",
-                frames,
-                np.array([m["progress"] for m in moments]),
-                episode_facts.success,
-                episode_facts.quality,
-                episode_facts.label_run,
-            )
-            runs[moments[0]["split"]].append(run)
+        runs = grouped(
+            (moments[0]["split"], self._compared(key, moments))
+            for key, moments in self._moments.items()
+        )
         counts: dict[str, dict[str, int]] = {}
         for split, of_split in sorted(runs.items()):
             # Those with the same chosen episode stand together, so that a row group holds a picture once
@@ -362,14 +309,22 @@ class PreferencesExport(SampleExport):
                 "of its task"
             )
         total = sum(map(Counter, counts.values()), Counter[str]())
-        notes = self.selected.label_notes()
-        notes += [
-            f"no pair of the kind {criterion}: {LACKING[criterion]}"
-            for criterion in WHYS
-            if not total[criterion]
+        notes = [
+            *self.notes(),
+            *(f"no pair of the kind {why}: {LACKING[why]}" for why in WHYS if not total[why]),
         ]
         self.folder.write(README, self._readme(counts, notes))
         return {"samples": total.total(), "pairs": counts, "notes": notes}
+
+    def _compared(self, key: Key, moments: Sequence[Moment]) -> ComparedRun:
+        facts = self._facts[key]
+        frames = np.array([moment["frame"] for moment in moments])
+        progress = np.array([moment["progress"] for moment in moments])
+        # A run without a text is compared with no other one
+        task = facts.same_as or f"run {key[1]}"
+        return ComparedRun(
+            *key, task, frames, progress, facts.success, facts.quality, facts.label_run
+        )
 
     @cached_property
     def _facts(self) -> dict[Key, RunFacts]:
@@ -393,11 +348,9 @@ class PreferencesExport(SampleExport):
         """Returns how many there are of each kind."""
         pictures = lru_cache(maxsize=KEPT_EPISODES)(self._pictures)
         chosen_first = np.random.default_rng(self.options.seed).random(len(pairs)) < 0.5
-        rows = (
-            [self._row(*drawn, pictures)]
-            for drawn in zip(pairs, chosen_first.tolist(), strict=True)
-        )
-        write_rows(self.folder, f"pairs/{split}/part", SCHEMA, rows)
+        drawn = zip(pairs, chosen_first.tolist(), strict=True)
+        rows = ([self._row(*pair, pictures)] for pair in drawn)
+        write_rows(self.folder, f"pairs/{split}/part", self.columns, rows)
         return dict(Counter(pair.why for pair in pairs))
 
     def _row(

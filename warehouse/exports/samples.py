@@ -3,16 +3,16 @@
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import count
 from typing import Any, ClassVar
 
 import pyarrow as pa
 
 from core.errors import UserError
 from core.values import IMAGE_MARK
-from warehouse.exports.export import Export, counted
-from warehouse.exports.hub import write_rows
+from warehouse.exports.export import ChunkKey, Columns, Export, Write, write_rows
 from warehouse.exports.options import SampleOptions, Selection
-from warehouse.exports.selection import Selected, label_runs, select
+from warehouse.exports.selection import Selected, counted, label_runs, outcome_assumed
 from warehouse.lake import Lake, content_key
 from warehouse.lake.connection import literal, temp_table
 from warehouse.lake.statements import taken_down
@@ -40,28 +40,25 @@ class SamplePart:
 
 class SampleExport(Export):
     """An export of samples: out of a release its shards, else those of the lake as it is. Left out is what shows
-    anything taken down by today.
+    anything taken down by today. A kind is a table of columns over samples; it is written as Parquet with pictures.
 
-    `families` and `forms` hold where the options name none; empty: all.
+    `families` and `forms` hold where the options name none; empty: all. `place`: of the splits' folders.
     """
 
     families: ClassVar[tuple[str, ...]] = ()
     forms: ClassVar[tuple[str, ...]] = ()
+    columns: ClassVar[Columns] = {}
+    place: ClassVar[str] = ""
     parts: tuple[SamplePart, ...]  # in order of their splits
     shards: Mapping[str, ShardFile]
     down: Mapping[str, Sequence[int]]
 
-    @property
-    def which(self) -> SampleOptions:
-        return self.options
-
-    def write_part(self, part: SamplePart) -> None:
-        raise NotImplementedError
-
     def select(self, lake: Lake, selection: Selection) -> Selected:
         """The episodes that have samples; sets the fields of this class."""
+        is_of_samples = isinstance(self.options, SampleOptions)
+        self.which = self.options if is_of_samples else SampleOptions()
         _check_profile(self.which, selection)
-        selected = select(lake, selection)
+        selected = super().select(lake, selection)
         snapshot_lake = selected.lake  # as the selection's snapshot has it
         families = self.which.families or self.families
         forms = self.which.forms or self.forms
@@ -183,26 +180,40 @@ class SampleExport(Export):
     def splits(self) -> list[str]:
         return list(dict.fromkeys(part.split for part in self.parts))
 
-    def chunks(self) -> list[tuple[str, int]]:
-        return sorted({(part.dataset, part.chunk) for part in self.parts})
-
-    def write_chunk(self, chunk: tuple[str, int]) -> None:
+    def chunk_parts(self) -> Iterator[tuple[ChunkKey, str, Write, Any]]:
         for part in self.parts:
-            if (part.dataset, part.chunk) == chunk:
-                self.folder.part(part.name, self.write_part, part)
+            yield (part.dataset, part.chunk), part.name, self.write_part, part
+
+    def write_part(self, part: SamplePart) -> None:
+        # A file's name must not sound like a split: `datasets` would take it for one
+        stem = f"{self.place}{part.split}/part-{part.number:05d}"
+        size = self.options.file_bytes
+        write_rows(self.folder, stem, self.columns, self.read(part), file_bytes=size)
 
     def write_rest(self) -> Mapping[str, Any]:
         return self.sample_facts
 
     def read(self, part: SamplePart) -> Iterator[list[Sample]]:
-        """The samples of a part, an episode at a time, each with one picture per mark. Raises ShardError."""
+        """The samples of a part, an episode at a time, each with one picture per mark. Rows have `index`, by which they
+        are counted through their split, and `outcome_assumed` of their label. Raises ShardError."""
+        numbers = count(
+            *self.lake.column(
+                "SELECT count(*) FROM export_samples WHERE NOT withheld AND split = ? AND (dataset, chunk) < (?, ?)",
+                [part.split, part.dataset, part.chunk],
+            )
+        )
+        assumed = {e.key: outcome_assumed(e) for e in self.selected.episodes}
         rows = self.lake.rows(
-            'SELECT shard, "offset", list(sample_id) FROM export_samples WHERE NOT withheld '
-            "AND dataset = ? AND chunk = ? AND split = ? GROUP BY ALL ORDER BY min(episode_index), 1, 2",
+            'SELECT min(episode_index), shard, "offset", list(sample_id) FROM export_samples WHERE NOT withheld '
+            'AND dataset = ? AND chunk = ? AND split = ? GROUP BY shard, "offset" ORDER BY 1, 2, 3',
             [part.dataset, part.chunk, part.split],
         )
-        for shard, offset, sample_ids in rows:
-            yield self.of_entry(shard, offset, set(sample_ids))
+        for episode, shard, offset, sample_ids in rows:
+            of_label = {"outcome_assumed": assumed.get((part.dataset, episode))}
+            yield [
+                replace(s, row={**s.row, **of_label, "index": next(numbers)})
+                for s in self.of_entry(shard, offset, set(sample_ids))
+            ]
 
     def of_entry(self, shard: str, offset: int, sample_ids: Collection[str]) -> list[Sample]:
         """Some samples of the entry at this byte of a shard's tar, as the lake records it. Raises ShardError."""
@@ -233,7 +244,7 @@ class SampleExport(Export):
             "SELECT DISTINCT label_run FROM export_samples WHERE NOT withheld ORDER BY 1"
         )
         number = sum(count["samples"] for count in counts)
-        notes = self.selected.label_notes()
+        notes = self.notes()
         [(down, unsure)] = self.lake.rows(
             "SELECT count(*) FILTER (is_down), count(*) FILTER (is_unsure AND NOT is_down) FROM export_samples"
         )
@@ -250,24 +261,6 @@ class SampleExport(Export):
             "label_runs": label_runs(self.lake, runs),
             "notes": notes,
         }
-
-
-class ParquetSampleExport(SampleExport):
-    """Samples as Parquet with their pictures."""
-
-    schema: ClassVar[pa.Schema]
-    place: ClassVar[str] = ""  # of the splits' folders
-
-    def rows(self, part: SamplePart) -> Iterator[list[dict[str, Any]]]:
-        """Of an episode at a time."""
-        raise NotImplementedError
-
-    def write_part(self, part: SamplePart) -> None:
-        # a file's name must not sound like a split: `datasets` would take it for one
-        stem = f"{self.place}{part.split}/part-{part.number:05d}"
-        write_rows(
-            self.folder, stem, self.schema, self.rows(part), file_bytes=self.options.file_bytes
-        )
 
 
 def shown_pictures(sample: Sample) -> list[dict[str, Any]]:

@@ -7,8 +7,7 @@ import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, lru_cache
-from itertools import groupby
-from operator import itemgetter
+from itertools import groupby, islice
 from typing import Any
 
 import numpy as np
@@ -20,14 +19,15 @@ from core.domain.label import Label
 from core.domain.label_run import GateCounts, LabelGate
 from core.errors import UserError
 from core.tables import SPLITS
-from ingest.episode import EpisodeData, EpisodeRecord, record_from_row
+from core.values import grouped
+from ingest.episode import EpisodeData, EpisodeRecord, TimedPicture, record_from_row
 from ingest.formats import LEROBOT, Format
 from ingest.formats.lerobot_meta import read_info
 from ingest.reasons import DataError
 from ingest.registry import DatasetConfig
 from ingest.source import format_of
 from ingest.sources.files import Source, cache_folder
-from warehouse.exports.options import KindOptions, Selection
+from warehouse.exports.options import KindSettings, Selection
 from warehouse.lake import Lake, content_key
 from warehouse.lake.acceptances import runs_with
 from warehouse.lake.connection import temp_table
@@ -49,6 +49,11 @@ FITTING_SQL = f"""
       AND ($2::BIGINT[] IS NULL OR list_contains($2, episode_index))
       AND (len($3::VARCHAR[]) = 0 OR list_contains($3, split))
     ORDER BY dataset, episode_index"""
+
+
+def counted(count: int, text: str) -> list[str]:
+    """A note on how many of something there are; none where there are none."""
+    return [f"{count} {text}"] if count else []
 
 
 def outcome_assumed(episode: Episode) -> bool | None:
@@ -100,7 +105,7 @@ class Selected:
         of_chunks = groupby(self.episodes, key=lambda e: (e.dataset, e.chunk))
         return ((dataset, chunk, list(episodes)) for (dataset, chunk), episodes in of_chunks)
 
-    def identity(self, kind: str, options: KindOptions) -> str:
+    def identity(self, kind: str, options: KindSettings) -> str:
         """What the bytes of an export depend on, hashed."""
         episodes = [
             [e.dataset, e.episode_index, e.label_run, e.content_hash] for e in self.episodes
@@ -154,9 +159,7 @@ class Selected:
         num_unlabelled = len(self.episodes) - len(labelled)
         if not num_unlabelled or self.selection.episodes is not None:
             return self
-        reason = (
-            "without a label (proccorpus quarantine says why; --episodes N takes one all the same)"
-        )
+        reason = "without a label (proccorpus show quarantine says why; --episodes N takes one all the same)"
         return self.only(labelled, f"{num_unlabelled} episodes {reason}")
 
     def only(self, keys: Collection[tuple[str, int]], exclusion: str) -> "Selected":
@@ -169,6 +172,48 @@ class Selected:
             "DELETE FROM selected WHERE dataset = ? AND episode_index = ?", other_keys
         )
         return replace(self, episodes=episodes, left_out=(*self.left_out, exclusion))
+
+    @cached_property
+    def readers(self) -> dict[str, "SourceReader"]:
+        """By dataset."""
+        return {dataset: SourceReader(self, dataset) for dataset in self.datasets}
+
+    def each(self, label_run: str | None = None) -> Iterator["ExportedEpisode"]:
+        """Every episode in order; one chunk's labels are in memory at a time."""
+        for chunk in self.chunks():
+            yield from self.of_chunk(*chunk, label_run)
+
+    def of_chunk(
+        self, dataset: str, chunk: int, episodes: Iterable[Episode], label_run: str | None = None
+    ) -> list["ExportedEpisode"]:
+        """Episodes of a chunk with their labels: the active ones, or those of a label run, as they are.
+
+        Raises UserError for labels that do not fit the frames.
+        """
+        labels = labels_of(self.lake.con, dataset, chunk, label_run=label_run, whole=True)
+        reader = self.readers[dataset]
+        exported: list[ExportedEpisode] = []
+        for e in episodes:
+            label = labels.get(e.episode_index)
+            is_counting = label is not None if label_run else e.label_run is not None
+            if is_counting:
+                # A label run that was asked for by name counts as it is
+                is_sure = e.sure_of_names or label_run is not None
+                label = replace(_covering(label, e), sure_of_names=is_sure)
+            exported.append(ExportedEpisode(e, label if is_counting else None, reader))
+        return exported
+
+    def check_label_run(self, label_run: str) -> None:
+        """Raises UserError where no episode has a label of it."""
+        rows = self.lake.rows(
+            "SELECT l.label_run, count(*) FROM episode_labels l JOIN selected USING (dataset, episode_index) "
+            "GROUP BY 1 ORDER BY 1"
+        )
+        if label_run not in dict(rows):
+            runs = ", ".join(f"{name} ({count} episodes)" for name, count in rows) or "no labels"
+            raise UserError(
+                f"no episode selected has a label of the run {label_run!r}; there is {runs}"
+            )
 
     def label_notes(self) -> list[str]:
         """How many labels are left out, give no names of steps, or assume an outcome, and why, in sentences."""
@@ -210,19 +255,20 @@ def select(lake: Lake, selection: Selection) -> Selected:
     # The episodes that were asked for, less those that must not be given on
     rows = _rows(snapshot_lake, selection.datasets, selection.episodes, selection.splits)
     if shards is not None:
-        rows = _among(rows, set(snapshot_lake.rows(held_episodes_sql(), [shards])))
+        in_shards = set(snapshot_lake.rows(held_episodes_sql(), [shards]))
+        rows = [row for row in rows if _key(row) in in_shards]
     if selection.where is not None:
-        rows = _among(rows, _episodes_where(snapshot_lake, selection.where, snapshot))
+        fitting = _episodes_where(snapshot_lake, selection.where, snapshot)
+        rows = [row for row in rows if _key(row) in fitting]
     rows, faulty = _without_faults(lake, rows, selection.without)
     rows, exclusions = _allowed(lake, rows, licences, selection.allow)
-    rows, uncounted = _counted(rows)
-    exclusions = faulty + exclusions + uncounted
+    num_allowed = len(rows)
+    rows = [row for row in rows if row["num_frames"]]
+    reason = "runs whose frames no build has counted yet: build them"
+    exclusions = faulty + exclusions + counted(num_allowed - len(rows), reason)
     if not rows:
-        reason = (
-            ". ".join(exclusions)
-            or "no usable episode fits the selection (proccorpus sql 'FROM episodes' lists them)"
-        )
-        raise UserError(f"nothing to export: {reason}")
+        none = "no usable episode fits the selection (proccorpus sql 'FROM episodes' lists them)"
+        raise UserError(f"nothing to export: {'. '.join(exclusions) or none}")
 
     temp_table(
         snapshot_lake.con,
@@ -274,8 +320,8 @@ def _check_names(selection: Selection, datasets: Collection[str]) -> None:
         raise UserError("a list of episodes goes with one dataset: name it with --dataset")
 
 
-def _among(rows: Sequence[dict], keys: Collection[tuple[str, int]]) -> list[dict]:
-    return [row for row in rows if (row["dataset"], row["episode_index"]) in keys]
+def _key(row: Mapping[str, Any]) -> tuple[str, int]:
+    return row["dataset"], row["episode_index"]
 
 
 def _episodes_where(lake: Lake, condition: str, snapshot: int) -> set[tuple[str, int]]:
@@ -302,26 +348,14 @@ def _without_faults(
 ) -> tuple[list[dict], list[str]]:
     """Rows of runs in which none of some checks found a fault, as of today, and a sentence about others for each."""
     faulty = runs_with(lake, checks) if checks else {}
-    keys = {(row["dataset"], row["episode_index"]) for row in rows}
     exclusions = []
     for check in dict.fromkeys(checks):
-        runs = [
-            f"{dataset} {episode}"
-            for dataset, episode in sorted(faulty.keys() & keys)
-            if check in faulty[dataset, episode]
-        ]
-        listed = ", ".join(runs[:MOST_LISTED]) + (", ..." if len(runs) > MOST_LISTED else "")
-        exclusions.append(f"{len(runs)} runs with {check}" + (f": {listed}" if listed else ""))
-    return [row for row in rows if (row["dataset"], row["episode_index"]) not in faulty], exclusions
-
-
-def _counted(rows: Sequence[dict]) -> tuple[list[dict], list[str]]:
-    """Rows of runs whose frames are counted, and a sentence about those that no build has decoded yet."""
-    counted = [row for row in rows if row["num_frames"]]
-    num_uncounted = len(rows) - len(counted)
-    if not num_uncounted:
-        return counted, []
-    return counted, [f"{num_uncounted} runs whose frames no build has counted yet: build them"]
+        keys = sorted({_key(row) for row in rows if check in faulty.get(_key(row), ())})
+        runs = [f"{dataset} {episode}" for dataset, episode in keys]
+        ellipsis = ["..."] if len(runs) > MOST_LISTED else []
+        listed = ", ".join([*runs[:MOST_LISTED], *ellipsis])
+        exclusions.append(": ".join(filter(None, (f"{len(runs)} runs with {check}", listed))))
+    return [row for row in rows if _key(row) not in faulty], exclusions
 
 
 def _allowed(
@@ -331,27 +365,20 @@ def _allowed(
     down = taken_down(lake)
     allowed: list[dict] = []
     exclusions: list[str] = []
-    # rows stand in order of their datasets
-    for dataset, group in groupby(rows, key=itemgetter("dataset")):
+    for dataset, of_dataset in grouped((row["dataset"], row) for row in rows).items():
         licence = classify(licences.get(dataset))
-        taken_down_indices = down.get(dataset, frozenset())
-        dataset_rows = list(group)
+        down_indices = down.get(dataset, frozenset())
         if not licence.allowed(allow):
-            stated_licence = licences.get(dataset) or "none is stated"
+            text = licences.get(dataset) or "none is stated"
             exclusions.append(
-                f"{dataset}: its licence is {licence.kind} ({stated_licence}); to let it in: {licence.flag}"
+                f"{dataset}: its licence is {licence.kind} ({text}); to let it in: {licence.flag}"
             )
-        elif taken_down_indices is None:
+        elif down_indices is None:
             exclusions.append(f"{dataset}: all of it taken down")
         else:
-            allowed += [
-                row for row in dataset_rows if row["episode_index"] not in taken_down_indices
-            ]
-            numbers = ", ".join(
-                str(row["episode_index"])
-                for row in dataset_rows
-                if row["episode_index"] in taken_down_indices
-            )
+            allowed += [row for row in of_dataset if row["episode_index"] not in down_indices]
+            indices = [row["episode_index"] for row in of_dataset]
+            numbers = ", ".join(str(index) for index in indices if index in down_indices)
             exclusions += [f"{dataset}: episodes {numbers} taken down"] if numbers else []
     return allowed, exclusions
 
@@ -377,44 +404,49 @@ def ramp(label: Label) -> np.ndarray:
     return np.interp(frames, knots, label.progress[knots]).astype(np.float32)
 
 
-def chunk_labels(
-    selected: Selected,
-    dataset: str,
-    chunk: int,
-    episodes: Iterable[Episode],
-    label_run: str | None = None,
-) -> dict[int, Label]:
-    """Labels of those episodes of a chunk that have one: the active ones, or those of a label run,
-    as they are.
+@dataclass(frozen=True)
+class ExportedEpisode:
+    """An episode of an export. `label`: None without one; `rows` and `pictures` are read from its source when they are
+    asked for."""
 
-    Raises UserError for labels that do not fit the frames.
-    """
-    stored = labels_of(selected.lake.con, dataset, chunk, label_run=label_run, whole=True)
-    labels = {}
-    for e in episodes:
-        label = stored.get(e.episode_index)
-        if e.label_run is None if label_run is None else label is None:
-            continue
-        # Progress and segments cover every frame exactly; anything else is a label of other pictures
-        covered = 0 if label is None else len(label.progress)
-        if covered != e.num_frames or label is None or label.num_frames != e.num_frames:
-            raise UserError(
-                f"the label of {dataset} episode {e.episode_index} covers {covered} frames, the episode has "
-                f"{e.num_frames}: build the dataset again"
-            )
-        # A label run that was asked for by name counts as it is
-        sure_of_names = e.sure_of_names or label_run is not None
-        labels[e.episode_index] = replace(label, sure_of_names=sure_of_names)
-    return labels
+    episode: Episode
+    label: Label | None
+    reader: "SourceReader"
+
+    @property
+    def rows(self) -> EpisodeData:
+        """Raises UserError where the source is not as it was."""
+        return self.reader.episode(self.episode)
+
+    def pictures(self, camera: str) -> Iterator[np.ndarray]:
+        """uint8 [h, w, 3] of each frame. Raises UserError where there are fewer than rows."""
+        return counted_pictures(self.rows.frames(camera), camera, self.episode)
 
 
-def each_label(
-    selected: Selected, label_run: str | None = None
-) -> Iterator[tuple[Episode, Label | None]]:
-    """Every episode in order, and its label if it has one; one chunk's labels are in memory at a time."""
-    for dataset, chunk, episodes in selected.chunks():
-        labels = chunk_labels(selected, dataset, chunk, episodes, label_run)
-        yield from ((e, labels.get(e.episode_index)) for e in episodes)
+def counted_pictures(
+    frames: Iterable[TimedPicture], camera: str, e: Episode
+) -> Iterator[np.ndarray]:
+    """uint8 [h, w, 3], as many as the episode has rows. Raises UserError where there are fewer."""
+    count = 0
+    for _, _, picture in islice(frames, e.num_frames):
+        yield picture.rgb()
+        count += 1
+    if count != e.num_frames:
+        location = f"{camera} of {e.dataset} episode {e.episode_index}"
+        raise UserError(
+            f"{location} shows {count} frames, its rows are {e.num_frames}: build the dataset again"
+        )
+
+
+def _covering(label: Label | None, e: Episode) -> Label:
+    """The label, whose progress and segments cover every frame exactly; anything else is one of other pictures."""
+    covered = 0 if label is None else len(label.progress)
+    if covered != e.num_frames or label is None or label.num_frames != e.num_frames:
+        raise UserError(
+            f"the label of {e.dataset} episode {e.episode_index} covers {covered} frames, the episode has "
+            f"{e.num_frames}: build the dataset again"
+        )
+    return label
 
 
 class SourceReader:

@@ -1,8 +1,7 @@
 """Files for a LeRobot dataset that is there already: a sidecar of signals per frame, labels for its visualizer."""
 
 import json
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -25,10 +24,18 @@ from core.domain.episode import Episode
 from core.domain.label import Label
 from core.errors import UserError
 from core.files import whole_file, write_file
-from warehouse.exports.export import FileExport, LabelExport, counted
+from core.values import grouped
+from warehouse.exports.export import FileExport
 from warehouse.exports.lerobot_plan import persistent_rows
-from warehouse.exports.rabc import OneDatasetExport, between, provenance
-from warehouse.exports.selection import chunk_labels
+from warehouse.exports.rabc import (
+    FrameExport,
+    Place,
+    between,
+    frame_table,
+    provenance,
+    write_frames,
+)
+from warehouse.exports.selection import counted
 
 IDENTITY = b"proccorpus.identity"  # of the export: says whether a file is the one asked for
 
@@ -69,15 +76,14 @@ ADVANTAGE_SIGNALS = {
 class _Signals:
     """Of an episode: `frames` int64 [k], signals [k]; `value` float [num_frames] is its progress at every frame."""
 
+    place: Place
     episode: Episode
-    number: int  # of the episode in the source
-    start: int  # the global index of its first frame
     frames: np.ndarray
     values: dict[str, np.ndarray]
     value: np.ndarray
 
 
-class FrameSignalsExport(FileExport, OneDatasetExport, LabelExport):
+class FrameSignalsExport(FileExport, FrameExport):
     """Signals come from labels (progress and the step under way), or from a reward model (progress and success at the
     frames that it scored), and, where wanted, advantages follow from either. Episodes without them have no rows. One
     chunk of the lake is in memory at a time; with advantages all signals are.
@@ -106,64 +112,46 @@ class FrameSignalsExport(FileExport, OneDatasetExport, LabelExport):
         return dict(sorted((chosen | (ADVANTAGE_SIGNALS if self.options.horizon else {})).items()))
 
     def write_file(self, out: Path) -> None:
-        signal_batches = self._signals()
         descriptors = self._descriptors()
-        first = next(signal_batches, None)
+        signals = self._signals()
+        first = next(signals, None)
         if first is None:
-            raise self.no_labels()
+            self.notes(labelled=0)  # which refuses
+            return
         numbers = sorted(self.in_source[e.episode_index] for e in self.selected.episodes)
-        facts = metadata(descriptors, self._provenance(), numbers) | {
-            IDENTITY.decode(): self.identity
-        }
-        schema = _table(first, descriptors).schema.with_metadata(facts)
-        with (
-            whole_file(out) as half,
-            pq.ParquetWriter(half, schema, compression="snappy") as writer,
-        ):
-            for table in (
-                _table(signals, descriptors) for signals in chain([first], signal_batches)
-            ):
-                writer.write_table(table.cast(schema), row_group_size=len(table))
+        facts = metadata(descriptors, self._provenance(), numbers)
+        types = {name: pa.from_numpy_dtype(first.values[name].dtype) for name in descriptors}
+        fields = [
+            pa.field(name, type_, nullable=False)
+            for name, type_ in (dict.fromkeys(KEYS, pa.int64()) | types).items()
+        ]
+        schema = pa.schema(fields, facts | {IDENTITY.decode(): self.identity})
+        tables = (_table(s, schema) for s in chain([first], signals))
+        with whole_file(out) as half:
+            write_frames(half, schema, tables)
 
     def _signals(self) -> Iterator[_Signals]:
         """Of each episode that has any, in order."""
         read = self._of_labels if self.options.rewards is None else self._of_model
-        episode_signals = chain.from_iterable(
-            read(chunk, chosen, starts)
-            for chunk, chosen, _, starts in self.dataset_chunks()
-            if chosen
-        )
+        signals = chain.from_iterable(map(read, self.chunk_places()))
         if self.options.horizon:
-            return iter(self._with_advantages(list(episode_signals)))
-        return episode_signals
+            return iter(self._with_advantages(list(signals)))
+        return signals
 
-    def _of_labels(
-        self, chunk: int, episodes: list[Episode], starts: Mapping[int, int]
-    ) -> Iterator[_Signals]:
-        labels = chunk_labels(self.selected, self.dataset, chunk, episodes, self.options.label_run)
-        for e in episodes:
-            if e.episode_index in labels:
-                values = _label_values(labels[e.episode_index])
-                yield self._signals_of(
-                    e, starts, np.arange(e.num_frames), values, values["progress"]
-                )
+    def _of_labels(self, places: Sequence[Place]) -> Iterator[_Signals]:
+        for place in places:
+            if place.exported and place.exported.label:
+                e = place.exported.episode
+                values = _label_values(place.exported.label)
+                yield _Signals(place, e, np.arange(e.num_frames), values, values["progress"])
 
-    def _of_model(
-        self, _: int, episodes: list[Episode], starts: Mapping[int, int]
-    ) -> Iterator[_Signals]:
-        scored = self.scored_frames(episodes)
-        for e in episodes:
-            frames, progress, success_probability = scored[e.episode_index]
+    def _of_model(self, places: Sequence[Place]) -> Iterator[_Signals]:
+        for place, e, (frames, progress, success) in self.scored(places):
             values = {
                 "progress": progress.astype(np.float32),
-                "success": success_probability.astype(np.float32),
+                "success": success.astype(np.float32),
             }
-            yield self._signals_of(
-                e, starts, frames, values, between(frames, progress, e.num_frames)
-            )
-
-    def _signals_of(self, e: Episode, starts: Mapping[int, int], *arrays: Any) -> _Signals:
-        return _Signals(e, self.in_source[e.episode_index], starts[e.episode_index], *arrays)
+            yield _Signals(place, e, frames, values, between(frames, progress, e.num_frames))
 
     def _provenance(self) -> dict[str, Any]:
         ((source, episodes, frames),) = self.lake.rows(
@@ -185,34 +173,23 @@ class FrameSignalsExport(FileExport, OneDatasetExport, LabelExport):
         }
         return {"producer": "proccorpus", "dataset": dataset_facts, "scoring": scoring}
 
-    def _with_advantages(self, episodes: list[_Signals]) -> list[_Signals]:
+    def _with_advantages(self, signals: list[_Signals]) -> list[_Signals]:
         """The same with the signals of ADVANTAGE_SIGNALS; the threshold of RECAP's indicator is each task's own."""
         horizon = self.options.horizon
-        by_task = defaultdict[str | None, list[np.ndarray]](list)
-        for s in episodes:
+        for s in signals:
             s.values["chunk_td_residual"] = chunk_residuals(s.value, horizon)[s.frames]
             s.values["advantage"] = advantages(s.value, horizon, s.episode.success)[s.frames]
-            by_task[s.episode.task].append(s.values["advantage"])
+        by_task = grouped((s.episode.task, s.values["advantage"]) for s in signals)
         share = self.options.positive_share
-        limits = {
-            task: threshold(np.concatenate(task_advantages), share)
-            for task, task_advantages in by_task.items()
-        }
-        for s in episodes:
+        limits = {task: threshold(np.concatenate(a), share) for task, a in by_task.items()}
+        for s in signals:
             s.values["advantage_positive"] = s.values["advantage"] > limits[s.episode.task]
-        return episodes
+        return signals
 
 
-def _table(signals: _Signals, descriptors: Mapping[str, Descriptor]) -> pa.Table:
-    frames = signals.frames
-    keys = frames + signals.start, np.full(len(frames), signals.number), frames
-    columns = dict(zip(KEYS, keys, strict=True)) | {
-        name: signals.values[name] for name in descriptors
-    }
-    fields = [
-        pa.field(name, pa.from_numpy_dtype(v.dtype), nullable=False) for name, v in columns.items()
-    ]
-    return pa.table(list(columns.values()), schema=pa.schema(fields))
+def _table(s: _Signals, schema: pa.Schema) -> pa.Table:
+    values = {name: s.values[name] for name in schema.names[len(KEYS) :]}
+    return frame_table(s.place.start, s.place.number, s.frames, values, schema)
 
 
 def _label_values(label: Label) -> dict[str, np.ndarray]:
@@ -231,7 +208,7 @@ def _label_values(label: Label) -> dict[str, np.ndarray]:
 OURS = "proccorpus"  # key of the file that says what it was made of
 
 
-class AnnotationsJsonExport(FileExport, OneDatasetExport, LabelExport):
+class AnnotationsJsonExport(FileExport, FrameExport):
     """What LeRobot's dataset visualizer reads in a dataset's `meta` (annotate.conventions.sidecars). A person
     changes it there, and `import annotations-json` reads it. Atoms have no camera, so questions about pictures are not
     among them."""
@@ -246,9 +223,9 @@ class AnnotationsJsonExport(FileExport, OneDatasetExport, LabelExport):
 
     def write_file(self, out: Path) -> None:
         episodes: dict[str, Any] = {}
-        for e, label in self.labels():
-            atoms = persistent_rows(label, np.arange(e.num_frames) / e.fps)
-            if atoms:
+        for x in self.episodes():
+            e = x.episode
+            if atoms := persistent_rows(x.label, np.arange(e.num_frames) / e.fps):
                 episodes[str(self.in_source[e.episode_index])] = {"atoms": atoms}
         if not episodes:
             raise UserError(

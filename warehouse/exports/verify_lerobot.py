@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from importlib.metadata import version
 from importlib.util import find_spec
-from itertools import islice, product, repeat
+from itertools import chain, islice, product, repeat, tee
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import cv2
 import numpy as np
@@ -28,13 +29,11 @@ from ingest.media.video import decode, frame_times
 from warehouse.exports.export import MANIFEST
 from warehouse.exports.lerobot_plan import SEGMENT, VIDEO_PATH, LerobotPlan
 from warehouse.exports.lerobot_reading import Reading, read
-from warehouse.exports.lerobot_rows import columns, matrix, segment_row
+from warehouse.exports.lerobot_rows import matrix, numbers_of, segment_row
 from warehouse.exports.options import LerobotOptions, Selection
-from warehouse.exports.selection import each_label
 from warehouse.exports.videos import ENCODED, Clip
 from warehouse.lake import Lake
 
-TIME_S = 1e-4  # what LeRobot lets a frame's time be off
 # Of 255, on average over a picture. Where videos were only copied, decoders give the same. An encoder's loss is below
 # the second
 MOST_OFF_COPIED = 0.5
@@ -98,7 +97,7 @@ def verify(lake: Lake, selection: Selection, out: Path, options: LerobotOptions)
         raise UserError(f"--verify needs LeRobot's own reader: {install_hint('train')}")
     plan = LerobotPlan("lerobot", lake, selection, options)
     places: list[tuple[int, int]] = []
-    for number, e in enumerate(plan.episodes):
+    for number, e in enumerate(plan.selected.episodes):
         places += [(number, frame) for frame in _looked_at(lake, e)]
     with TemporaryDirectory(prefix="proccorpus-verify-") as scratch:
         export = read(out, places, Path(scratch))
@@ -110,7 +109,7 @@ def verify(lake: Lake, selection: Selection, out: Path, options: LerobotOptions)
     ]
     described = _described(out)
     problems += _compare(plan, export) + _compare_segments(plan, described)
-    problems += _compare_times(plan, export, out, described) + _compare_features(plan, export)
+    problems += _compare_times(plan, export, out, described)
     most_off = None
     each = 0
     if not options.blur:
@@ -140,67 +139,35 @@ def _looked_at(lake: Lake, e: Episode) -> list[int]:
 
 
 def _compare(plan: LerobotPlan, export: Reading) -> list[str]:
-    """What differs, in words."""
+    """What of the whole differs, in words; and which columns have other values, in which episodes."""
     facts = export.facts
-    if (facts["episodes"], facts["frames"]) != (len(plan.episodes), plan.starts[-1]):
+    if (facts["episodes"], facts["frames"]) != (len(plan.index), plan.starts[-1]):
         export_size = f"{facts['episodes']} episodes and {facts['frames']} frames"
-        return [f"it has {export_size}, not {len(plan.episodes)} and {plan.starts[-1]}"]
+        return [f"it has {export_size}, not {len(plan.index)} and {plan.starts[-1]}"]
     differs = {
         f"{facts['fps']:g} fps, not {plan.fps:g}": facts["fps"] != plan.fps,
         f"the cameras {named(facts['cameras'])}, not {named(plan.cameras)}": {*facts["cameras"]}
         != {*plan.cameras},
+        "other tasks": facts["tasks"] != {str(k): text for text, k in plan.tasks.items()},
     }
-    return [*filter(differs.get, differs), *_compare_rows(plan, export)]
-
-
-def _compare_rows(plan: LerobotPlan, export: Reading) -> list[str]:
-    """Each kind of difference once, with the episodes that it is in."""
-    rows = export.rows
-    lengths = np.diff(plan.starts)
-    episode = np.repeat(np.arange(len(lengths)), lengths)
-    index = np.arange(plan.starts[-1])
-    frame = index - np.repeat(plan.starts[:-1], lengths)
-    # A frame's task is its episode's, or any where steps are tasks
-    exported_tasks = np.array(
-        [export.facts["tasks"].get(str(k)) for k in rows["task_index"].tolist()], object
-    )
-    tasks = np.repeat(np.array([e.task or "" for e in plan.episodes], object), lengths)
-    wrong = {
-        "another length": rows["episode_index"] != episode,
-        "frames out of order": (rows["frame_index"] != frame) | (rows["index"] != index),
-        "other times": np.abs(rows["timestamp"] - frame / plan.fps) >= TIME_S,
-        "another task": ~np.isin(exported_tasks, list(plan.tasks))
-        if plan.options.flavour == "subtask"
-        else exported_tasks != tasks,
-    }
-    episodes_by_problem = {
-        problem: np.unique(episode[is_wrong]).astype(str).tolist()
-        for problem, is_wrong in wrong.items()
-        if is_wrong.any()
-    }
-    return [
-        f"{problem} in episode {named(episodes)}"
-        for problem, episodes in episodes_by_problem.items()
-    ]
-
-
-def _compare_features(plan: LerobotPlan, export: Reading) -> list[str]:
-    """Which features of the source have other values, in which episodes."""
     wrong: dict[str, list[str]] = {}
-    for number, e in enumerate(plan.episodes):
-        for name, values in columns(plan.readers[e.dataset], e, plan.features).items():
-            if name not in export.rows:
-                continue
-            ours = export.rows_of(name, number)
-            theirs = matrix(values)
-            is_equal = ours.size == theirs.size and np.array_equal(
-                ours.reshape(theirs.shape), theirs, equal_nan=ours.dtype.kind == "f"
-            )
-            if not is_equal:
+    for number, x in enumerate(plan.episodes()):
+        for name, values in numbers_of(plan, x).items():
+            if name in export.rows and not _are_equal(export.rows_of(name, number), values):
                 wrong.setdefault(name, []).append(str(number))
     return [
-        f"other values of {name} in episode {named(episodes)}" for name, episodes in wrong.items()
+        *filter(differs.get, differs),
+        *(f"other values of {name} in episode {named(of_name)}" for name, of_name in wrong.items()),
     ]
+
+
+def _are_equal(exported: np.ndarray, values: Any) -> bool:
+    """`values`: of a column, as it is to be written."""
+    right = matrix(values) if isinstance(values, pa.Array) else np.asarray(values)
+    is_float = exported.dtype.kind == "f"
+    return exported.size == right.size and np.array_equal(
+        exported.reshape(right.shape), right, equal_nan=is_float
+    )
 
 
 def _described(out: Path) -> pa.Table:
@@ -215,17 +182,13 @@ def _compare_segments(plan: LerobotPlan, described: pa.Table) -> list[str]:
     """Which episodes have other steps than the corpus."""
     if described.schema.field("proccorpus_segments").type != pa.list_(SEGMENT):
         return ["steps of other types in meta/episodes"]
+    labels = [x.label for x in plan.episodes()]
+    segments = [label and list(map(segment_row, label.segments)) for label in labels]
+    # Numbers as the file holds them
+    expected = pa.array(segments, pa.list_(SEGMENT)).to_pylist()
     stored = dict(zip(*described.select([0, 1]).to_pydict().values(), strict=True))
-    wrong = []
-    for number, (_, label) in enumerate(each_label(plan.selected)):
-        segments = label and [segment_row(segment) for segment in label.segments]
-        # Numbers as the file holds them
-        expected = pa.array([segments], pa.list_(SEGMENT)).to_pylist()[0]
-        if stored.get(number) != expected:
-            wrong.append(str(number))
-    if wrong:
-        return [f"other steps in episode {named(wrong)}"]
-    return []
+    wrong = [str(k) for k, of_episode in enumerate(expected) if stored.get(k) != of_episode]
+    return [f"other steps in episode {named(wrong)}"] if wrong else []
 
 
 def _compare_pictures(
@@ -247,8 +210,8 @@ def _compare_pictures(
     most_off = 0.0
     problems = list[str]()
     for camera, number, path, start_s in _videos(plan, out, described):
-        e = plan.episodes[number]
-        clip = Clip.of(plan.readers[e.dataset], plan.cameras_of(e)[camera], e)
+        e = plan.selected.episodes[number]
+        clip = Clip.of(plan.selected.readers[e.dataset], plan.cameras_of(e)[camera], e)
         picture_by_frame = dict(by_video.get((number, camera), ()))
         location = f"episode {number} by {camera}"
         compared = 0
@@ -283,13 +246,11 @@ def _of_source(clip: Clip) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
     """Each picture of an episode as the build reads it, and those beside it."""
     frames = clip.reader.episode(clip.episode).frames(clip.camera)
     pictures = (picture.rgb() for _, _, picture in islice(frames, clip.episode.num_frames))
-    earlier: list[np.ndarray] = []
-    current = next(pictures, None)
-    while current is not None:
-        next_picture = next(pictures, None)
-        yield current, earlier + ([] if next_picture is None else [next_picture])
-        earlier = [current]
-        current = next_picture
+    copies = tee(pictures, 3)
+    earlier = chain([None], copies[0])
+    later = chain(islice(copies[2], 1, None), [None])
+    for previous, picture, successor in zip(earlier, copies[1], later, strict=False):
+        yield picture, [p for p in (previous, successor) if p is not None]
 
 
 def _exported(clip: Clip, path: Path, times_s: np.ndarray) -> Iterator[np.ndarray]:
@@ -329,7 +290,7 @@ def _videos(
         row["episode_index"]: row
         for row in described.drop_columns("proccorpus_segments").to_pylist()
     }
-    for camera, number in product(plan.cameras, range(len(plan.episodes))):
+    for camera, number in product(plan.cameras, range(len(plan.selected.episodes))):
         if number in rows:
             prefix = f"videos/{camera}/"
             row = {name.removeprefix(prefix): value for name, value in rows[number].items()}

@@ -32,7 +32,7 @@ from ingest.formats.lerobot_frames import refused
 from ingest.media.frames import VIDEO_SUFFIXES, DecodeOptions, VideoError
 from ingest.media.video import Frame, decode, open_video, probe
 from ingest.reasons import LIMITS, DataError, Limits
-from warehouse.exports.selection import SourceReader
+from warehouse.exports.selection import ExportedEpisode, SourceReader, counted_pictures
 
 COPIED = "copied"
 CUT = "cut"
@@ -41,7 +41,7 @@ TOLERANCE_S = 5e-5  # half of what LeRobot lets a frame's time be off
 TICKS = 1000  # of the clock of a file that is written here, per frame
 BITEXACT = 1 << 23  # AV_CODEC_FLAG_BITEXACT
 KEY_FRAMES = "8"  # every so many frames: a frame is found by decoding eight at most
-# benchmarks/export_videos.py has the bytes and the loss of these
+# docs/performance.md has the bytes and the loss of these
 ENCODERS = {
     "h264": ("libx264", {"crf": "19.5", "preset": "veryfast", "g": KEY_FRAMES, "bf": "0"}),
     "av1": ("libsvtav1", {"crf": "30", "preset": "10", "g": KEY_FRAMES}),
@@ -183,10 +183,10 @@ def camera_names(
     return names
 
 
-def write_episode_video(reader: SourceReader, camera: str, e: Episode, out: Path) -> dict[str, Any]:
+def write_episode_video(x: ExportedEpisode, camera: str, out: Path) -> dict[str, Any]:
     """A file for one episode, at its rate: copied, cut or encoded, as `write_video` can."""
-    [file] = plan_files(camera, [Clip.of(reader, camera, e)], e.fps)
-    return write_video(file, out, e.fps)
+    [file] = plan_files(camera, [Clip.of(x.reader, camera, x.episode)], x.episode.fps)
+    return write_video(file, out, x.episode.fps)
 
 
 def write_video(
@@ -274,17 +274,8 @@ def _pictures(
 ) -> Iterator[np.ndarray]:
     for clip in file.clips:
         e = clip.episode
-        count = 0
-        for _, _, picture in islice(
-            read(e) if read else clip.reader.episode(e).frames(file.camera), e.num_frames
-        ):
-            yield picture.rgb()
-            count += 1
-        if count != e.num_frames:
-            location = f"{file.camera} of {e.dataset} episode {e.episode_index}"
-            raise UserError(
-                f"{location} shows {count} frames, its rows are {e.num_frames}: build the dataset again"
-            )
+        frames = read(e) if read else clip.reader.episode(e).frames(file.camera)
+        yield from counted_pictures(frames, file.camera, e)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Weights per frame for cloning a policy: `weights.parquet` for any learner, and a file that LeRobot reads to them.
 
-What the weights are says warehouse.exports.frame_weights. Frames that are not selected weigh 0 in both files, and so do
+What the weights are says warehouse.exports.weights. Frames that are not selected weigh 0 in both files, and so do
 stretches with a fault that are asked to. LeRobot's own class reads its file back where LeRobot is installed, and what
 it makes of it is compared with the weights.
 """
@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from annotate.conventions.sidecars import KEYS
 from core.domain.episode import Episode
-from core.domain.label import IDLE, Label
+from core.domain.label import IDLE
 from core.errors import UserError
-from warehouse.exports.export import PLACE, Export, ExportFolder, counted
+from warehouse.exports.export import PLACE, README, Export, ExportFolder
 from warehouse.exports.frame_weights import (
     WeighedRun,
     Weighting,
@@ -30,20 +30,19 @@ from warehouse.exports.frame_weights import (
     frame_weights,
     gains_of,
 )
-from warehouse.exports.hub import README
 from warehouse.exports.lerobot import LerobotExport
-from warehouse.exports.options import Selection, WeightsOptions
-from warehouse.exports.rabc import INDEX, PROGRESS, OneDatasetExport, configuration
-from warehouse.exports.selection import Selected, each_label, ramp
+from warehouse.exports.options import LerobotOptions, Selection, WeightsOptions
+from warehouse.exports.rabc import PROGRESS, FrameExport, configuration, frame_table, write_frames
+from warehouse.exports.selection import ExportedEpisode, Selected, counted, ramp
 from warehouse.lake import Lake, content_key
 from warehouse.lake.acceptances import stretches_with
 
 FILE = "weights.parquet"
 LEROBOT_FILE = "lerobot_weights.parquet"
 WEIGHT = "sample_weight"  # the column of a LeRobot dataset
-SCHEMA = pa.schema(dict.fromkeys(INDEX, pa.int64()) | {"weight": pa.float32()})
+SCHEMA = pa.schema(dict.fromkeys(KEYS, pa.int64()) | {"weight": pa.float32()})
 # float64: LeRobot takes differences of sums over a whole run
-LEROBOT_SCHEMA = pa.schema(dict.fromkeys(INDEX, pa.int64()) | dict.fromkeys(PROGRESS, pa.float64()))
+LEROBOT_SCHEMA = pa.schema(dict.fromkeys(KEYS, pa.int64()) | dict.fromkeys(PROGRESS, pa.float64()))
 # Number of the run that is none; its frames count backwards from -1, as no dataset's do
 MADE_UP = -1
 KAPPA = 2.0  # above every gain of the file, which are at most 1: what exceeds it would weigh 1
@@ -58,21 +57,22 @@ Stretches = Mapping[Key, Sequence[tuple[int, int]]]  # half-open, of frames with
 EpisodeWeights = tuple[int, int, np.ndarray]
 
 
-def _weighed(e: Episode, label: Label | None, chunk_size: int) -> WeighedRun:
-    if label is None:
-        unknown = np.full(e.num_frames, np.nan, np.float32)
-        useful = np.ones(e.num_frames, bool)
-        return WeighedRun(e.task, unknown, useful, e.success is False)
-    useful = [s.kind != IDLE and s.completed for s in label.segments]
-    is_useful = np.repeat(useful, [len(s) for s in label.segments])
-    return WeighedRun(e.task, gains_of(ramp(label), chunk_size), is_useful, e.success is False)
+def _weighed(x: ExportedEpisode, chunk_size: int) -> WeighedRun:
+    e = x.episode
+    gains = np.full(e.num_frames, np.nan, np.float32)
+    is_useful = np.ones(e.num_frames, bool)
+    if x.label is not None:
+        gains = gains_of(ramp(x.label), chunk_size)
+        useful = [s.kind != IDLE and s.completed for s in x.label.segments]
+        is_useful = np.repeat(useful, [len(s) for s in x.label.segments])
+    return WeighedRun(e.task, gains, is_useful, e.success is False)
 
 
 def weights_by_episode(
     selected: Selected, options: WeightsOptions, stretches: Stretches
 ) -> dict[Key, np.ndarray]:
     """The weights [n] of each selected run's frames, 0 in `stretches`. Raises UserError where all weigh 0."""
-    runs = {e.key: _weighed(e, label, options.chunk_size) for e, label in each_label(selected)}
+    runs = {x.episode.key: _weighed(x, options.chunk_size) for x in selected.each()}
     weights = frame_weights([*runs.values()], options.weighting)
     for run, run_weights in zip(runs, weights, strict=True):
         for start, end in stretches.get(run, ()):
@@ -89,57 +89,42 @@ def write_weights(
     folder: ExportFolder, episodes: Iterable[EpisodeWeights], weighting: Weighting, chunk_size: int
 ) -> dict[str, Any]:
     """Write both files of some episodes' weights; returns facts. Raises UserError where LeRobot reads others."""
-    episode_weights = list(episodes)
-    path = folder.path(LEROBOT_FILE)
+    runs = list(episodes)
     metadata = {
         "weighting": weighting,
         "chunk_size": chunk_size,
         "lerobot": lerobot_version(),
         "kappa": KAPPA,
     }
-    with pq.ParquetWriter(folder.path(FILE), SCHEMA, compression="snappy") as writer:
-        for index, number, weights in episode_weights:
-            writer.write_table(_rows(index, number, weights, SCHEMA))
-        writer.add_key_value_metadata({"proccorpus": json.dumps(metadata)})
-    _write_for_lerobot(path, episode_weights, chunk_size, metadata)
-    index = np.concatenate(
-        [first + np.arange(len(weights)) for first, _, weights in episode_weights]
-    )
-    weights = np.concatenate([weights for *_, weights in episode_weights])
-    return (
-        metadata
-        | {"mean_weight": float(weights.mean())}
-        | verified(path, index, weights, chunk_size)
-    )
+    ours = {"proccorpus": json.dumps(metadata)}
+    tables = (_rows(*run, SCHEMA) for run in runs)
+    write_frames(folder.path(FILE), SCHEMA, tables, lambda: ours)
+    path = folder.path(LEROBOT_FILE)
+    tables = (_rows(*run, LEROBOT_SCHEMA) for run in _for_lerobot(runs, chunk_size))
+    maker = {"reward_model_path": "proccorpus:weights"}
+    write_frames(path, LEROBOT_SCHEMA, tables, lambda: maker | ours)
+    index = np.concatenate([first + np.arange(len(weights)) for first, _, weights in runs])
+    weights = np.concatenate([weights for *_, weights in runs])
+    facts = metadata | {"mean_weight": float(weights.mean())}
+    return facts | verified(path, index, weights, chunk_size)
 
 
-def _rows(index: int, number: int, values: np.ndarray, schema: pa.Schema) -> pa.Table:
-    """Rows of one episode whose columns after INDEX are all the values [n]."""
-    frames = np.arange(len(values))
-    keys = [frames + index, np.full(len(values), number), frames]
-    return pa.table([*keys, *[values] * (len(schema) - len(keys))], schema=schema)
+def _rows(start: int, number: int, values: np.ndarray, schema: pa.Schema) -> pa.Table:
+    """Rows of one episode whose columns after KEYS are all the values [n]."""
+    columns = dict.fromkeys(schema.names[len(KEYS) :], values)
+    return frame_table(start, number, np.arange(len(values)), columns, schema)
 
 
-def _write_for_lerobot(
-    path: Path, episodes: Sequence[EpisodeWeights], chunk_size: int, facts: Mapping[str, Any]
-) -> None:
+def _for_lerobot(runs: Sequence[EpisodeWeights], chunk_size: int) -> Iterator[EpisodeWeights]:
     """Progress whose gains LeRobot weighs as the frames weigh, and the made-up run."""
-    heaviest = max(float(weights.max()) for *_, weights in episodes)
-    scaled = [weights / heaviest for *_, weights in episodes]
+    heaviest = max(float(weights.max()) for *_, weights in runs)
+    scaled = [weights / heaviest for *_, weights in runs]
     total = sum(float(w.sum()) for w in scaled)
     squares = sum(float((w**2).sum()) for w in scaled)
     made_up = balancing_gains(sum(map(len, scaled)), total, squares)
-    with pq.ParquetWriter(path, LEROBOT_SCHEMA, compression="zstd") as writer:
-        for (index, number, _), weights in zip(episodes, scaled, strict=True):
-            writer.write_table(
-                _rows(index, number, as_progress(weights, chunk_size), LEROBOT_SCHEMA)
-            )
-        writer.write_table(
-            _rows(-len(made_up), MADE_UP, as_progress(made_up, chunk_size), LEROBOT_SCHEMA)
-        )
-        writer.add_key_value_metadata(
-            {"reward_model_path": "proccorpus:weights", "proccorpus": json.dumps(facts)}
-        )
+    for (start, number, _), weights in zip(runs, scaled, strict=True):
+        yield start, number, as_progress(weights, chunk_size)
+    yield -len(made_up), MADE_UP, as_progress(made_up, chunk_size)
 
 
 def lerobot_version() -> str | None:
@@ -278,45 +263,31 @@ class _ExportOfStretches(Export):
         return content_key(super().identity, repr(sorted(self.stretches.items())))
 
 
-class WeightsExport(_ExportOfStretches, OneDatasetExport):
+class WeightsExport(_ExportOfStretches, FrameExport):
     """Both files for the LeRobot dataset that a dataset was built from, with a row for each of its frames. All gains
     are in memory at a time."""
 
-    def select(self, lake: Lake, selection: Selection) -> Selected:
-        if dataset_options := self.options.of_datasets():
-            flags = ", ".join(f"--{name.replace('_', '-')}" for name in dataset_options)
-            raise UserError(f"{flags}: only a dataset is shaped so; add --in-dataset")
-        return super().select(lake, selection)
-
     def write_rest(self) -> Mapping[str, Any]:
         options = self.options
+        weights = weights_by_episode(self.selected, options, self.stretches)
+        episodes = (
+            (
+                place.start,
+                place.number,
+                weights[place.exported.episode.key] if place.exported else np.zeros(place.length),
+            )
+            for place in chain.from_iterable(self.chunk_places())
+        )
         facts = self.folder.part(
-            "weights",
-            write_weights,
-            self.folder,
-            self._episodes(weights_by_episode(self.selected, options, self.stretches)),
-            options.weighting,
-            options.chunk_size,
+            "weights", write_weights, self.folder, episodes, options.weighting, options.chunk_size
         )
         lines = usage(options.chunk_size)
-        notes = [
-            *self.selected.label_notes(),
-            *notes_on(self.selected, options, facts, self.stretches),
-        ]
+        notes = [*self.notes(), *notes_on(self.selected, options, facts, self.stretches)]
         noted = "".join(f"\n{note}.\n" for note in notes)
         self.folder.write(
             README, f"# Weights of the frames of {self.dataset}\n{noted}\n{section(facts, lines)}"
         )
         return {"weights": facts, "notes": notes, "use": lines}
-
-    def _episodes(self, weights: Mapping[Key, np.ndarray]) -> Iterator[EpisodeWeights]:
-        for _, _, lengths, starts in self.dataset_chunks():
-            for episode, length in lengths.items():
-                yield (
-                    starts[episode],
-                    self.in_source[episode],
-                    weights.get((self.dataset, episode), np.zeros(length)),
-                )
 
 
 class WeightedDatasetExport(_ExportOfStretches, LerobotExport):
@@ -336,9 +307,22 @@ class WeightedDatasetExport(_ExportOfStretches, LerobotExport):
     def write_rest(self) -> dict[str, Any]:
         options = self.options
         self.weights = weights_by_episode(self.selected, options, self.stretches)
-        episodes = ((self.starts[n], n, self.weights[e.key]) for n, e in enumerate(self.episodes))
+        episodes = (
+            (self.starts[n], n, self.weights[e.key]) for n, e in enumerate(self.selected.episodes)
+        )
         self.facts = self.folder.part(
             "weights", write_weights, self.folder, episodes, options.weighting, options.chunk_size
         )
         self.lines = usage(options.chunk_size, PLACE)
         return {**super().write_rest(), "weights": self.facts, "use": self.lines}
+
+
+def weights_export(kind: str, lake: Lake, selection: Selection, options: WeightsOptions) -> Export:
+    """Files beside a dataset, or a dataset with them. Raises UserError for options that shape a dataset without one."""
+    if options.in_dataset:
+        return WeightedDatasetExport(kind, lake, selection, options)
+    unused = options.model_dump(include={*LerobotOptions.model_fields}, exclude_defaults=True)
+    if unused:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in unused)
+        raise UserError(f"{flags}: only a dataset is shaped so; add --in-dataset")
+    return WeightsExport(kind, lake, selection, options)

@@ -10,7 +10,7 @@ from typing import Any
 from core.errors import UserError
 from core.names import did_you_mean
 from core.values import grouped
-from ingest.reasons import REASONS
+from ingest.reasons import REASONS, reason_of
 from warehouse.lake.connection import LakeConnection
 from warehouse.lake.statements import Home, Row, checked_text, known_episodes, say
 
@@ -175,7 +175,7 @@ def _runs_with(lake: LakeConnection, dataset: str, check: str) -> set[int | None
     if faulty_episodes:
         return faulty_episodes
     if any(reason == check for reason, _, _ in rows):
-        raise UserError(f"{check} makes runs of {dataset} unusable: {REASONS[check].remedy}")
+        raise UserError(f"{check} makes runs of {dataset} unusable: {reason_of(check).remedy}")
     other_checks = ", ".join(
         sorted({reason for reason, severity, _ in rows if severity == "warning"})
     )

@@ -34,13 +34,12 @@ def failed_check(lake: Lake, scope: CheckScope) -> tuple[str, str] | None:
 
 def blocked_datasets(lake: Lake) -> dict[str, tuple[str, str]]:
     """Datasets of which a blocking check fails: the first that does, in words, and the remedy."""
-    corpus = schema_faults(lake)
+    datasets, _, faults = schema_faults(lake)
+    texts_by_dataset = grouped((dataset, text) for (dataset, _), text in faults.items())
     blocked = {
         dataset: (f"the corpus is broken: {'; '.join(texts[:MOST_BROKEN])}", MAKE_ANEW)
-        for dataset, texts in grouped(
-            (dataset, text) for (dataset, _), text in corpus.faults.items()
-        ).items()
-        if dataset in corpus.datasets
+        for dataset, texts in texts_by_dataset.items()
+        if dataset in datasets
     }
     limits = dict(lake.rows(LIMITS, [MIN_LABELLED]))
     # The other checks of each chunk, where the stage has run

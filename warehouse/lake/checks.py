@@ -324,17 +324,14 @@ def corpus_is_sound(lake: Lake, datasets: Sequence[str] | None = None) -> CheckO
     )
 
 
-class SchemaFaults(NamedTuple):
-    """`datasets`: the names of those looked at. `rows`: how many their tables have. `faults`: by dataset and name each
-    table that is not as the schema says, with a text."""
+def schema_faults(
+    lake: Lake, datasets: Sequence[str] | None = None
+) -> tuple[list[str], int, dict[tuple[str, str], str]]:
+    """What is wrong with every stage's tables, of all datasets or some.
 
-    datasets: list[str]
-    rows: int
-    faults: dict[tuple[str, str], str]
-
-
-def schema_faults(lake: Lake, datasets: Sequence[str] | None = None) -> SchemaFaults:
-    """What is wrong with every stage's tables, of all datasets or some."""
+    Returns the names of those looked at, how many rows their tables have, and by dataset and name each table that is
+    not as the schema says, with a text.
+    """
     names, clause = chosen_datasets(lake, datasets)
     broken: dict[tuple[str, str], str] = {}
     rows = 0
@@ -346,7 +343,7 @@ def schema_faults(lake: Lake, datasets: Sequence[str] | None = None) -> SchemaFa
             rows += count
             for dataset, wrong in sorted(faults.items()):
                 broken[dataset, name] = f"{name} of {dataset}: {', '.join(wrong)}"
-    return SchemaFaults(names, rows, broken)
+    return names, rows, broken
 
 
 def _listed_episodes(lake: Lake, clause: str) -> pa.Table:
@@ -587,7 +584,7 @@ CHECKS = (
         decodable_coverage,
         ("frames",),
         is_blocking=True,
-        remedy="mend the source (proccorpus quarantine says what is wrong), "
+        remedy="mend the source (proccorpus show quarantine says what is wrong), "
         "take the broken episodes down "
         "(proccorpus takedown DATASET --episodes N --reason TEXT), "
         f"or {GO_ON_WITH_FEWER}",
@@ -597,7 +594,7 @@ CHECKS = (
         ("progress",),
         is_blocking=True,
         remedy="build again: the others are asked about again "
-        "(proccorpus quarantine says why they have none); "
+        "(proccorpus show quarantine says why they have none); "
         f"or {GO_ON_WITH_FEWER}",
     ),
     Check(label_agreement, ("progress",)),
@@ -613,7 +610,7 @@ CHECKS = (
         withdrawals_are_decided,
         is_blocking=True,
         refusal="no release while it is not decided whether episodes are recordings that were taken down: {}. Say "
-        "proccorpus recordings same DATASET EPISODE, or other DATASET EPISODE",
+        "proccorpus say recording DATASET EPISODE true, or false",
     ),
     Check(corpus_is_sound, is_blocking=True),
 )

@@ -49,9 +49,6 @@ HASHED = (
 )
 # Columns that `corrections` had not from the beginning
 SAID_LATER = ("final_progress", "catastrophic_frame")
-CURRENT_COLUMNS = (
-    "dataset, episode_index, status, correction_id, author, created_at, base_label_run, comment"
-)
 
 # Of kinds of errors that pydantic words for programmers: {type: sentence}
 PROBLEMS = {
@@ -302,7 +299,7 @@ def take_back(
     )
     if not current:
         raise CorrectionError(
-            f"there is no correction {correction_id!r} that counts; proccorpus corrections list has them"
+            f"there is no correction {correction_id!r} that counts; proccorpus show current_corrections has them"
         )
     [c] = current
     row = {"status": REJECTED, "rejects": correction_id, "base_label_run": c["base_label_run"]}
@@ -339,8 +336,8 @@ def _add(
         of_base = {"base_content_hash": facts_of_base["content_hash"]}
         return as_statement(row | statement | of_base | make(facts_of_base))
 
-    known = recording_of((dataset, episode_index), facts or {})
-    [saved] = say(lake, "correction", lambda: [row], known, complete=complete)
+    recordings = recording_of((dataset, episode_index), facts or {})
+    [saved] = say(lake, "correction", lambda: [row], recordings, complete=complete)
     return saved | {"correction_id": saved["statement_id"]}
 
 
@@ -459,23 +456,6 @@ def chunk_corrections(lake: Lake, dataset: str, chunk: int | None) -> list[dict[
         "SELECT * FROM current_corrections WHERE dataset = ? AND chunk = ? "
         "ORDER BY episode_index, status, correction_id",
         [dataset, chunk],
-    )
-
-
-def listed(
-    lake: Lake, dataset: str | None = None, *, everything: bool = False
-) -> list[dict[str, Any]]:
-    """For people: what counts or waits, or every row ever saved, by episode and time."""
-    # Rows of recordings that left have the number that these had last
-    all_corrections = (
-        "(SELECT c.* REPLACE (coalesce(r.episode_index, c.episode_index) AS episode_index) "
-        "FROM corrections c LEFT JOIN recordings r USING (recording))"
-    )
-    source = all_corrections if everything else "current_corrections"
-    return lake.dicts(
-        f"SELECT {CURRENT_COLUMNS} FROM {source} WHERE dataset = coalesce(?, dataset) "
-        "ORDER BY dataset, episode_index, created_at, correction_id",
-        [dataset],
     )
 
 

@@ -373,7 +373,7 @@ def releases(lake: Lake, hashes: bool) -> Iterator[Trouble]:
         if snapshot not in snapshots:
             wrong = [f"its snapshot {snapshot} is gone"]
         elif hashes:
-            wrong = [f"{f.what}: {f.wrong}" for f in verify_release(lake, get_release(lake, name))]
+            wrong = [f"{f.file}: {f.detail}" for f in verify_release(lake, get_release(lake, name))]
         if wrong:
             yield Trouble(
                 ERROR,
@@ -462,14 +462,18 @@ def recordings(lake: Lake, _: bool) -> Iterator[Trouble]:
     for dataset, count in review_counts(lake).items():
         detail = f"{count} words of people wait: it is not sure which episodes are the recordings that they are of"
         yield Trouble(
-            WARNING, "words in review", dataset, detail, f"proccorpus recordings review {dataset}"
+            WARNING,
+            "words in review",
+            dataset,
+            detail,
+            f"proccorpus show words_in_review {dataset}",
         )
 
 
 def rows(lake: Lake, _: bool) -> Iterator[Trouble]:
     """Rows against core/tables, and, of stages whose rows are theirs alone, against the hash that was recorded when
     they were published."""
-    for (dataset, name), text in schema_faults(lake).faults.items():
+    for (dataset, name), text in schema_faults(lake)[2].items():
         made_by = (
             "SELECT stage, dataset, chunk FROM stage_runs "
             "WHERE dataset = ? AND list_contains(?, stage)"

@@ -3,10 +3,10 @@
 A row counts from the moment it is saved for whoever reads current_outcomes; the next build writes it into
 episode_facts, as `person: FILE`, and makes anew what follows from it, of the chunks concerned.
 
-A file is CSV with a header, JSON lines, or a JSON list as `outcomes list --format json` gives. It is read and checked
-whole, before anything is saved. Columns: `episode_index` or `episode` (a number), or `source_id`, or several that
-agree; `success`; `note` and `by` where there is more to say. A line of another dataset, or about an episode that the
-corpus lacks, is refused.
+A file is CSV with a header, JSON lines, or a JSON list as `show current_outcomes --format json` gives. It is read and
+checked whole, before anything is saved. Columns: `episode_index` or `episode` (a number), or `source_id`, or several
+that agree; `success`; `note` and `by` where there is more to say. A line of another dataset, or about an episode that
+the corpus lacks, is refused.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -37,6 +37,7 @@ NAMING_COLUMNS = ("episode_index", "episode", "source_id")
 SUCCESS = "success"
 OUTCOME = "outcome"  # the kind of statement
 BY_CLICK = "explorer"  # as the file of what was said in the explorer
+BY_COMMAND = "command line"
 MAX_NAMED = 20  # lines, in one message
 
 
@@ -190,65 +191,7 @@ def standing(
     return row and row | {"import_id": row["batch"], "note": row["comment"]}
 
 
-def undo_import(
-    lake: LakeConnection, import_id: str, *, author: str, note: str = ""
-) -> tuple[str, int]:
-    """Take an import back, by rows that say so: what was said before it counts again.
-
-    Returns the dataset, and how many outcomes were taken back. Raises CorrectionError.
-    """
-    author, note = (
-        checked_text("author", author, 100),
-        checked_text("comment", note, 2000, empty=True),
-    )
-    taken_back = lake.dicts(
-        "SELECT dataset, episode_index FROM located_statements "
-        "WHERE kind = 'outcome' AND batch = ? AND undoes IS NULL",
-        [import_id],
-    )
-    if not taken_back:
-        raise CorrectionError(
-            f"there is no import {import_id!r}; proccorpus outcomes list --all has them"
-        )
-    dataset = taken_back[0]["dataset"]
-
-    def rows() -> list[dict[str, Any]]:
-        for undoing_author, when in lake.rows(
-            "SELECT author, created_at FROM outcomes WHERE undoes = ? LIMIT 1", [import_id]
-        ):
-            raise CorrectionError(
-                f"{import_id} was taken back by {undoing_author} on {when:%Y-%m-%d %H:%M} UTC"
-            )
-        statement = {"comment": note or None, "author": author, "undoes": import_id}
-        return [
-            {"dataset": row["dataset"], "episode_index": row["episode_index"], **statement}
-            for row in taken_back
-        ]
-
-    return dataset, len(say(lake, OUTCOME, rows))
-
-
 # For people
-
-
-def listed(
-    lake: Lake, dataset: str | None = None, *, everything: bool = False
-) -> list[dict[str, Any]]:
-    """What counts of each episode, or every row ever saved, by episode and time."""
-    columns = "dataset, episode_index, success, note, author, created_at, file, import_id"
-    condition = "WHERE dataset = coalesce(?, dataset)"
-    if not everything:
-        sql = f"SELECT {columns} FROM current_outcomes {condition} ORDER BY 1, 2"
-    else:
-        counts = (
-            "FROM current_outcomes c SELECT count(*) > 0 "
-            "WHERE c.import_id = o.import_id AND c.episode_index = o.episode_index"
-        )
-        sql = (
-            f"SELECT {columns}, undoes, ({counts}) AS counts FROM located_outcomes o {condition} "
-            "ORDER BY 1, 2, created_at, import_id"
-        )
-    return lake.dicts(sql, [dataset])
 
 
 def question(dataset: str, unfinished: int, episodes: int) -> str | None:
@@ -271,15 +214,6 @@ def assumption(dataset: str, assumed: int, episodes: int) -> str | None:
         return None
     label = "its label assumes" if assumed == 1 else "their labels assume"
     return f"{dataset}: nobody says how {assumed} of {episodes} runs ended: {label} success"
-
-
-def shares(lake: Lake) -> list[dict[str, Any]]:
-    """Per dataset and what says so: how many usable episodes succeeded and failed; and those of which nothing says."""
-    return lake.dicts(
-        "SELECT dataset, coalesce(success_source, 'not known') AS source, count(*) AS episodes, "
-        "count(*) FILTER (success) AS succeeded, count(*) FILTER (NOT success) AS failed FROM episodes "
-        "WHERE status = 'ok' GROUP BY dataset, success_source ORDER BY dataset, success_source NULLS LAST"
-    )
 
 
 def read_outcomes(lake: Lake, dataset: str, path: Path, author: str) -> list[StatedOutcome]:

@@ -302,13 +302,14 @@ def new_id(dataset: str, source_id: str, used_ids: Collection[str]) -> str:
 def sentence(dataset: str, numbers: Mapping[str, Any]) -> str | None:
     """What happened to a dataset's recordings, by a stage's numbers; None: nothing.
 
-    Example: "recordings: 15 moved, 1 gone; what people said moved along: proccorpus recordings changes arm".
+    Example: "recordings: 15 moved, 1 gone; what people said moved along: proccorpus show recording_changes arm".
     """
     counts = {change: int(numbers.get(f"recordings_{change}", 0)) for change in BUILD_CHANGES}
     parts = [f"{count} {WHATS[change]}" for change, count in counts.items() if count]
     if not parts:
         return None
-    return f"recordings: {', '.join(parts)}; what people said stays with them: proccorpus recordings changes {dataset}"
+    command = f"proccorpus show recording_changes {dataset}"
+    return f"recordings: {', '.join(parts)}; what people said stays with them: {command}"
 
 
 def sentences(lake: LakeConnection) -> dict[str, str]:
@@ -340,11 +341,11 @@ def open_questions(
     """(dataset, text): how many words wait for a person; then how many runs have the rows of another one.
 
     decoded_datasets: those whose copies are named; None: all. Example of a text: "3 words wait for a person: proccorpus
-    recordings review arm".
+    show words_in_review arm".
     """
     for dataset, count in review_counts(lake).items():
         words = "word waits" if count == 1 else "words wait"
-        yield dataset, f"{count} {words} for a person: proccorpus recordings review {dataset}"
+        yield dataset, f"{count} {words} for a person: proccorpus show words_in_review {dataset}"
     if decoded_datasets is not None and not decoded_datasets:
         return  # to look for copies reads all contents
     rows = lake.rows(
@@ -356,15 +357,6 @@ def open_questions(
         if decoded_datasets is None or dataset in decoded_datasets:
             runs = "run has" if count == 1 else "runs have"
             yield dataset, f'{count} {runs} the rows of another run: proccorpus sql "FROM copies"'
-
-
-def in_review(lake: LakeConnection, dataset: str | None = None) -> list[dict[str, Any]]:
-    """What people said and a person has to decide about, by dataset, episode and kind."""
-    return lake.dicts(
-        "SELECT dataset, episode_index, kind, text, author, why, said_of FROM words_in_review "
-        "WHERE dataset = coalesce(?, dataset) ORDER BY dataset, episode_index, kind, created_at",
-        [dataset],
-    )
 
 
 def pictures_in_review(
@@ -395,24 +387,6 @@ def review_counts(lake: LakeConnection) -> dict[str, int]:
     return dict(lake.rows("SELECT dataset, count(*) FROM words_in_review GROUP BY 1 ORDER BY 1"))
 
 
-def listed(lake: LakeConnection, dataset: str) -> list[dict[str, Any]]:
-    """The recordings of a dataset: where each is, or when it left."""
-    return lake.dicts(
-        "SELECT episode_index, source_id, recording, left_at, split, resembles, why FROM recordings "
-        "WHERE dataset = ? ORDER BY left_at IS NOT NULL, episode_index",
-        [dataset],
-    )
-
-
-def changes(lake: LakeConnection, dataset: str) -> list[dict[str, Any]]:
-    """What happened to the recordings of a dataset, the newest first."""
-    return lake.dicts(
-        "SELECT created_at, what, from_episode, to_episode, from_source_id, to_source_id, why, author, recording "
-        "FROM recording_changes WHERE dataset = ? ORDER BY created_at DESC, coalesce(to_episode, from_episode)",
-        [dataset],
-    )
-
-
 def decide(lake: Lake, dataset: str, episode_index: int, *, is_same: bool, author: str) -> str:
     """Say whether an episode is the recording that it resembles; returns that recording.
 
@@ -428,7 +402,7 @@ def decide(lake: Lake, dataset: str, episode_index: int, *, is_same: bool, autho
     if present.resembles is None:
         raise CorrectionError(
             f"episode {episode_index} of {dataset} is like no other recording: there is nothing to decide; proccorpus "
-            f"recordings review lists what is"
+            f"show words_in_review lists what is"
         )
     former = known_recordings(lake, "r.recording = ?", [present.resembles])[0]
     update = RecordingUpdate(dataset, PERSON)

@@ -254,7 +254,7 @@ def remove(lake: Lake, dataset: str, episode_index: int, *, author: str) -> dict
     """Say that a run is no reference; its label counts as before. Raises CorrectionError."""
     if not _is_reference(lake, [dataset, episode_index]):
         raise CorrectionError(
-            f"episode {episode_index} of {dataset} is no reference; proccorpus references list has them all"
+            f"episode {episode_index} of {dataset} is no reference; proccorpus show current_references has them all"
         )
     return _mark(lake, [dataset, episode_index], author, None)
 
@@ -376,22 +376,6 @@ def _check_texts(lake: Lake, dataset: str, *texts: str) -> None:
 # For people
 
 
-def listed(lake: Lake, dataset: str | None = None) -> list[dict[str, Any]]:
-    """Every reference, by dataset, task and episode: who says so, and how many runs have a label that follows it."""
-    return lake.dicts(
-        """
-        WITH following AS (
-          SELECT a.dataset, a.reference_episode AS episode_index, count(DISTINCT a.episode_index) AS runs
-          FROM alignments a JOIN active_runs x USING (dataset, episode_index, label_run) WHERE a.follows GROUP BY ALL)
-        SELECT r.dataset, r.same_as AS task, r.episode_index, r.origin, r.author, r.created_at,
-               r.content_hash IS NOT NULL AS built, coalesce(f.runs, 0) AS followed_by
-        FROM current_references r LEFT JOIN following f USING (dataset, episode_index)
-        WHERE r.dataset = coalesce(?, r.dataset)
-        ORDER BY r.dataset, r.same_as, r.episode_index""",
-        [dataset],
-    )
-
-
 def sentences(lake: LakeConnection) -> dict[str, str]:
     """Of each dataset with references, how many runs are labelled like them.
 
@@ -460,7 +444,7 @@ def _to_show(tasks: int) -> str:
     of_each = "" if tasks == 1 else f" of each of its {tasks} tasks"
     new_error, old_error = (f"{low:g} to {high:g}" for low, high in (ONE_SHOWN, BY_MOTION))
     return (
-        f"show one run{of_each}: about two minutes (proccorpus explore, or references suggest says which). Progress of "
+        f"show one run{of_each}: about two minutes (proccorpus explore, or show suggestions says which). Progress of "
         f"the others is then {new_error} off on most hand-labelled sets, by motion alone {old_error} (docs/truth.md)"
     )
 

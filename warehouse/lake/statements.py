@@ -179,6 +179,42 @@ def _newest(
     return {(row["home"], row["topic"]): row | json.loads(row["value"]) for row in rows}
 
 
+def take_back(
+    lake: LakeConnection, statement_id: str, *, author: str, comment: str = ""
+) -> tuple[str, int]:
+    """Take back a statement, and those that were said together with it: what was said before counts again.
+
+    Corrections have their own (warehouse.lake.corrections). Returns the dataset, and how many were taken back. Raises
+    CorrectionError.
+    """
+    words = {
+        "author": checked_text("author", author, 100),
+        "comment": checked_text("comment", comment, 2000, empty=True) or None,
+    }
+    rows = lake.dicts(
+        "SELECT kind, dataset, episode_index, subject, batch AS undoes FROM located_statements "
+        "WHERE batch IN (SELECT batch FROM located_statements WHERE ? IN (statement_id, batch)) "
+        "AND undoes IS NULL AND kind NOT IN ('renamed', 'build')",
+        [statement_id],
+    )
+    if not rows:
+        raise CorrectionError(
+            f"there is no statement {statement_id!r} to take back; proccorpus show statements has all"
+        )
+    batch = rows[0]["undoes"]
+
+    def undoing() -> list[dict[str, Any]]:
+        for undoing_author, when in lake.rows(
+            "SELECT author, created_at FROM statements WHERE undoes = ? LIMIT 1", [batch]
+        ):
+            raise CorrectionError(
+                f"{statement_id} was taken back by {undoing_author} on {when:%Y-%m-%d %H:%M} UTC"
+            )
+        return [row | words for row in rows]
+
+    return rows[0]["dataset"], len(say(lake, rows[0]["kind"], undoing))
+
+
 def checked_text(title: str, text: str, max_chars: int, *, empty: bool = False) -> str:
     """Text of a person, stripped. Raises CorrectionError: it is empty, too long, or not all of it can be written."""
     text = text.strip()
@@ -296,8 +332,8 @@ def mark(
     if not 0 < len(places) <= MOST_EPISODES:
         raise CorrectionError(f"{len(places)} episodes: 1 to {MOST_EPISODES} can be marked at once")
 
-    known = lake.recordings_at(places)
-    for dataset, episode_index in sorted({*places} - known.keys()):
+    recording_by_place = lake.recordings_at(places)
+    for dataset, episode_index in sorted({*places} - recording_by_place.keys()):
         raise CorrectionError(f"the corpus has no episode {episode_index} of {dataset!r}")
     rows = [
         {
@@ -326,7 +362,7 @@ def mark(
             raise ConflictError(_assigned_since(place, former))
         return row
 
-    return say(lake, kind, lambda: rows, {**known}, complete=complete)
+    return say(lake, kind, lambda: rows, {**recording_by_place}, complete=complete)
 
 
 def _assigned_since(place: Place, former: Row) -> str:

@@ -343,7 +343,7 @@ class Cuts:
         reason = (
             f"checks found {' or '.join(self.checks)} in them (episodes {listed_numbers(episodes)})"
         )
-        remedy = "look at them (proccorpus quarantine --checks), or accept them"
+        remedy = "look at them (proccorpus show faults), or accept them"
         left_out = LeftOut(dataset, reason, remedy, samples=num_lost, episodes=tuple(episodes))
         return kept_shards, [left_out]
 

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from ingest.episode import Finding
 from warehouse.lake import Lake
 from warehouse.lake.connection import has, literal, temp_table
 from warehouse.releases.contents import (
@@ -33,10 +34,10 @@ from warehouse.releases.places import (
     strangers,
 )
 from warehouse.releases.release import (
-    Failure,
     Release,
     card_fault,
     card_path,
+    damage,
     file_failure,
     use_here,
 )
@@ -124,7 +125,7 @@ def publish(
         )
 
 
-def verify_published(location: str) -> tuple[dict, list[Failure]]:
+def verify_published(location: str) -> tuple[dict, list[Finding]]:
     """(manifest, failures) of a published release, from the place alone; reads all of it. Raises ReleaseError."""
     root = published_root(location)
     target = open_target(location)
@@ -135,11 +136,11 @@ def verify_published(location: str) -> tuple[dict, list[Failure]]:
         )
     failures = [file_failure(root / f["path"], f["bytes"], f["sha256"]) for f in manifest["files"]]
     failures += [
-        Failure(str(root / path), "the manifest does not list it")
+        damage(str(root / path), "the manifest does not list it")
         for path in strangers(target, manifest)
     ]
     if manifest.get("digest") not in (None, manifest_digest(manifest)):
-        failures.append(Failure(str(root / MANIFEST), "it was changed since it was written"))
+        failures.append(damage(str(root / MANIFEST), "it was changed since it was written"))
     return manifest, [failure for failure in failures if failure]
 
 

@@ -17,6 +17,7 @@ from core.names import LATEST, did_you_mean
 from core.paths import Workspace
 from core.tables import TABLES
 from core.version import VERSION
+from ingest.episode import Finding
 from warehouse.lake import Lake, LakeError, content_key
 from warehouse.lake.acceptances import counts_by_dataset, in_words
 from warehouse.lake.checks import GUARDS, corpus_is_sound
@@ -140,7 +141,8 @@ HELD_WARNINGS = f"""
 SELECT f.dataset, count(DISTINCT coalesce(f.file, f.episode_index::VARCHAR)),
        string_agg(DISTINCT f.reason, ', ' ORDER BY f.reason)
 FROM open_warnings f
-WHERE f.reason NOT IN (SELECT DISTINCT check_name FROM run_checks)
+WHERE NOT EXISTS (FROM run_checks k WHERE k.dataset = f.dataset AND k.episode_index = f.episode_index
+                  AND k.check_name = f.reason)
   AND ((f.dataset, f.episode_index) IN (SELECT (dataset, episode_index) FROM held)
    OR f.episode_index IS NULL AND f.dataset IN (SELECT dataset FROM chunks))
 GROUP BY 1 ORDER BY 1"""
@@ -456,22 +458,21 @@ LEFT JOIN (SELECT shard, count(*) AS samples FROM sample_location GROUP BY 1) l 
 WHERE s.sha256 IS DISTINCT FROM r.sha256 OR coalesce(l.samples, 0) <> r.samples ORDER BY shard"""
 
 
-@dataclass(frozen=True)
-class Failure:
-    what: str
-    wrong: str
+def damage(file: str, wrong: str) -> Finding:
+    """A file of a release, or a snapshot of the lake, that is not as it was recorded."""
+    return Finding("unreadable_data", wrong, file=file)
 
 
-def verify_release(lake: Lake, release: Release) -> list[Failure]:
+def verify_release(lake: Lake, release: Release) -> list[Finding]:
     """Everything about a release that is not as it was recorded; reads all of its bytes."""
     failures = []
     for shard in release.shard_list:
         path = shard.path(lake.workspace)
         failures += [
-            Failure(str(path), wrong) for wrong in check_shard(path, shard.sha256, shard.bytes)
+            damage(str(path), wrong) for wrong in check_shard(path, shard.sha256, shard.bytes)
         ]
     if wrong := card_fault(lake.workspace, release):
-        failures.append(Failure(str(card_path(lake.workspace, release.name)), wrong))
+        failures.append(damage(str(card_path(lake.workspace, release.name)), wrong))
     return failures + list(_lake_failures(lake, release))
 
 
@@ -485,23 +486,23 @@ def card_fault(workspace: Workspace, release: Release) -> str | None:
     return None
 
 
-def file_failure(path: Path, size: int, sha256: str) -> Failure | None:
+def file_failure(path: Path, size: int, sha256: str) -> Finding | None:
     """The problem with one file's bytes; None: there is none."""
     wrong = glance(path, size)
     if not wrong and sha256_file(path) != sha256:
         wrong = "its bytes are not those that were written (sha256 differs)"
     if wrong:
-        return Failure(str(path), wrong)
+        return damage(str(path), wrong)
     return None
 
 
-def _lake_failures(lake: Lake, release: Release) -> Iterator[Failure]:
+def _lake_failures(lake: Lake, release: Release) -> Iterator[Finding]:
     """Does the lake, as it was at the release's snapshot, list the same shards with as many samples?"""
     location = f"snapshot {release.snapshot}"
     try:
         release_lake = Lake(lake.workspace, read_only=True, snapshot=release.snapshot)
     except LakeError as e:
-        yield Failure(location, str(e))
+        yield damage(location, str(e))
         return
     with closing(release_lake.con):
         lists = zip(
@@ -513,6 +514,6 @@ def _lake_failures(lake: Lake, release: Release) -> Iterator[Failure]:
             release_lake.column("SELECT shard FROM release_shards WHERE name = ?", [release.name])
         )
     # The release's list and the lake at its snapshot were written together, so they have to agree
-    yield from (Failure(location, sentence) for sentence in wrong)
+    yield from (damage(location, sentence) for sentence in wrong)
     if frozen != set(release.shard_names):
-        yield Failure(location, "the release listed other shards there than it does now")
+        yield damage(location, "the release listed other shards there than it does now")

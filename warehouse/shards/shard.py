@@ -13,7 +13,7 @@ import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import chain
 from operator import itemgetter
 from pathlib import Path, PosixPath
@@ -90,6 +90,7 @@ def named_picture(entry: int, name: str) -> dict[str, Any] | None:
     }
 
 
+@cache
 def camera_name(camera: str) -> str:
     """A camera as files in shards name it, so that webdataset gives the name back: it makes
     suffixes lower-case, takes what is before a slash for the key, and decodes nothing that begins

@@ -400,4 +400,4 @@ def test_rlds_that_is_marked_invalid() -> None:
         (f.reason, f.severity, f.episode_index)
         for f in listing.findings
         if f.episode_index is not None
-    ] == [("marked_invalid", "unusable", 0)]
+    ] == [("known_bad", "unusable", 0)]

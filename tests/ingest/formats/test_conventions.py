@@ -297,7 +297,7 @@ def test_rows_and_pictures_of_other_rates_are_joined_by_time() -> None:
     pictures = match(FrameTimes(np.arange(60), 1 / 30), rows_s, 120, VideoSpan())
     assert pictures.places is not None
     assert (np.abs(pictures.places / 30 - rows_s) <= 1 / 60 + 1e-9).all()
-    assert pictures.reason == "video_times"
+    assert pictures.reason == "timestamp_drift"
     assert "60 rows and 30 pictures come in a second" in pictures.doubt
     longer = match(FrameTimes(np.arange(90), 1 / 30), rows_s, 120, VideoSpan())
     assert longer.places is None, "the camera went on for a second: its times are not the rows'"

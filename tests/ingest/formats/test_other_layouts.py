@@ -57,10 +57,10 @@ def test_hdf5_beside_pictures(tmp_path: Path) -> None:
         file["state/joint/position"] = np.zeros((6, 14))
     for k in range(3):
         (folder / f"head_{k}.jpg").write_bytes(b"\xff\xd8")
-    finding = found(tmp_path)
-    assert finding.detail.startswith(
-        "3 videos or pictures lie beside the HDF5 files (first: observations/7/head_0.jpg)"
-    )
+    [record] = list_episodes(source_of(tmp_path)).records
+    assert [(v.camera, v.uri) for v in record.videos] == [
+        ("observations/7/head", "observations/7/head")
+    ]
 
 
 def write_robodm(path: Path, codec: Any) -> Path:

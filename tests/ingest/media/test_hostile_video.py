@@ -97,7 +97,7 @@ def test_tables_that_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyP
     former_limit = resource.getrlimit(resource.RLIMIT_DATA)
     monkeypatch.setattr(video, "OPEN_BYTES", 64 << 20)
     monkeypatch.setattr(video.av, "open", lambda *_, **__: take_memory(256 << 20))
-    assert refused(path) == {("too_costly", "a.mp4 takes more than 64 MiB to open")}
+    assert refused(path) == {("over_limit", "a.mp4 takes more than 64 MiB to open")}
     assert resource.getrlimit(resource.RLIMIT_DATA) == former_limit
 
 

@@ -43,7 +43,7 @@ FINGERS = ("index_finger_0", "middle_finger_0", "ring_finger_0")
             lambda s: np.outer(s, [1.0, 1.5, 1.2]),
             (*JOINTS, *FINGERS),
             "hand",
-            "hand_without_polarity",
+            "polarity_unknown",
         ),
     ],
 )
@@ -88,6 +88,73 @@ def test_the_state_counts_before_the_action() -> None:
     alone = [replace(e, states=None) for e in episodes]
     signal = only_surveyed(alone)
     assert (signal.column, signal.polarity) == ("action", "high_is_open")
+
+
+def arms_in_turn(num_arms: int) -> list[EpisodeData]:
+    """Joints of all arms, then a value in mm for each gripper; the arms have their turns."""
+    episodes = []
+    names = [f"joint.{j}" for j in range(6 * num_arms)]
+    names += [f"effector.position.{arm}" for arm in range(num_arms)]
+    for k, (joints, opened) in enumerate(joints_and_openings()):
+        turns = [np.full((len(joints), num_arms), 80.0) for _ in range(num_arms)]
+        for arm, openings in enumerate(turns):
+            openings[:, arm] = 80 * opened
+        all_joints = np.tile(joints, (num_arms, num_arms))
+        episodes.append(episode_of(k, np.c_[all_joints, np.concatenate(turns)], names))
+    return episodes
+
+
+@pytest.mark.parametrize(
+    ("num_arms", "arms"), [(2, ["left", "right"]), (3, ["arm1", "arm2", "arm3"])]
+)
+def test_values_that_move_by_themselves_are_of_grippers_of_their_own(
+    num_arms: int, arms: list[str]
+) -> None:
+    signals = surveyed(arms_in_turn(num_arms)).signals
+    assert [signal.arm for signal in signals] == arms
+    assert [signal.dimensions for signal in signals] == [
+        (6 * num_arms + k,) for k in range(num_arms)
+    ]
+    assert all(signal.is_used and signal.polarity != "high_is_closed" for signal in signals)
+
+
+def test_fingers_that_move_together_are_of_one_gripper() -> None:
+    names = (*JOINTS, "finger.0", "finger.1")
+    signal = only_surveyed(one_armed(lambda o: np.outer(o, [0.04, -0.04]), names))
+    assert (signal.arm, signal.dimensions, signal.weights) == ("", (6, 7), (0.5, -0.5))
+
+
+@pytest.mark.parametrize(("closes", "keeps", "opens"), [(0, 1, 2), (1, 0, -1)])
+def test_a_command_of_pulses_holds(closes: int, keeps: int, opens: int) -> None:
+    episodes = []
+    for k, (joints, opened) in enumerate(joints_and_openings()):
+        moves = np.diff(opened, prepend=1.0)
+        pulses = np.select([moves < 0, moves > 0], [closes, opens], keeps)
+        pulses[1:3] = opens  # as the operator begins
+        episodes.append(episode_of(k, joints, JOINTS, pulses[:, None], ("gripper",)))
+    signal = only_surveyed(episodes)
+    assert (signal.unit, signal.closed, signal.open) == ("pulses", closes, opens)
+    assert signal.polarity_by.startswith("it is commanded by pulses")
+    curve = opening(signal, episodes[0])
+    assert curve is not None
+    moves = gripper_moves(curve, MotionConfig(), FPS)
+    assert [closes for *_, closes in moves] == [True, False]
+
+
+def test_rows_of_another_layout_are_read_by_their_names() -> None:
+    """A force stands before the gripper in later runs; the first have no names."""
+    early = [
+        replace(e, states=numbers(e.state))
+        for e in one_armed(lambda o: o)[:2]
+        if e.state is not None
+    ]
+    names = (*JOINTS, "force", "gripper")
+    late = one_armed(lambda o: np.column_stack([o * 0, o]), names)[2:]
+    signal = only_surveyed([*early, *late])
+    assert (signal.dimensions, signal.names) == ((7,), ("gripper",))
+    assert opening(signal, early[0]) is None
+    moved = one_armed(lambda o: o, NAMED)[0]
+    assert opening(signal, moved) is not None
 
 
 # The registry

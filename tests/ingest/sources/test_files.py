@@ -73,8 +73,8 @@ def test_names_that_are_not_text(tmp_path: Path) -> None:
     source = source_of(tmp_path)
     assert (list(source.files), source.contents.folders) == (["a.json", "a.mp4"], set())
     assert [(f.reason, f.severity, f.file) for f in list_episodes(source).findings] == [
-        ("bad_name", "warning", "b\ufffd.mp4"),
-        ("bad_name", "warning", "\ufffd"),
+        ("path_escape", "warning", "b\ufffd.mp4"),
+        ("path_escape", "warning", "\ufffd"),
     ]
 
 

@@ -78,7 +78,9 @@ def test_a_video_that_is_gone_is_a_finding(fresh: Made, tmp_path: Path):
     output = stage_output(STAGE, lake, build, 0)
     lost_episodes = {f.episode_index for f in output.findings or ()}
     assert 0 in lost_episodes
-    assert {(f.reason, f.severity) for f in output.findings or ()} == {("pictures_lost", "warning")}
+    assert {(f.reason, f.severity) for f in output.findings or ()} == {
+        ("undecodable_video", "warning")
+    }
     episodes_left = [
         e for e in right.tables["embeddings"]["episode_index"].to_pylist() if e not in lost_episodes
     ]

@@ -73,7 +73,7 @@ def test_lost_pictures_cost_only_the_samples_that_show_them(own: Made):
     video_path(own.source, lost_episode).write_bytes(data[: len(data) // 2])
     _, (finding,), numbers, samples = sharded(lake, build, 1)
     assert (finding.reason, finding.severity, finding.episode_index) == (
-        "pictures_lost",
+        "undecodable_video",
         "unusable",
         lost_episode,
     )

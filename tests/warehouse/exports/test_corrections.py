@@ -10,11 +10,12 @@ from warehouse.exports.corrections import (
     from_lines,
     from_tasks,
     labelling_config,
-    to_lines,
+    lines_of,
     to_tasks,
 )
 from warehouse.lake import Lake, corrections
 from warehouse.lake.corrections import add_rows, parsed
+from warehouse.lake.lists import LISTS
 from warehouse.lake.outcomes import chunks_to_build
 
 STEPS = [
@@ -25,6 +26,10 @@ STEPS = [
 
 
 PLAN = ["Look", STEPS[0]["name"], "Put it down", "Leave"]
+
+
+def jsonl(found: list[dict[str, Any]]) -> str:
+    return "".join(json.dumps(line) + "\n" for line in lines_of(found))
 
 
 def rows(lake: Lake) -> list[dict[str, Any]]:
@@ -54,7 +59,7 @@ def empty(lake: Lake) -> None:
 
 def test_json_lines_bring_every_row_back(told: Lake):
     rows_before = rows(told)
-    text = to_lines(rows(told))
+    text = jsonl(rows(told))
     assert len(rows_before) == len(text.splitlines()) == 4
     read = from_lines(told, text, "somebody")
     # The lake gives each row its recording
@@ -67,7 +72,10 @@ def test_json_lines_bring_every_row_back(told: Lake):
     empty(told)
     assert add_rows(told, from_lines(told, text, "somebody").rows) == 4
     assert rows(told) == rows_before
-    assert [c["status"] for c in corrections.listed(told)] == ["rejected", "accepted"]
+    assert [c["status"] for c in told.dicts(LISTS["current_corrections"].sql)] == [
+        "rejected",
+        "accepted",
+    ]
 
 
 def test_a_correction_is_stored_whole():
@@ -137,7 +145,7 @@ def test_label_studio_brings_what_counts_back(told: Lake):
 
 
 def test_other_contents_go_to_review(told: Lake):
-    text = to_lines(rows(told)[:1])
+    text = jsonl(rows(told)[:1])
     empty(told)
     told.con.execute(
         "UPDATE episode_content SET content_hash = 'other', former_hashes = [], num_frames = 99 WHERE episode_index = 2"
@@ -145,7 +153,7 @@ def test_other_contents_go_to_review(told: Lake):
     read = from_lines(told, text, "somebody")
     assert read.waiting == ["line 1: episode 2 of tiny has other contents by now"]
     assert add_rows(told, read.rows) == 1
-    assert [c["status"] for c in corrections.listed(told)] == ["review"]
+    assert [c["status"] for c in told.dicts(LISTS["current_corrections"].sql)] == ["review"]
     assert chunks_to_build(told) == {}
 
 

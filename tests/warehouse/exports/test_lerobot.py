@@ -347,8 +347,8 @@ def test_lerobots_own_reader_vouches_for_an_export_or_says_what_is_wrong(
         )
     pq.write_table(table, data)
     wrong = verify(lake, ANY, spoilt, LerobotOptions())
-    assert "other times in episode 0" in wrong.problems
-    assert any(p.startswith("another task in episode 0") for p in wrong.problems)
+    assert "other values of timestamp in episode 0" in wrong.problems
+    assert any(p.startswith("other values of task_index in episode 0") for p in wrong.problems)
     assert any("another picture at frame" in p and "of episode 0 by" in p for p in wrong.problems)
     assert wrong.sentence().startswith("NOT verified by LeRobot ")
     (spoilt / "meta/info.json").unlink()

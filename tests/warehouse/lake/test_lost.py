@@ -9,7 +9,7 @@ import pytest
 
 from core.files import HALF_FILE
 from core.paths import Workspace
-from tests.kits.cli_kit import DONE, FAILED, USAGE, Result, proccorpus
+from tests.kits.cli_kit import DONE, FAILED, USAGE, Result, command, digest_of
 from tests.kits.lake_kit import say
 from tests.kits.made_corpus import Made
 from tests.kits.tiny_lerobot import LENGTHS
@@ -33,7 +33,8 @@ SAID = (
     "acceptances",
 )
 COMMANDS = (
-    ("doctor",), ("doctor", "--hashes"), ("status",), ("corrections", "list"), ("outcomes", "list"), ("digest",),
+    ("doctor",), ("doctor", "--hashes"), ("status",), ("show", "current_corrections"),
+    ("show", "current_outcomes"), ("show", "digest"),
     ("doctor", "--repair"), ("gc", "--yes"), ("build", "--dataset", "tiny"), ("explore", "--no-open"),
     ("sql", "FROM datasets"),
 )  # fmt: skip
@@ -78,7 +79,7 @@ def lost(told: Made, tmp_path: Path) -> Made:
 
 
 def run_in(corpus: Made, *words: str) -> Result:
-    return proccorpus(*words, cwd=corpus.space.root, workspace=corpus.space.root)
+    return command(*words, cwd=corpus.space.root, workspace=corpus.space.root)
 
 
 def files(space: Workspace) -> set[str]:
@@ -97,10 +98,8 @@ def said(corpus: Made) -> dict[str, list[tuple]]:
 
 def contents(corpus: Made) -> dict[str, object]:
     """Digests of all tables; findings without the stage: of a run that was taken down either of two may say so."""
-    digests = run_in(corpus, "digest", "--format", "json").json
-    return digests | {
-        "findings": corpus.rows("SELECT * EXCLUDE (stage) FROM findings ORDER BY ALL")
-    }
+    findings = corpus.rows("SELECT * EXCLUDE (stage) FROM findings ORDER BY ALL")
+    return digest_of(corpus.space.root) | {"findings": findings}
 
 
 def zero(path: Path, start: int, size: int) -> None:

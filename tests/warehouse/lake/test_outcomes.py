@@ -10,7 +10,9 @@ from core.paths import Workspace
 from core.tables import TABLES
 from tests.kits.lake_kit import opened
 from warehouse.lake import Lake
-from warehouse.lake.outcomes import StatedOutcome, add_outcomes, listed, shares, undo_import
+from warehouse.lake.lists import LISTS
+from warehouse.lake.outcomes import StatedOutcome, add_outcomes
+from warehouse.lake.statements import take_back
 
 
 def saying(
@@ -34,11 +36,11 @@ def lake(tmp_path: Path) -> Iterator[Lake]:
 def test_what_was_said_is_not_saved_again(lake: Lake):
     first, _ = add_outcomes(lake, "a", "one.csv", saying(True, 0, 1))
     assert add_outcomes(lake, "a", "one.csv", saying(True, 1)) == (first, 0)
-    assert len(listed(lake, everything=True)) == 2
+    assert len(lake.rows(LISTS["outcomes"].sql)) == 2
     # With anything new all is saved: taking the first back leaves what the second says
     _, new = add_outcomes(lake, "a", "one.csv", [*saying(True, 0), *saying(False, 1)])
     assert new == 1
-    undo_import(lake, first, author="ada")
+    take_back(lake, first, author="ada")
     assert successes(lake) == [True, False]
 
 
@@ -86,7 +88,7 @@ def test_shares_are_of_usable_episodes(lake: Lake):
     )
     lake.upsert("dataset", datasets=TABLES["datasets"].rows([{"dataset": "a"}]))
     assert lake.rows("SELECT ok, outcomes_known FROM coverage") == [(4, 3)]
-    assert [tuple(row.values()) for row in shares(lake)] == [
+    assert [tuple(row.values()) for row in lake.dicts(LISTS["outcome_shares"].sql)] == [
         ("a", "column next.success", 2, 1, 1),
         ("a", "person: a.csv", 1, 1, 0),
         ("a", "not known", 1, 0, 0),

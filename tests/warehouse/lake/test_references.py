@@ -11,6 +11,7 @@ from core.tables import TABLES
 from tests.kits.lake_kit import opened, say, stage_run
 from warehouse.lake import Lake, references
 from warehouse.lake.corrections import CorrectionError
+from warehouse.lake.lists import LISTS
 
 PICK = "pick up the cube"
 CUP = "put the cup down"
@@ -58,17 +59,21 @@ def test_a_run_is_taken_away_and_brought_back(lake: Lake):
     say(lake, LABEL, dataset="a")
     stamps_before = references.reference_stamps(lake, "a")
     references.remove(lake, "a", 2, author="bob")
-    assert (references.listed(lake, "a"), references.reference_stamps(lake, "a")) == ([], {})
+    assert (
+        lake.dicts(LISTS["current_references"].sql),
+        references.reference_stamps(lake, "a"),
+    ) == ([], {})
     assert references.steps_and_references(lake, "a").has_references is False
     with pytest.raises(
-        CorrectionError, match=r"^episode 2 of a is no reference; proccorpus references list"
+        CorrectionError,
+        match=r"^episode 2 of a is no reference; proccorpus show current_references",
     ):
         references.remove(lake, "a", 2, author="bob")
     row = references.add(lake, "a", 2, author="eve")
     assert row["label_run"] == "human/a"
     # The same label shows the same, whoever vouches for it
     assert references.reference_stamps(lake, "a") == stamps_before
-    [listed] = references.listed(lake)
+    [listed] = lake.dicts(LISTS["current_references"].sql)
     assert (listed["origin"], listed["author"], listed["built"], listed["followed_by"]) == (
         "correction",
         "eve",

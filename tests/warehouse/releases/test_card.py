@@ -31,7 +31,7 @@ ANY = ("unknown",)
 WARNED = """
 INSERT INTO findings BY NAME
 SELECT 'tiny' AS dataset, $1::BIGINT AS episode_index, ($1 // 2)::INTEGER AS chunk, 'frames' AS stage,
-       'video_times' AS reason, 'they are' AS detail, 'warning' AS severity"""
+       'timestamp_drift' AS reason, 'they are' AS detail, 'warning' AS severity"""
 
 
 def motion_run(lake: Lake) -> str:
@@ -141,7 +141,7 @@ def check_card(
     } <= {str(len(shown_episodes))}
 
     # Limits count what is held: not what was rejected, withdrawn or left out as unsure
-    assert re.findall(r"- tiny: (\d+) files have warnings \(video_times", text) == [
+    assert re.findall(r"- tiny: (\d+) files have warnings \(timestamp_drift", text) == [
         str(len(warned & shown_episodes))
     ] * bool(warned & shown_episodes)
     chunks = {shard.chunk for shard in release.shard_list}
@@ -170,7 +170,7 @@ def test_an_edited_card_is_named_and_not_published(own: Made, tmp_path: Path) ->
     path = card_path(lake.workspace, "r1")
     path.write_text(path.read_text() + "All errors removed.\n")
     [failure] = verify_release(lake, release)
-    assert (failure.what, failure.wrong) == (
+    assert (failure.file, failure.detail) == (
         str(path),
         "the card was changed since the release was frozen",
     )

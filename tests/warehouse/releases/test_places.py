@@ -183,7 +183,7 @@ def test_verify_names_what_was_added_or_changed(
     content = json.loads((tmp_path / "out" / MANIFEST).read_text())
     (tmp_path / "out" / MANIFEST).write_text(json.dumps(content | {"snapshot": 1}))
     wrong = {
-        Path(failure.what).name: failure.wrong
+        Path(failure.file or "").name: failure.detail
         for failure in verify_published(str(tmp_path / "out"))[1]
     }
     assert wrong.keys() == {"extra.tar", "README.md", MANIFEST}

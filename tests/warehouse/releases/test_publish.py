@@ -55,7 +55,7 @@ def test_a_folder_holds_all_that_the_manifest_names(released: tuple[Lake, Releas
     tar = root / release.shard_list[0].address
     tar.write_bytes(tar.read_bytes()[:-1])
     (root / "README.md").write_text((root / "README.md").read_text().replace("Release", "release"))
-    wrong = {Path(f.what).name: f.wrong for f in verify_published(str(root))[1]}
+    wrong = {Path(f.file or "").name: f.detail for f in verify_published(str(root))[1]}
     assert set(wrong) == {tar.name, "README.md"}
     assert "cut off" in wrong[tar.name]
     assert publish(lake, release, str(root)).sent == 1, (
@@ -134,7 +134,7 @@ def test_a_bucket_and_shards_that_lie_in_one(own: Made, s3: Any, tmp_path: Path)
     assert verify_published("s3://corpora/published/r1")[1] == []
     broken = release.shard_list[0]
     s3.put_object(Bucket="corpora", Key=f"published/r1/{broken.address}", Body=b"")
-    assert [Path(f.what).name for f in verify_published("s3://corpora/published/r1")[1]] == [
+    assert [Path(f.file or "").name for f in verify_published("s3://corpora/published/r1")[1]] == [
         broken.shard
     ]
 
@@ -186,4 +186,6 @@ def test_a_repository_of_the_hub(
     assert publish(lake, release, target).sent == 0
     assert verify_published(target)[1] == []
     hub.files[release.shard_list[0].address] += b"x"
-    assert [Path(f.what).name for f in verify_published(target)[1]] == [release.shard_list[0].shard]
+    assert [Path(f.file or "").name for f in verify_published(target)[1]] == [
+        release.shard_list[0].shard
+    ]

@@ -162,7 +162,7 @@ def test_each_damage_is_named(corpus: Lake):
     index_path(cut).write_text("{")
     index_path(longer).unlink()
     card_path(corpus.workspace, "r1").unlink()
-    failures = {(Path(f.what).name, f.wrong) for f in verify_release(corpus, release)}
+    failures = {(Path(f.file or "").name, f.detail) for f in verify_release(corpus, release)}
     size = cut.stat().st_size + 512
     missing_index = {
         w for n, w in failures if n == longer.name and w.startswith("the index of shard")
@@ -188,7 +188,9 @@ def test_a_lake_that_says_otherwise(corpus: Lake):
     )
     changed = get_release(corpus, "r1")
     wrongs = [
-        f.wrong for f in verify_release(corpus, changed) if f.what == f"snapshot {release.snapshot}"
+        f.detail
+        for f in verify_release(corpus, changed)
+        if f.file == f"snapshot {release.snapshot}"
     ]
     assert wrongs == [
         f"the lake does not list {changed.shards('val')[0].shard} as the release does"
@@ -198,7 +200,7 @@ def test_a_lake_that_says_otherwise(corpus: Lake):
             "?", str(release.snapshot)
         )
     )
-    assert any("cannot be opened at snapshot" in f.wrong for f in verify_release(corpus, release))
+    assert any("cannot be opened at snapshot" in f.detail for f in verify_release(corpus, release))
 
 
 def test_the_card_cites_the_datasets_that_say_how(corpus: Lake):

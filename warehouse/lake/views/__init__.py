@@ -13,6 +13,7 @@ from string import Template
 
 from core.annotators import FROM_THE_SOURCE, follows_sql, made_by_sql
 from core.demonstration_quality import SQL_VALUES
+from ingest.reasons import FORMER_REASONS
 
 FOLDER = Path(__file__).parent
 INDENT = " " * 8  # of the stored text
@@ -61,6 +62,7 @@ MOMENTS_MET = " + ".join(
 VALUES = {
     **SQL_VALUES,
     "FAULTY": FAULTY,
+    "FORMER_REASONS": ", ".join(map(repr, FORMER_REASONS.items())),
     "FOLLOWS_OTHERS": follows_sql("r.annotator", label=""),
     "FROM_THE_SOURCE": FROM_THE_SOURCE,
     "LOOKS_UNFINISHED": LOOKS_UNFINISHED,

@@ -8,4 +8,4 @@ SELECT dataset, episode_index, camera, reason,
   LEFT JOIN episode_facts e USING (dataset, episode_index)
   WHERE f.severity = 'unusable' OR (
     f.stage IN ('segments', 'corrections') AND a.label_run IS NULL
-    AND f.reason NOT IN ('task_inferred', 'needs_review', 'no_steps', 'bad_steps'))) WHERE nth = 1
+    AND f.reason NOT IN ('task_inferred', 'needs_review', 'bad_steps', 'no_steps'))) WHERE nth = 1

@@ -1,5 +1,5 @@
 -- What people said of recordings that an episode only resembles: not in force until a person decides whether it is
---   that recording (proccorpus recordings same, or other)
+--   that recording (proccorpus say recording)
 -- recording: recording of the episode
 -- said_of: recording that it was said of, which left the source or changed
 -- kind: takedown, outcome, tag, assignment, acceptance, correction or reference

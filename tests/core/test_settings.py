@@ -2,15 +2,15 @@
 
 import pytest
 
-from cli.options import settings_of
 from core.errors import UserError
+from core.settings import read_settings, setting_values
 from eval.benchmarks.options import EvaluationOptions
 
 
 def test_settings_are_read_as_their_fields_are() -> None:
-    given = EvaluationOptions(benchmark="dataset", limit=3)
-    options = settings_of(given, ["top-p=0.5", "seed=7", "think=no", "price=2.5,10"])
-    assert (options.benchmark, options.limit) == ("dataset", 3)
+    texts = ["top-p=0.5", "seed=7", "think=no", "price=2.5,10"]
+    options = read_settings(EvaluationOptions, "eval", {"limit": 3} | setting_values(texts))
+    assert options.limit == 3
     assert (options.top_p, options.seed, options.think, options.prices) == (
         0.5,
         7,
@@ -22,13 +22,12 @@ def test_settings_are_read_as_their_fields_are() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("sede=1", "--set sede=1: give KEY=VALUE with one of num_inferences, .*did you mean seed"),
-        ("limit=1", "--set limit=1: give KEY=VALUE"),  # an option of its own
-        ("seed", "--set seed: give KEY=VALUE"),
+        ("sede=1", "eval has no setting 'sede'; did you mean seed\\?; it has: model, "),
+        ("seed", "--set seed: a setting is KEY=VALUE"),
         ("seed=-1", "seed: input should be greater than or equal to 0"),
         ("price=2", "price 2: give two numbers"),
     ],
 )
 def test_a_wrong_setting_is_named_with_those_that_there_are(text: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        settings_of(EvaluationOptions(), [text])
+        read_settings(EvaluationOptions, "eval", setting_values([text]))

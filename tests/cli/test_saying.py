@@ -10,8 +10,11 @@ from tests.kits.cli_kit import Result, called
 from tests.kits.faulty import FAULTS
 from tests.kits.lake_kit import opened
 from tests.kits.made_corpus import Made
+from warehouse.lake.statements import say
 
 Run = Callable[..., Result]
+TAKEN_BACK = ("--set", "is_accepted=false")
+ACCEPT = ("say", "acceptance", "tiny")
 WHY = "the lamp was off; known since May"
 
 
@@ -24,8 +27,8 @@ def faults_told(run: Run, source: Path) -> dict[str, set[str]]:
     """The checks that each place tells of; source: the folder that the corpus was built from."""
     texts = {
         "build": run("build", "--dataset", "tiny", "--workers", "1").out,
-        "quarantine": run("quarantine", "--checks").out,
-        "by reason": run("quarantine", "--checks", "--by", "reason").out,
+        "quarantine": run("show", "faults").out,
+        "by reason": run("show", "fault_reasons").out,
         "inspect": str(run("inspect", source, "--full", "--format", "json").json["findings"]),
     }
     checks_by_place = {
@@ -44,22 +47,12 @@ def test_an_accepted_fault_is_not_told_again(run: Run, faulty: Made, made_faulty
     assert {*map(frozenset, faults_told(run, made_faulty.source).values())} == {frozenset(FAULTS)}
     built = run("build", "--dataset", "tiny", "--workers", "1").out
     assert "tiny: checks found faults: camera_black in 1 run, camera_frozen in 1 run" in built
-    assert "proccorpus quarantine --checks" in built
+    assert "proccorpus show faults" in built
 
     result = run(
-        "accept",
-        "tiny",
-        "camera_black",
-        "--episodes",
-        "0",
-        "--why",
-        WHY,
-        "--by",
-        "ann",
-        "--format",
-        "json",
+        *ACCEPT, "camera_black", "0", *("--comment", WHY, "--author", "ann", "--format", "json")
     )
-    assert [(row["episode_index"], row["why"], row["author"]) for row in result.json] == [
+    assert [(row["episode_index"], row["comment"], row["author"]) for row in result.json] == [
         (0, WHY, "ann")
     ]
     assert {*map(frozenset, faults_told(run, made_faulty.source).values())} == {
@@ -76,10 +69,10 @@ def test_an_accepted_fault_is_not_told_again(run: Run, faulty: Made, made_faulty
     )
 
     # All of a dataset, and taken back by check
-    assert run("accept", "tiny", "camera_frozen", "--why", "as built", "--by", "bob").code == 0
+    assert run(*ACCEPT, "camera_frozen", "--comment", "as built", "--author", "bob").code == 0
     assert {*map(frozenset, faults_told(run, made_faulty.source).values())} == {frozenset()}
     assert "Next: look at it" in run("build", "--dataset", "tiny", "--workers", "1").out
-    assert run("accept", "tiny", "camera_black", "--undo").code == 0
+    assert run(*ACCEPT, "camera_black", *TAKEN_BACK).code == 0
     assert {*map(frozenset, faults_told(run, made_faulty.source).values())} == {
         frozenset({"camera_black"})
     }
@@ -103,7 +96,7 @@ def test_the_words_of_a_check_lead_the_queue(faulty: Made):
 
 
 def test_what_is_accepted_follows_the_recording(run: Run, faulty: Made):
-    run("accept", "tiny", "camera_black", "--episodes", "0", "--why", WHY)
+    run(*ACCEPT, "camera_black", "0", "--comment", WHY)
     with opened(faulty.space) as lake:
         lake.con.execute(
             "UPDATE recordings SET episode_index = 7 - episode_index WHERE dataset = 'tiny'"
@@ -111,26 +104,42 @@ def test_what_is_accepted_follows_the_recording(run: Run, faulty: Made):
         assert lake.rows("SELECT episode_index FROM current_acceptances") == [(7,)]
 
 
+def test_what_was_accepted_by_a_former_code_stays_accepted(run: Run, faulty: Made):
+    said = {"dataset": "tiny", "subject": "black_video", "is_accepted": True}
+    said |= {"comment": WHY, "author": "ada"}
+    told = "SELECT DISTINCT reason FROM open_warnings WHERE reason = 'camera_black'"
+    with opened(faulty.space) as lake:
+        assert lake.column(told) == ["camera_black"]
+        say(lake, "acceptance", lambda: [said])
+        assert lake.column(told) == []
+    run(*ACCEPT, "camera_black", *TAKEN_BACK)
+    with opened(faulty.space) as lake:
+        assert lake.column(told) == ["camera_black"]
+
+
 REFUSED: Any = (
-    (("camera_blak",), ["--why", "x"], "did you mean camera_black"),
+    (("camera_blak",), ["--comment", "x"], "did you mean camera_black"),
     (
-        ("camera_black", "--episodes", "1"),
-        ["--why", "x"],
+        ("camera_black", "1"),
+        ["--comment", "x"],
         "found nothing in episode 1 of tiny; it did in 0",
     ),
     (
         ("state_stuck",),
-        ["--why", "x"],
+        ["--comment", "x"],
         "state_stuck found nothing in tiny; there is camera_black, camera_frozen",
     ),
-    (("camera_black",), [], "needs --why"),
-    (("camera_black", "--undo"), [], "nothing of camera_black is accepted"),
+    (("camera_black",), [], "needs --comment"),
+    (("camera_black", *TAKEN_BACK), [], "nothing of camera_black is accepted"),
 )
 
 
 def test_what_cannot_be_accepted_is_refused(run: Run):
     for words, options, message in REFUSED:
-        refused = run("accept", "tiny", *words, *options)
+        refused = run(*ACCEPT, *words, *options)
         assert (refused.code, refused.out) == (2, "")
         assert message in refused.err
-    assert "no dataset 'tony'" in run("accept", "tony", "camera_black", "--why", "x").err
+    assert (
+        "no dataset 'tony'"
+        in run("say", "acceptance", "tony", "camera_black", "--comment", "x").err
+    )

@@ -1,0 +1,135 @@
+"""Adapter for recordings of Unitree's xr_teleoperate: a folder each, with rows in data.json and pictures beside it.
+
+    episode_0000/data.json    info (image: fps), text (goal, desc, steps), data: a row for each picture
+    episode_0000/colors/      000000_color_0.jpg, ...; depths/ and audios/ are left out
+
+A row has `states` and `actions` by part of the robot (left_arm, right_ee, ...), each with `qpos`, and names its
+pictures in `colors`. An `ee` or `hand` of one or two values is a gripper.
+"""
+
+import posixpath
+from collections.abc import Collection, Iterable, Iterator
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ingest.episode import EpisodeData, EpisodeRecord, Listing, TimedPicture, timed
+from ingest.formats.folders import object_of, videos_of
+from ingest.formats.listing import ListingBuilder, account_for_fields, in_order, texts_among
+from ingest.formats.row_pictures import PICTURE_SUFFIXES, pictures_of
+from ingest.formats.side_files import read_json
+from ingest.formats.tables import named_columns, rate_of, vectors
+from ingest.media.frames import DECODE_ALL, DecodeOptions, VideoError
+from ingest.reasons import DataError
+from ingest.signals.naming import MIN_HAND_JOINTS
+from ingest.sources.files import Source
+
+ROWS, COLORS = "data.json", "colors"
+ENDS = ("ee", "hand")  # last word of the part that is a gripper or a hand
+VECTORS = {"states": "state", "actions": "action"}
+KNOWN = {
+    "*depths/*": "depth: labels are made by colour pictures",
+    "*audios/*": "sound",
+    f"*{COLORS}/*": "pictures that rows name",
+}
+KEPT_THERE = "xr_teleoperate keeps it there"
+
+Row = dict[str, Any]
+
+
+def roots(uris: Iterable[str]) -> dict[str, str]:
+    """Folders of recordings, which lie above those with rows and pictures."""
+    return {posixpath.dirname(posixpath.dirname(uri)): "" for uri in _recordings([*uris])}
+
+
+def _recordings(uris: Collection[str]) -> list[str]:
+    """Files of rows that have pictures beside them."""
+    folders = {posixpath.dirname(uri) for uri in uris if uri.lower().endswith(PICTURE_SUFFIXES)}
+    with_pictures = {posixpath.join(posixpath.dirname(folder), ROWS) for folder in folders}
+    return sorted(uri for uri in uris if uri in with_pictures)
+
+
+def list_episodes(source: Source) -> Listing:
+    listing = ListingBuilder(source)
+    for uri in _recordings(source.files):
+        try:
+            _add(listing, uri, object_of(read_json(source, uri)))
+        except DataError as e:
+            listing.add_lost(e, posixpath.dirname(uri) or ".", uri)
+    for files, reason in KNOWN.items():
+        listing.parts.known("file", files, reason)
+    cameras = in_order(listing.cameras_in_use(), source.config.cameras)
+    listing.find_missing(cameras, "no picture of {}")
+    return listing.listing("xr_teleoperate", cameras, robot="unitree", nothing=f"no {ROWS}")
+
+
+def _add(listing: ListingBuilder, uri: str, content: Row) -> None:
+    """The coming episode. Raises DataError."""
+    rows = _rows(content, uri)
+    for column, use in VECTORS.items():
+        for part, values in _parts(rows, column, uri):
+            form = {"shape": (None, values.shape[1]), "dtype": "float64", "file": uri}
+            listing.parts.used("array", f"{column}/{part}", use, KEPT_THERE, **form)
+    text, info = (object_of(content.get(name)) for name in ("text", "info"))
+    uses = {"goal": ("instruction", "its name")}
+    known_texts = dict.fromkeys(text, "the goal in other words")
+    account_for_fields(listing.parts, "text: ", text, uses, known_texts, file=uri)
+    cameras = dict.fromkeys(chain.from_iterable(object_of(row.get(COLORS)) for row in rows))
+    folder = posixpath.dirname(uri)
+    files = dict.fromkeys(cameras, posixpath.join(folder, COLORS))
+    listing.add(
+        folder or ".",
+        listing.fps(rate_of(object_of(info.get("image")).get("fps"))),
+        tasks=texts_among([text.get("goal")]),
+        num_rows=len(rows),
+        data_uri=uri,
+        videos=videos_of(listing, files, files or {"": posixpath.join(folder, COLORS)}),
+        no_task="no text.goal",
+    )
+
+
+def _rows(content: Any, uri: str) -> list[Row]:
+    rows = object_of(content).get("data")
+    if not isinstance(rows, list) or not rows:
+        raise DataError(f"{uri} has no rows in `data`", "no_data")
+    return list(map(object_of, rows))
+
+
+def _parts(rows: list[Row], column: str, uri: str) -> Iterator[tuple[str, np.ndarray]]:
+    """The parts of states or actions that have joints, float64 [n, d], NaN in rows that lack them. Raises DataError."""
+    of_rows = [object_of(row.get(column)) for row in rows]
+    for part in dict.fromkeys(chain.from_iterable(of_rows)):
+        stored = [object_of(of_row.get(part)).get("qpos") for of_row in of_rows]
+        try:
+            values = vectors(pa.chunked_array([pa.array(stored)]), f"{uri}: {column}/{part}")
+        except (pa.ArrowException, OverflowError) as e:
+            raise DataError(f"{uri}: {column}/{part} holds more than numbers") from e
+        if values is not None:
+            yield part, values
+
+
+def _vector(rows: list[Row], column: str, uri: str) -> pa.Table | None:
+    parts = []
+    for part, values in _parts(rows, column, uri):
+        arm, _, last = part.rpartition("_")
+        kind = "hand" if values.shape[1] >= MIN_HAND_JOINTS else "gripper"
+        parts.append((f"{arm}_{kind}" if last in ENDS else part, values))
+    return named_columns(parts)
+
+
+def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
+    """Joints of all parts, and pictures as the rows name them. Raises DataError."""
+    uri = record.data_uri or ""
+    rows = _rows(read_json(source, uri), uri)
+
+    def frames(camera: str, options: DecodeOptions = DECODE_ALL) -> Iterator[TimedPicture]:
+        names = [object_of(row.get(COLORS)).get(camera) for row in rows]
+        uris = [posixpath.join(posixpath.dirname(uri), str(name)) for name in names]
+        if lacking := [k for k, picture in enumerate(uris) if picture not in source.files]:
+            raise VideoError(f"row {lacking[0]} of {uri} has no picture of {camera}")
+        yield from timed(pictures_of(source, uris), record.fps)
+
+    state, action = (_vector(rows, column, uri) for column in VECTORS)
+    return EpisodeData(record, state, action, None, frames)
