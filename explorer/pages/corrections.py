@@ -17,7 +17,7 @@ from core.domain.label_run import human_run
 from core.errors import UserError, first_line
 from core.values import plain
 from explorer.access import LakeReader, PageError
-from explorer.corrected_labels import corrected_places, correction_state
+from explorer.corrected_labels import correction_state
 from explorer.episode import EpisodeIndex, episode_facts, label_as_said
 from explorer.site import (
     Explorer,
@@ -224,9 +224,6 @@ class Judged:
         row = corrections.save(self.lake, *self.place, label, **base, **self.judgement)
         return row["correction_id"]
 
-    def is_corrected(self) -> bool:
-        return self.place in corrected_places(self.reader)
-
 
 def _written_correction(judged: Judged, act: str) -> str:
     """Write a change; returns its id. Raises CorrectionError, ConflictError."""
@@ -267,14 +264,11 @@ def accepted_label(judged: Judged, run: str) -> corrections.Corrected:
     ConflictError: it would replace what another person has saved, which accepting an
     annotator's label is no way to do.
     """
-    if judged.is_corrected():
-        saved = corrections.accepted_label(judged.lake, judged.facts) or {}
-        by_another = saved.get("author") not in (None, judged.author)
-        if by_another and run != human_run(judged.dataset):
-            episode = f"episode {judged.episode_index} of {judged.dataset}"
-            raise ConflictError(
-                f"{saved['author']} has saved a label of {episode}: open it, compare"
-            )
+    saved = corrections.accepted_label(judged.lake, judged.facts) or {}
+    by_another = saved.get("author") not in (None, judged.author)
+    if by_another and run != human_run(judged.dataset):
+        episode = f"episode {judged.episode_index} of {judged.dataset}"
+        raise ConflictError(f"{saved['author']} has saved a label of {episode}: open it, compare")
     label = label_as_said(judged.reader, judged.episode, run)
     if label is None:
         raise CorrectionError(

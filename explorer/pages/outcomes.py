@@ -180,12 +180,11 @@ def _label_that_counts(judged: Judged) -> tuple[str | None, dict[str, Any] | Non
     """The label run that counts of the episode, and its label as a person could have said
     it; None: there is none.
     """
-    if judged.is_corrected():
-        row = corrections.accepted_label(judged.lake, judged.facts)
-        if row is not None:
-            segments = [*map(as_said, segments_of(row))]
-            label = {name: row[name] for name in ("plan", "final_progress")}
-            return row["base_label_run"], label | {"segments": segments}
+    row = corrections.accepted_label(judged.lake, judged.facts)
+    if row is not None:
+        segments = [*map(as_said, segments_of(row))]
+        label = {name: row[name] for name in ("plan", "final_progress")}
+        return row["base_label_run"], label | {"segments": segments}
     active = active_run(judged.reader, judged.episode)
     if active is None:
         return None, None
