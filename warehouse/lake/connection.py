@@ -34,7 +34,7 @@ from warehouse.lake.place import (
     place,
     reading_turn,
 )
-from warehouse.lake.words import SEARCH_PATH, Words, literal
+from warehouse.lake.words import SEARCH_PATH, Words, check_presence, literal
 
 CATALOG = "__ducklake_metadata_lake"  # DuckLake's own tables, beside the lake
 ROOM_FOR_A_COMMIT = 16 << 20  # bytes free that are more than any commit needs
@@ -235,6 +235,7 @@ def see_statements(
         # Lakes of before have what was said in tables of their own
         sql = "SELECT commit_extra_info FROM ducklake_snapshots('lake') WHERE snapshot_id = ?"
         last = int(con.execute(sql, [snapshot]).fetchall()[0][0] or 0)
+    check_presence(workspace, con)
     words = Words(workspace, con, last)
     con.execute(f"SET search_path = {literal(SEARCH_PATH)}")
     return words

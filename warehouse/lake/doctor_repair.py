@@ -57,6 +57,8 @@ def recover(workspace: Workspace) -> list[str]:
     actions = [] if is_sound(workspace) else [_replace_catalog(workspace)]
     if not words.is_sound(workspace):
         actions.append(_replace_statements(workspace))
+    is_empty = not workspace.statements.exists()
+    words.StatementStore(workspace).make()
     with locked(workspace):
         # By its address a catalog is not looked at before, and made where there is none
         con = connect(workspace, read_only=False, catalog=place(workspace).attached)
@@ -70,9 +72,9 @@ def recover(workspace: Workspace) -> list[str]:
             for sql in queries_of(__file__):
                 lake.con.execute(sql)
         # Numbers that commits note are not given again, where the newest statements are lost
-        [noted] = lake.column(
-            "SELECT max(try_cast(commit_extra_info AS BIGINT)) FROM ducklake_snapshots('lake')"
-        )
+        [noted] = lake.column(words.NOTED_SQL)
+        if noted and is_empty:
+            actions.append("what people said is lost: there is no backup")
         lake.words.store.skip_to(noted or 0)
         note_committed(workspace, lake.snapshot(), is_reset=True)
     return actions
@@ -86,9 +88,7 @@ def _replace_statements(workspace: Workspace) -> str:
         with backup.open("rb") as copied:
             write_from(workspace.statements, copied)
         return f"{backup} has what people said now; the damaged file is in {workspace.removed}"
-    return (
-        f"what people said is lost: there is no backup; the damaged file is in {workspace.removed}"
-    )
+    return f"the damaged file is in {workspace.removed}"
 
 
 def _replace_catalog(workspace: Workspace) -> str:

@@ -39,6 +39,9 @@ DEFINITIONS = ", ".join(
 TABLE = "proccorpus_statements"
 NEWER_SQL = f"SELECT number, {', '.join(ADDED)} FROM {TABLE} WHERE number > {{0}} ORDER BY number"
 
+# The highest number that a commit to the lake notes
+NOTED_SQL = "SELECT max(try_cast(commit_extra_info AS BIGINT)) FROM ducklake_snapshots('lake')"
+
 
 # DuckDB imports pandas, where it is installed, for the first value it is given as a parameter (0.2 s): queries of
 # commands that are given again and again have their values written out
@@ -150,7 +153,6 @@ class StatementStore:
             try:
                 session = self._opened()
                 if session is None:
-                    self._check_absence()
                     return []
                 cursor = session.cursor()
                 cursor.execute(sql)
@@ -172,14 +174,6 @@ class StatementStore:
                     raise LakeError(f"{self._address}: {problem}") from e
                 return self._query(sql, is_repeated=True)
             return rows
-
-    def _check_absence(self) -> None:
-        """Raises LakeError: there is no file, but there was one."""
-        if not self.is_postgres and backups_of_statements(self._workspace):
-            raise LakeError(
-                f"{self.path}: what people said is missing; proccorpus recover puts "
-                "its newest backup there"
-            )
 
     def _opened(self, *, makes: bool = False) -> Any:
         """The connection; None where nothing was ever said, unless it `makes` the table."""
@@ -298,6 +292,23 @@ class Words:
                     )
         self.newest = rows[-1]["number"]
         self._changed_at = time.monotonic()
+
+
+def check_presence(workspace: Workspace, con: duckdb.DuckDBPyConnection) -> None:
+    """Raises LakeError: there is no file of statements, but commits to the lake say that there was one."""
+    if place(workspace).is_postgres or workspace.statements.exists():
+        return
+    [(noted,)] = con.execute(NOTED_SQL).fetchall()
+    if noted:
+        backups = backups_of_statements(workspace)
+        remedy = (
+            "puts its newest backup there"
+            if backups
+            else "goes on without it, unless you have a copy"
+        )
+        raise LakeError(
+            f"{workspace.statements}: what people said is missing ({noted} statements); proccorpus recover {remedy}"
+        )
 
 
 def is_sound(workspace: Workspace) -> bool:

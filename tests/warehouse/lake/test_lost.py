@@ -223,6 +223,18 @@ def test_a_damaged_file_of_statements(told: Made, lost: Made, damage: str):
     lake.con.close()
 
 
+def test_statements_that_nobody_has_a_copy_of_are_missed(lost: Made):
+    shutil.rmtree(lost.space.root / "backups")
+    lost.space.statements.unlink()
+    for words in (("doctor",), ("build", "--dataset", "tiny")):
+        answer = run_in(lost, *words)
+        assert (answer.code, "recover goes on without it" in answer.err) == (USAGE, True)
+    answer = run_in(lost, "recover")
+    assert (answer.code, "what people said is lost" in answer.out + answer.err) == (DONE, True)
+    assert run_in(lost, "status").code == DONE
+    assert lost.rows("SELECT count(*) FROM corrections") == [(0,)]
+
+
 def commit(lake: Lake) -> None:
     with lake.transaction("more"):
         lake.con.execute("INSERT INTO deleted_releases (name) VALUES (1)")
