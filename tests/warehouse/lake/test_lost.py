@@ -9,7 +9,7 @@ import pytest
 
 from core.files import HALF_FILE
 from core.paths import Workspace
-from tests.kits.cli_kit import DONE, FAILED, USAGE, Result, command, digest_of
+from tests.kits.cli_kit import DONE, FAILED, USAGE, Result, digest_of, proccorpus
 from tests.kits.lake_kit import say
 from tests.kits.made_corpus import Made
 from tests.kits.tiny_lerobot import LENGTHS
@@ -79,7 +79,8 @@ def lost(told: Made, tmp_path: Path) -> Made:
 
 
 def run_in(corpus: Made, *words: str) -> Result:
-    return command(*words, cwd=corpus.space.root, workspace=corpus.space.root)
+    """A command in a process of its own: this one may hold the files that are lost."""
+    return proccorpus(*words, cwd=corpus.space.root, workspace=corpus.space.root)
 
 
 def files(space: Workspace) -> set[str]:
