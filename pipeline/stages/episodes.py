@@ -39,7 +39,7 @@ from pipeline.config import DatasetBuild, config_rows, stored_build
 from pipeline.pictures import episodes_figure
 from pipeline.stage import ChangedSourceError, Output, Stage, StageContext
 from warehouse.lake import Lake
-from warehouse.lake.outcomes import outcomes_by_recording, outcomes_without_recording
+from warehouse.lake.outcomes import outcomes_by_recording
 from warehouse.lake.recordings import (
     LISTING,
     RecordingUpdate,
@@ -93,7 +93,7 @@ def run(context: StageContext) -> Output:
     )
     grippers = survey(source, listing.records, listing.robot, stored_signals(lake.con, build.name))
     withdrawn, unsure = _withdrawn(lake, placed, build.name)
-    records = _built_records(source, placed, _outcomes(lake, placed, build.name))
+    records = _built_records(source, placed, _outcomes(lake, placed))
     findings = _findings(source, listing, grippers.findings, records, withdrawn)
 
     # No samples of others may show an episode that was taken down
@@ -180,12 +180,11 @@ def _add_missing_fingerprints(
             placements[address.record.source_id] = replace(placement, fingerprint=fingerprint)
 
 
-def _outcomes(lake: Lake, placed: PlacedListing, dataset: str) -> dict[int, Outcome]:
+def _outcomes(lake: Lake, placed: PlacedListing) -> dict[int, Outcome]:
     """By episode what people said of how the recording ended that it holds."""
     numbers = {k.recording: k.episode_index for p in placed.placements.values() if (k := p.known)}
     outcomes = outcomes_by_recording(lake, numbers)
-    of_recordings = {numbers[recording]: outcome for recording, outcome in outcomes.items()}
-    return outcomes_without_recording(lake, dataset) | of_recordings
+    return {numbers[recording]: outcome for recording, outcome in outcomes.items()}
 
 
 def _withdrawn(lake: Lake, placed: PlacedListing, dataset: str) -> tuple[dict[int, str], set[int]]:

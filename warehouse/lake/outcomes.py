@@ -66,17 +66,6 @@ def outcomes_by_recording(lake: Lake, recordings: Collection[str]) -> dict[str, 
     return {recording: Outcome(success, BY_PERSON + file) for recording, success, file in rows}
 
 
-def outcomes_without_recording(lake: Lake, dataset: str) -> dict[int, Outcome]:
-    """What people said of episodes whose recordings were not known then, by their numbers."""
-    if dataset not in lake.datasets_in(OUTCOME):
-        return {}
-    sql = "SELECT episode_index, success, file FROM current_outcomes WHERE dataset = ? AND recording IS NULL"
-    return {
-        episode: Outcome(success, BY_PERSON + file)
-        for episode, success, file in lake.rows(sql, [dataset])
-    }
-
-
 def chunks_to_build(lake: Lake) -> dict[str, int]:
     """Chunks of each dataset that the next build makes anew because of what people said."""
     chunks = {dataset: set(of_dataset) for dataset, of_dataset in references.pending(lake).items()}
@@ -156,8 +145,7 @@ def say_outcome(
 
     def complete(row: dict[str, Any], _: Row | None) -> dict[str, Any]:
         in_force = standing(lake, dataset, episode_index, known)
-        outcome_in_force = in_force["import_id"] if in_force else None
-        if follows != outcome_in_force:
+        if follows != (in_force and in_force["import_id"]):
             last_author = in_force["author"] if in_force else "somebody"
             raise ConflictError(
                 f"{last_author} has said how episode {episode_index} of {dataset} ended: reload it and look"
