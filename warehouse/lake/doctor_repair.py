@@ -73,8 +73,7 @@ def recover(workspace: Workspace) -> list[str]:
                 lake.con.execute(sql)
         # Numbers that commits note are not given again, where the newest statements are lost
         [noted] = lake.column(words.NOTED_SQL)
-        if noted and is_empty:
-            actions.append("what people said is lost: there is no backup")
+        actions += ["what people said is lost: there is no backup"] * bool(noted and is_empty)
         lake.words.store.skip_to(noted or 0)
         note_committed(workspace, lake.snapshot(), is_reset=True)
     return actions
