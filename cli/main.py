@@ -460,13 +460,9 @@ def main(begin: Callable[[], None] = lambda: None) -> None:
 def first_screen() -> str:
     """What a newcomer needs, in twelve lines."""
     texts = {name: text for heading, name, _, text in COMMANDS if heading == "Start"}
-    lines = [str(proccorpus.__doc__), ""]
-    lines += [f"  proccorpus {name:9} {text}" for name, text in texts.items()]
-    lines += [
-        "",
-        f"All {len(COMMANDS)} commands: proccorpus --help. One of them: proccorpus NAME --help",
-    ]
-    return "\n".join(lines)
+    commands = [f"  proccorpus {name:9} {text}" for name, text in texts.items()]
+    end = f"All {len(COMMANDS)} commands: proccorpus --help. One of them: proccorpus NAME --help"
+    return "\n".join([str(proccorpus.__doc__), "", *commands, "", end])
 
 
 def _say_error(text: str, *, is_error: bool = True) -> None:

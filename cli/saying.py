@@ -184,8 +184,14 @@ def outcome(
         read = [outcomes.StatedOutcome(episode, success, comment or None, author)]
     import_id, new = outcomes.add_outcomes(lake, dataset, name, read)
     succeeded = sum(row.success for row in read)
-    facts = {"dataset": dataset, "import_id": import_id, "outcomes": len(read)}
-    return facts | {"succeeded": succeeded, "failed": len(read) - succeeded, "new": new}
+    return {
+        "dataset": dataset,
+        "import_id": import_id,
+        "outcomes": len(read),
+        "succeeded": succeeded,
+        "failed": len(read) - succeeded,
+        "new": new,
+    }
 
 
 def recording(

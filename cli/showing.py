@@ -56,8 +56,8 @@ Rows = list[dict[str, Any]]
 
 def digest(workspace: str) -> Rows:
     """One hash per content table: equal inputs, configuration and seed give equal hashes."""
-    hashes = lake_digest(lake_to_read(workspace))
-    return [{"table": table, "hash": content_hash} for table, content_hash in hashes.items()]
+    hashes = lake_digest(lake_to_read(workspace)).items()
+    return [{"table": table, "hash": content_hash} for table, content_hash in hashes]
 
 
 def schema(workspace: str, *names: str) -> Rows:
@@ -108,8 +108,7 @@ def suggestions(
     task: str | None = None,
 ) -> Rows:
     """Which run of each task to label next, and why; ask_outcome: runs of which first to say how they ended."""
-    ranked = suggest(lake_to_read(workspace), dataset, task)
-    return [asdict(suggestion) for suggestion in ranked]
+    return list(map(asdict, suggest(lake_to_read(workspace), dataset, task)))
 
 
 def shard_faults(workspace: str, release: str | None = None) -> Rows:
@@ -240,10 +239,8 @@ def all_lists() -> Rows:
     """The name of each list, and what it answers: those for people first."""
     rows = [{"name": name, "what": listing.question} for name, listing in LISTS.items()]
     rows += [{"name": name, "what": function.__doc__} for name, function in COMPUTED.items()]
-    for relation in relations():
-        if relation["name"] not in LISTS:
-            rows.append({"name": relation["name"], "what": relation["comment"]})
-    return rows
+    further = (relation for relation in relations() if relation["name"] not in LISTS)
+    return [*rows, *({"name": each["name"], "what": each["comment"]} for each in further)]
 
 
 def _of_dataset(workspace: str, dataset: str | None = None) -> None:

@@ -80,7 +80,6 @@ def _with_pictures(lake: Lake, build: DatasetBuild, episode: int, rows: list[dic
         # One picture missing is an error here: the caller asked for this very episode
         if findings:
             raise UserError(f"episode {episode} of {build.name}: {findings[0].detail}")
-        samples = []
-        for row, keys in zip(rows, keys_of_rows, strict=True):
-            samples.append(Sample(row, tuple(map(pictures.get, keys))))
+        pairs = zip(rows, keys_of_rows, strict=True)
+        samples = [Sample(row, tuple(map(pictures.get, keys))) for row, keys in pairs]
         return samples

@@ -64,8 +64,8 @@ def still_gripper(run: RunSummary, group: Group) -> Iterator[Finding]:
             if number < len(other_run.closings)
         ]
         counts = [count for count in other_closings if count is not None]
-        num_closing = np.count_nonzero(np.array(counts) > 0)
-        if closings != 0 or num_closing < group.share * max(1, len(counts)):
+        needed = group.share * max(1, len(counts))
+        if closings != 0 or np.count_nonzero(counts) < needed:
             continue
         usual_closings = float(np.median(counts))
         detail = f"the {title} does not close; in {group.words} it closes {usual_closings:g} times"

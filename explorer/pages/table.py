@@ -100,7 +100,6 @@ def _page(request: Request, where: str, facts: dict[str, Any]) -> HTMLResponse:
     metric = facts["filters"].get("metric", "")
 
     def linked(row: dict[str, Any]) -> list[tuple[Any, str]]:
-        """Each value of a row with the address that it leads to."""
         return [(row[column], address(name, column, row, facts["filters"])) for column in columns]
 
     with explorer.corpus.reading() as reader:

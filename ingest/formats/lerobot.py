@@ -114,8 +114,7 @@ def find_videos(
 
 def _lacks_pointers(meta: Mapping[str, Any], camera: str) -> bool:
     """Does the metadata list the episode without any file or row of a camera?"""
-    names = (f"videos/{camera}/{name}" for name in POINTERS)
-    return bool(meta) and all(whole(meta.get(name)) is None for name in names)
+    return bool(meta) and all(whole(meta.get(f"videos/{camera}/{k}")) is None for k in POINTERS)
 
 
 def _video(

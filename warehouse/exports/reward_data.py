@@ -162,9 +162,11 @@ class RoboDopamineExport(Export):
         pairs = [(_percent(progress, *pair), pair) for pair in permutations(moments, 2)]
         bins = grouped((min(BINS - 1, int((p + 100) / 200 * BINS)), pair) for p, pair in pairs)
         rng = np.random.default_rng(self.options.seed)
-        shuffled = []
-        for _, members in sorted(bins.items()):
-            shuffled.append([members[n] for n in rng.permutation(len(members))])
+        orders = [rng.permutation(len(bins[k])) for k in sorted(bins)]
+        shuffled = [
+            list(map(bins[k].__getitem__, order))
+            for k, order in zip(sorted(bins), orders, strict=True)
+        ]
         in_turn = filter(None, chain.from_iterable(zip_longest(*shuffled)))
         return list(islice(in_turn, self.options.per_run))
 

@@ -71,17 +71,12 @@ def recover(workspace: Workspace) -> list[str]:
         with lake.transaction("recordings that people spoke of"):
             for sql in queries_of(__file__):
                 lake.con.execute(sql)
-        if _kept_numbers(lake) and is_empty:
-            actions.append("what people said is lost: there is no backup")
+        # Numbers that commits note are not given again, where the newest statements are lost
+        [noted] = lake.column(words.NOTED_SQL)
+        actions += ["what people said is lost: there is no backup"] * bool(noted and is_empty)
+        lake.words.store.skip_to(noted or 0)
         note_committed(workspace, lake.snapshot(), is_reset=True)
     return actions
-
-
-def _kept_numbers(lake: Lake) -> int:
-    """The highest number that commits note: it is not given again, where the newest statements are lost."""
-    noted = lake.column(words.NOTED_SQL)[0] or 0
-    lake.words.store.skip_to(noted)
-    return noted
 
 
 def _replace_statements(workspace: Workspace) -> str:

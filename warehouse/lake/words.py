@@ -300,12 +300,8 @@ def check_presence(workspace: Workspace, con: duckdb.DuckDBPyConnection) -> None
         return
     [(noted,)] = con.execute(NOTED_SQL).fetchall()
     if noted:
-        backups = backups_of_statements(workspace)
-        remedy = (
-            "puts its newest backup there"
-            if backups
-            else "goes on without it, unless you have a copy"
-        )
+        has_backup = bool(backups_of_statements(workspace))
+        remedy = {True: "puts its newest backup there", False: "goes on without it"}[has_backup]
         raise LakeError(
             f"{workspace.statements}: what people said is missing ({noted} statements); proccorpus recover {remedy}"
         )
