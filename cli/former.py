@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 
 from cli.terminal import note
+from core.errors import without_secrets
 
 # Words of a command line (a command, with an option that tells it apart), and what stands for them now. The longest
 # that fits counts; one that ends with = takes the next word
@@ -95,7 +96,7 @@ def present(words: Sequence[str]) -> list[str]:
             new_words[-1] += remaining_words.pop(0)
     new_words += _renamed(iter(remaining_words), options)
     if new_words != list(words):
-        note(f"note: this is now `proccorpus {shlex.join(new_words)}`")
+        note(without_secrets(f"note: this is now `proccorpus {shlex.join(new_words)}`"))
     return new_words
 
 
