@@ -6,6 +6,7 @@ uses only meta/stats.json there.
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -49,7 +50,12 @@ def stored_statistics(
 
 def counted_rows(source: Source) -> Any:
     """How many rows meta/stats.json is of, as it counts the values of a column with one for each; None: not said."""
-    count = object_of(_read(source).of_all.get("index")).get("count")
+    # Those of episodes may be large, and no listing needs them
+    of_all: Mapping[str, Any] = {}
+    if OF_ALL in source.files:
+        with suppress(DataError):  # `stored_statistics` says so of each run
+            of_all = object_of(read_json(source, OF_ALL))
+    count = object_of(of_all.get("index")).get("count")
     return count[0] if isinstance(count, list) and count else count
 
 
