@@ -1,4 +1,4 @@
-"""Encoders that are neural networks. This module imports torch and torchvision: only where one is asked for."""
+"""Encoders that are neural networks. This module imports torch: it is imported only where one is asked for."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import nn
-from torchvision import models
 
 from annotate.embeddings.projection import CELL, WHOLE, Encoder, area_weights, signs
 from annotate.embeddings.weights import MOBILENET_SHA256, MOBILENET_URL, EncoderError, weights_file
@@ -139,9 +138,16 @@ def features(weights: dict[str, Any]) -> nn.Sequential:
     """
     # What would be drawn for new layers is not drawn at all
     with torch.device("meta"):
-        net = models.mobilenet_v2(weights=None)
+        net = _torchvision_models().mobilenet_v2(weights=None)
     net.load_state_dict(weights, assign=True)
     return net.features
+
+
+def _torchvision_models() -> Any:
+    """torchvision's, whose import takes a second, and which an encoder of the hub does without."""
+    from torchvision import models
+
+    return models
 
 
 class _Mobilenet(nn.Module):
@@ -166,6 +172,7 @@ def _mobilenet_tower(_: str, size_px: int | None) -> Tower:
 
 def _torchvision_tower(name: str, size_px: int | None) -> Tower:
     """Raises EncoderError: no such model, or no weights."""
+    models = _torchvision_models()
     if name not in models.list_models():
         raise EncoderError(
             f"torchvision has no model {name}; torchvision.models.list_models() says which it has"
