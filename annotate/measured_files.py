@@ -59,6 +59,7 @@ class MeasuredFiles:
 
         measured = measure_camera(episode, camera, config, store_and_keep, wanting, options)
         with suppress(OSError):
+            own_folder(makes=True)
             if path := self._path(episode.record, camera, config):
                 with whole_file(path, synced=False) as half, half.open("wb") as file:
                     np.savez(file, allow_pickle=False, **_arrays(measured, jpegs))
@@ -140,10 +141,11 @@ def _from_arrays(arrays: dict[str, np.ndarray], camera: str) -> tuple[Measured, 
     return measured, [jpegs[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
 
-def own_folder() -> Path | None:
-    """The folder of this user, which nobody else can write to. Raises OSError."""
+def own_folder(*, makes: bool = False) -> Path | None:
+    """The folder of this user, which nobody else can write to. Raises OSError, also where there is none."""
     folder = Path(tempfile.gettempdir(), f"proccorpus-measured-{os.getuid()}")
-    folder.mkdir(mode=0o700, exist_ok=True)
+    if makes:
+        folder.mkdir(mode=0o700, exist_ok=True)
     state = folder.lstat()
     is_own = state.st_uid == os.getuid() and not state.st_mode & 0o077 and not folder.is_symlink()
     return folder if is_own else None
