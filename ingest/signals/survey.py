@@ -336,8 +336,9 @@ def _with_values(
         (episode, np.asarray(np.isnan(values[:, list(place.dimensions)]).all(axis=0)))
         for episode in episodes
         if (values := values_of(episode, place.column)) is not None
+        and values.shape[1] > max(place.dimensions)
     ]
-    is_there = np.asarray(~np.stack([lacks for _, lacks in missing]).all(axis=0))
+    is_there = ~np.all([lacks for _, lacks in missing], axis=0)
     dimensions = tuple(np.array(place.dimensions)[is_there].tolist())
     having = [episode for episode, lacks in missing if not lacks[is_there].any()]
     return replace(place, dimensions=dimensions), having if dimensions else []
