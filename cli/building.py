@@ -57,12 +57,7 @@ from pipeline.config import (
 from pipeline.dry_run import foresee
 from pipeline.outcome import StepOutcome
 from pipeline.prediction import DatasetCost, dataset_cost, embedding_cost
-from pipeline.sources import (
-    all_builds,
-    builds_of_source,
-    replaced,
-    with_folders,
-)
+from pipeline.sources import all_builds, builds_of_source, replaced, with_folders
 from training.recipe import load_recipe
 from warehouse.lake import Lake, open_lake, renaming
 from warehouse.lake.acceptances import open_faults
@@ -269,11 +264,7 @@ def build(
     _say_how_to_go_on(space, [build.name for build in builds], common.workspace)
 
 
-def _say_how_to_go_on(
-    space: Workspace,
-    names: Sequence[str],
-    workspace: str,
-) -> None:
+def _say_how_to_go_on(space: Workspace, names: Sequence[str], workspace: str) -> None:
     """What to do after a build of some datasets: first about what was left out."""
     lake = open_lake(space)
     num_left_out = sum(
@@ -365,12 +356,7 @@ def _say_foreseen(
         say(cost.summary())
 
 
-def _put_away(
-    lake: Lake | None,
-    builds: Sequence[DatasetBuild],
-    *,
-    dry_run: bool,
-) -> None:
+def _put_away(lake: Lake | None, builds: Sequence[DatasetBuild], *, dry_run: bool) -> None:
     """Remove the datasets of other sources that have the names of some builds, and say what became of them."""
     if lake is None:
         return
@@ -406,21 +392,14 @@ def _configured_builds(
     return [_with_episodes(build, episodes) for build in builds]
 
 
-def _with_episodes(
-    build: DatasetBuild,
-    episodes: tuple[int, ...] | None,
-) -> DatasetBuild:
+def _with_episodes(build: DatasetBuild, episodes: tuple[int, ...] | None) -> DatasetBuild:
     """The build with these episodes; as it is where none are selected."""
     if episodes is None:
         return build
     return build.model_copy(update={"episodes": episodes})
 
 
-def _kept_build(
-    lake: Lake | None,
-    dataset: str,
-    episodes: tuple[int, ...] | None,
-) -> DatasetBuild:
+def _kept_build(lake: Lake | None, dataset: str, episodes: tuple[int, ...] | None) -> DatasetBuild:
     """A dataset as it was built last, with these episodes besides. Raises UserError."""
     build = stored_build(lake, dataset) if lake else None
     if build is None:

@@ -28,11 +28,7 @@ from pipeline.stage import Step, StepFailure, reasons
 from warehouse.lake import Lake
 from warehouse.lake.acceptances import in_words, open_faults
 from warehouse.lake.references import advice, sentences
-from warehouse.lake.stored import (
-    gate_counts,
-    lags_by_dataset,
-    signals_by_dataset,
-)
+from warehouse.lake.stored import gate_counts, lags_by_dataset, signals_by_dataset
 
 
 def build_all(
@@ -93,12 +89,7 @@ def build_all(
     return code
 
 
-def _show_built(
-    lake: Lake,
-    report: BuildReport,
-    names: Sequence[str],
-    rows: list[dict],
-) -> None:
+def _show_built(lake: Lake, report: BuildReport, names: Sequence[str], rows: list[dict]) -> None:
     """How much was done, and what is known of each dataset now, a row of `status_rows` each."""
     if report.done:
         print(f"{len(report.done)} stages run, {report.up_to_date} were up to date.", flush=True)
@@ -235,12 +226,7 @@ class ProgressInTerminal(BuildListener):
         self.report(stage, episodes, self.to_do[stage] or None, "episodes", self.frames_per_episode)
 
 
-def _show_cost(
-    lake: Lake,
-    report: BuildReport,
-    dataset: str,
-    prediction: Prediction,
-) -> None:
+def _show_cost(lake: Lake, report: BuildReport, dataset: str, prediction: Prediction) -> None:
     """The calls of a build to a model, beside what was predicted; nothing where none was sent."""
     calls = lake.dicts(
         "SELECT * FROM vlm_calls WHERE dataset = ? AND build_id = ?", [dataset, report.build_id]

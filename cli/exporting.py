@@ -134,10 +134,7 @@ def export(
             raise typer.Exit(FAILED)
 
 
-def _as_settings(
-    context: typer.Context,
-    settings: Sequence[str],
-) -> Iterator[str]:
+def _as_settings(context: typer.Context, settings: Sequence[str]) -> Iterator[str]:
     """Settings that are given as options, as earlier versions had them, as KEY=VALUE. Raises UserError."""
     words = list(context.args)
     options = [p.opts[0].removeprefix("--") for p in context.command.params]
@@ -166,12 +163,7 @@ def _from_file(path: Path | None) -> dict[str, Any]:
     return settings
 
 
-def _with_rewards(
-    options: Any,
-    scoring: Scoring,
-    chosen: Selection,
-    workspace: str,
-) -> Any:
+def _with_rewards(options: Any, scoring: Scoring, chosen: Selection, workspace: str) -> Any:
     """The options with a run of the model's rewards, which are made for episodes that have none."""
     model = scoring.from_model
     if model is None:

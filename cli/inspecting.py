@@ -8,11 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer import Argument, Option
 
-from annotate.signal_report import (
-    lag_columns,
-    rests_on_enough,
-    signal_columns,
-)
+from annotate.signal_report import lag_columns, rests_on_enough, signal_columns
 from cli.options import (
     DEFAULT_WORKSPACE,
     At,
@@ -88,10 +84,7 @@ def inspect(
         raise typer.Exit(FAILED)
 
 
-def _apart_from_accepted(
-    result: dict[str, Any],
-    workspace: str,
-) -> dict[str, Any]:
+def _apart_from_accepted(result: dict[str, Any], workspace: str) -> dict[str, Any]:
     """The result without what people accepted of a dataset that the workspace holds; without one as it is."""
     space = space_at(workspace)
     if not space.exists():
@@ -212,11 +205,7 @@ def _named(part: dict[str, Any]) -> str:
     return part["name"]
 
 
-def _some(
-    texts: Sequence[str],
-    limit: int = MAX_NAMED,
-    between: str = ", ",
-) -> str:
+def _some(texts: Sequence[str], limit: int = MAX_NAMED, between: str = ", ") -> str:
     remaining = [f"{len(texts) - limit} more"] if len(texts) > limit else []
     return between.join([*texts[:limit], *remaining])
 

@@ -38,12 +38,7 @@ from cli.terminal import (
     painted,
 )
 from core.cores import tell_libraries
-from core.errors import (
-    UserError,
-    checked_address,
-    validation_message,
-    without_secrets,
-)
+from core.errors import UserError, checked_address, validation_message, without_secrets
 from core.files import disk_full, refused_by_system
 from core.names import near_names
 from core.version import VERSION

@@ -93,11 +93,7 @@ def width_here() -> int:
     return PIPE_WIDTH
 
 
-def table_text(
-    rows: Sequence[Mapping[str, Any]],
-    columns: Sequence[str],
-    width: int,
-) -> str:
+def table_text(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], width: int) -> str:
     """Rows as a table of at most `width` characters a line; as records if asked, or without room."""
     cells: list[list[Text]] = []
     for row in rows:
@@ -126,10 +122,7 @@ def table_text(
     return _printed(table, width=width)
 
 
-def _records(
-    columns: Sequence[str],
-    cells: Sequence[Sequence[Text]],
-) -> Iterator[RenderableType]:
+def _records(columns: Sequence[str], cells: Sequence[Sequence[Text]]) -> Iterator[RenderableType]:
     for i, row in enumerate(cells):
         if len(cells) > 1:
             yield Rule(str(i + 1), align="left", style="dim")

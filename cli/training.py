@@ -38,12 +38,7 @@ from training.recipe import adapting_recipe, load_recipe
 from training.runs import resumable
 from warehouse.lake import Lake
 from warehouse.releases.contents import LOCAL
-from warehouse.releases.release import (
-    Release,
-    find_release,
-    get_release,
-    local_release,
-)
+from warehouse.releases.release import Release, find_release, get_release, local_release
 
 app = typer.Typer()
 ResumeOption = Annotated[bool, Option(help="Resume from the run's newest checkpoint.")]
@@ -119,11 +114,7 @@ def train(
         say_next(_after_training(lake, frozen, HELD_OUT), common.workspace)
 
 
-def _after_training(
-    lake: Lake,
-    release: Release,
-    held_out: Sequence[str],
-) -> dict[str, str]:
+def _after_training(lake: Lake, release: Release, held_out: Sequence[str]) -> dict[str, str]:
     """How to go on: a small corpus may hold nothing out of training to score a model on."""
     splits = {shard.split for shard in release.shard_list}
     steps = {}

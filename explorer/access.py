@@ -407,11 +407,7 @@ EMPTY_SQL = """
     WHERE table_id NOT IN (SELECT table_id FROM still.ducklake_table_stats)"""
 
 
-def _typed_columns(
-    con: duckdb.DuckDBPyConnection,
-    table: str,
-    name: str,
-) -> str:
+def _typed_columns(con: duckdb.DuckDBPyConnection, table: str, name: str) -> str:
     """The columns of one of these tables, with the types that a lake in DuckDB has for them."""
     types = {c.name: sql_type(c.type) for c in TABLES[table].columns} if table in TABLES else {}
     columns = [column for column, *_ in con.execute(f"DESCRIBE still.{quoted((name,))}").fetchall()]
@@ -419,11 +415,7 @@ def _typed_columns(
     return ", ".join(cast.get(c, "") + quoted((c,)) for c in columns)
 
 
-def _copied_catalog(
-    con: duckdb.DuckDBPyConnection,
-    catalog: Path,
-    folder: Path,
-) -> Path:
+def _copied_catalog(con: duckdb.DuckDBPyConnection, catalog: Path, folder: Path) -> Path:
     """The SQLite catalog as a DuckDB file; as it was at one moment, whatever is published meanwhile."""
     still = folder / "catalog.sqlite"
     copied = folder / "catalog.duckdb"

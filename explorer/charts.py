@@ -37,23 +37,13 @@ def _grid() -> str:
     return f'<g class="grid">{"".join(lines)}</g>'
 
 
-def curves(
-    lines: Sequence[Curve],
-    num_frames: int,
-    low: float = 0.0,
-    high: float = 1.0,
-) -> Markup:
+def curves(lines: Sequence[Curve], num_frames: int, low: float = 0.0, high: float = 1.0) -> Markup:
     """Curves over the frames of an episode, stretched over the whole box."""
     body = "".join(path(line, num_frames, low, high) for line in lines)
     return _svg(f"{_grid()}{body}", "curves")
 
 
-def path(
-    line: Curve,
-    num_frames: int,
-    low: float = 0.0,
-    high: float = 1.0,
-) -> str:
+def path(line: Curve, num_frames: int, low: float = 0.0, high: float = 1.0) -> str:
     """One path; a missing value is a gap, a single value between gaps a dot."""
     points = list(zip(line.frames, line.values, strict=True))
     # Points beyond what a screen can show only make the page larger
@@ -159,11 +149,7 @@ PICTURE_COLOURS = (
 IDLE_COLOUR = "#a9b2bb"
 
 
-def picture(
-    line: Curve,
-    segments: Sequence[tuple[int, int, int | None]],
-    num_frames: int,
-) -> str:
+def picture(line: Curve, segments: Sequence[tuple[int, int, int | None]], num_frames: int) -> str:
     """A curve from 0 to 1 above a strip of segments (start, end, step), in colours that
     show on light and on dark.
     """

@@ -26,11 +26,7 @@ SPOKEN_OF_SQL = """
     WHERE s.kind = $1 AND r.left_at IS NULL"""
 
 
-def correction_state(
-    reader: LakeReader,
-    dataset: str,
-    episode_index: int,
-) -> dict[str, Any]:
+def correction_state(reader: LakeReader, dataset: str, episode_index: int) -> dict[str, Any]:
     """The corrections of an episode, oldest first; those that count; whether the next
     build has to take one in.
     """
@@ -89,9 +85,7 @@ def _is_pending(
     return active is not None and active[0] in rejected
 
 
-def _accepted_correction(
-    current: list[dict[str, Any]],
-) -> dict[str, Any] | None:
+def _accepted_correction(current: list[dict[str, Any]]) -> dict[str, Any] | None:
     return next((c for c in current if c["status"] == ACCEPTED), None)
 
 

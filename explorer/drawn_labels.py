@@ -9,12 +9,7 @@ from core.domain.episode import Episode
 from core.errors import UserError
 from explorer.episode import episode_data
 from explorer.site import Visit
-from warehouse.lake.corrections import (
-    SAID_LATER,
-    Corrected,
-    CorrectedSegment,
-    parsed,
-)
+from warehouse.lake.corrections import SAID_LATER, Corrected, CorrectedSegment, parsed
 
 
 def drawn_curves(
@@ -37,11 +32,7 @@ def shown_episode(visit: Visit, episode: Episode) -> dict[str, Any]:
     return facts | {"runs": [_with_curves(visit, episode, run) for run in facts["runs"]]}
 
 
-def _with_curves(
-    visit: Visit,
-    episode: Episode,
-    run: dict[str, Any],
-) -> dict[str, Any]:
+def _with_curves(visit: Visit, episode: Episode, run: dict[str, Any]) -> dict[str, Any]:
     """The label; where a person made it and it lacks its curves, with them, or with the
     reason in its notes.
     """

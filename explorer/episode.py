@@ -16,11 +16,7 @@ from core.domain.episode import Episode
 from core.domain.label import Label
 from core.values import grouped
 from explorer.access import LakeReader, PageError
-from explorer.corrected_labels import (
-    NO_LABEL,
-    QUALITY_SIGNS,
-    labels_with_corrections,
-)
+from explorer.corrected_labels import NO_LABEL, QUALITY_SIGNS, labels_with_corrections
 from ingest.episode import EpisodeData, record_from_row
 from ingest.reasons import DataError
 from ingest.registry import DatasetConfig
@@ -29,12 +25,7 @@ from ingest.sources.files import Source
 from ingest.sources.types import SourceError
 from warehouse.lake.corrections import SAID_LATER, as_said
 from warehouse.lake.episodes import episode_from_row
-from warehouse.lake.stored import (
-    chunk_lags,
-    labels_of_chunk,
-    openings_of,
-    signals_by_dataset,
-)
+from warehouse.lake.stored import chunk_lags, labels_of_chunk, openings_of, signals_by_dataset
 
 FACTS_SQL = """
     SELECT f.dataset, f.episode_index, f.chunk, f.source_id, f.task, f.tasks, f.success, f.success_source,
@@ -99,11 +90,7 @@ CURVES_SQL = """
 FEW_FRAMES = 10_000  # of a chunk: they take less than 3 MB
 
 
-def find_episode(
-    reader: LakeReader,
-    dataset: str,
-    episode_index: int,
-) -> Episode:
+def find_episode(reader: LakeReader, dataset: str, episode_index: int) -> Episode:
     """An episode, whether it can be used or not. Raises PageError when the lake has no such episode."""
     return episode_and_facts(reader, dataset, episode_index)[0]
 
@@ -128,11 +115,7 @@ def partition_of(episode: Episode) -> str:
     return f"{episode.dataset}:{episode.chunk:05d}"
 
 
-def episode_facts(
-    reader: LakeReader,
-    dataset: str,
-    episode_index: int,
-) -> dict[str, Any]:
+def episode_facts(reader: LakeReader, dataset: str, episode_index: int) -> dict[str, Any]:
     """What pages show of an episode: its row of the view `episodes`, what its dataset
     says, and what is wrong with it.
 
@@ -157,12 +140,7 @@ def episode_facts(
     return facts
 
 
-def findings(
-    reader: LakeReader,
-    dataset: str,
-    chunk: int,
-    episode_index: int,
-) -> list[dict]:
+def findings(reader: LakeReader, dataset: str, chunk: int, episode_index: int) -> list[dict]:
     """What is wrong with the episode, or with its whole dataset; the unusable first.
     `accepted`: who accepted it, why, and whether in the whole dataset; None where nobody
     did.
@@ -274,11 +252,7 @@ def active_run(reader: LakeReader, episode: Episode) -> dict[str, Any] | None:
     return next(iter(rows), None)
 
 
-def recording_at(
-    reader: LakeReader,
-    dataset: str,
-    episode_index: int,
-) -> str | None:
+def recording_at(reader: LakeReader, dataset: str, episode_index: int) -> str | None:
     """The recording that an episode holds, or held last; None: it never held one. Raises
     PageError: no such dataset.
     """
@@ -287,11 +261,7 @@ def recording_at(
     return next((row["recording"] for row in rows), None)
 
 
-def label_as_said(
-    reader: LakeReader,
-    episode: Episode,
-    label_run: str,
-) -> dict[str, Any] | None:
+def label_as_said(reader: LakeReader, episode: Episode, label_run: str) -> dict[str, Any] | None:
     """A label of an episode as people could have said it (corrections.Corrected); None:
     it has none of that run.
     """
@@ -310,11 +280,7 @@ def _labels(reader: LakeReader, episode: Episode) -> dict[str, Label]:
     return labels.get(episode.episode_index, {})
 
 
-def _frame_rows(
-    reader: LakeReader,
-    episode: Episode,
-    sql: str,
-) -> list[dict[str, Any]]:
+def _frame_rows(reader: LakeReader, episode: Episode, sql: str) -> list[dict[str, Any]]:
     """The rows of an episode of a query of this module. Where the chunk has few frames
     all of it is asked for once: to find the files takes most of the time.
     """
@@ -325,10 +291,7 @@ def _frame_rows(
     return reader.dicts(sql.format(where=OF_EPISODE), *episode.row_key)
 
 
-def stored_pictures(
-    reader: LakeReader,
-    key: tuple[str, int, int],
-) -> list[dict]:
+def stored_pictures(reader: LakeReader, key: tuple[str, int, int]) -> list[dict]:
     """`camera`, `frame_index`, `sha256` and `url` of an episode's stored pictures, by
     camera and time.
 

@@ -126,10 +126,7 @@ def episodes_sql(columns: str, condition: str) -> str:
     ).strip()
 
 
-def _marks_by_place(
-    reader: LakeReader,
-    kind: str,
-) -> dict[Place, list[tuple[str, str]]]:
+def _marks_by_place(reader: LakeReader, kind: str) -> dict[Place, list[tuple[str, str]]]:
     """What is said of each episode, and the row that says it."""
 
     def find() -> dict[Place, list[tuple[str, str]]]:
@@ -156,10 +153,7 @@ def places_by_value(reader: LakeReader, kind: str) -> dict[str, list[Place]]:
     return reader.while_nothing_is_said(("places", kind), find)
 
 
-def tags_of(
-    reader: LakeReader,
-    places: list[Place],
-) -> dict[Place, dict[str, Any]]:
+def tags_of(reader: LakeReader, places: list[Place]) -> dict[Place, dict[str, Any]]:
     """Of each episode its `tags`, the `person` who has it, and the row that says so
     (`assignment`); None: nobody.
     """

@@ -36,12 +36,7 @@ from explorer.episode import (
     stored_pictures,
 )
 from explorer.labelled_video import DrawnLabel
-from ingest.media.frames import (
-    VIDEO_SUFFIXES,
-    DecodeOptions,
-    Picture,
-    VideoError,
-)
+from ingest.media.frames import VIDEO_SUFFIXES, DecodeOptions, Picture, VideoError
 from ingest.media.video import decode, frame_times
 from ingest.reasons import LIMITS, Limits
 from warehouse.lake.episodes import episode_from_row
@@ -250,12 +245,7 @@ def _decoded_frame(
     return cv2.cvtColor(frame.rgb(), cv2.COLOR_RGB2BGR)
 
 
-def _picture_number(
-    path: Path,
-    frame_index: int,
-    fps: float,
-    limits: Limits,
-) -> int:
+def _picture_number(path: Path, frame_index: int, fps: float, limits: Limits) -> int:
     """The picture of a file that is shown when frame `frame_index` is, by the file's
     rate. Raises VideoError.
     """
@@ -393,11 +383,7 @@ def _encode(
         out.mux(stream.encode(None))
 
 
-def _pictures_at(
-    path: Path,
-    pictures: list[int],
-    options: DecodeOptions,
-) -> Iterator[Picture]:
+def _pictures_at(path: Path, pictures: list[int], options: DecodeOptions) -> Iterator[Picture]:
     """The pictures of a file at some places, which ascend."""
     if pictures:
         first = pictures[0]

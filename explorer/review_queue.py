@@ -174,12 +174,7 @@ class QueuePlace:
     queue: ReviewQueue | None = None
 
 
-def place_of(
-    visit: Visit,
-    queue: ReviewQueue,
-    dataset: str,
-    episode_index: int,
-) -> QueuePlace:
+def place_of(visit: Visit, queue: ReviewQueue, dataset: str, episode_index: int) -> QueuePlace:
     """Where an episode stands; one that is no longer in the queue is followed by the queue's first."""
     key = {"d": dataset, "e": episode_index}
     queue_rows = queue.rows(

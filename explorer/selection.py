@@ -65,10 +65,7 @@ COUNT_MARKS_SQL = (
 )
 
 
-def _range(
-    name: str,
-    query: QueryParams,
-) -> tuple[str, float | None, float | None]:
+def _range(name: str, query: QueryParams) -> tuple[str, float | None, float | None]:
     """From where to where an address wants a number. Raises PageError (400)."""
     ends = []
     for end in ("from", "to"):
@@ -307,10 +304,7 @@ def count(index: Indexed, selection: EpisodeSelection) -> int:
     return _counts(index, selection)[""].get("", 0)
 
 
-def facets(
-    index: Indexed,
-    selection: EpisodeSelection,
-) -> list[tuple[Facet, list[Counted]]]:
+def facets(index: Indexed, selection: EpisodeSelection) -> list[tuple[Facet, list[Counted]]]:
     """Every facet with the counts of its values among the episodes that all other facets
     choose: the chosen ones first, then the commonest; lengths by size.
     """
@@ -320,11 +314,7 @@ def facets(
     ]
 
 
-def _facet_values(
-    selection: EpisodeSelection,
-    name: str,
-    counts: dict[str, int],
-) -> list[Counted]:
+def _facet_values(selection: EpisodeSelection, name: str, counts: dict[str, int]) -> list[Counted]:
     """The values of a facet or a mark, and of those chosen also what no episode has."""
     chosen = dict(selection.chosen).get(name, ())
     counts = dict.fromkeys(chosen, 0) | counts
@@ -337,10 +327,7 @@ def _facet_values(
     ]
 
 
-def _counts(
-    index: Indexed,
-    selection: EpisodeSelection,
-) -> dict[str, dict[str, int]]:
+def _counts(index: Indexed, selection: EpisodeSelection) -> dict[str, dict[str, int]]:
     """How many episodes have which value, by facet: those that the other facets choose;
     under "" all of the selection.
 

@@ -127,11 +127,7 @@ def page(
     )
 
 
-def _address(
-    dataset: str,
-    episode_index: int | None,
-    camera: str | None,
-) -> str:
+def _address(dataset: str, episode_index: int | None, camera: str | None) -> str:
     """Of a run beside its reference; None: of the end of the queue."""
     query = ({"end": 1} if episode_index is None else {}) | ({"camera": camera} if camera else {})
     path = f"/review/beside/{quote(dataset, safe='')}" + (
@@ -142,11 +138,7 @@ def _address(
     return path
 
 
-def doubtful_runs(
-    explorer: Explorer,
-    reader: LakeReader,
-    dataset: str,
-) -> list[dict[str, Any]]:
+def doubtful_runs(explorer: Explorer, reader: LakeReader, dataset: str) -> list[dict[str, Any]]:
     """The queue of a dataset, the most doubtful first: `episode_index`, `confidence`;
     `score` (how likely the label is wrong) and `why`, as in the review queue.
     """

@@ -32,12 +32,7 @@ from explorer.site import (
     explorer_of,
 )
 from warehouse.lake.connection import LakeConnection
-from warehouse.lake.corrections import (
-    ACCEPTED,
-    REJECTED,
-    CorrectionError,
-    parsed,
-)
+from warehouse.lake.corrections import ACCEPTED, REJECTED, CorrectionError, parsed
 from warehouse.lake.statements import Place, check_recording
 
 router = APIRouter()
@@ -232,12 +227,7 @@ def _drawn_sample(visit: Visit, queue: Runs) -> list[Place]:
     return random.sample(places, min(SAMPLE, len(places)))
 
 
-def _runs_to_accept(
-    kind: str,
-    dataset: str | None,
-    person: str | None,
-    query: str | None,
-) -> Runs:
+def _runs_to_accept(kind: str, dataset: str | None, person: str | None, query: str | None) -> Runs:
     if query is not None:
         return SelectedRuns(query.removeprefix("?"))
     if kind not in SIGNS:

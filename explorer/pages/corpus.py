@@ -96,12 +96,7 @@ def _total(datasets: Iterable[Mapping[str, Any]], column: str) -> float:
     return sum(dataset[column] or 0 for dataset in datasets)
 
 
-def histogram(
-    index: Indexed,
-    column: str,
-    unit: str,
-    condition: str = "true",
-) -> dict[str, Any]:
+def histogram(index: Indexed, column: str, unit: str, condition: str = "true") -> dict[str, Any]:
     """Usable episodes by a column: equal bins up to the 99th percentile, the last one with all above."""
     source = f"FROM episodes WHERE reason = 'ok' AND {column} IS NOT NULL AND {condition}"
     # A few very long episodes would squeeze all others into one bin: the axis ends at the 99th percentile

@@ -88,11 +88,7 @@ class Acceptance(BaseModel):
 
 
 @router.get(OF_EPISODE)
-def state(
-    visit: Visiting,
-    dataset: str,
-    episode_index: EpisodeIndex,
-) -> JSONResponse:
+def state(visit: Visiting, dataset: str, episode_index: EpisodeIndex) -> JSONResponse:
     """The corrections of an episode, and whether and as whom one may add another."""
     facts = episode_facts(visit.reader, dataset, episode_index)
     # The editor says beforehand why it cannot save
@@ -155,11 +151,7 @@ def change(
     return JSONResponse(plain(outcome | _read_again(explorer, dataset, episode_index)), status)
 
 
-def _read_again(
-    explorer: Explorer,
-    dataset: str,
-    episode_index: int,
-) -> dict[str, Any]:
+def _read_again(explorer: Explorer, dataset: str, episode_index: int) -> dict[str, Any]:
     """What is stored after a change, so that the page shows that and not what it sent.
     What was saved is so whatever comes after it: where it cannot be read now, `unread`
     says why.

@@ -64,11 +64,7 @@ CALLS_SQL = f"""
 
 
 @router.get("/api/episode/{dataset}/{episode_index}")
-def data(
-    visit: Visiting,
-    dataset: str,
-    episode_index: EpisodeIndex,
-) -> JSONResponse:
+def data(visit: Visiting, dataset: str, episode_index: EpisodeIndex) -> JSONResponse:
     """Everything of an episode: label runs with segments and curves, cameras, predictions, measurements."""
     return JSONResponse(
         plain(shown_episode(visit, find_episode(visit.reader, dataset, episode_index)))
@@ -107,11 +103,7 @@ def _edited_line(column: str, values: Sequence[float]) -> dict[str, Any]:
 
 
 @router.get("/episode/{dataset}/{episode_index}")
-def page(
-    visit: Visiting,
-    dataset: str,
-    episode_index: EpisodeIndex,
-) -> HTMLResponse:
+def page(visit: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTMLResponse:
     reader = visit.reader
     episode, facts = episode_and_facts(reader, dataset, episode_index)
     shown_facts = shown_episode(visit, episode)
@@ -151,11 +143,7 @@ def page(
 
 
 @router.get("/episode/{dataset}/{episode_index}/curve.svg")
-def curve_picture(
-    visit: Visiting,
-    dataset: str,
-    episode_index: EpisodeIndex,
-) -> Response:
+def curve_picture(visit: Visiting, dataset: str, episode_index: EpisodeIndex) -> Response:
     """Progress and segments of the label that counts, as a small picture; an empty one
     where there is no label.
     """
@@ -185,10 +173,7 @@ def _corrected_label(
     return Curve("progress", range(len(run["progress"])), run["progress"], "line"), segments
 
 
-def _picture(
-    curve: Curve,
-    segments: Sequence[tuple[int, int, int | None]],
-) -> Response:
+def _picture(curve: Curve, segments: Sequence[tuple[int, int, int | None]]) -> Response:
     num_frames = segments[-1][1] if segments else len(curve.frames)
     svg = charts.picture(curve, segments, num_frames)
     return Response(
@@ -197,11 +182,7 @@ def _picture(
 
 
 @router.get("/episode/{dataset}/{episode_index}/actions")
-def actions_track(
-    visit: Visiting,
-    dataset: str,
-    episode_index: EpisodeIndex,
-) -> HTMLResponse:
+def actions_track(visit: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTMLResponse:
     """The track of actions, and the names of the state's dimensions, which the page
     fetches: a part of a page.
     """
@@ -235,11 +216,7 @@ def name_of(names: Sequence[str], dimension: int) -> str:
     return f"dimension {dimension}"
 
 
-def demonstration(
-    index: Indexed,
-    dataset: str,
-    episode_index: int,
-) -> dict[str, Any] | None:
+def demonstration(index: Indexed, dataset: str, episode_index: int) -> dict[str, Any] | None:
     """What is odd about the run beside others of its task: `main`, `score`, `why`; None
     where it was not measured.
     """
@@ -323,9 +300,7 @@ def run_name(run: dict[str, Any]) -> str:
     return f"{run['model'] or run['annotator']} {run['label_run'][:8]}"
 
 
-def charts_data(
-    lines: Mapping[str, Sequence[Curve]],
-) -> dict[str, list[dict[str, Any]]]:
+def charts_data(lines: Mapping[str, Sequence[Curve]]) -> dict[str, list[dict[str, Any]]]:
     """The curves of charts for the script that shows their values at the cursor; `frames`
     None: one for each.
     """
@@ -337,10 +312,7 @@ def _curve_data(curve: Curve) -> dict[str, Any]:
     return {"frames": frames, "values": list(curve.values)}
 
 
-def measure_charts(
-    measures: dict[str, Any],
-    num_frames: int,
-) -> list[dict[str, Any]]:
+def measure_charts(measures: dict[str, Any], num_frames: int) -> list[dict[str, Any]]:
     """A chart for each kind of measurement that the episode has, with what it shows and its range."""
     # What has to be known of a gripper to read its curve is in the curve's name
     grippers = [
@@ -374,11 +346,7 @@ def _values(series: Series) -> list[float]:
 KINDS = {VISUAL_CHANGE: "visual", GRIPPERS: "grip", SPEED: "speed"}
 
 
-def measure_chart(
-    title: str,
-    series: Series,
-    num_frames: int,
-) -> dict[str, Any]:
+def measure_chart(title: str, series: Series, num_frames: int) -> dict[str, Any]:
     """A chart of values per frame, with what it shows and its range."""
     # A gripper's opening is 0 to 1 by definition; all else is drawn by its own range, which holds 0
     low = 0.0
@@ -396,11 +364,7 @@ def measure_chart(
 
 
 @router.get("/why/{dataset}/{episode_index}")
-def why_page(
-    visit: Visiting,
-    dataset: str,
-    episode_index: EpisodeIndex,
-) -> HTMLResponse:
+def why_page(visit: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTMLResponse:
     episode, facts = episode_and_facts(visit.reader, dataset, episode_index)
     rows = visit.reader.dicts(CALLS_SQL, dataset, episode_index)
     # A call names stored pictures by the SHA-256 of their bytes

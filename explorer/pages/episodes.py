@@ -76,10 +76,7 @@ def page(visit: Visiting) -> HTMLResponse:
     )
 
 
-def range_sliders(
-    index: Indexed,
-    selection: EpisodeSelection,
-) -> list[dict[str, Any]]:
+def range_sliders(index: Indexed, selection: EpisodeSelection) -> list[dict[str, Any]]:
     """The sliders: of each number its name, title, least and largest value of the corpus,
     step, and what is chosen.
     """
@@ -148,12 +145,7 @@ def _path(space: Workspace, kind: str) -> Path:
     return space.root / "explorer" / f"{kind}.json"
 
 
-def _save_text(
-    request: Request,
-    kind: str,
-    name: str,
-    text: str | None,
-) -> JSONResponse:
+def _save_text(request: Request, kind: str, name: str, text: str | None) -> JSONResponse:
     """Save a text under a name, or delete it (None). Raises PageError: too many, or a read-only folder."""
     space = explorer_of(request).space
     key = KEYS[kind]
@@ -184,9 +176,5 @@ def save_view(request: Request, view: SavedView) -> JSONResponse:
 
 
 @router.delete("/api/{kind}/{name:path}")
-def forget(
-    request: Request,
-    kind: Literal["queries", "views"],
-    name: str,
-) -> JSONResponse:
+def forget(request: Request, kind: Literal["queries", "views"], name: str) -> JSONResponse:
     return _save_text(request, kind, name, None)

@@ -63,11 +63,7 @@ def _job_state(visit: Visit) -> dict[str, Any]:
     }
 
 
-def _panel(
-    visit: Visit,
-    dataset: str,
-    episode_index: int | None = None,
-) -> HTMLResponse:
+def _panel(visit: Visit, dataset: str, episode_index: int | None = None) -> HTMLResponse:
     """What is said of tasks that somebody has shown: how far a build is, whether one
     would label anything anew.
 
@@ -142,11 +138,7 @@ def suggestions(visit: Visiting, dataset: str) -> HTMLResponse:
 
 
 @router.get("/labelling/{dataset}/{episode_index}")
-def episode_state(
-    visit: Visiting,
-    dataset: str,
-    episode_index: EpisodeIndex,
-) -> HTMLResponse:
+def episode_state(visit: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTMLResponse:
     """The same of the task of one episode alone, where that shows the others how the task goes."""
     find_episode(visit.reader, dataset, episode_index)
     return _panel(visit, dataset, episode_index)

@@ -32,12 +32,7 @@ Camera = Annotated[int, Path(ge=0)]
 
 
 @router.get("/video/{camera}")
-def video(
-    visit: Visiting,
-    dataset: str,
-    episode_index: EpisodeIndex,
-    camera: Camera,
-) -> Response:
+def video(visit: Visiting, dataset: str, episode_index: EpisodeIndex, camera: Camera) -> Response:
     """The file that holds a camera's pictures, also in parts (Range). It may hold other episodes, too."""
     path = media.video_file(
         visit.explorer.space, episode_facts(visit.reader, dataset, episode_index), camera
@@ -128,12 +123,7 @@ def _label(visit: Visit, episode: Episode) -> DrawnLabel:
 
 
 @router.get("/keyframes/{sha256}.jpg")
-def keyframe(
-    visit: Visiting,
-    dataset: str,
-    episode_index: EpisodeIndex,
-    sha256: str,
-) -> Response:
+def keyframe(visit: Visiting, dataset: str, episode_index: EpisodeIndex, sha256: str) -> Response:
     """A stored picture, if the lake lists it for this episode."""
     chunk = chunk_of(visit.reader, dataset, episode_index)
     stored = stored_pictures(visit.reader, (dataset, chunk, episode_index))

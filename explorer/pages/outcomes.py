@@ -18,12 +18,7 @@ from explorer.pages.corrections import Judged, Said
 from explorer.site import author_of, check_may_write, explorer_of
 from warehouse.lake import corrections, outcomes
 from warehouse.lake.connection import LakeConnection
-from warehouse.lake.corrections import (
-    CorrectionError,
-    as_said,
-    parsed,
-    segments_of,
-)
+from warehouse.lake.corrections import CorrectionError, as_said, parsed, segments_of
 
 router = APIRouter()
 OF_EPISODE = "/api/outcomes/{dataset}/{episode_index}"
@@ -52,11 +47,7 @@ class TakenBack(BaseModel):
     author: str | None = None
 
 
-def stated_outcome(
-    reader: LakeReader,
-    dataset: str,
-    episode_index: int,
-) -> dict[str, Any] | None:
+def stated_outcome(reader: LakeReader, dataset: str, episode_index: int) -> dict[str, Any] | None:
     """What people said of how a run ended: its row of current_outcomes, which counts; None: nobody did."""
     if (dataset, episode_index) not in corrected_places(reader, "outcome"):
         return None
@@ -67,12 +58,7 @@ def stated_outcome(
 
 
 @router.post(OF_EPISODE)
-def say(
-    request: Request,
-    dataset: str,
-    episode_index: EpisodeIndex,
-    ended: Ended,
-) -> JSONResponse:
+def say(request: Request, dataset: str, episode_index: EpisodeIndex, ended: Ended) -> JSONResponse:
     """Answers with the ids of what was saved: `saved`, and `correction` where the label
     says the moment; 409 where somebody else was quicker, 422 for what cannot be.
     """
@@ -161,11 +147,7 @@ def _comment_of(ended: Ended) -> str:
     return ended.outcome
 
 
-def _label_that_fails(
-    judged: Judged,
-    frame: int,
-    content_hash: str,
-) -> str | None:
+def _label_that_fails(judged: Judged, frame: int, content_hash: str) -> str | None:
     """Save the label that counts as one that fails from a frame on; returns its id, None
     where there is no label.
     """
@@ -192,10 +174,7 @@ def _label_that_counts(judged: Judged) -> tuple[str | None, dict[str, Any] | Non
     return run, label_as_said(judged.reader, judged.episode, run)
 
 
-def failed_from(
-    segments: Sequence[dict[str, Any]],
-    frame: int,
-) -> list[dict[str, Any]]:
+def failed_from(segments: Sequence[dict[str, Any]], frame: int) -> list[dict[str, Any]]:
     """Segments of a run that failed at a frame: the step at that moment is not completed,
     nor is any after it; where none is under way any more, the last one is not. Nothing is
     done after it.

@@ -28,11 +28,7 @@ MEMORY_BYTES, MOST_S = 1 << 32, 600.0  # that making one may take
 
 
 @router.get("/media/{dataset}/{episode_index}/episode.rrd")
-def recording(
-    request: Request,
-    dataset: str,
-    episode_index: EpisodeIndex,
-) -> FileResponse:
+def recording(request: Request, dataset: str, episode_index: EpisodeIndex) -> FileResponse:
     """The episode's .rrd file, of ten pictures a second; `proccorpus export rerun` writes all of them."""
     explorer = explorer_of(request)
     if importlib.util.find_spec("rerun") is None:

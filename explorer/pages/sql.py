@@ -21,12 +21,7 @@ from explorer import charts
 from explorer.access import LakeReader, PageError
 from explorer.charts import Curve
 from explorer.jobs import while_wanted
-from explorer.pages.episodes import (
-    MAX_CHARS,
-    QUERIES,
-    frozen_options,
-    saved_texts,
-)
+from explorer.pages.episodes import MAX_CHARS, QUERIES, frozen_options, saved_texts
 from explorer.site import Visit, explorer_of
 from warehouse.lake.schema import columns, relations
 from warehouse.sql_process import LakeState, SqlProcess
@@ -179,10 +174,7 @@ def _named_by(row: dict[str, Any]) -> Named | None:
     return dataset, episode, frame if is_index(frame) else None
 
 
-def _episode_links(
-    reader: LakeReader,
-    named_rows: list[Named | None],
-) -> list[str | None]:
+def _episode_links(reader: LakeReader, named_rows: list[Named | None]) -> list[str | None]:
     """The address of the episode of each row, at the time of its frame where it names
     one; None where there is none.
     """
@@ -192,10 +184,7 @@ def _episode_links(
     return [_link(name, fps) for name in named_rows]
 
 
-def _link(
-    name: Named | None,
-    fps: Mapping[tuple[str, int], float | None],
-) -> str | None:
+def _link(name: Named | None, fps: Mapping[tuple[str, int], float | None]) -> str | None:
     """The address of one row's episode, as `_episode_links` has it. fps: of the episodes
     that there are.
     """

@@ -93,11 +93,7 @@ def _usual_range(values: np.ndarray) -> tuple[float, float]:
     return lower - reach, upper + reach
 
 
-def _curves(
-    reader: LakeReader,
-    dataset: str,
-    runs: list[dict[str, Any]],
-) -> np.ndarray:
+def _curves(reader: LakeReader, dataset: str, runs: list[dict[str, Any]]) -> np.ndarray:
     """Progress of runs [runs, PLACES], each over its own time."""
     numbers = [run["episode_index"] for run in runs]
     lengths = [run["num_frames"] for run in runs]
@@ -131,11 +127,7 @@ def _plot(
     )
 
 
-def _steps(
-    reader: LakeReader,
-    dataset: str,
-    runs: list[dict[str, Any]],
-) -> list[dict[str, Any]]:
+def _steps(reader: LakeReader, dataset: str, runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Each step of the task in the order of plans: how many runs have it, how long it
     takes, and odd lengths.
     """

@@ -17,13 +17,7 @@ from pathlib import Path
 
 from annotate.model_client.responses import FILE, decode
 from core.paths import ROOT
-from tests.kits.cli_kit import (
-    PROGRAM,
-    environment,
-    proccorpus,
-    without_progress,
-    write_configs,
-)
+from tests.kits.cli_kit import PROGRAM, environment, proccorpus, without_progress, write_configs
 from tests.kits.files import hashes_of
 from tests.kits.patience import PATIENCE_S
 from warehouse.lake.doctor import ERROR
