@@ -235,13 +235,15 @@ def _add_episode(
     config = listing.source.config
     uri = place.uri
     is_alone = place.among.num_episodes == 1 and rows == h5.WHOLE_GROUP
-    beside = pictures_beside(listing.source, uri, _files(listing.source.files)) if is_alone else {}
+    outside_cameras = (
+        pictures_beside(listing.source, uri, _files(listing.source.files)) if is_alone else {}
+    )
     cameras, unreadable = h5.cameras_in(
-        listing, uri, place.datasets, place.members.escapes, has_others=bool(beside)
+        listing, uri, place.datasets, place.members.escapes, has_others=bool(outside_cameras)
     )
     files = dict.fromkeys(cameras, uri)
     if not files:
-        files = {c: beside[c] for c in in_order(beside, config.cameras)}
+        files = {c: outside_cameras[c] for c in in_order(outside_cameras, config.cameras)}
         for file in files.values():
             listing.parts.known("file", f"{file}*", "pictures of a camera")
     roles = roles_of(place, config)

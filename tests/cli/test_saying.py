@@ -105,16 +105,16 @@ def test_what_is_accepted_follows_the_recording(run: Run, faulty: Made):
 
 
 def test_what_was_accepted_by_a_former_code_stays_accepted(run: Run, faulty: Made):
-    said = {"dataset": "tiny", "subject": "black_video", "is_accepted": True}
-    said |= {"comment": WHY, "author": "ada"}
-    told = "SELECT DISTINCT reason FROM open_warnings WHERE reason = 'camera_black'"
+    acceptance = {"dataset": "tiny", "subject": "black_video", "is_accepted": True}
+    acceptance |= {"comment": WHY, "author": "ada"}
+    sql = "SELECT DISTINCT reason FROM open_warnings WHERE reason = 'camera_black'"
     with opened(faulty.space) as lake:
-        assert lake.column(told) == ["camera_black"]
-        say(lake, "acceptance", lambda: [said])
-        assert lake.column(told) == []
+        assert lake.column(sql) == ["camera_black"]
+        say(lake, "acceptance", lambda: [acceptance])
+        assert lake.column(sql) == []
     run(*ACCEPT, "camera_black", *TAKEN_BACK)
     with opened(faulty.space) as lake:
-        assert lake.column(told) == ["camera_black"]
+        assert lake.column(sql) == ["camera_black"]
 
 
 REFUSED: Any = (

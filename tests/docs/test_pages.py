@@ -70,8 +70,10 @@ def test_places_in_the_architecture_page_are_there() -> None:
     assert len(places) > 15
     for names, path in places:
         code = (ROOT / path).read_text()
-        wanted = re.findall(r"\w+", names.replace(" and ", " "))
-        assert [name for name in wanted if not re.search(rf"\b{name}\b", code)] == [], path
+        architecture_names = re.findall(r"\w+", names.replace(" and ", " "))
+        assert [name for name in architecture_names if not re.search(rf"\b{name}\b", code)] == [], (
+            path
+        )
 
 
 @pytest.mark.slow

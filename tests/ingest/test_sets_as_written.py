@@ -209,7 +209,7 @@ def with_later_camera(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "expected"),
     [
         (with_orphan, {("stray_file", None, "13 rows of it are of episodes that meta/episodes")}),
         (
@@ -224,7 +224,7 @@ def with_later_camera(root: Path) -> None:
     ],
 )
 def test_counts_and_pointers(
-    tmp_path: Path, change: Callable[[Path], None], said: set[tuple[str, int | None, str]]
+    tmp_path: Path, change: Callable[[Path], None], expected: set[tuple[str, int | None, str]]
 ) -> None:
     le.write_v3(tmp_path, LENGTHS, {FRONT: 2, WRIST: 5})
     le.edit_info(tmp_path, total_episodes=5, total_frames=32)
@@ -232,7 +232,7 @@ def test_counts_and_pointers(
     reasons = ("stray_file", "length_differs", "bad_video_pointer", "row_order", "missing_camera")
     inspected = inspect_source(tmp_path)
     findings = [f for f in inspected["findings"] if f["reason"] in reasons]
-    assert {(f["reason"], f["episode_index"]) for f in findings} == {part[:2] for part in said}
+    assert {(f["reason"], f["episode_index"]) for f in findings} == {part[:2] for part in expected}
     details = " ".join(f["detail"] for f in findings)
-    assert all(words in details for _, _, words in said)
+    assert all(words in details for _, _, words in expected)
     assert inspected["usable_so_far"] == 5
