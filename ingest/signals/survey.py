@@ -367,7 +367,8 @@ def _by_arm(place: _Place, episodes: Sequence[EpisodeData], width: int) -> list[
     moves = np.concatenate([moves_of(values, fps) for values, fps in runs])
     moves[:, spans <= MIN_JOINT_RANGE * spans.max()] = 0.0
     groups = list[list[int]]()
-    for k, movement in enumerate(moves.T):
+    # Runs too short to move show nothing: their values are fingers of one gripper
+    for k, movement in enumerate(moves.T if len(moves) else ()):
         along = [g for g in groups if _correlation(moves[:, g[0]], movement) >= GOES_ALONG]
         if along:
             along[0].append(k)

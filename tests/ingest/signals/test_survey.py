@@ -118,6 +118,14 @@ def test_values_that_move_by_themselves_are_of_grippers_of_their_own(
     assert all(signal.is_used and signal.polarity != "high_is_closed" for signal in signals)
 
 
+@pytest.mark.filterwarnings("error")
+def test_runs_that_are_too_short_to_move_show_no_grippers_of_their_own() -> None:
+    names = [*(f"joint.{j}" for j in range(12)), "effector.position.0", "effector.position.1"]
+    rows = np.tile(np.arange(3.0)[:, None], len(names))
+    signal = only_surveyed([episode_of(0, rows, names)])
+    assert (signal.arm, signal.dimensions) == ("", (12, 13))
+
+
 def test_fingers_that_move_together_are_of_one_gripper() -> None:
     names = (*JOINTS, "finger.0", "finger.1")
     signal = only_surveyed(one_armed(lambda o: np.outer(o, [0.04, -0.04]), names))
