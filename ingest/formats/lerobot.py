@@ -382,15 +382,21 @@ def _add_episodes(dataset: LerobotListing, cameras: list[str]) -> None:
 
 
 def _check_totals(dataset: LerobotListing, episodes: Episodes) -> None:
-    """Find where info.json and the statistics count other episodes or rows than there are."""
-    num_rows = sum(episode.rows.num_rows for episode in episodes.values() if episode.rows)
+    """Find where info.json and the statistics count other episodes or rows than there are.
+
+    Rows are counted where every episode has some: one without is a finding of its own.
+    """
+    tables = [episode.rows for episode in episodes.values()]
+    num_rows = sum(rows.num_rows for rows in tables if rows) if all(tables) else None
     claims = (
         (f"{INFO} says {{}} episodes", dataset.info.get("total_episodes"), len(episodes)),
         (f"{INFO} says {{}} frames", dataset.info.get("total_frames"), num_rows),
         (f"{OF_ALL} is of {{}} rows", counted_rows(dataset.source), num_rows),
     )
     differences = [
-        (words.format(n), count) for words, n, count in claims if whole(n) not in (None, count)
+        (words.format(n), count)
+        for words, n, count in claims
+        if count is not None and whole(n) not in (None, count)
     ]
     if differences:
         detail = "; ".join(f"{claim}, there are {count}" for claim, count in differences)
