@@ -4,19 +4,20 @@ and encoded pictures, and `<task>/<config>/instructions/episode<k>.json` with li
 
 import re
 from collections.abc import Collection, Iterable
-from itertools import product
-from typing import Any
+from functools import partial
 
 from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing
 from ingest.formats import hdf5_file as h5
+from ingest.formats.array_roles import why_known
+from ingest.formats.hdf5_parts import parts_of
 from ingest.formats.listing import (
     ListingBuilder,
-    Uses,
-    account_for,
     account_for_fields,
     folders_of,
     texts_among,
 )
+from ingest.formats.tree import Uses, account
+from ingest.formats.writers import ROBOTWIN
 from ingest.media.frames import Picture
 from ingest.media.picture import swapped
 from ingest.outcomes import SUCCESS_FIELDS
@@ -26,22 +27,7 @@ from ingest.sources.files import Source
 DATA_FILE = re.compile(r"((?:.*/)?)data/(episode[0-9]+)\.hdf5")
 # What else the simulator writes
 BESIDE = re.compile(r"((?:.*/)?)(?:instructions/[^/]+|scene_info\.json|seed\.txt)")
-STATE = tuple(
-    f"joint_action/{side}_{part}" for side, part in product(("left", "right"), ("arm", "gripper"))
-)
-KNOWN = (
-    (re.compile("joint_action/vector"), "the same joints, side by side"),
-    (re.compile(r"endpose/.*"), "the poses that the joints give"),
-    (
-        re.compile(r"observation/[^/]+/(intrinsic_cv|extrinsic_cv|cam2world_gl)"),
-        "a camera's calibration",
-    ),
-    (
-        re.compile(r"observation/[^/]+/(depth|actor_segmentation|mesh_segmentation)|pointcloud"),
-        "depth or segments",
-    ),
-    (re.compile(r".*/(depth|.*segmentation)"), "depth or segments"),
-)
+STATE = ROBOTWIN.state[0]
 TEXT_LISTS = ("seen", "unseen")
 # Pictures were RGB, encoded as if they were BGR, until a JPEG comment began to mark those that are right
 # (github.com/RoboTwin-Platform/RoboTwin, issue 473 and pull request 500)
@@ -121,16 +107,9 @@ def _account(
         **dict.fromkeys(SUCCESS_FIELDS, ("outcome", "its name says so")),
         **dict.fromkeys(cameras, ("camera", "it holds pictures")),
     }
-    for path, dataset in members.datasets.items():
-        kind = "camera" if path in cameras else "array"
-        why_left_out = next((reason for pattern, reason in KNOWN if pattern.fullmatch(path)), "")
-        why_unknown = "RoboTwin writes nothing of that name"
-        form: dict[str, Any] = {
-            "shape": dataset.shape or (),
-            "dtype": str(dataset.dtype),
-            "file": uri,
-        }
-        account_for(listing.parts, kind, path, uses.get(path), why_left_out, why_unknown, **form)
+    parts = parts_of(members.datasets, uri)
+    why_left_out = partial(why_known, writer=ROBOTWIN)
+    account(listing.parts, parts, uses, why_left_out, "RoboTwin writes nothing of that name")
 
 
 def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
