@@ -19,7 +19,6 @@ import pyarrow as pa
 
 from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing
 from ingest.formats import hdf5_file as h5
-from ingest.formats import robotwin
 from ingest.formats.hdf5_episodes import STEP_NAMES, episode_keys, flat_ends
 from ingest.formats.hdf5_parts import (
     OTHER_RATE,
@@ -62,6 +61,7 @@ from ingest.formats.row_times import (
 )
 from ingest.formats.text_fields import instructions
 from ingest.formats.tree import Part, Uses
+from ingest.formats.writers import Writer
 from ingest.outcomes import SUCCESS_FIELDS, folder_outcome
 from ingest.reasons import DataError
 from ingest.registry import DatasetConfig
@@ -70,11 +70,6 @@ from ingest.sources.files import Source
 LIBERO_FILE = re.compile(r"(?:[A-Z]+(?:_[A-Z]+)*_SCENE[0-9]+_)?(.+)_demo$")
 RATES_DIFFER = 0.05  # share by which a stated rate is another one than that of the rows' times
 NUMBERED = re.compile(r"[0-9]")
-
-
-def recognises(source: Source) -> bool:
-    """HDF5 files that are no RoboTwin dataset, nor the proprio_stats.h5 of AgiBot."""
-    return bool(_files(source.files)) and not robotwin.recognises(source)
 
 
 def roots(uris: Iterable[str]) -> dict[str, str]:
@@ -97,6 +92,7 @@ def _files(uris: Iterable[str]) -> list[str]:
 class Hdf5Listing(ListingBuilder):
     """A listing that counts in how many episodes something is so: that is one finding of the dataset."""
 
+    writer: Writer | None = None  # of all its files, where the format says it
     named_by_file: int = 0  # episodes whose instruction is read from the name of their file
     without_last_action: int = 0  # episodes with one row more of states than of actions
     # Episodes with a writer's usual rate, by its name and the rate
@@ -104,8 +100,15 @@ class Hdf5Listing(ListingBuilder):
 
 
 def list_episodes(source: Source) -> Listing:
-    listing = Hdf5Listing(source)
-    for uri in _files(source.files):
+    return listed(source, _files(source.files), "hdf5")
+
+
+def listed(
+    source: Source, uris: Iterable[str], format_: str, writer: Writer | None = None
+) -> Listing:
+    """The episodes of some files; `writer`: who wrote all of them, where the format says it."""
+    listing = Hdf5Listing(source, writer=writer)
+    for uri in uris:
         num_before = len(listing.records)
         try:
             with h5.opened(source, uri) as file:
@@ -124,7 +127,7 @@ def list_episodes(source: Source) -> Listing:
             else:
                 listing.warn(e.reason, f"episodes of it may be missing: {e}", file=uri)
     _find_in_all(listing)
-    return h5.finished(listing, "hdf5")
+    return h5.finished(listing, format_)
 
 
 def _find_in_all(listing: Hdf5Listing) -> None:
@@ -163,8 +166,9 @@ def _add_readable(
             if not isinstance(group, h5py.Group):
                 raise DataError(f"{key} is no group")
             container = h5.find(file, key.rpartition("/")[0])
+            limits = listing.source.config.limits
             place = EpisodePlace(
-                uri, key, group, container, listing.source.config.limits, above, among
+                uri, key, group, container, limits, above, among, maker=listing.writer
             )
             _add_place(listing, place, source_id)
     except DataError as e:
@@ -322,6 +326,8 @@ def _num_rows(
     # Simulators observe once more after the last action
     if num_states is None and num_actions is not None and num_frames == num_actions + 1:
         num_rows = num_frames
+    if num_states is None and listing.writer:
+        listing.warn_next("no_data", f"it has no state where {listing.writer.name} keeps it", uri)
     if num_rows == 0:
         listing.unusable_next("no_data", "it has no rows", uri)
     if num_rows and num_actions == num_rows - 1:
@@ -480,8 +486,12 @@ def _problems(place: EpisodePlace, outcomes: Collection[str]) -> dict[str, str]:
 # Reading
 
 
-def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
-    """Rows and frames of one episode; raises DataError when the rows cannot be read."""
+def read_episode(
+    source: Source, record: EpisodeRecord, writer: Writer | None = None
+) -> EpisodeData:
+    """Rows and frames of one episode; `writer`: where its format says it. Raises DataError when the rows cannot be
+    read.
+    """
     limits = source.config.limits
     uri = record.data_uri or ""
     with h5.opened(source, uri) as file:
@@ -489,7 +499,13 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
         container = h5.find(file, record.data_key.rpartition("/")[0])
         rows = h5.rows_of(record)
         place = EpisodePlace(
-            uri, record.data_key, group, container, limits, is_flat=rows != h5.ALL_ROWS
+            uri,
+            record.data_key,
+            group,
+            container,
+            limits,
+            is_flat=rows != h5.ALL_ROWS,
+            maker=writer,
         )
         roles = roles_of(place, source.config)
         # LIBERO's pictures are as OpenGL renders them, last row first, and its files say so (create_dataset.py in
@@ -513,9 +529,14 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
         len(times_s) != record.num_rows or counts_rows(times_s, record.fps)
     ):
         times_s = None
-    frames = h5.frames_of(source, record, bottom_up=convention == ("opengl",))
-    writer = place.writer.name if place.writer else ""
-    episode = EpisodeData(record, state, action, times_s, frames, writer=writer)
+    frames = h5.frames_of(
+        source,
+        record,
+        bottom_up=convention == ("opengl",),
+        right_mark=writer.right_mark if writer else b"",
+    )
+    name = place.writer.name if place.writer else ""
+    episode = EpisodeData(record, state, action, times_s, frames, writer=name)
     if any(video.uri != uri for video in record.videos):
         return with_frames_beside(source, episode)
     return episode

@@ -8,7 +8,7 @@ not at all.
 import io
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import ceil, prod
@@ -32,6 +32,7 @@ from ingest.media.picture import (
     check_size,
     decode_picture,
     picture_size,
+    swapped,
 )
 from ingest.outcomes import (
     SUCCESS_FIELDS,
@@ -79,6 +80,8 @@ LAST_PARTS = ("rgb", "color", "colors", "image", "images")
 NO_CAMERA = re.compile(r"(^|/)next_obs/", re.I)  # robomimic: the same pictures again, one row later
 REWARD_KEYS = ("rewards", "reward")
 MAX_NAMED = 8  # datasets in a message
+JPEG = b"\xff\xd8\xff"
+HEAD_BYTES = 4096  # of a JPEG, with its comments
 ALL_ROWS = slice(None)
 NOT_OURS = "it holds {} values, neither one for each of {} episodes nor for each of {} rows"
 ROWS = "rows-"  # in the name of an episode that is some rows of a flat file
@@ -525,18 +528,27 @@ def encoded(dataset: h5py.Dataset, k: int, limits: Limits) -> bytes:
 
 
 class Pictures:
-    """Pictures of a checked dataset, one at a time; `bottom_up`: their rows are stored last first."""
+    """Pictures of a checked dataset, one at a time; `bottom_up`: their rows are stored last first. `right_mark`: JPEGs
+    without it were encoded with red and blue in each other's place.
+    """
 
     def __init__(
-        self, path: str, dataset: h5py.Dataset, limits: Limits, *, bottom_up: bool = False
+        self,
+        path: str,
+        dataset: h5py.Dataset,
+        limits: Limits,
+        *,
+        bottom_up: bool = False,
+        right_mark: bytes = b"",
     ) -> None:
         self.dataset = dataset
         self.limits = limits
         self.bottom_up = bottom_up
+        self.right_mark = right_mark
         self.form = scale_of(path, dataset, limits)[0]
         self.size: tuple[int, int] | None = None  # of the pictures before: height, width
 
-    def picture(self, k: int) -> ArrayPicture:
+    def picture(self, k: int) -> Picture:
         """Picture k. Raises DataError."""
         description = f"picture {k} of {self.dataset.name}"
         shape = self.dataset.shape
@@ -549,11 +561,14 @@ class Pictures:
             return ArrayPicture(np.ascontiguousarray(picture.array[::-1]))
         return picture
 
-    def _encoded(self, k: int, description: str) -> ArrayPicture:
+    def _encoded(self, k: int, description: str) -> Picture:
         """A picture's file; or, beside such files, the bare pixels of a picture of the same size."""
         data = encoded(self.dataset, k, self.limits)
         if data.startswith(PICTURE_MARKS) or not (pixels := self._pixels(data)):
-            return decode_picture(data, description, self.limits)
+            picture = decode_picture(data, description, self.limits)
+            is_jpeg = data.startswith(JPEG)
+            is_marked = self.right_mark in data[:HEAD_BYTES]
+            return swapped(picture) if is_jpeg and not is_marked else picture
         return array_picture(np.frombuffer(data, np.uint8).reshape(pixels), description)
 
     def _pixels(self, data: bytes) -> tuple[int, int, int] | None:
@@ -684,15 +699,11 @@ def _of_rows(stored: Any, num_rows: int | None) -> np.ndarray:
 def frames_of(
     source: Source,
     record: EpisodeRecord,
-    read_picture: Callable[[Pictures, int], Picture] = Pictures.picture,
     *,
     bottom_up: bool = False,
+    right_mark: bytes = b"",
 ) -> FrameReader:
-    """Episode.frames of an episode at a group of a file, or at some rows of it.
-
-    `read_picture` reads one of a camera's pictures, by its row. `bottom_up`: a picture's lines are
-    stored last first.
-    """
+    """Episode.frames of an episode at a group of a file, or at some rows of it; the rest as of `Pictures`."""
 
     def frames(camera: str, options: DecodeOptions = DECODE_ALL) -> Iterator[TimedPicture]:
         limits = source.config.limits
@@ -705,9 +716,11 @@ def frames_of(
                     f"{uri}: there are no pictures of {camera} any more", "missing_camera"
                 )
             stored = checked(datasets[paths[camera]], limits)
-            pictures = Pictures(paths[camera], stored, limits, bottom_up=bottom_up)
+            pictures = Pictures(
+                paths[camera], stored, limits, bottom_up=bottom_up, right_mark=right_mark
+            )
             for k, row in enumerate(range(len(stored))[rows_of(record)]):
-                yield k, k / record.fps, read_picture(pictures, row)
+                yield k, k / record.fps, pictures.picture(row)
 
     return frames
 

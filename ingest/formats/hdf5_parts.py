@@ -57,6 +57,7 @@ class EpisodePlace:
     `container` has the group, and facts about all of the file's episodes, which `above` keeps once
     they were read; of a list with a value for each of the file's episodes it has the one at its
     place `among` them. `is_flat`: the rows of several episodes lie there one after the other.
+    `maker`: the writer, where it is known without looking.
     """
 
     uri: str
@@ -67,6 +68,7 @@ class EpisodePlace:
     above: dict[str, Any] = field(default_factory=dict)
     among: h5.EpisodeSlice = h5.WHOLE_GROUP
     is_flat: bool = False
+    maker: Writer | None = None
 
     @cached_property
     def members(self) -> h5.Members:
@@ -133,7 +135,7 @@ class EpisodePlace:
     @cached_property
     def writer(self) -> Writer | None:
         paths = self.datasets.keys() | self.members.groups.keys()
-        return writer_of(HDF5_WRITERS, paths, self.attributes.keys(), self.env)
+        return self.maker or writer_of(HDF5_WRITERS, paths, self.attributes.keys(), self.env)
 
     def values(self, path: str) -> list[Any]:
         """What is stored at a path below the episode, then below its container; None for nothing."""

@@ -8,7 +8,7 @@ from itertools import chain
 from typing import Any
 
 from ingest.episode import CameraVideo, EpisodeRecord, Finding, Listing, PartKind, SourcePart
-from ingest.formats.side_files import RdtTexts, rdt_texts, read_json
+from ingest.formats.side_files import TextFile, read_json, text_file_of
 from ingest.formats.tree import Uses, account, fields
 from ingest.media.camera_kinds import kind_by_name
 from ingest.outcomes import (
@@ -119,9 +119,9 @@ class ListingBuilder:
         """
         videos = tuple(videos)
         uris = [video.uri for video in videos] + ([data_uri] if data_uri else [])
-        text_file = None if tasks or not uris else self._text_beside(uris[-1])
+        text_file = None if tasks or not uris else text_file_of(self.source, uris[-1])
         if text_file is not None:
-            tasks = texts_among(text_file.values)
+            tasks = self._texts_beside(text_file)
             files = [*files, text_file.uri]
         if no_task and not tasks:
             self.warn_next("no_task", no_task, data_uri or next(iter(uris), None))
@@ -140,17 +140,12 @@ class ListingBuilder:
         )
         self.records.append(replace(record, **fields))
 
-    def _text_beside(self, uri: str) -> RdtTexts | None:
+    def _texts_beside(self, file: TextFile) -> tuple[str, ...]:
         """The texts of a file beside an episode's data, which has none itself; a warning where it cannot be read."""
-        try:
-            text_file = rdt_texts(self.source, uri)
-        except DataError as e:
-            self.warn_next(e.reason, str(e))
-            return None
-        if text_file is not None:
-            reason = "RDT keeps it there"
-            self.parts.used("text", text_file.uri, "instruction", reason, file=text_file.uri)
-        return text_file
+        stored = self.read_object(file.uri, self.next_index)
+        uses = dict.fromkeys(file.keys, ("instruction", f"{file.maker} keeps it there"))
+        account_for_fields(self.parts, "instructions: ", stored, uses, {}, file=file.uri)
+        return texts_among(map(stored.get, file.keys))
 
     def whole_task(
         self, tasks: tuple[str, ...], texts_by_name: Mapping[str, Sequence[str]], uri: str

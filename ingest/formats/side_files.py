@@ -18,6 +18,10 @@ RDT_FILE = re.compile(r"expanded_instruction[^/]*\.json")
 RDT_KEYS = ("instruction", "simplified_instruction", "expanded_instruction")
 RDT_FILES_BY_FOLDER = "RDT's files of texts by folder"  # of a source: looked for once
 
+# RoboTwin's data, and the keys of its lists of texts
+ROBOTWIN_DATA = re.compile(r"((?:.*/)?)data/(episode[0-9]+)\.hdf5")
+ROBOTWIN_KEYS = ("seen", "unseen")
+
 Numbered = list[tuple[int, Any]]  # values of a file, each with its number from 1
 
 
@@ -132,22 +136,24 @@ def _csv_table(text: str) -> tuple[Numbered, list[str]]:
     return rows, problems
 
 
-class RdtTexts(NamedTuple):
+class TextFile(NamedTuple):
+    """A file with the texts of an episode beside its data: who writes it, and by which keys."""
+
     uri: str
-    values: list[Any]  # those under RDT's keys, which may be texts
+    maker: str
+    keys: tuple[str, ...]
 
 
-def rdt_texts(source: Source, uri: str) -> RdtTexts | None:
-    """What RDT's file in the folder of an episode's data says; None for none. Raises DataError."""
+def text_file_of(source: Source, uri: str) -> TextFile | None:
+    """The file of texts that belongs to an episode's data; None for none."""
+    of_robotwin = ROBOTWIN_DATA.sub(r"\1instructions/\2.json", uri)
+    if of_robotwin != uri and of_robotwin in source.files:
+        return TextFile(of_robotwin, "RoboTwin", ROBOTWIN_KEYS)
     if RDT_FILES_BY_FOLDER not in source.noted:
         text_files: dict[str, str] = {}
         for file_uri in source.files:
             if RDT_FILE.fullmatch(posixpath.basename(file_uri)):
                 text_files.setdefault(posixpath.dirname(file_uri), file_uri)
         source.noted[RDT_FILES_BY_FOLDER] = text_files
-    text_uri = source.noted[RDT_FILES_BY_FOLDER].get(posixpath.dirname(uri))
-    if text_uri is None:
-        return None
-    content = read_json(source, text_uri)
-    values = [content.get(key) for key in RDT_KEYS] if isinstance(content, dict) else []
-    return RdtTexts(text_uri, values)
+    of_rdt = source.noted[RDT_FILES_BY_FOLDER].get(posixpath.dirname(uri))
+    return of_rdt and TextFile(of_rdt, "RDT", RDT_KEYS)

@@ -52,7 +52,7 @@ def account(
     problems: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Account for each part: as used, where `uses` says what for; else as known, where it is left out on purpose; else
-    as unknown, for what `problems` says of its path, or else for `nothing`. An array that is a camera's is listed as one.
+    as unknown, for what `problems` says of its path, or else for `nothing`. An array of a camera is listed as one.
     """
     for part in parts:
         use, why = uses.get(part.path, ("", ""))

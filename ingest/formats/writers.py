@@ -33,6 +33,8 @@ class Writer(NamedTuple):
     action: tuple[tuple[str, ...], ...] = (("actions",), ("action",))
     grippers: Places = {}  # noqa: RUF012 - an empty mapping that nothing changes
     fps: float | None = None
+    # JPEGs without it were encoded with red and blue in each other's place
+    right_mark: bytes = b""
     texts: tuple[str, ...] = ()  # attributes with the instruction, before others
     known: tuple[tuple[str, str], ...] = ()
 
@@ -367,6 +369,9 @@ ROBOTWIN = Writer(
         (r"observation/[^/]+/(intrinsic_cv|extrinsic_cv|cam2world_gl)", "a camera's calibration"),
         (r"pointcloud|.*/(depth|.*segmentation)", "depth or segments"),
     ),
+    # Pictures were RGB, encoded as if they were BGR, until a JPEG comment began to mark those that are right (issue 473
+    # and pull request 500)
+    right_mark=b"\xff\xfe\x00\x0aXPL-RGB1",
 )
 
 
