@@ -11,6 +11,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any
 
 import h5py
@@ -37,6 +38,7 @@ from ingest.formats.hdf5_parts import (
     texts_of,
     why_known,
 )
+from ingest.formats.hdf5_writers import Writer
 from ingest.formats.listing import (
     NEITHER_TRUE_NOR_FALSE,
     REGISTERED,
@@ -44,6 +46,7 @@ from ingest.formats.listing import (
     ListingBuilder,
     in_order,
     named,
+    scene_first,
     texts_among,
 )
 from ingest.formats.row_pictures import (
@@ -82,12 +85,11 @@ def roots(uris: Iterable[str]) -> dict[str, str]:
 
 
 def _files(uris: Iterable[str]) -> list[str]:
-    hdf5_uris = [
+    return [
         uri
         for uri in uris
         if uri.lower().endswith(h5.SUFFIXES) and not uri.endswith("proprio_stats.h5")
     ]
-    return sorted(hdf5_uris, key=h5.natural)
 
 
 # Listing
@@ -101,11 +103,19 @@ class Hdf5Listing(ListingBuilder):
     without_last_action: int = 0  # episodes with one row more of states than of actions
     # Episodes with a writer's usual rate, by its name and the rate
     by_convention: Counter[tuple[str, float]] = field(default_factory=Counter)
+    convention: Writer | None = None  # of all files
 
 
 def list_episodes(source: Source) -> Listing:
-    listing = Hdf5Listing(source)
-    for uri in _files(source.files):
+    return list_files(source, "hdf5", _files(source.files))
+
+
+def list_files(
+    source: Source, format_: str, uris: Iterable[str], convention: Writer | None = None
+) -> Listing:
+    """Episodes of some files; `convention`: that of their writer, where it is known."""
+    listing = Hdf5Listing(source, convention=convention)
+    for uri in sorted(uris, key=h5.natural):
         num_before = len(listing.records)
         try:
             with h5.opened(source, uri) as file:
@@ -124,7 +134,9 @@ def list_episodes(source: Source) -> Listing:
             else:
                 listing.warn(e.reason, f"episodes of it may be missing: {e}", file=uri)
     _find_in_all(listing)
-    return h5.finished(listing, "hdf5")
+    cameras = scene_first(listing.cameras_in_use(), source.config.cameras)
+    listing.find_missing(sorted(cameras), "no pictures of {}, which other episodes have")
+    return listing.listing(format_, cameras, nothing="no file holds an episode")
 
 
 def _find_in_all(listing: Hdf5Listing) -> None:
@@ -163,8 +175,9 @@ def _add_readable(
             if not isinstance(group, h5py.Group):
                 raise DataError(f"{key} is no group")
             container = h5.find(file, key.rpartition("/")[0])
+            limits = listing.source.config.limits
             place = EpisodePlace(
-                uri, key, group, container, listing.source.config.limits, above, among
+                uri, key, group, container, limits, above, among, convention=listing.convention
             )
             _add_place(listing, place, source_id)
     except DataError as e:
@@ -323,6 +336,9 @@ def _num_rows(
         num_rows = num_frames
     if num_rows == 0:
         listing.unusable_next("no_data", "it has no rows", uri)
+    if num_states is None and place.convention:
+        detail = f"no {', '.join(chain(*place.convention.state))}: the state is missing"
+        listing.warn_next("no_data", detail, uri)
     if num_rows and num_actions == num_rows - 1:
         listing.without_last_action += 1
     elif num_states is not None and num_actions not in (None, num_states):
@@ -492,7 +508,13 @@ def _problems(place: EpisodePlace, outcomes: Collection[str]) -> dict[str, str]:
 
 
 def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
-    """Rows and frames of one episode; raises DataError when the rows cannot be read."""
+    return read_rows(source, record)
+
+
+def read_rows(
+    source: Source, record: EpisodeRecord, convention: Writer | None = None
+) -> EpisodeData:
+    """Rows and frames of one episode, `convention` as for list_files; raises DataError when the rows cannot be read."""
     limits = source.config.limits
     uri = record.data_uri or ""
     with h5.opened(source, uri) as file:
@@ -500,13 +522,19 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
         container = h5.find(file, record.data_key.rpartition("/")[0])
         rows = h5.rows_of(record)
         place = EpisodePlace(
-            uri, record.data_key, group, container, limits, is_flat=rows != h5.ALL_ROWS
+            uri,
+            record.data_key,
+            group,
+            container,
+            limits,
+            is_flat=rows != h5.ALL_ROWS,
+            convention=convention,
         )
         roles = roles_of(place, source.config)
         # LIBERO's pictures are as OpenGL renders them, last row first, and its files say so (create_dataset.py in
         # github.com/Lifelong-Robot-Learning/LIBERO, its issue 11). Turning them by 180 degrees, as often done,
         # mirrors the scene (github.com/openvla/openvla/issues/295)
-        convention = h5.texts(h5.value(container, "macros_image_convention", limits))
+        order = h5.texts(h5.value(container, "macros_image_convention", limits))
         state = h5.table_of(roles.state, limits, rows)
         action = h5.table_of(roles.action, limits, rows)
         times_s = _times_s(place, roles, rows)
@@ -524,7 +552,8 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
         len(times_s) != record.num_rows or counts_rows(times_s, record.fps)
     ):
         times_s = None
-    frames = h5.frames_of(source, record, bottom_up=convention == ("opengl",))
+    rgb_mark = convention.rgb_mark if convention else b""
+    frames = h5.frames_of(source, record, bottom_up=order == ("opengl",), rgb_mark=rgb_mark)
     writer = place.writer.name if place.writer else ""
     episode = EpisodeData(record, state, action, times_s, frames, writer=writer)
     if any(video.uri != uri for video in record.videos):

@@ -61,7 +61,8 @@ class EpisodePlace:
 
     `container` has the group, and facts about all of the file's episodes, which `above` keeps once
     they were read; of a list with a value for each of the file's episodes it has the one at its
-    place `among` them. `is_flat`: the rows of several episodes lie there one after the other.
+    place `among` them. `is_flat`: the rows of several episodes lie there one after the other. `convention`: that of the
+    writer, where files beside it say whose it is.
     """
 
     uri: str
@@ -72,6 +73,7 @@ class EpisodePlace:
     above: dict[str, Any] = field(default_factory=dict)
     among: h5.EpisodeSlice = h5.WHOLE_GROUP
     is_flat: bool = False
+    convention: Writer | None = None
 
     @cached_property
     def members(self) -> h5.Members:
@@ -138,7 +140,7 @@ class EpisodePlace:
     @cached_property
     def writer(self) -> Writer | None:
         paths = self.datasets.keys() | self.members.groups.keys()
-        return writer_of(paths, self.attributes.keys(), self.env)
+        return self.convention or writer_of(paths, self.attributes.keys(), self.env)
 
     def values(self, path: str) -> list[Any]:
         """What is stored at a path below the episode, then below its container; None for nothing."""

@@ -7,6 +7,7 @@ runs' own moves can outweigh.
 
 import re
 from collections.abc import Mapping, Set
+from itertools import product
 from typing import Any, Literal, NamedTuple
 
 # Names of dimensions, by column and width
@@ -30,6 +31,7 @@ class Writer(NamedTuple):
     grippers: Places = {}  # noqa: RUF012 - an empty mapping that nothing changes
     fps: float | None = None
     texts: tuple[str, ...] = ()  # attributes with the instruction, before others
+    rgb_mark: bytes = b""  # JPEGs without it have their colours as BGR
     known: tuple[tuple[str, str], ...] = ()
 
     def layouts(self, column: Literal["state", "action"]) -> tuple[tuple[str, ...], ...]:
@@ -207,6 +209,22 @@ WRITERS = (
             ("obs/object(-state)?", OBJECTS),
             ("env_args|model_file|ep_meta|init_state|problem_info", "how it was simulated"),
         ),
+    ),
+)  # fmt: skip
+
+# Its pictures were RGB, encoded as if they were BGR, until a JPEG comment began to mark those that are right
+# (github.com/RoboTwin-Platform/RoboTwin, issue 473 and pull request 500). Its files show no mark of their own
+ROBOTWIN = Writer(
+    "RoboTwin",
+    "github.com/RoboTwin-Platform/RoboTwin @3399fdf7",
+    state=(tuple(f"joint_action/{side}_{part}" for side, part in product(("left", "right"), ("arm", "gripper"))),),
+    action=(),
+    rgb_mark=b"\xff\xfe\x00\x0aXPL-RGB1",
+    known=(
+        ("joint_action/vector", "the same joints, side by side"),
+        (r"endpose/.*", "the poses that the joints give"),
+        (r"observation/[^/]+/(intrinsic_cv|extrinsic_cv|cam2world_gl)", "a camera's calibration"),
+        (r"pointcloud|(.*/)?(depth|[a-z]*_?segmentation)", "depth or segments"),
     ),
 )  # fmt: skip
 
