@@ -30,7 +30,6 @@ from ingest.formats.hdf5_parts import (
     EpisodePlace,
     account,
     account_beside,
-    deep_outcomes,
     names_of,
     roles_of,
     stated_lengths,
@@ -65,7 +64,7 @@ from ingest.formats.row_times import (
     times_in_seconds,
 )
 from ingest.formats.text_fields import instructions
-from ingest.outcomes import SUCCESS_FIELDS, folder_outcome
+from ingest.outcomes import SUCCESS_FIELDS, deep_fields, folder_outcome
 from ingest.reasons import DataError
 from ingest.registry import DatasetConfig
 from ingest.sources.files import Source
@@ -280,7 +279,7 @@ def _add_episode(
     by_video = rate_by_video(listing.source, files.values(), num_rows)
     rate, rate_from = _rate(listing, place, roles, rows.rows, read_paths, by_video)
     registered = (*config.keys.success, config.success_field)
-    deep = [] if config.keys.success else deep_outcomes(place)
+    deep = [] if config.keys.success else deep_fields(place.datasets)
     evidence, outcomes = h5.evidence_in(listing, uri, place.group, registered, deep, rows, num_rows)
     evidence = replace(evidence, folder=folder_outcome(f"{place.key}/"))
     row_start = rows.rows.start or 0

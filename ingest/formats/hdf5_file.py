@@ -36,13 +36,9 @@ from ingest.media.picture import (
 )
 from ingest.outcomes import (
     SUCCESS_FIELDS,
-    Flag,
-    Outcome,
     OutcomeEvidence,
-    flag_of,
+    evidence_of,
     known,
-    reward_of,
-    truth,
 )
 from ingest.reasons import DataError, Limits
 from ingest.sources.files import Source
@@ -642,8 +638,8 @@ def evidence_in(
     for each stage of the task, says nothing, unless `keys` of the registry names it.
     """
 
-    def fact(name: str) -> Any:
-        """A small value of the episode; None, with a finding, where it cannot be read: the rest is used."""
+    def fact(name: str) -> tuple[Any, np.ndarray]:
+        """A small value of the episode, and those of its rows; nothing, with a finding, where it cannot be read."""
         try:
             with guarded(f"{uri}, {name}"):
                 if lacks_value(group, name):
@@ -651,30 +647,16 @@ def evidence_in(
                 stored = value(group, name, listing.source.config.limits)
             if problem := rows.problem(stored):
                 raise DataError(f"{uri}, {name}: {problem}")
-            return rows.share(stored)
+            stored = rows.share(stored)
         except DataError as e:
             listing.warn_next(e.reason, f"{e}; it says nothing of success", uri)
-            return None
-
-    stated_outcome: Outcome | None = None
-    flags: list[Flag] = []
-    fields = [*REWARD_KEYS]
-    for name in dict.fromkeys((*registered, *SUCCESS_FIELDS, *further_names)):
-        stored = fact(name)
-        success = truth(stored)
+            stored = None
         count = None if name in listing.source.config.keys.success else num_rows
-        flag = flag_of(name, _of_rows(stored, count))
-        if success is not None or flag:
-            fields.append(name)
-        if flag and name not in registered:
-            flags.append(flag)
-        elif flag:
-            stated_outcome = stated_outcome or Outcome(flag.at_end, f"column {name}")
-        elif success is not None:
-            stated_outcome = stated_outcome or Outcome(success, f"metadata {name}")
-    rewards = (reward_of(name, _of_rows(fact(name), num_rows)) for name in REWARD_KEYS)
-    reward = next(filter(None, rewards), None)
-    return OutcomeEvidence(stated_outcome, tuple(flags), reward=reward), fields
+        return stored, _of_rows(stored, count)
+
+    fields = (*registered, *SUCCESS_FIELDS, *further_names)
+    evidence, telling = evidence_of(fact, fields, registered, REWARD_KEYS)
+    return evidence, [*REWARD_KEYS, *telling]
 
 
 def _of_rows(stored: Any, num_rows: int | None) -> np.ndarray:

@@ -39,7 +39,6 @@ from ingest.formats.row_times import (
 from ingest.formats.side_files import parse_json
 from ingest.formats.tables import MISSING_NAMES
 from ingest.formats.text_fields import rank_of
-from ingest.outcomes import SUCCESS_FIELDS
 from ingest.reasons import DataError, Limits
 from ingest.registry import DatasetConfig
 from ingest.sources.types import folders_above
@@ -469,10 +468,3 @@ def _beside(
                 yield path, member
             elif isinstance(member, h5py.Group):
                 yield from ((f"{path}/{below}", d) for below, d in h5.walk(member, [], limits))
-
-
-def deep_outcomes(place: EpisodePlace) -> list[str]:
-    """Paths that end in a usual name of success, and lie deeper than one expects it."""
-    return [
-        path for path in place.datasets if "/" in path and path.rpartition("/")[2] in SUCCESS_FIELDS
-    ]
