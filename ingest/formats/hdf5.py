@@ -2,7 +2,7 @@
 RoboMIND), or the rows of all one after the other.
 
 What is a camera is found by looking: datasets of pictures, raw or encoded. State, action, time,
-texts and success are looked for where the file's writer keeps them (`hdf5_writers`), by their names
+texts and success are looked for where the file's writer keeps them (`writers`), by their names
 (`array_roles`), or where the registry's `keys` say, as paths below the episode.
 """
 
@@ -21,7 +21,6 @@ import pyarrow as pa
 from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing
 from ingest.formats import hdf5_file as h5
 from ingest.formats import robotwin
-from ingest.formats.array_roles import action_by_name, overruled, state_by_name
 from ingest.formats.hdf5_episodes import STEP_NAMES, episode_keys, flat_ends
 from ingest.formats.hdf5_parts import (
     OTHER_RATE,
@@ -35,9 +34,8 @@ from ingest.formats.hdf5_parts import (
     stated_lengths,
     stated_rates,
     texts_of,
-    why_known,
+    why_fact_known,
 )
-from ingest.formats.hdf5_writers import Writer
 from ingest.formats.listing import (
     NEITHER_TRUE_NOR_FALSE,
     REGISTERED,
@@ -64,6 +62,8 @@ from ingest.formats.row_times import (
     times_in_seconds,
 )
 from ingest.formats.text_fields import instructions
+from ingest.formats.tree import Part, Uses
+from ingest.formats.writers import Writer
 from ingest.outcomes import SUCCESS_FIELDS, deep_fields, folder_outcome
 from ingest.reasons import DataError
 from ingest.registry import DatasetConfig
@@ -299,7 +299,8 @@ def _add_episode(
     uses = _uses(
         config, roles, list(cameras.values()), text_from, rate_from, marks, outcomes, [*lengths]
     )
-    unread = _unread(config, place, roles, unreadable)
+    unread = dict.fromkeys(unreadable, "it cannot be read: a finding says why")
+    unread |= roles.of_vectors.overruled
     account(listing, place, uses, unread, _problems(place, outcomes))
 
 
@@ -396,7 +397,7 @@ def _texts_at(
 
 def _no_task(place: EpisodePlace, texts: Mapping[str, object]) -> str:
     """What is said of an episode without instruction; names the texts that could be one."""
-    unknown_texts = [name for name in texts if not why_known(place.writer, name)]
+    unknown_texts = [name for name in texts if not why_fact_known(place, Part(name, "text"))]
     return "no instruction in the file" + (
         f" (its texts: {named(unknown_texts)})" if unknown_texts else ""
     )
@@ -458,15 +459,14 @@ def _uses(
     marks: Sequence[str],
     outcomes: Sequence[str],
     lengths: Sequence[str],
-) -> dict[str, tuple[str, str]]:
+) -> Uses:
     """What each part that is read is used for, and what shows it."""
     by_name = "its name says so"
     times = [roles.times] if roles.times else []
     groups = [config.group_field] if config.group_field else []
     return {
         **dict.fromkeys(cameras, ("camera", "it holds pictures")),
-        **dict.fromkeys(roles.state, ("state", roles.state_why)),
-        **dict.fromkeys(roles.action, ("action", roles.action_why)),
+        **roles.of_vectors.uses,
         **dict.fromkeys(texts, ("instruction", REGISTERED if config.keys.language else by_name)),
         **dict.fromkeys(rates, ("rate", by_name)),
         **dict.fromkeys(lengths, ("length", by_name)),
@@ -475,17 +475,6 @@ def _uses(
         **dict.fromkeys(outcomes, ("outcome", by_name)),
         **dict.fromkeys(groups, ("group", REGISTERED)),
     }
-
-
-def _unread(
-    config: DatasetConfig, place: EpisodePlace, roles: DatasetRoles, unreadable: Iterable[str]
-) -> dict[str, str]:
-    """Why parts are not read although they are known, by path: a finding says it, or the registry names others."""
-    unread = dict.fromkeys(unreadable, "it cannot be read: a finding says why")
-    overruled_paths = overruled(config.keys.state, state_by_name(place.arrays), "state")
-    overruled_paths |= overruled(config.keys.action, action_by_name(place.arrays), "action")
-    used = {*roles.state, *roles.action}
-    return unread | {path: reason for path, reason in overruled_paths.items() if path not in used}
 
 
 def _problems(place: EpisodePlace, outcomes: Collection[str]) -> dict[str, str]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from ingest.episode import CameraVideo, EpisodeRecord, Finding, Listing, PartKind, SourcePart
 from ingest.formats.side_files import read_json, text_file_of
+from ingest.formats.tree import Uses, account, fields
 from ingest.media.camera_kinds import kind_by_name
 from ingest.outcomes import (
     NO_EVIDENCE,
@@ -35,8 +36,6 @@ STEPS = "{} changes within the episode, so that its {} texts are steps; {}"
 STEPS_STAND_IN = "no text is of the whole, and these together stand for it"
 TASK_NUMBER = re.compile(r"(^|[ /])task_?(index|idx|id|number)$")
 DEFAULT_FPS = 10.0  # where nothing is known; each use is a finding
-
-Uses = Mapping[str, tuple[str, str]]  # what a field is read as, and what shows it
 
 
 @dataclass
@@ -371,28 +370,6 @@ def usual_uses(config: DatasetConfig) -> Uses:
     return uses
 
 
-def account_for(
-    parts: PartCensus,
-    kind: PartKind,
-    name: str,
-    use: tuple[str, str] | None,
-    why_left_out: str,
-    why_unknown: str,
-    **form: Any,
-) -> None:
-    """Account for a part: as used, where `use` says what for and what shows it; else as known, where `why_left_out`
-    says why it is left out on purpose; else as unknown.
-
-    `form`: `shape`, `dtype` and `file`, as PartCensus takes them.
-    """
-    if use:
-        parts.used(kind, name, *use, **form)
-    elif why_left_out:
-        parts.known(kind, name, why_left_out, **form)
-    else:
-        parts.unknown(kind, name, why_unknown, **form)
-
-
 def account_for_fields(
     parts: PartCensus,
     prefix: str,
@@ -408,9 +385,8 @@ def account_for_fields(
 
     `known_reasons`: those that are left out on purpose, and why. `reason`: why any other is not used.
     """
-    for name in names:
-        why_left_out = known_reasons.get(name, "")
-        account_for(parts, kind, f"{prefix}{name}", uses.get(name), why_left_out, reason, file=file)
+    named_parts = fields(prefix, names, kind, file)
+    account(parts, named_parts, uses, lambda part: known_reasons.get(part.path, ""), reason)
 
 
 def account_for_cameras(parts: PartCensus, files: Mapping[str, str]) -> None:

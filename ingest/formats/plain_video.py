@@ -26,12 +26,10 @@ import pyarrow as pa
 
 from core.values import short_hash
 from ingest.episode import EpisodeData, EpisodeRecord, Listing
-from ingest.formats.array_pictures import other_kind
-from ingest.formats.array_roles import known_reason
+from ingest.formats.array_roles import why_known
 from ingest.formats.folders import StatedSpan, frames_of, is_video, probed, stated_steps, videos_of
 from ingest.formats.listing import (
     ListingBuilder,
-    account_for,
     account_for_cameras,
     account_for_fields,
     in_order,
@@ -47,6 +45,7 @@ from ingest.formats.tables import (
     read_npy,
     read_npz,
 )
+from ingest.formats.tree import Part, account
 from ingest.media.frames import CAMERA_RATE_TOLERANCE, VIDEO_SUFFIXES, VideoError
 from ingest.media.video import VideoInfo, open_video
 from ingest.outcomes import OutcomeEvidence
@@ -426,19 +425,14 @@ def _account_for_arrays(
 def _account_for_others(listing: ListingBuilder, uris: Iterable[str]) -> None:
     """What the arrays of .npz files are that are no rows of numbers."""
     for uri in uris:
-        for name, (shape, dtype) in others_in_npz(listing.source, uri).items():
-            why_left_out = known_reason(name) or other_kind(name)
-            account_for(
-                listing.parts,
-                "array",
-                name,
-                None,
-                why_left_out,
-                "rows of numbers alone are read, [n] or [n, d]",
-                shape=shape,
-                dtype=str(dtype),
-                file=uri,
-            )
+        others = others_in_npz(listing.source, uri)
+        parts = [
+            Part(name, "array", shape, str(dtype), uri, is_picture=True)
+            for name, (shape, dtype) in others.items()
+        ]
+        account(
+            listing.parts, parts, {}, why_known, "rows of numbers alone are read, [n] or [n, d]"
+        )
 
 
 def _arrays(source: Source, videos: Sequence[str]) -> list[_Array]:

@@ -16,7 +16,6 @@ from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing
 from ingest.formats.folders import frames_of, object_of, probed, videos_of
 from ingest.formats.listing import (
     ListingBuilder,
-    Uses,
     account_for_cameras,
     account_for_fields,
     folders_of,
@@ -26,6 +25,7 @@ from ingest.formats.listing import (
     usual_uses,
 )
 from ingest.formats.tables import numbers, read_npy, side_by_side
+from ingest.formats.tree import Uses
 from ingest.outcomes import Outcome, OutcomeEvidence
 from ingest.reasons import DataError
 from ingest.sources.files import Source

@@ -46,6 +46,7 @@ from ingest.formats.rlds_parts import (
 from ingest.formats.rlds_steps import Labels, RldsRecord, Specs, pictures
 from ingest.formats.side_files import read_text
 from ingest.formats.tables import numbers, side_by_side
+from ingest.formats.tree import Uses
 from ingest.media.frames import DECODE_ALL, DecodeOptions, VideoError
 from ingest.outcomes import (
     Ending,
@@ -291,14 +292,13 @@ def _texts_and_outcome(
         if rlds_steps.has_text_each(steps, path, num_rows)
     }
     tasks = listing.whole_task(tasks, texts_by_step, uri)
-    roles, problems = roles_of(steps, config.keys)
-    overruled = [
+    roles = roles_of(steps, config.keys)
+    others = [
         path for path in LANGUAGE if config.keys.language and path not in config.keys.language
     ]
-    known_texts = tuple((re.escape(path), "the registry entry names others") for path in overruled)
-    all_roles = roles._replace(known=(*roles.known, *known_texts))
+    overruled = {**roles.overruled, **dict.fromkeys(others, "the registry entry names others")}
     evidence, outcomes = _evidence(steps, num_rows, config)
-    account(listing, uri, steps, all_roles, problems, _uses(steps, config, text_keys, outcomes))
+    account(listing, uri, steps, roles, _uses(steps, config, text_keys, outcomes), overruled)
     searched_places = ", ".join(config.keys.language) or "the usual places"
     return {
         "tasks": tasks,
@@ -341,7 +341,7 @@ def _instructions(
 
 def _uses(
     steps: RldsRecord, config: DatasetConfig, texts: Sequence[str], outcomes: Sequence[str]
-) -> dict[str, str]:
+) -> Uses:
     """What features are used for that are neither rows nor cameras, by key."""
     leaves = {path_of(key).rpartition("/")[2] for key in steps.features}
     places = {
@@ -352,12 +352,12 @@ def _uses(
         "group": [config.group_field] if config.group_field else [],
         "mark": INVALID,
     }
-    uses: dict[str, str] = {}
+    uses: dict[str, tuple[str, str]] = {}
     for use, paths in places.items():
         present_paths = [path for path in paths if path.rpartition("/")[2] in leaves]
         for key in [steps.key(path) or path for path in present_paths]:
             if key in steps.features:
-                uses.setdefault(key, use)
+                uses.setdefault(key, (use, "its name says so"))
     return uses
 
 
@@ -485,7 +485,7 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     check_message(data, stored_record)
     steps = _steps(data, stored_record, specs, source.config.limits)
     num_rows = rlds_steps.num_steps(steps)
-    roles, _ = roles_of(steps, source.config.keys)
+    roles = roles_of(steps, source.config.keys)
     state = _vector(steps, roles.state, num_rows)
     action = _vector(steps, roles.action, num_rows)
     cameras = camera_keys(steps.specs.items())

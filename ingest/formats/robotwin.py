@@ -9,8 +9,8 @@ from collections.abc import Iterable
 
 from ingest.episode import EpisodeData, EpisodeRecord, Listing
 from ingest.formats import hdf5
-from ingest.formats.hdf5_writers import ROBOTWIN
 from ingest.formats.listing import folders_of
+from ingest.formats.writers import ROBOTWIN
 from ingest.sources.files import Source
 
 DATA_FILE = re.compile(r"((?:.*/)?)data/(episode[0-9]+)\.hdf5")

@@ -343,7 +343,7 @@ def test_droid_as_recorded(tmp_path: Path) -> None:
     assert episode.action_names[-1] == episode.state_names[-1] == "gripper_position"
     assert shown(source, failed, "ext2")[3] == (1, 2, 3)
     assert details(listing, "part_not_used") == [
-        "array observation/touch (? x 4 float64): DROID's recorder has none of this name"
+        "array observation/touch (12 x 4 float64): DROID's recorder has none of this name"
     ]
 
 
