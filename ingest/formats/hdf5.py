@@ -9,7 +9,7 @@ texts and success are looked for where the file's writer keeps them (`writers`),
 import posixpath
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
@@ -44,7 +44,6 @@ from ingest.formats.listing import (
     in_order,
     named,
     scene_first,
-    texts_among,
 )
 from ingest.formats.row_pictures import (
     pictures_beside,
@@ -61,7 +60,7 @@ from ingest.formats.row_times import (
     spelt,
     times_in_seconds,
 )
-from ingest.formats.text_fields import instructions
+from ingest.formats.text_fields import instruction
 from ingest.formats.tree import Part, Uses
 from ingest.formats.writers import Writer
 from ingest.outcomes import SUCCESS_FIELDS, deep_fields, folder_outcome
@@ -69,6 +68,10 @@ from ingest.reasons import DataError
 from ingest.registry import DatasetConfig
 from ingest.sources.files import Source
 
+TEXTS_IN_JSON = {
+    "problem_info": "language_instruction",
+    "ep_meta": "lang",
+}  # of LIBERO, of robocasa
 LIBERO_FILE = re.compile(r"(?:[A-Z]+(?:_[A-Z]+)*_SCENE[0-9]+_)?(.+)_demo$")
 RATES_DIFFER = 0.05  # share by which a stated rate is another one than that of the rows' times
 NUMBERED = re.compile(r"[0-9]")
@@ -263,19 +266,12 @@ def _add_episode(
     lengths = stated_lengths(place, read_paths, rows)
     num_rows = _num_rows(listing, place, roles, list(cameras.values()), rows.rows, lengths)
     texts = texts_of(place, set(cameras.values()), rows)
-    text_from, tasks = _instruction(config, place, texts, rows)
+    text_from, tasks = _instruction(listing, place, texts, rows)
     name = LIBERO_FILE.fullmatch(uri.rpartition("/")[2].rpartition(".")[0])
     is_libero = "obs/agentview_rgb" in place.datasets
     if name and is_libero and not tasks and not config.keys.language:
         tasks = (name[1].replace("_", " "),)
         listing.named_by_file += 1
-    num_values = {array.shape[0] for array in place.arrays}
-    texts_by_row = {
-        path: tasks
-        for path in text_from
-        if path in place.datasets and place.datasets[path].size in num_values
-    }
-    tasks = listing.whole_task(tasks, texts_by_row, place.uri)
     by_video = rate_by_video(listing.source, files.values(), num_rows)
     rate, rate_from = _rate(listing, place, roles, rows.rows, read_paths, by_video)
     registered = (*config.keys.success, config.success_field)
@@ -357,42 +353,27 @@ def _num_rows(
 
 
 def _instruction(
-    config: DatasetConfig,
+    listing: ListingBuilder,
     place: EpisodePlace,
-    texts: dict[str, tuple[str, ...]],
+    texts: Mapping[str, tuple[str, ...]],
     rows: h5.EpisodeSlice,
 ) -> tuple[list[str], tuple[str, ...]]:
-    """Where the instructions are, and what they say: all that the registry's paths lead to; else the first place of
-    LIBERO, robocasa and others; else a text whose name says that it is one.
-    """
-    if paths := config.keys.language:
-        registered_texts = list(_texts_at(place, paths, rows))
-        with_text = [path for path, path_texts in registered_texts if path_texts]
-        return with_text, texts_among(path_texts for _, path_texts in registered_texts)
-    instruction = place.json("problem_info").get("language_instruction")  # LIBERO
-    if isinstance(instruction, list):
-        instruction = "".join(map(str, instruction))
-    places = [
-        ("problem_info", h5.texts(instruction)),
-        ("ep_meta", h5.texts(place.json("ep_meta").get("lang"))),  # robocasa
-        *_texts_at(place, (*(place.writer.texts if place.writer else ()), *TEXT_KEYS), rows),
-    ]
-    name, instruction_texts = next(
-        ((path, of_path) for path, of_path in places if of_path), ("", ())
-    )
-    if not instruction_texts:
-        named_texts = {name: of_name for name, of_name in texts.items() if name != "env_args"}
-        name, instruction_texts = instructions(named_texts)
-    return [name] if instruction_texts else [], instruction_texts
+    """Where the instructions are, and what they say; the usual places are those of LIBERO, robocasa and others."""
+    num_values = {array.shape[0] for array in place.arrays}
 
+    def texts_at(path: str) -> tuple[str, ...]:
+        if path in TEXTS_IN_JSON:
+            inner = place.json(path).get(TEXTS_IN_JSON[path])
+            return h5.texts("".join(map(str, inner)) if isinstance(inner, list) else inner)
+        stored_texts = (h5.texts(rows.share(stored)) for stored in place.values(path))
+        return next(filter(None, stored_texts), ())
 
-def _texts_at(
-    place: EpisodePlace, paths: Iterable[str], rows: h5.EpisodeSlice
-) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """What is stored at some paths, as texts of the episode, each with its path."""
-    for path in paths:
-        for stored in place.values(path):
-            yield path, h5.texts(rows.share(stored))
+    def is_of_rows(path: str) -> bool:
+        return path in place.datasets and place.datasets[path].size in num_values
+
+    usual = (*TEXTS_IN_JSON, *(place.writer.texts if place.writer else ()), *TEXT_KEYS)
+    others = {name: texts[name] for name in texts if name != "env_args"}
+    return instruction(listing, place.uri, usual, texts_at, lambda: others, is_of_rows)
 
 
 def _no_task(place: EpisodePlace, texts: Mapping[str, object]) -> str:

@@ -8,6 +8,7 @@ import mmap
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -41,11 +42,12 @@ from ingest.formats.rlds_parts import (
     camera_keys,
     path_of,
     roles_of,
-    text_by_name,
+    texts_by_key,
 )
 from ingest.formats.rlds_steps import Labels, RldsRecord, Specs, pictures
 from ingest.formats.side_files import read_text
 from ingest.formats.tables import numbers, side_by_side
+from ingest.formats.text_fields import instruction
 from ingest.formats.tree import Uses
 from ingest.media.frames import DECODE_ALL, DecodeOptions, VideoError
 from ingest.outcomes import (
@@ -284,14 +286,17 @@ def _texts_and_outcome(
     for name in INVALID:
         if truth(rlds_steps.scalar(steps, name)):
             listing.unusable_next("known_bad", f"{name} is set", uri)
-    text_keys, tasks = _instructions(steps, num_rows, config.keys.language)
+    # All usual texts are kept: the registry's policy may choose another than the first later
+    text_keys, tasks = instruction(
+        listing,
+        uri,
+        LANGUAGE,
+        partial(rlds_steps.texts, steps, num_rows=num_rows),
+        partial(texts_by_key, steps, num_rows),
+        partial(rlds_steps.has_text_each, steps, num_rows=num_rows),
+        are_all=True,
+    )
     _find_ends(listing, uri, steps, num_rows)
-    texts_by_step = {
-        path: rlds_steps.texts(steps, path, num_rows)
-        for path in (text_keys if len(tasks) > 1 else ())
-        if rlds_steps.has_text_each(steps, path, num_rows)
-    }
-    tasks = listing.whole_task(tasks, texts_by_step, uri)
     roles = roles_of(steps, config.keys)
     others = [
         path for path in LANGUAGE if config.keys.language and path not in config.keys.language
@@ -320,23 +325,6 @@ def _find_ends(listing: ListingBuilder, uri: str, steps: RldsRecord, num_rows: i
             listing.warn_next(
                 "bad_episode_ends", f"{name} is set in steps {rows} of {num_rows}", uri
             )
-
-
-def _instructions(
-    steps: RldsRecord, num_rows: int, registered: Sequence[str]
-) -> tuple[list[str], tuple[str, ...]]:
-    """Where the instructions are, and what they say: all that the registry's paths lead to, else
-    the usual ones, else a text whose name says that it is one. The first counts; the registry's
-    policy may choose another later.
-    """
-    texts_by_path = {
-        path: rlds_steps.texts(steps, path, num_rows) for path in registered or LANGUAGE
-    }
-    tasks = texts_among(texts_by_path.values())
-    if tasks or registered:
-        return [path for path, texts in texts_by_path.items() if texts], tasks
-    name, tasks = text_by_name(steps, num_rows)
-    return [name], tasks
 
 
 def _uses(
