@@ -51,14 +51,11 @@ from ingest.formats.row_pictures import (
     with_frames_beside,
 )
 from ingest.formats.row_times import (
-    GUESSED,
-    counts_rows,
     is_rate_name,
-    is_unit_guessed,
     length_problem,
-    rate_by_times,
+    rate_of_rows,
     spelt,
-    times_in_seconds,
+    times_of_rows,
 )
 from ingest.formats.text_fields import instruction
 from ingest.formats.tree import Part, Uses
@@ -73,7 +70,6 @@ TEXTS_IN_JSON = {
     "ep_meta": "lang",
 }  # of LIBERO, of robocasa
 LIBERO_FILE = re.compile(r"(?:[A-Z]+(?:_[A-Z]+)*_SCENE[0-9]+_)?(.+)_demo$")
-RATES_DIFFER = 0.05  # share by which a stated rate is another one than that of the rows' times
 NUMBERED = re.compile(r"[0-9]")
 
 
@@ -397,38 +393,22 @@ def _rate(
     """
     if fps := listing.source.config.fps:
         return fps, []
-    by_times = rate_by_times(_times_s(place, roles, rows))
     stated_fps = stated_rates(place, read_paths)
-    nearest = next(iter(stated_fps.items()), None)
-    if by_times:
-        if nearest and abs(nearest[1] / by_times - 1) > RATES_DIFFER:
-            detail = f"{nearest[0]} says {nearest[1]:g} fps, the rows' times {by_times:g}; the times count"
-            listing.warn_next("frame_rate", detail, place.uri)
-        elif not nearest and is_unit_guessed(_stored_times(place, roles, rows)):
-            listing.warn_next("frame_rate", GUESSED.format(by_times), place.uri)
-        return by_times, [*stated_fps]
-    if nearest:
-        return nearest[1], [*stated_fps]
-    return by_video or _usual_rate(listing, place), []
+    times = _stored_times(place, roles, rows)
+    if rate := rate_of_rows(listing, place.uri, times, stated_fps):
+        return rate, [*stated_fps]
+    writer = place.writer
+    if by_video or writer is None or not writer.fps:
+        return by_video or listing.fps(None), []
+    listing.by_convention[writer.name, writer.fps] += 1
+    return writer.fps, []
 
 
-def _usual_rate(listing: Hdf5Listing, place: EpisodePlace) -> float:
-    """Frames per second, as the writer usually has them, else the default."""
-    if place.writer and place.writer.fps:
-        listing.by_convention[place.writer.name, place.writer.fps] += 1
-        return place.writer.fps
-    return listing.fps(None)
-
-
-def _times_s(place: EpisodePlace, roles: DatasetRoles, rows: slice) -> np.ndarray | None:
-    """The rows' times in seconds; None where there are none. Raises DataError."""
+def _stored_times(place: EpisodePlace, roles: DatasetRoles, rows: slice) -> np.ndarray | None:
+    """Raises DataError."""
     if roles.times is None:
         return None
-    return times_in_seconds(_stored_times(place, roles, rows))
-
-
-def _stored_times(place: EpisodePlace, roles: DatasetRoles, rows: slice) -> np.ndarray:
-    return h5.values(place.datasets[roles.times or ""], place.limits)[rows]
+    return h5.values(place.datasets[roles.times], place.limits)[rows]
 
 
 def _uses(
@@ -506,7 +486,7 @@ def read_rows(
         order = h5.texts(h5.value(container, "macros_image_convention", limits))
         state = h5.table_of(roles.state, limits, rows)
         action = h5.table_of(roles.action, limits, rows)
-        times_s = _times_s(place, roles, rows)
+        times = _stored_times(place, roles, rows)
     if state is not None:
         state = state.rename_columns(names_of(roles.state, place.writer, "state"))
     if action is not None:
@@ -517,10 +497,7 @@ def read_rows(
         # Actions of another length were found when the dataset was listed, and are not used
         if action.num_rows != record.num_rows:
             action = None
-    if times_s is not None and (
-        len(times_s) != record.num_rows or counts_rows(times_s, record.fps)
-    ):
-        times_s = None
+    times_s = times_of_rows(times, record.num_rows, record.fps)
     rgb_mark = convention.rgb_mark if convention else b""
     frames = h5.frames_of(source, record, bottom_up=order == ("opengl",), rgb_mark=rgb_mark)
     writer = place.writer.name if place.writer else ""

@@ -30,20 +30,16 @@ from ingest.formats.listing import (
     usual_uses,
 )
 from ingest.formats.row_times import (
-    GUESSED,
-    MAX_STEP_S,
-    counts_rows,
     first_rate,
     is_length_name,
     is_rate_name,
     is_time_name,
     is_time_shape,
-    is_unit_guessed,
     length_problem,
-    rate_by_times,
-    times_in_seconds,
+    rate_of_rows,
+    times_of_rows,
 )
-from ingest.formats.tables import MAX_FPS, numbers, side_by_side
+from ingest.formats.tables import numbers, side_by_side
 from ingest.formats.text_fields import instruction, instructions
 from ingest.formats.tree import Part, Uses, account, fields
 from ingest.formats.writers import ZARR_WRITER
@@ -281,7 +277,9 @@ def _add_store(listing: ListingBuilder, uri: str, store: Store) -> None:
         listing.add(
             f"{label}#{k}",
             listing.fps(
-                stated_rate or config.fps or _rate_by_times(listing, uri, roles, start, stop)
+                stated_rate
+                or config.fps
+                or rate_of_rows(listing, uri, _stored_times(roles, start, stop, config), {})
             ),
             tasks=tasks,
             num_rows=stop - start,
@@ -437,26 +435,13 @@ def _picture_uris(uri: str, store: Store, roles: ArrayRoles, start: int, stop: i
     return uris
 
 
-def _rate_by_times(
-    listing: ListingBuilder, uri: str, roles: ArrayRoles, start: int, stop: int
-) -> float | None:
-    """Of the coming episode, with a finding where the unit of its times is a guess. Raises DataError."""
-    config = listing.source.config
-    fps = rate_by_times(_times_s(roles, start, stop, config))
-    if fps and is_unit_guessed(_rows(roles.arrays[roles.times], start, stop, config)):
-        listing.warn_next("frame_rate", GUESSED.format(fps), uri)
-    return fps
-
-
-def _times_s(roles: ArrayRoles, start: int, stop: int, config: DatasetConfig) -> np.ndarray | None:
-    """Times of rows in seconds; None where they are none, by their steps. Raises DataError."""
-    if not roles.times or stop - start < 2:
+def _stored_times(
+    roles: ArrayRoles, start: int, stop: int, config: DatasetConfig
+) -> np.ndarray | None:
+    """Times of rows as they are stored; None for none. Raises DataError."""
+    if not roles.times:
         return None
-    stamps = times_in_seconds(_rows(roles.arrays[roles.times], start, stop, config))
-    steps = np.diff(stamps)
-    if not np.isfinite(steps).all() or not 1 / MAX_FPS <= np.median(steps) <= MAX_STEP_S:
-        return None
-    return stamps
+    return _rows(roles.arrays[roles.times], start, stop, config)
 
 
 # Reading
@@ -476,9 +461,8 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
         roles = roles_of(store, config, int(ends[-1]))
         state = _table(roles, roles.state, start, stop, config)
         action = _table(roles, roles.action, start, stop, config)
-        times_s = _times_s(roles, start, stop, config)
-    if times_s is not None and counts_rows(times_s, record.fps):
-        times_s = None
+        times = _stored_times(roles, start, stop, config)
+    times_s = times_of_rows(times, record.num_rows, record.fps)
     return EpisodeData(record, state, action, times_s, partial(_frames, source, record))
 
 
