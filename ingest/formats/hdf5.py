@@ -11,7 +11,6 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
-from itertools import chain
 from typing import Any
 
 import h5py
@@ -20,7 +19,6 @@ import pyarrow as pa
 
 from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing
 from ingest.formats import hdf5_file as h5
-from ingest.formats import robotwin
 from ingest.formats.hdf5_episodes import STEP_NAMES, episode_keys, flat_ends
 from ingest.formats.hdf5_parts import (
     OTHER_RATE,
@@ -71,11 +69,6 @@ TEXTS_IN_JSON = {
 }  # of LIBERO, of robocasa
 LIBERO_FILE = re.compile(r"(?:[A-Z]+(?:_[A-Z]+)*_SCENE[0-9]+_)?(.+)_demo$")
 NUMBERED = re.compile(r"[0-9]")
-
-
-def recognises(source: Source) -> bool:
-    """HDF5 files that are no RoboTwin dataset, nor the proprio_stats.h5 of AgiBot."""
-    return bool(_files(source.files)) and not robotwin.recognises(source)
 
 
 def roots(uris: Iterable[str]) -> dict[str, str]:
@@ -326,11 +319,10 @@ def _num_rows(
     # Simulators observe once more after the last action
     if num_states is None and num_actions is not None and num_frames == num_actions + 1:
         num_rows = num_frames
+    if num_states is None and place.convention:
+        listing.warn_next("no_data", f"no state where {place.convention.name} keeps it", uri)
     if num_rows == 0:
         listing.unusable_next("no_data", "it has no rows", uri)
-    if num_states is None and place.convention:
-        detail = f"no {', '.join(chain(*place.convention.state))}: the state is missing"
-        listing.warn_next("no_data", detail, uri)
     if num_rows and num_actions == num_rows - 1:
         listing.without_last_action += 1
     elif num_states is not None and num_actions not in (None, num_states):
@@ -456,11 +448,7 @@ def _problems(place: EpisodePlace, outcomes: Collection[str]) -> dict[str, str]:
 # Reading
 
 
-def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
-    return read_rows(source, record)
-
-
-def read_rows(
+def read_episode(
     source: Source, record: EpisodeRecord, convention: Writer | None = None
 ) -> EpisodeData:
     """Rows and frames of one episode, `convention` as for list_files; raises DataError when the rows cannot be read."""

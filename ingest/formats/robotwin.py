@@ -37,4 +37,4 @@ def list_episodes(source: Source) -> Listing:
 
 
 def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
-    return hdf5.read_rows(source, record, ROBOTWIN)
+    return hdf5.read_episode(source, record, ROBOTWIN)
