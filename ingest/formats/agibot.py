@@ -34,12 +34,9 @@ from ingest.formats.hdf5_file import checked, find, opened, values, walk
 from ingest.formats.hdf5_parts import parts_of
 from ingest.formats.listing import (
     ListingBuilder,
-    account_for_cameras,
-    account_for_fields,
     folders_of,
     in_order,
     texts_among,
-    usual_uses,
 )
 from ingest.formats.tables import numbered, numbers, side_by_side
 from ingest.formats.tree import Uses, account
@@ -110,7 +107,6 @@ def list_episodes(source: Source) -> Listing:
         if key not in entries:
             detail = f"has files, but task_info/task_{key[0]}.json does not list it"
             listing.warn_next("not_in_metadata", detail)
-        account_for_cameras(listing.parts, {video.camera: video.uri for video in videos})
         # Files alone are an episode as well, without text and steps
         entry = entries.get(key, {})
         num_rows = _num_rows_listed(listing, source_id, episode_files.tables.get("rows"))
@@ -121,8 +117,7 @@ def list_episodes(source: Source) -> Listing:
         facts = object_of(entry.get("label_info")) | entry
         # lable_info is how the dataset's card spells it
         label = object_of(entry.get("label_info", entry.get("lable_info")))
-        uses = {**ENTRY_USES, **usual_uses(source.config)}
-        account_for_fields(listing.parts, "task_info: ", entry, uses, ENTRY_KNOWN)
+        listing.account_for_facts("task_info: ", entry, ENTRY_USES, ENTRY_KNOWN)
         listing.add(
             source_id,
             fps,

@@ -28,10 +28,8 @@ from ingest.formats.hdf5_file import find, opened, texts, value, values, walk
 from ingest.formats.hdf5_parts import parts_of
 from ingest.formats.listing import (
     ListingBuilder,
-    account_for_fields,
     in_order,
     texts_among,
-    usual_uses,
 )
 from ingest.formats.tables import named_columns
 from ingest.formats.tree import Part, account
@@ -124,10 +122,7 @@ def _add(
     rows_uri = posixpath.join(folder, ROWS)
     metadata_uri = next((uri for uri in files if METADATA.fullmatch(posixpath.basename(uri))), "")
     metadata = listing.read_object(metadata_uri, listing.next_index)
-    uses = {**METADATA_USES, **usual_uses(config)}
-    account_for_fields(
-        listing.parts, "metadata: ", metadata, uses, METADATA_KNOWN, file=metadata_uri
-    )
+    listing.account_for_facts("metadata: ", metadata, METADATA_USES, METADATA_KNOWN, metadata_uri)
     attributes, num_rows = _rows_listed(listing, rows_uri)
     facts = attributes | metadata
 
@@ -166,17 +161,8 @@ def _cameras(
         serial = posixpath.splitext(posixpath.basename(uri))[0]
         camera = roles.get(serial, serial)
         if serial.endswith(STEREO):
-            reason = "both eyes of a camera beside each other; one of them is read"
-            listing.parts.known(
-                "camera", roles.get(serial.removesuffix(STEREO), serial) + STEREO, reason, file=uri
-            )
-            listing.parts.known("file", f"*{STEREO}.mp4", reason)
             continue
         videos[camera] = uri
-        listing.parts.used("camera", camera, "camera", "a video of its own", file=uri)
-    listing.parts.known(
-        "file", "*recordings/SVO/*", "what the cameras themselves recorded: the videos are of it"
-    )
     order = in_order(videos, listing.source.config.cameras, ROLES)
     return {camera: videos[camera] for camera in order}
 

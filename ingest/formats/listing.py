@@ -204,6 +204,18 @@ class ListingBuilder:
                 self.parts.unknown("text", f"outcome: {name}", NEITHER_TRUE_NOR_FALSE)
         return stated(facts, names)
 
+    def account_for_facts(
+        self,
+        prefix: str,
+        facts: Iterable[str],
+        uses: Uses,
+        known_reasons: Mapping[str, str],
+        file: str | None = None,
+    ) -> None:
+        """Account for fields of an episode's metadata, of which outcome and group are read, too."""
+        all_uses = {**uses, **usual_uses(self.source.config)}
+        account_for_fields(self.parts, prefix, facts, all_uses, known_reasons, file=file)
+
     def group(self, facts: Mapping[str, Any], default: str = "", field: str = "") -> str:
         """The group that an episode's split is decided by: the field that the registry names, else a group of its own.
 
@@ -269,15 +281,17 @@ class ListingBuilder:
 
     def _add_cameras(self) -> None:
         """Account for cameras of episodes that no reader described as parts."""
-        described = [part.name for part in self.parts.listed() if part.kind == "camera"]
+        used = [p.name for p in self.parts.listed() if p.kind == "camera" and p.status == "used"]
         counts = Counter(chain.from_iterable(record.cameras for record in self.records))
+        videos = chain.from_iterable(record.videos for record in reversed(self.records))
+        files = {video.camera: video.uri for video in videos}
+        reason = "its files are where this format has a camera's"
         for camera in sorted(counts):
-            if not any(camera in name for name in described):
-                reason = "its files are where this format has a camera's"
-                part = SourcePart(
-                    "camera", camera, "used", "camera", reason, num_times=counts[camera]
+            if not any(camera in name for name in used):
+                file, count = files[camera], counts[camera]
+                self.parts.add(
+                    SourcePart("camera", camera, "used", "camera", reason, (), "", file, count)
                 )
-                self.parts.add(part)
 
     def _with_outcomes(self) -> tuple[tuple[EpisodeRecord, ...], tuple[str, ...]]:
         """The records with what they show of success, and names of what could show it and is never set."""
@@ -378,21 +392,11 @@ def account_for_fields(
     known_reasons: Mapping[str, str],
     *,
     kind: PartKind = "text",
-    reason: str = "no key of this format is called so",
     file: str | None = None,
 ) -> None:
-    """Account for some fields, each by its name behind `prefix`.
-
-    `known_reasons`: those that are left out on purpose, and why. `reason`: why any other is not used.
-    """
+    """Account for some fields, each by its name behind `prefix`; `known_reasons`: why some are left out on purpose."""
     named_parts = fields(prefix, names, kind, file)
-    account(parts, named_parts, uses, lambda part: known_reasons.get(part.path, ""), reason)
-
-
-def account_for_cameras(parts: PartCensus, files: Mapping[str, str]) -> None:
-    """Cameras of one episode that are used, each with the file of its pictures."""
-    for camera, file in files.items():
-        parts.used("camera", camera, "camera", "a video of its own", file=file)
+    account(parts, named_parts, uses, lambda part: known_reasons.get(part.path, ""))
 
 
 # Cameras by preference for labelling: what the registry names, then what sees the scene, then what sees the hand

@@ -35,7 +35,6 @@ from ingest.formats.listing import (
     REGISTERED,
     TASK_KEYS,
     ListingBuilder,
-    account_for_fields,
     camera_name,
     in_order,
     named,
@@ -366,16 +365,11 @@ def _account_for_parts(listing: ListingBuilder, uri: str, recording: Recording) 
         topic_parts,
         uses,
         lambda part: _why_left_out(topics[part.path], recording),
-        "messages of this type are not read",
-        {name: _why_not_read(topic) for name, topic in topics.items()},
     )
-    facts = {**dict.fromkeys(TASK_KEYS, ("instruction", "its name")), **usual_uses(config)}
     known_reasons = dict.fromkeys(RECORDER_FACTS, "what the recorder says of itself")
-    reason = "no key reads it; group_field or success_field of an entry may"
-    account_for_fields(
-        parts, "metadata: ", recording.facts, facts, known_reasons, reason=reason, file=uri
-    )
-    for name in recording.other_facts & facts.keys():
+    texts: Uses = dict.fromkeys(TASK_KEYS, ("instruction", "its name"))
+    listing.account_for_facts("metadata: ", recording.facts, texts, known_reasons, uri)
+    for name in recording.other_facts & {*texts, *usual_uses(config)}:
         parts.unknown("text", f"metadata: {name}", "its values differ; the last counts", file=uri)
     for name, media_type in recording.attachments.items():
         parts.unknown("file", f"attachment {name}", "it is not read", dtype=media_type, file=uri)
@@ -422,16 +416,6 @@ def _why_left_out(topic: Topic, recording: Recording) -> str:
         ),
         "",
     )
-
-
-def _why_not_read(topic: Topic) -> str:
-    if len(topic.log_ns) == 1:
-        return "it has a single message"
-    if topic.kind in NUMBERS:
-        return "numbers, and its name is none of state or action; keys of an entry reads it"
-    if topic.kind == "text":
-        return "texts, and its name is none of an instruction; keys.language of an entry reads it"
-    return "messages of this type are not read"
 
 
 def _timing(recording: Recording, clock: Clock, index: int, uri: str) -> Iterator[Finding]:

@@ -131,7 +131,6 @@ def account(
     `overruled`: why others are not, by path.
     """
     parts = []
-    problems = dict(roles.problems)
     for key, spec in steps.specs.items():
         if not steps.has_values(key) and spec.kind != "other":
             continue
@@ -140,7 +139,6 @@ def account(
         title = key.removesuffix(RAGGED)
         holds_pictures = spec.kind in ("picture", "array")
         parts.append(Part(key, kind, spec.shape or (), dtype, uri, title, holds_pictures))
-        problems.setdefault(key, _why_unknown(key, spec))
     undescribed = [
         key for key in steps.features if key not in steps.specs and ROW_LENGTHS not in key
     ]
@@ -154,9 +152,7 @@ def account(
         return reason or _blank(steps, part.path)
 
     all_uses = {**roles.uses, **uses}
-    account_for(
-        listing.parts, parts, all_uses, why_left_out, "features.json does not describe it", problems
-    )
+    account_for(listing.parts, parts, all_uses, why_left_out, problems=roles.problems)
 
 
 def _blank(steps: RldsRecord, key: str) -> str:
@@ -165,13 +161,3 @@ def _blank(steps: RldsRecord, key: str) -> str:
     if is_text and all(start == end for start, end in steps.spans(key)):
         return "it holds no text"
     return ""
-
-
-def _why_unknown(key: str, spec: Spec) -> str:
-    if spec.kind == "other":
-        return f"features of the type {spec.dtype} are not read"
-    if key.endswith(RAGGED) and spec.kind == "picture":
-        return "each step has several pictures"
-    if spec.kind == "picture" and not spec.is_picture:
-        return f"pictures of {spec.dtype} are not read"
-    return "no name of a state, an action, a camera or a text that is known"

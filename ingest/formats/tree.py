@@ -13,6 +13,8 @@ from ingest.source_parts import PartCensus
 
 Uses = Mapping[str, tuple[str, str]]  # by path: what a part is read as, and what shows it
 
+UNREAD = "nothing reads it; `keys`, `success_field` or `group_field` of an entry may name it"
+
 
 class Part(NamedTuple):
     """A part at a `path` of its source. `title`: how it is listed, where that is not its path. `is_picture`: may it
@@ -48,7 +50,7 @@ def account(
     parts: Iterable[Part],
     uses: Uses,
     why_known: Reason,
-    nothing: str,
+    nothing: str = UNREAD,
     problems: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Account for each part: as used, where `uses` says what for; else as known, where it is left out on purpose; else

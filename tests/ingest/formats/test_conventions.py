@@ -13,6 +13,7 @@ import pytest
 
 from ingest.episode import EpisodeData, Listing
 from ingest.formats.lerobot_frames import VideoSpan, match
+from ingest.formats.tree import UNREAD
 from ingest.media.camera_kinds import kind_by_name, look_of
 from ingest.media.video import FrameTimes
 from ingest.signals.naming import named_grippers
@@ -156,7 +157,7 @@ def test_the_registry_names_columns(tmp_path: Path) -> None:
     edit_parquet(v2_data(root, 0), **{"observation.torque": torque})
     declare(root, **{"observation.torque": ("float64", [2])})
     listing, _ = listed(root)
-    detail = "column observation.torque (2 float64): no key reads it; keys.state or keys.action of an entry does"
+    detail = f"column observation.torque (2 float64): {UNREAD}"
     assert details(listing, "part_not_used") == [detail]
     listing, episode = listed(root, keys={"state": ["observation.state", "observation.torque"]})
     assert episode.state_names == ("x", "y", "gripper.pos", "torque.0", "torque.1")
@@ -359,9 +360,7 @@ def test_recordings_without_pictures_have_the_rate_of_others(tmp_path: Path) -> 
     assert [episode.fps for episode in listing.records] == [10, 10]
     assert listing.fps == 10
     [detail] = details(listing, "part_not_used")
-    assert detail.startswith(
-        "topic /scan (std_msgs/msg/Float64MultiArray): numbers, and its name is none of state"
-    )
+    assert detail == f"topic /scan (std_msgs/msg/Float64MultiArray): {UNREAD}"
 
 
 def test_texts_of_rdt_beside_the_data(tmp_path: Path) -> None:
