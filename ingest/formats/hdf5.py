@@ -9,7 +9,7 @@ texts and success are looked for where the file's writer keeps them (`writers`),
 import posixpath
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -27,7 +27,6 @@ from ingest.formats.hdf5_parts import (
     EpisodePlace,
     account,
     account_beside,
-    deep_outcomes,
     names_of,
     roles_of,
     stated_lengths,
@@ -42,7 +41,7 @@ from ingest.formats.listing import (
     ListingBuilder,
     in_order,
     named,
-    texts_among,
+    scene_first,
 )
 from ingest.formats.row_pictures import (
     pictures_beside,
@@ -50,25 +49,25 @@ from ingest.formats.row_pictures import (
     with_frames_beside,
 )
 from ingest.formats.row_times import (
-    GUESSED,
-    counts_rows,
     is_rate_name,
-    is_unit_guessed,
     length_problem,
-    rate_by_times,
+    rate_of_rows,
     spelt,
-    times_in_seconds,
+    times_of_rows,
 )
-from ingest.formats.text_fields import instructions
+from ingest.formats.text_fields import instruction
 from ingest.formats.tree import Part, Uses
 from ingest.formats.writers import Writer
-from ingest.outcomes import SUCCESS_FIELDS, folder_outcome
+from ingest.outcomes import SUCCESS_FIELDS, deep_fields, folder_outcome
 from ingest.reasons import DataError
 from ingest.registry import DatasetConfig
 from ingest.sources.files import Source
 
+TEXTS_IN_JSON = {
+    "problem_info": "language_instruction",
+    "ep_meta": "lang",
+}  # of LIBERO, of robocasa
 LIBERO_FILE = re.compile(r"(?:[A-Z]+(?:_[A-Z]+)*_SCENE[0-9]+_)?(.+)_demo$")
-RATES_DIFFER = 0.05  # share by which a stated rate is another one than that of the rows' times
 NUMBERED = re.compile(r"[0-9]")
 
 
@@ -77,12 +76,11 @@ def roots(uris: Iterable[str]) -> dict[str, str]:
 
 
 def _files(uris: Iterable[str]) -> list[str]:
-    hdf5_uris = [
+    return [
         uri
         for uri in uris
         if uri.lower().endswith(h5.SUFFIXES) and not uri.endswith("proprio_stats.h5")
     ]
-    return sorted(hdf5_uris, key=h5.natural)
 
 
 # Listing
@@ -92,23 +90,23 @@ def _files(uris: Iterable[str]) -> list[str]:
 class Hdf5Listing(ListingBuilder):
     """A listing that counts in how many episodes something is so: that is one finding of the dataset."""
 
-    writer: Writer | None = None  # of all its files, where the format says it
     named_by_file: int = 0  # episodes whose instruction is read from the name of their file
     without_last_action: int = 0  # episodes with one row more of states than of actions
     # Episodes with a writer's usual rate, by its name and the rate
     by_convention: Counter[tuple[str, float]] = field(default_factory=Counter)
+    convention: Writer | None = None  # of all files
 
 
 def list_episodes(source: Source) -> Listing:
-    return listed(source, _files(source.files), "hdf5")
+    return list_files(source, "hdf5", _files(source.files))
 
 
-def listed(
-    source: Source, uris: Iterable[str], format_: str, writer: Writer | None = None
+def list_files(
+    source: Source, format_: str, uris: Iterable[str], convention: Writer | None = None
 ) -> Listing:
-    """The episodes of some files; `writer`: who wrote all of them, where the format says it."""
-    listing = Hdf5Listing(source, writer=writer)
-    for uri in uris:
+    """Episodes of some files; `convention`: that of their writer, where it is known."""
+    listing = Hdf5Listing(source, convention=convention)
+    for uri in sorted(uris, key=h5.natural):
         num_before = len(listing.records)
         try:
             with h5.opened(source, uri) as file:
@@ -127,7 +125,9 @@ def listed(
             else:
                 listing.warn(e.reason, f"episodes of it may be missing: {e}", file=uri)
     _find_in_all(listing)
-    return h5.finished(listing, format_)
+    cameras = scene_first(listing.cameras_in_use(), source.config.cameras)
+    listing.find_missing(sorted(cameras), "no pictures of {}, which other episodes have")
+    return listing.listing(format_, cameras, nothing="no file holds an episode")
 
 
 def _find_in_all(listing: Hdf5Listing) -> None:
@@ -168,7 +168,7 @@ def _add_readable(
             container = h5.find(file, key.rpartition("/")[0])
             limits = listing.source.config.limits
             place = EpisodePlace(
-                uri, key, group, container, limits, above, among, maker=listing.writer
+                uri, key, group, container, limits, above, among, convention=listing.convention
             )
             _add_place(listing, place, source_id)
     except DataError as e:
@@ -255,23 +255,16 @@ def _add_episode(
     lengths = stated_lengths(place, read_paths, rows)
     num_rows = _num_rows(listing, place, roles, list(cameras.values()), rows.rows, lengths)
     texts = texts_of(place, set(cameras.values()), rows)
-    text_from, tasks = _instruction(config, place, texts, rows)
+    text_from, tasks = _instruction(listing, place, texts, rows)
     name = LIBERO_FILE.fullmatch(uri.rpartition("/")[2].rpartition(".")[0])
     is_libero = "obs/agentview_rgb" in place.datasets
     if name and is_libero and not tasks and not config.keys.language:
         tasks = (name[1].replace("_", " "),)
         listing.named_by_file += 1
-    num_values = {array.shape[0] for array in place.arrays}
-    texts_by_row = {
-        path: tasks
-        for path in text_from
-        if path in place.datasets and place.datasets[path].size in num_values
-    }
-    tasks = listing.whole_task(tasks, texts_by_row, place.uri)
     by_video = rate_by_video(listing.source, files.values(), num_rows)
     rate, rate_from = _rate(listing, place, roles, rows.rows, read_paths, by_video)
     registered = (*config.keys.success, config.success_field)
-    deep = [] if config.keys.success else deep_outcomes(place)
+    deep = [] if config.keys.success else deep_fields(place.datasets)
     evidence, outcomes = h5.evidence_in(listing, uri, place.group, registered, deep, rows, num_rows)
     evidence = replace(evidence, folder=folder_outcome(f"{place.key}/"))
     row_start = rows.rows.start or 0
@@ -326,8 +319,8 @@ def _num_rows(
     # Simulators observe once more after the last action
     if num_states is None and num_actions is not None and num_frames == num_actions + 1:
         num_rows = num_frames
-    if num_states is None and listing.writer:
-        listing.warn_next("no_data", f"it has no state where {listing.writer.name} keeps it", uri)
+    if num_states is None and place.convention:
+        listing.warn_next("no_data", f"no state where {place.convention.name} keeps it", uri)
     if num_rows == 0:
         listing.unusable_next("no_data", "it has no rows", uri)
     if num_rows and num_actions == num_rows - 1:
@@ -348,42 +341,27 @@ def _num_rows(
 
 
 def _instruction(
-    config: DatasetConfig,
+    listing: ListingBuilder,
     place: EpisodePlace,
-    texts: dict[str, tuple[str, ...]],
+    texts: Mapping[str, tuple[str, ...]],
     rows: h5.EpisodeSlice,
 ) -> tuple[list[str], tuple[str, ...]]:
-    """Where the instructions are, and what they say: all that the registry's paths lead to; else the first place of
-    LIBERO, robocasa and others; else a text whose name says that it is one.
-    """
-    if paths := config.keys.language:
-        registered_texts = list(_texts_at(place, paths, rows))
-        with_text = [path for path, path_texts in registered_texts if path_texts]
-        return with_text, texts_among(path_texts for _, path_texts in registered_texts)
-    instruction = place.json("problem_info").get("language_instruction")  # LIBERO
-    if isinstance(instruction, list):
-        instruction = "".join(map(str, instruction))
-    places = [
-        ("problem_info", h5.texts(instruction)),
-        ("ep_meta", h5.texts(place.json("ep_meta").get("lang"))),  # robocasa
-        *_texts_at(place, (*(place.writer.texts if place.writer else ()), *TEXT_KEYS), rows),
-    ]
-    name, instruction_texts = next(
-        ((path, of_path) for path, of_path in places if of_path), ("", ())
-    )
-    if not instruction_texts:
-        named_texts = {name: of_name for name, of_name in texts.items() if name != "env_args"}
-        name, instruction_texts = instructions(named_texts)
-    return [name] if instruction_texts else [], instruction_texts
+    """Where the instructions are, and what they say; the usual places are those of LIBERO, robocasa and others."""
+    num_values = {array.shape[0] for array in place.arrays}
 
+    def texts_at(path: str) -> tuple[str, ...]:
+        if path in TEXTS_IN_JSON:
+            inner = place.json(path).get(TEXTS_IN_JSON[path])
+            return h5.texts("".join(map(str, inner)) if isinstance(inner, list) else inner)
+        stored_texts = (h5.texts(rows.share(stored)) for stored in place.values(path))
+        return next(filter(None, stored_texts), ())
 
-def _texts_at(
-    place: EpisodePlace, paths: Iterable[str], rows: h5.EpisodeSlice
-) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """What is stored at some paths, as texts of the episode, each with its path."""
-    for path in paths:
-        for stored in place.values(path):
-            yield path, h5.texts(rows.share(stored))
+    def is_of_rows(path: str) -> bool:
+        return path in place.datasets and place.datasets[path].size in num_values
+
+    usual = (*TEXTS_IN_JSON, *(place.writer.texts if place.writer else ()), *TEXT_KEYS)
+    others = {name: texts[name] for name in texts if name != "env_args"}
+    return instruction(listing, place.uri, usual, texts_at, lambda: others, is_of_rows)
 
 
 def _no_task(place: EpisodePlace, texts: Mapping[str, object]) -> str:
@@ -407,38 +385,22 @@ def _rate(
     """
     if fps := listing.source.config.fps:
         return fps, []
-    by_times = rate_by_times(_times_s(place, roles, rows))
     stated_fps = stated_rates(place, read_paths)
-    nearest = next(iter(stated_fps.items()), None)
-    if by_times:
-        if nearest and abs(nearest[1] / by_times - 1) > RATES_DIFFER:
-            detail = f"{nearest[0]} says {nearest[1]:g} fps, the rows' times {by_times:g}; the times count"
-            listing.warn_next("frame_rate", detail, place.uri)
-        elif not nearest and is_unit_guessed(_stored_times(place, roles, rows)):
-            listing.warn_next("frame_rate", GUESSED.format(by_times), place.uri)
-        return by_times, [*stated_fps]
-    if nearest:
-        return nearest[1], [*stated_fps]
-    return by_video or _usual_rate(listing, place), []
+    times = _stored_times(place, roles, rows)
+    if rate := rate_of_rows(listing, place.uri, times, stated_fps):
+        return rate, [*stated_fps]
+    writer = place.writer
+    if by_video or writer is None or not writer.fps:
+        return by_video or listing.fps(None), []
+    listing.by_convention[writer.name, writer.fps] += 1
+    return writer.fps, []
 
 
-def _usual_rate(listing: Hdf5Listing, place: EpisodePlace) -> float:
-    """Frames per second, as the writer usually has them, else the default."""
-    if place.writer and place.writer.fps:
-        listing.by_convention[place.writer.name, place.writer.fps] += 1
-        return place.writer.fps
-    return listing.fps(None)
-
-
-def _times_s(place: EpisodePlace, roles: DatasetRoles, rows: slice) -> np.ndarray | None:
-    """The rows' times in seconds; None where there are none. Raises DataError."""
+def _stored_times(place: EpisodePlace, roles: DatasetRoles, rows: slice) -> np.ndarray | None:
+    """Raises DataError."""
     if roles.times is None:
         return None
-    return times_in_seconds(_stored_times(place, roles, rows))
-
-
-def _stored_times(place: EpisodePlace, roles: DatasetRoles, rows: slice) -> np.ndarray:
-    return h5.values(place.datasets[roles.times or ""], place.limits)[rows]
+    return h5.values(place.datasets[roles.times], place.limits)[rows]
 
 
 def _uses(
@@ -487,11 +449,9 @@ def _problems(place: EpisodePlace, outcomes: Collection[str]) -> dict[str, str]:
 
 
 def read_episode(
-    source: Source, record: EpisodeRecord, writer: Writer | None = None
+    source: Source, record: EpisodeRecord, convention: Writer | None = None
 ) -> EpisodeData:
-    """Rows and frames of one episode; `writer`: where its format says it. Raises DataError when the rows cannot be
-    read.
-    """
+    """Rows and frames of one episode, `convention` as for list_files; raises DataError when the rows cannot be read."""
     limits = source.config.limits
     uri = record.data_uri or ""
     with h5.opened(source, uri) as file:
@@ -505,16 +465,16 @@ def read_episode(
             container,
             limits,
             is_flat=rows != h5.ALL_ROWS,
-            maker=writer,
+            convention=convention,
         )
         roles = roles_of(place, source.config)
         # LIBERO's pictures are as OpenGL renders them, last row first, and its files say so (create_dataset.py in
         # github.com/Lifelong-Robot-Learning/LIBERO, its issue 11). Turning them by 180 degrees, as often done,
         # mirrors the scene (github.com/openvla/openvla/issues/295)
-        convention = h5.texts(h5.value(container, "macros_image_convention", limits))
+        order = h5.texts(h5.value(container, "macros_image_convention", limits))
         state = h5.table_of(roles.state, limits, rows)
         action = h5.table_of(roles.action, limits, rows)
-        times_s = _times_s(place, roles, rows)
+        times = _stored_times(place, roles, rows)
     if state is not None:
         state = state.rename_columns(names_of(roles.state, place.writer, "state"))
     if action is not None:
@@ -525,18 +485,11 @@ def read_episode(
         # Actions of another length were found when the dataset was listed, and are not used
         if action.num_rows != record.num_rows:
             action = None
-    if times_s is not None and (
-        len(times_s) != record.num_rows or counts_rows(times_s, record.fps)
-    ):
-        times_s = None
-    frames = h5.frames_of(
-        source,
-        record,
-        bottom_up=convention == ("opengl",),
-        right_mark=writer.right_mark if writer else b"",
-    )
-    name = place.writer.name if place.writer else ""
-    episode = EpisodeData(record, state, action, times_s, frames, writer=name)
+    times_s = times_of_rows(times, record.num_rows, record.fps)
+    rgb_mark = convention.rgb_mark if convention else b""
+    frames = h5.frames_of(source, record, bottom_up=order == ("opengl",), rgb_mark=rgb_mark)
+    writer = place.writer.name if place.writer else ""
+    episode = EpisodeData(record, state, action, times_s, frames, writer=writer)
     if any(video.uri != uri for video in record.videos):
         return with_frames_beside(source, episode)
     return episode

@@ -33,7 +33,6 @@ from ingest.formats.text_fields import rank_of
 from ingest.formats.tree import Part, Uses, fields
 from ingest.formats.tree import account as account_for
 from ingest.formats.writers import HDF5_WRITERS, Writer, rate_of_simulation, writer_of
-from ingest.outcomes import SUCCESS_FIELDS
 from ingest.reasons import DataError, Limits
 from ingest.registry import DatasetConfig
 from ingest.sources.types import folders_above
@@ -56,8 +55,8 @@ class EpisodePlace:
 
     `container` has the group, and facts about all of the file's episodes, which `above` keeps once
     they were read; of a list with a value for each of the file's episodes it has the one at its
-    place `among` them. `is_flat`: the rows of several episodes lie there one after the other.
-    `maker`: the writer, where it is known without looking.
+    place `among` them. `is_flat`: the rows of several episodes lie there one after the other. `convention`: that of the
+    writer, where files beside it say whose it is.
     """
 
     uri: str
@@ -68,7 +67,7 @@ class EpisodePlace:
     above: dict[str, Any] = field(default_factory=dict)
     among: h5.EpisodeSlice = h5.WHOLE_GROUP
     is_flat: bool = False
-    maker: Writer | None = None
+    convention: Writer | None = None
 
     @cached_property
     def members(self) -> h5.Members:
@@ -135,7 +134,8 @@ class EpisodePlace:
     @cached_property
     def writer(self) -> Writer | None:
         paths = self.datasets.keys() | self.members.groups.keys()
-        return self.maker or writer_of(HDF5_WRITERS, paths, self.attributes.keys(), self.env)
+        attributes = self.attributes.keys()
+        return self.convention or writer_of(HDF5_WRITERS, paths, attributes, self.env)
 
     def values(self, path: str) -> list[Any]:
         """What is stored at a path below the episode, then below its container; None for nothing."""
@@ -400,10 +400,3 @@ def _beside(
                 yield path, member
             elif isinstance(member, h5py.Group):
                 yield from ((f"{path}/{below}", d) for below, d in h5.walk(member, [], limits))
-
-
-def deep_outcomes(place: EpisodePlace) -> list[str]:
-    """Paths that end in a usual name of success, and lie deeper than one expects it."""
-    return [
-        path for path in place.datasets if "/" in path and path.rpartition("/")[2] in SUCCESS_FIELDS
-    ]

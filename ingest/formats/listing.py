@@ -8,7 +8,7 @@ from itertools import chain
 from typing import Any
 
 from ingest.episode import CameraVideo, EpisodeRecord, Finding, Listing, PartKind, SourcePart
-from ingest.formats.side_files import TextFile, read_json, text_file_of
+from ingest.formats.side_files import read_json, text_file_of
 from ingest.formats.tree import Uses, account, fields
 from ingest.media.camera_kinds import kind_by_name
 from ingest.outcomes import (
@@ -48,6 +48,8 @@ class ListingBuilder:
     # Of outcomes, by episode_index
     evidence: dict[int, OutcomeEvidence] = field(default_factory=dict)
     without_rate: int = 0  # episodes
+    # Of files of texts that were read, by uri: one may be that of all episodes
+    texts: dict[str, tuple[str, ...]] = field(default_factory=dict)
     # Of the source: what is read, and what is not
     parts: PartCensus = field(default_factory=PartCensus)
 
@@ -119,10 +121,9 @@ class ListingBuilder:
         """
         videos = tuple(videos)
         uris = [video.uri for video in videos] + ([data_uri] if data_uri else [])
-        text_file = None if tasks or not uris else text_file_of(self.source, uris[-1])
-        if text_file is not None:
-            tasks = self._texts_beside(text_file)
-            files = [*files, text_file.uri]
+        if not tasks and uris:
+            tasks, text_uris = self.texts_beside(uris[-1])
+            files = [*files, *text_uris]
         if no_task and not tasks:
             self.warn_next("no_task", no_task, data_uri or next(iter(uris), None))
         self.evidence[self.next_index] = evidence
@@ -140,12 +141,21 @@ class ListingBuilder:
         )
         self.records.append(replace(record, **fields))
 
-    def _texts_beside(self, file: TextFile) -> tuple[str, ...]:
-        """The texts of a file beside an episode's data, which has none itself; a warning where it cannot be read."""
-        stored = self.read_object(file.uri, self.next_index)
-        uses = dict.fromkeys(file.keys, ("instruction", f"{file.maker} keeps it there"))
-        account_for_fields(self.parts, "instructions: ", stored, uses, {}, file=file.uri)
-        return texts_among(map(stored.get, file.keys))
+    def texts_beside(self, uri: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The texts of the coming episode in a file beside its data, which has none itself, and that file's uri; a
+        warning where it cannot be read.
+        """
+        text_file = text_file_of(self.source, uri)
+        if text_file is None:
+            return (), ()
+        text_uri, form = text_file
+        if text_uri not in self.texts:
+            content = self.read_json(text_uri, self.next_index)
+            fields = content if isinstance(content, dict) else {}
+            uses: Uses = dict.fromkeys(form.keys, ("instruction", f"{form.writer} keeps it there"))
+            account_for_fields(self.parts, "texts: ", fields, uses, {}, file=text_uri)
+            self.texts[text_uri] = texts_among([content, *map(fields.get, form.keys)])
+        return self.texts[text_uri], (text_uri,)
 
     def whole_task(
         self, tasks: tuple[str, ...], texts_by_name: Mapping[str, Sequence[str]], uri: str

@@ -30,21 +30,17 @@ from ingest.formats.listing import (
     usual_uses,
 )
 from ingest.formats.row_times import (
-    GUESSED,
-    MAX_STEP_S,
-    counts_rows,
     first_rate,
     is_length_name,
     is_rate_name,
     is_time_name,
     is_time_shape,
-    is_unit_guessed,
     length_problem,
-    rate_by_times,
-    times_in_seconds,
+    rate_of_rows,
+    times_of_rows,
 )
-from ingest.formats.tables import MAX_FPS, numbers, side_by_side
-from ingest.formats.text_fields import instructions
+from ingest.formats.tables import numbers, side_by_side
+from ingest.formats.text_fields import instruction, instructions
 from ingest.formats.tree import Part, Uses, account, fields
 from ingest.formats.writers import ZARR_WRITER
 from ingest.formats.zarr_store import ENDS, ZIP_SUFFIX, Store, guarded, opened
@@ -240,7 +236,6 @@ def _add_store(listing: ListingBuilder, uri: str, store: Store) -> None:
         listing.warn(reason, detail, camera=name, file=uri)
     facts = _facts(listing, uri, store)
     per_episode = _per_episode(store, len(ends), config)
-    task_from, tasks = _store_tasks(facts, config)
     rates = {
         name: rate
         for name, value in facts.items()
@@ -251,19 +246,23 @@ def _add_store(listing: ListingBuilder, uri: str, store: Store) -> None:
     _report_missing_chunks(listing, uri, store, roles)
     _account(listing, uri, store, roles)
     _account_meta(listing, uri, per_episode, ends, roles)
-    uses = {
-        task_from: ("instruction", BY_NAME),
-        **dict.fromkeys(rates, ("rate", BY_NAME)),
-        **usual_uses(config),
-    }
-    attributes = fields("attribute ", facts, file=uri)
-    account(listing.parts, attributes, uses, why_known, "no name of an attribute that is known")
+    task_from: list[str] = []
     label = store.name or posixpath.basename(str(listing.source.path))
     for k, (start, stop) in enumerate(zip([0, *ends[:-1].tolist()], ends.tolist(), strict=True)):
         of_episode = {n: v[k] for n, v in per_episode.values.items()}
-        own_tasks = texts_among(
-            v[k] for n, v in per_episode.values.items() if n in per_episode.tasks
-        ) or _share(facts.get(task_from), k, len(ends), tasks)
+        # Of an attribute that lists a value for each episode, it has its own
+        shares = {
+            n: v[k] if isinstance(v, list) and len(v) == len(ends) else v for n, v in facts.items()
+        }
+        texts = {n: texts_among([v]) for n, v in (shares | of_episode).items()}
+        task_from, tasks = instruction(
+            listing,
+            uri,
+            (*per_episode.tasks, *TASK_KEYS),
+            texts.get,
+            partial(dict, {n: texts[n] for n in facts}),
+            lambda name: False,
+        )
         _report_lengths(listing, uri, of_episode, stop - start)
         if not roles.cameras:
             listing.unusable_next(
@@ -278,9 +277,11 @@ def _add_store(listing: ListingBuilder, uri: str, store: Store) -> None:
         listing.add(
             f"{label}#{k}",
             listing.fps(
-                stated_rate or config.fps or _rate_by_times(listing, uri, roles, start, stop)
+                stated_rate
+                or config.fps
+                or rate_of_rows(listing, uri, _stored_times(roles, start, stop, config), {})
             ),
-            tasks=own_tasks,
+            tasks=tasks,
             num_rows=stop - start,
             data_uri=uri,
             data_key=str(k),
@@ -294,6 +295,13 @@ def _add_store(listing: ListingBuilder, uri: str, store: Store) -> None:
             files=_picture_uris(uri, store, roles, start, stop),
             no_task=f"the store has no instruction among its attributes ({TASK_KEYS[0]}), nor in meta",
         )
+    uses = {
+        **dict.fromkeys(task_from, ("instruction", BY_NAME)),
+        **dict.fromkeys(rates, ("rate", BY_NAME)),
+        **usual_uses(config),
+    }
+    attributes = fields("attribute ", facts, file=uri)
+    account(listing.parts, attributes, uses, why_known, "no name of an attribute that is known")
 
 
 def _facts(listing: ListingBuilder, uri: str, store: Store) -> dict[str, Any]:
@@ -307,25 +315,6 @@ def _facts(listing: ListingBuilder, uri: str, store: Store) -> dict[str, Any]:
         except DataError as e:
             listing.warn(e.reason, f"{e}; the arrays are used without them", file=uri)
     return facts
-
-
-def _store_tasks(facts: Mapping[str, Any], config: DatasetConfig) -> tuple[str, tuple[str, ...]]:
-    """The attribute with the instruction of all episodes, and what it says; the registry's, the usual ones, else one
-    whose name says so.
-    """
-    for name in config.keys.language or TASK_KEYS:
-        if tasks := texts_among([facts.get(name)]):
-            return name, tasks
-    if config.keys.language:
-        return "", ()
-    return instructions({name: texts_among([value]) for name, value in facts.items()})
-
-
-def _share(listed: Any, k: int, count: int, tasks: tuple[str, ...]) -> tuple[str, ...]:
-    """The text of episode k in a list with one for each of `count` episodes; all `tasks` where it is no such list."""
-    if isinstance(listed, list) and len(listed) == count:
-        return texts_among(listed[k : k + 1])
-    return tasks
 
 
 class PerEpisode(NamedTuple):
@@ -446,26 +435,13 @@ def _picture_uris(uri: str, store: Store, roles: ArrayRoles, start: int, stop: i
     return uris
 
 
-def _rate_by_times(
-    listing: ListingBuilder, uri: str, roles: ArrayRoles, start: int, stop: int
-) -> float | None:
-    """Of the coming episode, with a finding where the unit of its times is a guess. Raises DataError."""
-    config = listing.source.config
-    fps = rate_by_times(_times_s(roles, start, stop, config))
-    if fps and is_unit_guessed(_rows(roles.arrays[roles.times], start, stop, config)):
-        listing.warn_next("frame_rate", GUESSED.format(fps), uri)
-    return fps
-
-
-def _times_s(roles: ArrayRoles, start: int, stop: int, config: DatasetConfig) -> np.ndarray | None:
-    """Times of rows in seconds; None where they are none, by their steps. Raises DataError."""
-    if not roles.times or stop - start < 2:
+def _stored_times(
+    roles: ArrayRoles, start: int, stop: int, config: DatasetConfig
+) -> np.ndarray | None:
+    """Times of rows as they are stored; None for none. Raises DataError."""
+    if not roles.times:
         return None
-    stamps = times_in_seconds(_rows(roles.arrays[roles.times], start, stop, config))
-    steps = np.diff(stamps)
-    if not np.isfinite(steps).all() or not 1 / MAX_FPS <= np.median(steps) <= MAX_STEP_S:
-        return None
-    return stamps
+    return _rows(roles.arrays[roles.times], start, stop, config)
 
 
 # Reading
@@ -485,9 +461,8 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
         roles = roles_of(store, config, int(ends[-1]))
         state = _table(roles, roles.state, start, stop, config)
         action = _table(roles, roles.action, start, stop, config)
-        times_s = _times_s(roles, start, stop, config)
-    if times_s is not None and counts_rows(times_s, record.fps):
-        times_s = None
+        times = _stored_times(roles, start, stop, config)
+    times_s = times_of_rows(times, record.num_rows, record.fps)
     return EpisodeData(record, state, action, times_s, partial(_frames, source, record))
 
 

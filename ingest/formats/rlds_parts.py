@@ -22,7 +22,6 @@ from ingest.formats.rlds_steps import (
     texts,
     unreadable,
 )
-from ingest.formats.text_fields import instructions
 from ingest.formats.tree import Part, Uses, fields
 from ingest.formats.tree import account as account_for
 from ingest.formats.writers import RLDS_WRITERS, Writer, writer_of
@@ -108,16 +107,16 @@ def path_of(key: str) -> str:
     return key.removeprefix(STEPS).removesuffix(RAGGED)
 
 
-def text_by_name(steps: RldsRecord, num_rows: int) -> tuple[str, tuple[str, ...]]:
-    """The text whose name says that it is the instruction, and what is in it; names of classes are texts, too."""
-    texts_by_key: dict[str, Sequence[str]] = {}
+def texts_by_key(steps: RldsRecord, num_rows: int) -> dict[str, Sequence[str]]:
+    """The texts of a record; names of classes are texts, too."""
+    by_key: dict[str, Sequence[str]] = {}
     for key, spec in steps.specs.items():
         path = key.removeprefix(STEPS)
         if spec.kind == "text" and steps.has_values(key):
-            texts_by_key[key] = texts(steps, path, num_rows)
+            by_key[key] = texts(steps, path, num_rows)
         elif (label := label_of(steps, path)) is not None:
-            texts_by_key[key] = (label,)
-    return instructions(texts_by_key)
+            by_key[key] = (label,)
+    return by_key
 
 
 def account(

@@ -33,9 +33,8 @@ class Writer(NamedTuple):
     action: tuple[tuple[str, ...], ...] = (("actions",), ("action",))
     grippers: Places = {}  # noqa: RUF012 - an empty mapping that nothing changes
     fps: float | None = None
-    # JPEGs without it were encoded with red and blue in each other's place
-    right_mark: bytes = b""
     texts: tuple[str, ...] = ()  # attributes with the instruction, before others
+    rgb_mark: bytes = b""  # JPEGs without it have their colours as BGR
     known: tuple[tuple[str, str], ...] = ()
 
     def layouts(self, column: Column) -> tuple[tuple[str, ...], ...]:
@@ -354,25 +353,21 @@ DROID = Writer(
         ),
     ),
 )
+# Its pictures were RGB, encoded as if they were BGR, until a JPEG comment began to mark those that are right
+# (github.com/RoboTwin-Platform/RoboTwin, issue 473 and pull request 500). Its files show no mark of their own
 ROBOTWIN = Writer(
     "RoboTwin",
-    "github.com/RoboTwin-Platform/RoboTwin 2.0",
-    state=(
-        tuple(
-            f"joint_action/{side}_{part}"
-            for side, part in product(("left", "right"), ("arm", "gripper"))
-        ),
-    ),
+    "github.com/RoboTwin-Platform/RoboTwin @3399fdf7",
+    state=(tuple(f"joint_action/{side}_{part}" for side, part in product(("left", "right"), ("arm", "gripper"))),),
+    action=(),
+    rgb_mark=b"\xff\xfe\x00\x0aXPL-RGB1",
     known=(
         ("joint_action/vector", "the same joints, side by side"),
-        ("endpose/.*", "the poses that the joints give"),
+        (r"endpose/.*", "the poses that the joints give"),
         (r"observation/[^/]+/(intrinsic_cv|extrinsic_cv|cam2world_gl)", "a camera's calibration"),
-        (r"pointcloud|.*/(depth|.*segmentation)", "depth or segments"),
+        (r"pointcloud|(.*/)?(depth|[a-z]*_?segmentation)", "depth or segments"),
     ),
-    # Pictures were RGB, encoded as if they were BGR, until a JPEG comment began to mark those that are right (issue 473
-    # and pull request 500)
-    right_mark=b"\xff\xfe\x00\x0aXPL-RGB1",
-)
+)  # fmt: skip
 
 
 def writer_of(
