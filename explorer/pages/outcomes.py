@@ -19,6 +19,7 @@ from explorer.site import author_of, check_may_write, explorer_of
 from warehouse.lake import corrections, outcomes
 from warehouse.lake.connection import LakeConnection
 from warehouse.lake.corrections import CorrectionError, as_said, parsed, segments_of
+from warehouse.lake.statements import take_back
 
 router = APIRouter()
 OF_EPISODE = "/api/outcomes/{dataset}/{episode_index}"
@@ -110,9 +111,9 @@ def undo(
             whole = f"proccorpus undo {taken.import_id} takes all of it back"
             raise CorrectionError(f"it came with the file {in_force['file']}: {whole}")
         if correction := _came_with(lake, in_force):
-            corrections.take_back(lake, correction, author=author, follows=correction)
-        undone = outcomes.undo_outcome(lake, dataset, episode_index, taken.import_id, author=author)
-        return {"saved": undone}
+            take_back(lake, correction, author=author, follows=correction)
+        undone = take_back(lake, taken.import_id, author=author)
+        return {"saved": undone[0]["batch"]}
 
     return _write_and_answer(request, written)
 

@@ -155,19 +155,6 @@ def say_outcome(
     return say(lake, OUTCOME, lambda: [outcome], known, complete=complete)[0]["batch"]
 
 
-def undo_outcome(
-    lake: LakeConnection, dataset: str, episode_index: int, import_id: str, *, author: str
-) -> str:
-    """Take back what a person said of one run; returns the id of the row that says so. Raises CorrectionError."""
-    statement = {
-        "dataset": dataset,
-        "episode_index": episode_index,
-        "undoes": import_id,
-        "author": checked_text("author", author, 100),
-    }
-    return say(lake, OUTCOME, lambda: [statement])[0]["batch"]
-
-
 def standing(
     lake: LakeConnection,
     dataset: str,

@@ -20,7 +20,7 @@ from warehouse.lake.connection import LakeConnection, literal
 from warehouse.lake.lake import Lake
 from warehouse.lake.outdated import make_stale
 from warehouse.lake.publication import content_key
-from warehouse.lake.statements import CorrectionError, checked_text, take_down
+from warehouse.lake.statements import CorrectionError, checked_text, say, take_down
 
 LISTING, FRAMES, PERSON = "listing", "frames", "person"  # who found a change
 # What a change is called, in the order of reports, and its name for people
@@ -418,6 +418,9 @@ def decide(lake: Lake, dataset: str, episode_index: int, *, is_same: bool, autho
         if former.recording in {withdrawn.recording for withdrawn, _ in withdrawn_recordings(lake)}:
             _admit(lake, dataset, episode_index)
     update.changes[-1]["author"] = author
+    decision = {"dataset": dataset, "episode_index": episode_index, "author": author}
+    decision |= {"recording": present.recording, "subject": former.recording, "is_same": is_same}
+    say(lake, "recording", lambda: [decision])
     lake.upsert(f"recording of {dataset} {episode_index}", **update.upserts())
     return former.recording
 
@@ -425,7 +428,8 @@ def decide(lake: Lake, dataset: str, episode_index: int, *, is_same: bool, autho
 def decided_apart(lake: LakeConnection, dataset: str) -> dict[str, frozenset[str]]:
     """By recording of a dataset those of which a person said that it is not the same."""
     rows = lake.rows(
-        "SELECT recording, list(former) FROM recording_changes WHERE dataset = ? AND what = 'other' GROUP BY 1",
+        "SELECT recording, list(subject) FROM standing_statements "
+        "WHERE dataset = ? AND kind = 'recording' AND NOT (value->>'is_same')::BOOLEAN GROUP BY 1",
         [dataset],
     )
     return {recording: frozenset(formers) for recording, formers in rows}
