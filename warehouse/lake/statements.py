@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from core.errors import UserError
+from core.values import grouped
 from ingest.formats.side_files import parse_json, parse_json_lines
 from warehouse.lake.connection import LakeConnection
 from warehouse.lake.kinds import KINDS, OF_LABELS, topics
@@ -115,7 +116,7 @@ def say(
         ids = sorted(statement["statement_id"] for statement in statements)
         batch = content_key(*ids)[:16] if is_batch and len(ids) > 1 else None
         for statement in statements:
-            statement["batch"] = batch or statement["statement_id"]
+            statement["batch"] = batch or statement["batch"] or statement["statement_id"]
         waiting.extend(statements)
     return statements
 
@@ -213,21 +214,22 @@ def take_back(
         )
     batch = rows[0]["undoes"]
 
-    def undoing() -> list[dict[str, Any]]:
+    def complete(row: dict[str, Any], former: Row | None) -> dict[str, Any]:
+        if seen and row["kind"] in OF_LABELS:
+            check_newest(row, seen["follows"], former)
+        return row
+
+    said: list[dict[str, Any]] = []
+    with lake.words.saying():
         for undoing_author, when in lake.rows(
             "SELECT author, created_at FROM statements WHERE undoes = ? LIMIT 1", [batch]
         ):
             raise CorrectionError(
                 f"{statement_id} was taken back by {undoing_author} on {when:%Y-%m-%d %H:%M} UTC"
             )
-        return [row | words for row in rows]
-
-    def complete(row: dict[str, Any], former: Row | None) -> dict[str, Any]:
-        if seen:
-            check_newest(row, seen["follows"], former)
-        return row
-
-    return say(lake, rows[0]["kind"], undoing, complete=complete)
+        for kind, of_kind in grouped((row["kind"], row | words) for row in rows).items():
+            said += say(lake, kind, lambda of_kind=of_kind: of_kind, complete=complete)
+    return said
 
 
 def check_newest(row: Row, follows: str | None, newest: Row | None) -> None:
@@ -402,11 +404,13 @@ def takedown_marks(lake: Lake, dataset: str | None = None) -> list[dict]:
     )
 
 
-def withdrawn_reasons(lake: Lake) -> dict[str, str]:
-    """The reason of each recording that was taken down by itself."""
+def withdrawn_reasons(lake: LakeConnection) -> dict[str, str]:
+    """The reason of each recording that was taken down, with its dataset or by itself."""
     return dict(
         lake.rows(
-            "SELECT recording, reason FROM takedowns WHERE recording IS NOT NULL ORDER BY created_at"
+            "SELECT r.recording, t.reason FROM takedowns t JOIN recordings r USING (dataset) "
+            "WHERE t.episode_index IS NULL UNION ALL "
+            "SELECT recording, reason FROM takedowns WHERE recording IS NOT NULL"
         )
     )
 

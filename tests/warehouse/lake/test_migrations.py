@@ -142,7 +142,7 @@ def test_former_words_of_labels_and_recordings_are_of_kinds_of_their_own(old: Wo
         ]
         rejected = "SELECT base_label_run FROM corrections WHERE status = 'rejected'"
         assert lake.column(rejected) == ["motion-1"]
-        assert decided_apart(lake, "sim_short") == {"r": frozenset("f")}
+        assert decided_apart(lake) == {"r": frozenset("f")}
 
 
 def test_opening_again_migrates_nothing(old: Workspace):
