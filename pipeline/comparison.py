@@ -6,15 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from core.figures import COLOURS, Figure, new_figure, render, shorten
-from core.paths import ROOT
 from core.values import grouped
 from eval.annotators.compare import AnnotatorComparison, Comparison, compare, nearness_gain, store
 from eval.annotators.scoring import RunsApart
+from eval.annotators.truth import SIMULATED
 from eval.metrics.score import NO_SCORE, Score
 from pipeline.outcome import StepOutcome
 from warehouse.lake import Lake, content_key
 
-TRUTH = ROOT / "samples" / "truth"
 MAX_PANELS = 3
 NOT_SHARES = ("num_segments", "_off_s")  # endings of metrics that are not 0..1
 # Columns of the short table by metric; those that no labeller of a dataset has are left out
@@ -41,7 +40,7 @@ def comparison_step(
 
     Raises UserError.
     """
-    folder = truth or (TRUTH if TRUTH.exists() else None)
+    folder = truth or (SIMULATED if SIMULATED.exists() else None)
     comparison = compare(lake, folder, **options)
     labellers = comparison.labellers
     changed = store(lake, labellers)
