@@ -267,7 +267,7 @@ def _show_comparison(comparison: Comparison, all_metrics: bool) -> None:
 def _comparison_json(comparison: Comparison) -> dict:
     scores = []
     for labeller in comparison.labellers:
-        scores += [labeller.facts() | row for row in labeller.rows()]
+        scores += labeller.rows()
     gaps = []
     for labellers in groups(comparison.labellers).values():
         for place, first in enumerate(labellers):

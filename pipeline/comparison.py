@@ -92,7 +92,7 @@ def short_table(labellers: Sequence[AnnotatorComparison]) -> list[dict[str, str]
 
 
 def _short_row(c: AnnotatorComparison, columns: Mapping[str, str]) -> dict[str, str]:
-    covered = "" if c.coverage["all"] == 1 else f" ({c.coverage['all']:.0%})"
+    covered = "" if c.coverage == 1 else f" ({c.coverage:.0%})"
     labeller = short_name(c) + (" (counts)" if c.counts else "")
     row = {
         "dataset": c.dataset,
@@ -125,7 +125,7 @@ def metric_table(labellers: Sequence[AnnotatorComparison]) -> list[dict[str, str
 
 def _metric_texts(c: AnnotatorComparison) -> dict[str, str]:
     """One labeller's cells of the table by metric; accuracies also of successes and failures apart."""
-    texts = {"coverage": f"{c.coverage['all']:.0%}", "episodes": str(c.num_episodes)}
+    texts = {"coverage": f"{c.coverage:.0%}", "episodes": str(c.num_episodes)}
     for metric in [m for part, m in c.scores if part == "all"]:
         texts[metric] = c.scores["all", metric].text()
         # Accuracy hides failures where most runs succeed

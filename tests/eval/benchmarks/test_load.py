@@ -257,7 +257,9 @@ def test_a_pinned_commit_is_read_and_only_what_is_asked_for_is_fetched(
 
 
 def test_what_cannot_be_loaded_says_why(bench: Path, tmp_path: Path) -> None:
-    with pytest.raises(BenchmarkError, match=r"unknown benchmark 'x'; known: held-out, progress-bench"):
+    with pytest.raises(
+        BenchmarkError, match=r"unknown benchmark 'x'; known: held-out, progress-bench"
+    ):
         questions_of("x")
     with pytest.raises(BenchmarkError, match=r"has no part 'visual'; it has text-normal"):
         questions_of("progress-bench", str(bench), part=["visual"])
