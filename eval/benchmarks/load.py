@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from eval import probes, robustness
-from eval.benchmarks import dataset, graded, held_out, procvqa, progresslm, robofac
+from eval.benchmarks import dataset, held_out, procvqa, progresslm, videos
 from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.question import (
     IDENTITY,
@@ -55,11 +55,18 @@ class Benchmark:
         return self.views(questions) if self.views else [View(name, questions, self.score)]
 
 
-def _of_files(module: Any, parts: tuple[str, ...], **facts: Any) -> Benchmark:
-    return Benchmark(parts, module.score, module.question, module.load, **facts)
-
-
-PROGRESSLM = {"hub": progresslm.HUB, "published": progresslm.published_score}
+PROGRESSLM: dict[str, Any] = {
+    "score": progresslm.score,
+    "question": progresslm.question,
+    "load": progresslm.load,
+    "hub": progresslm.HUB,
+    "published": progresslm.published_score,
+}
+GRADED: dict[str, Any] = {
+    "score": videos.graded_score,
+    "question": videos.graded_question,
+    "load": videos.load,
+}
 PROCVQA = Benchmark(procvqa.FAMILIES, procvqa.score, procvqa.question, of_release=procvqa.load)
 BENCHMARKS = {
     "held-out": Benchmark(
@@ -70,13 +77,19 @@ BENCHMARKS = {
         by_frame=True,
         without=("random", "goal image"),
     ),
-    "progress-bench": _of_files(progresslm, progresslm.PROGRESS_PARTS, **PROGRESSLM),
-    "human-bench": _of_files(progresslm, progresslm.HUMAN_PARTS, **PROGRESSLM),
+    "progress-bench": Benchmark(progresslm.PROGRESS_PARTS, **PROGRESSLM),
+    "human-bench": Benchmark(progresslm.HUMAN_PARTS, **PROGRESSLM),
     "dataset": Benchmark(dataset.FAMILIES, procvqa.score, procvqa.question, dataset.load),
-    "robofac": _of_files(robofac, robofac.FAMILIES, hub=robofac.HUB),
-    "rbm-eval": _of_files(graded, ("train", "test"), hub="hf://robometer/rbm-1m-ood"),
-    "roboreward": _of_files(
-        graded, ("test", "val", "train"), hub="hf://teetone/RoboReward", default=("test",)
+    "robofac": Benchmark(
+        videos.FAMILIES,
+        videos.robofac_score,
+        videos.robofac_question,
+        videos.load,
+        hub="hf://MINT-SJTU/RoboFAC-dataset",
+    ),
+    "rbm-eval": Benchmark(("train", "test"), **GRADED, hub="hf://robometer/rbm-1m-ood"),
+    "roboreward": Benchmark(
+        ("test", "val", "train"), **GRADED, hub="hf://teetone/RoboReward", default=("test",)
     ),
     "procvqa-id": PROCVQA,
     "procvqa-ood": PROCVQA,
@@ -85,7 +98,7 @@ BENCHMARKS = {
     "robustness": Benchmark(robustness.PARTS, robustness.score, of_release=robustness.load),
 }
 # Of questions, by what they ask
-FAMILIES = ("text", "visual", "cross_view", *procvqa.FAMILIES, *dataset.FAMILIES, *robofac.FAMILIES)
+FAMILIES = ("text", "visual", "cross_view", *procvqa.FAMILIES, *dataset.FAMILIES, *videos.FAMILIES)
 
 
 def load_benchmark(
