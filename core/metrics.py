@@ -3,8 +3,7 @@ leaderboard, the command line and the explorer follow from this list; docs/metri
 in full.
 
 A new metric of progress is a row here and the function that its row names. Metrics of other kinds
-are computed by their benchmark (`eval/benchmarks/`, `eval/probes.py`,
-`eval/robustness.py`) under the row's name.
+are computed by their benchmark (`eval/benchmarks/`, `eval/probes.py`) under the row's name.
 """
 
 from dataclasses import dataclass

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from eval import probes, robustness
+from eval import probes
 from eval.benchmarks import dataset, held_out, procvqa, progresslm, videos
 from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.question import (
@@ -95,7 +95,11 @@ BENCHMARKS = {
     "procvqa-ood": PROCVQA,
     "probes": Benchmark((), probes.probe_scores, of_release=probes.probe_questions),
     "confusion": Benchmark((), probes.confusion_scores, of_release=probes.confusion_questions),
-    "robustness": Benchmark(robustness.PARTS, robustness.score, of_release=robustness.load),
+    "robustness": Benchmark(
+        probes.ROBUSTNESS_PARTS,
+        probes.robustness_scores,
+        of_release=probes.robustness_questions,
+    ),
 }
 # Of questions, by what they ask
 FAMILIES = ("text", "visual", "cross_view", *procvqa.FAMILIES, *dataset.FAMILIES, *videos.FAMILIES)

@@ -14,7 +14,7 @@ from core.errors import UserError
 from core.logs import TOLD
 from core.tables import TABLES
 from core.values import grouped
-from eval import probes, robustness
+from eval import probes
 from eval.benchmarks import held_out
 from eval.benchmarks.load import BENCHMARKS, Benchmark, load_benchmark
 from eval.benchmarks.options import HELD_OUT, EvaluationOptions
@@ -429,7 +429,7 @@ def report_on(
     report = Report(entries[0].model, entries, notes=notes, stills=_stills(questions))
     if benchmark == HELD_OUT:
         return replace(report, parts=held_out.main_slices(entries))
-    if benchmark not in (probes.CONFUSION, robustness.BENCHMARK):
+    if benchmark not in (probes.CONFUSION, probes.ROBUSTNESS):
         return report
     # Splits, or what was done to the pictures, stand beside each other; and the latter is to be seen
     names = sorted(
@@ -439,7 +439,7 @@ def report_on(
             if part.startswith(("part ", "split ")) and ", " not in part
         }
     )
-    examples = _examples(questions) if benchmark == robustness.BENCHMARK else {}
+    examples = _examples(questions) if benchmark == probes.ROBUSTNESS else {}
     return replace(report, parts=("all", *names), examples=examples)
 
 
