@@ -12,8 +12,7 @@ import torch
 from core.figures import render
 from eval.benchmarks.options import HELD_OUT, EvaluationOptions
 from eval.benchmarks.run import Evaluation, evaluate_benchmark
-from eval.report.pages import curves_figure
-from eval.report.tables import varied_episodes
+from eval.report.pages import curves_figure, varied_episodes
 from eval.reward.open import BATCH
 from eval.runners.start import RunnerConfig, located_runner
 from eval.scored import eval_run_id

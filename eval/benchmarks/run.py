@@ -25,8 +25,7 @@ from eval.benchmarks.question import (
     PredictionLine,
     Question,
 )
-from eval.report.pages import write_report
-from eval.report.tables import Report, Stills, score_rows
+from eval.report.pages import Report, Stills, score_rows, write_report
 from eval.runners.api import Books
 from eval.runners.methods import (
     METHODS,
