@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from ingest.formats.array_pictures import other_kind
 from ingest.formats.listing import REGISTERED
-from ingest.formats.row_times import spelt
+from ingest.formats.row_times import is_time_name, is_time_shape, spelt
 from ingest.formats.tree import Part, Uses
 from ingest.formats.writers import Writer, known_by
 from ingest.registry import Keys
@@ -176,6 +176,18 @@ def _vector(
 def _of_one_length(vector: Vector, rows: Mapping[str, int | None]) -> Vector:
     """Those parts that have as many rows as the first: vectors that belong side by side."""
     return vector._replace(paths=tuple(p for p in vector.paths if rows[p] == rows[vector.paths[0]]))
+
+
+def times_among(parts: Iterable[Part], num_rows: int | None) -> str:
+    """The path of the times of so many rows, the shortest whose name says so; "" for none."""
+    named = [
+        part.path
+        for part in parts
+        if is_time_shape(part.shape, num_rows) and is_time_name(part.path)
+    ]
+    return min(
+        named, key=lambda path: (path.count("/"), not path.endswith("timestamp"), path), default=""
+    )
 
 
 def why_known(part: Part, writer: Writer | None = None) -> str:

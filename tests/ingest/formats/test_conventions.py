@@ -1,7 +1,6 @@
 """Datasets as writers' own conventions have them: the right value is read, or a finding names the very thing."""
 
 import json
-from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -388,45 +387,3 @@ def test_a_gripper_of_eight_joints_is_one() -> None:
     assert [(g.arm, g.dimensions) for g in named_grippers([*arm, *fingers])] == [
         ("", tuple(range(6, 14)))
     ]
-
-
-# Accounting: a made-up part of each kind is named
-
-
-def new_column(root: Path) -> None:
-    edit_parquet(v2_data(root, 0), wobble=np.arange(LENGTH) / 7)
-
-
-def new_text(root: Path) -> None:
-    edit_parquet(v2_data(root, 0), wobble=pa.array(["hm"] * LENGTH))
-
-
-def new_pictures(root: Path) -> None:
-    edit_parquet(v2_data(root, 0), wobble=pa.array([b"\x89PNG"] * LENGTH))
-
-
-def new_fact(root: Path) -> None:
-    write_json_lines(
-        root / "meta/episodes.jsonl", [{"episode_index": 0, "length": LENGTH, "wobble": 3}]
-    )
-
-
-def new_task_fact(root: Path) -> None:
-    write_json_lines(
-        root / "meta/tasks.jsonl", [{"task_index": 0, "task": "pick the cup", "wobble": "hm"}]
-    )
-
-
-def only_declared(root: Path) -> None:
-    declare(root, wobble=("float32", [4]))
-
-
-@pytest.mark.parametrize(
-    "change", [new_column, new_text, new_pictures, new_fact, new_task_fact, only_declared]
-)
-def test_what_is_made_up_is_named(tmp_path: Path, change: Callable[[Path], None]) -> None:
-    root = write_v2(tmp_path, [LENGTH])
-    assert not details(list_episodes(source_of(root)), "part_not_used")
-    change(root)
-    [detail] = details(list_episodes(source_of(root)), "part_not_used")
-    assert "wobble" in detail
