@@ -24,7 +24,6 @@ from ingest.formats.array_roles import why_known
 from ingest.formats.folders import (
     EpisodeFiles,
     Key,
-    StatedSpan,
     episodes_of,
     frames_of,
     object_of,
@@ -127,14 +126,7 @@ def list_episodes(source: Source) -> Listing:
             videos=videos,
             evidence=OutcomeEvidence(listing.stated_outcome(facts)),
             group=listing.group(entry),
-            **stated_steps(
-                listing,
-                label.get("action_config"),
-                "action_config",
-                _span,
-                num_rows,
-                "action_config",
-            ),
+            **stated_steps(listing, label.get("action_config"), "action_config", num_rows),
         )
     return listing.listing(
         "agibot",
@@ -142,13 +134,6 @@ def list_episodes(source: Source) -> Listing:
         fps=fps,
         robot=ROBOT,
         nothing="no task_info file lists an episode, and there are no data",
-    )
-
-
-def _span(span: dict[str, Any]) -> StatedSpan:
-    """A span ends before `end_frame`: in the published files it is the next span's `start_frame`."""
-    return StatedSpan(
-        span.get("action_text") or span.get("skill"), span.get("start_frame"), span.get("end_frame")
     )
 
 

@@ -164,6 +164,14 @@ def finite(value: Any) -> float | None:
     return None
 
 
+def whole(value: Any) -> int | None:
+    """A whole number; None for null, NaN (which is how pandas writes a null among integers) and anything else."""
+    number = finite(value)
+    if number is not None and number == int(number):
+        return int(number)
+    return None
+
+
 def rate_of(value: Any) -> float | None:
     """Frames per second, when a value can be that."""
     fps = finite(value)
