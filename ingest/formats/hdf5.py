@@ -398,7 +398,7 @@ def _rate(
 
 def _stored_times(place: EpisodePlace, roles: DatasetRoles, rows: slice) -> np.ndarray | None:
     """Raises DataError."""
-    if roles.times is None:
+    if not roles.times:
         return None
     return h5.values(place.datasets[roles.times], place.limits)[rows]
 

@@ -19,7 +19,7 @@ import pyarrow as pa
 from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing, TimedPicture
 from ingest.formats import array_roles
 from ingest.formats.array_pictures import PictureForm, form_of, other_kind, picture_of, scaled
-from ingest.formats.array_roles import column_names, why_known
+from ingest.formats.array_roles import Roles, Vector, column_names, times_among, why_known
 from ingest.formats.listing import (
     ROWS_BEYOND,
     TASK_KEYS,
@@ -33,8 +33,6 @@ from ingest.formats.row_times import (
     first_rate,
     is_length_name,
     is_rate_name,
-    is_time_name,
-    is_time_shape,
     length_problem,
     rate_of_rows,
     times_of_rows,
@@ -75,8 +73,8 @@ def _stores(uris: Iterable[str]) -> list[str]:
 
 
 class ArrayRoles(NamedTuple):
-    """Which of the `arrays` that can be used are what: cameras by name, with how their pictures lie, the names of the
-    state's and the action's in order, and that of the times of rows, "" for none.
+    """Which of the `arrays` that can be used are what: cameras by name, with how their pictures lie, state and
+    action, and the times of rows, "" for none.
 
     `uses`: what shows it. `problems` (reason, what, array) of those that cannot be used. `left_out`: why others are not
     used, since the registry entry names another, or a problem says it; `no_pictures`: why some are no cameras.
@@ -84,8 +82,7 @@ class ArrayRoles(NamedTuple):
 
     arrays: Mapping[str, Any]
     cameras: Mapping[str, PictureForm]
-    state: Sequence[str]
-    action: Sequence[str]
+    vectors: Roles
     times: str
     uses: Uses
     problems: Sequence[tuple[str, str, str]]
@@ -99,24 +96,17 @@ def roles_of(store: Store, config: DatasetConfig, rows: int) -> ArrayRoles:
     no_pictures: dict[str, str] = {}
     arrays = _usable(store, config, rows, problems)
     cameras = _cameras(arrays, rows, config, no_pictures)
-    vectors = {
-        name: Part(name, shape=(rows, *array.shape[1:]))
+    vectors = [
+        Part(name, shape=(rows, *array.shape[1:]))
         for name, array in arrays.items()
         if name not in cameras and array.ndim <= 3
-    }
-    for name in (*config.keys.state, *config.keys.action):
-        if name not in vectors:
-            problems.append(
-                ("no_data", f"no array data/{name} with a row of numbers for each frame", name)
-            )
-    roles = array_roles.roles_of([*vectors.values()], config.keys, ZARR_WRITER)
-    time_names = [
-        name
-        for name in vectors
-        if is_time_name(posixpath.basename(name))
-        and is_time_shape(arrays[name].shape, arrays[name].shape[0])
     ]
-    times = min(time_names, key=lambda name: (name.count("/"), name), default="")
+    missing = {*config.keys.state, *config.keys.action}.difference(part.path for part in vectors)
+    for name in sorted(missing):
+        detail = f"no array data/{name} with a row of numbers for each frame"
+        problems.append(("no_data", detail, name))
+    roles = array_roles.roles_of(vectors, config.keys, ZARR_WRITER)
+    times = times_among(vectors, rows)
     left_out = {
         **roles.overruled,
         **{name: "it cannot be read: a finding says why" for *_, name in problems},
@@ -126,8 +116,7 @@ def roles_of(store: Store, config: DatasetConfig, rows: int) -> ArrayRoles:
         **roles.uses,
         **dict.fromkeys(cameras, ("camera", "it holds pictures")),
     }
-    state, action = roles.state.paths, roles.action.paths
-    return ArrayRoles(arrays, cameras, state, action, times, uses, problems, left_out, no_pictures)
+    return ArrayRoles(arrays, cameras, roles, times, uses, problems, left_out, no_pictures)
 
 
 def _usable(
@@ -295,10 +284,20 @@ def _add_store(listing: ListingBuilder, uri: str, store: Store) -> None:
             files=_picture_uris(uri, store, roles, start, stop),
             no_task=f"the store has no instruction among its attributes ({TASK_KEYS[0]}), nor in meta",
         )
+    _account_attributes(listing, uri, facts, task_from, rates)
+
+
+def _account_attributes(
+    listing: ListingBuilder,
+    uri: str,
+    facts: Iterable[str],
+    task_from: Iterable[str],
+    rates: Iterable[str],
+) -> None:
     uses = {
         **dict.fromkeys(task_from, ("instruction", BY_NAME)),
         **dict.fromkeys(rates, ("rate", BY_NAME)),
-        **usual_uses(config),
+        **usual_uses(listing.source.config),
     }
     attributes = fields("attribute ", facts, file=uri)
     account(listing.parts, attributes, uses, why_known, "no name of an attribute that is known")
@@ -406,12 +405,12 @@ def _account_meta(
         listing.warn(
             "bad_episode_ends", ROWS_BEYOND.format(num_stored - ends[-1], ends[-1]), file=uri
         )
-    usual = {
+    possible_uses = {
         **usual_uses(config),
         **dict.fromkeys(per_episode.tasks, ("instruction", BY_NAME)),
         **dict.fromkeys(filter(is_length_name, per_episode.values), ("length", BY_NAME)),
     }
-    uses = {name: use for name, use in usual.items() if name in per_episode.values}
+    uses = {name: use for name, use in possible_uses.items() if name in per_episode.values}
     arrays = [
         Part(name, "array", (len(values),), "", uri, f"meta/{name}")
         for name, values in per_episode.values.items()
@@ -459,19 +458,19 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
         if k >= len(ends) or (ends[k - 1] if k else 0, ends[k]) != (start, stop):
             raise DataError(f"episode {k} is no more rows {start} to {stop}")
         roles = roles_of(store, config, int(ends[-1]))
-        state = _table(roles, roles.state, start, stop, config)
-        action = _table(roles, roles.action, start, stop, config)
+        state = _table(roles, roles.vectors.state, start, stop, config)
+        action = _table(roles, roles.vectors.action, start, stop, config)
         times = _stored_times(roles, start, stop, config)
     times_s = times_of_rows(times, record.num_rows, record.fps)
     return EpisodeData(record, state, action, times_s, partial(_frames, source, record))
 
 
 def _table(
-    roles: ArrayRoles, used: Sequence[str], start: int, stop: int, config: DatasetConfig
+    roles: ArrayRoles, vector: Vector, start: int, stop: int, config: DatasetConfig
 ) -> pa.Table | None:
     """Arrays side by side. Raises DataError."""
     # Rows first: their number of values is within the limits, while a description may claim any
-    rows = {name: _rows(roles.arrays[name], start, stop, config) for name in used}
+    rows = {name: _rows(roles.arrays[name], start, stop, config) for name in vector.paths}
     names = column_names({name: prod(values.shape[1:]) for name, values in rows.items()})
     tables = []
     for (name, values), of_array in zip(rows.items(), names, strict=True):

@@ -43,7 +43,7 @@ def spelt(name: str) -> str:
 
 def is_time_name(name: str) -> bool:
     """Is that what times of rows are called?"""
-    return spelt(name) in TIME_NAMES
+    return spelt(name.rpartition("/")[2]) in TIME_NAMES
 
 
 def is_rate_name(name: str) -> bool:
@@ -64,7 +64,7 @@ def length_problem(name: str, stored: Any, lengths: Sequence[int]) -> str:
     return f"{name} says {value[0]:g}, its rows are {lengths[0]}"
 
 
-def is_time_shape(shape: Sequence[int], num_rows: int | None) -> bool:
+def is_time_shape(shape: Sequence[int | None], num_rows: int | None) -> bool:
     """Is there one value for each row: [n] or [n, 1]?"""
     return num_rows is not None and tuple(shape) in ((num_rows,), (num_rows, 1))
 
