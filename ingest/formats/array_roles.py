@@ -133,12 +133,15 @@ class Roles(NamedTuple):
 
 
 def roles_of(
-    parts: Sequence[Part], keys: Keys, writer: Writer | None = None, others: Collection[str] = ()
+    parts: Sequence[Part],
+    keys: Keys,
+    writer: Writer | None = None,
+    other_paths: Collection[str] = (),
 ) -> Roles:
     """State and action among parts with a row for each frame: the registry's, else where their writer keeps them, else
-    by names. `others`: paths that count where the registry or the writer names them.
+    by names. `other_paths`: those that count where the registry or the writer names them.
     """
-    present = {*others, *(part.path for part in parts)}
+    present = {*other_paths, *(part.path for part in parts)}
     unknown = [part for part in parts if not known_by(writer, part.path)]
     rows = {part.path: part.shape[0] for part in parts}
     state_by = state_by_name(part for part in unknown if part.path not in keys.action)
@@ -180,13 +183,15 @@ def _of_one_length(vector: Vector, rows: Mapping[str, int | None]) -> Vector:
 
 def times_among(parts: Iterable[Part], num_rows: int | None) -> str:
     """The path of the times of so many rows, the shortest whose name says so; "" for none."""
-    named = [
+    time_paths = [
         part.path
         for part in parts
         if is_time_shape(part.shape, num_rows) and is_time_name(part.path)
     ]
     return min(
-        named, key=lambda path: (path.count("/"), not path.endswith("timestamp"), path), default=""
+        time_paths,
+        key=lambda path: (path.count("/"), not path.endswith("timestamp"), path),
+        default="",
     )
 
 

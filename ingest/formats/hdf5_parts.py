@@ -187,12 +187,13 @@ def roles_of(place: EpisodePlace, config: DatasetConfig) -> DatasetRoles:
     DataError.
     """
     registered = (*config.keys.state, *config.keys.action)
-    stated = h5.rows_in(place.group, registered)
-    if missing := [path for path in registered if path not in stated]:
+    arrays = h5.rows_in(place.group, registered)
+    if missing := [path for path in registered if path not in arrays]:
         raise DataError(f"{place.group.name} has no rows of numbers at {missing[0]}", "no_data")
-    arrays = {path: d for path, d in place.datasets.items() if h5.has_rows(d)} | stated
+    arrays |= {path: d for path, d in place.datasets.items() if h5.has_rows(d)}
     roles = array_roles.roles_of(place.arrays, config.keys, place.writer, arrays)
-    state, action = ({path: arrays[path] for path in v.paths} for v in (roles.state, roles.action))
+    state = {path: arrays[path] for path in roles.state.paths}
+    action = {path: arrays[path] for path in roles.action.paths}
     num_rows = next((part.shape[0] for part in (*state.values(), *action.values())), None)
     times = times_among((Part(path, shape=d.shape) for path, d in arrays.items()), num_rows)
     return DatasetRoles(state, action, times, roles)
@@ -302,9 +303,9 @@ def account(
     account_for(census, parts, uses, why_part_known, nothing, problems)
     for part in parts:
         names = h5.attributes_of(place.datasets[part.path])
-        said = fields(f"attribute {part.title}/", names, file=place.uri)
+        own_attributes = fields(f"attribute {part.title}/", names, file=place.uri)
         of_one = "it is said of one array, and is not read"
-        account_for(census, said, {}, why_attribute_known, of_one)
+        account_for(census, own_attributes, {}, why_attribute_known, of_one)
     for path, first in place.members.links.items():
         census.known("array", path, f"the same as {first}", file=place.uri)
     attributes = fields("attribute ", place.attributes, file=place.uri)

@@ -405,10 +405,10 @@ def _account_for_arrays(
 def _account_for_others(listing: ListingBuilder, uris: Iterable[str]) -> None:
     """What the arrays of .npz files are that are no rows of numbers."""
     for uri in uris:
-        others = others_in_npz(listing.source, uri)
+        arrays = others_in_npz(listing.source, uri)
         parts = [
             Part(name, "array", shape, str(dtype), uri, is_picture=True)
-            for name, (shape, dtype) in others.items()
+            for name, (shape, dtype) in arrays.items()
         ]
         account(
             listing.parts, parts, {}, why_known, "rows of numbers alone are read, [n] or [n, d]"

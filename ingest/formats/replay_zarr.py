@@ -281,10 +281,20 @@ def _add_store(listing: ListingBuilder, uri: str, store: Store) -> None:
             files=_picture_uris(uri, store, roles, start, stop),
             no_task=f"the store has no instruction among its attributes ({TASK_KEYS[0]}), nor in meta",
         )
+    _account_attributes(listing, uri, facts, task_from, rates)
+
+
+def _account_attributes(
+    listing: ListingBuilder,
+    uri: str,
+    facts: Iterable[str],
+    task_from: Iterable[str],
+    rates: Iterable[str],
+) -> None:
     uses = {
         **dict.fromkeys(task_from, ("instruction", BY_NAME)),
         **dict.fromkeys(rates, ("rate", BY_NAME)),
-        **usual_uses(config),
+        **usual_uses(listing.source.config),
     }
     attributes = fields("attribute ", facts, file=uri)
     account(listing.parts, attributes, uses, why_known, "no name of an attribute that is known")
@@ -401,12 +411,12 @@ def _account_meta(
         listing.warn(
             "bad_episode_ends", ROWS_BEYOND.format(num_stored - ends[-1], ends[-1]), file=uri
         )
-    usual = {
+    possible_uses = {
         **usual_uses(config),
         **dict.fromkeys(per_episode.tasks, ("instruction", BY_NAME)),
         **dict.fromkeys(filter(is_length_name, per_episode.values), ("length", BY_NAME)),
     }
-    uses = {name: use for name, use in usual.items() if name in per_episode.values}
+    uses = {name: use for name, use in possible_uses.items() if name in per_episode.values}
     arrays = [
         Part(name, "array", (len(values),), "", uri, f"meta/{name}")
         for name, values in per_episode.values.items()

@@ -160,12 +160,12 @@ def _task_facts(listing: ListingBuilder, task: str) -> TaskFacts:
     # Both files may have a prompt: texts that differ are both kept
     texts = texts_among([object_of(info.get("task_desc")).get("prompt"), description.get("prompt")])
     only_there = [name for name in object_of(info.get("task_desc")) if name not in description]
-    for prefix, names, known, uri in (
+    for prefix, names, reasons, uri in (
         (f"{TASK_INFO}: ", info, INFO_KNOWN | TASK_KNOWN, info_uri),
         (f"{TASK_INFO}: task_desc.", only_there, TASK_KNOWN, info_uri),
         (f"{TASK_DESCRIPTION}: ", description, TASK_KNOWN, description_uri),
     ):
-        account_for_fields(listing.parts, prefix, names, TASK_USES, known, file=uri)
+        account_for_fields(listing.parts, prefix, names, TASK_USES, reasons, file=uri)
     # Without task_info.json the description counts for the rest, too
     facts = info or description
     fps = object_of(facts.get("video_info")).get("fps")
