@@ -216,6 +216,15 @@ def list_episodes(source: Source) -> Listing:
     )
 
 
+class PerEpisode(NamedTuple):
+    """Arrays of `meta` with a value for each episode; which are instructions; why others are not read, by name."""
+
+    count: int
+    values: dict[str, list[Any]]
+    tasks: tuple[str, ...]
+    problems: dict[str, str]
+
+
 def _add_store(listing: ListingBuilder, uri: str, store: Store) -> None:
     """Raises DataError."""
     config = listing.source.config
@@ -239,19 +248,7 @@ def _add_store(listing: ListingBuilder, uri: str, store: Store) -> None:
     label = store.name or posixpath.basename(str(listing.source.path))
     for k, (start, stop) in enumerate(zip([0, *ends[:-1].tolist()], ends.tolist(), strict=True)):
         of_episode = {n: v[k] for n, v in per_episode.values.items()}
-        # Of an attribute that lists a value for each episode, it has its own
-        shares = {
-            n: v[k] if isinstance(v, list) and len(v) == len(ends) else v for n, v in facts.items()
-        }
-        texts = {n: texts_among([v]) for n, v in (shares | of_episode).items()}
-        task_from, tasks = instruction(
-            listing,
-            uri,
-            (*per_episode.tasks, *TASK_KEYS),
-            texts.get,
-            partial(dict, {n: texts[n] for n in facts}),
-            lambda name: False,
-        )
+        task_from, tasks = _instruction(listing, uri, facts, per_episode, k)
         _report_lengths(listing, uri, of_episode, stop - start)
         if not roles.cameras:
             listing.unusable_next(
@@ -303,6 +300,23 @@ def _account_attributes(
     account(listing.parts, attributes, uses, why_known, "no name of an attribute that is known")
 
 
+def _instruction(
+    listing: ListingBuilder, uri: str, facts: Mapping[str, Any], per_episode: PerEpisode, k: int
+) -> tuple[list[str], tuple[str, ...]]:
+    """Of episode k; of an attribute that lists a value for each episode, it has its own."""
+    count = per_episode.count
+    texts = {
+        name: texts_among(
+            value[k : k + 1] if isinstance(value, list) and len(value) == count else [value]
+        )
+        for name, value in facts.items()
+    }
+    values = {name: texts_among([value[k]]) for name, value in per_episode.values.items()}
+    places = (*per_episode.tasks, *TASK_KEYS)
+    texts_at = (texts | values).get
+    return instruction(listing, uri, places, texts_at, lambda: texts, lambda place: False)
+
+
 def _facts(listing: ListingBuilder, uri: str, store: Store) -> dict[str, Any]:
     """Attributes of the store and its two groups, the store's first; finds those that cannot be read."""
     facts = dict(store.group.attrs)
@@ -314,14 +328,6 @@ def _facts(listing: ListingBuilder, uri: str, store: Store) -> dict[str, Any]:
         except DataError as e:
             listing.warn(e.reason, f"{e}; the arrays are used without them", file=uri)
     return facts
-
-
-class PerEpisode(NamedTuple):
-    """Arrays of `meta` with a value for each episode; which are instructions; why others are not read, by name."""
-
-    values: dict[str, list[Any]]
-    tasks: tuple[str, ...]
-    problems: dict[str, str]
 
 
 def _per_episode(store: Store, count: int, config: DatasetConfig) -> PerEpisode:
@@ -347,7 +353,7 @@ def _per_episode(store: Store, count: int, config: DatasetConfig) -> PerEpisode:
         except DataError as e:
             problems[name] = str(e)
     keys = config.keys.language or (instructions(texts)[0],)
-    return PerEpisode(values, tuple(name for name in keys if name in texts), problems)
+    return PerEpisode(count, values, tuple(name for name in keys if name in texts), problems)
 
 
 def _report_missing_chunks(

@@ -78,13 +78,13 @@ def times_in_seconds(stored: np.ndarray) -> np.ndarray:
 
 
 def rate_of_rows(
-    listing: ListingBuilder, uri: str, stored: np.ndarray | None, stated: Mapping[str, float]
+    listing: ListingBuilder, uri: str, stored: np.ndarray | None, rates: Mapping[str, float]
 ) -> float | None:
-    """Frames per second of the coming episode: by the times of its rows as they are `stored`, else the first `stated`
-    rate; None for neither. Finds where the two differ, and where the unit of the times is a guess.
+    """Frames per second of the coming episode: by the times of its rows as they are `stored`, else the first of
+    the stated `rates`; None for neither. Finds where the two differ, and where the unit of the times is a guess.
     """
     by_times = None if stored is None else _rate_by_times(times_in_seconds(stored))
-    name, nearest = next(iter(stated.items()), ("", None))
+    name, nearest = next(iter(rates.items()), ("", None))
     if by_times and nearest and abs(nearest / by_times - 1) > RATES_DIFFER:
         detail = f"{name} says {nearest:g} fps, the rows' times {by_times:g}; the times count"
         listing.warn_next("frame_rate", detail, uri)
