@@ -116,20 +116,9 @@ def joined_task(
 ) -> None:
     """Two texts that mean the same task; with one text alone: it is a task of its own again."""
     if same_as is None:
-        references.part_task(
-            lake,
-            dataset,
-            text,
-            author=author,
-        )
+        references.part_task(lake, dataset, text, author=author)
     else:
-        references.join_tasks(
-            lake,
-            dataset,
-            text,
-            same_as,
-            author=author,
-        )
+        references.join_tasks(lake, dataset, text, same_as, author=author)
 
 
 def outcome(
@@ -192,21 +181,8 @@ def reference(
     comment: str,
 ) -> None:
     """A run whose label you vouch for, the active one or that of label_run: others of its task are labelled like it."""
-    if is_reference:
-        references.add(
-            lake,
-            dataset,
-            episode,
-            author=author,
-            label_run=label_run,
-        )
-    else:
-        references.remove(
-            lake,
-            dataset,
-            episode,
-            author=author,
-        )
+    run = {"label_run": label_run, "is_reference": is_reference}
+    references.vouch(lake, dataset, episode, author=author, **run)
 
 
 def tag(
