@@ -59,18 +59,18 @@ def killed(root: Path, kills: int, chance: random.Random) -> dict[str, int]:
             ours.close()
     lake = Lake(Workspace(root), read_only=True)
     stored = Counter(tag for tag in lake.column(SAID_SQL) if tag.startswith("kill "))
-    lost = set(answered) - stored.keys()
+    missing = set(answered) - stored.keys()
     twice = sum(count - 1 for count in stored.values())
-    return {"answered": len(answered), "stored": len(stored), "lost": len(lost), "twice": twice}
+    return {"answered": len(answered), "stored": len(stored), "lost": len(missing), "twice": twice}
 
 
-def look(root: Path, seen: Any, end: Any) -> None:
+def look(root: Path, sight_times: Any, end: Any) -> None:
     """Note when an explorer sees each tag."""
     view = CorpusView(Workspace(root))
     while not end.is_set():
         with view.reading() as reader:
             for tag in reader.column(SAID_SQL):
-                seen.setdefault(tag, time.time())
+                sight_times.setdefault(tag, time.time())
         time.sleep(0.02)
 
 
@@ -78,8 +78,8 @@ def beside(root: Path, rounds: int) -> list[float]:
     """Seconds until an explorer sees what another one, or an import, said, while a build goes on."""
     forks = get_context("spawn")
     manager = forks.Manager()
-    seen, end = manager.dict(), manager.Event()
-    watcher = forks.Process(target=look, args=(root, seen, end))
+    sight_times, end = manager.dict(), manager.Event()
+    watcher = forks.Process(target=look, args=(root, sight_times, end))
     builder = forks.Process(
         target=command, args=(Workspace(root), "build", "--dataset", DATASET, "--workers", "1")
     )
@@ -88,7 +88,7 @@ def beside(root: Path, rounds: int) -> list[float]:
     builder.start()
     view = CorpusView(Workspace(root))
     lake = Lake(Workspace(root))
-    said = {}
+    spoken = {}
     for number in range(rounds):
         tag = f"beside {number}"
         if number % 2:
@@ -97,13 +97,13 @@ def beside(root: Path, rounds: int) -> list[float]:
             add_outcomes(lake, DATASET, f"{number}.csv", [outcome])
         else:
             view.say(lambda _, con, tag=tag: mark(con, [(DATASET, 0)], "tag", tag, author="ada"))
-        said[tag] = time.time()
+        spoken[tag] = time.time()
         time.sleep(0.3)
     builder.join()
     time.sleep(2)
     end.set()
     watcher.join()
-    return [seen.get(tag, float("inf")) - moment for tag, moment in said.items()]
+    return [sight_times.get(tag, float("inf")) - moment for tag, moment in spoken.items()]
 
 
 def main() -> None:
