@@ -12,7 +12,6 @@ from typing import Annotated, Any
 import typer
 from typer import Option
 
-from assets.lib.report import report_closing
 from cli.console import build_all
 from cli.options import (
     At,
@@ -89,7 +88,7 @@ def demo(common: Here = Here(), workers: WorkersOption = None) -> None:
     lake = open_lake(space)
     with training_progress() as on_step:
         outcomes = reward_model.closing_steps(lake, DEMO_RELEASE, load_recipe(DEMO_RECIPE), on_step)
-    _say_outcomes(space, outcomes)
+    _say_outcomes(outcomes)
     print(f"\nScores on held-out episodes, best first ({_directions(release.LEADERBOARD_METRICS)})")
     show(release.leaderboard_rows(lake), "table")
     say("")
@@ -110,8 +109,7 @@ def _closing() -> tuple[ModuleType, ModuleType]:
     return release, reward_model
 
 
-def _say_outcomes(space: Workspace, outcomes: Sequence[StepOutcome]) -> None:
-    report_closing(space, outcomes)
+def _say_outcomes(outcomes: Sequence[StepOutcome]) -> None:
     for outcome in outcomes:
         if outcome.asset == "leaderboard":  # demo shows it as a table
             continue
@@ -149,7 +147,7 @@ def nightly(
         raise UserError(f"{space.root} has no dataset yet: give --config FILE")
     code = build_all(space, builds, workers, update=update, asked_code=PARTIAL)
     _, reward_model = _closing()
-    _say_outcomes(space, reward_model.scoring_steps(open_lake(space), release, licences))
+    _say_outcomes(reward_model.scoring_steps(open_lake(space), release, licences))
     raise typer.Exit(code)
 
 

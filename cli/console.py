@@ -11,7 +11,6 @@ from typing import Any
 from annotate.signal_report import lag_span
 from annotate.signal_report import line as signal_line
 from annotate.vlm.cost import Prediction
-from assets.lib.report import report_build
 from cli.output import print_json, progress, show
 from cli.status import show_status, status_rows
 from cli.terminal import DONE, FAILED, PARTIAL, USAGE, VERBOSE, note
@@ -24,7 +23,7 @@ from pipeline.chunk import StageMoment
 from pipeline.config import DatasetBuild
 from pipeline.prediction import dataset_cost
 from pipeline.sources import OUT_OF_REACH
-from pipeline.stage import Step, StepFailure, reasons
+from pipeline.stage import Step, StepFailure
 from warehouse.lake import Lake
 from warehouse.lake.acceptances import in_words, open_faults
 from warehouse.lake.references import advice, sentences
@@ -42,7 +41,7 @@ def build_all(
     accept_changes: bool = False,
     asked_code: int = USAGE,
 ) -> int:
-    """Run a build with a progress bar, report it to Dagster where that is used, print a summary; returns the exit code.
+    """Run a build with a progress bar, print a summary; returns the exit code.
 
     3 when all was built but datasets whose source is out of reach, 1 when a step failed or nothing is usable,
     `asked_code` when a source changed so much that a person has to accept it. Raises SourceError before anything is
@@ -58,7 +57,6 @@ def build_all(
         )
     lake = listener.lake
     names = [build.name for build in builds]
-    report_build(lake, names, reasons(failure.facts for failure in report.failed))
 
     # What was done, and what the datasets hold now
     rows = [row for row in status_rows(lake) if row["dataset"] in names]

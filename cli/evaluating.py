@@ -6,7 +6,6 @@ from typing import Annotated, Any
 import typer
 from typer import Argument, Option
 
-from assets.lib.report import report_closing
 from cli.lakes import lake_at
 from cli.options import (
     At,
@@ -168,7 +167,6 @@ def _evaluate_held_out(
             f"unknown model {model!r}; trained: {', '.join(runs) or 'none yet (proccorpus train)'}{near}"
         )
     outcome = evaluation_step(lake, frozen, model, always=True)
-    report_closing(lake.workspace, [outcome])
     _show_held_out(lake, frozen.name, format)
     note(f"report: {outcome.files[0]}")
 
@@ -291,12 +289,9 @@ def annotators_compare(
     if truth and not truth.is_dir():
         raise UserError(f"--truth {truth}: there is no such folder")
     lake = lake_at(common.workspace)
-    comparison, outcome = comparison_step(
+    comparison, _ = comparison_step(
         lake, truth, run=run, against=TRUTH if truth else against, datasets=dataset or ()
     )
-    if not any((run, against, truth, dataset)):
-        # The asset in Dagster is the comparison of everything
-        report_closing(lake.workspace, [outcome])
     if common.format == "json":
         print_json(_comparison_json(comparison))
     elif not comparison.labellers:
