@@ -55,7 +55,7 @@ from pipeline.config import (
 )
 from pipeline.dry_run import foresee
 from pipeline.outcome import StepOutcome
-from pipeline.prediction import DatasetCost, dataset_cost, embedding_cost
+from pipeline.prediction import ModelCost, embedding_cost, model_cost
 from pipeline.sources import all_builds, builds_of_source, replaced, with_folders
 from training.recipe import load_recipe
 from warehouse.lake import Lake, open_lake, renaming
@@ -193,10 +193,6 @@ def build(
     dry_run: Annotated[
         bool, Option(help="Say what would be done, why, and at what cost of models; write nothing.")
     ] = False,
-    model_dir: Annotated[
-        Path | None,
-        Option(help="With --dry-run: the model's folder, to count tokens as its server does."),
-    ] = None,
     again: Annotated[
         bool, Option(help="With --dry-run: count what models answered already, too.")
     ] = False,
@@ -247,7 +243,7 @@ def build(
             with_annotator(build, annotator or "vlm", vlm_endpoint, vlm_model) for build in builds
         ]
     if dry_run:
-        _say_foreseen(lake, builds, common, update=update, model_dir=model_dir, again=again)
+        _say_foreseen(lake, builds, common, update=update, again=again)
         return
     options: dict[str, Any] = {
         "update": update,
@@ -319,7 +315,6 @@ def _say_foreseen(
     common: At,
     *,
     update: bool,
-    model_dir: Path | None,
     again: bool,
 ) -> None:
     """What a build would do, and what models would cost. Writes nothing, and sends no request."""
@@ -331,8 +326,7 @@ def _say_foreseen(
             # As the build would do it: what the workspace knows of a dataset counts beside its configuration
             resolved = resolve(lake, build, update=update)
             if build.annotator == "vlm":
-                costs = dataset_cost(lake, resolved, Path(folder), model_dir, from_scratch=again)
-                model_costs.append(costs)
+                model_costs.append(model_cost(lake, resolved, Path(folder), from_scratch=again))
             if resolved.has_embeddings:
                 encoder_costs.append(
                     embedding_cost(lake, resolved, Path(folder), from_scratch=again)
@@ -418,8 +412,9 @@ def _lake_if_there(space: Workspace, *, read_only: bool = False) -> Lake | None:
     return open_lake(space)
 
 
-def _show_model_costs(costs: Sequence[DatasetCost]) -> None:
+def _show_model_costs(costs: Sequence[ModelCost]) -> None:
     """What asking a model would cost, by dataset."""
     for cost in costs:
-        show(cost.prediction.rows(), "table")
+        if cost.measured:
+            show(cost.bill(cost.episodes)["stages"], "table")
         say(cost.summary())
