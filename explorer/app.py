@@ -65,15 +65,14 @@ class LastingFiles(StaticFiles):
 def create_app(space: Workspace, options: Options = Options()) -> FastAPI:
     """The explorer of a workspace. Raises LakeError: no workspace, or no such snapshot."""
     lake = CorpusView(space, options.snapshot, options.release)
-    jobs = {name: ChildJob(space.root / "explorer", name) for name in ("adapt", "label", "export")}
-    explorer = Explorer(space, options, lake, CorpusIndex(lake), _templates(), jobs)
+    labelling = ChildJob(space.root / "explorer", "label")
+    explorer = Explorer(space, options, lake, CorpusIndex(lake), _templates(), labelling)
     queries = Pool(partial(SqlProcess, sql.MEMORY, sql.NICENESS))
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        for job in jobs.values():
-            job.stop()
+        labelling.stop()
         queries.close()
 
     app = FastAPI(

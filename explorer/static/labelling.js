@@ -1,4 +1,4 @@
-// Parts of pages that come later, or that a job changes, as the server words them: actions, labelling others, adapting.
+// Parts of pages that come later, or that a job changes, as the server words them: actions, labelling others.
 import { element, post } from "./page.js";
 
 // box: an element for all of it, url: of what is said, onDone: called when a job has ended. A button (data-start) starts
