@@ -21,7 +21,7 @@ from benchmarks.label_truth import hand_labelled, names
 from benchmarks.vlm_other_ways import reply_tokens
 from benchmarks.vlm_stand_in import Mistakes, StandIn
 
-ASKED_FIRST = 20
+ASKED_FIRST = 4
 
 
 def tokens_of(run: HandLabelled, config: VlmConfig) -> list[int]:

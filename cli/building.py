@@ -55,7 +55,7 @@ from pipeline.config import (
 )
 from pipeline.dry_run import foresee
 from pipeline.outcome import StepOutcome
-from pipeline.prediction import ModelCost, embedding_cost, model_cost
+from pipeline.prediction import model_cost
 from pipeline.sources import all_builds, builds_of_source, replaced, with_folders
 from training.recipe import load_recipe
 from warehouse.lake import Lake, open_lake, renaming
@@ -320,31 +320,27 @@ def _say_foreseen(
     """What a build would do, and what models would cost. Writes nothing, and sends no request."""
     foreseen = foresee(lake, builds, update=update)
     model_costs = []
-    encoder_costs = []
     with TemporaryDirectory() as folder:
         for build in builds:
             # As the build would do it: what the workspace knows of a dataset counts beside its configuration
             resolved = resolve(lake, build, update=update)
             if build.annotator == "vlm":
                 model_costs.append(model_cost(lake, resolved, Path(folder), from_scratch=again))
-            if resolved.has_embeddings:
-                encoder_costs.append(
-                    embedding_cost(lake, resolved, Path(folder), from_scratch=again)
-                )
             if resolved.lacks_encoder:
                 warn([f"no embeddings: {resolved.lacks_encoder}"], build.name)
     warn(foreseen.notes, "note")
     rows = [asdict(work) for work in foreseen.work]
     if common.format == "json":
-        costs = [cost.facts() for cost in (*model_costs, *encoder_costs)]
+        costs = [cost.facts() for cost in model_costs]
         print_json({"work": rows, "up_to_date": foreseen.up_to_date, "model": costs})
         return
     stay = f"{counted(foreseen.up_to_date, 'stage')} up to date"
     show(rows, "table", empty=f"Nothing would be done: {stay}.")
     if rows:
         say(f"Nothing was written. A build would do this; {stay}.")
-    _show_model_costs(model_costs)
-    for cost in encoder_costs:
+    for cost in model_costs:
+        if cost.measured:
+            show(cost.bill(cost.episodes)["stages"], "table")
         say(cost.summary())
 
 
@@ -410,11 +406,3 @@ def _lake_if_there(space: Workspace, *, read_only: bool = False) -> Lake | None:
     if read_only:
         return lake_to_read(space)
     return open_lake(space)
-
-
-def _show_model_costs(costs: Sequence[ModelCost]) -> None:
-    """What asking a model would cost, by dataset."""
-    for cost in costs:
-        if cost.measured:
-            show(cost.bill(cost.episodes)["stages"], "table")
-        say(cost.summary())

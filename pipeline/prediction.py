@@ -1,26 +1,21 @@
-"""What building datasets will cost: `build --dry-run`. Questions to a model, and pictures that an encoder looks at.
+"""What building datasets will cost at a model's server: `build --dry-run`.
 
-Nothing is decoded, nothing is asked and no encoder is loaded. A model's bill is what the episodes took that it was
-asked about before in this workspace, times those that are left.
+Nothing is decoded and nothing is asked. The bill is what the episodes took that the model was asked about before in
+this workspace, times those that are left.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import ceil
 from pathlib import Path
 from typing import Any
 
-from annotate.config import EmbeddingsConfig, Price
-from annotate.embeddings.projection import CELL, WHOLE
-from annotate.frames import every_nth
+from annotate.config import Price
 from annotate.vlm.few_runs import num_asked_runs
 from core.values import grouped, spread
 from ingest.episode import EpisodeRecord
 from ingest.episodes import settle, with_numbers
 from ingest.source import list_episodes
 from pipeline.config import DatasetBuild
-from pipeline.plan import CURRENT, plan
-from pipeline.stages import stage_specs
 from warehouse.lake import Lake
 
 COUNTS = ("calls", "images", "prompt_tokens", "completion_tokens")
@@ -37,9 +32,6 @@ SELECT count(*) FROM (
     SELECT dataset, episode_index FROM episode_labels WHERE label_run = $1 AND dataset = ifnull($2, dataset)
     EXCEPT SELECT dataset, episode_index FROM alignments WHERE label_run = $1)
 """
-BYTES_A_NUMBER = 1.9  # of embeddings, as measured in the lake's files
-# CPU ms a picture on one thread, as measured (docs/performance.md)
-MS_A_PICTURE: Mapping[str, float] = {"mobilenet_v2": 1.6, "grey": 0.4}
 
 
 def listed_records(
@@ -64,9 +56,6 @@ def listed_records(
         return {}
     usable = {r.episode_index: r for r in listing.records if r.episode_index not in bad}
     return {k: r for k, r in usable.items() if source.selected is None or k in source.selected}
-
-
-# Questions to a model
 
 
 @dataclass(frozen=True)
@@ -188,94 +177,3 @@ def asked_rows(lake: Lake, where: str, values: list[Any]) -> list[dict[str, Any]
     `where`: of rows of vlm_calls.
     """
     return lake.dicts(ASKED_SQL.format(where=where), values)
-
-
-# Pictures for an encoder
-
-
-@dataclass(frozen=True)
-class EmbeddingCost:
-    """What a build will have an encoder look at; `cpu_s` on one thread, None where no rate of it was measured."""
-
-    dataset: str
-    encoder: str
-    episodes: int
-    pictures: int
-    bytes: int
-    cpu_s: float | None
-    embedded: int  # episodes that are done
-    left_out: int  # episodes whose length nothing says
-
-    def facts(self) -> dict[str, Any]:
-        """For scripts."""
-        return {
-            "dataset": self.dataset,
-            "embeddings": {k: v for k, v in vars(self).items() if k != "dataset"},
-        }
-
-    def summary(self) -> str:
-        """For people, in a sentence."""
-        if self.cpu_s is None:
-            time = "at a rate that nobody measured"
-        else:
-            time = f"some {self.cpu_s:.0f} s of one CPU core"
-        done_note = f"; {self.embedded} episodes are done" if self.embedded else ""
-        if self.left_out:
-            unknown = f"; {self.left_out} left out: nothing says how long they are"
-        else:
-            unknown = ""
-        return (
-            f"{self.dataset}: {self.encoder} looks at {self.pictures} pictures of {self.episodes} episodes: {time}, "
-            f"{self.bytes / 1e6:.1f} MB{done_note}{unknown}"
-        )
-
-
-def embedding_cost(
-    lake: Lake | None, build: DatasetBuild, sources: Path, *, from_scratch: bool = False
-) -> EmbeddingCost:
-    """`from_scratch`: as if nothing had been looked at yet. Chunks whose embeddings are up to date cost nothing."""
-    config = build.embeddings
-    records = listed_records(lake, build, sources)
-    embedded_chunks = _embedded(None if from_scratch else lake, build, sources)
-    to_embed = [
-        record
-        for index, record in records.items()
-        if index // build.dataset.chunk_size not in embedded_chunks
-    ]
-
-    pictures = sum(_pictures(record, config) for record in to_embed)
-    ms = MS_A_PICTURE.get(config.encoder) if config.size_px is None else None
-    return EmbeddingCost(
-        dataset=build.name,
-        encoder=config.encoder,
-        episodes=len(to_embed),
-        pictures=pictures,
-        bytes=round(pictures * (WHOLE + CELL * config.grid**2) * BYTES_A_NUMBER),
-        cpu_s=None if ms is None else pictures * ms / 1000,
-        embedded=len(records) - len(to_embed),
-        left_out=sum(not record.num_rows for record in to_embed),
-    )
-
-
-def _embedded(lake: Lake | None, build: DatasetBuild, sources: Path) -> set[int | None]:
-    """The chunks whose embeddings are as a build would make them."""
-    if lake is None:
-        return set()
-    steps = plan(
-        lake, {build.name: stage_specs(build)}, {build.name: build.source(sources).fingerprint()}
-    )
-    return {
-        step.chunk for step in steps if step.stage.name == "embeddings" and step.status == CURRENT
-    }
-
-
-def _pictures(record: EpisodeRecord, config: EmbeddingsConfig) -> int:
-    """Pictures of an episode that are looked at, as if all its cameras can be used; 0: its length is unknown."""
-    chosen_cameras = [
-        camera for camera in record.cameras if config.cameras == "all" or camera in config.cameras
-    ]
-    if config.cameras == "preferred":
-        count = min(1, len(record.cameras))
-    else:
-        count = len(chosen_cameras)
-    return count * ceil((record.num_rows or 0) / every_nth(config.hz, record.fps))
