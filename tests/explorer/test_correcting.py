@@ -203,7 +203,9 @@ def test_a_frozen_corpus_cannot_be_corrected(own):
         assert "Accept" not in client.get("/review").text
 
 
-def test_the_command_that_adapts_a_model_is_there(own):
+def test_an_episode_has_its_commands(own):
     with visit(own.space) as client:
-        command = "proccorpus adapt --dataset tiny --episode 0 --workspace"
-        assert command in client.get("/episode/tiny/0").text
+        page = client.get("/episode/tiny/0").text
+        where = f"--dataset tiny --episode 0 --workspace {own.space.root}"
+        assert f"proccorpus adapt {where}" in page
+        assert f"proccorpus reward --baseline clock --overlay labelled.mp4 {where}" in page
