@@ -65,14 +65,15 @@ class LastingFiles(StaticFiles):
 def create_app(space: Workspace, options: Options = Options()) -> FastAPI:
     """The explorer of a workspace. Raises LakeError: no workspace, or no such snapshot."""
     lake = CorpusView(space, options.snapshot, options.release)
-    labelling = ChildJob(space.root / "explorer", "label")
-    explorer = Explorer(space, options, lake, CorpusIndex(lake), _templates(), labelling)
+    jobs = {name: ChildJob(space.root / "explorer", name) for name in ("adapt", "export", "label")}
+    explorer = Explorer(space, options, lake, CorpusIndex(lake), _templates(), jobs)
     queries = Pool(partial(SqlProcess, sql.MEMORY, sql.NICENESS))
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        labelling.stop()
+        for job in jobs.values():
+            job.stop()
         queries.close()
 
     app = FastAPI(

@@ -35,6 +35,7 @@ from explorer.episode import (
     row_pictures,
     stored_pictures,
 )
+from explorer.labelled_video import DrawnLabel
 from ingest.media.frames import VIDEO_SUFFIXES, DecodeOptions, Picture, VideoError
 from ingest.media.video import decode, frame_times
 from ingest.reasons import LIMITS, Limits
@@ -283,12 +284,13 @@ def playable_video(
     limits: Limits,
     given_up: Callable[[], bool],
     pictures: list[int] | None = None,
+    label: DrawnLabel | None = None,
 ) -> Path:
     """An MP4 file in H.264 whose frames are those of the episode. Raises PageError, also
     once nobody waits for it.
 
     `limits`: what the dataset's files may claim. `pictures`: as `picture_numbers` has
-    them.
+    them. `label`: drawn below the pictures.
     """
     path = video_file(space, facts, camera)
     video = cameras(facts, {})[camera]["video"]
@@ -309,6 +311,7 @@ def playable_video(
         video,
         episode.num_frames,
         pictures,
+        *([label] if label else ()),
     )
     cached_video = (
         space.root
@@ -326,7 +329,7 @@ def playable_video(
             whole_file(cached_video, synced=False) as half,
             Walled(MEMORY_BYTES, __name__) as decoder,
         ):
-            arguments = path, video, episode.num_frames, pictures, limits, half
+            arguments = path, video, episode.num_frames, pictures, limits, half, label
             decoder(_encode, *arguments, cpu_s=most_s, wall_s=most_s, given_up=given_up)
     except (VideoError, *TOO_MUCH) as e:
         raise PageError(f"{subject}: {e}", 503 if given_up() else 404) from e
@@ -345,8 +348,9 @@ def _encode(
     pictures: list[int] | None,
     limits: Limits,
     target: Path,
+    label: DrawnLabel | None,
 ) -> None:
-    """Write frames of a video to an MP4 file. Raises
+    """Write frames of a video to an MP4 file, each with the label below it. Raises
     VideoError, also where there are none.
     """
     rate = Fraction(video["fps"]).limit_denominator(1001)
@@ -366,6 +370,8 @@ def _encode(
         count = 0
         for count, picture in enumerate(frames, 1):
             scaled = _even_sized(picture.rgb())
+            if label is not None:
+                scaled = label.below(scaled, count - 1)
             if count == 1:
                 stream.height, stream.width = scaled.shape[:2]
             frame = av.VideoFrame.from_ndarray(scaled, format="rgb24")

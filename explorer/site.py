@@ -7,7 +7,7 @@ for scripts.
 
 import json
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -131,7 +131,7 @@ class Explorer:
     corpus: CorpusView
     index: CorpusIndex
     templates: Environment
-    labelling: ChildJob
+    jobs: Mapping[str, ChildJob]  # adapt, label, export
 
     def error(self, request: Request, message: str, status: int) -> Response:
         if request.url.path.startswith("/api/"):
@@ -150,7 +150,6 @@ class Explorer:
             "docs_page": docs_page(request.url.path),
             "sentence_of": sentence_of,  # of a metric
             "options": self.options,
-            "space": self.space,
             "now": datetime.now(UTC),
             "csrf": request.state.csrf,
             "why_read_only": self.options.why_read_only,

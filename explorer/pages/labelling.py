@@ -41,7 +41,7 @@ def _job_state(visit: Visit) -> dict[str, Any]:
     last, now: of them. error: why it failed, in words.
     """
     # Whether it runs is asked first: what it writes at its end is there once it does not
-    job = visit.explorer.labelling
+    job = visit.explorer.jobs["label"]
     running = job.running
     about = job.about()
     if not about:
@@ -150,7 +150,7 @@ def start(visit: Visiting, dataset: str) -> JSONResponse:
     find_dataset(visit.reader, dataset)
     if reason := visit.explorer.options.why_read_only or why_unused(visit.reader, dataset):
         raise PageError(reason, 403)
-    job = visit.explorer.labelling
+    job = visit.explorer.jobs["label"]
     arguments = [*_command(visit.explorer, dataset), f"--events={job.file('events')}"]
     about = {"dataset": dataset, "started_at": datetime.now(UTC).isoformat()}
     busy_dataset = job.about().get("dataset", "another dataset")

@@ -3,21 +3,26 @@
 import pathlib
 from collections.abc import Callable
 from typing import Annotated, Literal
+from urllib.parse import quote
 
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import FileResponse, JSONResponse, Response
 
+from core.domain.episode import Episode
 from explorer import media
 from explorer.access import PageError
+from explorer.drawn_labels import shown_episode
 from explorer.episode import (
     EpisodeIndex,
     cameras,
     chunk_of,
+    episode_and_facts,
     episode_facts,
     stored_pictures,
 )
 from explorer.jobs import while_wanted
-from explorer.site import Visiting, explorer_of
+from explorer.labelled_video import DrawnLabel
+from explorer.site import Visit, Visiting, explorer_of
 
 router = APIRouter(prefix="/media/{dataset}/{episode_index}")
 FOREVER = {"Cache-Control": "private, max-age=31536000, immutable"}
@@ -63,21 +68,58 @@ async def playable(
     """The episode's part of a camera's video in a codec that every browser plays; made
     where it is not yet.
     """
+    path = await _converted_video(request, dataset, episode_index, camera, with_label=False)
+    return FileResponse(path, media_type="video/mp4", headers=SHORT)
+
+
+@router.get("/labelled/{camera}")
+async def labelled(
+    request: Request, dataset: str, episode_index: EpisodeIndex, camera: Camera
+) -> Response:
+    """The same with the label that counts below the pictures, to keep: its steps, its
+    curve, and the moment.
+    """
+    path = await _converted_video(request, dataset, episode_index, camera, with_label=True)
+    name = f"{quote(dataset, safe='')}-{episode_index:06d}-labelled.mp4"
+    return FileResponse(
+        path, media_type="video/mp4", headers={"Cache-Control": "no-store"}, filename=name
+    )
+
+
+async def _converted_video(
+    request: Request, dataset: str, episode_index: int, camera: int, *, with_label: bool
+) -> pathlib.Path:
+    """The converted video of a camera. Raises PageError."""
 
     def convert(given_up: Callable[[], bool]) -> pathlib.Path:
         explorer = explorer_of(request)
         with explorer.corpus.reading() as reader:
-            facts = episode_facts(reader, dataset, episode_index)
+            episode, facts = episode_and_facts(reader, dataset, episode_index)
             limits = media.limits_of(reader, dataset)
             snapshot = reader.snapshot.number
+            label = _label(Visit(request, explorer, reader), episode) if with_label else None
         media.video_file(explorer.space, facts, camera)
         name = cameras(facts, {})[camera]["camera"]
         pictures = media.picture_numbers(explorer.corpus, snapshot, dataset, episode_index, name)
-        return media.playable_video(explorer.space, facts, camera, limits, given_up, pictures)
+        return media.playable_video(
+            explorer.space, facts, camera, limits, given_up, pictures, label
+        )
 
     async with request.app.state.converting:
-        path = await while_wanted(request, convert)
-    return FileResponse(path, media_type="video/mp4", headers=SHORT)
+        return await while_wanted(request, convert)
+
+
+def _label(visit: Visit, episode: Episode) -> DrawnLabel:
+    """The label that counts, with what people have said since the last build. Raises
+    PageError: none has a curve.
+    """
+    runs = shown_episode(visit, episode)["runs"]
+    run = next((run for run in runs if run["active"] and run["progress"]), None)
+    if run is None:
+        raise PageError(
+            f"{episode.dataset} {episode.episode_index} has no label that counts: build it first"
+        )
+    return DrawnLabel.of(run, episode.fps or 1.0)
 
 
 @router.get("/keyframes/{sha256}.jpg")

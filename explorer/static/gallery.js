@@ -3,6 +3,7 @@ import "./buttons.js";
 import { $, onKeys, post, told } from "./page.js";
 import "./pictures.js";
 import "./picking.js";
+import "./labelling.js";
 
 const form = document.querySelector(".search");
 const sliders = [...form.querySelectorAll("input[type=range]")];

@@ -201,11 +201,3 @@ def test_a_frozen_corpus_cannot_be_corrected(own):
         assert answer.status_code == 403
         assert "the release v1" in answer.json()["error"]
         assert "Accept" not in client.get("/review").text
-
-
-def test_an_episode_has_its_commands(own):
-    with visit(own.space) as client:
-        page = client.get("/episode/tiny/0").text
-        where = f"--dataset tiny --episode 0 --workspace {own.space.root}"
-        assert f"proccorpus adapt {where}" in page
-        assert f"proccorpus reward --baseline clock --overlay labelled.mp4 {where}" in page

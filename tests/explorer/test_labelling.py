@@ -79,7 +79,7 @@ def test_it_is_one_at_a_time_in_a_workspace_and_ends_with_its_explorer(own, monk
         with visit(own.space) as client:
             show(client)
             assert post(client, START, {}).status_code == 202
-            process = client.app.state.explorer.labelling.process  # type: ignore[attr-defined]
+            process = client.app.state.explorer.jobs["label"].process  # type: ignore[attr-defined]
             assert "Planning the build of tiny." in other_client.get(URL).text
             answer = post(other_client, START, {})
             assert answer.status_code == 409

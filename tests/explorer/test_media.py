@@ -12,7 +12,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from core.paths import Workspace
-from explorer import media
+from explorer import labelled_video, media
 from explorer.access import CorpusView, PageError
 from explorer.episode import episode_facts
 from explorer.media import playable_video
@@ -20,7 +20,7 @@ from ingest.media.video import decode
 from ingest.reasons import LIMITS
 from pipeline.build import run_build
 from pipeline.config import source_build
-from tests.kits.explorer_kit import copy_furnished
+from tests.kits.explorer_kit import UNLABELLED, copy_furnished
 from tests.kits.lake_kit import change as change_lake
 from tests.kits.lerobot_writer import (
     FRONT,
@@ -179,3 +179,26 @@ def test_a_video_whose_rows_leave_out_pictures_is_played_as_its_rows_are(tmp_pat
         read_number(frame.luma()) & 63 for frame in decode(tmp_path / "converted.mp4")
     ] == frames_left
     assert [read_number(small_frame.mean(axis=2)) & 63 for small_frame in small] == frames_left
+
+
+def test_a_video_with_its_label_has_the_curve_and_the_moment_below_the_pictures(
+    client: TestClient, tmp_path: Path
+):
+    answer = client.get("/media/tiny/0/labelled/0")
+    assert answer.status_code == 200
+    assert (
+        answer.headers["content-disposition"] == 'attachment; filename="tiny-000000-labelled.mp4"'
+    )
+    (tmp_path / "labelled.mp4").write_bytes(answer.content)
+    with av.open(str(tmp_path / "labelled.mp4")) as video:
+        frames = [frame.to_ndarray(format="rgb24").astype(int) for frame in video.decode(video=0)]
+    assert len(frames) == LENGTHS[0]
+    strip = labelled_video.BELOW_PX
+    for k in (0, len(frames) // 2, len(frames) - 1):
+        below = frames[k][-strip + labelled_video.WORDS_PX : -labelled_video.STRIP_PX]
+        redness = (below[:, :, 0] - below[:, :, 2]).mean(axis=0)
+        width = below.shape[1]
+        assert abs(int(redness.argmax()) - width * (k + 0.5) / len(frames)) <= 3
+        assert frames[k][:-strip].std() > 5  # the picture itself stands above
+    assert client.get(f"/media/tiny/{UNLABELLED}/labelled/0").status_code == 404
+    assert "/media/tiny/0/labelled/0" in client.get("/episode/tiny/0").text

@@ -253,9 +253,7 @@ def select(lake: Lake, selection: Selection) -> Selected:
     _check_names(selection, licences)
 
     # The episodes that were asked for, less those that must not be given on
-    chosen = None if selection.episodes is None else [*selection.episodes]
-    values = [[*selection.datasets], chosen, [*selection.splits]]
-    rows = snapshot_lake.dicts(FITTING_SQL, values)
+    rows = _rows(snapshot_lake, selection.datasets, selection.episodes, selection.splits)
     if shards is not None:
         in_shards = set(snapshot_lake.rows(held_episodes_sql(), [shards]))
         rows = [row for row in rows if _key(row) in in_shards]
@@ -285,6 +283,29 @@ def select(lake: Lake, selection: Selection) -> Selected:
     )
     return Selected(
         snapshot_lake, selection, snapshot, content, episodes, tuple(exclusions), licences, gates
+    )
+
+
+def _rows(
+    lake: Lake,
+    datasets: Sequence[str],
+    episodes: Sequence[int] | None = None,
+    splits: Sequence[str] = (),
+) -> list[dict[str, Any]]:
+    return lake.dicts(
+        FITTING_SQL, [list(datasets), None if episodes is None else list(episodes), list(splits)]
+    )
+
+
+def select_episode(lake: Lake, dataset: str, episode_index: int) -> Selected:
+    """One usable episode, to look at: of any licence, of the state that the connection reads. Raises UserError."""
+    selection = Selection(datasets=(dataset,), episodes=(episode_index,))
+    rows = _rows(lake, [dataset], [episode_index])
+    if not rows:
+        raise UserError(f"{dataset} {episode_index} cannot be used, so nothing of it is exported")
+    licences = dict(lake.rows("SELECT dataset, license FROM datasets WHERE dataset = ?", [dataset]))
+    return Selected(
+        lake, selection, lake.snapshot(), None, (episode_from_row(rows[0]),), (), licences
     )
 
 
