@@ -6,6 +6,7 @@ this workspace, times those that are left.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -73,12 +74,13 @@ class ModelCost:
     price: Price
 
     def rows(self, episodes: int) -> list[dict[str, Any]]:
-        """One row per stage and one for all."""
-        sums = [
-            {"stage": row["stage"]} | {name: row[name] * episodes for name in COUNTS}
-            for row in self.stages
-        ]
-        return [*sums, {"stage": "all"} | {name: sum(row[name] for row in sums) for name in COUNTS}]
+        """One row per stage and one for all, in whole calls and tokens."""
+        rows = [_times(row, episodes) for row in self.stages]
+        total = {name: sum(map(itemgetter(name), rows)) for name in COUNTS}
+        rows.append({"stage": "all"} | total)
+        for row in rows:
+            row |= {name: round(row[name]) for name in COUNTS}
+        return rows
 
     def bill(self, episodes: int) -> dict[str, Any]:
         """Calls by stage, GPU-hours by the price's token rates, and USD."""
@@ -87,9 +89,7 @@ class ModelCost:
         busy_s = self.price.busy_s(*tokens)
         return {
             "episodes": episodes,
-            "stages": [
-                {k: v if k == "stage" else round(v) for k, v in row.items()} for row in rows
-            ],
+            "stages": rows,
             "gpu_hours": busy_s / 3600 * self.price.gpus,
             "usd": self.price.usd(*tokens, busy_s),
         }
@@ -116,6 +116,11 @@ class ModelCost:
             f"{text}; the other {self.runs - self.episodes} episodes follow these where they can. Asking about each "
             f'run (runs_per_task = "all"): {calls} calls, {every_run["usd"]:.2f} USD'
         )
+
+
+def _times(row: Mapping[str, Any], factor: float) -> dict[str, Any]:
+    """A stage with its counts times a factor."""
+    return {"stage": row["stage"]} | {name: row[name] * factor for name in COUNTS}
 
 
 def model_cost(
@@ -166,8 +171,7 @@ def _measured(lake: Lake, build: DatasetBuild) -> tuple[int, tuple[dict[str, Any
         if num_asked:
             where = "label_run = $1 AND dataset = ifnull($2, dataset) AND status = 'ok'"
             rows = asked_rows(lake, where, [run, name])
-            means = [row | {name: row[name] / num_asked for name in COUNTS} for row in rows]
-            return num_asked, tuple(means)
+            return num_asked, tuple(_times(row, 1 / num_asked) for row in rows)
     return 0, ()
 
 

@@ -239,10 +239,7 @@ def chart_of(table: pa.Table, kind: str) -> dict[str, Any]:
     are_all = kind == "line" and len(numbers) == table.num_columns - 1
     chosen = [table.schema.names[k] for k in numbers[: len(LINES) if are_all else 1]]
     names = list(map(str, table.column(0).to_pylist()))
-    columns = [
-        [None if value is None else float(value) for value in table.column(name).to_pylist()]
-        for name in chosen
-    ]
+    columns = [_floats(table.column(name)) for name in chosen]
     # Of a bar, and where a curve's missing value counts for the axis
     heights = [value or 0.0 for value in chain.from_iterable(columns)]
     about = f"{', '.join(chosen)} by {table.schema.names[0]}"
@@ -269,6 +266,10 @@ def chart_of(table: pa.Table, kind: str) -> dict[str, Any]:
         "first": names[0],
         "last": names[-1],
     }
+
+
+def _floats(column: pa.ChunkedArray) -> list[float | None]:
+    return [None if value is None else float(value) for value in column.to_pylist()]
 
 
 def _is_number(kind: pa.DataType) -> bool:

@@ -40,6 +40,7 @@ LINKS = {
 OF_LIST = {
     "labels_apart": {"apart": "/compare/{dataset}/{episode_index}?a={run_a}&b={run_b}"},
     "leaderboard": {"model": LINKS["eval_run"]},
+    "release_commands": {"command": ""},
     "releases": {"name": "/t/release_contents?name={name}"},
     "training_runs": {"model": "/t/leaderboard?model={model}&slice=all"},
     "scored_episodes": {"error": "/compare/{dataset}/{episode_index}?b={eval_run}"},

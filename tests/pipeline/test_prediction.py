@@ -53,25 +53,19 @@ def test_the_bill_is_what_the_first_runs_took(tmp_path: Path):
         for k, i in product((0, 1), range(3))
     ]
     # Another build asked the same once more, and one question had no answer
-    call = {
-        "dataset": "sim_short",
-        "label_run": run,
-        "num_images": 1,
-        "prompt_tokens": 1000,
-        "completion_tokens": 50,
-    }
-    calls = [
-        call
-        | {
+    call = {"dataset": "sim_short", "label_run": run, "num_images": 1, "prompt_tokens": 1000}
+    sendings = product(
+        (0, 1), ("plan1", "segment1", "segment2"), (("b1", "cut"), ("b2", "ok"), ("b3", "ok"))
+    )
+    calls = []
+    for k, name, (build_id, status) in sendings:
+        of_call = {
             "episode_index": k,
             "stage": name[:-1],
             "call_key": f"{k}{name}",
-            "build_id": build_id,
-            "status": status,
+            "completion_tokens": 50,
         }
-        for k, name in product((0, 1), ("plan1", "segment1", "segment2"))
-        for build_id, status in (("b1", "cut"), ("b2", "ok"), ("b3", "ok"))
-    ]
+        calls.append(call | of_call | {"build_id": build_id, "status": status})
     rows = {"episode_labels": label_rows, "segments": spans, "vlm_calls": calls}
     lake.upsert("labels", **{name: TABLES[name].rows(r) for name, r in rows.items()})
     remaining_cost = model_cost(lake, build, space.sources)

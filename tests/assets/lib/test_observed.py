@@ -45,11 +45,9 @@ class Watch:
 
     def events(self, *assets: str) -> list[dg.AssetMaterialization]:
         """Materialisations that the event log has, oldest first."""
-        records = [
-            record
-            for asset in assets
-            for record in self.instance.fetch_materializations(dg.AssetKey(asset), 1000).records
-        ]
+        records: list[dg.EventLogRecord] = []
+        for asset in assets:
+            records += self.instance.fetch_materializations(dg.AssetKey(asset), 1000).records
         records.sort(key=lambda record: record.storage_id)
         return [event for record in records if (event := record.asset_materialization)]
 
