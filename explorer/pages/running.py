@@ -23,6 +23,7 @@ router = APIRouter()
 # Kinds of export that need no option of their own, and are folders
 EXPORTS = ["lerobot", "datasets", "rabc", "rerun"]
 REQUIRED = ("kind", "model")  # fields that need a choice
+TYPED_FIRST = {"name": "exported"}
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,79}")
 
 type Values = Mapping[str, str]
@@ -68,7 +69,10 @@ def _export(visit: Visit, values: Values) -> list[str]:
 
 
 def _adapt(visit: Visit, values: Values) -> list[str]:
-    episode = find_episode(visit.reader, values["dataset"], int(values["episode"]))
+    number = values.get("episode", "")
+    if not number.isdecimal():
+        raise PageError("episode: a number is needed", 422)
+    episode = find_episode(visit.reader, values.get("dataset", ""), int(number))
     chosen = (f"--dataset={episode.dataset}", f"--episode={episode.episode_index}")
     recipe = [f"--recipe={values['recipe']}"] if values.get("recipe") else []
     return ["adapt", *chosen, f"--model={values['model']}", *recipe]
@@ -123,16 +127,19 @@ def state(visit: Visiting, name: CommandName) -> HTMLResponse:
     files = [path for path in out.rglob("*") if path.is_file()] if out else []
     fields = COMMANDS[name].choices(visit)
     has_choice = not any(field in REQUIRED and not fields[field] for field in fields)
-    values = dict(visit.request.query_params) | {"name": EXPORTS[0]}
-    first = values | {field: choices[0] for field, choices in fields.items() if choices}
+    values = dict(visit.request.query_params)
+    first = {
+        field: next(iter(choices), TYPED_FIRST.get(field, "")) for field, choices in fields.items()
+    }
     return visit.part(
         "running.html",
         name=name,
         command=COMMANDS[name],
         fields=fields if has_choice else {},
         values=values,
+        first=first,
         why_not=COMMANDS[name].why_not(visit.explorer),
-        example=command_line(_arguments(visit, name, first)) if has_choice else "",
+        example=command_line(_arguments(visit, name, values | first)) if has_choice else "",
         newest=command_line(newest) if newest else "",
         running=running,
         is_whole=(out is not None and (out / MANIFEST).is_file()) or job.has_succeeded,
