@@ -10,13 +10,13 @@ import numpy as np
 
 from annotate.config import MotionConfig
 from annotate.model_client.calls import Image
-from annotate.model_client.tokens import blank
 from annotate.motion.annotator import annotate as by_motion
 from annotate.motion.observe import Signals
 from annotate.vlm.moments import moments_of
 from annotate.vlm.pictures import EpisodeView
 from benchmarks.harness import build
 from benchmarks.label_truth import TRUTH, signals_without_outcomes
+from benchmarks.vlm_other_ways import blank
 from core.paths import Workspace
 from eval.annotators.truth import EpisodeTruth, corpus_truth
 from warehouse.lake import Lake

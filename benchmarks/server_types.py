@@ -20,9 +20,9 @@ from typing import Any
 from annotate.config import VlmConfig
 from annotate.model_client.endpoints import body_of
 from annotate.model_client.profiles import PROFILES
-from annotate.model_client.tokens import blank
 from annotate.vlm.prompts import request, segment_reply
 from benchmarks.harness import arguments, table_text
+from benchmarks.vlm_other_ways import blank
 from core.paths import ROOT
 
 PAGE = ROOT / "docs" / "vlm.md"

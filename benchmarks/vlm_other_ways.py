@@ -8,14 +8,19 @@ And what a minute of pictures costs Qwen3-VL by its own processors (of transform
 itself, in contact sheets, or as a video, which merges two frames and has one time for both.
 """
 
+import io
+import json
+import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from itertools import batched, pairwise
 
+from PIL import Image as Pillow
+
 from annotate.model_client.calls import Image, Request
-from annotate.model_client.tokens import MARKERS, blank, prompt_tokens, reply_tokens
+from annotate.model_client.tokens import CHARS_PER_TOKEN, MARKERS, prompt_tokens
 from annotate.vlm.pictures import COLUMNS
 from annotate.vlm.windows import TILES
 from core.domain.label import STEP, Label, Segment, plain_label
@@ -27,6 +32,19 @@ ACROSS = 5
 DOWN = 4
 WINDOW_S = 30
 PICTURES_PER_S = 2
+
+
+def blank(width: int, height: int) -> Image:
+    """A picture of that size that shows nothing."""
+    data = io.BytesIO()
+    Pillow.new("RGB", (width, height)).save(data, "JPEG")
+    return Image.of(data.getvalue())
+
+
+def reply_tokens(value: object) -> int:
+    """A reply that says `value`, written as guided decoding writes it, and its end."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return 1 + math.ceil(len(text) / CHARS_PER_TOKEN)
 
 
 @cache

@@ -25,12 +25,12 @@ import numpy as np
 from annotate.config import VlmConfig
 from annotate.model_client.calls import Reply, Request, VlmError
 from annotate.model_client.reading import problem_of
-from annotate.model_client.tokens import prompt_tokens, reply_tokens
+from annotate.model_client.tokens import prompt_tokens
 from annotate.vlm.annotator import annotate_episode, reason_episode
 from benchmarks.hand_labels import HandLabelled, labelled_sets, picture, view_of
 from benchmarks.harness import table_text, trial_workspace
 from benchmarks.label_truth import hand_labelled, names, robot_of
-from benchmarks.vlm_other_ways import MINUTE_HEAD, as_lerobot, minute_rows, plainly
+from benchmarks.vlm_other_ways import MINUTE_HEAD, as_lerobot, minute_rows, plainly, reply_tokens
 from core.domain.label import DONE, IDLE, STEP, Label, Segment, finished
 from core.domain.label_run import MIN_NAME_CONFIDENCE
 from core.paths import ROOT

@@ -12,7 +12,6 @@ from typing import Annotated, Any
 import typer
 from typer import Option
 
-from assets.lib.report import report_closing
 from cli.console import build_all
 from cli.options import (
     At,
@@ -56,7 +55,7 @@ from pipeline.config import (
 )
 from pipeline.dry_run import foresee
 from pipeline.outcome import StepOutcome
-from pipeline.prediction import DatasetCost, dataset_cost, embedding_cost
+from pipeline.prediction import model_cost
 from pipeline.sources import all_builds, builds_of_source, replaced, with_folders
 from training.recipe import load_recipe
 from warehouse.lake import Lake, open_lake, renaming
@@ -89,7 +88,7 @@ def demo(common: Here = Here(), workers: WorkersOption = None) -> None:
     lake = open_lake(space)
     with training_progress() as on_step:
         outcomes = reward_model.closing_steps(lake, DEMO_RELEASE, load_recipe(DEMO_RECIPE), on_step)
-    _say_outcomes(space, outcomes)
+    _say_outcomes(outcomes)
     print(f"\nScores on held-out episodes, best first ({_directions(release.LEADERBOARD_METRICS)})")
     show(release.leaderboard_rows(lake), "table")
     say("")
@@ -110,8 +109,7 @@ def _closing() -> tuple[ModuleType, ModuleType]:
     return release, reward_model
 
 
-def _say_outcomes(space: Workspace, outcomes: Sequence[StepOutcome]) -> None:
-    report_closing(space, outcomes)
+def _say_outcomes(outcomes: Sequence[StepOutcome]) -> None:
     for outcome in outcomes:
         if outcome.asset == "leaderboard":  # demo shows it as a table
             continue
@@ -149,7 +147,7 @@ def nightly(
         raise UserError(f"{space.root} has no dataset yet: give --config FILE")
     code = build_all(space, builds, workers, update=update, asked_code=PARTIAL)
     _, reward_model = _closing()
-    _say_outcomes(space, reward_model.scoring_steps(open_lake(space), release, licences))
+    _say_outcomes(reward_model.scoring_steps(open_lake(space), release, licences))
     raise typer.Exit(code)
 
 
@@ -195,10 +193,6 @@ def build(
     dry_run: Annotated[
         bool, Option(help="Say what would be done, why, and at what cost of models; write nothing.")
     ] = False,
-    model_dir: Annotated[
-        Path | None,
-        Option(help="With --dry-run: the model's folder, to count tokens as its server does."),
-    ] = None,
     again: Annotated[
         bool, Option(help="With --dry-run: count what models answered already, too.")
     ] = False,
@@ -249,7 +243,7 @@ def build(
             with_annotator(build, annotator or "vlm", vlm_endpoint, vlm_model) for build in builds
         ]
     if dry_run:
-        _say_foreseen(lake, builds, common, update=update, model_dir=model_dir, again=again)
+        _say_foreseen(lake, builds, common, update=update, again=again)
         return
     options: dict[str, Any] = {
         "update": update,
@@ -321,38 +315,32 @@ def _say_foreseen(
     common: At,
     *,
     update: bool,
-    model_dir: Path | None,
     again: bool,
 ) -> None:
     """What a build would do, and what models would cost. Writes nothing, and sends no request."""
     foreseen = foresee(lake, builds, update=update)
     model_costs = []
-    encoder_costs = []
     with TemporaryDirectory() as folder:
         for build in builds:
             # As the build would do it: what the workspace knows of a dataset counts beside its configuration
             resolved = resolve(lake, build, update=update)
             if build.annotator == "vlm":
-                costs = dataset_cost(lake, resolved, Path(folder), model_dir, from_scratch=again)
-                model_costs.append(costs)
-            if resolved.has_embeddings:
-                encoder_costs.append(
-                    embedding_cost(lake, resolved, Path(folder), from_scratch=again)
-                )
+                model_costs.append(model_cost(lake, resolved, Path(folder), from_scratch=again))
             if resolved.lacks_encoder:
                 warn([f"no embeddings: {resolved.lacks_encoder}"], build.name)
     warn(foreseen.notes, "note")
     rows = [asdict(work) for work in foreseen.work]
     if common.format == "json":
-        costs = [cost.facts() for cost in (*model_costs, *encoder_costs)]
+        costs = [cost.facts() for cost in model_costs]
         print_json({"work": rows, "up_to_date": foreseen.up_to_date, "model": costs})
         return
     stay = f"{counted(foreseen.up_to_date, 'stage')} up to date"
     show(rows, "table", empty=f"Nothing would be done: {stay}.")
     if rows:
         say(f"Nothing was written. A build would do this; {stay}.")
-    _show_model_costs(model_costs)
-    for cost in encoder_costs:
+    for cost in model_costs:
+        if cost.measured:
+            show(cost.bill(cost.episodes)["stages"], "table")
         say(cost.summary())
 
 
@@ -418,10 +406,3 @@ def _lake_if_there(space: Workspace, *, read_only: bool = False) -> Lake | None:
     if read_only:
         return lake_to_read(space)
     return open_lake(space)
-
-
-def _show_model_costs(costs: Sequence[DatasetCost]) -> None:
-    """What asking a model would cost, by dataset."""
-    for cost in costs:
-        show(cost.prediction.rows(), "table")
-        say(cost.summary())

@@ -4,14 +4,11 @@ import json
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from annotate.signal_report import lag_span
 from annotate.signal_report import line as signal_line
-from annotate.vlm.cost import Prediction
-from assets.lib.report import report_build
 from cli.output import print_json, progress, show
 from cli.status import show_status, status_rows
 from cli.terminal import DONE, FAILED, PARTIAL, USAGE, VERBOSE, note
@@ -22,9 +19,8 @@ from ingest.signals.survey import findings_of
 from pipeline.build import BuildListener, BuildReport, run_build
 from pipeline.chunk import StageMoment
 from pipeline.config import DatasetBuild
-from pipeline.prediction import dataset_cost
-from pipeline.sources import OUT_OF_REACH
-from pipeline.stage import Step, StepFailure, reasons
+from pipeline.prediction import asked_rows
+from pipeline.stage import Step, StepFailure
 from warehouse.lake import Lake
 from warehouse.lake.acceptances import in_words, open_faults
 from warehouse.lake.references import advice, sentences
@@ -42,7 +38,7 @@ def build_all(
     accept_changes: bool = False,
     asked_code: int = USAGE,
 ) -> int:
-    """Run a build with a progress bar, report it to Dagster where that is used, print a summary; returns the exit code.
+    """Run a build with a progress bar, print a summary; returns the exit code.
 
     3 when all was built but datasets whose source is out of reach, 1 when a step failed or nothing is usable,
     `asked_code` when a source changed so much that a person has to accept it. Raises SourceError before anything is
@@ -58,7 +54,6 @@ def build_all(
         )
     lake = listener.lake
     names = [build.name for build in builds]
-    report_build(lake, names, reasons(failure.facts for failure in report.failed))
 
     # What was done, and what the datasets hold now
     rows = [row for row in status_rows(lake) if row["dataset"] in names]
@@ -68,8 +63,8 @@ def build_all(
         )
     else:
         _show_built(lake, report, names, rows)
-        for name, cost in listener.costs.items():
-            _show_cost(lake, report, name, cost)
+        for name in names:
+            _show_asked(lake, report, name)
 
     for failure in report.failed:
         _print_failure(failure)
@@ -171,10 +166,7 @@ def _signals(lake: Lake, names: Sequence[str]) -> list[tuple[str, str]]:
 
 
 class ProgressInTerminal(BuildListener):
-    """Shows how many episodes went through each stage, and writes events for the program that started the build.
-
-    costs: what asking a model is expected to cost, by dataset.
-    """
+    """Shows how many episodes went through each stage, and writes events for the program that started the build."""
 
     lake: Lake
 
@@ -187,16 +179,9 @@ class ProgressInTerminal(BuildListener):
         self.going = defaultdict[str, Counter[tuple[str, int]]](Counter)
         self.episodes: dict[tuple[str, int], int] = {}
         self.frames_per_episode = 0.0
-        self.costs: dict[str, Prediction] = {}
 
     def began(self, lake: Lake, builds: Collection[DatasetBuild]) -> None:
         self.lake = lake
-        # Predicted now, while it is still known what is not labelled yet
-        for build in builds:
-            if build.annotator == "vlm":
-                with suppress(*OUT_OF_REACH):  # to list it will say so
-                    cost = dataset_cost(lake, build, lake.workspace.sources)
-                    self.costs[build.name] = cost.prediction
 
     def planned(self, num_stages: int, steps: Sequence[Step]) -> None:
         _add_event(self.events, {"event": "plan", "stages": num_stages})
@@ -226,26 +211,15 @@ class ProgressInTerminal(BuildListener):
         self.report(stage, episodes, self.to_do[stage] or None, "episodes", self.frames_per_episode)
 
 
-def _show_cost(lake: Lake, report: BuildReport, dataset: str, prediction: Prediction) -> None:
-    """The calls of a build to a model, beside what was predicted; nothing where none was sent."""
-    calls = lake.dicts(
-        "SELECT * FROM vlm_calls WHERE dataset = ? AND build_id = ?", [dataset, report.build_id]
-    )
-    # Where every answer was kept from before there is nothing to compare
-    if calls:
+def _show_asked(lake: Lake, report: BuildReport, dataset: str) -> None:
+    """The calls of a build to a model; nothing where none was sent."""
+    rows = asked_rows(lake, "dataset = ? AND build_id = ?", [dataset, report.build_id])
+    if rows:
         of_dataset = [reports for reports in report.done if reports.run.dataset == dataset]
         stored = sum(int(reports.numbers.get("answered_before", 0)) for reports in of_dataset)
-        if stored:
-            cached_note = (
-                f" of a whole run ({stored} answers were there before and were not asked for)"
-            )
-        else:
-            cached_note = ""
-        print(
-            f"What the model was asked about {dataset}, beside the prediction{cached_note}:",
-            flush=True,
-        )
-        show(prediction.beside(calls), "table")
+        note = f" ({stored} answers were there before and were not asked for)" if stored else ""
+        print(f"What the model was asked about {dataset}{note}:", flush=True)
+        show(rows, "table")
 
 
 def _print_failure(failure: StepFailure) -> None:

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 import typer
 from typer import Argument, Option
 
-from assets.lib.report import report_closing
 from cli.lakes import lake_at
 from cli.options import (
     At,
@@ -97,7 +96,6 @@ def eval_model(
         if frozen is None or outcome is None or name != HELD_OUT:
             _show_evaluation(evaluation, common.format)
             continue
-        report_closing(lake.workspace, [outcome])
         _show_held_out(lake, frozen.name, common.format)
         note(f"report: {evaluation.page}")
 
@@ -236,12 +234,9 @@ def annotators_compare(
     if truth and not truth.is_dir():
         raise UserError(f"--truth {truth}: there is no such folder")
     lake = lake_at(common.workspace)
-    comparison, outcome = comparison_step(
+    comparison, _ = comparison_step(
         lake, truth, run=run, against=TRUTH if truth else against, datasets=dataset or ()
     )
-    if not any((run, against, truth, dataset)):
-        # The asset in Dagster is the comparison of everything
-        report_closing(lake.workspace, [outcome])
     if common.format == "json":
         print_json(_comparison_json(comparison))
     elif not comparison.labellers:

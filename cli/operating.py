@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from typer import Option
 
-from assets.lib.report import dagster_home, mirror
+from assets.lib.home import dagster_home
 from cli.options import (
     At,
     Here,
@@ -24,7 +24,7 @@ from cli.terminal import FAILED
 from core.paths import Workspace
 from core.web import TOKENS, link_with, listen, token_for
 from pipeline.doctor import diagnose
-from warehouse.lake import Lake
+from warehouse.lake import Lake, open_lake
 from warehouse.lake.doctor import ERROR, Trouble
 from warehouse.lake.doctor_repair import recover as make_again
 from warehouse.lake.doctor_repair import repair as mend
@@ -140,6 +140,7 @@ def ui(
     no_token: NoTokenOption = False,
 ) -> None:
     """Open the Dagster UI on a workspace: chunks, backfills, checks and lineage."""
+    from assets.lib.observed import instance_at, observe
     from assets.webserver import run_ui, ui_access
 
     space = space_at(common.workspace)
@@ -150,9 +151,10 @@ def ui(
     with closing(listen(host, port)) as listener:
         port = listener.getsockname()[1]
     # What was built by the command line, or on another machine, is there when the page opens
-    say("Telling Dagster what was built here that it does not know ...")
-    mirror(space)
     home = dagster_home(space)
+    if space.exists():
+        with instance_at(home, space) as instance:
+            observe(instance, open_lake(space))
     os.environ |= {"DAGSTER_HOME": str(home), "PROCCORPUS_WORKSPACE": str(space.root)}
     address = link_with(f"http://{host}:{port}", shown_token)
     say("Dagster starts, which takes some 20 s; its address stands here once it answers ...")

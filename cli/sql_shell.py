@@ -4,16 +4,14 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable
-from itertools import chain
+from collections.abc import Callable
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 from prompt_toolkit import PromptSession
 from prompt_toolkit.auto_suggest import AutoSuggestFromHistory
-from prompt_toolkit.completion import CompleteEvent, Completer, Completion
-from prompt_toolkit.document import Document
+from prompt_toolkit.completion import WordCompleter
 from prompt_toolkit.filters import Condition
 from prompt_toolkit.formatted_text import HTML
 from prompt_toolkit.history import FileHistory
@@ -28,6 +26,7 @@ from warehouse.lake.schema import Described, columns, relations
 from warehouse.lake.sql import open_for_users, release_state
 
 FORMATS = ("table", "json", "csv")
+DOT_COMMANDS = (".tables", ".schema", ".format", ".records", ".help", ".quit")
 HELP = """\
 A query ends with ; and may take several lines. Ctrl-C stops it, Ctrl-D leaves, Tab completes, the up arrow goes back.
   .tables  \\d          tables and views, and what each is for
@@ -72,45 +71,17 @@ def as_command(text: str) -> str:
     return text
 
 
-class NameCompleter(Completer):
-    """Relations after FROM and JOIN; else columns of the relations that the text names (of all, without any)."""
-
-    def __init__(self) -> None:
-        self.relations = {r["name"]: r["comment"] for r in relations()}
-        self.columns: dict[str, dict[str, str]] = {name: {} for name in self.relations}
-        for c in columns():
-            self.columns[c.relation][c.column] = c.comment
-        with duckdb.connect() as con:
-            words = con.execute(
-                "SELECT upper(keyword_name) FROM duckdb_keywords() WHERE keyword_category = 'reserved' "
-                "UNION SELECT function_name FROM duckdb_functions() WHERE regexp_matches(function_name, '^[a-z_0-9]+$')"
-            )
-            self.language = dict.fromkeys((w for (w,) in words.fetchall()), "")
-
-    def words(self, text_before: str, text: str) -> dict[str, str]:
-        """What may stand after `text_before` in the whole `text`, each with its meaning."""
-        if re.search(
-            r"(\b(FROM|JOIN|TABLE|DESCRIBE|SUMMARIZE)|\.schema)\s+\w*$", text_before, re.IGNORECASE
-        ):
-            return self.relations
-        if text_before.lstrip().startswith("."):
-            return dict.fromkeys(
-                (".tables", ".schema", ".format", ".records", ".help", ".quit"), ""
-            )
-        mentioned = [self.columns[n] for n in self.relations if re.search(rf"\b{n}\b", text)]
-        columns = chain.from_iterable(t.items() for t in mentioned or self.columns.values())
-        return self.language | dict(columns) | self.relations
-
-    def get_completions(
-        self, document: Document, complete_event: CompleteEvent
-    ) -> Iterable[Completion]:
-        text_before = document.text_before_cursor
-        typed = (re.search(r"\.?\w*$", text_before) or [""])[0]
-        # a. of an alias is no part of the column
-        typed = typed if text_before.lstrip() == typed else typed.lstrip(".")
-        for word, meaning in self.words(text_before, document.text).items():
-            if typed and word.lower().startswith(typed.lower()):
-                yield Completion(word, -len(typed), display_meta=meaning)
+def _completer() -> WordCompleter:
+    """Of relations, columns and words of the language, each with its meaning."""
+    with duckdb.connect() as con:
+        words = con.execute(
+            "SELECT upper(keyword_name) FROM duckdb_keywords() WHERE keyword_category = 'reserved' "
+            "UNION SELECT function_name FROM duckdb_functions() WHERE regexp_matches(function_name, '^[a-z_0-9]+$')"
+        ).fetchall()
+    meanings = dict.fromkeys([*DOT_COMMANDS, *(word for (word,) in words)], "")
+    meanings |= {c.column: c.comment for c in columns()}
+    meanings |= {r["name"]: r["comment"] for r in relations()}
+    return WordCompleter([*meanings], True, meta_dict=meanings, pattern=re.compile(r"\.?\w+"))
 
 
 def describe(
@@ -132,7 +103,7 @@ def shell(run_query: Ask, describe: Describe, title: str, show: Show) -> None:
     os.environ.setdefault("PROMPT_TOOLKIT_NO_CPR", "1")
     session: PromptSession[str] = PromptSession(
         history=FileHistory(str(history_file())),
-        completer=NameCompleter(),
+        completer=_completer(),
         complete_while_typing=False,
         auto_suggest=AutoSuggestFromHistory(),
         lexer=PygmentsLexer(SqlLexer),

@@ -14,7 +14,6 @@ from typer import Argument, Option
 from annotate.config import Price, VlmConfig
 from annotate.model_client.server import Server, ServerConfig
 from assets.lib.launch.child import launched, report
-from assets.lib.report import report_closing
 from cli.lakes import lake_at, lake_to_read
 from cli.options import (
     At,
@@ -31,7 +30,6 @@ from cli.options import (
 from cli.output import progress, show, show_facts, training_progress
 from core.errors import UserError
 from core.names import LATEST
-from core.paths import Workspace
 from pipeline.models import model_folder
 from pipeline.outcome import StepOutcome
 from training.recipe import adapting_recipe, load_recipe
@@ -101,14 +99,14 @@ def train(
             )
         chain = [recipe, *then]
         made = _train_visibly(
-            space, lambda on_step: list(chained_steps(lake, frozen, chain, model, on_step))[-1]
+            lambda on_step: list(chained_steps(lake, frozen, chain, model, on_step))[-1]
         )
         if made:
             show_facts(dict(made.numbers) | {"checkpoint": str(made.files[0])}, common.format)
         return
     resume = resume or (auto_resume and resumable(space, loaded, frozen))
     step = partial(reward_model_step, lake, frozen, loaded, always=True, resume=resume, wandb=wandb)
-    outcome = _train_visibly(space, lambda on_step: step(on_step=on_step))
+    outcome = _train_visibly(lambda on_step: step(on_step=on_step))
     if outcome:
         show_facts(dict(outcome.numbers) | {"checkpoint": str(outcome.files[0])}, common.format)
         say_next(_after_training(lake, frozen), common.workspace)
@@ -127,9 +125,9 @@ def _after_training(lake: Lake, release: Release) -> dict[str, str]:
 
 
 def _train_visibly(
-    space: Workspace, train: Callable[[Callable[[Any], None]], StepOutcome]
+    train: Callable[[Callable[[Any], None]], StepOutcome],
 ) -> StepOutcome | None:
-    """Train with a progress bar and tell Dagster, or tell the Dagster run that launched this. None in the further
+    """Train with a progress bar, or tell the Dagster run that launched this. None in the further
     processes of torchrun, which have nothing to say. `train` takes on_step."""
     if os.environ.get("RANK", "0") != "0":
         train(lambda point: None)
@@ -137,9 +135,7 @@ def _train_visibly(
     if launched():
         return report(train)
     with training_progress() as on_step:
-        outcome = train(on_step)
-    report_closing(space, [outcome])
-    return outcome
+        return train(on_step)
 
 
 @app.command()

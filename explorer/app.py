@@ -65,7 +65,7 @@ class LastingFiles(StaticFiles):
 def create_app(space: Workspace, options: Options = Options()) -> FastAPI:
     """The explorer of a workspace. Raises LakeError: no workspace, or no such snapshot."""
     lake = CorpusView(space, options.snapshot, options.release)
-    jobs = {name: ChildJob(space.root / "explorer", name) for name in ("adapt", "label", "export")}
+    jobs = {name: ChildJob(space.root / "explorer", name) for name in ("adapt", "export", "label")}
     explorer = Explorer(space, options, lake, CorpusIndex(lake), _templates(), jobs)
     queries = Pool(partial(SqlProcess, sql.MEMORY, sql.NICENESS))
 

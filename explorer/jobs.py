@@ -98,6 +98,11 @@ class ChildJob:
                 os.close(lock)
             return False
 
+    @property
+    def has_succeeded(self) -> bool:
+        """Did the newest one end well, if it was started here?"""
+        return self.process is not None and self.process.poll() == 0
+
     def about(self) -> dict[str, Any]:
         """What was said of the newest one when it was started; empty where none was."""
         with suppress(ValueError):

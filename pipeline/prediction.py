@@ -1,42 +1,38 @@
-"""What building datasets will cost: `build --dry-run`. Questions to a model, and pictures that an encoder looks at.
+"""What building datasets will cost at a model's server: `build --dry-run`.
 
-Episodes are taken as the lake knows them, and those that it does not know as the source lists them; nothing is
-decoded, nothing is asked and no encoder is loaded. What the same model took for what it has labelled before, in this
-workspace, corrects the prediction.
+Nothing is decoded and nothing is asked. The bill is what the episodes took that the model was asked about before in
+this workspace, times those that are left.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from math import ceil
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from annotate.config import EmbeddingsConfig
-from annotate.embeddings.projection import CELL, WHOLE
-from annotate.frames import every_nth
-from annotate.model_client.tokens import ImageRule
-from annotate.vlm.cost import CallCost, KeyframeSeries, Prediction, corrections, predict
+from annotate.config import Price
 from annotate.vlm.few_runs import num_asked_runs
-from annotate.vlm.pictures import joined_size
 from core.values import grouped, spread
 from ingest.episode import EpisodeRecord
 from ingest.episodes import settle, with_numbers
-from ingest.media.frames import VIDEO_SUFFIXES, VideoError
-from ingest.media.video import probe
 from ingest.source import list_episodes
-from ingest.sources.files import Source
 from pipeline.config import DatasetBuild
-from pipeline.plan import CURRENT, plan
-from pipeline.reading import labelled_by, named_views
-from pipeline.stages import stage_specs
 from warehouse.lake import Lake
-from warehouse.lake.stored import followers
 
-UNKNOWN_PX = (640, 480)  # of a camera whose pictures cannot be looked at without a download
-PILOTS = 50  # labelled episodes that calibrate, at most
-BYTES_A_NUMBER = 1.9  # of embeddings, as measured in the lake's files
-# CPU ms a picture on one thread, as measured (docs/performance.md)
-MS_A_PICTURE: Mapping[str, float] = {"mobilenet_v2": 1.6, "grey": 0.4}
+COUNTS = ("calls", "images", "prompt_tokens", "completion_tokens")
+# A call that several builds sent counts once
+ASKED_SQL = """
+SELECT stage, count(*) AS calls, count(*) FILTER (status != 'ok') AS lost, sum(num_images)::BIGINT AS images,
+    sum(prompt_tokens)::BIGINT AS prompt_tokens, sum(completion_tokens)::BIGINT AS completion_tokens
+FROM (SELECT DISTINCT ON (call_key) * FROM vlm_calls WHERE {where} AND status != 'sent' ORDER BY call_key, status)
+GROUP BY stage ORDER BY list_position(['plan', 'segment', 'refine', 'verify', 'reason'], stage)
+"""
+# Episodes that a label run has and that follow no others: the model was asked about these
+ASKED_ABOUT_SQL = """
+SELECT count(*) FROM (
+    SELECT dataset, episode_index FROM episode_labels WHERE label_run = $1 AND dataset = ifnull($2, dataset)
+    EXCEPT SELECT dataset, episode_index FROM alignments WHERE label_run = $1)
+"""
 
 
 def listed_records(
@@ -63,99 +59,93 @@ def listed_records(
     return {k: r for k, r in usable.items() if source.selected is None or k in source.selected}
 
 
-# Questions to a model
-
-
 @dataclass(frozen=True)
-class DatasetCost:
+class ModelCost:
+    """What asking a model about a dataset will take: calls and tokens of an episode, times episodes."""
+
     dataset: str
-    prediction: Prediction
-    of_each_run: Prediction  # were the model asked about each of them
-    known: int  # episodes of which the lake knows the length and the pictures; of the others the listing does
+    episodes: int  # that the model is asked about
+    runs: int  # were it asked about each of them
     labelled: int  # episodes that need no call: this label run has them
-    pilots: int  # labelled episodes that the prediction is calibrated by
-    left_out: int  # episodes whose length nothing says
+    measured: (
+        int  # episodes that the numbers rest on; 0: none was asked about yet, and nothing is known
+    )
+    stages: tuple[dict[str, Any], ...]  # of one episode: a stage, with calls, images and tokens
+    price: Price
+
+    def rows(self, episodes: int) -> list[dict[str, Any]]:
+        """One row per stage and one for all, in whole calls and tokens."""
+        rows = [_times(row, episodes) for row in self.stages]
+        total = {name: sum(map(itemgetter(name), rows)) for name in COUNTS}
+        rows.append({"stage": "all"} | total)
+        for row in rows:
+            row |= {name: round(row[name]) for name in COUNTS}
+        return rows
+
+    def bill(self, episodes: int) -> dict[str, Any]:
+        """Calls by stage, GPU-hours by the price's token rates, and USD."""
+        rows = self.rows(episodes)
+        tokens = rows[-1]["prompt_tokens"], rows[-1]["completion_tokens"]
+        busy_s = self.price.busy_s(*tokens)
+        return {
+            "episodes": episodes,
+            "stages": rows,
+            "gpu_hours": busy_s / 3600 * self.price.gpus,
+            "usd": self.price.usd(*tokens, busy_s),
+        }
 
     def facts(self) -> dict[str, Any]:
         """For scripts."""
-        p = self.prediction
-        every_run = self.of_each_run
-        of_model = {
-            "episodes": p.episodes,
-            "stages": p.rows(),
-            "gpu_hours": p.gpu_hours,
-            "usd": p.usd,
-        }
-        of_each = {
-            "episodes": every_run.episodes,
-            "calls": round(every_run.total.calls),
-            "usd": every_run.usd,
-        }
-        numbers = {k: v for k, v in vars(self).items() if k not in ("prediction", "of_each_run")}
-        return numbers | of_model | {"of_each_run": of_each}
+        numbers = {"dataset": self.dataset, "labelled": self.labelled, "measured": self.measured}
+        return numbers | self.bill(self.episodes) | {"of_each_run": self.bill(self.runs)}
 
     def summary(self) -> str:
         """What the numbers rest on, in a sentence."""
-        p = self.prediction
-        calibration = "not calibrated: nothing is labelled yet"
-        if self.pilots:
-            calibration = f"calibrated by {self.pilots} labelled episodes"
-        parts = [
-            f"{self.dataset}: {p.episodes} episodes to annotate, {self.known} of them decoded; {calibration}"
-        ]
-        if self.labelled:
-            parts.append(f"{self.labelled} are labelled already")
-        if self.left_out:
-            parts.append(f"{self.left_out} left out: nothing says how long they are")
-        bill = f"{'; '.join(parts)}. {p.gpu_hours:.2f} GPU-hours, {p.usd:.2f} USD"
-        if self.of_each_run.episodes == p.episodes:
-            return bill
-        every_run = self.of_each_run
+        asked = f"{self.dataset}: {self.episodes} episodes to annotate; {self.labelled} are labelled already"
+        if not self.measured:
+            first = "build --episodes 0-19 asks about some, then ask again"
+            return f"{asked}. What one takes is not known before the first was asked about: {first}"
+        bill = self.bill(self.episodes)
+        cost = f"{bill['gpu_hours']:.2f} GPU-hours, {bill['usd']:.2f} USD"
+        text = f"{asked}; as measured on {self.measured}: {cost}"
+        if self.runs == self.episodes:
+            return text
+        every_run = self.bill(self.runs)
+        calls = every_run["stages"][-1]["calls"]
         return (
-            f"{bill}; the other {every_run.episodes - p.episodes} episodes follow these where they can. Asking "
-            "about each "
-            f'run (runs_per_task = "all"): {every_run.total.calls:.0f} calls, {every_run.usd:.2f} USD'
+            f"{text}; the other {self.runs - self.episodes} episodes follow these where they can. Asking about each "
+            f'run (runs_per_task = "all"): {calls} calls, {every_run["usd"]:.2f} USD'
         )
 
 
-def dataset_cost(
-    lake: Lake | None,
-    build: DatasetBuild,
-    sources: Path,
-    model: Path | None = None,
-    *,
-    from_scratch: bool = False,
-) -> DatasetCost:
-    """`model`: its folder, for how it cuts pictures. `from_scratch`: as if nothing had been labelled yet."""
-    rule = ImageRule.of(model) if model else ImageRule()
+def _times(row: Mapping[str, Any], factor: float) -> dict[str, Any]:
+    """A stage with its counts times a factor."""
+    return {"stage": row["stage"]} | {name: row[name] * factor for name in COUNTS}
+
+
+def model_cost(
+    lake: Lake | None, build: DatasetBuild, sources: Path, *, from_scratch: bool = False
+) -> ModelCost:
+    """`from_scratch`: as if nothing had been labelled yet."""
     records = listed_records(lake, build, sources)
     labelled = set()
     if lake is not None and not from_scratch:
         sql = "SELECT DISTINCT episode_index FROM segments WHERE dataset = ? AND list_contains(?, label_run)"
         runs = [run.id for run in (build.label_run(), *build.former_runs())]
         labelled = set(lake.column(sql, [build.name, runs]))
-    to_label = {k: r for k, r in records.items() if k not in labelled}
-
-    # The lake knows the pictures of what was decoded; the listing gives the rest
-    known_shapes = {}
-    factors: dict[str, CallCost] = {}
-    pilots = 0
-    if lake is not None:
-        known_shapes = _known(lake, build.name, to_label)
-        factors, pilots = expectation(lake, build, rule)
-    source = build.source(sources)
-    listed = {
-        k: _listed(build, source, record) for k, record in to_label.items() if k not in known_shapes
-    }
-    shapes = known_shapes | {k: shape for k, shape in listed.items() if shape is not None}
-
+    to_label = {*records} - labelled
     # Of most tasks some runs are asked about
-    config = build.stages.vlm
-    asked_episodes = _asked_about(build, records)
-    of_each_run = predict(config, [*shapes.values()], factors, rule)
-    prediction = predict(config, [shapes[k] for k in shapes if k in asked_episodes], factors, rule)
-    numbers = len(known_shapes), len(labelled & set(records)), pilots, len(to_label) - len(shapes)
-    return DatasetCost(build.name, prediction, of_each_run, *numbers)
+    asked = to_label & _asked_about(build, records)
+    measured, stages = _measured(lake, build) if lake else (0, ())
+    return ModelCost(
+        build.name,
+        len(asked),
+        len(to_label),
+        len(labelled & {*records}),
+        measured,
+        stages,
+        build.stages.vlm.price,
+    )
 
 
 def _asked_about(build: DatasetBuild, records: Mapping[int, EpisodeRecord]) -> set[int]:
@@ -170,184 +160,24 @@ def _asked_about(build: DatasetBuild, records: Mapping[int, EpisodeRecord]) -> s
     return asked_episodes
 
 
-def _known(lake: Lake, dataset: str, episodes: Collection[int]) -> dict[int, KeyframeSeries]:
-    """Episodes that have been decoded, with the pictures that a model will be shown."""
-    # Pictures as they are stored: the annotator is shown the coarse keyframes of the views that labels are made by
-    camera_views = named_views(lake, dataset)
-    rows = lake.dicts(
-        "SELECT episode_index, num_frames, fps, usable_cameras FROM episode_content WHERE dataset = ? ORDER BY 1",
-        [dataset],
-    )
-    stored = {
-        (episode, camera): (frames, (width, height))
-        for episode, camera, frames, width, height in lake.rows(
-            "SELECT episode_index, camera, list(frame_index ORDER BY frame_index), max(width_px), max(height_px) "
-            "FROM keyframes WHERE dataset = ? AND purpose = 'coarse' GROUP BY 1, 2",
-            [dataset],
-        )
-    }
+def _measured(lake: Lake, build: DatasetBuild) -> tuple[int, tuple[dict[str, Any], ...]]:
+    """What an episode took, by stage, and of how many that is the mean.
 
-    shapes = {}
-    for row in rows:
-        episode = row["episode_index"]
-        if episode in episodes:
-            views = labelled_by(camera_views, row["usable_cameras"])
-            width, height = joined_size([stored[episode, camera][1] for camera in views])
-            frames = tuple(stored[episode, views[0]][0])
-            shapes[episode] = KeyframeSeries(
-                row["num_frames"], row["fps"], frames, width, height, max(1, len(views))
-            )
-    return shapes
-
-
-def _listed(build: DatasetBuild, source: Source, record: EpisodeRecord) -> KeyframeSeries | None:
-    """An episode by its metadata, and by the header of its video where that is at hand; None: its length is unknown."""
-    # A video's header tells the size where the video is at hand; the listing's length counts where it has one
-    width, height, length = *UNKNOWN_PX, record.num_rows
-    video = record.videos[0].uri if record.videos else ""
-    if source.remote is None and video.lower().endswith(VIDEO_SUFFIXES):
-        try:
-            info = probe(source.resolve(video), source.config.limits)
-        except VideoError:
-            return None  # the build will find that it cannot be used
-        width = info.width_px
-        height = info.height_px
-        length = length or info.num_frames
-    frames = build.stages.frames
-    if not length or length < frames.min_frames:
-        return None
-
-    # Its keyframes, as the frames stage will cut and scale them; those of other views are taken to be as large
-    scale = min(1.0, frames.keyframe_max_px / max(width, height))
-    interval = max(1, round(frames.keyframe_interval_s * record.fps))
-    views = labelled_by(build.views, record.cameras)
-    num_views = max(1, len(views))
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    width, height = joined_size([size] * num_views)
-    keyframes = tuple(range(0, length, interval))
-    return KeyframeSeries(length, record.fps, keyframes, width, height, num_views)
-
-
-def expectation(
-    lake: Lake, build: DatasetBuild, rule: ImageRule
-) -> tuple[dict[str, CallCost], int]:
-    """What a model took over what its bill says (`corrections`), and of how many episodes that is known.
-
-    By what the same label run says of this dataset; where it says nothing, of any dataset of this workspace.
+    Of this dataset with the same label run; where there are none, of any dataset of this workspace.
     """
     run = build.label_run().id
-    labels = lake.dicts(
-        "SELECT dataset, episode_index FROM episode_labels WHERE label_run = ? ORDER BY ALL", [run]
-    )
-    # The model was asked about those that follow no others
-    not_asked = followers(lake.con, run)
-    labels = [r for r in labels if (r["dataset"], r["episode_index"]) not in not_asked]
-    dataset_labels = [r for r in labels if r["dataset"] == build.name] or labels
-    # Evenly over the labelled episodes, in their order
-    pilots = dataset_labels[:: max(1, -(-len(dataset_labels) // PILOTS))]
-    if not pilots:
-        return {}, 0
-
-    # Their shapes and the calls that they took, dataset by dataset
-    shapes: list[KeyframeSeries] = []
-    calls: list[dict[str, Any]] = []
-    for dataset in dict.fromkeys(r["dataset"] for r in pilots):
-        episodes = {r["episode_index"] for r in pilots if r["dataset"] == dataset}
-        shapes += _known(lake, dataset, episodes).values()
-        call_rows = lake.dicts(
-            "SELECT * FROM vlm_calls WHERE dataset = ? AND label_run = ?", [dataset, run]
-        )
-        calls += [call for call in call_rows if call["episode_index"] in episodes]
-
-    return corrections(build.stages.vlm, shapes, calls, rule), len(pilots)
+    for name in (build.name, None):
+        [num_asked] = lake.column(ASKED_ABOUT_SQL, [run, name])
+        if num_asked:
+            where = "label_run = $1 AND dataset = ifnull($2, dataset) AND status = 'ok'"
+            rows = asked_rows(lake, where, [run, name])
+            return num_asked, tuple(_times(row, 1 / num_asked) for row in rows)
+    return 0, ()
 
 
-# Pictures for an encoder
+def asked_rows(lake: Lake, where: str, values: list[Any]) -> list[dict[str, Any]]:
+    """What models were asked, by stage: calls, those `lost` without a usable reply, images, tokens.
 
-
-@dataclass(frozen=True)
-class EmbeddingCost:
-    """What a build will have an encoder look at; `cpu_s` on one thread, None where no rate of it was measured."""
-
-    dataset: str
-    encoder: str
-    episodes: int
-    pictures: int
-    bytes: int
-    cpu_s: float | None
-    embedded: int  # episodes that are done
-    left_out: int  # episodes whose length nothing says
-
-    def facts(self) -> dict[str, Any]:
-        """For scripts."""
-        return {
-            "dataset": self.dataset,
-            "embeddings": {k: v for k, v in vars(self).items() if k != "dataset"},
-        }
-
-    def summary(self) -> str:
-        """For people, in a sentence."""
-        if self.cpu_s is None:
-            time = "at a rate that nobody measured"
-        else:
-            time = f"some {self.cpu_s:.0f} s of one CPU core"
-        done_note = f"; {self.embedded} episodes are done" if self.embedded else ""
-        if self.left_out:
-            unknown = f"; {self.left_out} left out: nothing says how long they are"
-        else:
-            unknown = ""
-        return (
-            f"{self.dataset}: {self.encoder} looks at {self.pictures} pictures of {self.episodes} episodes: {time}, "
-            f"{self.bytes / 1e6:.1f} MB{done_note}{unknown}"
-        )
-
-
-def embedding_cost(
-    lake: Lake | None, build: DatasetBuild, sources: Path, *, from_scratch: bool = False
-) -> EmbeddingCost:
-    """`from_scratch`: as if nothing had been looked at yet. Chunks whose embeddings are up to date cost nothing."""
-    config = build.embeddings
-    records = listed_records(lake, build, sources)
-    embedded_chunks = _embedded(None if from_scratch else lake, build, sources)
-    to_embed = [
-        record
-        for index, record in records.items()
-        if index // build.dataset.chunk_size not in embedded_chunks
-    ]
-
-    pictures = sum(_pictures(record, config) for record in to_embed)
-    ms = MS_A_PICTURE.get(config.encoder) if config.size_px is None else None
-    return EmbeddingCost(
-        dataset=build.name,
-        encoder=config.encoder,
-        episodes=len(to_embed),
-        pictures=pictures,
-        bytes=round(pictures * (WHOLE + CELL * config.grid**2) * BYTES_A_NUMBER),
-        cpu_s=None if ms is None else pictures * ms / 1000,
-        embedded=len(records) - len(to_embed),
-        left_out=sum(not record.num_rows for record in to_embed),
-    )
-
-
-def _embedded(lake: Lake | None, build: DatasetBuild, sources: Path) -> set[int | None]:
-    """The chunks whose embeddings are as a build would make them."""
-    if lake is None:
-        return set()
-    steps = plan(
-        lake, {build.name: stage_specs(build)}, {build.name: build.source(sources).fingerprint()}
-    )
-    return {
-        step.chunk for step in steps if step.stage.name == "embeddings" and step.status == CURRENT
-    }
-
-
-def _pictures(record: EpisodeRecord, config: EmbeddingsConfig) -> int:
-    """Pictures of an episode that are looked at, as if all its cameras can be used; 0: its length is unknown."""
-    chosen_cameras = [
-        camera for camera in record.cameras if config.cameras == "all" or camera in config.cameras
-    ]
-    if config.cameras == "preferred":
-        count = min(1, len(record.cameras))
-    else:
-        count = len(chosen_cameras)
-    return count * ceil((record.num_rows or 0) / every_nth(config.hz, record.fps))
+    `where`: of rows of vlm_calls.
+    """
+    return lake.dicts(ASKED_SQL.format(where=where), values)

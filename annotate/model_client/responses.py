@@ -1,21 +1,18 @@
 """Replies of models by the key of their call, and what each call cost, in one SQLite file of a workspace.
 
 A reply is on disk before it is used. A call is paid for before it is sent, and settled after its
-answer. Replies and costs of earlier versions, in files of their own, are taken over when the file
-is first opened.
+answer.
 """
 
 import hashlib
 import json
 import sqlite3
-import struct
 import threading
 import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
-from itertools import batched
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +37,6 @@ CREATE TABLE IF NOT EXISTS spent (
 ) WITHOUT ROWID;
 """
 UNSETTLED = "sent"  # status while under way, and for good when the process was killed meanwhile
-# A pack of an earlier version: the mark, then per reply its key, its length, and itself compressed by zlib
-PACK_MARK = b"vlm replies 1\n"
-PACK_HEAD = struct.Struct(">32sI")
 
 
 @dataclass(frozen=True)
@@ -88,7 +82,6 @@ class ResponseStore:
             for setting in ("auto_vacuum=FULL", "journal_mode=WAL", "synchronous=FULL"):
                 self.db.execute(f"PRAGMA {setting}")
             self.db.executescript(SCHEMA)
-        self._take_over()
 
     @contextmanager
     def _database(self) -> Iterator[sqlite3.Connection]:
@@ -124,9 +117,11 @@ class ResponseStore:
     def get(self, key: str) -> StoredReply | None:
         with self._database() as db:
             row = db.execute("SELECT data FROM replies WHERE key = ?", (key,)).fetchone()
-        if row:
-            return self._decoded_reply(key, row["data"], self.path)
-        return None
+        try:
+            return decode(key, row["data"]) if row else None
+        except (ValueError, KeyError, TypeError):
+            self.damaged.append(f"damaged reply {key[:12]} in {self.path}: counts as never asked")
+            return None
 
     def put(self, key: str, reply: StoredReply) -> None:
         with self.transaction() as db:
@@ -155,46 +150,6 @@ class ResponseStore:
             ]
             db.executemany("DELETE FROM replies WHERE key = ?", pruned_keys)
         return len(pruned_keys)
-
-    def _decoded_reply(self, key: str, data: bytes, path: Path) -> StoredReply | None:
-        try:
-            return decode(key, data)
-        except (ValueError, KeyError, TypeError):
-            self.damaged.append(f"damaged reply {key[:12]} in {path}: counts as never asked")
-            return None
-
-    def _take_over(self) -> None:
-        """Take what earlier versions left into this file, and delete theirs once it is there."""
-        # A reply in a file of its own counts before one in a pack: it was asked for again, since that one was damaged
-        former = [
-            *sorted(self.root.glob("[0-9a-f][0-9a-f]/*.reply")),
-            *sorted(self.root.glob("packs/*.pack")),
-        ]
-        for paths in batched(former, 1000):
-            with self.transaction() as db:
-                for path in paths:
-                    db.executemany(
-                        "INSERT OR IGNORE INTO replies VALUES (?, ?, ?)", self._rows_of(path)
-                    )
-            for path in paths:
-                path.unlink(missing_ok=True)
-        self._take_over_ledger(self.root / "ledger.sqlite")
-
-    def _rows_of(self, path: Path) -> Iterator[tuple[str, str, bytes]]:
-        for key, data in _former_replies(path):
-            if reply := self._decoded_reply(key, data, path):
-                yield key, reply.created_at, data
-
-    def _take_over_ledger(self, former: Path) -> None:
-        if former.exists():
-            self.db.execute("ATTACH ? AS former", (str(former),))
-            with self.transaction() as db:
-                if not db.execute("SELECT 1 FROM attempts").fetchone():
-                    db.execute("INSERT INTO attempts SELECT * FROM former.attempts")
-                    db.execute("INSERT INTO spent SELECT * FROM former.spent")
-            self.db.execute("DETACH former")
-        for path in (*self.root.glob("ledger.sqlite*"), *self.root.glob("packs/index.sqlite*")):
-            path.unlink(missing_ok=True)
 
     # Costs
 
@@ -311,22 +266,6 @@ class ResponseStore:
         with self._database() as db:
             rows = db.execute(query, (build_id, dataset)).fetchall()
         return [{name: row[name] for name in row.keys() if name != "id"} for row in rows]  # noqa: SIM118
-
-
-def _former_replies(path: Path) -> Iterator[tuple[str, bytes]]:
-    """(key, packed reply) of those in a file of an earlier version; none where another process has taken it over."""
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        return
-    if path.suffix == ".reply":
-        yield path.stem, zlib.compress(data)
-        return
-    offset = len(PACK_MARK) if data.startswith(PACK_MARK) else len(data)
-    while offset + PACK_HEAD.size <= len(data):
-        key, length = PACK_HEAD.unpack_from(data, offset)
-        offset += PACK_HEAD.size + length
-        yield key.hex(), data[offset - length : offset]
 
 
 def encode(key: str, reply: StoredReply) -> bytes:

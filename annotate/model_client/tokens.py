@@ -1,11 +1,9 @@
 """How many tokens a request is: pictures by the arithmetic of Qwen3-VL's processor, texts by their length."""
 
 import io
-import json
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 from PIL import Image as Pillow
 
@@ -17,7 +15,6 @@ FORMAT_TOKENS = 13
 CHARS_PER_TOKEN = 4.0  # of English by the tokenizers of the Qwen family; JSON is a little denser
 # Of texts, for what a call may take at the most; the truth is settled later
 FEWEST_CHARS_PER_TOKEN = 2.0
-END_OF_REPLY = 1
 
 
 @dataclass(frozen=True)
@@ -30,19 +27,6 @@ class ImageRule:
     min_px: int = 256 * 256
     max_px: int = 4096 * 4096
     unit_px: int = 32  # patch_size x merge_size
-
-    @classmethod
-    def of(cls, model: Path) -> "ImageRule":
-        """The rule of a model's folder. ValueError when it has none."""
-        path = model / "preprocessor_config.json"
-        try:
-            rule = json.loads(path.read_text())
-            size = rule["size"]
-            return cls(
-                size["shortest_edge"], size["longest_edge"], rule["patch_size"] * rule["merge_size"]
-            )
-        except (OSError, ValueError, KeyError, TypeError) as e:
-            raise ValueError(f"{path} does not say how pictures are scaled: {e!r}") from None
 
     def tokens(self, width: int, height: int) -> int:
         """Tokens of one picture with its markers; width and height in pixels.
@@ -73,21 +57,8 @@ def prompt_tokens(request: Request, chars_per_token: float = CHARS_PER_TOKEN) ->
     return FORMAT_TOKENS + pictures + sum(math.ceil(len(t) / chars_per_token) for t in texts)
 
 
-def reply_tokens(value: object) -> int:
-    """A reply that says `value`, written as guided decoding writes it."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    return END_OF_REPLY + math.ceil(len(text) / CHARS_PER_TOKEN)
-
-
 @lru_cache(maxsize=1024)
 def size_px(jpeg: bytes) -> tuple[int, int]:
     """Width and height of a JPEG, by its header."""
     with Pillow.open(io.BytesIO(jpeg)) as picture:
         return picture.size
-
-
-def blank(width: int, height: int) -> Image:
-    """A picture of that size that shows nothing."""
-    data = io.BytesIO()
-    Pillow.new("RGB", (width, height)).save(data, "JPEG")
-    return Image.of(data.getvalue())

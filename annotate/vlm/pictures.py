@@ -131,12 +131,6 @@ def sizes_in_row(sizes: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     return [(max(1, round(across * height / down)), height) for across, down in sizes]
 
 
-def joined_size(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
-    """(width, height) of the picture that `joined_picture` makes of pictures of those sizes."""
-    scaled = sizes_in_row(sizes)
-    return sum(across for across, _ in scaled) + GAP_PX * (len(scaled) - 1), scaled[0][1]
-
-
 def contact_sheet(images: Sequence[Image], captions: Sequence[str], views: int = 1) -> Image:
     """Pictures in rows of COLUMNS, each with its caption burned into the upper left corner.
 

@@ -9,15 +9,12 @@ from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 
 from core.files import queries_of
-from explorer import charts
-from explorer.index import Indexed
 from explorer.site import Visit, Visiting
 from warehouse.lake.lists import LISTS
 from warehouse.lake.outcomes import question
 from warehouse.lake.references import sentences
 
 router = APIRouter()
-BINS = 30
 COUNTED = ("episodes", "ok", "outcomes_known", "assumed_complete", "frames", "labelled_frames")
 OF_ALL = ("hours", "shards", "samples", "cost_usd", *COUNTED)
 COUNTS_SQL, DATASETS_SQL = queries_of(__file__)
@@ -26,6 +23,8 @@ UNFINISHED_SQL = (
 )
 # Lists that the page leads to
 LEADS_TO = (
+    "lengths",
+    "step_counts",
     "quarantine_reasons",
     "fault_reasons",
     "source_parts",
@@ -71,33 +70,8 @@ def corpus_facts(visit: Visit) -> dict[str, Any]:
         "datasets": datasets,
         "totals": {column: _total(datasets, column) for column in OF_ALL},
         "questions": questions,
-        "lengths": histogram(index, "duration_s", "s"),
-        "steps": histogram(index, "num_steps", "steps", "label_run <> ''"),
     }
 
 
 def _total(datasets: Iterable[Mapping[str, Any]], column: str) -> float:
     return sum(dataset[column] or 0 for dataset in datasets)
-
-
-def histogram(index: Indexed, column: str, unit: str, condition: str = "true") -> dict[str, Any]:
-    """Usable episodes by a column: equal bins up to the 99th percentile, the last one with all above."""
-    source = f"FROM episodes WHERE reason = 'ok' AND {column} IS NOT NULL AND {condition}"
-    # A few very long episodes would squeeze all others into one bin: the axis ends at the 99th percentile
-    facts = f"SELECT count(*), quantile_cont({column}, 0.99), median({column}) {source}"
-    n, top, mid = index.rows(facts)[0]
-    if not n:
-        return {"chart": None}
-    bins = BINS
-    width = max(top / BINS, 1e-9)
-    # Steps are whole numbers: no bin is narrower than one of them
-    if unit == "steps":
-        bins = min(BINS, int(top) + 1)
-        width = max(1.0, (top + 1) / bins)
-    of_bin = f"least(floor({column} / {width}), {bins - 1})::INTEGER"
-    counts = dict(index.rows(f"SELECT {of_bin}, count(*) {source} GROUP BY 1"))
-    bins_by_name = [
-        (f"{k * width:.3g} to {(k + 1) * width:.3g} {unit}", counts.get(k, 0)) for k in range(bins)
-    ]
-    about = f"{n} episodes by {unit}; median {mid:.3g}, 99th percentile {top:.3g}"
-    return {"chart": charts.bars(bins_by_name, about), "unit": unit, "median": mid, "top": top}

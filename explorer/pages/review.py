@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
-from fastapi.responses import HTMLResponse
+from fastapi.responses import RedirectResponse, Response
 
 from core.files import queries_of
 from explorer import charts
@@ -27,17 +27,13 @@ from warehouse.lake.stored import labels_of_chunk
 router = APIRouter()
 PER_PAGE = 50
 WAITING = "corrections"
-QUARANTINED = "quarantined"
 CHANGED = "changed"
 OF_DATASET = "($dataset IS NULL OR dataset::VARCHAR = $dataset)"
 OTHERS = {
     CHANGED: "Labelled anew: old and new",
     WAITING: "Corrections to look at again",
-    QUARANTINED: "Quarantined",
 }
-CHANGED_SQL, NEWEST_SQL, RECORDINGS_SQL, OUTCOMES_SQL, ASSUMED_SQL, DETAILS_SQL = queries_of(
-    __file__
-)
+CHANGED_SQL, NEWEST_SQL, RECORDINGS_SQL, OUTCOMES_SQL, ASSUMED_SQL = queries_of(__file__)
 
 
 @router.get("/review")
@@ -47,7 +43,9 @@ def page(
     dataset: str | None = None,
     person: str | None = None,
     page: Annotated[int, Query(ge=1, le=100_000)] = 1,
-) -> HTMLResponse:
+) -> Response:
+    if kind == "quarantined":  # an address of an earlier version
+        return RedirectResponse("/t/quarantine")
     kind = kind if kind in SIGNS or kind in OTHERS else "all"
     counts = _counts(visit, dataset)
     datasets = visit.reader.column("SELECT dataset FROM datasets ORDER BY 1")
@@ -90,7 +88,6 @@ def page(
         seconds_each=pace[0]["seconds"] if pace and pace[0]["judged"] >= FEWEST_JUDGED else None,
         page=page,
         pages=max(1, -(-num_left // PER_PAGE)),
-        can_act=kind != QUARANTINED,
         num_words=sum(review_counts(visit.lake).values()),
     )
 
@@ -113,8 +110,6 @@ def _counts(visit: Visit, dataset: str | None) -> dict[str, int]:
         is_left = "NOT list_contains($judged, dataset || ' ' || episode_index)"
         sql = f"SELECT count(*) AS num FROM waiting WHERE {OF_DATASET} AND {is_left}"
         counts[WAITING] = indexed.dicts(sql, dataset=dataset, judged=judged)[0]["num"]
-        sql = f"SELECT count(*) AS num FROM episodes WHERE {OF_DATASET} AND reason <> 'ok'"
-        counts[QUARANTINED] = indexed.dicts(sql, dataset=dataset)[0]["num"]
         return counts
 
     changed = visit.reader.rows(f"SELECT count(*) FROM ({CHANGED_SQL})", dataset)[0][0]
@@ -129,14 +124,6 @@ def _rows(
     made: each with its newest correction, which a judgement made on the page follows; of
     quarantined ones with the finding's detail.
     """
-    if kind == QUARANTINED:
-        rows = visit.index.dicts(
-            "SELECT dataset::VARCHAR AS dataset, episode_index, t.text AS task, reason::VARCHAR AS reason "
-            f"FROM episodes LEFT JOIN tasks t USING (task_id) WHERE reason <> 'ok' AND {OF_DATASET} "
-            f"ORDER BY row {limit}",
-            dataset=dataset,
-        )
-        return _with_column(visit.reader, rows, "detail", DETAILS_SQL)
     if kind == CHANGED:
         rows = visit.reader.dicts(f"{CHANGED_SQL} {limit}", dataset)
         for row in rows:  # both labels as strips

@@ -26,6 +26,3 @@ WHERE list_contains(?, dataset || ' ' || episode_index)
 SELECT count(*) FILTER (end_by = 'assumed' AND dataset || ' ' || episode_index NOT IN (
          SELECT unnest($ended::VARCHAR[]))) AS assumed, count(*) AS episodes
 FROM episodes WHERE reason = 'ok' AND ($dataset IS NULL OR dataset::VARCHAR = $dataset)
--- DETAILS_SQL
-SELECT dataset || ' ' || episode_index AS place, min_by(detail, (stage, reason)) FROM findings
-WHERE severity = 'unusable' AND list_contains(?, dataset || ' ' || episode_index) GROUP BY 1

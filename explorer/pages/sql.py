@@ -30,6 +30,7 @@ router = APIRouter()
 TIME_S = 30.0
 AT_ONCE = 2
 MEMORY = "600MB"  # of a query's process, some 160 MB of which Python and DuckDB take themselves
+LINES = ("run0", "run1", "run2", "model0")  # colours of the style sheet, by line
 NICENESS = 5  # of that process: other pages go first
 # Of one page: what is shown of them takes the explorer itself a tenth of a second, in which it does nothing else
 MAX_ROWS = 500
@@ -226,21 +227,22 @@ def _result_page(
 
 
 def chart_of(table: pa.Table, kind: str) -> dict[str, Any]:
-    """A chart of a result: its first column against its first numbers after it."""
-    # Its first column names the rows
-    number = next(
-        (k for k, field in enumerate(table.schema) if k > 0 and _is_number(field.type)), None
-    )
-    if number is None or not table.num_rows:
+    """A chart of a result: its first column, which names the rows, against its first numbers after it; as lines
+    against all others, where all of them are numbers.
+    """
+    numbers = [k for k, field in enumerate(table.schema) if k > 0 and _is_number(field.type)]
+    if not numbers or not table.num_rows:
         return {
             "chart": None,
             "about": "A chart needs a first column and a later column of numbers.",
         }
+    are_all = kind == "line" and len(numbers) == table.num_columns - 1
+    chosen = [table.schema.names[k] for k in numbers[: len(LINES) if are_all else 1]]
     names = list(map(str, table.column(0).to_pylist()))
-    values = [None if value is None else float(value) for value in table.column(number).to_pylist()]
+    columns = [_floats(table.column(name)) for name in chosen]
     # Of a bar, and where a curve's missing value counts for the axis
-    heights = [value or 0.0 for value in values]
-    about = f"{table.schema.names[number]} by {table.schema.names[0]}"
+    heights = [value or 0.0 for value in chain.from_iterable(columns)]
+    about = f"{', '.join(chosen)} by {table.schema.names[0]}"
     if kind == "bars":
         # Bars begin at zero and show nothing below it
         low = 0.0
@@ -250,16 +252,24 @@ def chart_of(table: pa.Table, kind: str) -> dict[str, Any]:
         )
     else:
         low, high = charts.nice_ends([0.0, *heights])
-        curve = Curve(about, range(len(values)), values, "line run0")
-        drawn = charts.curves([curve], len(values), low, high)
+        curves = [
+            Curve(name, range(len(names)), values, f"line {line}")
+            for name, values, line in zip(chosen, columns, LINES, strict=False)
+        ]
+        drawn = charts.curves(curves, len(names), low, high)
     return {
         "chart": drawn,
         "about": about,
+        "legend": list(zip(chosen, LINES, strict=False)) if are_all else [],
         "low": low,
         "high": high,
         "first": names[0],
         "last": names[-1],
     }
+
+
+def _floats(column: pa.ChunkedArray) -> list[float | None]:
+    return [None if value is None else float(value) for value in column.to_pylist()]
 
 
 def _is_number(kind: pa.DataType) -> bool:

@@ -40,6 +40,7 @@ LINKS = {
 OF_LIST = {
     "labels_apart": {"apart": "/compare/{dataset}/{episode_index}?a={run_a}&b={run_b}"},
     "leaderboard": {"model": LINKS["eval_run"]},
+    "release_commands": {"command": ""},
     "releases": {"name": "/t/release_contents?name={name}"},
     "training_runs": {"model": "/t/leaderboard?model={model}&slice=all"},
     "scored_episodes": {"error": "/compare/{dataset}/{episode_index}?b={eval_run}"},
@@ -173,11 +174,11 @@ def compare(dataset: str, a: str = "", b: str = "") -> RedirectResponse:
 
 @router.get("/training")
 def training(run: Annotated[list[str] | None, Query()] = None) -> RedirectResponse:
-    """The curves of a run; of several the list of all."""
+    """The curves of a run; of several those of the newest; without one the list of all."""
     if run and len(run) == 1:
         query = urlencode({"training_run": run[0], "chart": "line"})
         return RedirectResponse(f"/t/training_points?{query}")
-    return RedirectResponse("/t/training_runs")
+    return RedirectResponse("/t/training_losses?chart=line" if run else "/t/training_runs")
 
 
 @router.get("/leaderboard")

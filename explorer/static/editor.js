@@ -479,15 +479,6 @@ function choose(i) {
   drawState();
 }
 
-// A model that is adapted from this episode: the command for what is chosen
-const adapt = $("editor-adapt").querySelector("div");
-$("editor-adapt").addEventListener("toggle", () => adapt.querySelector("p:not(.bad)") ?? jobPart(adapt, url.replace("/api/corrections", "/adapt")));
-adapt.addEventListener("input", ({ target: { form } }) => {
-  const command = form.dataset.command.replace("MODEL", form.model.value);
-  const recipe = form.recipe.value;
-  adapt.querySelector("code").textContent = recipe ? command.replace("RECIPE", recipe) : command.replace(/ --recipe=\S+/, "");
-});
-
 let wanted = location.hash === "#editor"; // before there is an editor
 
 // To the segment at the cursor; at the end, where a run stops by itself, to the first one

@@ -3,7 +3,7 @@ import "./buttons.js";
 import { $, onKeys, post, told } from "./page.js";
 import "./pictures.js";
 import "./picking.js";
-import { jobPart } from "./labelling.js";
+import "./labelling.js";
 
 const form = document.querySelector(".search");
 const sliders = [...form.querySelectorAll("input[type=range]")];
@@ -33,7 +33,3 @@ onKeys({
   ArrowLeft: move(-1),
 });
 if (matchMedia("(max-width: 50rem)").matches) document.querySelector(".facets").open = false;
-$("export")?.addEventListener("toggle", () => {
-  const box = $("export").querySelector("div");
-  if (!box.childElementCount) jobPart(box, box.dataset.from);
-});

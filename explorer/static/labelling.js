@@ -34,3 +34,10 @@ export function jobPart(box, url, onDone = () => {}) {
 // Tasks are asked for anew with the run of each to label next, which takes seconds where they are large
 for (const box of document.querySelectorAll(".label-others[data-from], #tasks"))
   jobPart(box, box.dataset.from, () => location.reload());
+
+// Commands that the page runs: asked for once somebody opens them
+for (const part of document.querySelectorAll(".exporting, .editor-adapt"))
+  part.addEventListener("toggle", () => {
+    const box = part.querySelector("[data-from]");
+    if (!box.childElementCount) jobPart(box, box.dataset.from);
+  });

@@ -31,9 +31,9 @@ def faults_told(run: Run, source: Path) -> dict[str, set[str]]:
         "by reason": run("show", "fault_reasons").out,
         "inspect": str(run("inspect", source, "--full", "--format", "json").json["findings"]),
     }
-    checks_by_place = {
-        place: {check for check in FAULTS if check in text} for place, text in texts.items()
-    }
+    checks_by_place = {}
+    for place, text in texts.items():
+        checks_by_place[place] = {check for check in FAULTS if check in text}
     reasons = run("sql", "SELECT why FROM review_queue", "--format", "json").out
     checks_by_place["queue"] = {
         check

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from assets.lib.report import mirror
+from assets.lib.home import dagster_home
+from assets.lib.observed import instance_at, observe
 from core.paths import Workspace
 from core.tables import TABLES
 from tests.e2e.test_vlm_build import SETTINGS
@@ -99,7 +100,9 @@ def test_no_secret_is_left_in_anything_that_runs_leave_or_say(tmp_path: Path) ->
         lake.rows("SELECT count(*) FROM build_configs WHERE config LIKE '%MODEL_KEY%'")[0][0] == 1
     )
     assert any(p.suffix == ".tar" for p in workspace.rglob("*"))
-    mirror(Workspace(workspace))  # as the UI does when it is opened
+    space = Workspace(workspace)
+    with instance_at(dagster_home(space), space) as instance:  # as the UI does when it is opened
+        observe(instance, lake)
     assert (workspace / "dagster" / "storage").is_dir()
     assert found_in(tmp_path) == []
     assert [r for r in results if MARK in r.out + r.err] == []

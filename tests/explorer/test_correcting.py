@@ -1,14 +1,13 @@
 """Correcting and reviewing over HTTP: what counts at once, who is told, what is refused."""
 
 import re
-import sys
 from contextlib import closing
 from operator import itemgetter
 from typing import Any
 
 import pytest
 
-from explorer import index, jobs
+from explorer import index
 from explorer.site import Options
 from tests.kits.lake_kit import change
 from tests.kits.visitor import post, visit
@@ -202,29 +201,3 @@ def test_a_frozen_corpus_cannot_be_corrected(own):
         assert answer.status_code == 403
         assert "the release v1" in answer.json()["error"]
         assert "Accept" not in client.get("/review").text
-
-
-def test_adapting_is_started_with_a_model_of_the_corpus_only(own, monkeypatch):
-    with visit(own.space) as client:
-        assert "The corpus has no trained model yet" in client.get("/adapt/tiny/0").text
-        assert post(client, "/api/adapt/tiny/0", {"model": "/etc/passwd"}).status_code == 422
-    change(
-        own.space,
-        "INSERT INTO checkpoints BY NAME SELECT 'mine' AS training_run, 1 AS step, 'models/x' AS path",
-    )
-    with visit(own.space) as client:
-        page_text = client.get("/adapt/tiny/0").text
-        assert "<option>mine</option>" in page_text
-        assert "proccorpus adapt --dataset=tiny --episode=0 --model=mine" in page_text
-        for recipe in ("../x", "/tmp/x.yaml", "a b", "x;y"):
-            assert (
-                post(client, "/api/adapt/tiny/0", {"model": "mine", "recipe": recipe}).status_code
-                == 422
-            )
-        program = [sys.executable, "-c", "import time; print('begun', flush=True); time.sleep(60)"]
-        monkeypatch.setattr(jobs, "program", lambda: program)
-        assert post(client, "/api/adapt/tiny/0", {"model": "mine"}).status_code == 202
-        assert post(client, "/api/adapt/tiny/0", {"model": "mine"}).status_code == 409
-        assert "Adapting tiny 0 with mine is running." in client.get("/adapt/tiny/0").text
-        process = client.app.state.explorer.jobs["adapt"].process  # type: ignore[attr-defined]  # the explorer's own app
-    assert process.poll() is not None  # it ends with the explorer

@@ -222,7 +222,7 @@ REQUESTS = {
     "a label with a quote": lambda s: s.post(f"{SAVE}/reject", b'{"base_label_run": "\'; DROP TABLE x"}'),
     "an episode that is none": lambda s: s.post("/api/corrections/tiny/99", correction()),
     "a dataset that is none": lambda s: s.post("/api/corrections/a'b/0", correction()),
-    "a model that is a path": lambda s: s.post("/api/adapt/tiny/0", b'{"model": "/etc"}'),
+    "a model that is a path": lambda s: s.post("/api/running/adapt", b'{"model": "/etc"}'),
     "a query without a name": lambda s: s.post("/api/queries", b'{"name": "", "sql": "SELECT 1"}'),
     "a long query": lambda s: s.post("/api/queries", json.dumps({"name": "x", "sql": "x" * 100_000}).encode()),
     "PUT": lambda s: s.ask(f"PUT {SAVE}", body=correction()),

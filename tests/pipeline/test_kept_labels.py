@@ -15,7 +15,7 @@ from core.paths import Workspace
 from pipeline.build import BuildReport
 from pipeline.config import DatasetBuild
 from pipeline.plan import CURRENT, plan
-from pipeline.prediction import dataset_cost
+from pipeline.prediction import model_cost
 from pipeline.stages import stage_specs
 from tests.kits.lake_kit import opened
 from tests.kits.made_corpus import Made, build_of, built, restored, with_stages
@@ -218,8 +218,8 @@ def test_a_workspace_of_a_former_version_plans_and_asks_nothing(kept: Kept) -> N
     assert kept.not_current(kept.build) == []
     assert kept.made.rebuild(kept.build) == []
     with opened(kept.made.space, read_only=True) as lake:
-        cost = dataset_cost(lake, kept.build, lake.workspace.sources)
-    assert (cost.labelled, cost.prediction.episodes, kept.asked_about()) == (len(LENGTHS), 0, 0)
+        cost = model_cost(lake, kept.build, lake.workspace.sources)
+    assert (cost.labelled, cost.episodes, kept.asked_about()) == (len(LENGTHS), 0, 0)
 
     # A setting that a person changes makes all labels anew, under a run of their own
     for changed in ({"pictures_per_s": 4.0}, {"keep_labels": False}):

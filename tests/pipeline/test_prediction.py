@@ -1,32 +1,41 @@
-"""`dry-run` on the shipped sample: by the listing, by the lake, and what is left to do."""
+"""The bill of `build --dry-run` on the shipped sample: before anything was asked, and after the first runs."""
 
 from itertools import product
 from pathlib import Path
 
+import pytest
+
 from core.paths import Workspace
 from core.tables import TABLES
 from pipeline.config import load_config, resolve
-from pipeline.prediction import dataset_cost
+from pipeline.prediction import model_cost
 from tests.kits.made_corpus import built, with_stages
 from warehouse.lake import open_lake
 
-CONFIG = 'datasets = ["sim_short"]\nannotator = "vlm"\n[vlm]\nmodel = "m"\nruns_per_task = "all"\n'
+CONFIG = """datasets = ["sim_short"]
+annotator = "vlm"
+[vlm]
+model = "m"
+runs_per_task = "all"
+[vlm.price]
+usd_per_million_prompt_tokens = 2
+"""
 EPISODES = (0, 1, 2, 3)
 
 
-def test_a_listing_tells_as_much_as_the_lake(tmp_path: Path):
+def test_the_bill_is_what_the_first_runs_took(tmp_path: Path):
     (tmp_path / "vlm.toml").write_text(CONFIG)
     build = load_config(tmp_path / "vlm.toml")[0].model_copy(update={"episodes": EPISODES})
     space = Workspace(tmp_path / "workspace")
-    listed = dataset_cost(None, build, space.sources)
-    assert (listed.known, listed.labelled, listed.pilots, listed.left_out) == (0, 0, 0, 0)
-    stages = listed.prediction.stages
-    assert stages["plan"].calls == stages["segment"].calls == len(EPISODES)
+    listed = model_cost(None, build, space.sources)
+    assert (listed.episodes, listed.labelled, listed.measured) == (len(EPISODES), 0, 0)
+    assert (
+        "4 episodes to annotate; 0 are labelled already. What one takes is not known"
+        in listed.summary()
+    )
     built(with_stages(build, annotator="motion"), space)
     lake = open_lake(space)
-    known_cost = dataset_cost(lake, resolve(lake, build), space.sources)
-    assert (known_cost.known, known_cost.labelled) == (len(EPISODES), 0)
-    assert stages == known_cost.prediction.stages
+    assert model_cost(lake, resolve(lake, build), space.sources) == listed
 
     run = build.label_run().id
     key_columns = {"dataset": "sim_short", "chunk": 0, "label_run": run}
@@ -43,38 +52,38 @@ def test_a_listing_tells_as_much_as_the_lake(tmp_path: Path):
         key_columns | span | {"episode_index": k, "segment_index": i}
         for k, i in product((0, 1), range(3))
     ]
-    call = {
-        "dataset": "sim_short",
-        "label_run": run,
-        "status": "ok",
-        "num_images": 1,
-        "build_id": "b",
-    }
-    calls = [
-        call
-        | {
+    # Another build asked the same once more, and one question had no answer
+    call = {"dataset": "sim_short", "label_run": run, "num_images": 1, "prompt_tokens": 1000}
+    sendings = product(
+        (0, 1), ("plan1", "segment1", "segment2"), (("b1", "cut"), ("b2", "ok"), ("b3", "ok"))
+    )
+    calls = []
+    for k, name, (build_id, status) in sendings:
+        of_call = {
             "episode_index": k,
-            "stage": s,
-            "call_key": f"{k}{s}",
-            "prompt_tokens": 1000,
+            "stage": name[:-1],
+            "call_key": f"{k}{name}",
             "completion_tokens": 50,
         }
-        for k, s in product((0, 1), ("plan", "segment", "verify", "reason"))
-    ]
+        calls.append(call | of_call | {"build_id": build_id, "status": status})
     rows = {"episode_labels": label_rows, "segments": spans, "vlm_calls": calls}
     lake.upsert("labels", **{name: TABLES[name].rows(r) for name, r in rows.items()})
-    remaining_cost = dataset_cost(lake, build, space.sources)
-    assert (remaining_cost.labelled, remaining_cost.pilots, remaining_cost.prediction.episodes) == (
-        2,
-        2,
-        2,
+    remaining_cost = model_cost(lake, build, space.sources)
+    assert (remaining_cost.episodes, remaining_cost.labelled, remaining_cost.measured) == (2, 2, 2)
+    facts = remaining_cost.facts()
+    assert [(row["stage"], row["calls"]) for row in facts["stages"]] == [
+        ("plan", 2),
+        ("segment", 4),
+        ("all", 6),
+    ]
+    assert (facts["stages"][0]["prompt_tokens"], facts["stages"][0]["completion_tokens"]) == (
+        2000,
+        100,
     )
-    plan = remaining_cost.prediction.stages["plan"]
-    assert round(plan.completion_tokens / plan.calls) == 50
-    summary = remaining_cost.summary()
+    assert facts["usd"] == pytest.approx(6000 * 2e-6)
     assert (
-        "2 episodes to annotate, 2 of them decoded; calibrated by 2 labelled episodes; 2 are labelled"
-        in summary
+        "2 are labelled already; as measured on 2: 0.00 GPU-hours, 0.01 USD"
+        in remaining_cost.summary()
     )
-    repeated_cost = dataset_cost(lake, build, space.sources, from_scratch=True)
-    assert (repeated_cost.prediction.episodes, repeated_cost.facts()["episodes"]) == (4, 4)
+    repeated_cost = model_cost(lake, build, space.sources, from_scratch=True)
+    assert (repeated_cost.episodes, repeated_cost.facts()["stages"][-1]["calls"]) == (4, 12)

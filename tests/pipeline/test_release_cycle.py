@@ -8,8 +8,7 @@ import dagster as dg
 import pytest
 
 from assets.defs.resources import CorpusResource
-from assets.lib.report import mirror, telling
-from assets.lib.tell import tell_outcomes
+from assets.lib.observed import observe
 from core.paths import ROOT, Workspace
 from eval.reward.open import ScorerConfig
 from pipeline.build import run_build
@@ -209,26 +208,19 @@ def test_dagster_evaluates_a_model_on_a_benchmark(lake: Lake) -> None:
     assert -1 <= clock[0][0] < -0.8  # not -1 where labels stand still
 
 
-def test_outcomes_are_reported_once(lake: Lake) -> None:
+def test_outcomes_are_seen_once(lake: Lake, instance: dg.DagsterInstance) -> None:
     outcomes = closing_steps(lake, "r1", tiny_recipe())
-    with dg.DagsterInstance.ephemeral() as instance:
-        for _ in range(2):
-            tell_outcomes(instance, outcomes)
-        for o in outcomes:
-            records = instance.fetch_materializations(dg.AssetKey(o.asset), limit=10).records
-            assert len(records) == 1
-    # A workspace that Dagster never saw: nothing is stale, and missing is what nothing was made of
-    mirror(lake.workspace)
-    with telling(lake.workspace) as (_, instance):
-        stale_assets = not_fresh(instance)
-        assert {status for status, _ in stale_assets.values()} == {"MISSING"}
-        stages_made = set(lake.column("SELECT DISTINCT stage FROM stage_runs"))
-        empty = {stage.name for stage in STAGES} - stages_made
-        assert {"corrections", "transfer"} <= empty
-        assert {asset for asset, _ in stale_assets} == {*empty, "rewards", "annotator_comparison"}
-        versions = {o.asset: o.version for o in outcomes}
-        for asset, version in versions.items():
-            record = instance.get_latest_data_version_record(dg.AssetKey(asset))
-            assert record is not None
-            assert record.asset_materialization is not None
-            assert (record.asset_materialization.tags or {})["dagster/data_version"] == version
+    for _ in range(2):
+        observe(instance, lake)
+    # Nothing is stale, and missing is what nothing was made of
+    stale_assets = not_fresh(instance)
+    assert {status for status, _ in stale_assets.values()} == {"MISSING"}
+    stages_made = set(lake.column("SELECT DISTINCT stage FROM stage_runs"))
+    empty = {stage.name for stage in STAGES} - stages_made
+    assert {"corrections", "transfer"} <= empty
+    assert {asset for asset, _ in stale_assets} == {*empty, "rewards", "annotator_comparison"}
+    for outcome in outcomes:
+        [record] = instance.fetch_materializations(dg.AssetKey(outcome.asset), limit=10).records
+        assert record.asset_materialization is not None
+        tags = record.asset_materialization.tags or {}
+        assert tags["dagster/data_version"] == outcome.version

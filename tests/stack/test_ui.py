@@ -12,7 +12,6 @@ import pytest
 from playwright.sync_api import Locator, Page, expect, sync_playwright
 from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
 
-from assets.lib.report import mirror, report_closing
 from core.paths import ROOT, Workspace
 from pipeline.build import run_build
 from pipeline.config import load_config
@@ -40,9 +39,8 @@ def space(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
         space, [build.model_copy(update={"episodes": EPISODES, "dataset": facts})], workers=1
     )
     assert report.failed == []
-    mirror(space)
     with opened(space) as lake:
-        report_closing(space, [release_step(lake, "demo")])
+        release_step(lake, "demo")
     return space
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import json
 import re
 from itertools import chain
 from pathlib import Path
@@ -16,8 +17,9 @@ from annotate.model_client import endpoints
 from annotate.model_client.calls import Image, Reply, Request
 from annotate.model_client.client import Client
 from annotate.model_client.responses import ResponseStore
-from annotate.model_client.tokens import ImageRule, blank
+from annotate.model_client.tokens import ImageRule
 from annotate.vlm import prompts
+from benchmarks.vlm_other_ways import blank
 from tests.kits.patience import PATIENCE_S
 from tests.kits.vllm_kit import VllmServer
 
@@ -97,7 +99,10 @@ def test_tokens_of_pictures_are_predicted(vllm_server: VllmServer, tmp_path: Pat
     sizes = [(96, 96), (480, 270), (480, 360), (33, 47), (1, 1), (20, 480), (1000, 800)]
     requests = [request("choice", [blank(*size)]) for size in sizes]
     replies, _ = ask(vllm_server, tmp_path, *requests)
-    rule = ImageRule.of(vllm_server.model_dir)
+    processor = json.loads((vllm_server.model_dir / "preprocessor_config.json").read_text())
+    size = processor["size"]
+    unit_px = processor["patch_size"] * processor["merge_size"]
+    rule = ImageRule(size["shortest_edge"], size["longest_edge"], unit_px)
     text_tokens = [
         reply.prompt_tokens - rule.tokens(*size) for reply, size in zip(replies, sizes, strict=True)
     ]

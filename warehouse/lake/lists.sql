@@ -112,6 +112,17 @@ SELECT name, dataset, split, count(*) AS shards, sum(episodes)::BIGINT AS episod
        sum(bytes)::BIGINT AS bytes
 FROM release_shards GROUP BY ALL ORDER BY name, dataset, split
 
+-- release_commands: Commands for releases
+-- What is there to do with each release, in a terminal?
+-- No release yet: proccorpus release create NAME.
+SELECT name, what, replace(command, 'NAME', name) AS command FROM releases, (VALUES
+  ('look at it', 'proccorpus explore --release NAME'), ('check its files', 'proccorpus release verify NAME'),
+  ('ask it in SQL', 'proccorpus sql --release NAME "FROM coverage"'),
+  ('train on it', 'proccorpus train --recipe laptop --release NAME'),
+  ('score the newest model on it', 'proccorpus eval --release NAME'),
+  ('export it', 'proccorpus export lerobot --release NAME --out NAME')) c(what, command)
+ORDER BY created_at DESC, name
+
 -- leaderboard: Leaderboard
 -- How do models score beside the baselines? seen_episodes: of how many the model was trained on.
 -- No model is evaluated yet: proccorpus eval scores one, and the baselines, on episodes that training has not seen.
@@ -120,6 +131,14 @@ FROM leaderboard
 WHERE NOT starts_with(metric, 'under: ')
 ORDER BY benchmark, slice <> 'all', slice, metric, coalesce(seen_episodes, 0) > 0,
          CASE WHEN metric IN (${LOWER}) THEN value ELSE -value END NULLS LAST, model
+
+-- slices: Models by slices
+-- How do all models score in each slice of a benchmark, the best first?
+-- No model is evaluated yet: proccorpus eval scores one, and the baselines, on episodes that training has not seen.
+SELECT benchmark, slice, metric, list(model || ' ' || round(value, 3)
+         ORDER BY CASE WHEN metric IN (${LOWER}) THEN value ELSE -value END, model) AS models, max(n) AS n
+FROM leaderboard WHERE NOT starts_with(metric, 'under: ') AND value IS NOT NULL
+GROUP BY benchmark, slice, metric ORDER BY benchmark, slice <> 'all', slice, metric
 
 -- scored_episodes: Episodes behind the numbers
 -- Of which episodes were a model's answers worst, and was the last answer right?
@@ -145,6 +164,16 @@ SELECT r.training_run, r.recipe, r.release, r.steps, r.final_loss, p.samples, p.
 FROM training_runs r LEFT JOIN (
   SELECT training_run, max(samples) AS samples, max(tokens) AS tokens FROM training_points GROUP BY 1) p
 USING (training_run) ORDER BY r.created_at DESC NULLS LAST, r.training_run
+
+-- training_losses: Losses of the newest trainings
+-- How did the losses of the four newest training runs go, over one another?
+-- Nothing is trained yet: freeze a corpus (proccorpus release create NAME), then proccorpus train --recipe laptop.
+SELECT round(50 * step / greatest(1, steps - 1)) * 2 AS percent_done, avg(loss) FILTER (place = 1) AS newest,
+       avg(loss) FILTER (place = 2) AS second, avg(loss) FILTER (place = 3) AS third, avg(loss) FILTER (place = 4) AS fourth
+FROM training_points JOIN (
+  SELECT training_run, steps, row_number() OVER (ORDER BY created_at DESC NULLS LAST, training_run) AS place
+  FROM training_runs) USING (training_run)
+WHERE place <= 4 GROUP BY percent_done ORDER BY percent_done
 
 -- training_points: Curves of training
 -- How did loss, error and speed of a training run go, step by step?
@@ -178,6 +207,20 @@ FROM datasets d LEFT JOIN episodes e USING (dataset) GROUP BY 1 ORDER BY hours D
 -- No episode is labelled yet: proccorpus build.
 SELECT r.annotator, a.label_run, count(*) AS episodes
 FROM active_runs a LEFT JOIN label_runs r USING (label_run) GROUP BY ALL ORDER BY episodes DESC, 1, 2
+
+-- lengths: Lengths of episodes
+-- How many seconds do usable episodes take?
+-- No episode has a length yet.
+SELECT floor(duration_s / width) * width AS from_s, count(*) AS episodes FROM episodes, (
+  SELECT greatest(1, ceil(quantile_cont(duration_s, 0.99) / 30)) AS width FROM episodes WHERE status = 'ok')
+WHERE status = 'ok' AND duration_s IS NOT NULL GROUP BY ALL ORDER BY from_s
+
+-- step_counts: Steps of episodes
+-- How many steps do labelled episodes have?
+-- No step is labelled yet: proccorpus build.
+SELECT steps, count(*) AS episodes FROM (
+  SELECT count(*) FILTER (kind = 'step') AS steps FROM active_segments GROUP BY dataset, episode_index)
+GROUP BY steps ORDER BY steps
 
 -- commonest_steps: Commonest steps
 -- Which steps do most episodes have?

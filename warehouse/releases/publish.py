@@ -46,7 +46,7 @@ from warehouse.shards.shard import index_path
 
 NAMES = ("episodes", "segments", "progress", "splits", "samples", "label_runs")
 HELD_RECORDINGS, TAKEN_DOWN, DOWN, *LABEL_QUERIES = queries_of(__file__)
-LABELS = dict(zip(NAMES, LABEL_QUERIES, strict=True))
+LABELS: dict[str, str] = dict(zip(NAMES, LABEL_QUERIES, strict=True))
 
 # How to read and check a published release without the workspace that froze it, run in its folder
 USE_THERE = (

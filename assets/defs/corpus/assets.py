@@ -21,7 +21,7 @@ from assets.lib.events import (
     parse_chunk_key,
     why_not,
 )
-from assets.lib.tell import register_partitions
+from assets.lib.observed import register_partitions
 from core.paths import Workspace
 from pipeline.config import DatasetBuild, with_annotator
 from pipeline.picture_cache import PictureCache
@@ -248,7 +248,7 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
         with _outlasting(context):
             report = _run(context, corpus, stage, dataset, chunk, vlm_server)
             if chunk is None:
-                register_partitions(context.instance, corpus.lake(), [dataset])
+                register_partitions(context.instance, corpus.lake())
             result = _result(corpus, stage, dataset, chunk, report)
         yield result
 

@@ -1,17 +1,19 @@
 """Jobs over the whole graph, and what starts them: a schedule, and sensors of what happens outside.
 
 `corpus` is the build loop over all datasets, then release, model, evaluation and leaderboard, in one run. (An asset job
-cannot hold assets of two partition sets, so it is a job of ops, whose events say what they made.) `build` is its
-first half. Jobs over the second half are in assets/defs/models/jobs.py, exports in assets/defs/exports/jobs.py.
+cannot hold assets of two partition sets, so it is a job of ops; the sensor `lake_contents` sees what they made.)
+`build` is its first half. Jobs over the second half are in assets/defs/models/jobs.py, exports in
+assets/defs/exports/jobs.py.
 
 Where a cluster runs the steps (`assets.defs.resources`), chunks are spread over steps of their own, several in each.
 
-Each sensor is off until somebody turns it on in the UI. What is stale is decided by the plan alone, as for the command
-line; a state that was asked for once is not asked for again, so a build that fails is left to a person or to `nightly`.
+Each other sensor is off until somebody turns it on in the UI. What is stale is decided by the plan alone, as for the
+command line; a state that was asked for once is not asked for again, so a build that fails is left to a person or to
+`nightly`.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import batched
 from typing import Any
@@ -20,8 +22,8 @@ import dagster as dg
 from pydantic import Field
 
 from assets.defs.resources import CorpusResource, is_one_process
-from assets.lib.events import RELEASABLE, datasets, materialization
-from assets.lib.tell import register_partitions, tell_built, tell_check, tell_stages
+from assets.lib.events import RELEASABLE, UP_TO_DATE, datasets, partition_of, source_key
+from assets.lib.observed import observe, register_partitions
 from core.errors import UserError
 from core.names import DEMO_RECIPE, DEMO_RELEASE
 from pipeline.build import BuildListener, BuildReport, Chunks, run_build
@@ -31,8 +33,9 @@ from pipeline.sources import OUT_OF_REACH, look_at
 from pipeline.stage import StageReport, failure_text, reasons
 from pipeline.stages import stage_specs
 from training.recipe import load_recipe
-from warehouse.lake import Lake, content_key, references
+from warehouse.lake import content_key, references
 
+LOOK_S = 30
 EVERY_S = 300
 QUIET_S = 300  # how long ago the last correction has to be: a person's sitting is taken in at once
 
@@ -75,14 +78,13 @@ Failed = list[dict[str, str]]  # what was not built, and why
 
 
 class ToDagster(BuildListener):
-    """Reports stages to Dagster as they end: the run shows how far it is, and what was built also where it fails."""
+    """Logs stages as they end: the run shows how far it is. What they made `lake_contents` sees."""
 
-    def __init__(self, context: dg.OpExecutionContext, lake: Lake) -> None:
+    def __init__(self, context: dg.OpExecutionContext) -> None:
         self.context = context
-        self.lake = lake
 
     def stage_done(self, report: StageReport) -> None:
-        tell_stages(self.context.instance, self.lake, [report], self.context.log_event)
+        self.note(f"{report.run.stage} of {partition_of(report.run)}: {report.run.rows} rows")
 
     def note(self, text: str) -> None:
         self.context.log.info(text)
@@ -95,7 +97,6 @@ def _build(
     chunks: Chunks | None = None,
 ) -> BuildReport:
     """Bring all datasets up to date, or some chunks: those of a listing that was made just now."""
-    lake = corpus.lake()
     update = config.update and not chunks
     builds = corpus.all_builds(config.config, update=update)
     names = {dataset for dataset, _ in chunks or ()}
@@ -104,12 +105,11 @@ def _build(
         corpus.workspace(),
         [build for build in builds if not names or build.name in names],
         config.workers or None,
-        ToDagster(context, lake),
+        ToDagster(context),
         update=update,
         chunks=chunks,
     )
-    # Also of datasets that Dagster was never told of
-    register_partitions(context.instance, lake, [*report.builds])
+    register_partitions(context.instance, corpus.lake())
     context.log.info(f"{len(report.done)} stages run, {report.up_to_date} were up to date")
     for failure in _failed(report):
         context.log.error(failure_text(failure))
@@ -141,11 +141,28 @@ def build_chunks(
 
 @dg.op
 def all_failed(context: dg.OpExecutionContext, failed: Failed, of_chunks: list[list]) -> Failed:
-    """Of all steps together; each dataset's source is told of its own."""
+    """Of all steps together. Each dataset's source gets a failed check, or a time from which on it counts as late."""
     failures = [*failed, *(failure for part in of_chunks for failure in part)]
+    failed_reasons = reasons(failures)
     dataset_names = context.instance.get_dynamic_partitions(datasets.name or "")
-    tell_built(context.instance, set(dataset_names), reasons(failures))
+    for name in sorted({*dataset_names, *failed_reasons}):
+        dataset_reasons = failed_reasons.get(name, ())
+        _add_check(context, source_key(name), UP_TO_DATE, dataset_reasons)
+        if not dataset_reasons:
+            context.instance.report_runless_asset_event(dg.AssetMaterialization(source_key(name)))
     return failures
+
+
+def _add_check(
+    context: dg.OpExecutionContext, asset: dg.AssetKey, check: str, reasons: Sequence[str]
+) -> None:
+    """A check that did not pass for some reasons, or passed: there are none."""
+    text = "; ".join(reasons) or "a job has done it"
+    event = dg.AssetCheckEvaluation(
+        asset, check, passed=not reasons, description=text, metadata={"reasons": [*reasons]}
+    )
+    # A run keeps one evaluation of each check: without a run all are kept
+    context.instance.report_runless_asset_event(event)
 
 
 def build_all() -> Any:
@@ -167,17 +184,15 @@ def close_corpus(
     try:
         licences = corpus.licences(config.config)
         if config.train:
-            outcomes = closing_steps(
+            closing_steps(
                 corpus.lake(), config.release, load_recipe(config.recipe), licences=licences
             )
         else:
-            outcomes = scoring_steps(corpus.lake(), config.release, licences)
-        for outcome in outcomes:
-            context.log_event(materialization(outcome))
-        tell_check(context.instance, dg.AssetKey("release"), RELEASABLE, [])
+            scoring_steps(corpus.lake(), config.release, licences)
+        _add_check(context, dg.AssetKey("release"), RELEASABLE, [])
     except UserError as e:
         context.log.error(str(e))
-        tell_check(context.instance, dg.AssetKey("release"), RELEASABLE, [str(e)])
+        _add_check(context, dg.AssetKey("release"), RELEASABLE, [str(e)])
         return [
             *failed,
             {"dataset": "the corpus", "chunk": "all", "stage": config.release, "why": str(e)},
@@ -241,6 +256,25 @@ nightly = dg.ScheduleDefinition(
     run_config={"release": "nightly", "train": False},
     description="Every night at two: what changed is rebuilt and released as `nightly`, and the newest model scored.",
 )
+
+
+@dg.sensor(
+    minimum_interval_seconds=LOOK_S,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Shows what was built, released, trained and scored, by whatever program.",
+)
+def lake_contents(context: dg.SensorEvaluationContext, corpus: CorpusResource) -> dg.SkipReason:
+    if not corpus.workspace().exists():
+        return dg.SkipReason("nothing was built yet")
+    lake = corpus.lake()
+    snapshot = lake.snapshot()
+    known = int(context.cursor or -1)
+    if snapshot == known:
+        return dg.SkipReason("the lake is as it was")
+    # A lake that was made anew counts its snapshots anew
+    seen = observe(context.instance, lake, known if known < snapshot else -1)
+    context.update_cursor(str(snapshot))
+    return dg.SkipReason(f"{seen} stage runs are new here")
 
 
 @dg.sensor(

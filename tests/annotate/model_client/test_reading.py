@@ -18,8 +18,8 @@ from annotate.model_client.client import Client
 from annotate.model_client.endpoints import usage_doubt
 from annotate.model_client.reading import UnreadableError, read_reply
 from annotate.model_client.responses import ResponseStore
-from annotate.model_client.tokens import blank
 from annotate.vlm import prompts
+from benchmarks.vlm_other_ways import blank
 from tests.kits.vlm_standin import StandIn, respond
 
 pytestmark = pytest.mark.usefixtures("short_pauses")

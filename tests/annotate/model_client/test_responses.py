@@ -14,8 +14,6 @@ import pytest
 from annotate.model_client.calls import VlmError
 from annotate.model_client.responses import (
     FILE,
-    PACK_HEAD,
-    PACK_MARK,
     ResponseStore,
     StoredReply,
     encode,
@@ -87,35 +85,6 @@ def test_a_damaged_page_is_named_and_nothing_is_asked_again(store: ResponseStore
         list(map(second_store.get, map(key, range(200))))
 
 
-def packed(*numbers: int) -> bytes:
-    """A file of several replies, as earlier versions had them."""
-    parts = [PACK_MARK]
-    for n in numbers:
-        data = encode(key(n), reply(n))
-        parts += [PACK_HEAD.pack(bytes.fromhex(key(n)), len(data)), data]
-    return b"".join(parts)
-
-
-def test_replies_of_an_earlier_version_are_taken_over_once(tmp_path: Path):
-    root = tmp_path / "responses"
-    newer = replace(reply(2), latency_s=9.0)
-    for n, stored in ((0, reply(0)), (1, reply(1)), (2, newer)):
-        path = root / key(n)[:2] / f"{key(n)}.reply"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(zlib.decompress(encode(key(n), stored)))
-    (root / key(9)[:2]).mkdir(exist_ok=True)
-    (root / key(9)[:2] / f"{key(9)}.reply").write_bytes(b"half")
-    (root / "packs").mkdir()
-    (root / "packs" / "a-1.pack").write_bytes(packed(2, 3, 4))
-    (root / "packs" / "b-2.pack").write_bytes(packed(5, 6)[:-3])
-    (root / "packs" / "index.sqlite").write_bytes(b"an index")
-    for store in (ResponseStore(root), ResponseStore(root)):
-        assert dict(store.replies()) == {key(n): newer if n == 2 else reply(n) for n in range(6)}
-    assert [
-        path for path in root.rglob("*") if path.is_file() and not path.name.startswith(FILE)
-    ] == []
-
-
 def test_prune(store: ResponseStore):
     fill(store, range(6))
     old = replace(REPLY, created_at="2020-01-01T00:00:00+00:00")
@@ -165,17 +134,3 @@ def test_what_was_under_way_in_a_killed_process_stays_counted(store: ResponseSto
     )
     assert store.spent("b1") == (1, 0.25)
     assert [(r["status"], r["cost_usd"]) for r in store.calls("b1")] == [("sent", 0.25)]
-
-
-def test_the_ledger_of_an_earlier_version_is_taken_over_once(store: ResponseStore):
-    store.settle(store.reserve(CALL, 0.5), status="ok", cost_usd=0.25)
-    store.db.execute("DROP TABLE replies")
-    store.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    store.close()
-    store.path.rename(store.path.parent / "ledger.sqlite")
-    for _ in range(2):
-        second_store = ResponseStore(store.root)
-        assert second_store.spent("b1") == (1, 0.25)
-        assert [row["status"] for row in second_store.calls("b1")] == ["ok"]
-        second_store.close()
-    assert [path.name for path in store.path.parent.glob("ledger*")] == []

@@ -9,7 +9,7 @@ import pytest
 from annotate.config import VlmConfig
 from annotate.model_client.calls import Image, Reply, Request, VlmError
 from annotate.vlm.annotator import annotate_episode, reason_episode
-from annotate.vlm.pictures import joined_picture, joined_size
+from annotate.vlm.pictures import joined_picture
 from core.domain.label import finished
 from ingest.media.video import VideoError
 from tests.kits.vlm_episodes import PLAN, Loader, Model, frames_shown, ignorant, knowing, view_of
@@ -385,7 +385,6 @@ def test_cameras_are_named_in_the_order_in_which_they_stand(sheets: bool) -> Non
 
 
 def test_pictures_side_by_side_are_as_high_as_the_first() -> None:
-    assert joined_size([(120, 90), (30, 45)]) == (184, 90)
     picture = pixels(joined_picture([grey(120, 90, 40), grey(30, 45, 200)]))
     assert picture.shape == (90, 184, 3)
     assert abs(float(picture[:, 4:112].mean()) - 40) < 2

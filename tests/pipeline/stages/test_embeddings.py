@@ -8,6 +8,7 @@ import pytest
 
 from annotate.config import EmbeddingsConfig
 from annotate.embeddings import encoders, weights
+from cli.status import status_rows
 from core.paths import Workspace
 from pipeline.build import BuildListener, run_build
 from pipeline.config import DatasetBuild, resolve
@@ -44,6 +45,8 @@ def fresh(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 def test_a_decoding_of_their_own_gives_the_same(fresh: Made):
     lake = Lake(fresh.space, read_only=True)
+    [(num_pictures,)] = lake.rows("SELECT count(*) FROM embeddings")
+    assert status_rows(lake)[0]["embeddings"] == f"{num_pictures} pictures by grey@64"
     outputs = [stage_output(STAGE, lake, fresh.build, chunk) for chunk in (0, 1, 2)]
     assert all(output.findings == [] for output in outputs)
     tables = pa.concat_tables([output.tables["embeddings"] for output in outputs])
