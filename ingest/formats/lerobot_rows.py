@@ -213,10 +213,10 @@ def _stretches(file: pq.ParquetFile, limits: Limits) -> list[tuple[int, int]]:
 
 def _evidence(table: pa.Table, flag_names: Sequence[str]) -> OutcomeEvidence:
     def fact(name: str) -> tuple[None, np.ndarray]:
-        values = _single_numbers(table[name]) if name in table.column_names else ()
-        return None, known(values)
+        return None, known(_single_numbers(table[name]))
 
-    return evidence_of(fact, flag_names, (), REWARD_KEYS)[0]
+    is_there = table.column_names.__contains__
+    return evidence_of(fact, filter(is_there, flag_names), (), filter(is_there, REWARD_KEYS))[0]
 
 
 def _facts(dataset: LerobotListing, file: pq.ParquetFile, ends: list[int]) -> list[dict[str, Any]]:
