@@ -5,6 +5,7 @@ was sent before an interruption is not sent again.
 """
 
 import json
+import pkgutil
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict
@@ -43,6 +44,7 @@ from warehouse.releases.release import (
 )
 from warehouse.shards.shard import index_path
 
+CROISSANT = "croissant.json"  # what other tools find and load a release by
 LABELS = {
     # A release of an earlier version has no success_source
     "episodes": "SELECT e.dataset, e.episode_index, e.source_id, e.task, e.tasks, e.num_frames, e.fps, e.duration_s, "
@@ -187,7 +189,11 @@ def _items(lake: Lake, release: Release, folder: Path) -> list[OutgoingFile]:
     readme = folder / "README.md"
     card = card_path(lake.workspace, release.name).read_text()
     readme.write_text(f"{head}---\n\n{card.replace(use_here(release.name), USE_THERE)}")
-    return [*items, item_of(readme, "README.md")]
+    # The library takes two seconds to import
+    croissant = pkgutil.resolve_name("warehouse.releases.croissant:croissant")
+    described = folder / CROISSANT
+    described.write_text(croissant(release.name, names or licence, items))
+    return [*items, item_of(readme, "README.md"), item_of(described, CROISSANT)]
 
 
 def _held_recordings(release_lake: Lake) -> str:
