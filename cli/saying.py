@@ -64,26 +64,10 @@ def acceptance(
     comment: str,
 ) -> None:
     """A known oddity: faults that a check found, of some runs or all. They are not told again; --comment says why."""
-    if not is_accepted:
-        acceptances.take_back(
-            lake,
-            dataset,
-            check,
-            episodes,
-            why=comment,
-            author=author,
-        )
-        return
-    if not comment.strip():
+    if is_accepted and not comment.strip():
         raise UserError("an acceptance needs --comment TEXT: who looks for the fault reads it")
-    acceptances.accept(
-        lake,
-        dataset,
-        check,
-        episodes,
-        why=comment,
-        author=author,
-    )
+    words = {"why": comment, "author": author, "is_accepted": is_accepted}
+    acceptances.accept(lake, dataset, check, episodes, **words)
 
 
 def assigned(
@@ -326,15 +310,6 @@ def undo(
     """Take back what was said: what was in force before it is so again. Nothing is deleted."""
     lake = lake_at(common.workspace)
     former = _newest(lake)
-    words = {"author": author or whoami(), "comment": comment}
-    places = lake.rows(
-        "SELECT dataset, episode_index FROM current_corrections WHERE correction_id = ?",
-        [statement],
-    )
-    if places:
-        follows = corrections.newest_id(lake, *places[0])
-        corrections.take_back(lake, statement, follows=follows, **words)
-    else:
-        take_back(lake, statement, **words)
+    take_back(lake, statement, author=author or whoami(), comment=comment)
     _show_new(lake, former, common.format)
     say_stale(outcomes.chunks_to_build(lake))

@@ -127,6 +127,8 @@ class Question:
         None  # ProgressLM's: the item of the demonstration that the state is nearest to
     )
     answer: str | None = None  # the right one, of questions that are answered in words
+    facts: Mapping[str, Any] = field(default_factory=dict, repr=False)  # that only scores need
+    is_scored: bool = True  # False: asked about so that thresholds can be chosen
 
     @cached_property
     def key(self) -> str:
@@ -226,7 +228,8 @@ def json_object(data: bytes, line_name: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class PredictionLine:
-    """One line; `where` names it for people, `response` is empty where there is no answer, `fields` names all of it."""
+    """One line; `where` names it for people, `response` is empty where there is no answer, `fields` names all of it,
+    `done` is how probable a head says that the end state is."""
 
     where: str
     meta_data: dict[str, Any]
@@ -234,6 +237,7 @@ class PredictionLine:
     value: float | None = None
     error: str | None = None
     fields: frozenset[str] = frozenset()
+    done: float | None = None
 
 
 class _Line(BaseModel):

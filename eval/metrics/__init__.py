@@ -5,7 +5,6 @@
     outcomes    did a run succeed, when is that said, which run of a task went better, which of two is further
     segments    boundaries, overlap and order of segments; lists of actions
     score       many episodes' answers as arrays; means with a bootstrap interval over episodes, two models' difference
-    published   what the two papers' own code gives on the same answers
 
 Progress is a share, 0..1. A metric of one episode is NaN where it is not defined; means leave such episodes out and
 say how many were counted.

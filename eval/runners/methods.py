@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
-from itertools import chain
+from itertools import batched, chain
 from pathlib import Path
 from typing import IO, Any
 
@@ -108,6 +108,7 @@ def row_of(question: Question, reply: ModelReply) -> Row:
         "prompt_tokens": reply.prompt_tokens,
         "completion_tokens": reply.completion_tokens,
         "value": reply.progress,
+        "done": reply.done,
     }
     return row | {name: value for name, value in optional.items() if value is not None}
 
@@ -286,6 +287,7 @@ def _wording(name: str) -> str:
 # 2: top_p, top_k, repetition_penalty and seed are part of what answers depend on
 CODE_VERSION = "runners-2"
 Shard = tuple[int, int]  # which, of how many
+AT_ONCE = 64  # answers of a head
 
 
 def questions_of_shard(questions: Sequence[Question], shard: Shard) -> list[Question]:
@@ -354,8 +356,11 @@ def collect(
             a.prompt.key: a for a in shard_prompts if not journal.rows.keys() >= {*a.keys}
         }
         on_rows(len(journal.rows))
-        for reply in runner.answer([a.prompt for a in open_prompts.values()]):
-            journal.add(method.read(open_prompts[reply.key], reply))
+        replies = runner.answer([a.prompt for a in open_prompts.values()])
+        # What a head says costs little: less than to have each answer on disk before the next
+        for some in batched(replies, AT_ONCE if runner.has_head else 1):
+            rows = (method.read(open_prompts[reply.key], reply) for reply in some)
+            journal.add(chain.from_iterable(rows))
             on_rows(len(journal.rows))
         # Single failures stay in the file and are tried again by the next run; all of them mean that nothing works.
         failures = [row["error"] for row in journal.rows.values() if has_failed(row)]

@@ -11,6 +11,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -19,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from ingest.episode import EpisodeData, EpisodeRecord, Listing
+from ingest.formats.array_roles import why_known
 from ingest.formats.folders import (
     EpisodeFiles,
     Key,
@@ -28,19 +30,17 @@ from ingest.formats.folders import (
     object_of,
     stated_steps,
 )
-from ingest.formats.hdf5_file import checked, find, opened, values
+from ingest.formats.hdf5_file import checked, find, opened, values, walk
+from ingest.formats.hdf5_parts import parts_of
 from ingest.formats.listing import (
     ListingBuilder,
-    Uses,
-    account_for,
-    account_for_cameras,
-    account_for_fields,
     folders_of,
     in_order,
     texts_among,
-    usual_uses,
 )
 from ingest.formats.tables import numbered, numbers, side_by_side
+from ingest.formats.tree import Uses, account
+from ingest.formats.writers import AGIBOT
 from ingest.outcomes import OutcomeEvidence
 from ingest.reasons import DataError, Limits
 from ingest.sources.files import Source
@@ -56,11 +56,6 @@ ROOT = re.compile(
 )
 FPS = 30.0
 ROBOT = "a2d"
-# Tables that the card of AgiBot World (Alpha and Beta, 2025) lists beside those that are read
-PUBLISHED = re.compile(
-    r"(state|action)/(effector|end|head|joint|robot|waist)/"
-    r"(angular|current_value|effort|force|index|orientation|orientation_drift|position|position_drift|velocity|wrench)"
-)
 ENTRY_USES: Uses = {
     "episode_id": ("group", "the number of the episode"),
     "task_name": ("instruction", "its name"),
@@ -74,9 +69,7 @@ ENTRY_KNOWN = {
 FIRST_CAMERAS = ("head_color",)
 WRIST = ("hand_",)
 EFFECTOR = "effector/position"
-# Radians; grippers in mm or finger joints in radians
-STATE = ("state/joint/position", f"state/{EFFECTOR}")
-ACTION = ("action/joint/position", f"action/{EFFECTOR}")
+STATE, ACTION = AGIBOT.state[0], AGIBOT.action[0]
 
 
 def recognises(source: Source) -> bool:
@@ -114,7 +107,6 @@ def list_episodes(source: Source) -> Listing:
         if key not in entries:
             detail = f"has files, but task_info/task_{key[0]}.json does not list it"
             listing.warn_next("not_in_metadata", detail)
-        account_for_cameras(listing.parts, {video.camera: video.uri for video in videos})
         # Files alone are an episode as well, without text and steps
         entry = entries.get(key, {})
         num_rows = _num_rows_listed(listing, source_id, episode_files.tables.get("rows"))
@@ -125,8 +117,7 @@ def list_episodes(source: Source) -> Listing:
         facts = object_of(entry.get("label_info")) | entry
         # lable_info is how the dataset's card spells it
         label = object_of(entry.get("label_info", entry.get("lable_info")))
-        uses = {**ENTRY_USES, **usual_uses(source.config)}
-        account_for_fields(listing.parts, "task_info: ", entry, uses, ENTRY_KNOWN)
+        listing.account_for_facts("task_info: ", entry, ENTRY_USES, ENTRY_KNOWN)
         listing.add(
             source_id,
             fps,
@@ -215,7 +206,6 @@ def _num_rows_listed(listing: ListingBuilder, source_id: str, uri: str | None) -
 def _account_for_rows(listing: ListingBuilder, file: h5py.File, uri: str) -> None:
     """What each table of an episode's rows is used for."""
     config = listing.source.config
-    paths = list[str]()
     uses = {
         "timestamp": ("time", "AgiBot's time of each row"),
         **dict.fromkeys(config.keys.state or STATE, ("state", "joints and grippers")),
@@ -223,21 +213,9 @@ def _account_for_rows(listing: ListingBuilder, file: h5py.File, uri: str) -> Non
     if any(gripper.column == "action" for gripper in config.grippers):
         reason = "the registry entry has a gripper in the action"
         uses |= dict.fromkeys(config.keys.action or ACTION, ("action", reason))
-    file.visit(paths.append)
-    tables = {path: table for path in paths if isinstance(table := file[path], h5py.Dataset)}
-    for path, table in tables.items():
-        why_left_out = ""
-        if PUBLISHED.fullmatch(path):
-            why_left_out = "another measure of AgiBot's; keys.state of an entry reads it"
-        if not table.size:
-            why_left_out = "empty, as AgiBot publishes what it has not measured"
-        why_unknown = "AgiBot publishes no table of this name"
-        form: dict[str, Any] = {
-            "shape": (None, *(table.shape or ())[1:]),
-            "dtype": str(table.dtype),
-            "file": uri,
-        }
-        account_for(listing.parts, "array", path, uses.get(path), why_left_out, why_unknown, **form)
+    parts = parts_of(dict(walk(file, [], config.limits)), uri)
+    why_left_out = partial(why_known, writer=AGIBOT)
+    account(listing.parts, parts, uses, why_left_out, "AgiBot publishes no table of this name")
 
 
 def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:

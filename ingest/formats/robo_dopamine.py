@@ -12,12 +12,11 @@ from typing import Any
 
 from ingest.episode import EpisodeData, EpisodeRecord, Listing
 from ingest.formats.folders import StatedSpan, frames_of, is_video, tells_times, with_exclusive_ends
-from ingest.formats.listing import ListingBuilder, in_order, texts_among
+from ingest.formats.listing import ListingBuilder, in_order
 from ingest.formats.plain_video import Draft, add_draft
 from ingest.sources.files import Source
 
 KEYFRAMES = "annotated_keyframes.json"
-INSTRUCTION = "task_instruction.json"
 NAME_KEYS = ("anotation", "annotation")  # the first as the published files spell it
 
 
@@ -39,7 +38,9 @@ def list_episodes(source: Source) -> Listing:
     cameras = sorted(set().union(*videos.values()))
     for folder in sorted(videos):
         expected = {camera: f"{folder}/{camera}.mp4" for camera in cameras}
-        notes: dict[str, Any] = {"tasks": _wordings(listing, folder)}
+        notes: dict[str, Any] = {
+            "tasks": listing.texts_beside(posixpath.join(folder, KEYFRAMES))[0]
+        }
         if (uri := posixpath.join(folder, KEYFRAMES)) in source.files:
             notes["steps"] = _steps(listing.read_json(uri, listing.next_index, default=[]))
         add_draft(
@@ -53,15 +54,6 @@ def list_episodes(source: Source) -> Listing:
         in_order(listing.cameras_in_use(), source.config.cameras),
         nothing="no video file below the folder",
     )
-
-
-def _wordings(listing: ListingBuilder, folder: str) -> tuple[str, ...]:
-    """Texts of the task, from the file beside the episode's folder or in it."""
-    for place in (posixpath.dirname(folder), folder):
-        if (uri := posixpath.join(place, INSTRUCTION)) in listing.source.files:
-            stored = listing.read_json(uri, listing.next_index)
-            return texts_among(stored if isinstance(stored, list) else [stored])
-    return ()
 
 
 def _steps(keyframes: Any) -> Any:

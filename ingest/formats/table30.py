@@ -28,12 +28,10 @@ from ingest.formats.folders import (
 )
 from ingest.formats.listing import (
     ListingBuilder,
-    account_for_cameras,
     account_for_fields,
     folders_of,
     in_order,
     texts_among,
-    usual_uses,
 )
 from ingest.formats.side_files import parse_json, read_bytes
 from ingest.formats.tables import numbered, numbers, rate_of, side_by_side, vectors
@@ -61,12 +59,18 @@ STATES_KNOWN = {
     ),
     "joint_vel": "velocities: the joints are read",
 }
+TASK_USES = {
+    "prompt": ("instruction", "its name"),
+    "video_info": ("rate", "its field fps"),
+    "robot_id": ("robot", "its name"),
+}
 TASK_KNOWN = {
     "task_name": "the name of the task's folder",
     "scoring": "how judges score a run",
     "task_tag": "tags of the task",
 }
 INFO_KNOWN = {"task_desc": "a copy of task_desc.json"}
+META_USES = {"frames": ("length", "its name")}
 META_KNOWN = {
     "episode_idx": "the number of the episode",
     "episode_index": "the number of the episode",
@@ -122,9 +126,7 @@ def list_episodes(source: Source) -> Listing:
             names = []
         states = [tables[name] for name in names]
         num_rows = _num_rows(listing, posixpath.join(task, f"data/{episode}"), states, meta)
-        account_for_cameras(listing.parts, {video.camera: video.uri for video in videos})
-        uses = {"frames": ("length", "its name"), **usual_uses(source.config)}
-        account_for_fields(listing.parts, "episode_meta.json: ", meta, uses, META_KNOWN)
+        listing.account_for_facts("episode_meta.json: ", meta, META_USES, META_KNOWN)
         if not facts.texts:
             listing.warn_next("no_task", f"no prompt in {posixpath.join(task, TASK_INFO)}")
         listing.add(
@@ -158,39 +160,18 @@ def _task_facts(listing: ListingBuilder, task: str) -> TaskFacts:
         listing.warn("no_metadata", f"there is no {info_uri}", file=info_uri)
     # Both files may have a prompt: texts that differ are both kept
     texts = texts_among([object_of(info.get("task_desc")).get("prompt"), description.get("prompt")])
-    _account_for_task(listing, info, info_uri, description, description_uri)
+    only_there = [name for name in object_of(info.get("task_desc")) if name not in description]
+    for prefix, names, known, uri in (
+        (f"{TASK_INFO}: ", info, INFO_KNOWN | TASK_KNOWN, info_uri),
+        (f"{TASK_INFO}: task_desc.", only_there, TASK_KNOWN, info_uri),
+        (f"{TASK_DESCRIPTION}: ", description, TASK_KNOWN, description_uri),
+    ):
+        account_for_fields(listing.parts, prefix, names, TASK_USES, known, file=uri)
     # Without task_info.json the description counts for the rest, too
     facts = info or description
     fps = object_of(facts.get("video_info")).get("fps")
     robot = facts.get("robot_id")
     return TaskFacts(texts, rate_of(fps) or FPS, robot if isinstance(robot, str) else "")
-
-
-def _account_for_task(
-    listing: ListingBuilder,
-    info: dict[str, Any],
-    info_uri: str,
-    description: dict[str, Any],
-    description_uri: str,
-) -> None:
-    """What each field of a task's two files is used for."""
-    uses = {
-        "prompt": ("instruction", "its name"),
-        "video_info": ("rate", "its field fps"),
-        "robot_id": ("robot", "its name"),
-    }
-    description_names = [
-        name for name in object_of(info.get("task_desc")) if name not in description
-    ]
-    info_known = INFO_KNOWN | TASK_KNOWN
-    parts = listing.parts
-    account_for_fields(parts, f"{TASK_INFO}: ", info, uses, info_known, file=info_uri)
-    account_for_fields(
-        parts, f"{TASK_DESCRIPTION}: ", description, uses, TASK_KNOWN, file=description_uri
-    )
-    account_for_fields(
-        parts, f"{TASK_INFO}: task_desc.", description_names, uses, TASK_KNOWN, file=info_uri
-    )
 
 
 def _num_rows(

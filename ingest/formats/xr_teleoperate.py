@@ -29,11 +29,6 @@ from ingest.sources.files import Source
 ROWS, COLORS = "data.json", "colors"
 ENDS = ("ee", "hand")  # last word of the part that is a gripper or a hand
 VECTORS = {"states": "state", "actions": "action"}
-KNOWN = {
-    "*depths/*": "depth: labels are made by colour pictures",
-    "*audios/*": "sound",
-    f"*{COLORS}/*": "pictures that rows name",
-}
 KEPT_THERE = "xr_teleoperate keeps it there"
 
 Row = dict[str, Any]
@@ -58,8 +53,6 @@ def list_episodes(source: Source) -> Listing:
             _add(listing, uri, object_of(read_json(source, uri)))
         except DataError as e:
             listing.add_lost(e, posixpath.dirname(uri) or ".", uri)
-    for files, reason in KNOWN.items():
-        listing.parts.known("file", files, reason)
     cameras = in_order(listing.cameras_in_use(), source.config.cameras)
     listing.find_missing(cameras, "no picture of {}")
     return listing.listing("xr_teleoperate", cameras, robot="unitree", nothing=f"no {ROWS}")

@@ -39,6 +39,7 @@ from pipeline.config import DatasetBuild, config_rows, stored_build
 from pipeline.pictures import episodes_figure
 from pipeline.stage import ChangedSourceError, Output, Stage, StageContext
 from warehouse.lake import Lake
+from warehouse.lake.connection import literal
 from warehouse.lake.outcomes import outcomes_by_recording
 from warehouse.lake.recordings import (
     LISTING,
@@ -127,7 +128,7 @@ def placed_listing(lake: Lake, source: Source) -> PlacedListing:
     """
     dataset = source.config.name
     listing = settled_listing(source)
-    known = known_recordings(lake, "r.dataset = ?", [dataset], dataset=dataset)
+    known = known_recordings(lake, "r.dataset = ?", [dataset], f"dataset = {literal(dataset)}")
     addresses = [Address(record, file_stamp(source, record)) for record in listing.records]
     read = partial(_read_fingerprint, source)
     placements = place(known, addresses, read)
@@ -206,11 +207,11 @@ def _withdrawn(lake: Lake, placed: PlacedListing, dataset: str) -> tuple[dict[in
         recording = placement.known or placement.resembles
         if whole:
             withdrawn[record.episode_index] = whole[0]
-        elif recording is None or recording.recording not in reasons:
-            continue
-        elif placement.known is not None and placement.is_sure:
+        elif recording and recording.recording in reasons and placement.known and placement.is_sure:
             withdrawn[record.episode_index] = reasons[recording.recording]
-        else:
+        elif recording and not reasons.keys().isdisjoint(
+            {recording.recording, recording.resembles}
+        ):
             unsure.add(record.episode_index)
     return withdrawn, unsure
 

@@ -199,7 +199,7 @@ def row_of(episodes: KnownEpisodes, data: Any, author: str) -> tuple[dict[str, A
             {"plan": data.get("plan") or []} | {k: data.get(k) for k in ("segments", *SAID_LATER)}
         )
         row |= corrected.columns(facts["num_frames"] if fits else corrected.segments[-1].end_frame)
-    row["correction_id"] = row_id(row)
+    row["correction_id"] = (correction.rejects and correction.correction_id) or row_id(row)
     # The id is a hash of the content: one that does not fit shows a row that was edited by hand
     if correction.correction_id not in (None, row["correction_id"]):
         raise CorrectionError(

@@ -335,9 +335,7 @@ def schema_faults(
     names, clause = chosen_datasets(lake, datasets)
     broken: dict[tuple[str, str], str] = {}
     rows = 0
-    with _registered(
-        lake.con, listed_episodes=_listed_episodes(lake, clause), known_runs=_known_runs(lake)
-    ):
+    with _against_known(lake, clause):
         for name in STAGED_TABLES:
             count, faults = _faults(lake, TABLES[name], names, clause)
             rows += count
@@ -377,6 +375,16 @@ def _registered(con: duckdb.DuckDBPyConnection, **tables: pa.Table) -> Iterator[
             con.unregister(name)
 
 
+@contextmanager
+def _against_known(lake: Lake, clause: str) -> Iterator[None]:
+    """The relations that rows are held against, of the same state of the lake as the rows: else what another build
+    publishes meanwhile, with its label run, would be rows of a run that nobody knows."""
+    with lake.reading():
+        listed = _listed_episodes(lake, clause)
+        with _registered(lake.con, listed_episodes=listed, known_runs=_known_runs(lake)):
+            yield
+
+
 def _faults_of_written(lake: Lake, scope: CheckScope, listed: pa.Table) -> dict[str, Faults]:
     """How many rows each table has that a stage has just written, and what is wrong with them."""
     tables = {
@@ -403,8 +411,7 @@ def _faults_of_stage(lake: Lake, scope: CheckScope) -> dict[str, Faults]:
     tables = STAGE_TABLES[scope.stage]
     # A listing says of a chunk which other chunks' episodes it may show
     may_name = scope._replace(chunk=None) if "other_tasks" in tables else scope
-    listed = _listed_episodes(lake, may_name.clause)
-    with _registered(lake.con, listed_episodes=listed, known_runs=_known_runs(lake)):
+    with _against_known(lake, may_name.clause):
         return {name: _faults(lake, TABLES[name], [scope.dataset], scope.clause) for name in tables}
 
 

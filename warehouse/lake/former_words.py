@@ -2,14 +2,14 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from warehouse.lake.connection import LakeConnection, literal
-from warehouse.lake.words import StatementStore
+from warehouse.lake.words import TABLE, StatementStore
 
 # By table its key, then its columns: texts, where no type is named
 COMMON = "dataset author created_at:TIMESTAMPTZ"
@@ -31,6 +31,12 @@ FORMER_TABLES = {
     "joined_tasks": (("join_id", "task"), f"join_id {COMMON} task same_as"),
     "takedowns": (("dataset", "episode_index", "recording"), f"{OF_EPISODE} reason"),
 }
+DECISIONS_SQL = """
+    SELECT left(sha256(concat_ws(' ', 'decided', recording, former, created_at)), 16) AS statement_id,
+           statement_id AS batch, dataset, to_episode AS episode_index, recording,
+           coalesce(former, recording) AS subject, author, created_at, 'recording' AS kind,
+           to_json({'is_same': what = 'same'}) AS value
+    FROM recording_changes WHERE what IN ('same', 'other')"""
 # What people said is of the recording that had the number
 OF_RECORDINGS = tuple(
     f"UPDATE {table} SET recording = r.recording FROM recordings r WHERE {table}.recording IS NULL "
@@ -65,8 +71,27 @@ def take_over(lake: LakeConnection) -> None:
     """Make statements of all that people said; those that are there stay, as after an interrupted upgrade."""
     for path in _files(lake):
         _take_in_lines(lake, path)
+    _add(lake, queries_of(__file__))
+
+
+def renew(lake: LakeConnection) -> None:
+    """Bring statements of lakes before version 22 to the kinds of today: rejections were corrections, and what people
+    decided of recordings was among their changes."""
+    _add(lake, [DECISIONS_SQL])
+    store = StatementStore(lake.workspace)
+    if store.newest():
+        store.change(
+            f"UPDATE {TABLE} SET batch = statement_id WHERE kind = 'correction'",
+            f"UPDATE {TABLE} SET kind = 'rejection', value = '{{}}' "
+            "WHERE kind = 'correction' AND subject IS NOT NULL",
+        )
+    store.close()
+
+
+def _add(lake: LakeConnection, queries: Sequence[str]) -> None:
+    """Add what queries give of a lake's tables to the statements, in the order of time."""
     statements = []
-    for sql in queries_of(__file__):
+    for sql in queries:
         rows = lake.dicts(f"FROM ({sql}) ORDER BY created_at, statement_id")
         statements += [row | {"created_at": row["created_at"].isoformat()} for row in rows]
     if statements:

@@ -452,8 +452,8 @@ def _to_show(tasks: int) -> str:
 def newest_word(lake: Lake) -> tuple[str, datetime] | None:
     """Id and time of what people said last that references are made of; None: nobody said anything."""
     rows = lake.rows(
-        "SELECT statement_id, created_at FROM statements WHERE kind IN ('correction', 'reference', 'joined_task') "
-        "ORDER BY created_at DESC, 1 LIMIT 1"
+        "SELECT statement_id, created_at FROM statements "
+        "WHERE kind IN ('correction', 'rejection', 'reference', 'joined_task') ORDER BY created_at DESC, 1 LIMIT 1"
     )
     if rows:
         return rows[0]

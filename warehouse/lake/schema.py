@@ -33,7 +33,7 @@ from warehouse.lake.outdated import delete_outdated_sql
 from warehouse.lake.place import LakeError, locked
 from warehouse.lake.views import VIEWS, View
 
-OTHER_CHANGES = 21  # version of the last change that is no new column
+OTHER_CHANGES = 22  # version of the last change that is no new column
 _COLUMNS = chain.from_iterable(table.columns for table in TABLES.values())
 SCHEMA_VERSION = max(OTHER_CHANGES, *(column.since for column in _COLUMNS))
 WITH_STATEMENTS = 20  # from this version on what people said is in statements beside the lake
@@ -212,10 +212,13 @@ def migrate(lake: LakeConnection) -> None:
         for table in TABLES.values():
             _add_missing(lake, table, columns)
         _take_steps(lake, version, last, is_new=not columns)
+        if columns and not is_former:
+            former_words.renew(lake)
         if not is_former:
             _make_views(lake)
     if is_former:
         former_words.take_over(lake)
+        former_words.renew(lake)
         with lake.transaction(f"schema {SCHEMA_VERSION}"):
             former_words.drop(lake)
             _take_steps(lake, last, SCHEMA_VERSION)

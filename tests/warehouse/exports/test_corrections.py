@@ -17,6 +17,7 @@ from warehouse.lake import Lake, corrections
 from warehouse.lake.corrections import add_rows, parsed
 from warehouse.lake.lists import LISTS
 from warehouse.lake.outcomes import chunks_to_build
+from warehouse.lake.statements import take_back
 
 STEPS = [
     {"name": "Reach <the cube> & \"it\"", "start_frame": 0, "end_frame": 10},
@@ -41,9 +42,7 @@ def told(corpus: Lake) -> Lake:
     """Corrected twice, taken back once; and a label rejected."""
     say(corpus, STEPS, plan=PLAN, base_label_run="x")
     second = say(corpus, STEPS, plan=PLAN, author="grace", comment="ünd, so")
-    corrections.take_back(
-        corpus, second["correction_id"], author="ada", follows=second["correction_id"]
-    )
+    take_back(corpus, second["correction_id"], author="ada", follows=second["correction_id"])
     run = corpus.rows("SELECT label_run FROM episode_labels WHERE episode_index = 0")[0][0]
     corrections.reject_label(corpus, "tiny", 0, run, author="ada", follows=None)
     return corpus
@@ -54,7 +53,7 @@ def without_recording(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def empty(lake: Lake) -> None:
-    restate(lake, "DELETE FROM {} WHERE kind = 'correction'")
+    restate(lake, "DELETE FROM {} WHERE kind IN ('correction', 'rejection')")
 
 
 def test_json_lines_bring_every_row_back(told: Lake):
