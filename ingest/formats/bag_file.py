@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import apsw
 import yaml
 import zstandard
 from mcap.data_stream import ReadDataStream
@@ -44,6 +45,7 @@ DAMAGED_FILE = (
     zstandard.ZstdError,
     rosbag1.ReaderError,
     rosbag2.ReaderError,
+    apsw.Error,
     EOFError,
     OSError,
     struct.error,

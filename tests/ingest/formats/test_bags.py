@@ -228,16 +228,34 @@ def test_a_write_ahead_log_is_told(tmp_path: Path) -> None:
     assert "cut_off" not in {f.reason for f in read_one(tmp_path)[0].findings}
 
 
-@pytest.mark.parametrize("suffix", [".bag", ".db3"])
-def test_a_file_that_rosbags_cannot_read_is_named(suffix: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("written", ["a.bag", "run/run.db3"])
+@pytest.mark.parametrize("name", ["b.bag", "b.db3"])
+@pytest.mark.parametrize("share", [0.1, 0.6, 0.9])
+def test_a_file_that_rosbags_cannot_read_is_named(
+    written: str, name: str, share: float, tmp_path: Path
+) -> None:
     ros_1(tmp_path / "a.bag")
-    bad = tmp_path / f"b{suffix}"
-    bad.write_bytes((tmp_path / "a.bag").read_bytes()[:2000])
+    ros_2(tmp_path / "run", StoragePlugin.SQLITE3)
+    data = (tmp_path / written).read_bytes()
+    bad = tmp_path / name
+    bad.write_bytes(data[: int(share * len(data))])
     listing = list_episodes(source_of(tmp_path))
     (finding,) = [f for f in listing.findings if f.file == bad.name]
     assert (finding.reason, finding.severity) == ("unreadable_data", "unusable")
     assert f"{bad.name} cannot be read: " in finding.detail
     assert "/tmp" not in finding.detail
+
+
+def test_a_database_that_breaks_amid_its_messages_is_named(tmp_path: Path) -> None:
+    with rosbag2.Writer(tmp_path / "run", version=9) as writer:
+        bag = Bag(writer)
+        for k in range(3):
+            bag.write("/task", "std_msgs/msg/String", START + k * STEP, "x" * 40_000)
+    path = tmp_path / "run/run.db3"
+    data = path.read_bytes()
+    path.write_bytes(data[: 7 << 12] + b"\x5a" * 4096 + data[8 << 12 :])
+    findings = list_episodes(source_of(tmp_path)).findings
+    assert "unreadable_data" in {f.reason for f in findings}
 
 
 # Videos and depth
