@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -101,12 +102,12 @@ def ros_2(
 
 
 def ros_1(path: Path, packed: rosbag1.Writer.CompressionFormat | None = None) -> Path:
-    writer = rosbag1.Writer(path)
+    writer = rosbag1.Writer(path.with_suffix(".bag"))
     if packed:
         writer.set_compression(packed)
     with writer:
         Bag(writer, ROS_1).run(range(PICTURES))
-    return path
+    return writer.path
 
 
 def split(path: Path, plugin: StoragePlugin) -> Path:
@@ -136,25 +137,25 @@ def without_definitions(path: Path) -> Path:
     return path
 
 
+def no_address(path: Path) -> Path:
+    return ros_2(path, StoragePlugin.SQLITE3).rename(path.with_name("a#b?c%20d"))
+
+
+SQLITE = StoragePlugin.SQLITE3
+MCAP = StoragePlugin.MCAP
 BAGS: dict[str, Callable[[Path], Path]] = {
-    "ROS 1": lambda root: ros_1(root / "run.bag"),
-    "ROS 1, bz2": lambda root: ros_1(root / "run.bag", rosbag1.Writer.CompressionFormat.BZ2),
-    "ROS 1, lz4": lambda root: ros_1(root / "run.bag", rosbag1.Writer.CompressionFormat.LZ4),
-    "SQLite": lambda root: ros_2(root / "run", StoragePlugin.SQLITE3),
-    "MCAP": lambda root: ros_2(root / "run", StoragePlugin.MCAP),
-    "SQLite, messages packed": lambda root: ros_2(
-        root / "run", StoragePlugin.SQLITE3, mode=CompressionMode.MESSAGE
-    ),
-    "SQLite, packed": lambda root: ros_2(
-        root / "run", StoragePlugin.SQLITE3, mode=CompressionMode.FILE
-    ),
-    "MCAP, packed": lambda root: ros_2(root / "run", StoragePlugin.MCAP, mode=CompressionMode.FILE),
-    "SQLite in parts": lambda root: split(root / "run", StoragePlugin.SQLITE3),
-    "MCAP in parts": lambda root: split(root / "run", StoragePlugin.MCAP),
-    "SQLite without definitions": lambda root: without_definitions(root / "run"),
-    "a path that is no address": lambda root: ros_2(root / "run", StoragePlugin.SQLITE3).rename(
-        root / "a#b?c%20d"
-    ),
+    "ROS 1": ros_1,
+    "ROS 1, bz2": partial(ros_1, packed=rosbag1.Writer.CompressionFormat.BZ2),
+    "ROS 1, lz4": partial(ros_1, packed=rosbag1.Writer.CompressionFormat.LZ4),
+    "SQLite": partial(ros_2, plugin=SQLITE),
+    "MCAP": partial(ros_2, plugin=MCAP),
+    "messages packed": partial(ros_2, plugin=SQLITE, mode=CompressionMode.MESSAGE),
+    "SQLite, packed": partial(ros_2, plugin=SQLITE, mode=CompressionMode.FILE),
+    "MCAP, packed": partial(ros_2, plugin=MCAP, mode=CompressionMode.FILE),
+    "SQLite in parts": partial(split, plugin=SQLITE),
+    "MCAP in parts": partial(split, plugin=MCAP),
+    "SQLite without definitions": without_definitions,
+    "a path that is no address": no_address,
 }
 
 
@@ -171,7 +172,7 @@ def numbers_shown(episode: EpisodeData, camera: str) -> list[int]:
 
 @pytest.mark.parametrize("name", BAGS)
 def test_a_bag_is_what_rosbags_gives(name: str, tmp_path: Path) -> None:
-    path = BAGS[name](tmp_path)
+    path = BAGS[name](tmp_path / "run")
     listing, record, episode = read_one(tmp_path)
     assert not listing.findings
     assert (record.task, record.fps, record.num_rows) == ("pick the cup", RATE, PICTURES)
