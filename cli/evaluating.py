@@ -91,9 +91,9 @@ def eval_model(
     frozen = get_release(lake, release) if is_of_release or release else None
     runner = located_runner(lake, options, model)
     for name in (options.benchmark, *(CHECKS if checks else ())):
-        asked = replace(runner, options=options.model_copy(update={"benchmark": name}))
+        config = replace(runner, options=options.model_copy(update={"benchmark": name}))
         with progress():
-            evaluation, outcome = benchmark_step(lake, asked, frozen)
+            evaluation, outcome = benchmark_step(lake, config, frozen)
         if frozen is None or outcome is None or name != HELD_OUT:
             _show_evaluation(evaluation, common.format)
             continue

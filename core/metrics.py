@@ -23,7 +23,7 @@ class Metric:
     that the benchmark has; where it has none of these, by the first of a report. compute: import
     path `module:name` of a function that gives float64 [episodes] or a Measure; empty: a benchmark
     computes the metric. unread: what that function takes for answers without a number: "worst"
-    ones, "as_said" (NaN), "left_out", or "ordered": left out, and constant answers have 0; empty:
+    ones, "as_said" (NaN), "parsed": left out, or "ordered": so, and constant answers have 0; empty:
     it takes eval.metrics.progress.Answers.
     """
 
@@ -82,7 +82,7 @@ METRICS = (
         "the same over answers that could be read (0..1)",
         True,
         compute=_errors("mae"),
-        unread="left_out",
+        unread="parsed",
     ),
     Metric(
         "end_error",
@@ -102,7 +102,7 @@ METRICS = (
         "epr@16",
         "effective resolution of 16 answers, in bits (0..5)",
         compute=_errors("effective_resolution"),
-        unread="left_out",
+        unread="parsed",
     ),
     Metric(
         "ubr",

@@ -1,15 +1,6 @@
 """Held-out runs that are shown backwards, forwards and back and standing still (probes), told the instruction of each
-task (confusion), and shown in other light, from another place, faster and slower (robustness): the questions of each
-run, made from a release's pictures, and how answers are compared.
-
-Probes: who looks follows the picture; who counts goes on. The windows are those of the release's progress questions, so
-a model is asked in the very form it is used in. Confusion: a model that ignores the instruction scores all instructions
-equally: such a reward pays a robot for doing anything that looks like work. (After Robometer, arXiv 2603.02115, whose
-matrix has the last answers of finished runs, too.)
-
-Robustness: the task is the same and so is its progress: what a score loses against the very same moments as they were
-recorded is what a model has learnt of its pictures and not of the task. (Users of published models saw rewards of 0 on
-white arms.) Nothing is drawn anew: what is changed are the pixels that were recorded.
+task (confusion, after Robometer, arXiv 2603.02115), and shown in other light, from another place, faster and slower
+(robustness). The windows are those of the release's progress questions, the pixels those that were recorded.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -119,7 +110,6 @@ def probe_questions(lake: Lake, release: Release, options: EvaluationOptions) ->
 
 
 def _probes_of_run(run: Sequence[Question], labels: Mapping[int, float]) -> Iterator[Question]:
-    """The run backwards, the run forwards and back, and stalls: one picture, `STALLS` times over the run."""
     forward = [(q.pictures, q.row["frames"][-1], q.text) for q in run]
     backward = [(q.pictures[::-1], q.row["frames"][0], q.text) for q in reversed(run)]
     yield from _video(REVERSED, run[0], backward, labels)
@@ -140,7 +130,6 @@ def _video(
     labels: Mapping[int, float],
     stopped: str = "",
 ) -> Iterator[Question]:
-    """One question for each window; `frame_index` counts the windows shown, as a clock would."""
     for k, (pictures, frame, text) in enumerate(windows):
         label = float(labels[frame])
         yield replace(
@@ -234,7 +223,6 @@ def confusion_questions(lake: Lake, release: Release, options: EvaluationOptions
 
 
 def _under_tasks(run: Sequence[Question], tasks: Sequence[str]) -> Iterator[Question]:
-    """Of a run under its own instruction and under those that truly differ from it."""
     chosen = spread_to_last(run, MOST_MOMENTS)
     task = run[0].goal
     first = pictures_by_frame(run).get(0)
@@ -309,7 +297,6 @@ def confusion_scores(answers: BenchmarkAnswers) -> ScoredBenchmark:
 
 
 def _values_or_worst(answers: BenchmarkAnswers) -> np.ndarray:
-    """The answers, or the worst ones: no progress for its own instruction, all of it for another."""
     worst = [0.0 if _is_own(q) else 1.0 for q in answers.questions]
     return np.where(answers.is_read, answers.values, worst)
 
@@ -435,7 +422,6 @@ def robustness_questions(
 
 
 def _changed_question(part: str, q: Question, run_pictures: Mapping[int, PictureFile]) -> Question:
-    """A question with its pictures changed; run_pictures: those of its run by frame, in order."""
     frames = list(q.row["frames"])
     pictures = q.pictures
     first = run_pictures.get(0)

@@ -287,7 +287,7 @@ class BenchmarkAnswers(NamedTuple):
         return Series(runs, (frames / np.maximum(self.column("num_frames") - 1, 1))[order])
 
     @property
-    def told(self) -> np.ndarray:
+    def success_scores(self) -> np.ndarray:
         """What tells success, float64 [n]: how probable the end state is, of a head that says so, else progress."""
         done = np.array([line.done for line in self.lines], np.float64)
         if np.isnan(done).all():
@@ -300,7 +300,7 @@ class BenchmarkAnswers(NamedTuple):
         return list({q.unit: q for q in self.questions}.values())
 
     @property
-    def scored_ones(self) -> "BenchmarkAnswers":
+    def tested(self) -> "BenchmarkAnswers":
         """Without those that only a threshold was chosen by."""
         places = np.flatnonzero([q.is_scored for q in self.questions])
         chosen = self.among(places)
@@ -329,7 +329,7 @@ class BenchmarkAnswers(NamedTuple):
         )
 
 
-class View(NamedTuple):
+class ScoredView(NamedTuple):
     """Questions as they are scored under a name: one set of answers may be held against several truths."""
 
     name: str
@@ -413,7 +413,6 @@ def _null_where_undefined(score: Score) -> dict[str, float | None]:
 
 
 def _rows_by_table(runs: Sequence[EvalRun]) -> dict[str, Any]:
-    """The rows of evaluations by table. Some have no predictions here: their answers are kept in a file."""
     rows: dict[str, list[dict[str, Any]]] = {
         "eval_runs": [],
         "eval_predictions": [],

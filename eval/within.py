@@ -116,11 +116,9 @@ def predict(
     read: Callable[[str], float | None] = share_of,
     step: str = "scoring",
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """A model's answers to questions [n], NaN where it said nothing: progress, and the probability of the end state,
-    None of a model that has no such output.
-
-    `read`: the progress in an answer in words; `step`: what is told of it while it runs. Raises UnansweredError where
-    it answers nothing.
+    """Progress that a model states of questions [n], NaN where it said nothing, and how probable it says that the end
+    state is, None of a model that does not. `read`: the progress in words; `step`: what is told while it runs. Raises
+    UnansweredError where it answers nothing.
     """
     prompts = list(map(Prompt.of, questions))
     places = {prompt.key: k for k, prompt in enumerate(prompts)}
@@ -168,8 +166,8 @@ class HeldOutScorer:
         values = [predicted[k % parts][k // parts] for k in range(len(self.episodes))]
         questions = list(chain(*self.episodes))
         answers = BenchmarkAnswers.by_values(HELD_OUT, questions, np.array(list(chain(*values))))
-        found = scores(progress_measures(answers.series.runs))
-        chosen = {name: float(found[name].value) for name in METRICS}
+        measured = scores(progress_measures(answers.series.runs))
+        chosen = {name: float(measured[name].value) for name in METRICS}
         return {name: value for name, value in chosen.items() if not np.isnan(value)}
 
 

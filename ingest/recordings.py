@@ -151,39 +151,46 @@ def likeness(
         return Likeness.SAME, "rows and pictures are equal"
     if fingerprint.file and fingerprint.file == other_fingerprint.file:
         return Likeness.SAME, "the bytes of the video are equal"
-    rows_compared = fingerprint.rows is not None and other_fingerprint.rows is not None
-    rows_equal = rows_compared and fingerprint.rows == other_fingerprint.rows
     pictures = pictures_alike(fingerprint, other_fingerprint)
-    if rows_equal and pictures is not False:
+    rows_compared = bool(fingerprint.rows and other_fingerprint.rows)
+    if rows_compared and fingerprint.rows == other_fingerprint.rows and pictures is not False:
         return Likeness.SAME, "the rows are equal"
-    if rows_equal:
-        return Likeness.PROBABLE, "the rows are equal, the pictures are others"
-    lengths_equal = (
-        fingerprint.num_frames is not None
-        and fingerprint.num_frames == other_fingerprint.num_frames
-    )
-    if pictures and lengths_equal:
-        reason = "the pictures and the length are equal, the rows are others"
-        return (
-            Likeness.PROBABLE,
-            reason if rows_compared else "the pictures look alike and the length is equal",
-        )
-    if (share := shared_rows(fingerprint.sketch, other_fingerprint.sketch)) >= MIN_SHARED_ROWS:
-        return Likeness.PROBABLE, f"{share:.0%} of the rows are equal, the length is another"
-    if pictures and not rows_compared:
-        return (
-            Likeness.PROBABLE,
-            "the pictures look alike at equal shares of the time, the length is another",
-        )
-    if is_namesake and not lengths_equal and is_of_one_scene(fingerprint, other_fingerprint):
-        return (
-            Likeness.PROBABLE,
-            "there are no rows, the pictures are of one scene, and the length is another",
-        )
-    is_compared = (
-        rows_compared or pictures is not None or bool(fingerprint.file and other_fingerprint.file)
-    )
+    if resemblance := _resemblance(fingerprint, other_fingerprint, pictures, is_namesake):
+        return Likeness.PROBABLE, resemblance
+    files_compared = bool(fingerprint.file and other_fingerprint.file)
+    is_compared = rows_compared or pictures is not None or files_compared
     return (Likeness.OTHER if is_compared else Likeness.UNKNOWN), ""
+
+
+def _resemblance(
+    fingerprint: Fingerprint,
+    other_fingerprint: Fingerprint,
+    pictures: bool | None,
+    is_namesake: bool,
+) -> str:
+    """What says that both may be of one recording, by one layer; empty: nothing does. pictures: are they alike?"""
+    rows_compared = bool(fingerprint.rows and other_fingerprint.rows)
+    if rows_compared and fingerprint.rows == other_fingerprint.rows:
+        return "the rows are equal, the pictures are others"
+    lengths_equal = fingerprint.num_frames == other_fingerprint.num_frames is not None
+    if pictures and (by_pictures := _by_pictures(lengths_equal, rows_compared)):
+        return by_pictures
+    if (share := shared_rows(fingerprint.sketch, other_fingerprint.sketch)) >= MIN_SHARED_ROWS:
+        return f"{share:.0%} of the rows are equal, the length is another"
+    if is_namesake and not lengths_equal and is_of_one_scene(fingerprint, other_fingerprint):
+        return "there are no rows, the pictures are of one scene, and the length is another"
+    return ""
+
+
+def _by_pictures(lengths_equal: bool, rows_compared: bool) -> str:
+    """What pictures that are alike say; empty: nothing."""
+    if lengths_equal and rows_compared:
+        return "the pictures and the length are equal, the rows are others"
+    if lengths_equal:
+        return "the pictures look alike and the length is equal"
+    if rows_compared:
+        return ""
+    return "the pictures look alike at equal shares of the time, the length is another"
 
 
 def pictures_alike(fingerprint: Fingerprint, other_fingerprint: Fingerprint) -> bool | None:

@@ -114,12 +114,12 @@ def recognise(
         if not is_stored and not listed.fingerprint.is_empty:
             recognition.update.put_fingerprint(listed)
     recognition.update.keep_pictures(lake)
-    known: dict[Home, Known] = {
+    recordings: dict[Home, Known] = {
         (dataset, row["episode_index"]): (row["recording"], row["source_id"], None)
         for row in recognition.takedowns
     }
-    if known:
-        say(lake, TAKEDOWN, lambda: recognition.takedowns, known, is_batch=False)
+    if recordings:
+        say(lake, TAKEDOWN, lambda: recognition.takedowns, recordings, is_batch=False)
     return recognition
 
 

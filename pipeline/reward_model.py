@@ -12,10 +12,10 @@ import torch
 from core.figures import render
 from eval.benchmarks.options import HELD_OUT, EvaluationOptions
 from eval.benchmarks.run import Evaluation, evaluate_benchmark
-from eval.report.pages import curves_figure, varied_episodes
+from eval.report.pages import Report, curves_figure, varied_episodes
 from eval.reward.open import BATCH
 from eval.runners.start import RunnerConfig, located_runner
-from eval.scored import eval_run_id
+from eval.scored import Evaluated, eval_run_id
 from eval.within import calibrate_checkpoint, scorer_of
 from pipeline.model_check import merge_adapter
 from pipeline.outcome import StepOutcome
@@ -149,20 +149,27 @@ def _merged(lake: Lake, adapter: Path) -> Path:
 def evaluation_step(lake: Lake, release: Release, run: str, *, always: bool = False) -> StepOutcome:
     """Score a trained model and the baselines on the held-out episodes of its release; writes the report."""
     stored_run = eval_run_id(run, OF_HELD_OUT.benchmark, release.config_hash)
-    found = None if always else found_evaluation(lake, stored_run, run)
-    if found:
-        return found
+    evaluated = None if always else found_evaluation(lake, stored_run, run)
+    if evaluated:
+        return evaluated
     outcome = benchmark_step(lake, located_runner(lake, OF_HELD_OUT, run), release)[1]
     assert outcome is not None, "without shards an evaluation ends with its report"
     return outcome
 
 
+def _curves(report: Report, entry: Evaluated) -> bytes:
+    """Progress over time of some episodes; nothing where the benchmark has none."""
+    if entry.scored.series is None or not len(entry.scored.series.runs.target):
+        return b""
+    return render(curves_figure(report, entry, varied_episodes(entry, EPISODES)))
+
+
 def benchmark_step(
-    lake: Lake, runner: RunnerConfig, release: Release | None, **told: Callable
+    lake: Lake, runner: RunnerConfig, release: Release | None, **listeners: Callable
 ) -> tuple[Evaluation, StepOutcome | None]:
     """Evaluate a model on a benchmark; the outcome has its scores, a table with the baselines, and curves. None while
     other shards are at work."""
-    evaluation = evaluate_benchmark(lake, runner, release, **told)
+    evaluation = evaluate_benchmark(lake, runner, release, **listeners)
     if evaluation.report is None or evaluation.page is None:
         return evaluation, None
     entry = evaluation.entries[0]
@@ -182,10 +189,7 @@ def benchmark_step(
         scores = main_scores(lake, runner.model)
         add_scores(runner.folder, f"held-out episodes of release {release.name}", scores)
         numbers |= scores | dict(evaluation.num_seen)
-    picture = b""
-    if entry.scored.series is not None and len(entry.scored.series.runs.target):
-        episodes = varied_episodes(entry, EPISODES)
-        picture = render(curves_figure(evaluation.report, entry, episodes))
+    picture = _curves(evaluation.report, entry)
     table = tuple({k: str(v) for k, v in row.items()} for row in evaluation.rows())
     pages = filter(Path.exists, report_pages(evaluation.page.parent))
     files = (*pages, evaluation.predictions)

@@ -11,7 +11,7 @@ from annotate.checkup.summary import ColumnSummary, RunSummary
 from core.values import grouped
 
 MIN_OTHERS_OF_TASK, MIN_OTHERS = 4, 8
-MORE_OF_ALL = 8 / 9  # what a share of runs of any task counts beside one of the task's own
+MORE_OF_ALL = 7 / 8  # what a share of runs of any task counts beside one of the task's own
 
 MIN_DURATION_S = 3.0  # of a run whose gripper stays
 MIN_DURATION = 0.5  # its share of the others' duration

@@ -1,11 +1,11 @@
 """Rows behind or ahead of the pictures, in frames: of all runs, or of single ones."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from annotate.checkup.comparer import Measurement
-from annotate.checkup.signals import values_of_commonest_kind
 from annotate.checkup.summary import RunSummary
 
 # When a lag of all runs is believed: in how many runs, how alike the curves are there (correlation), how much more than
@@ -75,8 +75,11 @@ def common_lag(runs: Sequence[RunSummary]) -> int:
 
 
 def _row_curves(runs: Sequence[RunSummary]) -> dict[int, np.ndarray]:
-    """Those over as many lags as most have: runs of another rate are not compared."""
-    return values_of_commonest_kind({run.episode_index: run.row_curve for run in runs}, len)
+    """Those over as many lags as most have, or the most of those: runs of another rate are not compared."""
+    curves = {run.episode_index: run.row_curve for run in runs if run.row_curve is not None}
+    lengths = Counter(map(len, curves.values()))
+    usual_length = max(lengths, key=lambda length: (lengths[length], length), default=0)
+    return {episode: curve for episode, curve in curves.items() if len(curve) == usual_length}
 
 
 def _common_lag(curves: Mapping[int, np.ndarray]) -> tuple[int, bool]:

@@ -226,7 +226,6 @@ def _compared_dataset(
 def _baselines(
     truths: Mapping[int, EpisodeTruth], scored: Mapping[int, Mapping[str, Metrics]]
 ) -> dict[str, list[Metrics | None]]:
-    """What needs no label, of the episodes that some run has labelled (`scored`); what has no metric is left out."""
     results: dict[str, list[Metrics | None]] = {}
     for name in next(iter(scored.values()), ()):
         by_episode = {e: scores_by_name[name] for e, scores_by_name in scored.items()}
@@ -240,7 +239,6 @@ def _name_vectors(
     labels: Mapping[str, Mapping[int, Label]],
     embedded: Embed,
 ) -> dict[str, np.ndarray]:
-    """The embedding of every step name: made once for all runs, since the model that does so is slow."""
     of_truths = chain.from_iterable(truth.passes for truth in truths.values())
     all_labels = chain.from_iterable(run_labels.values() for run_labels in labels.values())
     of_labels = (label.segments for label in all_labels)
@@ -310,9 +308,8 @@ def compare(
 ) -> Comparison:
     """Score label runs (all, or one) dataset by dataset, then over all datasets with the same kind of reference.
 
-    `against` is TRUTH or a label run; None: ground truth where there is any, else the active label. A run is
-    known by
-    its id or the beginning of it. Raises UserError.
+    `against` is TRUTH or a label run; None: ground truth where there is any, else the active label. A run is known
+    by its id or the beginning of it. Raises UserError.
     """
     runs = label_runs(lake)
     unlabelled = [dataset for dataset in datasets if dataset not in runs]
@@ -359,7 +356,6 @@ def _datasets_in_words(truth: Path | None) -> str:
 
 
 def _over_all_datasets(labellers: Sequence[AnnotatorComparison]) -> list[AnnotatorComparison]:
-    """Each labeller that has several datasets against the same kind of label, over all of them."""
     groups = grouped(((c.label_run, c.annotator, c.against), c) for c in labellers)
     return [_over_datasets(group) for group in groups.values() if len(group) > 1]
 

@@ -81,7 +81,6 @@ def stored_labels(lake: Lake, dataset: str, run: str | None = None) -> dict[int,
 
 
 def _whole_progress(progress: np.ndarray, num_frames: int) -> np.ndarray:
-    """Progress to calculate with, float64 [num_frames]; empty where it is not of every frame."""
     if len(progress) == num_frames:
         return progress.astype(np.float64)
     return NO_PROGRESS

@@ -79,9 +79,8 @@ class EpisodeTruth:
 def hand_progress(segments: Sequence[Segment], num_frames: int, num_planned: int = 0) -> np.ndarray:
     """Progress by a person's segments, float64 [num_frames]: every planned step has the same budget.
 
-    A step earns evenly while it is done; what is done in parts earns a part in each. An attempt that failed comes
-    half-way, and all of that is lost when it ends. Nothing is earned between steps. `num_planned`: steps of the whole
-    task, where the run may not have come to all of them.
+    A step earns evenly while it is done, in parts a part in each; a failed attempt comes half-way and loses it when it
+    ends. `num_planned`: steps of the whole task, where the run may not have come to all of them.
 
     Example: a failed run completed 3 steps of a task of 5, and stands still: it ends at 0.6.
     """

@@ -29,7 +29,7 @@ from eval.scored import (
     Evaluated,
     ResampledUnit,
     ScoredBenchmark,
-    View,
+    ScoredView,
     length_slice,
 )
 from warehouse.lake import Lake
@@ -40,8 +40,10 @@ from warehouse.releases.release import Release
 
 RANKING = "policy-ranking"
 SPLITS = ("test_id", "test_ood")
-VALIDATION = "val"  # the split that thresholds of success are chosen on, and no score is read from
-PAIRS, PAIR_SEED = 16, 0  # of each kind, at most, that begin with a run
+# The split that thresholds of success are chosen on, and no score is read from
+VALIDATION = "val"
+# Of each kind, at most, that begin with a run
+PAIRS, PAIR_SEED = 16, 0
 TROUBLED = "failed or stalled"
 MOST_MOMENTS = 2048  # of the validation split
 
@@ -90,8 +92,8 @@ def episode_questions(
     questions = []
     for (dataset, index, split), run in sorted(by_episode.items(), key=itemgetter(0)):
         episode = episodes[dataset, index]
-        known = truths[dataset].get(index, {})
-        curve = known.get("progress")
+        simulated = truths[dataset].get(index, {})
+        curve = simulated.get("progress")
         if curve is not None and len(curve) != episode.num_frames:
             raise UserError(
                 f"{dataset} episode {index}: ground truth has {len(curve)} frames, not {episode.num_frames}"
@@ -100,7 +102,7 @@ def episode_questions(
         # Samples of other families may show other runs' pictures first
         begins = in_order[0].family == "procvqa_c" and in_order[0].row["frames"][0] == 0
         first = in_order[0].pictures[0] if begins else None
-        slices = tuple(slice_names(episode, split, in_order[0].camera, known.get("policy")))
+        slices = tuple(slice_names(episode, split, in_order[0].camera, simulated.get("policy")))
         facts = compared[episode.key]
         of_run = {
             "same_as": facts.same_as,
@@ -162,7 +164,7 @@ def slice_names(episode: Episode, split: str, camera: str, policy: str | None) -
         yield f"{TROUBLED}, split {split}"
 
 
-def views(questions: Sequence[Question]) -> list[View]:
+def views(questions: Sequence[Question]) -> list[ScoredView]:
     """Against the labels that a model is trained by; then against ground truth, as the labels themselves are."""
     about_truth = [
         replace(q, progress=q.facts["truth"], facts={**q.facts, "label": q.progress})
@@ -172,10 +174,10 @@ def views(questions: Sequence[Question]) -> list[View]:
     validation = [
         replace(q, facts={**q.facts, "label": q.progress}) for q in questions if not q.is_scored
     ]
-    asked = {"": questions} | ({" (truth)": about_truth + validation} if about_truth else {})
+    by_truth = {"": questions} | ({" (truth)": about_truth + validation} if about_truth else {})
     return [
-        *(View(f"{HELD_OUT}{about}", of_view, score) for about, of_view in asked.items()),
-        *(View(f"{RANKING}{about}", of_view, rank) for about, of_view in asked.items()),
+        *(ScoredView(f"{HELD_OUT}{about}", of_view, score) for about, of_view in by_truth.items()),
+        *(ScoredView(f"{RANKING}{about}", of_view, rank) for about, of_view in by_truth.items()),
     ]
 
 
@@ -199,9 +201,9 @@ def thinned(questions: Sequence[Question]) -> list[Question]:
 def _threshold(answers: BenchmarkAnswers) -> float:
     """The one that tells the moments at the end state from the others best, on episodes that no score is read from;
     0.95 where these have moments of one kind only."""
-    told = dict(zip((q.key for q in answers.questions), answers.told, strict=True))
+    score_of = dict(zip((q.key for q in answers.questions), answers.success_scores, strict=True))
     validation = thinned([q for q in answers.questions if not q.is_scored])
-    raw_scores = np.array([told[q.key] for q in validation])
+    raw_scores = np.array([score_of[q.key] for q in validation])
     at_end = np.array([q.progress for q in validation], np.float64) >= 1
     is_answered = ~np.isnan(raw_scores)
     at_end = at_end[is_answered]
@@ -213,7 +215,7 @@ def _threshold(answers: BenchmarkAnswers) -> float:
 def score(answers: BenchmarkAnswers) -> ScoredBenchmark:
     """Progress over time, the order of runs and of their parts, and success, which a threshold tells."""
     threshold = _threshold(answers)
-    test = answers.scored_ones
+    test = answers.tested
     series = test.series
     runs = series.runs
     spans = [slice(*span) for span in pairwise(runs.starts)]
@@ -242,21 +244,20 @@ def score(answers: BenchmarkAnswers) -> ScoredBenchmark:
 def _outcome_measures(
     answers: BenchmarkAnswers, spans: Sequence[slice], threshold: float
 ) -> dict[str, Measure]:
-    """Measures over all episodes, of which those without a known outcome count nowhere; none where all are such."""
     outcomes = [q.success for q in answers.by_episode]
-    judged = [span for span, success in zip(spans, outcomes, strict=True) if success is not None]
-    if not judged:
+    has_outcome = np.array([success is not None for success in outcomes], bool)
+    if not has_outcome.any():
         return {}
+    judged = [spans[k] for k in np.flatnonzero(has_outcome)]
     frames = answers.column("frame_index")
-    runs, order = answers.episodes.runs(answers.told, answers.column("progress"), frames)
+    runs, order = answers.episodes.runs(answers.success_scores, answers.column("progress"), frames)
     seconds = (frames / answers.column("fps"))[order]
     measures = success_measures(
         runs_of((runs.predicted[span], runs.target[span]) for span in judged),
         np.concatenate([seconds[span] for span in judged]),
-        np.array([success for success in outcomes if success is not None], bool),
+        np.array(outcomes, object)[has_outcome].astype(bool),
         threshold,
     )
-    has_outcome = np.array([success is not None for success in outcomes], bool)
     return {name: measure.among(has_outcome) for name, measure in measures.items()}
 
 
@@ -265,7 +266,7 @@ def rank(answers: BenchmarkAnswers) -> ScoredBenchmark:
 
     What is resampled is tasks, since the runs of one are compared with each other.
     """
-    test = answers.scored_ones
+    test = answers.tested
     runs = test.series.runs
     by_task = grouped(
         ((q.part, q.dataset, q.facts["same_as"] or task_text(q.goal or None)), end - 1)

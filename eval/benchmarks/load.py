@@ -21,7 +21,7 @@ from eval.benchmarks.question import (
     Question,
     read_row,
 )
-from eval.scored import BenchmarkAnswers, ScoredBenchmark, View
+from eval.scored import BenchmarkAnswers, ScoredBenchmark, ScoredView
 from warehouse.lake import Lake
 from warehouse.releases.release import Release
 
@@ -47,12 +47,12 @@ class Benchmark:
     default: tuple[str, ...] = ()
     of_release: Callable[[Lake, Release, EvaluationOptions], list[Question]] | None = None
     published: Callable[[BenchmarkAnswers], ScoredBenchmark] | None = None
-    views: Callable[[Sequence[Question]], list[View]] | None = None
+    views: Callable[[Sequence[Question]], list[ScoredView]] | None = None
     by_frame: bool = False
     without: tuple[str, ...] = ()  # baselines that do not stand beside it
 
-    def views_of(self, name: str, questions: Sequence[Question]) -> list[View]:
-        return self.views(questions) if self.views else [View(name, questions, self.score)]
+    def views_of(self, name: str, questions: Sequence[Question]) -> list[ScoredView]:
+        return self.views(questions) if self.views else [ScoredView(name, questions, self.score)]
 
 
 PROGRESSLM: dict[str, Any] = {

@@ -43,7 +43,7 @@ from eval.runners.methods import (
 from eval.runners.prompt import ModelReply, Runner, UnansweredError
 from eval.runners.prompt_folder import read_prompts
 from eval.runners.start import RunnerConfig, started_runner
-from eval.runners.weightless import weightless_answers
+from eval.runners.weightless import Goals, weightless_answers
 from eval.scored import (
     ALL,
     HELD_OUT_VERSION,
@@ -51,7 +51,7 @@ from eval.scored import (
     EvalPrediction,
     EvalRun,
     Evaluated,
-    View,
+    ScoredView,
     eval_run_id,
     store_evaluations,
 )
@@ -75,7 +75,7 @@ class Predictor(NamedTuple):
     seen: SeenEpisodes
     rows: list[Row] | None = None
 
-    def answers(self, view: View, of_all: bool) -> BenchmarkAnswers:
+    def answers(self, view: ScoredView, of_all: bool) -> BenchmarkAnswers:
         """Of the questions of a view those that were answered; `of_all`: of all, whether they were or not."""
         rows = {key_of(row): row for row in self.rows or ()}
         chosen = [q for q in view.questions if of_all or q.key in rows]
@@ -84,8 +84,8 @@ class Predictor(NamedTuple):
 
 def _line(q: Question, row: Row | None) -> PredictionLine:
     row = row or {}
-    said = row.get("response", ""), row.get("value"), row.get("error")
-    return PredictionLine(q.key, {}, *said, done=row.get("done"))
+    answer = row.get("response", ""), row.get("value"), row.get("error")
+    return PredictionLine(q.key, {}, *answer, done=row.get("done"))
 
 
 @dataclass(frozen=True)
@@ -162,28 +162,17 @@ def evaluate_benchmark(
         try:
             answers, notes = _ask_each(model, asks, questions, options.shards, on_rows)
         finally:
-            # Calls of an evaluation that fails or is stopped cost money all the same.
-            store = lake.workspace.responses
-            if (store / FILE).exists() and (calls := ResponseStore(store).calls(build)):
-                lake.upsert(f"calls of {build}", vlm_calls=TABLES["vlm_calls"].rows(calls))
+            _store_calls(lake, build)
 
     # Other shards are still at work: the one that ends last scores
     if any(predictor.rows is None for predictor in answers):
         return Evaluation(run, out, settings)
 
-    # Baselines that ask no model depend on the questions alone: beside another model they are the same evaluation
     goals = goal_pictures(lake, release) if release else {}
-    same = {key: settings[key] for key in ("question_keys", "code_version")}
     entries: list[Evaluated] = []
     for view in benchmark.views_of(options.benchmark, questions):
-        predictors = list(answers)
-        for name, values in weightless_answers(view.questions, goals).items():
-            if name not in benchmark.without:
-                rows = _value_rows(view.questions, values)
-                facts = {"baseline": name, **same}
-                predictors.append(Predictor(name, out, facts, NOTHING_SEEN, rows))
-        # Score and store whoever answered
-        for predictor in filter(lambda p: p.rows, predictors):
+        baselines = _weightless(benchmark, view, goals, settings, out)
+        for predictor in filter(lambda p: p.rows, [*answers, *baselines]):
             entries.append(_scored(predictor, view, benchmark))
             _store(lake, entries[-1], predictor, release, view.questions, benchmark)
 
@@ -200,13 +189,30 @@ def evaluate_benchmark(
     return Evaluation(run, out, settings, tuple(entries), report, page, tuple(notes), num_seen)
 
 
+def _store_calls(lake: Lake, build: str) -> None:
+    """Calls of an evaluation that fails or is stopped cost money all the same."""
+    store = lake.workspace.responses
+    if (store / FILE).exists() and (calls := ResponseStore(store).calls(build)):
+        lake.upsert(f"calls of {build}", vlm_calls=TABLES["vlm_calls"].rows(calls))
+
+
+def _weightless(
+    benchmark: Benchmark, view: ScoredView, goals: Goals, settings: Mapping[str, Any], out: Path
+) -> Iterator[Predictor]:
+    """Baselines that ask no model: they depend on the questions alone, whatever model they stand beside."""
+    same = {key: settings[key] for key in ("question_keys", "code_version")}
+    for name, values in weightless_answers(view.questions, goals).items():
+        if name not in benchmark.without:
+            rows = _value_rows(view.questions, values)
+            yield Predictor(name, out, {"baseline": name, **same}, NOTHING_SEEN, rows)
+
+
 def _about_model(
     card: Mapping[str, Any],
     seen: SeenEpisodes,
     release: Release | None,
     questions: Sequence[Question],
 ) -> list[str]:
-    """What there is to know of a model of ours, and of what it was trained on, in words."""
     if release is None or not card:
         return []
     seen_words = seen_text(seen, len(_episodes(questions)), card.get("release"))
@@ -222,7 +228,6 @@ def _about_model(
 
 
 def _asked_text(options: EvaluationOptions, questions: Sequence[Question]) -> str:
-    """What was asked, in words."""
     words = f"Benchmark {options.benchmark}: {len(questions)} questions"
     if options.limit:
         words += f", the first {options.limit} rows of each part"
@@ -244,7 +249,6 @@ def build_id(runner: RunnerConfig) -> str:
 def _questions_for_a_head(
     options: EvaluationOptions, questions: Sequence[Question]
 ) -> list[Question]:
-    """The questions that a progress head can answer: those about the progress of one state. Raises UserError."""
     about_a_state = [q for q in questions if q.moment is not None]
     if not about_a_state:
         raise UserError(
@@ -290,7 +294,6 @@ def _ask_each(
 
 
 def _value_rows(questions: Sequence[Question], values: Mapping[str, float]) -> list[Row]:
-    """Lines of a prediction file for a baseline's numbers by question key; NaN: a picture could not be read."""
     unread = "a picture cannot be read"
     return [
         row_of(
@@ -307,7 +310,7 @@ def _value_rows(questions: Sequence[Question], values: Mapping[str, float]) -> l
 # Scoring and storing
 
 
-def _scored(predictor: Predictor, view: View, benchmark: Benchmark) -> Evaluated:
+def _scored(predictor: Predictor, view: ScoredView, benchmark: Benchmark) -> Evaluated:
     answers = predictor.answers(view, of_all=benchmark.question is None)
     scored = view.score(answers)
     scores = scored.scores()
@@ -324,7 +327,6 @@ def _store(
     questions: Sequence[Question],
     benchmark: Benchmark,
 ) -> None:
-    """Store scores and answers in one transaction; an equal evaluation replaces itself."""
     settings = dict(predictor.settings)
     release_hash = release.config_hash if release else ""
     code_version = str(settings["code_version"])
@@ -460,7 +462,6 @@ def _examples(questions: Sequence[Question]) -> dict[str, list[bytes]]:
 
 
 def _stills(questions: Sequence[Question]) -> Stills:
-    """The last pictures of an episode's questions in order of time, by the key that scoring gives the episode."""
     by_unit = grouped((q.unit, q) for q in questions)
 
     def stills(key: tuple[str, ...]) -> list[bytes]:

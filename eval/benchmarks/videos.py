@@ -1,17 +1,11 @@
 """Benchmarks of videos: runs with an instruction, and what somebody said of each.
 
-rbm-eval     Robometer's evaluation sets (arXiv 2603.02115): TABLE in each split's folder, a row for each video with its
-             quality (failure, suboptimal, success) and, where somebody gave one, partial success 0..1
+rbm-eval     Robometer's (arXiv 2603.02115): TABLE in each split's folder, with the quality and partial success of runs
 roboreward   RoboRewardBench (arXiv 2601.00675): LINES in each split's folder, a reward of 1 to 5 for each video
 robofac      RoboFAC's annotations (arXiv 2505.12224): eight kinds of questions about runs, of which most failed
 
-A run with a grade is asked about once, at its end: how much of the task is done? A file of RoboFAC holds an object for
-each video by its id: its path, its task, and a conversation of turns for each kind of question, of which the first is
-the question and the last the right answer. As its authors do, every 30th frame is shown (a second of its videos).
-
-Of RoboFAC the three kinds are scored that name one of several options. The publication has a judge (GPT-4o) give 0 to 5
-points for correctness, relevance and completeness of the five kinds in free text. No number of ours stands for that:
-such answers are counted, and kept in the prediction file.
+A run with a grade is asked about once, at its end. Of RoboFAC the three kinds are scored that name one of several
+options; answers in free text, which the publication has a judge score, are counted and kept.
 """
 
 import ast
@@ -19,7 +13,7 @@ import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -74,12 +68,12 @@ class VideoRow(NamedTuple):
 
 class Converter(NamedTuple):
     """`rows` of a benchmark, and the source they are of; `question` of a row without pictures; `pictures` of a video,
-    written below a folder; `shown`: what a question has by its row and its video's pictures."""
+    written below a folder; `fields`: what a question has by its row and its video's pictures."""
 
     rows: Callable[[Data], tuple[Source, Iterable[VideoRow]]]
     question: Callable[[str, Mapping[str, Any]], Question]
     pictures: Callable[[Path, Path], Pictures]
-    shown: Callable[[Mapping[str, Any], Pictures], dict[str, Any]]
+    fields: Callable[[Mapping[str, Any], Pictures], dict[str, Any]]
 
 
 def load(data: Data) -> list[Question]:
@@ -95,15 +89,15 @@ def load(data: Data) -> list[Question]:
     by_video: dict[Path, Pictures] = {}
     questions = []
     for row, part, uris in rows:
-        if part not in num_taken or num_taken[part] == data.asked.limit:
+        if num_taken.get(part, data.asked.limit) == data.asked.limit:
             continue
         num_taken[part] += 1
         present = [uri for uri in uris if has_file(source, uri)]
         video = source.resolve(present[0]) if present else source.path / uris[0]
         if video not in by_video:
             by_video[video] = converter.pictures(video, data.frames)
-        shown = converter.shown(row, by_video[video])
-        questions.append(replace(converter.question(benchmark, row), **shown))
+        fields = converter.fields(row, by_video[video])
+        questions.append(replace(converter.question(benchmark, row), **fields))
     if not questions:
         raise BenchmarkError(f"{data.address} holds no question of {', '.join(data.parts)}")
     if not any(video.is_file() for video in by_video):
@@ -391,18 +385,18 @@ def _robofac_rows(data: Data) -> tuple[Source, Iterator[VideoRow]]:
     source = data.source(None if "://" in data.address else str(root))
     if address.is_file():
         return source, _annotations(source, [address.relative_to(root).as_posix()])
-    if source.remote:
-        names = source.files
-    else:
-        folders = [folder, *(folder / name for name in VIDEOS)]
-        paths = chain.from_iterable(path.glob("*.json") for path in folders)
-        names = [path.relative_to(root).as_posix() for path in paths]
+    names = source.files if source.remote else list(_json_files(folder, root))
     numbered = [(name, _FILE.fullmatch(name.rsplit("/", 1)[-1])) for name in names]
     numbers = {name: (name.rpartition("/")[0], int(match[1])) for name, match in numbered if match}
     if not numbers:
         example = f"{next(iter(VIDEOS))}/annos_per_video_split0.json"
         raise BenchmarkError(f"{data.address} holds no file of {ROBOFAC}, such as {example}")
     return source, _annotations(source, sorted(numbers, key=numbers.__getitem__))
+
+
+def _json_files(folder: Path, root: Path) -> Iterator[str]:
+    for part in (folder, *(folder / name for name in VIDEOS)):
+        yield from (path.relative_to(root).as_posix() for path in part.glob("*.json"))
 
 
 def _annotations(source: Source, uris: Iterable[str]) -> Iterator[VideoRow]:

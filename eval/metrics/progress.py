@@ -27,13 +27,13 @@ class Answers:
     elapsed: np.ndarray | None = None
 
     @cached_property
-    def left_out(self) -> Runs:
+    def parsed(self) -> Runs:
         """Without the answers that hold no number."""
         return readable(self.as_said)
 
     @property
     def ordered(self) -> Runs:
-        return self.left_out
+        return self.parsed
 
     @cached_property
     def worst(self) -> Runs:
@@ -82,11 +82,11 @@ def progress_measures(runs: Runs, elapsed: np.ndarray | None = None) -> dict[str
 
 
 def tau_b(answers: Answers) -> np.ndarray:
-    return answers.constant_is_zero(order.kendall(answers.left_out)[0])
+    return answers.constant_is_zero(order.kendall(answers.parsed)[0])
 
 
 def tau_a(answers: Answers) -> np.ndarray:
-    return answers.constant_is_zero(order.kendall(answers.left_out)[1])
+    return answers.constant_is_zero(order.kendall(answers.parsed)[1])
 
 
 def increment_correlation(answers: Answers) -> np.ndarray:
@@ -104,7 +104,7 @@ def voc_margin(answers: Answers) -> np.ndarray | None:
     """How much more VOC the answers have than a clock; None where no time is known."""
     if answers.clock is None:
         return None
-    voc = answers.constant_is_zero(order.voc(answers.left_out))
+    voc = answers.constant_is_zero(order.voc(answers.parsed))
     return voc - order.voc(answers.clock)
 
 

@@ -184,7 +184,6 @@ def _draw_stills(axis: Any, report: Report, key: tuple[str, ...]) -> None:
 def _draw_curves(
     axis: Any, report: Report, entry: Evaluated, episode: int, key: tuple[str, ...]
 ) -> None:
-    """The label, ground truth where there is some, the clock, and the model."""
     assert entry.scored.series is not None
     time, predicted, target = entry.scored.series.of(episode)
     axis.plot(time, target, color=COLOURS[0], lw=1.5, label="label")
@@ -205,7 +204,6 @@ def _draw_curves(
 def _series_of(
     entries: Sequence[Evaluated], key: tuple[str, ...]
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """(time, predicted, target) of an episode in each entry that has it, and a series."""
     for entry in entries:
         place = entry.scored.find(key)
         if entry.scored.series is not None and place is not None:
@@ -289,7 +287,6 @@ def _draw_bars(
     height: float,
     colour: str,
 ) -> None:
-    """One entry's bar in each slice that it has a score in, with its interval."""
     places = []
     values = []
     bounds = []
@@ -449,7 +446,6 @@ def captioned_pictures(report: Report) -> dict[str, tuple[str, bytes]]:
 def _figures_over_time(
     report: Report, model_entry: Evaluated
 ) -> dict[str, tuple[str, Figure | None, str]]:
-    """(caption, figure, benchmark) by file name, of an entry with progress over time."""
     figures: dict[str, tuple[str, Figure | None, str]] = {
         "curves.png": (
             "Progress over time",

@@ -2,12 +2,9 @@
 
 direct     each state alone: how many per cent are done?
 gvl        all states of a run at once, in a random order (Generative Value Learning, arXiv 2411.04549)
-topreward  how probable is "True" when it is stated that the task is complete (TOPReward, arXiv 2602.19313)? Ours is
-           p(True) / (p(True) + p(False)), without the published scaling of each run to 0..1: that makes every failure
-           end at 1
+topreward  p(True) / (p(True) + p(False)) that the task is complete (TOPReward, arXiv 2602.19313), not scaled by run
 
-Answers go into a prediction file as they come: a line each, as `eval.benchmarks.question` reads it, with run and
-tokens. What is there is not asked again.
+Answers go into a prediction file as they come, a line each. What is there is not asked again.
 """
 
 import hashlib
@@ -287,7 +284,8 @@ def _wording(name: str) -> str:
 # 2: top_p, top_k, repetition_penalty and seed are part of what answers depend on
 CODE_VERSION = "runners-2"
 Shard = tuple[int, int]  # which, of how many
-AT_ONCE = 64  # answers of a head
+# Answers that are written together, of a head and of others
+AT_ONCE = {True: 64, False: 1}
 
 
 def questions_of_shard(questions: Sequence[Question], shard: Shard) -> list[Question]:
@@ -358,8 +356,8 @@ def collect(
         on_rows(len(journal.rows))
         replies = runner.answer([a.prompt for a in open_prompts.values()])
         # What a head says costs little: less than to have each answer on disk before the next
-        for some in batched(replies, AT_ONCE if runner.has_head else 1):
-            rows = (method.read(open_prompts[reply.key], reply) for reply in some)
+        for batch in batched(replies, AT_ONCE[runner.has_head]):
+            rows = (method.read(open_prompts[reply.key], reply) for reply in batch)
             journal.add(chain.from_iterable(rows))
             on_rows(len(journal.rows))
         # Single failures stay in the file and are tried again by the next run; all of them mean that nothing works.

@@ -24,13 +24,12 @@ from ingest.formats.array_roles import why_known
 from ingest.formats.folders import (
     EpisodeFiles,
     Key,
-    StatedSpan,
     episodes_of,
     frames_of,
     object_of,
     stated_steps,
 )
-from ingest.formats.hdf5_file import checked, find, opened, values, walk
+from ingest.formats.hdf5_file import checked, opened, rows_in, values, walk
 from ingest.formats.hdf5_parts import parts_of
 from ingest.formats.listing import (
     ListingBuilder,
@@ -127,14 +126,7 @@ def list_episodes(source: Source) -> Listing:
             videos=videos,
             evidence=OutcomeEvidence(listing.stated_outcome(facts)),
             group=listing.group(entry),
-            **stated_steps(
-                listing,
-                label.get("action_config"),
-                "action_config",
-                _span,
-                num_rows,
-                "action_config",
-            ),
+            **stated_steps(listing, label.get("action_config"), "action_config", num_rows),
         )
     return listing.listing(
         "agibot",
@@ -142,13 +134,6 @@ def list_episodes(source: Source) -> Listing:
         fps=fps,
         robot=ROBOT,
         nothing="no task_info file lists an episode, and there are no data",
-    )
-
-
-def _span(span: dict[str, Any]) -> StatedSpan:
-    """A span ends before `end_frame`: in the published files it is the next span's `start_frame`."""
-    return StatedSpan(
-        span.get("action_text") or span.get("skill"), span.get("start_frame"), span.get("end_frame")
     )
 
 
@@ -235,7 +220,7 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
         # Actions are absent, or of another length, in many episodes, and only a registry entry can ask for them
         if any(gripper.column == "action" for gripper in config.grippers):
             action = _vector(file, config.keys.action or ACTION, num_rows, config.limits)
-        if (clock := _table(file, "timestamp", config.limits)) is not None:
+        for clock in _tables(file, ["timestamp"], config.limits).values():
             # Nanoseconds, which may be a table of one column; times of an episode begin at 0
             times_ns = values(clock, config.limits).reshape(num_rows, -1)[:, 0]
             times_s = (times_ns - times_ns[0]).astype(np.float64) / 1e9
@@ -246,10 +231,10 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
 
 def _num_rows(file: h5py.File, state: Sequence[str], limits: Limits) -> int:
     """Rows by the first of time and state that has any; raises DataError when there are none."""
-    for path in ("timestamp", *state):
-        if (table := _table(file, path, limits)) is not None:
-            return table.shape[0]
-    raise DataError(f"no rows in {', '.join(('timestamp', *state))}", "no_data")
+    tables = _tables(file, ("timestamp", *state), limits)
+    if not tables:
+        raise DataError(f"no rows in {', '.join(('timestamp', *state))}", "no_data")
+    return next(iter(tables.values())).shape[0]
 
 
 def _vector(
@@ -257,17 +242,13 @@ def _vector(
 ) -> pa.Table | None:
     """Some tables side by side; None for none. Raises DataError for another number of rows."""
     parts = []
-    for path in paths:
-        table = _table(file, path, limits)
-        if table is None:
-            continue
+    for path, table in _tables(file, paths, limits).items():
         if len(table) != num_rows:
             raise DataError(f"{path} has {len(table)} rows, the episode {num_rows}")
         stored = values(table, limits).reshape(num_rows, -1)
         width = stored.shape[1]
-        parts.append(
-            numbers(stored, _effector(width) if path.endswith(EFFECTOR) else numbered(path, width))
-        )
+        names = _effector(width) if path.endswith(EFFECTOR) else numbered(path, width)
+        parts.append(numbers(stored, names))
     return side_by_side(parts)
 
 
@@ -280,10 +261,9 @@ def _effector(width: int) -> list[str]:
     return numbered("left_hand", width // 2) + numbered("right_hand", width - width // 2)
 
 
-def _table(file: h5py.File, path: str, limits: Limits) -> h5py.Dataset | None:
-    """A table of numbers; None where there is none, or an empty one, which is how AgiBot says that it has no values."""
-    table = find(file, path)
-    if not isinstance(table, h5py.Dataset) or not table.size or not table.ndim:
-        return None
-    limits.check("max_values", table.size, f"{table.name}: values")
-    return checked(table, limits)
+def _tables(file: h5py.File, paths: Iterable[str], limits: Limits) -> dict[str, h5py.Dataset]:
+    """Those of some tables that have numbers: an empty one is how AgiBot says that it has no values."""
+    tables = {path: table for path, table in rows_in(file, paths).items() if table.size}
+    for table in tables.values():
+        limits.check("max_values", checked(table, limits).size or 0, f"{table.name}: values")
+    return tables

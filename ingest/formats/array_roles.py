@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from ingest.formats.array_pictures import other_kind
 from ingest.formats.listing import REGISTERED
-from ingest.formats.row_times import spelt
+from ingest.formats.row_times import is_time_name, is_time_shape, spelt
 from ingest.formats.tree import Part, Uses
 from ingest.formats.writers import Writer, known_by
 from ingest.registry import Keys
@@ -133,12 +133,15 @@ class Roles(NamedTuple):
 
 
 def roles_of(
-    parts: Sequence[Part], keys: Keys, writer: Writer | None = None, others: Collection[str] = ()
+    parts: Sequence[Part],
+    keys: Keys,
+    writer: Writer | None = None,
+    other_paths: Collection[str] = (),
 ) -> Roles:
     """State and action among parts with a row for each frame: the registry's, else where their writer keeps them, else
-    by names. `others`: paths that count where the registry or the writer names them.
+    by names. `other_paths`: those that count where the registry or the writer names them.
     """
-    present = {*others, *(part.path for part in parts)}
+    present = {*other_paths, *(part.path for part in parts)}
     unknown = [part for part in parts if not known_by(writer, part.path)]
     rows = {part.path: part.shape[0] for part in parts}
     state_by = state_by_name(part for part in unknown if part.path not in keys.action)
@@ -176,6 +179,20 @@ def _vector(
 def _of_one_length(vector: Vector, rows: Mapping[str, int | None]) -> Vector:
     """Those parts that have as many rows as the first: vectors that belong side by side."""
     return vector._replace(paths=tuple(p for p in vector.paths if rows[p] == rows[vector.paths[0]]))
+
+
+def times_among(parts: Iterable[Part], num_rows: int | None) -> str:
+    """The path of the times of so many rows, the shortest whose name says so; "" for none."""
+    time_paths = [
+        part.path
+        for part in parts
+        if is_time_shape(part.shape, num_rows) and is_time_name(part.path)
+    ]
+    return min(
+        time_paths,
+        key=lambda path: (path.count("/"), not path.endswith("timestamp"), path),
+        default="",
+    )
 
 
 def why_known(part: Part, writer: Writer | None = None) -> str:

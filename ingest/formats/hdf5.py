@@ -359,9 +359,9 @@ def _instruction(
     def is_of_rows(path: str) -> bool:
         return path in place.datasets and place.datasets[path].size in num_values
 
-    usual = (*TEXTS_IN_JSON, *(place.writer.texts if place.writer else ()), *TEXT_KEYS)
-    others = {name: texts[name] for name in texts if name != "env_args"}
-    return instruction(listing, place.uri, usual, texts_at, lambda: others, is_of_rows)
+    places = (*TEXTS_IN_JSON, *(place.writer.texts if place.writer else ()), *TEXT_KEYS)
+    by_name = {name: texts[name] for name in texts if name != "env_args"}
+    return instruction(listing, place.uri, places, texts_at, lambda: by_name, is_of_rows)
 
 
 def _no_task(place: EpisodePlace, texts: Mapping[str, object]) -> str:
@@ -398,7 +398,7 @@ def _rate(
 
 def _stored_times(place: EpisodePlace, roles: DatasetRoles, rows: slice) -> np.ndarray | None:
     """Raises DataError."""
-    if roles.times is None:
+    if not roles.times:
         return None
     return h5.values(place.datasets[roles.times], place.limits)[rows]
 

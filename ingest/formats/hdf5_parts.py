@@ -18,14 +18,18 @@ import numpy as np
 from ingest.formats import array_roles
 from ingest.formats import hdf5_file as h5
 from ingest.formats.array_pictures import form_of
-from ingest.formats.array_roles import Roles, column_names, known_reason, why_known
+from ingest.formats.array_roles import (
+    Roles,
+    column_names,
+    known_reason,
+    times_among,
+    why_known,
+)
 from ingest.formats.listing import ListingBuilder
 from ingest.formats.row_times import (
     first_rate,
     is_length_name,
     is_rate_name,
-    is_time_name,
-    is_time_shape,
 )
 from ingest.formats.side_files import parse_json
 from ingest.formats.tables import MISSING_NAMES
@@ -37,7 +41,6 @@ from ingest.reasons import DataError, Limits
 from ingest.registry import DatasetConfig
 from ingest.sources.types import folders_above
 
-TIME_KEYS = ("timestamp", "timestamps", "time", "observations/timestamp")
 TEXT_KEYS = ("language_instruction", "instruction", "task", "language")
 OTHER_RATE = (
     "no number of frames per second, or a rate of other rows than the state's, the action's and the pictures', or "
@@ -165,7 +168,7 @@ class DatasetRoles(NamedTuple):
 
     state: Parts
     action: Parts
-    times: str | None
+    times: str
     of_vectors: Roles
 
 
@@ -184,22 +187,16 @@ def roles_of(place: EpisodePlace, config: DatasetConfig) -> DatasetRoles:
     DataError.
     """
     registered = (*config.keys.state, *config.keys.action)
-    stated = h5.rows_in(place.group, registered)
-    if missing := [path for path in registered if path not in stated]:
+    arrays = h5.rows_in(place.group, registered)
+    if missing := [path for path in registered if path not in arrays]:
         raise DataError(f"{place.group.name} has no rows of numbers at {missing[0]}", "no_data")
-    arrays = {path: d for path, d in place.datasets.items() if h5.has_rows(d)} | stated
+    arrays |= {path: d for path, d in place.datasets.items() if h5.has_rows(d)}
     roles = array_roles.roles_of(place.arrays, config.keys, place.writer, arrays)
-    state, action = ({path: arrays[path] for path in v.paths} for v in (roles.state, roles.action))
+    state = {path: arrays[path] for path in roles.state.paths}
+    action = {path: arrays[path] for path in roles.action.paths}
     num_rows = next((part.shape[0] for part in (*state.values(), *action.values())), None)
-    return DatasetRoles(state, action, _times(place.datasets, num_rows), roles)
-
-
-def _times(datasets: Mapping[str, h5py.Dataset], num_rows: int | None) -> str | None:
-    """The path of the rows' times: at the usual places, else the shortest whose name says so."""
-    time_paths = [path for path in datasets if is_time_name(path.rpartition("/")[2])]
-    places = [*TIME_KEYS, *sorted(time_paths, key=lambda path: (path.count("/"), path))]
-    with_rows = (path for path in places if h5.has_rows(datasets.get(path)))
-    return next((p for p in with_rows if is_time_shape(datasets[p].shape or (), num_rows)), None)
+    times = times_among((Part(path, shape=d.shape) for path, d in arrays.items()), num_rows)
+    return DatasetRoles(state, action, times, roles)
 
 
 def facts_named(
@@ -306,9 +303,9 @@ def account(
     account_for(census, parts, uses, why_part_known, nothing, problems)
     for part in parts:
         names = h5.attributes_of(place.datasets[part.path])
-        said = fields(f"attribute {part.title}/", names, file=place.uri)
+        own_attributes = fields(f"attribute {part.title}/", names, file=place.uri)
         of_one = "it is said of one array, and is not read"
-        account_for(census, said, {}, why_attribute_known, of_one)
+        account_for(census, own_attributes, {}, why_attribute_known, of_one)
     for path, first in place.members.links.items():
         census.known("array", path, f"the same as {first}", file=place.uri)
     attributes = fields("attribute ", place.attributes, file=place.uri)

@@ -129,10 +129,12 @@ def _account_for_rows(
             kind = "text" if dtype == "string" else "column"
             parts.append(Part(name, kind, shape_of(feature), dtype, uri))
     step_columns = annotated_columns(dataset) | {LANGUAGE_COLUMN, ROBOCOIN_COLUMN, LEGACY_COLUMN}
-    known = dict.fromkeys(step_columns, OTHER_STEPS) | BOOKKEEPING
-    known |= {name: "nothing but nulls" for name, type_ in types.items() if pa.types.is_null(type_)}
+    reasons = dict.fromkeys(step_columns, OTHER_STEPS) | BOOKKEEPING
+    reasons |= {
+        name: "nothing but nulls" for name, type_ in types.items() if pa.types.is_null(type_)
+    }
     if features.keys() >= EXPORTED_COLUMNS:
-        known |= dict.fromkeys(
+        reasons |= dict.fromkeys(
             EXPORTED_COLUMNS, "an export of proccorpus: labels are read elsewhere"
         )
     signals = _signals(dataset, uri)
@@ -140,7 +142,7 @@ def _account_for_rows(
     def why_left_out(part: Part) -> str:
         if part.path.startswith(ANNOTATION_PREFIX) and NOT_TEXTS.search(part.path):
             return "GR00T's mark of an episode's quality"
-        return known.get(part.path) or _copied(dataset, uri, part.path, signals)
+        return reasons.get(part.path) or _copied(dataset, uri, part.path, signals)
 
     has_numbers = TASK_COLUMN in types and pa.types.is_integer(types[TASK_COLUMN])
     uses = _uses(dataset, signals, has_numbers=has_numbers)
@@ -204,8 +206,8 @@ def _uses(dataset: LerobotListing, signals: Vectors | None, *, has_numbers: bool
     if signals is None:
         vectors = dict.fromkeys(signal_columns(dataset.source, dataset.info), ("state", "its name"))
     else:
-        vectors = {name: ("action", why) for name, why in signals.action_columns.items()}
-        vectors |= {name: ("state", why) for name, why in signals.state_columns.items()}
+        vectors = {name: ("action", reason) for name, reason in signals.action_columns.items()}
+        vectors |= {name: ("state", reason) for name, reason in signals.state_columns.items()}
     forms = {record.steps_from for record in dataset.records}
     step_columns = {LANGUAGE_COLUMN if form == "language" else form or "" for form in forms}
     uses = {
@@ -253,11 +255,11 @@ def _account_for_episodes(dataset: LerobotListing, episodes: Episodes) -> None:
         POINTERS.sub(lambda match: f"{match[1]}*" if match[1] else match[0], name): name
         for name in filled
     }
-    known = {
+    reasons = {
         title: GROUPS.get(name, "") or (POINTERS.fullmatch(name) and pointers) or ""
         for title, name in titles.items()
     }
-    account_for_fields(dataset.parts, "meta/episodes: ", titles, uses, known, kind="column")
+    account_for_fields(dataset.parts, "meta/episodes: ", titles, uses, reasons, kind="column")
 
 
 def _account_for_slices(dataset: LerobotListing, stored_columns: set[str]) -> None:

@@ -27,7 +27,7 @@ import pyarrow as pa
 from core.values import short_hash
 from ingest.episode import EpisodeData, EpisodeRecord, Listing
 from ingest.formats.array_roles import why_known
-from ingest.formats.folders import StatedSpan, frames_of, is_video, probed, stated_steps, videos_of
+from ingest.formats.folders import frames_of, is_video, probed, stated_steps, videos_of
 from ingest.formats.listing import (
     ListingBuilder,
     in_order,
@@ -228,9 +228,6 @@ def add_draft(
         (infos[video.camera].num_frames for video in videos if video.camera in infos), None
     )
 
-    def span_of(span: dict[str, Any]) -> StatedSpan:
-        return StatedSpan(span.get("name"), _frame(span, "start", fps), _frame(span, "end", fps))
-
     listing.add(
         source_id,
         fps,
@@ -243,7 +240,7 @@ def add_draft(
         # An episode's own group is its source id: an index moves when a file is added before it
         group=listing.group(notes, field="group"),
         no_task="no task beside the video or in a side file",
-        **stated_steps(listing, notes.get("steps"), "steps", span_of, num_frames, steps_from),
+        **stated_steps(listing, notes.get("steps"), steps_from, num_frames, fps),
     )
     # The stamp changes with the sizes of the episode's files, and with its rows
     uris = [video.uri for video in videos]
@@ -333,13 +330,6 @@ def _stated_fps(
     return fps
 
 
-def _frame(span: dict[str, Any], edge: str, fps: float) -> Any:
-    time_s = span.get(f"{edge}_s")
-    if f"{edge}_frame" not in span and isinstance(time_s, int | float):
-        return round(time_s * fps)
-    return span.get(f"{edge}_frame")
-
-
 def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     """Rows, where there are any, and frames. Raises DataError."""
     frames = frames_of(source, record)
@@ -416,10 +406,10 @@ def _account_for_arrays(
 def _account_for_others(listing: ListingBuilder, uris: Iterable[str]) -> None:
     """What the arrays of .npz files are that are no rows of numbers."""
     for uri in uris:
-        others = others_in_npz(listing.source, uri)
+        arrays = others_in_npz(listing.source, uri)
         parts = [
             Part(name, "array", shape, str(dtype), uri, is_picture=True)
-            for name, (shape, dtype) in others.items()
+            for name, (shape, dtype) in arrays.items()
         ]
         account(
             listing.parts, parts, {}, why_known, "rows of numbers alone are read, [n] or [n, d]"

@@ -19,7 +19,7 @@ import pyarrow as pa
 from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing, TimedPicture
 from ingest.formats import array_roles
 from ingest.formats.array_pictures import PictureForm, form_of, other_kind, picture_of, scaled
-from ingest.formats.array_roles import column_names, why_known
+from ingest.formats.array_roles import Roles, Vector, column_names, times_among, why_known
 from ingest.formats.listing import (
     ROWS_BEYOND,
     TASK_KEYS,
@@ -33,8 +33,6 @@ from ingest.formats.row_times import (
     first_rate,
     is_length_name,
     is_rate_name,
-    is_time_name,
-    is_time_shape,
     length_problem,
     rate_of_rows,
     times_of_rows,
@@ -75,8 +73,8 @@ def _stores(uris: Iterable[str]) -> list[str]:
 
 
 class ArrayRoles(NamedTuple):
-    """Which of the `arrays` that can be used are what: cameras by name, with how their pictures lie, the names of the
-    state's and the action's in order, and that of the times of rows, "" for none.
+    """Which of the `arrays` that can be used are what: cameras by name, with how their pictures lie, state and
+    action, and the times of rows, "" for none.
 
     `uses`: what shows it. `problems` (reason, what, array) of those that cannot be used. `left_out`: why others are not
     used, since the registry entry names another, or a problem says it; `no_pictures`: why some are no cameras.
@@ -84,8 +82,7 @@ class ArrayRoles(NamedTuple):
 
     arrays: Mapping[str, Any]
     cameras: Mapping[str, PictureForm]
-    state: Sequence[str]
-    action: Sequence[str]
+    vectors: Roles
     times: str
     uses: Uses
     problems: Sequence[tuple[str, str, str]]
@@ -99,24 +96,17 @@ def roles_of(store: Store, config: DatasetConfig, rows: int) -> ArrayRoles:
     no_pictures: dict[str, str] = {}
     arrays = _usable(store, config, rows, problems)
     cameras = _cameras(arrays, rows, config, no_pictures)
-    vectors = {
-        name: Part(name, shape=(rows, *array.shape[1:]))
+    vectors = [
+        Part(name, shape=(rows, *array.shape[1:]))
         for name, array in arrays.items()
         if name not in cameras and array.ndim <= 3
-    }
-    for name in (*config.keys.state, *config.keys.action):
-        if name not in vectors:
-            problems.append(
-                ("no_data", f"no array data/{name} with a row of numbers for each frame", name)
-            )
-    roles = array_roles.roles_of([*vectors.values()], config.keys, ZARR_WRITER)
-    time_names = [
-        name
-        for name in vectors
-        if is_time_name(posixpath.basename(name))
-        and is_time_shape(arrays[name].shape, arrays[name].shape[0])
     ]
-    times = min(time_names, key=lambda name: (name.count("/"), name), default="")
+    missing = {*config.keys.state, *config.keys.action}.difference(part.path for part in vectors)
+    for name in sorted(missing):
+        detail = f"no array data/{name} with a row of numbers for each frame"
+        problems.append(("no_data", detail, name))
+    roles = array_roles.roles_of(vectors, config.keys, ZARR_WRITER)
+    times = times_among(vectors, rows)
     left_out = {
         **roles.overruled,
         **{name: "it cannot be read: a finding says why" for *_, name in problems},
@@ -126,8 +116,7 @@ def roles_of(store: Store, config: DatasetConfig, rows: int) -> ArrayRoles:
         **roles.uses,
         **dict.fromkeys(cameras, ("camera", "it holds pictures")),
     }
-    state, action = roles.state.paths, roles.action.paths
-    return ArrayRoles(arrays, cameras, state, action, times, uses, problems, left_out, no_pictures)
+    return ArrayRoles(arrays, cameras, roles, times, uses, problems, left_out, no_pictures)
 
 
 def _usable(
@@ -227,6 +216,15 @@ def list_episodes(source: Source) -> Listing:
     )
 
 
+class PerEpisode(NamedTuple):
+    """Arrays of `meta` with a value for each episode; which are instructions; why others are not read, by name."""
+
+    count: int
+    values: dict[str, list[Any]]
+    tasks: tuple[str, ...]
+    problems: dict[str, str]
+
+
 def _add_store(listing: ListingBuilder, uri: str, store: Store) -> None:
     """Raises DataError."""
     config = listing.source.config
@@ -250,19 +248,7 @@ def _add_store(listing: ListingBuilder, uri: str, store: Store) -> None:
     label = store.name or posixpath.basename(str(listing.source.path))
     for k, (start, stop) in enumerate(zip([0, *ends[:-1].tolist()], ends.tolist(), strict=True)):
         of_episode = {n: v[k] for n, v in per_episode.values.items()}
-        # Of an attribute that lists a value for each episode, it has its own
-        shares = {
-            n: v[k] if isinstance(v, list) and len(v) == len(ends) else v for n, v in facts.items()
-        }
-        texts = {n: texts_among([v]) for n, v in (shares | of_episode).items()}
-        task_from, tasks = instruction(
-            listing,
-            uri,
-            (*per_episode.tasks, *TASK_KEYS),
-            texts.get,
-            partial(dict, {n: texts[n] for n in facts}),
-            lambda name: False,
-        )
+        task_from, tasks = _instruction(listing, uri, facts, per_episode, k)
         _report_lengths(listing, uri, of_episode, stop - start)
         if not roles.cameras:
             listing.unusable_next(
@@ -295,13 +281,40 @@ def _add_store(listing: ListingBuilder, uri: str, store: Store) -> None:
             files=_picture_uris(uri, store, roles, start, stop),
             no_task=f"the store has no instruction among its attributes ({TASK_KEYS[0]}), nor in meta",
         )
+    _account_attributes(listing, uri, facts, task_from, rates)
+
+
+def _account_attributes(
+    listing: ListingBuilder,
+    uri: str,
+    facts: Iterable[str],
+    task_from: Iterable[str],
+    rates: Iterable[str],
+) -> None:
     uses = {
         **dict.fromkeys(task_from, ("instruction", BY_NAME)),
         **dict.fromkeys(rates, ("rate", BY_NAME)),
-        **usual_uses(config),
+        **usual_uses(listing.source.config),
     }
     attributes = fields("attribute ", facts, file=uri)
     account(listing.parts, attributes, uses, why_known, "no name of an attribute that is known")
+
+
+def _instruction(
+    listing: ListingBuilder, uri: str, facts: Mapping[str, Any], per_episode: PerEpisode, k: int
+) -> tuple[list[str], tuple[str, ...]]:
+    """Of episode k; of an attribute that lists a value for each episode, it has its own."""
+    count = per_episode.count
+    texts = {
+        name: texts_among(
+            value[k : k + 1] if isinstance(value, list) and len(value) == count else [value]
+        )
+        for name, value in facts.items()
+    }
+    values = {name: texts_among([value[k]]) for name, value in per_episode.values.items()}
+    places = (*per_episode.tasks, *TASK_KEYS)
+    texts_at = (texts | values).get
+    return instruction(listing, uri, places, texts_at, lambda: texts, lambda place: False)
 
 
 def _facts(listing: ListingBuilder, uri: str, store: Store) -> dict[str, Any]:
@@ -315,14 +328,6 @@ def _facts(listing: ListingBuilder, uri: str, store: Store) -> dict[str, Any]:
         except DataError as e:
             listing.warn(e.reason, f"{e}; the arrays are used without them", file=uri)
     return facts
-
-
-class PerEpisode(NamedTuple):
-    """Arrays of `meta` with a value for each episode; which are instructions; why others are not read, by name."""
-
-    values: dict[str, list[Any]]
-    tasks: tuple[str, ...]
-    problems: dict[str, str]
 
 
 def _per_episode(store: Store, count: int, config: DatasetConfig) -> PerEpisode:
@@ -348,7 +353,7 @@ def _per_episode(store: Store, count: int, config: DatasetConfig) -> PerEpisode:
         except DataError as e:
             problems[name] = str(e)
     keys = config.keys.language or (instructions(texts)[0],)
-    return PerEpisode(values, tuple(name for name in keys if name in texts), problems)
+    return PerEpisode(count, values, tuple(name for name in keys if name in texts), problems)
 
 
 def _report_missing_chunks(
@@ -406,12 +411,12 @@ def _account_meta(
         listing.warn(
             "bad_episode_ends", ROWS_BEYOND.format(num_stored - ends[-1], ends[-1]), file=uri
         )
-    usual = {
+    possible_uses = {
         **usual_uses(config),
         **dict.fromkeys(per_episode.tasks, ("instruction", BY_NAME)),
         **dict.fromkeys(filter(is_length_name, per_episode.values), ("length", BY_NAME)),
     }
-    uses = {name: use for name, use in usual.items() if name in per_episode.values}
+    uses = {name: use for name, use in possible_uses.items() if name in per_episode.values}
     arrays = [
         Part(name, "array", (len(values),), "", uri, f"meta/{name}")
         for name, values in per_episode.values.items()
@@ -459,19 +464,19 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
         if k >= len(ends) or (ends[k - 1] if k else 0, ends[k]) != (start, stop):
             raise DataError(f"episode {k} is no more rows {start} to {stop}")
         roles = roles_of(store, config, int(ends[-1]))
-        state = _table(roles, roles.state, start, stop, config)
-        action = _table(roles, roles.action, start, stop, config)
+        state = _table(roles, roles.vectors.state, start, stop, config)
+        action = _table(roles, roles.vectors.action, start, stop, config)
         times = _stored_times(roles, start, stop, config)
     times_s = times_of_rows(times, record.num_rows, record.fps)
     return EpisodeData(record, state, action, times_s, partial(_frames, source, record))
 
 
 def _table(
-    roles: ArrayRoles, used: Sequence[str], start: int, stop: int, config: DatasetConfig
+    roles: ArrayRoles, vector: Vector, start: int, stop: int, config: DatasetConfig
 ) -> pa.Table | None:
     """Arrays side by side. Raises DataError."""
     # Rows first: their number of values is within the limits, while a description may claim any
-    rows = {name: _rows(roles.arrays[name], start, stop, config) for name in used}
+    rows = {name: _rows(roles.arrays[name], start, stop, config) for name in vector.paths}
     names = column_names({name: prod(values.shape[1:]) for name, values in rows.items()})
     tables = []
     for (name, values), of_array in zip(rows.items(), names, strict=True):

@@ -96,9 +96,8 @@ def _roles(
     roles = array_roles.roles_of(parts, Keys(state=state, action=action), writer)
     cameras = dict.fromkeys(camera_keys(present).values(), ("camera", "its type says so"))
     uses = {numeric[path][0]: use for path, use in roles.uses.items()} | cameras
-    state, action = (
-        tuple(numeric[path][0] for path in v.paths) for v in (roles.state, roles.action)
-    )
+    state = tuple(numeric[path][0] for path in roles.state.paths)
+    action = tuple(numeric[path][0] for path in roles.action.paths)
     return FeatureRoles(state, action, uses, roles.overruled, writer, {})
 
 

@@ -43,7 +43,7 @@ def spelt(name: str) -> str:
 
 def is_time_name(name: str) -> bool:
     """Is that what times of rows are called?"""
-    return spelt(name) in TIME_NAMES
+    return spelt(name.rpartition("/")[2]) in TIME_NAMES
 
 
 def is_rate_name(name: str) -> bool:
@@ -64,7 +64,7 @@ def length_problem(name: str, stored: Any, lengths: Sequence[int]) -> str:
     return f"{name} says {value[0]:g}, its rows are {lengths[0]}"
 
 
-def is_time_shape(shape: Sequence[int], num_rows: int | None) -> bool:
+def is_time_shape(shape: Sequence[int | None], num_rows: int | None) -> bool:
     """Is there one value for each row: [n] or [n, 1]?"""
     return num_rows is not None and tuple(shape) in ((num_rows,), (num_rows, 1))
 
@@ -78,13 +78,13 @@ def times_in_seconds(stored: np.ndarray) -> np.ndarray:
 
 
 def rate_of_rows(
-    listing: ListingBuilder, uri: str, stored: np.ndarray | None, stated: Mapping[str, float]
+    listing: ListingBuilder, uri: str, stored: np.ndarray | None, rates: Mapping[str, float]
 ) -> float | None:
-    """Frames per second of the coming episode: by the times of its rows as they are `stored`, else the first `stated`
-    rate; None for neither. Finds where the two differ, and where the unit of the times is a guess.
+    """Frames per second of the coming episode: by the times of its rows as they are `stored`, else the first of
+    the stated `rates`; None for neither. Finds where the two differ, and where the unit of the times is a guess.
     """
     by_times = None if stored is None else _rate_by_times(times_in_seconds(stored))
-    name, nearest = next(iter(stated.items()), ("", None))
+    name, nearest = next(iter(rates.items()), ("", None))
     if by_times and nearest and abs(nearest / by_times - 1) > RATES_DIFFER:
         detail = f"{name} says {nearest:g} fps, the rows' times {by_times:g}; the times count"
         listing.warn_next("frame_rate", detail, uri)

@@ -40,24 +40,24 @@ MAX_DEPTH = 3  # objects within objects, in JSON
 def instruction(
     listing: ListingBuilder,
     uri: str,
-    usual: Iterable[str],
+    usual_places: Iterable[str],
     texts_at: Callable[[str], Sequence[str] | None],
-    others: Callable[[], Mapping[str, Sequence[str]]],
+    texts_by_name: Callable[[], Mapping[str, Sequence[str]]],
     is_of_rows: Callable[[str], bool],
     *,
     are_all: bool = False,
 ) -> tuple[list[str], tuple[str, ...]]:
     """Where the instruction of the coming episode is, and what it says: at all places that the registry names; else at
-    the first of the `usual` ones that has a text, or at all of them (`are_all`); else in the one of the `others` whose
-    name says so.
+    the first of the usual ones that has a text, or at all of them (`are_all`); else in the one of `texts_by_name`
+    whose name says so.
 
     `texts_at` gives the different texts at a place; `is_of_rows`: has it one for each row? Then several are steps.
     """
     registered = listing.source.config.keys.language
-    texts = {place: texts_at(place) or () for place in registered or usual}
+    texts = {place: texts_at(place) or () for place in registered or usual_places}
     places = [place for place in texts if texts[place]]
     if not places and not registered:
-        name, texts[name] = instructions(others())
+        name, texts[name] = instructions(texts_by_name())
         places = [name] if texts[name] else []
     if not registered and not are_all:
         del places[1:]

@@ -57,12 +57,14 @@ def account(
     as unknown, for what `problems` says of its path, or else for `nothing`. An array of a camera is listed as one.
     """
     for part in parts:
-        use, why = uses.get(part.path, ("", ""))
-        why = why or why_known(part)
-        status = "used" if use else "known" if why else "unknown"
-        why = why or problems.get(part.path, nothing)
+        use, reason = uses.get(part.path, ("", ""))
+        status = "used"
+        if not use:
+            reason = why_known(part)
+            status = "known" if reason else "unknown"
+        reason = reason or problems.get(part.path, nothing)
         # A field of metadata that names a camera has no type of its own
         is_camera = use == "camera" and part.dtype and part.kind != "topic"
         kind = "camera" if is_camera else part.kind
         title = part.title or part.path
-        census.add(SourcePart(kind, title, status, use, why, part.shape, part.dtype, part.file))
+        census.add(SourcePart(kind, title, status, use, reason, part.shape, part.dtype, part.file))

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import chain
 from typing import Any
 
@@ -59,12 +59,17 @@ MAX_CHANGED = (
 
 @dataclass(frozen=True)
 class PlacedListing:
-    """A listing by our numbers, the recording that each of its addresses holds, by source id, and those that left."""
+    """A listing by our numbers, the recording that each of its addresses holds, by source id; left: those that do not
+    have one any more."""
 
     listing: Listing
     placements: dict[str, Placement]
-    left: list[KnownRecording]
     known: list[KnownRecording]
+
+    @cached_property
+    def left(self) -> list[KnownRecording]:
+        present = {p.known.recording for p in self.placements.values() if p.known}
+        return [k for k in self.known if k.is_here and k.recording not in present]
 
     @property
     def moved(self) -> list[tuple[EpisodeRecord, KnownRecording]]:
@@ -140,9 +145,7 @@ def placed_listing(lake: Lake, source: Source) -> PlacedListing:
         if k.episode_index != NO_NUMBER
     }
     first_free = 1 + max((k.episode_index for k in known), default=NO_NUMBER)
-    present = {recording.recording for recording in recording_by_address.values()}
-    left = [k for k in known if k.is_here and k.recording not in present]
-    return PlacedListing(with_numbers(listing, numbers, first_free), placements, left, known)
+    return PlacedListing(with_numbers(listing, numbers, first_free), placements, known)
 
 
 def _read_fingerprint(source: Source, record: EpisodeRecord) -> Fingerprint:

@@ -149,20 +149,20 @@ def _faulty(
     """Of which runs, or the dataset (None), a check's faults are accepted. Raises UserError: it found nothing there
     that leaves runs usable."""
     check_known(check)
-    rows = lake.rows(
-        "SELECT reason, severity, episode_index FROM findings WHERE dataset = ?", [dataset]
-    )
-    faulty = {number for *fault, number in rows if fault == [check, "warning"]}
-    if not faulty and any(reason == check for reason, _, _ in rows):
+    of_check = "FROM findings WHERE dataset = ? AND reason = ?"
+    sql = f"SELECT episode_index {of_check} AND severity = 'warning'"
+    faulty = set(lake.column(sql, [dataset, check]))
+    if not faulty and lake.rows(f"SELECT 1 {of_check} LIMIT 1", [dataset, check]):
         raise UserError(f"{check} makes runs of {dataset} unusable: {reason_of(check).remedy}")
     if not faulty:
-        others = sorted({reason for reason, severity, _ in rows if severity == "warning"})
-        raise UserError(
-            f"{check} found nothing in {dataset}; there is {', '.join(others) or 'no warning at all'}"
-        )
-    for episode in sorted({*(episodes or ())} - faulty):
+        sql = "SELECT DISTINCT reason FROM findings WHERE dataset = ? AND severity = 'warning' ORDER BY 1"
+        others = ", ".join(lake.column(sql, [dataset])) or "no warning at all"
+        raise UserError(f"{check} found nothing in {dataset}; there is {others}")
+    if episodes is None:
+        return {None}
+    for episode in sorted({*episodes} - faulty):
         numbers = ", ".join(sorted(map(str, faulty - {None}))) or "none: leave --episodes out"
         raise UserError(
             f"{check} found nothing in episode {episode} of {dataset}; it did in {numbers}"
         )
-    return {None} if episodes is None else {*episodes}
+    return {*episodes}

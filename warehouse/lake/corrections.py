@@ -429,8 +429,9 @@ def add_rows(
     Many are added in parts; `on_rows` is told after each how many are done.
     """
     present = set(lake.column("SELECT statement_id FROM statements"))
-    new = {row["correction_id"]: row for row in rows if row["correction_id"] not in present}
-    for part in batched(new.values(), IMPORTED_AT_ONCE):
-        say(lake, "correction", lambda part=part: [*map(as_statement, part)], is_batch=False)
+    statements = {row["statement_id"]: row for row in map(as_statement, rows)}
+    new = [row for name, row in statements.items() if name not in present]
+    for part in batched(new, IMPORTED_AT_ONCE):
+        say(lake, "correction", lambda part=part: [*part], is_batch=False)
         on_rows(len(part))
     return len(new)

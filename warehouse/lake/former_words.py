@@ -1,13 +1,13 @@
 """What people said in lakes before version 20, in seven tables, people.jsonl and journal.jsonl, made statements."""
 
 import json
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from core.files import queries_of
 from warehouse.lake.connection import LakeConnection, literal
 from warehouse.lake.words import TABLE, StatementStore
 
@@ -31,12 +31,6 @@ FORMER_TABLES = {
     "joined_tasks": (("join_id", "task"), f"join_id {COMMON} task same_as"),
     "takedowns": (("dataset", "episode_index", "recording"), f"{OF_EPISODE} reason"),
 }
-DECISIONS_SQL = """
-    SELECT left(sha256(concat_ws(' ', 'decided', recording, former, created_at)), 16) AS statement_id,
-           statement_id AS batch, dataset, to_episode AS episode_index, recording,
-           coalesce(former, recording) AS subject, author, created_at, 'recording' AS kind,
-           to_json({'is_same': what = 'same'}) AS value
-    FROM recording_changes WHERE what IN ('same', 'other')"""
 # What people said is of the recording that had the number
 OF_RECORDINGS = tuple(
     f"UPDATE {table} SET recording = r.recording FROM recordings r WHERE {table}.recording IS NULL "
@@ -52,12 +46,6 @@ def _types(name: str) -> dict[str, str]:
     return {column: kind or "VARCHAR" for column, _, kind in pairs}
 
 
-def queries_of(module: str) -> list[str]:
-    """The queries of the SQL file beside a module, each after a line of its name; comments end at an empty line."""
-    text = Path(module).with_suffix(".sql").read_text().split("\n\n", 1)[1]
-    return re.split(r"^-- .*$", text, flags=re.M)[1:]
-
-
 def complete(lake: LakeConnection) -> None:
     """Give an earlier lake those of the tables and columns that it lacks: its steps work on them. In a transaction."""
     for name in FORMER_TABLES:
@@ -71,13 +59,13 @@ def take_over(lake: LakeConnection) -> None:
     """Make statements of all that people said; those that are there stay, as after an interrupted upgrade."""
     for path in _files(lake):
         _take_in_lines(lake, path)
-    _add(lake, queries_of(__file__))
+    _add(lake, queries_of(__file__)[:-1])
 
 
 def renew(lake: LakeConnection) -> None:
     """Bring statements of lakes before version 22 to the kinds of today: rejections were corrections, and what people
     decided of recordings was among their changes."""
-    _add(lake, [DECISIONS_SQL])
+    _add(lake, queries_of(__file__)[-1:])
     store = StatementStore(lake.workspace)
     if store.newest():
         store.change(

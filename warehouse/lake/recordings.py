@@ -9,10 +9,12 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import chain
+from operator import attrgetter, itemgetter
 from typing import Any
 
 import pyarrow as pa
 
+from core.files import queries_of
 from core.tables import TABLES
 from core.values import grouped
 from ingest.recordings import (
@@ -52,24 +54,7 @@ WHATS = {
 }
 # Changes that a build finds; of the others a person decides
 BUILD_CHANGES = ("moved", "gone", "back", "new", "changed", "probable")
-KNOWN = """
-SELECT r.*, e.file_stamp AS decoded_stamp,
-       coalesce(e.fingerprint_version, f.version) AS version,
-       coalesce(e.num_frames, f.num_frames) AS num_frames,
-       coalesce(e.rows_hash, f.rows_hash) AS rows_hash,
-       coalesce(e.times_hash, f.times_hash) AS times_hash,
-       coalesce(e.row_sketch, f.row_sketch) AS row_sketch,
-       coalesce(e.file_hash, f.file_hash) AS file_hash,
-       CASE WHEN e.moments IS NULL THEN f.cameras ELSE e.usable_cameras END AS cameras,
-       coalesce(e.moments, f.moments) AS moments,
-       list_concat(coalesce(f.content_hashes, []), coalesce(e.former_hashes, []),
-                   CASE WHEN e.content_hash IS NULL THEN [] ELSE [e.content_hash] END) AS content_hashes
-FROM recordings r LEFT JOIN fingerprints f USING (recording)
-LEFT JOIN (FROM episode_content WHERE {0}) e ON e.recording = r.recording"""
-# Other recordings with rows, contents, bytes, a single row or a picture of some
-LIKE_SOME = """r.left_at IS NULL AND NOT list_contains($1, r.recording) AND (
-list_contains($2, e.rows_hash) OR list_contains($3, e.content_hash) OR list_contains($4, e.file_hash)
-OR list_has_any(e.row_sketch, $5::UBIGINT[]) OR list_has_any(e.moments, $6::UBIGINT[]))"""
+KNOWN, LIKE_SOME = queries_of(__file__)
 
 
 def known_recordings(
@@ -423,21 +408,30 @@ def decide(lake: Lake, dataset: str, episode_index: int, *, is_same: bool, autho
         placed = update.take_over(former, present, f"{author} said that it is {former.recording}")
     else:
         relation = "a copy of" if is_copy else "not"
-        why = f"{author} said that it is {relation} {former.recording}"
-        placed = replace(present, resembles=None, why=why)
+        explanation = f"{author} said that it is {relation} {former.recording}"
+        placed = replace(present, resembles=None, why=explanation)
         update.put(placed)
     update.note("same" if is_same else "other", former, placed, f"{author} said so")
-    reason = withdrawn_reasons(lake).get(former.recording)
-    if reason and is_copy:
-        comment = f"the same recording as {former.episode_index} of {former.dataset}: {reason}"
-        say(lake, TAKEDOWN, lambda: [said | {"comment": comment}])
-    elif reason and not is_same:
-        _look_again(lake, (dataset, episode_index), "is not one that was taken down")
+    if not is_same or is_copy:
+        _settle_takedown(lake, said, former, is_copy)
     update.changes[-1]["author"] = author
     decision = {"recording": present.recording, "subject": former.recording, "is_same": is_same}
     say(lake, "recording", lambda: [said | decision])
     lake.upsert(f"recording of {dataset} {episode_index}", **update.upserts())
     return former.recording
+
+
+def _settle_takedown(
+    lake: Lake, said: dict[str, Any], former: KnownRecording, is_copy: bool
+) -> None:
+    """Take down what a person said to be a copy of a recording that was; let the next build take in what is none."""
+    reason = withdrawn_reasons(lake).get(former.recording)
+    if reason and is_copy:
+        comment = f"the same recording as {former.episode_index} of {former.dataset}: {reason}"
+        say(lake, TAKEDOWN, lambda: [said | {"comment": comment}])
+    elif reason:
+        place = said["dataset"], said["episode_index"]
+        _look_again(lake, place, "is not one that was taken down")
 
 
 def decided_apart(lake: LakeConnection) -> dict[str, frozenset[str]]:
@@ -473,25 +467,36 @@ def withdraw(
     contents = f"dataset = {literal(dataset)}"
     withdrawn = known_recordings(lake, condition, [dataset, numbers], contents)
     copies = _copies(lake, withdrawn)
-    sure = {
+    original_by_copy = {
         (copy.dataset, copy.episode_index): (original.dataset, original.episode_index)
         for copy, (original, degree, _) in copies
         if degree == Likeness.SAME
     }
-    take_down(lake, dataset, episodes, reason, sure)
-    update = RecordingUpdate(dataset, PERSON)
-    for recording in (*withdrawn, *(copy for copy, _ in copies)):
-        update.put_fingerprint(recording)
-    unsure = [(copy, match) for copy, match in copies if match[1] != Likeness.SAME]
-    for copy, (original, _, why) in unsure:
-        resembling = replace(copy, resembles=original.recording, why=why)
-        update.put(resembling)
-        update.note("probable", original, resembling, why)
+    take_down(lake, dataset, episodes, reason, original_by_copy)
+    update = _as_withdrawn(dataset, withdrawn, copies)
+    places = [(copy.dataset, copy.episode_index) for copy, _ in copies]
     if withdrawn:
         lake.upsert(f"recordings taken down of {dataset}", **update.upserts())
-    for copy, _ in unsure:
-        _look_again(lake, (copy.dataset, copy.episode_index), "may be one that was taken down")
-    return [(copy.dataset, copy.episode_index, match[1] == Likeness.SAME) for copy, match in copies]
+    for place in {*places} - original_by_copy.keys():
+        _look_again(lake, place, "may be one that was taken down")
+    return [(*place, place in original_by_copy) for place in places]
+
+
+def _as_withdrawn(
+    dataset: str,
+    withdrawn: Sequence[KnownRecording],
+    copies: Sequence[tuple[KnownRecording, Match]],
+) -> RecordingUpdate:
+    """What recordings that are taken down, and copies, are told by; of a copy that is not sure what it resembles."""
+    update = RecordingUpdate(dataset, PERSON)
+    for recording in (*withdrawn, *map(itemgetter(0), copies)):
+        update.put_fingerprint(recording)
+    for copy, (original, degree, match_reason) in copies:
+        if degree != Likeness.SAME:
+            resembling = replace(copy, resembles=original.recording, why=match_reason)
+            update.put(resembling)
+            update.note("probable", original, resembling, match_reason)
+    return update
 
 
 def _copies(
@@ -499,14 +504,18 @@ def _copies(
 ) -> list[tuple[KnownRecording, Match]]:
     """Episodes of the whole corpus that are, or may be, one of some recordings, with that one; without those of which
     a person said that they are not."""
-    prints = [recording.fingerprint for recording in withdrawn]
+    ids = [*map(attrgetter("recording"), withdrawn)]
+    prints = [*map(attrgetter("fingerprint"), withdrawn)]
+    layers = {
+        name: [*map(attrgetter(name), prints)] for name in ("rows", "contents", "file", "sketch")
+    }
     moments = chain.from_iterable(p.moments.values() for p in prints)
     values = [
-        [recording.recording for recording in withdrawn],
-        [p.rows for p in prints if p.rows],
-        [*chain.from_iterable(p.contents for p in prints)],
-        [p.file for p in prints if p.file],
-        [*chain.from_iterable(p.sketch for p in prints)],
+        ids,
+        [*filter(None, layers["rows"])],
+        [*chain.from_iterable(layers["contents"])],
+        [*filter(None, layers["file"])],
+        [*chain.from_iterable(layers["sketch"])],
         [*chain.from_iterable(moments)],
     ]
     others = known_recordings(lake, LIKE_SOME, values, contents="true")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from core.errors import UserError
+from core.files import queries_of
 from core.values import grouped
 from ingest.formats.side_files import parse_json, parse_json_lines
 from warehouse.lake.connection import LakeConnection
@@ -32,15 +33,7 @@ Home = tuple[str, int | None]  # a place, or (None) a whole dataset
 type Known = tuple[str, str, str | None]  # recording, its name in the source, content_hash
 type Row = Mapping[str, Any]
 STANDING = "AND undoes IS NULL AND NOT EXISTS (FROM statements u WHERE u.undoes = s.batch)"
-# What can be taken back of a batch, where it is in force or waits for a person
-TO_UNDO_SQL = """
-    SELECT kind, dataset, episode_index, subject, batch AS undoes FROM (
-      FROM located_statements UNION ALL
-      SELECT s.* REPLACE (r.dataset AS dataset, r.episode_index AS episode_index)
-      FROM statements s JOIN recordings r ON r.resembles = s.recording WHERE r.left_at IS NULL)
-    WHERE batch IN (SELECT batch FROM statements WHERE ? IN (statement_id, batch))
-      AND undoes IS NULL AND kind NOT IN ('renamed', 'build', 'recording')
-    QUALIFY row_number() OVER (PARTITION BY statement_id ORDER BY dataset, episode_index) = 1"""
+[TO_UNDO_SQL] = queries_of(__file__)
 # Columns that say nothing by which two statements differ
 NO_WORDS = (
     "number",

@@ -8,7 +8,7 @@ import pytest
 
 from annotate.checkup.cameras import frozen_stretches
 from annotate.checkup.checks import Checkup
-from annotate.checkup.comparer import fault_row, joined_faults
+from annotate.checkup.comparer import Measurement, fault_row, joined_faults
 from annotate.checkup.comparer import faults as beyond_limits
 from annotate.checkup.signals import CameraSignals, RunSignals
 from annotate.spans import stretches
@@ -295,17 +295,6 @@ def test_a_short_run_is_not_held_against_a_lag_at_which_nothing_of_it_is_compare
     assert not [detail for detail in details if "those of the other runs" in detail]
 
 
-def test_runs_of_a_high_rate_that_are_shorter_than_the_largest_lag_are_not_compared(
-    runs: list[RunSignals],
-):
-    still = np.tile([0.1, 0.2, 0.3], (45, 1))
-    short = [replace(first_frames(run, 45), fps=50.0) for run in runs]
-    moving_gripper = [
-        replace(run, state=np.column_stack([still, run.openings[0]])) for run in short
-    ]
-    assert not [f for f in faults(moving_gripper) if f.reason == "rows_late"]
-
-
 def test_rows_of_one_run_are_not_late_where_pictures_do_not_tell(runs: list[RunSignals]):
     shaken = [with_even_change(run) for run in runs]
     late_run = replace(shaken[4], state=later(np.array(runs[4].state), 5))
@@ -437,6 +426,19 @@ def test_a_finding_names_the_longest_stretches_and_a_row_fits_the_table(runs: li
         [{"dataset": "made_up", "chunk": 0} | fault_row(fault) for fault in run_faults]
     )
     assert table["start_frame"].to_pylist() == [10, 40, 70, 100]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "usual_s", "is_named"),
+    [(3.0, 0.5, True), (2.9, 0.5, False), (3.6, 1.7, False), (3.8, 1.7, True), (5.9, 3.0, False)],
+)
+def test_a_number_is_a_fault_by_its_limit_and_by_what_is_usual(
+    runs: list[RunSignals], seconds: float, usual_s: float, is_named: bool
+):
+    words = {"side": "last", "others": "the other runs"}
+    idle = Measurement("idle_end", runs[0], seconds, usual_s, (10, 50), signal="end", words=words)
+    found = [(f.reason, f.start_frame, f.measured, f.usual) for f in beyond_limits([idle])]
+    assert found == ([("idle_end", 10, seconds, usual_s)] if is_named else [])
 
 
 def test_stretches_are_half_open():

@@ -176,21 +176,6 @@ def test_a_long_run_is_shown_in_32_pictures(tmp_path: Path) -> None:
     assert [q.pictures[k].path.name for k in (0, -1)] == ["000000.jpg", f"{30 * 39:06d}.jpg"]
 
 
-def test_a_video_that_is_missing_or_damaged_costs_its_own_questions(tmp_path: Path) -> None:
-    root = make_robofac(tmp_path / "r")
-    (root / "simulation_data/LiftCube/a.mp4").unlink()
-    (root / "simulation_data/LiftCube/b.mp4").write_bytes(b"no video")
-    questions = questions_of("robofac", str(root), image_root=tmp_path / "f")
-    names = {q.trajectory: [p.path.name for p in q.pictures] for q in questions}
-    assert (names["a"], names["b"], len(names["c"])) == (["a.mp4"], ["b.mp4"], 3)
-    (root / "realworld_data/LiftCube/c.mp4").unlink()
-    (root / "simulation_data/LiftCube/b.mp4").unlink()
-    with pytest.raises(
-        BenchmarkError, match=r"none of 3 videos of .* is there, such as .*LiftCube/"
-    ):
-        questions_of("robofac", str(root), image_root=tmp_path / "f")
-
-
 def test_a_model_is_asked_and_scored(robofac: Path, tmp_path: Path) -> None:
     lake = Lake(Workspace(tmp_path / "w"))
     model = reward_kit.make_checkpoint(tmp_path / "m", head=None)

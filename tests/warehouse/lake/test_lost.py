@@ -54,7 +54,7 @@ def told(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Made:
         )
     take_back(lake, row["correction_id"], author="bob", follows=row["correction_id"])
     outcomes.add_outcomes(lake, "tiny", "f.csv", [outcomes.StatedOutcome(2, True, None, "ann")])
-    references.remove(lake, "tiny", 0, author="ann")
+    references.vouch(lake, "tiny", 0, author="ann", is_reference=False)
     statements.mark(lake, [("tiny", 1)], "tag", "odd", author="ann")
     statements.mark(lake, [("tiny", 2)], "assigned", "bob", author="ann")
     word = {"dataset": "tiny", "episode_index": 1, "subject": "camera_black", "author": "ann"}

@@ -26,22 +26,17 @@ DOWN_SQL = "SELECT dataset, is_sure FROM current_takedowns ORDER BY 1"
 
 
 def put_runs(lake: Lake) -> None:
-    places = [{"dataset": dataset, "episode_index": 4, "chunk": 0} for dataset in RUNS]
-    contents = [
-        {"recording": f"r {dataset}", "fingerprint_version": VERSION, "usable_cameras": ["front"]}
-        | {"content_hash": dataset, "rows_hash": rows, "num_frames": frames, "moments": moments}
-        for dataset, (rows, frames, moments) in RUNS.items()
-    ]
-    rows = {
-        "datasets": [{"dataset": dataset, "chunk_size": 8} for dataset in RUNS],
-        "episode_facts": places,
-        "episode_content": [a | b for a, b in zip(places, contents, strict=True)],
-        "recordings": [p | {"recording": f"r {p['dataset']}", "source_id": "4"} for p in places],
-    }
-    rows["recordings"] = [
-        {name: value for name, value in row.items() if name != "chunk"}
-        for row in rows["recordings"]
-    ]
+    rows = {"datasets": [], "episode_facts": [], "episode_content": [], "recordings": []}
+    for dataset, (rows_hash, frames, moments) in RUNS.items():
+        place = {"dataset": dataset, "episode_index": 4}
+        of_recording = {"recording": f"r {dataset}"}
+        layers = {"rows_hash": rows_hash, "num_frames": frames, "moments": moments}
+        of_content = {"fingerprint_version": VERSION, "usable_cameras": ["front"]}
+        rows["datasets"].append({"dataset": dataset, "chunk_size": 8})
+        rows["episode_facts"].append(place | {"chunk": 0})
+        content = place | {"chunk": 0, "content_hash": dataset} | of_recording
+        rows["episode_content"].append(content | layers | of_content)
+        rows["recordings"].append(place | of_recording | {"source_id": "4"})
     lake.upsert("runs", **{name: TABLES[name].rows(of_table) for name, of_table in rows.items()})
 
 
