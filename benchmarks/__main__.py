@@ -11,6 +11,7 @@ from benchmarks.harness import arguments, own_code_first
 SCRIPTS = (
     "small_builds",
     "decoding",
+    "bags",
     "shards",
     "pipeline --workers 2",
     "size --frames {frames}",

@@ -36,14 +36,19 @@ PROOF_BY_FORMAT = {
     "mcap": GENERATED,
     "zarr": GENERATED,
 }
-PROOF_BY_DATASET = {"sim_short": DATASET, "sim_long": DATASET}  # samples/
+UNPROVEN = ("agibot_world_2026_dagger", "botfails", "mundo_ai_sample")
+PROOF_BY_DATASET = {
+    "sim_short": DATASET,  # samples/
+    "sim_long": DATASET,
+    **dict.fromkeys(UNPROVEN, "not proven"),
+}
 # The rows that a sample comes near to, without being of that dataset as its entry names it
 NEAR = {
     "bridge_v2": "its predecessor, BridgeData V1, in RLDS",
     "gr1_teleop_sim": "a demonstration set of the same maker and robot family",
 }
 EXTRAS = ("nyu_franka_play", "plex_robosuite", "robo_set", "taco_play")
-FIELD = ("abc_130k", "agibot_world_2026", "galaxea", "robocoin", "robomind_v2")
+FIELD = ("abc_130k", "agibot_world_2026", "galaxea", "robocoin", "robomind_v2", *UNPROVEN)
 
 DATASETS_INTRO = f"""\
 `proccorpus datasets show NAME` has the title, cameras, gripper, traps and citation of each. Sizes and licences are as
@@ -53,7 +58,8 @@ is from those who read the original: the comment beside it in each YAML file say
 choice of robots or scenes that no other dataset shows.
 
 **Proven on** says what the reader of a row has been tried on: real bytes of that *{DATASET}*; real bytes of another
-dataset of that *{FORMAT}*; or *{GENERATED}* files, which our tests write by the format's description."""
+dataset of that *{FORMAT}*; or *{GENERATED}* files, which our tests write by the format's description.
+*Not proven*: nobody has run the entry."""
 
 QUARANTINE_INTRO = """\
 A finding is a problem with the data. Each finding is a row of the table `findings` with one of these codes, the

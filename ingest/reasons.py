@@ -154,10 +154,10 @@ REASONS = {
         "nothing to do for a few; else stamp all messages by one clock, and look whether a driver stalled",
     ),
     "cut_off": R(
-        "a recording ends without its end mark, as when the recorder was killed, or continues in further files, "
-        "each an episode; each part is used",
-        "nothing to do if that is enough; `mcap recover` rewrites a file, `mcap merge` or `ros2 bag convert` join "
-        "one run's files",
+        "a recording lacks messages: it ends without its end mark, as when the recorder was killed, a file of it or "
+        "its log is not read, or a video begins without a key frame; the rest is used",
+        "nothing to do if that is enough; `mcap recover` rewrites a file, sqlite3 takes a `.db3-wal` in once it opens "
+        "the file to write",
     ),
     "bad_episode_ends": R(
         "ends of episodes are missing, do not rise, leave rows over, or lie within an episode",

@@ -63,7 +63,13 @@ FORMATS: tuple[Format, ...] = (
         levels=1,
         signs=("data.json",),
     ),
-    Format("mcap", "ingest.formats.mcap_bag", needs_rows=True, levels=None, signs=(".mcap",)),
+    Format(
+        "mcap",
+        "ingest.formats.mcap_bag",
+        needs_rows=True,
+        levels=None,
+        signs=(".mcap", ".db3", ".bag"),
+    ),
     Format(
         "zarr",
         "ingest.formats.replay_zarr",

@@ -1,4 +1,6 @@
-"""Adapter for MCAP recordings of ROS 2: each file is an episode, its picture topics are cameras.
+"""Adapter for recordings of ROS (MCAP, `.db3`, ROS 1 bags): each is an episode, its picture topics are cameras.
+
+A recording is a file, or the files that a `metadata.yaml` beside them names as one.
 
 Topics come at times and rates of their own; frames are made of them on one clock. It ticks at the
 rate of the first camera (or the registry's `fps`), from the first moment at which every topic has
@@ -10,15 +12,12 @@ the time at which the recorder wrote it down, else that at which it was publishe
 """
 
 import re
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from itertools import groupby
-from operator import itemgetter
 
 import numpy as np
-import pyarrow as pa
 from mcap.records import Attachment, Metadata
 
 from ingest.episode import (
@@ -26,9 +25,19 @@ from ingest.episode import (
     EpisodeData,
     EpisodeRecord,
     Finding,
-    FrameReader,
     Listing,
-    TimedPicture,
+)
+from ingest.formats.bag_clock import PICTURES, Clock, Topic, frames_of, rows_of
+from ingest.formats.bag_file import (
+    PACKED,
+    CutOff,
+    custom_facts,
+    is_recording,
+    manifest_beside,
+    manifest_uris,
+    recordings,
+    records,
+    session_of,
 )
 from ingest.formats.listing import (
     DEFAULT_FPS,
@@ -41,18 +50,13 @@ from ingest.formats.listing import (
     texts_among,
     usual_uses,
 )
-from ingest.formats.mcap_file import PACKED, CutOff, Decoder, Kind, RawMessage, records
-from ingest.formats.mcap_time import Clock, Stamps, rate_of, stamps_of
-from ingest.formats.tables import numbers
+from ingest.formats.ros_messages import Decoder, Kind, RawMessage
 from ingest.formats.tree import Part, Uses, account
-from ingest.media.frames import DECODE_ALL, DecodeOptions
 from ingest.outcomes import OutcomeEvidence
-from ingest.reasons import DataError, Limits
+from ingest.reasons import DataError
 from ingest.registry import DatasetConfig, Keys
 from ingest.sources.files import Source
 
-SUFFIX = ".mcap"
-PICTURES: tuple[Kind, ...] = ("compressed", "raw")
 NUMBERS: tuple[Kind, ...] = ("joints", "numbers")
 # Parts of a topic's name that say no more than that there are pictures
 LAST_PARTS = (
@@ -65,7 +69,6 @@ LAST_PARTS = (
     "color",
     "rgb",
 )
-NO_CAMERA = re.compile(r"depth|disparity|infra|segment|mask|theora", re.I)
 JOINTS_TOPIC = "/joint_states"
 COMMAND = re.compile(r"command|cmd|action|leader|target|desired|goal|setpoint", re.I)
 TASK_TOPIC = re.compile(r"(^|/)(task|instruction|language|language_instruction|prompt)$", re.I)
@@ -84,57 +87,16 @@ PLUMBING = tuple(
         (r"visualization_msgs/.*", "what a viewer draws"),
     )
 )
-SPLIT = re.compile(r"(.+)_(\d+)\.mcap(?:\.zstd)?")
-# Share of a topic's messages that may have the time of the one before: two drivers may speak of their joints at a time
-MAX_SHARED_PICTURES = 0.1
-MAX_SHARED_NUMBERS = 0.5
+LOG = "-wal"  # of an SQLite file: what its recorder did not come to write into it
 GAP_TICKS, GAP_S = 3.0, 0.25  # a topic that is silent for longer is told
-WAITING_CHUNKS = 8  # times limits.max_chunk_bytes: pictures that wait because they stand in the file before their turn
 
 
 def roots(uris: Iterable[str]) -> dict[str, str]:
     """The folder above the recordings: `ros2 bag` makes a folder of each."""
-    return {_session(uri).rpartition("/")[0]: "" for uri in uris if _is_recording(uri)}
-
-
-def _is_recording(uri: str) -> bool:
-    return uri.lower().removesuffix(PACKED).endswith(SUFFIX)
-
-
-def _session(uri: str) -> str:
-    """What a recording is called: its folder where that is named as `ros2 bag` names it, else the file."""
-    folder, _, name = uri.rpartition("/")
-    stem = name.removesuffix(PACKED)[: -len(SUFFIX)]
-    if re.fullmatch(re.escape(folder.rpartition("/")[2]) + r"_\d+", stem):
-        return folder
-    return uri
+    return {session_of(uri).rpartition("/")[0]: "" for uri in uris if is_recording(uri)}
 
 
 # What a file holds
-
-
-@dataclass
-class Topic:
-    """A topic of one file: when each of its messages was made, and the `stamps` of those that are used."""
-
-    name: str
-    kind: Kind
-    type: str
-    log_ns: list[int] = field(default_factory=list)
-    publish_ns: list[int] = field(default_factory=list)
-    header_ns: list[int | None] = field(default_factory=list)
-
-    @cached_property
-    def stamps(self) -> Stamps:
-        max_shared = MAX_SHARED_PICTURES if self.kind in PICTURES else MAX_SHARED_NUMBERS
-        return stamps_of(self.log_ns, self.publish_ns, self.header_ns, max_shared)
-
-    def fps(self) -> float:
-        """Messages a second. Raises DataError."""
-        rate = rate_of(self.stamps.times_ns)
-        if rate is None:
-            raise DataError(f"{self.name}: its pictures are all of one moment", "unsorted_stamps")
-        return rate
 
 
 @dataclass
@@ -156,18 +118,32 @@ class Recording:
     def used(self) -> list[Topic]:
         return [*self.cameras.values(), *self.state, *self.action]
 
-    def add(self, message: RawMessage) -> None:
+    def add(self, message: RawMessage, decoder: Decoder) -> Topic:
         """When a message was made."""
-        name = message.channel.topic
-        type_ = message.schema.name if message.schema else "no type"
-        topic = self.topics.setdefault(name, Topic(name, message.kind, type_))
+        topic = self.topics.get(message.topic)
+        if topic is None:
+            topic = Topic(message.topic, message.type.kind, message.type.name)
+            self.topics[topic.name] = topic
+            if topic.kind in PICTURES:
+                with suppress(DataError):  # reading the picture raises it again
+                    topic.format = decoder.format(message)
+        if topic.video and not topic.log_ns and not topic.video[1].search(message.data):
+            topic.skipped += 1
+            return topic
         topic.log_ns.append(message.log_ns)
         topic.publish_ns.append(message.publish_ns)
         try:
-            topic.header_ns.append(message.stamp_ns())
+            topic.header_ns.append(decoder.stamp_ns(message))
         except DataError:
-            self.undecodable[name] += 1
+            self.undecodable[topic.name] += 1
             topic.header_ns.append(None)
+        return topic
+
+    def add_facts(self, facts: Mapping[str, str]) -> None:
+        self.other_facts |= {
+            name for name in facts if self.facts.get(name, facts[name]) != facts[name]
+        }
+        self.facts |= facts
 
     def find_roles(self, config: DatasetConfig) -> None:
         """Cameras by their topics' names; state and action where the registry says, else by usual names."""
@@ -176,12 +152,8 @@ class Recording:
             {topic.name: topic for topic in repeated_topics if topic.kind in NUMBERS}, config
         )
         # Of a camera that is there raw and packed, the raw pictures have lost nothing
-        pictures = [
-            topic
-            for topic in repeated_topics
-            if topic.kind in PICTURES and not NO_CAMERA.search(topic.name)
-        ]
-        pictures.sort(key=lambda t: (PICTURES.index(t.kind), t.name), reverse=True)
+        pictures = [t for t in repeated_topics if t.kind in PICTURES and not t.depth]
+        pictures.sort(key=lambda t: (PICTURES.index(t.kind), bool(t.video), t.name), reverse=True)
         cameras = {camera_name(topic.name, LAST_PARTS): topic for topic in pictures}
         self.cameras = {camera: cameras[camera] for camera in in_order(cameras, config.cameras)}
 
@@ -199,31 +171,25 @@ class Recording:
         self.action = list(filter(None, map(numeric.get, action)))
 
 
-def look_into(source: Source, uri: str) -> Recording:
-    """Raises DataError, and OSError."""
-    recording = Recording()
+def look_into(source: Source, uris: Sequence[str]) -> Recording:
+    """What the files of a recording hold. Raises DataError, and OSError."""
+    recording = Recording(facts=custom_facts(source, uris[0]))
     config = source.config
     decoder = Decoder(config.limits)
-    for record in records(source, uri):
+    for record in records(source, uris):
         if isinstance(record, CutOff):
             recording.cut_off = record.why
         elif isinstance(record, Metadata):
-            facts = {str(k): str(v) for k, v in record.metadata.items()}
-            recording.other_facts |= {
-                name for name in facts if recording.facts.get(name, facts[name]) != facts[name]
-            }
-            recording.facts |= facts
+            recording.add_facts({str(k): str(v) for k, v in record.metadata.items()})
         elif isinstance(record, Attachment):
             recording.attachments[record.name] = record.media_type
         else:
-            name = record.channel.topic
-            recording.add(record)
-            if (
-                record.kind == "text"
-                and _tells_task(name, config.keys)
-                and len(recording.texts.get(name, ())) < MAX_TASKS
-            ):
-                recording.texts.setdefault(name, {})[decoder.text(record)] = None
+            topic = recording.add(record, decoder)
+            name = topic.name
+            if topic.kind == "text" and _tells_task(name, config.keys):
+                texts = recording.texts.setdefault(name, {})
+                if len(texts) < MAX_TASKS:
+                    texts[decoder.text(record)] = None
     recording.find_roles(config)
     return recording
 
@@ -254,15 +220,14 @@ def _span(topic: Topic) -> str:
 
 def list_episodes(source: Source) -> Listing:
     listing = ListingBuilder(source)
-    _find_split(listing)
-    for uri in sorted(filter(_is_recording, source.files)):
+    for uri, uris in recordings(source).items():
         if uri.endswith(PACKED) and uri.removesuffix(PACKED) in source.files:
             listing.warn(
                 "duplicate_episode", f"{uri.removesuffix(PACKED)} beside it is used", file=uri
             )
             continue
         try:
-            _add(listing, uri, look_into(source, uri))
+            _add(listing, uris, look_into(source, uris))
         except (DataError, OSError) as e:
             listing.add_lost(e, uri, uri)
     cameras = in_order(listing.cameras_in_use(), source.config.cameras)
@@ -277,22 +242,12 @@ def list_episodes(source: Source) -> Listing:
     return listing.listing("mcap", cameras, fps=fps, nothing="no file is a recording")
 
 
-def _find_split(listing: ListingBuilder) -> None:
-    """`ros2 bag` can go on in a new file when one is full: then a file is not a whole episode."""
-    parts = Counter(m[1] for uri in listing.source.files if (m := SPLIT.fullmatch(uri)))
-    for stem, count in parts.items():
-        if (
-            count > 1
-            and f"{stem.rpartition('/')[0]}/metadata.yaml".strip("/") in listing.source.files
-        ):
-            detail = f"{stem} is split over {count} files, each of which counts as an episode"
-            listing.warn("cut_off", detail, file=f"{stem}_0.mcap")
-
-
-def _add(listing: ListingBuilder, uri: str, recording: Recording) -> None:
+def _add(listing: ListingBuilder, uris: Sequence[str], recording: Recording) -> None:
     """The coming episode, with what is wrong with it. Raises DataError."""
+    uri = uris[0]
     config = listing.source.config
     _find_doubts(listing, uri, recording)
+    _find_lost_files(listing, uris)
     _account_for_parts(listing, uri, recording)
     fps = config.fps or DEFAULT_FPS
     ticks = 0
@@ -321,8 +276,8 @@ def _add(listing: ListingBuilder, uri: str, recording: Recording) -> None:
         data_uri=uri,
         videos=[CameraVideo(camera, uri, 0) for camera in recording.cameras],
         evidence=OutcomeEvidence(listing.stated_outcome(recording.facts)),
-        group=listing.group(recording.facts, _session(uri)),
-        source_stamp=listing.source.stamp([uri], ticks),
+        group=listing.group(recording.facts, session_of(uri)),
+        source_stamp=listing.source.stamp([*uris], ticks),
         no_task="no topic and no metadata has an instruction",
     )
 
@@ -351,6 +306,39 @@ def _find_doubts(listing: ListingBuilder, uri: str, recording: Recording) -> Non
         listing.warn_next(
             "unreadable_data", f"{topic}: {count} messages are too short for their header", uri
         )
+    for topic in recording.topics.values():
+        if topic.skipped:
+            listing.warn_next(
+                "cut_off",
+                f"{topic.name}: {topic.skipped} messages before its first key frame are left out",
+                uri,
+            )
+
+
+def _find_lost_files(listing: ListingBuilder, uris: Sequence[str]) -> None:
+    """What a recorder wrote down beside the files that are read, or says that it wrote."""
+    files = listing.source.files
+    for log in [uri + LOG for uri in uris]:
+        if log in files and files[log].size:
+            listing.warn_next(
+                "cut_off",
+                f"{log} has messages that are not read: its recorder was stopped",
+                uris[0],
+            )
+    if manifest_beside(uris[0]) in files:
+        _find_lost_parts(listing, uris[0], manifest_beside(uris[0]))
+
+
+def _find_lost_parts(listing: ListingBuilder, uri: str, manifest: str) -> None:
+    """What a manifest names and is not there."""
+    named_uris = manifest_uris(listing.source, manifest)
+    missing = [part for part in named_uris if part not in listing.source.files]
+    if not named_uris:
+        detail = f"{manifest} names no file; each beside it counts as a recording"
+        listing.warn_next("unreadable_data", detail, uri)
+    elif missing and uri in named_uris:
+        detail = f"{manifest} names files that are not there: {named(missing)}"
+        listing.warn_next("cut_off", detail, uri)
 
 
 def _account_for_parts(listing: ListingBuilder, uri: str, recording: Recording) -> None:
@@ -402,8 +390,10 @@ def _tells_task(topic: str, keys: Keys) -> bool:
 
 def _why_left_out(topic: Topic, recording: Recording) -> str:
     """Why a topic is left out on purpose; "" where that is not known."""
-    if topic.kind in PICTURES and (kind := NO_CAMERA.search(topic.name)):
-        return f"its name says {kind[0].lower()}: labels are made by colour pictures"
+    if topic.depth:
+        return f"{topic.depth}: labels are made by colour pictures"
+    if topic.skipped and not topic.log_ns:
+        return f"none of its {topic.skipped} messages is a key frame"
     if topic.kind in PICTURES and (
         colour_topic := recording.cameras.get(camera_name(topic.name, LAST_PARTS))
     ):
@@ -464,12 +454,13 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     """Rows on the episode's clock, and frames that are decoded as the file is read. Raises DataError."""
     uri = record.data_uri or ""
     try:
-        recording = look_into(source, uri)
+        uris = recordings(source).get(uri, [uri])
+        recording = look_into(source, uris)
         if not recording.cameras:
             raise DataError("no topic with pictures any more", "no_video")
         clock = clock_of(recording, source.config.fps)
         state, action = (
-            _rows(source, uri, topics, clock) for topics in (recording.state, recording.action)
+            rows_of(source, uris, topics, clock) for topics in (recording.state, recording.action)
         )
     except OSError as e:
         raise DataError(str(e)) from e
@@ -478,103 +469,5 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
         state,
         action,
         np.arange(clock.ticks) / clock.fps,
-        _frames(source, uri, recording, clock),
+        frames_of(source, uris, recording.cameras, clock),
     )
-
-
-def _rows(source: Source, uri: str, topics: Sequence[Topic], clock: Clock) -> pa.Table | None:
-    """Numbers at each tick; of a joint that only some of a topic's messages name, those. Raises DataError."""
-    if not topics:
-        return None
-    # Times and values of each number by "topic name"
-    series: dict[str, tuple[list[int], list[float]]] = {}
-    times: dict[str, dict[int, int]] = {}
-    for topic in topics:
-        stamps = topic.stamps
-        times[topic.name] = dict(
-            zip(stamps.numbers.tolist(), stamps.times_ns.tolist(), strict=True)
-        )
-    decoder = Decoder(source.config.limits)
-    message_counts = Counter[str]()
-    limits = source.config.limits
-    for message in records(source, uri):
-        if not isinstance(message, RawMessage) or (topic := message.channel.topic) not in times:
-            continue
-        if (time := times[topic].get(message_counts[topic])) is not None:
-            for name, value in decoder.numbers(message).items():
-                stamps, values = series.setdefault(f"{topic} {name}", ([], []))
-                stamps.append(time)
-                values.append(value)
-        message_counts[topic] += 1
-        limits.check("max_features", len(series), f"{uri}: joints")
-    limits.check("max_values", len(series) * clock.ticks, f"{uri}: numbers")
-    # Which topic's first message came first differs from one recording to the next
-    place = {topic.name: k for k, topic in enumerate(topics)}
-    names = sorted(series, key=lambda name: place[name.partition(" ")[0]])
-    columns = [
-        _at_ticks(clock, np.array(series[name][0], np.int64), np.array(series[name][1]))
-        for name in names
-    ]
-    return numbers(np.stack(columns, axis=1), _names(names))
-
-
-def _at_ticks(clock: Clock, stamps: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Of values [n] with times, in the file's order, the one nearest to each tick."""
-    in_time = np.argsort(stamps, kind="stable")
-    return values[in_time][clock.nearest(stamps[in_time])]
-
-
-def _names(series: Iterable[str]) -> list[str]:
-    """Of "topic name" the name, or both where two topics have one of that name."""
-    names = [name.partition(" ")[2] for name in series]
-    if len({*names}) == len(names):
-        return names
-    return [name.replace(" ", "/").strip("/") for name in series]
-
-
-def _frames(source: Source, uri: str, recording: Recording, clock: Clock) -> FrameReader:
-    def frames(camera: str, options: DecodeOptions = DECODE_ALL) -> Iterator[TimedPicture]:
-        topic = recording.cameras[camera]
-        limits = source.config.limits
-        messages = (
-            m
-            for m in records(source, uri)
-            if isinstance(m, RawMessage) and m.channel.topic == topic.name
-        )
-        picture_numbers = topic.stamps.numbers[clock.nearest(topic.stamps.times_ns)].tolist()
-        decoder = Decoder(limits)
-        for ticks, message in _in_turn(
-            messages, picture_numbers, limits, f"{uri}: pictures of {camera} before their turn"
-        ):
-            picture = decoder.picture(message)
-            yield from ((tick, tick / clock.fps, picture) for tick in ticks)
-
-    return frames
-
-
-def _in_turn(
-    messages: Iterable[RawMessage], picture_numbers: Sequence[int], limits: Limits, description: str
-) -> Iterator[tuple[list[int], RawMessage]]:
-    """The messages that are wanted at each tick, by their numbers in the file, with their ticks.
-
-    One that stands in the file before its turn waits. Raises DataError where too many do.
-    """
-    turns = deque[tuple[int, list[int]]]()
-    for number, group in groupby(enumerate(picture_numbers), itemgetter(1)):
-        turns.append((number, [tick for tick, _ in group]))
-    needed = {*picture_numbers}
-    waiting = dict[int, RawMessage]()
-    waiting_bytes = 0
-    for number, message in enumerate(messages):
-        if number not in needed:
-            continue
-        waiting[number] = message
-        waiting_bytes += len(message.data)
-        limits.check("max_chunk_bytes", waiting_bytes, description, WAITING_CHUNKS)
-        while turns and turns[0][0] in waiting:
-            turn, ticks = turns.popleft()
-            message = waiting.pop(turn)
-            waiting_bytes -= len(message.data)
-            yield ticks, message
-        if not turns:
-            return

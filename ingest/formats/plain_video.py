@@ -67,6 +67,7 @@ ROWS = (
     ".pkl",
     ".mcap",
     ".bag",
+    ".db3",
 )
 FILE_COLUMNS = ("file", "file_name", "video")
 NOTE_USES = {

@@ -25,6 +25,7 @@ KAPPA_SHARE = 0.1  # of the frames that gain, so many are to fall below the sugg
 MEAN, DEVIATION = 0.5, 0.25  # of all gains that LeRobot reads
 SQUARES_PER_FRAME = MEAN**2 + DEVIATION**2  # the mean of the squares of these
 EPSILON = 1e-6  # LeRobot's
+TRIED_LEROBOT = "0.6.1"  # printed commands were tried with
 
 
 class WeighedRun(NamedTuple):

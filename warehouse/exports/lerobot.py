@@ -18,6 +18,7 @@ from ingest.episode import TimedPicture
 from ingest.formats.listing import named
 from ingest.media.faces import Hidden, without_faces
 from warehouse.exports.export import README, ChunkKey, Write
+from warehouse.exports.frame_weights import TRIED_LEROBOT
 from warehouse.exports.lerobot_plan import (
     DATA_PATH,
     FILES_PER_CHUNK,
@@ -239,7 +240,8 @@ class LerobotExport(LerobotPlan):
         return f"""# {", ".join(self.selected.datasets)} with process labels (LeRobot v3.0)
 
 {len(self.index)} episodes, {self.starts[-1]} frames, {self.fps:g} frames per second. `manifest.json` says what it
-was made of. `{PROGRESS_FILE}` is found by LeRobot beside the data; for a policy with chunks of {size} frames:
+was made of. `{PROGRESS_FILE}` is found by LeRobot beside the data; for a policy with chunks of {size} frames, as tried
+with LeRobot {TRIED_LEROBOT}:
 
     lerobot-train --dataset.root=... \\
 {configuration(kappas[size])}

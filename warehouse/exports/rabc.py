@@ -24,7 +24,7 @@ from core.domain.episode import Episode
 from core.errors import UserError
 from ingest.source import list_episodes
 from warehouse.exports.export import PLACE, README, Export
-from warehouse.exports.frame_weights import KAPPA_SHARE, gains_of, rabc_weights
+from warehouse.exports.frame_weights import KAPPA_SHARE, TRIED_LEROBOT, gains_of, rabc_weights
 from warehouse.exports.options import LerobotOptions, RabcOptions, RewardOptions, Selection
 from warehouse.exports.selection import ExportedEpisode, Selected, outcome_assumed, ramp
 from warehouse.lake import Lake
@@ -444,7 +444,8 @@ class RabcExport(FrameExport):
 
 `{FILE}` has one row per frame of the dataset, by its global `index`. {columns}
 {noted}
-Put it into the dataset's root, or name it. For a policy with chunks of {size} frames:
+Put it into the dataset's root, or name it. For a policy with chunks of {size} frames (tried with LeRobot
+{TRIED_LEROBOT}):
 
     lerobot-train ... \\
 {configuration(kappas[size], f"{PLACE}/{FILE}", without_progress_0=facts["dropped_frames"] > 0)}

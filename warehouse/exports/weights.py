@@ -23,6 +23,7 @@ from core.domain.label import IDLE
 from core.errors import UserError
 from warehouse.exports.export import PLACE, README, Export, ExportFolder
 from warehouse.exports.frame_weights import (
+    TRIED_LEROBOT,
     WeighedRun,
     Weighting,
     as_progress,
@@ -167,7 +168,7 @@ def verified(path: Path, index: np.ndarray, weights: np.ndarray, chunk_size: int
     if correlation < LEAST_CORRELATION or off > MOST_OFF * expected.max():
         raise UserError(
             f"LeRobot {lerobot_version()} reads other weights from {path.name} than are written (correlation "
-            f"{correlation:.6f}, largest difference {off:.4f} of the mean): install LeRobot 0.6.1"
+            f"{correlation:.6f}, largest difference {off:.4f} of the mean): install LeRobot {TRIED_LEROBOT}"
         )
     return {"correlation": round(correlation, 6), "largest_difference": round(off, 6)}
 
@@ -183,7 +184,8 @@ def usage(chunk_size: int, root: str = "") -> list[str]:
         ["    lerobot-train ...", *(f"        {flag}" for flag in flags), weighting]
     )
     return [
-        f"Policies of LeRobot 0.6.1 that take weights ({', '.join(TAKE_WEIGHTS)}), for chunks of {chunk_size} frames:",
+        f"Policies of LeRobot {TRIED_LEROBOT} that take weights ({', '.join(TAKE_WEIGHTS)}), for chunks of "
+        f"{chunk_size} frames:",
         *command.splitlines(),
         "Its other policies, such as act and diffusion, take none and end in a TypeError. For them: a dataset without",
         "failed runs (proccorpus export lerobot --where success), or a sampler in a training loop of your own:",

@@ -5,6 +5,7 @@ was sent before an interruption is not sent again.
 """
 
 import json
+import pkgutil
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict
@@ -44,6 +45,7 @@ from warehouse.releases.release import (
 )
 from warehouse.shards.shard import index_path
 
+CROISSANT = "croissant.json"  # what other tools find and load a release by
 NAMES = ("episodes", "segments", "progress", "splits", "samples", "label_runs")
 HELD_RECORDINGS, TAKEN_DOWN, DOWN, *LABEL_QUERIES = queries_of(__file__)
 LABELS: dict[str, str] = dict(zip(NAMES, LABEL_QUERIES, strict=True))
@@ -158,7 +160,11 @@ def _items(lake: Lake, release: Release, folder: Path) -> list[OutgoingFile]:
     readme = folder / "README.md"
     card = card_path(lake.workspace, release.name).read_text()
     readme.write_text(f"{head}---\n\n{card.replace(use_here(release.name), USE_THERE)}")
-    return [*items, item_of(readme, "README.md")]
+    # The library takes two seconds to import
+    croissant = pkgutil.resolve_name("warehouse.releases.croissant:croissant")
+    described = folder / CROISSANT
+    described.write_text(croissant(release.name, names or licence, items))
+    return [*items, item_of(readme, "README.md"), item_of(described, CROISSANT)]
 
 
 def _held_recordings(release_lake: Lake) -> str:

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import mlcroissant
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -14,6 +16,8 @@ from tests.kits.made_corpus import Made
 from warehouse.lake import Lake
 from warehouse.releases import places
 from warehouse.releases.contents import ReleaseError
+from warehouse.releases.croissant import croissant
+from warehouse.releases.places import item_of
 from warehouse.releases.publish import publish, verify_published
 from warehouse.releases.release import Release, create_release, delete_release
 
@@ -32,7 +36,7 @@ def test_a_folder_holds_all_that_the_manifest_names(released: tuple[Lake, Releas
     assert not (tmp_path / "out").exists()
     result = publish(lake, release, str(tmp_path / "out"))
     assert result == planned
-    assert result.sent == result.files - 1 == 2 * len(release.shard_list) + 7
+    assert result.sent == result.files - 1 == 2 * len(release.shard_list) + 8
     root = tmp_path / "out"
     manifest = json.loads((root / "manifest.json").read_text())
     assert {f["path"] for f in manifest["files"]} | {"manifest.json"} == {
@@ -61,6 +65,51 @@ def test_a_folder_holds_all_that_the_manifest_names(released: tuple[Lake, Releas
     assert publish(lake, release, str(root)).sent == 1, (
         "of another size; what has its size is taken for what was sent"
     )
+
+
+def test_its_croissant_file_is_valid_and_gives_the_tables(
+    released: tuple[Lake, Release], tmp_path: Path
+):
+    lake, release = released
+    publish(lake, release, str(tmp_path / "out"))
+    path = tmp_path / "out/croissant.json"
+    dataset = mlcroissant.Dataset(jsonld=path)
+    issues = dataset.metadata.issues
+    assert not issues.errors
+    manifest = json.loads((tmp_path / "out/manifest.json").read_text())
+    hashes = {f["path"]: f["sha256"] for f in manifest["files"]}
+    distribution: list[Any] = dataset.metadata.distribution
+    files = {file.content_url: file.sha256 for file in distribution}
+    assert files == {path: hashes[path] for path in files}
+    assert {shard.address for shard in release.shard_list} < files.keys()
+    for name in ("episodes", "segments", "progress", "label_runs"):
+        table = pq.read_table(tmp_path / f"out/labels/{name}.parquet")
+        for row, ours in zip(dataset.records(name), table.to_pylist(), strict=True):
+            theirs = {key.partition("/")[2]: value for key, value in row.items()}
+            assert theirs == {column: _as_croissant(ours[column]) for column in theirs}
+
+
+def test_outcomes_come_back_from_croissant_as_written(tmp_path: Path):
+    """Its library takes "no" for true."""
+    written = {
+        "success": [True, False, None],
+        "num_frames": [12, None, 7],
+        "length_s": [0.1, None, 2.0],
+        "task": ["no", None, ""],
+    }
+    (tmp_path / "labels").mkdir()
+    pq.write_table(pa.table(written), tmp_path / "labels/episodes.parquet")
+    item = item_of(tmp_path / "labels/episodes.parquet", "labels/episodes.parquet")
+    (tmp_path / "croissant.json").write_text(croissant("r1", "mit", [item]))
+    rows = list(mlcroissant.Dataset(jsonld=tmp_path / "croissant.json").records("episodes"))
+    for column, values in written.items():
+        theirs = [row[f"episodes/{column}"] for row in rows]
+        assert theirs == [_as_croissant(value) for value in values]
+        assert [*map(type, theirs)] == [type(_as_croissant(value)) for value in values]
+
+
+def _as_croissant(value: Any) -> Any:
+    return value.encode() if isinstance(value, str) else value
 
 
 def test_it_goes_on_where_it_broke_off(
