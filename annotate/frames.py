@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from annotate import pictures as vc
 from annotate.checkup.checks import Checkup
-from annotate.checkup.faults import fault_row, joined_faults
+from annotate.checkup.comparer import fault_row, joined_faults
 from annotate.checkup.rows import time_gaps
 from annotate.checkup.signals import CameraSignals, run_signals
 from annotate.content_hash import content_columns

@@ -30,8 +30,6 @@ COSINES = np.round(
     np.cos(np.pi * _K * (2 * _X + 1) / (2 * SMALL)) * np.where(_K, 1.0, np.sqrt(0.5)) * 2**15
 )
 NO_DETAIL = 400.0  # of sums over a grid: a tenth of a luma value a cell, so that an empty picture has a sharpness
-FLOW_PARTS = 2  # of a picture along each side, each with a flow of its own
-NO_TEXTURE = 32  # of sums over a part, a cell: less slope than half a luma value tells no flow
 BLACK_LUMA = 26  # of 255: black is 16 in video range, and a lit pixel is well above
 
 
@@ -69,7 +67,6 @@ class Measures:
     luma_span: int  # largest minus least luma of the grid cell that varies most, of 255
     sha256: bytes  # over all grids
     tiny: np.ndarray  # uint8 [k, TINY, TINY]: the picture of every n-th frame, from 0 on
-    flow: np.ndarray  # float32 [n, 8]: optical flow from the frame before, see `optical_flow`
 
 
 class FrameMeter:
@@ -87,8 +84,7 @@ class FrameMeter:
         # The first is the last of the block before
         self._block = np.empty((self.BLOCK + 1, GRID, GRID), np.uint8)
         self._filled = 0
-        self._last_small = np.empty((0, SMALL, SMALL), np.uint8)  # of the block before
-        # Of each block: change and sum of luma (whole numbers), hashes, blackness, sums of detail, flow
+        # Of each block: change and sum of luma (whole numbers), hashes, blackness, sums of detail
         self._blocks: list[tuple[np.ndarray, ...]] = []
         self._low = np.full((GRID, GRID), 255, np.uint8)
         self._high = np.zeros((GRID, GRID), np.uint8)
@@ -114,10 +110,6 @@ class FrameMeter:
             grids.reshape(-1, GRID), (SMALL, n * SMALL), interpolation=cv2.INTER_AREA
         )
         small = small.reshape(n, SMALL, SMALL)
-        # The very first frame is compared with itself: its flow is 0
-        earlier_small = self._last_small if self._blocks else small[:1]
-        flow = optical_flow(np.concatenate([earlier_small, small]))
-        self._last_small = small[-1:]
         tiny_sources = small[-self._measured % self._every :: self._every]
         if len(tiny_sources):
             tall = cv2.resize(
@@ -133,9 +125,7 @@ class FrameMeter:
             for pictures in (differences, small)
         )
         is_black = grids.reshape(n, -1).max(axis=1) < BLACK_LUMA
-        self._blocks.append(
-            (change, luma, fast_phashes(small), is_black, *detail_sums(grids), flow)
-        )
+        self._blocks.append((change, luma, fast_phashes(small), is_black, *detail_sums(grids)))
         # Per cell over the whole video: a camera that shows one picture has almost no span anywhere
         np.minimum(self._low, grids.min(axis=0), out=self._low)
         np.maximum(self._high, grids.max(axis=0), out=self._high)
@@ -149,9 +139,8 @@ class FrameMeter:
         if self._filled:
             self._measure()
         floats = np.zeros(0)
-        no_flow = np.zeros((0, 2 * FLOW_PARTS**2))
-        none = (floats, floats, np.zeros(0, np.uint64), np.zeros(0, bool), floats, floats, no_flow)
-        change, luma, phash, is_black, curvature, slope, flow = (
+        none = (floats, floats, np.zeros(0, np.uint64), np.zeros(0, bool), floats, floats)
+        change, luma, phash, is_black, curvature, slope = (
             np.concatenate(parts) for parts in zip(none, *self._blocks, strict=True)
         )
         return Measures(
@@ -163,7 +152,6 @@ class FrameMeter:
             int(np.max(self._high.astype(np.int16) - self._low)),
             self._sha256.digest(),
             np.concatenate([np.zeros((0, TINY, TINY), np.uint8), *self._tiny]),
-            flow.astype(np.float32),
         )
 
 
@@ -184,35 +172,6 @@ def detail_sums(grids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     slope_down = down.reshape(n, -1).sum(axis=1, dtype=np.int64)
     slope_across = across.reshape(n, -1).sum(axis=1, dtype=np.int64)
     return curvature, slope_down + slope_across
-
-
-def optical_flow(small: np.ndarray) -> np.ndarray:
-    """Optical flow (Lucas and Kanade) from each picture to the next, of [n + 1, SMALL, SMALL] uint8: float64 [n, 8],
-    in cells a frame, across in each of the 2x2 parts of the picture and then down.
-
-    One motion is fitted to each part. Sums are of whole numbers, and so exact.
-    """
-    n = len(small) - 1
-    luma = small.astype(np.int16)
-    both = luma[1:] + luma[:-1]
-    across = both[:, 1:-1, 2:] - both[:, 1:-1, :-2]
-    down = both[:, 2:, 1:-1] - both[:, :-2, 1:-1]
-    change = (luma[1:] - luma[:-1])[:, 1:-1, 1:-1]
-    side = (SMALL - 2) // FLOW_PARTS
-    slopes = np.stack([across, down, change], axis=1)
-    cells = slopes.reshape(n, 3, FLOW_PARTS, side, FLOW_PARTS, side).transpose(0, 2, 4, 1, 3, 5)
-    values = cells.reshape(n, FLOW_PARTS**2, 3, side**2).astype(np.float64)
-    sums = values @ values.swapaxes(-1, -2)
-    # The least squares of slope x flow = -change; both slopes are four times those of one picture
-    xx = sums[..., 0, 0] + NO_TEXTURE * side**2
-    yy = sums[..., 1, 1] + NO_TEXTURE * side**2
-    xy = sums[..., 0, 1]
-    x_change = sums[..., 0, 2]
-    y_change = sums[..., 1, 2]
-    scale = 4 / (xx * yy - xy * xy)
-    flow_across = scale * (xy * y_change - yy * x_change)
-    flow_down = scale * (xy * x_change - xx * y_change)
-    return np.concatenate([flow_across, flow_down], axis=1)
 
 
 def fast_phashes(small: np.ndarray) -> np.ndarray:

@@ -50,8 +50,7 @@ from benchmarks.harness import (
 from core.domain.label import DONE, IDLE, STEP, Label, Segment
 from core.paths import ROOT, Workspace
 from eval.annotators.scoring import cuts_f1, even_cuts
-from eval.annotators.truth import NEAR_S, EpisodeTruth, corpus_truth
-from eval.held_out.episodes import load_truth
+from eval.annotators.truth import NEAR_S, EpisodeTruth, corpus_truth, load_truth
 from pipeline.reading import by_task, chunk_signals, task_signals
 from warehouse.lake import Lake
 

@@ -23,24 +23,27 @@ from scipy.stats import rankdata
 
 from benchmarks.harness import arguments, write_json
 from core.paths import ROOT, Workspace
-from eval.held_out.episodes import EpisodeQuestions, held_out
-from eval.held_out.evaluate import BATCH, predict
+from core.values import grouped
+from eval.benchmarks.held_out import episode_questions
+from eval.benchmarks.question import Question
 from eval.reward.laptop import LaptopRunner
+from eval.reward.open import BATCH
 from eval.runners.prompt import Runner
 from eval.runners.weightless import best_constant
+from eval.within import predict
 from training.recipe import Recipe, load_recipe
 from training.train import train
 from warehouse.lake import open_lake
 from warehouse.releases.release import get_release
 
-STOPPED = ("stalled", "paused")
+STOPPED = {"policy stalled", "policy paused"}
 FIGURES = (
     ROOT / "docs" / "data" / "laptop.json"
 )  # that README states: python docs/make_stated.py writes them there
 
 
 def measured(
-    runner: Runner, episodes: Sequence[EpisodeQuestions], tasks: Sequence[str]
+    runner: Runner, questions: Sequence[Question], tasks: Sequence[str]
 ) -> dict[str, float]:
     """Means over the episodes of one split; `tasks`: those that training knew."""
     figures: dict[str, list[float]] = {}
@@ -48,27 +51,31 @@ def measured(
     def add(name: str, value: float) -> None:
         figures.setdefault(name, []).append(value)
 
-    constant = best_constant(np.concatenate([e.label for e in episodes]))
+    constant = best_constant(np.array([q.progress for q in questions], np.float64))
+    episodes = grouped((q.unit, q) for q in questions).values()
     for e in episodes:
-        progress = predict(runner, [e])[0][e.key]
-        clean = e.episode.success is True and e.policy not in STOPPED
+        progress = predict(runner, e)[0]
+        label = np.array([q.progress for q in e], np.float64)
+        truth = np.array([q.facts["truth"] for q in e], np.float64)
+        elapsed = np.array([(q.frame_index or 0) / max(1, (q.num_frames or 1) - 1) for q in e])
+        clean = e[0].success is True and not STOPPED & set(e[0].slices)
         add("voc_all", _rank(progress, np.arange(len(progress))))
         if clean:
             add("voc", _rank(progress, np.arange(len(progress))))
         for name, guess in (
             ("mae", progress),
-            ("clock", e.elapsed),
+            ("clock", elapsed),
             ("constant", np.full_like(progress, constant)),
         ):
-            add(name, float(np.abs(guess - e.label).mean()))
+            add(name, float(np.abs(guess - label).mean()))
             if not clean:
-                add(f"{name}_troubled", float(np.abs(guess - e.label).mean()))
-            if e.truth is not None:
-                add(f"{name}_truth", float(np.abs(guess - e.truth).mean()))
+                add(f"{name}_troubled", float(np.abs(guess - label).mean()))
+            if not np.isnan(truth).any():
+                add(f"{name}_truth", float(np.abs(guess - truth).mean()))
         for task in tasks:
-            if task != e.questions[0].goal:  # the same pictures under another instruction
-                relabelled = replace(e, questions=tuple(replace(q, goal=task) for q in e.questions))
-                add("wrong", float(np.mean(predict(runner, [relabelled])[0][e.key])))
+            if task != e[0].goal:  # the same pictures under another instruction
+                relabelled = [replace(q, goal=task) for q in e]
+                add("wrong", float(np.mean(predict(runner, relabelled)[0])))
     return {name: float(np.mean(values)) for name, values in figures.items()} | {
         "episodes": len(episodes)
     }
@@ -144,9 +151,10 @@ def main() -> None:
     release = get_release(lake, args.release)
     recipe = load_recipe("laptop")
     by_split = {
-        split: held_out(lake, release, (split,), args.truth) for split in ("test_id", "test_ood")
+        split: episode_questions(lake, release, (split,), args.truth)
+        for split in ("test_id", "test_ood")
     }
-    tasks = sorted({e.questions[0].goal for e in by_split["test_id"] if e.questions[0].goal})
+    tasks = sorted({q.goal for q in by_split["test_id"] if q.goal})
     results: dict[str, list[dict[str, float]]] = {split: [] for split in by_split}
     costs: list[dict[str, Any]] = []
     for seed in range(args.seeds):
@@ -155,8 +163,8 @@ def main() -> None:
         cpu_s = time.process_time() - start_s
         runner = LaptopRunner(run.checkpoint, BATCH)
         costs.append({"train_cpu_s": cpu_s, "train_s": run.seconds})
-        for split, episodes in by_split.items():
-            results[split].append(measured(runner, episodes, tasks))
+        for split, questions in by_split.items():
+            results[split].append(measured(runner, questions, tasks))
         print(f"seed {seed}: {costs[-1]} {results['test_id'][-1]}", flush=True)
     table = {split: summary(runs) for split, runs in results.items()} | {"cost": summary(costs)}
     tell(args.out, table, results=results, costs=costs)

@@ -1,5 +1,6 @@
 """Scores of models, prediction files and annotators."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,11 +21,11 @@ from cli.output import print_json, progress, show
 from cli.terminal import note
 from core.errors import UserError
 from core.metrics import TERMINAL, metrics_shown_in
-from core.names import LATEST, did_you_mean
+from core.names import LATEST
 from core.settings import read_settings, setting_values
 from eval.annotators.compare import TRUTH, Comparison, differences
 from eval.benchmarks.load import BENCHMARKS, score_predictions
-from eval.benchmarks.options import CHECKS, OF_A_RELEASE, EvaluationOptions
+from eval.benchmarks.options import CHECKS, HELD_OUT, EvaluationOptions
 from eval.benchmarks.question import read_predictions
 from eval.scored import ALL, Evaluated, model_comparison, store_scores
 from pipeline.comparison import (
@@ -36,7 +37,6 @@ from pipeline.comparison import (
     reference_words,
     short_table,
 )
-from training.runs import named_model
 from warehouse.lake import Lake, open_lake
 from warehouse.releases.release import get_release
 
@@ -76,58 +76,28 @@ def eval_model(
     if options.model is None and options.endpoint:
         raise UserError("--endpoint needs --model, the model's name there")
     model = options.model or LATEST
-    # Held-out episodes are scored by the head alone: options of the other benchmarks would be ignored
-    if options.benchmark == "held-out":
-        _check_held_out(options)
-        if checks and common.format == "json":
-            raise UserError(
-                "--checks prints a table for each: leave --format json out, or ask proccorpus sql for scores"
-            )
-        _evaluate_held_out(model, release, common.workspace, common.format)
-        if not checks:
-            return
-    elif checks:
-        raise UserError("--checks needs --benchmark held-out, which is the default")
-    from eval.benchmarks.run import evaluate_benchmark  # imports torch
-    from eval.runners.start import located_runner
-
-    names = CHECKS if checks else (options.benchmark,)
-    # A benchmark that is not a release's needs none, and no workspace that is there already
-    if names[0] in OF_A_RELEASE or release:
-        lake = lake_at(common.workspace)
-        frozen = get_release(lake, release)
-    else:
-        lake = open_lake(space_at(common.workspace))
-        frozen = None
-    runner = located_runner(lake, options, model)
-    for name in names:
-        benchmark_options = options.model_copy(update={"benchmark": name})
-        with progress() as on_rows:
-            _show_evaluation(
-                evaluate_benchmark(lake, benchmark_options, runner, frozen, on_rows), common.format
-            )
-
-
-def _check_held_out(options: EvaluationOptions) -> None:
-    of_others = (
-        "runner",
-        "answer",
-        "endpoint",
-        "data",
-        "part",
-        "limit",
-        "baselines",
-        "shard",
-        "out",
-        "prompts",
-    )
-    if any(
-        getattr(options, name) != EvaluationOptions.model_fields[name].default for name in of_others
-    ):
+    if checks and (options.benchmark != HELD_OUT or common.format == "json"):
         raise UserError(
-            "--benchmark held-out reads the head on all test episodes; procvqa-id takes --runner, --answer, "
-            "--endpoint, --part, --limit, --baseline, --shard, --prompts and --out"
+            "--checks goes with --benchmark held-out, which is the default, and prints a table for each: leave "
+            "--format json out, or ask proccorpus sql for scores"
         )
+    from eval.runners.start import located_runner  # imports torch
+    from pipeline.reward_model import benchmark_step
+
+    # A benchmark that is not a release's needs none, and no workspace that is there already
+    is_of_release = options.benchmark in BENCHMARKS and BENCHMARKS[options.benchmark].of_release
+    lake = lake_at(common.workspace) if is_of_release else open_lake(space_at(common.workspace))
+    frozen = get_release(lake, release) if is_of_release or release else None
+    runner = located_runner(lake, options, model)
+    for name in (options.benchmark, *(CHECKS if checks else ())):
+        config = replace(runner, options=options.model_copy(update={"benchmark": name}))
+        with progress():
+            evaluation, outcome = benchmark_step(lake, config, frozen)
+        if frozen is None or outcome is None or name != HELD_OUT:
+            _show_evaluation(evaluation, common.format)
+            continue
+        _show_held_out(lake, frozen.name, common.format)
+        note(f"report: {evaluation.page}")
 
 
 def _show_evaluation(evaluation: Any, format: str) -> None:
@@ -144,31 +114,6 @@ def _show_evaluation(evaluation: Any, format: str) -> None:
     }
     show(evaluation.rows(), format, whole=whole)
     note(f"report: {evaluation.page}")
-
-
-def _evaluate_held_out(
-    model: str,
-    release: str | None,
-    workspace: str,
-    format: str,
-) -> None:
-    from pipeline.reward_model import evaluation_step  # imports torch
-
-    lake = lake_at(workspace)
-    frozen = get_release(lake, release)
-    model = named_model(lake, model)
-    # A typing error is told at once, with the names that there are
-    runs = [
-        run for (run,) in lake.rows("SELECT training_run FROM checkpoints ORDER BY created_at DESC")
-    ]
-    if model not in runs:
-        near = did_you_mean(model, runs)
-        raise UserError(
-            f"unknown model {model!r}; trained: {', '.join(runs) or 'none yet (proccorpus train)'}{near}"
-        )
-    outcome = evaluation_step(lake, frozen, model, always=True)
-    _show_held_out(lake, frozen.name, format)
-    note(f"report: {outcome.files[0]}")
 
 
 def _show_held_out(lake: Lake, release: str, format: str) -> None:
@@ -317,7 +262,7 @@ def _show_comparison(comparison: Comparison, all_metrics: bool) -> None:
 def _comparison_json(comparison: Comparison) -> dict:
     scores = []
     for labeller in comparison.labellers:
-        scores += [labeller.facts() | row for row in labeller.rows()]
+        scores += labeller.rows()
     gaps = []
     for labellers in groups(comparison.labellers).values():
         for place, first in enumerate(labellers):

@@ -234,9 +234,11 @@ def takedown(
         marks = take_back(lake, dataset, selected)
         note(f"{marks} marks taken back; build {dataset} to use it again.")
     else:
-        for name, episode in withdraw(lake, dataset, selected, reason or ""):
+        for name, episode, is_sure in withdraw(lake, dataset, selected, reason or ""):
+            copied = "is the same recording: it is taken down, too"
+            unsure = "may be the same recording, and is not used until you decide (say recording)"
             note(
-                f"episode {episode} of {name} is the same recording: it is taken down, too; build {name} as well."
+                f"episode {episode} of {name} {copied if is_sure else unsure}; build {name} as well."
             )
         note(f"Build {dataset} to make its chunks without it, then run gc to delete the bytes.")
     show(takedown_marks(lake, dataset), common.format, empty=f"Nothing of {dataset} is taken down.")

@@ -5,7 +5,7 @@ A kind is a typed function below; its parameters are what `say KIND` takes, by o
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from typer import Argument
@@ -25,11 +25,7 @@ from cli.terminal import FAILED
 from core.errors import UserError
 from core.names import did_you_mean, whoami
 from core.settings import arguments_of
-from warehouse.exports.corrections import (
-    from_lines,
-    from_opensarm,
-    from_tasks,
-)
+from warehouse.exports.corrections import from_lines
 from warehouse.lake import (
     Lake,
     acceptances,
@@ -64,26 +60,10 @@ def acceptance(
     comment: str,
 ) -> None:
     """A known oddity: faults that a check found, of some runs or all. They are not told again; --comment says why."""
-    if not is_accepted:
-        acceptances.take_back(
-            lake,
-            dataset,
-            check,
-            episodes,
-            why=comment,
-            author=author,
-        )
-        return
-    if not comment.strip():
+    if is_accepted and not comment.strip():
         raise UserError("an acceptance needs --comment TEXT: who looks for the fault reads it")
-    acceptances.accept(
-        lake,
-        dataset,
-        check,
-        episodes,
-        why=comment,
-        author=author,
-    )
+    words = {"why": comment, "author": author, "is_accepted": is_accepted}
+    acceptances.accept(lake, dataset, check, episodes, **words)
 
 
 def assigned(
@@ -103,19 +83,12 @@ def assigned(
 def correction(
     lake: Lake,
     file: Path,
-    form: Literal["jsonl", "label-studio", "opensarm"] = "jsonl",
-    dataset: str | None = None,
     *,
     author: str,
     comment: str,
 ) -> Facts:
-    """Corrected labels of a file: lines of `show correction_lines`, Label Studio's tasks, opensarm's results."""
-    if dataset is not None and form != "opensarm":
-        raise UserError("dataset needs form=opensarm: other forms name the dataset themselves")
-    if form == "opensarm":
-        read = from_opensarm(lake, file, author, dataset)
-    else:
-        read = (from_lines if form == "jsonl" else from_tasks)(lake, read_text(file), author)
+    """Corrected labels of a file, of lines as `show correction_lines` gives them."""
+    read = from_lines(lake, read_text(file), author)
     # What can be used is saved even where other rows are refused; the exit code tells of those
     with progress() as report:
         report("corrections", 0, len(read.rows))
@@ -143,20 +116,9 @@ def joined_task(
 ) -> None:
     """Two texts that mean the same task; with one text alone: it is a task of its own again."""
     if same_as is None:
-        references.part_task(
-            lake,
-            dataset,
-            text,
-            author=author,
-        )
+        references.part_task(lake, dataset, text, author=author)
     else:
-        references.join_tasks(
-            lake,
-            dataset,
-            text,
-            same_as,
-            author=author,
-        )
+        references.join_tasks(lake, dataset, text, same_as, author=author)
 
 
 def outcome(
@@ -219,21 +181,8 @@ def reference(
     comment: str,
 ) -> None:
     """A run whose label you vouch for, the active one or that of label_run: others of its task are labelled like it."""
-    if is_reference:
-        references.add(
-            lake,
-            dataset,
-            episode,
-            author=author,
-            label_run=label_run,
-        )
-    else:
-        references.remove(
-            lake,
-            dataset,
-            episode,
-            author=author,
-        )
+    run = {"label_run": label_run, "is_reference": is_reference}
+    references.vouch(lake, dataset, episode, author=author, **run)
 
 
 def tag(
@@ -326,15 +275,6 @@ def undo(
     """Take back what was said: what was in force before it is so again. Nothing is deleted."""
     lake = lake_at(common.workspace)
     former = _newest(lake)
-    words = {"author": author or whoami(), "comment": comment}
-    places = lake.rows(
-        "SELECT dataset, episode_index FROM current_corrections WHERE correction_id = ?",
-        [statement],
-    )
-    if places:
-        follows = corrections.newest_id(lake, *places[0])
-        corrections.take_back(lake, statement, follows=follows, **words)
-    else:
-        take_back(lake, statement, **words)
+    take_back(lake, statement, author=author or whoami(), comment=comment)
     _show_new(lake, former, common.format)
     say_stale(outcomes.chunks_to_build(lake))

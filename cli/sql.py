@@ -6,6 +6,7 @@ as DuckDB, is imported after that.
 
 import sys
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,7 +17,6 @@ from cli.options import Here, space_at
 from cli.output import table_text, width_here
 from cli.terminal import note
 from core.errors import UserError
-from core.rows import encode, python_rows
 from core.values import plain, shown
 from warehouse.sql_process import LakeState, SqlProcess
 
@@ -88,14 +88,15 @@ def sql(
 
 def write_result(table: Any, style: str, out: Path | None) -> bool:
     """A query's result to a file or to standard output; False for Parquet on a terminal, which nobody wants."""
+    formats = import_module("core.rows")  # Arrow, which begins threads
     if style == "table" and out is None:
         # As they are: a query's numbers are what its author asked for
-        rows = plain(python_rows(table))
+        rows = plain(formats.python_rows(table))
         print(table_text(rows, table.schema.names, width_here()) if rows else "No rows.")
         return True
     if style == "parquet" and out is None and sys.stdout.isatty():
         return False
-    data = encode(table, style)
+    data = formats.encode(table, style)
     if out:
         out.write_bytes(data)
     elif sys.stdout.isatty():

@@ -1,7 +1,7 @@
 """Training, adaptation, reasoning data, and checkpoints."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
@@ -90,7 +90,7 @@ def train(
     freezes_now = release == LOCAL or (release is None and find_release(lake) is None)
     space = lake.workspace
     frozen = local_release(lake) if freezes_now else get_release(lake, release)
-    from pipeline.reward_model import HELD_OUT, chained_steps, reward_model_step  # imports torch
+    from pipeline.reward_model import chained_steps, reward_model_step  # imports torch
 
     if then:
         if resume or auto_resume or wandb:
@@ -109,14 +109,14 @@ def train(
     outcome = _train_visibly(lambda on_step: step(on_step=on_step))
     if outcome:
         show_facts(dict(outcome.numbers) | {"checkpoint": str(outcome.files[0])}, common.format)
-        say_next(_after_training(lake, frozen, HELD_OUT), common.workspace)
+        say_next(_after_training(lake, frozen), common.workspace)
 
 
-def _after_training(lake: Lake, release: Release, held_out: Sequence[str]) -> dict[str, str]:
+def _after_training(lake: Lake, release: Release) -> dict[str, str]:
     """How to go on: a small corpus may hold nothing out of training to score a model on."""
     splits = {shard.split for shard in release.shard_list}
     steps = {}
-    if splits & set(held_out):
+    if splits & {"test_id", "test_ood"}:
         steps["score it on runs that it never saw"] = "eval --benchmark held-out --model latest"
     [(dataset, episode)] = lake.rows(
         "SELECT dataset, episode_index FROM episodes WHERE status = 'ok' ORDER BY dataset, episode_index LIMIT 1"
@@ -371,7 +371,7 @@ def _calibrated(
     release: str | None,
 ) -> dict[str, Any]:
     """A checkpoint's new threshold. Raises UserError."""
-    from eval.held_out.evaluate import calibrate_checkpoint  # imports torch
+    from eval.within import calibrate_checkpoint  # imports torch
 
     frozen = get_release(lake, release)
     success = calibrate_checkpoint(lake, frozen, folder, words=True)

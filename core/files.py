@@ -267,3 +267,9 @@ def delete_left() -> None:
                 shutil.rmtree(folder, ignore_errors=True)
             finally:
                 os.close(lock)
+
+
+def queries_of(module: str) -> list[str]:
+    """The queries of the SQL file beside a module, each after a line of its name; comments end at an empty line."""
+    text = Path(module).with_suffix(".sql").read_text().split("\n\n", 1)[1]
+    return re.split(r"^-- .*$", text, flags=re.M)[1:]

@@ -3,8 +3,7 @@ leaderboard, the command line and the explorer follow from this list; docs/metri
 in full.
 
 A new metric of progress is a row here and the function that its row names. Metrics of other kinds
-are computed by their benchmark (`eval/benchmarks/`, `eval/probes.py`,
-`eval/robustness.py`) under the row's name.
+are computed by their benchmark (`eval/benchmarks/`, `eval/probes.py`) under the row's name.
 """
 
 from dataclasses import dataclass
@@ -22,8 +21,10 @@ class Metric:
     sentence: what it measures, with its range. shown_in: REPORT, LEADERBOARD, TERMINAL; tables keep
     the list's order. leads: models of a benchmark are compared by the metric with the lowest number
     that the benchmark has; where it has none of these, by the first of a report. compute: import
-    path `module:name` of a function that takes eval.metrics.progress.Answers and gives float64
-    [episodes] or a Measure; empty: a benchmark computes the metric.
+    path `module:name` of a function that gives float64 [episodes] or a Measure; empty: a benchmark
+    computes the metric. unread: what that function takes for answers without a number: "worst"
+    ones, "as_said" (NaN), "parsed": left out, or "ordered": so, and constant answers have 0; empty:
+    it takes eval.metrics.progress.Answers.
     """
 
     name: str
@@ -32,10 +33,19 @@ class Metric:
     shown_in: tuple[str, ...] = ()
     leads: int | None = None
     compute: str = ""
+    unread: str = ""
 
 
 def _progress(function: str) -> str:
     return f"eval.metrics.progress:{function}"
+
+
+def _errors(function: str) -> str:
+    return f"eval.metrics.errors:{function}"
+
+
+def _order(function: str) -> str:
+    return f"eval.metrics.order:{function}"
 
 
 METRICS = (
@@ -44,36 +54,43 @@ METRICS = (
         "voc",
         "rank correlation with the label (-1..1)",
         shown_in=EVERYWHERE,
-        compute=_progress("voc"),
+        compute=_order("voc"),
+        unread="ordered",
     ),
     Metric(
         "voc_worst",
         "the same, unread answers as wrong as can be (-1..1)",
-        compute=_progress("voc_worst"),
+        compute=_order("voc"),
+        unread="worst",
     ),
     Metric("tau_b", "Kendall's tau-b with the label (-1..1)", compute=_progress("tau_b")),
     Metric("tau_a", "Kendall's tau-a with the label (-1..1)", compute=_progress("tau_a")),
-    Metric("ccc", "Lin's concordance with the label (-1..1)", compute=_progress("ccc")),
+    Metric(
+        "ccc", "Lin's concordance with the label (-1..1)", compute=_order("ccc"), unread="ordered"
+    ),
     Metric(
         "mae",
         "mean absolute error of progress (0..1)",
         lower_is_better=True,
         shown_in=EVERYWHERE,
         leads=1,
-        compute=_progress("mae"),
+        compute=_errors("mae"),
+        unread="worst",
     ),
     Metric(
         "mae_parsed",
         "the same over answers that could be read (0..1)",
         True,
-        compute=_progress("mae_parsed"),
+        compute=_errors("mae"),
+        unread="parsed",
     ),
     Metric(
         "end_error",
         "error of the last answer (0..1)",
         True,
         (REPORT, TERMINAL),
-        compute=_progress("end_error"),
+        compute=_errors("end_error"),
+        unread="worst",
     ),
     Metric(
         "increment_correlation",
@@ -84,12 +101,14 @@ METRICS = (
     Metric(
         "epr@16",
         "effective resolution of 16 answers, in bits (0..5)",
-        compute=_progress("effective_resolution"),
+        compute=_errors("effective_resolution"),
+        unread="parsed",
     ),
     Metric(
         "ubr",
         "share of the label's 5 % bins that hold a prediction (0..1)",
-        compute=_progress("used_bins"),
+        compute=_errors("used_bins"),
+        unread="worst",
     ),
     Metric(
         "mae_margin",
@@ -101,7 +120,8 @@ METRICS = (
         "mcc@95",
         'Matthews\' correlation of "at least 95 % is done" (-1..1)',
         shown_in=(REPORT, TERMINAL),
-        compute=_progress("finished_measure"),
+        compute=_errors("finished_mcc"),
+        unread="as_said",
     ),
     Metric(
         "voc_margin",

@@ -13,7 +13,7 @@ from annotate.progress import ProgressConfig, budgets
 from core.domain.label import IDLE
 from core.figures import COLOURS, new_figure, render, shorten
 from core.paths import Workspace
-from eval.held_out.episodes import load_truth
+from eval.annotators.truth import load_truth
 from pipeline.pictures import draw_segments, labelled_episode
 from warehouse.lake import Lake
 from warehouse.lake.stored import labels_of

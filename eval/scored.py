@@ -4,7 +4,7 @@ eval_* tables, an evaluation with its predictions and scores."""
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -286,6 +286,26 @@ class BenchmarkAnswers(NamedTuple):
         runs, order = self.episodes.runs(self.values, self.column("progress"), frames)
         return Series(runs, (frames / np.maximum(self.column("num_frames") - 1, 1))[order])
 
+    @property
+    def success_scores(self) -> np.ndarray:
+        """What tells success, float64 [n]: how probable the end state is, of a head that says so, else progress."""
+        done = np.array([line.done for line in self.lines], np.float64)
+        if np.isnan(done).all():
+            return self.values
+        return done
+
+    @property
+    def by_episode(self) -> list[Question]:
+        """A question about each episode, in their order."""
+        return list({q.unit: q for q in self.questions}.values())
+
+    @property
+    def tested(self) -> "BenchmarkAnswers":
+        """Without those that only a threshold was chosen by."""
+        places = np.flatnonzero([q.is_scored for q in self.questions])
+        chosen = self.among(places)
+        return self.by_values(self.benchmark, chosen.questions, chosen.values, chosen.lines)
+
     def scored(
         self,
         measures: Mapping[str, Measure],
@@ -307,6 +327,14 @@ class BenchmarkAnswers(NamedTuple):
         return ScoredBenchmark(
             self.benchmark, self.episodes.scored, measures, all_counts, series, notes
         )
+
+
+class ScoredView(NamedTuple):
+    """Questions as they are scored under a name: one set of answers may be held against several truths."""
+
+    name: str
+    questions: Sequence[Question]
+    score: Callable[[BenchmarkAnswers], ScoredBenchmark]
 
 
 def length_slice(seconds: float) -> str:
@@ -385,7 +413,6 @@ def _null_where_undefined(score: Score) -> dict[str, float | None]:
 
 
 def _rows_by_table(runs: Sequence[EvalRun]) -> dict[str, Any]:
-    """The rows of evaluations by table. Some have no predictions here: their answers are kept in a file."""
     rows: dict[str, list[dict[str, Any]]] = {
         "eval_runs": [],
         "eval_predictions": [],

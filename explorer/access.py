@@ -35,6 +35,7 @@ from warehouse.lake.connection import (
     quoted,
     see_statements,
 )
+from warehouse.lake.kinds import topics
 from warehouse.lake.place import LakeError, place
 from warehouse.lake.schema import checked_version
 from warehouse.lake.sql import OF_RELEASE, RESULTS, see_results
@@ -140,8 +141,8 @@ class LakeReader:
         """The episodes of which people said something of a kind after the statement of a number."""
         if number >= self.words.newest:
             return set()
-        sql = "SELECT dataset, episode_index FROM statements WHERE kind = ? AND number > ?"
-        return {*self.rows(sql, kind, number)}
+        sql = "SELECT dataset, episode_index FROM statements WHERE list_contains(?, kind) AND number > ?"
+        return {*self.rows(sql, topics(kind), number)}
 
     def recordings_shown(self, places: Collection[Place], snapshot: int | None) -> dict[Any, str]:
         """The recordings that a page of an earlier snapshot shows at some places; of this snapshot none is asked for.

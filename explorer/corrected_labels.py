@@ -9,6 +9,7 @@ from core.annotators import BY_PEOPLE, HUMAN
 from core.names import is_name
 from explorer.access import LakeReader
 from warehouse.lake.corrections import ACCEPTED, REJECTED, segments_of
+from warehouse.lake.kinds import topics
 
 # Of label_quality, for the pages
 QUALITY_SIGNS = (
@@ -21,9 +22,9 @@ NO_LABEL = {
 }  # fmt: skip
 
 SPOKEN_OF_SQL = """
-    SELECT dataset, episode_index FROM located_statements WHERE kind = $1 UNION
+    SELECT dataset, episode_index FROM located_statements WHERE list_contains($1, kind) UNION
     SELECT r.dataset, r.episode_index FROM recordings r JOIN statements s ON s.recording = r.resembles
-    WHERE s.kind = $1 AND r.left_at IS NULL"""
+    WHERE list_contains($1, s.kind) AND r.left_at IS NULL"""
 
 
 def correction_state(reader: LakeReader, dataset: str, episode_index: int) -> dict[str, Any]:
@@ -55,7 +56,8 @@ def corrected_places(
     kind: of what else people say, such as `outcome`.
     """
     number, former = reader.once(
-        ("spoken of", kind), lambda: (reader.words.newest, {*reader.rows(SPOKEN_OF_SQL, kind)})
+        ("spoken of", kind),
+        lambda: (reader.words.newest, {*reader.rows(SPOKEN_OF_SQL, topics(kind))}),
     )
     return reader.while_nothing_is_said(
         ("spoken of", kind), lambda: former | reader.places_said_since(kind, number)

@@ -14,6 +14,7 @@ from annotate.signal_report import lag
 from core.annotators import follows_sql, made_by
 from core.domain.episode import Episode
 from core.domain.label import Label
+from core.files import queries_of
 from core.values import grouped
 from explorer.access import LakeReader, PageError
 from explorer.corrected_labels import NO_LABEL, QUALITY_SIGNS, labels_with_corrections
@@ -27,24 +28,12 @@ from warehouse.lake.corrections import SAID_LATER, as_said
 from warehouse.lake.episodes import episode_from_row
 from warehouse.lake.stored import chunk_lags, labels_of_chunk, openings_of, signals_by_dataset
 
-FACTS_SQL = """
-    SELECT f.dataset, f.episode_index, f.chunk, f.source_id, f.task, f.tasks, f.success, f.success_source,
-           f.videos, coalesce(c.num_frames, f.num_rows) AS num_frames, coalesce(c.fps, f.fps) AS fps,
-           f.fps AS stated_fps, coalesce(c.usable_cameras, f.cameras) AS cameras, f.cameras AS all_cameras,
-           c.content_hash, c.former_hashes, f.data_uri, f.source_stamp, s.split, s."group"
-    FROM episode_facts f
-    LEFT JOIN (FROM episode_content WHERE dataset = $1 AND chunk = $2) c ON c.episode_index = f.episode_index
-    LEFT JOIN (FROM splits WHERE dataset = $1 AND chunk = $2) s ON s.episode_index = f.episode_index
-    WHERE f.dataset = $1 AND f.chunk = $2"""
+FACTS_SQL, RECORDINGS_SQL = queries_of(__file__)
 OF_CHUNK = "WHERE dataset = $1 AND chunk = $2"
 ACTIVE_SQL = f"FROM active_runs {OF_CHUNK}"
 FINDINGS_SQL = f"""
     SELECT episode_index, camera, stage, reason, detail, file, severity FROM findings {OF_CHUNK}
     ORDER BY severity, reason"""
-# Of which $1 is the dataset and $2 the chunk, as of all of these
-RECORDINGS_SQL = """
-    SELECT episode_index, arg_max(recording, (left_at IS NULL, left_at)) AS recording FROM recordings
-    WHERE dataset = $1 AND episode_index // (SELECT chunk_size FROM datasets WHERE dataset = $1) = $2 GROUP BY 1"""
 KEYFRAMES_SQL = f"""
     SELECT episode_index, camera, frame_index, any_value(sha256) AS sha256 FROM keyframes {OF_CHUNK}
     GROUP BY ALL ORDER BY 1, 2, 3"""

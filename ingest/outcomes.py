@@ -6,7 +6,7 @@ ever sets says nothing.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, NamedTuple
@@ -153,6 +153,46 @@ def reward_of(name: str, values: np.ndarray) -> RewardEvidence | None:
         return RewardEvidence(name, UNSET)
     first_one = int(values.argmax())
     return RewardEvidence(name, REACHED if first_one > 0 and values[first_one:].all() else UNCLEAR)
+
+
+def deep_fields(paths: Iterable[str]) -> list[str]:
+    """Paths that end in a usual name of success, and lie deeper than one expects it."""
+    return [path for path in paths if "/" in path and path.rpartition("/")[2] in SUCCESS_FIELDS]
+
+
+def evidence_of(
+    fact: Callable[[str], tuple[Any, np.ndarray]],
+    fields: Iterable[str],
+    registered: Collection[str],
+    rewards: Iterable[str],
+) -> tuple[OutcomeEvidence, list[str]]:
+    """What a run shows of its outcome, and which of some `fields` tell it: flags of rows, what is stated of it once,
+    and the first of the `rewards` that is there. `registered` fields are taken at their word.
+
+    `fact`: by name what is stated once, and the known values [n] of the rows.
+    """
+    outcomes: list[Outcome] = []
+    flags: list[Flag] = []
+    telling: list[str] = []
+    for name in dict.fromkeys(fields):
+        value, column = fact(name)
+        flag = flag_of(name, column)
+        success = truth(value)
+        by_folder = folder_outcome(value) if isinstance(value, str) else None
+        if flag and name in registered:
+            outcomes.append(Outcome(flag.at_end, f"column {name}"))
+        elif flag:
+            flags.append(flag)
+        elif success is not None:
+            outcomes.append(Outcome(success, f"metadata {name}"))
+        elif by_folder:
+            outcomes.append(by_folder)
+        else:
+            continue
+        telling.append(name)
+    reward = next(filter(None, (reward_of(name, fact(name)[1]) for name in rewards)), None)
+    stated_outcome = outcomes[0] if outcomes else None
+    return OutcomeEvidence(stated_outcome, tuple(flags), reward=reward), telling
 
 
 # What they say of a dataset's runs

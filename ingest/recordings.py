@@ -142,40 +142,55 @@ def file_stamp(source: Source, record: EpisodeRecord, *, now: bool = False) -> s
     return short_hash("\n".join([*lines, record.source_stamp]))
 
 
-def likeness(fingerprint: Fingerprint, other_fingerprint: Fingerprint) -> tuple[Likeness, str]:
-    """How sure it is that both are of one recording, and the layers that say so."""
+def likeness(
+    fingerprint: Fingerprint, other_fingerprint: Fingerprint, *, is_namesake: bool = False
+) -> tuple[Likeness, str]:
+    """How sure it is that both are of one recording, and the layers that say so; is_namesake: one is at the other's
+    address."""
     if fingerprint.contents & other_fingerprint.contents:
         return Likeness.SAME, "rows and pictures are equal"
     if fingerprint.file and fingerprint.file == other_fingerprint.file:
         return Likeness.SAME, "the bytes of the video are equal"
-    rows_compared = fingerprint.rows is not None and other_fingerprint.rows is not None
-    rows_equal = rows_compared and fingerprint.rows == other_fingerprint.rows
     pictures = pictures_alike(fingerprint, other_fingerprint)
-    if rows_equal and pictures is not False:
+    rows_compared = bool(fingerprint.rows and other_fingerprint.rows)
+    if rows_compared and fingerprint.rows == other_fingerprint.rows and pictures is not False:
         return Likeness.SAME, "the rows are equal"
-    if rows_equal:
-        return Likeness.PROBABLE, "the rows are equal, the pictures are others"
-    lengths_equal = (
-        fingerprint.num_frames is not None
-        and fingerprint.num_frames == other_fingerprint.num_frames
-    )
-    if pictures and lengths_equal:
-        reason = "the pictures and the length are equal, the rows are others"
-        return (
-            Likeness.PROBABLE,
-            reason if rows_compared else "the pictures look alike and the length is equal",
-        )
-    if (share := shared_rows(fingerprint.sketch, other_fingerprint.sketch)) >= MIN_SHARED_ROWS:
-        return Likeness.PROBABLE, f"{share:.0%} of the rows are equal, the length is another"
-    if not lengths_equal and is_of_one_scene(fingerprint, other_fingerprint):
-        return (
-            Likeness.PROBABLE,
-            "there are no rows, the pictures are of one scene, and the length is another",
-        )
-    is_compared = (
-        rows_compared or pictures is not None or bool(fingerprint.file and other_fingerprint.file)
-    )
+    if resemblance := _resemblance(fingerprint, other_fingerprint, pictures, is_namesake):
+        return Likeness.PROBABLE, resemblance
+    files_compared = bool(fingerprint.file and other_fingerprint.file)
+    is_compared = rows_compared or pictures is not None or files_compared
     return (Likeness.OTHER if is_compared else Likeness.UNKNOWN), ""
+
+
+def _resemblance(
+    fingerprint: Fingerprint,
+    other_fingerprint: Fingerprint,
+    pictures: bool | None,
+    is_namesake: bool,
+) -> str:
+    """What says that both may be of one recording, by one layer; empty: nothing does. pictures: are they alike?"""
+    rows_compared = bool(fingerprint.rows and other_fingerprint.rows)
+    if rows_compared and fingerprint.rows == other_fingerprint.rows:
+        return "the rows are equal, the pictures are others"
+    lengths_equal = fingerprint.num_frames == other_fingerprint.num_frames is not None
+    if pictures and (by_pictures := _by_pictures(lengths_equal, rows_compared)):
+        return by_pictures
+    if (share := shared_rows(fingerprint.sketch, other_fingerprint.sketch)) >= MIN_SHARED_ROWS:
+        return f"{share:.0%} of the rows are equal, the length is another"
+    if is_namesake and not lengths_equal and is_of_one_scene(fingerprint, other_fingerprint):
+        return "there are no rows, the pictures are of one scene, and the length is another"
+    return ""
+
+
+def _by_pictures(lengths_equal: bool, rows_compared: bool) -> str:
+    """What pictures that are alike say; empty: nothing."""
+    if lengths_equal and rows_compared:
+        return "the pictures and the length are equal, the rows are others"
+    if lengths_equal:
+        return "the pictures look alike and the length is equal"
+    if rows_compared:
+        return ""
+    return "the pictures look alike at equal shares of the time, the length is another"
 
 
 def pictures_alike(fingerprint: Fingerprint, other_fingerprint: Fingerprint) -> bool | None:
@@ -427,10 +442,13 @@ class RecordingIndex:
     """Recordings by what they are told by, so that one need not be compared with all of them.
 
     A row or a picture that very many have, such as that of a common start, tells none apart and is
-    not looked up.
+    not looked up. of_any_length: pictures are looked up of longer and shorter recordings, too.
     """
 
-    def __init__(self, recordings: Iterable[KnownRecording]) -> None:
+    def __init__(
+        self, recordings: Iterable[KnownRecording], *, of_any_length: bool = False
+    ) -> None:
+        self._of_any_length = of_any_length
         self.recordings = {recording.recording: recording for recording in recordings}
         self._whole: dict[str, list[str]] = defaultdict(list)
         for recording in self.recordings.values():
@@ -442,7 +460,7 @@ class RecordingIndex:
         """Of those that are left when a part is looked up first: mostly few, since those that are equal are gone."""
         parts: dict[tuple[str, int, int], list[str]] = defaultdict(list)
         for recording in self.recordings.values():
-            for key in part_keys(recording.fingerprint):
+            for key in self._part_keys(recording.fingerprint):
                 parts[key].append(recording.recording)
         return parts
 
@@ -457,12 +475,20 @@ class RecordingIndex:
     def similar(self, fingerprint: Fingerprint) -> list[KnownRecording]:
         """Recordings that have single rows, or pictures at the same moments of as long a run; the most first."""
         shared: Counter[str] = Counter()
-        for key in part_keys(fingerprint):
+        for key in self._part_keys(fingerprint):
             names = self._parts.get(key, ())
             if len(names) <= MAX_SHARING:
                 shared.update(names)
         ordered = sorted(shared, key=lambda name: (-shared[name], name))
         return [self.recordings[name] for name in ordered if name in self.recordings]
+
+    def _part_keys(self, fingerprint: Fingerprint) -> list[tuple[str, int, int]]:
+        """What two fingerprints of probably one recording share some of: single rows; pictures of one moment."""
+        keys = [("row", 0, row) for row in fingerprint.sketch]
+        length = 0 if self._of_any_length else fingerprint.num_frames or 0
+        for moments in fingerprint.moments.values():
+            keys += [(f"picture {k}", length, moment) for k, moment in enumerate(moments)]
+        return keys
 
     def closest(
         self, fingerprint: Fingerprint, without: Collection[str] = ()
@@ -486,17 +512,6 @@ class RecordingIndex:
 def whole_keys(fingerprint: Fingerprint) -> list[str]:
     """What is equal in two fingerprints of one recording: the rows, the bytes, or a content hash."""
     return [*filter(None, (fingerprint.rows, fingerprint.file)), *sorted(fingerprint.contents)]
-
-
-def part_keys(fingerprint: Fingerprint) -> list[tuple[str, int, int]]:
-    """What two fingerprints of probably one recording share some of: single rows; pictures of as long a run."""
-    keys = [("row", 0, row) for row in fingerprint.sketch]
-    for moments in fingerprint.moments.values():
-        keys += [
-            (f"picture {k}", fingerprint.num_frames or 0, moment)
-            for k, moment in enumerate(moments)
-        ]
-    return keys
 
 
 def remembered_splits(

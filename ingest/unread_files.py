@@ -36,6 +36,22 @@ ANYWHERE = (
     ),
 )
 OF_FORMAT = {
+    "droid": (
+        (r".*recordings/SVO/.*", "what the cameras themselves recorded: the videos are of it"),
+        (r".*-stereo\.mp4", "both eyes of a camera beside each other; one of them is read"),
+    ),
+    "rh20t": ((r".*_human/.*", "a person at the task, not a robot"),),
+    "video": (
+        (
+            r".*\.(npz|npy|parquet|arrow|feather|hdf5|h5|hdf|tfrecord|pkl|mcap|bag)",
+            "they may hold rows: see the finding rows_not_read",
+        ),
+    ),
+    "xr": (  # xr_teleoperate
+        (r".*depths/.*", "depth: labels are made by colour pictures"),
+        (r".*audios/.*", "sound"),
+        (r".*colors/.*", "pictures that rows name"),
+    ),
     "lerobot": (
         (
             r"(.*/)?meta/((relative_)?stats\.(json|safetensors)|episodes_stats\.jsonl)",
@@ -52,7 +68,7 @@ OF_FORMAT = {
 def _known_paths(format_name: str) -> KnownPaths:
     """Patterns of paths that are known in a dataset of a format, each with the reason."""
     patterns = (*ANYWHERE, *OF_FORMAT.get(format_name, ()))
-    return tuple((re.compile(pattern), reason) for pattern, reason in patterns)
+    return tuple((re.compile(pattern, re.IGNORECASE), reason) for pattern, reason in patterns)
 
 
 def add_unread_files(

@@ -6,15 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from core.figures import COLOURS, Figure, new_figure, render, shorten
-from core.paths import ROOT
 from core.values import grouped
 from eval.annotators.compare import AnnotatorComparison, Comparison, compare, nearness_gain, store
 from eval.annotators.scoring import RunsApart
+from eval.annotators.truth import SIMULATED
 from eval.metrics.score import NO_SCORE, Score
 from pipeline.outcome import StepOutcome
 from warehouse.lake import Lake, content_key
 
-TRUTH = ROOT / "samples" / "truth"
 MAX_PANELS = 3
 NOT_SHARES = ("num_segments", "_off_s")  # endings of metrics that are not 0..1
 # Columns of the short table by metric; those that no labeller of a dataset has are left out
@@ -41,7 +40,7 @@ def comparison_step(
 
     Raises UserError.
     """
-    folder = truth or (TRUTH if TRUTH.exists() else None)
+    folder = truth or (SIMULATED if SIMULATED.exists() else None)
     comparison = compare(lake, folder, **options)
     labellers = comparison.labellers
     changed = store(lake, labellers)
@@ -93,7 +92,7 @@ def short_table(labellers: Sequence[AnnotatorComparison]) -> list[dict[str, str]
 
 
 def _short_row(c: AnnotatorComparison, columns: Mapping[str, str]) -> dict[str, str]:
-    covered = "" if c.coverage["all"] == 1 else f" ({c.coverage['all']:.0%})"
+    covered = "" if c.coverage == 1 else f" ({c.coverage:.0%})"
     labeller = short_name(c) + (" (counts)" if c.counts else "")
     row = {
         "dataset": c.dataset,
@@ -126,7 +125,7 @@ def metric_table(labellers: Sequence[AnnotatorComparison]) -> list[dict[str, str
 
 def _metric_texts(c: AnnotatorComparison) -> dict[str, str]:
     """One labeller's cells of the table by metric; accuracies also of successes and failures apart."""
-    texts = {"coverage": f"{c.coverage['all']:.0%}", "episodes": str(c.num_episodes)}
+    texts = {"coverage": f"{c.coverage:.0%}", "episodes": str(c.num_episodes)}
     for metric in [m for part, m in c.scores if part == "all"]:
         texts[metric] = c.scores["all", metric].text()
         # Accuracy hides failures where most runs succeed

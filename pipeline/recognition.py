@@ -20,6 +20,7 @@ from ingest.recordings import (
     likeness,
 )
 from warehouse.lake import Lake
+from warehouse.lake.connection import literal
 from warehouse.lake.recordings import (
     FRAMES,
     RecordingUpdate,
@@ -28,7 +29,7 @@ from warehouse.lake.recordings import (
     new_id,
     withdrawn_recordings,
 )
-from warehouse.lake.statements import TAKEDOWN, say
+from warehouse.lake.statements import TAKEDOWN, Home, Known, say
 
 
 @dataclass
@@ -53,19 +54,6 @@ class Recognition:
     def left_out(self) -> set[int]:
         return self.withdrawn | self.changed | self.elsewhere
 
-    def take_down(self, lake: Lake) -> None:
-        """Say of recordings that were taken down elsewhere that they are taken down here."""
-        taken_down_recordings = set(lake.column("SELECT recording FROM takedowns"))
-        self.takedowns = [
-            row for row in self.takedowns if row["recording"] not in taken_down_recordings
-        ]
-        if self.takedowns:
-            known = {
-                (row["dataset"], row["episode_index"]): (row["recording"], row["source_id"], None)
-                for row in self.takedowns
-            }
-            say(lake, TAKEDOWN, lambda: self.takedowns, known, is_batch=False)
-
 
 def recognise(
     lake: Lake,
@@ -76,7 +64,7 @@ def recognise(
     stamps: Mapping[int, str],
 ) -> Recognition:
     """Compare the fingerprints of a chunk's decoded episodes, by number, with the
-    recordings that are known.
+    recordings that are known. Recordings that were taken down elsewhere are taken down here, too.
 
     stamps: of the files of all of its episodes, as they were afterwards.
     """
@@ -84,7 +72,8 @@ def recognise(
     with lake.reading():
         condition = "r.dataset = ? AND r.left_at IS NULL AND r.episode_index // ? = ?"
         values = [dataset, chunk_size, chunk]
-        present = known_recordings(lake, condition, values, dataset=dataset, chunk=chunk)
+        contents = f"dataset = {literal(dataset)} AND chunk = {int(chunk)}"
+        present = known_recordings(lake, condition, values, contents)
         resembled = {recording.resembles for recording in present if recording.resembles}
         departed = known_recordings(
             lake,
@@ -92,16 +81,16 @@ def recognise(
             [dataset, sorted(resembled)],
         )
         withdrawn = withdrawn_recordings(lake)
-        separated = decided_apart(lake, dataset)
+        separated = decided_apart(lake)
         # Also of recordings that left: an id is never given again
         ids = set(lake.column("SELECT recording FROM recordings WHERE dataset = ?", [dataset]))
     candidates = RecordingIndex(departed)
-    down = RecordingIndex(recording for recording, _ in withdrawn)
+    down = RecordingIndex((recording for recording, _ in withdrawn), of_any_length=True)
     reasons = {recording.recording: reason for recording, reason in withdrawn}
     for listed in present:
         episode = listed.episode_index
         fingerprint = decoded.get(episode, Fingerprint())
-        degree, _ = likeness(listed.fingerprint, fingerprint)
+        degree, _ = likeness(listed.fingerprint, fingerprint, is_namesake=True)
         # Files that are not those that were listed may still hold what is known of the recording
         if listed.stamp not in ("", stamps.get(episode, listed.stamp)) and degree != Likeness.SAME:
             recognition.changed.add(episode)
@@ -125,6 +114,12 @@ def recognise(
         if not is_stored and not listed.fingerprint.is_empty:
             recognition.update.put_fingerprint(listed)
     recognition.update.keep_pictures(lake)
+    recordings: dict[Home, Known] = {
+        (dataset, row["episode_index"]): (row["recording"], row["source_id"], None)
+        for row in recognition.takedowns
+    }
+    if recordings:
+        say(lake, TAKEDOWN, lambda: recognition.takedowns, recordings, is_batch=False)
     return recognition
 
 
@@ -143,7 +138,7 @@ def _recognised(
     # The same files as when it was decoded last hold the same recording, however they are read by now
     if listed.decoded_stamp and listed.decoded_stamp == listed.stamp:
         return listed
-    degree, _ = likeness(listed.fingerprint, fingerprint)
+    degree, _ = likeness(listed.fingerprint, fingerprint, is_namesake=True)
     # An earlier version kept neither rows nor a stamp: in files of the sizes of then, what looks like it is it
     if degree == Likeness.PROBABLE and not (listed.stamp or listed.fingerprint.rows):
         return listed
@@ -183,7 +178,7 @@ def _recognised(
 def _compared(candidate: KnownRecording | None, fingerprint: Fingerprint) -> Match | None:
     """A recording, how sure it is that the fingerprint is of it, and why; None: it is of another one."""
     if candidate is not None:
-        degree, reason = likeness(candidate.fingerprint, fingerprint)
+        degree, reason = likeness(candidate.fingerprint, fingerprint, is_namesake=True)
         if degree in (Likeness.SAME, Likeness.PROBABLE):
             return candidate, degree, reason
     return None
@@ -244,7 +239,6 @@ def _without_withdrawn(
                 "recording": recording.recording,
                 "source_id": recording.source_id,
                 "comment": text,
-                "created_at": recognition.update.now,
             }
         )
         _leave_out(recognition, episode, text, former, is_sure=True)

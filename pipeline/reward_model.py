@@ -9,25 +9,14 @@ from pathlib import Path
 
 import torch
 
-from core.errors import UserError
 from core.figures import render
-from eval.benchmarks.options import EvaluationOptions
-from eval.benchmarks.run import evaluate_benchmark
-from eval.held_out.episodes import held_out
-from eval.held_out.evaluate import (
-    BATCH,
-    VALIDATION,
-    calibrate_checkpoint,
-    evaluate_all,
-    main_slices,
-    store,
-)
-from eval.held_out.within import scorer_of
-from eval.report.pages import curves_figure, write_report
-from eval.report.tables import Report, score_rows, varied_episodes
-from eval.runners.start import RunnerConfig, local_runner
-from eval.scored import eval_run_id
-from pipeline.comparison import TRUTH
+from eval.benchmarks.options import HELD_OUT, EvaluationOptions
+from eval.benchmarks.run import Evaluation, evaluate_benchmark
+from eval.report.pages import Report, curves_figure, varied_episodes
+from eval.reward.open import BATCH
+from eval.runners.start import RunnerConfig, located_runner
+from eval.scored import Evaluated, eval_run_id
+from eval.within import calibrate_checkpoint, scorer_of
 from pipeline.model_check import merge_adapter
 from pipeline.outcome import StepOutcome
 from pipeline.release import (
@@ -52,11 +41,10 @@ from training.runs import (
     training_run_id,
 )
 from training.train import train
-from training.trained_on import seen_among, seen_text
 from warehouse.lake import Lake
 from warehouse.releases.release import Release, get_release
 
-HELD_OUT = ("test_id", "test_ood")
+OF_HELD_OUT = EvaluationOptions(batch_size=BATCH)
 EPISODES = 3  # whose curves the event of an evaluation shows
 
 
@@ -160,88 +148,51 @@ def _merged(lake: Lake, adapter: Path) -> Path:
 
 def evaluation_step(lake: Lake, release: Release, run: str, *, always: bool = False) -> StepOutcome:
     """Score a trained model and the baselines on the held-out episodes of its release; writes the report."""
-    main_run = eval_run_id(run, "held-out", release.config_hash)
-    folder = lake.workspace.root / "evals" / main_run
-    stored_evaluation = None if always else found_evaluation(lake, main_run, run)
-    if stored_evaluation:
-        return stored_evaluation
-    checkpoint = trained(lake, run)
-    if checkpoint is None:
-        raise FileNotFoundError(
-            f"the model {run} is not trained: materialise reward_model, or proccorpus train"
-        )
-    model_card = read_card(checkpoint)
-    runner = local_runner(RunnerConfig(run, EvaluationOptions(batch_size=BATCH)), checkpoint)
-    truth = TRUTH if TRUTH.exists() else None
-    episodes = held_out(lake, release, HELD_OUT, truth)
-    if not episodes:
-        raise UserError(
-            f"release {release.name} holds no run out of training ({', '.join(HELD_OUT)}), so nothing can be scored: "
-            "build more runs, or score an episode (proccorpus reward)"
-        )
-    # Thresholds are chosen on other episodes than scores are read from
-    validation = held_out(lake, release, (VALIDATION,))
-    results = evaluate_all(run, runner, episodes, validation)
-    seen_episodes = seen_among(lake, model_card, release, [e.key for e in episodes])
-    store(
-        lake, release.name, release.config_hash, results, episodes, runner.settings, seen_episodes
-    )
-    seen_note = seen_text(seen_episodes, len(episodes), model_card.get("release"))
-    notes = [
-        f"Release {release.name}, snapshot {release.snapshot}; {seen_note}; {model_card['parameters']:,} parameters."
-    ]
-    if model_card["recipe"]["model"].get("tiny") or model_card["recipe"]["model"].get("laptop"):
-        notes.append(
-            "A model this small has learnt from nothing but this corpus: it knows these scenes from "
-            "this camera. It cannot follow a new instruction, judge another robot, or explain itself in words."
-        )
-    last_pictures = {
-        (e.episode.dataset, str(e.episode.episode_index)): [q.pictures[-1] for q in e.questions]
-        for e in episodes
-    }
+    stored_run = eval_run_id(run, OF_HELD_OUT.benchmark, release.config_hash)
+    evaluated = None if always else found_evaluation(lake, stored_run, run)
+    if evaluated:
+        return evaluated
+    outcome = benchmark_step(lake, located_runner(lake, OF_HELD_OUT, run), release)[1]
+    assert outcome is not None, "without shards an evaluation ends with its report"
+    return outcome
 
-    def stills(key: tuple[str, ...]) -> list[bytes]:
-        return [picture.read() for picture in last_pictures.get((key[0], key[1]), ())]
 
-    report = Report(run, results, main_slices(results), notes, stills)
-    write_report(folder, report)
-    rows = score_rows(report.entries, report.parts)
-    scores = main_scores(lake, run)
-    add_scores(checkpoint, f"held-out episodes of release {release.name}", scores)
-    numbers = (
-        scores
-        | {"rows": len(rows)}
-        | seen_episodes.by_slice({"seen_in_training": [e.key for e in episodes]})
-    )
-    picture = render(curves_figure(report, results[0], varied_episodes(results[0], EPISODES)))
-    return StepOutcome("evaluation", main_run, True, numbers, picture, report_pages(folder))
+def _curves(report: Report, entry: Evaluated) -> bytes:
+    """Progress over time of some episodes; nothing where the benchmark has none."""
+    if entry.scored.series is None or not len(entry.scored.series.runs.target):
+        return b""
+    return render(curves_figure(report, entry, varied_episodes(entry, EPISODES)))
 
 
 def benchmark_step(
-    lake: Lake,
-    options: EvaluationOptions,
-    runner: RunnerConfig,
-    release: Release | None,
-    on_rows: Callable[[str, int, int], None] = lambda name, done, of: None,
-) -> StepOutcome:
-    """Evaluate a model on a benchmark; the outcome has its scores, a table with the baselines, and curves."""
-    evaluation = evaluate_benchmark(lake, options, runner, release, on_rows)
-    assert evaluation.report is not None, "without shards an evaluation ends with its report"
-    assert evaluation.page is not None
-    model_entry = evaluation.entries[0]
+    lake: Lake, runner: RunnerConfig, release: Release | None, **listeners: Callable
+) -> tuple[Evaluation, StepOutcome | None]:
+    """Evaluate a model on a benchmark; the outcome has its scores, a table with the baselines, and curves. None while
+    other shards are at work."""
+    evaluation = evaluate_benchmark(lake, runner, release, **listeners)
+    if evaluation.report is None or evaluation.page is None:
+        return evaluation, None
+    entry = evaluation.entries[0]
     numbers: dict[str, int | float | str] = {
         "eval_run": evaluation.run,
         "predictions": str(evaluation.predictions),
     }
-    for (part, metric), score in model_entry.scores.items():
+    for (part, metric), score in entry.scores.items():
         if part == "all" and not math.isnan(score.value):
             numbers[metric] = round(score.value, 4)
-    picture = b""
-    series = model_entry.scored.series
-    if series is not None and len(series.runs.target):
-        picture = render(
-            curves_figure(evaluation.report, model_entry, varied_episodes(model_entry, EPISODES))
-        )
+    if (
+        entry.benchmark == HELD_OUT
+        and release
+        and runner.folder
+        and (runner.folder / CARD).exists()
+    ):
+        scores = main_scores(lake, runner.model)
+        add_scores(runner.folder, f"held-out episodes of release {release.name}", scores)
+        numbers |= scores | dict(evaluation.num_seen)
+    picture = _curves(evaluation.report, entry)
     table = tuple({k: str(v) for k, v in row.items()} for row in evaluation.rows())
-    files = (evaluation.page, evaluation.predictions)
-    return StepOutcome("evaluation", evaluation.run, True, numbers, picture, files, table)
+    pages = filter(Path.exists, report_pages(evaluation.page.parent))
+    files = (*pages, evaluation.predictions)
+    return evaluation, StepOutcome(
+        "evaluation", evaluation.run, True, numbers, picture, files, table
+    )

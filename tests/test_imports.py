@@ -145,6 +145,8 @@ LIGHT = {
     # The commands that are given again and again
     "cli.status, cli.building, cli.inspecting":
         "dagster torch transformers pandas matplotlib scipy.signal scipy.optimize scipy.stats",
+    # Forked for a query, as long as it has one thread
+    "cli.sql": "duckdb numpy pyarrow",
     "training.recipe": "torch transformers av cv2 pyarrow numpy",
     # What scores a video with a laptop model
     "cli.rewarding, pipeline.models, pipeline.rewards, eval.reward.laptop, annotate.embeddings.networks":

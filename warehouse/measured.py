@@ -19,7 +19,7 @@ from ingest.reasons import CHANGED_DURING_BUILD, DataError
 from ingest.recordings import KnownRecording, file_digest, file_stamp, rows_fingerprint
 from ingest.source import read_episode
 from ingest.sources.files import Source
-from warehouse.lake.connection import LakeConnection
+from warehouse.lake.connection import LakeConnection, literal
 from warehouse.lake.recordings import known_recordings
 
 # Of a picture's mean luma, 0..1: four of 1024 cells by one of 255, as another version of a decoder may differ
@@ -86,7 +86,8 @@ def measured_recordings(
     condition = "r.dataset = ? AND r.left_at IS NULL AND list_contains(?, r.episode_index)"
     values = [dataset, [*lumas]]
     # A lake of an earlier version, as of a release, has no recordings
-    known = known_recordings(lake, condition, values, dataset=dataset, chunk=chunk) if lumas else ()
+    contents = f"dataset = {literal(dataset)} AND chunk = {int(chunk)}"
+    known = known_recordings(lake, condition, values, contents) if lumas else ()
     return {r.episode_index: (r, lumas[r.episode_index]) for r in known}
 
 

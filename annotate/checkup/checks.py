@@ -1,17 +1,20 @@
-"""The checkup of a chunk's runs: all checks in three lists, by what each looks at."""
+"""The checkup of a chunk's runs: all measures in three lists, by what each looks at, and the faults among them."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import batched, chain
 
 from annotate.checkup.cameras import black_stretches, frozen_stretches, picture_jumps
+from annotate.checkup.comparer import Measurement, faults
 from annotate.checkup.comparisons import (
     Group,
     clipped_action,
     compared_runs,
     dead_dimensions,
     idle_ends,
-    other_scales,
+    offsets,
+    opposite_signs,
+    other_units,
     still_gripper,
 )
 from annotate.checkup.copies import copies, exact_copies
@@ -19,13 +22,12 @@ from annotate.checkup.lateness import late_rows
 from annotate.checkup.looks import contradicted_outcomes, differing_texts, moved_cameras
 from annotate.checkup.rows import jumps, missing_frames, stuck_stretches
 from annotate.checkup.signals import RunSignals
-from annotate.checkup.signs import opposite_signs
 from annotate.checkup.statistics import stale_statistics
 from annotate.checkup.summary import RunSummary, summarize
 from ingest.episode import Finding
 
 # Of one run by itself
-RUN_CHECKS: tuple[Callable[[RunSignals], Iterator[Finding]], ...] = (
+OF_RUNS: tuple[Callable[[RunSignals], Iterator[Measurement]], ...] = (
     black_stretches,
     frozen_stretches,
     picture_jumps,
@@ -35,15 +37,16 @@ RUN_CHECKS: tuple[Callable[[RunSignals], Iterator[Finding]], ...] = (
     stale_statistics,
 )
 # Of one run beside the others of its task, or of any
-GROUP_CHECKS: tuple[Callable[[RunSummary, Group], Iterator[Finding]], ...] = (
+OF_GROUPS: tuple[Callable[[RunSummary, Group], Iterator[Measurement]], ...] = (
     still_gripper,
     clipped_action,
     dead_dimensions,
-    other_scales,
+    other_units,
+    offsets,
     idle_ends,
 )
 # Of all runs together
-BLOCK_CHECKS: tuple[Callable[[Sequence[RunSummary]], Iterator[Finding]], ...] = (
+OF_BLOCKS: tuple[Callable[[Sequence[RunSummary]], Iterator[Measurement]], ...] = (
     late_rows,
     moved_cameras,
     differing_texts,
@@ -62,9 +65,8 @@ class Checkup:
     summaries: dict[int, RunSummary] = field(default_factory=dict)
 
     def add(self, run: RunSignals) -> None:
-        self.run_faults[run.episode_index] = [
-            *chain.from_iterable(check(run) for check in RUN_CHECKS)
-        ]
+        measurements = chain.from_iterable(measure(run) for measure in OF_RUNS)
+        self.run_faults[run.episode_index] = [*faults(measurements)]
         self.summaries[run.episode_index] = summarize(run)
 
     def without(self, episodes: Collection[int]) -> "Checkup":
@@ -82,18 +84,17 @@ class Checkup:
     def faults(self) -> list[Finding]:
         """All faults, in order of runs and frames."""
         runs = [self.summaries[episode] for episode in sorted(self.summaries)]
-        faults = [*chain.from_iterable(self.run_faults.values())]
-        copied = dict[int | None, Finding]()
+        all_faults = [*chain.from_iterable(self.run_faults.values())]
+        copied = {fault.episode_index: fault for fault in faults(exact_copies(self.dataset, runs))}
         # Runs are compared within blocks, so that time and memory grow with their number, not with its square
         for block in batched(runs, COMPARED):
-            faults += chain.from_iterable(check(block) for check in BLOCK_CHECKS)
+            all_faults += faults(chain.from_iterable(measure(block) for measure in OF_BLOCKS))
             for run, group in compared_runs(block):
-                faults += chain.from_iterable(check(run, group) for check in GROUP_CHECKS)
-            copied |= {fault.episode_index: fault for fault in copies(self.dataset, block)}
-        copied = {fault.episode_index: fault for fault in exact_copies(self.dataset, runs)} | copied
-        faults += copied.values()
+                all_faults += faults(chain.from_iterable(m(run, group) for m in OF_GROUPS))
+            copied |= {fault.episode_index: fault for fault in faults(copies(self.dataset, block))}
+        all_faults += copied.values()
         # What two measures show of one stretch is said once, by the first of them
-        by_place = {_place(fault): fault for fault in reversed(faults)}
+        by_place = {_place(fault): fault for fault in reversed(all_faults)}
         return [by_place[place] for place in sorted(by_place)]
 
 

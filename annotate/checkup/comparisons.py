@@ -1,43 +1,48 @@
-"""Checks of a run against the others: those of its task where there are enough, else all of the chunk."""
+"""Measures of a run beside the others: those of its task where there are enough, else all of the chunk."""
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
 
-from annotate.checkup.faults import Finding, run_fault
+from annotate.checkup.comparer import Measurement
 from annotate.checkup.summary import ColumnSummary, RunSummary
 from core.values import grouped
 
-MIN_OTHERS_OF_TASK = 4
-MIN_OTHERS = 8
-MOST_OTHERS = 0.8  # share of the other runs of a task that have to have what this one lacks; of any task MOST_OF_ALL
-MOST_OF_ALL = 0.9
+MIN_OTHERS_OF_TASK, MIN_OTHERS = 4, 8
+MORE_OF_ALL = 7 / 8  # what a share of runs of any task counts beside one of the task's own
 
-MIN_AT_LIMIT = 0.04  # share of frames
-MIN_VISITS = 3  # stretches
-BEYOND = 1.2  # how far the others go beyond
 MIN_DURATION_S = 3.0  # of a run whose gripper stays
 MIN_DURATION = 0.5  # its share of the others' duration
+MIN_AT_LIMIT, MIN_VISITS = 0.04, 3  # share of frames at the largest action, and stretches
+BEYOND = 1.2  # how far the others go beyond
 MIN_LEVELS = 10  # values that a dimension takes: one with fewer steps from value to value
 MIN_FREE = 3  # other runs that are not clipped at the same limit
-MIN_RATIO = 6.0  # of spreads: less is another way of doing it
+MOVES = 0.1  # of the usual range: a dimension that moves
 MIN_LIKE_DIMENSIONS = 0.6  # share of the moving dimensions that have to differ by the same factor
 SAME_FACTOR = 0.35  # of its logarithm, between dimensions
-MIN_FOLLOWS = 0.9  # correlation
+TRACKS = 0.9  # correlation of a joint with its action: the state goes where the action says
 MIN_OFFSETS = 8.0  # median deviations
-MIN_OFFSET_SHARE = 0.08  # of the range
-MIN_IDLE_S = 3.0
-MIN_IDLE_MORE_S = 2.0
-MIN_IDLE_TIMES = 2.0
+USUAL_IDLE = 90  # percentile of the others
+
+FOLLOWS = 0.6  # correlation at the median: the action moves the joint
+MIN_SPREAD = 0.3  # of the median of all runs: a joint that hardly moves says nothing of its sign
+MIN_RUNS, MIN_RUNS_OF_ALL = 4, 2  # to tell a sign of one run, or of all
+MOST_JOINTS = 0.5  # share of the others that have to follow where one runs against in all runs
 
 
 class Group(NamedTuple):
-    """The other runs that a run is compared with, and what they are in words; `share` of them is enough."""
+    """The other runs that a run is compared with, what they are in words, and how much a share of them counts."""
 
     others: Sequence[RunSummary]
     words: str
-    share: float
+    weight: float
+
+    def columns(self, name: str, column: ColumnSummary) -> list[ColumnSummary]:
+        """The same column of the other runs, where it has the same dimensions."""
+        columns = [run.columns[name] for run in self.others if name in run.columns]
+        return [c for c in columns if len(c.largest) == len(column.largest)]
 
 
 def compared_runs(runs: Sequence[RunSummary]) -> Iterator[tuple[RunSummary, Group]]:
@@ -47,195 +52,208 @@ def compared_runs(runs: Sequence[RunSummary]) -> Iterator[tuple[RunSummary, Grou
         siblings = runs_by_task[run.task] if run.task else []
         if len(siblings) > MIN_OTHERS_OF_TASK:
             other_runs = [sibling for sibling in siblings if sibling is not run]
-            yield run, Group(other_runs, "the other runs of its task", MOST_OTHERS)
+            yield run, Group(other_runs, "the other runs of its task", 1.0)
         elif len(runs) > MIN_OTHERS:
             other_runs = [sibling for sibling in runs if sibling is not run]
-            yield run, Group(other_runs, "the other runs", MOST_OF_ALL)
+            yield run, Group(other_runs, "the other runs", MORE_OF_ALL)
 
 
-def still_gripper(run: RunSummary, group: Group) -> Iterator[Finding]:
-    """A gripper that does not move in a run that is not known to have failed, and does in most others."""
+def still_gripper(run: RunSummary, group: Group) -> Iterator[Measurement]:
+    """A gripper that does not move in a run that is not known to have failed: in how many of the others it does."""
     if run.success is False or _is_short(run, group):
         return
     for number, (title, closings) in enumerate(zip(run.gripper_titles, run.closings, strict=True)):
-        other_closings = [
-            other_run.closings[number]
-            for other_run in group.others
-            if number < len(other_run.closings)
-        ]
-        counts = [count for count in other_closings if count is not None]
-        needed = group.share * max(1, len(counts))
-        if closings != 0 or np.count_nonzero(counts) < needed:
-            continue
-        usual_closings = float(np.median(counts))
-        detail = f"the {title} does not close; in {group.words} it closes {usual_closings:g} times"
-        yield run_fault(
-            "gripper_stays", *run.whole, detail, 0, usual_closings, "closings", signal=title
-        )
+        closings_of_all = [sibling.closings[number : number + 1] for sibling in group.others]
+        counts = [count for count in chain.from_iterable(closings_of_all) if count is not None]
+        if closings == 0 and counts:
+            yield Measurement(
+                "gripper_stays",
+                run,
+                0,
+                float(np.median(counts)),
+                signal=title,
+                size=group.weight * np.count_nonzero(counts) / len(counts),
+                words={"others": group.words},
+            )
 
 
 def _is_short(run: RunSummary, group: Group) -> bool:
     """Is a run so short that it may end before what the others do in it?"""
-    usual_duration_s = float(np.median([other_run.duration_s for other_run in group.others]))
+    usual_duration_s = float(np.median([sibling.duration_s for sibling in group.others]))
     return run.duration_s < max(MIN_DURATION_S, MIN_DURATION * usual_duration_s)
 
 
-def clipped_action(run: RunSummary, group: Group) -> Iterator[Finding]:
-    """An action that stays at one largest value in several stretches, which most other runs go beyond."""
+def clipped_action(run: RunSummary, group: Group) -> Iterator[Measurement]:
+    """An action that stays at one largest value in several stretches: how many of the other runs go beyond."""
     action = run.columns.get("action")
     if action is None:
         return
-    other_columns = _same_columns(group, "action", action)
-    clipped = [
-        d
-        for d in np.flatnonzero(action.arm)
-        if _is_clipped(action, other_columns, int(d), group.share)
-    ]
-    if not clipped:
-        return
-    worst = clipped[int(np.argmax(action.at_largest[clipped]))]
-    name = action.titles[worst]
-    largest = float(action.largest[worst])
-    usual_largest = float(np.median([column.largest[worst] for column in other_columns]))
-    extra = f" and {len(clipped) - 1} more dimensions" if len(clipped) > 1 else ""
-    detail = (
-        f"{name}{extra} stays at {largest:.3g} in {100 * action.at_largest[worst]:.0f} % of the frames; {group.words} "
-        f"go up to {usual_largest:.3g}"
-    )
-    yield run_fault(
-        "action_clipped", *run.whole, detail, largest, usual_largest, "of the source", signal=name
-    )
-
-
-def _is_clipped(
-    action: ColumnSummary, other_columns: Sequence[ColumnSummary], dimension: int, share: float
-) -> bool:
-    largest = action.largest[dimension]
-    visits = action.visits[dimension]
-    is_often = action.at_largest[dimension] >= MIN_AT_LIMIT and visits >= MIN_VISITS
-    if not other_columns or not is_often or action.levels[dimension] < MIN_LEVELS:
-        return False
-    limits = np.array([column.largest[dimension] for column in other_columns])
-    # A limit that several runs have is theirs, too: the others that are not clipped there have to go beyond it
-    free = limits[np.abs(limits - largest) > 1e-6 * largest]
-    return len(free) >= MIN_FREE and bool((free >= BEYOND * largest).mean() >= share - 0.1)
-
-
-def dead_dimensions(run: RunSummary, group: Group) -> Iterator[Finding]:
-    """A dimension that keeps exactly one value, while others of its column move, and that moves in the other runs."""
-    for name, column in run.columns.items():
-        other_columns = _same_columns(group, name, column)
-        ranges = column.high - column.low
-        if not other_columns or not (ranges > 0).any():
-            continue
-        usual_ranges = np.array(
-            [other_column.high - other_column.low for other_column in other_columns]
-        )
-        median = np.median(usual_ranges, axis=0)
-        moves = (usual_ranges > 0.1 * median).mean(axis=0) >= MOST_OF_ALL
-        for d in np.flatnonzero((ranges == 0) & moves & (median > 0) & column.arm):
-            usual_range = float(median[d])
-            title = column.titles[d]
-            detail = f"{title} is {column.low[d]:.4g} in all frames; {group.words} move it by {usual_range:.3g}"
-            yield run_fault(
-                "dead_dimension",
-                *run.whole,
-                detail,
-                0,
-                usual_range,
-                "of the source",
-                signal=title,
+    other_columns = group.columns("action", action)
+    is_often = (action.at_largest >= MIN_AT_LIMIT) & (action.visits >= MIN_VISITS)
+    for d in np.flatnonzero(action.arm & is_often & (action.levels >= MIN_LEVELS)).tolist():
+        largest = float(action.largest[d])
+        limits = np.array([column.largest[d] for column in other_columns])
+        # A limit that several runs have is theirs, too: the others that are not clipped there have to go beyond it
+        free = limits[np.abs(limits - largest) > 1e-6 * largest]
+        if len(free) >= MIN_FREE:
+            yield Measurement(
+                "action_clipped",
+                run,
+                largest,
+                float(np.median(limits)),
+                signal=action.titles[d],
+                size=group.weight * float((free >= BEYOND * largest).mean()),
+                words={"share": 100 * action.at_largest[d], "others": group.words},
             )
 
 
-def other_scales(run: RunSummary, group: Group) -> Iterator[Finding]:
-    """Columns of another unit than in the other runs; and joints whose action and state are apart otherwise."""
+def dead_dimensions(run: RunSummary, group: Group) -> Iterator[Measurement]:
+    """A dimension that keeps exactly one value, while others of its column move: how many of the other runs move it."""
     for name, column in run.columns.items():
-        factor = _scale_factor(column, _same_columns(group, name, column))
-        if factor is not None:
-            detail = f"{name} moves {factor:.3g} times as far as in {group.words}: another unit?"
-            yield run_fault("other_scale", *run.whole, detail, factor, 1.0, "times", signal=name)
-    yield from _offset_faults(run, group)
+        other_columns = group.columns(name, column)
+        ranges = column.high - column.low
+        if not other_columns or not (ranges > 0).any():
+            continue
+        other_ranges = np.array([c.high - c.low for c in other_columns])
+        usual_ranges = np.median(other_ranges, axis=0)
+        shares = (other_ranges > MOVES * usual_ranges).mean(axis=0)
+        for d in np.flatnonzero((ranges == 0) & (usual_ranges > 0) & column.arm).tolist():
+            yield Measurement(
+                "dead_dimension",
+                run,
+                0,
+                float(usual_ranges[d]),
+                signal=column.titles[d],
+                size=shares[d],
+                words={"value": column.low[d], "others": group.words},
+            )
 
 
-def _scale_factor(column: ColumnSummary, other_columns: Sequence[ColumnSummary]) -> float | None:
+def other_units(run: RunSummary, group: Group) -> Iterator[Measurement]:
     """By how much all dimensions of the arm move farther than usual, where it is one factor for most of them."""
-    if not other_columns:
-        return None
-    usual_spread = np.median([other_column.spread for other_column in other_columns], axis=0)
-    is_moving = column.arm & (usual_spread > 0) & (column.spread > 0)
-    if is_moving.sum() < 2:
-        return None
-    logarithms = np.log(column.spread[is_moving] / usual_spread[is_moving])
-    middle = float(np.median(logarithms))
-    is_alike = np.abs(logarithms - middle) <= SAME_FACTOR * abs(middle)
-    is_other = abs(middle) >= np.log(MIN_RATIO) and is_alike.mean() >= MIN_LIKE_DIMENSIONS
-    if is_other:
-        return float(np.exp(middle))
-    return None
+    for name, column in run.columns.items():
+        spreads = [c.spread for c in group.columns(name, column)]
+        usual_spread = np.median(spreads, axis=0) if spreads else np.zeros_like(column.spread)
+        is_moving = column.arm & (usual_spread > 0) & (column.spread > 0)
+        if is_moving.sum() < 2:
+            continue
+        logarithms = np.log(column.spread[is_moving] / usual_spread[is_moving])
+        middle = float(np.median(logarithms))
+        is_alike = np.abs(logarithms - middle) <= SAME_FACTOR * abs(middle)
+        if is_alike.mean() >= MIN_LIKE_DIMENSIONS:
+            yield Measurement(
+                "other_scale",
+                run,
+                float(np.exp(middle)),
+                1.0,
+                signal=name,
+                size=abs(middle),
+                words={"others": group.words},
+            )
 
 
-def _offset_faults(run: RunSummary, group: Group) -> Iterator[Finding]:
+def offsets(run: RunSummary, group: Group) -> Iterator[Measurement]:
     """Dimensions of which the action is above or below the state by another amount than in the other runs."""
     if run.leads is None or run.follows is None:
         return
-    other_leads = [
-        other_run.leads
-        for other_run in group.others
-        if other_run.leads is not None and len(other_run.leads) == len(run.leads)
-    ]
+    leads = [other_run.leads for other_run in group.others if other_run.leads is not None]
+    other_leads = [lead for lead in leads if len(lead) == len(run.leads)]
     if len(other_leads) < MIN_OTHERS_OF_TASK:
         return
     middle = np.median(other_leads, axis=0)
     deviation = np.median(np.abs(other_leads - middle), axis=0)
     state = run.columns["state"]
     extent = state.high - state.low
-    offsets = np.abs(run.leads - middle)
-    is_odd = (offsets >= MIN_OFFSETS * deviation) & (offsets >= MIN_OFFSET_SHARE * extent)
-    for d in np.flatnonzero(is_odd & (run.follows >= MIN_FOLLOWS) & (extent > 0) & state.arm):
+    is_odd = np.abs(run.leads - middle) >= MIN_OFFSETS * deviation
+    for d in np.flatnonzero(is_odd & (run.follows >= TRACKS) & (extent > 0) & state.arm).tolist():
         measured = float(run.leads[d])
         usual_lead = float(middle[d])
-        title = state.titles[d]
-        detail = (
-            f"the action is {measured:.3g} above {title} at the median, in {group.words} {usual_lead:.3g}: "
-            "a calibration?"
-        )
-        yield run_fault(
-            "other_scale", *run.whole, detail, measured, usual_lead, "of the source", signal=title
+        yield Measurement(
+            "other_scale offset",
+            run,
+            measured,
+            usual_lead,
+            signal=state.titles[d],
+            size=float(abs(measured - usual_lead) / extent[d]),
+            words={"others": group.words},
         )
 
 
-def idle_ends(run: RunSummary, group: Group) -> Iterator[Finding]:
-    """Nothing moves at a run's start or end for much longer than in the other runs."""
-    starts = [other_run.idle_start_s for other_run in group.others]
-    ends = [other_run.idle_end_s for other_run in group.others]
-    for end, seconds, usual_seconds in (
-        ("start", run.idle_start_s, starts),
-        ("end", run.idle_end_s, ends),
-    ):
-        usual_idle_s = float(np.percentile(usual_seconds, 90))
-        if seconds < max(MIN_IDLE_S, usual_idle_s + MIN_IDLE_MORE_S, MIN_IDLE_TIMES * usual_idle_s):
-            continue
+def idle_ends(run: RunSummary, group: Group) -> Iterator[Measurement]:
+    """How long nothing moves at a run's start and at its end."""
+    for end, side in (("start", "first"), ("end", "last")):
+        seconds = run.idle_s[end]
+        usual_s = float(
+            np.percentile([sibling.idle_s[end] for sibling in group.others], USUAL_IDLE)
+        )
         frames = round(seconds * run.fps)
-        start_frame = 0 if end == "start" else run.num_frames - frames
-        side = "first" if end == "start" else "last"
-        detail = (
-            f"nothing moves in the {side} {seconds:.1f} s; in {group.words} {usual_idle_s:.1f} s"
-        )
-        yield run_fault(
+        stretch = (0, frames) if end == "start" else (len(run) - frames, len(run))
+        yield Measurement(
             "idle_end",
-            run.episode_index,
-            start_frame,
-            start_frame + frames,
-            detail,
+            run,
             seconds,
-            usual_idle_s,
-            "s",
+            usual_s,
+            stretch,
             signal=end,
+            words={"side": side, "others": group.words},
         )
 
 
-def _same_columns(group: Group, name: str, column: ColumnSummary) -> list[ColumnSummary]:
-    """The same column of the other runs, where it has the same dimensions."""
-    columns = [other_run.columns[name] for other_run in group.others if name in other_run.columns]
-    return [other_run for other_run in columns if len(other_run.largest) == len(column.largest)]
+def opposite_signs(runs: Sequence[RunSummary]) -> Iterator[Measurement]:
+    """How joints' states move with their action, where they do in the other runs or at most other joints.
+
+    All runs of the same dimensions are compared, whatever their task: a sign is the robot's.
+    """
+    groups = grouped(
+        ((run.columns["state"].titles, run.follow.shape), run)
+        for run in runs
+        if run.follow is not None
+    )
+    for members in groups.values():
+        follows = np.stack([run.follow for run in members if run.follow is not None])
+        usual_follows = np.median(follows, axis=0)
+        if len(members) >= MIN_RUNS:
+            yield from _signs_of_single_runs(members, follows, usual_follows)
+        if len(members) >= MIN_RUNS_OF_ALL:
+            yield from _signs_of_all_runs(members, usual_follows)
+
+
+def _signs_of_single_runs(
+    runs: Sequence[RunSummary], follows: np.ndarray, usual_follows: np.ndarray
+) -> Iterator[Measurement]:
+    """`follows`: [runs, 2, d], `usual_follows`: their medians [2, d]."""
+    spreads = np.stack([run.columns["state"].spread[: follows.shape[2]] for run in runs])
+    moves = spreads >= MIN_SPREAD * np.median(spreads, axis=0)
+    # By either way of following, the one by which it goes more surely against
+    correlations = np.where((usual_follows >= FOLLOWS) & moves[:, None], follows, np.inf)
+    ways = correlations.argmin(axis=1)
+    for number, joint in np.argwhere(correlations.min(axis=1) < 0).tolist():
+        way = ways[number, joint]
+        yield _sign(
+            "other_scale sign",
+            runs[number],
+            joint,
+            float(correlations[number, way, joint]),
+            float(usual_follows[way, joint]),
+        )
+
+
+def _signs_of_all_runs(
+    runs: Sequence[RunSummary], usual_follows: np.ndarray
+) -> Iterator[Measurement]:
+    for usual_joints in usual_follows:
+        for joint in np.flatnonzero(usual_joints < 0).tolist():
+            other_joints = np.delete(usual_joints, joint)
+            other_joints = other_joints[np.isfinite(other_joints)]
+            if len(other_joints) and (other_joints >= FOLLOWS).mean() >= MOST_JOINTS:
+                usual_follow = float(np.median(other_joints))
+                measured = float(usual_joints[joint])
+                for run in runs:
+                    yield _sign("other_scale sign in all", run, joint, measured, usual_follow)
+
+
+def _sign(
+    limit: str, run: RunSummary, joint: int, measured: float, usual_follow: float
+) -> Measurement:
+    title = run.columns["state"].titles[joint]
+    return Measurement(limit, run, measured, usual_follow, signal=title, size=-measured)

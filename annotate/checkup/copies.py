@@ -11,7 +11,7 @@ from itertools import combinations
 
 import numpy as np
 
-from annotate.checkup.faults import Finding, run_fault
+from annotate.checkup.comparer import LIMITS, Measurement
 from annotate.checkup.lateness import common_lag
 from annotate.checkup.summary import CameraSummary, RunSummary, cameras_of
 from core.values import grouped
@@ -33,10 +33,9 @@ PARTS = 5  # of what two runs share, in each of which hashes have to be alike: r
 MAX_CELL = 3.5
 MAX_MEAN = 0.3
 MAX_MEAN_OF_NEAR = 1.0  # where the rows are near each other, too
-MIN_LOSS = 0.1  # of likeness of rows and pictures, of the run of a pair whose pictures are foreign
 
 
-def copies(dataset: str, runs: Sequence[RunSummary]) -> Iterator[Finding]:
+def copies(dataset: str, runs: Sequence[RunSummary]) -> Iterator[Measurement]:
     """Runs that are a copy of an earlier one; or, where pictures are equal and rows differ, have foreign pictures."""
     by_index = {run.episode_index: run for run in runs}
     row_distances = _row_distances(runs)
@@ -57,52 +56,52 @@ def copies(dataset: str, runs: Sequence[RunSummary]) -> Iterator[Finding]:
         if pair in row_copies:
             fault = None
         else:
-            fault = _foreign_pictures_fault(dataset, earlier, later, lag, row_distances.get(pair))
-        yield fault or _copy_fault(
+            fault = _foreign_pictures(dataset, earlier, later, lag, row_distances.get(pair))
+        yield fault or _copy(
             dataset, earlier, later, row_distances.get(pair), pair in picture_copies
         )
 
 
-def exact_copies(dataset: str, runs: Sequence[RunSummary]) -> Iterator[Finding]:
+def exact_copies(dataset: str, runs: Sequence[RunSummary]) -> Iterator[Measurement]:
     """Runs of which both the rows and the pictures of all cameras are equal to those of an earlier one, however far."""
     first = dict[tuple, RunSummary]()
     for run in runs:
         pictures = tuple(sorted((name, camera.sha256) for name, camera in run.cameras.items()))
         earlier = first.setdefault((run.rows_digest, pictures), run)
         if earlier is not run:
-            yield _copy_fault(dataset, earlier, run, 0.0, are_pictures_equal=True)
+            yield _copy(dataset, earlier, run, 0.0, are_pictures_equal=True)
 
 
-def _copy_fault(
+def _copy(
     dataset: str,
     earlier: RunSummary,
     later: RunSummary,
     distance: float | None,
     are_pictures_equal: bool,
-) -> Finding:
+) -> Measurement:
     """`distance`: between the rows; None where they were not compared."""
-    number = earlier.episode_index
+    pictures = "the pictures are equal" if are_pictures_equal else "the pictures differ"
     if earlier.rows_digest is None:
-        detail = (
-            f"a copy of episode {number}: the pictures are equal, and no rows tell the runs apart"
-        )
+        kind = "the pictures are equal, and no rows tell the runs apart"
     elif distance == 0 and are_pictures_equal:
-        detail = f"a copy of episode {number}: rows and pictures are equal"
+        kind = "rows and pictures are equal"
     elif distance is not None and distance <= MAX_ROWS_APART_SEEN:
-        pictures = "the pictures are equal" if are_pictures_equal else "the pictures differ"
-        detail = f"a copy of episode {number}: the rows are {distance:.2g} standard deviations apart, {pictures}"
+        kind = f"the rows are {distance:.2g} standard deviations apart, {pictures}"
     else:
-        detail = f"a copy of episode {number}: the pictures are equal, the rows differ in length or values"
-    measured = distance if distance is not None else 0.0
-    unit = "standard deviations"
-    return run_fault(
-        "copy", *later.whole, detail, measured, MAX_ROWS_APART, unit, other=(dataset, number)
+        kind = "the pictures are equal, the rows differ in length or values"
+    return Measurement(
+        "copy",
+        later,
+        distance or 0.0,
+        MAX_ROWS_APART,
+        other=(dataset, earlier.episode_index),
+        words={"kind": kind},
     )
 
 
-def _foreign_pictures_fault(
+def _foreign_pictures(
     dataset: str, earlier: RunSummary, later: RunSummary, lag: int, distance: float | None
-) -> Finding | None:
+) -> Measurement | None:
     """Which of two runs with equal pictures has those of the other: the one whose rows do not go with them.
 
     None where their rows are near each other, or nothing tells which of both it is.
@@ -110,23 +109,15 @@ def _foreign_pictures_fault(
     first = _likeness_at_lag(earlier, lag)
     second = _likeness_at_lag(later, lag)
     are_near = distance is not None and distance < MIN_FOREIGN_APART
-    if are_near or first is None or second is None or abs(first - second) < MIN_LOSS:
+    if are_near or first is None or second is None:
+        return None
+    loss = abs(first - second)
+    if loss < LIMITS["other_pictures"].minimum:
         return None
     wrong, right = (earlier, later) if first < second else (later, earlier)
     low, high = sorted((first, second))
-    detail = (
-        f"its pictures are those of episode {right.episode_index}, its rows are others (likeness of pictures and rows "
-        f"{low:.2f}, of the other run {high:.2f})"
-    )
-    return run_fault(
-        "other_pictures",
-        *wrong.whole,
-        detail,
-        low,
-        high,
-        "correlation",
-        other=(dataset, right.episode_index),
-    )
+    other = dataset, right.episode_index
+    return Measurement("other_pictures", wrong, low, high, size=loss, other=other)
 
 
 def _likeness_at_lag(run: RunSummary, lag: int) -> float | None:

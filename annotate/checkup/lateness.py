@@ -1,92 +1,72 @@
 """Rows behind or ahead of the pictures, in frames: of all runs, or of single ones."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from annotate.checkup.faults import Finding, run_fault
-from annotate.checkup.flows import flow_curves, peak_lag
-from annotate.checkup.signals import values_of_commonest_kind
+from annotate.checkup.comparer import Measurement
 from annotate.checkup.summary import RunSummary
-
-MIN_LAG = 2  # frames
-
 
 # When a lag of all runs is believed: in how many runs, how alike the curves are there (correlation), how much more than
 # without a lag, and the share of runs whose own lag is near it. Chosen on the clean and spoilt runs of docs/checkup.md
 MIN_SURENESS = (2, 0.35, 0.04, 0.6)
-# Of one run, against what the optical flow of the others foretells
-MIN_OTHERS = 4
-MIN_LIKENESS_OF_ONE = 0.3
-MIN_LIKENESS_OF_OTHERS = 0.3
-MIN_AGREEMENT_OF_OTHERS = 0.6
-# Logarithm of how much more of the flow is unexplained than at the run's own lag: at the others' lag, and beside it
-MIN_LOSS = 0.1
-MIN_LOSS_BESIDE = 0.05
-MIN_UNEXPLAINED = 1e-6
+# Of one run, against the lag of all: how alike its rows and pictures are, and all others', and how much it gains
+MIN_LIKENESS, MIN_LIKENESS_OF_ALL, MIN_GAIN = 0.2, 0.3, 0.06
+MAX_LAG_SHARE = 0.2  # of a run's frames: of a larger lag too little is compared
 
 
-def late_rows(runs: Sequence[RunSummary]) -> Iterator[Finding]:
+def late_rows(runs: Sequence[RunSummary]) -> Iterator[Measurement]:
     """Rows that are behind or ahead of the pictures: in all runs, or in single ones otherwise than in the others."""
     curves = _row_curves(runs)
     lag, is_sure = _common_lag(curves)
-    single_faults = {fault.episode_index: fault for fault in _single_late_rows(runs, lag)}
-    yield from single_faults.values()
-    if not is_sure:
-        return
-    words = f"the pictures in {len(curves)} of {len(runs)} runs"
-    for run in runs:
-        if run.episode_index in curves and run.episode_index not in single_faults:
-            detail = f"the rows are {_lag_words(lag, run.fps)} {words}"
-            yield _lag_fault(run, detail, lag, 0, "state")
-
-
-def _single_late_rows(runs: Sequence[RunSummary], start_lag: int) -> Iterator[Finding]:
-    """Rows of a run that are at another lag than those of the others."""
-    curves, lag = flow_curves({run.episode_index: run.motion for run in runs}, start_lag)
+    counts = {"num_runs": len(curves), "num_all": len(runs)}
+    middle = len(next(iter(curves.values()), ())) // 2
+    likeness = [float(curve[lag + middle]) for curve in curves.values()]
+    are_comparable = len(curves) > 1 and np.mean(likeness) >= MIN_LIKENESS_OF_ALL
     for run in runs:
         curve = curves.get(run.episode_index)
-        if curve is None or run.motion is None:
+        if curve is None:
             continue
-        run_lag = _deviating_lag(curve, lag, run.motion.compared_lag)
-        other_curves = [curves[episode] for episode in curves if episode != run.episode_index]
-        if run_lag is None or not _are_lags_comparable(other_curves, lag):
-            continue
-        detail = (
-            f"the rows are {_lag_words(run_lag, run.fps)} the pictures, those of the other runs "
-            f"{_lag_words(lag, run.fps)} them"
-        )
-        yield _lag_fault(run, detail, run_lag, lag, "state")
+        run_lag = _deviating_lag(run, curve, lag) if are_comparable else None
+        words = {"usual_lag": _lag_words(lag, run.fps)}
+        if run_lag is not None:
+            yield Measurement(
+                "rows_late",
+                run,
+                run_lag,
+                lag,
+                signal="state",
+                size=abs(run_lag - lag),
+                words=words | {"lag": _lag_words(run_lag, run.fps)},
+            )
+        if is_sure:
+            yield Measurement(
+                "rows_late in all",
+                run,
+                lag,
+                0,
+                signal="state",
+                size=abs(lag),
+                words=words | counts,
+            )
 
 
-def _are_lags_comparable(curves: Sequence[np.ndarray], lag: int) -> bool:
-    """Are rows and flow so alike at the common lag that a run may be held against it?"""
-    if len(curves) < MIN_OTHERS:
-        return False
-    middle = len(curves[0]) // 2
-    likeness = float(np.mean([curve[lag + middle] for curve in curves]))
-    agreement = float(np.mean([abs(peak_lag(curve) - lag) < MIN_LAG for curve in curves]))
-    return likeness >= MIN_LIKENESS_OF_OTHERS and agreement >= MIN_AGREEMENT_OF_OTHERS
-
-
-def _deviating_lag(curve: np.ndarray, lag: int, compared_lag: int) -> int | None:
-    """The lag of a run, in frames, where it surely has another one than all runs together; else None.
-
-    compared_lag: the largest lag at which enough of the run is compared; what lies beyond tells nothing.
-    """
-    if abs(lag) > compared_lag:
-        return None
+def _deviating_lag(run: RunSummary, curve: np.ndarray, lag: int) -> int | None:
+    """The lag of a run, in frames, where it surely has another one than all runs together; else None."""
     run_lag = peak_lag(curve)
     middle = len(curve) // 2
-    unexplained = np.log(np.maximum(1 - np.maximum(curve, 0) ** 2, MIN_UNEXPLAINED))
-    losses = unexplained - unexplained[run_lag + middle]
-    # The nearest lags that would be told from it, on both sides
-    near_lags = np.array([run_lag - MIN_LAG - 1, run_lag + MIN_LAG + 1])
-    side_losses = losses[np.clip(near_lags, -compared_lag, compared_lag) + middle]
-    is_other = abs(run_lag - lag) >= MIN_LAG and curve[run_lag + middle] >= MIN_LIKENESS_OF_ONE
-    if is_other and losses[lag + middle] >= MIN_LOSS and side_losses.min() >= MIN_LOSS_BESIDE:
+    likeness = float(curve[run_lag + middle])
+    gain = likeness - float(curve[lag + middle])
+    is_compared = abs(run_lag) <= MAX_LAG_SHARE * len(run)
+    if is_compared and likeness >= MIN_LIKENESS and gain >= MIN_GAIN:
         return run_lag
     return None
+
+
+def peak_lag(curve: np.ndarray) -> int:
+    """The lag, in frames, at which a curve [2 * most + 1] is highest."""
+    return int(np.argmax(curve)) - len(curve) // 2
 
 
 def common_lag(runs: Sequence[RunSummary]) -> int:
@@ -95,8 +75,11 @@ def common_lag(runs: Sequence[RunSummary]) -> int:
 
 
 def _row_curves(runs: Sequence[RunSummary]) -> dict[int, np.ndarray]:
-    """Those over as many lags as most have: runs of another rate are not compared."""
-    return values_of_commonest_kind({run.episode_index: run.row_curve for run in runs}, len)
+    """Those over as many lags as most have, or the most of those: runs of another rate are not compared."""
+    curves = {run.episode_index: run.row_curve for run in runs if run.row_curve is not None}
+    lengths = Counter(map(len, curves.values()))
+    usual_length = max(lengths, key=lambda length: (lengths[length], length), default=0)
+    return {episode: curve for episode, curve in curves.items() if len(curve) == usual_length}
 
 
 def _common_lag(curves: Mapping[int, np.ndarray]) -> tuple[int, bool]:
@@ -110,7 +93,7 @@ def _common_lag(curves: Mapping[int, np.ndarray]) -> tuple[int, bool]:
     gain = float(mean[lag + max_lag] - mean[max_lag])
     reached = len(curves), float(mean[lag + max_lag]), gain, float(np.mean(near))
     is_sure = all(value >= limit for value, limit in zip(reached, MIN_SURENESS, strict=True))
-    return lag, is_sure and MIN_LAG <= abs(lag) < max_lag
+    return lag, is_sure and abs(lag) < max_lag
 
 
 def _lag_words(lag: int, fps: float) -> str:
@@ -118,7 +101,3 @@ def _lag_words(lag: int, fps: float) -> str:
     if lag:
         return f"{abs(lag)} frames ({abs(lag) / fps:.2f} s) {side}"
     return "at one time with"
-
-
-def _lag_fault(run: RunSummary, detail: str, measured: int, usual_lag: int, signal: str) -> Finding:
-    return run_fault("rows_late", *run.whole, detail, measured, usual_lag, "frames", signal=signal)

@@ -1,11 +1,11 @@
-"""Checks of what runs look like beside the others: a camera that stands otherwise, a text that others do not fit, a
+"""Measures of what runs look like beside the others: a camera that stands otherwise, a text that others do not fit, a
 success whose last picture is unlike the ends of the others."""
 
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from annotate.checkup.faults import Finding, run_fault
+from annotate.checkup.comparer import LIMITS, Measurement
 from annotate.checkup.summary import PHASES, RunSummary, cameras_of
 from annotate.pictures import BLACK_LUMA
 from core.values import grouped
@@ -14,47 +14,38 @@ NEAREST = 3  # runs that a run is held against
 USUAL = 90  # percentile of the others
 # A camera that stands still over the dataset: what of its picture rests is nearly the same in all runs
 MIN_RUNS_OF_CAMERA = 8
-MIN_MOVED = 6.0  # of 255
-MIN_MOVED_TIMES = 2.0  # times what is usual
 # Texts: runs of one text have to look like one another, and this one like those of another text
 MIN_RUNS_OF_TEXT = 4
-MAX_RATIO = 0.8
 MIN_APART_TIMES = 1.2
 MAX_NEAR_TIMES = 2.0
+TINY = 1e-9  # a distance that is none
 # Outcomes: an end is held against the ends of the other runs of its task, and what they show earlier
 MIN_OTHERS = 5
 EARLIER = slice(0, PHASES - 4)  # moments of the others that are surely not their end
-MIN_END_TIMES = 1.5  # of how far the others' ends are from one another
 MIN_EARLIER_TIMES = 2.2  # of how far the end is from what the others show earlier
 
 
-def moved_cameras(runs: Sequence[RunSummary]) -> Iterator[Finding]:
-    """A camera whose resting picture is unlike that of every other run, where those are alike."""
+def moved_cameras(runs: Sequence[RunSummary]) -> Iterator[Measurement]:
+    """How unlike a camera's resting picture is to that of every other run."""
     for camera in cameras_of(runs):
         camera_runs = [run for run in runs if camera in run.cameras]
         if len(camera_runs) < MIN_RUNS_OF_CAMERA:
             continue
         resting = np.stack([_resting_picture(run.cameras[camera].phases) for run in camera_runs])
-        nearest = np.array(
-            [_distance_to_nearest_pictures(resting, k) for k in range(len(camera_runs))]
-        )
-        for k, run in enumerate(camera_runs):
-            usual_distance = float(np.percentile(np.delete(nearest, k), USUAL))
-            if nearest[k] < max(MIN_MOVED, MIN_MOVED_TIMES * usual_distance):
-                continue
-            detail = (
-                f"what {camera} shows at rest is {nearest[k]:.0f} of 255 from the {NEAREST} runs that are most alike; "
-                f"others are within {usual_distance:.0f}"
-            )
-            yield run_fault(
-                "camera_moved",
-                *run.whole,
-                detail,
-                float(nearest[k]),
-                usual_distance,
-                "of 255",
-                camera,
-            )
+        for run, distance, usual_distance in _beside_others(camera_runs, resting):
+            yield Measurement("camera_moved", run, distance, usual_distance, camera=camera)
+
+
+def _beside_others(
+    runs: Sequence[RunSummary], pictures: np.ndarray
+) -> Iterator[tuple[RunSummary, float, float]]:
+    """How far each run's picture, of [runs, ...], is from the nearest others, and how far the others' are."""
+    flat = pictures.reshape(len(runs), -1)
+    nearest = [
+        _mean_of_least(np.delete(np.abs(flat - flat[k]).mean(axis=1), k)) for k in range(len(runs))
+    ]
+    for k, run in enumerate(runs):
+        yield run, nearest[k], float(np.percentile(np.delete(nearest, k), USUAL))
 
 
 def _resting_picture(phases: np.ndarray) -> np.ndarray:
@@ -65,61 +56,46 @@ def _resting_picture(phases: np.ndarray) -> np.ndarray:
     return np.median(phases, axis=0).astype(np.float32)
 
 
-def _distance_to_nearest_pictures(pictures: np.ndarray, number: int) -> float:
-    """Mean distance of a picture to the nearest other ones of [k, 16, 16]."""
-    distances = np.abs(pictures - pictures[number]).mean(axis=(1, 2))
-    return _mean_of_least(np.delete(distances, number))
-
-
 def _mean_of_least(distances: np.ndarray) -> float:
     """The mean of the NEAREST smallest of some distances [k]."""
     return float(np.sort(distances)[:NEAREST].mean())
 
 
-def differing_texts(runs: Sequence[RunSummary]) -> Iterator[Finding]:
+def differing_texts(runs: Sequence[RunSummary]) -> Iterator[Measurement]:
     """A run that looks and moves like the runs of another text, and not like those of its own, which are alike."""
-    texts = [run.task or "" for run in runs]
-    common = sorted({text for text in texts if text and texts.count(text) > MIN_RUNS_OF_TEXT})
+    texts = np.array([run.task or "" for run in runs])
+    names, counts = np.unique(texts[texts != ""], return_counts=True)
+    common = names[counts > MIN_RUNS_OF_TEXT].tolist()
     if len(common) < 2:
         return
     run_distances = _run_distances(runs)
+    distances = [_distances_to_text(run_distances, texts == text) for text in common]
     # How far runs of a text are from the nearest ones of their own text
-    usual_distances = {text: _usual_distance(run_distances, texts, text) for text in common}
-    for k, run in enumerate(runs):
-        if texts[k] not in common:
-            continue
-        distances = {text: _distance_to_text(run_distances, texts, k, text) for text in common}
-        text_distance = distances.pop(texts[k])
-        other_text = min(distances, key=lambda text: distances[text])
-        other_distance = distances[other_text]
-        is_unlike_own = (
-            other_distance <= MAX_RATIO * text_distance
-            and text_distance >= MIN_APART_TIMES * usual_distances[texts[k]]
-        )
-        if is_unlike_own and other_distance <= MAX_NEAR_TIMES * usual_distances[other_text]:
-            detail = f'the run looks and moves like those of "{other_text}", not like those of its text "{texts[k]}"'
-            yield run_fault(
+    usual_distances = np.array(
+        [np.median(column[texts == text]) for column, text in zip(distances, common, strict=True)]
+    )
+    for number, text in enumerate(common):
+        foreign_distances = np.stack(distances, axis=1)
+        text_distances = foreign_distances[:, number].copy()
+        foreign_distances[:, number] = np.inf
+        nearest = foreign_distances.argmin(axis=1)
+        nearest_distances = foreign_distances.min(axis=1)
+        is_unlike = text_distances >= MIN_APART_TIMES * usual_distances[number]
+        is_near = nearest_distances <= MAX_NEAR_TIMES * usual_distances[nearest]
+        for k in np.flatnonzero((texts == text) & is_unlike & is_near).tolist():
+            yield Measurement(
                 "text_differs",
-                *run.whole,
-                detail,
-                other_distance / text_distance,
-                MAX_RATIO,
-                "ratio of distances",
+                runs[k],
+                float(text_distances[k] / max(nearest_distances[k], TINY)),
                 signal="text",
+                words={"nearest": common[nearest[k]], "text": text},
             )
 
 
-def _usual_distance(run_distances: np.ndarray, texts: Sequence[str], text: str) -> float:
-    members = [k for k, other_text in enumerate(texts) if other_text == text]
-    return float(np.median([_distance_to_text(run_distances, texts, k, text) for k in members]))
-
-
-def _distance_to_text(
-    run_distances: np.ndarray, texts: Sequence[str], run: int, text: str
-) -> float:
-    """Mean distance of a run to the nearest other ones of a text."""
-    members = [k for k, other_text in enumerate(texts) if other_text == text and k != run]
-    return _mean_of_least(run_distances[run, members])
+def _distances_to_text(run_distances: np.ndarray, is_member: np.ndarray) -> np.ndarray:
+    """Mean distance of each run to the nearest others of a text, [runs]; is_member: those that have it, bool [runs]."""
+    numbers = np.arange(len(is_member))
+    return np.array([_mean_of_least(run_distances[k, is_member & (numbers != k)]) for k in numbers])
 
 
 def _run_distances(runs: Sequence[RunSummary]) -> np.ndarray:
@@ -174,7 +150,7 @@ def _euclidean_distances(vectors: np.ndarray) -> np.ndarray:
     return np.sqrt(np.maximum(squares[:, None] + squares[None] - 2 * vectors @ vectors.T, 0))
 
 
-def contradicted_outcomes(runs: Sequence[RunSummary]) -> Iterator[Finding]:
+def contradicted_outcomes(runs: Sequence[RunSummary]) -> Iterator[Measurement]:
     """A run that is said to have succeeded, and ends like what the others of its task show earlier,
     not like their ends."""
     runs_by_task = grouped((run.task, run) for run in runs if run.task and run.success is not False)
@@ -184,46 +160,31 @@ def contradicted_outcomes(runs: Sequence[RunSummary]) -> Iterator[Finding]:
             yield from _contradicted_in_task(siblings, sorted(cameras))
 
 
-def _contradicted_in_task(runs: Sequence[RunSummary], cameras: Sequence[str]) -> Iterator[Finding]:
+def _contradicted_in_task(
+    runs: Sequence[RunSummary], cameras: Sequence[str]
+) -> Iterator[Measurement]:
     pictures = np.stack([_pictures_at_phases(run, cameras) for run in runs])
-    ends = pictures[:, -1]
-    end_distances = np.array([_distance_to_ends(ends, k) for k in range(len(runs))])
-    for k, run in enumerate(runs):
-        usual_distance = float(np.percentile(np.delete(end_distances, k), USUAL))
-        end_distance = float(end_distances[k])
+    for k, (run, distance, usual_distance) in enumerate(_beside_others(runs, pictures[:, -1])):
         # Asked first, since what is earlier costs more to look through
-        if not run.success or end_distance < MIN_END_TIMES * usual_distance:
+        if not run.success or distance < LIMITS["outcome_differs"].times * usual_distance:
             continue
-        earlier_distance = _distance_to_earlier(pictures, k)
-        if end_distance < MIN_EARLIER_TIMES * earlier_distance:
-            continue
-        detail = (
-            f"it is said to have succeeded, and its last picture is {end_distance:.1f} of 255 from the ends of the "
-            f"other runs of its task, and {earlier_distance:.1f} from what they show earlier; others are within "
-            f"{usual_distance:.1f} of an end"
-        )
-        yield run_fault(
-            "outcome_differs",
-            run.episode_index,
-            run.num_frames - 1,
-            run.num_frames,
-            detail,
-            end_distance,
-            usual_distance,
-            "of 255",
-            signal="outcome",
-        )
+        earlier = _distance_to_earlier(pictures, k)
+        if distance >= MIN_EARLIER_TIMES * earlier:
+            yield Measurement(
+                "outcome_differs",
+                run,
+                distance,
+                usual_distance,
+                (len(run) - 1, len(run)),
+                signal="outcome",
+                words={"earlier": earlier},
+            )
 
 
 def _pictures_at_phases(run: RunSummary, cameras: Sequence[str]) -> np.ndarray:
     """What cameras show at the phases, float32 [PHASES, pixels]."""
     pictures = [run.cameras[camera].phases.reshape(PHASES, -1) for camera in cameras]
     return np.concatenate(pictures, axis=1).astype(np.float32)
-
-
-def _distance_to_ends(ends: np.ndarray, run: int) -> float:
-    """Mean distance of a run's end to the nearest of the others, of [runs, pixels]."""
-    return _mean_of_least(np.abs(np.delete(ends, run, axis=0) - ends[run]).mean(axis=1))
 
 
 def _distance_to_earlier(pictures: np.ndarray, run: int) -> float:

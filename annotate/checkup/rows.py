@@ -1,35 +1,36 @@
-"""Checks of one run's rows: values that jump and come back, values that stand still while the robot
-moves, frames that are missing between the times."""
+"""Measures of one run's rows: values that jump and come back, values that stand still while the robot
+moves, frames that are missing between the times; how alike rows and pictures are."""
 
 from collections.abc import Iterator
 
 import numpy as np
 
-from annotate.checkup.faults import Finding, run_fault
+from annotate.checkup.comparer import LIMITS, Measurement, duration, num_frames
 from annotate.checkup.signals import MOVING, RunSignals, is_moving
-from annotate.signal_lag import FAST_PERCENTILE
+from annotate.signal_lag import FAST_PERCENTILE, compressed_curve, correlations
 from annotate.spans import stretches
 from ingest.signals.gripper import moving_dimensions
 
 # A jump: the value leaves for at most so many frames, and is back where it was
 JUMP_FRAMES = 3
-MIN_JUMP_STEPS = 4.0  # times the largest step of the rest of the run
 MIN_JUMP_SHARE = 0.1  # of the range that the dimension has in the rest of the run
 BACK = 0.25  # of the jump: so near is back
 TURN = (2 * np.pi, 360.0)  # a full turn is no jump, but another name of the same angle
 MAX_JUMPS = 5  # of one dimension that are told: more of them are the way of that signal
 
-MIN_STUCK_S = 1.0
 MIN_STUCK_SEEN = 0.5  # share of a stuck stretch at which pictures show motion
 SEEN_CHANGE = 0.5  # of the change of pictures that the moving arm makes at the median
 AT_REST = 0.05  # of its fast speed: a slower arm rests
 
-MIN_MISSING, MIN_GAP = 5, 3  # frames of a run, or at one place
+AT_ONE_PLACE = 5 / 3  # frames that are missing at one place count so much more
 LONG_STEP = 1.6  # times the usual step: a frame is missing
 SETTLES = 4  # rows after a long step within which a late stamp is made up for
 
+MAX_LAG_S = 1.2  # of rows behind pictures
+MIN_LENGTHS, MIN_FRAMES = 2.2, 40  # times MAX_LAG_S, and frames: shorter runs tell nothing
 
-def jumps(run: RunSignals) -> Iterator[Finding]:
+
+def jumps(run: RunSignals) -> Iterator[Measurement]:
     """A dimension of the arm's state is elsewhere for a frame or a few, farther than it moves in any other step."""
     if run.state is None or len(run.state) < 10:
         return
@@ -42,22 +43,19 @@ def jumps(run: RunSignals) -> Iterator[Finding]:
             spans.setdefault((start, end), []).append((dimension, size, usual_step))
     for (start, end), parts in sorted(spans.items()):
         dimension, size, usual_step = max(parts, key=lambda part: part[1] / part[2])
-        name = run.title("state", dimension)
-        extra = f" and {len(parts) - 1} more dimensions" if len(parts) > 1 else ""
-        detail = (
-            f"{name}{extra} jumps by {size:.3g} at frame {start} and is back {end - start} frame(s) later; "
-            f"the largest other step is {usual_step:.3g}"
-        )
-        yield run_fault(
+        num_others = len(parts) - 1
+        words = {
+            "others": f" and {num_others} more dimensions" if num_others else "",
+            "length": end - start,
+        }
+        yield Measurement(
             "state_jumps",
-            run.episode_index,
-            start,
-            end,
-            detail,
+            run,
             size,
             usual_step,
-            "of the source",
-            signal=name,
+            (start, end),
+            signal=run.title("state", dimension),
+            words=words,
         )
 
 
@@ -100,7 +98,7 @@ def _jump(
     other_steps = np.r_[steps[: start - 1], steps[end:]]
     # Steps of other jumps are no measure of ordinary motion
     usual_step = float(np.sort(other_steps)[-1 - min(4, len(other_steps) // 50)])
-    if usual_step <= 0 or size < MIN_JUMP_STEPS * usual_step:
+    if usual_step <= 0 or size < LIMITS["state_jumps"].times * usual_step:
         return None
     other_values = np.r_[values[:start], values[end:]]
     low, high = np.percentile(other_values, (1, 99))
@@ -115,29 +113,17 @@ def _is_same_angle(value: float, value_before: float, size: float) -> bool:
     return is_turn or abs(value + value_before) < 0.05 * size
 
 
-def stuck_stretches(run: RunSignals) -> Iterator[Finding]:
+def stuck_stretches(run: RunSignals) -> Iterator[Measurement]:
     """All dimensions of the arm's state keep their values for a stretch, while pictures change as
     they do when the arm moves."""
     if run.state is None or run.arm_moves is None or len(run.state) != len(run):
         return
     arm = run.state[:, run.arm_dimensions("state")]
     is_same = np.r_[False, (np.diff(arm, axis=0) == 0).all(axis=1)]
-    for start, end in stretches(is_same, max(3, round(MIN_STUCK_S * run.fps))):
-        witness = _stuck_witness(run, start, end)
-        if witness:
-            seconds = (end - start) / run.fps
-            detail = f"the state keeps one value for {seconds:.1f} s from {start / run.fps:.1f} s on, while {witness}"
-            yield run_fault(
-                "state_stuck",
-                run.episode_index,
-                start,
-                end,
-                detail,
-                seconds,
-                MIN_STUCK_S,
-                "s",
-                signal="state",
-            )
+    for stretch in stretches(is_same, max(3, num_frames(LIMITS["state_stuck"].minimum, run.fps))):
+        if witness := _stuck_witness(run, *stretch):
+            words = {"witness": witness}
+            yield duration("state_stuck", run, stretch, signal="state", words=words)
 
 
 def _stuck_witness(run: RunSignals, start: int, end: int) -> str:
@@ -166,21 +152,29 @@ def _stuck_witness(run: RunSignals, start: int, end: int) -> str:
     return ""
 
 
-def missing_frames(run: RunSignals) -> Iterator[Finding]:
+def missing_frames(run: RunSignals) -> Iterator[Measurement]:
     """Frames that the rows' times leave out: gaps that no later row makes up for, as late stamps do."""
     if run.times_s is None or len(run.times_s) < 10 or not np.isfinite(run.times_s).all():
         return
     gaps, frame_interval = time_gaps(run.times_s)
     missing = sum(count for _, count in gaps)
     longest_row, longest = max(gaps, key=lambda gap: gap[1], default=(0, 0))
-    if missing < MIN_MISSING and longest < MIN_GAP:
-        return
-    longest_place = f"the longest {longest * frame_interval:.2g} s before row {longest_row}"
-    detail = (
-        f"{missing} frames are missing at {len(gaps)} places by the rows' times, {longest_place}"
-    )
-    place = run.episode_index, gaps[0][0] - 1, gaps[-1][0] + 1
-    yield run_fault("frames_missing", *place, detail, missing, 0.0, "frames", signal="times")
+    words = {
+        "num_places": len(gaps),
+        "longest_s": longest * frame_interval,
+        "longest_row": longest_row,
+    }
+    if gaps:
+        yield Measurement(
+            "frames_missing",
+            run,
+            missing,
+            0.0,
+            (gaps[0][0] - 1, gaps[-1][0] + 1),
+            signal="times",
+            size=max(missing, AT_ONE_PLACE * longest),
+            words=words,
+        )
 
 
 def time_gaps(times_s: np.ndarray) -> tuple[list[tuple[int, int]], float]:
@@ -201,8 +195,8 @@ def time_gaps(times_s: np.ndarray) -> tuple[list[tuple[int, int]], float]:
     return gaps, frame_interval
 
 
-def idle_seconds(run: RunSignals) -> tuple[float, float]:
-    """Seconds at the start and at the end in which neither arm, nor gripper, nor pictures move."""
+def idle_seconds(run: RunSignals) -> dict[str, float]:
+    """Seconds at the `start` and at the `end` in which neither arm, nor gripper, nor pictures move."""
     still = np.ones(len(run), bool)
     speed = run.arm_speed
     if speed is not None:
@@ -214,5 +208,28 @@ def idle_seconds(run: RunSignals) -> tuple[float, float]:
         still &= ~is_moving(run.cameras[0].change.astype(np.float64))
     moves = np.flatnonzero(~still)
     if not len(moves):
-        return 0.0, 0.0
-    return float(moves[0] / run.fps), float((len(run) - 1 - moves[-1]) / run.fps)
+        return {"start": 0.0, "end": 0.0}
+    last = len(run) - 1 - moves[-1]
+    return {"start": float(moves[0] / run.fps), "end": float(last / run.fps)}
+
+
+def row_curve(run: RunSignals) -> np.ndarray | None:
+    """Likeness of pictures and rows where rows are so many frames later, [2 * most + 1]; None where it tells nothing.
+
+    How much pictures change is compared with how fast the arm moves, each as the square root of its share of what is
+    fast, so that neither a cut nor a jerk decides. The mean over the cameras that show any change.
+    """
+    max_lag = max(3, round(MAX_LAG_S * run.fps))
+    if run.arm_speed is None or len(run) < max(MIN_LENGTHS * max_lag, MIN_FRAMES):
+        return None
+    arm_motion = compressed_curve(run.arm_speed)
+    # The change of frame 0 is not known
+    changes = [np.r_[c.change[1:2], c.change[1:]].astype(np.float64) for c in run.cameras]
+    curves = [
+        correlations(compressed_curve(change), arm_motion, max_lag)
+        for change in changes
+        if change.std() > 0
+    ]
+    if curves:
+        return np.mean(curves, axis=0)
+    return None

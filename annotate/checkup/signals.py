@@ -1,10 +1,9 @@
 """What the checkup sees of one run: its rows, its text and outcome, and what was measured of each camera's pictures."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
-from typing import Any
 
 import numpy as np
 
@@ -122,13 +121,3 @@ def run_signals(
         cameras,
         episode.statistics,
     )
-
-
-def values_of_commonest_kind[T](
-    values: Mapping[int, T | None], kind_of: Callable[[T], Any]
-) -> dict[int, T]:
-    """The values of the kind that most of them have, of equally common kinds the greatest; without those of None."""
-    present_values = {key: value for key, value in values.items() if value is not None}
-    kinds = [kind_of(value) for value in present_values.values()]
-    commonest = max(set(kinds), key=lambda kind: (kinds.count(kind), kind), default=None)
-    return {key: value for key, value in present_values.items() if kind_of(value) == commonest}

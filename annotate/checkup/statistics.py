@@ -4,16 +4,16 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from annotate.checkup.faults import run_fault
+from annotate.checkup.comparer import Measurement
 from annotate.checkup.signals import RunSignals
-from ingest.episode import Finding, StoredStatistics
+from ingest.episode import StoredStatistics
 
 TOLERANCE = 2e-3  # of the stored range: rounding of writers is far below
 MAX_MEAN_APART = 0.05  # standard deviations: writers that sum in float32 are within 0.003
 ROUNDING = 5e-4  # of a value, or of 1 for smaller ones: a joint that hardly moves is not held against its tiny range
 
 
-def stale_statistics(run: RunSignals) -> Iterator[Finding]:
+def stale_statistics(run: RunSignals) -> Iterator[Measurement]:
     """Rows beyond the range that is stored of all rows; or another range or mean than is stored of this episode.
 
     What is stored of them and cannot be read is told, too.
@@ -21,42 +21,31 @@ def stale_statistics(run: RunSignals) -> Iterator[Finding]:
     for stored in run.statistics:
         values = run.state if stored.vector == "state" else run.action
         if stored.problem:
-            detail = (
-                f"whether the stored statistics are the data's cannot be told: {stored.problem}"
+            yield Measurement(
+                "stale_statistics unread",
+                run,
+                0.0,
+                words={"problem": stored.problem},
             )
-            yield _statistics_fault(run, detail, 0.0, 0.0, "")
         elif values is None or not len(values) or not np.isfinite(values).all():
             continue
-        elif values.shape[1] != len(stored.low):
-            detail = f"{stored.file} has {len(stored.low)} dimensions of {stored.vector}, the rows {values.shape[1]}"
-            yield _statistics_fault(run, detail, values.shape[1], len(stored.low), stored.vector)
-        elif difference := _largest_difference(values, stored):
-            kind, dimension, measured, expected = difference
-            name = run.title(stored.vector, dimension)
-            detail = f"{stored.file} says that the {kind} of {name} is {expected:.4g}; by the rows it is {measured:.4g}"
-            yield _statistics_fault(run, detail, measured, expected, name)
-
-
-def _statistics_fault(
-    run: RunSignals, detail: str, measured: float, expected: float, signal: str
-) -> Finding:
-    return run_fault(
-        "stale_statistics",
-        run.episode_index,
-        0,
-        len(run),
-        detail,
-        measured,
-        expected,
-        "of the source",
-        signal=signal,
-    )
+        elif (width := values.shape[1]) != len(stored.low):
+            yield Measurement(
+                "stale_statistics width",
+                run,
+                width,
+                len(stored.low),
+                signal=stored.vector,
+                words={"file": stored.file},
+            )
+        else:
+            yield _largest_difference(run, values, stored)
 
 
 def _largest_difference(
-    values: np.ndarray, stored: StoredStatistics
-) -> tuple[str, int, float, float] | None:
-    """What differs most, of which dimension, as measured and as stored; None where all is as stored."""
+    run: RunSignals, values: np.ndarray, stored: StoredStatistics
+) -> Measurement:
+    """What differs most, of which dimension, as measured and as stored."""
     low = values.min(axis=0)
     high = values.max(axis=0)
     mean = values.mean(axis=0)
@@ -80,6 +69,12 @@ def _largest_difference(
     value = float(measured[dimension])
     statement = float(stored_values[dimension])
     is_rounding = abs(value - statement) <= ROUNDING * max(1.0, abs(statement))
-    if excess[dimension] <= 1 or is_rounding:
-        return None
-    return (statistic, dimension, value, statement)
+    return Measurement(
+        "stale_statistics",
+        run,
+        value,
+        statement,
+        signal=run.title(stored.vector, dimension),
+        size=0.0 if is_rounding else float(excess[dimension]),
+        words={"file": stored.file, "kind": statistic},
+    )

@@ -7,9 +7,7 @@ from itertools import chain
 
 import numpy as np
 
-from annotate.checkup.clocks import row_curve
-from annotate.checkup.flows import RunMotion, run_motion
-from annotate.checkup.rows import idle_seconds
+from annotate.checkup.rows import idle_seconds, row_curve
 from annotate.checkup.signals import RunSignals
 from ingest.signals import naming
 from ingest.signals.naming import transitions
@@ -59,8 +57,8 @@ class RunSummary:
     columns: state and action, as far as the run has them. leads: median of action minus state of
     each dimension [d], where both have the same ones, and `follows`, their correlation [d]. follow:
     how the state moves with the action, see `_follow_correlations`. row_curve:
-    likeness of pictures and rows at each lag, see clocks. motion: joints and optical flow, see
-    flows. closings: of each gripper, None where it is not used.
+    likeness of pictures and rows at each lag, see rows. closings: of each gripper, None where it
+    is not used. idle_s: at its start and its end.
     """
 
     episode_index: int
@@ -75,20 +73,16 @@ class RunSummary:
     follow: np.ndarray | None
     cameras: Mapping[str, CameraSummary]
     row_curve: np.ndarray | None
-    motion: RunMotion | None
     gripper_titles: tuple[str, ...]
     closings: tuple[int | None, ...]
-    idle_start_s: float
-    idle_end_s: float
+    idle_s: Mapping[str, float]
 
     @property
     def duration_s(self) -> float:
         return self.num_frames / self.fps
 
-    @property
-    def whole(self) -> tuple[int, int, int]:
-        """The place of a fault of all its frames: its episode, the first frame and the one after the last."""
-        return self.episode_index, 0, self.num_frames
+    def __len__(self) -> int:
+        return self.num_frames
 
 
 def cameras_of(runs: Iterable[RunSummary]) -> list[str]:
@@ -103,7 +97,6 @@ def summarize(run: RunSignals) -> RunSummary:
         if values is not None and len(values) > 1 and np.isfinite(values).all():
             columns[name] = _column_summary(run, name, values)
     leads, follows = _leads(run) if len(columns) == 2 else (None, None)
-    start_s, end_s = idle_seconds(run)
     return RunSummary(
         run.episode_index,
         len(run),
@@ -122,11 +115,9 @@ def summarize(run: RunSignals) -> RunSummary:
             for camera in run.cameras
         },
         row_curve(run),
-        run_motion(run),
         tuple(signal.title for signal in run.grippers),
         tuple(_num_closings(curve, run.fps) for curve in run.openings),
-        start_s,
-        end_s,
+        idle_seconds(run),
     )
 
 

@@ -15,9 +15,9 @@ statements: What people say of recordings and
       said, and the statement that it follows
   batch str: id that statements of one file or one
       act share; of others their own
-  kind str: correction, outcome, reference, tag,
-      assigned, acceptance, takedown, joined_task,
-      renamed or build
+  kind str: correction, rejection, recording,
+      outcome, reference, tag, assigned, acceptance,
+      takedown, joined_task, renamed or build
   dataset
   episode_index i64: number of the episode when it
       was said; null: all of the dataset

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +23,6 @@ from eval.annotators.scoring import (
     active_runs,
     find_run,
     label_runs,
-    published_counts,
     runs_apart,
     score_baselines,
     score_label,
@@ -36,14 +35,11 @@ from eval.metrics.score import (
     NO_SCORE,
     RESAMPLES,
     Difference,
-    Measure,
     Score,
     mean_of,
     paired,
-    ratio_of,
-    scores,
 )
-from eval.scored import EvalRun, store_evaluations
+from eval.scored import EvalRun, ResampledUnit, ScoredBenchmark, model_comparison, store_evaluations
 from warehouse.lake import Lake, content_key
 from warehouse.lake.episodes import usable_episodes
 
@@ -51,23 +47,19 @@ CODE_VERSION = "annotators-2"
 TRUTH = "truth"
 ACTIVE = "active label"
 EVERY_DATASET = "all"
-PUBLISHED = "published_bf1@5"
+OUTCOME_SLICES: dict[bool | None, tuple[str, ...]] = {True: ("successes",), False: ("failures",)}
 Embed = Callable[[Sequence[str]], np.ndarray]
 
 
-class EpisodeResult(NamedTuple):
-    """One episode's metrics; `published`: numerator and denominator of the published BF1@5, of label runs only."""
-
-    values: Mapping[str, float]
-    published: tuple[int, int] = (0, 0)
+Metrics = Mapping[str, float]  # of one episode
 
 
 @dataclass(frozen=True)
 class AnnotatorComparison:
     """One labeller on one dataset (or on all of them) against one kind of label.
 
-    A labeller is a label run or, with an empty `label_run`, a baseline. `results` and `successes` are of the
-    reference's episodes, in the same order for all labellers of a dataset; None: not labelled, not known.
+    A labeller is a label run or, with an empty `label_run`, a baseline. `results` are of `episodes`, which are the
+    reference's, in the same order for all labellers of a dataset; None: not labelled.
     """
 
     dataset: str
@@ -75,8 +67,8 @@ class AnnotatorComparison:
     annotator: str
     against: str
     counts: bool  # is it the label run that counts, in all episodes that have a label
-    results: Sequence[EpisodeResult | None]
-    successes: Sequence[bool | None]
+    episodes: Sequence[ResampledUnit]
+    results: Sequence[Metrics | None]
     contents: tuple[str, ...]  # hashes of all that was compared, by dataset
 
     @property
@@ -95,56 +87,36 @@ class AnnotatorComparison:
 
     @property
     def num_episodes(self) -> int:
-        return max((int(m.counted.sum()) for m in self.measures.values()), default=0)
+        return max((int(m.counted.sum()) for m in self.scored.measures.values()), default=0)
 
     @cached_property
-    def measures(self) -> dict[str, Measure]:
-        """Every metric over the reference's episodes; those without a label count in none."""
-        values = [result.values if result else {} for result in self.results]
-        measured: dict[str, Measure] = {}
-        for name in dict.fromkeys(chain.from_iterable(values)):
-            measured[name] = mean_of([of_episode.get(name, math.nan) for of_episode in values])
-        published = np.array(
-            [r.published if r else (0, 0) for r in self.results], np.float64
-        ).reshape(-1, 2)
-        if published[:, 1].any():
-            measured[PUBLISHED] = ratio_of(*published.T)
-        return measured
-
-    @cached_property
-    def _slices(self) -> dict[str, np.ndarray]:
-        """Which episodes are in each that has some."""
-        slices = {
-            "all": np.ones(len(self.successes), bool),
-            "successes": np.array([success is True for success in self.successes], bool),
-            "failures": np.array([success is False for success in self.successes], bool),
+    def scored(self) -> ScoredBenchmark:
+        """Every metric over the reference's episodes; those without a label count in none, and lower the coverage."""
+        values = [result or {} for result in self.results]
+        is_labelled = np.array([result is not None for result in self.results], np.float64)
+        read = np.stack([is_labelled, np.ones(len(values))], 1)
+        measures = {
+            name: mean_of([of_episode.get(name, math.nan) for of_episode in values], read)
+            for name in dict.fromkeys(chain.from_iterable(values))
         }
-        return {part: mask for part, mask in slices.items() if mask.any()}
+        return ScoredBenchmark(self.benchmark, tuple(self.episodes), measures, {})
 
     @cached_property
     def scores(self) -> dict[tuple[str, str], Score]:
         """By (slice, metric)."""
-        by_slice: dict[tuple[str, str], Score] = {}
-        for part, mask in self._slices.items():
-            measures = {name: measure.of(mask) for name, measure in self.measures.items()}
-            by_slice |= {(part, metric): score for metric, score in scores(measures).items()}
-        return by_slice
+        return self.scored.scores()
 
-    @cached_property
-    def coverage(self) -> dict[str, float]:
-        """By slice the share of the other side's episodes that it has, too."""
-        is_labelled = np.array([result is not None for result in self.results])
-        return {part: float(is_labelled[mask].mean()) for part, mask in self._slices.items()}
+    @property
+    def coverage(self) -> float:
+        """The share of the other side's episodes that it has, too."""
+        return float(np.mean([result is not None for result in self.results]))
 
-    def facts(self) -> dict[str, str]:
-        """What is compared with what."""
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """What is compared with what, and the score, for each slice and metric."""
         names = ("dataset", "label_run", "annotator", "against", "benchmark")
-        return {name: getattr(self, name) for name in names}
-
-    def rows(self) -> Iterator[dict]:
-        """One row per slice and metric."""
+        facts = {name: getattr(self, name) for name in names}
         for (part, metric), s in self.scores.items():
-            yield {"slice": part, "metric": metric} | s.__dict__ | {"coverage": self.coverage[part]}
+            yield facts | {"slice": part, "metric": metric} | s.__dict__
 
 
 @dataclass(frozen=True)
@@ -223,15 +195,21 @@ def _compared_dataset(
 
     active = active_runs(lake, dataset)
     vectors = _name_vectors(truths, labels, embedded)
-    results: dict[tuple[str, str], list[EpisodeResult | None]] = {}
+    results: dict[tuple[str, str], list[Metrics | None]] = {}
     for run, run_labels in labels.items():
         results[run, annotators[run]] = [
-            _episode_result(run_labels.get(e), t, vectors) for e, t in truths.items()
+            score_label(run_labels[e], t) | score_steps(run_labels[e], t, vectors)
+            if e in run_labels
+            else None
+            for e, t in truths.items()
         ]
     labelled = set(chain.from_iterable(labels.values()))
     by_some = {e: score_baselines(t) for e, t in truths.items() if e in labelled}
     results |= {("", name): baseline for name, baseline in _baselines(truths, by_some).items()}
-    successes = [episodes[e].success for e in truths]
+    units = [
+        ResampledUnit((dataset, str(e)), OUTCOME_SLICES.get(episodes[e].success, ()))
+        for e in truths
+    ]
     labellers = []
     for (run, annotator), of_episodes in results.items():
         # Of all the reference's episodes: one that the run labels later changes the coverage
@@ -240,31 +218,19 @@ def _compared_dataset(
         content = content_key(
             *(_compared_text(truths[e], run_labels.get(e), episodes[e]) for e in compared_episodes)
         )
-        facts = reference.against, active == {run}, of_episodes, successes, (content,)
+        facts = reference.against, active == {run}, units, of_episodes, (content,)
         labellers.append(AnnotatorComparison(dataset, run, annotator, *facts))
     return labellers, runs_apart(dataset, labels, active, reference, episodes), reference.without
 
 
-def _episode_result(
-    label: Label | None, truth: EpisodeTruth, vectors: Mapping[str, np.ndarray]
-) -> EpisodeResult | None:
-    if label is None:
-        return None
-    values = score_label(label, truth) | score_steps(label, truth, vectors)
-    return EpisodeResult(values, published_counts(label, truth))
-
-
 def _baselines(
-    truths: Mapping[int, EpisodeTruth], scored: Mapping[int, Mapping[str, Mapping[str, float]]]
-) -> dict[str, list[EpisodeResult | None]]:
-    """What needs no label, of the episodes that some run has labelled (`scored`); what has no metric is left out."""
-    results: dict[str, list[EpisodeResult | None]] = {}
+    truths: Mapping[int, EpisodeTruth], scored: Mapping[int, Mapping[str, Metrics]]
+) -> dict[str, list[Metrics | None]]:
+    results: dict[str, list[Metrics | None]] = {}
     for name in next(iter(scored.values()), ()):
         by_episode = {e: scores_by_name[name] for e, scores_by_name in scored.items()}
         if not all(map(math.isnan, chain.from_iterable(v.values() for v in by_episode.values()))):
-            results[name] = [
-                EpisodeResult(by_episode[e]) if e in by_episode else None for e in truths
-            ]
+            results[name] = [by_episode.get(e) for e in truths]
     return results
 
 
@@ -273,7 +239,6 @@ def _name_vectors(
     labels: Mapping[str, Mapping[int, Label]],
     embedded: Embed,
 ) -> dict[str, np.ndarray]:
-    """The embedding of every step name: made once for all runs, since the model that does so is slow."""
     of_truths = chain.from_iterable(truth.passes for truth in truths.values())
     all_labels = chain.from_iterable(run_labels.values() for run_labels in labels.values())
     of_labels = (label.segments for label in all_labels)
@@ -311,8 +276,7 @@ def _compared_text(truth: EpisodeTruth, label: Label | None, episode: Episode) -
 
 def differences(first: AnnotatorComparison, second: AnnotatorComparison) -> dict[str, Difference]:
     """The first labeller's scores less the second's by metric, over the episodes that both have labelled."""
-    common = [metric for metric in first.measures if metric in second.measures]
-    pairs = {metric: paired(first.measures[metric], second.measures[metric]) for metric in common}
+    pairs = model_comparison(first.scored, second.scored).differences
     return {metric: difference for metric, difference in pairs.items() if difference.n}
 
 
@@ -321,9 +285,10 @@ def nearness_gain(first: AnnotatorComparison, second: AnnotatorComparison, metri
 
     Without an episode in which both have the metric it is NO_SCORE.
     """
-    if metric not in first.measures or metric not in second.measures:
+    ours, theirs = (c.scored.measures.get(metric) for c in (first, second))
+    if ours is None or theirs is None:
         return NO_SCORE
-    gap = paired(first.measures[metric], second.measures[metric])
+    gap = paired(ours, theirs)
     if is_lower_better(metric):
         return Score(-gap.value, -gap.high, -gap.low, gap.n)
     return Score(gap.value, gap.low, gap.high, gap.n)
@@ -343,9 +308,8 @@ def compare(
 ) -> Comparison:
     """Score label runs (all, or one) dataset by dataset, then over all datasets with the same kind of reference.
 
-    `against` is TRUTH or a label run; None: ground truth where there is any, else the active label. A run is
-    known by
-    its id or the beginning of it. Raises UserError.
+    `against` is TRUTH or a label run; None: ground truth where there is any, else the active label. A run is known
+    by its id or the beginning of it. Raises UserError.
     """
     runs = label_runs(lake)
     unlabelled = [dataset for dataset in datasets if dataset not in runs]
@@ -392,7 +356,6 @@ def _datasets_in_words(truth: Path | None) -> str:
 
 
 def _over_all_datasets(labellers: Sequence[AnnotatorComparison]) -> list[AnnotatorComparison]:
-    """Each labeller that has several datasets against the same kind of label, over all of them."""
     groups = grouped(((c.label_run, c.annotator, c.against), c) for c in labellers)
     return [_over_datasets(group) for group in groups.values() if len(group) > 1]
 
@@ -402,8 +365,8 @@ def _over_datasets(group: Sequence[AnnotatorComparison]) -> AnnotatorComparison:
         group[0],
         dataset=EVERY_DATASET,
         counts=all(c.counts for c in group),
+        episodes=[*chain.from_iterable(c.episodes for c in group)],
         results=[*chain.from_iterable(c.results for c in group)],
-        successes=[*chain.from_iterable(c.successes for c in group)],
         contents=tuple(chain.from_iterable(c.contents for c in group)),
     )
 
@@ -432,12 +395,8 @@ def store(lake: Lake, labellers: Sequence[AnnotatorComparison]) -> int:
         config = json.dumps(content, sort_keys=True)
         if stored_config.get(eval_run) == config:
             continue
-        covered_scores = {
-            (part, metric): replace(s, coverage=c.coverage[part])
-            for (part, metric), s in c.scores.items()
-        }
         evaluations.append(
-            EvalRun(eval_run, c.model, c.benchmark, config, CODE_VERSION, scores=covered_scores)
+            EvalRun(eval_run, c.model, c.benchmark, config, CODE_VERSION, scores=c.scores)
         )
     if evaluations:
         store_evaluations(lake, "annotators compared", evaluations)

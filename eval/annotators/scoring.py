@@ -11,7 +11,7 @@ from itertools import chain
 import numpy as np
 
 from core.domain.episode import Episode
-from core.domain.label import DONE, NO_PROGRESS, STEP, Label, Segment
+from core.domain.label import NO_PROGRESS, STEP, Label, Segment
 from core.errors import UserError
 from core.values import grouped
 from eval.annotators.truth import NEAR_S, EpisodeTruth
@@ -19,9 +19,7 @@ from eval.metrics.segments import (
     Span,
     best_overlaps,
     boundary_f1,
-    boundary_hits,
     edit_score,
-    first_and_last,
     matched_pairs,
     plain_name,
     segment_iou,
@@ -83,7 +81,6 @@ def stored_labels(lake: Lake, dataset: str, run: str | None = None) -> dict[int,
 
 
 def _whole_progress(progress: np.ndarray, num_frames: int) -> np.ndarray:
-    """Progress to calculate with, float64 [num_frames]; empty where it is not of every frame."""
     if len(progress) == num_frames:
         return progress.astype(np.float64)
     return NO_PROGRESS
@@ -238,19 +235,6 @@ def _matched_steps(
 
 def _plain_steps(segments: Sequence[Segment]) -> list[Span]:
     return [(plain_name(s.name), 0, 0) for s in segments if s.kind == STEP]
-
-
-def _boundaries_until_done(segments: Sequence[Segment]) -> list[float]:
-    return first_and_last(spans([s for s in segments if s.kind != DONE]))
-
-
-def published_counts(label: Label, truth: EpisodeTruth) -> tuple[int, int]:
-    """Numerator and denominator of the published BF1@5, which sees no segments in which everything is done."""
-    counts = np.zeros(2, int)
-    predicted = _boundaries_until_done(label.segments)
-    for one_pass in truth.passes:
-        counts += boundary_hits(predicted, _boundaries_until_done(one_pass))[:2]
-    return int(counts[0]), int(counts[1])
 
 
 # Where label runs are farthest apart

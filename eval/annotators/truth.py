@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -18,8 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from core.domain.label import STEP, Segment
 from core.errors import UserError, validation_message
+from core.paths import ROOT
 from core.values import grouped
-from eval.held_out.episodes import load_truth
 from eval.metrics.segments import matched_pairs
 from warehouse.lake import Lake
 
@@ -27,6 +27,7 @@ NEAR_S = 0.5  # s: boundaries that two passes put farther apart are not agreed o
 PAIR_S = 0.7  # s: boundaries of two passes that are nearer are the same one
 NUMBERED = re.compile(r"episode_?0*(\d+)")
 SEGMENTS = "segments.parquet"
+SIMULATED = ROOT / "samples" / "truth"  # of the samples that are shipped
 
 
 @dataclass(frozen=True)
@@ -78,9 +79,8 @@ class EpisodeTruth:
 def hand_progress(segments: Sequence[Segment], num_frames: int, num_planned: int = 0) -> np.ndarray:
     """Progress by a person's segments, float64 [num_frames]: every planned step has the same budget.
 
-    A step earns evenly while it is done; what is done in parts earns a part in each. An attempt that failed comes
-    half-way, and all of that is lost when it ends. Nothing is earned between steps. `num_planned`: steps of the whole
-    task, where the run may not have come to all of them.
+    A step earns evenly while it is done, in parts a part in each; a failed attempt comes half-way and loses it when it
+    ends. `num_planned`: steps of the whole task, where the run may not have come to all of them.
 
     Example: a failed run completed 3 steps of a task of 5, and stands still: it ends at 0.6.
     """
@@ -227,6 +227,32 @@ def agreed_boundaries(passes: Sequence[Sequence[Segment]], fps: float) -> list[t
 
 
 # Tables of simulators
+
+
+def load_truth(folder: Path, dataset: str) -> dict[int, dict[str, Any]]:
+    """What only a simulator knows of a dataset, as samples/truth/<dataset> holds it, by episode; empty without it.
+
+    Of each episode: `progress` at each frame, float64 [num_frames], `policy`: how the run was made, and `success`: was
+    the task done?
+    """
+    if not (folder / dataset / "episodes.parquet").exists():
+        return {}
+    episodes = pq.read_table(
+        folder / dataset / "episodes.parquet", columns=["episode_index", "policy", "success"]
+    )
+    frames = pq.read_table(folder / dataset / "frames.parquet").sort_by(
+        [("episode_index", "ascending"), ("frame_index", "ascending")]
+    )
+    # On one thread, so that each list keeps the order of the frames
+    lists = frames.group_by("episode_index", use_threads=False).aggregate(
+        [("true_progress", "list")]
+    )
+    curves = (curve.values.to_numpy() for curve in lists["true_progress_list"])
+    progress = dict(zip(lists["episode_index"].to_pylist(), curves, strict=True))
+    return {
+        row["episode_index"]: row | {"progress": progress.get(row["episode_index"])}
+        for row in episodes.to_pylist()
+    }
 
 
 def simulator_truth(

@@ -102,7 +102,6 @@ def _questions(
     success: bool | None,
     folder: Path,
 ) -> list[Question]:
-    """The questions about one run; the frames that they show are written. Raises VideoError, DataError."""
     num_frames = record.num_rows or 0
     if not num_frames:
         return []
@@ -147,7 +146,6 @@ def _questions(
 def _write_frames(
     source: Source, record: EpisodeRecord, camera: str, folder: Path, needed: set[int]
 ) -> None:
-    """JPEGs of some frames, those that are not there yet. Raises VideoError, DataError, BenchmarkError."""
     missing = {frame for frame in needed if not (folder / f"{frame:06d}.jpg").exists()}
     if not missing:
         return

@@ -1,6 +1,6 @@
 """All benchmarks in one table: where the questions of each come from, and how answers to them are scored."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
@@ -9,8 +9,8 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from eval import probes, robustness
-from eval.benchmarks import dataset, graded, procvqa, progresslm, robofac
+from eval import probes
+from eval.benchmarks import dataset, held_out, procvqa, progresslm, videos
 from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.question import (
     IDENTITY,
@@ -21,7 +21,7 @@ from eval.benchmarks.question import (
     Question,
     read_row,
 )
-from eval.scored import BenchmarkAnswers, ScoredBenchmark
+from eval.scored import BenchmarkAnswers, ScoredBenchmark, ScoredView
 from warehouse.lake import Lake
 from warehouse.releases.release import Release
 
@@ -35,7 +35,8 @@ class Benchmark:
     Questions are read from data (`load`; `hub`: where it is published, None: it is anybody's), or made `of_release`.
     `default`: of `parts`, where none is asked for. `question`: of a row that a prediction file carries; without it
     answers are compared with one another, and one that is missing counts as unread. `published`: as its authors' own
-    code counts.
+    code counts. `views`: the names and truths that the same answers are scored under; None: its own alone. `by_frame`:
+    an answer is about a frame of a recording, and a newer evaluation of a model replaces an older one.
     """
 
     parts: tuple[str, ...]
@@ -46,31 +47,62 @@ class Benchmark:
     default: tuple[str, ...] = ()
     of_release: Callable[[Lake, Release, EvaluationOptions], list[Question]] | None = None
     published: Callable[[BenchmarkAnswers], ScoredBenchmark] | None = None
+    views: Callable[[Sequence[Question]], list[ScoredView]] | None = None
+    by_frame: bool = False
+    without: tuple[str, ...] = ()  # baselines that do not stand beside it
+
+    def views_of(self, name: str, questions: Sequence[Question]) -> list[ScoredView]:
+        return self.views(questions) if self.views else [ScoredView(name, questions, self.score)]
 
 
-def _of_files(module: Any, parts: tuple[str, ...], **facts: Any) -> Benchmark:
-    return Benchmark(parts, module.score, module.question, module.load, **facts)
-
-
-PROGRESSLM = {"hub": progresslm.HUB, "published": progresslm.published_score}
+PROGRESSLM: dict[str, Any] = {
+    "score": progresslm.score,
+    "question": progresslm.question,
+    "load": progresslm.load,
+    "hub": progresslm.HUB,
+    "published": progresslm.published_score,
+}
+GRADED: dict[str, Any] = {
+    "score": videos.graded_score,
+    "question": videos.graded_question,
+    "load": videos.load,
+}
 PROCVQA = Benchmark(procvqa.FAMILIES, procvqa.score, procvqa.question, of_release=procvqa.load)
 BENCHMARKS = {
-    "progress-bench": _of_files(progresslm, progresslm.PROGRESS_PARTS, **PROGRESSLM),
-    "human-bench": _of_files(progresslm, progresslm.HUMAN_PARTS, **PROGRESSLM),
+    "held-out": Benchmark(
+        held_out.SPLITS,
+        held_out.score,
+        of_release=held_out.load,
+        views=held_out.views,
+        by_frame=True,
+        without=("random", "goal image"),
+    ),
+    "progress-bench": Benchmark(progresslm.PROGRESS_PARTS, **PROGRESSLM),
+    "human-bench": Benchmark(progresslm.HUMAN_PARTS, **PROGRESSLM),
     "dataset": Benchmark(dataset.FAMILIES, procvqa.score, procvqa.question, dataset.load),
-    "robofac": _of_files(robofac, robofac.FAMILIES, hub=robofac.HUB),
-    "rbm-eval": _of_files(graded, ("train", "test"), hub="hf://robometer/rbm-1m-ood"),
-    "roboreward": _of_files(
-        graded, ("test", "val", "train"), hub="hf://teetone/RoboReward", default=("test",)
+    "robofac": Benchmark(
+        videos.FAMILIES,
+        videos.robofac_score,
+        videos.robofac_question,
+        videos.load,
+        hub="hf://MINT-SJTU/RoboFAC-dataset",
+    ),
+    "rbm-eval": Benchmark(("train", "test"), **GRADED, hub="hf://robometer/rbm-1m-ood"),
+    "roboreward": Benchmark(
+        ("test", "val", "train"), **GRADED, hub="hf://teetone/RoboReward", default=("test",)
     ),
     "procvqa-id": PROCVQA,
     "procvqa-ood": PROCVQA,
     "probes": Benchmark((), probes.probe_scores, of_release=probes.probe_questions),
     "confusion": Benchmark((), probes.confusion_scores, of_release=probes.confusion_questions),
-    "robustness": Benchmark(robustness.PARTS, robustness.score, of_release=robustness.load),
+    "robustness": Benchmark(
+        probes.ROBUSTNESS_PARTS,
+        probes.robustness_scores,
+        of_release=probes.robustness_questions,
+    ),
 }
 # Of questions, by what they ask
-FAMILIES = ("text", "visual", "cross_view", *procvqa.FAMILIES, *dataset.FAMILIES, *robofac.FAMILIES)
+FAMILIES = ("text", "visual", "cross_view", *procvqa.FAMILIES, *dataset.FAMILIES, *videos.FAMILIES)
 
 
 def load_benchmark(

@@ -12,8 +12,8 @@ NAMES = (
     "procvqa-id, procvqa-ood, dataset, robofac, rbm-eval, roboreward"
 )
 
+HELD_OUT = "held-out"
 CHECKS = ("probes", "confusion", "robustness")  # of held-out runs that are told or shown otherwise
-OF_A_RELEASE = (*CHECKS, "procvqa-id", "procvqa-ood")
 
 
 def setting(default: Any, *, text: str, **bounds: Any) -> Any:
@@ -33,7 +33,7 @@ class EvaluationOptions(BaseModel):
         default=None,
         description="A training run, a checkpoint's folder, or a name at --endpoint; default: latest.",
     )
-    benchmark: str = Field(default="held-out", description=f"{NAMES}.")
+    benchmark: str = Field(default=HELD_OUT, description=f"{NAMES}.")
     runner: Literal["transformers", "vllm", "api"] = Field(
         default="transformers", description="Software that runs the model."
     )

@@ -297,7 +297,6 @@ def _check_truths(answers: BenchmarkAnswers, field: str) -> None:
 def _means(
     values: Sequence[dict[str, float]], is_read: Sequence[bool], answers: BenchmarkAnswers
 ) -> Found:
-    """Of the metrics of each answer the mean over episodes, of which each is the mean over its answers."""
     readable = np.array(is_read)
     read = answers.episodes.sums(readable, answers.everywhere)
     measures = {}

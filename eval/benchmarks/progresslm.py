@@ -1,8 +1,6 @@
 """ProgressLM's two benchmarks, progress-bench and human-bench, from their published JSON lines (arXiv 2601.15224).
 
-Files are looked for where the publication has them (prog-bench/text-normal.jsonl ...) and in the folder itself.
-Pictures lie at <image root>/<id>/<file name>. ProgressLM's metrics are made strict, or are as its own evaluation has
-them.
+Pictures lie at <image root>/<id>/<file name>. Metrics are made strict, or are as ProgressLM's own evaluation has them.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -126,7 +124,6 @@ def load(data: Data) -> Iterator[Question]:
 
 
 def _files(source: Source, data: Data) -> dict[str, Path]:
-    """The files to read by name: those of the parts asked for, which must be there, or all that are there."""
     # A file that was named itself is read under whatever name it has.
     if source.remote is None and source.path.is_file():
         return {source.path.name: source.path}

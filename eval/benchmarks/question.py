@@ -95,9 +95,8 @@ class Question:
 
     `text` has one IMAGE_MARK for each of `pictures`, in order: the demonstration's come first, then the state that is
     judged or the run's frames. What is right, where the benchmark says it: `progress`, the share of the task that is
-    done, 0..1, and `success` of the whole run. What other prompt formats are built from stands beside it: `goal`, and
-    of a demonstration its `steps` in words and the `shares` (0..1) of the task done at each item. `row` is what
-    prediction files carry as meta_data.
+    done, 0..1, and `success` of the whole run. A demonstration has `steps` in words and `shares` (0..1) of the task
+    done at each item. `row` is what prediction files carry as meta_data.
     """
 
     benchmark: str
@@ -127,6 +126,8 @@ class Question:
         None  # ProgressLM's: the item of the demonstration that the state is nearest to
     )
     answer: str | None = None  # the right one, of questions that are answered in words
+    facts: Mapping[str, Any] = field(default_factory=dict, repr=False)  # that only scores need
+    is_scored: bool = True  # False: asked about so that thresholds can be chosen
 
     @cached_property
     def key(self) -> str:
@@ -226,7 +227,8 @@ def json_object(data: bytes, line_name: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class PredictionLine:
-    """One line; `where` names it for people, `response` is empty where there is no answer, `fields` names all of it."""
+    """One line; `where` names it for people, `response` is empty where there is no answer, `fields` names all of it,
+    `done` is how probable a head says that the end state is."""
 
     where: str
     meta_data: dict[str, Any]
@@ -234,6 +236,7 @@ class PredictionLine:
     value: float | None = None
     error: str | None = None
     fields: frozenset[str] = frozenset()
+    done: float | None = None
 
 
 class _Line(BaseModel):
@@ -246,10 +249,8 @@ class _Line(BaseModel):
 def read_predictions(path: Path) -> Iterator[PredictionLine]:
     """The lines of a prediction file, checked one by one: {"meta_data": {...}, "response": "raw text"} of any system.
 
-    `meta_data` is the benchmark's row. Two more fields may stand beside it: `value`, a number 0..1 from a model that
-    answers by number and not in words, and `error`, why there is no answer (such a row counts as one that cannot be
-    read). Rows of ProgressLM's own runners have further fields (`ref`, `score`, `predicted_score`), which tell the
-    answers' form. Raises BenchmarkError, which names the line.
+    `meta_data` is the benchmark's row; beside it may stand `value`, a number 0..1 of a model without words, `done`, and
+    `error`, why there is no answer. Other fields tell the form of ProgressLM's own runners. Raises BenchmarkError.
     """
     for name, row in json_lines(path, path.name, MAX_LINE_BYTES, "is this a prediction file?"):
         try:

@@ -4,29 +4,28 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from annotate.model_client.responses import FILE, ResponseStore
 from core.errors import UserError
-from core.files import write_file
+from core.logs import TOLD
 from core.tables import TABLES
 from core.values import grouped
-from eval import probes, robustness
-from eval.benchmarks.load import BENCHMARKS, load_benchmark
-from eval.benchmarks.options import EvaluationOptions
+from eval import probes
+from eval.benchmarks import held_out
+from eval.benchmarks.load import BENCHMARKS, Benchmark, load_benchmark
+from eval.benchmarks.options import HELD_OUT, EvaluationOptions
 from eval.benchmarks.procvqa import goal_pictures
 from eval.benchmarks.question import (
     BenchmarkError,
     PictureFile,
     PredictionLine,
     Question,
-    read_predictions,
 )
-from eval.report.pages import write_report
-from eval.report.tables import Report, Stills, score_rows
+from eval.report.pages import Report, Stills, score_rows, write_report
 from eval.runners.api import Books
 from eval.runners.methods import (
     METHODS,
@@ -37,7 +36,6 @@ from eval.runners.methods import (
     collect,
     key_of,
     prompt_version,
-    row_as_line,
     row_of,
     run_hash,
     run_settings,
@@ -45,13 +43,16 @@ from eval.runners.methods import (
 from eval.runners.prompt import ModelReply, Runner, UnansweredError
 from eval.runners.prompt_folder import read_prompts
 from eval.runners.start import RunnerConfig, started_runner
-from eval.runners.weightless import weightless_answers
+from eval.runners.weightless import Goals, weightless_answers
 from eval.scored import (
     ALL,
+    HELD_OUT_VERSION,
     BenchmarkAnswers,
     EvalPrediction,
     EvalRun,
     Evaluated,
+    ScoredView,
+    eval_run_id,
     store_evaluations,
 )
 from training.folder import CARD, read_card
@@ -74,6 +75,18 @@ class Predictor(NamedTuple):
     seen: SeenEpisodes
     rows: list[Row] | None = None
 
+    def answers(self, view: ScoredView, of_all: bool) -> BenchmarkAnswers:
+        """Of the questions of a view those that were answered; `of_all`: of all, whether they were or not."""
+        rows = {key_of(row): row for row in self.rows or ()}
+        chosen = [q for q in view.questions if of_all or q.key in rows]
+        return BenchmarkAnswers.of(view.name, chosen, [_line(q, rows.get(q.key)) for q in chosen])
+
+
+def _line(q: Question, row: Row | None) -> PredictionLine:
+    row = row or {}
+    answer = row.get("response", ""), row.get("value"), row.get("error")
+    return PredictionLine(q.key, {}, *answer, done=row.get("done"))
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -86,6 +99,7 @@ class Evaluation:
     report: Report | None = None
     page: Path | None = None  # the report, written
     notes: tuple[str, ...] = ()  # baselines that gave no answer, and why
+    num_seen: Mapping[str, int] = field(default_factory=dict)  # episodes that the model trained on
 
     def rows(self) -> list[dict[str, Any]]:
         """A line for each model or baseline, with the columns of the report."""
@@ -98,15 +112,15 @@ class Evaluation:
 
 def evaluate_benchmark(
     lake: Lake,
-    options: EvaluationOptions,
     runner: RunnerConfig,
     release: Release | None = None,
-    on_rows: OnRows = lambda name, done, of: None,
+    on_rows: OnRows = lambda name, done, of: TOLD.get()(name, done, of, "questions"),
 ) -> Evaluation:
     """Ask, score, store and report; questions that a prediction file already answers are not asked again.
 
     Raises BenchmarkError, UserError, UnansweredError, ModelError, VlmError, FailedError, ShardError, SourceError.
     """
+    options = runner.options
     if unknown := set(options.baselines) - set(VLM_BASELINES):
         raise UserError(
             f"unknown baseline {min(unknown)!r}; with a model there are {', '.join(VLM_BASELINES)}"
@@ -115,10 +129,11 @@ def evaluate_benchmark(
     frames = lake.workspace.root / "evals" / "frames"
     cache = lake.workspace.sources / "benchmarks"
     questions = load_benchmark(options, frames, cache, (lake, release) if release else None)
+    benchmark = BENCHMARKS[options.benchmark]
     method = prompts.method() if prompts else METHODS[OWN_QUESTION]
 
     # Ask the model. The prediction files are the journal: a killed evaluation goes on where it stopped
-    build = build_id(options, runner)
+    build = build_id(runner)
     books = Books(
         lake.workspace.responses, build, options.benchmark, prompt_version(method, questions)
     )
@@ -135,8 +150,9 @@ def evaluate_benchmark(
         run = run_hash(settings)
         folder = lake.workspace.root / "evals" / run
         out = options.out or folder / "predictions.jsonl"
-        of_release = release if BENCHMARKS[options.benchmark].of_release else None
-        seen = _trained_episodes(lake, runner, of_release, questions)
+        of_release = release if benchmark.of_release else None
+        card = _card(lake, runner)
+        seen = _trained_episodes(lake, card, of_release, questions)
         asks = [(method, Predictor(runner.model, out, settings, seen))]
         for name in dict.fromkeys(options.baselines):
             its_settings = run_settings(model, runner.model, METHODS[name], questions, **chosen)
@@ -146,49 +162,72 @@ def evaluate_benchmark(
         try:
             answers, notes = _ask_each(model, asks, questions, options.shards, on_rows)
         finally:
-            # Calls of an evaluation that fails or is stopped cost money all the same.
-            store = lake.workspace.responses
-            if (store / FILE).exists() and (calls := ResponseStore(store).calls(build)):
-                lake.upsert(f"calls of {build}", vlm_calls=TABLES["vlm_calls"].rows(calls))
+            _store_calls(lake, build)
 
     # Other shards are still at work: the one that ends last scores
     if any(predictor.rows is None for predictor in answers):
         return Evaluation(run, out, settings)
 
-    # Baselines that ask no model depend on the questions alone: beside another model they are the same evaluation
     goals = goal_pictures(lake, release) if release else {}
-    same = {key: settings[key] for key in ("question_keys", "code_version")}
-    for name, values in weightless_answers(questions, goals).items():
-        file = out.with_name(f"{out.stem}.{name.replace(' ', '-')}.jsonl")
-        rows = _value_rows(questions, values)
-        write_file(file, b"".join(map(row_as_line, rows)))
-        answers.append(Predictor(name, file, {"baseline": name, **same}, NOTHING_SEEN, rows))
-
-    # Score and store whoever answered
     entries: list[Evaluated] = []
-    for predictor in answers:
-        if predictor.rows:
-            entries.append(_scored(predictor, options.benchmark, questions))
-            _store(lake, entries[-1], predictor, release, questions)
+    for view in benchmark.views_of(options.benchmark, questions):
+        baselines = _weightless(benchmark, view, goals, settings, out)
+        for predictor in filter(lambda p: p.rows, [*answers, *baselines]):
+            entries.append(_scored(predictor, view, benchmark))
+            _store(lake, entries[-1], predictor, release, view.questions, benchmark)
 
+    if benchmark.by_frame and release:
+        run = eval_run_id(runner.model, options.benchmark, release.config_hash)
     notes += entries[0].scored.notes
-    seen_words = seen_text(seen, len(_episodes(questions)), None)
-    on_seen = [f"{seen_words}."] if seen.episodes else []
+    about_model = _about_model(card, seen, of_release, questions)
+    summary = _asked_text(options, questions)
     report = report_on(
-        options.benchmark,
-        _asked_text(options, questions),
-        entries,
-        questions,
-        settings,
-        [*on_seen, *notes],
+        options.benchmark, summary, entries, questions, settings, [*about_model, *notes]
     )
-    return Evaluation(
-        run, out, settings, tuple(entries), report, write_report(folder, report), tuple(notes)
-    )
+    page = write_report(lake.workspace.root / "evals" / run, report)
+    num_seen = seen.by_slice({"seen_in_training": _episodes(questions)})
+    return Evaluation(run, out, settings, tuple(entries), report, page, tuple(notes), num_seen)
+
+
+def _store_calls(lake: Lake, build: str) -> None:
+    """Calls of an evaluation that fails or is stopped cost money all the same."""
+    store = lake.workspace.responses
+    if (store / FILE).exists() and (calls := ResponseStore(store).calls(build)):
+        lake.upsert(f"calls of {build}", vlm_calls=TABLES["vlm_calls"].rows(calls))
+
+
+def _weightless(
+    benchmark: Benchmark, view: ScoredView, goals: Goals, settings: Mapping[str, Any], out: Path
+) -> Iterator[Predictor]:
+    """Baselines that ask no model: they depend on the questions alone, whatever model they stand beside."""
+    same = {key: settings[key] for key in ("question_keys", "code_version")}
+    for name, values in weightless_answers(view.questions, goals).items():
+        if name not in benchmark.without:
+            rows = _value_rows(view.questions, values)
+            yield Predictor(name, out, {"baseline": name, **same}, NOTHING_SEEN, rows)
+
+
+def _about_model(
+    card: Mapping[str, Any],
+    seen: SeenEpisodes,
+    release: Release | None,
+    questions: Sequence[Question],
+) -> list[str]:
+    if release is None or not card:
+        return []
+    seen_words = seen_text(seen, len(_episodes(questions)), card.get("release"))
+    notes = [
+        f"Release {release.name}, snapshot {release.snapshot}; {seen_words}; {card['parameters']:,} parameters."
+    ]
+    if card["recipe"]["model"].get("tiny") or card["recipe"]["model"].get("laptop"):
+        notes.append(
+            "A model this small has learnt from nothing but this corpus: it knows these scenes from "
+            "this camera. It cannot follow a new instruction, judge another robot, or explain itself in words."
+        )
+    return notes
 
 
 def _asked_text(options: EvaluationOptions, questions: Sequence[Question]) -> str:
-    """What was asked, in words."""
     words = f"Benchmark {options.benchmark}: {len(questions)} questions"
     if options.limit:
         words += f", the first {options.limit} rows of each part"
@@ -197,9 +236,11 @@ def _asked_text(options: EvaluationOptions, questions: Sequence[Question]) -> st
     return words
 
 
-def build_id(options: EvaluationOptions, runner: RunnerConfig) -> str:
+def build_id(runner: RunnerConfig) -> str:
     """The id that calls are counted under: runs of the same benchmark and model share a budget."""
-    return content_key("eval", options.benchmark, runner.model, *runner.options.endpoint)[:16]
+    return content_key("eval", runner.options.benchmark, runner.model, *runner.options.endpoint)[
+        :16
+    ]
 
 
 # Asking
@@ -208,7 +249,6 @@ def build_id(options: EvaluationOptions, runner: RunnerConfig) -> str:
 def _questions_for_a_head(
     options: EvaluationOptions, questions: Sequence[Question]
 ) -> list[Question]:
-    """The questions that a progress head can answer: those about the progress of one state. Raises UserError."""
     about_a_state = [q for q in questions if q.moment is not None]
     if not about_a_state:
         raise UserError(
@@ -254,7 +294,6 @@ def _ask_each(
 
 
 def _value_rows(questions: Sequence[Question], values: Mapping[str, float]) -> list[Row]:
-    """Lines of a prediction file for a baseline's numbers by question key; NaN: a picture could not be read."""
     unread = "a picture cannot be read"
     return [
         row_of(
@@ -271,20 +310,11 @@ def _value_rows(questions: Sequence[Question], values: Mapping[str, float]) -> l
 # Scoring and storing
 
 
-def _scored(predictor: Predictor, benchmark: str, questions: Sequence[Question]) -> Evaluated:
-    by_key = {q.key: q for q in questions}
-    lines = {line.meta_data["key"]: line for line in read_predictions(predictor.file)}
-    if BENCHMARKS[benchmark].question:
-        scored_questions = [by_key[key] for key in lines]
-    else:
-        scored_questions = list(questions)
-    nothing = PredictionLine("", {})
-    answers = BenchmarkAnswers.of(
-        benchmark, scored_questions, [lines.get(q.key, nothing) for q in scored_questions]
-    )
-    scored = BENCHMARKS[benchmark].score(answers)
+def _scored(predictor: Predictor, view: ScoredView, benchmark: Benchmark) -> Evaluated:
+    answers = predictor.answers(view, of_all=benchmark.question is None)
+    scored = view.score(answers)
     scores = scored.scores()
-    if benchmark == probes.CONFUSION:
+    if view.name == probes.CONFUSION:
         scores |= probes.matrix_scores(answers)
     return Evaluated(predictor.name, scored, scores)
 
@@ -295,38 +325,56 @@ def _store(
     predictor: Predictor,
     release: Release | None,
     questions: Sequence[Question],
+    benchmark: Benchmark,
 ) -> None:
-    """Store scores and answers in one transaction; an equal evaluation replaces itself."""
     settings = dict(predictor.settings)
-    facts = {"benchmark": entry.benchmark, "release": release.config_hash if release else ""}
+    release_hash = release.config_hash if release else ""
+    code_version = str(settings["code_version"])
+    eval_run = run_hash(settings | {"benchmark": entry.benchmark, "release": release_hash})
+    # Whoever asks whether a model was scored on a release has not opened it
+    if benchmark.by_frame:
+        eval_run = eval_run_id(entry.model, entry.benchmark, release_hash)
+        code_version = HELD_OUT_VERSION
+    # Rankings are of the same answers as progress: they have none of their own
+    has_answers = entry.scored.series is not None or not benchmark.by_frame
+    rows = (predictor.rows or ()) if has_answers else ()
     run = EvalRun(
-        run_hash(settings | facts),
+        eval_run,
         entry.model,
         entry.benchmark,
         config=json.dumps(settings, sort_keys=True),
-        code_version=str(settings["code_version"]),
+        code_version=code_version,
         release=release.name if release else "",
         scores=entry.scores,
-        predictions=list(_predictions(questions, predictor.rows or ())),
+        predictions=list(_predictions(questions, rows, benchmark.by_frame)),
         seen_episodes=predictor.seen.by_slice(_episodes_by_slice(questions)),
     )
     store_evaluations(lake, "evaluation", [run])
 
 
+def _card(lake: Lake, runner: RunnerConfig) -> Mapping[str, Any]:
+    """Of a model of ours; empty of one that others made."""
+    folder = runner.folder or trained(lake, runner.model)
+    return read_card(folder) if folder and (folder / CARD).exists() else {}
+
+
 def _trained_episodes(
-    lake: Lake, runner: RunnerConfig, release: Release | None, questions: Sequence[Question]
+    lake: Lake, card: Mapping[str, Any], release: Release | None, questions: Sequence[Question]
 ) -> SeenEpisodes:
     """The episodes asked about that the model was trained on. None is known of a model that others made, nor among
     questions that are of no release."""
-    folder = runner.folder or trained(lake, runner.model)
-    if release is None or folder is None or not (folder / CARD).exists():
+    if release is None or not card:
         return SeenEpisodes(frozenset(), is_all=False)
-    return seen_among(lake, read_card(folder), release, _episodes(questions))
+    return seen_among(lake, card, release, _episodes(questions))
 
 
 def _episodes(questions: Sequence[Question]) -> set[Episode]:
-    """Those that questions of a release are about; questions of others name none."""
-    return {(q.dataset, q.row["episode_index"]) for q in questions if "episode_index" in q.row}
+    """Those that are scored, of a release; questions of others name none."""
+    return {
+        (q.dataset, q.row["episode_index"])
+        for q in questions
+        if q.is_scored and "episode_index" in q.row
+    }
 
 
 def _episodes_by_slice(questions: Sequence[Question]) -> dict[str, list[Episode]]:
@@ -337,24 +385,30 @@ def _episodes_by_slice(questions: Sequence[Question]) -> dict[str, list[Episode]
     return by_slice
 
 
-def _predictions(questions: Sequence[Question], rows: Sequence[Row]) -> Iterator[EvalPrediction]:
-    """Answers as the lake keeps them: `frame_index` counts the questions about an episode."""
-    by_key = {q.key: q for q in questions}
+def _predictions(
+    questions: Sequence[Question], rows: Sequence[Row], by_frame: bool
+) -> Iterator[EvalPrediction]:
+    """Answers as the lake keeps them: `frame_index` counts the questions about an episode, or is the frame's number."""
+    by_key = {q.key: q for q in questions if q.is_scored}
     # Of trajectories, where the benchmark has no episode numbers
     numbers: dict[tuple[str, str, str], int] = {}
     frame_counts: Counter[tuple[str, int]] = Counter()
     for row in rows:
-        q = by_key[key_of(row)]
+        q = by_key.get(key_of(row))
+        if q is None:
+            continue
         number = numbers.setdefault((q.part, q.dataset, q.trajectory), len(numbers))
         episode = q.row.get("episode_index", number)
+        frame = q.frame_index if by_frame else None
         yield EvalPrediction(
             q.dataset,
             episode,
-            frame_index=frame_counts[q.dataset, episode],
+            frame_index=frame_counts[q.dataset, episode] if frame is None else frame,
             prediction=q.stated(row["response"], row.get("value")),
             target=q.progress,
             raw=row["response"] or row.get("error"),
-            question=q.key,
+            question=q.key if frame is None else None,
+            done=row.get("done"),
         )
         frame_counts[q.dataset, episode] += 1
 
@@ -374,7 +428,9 @@ def report_on(
     listed = [f"{k} {v}" for k, v in settings.items() if v is not None and k != "question_keys"]
     notes = [f"{summary}.", f"Settings: {', '.join(listed)}.", *exclusions]
     report = Report(entries[0].model, entries, notes=notes, stills=_stills(questions))
-    if benchmark not in (probes.CONFUSION, robustness.BENCHMARK):
+    if benchmark == HELD_OUT:
+        return replace(report, parts=held_out.main_slices(entries))
+    if benchmark not in (probes.CONFUSION, probes.ROBUSTNESS):
         return report
     # Splits, or what was done to the pictures, stand beside each other; and the latter is to be seen
     names = sorted(
@@ -384,7 +440,7 @@ def report_on(
             if part.startswith(("part ", "split ")) and ", " not in part
         }
     )
-    examples = _examples(questions) if benchmark == robustness.BENCHMARK else {}
+    examples = _examples(questions) if benchmark == probes.ROBUSTNESS else {}
     return replace(report, parts=("all", *names), examples=examples)
 
 
@@ -406,7 +462,6 @@ def _examples(questions: Sequence[Question]) -> dict[str, list[bytes]]:
 
 
 def _stills(questions: Sequence[Question]) -> Stills:
-    """The last pictures of an episode's questions in order of time, by the key that scoring gives the episode."""
     by_unit = grouped((q.unit, q) for q in questions)
 
     def stills(key: tuple[str, ...]) -> list[bytes]:

@@ -84,11 +84,10 @@ def _bins(episode: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def effective_resolution(runs: Runs) -> np.ndarray:
-    """Effective progress resolution at a fixed number of answers, 0..log2(2 * EPR_ANSWERS): log2 of the largest k for
-    which at least half of k equal bins hold a prediction.
+    """log2 of the largest k for which at least half of k equal bins hold a prediction, 0..log2(2 * EPR_ANSWERS).
 
-    ProcVLM's EPR@50 on EPR_ANSWERS evenly chosen ones, for it grows with their number (log2(2n) for n evenly
-    spaced ones); NaN for an episode with fewer. It rewards spread, noise too: only to be read beside an error.
+    ProcVLM's EPR@50 on EPR_ANSWERS evenly chosen answers, for it grows with their number; NaN with fewer.
+    It rewards spread, noise too: only to be read beside an error.
     """
     resolution = np.full(len(runs), np.nan)
     long_runs = np.flatnonzero(runs.lengths >= EPR_ANSWERS)

@@ -15,9 +15,8 @@ from eval.metrics.score import Runs
 def voc(runs: Runs) -> np.ndarray:
     """Value-order correlation, -1..1: Spearman's rank correlation of prediction and label; ties have their mean rank.
 
-    So it does not depend on the order in which answers are listed. (ProcVLM, arXiv 2605.08774, after GVL, arXiv
-    2411.04549.) Any steady rise has 1, a clock too: see `margin over the clock` in
-    docs/evaluation.md, and reverse and cycle.
+    (ProcVLM, arXiv 2605.08774, after GVL, arXiv 2411.04549.) Any steady rise has 1, a clock too: see `margin over the
+    clock` in docs/evaluation.md.
     """
     return correlation(runs, mean_ranks(runs, runs.predicted), mean_ranks(runs, runs.target))
 

@@ -148,9 +148,8 @@ def preference_measures(
     """Accuracy over all pairs, `preference_accuracy`, and of each kind that there are, `preference_further` and so on.
 
     `scores`: what a model says of each moment of an episode [t], of which the frames of a pair's parts are the numbers.
-    The greater mean is the model's choice; equal ones are half right, a score that is missing (NaN) is wrong. A pair
-    counts half for each of its two episodes, so that resampling episodes resamples pairs. (Christiano 2017 and
-    Robometer, arXiv 2603.02115, report it; a clock has 0.5 on outcomes.)
+    The greater mean is chosen; equal ones are half right, a missing score (NaN) is wrong. A pair counts half for each
+    of its episodes, so that resampling episodes resamples pairs. (Christiano 2017; Robometer, arXiv 2603.02115.)
     """
     by_name = {"preference_accuracy": list(pairs)} if pairs else {}
     for reason in WHYS:

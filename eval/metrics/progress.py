@@ -23,35 +23,39 @@ class Answers:
     with a clock, which predicts it.
     """
 
-    runs: Runs
+    as_said: Runs
     elapsed: np.ndarray | None = None
 
     @cached_property
     def parsed(self) -> Runs:
         """Without the answers that hold no number."""
-        return readable(self.runs)
+        return readable(self.as_said)
+
+    @property
+    def ordered(self) -> Runs:
+        return self.parsed
 
     @cached_property
     def worst(self) -> Runs:
         """Each answer without a number replaced by the worst one for its label."""
-        return worst_case(self.runs)
+        return worst_case(self.as_said)
 
     @cached_property
     def read(self) -> np.ndarray:
         """How many answers of each episode hold a number, and how many there are, float64 [episodes, 2]."""
-        return answers_read(self.runs)
+        return answers_read(self.as_said)
 
     @cached_property
     def clock(self) -> Runs | None:
         """What a clock answers: the share of time that has passed."""
         if self.elapsed is None:
             return None
-        return Runs(self.elapsed, self.runs.target, self.runs.starts)
+        return Runs(self.elapsed, self.as_said.target, self.as_said.starts)
 
     @cached_property
     def has_order(self) -> np.ndarray:
         """bool [episodes]: do the labels rise or fall?"""
-        return ~np.isnan(voc_worst(self))
+        return ~np.isnan(order.voc(self.worst))
 
     def constant_is_zero(self, correlation: np.ndarray) -> np.ndarray:
         """A constant's 0 in place of NaN, on the episodes whose labels have an order."""
@@ -65,21 +69,16 @@ def progress_measures(runs: Runs, elapsed: np.ndarray | None = None) -> dict[str
     for metric in METRICS:
         if not metric.compute:
             continue
-        values = pkgutil.resolve_name(metric.compute)(answers)
+        over = getattr(answers, metric.unread) if metric.unread else answers
+        values = pkgutil.resolve_name(metric.compute)(over)
+        if metric.unread == "ordered":
+            values = answers.constant_is_zero(values)
         if values is not None:
             if isinstance(values, Measure):
                 measures[metric.name] = values
             else:
                 measures[metric.name] = mean_of(values, answers.read)
     return measures
-
-
-def voc(answers: Answers) -> np.ndarray:
-    return answers.constant_is_zero(order.voc(answers.parsed))
-
-
-def voc_worst(answers: Answers) -> np.ndarray:
-    return order.voc(answers.worst)
 
 
 def tau_b(answers: Answers) -> np.ndarray:
@@ -90,50 +89,23 @@ def tau_a(answers: Answers) -> np.ndarray:
     return answers.constant_is_zero(order.kendall(answers.parsed)[1])
 
 
-def ccc(answers: Answers) -> np.ndarray:
-    return answers.constant_is_zero(order.ccc(answers.parsed))
-
-
-def mae(answers: Answers) -> np.ndarray:
-    return errors.mae(answers.worst)
-
-
-def mae_parsed(answers: Answers) -> np.ndarray:
-    return errors.mae(answers.parsed)
-
-
-def end_error(answers: Answers) -> np.ndarray:
-    return errors.end_error(answers.worst)
-
-
 def increment_correlation(answers: Answers) -> np.ndarray:
     return order.increment_correlation(answers.worst, 1, answers.elapsed)
-
-
-def effective_resolution(answers: Answers) -> np.ndarray:
-    return errors.effective_resolution(answers.parsed)
-
-
-def used_bins(answers: Answers) -> np.ndarray:
-    return errors.used_bins(answers.worst)
 
 
 def mae_margin(answers: Answers) -> np.ndarray | None:
     """How much less error the answers have than a clock; None where no time is known."""
     if answers.clock is None:
         return None
-    return errors.mae(answers.clock) - mae(answers)
+    return errors.mae(answers.clock) - errors.mae(answers.worst)
 
 
 def voc_margin(answers: Answers) -> np.ndarray | None:
     """How much more VOC the answers have than a clock; None where no time is known."""
     if answers.clock is None:
         return None
-    return voc(answers) - order.voc(answers.clock)
-
-
-def finished_measure(answers: Answers) -> Measure:
-    return errors.finished_mcc(answers.runs)
+    voc = answers.constant_is_zero(order.voc(answers.parsed))
+    return voc - order.voc(answers.clock)
 
 
 def coverage(answers: Answers) -> Measure:

@@ -208,7 +208,6 @@ def _resampled_sums(values: np.ndarray) -> np.ndarray:
 
 
 def _counts(n: int) -> Iterator[np.ndarray]:
-    """How often each of n episodes is drawn in some of the resamples, float64 [some, n]."""
     rng = np.random.default_rng(SEED)
     block = max(1, RESAMPLED_AT_ONCE // n)
     for start in range(0, RESAMPLES, block):

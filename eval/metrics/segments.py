@@ -24,7 +24,7 @@ def boundary_f1(predicted: Sequence[Span], target: Sequence[Span]) -> float:
     """BF1: F1 of inner boundaries matched one to one within TOLERANCE of the labelled run's length.
 
     Pairs farther apart are never matched, whatever the assignment would gain. 1 when neither has a boundary, 0 when
-    only one has. `boundary_hits` is ProcVLM's own (arXiv 2605.08774).
+    only one has. (ProcVLM, arXiv 2605.08774, counts the ends of the run as well.)
     """
     ours = boundaries(predicted)
     labelled = boundaries(target)
@@ -204,30 +204,3 @@ def semantic_f1(
         np.stack([vectors[a] for a in plan]) @ np.stack([vectors[b] for b in target]).T, 0, 1
     )
     return float(2 * cosines[linear_sum_assignment(-cosines)].sum() / total)
-
-
-# Boundaries as ProcVLM counts them (arXiv 2605.08774)
-
-
-def first_and_last(spans: Sequence[Span]) -> list[float]:
-    """Boundaries of segments: first and last frame of each."""
-    firsts = {float(start) for _, start, _ in spans}
-    return sorted(firsts | {float(end - 1) for _, _, end in spans})
-
-
-def boundary_hits(predicted: Sequence[float], target: Sequence[float]) -> tuple[int, int, float]:
-    """(2 TP, 2 TP + FP + FN, sum of the errors matched) of BF1@5 and mMAE, which are ratios of sums over all samples.
-
-    All boundaries count, so the ends of the run do and each inner boundary does twice; the tolerance is 5 % of the
-    labelled range; pairs are matched by least distance and judged only then.
-    """
-    ours = np.array(predicted, np.float64)
-    labelled = np.array(target, np.float64)
-    total = len(ours) + len(labelled)
-    if len(ours) == 0 or len(labelled) == 0:
-        return 0, total, 0.0
-    # Labels in rows: the other way round, ties fall differently
-    distance = np.abs(labelled[:, None] - ours[None, :])
-    error = distance[linear_sum_assignment(distance)]
-    hit = error <= 0.05 * (np.ptp(labelled) or np.ptp(ours))
-    return 2 * int(hit.sum()), total, float(error[hit].sum())

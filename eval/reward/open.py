@@ -207,7 +207,6 @@ class BaselineScorer(Scorer):
 
 
 def _clock(view: CameraView) -> Reward:
-    """Elapsed share of the stream's `duration_s`, at most 1: order without understanding."""
     duration = view.stream.duration_s
     if duration is None:
         return Reward("clock", None, failure="the clock needs the run's duration_s")
@@ -215,7 +214,6 @@ def _clock(view: CameraView) -> Reward:
 
 
 def _visual(view: CameraView) -> Reward:
-    """How near the picture is to the stream's `goal`, beside the first picture."""
     goal = view.stream.goal.get(view.camera)
     if goal is None:
         return Reward(

@@ -90,7 +90,6 @@ def _draw_text(
 def _panel_without_model(
     width: int, fps: float, last: int, curve: Sequence[float], steps: Sequence[tuple[int, int, str]]
 ) -> np.ndarray:
-    """What stands behind the curve in all frames: axes, the label's curve and steps; uint8 RGB [PANEL_PX, width, 3]."""
     panel = np.full((PANEL_PX, width, 3), PAPER, np.uint8)
     for share in (0.0, 0.5, 1.0):
         (_, y), right = _curve_point(0, last, share, width), width - RIGHT_PX
@@ -122,8 +121,6 @@ def _panel_without_model(
 def _panel(
     ground: np.ndarray, rows: Sequence[Mapping[str, Any]], frame_index: int, last: int, step: str
 ) -> np.ndarray:
-    """The curve up to frame `frame_index`, its numbers and the label's step in words; uint8 RGB [PANEL_PX, width,
-    3]."""
     panel = ground.copy()
     past = [r for r in rows if r["frame_index"] <= frame_index]
     places = [

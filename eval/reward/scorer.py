@@ -175,10 +175,8 @@ UNSEEN = "the picture is unlike all that the model was trained on: progress is a
 @dataclass(frozen=True)
 class Reward:
     """Of one moment: progress and the probability of the end state, both 0..1; None where there is none, and then
-    `failure` says why. `success`: is the probability at the model's threshold? None where nothing was calibrated.
-
-    Of several cameras, both are by the stream's rule over those that gave a number, and `cameras` has each one's
-    progress.
+    `failure` says why. `success`: is the probability at the model's threshold? None where nothing was calibrated. Of
+    several cameras both are by the stream's rule; `cameras` has each one's progress.
 
     `unsure` says why the numbers are not to be relied on. By shown runs: `about_s` is the second that is spoken of,
     `step` the planned step that is done then, from 0, and `spread` the standard deviation of progress.
@@ -264,7 +262,6 @@ def _by_rule(rewards: Mapping[str, Reward], rule: ViewRule, success: Success | N
 
 
 def _first_doubt(rewards: Sequence[Reward]) -> str | None:
-    """Why one of the cameras is not to be relied on; a mean with it is not, either."""
     return next((r.unsure for r in rewards if r.unsure), None)
 
 
@@ -304,12 +301,11 @@ class CameraView:
 class Scorer(ABC):
     """What all scorers share; a kind of them says what a batch of views is worth (`views`).
 
-    `window`: what the model was trained on; None where it knows no other question than ProgressLM's, which shows
-    one picture and needs the task's steps. By the model's `card`, where it has one, `picture_max_px` bounds the
-    longer side of a picture as the training set stored it, `max_px` as the model then saw it. `settings`: all that
-    rewards depend on. `usual_fps`: moments a second that are scored where nobody says. `follows`: each moment's
-    number depends on all before it, so none may be left out. `make_ready`: does beforehand, in any thread, what of a
-    picture needs no model, if there is such work; `views` does what is not done.
+    `window`: what the model was trained on; None: ProgressLM's question alone, a picture and the task's steps. By the
+    model's `card`, `picture_max_px` bounds the longer side of a picture as the training set stored it, `max_px` as the
+    model saw it. `settings`: all that rewards depend on. `usual_fps`: scored moments a second where nobody says.
+    `follows`: each moment's number depends on all before it. `make_ready`: does beforehand, in any thread, what of a
+    picture needs no model; `views` does what is not done.
     """
 
     source: Source
@@ -361,7 +357,6 @@ class Scorer(ABC):
         return judged
 
     def _judged(self, reward: Reward) -> Reward:
-        """With the probability of the end state, calibrated, and what that says of success."""
         if reward.progress is None or self.success is None:
             return reward
         raw = reward.done if self.success.of == "done" else reward.progress

@@ -160,14 +160,12 @@ class Moment:
 
 @dataclass(eq=False)
 class Stream:
-    """Frames of a run at a constant rate of `fps`, of one camera or of several at once.
+    """Frames of a run at a constant rate of `fps`, of one camera or of several at once, counted from 0.
 
-    `steps`: the task's in words, in order, for models that compare with a demonstration.
-    `score_fps`: how many of them a second are to be scored, evenly; None: each. `num_frames`, where it is known: the
-    last one is scored, too. `duration_s` and `goal` (a picture by camera) are for the baselines, which know the end.
-    `rule`: how what several cameras saw is judged together. `state`: what a scorer that follows a run keeps of it.
-    `read`: what the scorer reads of the robot, if anything; may raise RewardError.
-    Frames are counted from 0 as they are appended, also those that no window needs.
+    `steps`: the task's in words, for models that compare with a demonstration. `score_fps`: frames a second that are
+    scored, evenly; None: each. `num_frames`, where it is known: the last one is scored, too. `duration_s` and
+    `goal` (a picture by camera) are for the baselines, which know the end. `rule`: how cameras are judged together.
+    `state`: what a scorer that follows a run keeps of it. `read`: what it reads of the robot; may raise RewardError.
     """
 
     task: str
@@ -263,7 +261,6 @@ class Stream:
         return Moment(self, count - 1, (count - 1) / self.fps, frames, views)
 
     def _keep(self, frame_index: int, pictures: Mapping[str, np.ndarray] | None) -> None:
-        """Keep the pictures of frame `frame_index` for windows that show it. Raises RewardError."""
         if pictures is None:
             if self.is_wanted:
                 raise RewardError(f"frame {frame_index} is needed for a window, and was not given")

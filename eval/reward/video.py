@@ -39,9 +39,9 @@ ReadCamera = Callable[[str], Iterator[Shown]]  # a camera's frames in order
 class RunClip:
     """A run to score, by some of its cameras; all have the same frames.
 
-    num_frames: None where nobody says it. title: which it is, for people. read: the frames of a camera in order; raises
-    VideoError and DataError. robot: the state and the action at a frame, of those that are recorded. Of its label,
-    where it has one, labelled is the progress of each frame, steps (first frame, end, name).
+    num_frames: None where nobody says it. title: for people. read: the frames of a camera in order; raises VideoError,
+    DataError. robot: the state and the action at a frame. labelled: a label's progress at each frame; steps: its (first
+    frame, end, name).
     """
 
     cameras: tuple[str, ...]

@@ -1,19 +1,14 @@
-"""A reward model as a subprocess, in the protocol of RLinf's subprocess backends: RLinf starts it and talks to it
-over stdin and stdout.
+"""A reward model as a subprocess, in the protocol of RLinf's subprocess backends, over stdin and stdout.
 
     python eval/rl/rlinf.py --model-path FOLDER [--fps 4] [--cameras exo,wrist]
 
-In RLinf: `reward.model.procvlm_server_script: .../eval/rl/rlinf.py`, `procvlm_python: .../.venv/bin/python`, backend
-`subprocess` or `value_head_subprocess`. It gives other flags of its own script, too; what has no meaning here is
-named on stderr and left out.
+In RLinf: `reward.model.procvlm_server_script: .../eval/rl/rlinf.py`, `procvlm_python: .../.venv/bin/python`. Other
+flags of its own script are named on stderr and left out.
 
-A message is 4 bytes of length, big-endian, and JSON in UTF-8, at most 512 MiB. First this process says
-`{"type": "ready", "ok": true}`; then each request `{"id", "op": "batch_infer", "batch_items"}` is answered with
-`{"id", "ok": true, "outputs"}` or `{"id", "ok": false, "error", "traceback"}`, until `{"op": "shutdown"}` or the end of
-stdin. An item has `image`, a list of `{"__rlinf_image__": {"format": "PNG", "data": base64}}`, the oldest first, of
-several cameras moment by moment; and the task, as `task` or in quotes in the published prompt (`conversations`). An
-output is `<progress>NN.NN%</progress>`; where there is no number it says why without that tag. RLinf's parser reads
-that as progress 0, and its delta as a drop and a jump: `eval.rl.wrapper` does not.
+A message is 4 bytes of length, big-endian, and JSON in UTF-8, at most 512 MiB. Requests are `{"id", "op":
+"batch_infer", "batch_items"}`; an item has `image`, pictures moment by moment, the oldest first, and the `task`, or it
+in quotes in `conversations`. An output is `<progress>NN.NN%</progress>`; where there is no number it says why without
+that tag, which RLinf reads as progress 0, and `eval.rl.wrapper` does not.
 """
 
 import argparse

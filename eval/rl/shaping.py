@@ -1,9 +1,7 @@
 """From progress to reward: what an agent gets for the step from one state to the next.
 
-Progress p_t is the model's estimate for the picture after step t, p_0 for the picture that reset() gave: the first
-difference counts from what the model saw, not from 0. A step without an estimate gives 0, and the next difference is
-taken from the last estimate there was; nothing is carried over as if it had been seen. So a sum of differences over an
-episode is always its last estimate less its first one.
+The first difference counts from the picture that reset() gave. A step without an estimate gives 0, and the next
+difference is taken from the last estimate: a sum over an episode is always its last estimate less its first one.
 """
 
 from dataclasses import dataclass

@@ -167,7 +167,6 @@ class ApiRunner:
 
 
 def _served_format(root: str | None) -> PromptFormat:
-    """The prompt format of the model that a server has loaded from `root`, where this machine can look into it."""
     is_here = root is not None and (Path(root) / "config.json").exists()
     if root and is_here:
         return prompt_format_of(model_type(Path(root)))

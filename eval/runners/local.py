@@ -213,7 +213,6 @@ class ModelRunner(TextRunner):
         return replies
 
     def _by_head(self, prompts: Sequence[Asked], replies: Sequence[ModelReply]) -> list[ModelReply]:
-        """What was said, with what the head says."""
         items = self._items(prompts)
         vision = self._seen(prompts, items)
         if self.after_words:
@@ -266,7 +265,6 @@ class ModelRunner(TextRunner):
         return [p.seen[rgb.shape] for p, rgb in picture_pairs]
 
     def _cut(self, picture: StreamPicture, rgb: np.ndarray) -> Batch:
-        """The patches of a picture as a window shows it, `rgb`: those made before where that is in its own size."""
         cut = picture.cut
         if cut is not None and rgb.shape == picture.rgb.shape:
             return cut

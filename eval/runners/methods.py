@@ -2,12 +2,9 @@
 
 direct     each state alone: how many per cent are done?
 gvl        all states of a run at once, in a random order (Generative Value Learning, arXiv 2411.04549)
-topreward  how probable is "True" when it is stated that the task is complete (TOPReward, arXiv 2602.19313)? Ours is
-           p(True) / (p(True) + p(False)), without the published scaling of each run to 0..1: that makes every failure
-           end at 1
+topreward  p(True) / (p(True) + p(False)) that the task is complete (TOPReward, arXiv 2602.19313), not scaled by run
 
-Answers go into a prediction file as they come: a line each, as `eval.benchmarks.question` reads it, with run and
-tokens. What is there is not asked again.
+Answers go into a prediction file as they come, a line each. What is there is not asked again.
 """
 
 import hashlib
@@ -20,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
-from itertools import chain
+from itertools import batched, chain
 from pathlib import Path
 from typing import IO, Any
 
@@ -108,6 +105,7 @@ def row_of(question: Question, reply: ModelReply) -> Row:
         "prompt_tokens": reply.prompt_tokens,
         "completion_tokens": reply.completion_tokens,
         "value": reply.progress,
+        "done": reply.done,
     }
     return row | {name: value for name, value in optional.items() if value is not None}
 
@@ -286,6 +284,8 @@ def _wording(name: str) -> str:
 # 2: top_p, top_k, repetition_penalty and seed are part of what answers depend on
 CODE_VERSION = "runners-2"
 Shard = tuple[int, int]  # which, of how many
+# Answers that are written together, of a head and of others
+AT_ONCE = {True: 64, False: 1}
 
 
 def questions_of_shard(questions: Sequence[Question], shard: Shard) -> list[Question]:
@@ -354,8 +354,11 @@ def collect(
             a.prompt.key: a for a in shard_prompts if not journal.rows.keys() >= {*a.keys}
         }
         on_rows(len(journal.rows))
-        for reply in runner.answer([a.prompt for a in open_prompts.values()]):
-            journal.add(method.read(open_prompts[reply.key], reply))
+        replies = runner.answer([a.prompt for a in open_prompts.values()])
+        # What a head says costs little: less than to have each answer on disk before the next
+        for batch in batched(replies, AT_ONCE[runner.has_head]):
+            rows = (method.read(open_prompts[reply.key], reply) for reply in batch)
+            journal.add(chain.from_iterable(rows))
             on_rows(len(journal.rows))
         # Single failures stay in the file and are tried again by the next run; all of them mean that nothing works.
         failures = [row["error"] for row in journal.rows.values() if has_failed(row)]

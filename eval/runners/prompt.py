@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 
 import cv2
 
+from annotate.samples.wording import task_text
 from core.errors import FailedError, UserError
 from core.values import IMAGE_MARK
 from eval.benchmarks.question import BenchmarkError, HeldPicture, PictureFile, Question
@@ -56,7 +57,7 @@ class Prompt:
             question.text,
             question.pictures,
             seed=question.inference,
-            task=question.goal or None,
+            task=task_text(question.goal or None),
             first=question.first,
         )
 

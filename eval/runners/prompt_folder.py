@@ -192,7 +192,6 @@ def _read(path: Path) -> tuple[bytes, PromptFile]:
 
 
 def _checked(path: Path, family: str, file: PromptFile) -> FamilyPrompt:
-    """Raises UserError for a placeholder that nothing fills, a list of another family, and what is never shown."""
     list_name, of_question, of_item, default_list = OF_FAMILY.get(
         family, OF_PICTURES if family in DEMONSTRATED else OF_RUNS
     )

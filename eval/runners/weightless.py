@@ -11,7 +11,6 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from core.pictures import decode_stored
 from core.values import grouped
 from eval.benchmarks.question import (
     DEMONSTRATED,
@@ -23,6 +22,9 @@ from eval.benchmarks.question import (
 )
 
 GRID = 64
+PICTURE_PX = 256  # of pictures that are compared
+# By the task's mean length, by that of its references
+RUNNING, REFERENCE = "running clock", "reference clock"
 Values = dict[str, float]
 Goals = Mapping[tuple[str, str], PictureFile]  # by dataset and task: how a run that succeeded ended
 
@@ -56,8 +58,19 @@ def clock_answers(questions: Sequence[Question]) -> Values:
     return shares
 
 
+def timed_answers(questions: Sequence[Question], name: str) -> Values:
+    """Seconds over the mean length of the runs by which a clock of that name goes, where a question's facts have it."""
+    shares = {}
+    for q in questions:
+        if length_s := q.facts.get("lengths", {}).get(name):
+            shares[q.key] = min(1.0, (q.frame_index or 0) / q.row["fps"] / length_s)
+    return shares
+
+
 def running_clock_answers(questions: Sequence[Question]) -> Values:
     """Frame number over the mean of the last ones of the task's other runs, at most 1."""
+    if any("lengths" in q.facts for q in questions):
+        return timed_answers(questions, RUNNING)
     ends = _last_frame_by_run(questions)
     goals = {_run_of(q): q.goal for q in questions}
     of_task = grouped(((*run[:2], goals[run]), end) for run, end in ends.items())
@@ -101,7 +114,7 @@ def random_answers(questions: Sequence[Question]) -> Values:
 
 def best_constant_answers(questions: Sequence[Question]) -> Values:
     """The constant with the least mean absolute error on these very labels."""
-    labels = [q.progress for q in questions if q.progress is not None]
+    labels = [q.progress for q in questions if q.progress is not None and q.is_scored]
     if not labels:
         return {}
     value = best_constant(np.array(labels))
@@ -134,11 +147,13 @@ def weightless_answers(questions: Sequence[Question], goals: Goals) -> dict[str,
     """All that are defined for any of the questions, by name."""
     baselines: dict[str, Callable[[Sequence[Question]], Values]] = {
         "clock": clock_answers,
-        "running clock": running_clock_answers,
+        RUNNING: running_clock_answers,
+        REFERENCE: lambda q: timed_answers(q, REFERENCE),
         "random": random_answers,
         "best constant": best_constant_answers,
         "visual distance": nearness_to_last_frame,
         "goal image": lambda q: nearness_to_goal(q, goals),
+        "the label itself": lambda q: {x.key: x.facts["label"] for x in q if "label" in x.facts},
     }
     values_by_name = {name: baseline(questions) for name, baseline in baselines.items()}
     return {name: values for name, values in values_by_name.items() if values}
@@ -154,7 +169,6 @@ def _nearness(run: Sequence[Question], first: PictureFile, goal: PictureFile) ->
 def _grid(picture: PictureFile) -> np.ndarray:
     """NaN where it cannot be read."""
     try:
-        luma = decode_stored(picture.read(), mode=cv2.IMREAD_GRAYSCALE)
-    except (BenchmarkError, ValueError):
+        return luma_grid(picture.rgb(PICTURE_PX))
+    except BenchmarkError:
         return np.full((GRID, GRID), np.nan, np.float32)
-    return cv2.resize(luma, (GRID, GRID), interpolation=cv2.INTER_AREA).astype(np.float32)

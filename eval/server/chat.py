@@ -1,11 +1,7 @@
-"""Rewards in the shape of OpenAI's chat completions, for programs that know no other: what is asked, what is answered.
+"""Rewards in the shape of OpenAI's chat completions: a request's pictures are one run up to now, the oldest first.
 
-A request's pictures are one run up to now, the oldest first; its text is the task. The answer's content is JSON with
-`progress`, `success`, `confidence` and `model`. Nothing is generated, so what steers generation (temperature,
-max_tokens, response_format and the like) is left aside.
-
-RLinf's reward parsers know no progress: they look for a trend from a window's first picture to its last, or for a
-digit. `reply` asks for either.
+The answer's content is JSON with `progress`, `success`, `confidence` and `model`; nothing is generated. RLinf's reward
+parsers know no progress, but a trend from a window's first picture to its last, or a digit: `reply` asks for either.
 """
 
 import base64

@@ -120,7 +120,7 @@ def page(
         return RedirectResponse(
             f"/review/bulk?{urlencode(choice | {'sample': drawn}, doseq=True)}", 303
         )
-    places = [_parsed_place(text) for text in sample]
+    places = [(text.rpartition("/")[0], int(text.rpartition("/")[2])) for text in sample]
     judgements = {place: judgement_of(visit.reader, place) for place in places}
     waiting = {(row["dataset"], row["episode_index"]): row for row in queue.rows(visit)}
     return visit.page(
@@ -233,8 +233,3 @@ def _runs_to_accept(kind: str, dataset: str | None, person: str | None, query: s
     if kind not in SIGNS:
         raise PageError(f"there is no queue {kind!r} whose labels can be accepted at once")
     return ReviewQueue(kind, dataset or None, person or None)
-
-
-def _parsed_place(text: str) -> Place:
-    dataset, _, number = text.rpartition("/")
-    return dataset, int(number)

@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 
+from core.files import queries_of
 from explorer.site import Visit, Visiting
 from warehouse.lake.lists import LISTS
 from warehouse.lake.outcomes import question
@@ -16,27 +17,10 @@ from warehouse.lake.references import sentences
 router = APIRouter()
 COUNTED = ("episodes", "ok", "outcomes_known", "assumed_complete", "frames", "labelled_frames")
 OF_ALL = ("hours", "shards", "samples", "cost_usd", *COUNTED)
-# Of the index
-COUNTS_SQL = """
-    SELECT dataset::VARCHAR AS dataset, any_value(robot)::VARCHAR AS robot, any_value(license)::VARCHAR AS license,
-           count(*) AS episodes, count(*) FILTER (reason = 'ok') AS ok,
-           count(*) FILTER (reason = 'ok' AND success <> 'unknown') AS outcomes_known,
-           count(*) FILTER (reason = 'ok' AND end_by = 'assumed') AS assumed_complete,
-           coalesce(sum(num_frames) FILTER (reason = 'ok'), 0)::BIGINT AS frames,
-           coalesce(sum(duration_s) FILTER (reason = 'ok'), 0) / 3600 AS hours,
-           coalesce(sum(num_frames) FILTER (reason = 'ok' AND label_run <> '' AND named), 0)::BIGINT AS labelled_frames
-    FROM episodes GROUP BY 1"""
+COUNTS_SQL, DATASETS_SQL = queries_of(__file__)
 UNFINISHED_SQL = (
     "SELECT dataset, count(*) FROM review WHERE list_contains(signs, 'looks unfinished') GROUP BY 1"
 )
-# Of the lake: one without any listed episode is shown, too
-DATASETS_SQL = """
-    SELECT d.dataset, d.title, d.role, c.labels, v.cost_usd, coalesce(h.shards, 0) AS shards,
-           coalesce(h.samples, 0) AS samples
-    FROM datasets d LEFT JOIN coverage c USING (dataset)
-    LEFT JOIN (SELECT dataset, sum(cost_usd) AS cost_usd FROM vlm_calls GROUP BY 1) v USING (dataset)
-    LEFT JOIN (SELECT dataset, count(*) AS shards, sum(samples) AS samples FROM shards GROUP BY 1) h USING (dataset)
-    ORDER BY 1"""
 # Lists that the page leads to
 LEADS_TO = (
     "lengths",

@@ -36,7 +36,7 @@ from warehouse.lake.corrections import (
     segments_of,
 )
 from warehouse.lake.episodes import episode_from_row
-from warehouse.lake.statements import Kind, mark
+from warehouse.lake.statements import Kind, mark, take_back
 
 router = APIRouter()
 OF_EPISODE = "/api/corrections/{dataset}/{episode_index}"
@@ -223,7 +223,8 @@ def _written_correction(judged: Judged, act: str) -> str:
     run = statement.base_label_run
     correction = statement.correction_id or ""
     if act == "undo":
-        return _taken_back(judged, correction)
+        undone = take_back(judged.lake, correction, place=judged.place, **judged.judgement)
+        return undone[0]["statement_id"]
     facts = judged.facts
     if act == "reject":
         row = corrections.reject_label(
@@ -239,16 +240,6 @@ def _written_correction(judged: Judged, act: str) -> str:
     else:
         label = accepted_label(judged, run or "")
     return judged.save(label, run, statement.base_content_hash or facts["content_hash"])
-
-
-def _taken_back(judged: Judged, correction: str) -> str:
-    sql = "SELECT dataset, episode_index FROM current_corrections WHERE correction_id = ?"
-    places = judged.lake.rows(sql, [correction])
-    if places != [judged.place]:
-        raise CorrectionError(
-            f"episode {judged.episode_index} of {judged.dataset} has no correction {correction!r}"
-        )
-    return corrections.take_back(judged.lake, correction, **judged.judgement)["correction_id"]
 
 
 def accepted_label(judged: Judged, run: str) -> corrections.Corrected:
@@ -315,17 +306,17 @@ def accept_check(request: Request, acceptance: Acceptance) -> JSONResponse:
         if acceptance.episode_index is not None
         else set()
     )
-    change = acceptances.accept if acceptance.on else acceptances.take_back
     signature = {"why": acceptance.why, "author": author_of(request, acceptance.author)}
 
     def act(reader: LakeReader, lake: LakeConnection) -> list[dict]:
         episodes = [episode for _, episode in places] or None
         shown_recordings = reader.recordings_shown(places, acceptance.snapshot)
-        return change(
+        return acceptances.accept(
             lake,
             acceptance.dataset,
             acceptance.check,
             episodes,
+            is_accepted=acceptance.on,
             recordings=shown_recordings,
             **signature,
         )

@@ -19,6 +19,7 @@ from explorer.site import author_of, check_may_write, explorer_of
 from warehouse.lake import corrections, outcomes
 from warehouse.lake.connection import LakeConnection
 from warehouse.lake.corrections import CorrectionError, as_said, parsed, segments_of
+from warehouse.lake.statements import take_back
 
 router = APIRouter()
 OF_EPISODE = "/api/outcomes/{dataset}/{episode_index}"
@@ -86,6 +87,7 @@ def say(request: Request, dataset: str, episode_index: EpisodeIndex, ended: Ende
             author=author,
             follows=ended.follows,
             recording=ended.recording,
+            batch=correction,
             known=corrections.recording_of(judged.place, judged.facts),
         )
         return {"saved": saved, "correction": correction}
@@ -97,7 +99,7 @@ def say(request: Request, dataset: str, episode_index: EpisodeIndex, ended: Ende
 def undo(
     request: Request, dataset: str, episode_index: EpisodeIndex, taken: TakenBack
 ) -> JSONResponse:
-    """Take back an outcome, and the label that came with it. Answers with the id of what says so."""
+    """Take back an outcome, and the label that was said together with it. Answers with the id of what says so."""
 
     def written(reader: LakeReader, lake: LakeConnection) -> dict[str, Any]:
         author = author_of(request, taken.author)
@@ -109,27 +111,10 @@ def undo(
         if in_force["file"] != outcomes.BY_CLICK:
             whole = f"proccorpus undo {taken.import_id} takes all of it back"
             raise CorrectionError(f"it came with the file {in_force['file']}: {whole}")
-        if correction := _came_with(lake, in_force):
-            corrections.take_back(lake, correction, author=author, follows=correction)
-        undone = outcomes.undo_outcome(lake, dataset, episode_index, taken.import_id, author=author)
-        return {"saved": undone}
+        undone = take_back(lake, taken.import_id, author=author)
+        return {"saved": undone[0]["batch"]}
 
     return _write_and_answer(request, written)
-
-
-def _came_with(lake: LakeConnection, outcome: dict[str, Any]) -> str | None:
-    """The correction that says of the label what an outcome says of the run, if nothing
-    was said of the label since.
-    """
-    place = [outcome["dataset"], outcome["episode_index"]]
-    sql = "FROM located_corrections WHERE dataset = ? AND episode_index = ? ORDER BY created_at DESC LIMIT 1"
-    newest = next(iter(lake.dicts(sql, place)), None)
-    if newest is None or newest["catastrophic_frame"] is None:
-        return None
-    words = outcome["note"], outcome["author"]
-    if (newest["comment"], newest["author"]) == words:
-        return newest["correction_id"]
-    return None
 
 
 def _write_and_answer(

@@ -11,6 +11,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -19,28 +20,26 @@ import numpy as np
 import pyarrow as pa
 
 from ingest.episode import EpisodeData, EpisodeRecord, Listing
+from ingest.formats.array_roles import why_known
 from ingest.formats.folders import (
     EpisodeFiles,
     Key,
-    StatedSpan,
     episodes_of,
     frames_of,
     object_of,
     stated_steps,
 )
-from ingest.formats.hdf5_file import checked, find, opened, values
+from ingest.formats.hdf5_file import checked, opened, rows_in, values, walk
+from ingest.formats.hdf5_parts import parts_of
 from ingest.formats.listing import (
     ListingBuilder,
-    Uses,
-    account_for,
-    account_for_cameras,
-    account_for_fields,
     folders_of,
     in_order,
     texts_among,
-    usual_uses,
 )
 from ingest.formats.tables import numbered, numbers, side_by_side
+from ingest.formats.tree import Uses, account
+from ingest.formats.writers import AGIBOT
 from ingest.outcomes import OutcomeEvidence
 from ingest.reasons import DataError, Limits
 from ingest.sources.files import Source
@@ -56,11 +55,6 @@ ROOT = re.compile(
 )
 FPS = 30.0
 ROBOT = "a2d"
-# Tables that the card of AgiBot World (Alpha and Beta, 2025) lists beside those that are read
-PUBLISHED = re.compile(
-    r"(state|action)/(effector|end|head|joint|robot|waist)/"
-    r"(angular|current_value|effort|force|index|orientation|orientation_drift|position|position_drift|velocity|wrench)"
-)
 ENTRY_USES: Uses = {
     "episode_id": ("group", "the number of the episode"),
     "task_name": ("instruction", "its name"),
@@ -74,9 +68,7 @@ ENTRY_KNOWN = {
 FIRST_CAMERAS = ("head_color",)
 WRIST = ("hand_",)
 EFFECTOR = "effector/position"
-# Radians; grippers in mm or finger joints in radians
-STATE = ("state/joint/position", f"state/{EFFECTOR}")
-ACTION = ("action/joint/position", f"action/{EFFECTOR}")
+STATE, ACTION = AGIBOT.state[0], AGIBOT.action[0]
 
 
 def recognises(source: Source) -> bool:
@@ -114,7 +106,6 @@ def list_episodes(source: Source) -> Listing:
         if key not in entries:
             detail = f"has files, but task_info/task_{key[0]}.json does not list it"
             listing.warn_next("not_in_metadata", detail)
-        account_for_cameras(listing.parts, {video.camera: video.uri for video in videos})
         # Files alone are an episode as well, without text and steps
         entry = entries.get(key, {})
         num_rows = _num_rows_listed(listing, source_id, episode_files.tables.get("rows"))
@@ -125,8 +116,7 @@ def list_episodes(source: Source) -> Listing:
         facts = object_of(entry.get("label_info")) | entry
         # lable_info is how the dataset's card spells it
         label = object_of(entry.get("label_info", entry.get("lable_info")))
-        uses = {**ENTRY_USES, **usual_uses(source.config)}
-        account_for_fields(listing.parts, "task_info: ", entry, uses, ENTRY_KNOWN)
+        listing.account_for_facts("task_info: ", entry, ENTRY_USES, ENTRY_KNOWN)
         listing.add(
             source_id,
             fps,
@@ -136,14 +126,7 @@ def list_episodes(source: Source) -> Listing:
             videos=videos,
             evidence=OutcomeEvidence(listing.stated_outcome(facts)),
             group=listing.group(entry),
-            **stated_steps(
-                listing,
-                label.get("action_config"),
-                "action_config",
-                _span,
-                num_rows,
-                "action_config",
-            ),
+            **stated_steps(listing, label.get("action_config"), "action_config", num_rows),
         )
     return listing.listing(
         "agibot",
@@ -151,13 +134,6 @@ def list_episodes(source: Source) -> Listing:
         fps=fps,
         robot=ROBOT,
         nothing="no task_info file lists an episode, and there are no data",
-    )
-
-
-def _span(span: dict[str, Any]) -> StatedSpan:
-    """A span ends before `end_frame`: in the published files it is the next span's `start_frame`."""
-    return StatedSpan(
-        span.get("action_text") or span.get("skill"), span.get("start_frame"), span.get("end_frame")
     )
 
 
@@ -215,7 +191,6 @@ def _num_rows_listed(listing: ListingBuilder, source_id: str, uri: str | None) -
 def _account_for_rows(listing: ListingBuilder, file: h5py.File, uri: str) -> None:
     """What each table of an episode's rows is used for."""
     config = listing.source.config
-    paths = list[str]()
     uses = {
         "timestamp": ("time", "AgiBot's time of each row"),
         **dict.fromkeys(config.keys.state or STATE, ("state", "joints and grippers")),
@@ -223,21 +198,9 @@ def _account_for_rows(listing: ListingBuilder, file: h5py.File, uri: str) -> Non
     if any(gripper.column == "action" for gripper in config.grippers):
         reason = "the registry entry has a gripper in the action"
         uses |= dict.fromkeys(config.keys.action or ACTION, ("action", reason))
-    file.visit(paths.append)
-    tables = {path: table for path in paths if isinstance(table := file[path], h5py.Dataset)}
-    for path, table in tables.items():
-        why_left_out = ""
-        if PUBLISHED.fullmatch(path):
-            why_left_out = "another measure of AgiBot's; keys.state of an entry reads it"
-        if not table.size:
-            why_left_out = "empty, as AgiBot publishes what it has not measured"
-        why_unknown = "AgiBot publishes no table of this name"
-        form: dict[str, Any] = {
-            "shape": (None, *(table.shape or ())[1:]),
-            "dtype": str(table.dtype),
-            "file": uri,
-        }
-        account_for(listing.parts, "array", path, uses.get(path), why_left_out, why_unknown, **form)
+    parts = parts_of(dict(walk(file, [], config.limits)), uri)
+    why_left_out = partial(why_known, writer=AGIBOT)
+    account(listing.parts, parts, uses, why_left_out, "AgiBot publishes no table of this name")
 
 
 def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
@@ -257,7 +220,7 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
         # Actions are absent, or of another length, in many episodes, and only a registry entry can ask for them
         if any(gripper.column == "action" for gripper in config.grippers):
             action = _vector(file, config.keys.action or ACTION, num_rows, config.limits)
-        if (clock := _table(file, "timestamp", config.limits)) is not None:
+        for clock in _tables(file, ["timestamp"], config.limits).values():
             # Nanoseconds, which may be a table of one column; times of an episode begin at 0
             times_ns = values(clock, config.limits).reshape(num_rows, -1)[:, 0]
             times_s = (times_ns - times_ns[0]).astype(np.float64) / 1e9
@@ -268,10 +231,10 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
 
 def _num_rows(file: h5py.File, state: Sequence[str], limits: Limits) -> int:
     """Rows by the first of time and state that has any; raises DataError when there are none."""
-    for path in ("timestamp", *state):
-        if (table := _table(file, path, limits)) is not None:
-            return table.shape[0]
-    raise DataError(f"no rows in {', '.join(('timestamp', *state))}", "no_data")
+    tables = _tables(file, ("timestamp", *state), limits)
+    if not tables:
+        raise DataError(f"no rows in {', '.join(('timestamp', *state))}", "no_data")
+    return next(iter(tables.values())).shape[0]
 
 
 def _vector(
@@ -279,17 +242,13 @@ def _vector(
 ) -> pa.Table | None:
     """Some tables side by side; None for none. Raises DataError for another number of rows."""
     parts = []
-    for path in paths:
-        table = _table(file, path, limits)
-        if table is None:
-            continue
+    for path, table in _tables(file, paths, limits).items():
         if len(table) != num_rows:
             raise DataError(f"{path} has {len(table)} rows, the episode {num_rows}")
         stored = values(table, limits).reshape(num_rows, -1)
         width = stored.shape[1]
-        parts.append(
-            numbers(stored, _effector(width) if path.endswith(EFFECTOR) else numbered(path, width))
-        )
+        names = _effector(width) if path.endswith(EFFECTOR) else numbered(path, width)
+        parts.append(numbers(stored, names))
     return side_by_side(parts)
 
 
@@ -302,10 +261,9 @@ def _effector(width: int) -> list[str]:
     return numbered("left_hand", width // 2) + numbered("right_hand", width - width // 2)
 
 
-def _table(file: h5py.File, path: str, limits: Limits) -> h5py.Dataset | None:
-    """A table of numbers; None where there is none, or an empty one, which is how AgiBot says that it has no values."""
-    table = find(file, path)
-    if not isinstance(table, h5py.Dataset) or not table.size or not table.ndim:
-        return None
-    limits.check("max_values", table.size, f"{table.name}: values")
-    return checked(table, limits)
+def _tables(file: h5py.File, paths: Iterable[str], limits: Limits) -> dict[str, h5py.Dataset]:
+    """Those of some tables that have numbers: an empty one is how AgiBot says that it has no values."""
+    tables = {path: table for path, table in rows_in(file, paths).items() if table.size}
+    for table in tables.values():
+        limits.check("max_values", checked(table, limits).size or 0, f"{table.name}: values")
+    return tables

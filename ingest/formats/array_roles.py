@@ -6,13 +6,16 @@ it, and what is neither taken nor plainly something else is listed as not used.
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from itertools import chain
-from math import prod
 from typing import NamedTuple
 
+from ingest.formats.array_pictures import other_kind
 from ingest.formats.listing import REGISTERED
-from ingest.formats.row_times import spelt
+from ingest.formats.row_times import is_time_name, is_time_shape, spelt
+from ingest.formats.tree import Part, Uses
+from ingest.formats.writers import Writer, known_by
+from ingest.registry import Keys
 from ingest.signals.naming import (
     GRIPPERS,
     HANDS,
@@ -109,43 +112,102 @@ KNOWN_TEXTS = re.compile(
 )
 
 
-class ArrayForm(NamedTuple):
-    """An array with a row per frame; `kind` is NumPy's: f, i, u, b, or another one."""
-
-    path: str
-    shape: tuple[int, ...]
-    kind: str
-
-    @property
-    def width(self) -> int:
-        return prod(self.shape[1:])
-
-
 class Vector(NamedTuple):
-    """Arrays that are joined to one vector, and for each what shows that it belongs there."""
+    """Parts that are joined to one vector, and for all of them what shows that they belong there."""
 
     paths: tuple[str, ...] = ()
     why: str = ""
 
 
-def chosen(
-    registered: Sequence[str], layouts: Iterable[Vector], by_name: Vector, present: Collection[str]
-) -> Vector:
-    """The arrays that are state or action among those that are there: the registry's, else the first layout of a writer
-    that has any, else `by_name`.
+class Roles(NamedTuple):
+    """The parts that are state and action; `overruled`: why others are not that would count by their names."""
+
+    state: Vector
+    action: Vector
+    overruled: Mapping[str, str]
+
+    @property
+    def uses(self) -> Uses:
+        of_action = dict.fromkeys(self.action.paths, ("action", self.action.why))
+        return of_action | dict.fromkeys(self.state.paths, ("state", self.state.why))
+
+
+def roles_of(
+    parts: Sequence[Part],
+    keys: Keys,
+    writer: Writer | None = None,
+    other_paths: Collection[str] = (),
+) -> Roles:
+    """State and action among parts with a row for each frame: the registry's, else where their writer keeps them, else
+    by names. `other_paths`: those that count where the registry or the writer names them.
     """
-    choices = [Vector(tuple(registered), REGISTERED)] if registered else [*layouts, by_name]
-    for paths, why in choices:
-        present_paths = tuple(path for path in paths if path in present)
-        if present_paths:
-            return Vector(present_paths, why)
-    return Vector()
+    present = {*other_paths, *(part.path for part in parts)}
+    unknown = [part for part in parts if not known_by(writer, part.path)]
+    rows = {part.path: part.shape[0] for part in parts}
+    state_by = state_by_name(part for part in unknown if part.path not in keys.action)
+    state = _vector("state", keys.state, writer, _of_one_length(state_by, rows), present)
+    action_by = action_by_name(part for part in unknown if part.path not in state.paths)
+    action = _vector("action", keys.action, writer, _of_one_length(action_by, rows), present)
+    others_named = [path for path in state_by.paths if keys.state]
+    others_named += [path for path in action_by.paths if keys.action]
+    unused = {*others_named}.difference(state.paths, action.paths)
+    overruled = dict.fromkeys(unused, "the registry entry names another state or action")
+    return Roles(state, action, overruled)
 
 
-def overruled(registered: Sequence[str], by_name: Vector, column: Column) -> dict[str, str]:
-    """Why arrays that would count by their names are left out, where the registry names others."""
-    unnamed_paths = [path for path in by_name.paths if registered and path not in registered]
-    return dict.fromkeys(unnamed_paths, f"the registry entry names another {column}")
+def _vector(
+    column: Column,
+    registered: Sequence[str],
+    writer: Writer | None,
+    by_name: Vector,
+    present: Set[str],
+) -> Vector:
+    """Of a writer's layouts that with the most parts counts; of equal ones the first that is whole."""
+    if registered:
+        return Vector(tuple(path for path in registered if path in present), REGISTERED)
+    layout = max(
+        writer.layouts(column) if writer else (),
+        key=lambda paths: (len(present & {*paths}), present >= {*paths}),
+        default=(),
+    )
+    written = tuple(path for path in layout if path in present)
+    if writer and written:
+        return Vector(written, f"{writer.name} keeps it there")
+    return by_name
+
+
+def _of_one_length(vector: Vector, rows: Mapping[str, int | None]) -> Vector:
+    """Those parts that have as many rows as the first: vectors that belong side by side."""
+    return vector._replace(paths=tuple(p for p in vector.paths if rows[p] == rows[vector.paths[0]]))
+
+
+def times_among(parts: Iterable[Part], num_rows: int | None) -> str:
+    """The path of the times of so many rows, the shortest whose name says so; "" for none."""
+    time_paths = [
+        part.path
+        for part in parts
+        if is_time_shape(part.shape, num_rows) and is_time_name(part.path)
+    ]
+    return min(
+        time_paths,
+        key=lambda path: (path.count("/"), not path.endswith("timestamp"), path),
+        default="",
+    )
+
+
+def why_known(part: Part, writer: Writer | None = None) -> str:
+    """Why a part is left out on purpose, by what its writer keeps, by its name and by what it holds; "" for one that
+    nothing tells of.
+    """
+    if reason := known_by(writer, part.path) or known_reason(part.path):
+        return reason
+    if part.kind == "text" and not part.shape and is_bookkeeping_text(part.path.rpartition("/")[2]):
+        return "says where it is from"
+    if 0 in part.shape:
+        return "it holds no values"
+    if part.is_picture and other_kind(part.path):
+        return f"pictures of {other_kind(part.path)}"
+    return ""
 
 
 def known_reason(path: str) -> str:
@@ -161,7 +223,7 @@ def is_bookkeeping_text(name: str) -> bool:
     return KNOWN_TEXTS.fullmatch(spelt(name)) is not None
 
 
-def state_by_name(arrays: Iterable[ArrayForm]) -> Vector:
+def state_by_name(arrays: Iterable[Part]) -> Vector:
     """The arrays that say where the robot is: its whole state, joints, poses and grippers, in this order."""
     tiers: list[list[str]] = [[], [], [], []]
     for array in arrays:
@@ -173,11 +235,11 @@ def state_by_name(arrays: Iterable[ArrayForm]) -> Vector:
     return Vector(paths, "its name is that of a robot's state" if paths else "")
 
 
-def _state_tier(array: ArrayForm) -> int | None:
+def _state_tier(array: Part) -> int | None:
     """0: the whole state, 1: joints, 2: a pose, 3: a gripper; None for other things."""
     folders, _, leaf = array.path.rpartition("/")
     parts = set(chain.from_iterable(map(words, array.path.split("/"))))
-    is_vector = array.kind in "fiub" and 1 <= array.width <= MAX_WIDTH and len(array.shape) <= 3
+    is_vector = 1 <= array.width <= MAX_WIDTH and len(array.shape) <= 3
     is_other = not (OTHER_WORDS | ACTION_WORDS).isdisjoint(parts) or known_reason(array.path)
     if not is_vector or is_other:
         return None
@@ -221,15 +283,11 @@ def _is_part_of_state(folders: str) -> bool:
     )
 
 
-def action_by_name(arrays: Iterable[ArrayForm]) -> Vector:
+def action_by_name(arrays: Iterable[Part]) -> Vector:
     """The arrays that are the commands: the one called so with those of a base, else the parts of a group called so,
     else what a leading arm did.
     """
-    paths = [
-        a.path
-        for a in arrays
-        if a.kind in "fiub" and 1 <= a.width <= MAX_WIDTH and len(a.shape) <= 4
-    ]
+    paths = [a.path for a in arrays if 1 <= a.width <= MAX_WIDTH and len(a.shape) <= 4]
     plain = [path for path in paths if _is_plain(path) and not known_reason(path)]
     whole = _whole_action(plain)
     if whole.paths:

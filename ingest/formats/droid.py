@@ -14,6 +14,7 @@ November 2026).
 import posixpath
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -21,16 +22,18 @@ import h5py
 import pyarrow as pa
 
 from ingest.episode import EpisodeData, EpisodeRecord, Listing
+from ingest.formats.array_roles import why_known
 from ingest.formats.folders import frames_of, is_video, object_of, videos_of
 from ingest.formats.hdf5_file import find, opened, texts, value, values, walk
+from ingest.formats.hdf5_parts import parts_of
 from ingest.formats.listing import (
     ListingBuilder,
-    account_for_fields,
     in_order,
     texts_among,
-    usual_uses,
 )
 from ingest.formats.tables import named_columns
+from ingest.formats.tree import Part, account
+from ingest.formats.writers import DROID, known_by
 from ingest.outcomes import OutcomeEvidence
 from ingest.reasons import DataError, Limits
 from ingest.sources.files import Source
@@ -41,17 +44,9 @@ VIDEOS = "recordings/MP4/"
 ANNOTATIONS = re.compile(r"(.*/)?aggregated-annotations[^/]*\.json")
 FPS = 15.0  # of the controller: each row has one picture
 ROBOT = "franka"
-ROBOT_STATE = "observation/robot_state/"
-STATE = (f"{ROBOT_STATE}joint_positions", f"{ROBOT_STATE}gripper_position")
-ACTION = ("action/joint_position", "action/gripper_position")
+STATE, ACTION = DROID.state[0], DROID.action[0]
 ROLES = ("ext1", "ext2", "wrist")  # the main camera first
 STEREO = "-stereo"
-# What the recorder keeps besides: other measures of the arm, its clocks and its cameras
-MEASURES = re.compile(
-    r"(action/(robot_state/)?|observation/robot_state/)((prev_|target_)?(cartesian|joint|gripper)_(position|velocity)"
-    r"|joint_(positions|velocities)|(prev_)?joint_torques_\w+|motor_torques_\w+|prev_\w+)"
-    r"|observation/(timestamp|camera_(extrinsics|intrinsics|type)|controller_info)/.+"
-)
 METADATA_USES = {
     "uuid": ("instruction", "annotations are by it"),
     "current_task": ("instruction", "its name"),
@@ -127,10 +122,7 @@ def _add(
     rows_uri = posixpath.join(folder, ROWS)
     metadata_uri = next((uri for uri in files if METADATA.fullmatch(posixpath.basename(uri))), "")
     metadata = listing.read_object(metadata_uri, listing.next_index)
-    uses = {**METADATA_USES, **usual_uses(config)}
-    account_for_fields(
-        listing.parts, "metadata: ", metadata, uses, METADATA_KNOWN, file=metadata_uri
-    )
+    listing.account_for_facts("metadata: ", metadata, METADATA_USES, METADATA_KNOWN, metadata_uri)
     attributes, num_rows = _rows_listed(listing, rows_uri)
     facts = attributes | metadata
 
@@ -169,17 +161,8 @@ def _cameras(
         serial = posixpath.splitext(posixpath.basename(uri))[0]
         camera = roles.get(serial, serial)
         if serial.endswith(STEREO):
-            reason = "both eyes of a camera beside each other; one of them is read"
-            listing.parts.known(
-                "camera", roles.get(serial.removesuffix(STEREO), serial) + STEREO, reason, file=uri
-            )
-            listing.parts.known("file", f"*{STEREO}.mp4", reason)
             continue
         videos[camera] = uri
-        listing.parts.used("camera", camera, "camera", "a video of its own", file=uri)
-    listing.parts.known(
-        "file", "*recordings/SVO/*", "what the cameras themselves recorded: the videos are of it"
-    )
     order = in_order(videos, listing.source.config.cameras, ROLES)
     return {camera: videos[camera] for camera in order}
 
@@ -199,8 +182,7 @@ def _rows_listed(listing: ListingBuilder, uri: str) -> tuple[dict[str, Any], int
                 name: _plain(stored) for name, stored in attributes.items() if stored is not None
             }
             num_rows = _num_rows(file, source.config.keys.state or STATE)
-            for path, dataset in walk(file, [], limits):
-                _account_for_rows(listing, path, dataset, uri)
+            _account_for_rows(listing, file, uri)
     except DataError as e:
         listing.warn_next(e.reason, f"{e}; its rows are not used", uri)
         return {}, None
@@ -216,25 +198,19 @@ def _plain(stored: Any) -> Any:
     return next(iter(texts(stored)), None) or (stored.item() if hasattr(stored, "item") else stored)
 
 
-def _account_for_rows(listing: ListingBuilder, path: str, dataset: h5py.Dataset, uri: str) -> None:
+def _account_for_rows(listing: ListingBuilder, file: h5py.File, uri: str) -> None:
     keys = listing.source.config.keys
-    parts = listing.parts
-    form: dict[str, Any] = {
-        "shape": (None, *(dataset.shape or ())[1:]),
-        "dtype": str(dataset.dtype),
-        "file": uri,
-    }
-    if path in (keys.state or STATE):
-        parts.used("array", path, "state", "joints and gripper", **form)
-    elif path in (keys.action or ACTION):
-        parts.used("array", path, "action", "joints and gripper", **form)
-    elif MEASURES.fullmatch(path) and dataset.dtype.kind in "fiub":
-        # One line for each group: there are some sixty
-        group = posixpath.dirname(path)
-        reason = "DROID's other measures; keys.state or keys.action of an entry reads them"
-        parts.known("array", f"{group}/*", reason, file=uri)
-    else:
-        parts.unknown("array", path, "DROID's recorder has none of this name", **form)
+    uses = dict.fromkeys(keys.state or STATE, ("state", "joints and gripper"))
+    uses |= dict.fromkeys(keys.action or ACTION, ("action", "joints and gripper"))
+    why_left_out = partial(why_known, writer=DROID)
+    # One line for each group of other measures: there are some sixty
+    parts = [
+        Part(part.path, "array", file=uri, title=f"{posixpath.dirname(part.path)}/*")
+        if part.path not in uses and known_by(DROID, part.path)
+        else part
+        for part in parts_of(dict(walk(file, [], listing.source.config.limits)), uri)
+    ]
+    account(listing.parts, parts, uses, why_left_out, "DROID's recorder has none of this name")
 
 
 def _num_rows(file: h5py.File, paths: Iterable[str]) -> int | None:

@@ -4,14 +4,17 @@ And subtask spans, as sources of any format give them.
 """
 
 import posixpath
+import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain, pairwise
 from typing import Any, NamedTuple
 
 from ingest.episode import CameraVideo, EpisodeRecord, FrameReader, NativeStep, TimedPicture, timed
 from ingest.formats.listing import ListingBuilder, in_order, named
+from ingest.formats.tables import whole
 from ingest.media.frames import DECODE_ALL, VIDEO_SUFFIXES, DecodeOptions, VideoError
 from ingest.media.video import VideoInfo, decode, probe
 from ingest.sources.files import Source
@@ -30,6 +33,56 @@ class StatedSpan(NamedTuple):
     name: Any
     start: Any
     end: Any
+
+
+class SpanForm(NamedTuple):
+    """How a writer states spans: in a list of objects that is called `field`, whose first of some `texts` that says
+    something counts, as does an `edges` in frames before one in `seconds`. `are_last`: an end may be a span's last
+    frame.
+    """
+
+    field: str
+    texts: tuple[str, ...]
+    edges: tuple[str, str] = ("start_frame", "end_frame")
+    seconds: tuple[str, str] = ("start_s", "end_s")
+    are_last: bool = False
+
+
+# By what `steps_from` says of them
+SPAN_FORMS = {
+    "side_file": SpanForm("steps", ("name",)),
+    # Of AgiBot World (github.com/OpenDriveLab/AgiBot-World, task_info), where an end is the next span's start, of
+    # RoboMIND, and of datasets of LeRobot, some of which count last frames
+    "action_config": SpanForm(
+        "action_config", ("action_text", "step_description", "skill"), are_last=True
+    ),
+    # Robo-Dopamine's published files, with their spelling
+    "annotated_keyframes": SpanForm(
+        "steps", ("anotation", "annotation"), ("start_frame_id", "end_frame_id"), are_last=True
+    ),
+}
+FRAME_FILE = re.compile(r"(\d+)\.\w+$")  # RoboMIND names frames by pictures: camera_top_0023.jpg
+
+
+def stated_spans(form: SpanForm, stored: Any, fps: float = 1.0) -> list[StatedSpan]:
+    """The spans of an episode as they are stored. Raises ValueError for what is no list of spans."""
+    spans = []
+    for span in span_objects(stored, form.field):
+        edges = map(partial(_edge, span, fps), form.edges, form.seconds)
+        text = next((span[key] for key in form.texts if span.get(key)), None)
+        spans.append(StatedSpan(text, *edges))
+    return with_exclusive_ends(spans) if form.are_last else spans
+
+
+def _edge(span: Mapping[str, Any], fps: float, frame: str, second: str) -> Any:
+    """A frame by its number or its picture, else by its time; what is none of these stays, to be found."""
+    value = span.get(frame)
+    time_s = span.get(second)
+    if frame not in span and isinstance(time_s, int | float):
+        return round(time_s * fps)
+    file_match = FRAME_FILE.search(value) if isinstance(value, str) else None
+    number = int(file_match[1]) if file_match else whole(value)
+    return value if number is None else number
 
 
 def is_step(name: Any) -> bool:
@@ -173,18 +226,14 @@ def videos_of(
 
 
 def stated_steps(
-    listing: ListingBuilder,
-    stored: Any,
-    name: str,
-    span_of: Callable[[dict[str, Any]], StatedSpan],
-    num_frames: int | None,
-    form: str,
+    listing: ListingBuilder, stored: Any, form: str, num_frames: int | None, fps: float = 1.0
 ) -> dict[str, Any]:
-    """`steps` and `steps_from` of the coming episode. One span that is wrong casts doubt on all: none is kept then."""
+    """`steps` and `steps_from` of the coming episode, by a name in SPAN_FORMS. One span that is wrong casts doubt on
+    all: none is kept then.
+    """
     try:
-        steps = checked_steps(
-            map(span_of, span_objects([] if stored is None else stored, name)), num_frames
-        )
+        spans = stated_spans(SPAN_FORMS[form], [] if stored is None else stored, fps)
+        steps = checked_steps(spans, num_frames)
     except (ValueError, OverflowError) as e:
         listing.warn_next("bad_steps", str(e))
         return {}

@@ -2,14 +2,14 @@
 RoboMIND), or the rows of all one after the other.
 
 What is a camera is found by looking: datasets of pictures, raw or encoded. State, action, time,
-texts and success are looked for where the file's writer keeps them (`hdf5_writers`), by their names
+texts and success are looked for where the file's writer keeps them (`writers`), by their names
 (`array_roles`), or where the registry's `keys` say, as paths below the episode.
 """
 
 import posixpath
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,8 +19,6 @@ import pyarrow as pa
 
 from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing
 from ingest.formats import hdf5_file as h5
-from ingest.formats import robotwin
-from ingest.formats.array_roles import action_by_name, overruled, state_by_name
 from ingest.formats.hdf5_episodes import STEP_NAMES, episode_keys, flat_ends
 from ingest.formats.hdf5_parts import (
     OTHER_RATE,
@@ -29,13 +27,12 @@ from ingest.formats.hdf5_parts import (
     EpisodePlace,
     account,
     account_beside,
-    deep_outcomes,
     names_of,
     roles_of,
     stated_lengths,
     stated_rates,
     texts_of,
-    why_known,
+    why_fact_known,
 )
 from ingest.formats.listing import (
     NEITHER_TRUE_NOR_FALSE,
@@ -44,7 +41,7 @@ from ingest.formats.listing import (
     ListingBuilder,
     in_order,
     named,
-    texts_among,
+    scene_first,
 )
 from ingest.formats.row_pictures import (
     pictures_beside,
@@ -52,29 +49,26 @@ from ingest.formats.row_pictures import (
     with_frames_beside,
 )
 from ingest.formats.row_times import (
-    GUESSED,
-    counts_rows,
     is_rate_name,
-    is_unit_guessed,
     length_problem,
-    rate_by_times,
+    rate_of_rows,
     spelt,
-    times_in_seconds,
+    times_of_rows,
 )
-from ingest.formats.text_fields import instructions
-from ingest.outcomes import SUCCESS_FIELDS, folder_outcome
+from ingest.formats.text_fields import instruction
+from ingest.formats.tree import Part, Uses
+from ingest.formats.writers import Writer
+from ingest.outcomes import SUCCESS_FIELDS, deep_fields, folder_outcome
 from ingest.reasons import DataError
 from ingest.registry import DatasetConfig
 from ingest.sources.files import Source
 
+TEXTS_IN_JSON = {
+    "problem_info": "language_instruction",
+    "ep_meta": "lang",
+}  # of LIBERO, of robocasa
 LIBERO_FILE = re.compile(r"(?:[A-Z]+(?:_[A-Z]+)*_SCENE[0-9]+_)?(.+)_demo$")
-RATES_DIFFER = 0.05  # share by which a stated rate is another one than that of the rows' times
 NUMBERED = re.compile(r"[0-9]")
-
-
-def recognises(source: Source) -> bool:
-    """HDF5 files that are no RoboTwin dataset, nor the proprio_stats.h5 of AgiBot."""
-    return bool(_files(source.files)) and not robotwin.recognises(source)
 
 
 def roots(uris: Iterable[str]) -> dict[str, str]:
@@ -82,12 +76,11 @@ def roots(uris: Iterable[str]) -> dict[str, str]:
 
 
 def _files(uris: Iterable[str]) -> list[str]:
-    hdf5_uris = [
+    return [
         uri
         for uri in uris
         if uri.lower().endswith(h5.SUFFIXES) and not uri.endswith("proprio_stats.h5")
     ]
-    return sorted(hdf5_uris, key=h5.natural)
 
 
 # Listing
@@ -101,11 +94,19 @@ class Hdf5Listing(ListingBuilder):
     without_last_action: int = 0  # episodes with one row more of states than of actions
     # Episodes with a writer's usual rate, by its name and the rate
     by_convention: Counter[tuple[str, float]] = field(default_factory=Counter)
+    convention: Writer | None = None  # of all files
 
 
 def list_episodes(source: Source) -> Listing:
-    listing = Hdf5Listing(source)
-    for uri in _files(source.files):
+    return list_files(source, "hdf5", _files(source.files))
+
+
+def list_files(
+    source: Source, format_: str, uris: Iterable[str], convention: Writer | None = None
+) -> Listing:
+    """Episodes of some files; `convention`: that of their writer, where it is known."""
+    listing = Hdf5Listing(source, convention=convention)
+    for uri in sorted(uris, key=h5.natural):
         num_before = len(listing.records)
         try:
             with h5.opened(source, uri) as file:
@@ -124,7 +125,9 @@ def list_episodes(source: Source) -> Listing:
             else:
                 listing.warn(e.reason, f"episodes of it may be missing: {e}", file=uri)
     _find_in_all(listing)
-    return h5.finished(listing, "hdf5")
+    cameras = scene_first(listing.cameras_in_use(), source.config.cameras)
+    listing.find_missing(sorted(cameras), "no pictures of {}, which other episodes have")
+    return listing.listing(format_, cameras, nothing="no file holds an episode")
 
 
 def _find_in_all(listing: Hdf5Listing) -> None:
@@ -163,8 +166,9 @@ def _add_readable(
             if not isinstance(group, h5py.Group):
                 raise DataError(f"{key} is no group")
             container = h5.find(file, key.rpartition("/")[0])
+            limits = listing.source.config.limits
             place = EpisodePlace(
-                uri, key, group, container, listing.source.config.limits, above, among
+                uri, key, group, container, limits, above, among, convention=listing.convention
             )
             _add_place(listing, place, source_id)
     except DataError as e:
@@ -251,23 +255,16 @@ def _add_episode(
     lengths = stated_lengths(place, read_paths, rows)
     num_rows = _num_rows(listing, place, roles, list(cameras.values()), rows.rows, lengths)
     texts = texts_of(place, set(cameras.values()), rows)
-    text_from, tasks = _instruction(config, place, texts, rows)
+    text_from, tasks = _instruction(listing, place, texts, rows)
     name = LIBERO_FILE.fullmatch(uri.rpartition("/")[2].rpartition(".")[0])
     is_libero = "obs/agentview_rgb" in place.datasets
     if name and is_libero and not tasks and not config.keys.language:
         tasks = (name[1].replace("_", " "),)
         listing.named_by_file += 1
-    num_values = {array.shape[0] for array in place.arrays}
-    texts_by_row = {
-        path: tasks
-        for path in text_from
-        if path in place.datasets and place.datasets[path].size in num_values
-    }
-    tasks = listing.whole_task(tasks, texts_by_row, place.uri)
     by_video = rate_by_video(listing.source, files.values(), num_rows)
     rate, rate_from = _rate(listing, place, roles, rows.rows, read_paths, by_video)
     registered = (*config.keys.success, config.success_field)
-    deep = [] if config.keys.success else deep_outcomes(place)
+    deep = [] if config.keys.success else deep_fields(place.datasets)
     evidence, outcomes = h5.evidence_in(listing, uri, place.group, registered, deep, rows, num_rows)
     evidence = replace(evidence, folder=folder_outcome(f"{place.key}/"))
     row_start = rows.rows.start or 0
@@ -287,7 +284,8 @@ def _add_episode(
     uses = _uses(
         config, roles, list(cameras.values()), text_from, rate_from, marks, outcomes, [*lengths]
     )
-    unread = _unread(config, place, roles, unreadable)
+    unread = dict.fromkeys(unreadable, "it cannot be read: a finding says why")
+    unread |= roles.of_vectors.overruled
     account(listing, place, uses, unread, _problems(place, outcomes))
 
 
@@ -321,6 +319,8 @@ def _num_rows(
     # Simulators observe once more after the last action
     if num_states is None and num_actions is not None and num_frames == num_actions + 1:
         num_rows = num_frames
+    if num_states is None and place.convention:
+        listing.warn_next("no_data", f"no state where {place.convention.name} keeps it", uri)
     if num_rows == 0:
         listing.unusable_next("no_data", "it has no rows", uri)
     if num_rows and num_actions == num_rows - 1:
@@ -341,47 +341,32 @@ def _num_rows(
 
 
 def _instruction(
-    config: DatasetConfig,
+    listing: ListingBuilder,
     place: EpisodePlace,
-    texts: dict[str, tuple[str, ...]],
+    texts: Mapping[str, tuple[str, ...]],
     rows: h5.EpisodeSlice,
 ) -> tuple[list[str], tuple[str, ...]]:
-    """Where the instructions are, and what they say: all that the registry's paths lead to; else the first place of
-    LIBERO, robocasa and others; else a text whose name says that it is one.
-    """
-    if paths := config.keys.language:
-        registered_texts = list(_texts_at(place, paths, rows))
-        with_text = [path for path, path_texts in registered_texts if path_texts]
-        return with_text, texts_among(path_texts for _, path_texts in registered_texts)
-    instruction = place.json("problem_info").get("language_instruction")  # LIBERO
-    if isinstance(instruction, list):
-        instruction = "".join(map(str, instruction))
-    places = [
-        ("problem_info", h5.texts(instruction)),
-        ("ep_meta", h5.texts(place.json("ep_meta").get("lang"))),  # robocasa
-        *_texts_at(place, (*(place.writer.texts if place.writer else ()), *TEXT_KEYS), rows),
-    ]
-    name, instruction_texts = next(
-        ((path, of_path) for path, of_path in places if of_path), ("", ())
-    )
-    if not instruction_texts:
-        named_texts = {name: of_name for name, of_name in texts.items() if name != "env_args"}
-        name, instruction_texts = instructions(named_texts)
-    return [name] if instruction_texts else [], instruction_texts
+    """Where the instructions are, and what they say; the usual places are those of LIBERO, robocasa and others."""
+    num_values = {array.shape[0] for array in place.arrays}
 
+    def texts_at(path: str) -> tuple[str, ...]:
+        if path in TEXTS_IN_JSON:
+            inner = place.json(path).get(TEXTS_IN_JSON[path])
+            return h5.texts("".join(map(str, inner)) if isinstance(inner, list) else inner)
+        stored_texts = (h5.texts(rows.share(stored)) for stored in place.values(path))
+        return next(filter(None, stored_texts), ())
 
-def _texts_at(
-    place: EpisodePlace, paths: Iterable[str], rows: h5.EpisodeSlice
-) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """What is stored at some paths, as texts of the episode, each with its path."""
-    for path in paths:
-        for stored in place.values(path):
-            yield path, h5.texts(rows.share(stored))
+    def is_of_rows(path: str) -> bool:
+        return path in place.datasets and place.datasets[path].size in num_values
+
+    places = (*TEXTS_IN_JSON, *(place.writer.texts if place.writer else ()), *TEXT_KEYS)
+    by_name = {name: texts[name] for name in texts if name != "env_args"}
+    return instruction(listing, place.uri, places, texts_at, lambda: by_name, is_of_rows)
 
 
 def _no_task(place: EpisodePlace, texts: Mapping[str, object]) -> str:
     """What is said of an episode without instruction; names the texts that could be one."""
-    unknown_texts = [name for name in texts if not why_known(place.writer, name)]
+    unknown_texts = [name for name in texts if not why_fact_known(place, Part(name, "text"))]
     return "no instruction in the file" + (
         f" (its texts: {named(unknown_texts)})" if unknown_texts else ""
     )
@@ -400,38 +385,22 @@ def _rate(
     """
     if fps := listing.source.config.fps:
         return fps, []
-    by_times = rate_by_times(_times_s(place, roles, rows))
     stated_fps = stated_rates(place, read_paths)
-    nearest = next(iter(stated_fps.items()), None)
-    if by_times:
-        if nearest and abs(nearest[1] / by_times - 1) > RATES_DIFFER:
-            detail = f"{nearest[0]} says {nearest[1]:g} fps, the rows' times {by_times:g}; the times count"
-            listing.warn_next("frame_rate", detail, place.uri)
-        elif not nearest and is_unit_guessed(_stored_times(place, roles, rows)):
-            listing.warn_next("frame_rate", GUESSED.format(by_times), place.uri)
-        return by_times, [*stated_fps]
-    if nearest:
-        return nearest[1], [*stated_fps]
-    return by_video or _usual_rate(listing, place), []
+    times = _stored_times(place, roles, rows)
+    if rate := rate_of_rows(listing, place.uri, times, stated_fps):
+        return rate, [*stated_fps]
+    writer = place.writer
+    if by_video or writer is None or not writer.fps:
+        return by_video or listing.fps(None), []
+    listing.by_convention[writer.name, writer.fps] += 1
+    return writer.fps, []
 
 
-def _usual_rate(listing: Hdf5Listing, place: EpisodePlace) -> float:
-    """Frames per second, as the writer usually has them, else the default."""
-    if place.writer and place.writer.fps:
-        listing.by_convention[place.writer.name, place.writer.fps] += 1
-        return place.writer.fps
-    return listing.fps(None)
-
-
-def _times_s(place: EpisodePlace, roles: DatasetRoles, rows: slice) -> np.ndarray | None:
-    """The rows' times in seconds; None where there are none. Raises DataError."""
-    if roles.times is None:
+def _stored_times(place: EpisodePlace, roles: DatasetRoles, rows: slice) -> np.ndarray | None:
+    """Raises DataError."""
+    if not roles.times:
         return None
-    return times_in_seconds(_stored_times(place, roles, rows))
-
-
-def _stored_times(place: EpisodePlace, roles: DatasetRoles, rows: slice) -> np.ndarray:
-    return h5.values(place.datasets[roles.times or ""], place.limits)[rows]
+    return h5.values(place.datasets[roles.times], place.limits)[rows]
 
 
 def _uses(
@@ -443,15 +412,14 @@ def _uses(
     marks: Sequence[str],
     outcomes: Sequence[str],
     lengths: Sequence[str],
-) -> dict[str, tuple[str, str]]:
+) -> Uses:
     """What each part that is read is used for, and what shows it."""
     by_name = "its name says so"
     times = [roles.times] if roles.times else []
     groups = [config.group_field] if config.group_field else []
     return {
         **dict.fromkeys(cameras, ("camera", "it holds pictures")),
-        **dict.fromkeys(roles.state, ("state", roles.state_why)),
-        **dict.fromkeys(roles.action, ("action", roles.action_why)),
+        **roles.of_vectors.uses,
         **dict.fromkeys(texts, ("instruction", REGISTERED if config.keys.language else by_name)),
         **dict.fromkeys(rates, ("rate", by_name)),
         **dict.fromkeys(lengths, ("length", by_name)),
@@ -460,17 +428,6 @@ def _uses(
         **dict.fromkeys(outcomes, ("outcome", by_name)),
         **dict.fromkeys(groups, ("group", REGISTERED)),
     }
-
-
-def _unread(
-    config: DatasetConfig, place: EpisodePlace, roles: DatasetRoles, unreadable: Iterable[str]
-) -> dict[str, str]:
-    """Why parts are not read although they are known, by path: a finding says it, or the registry names others."""
-    unread = dict.fromkeys(unreadable, "it cannot be read: a finding says why")
-    overruled_paths = overruled(config.keys.state, state_by_name(place.arrays), "state")
-    overruled_paths |= overruled(config.keys.action, action_by_name(place.arrays), "action")
-    used = {*roles.state, *roles.action}
-    return unread | {path: reason for path, reason in overruled_paths.items() if path not in used}
 
 
 def _problems(place: EpisodePlace, outcomes: Collection[str]) -> dict[str, str]:
@@ -491,8 +448,10 @@ def _problems(place: EpisodePlace, outcomes: Collection[str]) -> dict[str, str]:
 # Reading
 
 
-def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
-    """Rows and frames of one episode; raises DataError when the rows cannot be read."""
+def read_episode(
+    source: Source, record: EpisodeRecord, convention: Writer | None = None
+) -> EpisodeData:
+    """Rows and frames of one episode, `convention` as for list_files; raises DataError when the rows cannot be read."""
     limits = source.config.limits
     uri = record.data_uri or ""
     with h5.opened(source, uri) as file:
@@ -500,16 +459,22 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
         container = h5.find(file, record.data_key.rpartition("/")[0])
         rows = h5.rows_of(record)
         place = EpisodePlace(
-            uri, record.data_key, group, container, limits, is_flat=rows != h5.ALL_ROWS
+            uri,
+            record.data_key,
+            group,
+            container,
+            limits,
+            is_flat=rows != h5.ALL_ROWS,
+            convention=convention,
         )
         roles = roles_of(place, source.config)
         # LIBERO's pictures are as OpenGL renders them, last row first, and its files say so (create_dataset.py in
         # github.com/Lifelong-Robot-Learning/LIBERO, its issue 11). Turning them by 180 degrees, as often done,
         # mirrors the scene (github.com/openvla/openvla/issues/295)
-        convention = h5.texts(h5.value(container, "macros_image_convention", limits))
+        order = h5.texts(h5.value(container, "macros_image_convention", limits))
         state = h5.table_of(roles.state, limits, rows)
         action = h5.table_of(roles.action, limits, rows)
-        times_s = _times_s(place, roles, rows)
+        times = _stored_times(place, roles, rows)
     if state is not None:
         state = state.rename_columns(names_of(roles.state, place.writer, "state"))
     if action is not None:
@@ -520,11 +485,9 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
         # Actions of another length were found when the dataset was listed, and are not used
         if action.num_rows != record.num_rows:
             action = None
-    if times_s is not None and (
-        len(times_s) != record.num_rows or counts_rows(times_s, record.fps)
-    ):
-        times_s = None
-    frames = h5.frames_of(source, record, bottom_up=convention == ("opengl",))
+    times_s = times_of_rows(times, record.num_rows, record.fps)
+    rgb_mark = convention.rgb_mark if convention else b""
+    frames = h5.frames_of(source, record, bottom_up=order == ("opengl",), rgb_mark=rgb_mark)
     writer = place.writer.name if place.writer else ""
     episode = EpisodeData(record, state, action, times_s, frames, writer=writer)
     if any(video.uri != uri for video in record.videos):

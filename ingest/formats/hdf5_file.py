@@ -8,7 +8,7 @@ not at all.
 import io
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import ceil, prod
@@ -18,7 +18,7 @@ import h5py
 import numpy as np
 import pyarrow as pa
 
-from ingest.episode import EpisodeRecord, FrameReader, Listing, TimedPicture
+from ingest.episode import EpisodeRecord, FrameReader, TimedPicture, timed
 from ingest.formats.array_pictures import PictureForm, form_of, other_kind, picture_of, scaled
 from ingest.formats.array_roles import column_names
 from ingest.formats.listing import ListingBuilder, camera_name, scene_first, texts_among
@@ -32,16 +32,13 @@ from ingest.media.picture import (
     check_size,
     decode_picture,
     picture_size,
+    swapped,
 )
 from ingest.outcomes import (
     SUCCESS_FIELDS,
-    Flag,
-    Outcome,
     OutcomeEvidence,
-    flag_of,
+    evidence_of,
     known,
-    reward_of,
-    truth,
 )
 from ingest.reasons import DataError, Limits
 from ingest.sources.files import Source
@@ -75,6 +72,7 @@ FOLDERS = (
     "cam_data",
     "vision",
 )
+JPEG, HEAD_BYTES = b"\xff\xd8\xff", 4096
 LAST_PARTS = ("rgb", "color", "colors", "image", "images")
 NO_CAMERA = re.compile(r"(^|/)next_obs/", re.I)  # robomimic: the same pictures again, one row later
 REWARD_KEYS = ("rewards", "reward")
@@ -525,18 +523,21 @@ def encoded(dataset: h5py.Dataset, k: int, limits: Limits) -> bytes:
 
 
 class Pictures:
-    """Pictures of a checked dataset, one at a time; `bottom_up`: their rows are stored last first."""
+    """Pictures of a checked dataset, one at a time; `bottom_up`: their rows are stored last first; `rgb_mark`: JPEGs
+    without these bytes have their colours as BGR; empty: none has.
+    """
 
     def __init__(
-        self, path: str, dataset: h5py.Dataset, limits: Limits, *, bottom_up: bool = False
+        self, path: str, dataset: h5py.Dataset, limits: Limits, bottom_up: bool, rgb_mark: bytes
     ) -> None:
         self.dataset = dataset
         self.limits = limits
         self.bottom_up = bottom_up
+        self.rgb_mark = rgb_mark
         self.form = scale_of(path, dataset, limits)[0]
         self.size: tuple[int, int] | None = None  # of the pictures before: height, width
 
-    def picture(self, k: int) -> ArrayPicture:
+    def picture(self, k: int) -> Picture:
         """Picture k. Raises DataError."""
         description = f"picture {k} of {self.dataset.name}"
         shape = self.dataset.shape
@@ -549,9 +550,11 @@ class Pictures:
             return ArrayPicture(np.ascontiguousarray(picture.array[::-1]))
         return picture
 
-    def _encoded(self, k: int, description: str) -> ArrayPicture:
+    def _encoded(self, k: int, description: str) -> Picture:
         """A picture's file; or, beside such files, the bare pixels of a picture of the same size."""
         data = encoded(self.dataset, k, self.limits)
+        if self.rgb_mark and data.startswith(JPEG) and self.rgb_mark not in data[:HEAD_BYTES]:
+            return swapped(decode_picture(data, description, self.limits))
         if data.startswith(PICTURE_MARKS) or not (pixels := self._pixels(data)):
             return decode_picture(data, description, self.limits)
         return array_picture(np.frombuffer(data, np.uint8).reshape(pixels), description)
@@ -592,7 +595,7 @@ def cameras_in(
     datasets: Mapping[str, h5py.Dataset],
     escapes: Sequence[str],
     *,
-    has_others: bool = False,
+    has_others: bool,
 ) -> tuple[dict[str, str], list[str]]:
     """Paths of the coming episode's cameras that can be read, by preference; finds what is wrong with the others, whose
     paths come after. `has_others`: it has pictures beside the file.
@@ -623,9 +626,9 @@ def evidence_in(
     uri: str,
     group: h5py.Group,
     registered: Sequence[str],
-    further_names: Sequence[str] = (),
-    rows: EpisodeSlice = WHOLE_GROUP,
-    num_rows: int | None = None,
+    further_names: Sequence[str],
+    rows: EpisodeSlice,
+    num_rows: int | None,
 ) -> tuple[OutcomeEvidence, list[str]]:
     """What the coming episode's group says of its outcome, and the names of fields whose values can say it:
     `registered` ones at their word, then the usual ones, then `further_names`.
@@ -635,8 +638,8 @@ def evidence_in(
     for each stage of the task, says nothing, unless `keys` of the registry names it.
     """
 
-    def fact(name: str) -> Any:
-        """A small value of the episode; None, with a finding, where it cannot be read: the rest is used."""
+    def fact(name: str) -> tuple[Any, np.ndarray]:
+        """A small value of the episode, and those of its rows; nothing, with a finding, where it cannot be read."""
         try:
             with guarded(f"{uri}, {name}"):
                 if lacks_value(group, name):
@@ -644,30 +647,16 @@ def evidence_in(
                 stored = value(group, name, listing.source.config.limits)
             if problem := rows.problem(stored):
                 raise DataError(f"{uri}, {name}: {problem}")
-            return rows.share(stored)
+            stored = rows.share(stored)
         except DataError as e:
             listing.warn_next(e.reason, f"{e}; it says nothing of success", uri)
-            return None
-
-    stated_outcome: Outcome | None = None
-    flags: list[Flag] = []
-    fields = [*REWARD_KEYS]
-    for name in dict.fromkeys((*registered, *SUCCESS_FIELDS, *further_names)):
-        stored = fact(name)
-        success = truth(stored)
+            stored = None
         count = None if name in listing.source.config.keys.success else num_rows
-        flag = flag_of(name, _of_rows(stored, count))
-        if success is not None or flag:
-            fields.append(name)
-        if flag and name not in registered:
-            flags.append(flag)
-        elif flag:
-            stated_outcome = stated_outcome or Outcome(flag.at_end, f"column {name}")
-        elif success is not None:
-            stated_outcome = stated_outcome or Outcome(success, f"metadata {name}")
-    rewards = (reward_of(name, _of_rows(fact(name), num_rows)) for name in REWARD_KEYS)
-    reward = next(filter(None, rewards), None)
-    return OutcomeEvidence(stated_outcome, tuple(flags), reward=reward), fields
+        return stored, _of_rows(stored, count)
+
+    fields = (*registered, *SUCCESS_FIELDS, *further_names)
+    evidence, telling = evidence_of(fact, fields, registered, REWARD_KEYS)
+    return evidence, [*REWARD_KEYS, *telling]
 
 
 def _of_rows(stored: Any, num_rows: int | None) -> np.ndarray:
@@ -684,15 +673,11 @@ def _of_rows(stored: Any, num_rows: int | None) -> np.ndarray:
 def frames_of(
     source: Source,
     record: EpisodeRecord,
-    read_picture: Callable[[Pictures, int], Picture] = Pictures.picture,
     *,
-    bottom_up: bool = False,
+    bottom_up: bool,
+    rgb_mark: bytes,
 ) -> FrameReader:
-    """Episode.frames of an episode at a group of a file, or at some rows of it.
-
-    `read_picture` reads one of a camera's pictures, by its row. `bottom_up`: a picture's lines are
-    stored last first.
-    """
+    """Episode.frames of an episode at a group of a file, or at some rows of it; the rest as for Pictures."""
 
     def frames(camera: str, options: DecodeOptions = DECODE_ALL) -> Iterator[TimedPicture]:
         limits = source.config.limits
@@ -705,9 +690,8 @@ def frames_of(
                     f"{uri}: there are no pictures of {camera} any more", "missing_camera"
                 )
             stored = checked(datasets[paths[camera]], limits)
-            pictures = Pictures(paths[camera], stored, limits, bottom_up=bottom_up)
-            for k, row in enumerate(range(len(stored))[rows_of(record)]):
-                yield k, k / record.fps, read_picture(pictures, row)
+            pictures = Pictures(paths[camera], stored, limits, bottom_up, rgb_mark)
+            yield from timed(map(pictures.picture, range(len(stored))[rows_of(record)]), record.fps)
 
     return frames
 
@@ -717,9 +701,3 @@ def rows_of(record: EpisodeRecord) -> slice:
     if record.source_id.rpartition("#")[2].startswith(ROWS):
         return slice(record.row_start, record.row_start + (record.num_rows or 0))
     return ALL_ROWS
-
-
-def finished(listing: ListingBuilder, format_: str) -> Listing:
-    cameras = scene_first(listing.cameras_in_use(), listing.source.config.cameras)
-    listing.find_missing(sorted(cameras), "no pictures of {}, which other episodes have")
-    return listing.listing(format_, cameras, nothing="no file holds an episode")

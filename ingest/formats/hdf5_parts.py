@@ -1,13 +1,13 @@
 """What the parts of an HDF5 episode are: state, action, times, texts and rate; and what each other part is, or why not
 used.
 
-The registry's keys count first, then the writer's convention (`hdf5_writers`), then names (`array_roles`).
+The registry's keys count first, then the writer's convention (`writers`), then names (`array_roles`).
 """
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
 from math import prod
 from typing import Any, Literal, NamedTuple
@@ -15,36 +15,32 @@ from typing import Any, Literal, NamedTuple
 import h5py
 import numpy as np
 
+from ingest.formats import array_roles
 from ingest.formats import hdf5_file as h5
-from ingest.formats.array_pictures import form_of, other_kind
+from ingest.formats.array_pictures import form_of
 from ingest.formats.array_roles import (
-    ArrayForm,
-    Vector,
-    action_by_name,
-    chosen,
+    Roles,
     column_names,
-    is_bookkeeping_text,
     known_reason,
-    state_by_name,
+    times_among,
+    why_known,
 )
-from ingest.formats.hdf5_writers import Writer, known_by, rate_of_simulation, writer_of
-from ingest.formats.listing import ListingBuilder, account_for
+from ingest.formats.listing import ListingBuilder
 from ingest.formats.row_times import (
     first_rate,
     is_length_name,
     is_rate_name,
-    is_time_name,
-    is_time_shape,
 )
 from ingest.formats.side_files import parse_json
 from ingest.formats.tables import MISSING_NAMES
 from ingest.formats.text_fields import rank_of
-from ingest.outcomes import SUCCESS_FIELDS
+from ingest.formats.tree import Part, Uses, fields
+from ingest.formats.tree import account as account_for
+from ingest.formats.writers import HDF5_WRITERS, Writer, rate_of_simulation, writer_of
 from ingest.reasons import DataError, Limits
 from ingest.registry import DatasetConfig
 from ingest.sources.types import folders_above
 
-TIME_KEYS = ("timestamp", "timestamps", "time", "observations/timestamp")
 TEXT_KEYS = ("language_instruction", "instruction", "task", "language")
 OTHER_RATE = (
     "no number of frames per second, or a rate of other rows than the state's, the action's and the pictures', or "
@@ -52,7 +48,8 @@ OTHER_RATE = (
 )
 MANY_ALIKE = 8  # datasets in one group whose names are numbers: they are one part
 
-SHOWN_SPLITS = "robomimic's own splits: splits are drawn anew"
+SPLITS = "mask"  # robomimic's group of them
+COUNTS = ("num_", "n_", "total", "count", "max_")  # how numbers begin that count
 
 
 @dataclass(frozen=True)
@@ -61,7 +58,8 @@ class EpisodePlace:
 
     `container` has the group, and facts about all of the file's episodes, which `above` keeps once
     they were read; of a list with a value for each of the file's episodes it has the one at its
-    place `among` them. `is_flat`: the rows of several episodes lie there one after the other.
+    place `among` them. `is_flat`: the rows of several episodes lie there one after the other. `convention`: that of the
+    writer, where files beside it say whose it is.
     """
 
     uri: str
@@ -72,6 +70,7 @@ class EpisodePlace:
     above: dict[str, Any] = field(default_factory=dict)
     among: h5.EpisodeSlice = h5.WHOLE_GROUP
     is_flat: bool = False
+    convention: Writer | None = None
 
     @cached_property
     def members(self) -> h5.Members:
@@ -104,7 +103,7 @@ class EpisodePlace:
         return {name: self._attributes_of(name, holder) for name, holder in self.holders.items()}
 
     @cached_property
-    def arrays(self) -> list[ArrayForm]:
+    def arrays(self) -> list[Part]:
         """Arrays of numbers with a row per frame, or one more or less: the number of rows that most arrays have; also
         those without any row, which show that something was not recorded.
         """
@@ -116,7 +115,7 @@ class EpisodePlace:
         )
         num_rows = max(lengths, key=lambda n: (lengths[n], n), default=0)
         return [
-            ArrayForm(path, d.shape, d.dtype.kind)
+            Part(path, shape=d.shape)
             for path, d in self.datasets.items()
             if h5.has_rows(d)
             and (abs(d.shape[0] - num_rows) <= 1 or (len(d.shape) > 1 and not d.shape[0]))
@@ -138,7 +137,8 @@ class EpisodePlace:
     @cached_property
     def writer(self) -> Writer | None:
         paths = self.datasets.keys() | self.members.groups.keys()
-        return writer_of(paths, self.attributes.keys(), self.env)
+        attributes = self.attributes.keys()
+        return self.convention or writer_of(HDF5_WRITERS, paths, attributes, self.env)
 
     def values(self, path: str) -> list[Any]:
         """What is stored at a path below the episode, then below its container; None for nothing."""
@@ -164,13 +164,12 @@ type Parts = dict[str, h5py.Dataset]
 
 
 class DatasetRoles(NamedTuple):
-    """Which arrays are the state, the action and the times, and what shows it."""
+    """Which arrays are the state, the action and the times; `of_vectors`: what shows it."""
 
     state: Parts
     action: Parts
-    times: str | None
-    state_why: str
-    action_why: str
+    times: str
+    of_vectors: Roles
 
 
 def names_of(parts: Parts, writer: Writer | None, column: Literal["state", "action"]) -> list[str]:
@@ -184,61 +183,20 @@ def names_of(parts: Parts, writer: Writer | None, column: Literal["state", "acti
 
 
 def roles_of(place: EpisodePlace, config: DatasetConfig) -> DatasetRoles:
-    """By the registry, else by the writer's convention, else by names. Raises DataError."""
-    arrays = [array for array in place.arrays if not known_by(place.writer, array.path)]
-    state, state_why = _vector(place, config.keys.state, "state", state_by_name(arrays))
-    remaining = [array for array in arrays if array.path not in state]
-    action, action_why = _vector(place, config.keys.action, "action", action_by_name(remaining))
-    num_rows = next((part.shape[0] for part in (*state.values(), *action.values())), None)
-    return DatasetRoles(state, action, _times(place.datasets, num_rows), state_why, action_why)
-
-
-def _vector(
-    place: EpisodePlace,
-    registered: Sequence[str],
-    column: Literal["state", "action"],
-    by_name: Vector,
-) -> tuple[Parts, str]:
-    """The arrays that are state or action, and what shows it: the registry's, all of which have to be there, else the
-    writer's, else `by_name`. Raises DataError.
+    """By the registry, all of whose arrays have to be there, else by the writer's convention, else by names. Raises
+    DataError.
     """
-    parts = h5.rows_in(place.group, registered)
-    if missing := [path for path in registered if path not in parts]:
+    registered = (*config.keys.state, *config.keys.action)
+    arrays = h5.rows_in(place.group, registered)
+    if missing := [path for path in registered if path not in arrays]:
         raise DataError(f"{place.group.name} has no rows of numbers at {missing[0]}", "no_data")
-    parts |= place.datasets
-    layouts = []
-    if writer := place.writer:
-        written = tuple(_written(place.datasets, writer.layouts(column)))
-        layouts = [Vector(written, f"{writer.name} keeps it there")]
-    paths, reason = chosen(registered, layouts, by_name, parts)
-    of_paths = {path: parts[path] for path in paths}
-    return (_of_one_length(of_paths) if reason == by_name.why else of_paths), reason
-
-
-def _written(datasets: Mapping[str, h5py.Dataset], layouts: Sequence[Sequence[str]]) -> Parts:
-    """What there is of the writer's layout that has the most parts here; of equal ones the one that is whole."""
-    all_paths = chain.from_iterable(layouts)
-    present_paths = {path for path in all_paths if h5.has_rows(datasets.get(path))}
-    chosen = max(
-        layouts,
-        key=lambda layout: (len(present_paths & {*layout}), present_paths.issuperset(layout)),
-        default=(),
-    )
-    return {path: datasets[path] for path in chosen if path in present_paths}
-
-
-def _of_one_length(parts: Parts) -> Parts:
-    """Those parts that have as many rows as the first: vectors that belong side by side."""
-    first = next((part.shape[0] for part in parts.values()), None)
-    return {path: part for path, part in parts.items() if part.shape[0] == first}
-
-
-def _times(datasets: Mapping[str, h5py.Dataset], num_rows: int | None) -> str | None:
-    """The path of the rows' times: at the usual places, else the shortest whose name says so."""
-    time_paths = [path for path in datasets if is_time_name(path.rpartition("/")[2])]
-    places = [*TIME_KEYS, *sorted(time_paths, key=lambda path: (path.count("/"), path))]
-    with_rows = (path for path in places if h5.has_rows(datasets.get(path)))
-    return next((p for p in with_rows if is_time_shape(datasets[p].shape or (), num_rows)), None)
+    arrays |= {path: d for path, d in place.datasets.items() if h5.has_rows(d)}
+    roles = array_roles.roles_of(place.arrays, config.keys, place.writer, arrays)
+    state = {path: arrays[path] for path in roles.state.paths}
+    action = {path: arrays[path] for path in roles.action.paths}
+    num_rows = next((part.shape[0] for part in (*state.values(), *action.values())), None)
+    times = times_among((Part(path, shape=d.shape) for path, d in arrays.items()), num_rows)
+    return DatasetRoles(state, action, times, roles)
 
 
 def facts_named(
@@ -324,7 +282,7 @@ def _leaf(path: str) -> str:
 def account(
     listing: ListingBuilder,
     place: EpisodePlace,
-    uses: Mapping[str, tuple[str, str]],
+    uses: Uses,
     unread: Mapping[str, str],
     problems: Mapping[str, str],
 ) -> None:
@@ -334,96 +292,61 @@ def account(
     part is not read; a finding says it already, or the registry's choice leaves it out. `problems`:
     why a part is not used that could be.
     """
-    parts = listing.parts
-    numbered = Counter(
-        path.rpartition("/")[0] for path in place.datasets if path.rpartition("/")[2].isdecimal()
-    )
-    for path, dataset in place.datasets.items():
-        folder, _, leaf = path.rpartition("/")
-        if leaf.isdecimal() and numbered[folder] > MANY_ALIKE:
-            name = f"{folder}/*".lstrip("/")
-        else:
-            name = path
-        is_text = h5.is_text(dataset)
-        form = {
-            "shape": dataset.shape or (),
-            "dtype": "text" if is_text else str(dataset.dtype),
-            "file": place.uri,
-        }
-        kind = "text" if is_text else "array"
-        if path in uses:
-            use, reason = uses[path]
-            parts.used("camera" if use == "camera" else kind, name, use, reason, **form)
-        elif reason := unread.get(path) or _known(place.writer, path, dataset):
-            parts.known("array", name, reason, **form)
-        else:
-            nothing = "no name of a state, an action, a camera or a text that is known"
-            parts.unknown(kind, name, problems.get(path, nothing), **form)
-        for attribute in h5.attributes_of(dataset):
-            account_for(
-                parts,
-                "text",
-                f"attribute {name}/{attribute}",
-                None,
-                why_known(place.writer, attribute),
-                "it is said of one array, and is not read",
-                file=place.uri,
-            )
+    census = listing.parts
+    parts = parts_of(place.datasets, place.uri)
+    nothing = "no name of a state, an action, a camera, a text or an attribute that is known"
+
+    def why_part_known(part: Part) -> str:
+        return unread.get(part.path) or why_known(part, place.writer)
+
+    why_attribute_known = partial(why_fact_known, place)
+    account_for(census, parts, uses, why_part_known, nothing, problems)
+    for part in parts:
+        names = h5.attributes_of(place.datasets[part.path])
+        own_attributes = fields(f"attribute {part.title}/", names, file=place.uri)
+        of_one = "it is said of one array, and is not read"
+        account_for(census, own_attributes, {}, why_attribute_known, of_one)
     for path, first in place.members.links.items():
-        parts.known("array", path, f"the same as {first}", file=place.uri)
-    _account_for_attributes(listing, place, uses, problems)
+        census.known("array", path, f"the same as {first}", file=place.uri)
+    attributes = fields("attribute ", place.attributes, file=place.uri)
+    account_for(census, attributes, uses, why_attribute_known, nothing, problems)
 
 
-def _known(writer: Writer | None, path: str, dataset: h5py.Dataset) -> str:
-    """Why a dataset is left out on purpose; "" for no reason."""
-    if reason := known_by(writer, path) or known_reason(path):
-        return reason
-    if not dataset.shape and h5.is_text(dataset) and is_bookkeeping_text(_leaf(path)):
-        return "says where it is from"
-    if dataset.shape is None or 0 in dataset.shape:
-        return "it holds no values"
-    # A number for each row, such as a mask of rows that count, is no picture
-    holds_pictures = (
-        form_of(path, dataset.shape, "uint8") is not None
-        or len(dataset.shape) == 3
-        or (len(dataset.shape) == 1 and dataset.dtype.kind not in "biuf")
-    )
-    if holds_pictures and other_kind(path):
-        return f"pictures of {other_kind(path)}"
-    return ""
-
-
-def _account_for_attributes(
-    listing: ListingBuilder,
-    place: EpisodePlace,
-    uses: Mapping[str, tuple[str, str]],
-    problems: Mapping[str, str],
-) -> None:
-    for name, stored in place.attributes.items():
-        title = f"attribute {name}"
-        is_text = bool(h5.texts(stored))
+def parts_of(datasets: Mapping[str, h5py.Dataset], uri: str) -> list[Part]:
+    """The datasets of an episode; many of one group whose names are numbers have one title."""
+    numbered = Counter(path.rpartition("/")[0] for path in datasets if _leaf(path).isdecimal())
+    parts = []
+    for path, dataset in datasets.items():
+        folder, _, leaf = path.rpartition("/")
+        is_one_of_many = leaf.isdecimal() and numbered[folder] > MANY_ALIKE
+        title = f"{folder}/*".lstrip("/") if is_one_of_many else path
+        is_text = h5.is_text(dataset)
+        shape = (0,) if dataset.shape is None else dataset.shape
+        # A number for each row, such as a mask of rows that count, is no picture
+        is_picture = (
+            form_of(path, shape, "uint8") is not None
+            or len(shape) == 3
+            or (len(shape) == 1 and dataset.dtype.kind not in "biuf")
+        )
         kind = "text" if is_text else "array"
-        if name in uses:
-            listing.parts.used(kind, title, *uses[name], file=place.uri)
-        elif reason := why_known(place.writer, name, is_text=is_text):
-            listing.parts.known("text", title, reason, file=place.uri)
-        elif is_text or np.size(stored):
-            nothing = "no name of an attribute that is known"
-            listing.parts.unknown(kind, title, problems.get(name, nothing), file=place.uri)
+        dtype = "text" if is_text else str(dataset.dtype)
+        parts.append(Part(path, kind, shape, dtype, uri, title, is_picture))
+    return parts
 
 
-def why_known(writer: Writer | None, name: str, *, is_text: bool = True) -> str:
+def why_fact_known(place: EpisodePlace, part: Part) -> str:
     """Why a text or an attribute is left out on purpose, by its name; "" for no reason."""
-    if reason := known_by(writer, name) or known_reason(name):
+    name = part.path
+    if reason := why_known(part, place.writer):
         return reason
-    if is_bookkeeping_text(name):
-        return "says where it is from"
     if name in MISSING_NAMES:
         return "the number that stands for no value"
-    is_count = not is_text and name.lower().startswith(("num_", "n_", "total", "count", "max_"))
-    if is_count or is_length_name(name):
-        return "counts"
-    return ""
+    stored = place.attributes.get(name)
+    if stored is not None and not np.size(stored):
+        return "it holds no values"
+    is_text = stored is None or h5.texts(stored)
+    is_count = not is_text and name.lower().startswith(COUNTS)
+    return "counts" if is_count or is_length_name(name) else ""
 
 
 def account_beside(
@@ -432,20 +355,27 @@ def account_beside(
     """Record what a file holds beside its episodes."""
     if keys == [""]:
         return
-    for path, dataset in _beside(file, keys, limits):
-        form: dict[str, Any] = {
-            "shape": dataset.shape or (),
-            "dtype": str(dataset.dtype),
-            "file": uri,
-        }
-        if path.startswith("mask/"):
-            listing.parts.known("text", "mask", SHOWN_SPLITS, file=uri)
-        else:
-            use = ("instruction", "its name says so") if _leaf(path) in TEXT_KEYS else None
-            why_unknown = "it lies beside the episodes, and is read for none"
-            # A list of lengths that is compared with nothing is not passed over
-            reason = known_reason("" if is_length_name(_leaf(path)) else path)
-            account_for(listing.parts, "array", path, use, reason, why_unknown, **form)
+    parts = [
+        Part(
+            path,
+            shape=dataset.shape or (),
+            dtype=str(dataset.dtype),
+            file=uri,
+            title=SPLITS if path.startswith(f"{SPLITS}/") else path,
+        )
+        for path, dataset in _beside(file, keys, limits)
+    ]
+    texts = [part.path for part in parts if _leaf(part.path) in TEXT_KEYS and part.title != SPLITS]
+    uses = dict.fromkeys(texts, ("instruction", "its name says so"))
+
+    def why_left_out(part: Part) -> str:
+        if part.title == SPLITS:
+            return "robomimic's own splits: splits are drawn anew"
+        # A list of lengths that is compared with nothing is not passed over
+        return known_reason("" if is_length_name(_leaf(part.path)) else part.path)
+
+    nothing = "it lies beside the episodes, and is read for none"
+    account_for(listing.parts, parts, uses, why_left_out, nothing)
 
 
 def _beside(
@@ -467,10 +397,3 @@ def _beside(
                 yield path, member
             elif isinstance(member, h5py.Group):
                 yield from ((f"{path}/{below}", d) for below, d in h5.walk(member, [], limits))
-
-
-def deep_outcomes(place: EpisodePlace) -> list[str]:
-    """Paths that end in a usual name of success, and lie deeper than one expects it."""
-    return [
-        path for path in place.datasets if "/" in path and path.rpartition("/")[2] in SUCCESS_FIELDS
-    ]

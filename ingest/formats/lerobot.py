@@ -45,7 +45,6 @@ from ingest.formats.lerobot_meta import (
     v3_pointer,
     version_of,
     video_rate,
-    whole,
 )
 from ingest.formats.lerobot_parts import account_for_parts
 from ingest.formats.lerobot_rows import END_MARK, EpisodeRows, find_rows, read_pictures
@@ -61,7 +60,7 @@ from ingest.formats.listing import (
     texts_among,
 )
 from ingest.formats.row_pictures import of_places
-from ingest.formats.tables import finite, read_columns, vectors
+from ingest.formats.tables import finite, read_columns, vectors, whole
 from ingest.media.frames import DECODE_ALL, DecodeOptions, Picture, VideoError
 from ingest.media.video import frame_times
 from ingest.outcomes import NO_EVIDENCE, Outcome, OutcomeEvidence, stated

@@ -51,11 +51,7 @@ def _left_out(dataset: LerobotListing, cameras: list[str], files: dict[str, str]
 
 
 def _pictured(dataset: LerobotListing) -> list[str]:
-    return [
-        key
-        for key, feature in dataset.info["features"].items()
-        if object_of(feature).get("dtype") in ("video", "image")
-    ]
+    return [key for key, feature in dataset.info["features"].items() if is_camera(feature)]
 
 
 def _account_for(dataset: LerobotListing, cameras: list[str], files: dict[str, str]) -> None:
@@ -143,6 +139,11 @@ def _account_for_named_files(dataset: LerobotListing, uri: str, columns: list[st
         if isinstance(path, str) and (file := picture_file(source, uri, path)):
             pattern = NUMBER.sub("*", file)
             dataset.parts.used("file", pattern, "camera", f"rows name them in {name}", file=file)
+
+
+def is_camera(feature: Any) -> bool:
+    """Does info.json declare a feature as pictures?"""
+    return object_of(feature).get("dtype") in ("video", "image")
 
 
 def shape_of(feature: Any) -> tuple[int, ...]:

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ingest.formats.lerobot_meta import LerobotListing, whole
+from ingest.formats.lerobot_meta import LerobotListing
 from ingest.formats.lerobot_rows import EpisodeRows
-from ingest.formats.tables import finite, opened, ranges, vectors
+from ingest.formats.tables import finite, opened, ranges, vectors, whole
 from ingest.reasons import LIMITS, DataError
 
 

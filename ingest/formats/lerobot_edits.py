@@ -11,8 +11,8 @@ from typing import Any
 import pyarrow as pa
 
 from ingest.formats.lerobot_cells import Episodes, cells_of
-from ingest.formats.lerobot_meta import META_BATCH, META_EPISODES, LerobotListing, whole
-from ingest.formats.tables import batches, opened
+from ingest.formats.lerobot_meta import META_BATCH, META_EPISODES, LerobotListing
+from ingest.formats.tables import batches, opened, whole
 from ingest.reasons import DataError
 
 # LeRobot 0.6.1 copies these as they are when it deletes or splits

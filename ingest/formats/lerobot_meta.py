@@ -17,7 +17,7 @@ import pyarrow as pa
 from ingest.formats.folders import object_of
 from ingest.formats.listing import ListingBuilder
 from ingest.formats.side_files import parse_json_lines, read_json, read_text
-from ingest.formats.tables import batches, finite, opened, rate_of
+from ingest.formats.tables import batches, opened, rate_of, whole
 from ingest.reasons import DataError
 from ingest.sources.files import Source
 
@@ -81,14 +81,6 @@ class LerobotListing(ListingBuilder):
         super().unusable(reason, detail, episode, **location)
         if episode is not None:
             self.lost.add(episode)
-
-
-def whole(value: Any) -> int | None:
-    """A whole number; None for null, NaN (which is how pandas writes a null among integers) and anything else."""
-    number = finite(value)
-    if number is not None and number == int(number):
-        return int(number)
-    return None
 
 
 def read_info(source: Source) -> dict[str, Any]:

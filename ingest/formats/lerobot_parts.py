@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from functools import cached_property
+from contextlib import suppress
 from itertools import chain
 from typing import Any
 
@@ -11,15 +11,12 @@ import pyarrow as pa
 
 from ingest.episode import matrix
 from ingest.formats.folders import object_of
-from ingest.formats.lerobot_cameras import shape_of
+from ingest.formats.lerobot_cameras import is_camera, shape_of
 from ingest.formats.lerobot_cells import Episodes
 from ingest.formats.lerobot_meta import PANDAS_INDEX, LerobotListing
 from ingest.formats.lerobot_rows import REWARD_KEYS, picture_columns
 from ingest.formats.lerobot_signals import (
-    BESIDE_STATE,
     MODALITY,
-    PARTS_OF_ACTION,
-    PARTS_OF_STATE,
     Vectors,
     read_signals,
     signal_columns,
@@ -27,6 +24,7 @@ from ingest.formats.lerobot_signals import (
     vector_of,
 )
 from ingest.formats.lerobot_steps import (
+    ANNOTATION_PREFIX,
     EXPORTED_COLUMNS,
     LANGUAGE_COLUMN,
     LEGACY_COLUMN,
@@ -36,11 +34,17 @@ from ingest.formats.lerobot_steps import (
     TASK_COLUMN,
     annotated_columns,
 )
-from ingest.formats.listing import NEITHER_TRUE_NOR_FALSE, account_for_fields, usual_uses
+from ingest.formats.listing import (
+    NEITHER_TRUE_NOR_FALSE,
+    REGISTERED,
+    account_for_fields,
+    usual_uses,
+)
 from ingest.formats.tables import is_list, read_columns
+from ingest.formats.tree import Part, Uses, account, fields
 from ingest.outcomes import fields_of
 from ingest.reasons import DataError
-from ingest.signals.naming import Column, named_grippers
+from ingest.signals.naming import Column
 
 COMPARED_ROWS = 256  # of one episode: by so many a column is a copy of dimensions that are read
 COPY_TOLERANCE = 1e-6  # relative, as single precision keeps numbers
@@ -73,202 +77,154 @@ EPISODE_USES = {
     "tasks": ("instruction", "the texts of its tasks"),
     "action_config": ("steps", "spans with texts"),
 }
-BESIDE = (*PARTS_OF_STATE, *PARTS_OF_ACTION, *BESIDE_STATE)
+OTHER_STEPS = "texts of steps: the same in all rows of an episode, or another form names the steps"
 
 
 def account_for_parts(dataset: LerobotListing, episodes: Episodes, cameras: Sequence[str]) -> None:
     """Account for each column of the data files, of the episodes' metadata and of the tasks, and for slices."""
-    declared = dataset.info["features"]
+    census = dataset.parts
+    features = {name: object_of(feature) for name, feature in dataset.info["features"].items()}
     stored_columns: set[str] = set()
     for schema, uri in dataset.schemas:
-        _Rows(dataset, schema, uri, cameras).account()
+        _account_for_rows(dataset, schema, uri, cameras)
         stored_columns.update(schema.names)
-    for name in sorted(declared.keys() - stored_columns) if dataset.schemas else ():
-        feature = object_of(declared[name])
-        if feature.get("dtype") in ("video", "image"):
-            continue  # a camera without files has a finding of its own
-        reason = "info.json declares it, and no data file has it"
-        form: dict[str, Any] = {"dtype": str(feature.get("dtype", ""))}
-        if name in BOOKKEEPING or name in (TASK_COLUMN, "episode_index"):
-            dataset.parts.known("column", name, reason, **form)
-        else:
-            dataset.parts.unknown("column", name, reason, **form)
+    # A camera without files has a finding of its own
+    declared = [
+        Part(name, "column", dtype=str(feature.get("dtype", "")))
+        for name, feature in features.items()
+        if name not in stored_columns and not is_camera(feature)
+    ]
+    reason = "info.json declares it, and no data file has it"
+    marks = dict.fromkeys((*BOOKKEEPING, TASK_COLUMN, "episode_index"), reason)
+    if dataset.schemas:
+        account(census, declared, {}, lambda part: marks.get(part.path, ""), reason)
     _account_for_episodes(dataset, episodes)
-    for name in sorted(dataset.task_columns - {"task", TASK_COLUMN, PANDAS_INDEX}):
-        dataset.parts.unknown("column", f"meta/tasks: {name}", "no key reads it of a task")
+    other_columns = dataset.task_columns - {"task", TASK_COLUMN, PANDAS_INDEX}
+    of_tasks = fields("meta/tasks: ", other_columns, "column")
+    account(census, of_tasks, {}, lambda _: "")
     _account_for_slices(dataset, stored_columns)
 
 
-class _Rows:
+def _account_for_rows(
+    dataset: LerobotListing, schema: pa.Schema, uri: str, cameras: Sequence[str]
+) -> None:
     """The columns of data files of one schema; `uri`: the first of them."""
-
-    def __init__(
-        self, dataset: LerobotListing, schema: pa.Schema, uri: str, cameras: Sequence[str]
-    ) -> None:
-        self.dataset = dataset
-        self.schema = schema
-        self.uri = uri
-        self.cameras = cameras
-
-    def account(self) -> None:
-        parts = self.dataset.parts
-        step_columns = annotated_columns(self.dataset)
-        pictures = picture_columns(self.schema)
-        for name in dict.fromkeys(self.schema.names):
-            feature = object_of(self.dataset.info["features"].get(name))
-            form: dict[str, Any] = {
-                "shape": shape_of(feature),
-                "dtype": self._dtype(name),
-                "file": self.uri,
-            }
-            if name in self.cameras or feature.get("dtype") in ("video", "image"):
-                continue  # cameras are accounted for with their files
-            if name in pictures:
-                reason = "it holds encoded pictures or bytes, and info.json declares no camera of that name"
-                parts.unknown("camera", name, reason, **form)
-            elif use := self._use_of(name):
-                parts.used("column", name, *use, **form)
-            elif reason := self._why_left_out(name, step_columns):
-                parts.known("column", name, reason, **form)
-            else:
-                kind = "text" if form["dtype"] == "string" else "column"
-                parts.unknown(kind, name, self._why_unknown(name, kind), **form)
-
-    def _dtype(self, name: str) -> str:
-        type_ = self._type(name)
-        while is_list(type_):
-            type_ = type_.value_type
-        return TYPE_NAMES.get(str(type_), str(type_)[:40])
-
-    def _use_of(self, name: str) -> tuple[str, str] | None:
-        """What a column is read as, and what shows it."""
-        config = self.dataset.source.config
-        uses = {
-            "timestamp": ("time", "LeRobot's time of each row"),
-            "episode_index": ("group", "says of which episode a row is"),
-            **self._vectors,
-            **dict.fromkeys(REWARD_KEYS, ("outcome", "rows say by it whether the run succeeded")),
-        }
-        by_registry = dict.fromkeys(
-            config.keys.language, ("instruction", "the registry entry names it")
+    features = dataset.info["features"]
+    types = dict(zip(reversed(schema.names), reversed(schema.types), strict=True))
+    pictures = picture_columns(schema)
+    parts: list[Part] = []
+    for name in dict.fromkeys(schema.names):
+        feature = object_of(features.get(name))
+        dtype = _dtype(types[name])
+        if name in cameras or is_camera(feature):
+            continue  # cameras are accounted for with their files
+        if name in pictures:
+            reason = (
+                "it holds encoded pictures or bytes, and info.json declares no camera of that name"
+            )
+            dataset.parts.unknown(
+                "camera", name, reason, shape=shape_of(feature), dtype=dtype, file=uri
+            )
+        else:
+            kind = "text" if dtype == "string" else "column"
+            parts.append(Part(name, kind, shape_of(feature), dtype, uri))
+    step_columns = annotated_columns(dataset) | {LANGUAGE_COLUMN, ROBOCOIN_COLUMN, LEGACY_COLUMN}
+    reasons = dict.fromkeys(step_columns, OTHER_STEPS) | BOOKKEEPING
+    reasons |= {
+        name: "nothing but nulls" for name, type_ in types.items() if pa.types.is_null(type_)
+    }
+    if features.keys() >= EXPORTED_COLUMNS:
+        reasons |= dict.fromkeys(
+            EXPORTED_COLUMNS, "an export of proccorpus: labels are read elsewhere"
         )
-        uses = {**by_registry, **usual_uses(config), **uses}
-        if pa.types.is_integer(self._type(name)):
-            uses[TASK_COLUMN] = ("instruction", "the number of each row's task")
-        # The registry's field is taken at its word; of others some episode's rows have to be flags
-        flags = chain.from_iterable(e.flags for e in self.dataset.evidence.values())
-        if name in fields_of(config.success_field)[1:] and name not in {f.name for f in flags}:
-            return None
-        return uses.get(name) or self._steps_of(name)
+    signals = _signals(dataset, uri)
 
-    @cached_property
-    def _vectors(self) -> dict[str, tuple[str, str]]:
-        """The columns of state and action, and what shows that they are."""
-        if self.signals is None:
-            return dict.fromkeys(
-                signal_columns(self.dataset.source, self.dataset.info), ("state", "its name")
-            )
-        of_action = {
-            name: ("action", reason) for name, reason in self.signals.action_columns.items()
-        }
-        return of_action | {
-            name: ("state", reason) for name, reason in self.signals.state_columns.items()
-        }
-
-    def _type(self, name: str) -> pa.DataType:
-        return self.schema.types[self.schema.names.index(name)]
-
-    def _steps_of(self, name: str) -> tuple[str, str] | None:
-        forms = {record.steps_from for record in self.dataset.records}
-        form = "language" if name == LANGUAGE_COLUMN else name
-        if form in forms:
-            return ("steps", "its spans of rows name steps")
-        return None
-
-    def _why_left_out(self, name: str, step_columns: set[str]) -> str:
-        """Why a column is left out on purpose; "" where that is not known."""
-        if name in BOOKKEEPING:
-            return BOOKKEEPING[name]
-        if pa.types.is_null(self._type(name)):
-            return "it holds nothing but nulls"
-        if name in EXPORTED_COLUMNS and self.dataset.info["features"].keys() >= EXPORTED_COLUMNS:
-            return "written by an export of proccorpus, which reads its labels elsewhere"
-        if name in step_columns or name in (LANGUAGE_COLUMN, ROBOCOIN_COLUMN, LEGACY_COLUMN):
-            return "texts of steps: the same in all rows of an episode, or another form names the steps"
-        if name.startswith("annotation.") and NOT_TEXTS.search(name):
+    def why_left_out(part: Part) -> str:
+        if part.path.startswith(ANNOTATION_PREFIX) and NOT_TEXTS.search(part.path):
             return "GR00T's mark of an episode's quality"
-        return self._copied(name)
+        return reasons.get(part.path) or _copied(dataset, uri, part.path, signals)
 
-    def _why_unknown(self, name: str, kind: str) -> str:
-        if name in fields_of(self.dataset.source.config.success_field):
-            return NEITHER_TRUE_NOR_FALSE
-        if kind == "text":
-            return "a text of the rows that no key reads; keys.language of an entry reads it"
-        if name == TASK_COLUMN:
-            return "it has not one whole number in each row, so it names no task"
-        if name not in self.dataset.info["features"]:
-            return "info.json does not declare it, and no key reads it"
-        if name.startswith(BESIDE) and named_grippers([name]):
-            return "a gripper by its name, beside one that is read; keys.state or keys.action of an entry reads both"
-        return "no key reads it; keys.state or keys.action of an entry does"
+    has_numbers = TASK_COLUMN in types and pa.types.is_integer(types[TASK_COLUMN])
+    uses = _uses(dataset, signals, has_numbers=has_numbers)
+    success_fields = fields_of(dataset.source.config.success_field)
+    problems = dict.fromkeys(success_fields, NEITHER_TRUE_NOR_FALSE)
+    account(dataset.parts, parts, uses, why_left_out, problems=problems)
 
-    @cached_property
-    def signals(self) -> Vectors | None:
-        """State and action of the first rows; None where they cannot be read, which is found when all are."""
-        source = self.dataset.source
-        info = self.dataset.info
-        rows = self._first_rows(signal_columns(source, info))
-        try:
-            if rows is None:
-                return None
-            return read_signals(source, info, rows)
-        except DataError:
-            return None
 
-    def _first_rows(self, columns: Iterable[str]) -> pa.Table | None:
-        """Of the first episode of the file."""
-        source = self.dataset.source
-        records = [
-            record
-            for record in self.dataset.records
-            if record.data_uri == self.uri and record.num_rows
-        ]
-        if not records:
-            return None
-        count = min(COMPARED_ROWS, records[0].num_rows or 0)
-        path = source.resolve(self.uri)
-        try:
-            return read_columns(
-                path, records[0].row_start, count, tuple(columns), source.config.limits
-            )
-        except DataError:
-            return None
-
-    def _copied(self, name: str) -> str:
-        """Which dimensions of state or action a column repeats, in words; "" for none.
-
-        A column that never changes may be equal by chance.
-        """
-        values = self._values(name)
-        if values is None or self.signals is None:
-            return ""
-        for vector, table in (("state", self.signals.state), ("action", self.signals.action)):
-            place = None if table is None else _place_in(values, matrix(table))
-            if place is not None:
-                return f"a copy of {vector}[{place}:{place + values.shape[1]}]"
-        return ""
-
-    def _values(self, name: str) -> np.ndarray | None:
-        """The first rows of a column, [n, d]; None where these are no numbers, or never change."""
-        rows = self._first_rows([name])
-        try:
-            table = None if rows is None else vector_of(rows, {}, name, singles=True)
-        except DataError:
-            return None
-        values = None if table is None else matrix(table)
-        if values is not None and np.ptp(values, axis=0).any():
-            return values
+def _first_rows(dataset: LerobotListing, uri: str, columns: Iterable[str]) -> pa.Table | None:
+    """Of the first episode of a file; None where they cannot be read, which is found when all are."""
+    source = dataset.source
+    records = (record for record in dataset.records if record.data_uri == uri and record.num_rows)
+    first = next(records, None)
+    if first is None:
         return None
+    count = min(COMPARED_ROWS, first.num_rows or 0)
+    path = source.resolve(uri)
+    with suppress(DataError):
+        return read_columns(path, first.row_start, count, tuple(columns), source.config.limits)
+    return None
+
+
+def _signals(dataset: LerobotListing, uri: str) -> Vectors | None:
+    """State and action of the first rows; None where they cannot be read."""
+    source = dataset.source
+    rows = _first_rows(dataset, uri, signal_columns(source, dataset.info))
+    if rows is not None:
+        with suppress(DataError):
+            return read_signals(source, dataset.info, rows)
+    return None
+
+
+def _copied(dataset: LerobotListing, uri: str, name: str, signals: Vectors | None) -> str:
+    """Which dimensions of state or action a column repeats, in words; "" for none.
+
+    A column that never changes may be equal by chance.
+    """
+    rows = _first_rows(dataset, uri, [name]) if signals else None
+    table = None
+    if rows is not None:
+        with suppress(DataError):
+            table = vector_of(rows, {}, name, singles=True)
+    if signals is None or table is None or not np.ptp(matrix(table), axis=0).any():
+        return ""
+    for vector, whole in (("state", signals.state), ("action", signals.action)):
+        place = None if whole is None else _place_in(matrix(table), matrix(whole))
+        if place is not None:
+            return f"a copy of {vector}[{place}:{place + table.num_columns}]"
+    return ""
+
+
+def _dtype(type_: pa.DataType) -> str:
+    while is_list(type_):
+        type_ = type_.value_type
+    return TYPE_NAMES.get(str(type_), str(type_)[:40])
+
+
+def _uses(dataset: LerobotListing, signals: Vectors | None, *, has_numbers: bool) -> Uses:
+    """What columns of the rows are read as, and what shows it; `has_numbers`: of each row's task."""
+    config = dataset.source.config
+    if signals is None:
+        vectors = dict.fromkeys(signal_columns(dataset.source, dataset.info), ("state", "its name"))
+    else:
+        vectors = {name: ("action", reason) for name, reason in signals.action_columns.items()}
+        vectors |= {name: ("state", reason) for name, reason in signals.state_columns.items()}
+    forms = {record.steps_from for record in dataset.records}
+    step_columns = {LANGUAGE_COLUMN if form == "language" else form or "" for form in forms}
+    uses = {
+        **dict.fromkeys(step_columns, ("steps", "its spans of rows name steps")),
+        **dict.fromkeys(config.keys.language, ("instruction", REGISTERED)),
+        **usual_uses(config),
+        "timestamp": ("time", "LeRobot's time of each row"),
+        "episode_index": ("group", "says of which episode a row is"),
+        **vectors,
+        **dict.fromkeys(REWARD_KEYS, ("outcome", "rows say by it whether the run succeeded")),
+    }
+    if has_numbers:
+        uses[TASK_COLUMN] = ("instruction", "the number of each row's task")
+    # The registry's field is taken at its word; of others some episode's rows have to be flags
+    flags = chain.from_iterable(evidence.flags for evidence in dataset.evidence.values())
+    unset = {*fields_of(config.success_field)[1:]}.difference(flag.name for flag in flags)
+    return {name: use for name, use in uses.items() if name not in unset}
 
 
 def _place_in(values: np.ndarray, whole: np.ndarray) -> int | None:
@@ -285,37 +241,25 @@ def _place_in(values: np.ndarray, whole: np.ndarray) -> int | None:
 def _account_for_episodes(dataset: LerobotListing, episodes: Episodes) -> None:
     """The columns of the episodes' metadata that are filled in for any episode."""
     config = dataset.source.config
-    by_registry = dict.fromkeys(
-        config.keys.language, ("instruction", "the registry entry names it")
-    )
     cells = chain.from_iterable(episode.meta.items() for episode in episodes.values())
     filled = {name for name, value in cells if value is not None}
-    pointers = set(filter(POINTERS.fullmatch, filled))
-    account_for_fields(
-        dataset.parts,
-        "meta/episodes: ",
-        sorted(filled - pointers),
-        {
-            **by_registry,
-            **usual_uses(config),
-            **EPISODE_USES,
-            **dict.fromkeys(set(filter(STEPS.fullmatch, filled)), ("steps", "spans with texts")),
-        },
-        GROUPS,
-        kind="column",
-        reason="no key reads it of an episode; group_field or success_field may",
-    )
-    # One line for each kind of pointers, of which every camera has four
-    titles = {
-        POINTERS.sub(lambda match: f"{match[1]}*" if match[1] else match[0], name)
-        for name in pointers
+    uses = {
+        **dict.fromkeys(config.keys.language, ("instruction", REGISTERED)),
+        **usual_uses(config),
+        **EPISODE_USES,
+        **dict.fromkeys(filter(STEPS.fullmatch, filled), ("steps", "spans with texts")),
     }
-    for name in sorted(titles):
-        dataset.parts.known(
-            "column",
-            f"meta/episodes: {name}",
-            "where rows and pictures are, and statistics of them",
-        )
+    # One line for each kind of pointers, of which every camera has four
+    pointers = "where rows and pictures are, and statistics of them"
+    titles = {
+        POINTERS.sub(lambda match: f"{match[1]}*" if match[1] else match[0], name): name
+        for name in filled
+    }
+    reasons = {
+        title: GROUPS.get(name, "") or (POINTERS.fullmatch(name) and pointers) or ""
+        for title, name in titles.items()
+    }
+    account_for_fields(dataset.parts, "meta/episodes: ", titles, uses, reasons, kind="column")
 
 
 def _account_for_slices(dataset: LerobotListing, stored_columns: set[str]) -> None:

@@ -28,10 +28,9 @@ from ingest.outcomes import (
     NO_EVIDENCE,
     OutcomeEvidence,
     ends_early,
+    evidence_of,
     fields_of,
-    flag_of,
     known,
-    reward_of,
 )
 from ingest.reasons import DataError, Limits
 from ingest.sources.files import Source
@@ -213,12 +212,11 @@ def _stretches(file: pq.ParquetFile, limits: Limits) -> list[tuple[int, int]]:
 
 
 def _evidence(table: pa.Table, flag_names: Sequence[str]) -> OutcomeEvidence:
-    values = {name: known(_single_numbers(table[name])) for name in table.column_names}
-    flags = filter(None, (flag_of(name, values[name]) for name in flag_names if name in values))
-    rewards = filter(
-        None, (reward_of(name, values[name]) for name in REWARD_KEYS if name in values)
-    )
-    return OutcomeEvidence(flags=tuple(flags), reward=next(rewards, None))
+    def fact(name: str) -> tuple[None, np.ndarray]:
+        values = _single_numbers(table[name]) if name in table.column_names else ()
+        return None, known(values)
+
+    return evidence_of(fact, flag_names, (), REWARD_KEYS)[0]
 
 
 def _facts(dataset: LerobotListing, file: pq.ParquetFile, ends: list[int]) -> list[dict[str, Any]]:

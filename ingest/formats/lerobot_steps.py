@@ -16,13 +16,14 @@ from core.domain.label import EpisodeFrame
 from core.names import unnamed_step
 from ingest.episode import NativeStep
 from ingest.formats.folders import (
+    SPAN_FORMS,
     StatedSpan,
     checked_steps,
     is_step,
     object_of,
     span_objects,
+    stated_spans,
     tells_times,
-    with_exclusive_ends,
 )
 from ingest.formats.lerobot_cells import Annotated, Episodes, Times, cells_of, columns_of, times_of
 from ingest.formats.lerobot_edits import (
@@ -31,16 +32,10 @@ from ingest.formats.lerobot_edits import (
     report_merged_tasks,
     report_renumbered_tasks,
 )
-from ingest.formats.lerobot_meta import (
-    LerobotListing,
-    metadata_rows,
-    task_texts,
-    texts_by_index,
-    whole,
-)
+from ingest.formats.lerobot_meta import LerobotListing, metadata_rows, task_texts, texts_by_index
 from ingest.formats.lerobot_signals import MODALITY, modality_of
 from ingest.formats.side_files import parse_json, read_json
-from ingest.formats.tables import finite
+from ingest.formats.tables import finite, whole
 from ingest.reasons import DataError
 
 VISUALIZER_FILE = "meta/lerobot_annotations.json"
@@ -57,7 +52,6 @@ NOT_TEXTS = re.compile("valid|quality")  # GR00T: quality labels of episodes are
 NOT_INDICES = re.compile("bool|float")  # dtypes of measures and flags
 SARM_HEADS = ("dense_", "", "sparse_")  # the columns without a prefix are those of older versions
 SARM_WHOLE_TASK = "task"  # SARM's name for the only stage of a run that nobody divided
-FRAME_FILE = re.compile(r"(\d+)\.\w+$")  # RoboMIND names frames by pictures: camera_top_0023.jpg
 SAME_S = 0.25  # boundaries of two forms that are nearer than this are the same
 
 
@@ -252,32 +246,12 @@ def _exported_from(meta: Mapping[str, Any], column: str) -> tuple[str, int | Non
 def _action_config(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated]:
     """`action_config` of an episode's metadata: a list of spans, or RoboMIND's object with `steps`."""
 
-    def frame(value: Any) -> int:
-        file_match = FRAME_FILE.search(value) if isinstance(value, str) else None
-        number = int(file_match[1]) if file_match else whole(value)
-        if number is None:
-            raise ValueError(f"{value!r} is no frame")
-        return number
-
     def spans_of(index: int, episode: Annotated) -> Iterable[StatedSpan]:
         config = episode.meta.get("action_config")
         config = parse_json(config) if isinstance(config, str) else config
         # RoboMIND's converter writes null where nobody described the run
         stored = (config.get("steps") if isinstance(config, dict) else config) or []
-        spans = []
-        for span in span_objects(stored, "action_config"):
-            name = next(
-                (
-                    span[key]
-                    for key in ("action_text", "step_description", "skill")
-                    if span.get(key)
-                ),
-                None,
-            )
-            spans.append(
-                StatedSpan(name, frame(span.get("start_frame")), frame(span.get("end_frame")))
-            )
-        return with_exclusive_ends(spans)
+        return stated_spans(SPAN_FORMS["action_config"], stored)
 
     return _stated("action_config", episodes, spans_of)
 

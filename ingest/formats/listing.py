@@ -8,7 +8,8 @@ from itertools import chain
 from typing import Any
 
 from ingest.episode import CameraVideo, EpisodeRecord, Finding, Listing, PartKind, SourcePart
-from ingest.formats.side_files import RdtTexts, rdt_texts, read_json
+from ingest.formats.side_files import read_json, text_file_of
+from ingest.formats.tree import Uses, account, fields
 from ingest.media.camera_kinds import kind_by_name
 from ingest.outcomes import (
     NO_EVIDENCE,
@@ -36,8 +37,6 @@ STEPS_STAND_IN = "no text is of the whole, and these together stand for it"
 TASK_NUMBER = re.compile(r"(^|[ /])task_?(index|idx|id|number)$")
 DEFAULT_FPS = 10.0  # where nothing is known; each use is a finding
 
-Uses = Mapping[str, tuple[str, str]]  # what a field is read as, and what shows it
-
 
 @dataclass
 class ListingBuilder:
@@ -49,6 +48,8 @@ class ListingBuilder:
     # Of outcomes, by episode_index
     evidence: dict[int, OutcomeEvidence] = field(default_factory=dict)
     without_rate: int = 0  # episodes
+    # Of files of texts that were read, by uri: one may be that of all episodes
+    texts: dict[str, tuple[str, ...]] = field(default_factory=dict)
     # Of the source: what is read, and what is not
     parts: PartCensus = field(default_factory=PartCensus)
 
@@ -120,10 +121,9 @@ class ListingBuilder:
         """
         videos = tuple(videos)
         uris = [video.uri for video in videos] + ([data_uri] if data_uri else [])
-        text_file = None if tasks or not uris else self._text_beside(uris[-1])
-        if text_file is not None:
-            tasks = texts_among(text_file.values)
-            files = [*files, text_file.uri]
+        if not tasks and uris:
+            tasks, text_uris = self.texts_beside(uris[-1])
+            files = [*files, *text_uris]
         if no_task and not tasks:
             self.warn_next("no_task", no_task, data_uri or next(iter(uris), None))
         self.evidence[self.next_index] = evidence
@@ -141,17 +141,21 @@ class ListingBuilder:
         )
         self.records.append(replace(record, **fields))
 
-    def _text_beside(self, uri: str) -> RdtTexts | None:
-        """The texts of a file beside an episode's data, which has none itself; a warning where it cannot be read."""
-        try:
-            text_file = rdt_texts(self.source, uri)
-        except DataError as e:
-            self.warn_next(e.reason, str(e))
-            return None
-        if text_file is not None:
-            reason = "RDT keeps it there"
-            self.parts.used("text", text_file.uri, "instruction", reason, file=text_file.uri)
-        return text_file
+    def texts_beside(self, uri: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The texts of the coming episode in a file beside its data, which has none itself, and that file's uri; a
+        warning where it cannot be read.
+        """
+        text_file = text_file_of(self.source, uri)
+        if text_file is None:
+            return (), ()
+        text_uri, form = text_file
+        if text_uri not in self.texts:
+            content = self.read_json(text_uri, self.next_index)
+            fields = content if isinstance(content, dict) else {}
+            uses: Uses = dict.fromkeys(form.keys, ("instruction", f"{form.writer} keeps it there"))
+            account_for_fields(self.parts, "texts: ", fields, uses, {}, file=text_uri)
+            self.texts[text_uri] = texts_among([content, *map(fields.get, form.keys)])
+        return self.texts[text_uri], (text_uri,)
 
     def whole_task(
         self, tasks: tuple[str, ...], texts_by_name: Mapping[str, Sequence[str]], uri: str
@@ -199,6 +203,18 @@ class ListingBuilder:
             if truth(facts.get(name)) is None and not is_empty:
                 self.parts.unknown("text", f"outcome: {name}", NEITHER_TRUE_NOR_FALSE)
         return stated(facts, names)
+
+    def account_for_facts(
+        self,
+        prefix: str,
+        facts: Iterable[str],
+        uses: Uses,
+        known_reasons: Mapping[str, str],
+        file: str | None = None,
+    ) -> None:
+        """Account for fields of an episode's metadata, of which outcome and group are read, too."""
+        all_uses = {**uses, **usual_uses(self.source.config)}
+        account_for_fields(self.parts, prefix, facts, all_uses, known_reasons, file=file)
 
     def group(self, facts: Mapping[str, Any], default: str = "", field: str = "") -> str:
         """The group that an episode's split is decided by: the field that the registry names, else a group of its own.
@@ -265,15 +281,17 @@ class ListingBuilder:
 
     def _add_cameras(self) -> None:
         """Account for cameras of episodes that no reader described as parts."""
-        described = [part.name for part in self.parts.listed() if part.kind == "camera"]
+        used = [p.name for p in self.parts.listed() if p.kind == "camera" and p.status == "used"]
         counts = Counter(chain.from_iterable(record.cameras for record in self.records))
+        videos = chain.from_iterable(record.videos for record in reversed(self.records))
+        files = {video.camera: video.uri for video in videos}
+        reason = "its files are where this format has a camera's"
         for camera in sorted(counts):
-            if not any(camera in name for name in described):
-                reason = "its files are where this format has a camera's"
-                part = SourcePart(
-                    "camera", camera, "used", "camera", reason, num_times=counts[camera]
+            if not any(camera in name for name in used):
+                file, count = files[camera], counts[camera]
+                self.parts.add(
+                    SourcePart("camera", camera, "used", "camera", reason, (), "", file, count)
                 )
-                self.parts.add(part)
 
     def _with_outcomes(self) -> tuple[tuple[EpisodeRecord, ...], tuple[str, ...]]:
         """The records with what they show of success, and names of what could show it and is never set."""
@@ -366,28 +384,6 @@ def usual_uses(config: DatasetConfig) -> Uses:
     return uses
 
 
-def account_for(
-    parts: PartCensus,
-    kind: PartKind,
-    name: str,
-    use: tuple[str, str] | None,
-    why_left_out: str,
-    why_unknown: str,
-    **form: Any,
-) -> None:
-    """Account for a part: as used, where `use` says what for and what shows it; else as known, where `why_left_out`
-    says why it is left out on purpose; else as unknown.
-
-    `form`: `shape`, `dtype` and `file`, as PartCensus takes them.
-    """
-    if use:
-        parts.used(kind, name, *use, **form)
-    elif why_left_out:
-        parts.known(kind, name, why_left_out, **form)
-    else:
-        parts.unknown(kind, name, why_unknown, **form)
-
-
 def account_for_fields(
     parts: PartCensus,
     prefix: str,
@@ -396,22 +392,11 @@ def account_for_fields(
     known_reasons: Mapping[str, str],
     *,
     kind: PartKind = "text",
-    reason: str = "no key of this format is called so",
     file: str | None = None,
 ) -> None:
-    """Account for some fields, each by its name behind `prefix`.
-
-    `known_reasons`: those that are left out on purpose, and why. `reason`: why any other is not used.
-    """
-    for name in names:
-        why_left_out = known_reasons.get(name, "")
-        account_for(parts, kind, f"{prefix}{name}", uses.get(name), why_left_out, reason, file=file)
-
-
-def account_for_cameras(parts: PartCensus, files: Mapping[str, str]) -> None:
-    """Cameras of one episode that are used, each with the file of its pictures."""
-    for camera, file in files.items():
-        parts.used("camera", camera, "camera", "a video of its own", file=file)
+    """Account for some fields, each by its name behind `prefix`; `known_reasons`: why some are left out on purpose."""
+    named_parts = fields(prefix, names, kind, file)
+    account(parts, named_parts, uses, lambda part: known_reasons.get(part.path, ""))
 
 
 # Cameras by preference for labelling: what the registry names, then what sees the scene, then what sees the hand

@@ -35,8 +35,6 @@ from ingest.formats.listing import (
     REGISTERED,
     TASK_KEYS,
     ListingBuilder,
-    account_for,
-    account_for_fields,
     camera_name,
     in_order,
     named,
@@ -46,6 +44,7 @@ from ingest.formats.listing import (
 from ingest.formats.mcap_file import PACKED, CutOff, Decoder, Kind, RawMessage, records
 from ingest.formats.mcap_time import Clock, Stamps, rate_of, stamps_of
 from ingest.formats.tables import numbers
+from ingest.formats.tree import Part, Uses, account
 from ingest.media.frames import DECODE_ALL, DecodeOptions
 from ingest.outcomes import OutcomeEvidence
 from ingest.reasons import DataError, Limits
@@ -359,30 +358,24 @@ def _account_for_parts(listing: ListingBuilder, uri: str, recording: Recording) 
     config = listing.source.config
     parts = listing.parts
     uses = _uses_of_topics(recording, config)
-    for name, topic in recording.topics.items():
-        account_for(
-            parts,
-            "topic",
-            name,
-            uses.get(name),
-            _why_left_out(topic, recording),
-            _why_not_read(topic),
-            dtype=topic.type,
-            file=uri,
-        )
-    facts = {**dict.fromkeys(TASK_KEYS, ("instruction", "its name")), **usual_uses(config)}
-    known_reasons = dict.fromkeys(RECORDER_FACTS, "what the recorder says of itself")
-    reason = "no key reads it; group_field or success_field of an entry may"
-    account_for_fields(
-        parts, "metadata: ", recording.facts, facts, known_reasons, reason=reason, file=uri
+    topics = recording.topics
+    topic_parts = [Part(name, "topic", (), topic.type, uri) for name, topic in topics.items()]
+    account(
+        parts,
+        topic_parts,
+        uses,
+        lambda part: _why_left_out(topics[part.path], recording),
     )
-    for name in recording.other_facts & facts.keys():
+    known_reasons = dict.fromkeys(RECORDER_FACTS, "what the recorder says of itself")
+    texts: Uses = dict.fromkeys(TASK_KEYS, ("instruction", "its name"))
+    listing.account_for_facts("metadata: ", recording.facts, texts, known_reasons, uri)
+    for name in recording.other_facts & {*texts, *usual_uses(config)}:
         parts.unknown("text", f"metadata: {name}", "its values differ; the last counts", file=uri)
     for name, media_type in recording.attachments.items():
         parts.unknown("file", f"attachment {name}", "it is not read", dtype=media_type, file=uri)
 
 
-def _uses_of_topics(recording: Recording, config: DatasetConfig) -> dict[str, tuple[str, str]]:
+def _uses_of_topics(recording: Recording, config: DatasetConfig) -> Uses:
     """What topics are read as, and what shows it."""
     texts = [topic.name for topic in recording.topics.values() if topic.kind == "text"]
     uses = {name: ("instruction", "its name") for name in texts if _tells_task(name, config.keys)}
@@ -423,16 +416,6 @@ def _why_left_out(topic: Topic, recording: Recording) -> str:
         ),
         "",
     )
-
-
-def _why_not_read(topic: Topic) -> str:
-    if len(topic.log_ns) == 1:
-        return "it has a single message"
-    if topic.kind in NUMBERS:
-        return "numbers, and its name is none of state or action; keys of an entry reads it"
-    if topic.kind == "text":
-        return "texts, and its name is none of an instruction; keys.language of an entry reads it"
-    return "messages of this type are not read"
 
 
 def _timing(recording: Recording, clock: Clock, index: int, uri: str) -> Iterator[Finding]:

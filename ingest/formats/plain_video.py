@@ -26,18 +26,13 @@ import pyarrow as pa
 
 from core.values import short_hash
 from ingest.episode import EpisodeData, EpisodeRecord, Listing
-from ingest.formats.array_pictures import other_kind
-from ingest.formats.array_roles import known_reason
-from ingest.formats.folders import StatedSpan, frames_of, is_video, probed, stated_steps, videos_of
+from ingest.formats.array_roles import why_known
+from ingest.formats.folders import frames_of, is_video, probed, stated_steps, videos_of
 from ingest.formats.listing import (
     ListingBuilder,
-    account_for,
-    account_for_cameras,
-    account_for_fields,
     in_order,
     named,
     texts_among,
-    usual_uses,
 )
 from ingest.formats.side_files import read_table
 from ingest.formats.tables import (
@@ -47,6 +42,7 @@ from ingest.formats.tables import (
     read_npy,
     read_npz,
 )
+from ingest.formats.tree import Part, account
 from ingest.media.frames import CAMERA_RATE_TOLERANCE, VIDEO_SUFFIXES, VideoError
 from ingest.media.video import VideoInfo, open_video
 from ingest.outcomes import OutcomeEvidence
@@ -120,10 +116,6 @@ def list_episodes(source: Source) -> Listing:
         listing.warn(
             "rows_not_read", f"{len(rows)} files beside the videos: {named(rows)}", file=rows[0]
         )
-        for suffix in sorted({posixpath.splitext(uri)[1] for uri in rows}):
-            listing.parts.known(
-                "file", f"*{suffix}", "they may hold rows: see the finding rows_not_read"
-            )
     cameras = in_order(listing.cameras_in_use(), source.config.cameras, (), ())
     return listing.listing("video", cameras or [CAMERA], nothing="no video file below the folder")
 
@@ -225,9 +217,7 @@ def add_draft(
     infos = _probed(listing, draft) if has_several or not stated_fps or "steps" in notes else {}
     fps = stated_fps or next((info.fps for info in infos.values()), FPS)
 
-    account_for_cameras(listing.parts, draft.videos)
-    uses = {**NOTE_USES, **usual_uses(config)}
-    account_for_fields(listing.parts, f"{steps_from}: ", notes, uses, {})
+    listing.account_for_facts(f"{steps_from}: ", notes, NOTE_USES, {})
     # Cameras that a row names count also without a file, so that they are found missing
     files = draft.expected | draft.videos
     cameras = in_order(files, config.cameras, (), ())
@@ -236,9 +226,6 @@ def add_draft(
     num_frames = next(
         (infos[video.camera].num_frames for video in videos if video.camera in infos), None
     )
-
-    def span_of(span: dict[str, Any]) -> StatedSpan:
-        return StatedSpan(span.get("name"), _frame(span, "start", fps), _frame(span, "end", fps))
 
     listing.add(
         source_id,
@@ -252,7 +239,7 @@ def add_draft(
         # An episode's own group is its source id: an index moves when a file is added before it
         group=listing.group(notes, field="group"),
         no_task="no task beside the video or in a side file",
-        **stated_steps(listing, notes.get("steps"), "steps", span_of, num_frames, steps_from),
+        **stated_steps(listing, notes.get("steps"), steps_from, num_frames, fps),
     )
     # The stamp changes with the sizes of the episode's files, and with its rows
     uris = [video.uri for video in videos]
@@ -342,13 +329,6 @@ def _stated_fps(
     return fps
 
 
-def _frame(span: dict[str, Any], edge: str, fps: float) -> Any:
-    time_s = span.get(f"{edge}_s")
-    if f"{edge}_frame" not in span and isinstance(time_s, int | float):
-        return round(time_s * fps)
-    return span.get(f"{edge}_frame")
-
-
 def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     """Rows, where there are any, and frames. Raises DataError."""
     frames = frames_of(source, record)
@@ -403,42 +383,36 @@ def _account_for_arrays(
     listing: ListingBuilder, arrays: Sequence[_Array], num_frames: int | None
 ) -> None:
     """What each array beside the videos of an episode, of which some are read, is used for."""
+    parts: list[Part] = []
+    uses: dict[str, tuple[str, str]] = {}
+    problems: dict[str, str] = {}
     for uri, name, column, values in arrays:
-        form: dict[str, Any] = {
-            "shape": (None, values.shape[1]),
-            "dtype": str(values.dtype),
-            "file": uri,
-        }
         title = name or posixpath.splitext(uri)[1]
+        path = posixpath.join(uri, title)
+        parts.append(Part(path, "array", (None, values.shape[1]), str(values.dtype), uri, title))
         if column and len(values) == num_frames:
-            listing.parts.used("array", title, column, "its name, or the only one", **form)
+            uses[path] = (column, "its name, or the only one")
         elif column:
-            listing.parts.unknown(
-                "array", title, f"{len(values)} rows for {num_frames} frames", **form
-            )
-        elif TIME_WORDS.isdisjoint(words(title)):
-            reason = "neither the registry's keys nor its name say that it is state or action"
-            listing.parts.unknown("array", title, reason, **form)
-        else:
-            listing.parts.known("array", title, "times: frames of plain videos are counted", **form)
+            problems[path] = f"{len(values)} rows for {num_frames} frames"
+
+    def why_left_out(part: Part) -> str:
+        is_time = part.path not in problems and not TIME_WORDS.isdisjoint(words(part.title))
+        return "times: frames of plain videos are counted" if is_time else ""
+
+    account(listing.parts, parts, uses, why_left_out, problems=problems)
 
 
 def _account_for_others(listing: ListingBuilder, uris: Iterable[str]) -> None:
     """What the arrays of .npz files are that are no rows of numbers."""
     for uri in uris:
-        for name, (shape, dtype) in others_in_npz(listing.source, uri).items():
-            why_left_out = known_reason(name) or other_kind(name)
-            account_for(
-                listing.parts,
-                "array",
-                name,
-                None,
-                why_left_out,
-                "rows of numbers alone are read, [n] or [n, d]",
-                shape=shape,
-                dtype=str(dtype),
-                file=uri,
-            )
+        arrays = others_in_npz(listing.source, uri)
+        parts = [
+            Part(name, "array", shape, str(dtype), uri, is_picture=True)
+            for name, (shape, dtype) in arrays.items()
+        ]
+        account(
+            listing.parts, parts, {}, why_known, "rows of numbers alone are read, [n] or [n, d]"
+        )
 
 
 def _arrays(source: Source, videos: Sequence[str]) -> list[_Array]:
@@ -503,9 +477,7 @@ def _says(name: str) -> Column | None:
     parts = words(name)
     if not ACTION_WORDS.isdisjoint(parts):
         return "action"
-    if STATE_WORDS.isdisjoint(parts):
-        return None
-    return "state"
+    return None if STATE_WORDS.isdisjoint(parts) else "state"
 
 
 def _joined(
@@ -547,13 +519,12 @@ def _stored_arrays(source: Source, videos: Sequence[str]) -> Iterator[_Array]:
 
 def _column(name: str, keys: Keys) -> Column | None:
     """What an array is of, as the registry says, else its name."""
-    if name in keys.state:
-        return "state"
-    if name in keys.action:
-        return "action"
+    registered: dict[Column, Sequence[str]] = {"state": keys.state, "action": keys.action}
+    for column, names in registered.items():
+        if name in names:
+            return column
     named_column = _says(name)
     # Of a column that the registry speaks of there are no others
-    registered = keys.state if named_column == "state" else keys.action
-    if registered:
+    if named_column and registered[named_column]:
         return None
     return named_column

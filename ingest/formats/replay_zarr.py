@@ -10,7 +10,6 @@ import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import product
 from math import prod
 from typing import Any, NamedTuple
 
@@ -18,62 +17,40 @@ import numpy as np
 import pyarrow as pa
 
 from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing, TimedPicture
+from ingest.formats import array_roles
 from ingest.formats.array_pictures import PictureForm, form_of, other_kind, picture_of, scaled
-from ingest.formats.array_roles import (
-    ArrayForm,
-    Vector,
-    action_by_name,
-    chosen,
-    column_names,
-    is_bookkeeping_text,
-    known_reason,
-    overruled,
-    state_by_name,
-)
+from ingest.formats.array_roles import Roles, Vector, column_names, times_among, why_known
 from ingest.formats.listing import (
     ROWS_BEYOND,
     TASK_KEYS,
     ListingBuilder,
-    account_for,
     in_order,
     named,
     texts_among,
+    usual_uses,
 )
 from ingest.formats.row_times import (
-    GUESSED,
-    MAX_STEP_S,
-    counts_rows,
     first_rate,
     is_length_name,
     is_rate_name,
-    is_time_name,
-    is_time_shape,
-    is_unit_guessed,
     length_problem,
-    rate_by_times,
-    times_in_seconds,
+    rate_of_rows,
+    times_of_rows,
 )
-from ingest.formats.tables import MAX_FPS, numbers, side_by_side
-from ingest.formats.text_fields import instructions
+from ingest.formats.tables import numbers, side_by_side
+from ingest.formats.text_fields import instruction, instructions
+from ingest.formats.tree import Part, Uses, account, fields
+from ingest.formats.writers import ZARR_WRITER
 from ingest.formats.zarr_store import ENDS, ZIP_SUFFIX, Store, guarded, opened
 from ingest.media.frames import DECODE_ALL, DecodeOptions
-from ingest.outcomes import OutcomeEvidence, fields_of
+from ingest.outcomes import OutcomeEvidence
 from ingest.reasons import DataError
 from ingest.registry import DatasetConfig
 from ingest.sources.files import Source
 from ingest.sources.types import SourceError
 
 IN_FOLDER = re.compile(rf"(?:(.+)/)?{ENDS}/(?:0|c/0)")
-USUAL = "UMI and Diffusion Policy keep it there"
-UMI_PARTS = ("eef_pos", "eef_rot_axis_angle", "gripper_width")
-STATE_LAYOUTS = (
-    Vector(tuple(f"robot{r}_{part}" for r, part in product((0, 1), UMI_PARTS)), USUAL),
-    # Diffusion Policy, real robots
-    Vector(("robot_eef_pose", "robot_joint"), USUAL),
-    Vector(("state",), USUAL),
-    Vector(("agent_pos",), USUAL),
-)
-ACTION_LAYOUTS = (Vector(("action",), USUAL), Vector(("actions",), USUAL))
+BY_NAME = "its name says so"
 
 
 def roots(uris: Iterable[str]) -> dict[str, str]:
@@ -96,56 +73,50 @@ def _stores(uris: Iterable[str]) -> list[str]:
 
 
 class ArrayRoles(NamedTuple):
-    """Which of the `arrays` that can be used are what: cameras by name, with how their pictures lie, the names of the
-    state's and the action's in order, and that of the times of rows, "" for none.
+    """Which of the `arrays` that can be used are what: cameras by name, with how their pictures lie, state and
+    action, and the times of rows, "" for none.
 
-    `problems` (reason, what, array) of those that cannot be used; `why` one is used, or not;
-    `left_out`: why others are not, since the registry entry names another, or a problem says it.
+    `uses`: what shows it. `problems` (reason, what, array) of those that cannot be used. `left_out`: why others are not
+    used, since the registry entry names another, or a problem says it; `no_pictures`: why some are no cameras.
     """
 
     arrays: Mapping[str, Any]
     cameras: Mapping[str, PictureForm]
-    state: Sequence[str]
-    action: Sequence[str]
+    vectors: Roles
     times: str
+    uses: Uses
     problems: Sequence[tuple[str, str, str]]
-    why: Mapping[str, str]
     left_out: Mapping[str, str]
+    no_pictures: Mapping[str, str]
 
 
 def roles_of(store: Store, config: DatasetConfig, rows: int) -> ArrayRoles:
     """By the arrays' descriptions, and a few rows of floating-point pictures; what cannot be used is a problem."""
     problems: list[tuple[str, str, str]] = []
-    reasons: dict[str, str] = {}
+    no_pictures: dict[str, str] = {}
     arrays = _usable(store, config, rows, problems)
-    cameras = _cameras(arrays, rows, config, reasons)
-    vectors = {n: a for n, a in arrays.items() if n not in cameras and a.ndim <= 3}
-    for name in (*config.keys.state, *config.keys.action):
-        if name not in vectors:
-            problems.append(
-                ("no_data", f"no array data/{name} with a row of numbers for each frame", name)
-            )
-    forms = [ArrayForm(name, array.shape, array.dtype.kind) for name, array in vectors.items()]
-    action = chosen(config.keys.action, ACTION_LAYOUTS, action_by_name(forms), vectors)
-    by_name = state_by_name(form for form in forms if form.path not in action.paths)
-    state = chosen(config.keys.state, STATE_LAYOUTS, by_name, vectors)
-    for vector in (action, state):
-        reasons |= dict.fromkeys(vector.paths, vector.why)
-    time_names = [
-        name
-        for name, array in vectors.items()
-        if is_time_name(posixpath.basename(name)) and is_time_shape(array.shape, array.shape[0])
+    cameras = _cameras(arrays, rows, config, no_pictures)
+    vectors = [
+        Part(name, shape=(rows, *array.shape[1:]))
+        for name, array in arrays.items()
+        if name not in cameras and array.ndim <= 3
     ]
-    times = min(time_names, key=lambda name: (name.count("/"), name), default="")
-    if times:
-        reasons[times] = "its name says so, and there is one for each row"
+    missing = {*config.keys.state, *config.keys.action}.difference(part.path for part in vectors)
+    for name in sorted(missing):
+        detail = f"no array data/{name} with a row of numbers for each frame"
+        problems.append(("no_data", detail, name))
+    roles = array_roles.roles_of(vectors, config.keys, ZARR_WRITER)
+    times = times_among(vectors, rows)
     left_out = {
-        **overruled(config.keys.state, by_name, "state"),
+        **roles.overruled,
         **{name: "it cannot be read: a finding says why" for *_, name in problems},
     }
-    return ArrayRoles(
-        arrays, cameras, state.paths, action.paths, times, problems, reasons, left_out
-    )
+    uses = {
+        times: ("time", f"{BY_NAME}, and there is one for each row"),
+        **roles.uses,
+        **dict.fromkeys(cameras, ("camera", "it holds pictures")),
+    }
+    return ArrayRoles(arrays, cameras, roles, times, uses, problems, left_out, no_pictures)
 
 
 def _usable(
@@ -171,9 +142,9 @@ def _usable(
 
 
 def _cameras(
-    arrays: Mapping[str, Any], rows: int, config: DatasetConfig, reasons: dict[str, str]
+    arrays: Mapping[str, Any], rows: int, config: DatasetConfig, no_pictures: dict[str, str]
 ) -> dict[str, PictureForm]:
-    """Arrays of colour pictures, and how they lie; `reasons` gets what is wrong with others."""
+    """Arrays of colour pictures, and how they lie; `no_pictures` gets what is wrong with others."""
     cameras: dict[str, PictureForm] = {}
     for name, array in arrays.items():
         form = None if other_kind(name) else form_of(name, array.shape, array.dtype)
@@ -182,13 +153,12 @@ def _cameras(
         try:
             whole, problem = scaled(form, rows, partial(_row, array, config))
         except DataError as e:
-            reasons[name] = str(e)
+            no_pictures[name] = str(e)
             continue
         if whole is None:
-            reasons[name] = problem
+            no_pictures[name] = problem
         else:
             cameras[name] = whole
-            reasons[name] = "it holds pictures"
     return cameras
 
 
@@ -246,6 +216,15 @@ def list_episodes(source: Source) -> Listing:
     )
 
 
+class PerEpisode(NamedTuple):
+    """Arrays of `meta` with a value for each episode; which are instructions; why others are not read, by name."""
+
+    count: int
+    values: dict[str, list[Any]]
+    tasks: tuple[str, ...]
+    problems: dict[str, str]
+
+
 def _add_store(listing: ListingBuilder, uri: str, store: Store) -> None:
     """Raises DataError."""
     config = listing.source.config
@@ -255,7 +234,6 @@ def _add_store(listing: ListingBuilder, uri: str, store: Store) -> None:
         listing.warn(reason, detail, camera=name, file=uri)
     facts = _facts(listing, uri, store)
     per_episode = _per_episode(store, len(ends), config)
-    task_from, tasks = _store_tasks(facts, config)
     rates = {
         name: rate
         for name, value in facts.items()
@@ -266,13 +244,11 @@ def _add_store(listing: ListingBuilder, uri: str, store: Store) -> None:
     _report_missing_chunks(listing, uri, store, roles)
     _account(listing, uri, store, roles)
     _account_meta(listing, uri, per_episode, ends, roles)
-    _account_attributes(listing, uri, facts, [*rates, task_from, config.group_field or ""])
+    task_from: list[str] = []
     label = store.name or posixpath.basename(str(listing.source.path))
     for k, (start, stop) in enumerate(zip([0, *ends[:-1].tolist()], ends.tolist(), strict=True)):
         of_episode = {n: v[k] for n, v in per_episode.values.items()}
-        own_tasks = texts_among(
-            v[k] for n, v in per_episode.values.items() if n in per_episode.tasks
-        ) or _share(facts.get(task_from), k, len(ends), tasks)
+        task_from, tasks = _instruction(listing, uri, facts, per_episode, k)
         _report_lengths(listing, uri, of_episode, stop - start)
         if not roles.cameras:
             listing.unusable_next(
@@ -287,9 +263,11 @@ def _add_store(listing: ListingBuilder, uri: str, store: Store) -> None:
         listing.add(
             f"{label}#{k}",
             listing.fps(
-                stated_rate or config.fps or _rate_by_times(listing, uri, roles, start, stop)
+                stated_rate
+                or config.fps
+                or rate_of_rows(listing, uri, _stored_times(roles, start, stop, config), {})
             ),
-            tasks=own_tasks,
+            tasks=tasks,
             num_rows=stop - start,
             data_uri=uri,
             data_key=str(k),
@@ -303,6 +281,40 @@ def _add_store(listing: ListingBuilder, uri: str, store: Store) -> None:
             files=_picture_uris(uri, store, roles, start, stop),
             no_task=f"the store has no instruction among its attributes ({TASK_KEYS[0]}), nor in meta",
         )
+    _account_attributes(listing, uri, facts, task_from, rates)
+
+
+def _account_attributes(
+    listing: ListingBuilder,
+    uri: str,
+    facts: Iterable[str],
+    task_from: Iterable[str],
+    rates: Iterable[str],
+) -> None:
+    uses = {
+        **dict.fromkeys(task_from, ("instruction", BY_NAME)),
+        **dict.fromkeys(rates, ("rate", BY_NAME)),
+        **usual_uses(listing.source.config),
+    }
+    attributes = fields("attribute ", facts, file=uri)
+    account(listing.parts, attributes, uses, why_known, "no name of an attribute that is known")
+
+
+def _instruction(
+    listing: ListingBuilder, uri: str, facts: Mapping[str, Any], per_episode: PerEpisode, k: int
+) -> tuple[list[str], tuple[str, ...]]:
+    """Of episode k; of an attribute that lists a value for each episode, it has its own."""
+    count = per_episode.count
+    texts = {
+        name: texts_among(
+            value[k : k + 1] if isinstance(value, list) and len(value) == count else [value]
+        )
+        for name, value in facts.items()
+    }
+    values = {name: texts_among([value[k]]) for name, value in per_episode.values.items()}
+    places = (*per_episode.tasks, *TASK_KEYS)
+    texts_at = (texts | values).get
+    return instruction(listing, uri, places, texts_at, lambda: texts, lambda place: False)
 
 
 def _facts(listing: ListingBuilder, uri: str, store: Store) -> dict[str, Any]:
@@ -316,33 +328,6 @@ def _facts(listing: ListingBuilder, uri: str, store: Store) -> dict[str, Any]:
         except DataError as e:
             listing.warn(e.reason, f"{e}; the arrays are used without them", file=uri)
     return facts
-
-
-def _store_tasks(facts: Mapping[str, Any], config: DatasetConfig) -> tuple[str, tuple[str, ...]]:
-    """The attribute with the instruction of all episodes, and what it says; the registry's, the usual ones, else one
-    whose name says so.
-    """
-    for name in config.keys.language or TASK_KEYS:
-        if tasks := texts_among([facts.get(name)]):
-            return name, tasks
-    if config.keys.language:
-        return "", ()
-    return instructions({name: texts_among([value]) for name, value in facts.items()})
-
-
-def _share(listed: Any, k: int, count: int, tasks: tuple[str, ...]) -> tuple[str, ...]:
-    """The text of episode k in a list with one for each of `count` episodes; all `tasks` where it is no such list."""
-    if isinstance(listed, list) and len(listed) == count:
-        return texts_among(listed[k : k + 1])
-    return tasks
-
-
-class PerEpisode(NamedTuple):
-    """Arrays of `meta` with a value for each episode; which are instructions; why others are not read, by name."""
-
-    values: dict[str, list[Any]]
-    tasks: tuple[str, ...]
-    problems: dict[str, str]
 
 
 def _per_episode(store: Store, count: int, config: DatasetConfig) -> PerEpisode:
@@ -368,7 +353,7 @@ def _per_episode(store: Store, count: int, config: DatasetConfig) -> PerEpisode:
         except DataError as e:
             problems[name] = str(e)
     keys = config.keys.language or (instructions(texts)[0],)
-    return PerEpisode(values, tuple(name for name in keys if name in texts), problems)
+    return PerEpisode(count, values, tuple(name for name in keys if name in texts), problems)
 
 
 def _report_missing_chunks(
@@ -388,32 +373,21 @@ def _report_missing_chunks(
 
 def _account(listing: ListingBuilder, uri: str, store: Store, roles: ArrayRoles) -> None:
     """Record each array of a store's rows as used, known or unknown."""
-    parts = listing.parts
-    names_by_use = {
-        "camera": roles.cameras,
-        "state": roles.state,
-        "action": roles.action,
-        "time": [roles.times] if roles.times else [],
-    }
-    used: set[str] = set()
-    for use, names in names_by_use.items():
-        for name in names:
-            kind = "camera" if use == "camera" else "array"
-            parts.used(kind, f"data/{name}", use, roles.why[name], **_form(roles.arrays[name], uri))
-            used.add(name)
+    parts = []
     for name in store.arrays("data"):
-        if name in used:
-            continue
         array = roles.arrays.get(name)
-        form: dict[str, Any] = {"file": uri}
-        why_unknown = "it has no description that can be read, or holds no numbers"
-        if array is not None:
-            form = _form(array, uri)
-            why_unknown = roles.why.get(
-                name, "no name of a state, an action or a camera that is known"
-            )
-        why_left_out = roles.left_out.get(name) or _why_known(name, array)
-        account_for(parts, "array", f"data/{name}", None, why_left_out, why_unknown, **form)
+        shape = () if array is None else (None, *array.shape[1:])
+        dtype = "" if array is None else str(array.dtype)
+        is_large = array is None or array.ndim >= 3
+        parts.append(Part(name, "array", shape, dtype, uri, f"data/{name}", is_large))
+
+    def why_left_out(part: Part) -> str:
+        return roles.left_out.get(part.path) or why_known(part)
+
+    nothing = (
+        "no name of a state, an action or a camera that is known, or no description of numbers"
+    )
+    account(listing.parts, parts, roles.uses, why_left_out, nothing, roles.no_pictures)
 
 
 def _report_lengths(
@@ -437,49 +411,18 @@ def _account_meta(
         listing.warn(
             "bad_episode_ends", ROWS_BEYOND.format(num_stored - ends[-1], ends[-1]), file=uri
         )
-    uses = {
-        config.group_field: ("group", "its name says so"),
-        **dict.fromkeys(fields_of(config.success_field), ("outcome", "its name says so")),
-        **dict.fromkeys(per_episode.tasks, ("instruction", "its name says so")),
-        **dict.fromkeys(filter(is_length_name, per_episode.values), ("length", "its name says so")),
+    possible_uses = {
+        **usual_uses(config),
+        **dict.fromkeys(per_episode.tasks, ("instruction", BY_NAME)),
+        **dict.fromkeys(filter(is_length_name, per_episode.values), ("length", BY_NAME)),
     }
-    for name, values in per_episode.values.items():
-        why_left_out = known_reason(name)
-        form: dict[str, Any] = {"shape": (len(values),), "file": uri}
-        why_unknown = "no name that is known"
-        account_for(
-            parts, "array", f"meta/{name}", uses.get(name), why_left_out, why_unknown, **form
-        )
-    for name, problem in per_episode.problems.items():
-        account_for(parts, "array", f"meta/{name}", None, known_reason(name), problem, file=uri)
-
-
-def _account_attributes(
-    listing: ListingBuilder, uri: str, facts: Iterable[str], used: Sequence[str]
-) -> None:
-    for name in facts:
-        use = None
-        if name in used:
-            use = ("rate" if is_rate_name(name) else "instruction", "its name says so")
-        is_known = is_bookkeeping_text(name) or known_reason(name)
-        why_left_out = "says where it is from" if is_known else ""
-        why_unknown = "no name of an attribute that is known"
-        account_for(
-            listing.parts, "text", f"attribute {name}", use, why_left_out, why_unknown, file=uri
-        )
-
-
-def _why_known(name: str, array: Any) -> str:
-    if reason := known_reason(name):
-        return reason
-    is_large = array is None or len(array.shape) >= 3
-    if is_large and other_kind(name):
-        return f"it shows {other_kind(name)}"
-    return ""
-
-
-def _form(array: Any, uri: str) -> dict[str, Any]:
-    return {"shape": (None, *array.shape[1:]), "dtype": str(array.dtype), "file": uri}
+    uses = {name: use for name, use in possible_uses.items() if name in per_episode.values}
+    arrays = [
+        Part(name, "array", (len(values),), "", uri, f"meta/{name}")
+        for name, values in per_episode.values.items()
+    ]
+    arrays += fields("meta/", per_episode.problems, "array", uri)
+    account(parts, arrays, uses, why_known, "no name that is known", per_episode.problems)
 
 
 def _picture_uris(uri: str, store: Store, roles: ArrayRoles, start: int, stop: int) -> list[str]:
@@ -497,26 +440,13 @@ def _picture_uris(uri: str, store: Store, roles: ArrayRoles, start: int, stop: i
     return uris
 
 
-def _rate_by_times(
-    listing: ListingBuilder, uri: str, roles: ArrayRoles, start: int, stop: int
-) -> float | None:
-    """Of the coming episode, with a finding where the unit of its times is a guess. Raises DataError."""
-    config = listing.source.config
-    fps = rate_by_times(_times_s(roles, start, stop, config))
-    if fps and is_unit_guessed(_rows(roles.arrays[roles.times], start, stop, config)):
-        listing.warn_next("frame_rate", GUESSED.format(fps), uri)
-    return fps
-
-
-def _times_s(roles: ArrayRoles, start: int, stop: int, config: DatasetConfig) -> np.ndarray | None:
-    """Times of rows in seconds; None where they are none, by their steps. Raises DataError."""
-    if not roles.times or stop - start < 2:
+def _stored_times(
+    roles: ArrayRoles, start: int, stop: int, config: DatasetConfig
+) -> np.ndarray | None:
+    """Times of rows as they are stored; None for none. Raises DataError."""
+    if not roles.times:
         return None
-    stamps = times_in_seconds(_rows(roles.arrays[roles.times], start, stop, config))
-    steps = np.diff(stamps)
-    if not np.isfinite(steps).all() or not 1 / MAX_FPS <= np.median(steps) <= MAX_STEP_S:
-        return None
-    return stamps
+    return _rows(roles.arrays[roles.times], start, stop, config)
 
 
 # Reading
@@ -534,20 +464,19 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
         if k >= len(ends) or (ends[k - 1] if k else 0, ends[k]) != (start, stop):
             raise DataError(f"episode {k} is no more rows {start} to {stop}")
         roles = roles_of(store, config, int(ends[-1]))
-        state = _table(roles, roles.state, start, stop, config)
-        action = _table(roles, roles.action, start, stop, config)
-        times_s = _times_s(roles, start, stop, config)
-    if times_s is not None and counts_rows(times_s, record.fps):
-        times_s = None
+        state = _table(roles, roles.vectors.state, start, stop, config)
+        action = _table(roles, roles.vectors.action, start, stop, config)
+        times = _stored_times(roles, start, stop, config)
+    times_s = times_of_rows(times, record.num_rows, record.fps)
     return EpisodeData(record, state, action, times_s, partial(_frames, source, record))
 
 
 def _table(
-    roles: ArrayRoles, used: Sequence[str], start: int, stop: int, config: DatasetConfig
+    roles: ArrayRoles, vector: Vector, start: int, stop: int, config: DatasetConfig
 ) -> pa.Table | None:
     """Arrays side by side. Raises DataError."""
     # Rows first: their number of values is within the limits, while a description may claim any
-    rows = {name: _rows(roles.arrays[name], start, stop, config) for name in used}
+    rows = {name: _rows(roles.arrays[name], start, stop, config) for name in vector.paths}
     names = column_names({name: prod(values.shape[1:]) for name, values in rows.items()})
     tables = []
     for (name, values), of_array in zip(rows.items(), names, strict=True):

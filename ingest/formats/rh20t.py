@@ -16,16 +16,14 @@ from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing
 from ingest.formats.folders import frames_of, object_of, probed, videos_of
 from ingest.formats.listing import (
     ListingBuilder,
-    Uses,
-    account_for_cameras,
     account_for_fields,
     folders_of,
     named,
     scene_first,
     texts_among,
-    usual_uses,
 )
 from ingest.formats.tables import numbers, read_npy, side_by_side
+from ingest.formats.tree import Uses
 from ingest.outcomes import Outcome, OutcomeEvidence
 from ingest.reasons import DataError
 from ingest.sources.files import Source
@@ -81,7 +79,6 @@ def list_episodes(source: Source) -> Listing:
             f"{len(human)} folders ({min(human)}, ...) show a person at the task; they are left out"
         )
         listing.warn("human_demonstration", detail)
-        listing.parts.known("file", "*_human/*", "a person at the task, not a robot")
     if num_pickled:
         detail = f"state and gripper of {num_pickled} episodes are pickled, so these have pictures and texts only"
         listing.warn("pickled_data", detail)
@@ -116,11 +113,8 @@ def _add_scene(
         listing.warn_next("no_task", f"no text for it in {TASKS}", folder)
 
     state = _find_state(listing, folder, state_uri, num_frames)
-    account_for_cameras(listing.parts, {video.camera: video.uri for video in videos})
-    uses = {"rating": ("outcome", "its name"), **usual_uses(source.config)}
-    account_for_fields(
-        listing.parts, "metadata.json: ", metadata, uses, METADATA_KNOWN, file=metadata_uri
-    )
+    rating = {"rating": ("outcome", "its name")}
+    listing.account_for_facts("metadata.json: ", metadata, rating, METADATA_KNOWN, metadata_uri)
     for uri in (state_uri, gripper_uri) if state == "there" else ():
         if uri in source.files:
             listing.parts.used(

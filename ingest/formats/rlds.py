@@ -8,6 +8,7 @@ import mmap
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -41,23 +42,23 @@ from ingest.formats.rlds_parts import (
     camera_keys,
     path_of,
     roles_of,
-    text_by_name,
+    texts_by_key,
 )
 from ingest.formats.rlds_steps import Labels, RldsRecord, Specs, pictures
 from ingest.formats.side_files import read_text
 from ingest.formats.tables import numbers, side_by_side
+from ingest.formats.text_fields import instruction
+from ingest.formats.tree import Uses
 from ingest.media.frames import DECODE_ALL, DecodeOptions, VideoError
 from ingest.outcomes import (
-    SUCCESS_FIELDS,
     Ending,
-    Outcome,
     OutcomeEvidence,
+    deep_fields,
     ends_early,
+    evidence_of,
     fields_of,
-    flag_of,
     folder_outcome,
     known,
-    reward_of,
     truth,
 )
 from ingest.reasons import DataError, Limits
@@ -285,26 +286,29 @@ def _texts_and_outcome(
     for name in INVALID:
         if truth(rlds_steps.scalar(steps, name)):
             listing.unusable_next("known_bad", f"{name} is set", uri)
-    text_keys, tasks = _instructions(steps, num_rows, config.keys.language)
+    # All usual texts are kept: the registry's policy may choose another than the first later
+    text_keys, tasks = instruction(
+        listing,
+        uri,
+        LANGUAGE,
+        partial(rlds_steps.texts, steps, num_rows=num_rows),
+        partial(texts_by_key, steps, num_rows),
+        partial(rlds_steps.has_text_each, steps, num_rows=num_rows),
+        are_all=True,
+    )
     _find_ends(listing, uri, steps, num_rows)
-    texts_by_step = {
-        path: rlds_steps.texts(steps, path, num_rows)
-        for path in (text_keys if len(tasks) > 1 else ())
-        if rlds_steps.has_text_each(steps, path, num_rows)
-    }
-    tasks = listing.whole_task(tasks, texts_by_step, uri)
-    roles, problems = roles_of(steps, config.keys)
-    overruled = [
+    roles = roles_of(steps, config.keys)
+    others = [
         path for path in LANGUAGE if config.keys.language and path not in config.keys.language
     ]
-    known_texts = tuple((re.escape(path), "the registry entry names others") for path in overruled)
-    all_roles = roles._replace(known=(*roles.known, *known_texts))
-    account(listing, uri, steps, all_roles, problems, _uses(steps, config, text_keys))
+    overruled = {**roles.overruled, **dict.fromkeys(others, "the registry entry names others")}
+    evidence, outcomes = _evidence(steps, num_rows, config)
+    account(listing, uri, steps, roles, _uses(steps, config, text_keys, outcomes), overruled)
     searched_places = ", ".join(config.keys.language) or "the usual places"
     return {
         "tasks": tasks,
         "no_task": f"no text in {searched_places}",
-        "evidence": _evidence(steps, num_rows, config),
+        "evidence": evidence,
     }
 
 
@@ -323,69 +327,26 @@ def _find_ends(listing: ListingBuilder, uri: str, steps: RldsRecord, num_rows: i
             )
 
 
-def _instructions(
-    steps: RldsRecord, num_rows: int, registered: Sequence[str]
-) -> tuple[list[str], tuple[str, ...]]:
-    """Where the instructions are, and what they say: all that the registry's paths lead to, else
-    the usual ones, else a text whose name says that it is one. The first counts; the registry's
-    policy may choose another later.
-    """
-    texts_by_path = {
-        path: rlds_steps.texts(steps, path, num_rows) for path in registered or LANGUAGE
-    }
-    tasks = texts_among(texts_by_path.values())
-    if tasks or registered:
-        return [path for path, texts in texts_by_path.items() if texts], tasks
-    name, tasks = text_by_name(steps, num_rows)
-    return [name], tasks
-
-
-def _uses(steps: RldsRecord, config: DatasetConfig, texts: Sequence[str]) -> dict[str, str]:
-    """What features are used for that are neither rows nor cameras, by key. Raises DataError."""
-    outcomes_at = [
-        *config.keys.success,
-        *fields_of(config.success_field),
-        *_deep_outcomes(steps),
-    ]
+def _uses(
+    steps: RldsRecord, config: DatasetConfig, texts: Sequence[str], outcomes: Sequence[str]
+) -> Uses:
+    """What features are used for that are neither rows nor cameras, by key."""
     leaves = {path_of(key).rpartition("/")[2] for key in steps.features}
-    outcome_names = [
-        name for name in outcomes_at if name.rpartition("/")[2] in leaves and _tells(steps, name)
-    ]
     places = {
         "instruction": texts,
-        "outcome": [*outcome_names, *PATHS, REWARD, TERMINAL],
+        "outcome": [*outcomes, *PATHS, REWARD, TERMINAL],
         "length": ["steps/is_last"],
         "name": config.keys.episode_id or EPISODE_ID,
         "group": [config.group_field] if config.group_field else [],
         "mark": INVALID,
     }
-    uses: dict[str, str] = {}
+    uses: dict[str, tuple[str, str]] = {}
     for use, paths in places.items():
         present_paths = [path for path in paths if path.rpartition("/")[2] in leaves]
         for key in [steps.key(path) or path for path in present_paths]:
             if key in steps.features:
-                uses.setdefault(key, use)
+                uses.setdefault(key, (use, "its name says so"))
     return uses
-
-
-def _deep_outcomes(steps: RldsRecord) -> list[str]:
-    """Paths that end in a usual name of success, and lie deeper than one expects it."""
-    paths = [
-        path_of(key)
-        for key in steps.specs
-        if "/" in path_of(key) and key.rpartition("/")[2] in SUCCESS_FIELDS
-    ]
-    return [path for path in paths if not path.startswith("episode_metadata/")]
-
-
-def _tells(steps: RldsRecord, name: str) -> bool:
-    """Is what a feature holds a truth, or a flag of each step? Raises DataError."""
-    if truth(_value(steps, name)) is not None:
-        return True
-    return (
-        _is_of_steps(steps, name)
-        and flag_of(name, known(rlds_steps.values_of(steps, name))) is not None
-    )
 
 
 def _value(steps: RldsRecord, name: str) -> Any:
@@ -458,53 +419,41 @@ def _source_id(source: Source, steps: RldsRecord) -> str | None:
 # Outcomes
 
 
-def _evidence(steps: RldsRecord, num_rows: int, config: DatasetConfig) -> OutcomeEvidence:
-    """What an episode shows of its outcome: flags, texts that are paths, the reward, how it ended. Where the registry
-    says what to look at, nothing else is. Raises DataError.
+def _evidence(
+    steps: RldsRecord, num_rows: int, config: DatasetConfig
+) -> tuple[OutcomeEvidence, list[str]]:
+    """What an episode shows of its outcome: flags, texts that are paths, the reward, how it ended; and the features
+    that tell it. Where the registry says what to look at, nothing else is. Raises DataError.
     """
-    stated_outcome = _stated(steps, config.keys.success or (config.success_field,))
+    registered = config.keys.success or (config.success_field,)
+
+    def fact(name: str) -> tuple[Any, np.ndarray]:
+        """What is beside the steps is stated once; what is in them has a value of each."""
+        is_of_steps = (steps.key(name) or "").startswith("steps/")
+        values = rlds_steps.values_of(steps, name) if is_of_steps else np.zeros(0)
+        # RLDS gives an action's reward in its own step, and that of the last step has no meaning; Open X-Embodiment
+        # gives it there all the same. Several per step are parts of a reward, of which none is the whole
+        if name == REWARD:
+            values = values if len(values) == num_rows else np.zeros(0)
+            values = values[:-1] if values[-2:].tolist() == [1, 0] else values
+        return None if is_of_steps and name not in registered else _value(steps, name), known(
+            values
+        )
+
     if config.keys.success:
-        return OutcomeEvidence(stated_outcome)
-    # What is beside the steps is stated once; what is in them is a flag of each
-    names = [*fields_of(config.success_field)[1:], *_deep_outcomes(steps)]
-    in_steps = [name for name in names if _is_of_steps(steps, name)]
-    flags = tuple(
-        filter(None, (flag_of(name, known(rlds_steps.values_of(steps, name))) for name in in_steps))
-    )
-    stated_outcome = stated_outcome or _stated(
-        steps, [name for name in names if name not in in_steps]
-    )
+        return evidence_of(fact, registered, registered, ())
+    deep = [
+        path
+        for path in deep_fields(map(path_of, steps.specs))
+        if not path.startswith("episode_metadata/")
+    ]
+    fields = (*fields_of(config.success_field), *deep)
+    evidence, telling = evidence_of(fact, fields, registered, (REWARD,))
     paths = texts_among(rlds_steps.scalar(steps, name) for name in PATHS)
-    # RLDS gives an action's reward in its own step, and that of the last step has no meaning; Open X-Embodiment gives
-    # it there all the same. Several per step are parts of a reward, of which none is the whole
-    rewards = rlds_steps.values_of(steps, REWARD)
     ends = rlds_steps.values_of(steps, TERMINAL)
-    whole = rewards[:-1] if rewards[-2:].tolist() == [1, 0] else rewards
-    reward = reward_of(REWARD, known(whole)) if len(rewards) == num_rows else None
     if num_rows and len(ends) == num_rows:
-        ending = Ending(TERMINAL, bool(ends[-1] == 1))
-    else:
-        ending = None
-    return OutcomeEvidence(stated_outcome, flags, folder_outcome(*paths), reward, ending)
-
-
-def _is_of_steps(steps: RldsRecord, name: str) -> bool:
-    return (steps.key(name) or "").startswith("steps/")
-
-
-def _stated(steps: RldsRecord, names: Sequence[str]) -> Outcome | None:
-    """By the first feature that tells: a flag of the steps, a value, or a path whose folders tell."""
-    for name in names:
-        if _is_of_steps(steps, name) and (
-            flag := flag_of(name, known(rlds_steps.values_of(steps, name)))
-        ):
-            return Outcome(flag.at_end, f"column {name}")
-        value = _value(steps, name)
-        if (success := truth(value)) is not None:
-            return Outcome(success, f"metadata {name}")
-        if isinstance(value, str) and (outcome := folder_outcome(value)):
-            return outcome
-    return None
+        evidence = replace(evidence, ending=Ending(TERMINAL, bool(ends[-1] == 1)))
+    return replace(evidence, folder=folder_outcome(*paths)), telling
 
 
 # Reading
@@ -524,7 +473,7 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     check_message(data, stored_record)
     steps = _steps(data, stored_record, specs, source.config.limits)
     num_rows = rlds_steps.num_steps(steps)
-    roles, _ = roles_of(steps, source.config.keys)
+    roles = roles_of(steps, source.config.keys)
     state = _vector(steps, roles.state, num_rows)
     action = _vector(steps, roles.action, num_rows)
     cameras = camera_keys(steps.specs.items())

@@ -6,19 +6,17 @@ folders wordings of the one task. There are no states and no actions.
 
 import posixpath
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
 from ingest.episode import EpisodeData, EpisodeRecord, Listing
-from ingest.formats.folders import StatedSpan, frames_of, is_video, tells_times, with_exclusive_ends
-from ingest.formats.listing import ListingBuilder, in_order, texts_among
+from ingest.formats.folders import frames_of, is_video, tells_times
+from ingest.formats.listing import ListingBuilder, in_order
 from ingest.formats.plain_video import Draft, add_draft
 from ingest.sources.files import Source
 
 KEYFRAMES = "annotated_keyframes.json"
-INSTRUCTION = "task_instruction.json"
-NAME_KEYS = ("anotation", "annotation")  # the first as the published files spell it
 
 
 def roots(uris: Iterable[str]) -> dict[str, str]:
@@ -39,9 +37,11 @@ def list_episodes(source: Source) -> Listing:
     cameras = sorted(set().union(*videos.values()))
     for folder in sorted(videos):
         expected = {camera: f"{folder}/{camera}.mp4" for camera in cameras}
-        notes: dict[str, Any] = {"tasks": _wordings(listing, folder)}
+        notes: dict[str, Any] = {
+            "tasks": listing.texts_beside(posixpath.join(folder, KEYFRAMES))[0]
+        }
         if (uri := posixpath.join(folder, KEYFRAMES)) in source.files:
-            notes["steps"] = _steps(listing.read_json(uri, listing.next_index, default=[]))
+            notes["steps"] = listing.read_json(uri, listing.next_index, default=[])
         add_draft(
             listing, folder or ".", Draft(videos[folder], expected, [notes]), "annotated_keyframes"
         )
@@ -53,28 +53,6 @@ def list_episodes(source: Source) -> Listing:
         in_order(listing.cameras_in_use(), source.config.cameras),
         nothing="no video file below the folder",
     )
-
-
-def _wordings(listing: ListingBuilder, folder: str) -> tuple[str, ...]:
-    """Texts of the task, from the file beside the episode's folder or in it."""
-    for place in (posixpath.dirname(folder), folder):
-        if (uri := posixpath.join(place, INSTRUCTION)) in listing.source.files:
-            stored = listing.read_json(uri, listing.next_index)
-            return texts_among(stored if isinstance(stored, list) else [stored])
-    return ()
-
-
-def _steps(keyframes: Any) -> Any:
-    """Keyframes as `steps` of a side file; what is no list of spans stays as it is, and is found as bad steps there."""
-    if not isinstance(keyframes, list) or not all(isinstance(span, dict) for span in keyframes):
-        return keyframes
-    spans = with_exclusive_ends([_stated_span(keyframe) for keyframe in keyframes])
-    return [{"name": span.name, "start_frame": span.start, "end_frame": span.end} for span in spans]
-
-
-def _stated_span(keyframe: Mapping[str, Any]) -> StatedSpan:
-    name = next((keyframe[key] for key in NAME_KEYS if key in keyframe), None)
-    return StatedSpan(name, keyframe.get("start_frame_id"), keyframe.get("end_frame_id"))
 
 
 def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:

@@ -1,17 +1,19 @@
 """Times, rates and numbers of rows, in whatever unit and under whatever name recorders keep them."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from ingest.formats.listing import ListingBuilder
 from ingest.formats.tables import rate_of
 from ingest.signals.naming import words
 
 TIME_UNITS_S = (1.0, 1e-3, 1e-6, 1e-9)
 MIN_STEP_S, MAX_STEP_S = 1 / 240, 1  # between rows: robots are sampled at 1 to 240 Hz
 MAX_TICKS = 1000  # between rows
+RATES_DIFFER = 0.05  # share by which a stated rate is another one than that of the rows' times, or of the video
 GUESSED = "the rows' times have steps of one size in no unit that is stated: {:g} fps is a guess"
 TIME_NAMES = frozenset(
     {
@@ -41,7 +43,7 @@ def spelt(name: str) -> str:
 
 def is_time_name(name: str) -> bool:
     """Is that what times of rows are called?"""
-    return spelt(name) in TIME_NAMES
+    return spelt(name.rpartition("/")[2]) in TIME_NAMES
 
 
 def is_rate_name(name: str) -> bool:
@@ -62,7 +64,7 @@ def length_problem(name: str, stored: Any, lengths: Sequence[int]) -> str:
     return f"{name} says {value[0]:g}, its rows are {lengths[0]}"
 
 
-def is_time_shape(shape: Sequence[int], num_rows: int | None) -> bool:
+def is_time_shape(shape: Sequence[int | None], num_rows: int | None) -> bool:
     """Is there one value for each row: [n] or [n, 1]?"""
     return num_rows is not None and tuple(shape) in ((num_rows,), (num_rows, 1))
 
@@ -75,22 +77,45 @@ def times_in_seconds(stored: np.ndarray) -> np.ndarray:
     return times * next(iter(plausible), 1.0)
 
 
-def rate_by_times(times_s: np.ndarray | None) -> float | None:
-    """Frames per second by the rows' times; None where they stand still, run back, are no numbers, or count rows."""
-    if times_s is None or len(times_s) < 2:
-        return None
+def rate_of_rows(
+    listing: ListingBuilder, uri: str, stored: np.ndarray | None, rates: Mapping[str, float]
+) -> float | None:
+    """Frames per second of the coming episode: by the times of its rows as they are `stored`, else the first of
+    the stated `rates`; None for neither. Finds where the two differ, and where the unit of the times is a guess.
+    """
+    by_times = None if stored is None else _rate_by_times(times_in_seconds(stored))
+    name, nearest = next(iter(rates.items()), ("", None))
+    if by_times and nearest and abs(nearest / by_times - 1) > RATES_DIFFER:
+        detail = f"{name} says {nearest:g} fps, the rows' times {by_times:g}; the times count"
+        listing.warn_next("frame_rate", detail, uri)
+    elif by_times and not nearest and is_unit_guessed(stored):
+        listing.warn_next("frame_rate", GUESSED.format(by_times), uri)
+    return by_times or nearest
+
+
+def times_of_rows(stored: np.ndarray | None, num_rows: int | None, fps: float) -> np.ndarray | None:
+    """Times of rows in seconds; None where there is not one for each, and where they are the numbers of rows, of a
+    recording that has not one frame a second.
+    """
+    times_s = np.zeros(0) if stored is None else times_in_seconds(stored)
+    are_numbers = fps != 1 and len(times_s) > 1 and bool((np.diff(times_s) == 1).all())
+    return times_s if len(times_s) and len(times_s) == num_rows and not are_numbers else None
+
+
+def _rate_by_times(times_s: np.ndarray) -> float | None:
+    """None where times stand still, run back, are no numbers, or count rows."""
     steps = np.diff(times_s)
-    if not np.isfinite(steps).all() or np.median(steps) <= 0 or (steps == 1).all():
+    if (
+        not len(steps)
+        or not np.isfinite(steps).all()
+        or np.median(steps) <= 0
+        or (steps == 1).all()
+    ):
         return None
     return rate_of(round(float(1 / np.median(steps)), 3))
 
 
-def counts_rows(times_s: np.ndarray, fps: float) -> bool:
-    """Are times the numbers of rows, of a recording that has not one frame a second?"""
-    return fps != 1 and len(times_s) > 1 and bool((np.diff(times_s) == 1).all())
-
-
-def is_unit_guessed(stored: np.ndarray) -> bool:
+def is_unit_guessed(stored: Any) -> bool:
     """May times as well be numbers of ticks: have all steps one size, too large for seconds and too small for the
     unit of a clock?
     """

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import posixpath
 import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -12,11 +11,45 @@ from ingest.reasons import DataError
 from ingest.sources.files import Source
 from ingest.sources.types import refuse_pointer
 
-# RDT-1B's texts of all episodes of a folder, and their keys in order: data/hdf5_vla_dataset.py of
-# github.com/thu-ml/RoboticsDiffusionTransformer
-RDT_FILE = re.compile(r"expanded_instruction[^/]*\.json")
-RDT_KEYS = ("instruction", "simplified_instruction", "expanded_instruction")
-RDT_FILES_BY_FOLDER = "RDT's files of texts by folder"  # of a source: looked for once
+
+class TextFile(NamedTuple):
+    """Where a writer keeps the texts of an episode that has none itself: at `place`, by the groups of `data`, which is
+    the path of its data; under some `keys`, or as the whole content. `source`: where that is written.
+    """
+
+    writer: str
+    source: str
+    data: str
+    place: str
+    keys: tuple[str, ...] = ()
+
+
+# The first that is there counts
+TEXT_FILES = (
+    TextFile(
+        "RDT-1B",
+        "github.com/thu-ml/RoboticsDiffusionTransformer, data/hdf5_vla_dataset.py",
+        r"(.*/)?[^/]+",
+        r"\1expanded_instruction.json",
+        ("instruction", "simplified_instruction", "expanded_instruction"),
+    ),
+    TextFile(
+        "RoboTwin",
+        "github.com/RoboTwin-Platform/RoboTwin @3399fdf7",
+        r"(.*/)?data/(episode[0-9]+)\.hdf5",
+        r"\1instructions/\2.json",
+        ("seen", "unseen"),
+    ),
+    TextFile(
+        "Robo-Dopamine",
+        "its published episodes: beside the folder of an episode, or in it",
+        r"(.*/)?[^/]+/[^/]+",
+        r"\1task_instruction.json",
+    ),
+    TextFile("Robo-Dopamine", "as above", r"(.*/)?[^/]+", r"\1task_instruction.json"),
+)
+NAMED_BY_MODEL = re.compile(r"(?<=expanded_instruction)[^/]*(?=\.json$)")  # that wrote RDT's texts
+TEXTS_BY_PLACE = "files of JSON by place"  # of a source: looked for once
 
 Numbered = list[tuple[int, Any]]  # values of a file, each with its number from 1
 
@@ -132,22 +165,14 @@ def _csv_table(text: str) -> tuple[Numbered, list[str]]:
     return rows, problems
 
 
-class RdtTexts(NamedTuple):
-    uri: str
-    values: list[Any]  # those under RDT's keys, which may be texts
-
-
-def rdt_texts(source: Source, uri: str) -> RdtTexts | None:
-    """What RDT's file in the folder of an episode's data says; None for none. Raises DataError."""
-    if RDT_FILES_BY_FOLDER not in source.noted:
-        text_files: dict[str, str] = {}
-        for file_uri in source.files:
-            if RDT_FILE.fullmatch(posixpath.basename(file_uri)):
-                text_files.setdefault(posixpath.dirname(file_uri), file_uri)
-        source.noted[RDT_FILES_BY_FOLDER] = text_files
-    text_uri = source.noted[RDT_FILES_BY_FOLDER].get(posixpath.dirname(uri))
-    if text_uri is None:
-        return None
-    content = read_json(source, text_uri)
-    values = [content.get(key) for key in RDT_KEYS] if isinstance(content, dict) else []
-    return RdtTexts(text_uri, values)
+def text_file_of(source: Source, uri: str) -> tuple[str, TextFile] | None:
+    """The file with the texts of an episode, by the path of its data, and whose convention it is; None for none."""
+    if TEXTS_BY_PLACE not in source.noted:
+        json_uris = (uri for uri in reversed(source.files) if uri.endswith(".json"))
+        source.noted[TEXTS_BY_PLACE] = {NAMED_BY_MODEL.sub("", uri): uri for uri in json_uris}
+    for form in TEXT_FILES:
+        match = re.fullmatch(form.data, uri)
+        text_uri = match and source.noted[TEXTS_BY_PLACE].get(match.expand(form.place))
+        if text_uri:
+            return text_uri, form
+    return None

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.json
 
 from ingest.episode import EpisodeData, EpisodeRecord, Listing
 from ingest.formats.folders import (
@@ -28,15 +27,13 @@ from ingest.formats.folders import (
 )
 from ingest.formats.listing import (
     ListingBuilder,
-    account_for_cameras,
     account_for_fields,
     folders_of,
     in_order,
     texts_among,
-    usual_uses,
 )
-from ingest.formats.side_files import parse_json, read_bytes
-from ingest.formats.tables import numbered, numbers, rate_of, side_by_side, vectors
+from ingest.formats.side_files import parse_json, parse_json_lines, read_bytes
+from ingest.formats.tables import numbered, numbers, rate_of, side_by_side, stated_vectors
 from ingest.outcomes import OutcomeEvidence
 from ingest.reasons import DataError
 from ingest.sources.files import Source
@@ -61,12 +58,18 @@ STATES_KNOWN = {
     ),
     "joint_vel": "velocities: the joints are read",
 }
+TASK_USES = {
+    "prompt": ("instruction", "its name"),
+    "video_info": ("rate", "its field fps"),
+    "robot_id": ("robot", "its name"),
+}
 TASK_KNOWN = {
     "task_name": "the name of the task's folder",
     "scoring": "how judges score a run",
     "task_tag": "tags of the task",
 }
 INFO_KNOWN = {"task_desc": "a copy of task_desc.json"}
+META_USES = {"frames": ("length", "its name")}
 META_KNOWN = {
     "episode_idx": "the number of the episode",
     "episode_index": "the number of the episode",
@@ -122,9 +125,7 @@ def list_episodes(source: Source) -> Listing:
             names = []
         states = [tables[name] for name in names]
         num_rows = _num_rows(listing, posixpath.join(task, f"data/{episode}"), states, meta)
-        account_for_cameras(listing.parts, {video.camera: video.uri for video in videos})
-        uses = {"frames": ("length", "its name"), **usual_uses(source.config)}
-        account_for_fields(listing.parts, "episode_meta.json: ", meta, uses, META_KNOWN)
+        listing.account_for_facts("episode_meta.json: ", meta, META_USES, META_KNOWN)
         if not facts.texts:
             listing.warn_next("no_task", f"no prompt in {posixpath.join(task, TASK_INFO)}")
         listing.add(
@@ -158,39 +159,18 @@ def _task_facts(listing: ListingBuilder, task: str) -> TaskFacts:
         listing.warn("no_metadata", f"there is no {info_uri}", file=info_uri)
     # Both files may have a prompt: texts that differ are both kept
     texts = texts_among([object_of(info.get("task_desc")).get("prompt"), description.get("prompt")])
-    _account_for_task(listing, info, info_uri, description, description_uri)
+    only_there = [name for name in object_of(info.get("task_desc")) if name not in description]
+    for prefix, names, reasons, uri in (
+        (f"{TASK_INFO}: ", info, INFO_KNOWN | TASK_KNOWN, info_uri),
+        (f"{TASK_INFO}: task_desc.", only_there, TASK_KNOWN, info_uri),
+        (f"{TASK_DESCRIPTION}: ", description, TASK_KNOWN, description_uri),
+    ):
+        account_for_fields(listing.parts, prefix, names, TASK_USES, reasons, file=uri)
     # Without task_info.json the description counts for the rest, too
     facts = info or description
     fps = object_of(facts.get("video_info")).get("fps")
     robot = facts.get("robot_id")
     return TaskFacts(texts, rate_of(fps) or FPS, robot if isinstance(robot, str) else "")
-
-
-def _account_for_task(
-    listing: ListingBuilder,
-    info: dict[str, Any],
-    info_uri: str,
-    description: dict[str, Any],
-    description_uri: str,
-) -> None:
-    """What each field of a task's two files is used for."""
-    uses = {
-        "prompt": ("instruction", "its name"),
-        "video_info": ("rate", "its field fps"),
-        "robot_id": ("robot", "its name"),
-    }
-    description_names = [
-        name for name in object_of(info.get("task_desc")) if name not in description
-    ]
-    info_known = INFO_KNOWN | TASK_KNOWN
-    parts = listing.parts
-    account_for_fields(parts, f"{TASK_INFO}: ", info, uses, info_known, file=info_uri)
-    account_for_fields(
-        parts, f"{TASK_DESCRIPTION}: ", description, uses, TASK_KNOWN, file=description_uri
-    )
-    account_for_fields(
-        parts, f"{TASK_INFO}: task_desc.", description_names, uses, TASK_KNOWN, file=info_uri
-    )
 
 
 def _num_rows(
@@ -293,45 +273,24 @@ def _arm(columns: dict[str, np.ndarray], prefix: str, is_ur5: bool) -> list[pa.T
 
 def _columns(source: Source, uri: str) -> dict[str, np.ndarray]:
     """The numbers of an arm's frames by field, float64 [n, d], of those that the first frame has. Raises DataError."""
-    rows = _parsed(_content(source, uri), uri)
+    lines, problems = parse_json_lines(_content(source, uri).decode(errors="replace"))
+    if problems:
+        number, problem = problems[0]
+        raise DataError(f"{uri}, line {number}: {problem}")
+    rows = [object_of(row) for _, row in lines]
+    if not rows:
+        raise DataError(f"{uri} has no line", "no_data")
     columns = {}
-    for key in rows.column_names:
-        if rows[key].null_count:
+    for key in filter(rows[0].__contains__, (*JOINTS, *GRIPPER, "timestamp")):
+        stored = [row.get(key) for row in rows]
+        values = stated_vectors(stored, f"{uri}: {key}")
+        if values is None or np.isnan(values).any():
             raise DataError(f"{uri}: {key} is not a number or a list of them in every line")
-        if (values := vectors(rows[key], key)) is not None:
-            columns[key] = values
-            source.config.limits.check("max_values", values.size, f"{key}: values")
+        source.config.limits.check("max_values", values.size, f"{key}: values")
+        columns[key] = values
     if not {*JOINTS, *GRIPPER} & columns.keys():
         raise DataError(f"{uri} has neither joints nor a gripper")
     return columns
-
-
-def _parsed(content: bytes, uri: str) -> pa.Table:
-    """The fields of all lines. Raises DataError."""
-    if not (first := content.lstrip().partition(b"\n")[0]):
-        raise DataError(f"{uri} has no line", "no_data")
-    try:
-        begin = object_of(parse_json(first.decode(errors="replace")))
-        # Of nulls alone, Arrow dies
-        if not (fields := [key for key in (*JOINTS, *GRIPPER, "timestamp") if key in begin]):
-            raise DataError(f"{uri}, line 1: neither joints nor a gripper")
-        types = {
-            key: pa.list_(pa.float64()) if isinstance(begin[key], list) else pa.float64()
-            for key in fields
-        }
-        parse_options = pyarrow.json.ParseOptions(
-            pa.schema(types), unexpected_field_behavior="ignore"
-        )
-        # As one block, so that errors count lines of the whole file
-        as_one = pyarrow.json.ReadOptions(block_size=len(content))
-        return pyarrow.json.read_json(pa.BufferReader(content), as_one, parse_options)
-    except (ValueError, pa.ArrowException) as e:
-        problem, _, row = (
-            str(e).splitlines()[0].removeprefix("JSON parse error: ").rpartition(" in row ")
-        )
-        raise DataError(
-            f"{uri}, line {int(row) + 1 if row.isdecimal() else 1}: {problem or e}"
-        ) from e
 
 
 def _seconds(times: np.ndarray | None) -> np.ndarray | None:

@@ -146,6 +146,14 @@ def _with_gaps(column: pa.Array, name: str, has_values: np.ndarray) -> np.ndarra
     return rows
 
 
+def stated_vectors(stored: Sequence[Any], name: str) -> np.ndarray | None:
+    """As `vectors`, of a value for each row as JSON has it; also of single whole numbers. Raises DataError."""
+    try:
+        return vectors(pa.chunked_array([pa.array(stored)]), name, singles=True)
+    except (pa.ArrowException, OverflowError) as e:
+        raise DataError(f"{name} holds more than numbers") from e
+
+
 def finite(value: Any) -> float | None:
     """A number that the lake can hold, too, as a whole number."""
     is_finite_number = (
@@ -153,6 +161,14 @@ def finite(value: Any) -> float | None:
     )
     if is_finite_number:
         return float(value)
+    return None
+
+
+def whole(value: Any) -> int | None:
+    """A whole number; None for null, NaN (which is how pandas writes a null among integers) and anything else."""
+    number = finite(value)
+    if number is not None and number == int(number):
+        return int(number)
     return None
 
 

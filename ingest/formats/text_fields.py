@@ -1,11 +1,11 @@
 """Instructions among the texts of a source, whatever their fields are called; also within texts that hold JSON."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from operator import itemgetter
 from typing import Any
 
-from ingest.formats.listing import texts_among
+from ingest.formats.listing import ListingBuilder, texts_among
 from ingest.formats.side_files import parse_json
 from ingest.signals.naming import words
 
@@ -35,6 +35,34 @@ NOT_A_TEXT = frozenset(
     }
 )
 MAX_DEPTH = 3  # objects within objects, in JSON
+
+
+def instruction(
+    listing: ListingBuilder,
+    uri: str,
+    usual_places: Iterable[str],
+    texts_at: Callable[[str], Sequence[str] | None],
+    texts_by_name: Callable[[], Mapping[str, Sequence[str]]],
+    is_of_rows: Callable[[str], bool],
+    *,
+    are_all: bool = False,
+) -> tuple[list[str], tuple[str, ...]]:
+    """Where the instruction of the coming episode is, and what it says: at all places that the registry names; else at
+    the first of the usual ones that has a text, or at all of them (`are_all`); else in the one of `texts_by_name`
+    whose name says so.
+
+    `texts_at` gives the different texts at a place; `is_of_rows`: has it one for each row? Then several are steps.
+    """
+    registered = listing.source.config.keys.language
+    texts = {place: texts_at(place) or () for place in registered or usual_places}
+    places = [place for place in texts if texts[place]]
+    if not places and not registered:
+        name, texts[name] = instructions(texts_by_name())
+        places = [name] if texts[name] else []
+    if not registered and not are_all:
+        del places[1:]
+    steps = {place: texts[place] for place in places if len(texts[place]) > 1 and is_of_rows(place)}
+    return places, listing.whole_task(texts_among(map(texts.get, places)), steps, uri)
 
 
 @lru_cache(maxsize=4096)

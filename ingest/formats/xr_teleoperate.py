@@ -20,7 +20,7 @@ from ingest.formats.folders import object_of, videos_of
 from ingest.formats.listing import ListingBuilder, account_for_fields, in_order, texts_among
 from ingest.formats.row_pictures import PICTURE_SUFFIXES, pictures_of
 from ingest.formats.side_files import read_json
-from ingest.formats.tables import named_columns, rate_of, vectors
+from ingest.formats.tables import named_columns, rate_of, stated_vectors
 from ingest.media.frames import DECODE_ALL, DecodeOptions, VideoError
 from ingest.reasons import DataError
 from ingest.signals.naming import MIN_HAND_JOINTS
@@ -29,11 +29,6 @@ from ingest.sources.files import Source
 ROWS, COLORS = "data.json", "colors"
 ENDS = ("ee", "hand")  # last word of the part that is a gripper or a hand
 VECTORS = {"states": "state", "actions": "action"}
-KNOWN = {
-    "*depths/*": "depth: labels are made by colour pictures",
-    "*audios/*": "sound",
-    f"*{COLORS}/*": "pictures that rows name",
-}
 KEPT_THERE = "xr_teleoperate keeps it there"
 
 Row = dict[str, Any]
@@ -58,8 +53,6 @@ def list_episodes(source: Source) -> Listing:
             _add(listing, uri, object_of(read_json(source, uri)))
         except DataError as e:
             listing.add_lost(e, posixpath.dirname(uri) or ".", uri)
-    for files, reason in KNOWN.items():
-        listing.parts.known("file", files, reason)
     cameras = in_order(listing.cameras_in_use(), source.config.cameras)
     listing.find_missing(cameras, "no picture of {}")
     return listing.listing("xr_teleoperate", cameras, robot="unitree", nothing=f"no {ROWS}")
@@ -102,11 +95,7 @@ def _parts(rows: list[Row], column: str, uri: str) -> Iterator[tuple[str, np.nda
     of_rows = [object_of(row.get(column)) for row in rows]
     for part in dict.fromkeys(chain.from_iterable(of_rows)):
         stored = [object_of(of_row.get(part)).get("qpos") for of_row in of_rows]
-        try:
-            values = vectors(pa.chunked_array([pa.array(stored)]), f"{uri}: {column}/{part}")
-        except (pa.ArrowException, OverflowError) as e:
-            raise DataError(f"{uri}: {column}/{part} holds more than numbers") from e
-        if values is not None:
+        if (values := stated_vectors(stored, f"{uri}: {column}/{part}")) is not None:
             yield part, values
 
 

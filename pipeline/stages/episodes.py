@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import chain
 from typing import Any
 
@@ -39,6 +39,7 @@ from pipeline.config import DatasetBuild, config_rows, stored_build
 from pipeline.pictures import episodes_figure
 from pipeline.stage import ChangedSourceError, Output, Stage, StageContext
 from warehouse.lake import Lake
+from warehouse.lake.connection import literal
 from warehouse.lake.outcomes import outcomes_by_recording
 from warehouse.lake.recordings import (
     LISTING,
@@ -58,12 +59,17 @@ MAX_CHANGED = (
 
 @dataclass(frozen=True)
 class PlacedListing:
-    """A listing by our numbers, the recording that each of its addresses holds, by source id, and those that left."""
+    """A listing by our numbers, the recording that each of its addresses holds, by source id; left: those that do not
+    have one any more."""
 
     listing: Listing
     placements: dict[str, Placement]
-    left: list[KnownRecording]
     known: list[KnownRecording]
+
+    @cached_property
+    def left(self) -> list[KnownRecording]:
+        present = {p.known.recording for p in self.placements.values() if p.known}
+        return [k for k in self.known if k.is_here and k.recording not in present]
 
     @property
     def moved(self) -> list[tuple[EpisodeRecord, KnownRecording]]:
@@ -127,7 +133,7 @@ def placed_listing(lake: Lake, source: Source) -> PlacedListing:
     """
     dataset = source.config.name
     listing = settled_listing(source)
-    known = known_recordings(lake, "r.dataset = ?", [dataset], dataset=dataset)
+    known = known_recordings(lake, "r.dataset = ?", [dataset], f"dataset = {literal(dataset)}")
     addresses = [Address(record, file_stamp(source, record)) for record in listing.records]
     read = partial(_read_fingerprint, source)
     placements = place(known, addresses, read)
@@ -139,9 +145,7 @@ def placed_listing(lake: Lake, source: Source) -> PlacedListing:
         if k.episode_index != NO_NUMBER
     }
     first_free = 1 + max((k.episode_index for k in known), default=NO_NUMBER)
-    present = {recording.recording for recording in recording_by_address.values()}
-    left = [k for k in known if k.is_here and k.recording not in present]
-    return PlacedListing(with_numbers(listing, numbers, first_free), placements, left, known)
+    return PlacedListing(with_numbers(listing, numbers, first_free), placements, known)
 
 
 def _read_fingerprint(source: Source, record: EpisodeRecord) -> Fingerprint:
@@ -206,11 +210,11 @@ def _withdrawn(lake: Lake, placed: PlacedListing, dataset: str) -> tuple[dict[in
         recording = placement.known or placement.resembles
         if whole:
             withdrawn[record.episode_index] = whole[0]
-        elif recording is None or recording.recording not in reasons:
-            continue
-        elif placement.known is not None and placement.is_sure:
+        elif recording and recording.recording in reasons and placement.known and placement.is_sure:
             withdrawn[record.episode_index] = reasons[recording.recording]
-        else:
+        elif recording and not reasons.keys().isdisjoint(
+            {recording.recording, recording.resembles}
+        ):
             unsure.add(record.episode_index)
     return withdrawn, unsure
 

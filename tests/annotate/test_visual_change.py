@@ -75,24 +75,6 @@ def test_change_sees_motion_that_the_published_hash_does_not():
     assert changes_seen[1] == pytest.approx(2 * 2 * 60 * 52 / 255 / (640 * 480), rel=0.1)
 
 
-def test_optical_flow_has_the_direction_and_the_size_of_a_motion():
-    random = np.random.default_rng(0)
-    scene = cv2.GaussianBlur(random.integers(0, 255, (400, 400)).astype(np.float32), (0, 0), 12)
-    scene = cv2.normalize(scene, None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
-    # The scene goes 5 px across and 3 px down in each frame; a cell is 10 px wide
-    pictures = [scene[60 - 3 * i :, 60 - 5 * i :][:320, :320].copy() for i in range(12)]
-    flow = measured(*pictures).flow
-    assert flow.shape == (12, 8)
-    assert not flow[0].any()
-    np.testing.assert_allclose(flow[1:, :4].mean(), 0.5, atol=0.1)
-    np.testing.assert_allclose(flow[1:, 4:].mean(), 0.3, atol=0.08)
-    # Pictures after a block's end are compared with its last
-    still = measured(*pictures, *[pictures[-1]] * 30, pictures[0]).flow
-    np.testing.assert_array_equal(still[:12], flow)
-    assert not still[12:42].any()
-    assert np.abs(still[42]).max() > 0.1
-
-
 def test_blur_takes_sharpness_and_light_does_not():
     pictures = [frame.luma() for frame in sample_frames("sim_long/observation.images.front", 40)]
     sharp = measured(*pictures).sharpness

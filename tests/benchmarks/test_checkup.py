@@ -7,12 +7,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from annotate.checkup.faults import run_fault
 from benchmarks.checkup import HEADS, is_meant, is_right_time, trials
 from benchmarks.checkup_faults import FAULTS, Spoilt, encoded_again, late, values_of
 from benchmarks.checkup_sets import DecodedRun, DecodedSet, measured
 from benchmarks.harness import with_tables
-from ingest.episode import EpisodeData, EpisodeRecord
+from ingest.episode import EpisodeData, EpisodeRecord, Finding
 
 FRAMES = 60
 FPS = 10.0
@@ -73,7 +72,7 @@ def test_late_rows_meet_later_pictures(squares: DecodedSet, frames: int) -> None
         rows, shown_slice = (slice(5, None), slice(0, -5))
     assert (values_of(spoilt.run)["state"] == state[rows]).all()
     assert (spoilt.run.pictures["front"] == pictures[shown_slice]).all()
-    fault = run_fault("rows_late", 0, 0, 55, "", frames + 1, 0, "frames")
+    fault = Finding("rows_late", "", measured=frames + 1, unit="frames")
     assert is_right_time(fault, spoilt)
     assert not is_right_time(replace(fault, measured=-frames), spoilt)
 
@@ -81,7 +80,7 @@ def test_late_rows_meet_later_pictures(squares: DecodedSet, frames: int) -> None
 def test_only_the_right_check_run_and_stretch_name_a_fault(squares: DecodedSet) -> None:
     frozen = next(fault for fault in FAULTS if fault.name == "camera frozen")
     spoilt = Spoilt(squares.runs[1], 20, 40)
-    fault = run_fault("camera_frozen", 1, 35, 50, "", 1.5, 1, "s")
+    fault = Finding("camera_frozen", "", episode_index=1, start_frame=35, end_frame=50)
     assert is_meant(fault, frozen, spoilt)
     assert not is_meant(replace(fault, reason="camera_black"), frozen, spoilt)
     assert not is_meant(replace(fault, episode_index=2), frozen, spoilt)

@@ -8,14 +8,13 @@ import cv2
 import numpy as np
 import pytest
 
-from eval import probes, robustness
+from eval import probes
 from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.question import HeldPicture, Question
 from eval.metrics import order
 from eval.metrics.score import runs_of
 from eval.probes import UNDER, VIDEO
 from eval.report.pages import confusion_cells, confusion_figure
-from eval.robustness import ChangedPicture
 from eval.scored import ALL, BenchmarkAnswers, Evaluated
 from training.pictures import decode_picture
 
@@ -62,8 +61,7 @@ RUNS = [run(0, TASKS[0]), run(1, TASKS[1]), run(2, TASKS[2], end=0.4)]
 
 @pytest.fixture
 def shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (probes, robustness):
-        monkeypatch.setattr(module, "held_out_runs", lambda lake, release, limit: RUNS[:limit])
+    monkeypatch.setattr(probes, "held_out_runs", lambda lake, release, limit: RUNS[:limit])
 
 
 # Confusion
@@ -130,11 +128,11 @@ def _bytes_shown(questions: list[Any]) -> list[list[bytes]]:
 
 @pytest.mark.usefixtures("shown")
 def test_each_part_asks_the_same_moments_with_other_pictures() -> None:
-    questions = robustness.load(None, None, EvaluationOptions(limit=1))  # type: ignore[arg-type]
-    by_part: dict[str, list[Any]] = {part: [] for part in robustness.PARTS}
+    questions = probes.robustness_questions(None, None, EvaluationOptions(limit=1))  # type: ignore[arg-type]
+    by_part: dict[str, list[Any]] = {part: [] for part in probes.ROBUSTNESS_PARTS}
     for question in questions:
         by_part[question.part].append(question)
-    assert {len(of_part) for of_part in by_part.values()} == {robustness.MOMENTS}
+    assert {len(of_part) for of_part in by_part.values()} == {probes.SHOWN_MOMENTS}
     assert len({q.key for q in questions}) == len(questions)
     clean = by_part["clean"]
     for part, of_part in by_part.items():
@@ -146,7 +144,7 @@ def test_each_part_asks_the_same_moments_with_other_pictures() -> None:
 
 def changed(change: str, base: HeldPicture) -> np.ndarray:
     pictures = tuple(picture(f) for f in range(0, FRAMES, 3))
-    data = ChangedPicture(Path("x"), base=base, change=change, run=pictures).read()
+    data = probes.ChangedPicture(Path("x"), base=base, change=change, run=pictures).read()
     return decode_picture(data, 1000)
 
 
@@ -170,10 +168,10 @@ def test_light_and_place_change() -> None:
 
 @pytest.mark.usefixtures("shown")
 def test_what_is_lost_is_measured_run_by_run() -> None:
-    questions = robustness.load(None, None, EvaluationOptions())  # type: ignore[arg-type]
+    questions = probes.robustness_questions(None, None, EvaluationOptions())  # type: ignore[arg-type]
     values = {q.key: 0.5 if q.part == "darker" else (q.progress or 0.0) for q in questions}
     answers = answers_of(questions, values)
-    scores = robustness.score(answers).scores()
+    scores = probes.robustness_scores(answers).scores()
     assert scores["part clean", "mae"].value == 0
     assert scores["part darker", "mae_rise"].value == pytest.approx(
         scores["part darker", "mae"].value

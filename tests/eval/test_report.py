@@ -5,8 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from eval.metrics.score import mean_of
-from eval.report.pages import write_report
-from eval.report.tables import Report
+from eval.report.pages import Report, write_report
 from eval.scored import Evaluated, ResampledUnit, ScoredBenchmark
 
 HOSTILE = "<script>alert('1')</script>|{{ 7 * 7 }}"

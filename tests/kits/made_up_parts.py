@@ -11,6 +11,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+import pyarrow as pa
 from zarr import open_group, storage
 
 from tests.kits import lerobot_writer as le
@@ -51,21 +52,27 @@ def edit_lines(path: Path, **members: Any) -> None:
 
 def add_columns(path: Path, rows: int) -> None:
     values = np.random.default_rng(0).normal(size=rows).astype(np.float32)
-    le.edit_parquet(path, quux_column=values, **{"observation.quux": values})
+    pictures = pa.array([b"\x89PNG"] * rows)
+    words = pa.array(["hm"] * rows)
+    columns = {"observation.quux": values, "quux_column": values}
+    le.edit_parquet(path, quux_words=words, quux_pictures=pictures, **columns)
 
 
 def lerobot_v2(root: Path) -> tuple[str, ...]:
     for path in sorted(root.glob("data/*/*.parquet")):
         add_columns(path, le.pq.ParquetFile(path).metadata.num_rows)
     info = json.loads((root / "meta/info.json").read_text())
-    declared = {"observation.quux": {"dtype": "float32", "shape": [1], "names": None}}
+    feature = {"dtype": "float32", "shape": [1], "names": None}
+    declared = dict.fromkeys(("observation.quux", "quux_declared"), feature)
     le.edit_info(root, features=info["features"] | declared)
     (root / "meta/quux_notes.json").write_text(json.dumps({"weather": "rain"}))
     write_video(root / "videos/chunk-000/observation.images.quux/episode_000000.mp4", [0, 1, 2])
-    names = "quux_column", "observation.quux", "meta/quux_notes.json", "observation.images.quux"
+    columns = "quux_column", "quux_words", "quux_pictures", "quux_declared", "observation.quux"
+    names = *columns, "meta/quux_notes.json", "observation.images.quux"
     if (root / "meta/episodes.jsonl").exists():
         edit_lines(root / "meta/episodes.jsonl", quux_text="with the left hand")
-        return (*names, "quux_text")
+        edit_lines(root / "meta/tasks.jsonl", quux_fact="hm")
+        return (*names, "quux_text", "quux_fact")
     le.edit_parquet(le.v3_meta(root), quux_text=["with the left hand"] * num_rows(le.v3_meta(root)))
     return (*names, "quux_text")
 

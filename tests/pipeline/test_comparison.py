@@ -1,6 +1,7 @@
 """The comparison of annotators as an asset: what it shows and that it is stored."""
 
-from eval.annotators.compare import AnnotatorComparison, EpisodeResult
+from eval.annotators.compare import AnnotatorComparison
+from eval.scored import ResampledUnit
 from pipeline.comparison import conclusions
 
 METRICS = {"f1": "boundary_f1@0.5s", "mae": "mae", "unnamed": "unnamed"}
@@ -8,10 +9,9 @@ METRICS = {"f1": "boundary_f1@0.5s", "mae": "mae", "unnamed": "unnamed"}
 
 def labeller(name: str, run: str = "", **values: list[float]) -> AnnotatorComparison:
     """Of a dataset `a` of three episodes, with a value of each by metric."""
-    results = []
-    for e in range(3):
-        results.append(EpisodeResult({METRICS[k]: of_all[e] for k, of_all in values.items()}))
-    return AnnotatorComparison("a", run, name, "truth", run == "r1", results, [None] * 3, ("",))
+    episodes = [ResampledUnit(("a", str(e))) for e in range(3)]
+    results = [{METRICS[k]: of_all[e] for k, of_all in values.items()} for e in range(3)]
+    return AnnotatorComparison("a", run, name, "truth", run == "r1", episodes, results, ("",))
 
 
 GOOD = labeller("motion", "r1", f1=[0.9, 0.8, 1.0], mae=[0.1, 0.1, 0.2], unnamed=[0.0, 0.5, 1.0])

@@ -25,11 +25,11 @@ def test_what_is_labelled_is_not_suggested_again(own: Made, corpus: Lake):
     assert plate.references == (2,)
     assert plate.label_next in (0, 4)
     assert "to label" not in plate.why
-    references.add(corpus, "tiny", 0, author="ada")
+    references.vouch(corpus, "tiny", 0, author="ada")
     plate = by_task(corpus)[PLATE]
     assert (plate.references, plate.label_next) == ((0, 2), 4)
     assert plate.measured is not None
-    references.add(corpus, "tiny", 4, author="ada")
+    references.vouch(corpus, "tiny", 4, author="ada")
     plate = by_task(corpus)[PLATE]
     assert (plate.label_next, plate.then, plate.expected) == (None, (), ())
     assert "nothing is left to label" in plate.why

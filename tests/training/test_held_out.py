@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable, Sequence
 from itertools import chain
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +10,11 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from core.errors import FailedError
+from eval.benchmarks.held_out import episode_questions, score
 from eval.benchmarks.procvqa import SampleChoice
-from eval.held_out.episodes import held_out
-from eval.held_out.evaluate import evaluate, predict, predictor_of
-from eval.held_out.within import HeldOutScorer, read_progress, scorer_of
 from eval.runners.start import RunnerConfig, local_runner
-from eval.scored import ALL
+from eval.scored import ALL, BenchmarkAnswers
+from eval.within import HeldOutScorer, predict, read_progress, scorer_of
 from pipeline.reward_model import reward_model_step
 from tests.kits.progresslm_rows import TINY, conversations, empty_corpus, source_rows, write_rows
 from tests.kits.training_kit import KilledError, kill_at, make_release, recipe
@@ -79,10 +77,10 @@ def test_the_curve_has_the_scores_that_eval_gives_and_the_model_can_be_loaded(
     assert [p.step for p in curve if p.extra] == [1, 3, 4]
     assert set(curve[-1].extra) == {"held_out_mae", "held_out_voc", "held_out_coverage"}
     # The last model is what proccorpus eval scores, on the very episodes that were chosen.
-    episodes = held_out(lake, release, ("val",), choice=SampleChoice(most=3))
-    assert len({e.episode.episode_index for e in episodes} & {4, 5, 6, 7, 8}) == len(episodes) == 3
-    answers, _ = predict(local_runner(RunnerConfig(str(folder)), folder), episodes)
-    scores = evaluate("m", "b", episodes, predictor_of(answers)).scores
+    questions = episode_questions(lake, release, ("val",), choice=SampleChoice(most=3))
+    assert len({q.trajectory for q in questions} & {"4", "5", "6", "7", "8"}) == 3
+    answers, _ = predict(local_runner(RunnerConfig(str(folder)), folder), questions)
+    scores = score(BenchmarkAnswers.by_values("held-out", questions, answers)).scores()
     for name in ("mae", "voc"):
         assert curve[-1].extra[f"held_out_{name}"] == pytest.approx(
             scores[ALL, name].value, abs=1e-6
@@ -94,7 +92,7 @@ def test_the_curve_has_the_scores_that_eval_gives_and_the_model_can_be_loaded(
     assert facts(folder)["step"] == best.step == read_card(folder)["best"]["step"]
     assert outcome.numbers["best_model"] == best_run.name == read_card(folder)["best"]["model"]
     assert "success" in read_card(best_run)  # calibrated as well
-    scorer = HeldOutScorer(episodes)
+    scorer = HeldOutScorer(questions)
     # As two processes would
     scores_again = scorer.scores([scorer.predict(best_run, k, 2) for k in range(2)])
     assert scores_again == pytest.approx(
@@ -175,9 +173,7 @@ def test_a_recipe_is_evaluated_on_what_it_trains_on(corpus: tuple[Lake, Release]
     other_recipe = recipe("other", data={"families": {"procvqa_b": 1}, "think": False}, train=EVERY)
     scorer = scorer_of(*corpus, other_recipe)
     assert scorer is not None
-    families = [
-        q.family for q in chain.from_iterable(map(attrgetter("questions"), scorer.episodes))
-    ]
+    families = [q.family for q in chain(*scorer.episodes)]
     assert families == ["procvqa_b"] * 6  # two of eight moments of three episodes
     with pytest.raises(TrainingError, match="has no episode"):  # all of these are without reasons
         scorer_of(
@@ -189,9 +185,7 @@ def test_a_recipe_is_evaluated_on_what_it_trains_on(corpus: tuple[Lake, Release]
         )
     usual_scorer = scorer_of(*corpus, recipe("usual", data={"think": False}, train=EVERY))
     assert usual_scorer is not None
-    assert {
-        q.family for q in chain.from_iterable(map(attrgetter("questions"), usual_scorer.episodes))
-    } == {"procvqa_c"}
+    assert {q.family for q in chain(*usual_scorer.episodes)} == {"procvqa_c"}
 
 
 def test_rows_of_files_are_evaluated_by_their_words(tmp_path: Path) -> None:
@@ -218,10 +212,9 @@ def test_rows_of_files_are_evaluated_by_their_words(tmp_path: Path) -> None:
     assert scorer is not None
     # Eight rows of one run, of which one has no label
     (episode,) = scorer.episodes
-    assert episode.label.tolist() == sorted(
-        float(r["progress_score"][:-1]) / 100 for r in rows[:-1]
-    )
-    perfect = scorer.scores([[episode.label.tolist()]])
+    labels = [q.progress or 0.0 for q in episode]
+    assert labels == sorted(float(r["progress_score"][:-1]) / 100 for r in rows[:-1])
+    perfect = scorer.scores([[labels]])
     assert perfect == {"mae": 0, "voc": 1, "coverage": 1}
     trained_run = train(lake, release, run_recipe, scorer=scorer)
     assert (

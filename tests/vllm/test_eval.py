@@ -47,7 +47,7 @@ def evaluated(
     )
     folder = server.model_dir if runner == "transformers" else None
     return evaluate_benchmark(
-        lake, options, RunnerConfig(server.name, options, folder, longest_px=96), release
+        lake, RunnerConfig(server.name, options, folder, longest_px=96), release
     )
 
 

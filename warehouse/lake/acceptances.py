@@ -25,70 +25,51 @@ def accept(
     *,
     why: str,
     author: str,
+    is_accepted: bool = True,
     recordings: Mapping[Home, str] | None = None,
 ) -> list[dict[str, Any]]:
-    """Accept the faults that a check found in some runs, by their present numbers, or (None) in all
-    of a dataset's.
+    """Accept the faults that a check found in some runs, by their present numbers, or (None) in all of a dataset's;
+    not is_accepted: tell them again (None: all that was accepted of the check).
 
-    recordings: what the author has seen in its place. Returns the new rows; none where the same was
-    accepted with the same words before. Raises
-    UserError: there is no such dataset, or the check found nothing there; CorrectionError: a text
-    that cannot be saved.
+    recordings: what the author has seen in its place. Returns the new rows; none where the same was said with the same
+    words before. Raises UserError: there is no such dataset, the check found nothing there, or nothing of that was
+    accepted; CorrectionError: a text that cannot be saved.
     """
-    author = checked_text("author", author, 100)
-    why = checked_text("why", why, MAX_WHY)
-    faulty_episodes = _runs_with(lake, dataset, check)
-    for episode in sorted(set(episodes or ()) - faulty_episodes):
-        other_episodes = (
-            ", ".join(str(number) for number in sorted(faulty_episodes - {None}, key=str))
-            or "none: leave --episodes out"
-        )
-        raise UserError(
-            f"{check} found nothing in episode {episode} of {dataset}; it did in {other_episodes}"
-        )
-    return _say(
-        lake,
-        dataset,
-        check,
-        sorted(set(episodes)) if episodes is not None else [None],
-        True,
-        why,
-        author,
-        recordings,
-    )
-
-
-def take_back(
-    lake: LakeConnection,
-    dataset: str,
-    check: str,
-    episodes: Collection[int] | None,
-    *,
-    why: str = "",
-    author: str,
-    recordings: Mapping[Home, str] | None = None,
-) -> list[dict[str, Any]]:
-    """Tell faults again that were accepted: those of some runs, or (None) all that was accepted of
-    the check.
-
-    Returns the new rows. Raises UserError: nothing of that was accepted.
-    """
-    author = checked_text("author", author, 100)
-    why = checked_text("why", why, MAX_WHY, empty=True)
+    words = {
+        "dataset": dataset,
+        "subject": check,
+        "is_accepted": is_accepted,
+        "author": checked_text("author", author, 100),
+        "comment": checked_text("why", why, MAX_WHY, empty=not is_accepted),
+    }
     known_episodes(lake, dataset)
+    chosen = (_faulty if is_accepted else _accepted)(lake, dataset, check, episodes)
+    rows = [
+        {**words, "episode_index": number, "recording": (recordings or {}).get((dataset, number))}
+        for number in sorted(chosen, key=str)
+    ]
+
+    def complete(row: dict[str, Any], former: Row | None) -> dict[str, Any] | None:
+        return None if former and words.items() <= former.items() else row
+
+    return say(lake, "acceptance", lambda: rows, complete=complete)
+
+
+def _accepted(
+    lake: LakeConnection, dataset: str, check: str, episodes: Collection[int] | None
+) -> Collection[int | None]:
+    """Of which runs, or the dataset (None), a check's faults are told again. Raises UserError."""
     accepted = {row["episode_index"] for row in listed(lake, dataset) if row["check_name"] == check}
-    requested_episodes = accepted if episodes is None else set(episodes)
-    if not accepted or requested_episodes - accepted:
-        if None in accepted:
-            obstacle = f"{check} is accepted for all of {dataset}: leave --episodes out"
-        elif accepted:
-            obstacle = f"accepted are its faults in {', '.join(sorted(map(str, accepted)))}"
-        else:
-            obstacle = f"nothing of {check} is accepted in {dataset}"
-        raise UserError(f"there is nothing to take back: {obstacle}")
-    return _say(
-        lake, dataset, check, sorted(requested_episodes, key=str), False, why, author, recordings
-    )
+    chosen = accepted if episodes is None else {*episodes}
+    if accepted and chosen <= accepted:
+        return chosen
+    if None in accepted:
+        obstacle = f"{check} is accepted for all of {dataset}: leave --episodes out"
+    elif accepted:
+        obstacle = f"accepted are its faults in {', '.join(sorted(map(str, accepted)))}"
+    else:
+        obstacle = f"nothing of {check} is accepted in {dataset}"
+    raise UserError(f"there is nothing to take back: {obstacle}")
 
 
 def listed(lake: LakeConnection, dataset: str | None = None) -> list[dict[str, Any]]:
@@ -162,53 +143,26 @@ def check_known(check: str) -> None:
         raise UserError(f"there is no check {check!r}{hint}")
 
 
-def _runs_with(lake: LakeConnection, dataset: str, check: str) -> set[int | None]:
-    """The runs in which a check found something that leaves them usable; None among them: the dataset as a whole."""
-    known_episodes(lake, dataset)
+def _faulty(
+    lake: LakeConnection, dataset: str, check: str, episodes: Collection[int] | None
+) -> Collection[int | None]:
+    """Of which runs, or the dataset (None), a check's faults are accepted. Raises UserError: it found nothing there
+    that leaves runs usable."""
     check_known(check)
-    rows = lake.rows(
-        "SELECT reason, severity, episode_index FROM findings WHERE dataset = ?", [dataset]
-    )
-    faulty_episodes = {
-        episode for reason, severity, episode in rows if (reason, severity) == (check, "warning")
-    }
-    if faulty_episodes:
-        return faulty_episodes
-    if any(reason == check for reason, _, _ in rows):
+    of_check = "FROM findings WHERE dataset = ? AND reason = ?"
+    sql = f"SELECT episode_index {of_check} AND severity = 'warning'"
+    faulty = set(lake.column(sql, [dataset, check]))
+    if not faulty and lake.rows(f"SELECT 1 {of_check} LIMIT 1", [dataset, check]):
         raise UserError(f"{check} makes runs of {dataset} unusable: {reason_of(check).remedy}")
-    other_checks = ", ".join(
-        sorted({reason for reason, severity, _ in rows if severity == "warning"})
-    )
-    raise UserError(
-        f"{check} found nothing in {dataset}; there is {other_checks or 'no warning at all'}"
-    )
-
-
-def _say(
-    lake: LakeConnection,
-    dataset: str,
-    check: str,
-    episodes: Collection[int | None],
-    is_accepted: bool,
-    reason: str,
-    author: str,
-    recordings: Mapping[Home, str] | None,
-) -> list[dict[str, Any]]:
-    """Add a row for each run, or for the dataset (None), but where the newest says so already."""
-
-    statement = {"is_accepted": is_accepted, "comment": reason, "author": author}
-    rows = [
-        {
-            "dataset": dataset,
-            "episode_index": episode,
-            "recording": (recordings or {}).get((dataset, episode)),
-            "subject": check,
-            **statement,
-        }
-        for episode in episodes
-    ]
-
-    def complete(row: dict[str, Any], former: Row | None) -> dict[str, Any] | None:
-        return None if former and statement.items() <= former.items() else row
-
-    return say(lake, "acceptance", lambda: rows, complete=complete)
+    if not faulty:
+        sql = "SELECT DISTINCT reason FROM findings WHERE dataset = ? AND severity = 'warning' ORDER BY 1"
+        others = ", ".join(lake.column(sql, [dataset])) or "no warning at all"
+        raise UserError(f"{check} found nothing in {dataset}; there is {others}")
+    if episodes is None:
+        return {None}
+    for episode in sorted({*episodes} - faulty):
+        numbers = ", ".join(sorted(map(str, faulty - {None}))) or "none: leave --episodes out"
+        raise UserError(
+            f"{check} found nothing in episode {episode} of {dataset}; it did in {numbers}"
+        )
+    return {*episodes}

@@ -3,7 +3,7 @@
 `CHECKS`, at the end, lists them: Dagster's assets run those of their stage; releases, the doctor those of the corpus.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
@@ -299,7 +299,10 @@ def follows_schema(lake: Lake, scope: CheckScope) -> CheckOutcome:
     `numbers` has the rows of each table; the detail names what is broken.
     """
     if scope.written is None:
-        by_table = _faults_of_stage(lake, scope)
+        tables = STAGE_TABLES[scope.stage]
+        # A listing says of a chunk which other chunks' episodes it may show
+        may_name = scope._replace(chunk=None) if "other_tasks" in tables else scope
+        by_table = _faults_of_tables(lake, tables, [scope.dataset], scope.clause, may_name.clause)
     else:
         memory = {} if scope.memory is None else scope.memory
         if "listed" not in memory:
@@ -334,16 +337,11 @@ def schema_faults(
     """
     names, clause = chosen_datasets(lake, datasets)
     broken: dict[tuple[str, str], str] = {}
-    rows = 0
-    with _registered(
-        lake.con, listed_episodes=_listed_episodes(lake, clause), known_runs=_known_runs(lake)
-    ):
-        for name in STAGED_TABLES:
-            count, faults = _faults(lake, TABLES[name], names, clause)
-            rows += count
-            for dataset, wrong in sorted(faults.items()):
-                broken[dataset, name] = f"{name} of {dataset}: {', '.join(wrong)}"
-    return names, rows, broken
+    by_table = _faults_of_tables(lake, STAGED_TABLES, names, clause, clause)
+    for name, (_, faults) in by_table.items():
+        for dataset, wrong in sorted(faults.items()):
+            broken[dataset, name] = f"{name} of {dataset}: {', '.join(wrong)}"
+    return names, sum(count for count, _ in by_table.values()), broken
 
 
 def _listed_episodes(lake: Lake, clause: str) -> pa.Table:
@@ -398,14 +396,18 @@ def _faults_of_written(lake: Lake, scope: CheckScope, listed: pa.Table) -> dict[
     return faults
 
 
-def _faults_of_stage(lake: Lake, scope: CheckScope) -> dict[str, Faults]:
-    """As `_faults_of_written`, of the rows that the lake has of a dataset or a chunk of it."""
-    tables = STAGE_TABLES[scope.stage]
-    # A listing says of a chunk which other chunks' episodes it may show
-    may_name = scope._replace(chunk=None) if "other_tasks" in tables else scope
-    listed = _listed_episodes(lake, may_name.clause)
-    with _registered(lake.con, listed_episodes=listed, known_runs=_known_runs(lake)):
-        return {name: _faults(lake, TABLES[name], [scope.dataset], scope.clause) for name in tables}
+def _faults_of_tables(
+    lake: Lake, tables: Iterable[str], datasets: Sequence[str], clause: str, known_clause: str
+) -> dict[str, Faults]:
+    """As `_faults_of_written`, of the rows that the lake has; `known_clause`: which episodes they may be of.
+
+    All is read from one state of the lake: what another build publishes meanwhile would be rows of a label run that was
+    not known before.
+    """
+    with lake.reading():
+        listed = _listed_episodes(lake, known_clause)
+        with _registered(lake.con, listed_episodes=listed, known_runs=_known_runs(lake)):
+            return {name: _faults(lake, TABLES[name], datasets, clause) for name in tables}
 
 
 def _faults(lake: Lake, table: Table, datasets: Sequence[str], clause: str) -> Faults:

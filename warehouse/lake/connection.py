@@ -23,6 +23,7 @@ from core.files import room_in, sync_newest
 from core.paths import Workspace
 from core.tables import Table
 from warehouse.lake.catalog import check_catalog, explained, note_committed
+from warehouse.lake.kinds import topics
 from warehouse.lake.place import (
     LOCK_TIMEOUT_S,
     LakeError,
@@ -414,13 +415,14 @@ class LakeConnection:
         }
 
     def datasets_in(self, kind: str) -> frozenset[str]:
-        """The datasets of which statements of a kind were made: a quick look."""
+        """The datasets of which statements of a kind, or in one order with it, were made: a quick look."""
 
         def look() -> dict[str, frozenset[str]]:
             rows = self.rows("SELECT kind, list(DISTINCT dataset) FROM statements GROUP BY 1")
             return {name: frozenset(datasets) for name, datasets in rows}
 
-        return self.once("said", look).get(kind, frozenset())
+        said = self.once("said", look)
+        return frozenset().union(*(said.get(name, ()) for name in topics(kind)))
 
     def snapshot(self) -> int:
         if self._seen is not None:

@@ -24,6 +24,7 @@ from warehouse.lake.statements import (
     Home,
     Known,
     Row,
+    check_newest,
     checked_text,
     newest_row,
     say,
@@ -280,33 +281,6 @@ def reject_label(
     return _add(lake, dataset, episode_index, author, comment, follows, row, facts, recording)
 
 
-def take_back(
-    lake: LakeConnection,
-    correction_id: str,
-    *,
-    author: str,
-    follows: str | None,
-    comment: str = "",
-    recording: str | None = None,
-) -> dict[str, Any]:
-    """Undo a correction or a rejection that counts, or one that waits for review, by a row that
-    says so.
-
-    What was accepted before it counts again. Raises as `save` does.
-    """
-    current = lake.dicts(
-        "SELECT * FROM current_corrections WHERE correction_id = ?", [correction_id]
-    )
-    if not current:
-        raise CorrectionError(
-            f"there is no correction {correction_id!r} that counts; proccorpus show current_corrections has them"
-        )
-    [c] = current
-    row = {"status": REJECTED, "rejects": correction_id, "base_label_run": c["base_label_run"]}
-    place = c["dataset"], c["episode_index"]
-    return _add(lake, *place, author, comment, follows, lambda facts: row, recording=recording)
-
-
 def _add(
     lake: LakeConnection,
     dataset: str,
@@ -330,9 +304,7 @@ def _add(
         facts_of_base = checked_facts(
             dataset, episode_index, facts or episode_facts(lake, dataset, episode_index)
         )
-        # Nobody's correction is overwritten unseen: a new row follows the newest that its author has looked at
-        if follows != (newest and newest["statement_id"]):
-            raise ConflictError(_conflict(dataset, episode_index, newest))
+        check_newest(row, follows, newest)
         of_base = {"base_content_hash": facts_of_base["content_hash"]}
         return as_statement(row | statement | of_base | make(facts_of_base))
 
@@ -343,28 +315,15 @@ def _add(
 
 def as_statement(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row of `corrections` as the table of statements has it."""
-    is_rejected_label = row["status"] == REJECTED and not row.get("rejects")
+    is_rejection = row["status"] == REJECTED and not row.get("rejects")
     return {
         **row,
-        "statement_id": row_id(row),
-        "subject": row["base_label_run"] if is_rejected_label else None,
+        "kind": "rejection" if is_rejection else "correction",
+        "statement_id": row.get("correction_id") or row_id(row),
+        "subject": row["base_label_run"] if is_rejection else None,
         "content_hash": row["base_content_hash"],
         "undoes": row.get("rejects"),
     }
-
-
-def _conflict(dataset: str, episode_index: int, newest: Row | None) -> str:
-    if not newest:
-        return f"episode {episode_index} of {dataset} has no correction that yours could follow: reload it"
-    status = newest.get("status")
-    if status == ACCEPTED:
-        action = "saved a correction"
-    elif newest["undoes"]:
-        action = "took something back"
-    else:
-        action = f"{status} something"
-    when = f"on {newest['created_at']:%Y-%m-%d %H:%M:%S} UTC: reload it, compare, save again"
-    return f"{newest['author']} {action} of episode {episode_index} of {dataset} {when}"
 
 
 def row_id(row: Mapping[str, Any]) -> str:
@@ -469,9 +428,10 @@ def add_rows(
 
     Many are added in parts; `on_rows` is told after each how many are done.
     """
-    present = set(lake.column("SELECT statement_id FROM statements WHERE kind = 'correction'"))
-    new = {row["correction_id"]: row for row in rows if row["correction_id"] not in present}
-    for part in batched(new.values(), IMPORTED_AT_ONCE):
-        say(lake, "correction", lambda part=part: [*map(as_statement, part)])
+    present = set(lake.column("SELECT statement_id FROM statements"))
+    statements = {row["statement_id"]: row for row in map(as_statement, rows)}
+    new = [row for name, row in statements.items() if name not in present]
+    for part in batched(new, IMPORTED_AT_ONCE):
+        say(lake, "correction", lambda part=part: [*part], is_batch=False)
         on_rows(len(part))
     return len(new)

@@ -16,14 +16,13 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from core.files import write_from
+from core.files import queries_of, write_from
 from core.paths import Workspace
 from core.tables import STAGE_TABLES, TABLES
 from warehouse.lake import words
 from warehouse.lake.catalog import backups, is_sound, note_committed, remains
 from warehouse.lake.connection import LakeConnection, connect, temp_table
 from warehouse.lake.doctor import Partition, Trouble
-from warehouse.lake.former_words import queries_of
 from warehouse.lake.gc import GRACE_S, set_aside, sweep
 from warehouse.lake.lake import Lake
 from warehouse.lake.outdated import count_outdated, delete_outdated_sql

@@ -1,15 +1,15 @@
 """What people said in lakes before version 20, in seven tables, people.jsonl and journal.jsonl, made statements."""
 
 import json
-import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from core.files import queries_of
 from warehouse.lake.connection import LakeConnection, literal
-from warehouse.lake.words import StatementStore
+from warehouse.lake.words import TABLE, StatementStore
 
 # By table its key, then its columns: texts, where no type is named
 COMMON = "dataset author created_at:TIMESTAMPTZ"
@@ -46,12 +46,6 @@ def _types(name: str) -> dict[str, str]:
     return {column: kind or "VARCHAR" for column, _, kind in pairs}
 
 
-def queries_of(module: str) -> list[str]:
-    """The queries of the SQL file beside a module, each after a line of its name; comments end at an empty line."""
-    text = Path(module).with_suffix(".sql").read_text().split("\n\n", 1)[1]
-    return re.split(r"^-- .*$", text, flags=re.M)[1:]
-
-
 def complete(lake: LakeConnection) -> None:
     """Give an earlier lake those of the tables and columns that it lacks: its steps work on them. In a transaction."""
     for name in FORMER_TABLES:
@@ -65,8 +59,27 @@ def take_over(lake: LakeConnection) -> None:
     """Make statements of all that people said; those that are there stay, as after an interrupted upgrade."""
     for path in _files(lake):
         _take_in_lines(lake, path)
+    _add(lake, queries_of(__file__)[:-1])
+
+
+def renew(lake: LakeConnection) -> None:
+    """Bring statements of lakes before version 22 to the kinds of today: rejections were corrections, and what people
+    decided of recordings was among their changes."""
+    _add(lake, queries_of(__file__)[-1:])
+    store = StatementStore(lake.workspace)
+    if store.newest():
+        store.change(
+            f"UPDATE {TABLE} SET batch = statement_id WHERE kind = 'correction'",
+            f"UPDATE {TABLE} SET kind = 'rejection', value = '{{}}' "
+            "WHERE kind = 'correction' AND subject IS NOT NULL",
+        )
+    store.close()
+
+
+def _add(lake: LakeConnection, queries: Sequence[str]) -> None:
+    """Add what queries give of a lake's tables to the statements, in the order of time."""
     statements = []
-    for sql in queries_of(__file__):
+    for sql in queries:
         rows = lake.dicts(f"FROM ({sql}) ORDER BY created_at, statement_id")
         statements += [row | {"created_at": row["created_at"].isoformat()} for row in rows]
     if statements:

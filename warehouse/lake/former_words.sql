@@ -26,3 +26,9 @@ SELECT left(sha256(join_id || ' ' || task), 16) AS statement_id, join_id AS batc
 SELECT left(sha256(concat_ws(' ', 'takedown', dataset, coalesce(episode_index, -1), recording, created_at)), 16)
 AS statement_id, statement_id AS batch, dataset, episode_index, recording, created_at,
 'takedown' AS kind, reason AS comment, '{}' AS value FROM takedowns
+-- recording_changes: what people decided, before version 22
+SELECT left(sha256(concat_ws(' ', 'decided', recording, former, created_at)), 16) AS statement_id,
+       statement_id AS batch, dataset, to_episode AS episode_index, recording,
+       coalesce(former, recording) AS subject, author, created_at, 'recording' AS kind,
+       to_json({'is_same': what = 'same'}) AS value
+FROM recording_changes WHERE what IN ('same', 'other')

@@ -1,30 +1,35 @@
 """The kinds of statements: what each says beside its author, comment and place, as a model that checks it."""
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
 
 class StatementValue(BaseModel):
-    """What a statement says; a kind adds its fields. One that takes another back says nothing.
-
-    by_subject: each subject of a recording has statements of its own, of which the newest counts.
-    """
+    """What a statement says; a kind adds its fields. One that takes another back says nothing."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    by_subject: ClassVar[bool] = True
 
 
 class CorrectionValue(StatementValue):
-    """Of a label. status `rejected` without `undoes`: the label of base_label_run must not be used."""
+    """Of a label."""
 
-    by_subject = False
-    status: Literal["accepted", "review", "rejected"]
+    status: Literal["accepted", "review"]
     base_label_run: str | None = None
     plan: list[str] | None = None
     segments: str | None = None
     final_progress: float | None = None
     catastrophic_frame: int | None = None
+
+
+class RejectionValue(StatementValue):
+    """The label of the label run `subject` must not be used."""
+
+
+class RecordingValue(StatementValue):
+    """Is an episode the recording `subject`, which it resembles?"""
+
+    is_same: bool
 
 
 class OutcomeValue(StatementValue):
@@ -79,6 +84,8 @@ class BuildValue(StatementValue):
 
 KINDS: dict[str, type[StatementValue]] = {
     "correction": CorrectionValue,
+    "rejection": RejectionValue,
+    "recording": RecordingValue,
     "outcome": OutcomeValue,
     "reference": ReferenceValue,
     "tag": MarkValue,
@@ -89,3 +96,10 @@ KINDS: dict[str, type[StatementValue]] = {
     "renamed": RenamedValue,
     "build": BuildValue,
 }
+# Of the label of a recording: who says either has to have seen the newest of both
+OF_LABELS = ("correction", "rejection")
+
+
+def topics(kind: str) -> tuple[str, ...]:
+    """A kind, and those whose statements are in one order with its own."""
+    return OF_LABELS if kind in OF_LABELS else (kind,)

@@ -125,9 +125,11 @@ def say_outcome(
     author: str,
     follows: str | None,
     recording: str | None = None,
+    batch: str | None = None,
     known: Mapping[Home, Known] | None = None,
 ) -> str:
-    """Save what a person who looks at one run says of its end, as an import of its own; returns its id.
+    """Save what a person who looks at one run says of its end, as an import of its own, or (batch) together with what
+    was said of its label; returns its id.
 
     `follows`: the import that the author has seen in force, `recording`: the one that they looked at (None: what has
     the number now). Raises ConflictError: there is another one; CorrectionError: a text that cannot be saved.
@@ -136,6 +138,7 @@ def say_outcome(
         "dataset": dataset,
         "episode_index": episode_index,
         "recording": recording,
+        "batch": batch,
         "success": success,
         "comment": checked_text("note", note, 2000),
         "file": BY_CLICK,
@@ -153,19 +156,6 @@ def say_outcome(
         return row
 
     return say(lake, OUTCOME, lambda: [outcome], known, complete=complete)[0]["batch"]
-
-
-def undo_outcome(
-    lake: LakeConnection, dataset: str, episode_index: int, import_id: str, *, author: str
-) -> str:
-    """Take back what a person said of one run; returns the id of the row that says so. Raises CorrectionError."""
-    statement = {
-        "dataset": dataset,
-        "episode_index": episode_index,
-        "undoes": import_id,
-        "author": checked_text("author", author, 100),
-    }
-    return say(lake, OUTCOME, lambda: [statement])[0]["batch"]
 
 
 def standing(

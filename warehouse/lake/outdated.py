@@ -79,12 +79,14 @@ def forget_labels(lake: LakeConnection, dataset: str, outdated: Collection[int])
     _forget_samples(lake, dataset, indices)
 
 
-def make_stale(lake: LakeConnection, dataset: str, chunks: Collection[int]) -> None:
+def make_stale(
+    lake: LakeConnection, dataset: str, chunks: Collection[int], *, is_listed_anew: bool = False
+) -> None:
     """Let the next build make some chunks anew. Within a transaction."""
     lake.con.execute(
-        f"UPDATE stage_runs SET input_hash = '{CHANGED}' WHERE dataset = ? AND list_contains(?, chunk) "
-        "AND stage NOT IN ('episodes', 'import')",
-        [dataset, list(chunks)],
+        f"UPDATE stage_runs SET input_hash = '{CHANGED}' WHERE dataset = ? AND (list_contains(?, chunk) "
+        "AND stage NOT IN ('episodes', 'import') OR ? AND stage = 'episodes' AND chunk IS NULL)",
+        [dataset, list(chunks), is_listed_anew],
     )
 
 

@@ -9,18 +9,36 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import chain
+from operator import attrgetter, itemgetter
 from typing import Any
 
 import pyarrow as pa
 
+from core.files import queries_of
 from core.tables import TABLES
 from core.values import grouped
-from ingest.recordings import MOMENTS, NO_NUMBER, VERSION, Fingerprint, KnownRecording
+from ingest.recordings import (
+    MOMENTS,
+    NO_NUMBER,
+    VERSION,
+    Fingerprint,
+    KnownRecording,
+    Likeness,
+    Match,
+    RecordingIndex,
+)
 from warehouse.lake.connection import LakeConnection, literal
 from warehouse.lake.lake import Lake
 from warehouse.lake.outdated import make_stale
 from warehouse.lake.publication import content_key
-from warehouse.lake.statements import CorrectionError, checked_text, take_down
+from warehouse.lake.statements import (
+    TAKEDOWN,
+    CorrectionError,
+    checked_text,
+    say,
+    take_down,
+    withdrawn_reasons,
+)
 
 LISTING, FRAMES, PERSON = "listing", "frames", "person"  # who found a change
 # What a change is called, in the order of reports, and its name for people
@@ -36,38 +54,20 @@ WHATS = {
 }
 # Changes that a build finds; of the others a person decides
 BUILD_CHANGES = ("moved", "gone", "back", "new", "changed", "probable")
-KNOWN = """
-SELECT r.*, e.file_stamp AS decoded_stamp,
-       coalesce(e.fingerprint_version, f.version) AS version,
-       coalesce(e.num_frames, f.num_frames) AS num_frames,
-       coalesce(e.rows_hash, f.rows_hash) AS rows_hash,
-       coalesce(e.times_hash, f.times_hash) AS times_hash,
-       coalesce(e.row_sketch, f.row_sketch) AS row_sketch,
-       coalesce(e.file_hash, f.file_hash) AS file_hash,
-       CASE WHEN e.moments IS NULL THEN f.cameras ELSE e.usable_cameras END AS cameras,
-       coalesce(e.moments, f.moments) AS moments,
-       list_concat(coalesce(f.content_hashes, []), coalesce(e.former_hashes, []),
-                   CASE WHEN e.content_hash IS NULL THEN [] ELSE [e.content_hash] END) AS content_hashes
-FROM recordings r LEFT JOIN fingerprints f USING (recording)
-LEFT JOIN (FROM episode_content WHERE {0}) e ON e.recording = r.recording"""
+KNOWN, LIKE_SOME = queries_of(__file__)
 
 
 def known_recordings(
     lake: LakeConnection,
     condition: str,
     values: Sequence[Any],
-    *,
-    dataset: str | None = None,
-    chunk: int | None = None,
+    contents: str = "false",
 ) -> list[KnownRecording]:
     """The recordings r that fit a condition, with what they are told by.
 
-    dataset, chunk: whose decoded contents are looked at, too; without a dataset only what was kept of recordings that
-    moved, left or were taken down.
+    contents: SQL, which decoded contents are looked at, too; without them only what was kept of recordings that moved,
+    left or were taken down.
     """
-    contents = "false" if dataset is None else f"dataset = {literal(dataset)}"
-    if chunk is not None:
-        contents += f" AND chunk = {int(chunk)}"
     sql = f"{KNOWN.format(contents)} WHERE {condition} ORDER BY r.dataset, r.episode_index"
     return [_known(row) for row in lake.dicts(sql, [*values])]
 
@@ -113,13 +113,7 @@ def _fingerprint(row: Mapping[str, Any]) -> Fingerprint:
 
 def withdrawn_recordings(lake: LakeConnection) -> list[tuple[KnownRecording, str]]:
     """Every recording that was taken down, alone or with its dataset, and the reason."""
-    reasons = dict(
-        lake.rows(
-            "SELECT recording, reason FROM takedowns WHERE recording IS NOT NULL UNION ALL "
-            "SELECT r.recording, t.reason FROM takedowns t JOIN recordings r USING (dataset) "
-            "WHERE t.episode_index IS NULL"
-        )
-    )
+    reasons = withdrawn_reasons(lake)
     if not reasons:
         return []
     recordings = known_recordings(lake, "list_contains(?, r.recording)", [list(reasons)])
@@ -199,7 +193,7 @@ class RecordingUpdate:
         self.changes.append(
             {
                 "recording": recording.recording,
-                "dataset": self.dataset,
+                "dataset": recording.dataset,
                 "what": change,
                 "former": former.recording
                 if former and former.recording != recording.recording
@@ -390,12 +384,13 @@ def review_counts(lake: LakeConnection) -> dict[str, int]:
 def decide(lake: Lake, dataset: str, episode_index: int, *, is_same: bool, author: str) -> str:
     """Say whether an episode is the recording that it resembles; returns that recording.
 
-    Where it is, the next build has it under its own number, and all that was said of it is in force. Raises
-    CorrectionError where there is nothing to decide.
+    Where it is, the next build has it under its own number, and all that was said of it is in force; a copy of one that
+    is there keeps its number, and is taken down with it. Raises CorrectionError where there is nothing to decide.
     """
     author = checked_text("author", author, 100)
     condition = "r.dataset = ? AND r.episode_index = ? AND r.left_at IS NULL"
-    recordings = known_recordings(lake, condition, [dataset, episode_index], dataset=dataset)
+    contents = f"dataset = {literal(dataset)}"
+    recordings = known_recordings(lake, condition, [dataset, episode_index], contents)
     if not recordings:
         raise CorrectionError(f"the corpus has no episode {episode_index} of {dataset!r}")
     present = recordings[0]
@@ -406,101 +401,128 @@ def decide(lake: Lake, dataset: str, episode_index: int, *, is_same: bool, autho
         )
     former = known_recordings(lake, "r.recording = ?", [present.resembles])[0]
     update = RecordingUpdate(dataset, PERSON)
-    if is_same:
+    said = {"dataset": dataset, "episode_index": episode_index, "author": author}
+    # Where both are there, each keeps its number
+    is_copy = is_same and former.is_here
+    if is_same and not is_copy:
         placed = update.take_over(former, present, f"{author} said that it is {former.recording}")
-        update.note("same", former, placed, f"{author} said so")
     else:
-        separate = replace(
-            present, resembles=None, why=f"{author} said that it is not {former.recording}"
-        )
-        update.put(separate)
-        update.note("other", former, separate, f"{author} said so")
-        if former.recording in {withdrawn.recording for withdrawn, _ in withdrawn_recordings(lake)}:
-            _admit(lake, dataset, episode_index)
+        relation = "a copy of" if is_copy else "not"
+        explanation = f"{author} said that it is {relation} {former.recording}"
+        placed = replace(present, resembles=None, why=explanation)
+        update.put(placed)
+    update.note("same" if is_same else "other", former, placed, f"{author} said so")
+    if not is_same or is_copy:
+        _settle_takedown(lake, said, former, is_copy)
     update.changes[-1]["author"] = author
+    decision = {"recording": present.recording, "subject": former.recording, "is_same": is_same}
+    say(lake, "recording", lambda: [said | decision])
     lake.upsert(f"recording of {dataset} {episode_index}", **update.upserts())
     return former.recording
 
 
-def decided_apart(lake: LakeConnection, dataset: str) -> dict[str, frozenset[str]]:
-    """By recording of a dataset those of which a person said that it is not the same."""
+def _settle_takedown(
+    lake: Lake, said: dict[str, Any], former: KnownRecording, is_copy: bool
+) -> None:
+    """Take down what a person said to be a copy of a recording that was; let the next build take in what is none."""
+    reason = withdrawn_reasons(lake).get(former.recording)
+    if reason and is_copy:
+        comment = f"the same recording as {former.episode_index} of {former.dataset}: {reason}"
+        say(lake, TAKEDOWN, lambda: [said | {"comment": comment}])
+    elif reason:
+        place = said["dataset"], said["episode_index"]
+        _look_again(lake, place, "is not one that was taken down")
+
+
+def decided_apart(lake: LakeConnection) -> dict[str, frozenset[str]]:
+    """By recording those of which a person said that it is not the same."""
     rows = lake.rows(
-        "SELECT recording, list(former) FROM recording_changes WHERE dataset = ? AND what = 'other' GROUP BY 1",
-        [dataset],
+        "SELECT recording, list(subject) FROM standing_statements "
+        "WHERE kind = 'recording' AND NOT (value->>'is_same')::BOOLEAN GROUP BY 1"
     )
     return {recording: frozenset(formers) for recording, formers in rows}
 
 
-def _admit(lake: Lake, dataset: str, episode_index: int) -> None:
-    """Let the next build take in an episode that was left out, since it might have been taken down."""
+def _look_again(lake: Lake, place: tuple[str, int], reason: str) -> None:
+    """Let the next build list an episode's dataset, and look at the pictures of its chunk."""
+    dataset, episode_index = place
     chunks = lake.column(
-        "SELECT chunk FROM episode_facts WHERE dataset = ? AND episode_index = ?",
-        [dataset, episode_index],
+        "SELECT chunk FROM episode_facts WHERE dataset = ? AND episode_index = ?", [*place]
     )
-    with (
-        lake.lock(),
-        lake.transaction(f"episode {episode_index} of {dataset} is not one that was taken down"),
-    ):
-        make_stale(lake, dataset, chunks)
+    with lake.lock(), lake.transaction(f"episode {episode_index} of {dataset} {reason}"):
+        make_stale(lake, dataset, chunks, is_listed_anew=True)
 
 
 def withdraw(
     lake: Lake, dataset: str, episodes: Collection[int] | None, reason: str
-) -> list[tuple[str, int]]:
+) -> list[tuple[str, int, bool]]:
     """Take episodes down (None: the whole dataset), and every other episode of the corpus that is
-    the same recording.
+    the same recording. One that may be is not used until a person decides.
 
-    Returns the others. What they are told by is kept, so that they are known wherever they turn up
-    later. Raises UserError as `take_down` does.
+    Returns the others, and whether each certainly is. What they are told by is kept, so that they are known wherever
+    they turn up later. Raises UserError as `take_down` does.
     """
-    numbers = episodes
-    if numbers is None:
-        numbers = lake.column(
-            "SELECT episode_index FROM episode_facts WHERE dataset = ?", [dataset]
-        )
-    places = {(dataset, episode) for episode in numbers}
-    copies = copies_of(lake, places)
-    banked_rows = bank(lake, {*places, *copies}, dataset if episodes is None else None)
-    take_down(lake, dataset, episodes, reason, copies)
-    if banked_rows:
-        lake.upsert(f"recordings taken down of {dataset}", **banked_rows)
-    return sorted(copies)
+    numbers = None if episodes is None else sorted(episodes)
+    condition = "r.dataset = $1 AND ($2 IS NULL OR list_contains($2, r.episode_index))"
+    contents = f"dataset = {literal(dataset)}"
+    withdrawn = known_recordings(lake, condition, [dataset, numbers], contents)
+    copies = _copies(lake, withdrawn)
+    original_by_copy = {
+        (copy.dataset, copy.episode_index): (original.dataset, original.episode_index)
+        for copy, (original, degree, _) in copies
+        if degree == Likeness.SAME
+    }
+    take_down(lake, dataset, episodes, reason, original_by_copy)
+    update = _as_withdrawn(dataset, withdrawn, copies)
+    places = [(copy.dataset, copy.episode_index) for copy, _ in copies]
+    if withdrawn:
+        lake.upsert(f"recordings taken down of {dataset}", **update.upserts())
+    for place in {*places} - original_by_copy.keys():
+        _look_again(lake, place, "may be one that was taken down")
+    return [(*place, place in original_by_copy) for place in places]
 
 
-def bank(
-    lake: Lake, places: Collection[tuple[str, int]], whole: str | None = None
-) -> dict[str, pa.Table]:
-    """Rows of `fingerprints`, without pictures, of the recordings at some places: what is withdrawn loses its rows
-    elsewhere. whole: a dataset, of which those that left are among them."""
-    rows = []
-    if whole is not None:
-        rows += [
-            fingerprint_row(r)
-            for r in known_recordings(lake, "r.dataset = ? AND r.left_at IS NOT NULL", [whole])
-        ]
-    for dataset in sorted({dataset for dataset, _ in places}):
-        recordings = known_recordings(
-            lake, "r.dataset = ? AND r.left_at IS NULL", [dataset], dataset=dataset
-        )
-        rows += [fingerprint_row(r) for r in recordings if (dataset, r.episode_index) in places]
-    if rows:
-        return {"fingerprints": TABLES["fingerprints"].rows(rows)}
-    return {}
+def _as_withdrawn(
+    dataset: str,
+    withdrawn: Sequence[KnownRecording],
+    copies: Sequence[tuple[KnownRecording, Match]],
+) -> RecordingUpdate:
+    """What recordings that are taken down, and copies, are told by; of a copy that is not sure what it resembles."""
+    update = RecordingUpdate(dataset, PERSON)
+    for recording in (*withdrawn, *map(itemgetter(0), copies)):
+        update.put_fingerprint(recording)
+    for copy, (original, degree, match_reason) in copies:
+        if degree != Likeness.SAME:
+            resembling = replace(copy, resembles=original.recording, why=match_reason)
+            update.put(resembling)
+            update.note("probable", original, resembling, match_reason)
+    return update
 
 
-def copies_of(
-    lake: Lake, places: Collection[tuple[str, int]]
-) -> dict[tuple[str, int], tuple[str, int]]:
-    """Episodes of the whole corpus that are certainly the same recording as one of some places: by each, that one."""
-    datasets = sorted({dataset for dataset, _ in places})
-    # Two joins of equal values: one with OR would compare all with all
-    pair = (
-        "SELECT a.dataset, a.episode_index, b.dataset, b.episode_index FROM episode_content a JOIN episode_content b "
-        "ON a.{0} = b.{0} AND a.num_frames = b.num_frames WHERE list_contains($1, a.dataset)"
+def _copies(
+    lake: LakeConnection, withdrawn: Sequence[KnownRecording]
+) -> list[tuple[KnownRecording, Match]]:
+    """Episodes of the whole corpus that are, or may be, one of some recordings, with that one; without those of which
+    a person said that they are not."""
+    ids = [*map(attrgetter("recording"), withdrawn)]
+    prints = [*map(attrgetter("fingerprint"), withdrawn)]
+    layers = {
+        name: [*map(attrgetter(name), prints)] for name in ("rows", "contents", "file", "sketch")
+    }
+    moments = chain.from_iterable(p.moments.values() for p in prints)
+    values = [
+        ids,
+        [*filter(None, layers["rows"])],
+        [*chain.from_iterable(layers["contents"])],
+        [*filter(None, layers["file"])],
+        [*chain.from_iterable(layers["sketch"])],
+        [*chain.from_iterable(moments)],
+    ]
+    others = known_recordings(lake, LIKE_SOME, values, contents="true")
+    index = RecordingIndex(withdrawn, of_any_length=True)
+    apart = decided_apart(lake)
+    matches = (
+        (other, index.closest(other.fingerprint, apart.get(other.recording, ())))
+        for other in others
     )
-    rows = lake.rows(f"{pair.format('rows_hash')} UNION {pair.format('content_hash')}", [datasets])
-    copied_from = {}
-    for dataset, episode, other_dataset, other_episode in rows:
-        if (dataset, episode) in places and (other_dataset, other_episode) not in places:
-            copied_from[other_dataset, other_episode] = (dataset, episode)
-    return copied_from
+    return [(other, match) for other, match in matches if match]

@@ -1,7 +1,7 @@
 """References: runs whose label people vouch for, and which the other runs of their task are labelled like.
 
 A run is one by an accepted correction, by steps that its source brings where other runs of the task have none, or
-because somebody says so (`add`); it is none once somebody says that (`remove`). The view current_references has them
+because somebody says so, and none once somebody says that (`vouch`). The view current_references has them
 all. Runs of one text are of one task, and so are those of texts that people joined.
 """
 
@@ -214,10 +214,17 @@ def pending_chunks(lake: LakeConnection, dataset: str) -> set[int]:
 # What people say
 
 
-def add(
-    lake: Lake, dataset: str, episode_index: int, *, author: str, label_run: str | None = None
+def vouch(
+    lake: Lake,
+    dataset: str,
+    episode_index: int,
+    *,
+    author: str,
+    label_run: str | None = None,
+    is_reference: bool = True,
 ) -> dict[str, Any]:
-    """Make a run a reference: somebody vouches for its label; returns the row.
+    """Make a run a reference: somebody vouches for its label; returns the row. Not is_reference: it is none any more,
+    and its label counts as before.
 
     label_run: the label vouched for; None: the one that counts. A person's label and the source's
     own steps stay what they are. Any other is kept as an accepted correction: an annotator may make
@@ -225,15 +232,34 @@ def add(
 
     Raises CorrectionError.
     """
+    place = [dataset, episode_index]
+    sql = "SELECT 1 FROM current_references WHERE dataset = ? AND episode_index = ?"
+    if bool(lake.rows(sql, place)) == is_reference:
+        all_of_them = "no reference; proccorpus show current_references has them all"
+        relation = "a reference already" if is_reference else all_of_them
+        raise CorrectionError(f"episode {episode_index} of {dataset} is {relation}")
+    run = _kept_run(lake, place, author, label_run) if is_reference else None
+    row = {
+        "dataset": dataset,
+        "episode_index": episode_index,
+        "is_reference": is_reference,
+        "label_run": run,
+        "author": checked_text("author", author, 100),
+    }
+    [saved] = say(lake, "reference", lambda: [row])
+    return saved | {"label_run": run}
+
+
+def _kept_run(lake: Lake, place: list[Any], author: str, label_run: str | None) -> str:
+    """The label run that somebody vouches for, of a person or of the source's steps; of another one as a correction.
+    Raises CorrectionError."""
+    dataset, episode_index = place
     facts = corrections.episode_facts(lake, dataset, episode_index)
-    episode_key = [dataset, episode_index]
-    run = label_run or _active_run(lake, episode_key)
-    if _is_reference(lake, episode_key):
-        raise CorrectionError(f"episode {episode_index} of {dataset} is a reference already")
+    run = label_run or _active_run(lake, place)
     by_source = lake.rows(
         "SELECT 1 FROM episode_labels l JOIN label_runs r USING (label_run) WHERE l.dataset = ? AND "
         "l.episode_index = ? AND l.label_run = ? AND l.steps_from IS NOT NULL AND r.annotator = 'native'",
-        [*episode_key, run],
+        [*place, run],
     )
     if run != human_run(dataset) and not by_source:
         corrections.save(
@@ -247,16 +273,7 @@ def add(
             follows=corrections.newest_id(lake, dataset, episode_index),
             comment="vouched for as a reference",
         )
-    return _mark(lake, episode_key, author, run)
-
-
-def remove(lake: Lake, dataset: str, episode_index: int, *, author: str) -> dict[str, Any]:
-    """Say that a run is no reference; its label counts as before. Raises CorrectionError."""
-    if not _is_reference(lake, [dataset, episode_index]):
-        raise CorrectionError(
-            f"episode {episode_index} of {dataset} is no reference; proccorpus show current_references has them all"
-        )
-    return _mark(lake, [dataset, episode_index], author, None)
+    return run
 
 
 def _active_run(lake: Lake, episode_key: list[Any]) -> str:
@@ -273,28 +290,6 @@ def _active_run(lake: Lake, episode_key: list[Any]) -> str:
             f"episode {episode_index} of {dataset} has no label to vouch for: build it or set its steps in the explorer"
         )
     return active[0]
-
-
-def _is_reference(lake: Lake, episode_key: list[Any]) -> bool:
-    return bool(
-        lake.rows(
-            "SELECT 1 FROM current_references WHERE dataset = ? AND episode_index = ?", episode_key
-        )
-    )
-
-
-def _mark(lake: Lake, episode_key: list[Any], author: str, run: str | None) -> dict[str, Any]:
-    """run: whose label is vouched for; None: the episode is no reference."""
-    row = {
-        "dataset": episode_key[0],
-        "episode_index": episode_key[1],
-        "is_reference": run is not None,
-        "label_run": run,
-        "author": checked_text("author", author, 100),
-    }
-
-    [saved] = say(lake, "reference", lambda: [row])
-    return saved | {"mark_id": saved["statement_id"], "label_run": run}
 
 
 def join_tasks(lake: Lake, dataset: str, first: str, second: str, *, author: str) -> str:
@@ -452,8 +447,8 @@ def _to_show(tasks: int) -> str:
 def newest_word(lake: Lake) -> tuple[str, datetime] | None:
     """Id and time of what people said last that references are made of; None: nobody said anything."""
     rows = lake.rows(
-        "SELECT statement_id, created_at FROM statements WHERE kind IN ('correction', 'reference', 'joined_task') "
-        "ORDER BY created_at DESC, 1 LIMIT 1"
+        "SELECT statement_id, created_at FROM statements "
+        "WHERE kind IN ('correction', 'rejection', 'reference', 'joined_task') ORDER BY created_at DESC, 1 LIMIT 1"
     )
     if rows:
         return rows[0]

@@ -15,7 +15,7 @@ from core.errors import UserError
 from core.names import did_you_mean
 from core.tables import TABLES
 from ingest.registry import NAME_PATTERN
-from warehouse.lake.connection import LakeConnection
+from warehouse.lake.connection import LakeConnection, literal
 from warehouse.lake.lake import Lake
 from warehouse.lake.place import while_nothing_is_built
 from warehouse.lake.publication import content_key
@@ -131,7 +131,8 @@ def remove(lake: Lake, dataset: str) -> str | None:
 def _move(lake: Lake, dataset: str, name: str, config: Mapping[str, Any] | None) -> None:
     """Carry what people said to another name, with what their recordings are told by, and drop what builds made."""
     update = RecordingUpdate(dataset, PERSON)
-    for recording in known_recordings(lake, "r.dataset = ?", [dataset], dataset=dataset):
+    contents = f"dataset = {literal(dataset)}"
+    for recording in known_recordings(lake, "r.dataset = ?", [dataset], contents):
         update.put(replace(recording, is_here=False))
         update.put_fingerprint(recording)
     update.keep_pictures(lake)

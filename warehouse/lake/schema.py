@@ -19,13 +19,12 @@ from typing import Any
 import duckdb
 
 from core.errors import UserError
+from core.files import queries_of
 from core.names import PLACEHOLDER
 from core.paths import Workspace
 from core.tables import STATEMENTS, TABLES, Column, Table
 from core.tables.definition import sql_type
 from core.version import VERSION
-from ingest.recordings import MOMENTS
-from ingest.recordings import VERSION as VERSION_OF_FINGERPRINTS
 from warehouse.lake import former_words
 from warehouse.lake.catalog import back_up, lost, remains
 from warehouse.lake.connection import CATALOG, LakeConnection, connect, literal, quoted
@@ -33,7 +32,7 @@ from warehouse.lake.outdated import delete_outdated_sql
 from warehouse.lake.place import LakeError, locked
 from warehouse.lake.views import VIEWS, View
 
-OTHER_CHANGES = 21  # version of the last change that is no new column
+OTHER_CHANGES = 22  # version of the last change that is no new column
 _COLUMNS = chain.from_iterable(table.columns for table in TABLES.values())
 SCHEMA_VERSION = max(OTHER_CHANGES, *(column.since for column in _COLUMNS))
 WITH_STATEMENTS = 20  # from this version on what people said is in statements beside the lake
@@ -42,51 +41,12 @@ OF_MOTION = "SELECT label_run FROM label_runs WHERE annotator IN ('motion', 'nat
 # Of each version, what rows that were there before need: SQL on the lake, after tables and columns were added. One with
 # a parameter is run for each dataset by itself, so that it need not hold the rows of all.
 # Version 0 is all lakes from before versions were counted.
-# A recording for each episode that a dataset has or had; of those that were built all that the lake knows of them
-PLACES = """
-SELECT dataset, episode_index, any_value(source_id) AS source_id FROM (
-  SELECT dataset, episode_index, source_id FROM episode_facts
-  UNION ALL SELECT dataset, episode_index, source_id FROM episode_ids) GROUP BY ALL"""
-RECORDINGS = f"""
-INSERT INTO recordings BY NAME
-SELECT left(sha256(p.dataset || chr(0) || p.source_id || chr(0) || p.episode_index), 16) AS recording, p.dataset,
-       p.episode_index, p.source_id, f.source_stamp, f."group", s.split,
-       CASE WHEN f.dataset IS NULL AND json_extract_string(b.config, '$.episodes') IS NULL THEN now() END AS left_at
-FROM ({PLACES}) p LEFT JOIN episode_facts f USING (dataset, episode_index)
-LEFT JOIN splits s USING (dataset, episode_index) LEFT JOIN build_configs b USING (dataset)"""
-PRINTS = f"""
-INSERT INTO fingerprints BY NAME
-WITH moments AS (
-  SELECT dataset, episode_index, camera, list(phash ORDER BY frame_index) AS moments
-  FROM frames JOIN episode_content USING (dataset, episode_index)
-  WHERE list_contains(list_transform(range({MOMENTS}), lambda k: ((k + 0.5) * num_frames // {MOMENTS})::BIGINT),
-                      frame_index) GROUP BY ALL),
-cameras AS (
-  SELECT dataset, episode_index, list(camera ORDER BY camera) AS cameras,
-         flatten(list(moments ORDER BY camera)) AS moments FROM moments GROUP BY ALL)
-SELECT r.recording, {VERSION_OF_FINGERPRINTS} AS version, e.num_frames, c.cameras, c.moments,
-       list_append(coalesce(e.former_hashes, []), e.content_hash) AS content_hashes
-FROM recordings r JOIN episode_facts f USING (dataset, episode_index)
-LEFT JOIN episode_content e USING (dataset, episode_index) LEFT JOIN cameras c USING (dataset, episode_index)"""
-# Corrections that wait for review were made of a recording that is not there any more
-OUTDATED_CORRECTIONS = """
-SELECT c.correction_id, c.dataset, c.episode_index FROM corrections c
-JOIN episode_content e USING (dataset, episode_index)
-WHERE c.base_content_hash IS DISTINCT FROM e.content_hash
-  AND NOT coalesce(list_contains(e.former_hashes, c.base_content_hash), false)"""
+RECORDINGS, PRINTS, OUTDATED_CORRECTIONS, FALLS, NUMBERS = queries_of(__file__)
 FORMER_ID = "left(sha256(o.dataset || chr(0) || o.episode_index || chr(0) || 'former'), 16)"
 STEPS: Mapping[int, Sequence[str]] = {
     # Its key has had label_run since frames-4
     1: ("UPDATE keyframes SET label_run = '' WHERE label_run IS NULL",),
-    2: (
-        """
-        UPDATE label_quality q SET falls = p.falls, worst_fall = p.worst_fall FROM (
-          SELECT dataset, episode_index, label_run, count(*) FILTER (fall > 0.01) AS falls,
-                 greatest(coalesce(max(fall), 0), 0) AS worst_fall
-          FROM (SELECT *, lag(progress::DOUBLE) OVER w - progress::DOUBLE AS fall FROM progress WHERE dataset = $1
-                WINDOW w AS (PARTITION BY episode_index, label_run ORDER BY frame_index)) GROUP BY ALL) p
-        WHERE q.dataset = p.dataset AND q.episode_index = p.episode_index AND q.label_run = p.label_run""",
-    ),
+    2: (FALLS,),
     3: (
         # What few sources say of their steps
         "ALTER TABLE episode_facts ADD COLUMN IF NOT EXISTS steps.element.kind VARCHAR",
@@ -136,12 +96,7 @@ STEPS: Mapping[int, Sequence[str]] = {
     ),
     # A number is one recording's for good: those that left, whose numbers others have by now, get new ones
     20: (
-        "UPDATE recordings SET episode_index = n.number FROM ("
-        "SELECT recording, highest + row_number() OVER (PARTITION BY dataset ORDER BY episode_index, recording) "
-        "AS number FROM (SELECT *, max(episode_index) OVER (PARTITION BY dataset) AS highest, "
-        "row_number() OVER (PARTITION BY dataset, episode_index "
-        "ORDER BY left_at IS NULL DESC, left_at DESC, recording) AS nth FROM recordings) WHERE nth > 1) n "
-        "WHERE recordings.recording = n.recording",
+        NUMBERS,
         "DROP TABLE IF EXISTS episode_ids",
     ),
 }
@@ -213,9 +168,11 @@ def migrate(lake: LakeConnection) -> None:
             _add_missing(lake, table, columns)
         _take_steps(lake, version, last, is_new=not columns)
         if not is_former:
+            former_words.renew(lake)
             _make_views(lake)
     if is_former:
         former_words.take_over(lake)
+        former_words.renew(lake)
         with lake.transaction(f"schema {SCHEMA_VERSION}"):
             former_words.drop(lake)
             _take_steps(lake, last, SCHEMA_VERSION)

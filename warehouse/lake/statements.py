@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from core.errors import UserError
+from core.files import queries_of
+from core.values import grouped
 from ingest.formats.side_files import parse_json, parse_json_lines
 from warehouse.lake.connection import LakeConnection
-from warehouse.lake.kinds import KINDS
+from warehouse.lake.kinds import KINDS, OF_LABELS, topics
 from warehouse.lake.lake import Lake
 from warehouse.lake.publication import content_key
 from warehouse.lake.words import COLUMNS
@@ -31,6 +33,7 @@ Home = tuple[str, int | None]  # a place, or (None) a whole dataset
 type Known = tuple[str, str, str | None]  # recording, its name in the source, content_hash
 type Row = Mapping[str, Any]
 STANDING = "AND undoes IS NULL AND NOT EXISTS (FROM statements u WHERE u.undoes = s.batch)"
+[TO_UNDO_SQL] = queries_of(__file__)
 # Columns that say nothing by which two statements differ
 NO_WORDS = (
     "number",
@@ -64,7 +67,7 @@ def newest_row(
     dataset, episode_index = place
     if known is None and episode_index is not None:
         known = {**lake.recordings_at([(dataset, episode_index)])}
-    rows = _newest(lake, kind, [place], known or {}, by_subject=False, standing=standing)
+    rows = _newest(lake, kind, [place], known or {}, standing=standing)
     return next(iter(rows.values()), None)
 
 
@@ -92,21 +95,21 @@ def say(
         recordings = {**(known or {})}
         unknown = [(d, e) for d, e in places - recordings.keys() if e is not None]
         recordings |= lake.recordings_at(unknown)
-        former = _newest(lake, kind, places, recordings, by_subject=KINDS[kind].by_subject)
+        former = _newest(lake, kind, places, recordings)
         statements = []
         for row in rows:
             place: Home = row["dataset"], row.get("episode_index")
             holds = recordings.get(place)
             check_recording(place, row.get("recording"), holds and holds[0])
-            subject = row.get("subject") if KINDS[kind].by_subject else None
+            subject = None if kind in OF_LABELS else row.get("subject")
             before = former.get((_home(place, recordings), subject))
             completed = complete(row, before)
             if completed is not None:
-                statements.append(_statement(kind, completed, holds, before))
+                statements.append(_statement(completed.get("kind", kind), completed, holds, before))
         ids = sorted(statement["statement_id"] for statement in statements)
         batch = content_key(*ids)[:16] if is_batch and len(ids) > 1 else None
         for statement in statements:
-            statement["batch"] = batch or statement["statement_id"]
+            statement["batch"] = batch or statement["batch"] or statement["statement_id"]
         waiting.extend(statements)
     return statements
 
@@ -123,8 +126,7 @@ def _statement(kind: str, row: Row, holds: Known | None, former: Row | None) -> 
     """A row of the table of statements. Raises CorrectionError."""
     model = KINDS[kind]
     fields = {name: row[name] for name in model.model_fields if name in row}
-    is_undone = row.get("undoes") and not fields
-    value = {} if is_undone else model(**fields).model_dump(exclude_none=True)
+    value = {} if row.get("undoes") else model(**fields).model_dump(exclude_none=True)
     recording, source_id, content_hash = holds or (None, None, None)
     statement: dict[str, Any] = dict.fromkeys(COLUMNS) | {
         "source_id": source_id,
@@ -163,56 +165,78 @@ def _newest(
     places: Iterable[Home],
     recordings: Mapping[Home, Known],
     *,
-    by_subject: bool,
     standing: bool = False,
 ) -> dict[tuple[str, str | None], dict[str, Any]]:
     """The newest statement of a kind on each place (and subject), with what it says as columns; by `_home` (and
     subject). Reads no table of the lake."""
     rows = lake.dicts(
         "SELECT *, coalesce(recording, dataset || ' ' || coalesce(episode_index, -1)) AS home, "
-        f"{'subject' if by_subject else 'NULL'} AS topic FROM statements s "
-        "WHERE kind = $1 AND (list_contains($2, recording) OR recording IS NULL AND list_contains($2, home)) "
+        f"CASE WHEN kind NOT IN {OF_LABELS} THEN subject END AS topic FROM statements s WHERE list_contains($1, kind) "
+        "AND (list_contains($2, recording) OR recording IS NULL AND list_contains($2, home)) "
         f"{STANDING if standing else ''} "
         "QUALIFY row_number() OVER (PARTITION BY home, topic ORDER BY created_at DESC, statement_id DESC) = 1",
-        [kind, sorted({_home(place, recordings) for place in places})],
+        [topics(kind), sorted({_home(place, recordings) for place in places})],
     )
     return {(row["home"], row["topic"]): row | json.loads(row["value"]) for row in rows}
 
 
 def take_back(
-    lake: LakeConnection, statement_id: str, *, author: str, comment: str = ""
-) -> tuple[str, int]:
+    lake: LakeConnection,
+    statement_id: str,
+    *,
+    author: str,
+    comment: str = "",
+    place: Place | None = None,
+    recording: str | None = None,
+    **seen: str | None,
+) -> list[dict[str, Any]]:
     """Take back a statement, and those that were said together with it: what was said before counts again.
 
-    Corrections have their own (warehouse.lake.corrections). Returns the dataset, and how many were taken back. Raises
-    CorrectionError.
+    place, recording: of which the author means it. seen: `follows`, the newest that the author has seen, if anything
+    newer counts. Returns what was said. Raises CorrectionError.
     """
     words = {
         "author": checked_text("author", author, 100),
-        "comment": checked_text("comment", comment, 2000, empty=True) or None,
+        "comment": checked_text("comment", comment, 2000, empty=True),
+        "recording": recording,
     }
-    rows = lake.dicts(
-        "SELECT kind, dataset, episode_index, subject, batch AS undoes FROM located_statements "
-        "WHERE batch IN (SELECT batch FROM located_statements WHERE ? IN (statement_id, batch)) "
-        "AND undoes IS NULL AND kind NOT IN ('renamed', 'build')",
-        [statement_id],
-    )
-    if not rows:
+    rows = lake.dicts(TO_UNDO_SQL, [statement_id])
+    if not rows or place not in (None, (rows[0]["dataset"], rows[0]["episode_index"])):
         raise CorrectionError(
             f"there is no statement {statement_id!r} to take back; proccorpus show statements has all"
         )
     batch = rows[0]["undoes"]
 
-    def undoing() -> list[dict[str, Any]]:
+    def complete(row: dict[str, Any], former: Row | None) -> dict[str, Any]:
+        if seen and row["kind"] in OF_LABELS:
+            check_newest(row, seen["follows"], former)
+        return row
+
+    said: list[dict[str, Any]] = []
+    with lake.words.saying():
         for undoing_author, when in lake.rows(
             "SELECT author, created_at FROM statements WHERE undoes = ? LIMIT 1", [batch]
         ):
             raise CorrectionError(
                 f"{statement_id} was taken back by {undoing_author} on {when:%Y-%m-%d %H:%M} UTC"
             )
-        return [row | words for row in rows]
+        for kind, of_kind in grouped((row["kind"], row | words) for row in rows).items():
+            said += say(lake, kind, lambda of_kind=of_kind: of_kind, complete=complete)
+    return said
 
-    return rows[0]["dataset"], len(say(lake, rows[0]["kind"], undoing))
+
+def check_newest(row: Row, follows: str | None, newest: Row | None) -> None:
+    """Nothing is replaced unseen. Raises ConflictError: the newest statement is not the one that an author has seen."""
+    episode = f"episode {row['episode_index']} of {row['dataset']}"
+    if newest is None and follows is not None:
+        raise ConflictError(f"nothing was said of {episode} that yours could follow: reload it")
+    if newest is not None and newest["statement_id"] != follows:
+        saved = "changed the person" if newest["kind"] == ASSIGNED else f"saved a {newest['kind']}"
+        action = "took something back" if newest["undoes"] else saved
+        when = f"on {newest['created_at']:%Y-%m-%d %H:%M:%S} UTC"
+        raise ConflictError(
+            f"{newest['author']} {action} of {episode} {when}: reload it, compare, save again"
+        )
 
 
 def checked_text(title: str, text: str, max_chars: int, *, empty: bool = False) -> str:
@@ -351,27 +375,11 @@ def mark(
     def complete(row: dict[str, Any], former: Row | None) -> dict[str, Any] | None:
         if (former is not None and former["is_on"] and former["value"] == value) == is_on:
             return None
-        place = row["dataset"], row["episode_index"]
-        # Nobody's assignment is replaced unseen
-        if (
-            kind == ASSIGNED
-            and follows is not None
-            and former is not None
-            and former["statement_id"] != follows.get(place)
-        ):
-            raise ConflictError(_assigned_since(place, former))
+        if kind == ASSIGNED and follows is not None and former is not None:
+            check_newest(row, follows.get((row["dataset"], row["episode_index"])), former)
         return row
 
     return say(lake, kind, lambda: rows, {**recording_by_place}, complete=complete)
-
-
-def _assigned_since(place: Place, former: Row) -> str:
-    if former["is_on"]:
-        assignment = f"assigned to {former['value']}"
-    else:
-        assignment = "assigned to nobody any more"
-    origin = f"by {former['author']} on {former['created_at']:%Y-%m-%d %H:%M:%S} UTC: reload and look again"
-    return f"episode {place[1]} of {place[0]} was {assignment} {origin}"
 
 
 # Taking data down: a mark, which counts at once: releases leave the data out, and the plan sees what was made of it as
@@ -389,11 +397,13 @@ def takedown_marks(lake: Lake, dataset: str | None = None) -> list[dict]:
     )
 
 
-def withdrawn_reasons(lake: Lake) -> dict[str, str]:
-    """The reason of each recording that was taken down by itself."""
+def withdrawn_reasons(lake: LakeConnection) -> dict[str, str]:
+    """The reason of each recording that was taken down, with its dataset or by itself."""
     return dict(
         lake.rows(
-            "SELECT recording, reason FROM takedowns WHERE recording IS NOT NULL ORDER BY created_at"
+            "SELECT r.recording, t.reason FROM takedowns t JOIN recordings r USING (dataset) "
+            "WHERE t.episode_index IS NULL UNION ALL "
+            "SELECT recording, reason FROM takedowns WHERE recording IS NOT NULL"
         )
     )
 

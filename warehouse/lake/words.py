@@ -98,9 +98,15 @@ class StatementStore:
     def skip_to(self, number: int) -> None:
         """Give the next statement a number beyond this one. Of a file: a server keeps count by itself."""
         if not self.is_postgres and self.path.exists():
-            with self._transaction() as cursor:
-                sql = "UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = ?"
-                cursor.execute(sql, [number, TABLE])
+            self.change(
+                f"UPDATE sqlite_sequence SET seq = max(seq, {int(number)}) WHERE name = '{TABLE}'"
+            )
+
+    def change(self, *commands: str) -> None:
+        """Change what is stored by commands of SQL, all or none of them."""
+        with self.lock, self._transaction() as cursor:
+            for command in commands:
+                cursor.execute(command)
 
     def back_up(self, num_kept: int) -> None:
         """Copy the file into backups/, where there are new statements; of the copies `num_kept` stay.
@@ -124,56 +130,53 @@ class StatementStore:
     def _transaction(self) -> Iterator[Any]:
         """Raises LakeError: the statements cannot be written."""
         self.newest()  # a server may have dropped the connection meanwhile
-        session = None
-        try:
+        with self._explained("nothing was saved"):
             session = self._opened(makes=True)
-            cursor = session.cursor()
-            if self.is_postgres:
-                cursor.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK_KEY])
-            else:
-                cursor.execute("BEGIN IMMEDIATE")
-            yield cursor
-            session.commit()
-        except sqlite3.Error as e:
-            if session is not None:
-                session.rollback()
-            raise LakeError(f"{self.path}: nothing was saved: {first_line(e)}") from e
-        except BaseException as e:
-            if session is None:
-                raise
-            if isinstance(e, session.Error):
-                self.close()
-                raise LakeError(f"{self._address}: nothing was saved: {first_line(e)}") from e
-            session.rollback()
-            raise
-
-    def _query(self, sql: str, *, is_repeated: bool = False) -> list[tuple]:
-        """Raises LakeError: the statements cannot be read, or their server is away."""
-        with self.lock:
             try:
-                session = self._opened()
-                if session is None:
-                    return []
                 cursor = session.cursor()
-                cursor.execute(sql)
-                rows = cursor.fetchall()
                 if self.is_postgres:
-                    session.rollback()
-            except sqlite3.Error as e:
-                raise LakeError(
-                    f"{self.path}: what people said cannot be read: {first_line(e)}; proccorpus recover puts its "
-                    "newest backup there"
-                ) from e
-            except Exception as e:
-                if self._session is None or not isinstance(e, self._session.Error):
-                    raise
+                    cursor.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK_KEY])
+                else:
+                    cursor.execute("BEGIN IMMEDIATE")
+                yield cursor
+                session.commit()
+            except BaseException:
+                session.rollback()
+                raise
+
+    def _query(self, sql: str) -> list[tuple]:
+        """Raises LakeError: the statements cannot be read, or their server is away."""
+        remedy = "" if self.is_postgres else "; proccorpus recover puts its newest backup there"
+        with self.lock:
+            was_open = self._session is not None
+            try:
+                with self._explained("what people said cannot be read", remedy):
+                    session = self._opened()
+                    if session is None:
+                        return []
+                    cursor = session.cursor()
+                    cursor.execute(sql)
+                    rows = cursor.fetchall()
+                    if self.is_postgres:
+                        session.rollback()
+                    return rows
+            except LakeError:
                 # A server that was started anew has dropped its connections
-                self.close()
-                if is_repeated:
-                    problem = f"what people said cannot be read: {first_line(e)}"
-                    raise LakeError(f"{self._address}: {problem}") from e
-                return self._query(sql, is_repeated=True)
-            return rows
+                if not was_open:
+                    raise
+                return self._query(sql)
+
+    @contextmanager
+    def _explained(self, problem: str, remedy: str = "") -> Iterator[None]:
+        """Raises LakeError for errors of the database."""
+        try:
+            yield
+        except Exception as e:
+            if not isinstance(e, sqlite3.Error if self._session is None else self._session.Error):
+                raise
+            self.close()
+            location = self._address if self.is_postgres else self.path
+            raise LakeError(f"{location}: {problem}: {first_line(e)}{remedy}") from e
 
     def _opened(self, *, makes: bool = False) -> Any:
         """The connection; None where nothing was ever said, unless it `makes` the table."""

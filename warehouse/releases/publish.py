@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from core.files import queries_of
 from ingest.episode import Finding
 from warehouse.lake import Lake
 from warehouse.lake.connection import has, literal, temp_table
@@ -43,39 +44,9 @@ from warehouse.releases.release import (
 )
 from warehouse.shards.shard import index_path
 
-LABELS = {
-    # A release of an earlier version has no success_source
-    "episodes": "SELECT e.dataset, e.episode_index, e.source_id, e.task, e.tasks, e.num_frames, e.fps, e.duration_s, "
-    "e.cameras, COLUMNS('^success(_source)?$'), s.split, a.label_run, a.why AS label_why, e.content_hash "
-    "FROM episodes e SEMI JOIN held USING (dataset, episode_index) JOIN splits s USING (dataset, episode_index) "
-    "LEFT JOIN active_runs a USING (dataset, episode_index) ORDER BY 1, 2",
-    "segments": "SELECT s.* EXCLUDE (chunk) FROM active_segments s SEMI JOIN held USING (dataset, episode_index) "
-    "ORDER BY dataset, episode_index, segment_index",
-    "progress": "SELECT p.* EXCLUDE (chunk) FROM active_progress p SEMI JOIN held USING (dataset, episode_index) "
-    "ORDER BY dataset, episode_index, frame_index",
-    "splits": "SELECT s.* EXCLUDE (chunk) FROM splits s SEMI JOIN held USING (dataset, episode_index) ORDER BY 1, 2",
-    # questions and answers are in the shards
-    "samples": "SELECT s.* EXCLUDE (chunk, question, answer), l.shard FROM samples s JOIN sample_location l "
-    "USING (dataset, chunk, sample_id) WHERE l.shard IN (FROM held_shards) ORDER BY sample_id, shard",
-    "label_runs": "SELECT r.* EXCLUDE (created_at) FROM label_runs r WHERE label_run IN (SELECT label_run "
-    "FROM active_runs SEMI JOIN held USING (dataset, episode_index)) ORDER BY 1",
-}
-# By the numbers that the release has: a takedown holds for the recording. Releases from before recordings were known
-# have the numbers that were said
-HELD_RECORDINGS = """
-CREATE TEMP TABLE held_recordings AS
-SELECT h.dataset, h.episode_index, {0} AS recording FROM held h {1}"""
-TAKEN_DOWN = """
-SELECT h.dataset || CASE WHEN d.episode_index IS NULL THEN '' ELSE ' episode ' || h.episode_index END
-FROM held_recordings h JOIN down d ON CASE WHEN d.recording IS NOT NULL AND h.recording IS NOT NULL
-  THEN h.recording = d.recording
-  ELSE h.dataset = d.dataset AND h.episode_index = coalesce(d.episode_index, h.episode_index) END
-ORDER BY h.dataset, h.episode_index LIMIT 1"""
-# What is taken down now, with recordings that probably are
-DOWN = """
-SELECT dataset, episode_index, recording FROM takedowns UNION
-SELECT r.dataset, r.episode_index, r.recording FROM recordings r JOIN takedowns t ON t.recording = r.resembles
-WHERE r.left_at IS NULL"""
+NAMES = ("episodes", "segments", "progress", "splits", "samples", "label_runs")
+HELD_RECORDINGS, TAKEN_DOWN, DOWN, *LABEL_QUERIES = queries_of(__file__)
+LABELS = dict(zip(NAMES, LABEL_QUERIES, strict=True))
 
 # How to read and check a published release without the workspace that froze it, run in its folder
 USE_THERE = (

@@ -102,7 +102,7 @@ def test_a_model_is_evaluated_beside_the_clock(tmp_path: Path) -> None:
     lake = Lake(Workspace(tmp_path / "w"))
     folder = laptop_kit.make_checkpoint(tmp_path / "bars")
     config = EvaluationOptions(benchmark="rbm-eval", data=str(make_rbm(tmp_path / "rbm")))
-    evaluation = evaluate_benchmark(lake, config, RunnerConfig("bars", folder=folder))
+    evaluation = evaluate_benchmark(lake, RunnerConfig("bars", config, folder))
     assert [e.model for e in evaluation.entries][:2] == ["bars", "clock"]
     clock = evaluation.entries[1].scores
     assert (clock[ALL, "ranking_tau_b"].value, clock[ALL, "success_auc"].value) == (0, 0.5)
@@ -176,27 +176,11 @@ def test_a_long_run_is_shown_in_32_pictures(tmp_path: Path) -> None:
     assert [q.pictures[k].path.name for k in (0, -1)] == ["000000.jpg", f"{30 * 39:06d}.jpg"]
 
 
-def test_a_video_that_is_missing_or_damaged_costs_its_own_questions(tmp_path: Path) -> None:
-    root = make_robofac(tmp_path / "r")
-    (root / "simulation_data/LiftCube/a.mp4").unlink()
-    (root / "simulation_data/LiftCube/b.mp4").write_bytes(b"no video")
-    questions = questions_of("robofac", str(root), image_root=tmp_path / "f")
-    names = {q.trajectory: [p.path.name for p in q.pictures] for q in questions}
-    assert (names["a"], names["b"], len(names["c"])) == (["a.mp4"], ["b.mp4"], 3)
-    (root / "realworld_data/LiftCube/c.mp4").unlink()
-    (root / "simulation_data/LiftCube/b.mp4").unlink()
-    with pytest.raises(
-        BenchmarkError, match=r"none of 3 videos is there, such as .*LiftCube/c.mp4"
-    ):
-        questions_of("robofac", str(root), image_root=tmp_path / "f")
-
-
 def test_a_model_is_asked_and_scored(robofac: Path, tmp_path: Path) -> None:
     lake = Lake(Workspace(tmp_path / "w"))
     model = reward_kit.make_checkpoint(tmp_path / "m", head=None)
-    runner = RunnerConfig("m", EvaluationOptions(answer="text", max_tokens=4), model)
-    config = EvaluationOptions(benchmark="robofac", data=str(robofac))
-    evaluation = evaluate_benchmark(lake, config, runner)
+    config = EvaluationOptions(benchmark="robofac", data=str(robofac), answer="text", max_tokens=4)
+    evaluation = evaluate_benchmark(lake, RunnerConfig("m", config, model))
     (entry,) = evaluation.entries
     # A model of random weights names no option
     assert entry.scores["all", "choice_accuracy"].value == 0
@@ -212,15 +196,13 @@ def test_a_model_is_asked_and_scored(robofac: Path, tmp_path: Path) -> None:
     )
     assert row[0] == 12
     # Free text alone: answers are kept for a judge
-    written = evaluate_benchmark(
-        lake,
-        EvaluationOptions(benchmark="robofac", data=str(robofac), part=("task_identification",)),
-        runner,
-    )
+    one_part = config.model_copy(update={"part": ("task_identification",)})
+    written = evaluate_benchmark(lake, RunnerConfig("m", one_part, model))
     assert written.entries[0].scored.counts["unscored_task_identification"] == 3
     headed = reward_kit.make_checkpoint(tmp_path / "h")
+    by_head = config.model_copy(update={"answer": "auto"})
     with pytest.raises(UserError, match="asks for words only"):
-        evaluate_benchmark(lake, config, RunnerConfig("h", folder=headed))
+        evaluate_benchmark(lake, RunnerConfig("h", by_head, headed))
 
 
 # ProgressLM's, from the hub, and any dataset
@@ -260,7 +242,9 @@ def test_a_pinned_commit_is_read_and_only_what_is_asked_for_is_fetched(
 
 
 def test_what_cannot_be_loaded_says_why(bench: Path, tmp_path: Path) -> None:
-    with pytest.raises(BenchmarkError, match=r"unknown benchmark 'x'; known: progress-bench"):
+    with pytest.raises(
+        BenchmarkError, match=r"unknown benchmark 'x'; known: held-out, progress-bench"
+    ):
         questions_of("x")
     with pytest.raises(BenchmarkError, match=r"has no part 'visual'; it has text-normal"):
         questions_of("progress-bench", str(bench), part=["visual"])

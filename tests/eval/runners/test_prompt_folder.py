@@ -12,7 +12,7 @@ from core.paths import Workspace
 from core.values import PLAIN_IMAGE
 from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.question import PictureFile, Question
-from eval.benchmarks.run import evaluate_benchmark
+from eval.benchmarks.run import Evaluation, evaluate_benchmark
 from eval.runners.prompt import chat_messages
 from eval.runners.prompt_folder import read_prompts
 from eval.runners.start import RunnerConfig
@@ -128,26 +128,30 @@ def test_a_run_is_asked_in_the_folders_words_and_knows_them(bench: Path, tmp_pat
     lake = Lake(Workspace(tmp_path / "w"))
     model = make_checkpoint(tmp_path / "m", head=None)
     prompts = folder_of(tmp_path / "p", text__txt=TEXT)
-    runner = RunnerConfig("m", EvaluationOptions(answer="text", max_tokens=4), model)
-    config = EvaluationOptions(
-        benchmark="progress-bench", data=str(bench), part=("text-normal",), limit=2
+    asked = EvaluationOptions(
+        benchmark="progress-bench",
+        data=str(bench),
+        part=("text-normal",),
+        limit=2,
+        answer="text",
+        max_tokens=4,
     )
-    plain = evaluate_benchmark(lake, config, runner)
-    evaluated = evaluate_benchmark(lake, config.model_copy(update={"prompts": prompts}), runner)
+
+    def evaluated_with(**changes: object) -> Evaluation:
+        return evaluate_benchmark(
+            lake, RunnerConfig("m", asked.model_copy(update=changes), folder=model)
+        )
+
+    plain = evaluated_with()
+    evaluated = evaluated_with(prompts=prompts)
     assert evaluated.run != plain.run
     assert evaluated.settings["prompts"] == read_prompts(prompts).hash
     assert "prompts" not in plain.settings
     assert evaluated.settings["prompt_version"] != plain.settings["prompt_version"]
     folder_of(prompts, text__txt=TEXT.replace("How far?", "How far is it?"))
-    other_evaluation = evaluate_benchmark(
-        lake, config.model_copy(update={"prompts": prompts}), runner
-    )
+    other_evaluation = evaluated_with(prompts=prompts)
     assert other_evaluation.run not in (plain.run, evaluated.run)
     stored = [json.loads(row[0]) for row in lake.rows("SELECT config FROM eval_runs")]
     assert evaluated.settings["prompts"] in {config.get("prompts") for config in stored}
     with pytest.raises(UserError, match=r"has no visual.toml or visual.txt"):
-        evaluate_benchmark(
-            lake,
-            config.model_copy(update={"prompts": prompts, "part": ("visual_same_view",)}),
-            runner,
-        )
+        evaluated_with(prompts=prompts, part=("visual_same_view",))

@@ -57,140 +57,117 @@ def golden() -> dict[str, Any]:
     return json.loads(Path(__file__).with_name("progresslm_golden.json").read_text())
 
 
+def lines_of(golden: dict[str, Any], first: str = "", *fields: str) -> list[PredictionLine]:
+    """Of the golden rows, the first one with another reply where that is given."""
+    rows = [(r["meta_data"], r["response"]) for r in golden["rows"]]
+    rows[0] = rows[0][0], first or rows[0][1]
+    told = frozenset(fields)
+    return [PredictionLine(str(k), *row, fields=told) for k, row in enumerate(rows)]
+
+
 def test_golden_file_as_published(golden: dict[str, Any]) -> None:
-    rows = [
-        PredictionLine(str(k), r["meta_data"], r["response"]) for k, r in enumerate(golden["rows"])
-    ]
-    scored = score_predictions("progress-bench", rows, as_published=True)
-    scored_values = values(scored)
-    expected = golden["expected_metric_py"]
-    assert scored_values["voc"] == pytest.approx(expected["voc"]["voc_mean"], abs=1e-12)
-    assert scored_values["score_error"] == pytest.approx(
-        expected["errors"]["score_error_mean"], abs=1e-12
-    )
-    assert scored_values["ref_error"] == pytest.approx(
-        expected["errors"]["ref_error_mean"], abs=1e-12
-    )
-    assert scored_values["coverage"] == expected["voc"]["sample_coverage"]
-    assert scored.scores()["all", "voc"].n == expected["voc"]["valid_trajectories"]
-    assert scored.counts["answerable"] == expected["voc"]["total_samples"]
-    assert scored.counts["numbers"] == expected["voc"]["valid_samples"]
-
-
-def test_an_unreadable_first_reply_does_not_hide_the_tags_of_the_others(
-    golden: dict[str, Any],
-) -> None:
-    # What metric.py gives for the rows after the first
-    ref_errors = [0.5, 0.0, 0.5, 0.0, 0.0, 1.0, 0.6, 0.0]
-    score_errors = [
-        0.8275862068965517,
-        0.325301204819277,
-        0.5074626865671643,
-        0.015151515151515164,
-        0.0,
-        0.46808510638297873,
-        0.4623655913978495,
-    ]
-    for fields in (set(), {"ref", "score", "ground_truth_score"}):
-        rows = [
-            PredictionLine(
-                str(k),
-                r["meta_data"],
-                r["response"] if k else "I cannot say.",
-                fields=frozenset(fields),
-            )
-            for k, r in enumerate(golden["rows"])
-        ]
-        scored_values = values(score_predictions("progress-bench", rows, as_published=True))
-        assert scored_values["ref_error"] == pytest.approx(np.mean(ref_errors), abs=1e-12)
-        assert scored_values["score_error"] == pytest.approx(np.mean(score_errors), abs=1e-12)
-
-
-@pytest.mark.parametrize("fields", [{"predicted_score"}, {"score", "ground_truth_score"}])
-def test_the_fields_of_the_first_row_say_that_there_are_no_tags(fields: set[str]) -> None:
-    # Qwen's and OpenAI's runners without reasoning: tags that a model writes all the same are not looked for
-    rows = [
-        PredictionLine(str(k), row(0.5, said("50%"), k).meta_data, said("50%")) for k in range(2)
-    ]
-    plain = [
-        PredictionLine(r.where, r.meta_data, r.response, fields=frozenset(fields)) for r in rows
-    ]
-    assert values(score_predictions("progress-bench", rows, as_published=True))["ref_error"] == 0
-    assert np.isnan(
-        values(score_predictions("progress-bench", plain, as_published=True))["ref_error"]
-    )
+    scored = score_predictions("progress-bench", lines_of(golden), as_published=True)
+    voc, wrong = (golden["expected_metric_py"][name] for name in ("voc", "errors"))
+    expected = {
+        "voc": voc["voc_mean"],
+        "score_error": wrong["score_error_mean"],
+        "ref_error": wrong["ref_error_mean"],
+        "coverage": voc["sample_coverage"],
+    }
+    assert {m: values(scored)[m] for m in expected} == pytest.approx(expected, abs=1e-12)
+    assert scored.scores()["all", "voc"].n == voc["valid_trajectories"]
+    assert scored.counts["answerable"] == voc["total_samples"]
+    assert scored.counts["numbers"] == voc["valid_samples"]
 
 
 def test_golden_file_mended(golden: dict[str, Any]) -> None:
-    rows = [
-        PredictionLine(str(k), r["meta_data"], r["response"]) for k, r in enumerate(golden["rows"])
-    ]
-    scored = score_predictions("progress-bench", rows)
-    scored_values = values(scored)
-    expected = golden["expected_corrected"]
-    assert scored_values["voc"] == pytest.approx(expected["voc_mean_zero_for_constant"], abs=1e-12)
-    assert scored_values["score_error"] == pytest.approx(expected["nse_penalised_mean"], abs=1e-12)
-    assert scored_values["score_error_parsed"] == pytest.approx(
-        expected["nse_parsed_mean"], abs=1e-12
-    )
-    assert scored_values["afrr"] == expected["afrr_strict"]
-    assert scored_values["na_recall"] == expected["na_recall_strict"]
-    assert scored_values["na_recall_reference"] == expected["na_recall_reference_style"]
+    scored = score_predictions("progress-bench", lines_of(golden))
+    ours = {
+        "voc": "voc_mean_zero_for_constant",
+        "score_error": "nse_penalised_mean",
+        "score_error_parsed": "nse_parsed_mean",
+        "afrr": "afrr_strict",
+        "na_recall": "na_recall_strict",
+        "na_recall_reference": "na_recall_reference_style",
+    }
+    expected = {metric: golden["expected_corrected"][name] for metric, name in ours.items()}
+    assert {m: values(scored)[m] for m in expected} == pytest.approx(expected, abs=1e-12)
     # one of the unparsable ones on an answerable row: 0.1 of 10
-    count_names = (
-        "rows",
-        "episodes",
-        "answerable",
-        "numbers",
-        "refusals",
-        "unparsable",
-        "without_order",
-    )
-    assert scored.counts == dict(zip(count_names, (12, 5, 10, 8, 2, 2, 2), strict=True))
+    assert list(scored.counts) == [
+        *("rows", "episodes", "answerable", "numbers", "refusals", "unparsable", "without_order")
+    ]
+    assert list(scored.counts.values()) == [12, 5, 10, 8, 2, 2, 2]
 
 
-def test_refusals_are_lost_to_the_published_error_but_not_to_ours() -> None:
-    shares = (0.08, 0.33, 0.58, 0.83)
-    for reply in (said("n/a", "n/a"), "no idea"):
-        rows = [row(s, said(f"{s:.0%}") if k < 2 else reply, 10 + k) for k, s in enumerate(shares)]
-        published = values(score_predictions("progress-bench", rows, as_published=True))
-        ours = values(score_predictions("progress-bench", rows))
-        assert published["score_error"] == pytest.approx(
-            0, abs=1e-12
-        )  # half of the questions were not answered
-        assert published["voc"] == 1
-        assert ours["score_error"] == 0.5
-        assert ours["coverage"] == 0.5
-        assert ours["voc_worst"] < 0
+@pytest.mark.parametrize("fields", [(), ("ref", "score", "ground_truth_score")])
+def test_an_unreadable_first_reply_does_not_hide_the_tags_of_the_others(
+    golden: dict[str, Any], fields: tuple[str, ...]
+) -> None:
+    rows = lines_of(golden, "I cannot say.", *fields)
+    scored_values = values(score_predictions("progress-bench", rows, as_published=True))
+    # What metric.py gives for the rows after the first
+    errors = 0.8275862068965517, 0.325301204819277, 0.5074626865671643, 0.015151515151515164
+    errors += 0.0, 0.46808510638297873, 0.4623655913978495
+    assert scored_values["score_error"] == pytest.approx(np.mean(errors), abs=1e-12)
+    ref_errors = [0.5, 0.0, 0.5, 0.0, 0.0, 1.0, 0.6, 0.0]
+    assert scored_values["ref_error"] == pytest.approx(np.mean(ref_errors), abs=1e-12)
 
 
-def test_a_constant_answer_has_no_published_voc_and_zero_in_ours() -> None:
-    rows = [row(s, said("50%"), 10 + k) for k, s in enumerate((0.08, 0.33, 0.58, 0.83))]
-    published = score_predictions("progress-bench", rows, as_published=True).scores()
-    assert published["all", "voc"].n == 0
-    assert published["all", "score_error"].value < 0.55
-    assert values(score_predictions("progress-bench", rows))["voc"] == 0
+SHARES = (0.08, 0.33, 0.58, 0.83)
+NA = said("n/a", "n/a")
+# Rows, and what metrics are as published, and what ours are
+CASES = {
+    # Half of the questions were not answered
+    "refusals": (
+        [row(s, said(f"{s:.0%}") if k < 2 else NA, 10 + k) for k, s in enumerate(SHARES)],
+        {"score_error": 0, "voc": 1},
+        {"score_error": 0.5, "coverage": 0.5, "voc_worst": -3.5 / 22.5**0.5},
+    ),
+    "no idea": (
+        [row(s, said(f"{s:.0%}") if k < 2 else "no idea", 10 + k) for k, s in enumerate(SHARES)],
+        {"score_error": 0, "voc": 1},
+        {"score_error": 0.5, "coverage": 0.5},
+    ),
+    "constant": (
+        [row(s, said("50%"), 10 + k) for k, s in enumerate(SHARES)],
+        {"voc": np.nan},
+        {"voc": 0},
+    ),
+    "babble": (
+        [row("n/a", "?", 10 + k, closest_idx="n/a") for k in range(3)],
+        {"na_recall": 1},
+        {"na_recall": 0, "na_recall_reference": 1, "unparsable": 1},
+    ),
+    "always refusing": (
+        [row("n/a", NA, 10, closest_idx="n/a"), row(0.5, NA, 11)],
+        {"na_recall": 1, "afrr": 1},
+        {"na_recall": 1, "afrr": 1, "answerability": 0.5},
+    ),
+    # Qwen's and OpenAI's runners without reasoning: tags that a model writes all the same are not looked for
+    "tags": ([row(0.5, said("50%"), k) for k in range(2)], {"ref_error": 0}, {"ref_error": 0}),
+    **{
+        f"no tags, {name}": (
+            [
+                PredictionLine(str(k), row(0.5, "", k).meta_data, said("50%"), fields=fields)
+                for k in range(2)
+            ],
+            {"ref_error": np.nan},
+            {"ref_error": 0},
+        )
+        for name, fields in {
+            "predicted": frozenset({"predicted_score"}),
+            "truth": frozenset({"score", "ground_truth_score"}),
+        }.items()
+    },
+}
 
 
-def test_babble_is_a_perfect_published_na_recall_and_none_of_ours() -> None:
-    rows = [row("n/a", "?", 10 + k, closest_idx="n/a") for k in range(3)]
-    assert values(score_predictions("progress-bench", rows, as_published=True))["na_recall"] == 1
-    scored_values = values(score_predictions("progress-bench", rows))
-    assert (
-        scored_values["na_recall"],
-        scored_values["na_recall_reference"],
-        scored_values["unparsable"],
-    ) == (0, 1, 1)
-
-
-def test_always_refusing_is_half_right_about_what_has_an_answer() -> None:
-    rows = [row("n/a", said("n/a", "n/a"), 10, closest_idx="n/a"), row(0.5, said("n/a", "n/a"), 11)]
-    scored_values = values(score_predictions("progress-bench", rows))
-    assert (scored_values["na_recall"], scored_values["afrr"], scored_values["answerability"]) == (
-        1,
-        1,
-        0.5,
-    )
+@pytest.mark.parametrize("case", CASES)
+def test_what_published_metrics_let_through(case: str) -> None:
+    rows, published, ours = CASES[case]
+    for as_published, expected in ((True, published), (False, ours)):
+        found = values(score_predictions("progress-bench", rows, as_published))
+        assert {m: found[m] for m in expected} == pytest.approx(expected, abs=1e-12, nan_ok=True)
 
 
 # Files that are broken

@@ -4,7 +4,7 @@ import pytest
 
 from eval.benchmarks.load import score_predictions
 from eval.benchmarks.question import PredictionLine
-from eval.benchmarks.robofac import options_of
+from eval.benchmarks.videos import options_of
 
 ERRORS = [
     "Grasping error.",

@@ -11,6 +11,7 @@ from tests.kits.made_corpus import Made
 from warehouse.lake import Lake, corrections, digest
 from warehouse.lake.corrections import ConflictError, CorrectionError
 from warehouse.lake.outcomes import StatedOutcome, add_outcomes, chunks_to_build
+from warehouse.lake.statements import take_back
 
 EPISODE = 2  # in chunk 1
 
@@ -39,7 +40,7 @@ def test_a_rejected_label_is_not_used(own: Made, corpus: Lake):
     assert corpus.rows(rejected) == [
         (2, "corrections", "warning", f"label {run}: the robot is idle")
     ]
-    corrections.take_back(corpus, row["correction_id"], author="ada", follows=row["correction_id"])
+    take_back(corpus, row["correction_id"], author="ada", follows=row["correction_id"])
     assert own.rebuild() == REDONE
     assert active(corpus) != []
 

@@ -1,9 +1,14 @@
 """Checks of what stages wrote: each fault is named, a sound corpus passes, and a release of a broken one is refused."""
 
+from collections.abc import Callable
+from threading import Thread
+
+import pyarrow as pa
 import pytest
 
 from core.tables import STAGE_TABLES, TABLES
-from warehouse.lake import Lake
+from tests.kits.lake_kit import opened
+from warehouse.lake import Lake, checks
 from warehouse.lake.checks import (
     CheckOutcome,
     CheckScope,
@@ -86,6 +91,35 @@ def test_a_fault_is_named(corpus: Lake, stage: str, fault: str, named: str) -> N
     whole = corpus_is_sound(corpus)
     assert not whole.passed
     assert f"{outcome.detail.split(':')[0]} of tiny" in whole.detail
+
+
+@pytest.mark.parametrize("check", [follows_schema, corpus_is_sound])
+def test_rows_that_another_build_publishes_meanwhile_are_of_a_known_run(
+    corpus: Lake, check: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever publishes waits until all is compared, or what is compared is of one state."""
+    rows = corpus.arrow("FROM keyframes LIMIT 1").to_pylist()
+    keyframes = TABLES["keyframes"].rows([row | {"label_run": "new"} for row in rows])
+    runs = TABLES["label_runs"].rows([{"label_run": "new", "annotator": "motion"}])
+
+    def publish() -> None:
+        with opened(corpus.workspace) as lake:
+            lake.upsert("another build", label_runs=runs, keyframes=keyframes)
+
+    other_build = Thread(target=publish)
+
+    def read_runs(lake: Lake) -> pa.Table:
+        known = lake.arrow("SELECT label_run FROM label_runs")
+        other_build.start()
+        other_build.join(timeout=1)
+        return known
+
+    monkeypatch.setattr(checks, "_known_runs", read_runs)
+    scope = CheckScope("frames", "tiny") if check is follows_schema else None
+    outcome = check(corpus, scope)
+    other_build.join()
+    assert outcome.passed, outcome.detail
+    assert corpus.column("SELECT count(*) FROM keyframes WHERE label_run = 'new'") == [1]
 
 
 def test_no_release_of_a_broken_corpus(corpus: Lake) -> None:

@@ -13,11 +13,11 @@ from tests.kits.cli_kit import DONE, FAILED, USAGE, Result, digest_of, proccorpu
 from tests.kits.lake_kit import say
 from tests.kits.made_corpus import Made
 from tests.kits.tiny_lerobot import LENGTHS
-from warehouse.lake import Lake, corrections, outcomes, references, statements
+from warehouse.lake import Lake, outcomes, references, statements
 from warehouse.lake.catalog import backups
 from warehouse.lake.former_words import FORMER_TABLES
 from warehouse.lake.schema import SCHEMA_VERSION
-from warehouse.lake.statements import take_down, undo_takedown
+from warehouse.lake.statements import take_back, take_down, undo_takedown
 from warehouse.lake.words import backups_of_statements
 
 pytestmark = pytest.mark.slow
@@ -52,9 +52,9 @@ def told(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Made:
             episode,
             author="ann",
         )
-    corrections.take_back(lake, row["correction_id"], author="bob", follows=row["correction_id"])
+    take_back(lake, row["correction_id"], author="bob", follows=row["correction_id"])
     outcomes.add_outcomes(lake, "tiny", "f.csv", [outcomes.StatedOutcome(2, True, None, "ann")])
-    references.remove(lake, "tiny", 0, author="ann")
+    references.vouch(lake, "tiny", 0, author="ann", is_reference=False)
     statements.mark(lake, [("tiny", 1)], "tag", "odd", author="ann")
     statements.mark(lake, [("tiny", 2)], "assigned", "bob", author="ann")
     word = {"dataset": "tiny", "episode_index": 1, "subject": "camera_black", "author": "ann"}

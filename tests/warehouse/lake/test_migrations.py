@@ -2,6 +2,7 @@
 
 import tarfile
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from pipeline.build import run_build
 from pipeline.config import source_build
 from pipeline.plan import STALE, plan
 from pipeline.stages import stage_specs
-from tests.kits.lake_kit import change
+from tests.kits.lake_kit import change, restate
 from tests.kits.lake_kit import opened as opened_lake
 from warehouse.lake import Lake, LakeError, forget_lakes
 from warehouse.lake.catalog import backups
@@ -21,8 +22,10 @@ from warehouse.lake.checks import CheckScope, follows_schema
 from warehouse.lake.connection import connect
 from warehouse.lake.former_words import FORMER_TABLES
 from warehouse.lake.publication import content_key
+from warehouse.lake.recordings import decided_apart
 from warehouse.lake.schema import SCHEMA_VERSION, migrate, schema_version, upgraded
 from warehouse.lake.sql import open_for_users
+from warehouse.lake.statements import say
 from warehouse.lake.views import VIEWS
 
 SAMPLE = ROOT / "samples" / "sim_short"
@@ -46,7 +49,7 @@ def test_a_changed_schema_has_a_new_version():
     schema_key = content_key(repr(tables), *(f"{v.name} {' '.join(v.sql.split())}" for v in VIEWS))[
         :16
     ]
-    assert (SCHEMA_VERSION, schema_key) == (21, "88727cd4c85a29de"), (
+    assert (SCHEMA_VERSION, schema_key) == (22, "410adcd5fe14590b"), (
         "core/tables or warehouse/lake/views/ has changed: write since=VERSION behind a new column's type, or raise "
         "OTHER_CHANGES in warehouse/lake/schema.py; say in its STEPS what rows of earlier lakes need, then here"
     )
@@ -109,6 +112,37 @@ def test_a_stage_without_some_answers_is_asked_again(old: Workspace):
     upgraded(old, dry=False)
     with opened_lake(old) as lake:
         assert sorted(lake.rows(sql)) == [("frames", False), ("segments", True)]
+
+
+def test_former_words_of_labels_and_recordings_are_of_kinds_of_their_own(old: Workspace):
+    """Before, a rejection was a correction, and a decision a change of a recording; a file's rows were of one batch."""
+    upgraded(old, dry=False)
+    row = {"dataset": "sim_short", "episode_index": 1, "author": "ada"}
+    label = row | {"status": "accepted", "plan": ["reach"]}
+    decided = {"recording": "r", "former": "f", "what": "other", "to_episode": 1, "author": "dora"}
+    with opened_lake(old) as lake:
+        lake.con.execute("DELETE FROM schema_versions WHERE version >= 22")
+        say(lake, "correction", lambda: [label, row | label | {"episode_index": 2}])
+        say(lake, "rejection", lambda: [row | {"subject": "motion-1"}])
+        restate(
+            lake,
+            "UPDATE {} SET kind = 'correction', value = '{{\"status\":\"rejected\"}}' WHERE subject IS NOT NULL",
+        )
+        change_row = decided | {"dataset": "sim_short", "created_at": datetime.now(UTC)}
+        lake.upsert("a decision", recording_changes=TABLES["recording_changes"].rows([change_row]))
+    forget_lakes()
+    upgraded(old, dry=False)
+    sql = "SELECT kind, subject, author, value->>'status', value->>'is_same', batch = statement_id FROM statements"
+    with opened_lake(old) as lake:
+        assert sorted(lake.rows(f"{sql} WHERE kind <> 'build'"), key=str) == [
+            ("correction", None, "ada", "accepted", None, True),
+            ("correction", None, "ada", "accepted", None, True),
+            ("recording", "f", "dora", None, "false", True),
+            ("rejection", "motion-1", "ada", None, None, True),
+        ]
+        rejected = "SELECT base_label_run FROM corrections WHERE status = 'rejected'"
+        assert lake.column(rejected) == ["motion-1"]
+        assert decided_apart(lake) == {"r": frozenset("f")}
 
 
 def test_opening_again_migrates_nothing(old: Workspace):

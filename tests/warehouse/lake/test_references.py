@@ -58,7 +58,7 @@ def lake(ten_runs: Path, tmp_path: Path) -> Iterator[Lake]:
 def test_a_run_is_taken_away_and_brought_back(lake: Lake):
     say(lake, LABEL, dataset="a")
     stamps_before = references.reference_stamps(lake, "a")
-    references.remove(lake, "a", 2, author="bob")
+    references.vouch(lake, "a", 2, author="bob", is_reference=False)
     assert (
         lake.dicts(LISTS["current_references"].sql),
         references.reference_stamps(lake, "a"),
@@ -68,8 +68,8 @@ def test_a_run_is_taken_away_and_brought_back(lake: Lake):
         CorrectionError,
         match=r"^episode 2 of a is no reference; proccorpus show current_references",
     ):
-        references.remove(lake, "a", 2, author="bob")
-    row = references.add(lake, "a", 2, author="eve")
+        references.vouch(lake, "a", 2, author="bob", is_reference=False)
+    row = references.vouch(lake, "a", 2, author="eve")
     assert row["label_run"] == "human/a"
     # The same label shows the same, whoever vouches for it
     assert references.reference_stamps(lake, "a") == stamps_before
@@ -81,7 +81,7 @@ def test_a_run_is_taken_away_and_brought_back(lake: Lake):
         0,
     )
     with pytest.raises(CorrectionError, match="episode 2 of a is a reference already"):
-        references.add(lake, "a", 2, author="bob")
+        references.vouch(lake, "a", 2, author="bob")
     assert (
         len(lake.rows("FROM reference_marks"))
         == len(set(lake.column("SELECT mark_id FROM reference_marks")))

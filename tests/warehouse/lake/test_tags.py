@@ -15,7 +15,7 @@ def test_the_second_who_assigns_is_told_of_the_first(own: Made):
     lake = Lake(own.space)
     nobody = dict.fromkeys(PLACES)
     first = mark(lake, PLACES[:1], ASSIGNED, "ada", author="lead", follows=nobody)
-    with pytest.raises(ConflictError, match="episode 0 of tiny was assigned to ada by lead on 20"):
+    with pytest.raises(ConflictError, match="lead changed the person of episode 0 of tiny on 20"):
         mark(lake, PLACES, ASSIGNED, "bob", author="other", follows=nobody)
     # then none of them is assigned; whoever has seen it may
     assert lake.rows(HAVE) == [(0, "ada")]

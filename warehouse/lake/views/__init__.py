@@ -14,6 +14,7 @@ from string import Template
 from core.annotators import FROM_THE_SOURCE, follows_sql, made_by_sql
 from core.demonstration_quality import SQL_VALUES
 from ingest.reasons import FORMER_REASONS
+from warehouse.lake.kinds import OF_LABELS
 
 FOLDER = Path(__file__).parent
 INDENT = " " * 8  # of the stored text
@@ -80,6 +81,7 @@ VALUES = {
     "MOMENT_PICTURES": MOMENT_PICTURES,
     "MOST_FAULTS": MOST_FAULTS,
     "MOST_WITH_STEPS": MOST_WITH_STEPS,
+    "OF_LABELS": OF_LABELS,
     "UNFINISHED": UNFINISHED,
 }
 

@@ -11,8 +11,9 @@
 -- catastrophic_frame: first frame from which the task cannot be saved; null: none
 
 SELECT statement_id AS correction_id, dataset, episode_index, recording,
-       value->>'base_label_run' AS base_label_run, content_hash AS base_content_hash, follows, undoes AS rejects,
-       author, created_at, value->>'status' AS status, from_json(value->'plan', '["VARCHAR"]') AS plan,
+       coalesce(subject, value->>'base_label_run') AS base_label_run, content_hash AS base_content_hash, follows,
+       undoes AS rejects, author, created_at,
+       CASE WHEN kind = 'rejection' OR undoes IS NOT NULL THEN 'rejected' ELSE value->>'status' END AS status, from_json(value->'plan', '["VARCHAR"]') AS plan,
        value->>'segments' AS segments, comment, (value->>'final_progress')::DOUBLE AS final_progress,
        (value->>'catastrophic_frame')::BIGINT AS catastrophic_frame
-FROM statements WHERE kind = 'correction'
+FROM statements WHERE kind IN ${OF_LABELS}

@@ -19,4 +19,4 @@ SELECT r.dataset, r.episode_index, r.recording, s.recording AS said_of,
 FROM standing_statements s JOIN recordings r ON r.resembles = s.recording
 WHERE r.left_at IS NULL AND coalesce((s.value->>'is_on')::BOOLEAN, (s.value->>'is_accepted')::BOOLEAN,
   (s.value->>'is_reference')::BOOLEAN, true)
-  AND (s.kind <> 'correction' OR (s.value->>'status') <> 'rejected')
+  AND s.kind NOT IN ('rejection', 'recording')

@@ -15,7 +15,7 @@ def test_the_sensor_asks_for_chunks_that_a_reference_concerns(
     own: Made, corpus: Lake, instance: dg.DagsterInstance
 ) -> None:
     assert requests(new_corrections, instance, str(own.space.root)) == []
-    references.add(corpus, "tiny", 2, author="ada")
+    references.vouch(corpus, "tiny", 2, author="ada")
     assert requests(new_corrections, instance, str(own.space.root)) == [], "somebody is at it"
     an_hour_ago(corpus)
     (first,) = requests(new_corrections, instance, str(own.space.root))
@@ -24,7 +24,7 @@ def test_the_sensor_asks_for_chunks_that_a_reference_concerns(
     assert requests(new_corrections, instance, str(own.space.root)) == []
 
     # Nobody corrected anything, but the runs that followed it have to be labelled otherwise
-    references.remove(corpus, "tiny", 2, author="ada")
+    references.vouch(corpus, "tiny", 2, author="ada", is_reference=False)
     an_hour_ago(corpus)
     (second,) = requests(new_corrections, instance, str(own.space.root))
     assert (second.tags["corrected"], second.tags["chunks_shown"]) == ("0", "2")
@@ -35,7 +35,7 @@ def test_the_sensor_asks_for_chunks_that_a_reference_concerns(
 def test_the_asset_labels_the_runs_of_a_chunk(
     own: Made, corpus: Lake, instance: dg.DagsterInstance, chunk: int, labelled: bool
 ) -> None:
-    references.add(corpus, "tiny", 2, author="ada")
+    references.vouch(corpus, "tiny", 2, author="ada")
     result = materialize([ASSETS["transfer"]], f"tiny:{chunk}", own, instance)
     assert result.success
     (of_transfer,) = [m.metadata for m in result.asset_materializations_for_node("transfer")]

@@ -1,4 +1,4 @@
-"""Who wrote an HDF5 file, by the marks that its writer leaves, and what that writer's conventions are.
+"""Who wrote the arrays of an episode, by the marks that its writer leaves, and what that writer's conventions are.
 
 One key alone is no mark: `obs` is in the files of five writers, whose last action closes the
 gripper in some and opens it in others. What a convention says of a gripper is a prior, which the
@@ -6,8 +6,12 @@ runs' own moves can outweigh.
 """
 
 import re
-from collections.abc import Mapping, Set
-from typing import Any, Literal, NamedTuple
+from collections.abc import Iterable, Mapping, Set
+from itertools import product
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from ingest.signals.naming import Column
 
 # Names of dimensions, by column and width
 type Places = Mapping[tuple[str, int], Mapping[int, str]]
@@ -16,7 +20,7 @@ type Places = Mapping[tuple[str, int], Mapping[int, str]]
 class Writer(NamedTuple):
     """`source`: where its convention is written. All `paths` (below the episode), `attributes` (of the episode, or of
     what has it) and `env` (paths in the JSON env_args) have to be there. `state` and `action`: the
-    layouts that it writes, of which the first that is whole counts. `known`: parts that are left
+    layouts that it writes, of which that with the most parts counts. `known`: parts that are left
     out, by a pattern, and why.
     """
 
@@ -30,9 +34,10 @@ class Writer(NamedTuple):
     grippers: Places = {}  # noqa: RUF012 - an empty mapping that nothing changes
     fps: float | None = None
     texts: tuple[str, ...] = ()  # attributes with the instruction, before others
+    rgb_mark: bytes = b""  # JPEGs without it have their colours as BGR
     known: tuple[tuple[str, str], ...] = ()
 
-    def layouts(self, column: Literal["state", "action"]) -> tuple[tuple[str, ...], ...]:
+    def layouts(self, column: Column) -> tuple[tuple[str, ...], ...]:
         return self.state if column == "state" else self.action
 
 
@@ -62,7 +67,7 @@ ROBOSUITE_KNOWN = (
     ("(num_samples|total|num_demos|date|time)", "counts and dates"),
 )  # fmt: skip
 
-WRITERS = (
+HDF5_WRITERS = (
     Writer(
         "LIBERO",
         "github.com/Lifelong-Robot-Learning/LIBERO, scripts/create_dataset.py",
@@ -211,9 +216,168 @@ WRITERS = (
 )  # fmt: skip
 
 
-def writer_of(paths: Set[str], attributes: Set[str], env: Mapping[str, Any]) -> Writer | None:
+def _converter(name: str, source: str, state: tuple[str, ...], *known: tuple[str, str]) -> Writer:
+    """Of RLDS: a converter is known by where it keeps the state."""
+    return Writer(
+        name,
+        source,
+        state,
+        state=(state,),
+        action=(("action",), ("actions",)),
+        known=(*known, *RLDS_KNOWN),
+    )
+
+
+RLDS_KNOWN = (
+    (r"episode_metadata/(has_.*|.*_present)", "says whether a feature is there"),
+    (
+        r"(episode_metadata/)?(environment_config|experiment_.*|agent_.*|algorithm|num_episodes|is_noop)",
+        "bookkeeping",
+    ),
+    (r"(action/)?terminate_episode", "marks rows or ends"),
+)
+OPEN_X = "Open X-Embodiment"
+OXE = "github.com/google-deepmind/open_x_embodiment, features.json of its datasets of 2023: "
+IN_OTHER_TERMS = "the same action in other terms"
+# The first of which all parts are there
+RLDS_WRITERS = (
+    _converter(OPEN_X, OXE, ("observation/state",)),
+    _converter(OPEN_X, OXE, ("observation/proprio",)),
+    _converter(OPEN_X, OXE, ("observation/robot_state",)),
+    _converter("TACO Play", OXE + "taco_play", ("observation/robot_obs",), ("(rel_)?actions.*", IN_OTHER_TERMS)),
+    _converter(OPEN_X, OXE, ("robot_state",)),
+    _converter(
+        "DROID",
+        "droid-dataset.github.io: droid 1.0.0",
+        ("observation/joint_position", "observation/gripper_position"),
+        ("observation/cartesian_position", COPY),
+        ("action_dict/.*", IN_OTHER_TERMS),
+    ),
+    _converter(
+        "RT-1",
+        OXE + "fractal20220817_data",
+        ("observation/base_pose_tool_reached", "observation/gripper_closed"),
+        (
+            r"observation/(gripper_closedness_commanded|height_to_bottom|orientation_(box|start)|vector_to_go|"
+            r"robot_orientation_positions_box|rotation_delta_to_go|src_rotation|workspace_bounds)",
+            "what RT-1's collection worked with",
+        ),
+    ),
+    _converter(
+        "Kuka",
+        OXE + "kuka",
+        ("observation/clip_function_input/base_pose_tool_reached", "observation/gripper_closed"),
+        (r"observation/clip_function_input/.*", "what the controller worked with"),
+    ),
+    _converter(
+        "FMB",
+        OXE + "fmb",
+        ("observation/eef_pose", "observation/state_gripper_pose"),
+        (r"observation/(joint_pos|eef_force|eef_torque)", "joints and forces beside the pose"),
+    ),
+    _converter(
+        "LIBERO",
+        "datasets of LIBERO as RLDS",
+        ("observation/EEF_state", "observation/gripper_state"),
+        (r"observation/joint_state", COPY),
+    ),
+    _converter(
+        "VIOLA",
+        OXE + "viola",
+        ("observation/joint_states", "observation/gripper_states"),
+        (r"observation/ee_states", COPY),
+    ),
+    _converter(
+        "Jaco Play",
+        OXE + "jaco_play",
+        ("observation/end_effector_cartesian_pos",),
+        (r"observation/joint_pos", COPY),
+    ),
+    _converter(
+        "Berkeley MVP and RPT",
+        OXE + "berkeley_mvp_converted_externally_to_rlds",
+        ("observation/joint_pos", "observation/gripper"),
+    ),
+    _converter(
+        "Language Table",
+        OXE + "language_table",
+        ("observation/effector_translation",),
+        (r"observation/effector_target_translation", "where the effector was sent"),
+    ),
+    Writer("RLDS", "github.com/google-research/rlds", action=(("action",),), known=RLDS_KNOWN),
+)  # fmt: skip
+
+UMI_PARTS = ("eef_pos", "eef_rot_axis_angle", "gripper_width")
+ZARR_WRITER = Writer(
+    "UMI or Diffusion Policy",
+    "github.com/real-stanford/universal_manipulation_interface and diffusion_policy, real robots",
+    state=(
+        tuple(f"robot{r}_{part}" for r, part in product((0, 1), UMI_PARTS)),
+        ("robot_eef_pose", "robot_joint"),
+        ("robot_eef_pose",),
+        ("robot_joint",),
+        ("state",),
+        ("agent_pos",),
+    ),
+    action=(("action",), ("actions",)),
+)
+
+# Recordings of one maker, whose folders say whose they are
+AGIBOT = Writer(
+    "AgiBot World",
+    "the card of AgiBot World, Alpha and Beta of 2025",
+    # Radians; grippers in mm or finger joints in radians
+    state=(("state/joint/position", "state/effector/position"),),
+    action=(("action/joint/position", "action/effector/position"),),
+    known=(
+        (
+            r"(state|action)/(effector|end|head|joint|robot|waist)/(angular|current_value|effort|force|index|orientation|"
+            r"orientation_drift|position|position_drift|velocity|wrench)",
+            "another measure of AgiBot's; keys.state of an entry reads it",
+        ),
+    ),
+)
+DROID = Writer(
+    "DROID",
+    "github.com/droid-dataset/droid: trajectory_utils, November 2026",
+    state=(
+        ("observation/robot_state/joint_positions", "observation/robot_state/gripper_position"),
+    ),
+    action=(("action/joint_position", "action/gripper_position"),),
+    known=(
+        (
+            r"(action/(robot_state/)?|observation/robot_state/)((prev_|target_)?(cartesian|joint|gripper)_(position|"
+            r"velocity)|joint_(positions|velocities)|(prev_)?joint_torques_\w+|motor_torques_\w+|prev_\w+)"
+            r"|observation/(timestamp|camera_(extrinsics|intrinsics|type)|controller_info)/.+",
+            "DROID's other measures; keys.state or keys.action of an entry reads them",
+        ),
+    ),
+)
+# Its pictures were RGB, encoded as if they were BGR, until a JPEG comment began to mark those that are right
+# (github.com/RoboTwin-Platform/RoboTwin, issue 473 and pull request 500). Its files show no mark of their own
+ROBOTWIN = Writer(
+    "RoboTwin",
+    "github.com/RoboTwin-Platform/RoboTwin @3399fdf7",
+    state=(tuple(f"joint_action/{side}_{part}" for side, part in product(("left", "right"), ("arm", "gripper"))),),
+    action=(),
+    rgb_mark=b"\xff\xfe\x00\x0aXPL-RGB1",
+    known=(
+        ("joint_action/vector", "the same joints, side by side"),
+        (r"endpose/.*", "the poses that the joints give"),
+        (r"observation/[^/]+/(intrinsic_cv|extrinsic_cv|cam2world_gl)", "a camera's calibration"),
+        (r"pointcloud|(.*/)?(depth|[a-z]*_?segmentation)", "depth or segments"),
+    ),
+)  # fmt: skip
+
+
+def writer_of(
+    writers: Iterable[Writer],
+    paths: Set[str],
+    attributes: Set[str] = frozenset(),
+    env: Mapping[str, Any] = MappingProxyType({}),
+) -> Writer | None:
     """The first writer all of whose marks are there; None for none."""
-    for writer in WRITERS:
+    for writer in writers:
         in_env = all(_inside(env, path) is not None for path in writer.env)
         if in_env and paths >= {*writer.paths} and attributes >= {*writer.attributes}:
             return writer

@@ -1,0 +1,594 @@
+"""Benchmarks of videos: runs with an instruction, and what somebody said of each.
+
+rbm-eval     Robometer's (arXiv 2603.02115): TABLE in each split's folder, with the quality and partial success of runs
+roboreward   RoboRewardBench (arXiv 2601.00675): LINES in each split's folder, a reward of 1 to 5 for each video
+robofac      RoboFAC's annotations (arXiv 2505.12224): eight kinds of questions about runs, of which most failed
+
+A run with a grade is asked about once, at its end. Of RoboFAC the three kinds are scored that name one of several
+options; answers in free text, which the publication has a judge score, are counted and kept.
+"""
+
+import ast
+import re
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from annotate.config import SamplesConfig
+from annotate.samples.procvqa import progress_question, task_text, window
+from annotate.samples.wording import without_marks
+from core.values import IMAGE_MARK, spread
+from eval.benchmarks.question import (
+    MAX_PX,
+    BenchmarkError,
+    Data,
+    Numbered,
+    PictureFile,
+    PredictionLine,
+    Question,
+    frame_files,
+    has_file,
+    json_lines,
+    json_object,
+    read_row,
+)
+from eval.metrics import errors
+from eval.metrics.outcomes import auc, ranking_measures
+from eval.metrics.score import Measure
+from eval.scored import BenchmarkAnswers, ScoredBenchmark
+from ingest.media.frames import VideoError
+from ingest.media.video import Frame, probe
+from ingest.sources.files import Source
+
+RBM = "rbm-eval"
+ROBOREWARD = "roboreward"
+ROBOFAC = "robofac"
+MAX_LINE_BYTES = 4 << 20
+MAX_FILE_BYTES = 256 << 20
+Text = Annotated[str, Field(min_length=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Pictures = tuple[PictureFile, ...]
+
+
+class VideoRow(NamedTuple):
+    """A row as prediction files carry it, the part that it counts to, and where its video may lie in the source."""
+
+    row: dict[str, Any]
+    part: str
+    videos: Sequence[str]
+
+
+class Converter(NamedTuple):
+    """`rows` of a benchmark, and the source they are of; `question` of a row without pictures; `pictures` of a video,
+    written below a folder; `fields`: what a question has by its row and its video's pictures."""
+
+    rows: Callable[[Data], tuple[Source, Iterable[VideoRow]]]
+    question: Callable[[str, Mapping[str, Any]], Question]
+    pictures: Callable[[Path, Path], Pictures]
+    fields: Callable[[Mapping[str, Any], Pictures], dict[str, Any]]
+
+
+def load(data: Data) -> list[Question]:
+    """The questions of some parts, the first `limit` of each; pictures are written below `image_root`.
+
+    A video that is not there or damaged costs its own questions, whose answers then say so. Raises BenchmarkError for a
+    row that is wrong, and where no video at all is there; SourceError.
+    """
+    benchmark = data.asked.benchmark
+    converter = CONVERTERS[benchmark]
+    source, rows = converter.rows(data)
+    num_taken = dict.fromkeys(data.parts, 0)
+    by_video: dict[Path, Pictures] = {}
+    questions = []
+    for row, part, uris in rows:
+        if num_taken.get(part, data.asked.limit) == data.asked.limit:
+            continue
+        num_taken[part] += 1
+        present = [uri for uri in uris if has_file(source, uri)]
+        video = source.resolve(present[0]) if present else source.path / uris[0]
+        if video not in by_video:
+            by_video[video] = converter.pictures(video, data.frames)
+        fields = converter.fields(row, by_video[video])
+        questions.append(replace(converter.question(benchmark, row), **fields))
+    if not questions:
+        raise BenchmarkError(f"{data.address} holds no question of {', '.join(data.parts)}")
+    if not any(video.is_file() for video in by_video):
+        missing = next(iter(by_video)).relative_to(source.path)
+        raise BenchmarkError(
+            f"none of {len(by_video)} videos of {data.address} is there, such as {missing}"
+        )
+    return questions
+
+
+# Graded runs
+
+TABLE = "metadata.parquet"
+LINES = "metadata.jsonl"
+QUALITIES = {"failure": 0.0, "suboptimal": 0.5, "success": 1.0, "successful": 1.0}
+POINTS = (1, 5)  # of RoboReward
+
+
+def _share(value: Any) -> float | None:
+    """Published tables have texts: "0.5" as 0.5, an empty one, "None" and "nan" as None. Raises ValueError."""
+    if str(value).strip().lower() in ("", "none", "nan", "null"):
+        return None
+    share = float(value)
+    if not 0 <= share <= 1:
+        raise ValueError(f"is {value!r}, not a share from 0 to 1")
+    return share
+
+
+def _quality(value: Any) -> str:
+    if value not in QUALITIES:
+        raise ValueError(f"is {value!r}: it is one of {', '.join(QUALITIES)}")
+    if value == "successful":
+        return "success"
+    return value
+
+
+class RbmRow(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    file_name: Text
+    id: Text
+    task: Text
+    quality_label: Annotated[str, BeforeValidator(_quality)]
+    partial_success: Annotated[float | None, BeforeValidator(_share)] = None
+    data_source: str = ""
+
+
+class RoboRewardRow(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    file_name: Text
+    task: Text
+    reward: Annotated[int, Field(strict=True, ge=POINTS[0], le=POINTS[1])]
+
+
+def _graded_rows(data: Data) -> tuple[Source, Iterator[VideoRow]]:
+    """Of the splits that are there. Raises BenchmarkError."""
+    source = data.source()
+    name = TABLE if data.asked.benchmark == RBM else LINES
+    tables = {split: f"{split}/{name}" for split in data.parts}
+    present = {split: uri for split, uri in tables.items() if has_file(source, uri)}
+    if not present:
+        raise BenchmarkError(f"{data.address} holds no {' and no '.join(tables.values())}")
+    return source, _runs(source, present)
+
+
+def _runs(source: Source, tables: Mapping[str, str]) -> Iterator[VideoRow]:
+    """`tables`: by split. Raises BenchmarkError, which names the row."""
+    for split, uri in tables.items():
+        path = source.resolve(uri)
+        lines = json_lines(path, uri, MAX_LINE_BYTES, f"no row of {ROBOREWARD}")
+        is_table = uri.endswith(TABLE)
+        rows, read = (_table_rows(path, uri), _rbm) if is_table else (lines, _roboreward)
+        first_lines: dict[str, str] = {}
+        for line_name, raw in rows:
+            row = read(raw, line_name, split)
+            if (first := first_lines.setdefault(row["run"], line_name)) != line_name:
+                raise BenchmarkError(f"{line_name} is the same run as {first}: {row['run']}")
+            yield VideoRow(row, split, [f"{split}/{row['video']}"])
+
+
+def _table_rows(path: Path, uri: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    columns = list(RbmRow.model_fields)
+    try:
+        names = pq.read_schema(path).names
+        if lacking := [c for c in ("file_name", "id", "task", "quality_label") if c not in names]:
+            raise BenchmarkError(
+                f"{uri} has no column {', '.join(lacking)}: it is no table of {RBM}"
+            )
+        table = pq.read_table(path, columns=[c for c in columns if c in names])
+    except (pa.ArrowException, OSError) as e:
+        raise BenchmarkError(f"{uri} cannot be read as Parquet: {e}") from e
+    for number, row in enumerate(table.to_pylist(), 1):
+        yield f"{uri} row {number}", {k: v for k, v in row.items() if v is not None}
+
+
+def _rbm(raw: dict[str, Any], line_name: str, split: str) -> dict[str, Any]:
+    """`grade` ranks runs, 0..1; `progress`: the share of the task that is done, where the benchmark says it."""
+    row = read_row(RbmRow.model_validate, raw, line_name)
+    went = row.quality_label
+    # A run that went all the way did all of the task, however well; of the others only a person knows
+    share = 1.0 if row.partial_success is None and went == "success" else row.partial_success
+    return {
+        "dataset": row.data_source,
+        "run": row.id,
+        "split": split,
+        "task": row.task,
+        "video": row.file_name,
+        "grade": QUALITIES[went] if row.partial_success is None else row.partial_success,
+        "progress": share,
+        "success": went == "success",
+        "quality": went,
+    }
+
+
+def _roboreward(raw: dict[str, Any], line_name: str, split: str) -> dict[str, Any]:
+    """1 is nothing, 5 is all of it, as Robometer's loader has it, too. The first folder of a video names its source."""
+    row = read_row(RoboRewardRow.model_validate, raw, line_name)
+    share = (row.reward - POINTS[0]) / (POINTS[1] - POINTS[0])
+    return {
+        "dataset": row.file_name.split("/")[0] if "/" in row.file_name else "",
+        "run": f"{row.file_name} {row.task}",  # one video stands under several instructions
+        "split": split,
+        "task": row.task,
+        "video": row.file_name,
+        "grade": share,
+        "progress": share,
+        "success": share == 1,
+        "reward": row.reward,
+    }
+
+
+class GradedRow(BaseModel):
+    """A question about a run, as prediction files carry it."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    dataset: str
+    run: Text
+    split: str
+    task: str
+    grade: Share
+    progress: Share | None = None
+    success: bool | None = None
+
+
+def graded_question(benchmark: str, raw: Mapping[str, Any]) -> Question:
+    """The question of a row, without its pictures. What is resampled is tasks: runs of one are compared. Raises
+    ValueError."""
+    row = GradedRow.model_validate(raw)
+    return Question(
+        benchmark=benchmark,
+        part=row.split,
+        family="progress",
+        trajectory=row.run,
+        dataset=row.dataset or row.split,
+        camera="",
+        goal=task_text(row.task),
+        text="",
+        pictures=(),
+        progress=row.progress,
+        success=row.success,
+        frame_index=1,
+        num_frames=2,  # asked at its end, which is all that a clock has to know
+        row=raw,
+        unit=(row.split, row.dataset, row.task),
+        slices=(f"part {row.split}", *([f"dataset {row.dataset}"] if row.dataset else [])),
+    )
+
+
+def _last_window(video: Path, folder: Path) -> Pictures:
+    """A video's first frame and the window that ends it."""
+    config = SamplesConfig()
+
+    def chosen(frames: Numbered) -> Iterator[tuple[int, Frame]]:
+        fps = probe(video).fps
+        reach = round((config.window_frames - 1) * config.window_step_s * fps) + 1
+        last: deque[tuple[int, Frame]] = deque(maxlen=max(1, reach))
+        for number, frame in frames:
+            if number == 0:
+                yield number, frame
+            last.append((number, frame))
+        if not last:
+            raise VideoError(f"{video.name} holds no frame")
+        by_number = dict(last)
+        yield from ((f, by_number[f]) for f in window(last[-1][0], fps, config) if f in by_number)
+
+    return frame_files(
+        video, folder / "graded", chosen, f"{MAX_PX} {config.window_frames} {config.window_step_s}"
+    )
+
+
+def _shown_at_end(row: Mapping[str, Any], pictures: Pictures) -> dict[str, Any]:
+    # The first is that of the run's beginning: it is not among those asked about
+    later = pictures[1:] or pictures
+    text = progress_question(row["task"], len(later), with_actions=False)
+    return {"text": text, "pictures": later, "first": pictures[0] if len(pictures) > 1 else None}
+
+
+def graded_score(answers: BenchmarkAnswers) -> ScoredBenchmark:
+    """An answer that cannot be read is as wrong as can be."""
+    tasks = answers.episodes
+    answer_values = answers.values
+    is_answered = answers.is_read
+    grades, shares, success = map(answers.column, ("grade", "progress", "success"))
+    worst = np.where(is_answered, answer_values, (grades < 0.5).astype(np.float64))
+    runs, _ = tasks.runs(answer_values, grades, np.arange(len(answer_values)))
+    measures: dict[str, Measure] = {
+        **ranking_measures(runs),
+        "final_mae": tasks.ratio(np.abs(worst - shares), ~np.isnan(shares), answers.read),
+        "coverage": tasks.ratio(is_answered, answers.everywhere, answers.read),
+    }
+    if answers.benchmark == ROBOREWARD:
+        low, high = POINTS
+        points = np.rint(low + (high - low) * worst)
+        right = np.rint(low + (high - low) * grades)
+        farthest = np.maximum(right - low, high - right)
+        off = np.where(is_answered, np.abs(points - right), farthest)
+        is_right = (points == right) & is_answered
+        measures["points_mae"] = tasks.ratio(off, answers.everywhere, answers.read)
+        measures["points_accuracy"] = tasks.ratio(is_right, answers.everywhere, answers.read)
+    # Over all runs whose outcome is known, where these are not all alike
+    if np.nanmin(success, initial=1) < np.nanmax(success, initial=0):
+        by_run = auc(np.where(np.isnan(success), np.nan, answer_values), success == 1)
+        parts = tasks.sums(*by_run.parts.T)
+        counted = parts.sum(axis=1) > 0
+        measures["success_auc"] = Measure(parts, counted, answers.read, by_run.statistic)
+    return answers.scored(measures)
+
+
+# RoboFAC
+
+# Kinds of questions by the name that prompts and scores have for them
+KINDS = {
+    "task_identification": "Task identification",
+    "task_planning": "Task planning",
+    "failure_detection": "Failure detection",
+    "failure_identification": "Failure identification",
+    "failure_locating": "Failure locating",
+    "failure_explanation": "Failure explanation",
+    "high_level_correction": "High-level correction",
+    "low_level_correction": "Low-level correction",
+}
+FAMILIES = tuple(KINDS)
+# Answered by one of several options
+CHOICES = (
+    "failure_detection",
+    "failure_identification",
+    "failure_locating",
+)
+# By the folder of annotations
+VIDEOS = {
+    "test_qa_sim": "simulation_data",
+    "test_qa_realworld": "realworld_data",
+}
+EVERY = 30  # frames
+MOST = 32  # pictures of a run; of longer ones so many, evenly
+_FILE = re.compile(r"annos_per_video_split(\d+)\.json")
+_NAMES = {kind.casefold(): name for name, kind in KINDS.items()}
+
+
+class Turn(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    speaker: Annotated[str, Field(alias="from")]
+    value: str
+
+
+class VideoAnnotations(BaseModel):
+    """The annotations of one video in a file."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    video: Annotated[str, Field(min_length=1)]
+    task: str = ""
+    annos: dict[str, Annotated[list[Turn], Field(min_length=2)]]
+
+
+def _robofac_rows(data: Data) -> tuple[Source, Iterator[VideoRow]]:
+    """The data is the dataset's folder, one of its folders of annotations, one file, or a repository."""
+    address = Path(data.address)
+    folder = address.parent if address.is_file() else address
+    # Somebody may name the folder of annotations, or a file: the videos lie beside that folder
+    root = folder.parent if folder.name in VIDEOS else folder
+    source = data.source(None if "://" in data.address else str(root))
+    if address.is_file():
+        return source, _annotations(source, [address.relative_to(root).as_posix()])
+    names = source.files if source.remote else list(_json_files(folder, root))
+    numbered = [(name, _FILE.fullmatch(name.rsplit("/", 1)[-1])) for name in names]
+    numbers = {name: (name.rpartition("/")[0], int(match[1])) for name, match in numbered if match}
+    if not numbers:
+        example = f"{next(iter(VIDEOS))}/annos_per_video_split0.json"
+        raise BenchmarkError(f"{data.address} holds no file of {ROBOFAC}, such as {example}")
+    return source, _annotations(source, sorted(numbers, key=numbers.__getitem__))
+
+
+def _json_files(folder: Path, root: Path) -> Iterator[str]:
+    for part in (folder, *(folder / name for name in VIDEOS)):
+        yield from (path.relative_to(root).as_posix() for path in part.glob("*.json"))
+
+
+def _annotations(source: Source, uris: Iterable[str]) -> Iterator[VideoRow]:
+    for uri in uris:
+        for row in _rows(source, uri):
+            location = f"{VIDEOS.get(row['split'], '')}/{row['video']}".lstrip("/")
+            yield VideoRow(row, row["kind"], [location, row["video"]])
+
+
+def _rows(source: Source, uri: str) -> Iterator[dict[str, Any]]:
+    """A row for each question of a file, in its order. Raises BenchmarkError."""
+    path = source.resolve(uri)
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise BenchmarkError(
+                f"{uri} is larger than {MAX_FILE_BYTES >> 20} MiB: no file of {ROBOFAC}"
+            )
+        by_id = json_object(path.read_bytes(), uri)
+    except OSError as e:
+        raise BenchmarkError(f"cannot read {path}: {e.strerror}") from e
+    for video_id, raw in by_id.items():
+        video_name = f"{uri} video {video_id}"
+        if not isinstance(raw, dict):
+            raise BenchmarkError(f"{video_name} is no object but {type(raw).__name__}")
+        video = read_row(VideoAnnotations.model_validate, raw, video_name)
+        for kind, turns in video.annos.items():
+            if kind.strip().casefold() not in _NAMES:
+                raise BenchmarkError(
+                    f"{video_name} has questions of {kind!r}; known: {', '.join(KINDS.values())}"
+                )
+            yield {
+                "id": video_id,
+                "split": uri.rpartition("/")[0].rsplit("/", 1)[-1],
+                "video": video.video,
+                "task": video.task,
+                "kind": _NAMES[kind.strip().casefold()],
+                "question": turns[0].value.replace(IMAGE_MARK, "").replace("<video>", "").strip(),
+                "answer": turns[-1].value.strip(),
+            }
+
+
+class RoboFacRow(BaseModel):
+    """A question about a run, as prediction files carry it."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    id: Annotated[str, Field(min_length=1)]
+    kind: str
+    question: str
+    answer: Annotated[str, Field(min_length=1)]
+    split: str = ""
+    task: str = ""
+
+
+def robofac_question(benchmark: str, raw: Mapping[str, Any]) -> Question:
+    """The question of a row, without its pictures. Raises ValueError."""
+    if raw.get("kind") not in FAMILIES:
+        raise ValueError(f"it has kind {raw.get('kind')!r}, not {', '.join(FAMILIES)}")
+    row = RoboFacRow.model_validate(raw)
+    slices = {"split": row.split, "task": row.task}
+    return Question(
+        benchmark=benchmark,
+        part=row.kind,
+        family=row.kind,
+        trajectory=row.id,
+        dataset=row.split,
+        camera="",
+        goal=row.task,
+        text=row.question,
+        pictures=(),
+        row=raw,
+        unit=(row.split, row.id),
+        slices=tuple(f"{name} {value}" for name, value in slices.items() if value),
+        answer=row.answer,
+    )
+
+
+def _each_second(video: Path, folder: Path) -> Pictures:
+    """A frame of each second; of a long run fewer, evenly."""
+    settings = f"{EVERY} {MAX_PX}"
+    frames = frame_files(
+        video, folder / ROBOFAC, lambda frames: islice(frames, 0, None, EVERY), settings
+    )
+    return tuple(spread(frames, MOST))
+
+
+def _shown_before_words(row: Mapping[str, Any], pictures: Pictures) -> dict[str, Any]:
+    text = IMAGE_MARK * len(pictures) + without_marks(row["question"])
+    return {"text": text, "pictures": pictures}
+
+
+DETECTION = "failure_detection"
+MAX_OPTIONS_CHARS = 10_000
+_LIST = re.compile(r"\[[^\[\]]*\]")
+
+
+def robofac_score(answers: BenchmarkAnswers) -> ScoredBenchmark:
+    """An answer that cannot be read counts as wrong. Raises BenchmarkError, which names the row that is wrong."""
+    chosen = answers.among(np.flatnonzero([q.family in CHOICES for q in answers.questions]))
+    chosen = BenchmarkAnswers.by_values(ROBOFAC, chosen.questions, chosen.values, chosen.lines)
+    # Arrays of texts and None, by row
+    pairs = zip(chosen.questions, chosen.lines, strict=True)
+    options = np.array([_right_and_named(q, line) for q, line in pairs], object).reshape(-1, 2)
+    right, choice = options.T
+    kinds = np.array([q.family for q in chosen.questions])
+    is_read = choice != np.array(None)
+    is_right = (choice == right).astype(bool)
+    is_of_kind = {kind: kinds == kind for kind in CHOICES if (kinds == kind).any()}
+    measures: dict[str, Measure] = {
+        f"{kind.removeprefix('failure_')}_accuracy": chosen.episodes.mean(is_right, places, is_read)
+        for kind, places in is_of_kind.items()
+    }
+    if DETECTION in is_of_kind:
+        # Mean of the shares found among runs that failed and runs that did not
+        measures["detection_balanced"] = chosen.episodes.confusion(
+            choice == "yes",
+            right == "yes",
+            is_of_kind[DETECTION],
+            is_read,
+            errors.balanced_accuracy,
+        )
+    measures["choice_accuracy"] = chosen.episodes.mean(is_right, chosen.everywhere, is_read)
+    times = Counter(q.family for q in answers.questions)
+    in_words = [kind for kind in FAMILIES if times[kind] and kind not in CHOICES]
+    counts: dict[str, Any] = {
+        "rows": len(answers.questions),
+        **{f"rows_{kind}": times[kind] for kind in CHOICES},
+        **{f"unscored_{kind}": times[kind] for kind in in_words},
+    }
+    note = f"{', '.join(in_words)}: free text, which a judge model scores as published; answers are kept, not scored"
+    return chosen.scored(measures, is_read, notes=(note,) if in_words else (), **counts)
+
+
+def _right_and_named(q: Question, line: PredictionLine) -> tuple[str, str | None]:
+    """The right option and the one that an answer names; None: it cannot be read.
+
+    Raises BenchmarkError for a right answer that is none of the options.
+    """
+    answer = q.answer or ""
+    options = ("yes", "no") if q.family == DETECTION else options_of(q.row["question"])
+    right = named_option(answer, options) if options else _plain(answer)
+    if right is None:
+        raise BenchmarkError(
+            f"{line.where}: the right answer {answer!r} is none of {', '.join(options)}"
+        )
+    return right, named_option(line.response, options or (right,))
+
+
+def options_of(question: str) -> tuple[str, ...]:
+    """What a question says may be answered: the last list of texts in it, plainly written; () where there is none.
+
+    Example: options_of("Which? (one of: ['Grasping error.', 'Wrong object.'])") == ("grasping error", "wrong object")
+    """
+    for match in reversed(_LIST.findall(question)):
+        if len(match) > MAX_OPTIONS_CHARS:
+            continue
+        try:
+            values = ast.literal_eval(match)
+        except (ValueError, SyntaxError):
+            continue
+        if values and all(isinstance(v, str) for v in values):
+            return tuple(dict.fromkeys(map(_plain, values)))
+    return ()
+
+
+def named_option(text: str, options: Sequence[str]) -> str | None:
+    """The one option that a text names; None where it names none, or several. Of options within one another the longer
+    counts."""
+    plain = _plain(text)
+    if plain in options:
+        return plain
+    # The longest first, each taken out of the text, so that what lies within it is not found again
+    matches = []
+    for option in sorted(options, key=len, reverse=True):
+        if not option:
+            continue
+        pattern = rf"(?<!\w){re.escape(option)}(?!\w)"
+        if re.search(pattern, plain):
+            matches.append(option)
+            plain = re.sub(pattern, " ", plain)
+    if len(matches) == 1:
+        return matches[0]
+    return None
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.casefold().split()).strip(" .")
+
+
+_GRADED = Converter(_graded_rows, graded_question, _last_window, _shown_at_end)
+CONVERTERS = {
+    RBM: _GRADED,
+    ROBOREWARD: _GRADED,
+    ROBOFAC: Converter(_robofac_rows, robofac_question, _each_second, _shown_before_words),
+}

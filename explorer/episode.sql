@@ -1,0 +1,14 @@
+-- Of a chunk ($2) of a dataset ($1): facts of its episodes, and their recordings
+
+-- FACTS_SQL
+SELECT f.dataset, f.episode_index, f.chunk, f.source_id, f.task, f.tasks, f.success, f.success_source,
+       f.videos, coalesce(c.num_frames, f.num_rows) AS num_frames, coalesce(c.fps, f.fps) AS fps,
+       f.fps AS stated_fps, coalesce(c.usable_cameras, f.cameras) AS cameras, f.cameras AS all_cameras,
+       c.content_hash, c.former_hashes, f.data_uri, f.source_stamp, s.split, s."group"
+FROM episode_facts f
+LEFT JOIN (FROM episode_content WHERE dataset = $1 AND chunk = $2) c ON c.episode_index = f.episode_index
+LEFT JOIN (FROM splits WHERE dataset = $1 AND chunk = $2) s ON s.episode_index = f.episode_index
+WHERE f.dataset = $1 AND f.chunk = $2
+-- RECORDINGS_SQL: Of which $1 is the dataset and $2 the chunk, as of all of these
+SELECT episode_index, arg_max(recording, (left_at IS NULL, left_at)) AS recording FROM recordings
+WHERE dataset = $1 AND episode_index // (SELECT chunk_size FROM datasets WHERE dataset = $1) = $2 GROUP BY 1
