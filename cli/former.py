@@ -11,6 +11,7 @@ from core.errors import without_secrets
 COMMANDS: dict[str, str] = {
     "accept": "say acceptance",
     "corrections export": "show correction_lines",
+    "corrections export --form": "show label_studio",
     "corrections import": "say correction",
     "corrections list": "show current_corrections",
     "corrections list --all": "show corrections",

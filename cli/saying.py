@@ -5,7 +5,7 @@ A kind is a typed function below; its parameters are what `say KIND` takes, by o
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from typer import Argument
@@ -25,7 +25,11 @@ from cli.terminal import FAILED
 from core.errors import UserError
 from core.names import did_you_mean, whoami
 from core.settings import arguments_of
-from warehouse.exports.corrections import from_lines
+from warehouse.exports.corrections import (
+    from_lines,
+    from_opensarm,
+    from_tasks,
+)
 from warehouse.lake import (
     Lake,
     acceptances,
@@ -83,12 +87,19 @@ def assigned(
 def correction(
     lake: Lake,
     file: Path,
+    form: Literal["jsonl", "label-studio", "opensarm"] = "jsonl",
+    dataset: str | None = None,
     *,
     author: str,
     comment: str,
 ) -> Facts:
-    """Corrected labels of a file, of lines as `show correction_lines` gives them."""
-    read = from_lines(lake, read_text(file), author)
+    """Corrected labels of a file: lines of `show correction_lines`, Label Studio's tasks, opensarm's results."""
+    if dataset is not None and form != "opensarm":
+        raise UserError("dataset needs form=opensarm: other forms name the dataset themselves")
+    if form == "opensarm":
+        read = from_opensarm(lake, file, author, dataset)
+    else:
+        read = (from_lines if form == "jsonl" else from_tasks)(lake, read_text(file), author)
     # What can be used is saved even where other rows are refused; the exit code tells of those
     with progress() as report:
         report("corrections", 0, len(read.rows))

@@ -12,10 +12,12 @@ from typer import Argument, Option
 from cli.lakes import lake_to_read
 from cli.options import (
     At,
+    Episodes,
     SetOption,
     say,
     say_stale,
     space_at,
+    warn,
 )
 from cli.output import show as show_rows
 from cli.terminal import FAILED, note
@@ -27,9 +29,11 @@ from core.values import plain
 from pipeline.models import model_rows
 from pipeline.suggesting import suggest
 from warehouse.exports.corrections import (
+    labelling_config,
     lines_of,
+    to_tasks,
 )
-from warehouse.lake import Lake
+from warehouse.lake import Lake, corrections
 from warehouse.lake import digest as lake_digest
 from warehouse.lake.connection import literal
 from warehouse.lake.lists import LISTS, list_named
@@ -37,6 +41,7 @@ from warehouse.lake.outcomes import chunks_to_build
 from warehouse.lake.schema import columns, relations
 from warehouse.lake.similarity import most_similar
 from warehouse.lake.sql import RELATIONS, answer, open_for_users
+from warehouse.lake.stored import labels_of
 from warehouse.releases.release import get_release
 from warehouse.shards.check import check_shard
 
@@ -128,8 +133,35 @@ def correction_lines(
     dataset: str | None = None,
 ) -> Rows:
     """Every correction ever made, whole: --out FILE.jsonl is what `say correction` reads."""
-    sql = "FROM corrections WHERE dataset = coalesce(?, dataset) ORDER BY created_at, correction_id"
-    return lines_of(lake_to_read(workspace).dicts(sql, [dataset]))
+    return lines_of(_corrections(lake_to_read(workspace), "corrections", dataset))
+
+
+def label_studio(
+    workspace: str,
+    dataset: str | None = None,
+    episodes: Episodes = None,
+) -> Rows:
+    """Corrections in force, and labels of episodes to correct, as tasks for Label Studio."""
+    if episodes and dataset is None:
+        raise UserError("label_studio: name the dataset of the episodes")
+    lake = lake_to_read(workspace)
+    rows = _corrections(lake, "current_corrections", dataset)
+    # What waits for review is not accepted, so no task shows it
+    if num_waiting := sum(row["status"] == corrections.REVIEW for row in rows):
+        warn([f"{num_waiting} corrections that wait for review"], "left out")
+    labels: Rows = []
+    if episodes:
+        whole_labels = labels_of(lake.con, str(dataset), episodes=episodes, whole=True)
+        for episode_index, label in whole_labels.items():
+            facts = {"dataset": dataset, "episode_index": episode_index, "plan": [*label.plan]}
+            segments = [asdict(segment) for segment in label.segments]
+            labels.append(facts | {"label_run": label.label_run, "segments": segments})
+    return to_tasks(lake, rows, labels)
+
+
+def _corrections(lake: Lake, view: str, dataset: str | None) -> Rows:
+    sql = f"FROM {view} WHERE dataset = coalesce(?, dataset) ORDER BY created_at, correction_id"
+    return lake.dicts(sql, [dataset])
 
 
 COMPUTED: dict[str, Callable[..., Rows]] = {
@@ -137,6 +169,7 @@ COMPUTED: dict[str, Callable[..., Rows]] = {
     for function in (
         correction_lines,
         digest,
+        label_studio,
         models,
         schema,
         shard_faults,
@@ -190,7 +223,7 @@ def show(
         rows = _rows_of_view(lake_to_read(common.workspace), name, dataset, where)
         empty = list_named(name).empty
     if out is not None:
-        _write(rows, out)
+        _write(name, rows, out)
         return
     most = MAX_ROWS if limit is None and common.format == "table" else limit
     show_rows(rows[:most], common.format, empty=empty, hidden=HIDDEN)
@@ -235,8 +268,12 @@ def _rows_of_view(
     return answer(lake.con, f"FROM ({list_named(name).sql}){condition}").read_all().to_pylist()
 
 
-def _write(rows: Rows, out: Path) -> None:
+def _write(name: str, rows: Rows, out: Path) -> None:
     lines = [json.dumps(plain(row), ensure_ascii=False) for row in rows]
     text = "\n".join((*lines, "")) if out.suffix == ".jsonl" else f"[{',\n'.join(lines)}]\n"
     write_file(out, text.encode())
     say(f"{len(rows)} rows in {out}")
+    if name == label_studio.__name__:
+        interface = out.with_suffix(".xml")
+        write_file(interface, labelling_config(rows).encode())
+        say(f"the labelling interface in {interface}")

@@ -17,6 +17,7 @@ PIN = re.compile(r"^([A-Za-z0-9._-]+)(?:\[[^\]]*\])?==([^\s;]+)")
 # What metadata leaves out, or gives as a whole text; from the licence files that the packages bring
 KNOWN: dict[str, str] = {
     "axe-playwright-python": "MIT",
+    "mlcroissant": "Apache-2.0",
     "cuda-toolkit": "NVIDIA Proprietary Software",
 }
 COPYLEFT = re.compile(r"\b(A?GPL|LGPL|MPL|EUPL|CDDL)", re.IGNORECASE)

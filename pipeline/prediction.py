@@ -169,15 +169,15 @@ def _measured(lake: Lake, build: DatasetBuild) -> tuple[int, tuple[dict[str, Any
     for name in (build.name, None):
         [num_asked] = lake.column(ASKED_ABOUT_SQL, [run, name])
         if num_asked:
-            where = "label_run = $1 AND dataset = ifnull($2, dataset) AND status = 'ok'"
-            rows = asked_rows(lake, where, [run, name])
+            condition = "label_run = $1 AND dataset = ifnull($2, dataset) AND status = 'ok'"
+            rows = asked_rows(lake, condition, [run, name])
             return num_asked, tuple(_times(row, 1 / num_asked) for row in rows)
     return 0, ()
 
 
-def asked_rows(lake: Lake, where: str, values: list[Any]) -> list[dict[str, Any]]:
+def asked_rows(lake: Lake, condition: str, values: list[Any]) -> list[dict[str, Any]]:
     """What models were asked, by stage: calls, those `lost` without a usable reply, images, tokens.
 
-    `where`: of rows of vlm_calls.
+    `condition`: of rows of vlm_calls.
     """
-    return lake.dicts(ASKED_SQL.format(where=where), values)
+    return lake.dicts(ASKED_SQL.format(where=condition), values)

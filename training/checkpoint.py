@@ -304,7 +304,7 @@ BY = "mae"  # the best has least of it: answers that cannot be read count as wro
 
 
 class CheckpointScorer(Protocol):
-    """Held-out episodes, and how a checkpoint's answers about them are scored (eval.held_out.within)."""
+    """Held-out episodes, and how a checkpoint's answers about them are scored (eval.within)."""
 
     def predict(self, folder: Path, part: int, parts: int) -> Any:
         """The answers of the checkpoint in `folder` for one of `parts` parts of the episodes, as JSON."""

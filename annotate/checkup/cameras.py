@@ -15,15 +15,18 @@ USUAL_STRETCHES = 3  # of one picture while the arm moves, in one run
 # Of the usual distance of the arm from the middle of its places: within it is one place
 ONE_PLACE = 0.25
 # Codecs give a still picture anew at key frames, and refine it in the frames after: so much changes in single frames
-RECODED_CHANGE, RECODED_SHARE = 6e-3, 0.3  # and no more than this share of what motion changes
+RECODED_CHANGE = 6e-3  # and no more than this share of what motion changes
+RECODED_SHARE = 0.3
 # Share of the moments of motion at which a camera has to change elsewhere in the run
 MIN_SEES = 0.8
 MIN_MOTION_S = 0.8  # of motion within a stretch: so long an arm does not move unseen
 # Share of a stretch in which there is motion; of a long one ENOUGH_MOTION_S are enough
-MIN_MOTION, ENOUGH_MOTION_S = 0.7, 2.0
+MIN_MOTION = 0.7
+ENOUGH_MOTION_S = 2.0
 MIN_FRAMES = 20
 # The largest change but for so many cuts, or focusings, is the usual one
-MAX_CUTS, MAX_BLURS = 6, 3
+MAX_CUTS = 6
+MAX_BLURS = 3
 STAYS_S = 1.0  # that a leap is seen before and after
 CUT_IS_LIGHT = 0.8  # of the change: so much of it is of the mean brightness
 

@@ -10,12 +10,14 @@ from annotate.checkup.comparer import Measurement
 from annotate.checkup.summary import ColumnSummary, RunSummary
 from core.values import grouped
 
-MIN_OTHERS_OF_TASK, MIN_OTHERS = 4, 8
+MIN_OTHERS_OF_TASK = 4
+MIN_OTHERS = 8
 MORE_OF_ALL = 7 / 8  # what a share of runs of any task counts beside one of the task's own
 
 MIN_DURATION_S = 3.0  # of a run whose gripper stays
 MIN_DURATION = 0.5  # its share of the others' duration
-MIN_AT_LIMIT, MIN_VISITS = 0.04, 3  # share of frames at the largest action, and stretches
+MIN_AT_LIMIT = 0.04  # share of frames at the largest action, and stretches
+MIN_VISITS = 3
 BEYOND = 1.2  # how far the others go beyond
 MIN_LEVELS = 10  # values that a dimension takes: one with fewer steps from value to value
 MIN_FREE = 3  # other runs that are not clipped at the same limit
@@ -28,7 +30,8 @@ USUAL_IDLE = 90  # percentile of the others
 
 FOLLOWS = 0.6  # correlation at the median: the action moves the joint
 MIN_SPREAD = 0.3  # of the median of all runs: a joint that hardly moves says nothing of its sign
-MIN_RUNS, MIN_RUNS_OF_ALL = 4, 2  # to tell a sign of one run, or of all
+MIN_RUNS = 4  # to tell a sign of one run, or of all
+MIN_RUNS_OF_ALL = 2
 MOST_JOINTS = 0.5  # share of the others that have to follow where one runs against in all runs
 
 

@@ -11,8 +11,12 @@ from annotate.checkup.summary import RunSummary
 # When a lag of all runs is believed: in how many runs, how alike the curves are there (correlation), how much more than
 # without a lag, and the share of runs whose own lag is near it. Chosen on the clean and spoilt runs of docs/checkup.md
 MIN_SURENESS = (2, 0.35, 0.04, 0.6)
-# Of one run, against the lag of all: how alike its rows and pictures are, and all others', and how much it gains
-MIN_LIKENESS, MIN_LIKENESS_OF_ALL, MIN_GAIN = 0.2, 0.3, 0.06
+# Of one run, against the lag of all: how alike its rows and pictures are, and all others', how much it gains, and how
+# many runs there are
+MIN_LIKENESS = 0.2
+MIN_LIKENESS_OF_ALL = 0.3
+MIN_GAIN = 0.06
+MIN_RUNS = 4
 MAX_LAG_SHARE = 0.2  # of a run's frames: of a larger lag too little is compared
 
 
@@ -23,7 +27,7 @@ def late_rows(runs: Sequence[RunSummary]) -> Iterator[Measurement]:
     counts = {"num_runs": len(curves), "num_all": len(runs)}
     middle = len(next(iter(curves.values()), ())) // 2
     likeness = [float(curve[lag + middle]) for curve in curves.values()]
-    are_comparable = len(curves) > 1 and np.mean(likeness) >= MIN_LIKENESS_OF_ALL
+    are_comparable = len(curves) >= MIN_RUNS and np.mean(likeness) >= MIN_LIKENESS_OF_ALL
     for run in runs:
         curve = curves.get(run.episode_index)
         if curve is None:

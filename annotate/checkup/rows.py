@@ -27,7 +27,8 @@ LONG_STEP = 1.6  # times the usual step: a frame is missing
 SETTLES = 4  # rows after a long step within which a late stamp is made up for
 
 MAX_LAG_S = 1.2  # of rows behind pictures
-MIN_LENGTHS, MIN_FRAMES = 2.2, 40  # times MAX_LAG_S, and frames: shorter runs tell nothing
+MIN_LENGTHS = 2.2  # times MAX_LAG_S, and frames: shorter runs tell nothing
+MIN_FRAMES = 40
 
 
 def jumps(run: RunSignals) -> Iterator[Measurement]:

@@ -162,6 +162,15 @@ class RolloutAnnotation(EpisodeAnnotation):
         ]
 
 
+@dataclass(frozen=True)
+class OpensarmLine:
+    """A line of the tool's: the annotation, who made it and when, where the line says so."""
+
+    annotation: RolloutAnnotation
+    user: Any
+    ts: Any
+
+
 def _frame(time_s: float, fps: float) -> int:
     """The first frame that is not before a time."""
     return math.ceil((time_s - TOLERANCE_S) * fps)
@@ -179,7 +188,9 @@ def read_opensarm(path: Path) -> list[RolloutAnnotation]:
     """Read JSON lines, a folder with labels.jsonl, or rollouts with progress.npy. Raises ImportedError."""
     lines = path / LABELS if path.is_dir() else path
     if lines.is_file():
-        label_lines = {annotation.episode_index: annotation for annotation in read_results(lines)}
+        label_lines = {
+            line.annotation.episode_index: line.annotation for line in read_results(lines)
+        }
     else:
         label_lines = {}
     folders = _rollouts(path)
@@ -242,18 +253,20 @@ def _curve(folder: Path) -> tuple[float, ...]:
     return tuple(map(float, values))
 
 
-def read_results(path: Path) -> list[RolloutAnnotation]:
-    """The annotations of a results file; of a video the last one counts. Raises ImportedError."""
+def read_results(path: Path) -> list[OpensarmLine]:
+    """The lines of a results file; of a video the last one counts. Raises ImportedError."""
     try:
         lines = path.read_text().split("\n")
     except (OSError, UnicodeDecodeError) as e:
         raise ImportedError(f"{path} is no text that can be read: {e}") from e
-    rows: dict[str, RolloutAnnotation] = {}
+    rows: dict[str, OpensarmLine] = {}
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line) if line.strip() else None
             if row is not None:
-                rows[str(row["video_path"])] = _annotation(row)
+                rows[str(row["video_path"])] = OpensarmLine(
+                    _annotation(row), row.get("user"), row.get("ts")
+                )
         except MALFORMED as e:
             raise ImportedError(
                 f"{path.name}: line {number} is no label of opensarm's ({e})"

@@ -43,7 +43,8 @@ SPLITS = ("test_id", "test_ood")
 # The split that thresholds of success are chosen on, and no score is read from
 VALIDATION = "val"
 # Of each kind, at most, that begin with a run
-PAIRS, PAIR_SEED = 16, 0
+PAIRS = 16
+PAIR_SEED = 0
 TROUBLED = "failed or stalled"
 MOST_MOMENTS = 2048  # of the validation split
 

@@ -24,7 +24,8 @@ from eval.benchmarks.question import (
 GRID = 64
 PICTURE_PX = 256  # of pictures that are compared
 # By the task's mean length, by that of its references
-RUNNING, REFERENCE = "running clock", "reference clock"
+RUNNING = "running clock"
+REFERENCE = "reference clock"
 Values = dict[str, float]
 Goals = Mapping[tuple[str, str], PictureFile]  # by dataset and task: how a run that succeeded ended
 

@@ -68,7 +68,8 @@ ENTRY_KNOWN = {
 FIRST_CAMERAS = ("head_color",)
 WRIST = ("hand_",)
 EFFECTOR = "effector/position"
-STATE, ACTION = AGIBOT.state[0], AGIBOT.action[0]
+STATE = AGIBOT.state[0]
+ACTION = AGIBOT.action[0]
 
 
 def recognises(source: Source) -> bool:

@@ -269,19 +269,19 @@ def frames_of(
         in_turn = partial(_in_turn, limits=limits, description=description)
         if topic.video is None:
             turns = in_turn(numbered, picture_numbers, lambda message: len(message.data))
-            shown = ((ticks, decoder.picture(message)) for ticks, message in turns)
+            decoded = ((ticks, decoder.picture(message)) for ticks, message in turns)
         else:
             # A packet needs those before it, in order of time
             order = np.argsort(np.array(topic.log_ns, np.int64), kind="stable").tolist()
             turns = in_turn(numbered, order, lambda message: len(message.data))
             packets = ((order[places[0]], message) for places, message in turns)
             pictures = decoder.video(packets, topic.video[0])
-            shown = in_turn(
+            decoded = in_turn(
                 pictures,
                 picture_numbers,
                 lambda frame: 2 * frame.picture.width * frame.picture.height,
             )
-        for ticks, picture in shown:
+        for ticks, picture in decoded:
             yield from ((tick, tick / clock.fps, picture) for tick in ticks)
 
     return frames

@@ -32,12 +32,15 @@ from ingest.reasons import DataError, Limits
 from ingest.sources.files import Source
 
 PACKED = ".zstd"  # `ros2 bag` can pack its files as a whole
-MCAP, SQLITE, ROS_1 = ".mcap", ".db3", ".bag"
+MCAP = ".mcap"
+SQLITE = ".db3"
+ROS_1 = ".bag"
 SUFFIXES = (MCAP, SQLITE, ROS_1)
 READERS = {SQLITE: rosbag2.Reader, ROS_1: rosbag1.Reader}
 MANIFEST = "metadata.yaml"  # beside the files of a recording, by `ros2 bag`
 # In a chunk of MCAP: what a record is and its length; a message's channel, number and times
-RECORD_HEAD, MESSAGE_HEAD = struct.Struct("<BQ"), struct.Struct("<HIQQ")
+RECORD_HEAD = struct.Struct("<BQ")
+MESSAGE_HEAD = struct.Struct("<HIQQ")
 DEFINITIONS = {int(Opcode.SCHEMA): Schema, int(Opcode.CHANNEL): Channel}
 DAMAGED_FILE = (
     *DAMAGED,
@@ -237,6 +240,8 @@ def _by_rosbags(source: Source, uri: str) -> Iterator[RawMessage]:
 
 
 def _type_of_connection(connection: Connection, is_ros_1: bool) -> MessageType:
-    form, definition = connection.msgdef.format.name.lower(), connection.msgdef.data
+    form = connection.msgdef.format.name.lower()
     language = "ros1msg" if is_ros_1 else {"msg": "ros2msg", "idl": "ros2idl"}.get(form, form)
-    return MessageType(connection.msgtype, definition, language, "ros1" if is_ros_1 else "cdr")
+    return MessageType(
+        connection.msgtype, connection.msgdef.data, language, "ros1" if is_ros_1 else "cdr"
+    )

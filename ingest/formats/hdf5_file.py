@@ -44,7 +44,8 @@ from ingest.reasons import DataError, Limits
 from ingest.sources.files import Source
 
 SUFFIXES = (".hdf5", ".h5", ".hdf")
-MAX_VALUE_BYTES, MAX_TEXTS = 1 << 20, 1000  # a larger value is no fact about an episode
+MAX_VALUE_BYTES = 1 << 20  # a larger value is no fact about an episode
+MAX_TEXTS = 1000
 MAX_ATTRIBUTES = 64  # of one group
 MAX_DEPTH = 8
 MAX_HOPS = 16
@@ -72,7 +73,8 @@ FOLDERS = (
     "cam_data",
     "vision",
 )
-JPEG, HEAD_BYTES = b"\xff\xd8\xff", 4096
+JPEG = b"\xff\xd8\xff"
+HEAD_BYTES = 4096
 LAST_PARTS = ("rgb", "color", "colors", "image", "images")
 NO_CAMERA = re.compile(r"(^|/)next_obs/", re.I)  # robomimic: the same pictures again, one row later
 REWARD_KEYS = ("rewards", "reward")

@@ -288,9 +288,9 @@ class ListingBuilder:
         reason = "its files are where this format has a camera's"
         for camera in sorted(counts):
             if not any(camera in name for name in used):
-                file, count = files[camera], counts[camera]
+                place = files[camera], counts[camera]
                 self.parts.add(
-                    SourcePart("camera", camera, "used", "camera", reason, (), "", file, count)
+                    SourcePart("camera", camera, "used", "camera", reason, (), "", *place)
                 )
 
     def _with_outcomes(self) -> tuple[tuple[EpisodeRecord, ...], tuple[str, ...]]:

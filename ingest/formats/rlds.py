@@ -298,10 +298,10 @@ def _texts_and_outcome(
     )
     _find_ends(listing, uri, steps, num_rows)
     roles = roles_of(steps, config.keys)
-    others = [
+    unnamed = [
         path for path in LANGUAGE if config.keys.language and path not in config.keys.language
     ]
-    overruled = {**roles.overruled, **dict.fromkeys(others, "the registry entry names others")}
+    overruled = {**roles.overruled, **dict.fromkeys(unnamed, "the registry entry names others")}
     evidence, outcomes = _evidence(steps, num_rows, config)
     account(listing, uri, steps, roles, _uses(steps, config, text_keys, outcomes), overruled)
     searched_places = ", ".join(config.keys.language) or "the usual places"

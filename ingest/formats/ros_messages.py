@@ -71,10 +71,8 @@ VIDEO_DEFINITION = (
     "builtin_interfaces/Time timestamp\nstring frame_id\nuint8[] data\nstring format\n"
 )
 # Formats of messages that are packets of a video: FFmpeg's decoder, and how the packet of a key frame looks
-H264, H265 = (
-    re.compile(rb"\x00\x00\x01[\x25\x45\x65]"),
-    re.compile(rb"\x00\x00\x01[\x20\x22\x24\x26\x28\x2a]"),
-)
+H264 = re.compile(rb"\x00\x00\x01[\x25\x45\x65]")
+H265 = re.compile(rb"\x00\x00\x01[\x20\x22\x24\x26\x28\x2a]")
 VIDEOS = {"h264": ("h264", H264), "h265": ("hevc", H265), "hevc": ("hevc", H265)}
 DEPTH = re.compile(r"compressedDepth|16UC1|32FC1|mono16")
 CHANNELS = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1, "8UC1": 1, "8UC3": 3}

@@ -15,6 +15,7 @@ from tests.kits.cli_kit import look_up
         ("recordings same a 4", "say recording --set is_same=true a 4"),
         ("like a 4 --frame=20 --most 5", "show similar a 4 --set frame=20 --limit 5"),
         ("status --json", "status --format json"),
+        ("corrections import f --form label-studio", "say correction f --set form=label-studio"),
         ("outcomes import f --dataset a", "say outcome --set file=f --set dataset=a"),
     ],
 )  # fmt: skip

@@ -77,7 +77,7 @@ def test_status(built: Built, ask: Ask) -> None:
 def test_datasets_lists_registry_and_workspace(ask: Ask) -> None:
     listed = ask("datasets", "--format", "json").json
     listed_by_name = {r["dataset"]: r for r in listed}
-    assert len(listed) == len(listed_by_name) == 42, "39 published, two of ours, and tiny"
+    assert len(listed) == len(listed_by_name) == 45, "42 published, two of ours, and tiny"
     assert list(listed_by_name) == sorted(listed_by_name)
     keys = {"dataset", "title", "robot", "format", "role", "license", "episodes", "source", "built"}
     assert all(set(r) == keys for r in listed)

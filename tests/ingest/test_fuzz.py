@@ -41,7 +41,7 @@ from tests.kits.reward_server_kit import FPS, TASK, Pixels, pictures, png
 from tests.kits.spoil import spoilt_bytes, spoilt_columns, spoilt_content, write_outside
 from tests.kits.tiny_lerobot import LENGTHS
 from warehouse.exports import EXPORT_KINDS
-from warehouse.exports.corrections import from_lines, lines_of
+from warehouse.exports.corrections import from_lines, from_tasks, lines_of, to_tasks
 from warehouse.exports.options import Selection
 from warehouse.lake import Lake
 from warehouse.lake.outcomes import read_outcomes
@@ -172,6 +172,7 @@ def files_of_people(folder: Path) -> Prepared:
     root = folder / "all"
     looks: dict[str, Callable[[Path], object]] = {
         "lines": lambda path: from_lines(lake, read_text(path), "eve"),
+        "tasks": lambda path: from_tasks(lake, read_text(path), "eve"),
         "outcomes": lambda path: read_outcomes(lake, "tiny", path, "eve"),
     }
     for base in ("lerobot_steps", "lerobot_labels"):
@@ -199,7 +200,12 @@ def files_of_people(folder: Path) -> Prepared:
         plan=["Reach"],
         comment="so",
     )
-    write_json_lines(root / "lines/a.jsonl", lines_of(lake.dicts("SELECT * FROM corrections")))
+    for kind, text in (
+        ("lines", lambda found: "\n".join(map(json.dumps, lines_of(found)))),
+        ("tasks", lambda found: json.dumps(to_tasks(lake, found, []))),
+    ):
+        (root / kind).mkdir()
+        (root / kind / "a.jsonl").write_text(text(lake.dicts("SELECT * FROM corrections")))
     outcome = {"episode_index": 0, "success": True, "note": "fell", "by": "ada", "dataset": "tiny"}
     write_json_lines(root / "outcomes/a.jsonl", [outcome])
     (root / "outcomes/a.csv").write_text(

@@ -9,7 +9,7 @@ import pytest
 from safetensors.torch import load_file
 
 from core.paths import Workspace
-from eval.held_out.within import scorer_of
+from eval.within import scorer_of
 from tests.kits.processes import in_two_processes
 from tests.kits.progresslm_rows import conversations, source_rows, write_rows
 from tests.kits.training_kit import make_items, make_parts, make_release, recipe

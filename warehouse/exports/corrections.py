@@ -1,13 +1,28 @@
-"""People's corrections to a file and back: JSON lines, whole rows."""
+"""People's corrections to files and back: JSON lines, whole rows; tasks of Label Studio's timeline.
 
-from collections.abc import Iterable
+Label Studio counts frames from 1 and includes a range's last one: our frames a to b (b not included) are its a + 1 to
+b. A video file may hold several episodes; its frames before the episode are `first_frame`, and ranges count from the
+file's start.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache, partial
+from itertools import chain
+from operator import itemgetter
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from xml.sax.saxutils import quoteattr
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_validator
 
+from annotate.conventions.reward_data import OpensarmLine, read_results
+from annotate.imported_label import ImportedError
+from core.domain.label import DONE, IDLE, STEP
+from core.names import unnamed_step
+from core.values import grouped
 from ingest.formats.side_files import parse_json_lines
 from warehouse.lake import Lake
 from warehouse.lake.corrections import (
@@ -27,6 +42,20 @@ from warehouse.lake.statements import CorrectionError, checked_text
 CLOCK_SLACK = timedelta(minutes=5)  # a clock may be ahead by so much
 
 Text = Annotated[str, AfterValidator(lambda text: checked_text("it", text, 2000, empty=True))]
+STEPS, OUTCOME, VIDEO = "steps", "outcome", "video"  # names in Label Studio's configuration
+COMPLETED = "completed"
+FAILED = "failed"
+# Of a correction, what an annotation brings along
+META_FIELDS = (
+    "correction_id",
+    "author",
+    "comment",
+    "base_label_run",
+    "base_content_hash",
+    "follows",
+    "plan",
+    *SAID_LATER,
+)
 
 
 def _created_at(text: Any) -> datetime:
@@ -81,6 +110,21 @@ class ReadCorrections:
     # Of other contents than the corpus has: for review
     waiting: list[str] = field(default_factory=list)
 
+    def add(self, location: str, read_row: Callable[[], tuple[dict[str, Any], bool]]) -> None:
+        """Add what `read_row` gives: a row, and whether it is of the contents that the episode has by now."""
+        try:
+            row, fits = read_row()
+        except CorrectionError as e:
+            self.refused.append(f"{location}: {e}")
+            return
+        self.rows.append(row)
+        if not fits:
+            episode = f"episode {row['episode_index']} of {row['dataset']}"
+            self.waiting.append(f"{location}: {episode} has other contents by now")
+
+
+# JSON lines
+
 
 def lines_of(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """One JSON object per row of `corrections`, in the order given."""
@@ -128,15 +172,7 @@ def from_lines(lake: Lake, text: str, author: str) -> ReadCorrections:
     episodes = KnownEpisodes(lake)
     read = ReadCorrections(refused=[f"line {number}: it is not JSON" for number, _ in errors])
     for number, value in values:
-        try:
-            row, fits = row_of(episodes, value, author)
-        except CorrectionError as e:
-            read.refused.append(f"line {number}: {e}")
-            continue
-        read.rows.append(row)
-        if not fits:
-            episode = f"episode {row['episode_index']} of {row['dataset']}"
-            read.waiting.append(f"line {number}: {episode} has other contents by now")
+        read.add(f"line {number}", partial(row_of, episodes, value, author))
     return read
 
 
@@ -187,3 +223,266 @@ def _episodes_by_content(lake: Lake, dataset: str) -> dict[str, set[int]]:
         if episode is not None:
             episodes.add(episode)
     return by_content
+
+
+def from_opensarm(lake: Lake, path: Path, author: str, dataset: str | None) -> ReadCorrections:
+    """Rows of a results file of opensarm's labelling tool; `dataset` is that of lines that do not
+    say it.
+
+    The task is one step without a name. A line is by its user, else by `author`. Raises
+    CorrectionError: no such file.
+    """
+    try:
+        lines = read_results(path)
+    except ImportedError as e:
+        raise CorrectionError(str(e)) from e
+    read = ReadCorrections()
+    episodes = KnownEpisodes(lake)
+
+    def row(line: OpensarmLine) -> tuple[dict[str, Any], bool]:
+        line_dataset, index = line.annotation.of or (dataset, line.annotation.episode_index)
+        if line_dataset is None:
+            raise CorrectionError(
+                "the line does not say of which dataset it is: add --dataset NAME"
+            )
+        facts = episodes.facts(line_dataset, index)
+        try:
+            label = line.annotation.label(facts["num_frames"], facts["fps"], None)
+        except ImportedError as e:
+            raise CorrectionError(str(e)) from e
+        data = {
+            "dataset": line_dataset,
+            "episode_index": index,
+            "author": line.user if isinstance(line.user, str) else author,
+            "created_at": line.ts,
+            "plan": [unnamed_step(0)],
+            "segments": list(map(as_said, label.segments)),
+            **vars(label.end),
+        }
+        return row_of(episodes, data, author)
+
+    for line in lines:
+        read.add(f"episode {line.annotation.episode_index}", partial(row, line))
+    return read
+
+
+def to_tasks(
+    lake: Lake, rows: Sequence[dict[str, Any]], labels: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """One task per episode: accepted corrections as annotations, labels of the corpus as predictions.
+
+    `labels`: dataset, episode_index, label_run, plan, segments (rows of the table, in order).
+    """
+    key_of = itemgetter("dataset", "episode_index")
+    corrections = grouped((key_of(row), row) for row in rows if row["status"] == ACCEPTED)
+    predictions = grouped((key_of(label), label) for label in labels)
+    tasks = []
+    for key in sorted(corrections.keys() | predictions.keys()):
+        dataset, episode = key
+        task = _task(lake, dataset, episode, corrections.get(key, []), predictions.get(key, []))
+        if task is not None:
+            tasks.append(task)
+    return tasks
+
+
+def _task(
+    lake: Lake,
+    dataset: str,
+    episode: int,
+    corrections: Sequence[dict[str, Any]],
+    predictions: Sequence[dict[str, Any]],
+) -> dict[str, Any] | None:
+    """None for an episode that the corpus does not have."""
+    rows = lake.dicts(
+        "SELECT e.num_frames, e.fps, e.content_hash, e.task, f.videos, d.source_uri FROM episodes e "
+        "JOIN episode_facts f USING (dataset, episode_index) JOIN datasets d USING (dataset) "
+        "WHERE dataset = ? AND episode_index = ?",
+        [dataset, episode],
+    )
+    if not rows:
+        return None
+    [facts] = rows
+    video = facts["videos"][0] if facts["videos"] else {"uri": None, "start_frame": 0}
+    # Label Studio fetches the video itself, so it needs an address and not a path below the source
+    address = video["uri"] and f"{str(facts['source_uri']).rstrip('/')}/{video['uri']}"
+    first = video["start_frame"] or 0
+    return {
+        "data": {
+            "dataset": dataset,
+            "episode_index": episode,
+            VIDEO: address,
+            "first_frame": first,
+            "plan": [*predictions[:1], *corrections][-1]["plan"],
+            **{name: facts[name] for name in ("num_frames", "fps", "content_hash", "task")},
+        },
+        "annotations": [_annotation(row, first) for row in corrections],
+        "predictions": [
+            {"model_version": label["label_run"], "result": _regions(label["segments"], first)}
+            for label in predictions
+        ],
+    }
+
+
+def _annotation(correction: Mapping[str, Any], first: int) -> dict[str, Any]:
+    """`meta` keeps what Label Studio has no place for, so that an unchanged correction comes back as it was."""
+    return {
+        "created_at": correction["created_at"].isoformat(),
+        "meta": {name: correction[name] for name in META_FIELDS},
+        "result": _regions(list(map(vars, segments_of(correction))), first),
+    }
+
+
+def _regions(segments: Sequence[dict[str, Any]], first: int) -> list[dict[str, Any]]:
+    """Two regions of each segment, with the same id: its span and name, and how it ended."""
+    regions = []
+    for number, segment in enumerate(segments):
+        ranges = [
+            {"start": first + segment["start_frame"] + 1, "end": first + segment["end_frame"]}
+        ]
+        region = {"id": f"segment{number}", "to_name": VIDEO}
+        value = {"ranges": ranges, "timelinelabels": [segment["name"]]}
+        span = region | {"from_name": STEPS, "type": "timelinelabels", "value": value}
+        region_meta = {
+            name: segment[name] for name in ("step", "pace") if segment.get(name) is not None
+        }
+        if region_meta:
+            span["meta"] = region_meta
+        # How a step ended; of another segment its kind
+        if segment["kind"] != STEP:
+            ended = segment["kind"]
+        elif segment["completed"]:
+            ended = COMPLETED
+        else:
+            ended = FAILED
+        choice = {"ranges": ranges, "choices": [ended]}
+        regions += [span, region | {"from_name": OUTCOME, "type": "choices", "value": choice}]
+    return regions
+
+
+def labelling_config(tasks: Sequence[dict[str, Any]]) -> str:
+    """The labelling interface that the tasks are made for."""
+    drawn = chain.from_iterable((*task["annotations"], *task["predictions"]) for task in tasks)
+    regions = chain.from_iterable(labels["result"] for labels in drawn)
+    names = set(chain.from_iterable(r["value"].get("timelinelabels", ()) for r in regions))
+    labels = "\n".join(f"    <Label value={quoteattr(name)}/>" for name in sorted(names))
+    choices = "\n".join(
+        f'    <Choice value="{outcome}"/>' for outcome in (COMPLETED, FAILED, IDLE, DONE)
+    )
+    return (
+        f'<View>\n  <Header value="$task"/>\n  <Video name="{VIDEO}" value="$video" frameRate="$fps"/>\n'
+        f'  <TimelineLabels name="{STEPS}" toName="{VIDEO}">\n{labels}\n  </TimelineLabels>\n'
+        f'  <Choices name="{OUTCOME}" toName="{VIDEO}" perRegion="true">\n{choices}\n  </Choices>\n</View>\n'
+    )
+
+
+def from_tasks(lake: Lake, text: str, author: str) -> ReadCorrections:
+    """Rows of Label Studio's JSON: each annotation that was not cancelled. Raises CorrectionError: not such a file."""
+    remedy = "export it from Label Studio as JSON, not as JSON-MIN or CSV"
+    try:
+        tasks = json.loads(text)
+    except (ValueError, RecursionError) as e:
+        raise CorrectionError(f"the file is not JSON: {remedy}") from e
+    if not isinstance(tasks, list):
+        raise CorrectionError(f"the file is no list of tasks: {remedy}")
+    read = ReadCorrections()
+    episodes = KnownEpisodes(lake)
+    for number, task in enumerate(tasks, 1):
+        # One bad task does not spoil the file: it is named, and the others are read
+        location = f"task {number}"
+        annotations = task.get("annotations") if isinstance(task, dict) else None
+        if not isinstance(annotations, list) or not isinstance(task.get("data"), dict):
+            read.refused.append(f"{location}: it has no data with a list of annotations")
+            continue
+        for annotation in annotations:
+            read.add(
+                location, partial(_row_of_annotation, episodes, task["data"], annotation, author)
+            )
+    return read
+
+
+def _row_of_annotation(
+    episodes: KnownEpisodes, data: dict, annotation: Any, author: str
+) -> tuple[dict[str, Any], bool]:
+    """The row of an annotation in a task's `data`. Raises CorrectionError."""
+    _check_annotation(data, annotation)
+    drawn = {
+        "dataset": data.get("dataset"),
+        "episode_index": data.get("episode_index"),
+        "base_content_hash": data.get("content_hash"),
+        "created_at": annotation.get("created_at"),
+        "segments": _segments_of_regions(annotation["result"], data.get("first_frame", 0)),
+        "plan": data.get("plan") or [],
+        "author": _completed_by(annotation.get("completed_by")),
+    }
+    # An annotation that we made brings what it was made of: unchanged, it is that correction again
+    meta = annotation["meta"] if isinstance(annotation.get("meta"), dict) else {}
+    # Label Studio cannot show or change them
+    drawn |= {name: meta[name] for name in SAID_LATER if name in meta}
+    unchanged = drawn | {name: meta[name] for name in META_FIELDS if name in meta}
+    try:
+        return row_of(episodes, unchanged, author)
+    except CorrectionError:
+        if "correction_id" not in meta:
+            raise
+    # It was changed in Label Studio: a correction of its own
+    return row_of(episodes, drawn, author)
+
+
+def _completed_by(user: Any) -> str | None:
+    """Label Studio names a user by number, or by a record."""
+    if isinstance(user, dict):
+        user = user.get("email") or user.get("username") or user.get("id")
+    if user is None:
+        return None
+    return str(user)
+
+
+def _check_annotation(data: dict, annotation: Any) -> None:
+    if not isinstance(annotation, dict) or not isinstance(annotation.get("result"), list):
+        raise CorrectionError("an annotation without a result")
+    if annotation.get("was_cancelled"):
+        raise CorrectionError("an annotation that was cancelled")
+    if type(data.get("first_frame", 0)) is not int:
+        raise CorrectionError("first_frame is no number")
+
+
+def _segments_of_regions(regions: Sequence[Any], first: int) -> list[dict[str, Any]]:
+    """Segments in order of time; `first`: the frame of the video that the episode begins at."""
+    spans: dict[str, dict[str, Any]] = {}
+    outcomes: dict[str, str] = {}
+    # A region comes from a program of others: whatever it lacks becomes a sentence for its author
+    try:
+        for region in regions:
+            if region.get("type") == "choices":
+                [outcomes[region["id"]]] = region["value"]["choices"]
+            elif region.get("type") == "timelinelabels":
+                # Outcomes refer to spans by id, so an id may stand once only
+                if region["id"] in spans:
+                    raise CorrectionError(f"two regions have the id {region['id']!r}")
+                spans[region["id"]] = _span(region, first)
+    except CorrectionError:
+        raise
+    except (KeyError, TypeError, AttributeError) as e:
+        raise CorrectionError("a region that is no span with one label and one range") from e
+    except ValueError as e:
+        raise CorrectionError("a region with several labels or ranges; one each, please") from e
+    # A person may draw a span and choose no outcome: that counts as a step that was completed
+    segments = [span | _kind_of(outcomes.get(name, COMPLETED)) for name, span in spans.items()]
+    return sorted(segments, key=itemgetter("start_frame", "end_frame"))
+
+
+def _span(region: dict[str, Any], first: int) -> dict[str, Any]:
+    [label], [frames] = region["value"]["timelinelabels"], region["value"]["ranges"]
+    region_meta = {name: (region.get("meta") or {}).get(name) for name in ("step", "pace")}
+    return {
+        "name": label,
+        "start_frame": frames["start"] - 1 - first,
+        "end_frame": frames["end"] - first,
+    } | region_meta
+
+
+def _kind_of(outcome: str) -> dict[str, Any]:
+    """What an outcome says of a segment."""
+    if outcome in (IDLE, DONE):
+        return {"kind": outcome, "completed": True, "step": None}
+    return {"kind": STEP, "completed": outcome != FAILED}

@@ -156,8 +156,8 @@ def _faulty(
         raise UserError(f"{check} makes runs of {dataset} unusable: {reason_of(check).remedy}")
     if not faulty:
         sql = "SELECT DISTINCT reason FROM findings WHERE dataset = ? AND severity = 'warning' ORDER BY 1"
-        others = ", ".join(lake.column(sql, [dataset])) or "no warning at all"
-        raise UserError(f"{check} found nothing in {dataset}; there is {others}")
+        warnings = ", ".join(lake.column(sql, [dataset])) or "no warning at all"
+        raise UserError(f"{check} found nothing in {dataset}; there is {warnings}")
     if episodes is None:
         return {None}
     for episode in sorted({*episodes} - faulty):

@@ -401,7 +401,7 @@ def decide(lake: Lake, dataset: str, episode_index: int, *, is_same: bool, autho
         )
     former = known_recordings(lake, "r.recording = ?", [present.resembles])[0]
     update = RecordingUpdate(dataset, PERSON)
-    said = {"dataset": dataset, "episode_index": episode_index, "author": author}
+    statement = {"dataset": dataset, "episode_index": episode_index, "author": author}
     # Where both are there, each keeps its number
     is_copy = is_same and former.is_here
     if is_same and not is_copy:
@@ -413,24 +413,24 @@ def decide(lake: Lake, dataset: str, episode_index: int, *, is_same: bool, autho
         update.put(placed)
     update.note("same" if is_same else "other", former, placed, f"{author} said so")
     if not is_same or is_copy:
-        _settle_takedown(lake, said, former, is_copy)
+        _settle_takedown(lake, statement, former, is_copy)
     update.changes[-1]["author"] = author
     decision = {"recording": present.recording, "subject": former.recording, "is_same": is_same}
-    say(lake, "recording", lambda: [said | decision])
+    say(lake, "recording", lambda: [statement | decision])
     lake.upsert(f"recording of {dataset} {episode_index}", **update.upserts())
     return former.recording
 
 
 def _settle_takedown(
-    lake: Lake, said: dict[str, Any], former: KnownRecording, is_copy: bool
+    lake: Lake, statement: dict[str, Any], former: KnownRecording, is_copy: bool
 ) -> None:
     """Take down what a person said to be a copy of a recording that was; let the next build take in what is none."""
     reason = withdrawn_reasons(lake).get(former.recording)
     if reason and is_copy:
         comment = f"the same recording as {former.episode_index} of {former.dataset}: {reason}"
-        say(lake, TAKEDOWN, lambda: [said | {"comment": comment}])
+        say(lake, TAKEDOWN, lambda: [statement | {"comment": comment}])
     elif reason:
-        place = said["dataset"], said["episode_index"]
+        place = statement["dataset"], statement["episode_index"]
         _look_again(lake, place, "is not one that was taken down")
 
 
@@ -518,11 +518,11 @@ def _copies(
         [*chain.from_iterable(layers["sketch"])],
         [*chain.from_iterable(moments)],
     ]
-    others = known_recordings(lake, LIKE_SOME, values, contents="true")
+    recordings = known_recordings(lake, LIKE_SOME, values, contents="true")
     index = RecordingIndex(withdrawn, of_any_length=True)
-    apart = decided_apart(lake)
+    decisions = decided_apart(lake)
     matches = (
-        (other, index.closest(other.fingerprint, apart.get(other.recording, ())))
-        for other in others
+        (other, index.closest(other.fingerprint, decisions.get(other.recording, ())))
+        for other in recordings
     )
     return [(other, match) for other, match in matches if match]

@@ -212,7 +212,7 @@ def take_back(
             check_newest(row, seen["follows"], former)
         return row
 
-    said: list[dict[str, Any]] = []
+    statements: list[dict[str, Any]] = []
     with lake.words.saying():
         for undoing_author, when in lake.rows(
             "SELECT author, created_at FROM statements WHERE undoes = ? LIMIT 1", [batch]
@@ -221,8 +221,8 @@ def take_back(
                 f"{statement_id} was taken back by {undoing_author} on {when:%Y-%m-%d %H:%M} UTC"
             )
         for kind, of_kind in grouped((row["kind"], row | words) for row in rows).items():
-            said += say(lake, kind, lambda of_kind=of_kind: of_kind, complete=complete)
-    return said
+            statements += say(lake, kind, lambda of_kind=of_kind: of_kind, complete=complete)
+    return statements
 
 
 def check_newest(row: Row, follows: str | None, newest: Row | None) -> None:

@@ -272,9 +272,9 @@ def lake_contents(context: dg.SensorEvaluationContext, corpus: CorpusResource) -
     if snapshot == known:
         return dg.SkipReason("the lake is as it was")
     # A lake that was made anew counts its snapshots anew
-    seen = observe(context.instance, lake, known if known < snapshot else -1)
+    contents = observe(context.instance, lake, known if known < snapshot else -1)
     context.update_cursor(str(snapshot))
-    return dg.SkipReason(f"{seen} stage runs are new here")
+    return dg.SkipReason(f"{contents} stage runs are new here")
 
 
 @dg.sensor(

@@ -265,8 +265,8 @@ def test_rows_that_are_late_in_all_runs_are_told_of_all_with_the_right_sign(runs
 @pytest.mark.parametrize("frames", [-10, -5, -3, 3, 5, 10])
 def test_rows_of_one_run_are_late_beside_the_others(runs: list[RunSignals], frames: int):
     state = np.array(runs[4].state)
-    moved = later(state, frames) if frames > 0 else later(state[::-1], -frames)[::-1]
-    (fault,) = faults([*runs[:4], replace(runs[4], state=moved), *runs[5:]])
+    later_rows = later(state, frames) if frames > 0 else later(state[::-1], -frames)[::-1]
+    (fault,) = faults([*runs[:4], replace(runs[4], state=later_rows), *runs[5:]])
     assert (fault.reason, fault.episode_index, fault.measured) == ("rows_late", 4, frames)
 
 

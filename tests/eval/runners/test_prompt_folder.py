@@ -128,7 +128,7 @@ def test_a_run_is_asked_in_the_folders_words_and_knows_them(bench: Path, tmp_pat
     lake = Lake(Workspace(tmp_path / "w"))
     model = make_checkpoint(tmp_path / "m", head=None)
     prompts = folder_of(tmp_path / "p", text__txt=TEXT)
-    asked = EvaluationOptions(
+    question = EvaluationOptions(
         benchmark="progress-bench",
         data=str(bench),
         part=("text-normal",),
@@ -139,7 +139,7 @@ def test_a_run_is_asked_in_the_folders_words_and_knows_them(bench: Path, tmp_pat
 
     def evaluated_with(**changes: object) -> Evaluation:
         return evaluate_benchmark(
-            lake, RunnerConfig("m", asked.model_copy(update=changes), folder=model)
+            lake, RunnerConfig("m", question.model_copy(update=changes), folder=model)
         )
 
     plain = evaluated_with()

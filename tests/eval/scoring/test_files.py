@@ -61,8 +61,8 @@ def lines_of(golden: dict[str, Any], first: str = "", *fields: str) -> list[Pred
     """Of the golden rows, the first one with another reply where that is given."""
     rows = [(r["meta_data"], r["response"]) for r in golden["rows"]]
     rows[0] = rows[0][0], first or rows[0][1]
-    told = frozenset(fields)
-    return [PredictionLine(str(k), *row, fields=told) for k, row in enumerate(rows)]
+    answer = frozenset(fields)
+    return [PredictionLine(str(k), *row, fields=answer) for k, row in enumerate(rows)]
 
 
 def test_golden_file_as_published(golden: dict[str, Any]) -> None:

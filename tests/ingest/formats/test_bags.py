@@ -206,12 +206,12 @@ def test_the_recorders_own_words_are_facts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("lost", ["run/run_9.db3", "run/run_0.db3"])
-def test_a_part_that_is_gone_is_named(lost: str, tmp_path: Path) -> None:
+def test_a_part_that_is_gone_is_named(part: str, tmp_path: Path) -> None:
     split(tmp_path / "run", StoragePlugin.SQLITE3)
-    (tmp_path / lost).unlink()
+    (tmp_path / part).unlink()
     listing, record, _ = read_one(tmp_path)
     details = [f.detail for f in listing.findings if f.reason == "cut_off"]
-    assert details == [f"run/metadata.yaml names files that are not there: {lost}"]
+    assert details == [f"run/metadata.yaml names files that are not there: {part}"]
     assert record.num_rows == 8
 
 
@@ -272,9 +272,9 @@ def packets(codec: str, count: int = PICTURES) -> Iterator[bytes]:
     if codec == "libx265":
         encoder.options |= {"x265-params": "keyint=4:min-keyint=4:bframes=0:log-level=none"}
     for frame in range(count):
-        shown = av.VideoFrame.from_ndarray(picture(number(0, 0, frame), 64), "rgb24")
-        shown.pts = frame
-        yield from (bytes(packet) for packet in encoder.encode(shown))
+        frames = av.VideoFrame.from_ndarray(picture(number(0, 0, frame), 64), "rgb24")
+        frames.pts = frame
+        yield from (bytes(packet) for packet in encoder.encode(frames))
     yield from (bytes(packet) for packet in encoder.encode(None))
 
 

@@ -1,4 +1,4 @@
-"""Corrections to a file and back, whole, and all that may be wrong."""
+"""Corrections to files and back: JSON lines and Label Studio's timeline, whole, and all that may be wrong."""
 
 import json
 from typing import Any
@@ -6,7 +6,13 @@ from typing import Any
 import pytest
 
 from tests.kits.lake_kit import restate, say
-from warehouse.exports.corrections import from_lines, lines_of
+from warehouse.exports.corrections import (
+    from_lines,
+    from_tasks,
+    labelling_config,
+    lines_of,
+    to_tasks,
+)
 from warehouse.lake import Lake, corrections
 from warehouse.lake.corrections import add_rows, parsed
 from warehouse.lake.lists import LISTS
@@ -89,6 +95,54 @@ def test_a_correction_is_stored_whole():
     )
 
 
+def test_label_studio_brings_what_counts_back(told: Lake):
+    current = told.dicts(
+        "SELECT * EXCLUDE chunk FROM current_corrections WHERE status = 'accepted'"
+    )
+    labels = [{"dataset": "tiny", "episode_index": 1, "label_run": "r", "plan": ["A"],
+               "segments": [{"name": "A", "start_frame": 0, "end_frame": 18, "kind": "step", "completed": True,
+                             "step": 0}]}]  # fmt: skip
+    tasks = json.loads(json.dumps(to_tasks(told, current, labels)))
+    assert [
+        (t["data"]["episode_index"], len(t["annotations"]), len(t["predictions"])) for t in tasks
+    ] == [(1, 0, 1), (2, 1, 0)]
+    regions = tasks[1]["annotations"][0]["result"]
+    spans = [r["value"]["ranges"] for r in regions if r["type"] == "timelinelabels"]
+    assert spans == [
+        [{"start": 1, "end": 10}],
+        [{"start": 11, "end": 12}],
+        [{"start": 13, "end": 30}],
+    ]
+    assert [r["value"]["choices"] for r in regions if r["type"] == "choices"] == [
+        ["completed"],
+        ["idle"],
+        ["failed"],
+    ]
+    assert 'value="Reach &lt;the cube&gt; &amp; ' in labelling_config(tasks).replace("'", '"')
+    read = from_tasks(told, json.dumps(tasks), "somebody")
+    assert read.refused == []
+    assert [r["correction_id"] for r in read.rows] == [current[0]["correction_id"]]
+    assert read.rows[0]["segments"] == current[0]["segments"]
+
+    # Label Studio keeps no meta, and somebody moved a boundary there
+    annotation = tasks[1]["annotations"][0]
+    del annotation["meta"]
+    annotation |= {"completed_by": {"email": "grace@example.org"}}
+    for r in annotation["result"]:
+        r.pop("meta", None)
+        part = r["value"]["ranges"][0]
+        part |= {"end": 9} if part["end"] == 10 else {"start": 10} if part["start"] == 11 else {}
+    read = from_tasks(told, json.dumps(tasks), "somebody")
+    assert read.refused == []
+    [row] = read.rows
+    assert row["author"] == "grace@example.org"
+    assert [
+        (s.start_frame, s.end_frame, s.kind, s.completed, s.step)
+        for s in corrections.segments_of(row)
+    ] == [(0, 9, "step", True, 1), (9, 12, "idle", False, None), (12, 30, "step", False, 2)]
+    assert row["plan"] == PLAN
+
+
 def test_other_contents_go_to_review(told: Lake):
     text = jsonl(rows(told)[:1])
     empty(told)
@@ -113,8 +167,6 @@ WRONG_LINES = [
     (GOOD | {"episode_index": True}, "episode_index: it is no whole number, such as 3"),
     (GOOD | {"segments": STEPS[:2]}, "segments end at frame 12, the episode has 30"),
     (GOOD | {"segments": [STEPS[0], STEPS[2]]}, "a gap"),
-    (GOOD | {"segments": [STEPS[0], STEPS[1] | {"start_frame": 9}, STEPS[2]]}, "an overlap"),
-    (GOOD | {"segments": [STEPS[0] | {"name": " "}]}, "name: it is empty"),
     (GOOD | {"segments": None}, "segments: it is no list"),
     (GOOD | {"author": 5}, "author: it is no text"),
     (GOOD | {"created_at": "yesterday"}, "is no time such as"),
@@ -134,3 +186,54 @@ def test_a_wrong_line_is_named_and_the_others_are_read(made_lake: Lake, line: An
     assert len(read.refused) == 1
     assert read.refused[0].startswith("line 3: ")
     assert why in read.refused[0]
+
+
+def region(start: Any, end: Any, name: Any = "A", prefix: str = "r") -> dict[str, Any]:
+    value = {"ranges": [{"start": start, "end": end}], "timelinelabels": [name]}
+    return {
+        "id": f"{prefix}{start}",
+        "type": "timelinelabels",
+        "from_name": "steps",
+        "to_name": "video",
+        "value": value,
+    }
+
+
+DATA = {"dataset": "tiny", "episode_index": 2}
+WRONG_RESULTS = [
+    ([region(1, 20), region(15, 30)], "an overlap"),
+    ([region(1, 20), region(22, 30)], "a gap"),
+    ([region(1, 31)], "covers frames 0-31, the episode has 30"),
+    ([region(0, 30)], "greater than or equal to 0"),
+    ([region(1, 30, " ")], "name: it is empty"),
+    ([region(1, 30, 5)], "name: it is no text"),
+    ([region("1", 30)], "no span with one label and one range"),
+    ([region(1, 30) | {"value": {}}], "no span with one label and one range"),
+    (
+        [region(1, 30) | {"value": {"ranges": [], "timelinelabels": ["A"]}}],
+        "several labels or ranges",
+    ),
+    ([region(1, 30), region(1, 30)], "two regions have the id"),
+    ([], "segments: "),
+    (["x"], "no span with one label and one range"),
+]
+
+
+@pytest.mark.parametrize(("result", "why"), WRONG_RESULTS, ids=[why for _, why in WRONG_RESULTS])
+def test_a_wrong_annotation_is_named_and_the_others_are_read(
+    made_lake: Lake, result: Any, why: str
+):
+    good = {"result": [region(1, 10), region(11, 30, "B")]}
+    tasks = [
+        {
+            "data": DATA,
+            "annotations": [good, {"result": result}, {"was_cancelled": True, "result": []}],
+        },
+        {},
+    ]
+    read = from_tasks(made_lake, json.dumps(tasks), "ada")
+    assert [r["author"] for r in read.rows] == ["ada"]
+    assert [x.split(": ")[0] for x in read.refused] == ["task 1", "task 1", "task 2"]
+    assert why in read.refused[0]
+    assert "cancelled" in read.refused[1]
+    assert "no data with a list of annotations" in read.refused[2]

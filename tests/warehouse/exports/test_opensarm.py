@@ -22,12 +22,14 @@ from ingest.source import list_episodes
 from ingest.sources.files import Source
 from pipeline.config import with_annotator
 from pipeline.imports import import_annotations
-from tests.kits.lake_kit import say
+from tests.kits.lake_kit import history, say
 from tests.kits.made_corpus import Made
 from tests.kits.tiny_lerobot import LENGTHS
 from warehouse.exports import EXPORT_KINDS
+from warehouse.exports.corrections import from_opensarm
 from warehouse.exports.options import LabelOptions, Selection
-from warehouse.lake import Lake
+from warehouse.lake import Lake, corrections
+from warehouse.lake.corrections import CorrectionError
 
 OPENSARM = EXPORT_KINDS["opensarm"]
 
@@ -153,6 +155,37 @@ def test_an_export_is_what_opensarm_reads_and_comes_back(
         json.loads(text) for text in (second_folder / "labels.jsonl").read_text().splitlines()
     ]
     assert exported_line["label"] == line["label"]
+
+
+def test_results_of_the_tool_count_as_what_people_say(own: Made, tmp_path: Path):
+    lake = stated(own, final_progress=0.6)
+    saved = history(lake, "tiny", 2)[0]
+    out = tmp_path / "out"
+    OPENSARM.export(Lake(own.space, read_only=True), ANY, out)
+    [line] = [json.loads(text) for text in (out / "labels.jsonl").read_text().splitlines()]
+    foreign = {k: v for k, v in line.items() if k != "proccorpus"} | {
+        "episode_id": 3,
+        "video_path": "other.mp4",
+    }
+    wrong = foreign | {"episode_id": 77, "video_path": "third.mp4"}
+    path = tmp_path / "results.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in (line, wrong)))
+    read = from_opensarm(lake, path, "nobody", "tiny")
+    [row] = read.rows
+    assert (row["episode_index"], row["author"], row["final_progress"]) == (2, "ada", 0.6)
+    assert row["created_at"] == saved["created_at"]
+    assert [s.pace for s in corrections.segments_of(row)] == [
+        s.pace for s in corrections.segments_of(saved)
+    ]
+    assert read.refused == ["episode 77: the corpus has no episode 77 of 'tiny'"]
+    assert corrections.add_rows(lake, read.rows) == 1
+    path.write_text(json.dumps(foreign))
+    assert from_opensarm(lake, path, "nobody", None).refused == [
+        "episode 3: the line does not say of which dataset it is: add --dataset NAME"
+    ]
+    path.write_text("nothing")
+    with pytest.raises(CorrectionError, match="line 1 is no label"):
+        from_opensarm(lake, path, "nobody", None)
 
 
 @settings(max_examples=60, deadline=None)

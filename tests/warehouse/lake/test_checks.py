@@ -109,10 +109,10 @@ def test_rows_that_another_build_publishes_meanwhile_are_of_a_known_run(
     other_build = Thread(target=publish)
 
     def read_runs(lake: Lake) -> pa.Table:
-        known = lake.arrow("SELECT label_run FROM label_runs")
+        known_runs = lake.arrow("SELECT label_run FROM label_runs")
         other_build.start()
         other_build.join(timeout=1)
-        return known
+        return known_runs
 
     monkeypatch.setattr(checks, "_known_runs", read_runs)
     scope = CheckScope("frames", "tiny") if check is follows_schema else None
