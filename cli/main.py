@@ -169,7 +169,7 @@ MODULES = {name: f"cli.{module}" for _, name, module, _ in COMMANDS}
 # Commands that begin anew without what they stay in too long; the rest of their work is kept
 BEGUN_ANEW = {"build", "demo", "inspect"}
 # Those that need no pandas
-WITHOUT_PANDAS = {"build", "doctor", "inspect", "say", "show", "sql", "status", "undo"}
+WITHOUT_PANDAS = {"doctor", "inspect", "say", "show", "sql", "status", "undo"}
 VerboseOption = Annotated[bool, typer.Option("--verbose", help="Show where an error came from.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Only results and errors.")]
 # Parameters that are no address, though a link may begin them

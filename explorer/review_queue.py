@@ -8,6 +8,7 @@ from urllib.parse import quote, urlencode
 
 from starlette.datastructures import QueryParams
 
+from core.files import queries_of
 from explorer.facets import Place, places_by_value
 from explorer.site import Visit
 from warehouse.lake.views import FAULTY
@@ -50,17 +51,7 @@ PACE_SQL = f"""
         FROM corrections WHERE created_at > now() - INTERVAL 1 DAY)
       GROUP BY author, dataset, episode_index)
     GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 10"""
-# What is assigned to a person, whether or not a sign stands against it, until somebody has judged it
-ASSIGNED_SQL = """
-    SELECT e.dataset::VARCHAR AS dataset, e.episode_index, t.text AS task, e.label_run::VARCHAR AS label_run,
-           coalesce(r.score, 0) AS score, list_prepend('assigned', coalesce(r.why, [])) AS why, r.signs, r.failure_signs
-    FROM (SELECT unnest($datasets::VARCHAR[]) AS dataset, unnest($numbers::BIGINT[]) AS episode_index) a
-    JOIN episodes e ON e.dataset::VARCHAR = a.dataset AND e.episode_index = a.episode_index
-    LEFT JOIN tasks t USING (task_id)
-    LEFT JOIN review r ON r.dataset = a.dataset AND r.episode_index = a.episode_index"""
-DONE_SQL = """
-    SELECT DISTINCT a.dataset, a.episode_index FROM current_assignments a
-    JOIN corrections c USING (dataset, episode_index) WHERE a.person = ? AND c.created_at > a.created_at"""
+ASSIGNED_SQL, DONE_SQL = queries_of(__file__)
 
 
 @dataclass(frozen=True)

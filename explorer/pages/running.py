@@ -140,7 +140,7 @@ def state(visit: Visiting, name: CommandName) -> HTMLResponse:
         first=first,
         why_not=COMMANDS[name].why_not(visit.explorer),
         example=command_line(_arguments(visit, name, values | first)) if has_choice else "",
-        newest=command_line(newest) if newest else "",
+        newest=newest and command_line(newest),
         running=running,
         is_whole=(out is not None and (out / MANIFEST).is_file()) or job.has_succeeded,
         job=job,

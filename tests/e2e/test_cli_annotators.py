@@ -27,43 +27,15 @@ def test_two_runs_are_compared_and_the_scores_stored(own: Built, build, away) ->
     assert {(r["benchmark"], r["label_run"]) for r in scores} == {
         ("annotators/tiny (active label)", other_run)
     }
-    by_metric = {r["metric"]: r for r in scores if r["slice"] == "all" and r["n"]}
-    assert {
-        "boundary_f1@5%",
-        "boundary_f1@0.5s",
-        "published_bf1@5",
-        "label_similarity",
-        "mae",
-    } <= set(by_metric)
-    assert all(
-        r["n"] == 5 and r["coverage"] == 1 and r["low"] <= r["value"] <= r["high"]
-        for r in by_metric.values()
-    )
-    assert {d["beside"] for d in compared["differences"]} == {
-        "uniform cuts",
-        "random cuts",
-        "clock",
-    }
-    (farthest,) = compared["farthest_apart"]
-    assert (farthest["first"], farthest["second"], len(farthest["episodes"])) == (
-        other_run,
-        "active label",
-        3,
-    )
     short = ok(compare("--run", active[:6], "--against", other_run, "--dataset", "tiny")).out
     assert f"tiny, against label run {other_run}" in short
     assert f"motion {active} (counts)" in short
     assert "farthest apart" in short
     assert "segment_iou" not in short
     assert "segment_iou" in ok(compare("--all")).out
-    stored = set(
-        rows(
-            own.workspace,
-            "SELECT DISTINCT benchmark, model FROM leaderboard WHERE model LIKE 'motion%'",
-        )
-    )
-    assert stored == {
-        (f"annotators/tiny ({other_run})", f"motion {active}"),
-        (scores[0]["benchmark"], f"motion {other_run}"),
+    stored = "SELECT DISTINCT model FROM leaderboard WHERE model LIKE 'motion%'"
+    assert {model for (model,) in rows(own.workspace, stored)} == {
+        f"motion {active}",
+        f"motion {other_run}",
     }
     assert digest_of(own.workspace) == digest_before

@@ -90,17 +90,6 @@ def test_one_at_a_time_with_its_progress_and_its_end(own, monkeypatch: pytest.Mo
         assert "--where=SELECT" in page_text.replace("&#39;", "").replace("'", "")
 
 
-def test_it_ends_with_the_explorer(own, monkeypatch: pytest.MonkeyPatch):
-    change(own.space, MODEL)
-    program = [sys.executable, "-c", "import time; time.sleep(60)"]
-    monkeypatch.setattr(jobs, "program", lambda: program)
-    with visit(own.space) as client:
-        assert post(client, ADAPT, WANTED_MODEL).status_code == 202
-        assert "is running" in client.get(OF_EPISODE).text
-        process = client.app.state.explorer.jobs["adapt"].process  # type: ignore[attr-defined]
-    assert process.poll() is not None
-
-
 def test_a_selection_is_exported(own):
     with visit(own.space) as client:
         assert post(client, EXPORT, WANTED).status_code == 202

@@ -15,7 +15,7 @@ import pytest
 from annotate.model_client.responses import FILE
 from annotate.model_client.server import Server, ServerConfig, default_python, installed_device
 from core.errors import FailedError
-from tests.kits.cli_kit import PROGRAM, environment, without_progress
+from tests.kits.cli_kit import PROGRAM, environment, ok, proccorpus
 from tests.kits.fault_kit import (
     PATIENCE_S,
     ROOT,
@@ -93,15 +93,7 @@ def test_vllm_is_killed(tally: Tally, server_kills: int, seed: int, tmp_path: Pa
         tally.add(fault, recovered=1)
     with ExitStack() as stack:
         served(config, stack)
-        process = subprocess.run(
-            asks,
-            env=environment(),
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE_S,
-        )
-    assert (process.returncode, without_progress(process.stderr)) == (0, "")
+        ok(proccorpus(*asks[1:], cwd=tmp_path))
     # the same replies without an interruption: no server is there any more, and none is asked
     whole = tmp_path / "whole"
     whole.mkdir()
@@ -110,9 +102,6 @@ def test_vllm_is_killed(tally: Tally, server_kills: int, seed: int, tmp_path: Pa
     with closing(sqlite3.connect(whole / "responses" / FILE)) as db, db:
         db.execute("DELETE FROM attempts")
         db.execute("DELETE FROM spent")
-    process = subprocess.run(
-        command(config.port, whole), env=environment(), cwd=tmp_path, capture_output=True, text=True
-    )
-    assert (process.returncode, without_progress(process.stderr)) == (0, "")
+    ok(proccorpus(*command(config.port, whole)[1:], cwd=tmp_path))
     assert answered(whole) == replies_kept
     assert_same_and_once(workspace, Whole.of(whole), repeats, tally, fault)

@@ -178,9 +178,10 @@ def test_a_bag_is_what_rosbags_gives(name: str, tmp_path: Path) -> None:
     assert (record.task, record.fps, record.num_rows) == ("pick the cup", RATE, PICTURES)
     ours = numbers_shown(episode, "front")
     # rosbags takes a path for an address
-    readable = path.rename(tmp_path / "plain") if "#" in path.name else path
+    if "#" in path.name:
+        path = path.rename(tmp_path / "plain")
     seen: dict[str, list[tuple[int, Any]]] = {}
-    with AnyReader([readable], default_typestore=DEFINED) as reader:
+    with AnyReader([path], default_typestore=DEFINED) as reader:
         for connection, _, data in reader.messages():
             message: Any = reader.deserialize(data, connection.msgtype)
             if connection.topic != "/task":
@@ -205,7 +206,7 @@ def test_the_recorders_own_words_are_facts(tmp_path: Path) -> None:
 # What was not written down
 
 
-@pytest.mark.parametrize("lost", ["run/run_9.db3", "run/run_0.db3"])
+@pytest.mark.parametrize("part", ["run/run_9.db3", "run/run_0.db3"])
 def test_a_part_that_is_gone_is_named(part: str, tmp_path: Path) -> None:
     split(tmp_path / "run", StoragePlugin.SQLITE3)
     (tmp_path / part).unlink()
