@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from fastapi import APIRouter
 from fastapi.responses import HTMLResponse, JSONResponse
@@ -151,12 +151,12 @@ def state(visit: Visiting, name: CommandName) -> HTMLResponse:
 
 
 @router.post("/api/running/{name}")
-def start(visit: Visiting, name: CommandName, values: dict[str, str]) -> JSONResponse:
+def start(visit: Visiting, name: CommandName, form: dict[str, Any]) -> JSONResponse:
     """Start a command; only on loopback."""
     if reason := COMMANDS[name].why_not(visit.explorer):
         raise PageError(reason, 403)
     job = visit.explorer.jobs[name]
-    arguments = _arguments(visit, name, values)
+    arguments = _arguments(visit, name, {field: str(value) for field, value in form.items()})
     busy = f"one {name} at a time: {command_line(job.about().get('arguments', []))} is running"
     job.start(arguments, {"arguments": arguments}, busy)
     return JSONResponse({}, 202)

@@ -14,7 +14,7 @@ from tests.kits.patience import PATIENCE_S
 from tests.kits.visitor import post, visit
 
 EXPORT = "/api/running/export"
-WANTED = {"kind": "datasets", "name": "mine", "query": "split=train"}
+WANTED = {"kind": "datasets", "name": "mine", "query": "split=train", "snapshot": 3}
 ADAPT = "/api/running/adapt"
 WANTED_MODEL = {"dataset": "tiny", "episode": "0", "model": "mine"}
 MODEL = (
