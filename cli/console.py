@@ -213,9 +213,11 @@ class ProgressInTerminal(BuildListener):
 
 def _show_asked(lake: Lake, report: BuildReport, dataset: str) -> None:
     """The calls of a build to a model; nothing where none was sent."""
+    of_dataset = [reports for reports in report.done if reports.run.dataset == dataset]
+    if not of_dataset:
+        return
     rows = asked_rows(lake, "dataset = ? AND build_id = ?", [dataset, report.build_id])
     if rows:
-        of_dataset = [reports for reports in report.done if reports.run.dataset == dataset]
         stored = sum(int(reports.numbers.get("answered_before", 0)) for reports in of_dataset)
         note = f" ({stored} answers were there before and were not asked for)" if stored else ""
         print(f"What the model was asked about {dataset}{note}:", flush=True)
