@@ -67,9 +67,8 @@ class ModelCost:
     episodes: int  # that the model is asked about
     runs: int  # were it asked about each of them
     labelled: int  # episodes that need no call: this label run has them
-    measured: (
-        int  # episodes that the numbers rest on; 0: none was asked about yet, and nothing is known
-    )
+    # Episodes that the numbers rest on; 0: none was asked about yet, and nothing is known
+    measured: int
     stages: tuple[dict[str, Any], ...]  # of one episode: a stage, with calls, images and tokens
     price: Price
 

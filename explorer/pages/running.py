@@ -37,7 +37,6 @@ class PageCommand:
     fields and of the page; raises PageError. out: the folder that is written, if any.
     """
 
-    title: str
     choices: Callable[[Visit], dict[str, list[str]]]
     arguments: Callable[[Visit, Values], list[str]]
     needs: str = ""  # where there is nothing to choose from
@@ -57,7 +56,7 @@ def _export(visit: Visit, values: Values) -> list[str]:
     name = values.get("name", "")
     out = root / "exports" / name
     if not NAME.fullmatch(name) or not out.resolve().is_relative_to(root):
-        raise PageError("name: the folder has to lie in the workspace's exports", 422)
+        raise PageError("name: a folder of the workspace's exports", 422)
     release = visit.explorer.options.release
     selection = EpisodeSelection.of(QueryParams(values.get("query", "").removeprefix("?")))
     return [
@@ -88,13 +87,11 @@ def _models(visit: Visit) -> dict[str, list[str]]:
 
 COMMANDS = {
     "export": PageCommand(
-        "Export this selection",
         lambda _: {"kind": EXPORTS, "name": []},
         _export,
         reads_releases=True,
     ),
     "adapt": PageCommand(
-        "Adapt a model from this episode, to the active label of the last build",
         _models,
         _adapt,
         needs="The corpus has no trained model yet: proccorpus train makes one.",
@@ -108,11 +105,10 @@ def _arguments(visit: Visit, name: CommandName, values: Values) -> list[str]:
     for field, choices in COMMANDS[name].choices(visit).items():
         value = values.get(field, "")
         if (choices or field in REQUIRED) and value not in choices:
-            raise PageError(
-                f"{field}: {value!r} is none of {', '.join(choices) or 'no choices'}", 422
-            )
+            listed = ", ".join(choices) or "none"
+            raise PageError(f"{field}: choose one of {listed}", 422)
         if not choices and value and not NAME.fullmatch(value):
-            raise PageError(f"{field}: letters, digits, - and _ are needed", 422)
+            raise PageError(f"{field}: letters, digits, - and _", 422)
     arguments = COMMANDS[name].arguments(visit, values)
     return [*arguments, f"--workspace={visit.explorer.space.root}"]
 
@@ -126,7 +122,7 @@ def state(visit: Visiting, name: CommandName) -> HTMLResponse:
     out = next((Path(a[6:]) for a in newest if a.startswith("--out=")), None)
     files = [path for path in out.rglob("*") if path.is_file()] if out else []
     fields = COMMANDS[name].choices(visit)
-    has_choice = not any(field in REQUIRED and not fields[field] for field in fields)
+    has_choice = all(fields[field] for field in fields if field in REQUIRED)
     values = dict(visit.request.query_params)
     first = {
         field: next(iter(choices), TYPED_FIRST.get(field, "")) for field, choices in fields.items()

@@ -268,13 +268,14 @@ def lake_contents(context: dg.SensorEvaluationContext, corpus: CorpusResource) -
         return dg.SkipReason("nothing was built yet")
     lake = corpus.lake()
     snapshot = lake.snapshot()
-    known = int(context.cursor or -1)
-    if snapshot == known:
+    former_snapshot = int(context.cursor or -1)
+    if snapshot == former_snapshot:
         return dg.SkipReason("the lake is as it was")
     # A lake that was made anew counts its snapshots anew
-    contents = observe(context.instance, lake, known if known < snapshot else -1)
+    start = former_snapshot if former_snapshot < snapshot else -1
+    num_runs = observe(context.instance, lake, start)
     context.update_cursor(str(snapshot))
-    return dg.SkipReason(f"{contents} stage runs are new here")
+    return dg.SkipReason(f"{num_runs} stage runs are new here")
 
 
 @dg.sensor(
