@@ -6,14 +6,14 @@ it, and what is neither taken nor plainly something else is listed as not used.
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from itertools import chain
-from typing import NamedTuple
 
 from ingest.formats.array_pictures import other_kind
 from ingest.formats.listing import REGISTERED
 from ingest.formats.row_times import is_time_name, is_time_shape, spelt
-from ingest.formats.tree import Part, Uses
+from ingest.formats.tables import numbered
+from ingest.formats.tree import Part, Roles, Vector
 from ingest.formats.writers import Writer, known_by
 from ingest.registry import Keys
 from ingest.signals.naming import (
@@ -112,36 +112,19 @@ KNOWN_TEXTS = re.compile(
 )
 
 
-class Vector(NamedTuple):
-    """Parts that are joined to one vector, and for all of them what shows that they belong there."""
-
-    paths: tuple[str, ...] = ()
-    why: str = ""
-
-
-class Roles(NamedTuple):
-    """The parts that are state and action; `overruled`: why others are not that would count by their names."""
-
-    state: Vector
-    action: Vector
-    overruled: Mapping[str, str]
-
-    @property
-    def uses(self) -> Uses:
-        of_action = dict.fromkeys(self.action.paths, ("action", self.action.why))
-        return of_action | dict.fromkeys(self.state.paths, ("state", self.state.why))
-
-
 def roles_of(
     parts: Sequence[Part],
     keys: Keys,
     writer: Writer | None = None,
-    other_paths: Collection[str] = (),
+    others: Iterable[Part] = (),
+    num_rows: int | None = None,
 ) -> Roles:
     """State and action among parts with a row for each frame: the registry's, else where their writer keeps them, else
-    by names. `other_paths`: those that count where the registry or the writer names them.
+    by names. `others`: those that count where the registry or the writer names them, or as times. `num_rows`: where
+    there is neither state nor action.
     """
-    present = {*other_paths, *(part.path for part in parts)}
+    all_parts = {part.path: part for part in (*others, *parts)}
+    present = all_parts.keys()
     unknown = [part for part in parts if not known_by(writer, part.path)]
     rows = {part.path: part.shape[0] for part in parts}
     state_by = state_by_name(part for part in unknown if part.path not in keys.action)
@@ -152,7 +135,9 @@ def roles_of(
     others_named += [path for path in action_by.paths if keys.action]
     unused = {*others_named}.difference(state.paths, action.paths)
     overruled = dict.fromkeys(unused, "the registry entry names another state or action")
-    return Roles(state, action, overruled)
+    lengths = [all_parts[path].shape[0] for path in (*state.paths, *action.paths)]
+    times = times_among(all_parts.values(), next(iter(lengths), num_rows))
+    return Roles(state, action, overruled, times, writer)
 
 
 def _vector(
@@ -325,6 +310,28 @@ def _whole_action(paths: Sequence[str]) -> Vector:
 def _is_plain(path: str) -> bool:
     """An action below observations is one that was observed, such as the last one."""
     return not path.startswith(("obs/", "observation/", "observations/", "next_obs/", "states/"))
+
+
+def dimension_names(
+    column: Column, widths: Mapping[str, int], writer: Writer | None = None
+) -> list[str]:
+    """A name for each dimension of the parts of a vector, by their paths and widths, as their writer calls them."""
+    writer = writer or Writer("", "")
+    names: list[str] = []
+    for (path, width), numbered_names in zip(widths.items(), column_names(widths), strict=True):
+        leaf = path.rpartition("/")[2]
+        forms: dict[str, Sequence[str]] = {
+            "leaf_k": numbered_names,
+            "leaf or leaf_k": [leaf] if width == 1 else numbered_names,
+            "leaf or leaf.k": [leaf] if width == 1 else numbered(leaf, width),
+            "path.k": numbered(path, width),
+            "leaf": [leaf] * width,
+        }
+        names += writer.effectors.get((path, width), forms[writer.naming])
+    if not any(widths.keys() <= {*layout} for layout in writer.layouts(column)):
+        return names
+    gripper_names = writer.grippers.get((column, len(names)), {})
+    return [gripper_names.get(k, name) for k, name in enumerate(names)]
 
 
 def column_names(parts: Mapping[str, int]) -> list[list[str]]:

@@ -6,13 +6,15 @@ runs' own moves can outweigh.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from itertools import product
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from ingest.signals.naming import Column
 
+# How dimensions are called, by the path of their part and a number
+type Naming = Literal["leaf_k", "leaf or leaf_k", "leaf or leaf.k", "path.k", "leaf"]
 # Names of dimensions, by column and width
 type Places = Mapping[tuple[str, int], Mapping[int, str]]
 
@@ -32,6 +34,12 @@ class Writer(NamedTuple):
     state: tuple[tuple[str, ...], ...] = ()
     action: tuple[tuple[str, ...], ...] = (("actions",), ("action",))
     grippers: Places = {}  # noqa: RUF012 - an empty mapping that nothing changes
+    effectors: Mapping[tuple[str, int], Sequence[str]] = MappingProxyType(
+        {}
+    )  # names by part and width
+    naming: Naming = "leaf_k"  # of the dimensions of other parts
+    times_from_start: bool = False  # of its rows, which it keeps by a clock
+    leaves_empty: bool = False  # a part without values is one that was not recorded
     fps: float | None = None
     texts: tuple[str, ...] = ()  # attributes with the instruction, before others
     rgb_mark: bytes = b""  # JPEGs without it have their colours as BGR
@@ -224,6 +232,7 @@ def _converter(name: str, source: str, state: tuple[str, ...], *known: tuple[str
         state,
         state=(state,),
         action=(("action",), ("actions",)),
+        naming="leaf",
         known=(*known, *RLDS_KNOWN),
     )
 
@@ -304,7 +313,7 @@ RLDS_WRITERS = (
         ("observation/effector_translation",),
         (r"observation/effector_target_translation", "where the effector was sent"),
     ),
-    Writer("RLDS", "github.com/google-research/rlds", action=(("action",),), known=RLDS_KNOWN),
+    Writer("RLDS", "github.com/google-research/rlds", action=(("action",),), naming="leaf", known=RLDS_KNOWN),
 )  # fmt: skip
 
 UMI_PARTS = ("eef_pos", "eef_rot_axis_angle", "gripper_width")
@@ -320,8 +329,21 @@ ZARR_WRITER = Writer(
         ("agent_pos",),
     ),
     action=(("action",), ("actions",)),
+    naming="leaf or leaf_k",
 )
 
+# Two grippers, or finger joints of two hands, the left one first; by their number
+AGIBOT_EFFECTORS = {
+    1: ("gripper",),
+    2: ("left_gripper", "right_gripper"),
+    **{
+        width: tuple(
+            f"right_hand.{k - width // 2}" if k >= width // 2 else f"left_hand.{k}"
+            for k in range(width)
+        )
+        for width in range(3, 65)
+    },
+}
 # Recordings of one maker, whose folders say whose they are
 AGIBOT = Writer(
     "AgiBot World",
@@ -329,6 +351,13 @@ AGIBOT = Writer(
     # Radians; grippers in mm or finger joints in radians
     state=(("state/joint/position", "state/effector/position"),),
     action=(("action/joint/position", "action/effector/position"),),
+    effectors={
+        (f"{column}/effector/position", width): names
+        for column, (width, names) in product(("state", "action"), AGIBOT_EFFECTORS.items())
+    },
+    naming="path.k",
+    times_from_start=True,
+    leaves_empty=True,
     known=(
         (
             r"(state|action)/(effector|end|head|joint|robot|waist)/(angular|current_value|effort|force|index|orientation|"
@@ -344,6 +373,7 @@ DROID = Writer(
         ("observation/robot_state/joint_positions", "observation/robot_state/gripper_position"),
     ),
     action=(("action/joint_position", "action/gripper_position"),),
+    naming="leaf or leaf.k",
     known=(
         (
             r"(action/(robot_state/)?|observation/robot_state/)((prev_|target_)?(cartesian|joint|gripper)_(position|"
