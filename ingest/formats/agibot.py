@@ -187,8 +187,9 @@ def _num_rows_listed(listing: ListingBuilder, source_id: str, uri: str | None) -
 
 def _writer(config: DatasetConfig) -> Writer:
     """Actions are absent, or of another length, in many episodes, and only a registry entry can ask for them."""
-    are_read = any(gripper.column == "action" for gripper in config.grippers)
-    return AGIBOT if are_read else AGIBOT._replace(action=())
+    if any(gripper.column == "action" for gripper in config.grippers):
+        return AGIBOT
+    return AGIBOT._replace(action=())
 
 
 def _num_rows(listing: ListingBuilder, place: EpisodePlace) -> int:

@@ -6,7 +6,7 @@ it, and what is neither taken nor plainly something else is listed as not used.
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 
 from ingest.formats.array_pictures import other_kind
@@ -116,21 +116,22 @@ def roles_of(
     parts: Sequence[Part],
     keys: Keys,
     writer: Writer | None = None,
-    others: Iterable[Part] = (),
+    further: Iterable[Part] = (),
     num_rows: int | None = None,
 ) -> Roles:
     """State and action among parts with a row for each frame: the registry's, else where their writer keeps them, else
-    by names. `others`: those that count where the registry or the writer names them, or as times. `num_rows`: where
+    by names. `further`: those that count where the registry or the writer names them, or as times. `num_rows`: where
     there is neither state nor action.
     """
-    all_parts = {part.path: part for part in (*others, *parts)}
-    present = all_parts.keys()
-    unknown = [part for part in parts if not known_by(writer, part.path)]
+    all_parts = {part.path: part for part in (*further, *parts)}
+    # Of a writer whose layouts are patterns no other part is taken
+    is_closed = writer is not None and writer.are_patterns
+    unknown = [part for part in parts if not is_closed and not known_by(writer, part.path)]
     rows = {part.path: part.shape[0] for part in parts}
     state_by = state_by_name(part for part in unknown if part.path not in keys.action)
-    state = _vector("state", keys.state, writer, _of_one_length(state_by, rows), present)
+    state = _vector("state", keys.state, writer, _of_one_length(state_by, rows), all_parts)
     action_by = action_by_name(part for part in unknown if part.path not in state.paths)
-    action = _vector("action", keys.action, writer, _of_one_length(action_by, rows), present)
+    action = _vector("action", keys.action, writer, _of_one_length(action_by, rows), all_parts)
     others_named = [path for path in state_by.paths if keys.state]
     others_named += [path for path in action_by.paths if keys.action]
     unused = {*others_named}.difference(state.paths, action.paths)
@@ -145,20 +146,28 @@ def _vector(
     registered: Sequence[str],
     writer: Writer | None,
     by_name: Vector,
-    present: Set[str],
+    present: Mapping[str, Part],
 ) -> Vector:
     """Of a writer's layouts that with the most parts counts; of equal ones the first that is whole."""
     if registered:
         return Vector(tuple(path for path in registered if path in present), REGISTERED)
+    layouts = writer.layouts(column) if writer else ()
+    if writer and writer.are_patterns:
+        layouts = [layout for [pattern] in layouts if (layout := _matching(pattern, present))][:1]
     layout = max(
-        writer.layouts(column) if writer else (),
-        key=lambda paths: (len(present & {*paths}), present >= {*paths}),
+        layouts,
+        key=lambda paths: (len(present.keys() & {*paths}), present.keys() >= {*paths}),
         default=(),
     )
     written = tuple(path for path in layout if path in present)
     if writer and written:
         return Vector(written, f"{writer.name} keeps it there")
     return by_name
+
+
+def _matching(pattern: str, parts: Mapping[str, Part]) -> list[str]:
+    """Paths of the parts that a pattern describes, with their types behind them."""
+    return sorted(p for p, part in parts.items() if re.fullmatch(pattern, f"{p} {part.dtype}"))
 
 
 def _of_one_length(vector: Vector, rows: Mapping[str, int | None]) -> Vector:

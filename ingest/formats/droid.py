@@ -173,8 +173,10 @@ def _rows_listed(listing: ListingBuilder, uri: str) -> tuple[dict[str, Any], int
         return {}, None
     try:
         with opened_place(source, uri, DROID) as place:
-            stated = {name: value(place.group, name, place.limits) for name in STATED}
-            facts = {name: _plain(stored) for name, stored in stated.items() if stored is not None}
+            attributes = {name: value(place.group, name, place.limits) for name in STATED}
+            facts = {
+                name: _plain(stored) for name, stored in attributes.items() if stored is not None
+            }
             roles = place.roles()
             tables = rows_in(place.group, roles.state.paths).values()
             _account_for_rows(listing, place, roles.uses)

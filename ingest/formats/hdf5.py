@@ -53,7 +53,7 @@ from ingest.formats.row_times import (
 )
 from ingest.formats.text_fields import instruction
 from ingest.formats.tree import ALL_ROWS, Part, Roles, Uses
-from ingest.formats.tree_reader import read_tree
+from ingest.formats.tree_reader import read_tree, stored_times
 from ingest.formats.writers import Writer
 from ingest.outcomes import SUCCESS_FIELDS, deep_fields, folder_outcome
 from ingest.reasons import DataError
@@ -394,7 +394,7 @@ def _rate(
     if fps := listing.source.config.fps:
         return fps, []
     stated_fps = stated_rates(place, read_paths)
-    times = place.read(roles.times, rows) if roles.times else None
+    times = stored_times(place, roles, rows)
     if rate := rate_of_rows(listing, place.uri, times, stated_fps):
         return rate, [*stated_fps]
     writer = place.writer

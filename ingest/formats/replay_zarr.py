@@ -10,7 +10,6 @@ import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import cached_property, partial
 from math import prod
 from typing import Any, NamedTuple
@@ -38,7 +37,7 @@ from ingest.formats.row_times import (
 )
 from ingest.formats.text_fields import instruction, instructions
 from ingest.formats.tree import Part, Roles, account, fields
-from ingest.formats.tree_reader import read_tree
+from ingest.formats.tree_reader import read_tree, stored_times
 from ingest.formats.writers import ZARR_WRITER
 from ingest.formats.zarr_store import ENDS, ZIP_SUFFIX, Store, guarded, opened
 from ingest.media.frames import Picture
@@ -69,17 +68,17 @@ def _stores(uris: Iterable[str]) -> list[str]:
     return sorted(uri for uri in uris if uri.endswith(ZIP_SUFFIX) or IN_FOLDER.fullmatch(uri))
 
 
-@dataclass(frozen=True)
 class StoreTree:
     """A tree (`tree.Tree`) of the arrays of a store's rows, of which its episodes have `num_rows`. `problems` (reason,
     what, array) of those that cannot be used; `no_pictures`: why some are no cameras.
     """
 
-    store: Store
-    config: DatasetConfig
-    num_rows: int
-    problems: list[tuple[str, str, str]] = field(default_factory=list)
-    no_pictures: dict[str, str] = field(default_factory=dict)
+    def __init__(self, store: Store, config: DatasetConfig, num_rows: int) -> None:
+        self.store = store
+        self.config = config
+        self.num_rows = num_rows
+        self.problems: list[tuple[str, str, str]] = []
+        self.no_pictures: dict[str, str] = {}
 
     @cached_property
     def arrays(self) -> dict[str, Any]:
@@ -113,7 +112,8 @@ class StoreTree:
             try:
                 whole, problem = scaled(form, self.num_rows, partial(self._row, name))
             except DataError as e:
-                whole, problem = None, str(e)
+                self.no_pictures[name] = str(e)
+                continue
             if whole is None:
                 self.no_pictures[name] = problem
             else:
@@ -148,7 +148,7 @@ class StoreTree:
         return roles_of(vectors, keys, ZARR_WRITER, num_rows=self.num_rows)
 
     def cameras(self) -> dict[str, str]:
-        return dict(zip(self.forms, self.forms, strict=True))
+        return {name: name for name in self.forms}
 
     def read(self, path: str, rows: slice) -> np.ndarray:
         return _rows(self.arrays[path], rows.start, rows.stop, self.config)
@@ -266,7 +266,7 @@ def _add_store(listing: ListingBuilder, uri: str, store: Store) -> None:
                 or rate_of_rows(
                     listing,
                     uri,
-                    tree.read(roles.times, slice(start, stop)) if roles.times else None,
+                    stored_times(tree, roles, slice(start, stop)),
                     {},
                 )
             ),
@@ -374,7 +374,7 @@ def _report_missing_chunks(listing: ListingBuilder, uri: str, tree: StoreTree) -
 def _account(listing: ListingBuilder, uri: str, tree: StoreTree, roles: Roles) -> None:
     """Record each array of a store's rows as used, known or unknown."""
     unread = dict.fromkeys((name for *_, name in tree.problems), CANNOT_BE_READ)
-    left_out = {**roles.overruled, **unread}
+    reasons = {**roles.overruled, **unread}
     nothing = (
         "no name of a state, an action or a camera that is known, or no description of numbers"
     )
@@ -382,7 +382,7 @@ def _account(listing: ListingBuilder, uri: str, tree: StoreTree, roles: Roles) -
         listing.parts,
         [part._replace(file=uri) for part in tree.parts()],
         {**roles.uses, **dict.fromkeys(tree.forms, ("camera", "it holds pictures"))},
-        lambda part: left_out.get(part.path) or why_known(part),
+        lambda part: reasons.get(part.path) or why_known(part),
         nothing,
         tree.no_pictures,
     )

@@ -303,7 +303,7 @@ def _texts_and_outcome(
     ]
     overruled = {**roles.overruled, **dict.fromkeys(unnamed, "the registry entry names others")}
     evidence, outcomes = _evidence(steps, num_rows, config)
-    account(listing, uri, tree, _uses(steps, config, text_keys, outcomes), overruled)
+    account(listing, uri, tree, roles, _uses(steps, config, text_keys, outcomes), overruled)
     searched_places = ", ".join(config.keys.language) or "the usual places"
     return {
         "tasks": tasks,

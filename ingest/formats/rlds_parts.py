@@ -6,9 +6,9 @@ else names tell.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 
@@ -37,15 +37,13 @@ OBSERVATION = "steps/observation/"
 INVALID = ("invalid", "is_invalid", "episode_invalid")
 
 
-@dataclass(frozen=True)
-class RecordTree:
+class RecordTree(NamedTuple):
     """A tree (`tree.Tree`) of the features of a record, whose `roles` are by paths in a step, the rest by keys."""
 
     steps: RldsRecord
     keys: Keys
     num_rows: int
 
-    @cached_property
     def problems(self) -> dict[str, str]:
         """Why some numbers of the steps cannot be read. Raises DataError."""
         keys = [key for key, spec in self.steps.specs.items() if spec.kind == "numbers"]
@@ -70,10 +68,11 @@ class RecordTree:
         return parts + fields("", filter(steps.has_values, undescribed), "column")
 
     def roles(self) -> Roles:
+        problems = self.problems()
         readable = (
             (path_of(key), spec)
             for key, spec in self.steps.specs.items()
-            if key.startswith(STEPS) and spec.kind == "numbers" and key not in self.problems
+            if key.startswith(STEPS) and spec.kind == "numbers" and key not in problems
             if self.steps.has_values(key)
         )
         return _roles(tuple(readable), self.keys.state, self.keys.action)
@@ -142,13 +141,17 @@ def texts_by_key(steps: RldsRecord, num_rows: int) -> dict[str, Sequence[str]]:
 
 
 def account(
-    listing: ListingBuilder, uri: str, tree: RecordTree, uses: Uses, overruled: Mapping[str, str]
+    listing: ListingBuilder,
+    uri: str,
+    tree: RecordTree,
+    roles: Roles,
+    uses: Uses,
+    overruled: Mapping[str, str],
 ) -> None:
     """Record every feature of a record; `uses`: what those are used for that are neither rows nor cameras, by key;
     `overruled`: why others are not, by path.
     """
     steps = tree.steps
-    roles = tree.roles()
 
     def why_left_out(part: Part) -> str:
         if part.path not in steps.specs:
@@ -160,7 +163,7 @@ def account(
     all_uses = {steps.key(path) or path: use for path, use in roles.uses.items()}
     all_uses |= dict.fromkeys(tree.cameras().values(), ("camera", "its type says so"))
     parts = [part._replace(file=uri) for part in tree.parts()]
-    account_for(listing.parts, parts, {**all_uses, **uses}, why_left_out, problems=tree.problems)
+    account_for(listing.parts, parts, {**all_uses, **uses}, why_left_out, problems=tree.problems())
 
 
 def _blank(steps: RldsRecord, key: str) -> str:

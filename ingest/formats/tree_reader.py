@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from math import prod
 
+import numpy as np
 import pyarrow as pa
 
 from ingest.episode import EpisodeData, EpisodeRecord, TimedPicture, timed
@@ -30,7 +31,7 @@ def read_tree(
         roles = tree.roles()
         state = vector_of(tree, "state", roles, rows)
         action = vector_of(tree, "action", roles, rows)
-        times = tree.read(roles.times, rows) if roles.times else None
+        times = stored_times(tree, roles, rows)
     writer = roles.writer or Writer("", "")
     if times is not None and len(times) and writer.times_from_start:
         times = times - times[0]
@@ -51,14 +52,18 @@ def read_tree(
     action = action and _with_last(action, num_rows)
     times_s = times_of_rows(times, num_rows, record.fps)
     record = replace(record, num_rows=num_rows)
-    named_by = writer.name if writer.grippers or writer.effectors else ""
-    return EpisodeData(record, state, action, times_s, frames, writer=named_by)
+    return EpisodeData(record, state, action, times_s, frames, writer=writer.names_by)
+
+
+def stored_times(tree: Tree, roles: Roles, rows: slice) -> np.ndarray | None:
+    """Times of rows as they are stored; None for none. Raises DataError."""
+    return tree.read(roles.times, rows) if roles.times else None
 
 
 def vector_of(tree: Tree, column: Column, roles: Roles, rows: slice) -> pa.Table | None:
     """The parts of a vector side by side; None for none. Raises DataError."""
-    vector = roles.state if column == "state" else roles.action
-    values = {path: tree.read(path, rows) for path in vector.paths}
+    paths = {"state": roles.state, "action": roles.action}[column].paths
+    values = {path: tree.read(path, rows) for path in paths}
     table = side_by_side(map(numbers, values.values()))
     widths = {path: prod(stored.shape[1:]) for path, stored in values.items()}
     return table and table.rename_columns(dimension_names(column, widths, roles.writer))
@@ -70,4 +75,6 @@ def _with_last(action: pa.Table, num_rows: int) -> pa.Table | None:
     """
     if action.num_rows and action.num_rows + 1 == num_rows:
         action = pa.concat_tables([action, action.slice(action.num_rows - 1)]).combine_chunks()
-    return action if action.num_rows == num_rows else None
+    if action.num_rows == num_rows:
+        return action
+    return None

@@ -42,8 +42,16 @@ class Writer(NamedTuple):
     leaves_empty: bool = False  # a part without values is one that was not recorded
     fps: float | None = None
     texts: tuple[str, ...] = ()  # attributes with the instruction, before others
+    are_patterns: bool = (
+        False  # are layouts each a pattern of a path and its type, of which the first counts?
+    )
     rgb_mark: bytes = b""  # JPEGs without it have their colours as BGR
     known: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def names_by(self) -> str:
+        """Its name, where its convention gives dimensions names of grippers."""
+        return self.name if self.grippers or self.effectors else ""
 
     def layouts(self, column: Column) -> tuple[tuple[str, ...], ...]:
         return self.state if column == "state" else self.action
@@ -332,17 +340,17 @@ ZARR_WRITER = Writer(
     naming="leaf or leaf_k",
 )
 
+
+def _hands(left: int, right: int) -> tuple[str, ...]:
+    lefts = (f"left_hand.{k}" for k in range(left))
+    return (*lefts, *(f"right_hand.{k}" for k in range(right)))
+
+
 # Two grippers, or finger joints of two hands, the left one first; by their number
 AGIBOT_EFFECTORS = {
     1: ("gripper",),
     2: ("left_gripper", "right_gripper"),
-    **{
-        width: tuple(
-            f"right_hand.{k - width // 2}" if k >= width // 2 else f"left_hand.{k}"
-            for k in range(width)
-        )
-        for width in range(3, 65)
-    },
+    **{width: _hands(width // 2, width - width // 2) for width in range(3, 65)},
 }
 # Recordings of one maker, whose folders say whose they are
 AGIBOT = Writer(
@@ -382,6 +390,15 @@ DROID = Writer(
             "DROID's other measures; keys.state or keys.action of an entry reads them",
         ),
     ),
+)
+# Topics with numbers, of the kind `joints` or `numbers`
+NO_COMMAND = r"(?i)(?!.*(command|cmd|action|leader|target|desired|goal|setpoint))"
+ROS = Writer(
+    "ROS",
+    "wiki.ros.org/joint_state_publisher: /joint_states; commands by names that drivers use",
+    state=(("/joint_states joints",), (f"{NO_COMMAND}.* joints",)),
+    action=(((NO_COMMAND + ".*").replace("?!", "?="),),),
+    are_patterns=True,
 )
 # Its pictures were RGB, encoded as if they were BGR, until a JPEG comment began to mark those that are right
 # (github.com/RoboTwin-Platform/RoboTwin, issue 473 and pull request 500). Its files show no mark of their own
