@@ -12,11 +12,11 @@ they are not turned into RGB and back, which takes half the time.
 import hashlib
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 
 import cv2
 import numpy as np
 import simplejpeg
-from PIL import Image
 
 from ingest.media.frames import Picture
 
@@ -201,9 +201,8 @@ def mean_luma(luma: np.ndarray) -> float:
 
 def published_phash(picture: Picture) -> int:
     """The hash of the published formula, exactly: imagehash's 8x8 DCT hash of the RGB picture. About 1 ms."""
-    import imagehash
-
-    bits = imagehash.phash(Image.fromarray(picture.rgb())).hash
+    image = import_module("PIL.Image").fromarray(picture.rgb())
+    bits = import_module("imagehash").phash(image).hash
     return int.from_bytes(np.packbits(bits.reshape(-1)).tobytes(), "big")
 
 
