@@ -151,12 +151,12 @@ class EpisodePlace:
     def roles(self) -> Roles:
         """Those by names are among `arrays`. Raises DataError."""
         stored = self.datasets | h5.rows_in(self.group, (*self.keys.state, *self.keys.action))
-        further = [Part(path, shape=d.shape) for path, d in stored.items() if h5.has_rows(d)]
+        extra_parts = [Part(path, shape=d.shape) for path, d in stored.items() if h5.has_rows(d)]
         parts = self.arrays
         if self.writer and self.writer.leaves_empty:
             parts = [part for part in parts if 0 not in part.shape]
-            further = [part for part in further if 0 not in part.shape]
-        return roles_of(parts, self.keys, self.writer, further)
+            extra_parts = [part for part in extra_parts if 0 not in part.shape]
+        return roles_of(parts, self.keys, self.writer, extra_parts)
 
     def read(self, path: str, rows: slice) -> np.ndarray:
         """With NaN where a value stands for none. Raises DataError."""
