@@ -120,8 +120,8 @@ def roles_of(
     num_rows: int | None = None,
 ) -> Roles:
     """State and action among parts with a row for each frame: the registry's, else where their writer keeps them, else
-    by names. `extra_parts`: those that count where the registry or the writer names them, or as times. `num_rows`: where
-    there is neither state nor action.
+    by names. `extra_parts`: those that count where the registry or the writer names them, or as times. `num_rows`: that
+    of rows, where there is neither state nor action.
     """
     all_parts = {part.path: part for part in (*extra_parts, *parts)}
     # Of a writer whose layouts are patterns no other part is taken
