@@ -128,11 +128,6 @@ def with_tables(text: str, tables: Mapping[str, str], script: str, page: str) ->
     return text
 
 
-def worded(score: tuple[float, float, float]) -> str:
-    """A figure with the ends of its interval."""
-    return "{:.3f} ({:.3f} to {:.3f})".format(*score)
-
-
 def json_number(value: float | None) -> float | None:
     """To four digits; None where there is none, or it is not a number."""
     if value is None or math.isnan(value):

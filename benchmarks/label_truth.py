@@ -58,9 +58,6 @@ TRUTH = ROOT / "benchmarks" / "real_truth"
 FIGURES = ROOT / "docs" / "data" / "truth.json"
 PAGE = ROOT / "docs" / "truth.md"
 ROBOT = {"cr5_banana": "cr5", "cr5_flash_drive": "cr5"}  # every other set is of a robot of its own
-BRINGS_STEPS = (
-    "robo_dopamine",
-)  # its own steps are its label; here it is labelled as if it had none
 BINS = (0.0, 0.2, 0.35, 0.5, 0.8, 1.01)
 GOOD = 0.1  # of progress: a label that is nearer to the truth on average is good
 SHOWN_FROM = 0.001  # change of the mean error: the page lists the choices of which another value makes as much
