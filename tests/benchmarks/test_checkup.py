@@ -37,7 +37,7 @@ def squares() -> DecodedSet:
     return DecodedSet("squares", [decoded_run(index) for index in range(4)], 1.0)
 
 
-def test_a_fault_is_tried_at_each_size_that_a_run_can_have(squares: DecodedSet) -> None:
+def test_a_fault_is_tried_at_each_size(squares: DecodedSet) -> None:
     black = [fault for fault in FAULTS if fault.name == "camera black"]
     all_trials = list(trials(squares, black, seed=1))
     # Six seconds have no place for ten of black
@@ -78,7 +78,7 @@ def test_late_rows_meet_later_pictures(squares: DecodedSet, frames: int) -> None
     assert not is_right_time(replace(fault, measured=-frames), spoilt)
 
 
-def test_only_the_right_check_run_and_stretch_name_a_fault(squares: DecodedSet) -> None:
+def test_the_right_check_names_a_fault(squares: DecodedSet) -> None:
     frozen = next(fault for fault in FAULTS if fault.name == "camera frozen")
     spoilt = Spoilt(squares.runs[1], 20, 40)
     fault = Finding("camera_frozen", "", episode_index=1, start_frame=35, end_frame=50)

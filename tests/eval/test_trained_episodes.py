@@ -55,7 +55,7 @@ def seen_by_release(run: Run) -> dict[str, list[tuple[str, int | None, int | Non
     return rows
 
 
-def test_a_model_scored_on_runs_that_it_was_trained_on(own: Made, run: Run, tmp_path: Path) -> None:
+def test_a_model_scored_on_its_own_runs(own: Made, run: Run, tmp_path: Path) -> None:
     (tmp_path / "grey.yaml").write_text(GREY_RECIPE)
     in_splits(own, train="0, 1", val="2", test_id="3, 4")
     run("release", "create", "r1", "--allow-licence", "unknown")

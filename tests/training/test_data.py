@@ -229,7 +229,7 @@ def test_any_number_of_processes_is_given_the_same_run(
         )
 
 
-def test_another_number_of_processes_goes_on(lanes: list[Path], transform: Transform) -> None:
+def test_other_processes_go_on(lanes: list[Path], transform: Transform) -> None:
     whole = taken([open_stream(lanes, transform, PACKED)], 36)
     first_streams = [open_stream(lanes, transform, PACKED, k, 4) for k in range(4)]
     taken(first_streams, 3)

@@ -58,7 +58,7 @@ def a_run(**fields: Any) -> Question:
     return replace(question, **fields)
 
 
-def test_a_demonstration_in_pictures_is_asked_as_the_file_says(bench: Path, tmp_path: Path) -> None:
+def test_a_demonstration_is_asked_as_it_says(bench: Path, tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "p", visual__toml=VISUAL.replace("{role}", ""))
     question = questions_of("progress-bench", str(bench), part=("visual_same_view",))[0]
     prompt = read_prompts(folder).of(question).prompt(question)
