@@ -219,8 +219,9 @@ class Speech(NamedTuple):
 
     def author(self, name: str | None) -> str:
         """Who says it: the name that a proxy gives counts before the one that they give themselves."""
-        of_options = self.explorer.options.access.author
-        return self.request.state.user or (of_options if name is None else name)
+        return self.request.state.user or (
+            self.explorer.options.access.author if name is None else name
+        )
 
     def answer(self, act: Callable[[LakeReader, LakeConnection], Any]) -> JSONResponse:
         """What `act` gives, which says something."""

@@ -147,15 +147,14 @@ def accept(speech: Speaking, bulk: BulkAcceptance) -> JSONResponse:
     are left, and why some were not. 422: the sample was not looked at, or some of it is
     wrong.
     """
-    explorer = speech.explorer
     author = speech.author(bulk.author)
     queue = _runs_to_accept(bulk.kind, bulk.dataset, bulk.person, bulk.query)
-    with explorer.corpus.reading() as reader:
+    with speech.explorer.corpus.reading() as reader:
         _check_sample(reader, [*dict.fromkeys(bulk.sample)], bulk.snapshot)
-        rows = queue.rows(Visit(speech.request, explorer, reader), f"ORDER BY {ORDER}")
+        rows = queue.rows(Visit(speech.request, speech.explorer, reader), f"ORDER BY {ORDER}")
     comment = f"accepted with its {queue.noun}; {len(bulk.sample)} of it were looked at and right"
 
-    refused = explorer.corpus.say(
+    refused = speech.explorer.corpus.say(
         lambda reader, lake: _accept_rows(reader, lake, rows[:AT_ONCE], author, comment)
     )
     accepted = len(rows[:AT_ONCE]) - len(refused)
