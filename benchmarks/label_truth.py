@@ -44,8 +44,8 @@ from benchmarks.harness import (
     json_number,
     table_text,
     trial_workspace,
-    with_tables,
     write_json,
+    write_tables,
 )
 from core.domain.label import DONE, IDLE, STEP, Label, Segment
 from core.paths import ROOT, Workspace
@@ -583,9 +583,7 @@ def main() -> int:
     for name, text in tables.items():
         print(f"## {name}\n\n{text}")
     if args.page:
-        PAGE.write_text(
-            with_tables(PAGE.read_text(), tables, "benchmarks.label_truth", "docs/truth.md")
-        )
+        write_tables(PAGE, tables)
     return 0
 
 

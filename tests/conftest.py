@@ -60,7 +60,6 @@ LONG = (
     "pipeline/test_adaptation.py",
     "explorer/test_hostile.py",
     "pipeline/stages/test_embeddings.py",
-    "e2e/test_incremental.py",
 )
 TESTS = Path(__file__).parent
 # What is asked of tests themselves
