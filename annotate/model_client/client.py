@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Self, cast
 
-from annotate.config import VlmConfig
+from annotate.config import Price, VlmConfig
 from annotate.model_client import endpoints
 from annotate.model_client.calls import Reason, Reply, Request, VlmError
 from annotate.model_client.profiles import ServerProfile, profile_of
@@ -121,8 +121,8 @@ class Client:
                 return
             try:
                 lists = await asyncio.gather(*map(_served_models, self.endpoints))
-                names = {self.config.model, self.config.strong_model or self.config.model}
-                self.served = {name: self._agreed_model(name, lists) for name in sorted(names)}
+                names = sorted({*self.config.models})
+                self.served = {name: self._agreed_model(name, lists) for name in names}
             except VlmError as e:
                 self._end(VlmError(e.reason, str(e), is_fatal=True))
                 self._raise_fatal()
@@ -371,7 +371,8 @@ class Client:
             profile = self.profile
             fields = profile.fields(request, max_tokens, temperature)
             body = endpoints.body_of(request, model, fields, problems[-1] if problems else "")
-            estimate_usd = self._most_usd(request, max_tokens)
+            price = config.price_of(model)
+            estimate_usd = _most_usd(price, request, max_tokens)
             endpoint = await self._open_endpoint()
             # Reserved before it is sent: a process that is killed meanwhile has counted it
             reservation = self.store.reserve(
@@ -411,7 +412,7 @@ class Client:
             if status in ("busy", "unsent", "quota", "adapted"):
                 self.store.release(reservation)
             else:
-                cost_usd = estimate_usd if usage is None else config.price.usd(*usage, busy_s)
+                cost_usd = estimate_usd if usage is None else price.usd(*usage, busy_s)
                 if answer is not None and (
                     doubt := endpoints.usage_doubt(usage, request, max_tokens)
                 ):
@@ -477,13 +478,13 @@ class Client:
                 raise _too_busy_error(wait_s)
             await asyncio.sleep(wait_s + random.uniform(0, 0.05))
 
-    def _most_usd(self, request: Request, max_tokens: int) -> float:
-        """The most that a request may cost: every token of a long tokenization, and the longest reply."""
-        price = self.config.price
-        if not price.usd(1, 1, 1):  # free, so that nothing has to be counted
-            return 0.0
-        tokens = prompt_tokens(request, FEWEST_CHARS_PER_TOKEN)
-        return price.usd(tokens, max_tokens, price.busy_s(tokens, max_tokens))
+
+def _most_usd(price: Price, request: Request, max_tokens: int) -> float:
+    """The most that a request may cost: every token of a long tokenization, and the longest reply."""
+    if not price.usd(1, 1, 1):  # free, so that nothing has to be counted
+        return 0.0
+    tokens = prompt_tokens(request, FEWEST_CHARS_PER_TOKEN)
+    return price.usd(tokens, max_tokens, price.busy_s(tokens, max_tokens))
 
 
 def sampling_of(fields: Mapping[str, Any]) -> dict[str, Any]:

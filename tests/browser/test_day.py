@@ -114,7 +114,7 @@ class Day:
 
 
 def accept_ten(page: Page, url: str) -> None:
-    """Ten runs of the queue by one key each, the next on the screen; the last is taken back by another."""
+    """Ten runs of the queue by one key each, the next on the screen."""
     page.goto(f"{url}/review")
     page.locator("#start").click()
     page.evaluate("localStorage.setItem('prompt', '')")
@@ -158,7 +158,7 @@ def centre(locator: Locator) -> tuple[float, float]:
 
 
 def correct_by_mouse(page: Page) -> None:
-    """Three runs of the queue: a boundary is dragged, a step failed, saved; the next one comes."""
+    """Three runs of the queue: a boundary is dragged, a step failed, saved."""
     page.get_by_role("link", name="Review", exact=True).click()
     expect(page.locator("#queue tbody tr").first).to_contain_text("the annotator is unsure")
     page.locator("#queue [data-act=fix]").first.click()
@@ -231,7 +231,7 @@ def assign(page: Page, url: str, person: str) -> None:
 
 
 def judge_as_another(page: Page, url: str, person: str) -> None:
-    """What is assigned is in that person's queue; two people who judge one run see how far they agree."""
+    """What is assigned is in that person's queue."""
     page.goto(f"{url}/review?person={person}")
     page.get_by_label("Your name").fill(person)
     page.get_by_label("Your name").press("Tab")
@@ -249,7 +249,7 @@ def judge_as_another(page: Page, url: str, person: str) -> None:
 
 
 def export_and_train(page: Page, url: str, space: Workspace, folder: Path) -> None:
-    """The command that the page gives for what it shows is done as it stands; what was learnt has its curves."""
+    """The command that the page gives for what it shows is done as it stands."""
     page.goto(f"{url}/episodes?dataset=arm")
     page.get_by_text("This selection as a command").click()
     [command] = [

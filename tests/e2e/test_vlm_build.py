@@ -1,4 +1,4 @@
-"""Builds annotated by a model, against a stand-in on loopback: nothing is asked twice, nothing is labelled blind."""
+"""Builds annotated by a stand-in: nothing is asked twice, nothing is labelled blind."""
 
 import json
 import shutil
@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,7 +37,7 @@ def configured(folder: Path, source: Path, url: str, extra_settings: str = "") -
 
 @dataclass(frozen=True)
 class Annotated:
-    """A whole build by one worker: the server, which still runs, the config, and what the build came to."""
+    """A whole build by one worker, and its server, which still runs."""
 
     server: ModelServer
     config: Path
@@ -110,17 +111,8 @@ def test_all_five_stages_fill_the_tables_and_nothing_is_asked_twice(
     assert all((workspace / "keyframes" / s[:2] / f"{s}.jpg").exists() for (s,) in boundary)
 
     def build(workspace: Path, workers: int) -> Result:
-        return ok(
-            command(
-                "build",
-                "--config",
-                annotated.config,
-                "--workers",
-                workers,
-                cwd=tmp_path,
-                workspace=workspace,
-            )
-        )
+        words = ("build", "--config", annotated.config, "--workers", workers)
+        return ok(command(*words, cwd=tmp_path, workspace=workspace))
 
     assert "nothing was done again" in build(workspace, 1).out
     assert server.events("received") == sent
@@ -166,49 +158,26 @@ def test_of_a_task_a_few_runs_are_asked_about_and_the_others_follow(
         config.with_name("registry").joinpath("tiny.yaml").write_text(
             f"name: tiny\nsource: {one_task}\n"
         )
-        [bill] = json.loads(
-            ok(
-                command(
-                    "build",
-                    "--dry-run",
-                    "--config",
-                    config,
-                    "--format",
-                    "json",
-                    cwd=cwd,
-                    workspace=workspace,
-                )
-            ).out
-        )["model"]
-        assert (bill["episodes"], bill["of_each_run"]["episodes"]) == (4, RUNS)
-        assert (bill["measured"], bill["stages"][-1]["calls"]) == (0, 0)
+
+        def build(*options: object) -> Result:
+            return command("build", "--config", config, *options, cwd=cwd, workspace=workspace)
+
+        def bill(*options: str) -> dict[str, Any]:
+            foreseen = ok(build("--dry-run", "--format", "json", *options)).out
+            return json.loads(foreseen)["model"][0]
+
+        listed = bill()
+        assert (listed["episodes"], listed["of_each_run"]["episodes"]) == (4, RUNS)
+        assert (listed["measured"], listed["stages"][-1]["calls"]) == (0, 0)
         # Ended by its budget on the way, it goes on where it was
-        assert (
-            command("build", "--config", config, "--workers", 1, cwd=cwd, workspace=workspace).code
-            == FAILED
-        )
+        assert build("--workers", 1).code == FAILED
         config.write_text(config.read_text().replace(", max_calls = 9", ""))
-        built = ok(
-            command("build", "--config", config, "--workers", 1, cwd=cwd, workspace=workspace)
-        )
+        built = ok(build("--workers", 1))
         sent = server.events("received")
     assert len(sent) == len(set(sent))
-    repeated_bill = ok(
-        command(
-            "build",
-            "--dry-run",
-            "--config",
-            config,
-            "--again",
-            "--format",
-            "json",
-            cwd=cwd,
-            workspace=workspace,
-        )
-    ).out
-    [bill] = json.loads(repeated_bill)["model"]
-    assert (bill["measured"], bill["stages"][-1]["calls"]) == (4, len(sent))
-    assert len(sent) <= 0.08 * bill["of_each_run"]["stages"][-1]["calls"]
+    measured = bill("--again")
+    assert (measured["measured"], measured["stages"][-1]["calls"]) == (4, len(sent))
+    assert len(sent) <= 0.08 * measured["of_each_run"]["stages"][-1]["calls"]
     assert labelled(workspace) == list(range(RUNS))
     assert "like those of vlm: 46" in ok(command("status", cwd=cwd, workspace=workspace)).out, (
         built.out
@@ -295,13 +264,8 @@ def test_no_pictures_no_call(
     video_path(own.source, 0).write_bytes(b"no video")
     write_video(video_path(own.source, 1), [np.zeros((48, 64, 3), np.uint8)] * LENGTHS[1])
     ok(annotate(server, tmp_path / "workspace", "--workers", 1, of=own.source))
-    assert [
-        r[0]
-        for r in rows(
-            tmp_path / "workspace", "SELECT DISTINCT episode_index FROM vlm_calls ORDER BY 1"
-        )
-    ] == EVERY[2:]
-    assert dict(rows(tmp_path / "workspace", "SELECT episode_index, reason FROM quarantine")) == {
-        0: "undecodable_video",
-        1: "camera_black",
-    }
+    workspace = tmp_path / "workspace"
+    asked = rows(workspace, "SELECT DISTINCT episode_index FROM vlm_calls ORDER BY 1")
+    assert [episode for (episode,) in asked] == EVERY[2:]
+    quarantined = dict(rows(workspace, "SELECT episode_index, reason FROM quarantine"))
+    assert quarantined == {0: "undecodable_video", 1: "camera_black"}

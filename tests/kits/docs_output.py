@@ -83,7 +83,7 @@ def _cells(text: str) -> list[list[str]]:
 
 
 def _head_with(columns: list[str], printed_rows: list[list[str]]) -> list[str]:
-    """The printed line that has these columns' names, in this order; empty where none has, or they are no names."""
+    """The printed line that has these columns' names, in this order."""
     is_head = len(columns) > 1 and all(re.fullmatch(r"[a-z_]+", name) for name in columns)
     if is_head:
         for row in printed_rows:
