@@ -1,4 +1,5 @@
-"""Pictures, measured and stored: visual change between consecutive frames, perceptual hashes, and small JPEGs.
+"""Pictures, measured and stored: visual change between consecutive frames, perceptual hashes, and
+small JPEGs.
 
 Our change: mean absolute difference of area-averaged luma on a 64x64 grid, 0..1. It is continuous,
 so it sees motion of a few pixels that a 64-bit hash rounds to nothing, and it is near 0 for a
@@ -10,12 +11,12 @@ they are not turned into RGB and back, which takes half the time.
 
 import hashlib
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache
+from importlib import import_module
 
 import cv2
 import numpy as np
 import simplejpeg
-from PIL import Image
 
 from ingest.media.frames import Picture
 
@@ -34,7 +35,8 @@ BLACK_LUMA = 26  # of 255: black is 16 in video range, and a lit pixel is well a
 
 
 def area_averaged(picture: np.ndarray, side: int, out: np.ndarray | None = None) -> np.ndarray:
-    """uint8 [side, side, ...]: area averages of a picture [h, w, ...], each rounded; its aspect is not kept.
+    """uint8 [side, side, ...]: area averages of a picture [h, w, ...], each rounded; its aspect is
+    not kept.
 
     Even sizes are halved first, as long as they can be: OpenCV does that ten times faster than any
     other ratio. Where a cell is no even number of pixels wide, this blurs its edge by less than the
@@ -199,9 +201,8 @@ def mean_luma(luma: np.ndarray) -> float:
 
 def published_phash(picture: Picture) -> int:
     """The hash of the published formula, exactly: imagehash's 8x8 DCT hash of the RGB picture. About 1 ms."""
-    import imagehash
-
-    bits = imagehash.phash(Image.fromarray(picture.rgb())).hash
+    image = import_module("PIL.Image").fromarray(picture.rgb())
+    bits = import_module("imagehash").phash(image).hash
     return int.from_bytes(np.packbits(bits.reshape(-1)).tobytes(), "big")
 
 
@@ -225,28 +226,22 @@ class SharedPicture:
     """
 
     def __init__(self, picture: Picture, luma: np.ndarray, half_luma: np.ndarray) -> None:
-        self._picture = picture
         self._luma = luma
         self.half_luma = half_luma
         self.is_damaged = picture.is_damaged
         self.is_key = picture.is_key
         self.planes = picture.planes
+        # For all who ask, so do not write into it
+        self.rgb = cache(picture.rgb)
 
     def luma(self) -> np.ndarray:
         """uint8 [h, w]; valid as long as that of the picture."""
         return self._luma
 
-    def rgb(self) -> np.ndarray:
-        """uint8 [h, w, 3]; for all who ask, so do not write into it."""
-        return self._rgb
-
-    @cached_property
-    def _rgb(self) -> np.ndarray:
-        return self._picture.rgb()
-
 
 def fitted_picture(rgb: np.ndarray, max_px: int) -> np.ndarray:
-    """A picture made no larger than max_px on its longer side, as it is before it is stored; aspect kept.
+    """A picture made no larger than max_px on its longer side, as it is before it is stored; aspect
+    kept.
 
     Every picture of a video may go through here, so it is quick where a full area average
     (training.pictures.shrink) is slow. The two give different pixels, and stored pictures have to

@@ -1,11 +1,11 @@
 """Figures that need no display: the few things every picture of the project shares."""
 
 import io
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from core.pictures import decode_stored
 
@@ -27,6 +27,7 @@ ATTEMPTS = (
     ("jpeg", 60),
     ("jpeg", 45),
 )
+NO_DITHER = 0  # as Pillow has it
 MAX_BYTES = 20_000  # of a picture that is stored with a Dagster event
 COLOURS = ("#4878a8", "#e0904c", "#6a9f58", "#b8606a", "#8b7bb5", "#8a6d5b", "#c58bb8", "#a3a04b")
 
@@ -81,18 +82,19 @@ def _drawn(figure: Figure, dpi: int) -> np.ndarray:
 def _encoded(rgba: np.ndarray, kind: str, dpi: int) -> io.BytesIO:
     """The pixels as a file; a JPEG, which knows no transparency, on white."""
     buffer = io.BytesIO()
-    picture = Image.fromarray(rgba)
+    pillow = import_module("PIL.Image")
+    picture = pillow.fromarray(rgba)
     if kind == "jpeg":
-        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert(
-            "RGB"
-        )
+        picture = pillow.alpha_composite(
+            pillow.new("RGBA", picture.size, "white"), picture
+        ).convert("RGB")
     picture.save(buffer, kind, dpi=(dpi, dpi), quality=75)
     return buffer
 
 
 def _few_colours(png: io.BytesIO) -> bytes:
     buffer = io.BytesIO()
-    picture = Image.open(png).convert("RGB").quantize(32, dither=Image.Dither.NONE)
+    picture = import_module("PIL.Image").open(png).convert("RGB").quantize(32, dither=NO_DITHER)
     picture.save(buffer, format="png", optimize=True)
     return buffer.getvalue()
 

@@ -51,7 +51,8 @@ class DiskFullError(FailedError):
 
 
 def disk_full(e: BaseException | None, folder: Path) -> str | None:
-    """Where an error, or what it comes from, says that a disk is full: a sentence for people; else None.
+    """Where an error, or what it comes from, says that a disk is full: a sentence for people; else
+    None.
 
     `folder` is what was written to, if the error names no file.
     """
@@ -132,7 +133,8 @@ def file_version(path: Path) -> tuple[int, int]:
 def write_file(path: Path, data: bytes, *, synced: bool = True) -> None:
     """Durable and atomic: a reader sees the whole file or none, also after a power cut.
 
-    Not `synced`: quicker, and a power cut may take the file back; a reader still sees all of it or none.
+    Not `synced`: quicker, and a power cut may take the file back; a reader still sees all of it or
+    none.
     """
     write_from(path, io.BytesIO(data), synced=synced)
 
@@ -149,7 +151,8 @@ def write_from(path: Path, source: IO[bytes], *, synced: bool = True) -> None:
 
 @contextmanager
 def whole_file(path: Path, *, synced: bool = True) -> Iterator[Path]:
-    """An empty file beside `path` to write to; it takes the place of `path`, durably, when the block ends well.
+    """An empty file beside `path` to write to; it takes the place of `path`, durably, when the
+    block ends well.
 
     When the block raises, the file is deleted. `synced`: see write_file.
     """
@@ -170,9 +173,11 @@ def whole_file(path: Path, *, synced: bool = True) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """A new folder to write to, which takes the place of `folder`, durably, when the block ends well.
+    """A new folder to write to, which takes the place of `folder`, durably, when the block ends
+    well.
 
-    A kill leaves `folder` as it was, or, in the moment of the exchange, the former one beside it as .NAME.old.
+    A kill leaves `folder` as it was, or, in the moment of the exchange, the former one beside it as
+    .NAME.old.
     """
     half = folder.with_name(f".{folder.name}.half")
     shutil.rmtree(half, ignore_errors=True)
@@ -225,7 +230,8 @@ def sha256_file(path: Path) -> str:
 
 
 class ScratchFolder:
-    """A new folder of this process alone, at `path`; `close` deletes it. What killed processes left is deleted first.
+    """A new folder of this process alone, at `path`; `close` deletes it. What killed processes left
+    is deleted first.
 
     Raises OSError: the temporary place is full, or cannot be written to.
     """

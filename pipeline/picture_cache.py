@@ -62,8 +62,8 @@ def _open_file(workspace: Workspace) -> IO[bytes]:
 class FrameKeeper:
     """The pictures that one run of the frames stage decoded; an annotate.frames.Keeper.
 
-    Where samples do not show every frame, it takes the end of a video's first group of pictures to know whether keeping
-    them is worth it.
+    Where samples do not show every frame, it takes the end of a video's first group of pictures to
+    know whether keeping them is worth it.
     """
 
     pictures: PictureStore
@@ -151,7 +151,8 @@ def kept_pictures(workspace: Workspace, cache: PictureCache | None) -> Iterator[
 def embedding_pass(
     build: DatasetBuild, cache: PictureCache | None, threads: int
 ) -> Iterator[EmbeddingPass]:
-    """The pass that has looked at the chunk's present frames, where `cache`, which is of those, has it; else one anew.
+    """The pass that has looked at the chunk's present frames, where `cache`, which is of those, has
+    it; else one anew.
 
     Raises EncoderError.
     """

@@ -10,9 +10,8 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
 from typing import Any
-
-from jsonschema import Draft202012Validator
 
 from core.errors import without_secrets
 
@@ -184,7 +183,9 @@ def problem_of(value: Any, schema: Schema | None) -> str | None:
     if schema is None:
         error = None
     else:
-        error = next(Draft202012Validator(_loose_schema(schema)).iter_errors(value), None)
+        # Its import takes a tenth of the start of a command that reads no reply
+        validator = import_module("jsonschema").Draft202012Validator(_loose_schema(schema))
+        error = next(validator.iter_errors(value), None)
     if error is None:
         return None
     return one_line(f"{error.json_path}: {error.message}")

@@ -1,4 +1,5 @@
-"""Pictures that are edited for unanswerable samples. An edit is named <kind>-<seed as 8 hex digits>.
+"""Pictures that are edited for unanswerable samples. An edit is named <kind>-<seed as 8 hex
+digits>.
 
 `occluded`: all that a task is about is covered, by patches of other pictures of the same run. A
 board of one colour would give itself away: a model could learn to look for the board. So the
@@ -34,14 +35,17 @@ APART = 0.1  # of the run: pictures nearer to the covered one in time would show
 PLACES, OUTLINES = 160, 6  # tried for each patch
 GRID = 32  # side of the grid on which movement is looked for
 MOVES = 0.4  # share of the largest difference from the usual picture above which a cell of the grid moves
-SMALL = 96  # longer side of the small pictures by which places are compared
+SMALL = 96  # px: longer side of the small pictures by which places are compared, at most
 BLOCK = 8  # JPEG's: a texture that is moved by whole blocks keeps its noise
-DARK = 10  # luma of bars at the sides of a picture, which stay as they are
+FACTORS = (1, 2, 4, BLOCK)  # by which pictures are made small: so many small pixels are a block
+FINALISTS = 16  # places that suit by their colours, whose edges are compared
+DARK = 10.0  # luma of bars at the sides of a picture, which stay as they are
 NUM_COLOURS = 640  # codes of _colours
 EDGE_WEIGHT = 3  # of edges against colours: each seam adds some
 # Classes of differences of luma between neighbours
 EDGES = np.array([2, 4, 8, 16, 32, 64, 128], np.float32)
 LEVEL_OF_DIFFERENCE = np.searchsorted(EDGES, np.arange(256))  # the class of each
+CHROMA_STEPS = np.clip((np.arange(256) - 80) // 12, 0, 7)  # of a colour difference
 
 
 def load_editor(name: str) -> Editor:
@@ -65,7 +69,7 @@ def edited_picture(
         (3,),
     ):
         raise FailedError(f"the image editor {name} did not return an array uint8 [h, w, 3]")
-    if picture.shape == rgb.shape and (picture == rgb).all():
+    if np.array_equal(picture, rgb):
         raise FailedError(
             f"the image editor {name} left a picture as it was, although told: {instruction}"
         )
@@ -75,7 +79,8 @@ def edited_picture(
 def covered_picture(
     rgb: np.ndarray, run: Mapping[int, np.ndarray], frame: int, seed: int
 ) -> np.ndarray:
-    """The picture uint8 [h, w, 3] of frame `frame`, covered; `run` has pictures of the same camera by frame.
+    """The picture uint8 [h, w, 3] of frame `frame`, covered; `run` has pictures of the same camera
+    by frame.
 
     Raises ValueError for a run without pictures.
     """
@@ -88,27 +93,19 @@ def covered_picture(
     drawn = rng.permutation(distant_frames if len(distant_frames) else frames)[:NUM_TEXTURES]
     picture_area = _without_black_bars(rgb)
     size = rgb.shape[1::-1]
-    sized = (run[k] if run[k].shape == rgb.shape else cv2.resize(run[k], size, interpolation=cv2.INTER_AREA)
-             for k in map(int, drawn))  # fmt: skip
     textures = [
-        _mirrored_texture(texture[picture_area], turned)
-        for texture, turned in product(sized, (False, True))
+        cv2.resize(run[k], size, interpolation=cv2.INTER_AREA)[picture_area]
+        for k in map(int, drawn)
     ]
-    mask = (
-        cv2.resize(
-            moving_blocks(list(run.values())).astype(np.uint8),
-            size,
-            interpolation=cv2.INTER_NEAREST,
-        )[picture_area]
-        > 0
-    )
+    cells = moving_blocks(list(run.values())).astype(np.uint8)
+    mask = cv2.resize(cells, size, interpolation=cv2.INTER_NEAREST)[picture_area]
     matcher = _Matcher(rgb[picture_area], textures)
     out = rgb[picture_area].astype(np.float32)
     for patch in _patches(mask, rng):
         texture = matcher.best(_to_bytes(out), patch, rng)
         rim = rng.uniform(*BLEND) * max(mask.shape)
         alpha = cv2.GaussianBlur(patch.astype(np.float32), (0, 0), rim)[..., None]
-        out = alpha * texture + (1 - alpha) * out
+        out += alpha * (texture - out)
     result = rgb.copy()
     result[picture_area] = _to_bytes(out)
     return result
@@ -126,14 +123,12 @@ def moving_blocks(pictures: Sequence[np.ndarray]) -> np.ndarray:
     # A cell beside one that moves counts too; a cell alone does not
     around = np.ones((3, 3), np.uint8)
     cells = cv2.morphologyEx(cv2.dilate(cells, around), cv2.MORPH_OPEN, around) > 0
-    if cells.any():
-        return cells
-    return np.ones((GRID, GRID), bool)
+    return cells if cells.any() else np.ones((GRID, GRID), bool)
 
 
 def _without_black_bars(rgb: np.ndarray) -> tuple[slice, slice]:
     """The picture without black bars at its sides, in whole blocks where it has some."""
-    bright = rgb.max(axis=2) > DARK
+    bright = cv2.inRange(rgb, np.zeros(3), np.full(3, DARK)) == 0
     spans = []
     for shares in (bright.mean(axis=1), bright.mean(axis=0)):
         lit = np.flatnonzero(shares > 0.02)
@@ -144,10 +139,10 @@ def _without_black_bars(rgb: np.ndarray) -> tuple[slice, slice]:
     return spans[0], spans[1]
 
 
-def _mirrored_texture(texture: np.ndarray, turned: bool) -> np.ndarray:
+def _mirrored(texture: np.ndarray, turned: bool, block: int) -> np.ndarray:
     """A texture mirrored top to bottom or turned by half, with its reflection around it, so that no seam runs in it."""
     flipped = cv2.flip(texture, -1 if turned else 0)
-    y, x = (side // 2 // BLOCK * BLOCK for side in texture.shape[:2])
+    y, x = (side // 2 // block * block for side in texture.shape[:2])
     return cv2.copyMakeBorder(flipped, y, y, x, x, cv2.BORDER_REFLECT)
 
 
@@ -182,83 +177,87 @@ def _outline(shape: tuple[int, ...], y: int, x: int, rng: np.random.Generator) -
             waves * angle + rng.uniform(0, 2 * np.pi)
         )
     radius = np.clip(radius, 0.6, 1.5)
-    along = radius * half_width * np.cos(angle)
-    across = radius * half_height * np.sin(angle)
-    tilt = rng.uniform(0, np.pi)
-    xs = x + along * np.cos(tilt) - across * np.sin(tilt)
-    ys = y + along * np.sin(tilt) + across * np.cos(tilt)
+    ellipse = radius * (half_width * np.cos(angle) + 1j * half_height * np.sin(angle))
+    points = ellipse * np.exp(1j * rng.uniform(0, np.pi)) + complex(x, y)
+    corners = np.stack([points.real, points.imag], axis=1)
     filled = np.zeros((h, w), np.uint8)
-    cv2.fillPoly(filled, [np.round(np.stack([xs, ys], axis=1)).astype(np.int32)], 1)
+    cv2.fillPoly(filled, [np.round(corners).astype(np.int32)], 1)
     return filled
 
 
 class _Matcher:
-    """Finds where to take a patch from, so that colours and edges of the whole picture stay most as they were.
+    """Finds where to take a patch from, so that colours and edges of the whole picture stay most as
+    they were.
 
     Compared is on small pictures: counts of colours and of differences between neighbours, by their
-    square roots, so that what is rare in a picture weighs as what is common. Edges are counted only
-    where the colours alone make a place no worse than the best one yet.
+    square roots, so that what is rare in a picture weighs as what is common. Edges are counted of
+    the places with the best colours.
     """
 
     def __init__(self, rgb: np.ndarray, textures: Sequence[np.ndarray]) -> None:
-        self._textures = textures
-        self._shape = rgb.shape[:2]
-        self._scale = min(1.0, SMALL / max(self._shape))
-        small = np.stack([self._lab(texture) for texture in textures])
-        self._luma = small[..., 0]
-        self._colours = _colours(small).astype(np.intp)  # as they are counted
-        lab = self._lab(rgb)
-        self._small_shape = lab.shape[:2]
-        self._wanted_colours = np.sqrt(_counts(_colours(lab), NUM_COLOURS))
-        self._wanted_edges = np.sqrt(_edges(lab[..., 0]))
+        # Each texture as it is mirrored, and turned
+        self._ways = list(product(textures, (False, True)))
+        self._factor = next((f for f in FACTORS if max(rgb.shape) <= f * SMALL), BLOCK)
+        self._block = BLOCK // self._factor
+        self._small = np.stack(
+            [_mirrored(self._in_small(rgb), turned, self._block) for rgb, turned in self._ways]
+        )
+        self._colours = _colours(self._small)
+        target = self._in_small(rgb)[None]
+        self._target_colours = np.sqrt(_counts(_colours(target), NUM_COLOURS))
+        self._target_edges = np.sqrt(_edges(target[..., 0]))
 
     def best(self, picture: np.ndarray, patch: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """The texture, as large as the picture, at the best of PLACES drawn places for a patch of the picture."""
-        lab, (h, w), (sh, sw) = self._lab(picture), self._shape, self._small_shape
-        is_patch = cv2.resize(patch * 255, (sw, sh), interpolation=cv2.INTER_AREA) > 127
-        number = rng.integers(len(self._textures), size=PLACES)
-        high, wide = self._textures[0].shape[:2]
-        ys = rng.integers((high - h) // BLOCK + 1, size=PLACES) * BLOCK
-        xs = rng.integers((wide - w) // BLOCK + 1, size=PLACES) * BLOCK
-        small_ys, small_xs = (
-            np.minimum(np.rint(corners * self._scale).astype(int), limit - side)
-            for corners, limit, side in zip((ys, xs), self._luma.shape[1:], (sh, sw), strict=True)
-        )
-        pixels = np.ravel_multi_index(np.nonzero(is_patch), self._luma.shape[1:])
-        places = np.ravel_multi_index((number, small_ys, small_xs), self._luma.shape)
-        in_patch = (self._colours.take(pixels + place) for place in places)
-        counts = np.stack([_counts(colours, NUM_COLOURS) for colours in in_patch])
-        counts += _counts(_colours(lab)[~is_patch], NUM_COLOURS)
-        cost = ((np.sqrt(counts) - self._wanted_colours) ** 2).sum(axis=1)
-        total_cost = np.full(PLACES, np.inf)
-        for k in np.argsort(cost):
-            if cost[k] > total_cost.min():
-                break
-            window = self._luma[number[k], small_ys[k] :, small_xs[k] :][:sh, :sw]
-            edges = _edges(np.where(is_patch, window, lab[..., 0]))
-            edge_cost = ((np.sqrt(edges) - self._wanted_edges) ** 2).sum()
-            total_cost[k] = cost[k] + EDGE_WEIGHT * edge_cost
-        best = int(total_cost.argmin())
-        return self._textures[number[best]][ys[best] : ys[best] + h, xs[best] : xs[best] + w]
+        small = self._in_small(picture)
+        h, w = small.shape[:2]
+        is_patch = cv2.resize(patch * 255, (w, h), interpolation=cv2.INTER_AREA) > 127
+        number = rng.integers(len(self._small), size=PLACES)
+        high, wide = self._small.shape[1:3]
+        room = (high - h) // self._block + 1, (wide - w) // self._block + 1
+        ys, xs = rng.integers(room, size=(PLACES, 2)).T * self._block
 
-    def _lab(self, rgb: np.ndarray) -> np.ndarray:
-        h, w = (max(1, round(side * self._scale)) for side in rgb.shape[:2])
-        return cv2.cvtColor(
-            cv2.resize(rgb, (w, h), interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2LAB
-        ).astype(np.int32)
+        pixels = np.ravel_multi_index(np.nonzero(is_patch), (high, wide))
+        places = np.ravel_multi_index((number, ys, xs), self._colours.shape)
+        counts = _counts(self._colours.take(places[:, None] + pixels), NUM_COLOURS)
+        counts += _counts(_colours(small)[None, ~is_patch], NUM_COLOURS)
+        cost = _cost(counts, self._target_colours)
+        finalists = np.argsort(cost, kind="stable")[:FINALISTS]
+        lumas = self._small[..., 0]
+        windows = [lumas[number[k], ys[k] :, xs[k] :][:h, :w] for k in finalists]
+        edges = _edges(np.where(is_patch, windows, small[..., 0]))
+        cost[finalists] += EDGE_WEIGHT * _cost(edges, self._target_edges)
+        k = finalists[cost[finalists].argmin()]
+        texture = _mirrored(*self._ways[number[k]], BLOCK)
+        corner = texture[ys[k] * self._factor :, xs[k] * self._factor :]
+        return corner[: picture.shape[0], : picture.shape[1]]
+
+    def _in_small(self, rgb: np.ndarray) -> np.ndarray:
+        """A picture made small, as luma and colour differences."""
+        h, w = (max(1, side // self._factor) for side in rgb.shape[:2])
+        small = cv2.resize(rgb, (w, h), interpolation=cv2.INTER_AREA)
+        return cv2.cvtColor(small, cv2.COLOR_RGB2YCrCb)
 
 
-def _colours(lab: np.ndarray) -> np.ndarray:
-    """A code for each pixel's colour: ten steps of lightness, eight each of the two others."""
-    a, b = (np.clip((lab[..., k] - 80) // 12, 0, 7) for k in (1, 2))
-    return (lab[..., 0] // 26) * 64 + a * 8 + b
+def _colours(ycrcb: np.ndarray) -> np.ndarray:
+    """A code for each pixel's colour: ten steps of luma, eight of each colour difference."""
+    red, blue = (CHROMA_STEPS[ycrcb[..., k]] for k in (1, 2))
+    return (ycrcb[..., 0] // 26) * np.intp(64) + red * 8 + blue
 
 
 def _edges(luma: np.ndarray) -> np.ndarray:
-    """How many neighbours differ by how much; `luma` holds whole numbers of 0..255."""
-    differences = np.concatenate([np.abs(np.diff(luma, axis=axis)).ravel() for axis in (0, 1)])
-    return _counts(LEVEL_OF_DIFFERENCE[differences], len(EDGES) + 1)
+    """How many neighbours differ by how much, of each picture [n, h, w]."""
+    steps = (np.diff(luma.astype(np.int16), axis=k).reshape(len(luma), -1) for k in (1, 2))
+    levels = LEVEL_OF_DIFFERENCE[np.abs(np.concatenate([*steps], axis=1))]
+    return _counts(levels, len(EDGES) + 1)
 
 
 def _counts(codes: np.ndarray, number: int) -> np.ndarray:
-    return np.bincount(codes.ravel(), minlength=number)
+    """How often each code stands in each of n rows [n, ...], int [n, number]."""
+    n = len(codes)
+    rows = np.arange(n)[:, None] * number
+    return np.bincount((codes.reshape(n, -1) + rows).ravel(), minlength=n * number).reshape(n, -1)
+
+
+def _cost(counts: np.ndarray, wanted_roots: np.ndarray) -> np.ndarray:
+    return ((np.sqrt(counts) - wanted_roots) ** 2).sum(axis=1)

@@ -22,6 +22,7 @@ from eval.metrics.segments import (
     edit_score,
     matched_pairs,
     plain_name,
+    segment_f1,
     segment_iou,
 )
 from warehouse.lake import Lake
@@ -200,15 +201,23 @@ def _against_pass(
     similarity, completed = _matched_steps(ours, target, vectors)
     our_spans = spans(ours)
     target_spans = spans(target)
+    our_stretches = _unnamed(our_spans)
+    target_stretches = _unnamed(target_spans)
     return {
         "boundary_f1@5%": boundary_f1(our_spans, target_spans),
         "segment_iou": segment_iou(our_spans, target_spans),
+        "segment_f1@50": segment_f1(our_stretches, target_stretches, 0.5),
+        "segment_f1@75": segment_f1(our_stretches, target_stretches, 0.75),
         "edit_score": edit_score(_plain_steps(ours), _plain_steps(target)),
         "label_similarity": _mean(np.array(similarity)),
         "completed_accuracy": _mean(np.array(completed, np.float64)),
         "num_segments": float(len(ours)),
         "target_num_segments": float(len(target)),
     }
+
+
+def _unnamed(segments: Sequence[Span]) -> list[Span]:
+    return [("", first, end) for _, first, end in segments]
 
 
 def _matched_steps(

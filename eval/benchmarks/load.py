@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from eval import probes
-from eval.benchmarks import dataset, held_out, procvqa, progresslm, videos
+from eval.benchmarks import dataset, held_out, procvqa, progresslm, videos, vpb
 from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.question import (
     IDENTITY,
@@ -80,6 +80,13 @@ BENCHMARKS = {
     "progress-bench": Benchmark(progresslm.PROGRESS_PARTS, **PROGRESSLM),
     "human-bench": Benchmark(progresslm.HUMAN_PARTS, **PROGRESSLM),
     "dataset": Benchmark(dataset.FAMILIES, procvqa.score, procvqa.question, dataset.load),
+    "vpb": Benchmark(
+        vpb.PARTS,
+        procvqa.score,
+        vpb.question,
+        vpb.load,
+        hub="hf://InternRobotics/VLAC-Cut-Benchmark",
+    ),
     "robofac": Benchmark(
         videos.FAMILIES,
         videos.robofac_score,

@@ -9,7 +9,7 @@ from core.errors import UserError
 
 NAMES = (
     "held-out (test episodes against labels and truth), probes, confusion, robustness, progress-bench, human-bench, "
-    "procvqa-id, procvqa-ood, dataset, robofac, rbm-eval, roboreward"
+    "procvqa-id, procvqa-ood, dataset, vpb, robofac, rbm-eval, roboreward"
 )
 
 HELD_OUT = "held-out"

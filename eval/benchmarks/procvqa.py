@@ -41,7 +41,11 @@ ACTIONS = "procvqa_b"
 PROGRESS = "procvqa_c"
 SUCCESS = "success"
 FAMILIES = (SEGMENTS, ACTIONS, PROGRESS)
-FAMILIES_OF = {**dict.fromkeys(SPLITS, FAMILIES), "dataset": ("progress", SUCCESS)}
+FAMILIES_OF = {
+    **dict.fromkeys(SPLITS, FAMILIES),
+    "dataset": ("progress", SUCCESS),
+    "vpb": ("progress",),
+}
 LAST_PICTURES = """
     SELECT DISTINCT ON (s.dataset, e.task) s.dataset, e.task, s.episode_index, s.pictures[-1], l.shard, l.offset
     FROM samples s JOIN episodes e USING (dataset, episode_index) JOIN sample_location l USING (sample_id)

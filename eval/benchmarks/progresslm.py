@@ -15,11 +15,11 @@ from annotate.samples.wording import parse_answer, parse_reply
 from eval.benchmarks.question import (
     BenchmarkError,
     Data,
-    PictureFile,
     PredictionLine,
     Question,
     has_file,
     json_lines,
+    picture_in,
     read_row,
 )
 from eval.metrics import errors, order
@@ -118,7 +118,7 @@ def load(data: Data) -> Iterator[Question]:
         names = chain.from_iterable(row.names for _, row in chosen)
         root = _picture_root(source, data.asked.image_root, names)
         for raw, row in chosen:
-            pictures = tuple(_picture(root, name) for name in row.names)
+            pictures = tuple(picture_in(root, name) for name in row.names)
             q = _question(data.asked.benchmark, raw, row)
             yield replace(q, text=row.question(form), pictures=pictures)
 
@@ -163,13 +163,6 @@ def _picture_root(source: Source, given_folder: Path | None, names: Iterator[str
             source.fetch(uris)
             return source.path / folder
     return source.path
-
-
-def _picture(root: Path, name: str) -> PictureFile:
-    path = root / name
-    if not path.resolve().is_relative_to(root.resolve()):
-        raise BenchmarkError(f"the picture {name} lies outside the folder of pictures {root}")
-    return PictureFile(path)
 
 
 # Scores

@@ -82,6 +82,14 @@ class HeldPicture(PictureFile):
         return self.data
 
 
+def picture_in(root: Path, name: str) -> PictureFile:
+    """The picture of a published row. Raises BenchmarkError where its name leads out of the folder."""
+    path = root / name
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise BenchmarkError(f"the picture {name} lies outside the folder of pictures {root}")
+    return PictureFile(path)
+
+
 # Families whose pictures are all of the run that is judged; the others show a demonstration first
 FRAMES_OF_A_RUN = frozenset({"procvqa_c", "progress", "success"})
 DEMONSTRATED = frozenset({"text", "visual", "cross_view"})

@@ -9,15 +9,11 @@ whose members stand as if the archive were unpacked where it lies. Frames are 30
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from itertools import product
 from typing import Any
-
-import h5py
-import numpy as np
-import pyarrow as pa
 
 from ingest.episode import EpisodeData, EpisodeRecord, Listing
 from ingest.formats.array_roles import why_known
@@ -29,19 +25,21 @@ from ingest.formats.folders import (
     object_of,
     stated_steps,
 )
-from ingest.formats.hdf5_file import checked, opened, rows_in, values, walk
-from ingest.formats.hdf5_parts import parts_of
+from ingest.formats.hdf5_file import checked, rows_in
+from ingest.formats.hdf5_parts import EpisodePlace, opened_place
 from ingest.formats.listing import (
     ListingBuilder,
     folders_of,
     in_order,
+    named,
     texts_among,
 )
-from ingest.formats.tables import numbered, numbers, side_by_side
 from ingest.formats.tree import Uses, account
-from ingest.formats.writers import AGIBOT
+from ingest.formats.tree_reader import read_tree
+from ingest.formats.writers import AGIBOT, Writer
 from ingest.outcomes import OutcomeEvidence
-from ingest.reasons import DataError, Limits
+from ingest.reasons import DataError
+from ingest.registry import DatasetConfig
 from ingest.sources.files import Source
 from ingest.sources.files import split as inside_tar
 
@@ -67,9 +65,8 @@ ENTRY_KNOWN = {
 }
 FIRST_CAMERAS = ("head_color",)
 WRIST = ("hand_",)
-EFFECTOR = "effector/position"
+TIME = "timestamp"
 STATE = AGIBOT.state[0]
-ACTION = AGIBOT.action[0]
 
 
 def recognises(source: Source) -> bool:
@@ -181,27 +178,35 @@ def _num_rows_listed(listing: ListingBuilder, source_id: str, uri: str | None) -
     # A tar was fetched already, for the names of its members
     elif not source.config.is_remote or inside_tar(uri):
         try:
-            with opened(source, uri) as file:
-                _account_for_rows(listing, file, uri)
-                return _num_rows(file, source.config.keys.state or STATE, source.config.limits)
+            with opened_place(source, uri, _writer(source.config)) as place:
+                return _num_rows(listing, place)
         except DataError as e:
             listing.unusable_next(e.reason, str(e), uri)
     return None
 
 
-def _account_for_rows(listing: ListingBuilder, file: h5py.File, uri: str) -> None:
-    """What each table of an episode's rows is used for."""
-    config = listing.source.config
-    uses = {
-        "timestamp": ("time", "AgiBot's time of each row"),
-        **dict.fromkeys(config.keys.state or STATE, ("state", "joints and grippers")),
-    }
+def _writer(config: DatasetConfig) -> Writer:
+    """Actions are absent, or of another length, in many episodes, and only a registry entry can ask for them."""
     if any(gripper.column == "action" for gripper in config.grippers):
-        reason = "the registry entry has a gripper in the action"
-        uses |= dict.fromkeys(config.keys.action or ACTION, ("action", reason))
-    parts = parts_of(dict(walk(file, [], config.limits)), uri)
+        return AGIBOT
+    return AGIBOT._replace(action=())
+
+
+def _num_rows(listing: ListingBuilder, place: EpisodePlace) -> int:
+    """Rows by the first of time and state that has any; what each table is used for. Raises DataError."""
+    roles = place.roles()
+    uses = {**roles.uses, TIME: ("time", "AgiBot's time of each row")}
     why_left_out = partial(why_known, writer=AGIBOT)
-    account(listing.parts, parts, uses, why_left_out, "AgiBot publishes no table of this name")
+    account(
+        listing.parts, place.parts(), uses, why_left_out, "AgiBot publishes no table of this name"
+    )
+    tables = rows_in(place.group, (TIME, *roles.state.paths, *roles.action.paths)).values()
+    counts = [len(checked(table, place.limits)) for table in tables if table.size]
+    if not counts:
+        raise DataError(f"no rows in {', '.join((TIME, *(place.keys.state or STATE)))}", "no_data")
+    if len({*counts}) > 1:
+        raise DataError(f"its tables have different lengths: {named(list(map(str, counts)))}")
+    return counts[0]
 
 
 def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
@@ -212,59 +217,6 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     """
     if record.data_uri is None:
         raise DataError("no proprio_stats.h5", "no_data")
-    config = source.config
-    action = None
-    times_s = None
-    with opened(source, record.data_uri) as file:
-        num_rows = _num_rows(file, config.keys.state or STATE, config.limits)
-        state = _vector(file, config.keys.state or STATE, num_rows, config.limits)
-        # Actions are absent, or of another length, in many episodes, and only a registry entry can ask for them
-        if any(gripper.column == "action" for gripper in config.grippers):
-            action = _vector(file, config.keys.action or ACTION, num_rows, config.limits)
-        for clock in _tables(file, ["timestamp"], config.limits).values():
-            # Nanoseconds, which may be a table of one column; times of an episode begin at 0
-            times_ns = values(clock, config.limits).reshape(num_rows, -1)[:, 0]
-            times_s = (times_ns - times_ns[0]).astype(np.float64) / 1e9
-    # Of a remote episode the number of rows is only known now
-    record = replace(record, num_rows=num_rows)
-    return EpisodeData(record, state, action, times_s, frames_of(source, record))
-
-
-def _num_rows(file: h5py.File, state: Sequence[str], limits: Limits) -> int:
-    """Rows by the first of time and state that has any; raises DataError when there are none."""
-    tables = _tables(file, ("timestamp", *state), limits)
-    if not tables:
-        raise DataError(f"no rows in {', '.join(('timestamp', *state))}", "no_data")
-    return next(iter(tables.values())).shape[0]
-
-
-def _vector(
-    file: h5py.File, paths: Sequence[str], num_rows: int, limits: Limits
-) -> pa.Table | None:
-    """Some tables side by side; None for none. Raises DataError for another number of rows."""
-    parts = []
-    for path, table in _tables(file, paths, limits).items():
-        if len(table) != num_rows:
-            raise DataError(f"{path} has {len(table)} rows, the episode {num_rows}")
-        stored = values(table, limits).reshape(num_rows, -1)
-        width = stored.shape[1]
-        names = _effector(width) if path.endswith(EFFECTOR) else numbered(path, width)
-        parts.append(numbers(stored, names))
-    return side_by_side(parts)
-
-
-def _effector(width: int) -> list[str]:
-    """An effector is two grippers, or twelve finger joints of two hands, the left one first."""
-    if width == 1:
-        return ["gripper"]
-    if width == 2:
-        return ["left_gripper", "right_gripper"]
-    return numbered("left_hand", width // 2) + numbered("right_hand", width - width // 2)
-
-
-def _tables(file: h5py.File, paths: Iterable[str], limits: Limits) -> dict[str, h5py.Dataset]:
-    """Those of some tables that have numbers: an empty one is how AgiBot says that it has no values."""
-    tables = {path: table for path, table in rows_in(file, paths).items() if table.size}
-    for table in tables.values():
-        limits.check("max_values", checked(table, limits).size or 0, f"{table.name}: values")
-    return tables
+    opened = partial(opened_place, source, record.data_uri, _writer(source.config))
+    episode = read_tree(record, opened)
+    return replace(episode, frames=frames_of(source, record))

@@ -6,14 +6,14 @@ it, and what is neither taken nor plainly something else is listed as not used.
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
-from typing import NamedTuple
 
 from ingest.formats.array_pictures import other_kind
 from ingest.formats.listing import REGISTERED
 from ingest.formats.row_times import is_time_name, is_time_shape, spelt
-from ingest.formats.tree import Part, Uses
+from ingest.formats.tables import numbered
+from ingest.formats.tree import Part, Roles, Vector
 from ingest.formats.writers import Writer, known_by
 from ingest.registry import Keys
 from ingest.signals.naming import (
@@ -112,47 +112,33 @@ KNOWN_TEXTS = re.compile(
 )
 
 
-class Vector(NamedTuple):
-    """Parts that are joined to one vector, and for all of them what shows that they belong there."""
-
-    paths: tuple[str, ...] = ()
-    why: str = ""
-
-
-class Roles(NamedTuple):
-    """The parts that are state and action; `overruled`: why others are not that would count by their names."""
-
-    state: Vector
-    action: Vector
-    overruled: Mapping[str, str]
-
-    @property
-    def uses(self) -> Uses:
-        of_action = dict.fromkeys(self.action.paths, ("action", self.action.why))
-        return of_action | dict.fromkeys(self.state.paths, ("state", self.state.why))
-
-
 def roles_of(
     parts: Sequence[Part],
     keys: Keys,
     writer: Writer | None = None,
-    other_paths: Collection[str] = (),
+    further: Iterable[Part] = (),
+    num_rows: int | None = None,
 ) -> Roles:
     """State and action among parts with a row for each frame: the registry's, else where their writer keeps them, else
-    by names. `other_paths`: those that count where the registry or the writer names them.
+    by names. `further`: those that count where the registry or the writer names them, or as times. `num_rows`: where
+    there is neither state nor action.
     """
-    present = {*other_paths, *(part.path for part in parts)}
-    unknown = [part for part in parts if not known_by(writer, part.path)]
+    all_parts = {part.path: part for part in (*further, *parts)}
+    # Of a writer whose layouts are patterns no other part is taken
+    is_closed = writer is not None and writer.are_patterns
+    unknown = [part for part in parts if not is_closed and not known_by(writer, part.path)]
     rows = {part.path: part.shape[0] for part in parts}
     state_by = state_by_name(part for part in unknown if part.path not in keys.action)
-    state = _vector("state", keys.state, writer, _of_one_length(state_by, rows), present)
+    state = _vector("state", keys.state, writer, _of_one_length(state_by, rows), all_parts)
     action_by = action_by_name(part for part in unknown if part.path not in state.paths)
-    action = _vector("action", keys.action, writer, _of_one_length(action_by, rows), present)
+    action = _vector("action", keys.action, writer, _of_one_length(action_by, rows), all_parts)
     others_named = [path for path in state_by.paths if keys.state]
     others_named += [path for path in action_by.paths if keys.action]
     unused = {*others_named}.difference(state.paths, action.paths)
     overruled = dict.fromkeys(unused, "the registry entry names another state or action")
-    return Roles(state, action, overruled)
+    lengths = [all_parts[path].shape[0] for path in (*state.paths, *action.paths)]
+    times = times_among(all_parts.values(), next(iter(lengths), num_rows))
+    return Roles(state, action, overruled, times, writer)
 
 
 def _vector(
@@ -160,20 +146,28 @@ def _vector(
     registered: Sequence[str],
     writer: Writer | None,
     by_name: Vector,
-    present: Set[str],
+    present: Mapping[str, Part],
 ) -> Vector:
     """Of a writer's layouts that with the most parts counts; of equal ones the first that is whole."""
     if registered:
         return Vector(tuple(path for path in registered if path in present), REGISTERED)
+    layouts = writer.layouts(column) if writer else ()
+    if writer and writer.are_patterns:
+        layouts = [layout for [pattern] in layouts if (layout := _matching(pattern, present))][:1]
     layout = max(
-        writer.layouts(column) if writer else (),
-        key=lambda paths: (len(present & {*paths}), present >= {*paths}),
+        layouts,
+        key=lambda paths: (len(present.keys() & {*paths}), present.keys() >= {*paths}),
         default=(),
     )
     written = tuple(path for path in layout if path in present)
     if writer and written:
         return Vector(written, f"{writer.name} keeps it there")
     return by_name
+
+
+def _matching(pattern: str, parts: Mapping[str, Part]) -> list[str]:
+    """Paths of the parts that a pattern describes, with their types behind them."""
+    return sorted(p for p, part in parts.items() if re.fullmatch(pattern, f"{p} {part.dtype}"))
 
 
 def _of_one_length(vector: Vector, rows: Mapping[str, int | None]) -> Vector:
@@ -325,6 +319,28 @@ def _whole_action(paths: Sequence[str]) -> Vector:
 def _is_plain(path: str) -> bool:
     """An action below observations is one that was observed, such as the last one."""
     return not path.startswith(("obs/", "observation/", "observations/", "next_obs/", "states/"))
+
+
+def dimension_names(
+    column: Column, widths: Mapping[str, int], writer: Writer | None = None
+) -> list[str]:
+    """A name for each dimension of the parts of a vector, by their paths and widths, as their writer calls them."""
+    writer = writer or Writer("", "")
+    names: list[str] = []
+    for (path, width), numbered_names in zip(widths.items(), column_names(widths), strict=True):
+        leaf = path.rpartition("/")[2]
+        forms: dict[str, Sequence[str]] = {
+            "leaf_k": numbered_names,
+            "leaf or leaf_k": [leaf] if width == 1 else numbered_names,
+            "leaf or leaf.k": [leaf] if width == 1 else numbered(leaf, width),
+            "path.k": numbered(path, width),
+            "leaf": [leaf] * width,
+        }
+        names += writer.effectors.get((path, width), forms[writer.naming])
+    if not any(widths.keys() <= {*layout} for layout in writer.layouts(column)):
+        return names
+    gripper_names = writer.grippers.get((column, len(names)), {})
+    return [gripper_names.get(k, name) for k, name in enumerate(names)]
 
 
 def column_names(parts: Mapping[str, int]) -> list[list[str]]:

@@ -14,28 +14,26 @@ November 2026).
 import posixpath
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from typing import Any
 
-import h5py
-import pyarrow as pa
-
 from ingest.episode import EpisodeData, EpisodeRecord, Listing
 from ingest.formats.array_roles import why_known
 from ingest.formats.folders import frames_of, is_video, object_of, videos_of
-from ingest.formats.hdf5_file import find, opened, texts, value, values, walk
-from ingest.formats.hdf5_parts import parts_of
+from ingest.formats.hdf5_file import rows_in, texts, value
+from ingest.formats.hdf5_parts import EpisodePlace, opened_place
 from ingest.formats.listing import (
     ListingBuilder,
     in_order,
     texts_among,
 )
-from ingest.formats.tables import named_columns
-from ingest.formats.tree import Part, account
+from ingest.formats.tree import Uses, account
+from ingest.formats.tree_reader import read_tree
 from ingest.formats.writers import DROID, known_by
 from ingest.outcomes import OutcomeEvidence
-from ingest.reasons import DataError, Limits
+from ingest.reasons import DataError
 from ingest.sources.files import Source
 
 ROWS = "trajectory.h5"
@@ -45,7 +43,7 @@ ANNOTATIONS = re.compile(r"(.*/)?aggregated-annotations[^/]*\.json")
 FPS = 15.0  # of the controller: each row has one picture
 ROBOT = "franka"
 STATE = DROID.state[0]
-ACTION = DROID.action[0]
+STATED = ("success", "current_task", "scene_id")  # by attributes of the rows
 ROLES = ("ext1", "ext2", "wrist")  # the main camera first
 STEREO = "-stereo"
 METADATA_USES = {
@@ -173,20 +171,19 @@ def _rows_listed(listing: ListingBuilder, uri: str) -> tuple[dict[str, Any], int
     source = listing.source
     if source.config.is_remote:
         return {}, None
-    limits = source.config.limits
     try:
-        with opened(source, uri) as file:
-            attributes = {
-                name: value(file, name, limits) for name in ("success", "current_task", "scene_id")
-            }
+        with opened_place(source, uri, DROID) as place:
+            attributes = {name: value(place.group, name, place.limits) for name in STATED}
             facts = {
                 name: _plain(stored) for name, stored in attributes.items() if stored is not None
             }
-            num_rows = _num_rows(file, source.config.keys.state or STATE)
-            _account_for_rows(listing, file, uri)
+            roles = place.roles()
+            tables = rows_in(place.group, roles.state.paths).values()
+            _account_for_rows(listing, place, roles.uses)
     except DataError as e:
         listing.warn_next(e.reason, f"{e}; its rows are not used", uri)
         return {}, None
+    num_rows = next((table.shape[0] for table in tables), None)
     if num_rows is None:
         listing.warn_next(
             "no_data", f"no rows in {', '.join(source.config.keys.state or STATE)}", uri
@@ -199,24 +196,16 @@ def _plain(stored: Any) -> Any:
     return next(iter(texts(stored)), None) or (stored.item() if hasattr(stored, "item") else stored)
 
 
-def _account_for_rows(listing: ListingBuilder, file: h5py.File, uri: str) -> None:
-    keys = listing.source.config.keys
-    uses = dict.fromkeys(keys.state or STATE, ("state", "joints and gripper"))
-    uses |= dict.fromkeys(keys.action or ACTION, ("action", "joints and gripper"))
-    why_left_out = partial(why_known, writer=DROID)
-    # One line for each group of other measures: there are some sixty
+def _account_for_rows(listing: ListingBuilder, place: EpisodePlace, uses: Uses) -> None:
+    """What each array of the rows is used for; one line for each group of other measures: there are some sixty."""
     parts = [
-        Part(part.path, "array", file=uri, title=f"{posixpath.dirname(part.path)}/*")
+        part._replace(title=f"{posixpath.dirname(part.path)}/*")
         if part.path not in uses and known_by(DROID, part.path)
         else part
-        for part in parts_of(dict(walk(file, [], listing.source.config.limits)), uri)
+        for part in place.parts()
     ]
+    why_left_out = partial(why_known, writer=DROID)
     account(listing.parts, parts, uses, why_left_out, "DROID's recorder has none of this name")
-
-
-def _num_rows(file: h5py.File, paths: Iterable[str]) -> int | None:
-    tables = (find(file, path) for path in paths)
-    return next((t.shape[0] for t in tables if isinstance(t, h5py.Dataset) and t.shape), None)
 
 
 def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
@@ -224,19 +213,5 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     frames = frames_of(source, record)
     if record.data_uri is None:
         return EpisodeData(record, None, None, None, frames)
-    keys = source.config.keys
-    limits = source.config.limits
-    with opened(source, record.data_uri) as file:
-        state = _vector(file, keys.state or STATE, limits)
-        action = _vector(file, keys.action or ACTION, limits)
-    return EpisodeData(record, state, action, None, frames)
-
-
-def _vector(file: h5py.File, paths: Sequence[str], limits: Limits) -> pa.Table | None:
-    """Some datasets side by side, named by the last part of their path; None for none. Raises DataError."""
-    tables = {path: find(file, path) for path in paths}
-    return named_columns(
-        (posixpath.basename(path), values(table, limits).reshape(table.shape[0], -1))
-        for path, table in tables.items()
-        if isinstance(table, h5py.Dataset) and table.shape
-    )
+    episode = read_tree(record, partial(opened_place, source, record.data_uri, DROID))
+    return replace(episode, frames=frames)

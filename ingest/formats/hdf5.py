@@ -11,11 +11,10 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import h5py
-import numpy as np
-import pyarrow as pa
 
 from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing
 from ingest.formats import hdf5_file as h5
@@ -23,12 +22,10 @@ from ingest.formats.hdf5_episodes import STEP_NAMES, episode_keys, flat_ends
 from ingest.formats.hdf5_parts import (
     OTHER_RATE,
     TEXT_KEYS,
-    DatasetRoles,
     EpisodePlace,
     account,
     account_beside,
-    names_of,
-    roles_of,
+    opened_place,
     stated_lengths,
     stated_rates,
     texts_of,
@@ -53,10 +50,10 @@ from ingest.formats.row_times import (
     length_problem,
     rate_of_rows,
     spelt,
-    times_of_rows,
 )
 from ingest.formats.text_fields import instruction
-from ingest.formats.tree import Part, Uses
+from ingest.formats.tree import ALL_ROWS, Part, Roles, Uses
+from ingest.formats.tree_reader import read_tree, stored_times
 from ingest.formats.writers import Writer
 from ingest.outcomes import SUCCESS_FIELDS, deep_fields, folder_outcome
 from ingest.reasons import DataError
@@ -115,7 +112,7 @@ def list_files(
                 for k, key in enumerate(keys):
                     above = containers[key.rpartition("/")[0]]
                     _add_readable(
-                        listing, uri, key, file, above, h5.EpisodeSlice(h5.ALL_ROWS, k, len(keys))
+                        listing, uri, key, file, above, h5.EpisodeSlice(ALL_ROWS, k, len(keys))
                     )
                 account_beside(listing, uri, file, keys, source.config.limits)
         except DataError as e:
@@ -166,10 +163,9 @@ def _add_readable(
             if not isinstance(group, h5py.Group):
                 raise DataError(f"{key} is no group")
             container = h5.find(file, key.rpartition("/")[0])
-            limits = listing.source.config.limits
-            place = EpisodePlace(
-                uri, key, group, container, limits, above, among, convention=listing.convention
-            )
+            config = listing.source.config
+            scope = (uri, key, group, container, config.limits, config.keys, above, among)
+            place = EpisodePlace(*scope, convention=listing.convention)
             _add_place(listing, place, source_id)
     except DataError as e:
         # Of an episode that cannot be read this is all there is to say
@@ -250,8 +246,8 @@ def _add_episode(
         files = {c: outside_cameras[c] for c in in_order(outside_cameras, config.cameras)}
         for file in files.values():
             listing.parts.known("file", f"{file}*", "pictures of a camera")
-    roles = roles_of(place, config)
-    read_paths = {*roles.state, *roles.action, *cameras.values()}
+    roles = _roles(place)
+    read_paths = {*roles.state.paths, *roles.action.paths, *cameras.values()}
     lengths = stated_lengths(place, read_paths, rows)
     num_rows = _num_rows(listing, place, roles, list(cameras.values()), rows.rows, lengths)
     texts = texts_of(place, set(cameras.values()), rows)
@@ -285,8 +281,17 @@ def _add_episode(
         config, roles, list(cameras.values()), text_from, rate_from, marks, outcomes, [*lengths]
     )
     unread = dict.fromkeys(unreadable, "it cannot be read: a finding says why")
-    unread |= roles.of_vectors.overruled
+    unread |= roles.overruled
     account(listing, place, uses, unread, _problems(place, outcomes))
+
+
+def _roles(place: EpisodePlace) -> Roles:
+    """Raises DataError, also where one of the arrays is not there that the registry names."""
+    registered = (*place.keys.state, *place.keys.action)
+    arrays = h5.rows_in(place.group, registered)
+    if missing := [path for path in registered if path not in arrays]:
+        raise DataError(f"{place.group.name} has no rows of numbers at {missing[0]}", "no_data")
+    return place.roles()
 
 
 def _session(config: DatasetConfig, place: EpisodePlace, rows: h5.EpisodeSlice) -> str:
@@ -302,7 +307,7 @@ def _session(config: DatasetConfig, place: EpisodePlace, rows: h5.EpisodeSlice) 
 def _num_rows(
     listing: Hdf5Listing,
     place: EpisodePlace,
-    roles: DatasetRoles,
+    roles: Roles,
     cameras: Sequence[str],
     rows: slice,
     lengths: Mapping[str, Any],
@@ -313,7 +318,10 @@ def _num_rows(
     """
     uri = place.uri
     limits = place.limits
-    num_states, num_actions = (h5.length_of(parts, limits) for parts in (roles.state, roles.action))
+    num_states, num_actions = (
+        h5.length_of(h5.rows_in(place.group, vector.paths), limits)
+        for vector in (roles.state, roles.action)
+    )
     num_frames = next((len(place.datasets[path]) for path in cameras), None)
     num_rows = next((n for n in (num_states, num_actions, num_frames) if n is not None), None)
     # Simulators observe once more after the last action
@@ -353,7 +361,7 @@ def _instruction(
         if path in TEXTS_IN_JSON:
             inner = place.json(path).get(TEXTS_IN_JSON[path])
             return h5.texts("".join(map(str, inner)) if isinstance(inner, list) else inner)
-        stored_texts = (h5.texts(rows.share(stored)) for stored in place.values(path))
+        stored_texts = (h5.texts(rows.share(stored)) for stored in place.facts(path))
         return next(filter(None, stored_texts), ())
 
     def is_of_rows(path: str) -> bool:
@@ -375,7 +383,7 @@ def _no_task(place: EpisodePlace, texts: Mapping[str, object]) -> str:
 def _rate(
     listing: Hdf5Listing,
     place: EpisodePlace,
-    roles: DatasetRoles,
+    roles: Roles,
     rows: slice,
     read_paths: Set[str],
     by_video: float | None,
@@ -386,7 +394,7 @@ def _rate(
     if fps := listing.source.config.fps:
         return fps, []
     stated_fps = stated_rates(place, read_paths)
-    times = _stored_times(place, roles, rows)
+    times = stored_times(place, roles, rows)
     if rate := rate_of_rows(listing, place.uri, times, stated_fps):
         return rate, [*stated_fps]
     writer = place.writer
@@ -396,16 +404,9 @@ def _rate(
     return writer.fps, []
 
 
-def _stored_times(place: EpisodePlace, roles: DatasetRoles, rows: slice) -> np.ndarray | None:
-    """Raises DataError."""
-    if not roles.times:
-        return None
-    return h5.values(place.datasets[roles.times], place.limits)[rows]
-
-
 def _uses(
     config: DatasetConfig,
-    roles: DatasetRoles,
+    roles: Roles,
     cameras: Sequence[str],
     texts: Sequence[str],
     rates: Sequence[str],
@@ -415,16 +416,14 @@ def _uses(
 ) -> Uses:
     """What each part that is read is used for, and what shows it."""
     by_name = "its name says so"
-    times = [roles.times] if roles.times else []
     groups = [config.group_field] if config.group_field else []
     return {
         **dict.fromkeys(cameras, ("camera", "it holds pictures")),
-        **roles.of_vectors.uses,
+        **roles.uses,
         **dict.fromkeys(texts, ("instruction", REGISTERED if config.keys.language else by_name)),
         **dict.fromkeys(rates, ("rate", by_name)),
         **dict.fromkeys(lengths, ("length", by_name)),
         **dict.fromkeys(marks, ("length", "it marks where an episode ends")),
-        **dict.fromkeys(times, ("time", f"{by_name}, and there is one for each row")),
         **dict.fromkeys(outcomes, ("outcome", by_name)),
         **dict.fromkeys(groups, ("group", REGISTERED)),
     }
@@ -452,44 +451,11 @@ def read_episode(
     source: Source, record: EpisodeRecord, convention: Writer | None = None
 ) -> EpisodeData:
     """Rows and frames of one episode, `convention` as for list_files; raises DataError when the rows cannot be read."""
-    limits = source.config.limits
+    rows = h5.rows_of(record)
     uri = record.data_uri or ""
-    with h5.opened(source, uri) as file:
-        group = h5.group_of(file, record)
-        container = h5.find(file, record.data_key.rpartition("/")[0])
-        rows = h5.rows_of(record)
-        place = EpisodePlace(
-            uri,
-            record.data_key,
-            group,
-            container,
-            limits,
-            is_flat=rows != h5.ALL_ROWS,
-            convention=convention,
-        )
-        roles = roles_of(place, source.config)
-        # LIBERO's pictures are as OpenGL renders them, last row first, and its files say so (create_dataset.py in
-        # github.com/Lifelong-Robot-Learning/LIBERO, its issue 11). Turning them by 180 degrees, as often done,
-        # mirrors the scene (github.com/openvla/openvla/issues/295)
-        order = h5.texts(h5.value(container, "macros_image_convention", limits))
-        state = h5.table_of(roles.state, limits, rows)
-        action = h5.table_of(roles.action, limits, rows)
-        times = _stored_times(place, roles, rows)
-    if state is not None:
-        state = state.rename_columns(names_of(roles.state, place.writer, "state"))
-    if action is not None:
-        action = action.rename_columns(names_of(roles.action, place.writer, "action"))
-        # Where the last observation has no action, it keeps the one before
-        if action.num_rows + 1 == record.num_rows and action.num_rows:
-            action = pa.concat_tables([action, action.slice(action.num_rows - 1)]).combine_chunks()
-        # Actions of another length were found when the dataset was listed, and are not used
-        if action.num_rows != record.num_rows:
-            action = None
-    times_s = times_of_rows(times, record.num_rows, record.fps)
-    rgb_mark = convention.rgb_mark if convention else b""
-    frames = h5.frames_of(source, record, bottom_up=order == ("opengl",), rgb_mark=rgb_mark)
-    writer = place.writer.name if place.writer else ""
-    episode = EpisodeData(record, state, action, times_s, frames, writer=writer)
+    is_flat = rows != ALL_ROWS
+    opened = partial(opened_place, source, uri, convention, record.data_key, is_flat=is_flat)
+    episode = read_tree(record, opened, rows)
     if any(video.uri != uri for video in record.videos):
         return with_frames_beside(source, episode)
     return episode

@@ -16,15 +16,13 @@ from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
-import pyarrow as pa
 
-from ingest.episode import EpisodeRecord, FrameReader, TimedPicture, timed
+from ingest.episode import EpisodeRecord
 from ingest.formats.array_pictures import PictureForm, form_of, other_kind, picture_of, scaled
-from ingest.formats.array_roles import column_names
 from ingest.formats.listing import ListingBuilder, camera_name, scene_first, texts_among
 from ingest.formats.row_pictures import natural
-from ingest.formats.tables import known_values, numbers, side_by_side
-from ingest.media.frames import DECODE_ALL, DecodeOptions, Picture
+from ingest.formats.tree import ALL_ROWS
+from ingest.media.frames import Picture
 from ingest.media.picture import (
     PICTURE_MARKS,
     ArrayPicture,
@@ -79,7 +77,6 @@ LAST_PARTS = ("rgb", "color", "colors", "image", "images")
 NO_CAMERA = re.compile(r"(^|/)next_obs/", re.I)  # robomimic: the same pictures again, one row later
 REWARD_KEYS = ("rewards", "reward")
 MAX_NAMED = 8  # datasets in a message
-ALL_ROWS = slice(None)
 NOT_OURS = "it holds {} values, neither one for each of {} episodes nor for each of {} rows"
 ROWS = "rows-"  # in the name of an episode that is some rows of a flat file
 
@@ -365,21 +362,6 @@ def length_of(parts: dict[str, h5py.Dataset], limits: Limits) -> int | None:
     return next(iter(rows.values()), None)
 
 
-def table_of(
-    parts: dict[str, h5py.Dataset], limits: Limits, rows: slice = ALL_ROWS
-) -> pa.Table | None:
-    """Vectors side by side. Raises DataError.
-
-    Example: "obs/ee_pos" [n, 2] and "obs/gripper" [n, 1] give the columns ee_pos_0, ee_pos_1 and gripper_0.
-    """
-    length_of(parts, limits)
-    names = column_names({path: prod((part.shape or ())[1:]) for path, part in parts.items()})
-    stored = [
-        known_values(values(part, limits)[rows], attributes_of(part)) for part in parts.values()
-    ]
-    return side_by_side(numbers(*of_part) for of_part in zip(stored, names, strict=True))
-
-
 def value(place: h5py.Group, path: str, limits: Limits) -> Any:
     """What a small dataset or an attribute below a group holds, or None. Raises DataError.
 
@@ -582,15 +564,6 @@ class Pictures:
 # What an episode's group shows, and its pictures: of the adapters
 
 
-def group_of(file: h5py.File, record: EpisodeRecord) -> h5py.Group:
-    """The group of an episode that was listed. Raises DataError: the file is another one by now."""
-    group = find(file, record.data_key)
-    if not isinstance(group, h5py.Group):
-        detail = f"there is no group {record.data_key} any more: the file has changed since it was listed"
-        raise DataError(f"{record.data_uri}: {detail}", "no_data")
-    return group
-
-
 def cameras_in(
     listing: ListingBuilder,
     uri: str,
@@ -670,32 +643,6 @@ def _of_rows(stored: Any, num_rows: int | None) -> np.ndarray:
         and (num_rows is None or abs(stored.size - num_rows) <= 1)
     )
     return known(stored if has_rows else ())
-
-
-def frames_of(
-    source: Source,
-    record: EpisodeRecord,
-    *,
-    bottom_up: bool,
-    rgb_mark: bytes,
-) -> FrameReader:
-    """Episode.frames of an episode at a group of a file, or at some rows of it; the rest as for Pictures."""
-
-    def frames(camera: str, options: DecodeOptions = DECODE_ALL) -> Iterator[TimedPicture]:
-        limits = source.config.limits
-        uri = record.data_uri or ""
-        with opened(source, uri) as file:
-            # Found and checked anew: the file may be another one than when it was listed
-            datasets = members_of(group_of(file, record), limits).datasets
-            if camera not in (paths := cameras_of(datasets, limits)):
-                raise DataError(
-                    f"{uri}: there are no pictures of {camera} any more", "missing_camera"
-                )
-            stored = checked(datasets[paths[camera]], limits)
-            pictures = Pictures(paths[camera], stored, limits, bottom_up, rgb_mark)
-            yield from timed(map(pictures.picture, range(len(stored))[rows_of(record)]), record.fps)
-
-    return frames
 
 
 def rows_of(record: EpisodeRecord) -> slice:

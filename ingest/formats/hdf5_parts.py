@@ -6,25 +6,18 @@ The registry's keys count first, then the writer's convention (`writers`), then 
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import chain
-from math import prod
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import h5py
 import numpy as np
 
-from ingest.formats import array_roles
 from ingest.formats import hdf5_file as h5
 from ingest.formats.array_pictures import form_of
-from ingest.formats.array_roles import (
-    Roles,
-    column_names,
-    known_reason,
-    times_among,
-    why_known,
-)
+from ingest.formats.array_roles import known_reason, roles_of, why_known
 from ingest.formats.listing import ListingBuilder
 from ingest.formats.row_times import (
     first_rate,
@@ -32,13 +25,15 @@ from ingest.formats.row_times import (
     is_rate_name,
 )
 from ingest.formats.side_files import parse_json
-from ingest.formats.tables import MISSING_NAMES
+from ingest.formats.tables import MISSING_NAMES, known_values
 from ingest.formats.text_fields import rank_of
-from ingest.formats.tree import Part, Uses, fields
+from ingest.formats.tree import Part, Roles, Uses, fields
 from ingest.formats.tree import account as account_for
 from ingest.formats.writers import HDF5_WRITERS, Writer, rate_of_simulation, writer_of
+from ingest.media.frames import Picture
 from ingest.reasons import DataError, Limits
-from ingest.registry import DatasetConfig
+from ingest.registry import Keys
+from ingest.sources.files import Source
 from ingest.sources.types import folders_above
 
 TEXT_KEYS = ("language_instruction", "instruction", "task", "language")
@@ -54,7 +49,8 @@ COUNTS = ("num_", "n_", "total", "count", "max_")  # how numbers begin that coun
 
 @dataclass(frozen=True)
 class EpisodePlace:
-    """Where an episode lies: the group `key` of a file that is open; `limits` are those of its dataset.
+    """A tree (`tree.Tree`) of the arrays of an episode, or of several one after the other, and where
+    it lies: the group `key` of a file that is open; `limits` and `keys` are those of its dataset.
 
     `container` has the group, and facts about all of the file's episodes, which `above` keeps once
     they were read; of a list with a value for each of the file's episodes it has the one at its
@@ -67,6 +63,7 @@ class EpisodePlace:
     group: h5py.Group
     container: h5py.Group
     limits: Limits
+    keys: Keys
     above: dict[str, Any] = field(default_factory=dict)
     among: h5.EpisodeSlice = h5.WHOLE_GROUP
     is_flat: bool = False
@@ -140,7 +137,7 @@ class EpisodePlace:
         attributes = self.attributes.keys()
         return self.convention or writer_of(HDF5_WRITERS, paths, attributes, self.env)
 
-    def values(self, path: str) -> list[Any]:
+    def facts(self, path: str) -> list[Any]:
         """What is stored at a path below the episode, then below its container; None for nothing."""
         is_near = path in self.datasets or path in self.attributes or "/" in path
         near = h5.value(self.group, path, self.limits) if is_near else None
@@ -148,9 +145,41 @@ class EpisodePlace:
             self.above[path] = h5.value(self.container, path, self.limits)
         return [near, self.among.share(self.above[path])]
 
+    def parts(self) -> list[Part]:
+        return parts_of(self.datasets, self.uri)
+
+    def roles(self) -> Roles:
+        """Those by names are among `arrays`. Raises DataError."""
+        stored = self.datasets | h5.rows_in(self.group, (*self.keys.state, *self.keys.action))
+        further = [Part(path, shape=d.shape) for path, d in stored.items() if h5.has_rows(d)]
+        parts = self.arrays
+        if self.writer and self.writer.leaves_empty:
+            parts = [part for part in parts if 0 not in part.shape]
+            further = [part for part in further if 0 not in part.shape]
+        return roles_of(parts, self.keys, self.writer, further)
+
+    def read(self, path: str, rows: slice) -> np.ndarray:
+        """With NaN where a value stands for none. Raises DataError."""
+        dataset = h5.find(self.group, path)
+        return known_values(h5.values(dataset, self.limits)[rows], h5.attributes_of(dataset))
+
+    def cameras(self) -> dict[str, str]:
+        return h5.cameras_of(self.datasets, self.limits)
+
+    def pictures(self, path: str, rows: slice) -> Iterator[Picture]:
+        """LIBERO's are as OpenGL renders them, last row first, and its files say so (create_dataset.py in
+        github.com/Lifelong-Robot-Learning/LIBERO, its issue 11). Turning them by 180 degrees, as often done, mirrors
+        the scene (github.com/openvla/openvla/issues/295). Raises DataError.
+        """
+        dataset = h5.checked(self.datasets[path], self.limits)
+        order = h5.texts(h5.value(self.container, "macros_image_convention", self.limits))
+        rgb_mark = self.writer.rgb_mark if self.writer else b""
+        pictures = h5.Pictures(path, dataset, self.limits, order == ("opengl",), rgb_mark)
+        return map(pictures.picture, range(len(dataset))[rows])
+
     def json(self, path: str) -> dict[str, Any]:
         """The object that a text holds as JSON, below the episode or its container; {} for anything else."""
-        for stored in self.values(path):
+        for stored in self.facts(path):
             try:
                 content = parse_json(next(iter(h5.texts(stored)), "{}"))
             except ValueError:
@@ -160,43 +189,22 @@ class EpisodePlace:
         return {}
 
 
-type Parts = dict[str, h5py.Dataset]
-
-
-class DatasetRoles(NamedTuple):
-    """Which arrays are the state, the action and the times; `of_vectors`: what shows it."""
-
-    state: Parts
-    action: Parts
-    times: str
-    of_vectors: Roles
-
-
-def names_of(parts: Parts, writer: Writer | None, column: Literal["state", "action"]) -> list[str]:
-    """A name for each dimension of state or action, with the writer's names of grippers."""
-    widths = {path: prod((part.shape or ())[1:]) for path, part in parts.items()}
-    names = list(chain.from_iterable(column_names(widths)))
-    if writer is None or not any({*parts} <= {*layout} for layout in writer.layouts(column)):
-        return names
-    gripper_names = writer.grippers.get((column, len(names)), {})
-    return [gripper_names.get(k, name) for k, name in enumerate(names)]
-
-
-def roles_of(place: EpisodePlace, config: DatasetConfig) -> DatasetRoles:
-    """By the registry, all of whose arrays have to be there, else by the writer's convention, else by names. Raises
+@contextmanager
+def opened_place(
+    source: Source, uri: str, convention: Writer | None, key: str = "", *, is_flat: bool = False
+) -> Iterator[EpisodePlace]:
+    """The place of an episode in a file, found and checked anew: it may be another one than when it was listed. Raises
     DataError.
     """
-    registered = (*config.keys.state, *config.keys.action)
-    arrays = h5.rows_in(place.group, registered)
-    if missing := [path for path in registered if path not in arrays]:
-        raise DataError(f"{place.group.name} has no rows of numbers at {missing[0]}", "no_data")
-    arrays |= {path: d for path, d in place.datasets.items() if h5.has_rows(d)}
-    roles = array_roles.roles_of(place.arrays, config.keys, place.writer, arrays)
-    state = {path: arrays[path] for path in roles.state.paths}
-    action = {path: arrays[path] for path in roles.action.paths}
-    num_rows = next((part.shape[0] for part in (*state.values(), *action.values())), None)
-    times = times_among((Part(path, shape=d.shape) for path, d in arrays.items()), num_rows)
-    return DatasetRoles(state, action, times, roles)
+    limits = source.config.limits
+    with h5.opened(source, uri) as file:
+        group = h5.find(file, key)
+        if not isinstance(group, h5py.Group):
+            detail = f"there is no group {key} any more: the file has changed since it was listed"
+            raise DataError(f"{uri}: {detail}", "no_data")
+        container = h5.find(file, key.rpartition("/")[0])
+        scope = (uri, key, group, container, limits, source.config.keys)
+        yield EpisodePlace(*scope, is_flat=is_flat, convention=convention)
 
 
 def facts_named(

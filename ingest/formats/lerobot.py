@@ -48,8 +48,13 @@ from ingest.formats.lerobot_meta import (
 )
 from ingest.formats.lerobot_parts import account_for_parts
 from ingest.formats.lerobot_rows import END_MARK, EpisodeRows, find_rows, read_pictures
-from ingest.formats.lerobot_signals import read_signals, signal_columns
-from ingest.formats.lerobot_statistics import OF_ALL, counted_rows, stored_statistics
+from ingest.formats.lerobot_signals import (
+    OF_ALL,
+    counted_rows,
+    read_signals,
+    signal_columns,
+    stored_statistics,
+)
 from ingest.formats.lerobot_steps import native_steps
 from ingest.formats.listing import (
     STEPS,

@@ -25,12 +25,17 @@ from ingest.formats.folders import (
     stated_spans,
     tells_times,
 )
-from ingest.formats.lerobot_cells import Annotated, Episodes, Times, cells_of, columns_of, times_of
-from ingest.formats.lerobot_edits import (
+from ingest.formats.lerobot_cells import (
+    Annotated,
+    Episodes,
+    Times,
+    cells_of,
     changing_episodes,
+    columns_of,
     episodes_named_otherwise,
     report_merged_tasks,
     report_renumbered_tasks,
+    times_of,
 )
 from ingest.formats.lerobot_meta import LerobotListing, metadata_rows, task_texts, texts_by_index
 from ingest.formats.lerobot_signals import MODALITY, modality_of

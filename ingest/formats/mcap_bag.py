@@ -27,6 +27,7 @@ from ingest.episode import (
     Finding,
     Listing,
 )
+from ingest.formats.array_roles import roles_of
 from ingest.formats.bag_clock import PICTURES, Clock, Topic, frames_of, rows_of
 from ingest.formats.bag_file import (
     PACKED,
@@ -41,7 +42,6 @@ from ingest.formats.bag_file import (
 )
 from ingest.formats.listing import (
     DEFAULT_FPS,
-    REGISTERED,
     TASK_KEYS,
     ListingBuilder,
     camera_name,
@@ -51,7 +51,8 @@ from ingest.formats.listing import (
     usual_uses,
 )
 from ingest.formats.ros_messages import Decoder, Kind, RawMessage
-from ingest.formats.tree import Part, Uses, account
+from ingest.formats.tree import Part, Roles, Uses, account
+from ingest.formats.writers import ROS
 from ingest.outcomes import OutcomeEvidence
 from ingest.reasons import DataError
 from ingest.registry import DatasetConfig, Keys
@@ -69,8 +70,6 @@ LAST_PARTS = (
     "color",
     "rgb",
 )
-JOINTS_TOPIC = "/joint_states"
-COMMAND = re.compile(r"command|cmd|action|leader|target|desired|goal|setpoint", re.I)
 TASK_TOPIC = re.compile(r"(^|/)(task|instruction|language|language_instruction|prompt)$", re.I)
 OTHER_PICTURES = re.compile(r"(image|video)$", re.I)  # types of messages
 MAX_TASKS = 100
@@ -113,6 +112,7 @@ class Recording:
     cameras: dict[str, Topic] = field(default_factory=dict)  # by name
     state: list[Topic] = field(default_factory=list)
     action: list[Topic] = field(default_factory=list)
+    roles: Roles = field(default_factory=Roles)
 
     @property
     def used(self) -> list[Topic]:
@@ -148,27 +148,16 @@ class Recording:
     def find_roles(self, config: DatasetConfig) -> None:
         """Cameras by their topics' names; state and action where the registry says, else by usual names."""
         repeated_topics = [topic for topic in self.topics.values() if len(topic.log_ns) > 1]
-        self._find_rows(
-            {topic.name: topic for topic in repeated_topics if topic.kind in NUMBERS}, config
-        )
+        numeric = [topic for topic in repeated_topics if topic.kind in NUMBERS]
+        parts = [Part(topic.name, "topic", (None,), topic.kind) for topic in numeric]
+        self.roles = roles_of(parts, config.keys, ROS)
+        self.state = [self.topics[name] for name in self.roles.state.paths]
+        self.action = [self.topics[name] for name in self.roles.action.paths]
         # Of a camera that is there raw and packed, the raw pictures have lost nothing
         pictures = [t for t in repeated_topics if t.kind in PICTURES and not t.depth]
         pictures.sort(key=lambda t: (PICTURES.index(t.kind), bool(t.video), t.name), reverse=True)
         cameras = {camera_name(topic.name, LAST_PARTS): topic for topic in pictures}
         self.cameras = {camera: cameras[camera] for camera in in_order(cameras, config.cameras)}
-
-    def _find_rows(self, numeric: Mapping[str, Topic], config: DatasetConfig) -> None:
-        commands = sorted(name for name in numeric if COMMAND.search(name))
-        plain = [
-            name
-            for name, topic in sorted(numeric.items())
-            if topic.kind == "joints" and name not in commands
-        ]
-        default_topics = [JOINTS_TOPIC] if JOINTS_TOPIC in plain else plain
-        state = config.keys.state or default_topics
-        action = config.keys.action or commands
-        self.state = list(filter(None, map(numeric.get, state)))
-        self.action = list(filter(None, map(numeric.get, action)))
 
 
 def look_into(source: Source, uris: Sequence[str]) -> Recording:
@@ -367,14 +356,9 @@ def _uses_of_topics(recording: Recording, config: DatasetConfig) -> Uses:
     """What topics are read as, and what shows it."""
     texts = [topic.name for topic in recording.topics.values() if topic.kind == "text"]
     uses = {name: ("instruction", "its name") for name in texts if _tells_task(name, config.keys)}
-    for use, topics in (("action", recording.action), ("state", recording.state)):
-        for topic in topics:
-            is_stated = topic.name in (*config.keys.state, *config.keys.action)
-            reason = REGISTERED if is_stated else "its type and its name"
-            reason += (
-                "; its positions, not velocities and efforts" if topic.kind == "joints" else ""
-            )
-            uses[topic.name] = (use, reason)
+    positions = {"joints": "; its positions, not velocities and efforts"}
+    for name, (use, reason) in recording.roles.uses.items():
+        uses[name] = (use, reason + positions.get(recording.topics[name].kind, ""))
     cameras = {
         topic.name: ("camera", f"its type; the camera {name}")
         for name, topic in recording.cameras.items()

@@ -8,18 +8,17 @@ several stores of Zarr 2, each a folder or a ZIP file.
 
 import posixpath
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property, partial
 from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
 
-from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing, TimedPicture
-from ingest.formats import array_roles
+from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing
 from ingest.formats.array_pictures import PictureForm, form_of, other_kind, picture_of, scaled
-from ingest.formats.array_roles import Roles, Vector, column_names, times_among, why_known
+from ingest.formats.array_roles import roles_of, why_known
 from ingest.formats.listing import (
     ROWS_BEYOND,
     TASK_KEYS,
@@ -35,14 +34,13 @@ from ingest.formats.row_times import (
     is_rate_name,
     length_problem,
     rate_of_rows,
-    times_of_rows,
 )
-from ingest.formats.tables import numbers, side_by_side
 from ingest.formats.text_fields import instruction, instructions
-from ingest.formats.tree import Part, Uses, account, fields
+from ingest.formats.tree import Part, Roles, account, fields
+from ingest.formats.tree_reader import read_tree, stored_times
 from ingest.formats.writers import ZARR_WRITER
 from ingest.formats.zarr_store import ENDS, ZIP_SUFFIX, Store, guarded, opened
-from ingest.media.frames import DECODE_ALL, DecodeOptions
+from ingest.media.frames import Picture
 from ingest.outcomes import OutcomeEvidence
 from ingest.reasons import DataError
 from ingest.registry import DatasetConfig
@@ -51,6 +49,7 @@ from ingest.sources.types import SourceError
 
 IN_FOLDER = re.compile(rf"(?:(.+)/)?{ENDS}/(?:0|c/0)")
 BY_NAME = "its name says so"
+CANNOT_BE_READ = "it cannot be read: a finding says why"
 
 
 def roots(uris: Iterable[str]) -> dict[str, str]:
@@ -69,101 +68,99 @@ def _stores(uris: Iterable[str]) -> list[str]:
     return sorted(uri for uri in uris if uri.endswith(ZIP_SUFFIX) or IN_FOLDER.fullmatch(uri))
 
 
-# What an array is
-
-
-class ArrayRoles(NamedTuple):
-    """Which of the `arrays` that can be used are what: cameras by name, with how their pictures lie, state and
-    action, and the times of rows, "" for none.
-
-    `uses`: what shows it. `problems` (reason, what, array) of those that cannot be used. `left_out`: why others are not
-    used, since the registry entry names another, or a problem says it; `no_pictures`: why some are no cameras.
+class StoreTree:
+    """A tree (`tree.Tree`) of the arrays of a store's rows, of which its episodes have `num_rows`. `problems` (reason,
+    what, array) of those that cannot be used; `no_pictures`: why some are no cameras.
     """
 
-    arrays: Mapping[str, Any]
-    cameras: Mapping[str, PictureForm]
-    vectors: Roles
-    times: str
-    uses: Uses
-    problems: Sequence[tuple[str, str, str]]
-    left_out: Mapping[str, str]
-    no_pictures: Mapping[str, str]
+    def __init__(self, store: Store, config: DatasetConfig, num_rows: int) -> None:
+        self.store = store
+        self.config = config
+        self.num_rows = num_rows
+        self.problems: list[tuple[str, str, str]] = []
+        self.no_pictures: dict[str, str] = {}
 
-
-def roles_of(store: Store, config: DatasetConfig, rows: int) -> ArrayRoles:
-    """By the arrays' descriptions, and a few rows of floating-point pictures; what cannot be used is a problem."""
-    problems: list[tuple[str, str, str]] = []
-    no_pictures: dict[str, str] = {}
-    arrays = _usable(store, config, rows, problems)
-    cameras = _cameras(arrays, rows, config, no_pictures)
-    vectors = [
-        Part(name, shape=(rows, *array.shape[1:]))
-        for name, array in arrays.items()
-        if name not in cameras and array.ndim <= 3
-    ]
-    missing = {*config.keys.state, *config.keys.action}.difference(part.path for part in vectors)
-    for name in sorted(missing):
-        detail = f"no array data/{name} with a row of numbers for each frame"
-        problems.append(("no_data", detail, name))
-    roles = array_roles.roles_of(vectors, config.keys, ZARR_WRITER)
-    times = times_among(vectors, rows)
-    left_out = {
-        **roles.overruled,
-        **{name: "it cannot be read: a finding says why" for *_, name in problems},
-    }
-    uses = {
-        times: ("time", f"{BY_NAME}, and there is one for each row"),
-        **roles.uses,
-        **dict.fromkeys(cameras, ("camera", "it holds pictures")),
-    }
-    return ArrayRoles(arrays, cameras, roles, times, uses, problems, left_out, no_pictures)
-
-
-def _usable(
-    store: Store, config: DatasetConfig, rows: int, problems: list[tuple[str, str, str]]
-) -> dict[str, Any]:
-    """Arrays of numbers with a row for each frame, by name; of others why not."""
-    arrays: dict[str, Any] = {}
-    for name in store.arrays("data"):
-        try:
-            if (array := store.array(f"data/{name}")) is None:
+    @cached_property
+    def arrays(self) -> dict[str, Any]:
+        """Arrays of numbers with a row for each frame, by name; of others why not."""
+        arrays: dict[str, Any] = {}
+        for name in self.store.arrays("data"):
+            try:
+                if (array := self.store.array(f"data/{name}")) is None:
+                    continue
+                chunk_bytes = prod(array.chunks) * array.dtype.itemsize
+                limits = self.config.limits
+                limits.check("max_chunk_bytes", chunk_bytes, f"{name}: bytes of a chunk")
+            except DataError as e:
+                self.problems.append((e.reason, str(e), name))
                 continue
-            chunk_bytes = prod(array.chunks) * array.dtype.itemsize
-            config.limits.check("max_chunk_bytes", chunk_bytes, f"{name}: bytes of a chunk")
-        except DataError as e:
-            problems.append((e.reason, str(e), name))
-            continue
-        if array.shape[0] < rows:
-            detail = f"data/{name} has {array.shape[0]} rows, and the episodes end at {rows}: it is not used"
-            problems.append(("length_differs", detail, name))
-        else:
-            arrays[name] = array
-    return arrays
+            if array.shape[0] < self.num_rows:
+                detail = f"data/{name} has {array.shape[0]} rows, and the episodes end at {self.num_rows}"
+                self.problems.append(("length_differs", f"{detail}: it is not used", name))
+            else:
+                arrays[name] = array
+        return arrays
 
+    @cached_property
+    def forms(self) -> dict[str, PictureForm]:
+        """How the pictures of cameras lie, by their arrays' descriptions, and a few rows of floating-point pictures."""
+        forms: dict[str, PictureForm] = {}
+        for name, array in self.arrays.items():
+            form = None if other_kind(name) else form_of(name, array.shape, array.dtype)
+            if form is None or not self.num_rows:
+                continue
+            try:
+                whole, problem = scaled(form, self.num_rows, partial(self._row, name))
+            except DataError as e:
+                self.no_pictures[name] = str(e)
+                continue
+            if whole is None:
+                self.no_pictures[name] = problem
+            else:
+                forms[name] = whole
+        return forms
 
-def _cameras(
-    arrays: Mapping[str, Any], rows: int, config: DatasetConfig, no_pictures: dict[str, str]
-) -> dict[str, PictureForm]:
-    """Arrays of colour pictures, and how they lie; `no_pictures` gets what is wrong with others."""
-    cameras: dict[str, PictureForm] = {}
-    for name, array in arrays.items():
-        form = None if other_kind(name) else form_of(name, array.shape, array.dtype)
-        if form is None or not rows:
-            continue
-        try:
-            whole, problem = scaled(form, rows, partial(_row, array, config))
-        except DataError as e:
-            no_pictures[name] = str(e)
-            continue
-        if whole is None:
-            no_pictures[name] = problem
-        else:
-            cameras[name] = whole
-    return cameras
+    def _row(self, path: str, k: int) -> np.ndarray:
+        return self.read(path, slice(k, k + 1))[0]
 
+    def parts(self) -> list[Part]:
+        parts: list[Part] = []
+        for name in self.store.arrays("data"):
+            array = self.arrays.get(name)
+            shape = () if array is None else (None, *array.shape[1:])
+            dtype = "" if array is None else str(array.dtype)
+            is_large = array is None or array.ndim >= 3
+            parts.append(Part(name, "array", shape, dtype, None, f"data/{name}", is_large))
+        return parts
 
-def _row(array: Any, config: DatasetConfig, k: int) -> np.ndarray:
-    return _rows(array, k, k + 1, config)[0]
+    def roles(self) -> Roles:
+        """Finds what the registry names, and has no row of numbers for each frame."""
+        vectors = [
+            Part(name, shape=(self.num_rows, *array.shape[1:]))
+            for name, array in self.arrays.items()
+            if name not in self.forms and array.ndim <= 3
+        ]
+        keys = self.config.keys
+        missing = {*keys.state, *keys.action}.difference(part.path for part in vectors)
+        for name in sorted(missing):
+            detail = f"no array data/{name} with a row of numbers for each frame"
+            self.problems.append(("no_data", detail, name))
+        return roles_of(vectors, keys, ZARR_WRITER, num_rows=self.num_rows)
+
+    def cameras(self) -> dict[str, str]:
+        return {name: name for name in self.forms}
+
+    def read(self, path: str, rows: slice) -> np.ndarray:
+        return _rows(self.arrays[path], rows.start, rows.stop, self.config)
+
+    def pictures(self, path: str, rows: slice) -> Iterator[Picture]:
+        """A chunk of several pictures is unpacked once."""
+        size = self.arrays[path].chunks[0]
+        for row in range(rows.start - rows.start % size, rows.stop, size):
+            first = max(row, rows.start)
+            stored = self.read(path, slice(first, min(row + size, rows.stop)))
+            for k, picture in enumerate(stored, first - rows.start):
+                yield picture_of(picture, self.forms[path], f"picture {k} of data/{path}")
 
 
 def _ends(store: Store, config: DatasetConfig) -> np.ndarray:
@@ -229,8 +226,9 @@ def _add_store(listing: ListingBuilder, uri: str, store: Store) -> None:
     """Raises DataError."""
     config = listing.source.config
     ends = _ends(store, config)
-    roles = roles_of(store, config, int(ends[-1]) if len(ends) else 0)
-    for reason, detail, name in roles.problems:
+    tree = StoreTree(store, config, int(ends[-1]) if len(ends) else 0)
+    roles = tree.roles()
+    for reason, detail, name in tree.problems:
         listing.warn(reason, detail, camera=name, file=uri)
     facts = _facts(listing, uri, store)
     per_episode = _per_episode(store, len(ends), config)
@@ -241,16 +239,16 @@ def _add_store(listing: ListingBuilder, uri: str, store: Store) -> None:
     }
     stated_rate = next(iter(rates.values()), None)
     array_titles = named([f"data/{n}" for n in store.arrays("data")]) or "nothing"
-    _report_missing_chunks(listing, uri, store, roles)
-    _account(listing, uri, store, roles)
-    _account_meta(listing, uri, per_episode, ends, roles)
+    _report_missing_chunks(listing, uri, tree)
+    _account(listing, uri, tree, roles)
+    _account_meta(listing, uri, per_episode, ends, tree)
     task_from: list[str] = []
     label = store.name or posixpath.basename(str(listing.source.path))
     for k, (start, stop) in enumerate(zip([0, *ends[:-1].tolist()], ends.tolist(), strict=True)):
         of_episode = {n: v[k] for n, v in per_episode.values.items()}
         task_from, tasks = _instruction(listing, uri, facts, per_episode, k)
         _report_lengths(listing, uri, of_episode, stop - start)
-        if not roles.cameras:
+        if not tree.forms:
             listing.unusable_next(
                 "no_video",
                 f"no array of colour pictures that is read; it holds {array_titles}",
@@ -265,7 +263,12 @@ def _add_store(listing: ListingBuilder, uri: str, store: Store) -> None:
             listing.fps(
                 stated_rate
                 or config.fps
-                or rate_of_rows(listing, uri, _stored_times(roles, start, stop, config), {})
+                or rate_of_rows(
+                    listing,
+                    uri,
+                    stored_times(tree, roles, slice(start, stop)),
+                    {},
+                )
             ),
             tasks=tasks,
             num_rows=stop - start,
@@ -273,12 +276,11 @@ def _add_store(listing: ListingBuilder, uri: str, store: Store) -> None:
             data_key=str(k),
             row_start=start,
             videos=[
-                CameraVideo(camera, uri, start)
-                for camera in in_order(roles.cameras, config.cameras)
+                CameraVideo(camera, uri, start) for camera in in_order(tree.forms, config.cameras)
             ],
             evidence=OutcomeEvidence(listing.stated_outcome(of_episode)),
             group=listing.group(of_episode | facts),
-            files=_picture_uris(uri, store, roles, start, stop),
+            files=_picture_uris(uri, tree, start, stop),
             no_task=f"the store has no instruction among its attributes ({TASK_KEYS[0]}), nor in meta",
         )
     _account_attributes(listing, uri, facts, task_from, rates)
@@ -356,14 +358,12 @@ def _per_episode(store: Store, count: int, config: DatasetConfig) -> PerEpisode:
     return PerEpisode(count, values, tuple(name for name in keys if name in texts), problems)
 
 
-def _report_missing_chunks(
-    listing: ListingBuilder, uri: str, store: Store, roles: ArrayRoles
-) -> None:
+def _report_missing_chunks(listing: ListingBuilder, uri: str, tree: StoreTree) -> None:
     """What cameras have not stored is read as the fill value: zarr >= 3 stores no black picture; a copy may lack it."""
-    for name in roles.cameras:
-        array = roles.arrays[name]
+    for name in tree.forms:
+        array = tree.arrays[name]
         count = prod(-(-size // step) for size, step in zip(array.shape, array.chunks, strict=True))
-        if (missing := count - store.stored_chunks(f"data/{name}")) > 0:
+        if (missing := count - tree.store.stored_chunks(f"data/{name}")) > 0:
             detail = (
                 f"{missing} of {count} chunks of data/{name} are not stored, and count as the fill value "
                 f"{array.fill_value}: zarr stores no chunk of black pictures; an incomplete copy looks the same"
@@ -371,23 +371,21 @@ def _report_missing_chunks(
             listing.warn("missing_chunks", detail, camera=name, file=uri)
 
 
-def _account(listing: ListingBuilder, uri: str, store: Store, roles: ArrayRoles) -> None:
+def _account(listing: ListingBuilder, uri: str, tree: StoreTree, roles: Roles) -> None:
     """Record each array of a store's rows as used, known or unknown."""
-    parts = []
-    for name in store.arrays("data"):
-        array = roles.arrays.get(name)
-        shape = () if array is None else (None, *array.shape[1:])
-        dtype = "" if array is None else str(array.dtype)
-        is_large = array is None or array.ndim >= 3
-        parts.append(Part(name, "array", shape, dtype, uri, f"data/{name}", is_large))
-
-    def why_left_out(part: Part) -> str:
-        return roles.left_out.get(part.path) or why_known(part)
-
+    unread = dict.fromkeys((name for *_, name in tree.problems), CANNOT_BE_READ)
+    reasons = {**roles.overruled, **unread}
     nothing = (
         "no name of a state, an action or a camera that is known, or no description of numbers"
     )
-    account(listing.parts, parts, roles.uses, why_left_out, nothing, roles.no_pictures)
+    account(
+        listing.parts,
+        [part._replace(file=uri) for part in tree.parts()],
+        {**roles.uses, **dict.fromkeys(tree.forms, ("camera", "it holds pictures"))},
+        lambda part: reasons.get(part.path) or why_known(part),
+        nothing,
+        tree.no_pictures,
+    )
 
 
 def _report_lengths(
@@ -400,13 +398,13 @@ def _report_lengths(
 
 
 def _account_meta(
-    listing: ListingBuilder, uri: str, per_episode: PerEpisode, ends: np.ndarray, roles: ArrayRoles
+    listing: ListingBuilder, uri: str, per_episode: PerEpisode, ends: np.ndarray, tree: StoreTree
 ) -> None:
     """As _account, of the arrays beside the rows; finds rows behind the last episode's end."""
     parts = listing.parts
     config = listing.source.config
     parts.used("array", ENDS, "length", "it says where episodes end", file=uri)
-    num_stored = min((array.shape[0] for array in roles.arrays.values()), default=0)
+    num_stored = min((array.shape[0] for array in tree.arrays.values()), default=0)
     if len(ends) and ends[-1] < num_stored:
         listing.warn(
             "bad_episode_ends", ROWS_BEYOND.format(num_stored - ends[-1], ends[-1]), file=uri
@@ -425,28 +423,19 @@ def _account_meta(
     account(parts, arrays, uses, why_known, "no name that is known", per_episode.problems)
 
 
-def _picture_uris(uri: str, store: Store, roles: ArrayRoles, start: int, stop: int) -> list[str]:
+def _picture_uris(uri: str, tree: StoreTree, start: int, stop: int) -> list[str]:
     """Files with an episode's pictures, of a store that is a folder; their sizes show that it has changed."""
     if uri.endswith(ZIP_SUFFIX):
         return []
     uris = []
-    for name in roles.cameras:
-        array = roles.arrays[name]
+    for name in tree.forms:
+        array = tree.arrays[name]
         rows = array.chunks[0]
         separator = array.metadata.dimension_separator
         inner = ["0"] * (array.ndim - 1)
         places = (separator.join([str(k), *inner]) for k in range(start // rows, -(-stop // rows)))
-        uris += [posixpath.join(store.name, "data", name, place) for place in places]
+        uris += [posixpath.join(tree.store.name, "data", name, place) for place in places]
     return uris
-
-
-def _stored_times(
-    roles: ArrayRoles, start: int, stop: int, config: DatasetConfig
-) -> np.ndarray | None:
-    """Times of rows as they are stored; None for none. Raises DataError."""
-    if not roles.times:
-        return None
-    return _rows(roles.arrays[roles.times], start, stop, config)
 
 
 # Reading
@@ -454,56 +443,16 @@ def _stored_times(
 
 def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     """Rows of one episode, and its frames as they are asked for. Raises DataError."""
-    start = record.row_start
-    stop = record.row_start + (record.num_rows or 0)
-    config = source.config
+    rows = slice(record.row_start, record.row_start + (record.num_rows or 0))
+    return read_tree(record, partial(_opened, source, record, rows), rows)
+
+
+@contextmanager
+def _opened(source: Source, record: EpisodeRecord, rows: slice) -> Iterator[StoreTree]:
+    """The store of an episode. Raises DataError where that is not the one that the corpus knows: it was replaced."""
     with opened(source, record.data_uri or "") as store:
-        ends = _ends(store, config)
+        ends = _ends(store, source.config)
         k = int(record.data_key)
-        # A store that was replaced since it was listed is not the one that the corpus knows
-        if k >= len(ends) or (ends[k - 1] if k else 0, ends[k]) != (start, stop):
-            raise DataError(f"episode {k} is no more rows {start} to {stop}")
-        roles = roles_of(store, config, int(ends[-1]))
-        state = _table(roles, roles.vectors.state, start, stop, config)
-        action = _table(roles, roles.vectors.action, start, stop, config)
-        times = _stored_times(roles, start, stop, config)
-    times_s = times_of_rows(times, record.num_rows, record.fps)
-    return EpisodeData(record, state, action, times_s, partial(_frames, source, record))
-
-
-def _table(
-    roles: ArrayRoles, vector: Vector, start: int, stop: int, config: DatasetConfig
-) -> pa.Table | None:
-    """Arrays side by side. Raises DataError."""
-    # Rows first: their number of values is within the limits, while a description may claim any
-    rows = {name: _rows(roles.arrays[name], start, stop, config) for name in vector.paths}
-    names = column_names({name: prod(values.shape[1:]) for name, values in rows.items()})
-    tables = []
-    for (name, values), of_array in zip(rows.items(), names, strict=True):
-        alone = len(of_array) == 1
-        tables.append(numbers(values, [posixpath.basename(name)] if alone else of_array))
-    return side_by_side(tables)
-
-
-def _frames(
-    source: Source, record: EpisodeRecord, camera: str, options: DecodeOptions = DECODE_ALL
-) -> Iterator[TimedPicture]:
-    """Raises DataError."""
-    start = record.row_start
-    stop = record.row_start + (record.num_rows or 0)
-    with opened(source, record.data_uri or "") as store:
-        array = store.array(f"data/{camera}")
-        no_pictures = DataError(f"data/{camera} holds no pictures any more", "missing_camera")
-        if array is None:
-            raise no_pictures
-        form = form_of(camera, array.shape, array.dtype)
-        if form is not None:
-            form, _ = scaled(form, array.shape[0], partial(_row, array, source.config))
-        if form is None:
-            raise no_pictures
-        # A chunk of several pictures is unpacked once
-        for row in range(start - start % array.chunks[0], stop, array.chunks[0]):
-            first = max(row, start)
-            last = min(row + array.chunks[0], stop)
-            for k, picture in enumerate(_rows(array, first, last, source.config), first - start):
-                yield k, k / record.fps, picture_of(picture, form, f"picture {k} of data/{camera}")
+        if k >= len(ends) or (ends[k - 1] if k else 0, ends[k]) != (rows.start, rows.stop):
+            raise DataError(f"episode {k} is no more rows {rows.start} to {rows.stop}")
+        yield StoreTree(store, source.config, int(ends[-1]))

@@ -6,16 +6,16 @@ length, and a record's CRC is checked when the episode is read. https://github.c
 
 import mmap
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from core.values import short_hash
-from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing, TimedPicture, timed
+from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing
 from ingest.formats import rlds_steps
 from ingest.formats.listing import DEFAULT_FPS, ListingBuilder, in_order, named, texts_among
 from ingest.formats.rlds_files import (
@@ -38,18 +38,17 @@ from ingest.formats.rlds_files import (
 )
 from ingest.formats.rlds_parts import (
     INVALID,
+    RecordTree,
     account,
     camera_keys,
     path_of,
-    roles_of,
     texts_by_key,
 )
-from ingest.formats.rlds_steps import Labels, RldsRecord, Specs, pictures
+from ingest.formats.rlds_steps import Labels, RldsRecord, Specs
 from ingest.formats.side_files import read_text
-from ingest.formats.tables import numbers, side_by_side
 from ingest.formats.text_fields import instruction
 from ingest.formats.tree import Uses
-from ingest.media.frames import DECODE_ALL, DecodeOptions, VideoError
+from ingest.formats.tree_reader import read_tree
 from ingest.outcomes import (
     Ending,
     OutcomeEvidence,
@@ -297,13 +296,14 @@ def _texts_and_outcome(
         are_all=True,
     )
     _find_ends(listing, uri, steps, num_rows)
-    roles = roles_of(steps, config.keys)
+    tree = RecordTree(steps, config.keys, num_rows)
+    roles = tree.roles()
     unnamed = [
         path for path in LANGUAGE if config.keys.language and path not in config.keys.language
     ]
     overruled = {**roles.overruled, **dict.fromkeys(unnamed, "the registry entry names others")}
     evidence, outcomes = _evidence(steps, num_rows, config)
-    account(listing, uri, steps, roles, _uses(steps, config, text_keys, outcomes), overruled)
+    account(listing, uri, tree, roles, _uses(steps, config, text_keys, outcomes), overruled)
     searched_places = ", ".join(config.keys.language) or "the usual places"
     return {
         "tasks": tasks,
@@ -472,25 +472,6 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     # Only now all of the record is read: a listing looks at texts and numbers alone
     check_message(data, stored_record)
     steps = _steps(data, stored_record, specs, source.config.limits)
-    num_rows = rlds_steps.num_steps(steps)
-    roles = roles_of(steps, source.config.keys)
-    state = _vector(steps, roles.state, num_rows)
-    action = _vector(steps, roles.action, num_rows)
-    cameras = camera_keys(steps.specs.items())
-
     # Pictures stay in the record's bytes until a frame is asked for
-    def frames(camera: str, options: DecodeOptions = DECODE_ALL) -> Iterator[TimedPicture]:
-        if cameras.get(camera) not in steps.features:
-            raise VideoError(f"the record has no pictures of {camera}", "missing_camera")
-        yield from timed(pictures(steps, cameras[camera]), record.fps)
-
-    return EpisodeData(record, state, action, None, frames)
-
-
-def _vector(steps: RldsRecord, keys: Sequence[str], num_rows: int) -> pa.Table | None:
-    """Features side by side, each dimension with the name of its feature."""
-    parts = [rlds_steps.matrix(steps, key, num_rows) for key in keys]
-    names = [path_of(key).rpartition("/")[2] for key in keys]
-    return side_by_side(
-        numbers(p, [name] * p.shape[1]) for name, p in zip(names, parts, strict=True)
-    )
+    tree = RecordTree(steps, source.config.keys, rlds_steps.num_steps(steps))
+    return read_tree(record, lambda: nullcontext(tree))

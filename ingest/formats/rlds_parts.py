@@ -5,13 +5,15 @@ Open X-Embodiment's converters keep the state in places of their own, which are 
 else names tell.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from itertools import islice
 from typing import NamedTuple
 
-from ingest.formats import array_roles
+import numpy as np
+
 from ingest.formats.array_pictures import other_kind
-from ingest.formats.array_roles import why_known
+from ingest.formats.array_roles import roles_of, why_known
 from ingest.formats.listing import ListingBuilder
 from ingest.formats.rlds_steps import (
     RAGGED,
@@ -19,12 +21,15 @@ from ingest.formats.rlds_steps import (
     RldsRecord,
     Spec,
     label_of,
+    matrix,
+    pictures,
     texts,
     unreadable,
 )
-from ingest.formats.tree import Part, Uses, fields
+from ingest.formats.tree import Part, Roles, Uses, fields
 from ingest.formats.tree import account as account_for
-from ingest.formats.writers import RLDS_WRITERS, Writer, writer_of
+from ingest.formats.writers import RLDS_WRITERS, writer_of
+from ingest.media.frames import Picture
 from ingest.registry import Keys
 
 STEPS = "steps/"
@@ -32,29 +37,55 @@ OBSERVATION = "steps/observation/"
 INVALID = ("invalid", "is_invalid", "episode_invalid")
 
 
-class FeatureRoles(NamedTuple):
-    """Features by what they are; `uses`: what shows it, by key; `overruled`: why others are not, by path; `problems`:
-    why some numbers cannot be read, by key.
-    """
+class RecordTree(NamedTuple):
+    """A tree (`tree.Tree`) of the features of a record, whose `roles` are by paths in a step, the rest by keys."""
 
-    state: tuple[str, ...]
-    action: tuple[str, ...]
-    uses: Uses
-    overruled: Mapping[str, str]
-    writer: Writer | None
-    problems: Mapping[str, str]
+    steps: RldsRecord
+    keys: Keys
+    num_rows: int
 
+    def problems(self) -> dict[str, str]:
+        """Why some numbers of the steps cannot be read. Raises DataError."""
+        keys = [key for key, spec in self.steps.specs.items() if spec.kind == "numbers"]
+        keys = [key for key in keys if key.startswith(STEPS) and self.steps.has_values(key)]
+        problems = {key: unreadable(self.steps, key) for key in keys}
+        return {key: problem for key, problem in problems.items() if problem}
 
-def roles_of(steps: RldsRecord, keys: Keys) -> FeatureRoles:
-    """What the features of a record are. Raises DataError."""
-    present = tuple((key, spec) for key, spec in steps.specs.items() if steps.has_values(key))
-    problems = {
-        key: problem
-        for key, spec in present
-        if spec.kind == "numbers" and key.startswith(STEPS) and (problem := unreadable(steps, key))
-    }
-    readable = tuple(item for item in present if item[0] not in problems)
-    return _roles(readable, keys.state, keys.action)._replace(problems=problems)
+    def parts(self) -> list[Part]:
+        parts: list[Part] = []
+        steps = self.steps
+        for key, spec in steps.specs.items():
+            if not steps.has_values(key) and spec.kind != "other":
+                continue
+            kind = "camera" if spec.is_picture else "text" if spec.kind == "text" else "column"
+            dtype = spec.dtype or ("text" if spec.kind == "text" else "")
+            title = key.removesuffix(RAGGED)
+            holds_pictures = spec.kind in ("picture", "array")
+            parts.append(Part(key, kind, spec.shape or (), dtype, None, title, holds_pictures))
+        undescribed = [
+            key for key in steps.features if key not in steps.specs and ROW_LENGTHS not in key
+        ]
+        return parts + fields("", filter(steps.has_values, undescribed), "column")
+
+    def roles(self) -> Roles:
+        problems = self.problems()
+        readable = (
+            (path_of(key), spec)
+            for key, spec in self.steps.specs.items()
+            if key.startswith(STEPS) and spec.kind == "numbers" and key not in problems
+            if self.steps.has_values(key)
+        )
+        return _roles(tuple(readable), self.keys.state, self.keys.action)
+
+    def cameras(self) -> dict[str, str]:
+        cameras = camera_keys(self.steps.specs.items())
+        return {camera: key for camera, key in cameras.items() if key in self.steps.features}
+
+    def read(self, path: str, rows: slice) -> np.ndarray:
+        return matrix(self.steps, self.steps.key(path) or path, self.num_rows)[rows]
+
+    def pictures(self, path: str, rows: slice) -> Iterator[Picture]:
+        return islice(pictures(self.steps, path), rows.start, rows.stop)
 
 
 def camera_keys(specs: Iterable[tuple[str, Spec]]) -> dict[str, str]:
@@ -78,27 +109,18 @@ def camera_keys(specs: Iterable[tuple[str, Spec]]) -> dict[str, str]:
 
 @lru_cache(maxsize=64)
 def _roles(
-    present: tuple[tuple[str, Spec], ...], state: tuple[str, ...], action: tuple[str, ...]
-) -> FeatureRoles:
-    numeric = {
-        path_of(key): (key, spec)
-        for key, spec in present
-        if key.startswith(STEPS) and spec.kind == "numbers"
-    }
+    numeric: tuple[tuple[str, Spec], ...], state: tuple[str, ...], action: tuple[str, ...]
+) -> Roles:
     parts = [
-        Part(path, shape=(2, *(spec.static if spec.shape else (1,))))
-        for path, (_, spec) in numeric.items()
+        Part(path, shape=(2, *(spec.static if spec.shape else (1,)))) for path, spec in numeric
     ]
-    writer = writer_of(RLDS_WRITERS, numeric.keys())
+    paths = {part.path for part in parts}
+    writer = writer_of(RLDS_WRITERS, paths)
     # All of a dictionary of actions is the action, whatever its parts are called
-    in_parts = tuple(sorted(path for path in numeric if path.startswith("action/")))
+    in_parts = tuple(sorted(path for path in paths if path.startswith("action/")))
     writer = writer and writer._replace(action=(*writer.action, in_parts))
-    roles = array_roles.roles_of(parts, Keys(state=state, action=action), writer)
-    cameras = dict.fromkeys(camera_keys(present).values(), ("camera", "its type says so"))
-    uses = {numeric[path][0]: use for path, use in roles.uses.items()} | cameras
-    state = tuple(numeric[path][0] for path in roles.state.paths)
-    action = tuple(numeric[path][0] for path in roles.action.paths)
-    return FeatureRoles(state, action, uses, roles.overruled, writer, {})
+    # Times of steps are in no unit that RLDS states
+    return roles_of(parts, Keys(state=state, action=action), writer)._replace(times="")
 
 
 def path_of(key: str) -> str:
@@ -121,27 +143,15 @@ def texts_by_key(steps: RldsRecord, num_rows: int) -> dict[str, Sequence[str]]:
 def account(
     listing: ListingBuilder,
     uri: str,
-    steps: RldsRecord,
-    roles: FeatureRoles,
+    tree: RecordTree,
+    roles: Roles,
     uses: Uses,
     overruled: Mapping[str, str],
 ) -> None:
     """Record every feature of a record; `uses`: what those are used for that are neither rows nor cameras, by key;
     `overruled`: why others are not, by path.
     """
-    parts = []
-    for key, spec in steps.specs.items():
-        if not steps.has_values(key) and spec.kind != "other":
-            continue
-        kind = "camera" if spec.is_picture else "text" if spec.kind == "text" else "column"
-        dtype = spec.dtype or ("text" if spec.kind == "text" else "")
-        title = key.removesuffix(RAGGED)
-        holds_pictures = spec.kind in ("picture", "array")
-        parts.append(Part(key, kind, spec.shape or (), dtype, uri, title, holds_pictures))
-    undescribed = [
-        key for key in steps.features if key not in steps.specs and ROW_LENGTHS not in key
-    ]
-    parts += fields("", filter(steps.has_values, undescribed), "column", uri)
+    steps = tree.steps
 
     def why_left_out(part: Part) -> str:
         if part.path not in steps.specs:
@@ -150,8 +160,10 @@ def account(
         reason = overruled.get(path) or why_known(part._replace(path=path), roles.writer)
         return reason or _blank(steps, part.path)
 
-    all_uses = {**roles.uses, **uses}
-    account_for(listing.parts, parts, all_uses, why_left_out, problems=roles.problems)
+    all_uses = {steps.key(path) or path: use for path, use in roles.uses.items()}
+    all_uses |= dict.fromkeys(tree.cameras().values(), ("camera", "its type says so"))
+    parts = [part._replace(file=uri) for part in tree.parts()]
+    account_for(listing.parts, parts, {**all_uses, **uses}, why_left_out, problems=tree.problems())
 
 
 def _blank(steps: RldsRecord, key: str) -> str:

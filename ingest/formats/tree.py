@@ -3,16 +3,22 @@
 Roles (`array_roles.roles_of`) are found among parts, and each is accounted for: used, known and left out, or unknown.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from math import prod
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
+
+import numpy as np
 
 from ingest.episode import PartKind, SourcePart
+from ingest.formats.writers import Writer
+from ingest.media.frames import Picture
 from ingest.source_parts import PartCensus
 
+ALL_ROWS = slice(None)
 Uses = Mapping[str, tuple[str, str]]  # by path: what a part is read as, and what shows it
 
+TIMES = "its name says so, and there is one for each row"
 UNREAD = "nothing reads it; `keys`, `success_field` or `group_field` of an entry may name it"
 
 
@@ -33,6 +39,57 @@ class Part(NamedTuple):
     def width(self) -> int:
         """Values of a row, of a part with one for each frame."""
         return prod(size or 0 for size in self.shape[1:])
+
+
+class Vector(NamedTuple):
+    """Parts that are joined to one vector, and for all of them what shows that they belong there."""
+
+    paths: tuple[str, ...] = ()
+    why: str = ""
+
+
+class Roles(NamedTuple):
+    """The parts that are state and action, and that with the time of each row, "" for none; `overruled`: why others
+    are not that would count by their names. `writer`: who wrote them, where that is known.
+    """
+
+    state: Vector = Vector()
+    action: Vector = Vector()
+    overruled: Mapping[str, str] = MappingProxyType({})
+    times: str = ""
+    writer: Writer | None = None
+
+    @property
+    def uses(self) -> Uses:
+        of_times = {self.times: ("time", TIMES)} if self.times else {}
+        of_action = dict.fromkeys(self.action.paths, ("action", self.action.why))
+        return of_times | of_action | dict.fromkeys(self.state.paths, ("state", self.state.why))
+
+
+class Tree(Protocol):
+    """Named parts with rows, of one episode or of several one after the other. What it says may change with its file:
+    each part is looked for anew, and its absence is a DataError.
+    """
+
+    def parts(self) -> Sequence[Part]:
+        """All parts, in the order of the source."""
+        ...
+
+    def read(self, path: str, rows: slice) -> np.ndarray:
+        """Some rows [n, ...] of a part of numbers. Raises DataError."""
+        ...
+
+    def pictures(self, path: str, rows: slice) -> Iterator[Picture]:
+        """The pictures of some rows of a camera's part, one at a time. Raises DataError."""
+        ...
+
+    def roles(self) -> Roles:
+        """By `array_roles.roles_of`, of its parts of numbers. Raises DataError."""
+        ...
+
+    def cameras(self) -> Mapping[str, str]:
+        """The parts with colour pictures, by the name of the camera."""
+        ...
 
 
 Reason = Callable[[Part], str]  # why a part is left out on purpose; "" for no reason

@@ -6,13 +6,15 @@ runs' own moves can outweigh.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from itertools import product
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from ingest.signals.naming import Column
 
+# How dimensions are called, by the path of their part and a number
+type Naming = Literal["leaf_k", "leaf or leaf_k", "leaf or leaf.k", "path.k", "leaf"]
 # Names of dimensions, by column and width
 type Places = Mapping[tuple[str, int], Mapping[int, str]]
 
@@ -32,10 +34,24 @@ class Writer(NamedTuple):
     state: tuple[tuple[str, ...], ...] = ()
     action: tuple[tuple[str, ...], ...] = (("actions",), ("action",))
     grippers: Places = {}  # noqa: RUF012 - an empty mapping that nothing changes
+    effectors: Mapping[tuple[str, int], Sequence[str]] = MappingProxyType(
+        {}
+    )  # names by part and width
+    naming: Naming = "leaf_k"  # of the dimensions of other parts
+    times_from_start: bool = False  # of its rows, which it keeps by a clock
+    leaves_empty: bool = False  # a part without values is one that was not recorded
     fps: float | None = None
     texts: tuple[str, ...] = ()  # attributes with the instruction, before others
+    are_patterns: bool = (
+        False  # are layouts each a pattern of a path and its type, of which the first counts?
+    )
     rgb_mark: bytes = b""  # JPEGs without it have their colours as BGR
     known: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def names_by(self) -> str:
+        """Its name, where its convention gives dimensions names of grippers."""
+        return self.name if self.grippers or self.effectors else ""
 
     def layouts(self, column: Column) -> tuple[tuple[str, ...], ...]:
         return self.state if column == "state" else self.action
@@ -224,6 +240,7 @@ def _converter(name: str, source: str, state: tuple[str, ...], *known: tuple[str
         state,
         state=(state,),
         action=(("action",), ("actions",)),
+        naming="leaf",
         known=(*known, *RLDS_KNOWN),
     )
 
@@ -304,7 +321,7 @@ RLDS_WRITERS = (
         ("observation/effector_translation",),
         (r"observation/effector_target_translation", "where the effector was sent"),
     ),
-    Writer("RLDS", "github.com/google-research/rlds", action=(("action",),), known=RLDS_KNOWN),
+    Writer("RLDS", "github.com/google-research/rlds", action=(("action",),), naming="leaf", known=RLDS_KNOWN),
 )  # fmt: skip
 
 UMI_PARTS = ("eef_pos", "eef_rot_axis_angle", "gripper_width")
@@ -320,8 +337,21 @@ ZARR_WRITER = Writer(
         ("agent_pos",),
     ),
     action=(("action",), ("actions",)),
+    naming="leaf or leaf_k",
 )
 
+
+def _hands(left: int, right: int) -> tuple[str, ...]:
+    lefts = (f"left_hand.{k}" for k in range(left))
+    return (*lefts, *(f"right_hand.{k}" for k in range(right)))
+
+
+# Two grippers, or finger joints of two hands, the left one first; by their number
+AGIBOT_EFFECTORS = {
+    1: ("gripper",),
+    2: ("left_gripper", "right_gripper"),
+    **{width: _hands(width // 2, width - width // 2) for width in range(3, 65)},
+}
 # Recordings of one maker, whose folders say whose they are
 AGIBOT = Writer(
     "AgiBot World",
@@ -329,6 +359,13 @@ AGIBOT = Writer(
     # Radians; grippers in mm or finger joints in radians
     state=(("state/joint/position", "state/effector/position"),),
     action=(("action/joint/position", "action/effector/position"),),
+    effectors={
+        (f"{column}/effector/position", width): names
+        for column, (width, names) in product(("state", "action"), AGIBOT_EFFECTORS.items())
+    },
+    naming="path.k",
+    times_from_start=True,
+    leaves_empty=True,
     known=(
         (
             r"(state|action)/(effector|end|head|joint|robot|waist)/(angular|current_value|effort|force|index|orientation|"
@@ -344,6 +381,7 @@ DROID = Writer(
         ("observation/robot_state/joint_positions", "observation/robot_state/gripper_position"),
     ),
     action=(("action/joint_position", "action/gripper_position"),),
+    naming="leaf or leaf.k",
     known=(
         (
             r"(action/(robot_state/)?|observation/robot_state/)((prev_|target_)?(cartesian|joint|gripper)_(position|"
@@ -352,6 +390,15 @@ DROID = Writer(
             "DROID's other measures; keys.state or keys.action of an entry reads them",
         ),
     ),
+)
+# Topics with numbers, of the kind `joints` or `numbers`
+NO_COMMAND = r"(?i)(?!.*(command|cmd|action|leader|target|desired|goal|setpoint))"
+ROS = Writer(
+    "ROS",
+    "wiki.ros.org/joint_state_publisher: /joint_states; commands by names that drivers use",
+    state=(("/joint_states joints",), (f"{NO_COMMAND}.* joints",)),
+    action=(((NO_COMMAND + ".*").replace("?!", "?="),),),
+    are_patterns=True,
 )
 # Its pictures were RGB, encoded as if they were BGR, until a JPEG comment began to mark those that are right
 # (github.com/RoboTwin-Platform/RoboTwin, issue 473 and pull request 500). Its files show no mark of their own

@@ -1,4 +1,5 @@
-"""Pictures of a video, as their readers know them: how they are asked for, and what may be wrong with them.
+"""Pictures of a video, as their readers know them: how they are asked for, and what may be wrong
+with them.
 
 A frame index counts decoded frames of one episode from 0. Pictures are uint8: luma [h, w], RGB [h,
 w, 3].
@@ -24,7 +25,8 @@ class VideoError(DataError):
 
 @dataclass(frozen=True)
 class Planes:
-    """A picture as videos hold it: luma [h, w], and two colour differences of half its width and height, rounded up.
+    """A picture as videos hold it: luma [h, w], and two colour differences of half its width and
+    height, rounded up.
 
     uint8, and views of the decoder's buffers: do not keep them. is_full_range: 0..255 is used, not
     16..235 and 16..240.

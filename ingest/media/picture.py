@@ -4,10 +4,10 @@ import io
 from base64 import b64decode
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib import import_module
 
 import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from ingest.media.frames import Picture, SkippedFrame, VideoError
 from ingest.reasons import LIMITS, Limits
@@ -65,10 +65,11 @@ def check_size(width: int, height: int, description: str, limits: Limits) -> Non
 
 def picture_size(data: bytes) -> tuple[int, int]:
     """Height and width of an encoded picture by its header; (0, 0) for what is none."""
+    pillow = import_module("PIL.Image")
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with pillow.open(io.BytesIO(data), formats=FORMATS) as image:
             return image.height, image.width
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except (OSError, ValueError, SyntaxError, pillow.DecompressionBombError):
         return 0, 0
 
 

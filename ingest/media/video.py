@@ -432,8 +432,8 @@ def _decode(
 
 @contextmanager
 def _lent(path: Path, options: DecodeOptions, first: int | None) -> Iterator[Container]:
-    """A file to decode pictures of, from a tick on; None: from its beginning. The next episode inside it is decoded
-    by what has read this one well. Raises as `open_video`."""
+    """A file to decode pictures of, from a tick on; None: from its beginning. The next episode
+    inside it is decoded by what has read this one well. Raises as `open_video`."""
     # The frames that are asked for do not change how a file is opened; copies of a process share the place in a file
     key = os.getpid(), path, file_version(path), replace(options, wanted=None)
     container = None if first is None else _idle.pop(key, None)
@@ -486,8 +486,8 @@ def _tick(picture: Decoded) -> int:
 def _groups_from(
     container: Container, first: int | None
 ) -> Iterator[tuple[list[Packet], list[Packet]]]:
-    """Groups of pictures from that which holds a frame on: the packets of each, and in the order of showing those of
-    them from the frame on. Raises VideoError."""
+    """Groups of pictures from that which holds a frame on: the packets of each, and in the order of
+    showing those of them from the frame on. Raises VideoError."""
     stream = container.streams.video[0]
     num_shown = 0
     if first is not None:
@@ -540,7 +540,8 @@ def _has_short_groups(path: Path, _: tuple[int, int], limits: Limits) -> bool:
 def _frames_of_blocks(
     path: Path, container: Container, first: int | None, options: DecodeOptions
 ) -> Iterator[Frame]:
-    """Every picture from the first on: blocks of whole groups are decoded side by side, each by one thread.
+    """Every picture from the first on: blocks of whole groups are decoded side by side, each by one
+    thread.
 
     The decoder's own threads wait for one another, since each picture of a group needs the one
     before: of two cores they used two thirds. Raises VideoError where groups cannot be told apart,

@@ -147,7 +147,8 @@ def _entries(
 class PictureDecoder:
     """Puts the pictures of one episode that samples show into a file, in one pass per camera.
 
-    keyframes: names of pictures by episode and camera, then by frame, of episodes some of whose pictures are covered.
+    keyframes: names of pictures by episode and camera, then by frame, of episodes some of whose
+    pictures are covered.
     """
 
     lake: Lake
@@ -162,8 +163,8 @@ class PictureDecoder:
     )  # keyframes by camera and frame
 
     def decode(self, instructions: WantedPictures) -> list[Finding]:
-        """Add those that the file lacks; a finding for each camera of which some cannot be had. Of an episode that is
-        another recording by now the file keeps none."""
+        """Add those that the file lacks; a finding for each camera of which some cannot be had. Of
+        an episode that is another recording by now the file keeps none."""
         keys_of_camera: dict[str, dict[int, list[PictureKey]]] = {}
         for key in sorted(instructions.keys() - self.pictures.places.keys()):
             _, camera, frame, _ = key

@@ -1,7 +1,9 @@
-"""ProgressLM's samples: profiles, so many samples of each kind for one phase of training, drawn from a release's train
-split; and the right answers, for reward functions, ours and those of other trainers.
+"""ProgressLM's samples: profiles, so many samples of each kind for one phase of training, drawn
+from a release's train split; and the right answers, for reward functions, ours and those of other
+trainers.
 
-Counts are those of the published ProgressLM sets (Prog-SFT, 25,248 samples; Prog-RL, 20,428), which share no run.
+Counts are those of the published ProgressLM sets (Prog-SFT, 25,248 samples; Prog-RL, 20,428), which
+share no run.
 """
 
 import re

@@ -1,9 +1,11 @@
-"""Shards: WebDataset tars, one entry per episode, written once and read by `webdataset` or by warehouse.shards.loader.
+"""Shards: WebDataset tars, one entry per episode, written once and read by `webdataset` or by
+warehouse.shards.loader.
 
-An entry has the key <dataset>-<episode>, its pictures as <camera>.<frame>.jpg (see camera_name) and its samples as
-samples.json, so a picture that twenty samples share is stored once; a picture of another episode, which a sample
-compares with, lies in the entry that shows it. A tar's name holds its content's hash; equal content, equal bytes.
-Beside each tar lies its index: where entries begin, and which samples they hold.
+An entry has the key <dataset>-<episode>, its pictures as <camera>.<frame>.jpg (see camera_name) and
+its samples as samples.json, so a picture that twenty samples share is stored once; a picture of
+another episode, which a sample compares with, lies in the entry that shows it. A tar's name holds
+its content's hash; equal content, equal bytes. Beside each tar lies its index: where entries begin,
+and which samples they hold.
 """
 
 import hashlib
@@ -29,7 +31,7 @@ from core.files import write_file, write_from
 from core.paths import Workspace
 from core.tables import TABLES
 
-CODE_VERSION = "shards-7"
+CODE_VERSION = "shards-8"
 SAMPLES = "samples.json"
 PICTURE_NAME = re.compile(
     r"(?:e(?P<other>\d{6,})\.)?(?P<camera>.+)\.(?P<frame>\d{6,})(?:\.(?P<edit>[^.]+))?\.jpg"
@@ -42,8 +44,8 @@ class ShardError(FailedError):
 
 @dataclass(frozen=True)
 class EntryContent:
-    """What an entry is to hold: an episode's samples (rows of the table samples), and by its name the JPEG bytes of
-    every picture that they show, also of those of other episodes."""
+    """What an entry is to hold: an episode's samples (rows of the table samples), and by its name
+    the JPEG bytes of every picture that they show, also of those of other episodes."""
 
     dataset: str
     episode_index: int
@@ -174,8 +176,8 @@ def lists_of(rows: Sequence[Mapping]) -> dict[str, Any]:
 class TarWriter:
     """One tar, byte-identical for equal entries; they come in order of their keys.
 
-    The tar that webdataset's TarWriter and tarfile write, without importing PyTorch in every worker, and without the
-    copies that tarfile makes of each member.
+    The tar that webdataset's TarWriter and tarfile write, without importing PyTorch in every
+    worker, and without the copies that tarfile makes of each member.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -322,7 +324,8 @@ def _failures(path: Path) -> tuple[type[Exception], ...]:
 class Sample:
     """One question with its pictures as JPEG bytes, in the order of the question's <image> marks.
 
-    `entry`: the pictures of its episode's entry by name, where it was read by a Loader; as far as samples show them.
+    `entry`: the pictures of its episode's entry by name, where it was read by a Loader; as far as
+    samples show them.
     """
 
     row: Mapping

@@ -12,12 +12,16 @@ import pytest
 
 from core.errors import UserError
 from core.paths import Workspace
+from eval.benchmarks import wgo
 from eval.benchmarks.load import score_predictions
 from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.question import BenchmarkError, PictureFile, PredictionLine
 from eval.benchmarks.run import evaluate_benchmark
 from eval.runners.start import RunnerConfig
 from eval.scored import ALL
+from ingest.registry import DatasetConfig
+from ingest.source import list_episodes
+from ingest.sources.files import Source
 from tests.kits import laptop_kit, reward_kit
 from tests.kits.bench_kit import by_part, questions_of
 from tests.kits.files import files_of
@@ -300,6 +304,103 @@ def test_a_datasets_progress_and_success(tmp_path: Path) -> None:
     assert frame.read_bytes() == b"kept"  # nothing is decoded twice
     assert len({q.key for q in limited_questions}) == 34
     assert {q.key for q in limited_questions if q.inference == 0} <= {q.key for q in questions}
+
+
+# The Video Progress Benchmark
+
+
+def vpb_record(run: str, percents: dict[int, float], **changed: Any) -> dict[str, Any]:
+    """A run of 30 frames; its keyframes' progress by frame."""
+    place = f"__VLAC2_FRAMES_ROOT__/{run}/top/{{:06d}}.jpg"
+    return {
+        "metadata": {"task_instruction": TASKS[0], "fps": 10, "is_expert": run == "expert"},
+        "frame_index": {"top": [place.format(n) for n in range(30)], "side": []},
+        "dense_kinematic_progress": [],
+        "semantic_anchors": [
+            {
+                "frame_index": frame,
+                "human_annotated_progress": percent,
+                "progress_explanation": "so",
+            }
+            for frame, percent in percents.items()
+        ],
+    } | changed
+
+
+def test_keyframes_are_asked_and_scored_by_split(tmp_path: Path) -> None:
+    by_frame = [{"top": f"a/top/{n:06d}.jpg"} for n in range(30)]
+    records = {
+        "test_nonexpert_seen": [
+            vpb_record("a", {0: 0, 10: 60, 20: -20, 29: 100}),
+            vpb_record("b", {29: 100}, frame_index=by_frame),
+        ],
+        "test_expert_seen": [vpb_record("expert", {0: 0, 15: 50, 29: 100})],
+    }
+    (tmp_path / "splits").mkdir()
+    for part, of_part in records.items():
+        (tmp_path / "splits" / f"{part}.json").write_text(json.dumps(of_part))
+    options = {"part": tuple(records), "image_root": tmp_path / "frames"}
+    questions = questions_of("vpb", str(tmp_path), **options)
+    assert by_part(questions) == {"test_nonexpert_seen": 5, "test_expert_seen": 3}
+    assert [q.progress for q in questions[:4]] == [0, 0.6, 0, 1]
+    assert questions[1].pictures[-1].path == tmp_path / "frames" / "a" / "top" / "000010.jpg"
+    assert questions[4].pictures[-1].path == tmp_path / "frames" / "a" / "top" / "000029.jpg"
+    assert all(q.text.count("<image>") == len(q.pictures) for q in questions)
+    clock = [
+        PredictionLine(str(n), q.meta_data(), value=(q.frame_index or 0) / 29)
+        for n, q in enumerate(questions)
+    ]
+    scores = score_predictions("vpb", clock).scores()
+    assert scores["part 3 test_expert_seen", "mae"].value < 0.02
+    assert scores["part 1 test_nonexpert_seen", "mae"].value > 0.1
+
+    for changed, message in (
+        (
+            {"metadata": {"task_instruction": "x", "rate": 10}},
+            "none of task_instruction, rate says its fps",
+        ),
+        ({"frame_index": {"top": ["../x.jpg"] * 30}}, "outside the folder of pictures"),
+        (
+            {"semantic_anchors": [{"frame": 30, "human_annotated_progress": 1}]},
+            "keyframe 30 of 30 frames",
+        ),
+        (
+            {"semantic_anchors": [{"frame": 3, "human_annotated_progress": 101}]},
+            "annotated_progress",
+        ),
+    ):
+        broken = json.dumps([vpb_record("a", {0: 0}, **changed)])
+        (tmp_path / "splits" / "test_expert_seen.json").write_text(broken)
+        with pytest.raises(BenchmarkError, match=message):
+            questions_of("vpb", str(tmp_path), **options)
+
+
+# WGO-Bench
+
+
+def test_videos_of_a_table_are_episodes_with_steps(tmp_path: Path) -> None:
+    write_video(tmp_path / "video.mp4", bars(60), fps=10)
+    row = {
+        "id": "droid_07",
+        "video": (tmp_path / "video.mp4").read_bytes(),
+        "instruction": TASKS[0],
+        "segments": [
+            {"start_sec": 0.0, "end_sec": 2.5, "subtask": "reach the bar"},
+            {"start_sec": 2.5, "end_sec": 6.0, "subtask": "push the bar"},
+        ],
+        "metadata": "{}",
+        "perception_state": {"robot_family": "droid"},
+    }
+    table = tmp_path / "annotations.parquet"
+    pq.write_table(pa.Table.from_pylist([row, row | {"id": "homer_01"}]), table)
+    assert wgo.unpack(table, tmp_path / "wgo") == {"droid": 1, "homer": 1}
+    source = Source(DatasetConfig(name="droid", source=str(tmp_path / "wgo" / "droid")))
+    (record,) = list_episodes(source).records
+    assert (record.task, record.fps) == (TASKS[0], 10)
+    assert [step.name for step in record.steps] == ["reach the bar", "push the bar"]
+    pq.write_table(pa.Table.from_pylist([row | {"id": "../x"}]), table)
+    with pytest.raises(BenchmarkError, match="row 1: id"):
+        wgo.unpack(table, tmp_path / "other")
 
 
 # Pictures
