@@ -370,7 +370,7 @@ WAYS: Mapping[str, VlmConfig] = {
     "pictures by themselves, no sheets": VlmConfig(contact_sheet=False),
     "every boundary refined": VlmConfig(refine=True),
     "two passes": VlmConfig(passes=2, gate_tolerance_s=NEAR_S),
-    "two cheap models first, the exact one's tokens": VlmConfig(cheap_models=tuple(CHEAP)),
+    "two cheap models first: tokens of the exact one": VlmConfig(cheap_models=tuple(CHEAP)),
     "no verify": VlmConfig(verify=False),
     "no reason": VlmConfig(reason=False),
 }
@@ -452,7 +452,8 @@ HEAD = [
 COLUMNS = (0, 1, 2, 3, 4, 8)  # on the page, which has these rows
 ON_THE_PAGE = (
     "exact", "boundaries off by 0.5 s", "a third of runs lacks a step", "verify denies 10 % of completed steps",
-    "a picture a second by itself, every boundary refined", "two passes", *OTHER_WAYS,
+    "a picture a second by itself, every boundary refined", "two passes", "a cheap model",
+    "two cheap models first: tokens of the exact one", *OTHER_WAYS,
 )  # fmt: skip
 
 

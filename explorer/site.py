@@ -8,6 +8,7 @@ for scripts.
 import json
 import shlex
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -172,13 +173,6 @@ def explorer_of(request: Request) -> Explorer:
     return request.app.state.explorer
 
 
-def author_of(request: Request, author: str | None) -> str:
-    """Who says something: the name that a proxy gives counts before the one that they give themselves."""
-    return request.state.user or (
-        explorer_of(request).options.access.author if author is None else author
-    )
-
-
 @dataclass(frozen=True)
 class Visit:
     """A request that reads the corpus, in one state: what the routes of pages take as `visit`."""
@@ -209,19 +203,43 @@ class Visit:
         return HTMLResponse(self.explorer.templates.get_template(template).render(values))
 
 
-def _visit(request: Request) -> Iterator[Visit]:
+def visits(request: Request) -> Iterator[Visit]:
     explorer = explorer_of(request)
     with explorer.corpus.reading() as reader:
         yield Visit(request, explorer, reader)
 
 
-Visiting = Annotated[Visit, Depends(_visit)]
+Visiting = Annotated[Visit, Depends(visits)]
+# Where a request reads for a part of its time alone
+visiting = contextmanager(visits)
 
 
-def check_may_write(explorer: Explorer) -> None:
-    """Raises PageError where nothing can be changed."""
-    if reason := explorer.options.why_read_only:
-        raise PageError(reason, 403)
+@dataclass(frozen=True)
+class Writer:
+    """A request that says something: what its routes take. Raises PageError where nobody may."""
+
+    request: Request
+
+    def __post_init__(self) -> None:
+        if reason := self.explorer.options.why_read_only:
+            raise PageError(reason, 403)
+
+    @property
+    def explorer(self) -> Explorer:
+        return explorer_of(self.request)
+
+    def author(self, stated: str | None) -> str:
+        """Who it is: the name that a proxy gives counts before the one that they give themselves."""
+        if stated is None:
+            stated = self.explorer.options.access.author
+        return self.request.state.user or stated
+
+    def say[T](self, act: Callable[[LakeReader, LakeConnection], T]) -> T:
+        """Write down what somebody says; what `act` gives."""
+        return self.explorer.corpus.say(act)
+
+
+Writing = Annotated[Writer, Depends(Writer)]
 
 
 def count(value: float) -> str:

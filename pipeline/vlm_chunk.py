@@ -237,7 +237,7 @@ class ChunkModel[T]:
             self.calls = _recorded(self.context, calls, self.albums)
 
     async def ask(self, questions: Sequence[Question[T]]) -> dict[int, T]:
-        """Ask the questions, some episodes at a time; returns the answers. An episode without one is a finding."""
+        """Ask the questions; returns the answers. An episode without one is a finding."""
         self.albums += [album for album, _ in questions]
         async with asyncio.TaskGroup() as group:
             for album, ask_model in questions:

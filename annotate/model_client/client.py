@@ -1,4 +1,4 @@
-"""The client of OpenAI-compatible servers: a question is asked once, within the budget, and answered to its schema."""
+"""The client of OpenAI-compatible servers: a question is asked once and within the budget."""
 
 import asyncio
 import os
@@ -104,7 +104,7 @@ class Client:
             await endpoint.close()
 
     async def side_by_side(self, tasks: Iterable[Coroutine[Any, Any, object]]) -> None:
-        """Tasks that ask this client, all under way at once: what one raises stops the others. Raises VlmError."""
+        """Tasks that ask this client, all at once: what one raises stops the others. Raises VlmError."""
         async with self:
             try:
                 async with asyncio.TaskGroup() as group:
@@ -114,7 +114,7 @@ class Client:
                 raise _first_error(group) from group
 
     async def check(self) -> None:
-        """Every endpoint answers and serves the model; done before the first request if not called. Raises VlmError."""
+        """Every endpoint answers and serves the models; done before the first request. Raises VlmError."""
         async with self._checking:
             self._raise_fatal()
             if self.served:
@@ -128,7 +128,7 @@ class Client:
                 self._raise_fatal()
 
     def _agreed_model(self, name: str, lists: list[list[endpoints.Served]]) -> endpoints.Served:
-        """The model as all endpoints serve it. Raises VlmError when one does not, or serves another under its name."""
+        """The model as all endpoints serve it. Raises VlmError when one does not, or serves another."""
         cards = {
             url: self._served_model(name, url, served_models)
             for url, served_models in zip(self.config.endpoints, lists, strict=True)
@@ -197,7 +197,7 @@ class Client:
         return reply
 
     def _forget_flight(self, key: str, flight: asyncio.Task[Reply]) -> None:
-        """Forget a flight that has ended: from now on its reply is in the store, or may be asked for anew."""
+        """Forget a flight that has ended: its reply is in the store, or may be asked for anew."""
         del self._flights[key]
         if not flight.cancelled():
             flight.exception()  # seen, also where all its askers were cancelled
@@ -241,7 +241,7 @@ class Client:
             raise VlmError(self._fatal.reason, str(self._fatal), is_fatal=True)
 
     async def _retried_reply(self, call: dict[str, Any], request: Request) -> Reply:
-        """Try until there is a valid reply or no hope of one. Bad replies and failures are counted apart."""
+        """Try until there is a valid reply or no hope. Bad replies and failures are counted apart."""
         started_s = time.monotonic()
         failures = 0
         put_off_s = 0.0
@@ -272,7 +272,7 @@ class Client:
             await asyncio.sleep(pause_s)
 
     def _is_adapted(self, sent: ServerProfile, refusal: str) -> bool:
-        """May the server take the request as the profile is now? It is changed by the refusal, if no other one was."""
+        """May the server take the request by the present profile? A refusal changes it once."""
         if self.profile == sent:
             self.profile = sent.without(refusal) or sent
         return self.profile != sent
@@ -280,7 +280,7 @@ class Client:
     def _after_refusal(
         self, error: VlmError, request: Request, profile: ServerProfile, served: endpoints.Served
     ) -> Exception:
-        """What a refusal is that such a profile and such limits met: another try, too long, or for good."""
+        """What the refusal of a profile and limits is: another try, too long, or for good."""
         name = request.model or self.config.model
         # Without a schema a question is sent as it is
         learnt = self._served(name).with_limit_of(str(error)) if request.schema else None
@@ -297,7 +297,7 @@ class Client:
         return self.served.get(name) or endpoints.Served(name, None, None)
 
     def _check_hope(self, failures: int, started_s: float, error: endpoints.TryError) -> None:
-        """Raises VlmError when no server answers, or none answers this one request while others are answered."""
+        """Raises VlmError when no server answers, or none answers this one request."""
         patience = 2 * self.config.max_attempts
         every_server_fails = all(endpoint.failures >= patience for endpoint in self.endpoints)
         none_answered_since = all(endpoint.succeeded_at < started_s for endpoint in self.endpoints)
@@ -338,7 +338,7 @@ class Client:
 
     @asynccontextmanager
     async def _first_slot(self, request: Request) -> AsyncIterator[None]:
-        """A few requests at once until one of the build's replies could be used: who sees it first waits for nobody."""
+        """A few requests at once until one of the build's replies could be used."""
         if self._has_answer or request.schema is None:
             yield
             return
@@ -525,7 +525,7 @@ async def _served_models(endpoint: endpoints.Endpoint) -> list[endpoints.Served]
 
 
 def _first_error(group: BaseExceptionGroup) -> BaseException:
-    """One error of a group and of the groups in it, a VlmError where there is one: one reason is enough."""
+    """One error of a group and of the groups in it, a VlmError where there is one."""
     error: BaseException = group.subgroup(VlmError) or group
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]

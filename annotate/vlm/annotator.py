@@ -111,7 +111,7 @@ async def _in_parts[T](send_request: Ask, answer: Callable[[Ask, Parts], Awaitab
 def _segments_with_moves(
     segments: Sequence[Segment], visible_starts: Sequence[int], fps: float
 ) -> list[Segment]:
-    """With a note where one begins at a moment of the arm's, not at that frame where the model saw it."""
+    """With a note where one begins at a moment of the arm's, not where the model saw it."""
     off_s = [
         abs(s.start_frame - frame) / fps for s, frame in zip(segments, visible_starts, strict=True)
     ]
@@ -225,7 +225,7 @@ class _Annotation:
         self.needs_review = self.needs_review or bool(doubts)
 
     async def _is_answered(self, stage: str, answer: Awaitable[None]) -> bool:
-        """What a stage adds to a label that is there without it; where it fails, the label stays and says so."""
+        """What a stage adds to a label; where it fails, the label stays and says so."""
         try:
             await answer
         except VlmError as e:
@@ -253,7 +253,7 @@ class _Annotation:
         }
 
     async def _make_plan(self, pictures: prompts.Pictures) -> None:
-        """The task, stated or as the reply infers it, and the planned steps; a step told twice in a row is one."""
+        """The task, stated or inferred, and the planned steps; one told twice in a row is one."""
         config = self.config
         schema = prompts.plan_reply(
             config.vocabulary, config.max_steps, infer_task=self.is_inferred

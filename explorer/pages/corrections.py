@@ -2,13 +2,12 @@
 whom it is assigned to.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
 import duckdb
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field, StrictBool, StrictInt
 
@@ -19,13 +18,7 @@ from core.values import plain
 from explorer.access import LakeReader, PageError
 from explorer.corrected_labels import correction_state
 from explorer.episode import EpisodeIndex, episode_facts, label_as_said
-from explorer.site import (
-    Explorer,
-    Visiting,
-    author_of,
-    check_may_write,
-    explorer_of,
-)
+from explorer.site import Explorer, Visiting, Writing
 from warehouse.lake import acceptances, corrections
 from warehouse.lake.connection import LakeConnection
 from warehouse.lake.corrections import (
@@ -121,7 +114,7 @@ def _corrections_in_words(
 @router.post(OF_EPISODE)
 @router.post(f"{OF_EPISODE}/{{act}}")
 def change(
-    request: Request,
+    writer: Writing,
     dataset: str,
     episode_index: EpisodeIndex,
     statement: Said,
@@ -132,11 +125,9 @@ def change(
     (409 where somebody else was quicker, 422 for what cannot be), and the corrections of
     the episode after it, unless `brief` asks for the id alone.
     """
-    explorer = explorer_of(request)
-    check_may_write(explorer)
-    author = author_of(request, statement.author)
+    author = writer.author(statement.author)
     try:
-        saved = explorer.corpus.say(
+        saved = writer.say(
             lambda reader, lake: _written_correction(
                 Judged(reader, lake, dataset, episode_index, author, statement), act
             )
@@ -148,7 +139,9 @@ def change(
         outcome = {"error": str(e)}
     if statement.brief:
         return JSONResponse(outcome, status)
-    return JSONResponse(plain(outcome | _read_again(explorer, dataset, episode_index)), status)
+    return JSONResponse(
+        plain(outcome | _read_again(writer.explorer, dataset, episode_index)), status
+    )
 
 
 def _read_again(explorer: Explorer, dataset: str, episode_index: int) -> dict[str, Any]:
@@ -273,13 +266,13 @@ def _waiting_label(judged: Judged, correction: str) -> corrections.Corrected:
 
 
 @router.post("/api/marks")
-def tag(request: Request, marking: Marking) -> JSONResponse:
+def tag(writer: Writing, marking: Marking) -> JSONResponse:
     """409 where somebody else has assigned one of them meanwhile, 422 for what cannot be."""
     assignments = {
         (dataset, episode): assignment for dataset, episode, assignment in marking.episodes
     }
     signature = {
-        "author": author_of(request, marking.author),
+        "author": writer.author(marking.author),
         "is_on": marking.on,
         "follows": assignments,
     }
@@ -295,18 +288,18 @@ def tag(request: Request, marking: Marking) -> JSONResponse:
             **signature,
         )
 
-    return _said(request, act)
+    return JSONResponse({"changed": len(writer.say(act))})
 
 
 @router.post("/api/acceptances")
-def accept_check(request: Request, acceptance: Acceptance) -> JSONResponse:
+def accept_check(writer: Writing, acceptance: Acceptance) -> JSONResponse:
     """422 for what cannot be: no such fault, no reason."""
     places = (
         {(acceptance.dataset, acceptance.episode_index)}
         if acceptance.episode_index is not None
         else set()
     )
-    signature = {"why": acceptance.why, "author": author_of(request, acceptance.author)}
+    signature = {"why": acceptance.why, "author": writer.author(acceptance.author)}
 
     def act(reader: LakeReader, lake: LakeConnection) -> list[dict]:
         episodes = [episode for _, episode in places] or None
@@ -321,13 +314,4 @@ def accept_check(request: Request, acceptance: Acceptance) -> JSONResponse:
             **signature,
         )
 
-    return _said(request, act)
-
-
-def _said(
-    request: Request, act: Callable[[LakeReader, LakeConnection], list[dict]]
-) -> JSONResponse:
-    """How many rows `act` adds. Raises PageError where nothing can be changed."""
-    explorer = explorer_of(request)
-    check_may_write(explorer)
-    return JSONResponse({"changed": len(explorer.corpus.say(act))})
+    return JSONResponse({"changed": len(writer.say(act))})
