@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 from urllib.parse import quote, urlencode
 
 from fastapi import Depends, Request
@@ -214,32 +214,31 @@ Visiting = Annotated[Visit, Depends(visits)]
 visiting = contextmanager(visits)
 
 
-@dataclass(frozen=True)
-class Writer:
-    """A request that says something: what its routes take. Raises PageError where nobody may."""
+class Speech(NamedTuple):
+    """A request that says something: what routes take as `speech`."""
 
     request: Request
+    explorer: Explorer
 
-    def __post_init__(self) -> None:
-        if reason := self.explorer.options.why_read_only:
-            raise PageError(reason, 403)
+    def author(self, name: str | None) -> str:
+        """Who says it: the name that a proxy gives counts before the one that they give themselves."""
+        of_options = self.explorer.options.access.author
+        return self.request.state.user or (of_options if name is None else name)
 
-    @property
-    def explorer(self) -> Explorer:
-        return explorer_of(self.request)
-
-    def author(self, stated: str | None) -> str:
-        """Who it is: the name that a proxy gives counts before the one that they give themselves."""
-        if stated is None:
-            stated = self.explorer.options.access.author
-        return self.request.state.user or stated
-
-    def say[T](self, act: Callable[[LakeReader, LakeConnection], T]) -> T:
-        """Write down what somebody says; what `act` gives."""
-        return self.explorer.corpus.say(act)
+    def answer(self, act: Callable[[LakeReader, LakeConnection], Any]) -> JSONResponse:
+        """What `act` gives, which says something."""
+        return JSONResponse(plain(self.explorer.corpus.say(act)))
 
 
-Writing = Annotated[Writer, Depends(Writer)]
+def _speech(request: Request) -> Speech:
+    """Raises PageError where nothing can be changed."""
+    explorer = explorer_of(request)
+    if reason := explorer.options.why_read_only:
+        raise PageError(reason, 403)
+    return Speech(request, explorer)
+
+
+Speaking = Annotated[Speech, Depends(_speech)]
 
 
 def count(value: float) -> str:

@@ -24,7 +24,7 @@ from explorer.pages.corrections import (
 from explorer.pages.episodes import MAX_CHARS
 from explorer.review_queue import ORDER, SIGNS, ReviewQueue
 from explorer.selection import EpisodeSelection
-from explorer.site import Visit, Visiting, Writing, visiting
+from explorer.site import Speaking, Visit, Visiting, visiting
 from warehouse.lake.connection import LakeConnection
 from warehouse.lake.corrections import ACCEPTED, REJECTED, CorrectionError, parsed
 from warehouse.lake.statements import Place, check_recording
@@ -138,19 +138,19 @@ def page(
 
 
 @router.post("/api/bulk")
-def accept(writer: Writing, bulk: BulkAcceptance) -> JSONResponse:
+def accept(speech: Speaking, bulk: BulkAcceptance) -> JSONResponse:
     """Accept as many labels of them as one request can; answers how many were, how many
     are left, and why some were not. 422: the sample was not looked at, or some of it is
     wrong.
     """
-    author = writer.author(bulk.author)
+    author = speech.author(bulk.author)
     queue = _runs_to_accept(bulk.kind, bulk.dataset, bulk.person, bulk.query)
-    with visiting(writer.request) as visit:
+    with visiting(speech.request) as visit:
         _check_sample(visit.reader, [*dict.fromkeys(bulk.sample)], bulk.snapshot)
         rows = queue.rows(visit, f"ORDER BY {ORDER}")
     comment = f"accepted with its {queue.noun}; {len(bulk.sample)} of it were looked at and right"
 
-    refused = writer.say(
+    refused = speech.explorer.corpus.say(
         lambda reader, lake: _accept_rows(reader, lake, rows[:AT_ONCE], author, comment)
     )
     accepted = len(rows[:AT_ONCE]) - len(refused)

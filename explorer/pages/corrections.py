@@ -18,7 +18,11 @@ from core.values import plain
 from explorer.access import LakeReader, PageError
 from explorer.corrected_labels import correction_state
 from explorer.episode import EpisodeIndex, episode_facts, label_as_said
-from explorer.site import Explorer, Visiting, Writing
+from explorer.site import (
+    Explorer,
+    Speaking,
+    Visiting,
+)
 from warehouse.lake import acceptances, corrections
 from warehouse.lake.connection import LakeConnection
 from warehouse.lake.corrections import (
@@ -114,7 +118,7 @@ def _corrections_in_words(
 @router.post(OF_EPISODE)
 @router.post(f"{OF_EPISODE}/{{act}}")
 def change(
-    writer: Writing,
+    speech: Speaking,
     dataset: str,
     episode_index: EpisodeIndex,
     statement: Said,
@@ -125,9 +129,9 @@ def change(
     (409 where somebody else was quicker, 422 for what cannot be), and the corrections of
     the episode after it, unless `brief` asks for the id alone.
     """
-    author = writer.author(statement.author)
+    author = speech.author(statement.author)
     try:
-        saved = writer.say(
+        saved = speech.explorer.corpus.say(
             lambda reader, lake: _written_correction(
                 Judged(reader, lake, dataset, episode_index, author, statement), act
             )
@@ -140,7 +144,7 @@ def change(
     if statement.brief:
         return JSONResponse(outcome, status)
     return JSONResponse(
-        plain(outcome | _read_again(writer.explorer, dataset, episode_index)), status
+        plain(outcome | _read_again(speech.explorer, dataset, episode_index)), status
     )
 
 
@@ -266,20 +270,20 @@ def _waiting_label(judged: Judged, correction: str) -> corrections.Corrected:
 
 
 @router.post("/api/marks")
-def tag(writer: Writing, marking: Marking) -> JSONResponse:
+def tag(speech: Speaking, marking: Marking) -> JSONResponse:
     """409 where somebody else has assigned one of them meanwhile, 422 for what cannot be."""
     assignments = {
         (dataset, episode): assignment for dataset, episode, assignment in marking.episodes
     }
     signature = {
-        "author": writer.author(marking.author),
+        "author": speech.author(marking.author),
         "is_on": marking.on,
         "follows": assignments,
     }
 
-    def act(reader: LakeReader, lake: LakeConnection) -> list[dict]:
+    def act(reader: LakeReader, lake: LakeConnection) -> dict[str, int]:
         shown_recordings = reader.recordings_shown(assignments, marking.snapshot)
-        return mark(
+        statements = mark(
             lake,
             [*assignments],
             marking.kind,
@@ -287,24 +291,25 @@ def tag(writer: Writing, marking: Marking) -> JSONResponse:
             recordings=shown_recordings,
             **signature,
         )
+        return {"changed": len(statements)}
 
-    return JSONResponse({"changed": len(writer.say(act))})
+    return speech.answer(act)
 
 
 @router.post("/api/acceptances")
-def accept_check(writer: Writing, acceptance: Acceptance) -> JSONResponse:
+def accept_check(speech: Speaking, acceptance: Acceptance) -> JSONResponse:
     """422 for what cannot be: no such fault, no reason."""
     places = (
         {(acceptance.dataset, acceptance.episode_index)}
         if acceptance.episode_index is not None
         else set()
     )
-    signature = {"why": acceptance.why, "author": writer.author(acceptance.author)}
+    signature = {"why": acceptance.why, "author": speech.author(acceptance.author)}
 
-    def act(reader: LakeReader, lake: LakeConnection) -> list[dict]:
+    def act(reader: LakeReader, lake: LakeConnection) -> dict[str, int]:
         episodes = [episode for _, episode in places] or None
         shown_recordings = reader.recordings_shown(places, acceptance.snapshot)
-        return acceptances.accept(
+        statements = acceptances.accept(
             lake,
             acceptance.dataset,
             acceptance.check,
@@ -313,5 +318,6 @@ def accept_check(writer: Writing, acceptance: Acceptance) -> JSONResponse:
             recordings=shown_recordings,
             **signature,
         )
+        return {"changed": len(statements)}
 
-    return JSONResponse({"changed": len(writer.say(act))})
+    return speech.answer(act)

@@ -16,7 +16,7 @@ from annotate.pictures import TINY
 from core.values import grouped
 from explorer.access import PageError
 from explorer.episode import EpisodeIndex
-from explorer.site import Visiting, Writing
+from explorer.site import Speaking, Visiting
 from warehouse.lake import Lake, recordings
 from warehouse.lake.connection import LakeConnection
 from warehouse.lake.lists import LISTS
@@ -91,12 +91,12 @@ def strip(
 
 @router.post("/api/recordings/{dataset}/{episode_index}")
 def decide(
-    writer: Writing, dataset: str, episode_index: EpisodeIndex, decision: Decision
+    speech: Speaking, dataset: str, episode_index: EpisodeIndex, decision: Decision
 ) -> JSONResponse:
     """What a person decides; 422 where there is nothing to decide."""
-    author = writer.author(decision.author)
+    author = speech.author(decision.author)
     try:
-        lake = Lake(writer.explorer.space)
+        lake = Lake(speech.explorer.space)
     except OSError as e:
         raise PageError(f"the workspace cannot be written to: {e.strerror}", 403) from e
     with closing(lake.con):

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ingest.episode import PartKind
 from ingest.formats.array_pictures import other_kind
 from ingest.formats.array_roles import roles_of, why_known
 from ingest.formats.listing import ListingBuilder
@@ -33,6 +34,7 @@ from ingest.media.frames import Picture
 from ingest.registry import Keys
 
 STEPS = "steps/"
+KINDS: tuple[PartKind, PartKind] = ("column", "text")
 OBSERVATION = "steps/observation/"
 INVALID = ("invalid", "is_invalid", "episode_invalid")
 
@@ -57,8 +59,9 @@ class RecordTree(NamedTuple):
         for key, spec in steps.specs.items():
             if not steps.has_values(key) and spec.kind != "other":
                 continue
-            kind = "camera" if spec.is_picture else "text" if spec.kind == "text" else "column"
-            dtype = spec.dtype or ("text" if spec.kind == "text" else "")
+            is_text = spec.kind == "text"
+            kind = "camera" if spec.is_picture else KINDS[is_text]
+            dtype = spec.dtype or "text" * is_text
             title = key.removesuffix(RAGGED)
             holds_pictures = spec.kind in ("picture", "array")
             parts.append(Part(key, kind, spec.shape or (), dtype, None, title, holds_pictures))

@@ -1,4 +1,4 @@
-"""Servers that take other fields than vLLM: the first question finds out."""
+"""Servers that take other fields than vLLM: the first question finds out, and no refusal is paid for or lost."""
 
 import json
 from collections.abc import Callable
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from pydantic import ValidationError
 
 from annotate.config import VlmConfig
@@ -14,6 +15,7 @@ from annotate.model_client.endpoints import Served, body_of
 from annotate.model_client.profiles import PROFILES, is_same_model, profile_of
 from annotate.model_client.responses import ResponseStore
 from annotate.vlm import prompts
+from core.paths import ROOT
 from pipeline.model_probe import probe
 from tests.annotate.model_client.test_reading import (
     GOOD,
@@ -30,10 +32,12 @@ pytestmark = pytest.mark.usefixtures("short_pauses")
 
 # Words in which servers refuse a field, as their issues have them
 REFUSALS = {
-    "max_tokens": "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.",
-    "temperature": "Unsupported value: 'temperature' does not support 0 with this model.",
+    "max_tokens": "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' "
+    "instead.",
+    "temperature": "Unsupported value: 'temperature' does not support 0 with this model. Only the default (1) value is "
+    "supported.",
     "seed": 'Unknown name "seed": Cannot find field.',
-    "response_format": "Invalid parameter: 'response_format' of type 'json_schema'",
+    "response_format": "Invalid parameter: 'response_format' of type 'json_schema' is not supported with this model.",
 }
 
 
@@ -79,43 +83,15 @@ def test_a_refusal_that_names_no_field_is_lost(tmp_path: Path) -> None:
     assert error.reason == "wrong_request"
 
 
-# A limit, and words of servers that tell it, as their code and issues have them; None: only that a question is too long
-LIMITS: dict[str, dict[str, int | None]] = {
-    "context_tokens": {
-        "max_tokens=5178 cannot be greater than max_model_len=4096.": 4096,
-        "This model's maximum context length is 4096 tokens. However,": 4096,
-        "The decoder prompt (length 5000) is longer than the maximum model length of 4096.": 4096,
-        "The input (5000 tokens) is longer than the model's context length (4096 tokens).": 4096,
-        "Input length (5000 tokens) exceeds the maximum allowed length (4096 tokens).": 4096,
-        "request (9412 tokens) exceeds the available context size (8192 tokens), try": 8192,
-        "This endpoint's maximum context length is 200,000 tokens.": 200000,
-        "prompt is too long: 213462 tokens > 200000 maximum": 200000,
-        "input length and `max_tokens` exceed context limit: 190000 + 20000 > 200000": 200000,
-        "The input token count (119626) exceeds the maximum number of tokens allowed (104857).": 104857,
-        "This model's maximum prompt length is 131072 but": 131072,
-    },
-    "reply_tokens": {
-        "max_tokens is too large. This model supports at most 16384 completion tokens": 16384,
-        "Invalid max_tokens value, the valid range of max_tokens is [1, 8192]": 8192,
-        "max_tokens: 30000 > 16000, which is the maximum allowed number of output tokens": 16000,
-    },
-    "images": {
-        "At most 4 image(s) may be provided in one prompt.": 4,
-        "You set image=2 (or defaulted to 1) in `--limit-mm-per-prompt`": 2,
-        "HTTP 413: Request Entity Too Large": None,
-        "too many images and documents: 21 + 0 > 20": None,
-        "the request exceeds the available context size. try increasing the context size": None,
-    },
-}
+LIMITS = yaml.safe_load((ROOT / "tests/data/told_limits.yaml").read_text())
 
 
-@pytest.mark.parametrize("name", LIMITS)
-def test_a_refusal_tells_a_limit(name: str) -> None:
+@pytest.mark.parametrize(("name", "limit", "words"), LIMITS)
+def test_a_refusal_tells_a_limit(name: str, limit: int | None, words: str) -> None:
     served = Served("m", None, None)
+    assert served.with_limit_of(words) == replace(served, **{name: limit})
     limited = replace(served, context_tokens=1, reply_tokens=1, images=1)
-    for words, limit in LIMITS[name].items():
-        assert served.with_limit_of(words) == replace(served, **{name: limit})
-        assert limited.with_limit_of(words) == limited, "a limit is never raised"
+    assert limited.with_limit_of(words) == limited, "a limit is never raised"
 
 
 @pytest.mark.parametrize(
@@ -178,7 +154,13 @@ def test_a_check_says_what_a_server_takes() -> None:
 
     with serving(Speaker(say=say, usage={"prompt_tokens": 90, "completion_tokens": 9})) as server:
         server_facts = probe(VlmConfig(endpoints=(server.url,), model="stand-in"))
-    assert server_facts["tokens_field"] == "max_completion_tokens"
-    assert server_facts["structured"] == "json_schema"
-    assert not server_facts["temperature"]
+    assert (
+        server_facts["tokens_field"],
+        server_facts["temperature"],
+        server_facts["structured"],
+    ) == (
+        "max_completion_tokens",
+        False,
+        "json_schema",
+    )
     assert server_facts["sees_pictures"] == "no: it calls a green picture red"
