@@ -221,7 +221,7 @@ class Speech(NamedTuple):
     explorer: Explorer
 
     def author(self, name: str | None) -> str:
-        """Who says it: the name that a proxy gives counts before the one that they give themselves."""
+        """Who says it: the name that a proxy gives counts before their own word."""
         of_options = self.explorer.options.access.author
         return self.request.state.user or (of_options if name is None else name)
 

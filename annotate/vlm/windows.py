@@ -225,7 +225,7 @@ def _continued_spans(
 
 
 def _best_cut(spans: Sequence[Span], later: Sequence[Span], overlap: Window) -> tuple[int, bool]:
-    """The frame of the overlap from which on the later window counts, and whether both windows agree there.
+    """The frame of the overlap where the later window takes over, and whether both agree there.
 
     It is best where no span starts, then near the middle; the middle where they agree nowhere.
     """
@@ -351,7 +351,7 @@ def is_met(span: Span, other_spans: Sequence[Span], tolerance: float) -> bool:
 
 
 def expected_f1(starts: Sequence[int], motion_cuts: Sequence[int], fps: float) -> float:
-    """How true the boundaries that begin spans at `starts` are likely to be, 0..1, by the arm's own change points.
+    """How true boundaries at `starts` are likely to be, 0..1, by the arm's own change points.
 
     A model that tells what pictures show has a boundary near most of these; one whose boundaries
     are off has not. What counts is the mean of their distances to the nearest boundary, each at
