@@ -1,7 +1,6 @@
 """Hostile statements and requests: refused, and nothing of the corpus or its folder changed.
 
-Statements go to the SQL page, those of tests/warehouse/lake/test_sql.py and more; requests go byte by byte to a
-server in a process of its own.
+Requests go byte by byte to a server in a process of its own.
 """
 
 import json
