@@ -23,7 +23,7 @@ from annotate.checkup.signals import CameraSignals, run_signals
 from annotate.content_hash import content_columns
 from annotate.pictures import SharedPicture, encode_jpeg
 from annotate.signal_lag import Lag, LagMeter, Proprioception, proprioception
-from core.tables import TABLES
+from core.tables import TABLES, without_episodes
 from core.wall import memory_wall
 from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Finding, Match
 from ingest.episodes import RATE_TOLERANCE
@@ -101,13 +101,9 @@ class FramesResult:
 
     def without(self, episodes: Collection[int]) -> "FramesResult":
         """What would have been measured had some episodes not been there; their fingerprints stay."""
-        excluded = sorted(episodes)
         return replace(
             self,
-            episode_tables={
-                name: table.filter(~np.isin(table["episode_index"].to_numpy(), excluded))
-                for name, table in self.episode_tables.items()
-            },
+            episode_tables=without_episodes(self.episode_tables, episodes),
             episode_findings=[f for f in self.episode_findings if f.episode_index not in episodes],
             meter=self.meter.without(episodes),
             checkup=self.checkup.without(episodes),
