@@ -24,10 +24,7 @@ from pipeline.episode_rewards import score_selection
 from pipeline.imports import import_annotations
 from pipeline.rewards import scorer_config
 from warehouse.exports import EXPORT_KINDS, ExportKind, export_kind
-from warehouse.exports.options import (
-    RewardOptions,
-    Selection,
-)
+from warehouse.exports.options import Selection
 from warehouse.exports.verify_lerobot import verify as verify_lerobot
 
 app = typer.Typer()
@@ -49,7 +46,7 @@ class Scoring(ModelOptions):
 
 def _settings_model(kind: ExportKind) -> Any:
     """What the command takes as settings of a kind: its options, and of some how a model is asked."""
-    if issubclass(kind.options, RewardOptions):
+    if "rewards" in kind.options.model_fields:
         return type("Settings", (Scoring, kind.options), {})
     return kind.options
 

@@ -10,12 +10,10 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from fractions import Fraction
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-import av
 import cv2
 import numpy as np
 
@@ -39,6 +37,7 @@ from explorer.labelled_video import DrawnLabel
 from ingest.media.frames import VIDEO_SUFFIXES, DecodeOptions, Picture, VideoError
 from ingest.media.video import decode, frame_times
 from ingest.reasons import LIMITS, Limits
+from warehouse.exports.videos import SHOWN, encode
 from warehouse.lake.episodes import episode_from_row
 
 SHEET = 8  # pictures of a contact sheet
@@ -58,8 +57,6 @@ MAX_HEIGHT_PX = 720
 MAX_FRAMES = 36_000  # of an episode: 20 minutes at 30 frames a second
 FRAME_S = 0.5  # CPU that one may take, beside what a build's may
 KEPT_BYTES = 2_000_000_000  # of all files; those that were not looked at for longest go first
-# Every twelfth frame stands alone and none waits for a later one: a browser then finds any frame quickly
-ENCODER = {"preset": "veryfast", "crf": "20", "g": "12", "bf": "0"}
 
 
 def video_file(space: Workspace, facts: dict[str, Any], camera: int) -> Path:
@@ -353,7 +350,6 @@ def _encode(
     """Write frames of a video to an MP4 file, each with the label below it. Raises
     VideoError, also where there are none.
     """
-    rate = Fraction(video["fps"]).limit_denominator(1001)
     options = DecodeOptions(limits=limits)
     if pictures is None:
         frames = decode(
@@ -364,23 +360,11 @@ def _encode(
         )
     else:
         frames = _pictures_at(path, pictures[:num_frames], options)
-    with av.open(str(target), "w", format="mp4", options={"movflags": "faststart"}) as out:
-        stream = out.add_stream("libx264", rate=rate, options=ENCODER)
-        stream.pix_fmt = "yuv420p"
-        count = 0
-        for count, picture in enumerate(frames, 1):
-            scaled = _even_sized(picture.rgb())
-            if label is not None:
-                scaled = label.below(scaled, count - 1)
-            if count == 1:
-                stream.height, stream.width = scaled.shape[:2]
-            frame = av.VideoFrame.from_ndarray(scaled, format="rgb24")
-            frame.pts = count - 1
-            frame.time_base = 1 / rate
-            out.mux(stream.encode(frame))
-        if not count:
-            raise VideoError("the video ends before the episode begins")
-        out.mux(stream.encode(None))
+    images = map(_even_sized, (picture.rgb() for picture in frames))
+    if label is not None:
+        images = (label.below(picture, frame) for frame, picture in enumerate(images))
+    if not encode(images, target, video["fps"], SHOWN):
+        raise VideoError("the video ends before the episode begins")
 
 
 def _pictures_at(path: Path, pictures: list[int], options: DecodeOptions) -> Iterator[Picture]:

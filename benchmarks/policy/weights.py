@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -10,24 +11,30 @@ from lerobot.rewards.sarm.rabc import RABCWeights
 
 from benchmarks.policy.protocol import AWR_MOST, FAR, TOP
 from benchmarks.policy.recording import Frames
-from warehouse.exports.rabc import FILE, SCHEMA, FrameProgress, episode_rows, suggested_kappa
+from warehouse.exports.rabc import (
+    FILE,
+    SCHEMA,
+    FrameRows,
+    progress_columns,
+    suggested_kappa,
+    write_frames,
+)
 from warehouse.exports.weights import LEROBOT_FILE, weights_by_lerobot
 
 
 def write_progress(folder: Path, curves: Sequence[np.ndarray], *chunks: int) -> Path:
     """A file as `proccorpus export rabc` writes it, of each run's progress [frames] in order, with its kappas."""
-    first = 0
     path = folder / FILE
     progress = [np.asarray(curve, np.float32) for curve in curves]
     kappas = {str(size): suggested_kappa(progress, size) for size in chunks}
     folder.mkdir(parents=True, exist_ok=True)
-    with pq.ParquetWriter(path, SCHEMA) as writer:
-        for episode, curve in enumerate(curves):
-            writer.write_table(
-                episode_rows(first, episode, len(curve), FrameProgress(curve, curve, None))
-            )
-            first += len(curve)
-        writer.add_key_value_metadata({"proccorpus": json.dumps({"suggested_kappa": kappas})})
+    starts = accumulate(map(len, curves), initial=0)
+    rows = (
+        FrameRows(start, episode, np.arange(len(curve)), progress_columns(curve, curve, None))
+        for episode, (start, curve) in enumerate(zip(starts, curves, strict=False))
+    )
+    facts = {"proccorpus": json.dumps({"suggested_kappa": kappas})}
+    write_frames(path, SCHEMA, rows, lambda: facts)
     return path
 
 

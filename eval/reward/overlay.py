@@ -1,16 +1,15 @@
 """A video with the reward's curve under the picture, for people: h264, yuv420p and fast start, which browsers play."""
 
-from collections.abc import Mapping, Sequence
-from fractions import Fraction
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import av
 import cv2
 import numpy as np
 
 from eval.reward.video import RunClip, frames
+from warehouse.exports.videos import SHOWN, encode
 
 PANEL_PX = 180  # height of all below the picture
 STRIP_PX = 16  # height of the steps and the seconds each
@@ -36,30 +35,18 @@ def write_overlay(
     steps = clip.steps
     last = max(rows[-1]["frame_index"], 1, len(curve) - 1)
     ground = None
-    with av.open(str(out), "w", format="mp4", options={"movflags": "+faststart"}) as container:
-        stream: Any = None
+
+    def images() -> Iterator[np.ndarray]:
+        nonlocal ground
         camera = clip.cameras[0]
         for index, camera_frames in enumerate(frames(clip, partial)):
             picture = _even_sides(camera_frames[camera][1].rgb())
             step = next((name for start, end, name in steps if start <= index < end), "")
             if ground is None:
-                ground = _panel_without_model(
-                    picture.shape[1],
-                    clip.fps,
-                    last,
-                    curve,
-                    steps,
-                )
-            image = np.concatenate([picture, _panel(ground, rows, index, last, step)])
-            # The encoder has to know the pictures' size, which the first one tells.
-            if stream is None:
-                rate = Fraction(clip.fps).limit_denominator(1001)
-                stream = cast(av.VideoStream, container.add_stream("libx264", rate=rate))
-                stream.options = {"crf": "20", "preset": "veryfast"}
-                stream.height, stream.width, stream.pix_fmt = *image.shape[:2], "yuv420p"
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
-        # The encoder holds frames back until it is told that none will follow.
-        container.mux(stream.encode(None))
+                ground = _panel_without_model(picture.shape[1], clip.fps, last, curve, steps)
+            yield np.concatenate([picture, _panel(ground, rows, index, last, step)])
+
+    encode(images(), out, clip.fps, SHOWN)
 
 
 def _even_sides(rgb: np.ndarray) -> np.ndarray:

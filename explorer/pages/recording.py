@@ -17,12 +17,12 @@ from core.wall import TOO_MUCH, Walled
 from explorer.access import PageError
 from explorer.episode import EpisodeIndex, find_episode
 from explorer.site import explorer_of
-from warehouse.exports.options import RerunOptions
+from warehouse.exports import EXPORT_KINDS
 from warehouse.exports.selection import select_episode
 from warehouse.lake import Lake
 
 router = APIRouter()
-OPTIONS = RerunOptions(pictures_per_s=10, max_px=480)
+OPTIONS = EXPORT_KINDS["rerun"].options(pictures_per_s=10, max_px=480)
 ONE_AT_A_TIME = Lock()
 MEMORY_BYTES, MOST_S = 1 << 32, 600.0  # that making one may take
 

@@ -13,7 +13,7 @@ from tests.kits.lerobot_writer import v2_data
 from tests.kits.made_corpus import built
 from tests.kits.real_data import BESIDE
 from warehouse.exports import EXPORT_KINDS
-from warehouse.exports.options import LerobotOptions, Selection
+from warehouse.exports.options import Selection
 from warehouse.exports.verify_lerobot import verify
 from warehouse.lake import Lake
 
@@ -28,7 +28,7 @@ def test_rows_of_measured_rates_are_stamped(tmp_path: Path) -> None:
         read_only=True,
     )
     chosen = Selection(allow=("unknown",))
-    options = LerobotOptions(fps=20.0)
+    options = EXPORT_KINDS["lerobot"].options(fps=20.0)
     with pytest.raises(UserError, match="stamp all rows at one, such as --fps 19"):
         kind.export(lake, chosen, tmp_path / "out")
     export_result = kind.export(lake, chosen, tmp_path / "out", options)

@@ -1,6 +1,7 @@
 """Exports: the corpus in formats that other tools open.
 
-    EXPORT_KINDS["lerobot"].export(lake, Selection(release="spring"), folder, LerobotOptions(flavour="subtask"))
+    options = EXPORT_KINDS["lerobot"].read_options({"flavour": "subtask"})
+    EXPORT_KINDS["lerobot"].export(lake, Selection(release="spring"), folder, options)
 
 A kind's module is imported when it is first used, and has a class that says what the kind takes and writes
 (warehouse.exports.export); its options and its line in EXPORT_KINDS are in warehouse.exports.options.

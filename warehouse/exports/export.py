@@ -10,6 +10,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
@@ -443,7 +444,8 @@ def write_rows(
     rows, or where it shows SHOWN_BYTES.
     """
     schema = with_features(schema_of(columns))
-    row_groups = _row_groups([row_of(columns, item) for item in group] for group in groups)
+    of_item = partial(row_of, columns)
+    row_groups = _row_groups([*map(of_item, group)] for group in groups)
     for number, group in enumerate(row_groups):
         path = folder.path(f"{stem}-{number:03d}.parquet")
         with path.open("wb") as file, pq.ParquetWriter(file, schema, **WRITTEN) as writer:

@@ -7,9 +7,11 @@ metadata. Episodes count from 0 in the export; `proccorpus_*` columns of meta/ep
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from itertools import chain
 from operator import itemgetter
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from core.domain.episode import Episode
@@ -30,16 +32,15 @@ from warehouse.exports.lerobot_plan import (
     LerobotPlan,
     place,
     proportions,
-    sum_shares,
 )
 from warehouse.exports.lerobot_rows import combined_by_feature, shaped, write_rows
 from warehouse.exports.rabc import FILE as PROGRESS_FILE
 from warehouse.exports.rabc import (
-    EpisodeProgress,
+    FrameRows,
     configuration,
     example_size,
     kappa_table,
-    label_progress,
+    progress_of,
     write_progress,
 )
 from warehouse.exports.selection import counted
@@ -55,7 +56,13 @@ BLURRED = (
 
 class LerobotExport(LerobotPlan):
     """One episode's rows and one chunk's labels are in memory at a time. Episodes of several datasets go together where
-    rate, cameras and their sizes are the same."""
+    rate, cameras and their sizes are the same.
+
+    `added_notes`, `added_section`: what notes and the card say of what a kind adds.
+    """
+
+    added_notes: Sequence[str] = ()
+    added_section = ""
 
     def chunk_parts(self) -> Iterator[tuple[ChunkKey, str, Write, Any]]:
         """The video files that begin in a chunk. Rows say where each episode's pictures begin in all videos, so they
@@ -110,13 +117,12 @@ class LerobotExport(LerobotPlan):
         return facts | {"hidden": asdict(hidden)}
 
     def _write_progress(self) -> Facts:
+        episodes = (
+            FrameRows(start, number, np.arange(x.episode.num_frames), progress_of(x))
+            for number, (start, x) in enumerate(zip(self.starts, self.episodes(), strict=False))
+        )
         path = self.folder.path(PROGRESS_FILE)
-        return write_progress(path, self._progress(), self.selected, self.options)
-
-    def _progress(self) -> Iterator[EpisodeProgress]:
-        """Of each episode, by its number in the export."""
-        for number, x in enumerate(self.episodes()):
-            yield self.starts[number], number, x.episode.num_frames, label_progress(x)
+        return write_progress(path, episodes, self.selected, self.options)
 
     def _write_metadata(
         self, videos: Sequence[Facts], chunks: Sequence[Facts], kappas: Mapping[str, float | None]
@@ -128,7 +134,7 @@ class LerobotExport(LerobotPlan):
             "info": self._info(),
             "stats": {name: shaped(s, picture=name in self.cameras) for name, s in stats.items()},
             "temporal_proportions_sparse": {SPARSE_STAGE: 1.0},
-            "temporal_proportions_dense": proportions(sum_shares(of_chunks["shares"])),
+            "temporal_proportions_dense": proportions(chain.from_iterable(of_chunks["shares"])),
         }
         for name, value in metadata.items():
             self.folder.write_json(f"meta/{name}.json", value, indent=4)
@@ -137,7 +143,7 @@ class LerobotExport(LerobotPlan):
         )
         self.folder.part("tasks", lambda: tasks.to_parquet(self.folder.path("meta/tasks.parquet")))
         # Notes tell what LeRobot cannot express: they stand in the card and in the manifest
-        notes = [*self.notes(), *self.plan_notes(), *self.added_notes()]
+        notes = [*self.notes(), *self.plan_notes(), *self.added_notes]
         reasons = Counter(video["why"] for video in videos if video["how"] == ENCODED)
         reasons_text = ", ".join(f"{reason} ({count})" for reason, count in reasons.items())
         if reasons:
@@ -151,20 +157,12 @@ class LerobotExport(LerobotPlan):
         )
         facts = _blurred(videos)
         notes += [BLURRED.format(**blurred) for blurred in facts.values()]
-        self.folder.write(README, self._card(kappas, notes) + self.added_section())
+        self.folder.write(README, self._card(kappas, notes) + self.added_section)
         return facts | {
             "videos": dict(Counter(map(itemgetter("how"), videos))),
             "labelled_episodes": sum(of_chunks["labelled"]),
             "notes": notes,
         }
-
-    def added_notes(self) -> list[str]:
-        """What a user should know of what a kind adds."""
-        return []
-
-    def added_section(self) -> str:
-        """What the card says of what a kind adds."""
-        return ""
 
     def _without_stages(self, of_chunks: Sequence[Mapping[str, str]]) -> list[str]:
         """Which labelled episodes SARM cannot learn stages from, by reason."""

@@ -57,6 +57,8 @@ SEGMENT = pa.struct([TABLES["segments"].schema.field(name) for name in SEGMENT_C
 NO_STEP = -1  # of an idle or done segment: LeRobot's merge_datasets would make floats of whole numbers with nulls
 SPARSE_STAGE = "task"
 Stage = tuple[str, int, int]  # name, first frame, last frame, as SARM takes it
+# Name, share of its episode, where in it the stage begins, as a share
+StageShare = tuple[str, float, float]
 
 
 def _rows_type(tool_call: pa.DataType, *, timed: bool) -> pa.DataType:
@@ -219,32 +221,24 @@ def sarm_columns(fps: float) -> Columns:
     return columns
 
 
-def sarm_shares(label: Label | None, num_frames: int) -> dict[str, list[float]]:
-    """By stage [1, share of the episode, where in it the stage begins], to be summed over episodes; empty without."""
-    return {
-        name: [1, (last + 1 - first) / num_frames, first / num_frames]
+def sarm_shares(label: Label | None, num_frames: int) -> list[StageShare]:
+    """Of the stages of an episode."""
+    return [
+        (name, (last + 1 - first) / num_frames, first / num_frames)
         for name, first, last in stages_of(label) or ()
-    }
+    ]
 
 
-def sum_shares(parts: Iterable[Mapping[str, Sequence[float]]]) -> dict[str, list[float]]:
-    total: dict[str, list[float]] = {}
-    for name, values in chain.from_iterable(part.items() for part in parts):
-        total[name] = [a + b for a, b in zip(total.get(name, [0, 0.0, 0.0]), values, strict=True)]
-    return total
+def proportions(shares: Iterable[StageShare]) -> dict[str, float]:
+    """Mean share of each stage over episodes, in the order in which stages begin on average; they sum to 1.
 
-
-def proportions(total: Mapping[str, Sequence[float]]) -> dict[str, float]:
-    """Mean share of each stage, in the order in which stages begin on average; they sum to 1.
-
-    `total`: sums over episodes, as in `sarm_shares`.
-
-    Example: proportions({"place": [2, 1.2, 0.8], "pick": [2, 0.8, 0.0]}) == {"pick": 0.4, "place": 0.6}
+    Example: proportions([("pick", 0.4, 0.0), ("place", 0.6, 0.4)]) == {"pick": 0.4, "place": 0.6}
     """
-    order = sorted(total, key=lambda name: (total[name][2] / total[name][0], name))
-    mean_shares = {name: total[name][1] / total[name][0] for name in order}
-    whole = sum(mean_shares.values())
-    return {name: share / whole for name, share in mean_shares.items()}
+    by_name = grouped((name, (share, start)) for name, share, start in shares)
+    means = {name: np.mean(values, axis=0) for name, values in by_name.items()}
+    order = sorted(means, key=lambda name: (means[name][1], name))
+    whole = sum(float(mean[0]) for mean in means.values())
+    return {name: float(means[name][0]) / whole for name in order}
 
 
 FILES_PER_CHUNK = 1000  # of data, and of each camera
@@ -271,41 +265,33 @@ def place(number: int) -> dict[str, int]:
     return {"chunk_index": number // FILES_PER_CHUNK, "file_index": number % FILES_PER_CHUNK}
 
 
-def rate_of(rates: set[float], remedy: str = "add") -> float:
-    """The one frame rate of some episodes; measured ones that differ by a hair come to a whole number. remedy: what
-    comes before the option that chooses episodes of one rate.
+def rate_of(rates: set[float], fps: float | None = None, *, may_stamp: bool = False) -> float:
+    """The rate at which rows are stamped: `fps` where all rates are near it; without one
+    that of all; measured ones that differ by a hair come to a whole number.
+    `may_stamp`: another `fps` may be asked for. Raises UserError.
 
-    Examples: rate_of({29.97}) == 29.97; rate_of({29.9, 30.1}) == 30.0; rate_of({15.0, 30.0}) raises UserError
+    Examples: rate_of({29.9, 30.1}) == 30.0; rate_of({18.4, 18.6}, 20.0) == 20.0
     """
-    common = _common_rate(rates)
-    if common is None:
-        raise UserError(
-            f"a LeRobot dataset has one frame rate, these episodes have {_span(rates)}: {remedy} {_of_one(rates)}"
-        )
-    return common
-
-
-def stamping_rate(rates: set[float], new_fps: float | None) -> float:
-    """The rate at which rows are stamped: the one that is wanted, where all are near, else `rate_of`. Raises UserError.
-
-    Examples: stamping_rate({18.4, 18.6}, 20.0) == 20.0; stamping_rate({30.0}, 10.0) raises UserError
-    """
+    rate = _common_rate(rates) if fps is None else fps
+    if rate is not None and (fps is None or _are_near(rates, fps)):
+        return rate
     whole = float(round(median(rates)))
     is_near = _are_near(rates, whole)
-    if new_fps is None:
-        remedy = f"stamp all rows at one, such as --fps {whole:g}, or add"
-        return rate_of(rates, remedy if is_near else "add")
-    if _are_near(rates, new_fps):
-        return new_fps
-    remedy = f"give --fps {whole:g}" if is_near else f"leave --fps out, and add {_of_one(rates)}"
+    rates_text = f"these episodes have {_span(rates)}"
+    if fps is None:
+        stamp = f"stamp all rows at one, such as --fps {whole:g}, or " * (is_near and may_stamp)
+        remedy = f"{stamp}add {_of_one(rates)}"
+        raise UserError(f"a LeRobot dataset has one frame rate, {rates_text}: {remedy}")
+    remedy = f"leave --fps out, and add {_of_one(rates)}"
+    if is_near:
+        remedy = f"give --fps {whole:g}"
     raise UserError(
-        f"these episodes have {_span(rates)} frames per second: at {new_fps:g} they would be more than a tenth "
-        f"too fast or too slow; {remedy}"
+        f"{rates_text} frames per second: at {fps:g} they would be more than a tenth too fast or too slow; {remedy}"
     )
 
 
 def _common_rate(rates: Collection[float]) -> float | None:
-    """As `rate_of`; None: they have none."""
+    """None: they have none."""
     if len(rates) == 1:
         return next(iter(rates))
     whole = float(round(median(rates)))
@@ -341,11 +327,10 @@ class LerobotPlan(Export):
     `places`, by camera, dataset and episode, the number of the video's file and the seconds at which pictures begin.
     """
 
-    # Columns that a kind adds to the rows, by their types in TYPES
+    # Columns that a kind adds to the rows, by their types in TYPES; values [n] of an episode's
     added: Mapping[str, str] = MappingProxyType({})
 
     def added_columns(self, e: Episode) -> dict[str, np.ndarray]:
-        """An episode's values [n] of the columns in `added`."""
         return {}
 
     only_labelled = True
@@ -372,7 +357,9 @@ class LerobotPlan(Export):
         self.cameras = [
             camera for camera in self.cameras_of(self.selected.episodes[0]) if camera in in_all
         ]
-        self.fps = stamping_rate({e.fps for e in self.selected.episodes}, self.options.fps)
+        self.fps = rate_of(
+            {e.fps for e in self.selected.episodes}, self.options.fps, may_stamp=True
+        )
         self.index = {e.key: number for number, e in enumerate(self.selected.episodes)}
         self.starts = [0, *accumulate(e.num_frames for e in self.selected.episodes)]
         self.sizes: dict[str, tuple[int, int]] = {}
@@ -490,17 +477,15 @@ class LerobotPlan(Export):
 
     @cached_property
     def files(self) -> list[VideoFile]:
-        return list(
-            chain.from_iterable(
-                plan_files(camera, self._clips(camera), self.fps) for camera in self.cameras
+        files: list[VideoFile] = []
+        readers = self.selected.readers
+        for camera in self.cameras:
+            clips = (
+                Clip.of(readers[e.dataset], self.cameras_of(e)[camera], e)
+                for e in self.selected.episodes
             )
-        )
-
-    def _clips(self, camera: str) -> list[Clip]:
-        return [
-            Clip.of(self.selected.readers[e.dataset], self.cameras_of(e)[camera], e)
-            for e in self.selected.episodes
-        ]
+            files += plan_files(camera, clips, self.fps)
+        return files
 
 
 def common_items[V](

@@ -42,7 +42,6 @@ from warehouse.exports.lerobot_plan import (
     sarm_shares,
     stages_of,
     step_names,
-    sum_shares,
     why_no_stages,
 )
 from warehouse.exports.selection import ExportedEpisode, SourceReader, outcome_assumed
@@ -119,7 +118,9 @@ def write_rows(
     pq.write_table(described, meta, compression="snappy")
     return {
         "stats": combined_by_feature(all_stats),
-        "shares": sum_shares(sarm_shares(entry.label, entry.e.num_frames) for entry in entries),
+        "shares": [
+            *chain.from_iterable(sarm_shares(entry.label, entry.e.num_frames) for entry in entries)
+        ],
         "no_stages": {
             index: reason
             for index, label in sorted(labels.items())
@@ -224,12 +225,10 @@ def _without_action(table: pa.Table) -> int:
     """Rows whose action is no number, such as the last one where a source has an observation more than actions."""
     if ACTION not in table.schema.names:
         return 0
-    values = table[ACTION].combine_chunks()
-    is_list = pa.types.is_fixed_size_list(values.type)
-    number_type = values.type.value_type if is_list else values.type
-    if not pa.types.is_floating(number_type):
+    values = matrix(table[ACTION].combine_chunks())
+    if values.dtype.kind != "f":
         return 0
-    return int(np.isnan(matrix(values)).any(axis=1).sum())
+    return int(np.isnan(values).any(axis=1).sum())
 
 
 def matrix(values: pa.Array) -> np.ndarray:

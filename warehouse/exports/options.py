@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from core.errors import UserError, install_hint
 from core.settings import read_settings
@@ -32,14 +32,23 @@ class KindSettings(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True
     )
-    added_later: ClassVar[frozenset[str]] = frozenset()
+    added_later: ClassVar = frozenset(
+        {"without", "only_complete", "plain", "fps", "without_stretches"}
+    )
 
     def stated(self) -> dict[str, Any]:
-        """As manifests state them; those that were added later only where they are given, so that exports of before
-        stay the same."""
+        """As manifests state them, those of samples together; those that were added later
+        only where they are given, so that exports of before stay the same."""
         fields = type(self).model_fields
-        unused = {name for name in self.added_later if getattr(self, name) == fields[name].default}
-        return self.model_dump(exclude=unused)
+        unused = {
+            name
+            for name in self.added_later & fields.keys()
+            if getattr(self, name) == fields[name].default
+        }
+        values = self.model_dump(exclude=unused)
+        if "families" in fields:
+            return {"samples": {name: values.pop(name) for name in SAMPLES}, **values}
+        return values
 
 
 class Selection(KindSettings):
@@ -50,8 +59,6 @@ class Selection(KindSettings):
     which labels are sure enough (core.domain.label_run); None: as the samples of their dataset were made. `without`:
     names of checks, whose runs with faults that nobody accepted are left out.
     """
-
-    added_later = frozenset({"without"})
 
     release: str | None = _option(None, "Export this release; default: the corpus as it is now.")
     datasets: tuple[str, ...] = _option((), "Only this dataset; repeatable.", "dataset")
@@ -79,11 +86,12 @@ class Selection(KindSettings):
     )
 
 
-class SampleOptions(KindSettings):
-    """Which samples of the selected episodes; empty means all.
+class Settings(KindSettings):
+    """All settings; a kind takes those that its line in KINDS names.
 
-    `forms` are of ProgressLM's families; other samples have none and are not touched by it. `profile`: so many of each
-    kind, drawn from a release's train split with `seed` (warehouse.shards.progresslm).
+    `forms`: samples of families that have none are not touched by it. `profile`: drawn
+    from a release's train split with `seed` (warehouse.shards.progresslm). `rewards`:
+    the eval_run of a model's rewards, in the place of labels; `model` is its name.
     """
 
     families: tuple[str, ...] = _option((), "Only samples of this family; repeatable.", "family")
@@ -93,26 +101,9 @@ class SampleOptions(KindSettings):
     profile: str | None = _option(
         None, "Draw this training set from --release: progresslm_sft or progresslm_rl."
     )
-    seed: int = _option(0, "Another number draws other samples for --profile.")
-
-    def stated(self) -> dict[str, Any]:
-        field_names = set(SampleOptions.model_fields)
-        return {
-            "samples": self.model_dump(include=field_names),
-            **self.model_dump(exclude=field_names),
-        }
-
-
-class SampleFileOptions(SampleOptions):
+    seed: int = _option(0, "Another number draws other samples or pairs.", ge=0)
+    per_run: int = _option(50, "Maximum pairs of a kind, or of states, per run.", ge=0)
     file_bytes: int = FILE_BYTES
-
-
-class PreferencesOptions(KindSettings):
-    per_run: int = _option(4, "Maximum pairs of each kind per run.", ge=1)
-    seed: int = _option(0, "Another number draws other pairs.", ge=0)
-
-
-class RerunOptions(KindSettings):
     pictures_per_s: float | None = _option(
         None, "Maximum pictures per second; default: all; 0: none.", ge=0
     )
@@ -120,11 +111,6 @@ class RerunOptions(KindSettings):
         640, "Maximum longer side of pictures; larger ones are scaled down.", ge=16
     )
     quality: int = Field(default=85, ge=1, le=100)  # of JPEGs
-
-
-class LerobotOptions(KindSettings):
-    added_later = frozenset({"only_complete", "plain", "fps"})
-
     flavour: Literal["task", "subtask"] = _option(
         "task", "Text of a frame's task: the instruction, or the step's name."
     )
@@ -132,43 +118,23 @@ class LerobotOptions(KindSettings):
     only_complete: bool = _option(
         False, "Leave out episodes without SARM stages: unfinished, a step done twice, ..."
     )
-    chunk_sizes: tuple[int, ...] = (16, 32, 50, 100)
+    chunk_sizes: tuple[Annotated[int, Field(ge=1)], ...] = _option(
+        (16, 32, 50, 100), "Action chunk to suggest a kappa for; repeatable.", "chunk_size"
+    )
     blur: Literal["faces"] | None = _option(
         None, "Blur these in all pictures, which are then encoded again."
     )
-
     plain: bool = _option(
         False, "Leave out the columns language_*, which other tools may not read."
     )
     fps: float | None = _option(
         None, "Stamp rows at this rate, up to a tenth from theirs; default: their rate.", gt=0
     )
-
-
-class LabelOptions(KindSettings):
-    """`label_run`: its labels in the place of the active ones."""
-
     label_run: str | None = _option(
         None, "Export the labels of this label run, not the active ones."
     )
-
-
-class RewardOptions(KindSettings):
-    """`rewards`: the eval_run of a model's rewards, which stand in the place of labels; `model` names the model."""
-
     rewards: str | None = None
     model: str | None = None
-
-
-class RabcOptions(RewardOptions):
-    chunk_sizes: tuple[Annotated[int, Field(ge=1)], ...] = _option(
-        (16, 32, 50, 100), "Action chunk to suggest a kappa for; repeatable.", "chunk_size"
-    )
-
-
-class WeightsOptions(LerobotOptions):
-    added_later = LerobotOptions.added_later | {"without_stretches"}
-
     weighting: Weighting = _option(
         "combined",
         "awr: exponential in the gain; segments: 0 where one fails or stands still; top-half; rabc; combined: awr, and "
@@ -183,9 +149,6 @@ class WeightsOptions(LerobotOptions):
         (),
         "Keep runs with a fault that this check found, but weigh its frames 0, but accepted ones; repeatable.",
     )
-
-
-class FrameSignalsOptions(LabelOptions, RewardOptions):
     horizon: int | None = _option(
         None, "Add advantages of action chunks of so many frames.", "advantage", ge=1
     )
@@ -194,20 +157,32 @@ class FrameSignalsOptions(LabelOptions, RewardOptions):
     )
 
 
-class RoboDopamineOptions(LabelOptions):
-    per_run: int = _option(50, "Maximum pairs of states per run.", ge=0)
-    seed: int = _option(0, "Another number draws other pairs.", ge=0)
+SAMPLES = ("families", "forms", "profile", "seed")
+SIZES = {"chunk_sizes": Field(default=(16, 32, 50, 100))}  # of a kind that does not ask for them
+LEROBOT = ("flavour", "codec", "only_complete", "blur", "plain", "fps")
+WEIGHTS = ("weighting", "chunk_size", "in_dataset", "without_stretches")
+
+
+def _options(*names: str, **own: Any) -> Any:
+    """What a kind takes of Settings; `own`: settings that it has otherwise, as fields."""
+    declared = Settings.model_fields
+    fields = {name: declared[name] for name in names} | own
+    types: dict[str, Any] = {
+        name: (declared[name].annotation, field) for name, field in fields.items()
+    }
+    return create_model("Options", __base__=KindSettings, **types)
 
 
 @dataclass(frozen=True)
 class ExportKind:
-    """One format. `name` is what the command line, Dagster's job and the manifest call it, `about` what it is;
-    `writer`: what opens it, by its import path below warehouse.exports, since it needs packages that not everybody has.
-    `is_file`: the export is one file, and no folder."""
+    """One format. `name`: what the command line, Dagster's job and the manifest call it;
+    `about`: what it is; `options`: the model of its settings; `writer`: what opens it,
+    by its import path below warehouse.exports, since it needs packages that not
+    everybody has. `is_file`: the export is one file, and no folder."""
 
     name: str
     about: str
-    options: type[KindSettings]
+    options: Any
     writer: str
     is_file: bool = False
 
@@ -249,81 +224,81 @@ KINDS = (
     ExportKind(
         "llamafactory",
         "Conversations for LLaMA-Factory: dataset_info.json, one ShareGPT JSON file per split, and pictures.",
-        SampleOptions,
+        _options(*SAMPLES),
         "sample_kinds:LlamaFactoryExport",
     ),
     ExportKind(
         "easyr1",
         "Prompts with pictures and right answers for EasyR1 and verl: one Parquet file per split.",
-        SampleFileOptions,
+        _options(*SAMPLES, "file_bytes"),
         "sample_kinds:EasyR1Export",
     ),
     ExportKind(
         "datasets",
         "A folder for Hugging Face's load_dataset: samples with their pictures, and labels as tables.",
-        SampleFileOptions,
+        _options(*SAMPLES, "file_bytes"),
         "sample_kinds:DatasetsExport",
     ),
     ExportKind(
         "preferences",
         "Pairs of runs of one task, chosen and rejected, with pictures: TRL's preference type, Robometer's fields.",
-        PreferencesOptions,
+        _options("seed", per_run=_option(4, "Maximum pairs of each kind per run.", ge=1)),
         "sample_kinds:PreferencesExport",
     ),
     ExportKind(
         "rerun",
         "A recording per episode for Rerun's viewer: cameras, segments, progress by every label run, gripper.",
-        RerunOptions,
+        _options("pictures_per_s", "max_px", "quality"),
         "rerun:RerunExport",
     ),
     ExportKind(
         "lerobot",
         "A LeRobot v3.0 dataset: rows and videos of the source, our labels in every form that LeRobot reads.",
-        LerobotOptions,
+        _options(*LEROBOT, **SIZES),
         "lerobot:LerobotExport",
     ),
     ExportKind(
         "weights",
         "Weights per frame for cloning a policy: a table, and a file that LeRobot reads to them.",
-        WeightsOptions,
+        _options(*LEROBOT, *WEIGHTS, **SIZES),
         "weights:weights_export",
     ),
     ExportKind(
         "rabc",
         "Progress for LeRobot's reward-aligned behaviour cloning, for an existing LeRobot dataset.",
-        RabcOptions,
+        _options("rewards", "model", "chunk_sizes"),
         "rabc:RabcExport",
     ),
     ExportKind(
         "frame-signals",
         "Signals per frame for LeRobot (lerobot.frame_signals 1), from labels or a reward model: one Parquet file.",
-        FrameSignalsOptions,
+        _options("rewards", "model", "label_run", "horizon", "positive_share"),
         "sidecars:FrameSignalsExport",
         is_file=True,
     ),
     ExportKind(
         "robo-dopamine",
         "Robo-Dopamine's raw runs with their steps, and pairs of states with the progress between them.",
-        RoboDopamineOptions,
+        _options("label_run", "per_run", "seed"),
         "reward_data:RoboDopamineExport",
     ),
     ExportKind(
         "annotations-json",
         "Labels to edit in LeRobot's dataset visualizer: meta/lerobot_annotations.json.",
-        LabelOptions,
+        _options("label_run"),
         "sidecars:AnnotationsJsonExport",
         is_file=True,
     ),
     ExportKind(
         "robometer",
         "Trajectories for Robometer: one row per run and view with its grade, for Hugging Face's load_dataset.",
-        LabelOptions,
+        _options("label_run"),
         "reward_data:RobometerExport",
     ),
     ExportKind(
         "opensarm",
         "opensarm's data: LeRobot v2 with reward and act_pri, rollouts with progress.npy, people's labels.",
-        LabelOptions,
+        _options("label_run"),
         "reward_data:OpensarmExport",
     ),
 )

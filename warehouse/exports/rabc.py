@@ -25,7 +25,7 @@ from core.errors import UserError
 from ingest.source import list_episodes
 from warehouse.exports.export import PLACE, README, Export
 from warehouse.exports.frame_weights import KAPPA_SHARE, TRIED_LEROBOT, gains_of, rabc_weights
-from warehouse.exports.options import LerobotOptions, RabcOptions, RewardOptions, Selection
+from warehouse.exports.options import Selection
 from warehouse.exports.selection import ExportedEpisode, Selected, outcome_assumed, ramp
 from warehouse.lake import Lake
 from warehouse.lake.stored import numbers_in_source, rows_of_episode
@@ -46,24 +46,28 @@ class Place(NamedTuple):
     exported: ExportedEpisode | None
 
 
-def frame_table(
-    start: int, number: int, frames: np.ndarray, values: Mapping[str, Any], schema: pa.Schema
-) -> pa.Table:
-    """Rows of some frames [k] of an episode: their keys, and columns of values [k]."""
-    keys = (frames + start, np.full(len(frames), number), frames)
-    return pa.table(dict(zip(KEYS, keys, strict=True)) | dict(values), schema=schema)
+class FrameRows(NamedTuple):
+    """Rows of some frames of an episode: the global index of its first frame, its number,
+    the `frames` int64 [k], and columns of values [k]."""
+
+    start: int
+    number: int
+    frames: np.ndarray
+    values: dict[str, Any]
 
 
 def write_frames(
     path: Path,
     schema: pa.Schema,
-    tables: Iterable[pa.Table],
+    episodes: Iterable[FrameRows],
     metadata: Callable[[], Mapping[str, str]] = dict,
 ) -> None:
-    """Write tables, one at a time in memory, and what `metadata` says when they are written."""
+    """Write rows, an episode's at a time in memory; then what `metadata` says."""
     with pq.ParquetWriter(path, schema, compression="snappy") as writer:
-        for table in tables:
-            writer.write_table(table)
+        for start, number, frames, values in episodes:
+            keys = (frames + start, np.full(len(frames), number), frames)
+            columns = dict(zip(KEYS, keys, strict=True)) | values
+            writer.write_table(pa.table(columns, schema=schema))
         writer.add_key_value_metadata(dict(metadata()))
 
 
@@ -243,17 +247,20 @@ SCHEMA = pa.schema(
 )
 
 
-class FrameProgress(NamedTuple):
-    """Both columns of an episode's progress, float32 [num_frames], and whether its label assumes an outcome that nobody
-    says; None: it is no label."""
+def progress_of(x: ExportedEpisode) -> dict[str, Any]:
+    """An episode's columns of progress by its label, NaN without one."""
+    sparse = dense = np.full(x.episode.num_frames, np.nan, np.float32)
+    if x.label is not None:
+        sparse = ramp(x.label)
+        dense = x.label.progress
+    return progress_columns(sparse, dense, outcome_assumed(x.episode))
 
-    sparse: np.ndarray
-    dense: np.ndarray
-    assumed: bool | None
 
-
-# The global index of an episode's first frame, its number, its frames, and its progress, if it has one
-EpisodeProgress = tuple[int, int, int, FrameProgress | None]
+def progress_columns(sparse: np.ndarray, dense: np.ndarray, assumed: bool | None) -> dict[str, Any]:
+    """Columns of the file after KEYS, of progress [n]."""
+    return dict(zip(PROGRESS, (sparse, dense), strict=True)) | {
+        "outcome_assumed": [assumed] * len(sparse)
+    }
 
 
 def suggested_kappa(progress: Iterable[np.ndarray], chunk_size: int) -> float | None:
@@ -290,40 +297,32 @@ def weights_apart(
     return {"alike": float((weights == 1).mean()), "failed": ratio}
 
 
-def label_progress(x: ExportedEpisode) -> FrameProgress | None:
-    """None without a label."""
-    if x.label is None:
-        return None
-    return FrameProgress(ramp(x.label), x.label.progress, outcome_assumed(x.episode))
-
-
 def provenance(
     selected: Selected, options: Any, runs: Sequence[str], **settings: Any
 ) -> dict[str, Any]:
     """What progress was made of: the state of the corpus, settings, and a model's rewards or the runs of its labels."""
     facts = {"release": selected.selection.release, "snapshot": selected.snapshot, **settings}
-    if isinstance(options, RewardOptions) and options.rewards:
+    if getattr(options, "rewards", None):
         return facts | {"model": options.model, "rewards": options.rewards}
     return facts | {"label_runs": runs}
 
 
 def write_progress(
     path: Path,
-    episodes: Iterable[EpisodeProgress],
+    episodes: Iterable[FrameRows],
     selected: Selected,
-    options: RabcOptions | LerobotOptions,
+    options: Any,
 ) -> dict[str, Any]:
     """Write the file an episode at a time, NaN where one has no progress; returns how many frames have one, and the
     suggested kappa by action chunk."""
     # Kappa is suggested from all ramps of the dataset, so they are collected while the rows go by
-    ramps = list[np.ndarray]()
-    kappas = dict[str, float | None]()
+    ramps: list[np.ndarray] = []
+    kappas: dict[str, float | None] = {}
 
-    def tables() -> Iterator[pa.Table]:
-        for start, number, n, progress in episodes:
-            if progress:
-                ramps.append(progress.sparse)
-            yield episode_rows(start, number, n, progress)
+    def collected() -> Iterator[FrameRows]:
+        for episode in episodes:
+            ramps.append(episode.values[PROGRESS[0]])
+            yield episode
 
     def metadata() -> dict[str, str]:
         kappas.update({str(size): suggested_kappa(ramps, size) for size in options.chunk_sizes})
@@ -333,17 +332,9 @@ def write_progress(
         # `reward_model_path` is the key under which LeRobot's own tools name the maker
         return {"reward_model_path": f"proccorpus:{model}", "proccorpus": text}
 
-    write_frames(path, SCHEMA, tables(), metadata)
+    write_frames(path, SCHEMA, collected(), metadata)
     labelled = sum(int(np.isfinite(curve).sum()) for curve in ramps)
     return {"labelled_frames": labelled, "suggested_kappa": kappas}
-
-
-def episode_rows(start: int, number: int, n: int, progress: FrameProgress | None) -> pa.Table:
-    """The file's rows of one episode."""
-    unknown = np.full(n, np.nan, np.float32)
-    sparse, dense, assumed = progress or (unknown, unknown, None)
-    values = dict(zip(PROGRESS, (sparse, dense), strict=True)) | {"outcome_assumed": [assumed] * n}
-    return frame_table(start, number, np.arange(n), values, SCHEMA)
 
 
 class RabcExport(FrameExport):
@@ -364,32 +355,32 @@ class RabcExport(FrameExport):
         return facts | {"notes": notes}
 
     def _write(self) -> dict[str, Any]:
-        size = example_size(dict.fromkeys(map(str, self.options.chunk_sizes)))
+        size = example_size([*map(str, self.options.chunk_sizes)])
         self.held_ends: list[int] = []
         self._dropped = 0
         self._gains: list[tuple[bool | None, np.ndarray]] = []
-        facts = write_progress(
-            self.folder.path(FILE), self._episodes(int(size)), self.selected, self.options
-        )
-        told_apart = weights_apart(self._gains, facts["suggested_kappa"][size])
+        path = self.folder.path(FILE)
+        facts = write_progress(path, self._rows(int(size)), self.selected, self.options)
         return facts | {
             "held_ends": self.held_ends,
             "dropped_frames": self._dropped,
-            "told_apart": told_apart,
+            "told_apart": weights_apart(self._gains, facts["suggested_kappa"][size]),
         }
 
-    def _episodes(self, chunk_size: int) -> Iterator[EpisodeProgress]:
+    def _rows(self, chunk_size: int) -> Iterator[FrameRows]:
         """On the way frames that are not selected are counted, and gains are kept."""
         for places in self.chunk_places():
-            progress_by_number = self._progress(places)
+            columns_by_number = self._columns(places)
             for number, start, length, exported in places:
-                progress = progress_by_number.get(number)
                 if exported is None:
                     self._dropped += length
-                elif progress is not None:
-                    gains = gains_of(progress.sparse, chunk_size)
+                    unknown = np.full(length, np.nan, np.float32)
+                    columns = progress_columns(unknown, unknown, None)
+                else:
+                    columns = columns_by_number[number]
+                    gains = gains_of(columns[PROGRESS[0]], chunk_size)
                     self._gains.append((exported.episode.success, gains))
-                yield start, number, length, progress
+                yield FrameRows(start, number, np.arange(length), columns)
 
     def _warnings(self, facts: Mapping[str, Any]) -> list[str]:
         """Where the weights would mislead."""
@@ -410,19 +401,19 @@ class RabcExport(FrameExport):
             )
         return notes
 
-    def _progress(self, places: Sequence[Place]) -> dict[int, FrameProgress | None]:
+    def _columns(self, places: Sequence[Place]) -> dict[int, dict[str, Any]]:
         """Of the selected episodes, by their numbers in the source."""
         if self.options.rewards is None:
-            return {p.number: label_progress(p.exported) for p in places if p.exported}
-        lines: dict[int, FrameProgress | None] = {}
+            return {p.number: progress_of(p.exported) for p in places if p.exported}
+        columns: dict[int, dict[str, Any]] = {}
         for place, e, (frames, progress, _) in self.scored(places):
             # LeRobot takes a gain at most to the last frame: without a number there, a whole action chunk has no weight
             if ends_unread(frames, progress, e.num_frames):
                 progress = np.r_[progress[:-1], progress[-2]]
                 self.held_ends.append(e.episode_index)
             line = between(frames, progress, e.num_frames)
-            lines[place.number] = FrameProgress(line, line, None)
-        return lines
+            columns[place.number] = progress_columns(line, line, None)
+        return columns
 
     def _readme(self, facts: Mapping[str, Any], notes: Sequence[str]) -> str:
         kappas = facts["suggested_kappa"]
@@ -469,11 +460,12 @@ def configuration(
     return " \\\n".join(f"        --sample_weighting.{flag}" for flag in flags)
 
 
-def example_size(kappas: Mapping[str, float | None]) -> str:
-    """The action chunk that an example shows: LeRobot's usual one where it is among them."""
-    if USUAL_CHUNK in kappas:
+def example_size(sizes: Iterable[str]) -> str:
+    """The action chunk that an example shows: LeRobot's usual one where it is among them, else the first."""
+    size, *other_sizes = sizes
+    if USUAL_CHUNK in other_sizes:
         return USUAL_CHUNK
-    return next(iter(kappas))
+    return size
 
 
 def kappa_table(kappas: Mapping[str, float | None], fps: float) -> str:

@@ -31,7 +31,6 @@ from core.files import sync
 from ingest.media.frames import VideoError
 from ingest.reasons import DataError
 from warehouse.exports.export import ChunkKey, Export, Write
-from warehouse.exports.options import RerunOptions
 from warehouse.exports.selection import ExportedEpisode, Selected, counted_pictures, label_runs
 from warehouse.lake import Lake
 from warehouse.lake.stored import gripper_openings, labels_of_chunk
@@ -62,7 +61,7 @@ class RerunExport(Export):
         return {"label_runs": label_runs(self.lake, sorted(runs))}
 
 
-def write_recording(path: Path, selected: Selected, e: Episode, options: RerunOptions) -> None:
+def write_recording(path: Path, selected: Selected, e: Episode, options: Any) -> None:
     """Write one recording. Raises UserError."""
     chunks = [_labels(selected, e)]
     # Labels alone need no source, so it may be out of reach
@@ -184,7 +183,7 @@ def _text(segment: Segment, num_planned: int) -> str:
     return f"{name} (step {segment.step + 1} of {num_planned}, {end})"
 
 
-def _camera(x: ExportedEpisode, camera: str, options: RerunOptions) -> Iterator[Any]:
+def _camera(x: ExportedEpisode, camera: str, options: Any) -> Iterator[Any]:
     """The shown frames of a camera, a chunk for each batch of them. Raises UserError for another source than then."""
     e = x.episode
     jpegs: dict[int, bytes] = {}
@@ -220,7 +219,7 @@ def _pictures(path: str, e: Episode, jpegs: Mapping[int, bytes]) -> Any:
     )
 
 
-def _frames_to_show(e: Episode, options: RerunOptions) -> set[int]:
+def _frames_to_show(e: Episode, options: Any) -> set[int]:
     """The frames to show: evenly over the episode, and the last one."""
     if options.pictures_per_s is None or options.pictures_per_s >= e.fps:
         return set(range(e.num_frames))

@@ -285,6 +285,7 @@ Moment = Mapping[str, Any]
 
 class PreferencesExport(SampleExport):
     families = (PROGRESS,)
+    only_pairs = True
     columns: ClassVar[Columns] = {name: (type_, itemgetter(name)) for name, type_ in TYPES.items()}
 
     def chunk_parts(self) -> Iterator[Any]:

@@ -11,7 +11,7 @@ import pyarrow as pa
 from core.errors import UserError
 from core.values import IMAGE_MARK
 from warehouse.exports.export import ChunkKey, Columns, Export, Write, write_rows
-from warehouse.exports.options import SampleOptions, Selection
+from warehouse.exports.options import Selection, Settings
 from warehouse.exports.selection import Selected, counted, label_runs, outcome_assumed
 from warehouse.lake import Lake, content_key
 from warehouse.lake.connection import literal, temp_table
@@ -49,14 +49,15 @@ class SampleExport(Export):
     forms: ClassVar[tuple[str, ...]] = ()
     columns: ClassVar[Columns] = {}
     place: ClassVar[str] = ""
+    only_pairs: ClassVar[bool] = False
     parts: tuple[SamplePart, ...]  # in order of their splits
     shards: Mapping[str, ShardFile]
     down: Mapping[str, Sequence[int]]
 
     def select(self, lake: Lake, selection: Selection) -> Selected:
         """The episodes that have samples; sets the fields of this class."""
-        is_of_samples = isinstance(self.options, SampleOptions)
-        self.which = self.options if is_of_samples else SampleOptions()
+        # A kind may choose samples by itself
+        self.which = Settings() if self.only_pairs else self.options
         _check_profile(self.which, selection)
         selected = super().select(lake, selection)
         snapshot_lake = selected.lake  # as the selection's snapshot has it
@@ -280,7 +281,7 @@ def shown_path(row: Mapping, name: str) -> str:
     return f"{folder}/{picture['frame_index']:06d}{edit}.jpg"
 
 
-def _check_profile(options: SampleOptions, selection: Selection) -> None:
+def _check_profile(options: Any, selection: Selection) -> None:
     profile = options.profile
     if profile is None:
         return

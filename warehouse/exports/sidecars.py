@@ -1,11 +1,11 @@
 """Files for a LeRobot dataset that is there already: a sidecar of signals per frame, labels for its visualizer."""
 
 import json
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -24,14 +24,13 @@ from core.domain.episode import Episode
 from core.domain.label import Label
 from core.errors import UserError
 from core.files import whole_file, write_file
-from core.values import grouped
 from warehouse.exports.export import FileExport
 from warehouse.exports.lerobot_plan import persistent_rows
 from warehouse.exports.rabc import (
     FrameExport,
+    FrameRows,
     Place,
     between,
-    frame_table,
     provenance,
     write_frames,
 )
@@ -72,15 +71,12 @@ ADVANTAGE_SIGNALS = {
 }
 
 
-@dataclass(frozen=True)
-class _Signals:
-    """Of an episode: `frames` int64 [k], signals [k]; `value` float [num_frames] is its progress at every frame."""
+class _Signals(NamedTuple):
+    """Of an episode: its rows, whose values are its signals; `progress` float [num_frames] at every frame."""
 
-    place: Place
     episode: Episode
-    frames: np.ndarray
-    values: dict[str, np.ndarray]
-    value: np.ndarray
+    rows: FrameRows
+    progress: np.ndarray
 
 
 class FrameSignalsExport(FileExport, FrameExport):
@@ -120,15 +116,12 @@ class FrameSignalsExport(FileExport, FrameExport):
             return
         numbers = sorted(self.in_source[e.episode_index] for e in self.selected.episodes)
         facts = metadata(descriptors, self._provenance(), numbers)
-        types = {name: pa.from_numpy_dtype(first.values[name].dtype) for name in descriptors}
-        fields = [
-            pa.field(name, type_, nullable=False)
-            for name, type_ in (dict.fromkeys(KEYS, pa.int64()) | types).items()
-        ]
+        types: dict[str, pa.DataType] = dict.fromkeys(KEYS, pa.int64())
+        types |= {n: pa.from_numpy_dtype(first.rows.values[n].dtype) for n in descriptors}
+        fields = [pa.field(name, type_, nullable=False) for name, type_ in types.items()]
         schema = pa.schema(fields, facts | {IDENTITY.decode(): self.identity})
-        tables = (_table(s, schema) for s in chain([first], signals))
         with whole_file(out) as half:
-            write_frames(half, schema, tables)
+            write_frames(half, schema, (s.rows for s in chain([first], signals)))
 
     def _signals(self) -> Iterator[_Signals]:
         """Of each episode that has any, in order."""
@@ -142,8 +135,9 @@ class FrameSignalsExport(FileExport, FrameExport):
         for place in places:
             if place.exported and place.exported.label:
                 e = place.exported.episode
-                values = _label_values(place.exported.label)
-                yield _Signals(place, e, np.arange(e.num_frames), values, values["progress"])
+                values = label_values(place.exported.label)
+                rows = FrameRows(place.start, place.number, np.arange(e.num_frames), values)
+                yield _Signals(e, rows, values["progress"])
 
     def _of_model(self, places: Sequence[Place]) -> Iterator[_Signals]:
         for place, e, (frames, progress, success) in self.scored(places):
@@ -151,7 +145,8 @@ class FrameSignalsExport(FileExport, FrameExport):
                 "progress": progress.astype(np.float32),
                 "success": success.astype(np.float32),
             }
-            yield _Signals(place, e, frames, values, between(frames, progress, e.num_frames))
+            rows = FrameRows(place.start, place.number, frames, values)
+            yield _Signals(e, rows, between(frames, progress, e.num_frames))
 
     def _provenance(self) -> dict[str, Any]:
         ((source, episodes, frames),) = self.lake.rows(
@@ -176,23 +171,20 @@ class FrameSignalsExport(FileExport, FrameExport):
     def _with_advantages(self, signals: list[_Signals]) -> list[_Signals]:
         """The same with the signals of ADVANTAGE_SIGNALS; the threshold of RECAP's indicator is each task's own."""
         horizon = self.options.horizon
-        for s in signals:
-            s.values["chunk_td_residual"] = chunk_residuals(s.value, horizon)[s.frames]
-            s.values["advantage"] = advantages(s.value, horizon, s.episode.success)[s.frames]
-        by_task = grouped((s.episode.task, s.values["advantage"]) for s in signals)
+        by_task: dict[str | None, list[np.ndarray]] = defaultdict(list)
+        for e, rows, progress in signals:
+            advantage = advantages(progress, horizon, e.success)[rows.frames]
+            by_task[e.task].append(advantage)
+            residuals = chunk_residuals(progress, horizon)[rows.frames]
+            rows.values.update(chunk_td_residual=residuals, advantage=advantage)
         share = self.options.positive_share
         limits = {task: threshold(np.concatenate(a), share) for task, a in by_task.items()}
-        for s in signals:
-            s.values["advantage_positive"] = s.values["advantage"] > limits[s.episode.task]
+        for e, rows, _ in signals:
+            rows.values["advantage_positive"] = rows.values["advantage"] > limits[e.task]
         return signals
 
 
-def _table(s: _Signals, schema: pa.Schema) -> pa.Table:
-    values = {name: s.values[name] for name in schema.names[len(KEYS) :]}
-    return frame_table(s.place.start, s.place.number, s.frames, values, schema)
-
-
-def _label_values(label: Label) -> dict[str, np.ndarray]:
+def label_values(label: Label) -> dict[str, np.ndarray]:
     lengths = [len(s) for s in label.segments]
     return {
         "progress": label.progress.astype(np.float32),

@@ -4,15 +4,19 @@ the build reads of the source.
 
 import filecmp
 import json
-from collections.abc import Iterator
+import multiprocessing
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache, partial
 from importlib.metadata import version
 from importlib.util import find_spec
-from itertools import chain, islice, product, repeat, tee
+from io import StringIO
+from itertools import chain, islice, repeat, tee
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -21,18 +25,21 @@ import pyarrow.parquet as pq
 
 from core.domain.episode import Episode
 from core.errors import UserError, install_hint
-from core.values import grouped
 from ingest.formats.lerobot_frames import refused
 from ingest.formats.listing import named
 from ingest.media.frames import DecodeOptions, VideoError
-from ingest.media.video import decode, frame_times
+from ingest.media.video import Frame, decode, frame_times
 from warehouse.exports.export import MANIFEST
 from warehouse.exports.lerobot_plan import SEGMENT, VIDEO_PATH, LerobotPlan
-from warehouse.exports.lerobot_reading import Reading, read
 from warehouse.exports.lerobot_rows import matrix, numbers_of, segment_row
-from warehouse.exports.options import LerobotOptions, Selection
+from warehouse.exports.options import Selection
+from warehouse.exports.selection import ExportedEpisode
 from warehouse.exports.videos import ENCODED, Clip
 from warehouse.lake import Lake
+
+COLUMNS = ("episode_index", "frame_index", "timestamp", "task_index", "index")
+NUMBERS = ("float", "int", "uint", "bool")  # how names of numbers' types begin
+LONGEST = 300  # characters of what LeRobot said
 
 # Of 255, on average over a picture. Where videos were only copied, decoders give the same. An encoder's loss is below
 # the second
@@ -48,6 +55,92 @@ MOVED_BLOCKS = 3
 COLOURS_OFF = 3.0
 FEW_BLOCKS = 400
 
+Place = tuple[int, int]  # episode and frame
+
+
+class Reading(NamedTuple):
+    """What LeRobot's reader finds. `tasks`: texts by number; `rows`: arrays [frames, ...]
+    by feature; `pictures`: uint8 [h, w, 3] by episode, frame and camera; `refused`:
+    what it said of frames that it does not show."""
+
+    fps: float
+    cameras: list[str]
+    episodes: int
+    tasks: dict[int, str]
+    rows: Mapping[str, np.ndarray]
+    pictures: Mapping[tuple[int, int, str], np.ndarray]
+    refused: Mapping[Place, str]
+
+
+def read(root: Path, places: Iterable[Place]) -> Reading | str:
+    """What LeRobot's reader finds below a folder; or why it cannot open it.
+
+    LeRobot takes its settings from the environment when it is imported, keeps a copy
+    of the rows, and may break: so it reads in a process that ends.
+    """
+    context = multiprocessing.get_context("spawn")
+    with (
+        TemporaryDirectory(prefix="proccorpus-verify-") as copy,
+        ProcessPoolExecutor(1, context, initializer=_keep_to_itself, initargs=(copy,)) as pool,
+    ):
+        try:
+            return pool.submit(_contents, root, sorted(places)).result()
+        except Exception as e:  # the reader's word, whatever it is
+            return _first_line(e)
+
+
+def _keep_to_itself(copy: str) -> None:
+    """LeRobot looks nothing up anywhere, copies rows to a folder, and prints nowhere."""
+    offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_DATASETS_CACHE": copy}
+    os.environ.update(offline)
+    sys.stdout = sys.stderr = StringIO()
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)[:LONGEST]
+
+
+def _contents(root: Path, places: list[Place]) -> Reading:
+    """Raises whatever LeRobot raises as it opens the folder."""
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+    dataset: Any = LeRobotDataset("local/export", root=root, video_backend="pyav")
+    meta = dataset.meta
+    kinds = {name: feature["dtype"] for name, feature in dataset.features.items()}
+    names = dataset.hf_dataset.column_names
+    numeric = [name for name in names if kinds.get(name, "").startswith(NUMBERS)]
+    columns = dataset.hf_dataset.with_format("numpy").select_columns(numeric)[:]
+    rows = {name: np.asarray(columns[name]) for name in numeric}
+    rows |= {name: np.ravel(columns[name]) for name in COLUMNS}
+    pictures: dict[tuple[int, int, str], np.ndarray] = {}
+    refused_frames: dict[Place, str] = {}
+    for episode, frame in places:
+        try:
+            item = dataset[int(meta.episodes[episode]["dataset_from_index"]) + frame]
+        except Exception as e:  # the reader's word, whatever it is
+            refused_frames[episode, frame] = _first_line(e)
+            continue
+        for camera in meta.camera_keys:
+            pictures[episode, frame, camera] = _picture(dataset, item, episode, camera)
+    tasks = {int(row.task_index): str(text) for text, row in meta.tasks.iterrows()}
+    cameras = list(meta.camera_keys)
+    count = int(dataset.num_episodes)
+    return Reading(float(dataset.fps), cameras, count, tasks, rows, pictures, refused_frames)
+
+
+def _picture(dataset: Any, item: Mapping[str, Any], episode: int, camera: str) -> np.ndarray:
+    """uint8 [h, w, 3] as LeRobot shows it. PyAV, which it decodes by here, takes no notice of what
+    a video states of its colours: of such a video the picture at LeRobot's time is decoded by our
+    own reader."""
+    if camera in dataset.meta.video_keys:
+        path = dataset.root / dataset.meta.get_video_file_path(episode, camera)
+        first = next(decode(path))
+        if isinstance(first, Frame) and (first.quarter_turns or not first.has_usual_colours):
+            begin_s = dataset.meta.episodes[episode][f"videos/{camera}/from_timestamp"]
+            place = frame_times(path).nearest(np.array([begin_s + float(item["timestamp"])]))[0]
+            return next(decode(path, int(place), 1)).rgb()
+    return (item[camera].numpy().transpose(1, 2, 0) * 255).round().astype(np.uint8)
+
 
 @dataclass(frozen=True)
 class Verified:
@@ -58,12 +151,12 @@ class Verified:
     """
 
     lerobot: str
-    episodes: int
-    frames: int
-    cameras: int
-    pictures: int
-    most_off: float | None
     problems: tuple[str, ...]
+    episodes: int = 0
+    frames: int = 0
+    cameras: int = 0
+    pictures: int = 0
+    most_off: float | None = None
     each: int = 0
 
     def sentence(self) -> str:
@@ -83,7 +176,7 @@ class Verified:
         )
 
 
-def verify(lake: Lake, selection: Selection, out: Path, options: LerobotOptions) -> Verified:
+def verify(lake: Lake, selection: Selection, out: Path, options: Any) -> Verified:
     """Of each episode all rows, and, as LeRobot shows them, the pictures of its first, middle and
     last frame, and where most changes; and all pictures of videos that are no copies of the
     source's, as our own reader shows them.
@@ -96,34 +189,24 @@ def verify(lake: Lake, selection: Selection, out: Path, options: LerobotOptions)
     if find_spec("lerobot") is None:
         raise UserError(f"--verify needs LeRobot's own reader: {install_hint('train')}")
     plan = LerobotPlan("lerobot", lake, selection, options)
-    places: list[tuple[int, int]] = []
+    places: list[Place] = []
     for number, e in enumerate(plan.selected.episodes):
         places += [(number, frame) for frame in _looked_at(lake, e)]
-    with TemporaryDirectory(prefix="proccorpus-verify-") as scratch:
-        export = read(out, places, Path(scratch))
+    export = read(out, places)
+    lerobot = version("lerobot")
     if isinstance(export, str):
-        return Verified(version("lerobot"), 0, 0, 0, 0, None, (f"it cannot open it ({export})",))
-    problems = [
-        f"frame {frame} of episode {number}: {reason}"
-        for (number, frame), reason in export.refused.items()
-    ]
-    described = _described(out)
-    problems += _compare(plan, export) + _compare_segments(plan, described)
-    problems += _compare_times(plan, export, out, described)
-    most_off = None
-    each = 0
-    if not options.blur:
-        each, most_off, wrong = _compare_pictures(plan, export, out, described)
-        problems += wrong
+        return Verified(lerobot, (f"it cannot open it ({export})",))
+    comparison = Comparison(plan, export, out)
+    problems = tuple(dict.fromkeys(comparison.problems()))
     return Verified(
-        lerobot=export.facts["version"],
-        episodes=export.facts["episodes"],
-        frames=export.facts["frames"],
-        cameras=len(export.facts["cameras"]),
+        lerobot=lerobot,
+        problems=problems,
+        episodes=export.episodes,
+        frames=len(export.rows["index"]),
+        cameras=len(export.cameras),
         pictures=len(export.pictures),
-        most_off=most_off,
-        problems=tuple(dict.fromkeys(problems)),
-        each=each,
+        most_off=None if options.blur else comparison.most_off,
+        each=comparison.num_shown,
     )
 
 
@@ -138,27 +221,100 @@ def _looked_at(lake: Lake, e: Episode) -> list[int]:
     return sorted({0, e.num_frames // 2, last, largest_change, max(0, largest_change - 1)})
 
 
-def _compare(plan: LerobotPlan, export: Reading) -> list[str]:
-    """What of the whole differs, in words; and which columns have other values, in which episodes."""
-    facts = export.facts
-    if (facts["episodes"], facts["frames"]) != (len(plan.index), plan.starts[-1]):
-        export_size = f"{facts['episodes']} episodes and {facts['frames']} frames"
-        return [f"it has {export_size}, not {len(plan.index)} and {plan.starts[-1]}"]
-    differs = {
-        f"{facts['fps']:g} fps, not {plan.fps:g}": facts["fps"] != plan.fps,
-        f"the cameras {named(facts['cameras'])}, not {named(plan.cameras)}": {*facts["cameras"]}
-        != {*plan.cameras},
-        "other tasks": facts["tasks"] != {str(k): text for text, k in plan.tasks.items()},
-    }
-    wrong: dict[str, list[str]] = {}
-    for number, x in enumerate(plan.episodes()):
-        for name, values in numbers_of(plan, x).items():
-            if name in export.rows and not _are_equal(export.rows_of(name, number), values):
-                wrong.setdefault(name, []).append(str(number))
-    return [
-        *filter(differs.get, differs),
-        *(f"other values of {name} in episode {named(of_name)}" for name, of_name in wrong.items()),
-    ]
+@dataclass
+class Comparison:
+    """What LeRobot read beside what it was made of. `most_off` as in Verified, `num_shown` as `each` there."""
+
+    plan: LerobotPlan
+    export: Reading
+    out: Path
+    most_off: float = 0.0
+    num_shown: int = 0
+
+    def problems(self) -> Iterator[str]:
+        """What of the whole differs, then of each episode, in words."""
+        plan = self.plan
+        export = self.export
+        for (number, frame), reason in export.refused.items():
+            yield f"frame {frame} of episode {number}: {reason}"
+        differs = {
+            f"{export.fps:g} fps, not {plan.fps:g}": export.fps != plan.fps,
+            f"the cameras {named(export.cameras)}, not {named(plan.cameras)}": {*export.cameras}
+            != {*plan.cameras},
+            "other tasks": export.tasks != {k: text for text, k in plan.tasks.items()},
+        }
+        yield from filter(differs.get, differs)
+        size = (export.episodes, len(export.rows["index"]))
+        right_size = (len(plan.index), plan.starts[-1])
+        if size != right_size:
+            yield "it has {} episodes and {} frames, not {} and {}".format(*size, *right_size)
+        described = pq.read_table(self.out / "meta/episodes")
+        if described.schema.field("proccorpus_segments").type != pa.list_(SEGMENT):
+            yield "steps of other types in meta/episodes"
+            described = described.drop_columns("proccorpus_segments")
+        stats = [name for name in described.schema.names if name.startswith("stats/")]
+        rows = {row["episode_index"]: row for row in described.drop_columns(stats).to_pylist()}
+        for number, x in enumerate(plan.episodes()):
+            if number in rows:
+                yield from self._of_episode(number, x, rows[number])
+
+    def _of_episode(self, number: int, x: ExportedEpisode, row: Mapping[str, Any]) -> Iterator[str]:
+        """`row`: of meta/episodes."""
+        is_own = self.export.rows["episode_index"] == number
+        exported = {name: values[is_own] for name, values in self.export.rows.items()}
+        for name, values in numbers_of(self.plan, x).items():
+            if name in exported and not _are_equal(exported[name], values):
+                yield f"other values of {name} in episode {number}"
+        # Numbers as the file holds them
+        segments = x.label and list(map(segment_row, x.label.segments))
+        [right_steps] = pa.array([segments], pa.list_(SEGMENT)).to_pylist()
+        if row.get("proccorpus_segments", right_steps) != right_steps:
+            yield f"other steps in episode {number}"
+        for camera in self.plan.cameras:
+            prefix = f"videos/{camera}/"
+            file = {name.removeprefix(prefix): value for name, value in row.items()}
+            path = self.out / VIDEO_PATH.format(video_key=camera, **file)
+            rows_s = exported["timestamp"]
+            location = f"episode {number} by {camera}"
+            try:
+                yield from refused_pictures(path, file["from_timestamp"], rows_s, location)
+                if not self.plan.options.blur:
+                    yield from self._of_video(path, file["from_timestamp"], x, number, camera)
+            except (OSError, VideoError) as error:
+                yield f"the video of {location}: {error}"
+
+    def _of_video(
+        self, path: Path, start_s: float, x: ExportedEpisode, number: int, camera: str
+    ) -> Iterator[str]:
+        """Of an episode's pictures, those that LeRobot showed, and all where the video is no copy: the first that is
+        none of the source's."""
+        e = x.episode
+        clip = Clip.of(x.reader, self.plan.cameras_of(e)[camera], e)
+        times_s = start_s + np.arange(e.num_frames) / self.plan.fps
+        uri = clip.uri
+        copied = uri is not None and filecmp.cmp(x.reader.source.resolve(uri), path, shallow=False)
+        ours = repeat(None) if copied else _exported(clip, path, times_s)
+        # How far pictures may be off, by how the export says that its videos were written
+        manifest = json.loads((self.out / MANIFEST).read_text())
+        was_encoded = ENCODED in manifest.get("videos", {})
+        compared = 0
+        wrong: list[str] = []
+        for (source, neighbours), picture in zip(_of_source(clip), ours, strict=False):
+            for candidate in (picture, self.export.pictures.get((number, compared, camera))):
+                if candidate is not None:
+                    off, problem = difference(
+                        candidate, source, neighbours, was_encoded=was_encoded
+                    )
+                    self.most_off = max(self.most_off, off)
+                    if problem:
+                        place = f"frame {compared} of episode {number} by {camera}"
+                        wrong.append(f"{problem} at {place} ({off:.1f} of 255 off)")
+            compared += 1
+        if not copied:
+            self.num_shown += compared
+        yield from wrong[:1]
+        if compared < e.num_frames:
+            yield f"{compared} of {e.num_frames} frames of episode {number} by {camera}"
 
 
 def _are_equal(exported: np.ndarray, values: Any) -> bool:
@@ -170,86 +326,26 @@ def _are_equal(exported: np.ndarray, values: Any) -> bool:
     )
 
 
-def _described(out: Path) -> pa.Table:
-    """What meta/episodes says of steps and videos, a row for each episode."""
-    files = [pq.read_table(path) for path in sorted((out / "meta/episodes").rglob("*.parquet"))]
-    names = [name for name in files[0].schema.names if name.startswith("videos/")]
-    chosen = ["episode_index", "proccorpus_segments", *names]
-    return pa.concat_tables([file.select(chosen) for file in files])
-
-
-def _compare_segments(plan: LerobotPlan, described: pa.Table) -> list[str]:
-    """Which episodes have other steps than the corpus."""
-    if described.schema.field("proccorpus_segments").type != pa.list_(SEGMENT):
-        return ["steps of other types in meta/episodes"]
-    labels = [x.label for x in plan.episodes()]
-    segments = [label and list(map(segment_row, label.segments)) for label in labels]
-    # Numbers as the file holds them
-    expected = pa.array(segments, pa.list_(SEGMENT)).to_pylist()
-    stored = dict(zip(*described.select([0, 1]).to_pydict().values(), strict=True))
-    wrong = [str(k) for k, of_episode in enumerate(expected) if stored.get(k) != of_episode]
-    return [f"other steps in episode {named(wrong)}"] if wrong else []
-
-
-def _compare_pictures(
-    plan: LerobotPlan, export: Reading, out: Path, described: pa.Table
-) -> tuple[int, float, list[str]]:
-    """The pictures that LeRobot showed, and all of the videos that are no copies, with the source's.
-
-    Returns how many our own reader showed, how far they are off at most, and of each episode and camera the first that
-    is wrong.
-    """
-    is_copy = lru_cache(maxsize=None)(partial(filecmp.cmp, shallow=False))
-    # How far pictures may be off, by how the export says that its videos were written
-    was_encoded = ENCODED in json.loads((out / MANIFEST).read_text()).get("videos", {})
-    by_video = grouped(
-        ((number, camera), (frame, picture))
-        for (number, frame, camera), picture in export.pictures.items()
-    )
-    count = 0
-    most_off = 0.0
-    problems = list[str]()
-    for camera, number, path, start_s in _videos(plan, out, described):
-        e = plan.selected.episodes[number]
-        clip = Clip.of(plan.selected.readers[e.dataset], plan.cameras_of(e)[camera], e)
-        picture_by_frame = dict(by_video.get((number, camera), ()))
-        location = f"episode {number} by {camera}"
-        compared = 0
-        wrong = list[str]()
-        try:
-            copied = clip.uri is not None and is_copy(clip.reader.source.resolve(clip.uri), path)
-            times_s = start_s + np.arange(e.num_frames) / plan.fps
-            ours = repeat(None) if copied else _exported(clip, path, times_s)
-            for (source, neighbours), picture in zip(_of_source(clip), ours, strict=False):
-                for candidate in (picture, picture_by_frame.get(compared)):
-                    if candidate is not None:
-                        mean, problem = _difference(
-                            candidate, source, neighbours, was_encoded=was_encoded
-                        )
-                        most_off = max(most_off, mean)
-                        if problem:
-                            wrong.append(
-                                f"{problem} at frame {compared} of {location} ({mean:.1f} of 255 off)"
-                            )
-                compared += 1
-        except (OSError, VideoError) as error:
-            problems.append(f"the video of {location}: {error}")
-            continue
-        count += 0 if copied else compared
-        problems += wrong[:1]
-        if compared < e.num_frames:
-            problems.append(f"{compared} of {e.num_frames} frames of {location}")
-    return count, most_off, problems
+def refused_pictures(path: Path, start_s: float, rows_s: np.ndarray, location: str) -> list[str]:
+    """How many pictures of a video LeRobot refuses because of their times; rows are at `rows_s` after `start_s`.
+    Raises VideoError."""
+    video = frame_times(path)
+    pictures_s = video.seconds[video.nearest(start_s + rows_s)]
+    count = int(refused(start_s, rows_s, pictures_s).sum())
+    if not count:
+        return []
+    problem = f"LeRobot refuses {count} of {len(rows_s)} pictures of {location}"
+    return [f"{problem}: in float32 they are not at the rows' times"]
 
 
 def _of_source(clip: Clip) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
     """Each picture of an episode as the build reads it, and those beside it."""
     frames = clip.reader.episode(clip.episode).frames(clip.camera)
     pictures = (picture.rgb() for _, _, picture in islice(frames, clip.episode.num_frames))
-    copies = tee(pictures, 3)
-    earlier = chain([None], copies[0])
-    later = chain(islice(copies[2], 1, None), [None])
-    for previous, picture, successor in zip(earlier, copies[1], later, strict=False):
+    padded = tee(chain([None], pictures, [None]), 3)
+    earlier, copy, later = (islice(p, k, None) for k, p in enumerate(padded))
+    for previous, picture, successor in zip(earlier, copy, later, strict=False):
+        assert picture is not None
         yield picture, [p for p in (previous, successor) if p is not None]
 
 
@@ -262,43 +358,7 @@ def _exported(clip: Clip, path: Path, times_s: np.ndarray) -> Iterator[np.ndarra
     return (frame.rgb() for frame in decode(path, int(places[0]), count, options))
 
 
-def _compare_times(plan: LerobotPlan, export: Reading, out: Path, described: pa.Table) -> list[str]:
-    """Of which episodes and cameras LeRobot refuses pictures because of their times, and how many."""
-    problems = []
-    for camera, number, path, start_s in _videos(plan, out, described):
-        rows_s = export.rows_of("timestamp", number)
-        try:
-            video = frame_times(path)
-        except VideoError as error:
-            problems.append(f"the video of episode {number} by {camera}: {error}")
-            continue
-        pictures_s = video.seconds[video.nearest(start_s + rows_s)]
-        if num_refused := int(refused(start_s, rows_s, pictures_s).sum()):
-            problems.append(
-                f"LeRobot refuses {num_refused} of {len(rows_s)} pictures of episode {number} by "
-                f"{camera}: in float32 they are not at the rows' times"
-            )
-    return problems
-
-
-def _videos(
-    plan: LerobotPlan, out: Path, described: pa.Table
-) -> Iterator[tuple[str, int, Path, float]]:
-    """Camera, episode, file and start in the file (s) of all videos that the export has; what it lacks is said of the
-    rows."""
-    rows = {
-        row["episode_index"]: row
-        for row in described.drop_columns("proccorpus_segments").to_pylist()
-    }
-    for camera, number in product(plan.cameras, range(len(plan.selected.episodes))):
-        if number in rows:
-            prefix = f"videos/{camera}/"
-            row = {name.removeprefix(prefix): value for name, value in rows[number].items()}
-            path = out / VIDEO_PATH.format(video_key=camera, **row)
-            yield camera, number, path, row["from_timestamp"]
-
-
-def _difference(
+def difference(
     picture: np.ndarray,
     source: np.ndarray,
     neighbours: list[np.ndarray],

@@ -32,8 +32,8 @@ from warehouse.exports.frame_weights import (
     gains_of,
 )
 from warehouse.exports.lerobot import LerobotExport
-from warehouse.exports.options import LerobotOptions, Selection, WeightsOptions
-from warehouse.exports.rabc import PROGRESS, FrameExport, configuration, frame_table, write_frames
+from warehouse.exports.options import LEROBOT, SIZES, Selection
+from warehouse.exports.rabc import PROGRESS, FrameExport, FrameRows, configuration, write_frames
 from warehouse.exports.selection import ExportedEpisode, Selected, counted, ramp
 from warehouse.lake import Lake, content_key
 from warehouse.lake.acceptances import stretches_with
@@ -70,7 +70,7 @@ def _weighed(x: ExportedEpisode, chunk_size: int) -> WeighedRun:
 
 
 def weights_by_episode(
-    selected: Selected, options: WeightsOptions, stretches: Stretches
+    selected: Selected, options: Any, stretches: Stretches
 ) -> dict[Key, np.ndarray]:
     """The weights [n] of each selected run's frames, 0 in `stretches`. Raises UserError where all weigh 0."""
     runs = {x.episode.key: _weighed(x, options.chunk_size) for x in selected.each()}
@@ -98,22 +98,22 @@ def write_weights(
         "kappa": KAPPA,
     }
     ours = {"proccorpus": json.dumps(metadata)}
-    tables = (_rows(*run, SCHEMA) for run in runs)
-    write_frames(folder.path(FILE), SCHEMA, tables, lambda: ours)
     path = folder.path(LEROBOT_FILE)
-    tables = (_rows(*run, LEROBOT_SCHEMA) for run in _for_lerobot(runs, chunk_size))
     maker = {"reward_model_path": "proccorpus:weights"}
-    write_frames(path, LEROBOT_SCHEMA, tables, lambda: maker | ours)
+    for file, schema, of_file, facts in (
+        (folder.path(FILE), SCHEMA, runs, ours),
+        (path, LEROBOT_SCHEMA, _for_lerobot(runs, chunk_size), maker | ours),
+    ):
+        names = schema.names[len(KEYS) :]
+        rows = (
+            FrameRows(start, number, np.arange(len(values)), dict.fromkeys(names, values))
+            for start, number, values in of_file
+        )
+        write_frames(file, schema, rows, lambda facts=facts: facts)
     index = np.concatenate([first + np.arange(len(weights)) for first, _, weights in runs])
     weights = np.concatenate([weights for *_, weights in runs])
     facts = metadata | {"mean_weight": float(weights.mean())}
     return facts | verified(path, index, weights, chunk_size)
-
-
-def _rows(start: int, number: int, values: np.ndarray, schema: pa.Schema) -> pa.Table:
-    """Rows of one episode whose columns after KEYS are all the values [n]."""
-    columns = dict.fromkeys(schema.names[len(KEYS) :], values)
-    return frame_table(start, number, np.arange(len(values)), columns, schema)
 
 
 def _for_lerobot(runs: Sequence[EpisodeWeights], chunk_size: int) -> Iterator[EpisodeWeights]:
@@ -201,7 +201,7 @@ def _frames_within(stretches: Stretches) -> int:
 
 
 def notes_on(
-    selected: Selected, options: WeightsOptions, facts: Mapping[str, Any], stretches: Stretches
+    selected: Selected, options: Any, facts: Mapping[str, Any], stretches: Stretches
 ) -> list[str]:
     """What a user should know of the weights."""
     unlabelled = sum(e.label_run is None for e in selected.episodes)
@@ -300,30 +300,26 @@ class WeightedDatasetExport(_ExportOfStretches, LerobotExport):
     def added_columns(self, e: Episode) -> dict[str, np.ndarray]:
         return {WEIGHT: self.weights[e.key].astype(np.float32)}
 
-    def added_notes(self) -> list[str]:
-        return notes_on(self.selected, self.options, self.facts, self.stretches)
-
-    def added_section(self) -> str:
-        return f"\n{section(self.facts, self.lines)}"
-
     def write_rest(self) -> dict[str, Any]:
         options = self.options
         self.weights = weights_by_episode(self.selected, options, self.stretches)
         episodes = (
             (self.starts[n], n, self.weights[e.key]) for n, e in enumerate(self.selected.episodes)
         )
-        self.facts = self.folder.part(
+        facts = self.folder.part(
             "weights", write_weights, self.folder, episodes, options.weighting, options.chunk_size
         )
-        self.lines = usage(options.chunk_size, PLACE)
-        return {**super().write_rest(), "weights": self.facts, "use": self.lines}
+        lines = usage(options.chunk_size, PLACE)
+        self.added_notes = notes_on(self.selected, options, facts, self.stretches)
+        self.added_section = f"\n{section(facts, lines)}"
+        return {**super().write_rest(), "weights": facts, "use": lines}
 
 
-def weights_export(kind: str, lake: Lake, selection: Selection, options: WeightsOptions) -> Export:
+def weights_export(kind: str, lake: Lake, selection: Selection, options: Any) -> Export:
     """Files beside a dataset, or a dataset with them. Raises UserError for options that shape a dataset without one."""
     if options.in_dataset:
         return WeightedDatasetExport(kind, lake, selection, options)
-    unused = options.model_dump(include={*LerobotOptions.model_fields}, exclude_defaults=True)
+    unused = options.model_dump(include={*LEROBOT, *SIZES}, exclude_defaults=True)
     if unused:
         flags = ", ".join(f"--{name.replace('_', '-')}" for name in unused)
         raise UserError(f"{flags}: only a dataset is shaped so; add --in-dataset")

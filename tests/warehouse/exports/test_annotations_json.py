@@ -11,7 +11,6 @@ import pytest
 
 from annotate.conventions.sidecars import read_visualizer
 from annotate.imported_label import ImportedError
-from core.errors import UserError
 from ingest.registry import DatasetConfig
 from ingest.source import list_episodes
 from ingest.sources.files import Source
@@ -68,14 +67,6 @@ def test_what_is_written_is_read_beside_its_dataset_and_by_itself(
         [imported.label_run],
     )
     assert set(steps) <= set(spans)
-
-
-def test_a_persons_file_is_not_replaced(made: Made, tmp_path: Path):
-    """All else that may lie there: test_frame_signals.py."""
-    out = tmp_path / "mine.json"
-    out.write_text('{"version": 2, "episodes": {}}')
-    with pytest.raises(UserError, match="no export of ours"):
-        ANNOTATIONS_JSON.export(Lake(made.space, read_only=True), ANY, out, overwrite=True)
 
 
 def test_version_1_and_files_that_are_none(tmp_path: Path):

@@ -15,10 +15,8 @@ from hypothesis import strategies as st
 from annotate.conventions.sidecars import Descriptor, annotations, check, metadata, read_signals
 from annotate.imported_label import ImportedError
 from core.domain.label import DONE, IDLE, STEP, Label, Segment
-from core.errors import UserError
 from warehouse.exports import EXPORT_KINDS, sidecars
-from warehouse.exports.options import FrameSignalsOptions, Selection
-from warehouse.lake import Lake
+from warehouse.exports.options import Selection
 
 FRAME_SIGNALS = EXPORT_KINDS["frame-signals"]
 
@@ -27,34 +25,6 @@ DESCRIPTORS = {
     "score": Descriptor("How far.", "higher", (0.0, 1.0)),
     "still": Descriptor("Does it rest?"),
 }
-
-
-def test_a_file_is_resumed_kept_or_refused(made_lake: Lake, tmp_path: Path):
-    out = tmp_path / "s.parquet"
-    assert not FRAME_SIGNALS.export(made_lake, ANY, out).again
-    data = out.read_bytes()
-    assert FRAME_SIGNALS.export(made_lake, ANY, out).again
-    with pytest.raises(UserError, match="another export"):
-        FRAME_SIGNALS.export(made_lake, ANY, out, FrameSignalsOptions(horizon=2))
-    FRAME_SIGNALS.export(made_lake, ANY, out, FrameSignalsOptions(horizon=2), overwrite=True)
-    assert out.read_bytes() != data
-    FRAME_SIGNALS.export(made_lake, ANY, out, overwrite=True)
-    assert out.read_bytes() == data
-    mine = tmp_path / "mine.parquet"
-    pq.write_table(pa.table({"a": [1]}), mine)
-    for path, reason in ((mine, "no export of ours"), (tmp_path, "is a folder")):
-        with pytest.raises(UserError, match=reason):
-            FRAME_SIGNALS.export(made_lake, ANY, path, overwrite=True)
-    text = tmp_path / "text.parquet"
-    text.write_text("hello")
-    with pytest.raises(UserError, match="is no export"):
-        FRAME_SIGNALS.export(made_lake, ANY, text)
-    assert text.read_text() == "hello"
-    with pytest.raises(UserError, match="no episode selected has a label of the run 'gone'"):
-        FRAME_SIGNALS.export(
-            made_lake, ANY, tmp_path / "gone.parquet", FrameSignalsOptions(label_run="gone")
-        )
-    assert not (tmp_path / "gone.parquet").exists()
 
 
 def table_of(episodes: list[tuple[int, list[int]]], **changed: Any) -> pa.Table:
@@ -155,7 +125,7 @@ def test_any_label_comes_back_but_for_names(
         )
         start_frame += length
     progress = np.random.default_rng(seed).random(start_frame, np.float32)
-    values = sidecars._label_values(Label(segments, planned, progress=progress))
+    values = sidecars.label_values(Label(segments, planned, progress=progress))
     table = pa.table(
         {
             "index": np.arange(start_frame),

@@ -14,7 +14,7 @@ from core.errors import UserError
 from core.names import is_name
 from tests.kits.made_corpus import Made
 from warehouse.exports import EXPORT_KINDS
-from warehouse.exports.options import LerobotOptions, SampleOptions, Selection
+from warehouse.exports.options import Selection
 from warehouse.lake import Lake
 from warehouse.releases.contents import contents
 from warehouse.releases.release import ReleaseError
@@ -52,12 +52,12 @@ def selection(**gate: Any) -> Selection:
 def test_nothing_left_says_why(changed: Lake, tmp_path: Path):
     only = Selection(datasets=("tiny",), episodes=(UNSURE,), allow=ANY, min_confidence=0.5)
     with pytest.raises(UserError, match=r"1 of 1 labels are less sure than 0.5 \(min_confidence\)"):
-        LLAMAFACTORY.export(changed, only, tmp_path / "out", SampleOptions())
+        LLAMAFACTORY.export(changed, only, tmp_path / "out", LLAMAFACTORY.options())
 
 
 def test_no_placeholder_stands_where_lerobot_expects_a_name(changed: Lake, tmp_path: Path):
     exported = LEROBOT.export(
-        changed, selection(), tmp_path / "out", LerobotOptions(flavour="subtask")
+        changed, selection(), tmp_path / "out", LEROBOT.options(flavour="subtask")
     )
     rows = pq.read_table(sorted((tmp_path / "out/data").rglob("*.parquet"))).to_pylist()
     subtasks: dict[int, set[str]] = {e: set() for e in range(5)}

@@ -22,8 +22,8 @@ from tests.kits.made_corpus import built
 from tests.kits.mcap_writer import RATE, SECOND, START, recorder
 from tests.kits.zarr_writer import BLOSC, write_replay
 from warehouse.exports import EXPORT_KINDS
-from warehouse.exports.lerobot_plan import stamping_rate
-from warehouse.exports.options import LerobotOptions, Selection
+from warehouse.exports.lerobot_plan import rate_of
+from warehouse.exports.options import Selection
 from warehouse.lake import Lake
 
 LEROBOT = EXPORT_KINDS["lerobot"]
@@ -105,7 +105,7 @@ SOURCES: dict[str, tuple[Callable[[Path], Written], dict[str, Any]]] = {
 
 
 def exported(
-    name: str, folder: Path, options: LerobotOptions = LerobotOptions()
+    name: str, folder: Path, options: Any = LEROBOT.options()
 ) -> tuple[Written, Path, Lake]:
     write, fields = SOURCES[name]
     (folder / "source").mkdir()
@@ -187,7 +187,7 @@ def train_one_step(root: Path) -> None:
 
 
 def test_an_mcap_recording_becomes_a_dataset_that_lerobot_opens(tmp_path: Path):
-    written, out, _ = exported("mcap", tmp_path, LerobotOptions(plain=True))
+    written, out, _ = exported("mcap", tmp_path, LEROBOT.options(plain=True))
     check(out, written)
     info = json.loads((out / "meta/info.json").read_text())
     assert info["features"]["action"]["names"] == ["data_0", "data_1", "data_2"]
@@ -206,14 +206,14 @@ def test_a_policy_of_lerobot_takes_a_training_step(name: str, tmp_path: Path):
 
 
 def test_rows_are_stamped_at_a_rate_that_is_near():
-    assert stamping_rate({18.43, 18.57}, 20.0) == 20.0
+    assert rate_of({18.43, 18.57}, 20.0, may_stamp=True) == 20.0
     with pytest.raises(
         UserError, match=r"18\.43 to 18\.57 frames per second: at 30 they .*; give --fps 18"
     ):
-        stamping_rate({18.43, 18.57}, 30.0)
+        rate_of({18.43, 18.57}, 30.0, may_stamp=True)
     with pytest.raises(
         UserError, match=r"18\.43 to 18\.6: stamp all rows at one, such as --fps 19, or"
     ):
-        stamping_rate({18.43, 18.6}, None)
+        rate_of({18.43, 18.6}, None, may_stamp=True)
     with pytest.raises(UserError, match=r"add --where 'fps BETWEEN 29\.900 AND 30\.100'$"):
-        stamping_rate({15.0, 29.9, 30.1}, 30.0)
+        rate_of({15.0, 29.9, 30.1}, 30.0, may_stamp=True)

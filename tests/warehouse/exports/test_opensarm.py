@@ -27,7 +27,7 @@ from tests.kits.made_corpus import Made
 from tests.kits.tiny_lerobot import LENGTHS
 from warehouse.exports import EXPORT_KINDS
 from warehouse.exports.corrections import from_opensarm
-from warehouse.exports.options import LabelOptions, Selection
+from warehouse.exports.options import Selection
 from warehouse.lake import Lake, corrections
 from warehouse.lake.corrections import CorrectionError
 
@@ -149,7 +149,7 @@ def test_an_export_is_what_opensarm_reads_and_comes_back(
         Lake(own.space, read_only=True),
         ANY,
         second_folder,
-        LabelOptions(label_run=imported.label_run),
+        OPENSARM.options(label_run=imported.label_run),
     )
     [exported_line] = [
         json.loads(text) for text in (second_folder / "labels.jsonl").read_text().splitlines()
@@ -211,7 +211,7 @@ def test_a_label_comes_back_from_its_line(
             name = unnamed_step(0)
         else:
             name = {"adjust": "Adjust", "mistake": "Mistake"}[pace]
-        step = 0 if kind == STEP else None
+        step = {STEP: 0}.get(kind)
         segments.append(
             Segment(name, frame, frame + length, kind, False, step, named=kind != STEP, pace=pace)
         )

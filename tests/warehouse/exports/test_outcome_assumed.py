@@ -5,14 +5,16 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from warehouse.exports import EXPORT_KINDS
-from warehouse.exports.options import RabcOptions, Selection
+from warehouse.exports.options import Selection
 from warehouse.lake import Lake
 from warehouse.lake.references import advice
 
 
 def test_weights_and_metadata_say_whose_outcome_is_assumed(made_lake: Lake, tmp_path: Path):
     chosen = Selection(allow=("unknown",))
-    exported = EXPORT_KINDS["rabc"].export(made_lake, chosen, tmp_path / "rabc", RabcOptions())
+    exported = EXPORT_KINDS["rabc"].export(
+        made_lake, chosen, tmp_path / "rabc", EXPORT_KINDS["rabc"].options()
+    )
     assert (
         "tiny: 5 of 5 labels take for complete what nobody says the outcome of (outcome_assumed)"
         in exported.notes

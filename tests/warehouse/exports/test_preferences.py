@@ -10,7 +10,7 @@ from annotate.preferences import Pair, RunPart
 from tests.kits.files import hashes_of
 from warehouse.exports import EXPORT_KINDS
 from warehouse.exports.export import MANIFEST, Exported
-from warehouse.exports.options import PreferencesOptions, Selection
+from warehouse.exports.options import Selection
 from warehouse.exports.sample_kinds import quality_label
 from warehouse.lake import Lake
 
@@ -28,7 +28,7 @@ def test_equal_seeds_write_equal_bytes_and_others_other_pairs(
             made_lake,
             Selection(allow=ANY),
             tmp_path / name,
-            PreferencesOptions(per_run=6, seed=seed),
+            EXPORT_KINDS["preferences"].options(per_run=6, seed=seed),
         )
 
     for name, seed in (("one", 2), ("again", 2), ("other", 3)):

@@ -5,7 +5,7 @@ from pathlib import Path
 from tests.kits.tiny_lerobot import CAMERA
 from warehouse.exports import EXPORT_KINDS
 from warehouse.exports.export import Exported
-from warehouse.exports.options import RerunOptions, Selection
+from warehouse.exports.options import Selection
 from warehouse.lake import Lake
 
 ALL = Selection(allow=("unknown",))
@@ -14,7 +14,9 @@ ALL = Selection(allow=("unknown",))
 def export(
     lake: Lake, out: Path, selection: Selection = ALL, **options: float | int | None
 ) -> Exported:
-    return EXPORT_KINDS["rerun"].export(lake, selection, out, RerunOptions.model_validate(options))
+    return EXPORT_KINDS["rerun"].export(
+        lake, selection, out, EXPORT_KINDS["rerun"].options.model_validate(options)
+    )
 
 
 def rows(path: Path) -> dict[str, int]:

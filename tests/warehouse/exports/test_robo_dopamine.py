@@ -18,7 +18,7 @@ from ingest.sources.files import Source
 from tests.kits.made_corpus import Made
 from tests.kits.tiny_lerobot import LENGTHS
 from warehouse.exports import EXPORT_KINDS
-from warehouse.exports.options import RoboDopamineOptions, Selection
+from warehouse.exports.options import Selection
 from warehouse.exports.reward_data import score
 from warehouse.lake import Lake
 
@@ -52,9 +52,9 @@ def test_runs_come_back_and_pairs_show_what_they_say(own: Made, tmp_path: Path):
     lake = Lake(own.space)
     lake.con.execute("UPDATE episode_facts SET success = episode_index <> 4")
     out = tmp_path / "out"
-    exported = ROBO_DOPAMINE.export(lake, ANY, out, RoboDopamineOptions(per_run=12))
+    exported = ROBO_DOPAMINE.export(lake, ANY, out, ROBO_DOPAMINE.options(per_run=12))
     assert exported.episodes == len(LENGTHS)
-    assert ROBO_DOPAMINE.export(lake, ANY, out, RoboDopamineOptions(per_run=12)).again
+    assert ROBO_DOPAMINE.export(lake, ANY, out, ROBO_DOPAMINE.options(per_run=12)).again
 
     source = Source(DatasetConfig(name="back", source=str(out / "raw_data/tiny")))
     assert format_of(source).name == "robo_dopamine"

@@ -12,12 +12,13 @@ import pytest
 from core.paths import Workspace
 from ingest.media.video import decode
 from pipeline.config import source_build
+from tests.kits.lerobot_writer import edit_parquet
 from tests.kits.made_corpus import built
 from tests.kits.small_sources import CAMERA, FPS, RECORDINGS, with_lerobot, write_v3
 from warehouse.exports import EXPORT_KINDS
 from warehouse.exports.lerobot_plan import SEGMENT
-from warehouse.exports.options import LerobotOptions, Selection
-from warehouse.exports.verify_lerobot import _difference, verify
+from warehouse.exports.options import Selection
+from warehouse.exports.verify_lerobot import difference, verify
 from warehouse.exports.videos import Packets, encode
 from warehouse.lake import Lake
 
@@ -36,39 +37,22 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
     source = write_v3(folder / "source", RECORDINGS[:6])
     for path in source.glob("data/*/*.parquet"):
         table = pq.ParquetFile(path).read()
-        trimmed_rows = table.filter(pa.array(table["frame_index"].to_numpy() >= TRIMMED))
-        columns = {
-            "frame_index": trimmed_rows["frame_index"].to_numpy() - TRIMMED,
-            "index": np.arange(trimmed_rows.num_rows),
-        }
-        for name, values in columns.items():
-            column_index = trimmed_rows.schema.get_field_index(name)
-            trimmed_rows = trimmed_rows.set_column(
-                column_index, trimmed_rows.schema.field(name), pa.array(values)
-            )
-        pq.write_table(trimmed_rows, path)
+        rows = table.filter(pa.array(table["frame_index"].to_numpy() >= TRIMMED))
+        pq.write_table(rows, path)
+        frames = rows["frame_index"].to_numpy() - TRIMMED
+        edit_parquet(path, frame_index=frames, index=np.arange(rows.num_rows))
     ends = np.cumsum([r.length - TRIMMED for r in RECORDINGS[:6]])
-    change_metadata(
-        source,
+    (path,) = source.glob("meta/episodes/*/*.parquet")
+    edit_parquet(
+        path,
         length=np.diff(ends, prepend=0),
-        dataset_from_index=[0, *ends[:-1]],
+        dataset_from_index=np.array([0, *ends[:-1]]),
         dataset_to_index=ends,
     )
     return Lake(
         built(source_build(source, "trimmed", None, None), Workspace(folder / "ws")).space,
         read_only=True,
     )
-
-
-def change_metadata(root: Path, **columns: object) -> None:
-    (path,) = root.glob("meta/episodes/*/*.parquet")
-    table = pq.ParquetFile(path).read()
-    for name, values in columns.items():
-        column_index = table.schema.get_field_index(name)
-        table = table.set_column(
-            column_index, table.schema.field(name), pa.array(values, table.schema.field(name).type)
-        )
-    pq.write_table(table, path)
 
 
 def video(root: Path, file: int) -> Path:
@@ -92,24 +76,25 @@ def leave_out_the_last_frame(root: Path) -> None:
     whole.unlink()
 
 
-def repeat_a_step(root: Path) -> None:
+def spoil_rows(root: Path) -> None:
+    """Of episode 4: a step twice, a time that is off, and a task that is another text."""
     (path,) = root.glob("data/*/*.parquet")
     table = pq.ParquetFile(path).read()
-    rows = np.arange(table.num_rows)
-    row_index = np.flatnonzero(table["episode_index"].to_numpy() == 4)[9]
-    rows[row_index] = row_index - 1
-    place = table.schema.get_field_index("observation.state")
-    pq.write_table(
-        table.set_column(place, table.schema.field(place), table["observation.state"].take(rows)),
-        path,
-    )
+    row = np.flatnonzero(table["episode_index"].to_numpy() == 4)[9]
+    state = table["observation.state"].to_pylist()
+    state[row] = state[row - 1]
+    seconds, tasks = (table[name].to_numpy().copy() for name in ("timestamp", "task_index"))
+    seconds[row] += 0.01
+    tasks[row] += 1
+    column = pa.array(state, table.schema.field("observation.state").type)
+    edit_parquet(path, **{"observation.state": column}, timestamp=seconds, task_index=tasks)
 
 
 def test_what_is_broken_is_found(lake: Lake, tmp_path: Path) -> None:
     """Each episode in another way; the last one is as it should be."""
     out = tmp_path / "out"
     LEROBOT.export(lake, ANY, out)
-    right = verify(lake, ANY, out, LerobotOptions())
+    right = verify(lake, ANY, out, LEROBOT.options())
     assert right.problems == ()
     assert right.most_off is not None
     assert right.pictures >= 3 * 6
@@ -121,11 +106,12 @@ def test_what_is_broken_is_found(lake: Lake, tmp_path: Path) -> None:
     swap_colours(out)
     shutil.copyfile(video(out, 5), video(out, 2))  # another run's
     leave_out_the_last_frame(out)
-    repeat_a_step(out)
-    wrong = verify(lake, ANY, out, LerobotOptions()).problems
+    spoil_rows(out)
+    wrong = verify(lake, ANY, out, LEROBOT.options()).problems
     for episode in range(4):
         assert any(f"of episode {episode}" in problem for problem in wrong), (episode, wrong)
-    assert "other values of observation.state in episode 4" in wrong
+    for name in ("observation.state", "timestamp", "task_index"):
+        assert f"other values of {name} in episode 4" in wrong
     assert not any("episode 5" in problem for problem in wrong)
 
 
@@ -136,7 +122,7 @@ def test_a_single_picture_that_is_another_is_found(lake: Lake, tmp_path: Path) -
     pictures = [frame.rgb() for frame in decode(video(out, 1))]
     pictures[9] = next(frame.rgb() for frame in decode(video(out, 4), 20, 1))
     encode(iter(pictures), video(out, 1), FPS, "h264")
-    verified = verify(lake, ANY, out, LerobotOptions())
+    verified = verify(lake, ANY, out, LEROBOT.options())
     [problem] = verified.problems
     assert problem.startswith("another picture at frame 9 of episode 1")
     assert verified.each == verified.frames
@@ -156,7 +142,7 @@ def test_steps_of_another_type_are_found(lake: Lake, tmp_path: Path) -> None:
         ),
         path,
     )
-    (problem,) = verify(lake, ANY, out, LerobotOptions()).problems
+    (problem,) = verify(lake, ANY, out, LEROBOT.options()).problems
     assert problem.startswith("steps of other types in meta/episodes")
 
 
@@ -178,10 +164,10 @@ def test_an_encoders_loss_is_told_from_another_picture(noise: float) -> None:
     for expected, change in changes.items():
         shown_picture = np.clip(change(moving(4)) + loss, 0, 255).astype(np.uint8)
         assert (
-            _difference(shown_picture, moving(4), [moving(3), moving(5)], was_encoded=True)[1]
+            difference(shown_picture, moving(4), [moving(3), moving(5)], was_encoded=True)[1]
             == expected
         )
     late = np.clip(moving(5) + loss, 0, 255).astype(np.uint8)
-    assert _difference(late, moving(4), [moving(3), moving(5)], was_encoded=True)[1].startswith(
+    assert difference(late, moving(4), [moving(3), moving(5)], was_encoded=True)[1].startswith(
         "the picture of the frame"
     )

@@ -32,9 +32,8 @@ from tests.kits.lerobot_writer import (
 from tests.kits.tiny_lerobot import make_dataset, write_rows
 from warehouse.exports import EXPORT_KINDS, videos
 from warehouse.exports.lerobot_plan import LerobotPlan
-from warehouse.exports.lerobot_reading import read
-from warehouse.exports.options import LerobotOptions, Selection
-from warehouse.exports.verify_lerobot import _compare_times, _described
+from warehouse.exports.options import Selection
+from warehouse.exports.verify_lerobot import Comparison, read
 from warehouse.exports.videos import Packets, encode
 from warehouse.lake import Lake
 
@@ -230,15 +229,16 @@ def test_a_file_is_parted_where_lerobot_would_refuse_frames(long_episodes: Expor
 
 
 @pytest.mark.slow
-def test_lerobot_opens_each_frame_at_risk(long_episodes: Exported, tmp_path: Path) -> None:
+def test_lerobot_opens_each_frame_at_risk(long_episodes: Exported) -> None:
     lake, one, parted = long_episodes
     places = {*at_risk(one), *product((0, 1), range(0, LONG[0], 25))}
-    of_one, of_parted = (read(out, places, tmp_path) for out in (one, parted))
+    of_one, of_parted = (read(out, places) for out in (one, parted))
     assert not isinstance(of_one, str)
     assert not isinstance(of_parted, str)
     assert sorted(of_one.refused) == at_risk(one)
     assert not of_parted.refused
-    plan = LerobotPlan("lerobot", lake, ANY, LerobotOptions())
-    [problem] = _compare_times(plan, of_one, one, _described(one))
+    plan = LerobotPlan("lerobot", lake, ANY, LEROBOT.options())
+    *frames_refused, problem = Comparison(plan, of_one, one).problems()
+    assert len(frames_refused) == len(at_risk(one))
     assert problem.startswith(f"LeRobot refuses 176 of 1800 pictures of episode 1 by {FRONT}")
-    assert _compare_times(plan, of_parted, parted, _described(parted)) == []
+    assert list(Comparison(plan, of_parted, parted).problems()) == []

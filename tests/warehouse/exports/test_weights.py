@@ -20,7 +20,7 @@ from tests.kits.cli_kit import called
 from tests.kits.made_corpus import Made, built
 from warehouse.exports import EXPORT_KINDS, weights
 from warehouse.exports.export import MANIFEST, Exported
-from warehouse.exports.options import LerobotOptions, RabcOptions, Selection, WeightsOptions
+from warehouse.exports.options import Selection
 from warehouse.exports.verify_lerobot import verify
 from warehouse.lake import Lake
 
@@ -41,7 +41,7 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> Lake:
 
 def exported(lake: Lake, out: Path, selection: Selection = ANY, **options: Any) -> Exported:
     return EXPORT_KINDS["weights"].export(
-        lake, selection, out, WeightsOptions(chunk_size=CHUNK, **options)
+        lake, selection, out, EXPORT_KINDS["weights"].options(chunk_size=CHUNK, **options)
     )
 
 
@@ -164,7 +164,9 @@ def test_a_dataset_has_the_column_that_lerobot_gives_with_each_frame(
         >= 0.9999
     )
     assert f"--dataset.root={tmp_path / 'out'}" in "\n".join(export_result.use)
-    assert not verify(short, SUCCEEDED, tmp_path / "out", LerobotOptions(plain=True)).problems
+    assert not verify(
+        short, SUCCEEDED, tmp_path / "out", EXPORT_KINDS["lerobot"].options(plain=True)
+    ).problems
 
     # Weighed again from such a dataset there is one column, of the new weights
     space = Workspace(tmp_path / "workspace")
@@ -219,7 +221,7 @@ def test_runs_without_an_outcome_or_a_label_are_told(made: Made, tmp_path: Path)
 def test_rabc_gives_dropped_runs_no_weight_and_says_when_it_tells_nothing_apart(
     short: Lake, tmp_path: Path
 ):
-    options = RabcOptions(chunk_sizes=(CHUNK,))
+    options = EXPORT_KINDS["rabc"].options(chunk_sizes=(CHUNK,))
     export_result = EXPORT_KINDS["rabc"].export(short, SUCCEEDED, tmp_path / "out", options)
     path = tmp_path / "out/sarm_progress.parquet"
     rows = pq.read_table(path).to_pandas()
