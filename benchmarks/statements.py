@@ -7,10 +7,7 @@ once, and it is measured when another one sees them. Then an explorer is asked o
 and is killed at a random moment; what it had answered is looked for afterwards.
 """
 
-import os
 import random
-import signal
-import socket
 import statistics
 import time
 from collections import Counter
@@ -23,7 +20,6 @@ from threading import Event
 from typing import Any
 
 import httpx
-from httpx import HTTPError
 
 from benchmarks.harness import arguments, command, machine
 from core.paths import Workspace
@@ -40,7 +36,7 @@ MOST_S = 0.4  # of a life, after its first answer
 SAID_SQL = "SELECT subject FROM statements WHERE kind = 'tag'"
 
 
-def serve_one(root: Path, listener: socket.socket) -> None:
+def serve_one(root: Path, listener: Any) -> None:
     """An explorer as the command starts one, until it is killed."""
     serve(create_app(Workspace(root)), listener, lambda _: None)
 
@@ -48,7 +44,10 @@ def serve_one(root: Path, listener: socket.socket) -> None:
 def answered_tags(url: str, prefix: str, first: Event) -> list[str]:
     """Tags that an explorer said to have saved until it was killed; `first`: one of them was."""
     tags = []
-    with httpx.Client(base_url=url, timeout=120, trust_env=False) as client, suppress(HTTPError):
+    with (
+        httpx.Client(base_url=url, timeout=120, trust_env=False) as client,
+        suppress(httpx.HTTPError),
+    ):
         headers = {"origin": url, "x-csrf-token": csrf(client)}
         for number in count():
             tag = f"{prefix}-{number}"
@@ -80,7 +79,7 @@ def killed(root: Path, kills: int, chance: random.Random) -> dict[str, int]:
             tags = asking.submit(answered_tags, url, f"{prefix} {number}", first)
             first.wait(120)
             time.sleep(chance.uniform(0, MOST_S))
-            os.kill(process.pid or 0, signal.SIGKILL)
+            process.kill()
             process.join()
             answered += tags.result()
     lake = Lake(Workspace(root), read_only=True)

@@ -346,7 +346,7 @@ def place(
     # Where no recording is missing, as at the first listing, what is not placed is new
     is_comparable = unplaced.recordings or any(former for _, former in waiting)
     contents = {
-        a.source_id: read(a.source_id) if is_comparable else NO_CONTENTS for a, _ in waiting
+        a.source_id: read(a.source_id) if is_comparable else Fingerprint() for a, _ in waiting
     }
     matches = dict(_matches(waiting, contents, unplaced, separated))
     for address, _ in waiting:
@@ -360,7 +360,6 @@ def place(
 
 
 type Match = tuple[KnownRecording, Likeness, str]  # how sure it is, and what says so
-NO_CONTENTS = Fingerprint()
 
 
 def _matches(

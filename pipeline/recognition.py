@@ -33,8 +33,6 @@ from warehouse.lake.recordings import (
 )
 from warehouse.lake.statements import TAKEDOWN, Home, Known, mark_of_copy, say
 
-OTHER_RECORDING = "rows and pictures are those of another recording"
-
 
 @dataclass
 class Recognition:
@@ -219,7 +217,7 @@ def _recognised(
         update.note("probable", resembled, present, placement.why)
     # It had the name of a recording, or was like it in its rows; the pictures tell that it is another one
     elif resembled is None and (is_other or present.resembles):
-        update.note("changed", listed, present, OTHER_RECORDING)
+        update.note("changed", listed, present, "rows and pictures are those of another recording")
     if compared != present:
         update.put(compared)
     return compared
@@ -268,10 +266,9 @@ def _leave_out(
     """Keep an episode out of all tables, with the reason."""
     text = reason
     if not is_sure:
-        dataset = recognition.update.dataset
         text = (
             f"it is probably recording {former.recording} of {former.dataset}, which was taken down ({reason}): "
-            f"proccorpus say recording {dataset} {episode} true, or false, decides"
+            f"proccorpus say recording {recognition.update.dataset} {episode} true, or false, decides"
         )
     recognition.withdrawn.add(episode)
     recognition.findings.append(Finding("taken_down", text, episode_index=episode))

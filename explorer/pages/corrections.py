@@ -275,21 +275,17 @@ def tag(speech: Speaking, marking: Marking) -> JSONResponse:
     assignments = {
         (dataset, episode): assignment for dataset, episode, assignment in marking.episodes
     }
-    signature = {
-        "author": speech.author(marking.author),
-        "is_on": marking.on,
-        "follows": assignments,
-    }
 
     def act(reader: LakeReader, lake: LakeConnection) -> dict[str, int]:
-        shown_recordings = reader.recordings_shown(assignments, marking.snapshot)
         statements = mark(
             lake,
             [*assignments],
             marking.kind,
             marking.value,
-            recordings=shown_recordings,
-            **signature,
+            author=speech.author(marking.author),
+            is_on=marking.on,
+            follows=assignments,
+            recordings=reader.recordings_shown(assignments, marking.snapshot),
         )
         return {"changed": len(statements)}
 
@@ -299,24 +295,20 @@ def tag(speech: Speaking, marking: Marking) -> JSONResponse:
 @router.post("/api/acceptances")
 def accept_check(speech: Speaking, acceptance: Acceptance) -> JSONResponse:
     """422 for what cannot be: no such fault, no reason."""
-    places = (
-        {(acceptance.dataset, acceptance.episode_index)}
-        if acceptance.episode_index is not None
-        else set()
-    )
-    signature = {"why": acceptance.why, "author": speech.author(acceptance.author)}
+    number = acceptance.episode_index
+    episodes = None if number is None else [number]
+    places = [(acceptance.dataset, episode) for episode in episodes or ()]
 
     def act(reader: LakeReader, lake: LakeConnection) -> dict[str, int]:
-        episodes = [episode for _, episode in places] or None
-        shown_recordings = reader.recordings_shown(places, acceptance.snapshot)
         statements = acceptances.accept(
             lake,
             acceptance.dataset,
             acceptance.check,
             episodes,
+            why=acceptance.why,
+            author=speech.author(acceptance.author),
             is_accepted=acceptance.on,
-            recordings=shown_recordings,
-            **signature,
+            recordings=reader.recordings_shown(places, acceptance.snapshot),
         )
         return {"changed": len(statements)}
 

@@ -104,7 +104,6 @@ def undo(
     """Take back an outcome, and the label that was said together with it. Answers with the id of what says so."""
 
     def written(reader: LakeReader, lake: LakeConnection) -> dict[str, Any]:
-        author = speech.author(taken.author)
         in_force = outcomes.standing(lake, dataset, episode_index)
         if in_force is None or in_force["import_id"] != taken.import_id:
             raise CorrectionError(
@@ -113,7 +112,7 @@ def undo(
         if in_force["file"] != outcomes.BY_CLICK:
             whole = f"proccorpus undo {taken.import_id} takes all of it back"
             raise CorrectionError(f"it came with the file {in_force['file']}: {whole}")
-        undone = take_back(lake, taken.import_id, author=author)
+        undone = take_back(lake, taken.import_id, author=speech.author(taken.author))
         return {"saved": undone[0]["batch"]}
 
     return speech.answer(written)

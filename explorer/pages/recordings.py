@@ -94,13 +94,16 @@ def decide(
     speech: Speaking, dataset: str, episode_index: EpisodeIndex, decision: Decision
 ) -> JSONResponse:
     """What a person decides; 422 where there is nothing to decide."""
-    author = speech.author(decision.author)
     try:
         lake = Lake(speech.explorer.space)
     except OSError as e:
         raise PageError(f"the workspace cannot be written to: {e.strerror}", 403) from e
     with closing(lake.con):
         recording = recordings.decide(
-            lake, dataset, episode_index, is_same=decision.is_same, author=author
+            lake,
+            dataset,
+            episode_index,
+            is_same=decision.is_same,
+            author=speech.author(decision.author),
         )
     return JSONResponse({"recording": recording})

@@ -37,12 +37,11 @@ def run(context: StageContext) -> Output:
     """
     lake = context.lake
     build = context.build
-    chunk = context.chunk
     with lake.reading():
         samples = lake.arrow(
             "SELECT * EXCLUDE (chunk) FROM samples WHERE dataset = ? AND chunk = ? "
             "ORDER BY episode_index, family, sample_id",
-            [build.name, chunk],
+            [build.name, context.chunk],
         )
         cached_frames = context.kept()
     pictures_by_episode = _wanted_by_episode(samples)
@@ -77,7 +76,7 @@ def run(context: StageContext) -> Output:
         entries = _entries(build.name, samples, pictures)
         config = build.stages.shards
         tables = shards_stage(
-            lake.workspace, build.name, chunk, entries, config.target_bytes, config.store
+            lake.workspace, build.name, context.chunk, entries, config.target_bytes, config.store
         )
 
     numbers = {
@@ -166,7 +165,8 @@ class PictureDecoder:
         """Add those that the file lacks; a finding for each camera of which some cannot be had. Of
         an episode that is another recording by now the file keeps none."""
         keys_of_camera: dict[str, dict[int, list[PictureKey]]] = {}
-        for key in sorted(instructions.keys() - self.pictures.places.keys()):
+        # The file holds those of the whole chunk: they are not gone through for each episode
+        for key in sorted(key for key in instructions if key not in self.pictures.places):
             _, camera, frame, _ = key
             keys_of_camera.setdefault(camera, {}).setdefault(frame, []).append(key)
 

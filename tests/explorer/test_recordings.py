@@ -23,11 +23,7 @@ def trimmed_corpus(tmp_path_factory: pytest.TempPathFactory) -> Case:
     case = Case(V2, folder, folder / "source")
     write_v2(case.source, [r for r in RECORDINGS if r.serial in SERIALS])
     checked(case.build())
-    checked(
-        case.run(
-            "takedown", DATASET, "--episodes", WITHHELD, "--reason", "withdrawn by the person shown"
-        )
-    )
+    checked(case.run("takedown", DATASET, "--episodes", WITHHELD, "--reason", "withdrawn"))
     with opened(Workspace(case.workspace)) as lake:
         mark(lake, [(DATASET, TAGGED)], "tag", TAG, author="anna")
     checked(case.build())

@@ -501,6 +501,20 @@ def test_a_card_takes_scores_and_is_read_by_people(corpus: tuple[Lake, Release])
     assert base_of(run.checkpoint) is None
 
 
+def test_a_card_names_the_shards_and_another_shard_is_refused(tmp_path: Path) -> None:
+    lake, release = make_release(tmp_path / "w")
+    card = read_card(train(lake, release, recipe("read", train={"steps": 1})).checkpoint)
+    assert card["read"] == {s.address: s.sha256 for s in release.shards("train")}
+    assert f"- {release.shards('train')[0].address}: " in card_text(card)
+    path = release.paths(lake.workspace, "train")[-1]
+    content = bytearray(path.read_bytes())
+    content[700] ^= 1
+    path.write_bytes(content)
+    for run_recipe in (recipe("other"), load_recipe("laptop")):
+        with pytest.raises(TrainingError, match=rf"{path.name}: its bytes .* release verify bars1"):
+            train(lake, release, run_recipe)
+
+
 def weights_of(folder: Path) -> dict[str, str]:
     """The precision of each of a checkpoint's weights, the head's apart, as its file has it."""
     with safe_open(folder / "model.safetensors", "pt") as weights:
