@@ -481,14 +481,7 @@ def judge(change: Change, pristine: Case, place: Path, changed_source: Path) -> 
     return Verdict(change, Fates(fates_found.words, wrong + leaks(case)))
 
 
-HEAD = """<!-- Made by `python -m tests.kits.words_kit --page`. -->
-# Changes of a source, and what people said
-
-Each change was made to a dataset in which people had said something of three runs, and the dataset was built again.
-*In force*: on the right recording, which has its number still. *Review*: a person decides. *Gone*: with its recording,
-and back with it. On another recording: never. [Recordings](recordings.md) has the rules.
-
-"""
+HEAD = (Path(__file__).parent / "words_head.md").read_text()
 
 
 def markdown(verdicts: Sequence[Verdict]) -> str:

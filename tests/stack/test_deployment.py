@@ -1,4 +1,4 @@
-"""The deployment of deploy/, each piece as a process here (tests/kits/deployment.py), asked by probes and by the proxy.
+"""The deployment of deploy/, each piece as a process here, asked by probes and by the proxy.
 
 Over the webserver's GraphQL, as the UI does; a worker and Postgres are killed in between; all is lost, and restored.
 """
@@ -39,11 +39,7 @@ pytestmark = pytest.mark.stack
 STAGES = ("frames", "demonstrations", "segments", "progress", "samples", "shards")
 ADD = """mutation($name: String!, $key: String!) { addDynamicPartition(partitionsDefName: $name, partitionKey: $key,
   repositorySelector: {repositoryName: "__repository__", repositoryLocationName: "proccorpus"}) { __typename } }"""
-MATERIALIZE = """mutation($path: [String!]!, $key: String!) { launchPipelineExecution(executionParams: {
-  selector: {repositoryName: "__repository__", repositoryLocationName: "proccorpus", pipelineName: "__ASSET_JOB",
-             assetSelection: [{path: $path}]}, runConfigData: {},
-  executionMetadata: {tags: [{key: "dagster/partition", value: $key}]}}) {
-    __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
+MATERIALIZE = (Path(__file__).parent / "materialize.graphql").read_text()
 KEYS = '{ assetNodeOrError(assetKey: {path: ["frames"]}) { ... on AssetNode { partitionKeys } } }'
 STATUS = "query($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
 BACKFILL = """mutation($assets: [AssetKeyInput!]!, $keys: [String!]!) { launchPartitionBackfill(backfillParams: {
