@@ -1,4 +1,4 @@
-"""Robometer's rows: opened by Hugging Face's `datasets`; runs that finished, failed or came part way have grades."""
+"""Robometer's rows: opened by Hugging Face's `datasets`."""
 
 from itertools import chain
 from pathlib import Path
