@@ -1,4 +1,4 @@
-"""Labels of the source's own steps: the default where there are any, and motion for the episodes without."""
+"""Labels of the source's own steps: the default; motion for episodes without."""
 
 from pathlib import Path
 
