@@ -1,4 +1,4 @@
-"""A blocking check that fails: no shards and no release of that dataset, whoever asks for them; the others go on."""
+"""A blocking check that fails: no shards and no release of that dataset; the others go on."""
 
 import shutil
 from dataclasses import replace
