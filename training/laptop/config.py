@@ -31,6 +31,13 @@ class LaptopConfig(BaseModel):
         default=3, ge=1, description="times that a picture is encoded; all but one augmented"
     )
     done_weight: float = Field(default=0.2, ge=0, description="weight of the loss on the end state")
+    # Not written where it is 0: runs of recipes without it keep their names
+    trend_weight: float = Field(
+        default=0.0,
+        ge=0,
+        exclude_if=lambda weight: not weight,
+        description="weight of the loss on the trend (falling, still, rising); 0: no such output",
+    )
 
     @field_validator("encoder")
     @classmethod

@@ -37,6 +37,9 @@ WIDEST, MOST_FRAMES, MOST_BYTES = 1 << 16, 64, 1 << 32  # of a checkpoint that i
 PART = 4  # characters of a part of a word, its bounds among them
 # Of an instruction's words, each by how much it says: with fewer it counts as none
 LEAST_KNOWN = 0.5
+TRENDS = ("falling", "still", "rising")
+NO_TREND = -1
+STILL = 0.005  # progress between two pictures that counts as none
 
 
 @dataclass(frozen=True)
@@ -44,13 +47,14 @@ class LaptopOutput:
     """Logits [n, frames] of progress and of having reached the end state, at each picture of each window.
 
     ood: 0..1, how much a picture is unlike all of training; by_change: progress by the change since the episode's first
-    picture, which counts in its place.
+    picture, which counts in its place. trend_logits: [n, frames, 3] as TRENDS, of progress since the picture before.
     """
 
     progress_logit: torch.Tensor
     done_logit: torch.Tensor
     ood: torch.Tensor
     by_change: torch.Tensor
+    trend_logits: torch.Tensor | None = None
 
     @property
     def progress(self) -> torch.Tensor:
@@ -102,6 +106,7 @@ class LaptopModel(nn.Module):
             layer, config.layers, nn.LayerNorm(d), enable_nested_tensor=False
         )
         self.heads = nn.Linear(d, 2)
+        self.trends = nn.Linear(d, len(TRENDS)) if config.trend_weight else None
 
     @property
     def device(self) -> torch.device:
@@ -130,8 +135,10 @@ class LaptopModel(nn.Module):
         tokens = self.look(window) + self.change(window - first)
         states = functional.gelu(tokens * (1 + scale) + shift) + self.place
         mask = nn.Transformer.generate_square_subsequent_mask(self.frames, device=states.device)
-        out = self.heads(self.over_time(states, mask=mask, is_causal=True))
-        return LaptopOutput(out[..., 0], out[..., 1], ood, by_change)
+        states = self.over_time(states, mask=mask, is_causal=True)
+        out = self.heads(states)
+        trends = self.trends(states) if self.trends else None
+        return LaptopOutput(out[..., 0], out[..., 1], ood, by_change, trends)
 
     def _texts(self, tasks: Sequence[str]) -> torch.Tensor:
         """[n, hidden]: each text is looked up once."""
@@ -204,7 +211,21 @@ def laptop_loss(
         output.done_logit[is_labelled], (target >= 1).float()
     )
     away = (output.progress[is_labelled] - target).abs().mean()
-    return progress + away + model.config.done_weight * done_loss, away.detach()
+    loss = progress + away + model.config.done_weight * done_loss
+    if output.trend_logits is not None:
+        trends = trends_of(label)
+        logits = output.trend_logits.flatten(0, 1)
+        trend_loss = functional.cross_entropy(logits, trends.flatten(), ignore_index=NO_TREND)
+        loss = loss + model.config.trend_weight * trend_loss
+    return loss, away.detach()
+
+
+def trends_of(label: torch.Tensor) -> torch.Tensor:
+    """Of progress [n, frames] the number in TRENDS at each picture, since the one before; NO_TREND where there is none,
+    or no label."""
+    change = label.diff(dim=1, prepend=torch.full_like(label[:, :1], torch.nan))
+    trends = 1 + (change > STILL).long() - (change < -STILL).long()
+    return trends.masked_fill(change.isnan(), NO_TREND)
 
 
 # In a folder

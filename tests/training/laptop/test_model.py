@@ -12,13 +12,16 @@ from annotate.embeddings.encoders import load_encoder
 from tests.kits.laptop_kit import TASKS, small_config
 from training.folder import ModelError, is_laptop
 from training.laptop.model import (
+    NO_TREND,
     OOD,
     LaptopModel,
     SeenWindow,
     hashed_text,
+    laptop_loss,
     load_laptop,
     read_windows,
     save_laptop,
+    trends_of,
 )
 from training.laptop.ood import ADAPTED, OodDetector
 
@@ -79,6 +82,33 @@ def test_checkpoints_of_before_are_to_be_trained_again(tmp_path: Path):
         ModelError, match="strangeness was told by the nearest pictures: train it again"
     ):
         load_laptop(tmp_path)
+
+
+# The trend, as a recipe's choice
+
+
+def test_a_trend_is_that_since_the_picture_before():
+    label = torch.tensor([[0.1, 0.3, 0.301, 0.2, torch.nan, 0.5]])
+    assert trends_of(label).tolist() == [[NO_TREND, 2, 1, 0, NO_TREND, NO_TREND]]
+
+
+def test_a_trend_is_learnt_and_kept_where_it_is_asked_for(tmp_path: Path):
+    assert "trend_weight" not in small_config().model_dump()  # names of runs are as before
+    config = small_config().model_copy(update={"trend_weight": 1.0})
+    model = LaptopModel(config, WIDTH, 4)
+    numbers = torch.randn(8, 5, WIDTH)
+    label = torch.rand(8, 4)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for _ in range(80):
+        loss, _ = laptop_loss(model, model(numbers, ["go"] * 8), label)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    save_laptop(model, load_encoder(config.embeddings), tmp_path, {})
+    output = load_laptop(tmp_path)[0](numbers, ["go"] * 8)
+    assert output.trend_logits is not None
+    trends = trends_of(label)[:, 1:]
+    assert (output.trend_logits.argmax(-1)[:, 1:] == trends).float().mean() > 0.8
 
 
 # Hashed words
