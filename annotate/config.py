@@ -334,6 +334,14 @@ class VlmConfig(Settings):
         default=None, ge=0, description="highest cost of a build, by `price`"
     )
     price: Price = Price()
+    cheap_models: tuple[str, ...] = Field(
+        default=(),
+        max_length=2,
+        description="models at the same servers that label first; `model` where their looks differ",
+    )
+    cheap_price: Price | None = Field(
+        default=None, description="price of calls to cheap_models; without it `price`"
+    )
 
     @field_validator("endpoints")
     @classmethod
@@ -344,11 +352,29 @@ class VlmConfig(Settings):
                 raise ValueError(f"{address} is no OpenAI-compatible base: {example}")
         return tuple(address.rstrip("/") for address in value)
 
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Every model that may be asked, `model` first."""
+        return tuple(filter(None, (self.model, self.strong_model, *self.cheap_models)))
+
+    @property
+    def asked_first(self) -> tuple[str, ...]:
+        """The models of the first and the last look; empty: `model`."""
+        return self.cheap_models or ("",)
+
+    def price_of(self, model: str) -> Price:
+        """The price of a call to one of `models`."""
+        return (model in self.cheap_models and self.cheap_price) or self.price
+
+    def unused(self) -> set[str]:
+        """Unset settings of later versions: they are not hashed."""
+        return set() if self.cheap_models else {"cheap_models", "cheap_price"}
+
     def identity(self) -> dict[str, Any]:
         """What changes labels: not where they are asked for, how patiently, or for how much."""
         excluded = {
             "model", "revision", "endpoints", "api_key_env", "server", "max_concurrency", "timeout_s", "max_attempts",
-            "keep_labels", "max_calls", "max_cost_usd", "price",
+            "keep_labels", "max_calls", "max_cost_usd", "price", "cheap_price", *self.unused(),
         }  # fmt: skip
         # Where each run is asked about, labels are what they were before there was a choice
         excluded |= {"runs_per_task"} if self.runs_per_task == "all" else set()

@@ -164,14 +164,11 @@ def arm_is_still(speed: np.ndarray | None, num_frames: int) -> np.ndarray:
     return speed < STILL * np.percentile(speed, FAST_PERCENTILE)
 
 
-def compressed_curve(
-    values: np.ndarray, among: np.ndarray | None = None, max_value: float = 2.0
-) -> np.ndarray:
-    """Square roots of values [n] as shares of a high one, none above the root of `max_value`:
-    neither a cut nor a jerk decides how alike two curves are. `among`: the values of which the high
-    one is taken, bool [n]."""
-    fast = float(np.percentile(values if among is None else values[among], FAST_PERCENTILE)) or 1.0
-    return np.sqrt(np.minimum(values / fast, max_value))
+def compressed_curve(values: np.ndarray) -> np.ndarray:
+    """Square roots of values [n] as shares of a high one, none above the root of MAX_CHANGE:
+    neither a cut nor a jerk decides how alike two curves are."""
+    fast = float(np.percentile(values, FAST_PERCENTILE)) or 1.0
+    return np.sqrt(np.minimum(values / fast, MAX_CHANGE))
 
 
 def correlations(picture_change: np.ndarray, motion: np.ndarray, max_lag: int) -> np.ndarray:

@@ -13,7 +13,7 @@ annotator asked before, a plain request, and the way of LeRobot's annotator as i
 
 import asyncio
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain, pairwise, product
@@ -265,14 +265,23 @@ class Outcome(NamedTuple):
 
 
 def trial(run: HandLabelled, mistakes: Mistakes, config: VlmConfig, seed: int) -> Outcome:
+    """What came of one run, and what `model` took: that of the cheap models (CHEAP) is not counted."""
     truth = run.truth
-    rng = np.random.default_rng([seed, truth.episode_index])
-    model = StandIn(truth, mistakes, rng)
+    seeds = [seed, truth.episode_index]
+    model = StandIn(truth, mistakes, np.random.default_rng(seeds))
+    by_name = {
+        name: StandIn(truth, CHEAP[name], np.random.default_rng([*seeds, k]))
+        for k, name in enumerate(config.cheap_models)
+    }
+
+    def ask(request: Request) -> Awaitable[Reply]:
+        return by_name.get(request.model, model)(request)
+
     try:
         view = view_of(run, success=truth.success)
-        label = asyncio.run(annotate_episode(view, model, config))
+        label = asyncio.run(annotate_episode(view, ask, config))
         if config.reason:
-            asyncio.run(reason_episode(view, label.segments, label.num_planned, model, config))
+            asyncio.run(reason_episode(view, label.segments, label.num_planned, ask, config))
     except VlmError:
         label = None
     return outcome(truth, label, model)
@@ -327,6 +336,10 @@ def config_by_steps(run: HandLabelled, runs: Sequence[HandLabelled]) -> VlmConfi
     return VlmConfig(pictures_per_s=float(rate))
 
 
+# Of lower quality, by their names
+CHEAP: Mapping[str, Mistakes] = dict.fromkeys(
+    ("small", "tiny"), Mistakes(off_s=0.1, dropped=1 / 3, doubled=0.2, missed_completions=0.1)
+)
 UNUSABLE = "5 % of replies unusable"
 MODELS: Mapping[str, Mistakes] = {
     "exact": Mistakes(),
@@ -338,6 +351,7 @@ MODELS: Mapping[str, Mistakes] = {
     "verify denies 10 % of completed steps": Mistakes(missed_completions=0.1),
     "verify denies 20 %": Mistakes(missed_completions=0.2),
     UNUSABLE: Mistakes(unusable=0.05),
+    "a cheap model": CHEAP["small"],
     "nonsense: verify denies everything": Mistakes(denies_all=True),
     "nonsense: equal parts": Mistakes(parts=5),
     "nonsense: steps of a second": Mistakes(part_s=1.0),
@@ -356,6 +370,7 @@ WAYS: Mapping[str, VlmConfig] = {
     "pictures by themselves, no sheets": VlmConfig(contact_sheet=False),
     "every boundary refined": VlmConfig(refine=True),
     "two passes": VlmConfig(passes=2, gate_tolerance_s=NEAR_S),
+    "two cheap models first: tokens of the exact one": VlmConfig(cheap_models=tuple(CHEAP)),
     "no verify": VlmConfig(verify=False),
     "no reason": VlmConfig(reason=False),
 }
@@ -433,7 +448,8 @@ HEAD = [
 COLUMNS = (0, 1, 2, 3, 4, 8)  # on the page, which has these rows
 ON_THE_PAGE = (
     "exact", "boundaries off by 0.5 s", "a third of runs lacks a step", "verify denies 10 % of completed steps",
-    "a picture a second by itself, every boundary refined", "two passes", *OTHER_WAYS,
+    "a picture a second by itself, every boundary refined", "two passes", "a cheap model",
+    "two cheap models first: tokens of the exact one", *OTHER_WAYS,
 )  # fmt: skip
 
 

@@ -121,12 +121,11 @@ def say_next(steps: Mapping[str, str], workspace: str) -> None:
         )
 
 
-def say_stale(chunks: Mapping[str, int], verb: str = "updates") -> None:
+def say_stale(chunks: Mapping[str, int]) -> None:
     """How many chunks of each dataset the next build has to do."""
     if chunks:
-        say(
-            f"Chunks that the next build {verb}: {', '.join(f'{n} of {name}' for name, n in sorted(chunks.items()))}."
-        )
+        counts = ", ".join(f"{n} of {name}" for name, n in sorted(chunks.items()))
+        say(f"Chunks that the next build updates: {counts}.")
 
 
 def counted(number: int, noun: str) -> str:

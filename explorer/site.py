@@ -8,6 +8,7 @@ for scripts.
 import json
 import shlex
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -202,13 +203,15 @@ class Visit:
         return HTMLResponse(self.explorer.templates.get_template(template).render(values))
 
 
-def _visit(request: Request) -> Iterator[Visit]:
+def visits(request: Request) -> Iterator[Visit]:
     explorer = explorer_of(request)
     with explorer.corpus.reading() as reader:
         yield Visit(request, explorer, reader)
 
 
-Visiting = Annotated[Visit, Depends(_visit)]
+Visiting = Annotated[Visit, Depends(visits)]
+# Where a request reads for a part of its time alone
+visiting = contextmanager(visits)
 
 
 class Speech(NamedTuple):
@@ -218,10 +221,9 @@ class Speech(NamedTuple):
     explorer: Explorer
 
     def author(self, name: str | None) -> str:
-        """Who says it: the name that a proxy gives counts before the one that they give themselves."""
-        return self.request.state.user or (
-            self.explorer.options.access.author if name is None else name
-        )
+        """Who says it: the name that a proxy gives counts before their own word."""
+        of_options = self.explorer.options.access.author
+        return self.request.state.user or (of_options if name is None else name)
 
     def answer(self, act: Callable[[LakeReader, LakeConnection], Any]) -> JSONResponse:
         """What `act` gives, which says something."""

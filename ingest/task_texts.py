@@ -9,7 +9,7 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from difflib import SequenceMatcher
-from functools import cache
+from functools import cache, lru_cache
 from itertools import chain, islice, zip_longest
 from operator import itemgetter
 from typing import Any
@@ -50,6 +50,7 @@ _LIKE = 0.8
 _LIKE_WITHOUT_SPACES = 0.4
 
 
+@lru_cache(maxsize=1 << 16)  # each run of a chunk is compared with each, by the same few texts
 def are_other_tasks(task: str | None, other_task: str | None) -> bool:
     """Do the texts ask for different things: does each name something that the other does not?
 

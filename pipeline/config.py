@@ -156,7 +156,7 @@ class DatasetBuild(BaseModel):
         """
         of_stages = {
             "shards": {"store": True},
-            "vlm": {"endpoints": True},
+            "vlm": {"endpoints": True} | dict.fromkeys(self.stages.vlm.unused(), True),
             "embeddings": {"device": True},
             "checks": True,
         }

@@ -102,7 +102,7 @@ def _models_by_server(lake: Lake) -> dict[str, set[str]]:
             continue
         vlm = build.stages.vlm
         for url in vlm.endpoints:
-            models_by_server.setdefault(url, set()).add(vlm.model)
+            models_by_server.setdefault(url, set()).update(vlm.models)
     return models_by_server
 
 

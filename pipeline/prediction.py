@@ -10,7 +10,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from annotate.config import Price
+from annotate.config import VlmConfig
 from annotate.vlm.few_runs import num_asked_runs
 from core.values import grouped, spread
 from ingest.episode import EpisodeRecord
@@ -22,10 +22,10 @@ from warehouse.lake import Lake
 COUNTS = ("calls", "images", "prompt_tokens", "completion_tokens")
 # A call that several builds sent counts once
 ASKED_SQL = """
-SELECT stage, count(*) AS calls, count(*) FILTER (status != 'ok') AS lost, sum(num_images)::BIGINT AS images,
+SELECT model, stage, count(*) AS calls, count(*) FILTER (status != 'ok') AS lost, sum(num_images)::BIGINT AS images,
     sum(prompt_tokens)::BIGINT AS prompt_tokens, sum(completion_tokens)::BIGINT AS completion_tokens
 FROM (SELECT DISTINCT ON (call_key) * FROM vlm_calls WHERE {where} AND status != 'sent' ORDER BY call_key, status)
-GROUP BY stage ORDER BY list_position(['plan', 'segment', 'refine', 'verify', 'reason'], stage)
+GROUP BY model, stage ORDER BY model, list_position(['plan', 'segment', 'refine', 'verify', 'reason'], stage)
 """
 # Episodes that a label run has and that follow no others: the model was asked about these
 ASKED_ABOUT_SQL = """
@@ -69,29 +69,31 @@ class ModelCost:
     labelled: int  # episodes that need no call: this label run has them
     # Episodes that the numbers rest on; 0: none was asked about yet, and nothing is known
     measured: int
-    stages: tuple[dict[str, Any], ...]  # of one episode: a stage, with calls, images and tokens
-    price: Price
+    stages: tuple[
+        dict[str, Any], ...
+    ]  # of one episode: a model's stage, with calls, images and tokens
+    vlm: VlmConfig
 
     def rows(self, episodes: int) -> list[dict[str, Any]]:
-        """One row per stage and one for all, in whole calls and tokens."""
+        """One row per model and stage and one for all, in whole calls and tokens."""
         rows = [_times(row, episodes) for row in self.stages]
         total = {name: sum(map(itemgetter(name), rows)) for name in COUNTS}
-        rows.append({"stage": "all"} | total)
+        rows.append({"model": "all", "stage": "all"} | total)
         for row in rows:
             row |= {name: round(row[name]) for name in COUNTS}
         return rows
 
     def bill(self, episodes: int) -> dict[str, Any]:
-        """Calls by stage, GPU-hours by the price's token rates, and USD."""
+        """Calls by model and stage, GPU-hours by the prices' token rates, and USD."""
         rows = self.rows(episodes)
-        tokens = rows[-1]["prompt_tokens"], rows[-1]["completion_tokens"]
-        busy_s = self.price.busy_s(*tokens)
-        return {
-            "episodes": episodes,
-            "stages": rows,
-            "gpu_hours": busy_s / 3600 * self.price.gpus,
-            "usd": self.price.usd(*tokens, busy_s),
-        }
+        gpu_hours = usd = 0.0
+        for row in rows[:-1]:
+            price = self.vlm.price_of(row["model"])
+            tokens = row["prompt_tokens"], row["completion_tokens"]
+            busy_s = price.busy_s(*tokens)
+            gpu_hours += busy_s / 3600 * price.gpus
+            usd += price.usd(*tokens, busy_s)
+        return {"episodes": episodes, "stages": rows, "gpu_hours": gpu_hours, "usd": usd}
 
     def facts(self) -> dict[str, Any]:
         """For scripts."""
@@ -118,8 +120,10 @@ class ModelCost:
 
 
 def _times(row: Mapping[str, Any], factor: float) -> dict[str, Any]:
-    """A stage with its counts times a factor."""
-    return {"stage": row["stage"]} | {name: row[name] * factor for name in COUNTS}
+    """A model's stage with its counts times a factor."""
+    return {"model": row["model"], "stage": row["stage"]} | {
+        name: row[name] * factor for name in COUNTS
+    }
 
 
 def model_cost(
@@ -143,7 +147,7 @@ def model_cost(
         len(labelled & {*records}),
         measured,
         stages,
-        build.stages.vlm.price,
+        build.stages.vlm,
     )
 
 
@@ -175,7 +179,7 @@ def _measured(lake: Lake, build: DatasetBuild) -> tuple[int, tuple[dict[str, Any
 
 
 def asked_rows(lake: Lake, condition: str, values: list[Any]) -> list[dict[str, Any]]:
-    """What models were asked, by stage: calls, those `lost` without a usable reply, images, tokens.
+    """What models were asked, by model and stage: calls, those `lost` without a usable reply, images, tokens.
 
     `condition`: of rows of vlm_calls.
     """

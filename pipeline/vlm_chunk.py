@@ -237,7 +237,7 @@ class ChunkModel[T]:
             self.calls = _recorded(self.context, calls, self.albums)
 
     async def ask(self, questions: Sequence[Question[T]]) -> dict[int, T]:
-        """Ask the questions, some episodes at a time; returns the answers. An episode without one is a finding."""
+        """Ask the questions; returns the answers. An episode without one is a finding."""
         self.albums += [album for album, _ in questions]
         async with asyncio.TaskGroup() as group:
             for album, ask_model in questions:
@@ -260,7 +260,7 @@ class ChunkModel[T]:
                 self.findings.append(Finding(reason, str(e), "warning", episode))
 
     def answers(self) -> ChunkAnswers[T]:
-        """The result of the chunk. Raises VlmError where it is the model that has no answers, not some episodes."""
+        """The result of the chunk. Raises VlmError where the model has no answers."""
         self._check_replies()
         build = self.context.build
         # What the calls took: tokens, seconds, money. A call that failed has none of them
@@ -286,7 +286,7 @@ class ChunkModel[T]:
         )
 
     def _check_replies(self) -> None:
-        """A server or a model that gives nothing is no finding about episodes. What was paid is in the message."""
+        """A model that gives nothing is no finding about episodes; the message says what was paid."""
         num_wanted = self.context.build.stages.checks.min_labelled * len(self.albums)
         if self.fatal and len(self.by_episode) < max(1.0, num_wanted):
             raise self.fatal

@@ -78,7 +78,7 @@ class Request:
         return [part if isinstance(part, str) else {"sha256": part.sha256} for part in self.content]
 
     def key(self, model: str, revision: str | None) -> str:
-        """sha256 of all that the answer depends on. Where it is asked, when and for what stage are no part of it."""
+        """sha256 of all that the answer depends on: not where it is asked, when, or for what stage."""
         key_parts = {
             "model": self.model or model,
             "revision": revision or "",
@@ -97,7 +97,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Reply:
-    """`value` is valid for the request's schema, if it has one. `cached`: nothing was sent for this asker."""
+    """`value` is valid for the request's schema. `cached`: nothing was sent for this asker."""
 
     key: str
     value: dict[str, Any]

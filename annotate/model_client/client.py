@@ -1,4 +1,4 @@
-"""The client of OpenAI-compatible servers: a question is asked once, within the budget, and answered to its schema."""
+"""The client of OpenAI-compatible servers: a question is asked once and within the budget."""
 
 import asyncio
 import os
@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Self, cast
 
-from annotate.config import VlmConfig
+from annotate.config import Price, VlmConfig
 from annotate.model_client import endpoints
 from annotate.model_client.calls import Reason, Reply, Request, VlmError
 from annotate.model_client.profiles import ServerProfile, profile_of
@@ -104,7 +104,7 @@ class Client:
             await endpoint.close()
 
     async def side_by_side(self, tasks: Iterable[Coroutine[Any, Any, object]]) -> None:
-        """Tasks that ask this client, all under way at once: what one raises stops the others. Raises VlmError."""
+        """Tasks that ask this client, all at once: what one raises stops the others. Raises VlmError."""
         async with self:
             try:
                 async with asyncio.TaskGroup() as group:
@@ -114,21 +114,21 @@ class Client:
                 raise _first_error(group) from group
 
     async def check(self) -> None:
-        """Every endpoint answers and serves the model; done before the first request if not called. Raises VlmError."""
+        """Every endpoint answers and serves the models; done before the first request. Raises VlmError."""
         async with self._checking:
             self._raise_fatal()
             if self.served:
                 return
             try:
                 lists = await asyncio.gather(*map(_served_models, self.endpoints))
-                names = {self.config.model, self.config.strong_model or self.config.model}
-                self.served = {name: self._agreed_model(name, lists) for name in sorted(names)}
+                names = sorted({*self.config.models})
+                self.served = {name: self._agreed_model(name, lists) for name in names}
             except VlmError as e:
                 self._end(VlmError(e.reason, str(e), is_fatal=True))
                 self._raise_fatal()
 
     def _agreed_model(self, name: str, lists: list[list[endpoints.Served]]) -> endpoints.Served:
-        """The model as all endpoints serve it. Raises VlmError when one does not, or serves another under its name."""
+        """The model as all endpoints serve it. Raises VlmError when one does not, or serves another."""
         cards = {
             url: self._served_model(name, url, served_models)
             for url, served_models in zip(self.config.endpoints, lists, strict=True)
@@ -197,7 +197,7 @@ class Client:
         return reply
 
     def _forget_flight(self, key: str, flight: asyncio.Task[Reply]) -> None:
-        """Forget a flight that has ended: from now on its reply is in the store, or may be asked for anew."""
+        """Forget a flight that has ended: its reply is in the store, or may be asked for anew."""
         del self._flights[key]
         if not flight.cancelled():
             flight.exception()  # seen, also where all its askers were cancelled
@@ -241,7 +241,7 @@ class Client:
             raise VlmError(self._fatal.reason, str(self._fatal), is_fatal=True)
 
     async def _retried_reply(self, call: dict[str, Any], request: Request) -> Reply:
-        """Try until there is a valid reply or no hope of one. Bad replies and failures are counted apart."""
+        """Try until there is a valid reply or no hope. Bad replies and failures are counted apart."""
         started_s = time.monotonic()
         failures = 0
         put_off_s = 0.0
@@ -272,7 +272,7 @@ class Client:
             await asyncio.sleep(pause_s)
 
     def _is_adapted(self, sent: ServerProfile, refusal: str) -> bool:
-        """May the server take the request as the profile is now? It is changed by the refusal, if no other one was."""
+        """May the server take the request by the present profile? A refusal changes it once."""
         if self.profile == sent:
             self.profile = sent.without(refusal) or sent
         return self.profile != sent
@@ -280,7 +280,7 @@ class Client:
     def _after_refusal(
         self, error: VlmError, request: Request, profile: ServerProfile, served: endpoints.Served
     ) -> Exception:
-        """What a refusal is that such a profile and such limits met: another try, too long, or for good."""
+        """What the refusal of a profile and limits is: another try, too long, or for good."""
         name = request.model or self.config.model
         # Without a schema a question is sent as it is
         learnt = self._served(name).with_limit_of(str(error)) if request.schema else None
@@ -297,7 +297,7 @@ class Client:
         return self.served.get(name) or endpoints.Served(name, None, None)
 
     def _check_hope(self, failures: int, started_s: float, error: endpoints.TryError) -> None:
-        """Raises VlmError when no server answers, or none answers this one request while others are answered."""
+        """Raises VlmError when no server answers, or none answers this one request."""
         patience = 2 * self.config.max_attempts
         every_server_fails = all(endpoint.failures >= patience for endpoint in self.endpoints)
         none_answered_since = all(endpoint.succeeded_at < started_s for endpoint in self.endpoints)
@@ -338,7 +338,7 @@ class Client:
 
     @asynccontextmanager
     async def _first_slot(self, request: Request) -> AsyncIterator[None]:
-        """A few requests at once until one of the build's replies could be used: who sees it first waits for nobody."""
+        """A few requests at once until one of the build's replies could be used."""
         if self._has_answer or request.schema is None:
             yield
             return
@@ -371,7 +371,8 @@ class Client:
             profile = self.profile
             fields = profile.fields(request, max_tokens, temperature)
             body = endpoints.body_of(request, model, fields, problems[-1] if problems else "")
-            estimate_usd = self._most_usd(request, max_tokens)
+            price = config.price_of(model)
+            estimate_usd = _most_usd(price, request, max_tokens)
             endpoint = await self._open_endpoint()
             # Reserved before it is sent: a process that is killed meanwhile has counted it
             reservation = self.store.reserve(
@@ -411,7 +412,7 @@ class Client:
             if status in ("busy", "unsent", "quota", "adapted"):
                 self.store.release(reservation)
             else:
-                cost_usd = estimate_usd if usage is None else config.price.usd(*usage, busy_s)
+                cost_usd = estimate_usd if usage is None else price.usd(*usage, busy_s)
                 if answer is not None and (
                     doubt := endpoints.usage_doubt(usage, request, max_tokens)
                 ):
@@ -477,13 +478,13 @@ class Client:
                 raise _too_busy_error(wait_s)
             await asyncio.sleep(wait_s + random.uniform(0, 0.05))
 
-    def _most_usd(self, request: Request, max_tokens: int) -> float:
-        """The most that a request may cost: every token of a long tokenization, and the longest reply."""
-        price = self.config.price
-        if not price.usd(1, 1, 1):  # free, so that nothing has to be counted
-            return 0.0
-        tokens = prompt_tokens(request, FEWEST_CHARS_PER_TOKEN)
-        return price.usd(tokens, max_tokens, price.busy_s(tokens, max_tokens))
+
+def _most_usd(price: Price, request: Request, max_tokens: int) -> float:
+    """The most that a request may cost: every token of a long tokenization, and the longest reply."""
+    if not price.usd(1, 1, 1):  # free, so that nothing has to be counted
+        return 0.0
+    tokens = prompt_tokens(request, FEWEST_CHARS_PER_TOKEN)
+    return price.usd(tokens, max_tokens, price.busy_s(tokens, max_tokens))
 
 
 def sampling_of(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -524,7 +525,7 @@ async def _served_models(endpoint: endpoints.Endpoint) -> list[endpoints.Served]
 
 
 def _first_error(group: BaseExceptionGroup) -> BaseException:
-    """One error of a group and of the groups in it, a VlmError where there is one: one reason is enough."""
+    """One error of a group and of the groups in it, a VlmError where there is one."""
     error: BaseException = group.subgroup(VlmError) or group
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]

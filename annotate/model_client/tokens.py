@@ -1,4 +1,4 @@
-"""How many tokens a request is: pictures by the arithmetic of Qwen3-VL's processor, texts by their length."""
+"""Tokens of a request: pictures by the arithmetic of Qwen3-VL's processor, texts by their length."""
 
 import io
 import math

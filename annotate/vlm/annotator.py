@@ -3,8 +3,9 @@
 Pure functions over `ask`: the same replies give the same label. Calls for an episode of S segments
 that W windows hold (one, unless it is long): 1 plan; W segment, twice that with two passes, W more
 for the gate's strong model; verify and reason one per 12 attempts or moments, which show the
-pictures around these only. A boundary lies in the middle of the two pictures that it is seen
-between, or where the arm shows it (`moments`); refine narrows some to a frame.
+pictures around these only. Where cheap models are unsure, those of their label and of the dear
+one's. A boundary lies in the middle of the two pictures that it is seen between, or where the arm
+shows it (`moments`); refine narrows some to a frame.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -26,6 +27,7 @@ from core.values import spread
 ATTEMPTS_PER_CALL = 12
 PLAN_PICTURES = 24  # of a whole run: enough to see what is done
 LEAST_IMAGES = 4  # of a window
+CHEAP_GATE_S = 1.0  # by default, between boundaries of cheap looks
 
 
 # By stage: of its usual pictures a question shows 1 / so many
@@ -37,11 +39,41 @@ async def annotate_episode(view: EpisodeView, send_request: Ask, config: VlmConf
     """Label an episode of two frames or more. Raises VlmError, and what `view.load` raises.
 
     Where a server cannot hold a question, those of its stage show half as many pictures, with a
-    note.
+    note. The cheap models label first, if there are some: the label of the first one counts, unless
+    the look of the last one differs or something else is amiss. Then `model` is asked as if it were
+    alone. Either way a note says whose the label is.
     """
+    if not config.cheap_models:
+        return await _label(view, send_request, config)
+    changes = {
+        "passes": 2,
+        "gate_tolerance_s": config.gate_tolerance_s or CHEAP_GATE_S,
+        "strong_model": None,
+    }
+    try:
+        ask_cheap = _asking(send_request, config.asked_first[0])
+        label = await _label(view, ask_cheap, config.model_copy(update=changes))
+        if not label.needs_review:
+            names = " and ".join(config.cheap_models)
+            return replace(label, notes=[*label.notes, f"labelled by {names}"])
+        doubt = "; ".join(label.notes)
+    except VlmError as e:
+        if e.is_fatal:
+            raise
+        doubt = str(e)
+    label = await _label(view, send_request, config.model_copy(update={"cheap_models": ()}))
+    return replace(label, notes=[*label.notes, f"labelled by {config.model}: {doubt}"])
+
+
+async def _label(view: EpisodeView, send_request: Ask, config: VlmConfig) -> Label:
     return await _in_parts(
         send_request, lambda ask, parts: _Annotation(view, ask, config, parts).label()
     )
+
+
+def _asking(ask: Ask, model: str) -> Ask:
+    """Asks that model what names no other one; empty: the client's."""
+    return lambda request: ask(replace(request, model=request.model or model))
 
 
 async def _in_parts[T](send_request: Ask, answer: Callable[[Ask, Parts], Awaitable[T]]) -> T:
@@ -79,7 +111,7 @@ async def _in_parts[T](send_request: Ask, answer: Callable[[Ask, Parts], Awaitab
 def _segments_with_moves(
     segments: Sequence[Segment], visible_starts: Sequence[int], fps: float
 ) -> list[Segment]:
-    """With a note where one begins at a moment of the arm's, not at that frame where the model saw it."""
+    """With a note where one begins at a moment of the arm's, not where the model saw it."""
     off_s = [
         abs(s.start_frame - frame) / fps for s, frame in zip(segments, visible_starts, strict=True)
     ]
@@ -109,7 +141,12 @@ class _Annotation:
         self.ask = send_request
         self.config = config
         self.parts = parts
-        self.tolerance = (config.gate_tolerance_s or windows.MATCH_S) * view.fps  # frames
+        # In frames. A look may miss a short activity: a cheap one no longer than by default
+        self.tolerance = (config.gate_tolerance_s or windows.MATCH_S) * view.fps
+        missable = windows.MATCH_S * view.fps if config.cheap_models else self.tolerance
+        self.are_alike = partial(
+            windows.are_looks_alike, tolerance=self.tolerance, shortest=2 * missable
+        )
         self.task = view.task if view.task and view.task.strip() else None
         self.is_inferred = self.task is None
         self.plan: list[str] = []  # names of the planned steps
@@ -188,7 +225,7 @@ class _Annotation:
         self.needs_review = self.needs_review or bool(doubts)
 
     async def _is_answered(self, stage: str, answer: Awaitable[None]) -> bool:
-        """What a stage adds to a label that is there without it; where it fails, the label stays and says so."""
+        """What a stage adds to a label; where it fails, the label stays and says so."""
         try:
             await answer
         except VlmError as e:
@@ -216,7 +253,7 @@ class _Annotation:
         }
 
     async def _make_plan(self, pictures: prompts.Pictures) -> None:
-        """The task, stated or as the reply infers it, and the planned steps; a step told twice in a row is one."""
+        """The task, stated or inferred, and the planned steps; one told twice in a row is one."""
         config = self.config
         schema = prompts.plan_reply(
             config.vocabulary, config.max_steps, infer_task=self.is_inferred
@@ -257,12 +294,10 @@ class _Annotation:
         )
         first, second = await all_results(
             self._spans_of_look(shown_frames, pictures),
-            self._spans_of_look(shifted, shifted_pictures),
+            self._spans_of_look(shifted, shifted_pictures, model=config.asked_first[-1]),
         )
         # Without a gate the first pass counts, and the second serves its confidence
-        if config.gate_tolerance_s is None or windows.are_looks_alike(
-            first, second, self.tolerance
-        ):
+        if config.gate_tolerance_s is None or self.are_alike(first, second):
             return first, second
         self.needs_review = True
         if config.strong_model is None:
@@ -271,7 +306,7 @@ class _Annotation:
         # Two against one: the pass that the strong model agrees with counts
         strong = await self._spans_of_look(shown_frames, pictures, model=config.strong_model)
         for pass_name, spans in (("first", first), ("second", second)):
-            if windows.are_looks_alike(spans, strong, self.tolerance):
+            if self.are_alike(spans, strong):
                 self.needs_review = False
                 self.notes.append(
                     f"the two passes differ; the strong model agrees with the {pass_name}"
@@ -430,10 +465,11 @@ async def reason_episode(
     """A text for one shown frame per reason_interval_s; near-identical ones within a segment share theirs.
 
     A frame of which the model wrote nothing that can be seen is left out. `view.task` is the
-    inferred task where the dataset states none. Raises VlmError and what `view.load` raises.
+    inferred task where the dataset states none. The first cheap model is asked, if there is one.
+    Raises VlmError and what `view.load` raises.
     """
     return await _in_parts(
-        send_request,
+        _asking(send_request, config.asked_first[0]),
         lambda ask, parts: _reasons(
             view, segments, num_planned, ask, config, max(1, MOMENTS_PER_CALL // parts["reason"])
         ),

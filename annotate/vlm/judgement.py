@@ -172,7 +172,7 @@ def _with_missed_steps(
 def _missed_span(
     segments: Sequence[Segment], step: int, num_planned: int, shown_frames: Sequence[int]
 ) -> tuple[int, int] | None:
-    """The frames in which a step must have been done that was seen by no picture; None where nothing shows it.
+    """The frames in which a step that no picture shows must have been done; None: unknown.
 
     Its neighbours in the plan meet there, or have an idle time between them, in the middle of which
     it is put.

@@ -111,7 +111,7 @@ def _sheets(
 
 
 def joined_picture(images: Sequence[Image]) -> Image:
-    """One moment by several cameras as one picture: side by side in their order, each as high as the first one."""
+    """One moment by several cameras as one picture: side by side, each as high as the first."""
     pictures = [_decoded_pixels(image) for image in images]
     sizes = sizes_in_row([(picture.shape[1], picture.shape[0]) for picture in pictures])
     parts = []

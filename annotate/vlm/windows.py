@@ -225,7 +225,7 @@ def _continued_spans(
 
 
 def _best_cut(spans: Sequence[Span], later: Sequence[Span], overlap: Window) -> tuple[int, bool]:
-    """The frame of the overlap from which on the later window counts, and whether both windows agree there.
+    """The frame of the overlap where the later window takes over, and whether both agree there.
 
     It is best where no span starts, then near the middle; the middle where they agree nowhere.
     """
@@ -312,15 +312,17 @@ F1_LOST_A_SECOND = 0.87
 FARTHEST_S = 1.0
 
 
-def are_looks_alike(a: Sequence[Span], b: Sequence[Span], tolerance: float) -> bool:
+def are_looks_alike(
+    a: Sequence[Span], b: Sequence[Span], tolerance: float, shortest: float
+) -> bool:
     """Do two looks tell the same activities in the same order, and each change within `tolerance` frames?
 
     A look knows a change only to lie between two pictures, so the distance is that of these ranges:
-    0 if they overlap. An activity of at most two tolerances may lie between the pictures of one
+    0 if they overlap. An activity of at most `shortest` frames may lie between the pictures of one
     look: it counts where both have it.
     """
-    first_spans = _without_missed_activities(a, b, tolerance)
-    second_spans = _without_missed_activities(b, a, tolerance)
+    first_spans = _without_missed_activities(a, b, tolerance, shortest)
+    second_spans = _without_missed_activities(b, a, tolerance, shortest)
     if [s.label for s in first_spans] != [s.label for s in second_spans]:
         return False
     pairs = zip(first_spans[1:], second_spans[1:], strict=True)
@@ -328,13 +330,13 @@ def are_looks_alike(a: Sequence[Span], b: Sequence[Span], tolerance: float) -> b
 
 
 def _without_missed_activities(
-    spans: Sequence[Span], other_spans: Sequence[Span], tolerance: float
+    spans: Sequence[Span], other_spans: Sequence[Span], tolerance: float, shortest: float
 ) -> list[Span]:
     """A look without its short activities that another look lacks; the first and the last one stay."""
     remaining_spans = []
     for k, span in enumerate(spans):
         is_inner = 0 < k < len(spans) - 1
-        is_short = is_inner and spans[k + 1].middle - span.middle <= 2 * tolerance
+        is_short = is_inner and spans[k + 1].middle - span.middle <= shortest
         if not (is_short and not is_met(span, other_spans, tolerance)):
             remaining_spans.append(span)
     return _without_repeats(remaining_spans)
@@ -349,7 +351,7 @@ def is_met(span: Span, other_spans: Sequence[Span], tolerance: float) -> bool:
 
 
 def expected_f1(starts: Sequence[int], motion_cuts: Sequence[int], fps: float) -> float:
-    """How true the boundaries that begin spans at `starts` are likely to be, 0..1, by the arm's own change points.
+    """How true boundaries at `starts` are likely to be, 0..1, by the arm's own change points.
 
     A model that tells what pictures show has a boundary near most of these; one whose boundaries
     are off has not. What counts is the mean of their distances to the nearest boundary, each at

@@ -24,11 +24,7 @@ from explorer.pages.corrections import (
 from explorer.pages.episodes import MAX_CHARS
 from explorer.review_queue import ORDER, SIGNS, ReviewQueue
 from explorer.selection import EpisodeSelection
-from explorer.site import (
-    Speaking,
-    Visit,
-    Visiting,
-)
+from explorer.site import Speaking, Visit, Visiting, visiting
 from warehouse.lake.connection import LakeConnection
 from warehouse.lake.corrections import ACCEPTED, REJECTED, CorrectionError, parsed
 from warehouse.lake.statements import Place, check_recording
@@ -149,9 +145,9 @@ def accept(speech: Speaking, bulk: BulkAcceptance) -> JSONResponse:
     """
     author = speech.author(bulk.author)
     queue = _runs_to_accept(bulk.kind, bulk.dataset, bulk.person, bulk.query)
-    with speech.explorer.corpus.reading() as reader:
-        _check_sample(reader, [*dict.fromkeys(bulk.sample)], bulk.snapshot)
-        rows = queue.rows(Visit(speech.request, speech.explorer, reader), f"ORDER BY {ORDER}")
+    with visiting(speech.request) as visit:
+        _check_sample(visit.reader, [*dict.fromkeys(bulk.sample)], bulk.snapshot)
+        rows = queue.rows(visit, f"ORDER BY {ORDER}")
     comment = f"accepted with its {queue.noun}; {len(bulk.sample)} of it were looked at and right"
 
     refused = speech.explorer.corpus.say(

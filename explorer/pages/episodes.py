@@ -146,7 +146,7 @@ def _path(space: Workspace, kind: str) -> Path:
 
 
 def _save_text(request: Request, kind: str, name: str, text: str | None) -> JSONResponse:
-    """Save a text under a name, or delete it (None). Raises PageError: too many, or a read-only folder."""
+    """Save a text under a name, or delete it (None). Raises PageError: too many; read-only."""
     space = explorer_of(request).space
     key = KEYS[kind]
     with _saving:

@@ -35,7 +35,7 @@ def _command(explorer: Explorer, dataset: str) -> list[str]:
 
 
 def _job_state(visit: Visit) -> dict[str, Any]:
-    """How far the newest build is, whoever started it; `dataset` None: there was none.
+    """How far the newest build is; `dataset` None: there was none.
 
     stages: of the build's plan; None before it is made. done: those in the lake by now;
     last, now: of them. error: why it failed, in words.

@@ -1,4 +1,4 @@
-"""Files for the pages: videos by ranges of bytes, stored pictures, thumbnails and contact sheets."""
+"""Files for the pages: videos, stored pictures, thumbnails and contact sheets."""
 
 import pathlib
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from explorer.episode import (
 )
 from explorer.jobs import while_wanted
 from explorer.labelled_video import DrawnLabel
-from explorer.site import Visit, Visiting, explorer_of
+from explorer.site import Visit, Visiting, visiting
 
 router = APIRouter(prefix="/media/{dataset}/{episode_index}")
 FOREVER = {"Cache-Control": "private, max-age=31536000, immutable"}
@@ -92,12 +92,12 @@ async def _converted_video(
     """The converted video of a camera. Raises PageError."""
 
     def convert(given_up: Callable[[], bool]) -> pathlib.Path:
-        explorer = explorer_of(request)
-        with explorer.corpus.reading() as reader:
-            episode, facts = episode_and_facts(reader, dataset, episode_index)
-            limits = media.limits_of(reader, dataset)
-            snapshot = reader.snapshot.number
-            label = _label(Visit(request, explorer, reader), episode) if with_label else None
+        with visiting(request) as visit:
+            episode, facts = episode_and_facts(visit.reader, dataset, episode_index)
+            limits = media.limits_of(visit.reader, dataset)
+            label = _label(visit, episode) if with_label else None
+        explorer = visit.explorer
+        snapshot = visit.reader.snapshot.number
         media.video_file(explorer.space, facts, camera)
         name = cameras(facts, {})[camera]["camera"]
         pictures = media.picture_numbers(explorer.corpus, snapshot, dataset, episode_index, name)

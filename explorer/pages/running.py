@@ -1,4 +1,4 @@
-"""Commands of proccorpus that a page runs here, one of a kind at a time: a selection exported, a model adapted."""
+"""Commands that a page runs here, one of a kind at a time: a selection exported, a model adapted."""
 
 import re
 import shlex
@@ -115,7 +115,7 @@ def _arguments(visit: Visit, name: CommandName, values: Values) -> list[str]:
 
 @router.get("/running/{name}")
 def state(visit: Visiting, name: CommandName) -> HTMLResponse:
-    """A part of a page: the form of a command for the values in the address, and how far the newest one is."""
+    """A part of a page: the form of a command, and how far the newest one is."""
     job = visit.explorer.jobs[name]
     running = job.running
     newest = job.about().get("arguments", [])

@@ -1,4 +1,4 @@
-"""SQL in the browser: the sandbox of `proccorpus sql`, with limits, charts, downloads and saved queries."""
+"""SQL in the browser: the sandbox of `proccorpus sql`, with charts, downloads and saved queries."""
 
 import hashlib
 import hmac
@@ -22,7 +22,7 @@ from explorer.access import LakeReader, PageError
 from explorer.charts import Curve
 from explorer.jobs import while_wanted
 from explorer.pages.episodes import MAX_CHARS, QUERIES, frozen_options, saved_texts
-from explorer.site import Visit, explorer_of
+from explorer.site import explorer_of, visiting
 from warehouse.lake.schema import columns, relations
 from warehouse.sql_process import LakeState, SqlProcess
 
@@ -82,7 +82,7 @@ async def answer[T](
 
 
 def proof(request: Request, sql: str) -> str:
-    """What shows that a query was asked on a page of this explorer: only it knows the session's token."""
+    """What shows that a query was asked on a page of this explorer."""
     return hmac.new(request.state.csrf.encode(), sql.encode(), hashlib.sha256).hexdigest()
 
 
@@ -90,8 +90,7 @@ def may_run(request: Request, sql: str, query_proof: str) -> bool:
     """Did the user ask for this query: on our own page, by typing its address, or with a
     program?
 
-    A link on another site's page shows a query, and runs none. `query_proof`: the query's
-    proof, from a link of ours.
+    A link on another site shows a query, and runs none. `query_proof`: from a link of ours.
     """
     token = request.headers.get(CSRF_HEADER, "")
     if is_equal_secret(token, request.state.csrf) or is_equal_secret(
@@ -118,13 +117,18 @@ async def page(
         error = "This query comes from a link on another site. Read it, then press Run."
     elif q.strip():
         try:
-            table = await answer(
-                request, lambda p, s, g: p.query(s, q, TIME_S, MAX_ROWS + 1, MAX_PAGE_BYTES, g)
-            )
-            result = await run_in_threadpool(result_facts, table, chart)
+            result = await page_result(request, q, chart)
         except SqlError as e:
             error = str(e)
     return await run_in_threadpool(_result_page, request, q, chart, asked, result, error)
+
+
+async def page_result(request: Request, sql: str, chart: str) -> dict[str, Any]:
+    """What a page shows of a query's result. Raises SqlError."""
+    table = await answer(
+        request, lambda p, s, g: p.query(s, sql, TIME_S, MAX_ROWS + 1, MAX_PAGE_BYTES, g)
+    )
+    return await run_in_threadpool(result_facts, table, chart)
 
 
 Named = tuple[str, int, int | None]  # dataset, episode_index, and frame_index where a row has one
@@ -205,9 +209,7 @@ def _result_page(
     result: dict[str, Any] | None,
     error: str | None,
 ) -> HTMLResponse:
-    explorer = explorer_of(request)
-    with explorer.corpus.reading() as reader:
-        visit = Visit(request, explorer, reader)
+    with visiting(request) as visit:
         return visit.page(
             "sql.html",
             title="SQL",
@@ -216,19 +218,19 @@ def _result_page(
             error=error,
             is_wrong=may_run(request, q, asked),  # else it is a question, not an error
             shown=result,
-            links=_episode_links(reader, result["named"]) if result else [],
+            links=_episode_links(visit.reader, result["named"]) if result else [],
             asked=proof(request, q),
             place=f"{frozen_options(visit)} --workspace {visit.place}",
             limits={"rows": MAX_ROWS, "time_s": TIME_S, "memory": MEMORY},
-            saved=saved_texts(explorer.space, QUERIES),
+            saved=saved_texts(visit.explorer.space, QUERIES),
             examples=EXAMPLES,
             relations=relations_with_columns(),
         )
 
 
 def chart_of(table: pa.Table, kind: str) -> dict[str, Any]:
-    """A chart of a result: its first column, which names the rows, against its first numbers after it; as lines
-    against all others, where all of them are numbers.
+    """A chart of a result: its first column against the first numbers after it; as lines against all others, where
+    all of them are numbers.
     """
     numbers = [k for k, field in enumerate(table.schema) if k > 0 and _is_number(field.type)]
     if not numbers or not table.num_rows:

@@ -1,5 +1,5 @@
-"""One page for every list: the rows of a query of warehouse.lake.lists, or of a table or view, with links, filters by
-the values of columns, an order, and a plot. Addresses of pages that were such lists lead here.
+"""One page for every list, table and view: rows with links, filters by the values of columns, an order, and a plot.
+Addresses of former pages lead here.
 """
 
 import shlex
@@ -15,14 +15,8 @@ from starlette.concurrency import run_in_threadpool
 from core.errors import SqlError
 from core.metrics import is_lower_better, leading_metrics
 from explorer.access import PageError
-from explorer.pages.sql import (
-    MAX_PAGE_BYTES,
-    MAX_ROWS,
-    TIME_S,
-    answer,
-    result_facts,
-)
-from explorer.site import Visit, Visiting, explorer_of
+from explorer.pages.sql import MAX_ROWS, page_result
+from explorer.site import Visiting, visiting
 from warehouse.lake.connection import literal
 from warehouse.lake.lists import LISTS, list_named
 from warehouse.lake.schema import relations
@@ -62,7 +56,7 @@ async def table(
     order: str = "",
     chart: Literal["table", "bars", "line"] = "table",
 ) -> HTMLResponse:
-    """`order`: a column, or -COLUMN for the highest first; other parameters: columns with the values that they have."""
+    """`order`: a column, or -COLUMN for the highest first; other parameters: columns with their values."""
     if name not in LISTS and name not in {relation["name"] for relation in relations()}:
         raise PageError(f"there is no list {name[:60]!r}")
     filters = {
@@ -76,10 +70,7 @@ async def table(
         direction = ("ASC", "DESC")[order.startswith("-")]
         sql += f" ORDER BY {_quoted(order.removeprefix('-'))} {direction} NULLS LAST"
     try:
-        rows = await answer(
-            request, lambda p, s, g: p.query(s, sql, TIME_S, MAX_ROWS + 1, MAX_PAGE_BYTES, g)
-        )
-        result = await run_in_threadpool(result_facts, rows, chart)
+        result = await page_result(request, sql, chart)
     except SqlError as e:
         raise PageError(str(e)) from e
     facts = {"name": name, "filters": filters, "order": order, "chart": chart, "result": result}
@@ -92,7 +83,6 @@ def _quoted(column: str) -> str:
 
 
 def _page(request: Request, where: str, facts: dict[str, Any]) -> HTMLResponse:
-    explorer = explorer_of(request)
     name = facts["name"]
     result = facts["result"]
     named_rows = [dict(zip(result["names"], row, strict=True)) for row in result["rows"]]
@@ -103,8 +93,7 @@ def _page(request: Request, where: str, facts: dict[str, Any]) -> HTMLResponse:
     def linked(row: dict[str, Any]) -> list[tuple[Any, str]]:
         return [(row[column], address(name, column, row, facts["filters"])) for column in columns]
 
-    with explorer.corpus.reading() as reader:
-        visit = Visit(request, explorer, reader)
+    with visiting(request) as visit:
         return visit.page(
             "table.html",
             title=list_named(name).title,
@@ -122,7 +111,7 @@ def _page(request: Request, where: str, facts: dict[str, Any]) -> HTMLResponse:
 
 
 def address(name: str, column: str, row: Row, filters: dict[str, str]) -> str:
-    """Where a cell leads; "": nowhere. Words without a place of their own narrow the list further."""
+    """Where a cell leads; "": nowhere. Other words narrow the list further."""
     template = (LINKS | OF_LIST.get(name, {})).get(column)
     value = row[column]
     if template is None:

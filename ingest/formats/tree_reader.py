@@ -45,7 +45,8 @@ def read_tree(
         if not counts:
             raise DataError(f"{record.data_uri} has no rows", "no_data")
         num_rows = counts[0]
-    action = action and _with_last(action, num_rows)
+    if action is not None:
+        action = _with_last(action, num_rows)
     times_s = times_of_rows(times, num_rows, record.fps)
     record = replace(record, num_rows=num_rows)
     names_by = roles.writer.names_by if roles.writer else ""
@@ -68,7 +69,9 @@ def vector_of(tree: Tree, column: Column, roles: Roles, rows: slice) -> pa.Table
     values = {path: tree.read(path, rows) for path in paths}
     table = side_by_side(map(numbers, values.values()))
     widths = {path: prod(stored.shape[1:]) for path, stored in values.items()}
-    return table and table.rename_columns(dimension_names(column, widths, roles.writer))
+    if table is None:
+        return None
+    return table.rename_columns(dimension_names(column, widths, roles.writer))
 
 
 def _with_last(action: pa.Table, num_rows: int) -> pa.Table | None:

@@ -165,7 +165,8 @@ class PictureDecoder:
         """Add those that the file lacks; a finding for each camera of which some cannot be had. Of
         an episode that is another recording by now the file keeps none."""
         keys_of_camera: dict[str, dict[int, list[PictureKey]]] = {}
-        for key in sorted(instructions.keys() - self.pictures.places.keys()):
+        # The file holds those of the whole chunk: they are not gone through for each episode
+        for key in sorted(key for key in instructions if key not in self.pictures.places):
             _, camera, frame, _ = key
             keys_of_camera.setdefault(camera, {}).setdefault(frame, []).append(key)
 

@@ -25,7 +25,7 @@ FLOOR = CONFIG.noise_floor_per_s / FPS  # change per frame of a still picture
 
 
 def hashes_of(distances: Sequence[int]) -> np.ndarray:
-    """64-bit hashes whose Hamming distances to the one before are given; the first is that of frame 1."""
+    """64-bit hashes whose Hamming distances to the one before are given."""
     hashes = [0x9E3779B97F4A7C15]
     for d in distances:
         hashes.append(hashes[-1] ^ ((1 << d) - 1))

@@ -18,7 +18,7 @@ NUM_RUNS = 8
 
 
 def later(rows: np.ndarray, lag_s: float) -> np.ndarray:
-    """Rows as a recorder stamps them that is so late; the first and the last ones stay where nothing else is."""
+    """Rows as a recorder stamps them that is so late."""
     indices = np.arange(len(rows)) - round(lag_s * FPS)
     return rows[np.clip(indices, 0, len(rows) - 1)]
 

@@ -1,4 +1,4 @@
-"""Whole tasks in a real browser, as a labeller does them; their time and number of actions are printed (pytest -s)."""
+"""Whole tasks in a real browser, as a labeller does them."""
 
 import time
 from collections.abc import Iterator

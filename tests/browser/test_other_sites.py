@@ -134,7 +134,7 @@ def page(browser: Browser) -> Iterator[Page]:
 
 
 def attack(page: Page, wishes: list[Wish]) -> None:
-    """Show another site's page and wait until all that it tries was answered, or failed; links and popups follow."""
+    """Show another site's page and wait until all that it tries was answered, or failed."""
     pages = {"/": attacking(wishes, len(wishes))}
     # What takes the whole window along: a link, and a page that sends its form from the top
     for k, wish in enumerate(wishes):

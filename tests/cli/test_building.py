@@ -1,4 +1,4 @@
-"""`build --dataset`: a dataset of the workspace again, as it was built last, and how far it is for programs."""
+"""`build --dataset`: a dataset again, as it was built last, and how far it is for programs."""
 
 import json
 import subprocess

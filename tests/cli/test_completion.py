@@ -16,7 +16,7 @@ from warehouse.lake import Lake
 
 @pytest.fixture(scope="module")
 def space(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """Two datasets, a release, label runs and two models, one of them with a name that no shell may see."""
+    """Two datasets, a release, label runs and two models, one with a name that no shell may see."""
     space = Workspace(tmp_path_factory.mktemp("names") / "workspace")
     lake = Lake(space)
     for name in ("pick", "place"):

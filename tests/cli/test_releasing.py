@@ -100,7 +100,7 @@ def test_nothing_is_deleted_without_a_yes(run: Run, own: Made, monkeypatch: pyte
 
 
 def test_a_look_at_what_gc_would_delete_writes_nothing(run: Run, own: Made):
-    """So that it works in a workspace that may only be read; it takes no lock, which is a file."""
+    """It works in a workspace that may only be read: a lock would be a file."""
     (own.space.root / "shards" / "train" / "old-00000.tar").write_bytes(b"x")
     os.utime(own.space.root / "shards" / "train" / "old-00000.tar", (0, 0))
     for lock in own.space.root.glob(".lock*"):

@@ -1,4 +1,4 @@
-"""`inspect --report`: a page and JSON lines, each with what is wrong, where, and what it does to labels."""
+"""`inspect --report`: a page and JSON lines, with what is wrong and what it does to labels."""
 
 import base64
 import io

@@ -1,4 +1,4 @@
-"""Faults that checks find: told by the commands, and not told again once a person has accepted them."""
+"""Faults that checks find: told by commands, and not again once a person has accepted them."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -33,7 +33,7 @@ def test_the_least_sure_steps_are_named_in_order_of_time():
 
 @pytest.fixture
 def followed(own):
-    """Episodes 0 and 4 of tiny are labelled like episode 2, as far as the lake says; of 4 one is less sure."""
+    """Episodes 0 and 4 of tiny are labelled like episode 2, as far as the lake says."""
     lake = Lake(own.space)
     run = {"label_run": RUN, "annotator": "transfer", "code_version": "t", "params": "{}"}
     lake.upsert("a run", label_runs=TABLES["label_runs"].rows([run]))

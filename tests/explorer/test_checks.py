@@ -1,4 +1,4 @@
-"""What checks found, on the pages: a filter, the queue's words, stretches under the video; and accepting it there."""
+"""What checks found, on the pages: a filter, the queue's words, stretches under the video."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""The documentation below /docs: its own scripts and no other, nothing outside its folder; or how it is built."""
+"""The documentation below /docs: its own scripts and no other, nothing outside its folder."""
 
 import base64
 import hashlib

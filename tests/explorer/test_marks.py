@@ -1,4 +1,4 @@
-"""Tags, assignments, picks, sliders and kept views: in the gallery, in the queue, as SQL; and what is refused."""
+"""Tags, assignments, picks, sliders and kept views: in the gallery, in the queue, as SQL."""
 
 import pytest
 
@@ -55,7 +55,7 @@ def test_what_is_tagged_is_found_counted_and_said_in_sql(own):
 
 @pytest.fixture(scope="module")
 def tagged(made: Made, tmp_path_factory: pytest.TempPathFactory) -> tuple[CorpusView, CorpusIndex]:
-    """Of a corpus whose episodes 1 and 2 are hard, 2 is for bob, 4 is dark; not for changing."""
+    """Of a corpus whose episodes 1 and 2 are hard, 2 is for bob, 4 is dark."""
     space = made.copy(tmp_path_factory.mktemp("tagged")).space
     lake = Lake(space)
     mark(lake, [("tiny", 1), ("tiny", 2)], "tag", "hard", author="ada")

@@ -7,6 +7,7 @@ from ingest.recordings import Address, Fingerprint, KnownRecording, Placement, p
 # Recordings that were there: `gone` left, `still` moves in none of its rows
 ROWS = {name: Fingerprint(30, rows=name, sketch=tuple(range(k, k + 9))) for k, name in
         ((0, "a"), (100, "b"), (200, "c"), (300, "gone"))} | {"still": Fingerprint(30)}  # fmt: skip
+ROWS["film"] = Fingerprint(30, moments={"top": tuple(range(8))})
 KNOWN = [
     KnownRecording(
         name, "arm", k, f"episode_{k}", name != "gone", f"files of {name}", fingerprint=fp
@@ -62,6 +63,10 @@ def said(placement: Placement) -> str:
         # nothing to compare: the pictures have to tell
         ({"_4": Fingerprint(30)}, {"4": "still?"}),
         ({"_7": Fingerprint(30)}, {"7": "new"}),
+        # the pictures tell: two look like the same one, other ones are of another, one stays where its files are
+        ({"_5": ROWS["film"], "_7": ROWS["film"]}, {"5": "new like film", "7": "new like film"}),
+        ({"_5": Fingerprint(30, moments={"top": (2**64 - 1,) * 8})}, {"5": "new"}),
+        ({"_7": ROWS["film"], "_5": "files of film"}, {"7": "new", "5": "film"}),
     ],
 )
 def test_an_address_holds(addresses: dict[str, Fingerprint | str], holds: dict[str, str]) -> None:

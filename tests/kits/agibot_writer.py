@@ -83,7 +83,7 @@ def write_data(
     cameras: Sequence[str] = GRIPPER_CAMERAS,
     effectors: int = 2,
 ) -> None:
-    """Loose files of some episodes (frames by id); pictures hold (camera, episode modulo 64, frame)."""
+    """Loose files of some episodes (frames by id)."""
     for episode, frames in lengths.items():
         write_rows(rows_path(root, task, episode), frames, effectors)
         for c, camera in enumerate(cameras):

@@ -256,7 +256,7 @@ ENDS = (5, 12, 18)
 def write_zarr(
     folder: Path, arrays: Mapping[str, np.ndarray], filters: Mapping[str, Any], **attributes: Any
 ) -> Path:
-    """A store of three episodes, 18 rows in all; arrays of only the fill value get no chunk."""
+    """A store of three episodes, 18 rows in all."""
     default_arrays = {
         "data/img": film(18),
         "data/state": smooth(18, 5),

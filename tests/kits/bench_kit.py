@@ -35,7 +35,7 @@ def picture(path: Path, share: float, seed: int = 0) -> None:
 
 
 def make_progress_bench(root: Path) -> Path:
-    """Two recordings in all five parts of progress-bench and both of human-bench; types of fields as published."""
+    """Two recordings in all five parts of progress-bench and both of human-bench."""
     rows: dict[str, list[dict[str, Any]]] = {}
 
     def row(file: str, **fields: Any) -> None:

@@ -83,7 +83,7 @@ class Watched:
 def watching(
     browser: Browser, space: Workspace, options: Options = Options(), height: int = 900
 ) -> Iterator[Watched]:
-    """A page at an explorer of its own, both closed afterwards; its console must have stayed silent."""
+    """A page at an explorer of its own, both closed afterwards."""
     served = Served(space, options)
     context = browser.new_context(viewport={"width": 1280, "height": height})
     context.set_default_timeout(30_000)

@@ -60,7 +60,7 @@ class Change:
 
 
 def edit(root: Path, operation: str, *arguments: str, new_root: bool = True) -> None:
-    """`lerobot-edit-dataset` on a folder, the result in its place; called in this process, which takes seconds less."""
+    """`lerobot-edit-dataset` on a folder, the result in its place."""
     from lerobot.scripts.lerobot_edit_dataset import main
 
     out = root.with_name(f"{root.name}.edited")

@@ -16,7 +16,7 @@ SERIALS = {"ext1": "20103212", "ext2": "22246076", "wrist": "18026681"}
 def write_recording(
     lab: Path, run: int, frames: int = 12, *, success: bool = True, **metadata: Any
 ) -> Path:
-    """`metadata`: more of its fields. Joint j of frame k is k + j / 10; the gripper closes halfway."""
+    """`metadata`: more of its fields. Joint j of frame k is k + j / 10."""
     folder = (
         lab / ("success" if success else "failure") / "2023-07-07" / f"Fri_Jul__7_09:0{run}:39_2023"
     )

@@ -197,7 +197,7 @@ def assert_recovers(
 def assert_same_and_once(
     workspace: Path, whole: Whole, repeats: "Repeats", tally: Tally, fault: str
 ) -> None:
-    """As assert_same_end, and no answered call was sent again; counted under the fault."""
+    """As assert_same_end, and no answered call was sent again."""
     num_repeated = repeats.count(workspace)
     tally.add(fault, differences=len(whole.differences(workspace)), repeated=num_repeated)
     assert num_repeated == 0
@@ -216,7 +216,7 @@ def answered(workspace: Path) -> set[str]:
 
 
 def in_replies(workspace: Path, table: str, query: str) -> list[tuple]:
-    """Rows of the file of replies and costs; none where it, or the table, is not there yet."""
+    """Rows of the file of replies and costs."""
     path = workspace / "responses" / FILE
     if not path.exists():
         return []

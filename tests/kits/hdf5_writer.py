@@ -1,4 +1,4 @@
-"""Tiny HDF5 files as LIBERO, robomimic, ALOHA/ACT and RoboTwin write them; pictures say which frame they are."""
+"""Tiny HDF5 files as LIBERO, robomimic, ALOHA/ACT and RoboTwin write them."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -115,7 +115,7 @@ def write_aloha(
     cameras: Sequence[str] = ("cam_high", "cam_left_wrist"),
     **stored_arrays: Any,
 ) -> Path:
-    """qpos[k] = (k, ..., k) with the grippers k/10 and k/20; `store` packs JPEGs, pictures are raw without it."""
+    """qpos[k] = (k, ..., k) with the grippers k/10 and k/20."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with h5py.File(path, "w") as file:
         file.attrs["sim"] = False

@@ -23,7 +23,7 @@ def episode(
     steps: tuple[str, str] = STEPS,
     split: str = "train",
 ) -> LabelledEpisode:
-    """Step, pause and step are each a third of the run but its last two seconds; unfinished runs end at 0.75."""
+    """Step, pause and step are each a third of the run but its last two seconds."""
     n = int(seconds * fps)
     end = int((seconds - 2) * fps)
     third = end // 3

@@ -130,7 +130,7 @@ STEPS = [
 def say(
     lake: Lake, segments: Any = STEPS, episode: int = 2, dataset: str = "tiny", **extra: Any
 ) -> dict[str, Any]:
-    """Save a correction as somebody does who has seen everything that was said so far; `extra`: of it, or its label."""
+    """Save a correction as somebody does who has seen everything that was said so far."""
     label = {name: extra.pop(name) for name in ("plan", *SAID_LATER) if name in extra}
     seen_versions = {
         "author": "ada",

@@ -28,7 +28,7 @@ train: {steps: 5, batch: 8, lr: 3.0e-3}
 
 
 def scene(task: str, share: float) -> np.ndarray:
-    """A bright bar that grows from the left, or a curtain that comes from above; uint8 [64, 64, 3]."""
+    """A bright bar that grows from the left, or a curtain that comes from above."""
     picture = np.full((SIDE_PX, SIDE_PX, 3), 40, np.uint8)
     part = slice(0, round(SIDE_PX * share))
     if task == TASKS[0]:

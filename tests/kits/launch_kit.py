@@ -70,7 +70,7 @@ def materialize(
 
 
 def assert_well(launcher: AnyLauncher, folder: Path) -> tuple[dg.AssetMaterialization, list[str]]:
-    """What the job `well` reports is the materialisation, which is returned; and what the run's log says."""
+    """What the job `well` reports is the materialisation, which is returned."""
     with dg.DagsterInstance.ephemeral() as instance:
         result = materialize(launcher, folder, "well", instance)
         assert result.success

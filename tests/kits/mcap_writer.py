@@ -41,7 +41,7 @@ class Recorder:
         log_time: int,
         stamp: int | None = None,
     ) -> None:
-        """`log_time`: when the recorder wrote it down; `stamp`: in its header, by default the same."""
+        """`log_time`: when the recorder wrote it down."""
         stamp = log_time if stamp is None else stamp
         header = {"stamp": {"sec": stamp // SECOND, "nanosec": stamp % SECOND}, "frame_id": "x"}
         self.writer.write_message(topic, kind, {"header": header} | message, log_time)

@@ -20,7 +20,7 @@ class Block:
 
     @property
     def commands(self) -> list[str]:
-        """Of sh every line, of console what stands behind a prompt; what a backslash goes on with is one command."""
+        """Of sh every line, of console what stands behind a prompt."""
         lines = self.text.replace("\\\n", " ").splitlines()
         if self.kind == "console":
             return [line[2:] for line in lines if line.startswith("$ ")]

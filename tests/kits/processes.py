@@ -1,4 +1,4 @@
-"""Several processes of one training, as torchrun starts them; and how much memory a process held."""
+"""Several processes of one training, as torchrun starts them."""
 
 import json
 import os
@@ -84,7 +84,7 @@ def in_two_processes(function: Callable[..., dict[str, Any]], *paths: Path) -> d
 
 
 def own_peak_mb() -> int:
-    """The most memory that this process held; getrusage's figure has also that of the process which started it."""
+    """The most memory that this process held."""
     (line,) = (
         x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM")
     )

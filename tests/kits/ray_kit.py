@@ -43,7 +43,7 @@ def ray_head(second_node: bool = False) -> Iterator[str]:
 
 
 def _up(head_options: Mapping[str, str], started: ExitStack, *ports: str) -> dict[str, int | str]:
-    """Start a node and wait until it answers; its options. Again where Ray gave up: it waits for its parts for 30 s."""
+    """Start a node and wait until it answers."""
     # Given: the server for clients would ask for it, and end the head where a crowded machine is slow to answer.
     # What takes jobs on a node is given, too: its usual port may be another head's
     names = (
@@ -90,7 +90,7 @@ def answers(url: str) -> bool:
 
 @dataclass(frozen=True)
 class StepsOnRay:
-    """Dagster's runs of the corpus of a build's TOML file, in a home of their own; each step is a job on Ray."""
+    """Dagster's runs of the corpus of a build's TOML file, in a home of their own."""
 
     address: str
     home: Path

@@ -25,7 +25,7 @@ POISON = 255  # a picture of this grey makes its batch fail
 
 
 class Pixels(Scorer):
-    """Mean brightness of the window's pictures; `gate` holds scoring back, `batches` has what was scored at once."""
+    """Mean brightness of the window's pictures."""
 
     source = "head"
 

@@ -35,7 +35,7 @@ def message(field: int, content: bytes) -> bytes:
 
 
 def feature(values: Any) -> bytes:
-    """A Feature: bytes_list of bytes, float_list of floats, int64_list of integers and bools; numbers are packed."""
+    """A Feature: bytes_list of bytes, float_list of floats, int64_list of integers and bools."""
     if isinstance(values, (list, tuple)) and all(isinstance(v, bytes) for v in values):
         return message(1, b"".join(message(1, v) for v in values))
     array = np.asarray(values).reshape(-1)

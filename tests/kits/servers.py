@@ -1,4 +1,4 @@
-"""A Postgres and an S3 server of a test's own, on free ports of this machine; started, killed, stopped."""
+"""A Postgres and an S3 server of a test's own, on free ports of this machine."""
 
 import os
 import pwd

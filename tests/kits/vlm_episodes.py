@@ -63,7 +63,7 @@ def view_of(num_frames: int = 300, **changes: Any) -> EpisodeView:
 
 
 class Model:
-    """Answers by stage from `replies`: a value, or a function of the request. Keeps the requests."""
+    """Answers by stage from `replies`: a value, or a function of the request."""
 
     def __init__(self, **replies: Any):
         self.replies = {"plan": PLAN} | replies
@@ -91,7 +91,7 @@ def frames_shown(request: Request) -> list[int]:
 
 
 def knowing(truth: Sequence[tuple[int, str, bool]], **replies: Any) -> Model:
-    """A model that knows the truth: (first frame, label, completed) of each activity, the first one from frame 0."""
+    """A model that knows the truth: (first frame, label, completed) of each activity."""
     starts = [t[0] for t in truth]
 
     def index(frame: int) -> int:
@@ -130,7 +130,7 @@ def knowing(truth: Sequence[tuple[int, str, bool]], **replies: Any) -> Model:
 
 
 def ignorant(seed: int) -> Model:
-    """A model whose replies follow the schema and mean nothing; each depends on the seed and the request only."""
+    """A model whose replies follow the schema and mean nothing."""
 
     def answer(request: Request) -> dict[str, Any]:
         digest = hashlib.sha256(f"{seed} {request.key('toy', None)}".encode()).digest()

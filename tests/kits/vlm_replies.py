@@ -1,4 +1,4 @@
-"""What the stand-in of a model answers: valid for the schema and a function of the request, or spoilt on purpose."""
+"""What the stand-in of a model answers: valid for the schema, or spoilt on purpose."""
 
 import base64
 import io
@@ -75,7 +75,7 @@ def answer(request: dict[str, Any], sha256: str, fault: str | None) -> dict[str,
 
 
 def free_text(request: dict[str, Any], rng: random.Random) -> dict[str, Any]:
-    """A percentage, with ProgressLM's four tags where they are asked for; log-probabilities where they are."""
+    """A percentage, with ProgressLM's tags or log-probabilities where they are asked for."""
     percent = rng.randint(0, 100)
     text = f"{percent}%"
     if "<ref_think>" in json.dumps(request["messages"]):
@@ -139,7 +139,7 @@ def fill(schema: dict[str, Any], rng: random.Random) -> Any:
 
 
 def even(properties: dict[str, Any], value: dict[str, Any]) -> dict[str, Any]:
-    """The answer of a model that sees the same three steps in every run, none as long as another, all completed."""
+    """The answer of a model that sees the same three steps of unlike lengths in every run."""
     if "steps" in properties:
         return value | {"steps": [{"verb": "Move", "object": f"thing {k}"} for k in range(3)]}
     if "changes" in properties:

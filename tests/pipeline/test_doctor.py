@@ -1,4 +1,4 @@
-"""The doctor names what is broken and what to do, mends what a build makes again, and leaves what is whole alone."""
+"""The doctor names what is broken and what to do, and mends what a build makes again."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""`build --dry-run` for every annotator: what a build then does, and why; read only, without a word written."""
+"""`build --dry-run` for every annotator: what a build then does, and why; nothing is written."""
 
 import json
 from collections.abc import Callable

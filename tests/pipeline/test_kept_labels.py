@@ -1,4 +1,4 @@
-"""Labels of a former version of the vlm annotator stay while the settings do: nothing is asked, or paid for, again."""
+"""Labels of a former version of the vlm annotator stay while the settings do."""
 
 import shutil
 from collections.abc import Iterator
@@ -34,6 +34,10 @@ OF_LABEL_RUNS = (
 )
 # What vlm-1 wrote into label_runs for a build with its defaults; its id there
 FORMER_ID = "e2b1a040aa58dbb6"
+VOCABULARY = [
+    "Reach for", "Grasp", "Lift", "Move", "Place", "Insert", "Push", "Pull", "Slide", "Press", "Turn",
+    "Tilt", "Pour", "Open", "Close", "Fold", "Hang", "Wipe", "Release", "Retract",
+]  # fmt: skip
 FORMER_SETTINGS = {
     "contact_sheet": False,
     "gate_tolerance_s": None,
@@ -50,28 +54,7 @@ FORMER_SETTINGS = {
     "strong_model": None,
     "temperature": 0.0,
     "verify": True,
-    "vocabulary": [
-        "Reach for",
-        "Grasp",
-        "Lift",
-        "Move",
-        "Place",
-        "Insert",
-        "Push",
-        "Pull",
-        "Slide",
-        "Press",
-        "Turn",
-        "Tilt",
-        "Pour",
-        "Open",
-        "Close",
-        "Fold",
-        "Hang",
-        "Wipe",
-        "Release",
-        "Retract",
-    ],
+    "vocabulary": VOCABULARY,
     "follow": [
         "motion-11",
         "transfer-4",
@@ -120,6 +103,7 @@ def former(**settings: object) -> LabelRun:
         ({"pictures_per_s": 1.0}, {}, False),
         ({"extra_body": {"reasoning_effort": "low"}}, {}, False),
         ({"model": "another"}, {}, False),
+        ({"cheap_models": ["small"]}, {}, False),
         ({"max_concurrency": 2, "server": "vllm"}, {}, True),  # no label depends on it
     ],
 )
@@ -130,11 +114,12 @@ def test_a_former_label_run_counts_as_far_as_a_person_changed_nothing(
     build = of_vlm(build_of(tmp_path), **now)
     assert (former(**then).id in {run.id for run in build.former_runs()}) == stays
     assert build.label_run().code_version == VLM_VERSION
+    assert ("cheap" in build.identity()) == ("cheap_models" in now)
 
 
 @dataclass(frozen=True)
 class Kept:
-    """A workspace as a former version left it with a label run, and the server that its build would ask."""
+    """A workspace as a former version left it, and the server that its build would ask."""
 
     made: Made
     server: StandIn
@@ -188,7 +173,7 @@ def kept(place: Path, server: StandIn, request: pytest.FixtureRequest) -> Kept:
 
 
 def rewrite(made_corpus: Made, build: DatasetBuild, run: LabelRun) -> None:
-    """Give the labels the label run of a former version, as its lines of stage_runs had it; no reply is on disk."""
+    """Give the labels the label run of a former version; no reply is on disk."""
     shutil.rmtree(made_corpus.space.responses)
     label_run_now = build.label_run().id
     specs = [
@@ -231,7 +216,7 @@ def test_a_workspace_of_a_former_version_plans_and_asks_nothing(kept: Kept) -> N
 
 
 def test_labels_stay_where_a_chunk_is_made_anew_and_new_episodes_join_them(kept: Kept) -> None:
-    """As where another stage has a new version: the labels of the chunk are as they were, row by row."""
+    """As where another stage has a new version: each row is as it was."""
     tables = ("segments", "episode_labels", "progress", "reasoning", "findings", "keyframes")
     rows_before = {table: sorted(kept.made.rows(f"FROM {table}"), key=repr) for table in tables}
     for _ in range(2):  # the hash of what it made is not known here before the first time

@@ -1,4 +1,4 @@
-"""The bill of `build --dry-run` on the shipped sample: before anything was asked, and after the first runs."""
+"""The bill of `build --dry-run`, before anything was asked and after the first runs."""
 
 from itertools import product
 from pathlib import Path
@@ -17,8 +17,11 @@ annotator = "vlm"
 [vlm]
 model = "m"
 runs_per_task = "all"
+cheap_models = ["small"]
 [vlm.price]
 usd_per_million_prompt_tokens = 2
+[vlm.cheap_price]
+usd_per_million_prompt_tokens = 1
 """
 EPISODES = (0, 1, 2, 3)
 
@@ -62,28 +65,23 @@ def test_the_bill_is_what_the_first_runs_took(tmp_path: Path):
         of_call = {
             "episode_index": k,
             "stage": name[:-1],
+            "model": "small" if name == "plan1" else "m",
             "call_key": f"{k}{name}",
             "completion_tokens": 50,
         }
         calls.append(call | of_call | {"build_id": build_id, "status": status})
     rows = {"episode_labels": label_rows, "segments": spans, "vlm_calls": calls}
     lake.upsert("labels", **{name: TABLES[name].rows(r) for name, r in rows.items()})
-    remaining_cost = model_cost(lake, build, space.sources)
-    assert (remaining_cost.episodes, remaining_cost.labelled, remaining_cost.measured) == (2, 2, 2)
-    facts = remaining_cost.facts()
-    assert [(row["stage"], row["calls"]) for row in facts["stages"]] == [
-        ("plan", 2),
-        ("segment", 4),
-        ("all", 6),
+    left = model_cost(lake, build, space.sources)
+    assert (left.episodes, left.labelled, left.measured) == (2, 2, 2)
+    facts = left.facts()
+    names = ("model", "stage", "calls", "prompt_tokens", "completion_tokens")
+    assert [tuple(map(row.get, names)) for row in facts["stages"]] == [
+        ("m", "segment", 4, 4000, 200),
+        ("small", "plan", 2, 2000, 100),
+        ("all", "all", 6, 6000, 300),
     ]
-    assert (facts["stages"][0]["prompt_tokens"], facts["stages"][0]["completion_tokens"]) == (
-        2000,
-        100,
-    )
-    assert facts["usd"] == pytest.approx(6000 * 2e-6)
-    assert (
-        "2 are labelled already; as measured on 2: 0.00 GPU-hours, 0.01 USD"
-        in remaining_cost.summary()
-    )
-    repeated_cost = model_cost(lake, build, space.sources, from_scratch=True)
-    assert (repeated_cost.episodes, repeated_cost.facts()["stages"][-1]["calls"]) == (4, 12)
+    assert facts["usd"] == pytest.approx(4000 * 2e-6 + 2000 * 1e-6)
+    assert "2 are labelled already; as measured on 2: 0.00 GPU-hours, 0.01 USD" in left.summary()
+    anew = model_cost(lake, build, space.sources, from_scratch=True)
+    assert (anew.episodes, anew.facts()["stages"][-1]["calls"]) == (4, 12)

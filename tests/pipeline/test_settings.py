@@ -1,4 +1,4 @@
-"""Each setting that is changed after a build counts as it does in a fresh workspace, or is refused with a sentence."""
+"""Each setting that is changed after a build counts as in a fresh workspace, or is refused."""
 
 import shutil
 from collections.abc import Iterator, Mapping

@@ -275,8 +275,9 @@ def test_one_poisonous_request_does_not_end_the_others(bench: Bench):
 @pytest.mark.parametrize(
     ("options", "config", "message"),
     [
-        ({"models": ["small", "large"]}, {}, "serves small, large, not stand-in: serve it, or configure that one"),
+        ({"models": ["small", "large"]}, {}, "serves small, large, not stand-in: serve it"),
         ({"models": ["stand-in"]}, {"strong_model": "large"}, "serves stand-in, not large"),
+        ({"models": ["stand-in"]}, {"cheap_models": ("tiny",)}, "serves stand-in, not tiny"),
         (
             {"root": "/cache/models--a--b/snapshots/" + "1" * 40}, {"revision": "2" * 40},
             f"in revision {'1' * 40}, configured: {'2' * 40}",
@@ -354,10 +355,10 @@ def test_a_budget_stops_cleanly(bench: Bench, config: dict):
         )
         return replies, server.received
 
-    all_replies, sent = spend("b1")
-    replies = [r for r in all_replies if isinstance(r, Reply)]
+    everything, sent = spend("b1")
+    replies = [r for r in everything if isinstance(r, Reply)]
     assert len(replies) == len(sent), "what was sent was waited for and kept"
-    assert {r for r in all_replies if isinstance(r, str)} == {"budget"}
+    assert {r for r in everything if isinstance(r, str)} == {"budget"}
     spent = bench.store.spent("b1")
     if "max_calls" in config:
         assert (spent[0], len(replies)) == (7, 7)
@@ -365,11 +366,11 @@ def test_a_budget_stops_cleanly(bench: Bench, config: dict):
         true = sum(r.completion_tokens for r in replies) * 200e-6
         assert spent[1] == pytest.approx(true)
         assert 0 < true <= 0.7
-    second_replies, _ = spend("b2")
-    assert sum(isinstance(r, Reply) for r in second_replies) > len(replies), (
+    repeated, _ = spend("b2")
+    assert sum(isinstance(r, Reply) for r in repeated) > len(replies), (
         "another build has a budget of its own"
     )
-    assert sum(isinstance(r, Reply) and r.cached for r in second_replies) == len(replies)
+    assert sum(isinstance(r, Reply) and r.cached for r in repeated) == len(replies)
 
 
 def test_what_was_answered_is_given_also_where_nothing_can_be_asked_any_more(bench: Bench):

@@ -1,4 +1,4 @@
-"""A stored reply is never lost or mixed up, whatever is killed or damaged; processes keep one budget together."""
+"""No stored reply is lost or mixed up; processes keep one budget together."""
 
 import hashlib
 import json

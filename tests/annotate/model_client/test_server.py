@@ -1,4 +1,4 @@
-"""The managed server with a stand-in for vLLM: starting, waiting, dying, and that nothing outlives its owner."""
+"""The managed server with a stand-in for vLLM; nothing outlives its owner."""
 
 import json
 import os

@@ -29,7 +29,7 @@ def rows(*episodes: LabelledEpisode, config: SamplesConfig = CONFIG) -> list[dic
 
 
 def corpus() -> list[LabelledEpisode]:
-    """Ten runs of a task, the odd ones unfinished; five of another; two cameras where the index divides by 3."""
+    """Ten runs of a task, the odd ones unfinished; five of another."""
     runs = [
         episode(i, finished=i % 2 == 0, cameras=("front", "wrist") if i % 3 == 0 else ("front",))
         for i in range(10)

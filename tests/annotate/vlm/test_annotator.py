@@ -15,7 +15,7 @@ from ingest.media.video import VideoError
 from tests.kits.vlm_episodes import PLAN, Loader, Model, frames_shown, ignorant, knowing, view_of
 
 # A picture by itself says its frame; every boundary is narrowed to a frame
-CONFIG = VlmConfig(contact_sheet=False, refine=True)
+CONFIG = VlmConfig(model="toy", contact_sheet=False, refine=True)
 # Grasps at the second try, rests, moves, places, and is done
 TRUTH = [
     (0, "1", False),
@@ -39,12 +39,8 @@ def test_each_stage_is_shown_what_it_needs():
     label = run(view, model)
     asyncio.run(reason_episode(view, label.segments, 3, model, CONFIG))
     plan, segment, verify, reason = (r for r in model.requests if r.stage != "refine")
-    assert [r.stage for r in (plan, segment, verify, reason)] == [
-        "plan",
-        "segment",
-        "verify",
-        "reason",
-    ]
+    stages = [r.stage for r in (plan, segment, verify, reason)]
+    assert stages == ["plan", "segment", "verify", "reason"]
     # Two pictures a second, the last one, and of the ends of attempts those around them
     assert frames_shown(plan) == frames_shown(segment) == [*range(0, 300, 15), 299]
     assert frames_shown(verify) == [30, 45, 60, 75, 90, 105, 180, 195, 210, 240, 255, 270]
@@ -213,7 +209,7 @@ def test_contact_sheets_hold_the_pictures_with_their_times():
     assert len(model.of("plan")[0].images) == 3, "24 of the pictures"
     sheets = [pixels(i) for i in request.images]
     assert [s.shape[:2] for s in sheets] == [(576, 768)] * 4 + [(384, 768)]
-    # the fifth picture shows frame 60, so luma 100, below its caption; the caption is white on black
+    # the fifth picture shows frame 60, luma 100; its caption is white on black
     tile = sheets[0][192:384, 256:512]
     assert abs(float(tile[60:].mean()) - 100) < 2
     assert tile[:20, :60].min() < 60
@@ -237,8 +233,9 @@ def later(frames):
 
 
 def two_passes(second, strong=None):
-    """The first pass tells the truth; the shifted one tells `second`, the model named strong tells `strong`."""
-    first, second_model = knowing(TRUTH), knowing(second)
+    """The first pass tells the truth, the shifted one `second`, and the model big `strong`."""
+    first = knowing(TRUTH)
+    second_model = knowing(second)
     best = knowing(strong or TRUTH)
 
     def segment(request):
@@ -277,52 +274,63 @@ def test_the_gate_stops_passes_that_differ_by_more_than_the_tolerance_and_asks_p
 
 
 @pytest.mark.parametrize(
-    ("second", "strong", "review", "note", "labels"),
+    ("strong", "review", "note"),
     [
-        (
-            TRUTH[:-1],
-            TRUTH,
-            False,
-            "the two passes differ; the strong model agrees with the first",
-            TRUTH,
-        ),
-        (
-            TRUTH[:-1],
-            TRUTH[:-1],
-            False,
-            "the two passes differ; the strong model agrees with the second",
-            TRUTH[:-1],
-        ),
-        (
-            TRUTH[:-1],
-            TRUTH[:-2],
-            True,
-            "the two passes differ, and the strong model agrees with neither",
-            TRUTH[:-2],
-        ),
+        (TRUTH, False, "the two passes differ; the strong model agrees with the first"),
+        (TRUTH[:-1], False, "the two passes differ; the strong model agrees with the second"),
+        (TRUTH[:-2], True, "the two passes differ, and the strong model agrees with neither"),
     ],
 )
-def test_the_strong_model_decides(second, strong, review, note, labels):
-    model = two_passes(second, strong)
-    label = run(
-        view_of(),
-        model,
-        VlmConfig(
-            passes=2,
-            gate_tolerance_s=0.5,
-            strong_model="big",
-            verify=False,
-            contact_sheet=False,
-            refine=True,
-        ),
-    )
+def test_the_strong_model_decides(strong, review, note):
+    model = two_passes(TRUTH[:-1], strong)
+    changes = {"passes": 2, "gate_tolerance_s": 0.5, "strong_model": "big", "verify": False}
+    label = run(view_of(), model, CONFIG.model_copy(update=changes))
     assert (label.needs_review, label.notes) == (review, [note])
-    assert [s.start_frame for s in label.segments] == [t[0] for t in labels]
+    assert [s.start_frame for s in label.segments] == [t[0] for t in strong]
     assert [r.model for r in model.of("segment")] == ["", "", "big"]
     assert {r.model for r in model.requests if r.stage != "segment"} == {""}
     same = model.of("segment")[0]
     strong_request = model.of("segment")[2]
     assert replace(strong_request, model="") == same
+
+
+def unreadable(_):
+    raise VlmError("bad_reply", "no JSON")
+
+
+def looks(second):
+    return knowing(second).replies["segment"]
+
+
+@pytest.mark.parametrize(
+    ("look", "doubt"),
+    [
+        (looks(later(29)), ""),
+        (looks(later(46)), "the two passes differ"),
+        (looks(TRUTH[:-1]), "the two passes differ"),
+        (looks([*TRUTH[:2], *TRUTH[3:]]), "the two passes differ"),
+        (unreadable, "no JSON"),
+    ],
+)
+def test_a_dear_model_labels_where_cheap_looks_differ(look, doubt):
+    text = {f"picture_{k}": "Text" for k in range(0, 300, 60)}
+    small = knowing(TRUTH, reason=text)
+    tiny = knowing(TRUTH, segment=look)
+    dear = knowing(later(-7))
+    alone = knowing(later(-7))
+    models = {"small": small, "tiny": tiny, "": dear}
+    config = CONFIG.model_copy(update={"cheap_models": ("small", "tiny")})
+    label = run(view_of(), lambda request: models[request.model](request), config)
+    assert [r.stage for r in tiny.requests] == ["segment"]
+    if doubt:
+        notes = [f"labelled by toy: {doubt}"]
+        assert label == replace(run(view_of(), alone), notes=notes)
+        assert dear.requests == alone.requests
+    else:
+        assert (dear.requests, label.notes) == ([], ["labelled by small and tiny"])
+        assert [s.start_frame for s in label.segments] == [t[0] for t in TRUTH]
+    asyncio.run(reason_episode(view_of(), label.segments, 3, small, config))
+    assert {r.model for r in small.requests} == {"small"}
 
 
 # --- what goes wrong

@@ -1,4 +1,4 @@
-"""Which runs of a task the model is asked about; the labels of the others are tested by builds (tests/e2e)."""
+"""Which runs of a task the model is asked about (labels of the others: tests/e2e)."""
 
 import asyncio
 from collections.abc import Sequence

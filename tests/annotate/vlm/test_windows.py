@@ -132,13 +132,13 @@ FIRST = [Span(0, -1, 0, True), Span(1, 30, 60, True), Span("idle", 120, 150, Tru
 
 def test_looks_agree_when_their_changes_may_be_the_same():
     same = [Span(0, -1, 0, False), Span(1, 45, 75, True), Span("idle", 105, 135, True)]
-    assert are_looks_alike(FIRST, same, 0)
+    assert are_looks_alike(FIRST, same, 0, 0)
     # 166 at the earliest, and not after 150: 16 frames
     late = [*same[:2], Span("idle", 165, 195, True)]
-    assert not are_looks_alike(FIRST, late, 15)
-    assert are_looks_alike(FIRST, late, 16)
-    assert not are_looks_alike(FIRST, same[:2], 1000)
-    assert not are_looks_alike(FIRST, [*same[:2], Span(2, 105, 135, True)], 1000)
+    assert not are_looks_alike(FIRST, late, 15, 30)
+    assert are_looks_alike(FIRST, late, 16, 32)
+    assert not are_looks_alike(FIRST, same[:2], 1000, 2000)
+    assert not are_looks_alike(FIRST, [*same[:2], Span(2, 105, 135, True)], 1000, 2000)
 
 
 def test_confidence_of_one_look_falls_with_the_distance_of_the_arms_changes_to_its_boundaries():

@@ -1,4 +1,4 @@
-"""The page of a task: all its runs in one plot, by their own time; the run that is unlike the others is marked."""
+"""The page of a task: all its runs in one plot, by their own time."""
 
 import re
 import shutil

@@ -129,11 +129,12 @@ def test_outcomes(new: New) -> Told:
 @golden
 def test_damage(new: New) -> Told:
     root = new()
-    with h5py.File(write_robomimic(root / "a.hdf5", 6), "a") as file:
-        demo: Any = file["data/demo_0"]
-        demo.attrs["num_samples"] = 9
-        del demo["actions"], demo["obs/robot0_gripper_qpos"]
-        demo["actions"] = np.zeros((5, 7))
+    for name, num_actions in {"a": 5, "b": 0}.items():
+        with h5py.File(write_robomimic(root / f"{name}.hdf5", 6), "a") as file:
+            demo: Any = file["data/demo_0"]
+            demo.attrs["num_samples"] = 9
+            del demo["actions"], demo["obs/robot0_gripper_qpos"]
+            demo["actions"] = np.zeros((num_actions, 7))
     yield (
         "lengths that differ: states count, and neither actions of another length nor their gripper",
         source_of(root),
