@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.kits.cli_kit import Built, command, digest_of, ok, rows, write_config
+from tests.kits.cli_kit import Built, column, command, digest_of, ok, rows, write_config
 
 pytestmark = pytest.mark.slow
 
@@ -18,9 +18,7 @@ def test_two_runs_are_compared_and_the_scores_stored(own: Built, build, away) ->
         return command("annotators", "compare", *options, cwd=away, workspace=own.workspace)
 
     active = rows(own.workspace, "SELECT DISTINCT label_run FROM active_runs")[0][0]
-    (other_run,) = (
-        r for (r,) in rows(own.workspace, "SELECT label_run FROM label_runs") if r != active
-    )
+    [other_run] = {*column(own.workspace, "SELECT label_run FROM label_runs")} - {active}
     digest_before = digest_of(own.workspace)
     compared = ok(compare("--format", "json")).json
     scores = [r for r in compared["scores"] if r["label_run"]]
@@ -34,8 +32,6 @@ def test_two_runs_are_compared_and_the_scores_stored(own: Built, build, away) ->
     assert "segment_iou" not in short
     assert "segment_iou" in ok(compare("--all")).out
     stored = "SELECT DISTINCT model FROM leaderboard WHERE model LIKE 'motion%'"
-    assert {model for (model,) in rows(own.workspace, stored)} == {
-        f"motion {active}",
-        f"motion {other_run}",
-    }
+    models = {f"motion {active}", f"motion {other_run}"}
+    assert {*column(own.workspace, stored)} == models
     assert digest_of(own.workspace) == digest_before

@@ -15,6 +15,7 @@ from tests.kits.cli_kit import (
     Result,
     assert_one_error_line,
     built_in_process,
+    column,
     command,
     digest_of,
     ok,
@@ -107,10 +108,7 @@ def test_recognised_sources_without_a_usable_episode_leave_their_findings(
 
 
 def episodes_with_labels(workspace: Path) -> list[int]:
-    return [
-        r[0]
-        for r in rows(workspace, "SELECT DISTINCT episode_index FROM active_progress ORDER BY 1")
-    ]
+    return column(workspace, "SELECT DISTINCT episode_index FROM active_progress ORDER BY 1")
 
 
 @pytest.mark.slow

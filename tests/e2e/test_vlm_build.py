@@ -10,7 +10,17 @@ import numpy as np
 import pytest
 
 from core.domain.label import Segment, check_tiling
-from tests.kits.cli_kit import FAILED, Built, Result, command, digest_of, ok, rows, write_config
+from tests.kits.cli_kit import (
+    FAILED,
+    Built,
+    Result,
+    column,
+    command,
+    digest_of,
+    ok,
+    rows,
+    write_config,
+)
 from tests.kits.fault_kit import ModelServer, serving_model
 from tests.kits.lerobot_writer import write_json_lines as write_lines
 from tests.kits.lerobot_writer import write_video
@@ -96,12 +106,8 @@ def test_all_five_stages_fill_the_tables_and_nothing_is_asked_twice(
     assert {e: s[-1].end_frame for e, s in labelled.items()} == dict(enumerate(LENGTHS))
     (run,) = rows(workspace, "SELECT annotator, model, length(prompt_version) FROM label_runs")
     assert run == ("vlm", "stand-in", 16)
-    assert {r[0] for r in rows(workspace, "SELECT DISTINCT episode_index FROM reasoning")} == set(
-        range(len(LENGTHS))
-    )
-    assert {
-        r[0] for r in rows(workspace, "SELECT DISTINCT episode_index FROM episode_labels")
-    } == set(range(len(LENGTHS)))
+    for table in ("reasoning", "episode_labels"):
+        assert {*column(workspace, f"SELECT episode_index FROM {table}")} == {*EVERY}
     # the frames that were looked at closely are kept, and every picture that was sent can be found again
     boundary = rows(workspace, "SELECT sha256 FROM keyframes WHERE purpose = 'boundary'")
     assert boundary
@@ -190,10 +196,7 @@ def test_of_a_task_a_few_runs_are_asked_about_and_the_others_follow(
 
 
 def labelled(workspace: Path) -> list[int]:
-    return [
-        r[0]
-        for r in rows(workspace, "SELECT DISTINCT episode_index FROM active_progress ORDER BY 1")
-    ]
+    return column(workspace, "SELECT DISTINCT episode_index FROM active_progress ORDER BY 1")
 
 
 EVERY = list(range(len(LENGTHS)))
@@ -206,12 +209,8 @@ def test_no_pictures_no_call(
     video_path(own.source, 0).write_bytes(b"no video")
     write_video(video_path(own.source, 1), [np.zeros((48, 64, 3), np.uint8)] * LENGTHS[1])
     ok(annotate(server, tmp_path / "workspace", "--workers", 1, root=own.source))
-    assert [
-        r[0]
-        for r in rows(
-            tmp_path / "workspace", "SELECT DISTINCT episode_index FROM vlm_calls ORDER BY 1"
-        )
-    ] == EVERY[2:]
+    questions = "SELECT DISTINCT episode_index FROM vlm_calls ORDER BY 1"
+    assert column(tmp_path / "workspace", questions) == EVERY[2:]
     assert dict(rows(tmp_path / "workspace", "SELECT episode_index, reason FROM quarantine")) == {
         0: "undecodable_video",
         1: "camera_black",

@@ -100,7 +100,7 @@ def test_a_model_scored_on_its_own_runs(own: Made, run: Run, tmp_path: Path) -> 
         f"SELECT max(seen_episodes) AS seen FROM leaderboard WHERE model = '{model}' AND release = 'partly' "
         "AND benchmark <> 'held-out' GROUP BY benchmark"
     )
-    assert [row["seen"] for row in run("sql", query, *JSON).json] == [1, 1]
+    assert {row["seen"] for row in run("sql", query, *JSON).json} == {1}
 
     with visit(own.space) as client:
         page = client.get("/leaderboard?benchmark=held-out&metric=mae").text

@@ -167,6 +167,11 @@ def rows(workspace: Path, sql: str) -> list[tuple]:
         return lake.rows(sql)
 
 
+def column(workspace: Path, sql: str) -> list:
+    """The values of a query of one column."""
+    return [value for (value,) in rows(workspace, sql)]
+
+
 def stage_times(workspace: Path) -> dict[tuple[str, int], Any]:
     """When the newest run of each (stage, chunk) was finished; chunk -1 is the dataset as a whole."""
     return {

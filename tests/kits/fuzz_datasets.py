@@ -25,6 +25,7 @@ import h5py
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import yaml
 import zstandard
 
 from core.paths import ROOT, Workspace
@@ -200,30 +201,8 @@ class Excess:
     limits: Mapping[str, int] = field(default_factory=dict)
 
 
-EXCESSES = {
-    "v2_cameras": Excess("lerobot_v2", "no_video"),
-    "v2_wide": Excess("lerobot_v2", "limits.max_values", {"max_values": 50}),
-    "v2_rows": Excess("lerobot_v2", "limits.max_rows", {"max_rows": 40}),
-    "v3_dictionary": Excess("lerobot_v3", "limits.max_bytes", {"max_bytes": 100_000}),
-    "v3_tasks": Excess("lerobot_v3", "limits.max_rows", {"max_rows": 40}),
-    "v3_listed": Excess("lerobot_v3", "limits.max_episodes", {"max_episodes": 10}),
-    "v3_equal": Excess("lerobot_v3", "limits.max_rows", {"max_rows": 40}),
-    "v3_digits": Excess("lerobot_v3", "path_template"),
-    "video_playlists": Excess("", "undecodable_video"),
-    "video_frames": Excess("video", "limits.max_frames", {"max_frames": 5}),
-    "hdf5_rows": Excess("aloha", "limits.max_values", {"max_values": 50}),
-    "hdf5_pictures": Excess("aloha", "limits.max_chunk_bytes", {"max_chunk_bytes": 1000}),
-    "hdf5_objects": Excess("aloha", "limits.max_features", {"max_features": 20}),
-    "rlds_picture": Excess("rlds", "limits.max_pixels", {"max_pixels": 64 * 64}),
-    "rlds_keys": Excess("rlds", "limits.max_features", {"max_features": 20}),
-    "mcap_claims": Excess("", "cut_off"),
-    "mcap_topics": Excess("", "limits.max_features", {"max_features": 10}),
-    "zarr_pickle": Excess("zarr", "data/robot0_gripper_width: No Zarr data type"),
-    "zarr_large": Excess("zarr", "limits.max_chunk_bytes", {"max_chunk_bytes": 20_000}),
-    "zarr_up": Excess("zarr", "no_task"),
-    "table30_wide": Excess("table30", "limits.max_values", {"max_values": 200}),
-    "tar_size": Excess("agibot_tars", "more than the file has"),
-}
+LISTED = yaml.safe_load((ROOT / "tests/data/excesses.yaml").read_text())
+EXCESSES = {name: Excess(*values) for name, values in LISTED.items()}
 
 
 def says(path: Path, **members: Any) -> None:

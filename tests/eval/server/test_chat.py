@@ -13,8 +13,10 @@ import httpx
 import numpy as np
 import openai
 import pytest
+import yaml
 from openai import OpenAI
 
+from core.paths import ROOT
 from core.web import Access
 from eval.reward.open import open_checkpoint
 from eval.reward.scorer import Reward, Scorer, Success, joined_reward
@@ -224,35 +226,21 @@ def test_a_trend_without_numbers_and_a_digit_without_calibration_say_nothing(sha
     assert (digit, StandIn.digit(digit)) == ("", -1.0)
 
 
-BAD: list[tuple[dict[str, Any], int, str, str]] = [
-    ({"model": "other"}, 404, "model_not_found", "'other' is not served here, 'test' is"),
-    ({"messages": []}, 400, "invalid_value", "messages: List should have at least 1 item"),
-    ({"messages": [{"role": "user", "content": TASK}]}, 400, "no_picture", "no message of the user has a picture"),
-    ({"messages": [{"role": "user", "content": content(pictures(1), " ")}]}, 400, "task", "1 to 2000 characters"),
-    ({"messages": [{"role": "user", "content": content(pictures(9))}]}, 413, "too_many_frames", "9 pictures"),
-    ({"messages": [{"role": "user", "content": content([np.zeros((200, 200, 3), np.uint8)])}]}, 413,
-     "picture_too_large", "200x200"),
-    ({"n": 2}, 400, "invalid_value", "n is 1"),
-    ({"proccorpus": {"cameras": ["a", "b"]}}, 422, "frames", "1 pictures are no whole number of moments of 2 cameras"),
-    ({"proccorpus": {"fps": 0}}, 400, "invalid_value", "proccorpus.fps"),
-    ({"proccorpus": {"frames": 0}}, 400, "invalid_value", "proccorpus.frames: Extra inputs are not permitted"),
-    ({"proccorpus": {"fps": 1}}, 422, "not_scorable", "too few"),
-]  # fmt: skip
+BAD = yaml.safe_load((ROOT / "tests/data/bad_chats.yaml").read_text())
 
 
-@pytest.mark.parametrize(
-    ("body", "status", "code", "told"), BAD, ids=[f"{b[2]}_{i}" for i, b in enumerate(BAD)]
-)
-def test_a_bad_request_is_refused_in_the_apis_shape(
-    shared: str, body: dict[str, Any], status: int, code: str, told: str
-):
-    good = {"model": "test", "messages": [{"role": "user", "content": content(pictures(1))}]}
-    answer = httpx.post(f"{shared}/v1/chat/completions", json={**good, **body}, timeout=PATIENCE_S)
-    assert answer.status_code == status
+@pytest.mark.parametrize("case", BAD, ids=[f"{b['code']}_{i}" for i, b in enumerate(BAD)])
+def test_a_bad_request_is_refused_in_the_apis_shape(shared: str, case: dict[str, Any]):
+    shown = np.zeros((case.get("count", 1), *case.get("size", (64, 64)), 3), np.uint8)
+    question = content(list(shown), case.get("task", TASK))
+    good = {"model": "test", "messages": [{"role": "user", "content": question}]}
+    body = good | case.get("body", {})
+    answer = httpx.post(f"{shared}/v1/chat/completions", json=body, timeout=PATIENCE_S)
+    assert answer.status_code == case["status"]
     error = answer.json()["error"]
     assert set(error) == {"message", "type", "param", "code"}
-    assert error["code"] == code
-    assert told in error["message"]
+    assert error["code"] == case["code"]
+    assert case["told"] in error["message"]
 
 
 @pytest.mark.parametrize(
