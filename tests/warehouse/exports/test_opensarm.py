@@ -147,9 +147,8 @@ def test_an_export_is_what_opensarm_reads_and_comes_back(
     lake.con.close()
     OPENSARM.export(
         Lake(own.space, read_only=True),
-        ANY,
+        ANY.model_copy(update={"label_run": imported.label_run}),
         second_folder,
-        OPENSARM.options(label_run=imported.label_run),
     )
     [exported_line] = [
         json.loads(text) for text in (second_folder / "labels.jsonl").read_text().splitlines()
