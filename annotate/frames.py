@@ -5,6 +5,7 @@ many frames as the episode has rows and shows something.
 """
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -22,7 +23,7 @@ from annotate.checkup.signals import CameraSignals, run_signals
 from annotate.content_hash import content_columns
 from annotate.pictures import SharedPicture, encode_jpeg
 from annotate.signal_lag import Lag, LagMeter, Proprioception, proprioception
-from core.tables import TABLES
+from core.tables import TABLES, without_episodes
 from core.wall import memory_wall
 from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Finding, Match
 from ingest.episodes import RATE_TOLERANCE
@@ -100,13 +101,9 @@ class FramesResult:
 
     def without(self, episodes: Collection[int]) -> "FramesResult":
         """What would have been measured had some episodes not been there; their fingerprints stay."""
-        excluded = sorted(episodes)
         return replace(
             self,
-            episode_tables={
-                name: table.filter(~np.isin(table["episode_index"].to_numpy(), excluded))
-                for name, table in self.episode_tables.items()
-            },
+            episode_tables=without_episodes(self.episode_tables, episodes),
             episode_findings=[f for f in self.episode_findings if f.episode_index not in episodes],
             meter=self.meter.without(episodes),
             checkup=self.checkup.without(episodes),
@@ -166,11 +163,7 @@ def frames_stage(
 ) -> FramesResult:
     """Measure the usable episodes of one chunk; `measure`: what measures a camera, as `measure_camera`."""
     place = {"dataset": source.config.name, "chunk": chunk}
-    contents = []
-    frames = []
-    tiny = []
-    states = []
-    keyframes = []
+    parts = defaultdict[str, list](list)
     findings = []
     meter = LagMeter(signals)
     checkup = Checkup(source.config.name)
@@ -218,25 +211,24 @@ def frames_stage(
         pictures = {camera.camera: camera.measures.sha256 for camera in usable}
         row = {"num_frames": len(usable[0]), "fps": fps, "max_drift_s": drift_s}
         hashes = content_columns(episode, pictures, signals, source.config.grippers)
-        contents.append(key | row | {"usable_cameras": list(pictures)} | hashes)
+        parts["episode_content"].append(key | row | {"usable_cameras": list(pictures)} | hashes)
         fingerprints[record.episode_index] = _fingerprint(source, episode, usable, hashes)
         if rows.state is not None:
-            states.append(rows_of("states", key, len(rows.state), state=lists_of(rows.state)))
+            parts["states"].append(
+                rows_of("states", key, len(rows.state), state=lists_of(rows.state))
+            )
         meter.add(filled, rows, usable[0].measures.change, fps)
         measures = [camera.measures for camera in usable]
         checkup.add(run_signals(filled, fps, signals, rows.openings, measures))
         for camera in usable:
-            frames.append(_frame_rows(key, rows, main, camera, fps))
-            tiny.append(_tiny_rows(key, camera))
+            parts["frames"].append(_frame_rows(key, rows, main, camera, fps))
+            parts["tiny_pictures"].append(_tiny_rows(key, camera))
             # A coarse keyframe belongs to no label run: all annotators are shown the same ones
             made_for = {"camera": camera.camera, "purpose": "coarse", "label_run": ""}
-            keyframes += [key | made_for | keyframe for keyframe in camera.keyframes]
-    tables = {
-        "episode_content": TABLES["episode_content"].rows(contents),
-        "frames": pa.concat_tables([TABLES["frames"].empty(), *frames]),
-        "tiny_pictures": pa.concat_tables([TABLES["tiny_pictures"].empty(), *tiny]),
-        "states": pa.concat_tables([TABLES["states"].empty(), *states]),
-        "keyframes": TABLES["keyframes"].rows(keyframes),
+            parts["keyframes"] += [key | made_for | keyframe for keyframe in camera.keyframes]
+    tables = {name: TABLES[name].rows(parts[name]) for name in ("episode_content", "keyframes")} | {
+        name: pa.concat_tables([TABLES[name].empty(), *parts[name]])
+        for name in ("frames", "tiny_pictures", "states")
     }
     return FramesResult(place, tables, findings, meter, checkup, decoded, fingerprints)
 

@@ -29,7 +29,7 @@ from annotate.checkup.checks import Checkup
 from annotate.checkup.signals import RunSignals
 from benchmarks.checkup_faults import FAULTS, Fault, Spoilt
 from benchmarks.checkup_sets import DecodedSet, decoded_set
-from benchmarks.harness import SHARED, arguments, machine, table_text, with_tables, write_json
+from benchmarks.harness import SHARED, arguments, machine, table_text, write_json, write_tables
 from core.paths import ROOT
 from ingest.episode import Finding
 
@@ -425,9 +425,7 @@ def write_page(data: Mapping[str, Any], *, is_whole: bool) -> None:
     figures = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
     figures |= data if is_whole else {name: data[name] for name in ("many",) if name in data}
     write_json(FIGURES, figures)
-    PAGE.write_text(
-        with_tables(PAGE.read_text(), tables_of(figures), "benchmarks.checkup", "docs/checkup.md")
-    )
+    write_tables(PAGE, tables_of(figures))
 
 
 if __name__ == "__main__":

@@ -38,19 +38,14 @@ from benchmarks.reward import make_scorers, ours, timed, write_video
 from benchmarks.true_size import SHAPES, write_checkpoint
 from core.paths import Workspace
 from core.tables import TABLES
-from core.values import IMAGE_MARK
 from training.attention import chosen
-from training.backbones import load_processor, read_config
-from training.data import item_of
+from training.backbones import read_config
 from training.model import load_model, pool
-from training.pictures import Item
 from training.plan import Machine, card_here, plan
-from training.progresslm_data import read_rows
 from training.recipe import Recipe, load_recipe
-from training.rollouts import GenerationSampler, prompt_rows, served, with_vllm
+from training.rollouts import with_vllm
 from training.runs import Point, TrainingRun
 from training.train import train
-from training.transform import Transform
 from warehouse.lake import Lake
 from warehouse.releases.contents import ShardFile
 from warehouse.releases.release import Release, get_release
@@ -60,12 +55,6 @@ GOAL_MFU = 0.4
 GOAL_TIMES = 2.0
 GOAL_SHARED = 1.5
 RATIO_OFF = 0.05  # of vLLM's probabilities to the model's, from 1
-PICTURE_WORK = {
-    "passes": "passes",
-    "seconds": "s",
-    "travel_mb": "MB sent",
-    "floats_at_once_mb": "MB of floats at once",
-}
 KERNELS = {
     "varlen": "torch",
     "flash_attention_2": "flash_attn",
@@ -524,19 +513,11 @@ def samples_of_a_row(bench: Bench) -> int:
 
 
 def grpo_rows(bench: Bench, recipe: Recipe) -> Iterator[dict[str, Any]]:
-    """A step of GRPO by vLLM, and by itself each thing that was wrong in one before: what a server is shown, how often
-    pictures are cut, control tokens in texts, the room that a head takes."""
+    """A step of GRPO by vLLM, and the room that a head takes. What a server is shown, how often pictures are cut and
+    control tokens in texts need no GPU: tests/training sees to them."""
     by_vllm = changed(recipe, "grpo", grpo={"rollouts": "auto"})
     if with_vllm(by_vllm.grpo):  # type: ignore[arg-type]
         yield tried(bench, "GRPO, a step, answers by vLLM", lambda: grpo_step(bench, by_vllm))
-    of_recipe = load_processor(recipe.model.path, recipe.model.min_pixels, recipe.model.max_pixels)  # type: ignore[arg-type]
-    yield tried(
-        bench, "tokens of pictures, here and by vLLM", lambda: tokens_of_pictures(recipe, of_recipe)
-    )
-    yield tried(
-        bench, "pictures of a GRPO step", lambda: picture_work(recipe, Transform(of_recipe))
-    )
-    yield tried(bench, "control tokens in texts", lambda: control_tokens(Transform(of_recipe)))
     yield tried(bench, "head, a long sample beside short ones", lambda: pooling(bench, recipe))
 
 
@@ -548,74 +529,6 @@ def grpo_step(bench: Bench, recipe: Recipe) -> dict[str, Any]:
         "differs_by": off,
         "holds": off <= RATIO_OFF,
     }
-
-
-def tokens_of_pictures(recipe: Recipe, processor: Any) -> dict[str, Any]:
-    """By the recipe's processor, and by that of the folder that vLLM loads."""
-    with tempfile.TemporaryDirectory() as spare:
-        of_server = load_processor(served(recipe.model.path, processor, Path(spare) / "served"))  # type: ignore[arg-type]
-    sizes = [(480, 640), (960, 1280), (1080, 1920)]
-    ours = Transform(processor)
-    theirs = Transform(of_server)
-    off = max(
-        abs(ours.length(IMAGE_MARK, None, [size]) - theirs.length(IMAGE_MARK, None, [size]))
-        for size in sizes
-    )
-    return {"differs_by": float(off), "holds": not off}
-
-
-def picture_work(recipe: Recipe, transform: Transform) -> dict[str, Any]:
-    """Passes, seconds and bytes for the pictures of a step of 16 prompts; the same by TRL's own way, in which each is
-    cut once for each answer, to draw it and to learn from it, and all floats are on the device at once."""
-    samples = read_rows(recipe.data.jsonl, recipe.data.image_root, "think")
-    assert recipe.grpo is not None
-    n = recipe.grpo.generations
-    count = len(samples)
-    batches = 4
-    rows = prompt_rows(samples, transform, recipe, range(count))
-    start_s = time.perf_counter()
-    order = [*GenerationSampler(count, count, n, batches, 0, range(1))]
-    picture_inputs: list[Any] = []
-    for k in range(batches):
-        picture_inputs += rows[order[k * count * n : (k + 1) * count * n]]["shown"]
-    ours = time.perf_counter() - start_s
-    distinct_pictures = list({id(s): s for s in picture_inputs if s is not None}.values())
-    passes = sum(len(s.pixels["image_grid_thw"]) for s in distinct_pictures)
-    start_s = time.perf_counter()
-    floats = 0
-    items = [item_of(sample, recipe.model.max_px) for sample in samples]
-    for _ in range(2 * n):
-        floats = sum(
-            transform.processor.image_processor(list(i.pictures))["pixel_values"].nbytes
-            for i in items
-        )
-    theirs = time.perf_counter() - start_s
-    return {
-        "holds": passes == sum(len(i.pictures) for i in items),
-        "passes": [2 * n * passes, passes],
-        "seconds": [theirs, ours],
-        "travel_mb": [
-            n * floats / 1e6,
-            sum(s.pixels["patches"].nbytes for s in distinct_pictures) / 1e6,
-        ],
-        "floats_at_once_mb": [
-            n * floats / 1e6,
-            n * max(s.float_bytes for s in distinct_pictures) / 1e6,
-        ],
-    }
-
-
-def control_tokens(transform: Transform) -> dict[str, Any]:
-    """No special token of the model gets in by a question or an answer."""
-    tokenizer = transform.processor.tokenizer
-    specials, picture = set(tokenizer.all_special_ids), np.zeros((64, 64, 3), np.uint8)
-
-    def found(text: str) -> list[int]:
-        ids = transform([Item(f"{IMAGE_MARK} {text}", (picture,), text)])["input_ids"][0].tolist()
-        return [k for k in ids if k in specials]
-
-    wrong = [token for token in tokenizer.all_special_tokens if found(token) != found("left")]
-    return {"differs_by": float(len(wrong)), "holds": not wrong}
 
 
 def pooling(bench: Bench, recipe: Recipe) -> dict[str, Any]:
@@ -768,12 +681,6 @@ def goals(rows: list[dict[str, Any]]) -> Iterator[str]:
     plain = by_name.get("plain padding", {}).get("tokens_per_s")
     if plain and "tokens_per_s" in first:
         yield f"packed is {first['tokens_per_s'] / plain:.2f} times plain padding (pictures are never padded)"
-    if "passes" in (work := by_name.get("pictures of a GRPO step", {})):
-        work_texts = [
-            f"{work[k][1]:.3g} {unit} (TRL's own way {work[k][0]:.3g})"
-            for k, unit in PICTURE_WORK.items()
-        ]
-        yield f"pictures of a GRPO step: {', '.join(work_texts)}"
     reward = by_name.get("rewards, window 8", {})
     if "shared_over_unshared" in reward:
         times = reward["shared_over_unshared"]

@@ -4,6 +4,7 @@ import argparse
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -117,20 +118,17 @@ def table_text(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def with_tables(text: str, tables: Mapping[str, str], script: str, page: str) -> str:
-    """The text of a page with the tables that a script writes made anew. Raises ValueError where it lacks a marker."""
+def write_tables(page: Path, tables: Mapping[str, str]) -> None:
+    """Put tables into the page between their marks, `<!-- NAME ... -->` and `<!-- end ... -->`. Raises ValueError where
+    it lacks one."""
+    text = page.read_text()
     for name, body in tables.items():
-        begin = f"<!-- {name}: made by `python -m {script}` -->"
-        end = f"<!-- end of {name} -->"
-        if text.count(begin) != 1 or text.count(end) != 1:
-            raise ValueError(f"{page} needs each of the lines {begin} and {end} once")
-        text = f"{text.split(begin)[0]}{begin}\n\n{body}\n{end}{text.split(end)[1]}"
-    return text
-
-
-def worded(score: tuple[float, float, float]) -> str:
-    """A figure with the ends of its interval."""
-    return "{:.3f} ({:.3f} to {:.3f})".format(*score)
+        marks = re.compile(rf"(<!-- {name}\b[^>]*-->\n).*?(\n<!-- end)", re.DOTALL)
+        start, *pieces = marks.split(text)
+        if len(pieces) != 3:
+            raise ValueError(f"{page} needs <!-- {name} --> and an end of it, once")
+        text = f"{start}{pieces[0]}\n{body}{pieces[1]}{pieces[2]}"
+    page.write_text(text)
 
 
 def json_number(value: float | None) -> float | None:

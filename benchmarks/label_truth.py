@@ -44,8 +44,8 @@ from benchmarks.harness import (
     json_number,
     table_text,
     trial_workspace,
-    with_tables,
     write_json,
+    write_tables,
 )
 from core.domain.label import DONE, IDLE, STEP, Label, Segment
 from core.paths import ROOT, Workspace
@@ -58,9 +58,6 @@ TRUTH = ROOT / "benchmarks" / "real_truth"
 FIGURES = ROOT / "docs" / "data" / "truth.json"
 PAGE = ROOT / "docs" / "truth.md"
 ROBOT = {"cr5_banana": "cr5", "cr5_flash_drive": "cr5"}  # every other set is of a robot of its own
-BRINGS_STEPS = (
-    "robo_dopamine",
-)  # its own steps are its label; here it is labelled as if it had none
 BINS = (0.0, 0.2, 0.35, 0.5, 0.8, 1.01)
 GOOD = 0.1  # of progress: a label that is nearer to the truth on average is good
 SHOWN_FROM = 0.001  # change of the mean error: the page lists the choices of which another value makes as much
@@ -586,9 +583,7 @@ def main() -> int:
     for name, text in tables.items():
         print(f"## {name}\n\n{text}")
     if args.page:
-        PAGE.write_text(
-            with_tables(PAGE.read_text(), tables, "benchmarks.label_truth", "docs/truth.md")
-        )
+        write_tables(PAGE, tables)
     return 0
 
 

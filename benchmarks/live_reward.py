@@ -26,7 +26,7 @@ from annotate.alignment import live
 from annotate.alignment.live import Following, Guide, ReferenceRun, Where
 from annotate.config import EmbeddingsConfig
 from annotate.embeddings.encoders import load_encoder
-from benchmarks.harness import build, table_text, trial_workspace
+from benchmarks.harness import build, table_text, trial_workspace, write_tables
 from benchmarks.label_truth import TRUTH, hand_labelled, names, robot_of
 from core.paths import ROOT, Workspace
 from eval.annotators.truth import corpus_truth
@@ -305,10 +305,7 @@ def main() -> None:
     text = table_text(head, rows_of(sets))
     print(text)
     if args.page:
-        begin = "<!-- made by `python -m benchmarks.live_reward` -->"
-        end = "<!-- end -->"
-        page = PAGE.read_text()
-        PAGE.write_text(f"{page.split(begin)[0]}{begin}\n\n{text}\n{end}{page.split(end)[1]}")
+        write_tables(PAGE, {"made": text})
 
 
 if __name__ == "__main__":

@@ -21,13 +21,11 @@ from annotate.config import VlmConfig
 from annotate.model_client.endpoints import body_of
 from annotate.model_client.profiles import PROFILES
 from annotate.vlm.prompts import request, segment_reply
-from benchmarks.harness import arguments, table_text
+from benchmarks.harness import arguments, table_text, write_tables
 from benchmarks.vlm_other_ways import blank
 from core.paths import ROOT
 
 PAGE = ROOT / "docs" / "vlm.md"
-BEGIN = "<!-- servers -->"
-END = "<!-- end of servers -->"
 EXTRA = {"chat_template_kwargs": {"enable_thinking": False}}  # as people set it in extra_body
 # Run in the environment: reads a class and bodies, prints what it says of each
 READ = """
@@ -176,11 +174,6 @@ def tried(
     return rows_of(server, server.read(python, request_bodies)), True
 
 
-def with_table(page: str, table: str) -> str:
-    page_start, page_end = page.split(BEGIN)
-    return f"{page_start}{BEGIN}\n{table}\n{END}{page_end.split(END)[1]}"
-
-
 def main(words: Sequence[str] | None = None) -> int:
     parser = arguments(__doc__)
     parser.add_argument("--only", default="")
@@ -198,7 +191,7 @@ def main(words: Sequence[str] | None = None) -> int:
     table = table_text(["package", "its class", "profile", "refuses", "does not know"], rows)
     print(table)
     if args.page:
-        PAGE.write_text(with_table(PAGE.read_text(), table))
+        write_tables(PAGE, {"servers": table})
     return int(bool(missing))
 
 

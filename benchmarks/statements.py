@@ -2,25 +2,31 @@
 
     python -m benchmarks.statements WORKSPACE [--kills 200] [--rounds 20]
 
-WORKSPACE: one with the dataset sim_short, built; it is changed. A process says by the explorer's view of the corpus
-what a person would, and is killed at a random moment; what it had answered is looked for afterwards. Then two such
-processes, one that imports and a build say things and look for what the others said.
+WORKSPACE: one with the dataset sim_short, built; it is changed. Two explorers, an import and a build say things at
+once, and it is measured when another one sees them. Then an explorer is asked over HTTP to save one tag after another,
+and is killed at a random moment; what it had answered is looked for afterwards.
 """
 
-import os
 import random
-import signal
 import statistics
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from itertools import count
 from multiprocessing import get_context
-from multiprocessing.connection import Connection
 from pathlib import Path
+from threading import Event
 from typing import Any
+
+import httpx
 
 from benchmarks.harness import arguments, command, machine
 from core.paths import Workspace
+from core.web import listen, serve
 from explorer.access import CorpusView
+from explorer.app import create_app
+from tests.kits.visitor import csrf
 from warehouse.lake import Lake
 from warehouse.lake.outcomes import StatedOutcome, add_outcomes
 from warehouse.lake.statements import mark
@@ -30,37 +36,56 @@ MOST_S = 0.4  # of a life, after its first answer
 SAID_SQL = "SELECT subject FROM statements WHERE kind = 'tag'"
 
 
-def judge(root: Path, prefix: str, answers: Connection) -> None:
-    """Say tags one after another, and tell each one that was answered."""
-    view = CorpusView(Workspace(root))
-    for number in range(10_000):
-        tag = f"{prefix}-{number}"
-        view.say(lambda _, lake, tag=tag: mark(lake, [(DATASET, 0)], "tag", tag, author="ada"))
-        answers.send(tag)
+def serve_one(root: Path, listener: Any) -> None:
+    """An explorer as the command starts one, until it is killed."""
+    serve(create_app(Workspace(root)), listener, lambda _: None)
+
+
+def answered_tags(url: str, prefix: str, first: Event) -> list[str]:
+    """Tags that an explorer said to have saved until it was killed; `first`: one of them was."""
+    tags = []
+    with (
+        httpx.Client(base_url=url, timeout=120, trust_env=False) as client,
+        suppress(httpx.HTTPError),
+    ):
+        headers = {"origin": url, "x-csrf-token": csrf(client)}
+        for number in count():
+            tag = f"{prefix}-{number}"
+            marking = {
+                "kind": "tag",
+                "value": tag,
+                "author": "ada",
+                "episodes": [[DATASET, 0, None]],
+            }
+            client.post("/api/marks", json=marking, headers=headers).raise_for_status()
+            tags.append(tag)
+            first.set()
+    return tags
 
 
 def killed(root: Path, kills: int, chance: random.Random) -> dict[str, int]:
     """How many tags were answered, and of these lost; how many were stored, and more than once."""
     answered: list[str] = []
+    prefix = f"kill {time.time():.0f}"
     forks = get_context("fork")
     for number in range(kills):
-        ours, theirs = forks.Pipe(duplex=False)
-        process = forks.Process(target=judge, args=(root, f"kill {number}", theirs))
+        listener = listen("127.0.0.1", 0)
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        process = forks.Process(target=serve_one, args=(root, listener))
         process.start()
-        theirs.close()
-        answered.append(ours.recv())
-        time.sleep(chance.uniform(0, MOST_S))
-        os.kill(process.pid or 0, signal.SIGKILL)
-        process.join()
-        try:
-            while True:
-                answered.append(ours.recv())
-        except EOFError:
-            ours.close()
+        listener.close()
+        first = Event()
+        with ThreadPoolExecutor(1) as asking:
+            tags = asking.submit(answered_tags, url, f"{prefix} {number}", first)
+            first.wait(120)
+            time.sleep(chance.uniform(0, MOST_S))
+            process.kill()
+            process.join()
+            answered += tags.result()
     lake = Lake(Workspace(root), read_only=True)
-    stored = Counter(tag for tag in lake.column(SAID_SQL) if tag.startswith("kill "))
+    stored = Counter(tag for tag in lake.column(SAID_SQL) if tag.startswith(prefix))
     missing = set(answered) - stored.keys()
-    twice = sum(count - 1 for count in stored.values())
+    twice = sum(number - 1 for number in stored.values())
     return {"answered": len(answered), "stored": len(stored), "lost": len(missing), "twice": twice}
 
 
@@ -84,17 +109,18 @@ def beside(root: Path, rounds: int) -> list[float]:
         target=command, args=(Workspace(root), "build", "--dataset", DATASET, "--workers", "1")
     )
     watcher.start()
-    time.sleep(3)
-    builder.start()
     view = CorpusView(Workspace(root))
     lake = Lake(Workspace(root))
+    time.sleep(3)
+    builder.start()
     spoken = {}
+    prefix = f"beside {time.time():.0f}"
     for number in range(rounds):
-        tag = f"beside {number}"
+        tag = f"{prefix} {number}"
         if number % 2:
-            mark(lake, [(DATASET, 1)], "tag", tag, author="bob")
             outcome = StatedOutcome(1, number % 4 == 1, tag, "bob")
             add_outcomes(lake, DATASET, f"{number}.csv", [outcome])
+            mark(lake, [(DATASET, 1)], "tag", tag, author="bob")
         else:
             view.say(lambda _, con, tag=tag: mark(con, [(DATASET, 0)], "tag", tag, author="ada"))
         spoken[tag] = time.time()
@@ -112,10 +138,10 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=20)
     options = parser.parse_args()
-    counts = killed(options.workspace, options.kills, random.Random(7))
-    print(f"{options.kills} kills: {counts}")
     delays = beside(options.workspace, options.rounds)
     print(f"seen after {statistics.median(delays):.3f} s (median), {max(delays):.3f} s (most)")
+    counts = killed(options.workspace, options.kills, random.Random(7))
+    print(f"{options.kills} kills: {counts}")
     print(machine())
 
 

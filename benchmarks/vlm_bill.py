@@ -59,9 +59,10 @@ def main() -> None:
     print(table_text(["set", "runs", "calls", "tokens"], rows))
     for num_asked in ASKED_FIRST:
         off = errors(np.array(by_run), num_asked)
-        mean, most = f"{off.mean():.1%}", f"{np.quantile(off, 0.9):.1%}"
+        mean = f"{off.mean():.1%}"
+        largest = f"{np.quantile(off, 0.9):.1%}"
         print(
-            f"by {num_asked} of {len(by_run)} runs: {mean} off on average, in nine of ten draws at most {most}"
+            f"by {num_asked} of {len(by_run)} runs: {mean} off on average, in nine of ten draws at most {largest}"
         )
 
 

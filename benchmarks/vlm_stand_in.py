@@ -28,7 +28,7 @@ from annotate.model_client.reading import problem_of
 from annotate.model_client.tokens import prompt_tokens
 from annotate.vlm.annotator import annotate_episode, reason_episode
 from benchmarks.hand_labels import HandLabelled, labelled_sets, picture, view_of
-from benchmarks.harness import table_text, trial_workspace
+from benchmarks.harness import table_text, trial_workspace, write_tables
 from benchmarks.label_truth import hand_labelled, names, robot_of
 from benchmarks.vlm_other_ways import MINUTE_HEAD, as_lerobot, minute_rows, plainly, reply_tokens
 from core.domain.label import DONE, IDLE, STEP, Label, Segment, finished
@@ -419,10 +419,6 @@ def reliability_rows(outcomes: Sequence[Outcome]) -> list[list[str]]:
 
 
 PAGE = ROOT / "docs" / "vlm.md"
-BEGIN = "<!-- table -->"
-END = "<!-- end of the table -->"
-BEGIN_RELIABILITY = "<!-- confidence -->"
-END_RELIABILITY = "<!-- end of confidence -->"
 HEAD = [
     "model",
     "F1",
@@ -439,21 +435,6 @@ ON_THE_PAGE = (
     "exact", "boundaries off by 0.5 s", "a third of runs lacks a step", "verify denies 10 % of completed steps",
     "a picture a second by itself, every boundary refined", "two passes", *OTHER_WAYS,
 )  # fmt: skip
-
-
-def with_table(page: str, rows: Sequence[Sequence[str]]) -> str:
-    """The page with the rows in the place of those between its markers; of both those that it has room for."""
-    page_start, page_rest = page.split(BEGIN)
-    _, page_end = page_rest.split(END)
-    chosen = [list(itemgetter(*COLUMNS)(row)) for row in rows if row[0] in ON_THE_PAGE]
-    return f"{page_start}{BEGIN}\n{table_text([HEAD[k] for k in COLUMNS], chosen)}\n{END}{page_end}"
-
-
-def with_reliability(page: str, rows: Sequence[Sequence[str]]) -> str:
-    """The page with confidences and F1 in the place of those between their markers."""
-    page_start, page_rest = page.split(BEGIN_RELIABILITY)
-    chosen = table_text(RELIABILITY_HEAD[:3], [row[:3] for row in rows])
-    return f"{page_start}{BEGIN_RELIABILITY}\n{chosen}\n{END_RELIABILITY}{page_rest.split(END_RELIABILITY)[1]}"
 
 
 def main() -> None:
@@ -491,8 +472,10 @@ def main() -> None:
     print(table_text(RELIABILITY_HEAD, reliability))
     print(table_text(MINUTE_HEAD, minute_rows()))
     if args.page:
-        page = with_table(PAGE.read_text(), rows)
-        PAGE.write_text(with_reliability(page, reliability))
+        chosen = [list(itemgetter(*COLUMNS)(row)) for row in rows if row[0] in ON_THE_PAGE]
+        on_page = table_text([HEAD[k] for k in COLUMNS], chosen)
+        confidences = table_text(RELIABILITY_HEAD[:3], [row[:3] for row in reliability])
+        write_tables(PAGE, {"table": on_page, "confidence": confidences})
 
 
 if __name__ == "__main__":

@@ -27,8 +27,8 @@ from core.values import grouped, shown
 from ingest.signals.gripper import signal_from_row
 from ingest.source_parts import part_form
 from ingest.sources.types import address_below
-from pipeline.inspection import findings_in_short, in_short, inspect_source
-from pipeline.inspection_report import write_report, writer_of
+from pipeline.inspection import in_short, inspect_source
+from pipeline.inspection_report import finding_groups, write_report, writer_of
 
 PICTURED = 8  # runs in a report
 MAX_TASKS = 5  # of a dataset, in a table for people
@@ -65,12 +65,17 @@ def inspect(
     check_data_format(data_format)
     if report is not None:
         writer_of(report)
-    pictured = PICTURED if report is not None and report.suffix == ".html" else 0
+    is_page = report is not None and report.suffix == ".html"
+    accepted = _accepted(common.workspace)
     with looking_at(path):
         result = inspect_source(
-            path, revision, format=data_format, full=full, num_pictured=pictured
+            path,
+            revision,
+            format=data_format,
+            full=full,
+            num_pictured=PICTURED * is_page,
+            accepted=accepted,
         )
-    result = _apart_from_accepted(result, common.workspace)
     if report is not None:
         write_report(report, result)
         note(f"report: {report}")
@@ -84,15 +89,15 @@ def inspect(
         raise typer.Exit(FAILED)
 
 
-def _apart_from_accepted(result: dict[str, Any], workspace: str) -> dict[str, Any]:
-    """The result without what people accepted of a dataset that the workspace holds; without one as it is."""
+def _accepted(workspace: str) -> dict[str, Any]:
+    """By source what people accepted of datasets that the workspace holds; without one nothing."""
     space = space_at(workspace)
     if not space.exists():
-        return result | {"accepted": []}
+        return {}
     # What reads a lake takes as long to import as a small dataset to inspect
-    from pipeline.accepted import set_apart
+    from warehouse.lake.acceptances import accepted_by_source
 
-    return set_apart(result, space)
+    return accepted_by_source(space)
 
 
 def _show_datasets(result: dict[str, Any]) -> None:
@@ -137,16 +142,16 @@ def _show_dataset(result: dict[str, Any], full: bool) -> None:
     )
     say("")
     _show_parts(result["parts"], full)
-    for finding in findings_in_short(result["findings"]):
+    for finding in finding_groups(result["findings"]):
         say(_finding_text(finding))
     if not result["findings"]:
         say(painted("No findings." if not result["accepted"] else "No further findings.", "green"))
     if result["decoded_episodes"] < result["usable_so_far"]:
         share = f"{result['decoded_episodes']} of {result['usable_so_far']} runs"
         say(f"Checks looked inside {share}; --full looks inside all.")
-    for finding in findings_in_short(result["accepted"]):
-        author, reason = finding["accepted"]
-        say(f"Accepted by {author}: {finding['count']} x {finding['check']} ({reason}).")
+    for finding in finding_groups(result["accepted"]):
+        words = f"{finding['accepted_by']}: {finding['count']} x {finding['check']}"
+        say(f"Accepted by {words} ({finding['accepted_why']}).")
     say("")
     if result["usable_so_far"]:
         say_next({"build it": f"build --source {shlex.quote(result['path'])}"}, DEFAULT_WORKSPACE)
@@ -281,7 +286,9 @@ def _finding_text(finding: dict[str, Any]) -> str:
     """One kind of finding: a sign, how often, what, where it is first; in a second line what to do."""
     sign = "✗" if finding["severity"] == "unusable" else "!"
     camera = f"camera {finding['camera']}: " if finding["camera"] else ""
-    location = ", ".join(filter(None, (finding["first"], finding["file"])))
+    episode = finding["episode_index"]
+    first_episode = "" if episode is None else f"episode {episode}"
+    location = ", ".join(filter(None, (first_episode, finding["file"])))
     label = "first: " if finding["count"] > 1 else ""
     first = f" ({label}{location})" if location else ""
     times = f"{finding['count']} x " if finding["count"] > 1 else ""

@@ -12,7 +12,6 @@ import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
-from importlib.abc import MetaPathFinder
 from itertools import chain, product
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -37,7 +36,7 @@ from cli.terminal import (
     leave_streams,
     painted,
 )
-from core.cores import tell_libraries
+from core.cores import WithoutPandas, tell_libraries
 from core.errors import UserError, checked_address, validation_message, without_secrets
 from core.files import disk_full, refused_by_system
 from core.names import near_names
@@ -168,8 +167,6 @@ COMMANDS = (
 MODULES = {name: f"cli.{module}" for _, name, module, _ in COMMANDS}
 # Commands that begin anew without what they stay in too long; the rest of their work is kept
 BEGUN_ANEW = {"build", "demo", "inspect"}
-# Those that need no pandas
-WITHOUT_PANDAS = {"doctor", "inspect", "say", "show", "sql", "status", "undo"}
 VerboseOption = Annotated[bool, typer.Option("--verbose", help="Show where an error came from.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Only results and errors.")]
 # Parameters that are no address, though a link may begin them
@@ -391,17 +388,8 @@ def main_of_process() -> None:
         begin_anew()
     signal.signal(signal.SIGTERM, _end)
     tell_libraries()
-    if WITHOUT_PANDAS.intersection(sys.argv[1:2]):
-        sys.meta_path.insert(0, _WithoutPandas())
+    sys.meta_path.insert(0, WithoutPandas())
     main(_keep_imports)
-
-
-class _WithoutPandas(MetaPathFinder):
-    """Arrow and DuckDB import pandas, where it is installed, for the first value they are given: 0.2 s for nothing."""
-
-    def find_spec(self, fullname: str, path: object, target: object = None) -> None:
-        if fullname == "pandas":
-            raise ModuleNotFoundError(fullname)
 
 
 def _keep_imports() -> None:

@@ -1,15 +1,21 @@
-"""How many cores this process may use: those of the machine are not told to a container that is given less time.
+"""What libraries of a process need not do.
+
+How many cores this process may use: those of the machine are not told to a container that is given less time.
 
 Libraries that multiply matrices (BLAS, torch) begin a thread per core that they may run on, and
 know no control groups. They are told by OMP_NUM_THREADS, which they read when they are imported;
 what the user says there counts.
 """
 
+import inspect
 import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dis import opmap
+from importlib.abc import MetaPathFinder
 from pathlib import Path
+from traceback import walk_stack
 
 CGROUPS = Path("/sys/fs/cgroup")
 THREADS = "OMP_NUM_THREADS"
@@ -36,6 +42,24 @@ def tell_libraries() -> None:
     """Have libraries of this process, and of those that it starts, begin no more threads than there are cores for."""
     if THREADS not in os.environ and cores() < _allowed():
         os.environ |= {THREADS: str(cores()), IS_OURS: "1"}
+
+
+class WithoutPandas(MetaPathFinder):
+    """On `sys.meta_path`: Arrow and DuckDB find no pandas, which they import, where it is installed,
+    for the first value that they are given: 0.2 s for nothing. Who imports it in Python gets it."""
+
+    def find_spec(self, fullname: str, path: object, target: object = None) -> None:
+        if fullname == "pandas" and _asks_without_import():
+            raise ModuleNotFoundError(fullname)
+
+
+def _asks_without_import() -> bool:
+    """Is what imports a module compiled, so that the line of Python before it is no import?"""
+    frames = (frame for frame, _ in walk_stack(inspect.currentframe()))
+    names = {__name__, "importlib._bootstrap"}
+    caller = next(frame for frame in frames if frame.f_globals.get("__name__") not in names)
+    is_import = caller.f_code.co_code[caller.f_lasti] == opmap["IMPORT_NAME"]
+    return not is_import and "importlib" not in caller.f_code.co_filename
 
 
 @contextmanager

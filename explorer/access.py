@@ -10,6 +10,7 @@ import math
 import threading
 import weakref
 from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -46,6 +47,7 @@ from warehouse.sql_process import LakeState
 
 MEMORY = "450MB"  # of all pages together, without the index of episodes
 PAGE_S = 20.0  # that the queries of one page may take
+NEWEST_S = 0.5  # that a page waits for the newest state of a busy machine
 NOT_ASKED = object()  # instead of an answer, which may be None
 MOST_RECENT = 128  # answers that are kept for `lately`
 CURRENT_SQL = "SELECT id FROM ducklake_current_snapshot('lake')"
@@ -242,15 +244,17 @@ class CorpusView:
         self.fixed = snapshot
         self.release = release
         self._opening = threading.Lock()
+        self._opener = ThreadPoolExecutor(1)
+        self._renewing: Future[None] | None = None
         self._server = connect(space, read_only=True) if place(space).is_postgres else None
         self._state = self._open()
 
     @contextmanager
-    def reading(self, time_s: float = PAGE_S) -> Iterator[LakeReader]:
-        """A reader of the lake as it is. Raises PageError (503) when its queries take
-        longer than `time_s` in all.
+    def reading(self, time_s: float = PAGE_S, *, may_be_older: bool = True) -> Iterator[LakeReader]:
+        """A reader of the lake as it is; `may_be_older`: than a commit of just now, on a busy
+        machine. Raises PageError (503) when its queries take longer than `time_s` in all.
         """
-        state = self._current()
+        state = self._current(NEWEST_S if may_be_older else None)
         state.words.sync(is_due=False)
         try:
             with state.cursor(time_s) as con:
@@ -266,7 +270,7 @@ class CorpusView:
 
         Raises LakeError: nothing can be written here; and what `act` raises.
         """
-        with self.reading() as reader, reader.words.saying():
+        with self.reading(may_be_older=False) as reader, reader.words.saying():
             return act(reader, LakeConnection(self.space, reader.con, reader.words))
 
     @contextmanager
@@ -295,14 +299,30 @@ class CorpusView:
             raise LakeError(self.space.absence) from e
         return status.st_mtime_ns, status.st_size
 
-    def _current(self) -> OpenSnapshot:
-        """The newest state; a new one is opened where the catalog has changed."""
+    def _current(self, patience_s: float | None = None) -> OpenSnapshot:
+        """The newest state. A new one is opened where the catalog has changed; whoever reads waits
+        that long for it (None: until it is there), and reads the former one where it takes longer,
+        with all that was said since.
+        """
         may_change = self.fixed is None or self.release is not None
-        if may_change and self._stamp() != self._state.stamp:
+        # What was begun before may not have the newest commit
+        for _ in range(2):
+            if not may_change or self._stamp() == self._state.stamp:
+                break
             with self._opening:
-                if self._stamp() != self._state.stamp:
-                    self._state = self._open()
+                renewing = self._renewing = self._renewing or self._opener.submit(self._renew)
+            wait([renewing], patience_s)
+            if not renewing.done():
+                break
+            renewing.result()
         return self._state
+
+    def _renew(self) -> None:
+        try:
+            self._state = self._open()
+        finally:
+            with self._opening:
+                self._renewing = None
 
     def _open(self) -> OpenSnapshot:
         """A database that has the lake attached as `lake`, locked: it can neither write

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 from urllib.parse import quote, urlencode
 
 from fastapi import Depends, Request
@@ -172,13 +172,6 @@ def explorer_of(request: Request) -> Explorer:
     return request.app.state.explorer
 
 
-def author_of(request: Request, author: str | None) -> str:
-    """Who says something: the name that a proxy gives counts before the one that they give themselves."""
-    return request.state.user or (
-        explorer_of(request).options.access.author if author is None else author
-    )
-
-
 @dataclass(frozen=True)
 class Visit:
     """A request that reads the corpus, in one state: what the routes of pages take as `visit`."""
@@ -218,10 +211,32 @@ def _visit(request: Request) -> Iterator[Visit]:
 Visiting = Annotated[Visit, Depends(_visit)]
 
 
-def check_may_write(explorer: Explorer) -> None:
+class Speech(NamedTuple):
+    """A request that says something: what routes take as `speech`."""
+
+    request: Request
+    explorer: Explorer
+
+    def author(self, name: str | None) -> str:
+        """Who says it: the name that a proxy gives counts before the one that they give themselves."""
+        return self.request.state.user or (
+            self.explorer.options.access.author if name is None else name
+        )
+
+    def answer(self, act: Callable[[LakeReader, LakeConnection], Any]) -> JSONResponse:
+        """What `act` gives, which says something."""
+        return JSONResponse(plain(self.explorer.corpus.say(act)))
+
+
+def _speech(request: Request) -> Speech:
     """Raises PageError where nothing can be changed."""
+    explorer = explorer_of(request)
     if reason := explorer.options.why_read_only:
         raise PageError(reason, 403)
+    return Speech(request, explorer)
+
+
+Speaking = Annotated[Speech, Depends(_speech)]
 
 
 def count(value: float) -> str:

@@ -83,8 +83,9 @@ REASONS = {
         "fetch the data file; nothing to do if episodes were removed on purpose",
     ),
     "unreadable_data": R(
-        "a file with rows or metadata cannot be read: truncated, damaged, or not what its name says",
-        "fetch it again; a Parquet file that its recorder never closed is lost",
+        "a file with rows or metadata cannot be read: truncated, damaged, or not what its name says; or rows that a "
+        "stage made break rules of their table",
+        "fetch it again; a Parquet file that its recorder never closed is lost. A stage's rows: build again",
     ),
     "over_limit": R(
         "a file claims more rows, values, pixels, frames or bytes than the limits allow, or takes more memory or "

@@ -7,13 +7,15 @@ which a person decides.
 """
 
 import hashlib
+import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
 from itertools import chain, product
+from types import MappingProxyType
 
 import numpy as np
 
@@ -42,8 +44,8 @@ class Likeness(StrEnum):
 
     SAME = "same"
     PROBABLE = "probable"
-    OTHER = "other"
     UNKNOWN = "unknown"  # no layer can be compared
+    OTHER = "other"
 
 
 @dataclass(frozen=True)
@@ -239,18 +241,11 @@ def shared_rows(first_sketch: Sequence[int], second_sketch: Sequence[int]) -> fl
     A sketch of fewer than SKETCH hashes has all of them; of a full one only what is below its
     largest is known.
     """
-    if not first_sketch or not second_sketch:
-        return 0.0
-    largest_rows = [
-        max(sketch) for sketch in (first_sketch, second_sketch) if len(sketch) == SKETCH
-    ]
-    limit = min(largest_rows, default=None)
-    first = {row for row in first_sketch if limit is None or row <= limit}
-    second = {row for row in second_sketch if limit is None or row <= limit}
-    shorter = min(len(first), len(second))
-    if shorter:
-        return len(first & second) / shorter
-    return 0.0
+    sketches = first_sketch, second_sketch
+    limit = min((max(sketch) for sketch in sketches if len(sketch) == SKETCH), default=math.inf)
+    first = {row for row in first_sketch if row <= limit}
+    second = {row for row in second_sketch if row <= limit}
+    return len(first & second) / max(1, min(len(first), len(second)))
 
 
 def _digest(*columns: np.ndarray) -> str:
@@ -301,10 +296,11 @@ class KnownRecording:
 
 @dataclass(frozen=True)
 class Address:
-    """An episode as it is listed now, by the source's number."""
+    """Where an episode lies now, by its name in the source; stamps: of its files, empty where they say nothing."""
 
-    record: EpisodeRecord
-    stamp: str
+    source_id: str
+    stamp: str = ""
+    source_stamp: str = ""
 
 
 @dataclass(frozen=True)
@@ -325,110 +321,108 @@ class Placement:
 
 
 def place(
-    known_recordings: Sequence[KnownRecording],
+    formers: Mapping[str, KnownRecording],
+    candidates: Iterable[KnownRecording],
     addresses: Sequence[Address],
-    read: Callable[[EpisodeRecord], Fingerprint],
+    read: Callable[[str], Fingerprint],
+    separated: Mapping[str, Collection[str]] = MappingProxyType({}),
 ) -> dict[str, Placement]:
-    """Which known recording each address of a new listing holds, by source id.
+    """Which recording each address holds, by source id; asked at the listing, and with the pictures of what is decoded.
 
-    read: the rows' layers of an episode, or the bytes of its video; asked only where files changed.
-    Linear in the number of recordings.
+    formers: by source id the recording that was there. candidates: those that may be at any address. read: what the
+    episode of a source id is told by, asked where files changed. separated: by source id recordings that it is not, as
+    a person said. Linear in the number of recordings.
     """
-    # Of two that had one address the one that is there counts
-    ordered = sorted(known_recordings, key=lambda r: (r.is_here, -r.episode_index))
-    by_name = {recording.source_id: recording for recording in ordered}
     placed: dict[str, Placement] = {}
-    waiting: list[Address] = []
+    waiting: list[tuple[Address, KnownRecording | None]] = []
     for address in addresses:
-        former = by_name.get(address.record.source_id)
+        former = formers.get(address.source_id)
         if former is not None and is_unchanged(former, address):
-            placed[address.record.source_id] = Placement(address.stamp, former)
+            placed[address.source_id] = Placement(address.stamp, former)
         else:
-            waiting.append(address)
-    placed_recordings = {
-        placement.known.recording for placement in placed.values() if placement.known
-    }
-    unplaced = RecordingIndex(r for r in reversed(ordered) if r.recording not in placed_recordings)
+            waiting.append((address, former))
+    placed_ids = {placement.known.recording for placement in placed.values() if placement.known}
+    unplaced = RecordingIndex(r for r in candidates if r.recording not in placed_ids)
     # Where no recording is missing, as at the first listing, what is not placed is new
-    fingerprints = {
-        a.record.source_id: read(a.record) if unplaced.recordings else Fingerprint()
-        for a in waiting
+    is_comparable = unplaced.recordings or any(former for _, former in waiting)
+    contents = {
+        a.source_id: read(a.source_id) if is_comparable else Fingerprint() for a, _ in waiting
     }
-    # First those that are equal, so that none is taken for a part of another; a name says least
-    for rule in (_same, _similar, _namesake):
-        for address in waiting:
-            name = address.record.source_id
-            former = by_name.get(name)
-            if former is not None and former.recording not in unplaced.recordings:
-                former = None
-            rule_match = None if name in placed else rule(unplaced, fingerprints[name], former)
-            if rule_match is not None:
-                recording, degree, why = rule_match
-                unplaced.remove(recording)
-                is_known = degree in (Likeness.SAME, Likeness.UNKNOWN)
-                placed[name] = Placement(
-                    address.stamp,
-                    known=recording if is_known else None,
-                    resembles=None if is_known else recording,
-                    why=why,
-                    is_sure=degree != Likeness.UNKNOWN,
-                    fingerprint=fingerprints[name],
-                )
-    for address in waiting:
-        name = address.record.source_id
-        placed.setdefault(name, Placement(address.stamp, None, fingerprint=fingerprints[name]))
+    matches = dict(_matches(waiting, contents, unplaced, separated))
+    for address, _ in waiting:
+        name = address.source_id
+        recording, degree, reason = matches.get(name, (None, Likeness.OTHER, ""))
+        is_sure = degree != Likeness.UNKNOWN
+        placed[name] = Placement(address.stamp, recording, None, reason, is_sure, contents[name])
+        if degree == Likeness.PROBABLE:
+            placed[name] = replace(placed[name], known=None, resembles=recording)
     return placed
 
 
 type Match = tuple[KnownRecording, Likeness, str]  # how sure it is, and what says so
 
 
-def _same(
-    unplaced: "RecordingIndex", fingerprint: Fingerprint, namesake: KnownRecording | None
+def _matches(
+    waiting: Sequence[tuple[Address, KnownRecording | None]],
+    contents: Mapping[str, Fingerprint],
+    unplaced: "RecordingIndex",
+    separated: Mapping[str, Collection[str]],
+) -> Iterator[tuple[str, Match]]:
+    """The recordings of addresses, each with the one that was there. Those that are equal come first, so that none is
+    taken for a part of another, and of them those that stay in their place; a name says least."""
+    ordered = sorted(waiting, key=lambda pair: not _stays(pair[1], contents[pair[0].source_id]))
+    placed_names = set[str]()
+    placed_ids = set[str]()
+    for degree, (address, former) in product(tuple(Likeness), ordered):
+        name = address.source_id
+        if name in placed_names:
+            continue
+        if former is not None and former.recording in placed_ids:
+            former = None
+        match = _match(degree, contents[name], former, unplaced, separated.get(name, ()))
+        if match is None:
+            continue
+        placed_names.add(name)
+        placed_ids.add(match[0].recording)
+        # By pictures several may look like one
+        if match[1] != Likeness.PROBABLE or not contents[name].moments:
+            unplaced.remove(match[0])
+        yield name, match
+
+
+def _stays(former: KnownRecording | None, fingerprint: Fingerprint) -> bool:
+    return former is not None and likeness(former.fingerprint, fingerprint)[0] == Likeness.SAME
+
+
+def _match(
+    degree: Likeness,
+    fingerprint: Fingerprint,
+    former: KnownRecording | None,
+    unplaced: "RecordingIndex",
+    separated: Collection[str],
 ) -> Match | None:
-    """By equal rows, or bytes; of several the one that had this name, else the first."""
-    equal = unplaced.equal(fingerprint)
-    recording = namesake if namesake in equal else next(iter(equal), None)
-    if recording is None:
+    """The recording of an address, as surely as that: the one that was there, or one that may be anywhere."""
+    if former is not None:
+        likeness_of_former, reason = likeness(former.fingerprint, fingerprint, is_namesake=True)
+        if likeness_of_former == degree != Likeness.OTHER:
+            return former, degree, reason or "it has the name of that recording"
+    if degree in (Likeness.SAME, Likeness.PROBABLE):
+        return unplaced.closest(fingerprint, separated, is_sure=degree == Likeness.SAME)
+    # The pictures have to tell, and have where they are known
+    if former is None or fingerprint.moments or degree != Likeness.OTHER:
         return None
-    return recording, Likeness.SAME, likeness(recording.fingerprint, fingerprint)[1]
-
-
-def _similar(
-    unplaced: "RecordingIndex", fingerprint: Fingerprint, _: KnownRecording | None
-) -> Match | None:
-    """By a good part of the rows: the recording that shares most of them."""
-    return unplaced.closest(fingerprint)
-
-
-def _namesake(
-    _: "RecordingIndex", fingerprint: Fingerprint, namesake: KnownRecording | None
-) -> Match | None:
-    """By its name alone: the pictures have to tell."""
-    if namesake is None:
-        return None
-    former = namesake.fingerprint
-    for part, is_compared in (
-        ("the rows", former.rows and fingerprint.rows),
-        ("the bytes of the video", former.file and fingerprint.file),
-    ):
-        if is_compared:
-            return (
-                namesake,
-                Likeness.PROBABLE,
-                f"it has the name of that recording, {part} are others",
-            )
-    return namesake, Likeness.UNKNOWN, "it has the name of that recording"
+    part = "the rows" if former.fingerprint.rows and fingerprint.rows else "the bytes of the video"
+    return former, Likeness.PROBABLE, f"it has the name of that recording, {part} are others"
 
 
 def is_unchanged(recording: KnownRecording, address: Address) -> bool:
     """Do the files of an address look as they did when the recording was there?"""
     if recording.stamp:
         return recording.stamp == address.stamp
-    return is_unstamped(recording, address.record)
+    return is_unstamped(recording, address)
 
 
-def is_unstamped(recording: KnownRecording | None, record: EpisodeRecord) -> bool:
+def is_unstamped(recording: KnownRecording | None, record: Address | EpisodeRecord) -> bool:
     """Did an earlier version keep it without a stamp, in files of the sizes of now?"""
     return (
         recording is not None
@@ -491,20 +485,23 @@ class RecordingIndex:
         return keys
 
     def closest(
-        self, fingerprint: Fingerprint, without: Collection[str] = ()
-    ) -> tuple[KnownRecording, Likeness, str] | None:
+        self, fingerprint: Fingerprint, without: Collection[str] = (), *, is_sure: bool = False
+    ) -> Match | None:
         """The recording that a fingerprint is of, for sure or else probably; None where it is of none.
 
-        without: ids of recordings that it is not, as a person said.
+        without: ids of recordings that it is not, as a person said. is_sure: no probable one is wanted.
         """
         probable = None
-        for candidate in (*self.equal(fingerprint), *self.similar(fingerprint)):
+        candidates = self.equal(fingerprint)
+        if not is_sure:
+            candidates += self.similar(fingerprint)
+        for candidate in candidates:
             if candidate.recording in without:
                 continue
             degree, reason = likeness(candidate.fingerprint, fingerprint)
             if degree == Likeness.SAME:
                 return candidate, degree, reason
-            if degree == Likeness.PROBABLE and probable is None:
+            if degree == Likeness.PROBABLE and probable is None and not is_sure:
                 probable = candidate, degree, reason
         return probable
 

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -17,7 +18,7 @@ import cv2
 import pyarrow as pa
 from threadpoolctl import threadpool_limits
 
-from core.cores import told_to_children
+from core.cores import WithoutPandas, told_to_children
 from core.files import DiskFullError
 from core.paths import Workspace
 from core.wall import num_left_out
@@ -238,6 +239,7 @@ def _start_worker(writer: Connection) -> None:
     """A worker ends at once, its transaction undone by the lake, when the build that started it is no more."""
     global _moments
     _moments = writer
+    sys.meta_path.insert(0, WithoutPandas())
     parent = multiprocessing.parent_process()
     if parent:
         threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()

@@ -3,9 +3,10 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import accumulate
+from itertools import accumulate, chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
@@ -24,7 +25,7 @@ from ingest.signals.survey import survey
 from ingest.source import DatasetPlace, check_places, list_episodes, places_of, read_episode
 from ingest.sources.files import Source
 from ingest.sources.types import SourceError, address_below, last_name
-from pipeline.inspection_pictures import pictured_runs
+from pipeline.inspection_report import pictured_runs
 
 SHOWN = frozenset({0})  # episodes of a remote source whose files are fetched
 # When not all are: episodes decoded, and frames of them in all, as far as one episode has no more; video headers read
@@ -33,6 +34,8 @@ DECODED_FRAMES = 250
 PROBED = 300
 MIN_LACKING = 1.0  # frames that a video lacks at its end
 MAX_RATES = 4  # of a camera's videos, that are listed singly
+type Findings = Sequence[dict[str, Any]]
+NOTHING: Mapping[str, Findings] = MappingProxyType({})
 
 
 def inspect_source(
@@ -42,6 +45,7 @@ def inspect_source(
     format: str | None = None,
     full: bool = False,
     num_pictured: int = 0,
+    accepted: Mapping[str, Findings] = NOTHING,
 ) -> dict[str, Any]:
     """Facts and findings of a source, those first that make something unusable. Raises SourceError.
 
@@ -51,6 +55,7 @@ def inspect_source(
     `datasets`, a row for each, by its metadata alone unless `full`. `signals`, `signal_lags` and `parts` are rows of
     the tables signals, signal_lags and source_parts; `checks`: of run_checks, with fps, start_s, end_s and duration_s.
     `pictured`: of a single dataset as many of the runs in which checks found most, with pictures of their stretches.
+    accepted: by source what people accepted of it: these findings are `accepted`, with who and why, and not pictured.
     """
     with _opened(str(path), revision, format, full) as source:
         places = places_of(source)
@@ -58,21 +63,21 @@ def inspect_source(
         # At the commit that was listed, so that all parts are of one
         revision = source.revision or revision
         if len(places.datasets) == 1 and not places.datasets[0].folder:
-            return _inspected(str(path), source, full, num_pictured)
+            return _inspected(str(path), source, full, num_pictured, accepted)
     # A folder round a single dataset is that dataset
     if len(places.datasets) == 1:
         whole = address_below(str(path), places.datasets[0].folder)
-        with _opened(whole, revision, format, full) as source:
-            return _inspected(whole, source, full, num_pictured)
-    rows = [_row_of(str(path), place, revision, full) for place in places.datasets]
-    findings = [finding for row in rows for finding in row["findings"]]
+        depth = {"full": full, "num_pictured": num_pictured}
+        return inspect_source(whole, revision, format=format, accepted=accepted, **depth)
+    rows = [_row_of(str(path), place, revision, full, accepted) for place in places.datasets]
     return {
         "path": str(path),
         "revision": revision,
         "looked_at": "metadata; everything: --full" if not full else "everything",
         "datasets": rows,
         "beside": list(places.beside),
-        "findings": findings,
+        "findings": [*chain.from_iterable(row["findings"] for row in rows)],
+        "accepted": [*chain.from_iterable(row.pop("accepted") for row in rows)],
     }
 
 
@@ -93,7 +98,13 @@ def _opened(path: str, revision: str | None, format: str | None, full: bool) -> 
         )
 
 
-def _row_of(path: str, place: DatasetPlace, revision: str | None, full: bool) -> dict[str, Any]:
+def _row_of(
+    path: str,
+    place: DatasetPlace,
+    revision: str | None,
+    full: bool,
+    accepted: Mapping[str, Findings],
+) -> dict[str, Any]:
     """One of several datasets: what it is, and how much of it is usable, as far as was looked."""
     address = address_below(path, place.folder)
     row = {
@@ -105,24 +116,31 @@ def _row_of(path: str, place: DatasetPlace, revision: str | None, full: bool) ->
         "is_bare": place.is_bare,
         "error": None,
         "findings": [],
+        "accepted": [],
     }
     try:
         with _opened(address, revision, place.format.name, full) as source:
             if full:
-                facts = _inspected(address, source, full)
+                facts = _inspected(address, source, full, 0, accepted)
             else:
                 listing = settle(list_episodes(source), source.config)
-                facts = _dataset_facts(listing, listing.findings) | {
-                    "findings": _rows(listing.findings)
-                }
+                facts = _dataset_facts(listing, listing.findings)
+                facts |= _parted(source, listing.findings, accepted)
     # One that cannot be read hides none of the others
     except SourceError as e:
         return row | {"error": str(e)}
-    facts["findings"] = [{"folder": place.folder} | finding for finding in facts["findings"]]
-    return row | {key: facts[key] for key in ("format", "episodes", "usable_so_far", "findings")}
+    for name in ("findings", "accepted"):
+        facts[name] = [{"folder": place.folder} | finding for finding in facts[name]]
+    return {name: facts.get(name, value) for name, value in row.items()}
 
 
-def _inspected(path: str, source: Source, full: bool, num_pictured: int = 0) -> dict[str, Any]:
+def _inspected(
+    path: str,
+    source: Source,
+    full: bool,
+    num_pictured: int,
+    accepted: Mapping[str, Findings],
+) -> dict[str, Any]:
     """The facts of a source as a row: `inspect_source` says what is read for them."""
     # With no indices given before, since there is no workspace: episodes are counted as a first build would
     listing = settle(list_episodes(source), source.config)
@@ -151,6 +169,7 @@ def _inspected(path: str, source: Source, full: bool, num_pictured: int = 0) -> 
 
     checks = _checks(measured.tables)
     findings = [*listing.findings, *surveyed.findings, *unreadable, *measured.findings]
+    parted = _parted(source, sorted(findings, key=lambda f: f.severity != "unusable"), accepted)
     forms = [record.steps_from for record in listing.records if record.steps_from]
     depth = " (all)" if full else "; everything: --full"
     return {
@@ -170,11 +189,11 @@ def _inspected(path: str, source: Source, full: bool, num_pictured: int = 0) -> 
         .drop_columns(["dataset", "chunk"])
         .to_pylist(),
         "checks": checks,
-        "pictured": pictured_runs(source, decoded, checks, num_pictured),
+        "pictured": pictured_runs(source, decoded, checks, parted["accepted"], num_pictured),
         "tasks": sorted(set().union(*(r.tasks for r in listing.records))),
         "parts": [vars(part) | {"shape": list(part.shape)} for part in listing.parts],
         "has_rows": any(r.data_uri is not None for r in listing.records),
-        "findings": _rows(sorted(findings, key=lambda f: f.severity != "unusable")),
+        **parted,
     }
 
 
@@ -205,8 +224,25 @@ def _unusable(findings: Sequence[Finding]) -> set[int | None]:
     return {f.episode_index for f in findings if f.severity == "unusable"}
 
 
-def _rows(findings: Sequence[Finding]) -> list[dict[str, Any]]:
-    return [vars(f) | {"remedy": REASONS[f.reason].remedy} for f in findings]
+def _parted(
+    source: Source, findings: Sequence[Finding], accepted: Mapping[str, Findings]
+) -> Mapping[str, Findings]:
+    """Findings that nobody accepted, and those that somebody did, with who and why; each with its remedy."""
+    parts: dict[str, list[dict[str, Any]]] = {"findings": [], "accepted": []}
+    for finding in findings:
+        row = vars(finding) | {"remedy": REASONS[finding.reason].remedy}
+        words = [
+            word
+            for word in accepted.get(source.config.source, ())
+            if word["check_name"] == finding.reason
+            and word["episode_index"] in (None, finding.episode_index)
+        ]
+        if words and finding.severity == "warning":
+            row |= {"accepted_by": words[0]["author"], "accepted_why": words[0]["why"]}
+            parts["accepted"].append(row)
+        else:
+            parts["findings"].append(row)
+    return parts
 
 
 def _dataset_facts(listing: Listing, findings: Sequence[Finding]) -> dict[str, Any]:
@@ -349,24 +385,3 @@ def in_short(row: dict[str, Any]) -> str:
     if row["is_bare"]:
         parts.append("nothing describes its videos: a build of all leaves it out")
     return ", ".join(parts)
-
-
-def findings_in_short(findings: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Findings of one kind as one line: how many, the first of them, and the remedy."""
-    # By camera, too: what is wrong with one camera may be mended without the others
-    by_kind = grouped(
-        ((f["severity"], f["reason"], f["camera"], f.get("accepted_why")), f) for f in findings
-    )
-    return [_in_one_line(of_kind) for of_kind in by_kind.values()]
-
-
-def _in_one_line(findings: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    first = findings[0]
-    episode = first["episode_index"]
-    names = ("severity", "camera", "file", "detail", "remedy")
-    return {name: first[name] for name in names} | {
-        "check": first["reason"],
-        "count": len(findings),
-        "first": "" if episode is None else f"episode {episode}",
-        "accepted": (first.get("accepted_by"), first.get("accepted_why")),
-    }

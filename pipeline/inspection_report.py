@@ -5,20 +5,28 @@ report says what is wrong, where, and what it does to labels.
 """
 
 import json
+from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from annotate.pictures import encode_jpeg
 from core.errors import UserError
 from core.files import write_file
 from core.values import grouped
 from core.version import VERSION
-from ingest.reasons import REASONS
+from ingest.episode import EpisodeData, EpisodeRecord
+from ingest.media.frames import DECODE_ALL, DecodeOptions, VideoError
+from ingest.reasons import REASONS, DataError
+from ingest.source import read_episode
+from ingest.sources.files import Source
 
 FORMER = (".md", ".sarif", ".junit.xml")  # endings of reports that earlier versions wrote
 MOST_LISTED = 30  # episodes of one check in a line
+EFFECTS = {"unusable": "Nothing is labelled of it: it is left out."}  # on labels, by severity
+MAX_STRETCHES = 3  # of a run that are shown, the longest
+PICTURE_PX = 320  # of the longer side
 LEVELS = {"unusable": "ERROR", "warning": "WARNING", "accepted": "INFO"}  # of rdjsonl
-UNUSABLE = "Nothing is labelled of it: it is left out."
 Row = dict[str, Any]
 Writer = Callable[[Row], bytes]
 
@@ -40,14 +48,39 @@ def writer_of(path: Path) -> Writer:
     raise UserError(f"--report {path}: a report ends in {', '.join(WRITERS)}")
 
 
-def effect(finding: Mapping[str, Any]) -> str:
-    """What a finding does to labels, in a sentence."""
-    if finding["severity"] == "unusable":
-        return UNUSABLE
-    return REASONS[finding["reason"]].effect
+def finding_groups(findings: Sequence[Row]) -> list[Row]:
+    """Findings of one code, camera and word of acceptance as one, those first that make something unusable: the first
+    of them, how many and in which episodes, what the code means, and what it does to labels."""
+    kinds = grouped(
+        ((f["severity"] != "unusable", f["reason"], f["camera"], f.get("accepted_why")), f)
+        for f in findings
+    )
+    return [_group(kinds[kind]) for kind in sorted(kinds, key=lambda kind: kind[0])]
 
 
-def place(finding: Mapping[str, Any]) -> str:
+def _group(findings: Sequence[Row]) -> Row:
+    first = findings[0]
+    reason = REASONS[first["reason"]]
+    return first | {
+        "check": first["reason"],
+        "count": len(findings),
+        "findings": findings,
+        "episodes": _episodes(findings),
+        "meaning": reason.meaning,
+        "effect": EFFECTS.get(first["severity"], reason.effect),
+    }
+
+
+def _episodes(findings: Sequence[Row]) -> str:
+    """Example: "episodes 3, 4, 8"."""
+    numbers = sorted({f["episode_index"] for f in findings} - {None})
+    if not numbers:
+        return "the source as a whole"
+    remaining = f" and {len(numbers) - MOST_LISTED} more" if len(numbers) > MOST_LISTED else ""
+    return f"episode{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers[:MOST_LISTED]))}{remaining}"
+
+
+def place(finding: Row) -> str:
     """Where it is: dataset's folder, episode, camera, file; as far as the finding is about one."""
     episode = finding["episode_index"]
     folder = finding.get("folder")
@@ -58,32 +91,6 @@ def place(finding: Mapping[str, Any]) -> str:
         finding["file"],
     ]
     return ", ".join(filter(None, parts)) or "the source as a whole"
-
-
-def groups(findings: Sequence[Row]) -> list[Row]:
-    """Findings by check, those first that make something unusable: how many, where, what it means and does, remedy."""
-    findings_by_kind = grouped(((f["severity"] != "unusable", f["reason"]), f) for f in findings)
-    return [
-        {
-            "check": check,
-            "severity": of_check[0]["severity"],
-            "findings": of_check,
-            "episodes": _episodes(of_check),
-            "meaning": REASONS[check].meaning,
-            "effect": effect(of_check[0]),
-            "remedy": REASONS[check].remedy,
-        }
-        for (_, check), of_check in sorted(findings_by_kind.items(), key=lambda item: item[0][0])
-    ]
-
-
-def _episodes(findings: Sequence[Row]) -> str:
-    """Example: "episodes 3, 4, 8"."""
-    numbers = sorted({f["episode_index"] for f in findings if f["episode_index"] is not None})
-    if not numbers:
-        return "the source as a whole"
-    remaining = f" and {len(numbers) - MOST_LISTED} more" if len(numbers) > MOST_LISTED else ""
-    return f"episode{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers[:MOST_LISTED]))}{remaining}"
 
 
 def summary(result: Row) -> list[str]:
@@ -114,14 +121,14 @@ def html(result: Row) -> bytes:
     )
     page = templates.get_template("inspection_report.html")
     texts = {
-        "groups": groups(result["findings"]),
+        "groups": finding_groups(result["findings"]),
         "summary": summary(result),
         "place": place,
         "version": VERSION,
     }
-    return page.render(
-        result, **texts, accepted=groups(result["accepted"]), pictured=result.get("pictured", [])
-    ).encode()
+    accepted = finding_groups(result["accepted"])
+    pictured = result.get("pictured", [])
+    return page.render(result, **texts, accepted=accepted, pictured=pictured).encode()
 
 
 def json_lines(result: Row) -> bytes:
@@ -136,9 +143,10 @@ def json_lines(result: Row) -> bytes:
 
 def _diagnostic(finding: Row, result: Row) -> Row:
     location_path = "/".join(filter(None, (finding.get("folder"), finding["file"])))
-    sentence = finding["detail"] or REASONS[finding["reason"]].meaning
+    [group] = finding_groups([finding])
+    sentence = finding["detail"] or group["meaning"]
     stretches = _stretches(finding, result.get("checks", []))
-    whole = finding | {"effect": effect(finding), "stretches": stretches}
+    whole = finding | {"effect": group["effect"], "stretches": stretches}
     return {
         "message": f"{place(finding)}: {sentence}",
         "location": {"path": location_path or result["path"]},
@@ -155,6 +163,114 @@ def _stretches(finding: Row, checks: Sequence[Row]) -> list[Row]:
     names = ("start_frame", "end_frame", "start_s", "end_s", "measured", "usual", "unit")
     of_finding = [c for c in checks if (c["check_name"], c["episode_index"], c["camera"]) == key]
     return [{name: check[name] for name in names} for check in of_finding]
+
+
+def pictured_runs(
+    source: Source,
+    records: Sequence[EpisodeRecord],
+    checks: Sequence[Row],
+    accepted: Sequence[Row],
+    max_runs: int,
+) -> list[Row]:
+    """The `max_runs` worst runs: those in which most checks found what none before shows, then for longest.
+
+    accepted: findings that are not shown. checks: rows of run_checks, with fps, start_s, end_s and duration_s.
+    Of each run `episode_index`, `duration_s`, and its `stretches`: the rows with `pictures` (camera, when,
+    frame_index, at_s, jpeg as base64, width, height) and `problem`, why there are none.
+    """
+    quiet = {(finding["reason"], finding["episode_index"]) for finding in accepted}
+    by_run = grouped(
+        (check["episode_index"], check)
+        for check in checks
+        if (check["check_name"], check["episode_index"]) not in quiet
+    )
+    by_number = {record.episode_index: record for record in records}
+    return [
+        _pictured(source, by_number[episode], by_run[episode])
+        for episode in _worst(by_run, max_runs)
+    ]
+
+
+def _worst(by_run: Mapping[int, Sequence[Row]], max_runs: int) -> list[int]:
+    """Runs in the order in which a person wants to see them: each has as much as may be that none before it has."""
+    chosen: list[int] = []
+    covered_checks: set[str] = set()
+
+    def rank(episode: int) -> tuple[int, bool, float, int]:
+        checks = by_run[episode]
+        names = {check["check_name"] for check in checks}
+        share = sum(map(_seconds, checks)) / checks[0]["duration_s"]
+        return (
+            len(names - covered_checks),
+            any(check["camera"] for check in checks),
+            share,
+            -episode,
+        )
+
+    while len(chosen) < min(max_runs, len(by_run)):
+        episode = max(by_run.keys() - set(chosen), key=rank)
+        chosen.append(episode)
+        covered_checks |= {check["check_name"] for check in by_run[episode]}
+    return chosen
+
+
+def _seconds(check: Row) -> float:
+    return check["end_s"] - check["start_s"]
+
+
+def _pictured(source: Source, record: EpisodeRecord, checks: Sequence[Row]) -> Row:
+    longest = sorted(checks, key=_seconds, reverse=True)[:MAX_STRETCHES]
+    episode = read_episode(source, record)
+    stretches = []
+    for check in sorted(longest, key=lambda check: check["start_frame"]):
+        problem = ""
+        pictures = []
+        try:
+            pictures = _pictures(episode, check)
+        except DataError as e:
+            problem = f"no picture of it can be shown: {e}"
+        stretches.append({**check, "pictures": pictures, "problem": problem})
+    return {
+        "episode_index": record.episode_index,
+        "duration_s": checks[0]["duration_s"],
+        "stretches": stretches,
+    }
+
+
+def _pictures(episode: EpisodeData, check: Row) -> list[Row]:
+    """Just before the stretch, where there is a before, and in its middle; by its camera, or the first one."""
+    camera = check["camera"] or episode.record.cameras[0]
+    middle = (check["start_frame"] + check["end_frame"]) // 2
+    frame_before = check["start_frame"] - 1
+    captions = {middle: "in the middle"} | (
+        {frame_before: "just before"} if frame_before >= 0 else {}
+    )
+    try:
+        frames = _decoded(episode, camera, captions, DecodeOptions(wanted=frozenset(captions)))
+    except VideoError:  # its groups of pictures do not stand by themselves
+        frames = _decoded(episode, camera, captions, DECODE_ALL)
+    return [
+        {"camera": camera, "when": captions[frame], "at_s": frame / check["fps"]} | frames[frame]
+        for frame in sorted(frames)
+    ]
+
+
+def _decoded(
+    episode: EpisodeData, camera: str, frame_indices: Mapping[int, str], options: DecodeOptions
+) -> dict[int, Row]:
+    pictures = {}
+    for frame, _, picture in episode.frames(camera, options):
+        if frame in frame_indices:
+            jpeg, width, height = encode_jpeg(picture.rgb(), PICTURE_PX)
+            pictures[frame] = {
+                "frame_index": frame,
+                "jpeg": b64encode(jpeg).decode(),
+                "width": width,
+                "height": height,
+            }
+        if frame >= max(frame_indices):
+            break
+    return pictures
 
 
 WRITERS: Mapping[str, Writer] = {".html": html, ".jsonl": json_lines}

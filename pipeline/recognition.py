@@ -6,18 +6,20 @@ has it under the number of that recording. What is withdrawn is found here where
 before anything of it is stored.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ingest.episode import Finding
 from ingest.recordings import (
     NO_NUMBER,
+    Address,
     Fingerprint,
     KnownRecording,
     Likeness,
-    Match,
+    Placement,
     RecordingIndex,
     likeness,
+    place,
 )
 from warehouse.lake import Lake
 from warehouse.lake.connection import literal
@@ -29,7 +31,7 @@ from warehouse.lake.recordings import (
     new_id,
     withdrawn_recordings,
 )
-from warehouse.lake.statements import TAKEDOWN, Home, Known, say
+from warehouse.lake.statements import TAKEDOWN, Home, Known, mark_of_copy, say
 
 
 @dataclass
@@ -84,30 +86,28 @@ def recognise(
         separated = decided_apart(lake)
         # Also of recordings that left: an id is never given again
         ids = set(lake.column("SELECT recording FROM recordings WHERE dataset = ?", [dataset]))
-    candidates = RecordingIndex(departed)
     down = RecordingIndex((recording for recording, _ in withdrawn), of_any_length=True)
     reasons = {recording.recording: reason for recording, reason in withdrawn}
-    for listed in present:
+    listed_by_name = _decoded_as_listed(recognition, present, decoded, stamps)
+    placements = _placements(listed_by_name, departed, decoded, separated)
+    for name, listed in listed_by_name.items():
         episode = listed.episode_index
-        fingerprint = decoded.get(episode, Fingerprint())
-        degree, _ = likeness(listed.fingerprint, fingerprint, is_namesake=True)
-        # Files that are not those that were listed may still hold what is known of the recording
-        if listed.stamp not in ("", stamps.get(episode, listed.stamp)) and degree != Likeness.SAME:
-            recognition.changed.add(episode)
-        elif episode in decoded:
-            separate_recordings = separated.get(listed.recording, frozenset())
-            recognised = _recognised(
-                recognition.update, listed, fingerprint, candidates, ids, separate_recordings
-            )
-            recognised = _without_withdrawn(
-                recognition, episode, recognised, fingerprint, down, reasons, separate_recordings
-            )
-            recognition.recordings[episode] = recognised
-            if recognised.recording != listed.recording:
-                recognition.elsewhere.add(episode)
-            elif not recognised.stamp:
-                recognition.recordings[episode] = replace(recognised, stamp=stamps[episode])
-                recognition.update.put(recognition.recordings[episode])
+        recognised = _recognised(recognition.update, listed, placements[name], ids)
+        recognised = _without_withdrawn(
+            recognition,
+            episode,
+            recognised,
+            decoded[episode],
+            down,
+            reasons,
+            separated.get(listed.recording, ()),
+        )
+        recognition.recordings[episode] = recognised
+        if recognised.recording != listed.recording:
+            recognition.elsewhere.add(episode)
+        elif not recognised.stamp:
+            recognition.recordings[episode] = replace(recognised, stamp=stamps[episode])
+            recognition.update.put(recognition.recordings[episode])
     # What the table of contents says of an episode goes when it is left out: its recording is told by that later
     for listed in present:
         is_stored = listed.episode_index in recognition.recordings.keys() - recognition.left_out
@@ -123,28 +123,74 @@ def recognise(
     return recognition
 
 
-def _recognised(
-    update: RecordingUpdate,
-    listed: KnownRecording,
-    fingerprint: Fingerprint,
-    candidates: RecordingIndex,
-    ids: set[str],
-    separate_recordings: Collection[str],
-) -> KnownRecording:
-    """The recording of an episode that the listing took for `listed`; what differs is noted in `update`.
+def _decoded_as_listed(
+    recognition: Recognition,
+    present: Sequence[KnownRecording],
+    decoded: Mapping[int, Fingerprint],
+    stamps: Mapping[int, str],
+) -> dict[str, KnownRecording]:
+    """The decoded recordings by source id; without those whose files are not what was listed, which are `changed`."""
+    listed_by_name = {}
+    for listed in present:
+        episode = listed.episode_index
+        fingerprint = decoded.get(episode, Fingerprint())
+        # Other files may still hold what is known of the recording
+        is_same = likeness(listed.fingerprint, fingerprint)[0] == Likeness.SAME
+        if not is_same and listed.stamp not in ("", stamps.get(episode, listed.stamp)):
+            recognition.changed.add(episode)
+        elif episode in decoded:
+            listed_by_name[listed.source_id] = listed
+    return listed_by_name
 
-    separate_recordings: recordings that it is not, as a person said.
-    """
+
+def _placements(
+    listed_by_name: Mapping[str, KnownRecording],
+    departed: Sequence[KnownRecording],
+    decoded: Mapping[int, Fingerprint],
+    separated: Mapping[str, Collection[str]],
+) -> dict[str, Placement]:
+    """Which recording each address holds by its pictures, too."""
+    resembled = {recording.recording: recording for recording in departed}
+    placements: dict[str, Placement] = {}
+    formers: dict[str, KnownRecording] = {}
+    for name, listed in listed_by_name.items():
+        if _is_itself(listed, decoded[listed.episode_index]):
+            placements[name] = Placement(listed.stamp, listed)
+        # What was decoded before is compared with itself, what was not with what it may be by its rows
+        elif listed.fingerprint.contents:
+            formers[name] = listed
+        elif listed.resembles in resembled:
+            formers[name] = resembled[listed.resembles]
+    return placements | place(
+        formers,
+        departed,
+        [Address(name) for name in listed_by_name if name not in placements],
+        lambda name: decoded[listed_by_name[name].episode_index],
+        {name: separated.get(listed.recording, ()) for name, listed in listed_by_name.items()},
+    )
+
+
+def _is_itself(listed: KnownRecording, fingerprint: Fingerprint) -> bool:
+    """Is an episode what the listing took it for, whatever its pictures show?"""
     # The same files as when it was decoded last hold the same recording, however they are read by now
     if listed.decoded_stamp and listed.decoded_stamp == listed.stamp:
-        return listed
-    degree, _ = likeness(listed.fingerprint, fingerprint, is_namesake=True)
+        return True
     # An earlier version kept neither rows nor a stamp: in files of the sizes of then, what looks like it is it
-    if degree == Likeness.PROBABLE and not (listed.stamp or listed.fingerprint.rows):
+    if listed.stamp or listed.fingerprint.rows:
+        return False
+    degree, _ = likeness(listed.fingerprint, fingerprint, is_namesake=True)
+    return degree == Likeness.PROBABLE
+
+
+def _recognised(
+    update: RecordingUpdate, listed: KnownRecording, placement: Placement, ids: set[str]
+) -> KnownRecording:
+    """The recording of an episode that the listing took for `listed`; what differs is noted in `update`."""
+    former = placement.known
+    if former is listed or not placement.is_sure:
         return listed
-    is_other = degree in (Likeness.PROBABLE, Likeness.OTHER)
-    if not is_other and listed.fingerprint.contents and listed.resembles is None:
-        return listed  # decoded before, and found to be itself
+    is_other = bool(listed.fingerprint.contents)
+    present = replace(listed, fingerprint=placement.fingerprint.filled(listed.fingerprint))
     if is_other:
         present = replace(
             listed,
@@ -152,55 +198,26 @@ def _recognised(
             episode_index=NO_NUMBER,
             resembles=None,
             why="",
-            fingerprint=fingerprint,
+            fingerprint=placement.fingerprint,
         )
         ids.add(present.recording)
         for recording in (replace(listed, is_here=False), present):
             update.put(recording)
             update.put_fingerprint(recording)
-        resembled = listed
-    else:
-        present = replace(listed, fingerprint=fingerprint.filled(listed.fingerprint))
-        resembled = candidates.recordings.get(listed.resembles or "")
-    match = _compared(resembled, fingerprint) or candidates.closest(
-        fingerprint, separate_recordings
-    )
-    if match and match[1] == Likeness.SAME:
-        former, _, reason = match
-        candidates.remove(former)
+    if former is not None:
         placed = update.take_over(former, present, f"it is the recording {former.recording}")
         is_moved = former.source_id != placed.source_id
-        update.note("moved" if is_moved else "back", former, placed, reason)
+        update.note("moved" if is_moved else "back", former, placed, placement.why)
         return placed
-    return _resembling(update, listed, present, match)
-
-
-def _compared(candidate: KnownRecording | None, fingerprint: Fingerprint) -> Match | None:
-    """A recording, how sure it is that the fingerprint is of it, and why; None: it is of another one."""
-    if candidate is not None:
-        degree, reason = likeness(candidate.fingerprint, fingerprint, is_namesake=True)
-        if degree in (Likeness.SAME, Likeness.PROBABLE):
-            return candidate, degree, reason
-    return None
-
-
-def _resembling(
-    update: RecordingUpdate, listed: KnownRecording, present: KnownRecording, match: Match | None
-) -> KnownRecording:
-    """The recording of an episode with the one that it resembles by its pictures, or none; noted where that is news."""
-    is_other = present.recording != listed.recording
-    if match:
-        former, _, reason = match
-        if present.resembles != former.recording:
-            update.note("probable", former, present, reason)
-        compared = replace(present, resembles=former.recording, why=reason)
+    resembled = placement.resembles
+    compared = replace(present, resembles=None, why="")
+    if resembled:
+        compared = replace(present, resembles=resembled.recording, why=placement.why)
+    if resembled and present.resembles != compared.resembles:
+        update.note("probable", resembled, present, placement.why)
     # It had the name of a recording, or was like it in its rows; the pictures tell that it is another one
-    elif is_other or (present.resembles is not None and present.fingerprint.moments):
-        reason = "rows and pictures are those of another recording"
-        update.note("changed", listed, present, reason)
-        compared = replace(present, resembles=None, why="")
-    else:
-        return present
+    elif resembled is None and (is_other or present.resembles):
+        update.note("changed", listed, present, "rows and pictures are those of another recording")
     if compared != present:
         update.put(compared)
     return compared
@@ -231,17 +248,10 @@ def _without_withdrawn(
     former, degree, match_reason = match
     reason = reasons[former.recording]
     if degree == Likeness.SAME:
-        text = f"the same recording as episode {former.episode_index} of {former.dataset}: {reason}"
-        recognition.takedowns.append(
-            {
-                "dataset": recording.dataset,
-                "episode_index": episode,
-                "recording": recording.recording,
-                "source_id": recording.source_id,
-                "comment": text,
-            }
-        )
-        _leave_out(recognition, episode, text, former, is_sure=True)
+        mark = mark_of_copy((recording.dataset, episode), former, reason)
+        of_recording = {"recording": recording.recording, "source_id": recording.source_id}
+        recognition.takedowns.append(mark | of_recording)
+        _leave_out(recognition, episode, mark["comment"], former, is_sure=True)
         return recording
     recording = replace(recording, resembles=former.recording, why=match_reason)
     recognition.update.put(recording)
@@ -256,10 +266,9 @@ def _leave_out(
     """Keep an episode out of all tables, with the reason."""
     text = reason
     if not is_sure:
-        dataset = recognition.update.dataset
         text = (
             f"it is probably recording {former.recording} of {former.dataset}, which was taken down ({reason}): "
-            f"proccorpus say recording {dataset} {episode} true, or false, decides"
+            f"proccorpus say recording {recognition.update.dataset} {episode} true, or false, decides"
         )
     recognition.withdrawn.add(episode)
     recognition.findings.append(Finding("taken_down", text, episode_index=episode))

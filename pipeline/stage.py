@@ -22,7 +22,7 @@ from core.domain.label_run import LabelRun
 from core.errors import FailedError, UserError
 from core.figures import Figure
 from core.files import disk_full
-from core.tables import STAGE_TABLES, TABLES
+from core.tables import STAGE_TABLES, TABLES, without_episodes
 from core.values import grouped
 from ingest.episode import EpisodeRecord, Finding
 from ingest.episodes import UNKNOWN
@@ -35,7 +35,14 @@ from pipeline.reading import chunk_signals, usable_records
 from pipeline.sources import OUT_OF_REACH
 from warehouse.lake import Lake, StageRun, output_hash, was_interrupted
 from warehouse.lake.blocking import failed_check
-from warehouse.lake.checks import CHECKS, Check, CheckOutcome, CheckScope
+from warehouse.lake.checks import (
+    CHECKS,
+    Check,
+    CheckOutcome,
+    CheckScope,
+    broken_episodes,
+    listed_episodes,
+)
 from warehouse.lake.outdated import forget_changes, forget_texts
 
 type Field = Literal[
@@ -52,6 +59,7 @@ LABEL_SETTINGS = (
     "stages.transfer",
     "stages.vlm",
 )
+LABELLED_BY = ("frames", "segments", "progress")  # an episode without their rows has no label
 LEFT_OUT = "left_out"  # number of a stage: its episodes that the next build looks at again
 UNANSWERED = "unanswered "  # before the input hash of a stage that is run again for these
 TOLD_EVERY_S = 1.0
@@ -355,10 +363,9 @@ def failed_input(
     outcomes = memory.setdefault("checks", {})
     for name in step.rests_on:
         if name not in outcomes:
-            # Rows that a stage of the chunk published just now are still here
-            written = memory.get("written", {}).pop(name, None)
+            is_checked = name in memory.get("sound", ())
             limit = build.stages.checks.min_labelled
-            scope = CheckScope(name, step.dataset, step.chunk, None, written, memory, limit)
+            scope = CheckScope(name, step.dataset, step.chunk, None, is_checked, limit)
             outcomes[name] = failed_check(lake, scope)
         if outcomes[name]:
             return outcomes[name]
@@ -376,28 +383,28 @@ def run_stage(context: StageContext) -> StageReport:
         forget_changes(lake, context.dataset, step.chunk, step.rests_on)
     check_inputs(context)
     output = step.stage.run(context)
+    output = _without_broken(context, output)
 
     # Findings are a part of what the stage made: a changed finding makes later stages run again
-    findings = None
+    chunk_size = context.build.dataset.chunk_size
+    findings = findings_table(context.dataset, step.stage.name, output.findings or [], chunk_size)
     published = dict(output.tables)
     if output.findings is not None:
-        chunk_size = context.build.dataset.chunk_size
-        findings = findings_table(context.dataset, step.stage.name, output.findings, chunk_size)
         published["findings"] = findings
 
     # The next build makes it again for these, also where the source is by then what it was
     changed = {f.episode_index for f in output.findings or () if f.reason == CHANGED_DURING_BUILD}
-    left_out = {*output.unanswered, *changed}
+    deferred = {*output.unanswered, *changed}
     rows = {f"rows_{name}": table.num_rows for name, table in output.tables.items()}
     numbers = rows | dict(output.numbers)
-    if left_out:
-        numbers[LEFT_OUT] = len(left_out)
+    if deferred:
+        numbers[LEFT_OUT] = len(deferred)
     run = StageRun(
         stage=step.stage.name,
         dataset=context.dataset,
         chunk=step.chunk,
         label_run=step.spec.label_run,
-        input_hash=UNANSWERED * bool(left_out) + step.input_hash,
+        input_hash=UNANSWERED * bool(deferred) + step.input_hash,
         code_version=step.spec.code_version,
         rows=sum(table.num_rows for table in output.tables.values()),
         output_hash=output_hash(published),
@@ -421,12 +428,46 @@ def run_stage(context: StageContext) -> StageReport:
     )
     if step.chunk is None:
         forget_texts(lake, context.dataset)
-    # For the checks of stages that rest on it
-    else:
-        context.memory.setdefault("written", {})[step.stage.name] = output.tables
-        if step.stage.name == "frames":
-            context.memory.pop("listed", None)  # lengths of episodes are others
+    elif step.stage.name == "frames":
+        context.memory.pop("listed", None)  # lengths of episodes are others
     return StageReport(run, snapshot, numbers)
+
+
+def _broken_episodes(context: StageContext, output: Output) -> dict[int, list[str]]:
+    """What is wrong with rows of an output by the schema, by their episode. What is wrong with no single episode is
+    left to the check of those who read it."""
+    stage = context.step.stage.name
+    memory = context.memory
+    if "listed" not in memory:
+        scope = CheckScope(stage, context.dataset, context.chunk)
+        memory["listed"] = listed_episodes(context.lake, scope.clause)
+    label_runs = [rows for name, rows in output.registered.items() if name == "label_runs"]
+    broken = broken_episodes(context.lake, output.tables, memory["listed"], label_runs)
+    if context.dataset not in broken:
+        memory.setdefault("sound", set()).add(stage)
+    return {owner: texts for owner, texts in broken.items() if isinstance(owner, int)}
+
+
+def _without_broken(context: StageContext, output: Output) -> Output:
+    """What a stage made without episodes of which it made rows against the schema: each is a finding, and made again by
+    the next build."""
+    stage = context.step.stage.name
+    # Shards are on the disk by now
+    is_by_episode = context.step.chunk is not None and stage != "shards"
+    broken = _broken_episodes(context, output) if is_by_episode else {}
+    if not broken:
+        return output
+    severity = "unusable" if stage in LABELLED_BY else "warning"
+    findings = [
+        Finding("unreadable_data", "; ".join(texts), severity, episode)
+        for episode, texts in sorted(broken.items())
+    ]
+    return replace(
+        output,
+        tables=without_episodes(output.tables, broken),
+        findings=[*(output.findings or ()), *findings],
+        unanswered={*output.unanswered, *broken},
+    )
 
 
 def run_guarded(context: StageContext) -> StageReport | StepFailure:

@@ -8,6 +8,9 @@ begins. Flash kernels take these. For the others:
           asks for the blocks' lengths and calculates attention anew in the backward pass
   varlen  torch's own flash kernel for all blocks at once: on a GPU, in half precision
   eager   transformers' own: a dense mask (text), picture by picture
+
+Layers that carry a state along the row are called with a padded row for each sample, whatever the attention: those of
+transformers do not look at where places begin anew, and refuse bounds without a kernel of another package.
 """
 
 from collections.abc import Sequence
@@ -17,6 +20,7 @@ from typing import Any
 
 import torch
 from torch.nn.attention.varlen import varlen_attn
+from torch.nn.utils.rnn import pad_sequence, unpad_sequence
 from torch.utils.weak import WeakTensorKeyDictionary
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -29,6 +33,8 @@ from transformers.vision_utils import (
 )
 
 from core.errors import FailedError
+from training.folder import backbone_kind
+from training.pixels import whole_pictures
 from training.recipe import FLASH
 
 # What transformers calls for these, for text and for pictures: all pictures are given in one call only where "flash" is
@@ -54,18 +60,37 @@ def chosen(name: str, dtype: str) -> str:
 def set_attention(backbone: Any, name: str) -> None:
     """Let a model that is loaded use an attention. Raises ValueError or ImportError where it cannot."""
     backbone.set_attn_implementation(text_attention(name))
-    set_vision(backbone, name)
+    set_layers(backbone, name)
 
 
 def text_attention(name: str) -> str:
-    """What transformers is given to load a model; `set_vision` comes after."""
+    """What transformers is given to load a model; `set_layers` comes after."""
     _register()
     return OURS.get(name, (name,))[0]
 
 
-def set_vision(backbone: Any, name: str) -> None:
-    """Not asked for when a model is loaded: transformers would look for a flash kernel of our name."""
-    backbone.model.visual.config._attn_implementation = OURS.get(name, (name,))[-1]
+def set_layers(backbone: Any, name: str) -> None:
+    """The vision tower's attention, which is not asked for when a model is loaded: transformers would look for a flash
+    kernel of our name. And layers with a state, which see one sample at a time."""
+    kind = backbone_kind(backbone)
+    tower = getattr(backbone.model, kind.tower)
+    tower.config._attn_implementation = OURS.get(name, (name,))[-1]
+    for layer_name, layer in backbone.named_modules():
+        has_state = kind.state and layer_name.endswith(kind.state)
+        if has_state and not isinstance(layer.forward, partial):
+            layer.forward = partial(_each_alone, layer.forward)
+
+
+def _each_alone(
+    forward: Any, hidden_states: torch.Tensor, *, cu_seq_lens_q: Any = None, **options: Any
+) -> torch.Tensor:
+    """A layer with a state on states [b, t, h]: where bounds of samples are given, on a padded row for each."""
+    if cu_seq_lens_q is None:
+        return forward(hidden_states, **options)
+    lengths = torch.tensor(_lengths(cu_seq_lens_q))
+    samples = list(hidden_states[0].split(lengths.tolist()))
+    outputs = forward(pad_sequence(samples, batch_first=True))
+    return torch.cat(unpad_sequence(outputs, lengths, batch_first=True)).unsqueeze(0)
 
 
 # What a model is given beside its inputs
@@ -78,8 +103,13 @@ def image_features(backbone: Any, pixels: torch.Tensor, grids: torch.Tensor) -> 
     Places of patches are put together from those of each size: transformers makes them anew for
     each picture, and asks the device how many there are.
     """
-    tower = backbone.model.visual
+    kind = backbone_kind(backbone)
+    tower = getattr(backbone.model, kind.tower)
     shapes = grids.tolist()
+    if not kind.free_size:
+        merge = round(1 / backbone.config.downsample_ratio)
+        pictures = whole_pictures(pixels, shapes, merge)
+        return backbone.model.get_image_features(pictures, return_dict=True)
     places = torch.cat([_places(*shape, tower.config.spatial_merge_size) for shape in shapes]).to(
         grids.device
     )
@@ -152,9 +182,17 @@ def packed_inputs(
     (text, then time, height, width). Raises FailedError for several rows where it is done by
     bounds."""
     name = backbone.config.get_text_config()._attn_implementation
-    # A mask is made of the text's places, where they begin anew.
-    if name not in {text for text, _ in OURS.values()} and not FLASH.fullmatch(name):
-        return {"position_ids": position_ids}
+    kind = backbone_kind(backbone)
+    by_mask = name not in {text for text, _ in OURS.values()} and not FLASH.fullmatch(name)
+    if not kind.free_size:
+        places = position_ids[0]
+    elif by_mask:
+        # A mask is made of the text's places, where they begin anew.
+        places = position_ids
+    else:
+        places = position_ids[1:]
+    if by_mask and not kind.state:
+        return {"position_ids": places}
     rows, tokens = position_ids.shape[1:]
     if rows != 1 or sum(lengths) != tokens:
         raise FailedError(
@@ -164,7 +202,7 @@ def packed_inputs(
     bounds = _bounds(lengths, position_ids.device)
     longest = max(lengths)
     return {
-        "position_ids": position_ids[1:],
+        "position_ids": places,
         "cu_seq_lens_q": bounds,
         "cu_seq_lens_k": bounds,
         "max_length_q": longest,

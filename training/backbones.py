@@ -25,17 +25,12 @@ from transformers.integrations.peft import MIN_PEFT_VERSION
 from transformers.utils import logging
 from transformers.utils.peft_utils import check_peft_version
 
-from training.attention import set_vision, text_attention
-from training.folder import CARD, ModelError
+from training.attention import set_layers, text_attention
+from training.folder import BACKBONES, CARD, ModelError
 from training.recipe import LoraConfig, TinyConfig, TrainConfig
 
 # peft asks transformers by a name that it has a newer one for
 warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
-CLASSES = {
-    "qwen3_vl": "Qwen3VLForConditionalGeneration",
-    "qwen3_vl_moe": "Qwen3VLMoeForConditionalGeneration",
-    "qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration",
-}
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 # As safetensors and torch call them
 PRECISIONS = {
@@ -59,9 +54,9 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise ModelError(f"{folder} is not a checkpoint: it has no config.json") from e
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise ModelError(f"{folder / 'config.json'} cannot be read: {e!r}") from e
-    if kind not in CLASSES:
+    if kind not in BACKBONES:
         raise ModelError(
-            f"{folder} holds a model of the type {kind!r}; known: {', '.join(CLASSES)}"
+            f"{folder} holds a model of the type {kind!r}; known: {', '.join(BACKBONES)}"
         )
     return config
 
@@ -89,7 +84,7 @@ def load_backbone(folder: Path, attention: str = "sdpa", **options: Any) -> Any:
         # What was trained in bfloat16 by versions before 0.2 says that it is float32
         if (folder / CARD).exists():
             options = {"dtype": stored_dtype(folder) or "auto"} | options
-        backbone = getattr(transformers, CLASSES[config["model_type"]]).from_pretrained(
+        backbone = getattr(transformers, BACKBONES[config["model_type"]].model).from_pretrained(
             folder,
             local_files_only=True,
             use_safetensors=True,
@@ -99,7 +94,7 @@ def load_backbone(folder: Path, attention: str = "sdpa", **options: Any) -> Any:
         )
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as e:
         raise ModelError(f"the checkpoint {folder} cannot be loaded: {_short(e)}") from e
-    set_vision(backbone, attention)
+    set_layers(backbone, attention)
     return backbone
 
 
@@ -110,13 +105,13 @@ def empty_backbone(folder: Path, attention: str, dtype: torch.dtype) -> Any:
     backbone.to_empty(device="cpu")
     backbone.tie_weights()
     backbone.name_or_path = str(folder)
-    set_vision(backbone, attention)
+    set_layers(backbone, attention)
     return backbone
 
 
 def sized_backbone(folder: Path, dtype: torch.dtype, attention: str = "sdpa") -> Any:
     """A model without weights, on the device `meta`, sized as a checkpoint's config.json says. Raises ModelError."""
-    kind: Any = getattr(transformers, CLASSES[read_config(folder)["model_type"]])
+    kind: Any = getattr(transformers, BACKBONES[read_config(folder)["model_type"]].model)
     config = kind.config_class.from_pretrained(folder, local_files_only=True)
     with torch.device("meta"):
         return kind._from_config(config, dtype=dtype, attn_implementation=attention)
@@ -132,11 +127,27 @@ def load_processor(
         )
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as e:
         raise ModelError(f"the processor of {folder} cannot be loaded: {_short(e)}") from e
-    size = dict(processor.image_processor.size)
+    images = processor.image_processor
+    size = {edge: px for edge, px in dict(images.size).items() if px is not None}
     # Areas, whatever they are called
     areas = {"shortest_edge": min_pixels, "longest_edge": max_pixels}
-    processor.image_processor.size = size | {k: v for k, v in areas.items() if v is not None}
+    areas = {edge: px for edge, px in areas.items() if px is not None}
+    if areas and "height" in size:
+        raise ModelError(
+            f"{folder} sees pictures of {size['width']} x {size['height']} pixels: leave model.min_pixels and "
+            "model.max_pixels out of the recipe"
+        )
+    images.size = size | areas
+    if not hasattr(images, "merge_size"):
+        _set_patches(images, read_config(folder))
     return processor
+
+
+def _set_patches(images: Any, config: dict[str, Any]) -> None:
+    """Let an image processor know how its model cuts pictures; it is saved with it."""
+    images.patch_size = config["vision_config"]["patch_size"][0]
+    images.merge_size = round(1 / config["downsample_ratio"])
+    images.temporal_patch_size = 1
 
 
 def _pickles(folder: Path) -> list[str]:
@@ -227,15 +238,17 @@ def load_adapter(backbone: Any, folder: Path) -> None:
 # Parts
 
 
+TOWER = re.compile("|".join(sorted({kind.tower for kind in BACKBONES.values()})))
+MERGER = re.compile("|".join(sorted({kind.merger for kind in BACKBONES.values()})))
+
+
 def part(name: str) -> str:
     """Which part a parameter of a ProgressModel is of, by its name: head, merger, vision or language."""
     if name.startswith("head."):
         return "head"
-    if ".visual." in name:
-        if "merger" in name:
-            return "merger"
-        return "vision"
-    return "language"
+    if MERGER.search(name):
+        return "merger"
+    return "vision" if TOWER.search(name) else "language"
 
 
 def rates(config: TrainConfig) -> dict[str, float]:
@@ -302,13 +315,25 @@ def make_tokenizer(texts: Iterable[str], size: int) -> Any:
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
         additional_special_tokens=[SPECIAL[1], *SPECIAL[3:]],
+        model_specific_special_tokens=NAMED_TOKENS,
         model_max_length=32768,
         clean_up_tokenization_spaces=False,
         chat_template=CHAT_TEMPLATE,
     )
 
 
+# What a tokenizer of InternVL names, and what a processor of it writes around pictures by itself
+NAMED_TOKENS = {
+    "start_image_token": "<|vision_start|>",
+    "end_image_token": "<|vision_end|>",
+    "context_image_token": "<|image_pad|>",
+    "video_token": "<|video_pad|>",
+}
+UNMARKED = CHAT_TEMPLATE.replace("<|vision_start|><|image_pad|><|vision_end|>", "<|image_pad|>")
+
+
 def make_processor(tokenizer: Any, config: TinyConfig) -> Any:
+    kind = BACKBONES[config.family]
     settings: dict[str, Any] = {
         "patch_size": config.patch,
         "temporal_patch_size": 2,
@@ -317,17 +342,17 @@ def make_processor(tokenizer: Any, config: TinyConfig) -> Any:
         "image_std": [0.5] * 3,
         "size": {"shortest_edge": (2 * config.patch) ** 2, "longest_edge": config.max_px**2},
     }
-    if config.family == "qwen2_5_vl":
-        kind = transformers.Qwen2_5_VLProcessor
-        video = transformers.Qwen2VLVideoProcessor
-    else:
-        kind = transformers.Qwen3VLProcessor
-        video = transformers.Qwen3VLVideoProcessor
-    return kind(
-        image_processor=transformers.Qwen2VLImageProcessor(**settings),
-        video_processor=video(**settings),
+    options: dict[str, Any] = {"chat_template": CHAT_TEMPLATE}
+    if not kind.free_size:
+        size = {"height": config.max_px, "width": config.max_px}
+        settings |= {"temporal_patch_size": 1, "size": size}
+        tokens = (config.max_px // config.patch // 2) ** 2
+        options = {"chat_template": UNMARKED, "image_seq_length": tokens}
+    return getattr(transformers, kind.processor)(
+        image_processor=getattr(transformers, kind.images)(**settings),
+        video_processor=getattr(transformers, kind.videos)(**settings),
         tokenizer=tokenizer,
-        chat_template=CHAT_TEMPLATE,
+        **options,
     )
 
 
@@ -337,57 +362,87 @@ def make_backbone(tokenizer: Any, config: TinyConfig, seed: int) -> Any:
     rotary = head_dim // 2  # split over time, height and width
     sections = [rotary - 2 * (rotary // 3), rotary // 3, rotary // 3]
     ids = {t: tokenizer.convert_tokens_to_ids(t) for t in SPECIAL}
-    qwen3 = config.family == "qwen3_vl"
-    settings: dict[str, Any] = {
-        "text_config": {
-            "vocab_size": -(-len(tokenizer) // 64) * 64,
-            "hidden_size": config.hidden,
-            "intermediate_size": 2 * config.hidden,
-            "num_hidden_layers": config.layers,
-            "num_attention_heads": config.heads,
-            "num_key_value_heads": config.heads // 2,
-            "max_position_embeddings": 32768,
-            "rms_norm_eps": 1e-6,
-            "bos_token_id": None,
-            "eos_token_id": ids["<|im_end|>"],
-            "pad_token_id": ids["<|endoftext|>"],
-            "rope_parameters": {
-                "rope_type": "default",
-                "rope_theta": 500000.0,
-                "mrope_section": sections,
-            }
-            | ({"mrope_interleaved": True} if qwen3 else {}),
-        }
-        | ({"head_dim": head_dim} if qwen3 else {}),
-        "vision_config": {
-            "depth": config.vision_layers,
-            "hidden_size": config.vision_hidden,
-            "intermediate_size": 2 * config.vision_hidden,
-            "num_heads": 4,
-            "out_hidden_size": config.hidden,
-            "patch_size": config.patch,
-            "spatial_merge_size": 2,
-            "temporal_patch_size": 2,
-        }
-        | (
-            {"num_position_embeddings": 16 * 16, "deepstack_visual_indexes": [0]}
-            if qwen3  # the others look at windows of 2x2 merged patches, at the whole picture in the last layer only
-            else {
-                "window_size": 4 * config.patch,
-                "fullatt_block_indexes": [config.vision_layers - 1],
-            }
-        ),
-        "image_token_id": ids["<|image_pad|>"],
-        "video_token_id": ids["<|video_pad|>"],
-        "vision_start_token_id": ids["<|vision_start|>"],
-        "vision_end_token_id": ids["<|vision_end|>"],
-        "tie_word_embeddings": True,
+    text: dict[str, Any] = {
+        "vocab_size": -(-len(tokenizer) // 64) * 64,
+        "hidden_size": config.hidden,
+        "intermediate_size": 2 * config.hidden,
+        "num_hidden_layers": config.layers,
+        "num_attention_heads": config.heads,
+        "num_key_value_heads": config.heads // 2,
+        "max_position_embeddings": 32768,
+        "rms_norm_eps": 1e-6,
+        "bos_token_id": None,
+        "eos_token_id": ids["<|im_end|>"],
+        "pad_token_id": ids["<|endoftext|>"],
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 500000.0,
+            "mrope_section": sections,
+        },
     }
+    vision = {
+        "depth": config.vision_layers,
+        "hidden_size": config.vision_hidden,
+        "intermediate_size": 2 * config.vision_hidden,
+        "num_heads": 4,
+        "out_hidden_size": config.hidden,
+        "patch_size": config.patch,
+        "spatial_merge_size": 2,
+        "temporal_patch_size": 2,
+    }
+    _of_family(config, text, vision)
+    model_class = getattr(transformers, BACKBONES[config.family].model)
     torch.manual_seed(seed)
-    if qwen3:
-        return transformers.Qwen3VLForConditionalGeneration(
-            transformers.Qwen3VLConfig(**settings)
-        ).float()
-    return transformers.Qwen2_5_VLForConditionalGeneration(
-        transformers.Qwen2_5_VLConfig(**settings)
+    return model_class(
+        model_class.config_class(
+            text_config=text,
+            vision_config=vision,
+            image_token_id=ids["<|image_pad|>"],
+            video_token_id=ids["<|video_pad|>"],
+            vision_start_token_id=ids["<|vision_start|>"],
+            vision_end_token_id=ids["<|vision_end|>"],
+            tie_word_embeddings=True,
+        )
     ).float()
+
+
+def _of_family(config: TinyConfig, text: dict[str, Any], vision: dict[str, Any]) -> None:
+    """Add what only some families have."""
+    head_dim = config.hidden // config.heads
+    if config.family == "internvl":
+        del text["rope_parameters"]["mrope_section"]
+        text["model_type"] = "qwen2"
+        vision |= {
+            "num_hidden_layers": config.vision_layers,
+            "num_attention_heads": 4,
+            "image_size": config.max_px,
+        }
+    elif config.family == "qwen2_5_vl":
+        # Layers look at windows of 2x2 merged patches, the last one at the whole picture
+        vision |= {
+            "window_size": 4 * config.patch,
+            "fullatt_block_indexes": [config.vision_layers - 1],
+        }
+    else:
+        text["head_dim"] = head_dim
+        text["rope_parameters"]["mrope_interleaved"] = True
+        vision |= {"num_position_embeddings": 16 * 16, "deepstack_visual_indexes": [0]}
+    if "qwen3_5" in config.family:
+        del vision["deepstack_visual_indexes"]
+        text["rope_parameters"]["partial_rotary_factor"] = 1.0
+        # Layers with a state and one of attention by turns
+        kinds = "linear_attention", "full_attention"
+        text |= {
+            "layer_types": [kinds[k % 2] for k in range(config.layers)],
+            "linear_key_head_dim": head_dim,
+            "linear_value_head_dim": head_dim,
+            "linear_num_key_heads": config.heads // 2,
+            "linear_num_value_heads": config.heads,
+        }
+    if "moe" in config.family:
+        text |= {
+            "num_experts": 4,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": config.hidden,
+            "shared_expert_intermediate_size": config.hidden,
+        }

@@ -1,19 +1,21 @@
 """A model's card: what it was trained on and how, and what it scored."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Template
 
-from training.folder import read_card, write_card
+from core.files import sha256_file
+from training.folder import TrainingError, read_card, write_card
 from training.recipe import Recipe
 from training.runs import CODE_VERSION
 from training.trained_on import seen_by_run
 from warehouse.lake import Lake
 from warehouse.lake.sql import open_for_users
-from warehouse.releases.release import Release
+from warehouse.releases.release import Release, file_failure
 
 PAGE = Template(
     (Path(__file__).parent / "card.md.jinja").read_text(),
@@ -39,8 +41,14 @@ def make_card(lake: Lake, release: Release, recipe: Recipe, run: str) -> dict[st
     configs = con.execute(
         "SELECT config FROM build_configs WHERE list_contains(?, dataset)", [sorted(train_datasets)]
     )
+    # What it reads: shards of a release as they were checked, or files of rows
+    if recipe.data.jsonl:
+        hashes = {path.name: sha256_file(path) for path in recipe.data.jsonl}
+    else:
+        hashes = {shard.address: shard.sha256 for shard in release.shards("train")}
     return {
         "training_run": run,
+        "read": hashes,
         "release": release.name,
         "snapshot": release.snapshot,
         "release_hash": release.config_hash,
@@ -56,6 +64,20 @@ def make_card(lake: Lake, release: Release, recipe: Recipe, run: str) -> dict[st
         if recipe.data.jsonl
         else shown_window([json.loads(c) for (c,) in configs.fetchall()]),
     }
+
+
+def check_shards(lake: Lake, release: Release, recipe: Recipe) -> None:
+    """Raises TrainingError for a shard that is not the release's. Of several processes each looks at its part."""
+    if recipe.data.jsonl:
+        return
+    first = int(os.environ.get("RANK", 0))
+    for shard in release.shards("train")[first :: int(os.environ.get("WORLD_SIZE", 1))]:
+        path = shard.path(lake.workspace)
+        if fault := file_failure(path, shard.bytes, shard.sha256):
+            raise TrainingError(
+                f"release {release.name} is not what was frozen: {path}: {fault.detail}; "
+                f"proccorpus release verify {release.name} names all such files"
+            )
 
 
 def shown_window(configs: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:

@@ -1,9 +1,9 @@
-"""Checkpoint folders: their cards, kinds, hashes and errors. Loads no model and imports no torch."""
+"""Checkpoint folders: kinds of models, cards, hashes and errors. Loads no model and imports no torch."""
 
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from core.errors import FailedError
 
@@ -20,6 +20,53 @@ CARD = "card.json"
 CONFIG = "config.json"
 ADAPTER_CONFIG = "adapter_config.json"
 LAPTOP = "laptop"  # model_type of the kind of training.laptop
+
+
+class Backbone(NamedTuple):
+    """A kind of vision-language model. `model`, `processor`, `images`, `videos`: classes of transformers.
+
+    tower: what sees pictures, by its name in the model; merger: what maps them to the language model, by its name
+    free_size: pictures keep their shape and have places by time, height and width; else all have one size, and each
+    token has one place
+    state: layers that carry a state along a row, by their name; packed samples go through them in padded rows
+    """
+
+    model: str
+    processor: str = "Qwen3VLProcessor"
+    images: str = "Qwen2VLImageProcessor"
+    videos: str = "Qwen3VLVideoProcessor"
+    tower: str = "visual"
+    merger: str = "merger"
+    free_size: bool = True
+    state: str | None = None
+
+
+# By model_type of config.json. LoRA adapts linear layers of each one's `language_model`; the head reads its last states
+BACKBONES = {
+    "qwen3_vl": Backbone("Qwen3VLForConditionalGeneration"),
+    "qwen3_vl_moe": Backbone("Qwen3VLMoeForConditionalGeneration"),
+    "qwen2_5_vl": Backbone(
+        "Qwen2_5_VLForConditionalGeneration",
+        "Qwen2_5_VLProcessor",
+        videos="Qwen2VLVideoProcessor",
+    ),
+    "qwen3_5": Backbone("Qwen3_5ForConditionalGeneration", state="linear_attn"),
+    "qwen3_5_moe": Backbone("Qwen3_5MoeForConditionalGeneration", state="linear_attn"),
+    "internvl": Backbone(
+        "InternVLForConditionalGeneration",
+        "InternVLProcessor",
+        "GotOcr2ImageProcessor",
+        "InternVLVideoProcessor",
+        tower="vision_tower",
+        merger="multi_modal_projector",
+        free_size=False,
+    ),
+}
+
+
+def backbone_kind(model: Any) -> Backbone:
+    """Of a model in its transformers class."""
+    return BACKBONES[model.config.model_type]
 
 
 def write_card(folder: Path, card: dict[str, Any]) -> None:

@@ -37,7 +37,7 @@ from training.checkpoint import (
     read_tensors,
 )
 from training.ending import AskedToEnd
-from training.folder import TrainingError
+from training.folder import TrainingError, backbone_kind
 from training.loop import (
     batches_each,
     check_norm,
@@ -75,6 +75,11 @@ class GrpoTrainer:
         steps: Path,
     ) -> None:
         assert recipe.grpo is not None
+        if not backbone_kind(model.backbone).free_size:
+            raise TrainingError(
+                f"recipe {recipe.name} is grpo, which a model of the type {model.backbone.config.model_type} cannot be "
+                "trained by: take a Qwen model, or a recipe of the kind sft"
+            )
         self.recipe = recipe
         self.config = recipe.grpo
         self.last = last

@@ -19,6 +19,7 @@ from torch.utils.checkpoint import (
     create_selective_checkpoint_contexts,
 )
 
+from training.folder import backbone_kind
 from training.recipe import TrainConfig
 
 # Operators whose results are kept where `matmul` is: multiplications, and attention by any kernel
@@ -39,11 +40,15 @@ def prepare_layers(backbone: nn.Module, train: TrainConfig, cache: Path | None) 
         torch.compiler.reset()
         if cache is not None:
             os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))
+    kind = backbone_kind(backbone)
     for layer in layers(backbone):
         forward: Any = layer.forward
+        # Neither a layer that is called sample by sample is traced whole, nor one whose states are captured
+        is_captured = not kind.free_size and "Vision" in type(layer).__name__
+        is_whole = not is_captured and not (kind.state and hasattr(layer, kind.state))
         if train.recompute != "none":
             forward = recomputed(forward, train.recompute)
-        if train.compile:
+        if train.compile and is_whole:
             # Whole, or an error: a layer in pieces would be as slow as before, and nobody would know.
             forward = torch.compile(forward, fullgraph=True, dynamic=True)
         layer.forward = forward

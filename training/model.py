@@ -31,7 +31,14 @@ from training.backbones import (
     load_processor,
     stored_dtype,
 )
-from training.folder import ModelError, base_of, models_of, read_card, write_card
+from training.folder import (
+    ModelError,
+    backbone_kind,
+    base_of,
+    models_of,
+    read_card,
+    write_card,
+)
 from training.recipe import HeadConfig
 from training.transform import IGNORE, Batch
 
@@ -186,7 +193,8 @@ def head_of(facts: dict[str, Any]) -> Head:
 
 HEAD_FILE = "progress_head.safetensors"
 HEAD_CONFIG = "progress_head.json"
-INPUTS = ("input_ids", "attention_mask", "mm_token_type_ids", "image_grid_thw")
+INPUTS = ("input_ids", "attention_mask")
+OF_PICTURES = ("mm_token_type_ids", "image_grid_thw")  # where these have any size
 
 
 @dataclass(frozen=True)
@@ -260,10 +268,8 @@ class ProgressModel(nn.Module):
         return ModelOutput(progress, success, raw, logits)
 
     def _inputs(self, batch: Batch, vision: Sequence[Vision] | None) -> dict[str, Any]:
-        inputs: dict[str, Any] = {k: batch[k] for k in INPUTS if k in batch}
-        if vision is not None:
-            inputs["mm_encoder_outputs"] = encoder_outputs(vision)
-        elif "pixel_values" in batch:
+        inputs = model_inputs(self.backbone, batch, vision)
+        if vision is None and "pixel_values" in batch:
             features = image_features(
                 self.backbone,
                 batch["pixel_values"],
@@ -281,8 +287,12 @@ class ProgressModel(nn.Module):
         gradients (of 0) for them, as the others do whose batch shows pictures. They would wait for
         it otherwise."""
         vision = self.backbone.config.vision_config
-        side = vision.spatial_merge_size
-        values = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
+        if backbone_kind(self.backbone).free_size:
+            side = vision.spatial_merge_size
+            values = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
+        else:
+            side = vision.image_size[0] // vision.patch_size[0]
+            values = vision.num_channels * vision.patch_size[0] ** 2
         device = next(self.parameters()).device
         pixels = torch.zeros(side * side, values, device=device)
         output = image_features(
@@ -319,16 +329,24 @@ class ProgressModel(nn.Module):
         return states.float(), item, batch["prompt_mask"][item, place] > 0
 
 
-def encoder_outputs(vision: Sequence[Vision]) -> dict[str, Any]:
-    """Pictures that were seen before, as transformers' models and `generate` take them (mm_encoder_outputs)."""
+def model_inputs(
+    backbone: Any, batch: Mapping[str, torch.Tensor], vision: Sequence[Vision] | None
+) -> dict[str, Any]:
+    """Of a batch what a model of this kind and its `generate` take, with pictures that were seen before."""
+    is_free = backbone_kind(backbone).free_size
+    names = INPUTS + OF_PICTURES if is_free else INPUTS
+    inputs: dict[str, Any] = {k: batch[k] for k in names if k in batch}
+    if not vision:
+        return inputs
     layers = list(zip(*(v.deepstack for v in vision), strict=True))
     tokens: Any = tuple(v.tokens for v in vision)
     deepstack: Any = [list(layer) for layer in layers]
-    return {
-        "image": BaseModelOutputWithDeepstackFeatures(
-            pooler_output=tokens, deepstack_features=deepstack
-        )
-    }
+    if not is_free:
+        tokens = torch.stack(tokens)
+    features = BaseModelOutputWithDeepstackFeatures(
+        pooler_output=tokens, deepstack_features=deepstack
+    )
+    return inputs | {"mm_encoder_outputs": {"image": features}}
 
 
 def losses(

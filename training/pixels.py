@@ -42,7 +42,9 @@ def byte_patches(processor: Any, pictures: Sequence[np.ndarray]) -> Batch:
     from transformers.image_utils import SizeDict
 
     # A processor that was loaded with other limits has them as plain JSON.
-    size = SizeDict(**{edge: processor.size[edge] for edge in ("shortest_edge", "longest_edge")})
+    size = SizeDict(**{edge: px for edge, px in dict(processor.size).items() if px is not None})
+    square = processor.patch_size * processor.merge_size
+    options = {"factor": square} if size.shortest_edge else {}
     parts = []
     grids = []
     for picture in pictures:
@@ -51,7 +53,7 @@ def byte_patches(processor: Any, pictures: Sequence[np.ndarray]) -> Batch:
             torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1),
             size=size,
             resample=processor.resample,
-            factor=processor.patch_size * processor.merge_size,
+            **options,
         )
         parts.append(_cut(resized.contiguous(), processor.patch_size, processor.merge_size))
         grids.append(
@@ -78,6 +80,17 @@ def _cut(picture: torch.Tensor, patch: int, merge: int) -> torch.Tensor:
     columns = picture.shape[2] // patch
     squares = picture.reshape(3, rows // merge, merge, patch, columns // merge, merge, patch)
     return squares.permute(1, 4, 2, 5, 0, 3, 6).reshape(rows * columns, 3 * patch * patch)
+
+
+def whole_pictures(
+    patches: torch.Tensor, grids: Sequence[Sequence[int]], merge: int
+) -> torch.Tensor:
+    """Pictures [n, 3, h, w] of one grid (1, h, w), put together of their patches [m, 3 p p]."""
+    _, rows, columns = grids[0]
+    side = round((patches.shape[1] / 3) ** 0.5)
+    shape = len(grids), rows // merge, columns // merge, merge, merge, 3, side, side
+    squares = patches.view(shape).permute(0, 5, 1, 3, 6, 2, 4, 7)
+    return squares.reshape(len(grids), 3, rows * side, columns * side)
 
 
 def joined(parts: Sequence[Batch]) -> Batch:

@@ -9,7 +9,8 @@ FLOPs of a step, recomputation not counted:
   2 P n                    forward, for each linear layer of P weights applied to n tokens (or patches)
   4 L d sum(t^2) c         forward, attention of L layers of width d over sequences of t; c = 1/2 where it is causal
 and the backward pass as much again for the gradient of what comes in, and as much again for that of the weights; the
-first is needed where anything trained lies before, the second where the weights are trained themselves.
+first is needed where anything trained lies before, the second where the weights are trained themselves. What layers
+with a state multiply beside their weights, some hundredths, is left out.
 """
 
 import re
@@ -91,39 +92,48 @@ def cost(backbone: Any) -> Flops:
     heads = text.num_attention_heads * getattr(
         text, "head_dim", text.hidden_size // text.num_attention_heads
     )
-    tower = backbone.model.visual
-    language = backbone.model.language_model
     out = backbone.lm_head.weight
+    in_model = _multiplied(backbone.model)
     # Gradients pass through all that lies after a part that learns; the vision tower comes first.
-    in_tower = any(p.requires_grad for p in tower.parameters())
-    anywhere = in_tower or any(p.requires_grad for p in language.parameters())
+    learning = {part(name) for name, p in in_model.items() if p.requires_grad}
+    in_tower = not learning.isdisjoint(("vision", "merger"))
+    anywhere = bool(learning)
+    merged = _squares_side(backbone.config) ** 2
+    flops = Counter[str]()
+    for name, p in in_model.items():
+        place = part(name)
+        # Nothing before the pixels learns.
+        has_gradient = anywhere if place == "language" else in_tower and "patch_embed" not in name
+        count = 2 * p.numel() * (1 + has_gradient + p.requires_grad)
+        flops[place] += count / merged if place == "merger" else count  # type: ignore[assignment]
+    kinds: list[str] = getattr(text, "layer_types", None) or []
+    attentive = text.num_hidden_layers - kinds.count("linear_attention")
     return Flops(
-        language=_passes(language, anywhere),
+        language=flops["language"],
         output=2 * out.numel() * (1 + anywhere + out.requires_grad),
-        vision=_passes(tower, in_tower, vision.spatial_merge_size**2),
-        language_attention=4 * text.num_hidden_layers * heads * 0.5 * (1 + 2 * anywhere),
-        vision_attention=4 * vision.depth * vision.hidden_size * (1 + 2 * in_tower),
+        vision=flops["vision"] + flops["merger"],
+        language_attention=4 * attentive * heads * 0.5 * (1 + 2 * anywhere),
+        vision_attention=4 * _depth(vision) * vision.hidden_size * (1 + 2 * in_tower),
     )
 
 
-def _passes(module: nn.Module, gradients: bool, merged: int = 1) -> float:
-    """FLOPs on one token or patch of all layers that multiply each: forward, for the gradient of
-    what comes in, and for that of the weights that learn. A merger works on `merged` patches at
-    once. Tables that are looked up in are none.
-    """
-    tables = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
-    flops = 0.0
-    for name, p in module.named_parameters():
-        if p.ndim >= 2 and id(p) not in tables:
-            # Nothing before the pixels learns.
-            has_backward = gradients and "patch_embed" not in name
-            flops += (
-                2
-                * p.numel()
-                * (1 + has_backward + p.requires_grad)
-                / (merged if "merger" in name else 1)
-            )
-    return flops
+def _multiplied(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The weights that each token or patch is multiplied by. Tables that are looked up in are none."""
+    tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    return {
+        f".{name}": p for name, p in model.named_parameters() if p.ndim >= 2 and id(p) not in tables
+    }
+
+
+def _depth(vision: Any) -> int:
+    return getattr(vision, "depth", None) or vision.num_hidden_layers
+
+
+def _squares_side(config: Any) -> int:
+    """Patches along a side of the square that becomes one token."""
+    if hasattr(config, "downsample_ratio"):
+        return round(1 / config.downsample_ratio)
+    return config.vision_config.spatial_merge_size
 
 
 def card_here() -> str | None:
@@ -306,7 +316,7 @@ def _planned(model: ProgressModel, recipe: Recipe, machine: Machine) -> Plan:
     sees = learns["vision"] + learns["merger"] > 0
     needs = _state(whole, count, recipe, machine) | {
         "activations of text": _kept(text, text.num_hidden_layers, tokens, train, 0),
-        "activations of pictures": _kept(vision, vision.depth, patches, train, 1) * sees,
+        "activations of pictures": _kept(vision, _depth(vision), patches, train, 1) * sees,
         "logits": 8.0 * answers * text.vocab_size,
     }
     passes = cost(model.backbone)
@@ -321,7 +331,8 @@ def _planned(model: ProgressModel, recipe: Recipe, machine: Machine) -> Plan:
         + OUTSIDE_UNITS * _unit(text, train) * tokens
     )
     traffic += (
-        _moved(vision, vision.depth, patches, train, 1) * (1 if sees else 1 / 3) + OF_WEIGHT * count
+        _moved(vision, _depth(vision), patches, train, 1) * (1 if sees else 1 / 3)
+        + OF_WEIGHT * count
     )
     seconds = _seconds(recipe, machine, flops + passes.vision * patches, traffic, text, whole)
     return Plan(machine, parameters, count, needs, train.batch * steps, tokens * steps, seconds, "")

@@ -23,14 +23,22 @@ from safetensors.torch import load_file, save_file
 from core.files import sha256_file, whole_folder
 from training.backbones import (
     ADAPTER_FILE,
-    CLASSES,
     load_adapter,
     load_backbone,
     load_processor,
     read_config,
 )
 from training.card import card_text
-from training.folder import ADAPTER_CONFIG, CARD, CONFIG, ModelError, base_of, is_laptop, read_card
+from training.folder import (
+    ADAPTER_CONFIG,
+    BACKBONES,
+    CARD,
+    CONFIG,
+    ModelError,
+    base_of,
+    is_laptop,
+    read_card,
+)
 from training.model import Head, ProgressModel, load_head, make_head, save_model
 from training.recipe import WIDEST_PX, HeadConfig
 from warehouse.lake import Lake
@@ -102,7 +110,8 @@ def _head(folder: Path, file: Path | None, weights: Weights, base: Path | None) 
 
 def _whole(folder: Path) -> tuple[Any, Weights, list[Path]]:
     """A model with all of its weights, the head's weights among them, and the files that were read. ModelError."""
-    model_class = getattr(transformers, CLASSES[read_config(folder)["model_type"]])
+    kind = BACKBONES[read_config(folder)["model_type"]]
+    model_class = getattr(transformers, kind.model)
     weights, used = _weights(folder)
     # Older checkpoints put prefixes before all names, the head's too: without them head and backbone can be told apart.
     weights = {plain_name(k): v for k, v in weights.items()}

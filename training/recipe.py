@@ -37,7 +37,9 @@ class Section(BaseModel):
 class TinyConfig(Section):
     """Sizes of a tiny model with random weights."""
 
-    family: Literal["qwen3_vl", "qwen2_5_vl"] = "qwen3_vl"
+    family: Literal[
+        "qwen3_vl", "qwen2_5_vl", "qwen3_5", "internvl", "qwen3_vl_moe", "qwen3_5_moe"
+    ] = "qwen3_vl"
     vocabulary: int = Field(default=800, ge=300)
     hidden: int = Field(default=160, ge=32)
     layers: int = Field(default=3, ge=1)

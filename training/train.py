@@ -19,7 +19,7 @@ from core.logs import TOLD
 from training import backbones, runs
 from training.attention import chosen, set_attention
 from training.batches import NO_LABELS, Batches, open_batches
-from training.card import make_card
+from training.card import check_shards, make_card
 from training.checkpoint import CheckpointScorer, HeldOutCheck, StepWriter, load_state
 from training.ending import noticed
 from training.folder import TrainingError, is_laptop, read_card, write_card
@@ -228,6 +228,7 @@ def _check_start(
         backbones.check_adapters_can_be_saved()
     if not recipe.data.jsonl and not release.paths(lake.workspace, "train"):
         raise TrainingError(f"release {release.name} has no train split")
+    check_shards(lake, release, recipe)
     if recipe.train.evaluate_every and scorer is None:
         raise TrainingError("train.evaluate_every: this run has no held-out episodes; set it to 0")
 

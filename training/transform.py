@@ -69,11 +69,13 @@ class Transform:
         # The vision tower merges squares of patches into one token each: a picture takes as many image tokens.
         merged = self.processor.image_processor.merge_size**2
         counts = iter(int(np.prod(g)) // merged for g in grids)
+        first, last = self._around
         sequences = []
         for item in items:
             ids: list[int] = []
             for token in self._token_ids(self.prompt(item.question, item.system)):
-                ids += [token] * (next(counts) if token == self.image_token else 1)
+                is_picture = token == self.image_token
+                ids += [*first, *[token] * next(counts), *last] if is_picture else [token]
             sequences.append(Tokens(torch.tensor(ids + self.answer(item.answer)), len(ids)))
         return sequences
 
@@ -101,10 +103,20 @@ class Transform:
     def image_token(self) -> int:
         return self.processor.tokenizer.convert_tokens_to_ids(self.processor.image_token)
 
+    @property
+    def _around(self) -> list[list[int]]:
+        """Tokens before and behind a picture, of processors that write them themselves."""
+        names = ("start_image_token_id", "end_image_token_id")
+        return [[getattr(self.processor, n)] if hasattr(self.processor, n) else [] for n in names]
+
     def _vision_tokens(self, sizes: Sequence[Size]) -> list[int]:
-        if sizes:
-            return self.processor._get_num_multimodal_tokens(image_sizes=sizes)["num_image_tokens"]
-        return []
+        """Of each picture, with what stands around it."""
+        if not sizes:
+            return []
+        # Several pictures are shown, none of which is cut into tiles
+        options = {"crop_to_patches": False} if any(self._around) else {}
+        tokens = self.processor._get_num_multimodal_tokens(image_sizes=sizes, **options)
+        return tokens["num_image_tokens"]
 
     def pictures(self, item: Item) -> tuple[np.ndarray, ...]:
         """An item's pictures, all shrunk by one factor where together they would take too many tokens."""

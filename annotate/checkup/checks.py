@@ -12,17 +12,16 @@ from annotate.checkup.comparisons import (
     compared_runs,
     dead_dimensions,
     idle_ends,
+    late_rows,
     offsets,
     opposite_signs,
     other_units,
     still_gripper,
 )
 from annotate.checkup.copies import copies, exact_copies
-from annotate.checkup.lateness import late_rows
 from annotate.checkup.looks import contradicted_outcomes, differing_texts, moved_cameras
-from annotate.checkup.rows import jumps, missing_frames, stuck_stretches
+from annotate.checkup.rows import jumps, missing_frames, stale_statistics, stuck_stretches
 from annotate.checkup.signals import RunSignals
-from annotate.checkup.statistics import stale_statistics
 from annotate.checkup.summary import RunSummary, summarize
 from ingest.episode import Finding
 

@@ -12,7 +12,7 @@ from itertools import combinations
 import numpy as np
 
 from annotate.checkup.comparer import LIMITS, Measurement
-from annotate.checkup.lateness import common_lag
+from annotate.checkup.comparisons import common_lag
 from annotate.checkup.summary import CameraSummary, RunSummary, cameras_of
 from core.values import grouped
 
@@ -116,8 +116,8 @@ def _foreign_pictures(
         return None
     wrong, right = (earlier, later) if first < second else (later, earlier)
     low, high = sorted((first, second))
-    other = dataset, right.episode_index
-    return Measurement("other_pictures", wrong, low, high, size=loss, other=other)
+    partner = dataset, right.episode_index
+    return Measurement("other_pictures", wrong, low, high, size=loss, other=partner)
 
 
 def _likeness_at_lag(run: RunSummary, lag: int) -> float | None:

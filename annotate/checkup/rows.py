@@ -1,5 +1,5 @@
 """Measures of one run's rows: values that jump and come back, values that stand still while the robot
-moves, frames that are missing between the times; how alike rows and pictures are."""
+moves, frames that are missing between the times; stored statistics; how alike rows and pictures are."""
 
 from collections.abc import Iterator
 
@@ -9,6 +9,7 @@ from annotate.checkup.comparer import LIMITS, Measurement, duration, num_frames
 from annotate.checkup.signals import MOVING, RunSignals, is_moving
 from annotate.signal_lag import FAST_PERCENTILE, compressed_curve, correlations
 from annotate.spans import stretches
+from ingest.episode import StoredStatistics
 from ingest.signals.gripper import moving_dimensions
 
 # A jump: the value leaves for at most so many frames, and is back where it was
@@ -29,6 +30,11 @@ SETTLES = 4  # rows after a long step within which a late stamp is made up for
 MAX_LAG_S = 1.2  # of rows behind pictures
 MIN_LENGTHS = 2.2  # times MAX_LAG_S, and frames: shorter runs tell nothing
 MIN_FRAMES = 40
+
+# Of stored statistics
+TOLERANCE = 2e-3  # of the stored range: rounding of writers is far below
+MAX_MEAN_APART = 0.05  # standard deviations: writers that sum in float32 are within 0.003
+ROUNDING = 5e-4  # of a value, or of 1 for smaller ones: a joint that hardly moves is not held against its tiny range
 
 
 def jumps(run: RunSignals) -> Iterator[Measurement]:
@@ -234,3 +240,70 @@ def row_curve(run: RunSignals) -> np.ndarray | None:
     if curves:
         return np.mean(curves, axis=0)
     return None
+
+
+def stale_statistics(run: RunSignals) -> Iterator[Measurement]:
+    """Rows beyond the range that is stored of all rows; or another range or mean than is stored of this episode.
+
+    What is stored of them and cannot be read is told, too.
+    """
+    for stored in run.statistics:
+        values = run.state if stored.vector == "state" else run.action
+        if stored.problem:
+            yield Measurement(
+                "stale_statistics unread",
+                run,
+                0.0,
+                words={"problem": stored.problem},
+            )
+        elif values is None or not len(values) or not np.isfinite(values).all():
+            continue
+        elif (width := values.shape[1]) != len(stored.low):
+            yield Measurement(
+                "stale_statistics width",
+                run,
+                width,
+                len(stored.low),
+                signal=stored.vector,
+                words={"file": stored.file},
+            )
+        else:
+            yield _largest_difference(run, values, stored)
+
+
+def _largest_difference(
+    run: RunSignals, values: np.ndarray, stored: StoredStatistics
+) -> Measurement:
+    """What differs most, of which dimension, as measured and as stored."""
+    low = values.min(axis=0)
+    high = values.max(axis=0)
+    mean = values.mean(axis=0)
+    extent = np.maximum(stored.high - stored.low, 1e-9)
+    above = high - stored.high
+    below = stored.low - low
+    # Rows of one episode need not reach the ends of all rows, but have to reach its own
+    if stored.is_of_episode:
+        above = np.abs(above)
+        below = np.abs(below)
+    excesses = {
+        "largest value": (high, stored.high, above / extent / TOLERANCE),
+        "smallest value": (low, stored.low, below / extent / TOLERANCE),
+    }
+    if stored.is_of_episode:
+        spread = np.maximum(stored.spread, 1e-3 * extent)
+        excesses["mean"] = (mean, stored.mean, np.abs(mean - stored.mean) / spread / MAX_MEAN_APART)
+    statistic = max(excesses, key=lambda name: float(excesses[name][2].max()))
+    measured, stored_values, excess = excesses[statistic]
+    dimension = int(np.argmax(excess))
+    value = float(measured[dimension])
+    statement = float(stored_values[dimension])
+    is_rounding = abs(value - statement) <= ROUNDING * max(1.0, abs(statement))
+    return Measurement(
+        "stale_statistics",
+        run,
+        value,
+        statement,
+        signal=run.title(stored.vector, dimension),
+        size=0.0 if is_rounding else float(excess[dimension]),
+        words={"file": stored.file, "kind": statistic},
+    )

@@ -8,13 +8,22 @@ carry times and run ids.
 
 from itertools import chain
 
-from core.tables.definition import Column, Table
+from core.tables.definition import Column, Table, without_episodes
 from core.tables.episodes import EPISODE_TABLES
 from core.tables.events import EVENT_TABLES
 from core.tables.labels import LABEL_TABLES, SPLITS
 from core.tables.statements import STATEMENTS
 
-__all__ = ["SPLITS", "STAGED_TABLES", "STAGE_TABLES", "STATEMENTS", "TABLES", "Column", "Table"]
+__all__ = [
+    "SPLITS",
+    "STAGED_TABLES",
+    "STAGE_TABLES",
+    "STATEMENTS",
+    "TABLES",
+    "Column",
+    "Table",
+    "without_episodes",
+]
 
 TABLES: dict[str, Table] = {t.name: t for t in (*EPISODE_TABLES, *LABEL_TABLES, *EVENT_TABLES)}
 

@@ -1,6 +1,7 @@
 """The class of a table, and how tables are written down."""
 
 import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -183,3 +184,15 @@ def _column(declaration: str, comment: str) -> Column:
     name, type_name, *options = declaration.split(" ")
     since = [int(option.removeprefix("since=")) for option in options if option != "unhashed"]
     return Column(name, TYPES[type_name], comment, "unhashed" not in options, *since)
+
+
+def without_episodes(
+    tables: Mapping[str, pa.Table], episodes: Collection[int]
+) -> dict[str, pa.Table]:
+    """The tables without rows of some episodes; one whose rows are of none stays as it is."""
+    rest = dict(tables)
+    for name, table in tables.items():
+        if "episode_index" in table.schema.names:
+            stays = [e not in episodes for e in table["episode_index"].to_pylist()]
+            rest[name] = table.filter(pa.array(stays, pa.bool_()))
+    return rest

@@ -39,7 +39,7 @@ from eval.runners.prompt import (
     prompt_format_of,
 )
 from training.folder import CARD, base_of, folder_hash, read_card
-from training.model import Head, ProgressModel, Vision, encoder_outputs, load_model
+from training.model import Head, ProgressModel, Vision, load_model, model_inputs
 from training.pictures import Item
 from training.pixels import Batch, byte_patches, device, joined, normalised
 from training.transform import Transform
@@ -237,9 +237,7 @@ class ModelRunner(TextRunner):
         items = self._items(prompts)
         vision = self._seen(prompts, items)
         batch = _left_padded(self.transform.seen(items, [v.grid for v in vision]))
-        return _on_device(batch) | (
-            {"mm_encoder_outputs": encoder_outputs(vision)} if vision else {}
-        )
+        return model_inputs(self.model, _on_device(batch), vision)
 
     def _items(self, prompts: Sequence[Asked]) -> list[Item]:
         return [Item(a.prompt.text, tuple(_rgbs(a)), system=a.prompt.system) for a in prompts]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 from pydantic import BaseModel, Field, StrictInt
 from starlette.datastructures import QueryParams
@@ -25,11 +25,9 @@ from explorer.pages.episodes import MAX_CHARS
 from explorer.review_queue import ORDER, SIGNS, ReviewQueue
 from explorer.selection import EpisodeSelection
 from explorer.site import (
+    Speaking,
     Visit,
     Visiting,
-    author_of,
-    check_may_write,
-    explorer_of,
 )
 from warehouse.lake.connection import LakeConnection
 from warehouse.lake.corrections import ACCEPTED, REJECTED, CorrectionError, parsed
@@ -144,21 +142,19 @@ def page(
 
 
 @router.post("/api/bulk")
-def accept(request: Request, bulk: BulkAcceptance) -> JSONResponse:
+def accept(speech: Speaking, bulk: BulkAcceptance) -> JSONResponse:
     """Accept as many labels of them as one request can; answers how many were, how many
     are left, and why some were not. 422: the sample was not looked at, or some of it is
     wrong.
     """
-    explorer = explorer_of(request)
-    check_may_write(explorer)
-    author = author_of(request, bulk.author)
+    author = speech.author(bulk.author)
     queue = _runs_to_accept(bulk.kind, bulk.dataset, bulk.person, bulk.query)
-    with explorer.corpus.reading() as reader:
+    with speech.explorer.corpus.reading() as reader:
         _check_sample(reader, [*dict.fromkeys(bulk.sample)], bulk.snapshot)
-        rows = queue.rows(Visit(request, explorer, reader), f"ORDER BY {ORDER}")
+        rows = queue.rows(Visit(speech.request, speech.explorer, reader), f"ORDER BY {ORDER}")
     comment = f"accepted with its {queue.noun}; {len(bulk.sample)} of it were looked at and right"
 
-    refused = explorer.corpus.say(
+    refused = speech.explorer.corpus.say(
         lambda reader, lake: _accept_rows(reader, lake, rows[:AT_ONCE], author, comment)
     )
     accepted = len(rows[:AT_ONCE]) - len(refused)

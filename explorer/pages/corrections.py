@@ -2,13 +2,12 @@
 whom it is assigned to.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
 import duckdb
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field, StrictBool, StrictInt
 
@@ -21,10 +20,8 @@ from explorer.corrected_labels import correction_state
 from explorer.episode import EpisodeIndex, episode_facts, label_as_said
 from explorer.site import (
     Explorer,
+    Speaking,
     Visiting,
-    author_of,
-    check_may_write,
-    explorer_of,
 )
 from warehouse.lake import acceptances, corrections
 from warehouse.lake.connection import LakeConnection
@@ -121,7 +118,7 @@ def _corrections_in_words(
 @router.post(OF_EPISODE)
 @router.post(f"{OF_EPISODE}/{{act}}")
 def change(
-    request: Request,
+    speech: Speaking,
     dataset: str,
     episode_index: EpisodeIndex,
     statement: Said,
@@ -132,11 +129,9 @@ def change(
     (409 where somebody else was quicker, 422 for what cannot be), and the corrections of
     the episode after it, unless `brief` asks for the id alone.
     """
-    explorer = explorer_of(request)
-    check_may_write(explorer)
-    author = author_of(request, statement.author)
+    author = speech.author(statement.author)
     try:
-        saved = explorer.corpus.say(
+        saved = speech.explorer.corpus.say(
             lambda reader, lake: _written_correction(
                 Judged(reader, lake, dataset, episode_index, author, statement), act
             )
@@ -148,7 +143,9 @@ def change(
         outcome = {"error": str(e)}
     if statement.brief:
         return JSONResponse(outcome, status)
-    return JSONResponse(plain(outcome | _read_again(explorer, dataset, episode_index)), status)
+    return JSONResponse(
+        plain(outcome | _read_again(speech.explorer, dataset, episode_index)), status
+    )
 
 
 def _read_again(explorer: Explorer, dataset: str, episode_index: int) -> dict[str, Any]:
@@ -273,61 +270,46 @@ def _waiting_label(judged: Judged, correction: str) -> corrections.Corrected:
 
 
 @router.post("/api/marks")
-def tag(request: Request, marking: Marking) -> JSONResponse:
+def tag(speech: Speaking, marking: Marking) -> JSONResponse:
     """409 where somebody else has assigned one of them meanwhile, 422 for what cannot be."""
     assignments = {
         (dataset, episode): assignment for dataset, episode, assignment in marking.episodes
     }
-    signature = {
-        "author": author_of(request, marking.author),
-        "is_on": marking.on,
-        "follows": assignments,
-    }
 
-    def act(reader: LakeReader, lake: LakeConnection) -> list[dict]:
-        shown_recordings = reader.recordings_shown(assignments, marking.snapshot)
-        return mark(
+    def act(reader: LakeReader, lake: LakeConnection) -> dict[str, int]:
+        statements = mark(
             lake,
             [*assignments],
             marking.kind,
             marking.value,
-            recordings=shown_recordings,
-            **signature,
+            author=speech.author(marking.author),
+            is_on=marking.on,
+            follows=assignments,
+            recordings=reader.recordings_shown(assignments, marking.snapshot),
         )
+        return {"changed": len(statements)}
 
-    return _said(request, act)
+    return speech.answer(act)
 
 
 @router.post("/api/acceptances")
-def accept_check(request: Request, acceptance: Acceptance) -> JSONResponse:
+def accept_check(speech: Speaking, acceptance: Acceptance) -> JSONResponse:
     """422 for what cannot be: no such fault, no reason."""
-    places = (
-        {(acceptance.dataset, acceptance.episode_index)}
-        if acceptance.episode_index is not None
-        else set()
-    )
-    signature = {"why": acceptance.why, "author": author_of(request, acceptance.author)}
+    number = acceptance.episode_index
+    episodes = None if number is None else [number]
+    places = [(acceptance.dataset, episode) for episode in episodes or ()]
 
-    def act(reader: LakeReader, lake: LakeConnection) -> list[dict]:
-        episodes = [episode for _, episode in places] or None
-        shown_recordings = reader.recordings_shown(places, acceptance.snapshot)
-        return acceptances.accept(
+    def act(reader: LakeReader, lake: LakeConnection) -> dict[str, int]:
+        statements = acceptances.accept(
             lake,
             acceptance.dataset,
             acceptance.check,
             episodes,
+            why=acceptance.why,
+            author=speech.author(acceptance.author),
             is_accepted=acceptance.on,
-            recordings=shown_recordings,
-            **signature,
+            recordings=reader.recordings_shown(places, acceptance.snapshot),
         )
+        return {"changed": len(statements)}
 
-    return _said(request, act)
-
-
-def _said(
-    request: Request, act: Callable[[LakeReader, LakeConnection], list[dict]]
-) -> JSONResponse:
-    """How many rows `act` adds. Raises PageError where nothing can be changed."""
-    explorer = explorer_of(request)
-    check_may_write(explorer)
-    return JSONResponse({"changed": len(explorer.corpus.say(act))})
+    return speech.answer(act)

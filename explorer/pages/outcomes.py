@@ -2,20 +2,19 @@
 unfinished; and taken back.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
 from core.domain.label import DONE, IDLE, STEP
-from core.values import plain
 from explorer.access import LakeReader
 from explorer.corrected_labels import corrected_places
 from explorer.episode import EpisodeIndex, active_run, label_as_said
 from explorer.pages.corrections import Judged, Said
-from explorer.site import author_of, check_may_write, explorer_of
+from explorer.site import Speaking
 from warehouse.lake import corrections, outcomes
 from warehouse.lake.connection import LakeConnection
 from warehouse.lake.corrections import CorrectionError, as_said, parsed, segments_of
@@ -59,19 +58,22 @@ def stated_outcome(reader: LakeReader, dataset: str, episode_index: int) -> dict
 
 
 @router.post(OF_EPISODE)
-def say(request: Request, dataset: str, episode_index: EpisodeIndex, ended: Ended) -> JSONResponse:
+def say(speech: Speaking, dataset: str, episode_index: EpisodeIndex, ended: Ended) -> JSONResponse:
     """Answers with the ids of what was saved: `saved`, and `correction` where the label
     says the moment; 409 where somebody else was quicker, 422 for what cannot be.
     """
+    comment = ended.outcome
+    if ended.outcome == "failed" and ended.frame is not None:
+        comment = f"failed from frame {ended.frame}"
     statement = Said(
         author=ended.author,
         follows=ended.follows_correction,
-        comment=_comment_of(ended),
+        comment=comment,
         recording=ended.recording,
     )
 
     def written(reader: LakeReader, lake: LakeConnection) -> dict[str, Any]:
-        author = author_of(request, ended.author)
+        author = speech.author(ended.author)
         judged = Judged(reader, lake, dataset, episode_index, author, statement)
         # First what can be refused
         content_hash = judged.facts["content_hash"]
@@ -92,17 +94,16 @@ def say(request: Request, dataset: str, episode_index: EpisodeIndex, ended: Ende
         )
         return {"saved": saved, "correction": correction}
 
-    return _write_and_answer(request, written)
+    return speech.answer(written)
 
 
 @router.post(f"{OF_EPISODE}/undo")
 def undo(
-    request: Request, dataset: str, episode_index: EpisodeIndex, taken: TakenBack
+    speech: Speaking, dataset: str, episode_index: EpisodeIndex, taken: TakenBack
 ) -> JSONResponse:
     """Take back an outcome, and the label that was said together with it. Answers with the id of what says so."""
 
     def written(reader: LakeReader, lake: LakeConnection) -> dict[str, Any]:
-        author = author_of(request, taken.author)
         in_force = outcomes.standing(lake, dataset, episode_index)
         if in_force is None or in_force["import_id"] != taken.import_id:
             raise CorrectionError(
@@ -111,25 +112,10 @@ def undo(
         if in_force["file"] != outcomes.BY_CLICK:
             whole = f"proccorpus undo {taken.import_id} takes all of it back"
             raise CorrectionError(f"it came with the file {in_force['file']}: {whole}")
-        undone = take_back(lake, taken.import_id, author=author)
+        undone = take_back(lake, taken.import_id, author=speech.author(taken.author))
         return {"saved": undone[0]["batch"]}
 
-    return _write_and_answer(request, written)
-
-
-def _write_and_answer(
-    request: Request, act: Callable[[LakeReader, LakeConnection], dict[str, Any]]
-) -> JSONResponse:
-    """Write down what somebody says, and answer with what `act` gives."""
-    explorer = explorer_of(request)
-    check_may_write(explorer)
-    return JSONResponse(plain(explorer.corpus.say(act)))
-
-
-def _comment_of(ended: Ended) -> str:
-    if ended.outcome == "failed" and ended.frame is not None:
-        return f"failed from frame {ended.frame}"
-    return ended.outcome
+    return speech.answer(written)
 
 
 def _label_that_fails(judged: Judged, frame: int, content_hash: str) -> str | None:

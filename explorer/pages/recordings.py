@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import cv2
 import numpy as np
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter, Path
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from pydantic import BaseModel, StrictBool
 
@@ -16,7 +16,7 @@ from annotate.pictures import TINY
 from core.values import grouped
 from explorer.access import PageError
 from explorer.episode import EpisodeIndex
-from explorer.site import Visiting, author_of, check_may_write, explorer_of
+from explorer.site import Speaking, Visiting
 from warehouse.lake import Lake, recordings
 from warehouse.lake.connection import LakeConnection
 from warehouse.lake.lists import LISTS
@@ -91,18 +91,19 @@ def strip(
 
 @router.post("/api/recordings/{dataset}/{episode_index}")
 def decide(
-    request: Request, dataset: str, episode_index: EpisodeIndex, decision: Decision
+    speech: Speaking, dataset: str, episode_index: EpisodeIndex, decision: Decision
 ) -> JSONResponse:
     """What a person decides; 422 where there is nothing to decide."""
-    author = author_of(request, decision.author)
-    explorer = explorer_of(request)
-    check_may_write(explorer)
     try:
-        lake = Lake(explorer.space)
+        lake = Lake(speech.explorer.space)
     except OSError as e:
         raise PageError(f"the workspace cannot be written to: {e.strerror}", 403) from e
     with closing(lake.con):
         recording = recordings.decide(
-            lake, dataset, episode_index, is_same=decision.is_same, author=author
+            lake,
+            dataset,
+            episode_index,
+            is_same=decision.is_same,
+            author=speech.author(decision.author),
         )
     return JSONResponse({"recording": recording})

@@ -116,14 +116,14 @@ def roles_of(
     parts: Sequence[Part],
     keys: Keys,
     writer: Writer | None = None,
-    further: Iterable[Part] = (),
+    extra_parts: Iterable[Part] = (),
     num_rows: int | None = None,
 ) -> Roles:
     """State and action among parts with a row for each frame: the registry's, else where their writer keeps them, else
-    by names. `further`: those that count where the registry or the writer names them, or as times. `num_rows`: where
-    there is neither state nor action.
+    by names. `extra_parts`: those that count where the registry or the writer names them, or as times. `num_rows`: that
+    of rows, where there is neither state nor action.
     """
-    all_parts = {part.path: part for part in (*further, *parts)}
+    all_parts = {part.path: part for part in (*extra_parts, *parts)}
     # Of a writer whose layouts are patterns no other part is taken
     is_closed = writer is not None and writer.are_patterns
     unknown = [part for part in parts if not is_closed and not known_by(writer, part.path)]
@@ -148,26 +148,33 @@ def _vector(
     by_name: Vector,
     present: Mapping[str, Part],
 ) -> Vector:
-    """Of a writer's layouts that with the most parts counts; of equal ones the first that is whole."""
+    """Of a writer's layouts that with the most parts counts, of equal ones the first that is whole; of patterns the
+    first that any part has.
+    """
     if registered:
         return Vector(tuple(path for path in registered if path in present), REGISTERED)
-    layouts = writer.layouts(column) if writer else ()
-    if writer and writer.are_patterns:
-        layouts = [layout for [pattern] in layouts if (layout := _matching(pattern, present))][:1]
-    layout = max(
-        layouts,
-        key=lambda paths: (len(present.keys() & {*paths}), present.keys() >= {*paths}),
-        default=(),
-    )
-    written = tuple(path for path in layout if path in present)
+    written = _written(writer, writer.layouts(column), present) if writer else ()
     if writer and written:
         return Vector(written, f"{writer.name} keeps it there")
     return by_name
 
 
-def _matching(pattern: str, parts: Mapping[str, Part]) -> list[str]:
-    """Paths of the parts that a pattern describes, with their types behind them."""
-    return sorted(p for p, part in parts.items() if re.fullmatch(pattern, f"{p} {part.dtype}"))
+def _written(
+    writer: Writer, layouts: Sequence[Sequence[str]], present: Mapping[str, Part]
+) -> tuple[str, ...]:
+    """The parts of a writer's layout that are there; a pattern is one of a path with its type behind it."""
+    if writer.are_patterns:
+        titles = {path: f"{path} {part.dtype}" for path, part in sorted(present.items())}
+        by_pattern = (
+            filter(lambda p: re.fullmatch(pattern, titles[p]), titles) for [pattern] in layouts
+        )
+        return next(filter(None, map(tuple, by_pattern)), ())
+    layout = max(
+        layouts,
+        key=lambda paths: (len(present.keys() & {*paths}), present.keys() >= {*paths}),
+        default=(),
+    )
+    return tuple(path for path in layout if path in present)
 
 
 def _of_one_length(vector: Vector, rows: Mapping[str, int | None]) -> Vector:

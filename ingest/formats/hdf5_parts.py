@@ -146,17 +146,37 @@ class EpisodePlace:
         return [near, self.among.share(self.above[path])]
 
     def parts(self) -> list[Part]:
-        return parts_of(self.datasets, self.uri)
+        """The datasets of an episode; many of one group whose names are numbers have one title."""
+        numbered = Counter(
+            path.rpartition("/")[0] for path in self.datasets if _leaf(path).isdecimal()
+        )
+        parts = []
+        for path, dataset in self.datasets.items():
+            folder, _, leaf = path.rpartition("/")
+            is_one_of_many = leaf.isdecimal() and numbered[folder] > MANY_ALIKE
+            title = f"{folder}/*".lstrip("/") if is_one_of_many else path
+            is_text = h5.is_text(dataset)
+            shape = (0,) if dataset.shape is None else dataset.shape
+            # A number for each row, such as a mask of rows that count, is no picture
+            is_picture = (
+                form_of(path, shape, "uint8") is not None
+                or len(shape) == 3
+                or (len(shape) == 1 and dataset.dtype.kind not in "biuf")
+            )
+            kind = "text" if is_text else "array"
+            dtype = "text" if is_text else str(dataset.dtype)
+            parts.append(Part(path, kind, shape, dtype, self.uri, title, is_picture))
+        return parts
 
     def roles(self) -> Roles:
         """Those by names are among `arrays`. Raises DataError."""
         stored = self.datasets | h5.rows_in(self.group, (*self.keys.state, *self.keys.action))
-        further = [Part(path, shape=d.shape) for path, d in stored.items() if h5.has_rows(d)]
+        extra_parts = [Part(path, shape=d.shape) for path, d in stored.items() if h5.has_rows(d)]
         parts = self.arrays
         if self.writer and self.writer.leaves_empty:
             parts = [part for part in parts if 0 not in part.shape]
-            further = [part for part in further if 0 not in part.shape]
-        return roles_of(parts, self.keys, self.writer, further)
+            extra_parts = [part for part in extra_parts if 0 not in part.shape]
+        return roles_of(parts, self.keys, self.writer, extra_parts)
 
     def read(self, path: str, rows: slice) -> np.ndarray:
         """With NaN where a value stands for none. Raises DataError."""
@@ -301,7 +321,7 @@ def account(
     why a part is not used that could be.
     """
     census = listing.parts
-    parts = parts_of(place.datasets, place.uri)
+    parts = place.parts()
     nothing = "no name of a state, an action, a camera, a text or an attribute that is known"
 
     def why_part_known(part: Part) -> str:
@@ -318,28 +338,6 @@ def account(
         census.known("array", path, f"the same as {first}", file=place.uri)
     attributes = fields("attribute ", place.attributes, file=place.uri)
     account_for(census, attributes, uses, why_attribute_known, nothing, problems)
-
-
-def parts_of(datasets: Mapping[str, h5py.Dataset], uri: str) -> list[Part]:
-    """The datasets of an episode; many of one group whose names are numbers have one title."""
-    numbered = Counter(path.rpartition("/")[0] for path in datasets if _leaf(path).isdecimal())
-    parts = []
-    for path, dataset in datasets.items():
-        folder, _, leaf = path.rpartition("/")
-        is_one_of_many = leaf.isdecimal() and numbered[folder] > MANY_ALIKE
-        title = f"{folder}/*".lstrip("/") if is_one_of_many else path
-        is_text = h5.is_text(dataset)
-        shape = (0,) if dataset.shape is None else dataset.shape
-        # A number for each row, such as a mask of rows that count, is no picture
-        is_picture = (
-            form_of(path, shape, "uint8") is not None
-            or len(shape) == 3
-            or (len(shape) == 1 and dataset.dtype.kind not in "biuf")
-        )
-        kind = "text" if is_text else "array"
-        dtype = "text" if is_text else str(dataset.dtype)
-        parts.append(Part(path, kind, shape, dtype, uri, title, is_picture))
-    return parts
 
 
 def why_fact_known(place: EpisodePlace, part: Part) -> str:

@@ -28,8 +28,6 @@ from ingest.episode import (
     TimedPicture,
     timed,
 )
-from ingest.formats.lerobot_cameras import cameras_of
-from ingest.formats.lerobot_cells import Annotated, Episodes
 from ingest.formats.lerobot_frames import VideoSpan, match, refusal, span_of
 from ingest.formats.lerobot_meta import (
     DATA_FILE,
@@ -46,8 +44,15 @@ from ingest.formats.lerobot_meta import (
     version_of,
     video_rate,
 )
-from ingest.formats.lerobot_parts import account_for_parts
-from ingest.formats.lerobot_rows import END_MARK, EpisodeRows, find_rows, read_pictures
+from ingest.formats.lerobot_parts import account_for_parts, cameras_of
+from ingest.formats.lerobot_rows import (
+    END_MARK,
+    Annotated,
+    EpisodeRows,
+    Episodes,
+    find_rows,
+    read_pictures,
+)
 from ingest.formats.lerobot_signals import (
     OF_ALL,
     counted_rows,

@@ -83,6 +83,14 @@ class LerobotListing(ListingBuilder):
             self.lost.add(episode)
 
 
+def columns_of(dataset: LerobotListing) -> set[str]:
+    """Columns of the rows: those that info.json declares, and those of any data file that was opened."""
+    if not dataset.schemas:
+        return set()
+    stored = chain.from_iterable(schema.names for schema, _ in dataset.schemas)
+    return {*dataset.info["features"], *stored}
+
+
 def read_info(source: Source) -> dict[str, Any]:
     """meta/info.json, read once of a source. Raises DataError, of reason no_metadata unless it is a git-LFS pointer."""
     if INFO in source.noted:

@@ -25,19 +25,24 @@ from ingest.formats.folders import (
     stated_spans,
     tells_times,
 )
-from ingest.formats.lerobot_cells import (
+from ingest.formats.lerobot_meta import (
+    LerobotListing,
+    columns_of,
+    metadata_rows,
+    task_texts,
+    texts_by_index,
+)
+from ingest.formats.lerobot_rows import (
     Annotated,
     Episodes,
     Times,
     cells_of,
     changing_episodes,
-    columns_of,
     episodes_named_otherwise,
     report_merged_tasks,
     report_renumbered_tasks,
     times_of,
 )
-from ingest.formats.lerobot_meta import LerobotListing, metadata_rows, task_texts, texts_by_index
 from ingest.formats.lerobot_signals import MODALITY, modality_of
 from ingest.formats.side_files import parse_json, read_json
 from ingest.formats.tables import finite, whole

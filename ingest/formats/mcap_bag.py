@@ -148,16 +148,18 @@ class Recording:
     def find_roles(self, config: DatasetConfig) -> None:
         """Cameras by their topics' names; state and action where the registry says, else by usual names."""
         repeated_topics = [topic for topic in self.topics.values() if len(topic.log_ns) > 1]
-        numeric = [topic for topic in repeated_topics if topic.kind in NUMBERS]
-        parts = [Part(topic.name, "topic", (None,), topic.kind) for topic in numeric]
-        self.roles = roles_of(parts, config.keys, ROS)
-        self.state = [self.topics[name] for name in self.roles.state.paths]
-        self.action = [self.topics[name] for name in self.roles.action.paths]
+        self._find_rows([topic for topic in repeated_topics if topic.kind in NUMBERS], config)
         # Of a camera that is there raw and packed, the raw pictures have lost nothing
         pictures = [t for t in repeated_topics if t.kind in PICTURES and not t.depth]
         pictures.sort(key=lambda t: (PICTURES.index(t.kind), bool(t.video), t.name), reverse=True)
         cameras = {camera_name(topic.name, LAST_PARTS): topic for topic in pictures}
         self.cameras = {camera: cameras[camera] for camera in in_order(cameras, config.cameras)}
+
+    def _find_rows(self, numeric: Iterable[Topic], config: DatasetConfig) -> None:
+        parts = [Part(topic.name, "topic", (None,), topic.kind) for topic in numeric]
+        self.roles = roles_of(parts, config.keys, ROS)
+        self.state = [self.topics[name] for name in self.roles.state.paths]
+        self.action = [self.topics[name] for name in self.roles.action.paths]
 
 
 def look_into(source: Source, uris: Sequence[str]) -> Recording:

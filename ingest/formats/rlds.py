@@ -6,17 +6,19 @@ length, and a record's CRC is checked when the episode is read. https://github.c
 
 import mmap
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from functools import partial
-from typing import Any
+from functools import lru_cache, partial
+from itertools import islice
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from core.values import short_hash
-from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing
+from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing, PartKind
 from ingest.formats import rlds_steps
+from ingest.formats.array_roles import roles_of, why_known
 from ingest.formats.listing import DEFAULT_FPS, ListingBuilder, in_order, named, texts_among
 from ingest.formats.rlds_files import (
     FEATURES,
@@ -36,19 +38,28 @@ from ingest.formats.rlds_files import (
     records,
     stored_crc,
 )
-from ingest.formats.rlds_parts import (
-    INVALID,
-    RecordTree,
-    account,
+from ingest.formats.rlds_steps import (
+    RAGGED,
+    ROW_LENGTHS,
+    STEPS,
+    Labels,
+    RldsRecord,
+    Spec,
+    Specs,
     camera_keys,
+    matrix,
     path_of,
+    pictures,
     texts_by_key,
+    unreadable,
 )
-from ingest.formats.rlds_steps import Labels, RldsRecord, Specs
 from ingest.formats.side_files import read_text
 from ingest.formats.text_fields import instruction
-from ingest.formats.tree import Uses
+from ingest.formats.tree import Part, Roles, Uses, fields
+from ingest.formats.tree import account as account_for
 from ingest.formats.tree_reader import read_tree
+from ingest.formats.writers import RLDS_WRITERS, writer_of
+from ingest.media.frames import Picture
 from ingest.outcomes import (
     Ending,
     OutcomeEvidence,
@@ -61,7 +72,7 @@ from ingest.outcomes import (
     truth,
 )
 from ingest.reasons import DataError, Limits
-from ingest.registry import DatasetConfig
+from ingest.registry import DatasetConfig, Keys
 from ingest.sources.files import Source
 from ingest.sources.types import LFS_MARK
 
@@ -475,3 +486,112 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     # Pictures stay in the record's bytes until a frame is asked for
     tree = RecordTree(steps, source.config.keys, rlds_steps.num_steps(steps))
     return read_tree(record, lambda: nullcontext(tree))
+
+
+# What features are: state, action, cameras and texts; and what each other one is, or why not used. Open X-Embodiment's
+# converters keep the state in places of their own, which are a table by dataset; else names tell
+
+KINDS: tuple[PartKind, PartKind] = ("column", "text")
+INVALID = ("invalid", "is_invalid", "episode_invalid")
+
+
+class RecordTree(NamedTuple):
+    """A tree (`tree.Tree`) of the features of a record, whose `roles` are by paths in a step, the rest by keys."""
+
+    steps: RldsRecord
+    keys: Keys
+    num_rows: int
+
+    def problems(self) -> dict[str, str]:
+        """Why some numbers of the steps cannot be read. Raises DataError."""
+        keys = [key for key, spec in self.steps.specs.items() if spec.kind == "numbers"]
+        keys = [key for key in keys if key.startswith(STEPS) and self.steps.has_values(key)]
+        problems = {key: unreadable(self.steps, key) for key in keys}
+        return {key: problem for key, problem in problems.items() if problem}
+
+    def parts(self) -> list[Part]:
+        parts: list[Part] = []
+        steps = self.steps
+        for key, spec in steps.specs.items():
+            if not steps.has_values(key) and spec.kind != "other":
+                continue
+            is_text = spec.kind == "text"
+            kind = "camera" if spec.is_picture else KINDS[is_text]
+            dtype = spec.dtype or "text" * is_text
+            title = key.removesuffix(RAGGED)
+            holds_pictures = spec.kind in ("picture", "array")
+            parts.append(Part(key, kind, spec.shape or (), dtype, None, title, holds_pictures))
+        undescribed = [
+            key for key in steps.features if key not in steps.specs and ROW_LENGTHS not in key
+        ]
+        return parts + fields("", filter(steps.has_values, undescribed), "column")
+
+    def roles(self) -> Roles:
+        problems = self.problems()
+        readable = (
+            (path_of(key), spec)
+            for key, spec in self.steps.specs.items()
+            if key.startswith(STEPS) and spec.kind == "numbers" and key not in problems
+            if self.steps.has_values(key)
+        )
+        return _roles(tuple(readable), self.keys.state, self.keys.action)
+
+    def cameras(self) -> dict[str, str]:
+        cameras = camera_keys(self.steps.specs.items())
+        return {camera: key for camera, key in cameras.items() if key in self.steps.features}
+
+    def read(self, path: str, rows: slice) -> np.ndarray:
+        return matrix(self.steps, self.steps.key(path) or path, self.num_rows)[rows]
+
+    def pictures(self, path: str, rows: slice) -> Iterator[Picture]:
+        return islice(pictures(self.steps, path), rows.start, rows.stop)
+
+
+@lru_cache(maxsize=64)
+def _roles(
+    numeric: tuple[tuple[str, Spec], ...], state: tuple[str, ...], action: tuple[str, ...]
+) -> Roles:
+    parts = [
+        Part(path, shape=(2, *(spec.static if spec.shape else (1,)))) for path, spec in numeric
+    ]
+    paths = {part.path for part in parts}
+    writer = writer_of(RLDS_WRITERS, paths)
+    # All of a dictionary of actions is the action, whatever its parts are called
+    in_parts = tuple(sorted(path for path in paths if path.startswith("action/")))
+    writer = writer and writer._replace(action=(*writer.action, in_parts))
+    # Times of steps are in no unit that RLDS states
+    return roles_of(parts, Keys(state=state, action=action), writer)._replace(times="")
+
+
+def account(
+    listing: ListingBuilder,
+    uri: str,
+    tree: RecordTree,
+    roles: Roles,
+    uses: Uses,
+    overruled: Mapping[str, str],
+) -> None:
+    """Record every feature of a record; `uses`: what those are used for that are neither rows nor cameras, by key;
+    `overruled`: why others are not, by path.
+    """
+    steps = tree.steps
+
+    def why_left_out(part: Part) -> str:
+        if part.path not in steps.specs:
+            return ""
+        path = path_of(part.path)
+        reason = overruled.get(path) or why_known(part._replace(path=path), roles.writer)
+        return reason or _blank(steps, part.path)
+
+    all_uses = {steps.key(path) or path: use for path, use in roles.uses.items()}
+    all_uses |= dict.fromkeys(tree.cameras().values(), ("camera", "its type says so"))
+    parts = [part._replace(file=uri) for part in tree.parts()]
+    account_for(listing.parts, parts, {**all_uses, **uses}, why_left_out, problems=tree.problems())
+
+
+def _blank(steps: RldsRecord, key: str) -> str:
+    """Why a text is none: in no step it has a letter."""
+    is_text = steps.specs[key].kind == "text" and steps.features[key].kind == "bytes"
+    if is_text and all(start == end for start, end in steps.spans(key)):
+        return "it holds no text"
+    return ""

@@ -15,7 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from ingest.formats.array_pictures import SAMPLE_ROWS, PictureForm, form_of, picture_of, scaled
+from ingest.formats.array_pictures import (
+    SAMPLE_ROWS,
+    PictureForm,
+    form_of,
+    other_kind,
+    picture_of,
+    scaled,
+)
 from ingest.formats.folders import object_of
 from ingest.formats.listing import texts_among
 from ingest.formats.rlds_files import Data, Values, byte_spans, number_spans, numbers, varints
@@ -30,6 +37,8 @@ MAX_NAMED = 8  # features, in one message
 MAX_CODE_POINT = 0x10FFFF
 COLOURS = 3
 TENSOR_KINDS = ("image", "tensor", "classLabel", "boundingBox")
+STEPS = "steps/"
+OBSERVATION = "steps/observation/"
 RAGGED = "/ragged_flat_values"  # where TFDS keeps a sequence within the sequence of steps
 ROW_LENGTHS = "/ragged_row_lengths_"  # and how long it is in each step, by a number for each level
 IN_STEPS = re.compile("steps/")
@@ -207,6 +216,11 @@ def inferred_specs(data: Data, features: dict[str, Values]) -> Specs:
             kind = "picture" if begin.startswith((b"\xff\xd8\xff", b"\x89PNG")) else "text"
         specs[key] = Spec(kind)
     return specs
+
+
+def path_of(key: str) -> str:
+    """A feature's path in a step, as people name it. Example: path_of("steps/action") == "action"."""
+    return key.removeprefix(STEPS).removesuffix(RAGGED)
 
 
 # How many steps
@@ -393,7 +407,38 @@ def label_of(steps: RldsRecord, path: str) -> str | None:
     return None
 
 
+def texts_by_key(steps: RldsRecord, num_rows: int) -> dict[str, Sequence[str]]:
+    """The texts of a record; names of classes are texts, too."""
+    by_key: dict[str, Sequence[str]] = {}
+    for key, spec in steps.specs.items():
+        path = key.removeprefix(STEPS)
+        if spec.kind == "text" and steps.has_values(key):
+            by_key[key] = texts(steps, path, num_rows)
+        elif (label := label_of(steps, path)) is not None:
+            by_key[key] = (label,)
+    return by_key
+
+
 # Pictures
+
+
+def camera_keys(specs: Iterable[tuple[str, Spec]]) -> dict[str, str]:
+    """Features that are a camera's pictures, by the camera's name: their path in the observation, else in the step."""
+    pictures = [
+        key
+        for key, spec in specs
+        if spec.is_picture and not other_kind(key) and not key.endswith(RAGGED)
+    ]
+    key_by_camera = {
+        key.removeprefix(OBSERVATION): key for key in pictures if key.startswith(OBSERVATION)
+    }
+    step_pictures = [
+        key for key in pictures if key.startswith(STEPS) and key not in key_by_camera.values()
+    ]
+    for key in step_pictures:
+        name = key.removeprefix(STEPS)
+        key_by_camera[name if name not in key_by_camera else f"steps/{name}"] = key
+    return key_by_camera
 
 
 def pictures(steps: RldsRecord, key: str) -> Iterator[ArrayPicture]:

@@ -127,7 +127,9 @@ def read_table(source: Source, uri: str) -> tuple[Numbered, list[str]]:
     is wrong with others. Raises DataError when nothing of it can be read."""
     suffix = uri.lower().rpartition(".")[2]
     if suffix == "csv":
-        return _csv_table(read_text(source, uri))
+        rows, errors = parse_csv(read_text(source, uri))
+        problems = [f"row {len(rows) + 1} is not CSV: {error}" for _, error in errors]
+        return Numbered(enumerate((row for _, row in rows), 1)), problems
     # Both forms of JSON give values with the numbers of their rows, whose types are then checked
     numbered: Iterable[tuple[int, Any]]
     problems: list[str] = []
@@ -150,19 +152,21 @@ def read_table(source: Source, uri: str) -> tuple[Numbered, list[str]]:
     return rows, problems
 
 
-def _csv_table(text: str) -> tuple[Numbered, list[str]]:
+def parse_csv(text: str) -> tuple[Numbered, list[tuple[int, str]]]:
+    """Rows of CSV with a header, without empty cells, each with the number of its last line; and the error behind which
+    nothing can be read, with its line."""
     rows = Numbered()
-    problems = list[str]()
     # strict: an open quote would swallow the rest of the file; a field is limited to 128 Ki characters by the module
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True, skipinitialspace=True)
     try:
-        for number, row in enumerate(reader, 1):
+        for row in reader:
             # A cell beyond the header has no name, and one that a short row lacks is None
             cells = {name.strip(): cell.strip() for name, cell in row.items() if name and cell}
-            rows.append((number, {name: cell for name, cell in cells.items() if cell}))
+            filled = {name: cell for name, cell in cells.items() if cell}
+            rows.append((reader.line_num, filled))
     except csv.Error as e:
-        problems.append(f"row {len(rows) + 1} is not CSV: {e}")
-    return rows, problems
+        return rows, [(reader.line_num + 1, str(e))]
+    return rows, []
 
 
 def text_file_of(source: Source, uri: str) -> tuple[str, TextFile] | None:

@@ -13,7 +13,6 @@ from ingest.formats.array_roles import dimension_names
 from ingest.formats.row_times import times_of_rows
 from ingest.formats.tables import numbers, side_by_side
 from ingest.formats.tree import ALL_ROWS, Roles, Tree
-from ingest.formats.writers import Writer
 from ingest.media.frames import DECODE_ALL, DecodeOptions
 from ingest.reasons import DataError
 from ingest.signals.naming import Column
@@ -32,9 +31,6 @@ def read_tree(
         state = vector_of(tree, "state", roles, rows)
         action = vector_of(tree, "action", roles, rows)
         times = stored_times(tree, roles, rows)
-    writer = roles.writer or Writer("", "")
-    if times is not None and len(times) and writer.times_from_start:
-        times = times - times[0]
 
     def frames(camera: str, options: DecodeOptions = DECODE_ALL) -> Iterator[TimedPicture]:
         with opened() as tree:
@@ -52,12 +48,18 @@ def read_tree(
     action = action and _with_last(action, num_rows)
     times_s = times_of_rows(times, num_rows, record.fps)
     record = replace(record, num_rows=num_rows)
-    return EpisodeData(record, state, action, times_s, frames, writer=writer.names_by)
+    names_by = roles.writer.names_by if roles.writer else ""
+    return EpisodeData(record, state, action, times_s, frames, writer=names_by)
 
 
 def stored_times(tree: Tree, roles: Roles, rows: slice) -> np.ndarray | None:
-    """Times of rows as they are stored; None for none. Raises DataError."""
-    return tree.read(roles.times, rows) if roles.times else None
+    """Times of rows in the unit that they are stored in; None for none. Raises DataError."""
+    if not roles.times:
+        return None
+    times = tree.read(roles.times, rows)
+    if roles.writer and roles.writer.times_from_start:
+        return times - times[:1]
+    return times
 
 
 def vector_of(tree: Tree, column: Column, roles: Roles, rows: slice) -> pa.Table | None:

@@ -50,8 +50,8 @@ class Writer(NamedTuple):
 
     @property
     def names_by(self) -> str:
-        """Its name, where its convention gives dimensions names of grippers."""
-        return self.name if self.grippers or self.effectors else ""
+        """Its name, where dimensions are called by its convention rather than by the source's own names."""
+        return self.name if self.naming == "leaf_k" else ""
 
     def layouts(self, column: Column) -> tuple[tuple[str, ...], ...]:
         return self.state if column == "state" else self.action
@@ -341,9 +341,9 @@ ZARR_WRITER = Writer(
 )
 
 
-def _hands(left: int, right: int) -> tuple[str, ...]:
-    lefts = (f"left_hand.{k}" for k in range(left))
-    return (*lefts, *(f"right_hand.{k}" for k in range(right)))
+def _hands(num_left: int, num_right: int) -> tuple[str, ...]:
+    lefts = (f"left_hand.{k}" for k in range(num_left))
+    return (*lefts, *(f"right_hand.{k}" for k in range(num_right)))
 
 
 # Two grippers, or finger joints of two hands, the left one first; by their number

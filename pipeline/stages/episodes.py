@@ -1,8 +1,8 @@
 """The episodes of a dataset as its metadata lists them: chunks, splits, recordings, findings. Decodes no episode."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import chain
 from typing import Any
 
@@ -22,7 +22,6 @@ from ingest.recordings import (
     Placement,
     file_digest,
     file_stamp,
-    is_unchanged,
     is_unstamped,
     place,
     remembered_splits,
@@ -134,10 +133,27 @@ def placed_listing(lake: Lake, source: Source) -> PlacedListing:
     dataset = source.config.name
     listing = settled_listing(source)
     known = known_recordings(lake, "r.dataset = ?", [dataset], f"dataset = {literal(dataset)}")
-    addresses = [Address(record, file_stamp(source, record)) for record in listing.records]
-    read = partial(_read_fingerprint, source)
-    placements = place(known, addresses, read)
-    _add_missing_fingerprints(placements, addresses, recordings_with_words(lake, dataset), read)
+    records = {record.source_id: record for record in listing.records}
+    addresses = [
+        Address(name, file_stamp(source, record), record.source_stamp)
+        for name, record in records.items()
+    ]
+
+    def read(name: str) -> Fingerprint:
+        return _read_fingerprint(source, records[name])
+
+    # Of two that had one address the one that is there counts
+    ordered = sorted(known, key=lambda r: (r.is_here, -r.episode_index))
+    formers = {recording.source_id: recording for recording in ordered}
+    placements = place(formers, reversed(ordered), addresses, read)
+    # A lake of an earlier version has no rows' layers: of what people spoke of they are read while the files are still
+    # those that people spoke of
+    spoken_of = recordings_with_words(lake, dataset)
+    for name, placement in placements.items():
+        former = placement.known
+        has_rows = former and (former.fingerprint.rows or placement.fingerprint.rows)
+        if former and former.recording in spoken_of and not has_rows and not placement.why:
+            placements[name] = replace(placement, fingerprint=read(name))
     recording_by_address = {name: p.known for name, p in placements.items() if p.known}
     numbers = {
         name: k.episode_index
@@ -159,29 +175,6 @@ def _read_fingerprint(source: Source, record: EpisodeRecord) -> Fingerprint:
     # The pass over the rows says what is wrong with them
     except (DataError, SourceError, OSError):
         return Fingerprint()
-
-
-def _add_missing_fingerprints(
-    placements: dict[str, Placement],
-    addresses: Sequence[Address],
-    spoken_of: Collection[str],
-    read: Callable[[EpisodeRecord], Fingerprint],
-) -> None:
-    """Read the rows' layers of recordings that people spoke of, and of which no pass kept them.
-
-    A lake of an earlier version has none; they are read while the files are still those that people spoke of.
-    """
-    for address in addresses:
-        placement = placements[address.record.source_id]
-        former_recording = placement.known
-        if (
-            former_recording
-            and former_recording.recording in spoken_of
-            and not (former_recording.fingerprint.rows or placement.fingerprint.rows)
-            and is_unchanged(former_recording, address)
-        ):
-            fingerprint = read(address.record)
-            placements[address.record.source_id] = replace(placement, fingerprint=fingerprint)
 
 
 def _outcomes(lake: Lake, placed: PlacedListing) -> dict[int, Outcome]:
@@ -228,7 +221,15 @@ def recording_update(
     for record in placed.listing.records:
         placement = placed.placements[record.source_id]
         former = placement.known
-        new_recording = former or _new_recording(placement, record, dataset, ids)
+        new_recording = former or KnownRecording(
+            recording=new_id(dataset, record.source_id, ids),
+            dataset=dataset,
+            episode_index=record.episode_index,
+            source_id=record.source_id,
+            is_here=True,
+            resembles=placement.resembles and placement.resembles.recording,
+            why=placement.why,
+        )
         ids.add(new_recording.recording)
         present = _as_listed(new_recording, placement, record, split_by_group)
         if former != present:
@@ -239,22 +240,13 @@ def recording_update(
             update.put_fingerprint(present)
         if placed.known and change:
             update.note(change, former or placement.resembles, present, placement.why)
-    _put_those_that_left(update, placed)
+    resembled_ids = {p.resembles.recording for p in placed.placements.values() if p.resembles}
+    for recording in placed.left:
+        update.put(replace(recording, is_here=False))
+        update.put_fingerprint(recording)
+        if recording.recording not in resembled_ids:
+            update.note("gone", recording, None)
     return update
-
-
-def _new_recording(
-    placement: Placement, record: EpisodeRecord, dataset: str, ids: Collection[str]
-) -> KnownRecording:
-    return KnownRecording(
-        recording=new_id(dataset, record.source_id, ids),
-        dataset=dataset,
-        episode_index=record.episode_index,
-        source_id=record.source_id,
-        is_here=True,
-        resembles=placement.resembles and placement.resembles.recording,
-        why=placement.why,
-    )
 
 
 def _as_listed(
@@ -264,7 +256,7 @@ def _as_listed(
     split_by_group: Mapping[str, str],
 ) -> KnownRecording:
     """A recording as it is at the address of a record; it keeps the split that it, or its like, was given."""
-    former_split = (placement.known or placement.resembles or NOTHING_KNOWN).split
+    former = placement.known or placement.resembles
     return replace(
         recording,
         episode_index=record.episode_index,
@@ -274,21 +266,9 @@ def _as_listed(
         stamp="" if is_unstamped(placement.known, record) else placement.stamp,
         source_stamp=record.source_stamp,
         group=record.group,
-        split=former_split or split_by_group.get(record.group),
+        split=(former and former.split) or split_by_group.get(record.group),
         fingerprint=recording.fingerprint.filled(placement.fingerprint),
     )
-
-
-def _put_those_that_left(update: RecordingUpdate, placed: PlacedListing) -> None:
-    resembled_ids = {p.resembles.recording for p in placed.placements.values() if p.resembles}
-    for recording in placed.left:
-        update.put(replace(recording, is_here=False))
-        update.put_fingerprint(recording)
-        if recording.recording not in resembled_ids:
-            update.note("gone", recording, None)
-
-
-NOTHING_KNOWN = KnownRecording("", "", 0, "", is_here=False)
 
 
 def _change(placement: Placement, present: KnownRecording) -> str:

@@ -77,22 +77,20 @@ def run(context: StageContext) -> Output:
     episodes = context.each(context.records())
     signals = stored_signals(lake.con, build.name)
     with stored_beside(lake.workspace, stored) as store:
-        config = build.stages.frames
         measured = frames_stage(
             context.source,
             episodes,
             context.chunk,
-            config,
+            build.stages.frames,
             store,
             keepers,
             signals,
             MeasuredFiles(context.source).taken,
         )
-    chunk_size = build.dataset.chunk_size
     records = {record.episode_index: record for record in context.records()}
     stamps = {k: file_stamp(context.source, record, now=True) for k, record in records.items()}
     recognition = recognise(
-        lake, build.name, chunk_size, context.chunk, measured.fingerprints, stamps
+        lake, build.name, build.dataset.chunk_size, context.chunk, measured.fingerprints, stamps
     )
     if recognition.left_out:
         measured = measured.without(recognition.left_out)
@@ -101,12 +99,15 @@ def run(context: StageContext) -> Output:
         ChangedError(build.name, records[k], rewritten).finding for k in sorted(recognition.changed)
     ]
     tables = _stored_tables(measured, recognition)
-    numbers = {"decoded_frames": measured.decoded_frames, "keyframe_bytes": sum(stored.values())}
     return Output(
         tables,
         [*measured.findings, *recognition.findings, *changes],
         recognition.update.upserts(),
-        numbers=numbers | recognition.update.numbers,
+        numbers={
+            "decoded_frames": measured.decoded_frames,
+            "keyframe_bytes": sum(stored.values()),
+            **recognition.update.numbers,
+        },
         outdated=_outdated_episodes(context, tables["episode_content"]),
     )
 
@@ -135,12 +136,10 @@ def _stored_tables(measured: FramesResult, recognition: Recognition) -> dict[str
 
 def _outdated_episodes(context: StageContext, contents: pa.Table) -> set[int]:
     """Episodes of the chunk that have labels of contents that are not there any more."""
-    lake = context.lake
-    chunk_key = [context.dataset, context.chunk]
     columns = ("episode_index", "num_frames")
-    former = lake.rows(
+    former = context.lake.rows(
         f"SELECT {', '.join(columns)} FROM episode_content WHERE dataset = ? AND chunk = ?",
-        chunk_key,
+        [context.dataset, context.chunk],
     )
     present = zip(*(contents[name].to_pylist() for name in columns), strict=True)
     return {episode for episode, _ in {*former} - {*present}}

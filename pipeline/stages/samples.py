@@ -27,8 +27,10 @@ def run(context: StageContext) -> Output:
         episodes = list(labelled_episodes(context.lake, build, context.chunk))
         listed_episodes = other_task_episodes(context.lake, build.name, context.chunk)
     samples = samples_stage(episodes, build.stages.samples, listed_episodes)
-    counts = samples["family"].value_counts().to_pylist()
-    samples_of_family = {f"family {count['values']}": count["counts"] for count in counts}
+    samples_of_family = {
+        f"family {count['values']}": count["counts"]
+        for count in samples["family"].value_counts().to_pylist()
+    }
     gate_numbers = GateCounts(
         build.stages.samples.gate, [(e.label.confidence, e.label.named) for e in episodes]
     ).numbers()

@@ -37,12 +37,11 @@ def run(context: StageContext) -> Output:
     """
     lake = context.lake
     build = context.build
-    chunk = context.chunk
     with lake.reading():
         samples = lake.arrow(
             "SELECT * EXCLUDE (chunk) FROM samples WHERE dataset = ? AND chunk = ? "
             "ORDER BY episode_index, family, sample_id",
-            [build.name, chunk],
+            [build.name, context.chunk],
         )
         cached_frames = context.kept()
     pictures_by_episode = _wanted_by_episode(samples)
@@ -77,7 +76,7 @@ def run(context: StageContext) -> Output:
         entries = _entries(build.name, samples, pictures)
         config = build.stages.shards
         tables = shards_stage(
-            lake.workspace, build.name, chunk, entries, config.target_bytes, config.store
+            lake.workspace, build.name, context.chunk, entries, config.target_bytes, config.store
         )
 
     numbers = {

@@ -8,7 +8,7 @@ import pytest
 from assets.definitions import defs
 from assets.defs.resources import CorpusResource, VlmServer
 from assets.lib.events import RELEASABLE, UP_TO_DATE, source_key
-from tests.kits.cli_kit import write_config, write_configs
+from tests.kits.cli_kit import write_configs
 from tests.kits.made_corpus import Made
 
 
@@ -68,21 +68,3 @@ def test_three_troubles_of_a_night_are_in_its_error_its_checks_and_its_report(
             check_results[asset]
         )
     assert check_results["sources/tiny"][0]
-
-
-def test_an_asset_builds_what_the_configuration_says(
-    own: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    corpus = CorpusResource(root=str(own.space.root))
-    monkeypatch.delenv("PROCCORPUS_CONFIG", raising=False)
-    build_before = corpus.build("tiny")
-    config = write_config(tmp_path, own.source, "[motion]\nstep_min_s = 1.1")
-    monkeypatch.setenv("PROCCORPUS_CONFIG", str(config))
-    build_after = corpus.build("tiny")
-    assert (build_before.stages.motion.step_min_s, build_after.stages.motion.step_min_s) == (
-        0.8,
-        1.1,
-    )
-    [of_all] = [build for build in corpus.all_builds() if build.name == "tiny"]
-    assert build_after.stages == of_all.stages
-    assert build_after.dataset == of_all.dataset

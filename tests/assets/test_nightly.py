@@ -1,6 +1,5 @@
 """A day passes: sources change, a person corrects; sensors notice, and the schedule's run does what is due."""
 
-import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import product
@@ -12,10 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from assets.definitions import defs
-from assets.defs.corpus import jobs
 from assets.defs.corpus.jobs import new_corrections, nightly, source_revisions
 from assets.defs.models.jobs import new_release, weekly
-from assets.defs.resources import CorpusResource
 from core.paths import Workspace
 from pipeline.build import run_build
 from pipeline.config import load_config
@@ -27,7 +24,7 @@ from tests.kits.made_corpus import build_of
 from tests.kits.tiny_lerobot import LENGTHS, TASKS, make_dataset, rows_path, write_rows, write_video
 from tests.pipeline.test_release_cycle import EPISODES, ROOT, tiny_recipe
 from training.runs import newest_model
-from warehouse.lake import Lake, digest
+from warehouse.lake import Lake
 
 pytestmark = pytest.mark.stack
 NAMES = ("grows", "relabels", "tiny")
@@ -198,38 +195,3 @@ def test_a_day_passes(space: Workspace, lake: Lake, tmp_path: Path) -> None:
         assert lake.rows("SELECT name FROM releases WHERE name LIKE 'weekly%'") == [
             ("weekly-2030-01-07",)
         ]
-
-
-@pytest.mark.long
-def test_on_a_cluster_steps_build_some_chunks_each(
-    space: Workspace, lake: Lake, tmp_path: Path
-) -> None:
-    """The same rows as those of one process."""
-    local_space = Workspace(tmp_path / "here")
-    shutil.copytree(space.root, local_space.root)
-    for name in NAMES:
-        a_source_gains_an_episode(tmp_path / name)
-    assert (
-        run_build(
-            local_space, CorpusResource(root=str(local_space.root)).all_builds(), workers=1
-        ).failed
-        == []
-    )
-
-    def steps() -> list[str]:
-        result = (
-            defs()
-            .resolve_job_def("build")
-            .execute_in_process(run_config={"chunks_per_step": 2}, instance=instance)
-        )
-        return [
-            str(e.step_key)
-            for e in result.all_events
-            if e.is_step_success and "chunks" in str(e.step_key)
-        ]
-
-    with dg.instance_for_test() as instance, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jobs, "is_one_process", lambda: False)
-        assert steps() == [f"build_chunks[{k}]" for k in range(4)]
-        assert digest(lake) == digest(Lake(local_space, read_only=True))
-        assert steps() == []

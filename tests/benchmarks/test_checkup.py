@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +11,7 @@ import pytest
 from benchmarks.checkup import HEADS, is_meant, is_right_time, trials
 from benchmarks.checkup_faults import FAULTS, Spoilt, encoded_again, late, values_of
 from benchmarks.checkup_sets import DecodedRun, DecodedSet, measured
-from benchmarks.harness import with_tables
+from benchmarks.harness import write_tables
 from ingest.episode import EpisodeData, EpisodeRecord, Finding
 
 FRAMES = 60
@@ -36,7 +37,7 @@ def squares() -> DecodedSet:
     return DecodedSet("squares", [decoded_run(index) for index in range(4)], 1.0)
 
 
-def test_a_fault_is_tried_at_each_size_that_a_run_can_have(squares: DecodedSet) -> None:
+def test_a_fault_is_tried_at_each_size(squares: DecodedSet) -> None:
     black = [fault for fault in FAULTS if fault.name == "camera black"]
     all_trials = list(trials(squares, black, seed=1))
     # Six seconds have no place for ten of black
@@ -77,7 +78,7 @@ def test_late_rows_meet_later_pictures(squares: DecodedSet, frames: int) -> None
     assert not is_right_time(replace(fault, measured=-frames), spoilt)
 
 
-def test_only_the_right_check_run_and_stretch_name_a_fault(squares: DecodedSet) -> None:
+def test_the_right_check_names_a_fault(squares: DecodedSet) -> None:
     frozen = next(fault for fault in FAULTS if fault.name == "camera frozen")
     spoilt = Spoilt(squares.runs[1], 20, 40)
     fault = Finding("camera_frozen", "", episode_index=1, start_frame=35, end_frame=50)
@@ -87,14 +88,11 @@ def test_only_the_right_check_run_and_stretch_name_a_fault(squares: DecodedSet) 
     assert not is_meant(replace(fault, start_frame=40), frozen, spoilt)
 
 
-def test_the_page_gets_its_tables() -> None:
-    place = "benchmarks.checkup", "docs/checkup.md"
-    marked = "".join(
-        f"<!-- {name}: made by `python -m benchmarks.checkup` -->\nold\n<!-- end of {name} -->\n"
-        for name in HEADS
-    )
-    filled_page = with_tables(marked, dict.fromkeys(HEADS, "| new |\n"), *place)
-    assert filled_page.count("| new |") == len(HEADS)
-    assert "old" not in filled_page
-    with pytest.raises(ValueError, match="needs each of the lines"):
-        with_tables("nothing", {"faults": "| new |\n"}, *place)
+def test_the_page_gets_its_tables(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    marks = [f"<!-- {name}: made by us -->\nold\n<!-- end of {name} -->\n" for name in HEADS]
+    page.write_text("".join(marks))
+    write_tables(page, dict.fromkeys(HEADS, "| new |\n"))
+    assert page.read_text() == "".join(m.replace("old", "\n| new |\n") for m in marks)
+    with pytest.raises(ValueError, match="needs <!-- none -->"):
+        write_tables(page, {"none": ""})

@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from explorer.site import Options
 from pipeline.labelled import label_curves
-from tests.kits.browser_kit import Watched, watching
+from tests.kits.browser_kit import SCRIPTS, Watched, watching
 from tests.kits.explorer_kit import UNLABELLED
 from tests.kits.lake_kit import change
 from tests.kits.made_corpus import Made
@@ -271,15 +271,7 @@ def test_every_segment_can_be_clicked_at_every_zoom(at: Watched):
 
 
 # The server answers after half a second, and the page is never read again: times of what the state line says
-SLOW = """
-  const ask = window.fetch; window.said = []; window.answered = null;
-  const late = (url, how) => new Promise((go) => setTimeout(go, 500)).then(() => ask(url, how));
-  window.fetch = (url, how) => how?.method === "POST"
-    ? late(url, how).then((a) => (window.answered = performance.now(), a))
-    : String(url) === location.pathname ? new Promise(() => {}) : ask(url, how);
-  const line = document.getElementById("editor-state");
-  new MutationObserver(() => said.push([line.textContent, performance.now()])).observe(line, {childList: true});
-  document.addEventListener("keydown", () => (window.pressed ??= performance.now()), true);"""
+SLOW = (SCRIPTS / "slow.js").read_text()
 
 
 def test_saving_is_said_at_once_and_leaving_asks(at: Watched):

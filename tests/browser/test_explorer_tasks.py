@@ -82,6 +82,32 @@ def test_ten_episodes_are_reviewed_by_keyboard(at: Watched, own: Made):
     assert keys <= 2 * 10
 
 
+def test_how_a_run_ended_is_said_by_keys_and_taken_back(at: Watched, own: Made):
+    """So is an accepted label; an outcome of a moment on is in the label."""
+    page = at.open("/review")
+    page.locator("#start").click()
+    page.locator("#editor[data-ready]").wait_for(state="attached")
+    heading = page.locator("h1").inner_text()
+    page.keyboard.press("a")
+    expect(page.locator("h1")).not_to_have_text(heading)
+    page.keyboard.press("z")
+    expect(page.locator("#last")).to_contain_text("taken back")
+    words = page.locator("#outcome-words b")
+    page.goto(f"{at.url}/episode/tiny/2")
+    page.locator("#editor[data-ready]").wait_for(state="attached")
+    page.keyboard.press("u")
+    expect(words).to_have_text("unfinished")
+    page.get_by_role("button", name="Take it back").click()
+    expect(words).not_to_have_text("unfinished")
+    page.locator("#editor[data-ready]").wait_for(state="attached")
+    for _ in range(3):
+        page.keyboard.press("Shift+ArrowRight")
+    page.keyboard.press("b")
+    expect(words).to_contain_text("failed from frame")
+    ended = own.rows("SELECT episode_index, success, file FROM current_outcomes")
+    assert ended == [(2, False, "explorer")]
+
+
 def test_a_curve_of_training_is_reached_by_lists(watched: Watched):
     start_s = time.monotonic()
     page = watched.open("/")

@@ -7,10 +7,13 @@ import asyncio
 import json
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode, urlsplit
 
 import pytest
 import uvicorn
@@ -21,12 +24,87 @@ from playwright.sync_api import Browser, Page
 
 from assets.webserver import TOKEN, guarded, ui_access
 from core.web import Access, listen
-from tests.kits.browser_kit import Served
+from tests.kits.browser_kit import SCRIPTS, Served
+from tests.kits.http_server import Answering, serving
 from tests.kits.made_corpus import Made
-from tests.kits.other_site import Wish, attacking, other_site
 from tests.kits.patience import PATIENCE_S
 from tests.kits.reward_server_kit import TASK, Pixels, running
 from warehouse.sql_process import SqlProcess
+
+# A web page of another site, which tries every way that a page has to make a server on this machine do somethin
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the page wants asked: an address with what is asked for in it, or a body to post there."""
+
+    url: str
+    fields: dict[str, str]
+    method: str = "POST"
+
+    @property
+    def address(self) -> str:
+        if self.fields:
+            return f"{self.url}?{urlencode(self.fields)}"
+        return self.url
+
+    @property
+    def body(self) -> str:
+        return json.dumps(
+            {n: json.loads(v) if v.startswith("{") else v for n, v in self.fields.items()}
+        )
+
+
+def attacking(wishes: Sequence[Wish], number: int) -> str:
+    """The page. What its script began and was answered is in `window.tried`; `number` of wishes at all is its title."""
+    parts = []
+    for k, wish in enumerate(wishes):
+        address = escape(wish.address)
+        parts += [
+            f'<img src="{address}">',
+            f'<iframe hidden src="{address}"></iframe>',
+            f'<script src="{address}"></script>',
+            f'<link rel=stylesheet href="{address}">',
+            f'<video src="{address}"></video>',
+            f'<object data="{address}"></object>',
+        ]
+        hidden = "".join(
+            f'<input name="{escape(n)}" value="{escape(v)}">' for n, v in wish.fields.items()
+        )
+        # What a form sends as text/plain can be JSON, with the "=" between its name and value inside a text
+        start = escape(wish.body[:-1] + (', "x": "' if wish.fields else '"x": "'))
+        text = f'<input name="{start}" value="{escape(chr(34) + "}")}">'
+        for verb, inner in (
+            ("get", hidden),
+            ("post", hidden),
+            ('post" enctype="text/plain', text),
+            ('post" enctype="multipart/form-data', hidden),
+        ):
+            parts.append(f'<iframe hidden name="f{k}{len(parts)}"></iframe>')
+            parts.append(
+                f'<form hidden class=sent target="f{k}{len(parts) - 1}" action="{escape(wish.url)}" method="{verb}">'
+                f"{inner}</form>"
+            )
+    wishes_json = json.dumps([[w.url, w.address, w.body, w.method] for w in wishes])
+    script = f"const wishes = {wishes_json};\n{(SCRIPTS / 'attack.js').read_text()}"
+    return f"<!doctype html><meta charset=utf-8><title>{number}</title>{''.join(parts)}<script>{script}</script>"
+
+
+@contextmanager
+def other_site(pages: dict[str, str]) -> Iterator[str]:
+    """Serves pages, by their paths, as `localhost`: another site than 127.0.0.1, as a public one is."""
+
+    class Handler(Answering):
+        def do_GET(self) -> None:
+            text = pages.get(urlsplit(self.path).path, "")
+            self.answer(text, 200 if text else 404)
+
+    with serving(Handler) as address:
+        yield address.replace("127.0.0.1", "localhost")
+
+
+# The tests
+
 
 pytestmark = pytest.mark.browser
 QUERY = "SELECT 41 + 1 AS answer"

@@ -1,9 +1,12 @@
 """`build --dataset`: a dataset of the workspace again, as it was built last, and how far it is for programs."""
 
 import json
+import subprocess
+import time
 
-from tests.kits.cli_kit import DONE, USAGE, proccorpus
+from tests.kits.cli_kit import DONE, PROGRAM, USAGE, command, environment, proccorpus
 from tests.kits.made_corpus import Made
+from tests.kits.tiny_lerobot import make_dataset
 
 
 def test_a_dataset_is_built_again_as_it_was(own: Made, tmp_path):
@@ -47,3 +50,21 @@ def test_lines_of_its_log_are_json_where_that_is_asked_for(own: Made, tmp_path):
     (line,) = map(json.loads, refused.err.splitlines())
     assert (refused.code, line["level"], line["stage"]) == (USAGE, "error", None)
     assert "--dataset cups" in line["message"]
+
+
+def test_a_build_that_is_told_to_end_does_so_soon(tmp_path):
+    source = make_dataset(tmp_path / "tiny")
+    workspace = tmp_path / "w"
+    words = ("build", "--source", source, "--name", "tiny", "--workspace", workspace)
+    pipe = subprocess.PIPE
+    line = [PROGRAM, *words]
+    with subprocess.Popen(line, env=environment(), stdout=pipe, stderr=pipe, text=True) as running:
+        while not (workspace / "catalog.sqlite").exists() and running.poll() is None:
+            time.sleep(0.05)
+        start_s = time.monotonic()
+        running.terminate()
+        _, err = running.communicate()
+    assert time.monotonic() - start_s < 10
+    assert running.returncode == 143
+    assert err.endswith("interrupted: what was finished is kept, run again to go on\n")
+    assert command(*words, cwd=tmp_path).code == 0

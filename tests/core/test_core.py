@@ -3,15 +3,17 @@
 import math
 import os
 import re
+import sys
 import tomllib
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 import proccorpus
 from core import cores as of_cores
-from core.cores import IS_OURS, THREADS, cpu_limit, tell_libraries, told_to_children
+from core.cores import IS_OURS, THREADS, WithoutPandas, cpu_limit, tell_libraries, told_to_children
 from core.errors import SecretInAddress, checked_address
 from core.files import write_file
 from core.paths import ROOT, Workspace
@@ -73,6 +75,14 @@ def test_workers_share_what_their_parent_may_use(monkeypatch: pytest.MonkeyPatch
         assert os.environ[THREADS] == ("7" if by_user else "0")
     monkeypatch.delenv(THREADS)
     monkeypatch.delenv(IS_OURS)
+
+
+def test_only_an_import_in_python_finds_pandas(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys, "meta_path", [WithoutPandas(), *sys.meta_path])
+    monkeypatch.delitem(sys.modules, "pandas", raising=False)
+    assert find_spec("pandas")
+    with pytest.raises(ModuleNotFoundError):
+        __import__("pandas")  # a call, as compiled libraries make it
 
 
 def test_package_changelog_and_citation_agree() -> None:

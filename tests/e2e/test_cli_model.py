@@ -4,11 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 
 from core.paths import Workspace
 from tests.kits.cli_kit import Result, command
-from tests.kits.published_kit import tiny, write_adapter, write_plain
+from tests.kits.published_kit import write_adapter
 from warehouse.lake import Lake
 
 pytestmark = pytest.mark.slow
@@ -54,15 +53,3 @@ def test_listed_merged_and_checked(workspace: Path) -> None:
         < json.loads(ask(workspace, "check", "run.merged", "--format", "json").out)["progress"]
         < 1
     )
-
-
-def test_an_unsafe_pickle_is_one_line(workspace: Path, tmp_path: Path) -> None:
-    backbone, processor = tiny()
-    folder = write_plain(tmp_path / "in", backbone, processor)
-    torch.save(
-        {"x": Path("/tmp")}, folder / "pytorch_model.bin"
-    )  # a class, which a pickle would call
-    result = ask(workspace, "convert", folder, tmp_path / "out")
-    assert result.code == 1
-    (line,) = result.err.splitlines()
-    assert "is not loaded: it holds more than weights (pathlib" in line

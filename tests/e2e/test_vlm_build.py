@@ -4,7 +4,6 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +33,10 @@ def configured(folder: Path, source: Path, url: str, extra_settings: str = "") -
     return write_config(folder, source, SETTINGS.format(url=url, more=extra_settings))
 
 
+def build(config: Path, workspace: Path, *options: object) -> Result:
+    return command("build", "--config", config, *options, cwd=config.parent, workspace=workspace)
+
+
 @dataclass(frozen=True)
 class Annotated:
     """A whole build by one worker: the server, which still runs, the config, and what the build came to."""
@@ -53,9 +56,7 @@ def annotated(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     workspace = folder / "workspace"
     with serving_model(folder) as server:
         config = configured(folder / "project", source, server.url)
-        built = ok(
-            command("build", "--config", config, "--workers", 1, cwd=folder, workspace=workspace)
-        )
+        built = ok(build(config, workspace, "--workers", 1))
         sent = server.events("received")
         yield Annotated(server, config, workspace, sent, digest_of(workspace), built.out)
 
@@ -64,11 +65,8 @@ def annotated(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 def annotate(tmp_path: Path, source: Path) -> Callable[..., Result]:
     """`proccorpus build` of the tiny dataset by a server's model."""
 
-    def run(
-        server: ModelServer, workspace: Path, *options: object, more: str = "", of: Path = source
-    ) -> Result:
-        config = configured(tmp_path / "project", of, server.url, more)
-        return command("build", "--config", config, *options, cwd=tmp_path, workspace=workspace)
+    def run(server: ModelServer, workspace: Path, *options: object, root: Path = source) -> Result:
+        return build(configured(tmp_path / "project", root, server.url), workspace, *options)
 
     return run
 
@@ -109,27 +107,14 @@ def test_all_five_stages_fill_the_tables_and_nothing_is_asked_twice(
     assert boundary
     assert all((workspace / "keyframes" / s[:2] / f"{s}.jpg").exists() for (s,) in boundary)
 
-    def build(workspace: Path, workers: int) -> Result:
-        return ok(
-            command(
-                "build",
-                "--config",
-                annotated.config,
-                "--workers",
-                workers,
-                cwd=tmp_path,
-                workspace=workspace,
-            )
-        )
-
-    assert "nothing was done again" in build(workspace, 1).out
+    assert "nothing was done again" in ok(build(annotated.config, workspace, "--workers", 1)).out
     assert server.events("received") == sent
     other_workspace = (
         tmp_path / "other"
     )  # a workspace of its own that has the replies: the same labels without a server
     shutil.copytree(workspace / "responses", other_workspace / "responses")
     server.kill()
-    build(other_workspace, 2)
+    ok(build(annotated.config, other_workspace, "--workers", 2))
     assert digest_of(other_workspace) == digest_of(workspace) == annotated.digest
     assert rows(other_workspace, "SELECT count(*) FROM vlm_calls") == [(0,)]
 
@@ -158,7 +143,6 @@ def test_of_a_task_a_few_runs_are_asked_about_and_the_others_follow(
     one_task: Path, tmp_path: Path
 ) -> None:
     workspace = tmp_path / "workspace"
-    cwd = tmp_path
     with serving_model(tmp_path, "--fault", "even") as server:
         config = configured(
             tmp_path / "project", one_task, server.url, ", runs_per_task = 4, max_calls = 9"
@@ -166,53 +150,23 @@ def test_of_a_task_a_few_runs_are_asked_about_and_the_others_follow(
         config.with_name("registry").joinpath("tiny.yaml").write_text(
             f"name: tiny\nsource: {one_task}\n"
         )
-        [bill] = json.loads(
-            ok(
-                command(
-                    "build",
-                    "--dry-run",
-                    "--config",
-                    config,
-                    "--format",
-                    "json",
-                    cwd=cwd,
-                    workspace=workspace,
-                )
-            ).out
-        )["model"]
+        bill_words = ("--dry-run", "--format", "json")
+        [bill] = ok(build(config, workspace, *bill_words)).json["model"]
         assert (bill["episodes"], bill["of_each_run"]["episodes"]) == (4, RUNS)
         assert (bill["measured"], bill["stages"][-1]["calls"]) == (0, 0)
         # Ended by its budget on the way, it goes on where it was
-        assert (
-            command("build", "--config", config, "--workers", 1, cwd=cwd, workspace=workspace).code
-            == FAILED
-        )
+        assert build(config, workspace, "--workers", 1).code == FAILED
         config.write_text(config.read_text().replace(", max_calls = 9", ""))
-        built = ok(
-            command("build", "--config", config, "--workers", 1, cwd=cwd, workspace=workspace)
-        )
+        built = ok(build(config, workspace, "--workers", 1))
         sent = server.events("received")
     assert len(sent) == len(set(sent))
-    repeated_bill = ok(
-        command(
-            "build",
-            "--dry-run",
-            "--config",
-            config,
-            "--again",
-            "--format",
-            "json",
-            cwd=cwd,
-            workspace=workspace,
-        )
-    ).out
-    [bill] = json.loads(repeated_bill)["model"]
+    [bill] = ok(build(config, workspace, *bill_words, "--again")).json["model"]
     assert (bill["measured"], bill["stages"][-1]["calls"]) == (4, len(sent))
     assert len(sent) <= 0.08 * bill["of_each_run"]["stages"][-1]["calls"]
     assert labelled(workspace) == list(range(RUNS))
-    assert "like those of vlm: 46" in ok(command("status", cwd=cwd, workspace=workspace)).out, (
-        built.out
-    )
+    assert (
+        "like those of vlm: 46" in ok(command("status", cwd=tmp_path, workspace=workspace)).out
+    ), built.out
 
     # One set of names; each label leads to the runs that it follows, and these to the answers. Two runs of a kind have
     # the same pictures, so that what is asked about one is not sent again for the other, whichever comes first
@@ -242,50 +196,7 @@ def labelled(workspace: Path) -> list[int]:
     ]
 
 
-def findings(workspace: Path) -> set[tuple]:
-    return set(
-        rows(
-            workspace,
-            "SELECT reason, severity, episode_index FROM findings WHERE stage = 'segments'",
-        )
-    )
-
-
 EVERY = list(range(len(LENGTHS)))
-
-
-PASSING = (
-    "429:first=1",
-    "500:after=3:first=2",
-    "drop:0.2:after=6",
-    "not_json:after=1:first=1",
-    "cut:after=2:first=1",
-)
-
-
-@pytest.mark.faults
-def test_faults_that_pass(annotate: Annotate, tmp_path: Path) -> None:
-    faults = list(chain.from_iterable(("--fault", fault) for fault in PASSING))
-    with serving_model(tmp_path, *faults) as server:
-        ok(annotate(server, tmp_path / "workspace", "--workers", 2, more=", max_concurrency = 4"))
-    assert labelled(tmp_path / "workspace") == EVERY
-    # The stand-in answers at random: what no run looks like is for review, and nothing else is found
-    assert {reason for reason, *_ in findings(tmp_path / "workspace")} <= {"needs_review"}
-
-
-def test_a_build_of_bad_replies_ends_early_and_says_what_was_paid(
-    annotate: Annotate, tmp_path: Path
-) -> None:
-    """Every form of them: tests/annotate/model_client/test_reading.py."""
-    with serving_model(tmp_path, "--fault", "not_json") as server:
-        result = annotate(server, tmp_path / "workspace", "--workers", 1)
-        sent = server.events("received")
-    assert 0 < len(sent) <= 20
-    assert result.code == FAILED
-    assert f"{len(sent)} requests with" in result.err
-    assert "were paid for" in result.err
-    assert "Traceback" not in result.err
-    assert "lost" in result.out
 
 
 def test_no_pictures_no_call(
@@ -294,7 +205,7 @@ def test_no_pictures_no_call(
     """Undecodable and black videos are quarantined; nothing is asked about them."""
     video_path(own.source, 0).write_bytes(b"no video")
     write_video(video_path(own.source, 1), [np.zeros((48, 64, 3), np.uint8)] * LENGTHS[1])
-    ok(annotate(server, tmp_path / "workspace", "--workers", 1, of=own.source))
+    ok(annotate(server, tmp_path / "workspace", "--workers", 1, root=own.source))
     assert [
         r[0]
         for r in rows(

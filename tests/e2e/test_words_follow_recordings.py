@@ -1,8 +1,7 @@
 """What people say follows the recording it was said of, whatever people do to their dataset.
 
 Each change of `tests/kits/changed_sources.py` is applied to a corpus in which people said something of three runs. Each
-word is then in force on the right recording, or in review there with the reason, or gone with its recording; on another
-recording: never. `python -m tests.kits.words_kit --page` writes the table.
+word is then in force on the right recording, or in review there with the reason, or gone with it: never on another.
 """
 
 from collections.abc import Callable, Iterator

@@ -4,6 +4,7 @@ import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import pytest
 from fastapi.testclient import TestClient
@@ -15,10 +16,12 @@ from explorer.site import Options
 from tests.kits.explorer_kit import copy_furnished
 from tests.kits.fault_kit import wait_for
 from tests.kits.lake_kit import SLOW
+from tests.kits.made_corpus import Made
 from tests.kits.patience import PATIENCE_S
 from tests.kits.sql_attacks import below
 from tests.kits.visitor import serving, visit
 from warehouse.lake import Lake, LakeError
+from warehouse.lake.statements import mark
 
 
 def shown(client: TestClient, url: str = "/") -> tuple[int, str]:
@@ -48,6 +51,27 @@ def test_pages_follow_the_lake_and_a_release_stays(furnished, made, tmp_path: Pa
         assert release.get("/episode/tiny/0").status_code == 200
         assert "--release first" in text
     lake.con.close()
+
+
+def test_words_are_seen_while_a_new_state_is_opened(own: Made, monkeypatch: pytest.MonkeyPatch):
+    """A page waited for it: what others said was seen seconds later on a busy machine."""
+    corpus = CorpusView(own.space)
+    is_opened = Event()
+    opening = corpus._open
+    monkeypatch.setattr(corpus, "_open", lambda: is_opened.wait(PATIENCE_S) and opening())
+    monkeypatch.setattr("explorer.access.NEWEST_S", 0.01)
+    lake = Lake(corpus.space)
+    lake.con.execute("DELETE FROM episode_facts WHERE episode_index = 0")
+    mark(lake, [("tiny", 1)], "tag", "said meanwhile", author="ada")
+    tagged = "SELECT episode_index FROM current_tags WHERE tag = 'said meanwhile'"
+    with corpus.reading() as reader:
+        former_snapshot = reader.snapshot.number
+        assert reader.column(tagged) == [1]
+    is_opened.set()
+    monkeypatch.setattr("explorer.access.NEWEST_S", PATIENCE_S)
+    with corpus.reading() as reader:
+        assert reader.snapshot.number > former_snapshot
+        assert reader.column(tagged) == [1]
 
 
 def test_a_page_that_takes_too_long_is_stopped(furnished: Workspace):

@@ -1,4 +1,4 @@
-"""Labelling the others like a run that was shown: the build as a job, what is said of it, and what it refuses."""
+"""Labelling others like a run that was shown (browser/test_show_once): one job at a time, and suggestions."""
 
 import sys
 import time
@@ -9,7 +9,6 @@ import pytest
 from core.errors import UserError
 from explorer import jobs
 from explorer.site import Options
-from pipeline.build import run_build
 from tests.explorer.test_correcting import label
 from tests.kits.visitor import post, visit
 
@@ -39,38 +38,6 @@ def instead(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
     """Start this Python program, which is given the job's arguments,
     and not proccorpus."""
     monkeypatch.setattr(jobs, "program", lambda: [sys.executable, "-c", program])
-
-
-def test_the_others_of_the_task_are_labelled_like_the_one_that_was_saved(own):
-    with visit(own.space) as client:
-        assert client.get(URL).text == client.get(f"{URL}/2").text == ""
-        show(client)
-        assert "Label the other 2 runs of this task like this one" in client.get(f"{URL}/2").text
-        assert "Label the other 2 runs of this task like episode 2" in client.get(URL).text
-        assert client.get(f"{URL}/0").text == client.get(f"{URL}/1").text == ""
-
-        # As the job does it, which tests/browser/test_show_once.py lets run
-        assert not run_build(own.space, [own.build], workers=1).failed
-        assert "2 runs are labelled like episode 2." in client.get(f"{URL}/2").text
-        assert "2 runs are labelled like episode 2." in client.get(URL).text
-
-        # Both wait to be checked, each beside the reference
-        page = client.get("/review/beside/tiny").text
-        assert "1 of 2</b> to check" in page
-        changed = client.get("/review?kind=changed").text
-        assert changed.count('<td class="old-new">') == changed.count("Keep the old") == 2
-        assert 'labelled like <a href="/episode/tiny/2">episode 2</a>' in page
-        for episode in (0, 4):
-            run = client.get(f"/api/episode/tiny/{episode}").json()["runs"][0]
-            assert run["annotator"] == "transfer"
-            body = {"base_label_run": run["label_run"], "author": "ada"}
-            assert post(client, f"/api/corrections/tiny/{episode}/accept", body).status_code == 200
-        assert (
-            "every label that follows a reference is judged. 3 runs show"
-            in client.get("/review/beside/tiny").text
-        )
-        assert "Bring samples and shards up to date with 2 labels" in client.get(URL).text
-    assert own.rows("SELECT count(*) FROM stage_runs WHERE stage = 'transfer'") == [(2,)]
 
 
 def test_it_is_one_at_a_time_in_a_workspace_and_ends_with_its_explorer(own, monkeypatch):

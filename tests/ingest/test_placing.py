@@ -2,7 +2,6 @@
 
 import pytest
 
-from ingest.episode import EpisodeRecord
 from ingest.recordings import Address, Fingerprint, KnownRecording, Placement, place
 
 # Recordings that were there: `gone` left, `still` moves in none of its rows
@@ -22,19 +21,18 @@ def placed(**addresses: Fingerprint | str) -> dict[str, str]:
     """What each address holds, by its number: contents that are read, or the name of files that did not change."""
     read = {f"episode_{name[1:]}": contents for name, contents in addresses.items()}
     listed = [
-        Address(
-            EpisodeRecord(k, source_id, 10.0, None),
-            contents if isinstance(contents, str) else "new",
-        )
-        for k, (source_id, contents) in enumerate(read.items())
+        Address(name, contents if isinstance(contents, str) else "new")
+        for name, contents in read.items()
     ]
 
-    def fingerprint(record: EpisodeRecord) -> Fingerprint:
-        contents = read[record.source_id]
+    def fingerprint(name: str) -> Fingerprint:
+        contents = read[name]
         assert not isinstance(contents, str), "rows of files that did not change are read"
         return contents
 
-    return {name[len("episode_"):]: said(p) for name, p in place(KNOWN, listed, fingerprint).items()}  # fmt: skip
+    formers = {recording.source_id: recording for recording in KNOWN}
+    placements = place(formers, KNOWN, listed, fingerprint)
+    return {name[len("episode_") :]: said(placement) for name, placement in placements.items()}
 
 
 def said(placement: Placement) -> str:

@@ -10,13 +10,14 @@ import pytest
 import uvicorn
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page
 
-from core.paths import Workspace
+from core.paths import ROOT, Workspace
 from core.web import listen, server_config
 from explorer.app import create_app
 from explorer.site import Options
 from tests.kits.patience import PATIENCE_S
 
 # Of Chromium
+SCRIPTS = ROOT / "tests/browser/scripts"  # what is run in pages
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",

@@ -1,8 +1,6 @@
 """Everything that people do to their datasets, each as a function on a folder, on the sources of `small_sources`.
 
-    python -m tests.kits.changed_sources FOLDER lerobot_v3    # each changed dataset of that format, below FOLDER
-
-What LeRobot's own tools do (delete, split, merge, encode, rename tasks, convert) they do here.
+python -m tests.kits.changed_sources FOLDER lerobot_v3    # each changed dataset of that format, below FOLDER
 """
 
 import json
@@ -117,20 +115,9 @@ def split_by_tool(root: Path) -> None:
 
 def merge_by_tool(root: Path) -> None:
     """A second dataset goes before this one."""
-    from lerobot.scripts.lerobot_edit_dataset import main
-
     other_root = write_v3(root.with_name("other"), OTHERS[:2])
-    out = root.with_name(f"{root.name}.merged")
-    shutil.rmtree(out, ignore_errors=True)
-    former_argv = sys.argv
-    sys.argv = ["lerobot-edit-dataset", "--new_repo_id", "local/merged", "--new_root", str(out)]
-    sys.argv += ["--operation.type=merge", "--operation.repo_ids=['local/other', 'local/arm']"]
-    sys.argv += [f"--operation.roots=['{other_root}', '{root}']"]
-    try:
-        main()
-    finally:
-        sys.argv = former_argv
-    replaced(root, out)
+    roots = f"--operation.roots=['{other_root}', '{root}']"
+    edit(root, "merge", "--operation.repo_ids=['local/other', 'local/arm']", roots)
     shutil.rmtree(other_root)
 
 

@@ -18,38 +18,7 @@ from tests.kits.tiny_lerobot import make_dataset
 FOLDER = ROOT / "tests" / "data" / "workspaces"
 KEPT = {"0.1.0": "aab5401", "0.2.0-schema-12": "82bb0320"}  # by version the commit that wrote it
 # Run by the code of a version in its checkout, of 0.2.0 or later: the argument is the workspace
-SAY = """
-import sys
-from pathlib import Path
-
-from core.paths import Workspace
-from warehouse.lake import Lake, corrections, marks, references
-from warehouse.lake.outcomes import StatedOutcome, add_outcomes
-from warehouse.lake.statements import take_down
-
-lake = Lake(Workspace(Path(sys.argv[1])))
-[(run,)] = lake.rows("SELECT label_run FROM label_runs WHERE annotator = 'motion'")
-
-def correct(episode, author, cut, comment):
-    facts = corrections.episode_facts(lake, "tiny", episode)
-    said = corrections.parsed({"plan": ["reach", "put"], "segments": [
-        {"name": "reach", "start_frame": 0, "end_frame": cut},
-        {"name": "put", "start_frame": cut, "end_frame": facts["num_frames"]}]})
-    newest = corrections.newest_row(lake, "tiny", episode)
-    corrections.save(lake, "tiny", episode, said, author=author, base_label_run=run, comment=comment,
-                     base_content_hash=facts["content_hash"], follows=newest and newest["correction_id"])
-
-correct(0, "ada", 9, "")
-correct(0, "bob", 11, "later")
-correct(2, "ada", 13, "")
-corrections.reject_label(lake, "tiny", 1, run, author="bob", follows=None, comment="not what is shown")
-take_down(lake, "tiny", [3], "a face is seen")
-references.add(lake, "tiny", 4, author="eve")
-references.join_tasks(lake, "tiny", "put the cube on the plate", "open the drawer", author="eve")
-marks.mark(lake, [("tiny", 0), ("tiny", 4)], "tag", "good light", author="ada")
-marks.mark(lake, [("tiny", 1)], "assigned", "bob", author="ada")
-add_outcomes(lake, "tiny", "said.csv", [StatedOutcome(0, True, "", "ada"), StatedOutcome(1, False, "fell", "ada")])
-"""
+SAY = (Path(__file__).parent / "said_in_former_versions.txt").read_text()
 RUN = "import sys; sys.argv[0] = 'proccorpus'; import proccorpus; proccorpus.main()"
 
 

@@ -3,8 +3,6 @@
 A recording has a number of its own, its `serial`, whatever its episode number is. Its pictures show it (a strip of
 eight blocks at their lower edge), its rows hold it (the third channel of the state, a hundredth of it). So which
 recording lies under which number is read from a source's own files, never from a corpus.
-
-Recordings differ as real ones do: the same few scenes and tasks, another place of the object, another path of the arm.
 """
 
 import csv

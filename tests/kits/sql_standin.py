@@ -1,8 +1,7 @@
 """In the process of user SQL: statements that are done by stand-ins, in the place of DuckDB.
 
-Seen of DuckDB 1.5.5: texts, lists and JSON that grow in a function hold memory that its own limit does not count; some
-functions of texts cannot be interrupted; JSON in great depth ends the process by a signal; a query may leave memory
-behind.
+Seen of DuckDB 1.5.5: memory that its limit does not count or that a query leaves behind, functions that cannot be
+interrupted, and JSON in great depth that ends the process.
 """
 
 from collections.abc import Callable

@@ -1,8 +1,4 @@
-"""Stand-ins for what some inputs make outside software do, without such an input: they sleep, stay busy, take memory or
-end their process, and end by themselves.
-
-Seen so in a decoder of pictures, of videos, a parser of recordings, and in DuckDB.
-"""
+"""Stand-ins for what some inputs make outside software do: they sleep, stay busy, take memory or end their process."""
 
 import os
 import signal

@@ -26,7 +26,7 @@ from warehouse.releases.contents import ShardFile
 from warehouse.releases.release import Release, get_release
 from warehouse.shards.shard import EntryContent, picture_name, shards_stage
 
-FAMILIES = ("qwen3_vl", "qwen2_5_vl")
+FAMILIES = ("qwen3_vl", "qwen2_5_vl", "qwen3_5", "internvl")
 TINY = {
     "vocabulary": 400,
     "hidden": 64,

@@ -5,7 +5,7 @@
 prints its URL (the base that ends in /v1) and serves until it is ended. A fault is KIND[:SHARE][:first=N][:after=N]:
 of the chat requests numbered `after` and higher, and of those the first N, that share gets it, and with `about` only
 those that hold this text. Kinds: see FAULTS.
-The log has one JSON line per chat request when it is received and one when its whole answer was written.
+The log has a JSON line for each chat request received, and one for each whole answer.
 """
 
 import argparse

@@ -145,16 +145,8 @@ def prepared(form: str, source: Path, folder: Path) -> Case:
 def say_all(case: Case, dataset: str) -> None:
     """A takedown of one run; outcome, tag, assignment of another; a reference and a correction of a third."""
     withdrawn, judged, labelled = (INDEX[serial] for serial in (WITHDRAWN, JUDGED, LABELLED))
-    checked(
-        case.run(
-            "takedown",
-            dataset,
-            "--episodes",
-            withdrawn,
-            "--reason",
-            "withdrawn by the person shown",
-        )
-    )
+    reason = ("--reason", "withdrawn by the person shown")
+    checked(case.run("takedown", dataset, "--episodes", withdrawn, *reason))
     outcomes = case.folder / "outcomes.csv"
     outcomes.write_text(f"episode_index,success,note\n{judged},false,{NOTE}\n")
     checked(case.run("say", "outcome", dataset, "--set", f"file={outcomes}", "--author", "anna"))

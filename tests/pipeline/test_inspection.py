@@ -6,7 +6,8 @@ import pytest
 
 from ingest.reasons import REASONS
 from ingest.sources.types import SourceError
-from pipeline.inspection import findings_in_short, in_short, inspect_source
+from pipeline.inspection import in_short, inspect_source
+from pipeline.inspection_report import finding_groups
 from tests.kits.lerobot_writer import FRONT, LFS_POINTER, WRIST, v2_video, write_v2
 
 
@@ -38,11 +39,11 @@ def test_the_worst_comes_first_and_like_findings_are_one_line(tmp_path: Path) ->
     inspected = inspect_source(root)
     assert [s for _, s, _ in reasons(inspected)] == ["unusable"] * 2 + ["warning"] * 7
     assert all(f["remedy"] == REASONS[f["reason"]].remedy for f in inspected["findings"])
-    lines = findings_in_short(inspected["findings"])
-    assert [(x["severity"], x["check"], x["count"], x["first"]) for x in lines] == [
-        ("unusable", "no_video", 2, "episode 1"),
-        ("warning", "no_task", 6, "episode 0"),
-        ("warning", "gripper_unused", 1, ""),
+    lines = finding_groups(inspected["findings"])
+    assert [(x["severity"], x["check"], x["count"], x["episode_index"]) for x in lines] == [
+        ("unusable", "no_video", 2, 1),
+        ("warning", "no_task", 6, 0),
+        ("warning", "gripper_unused", 1, None),
     ]
 
 

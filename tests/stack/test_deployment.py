@@ -1,7 +1,6 @@
 """The deployment of deploy/, each piece as a process here (tests/kits/deployment.py), asked by probes and by the proxy.
 
-Driven as the UI drives it, over the webserver's GraphQL; a worker is killed in between, and Postgres, which holds
-Dagster's storage and the lake's catalog; all is lost, and restored.
+Over the webserver's GraphQL, as the UI does; a worker and Postgres are killed in between; all is lost, and restored.
 """
 
 import json

@@ -174,12 +174,17 @@ def test_an_unreadable_shard_is_named(tmp_path: Path, transform: Transform) -> N
             next(open_batches(shards, transform, recipe(data={"workers": count})))
 
 
+def three_windows(source: RowSource) -> list[str]:
+    samples = chain(source.window(), source.window(), source.window())
+    return [sample.row["question"] for sample in samples]
+
+
 def test_rows_come_in_a_new_order_each_epoch() -> None:
     rows = [Sample({"question": str(k)}, ()) for k in range(10)]
     source = RowSource(rows, 4, seed=1)
-    first = [s.row["question"] for _ in range(3) for s in source.window()]
+    first = three_windows(source)
     state = json.loads(json.dumps(source.state_dict()))
-    second = [s.row["question"] for _ in range(3) for s in source.window()]
+    second = three_windows(source)
     assert sorted(first) == sorted(second) == sorted(map(str, range(10)))
     assert first != second
     second_source = RowSource(rows, 4, seed=1)
@@ -224,7 +229,7 @@ def test_any_number_of_processes_is_given_the_same_run(
         )
 
 
-def test_another_number_of_processes_goes_on(lanes: list[Path], transform: Transform) -> None:
+def test_other_processes_go_on(lanes: list[Path], transform: Transform) -> None:
     whole = taken([open_stream(lanes, transform, PACKED)], 36)
     first_streams = [open_stream(lanes, transform, PACKED, k, 4) for k in range(4)]
     taken(first_streams, 3)

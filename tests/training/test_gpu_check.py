@@ -35,13 +35,7 @@ def test_all_of_it_holds(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
         "rewards, window 8",
         "packed as padded, sdpa",
     } <= rows.keys()
-    assert {"tokens of pictures, here and by vLLM", "control tokens in texts"} <= rows.keys()
     assert rows["head, a long sample beside short ones"]["differs_by"] < 1e-6
-    # 16 prompts of six pictures each: TRL cuts each for each of four answers, to draw and to learn
-    work = rows["pictures of a GRPO step"]
-    assert work["passes"] == [768, 96]
-    assert work["seconds"][1] < work["seconds"][0]
-    assert work["travel_mb"][1] * 30 < work["travel_mb"][0]
     assert rows["resume"]["differs_by"] == 0
     assert rows["packed as padded, sdpa"]["differs_by"] < 1e-5
     assert all(

@@ -306,7 +306,7 @@ def test_vllm_that_is_shown_something_else_is_refused_before_a_step(
     assert points_seen == []
 
 
-def test_a_context_that_is_too_short_is_told_before_the_start(taught: Path, tmp_path: Path) -> None:
+def test_a_short_context_is_told(taught: Path, tmp_path: Path) -> None:
     with pytest.raises(
         TrainingError,
         match=r"a prompt of 32760 tokens .* are more than the model's context of 32768",
@@ -372,7 +372,7 @@ def rows_of(taught: Path) -> list[dict]:
     return [json.loads(line) for line in (taught.parents[2] / "rl.jsonl").read_text().splitlines()]
 
 
-def test_prompts_that_are_too_long_are_left_out_and_counted(taught: Path, tmp_path: Path) -> None:
+def test_long_prompts_are_left_out(taught: Path, tmp_path: Path) -> None:
     rows = rows_of(taught)
     for row in rows[:3]:
         row["task_goal"] = "fill the bar " * 200
@@ -479,7 +479,7 @@ def test_steps_must_come_out_even(taught: Path, tmp_path: Path) -> None:
         rewarded(taught, tmp_path, train={"batch": 16, "accumulation": 4})
 
 
-def test_vllm_is_not_promised_where_it_is_not_installed(taught: Path, tmp_path: Path) -> None:
+def test_vllm_is_not_promised(taught: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"grpo.rollouts: vllm needs vLLM"):
         rewarded(taught, tmp_path, grpo={"rollouts": "vllm"})
 

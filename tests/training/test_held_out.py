@@ -105,7 +105,7 @@ def test_the_curve_has_the_scores_that_eval_gives_and_the_model_can_be_loaded(
     assert [e.step for e in events.Scalars("train/held_out_mae")] == [1, 3, 4]
 
 
-def test_training_is_the_same_with_evaluation_and_without(corpus: tuple[Lake, Release]) -> None:
+def test_training_is_the_same_with_evaluation(corpus: tuple[Lake, Release]) -> None:
     lake, release = corpus
     drawn = {"head": {"dropout": 0.2, "noise": 0.1}, "data": {"augment": True}}
     alone = train(lake, release, recipe("alone", **drawn, train={"steps": 5}))

@@ -13,7 +13,6 @@ import torch
 from core.paths import Workspace
 from tests.kits.processes import in_two_processes
 from tests.kits.progresslm_rows import teach
-from tests.kits.sampling import sample_by_place
 from tests.kits.training_kit import KilledError, make_release, recipe, small
 from training.checkpoint import StepWriter, TrainerState, load_state
 from training.recipe import Recipe
@@ -21,6 +20,38 @@ from training.runs import Point, saved_steps, training_run_id
 from training.train import train
 from warehouse.lake import Lake
 from warehouse.releases.release import Release, get_release
+
+# Answers drawn alike by one process and by several: chance hangs on an answer's place in the batch of all
+
+
+def sample_by_place(monkeypatch: pytest.MonkeyPatch, rank: int = 0) -> None:
+    """Let each token of an answer be drawn by a number of its own, by the answer's place and the token's."""
+    from training.grpo import GrpoTrainer
+
+    generate = GrpoTrainer._by_transformers
+    position = {"token": 0, "round": 0}
+
+    def from_the_first_token_on(self: Any, *args: Any, **kwargs: Any) -> Any:
+        position.update(token=0, round=self.step)
+        return generate(self, *args, **kwargs)
+
+    def multinomial(probabilities: torch.Tensor, num_samples: int, **_: Any) -> torch.Tensor:
+        rows = len(probabilities)
+        drawn = torch.Generator().manual_seed(1000 * position["round"] + position["token"])
+        numbers = torch.rand(64, generator=drawn)[rank * rows : (rank + 1) * rows]
+        position["token"] += 1
+        return (
+            (probabilities.cumsum(-1) < numbers[:, None])
+            .sum(-1, keepdim=True)
+            .clamp(max=probabilities.shape[1] - 1)
+        )
+
+    monkeypatch.setattr(GrpoTrainer, "_by_transformers", from_the_first_token_on)
+    monkeypatch.setattr(torch, "multinomial", multinomial)
+
+
+# The tests
+
 
 SETTINGS: dict[str, Any] = {"steps": 4, "batch": 2, "save_every": 2, "accumulation": 2}
 NAMES = ("full", "lora", "copies", "grpo", "procvlm_sft_sharded", "progresslm_sft_full")

@@ -61,7 +61,7 @@ def kinds(folder: Path) -> set[str]:
     return {p.suffix for p in folder.rglob("*") if p.is_file()}
 
 
-def test_an_adapter_that_could_not_be_saved_is_said_before_training(
+def test_an_unsaved_adapter_is_said(
     corpus: tuple[Lake, Release], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As by transformers 5.24.0 and peft 0.21.2, which raised when the training was over."""
@@ -231,6 +231,31 @@ def test_eight_samples_are_learnt_by_heart(family: str) -> None:
     assert correlation.statistic > 0.9
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_adapter_resumes_and_is_merged(
+    corpus: tuple[Lake, Release], tmp_path: Path, family: str
+) -> None:
+    packed = {"packing": True, "window": 16, "sequence_length": 300}
+    run_recipe = recipe(
+        f"packed_{family}",
+        family,
+        lora={"rank": 4, "alpha": 8},
+        data=packed,
+        train={"save_every": 2, "batch": 1},
+    )
+    whole = train(*corpus, run_recipe)
+    resumed_run = killed_and_resumed(*corpus, run_recipe, kill_step=3)
+    losses = [p.loss for p in whole.curve]
+    assert [p.loss for p in resumed_run.curve] == pytest.approx(losses, abs=1e-6)
+    merge(resumed_run.checkpoint, tmp_path / "merged")
+    progress = []
+    for folder in (resumed_run.checkpoint, tmp_path / "merged"):
+        model, processor, _ = load_model(folder)
+        with torch.inference_mode():
+            progress.append(model(Transform(processor)(make_items(3))).progress)
+    assert torch.allclose(*progress, atol=1e-5)
+
+
 def test_accumulated_packed_and_whole_batches_make_the_same_step() -> None:
     items = make_items()
     curves = []
@@ -326,9 +351,7 @@ def test_a_missing_checkpoint_is_said(corpus: tuple[Lake, Release], tmp_path: Pa
         train(*corpus, load_recipe(str(path), tmp_path / "other"))
 
 
-def test_a_checkpoint_trains_on_from_its_folder_whatever_its_name(
-    corpus: tuple[Lake, Release], tmp_path: Path
-) -> None:
+def test_a_checkpoint_trains_on(corpus: tuple[Lake, Release], tmp_path: Path) -> None:
     lake, release = corpus
     items = make_items()
     model, transform = make_parts(items, "qwen2_5_vl")
@@ -478,15 +501,27 @@ def test_a_card_takes_scores_and_is_read_by_people(corpus: tuple[Lake, Release])
     assert base_of(run.checkpoint) is None
 
 
+def test_a_card_names_the_shards_and_another_shard_is_refused(tmp_path: Path) -> None:
+    lake, release = make_release(tmp_path / "w")
+    card = read_card(train(lake, release, recipe("read", train={"steps": 1})).checkpoint)
+    assert card["read"] == {s.address: s.sha256 for s in release.shards("train")}
+    assert f"- {release.shards('train')[0].address}: " in card_text(card)
+    path = release.paths(lake.workspace, "train")[-1]
+    content = bytearray(path.read_bytes())
+    content[700] ^= 1
+    path.write_bytes(content)
+    for run_recipe in (recipe("other"), load_recipe("laptop")):
+        with pytest.raises(TrainingError, match=rf"{path.name}: its bytes .* release verify bars1"):
+            train(lake, release, run_recipe)
+
+
 def weights_of(folder: Path) -> dict[str, str]:
     """The precision of each of a checkpoint's weights, the head's apart, as its file has it."""
     with safe_open(folder / "model.safetensors", "pt") as weights:
         return {name: weights.get_slice(name).get_dtype() for name in weights.keys()}  # noqa: SIM118
 
 
-def test_a_checkpoint_says_its_precision_and_is_loaded_and_merged_in_it(
-    corpus: tuple[Lake, Release], tmp_path: Path
-):
+def test_a_checkpoint_keeps_its_precision(corpus: tuple[Lake, Release], tmp_path: Path):
     lake, release = corpus
     whole = train(
         lake, release, recipe("halved", train={"dtype": "bfloat16", "steps": 1})

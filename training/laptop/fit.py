@@ -21,7 +21,7 @@ from annotate.samples.procvqa import ACTIONS, PROGRESS, SEGMENTATION, task_text
 from core.files import whole_folder
 from core.logs import TOLD
 from core.values import grouped
-from training.card import make_card
+from training.card import check_shards, make_card
 from training.data import augment
 from training.folder import TrainingError
 from training.laptop.config import MAX_PX, LaptopConfig
@@ -228,6 +228,7 @@ def train_laptop(
 ) -> TrainingRun:
     """A new model from a release's train split, saved and recorded. Raises TrainingError, EncoderError, ShardError."""
     _check_start(resume)
+    check_shards(lake, release, recipe)
     training = LaptopTraining(lake, release, recipe, on_step)
     config = recipe.model.laptop
     seed = recipe.train.seed

@@ -5,13 +5,16 @@ recording, as all that people say does.
 """
 
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import closing
 from typing import Any
 
 from core.errors import UserError
 from core.names import did_you_mean
+from core.paths import Workspace
 from core.values import grouped
 from ingest.reasons import REASONS, reason_of
 from warehouse.lake.connection import LakeConnection
+from warehouse.lake.lake import lake_to_read
 from warehouse.lake.statements import Home, Row, checked_text, known_episodes, say
 
 MAX_WHY = 2000  # characters
@@ -81,6 +84,18 @@ def listed(lake: LakeConnection, dataset: str | None = None) -> list[dict[str, A
     )
 
 
+def accepted_by_source(workspace: Workspace) -> dict[str, list[dict[str, Any]]]:
+    """What is accepted now by the source of its dataset, for who looks at a source without a workspace.
+
+    Raises LakeError: the lake cannot be read.
+    """
+    lake = lake_to_read(workspace)
+    with closing(lake.con):
+        sql = "SELECT dataset, config ->> '$.dataset.source' FROM build_configs"
+        sources = dict(lake.rows(sql))
+        return grouped((sources.get(row["dataset"], ""), row) for row in listed(lake))
+
+
 def open_faults(
     lake: LakeConnection, datasets: Collection[str] | None = None
 ) -> dict[str, dict[str, int]]:
@@ -104,8 +119,7 @@ def runs_with(lake: LakeConnection, checks: Collection[str]) -> dict[tuple[str, 
 
     Raises UserError: there is no such check.
     """
-    for check in checks:
-        check_known(check)
+    _check_known(*checks)
     rows = lake.rows(
         "SELECT dataset, episode_index, list_sort(list(DISTINCT reason)) FROM open_warnings "
         "WHERE list_contains(?, reason) AND episode_index IS NOT NULL GROUP BY ALL ORDER BY 1, 2",
@@ -119,8 +133,7 @@ def stretches_with(
 ) -> dict[tuple[str, int], list[tuple[int, int]]]:
     """By run (dataset, episode_index) the half-open stretches of frames in which any of some checks found what nobody
     accepted. Raises UserError: there is no such check."""
-    for check in checks:
-        check_known(check)
+    _check_known(*checks)
     rows = lake.rows(
         "SELECT DISTINCT dataset, episode_index, start_frame, end_frame FROM checks "
         "WHERE list_contains(?, check_name) AND NOT is_accepted ORDER BY ALL",
@@ -136,9 +149,9 @@ def in_words(counts: dict[str, int]) -> str:
     )
 
 
-def check_known(check: str) -> None:
-    """Raises UserError: no check has this name."""
-    if check not in REASONS:
+def _check_known(*checks: str) -> None:
+    """Raises UserError: no check has one of these names."""
+    for check in sorted({*checks} - REASONS.keys()):
         hint = did_you_mean(check, sorted(REASONS)) or "; docs/quarantine.md lists them"
         raise UserError(f"there is no check {check!r}{hint}")
 
@@ -148,7 +161,7 @@ def _faulty(
 ) -> Collection[int | None]:
     """Of which runs, or the dataset (None), a check's faults are accepted. Raises UserError: it found nothing there
     that leaves runs usable."""
-    check_known(check)
+    _check_known(check)
     of_check = "FROM findings WHERE dataset = ? AND reason = ?"
     sql = f"SELECT episode_index {of_check} AND severity = 'warning'"
     faulty = set(lake.column(sql, [dataset, check]))

@@ -33,8 +33,8 @@ GO_ON_WITH_FEWER = (
     "go on with fewer by min_labelled of the section checks in the build's configuration"
 )
 MAKE_ANEW = "proccorpus doctor --hashes --repair, then build again"  # a remedy
-# Rows of a table, and by dataset what is wrong with them
-type Faults = tuple[int, dict[str, list[str]]]
+# Rows of a table, and by dataset or episode what is wrong with them
+type Faults = tuple[int, dict[Any, list[str]]]
 DISTINCT_AT_ONCE = 20_000_000  # rows whose keys are compared at once, in some 600 MB
 
 
@@ -49,16 +49,14 @@ class CheckScope(NamedTuple):
     """What is checked: what a stage wrote of a chunk (None: of the dataset); what its build may cost, and the least
     share of episodes that it goes on with.
 
-    written: the tables that the stage has published just now, which need not be read again; None: those of the lake.
-    memory: what was read for one stage of a chunk is kept here for the others; None: nothing is kept.
+    is_checked: its rows were held against the schema before they were published.
     """
 
     stage: str
     dataset: str
     chunk: int | None = 0
     budget_usd: float | None = None
-    written: Mapping[str, pa.Table] | None = None
-    memory: dict[str, Any] | None = None
+    is_checked: bool = False
     min_labelled: float = MIN_LABELLED
 
     @property
@@ -115,8 +113,10 @@ def label_coverage(lake: Lake, scope: CheckScope) -> CheckOutcome:
     outcome = scope.share(lake, LABELLED, "labelled", "usable episodes have a label")
     if outcome.passed:
         return outcome
-    (why,) = scope.row(lake, WHY_UNLABELLED)
-    return replace(outcome, detail=f"{outcome.detail}; one of the others: {why or 'not labelled'}")
+    (reason,) = scope.row(lake, WHY_UNLABELLED)
+    return replace(
+        outcome, detail=f"{outcome.detail}; one of the others: {reason or 'not labelled'}"
+    )
 
 
 def label_agreement(lake: Lake, scope: CheckScope) -> CheckOutcome:
@@ -222,14 +222,9 @@ def chosen_datasets(lake: Lake, datasets: Sequence[str] | None) -> tuple[list[st
     """Names of the datasets asked for (None: all), and the condition of their rows."""
     have = lake.column("SELECT dataset FROM datasets ORDER BY 1")
     names = have if datasets is None else list(datasets)
-    return names, "true" if set(names) >= set(have) else in_datasets(names)
-
-
-def in_datasets(names: Sequence[str]) -> str:
-    """SQL: a row is of one of these datasets."""
-    if not names:
-        return "false"
-    return f"dataset IN ({', '.join(map(literal, names))})"
+    if set(names) >= set(have):
+        return names, "true"
+    return names, f"dataset IN ({', '.join(map(literal, names)) or 'NULL'})"
 
 
 # Sentences by kind of leak: a group (such as a scene), a source record and episodes of the same content belong to one
@@ -298,16 +293,10 @@ def follows_schema(lake: Lake, scope: CheckScope) -> CheckOutcome:
 
     `numbers` has the rows of each table; the detail names what is broken.
     """
-    if scope.written is None:
-        tables = STAGE_TABLES[scope.stage]
-        # A listing says of a chunk which other chunks' episodes it may show
-        may_name = scope._replace(chunk=None) if "other_tasks" in tables else scope
-        by_table = _faults_of_tables(lake, tables, [scope.dataset], scope.clause, may_name.clause)
-    else:
-        memory = {} if scope.memory is None else scope.memory
-        if "listed" not in memory:
-            memory["listed"] = _listed_episodes(lake, scope.clause)
-        by_table = _faults_of_written(lake, scope, memory["listed"])
+    tables = STAGE_TABLES[scope.stage]
+    # A listing says of a chunk which other chunks' episodes it may show
+    may_name = scope._replace(chunk=None) if "other_tasks" in tables else scope
+    by_table = _faults_of_tables(lake, tables, [scope.dataset], scope.clause, may_name.clause)
     broken: list[str] = []
     for name, (_, faults) in by_table.items():
         broken += [f"{name}: {fault}" for fault in faults.get(scope.dataset, ())]
@@ -344,7 +333,7 @@ def schema_faults(
     return names, sum(count for count, _ in by_table.values()), broken
 
 
-def _listed_episodes(lake: Lake, clause: str) -> pa.Table:
+def listed_episodes(lake: Lake, clause: str) -> pa.Table:
     """Dataset, episode_index, num_frames (null: it was not decoded) and `known`, true, of the episodes that a listing
     has and that fit a condition on episode_facts."""
     return lake.arrow(
@@ -375,37 +364,38 @@ def _registered(con: duckdb.DuckDBPyConnection, **tables: pa.Table) -> Iterator[
             con.unregister(name)
 
 
-def _faults_of_written(lake: Lake, scope: CheckScope, listed: pa.Table) -> dict[str, Faults]:
-    """How many rows each table has that a stage has just written, and what is wrong with them."""
-    tables = {
-        name: table
-        for name, table in (scope.written or {}).items()
-        if name in STAGE_TABLES[scope.stage]
-    }
-    faults: dict[str, Faults] = {}
+def broken_episodes(
+    lake: Lake, tables: Mapping[str, pa.Table], listed: pa.Table, label_runs: Sequence[pa.Table]
+) -> dict[int | str, list[str]]:
+    """What is wrong with rows that a stage is about to publish, by their episode; or by dataset, with all of them.
+
+    listed: the chunk's `listed_episodes`. label_runs: rows of that table that are published with these.
+    """
+    runs = [_known_runs(lake), *(rows.select(["label_run"]) for rows in label_runs)]
+    broken = dict[int | str, list[str]]()
     con = _database_in_memory().cursor()  # threads share none
-    with _registered(con, listed_episodes=listed, known_runs=_known_runs(lake), **tables):
-        for name, table in tables.items():
-            if wrong := _other_columns(TABLES[name], table.schema):
-                faults[name] = 0, {scope.dataset: [wrong]}
-            else:
-                faults[name] = _faults_of_rows(
-                    lambda sql: con.execute(sql).fetchall(), TABLES[name], "true"
-                )
+    with _registered(con, listed_episodes=listed, known_runs=pa.concat_tables(runs), **tables):
+        for name, rows in tables.items():
+            owner = next(c for c in ("episode_index", "dataset") if c in rows.schema.names)
+            _, faults = _faults_of_rows(
+                lambda sql: con.execute(sql).fetchall(), TABLES[name], "true", owner
+            )
+            for episode, texts in faults.items():
+                broken.setdefault(episode, []).extend(f"{name}: {text}" for text in texts)
     con.close()
-    return faults
+    return broken
 
 
 def _faults_of_tables(
     lake: Lake, tables: Iterable[str], datasets: Sequence[str], clause: str, known_clause: str
 ) -> dict[str, Faults]:
-    """As `_faults_of_written`, of the rows that the lake has; `known_clause`: which episodes they may be of.
+    """What is wrong with rows of the lake, by table; `known_clause`: which episodes they may be of.
 
     All is read from one state of the lake: what another build publishes meanwhile would be rows of a label run that was
     not known before.
     """
     with lake.reading():
-        listed = _listed_episodes(lake, known_clause)
+        listed = listed_episodes(lake, known_clause)
         with _registered(lake.con, listed_episodes=listed, known_runs=_known_runs(lake)):
             return {name: _faults(lake, TABLES[name], datasets, clause) for name in tables}
 
@@ -426,8 +416,10 @@ def _other_columns(table: Table, stored: pa.Schema) -> str:
     return ""
 
 
-def _faults_of_rows(query_rows: Callable[[str], list[tuple]], table: Table, clause: str) -> Faults:
-    """How many rows of a table fit a condition, and what is wrong with them, by what answers queries.
+def _faults_of_rows(
+    query_rows: Callable[[str], list[tuple]], table: Table, clause: str, group: str = "dataset"
+) -> Faults:
+    """How many rows of a table fit a condition, and what is wrong with them, by dataset or episode.
 
     The rows are summed up by their owner (an episode, its label, its camera), since sums of millions of rows are quick.
     Example: five rows of `progress`, whose owner is an episode's label, in a dataset of two episodes:
@@ -454,13 +446,13 @@ def _faults_of_rows(query_rows: Callable[[str], list[tuple]], table: Table, clau
     else:
         join = ""
     lines = query_rows(
-        f"SELECT dataset, sum(n)::BIGINT, bool_or({may_repeat}), {', '.join(violations.values())} FROM ("
+        f"SELECT {group}, sum(n)::BIGINT, bool_or({may_repeat}), {', '.join(violations.values())} FROM ("
         f"SELECT {quoted(owner)}, count(*) AS n, {', '.join(rule_sums + key_sums)} FROM {table.name} WHERE {clause} "
-        f"GROUP BY ALL) {join} GROUP BY dataset"
+        f"GROUP BY ALL) {join} GROUP BY {group}"
     )
     count = sum(rows for _, rows, *_ in lines)
     unsure = [line[0] for line in lines if line[2]]
-    repeated = _repeated(query_rows, table, unsure, clause, at_once=count < DISTINCT_AT_ONCE)
+    repeated = _repeated(query_rows, table, group, unsure, clause, at_once=count < DISTINCT_AT_ONCE)
     sentences = [f"rows of one key ({', '.join(table.key)})", *violations]
     faults = {}
     for dataset, _, _, *counts in lines:
@@ -526,21 +518,21 @@ def _key_sums(table: Table, owner: tuple[str, ...]) -> tuple[list[str], str]:
 def _repeated(
     query_rows: Callable[[str], list[tuple]],
     table: Table,
-    datasets: list[str],
+    column: str,
+    owners: list[Any],
     clause: str,
     *,
     at_once: bool,
-) -> dict[str, int]:
-    """Of some datasets the rows with a key that stands twice; of those that have any."""
+) -> dict[Any, int]:
+    """Of some datasets, or episodes, the rows with a key that stands twice; of those that have any."""
     key = quoted(table.key)
-    repeated: dict[str, int] = {}
-    for dataset_group in (
-        [datasets] if at_once and datasets else [[dataset] for dataset in datasets]
-    ):
-        of_some = f"FROM {table.name} WHERE {in_datasets(dataset_group)} AND {clause} GROUP BY 1"
+    repeated = {}
+    for group in [owners] if at_once and owners else [[owner] for owner in owners]:
+        names = ", ".join(literal(f"{owner}") for owner in group)
+        of_some = f"FROM {table.name} WHERE {column} IN ({names}) AND {clause} GROUP BY 1"
         # Hashes first: to tell apart what has equal ones, which keys of two rows hardly ever have, costs twice as much
-        if query_rows(f"SELECT dataset {of_some} HAVING count(*) <> count(DISTINCT hash({key}))"):
-            sql = f"SELECT dataset, count(*) - count(DISTINCT ({key})) AS more {of_some} HAVING more > 0"
+        if query_rows(f"SELECT {column} {of_some} HAVING count(*) <> count(DISTINCT hash({key}))"):
+            sql = f"SELECT {column}, count(*) - count(DISTINCT ({key})) AS more {of_some} HAVING more > 0"
             repeated |= dict(query_rows(sql))
     return repeated
 

@@ -60,7 +60,10 @@ class AcceptanceValue(StatementValue):
 
 
 class TakedownValue(StatementValue):
-    """A recording or dataset that must not be used; its comment is the reason."""
+    """A recording or dataset that must not be used; its comment is the reason. copy_of: the recording that was taken
+    down, of one that is a copy of it."""
+
+    copy_of: str | None = None
 
 
 class JoinedTaskValue(StatementValue):

@@ -35,6 +35,7 @@ from warehouse.lake.statements import (
     TAKEDOWN,
     CorrectionError,
     checked_text,
+    mark_of_copy,
     say,
     take_down,
     withdrawn_reasons,
@@ -158,7 +159,10 @@ class RecordingUpdate:
         }
 
     def put_fingerprint(self, recording: KnownRecording) -> None:
-        self.fingerprints[recording.recording] = fingerprint_row(recording)
+        layers = fingerprint_columns(recording.fingerprint, "version")
+        contents = sorted(recording.fingerprint.contents)
+        row = {"recording": recording.recording, "content_hashes": contents}
+        self.fingerprints[recording.recording] = row | layers
 
     def take_over(
         self, former: KnownRecording, present: KnownRecording, reason: str
@@ -240,15 +244,6 @@ class RecordingUpdate:
             "recording_changes": self.changes,
         }
         return {name: TABLES[name].rows(of_table) for name, of_table in rows.items() if of_table}
-
-
-def fingerprint_row(recording: KnownRecording) -> dict[str, Any]:
-    """The row of the table fingerprints of a recording."""
-    fingerprint = recording.fingerprint
-    return {
-        "recording": recording.recording,
-        "content_hashes": sorted(fingerprint.contents),
-    } | fingerprint_columns(fingerprint, "version")
 
 
 def fingerprint_columns(
@@ -412,26 +407,18 @@ def decide(lake: Lake, dataset: str, episode_index: int, *, is_same: bool, autho
         placed = replace(present, resembles=None, why=explanation)
         update.put(placed)
     update.note("same" if is_same else "other", former, placed, f"{author} said so")
-    if not is_same or is_copy:
-        _settle_takedown(lake, statement, former, is_copy)
+    place = dataset, episode_index
+    reason = withdrawn_reasons(lake).get(former.recording)
+    # A copy of what was taken down is so, too; what is none is taken in by the next build
+    if reason and is_copy:
+        say(lake, TAKEDOWN, lambda: [statement | mark_of_copy(place, former, reason)])
+    elif reason and not is_same:
+        _look_again(lake, place, "is not one that was taken down")
     update.changes[-1]["author"] = author
     decision = {"recording": present.recording, "subject": former.recording, "is_same": is_same}
     say(lake, "recording", lambda: [statement | decision])
     lake.upsert(f"recording of {dataset} {episode_index}", **update.upserts())
     return former.recording
-
-
-def _settle_takedown(
-    lake: Lake, statement: dict[str, Any], former: KnownRecording, is_copy: bool
-) -> None:
-    """Take down what a person said to be a copy of a recording that was; let the next build take in what is none."""
-    reason = withdrawn_reasons(lake).get(former.recording)
-    if reason and is_copy:
-        comment = f"the same recording as {former.episode_index} of {former.dataset}: {reason}"
-        say(lake, TAKEDOWN, lambda: [statement | {"comment": comment}])
-    elif reason:
-        place = statement["dataset"], statement["episode_index"]
-        _look_again(lake, place, "is not one that was taken down")
 
 
 def decided_apart(lake: LakeConnection) -> dict[str, frozenset[str]]:
@@ -468,26 +455,11 @@ def withdraw(
     withdrawn = known_recordings(lake, condition, [dataset, numbers], contents)
     copies = _copies(lake, withdrawn)
     original_by_copy = {
-        (copy.dataset, copy.episode_index): (original.dataset, original.episode_index)
+        (copy.dataset, copy.episode_index): original
         for copy, (original, degree, _) in copies
         if degree == Likeness.SAME
     }
     take_down(lake, dataset, episodes, reason, original_by_copy)
-    update = _as_withdrawn(dataset, withdrawn, copies)
-    places = [(copy.dataset, copy.episode_index) for copy, _ in copies]
-    if withdrawn:
-        lake.upsert(f"recordings taken down of {dataset}", **update.upserts())
-    for place in {*places} - original_by_copy.keys():
-        _look_again(lake, place, "may be one that was taken down")
-    return [(*place, place in original_by_copy) for place in places]
-
-
-def _as_withdrawn(
-    dataset: str,
-    withdrawn: Sequence[KnownRecording],
-    copies: Sequence[tuple[KnownRecording, Match]],
-) -> RecordingUpdate:
-    """What recordings that are taken down, and copies, are told by; of a copy that is not sure what it resembles."""
     update = RecordingUpdate(dataset, PERSON)
     for recording in (*withdrawn, *map(itemgetter(0), copies)):
         update.put_fingerprint(recording)
@@ -496,7 +468,12 @@ def _as_withdrawn(
             resembling = replace(copy, resembles=original.recording, why=match_reason)
             update.put(resembling)
             update.note("probable", original, resembling, match_reason)
-    return update
+    places = [(copy.dataset, copy.episode_index) for copy, _ in copies]
+    if withdrawn:
+        lake.upsert(f"recordings taken down of {dataset}", **update.upserts())
+    for place in {*places} - original_by_copy.keys():
+        _look_again(lake, place, "may be one that was taken down")
+    return [(*place, place in original_by_copy) for place in places]
 
 
 def _copies(

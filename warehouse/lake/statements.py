@@ -4,8 +4,6 @@ And the smallest of it: tags on episodes, and who is to look at them. The newest
 tag is on, the newest assignment of an episode who has it (the views current_tags and current_assignments).
 """
 
-import csv
-import io
 import json
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -16,7 +14,8 @@ from typing import Any, Literal
 from core.errors import UserError
 from core.files import queries_of
 from core.values import grouped
-from ingest.formats.side_files import parse_json, parse_json_lines
+from ingest.formats.side_files import parse_csv, parse_json, parse_json_lines
+from ingest.recordings import KnownRecording
 from warehouse.lake.connection import LakeConnection
 from warehouse.lake.kinds import KINDS, OF_LABELS, topics
 from warehouse.lake.lake import Lake
@@ -200,7 +199,7 @@ def take_back(
         "comment": checked_text("comment", comment, 2000, empty=True),
         "recording": recording,
     }
-    rows = lake.dicts(TO_UNDO_SQL, [statement_id])
+    rows = lake.dicts(TO_UNDO_SQL, [[statement_id]])
     if not rows or place not in (None, (rows[0]["dataset"], rows[0]["episode_index"])):
         raise CorrectionError(
             f"there is no statement {statement_id!r} to take back; proccorpus show statements has all"
@@ -310,24 +309,8 @@ def rows_of_text(text: str) -> tuple[str, list[tuple[int, Any]], dict[int, str]]
             return "entry", list(enumerate(parse_json(text), 1)), {}
         except ValueError as e:
             return "entry", [], {1: f"the file is no JSON: {e}"}
-    return "line", *_csv(text)
-
-
-def _csv(text: str) -> tuple[list[tuple[int, Any]], dict[int, str]]:
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True, skipinitialspace=True)
-    rows: list[tuple[int, Any]] = []
-    try:
-        for row in reader:
-            # A cell beyond the header has no name, and one that a short row lacks is None
-            cells = {
-                name.strip(): cell.strip()
-                for name, cell in row.items()
-                if name and isinstance(cell, str)
-            }
-            rows.append((reader.line_num, cells))
-    except csv.Error as e:
-        return rows, {reader.line_num + 1: f"is no CSV from here on: {e}"}
-    return rows, {}
+    rows, errors = parse_csv(text)
+    return "line", rows, {number: f"is no CSV from here on: {error}" for number, error in errors}
 
 
 def mark(
@@ -423,50 +406,57 @@ def take_down(
     dataset: str,
     episodes: Collection[int] | None,
     reason: str,
-    copies: Mapping[Place, Place] | None = None,
+    copies: Mapping[Place, KnownRecording] | None = None,
 ) -> None:
     """Mark episodes (None: the whole dataset) as not to be used. Raises UserError.
 
-    copies: episodes of any dataset that hold the same recording as one of these; they are marked, too.
+    copies: episodes of any dataset that hold the same recording as one of these, with that one; they are marked, too.
     """
     if unknown := sorted(set(episodes or ()) - known_episodes(lake, dataset).keys()):
         raise UserError(
             f"{dataset} has no episode {unknown[0]}; proccorpus sql lists them in the view episodes"
         )
-    if not reason.strip():
+    reason = reason.strip()
+    if not reason:
         raise UserError("give a --reason: the quarantine shows it to people who miss the data")
     numbers = [None] if episodes is None else sorted(set(episodes))
-    reasons = {(dataset, number): reason.strip() for number in numbers}
-    for place, (original, number) in sorted((copies or {}).items()):
-        reasons[place] = f"the same recording as episode {number} of {original}: {reason.strip()}"
-    rows = [
-        {"dataset": name, "episode_index": number, "comment": text}
-        for (name, number), text in reasons.items()
-    ]
+    rows = [{"dataset": dataset, "episode_index": number, "comment": reason} for number in numbers]
+    rows += [mark_of_copy(place, copy, reason) for place, copy in sorted((copies or {}).items())]
     say(lake, TAKEDOWN, lambda: rows, is_batch=False)
 
 
+def mark_of_copy(place: Place, original: KnownRecording, reason: str) -> dict[str, Any]:
+    """The mark of an episode that holds a recording which was taken down elsewhere; it goes when that is undone."""
+    number = original.episode_index
+    return {
+        "dataset": place[0],
+        "episode_index": place[1],
+        "copy_of": original.recording,
+        "comment": f"the same recording as episode {number} of {original.dataset}: {reason}",
+    }
+
+
 def undo_takedown(lake: Lake, dataset: str, episodes: Collection[int] | None) -> int:
-    """Take marks back: those of some episodes, by their present numbers, or all of the dataset's;
-    returns how many.
+    """Take marks back: those of some episodes, by their present numbers, or all of the dataset's, and those of their
+    copies; returns how many.
 
     Raises UserError.
     """
     numbers = None if episodes is None else sorted(set(episodes))
-    taken_back = lake.dicts(
-        "SELECT dataset, coalesce(r.episode_index, s.episode_index) AS episode_index, batch AS undoes "
-        "FROM standing_statements s LEFT JOIN (SELECT recording, episode_index FROM recordings) r USING (recording) "
+    ids = lake.column(
+        "SELECT statement_id FROM standing_statements s "
+        "LEFT JOIN (SELECT recording, episode_index FROM recordings) r USING (recording) "
         "WHERE kind = 'takedown' AND dataset = $1 "
-        "AND ($2 IS NULL OR list_contains($2, coalesce(r.episode_index, s.episode_index))) ORDER BY number",
+        "AND ($2 IS NULL OR list_contains($2, coalesce(r.episode_index, s.episode_index)))",
         [dataset, numbers],
     )
-    say(lake, TAKEDOWN, lambda: taken_back, is_batch=False)
-    count = len(taken_back)
-    if not count:
+    if not ids:
         taken_down_text = ", ".join(map(str, sorted(taken_down(lake).get(dataset) or ())))
         if taken_down_text:
             available_text = f"taken down are its episodes {taken_down_text}"
         else:
             available_text = "proccorpus sql 'FROM takedowns' lists what is"
         raise UserError(f"nothing of that is taken down of {dataset}: {available_text}")
-    return count
+    taken_back = lake.dicts(TO_UNDO_SQL, [ids])
+    say(lake, TAKEDOWN, lambda: taken_back, is_batch=False)
+    return len(taken_back)

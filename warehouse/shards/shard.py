@@ -280,12 +280,15 @@ def shards_stage(
     locations = []
     for index in indexes:
         key = {"dataset": index.dataset, "chunk": index.chunk, "shard": index.shard}
-        counts = {
+        of_tar = {
+            "split": index.split,
+            "bytes": index.size,
+            "sha256": index.sha256,
+            "store": store,
             "episodes": len(index.entries),
             "samples": sum(len(entry.sample_id) for entry in index.entries),
         }
-        of_tar = {"split": index.split, "bytes": index.size, "sha256": index.sha256, "store": store}
-        shards.append(key | counts | of_tar)
+        shards.append(key | of_tar)
         for entry in index.entries:
             locations += [
                 key | {"sample_id": sample_id, "offset": entry.offset}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from pydantic import ValidationError
 
 from annotate.config import VlmConfig
@@ -14,6 +15,7 @@ from annotate.model_client.endpoints import Served, body_of
 from annotate.model_client.profiles import PROFILES, is_same_model, profile_of
 from annotate.model_client.responses import ResponseStore
 from annotate.vlm import prompts
+from core.paths import ROOT
 from pipeline.model_probe import probe
 from tests.annotate.model_client.test_reading import (
     GOOD,
@@ -81,28 +83,7 @@ def test_a_refusal_that_names_no_field_is_lost(tmp_path: Path) -> None:
     assert error.reason == "wrong_request"
 
 
-# A limit, and words of servers that tell it, as their code and issues have them; None: only that a question is too long
-LIMITS: tuple[tuple[str, int | None, str], ...] = (
-    ("context_tokens", 4096, "max_tokens=5178 cannot be greater than max_model_len=4096. Please request fewer"),
-    ("context_tokens", 4096, "This model's maximum context length is 4096 tokens. However, your prompt contains 5000"),
-    ("context_tokens", 4096, "The decoder prompt (length 5000) is longer than the maximum model length of 4096."),
-    ("context_tokens", 4096, "The input (5000 tokens) is longer than the model's context length (4096 tokens)."),
-    ("context_tokens", 4096, "Input length (5000 tokens) exceeds the maximum allowed length (4096 tokens)."),
-    ("context_tokens", 8192, "request (9412 tokens) exceeds the available context size (8192 tokens), try"),
-    ("context_tokens", 200000, "This endpoint's maximum context length is 200,000 tokens. However, you requested"),
-    ("context_tokens", 200000, "prompt is too long: 213462 tokens > 200000 maximum"),
-    ("context_tokens", 200000, "input length and `max_tokens` exceed context limit: 190000 + 20000 > 200000"),
-    ("context_tokens", 104857, "The input token count (119626) exceeds the maximum number of tokens allowed (104857)."),
-    ("context_tokens", 131072, "This model's maximum prompt length is 131072 but the request contains 537812 tokens"),
-    ("reply_tokens", 16384, "max_tokens is too large: 32768. This model supports at most 16384 completion tokens"),
-    ("reply_tokens", 8192, "Invalid max_tokens value, the valid range of max_tokens is [1, 8192]"),
-    ("reply_tokens", 16000, "max_tokens: 30000 > 16000, which is the maximum allowed number of output tokens"),
-    ("images", 4, "At most 4 image(s) may be provided in one prompt."),
-    ("images", 2, "You set image=2 (or defaulted to 1) in `--limit-mm-per-prompt`, but passed 3 image items"),
-    ("images", None, "HTTP 413: Request Entity Too Large"),
-    ("images", None, "too many images and documents: 21 + 0 > 20"),
-    ("images", None, "the request exceeds the available context size. try increasing the context size"),
-)  # fmt: skip
+LIMITS = yaml.safe_load((ROOT / "tests/data/told_limits.yaml").read_text())
 
 
 @pytest.mark.parametrize(("name", "limit", "words"), LIMITS)

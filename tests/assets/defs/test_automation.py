@@ -7,7 +7,7 @@ import dagster as dg
 from assets.defs.corpus.assets import corpus_assets
 from assets.defs.models.assets import annotator_comparison
 from assets.defs.resources import CorpusResource, VlmServer
-from assets.lib.events import chunks
+from assets.lib.events import BY_NAME, chunks
 
 
 def test_a_chunk_without_progress_does_not_hold_up_the_comparison(instance: dg.DagsterInstance):
@@ -29,3 +29,12 @@ def test_a_chunk_without_progress_does_not_hold_up_the_comparison(instance: dg.D
     assert count == 1
     count, _ = requested(cursor)
     assert count == 0, "once for what is new"
+
+
+def test_an_asset_waits_for_each_stage_that_its_stage_reads():
+    """Samples for the reasons of their chunk as well, which come last."""
+    for asset in corpus_assets:
+        [(key, upstream)] = asset.asset_deps.items()
+        names = {dependency.to_user_string() for dependency in upstream}
+        assert names == {*BY_NAME[key.to_user_string()].upstream}
+    assert "reasoning" in BY_NAME["samples"].upstream

@@ -11,8 +11,6 @@ from hypothesis import strategies as st
 from eval.metrics import segments
 from eval.metrics import segments as m
 
-TARGET = [("a", 0, 20), ("b", 20, 40), ("c", 40, 60)]
-SHIFTED = [("a", 0, 23), ("b", 23, 45), ("c", 45, 60)]
 WHOLE = [("x", 0, 60)]
 
 

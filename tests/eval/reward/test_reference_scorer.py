@@ -181,7 +181,7 @@ def test_what_looks_alike_is_told_apart_by_the_gripper_from_everywhere() -> None
             assert [r.progress for r in second_rewards] == pytest.approx(numbers[:2])
 
 
-def test_an_environment_and_a_batch_of_lerobot_have_the_same_numbers(tmp_path: Path) -> None:
+def test_an_environment_has_lerobots_numbers(tmp_path: Path) -> None:
     scorer = gripping()
     ends = there_and_back(70)[-20:]
     local = LocalSession(scorer, TASKS[0], FPS)

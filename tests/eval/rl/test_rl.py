@@ -81,7 +81,8 @@ def episode(env: gym.Env) -> tuple[list[float], list[dict]]:
 
 
 def test_the_wrapper_adds_the_models_progress_here_and_by_network():
-    frames, scorer = pictures(6), Pixels()
+    frames = pictures(6)
+    scorer = Pixels()
     progress = [r.progress for r in offline(scorer, frames)]
     shaping = Shaping("potential", gamma=0.9)
     expected = [0.5 * r + 0.1 for r in rewards(shaping, progress, terminated=True)]

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from core.errors import UserError
-from core.paths import Workspace
+from core.paths import ROOT, Workspace
 from core.values import PLAIN_IMAGE
 from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.question import PictureFile, Question
@@ -19,6 +20,8 @@ from eval.runners.start import RunnerConfig
 from tests.kits.bench_kit import questions_of
 from tests.kits.reward_kit import make_checkpoint
 from warehouse.lake import Lake
+
+WRONG = yaml.safe_load((ROOT / "tests/data/wrong_prompts.yaml").read_text())
 
 # As one publication lays its question out: the pictures first, then a line that says <image> for each in words
 VISUAL = """
@@ -55,7 +58,7 @@ def a_run(**fields: Any) -> Question:
     return replace(question, **fields)
 
 
-def test_a_demonstration_in_pictures_is_asked_as_the_file_says(bench: Path, tmp_path: Path) -> None:
+def test_a_demonstration_is_asked_as_it_says(bench: Path, tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "p", visual__toml=VISUAL.replace("{role}", ""))
     question = questions_of("progress-bench", str(bench), part=("visual_same_view",))[0]
     prompt = read_prompts(folder).of(question).prompt(question)
@@ -101,24 +104,30 @@ def test_a_variant_has_a_file_of_its_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "told"),
     [
-        ("visual__txt", "{demonstration}{state}{robot}", r"visual.txt: prompt has \{robot\}; known there: \{task\}"),
-        ("visual__txt", "{demonstration}{state.path}", r"prompt has \{state.path\}: a placeholder is a name"),
-        ("visual__txt", "{demonstration}{state}{task!r}", r"prompt has \{task!r\}: a placeholder is a name"),
-        ("visual__txt", "{demonstration}{state}{task:>9}", r"prompt has \{task:>9\}: a placeholder is a name"),
-        ("visual__txt", "{demonstration}{state", r"visual.txt: prompt has a brace too many or too few"),
-        ("visual__txt", "{demonstration}", r"visual.txt: prompt never shows \{state\}"),
-        ("visual__txt", "{state}", r"visual.txt: prompt never shows \{demonstration\}"),
-        ("procvqa_c__txt", "{task}", r"procvqa_c.txt: prompt never shows \{pictures\}"),
-        ("visaul__txt", "{state}", r"visaul.txt: 'visaul' is no family of questions; there are text, visual"),
-        ("procvqa_b__last__txt", RUN, r"'procvqa_b.last' is no family of questions; .*procvqa_b.next"),
-        ("visual__toml", "prompt = ", r"visual.toml is not TOML"),
-        ("visual__toml", 'prmopt = "{state}"', r"visual.toml: .*prmopt"),
+        *WRONG,
+        (
+            "procvqa_b__last__txt",
+            RUN,
+            r"'procvqa_b.last' is no family of questions; .*procvqa_b.next",
+        ),
         ("visual__toml", VISUAL.replace("{role}", "{role}"), r"visual.toml: prompt has \{role\}"),
-        ("visual__toml", VISUAL.replace("{role}", "").replace("{index}", "{step}"), r"lists.shares.each has \{step\}"),
-        ("visual__toml", VISUAL.replace("{role}", "").replace("You", "{state}"), r"system has \{state\}"),
-        ("procvqa_c__toml", VISUAL, r"lists.shown is of 'demonstration', and procvqa_c has 'pictures' alone"),
+        (
+            "visual__toml",
+            VISUAL.replace("{role}", "").replace("{index}", "{step}"),
+            r"lists.shares.each has \{step\}",
+        ),
+        (
+            "visual__toml",
+            VISUAL.replace("{role}", "").replace("You", "{state}"),
+            r"system has \{state\}",
+        ),
+        (
+            "procvqa_c__toml",
+            VISUAL,
+            r"lists.shown is of 'demonstration', and procvqa_c has 'pictures' alone",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_is_wrong_in_a_file_is_told(name: str, text: str, told: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=told):
         read_prompts(folder_of(tmp_path / "p", **{name: text}))

@@ -1,9 +1,8 @@
-"""Python loads this at the start of a process under test: at the chosen one of its file operations, or a moment after,
-the process, or its whole group, is killed. Between any two operations on files there is such a moment; `torn` kills
-amid one: the kernel ends the process when the file that is being written has so many bytes.
+"""Python loads this at the start of a process under test: at one of its file operations, or a moment after, the process
+or its group is killed; `torn`: when the file that is being written has so many bytes.
 
-The environment variable FAULT has it as JSON: root (files below it count), kind (of operation), number (from 1),
-delay_s, kill (worker, group or torn), mark (a file that is made by whoever strikes first: one kill per run).
+FAULT, a variable, has it as JSON: root (files below it count), kind (of operation), number (from 1), delay_s, kill
+(worker, group, torn), mark (made by whoever strikes first: one kill per run).
 """
 
 import atexit

@@ -31,7 +31,6 @@ IMAGES = "/front/image_raw/compressed"
 JOINTS = "/joint_states"
 STEP = SECOND // RATE
 COMPRESSED = "sensor_msgs/msg/CompressedImage"
-JOINT_STATE = "sensor_msgs/msg/JointState"
 DEFINED = get_typestore(Stores.ROS2_HUMBLE)
 DEFINED.register(get_types_from_msg(VIDEO_DEFINITION, VIDEO_TYPE))
 ROS_1 = get_typestore(Stores.ROS1_NOETIC)

@@ -10,8 +10,7 @@ import pyarrow as pa
 import pytest
 
 from ingest.episode import Listing
-from ingest.formats.lerobot_cells import columns_of
-from ingest.formats.lerobot_meta import LerobotListing
+from ingest.formats.lerobot_meta import LerobotListing, columns_of
 from ingest.source import list_episodes
 from tests.kits.lerobot_writer import source_of, write_parquet
 

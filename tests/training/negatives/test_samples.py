@@ -75,7 +75,7 @@ def test_rewound_ends_with_less(changed: Callable) -> None:
     assert fallen > 10
 
 
-def test_a_wrong_instruction_is_worth_nothing_and_all_its_steps_remain(changed: Callable) -> None:
+def test_a_wrong_instruction_is_worth_nothing(changed: Callable) -> None:
     for original, changed_sample in changed(OTHER_TASK):
         row = changed_sample.row
         own_task = TASKS[original.row["episode_index"] % 3]
@@ -140,7 +140,7 @@ def release(corpus: Lake) -> Release:
     return create_release(corpus, "r1", allow=("unknown",))
 
 
-def test_a_run_counts_what_it_was_shown_also_after_a_kill(corpus: Lake, release: Release) -> None:
+def test_a_run_counts_what_it_was_shown(corpus: Lake, release: Release) -> None:
     rates = {"rewound": 0.3, "stood_still": 0.4}
     run_recipe = recipe(data={"negatives": rates}, train={"steps": 4, "batch": 4, "save_every": 2})
     whole = train(corpus, release, run_recipe)

@@ -55,36 +55,19 @@ def test_a_clock_that_is_behind_does_not_lose_the_newest(lake: Lake):
 
 def test_shares_are_of_usable_episodes(lake: Lake):
     """Unknown stays unknown, and is shown."""
+    flag = "column next.success"
+    ends = [(True, flag), (False, flag), (True, "person: a.csv"), (None, None), (True, flag)]
+    common = {"dataset": "a", "chunk": 0, "fps": 10.0}
     facts = [
-        {
-            "dataset": "a",
-            "episode_index": k,
-            "chunk": 0,
-            "fps": 10.0,
-            "success": success,
-            "success_source": source,
-        }
-        for k, (success, source) in enumerate(
-            [
-                (True, "column next.success"),
-                (False, "column next.success"),
-                (True, "person: a.csv"),
-                (None, None),
-            ]
-        )
+        common | {"episode_index": k, "success": success, "success_source": source}
+        for k, (success, source) in enumerate(ends)
     ]
-    facts.append(facts[0] | {"episode_index": 9})
-    finding_row = {
-        "dataset": "a",
-        "episode_index": 9,
-        "stage": "episodes",
-        "reason": "no_data",
-        "severity": "unusable",
-    }
+    unusable = {"episode_index": 4, "stage": "episodes", "reason": "no_data"}
+    finding = unusable | {"dataset": "a", "severity": "unusable"}
     lake.upsert(
         "facts",
         episode_facts=TABLES["episode_facts"].rows(facts),
-        findings=TABLES["findings"].rows([finding_row]),
+        findings=TABLES["findings"].rows([finding]),
     )
     lake.upsert("dataset", datasets=TABLES["datasets"].rows([{"dataset": "a"}]))
     assert lake.rows("SELECT ok, outcomes_known FROM coverage") == [(4, 3)]

@@ -58,5 +58,7 @@ def test_copies_are_taken_down_or_not_used_until_a_person_decides(tmp_path: Path
         assert lake.column(numbers) == [4] * len(RUNS), "each keeps its number"
 
         # What a person said of it holds when it is taken down again
-        undo_takedown(lake, "arm", None)
+        # With it, marks of its copies go, the one that a person named included
+        assert undo_takedown(lake, "arm", None) == 3
+        assert lake.rows(DOWN_SQL) == []
         assert ("half_rate", 4, False) not in withdraw(lake, "arm", [4], "again")

@@ -19,14 +19,8 @@ def test_the_second_who_assigns_is_told_of_the_first(own: Made):
         mark(lake, PLACES, ASSIGNED, "bob", author="other", follows=nobody)
     # then none of them is assigned; whoever has seen it may
     assert lake.rows(HAVE) == [(0, "ada")]
-    mark(
-        lake,
-        PLACES,
-        ASSIGNED,
-        "bob",
-        author="other",
-        follows=nobody | {PLACES[0]: first[0]["statement_id"]},
-    )
+    seen = nobody | {PLACES[0]: first[0]["statement_id"]}
+    mark(lake, PLACES, ASSIGNED, "bob", author="other", follows=seen)
     assert lake.rows(HAVE) == [(0, "bob"), (1, "bob")]
     # what says the same is no conflict, and no row
     assert mark(lake, PLACES, ASSIGNED, "bob", author="lead", follows=nobody) == []
