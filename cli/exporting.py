@@ -104,6 +104,8 @@ def export(
     values = _from_file(settings) | setting_values((*former, *(set or ())))
     if verify and export_type.name != "lerobot":
         raise UserError(f"--verify reads an export of lerobot, not of {kind}: leave it out")
+    if label_run := values.pop("label_run", None):
+        chosen = chosen.model_copy(update={"label_run": label_run})
     kind_settings = read_settings(model, kind, values)
     options: Any = export_type.options.model_validate(
         kind_settings.model_dump(include={*export_type.options.model_fields})
@@ -168,7 +170,7 @@ def _with_rewards(options: Any, scoring: Scoring, chosen: Selection, workspace: 
         if ignored := scoring.model_dump(include={*Scoring.model_fields}, exclude_defaults=True):
             raise UserError(f"the settings {', '.join(ignored)} need from_model")
         return options
-    if getattr(options, "label_run", None):
+    if chosen.label_run:
         raise UserError("give either label_run or from_model: signals come from one of them")
     config = scorer_config(scoring, model, space_at(workspace))
     with progress() as report:

@@ -34,10 +34,10 @@ from explorer.episode import (
     stored_pictures,
 )
 from explorer.labelled_video import DrawnLabel
+from ingest.media.encoding import SHOWN, encode
 from ingest.media.frames import VIDEO_SUFFIXES, DecodeOptions, Picture, VideoError
 from ingest.media.video import decode, frame_times
 from ingest.reasons import LIMITS, Limits
-from warehouse.exports.videos import SHOWN, encode
 from warehouse.lake.episodes import episode_from_row
 
 SHEET = 8  # pictures of a contact sheet

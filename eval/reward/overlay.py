@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from eval.reward.video import RunClip, frames
-from warehouse.exports.videos import SHOWN, encode
+from ingest.media.encoding import SHOWN, encode
 
 PANEL_PX = 180  # height of all below the picture
 STRIP_PX = 16  # height of the steps and the seconds each

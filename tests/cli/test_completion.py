@@ -43,7 +43,7 @@ def test_no_workspace_has_no_names(tmp_path: Path):
 
 
 def offered(typed: str, space: Workspace, shell: str = "bash") -> set[str]:
-    """What a shell's script gets of the installed command, for words with {space} for the workspace."""
+    """What a shell's script gets of the command, for words with {space} for the workspace."""
     line = f"proccorpus {typed}".format(space=f"--workspace {space.root}")
     variables = {"_PROCCORPUS_COMPLETE": f"complete_{shell}", "_TYPER_COMPLETE_ARGS": line}
     variables |= (

@@ -1,4 +1,4 @@
-"""Tables for people: as wide as the terminal, nothing cut in a number or lost without a word."""
+"""Tables for people: as wide as the terminal, no number cut, nothing lost in silence."""
 
 import pytest
 

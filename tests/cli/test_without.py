@@ -1,4 +1,4 @@
-"""`--without CHECK` of exports and releases, as the remedies of checks print it; and what a release says of faults."""
+"""`--without CHECK` of exports and releases, as the remedies of checks print it."""
 
 import json
 import re

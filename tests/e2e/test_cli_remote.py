@@ -54,7 +54,7 @@ def run(hub: Hub, away: Path, tmp_path: Path) -> Callable[..., Result]:
 def test_a_file_that_cannot_be_fetched(
     run: Callable[..., Result], hub: Hub, source: Path, tmp_path: Path
 ) -> None:
-    """Its chunk fails and says why, and so do shards that show its run; the next build completes them."""
+    """Its chunk fails and says why, and so do shards that show its run."""
     registry = tmp_path / "tiny.yaml"
     commit = hub.branches["main"]
     workspace = tmp_path / "workspace"

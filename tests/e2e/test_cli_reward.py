@@ -1,4 +1,4 @@
-"""Rewards as a user has them: of a video, of several cameras, of a data set; and what each says of wrong input."""
+"""Rewards as a user has them: of a video, of several cameras, of a data set."""
 
 import json
 import os

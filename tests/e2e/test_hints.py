@@ -47,7 +47,7 @@ def folder(made: tuple[Path, Result], tmp_path: Path) -> Path:
 
 
 def answers(folder: Path, *words: str) -> None:
-    """A server that a line starts answers at the address that it prints; on a free port, for others may have its."""
+    """A server that a line starts answers at the address that it prints."""
     env = environment(BROWSER="true")
     pipe = subprocess.PIPE
     line = [str(PROGRAM), *words, "--port", "0"]

@@ -30,7 +30,7 @@ SAID = re.compile(
 
 @contextmanager
 def small_disks(root: Path, sizes: dict[str, int]) -> Iterator[dict[Path, int]]:
-    """A file system of so many KiB at each folder below the root; skipped where we may not mount."""
+    """A file system of so many KiB at each folder below the root."""
     mounted: dict[Path, int] = {}
     try:
         for site, size in sorted(sizes.items()):

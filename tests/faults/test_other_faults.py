@@ -50,7 +50,7 @@ def cut(path: Path) -> None:
 def test_truncated_files_are_never_believed(
     corpus: Corpus, copy: Path, whole: Whole, tally: Tally, tmp_path: Path
 ):
-    """Each kind under its final name, as a disk without a journal may leave it; and half files under others."""
+    """Each kind under its final name, as a disk without a journal may leave it."""
     frames = sorted((copy / "lake/main/frames/dataset=long").rglob("*.parquet"))
     tars = sorted((copy / "shards").rglob("*.tar"))
     keyframe_hashes = [s for (s,) in rows(copy, "SELECT DISTINCT sha256 FROM keyframes ORDER BY 1")]

@@ -61,7 +61,7 @@ def parent(pid: int) -> int:
 def test_steps_on_ray_are_killed(
     model: ModelServer, tally: Tally, server_kills: int, seed: int, tmp_path: Path
 ):
-    """One for each chunk. Dagster tries a lost step again after a while; what it gives up is materialized anew."""
+    """One for each chunk. Dagster tries a lost step again after a while."""
     rng = random.Random(seed + 4)
     repeats = Repeats()
     source = make_dataset(tmp_path / "tiny", [rng.randint(14, 26) for _ in range(2 * server_kills)])

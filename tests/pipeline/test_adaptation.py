@@ -1,4 +1,4 @@
-"""From one labelled episode to an adapter: what it is taught, and that its error there falls."""
+"""From one labelled episode to an adapter: its error there falls."""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""A blocking check that fails: no shards and no release of that dataset, whoever asks for them; the others go on."""
+"""A blocking check that fails: no shards and no release of that dataset; the others go on."""
 
 import shutil
 from dataclasses import replace
@@ -59,7 +59,7 @@ def made_both(tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 @pytest.fixture
 def both(made_both: Made, tmp_path: Path) -> Made:
-    """A workspace into which the datasets `broken` and `sound` were built; sources are not for changing."""
+    """A workspace into which the datasets `broken` and `sound` were built."""
     copied = shutil.copytree(made_both.space.root, tmp_path / "workspace")
     return replace(made_both, space=Workspace(copied))
 

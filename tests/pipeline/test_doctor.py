@@ -85,7 +85,7 @@ def test_labels_without_their_run(own: Made):
 
 
 def test_a_backup_restored_under_another_path(own: Made, tmp_path: Path):
-    """As docs/recovery.md says: the catalog first, by SQLite's own copy, then everything else."""
+    """As docs/recovery.md says: the catalog by SQLite's own copy, then everything else."""
     with opened(own.space) as lake:
         create_release(lake, "one", allow=["unknown"])
     copied = tmp_path / "elsewhere" / "it's a copy"

@@ -1,4 +1,4 @@
-"""Annotations from elsewhere become a label run of their own, which counts for nothing until it is named."""
+"""Annotations from elsewhere become a label run that counts for nothing until it is named."""
 
 import json
 import os

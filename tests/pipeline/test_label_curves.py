@@ -16,7 +16,7 @@ STATED = [
 
 
 def changed(own: Made, last: dict, **stated) -> dict:
-    """The label that counts, with its first boundary moved by three frames, as a person would send it."""
+    """The label that counts, its first boundary moved by three frames, as a person sends it."""
     with opened(own.space, read_only=True) as lake:
         run = lake.rows(f"SELECT label_run FROM active_runs WHERE episode_index = {EPISODE}")[0][0]
         label = stored_label(lake, "tiny", EPISODE, run).model_dump() | stated

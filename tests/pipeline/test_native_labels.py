@@ -1,4 +1,4 @@
-"""Labels of the source's own steps: the default where there are any, and motion for the episodes without."""
+"""Labels of the source's own steps: the default; motion for episodes without."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ SEGMENTS = (
 
 
 def test_motion_is_the_way_back_also_for_dagster(tmp_path: Path) -> None:
-    """An explicit annotator stays until the next build says otherwise; the default comes back with the default."""
+    """An explicit annotator stays until the next build says otherwise."""
     source = write_v2(tmp_path / "source", LENGTHS)
     workspace = Workspace(tmp_path / "workspace")
     V2_FORMS["subtask_index"](source)  # tests/ingest/formats/test_lerobot_steps.py reads each form

@@ -1,4 +1,4 @@
-"""Sources that are slow, or may not be read: a failure of their own, and built as soon as that is over."""
+"""Sources that are slow, or may not be read, are built as soon as that is over."""
 
 import os
 import subprocess

@@ -498,7 +498,7 @@ def release(cell: Cell, all_labelled: bool, folder: Path) -> Any:
 
 
 def exports(cell: Cell, all_labelled: bool, folder: Path) -> Any:
-    """By kind the content of its files, of the whole dataset; where the episode has a label, of the others."""
+    """By kind the content of its files, of the whole dataset."""
     found = {}
     with opened(cell.space) as lake:
         for name, kind in EXPORT_KINDS.items():
@@ -576,7 +576,7 @@ def nightly(cell: Cell, all_labelled: bool, folder: Path) -> Any:
 
 
 def next_build(cell: Cell, all_labelled: bool, folder: Path) -> Any:
-    """It makes again only what lacks an answer; where the server answers, or the source is mended, nothing lacks."""
+    """It makes again only what lacks an answer."""
     space = cell.copy(folder / "workspace")
     failure = cell.failure
     build = cell.moved(folder / "source")

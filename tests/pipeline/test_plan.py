@@ -72,7 +72,7 @@ class Corpus:
         self.lake.publish(run, {}, parts=parts)
 
     def finish(self) -> list[tuple[str, int | None]]:
-        """Publish what is missing or stale, one after the other; returns it in that order."""
+        """Publish what is missing or stale, one after the other."""
         ran = []
         while steps := [s for s in self.plan() if s.status in (MISSING, STALE)]:
             ran.append((steps[0].stage.name, steps[0].chunk))

@@ -1,4 +1,4 @@
-"""The second half of the graph on a part of the shipped sample, and the checks that guard it."""
+"""The second half of the graph on a part of the sample, and the checks that guard it."""
 
 import json
 import shutil

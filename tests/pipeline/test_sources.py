@@ -1,4 +1,4 @@
-"""The datasets of a folder or a repository: their names, what is left out, and what is refused."""
+"""The datasets of a folder or a repository: names, what is left out, what is refused."""
 
 import shutil
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Suggestions of what to label next, of a built corpus: what they say, and that they write nothing."""
+"""Suggestions of what to label next: what they say, and that they write nothing."""
 
 import json
 from dataclasses import asdict

@@ -128,7 +128,7 @@ def test_packed_samples_give_what_each_does(
 
 @pytest.mark.parametrize("name", ["sdpa", "eager"])
 @pytest.mark.parametrize("family", BACKBONES)
-def test_a_sample_of_a_packed_row_tells_the_others_nothing(family: str, name: str) -> None:
+def test_packed_samples_are_apart(family: str, name: str) -> None:
     items = make_items(5)
     model, transform = make_parts(items, family, attention=name)
     plain = model(transform(items, packed=True)).progress

@@ -501,7 +501,7 @@ def test_a_card_takes_scores_and_is_read_by_people(corpus: tuple[Lake, Release])
     assert base_of(run.checkpoint) is None
 
 
-def test_a_card_names_the_shards_and_another_shard_is_refused(tmp_path: Path) -> None:
+def test_another_shard_is_refused(tmp_path: Path) -> None:
     lake, release = make_release(tmp_path / "w")
     card = read_card(train(lake, release, recipe("read", train={"steps": 1})).checkpoint)
     assert card["read"] == {s.address: s.sha256 for s in release.shards("train")}

@@ -255,13 +255,10 @@ class Export:
         self.kind = kind
         self.now = lake
         self.options = options
-        self.label_run: str | None = getattr(options, "label_run", None)
         self.selected = self.select(lake, selection)
 
     def select(self, lake: Lake, selection: Selection) -> Selected:
         selected = select(lake, selection)
-        if self.label_run is not None:
-            selected.check_label_run(self.label_run)
         return selected.labelled() if self.only_labelled else selected
 
     @property
@@ -276,7 +273,7 @@ class Export:
 
     def episodes(self) -> Iterator[ExportedEpisode]:
         """Every selected episode in order, with its label, rows and pictures; one chunk's labels are in memory."""
-        return self.selected.each(self.label_run)
+        return self.selected.each()
 
     def labelled(self) -> Iterator[ExportedEpisode]:
         return (x for x in self.episodes() if x.label is not None)
@@ -289,7 +286,7 @@ class Export:
             raise UserError(
                 f"nothing to export: none of the {number} episodes selected has a label"
             )
-        notes = self.selected.label_notes() if self.label_run is None else []
+        notes = self.selected.label_notes()
         without = 0 if labelled is None else number - labelled
         return notes + counted(without, "episodes without a label are left out")
 

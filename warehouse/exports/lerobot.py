@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import chain
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
 import numpy as np
@@ -67,7 +67,8 @@ class LerobotExport(LerobotPlan):
     def chunk_parts(self) -> Iterator[tuple[ChunkKey, str, Write, Any]]:
         """The video files that begin in a chunk. Rows say where each episode's pictures begin in all videos, so they
         come last."""
-        for file in self.files:
+        # What is read of an episode for one camera serves the others
+        for file in sorted(self.files, key=attrgetter("number")):
             first = file.clips[0].episode
             name = f"video {file.camera} {file.number}"
             yield (first.dataset, first.chunk), name, self._write_video, file

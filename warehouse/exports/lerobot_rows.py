@@ -52,7 +52,6 @@ INTEGER = pa.int64()
 NUMBER = pa.float64()
 TEXT = pa.string()
 QUALITY = {"length_z": NUMBER, "order_rarity": NUMBER, "jump": NUMBER, "contradicts": pa.bool_()}
-OF_CHUNK = "WHERE dataset = ? AND chunk = ?"
 QUANTILES = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}
 NAMES = ("min", "max", "mean", "std", *QUANTILES)
 # Values that a part stands for where parts are joined
@@ -68,14 +67,13 @@ def write_rows(
     metadata of the whole needs of it."""
     exported_episodes = plan.selected.of_chunk(dataset, chunk, episodes)
     labels = {x.episode.episode_index: x.label for x in exported_episodes if x.label}
-    quality = {
-        row.pop("episode_index"): row
-        for row in plan.lake.dicts(
-            f"SELECT episode_index, {', '.join(QUALITY)} FROM label_quality "
-            f"SEMI JOIN active_runs USING (dataset, episode_index, label_run) {OF_CHUNK}",
-            [dataset, chunk],
-        )
-    }
+    signs = ", ".join(QUALITY)
+    quality_rows = plan.lake.dicts(
+        f"SELECT q.episode_index, {signs} FROM label_quality q JOIN active_runs a USING (dataset, episode_index) "
+        "WHERE q.dataset = ? AND q.chunk = ? AND q.label_run = coalesce(?, a.label_run)",
+        [dataset, chunk, plan.selected.selection.label_run],
+    )
+    quality = {row.pop("episode_index"): row for row in quality_rows}
     cameras = plan.cameras_of(episodes[0])
     exported = {cameras[camera]: camera for camera in plan.cameras}
     questions_by_episode = questions(plan.selected, dataset, chunk, list(exported))

@@ -33,7 +33,7 @@ class KindSettings(BaseModel):
         frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True
     )
     added_later: ClassVar = frozenset(
-        {"without", "only_complete", "plain", "fps", "without_stretches"}
+        {"without", "only_complete", "plain", "fps", "without_stretches", "label_run", "cameras"}
     )
 
     def stated(self) -> dict[str, Any]:
@@ -57,7 +57,7 @@ class Selection(KindSettings):
     `where`: a condition over the columns of EPISODES_SQL, or a whole query that gives (dataset, episode_index).
     `allow`: licences that are not open and yet in order, as for releases. `min_confidence` and `min_name_confidence`:
     which labels are sure enough (core.domain.label_run); None: as the samples of their dataset were made. `without`:
-    names of checks, whose runs with faults that nobody accepted are left out.
+    names of checks, whose runs with faults that nobody accepted are left out. `cameras`: no others are shown.
     """
 
     release: str | None = _option(None, "Export this release; default: the corpus as it is now.")
@@ -84,6 +84,10 @@ class Selection(KindSettings):
     min_name_confidence: float | None = _option(
         None, "Leave out the step names of labels with a lower confidence.", ge=0, le=1
     )
+    label_run: str | None = _option(
+        None, "Export the labels of this label run, as they are, not the active ones."
+    )
+    cameras: tuple[str, ...] = _option((), "Show this camera alone; repeatable.", "camera")
 
 
 class Settings(KindSettings):
@@ -129,9 +133,6 @@ class Settings(KindSettings):
     )
     fps: float | None = _option(
         None, "Stamp rows at this rate, up to a tenth from theirs; default: their rate.", gt=0
-    )
-    label_run: str | None = _option(
-        None, "Export the labels of this label run, not the active ones."
     )
     rewards: str | None = None
     model: str | None = None
@@ -272,33 +273,33 @@ KINDS = (
     ExportKind(
         "frame-signals",
         "Signals per frame for LeRobot (lerobot.frame_signals 1), from labels or a reward model: one Parquet file.",
-        _options("rewards", "model", "label_run", "horizon", "positive_share"),
+        _options("rewards", "model", "horizon", "positive_share"),
         "sidecars:FrameSignalsExport",
         is_file=True,
     ),
     ExportKind(
         "robo-dopamine",
         "Robo-Dopamine's raw runs with their steps, and pairs of states with the progress between them.",
-        _options("label_run", "per_run", "seed"),
+        _options("per_run", "seed"),
         "reward_data:RoboDopamineExport",
     ),
     ExportKind(
         "annotations-json",
         "Labels to edit in LeRobot's dataset visualizer: meta/lerobot_annotations.json.",
-        _options("label_run"),
+        _options(),
         "sidecars:AnnotationsJsonExport",
         is_file=True,
     ),
     ExportKind(
         "robometer",
         "Trajectories for Robometer: one row per run and view with its grade, for Hugging Face's load_dataset.",
-        _options("label_run"),
+        _options(),
         "reward_data:RobometerExport",
     ),
     ExportKind(
         "opensarm",
         "opensarm's data: LeRobot v2 with reward and act_pri, rollouts with progress.npy, people's labels.",
-        _options("label_run"),
+        _options(),
         "reward_data:OpensarmExport",
     ),
 )

@@ -129,7 +129,7 @@ class FrameExport(Export):
         if getattr(self.options, "rewards", None):
             reader = self.selected.readers[self.dataset]
             return [ExportedEpisode(e, None, reader) for e in episodes]
-        return self.selected.of_chunk(self.dataset, chunk, episodes, self.label_run)
+        return self.selected.of_chunk(self.dataset, chunk, episodes)
 
     def _counted_starts(self, lengths: Mapping[int, int | None]) -> dict[int, int]:
         """By the lengths of all episodes of the source before it."""

@@ -120,15 +120,11 @@ class RoboDopamineExport(Export):
 
     def _ends(self) -> dict[tuple[Task, str | None], str]:
         """Of each task in each split, the last frame of the first labelled episode that is known to have succeeded."""
-        sql = "SELECT dataset, episode_index FROM episode_labels WHERE label_run = ?"
-        labelled = {e.key for e in self.selected.episodes if e.label_run is not None}
-        if self.label_run is not None:
-            labelled = set(self.lake.rows(sql, [self.label_run]))
         # The first one counts: it is set last
         return {
             (_task(e), e.split): _picture(e, HIGH, e.num_frames - 1)
             for e in reversed(self.selected.episodes)
-            if e.success and e.key in labelled
+            if e.success and e.label_run is not None
         }
 
     def _write(self, x: ExportedEpisode, end: str | None, place: str) -> dict[str, Any]:
@@ -138,8 +134,14 @@ class RoboDopamineExport(Export):
         raw = f"{place}/episode_{e.episode_index:06d}"
         label = x.label
         assert label is not None
-        spans = json.dumps(keyframes(label), indent=4, ensure_ascii=False) + "\n"
-        write_file(self.folder.path(f"{raw}/annotated_keyframes.json"), spans.encode())
+        # Spelt as published
+        spans = [
+            {"anotation": s.name, "start_frame_id": s.start_frame, "end_frame_id": s.end_frame}
+            for s in label.segments
+            if s.step is not None
+        ]
+        text = json.dumps(spans, indent=4, ensure_ascii=False) + "\n"
+        write_file(self.folder.path(f"{raw}/annotated_keyframes.json"), text.encode())
         names = camera_names(e.cameras, HIGH, _wrist)
         for camera, name in names.items():
             write_episode_video(x, camera, self.folder.path(f"{raw}/{name}.mp4"))
@@ -153,13 +155,15 @@ class RoboDopamineExport(Export):
                     quality = [cv2.IMWRITE_JPEG_QUALITY, QUALITY]
                     _, jpeg = cv2.imencode(".jpg", picture[..., ::-1], quality)
                     self.folder.path(_picture(e, name, number)).write_bytes(jpeg.tobytes())
-        items = (_item(e, views, end, pair, _percent(label.progress, *pair)) for pair in chosen)
+        items = (
+            _item(e, views, end, pair, score(*label.progress[[*pair]].tolist())) for pair in chosen
+        )
         return {"pairs": [*items]}
 
     def _pairs(self, progress: np.ndarray) -> list[tuple[int, int]]:
         """Ordered pairs of frames, taken in turn from bins of their scores, so that no score is common."""
         moments = np.unique(np.linspace(0, len(progress) - 1, MOMENTS).round().astype(int)).tolist()
-        pairs = [(_percent(progress, *pair), pair) for pair in permutations(moments, 2)]
+        pairs = [(score(*progress[[*pair]].tolist()), pair) for pair in permutations(moments, 2)]
         bins = grouped((min(BINS - 1, int((p + 100) / 200 * BINS)), pair) for p, pair in pairs)
         rng = np.random.default_rng(self.options.seed)
         orders = [rng.permutation(len(bins[k])) for k in sorted(bins)]
@@ -211,15 +215,6 @@ def _wrist(camera: str) -> str | None:
     return None
 
 
-def keyframes(label: Label) -> list[dict[str, Any]]:
-    """The spans of steps, as annotated_keyframes.json has them, spelt as there."""
-    steps = [s for s in label.segments if s.step is not None]
-    return [
-        {"anotation": s.name, "start_frame_id": s.start_frame, "end_frame_id": s.end_frame}
-        for s in steps
-    ]
-
-
 def score(first_progress: float, second_progress: float) -> float:
     """Percent: gained of what was left, or lost of what was there.
 
@@ -230,10 +225,6 @@ def score(first_progress: float, second_progress: float) -> float:
         return 0.0
     # But for rounding it is never more
     return max(-100.0, min(100.0, 100 * (second_progress - first_progress) / whole))
-
-
-def _percent(progress: np.ndarray, first_frame: int, second_frame: int) -> float:
-    return score(float(progress[first_frame]), float(progress[second_frame]))
 
 
 UNKNOWN = "unknown"

@@ -151,6 +151,12 @@ class SampleExport(Export):
         else:
             names_steps = "false"
         conditions = ["true"]
+        selection = selected.selection
+        if selection.label_run:
+            conditions.append(f"s.label_run = {literal(selection.label_run)}")
+        if selection.cameras:
+            cameras = ", ".join(map(literal, selection.cameras))
+            conditions.append(f"list_has_all([{cameras}], [p.camera FOR p IN s.pictures])")
         if families:
             conditions.append(f"s.family IN ({', '.join(map(literal, families))})")
         # samples of families that have no forms have the form NULL, and pass

@@ -4,9 +4,10 @@ An export is a pure function of a snapshot of the lake, a selection and options.
 """
 
 import json
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from itertools import groupby, islice
 from typing import Any
 
@@ -40,6 +41,7 @@ from warehouse.releases.release import get_release
 from warehouse.sql_process import LakeState, SqlProcess
 
 FORMAT = 1  # of the manifest
+KEPT_EPISODES = 64  # of a dataset, whose rows are in memory
 QUERY_WORDS = ("select ", "with ", "from ", "(select ")
 WHERE_MEMORY, WHERE_S = "4GB", 600.0  # of a user's condition on episodes
 
@@ -178,42 +180,25 @@ class Selected:
         """By dataset."""
         return {dataset: SourceReader(self, dataset) for dataset in self.datasets}
 
-    def each(self, label_run: str | None = None) -> Iterator["ExportedEpisode"]:
+    def each(self) -> Iterator["ExportedEpisode"]:
         """Every episode in order; one chunk's labels are in memory at a time."""
         for chunk in self.chunks():
-            yield from self.of_chunk(*chunk, label_run)
+            yield from self.of_chunk(*chunk)
 
     def of_chunk(
-        self, dataset: str, chunk: int, episodes: Iterable[Episode], label_run: str | None = None
+        self, dataset: str, chunk: int, episodes: Iterable[Episode]
     ) -> list["ExportedEpisode"]:
-        """Episodes of a chunk with their labels: the active ones, or those of a label run, as they are.
-
-        Raises UserError for labels that do not fit the frames.
-        """
-        labels = labels_of(self.lake.con, dataset, chunk, label_run=label_run, whole=True)
+        """Episodes of a chunk with their labels. Raises UserError for labels that do not fit the frames."""
         reader = self.readers[dataset]
+        labels = reader.labels(chunk)
         exported: list[ExportedEpisode] = []
         for e in episodes:
-            label = labels.get(e.episode_index)
-            is_counting = label is not None if label_run else e.label_run is not None
-            if is_counting:
-                # A label run that was asked for by name counts as it is
-                is_sure = e.sure_of_names or label_run is not None
-                label = replace(_covering(label, e), sure_of_names=is_sure)
-            exported.append(ExportedEpisode(e, label if is_counting else None, reader))
+            label = None
+            if e.label_run is not None:
+                label = _covering(labels.get(e.episode_index), e)
+                label = replace(label, sure_of_names=e.sure_of_names)
+            exported.append(ExportedEpisode(e, label, reader))
         return exported
-
-    def check_label_run(self, label_run: str) -> None:
-        """Raises UserError where no episode has a label of it."""
-        rows = self.lake.rows(
-            "SELECT l.label_run, count(*) FROM episode_labels l JOIN selected USING (dataset, episode_index) "
-            "GROUP BY 1 ORDER BY 1"
-        )
-        if label_run not in dict(rows):
-            runs = ", ".join(f"{name} ({count} episodes)" for name, count in rows) or "no labels"
-            raise UserError(
-                f"no episode selected has a label of the run {label_run!r}; there is {runs}"
-            )
 
     def label_notes(self) -> list[str]:
         """How many labels are left out, give no names of steps, or assume an outcome, and why, in sentences."""
@@ -278,12 +263,50 @@ def select(lake: Lake, selection: Selection) -> Selected:
     gates = dataset_gates(
         snapshot_lake.con, selection.min_confidence, selection.min_name_confidence
     )
-    episodes = tuple(
-        as_sure(e, gates.get(e.dataset, LabelGate())) for e in map(episode_from_row, rows)
-    )
+    episodes = [_shown_by(episode_from_row(row), selection.cameras) for row in rows]
+    if selection.label_run is None:
+        episodes = [as_sure(e, gates.get(e.dataset, LabelGate())) for e in episodes]
+    else:
+        gates = {}
+        episodes = _labelled_by(snapshot_lake, episodes, selection.label_run)
     return Selected(
-        snapshot_lake, selection, snapshot, content, episodes, tuple(exclusions), licences, gates
+        lake=snapshot_lake,
+        selection=selection,
+        snapshot=snapshot,
+        content=content,
+        episodes=tuple(episodes),
+        left_out=tuple(exclusions),
+        licences=licences,
+        gates=gates,
     )
+
+
+def _shown_by(e: Episode, cameras: Collection[str]) -> Episode:
+    """The episode with these cameras alone; none: with all. Raises UserError where it has none of them."""
+    chosen = tuple(camera for camera in e.cameras if not cameras or camera in cameras)
+    if e.cameras and not chosen:
+        raise UserError(
+            f"{e.dataset} episode {e.episode_index} has no camera {' or '.join(cameras)}; it has {', '.join(e.cameras)}"
+        )
+    return replace(e, cameras=chosen)
+
+
+def _labelled_by(lake: Lake, episodes: Iterable[Episode], label_run: str) -> list[Episode]:
+    """The episodes as a label run labels them; its labels count as they are. Raises UserError where it has none."""
+    rows = lake.dicts(
+        "SELECT l.label_run, l.dataset, l.episode_index, COLUMNS('^(confidence|named|end_by)$') FROM episode_labels l "
+        "SEMI JOIN selected USING (dataset, episode_index) LEFT JOIN label_quality q ON q.dataset = l.dataset "
+        "AND q.episode_index = l.episode_index AND q.label_run = l.label_run ORDER BY ALL"
+    )
+    counts = Counter(row["label_run"] for row in rows)
+    if label_run not in counts:
+        runs = ", ".join(f"{name} ({n} episodes)" for name, n in counts.items()) or "no labels"
+        raise UserError(
+            f"no episode selected has a label of the run {label_run!r}; there is {runs}"
+        )
+    facts = {_key(row): row for row in rows if row["label_run"] == label_run}
+    unlabelled = {"label_run": None, "confidence": None, "named": None, "end_by": None}
+    return [replace(e, **facts.get(e.key, unlabelled)) for e in episodes]
 
 
 def _rows(
@@ -449,6 +472,11 @@ def _covering(label: Label | None, e: Episode) -> Label:
     return label
 
 
+def _labels(selected: Selected, dataset: str, chunk: int) -> Mapping[int, Label]:
+    run = selected.selection.label_run
+    return labels_of(selected.lake.con, dataset, chunk, label_run=run, whole=True)
+
+
 class SourceReader:
     """What is read of one dataset's source. Raises UserError where the source is not there or has changed."""
 
@@ -456,6 +484,9 @@ class SourceReader:
         self.dataset = dataset
         self._lake = selected.lake
         self.records = lru_cache(maxsize=2)(self._records)
+        # A chunk's labels are asked for by several parts, an episode by each of its cameras
+        self.labels = lru_cache(maxsize=1)(partial(_labels, selected, dataset))
+        self.episode = lru_cache(maxsize=KEPT_EPISODES)(self._episode)
 
     @cached_property
     def source(self) -> Source:
@@ -494,7 +525,7 @@ class SourceReader:
     def _measured(self) -> MeasuredSource:
         return MeasuredSource(self._lake, self.source)
 
-    def episode(self, e: Episode) -> EpisodeData:
+    def _episode(self, e: Episode) -> EpisodeData:
         """Raises UserError, as its frames do, where it is another recording than was measured."""
         record = self.record(e)
         # Videos of LeRobot are copied without being decoded

@@ -155,11 +155,10 @@ class FrameSignalsExport(FileExport, FrameExport):
             [self.dataset],
         )
         options = self.options
-        runs = self.selected.active_runs if options.label_run is None else [options.label_run]
         settings = {}
         if options.horizon:
             settings = options.model_dump(include={"horizon", "positive_share"})
-        scoring = provenance(self.selected, options, runs, **settings)
+        scoring = provenance(self.selected, options, self.selected.active_runs, **settings)
         dataset_facts = {
             "name": self.dataset,
             "source": source,

@@ -28,6 +28,8 @@ class ExportConfig(dg.Config):
     allow_licences: list[str] = Field(default_factory=list)
     min_confidence: float | None = None
     min_name_confidence: float | None = None
+    label_run: str = ""
+    cameras: list[str] = Field(default_factory=list)
     families: list[str] = Field(default_factory=list)
     forms: list[str] = Field(default_factory=list)
     profile: str = ""

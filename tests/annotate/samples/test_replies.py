@@ -1,4 +1,4 @@
-"""Replies in ProgressLM's formats: the published way to read them case by case, and the strict way."""
+"""Replies in ProgressLM's formats: the published way to read them, and the strict way."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Collecting answers: nothing is asked twice, failures stand alone, shards make one file; and what is asked for."""
+"""Collecting answers: nothing is asked twice, failures stand alone, shards make one file."""
 
 from itertools import chain, combinations, product
 from operator import attrgetter

@@ -457,7 +457,7 @@ def test_baselines_that_look_at_the_end_first_score_a_video_from_its_beginning(
 def test_videos_that_take_too_much_are_refused_the_long_and_large_ones_undecoded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One whose pictures have thousands of scans took minutes; to find out of a large one took 19 s and 0.8 GB."""
+    """One whose pictures have thousands of scans took minutes."""
 
     def refused(video: Path, **limits: Any) -> str:
         with running(BaselineScorer("clock"), replace(SMALL, **limits)) as app:

@@ -29,7 +29,7 @@ ROW = {"frame_index": 0, "timestamp_s": 0.0, "progress": 0.5, "source": "head", 
 
 
 class Answers:
-    """A server in place of a network: what comes next, exceptions included; keeps what it was sent."""
+    """A server in place of a network: what comes next, exceptions included."""
 
     def __init__(self, *answers: httpx.Response | type[httpx.TransportError]) -> None:
         self.answers = list(answers)

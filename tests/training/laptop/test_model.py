@@ -35,7 +35,7 @@ def make_model() -> LaptopModel:
     return model
 
 
-def test_short_windows_repeat_their_oldest_picture_and_long_ones_lose_it():
+def test_windows_of_other_lengths():
     model, embeddings = (
         make_model(),
         list(np.random.default_rng(1).normal(size=(4, WIDTH)).astype(np.float32)),
@@ -51,7 +51,7 @@ def test_short_windows_repeat_their_oldest_picture_and_long_ones_lose_it():
     assert read_windows(model, []) == []
 
 
-def test_a_folder_of_another_encoder_or_without_weights_is_refused(tmp_path: Path):
+def test_another_encoder_is_refused(tmp_path: Path):
     config = small_config()
     save_laptop(LaptopModel(config, WIDTH, 4), load_encoder(config.embeddings), tmp_path, {})
     settings = json.loads((tmp_path / "config.json").read_text())
@@ -66,7 +66,7 @@ def test_a_folder_of_another_encoder_or_without_weights_is_refused(tmp_path: Pat
     assert not is_laptop(tmp_path)
 
 
-def test_checkpoints_of_before_are_to_be_trained_again(tmp_path: Path):
+def test_former_checkpoints_are_refused(tmp_path: Path):
     save_laptop(
         make_model(),
         load_encoder(small_config().embeddings),
@@ -87,12 +87,12 @@ def test_checkpoints_of_before_are_to_be_trained_again(tmp_path: Path):
 # The trend, as a recipe's choice
 
 
-def test_a_trend_is_that_since_the_picture_before():
+def test_trends():
     label = torch.tensor([[0.1, 0.3, 0.301, 0.2, torch.nan, 0.5]])
     assert trends_of(label).tolist() == [[NO_TREND, 2, 1, 0, NO_TREND, NO_TREND]]
 
 
-def test_a_trend_is_learnt_and_kept_where_it_is_asked_for(tmp_path: Path):
+def test_a_trend_is_learnt(tmp_path: Path):
     assert "trend_weight" not in small_config().model_dump()  # names of runs are as before
     config = small_config().model_copy(update={"trend_weight": 1.0})
     model = LaptopModel(config, WIDTH, 4)
@@ -114,13 +114,13 @@ def test_a_trend_is_learnt_and_kept_where_it_is_asked_for(tmp_path: Path):
 # Hashed words
 
 
-def test_case_and_punctuation_do_not_count_and_order_does():
+def test_order_counts():
     assert hashed_text("Open the drawer.", 4096) == hashed_text("open THE drawer", 4096)
     assert sorted(hashed_text("a b", 4096)) != sorted(hashed_text("b a", 4096))
     assert set(hashed_text("open the drawer", 4096)) & set(hashed_text("open the door", 4096))
 
 
-def test_rows_are_of_the_table_and_stay_the_same_from_process_to_process():
+def test_rows_stay_the_same():
     assert all(0 < row < 64 for row in hashed_text("push the bar", 64))
     # the word, and parts of <abcd>: checkpoints depend on it
     assert hashed_text("abcd", 4096) == (396, 1936, 690, 2154)

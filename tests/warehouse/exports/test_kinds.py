@@ -1,6 +1,7 @@
 """What holds of every kind: an export is resumed, kept or refused, and equal input gives equal bytes."""
 
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -61,13 +62,17 @@ def test_what_is_no_export_is_never_replaced(made_lake: Lake, tmp_path: Path, na
     assert files_of(tmp_path) == written
 
 
+@pytest.mark.parametrize("name", EXPORT_KINDS)
 @pytest.mark.parametrize(
-    "name", [n for n, k in EXPORT_KINDS.items() if "label_run" in k.options.model_fields]
+    ("choice", "reason"),
+    [
+        ({"label_run": "gone"}, "no episode selected has a label of the run 'gone'"),
+        ({"cameras": ("gone",)}, "tiny episode 0 has no camera gone; it has "),
+    ],
 )
-def test_a_label_run_that_nobody_made_is_refused(
-    made_lake: Lake, tmp_path: Path, name: str
+def test_a_label_run_and_a_camera_that_are_not_there_are_refused(
+    made_lake: Lake, tmp_path: Path, name: str, choice: dict[str, Any], reason: str
 ) -> None:
-    kind = EXPORT_KINDS[name]
-    with pytest.raises(UserError, match="no episode selected has a label of the run 'gone'"):
-        kind.export(made_lake, ANY, tmp_path / "out", kind.options(label_run="gone"))
+    with pytest.raises(UserError, match=reason):
+        EXPORT_KINDS[name].export(made_lake, ANY.model_copy(update=choice), tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -1,4 +1,4 @@
-"""LeRobot exports, opened by LeRobot itself: pictures, rows, subtasks in all forms, weights; resuming and refusals."""
+"""LeRobot exports, opened by LeRobot itself: pictures, rows, subtasks in all forms, weights."""
 
 import json
 import os

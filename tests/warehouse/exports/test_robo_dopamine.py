@@ -54,7 +54,6 @@ def test_runs_come_back_and_pairs_show_what_they_say(own: Made, tmp_path: Path):
     out = tmp_path / "out"
     exported = ROBO_DOPAMINE.export(lake, ANY, out, ROBO_DOPAMINE.options(per_run=12))
     assert exported.episodes == len(LENGTHS)
-    assert ROBO_DOPAMINE.export(lake, ANY, out, ROBO_DOPAMINE.options(per_run=12)).again
 
     source = Source(DatasetConfig(name="back", source=str(out / "raw_data/tiny")))
     assert format_of(source).name == "robo_dopamine"

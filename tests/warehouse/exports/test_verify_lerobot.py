@@ -116,7 +116,7 @@ def test_what_is_broken_is_found(lake: Lake, tmp_path: Path) -> None:
 
 
 def test_a_single_picture_that_is_another_is_found(lake: Lake, tmp_path: Path) -> None:
-    """At a frame that LeRobot is not asked for; videos that are as the source's are not decoded."""
+    """At a frame that LeRobot is not asked for."""
     out = tmp_path / "out"
     LEROBOT.export(lake, ANY, out)
     pictures = [frame.rgb() for frame in decode(video(out, 1))]

@@ -1,4 +1,4 @@
-"""Videos of exports: copied, cut between key frames, or encoded; LeRobot exports of sources without video files."""
+"""Videos of exports: copied, cut between key frames, or encoded."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""`export weights`, read by LeRobot's own classes by the printed flags; and RA-BC with runs that are dropped."""
+"""`export weights`, read by LeRobot's own classes by the printed flags."""
 
 import ast
 import json

@@ -115,7 +115,7 @@ def test_a_stage_without_some_answers_is_asked_again(old: Workspace):
 
 
 def test_former_words_of_labels_and_recordings_are_of_kinds_of_their_own(old: Workspace):
-    """Before, a rejection was a correction, and a decision a change of a recording; a file's rows were of one batch."""
+    """Before, a rejection was a correction, and a decision a change of a recording."""
     upgraded(old, dry=False)
     row = {"dataset": "sim_short", "episode_index": 1, "author": "ada"}
     label = row | {"status": "accepted", "plan": ["reach"]}

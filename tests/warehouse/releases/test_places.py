@@ -37,7 +37,7 @@ def taken_down(lake: Lake) -> Release:
 
 
 def end_before(monkeypatch: pytest.MonkeyPatch, moment: int, error: BaseException) -> None:
-    """Raise an error in the place of the so manieth step of publishing to a folder; half a file is left of a copy."""
+    """Raise an error in the place of the so manieth step of publishing to a folder."""
     steps = iter(range(1, 1000))
 
     def ended(step: Callable[..., Any]) -> Callable[..., Any]:

@@ -344,7 +344,7 @@ def test_a_flipped_bit_anywhere_in_an_index_is_found(
 
 
 def test_a_file_with_random_bytes_flipped_never_gives_wrong_rows(tmp_path: Path, sound: Path):
-    """What the loader cannot see without a hash is inside of pictures and texts; never which sample is which."""
+    """What the loader cannot see without a hash is inside of pictures and texts."""
     path = tmp_path / sound.name
     index_path(path).write_bytes(index_path(sound).read_bytes())
     rng = random.Random(0)
