@@ -90,7 +90,7 @@ class Selection(KindSettings):
     cameras: tuple[str, ...] = _option((), "Show this camera alone; repeatable.", "camera")
 
 
-class Settings(KindSettings):
+class ExportSettings(KindSettings):
     """All settings; a kind takes those that its line in KINDS names.
 
     `forms`: samples of families that have none are not touched by it. `profile`: drawn
@@ -165,8 +165,8 @@ WEIGHTS = ("weighting", "chunk_size", "in_dataset", "without_stretches")
 
 
 def _options(*names: str, **own: Any) -> Any:
-    """What a kind takes of Settings; `own`: settings that it has otherwise, as fields."""
-    declared = Settings.model_fields
+    """What a kind takes of ExportSettings; `own`: settings that it has otherwise, as fields."""
+    declared = ExportSettings.model_fields
     fields = {name: declared[name] for name in names} | own
     types: dict[str, Any] = {
         name: (declared[name].annotation, field) for name, field in fields.items()

@@ -11,7 +11,7 @@ import pyarrow as pa
 from core.errors import UserError
 from core.values import IMAGE_MARK
 from warehouse.exports.export import ChunkKey, Columns, Export, Write, write_rows
-from warehouse.exports.options import Selection, Settings
+from warehouse.exports.options import ExportSettings, Selection
 from warehouse.exports.selection import Selected, counted, label_runs, outcome_assumed
 from warehouse.lake import Lake, content_key
 from warehouse.lake.connection import literal, temp_table
@@ -57,7 +57,7 @@ class SampleExport(Export):
     def select(self, lake: Lake, selection: Selection) -> Selected:
         """The episodes that have samples; sets the fields of this class."""
         # A kind may choose samples by itself
-        self.which = Settings() if self.only_pairs else self.options
+        self.which = ExportSettings() if self.only_pairs else self.options
         _check_profile(self.which, selection)
         selected = super().select(lake, selection)
         snapshot_lake = selected.lake  # as the selection's snapshot has it

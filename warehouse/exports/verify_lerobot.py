@@ -196,7 +196,7 @@ def verify(lake: Lake, selection: Selection, out: Path, options: Any) -> Verifie
     lerobot = version("lerobot")
     if isinstance(export, str):
         return Verified(lerobot, (f"it cannot open it ({export})",))
-    comparison = Comparison(plan, export, out)
+    comparison = LeRobotComparison(plan, export, out)
     problems = tuple(dict.fromkeys(comparison.problems()))
     return Verified(
         lerobot=lerobot,
@@ -222,7 +222,7 @@ def _looked_at(lake: Lake, e: Episode) -> list[int]:
 
 
 @dataclass
-class Comparison:
+class LeRobotComparison:
     """What LeRobot read beside what it was made of. `most_off` as in Verified, `num_shown` as `each` there."""
 
     plan: LerobotPlan

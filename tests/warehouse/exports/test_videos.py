@@ -33,7 +33,7 @@ from tests.kits.tiny_lerobot import make_dataset, write_rows
 from warehouse.exports import EXPORT_KINDS, videos
 from warehouse.exports.lerobot_plan import LerobotPlan
 from warehouse.exports.options import Selection
-from warehouse.exports.verify_lerobot import Comparison, read
+from warehouse.exports.verify_lerobot import LeRobotComparison, read
 from warehouse.exports.videos import Packets, encode
 from warehouse.lake import Lake
 
@@ -238,7 +238,7 @@ def test_lerobot_opens_each_frame_at_risk(long_episodes: Exported) -> None:
     assert sorted(of_one.refused) == at_risk(one)
     assert not of_parted.refused
     plan = LerobotPlan("lerobot", lake, ANY, LEROBOT.options())
-    *frames_refused, problem = Comparison(plan, of_one, one).problems()
+    *frames_refused, problem = LeRobotComparison(plan, of_one, one).problems()
     assert len(frames_refused) == len(at_risk(one))
     assert problem.startswith(f"LeRobot refuses 176 of 1800 pictures of episode 1 by {FRONT}")
-    assert list(Comparison(plan, of_parted, parted).problems()) == []
+    assert list(LeRobotComparison(plan, of_parted, parted).problems()) == []
