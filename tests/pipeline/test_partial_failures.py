@@ -45,7 +45,7 @@ from tests.kits.vlm_standin import Fault, StandIn, serving
 from training.laptop.model import WEIGHTS
 from warehouse.exports import EXPORT_KINDS
 from warehouse.exports.export import MANIFEST
-from warehouse.exports.options import LabelOptions, Selection
+from warehouse.exports.options import Selection
 from warehouse.lake import Lake
 from warehouse.lake.corrections import newest_id, reject_label
 from warehouse.releases.release import create_release, get_release
@@ -431,6 +431,8 @@ def imported(cell: Cell) -> Imported:
 SHARDS = "SELECT split, shard, sha256 FROM shards ORDER BY 1, 2"
 # Kinds that go with a dataset which is there, so that an episode without a label has rows that say nothing of it
 KEEPS = ("weights", "rabc", "robometer")
+# Exports of labels, which those of samples rest on as they were made
+OF_A_LABEL_RUN = ("frame-signals", "robo-dopamine", "annotations-json", "robometer", "opensarm")
 FACTS = re.compile(rb'"(ts|snapshot|identity)": *("[^"]*"|\d+)')  # of a moment, not of the data
 
 
@@ -502,15 +504,16 @@ def exports(cell: Cell, all_labelled: bool, folder: Path) -> Any:
     found = {}
     with opened(cell.space) as lake:
         for name, kind in EXPORT_KINDS.items():
-            options = {}
+            label_run = None
             has_it = all_labelled
-            if cell.imported and issubclass(kind.options, LabelOptions):
-                options["label_run"] = cell.imported.label_run
+            if cell.imported and name in OF_A_LABEL_RUN:
+                label_run = cell.imported.label_run
                 has_it |= bool(cell.failure and cell.failure.rejects)  # not this label
-            selection = Selection(datasets=(NAME,), episodes=(None, OTHERS)[has_it])
+            episodes = (None, OTHERS)[has_it]
+            selection = Selection(datasets=(NAME,), episodes=episodes, label_run=label_run)
             place = folder.joinpath(name, *["file"] * kind.is_file)
             try:
-                kind.export(lake, selection, place, kind.read_options(options))
+                kind.export(lake, selection, place, kind.read_options({}))
             except UserError as e:
                 found[name] = str(e)
                 continue
