@@ -442,7 +442,9 @@ def _broken_episodes(context: StageContext, output: Output) -> dict[int, list[st
         scope = CheckScope(stage, context.dataset, context.chunk)
         memory["listed"] = listed_episodes(context.lake, scope.clause)
     label_runs = [rows for name, rows in output.registered.items() if name == "label_runs"]
-    broken = broken_episodes(context.lake, output.tables, memory["listed"], label_runs)
+    broken = broken_episodes(
+        context.lake, context.dataset, output.tables, memory["listed"], label_runs
+    )
     if context.dataset not in broken:
         memory.setdefault("sound", set()).add(stage)
     return {owner: texts for owner, texts in broken.items() if isinstance(owner, int)}

@@ -365,7 +365,11 @@ def _registered(con: duckdb.DuckDBPyConnection, **tables: pa.Table) -> Iterator[
 
 
 def broken_episodes(
-    lake: Lake, tables: Mapping[str, pa.Table], listed: pa.Table, label_runs: Sequence[pa.Table]
+    lake: Lake,
+    dataset: str,
+    tables: Mapping[str, pa.Table],
+    listed: pa.Table,
+    label_runs: Sequence[pa.Table],
 ) -> dict[int | str, list[str]]:
     """What is wrong with rows that a stage is about to publish, by their episode; or by dataset, with all of them.
 
@@ -376,6 +380,9 @@ def broken_episodes(
     con = _database_in_memory().cursor()  # threads share none
     with _registered(con, listed_episodes=listed, known_runs=pa.concat_tables(runs), **tables):
         for name, rows in tables.items():
+            if wrong := _other_columns(TABLES[name], rows.schema):
+                broken.setdefault(dataset, []).append(f"{name}: {wrong}")
+                continue
             owner = next(c for c in ("episode_index", "dataset") if c in rows.schema.names)
             _, faults = _faults_of_rows(
                 lambda sql: con.execute(sql).fetchall(), TABLES[name], "true", owner

@@ -85,7 +85,7 @@ def test_a_fault_is_named(corpus: Lake, stage: str, fault: str, named: str) -> N
         for name in STAGE_TABLES[stage]
     }
     listed = checks.listed_episodes(corpus, "dataset = 'tiny' AND chunk = 0")
-    assert named in str(checks.broken_episodes(corpus, written, listed, ()))
+    assert named in str(checks.broken_episodes(corpus, "tiny", written, listed, ()))
     whole = corpus_is_sound(corpus)
     assert not whole.passed
     assert f"{outcome.detail.split(':')[0]} of tiny" in whole.detail
