@@ -27,7 +27,6 @@ ATTEMPTS = (
     ("jpeg", 60),
     ("jpeg", 45),
 )
-NO_DITHER = 0  # as Pillow has it
 MAX_BYTES = 20_000  # of a picture that is stored with a Dagster event
 COLOURS = ("#4878a8", "#e0904c", "#6a9f58", "#b8606a", "#8b7bb5", "#8a6d5b", "#c58bb8", "#a3a04b")
 
@@ -94,7 +93,8 @@ def _encoded(rgba: np.ndarray, kind: str, dpi: int) -> io.BytesIO:
 
 def _few_colours(png: io.BytesIO) -> bytes:
     buffer = io.BytesIO()
-    picture = import_module("PIL.Image").open(png).convert("RGB").quantize(32, dither=NO_DITHER)
+    pillow = import_module("PIL.Image")
+    picture = pillow.open(png).convert("RGB").quantize(32, dither=pillow.Dither.NONE)
     picture.save(buffer, format="png", optimize=True)
     return buffer.getvalue()
 

@@ -190,9 +190,9 @@ def without_episodes(
     tables: Mapping[str, pa.Table], episodes: Collection[int]
 ) -> dict[str, pa.Table]:
     """The tables without rows of some episodes; one whose rows are of none stays as it is."""
-    rest = dict(tables)
+    remaining = dict(tables)
     for name, table in tables.items():
         if "episode_index" in table.schema.names:
-            stays = [e not in episodes for e in table["episode_index"].to_pylist()]
-            rest[name] = table.filter(pa.array(stays, pa.bool_()))
-    return rest
+            stays = [episode not in episodes for episode in table["episode_index"].to_pylist()]
+            remaining[name] = table.filter(pa.array(stays, pa.bool_()))
+    return remaining

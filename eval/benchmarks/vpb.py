@@ -4,7 +4,7 @@
 record's parts are published, those within them not: what cannot be told is refused with the names that are there.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -68,10 +68,10 @@ def _questions(
     name: str, part: str, number: int, record: VpbRecord, data: Data
 ) -> Iterator[Question]:
     camera, places = record.first_view()
-    facts = {word: _value(record.metadata, word, name) for word in ("instruction", "fps")}
+    facts = _values(record.metadata, ("instruction", "fps"), name)
     for anchor in record.semantic_anchors:
-        fields = {word: _value(anchor, word, name) for word in ("frame", "annotated_progress")}
-        keyframe = read_row(Keyframe.model_validate, facts | fields, name)
+        facts |= _values(anchor, ("frame", "annotated_progress"), name)
+        keyframe = read_row(Keyframe.model_validate, facts, name)
         if keyframe.frame >= len(places):
             raise BenchmarkError(f"{name}: keyframe {keyframe.frame} of {len(places)} frames")
         row = {
@@ -95,12 +95,17 @@ def _questions(
         )
 
 
-def _value(fields: Mapping[str, Any], word: str, name: str) -> Any:
-    """Of the first field with `word` in its name. Raises BenchmarkError where there is none."""
-    for field, value in fields.items():
-        if word in field:
-            return value
-    raise BenchmarkError(f"{name}: none of {', '.join(fields)} says its {word}")
+def _values(fields: Mapping[str, Any], words: Sequence[str], name: str) -> dict[str, Any]:
+    """By word the value of the one field with it in its name. Raises BenchmarkError for none, and for several."""
+    values = {}
+    for word in words:
+        matches = [field for field in fields if word in field]
+        if len(matches) != 1:
+            raise BenchmarkError(
+                f"{name}: {len(matches)} of {', '.join(fields)} say its {word}, not one"
+            )
+        values[word] = fields[matches[0]]
+    return values
 
 
 def question(benchmark: str, raw: Mapping[str, Any]) -> Question:

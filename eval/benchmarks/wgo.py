@@ -6,17 +6,20 @@ People's segments become labels; `annotators compare` scores others against them
 left out: the names of their channels are not published.
 """
 
+import argparse
 import json
 import sys
 from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, Field
 
+from core.errors import UserError
 from core.files import write_file
-from eval.benchmarks.question import read_row
+from eval.benchmarks.question import BenchmarkError, read_row
 
 
 class WgoSegment(BaseModel):
@@ -34,11 +37,15 @@ class WgoRow(BaseModel):
 
 def unpack(table: Path, folder: Path) -> Counter[str]:
     """A folder for each source of its runs (droid, galaxea, homer), with how many it has. Raises BenchmarkError, which
-    names the row."""
+    names the file or the row."""
     num_videos = Counter[str]()
     columns = list(WgoRow.model_fields)
+    try:
+        file = pq.ParquetFile(table)
+    except (pa.ArrowException, OSError) as e:
+        raise BenchmarkError(f"{table} cannot be read as Parquet: {e}") from e
     # A video has some 14 MB
-    with pq.ParquetFile(table) as file:
+    with file:
         for number, batch in enumerate(file.iter_batches(batch_size=1, columns=columns), 1):
             (raw,) = batch.to_pylist()
             row = read_row(WgoRow.model_validate, raw, f"{table.name} row {number}")
@@ -55,5 +62,12 @@ def unpack(table: Path, folder: Path) -> Counter[str]:
 
 
 if __name__ == "__main__":
-    for name, count in unpack(Path(sys.argv[1]), Path(sys.argv[2])).items():
-        print(f"{count} videos in {Path(sys.argv[2]) / name}")
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("table", type=Path, help="annotations.parquet")
+    parser.add_argument("folder", type=Path, help="where the videos are put")
+    arguments = parser.parse_args()
+    try:
+        for name, count in unpack(arguments.table, arguments.folder).items():
+            print(f"{count} videos in {arguments.folder / name}")
+    except UserError as e:
+        sys.exit(f"error: {e}")

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from importlib.util import find_spec
 from io import StringIO
@@ -258,6 +259,12 @@ class LeRobotComparison:
             if number in rows:
                 yield from self._of_episode(number, x, rows[number])
 
+    @cached_property
+    def was_encoded(self) -> bool:
+        """Does the export say that it encoded videos? That decides how far pictures may be off."""
+        manifest = json.loads((self.out / MANIFEST).read_text())
+        return ENCODED in manifest.get("videos", {})
+
     def _of_episode(self, number: int, x: ExportedEpisode, row: Mapping[str, Any]) -> Iterator[str]:
         """`row`: of meta/episodes."""
         is_own = self.export.rows["episode_index"] == number
@@ -294,16 +301,13 @@ class LeRobotComparison:
         uri = clip.uri
         copied = uri is not None and filecmp.cmp(x.reader.source.resolve(uri), path, shallow=False)
         ours = repeat(None) if copied else _exported(clip, path, times_s)
-        # How far pictures may be off, by how the export says that its videos were written
-        manifest = json.loads((self.out / MANIFEST).read_text())
-        was_encoded = ENCODED in manifest.get("videos", {})
         compared = 0
         wrong: list[str] = []
         for (source, neighbours), picture in zip(_of_source(clip), ours, strict=False):
             for candidate in (picture, self.export.pictures.get((number, compared, camera))):
                 if candidate is not None:
                     off, problem = difference(
-                        candidate, source, neighbours, was_encoded=was_encoded
+                        candidate, source, neighbours, was_encoded=self.was_encoded
                     )
                     self.most_off = max(self.most_off, off)
                     if problem:

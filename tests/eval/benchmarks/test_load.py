@@ -357,7 +357,7 @@ def test_keyframes_are_asked_and_scored_by_split(tmp_path: Path) -> None:
     for changed, message in (
         (
             {"metadata": {"task_instruction": "x", "rate": 10}},
-            "none of task_instruction, rate says its fps",
+            "0 of task_instruction, rate say its fps",
         ),
         ({"frame_index": {"top": ["../x.jpg"] * 30}}, "outside the folder of pictures"),
         (
