@@ -80,13 +80,19 @@ def test_copies_are_taken_down_or_not_used_until_a_person_decides(tmp_path: Path
 def test_of_one_dataset_rows_decide_where_pictures_differ_by_more_than_encoding(
     tmp_path: Path, of_rows: float | None, of_cells: int, degree: Likeness
 ) -> None:
-    states, pictures = [], []
-    for number, shift, cells in ((0, 0.0, 0), (1, of_rows, of_cells)):
-        for frame in range(40):
-            place = {"dataset": "arm", "episode_index": number, "chunk": 0, "frame_index": frame}
-            pictures.append(place | {"camera": "front", "luma": bytes([cells] * 256)})
-            if shift is not None:
-                states.append(place | {"state": [frame / 40 + shift, 1.0]})
+    frames = [
+        {"dataset": "arm", "chunk": 0, "episode_index": k // 40, "frame_index": k % 40}
+        for k in range(80)
+    ]
+    pictures = [
+        frame | {"camera": "front", "luma": bytes([of_cells * frame["episode_index"]] * 256)}
+        for frame in frames
+    ]
+    states = [
+        frame | {"state": [frame["frame_index"] / 40 + of_rows * frame["episode_index"], 1.0]}
+        for frame in frames
+        if of_rows is not None
+    ]
     with opened(Workspace(tmp_path)) as lake:
         runs = {("arm", number): (f"rows {number}", 40, SHOWN) for number in (0, 1)}
         put_runs(lake, runs, states=states, tiny_pictures=pictures)
