@@ -102,7 +102,8 @@ def _compared(
     """The frames of a camera, up to the first that does not show what was measured."""
     measured = lumas.get(camera)
     for index, time_s, picture in episode.frames(camera, options):
-        if measured and not isinstance(picture, SkippedFrame):
+        is_needed = options.wanted is None or index in options.wanted
+        if measured and is_needed and not isinstance(picture, SkippedFrame):
             luma = measured[index] if index < len(measured) else -1.0
             is_alike = abs(mean_luma(picture.luma()) - luma) <= MAX_LUMA
             # What a damaged video shows depends on how it is decoded
