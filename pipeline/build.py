@@ -14,17 +14,26 @@ from core.cores import cores
 from core.files import DiskFullError, room_in
 from core.logs import RUN
 from core.paths import Workspace
+from core.values import imported
 from ingest.source import format_of
 from ingest.sources.files import NO_RIGHTS, Source
 from ingest.sources.types import SourceError
-from pipeline.chunk import ChunkResult, ChunkTask, StageMoment, decoding_threads, run_tasks
 from pipeline.config import DatasetBuild, StoredBuilds, parsed, settled, store_changed
 from pipeline.plan import CURRENT, plan
 from pipeline.sources import OUT_OF_REACH, look_at
-from pipeline.stage import LEFT_OUT, StageContext, StageReport, Step, StepFailure, run_guarded
-from pipeline.stages import LISTING, stage_specs, transfer
+from pipeline.stage import (
+    LEFT_OUT,
+    ChunkResult,
+    ChunkTask,
+    StageContext,
+    StageMoment,
+    StageReport,
+    StepFailure,
+    run_guarded,
+)
+from pipeline.stages import LISTING, Step, stage_named, stage_specs
 from warehouse.lake import Lake, open_lake
-from warehouse.lake.doctor import rollback
+from warehouse.lake.catalog import is_older
 from warehouse.lake.gc import sweep
 from warehouse.lake.place import building
 from warehouse.lake.recordings import FRAMES, open_questions, sentence
@@ -38,9 +47,11 @@ from warehouse.lake.references import (
 Chunks = Collection[tuple[str, int]]  # (dataset, chunk)
 MAX_ROUNDS = 3  # of a build: another one where pictures showed another recording than was listed
 
-MEASURING = frozenset(
-    transfer.STAGE.upstream
-)  # stages of which references show the output, to other chunks, too
+# Where nothing is outdated nothing of this is imported
+decoding_threads = imported("pipeline.chunk:decoding_threads")
+run_tasks = imported("pipeline.chunk:run_tasks")
+# Stages of which references show the output, to other chunks, too
+MEASURING = frozenset(stage_named("transfer").upstream)
 
 
 @dataclass
@@ -194,8 +205,9 @@ class Build:
     def _open_lake(self) -> Lake:
         """The workspace's lake, swept of files that nothing names."""
         lake = open_lake(self.workspace)
-        for trouble in rollback(lake):
-            self.listener.note(str(trouble))
+        if is_older(self.workspace, lake.snapshot()):
+            for trouble in imported("warehouse.lake.doctor:rollback")(lake):
+                self.listener.note(str(trouble))
         with room_in(self.workspace.root):
             sweep(lake)
         return lake
