@@ -10,12 +10,12 @@ from pathlib import PurePosixPath
 from time import process_time
 from typing import NamedTuple, Protocol, cast
 
+from core.values import imported
 from core.wall import is_left_out, memory_wall, time_wall
 from ingest.episode import EpisodeData, EpisodeRecord, Finding, Listing, TimedPicture
 from ingest.formats import FORMATS, VIDEO, Format, format_named, formats_to_ask
 from ingest.formats.listing import named
 from ingest.media.frames import DECODE_ALL, DecodeOptions, VideoError
-from ingest.media.picture import swapped
 from ingest.reasons import DataError
 from ingest.sources.files import Source
 from ingest.sources.types import SourceError, folders_above
@@ -382,5 +382,9 @@ def _within_limits(
             if picture is None:
                 return
             taken_s += process_time() - before_s
-            yield (*picture[:2], swapped(picture[2])) if is_swapped else picture
+            yield (
+                (*picture[:2], imported("ingest.media.picture:swapped")(picture[2]))
+                if is_swapped
+                else picture
+            )
     raise VideoError(f"{uri}: its pictures take more than {allowed_s:.0f} s of CPU", "over_limit")

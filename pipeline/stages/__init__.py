@@ -151,12 +151,6 @@ class Step:
         return self.spec.stage
 
 
-def _episodes_config(build: DatasetBuild) -> tuple[BaseModel | str, ...]:
-    # Where the data lies does not change what it is
-    facts = build.dataset.model_dump_json(exclude={"source", "annotator"})
-    return (f"{facts}{build.episodes}{build.stages.splits.model_dump_json()}",)
-
-
 def _frames_config(build: DatasetBuild) -> tuple[BaseModel | str, ...]:
     """The stage's settings, and what it reads of the registry entry besides: only what differs from the defaults, so
     that a stage that was run before an entry could say it stays current."""
@@ -166,19 +160,17 @@ def _frames_config(build: DatasetBuild) -> tuple[BaseModel | str, ...]:
     return (build.stages.frames, *([json.dumps(settings, sort_keys=True)] if settings else []))
 
 
-def _embeddings_config(build: DatasetBuild) -> tuple[BaseModel | str, ...]:
-    # When it is done, and on which device, does not change what it is
-    config = build.embeddings
-    return config.model_dump_json(exclude={"when", "device"}), identity(config)
-
-
 # Where what a stage makes is another thing, its code version is raised
 STAGES: tuple[Stage, ...] = (
     Stage(
         name="episodes",
         upstream=(),
         run=imported("pipeline.stages.episodes:run"),
-        config=_episodes_config,
+        # Where the data lies does not change what it is
+        config=lambda build: (
+            f"{build.dataset.model_dump_json(exclude={'source', 'annotator'})}{build.episodes}"
+            f"{build.stages.splits.model_dump_json()}",
+        ),
         settings=(
             "dataset",
             "episodes",
@@ -224,7 +216,11 @@ STAGES: tuple[Stage, ...] = (
         name="embeddings",
         upstream=("frames",),
         run=imported("pipeline.stages.embeddings:run"),
-        config=_embeddings_config,
+        # When it is done, and on which device, does not change what it is
+        config=lambda build: (
+            build.embeddings.model_dump_json(exclude={"when", "device"}),
+            identity(build.embeddings),
+        ),
         settings=(
             "stages.embeddings",
             "dataset.cameras.views",
