@@ -67,7 +67,7 @@ class Workshop:
 
 
 @pytest.fixture(scope="session")
-def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
+def workshop(tmp_path_factory) -> Iterator[Workshop]:
     workshop_made = Workshop(tmp_path_factory.mktemp("workshop"))
     yield workshop_made
     if workshop_made.verdicts:
@@ -94,9 +94,7 @@ def marks_of(change: Change) -> list[pytest.MarkDecorator]:
 
 
 @pytest.mark.parametrize("change", [pytest.param(c, id=c.id, marks=marks_of(c)) for c in CHANGES])
-def test_words_are_in_force_on_their_recording_or_in_review(
-    workshop: Workshop, change: Change
-) -> None:
+def test_words_are_in_force_on_their_recording_or_in_review(workshop, change):
     changed = workshop.changed(change)
     verdict = words_kit.judge(change, workshop.prepared(change.form), workshop.place, changed)
     workshop.verdicts.append(verdict)
@@ -104,9 +102,7 @@ def test_words_are_in_force_on_their_recording_or_in_review(
 
 
 @pytest.mark.long
-def test_a_recording_that_comes_back_has_its_words_and_its_split(
-    workshop: Workshop, altered: Callable[[Callable[[Path], object]], Case]
-) -> None:
+def test_a_recording_that_comes_back_has_its_words_and_its_split(workshop, altered):
     splits = words_kit.splits_of(workshop.prepared(V2))
     case = altered(written(V2, without(*SAID_OF)))
     words_kit.rebuilt(case, None)
@@ -132,9 +128,7 @@ def test_a_recording_that_comes_back_has_its_words_and_its_split(
 
 
 @pytest.mark.long
-def test_a_copy_of_a_withdrawn_recording_is_left_out_of_another_dataset(
-    altered: Callable[[Callable[[Path], object]], Case],
-) -> None:
+def test_a_copy_of_a_withdrawn_recording_is_left_out_of_another_dataset(altered):
     case = altered(written(V2, RECORDINGS))
     other_source = write_v2(case.folder / "other", MOVED_ON)
     built = checked(case.run("build", "--source", other_source, "--name", "copy", "--workers", 1))
@@ -171,9 +165,7 @@ def in_review(case: Case) -> list[int]:
 
 
 @pytest.mark.long
-def test_a_person_decides_of_recordings_that_only_resemble(
-    workshop: Workshop, altered: Callable[[Callable[[Path], object]], Case]
-) -> None:
+def test_a_person_decides_of_recordings_that_only_resemble(workshop, altered):
     splits = words_kit.splits_of(workshop.prepared(V2))
     case = altered(written(V2, trimmed()))
     words_kit.rebuilt(case, False)
@@ -201,9 +193,7 @@ def test_a_person_decides_of_recordings_that_only_resemble(
 
 
 @pytest.mark.long
-def test_a_person_may_say_that_it_is_another_recording(
-    altered: Callable[[Callable[[Path], object]], Case],
-) -> None:
+def test_a_person_may_say_that_it_is_another_recording(altered):
     case = altered(written(V2, trimmed()))
     words_kit.rebuilt(case, False)
     for episode in in_review(case):
@@ -220,9 +210,7 @@ def test_a_person_may_say_that_it_is_another_recording(
 
 
 @pytest.mark.long
-def test_recordings_and_their_changes_are_listed(
-    altered: Callable[[Callable[[Path], object]], Case],
-) -> None:
+def test_recordings_and_their_changes_are_listed(altered):
     case = altered(written(V2, without(2)))
     words_kit.rebuilt(case, None)
     recordings = checked(case.run("show", "recordings", DATASET, "--format", "json")).json
