@@ -466,7 +466,9 @@ def main() -> None:
             )  # they have no confidence, and ask nobody to look
     print(table_text(HEAD, rows))
     calibrated_on = list(chain.from_iterable(outcomes.get(name, ()) for name in CALIBRATED_ON))
-    reliability = reliability_rows(calibrated_on) if not args.only else []
+    reliability = []
+    if not args.only:
+        reliability = reliability_rows(calibrated_on)
     print(table_text(RELIABILITY_HEAD, reliability))
     if args.page:
         chosen = [list(itemgetter(*COLUMNS)(row)) for row in rows if row[0] in ON_THE_PAGE]
