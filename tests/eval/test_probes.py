@@ -244,6 +244,7 @@ def seen_by_release(run_command: Run) -> dict[str, list[tuple[str, int | None, i
     return rows
 
 
+@pytest.mark.slow
 def test_a_model_scored_on_its_own_runs(own, run_command, tmp_path):
     (tmp_path / "grey.yaml").write_text(GREY_RECIPE)
     in_splits(own, train="0, 1", val="2", test_id="3, 4")

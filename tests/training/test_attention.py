@@ -381,6 +381,7 @@ def packed(name: str, **settings: Any) -> Recipe:
     return recipe(name, data=data, train={**STEPS, **settings})
 
 
+@pytest.mark.slow
 def test_a_run_of_compiled_layers_learns_the_same(corpus, whole, monkeypatch):
     plain = run_losses(corpus, packed("plain"))
     assert whole == []

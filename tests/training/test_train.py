@@ -76,6 +76,7 @@ def test_an_unsaved_adapter_is_said(corpus, monkeypatch):
     assert len(steps) == 1
 
 
+OFTEN = [FAMILIES[0], *(pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES[1:])]
 MORE = [pytest.param(name, marks=pytest.mark.slow) for name in ("tiny_lora", "tiny_qwen2_5")]
 
 
@@ -210,7 +211,7 @@ class _Items(RowSource):
         super().__init__(rows, len(rows), 0)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", OFTEN)
 def test_eight_samples_are_learnt_by_heart(family):
     items = make_items()
     model, transform = make_parts(items, family, seed=1)
@@ -225,7 +226,7 @@ def test_eight_samples_are_learnt_by_heart(family):
     assert correlation.statistic > 0.9
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", OFTEN)
 def test_an_adapter_resumes_and_is_merged(corpus, tmp_path, family):
     packed = {"packing": True, "window": 16, "sequence_length": 300}
     run_recipe = recipe(
