@@ -15,7 +15,8 @@ from ingest.registry import UNNAMED, DatasetConfig, Published, name_of
 from ingest.source import DatasetPlace, Places, check_places, places_of
 from ingest.sources.types import SourceError, address_below, last_name
 from pipeline.config import DatasetBuild, commit_read, last_builds, source_build, stored_build
-from warehouse.lake import Lake
+from warehouse.lake import WHOLE_DATASET, Lake
+from warehouse.lake.connection import literal
 from warehouse.lake.references import stored_builds
 from warehouse.lake.renaming import holdings
 
@@ -47,6 +48,9 @@ def builds_of_source(
     whole = source_build(
         source, name or name_of(last_name(source)) or UNNAMED, format, episodes, revision
     )
+    listed = listed_fingerprint(lake, whole.dataset) if lake else None
+    if listed and whole.source(workspace.sources).fingerprint() == listed:
+        return (whole,), []
     whole, places = _looked_at(workspace, lake, whole, update)
     address = whole.dataset.source
     # Datasets but for videos that nothing describes, where there is better
@@ -73,6 +77,20 @@ def builds_of_source(
         for build in builds:
             _check_is_same(lake, build)
     return builds, notes
+
+
+def listed_fingerprint(lake: Lake, config: DatasetConfig) -> str | None:
+    """Of a folder or file that was listed at its place and as its format: what it was then. While it is that, nobody
+    has to look for its format."""
+    if config.is_remote:
+        return None
+    name, source, format_name = map(literal, (config.name, config.source, config.format))
+    sql = (
+        "SELECT inputs->>'source' FROM stage_runs JOIN build_configs USING (dataset) WHERE stage = 'episodes' "
+        f"AND chunk = {WHOLE_DATASET} AND dataset = {name} AND (config->>'$.dataset.source') = {source} "
+        f"AND (config->>'$.dataset.format') IS NOT DISTINCT FROM {format_name}"
+    )
+    return next(iter(lake.once(sql, lambda: lake.column(sql))), None)
 
 
 def _left_out(address: str, places: Places, chosen_places: Sequence[DatasetPlace]) -> Iterator[str]:

@@ -16,6 +16,7 @@ from cli.options import warn
 from cli.output import progress, show, table_text, training_progress
 from cli.sql import write_result
 from cli.terminal import AS_RECORDS, QUIET, ShownText, note
+from core.rows import encode
 from core.values import shown
 from tests.kits.cli_kit import PROGRAM, called, environment, proccorpus
 from tests.kits.lerobot_writer import write_info, write_v2, write_video
@@ -37,7 +38,7 @@ def test_cells_have_no_commands_at_all(capsys, monkeypatch):
     show([{"task": "\x1b[8mhidden"}], "table")
     assert "\\u001b[8mhidden" in capsys.readouterr().out
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    write_result(pa.table({"task": ["\x1b[8mhidden"]}), "csv", None)
+    write_result(encode(pa.table({"task": ["\x1b[8mhidden"]}), "csv"), "csv", None)
     assert "\\u001b[8mhidden" in capsys.readouterr().out
     assert shown("a\nb") == "a\nb"
 
