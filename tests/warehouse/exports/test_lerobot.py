@@ -111,22 +111,6 @@ def test_weights_go_by_the_index_of_rows_after_episodes_were_taken_out_by_hand(t
     assert index == list(chain.from_iterable(ranges))
 
 
-def test_frames_are_numbered_as_the_rows_are_where_episodes_were_taken_out(made, tmp_path):
-    """LeRobot's converter to v3.0 keeps the `index` of v2.1 as it is."""
-    source = shutil.copytree(made.source, tmp_path / "source")
-    for episode, length in enumerate(LENGTHS):
-        [rows] = source.rglob(f"episode_{episode:06d}.parquet")
-        edit_parquet(rows, index=np.arange(length) + sum(LENGTHS[:episode]))
-    for path in source.rglob("episode_000000.*"):
-        path.unlink()
-    lines = (source / "meta/episodes.jsonl").read_text().splitlines(keepends=True)
-    (source / "meta/episodes.jsonl").write_text("".join(lines[1:]))
-    made = built(source_build(source, "part", None, None), Workspace(tmp_path / "part"))
-    RABC.export(Lake(made.space, read_only=True), ANY, tmp_path / "out")
-    table = pq.read_table(tmp_path / "out" / FILE)
-    assert table["index"].to_pylist() == [*range(LENGTHS[0], sum(LENGTHS))]
-
-
 def test_an_export_is_ingested_with_the_same_texts_and_lengths(made_lake, tiny_export, tmp_path):
     space = Workspace(tmp_path / "again")
     built(source_build(tiny_export, "again", None, None), space)

@@ -63,19 +63,19 @@ def test_for_training_here_no_licence_is_asked(corpus, tmp_path):
     assert len(local_release(corpus).shard_list) < len(local.shard_list)
 
 
-def test_a_copy_of_an_episode_in_two_splits(corpus):
-    corpus.con.execute(
-        "UPDATE episode_content SET content_hash = 'same' WHERE episode_index IN (1, 4)"
-    )
-    with pytest.raises(
-        ReleaseError, match=r"tiny episode 1 \(train\) and tiny episode 4 \(test_id\)"
-    ):
-        create_release(corpus, "r1", allow=ANY)
-
-
-def test_a_source_record_in_two_splits(corpus):
-    corpus.con.execute("UPDATE episode_facts SET source_id = 'rec' WHERE episode_index IN (1, 4)")
-    with pytest.raises(ReleaseError, match="tiny rec, which is episodes 1 and 4"):
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            "episode_content SET content_hash = 'same'",
+            r"tiny episode 1 \(train\) and tiny episode 4",
+        ),
+        ("episode_facts SET source_id = 'rec'", "tiny rec, which is episodes 1 and 4"),
+    ],
+)
+def test_a_copy_or_a_source_record_in_two_splits(corpus, change, message):
+    corpus.con.execute(f"UPDATE {change} WHERE episode_index IN (1, 4)")
+    with pytest.raises(ReleaseError, match=message):
         create_release(corpus, "r1", allow=ANY)
 
 
