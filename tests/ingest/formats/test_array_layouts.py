@@ -7,7 +7,6 @@ import json
 import struct
 import sys
 import zipfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -22,13 +21,12 @@ import zarr
 from core.paths import ROOT
 from ingest.episode import EpisodeData, Listing
 from ingest.reasons import DataError
-from ingest.signals.survey import survey
 from ingest.source import list_episodes, read_episode
 from ingest.sources.files import Source
 from tests.kits import array_layouts as kit
 from tests.kits.array_layouts import demos, film, groups, smooth, with_one
 from tests.kits.lerobot_writer import LFS_POINTER, source_of
-from tests.kits.told import Told, golden
+from tests.kits.told import Told, golden, golden_rows
 from tests.kits.zarr_writer import BLOSC, CAMERA, write_replay
 
 
@@ -62,10 +60,6 @@ class ReadDataset:
             "part_not_used",
         }
 
-    def grippers(self) -> list[tuple[str, str, list[int], str]]:
-        signals = survey(self.source, self.listing.records, None).signals
-        return [(s.arm, s.column, list(s.dimensions), s.polarity) for s in signals]
-
     def pictures(self, camera: str, episode: int = 0) -> np.ndarray:
         return np.stack([picture.rgb() for _, _, picture in self.episodes[episode].frames(camera)])
 
@@ -82,41 +76,76 @@ def read(folder: Path, **config: Any) -> ReadDataset:
     )
 
 
-@pytest.mark.parametrize(
-    "names",
-    [
-        ("rollout_0", "rollout_1", "rollout_2"),
-        ("Trial0", "Trial1"),
-        ("eps_0", "eps_1"),
-        ("demo_2024_00", "demo_2024_01"),
-        ("episodes/episode_0", "episodes/episode_1"),
-        ("task_a/demo_0", "task_a/demo_1", "task_b/demo_0"),
-        ("alice", "bob"),
-        ("a81bc81b-dead", "e5f1c0aa-beef"),
-        ("rollout_0",),
-    ],
+ROBOCASA = {"env_kwargs": {"control_freq": 20}}
+TWO_ARMS = {
+    f"robot{r}_{part}": n for r, (part, n) in product((0, 1), (("eef_pos", 3), ("eef_quat", 4)))
+}
+NAMES = (
+    ("rollout_0", "rollout_1", "rollout_2"),
+    ("Trial0", "Trial1"),
+    ("eps_0", "eps_1"),
+    ("demo_2024_00", "demo_2024_01"),
+    ("episodes/episode_0", "episodes/episode_1"),
+    ("task_a/demo_0", "task_a/demo_1", "task_b/demo_0"),
+    ("alice", "bob"),
+    ("a81bc81b-dead", "e5f1c0aa-beef"),
+    ("rollout_0",),
 )
-def test_groups_of_one_kind_are_episodes(tmp_path, names):
-    dataset = read(kit.write_hdf5(tmp_path, groups(*names)))
-    assert sorted(dataset.shape()) == [(20 + k, 7, 7) for k in range(len(names))]
-    assert sorted(str(record.task) for record in dataset.listing.records) == [
-        f"task {k}" for k in range(len(names))
-    ]
-    assert dataset.listing.cameras == ("front",)
-    assert len({record.source_id for record in dataset.listing.records}) == len(names)
-    assert (dataset.unknown(), dataset.reasons()) == ([], set())
 
 
-def test_groups_of_an_episode_are_none(tmp_path):
+@golden_rows
+def test_groups(new) -> Told:
+    """Those of one kind are episodes, those of an episode are none."""
+    for names in NAMES:
+        yield ", ".join(names), source_of(kit.write_hdf5(new(), groups(*names)))
+
     def write(file: h5py.File) -> None:
         for name in ("cam_0", "cam_1"):
             file[f"{name}/rgb"] = film(20)
         for name in ("left_arm", "right_arm"):
             file[f"{name}/joint_position"] = smooth(20, 7)
 
-    dataset = read(kit.write_hdf5(tmp_path, write))
-    assert dataset.shape() == [(20, 14, 0)]
-    assert dataset.listing.cameras == ("cam_0", "cam_1")
+    yield "of an episode", source_of(kit.write_hdf5(new(), write))
+
+
+@golden_rows
+def test_grippers_and_rates_by_writer(new) -> Told:
+    humanoid = {"env_name": "x", "env_kwargs": {"robots": ["GR1"], "control_freq": 20}}
+    for title, write in {
+        "RoboCasa": demos(12, ROBOCASA, {"robot0_base_to_eef_pos": 3}, {}, 6),
+        "Isaac Lab": kit.isaac_lab,
+        "Isaac Lab, by the action": kit.isaac_lab_without_gripper,
+        "ManiSkill": kit.maniskill,
+        "two arms of robosuite": demos(14, ROBOCASA, TWO_ARMS, {}, 6),
+        "no gripper is invented": demos(24, humanoid, {"robot0_right_eef_pos": 3}, {}, 0),
+        "base actions are joined": with_one(base_action=smooth(20, 2)),
+    }.items():
+        yield title, source_of(kit.write_hdf5(new(), write))
+    four = kit.write_hdf5(new(), kit.two_arms_of_seven, 4)
+    yield "two arms of seven joints", source_of(four)
+
+
+@golden_rows
+def test_rates_and_texts_that_are_stated(new) -> Told:
+    times_ns = (np.arange(20) * 4e7 + 1.7e18).astype(np.int64)
+    stored = {"observations__tactile": smooth(20, 16), "zorp": np.arange(20.0), "note": "hello"}
+    for title, write in {
+        "a rate of the data's attribute": kit.stated_rate,
+        "of an attribute": with_one(CONTROL_FREQ=25),
+        "of a dataset": with_one(meta__fps=25),
+        "times in a column": with_one(timestamp=(np.arange(20) * 0.05)[:, None]),
+        "other times": with_one(time_stamps=np.arange(20) / 25),
+        "nanoseconds": with_one(observations__timestamp_ns=times_ns),
+        "a text, RoboMIND's": with_one(language_raw=np.array([b"fold it"])),
+        "of an attribute of the file": with_one(TASK_DESCRIPTION="fold it"),
+        "below the observations": with_one(observations__instruction="fold it"),
+        "in JSON": with_one(METADATA='{"robot": "x", "task": {"language_instruction": "fold it"}}'),
+        "in bytes": with_one(instruction_text=np.frombuffer(b"fold it", np.uint8)),
+        "what nothing reads": with_one(
+            **stored, WEATHER="sunny", SUCCESS=0.5, observations__state=smooth(20, 7)
+        ),
+    }.items():
+        yield title, source_of(kit.write_hdf5(new(), write))
 
 
 @pytest.mark.parametrize(
@@ -132,50 +161,6 @@ def test_a_flat_file_is_cut(tmp_path, write, lengths):
     assert np.array_equal(state, smooth(24, 11)[start:stop].astype(float))
     assert np.array_equal(dataset.pictures(dataset.listing.cameras[0], 1), film(24)[start:stop])
     assert dataset.unknown() == []
-
-
-ROBOCASA = {"env_kwargs": {"control_freq": 20}}
-TWO_ARMS = {
-    f"robot{r}_{part}": n for r, (part, n) in product((0, 1), (("eef_pos", 3), ("eef_quat", 4)))
-}
-OPEN = "high_is_open"
-CLOSED = "high_is_closed"
-UNSURE = "unknown"
-
-GRIPPERS: dict[str, tuple[Callable[..., None], int, float, tuple[int, int], list[Any]]] = {
-    # what writes it, files, frames per second, dimensions of state and action, grippers
-    "RoboCasa": (
-        demos(12, ROBOCASA, {"robot0_base_to_eef_pos": 3}, {}, 6), 1, 20, (3, 12), [("", "action", [6], CLOSED)]),
-    "two arms of seven joints": (kit.two_arms_of_seven, 4, 20, (16, 14), [
-        ("left", "state", [14], CLOSED), ("right", "state", [15], CLOSED)]),
-    "Isaac Lab": (kit.isaac_lab, 1, 50, (5, 7), [("", "state", [3, 4], OPEN)]),
-    "Isaac Lab, by the action": (kit.isaac_lab_without_gripper, 1, 50, (3, 7), [("", "action", [6], OPEN)]),
-    "ManiSkill": (kit.maniskill, 1, 20, (9, 7), [("", "state", [7, 8], OPEN)]),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", GRIPPERS)
-def test_grippers_and_rates_by_writer(tmp_path, name):
-    write, files, fps, widths, grippers = GRIPPERS[name]
-    dataset = read(kit.write_hdf5(tmp_path, write, files))
-    assert {of_episode[1:] for of_episode in dataset.shape()} == {widths}
-    assert {record.fps for record in dataset.listing.records} == {fps}
-    assert dataset.grippers() == grippers
-    assert dataset.unknown() == []
-
-
-def test_two_arms_of_robosuite_have_two_grippers(tmp_path):
-    dataset = read(kit.write_hdf5(tmp_path, demos(14, ROBOCASA, TWO_ARMS, {}, 6)))
-    names = dataset.episodes[0].action_names
-    assert (names[6], names[13]) == ("robot0_gripper_close", "robot1_gripper_close")
-    assert dataset.shape() == [(30, 14, 14)] * 3
-
-
-def test_no_gripper_is_invented(tmp_path):
-    env = {"env_name": "x", "env_kwargs": {"robots": ["GR1"], "control_freq": 20}}
-    dataset = read(kit.write_hdf5(tmp_path, demos(24, env, {"robot0_right_eef_pos": 3}, {}, 0)))
-    assert dataset.shape() == [(30, 3, 24)] * 3
-    assert not any("gripper" in name for name in dataset.episodes[0].action_names)
 
 
 def test_one_observation_more_than_actions(tmp_path):
@@ -202,69 +187,6 @@ def test_robomind(tmp_path):
     )
     assert np.array_equal(dataset.pictures("camera_top"), film(20))
     assert (dataset.unknown(), dataset.reasons()) == ([], set())
-
-
-STATED = {
-    "the data's attribute": (kit.stated_rate, 10),
-    "an attribute": (with_one(CONTROL_FREQ=25), 25),
-    "a dataset": (with_one(meta__fps=25), 25),
-    "times in a column": (with_one(timestamp=(np.arange(20) * 0.05)[:, None]), 20),
-    "other times": (with_one(time_stamps=np.arange(20) / 25), 25),
-    "nanoseconds": (
-        with_one(observations__timestamp_ns=(np.arange(20) * 4e7 + 1.7e18).astype(np.int64)),
-        25,
-    ),
-}
-
-
-@pytest.mark.parametrize("name", STATED)
-def test_a_rate_that_is_stated_counts(tmp_path, name):
-    write, fps = STATED[name]
-    dataset = read(kit.write_hdf5(tmp_path, write))
-    assert dataset.listing.fps == fps
-    assert not any(f.reason == "no_frame_rate" for f in dataset.listing.findings)
-
-
-TEXTS = {
-    "RoboMIND's": with_one(language_raw=np.array([b"fold it"])),
-    "an attribute": with_one(TASK_DESCRIPTION="fold it"),
-    "below the observations": with_one(observations__instruction="fold it"),
-    "JSON": with_one(METADATA='{"robot": "x", "task": {"language_instruction": "fold it"}}'),
-    "bytes": with_one(instruction_text=np.frombuffer(b"fold it", np.uint8)),
-}
-
-
-@pytest.mark.parametrize("name", TEXTS)
-def test_texts(tmp_path, name):
-    dataset = read(kit.write_hdf5(tmp_path, TEXTS[name]))
-    assert [record.task for record in dataset.listing.records] == ["fold it"]
-    assert dataset.unknown() == []
-
-
-def test_what_nothing_reads_is_named(tmp_path):
-    stored = {
-        "observations__tactile": smooth(20, 16),
-        "zorp": np.arange(20.0),
-        "note": "hello",
-        "WEATHER": "sunny",
-    }
-    dataset = read(
-        kit.write_hdf5(tmp_path, with_one(**stored, SUCCESS=0.5, observations__state=smooth(20, 7)))
-    )
-    unknown_names = [
-        "attribute success",
-        "attribute weather",
-        "note",
-        "observations/tactile",
-        "zorp",
-    ]
-    assert sorted(dataset.unknown()) == unknown_names
-    assert dataset.shape() == [(20, 14, 7)]
-
-
-def test_base_actions_are_joined(tmp_path):
-    dataset = read(kit.write_hdf5(tmp_path, with_one(base_action=smooth(20, 2))))
-    assert (dataset.shape(), dataset.unknown()) == ([(20, 7, 9)], [])
 
 
 def test_each_picture_is_one_camera(tmp_path):
