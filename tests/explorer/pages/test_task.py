@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 from core.paths import Workspace
-from core.tables import TABLES
 from explorer.pages import task as task_page
-from tests.kits.lake_kit import change, opened
+from tests.kits.lake_kit import change, opened, put_rows
 from tests.kits.visitor import visit
 
 TASK = "fold it"
@@ -65,9 +64,7 @@ def eight(furnished: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Wor
         active.append(key | {"why": "it is the only one"})
     with opened(space) as lake:
         tables = {"progress": rows, "segments": segments, "active_runs": active}
-        lake.upsert(
-            "runs", **{name: TABLES[name].rows(table_rows) for name, table_rows in tables.items()}
-        )
+        put_rows(lake, **tables)
     return space
 
 

@@ -3,8 +3,7 @@
 from pathlib import Path
 
 from core.paths import Workspace
-from core.tables import TABLES
-from tests.kits.lake_kit import opened
+from tests.kits.lake_kit import opened, put_rows
 from warehouse.lake.lists import LISTS
 
 
@@ -15,6 +14,6 @@ def test_a_last_answer_that_cannot_be_read_is_no_former_answer(tmp_path: Path) -
         answer | {"frame_index": 8},
     ]
     with opened(Workspace(tmp_path)) as lake:
-        lake.upsert("scores", eval_predictions=TABLES["eval_predictions"].rows(answers))
+        put_rows(lake, eval_predictions=answers)
         [behind] = lake.dicts(LISTS["scored_episodes"].sql)
     assert [behind[name] for name in ("readable", "last", "last_target")] == [1, None, 0.5]

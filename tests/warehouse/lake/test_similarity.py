@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from core.paths import Workspace
-from core.tables import TABLES
 from tests.kits.embedded import embed
-from tests.kits.lake_kit import opened, query
+from tests.kits.lake_kit import opened, put_rows, query
 from warehouse.lake import Lake
 from warehouse.lake.similarity import most_similar
 from warehouse.lake.sql import open_for_users
@@ -36,9 +35,7 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     embed(lake, "b", {5: {"top": [angle + 1 for angle in turning]}, 6: {"top": [180.0] * 8}})
     embed(lake, "c", {0: {"front": turning}}, encoder="other@64")
-    lake.upsert(
-        "nobody looked", datasets=TABLES["datasets"].rows([{"dataset": "d", "chunk_size": 100}])
-    )
+    put_rows(lake, datasets=[{"dataset": "d", "chunk_size": 100}])
     lake.con.close()
     return lake.workspace.root
 
