@@ -29,8 +29,8 @@ from benchmarks.pipeline import FPS, encode
 from core.paths import Workspace
 from ingest.registry import DatasetConfig
 from pipeline.build import BuildListener, run_build
-from pipeline.chunk import StageMoment
 from pipeline.config import DatasetBuild, StageConfigs
+from pipeline.stage import StageMoment
 
 WORKERS = 2
 CLIP = 600

@@ -24,8 +24,8 @@ from benchmarks.pipeline import encode_all
 from core.paths import Workspace
 from ingest.registry import DatasetConfig
 from pipeline.build import BuildListener, run_build
-from pipeline.chunk import StageMoment
 from pipeline.config import DatasetBuild, StageConfigs
+from pipeline.stage import StageMoment
 from warehouse.lake import Lake
 
 CHUNK = 50

@@ -10,12 +10,12 @@ from pathlib import PurePosixPath
 from time import process_time
 from typing import NamedTuple, Protocol, cast
 
+from core.values import imported
 from core.wall import is_left_out, memory_wall, time_wall
 from ingest.episode import EpisodeData, EpisodeRecord, Finding, Listing, TimedPicture
 from ingest.formats import FORMATS, VIDEO, Format, format_named, formats_to_ask
 from ingest.formats.listing import named
 from ingest.media.frames import DECODE_ALL, DecodeOptions, VideoError
-from ingest.media.picture import swapped
 from ingest.reasons import DataError
 from ingest.sources.files import Source
 from ingest.sources.types import SourceError, folders_above
@@ -377,6 +377,7 @@ def _within_limits(
     options = replace(options, limits=source.config.limits)
     pictures = iter(episode.frames(camera, options))
     if camera in source.config.cameras.bgr:
+        swapped = imported("ingest.media.picture:swapped")
         pictures = ((k, time_s, swapped(picture)) for k, time_s, picture in pictures)
     with time_wall(name) as cpu_timer:
         while taken_s <= allowed_s:

@@ -11,7 +11,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from annotate.frames import FramesConfig, frames_stage
+from annotate.config import FramesConfig
+from annotate.frames import frames_stage
 from annotate.measured_files import MeasuredFiles, delete_oldest
 from core.values import grouped, spread
 from ingest.episode import EpisodeRecord, Finding, Listing

@@ -13,15 +13,14 @@ from dataclasses import dataclass, field
 from tempfile import TemporaryFile
 from typing import IO
 
-from annotate.config import SamplesConfig
+from annotate.config import SamplesConfig, ShardsConfig
+from annotate.embeddings import EncoderError
 from annotate.embeddings.passing import EmbeddingPass
-from annotate.embeddings.weights import EncoderError
 from annotate.frames import Keeper
 from annotate.pictures import shard_jpeg
 from core.paths import Workspace
 from ingest.media.frames import Picture
 from pipeline.config import DatasetBuild
-from warehouse.shards.shard import ShardsConfig
 
 PictureKey = tuple[int, str, int, str]  # episode, camera, frame, edit
 # Samples that show a part of an episode have its pictures decoded again, with the frames that these hang on. Where

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 
-from annotate.frames import CODE_VERSION
+from annotate.config import FRAMES_VERSION
 from annotate.pictures import mean_luma
 from core.errors import UserError
 from ingest.episode import EpisodeData, EpisodeRecord, Finding, TimedPicture
@@ -82,7 +82,7 @@ def measured_recordings(
 ) -> dict[int, tuple[KnownRecording, Lumas]]:
     """By number the episodes of a chunk that were measured."""
     dataset = source.config.name
-    lumas = dict(lake.rows(LUMAS, [dataset, chunk, CODE_VERSION]))
+    lumas = dict(lake.rows(LUMAS, [dataset, chunk, FRAMES_VERSION]))
     condition = "r.dataset = ? AND r.left_at IS NULL AND list_contains(?, r.episode_index)"
     values = [dataset, [*lumas]]
     # A lake of an earlier version, as of a release, has no recordings

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from annotate.frames import FramesConfig, FramesResult, content_columns, frames_stage, timing
+from annotate.config import FramesConfig
+from annotate.frames import FramesResult, content_columns, frames_stage, timing
 from annotate.pictures import published_phash
 from ingest.media.video import decode
 from ingest.registry import DatasetConfig

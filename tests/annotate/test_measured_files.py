@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from annotate.frames import FramesConfig, FramesResult, Measure, frames_stage
+from annotate.config import FramesConfig
+from annotate.frames import FramesResult, Measure, frames_stage
 from annotate.measured_files import MeasuredFiles, delete_oldest, own_folder
 from ingest.episodes import settled_listing
 from tests.kits.lerobot_writer import FRONT, WRIST, source_of, v2_video, write_v2

@@ -12,6 +12,7 @@ import pytest
 from cli.output import show
 from cli.sql import write_result
 from cli.terminal import ShownText
+from core.rows import encode
 from core.values import shown
 from tests.kits.cli_kit import PROGRAM, environment, proccorpus
 from tests.kits.lerobot_writer import write_video
@@ -34,7 +35,7 @@ def test_cells_have_no_commands_at_all(
     show([{"task": "\x1b[8mhidden"}], "table")
     assert "\\u001b[8mhidden" in capsys.readouterr().out
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    write_result(pa.table({"task": ["\x1b[8mhidden"]}), "csv", None)
+    write_result(encode(pa.table({"task": ["\x1b[8mhidden"]}), "csv"), "csv", None)
     assert "\\u001b[8mhidden" in capsys.readouterr().out
     assert shown("a\nb") == "a\nb"
 

@@ -5,8 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from annotate.config import MotionConfig
-from annotate.motion.annotator import CODE_VERSION
+from annotate.config import MOTION_VERSION, MotionConfig
 from core.domain.label import IDLE, STEP, Label, Segment, check_tiling, plain_label
 from core.domain.label_run import GateCounts, LabelGate, LabelRun, choose_active, resolved
 
@@ -65,7 +64,7 @@ def test_the_id_changes_with_each_part(change: dict):
 
 def test_the_id_changes_with_each_parameter_of_an_annotator():
     def run_id(config: MotionConfig) -> str:
-        return LabelRun("motion", CODE_VERSION, resolved(config.model_dump(mode="json"))).id
+        return LabelRun("motion", MOTION_VERSION, resolved(config.model_dump(mode="json"))).id
 
     ids = {run_id(MotionConfig())}
     for name in MotionConfig.model_fields:

@@ -13,7 +13,8 @@ from unittest.mock import Mock
 
 import pytest
 
-from annotate.frames import FramesConfig, frames_stage
+from annotate.config import FramesConfig
+from annotate.frames import frames_stage
 from core.paths import ROOT
 from core.wall import Walled, memory_wall
 from ingest.media import video

@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from annotate.frames import FramesConfig, frames_stage
+from annotate.config import FramesConfig
+from annotate.frames import frames_stage
 from ingest.episode import EpisodeRecord, Finding
 from ingest.source import list_episodes, read_episode
 from ingest.sources.files import Source

@@ -7,10 +7,10 @@ from threadpoolctl import threadpool_limits
 
 from core.paths import ROOT, Workspace
 from pipeline.build import Build, BuildListener, _largest_first, run_build
-from pipeline.chunk import ChunkResult, decoding_threads
+from pipeline.chunk import decoding_threads
 from pipeline.config import source_build
 from pipeline.plan import Step
-from pipeline.stage import StepFailure
+from pipeline.stage import ChunkResult, StepFailure
 from tests.kits.lake_kit import change
 from tests.kits.made_corpus import Made
 from warehouse.lake import Lake, digest

@@ -9,7 +9,8 @@ import pytest
 
 from pipeline import plan as planning
 from pipeline.plan import CURRENT, MISSING, STALE, WAITING, History, former_hash, hash_of, plan
-from pipeline.stage import Output, Stage, StageContext, StageSpec, Step
+from pipeline.stage import Output, StageContext
+from pipeline.stages import Stage, StageSpec, Step
 from tests.kits.lake_kit import facts, stage_run
 from warehouse.lake import Lake, LakeError
 

@@ -14,12 +14,10 @@ from core.paths import Workspace
 from eval.reward.open import ScorerConfig
 from eval.reward.video import frames
 from pipeline.build import SILENT, BuildListener, run_build
-from pipeline.chunk import StageMoment
 from pipeline.config import DatasetBuild, source_build
 from pipeline.episode_rewards import episode_clip, score_selection
-from pipeline.stage import StageContext, Step
-from pipeline.stages import segments
-from pipeline.stages.embeddings import STAGE as EMBEDDINGS
+from pipeline.stage import StageContext, StageMoment
+from pipeline.stages import Step, stage_named
 from pipeline.vlm_chunk import albums
 from tests.kits import small_sources as sources
 from tests.kits.made_corpus import restored, stage_output, with_stages
@@ -183,13 +181,13 @@ def test_encoders_and_models_are_shown_only_what_was_measured(place: Path):
     build = with_stages(
         dataset_build(source), embeddings=EmbeddingsConfig(when="always", encoder="grey")
     )
-    output = stage_output(EMBEDDINGS, lake, build, 0)
+    output = stage_output(stage_named("embeddings"), lake, build, 0)
     assert output.findings is not None
     found = [(f.reason, f.episode_index) for f in output.findings]
     assert found == [("changed_during_build", episode) for episode in SWAPPED]
     assert {*output.tables["embeddings"]["episode_index"].to_pylist()} == OTHERS
 
-    step = Step(segments.STAGE.spec(build), "arm", 0, "stale", "in")
+    step = Step(stage_named("segments").spec(build), "arm", 0, "stale", "in")
     context = StageContext(lake, build, step, build.source(space.sources))
     of_episode = {
         signals.episode_index: album for signals, album in albums(context, context.signals())

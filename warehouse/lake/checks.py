@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import duckdb
 import pyarrow as pa
 
+from core.domain.label_run import MIN_LABELLED
 from core.tables import STAGE_TABLES, STAGED_TABLES, TABLES, Table
 from ingest.reasons import CHANGED_DURING_BUILD
 from warehouse.lake.connection import literal, quoted
@@ -20,7 +21,6 @@ from warehouse.lake.lake import Lake
 from warehouse.lake.near_duplicates import USABLE, Run, look_alikes, near_copies, not_looked_at
 from warehouse.lake.statements import takedown_marks
 
-MIN_LABELLED = 0.5  # share of a chunk's episodes that decode, and of these that have a label
 FEW_EPISODES = 3  # so few say nothing of the source or the model: each is left out by itself
 MAX_DISAGREEMENT = 0.15  # mean |difference of progress| between annotators of a chunk
 MAX_Z = 4.0  # standard errors that a chunk's labels may be from those of the last release

@@ -24,14 +24,12 @@ from typing import IO, Any
 from urllib.parse import unquote
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from core.errors import FailedError, checked_address
+from core.errors import FailedError
 from core.files import write_file, write_from
 from core.paths import Workspace
 from core.tables import TABLES
 
-CODE_VERSION = "shards-9"
 # Of a header all but name, size and checksum
 PLAIN = tarfile.TarInfo().tobuf(tarfile.GNU_FORMAT)
 OWNER = PLAIN[100:124]
@@ -486,22 +484,3 @@ def read_sample(tar: Path, offset: int, sample_id: str) -> Sample:
     if row := next((row for row in rows if row["sample_id"] == sample_id), None):
         return expand(row, pictures)
     raise ShardError(f"sample {sample_id} is not at byte {offset} of shard {tar.name}")
-
-
-class ShardsConfig(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    picture_max_px: int = Field(default=256, ge=32, description="longer side of a stored picture")
-    jpeg_quality: int = Field(default=90, ge=50, le=100, description="of pictures in shards")
-    target_bytes: int = Field(
-        default=256 << 20, ge=1, description="a tar is closed once it has so many"
-    )
-    store: str | None = Field(
-        default=None,
-        description="bucket or folder for shards, such as s3://bucket/corpus; default: the workspace",
-    )
-
-    @field_validator("store")
-    @classmethod
-    def _no_secret(cls, value: str | None) -> str | None:
-        return value and checked_address(value)

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 
 from annotate.config import EmbeddingsConfig
-from annotate.embeddings import encoders, weights
-from annotate.embeddings.encoders import identity, load_encoder, missing_download
+from annotate.embeddings import INSTALL, EncoderError, encoders, identity, missing_download, weights
+from annotate.embeddings.encoders import load_encoder
 from annotate.embeddings.passing import EmbeddingPass
-from annotate.embeddings.weights import EncoderError
 from ingest.media.picture import ArrayPicture
 
 
@@ -25,7 +24,7 @@ def scene(seed: int = 0, side: int = 64) -> np.ndarray:
 @pytest.fixture
 def no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A machine without the package, with an empty cache of torch's, which it returns."""
-    monkeypatch.setattr(weights, "MOBILENET_PACKAGE", "no-such-package")
+    monkeypatch.setattr("annotate.embeddings.MOBILENET_PACKAGE", "no-such-package")
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     cache = tmp_path / "hub" / "checkpoints"
     cache.mkdir(parents=True)
@@ -68,7 +67,7 @@ def test_weights_that_are_missing_are_named_with_what_to_do(
         load_encoder(config)
     for words in (
         "no route to host",
-        weights.INSTALL,
+        INSTALL,
         str(no_weights),
         'embeddings.encoder = "grey"',
     ):

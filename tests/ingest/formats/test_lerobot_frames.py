@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from annotate.frames import FramesConfig, frames_stage
+from annotate.config import FramesConfig
+from annotate.frames import frames_stage
 from core.files import write_file
 from ingest.episode import Finding
 from ingest.formats.lerobot_frames import refusal

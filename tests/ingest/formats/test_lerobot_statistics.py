@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from annotate.frames import FramesConfig, frames_stage
+from annotate.config import FramesConfig
+from annotate.frames import frames_stage
 from ingest.source import list_episodes
 from tests.kits import lerobot_writer as le
 from tests.kits.lerobot_writer import source_of

@@ -8,15 +8,14 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from annotate.config import SamplesConfig
+from annotate.config import SamplesConfig, ShardsConfig
 from core.paths import Workspace
 from ingest.media.picture import ArrayPicture
 from pipeline.picture_cache import FrameKeeper, PictureStore
 from pipeline.stage import StageReport
-from pipeline.stages.shards import STAGE
+from pipeline.stages import stage_named
 from tests.kits.made_corpus import Made, built, stage_output, with_stages
 from warehouse.lake import Lake
-from warehouse.shards.shard import ShardsConfig
 
 
 def decoded(stage_reports: list[StageReport], stage: str) -> int:
@@ -35,7 +34,7 @@ def test_pictures_of_the_one_decoding_make_the_same_shards(made: Made, tmp_path:
     lake = Lake(fresh.space)
     shard_digests = []
     for chunk in (0, 1, 2):
-        output = stage_output(STAGE, lake, fresh.build, chunk)  # decodes once more
+        output = stage_output(stage_named("shards"), lake, fresh.build, chunk)  # decodes once more
         assert output.findings == []
         shard_digests += [
             (row["shard"], row["sha256"]) for row in output.tables["shards"].to_pylist()

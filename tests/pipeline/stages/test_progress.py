@@ -11,7 +11,7 @@ import pytest
 from core.tables import TABLES
 from pipeline.config import DatasetBuild
 from pipeline.reading import chunk_signals
-from pipeline.stages.progress import STAGE
+from pipeline.stages import stage_named
 from tests.kits.made_corpus import Made, stage_output
 from warehouse.lake import Lake, StageRun
 
@@ -68,7 +68,7 @@ def other(own: Made) -> Made:
 
 
 def progress_tables(lake: Lake, build: DatasetBuild, chunk: int) -> dict[str, pa.Table]:
-    return stage_output(STAGE, lake, build, chunk).tables
+    return stage_output(stage_named("progress"), lake, build, chunk).tables
 
 
 def test_labels_of_two_annotators_are_compared(other: Made):

@@ -9,9 +9,10 @@ import pytest
 from annotate.config import EmbeddingsConfig
 from core.paths import Workspace
 from pipeline.build import run_build
-from pipeline.chunk import ChunkTask, run_chunk
+from pipeline.chunk import run_chunk
 from pipeline.config import DatasetBuild, resolve
 from pipeline.reading import chunk_signals
+from pipeline.stage import ChunkTask
 from pipeline.stages.transfer import NO_PICTURES, shown_tasks
 from tests.kits.lake_kit import STEPS, opened, restate, say
 from tests.kits.made_corpus import Made, build_of, built, with_stages
