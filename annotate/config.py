@@ -1,13 +1,17 @@
 """Settings of annotators, embeddings and samples, with every default. Those of an annotator are
 part of the identity of its label runs."""
 
+import hashlib
 import re
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from core.domain.label_run import MIN_CONFIDENCE, MIN_NAME_CONFIDENCE, FormerVersion, LabelGate
 from core.errors import checked_address
+
+MOST_OF_ATTEMPT = 0.95  # of its budget that one can earn that was not completed
 
 
 class Settings(BaseModel):
@@ -22,6 +26,46 @@ class Settings(BaseModel):
         if isinstance(values, dict):
             return {k: v for k, v in values.items() if k not in cls.former}
         return values
+
+
+class FramesConfig(Settings):
+    keyframe_interval_s: float = Field(default=1.0, gt=0, description="time between keyframes")
+    keyframe_max_px: int = Field(default=480, ge=32, description="longer side of a keyframe")
+    published_phash: bool = Field(
+        default=False, description="compute the perceptual hash exactly as published; slow"
+    )
+    min_frames: int = Field(
+        default=5, ge=2, description="fewest frames of an episode; shorter ones are quarantined"
+    )
+
+
+class ProgressConfig(Settings):
+    noise_floor_per_s: float = Field(
+        default=0.015, ge=0, description="visual change per second of a still picture"
+    )
+    incomplete_share: float = Field(
+        default=0.5,
+        ge=0,
+        le=MOST_OF_ATTEMPT,
+        description="largest share of its budget that an uncompleted attempt can earn",
+    )
+
+
+class ShardsConfig(Settings):
+    picture_max_px: int = Field(default=256, ge=32, description="longer side of a stored picture")
+    jpeg_quality: int = Field(default=90, ge=50, le=100, description="of pictures in shards")
+    target_bytes: int = Field(
+        default=256 << 20, ge=1, description="a tar is closed once it has so many"
+    )
+    store: str | None = Field(
+        default=None,
+        description="bucket or folder for shards, such as s3://bucket/corpus; default: the workspace",
+    )
+
+    @field_validator("store")
+    @classmethod
+    def _no_secret(cls, value: str | None) -> str | None:
+        return value and checked_address(value)
 
 
 class MotionConfig(Settings):
@@ -176,6 +220,14 @@ class SamplesConfig(Settings):
         return self.profile == "procvlm"
 
 
+# Code versions: what a stage or an annotator makes is another one from the next on. Those that only a stage has are in
+# pipeline/stages
+FRAMES_VERSION = "frames-10"
+EMBEDDINGS_VERSION = "embeddings-2"
+MOTION_VERSION = "motion-11"
+NATIVE_VERSION = "native-2"
+TRANSFER_VERSION = "transfer-4"
+PROGRESS_VERSION = "progress-6"
 VLM_VERSION = "vlm-3"  # of what is made of the model's replies
 # The newest first. What changes with VLM_VERSION, or with a prompt, is added here: else all labels are paid for again
 FORMER_VLM = (
@@ -379,3 +431,11 @@ class VlmConfig(Settings):
         # Where each run is asked about, labels are what they were before there was a choice
         excluded |= {"runs_per_task"} if self.runs_per_task == "all" else set()
         return self.model_dump(mode="json", exclude=excluded)
+
+
+def template_version() -> str:
+    """Changes with any template of samples' texts."""
+    files = sorted((Path(__file__).parent / "samples/templates").glob("*.toml"))
+    return hashlib.sha256(
+        b"\0".join(f.name.encode() + b"\0" + f.read_bytes() for f in files)
+    ).hexdigest()[:16]

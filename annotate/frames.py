@@ -13,12 +13,12 @@ from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field
 
 from annotate import pictures as vc
 from annotate.checkup.checks import Checkup
 from annotate.checkup.rows import time_gaps
 from annotate.checkup.signals import CameraSignals, run_signals
+from annotate.config import FramesConfig
 from annotate.content_hash import content_columns
 from annotate.pictures import SharedPicture, encode_jpeg
 from annotate.signal_lag import Lag, LagMeter, Proprioception, proprioception
@@ -35,7 +35,6 @@ from ingest.source import read_episode
 from ingest.sources.files import Source
 from ingest.sources.types import SourceError
 
-CODE_VERSION = "frames-10"
 # A camera shows one picture when no cell of the grid spans this much luma (of 255) and the mean change is this small.
 # Not exactly 0: each key frame of a compressed still picture differs from the frames before it.
 FROZEN_LUMA = 16
@@ -44,19 +43,6 @@ MAX_DAMAGED = 0.1  # share of damaged frames above which a camera is not used
 NO_DOUBT = Match()
 MIN_TIMES = 5  # rows that a frame rate is measured on
 TINY_HZ = 5.0  # tiny pictures a second, at most: as often as episodes are compared
-
-
-class FramesConfig(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    keyframe_interval_s: float = Field(default=1.0, gt=0, description="time between keyframes")
-    keyframe_max_px: int = Field(default=480, ge=32, description="longer side of a keyframe")
-    published_phash: bool = Field(
-        default=False, description="compute the perceptual hash exactly as published; slow"
-    )
-    min_frames: int = Field(
-        default=5, ge=2, description="fewest frames of an episode; shorter ones are quarantined"
-    )
 
 
 @dataclass(frozen=True)

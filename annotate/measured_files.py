@@ -17,9 +17,8 @@ from zipfile import BadZipFile
 import numpy as np
 
 from annotate.checkup.signals import CameraSignals
+from annotate.config import FRAMES_VERSION, FramesConfig
 from annotate.frames import (
-    CODE_VERSION,
-    FramesConfig,
     Measured,
     Store,
     Wanting,
@@ -98,7 +97,7 @@ class MeasuredFiles:
 
     def _path(self, record: EpisodeRecord, camera: str, config: FramesConfig) -> Path | None:
         facts = (
-            CODE_VERSION,
+            FRAMES_VERSION,
             self.source.config.source,
             self.source.revision,
             file_stamp(self.source, record, now=True),

@@ -6,8 +6,6 @@ from core.domain.label import DONE, IDLE, STEP, Segment
 from core.names import is_name
 from ingest.episode import NativeStep
 
-CODE_VERSION = "native-2"
-
 
 def annotate(
     steps: Sequence[NativeStep], num_frames: int, success: bool | None, plan: Sequence[str] = ()

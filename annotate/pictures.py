@@ -77,7 +77,7 @@ class FrameMeter:
     Grids are worked on a block at a time, and only then are they let go.
     """
 
-    BLOCK = 32  # the products of more pictures are so large that BLAS would start threads, which then wait busily
+    BLOCK = 48  # the products of more pictures are so large that BLAS would start threads, which then wait busily
 
     def __init__(self, every: int = 1) -> None:
         self._every = every
@@ -166,13 +166,14 @@ def detail_sums(grids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     n = len(grids)
     # A column of pictures is one tall picture; where two meet, nothing counts
     laplacian = cv2.Laplacian(grids.reshape(-1, GRID), cv2.CV_16S, ksize=1).reshape(grids.shape)
-    curvature = np.abs(laplacian[:, 1:-1, 1:-1]).reshape(n, -1).sum(axis=1, dtype=np.int64)
+    inner = np.abs(laplacian[:, 1:-1, 1:-1])
+    curvature = inner.reshape(n, -1).sum(axis=1, dtype=np.uint32)
     down = cv2.absdiff(grids[:, 1:].reshape(-1, GRID), grids[:, :-1].reshape(-1, GRID))
     across = cv2.absdiff(
         grids[:, :, 1:].reshape(-1, GRID - 1), grids[:, :, :-1].reshape(-1, GRID - 1)
     )
-    slope_down = down.reshape(n, -1).sum(axis=1, dtype=np.int64)
-    slope_across = across.reshape(n, -1).sum(axis=1, dtype=np.int64)
+    slope_down = down.reshape(n, -1).sum(axis=1, dtype=np.uint32)
+    slope_across = across.reshape(n, -1).sum(axis=1, dtype=np.uint32)
     return curvature, slope_down + slope_across
 
 

@@ -16,34 +16,18 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
 
+from annotate.config import MOST_OF_ATTEMPT, ProgressConfig
 from annotate.pictures import hamming
 from annotate.spans import equal_spans
 from core.domain.label import IDLE, Segment, StatedEnd, undo
 from core.domain.stated import slopes_of
 
-CODE_VERSION = "progress-6"
 # A step's weight is its share of length times the number of steps, clipped
 BUDGET_CLIP = (0.85, 1.15)
 PUBLISHED_CLIP = (0.75, 1.25)
-MOST = 0.95  # of its budget that an attempt can earn that was not completed
 WAY_S = 0.2  # an arm's way is measured from point to point, this far apart: an arm that trembles between goes no way
 NOT_STEPS = ("", "done", "done.", "not done", "not done.")
-
-
-class ProgressConfig(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    noise_floor_per_s: float = Field(
-        default=0.015, ge=0, description="visual change per second of a still picture"
-    )
-    incomplete_share: float = Field(
-        default=0.5,
-        ge=0,
-        le=MOST,
-        description="largest share of its budget that an uncompleted attempt can earn",
-    )
 
 
 def budgets(lengths: Sequence[float | None]) -> np.ndarray:
@@ -125,7 +109,7 @@ def progress(
         if not last.completed:
             goal = config.incomplete_share
             if end is not None and parts is attempts[-1]:
-                goal = min(MOST, (end - base) / budget)
+                goal = min(MOST_OF_ATTEMPT, (end - base) / budget)
             level_after = level_before + max(0.0, goal - level_before) * _earns_something(earned)
 
         out[first.start_frame : last.end_frame] = base + budget * level_before

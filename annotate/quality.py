@@ -315,7 +315,6 @@ def _last_states(runs: Sequence[Signals]) -> np.ndarray | None:
     return np.sqrt(((last[:, None] - last[None]) ** 2).mean(axis=2))
 
 
-CODE_VERSION = "demonstrations-3"
 PATH_HZ = 10.0  # at which the arm's way is looked at, whatever the frame rate is: no hand trembles on purpose
 PATH_SMOOTH_S = 0.2  # moving average over the state: takes out what sensors add
 

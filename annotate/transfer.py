@@ -36,7 +36,6 @@ from annotate.motion.structure import segments_by_ends
 from core.domain.label import Label
 from core.values import spread
 
-CODE_VERSION = "transfer-4"
 # Most confidence of a label by pictures alone, where nobody says how the run ended
 BY_PICTURES = 0.5
 FIRST = slice(1)  # of the moments of an episode

@@ -14,7 +14,8 @@ from time import process_time
 import numpy as np
 
 from annotate.checkup.signals import CameraSignals, RunSignals, run_signals
-from annotate.frames import CODE_VERSION, TINY_HZ, FramesConfig, every_nth, frames_stage, timing
+from annotate.config import FRAMES_VERSION, FramesConfig
+from annotate.frames import TINY_HZ, every_nth, frames_stage, timing
 from annotate.pictures import GRID, FrameMeter, half_picture
 from annotate.signal_lag import proprioception
 from ingest.episode import EpisodeData, EpisodeRecord
@@ -140,7 +141,7 @@ def decoded_set(folder: Path, cache_folder: Path) -> DecodedSet:
 
 def _fingerprint(source: Source) -> str:
     """Changes with the dataset's files and with the code that decides which cameras can be used."""
-    text = repr([CODE_VERSION, sorted((uri, file.size) for uri, file in source.files.items())])
+    text = repr([FRAMES_VERSION, sorted((uri, file.size) for uri, file in source.files.items())])
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

@@ -30,7 +30,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from annotate.frames import FramesConfig, measure_camera
+from annotate.config import FramesConfig
+from annotate.frames import measure_camera
 from annotate.progress import procvlm_labels
 from benchmarks.harness import Figure, arguments, exit_code
 from benchmarks.pipeline import encode_all

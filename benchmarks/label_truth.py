@@ -32,9 +32,8 @@ import annotate.motion.annotator as motion
 import annotate.motion.observe as observe
 import annotate.motion.structure as structure
 import annotate.motion.way_home as way_home
-from annotate.config import MotionConfig, TransferConfig
+from annotate.config import MOTION_VERSION, TRANSFER_VERSION, MotionConfig, TransferConfig
 from annotate.motion.observe import Signals
-from annotate.transfer import CODE_VERSION as TRANSFER_VERSION
 from annotate.transfer import Reference, Transferred
 from annotate.transfer import annotate as transfer
 from benchmarks.harness import (
@@ -570,7 +569,7 @@ def main() -> int:
     errors = errors_of_values(sets)
     data = plain(
         {
-            "motion": motion.CODE_VERSION,
+            "motion": MOTION_VERSION,
             "transfer": TRANSFER_VERSION,
             "real": real_rows(sets, errors),
             "ablation": ablation_rows(errors),

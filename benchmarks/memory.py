@@ -17,19 +17,20 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from benchmarks.busy import MOST_GROWTH, tell_task
+from benchmarks.busy import tell_task
 from benchmarks.explorer import exploring
 from benchmarks.harness import Figure, apart, arguments, exit_code, memory_mb, table
 from benchmarks.pipeline import encode_all
 from core.paths import Workspace
 from ingest.registry import DatasetConfig
 from pipeline.build import BuildListener, run_build
-from pipeline.chunk import StageMoment
 from pipeline.config import DatasetBuild, StageConfigs
+from pipeline.stage import StageMoment
 from warehouse.lake import Lake
 
 CHUNK = 50
 TIMES = 10
+MOST_GROWTH = 1.25
 WIDTH = 128
 HEIGHT = 96
 FRAMES = 20

@@ -43,8 +43,8 @@ from ingest.media.frames import DecodeOptions
 from ingest.media.video import decode
 from ingest.registry import DatasetConfig
 from pipeline.build import BuildListener, run_build
-from pipeline.chunk import StageMoment
 from pipeline.config import DatasetBuild, StageConfigs
+from pipeline.stage import StageMoment
 from warehouse.lake import Lake
 from warehouse.shards.check import check_shard
 

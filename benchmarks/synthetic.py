@@ -11,8 +11,7 @@ from datetime import UTC, datetime
 
 import pyarrow as pa
 
-from annotate.config import MotionConfig
-from annotate.motion.annotator import CODE_VERSION as MOTION_VERSION
+from annotate.config import MOTION_VERSION, MotionConfig
 from core.domain.label_run import LabelRun, resolved
 from core.paths import Workspace
 from core.tables import TABLES

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer import Option
@@ -41,6 +41,7 @@ from core.errors import UserError
 from core.metrics import is_lower_better
 from core.names import DEMO_RECIPE, DEMO_RELEASE, did_you_mean
 from core.paths import ROOT, Workspace
+from core.values import imported
 from ingest.registry import NAME_PATTERN, name_of
 from pipeline.config import (
     DatasetBuild,
@@ -53,15 +54,14 @@ from pipeline.config import (
     with_samples,
     with_task,
 )
-from pipeline.dry_run import foresee
-from pipeline.outcome import StepOutcome
-from pipeline.prediction import model_cost
 from pipeline.sources import all_builds, builds_of_source, replaced, with_folders
-from training.recipe import load_recipe
 from warehouse.lake import Lake, open_lake, renaming
 from warehouse.lake.acceptances import open_faults
 from warehouse.lake.lake import lake_to_read
 from warehouse.releases.contents import freeze_command, licence_flags
+
+if TYPE_CHECKING:
+    from pipeline.outcome import StepOutcome
 
 app = typer.Typer()
 AFTER_DEMO = {
@@ -87,7 +87,9 @@ def demo(common: Here = Here(), workers: WorkersOption = None) -> None:
     release, reward_model = _closing()
     lake = open_lake(space)
     with training_progress() as on_step:
-        outcomes = reward_model.closing_steps(lake, DEMO_RELEASE, load_recipe(DEMO_RECIPE), on_step)
+        outcomes = reward_model.closing_steps(
+            lake, DEMO_RELEASE, imported("training.recipe:load_recipe")(DEMO_RECIPE), on_step
+        )
     _say_outcomes(outcomes)
     print(f"\nScores on held-out episodes, best first ({_directions(release.LEADERBOARD_METRICS)})")
     show(release.leaderboard_rows(lake), "table")
@@ -109,7 +111,7 @@ def _closing() -> tuple[ModuleType, ModuleType]:
     return release, reward_model
 
 
-def _say_outcomes(outcomes: Sequence[StepOutcome]) -> None:
+def _say_outcomes(outcomes: "Sequence[StepOutcome]") -> None:
     for outcome in outcomes:
         if outcome.asset == "leaderboard":  # demo shows it as a table
             continue
@@ -318,7 +320,8 @@ def _say_foreseen(
     again: bool,
 ) -> None:
     """What a build would do, and what models would cost. Writes nothing, and sends no request."""
-    foreseen = foresee(lake, builds, update=update)
+    foreseen = imported("pipeline.dry_run:foresee")(lake, builds, update=update)
+    model_cost = imported("pipeline.prediction:model_cost")
     model_costs = []
     with TemporaryDirectory() as folder:
         for build in builds:

@@ -14,13 +14,13 @@ from cli.status import show_status, status_rows
 from cli.terminal import DONE, FAILED, PARTIAL, USAGE, VERBOSE, note
 from core.logs import about, is_json
 from core.paths import Workspace
+from core.values import imported
 from ingest.reasons import REASONS
 from ingest.signals.survey import findings_of
 from pipeline.build import BuildListener, BuildReport, run_build
-from pipeline.chunk import StageMoment
 from pipeline.config import DatasetBuild
-from pipeline.prediction import asked_rows
-from pipeline.stage import Step, StepFailure
+from pipeline.stage import StageMoment, StepFailure
+from pipeline.stages import Step
 from warehouse.lake import Lake
 from warehouse.lake.acceptances import in_words, open_faults
 from warehouse.lake.references import advice, sentences
@@ -216,7 +216,9 @@ def _show_asked(lake: Lake, report: BuildReport, dataset: str) -> None:
     of_dataset = [reports for reports in report.done if reports.run.dataset == dataset]
     if not of_dataset:
         return
-    rows = asked_rows(lake, "dataset = ? AND build_id = ?", [dataset, report.build_id])
+    rows = imported("pipeline.prediction:asked_rows")(
+        lake, "dataset = ? AND build_id = ?", [dataset, report.build_id]
+    )
     if rows:
         stored = sum(int(reports.numbers.get("answered_before", 0)) for reports in of_dataset)
         note = f" ({stored} answers were there before and were not asked for)" if stored else ""

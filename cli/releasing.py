@@ -31,6 +31,7 @@ from cli.output import show, show_facts
 from cli.terminal import FAILED, note
 from core.domain.label_run import LabelGate
 from core.errors import UserError
+from ingest.recordings import Likeness
 from warehouse.lake import Lake
 from warehouse.lake.acceptances import in_words
 from warehouse.lake.gc import GRACE_S, collect, merge, small_files
@@ -211,6 +212,14 @@ def release_publish(
     show_facts({"release": name} | upload.__dict__ | {"dry_run": dry_run}, common.format)
 
 
+# What a takedown does with a run that looks alike
+OF_ALIKE = {
+    Likeness.SAME: "is the same recording: it is taken down, too; build {} as well",
+    Likeness.PROBABLE: "may be the same recording, and is not used until you decide (say recording); build {} as well",
+    Likeness.OTHER: "looks like it, and stays: its rows and pictures are another recording's",
+}
+
+
 @app.command()
 def takedown(
     dataset: Annotated[str, Argument(help="The dataset's name in the corpus.")],
@@ -234,12 +243,8 @@ def takedown(
         marks = take_back(lake, dataset, selected)
         note(f"{marks} marks taken back; build {dataset} to use it again.")
     else:
-        for name, episode, is_sure in withdraw(lake, dataset, selected, reason or ""):
-            copied = "is the same recording: it is taken down, too"
-            unsure = "may be the same recording, and is not used until you decide (say recording)"
-            note(
-                f"episode {episode} of {name} {copied if is_sure else unsure}; build {name} as well."
-            )
+        for name, episode, degree in withdraw(lake, dataset, selected, reason or ""):
+            note(f"episode {episode} of {name} {OF_ALIKE[degree].format(name)}.")
         note(f"Build {dataset} to make its chunks without it, then run gc to delete the bytes.")
     show(takedown_marks(lake, dataset), common.format, empty=f"Nothing of {dataset} is taken down.")
 

@@ -4,6 +4,7 @@ The process that answers is forked from this one, which may have begun no thread
 as DuckDB, is imported after that.
 """
 
+import json
 import sys
 from functools import partial
 from importlib import import_module
@@ -60,17 +61,6 @@ def sql(
     if not space.exists():
         raise UserError(space.absence)
 
-    def show_result(table: Any, format: str, out: Path | None = None) -> bool:
-        """Write a query's rows: of a table for people the first 100, unless `limit` says otherwise."""
-        max_rows = MAX_ROWS if limit is None and format == "table" else limit
-        part = table if max_rows is None else table.slice(0, max_rows)
-        written = write_result(part, format, out)
-        if format == "table" and table.num_rows > part.num_rows:
-            note(
-                f"({table.num_rows} rows, the first {max_rows} shown; --limit N, or --format csv for all)"
-            )
-        return written
-
     state = LakeState(str(space.root), snapshot, release)
     with SqlProcess(memory) as process:
         # On a terminal without a question: a shell. What is piped in is one question
@@ -78,30 +68,43 @@ def sql(
             from cli.sql_shell import describe, shell
 
             title = f"{space.root} ({release or ('now' if snapshot is None else f'snapshot {snapshot}')})"
-            run_query = partial(process.query, state, time_s=time_limit)
-            shell(run_query, partial(describe, space, release, snapshot), title, show_result)
+            ask = partial(process.query, state, time_s=time_limit)
+            shell(ask, partial(describe, space, release, snapshot), title, partial(show, limit))
             return
-        table = process.query(state, sys.stdin.read() if query is None else query, time_limit)
-    if not show_result(table, format, out):
-        raise UserError("Parquet is not for a terminal: add --out FILE")
+        text = sys.stdin.read() if query is None else query
+        if format == "table" and out is None:
+            max_rows = MAX_ROWS if limit is None else limit
+            show_rows(**json.loads(process.file(state, text, "rows", time_limit, max_rows)))
+            return
+        write_result(process.file(state, text, format, time_limit, limit), format, out)
 
 
-def write_result(table: Any, style: str, out: Path | None) -> bool:
-    """A query's result to a file or to standard output; False for Parquet on a terminal, which nobody wants."""
+def show(limit: int | None, table: Any, style: str) -> None:
+    """Write the rows of a shell's query: in a table for people the first 100, unless `limit` says otherwise."""
     formats = import_module("core.rows")  # Arrow, which begins threads
-    if style == "table" and out is None:
-        # As they are: a query's numbers are what its author asked for
-        rows = plain(formats.python_rows(table))
-        print(table_text(rows, table.schema.names, width_here()) if rows else "No rows.")
-        return True
-    if style == "parquet" and out is None and sys.stdout.isatty():
-        return False
-    data = formats.encode(table, style)
+    part = table.slice(0, MAX_ROWS if limit is None and style == "table" else limit)
+    if style == "table":
+        show_rows(plain(formats.python_rows(part)), table.schema.names, table.num_rows)
+    else:
+        write_result(formats.encode(part, style), style, None)
+
+
+def show_rows(rows: list[dict], names: list[str], num_rows: int) -> None:
+    """The first of some rows as a table for people; numbers as they are, since the query asked for them so."""
+    print(table_text(rows, names, width_here()) if rows else "No rows.")
+    if num_rows > len(rows):
+        remedy = "--limit N, or --format csv for all"
+        note(f"({num_rows} rows, the first {len(rows)} shown; {remedy})")
+
+
+def write_result(data: bytes, style: str, out: Path | None) -> None:
+    """A query's result to a file or to standard output. Raises UserError: Parquet on a terminal, which nobody wants."""
     if out:
         out.write_bytes(data)
+    elif style == "parquet" and sys.stdout.isatty():
+        raise UserError("Parquet is not for a terminal: add --out FILE")
     elif sys.stdout.isatty():
         print(shown(data.decode()), end="")
     else:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
-    return True

@@ -2,8 +2,9 @@
 
 import hashlib
 import math
+import pkgutil
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeGuard
 
 # Control characters but tab and line ends, and marks that turn the direction of a text: they belong to no text, and
@@ -14,6 +15,11 @@ MARKS = re.compile(
 ANY_MARK = re.compile(rf"{MARKS.pattern}|\x1b")
 IMAGE_MARK = "<image>"  # stands in a question where a picture goes, in samples as in benchmarks
 PLAIN_IMAGE = "\ue000image\ue000"  # stands where the word <image> itself is meant
+
+
+def imported(path: str) -> Callable[..., Any]:
+    """The function of an import path `module:name`, whose module is imported when it is called."""
+    return lambda *values, **options: pkgutil.resolve_name(path)(*values, **options)
 
 
 def escaped(match: re.Match[str]) -> str:

@@ -17,8 +17,10 @@ class _PlainLoader(yaml.SafeLoader):
 
 
 def parse_yaml(text: str) -> Any:
-    """What YAML says. Raises yaml.YAMLError, also for aliases; ValueError for a date that is none."""
+    """What YAML says. Raises ValueError, also for aliases and a date that is none."""
     try:
         return yaml.load(text, Loader=_PlainLoader)
     except RecursionError as e:
-        raise yaml.YAMLError("nested too deeply") from e
+        raise ValueError("nested too deeply") from e
+    except yaml.YAMLError as e:
+        raise ValueError(str(e)) from e

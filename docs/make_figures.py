@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from annotate.progress import ProgressConfig, budgets
+from annotate.config import ProgressConfig
+from annotate.progress import budgets
 from core.domain.label import IDLE
 from core.figures import COLOURS, new_figure, render, shorten
 from core.paths import Workspace

@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import pydantic
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from core.annotators import CHOICES
 from core.errors import UserError, checked_address, validation_message
-from core.yaml_text import parse_yaml
+from core.values import imported
 from ingest.formats import FORMAT_NAMES
 from ingest.reasons import LIMITS, Limits
 
@@ -300,10 +299,10 @@ class DatasetConfig(EntryPart):
 def load_entry(path: Path) -> DatasetConfig:
     """One registry file; `source` becomes absolute. Raises UserError."""
     try:
-        fields = parse_yaml(path.read_text())
+        fields = imported("core.yaml_text:parse_yaml")(path.read_text())
     except OSError as e:
         raise UserError(f"cannot read {path}: {e.strerror}") from e
-    except (yaml.YAMLError, ValueError) as e:  # ValueError: not UTF-8, or a date such as 2024-13-45
+    except ValueError as e:  # also not UTF-8, or a date such as 2024-13-45
         raise UserError(f"{path} is not valid YAML: {' '.join(str(e).split())}") from e
     if not isinstance(fields, dict):
         raise UserError(f"{path} must hold a mapping of fields, such as name: and source:")

@@ -10,12 +10,12 @@ from pathlib import PurePosixPath
 from time import process_time
 from typing import NamedTuple, Protocol, cast
 
+from core.values import imported
 from core.wall import is_left_out, memory_wall, time_wall
 from ingest.episode import EpisodeData, EpisodeRecord, Finding, Listing, TimedPicture
 from ingest.formats import FORMATS, VIDEO, Format, format_named, formats_to_ask
 from ingest.formats.listing import named
 from ingest.media.frames import DECODE_ALL, DecodeOptions, VideoError
-from ingest.media.picture import swapped
 from ingest.reasons import DataError
 from ingest.sources.files import Source
 from ingest.sources.types import SourceError, folders_above
@@ -24,6 +24,8 @@ DESCRIPTIONS = (".json", ".jsonl", ".csv")  # beside videos: may say what they s
 MAX_PART_LEVELS = 4  # of folders, from a part of a dataset up to it
 FORMAT, BYTES = "format", "bytes"  # of a source: looked for once
 READ_FILES = "read files"  # those that its first listing opened; readers keep what these said
+BLOCK = 16  # pictures that are decoded at a go, at most
+BLOCK_S = 0.005  # of CPU, after which no more of them begin: large ones come one by one
 LOOKS = "docs/formats.md says what each looks like on disk"
 
 
@@ -367,20 +369,36 @@ def _within_limits(
 ) -> Iterator[TimedPicture]:
     """Frames of a camera, as RGB where the registry says that they are stored as BGR. Raises VideoError: also where
     they take more CPU than a file of their size may."""
-    is_swapped = camera in source.config.cameras.bgr
     uri = next((video.uri for video in episode.record.videos if video.camera == camera), "")
     allowed_s, name = _allowed(
         source, f"camera {camera} of episode {episode.record.episode_index}", uri
     )
     taken_s = 0.0
     pictures = iter(episode.frames(camera, replace(options, limits=source.config.limits)))
+    if camera in source.config.cameras.bgr:
+        swapped = imported("ingest.media.picture:swapped")
+        pictures = ((k, time_s, swapped(picture)) for k, time_s, picture in pictures)
     with time_wall(name) as cpu_timer:
         while taken_s <= allowed_s:
             before_s = process_time()
             with cpu_timer(allowed_s - taken_s):
-                picture = next(pictures, None)
-            if picture is None:
-                return
+                block, error = _block(pictures)
             taken_s += process_time() - before_s
-            yield (*picture[:2], swapped(picture[2])) if is_swapped else picture
+            yield from block
+            if isinstance(error, StopIteration):
+                return
+            if error:
+                raise error
     raise VideoError(f"{uri}: its pictures take more than {allowed_s:.0f} s of CPU", "over_limit")
+
+
+def _block(pictures: Iterator[TimedPicture]) -> tuple[list[TimedPicture], Exception | None]:
+    """The next pictures, several where they are quick, since a timer has its price; and what ended them early."""
+    block = list[TimedPicture]()
+    end_s = process_time() + BLOCK_S
+    try:
+        while len(block) < BLOCK and process_time() <= end_s:
+            block.append(next(pictures))
+    except Exception as e:
+        return block, e
+    return block, None

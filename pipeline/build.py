@@ -14,17 +14,26 @@ from core.cores import cores
 from core.files import DiskFullError, room_in
 from core.logs import RUN
 from core.paths import Workspace
+from core.values import imported
 from ingest.source import format_of
 from ingest.sources.files import NO_RIGHTS, Source
 from ingest.sources.types import SourceError
-from pipeline.chunk import ChunkResult, ChunkTask, StageMoment, decoding_threads, run_tasks
 from pipeline.config import DatasetBuild, StoredBuilds, parsed, settled, store_changed
 from pipeline.plan import CURRENT, plan
-from pipeline.sources import OUT_OF_REACH, look_at
-from pipeline.stage import LEFT_OUT, StageContext, StageReport, Step, StepFailure, run_guarded
-from pipeline.stages import LISTING, stage_specs, transfer
+from pipeline.sources import OUT_OF_REACH, is_as_listed, listed_fingerprint, look_at
+from pipeline.stage import (
+    LEFT_OUT,
+    ChunkResult,
+    ChunkTask,
+    StageContext,
+    StageMoment,
+    StageReport,
+    StepFailure,
+    run_guarded,
+)
+from pipeline.stages import LISTING, Step, stage_named, stage_specs
 from warehouse.lake import Lake, open_lake
-from warehouse.lake.doctor import rollback
+from warehouse.lake.catalog import is_older
 from warehouse.lake.gc import sweep
 from warehouse.lake.place import building
 from warehouse.lake.recordings import FRAMES, open_questions, sentence
@@ -38,9 +47,8 @@ from warehouse.lake.references import (
 Chunks = Collection[tuple[str, int]]  # (dataset, chunk)
 MAX_ROUNDS = 3  # of a build: another one where pictures showed another recording than was listed
 
-MEASURING = frozenset(
-    transfer.STAGE.upstream
-)  # stages of which references show the output, to other chunks, too
+# Stages of which references show the output, to other chunks, too
+MEASURING = frozenset(stage_named("transfer").upstream)
 
 
 @dataclass
@@ -167,10 +175,11 @@ class Build:
             stored = stored_builds(lake)
             builds = settled(lake, builds, stored, update=update)
         # Side by side: one that hangs takes no longer than the slowest
-        looks = [
-            (build, look_at(partial(_state_of, build.source(self.workspace.sources))))
-            for build in builds
-        ]
+        looks = []
+        for build in builds:
+            source = build.source(self.workspace.sources)
+            listed = listed_fingerprint(lake, build.dataset)
+            looks.append((build, look_at(partial(_state_of, source, listed))))
         errors: list[Exception] = []
         for build, read_source in looks:
             try:
@@ -194,8 +203,9 @@ class Build:
     def _open_lake(self) -> Lake:
         """The workspace's lake, swept of files that nothing names."""
         lake = open_lake(self.workspace)
-        for trouble in rollback(lake):
-            self.listener.note(str(trouble))
+        if is_older(self.workspace, lake.snapshot()):
+            for trouble in imported("warehouse.lake.doctor:rollback")(lake):
+                self.listener.note(str(trouble))
         with room_in(self.workspace.root):
             sweep(lake)
         return lake
@@ -328,7 +338,7 @@ class Build:
         root = str(self.workspace.root)
         while chunks:
             workers = min(self.workers or cores(), len(chunks))
-            threads = decoding_threads(len(chunks), workers, cores())
+            threads = imported("pipeline.chunk:decoding_threads")(len(chunks), workers, cores())
             tasks = []
             for (name, chunk), num_threads in zip(chunks, threads, strict=True):
                 build = self.report.builds[name]
@@ -336,7 +346,9 @@ class Build:
                 build_id = self.report.build_id
                 task = ChunkTask(root, build, fingerprint, chunk, num_threads, build_id, only)
                 tasks.append(task)
-            unfinished = run_tasks(tasks, workers, self._take, self.listener.moment)
+            unfinished = imported("pipeline.chunk:run_tasks")(
+                tasks, workers, self._take, self.listener.moment
+            )
             chunks = [(task.build.name, task.chunk) for task in unfinished]
 
     def _take(self, result: ChunkResult) -> None:
@@ -379,8 +391,9 @@ class Build:
         self.lake.back_up()
 
 
-def _state_of(source: Source) -> tuple[Source, str]:
-    format_of(source)
+def _state_of(source: Source, listed: str | None) -> tuple[Source, str]:
+    if not is_as_listed(source, listed):
+        format_of(source)
     return source, source.fingerprint()
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -22,48 +22,22 @@ from core.cores import WithoutPandas, told_to_children
 from core.files import DiskFullError
 from core.paths import Workspace
 from core.wall import num_left_out
-from pipeline.config import DatasetBuild
 from pipeline.picture_cache import PictureCache
 from pipeline.plan import CURRENT, STAMPS, History, chunk_steps
-from pipeline.stage import StageContext, StageReport, StepFailure, run_guarded
+from pipeline.stage import (
+    ChunkResult,
+    ChunkTask,
+    StageContext,
+    StageMoment,
+    StageReport,
+    StepFailure,
+    run_guarded,
+)
 from pipeline.stages import LISTING, stage_specs
 from warehouse.lake import open_lake
 from warehouse.lake.recordings import FRAMES, sentence
 
-
-@dataclass(frozen=True)
-class StageMoment:
-    """A stage of a chunk begins (`duration_s` None), has done some episodes, or has ended: what who waits sees."""
-
-    dataset: str
-    chunk: int
-    stage: str
-    duration_s: float | None = None
-    episodes: int = 0  # done of a stage that goes on
-
-
 type Tell = Callable[[StageMoment], None]
-
-
-@dataclass(frozen=True)
-class ChunkTask:
-    """One chunk to bring up to date, as it is sent to a worker process."""
-
-    root: str
-    build: DatasetBuild
-    fingerprint: str
-    chunk: int
-    threads: int  # for each video that it decodes
-    build_id: str  # of all chunks of one build: what budgets of models count by
-    only: frozenset[str] | None = None  # these stages; None: all
-
-
-@dataclass(frozen=True)
-class ChunkResult:
-    """What was done of a chunk, or of a dataset's listing, and what failed then."""
-
-    done: list[StageReport]
-    failed: StepFailure | None
 
 
 # More threads add in another order, which changes the last digits of labels

@@ -16,27 +16,26 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 from annotate.config import (
     FORMER_VLM,
     EmbeddingsConfig,
+    FramesConfig,
     MotionConfig,
+    ProgressConfig,
     SamplesConfig,
+    ShardsConfig,
     TransferConfig,
     VlmConfig,
 )
-from annotate.embeddings.encoders import missing_download
-from annotate.frames import FramesConfig
-from annotate.progress import ProgressConfig
-from annotate.vlm.prompts import prompt_version
+from annotate.embeddings import missing_download
 from core.annotators import AUTO, annotator_named
-from core.domain.label_run import LabelRun
+from core.domain.label_run import MIN_LABELLED, LabelRun
 from core.errors import UserError, validation_message
 from core.names import did_you_mean
 from core.tables import TABLES
+from core.values import imported
 from ingest.registry import BUILT_IN, AnnotatorChoice, DatasetConfig, load_entry, load_registry
 from ingest.sources.files import Source, cache_folder
 from ingest.splits import SplitConfig
 from warehouse.lake import Lake, content_key
-from warehouse.lake.checks import MIN_LABELLED
 from warehouse.lake.references import SHOWN_BY, steps_and_references, stored_builds
-from warehouse.shards.shard import ShardsConfig
 
 SPLIT_SHARES = (
     "val",
@@ -226,7 +225,8 @@ class DatasetBuild(BaseModel):
     @property
     def prompt_version(self) -> str:
         """Of the prompts that a model is asked with now, whichever label run the answers are for."""
-        return prompt_version(several_views=bool(self.views))
+        version = imported("annotate.vlm.prompts:prompt_version")
+        return version(several_views=bool(self.views))
 
     @property
     def made_by(self) -> LabelRun | None:

@@ -14,8 +14,8 @@ from core.paths import Workspace
 from ingest.sources.types import SourceError
 from pipeline.config import DatasetBuild, last_builds, present_builds
 from pipeline.plan import CURRENT, MISSING, STALE, plan
-from pipeline.stage import Step, failed_input
-from pipeline.stages import stage_specs
+from pipeline.stage import failed_input
+from pipeline.stages import Step, stage_specs
 from warehouse.lake import Lake
 from warehouse.lake.doctor import ERROR, WARNING, Trouble, examine, rows_are_lost
 from warehouse.lake.schema import checked_version

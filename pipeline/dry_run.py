@@ -19,8 +19,7 @@ from pipeline.plan import (
     plan,
 )
 from pipeline.sources import OUT_OF_REACH
-from pipeline.stage import Step
-from pipeline.stages import LISTING, stage_specs
+from pipeline.stages import LISTING, Step, stage_specs
 from warehouse.lake import WHOLE_DATASET, Lake
 
 NEW = "made"

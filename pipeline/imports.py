@@ -8,10 +8,10 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from annotate.config import ProgressConfig
 from annotate.imported import CODE_VERSION, read_annotations
 from annotate.imported_label import EpisodeAnnotation, ImportedError
 from annotate.motion.observe import Signals
-from annotate.progress import ProgressConfig
 from core.domain.label_run import LabelRun, resolved
 from pipeline.config import built
 from pipeline.labelled import LabelledSignals, LabelPlace, label_tables, of_label_run, stated_label

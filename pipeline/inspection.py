@@ -11,7 +11,8 @@ from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import Any
 
-from annotate.frames import FramesConfig, FramesResult, frames_stage
+from annotate.config import FramesConfig
+from annotate.frames import FramesResult, frames_stage
 from annotate.measured_files import MeasuredFiles, delete_oldest
 from core.values import grouped, spread
 from ingest.episode import EpisodeRecord, Finding, Listing, joined_findings

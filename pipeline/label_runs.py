@@ -6,13 +6,15 @@ and settings. The list `ANNOTATORS` (core/annotators.py) names these functions.
 
 from typing import Any
 
-import annotate.embeddings.passing
-import annotate.native
-from annotate.config import VLM_VERSION
-from annotate.embeddings.encoders import identity, missing_download
-from annotate.motion.annotator import CODE_VERSION as MOTION_VERSION
-from annotate.progress import CODE_VERSION as PROGRESS_VERSION
-from annotate.transfer import CODE_VERSION as TRANSFER_VERSION
+from annotate.config import (
+    EMBEDDINGS_VERSION,
+    MOTION_VERSION,
+    NATIVE_VERSION,
+    PROGRESS_VERSION,
+    TRANSFER_VERSION,
+    VLM_VERSION,
+)
+from annotate.embeddings import identity, missing_download
 from core.domain.label_run import LabelRun, resolved
 from pipeline.config import DatasetBuild
 
@@ -25,9 +27,7 @@ def motion_run(build: DatasetBuild) -> LabelRun:
 def native_run(build: DatasetBuild) -> LabelRun:
     """Labels of the source's steps. Motion labels the episodes that have no steps, so its settings belong here."""
     without_steps = {"code_version": MOTION_VERSION, **_settings(build.stages.motion)}
-    return LabelRun(
-        "native", annotate.native.CODE_VERSION, _with_views(build, {"without_steps": without_steps})
-    )
+    return LabelRun("native", NATIVE_VERSION, _with_views(build, {"without_steps": without_steps}))
 
 
 def vlm_run(build: DatasetBuild) -> LabelRun:
@@ -55,13 +55,13 @@ def transfer_run(build: DatasetBuild) -> LabelRun:
     if config.when != "never" and not missing_download(config):
         embeddings = config.model_dump(mode="json", exclude={"when", "device"})
         embeddings |= {
-            "code_version": annotate.embeddings.passing.CODE_VERSION,
+            "code_version": EMBEDDINGS_VERSION,
             "weights": identity(config),
         }
     params = {
         "transfer": _settings(build.stages.transfer),
         "motion": {"code_version": MOTION_VERSION, **_settings(build.stages.motion)},
-        "native": annotate.native.CODE_VERSION,  # of references' steps that the source brings
+        "native": NATIVE_VERSION,  # of references' steps that the source brings
         "embeddings": embeddings,
     }
     return LabelRun("transfer", TRANSFER_VERSION, _with_views(build, params))

@@ -13,20 +13,20 @@ from dataclasses import dataclass, field
 from tempfile import TemporaryFile
 from typing import IO
 
-from annotate.config import SamplesConfig
+from annotate.config import SamplesConfig, ShardsConfig
+from annotate.embeddings import EncoderError
 from annotate.embeddings.passing import EmbeddingPass
-from annotate.embeddings.weights import EncoderError
 from annotate.frames import Keeper
 from annotate.pictures import shard_jpeg
 from core.paths import Workspace
 from ingest.media.frames import Picture
 from pipeline.config import DatasetBuild
-from warehouse.shards.shard import ShardsConfig
 
 PictureKey = tuple[int, str, int, str]  # episode, camera, frame, edit
 # Samples that show a part of an episode have its pictures decoded again, with the frames that these hang on. Where
 # those are more than this share of all frames, each picture is encoded while it is measured: that takes less time
 MOST_DECODED_AGAIN = 0.5
+SHORT = 64  # frames: of a run with fewer, those of all cameras are encoded sooner than some are decoded again
 USUAL_S = 30.0  # of an episode whose length nobody knows before it is decoded
 MOST_BYTES = 2 << 30  # of kept pictures of which only a share will be shown
 
@@ -80,7 +80,7 @@ class FrameKeeper:
                 1.0, self.samples.most_pictures / (num_frames or max(1.0, USUAL_S * fps))
             )
         self._is_worth_it = True if self.samples.shows_every_frame else None
-        return int(is_preferred)
+        return int(is_preferred or (num_frames or SHORT) < SHORT)
 
     def keep(self, episode_index: int, camera: str, frame_index: int, picture: Picture) -> None:
         # The second key frame says how long a group is. A picture hangs on half of its group, on average

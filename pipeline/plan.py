@@ -13,7 +13,7 @@ from typing import Any
 
 from core.tables import STAGE_TABLES
 from ingest.outcomes import BY_PERSON
-from pipeline.stage import UNANSWERED, StageSpec, Step
+from pipeline.stages import UNANSWERED, StageSpec, Step
 from warehouse.lake import WHOLE_DATASET, Lake, content_key
 from warehouse.lake.connection import literal
 from warehouse.lake.corrections import correction_stamps

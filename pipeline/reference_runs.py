@@ -8,7 +8,8 @@ import numpy as np
 from annotate.alignment.engine import HZ
 from annotate.alignment.live import Guide, ReferenceRun
 from annotate.config import EmbeddingsConfig
-from annotate.embeddings.encoders import load_encoder, missing_download
+from annotate.embeddings import missing_download
+from annotate.embeddings.encoders import load_encoder
 from annotate.embeddings.projection import Encoder
 from annotate.samples.procvqa import task_text
 from core.errors import UserError

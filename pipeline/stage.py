@@ -6,33 +6,27 @@ The stages themselves are in pipeline/stages/, a file each;
 loop, its worker processes and the Dagster assets all call `run_stage`.
 """
 
-import hashlib
 import json
 import time
 import traceback
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-from pydantic import BaseModel
 
-from annotate.motion.observe import Signals
-from core.domain.label_run import LabelRun
 from core.errors import FailedError, UserError
-from core.figures import Figure
 from core.files import disk_full
-from core.tables import STAGE_TABLES, TABLES, without_episodes
-from core.values import grouped
+from core.tables import TABLES, without_episodes
+from core.values import grouped, imported
 from ingest.episode import EpisodeRecord, Finding, joined_findings
 from ingest.episodes import UNKNOWN
 from ingest.reasons import CHANGED_DURING_BUILD
 from ingest.sources.files import Source
 from pipeline.config import DatasetBuild
 from pipeline.fields import chunk_runs
-from pipeline.picture_cache import PictureCache
-from pipeline.reading import chunk_signals, usable_records
 from pipeline.sources import OUT_OF_REACH
+from pipeline.stages import UNANSWERED, Stage, Step
 from warehouse.lake import Lake, StageRun, output_hash, was_interrupted
 from warehouse.lake.blocking import failed_check
 from warehouse.lake.checks import (
@@ -45,23 +39,13 @@ from warehouse.lake.checks import (
 )
 from warehouse.lake.outdated import forget_changes, forget_texts
 
-type Field = Literal[
-    "rows", "pictures", "text", "steps", "splits", "unusable", "outcome", "others", "corrections", "references"
-]  # fmt: skip
+if TYPE_CHECKING:
+    from annotate.motion.observe import Signals
+    from pipeline.picture_cache import PictureCache
+
 Numbers = Mapping[str, int | float | str]
-# What labels of every annotator depend on, see `Stage.settings`
-LABEL_SETTINGS = (
-    "dataset.annotator",
-    "dataset.cameras.views",
-    "stages.annotator",
-    "stages.motion",
-    "stages.progress",
-    "stages.transfer",
-    "stages.vlm",
-)
 LABELLED_BY = ("frames", "segments", "progress")  # an episode without their rows has no label
 LEFT_OUT = "left_out"  # number of a stage: its episodes that the next build looks at again
-UNANSWERED = "unanswered "  # before the input hash of a stage that is run again for these
 TOLD_EVERY_S = 1.0
 
 
@@ -86,137 +70,6 @@ class Output:
 
 
 @dataclass(frozen=True)
-class Stage:
-    """One stage of the corpus: what it needs, what it writes, and the function
-    that does it.
-
-    name: also the name of its Dagster asset and its key in `stage_runs`.
-    core.tables.STAGE_TABLES has what it writes. upstream: stages whose output it
-    reads; none: it works on a dataset as a whole, the others on a chunk. One that
-    a dataset or a chunk does not have is not waited for. run: makes the tables of
-    one partition. config: the parts of a build's configuration that its output
-    depends on; their hash is a part of its input. settings: the paths of these
-    parts, such as stages.motion, for people. code_version: one text, or one per
-    annotator. reads: the fields of its chunk's episodes that it depends on
-    (pipeline/fields.py): `rows`, `pictures`, their `text`, `steps` of the source,
-    `splits`, which are `unusable`, `outcome`, and `others`: runs of other tasks
-    beyond the chunk; then what people say: `corrections`, `references`. A stage
-    that reads these two runs only for chunks that have some. applies: whether a
-    build has this stage at all. label_run: the label run that its rows
-    belong to; empty for stages whose rows belong to none. reads_source,
-    asks_model: what it needs from outside; Dagster bounds and retries by them.
-    picture: a figure of one partition, for people.
-    """
-
-    name: str
-    upstream: tuple[str, ...]
-    run: "Callable[[StageContext], Output]"
-    config: Callable[[DatasetBuild], tuple[BaseModel | str, ...]]
-    code_version: str | Callable[[DatasetBuild], str]
-    description: str
-    settings: tuple[str, ...] = ()
-    reads: tuple[Field, ...] = ()
-    applies: Callable[[DatasetBuild], bool] = lambda build: True
-    label_run: Callable[[DatasetBuild], str] = lambda build: ""
-    reads_source: bool = False
-    asks_model: bool = False
-    picture: Callable[[Lake, str, int | None], Figure | None] = lambda lake, dataset, chunk: None
-
-    @property
-    def tables(self) -> tuple[str, ...]:
-        """The tables that it writes into its partition, the one that it is known by first; beside findings."""
-        return STAGE_TABLES[self.name]
-
-    @property
-    def checks(self) -> tuple[Check, ...]:
-        return tuple(check for check in CHECKS if self.name in check.stages)
-
-    def checked(
-        self, lake: Lake, build: DatasetBuild, chunk: int | None
-    ) -> Iterator[tuple[Check, CheckOutcome]]:
-        """Every check of what it wrote of a chunk, or of a dataset, and what it found."""
-        scope = CheckScope(
-            self.name,
-            build.name,
-            chunk,
-            build.stages.vlm.max_cost_usd,
-            min_labelled=build.stages.checks.min_labelled,
-        )
-        return ((check, check.run(lake, scope)) for check in self.checks)
-
-    def spec(self, build: DatasetBuild) -> "StageSpec":
-        """This stage under the configuration of a build, and under the former label runs that its labels may be of."""
-        stage_spec = self._spec(build)
-        if not stage_spec.label_run:
-            return stage_spec
-        former = (self._spec(build.as_made_by(run)) for run in build.former_runs())
-        return replace(
-            stage_spec,
-            former=tuple(spec for spec in former if spec.label_run != stage_spec.label_run),
-        )
-
-    def _spec(self, build: DatasetBuild) -> "StageSpec":
-        if isinstance(self.code_version, str):
-            code_version = self.code_version
-        else:
-            code_version = self.code_version(build)
-        texts = [
-            part if isinstance(part, str) else part.model_dump_json() for part in self.config(build)
-        ]
-        config_hash = hashlib.sha256("\0".join(texts).encode()).hexdigest()
-        return StageSpec(self, code_version, config_hash, self.label_run(build), build.made_by)
-
-
-@dataclass(frozen=True)
-class StageSpec:
-    """One stage under one configuration.
-
-    made_by: the former label run whose labels stay; None: they are made by the
-    present version. former: this stage under each such label run, where a chunk
-    may have labels of it.
-    """
-
-    stage: Stage
-    code_version: str
-    config_hash: str
-    label_run: str = ""
-    made_by: LabelRun | None = None
-    former: tuple["StageSpec", ...] = ()
-
-    @property
-    def name(self) -> str:
-        return self.stage.name
-
-    @property
-    def inputs(self) -> dict[str, str]:
-        """What its output depends on whatever it reads."""
-        return {"code version": self.code_version, "settings": self.config_hash}
-
-
-@dataclass(frozen=True)
-class Step:
-    """One stage on one partition, and whether it has to be run.
-
-    chunk: None: the dataset as a whole. inputs: all that its output depends on: its code version, settings, and by
-    name the hash of each thing that it reads; what is known of it while an upstream stage is not current. input_hash:
-    over these; empty while an upstream stage is not current. rests_on: stages whose output it rests on, directly or
-    by way of others.
-    """
-
-    spec: StageSpec
-    dataset: str
-    chunk: int | None
-    status: str
-    input_hash: str
-    inputs: Mapping[str, str] = field(default_factory=dict)
-    rests_on: tuple[str, ...] = ()
-
-    @property
-    def stage(self) -> Stage:
-        return self.spec.stage
-
-
-@dataclass(frozen=True)
 class StageContext:
     """All that a stage is given: where it reads and publishes, what it is to
     make, and the build that it is a part of.
@@ -235,7 +88,7 @@ class StageContext:
     step: Step
     source: Source
     build_id: str = ""
-    pictures: PictureCache | None = None
+    pictures: "PictureCache | None" = None
     memory: dict[str, Any] = field(default_factory=dict)
     told: Callable[[int], None] = lambda episodes: None
     accept_changes: bool = False
@@ -252,16 +105,20 @@ class StageContext:
     def records(self) -> list[EpisodeRecord]:
         """The chunk's episodes that listing found no fault with, in order."""
         if "records" not in self.memory:
-            self.memory["records"] = usable_records(self.lake, self.dataset, self.chunk)
+            self.memory["records"] = imported("pipeline.reading:usable_records")(
+                self.lake, self.dataset, self.chunk
+            )
         return self.memory["records"]
 
-    def signals(self) -> list[Signals]:
+    def signals(self) -> "list[Signals]":
         """The measurements of each usable episode of the chunk, in order."""
         if "signals" not in self.memory:
-            self.memory["signals"] = list(chunk_signals(self.lake, self.dataset, self.chunk))
+            self.memory["signals"] = list(
+                imported("pipeline.reading:chunk_signals")(self.lake, self.dataset, self.chunk)
+            )
         return self.memory["signals"]
 
-    def kept(self) -> PictureCache | None:
+    def kept(self) -> "PictureCache | None":
         """What the chunk's stages kept of its present frames; None where they kept nothing, or of other frames."""
         sql = (
             "SELECT input_hash FROM stage_runs WHERE stage = 'frames' AND dataset = ? AND chunk = ?"
@@ -329,6 +186,38 @@ class StepFailure:
         )
 
 
+@dataclass(frozen=True)
+class ChunkTask:
+    """One chunk to bring up to date, as it is sent to a worker process."""
+
+    root: str
+    build: DatasetBuild
+    fingerprint: str
+    chunk: int
+    threads: int  # for each video that it decodes
+    build_id: str  # of all chunks of one build: what budgets of models count by
+    only: frozenset[str] | None = None  # these stages; None: all
+
+
+@dataclass(frozen=True)
+class ChunkResult:
+    """What was done of a chunk, or of a dataset's listing, and what failed then."""
+
+    done: list[StageReport]
+    failed: StepFailure | None
+
+
+@dataclass(frozen=True)
+class StageMoment:
+    """A stage of a chunk begins (`duration_s` None), has done some episodes, or has ended: what who waits sees."""
+
+    dataset: str
+    chunk: int
+    stage: str
+    duration_s: float | None = None
+    episodes: int = 0  # done of a stage that goes on
+
+
 def failure_text(facts: Mapping[str, str]) -> str:
     """The facts of a failure in words."""
     return f"{facts['stage']} of {facts['dataset']} chunk {facts['chunk']}: {facts['why']}"
@@ -369,6 +258,24 @@ def failed_input(
         if outcomes[name]:
             return outcomes[name]
     return None
+
+
+def checks_of(stage: Stage) -> tuple[Check, ...]:
+    return tuple(check for check in CHECKS if stage.name in check.stages)
+
+
+def checked(
+    stage: Stage, lake: Lake, build: DatasetBuild, chunk: int | None
+) -> Iterator[tuple[Check, CheckOutcome]]:
+    """Every check of what a stage wrote of a chunk, or of a dataset, and what it found."""
+    scope = CheckScope(
+        stage.name,
+        build.name,
+        chunk,
+        build.stages.vlm.max_cost_usd,
+        min_labelled=build.stages.checks.min_labelled,
+    )
+    return ((check, check.run(lake, scope)) for check in checks_of(stage))
 
 
 def run_stage(context: StageContext) -> StageReport:

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from annotate.embeddings.encoders import load_encoder, missing_download
+from annotate.embeddings import missing_download
+from annotate.embeddings.encoders import load_encoder
 from training.folder import is_laptop
 from training.laptop.model import LaptopModel, embed, load_laptop
 from training.plan import SIZES, Machine, plan_on

@@ -10,7 +10,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from core.errors import UserError
@@ -478,7 +477,7 @@ def load_recipe(name_or_path: str, model: Path | None = None, begins: bool = Tru
         raise UserError(
             f"{recipe_file(name_or_path)[0]}: {'; '.join(map(_field_error, e.errors()))}"
         ) from e
-    except (yaml.YAMLError, UnicodeDecodeError, TypeError, AttributeError) as e:
+    except (ValueError, TypeError, AttributeError) as e:
         reason = " ".join(str(e).split())
         raise UserError(
             f"{recipe_file(name_or_path)[0]} is not a YAML mapping of recipe fields: {reason}"
@@ -497,7 +496,7 @@ def load_recipe(name_or_path: str, model: Path | None = None, begins: bool = Tru
 
 def recipe_fields(name_or_path: str, folder: Path = Path()) -> dict[str, Any]:
     """What a recipe's file says, on top of the recipe that it is `like`, and its variant on top of that. Raises
-    UserError, YAMLError."""
+    UserError, ValueError."""
     path, variant = recipe_file(name_or_path, folder)
     try:
         file_fields: dict[str, Any] = parse_yaml(path.read_text())

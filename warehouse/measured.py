@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 
-from annotate.frames import CODE_VERSION
+from annotate.config import FRAMES_VERSION
 from annotate.pictures import mean_luma
 from core.errors import UserError
 from ingest.episode import EpisodeData, EpisodeRecord, Finding, TimedPicture
@@ -82,7 +82,7 @@ def measured_recordings(
 ) -> dict[int, tuple[KnownRecording, Lumas]]:
     """By number the episodes of a chunk that were measured."""
     dataset = source.config.name
-    lumas = dict(lake.rows(LUMAS, [dataset, chunk, CODE_VERSION]))
+    lumas = dict(lake.rows(LUMAS, [dataset, chunk, FRAMES_VERSION]))
     condition = "r.dataset = ? AND r.left_at IS NULL AND list_contains(?, r.episode_index)"
     values = [dataset, [*lumas]]
     # A lake of an earlier version, as of a release, has no recordings
@@ -102,7 +102,8 @@ def _compared(
     """The frames of a camera, up to the first that does not show what was measured."""
     measured = lumas.get(camera)
     for index, time_s, picture in episode.frames(camera, options):
-        if measured and not isinstance(picture, SkippedFrame):
+        is_needed = options.wanted is None or index in options.wanted
+        if measured and is_needed and not isinstance(picture, SkippedFrame):
             luma = measured[index] if index < len(measured) else -1.0
             is_alike = abs(mean_luma(picture.luma()) - luma) <= MAX_LUMA
             # What a damaged video shows depends on how it is decoded

@@ -56,11 +56,12 @@ def _jumps(values: np.ndarray) -> list[tuple[int, int, float, float]]:
     # A jump is among the largest steps of its run; these are looked at in order of time
     largest = np.argsort(steps)[::-1][: 4 * JUMPS.most]
     spans: list[tuple[int, int, float, float]] = []
-    for step in sorted(int(s) for s in largest):
+    levels = values.tolist()  # small slices of lists are quicker
+    for step in sorted(largest.tolist()):
         if spans and step < spans[-1][1]:
             continue
         for length in range(1, JUMPS.frames + 1):
-            jump = _jump(values, steps, step + 1, step + 1 + length)
+            jump = _jump(levels, steps, step + 1, step + 1 + length)
             if jump:
                 spans.append(jump)
                 break
@@ -70,14 +71,15 @@ def _jumps(values: np.ndarray) -> list[tuple[int, int, float, float]]:
 
 
 def _jump(
-    values: np.ndarray, steps: np.ndarray, start: int, end: int
+    values: list[float], steps: np.ndarray, start: int, end: int
 ) -> tuple[int, int, float, float] | None:
     """The jump at frames start to end; None where the values there are an ordinary motion."""
     if start < 1 or end >= len(values):
         return None
     value_before = values[start - 1]
     value_after = values[end]
-    size = float(np.abs(values[start:end] - (value_before + value_after) / 2).min())
+    middle = (value_before + value_after) / 2
+    size = min(abs(value - middle) for value in values[start:end])
     if (
         size == 0
         or abs(value_after - value_before) > JUMPS.back * size

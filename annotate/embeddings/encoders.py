@@ -4,19 +4,15 @@ Whatever an encoder gives becomes 256 numbers of the whole picture and 64 of eac
 (projection.py).
 """
 
-import hashlib
 from functools import lru_cache
-from importlib.util import find_spec
-from pathlib import Path
 
 import cv2
 import numpy as np
 
 from annotate.config import EmbeddingsConfig
+from annotate.embeddings import EncoderError, lack_of_packages
 from annotate.embeddings.projection import Encoder
-from annotate.embeddings.weights import INSTALL, MOBILENET_URL, EncoderError, local_weights
 from annotate.pictures import area_averaged
-from core.errors import install_hint
 
 GREY_PX = 64
 GREY_BATCH = 32
@@ -42,45 +38,11 @@ def _load(name: str, grid: int, size_px: int | None, device: str) -> Encoder:
             GREY_SMALL,
             lambda pictures: grey_numbers(pictures, grid),
         )
-    if lack := _lack_of_packages(name):
+    if lack := lack_of_packages(name):
         raise EncoderError(lack)
     from annotate.embeddings.networks import network
 
     return network(name, grid, size_px, device)
-
-
-def _lack_of_packages(name: str) -> str:
-    """What has to be installed before an encoder can be loaded; empty where nothing has to."""
-    frameworks = ("torch", "torchvision", *(["transformers"] if name.startswith("hf:") else []))
-    missing = [package for package in frameworks if find_spec(package) is None]
-    remedy = (
-        f'{install_hint("train")}; the encoder grey needs nothing (embeddings.encoder = "grey")'
-    )
-    if missing:
-        return f"the encoder {name} needs {' and '.join(missing)}: {remedy}"
-    return ""
-
-
-def missing_download(config: EmbeddingsConfig) -> str:
-    """Why an encoder needs a download first, and what to do; empty if it is installed. Loads nothing."""
-    if config.encoder == "grey":
-        return ""
-    missing = _lack_of_packages(config.encoder)
-    if not missing and config.encoder == "mobilenet_v2" and local_weights(MOBILENET_URL) is None:
-        return f"the weights of mobilenet_v2 are not at hand: {INSTALL}"
-    return missing
-
-
-def identity(config: EmbeddingsConfig) -> str:
-    """The identity of an encoder in a folder, beside its name: its settings, and the sizes of its weights."""
-    kind, _, name = config.encoder.partition(":")
-    folder = Path(name)
-    if kind != "hf" or not folder.is_dir():
-        return ""
-    settings = folder / "config.json"
-    text = settings.read_text() if settings.exists() else ""
-    sizes = [f"{file.name} {file.stat().st_size}" for file in sorted(folder.glob("*.safetensors"))]
-    return hashlib.sha256("\0".join([text, *sizes]).encode()).hexdigest()[:16]
 
 
 def grey_numbers(pictures: np.ndarray, grid: int) -> np.ndarray:

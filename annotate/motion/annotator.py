@@ -19,7 +19,7 @@ import numpy as np
 
 from annotate.alignment import engine
 from annotate.alignment.engine import LabelReading
-from annotate.config import MotionConfig
+from annotate.config import MOST_OF_ATTEMPT, MotionConfig, ProgressConfig
 from annotate.motion.observe import Observed, Signals, observe, split_at_idle
 from annotate.motion.structure import (
     MIN_EPISODES,
@@ -30,7 +30,6 @@ from annotate.motion.structure import (
 )
 from annotate.motion.task_text import task_sentence
 from annotate.motion.way_home import ends_of_work
-from annotate.progress import MOST, ProgressConfig
 from core.domain.label import STEP, Label, Segment, plain_label
 from core.domain.label_run import MIN_NAME_CONFIDENCE
 from core.names import is_name, unnamed_step
@@ -89,7 +88,6 @@ def _voted_labels(
     return transferred_labels
 
 
-CODE_VERSION = "motion-11"
 BY_TIME = "nothing shows when the parts of its task begin: one step, by the time that the arm moves"
 # Of progress: an episode whose outcome nobody says, and which comes so far, is complete
 COMPLETE = 0.9
@@ -153,7 +151,7 @@ def _label_by_itself(episode: Observed, reading: LabelReading, steps: TaskSteps 
     if reading.is_complete:
         curve = finished_curve(by_itself.progress, episode.signals.success)
     else:
-        curve = np.minimum(by_itself.progress, MOST)
+        curve = np.minimum(by_itself.progress, MOST_OF_ATTEMPT)
     label = label_of(
         episode,
         by_itself.segments,
@@ -246,5 +244,5 @@ def agreed_ends(
 def finished_curve(curve: np.ndarray, success: bool | None) -> np.ndarray:
     """Progress that ends at 1 for an episode that is complete, and below for one that failed."""
     if success is False or (success is None and curve[-1] < COMPLETE):
-        return np.minimum(curve, MOST)
+        return np.minimum(curve, MOST_OF_ATTEMPT)
     return curve / max(curve[-1], 1e-9)

@@ -23,10 +23,9 @@ from statistics import median
 import numpy as np
 
 from annotate.alignment.engine import LabelReading
-from annotate.config import MotionConfig
+from annotate.config import MotionConfig, ProgressConfig
 from annotate.motion.observe import LEAST_S, Attempt, Observed, split_at_idle
 from annotate.motion.task_text import Transfer, asks_for_other_deeds, transfers
-from annotate.progress import ProgressConfig
 from core.domain.label import DONE, IDLE, STEP, Label, Segment
 
 # Of how far the arm goes out of the straight line to the goal: from there it comes down

@@ -19,8 +19,6 @@ from annotate.samples.labelled_episode import LabelledEpisode
 from core.domain.episode import Episode
 from core.tables import TABLES
 
-CODE_VERSION = "samples-5"
-
 
 def samples_stage(
     episodes: Sequence[LabelledEpisode],

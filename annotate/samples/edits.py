@@ -16,6 +16,7 @@ from itertools import product
 import cv2
 import numpy as np
 
+from annotate.pictures import area_averaged
 from core.errors import FailedError
 
 OCCLUDED = "occluded"
@@ -35,7 +36,7 @@ APART = 0.1  # of the run: pictures nearer to the covered one in time would show
 PLACES, OUTLINES = 160, 6  # tried for each patch
 GRID = 32  # side of the grid on which movement is looked for
 MOVES = 0.4  # share of the largest difference from the usual picture above which a cell of the grid moves
-SMALL = 96  # px: longer side of the small pictures by which places are compared, at most
+SMALL = 48  # px: longer side of the small pictures by which places are compared, at most
 BLOCK = 8  # JPEG's: a texture that is moved by whole blocks keeps its noise
 FACTORS = (1, 2, 4, BLOCK)  # by which pictures are made small: so many small pixels are a block
 FINALISTS = 16  # places that suit by their colours, whose edges are compared
@@ -113,10 +114,7 @@ def covered_picture(
 
 def moving_blocks(pictures: Sequence[np.ndarray]) -> np.ndarray:
     """Where anything moves in a run, bool [GRID, GRID]; everywhere, where nothing seems to."""
-    grids = [
-        cv2.resize(cv2.cvtColor(p, cv2.COLOR_RGB2GRAY), (GRID, GRID), interpolation=cv2.INTER_AREA)
-        for p in pictures
-    ]
+    grids = [cv2.cvtColor(area_averaged(p, GRID), cv2.COLOR_RGB2GRAY) for p in pictures]
     luma = np.stack(grids).astype(np.float32)
     largest = np.abs(luma - np.median(luma, axis=0)).max(axis=0)
     cells = (largest > MOVES * np.quantile(largest, 0.98)).astype(np.uint8)

@@ -8,7 +8,6 @@ takes the first match and guesses ("0.42" is 42 %, "42" too, "nan" is 100 %). Fo
 parsers are ProgressLM's (arXiv 2601.15224).
 """
 
-import hashlib
 import math
 import re
 import tomllib
@@ -199,14 +198,6 @@ def template(file: str, *path: str) -> Any:
 @cache
 def _load(file: str) -> dict[str, Any]:
     return tomllib.loads((TEMPLATES / f"{file}.toml").read_text())
-
-
-def template_version() -> str:
-    """Changes with any template file."""
-    files = sorted(TEMPLATES.glob("*.toml"))
-    return hashlib.sha256(
-        b"\0".join(f.name.encode() + b"\0" + f.read_bytes() for f in files)
-    ).hexdigest()[:16]
 
 
 def without_marks(text: str) -> str:

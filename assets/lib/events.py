@@ -15,8 +15,8 @@ from core.paths import ROOT
 from core.tables import TABLES
 from pipeline.outcome import StepOutcome, identifier, number_fact, outcome_facts, picture_markdown
 from pipeline.pictures import contact_sheet
-from pipeline.stage import Numbers, Stage, StageReport
-from pipeline.stages import STAGES
+from pipeline.stage import Numbers, StageReport
+from pipeline.stages import STAGES, Stage
 from warehouse.lake import Lake, StageRun
 from warehouse.lake.checks import Check, CheckOutcome
 

@@ -27,8 +27,8 @@ from core.files import room_in
 from core.paths import ROOT, Workspace
 from pipeline.config import stored_build, stored_builds
 from pipeline.release import held_outcomes
-from pipeline.stage import Stage, StageReport
-from pipeline.stages import LISTING, STAGES
+from pipeline.stage import StageReport, checked
+from pipeline.stages import LISTING, STAGES, Stage
 from warehouse.lake import WHOLE_DATASET, Lake, StageRun
 
 DATASET_KEYS, CHUNK_KEYS = datasets.name or "", chunks.name or ""  # the names of the partition sets
@@ -140,7 +140,7 @@ def _add_run(
     instance.report_runless_asset_event(event)
     build = stored_build(lake, run.dataset) if is_checked else None
     if build:
-        for check, outcome in stage.checked(lake, build, run.chunk):
+        for check, outcome in checked(stage, lake, build, run.chunk):
             instance.report_runless_asset_event(check_evaluation(run, check, outcome))
 
 

@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from annotate.alignment.engine import HZ
-from annotate.motion.annotator import CODE_VERSION as MOTION
-from annotate.progress import CODE_VERSION as PROGRESS
+from annotate.config import MOTION_VERSION, PROGRESS_VERSION
 from benchmarks.harness import attempted, command
 from benchmarks.policy.protocol import FAR, SHOWN
 from benchmarks.policy.recording import DATASET, Frames
@@ -198,4 +197,4 @@ def _rewards(
 
 def code_versions() -> dict[str, str]:
     """Of what the figures hang on."""
-    return {"motion": MOTION, "progress": PROGRESS, "training": TRAINING}
+    return {"motion": MOTION_VERSION, "progress": PROGRESS_VERSION, "training": TRAINING}

@@ -93,6 +93,7 @@ def choose_active(
 
 
 MIN_CONFIDENCE = 0.0  # of a label, for its progress: every label counts
+MIN_LABELLED = 0.5  # share of a chunk's episodes that decode, and of these that have a label
 MIN_NAME_CONFIDENCE = 0.5  # of a label, for the names of its steps
 
 

@@ -15,7 +15,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import apsw
-import yaml
 import zstandard
 from mcap.data_stream import ReadDataStream
 from mcap.exceptions import EndOfFile, InvalidMagic, RecordLengthLimitExceeded
@@ -123,7 +122,7 @@ def manifest_of(source: Source, uri: str) -> dict[str, Any]:
             content = parse_yaml(file.read().decode(errors="replace"))
         information = content["rosbag2_bagfile_information"]
         return information if isinstance(information["relative_file_paths"], list) else {}
-    except (DataError, OSError, yaml.YAMLError, ValueError, LookupError, TypeError):
+    except (DataError, OSError, ValueError, LookupError, TypeError):
         return {}
 
 

@@ -1,16 +1,13 @@
 """People's labels: the label run human/<dataset>, made of the corrections of a chunk's episodes."""
 
 import json
-from functools import partial
 
-from annotate.progress import CODE_VERSION as PROGRESS_VERSION
 from core.annotators import HUMAN
 from core.domain.label import Label, StatedEnd, check_tiling
 from core.domain.label_run import HUMAN_VERSION, human_run
 from ingest.episode import Finding
 from pipeline.labelled import LabelPlace, label_tables, of_label_run, quality_table, stated_label
-from pipeline.pictures import segments_figure
-from pipeline.stage import Output, Stage, StageContext
+from pipeline.stage import Output, StageContext
 from warehouse.lake.corrections import ACCEPTED, REJECTED, chunk_corrections, segments_of
 
 
@@ -61,26 +58,3 @@ def run(context: StageContext) -> Output:
     how_made = {"annotator": HUMAN, "params": json.dumps({}), "code_version": HUMAN_VERSION}
     numbers = {"label_run": label_run, "episodes": len(labelled), "not_used": len(findings)}
     return Output(tables, findings, registered=of_label_run(label_run, how_made), numbers=numbers)
-
-
-STAGE = Stage(
-    name="corrections",
-    upstream=("episodes", "frames"),
-    run=run,
-    config=lambda build: (build.stages.progress, PROGRESS_VERSION, *build.views),
-    code_version=HUMAN_VERSION,
-    description=(
-        "People's labels: segments and progress of the episodes that they corrected, as the run human/<dataset>."
-    ),
-    settings=(
-        "stages.progress",
-        "dataset.cameras.views",
-    ),
-    reads=(
-        "text",
-        "outcome",
-        "corrections",
-    ),
-    label_run=lambda build: human_run(build.name),
-    picture=partial(segments_figure, "corrections"),
-)

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from annotate.quality import CODE_VERSION, run_measures
+from annotate.quality import run_measures
 from core.tables import TABLES
-from pipeline.stage import Output, Stage, StageContext
+from pipeline.stage import Output, StageContext
 
 
 def run(context: StageContext) -> Output:
@@ -24,14 +24,3 @@ def run(context: StageContext) -> Output:
             key | columns | {"camera": episode.views[0], "end_phash": int(episode.phash[-1])}
         )
     return Output({"demonstration_measures": TABLES["demonstration_measures"].rows(rows)})
-
-
-STAGE = Stage(
-    name="demonstrations",
-    upstream=("frames",),
-    run=run,
-    config=lambda build: build.views,
-    settings=("dataset.cameras.views",),
-    code_version=CODE_VERSION,
-    description="How well each run was demonstrated: stand-stills, jerk, length, where it ends. Needs no label.",
-)

@@ -2,16 +2,13 @@
 
 import numpy as np
 import pyarrow as pa
-from pydantic import BaseModel
 
-from annotate.embeddings.encoders import identity
-from annotate.embeddings.passing import CODE_VERSION, camera_rows, embed_camera, wanted_cameras
+from annotate.embeddings.passing import camera_rows, embed_camera, wanted_cameras
 from core.tables import TABLES
 from ingest.episode import Finding
 from ingest.reasons import CHANGED_DURING_BUILD, DataError
-from pipeline.config import DatasetBuild
 from pipeline.picture_cache import embedding_pass
-from pipeline.stage import Output, Stage, StageContext
+from pipeline.stage import Output, StageContext
 from warehouse.measured import ChangedError, MeasuredSource
 
 
@@ -65,25 +62,3 @@ def run(context: StageContext) -> Output:
         "device": device,
     }
     return Output({"embeddings": table}, findings, numbers=numbers)
-
-
-def config_parts(build: DatasetBuild) -> tuple[BaseModel | str, ...]:
-    # When it is done, and on which device, does not change what it is
-    config = build.embeddings
-    return config.model_dump_json(exclude={"when", "device"}), identity(config)
-
-
-STAGE = Stage(
-    name="embeddings",
-    upstream=("frames",),
-    run=run,
-    config=config_parts,
-    settings=(
-        "stages.embeddings",
-        "dataset.cameras.views",
-    ),
-    code_version=CODE_VERSION,
-    description="What a frozen encoder sees in a few pictures a second: what runs are alike by.",
-    applies=lambda build: build.has_embeddings,
-    reads_source=True,
-)

@@ -7,7 +7,6 @@ from itertools import chain
 from typing import Any
 
 import pyarrow as pa
-from pydantic import BaseModel
 
 from core.tables import TABLES
 from ingest.episode import EpisodeRecord, Finding, Listing, record_row
@@ -35,8 +34,7 @@ from ingest.sources.types import SourceError
 from ingest.splits import assign_splits
 from ingest.task_texts import other_tasks
 from pipeline.config import DatasetBuild, config_rows, stored_build
-from pipeline.pictures import episodes_figure
-from pipeline.stage import ChangedSourceError, Output, Stage, StageContext
+from pipeline.stage import ChangedSourceError, Output, StageContext
 from warehouse.lake import Lake
 from warehouse.lake.connection import literal
 from warehouse.lake.outcomes import outcomes_by_recording
@@ -50,7 +48,6 @@ from warehouse.lake.recordings import (
 from warehouse.lake.statements import takedown_marks, withdrawn_reasons
 from warehouse.lake.stored import stored_signals
 
-CODE_VERSION = "episodes-7"
 MAX_CHANGED = (
     0.5  # share of a dataset's recordings; more of them at other addresses are asked about first
 )
@@ -463,26 +460,3 @@ def dataset_row(source: Source, listing: Listing) -> dict[str, Any]:
         "views": list(config.cameras.views),
         "notes": config.notes,
     }
-
-
-def config_parts(build: DatasetBuild) -> tuple[BaseModel | str, ...]:
-    # Where the data lies does not change what it is
-    facts = build.dataset.model_dump_json(exclude={"source", "annotator"})
-    return (f"{facts}{build.episodes}{build.stages.splits.model_dump_json()}",)
-
-
-STAGE = Stage(
-    name="episodes",
-    upstream=(),
-    run=run,
-    config=config_parts,
-    settings=(
-        "dataset",
-        "episodes",
-        "stages.splits",
-    ),
-    code_version=CODE_VERSION,
-    description="Episodes of a dataset as its metadata lists them, with splits and findings; registers its chunks.",
-    reads_source=True,
-    picture=episodes_figure,
-)

@@ -1,6 +1,5 @@
 """Visual change, gripper and speed of every frame, and coarse keyframes: one streaming pass per video."""
 
-import json
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -8,18 +7,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
-from pydantic import BaseModel
 
-from annotate.frames import CODE_VERSION, FramesResult, frames_stage
+from annotate.frames import FramesResult, frames_stage
 from annotate.measured_files import MeasuredFiles
 from core.files import write_file
 from core.paths import Workspace
 from core.tables import TABLES
 from ingest.recordings import file_stamp
-from pipeline.config import DatasetBuild
-from pipeline.pictures import frames_figure
 from pipeline.recognition import Recognition, recognise
-from pipeline.stage import Output, Stage, StageContext
+from pipeline.stage import Output, StageContext
 from warehouse.lake.recordings import fingerprint_columns
 from warehouse.lake.stored import stored_signals
 from warehouse.measured import ChangedError
@@ -143,42 +139,3 @@ def _outdated_episodes(context: StageContext, contents: pa.Table) -> set[int]:
     )
     present = zip(*(contents[name].to_pylist() for name in columns), strict=True)
     return {episode for episode, _ in {*former} - {*present}}
-
-
-READ = {
-    "fps",
-    "gripper",
-    "keys",
-    "limits",
-}  # fields of a registry entry that reading rows and pictures depends on
-
-
-def config_parts(build: DatasetBuild) -> tuple[BaseModel | str, ...]:
-    """The stage's settings, and what it reads of the registry entry besides: only what differs from the defaults, so
-    that a stage that was run before an entry could say it stays current."""
-    settings = build.dataset.model_dump(mode="json", include=READ, exclude_defaults=True)
-    if build.dataset.cameras.bgr:
-        settings["bgr"] = sorted(build.dataset.cameras.bgr)
-    return (build.stages.frames, *([json.dumps(settings, sort_keys=True)] if settings else []))
-
-
-STAGE = Stage(
-    name="frames",
-    upstream=("episodes",),
-    run=run,
-    config=config_parts,
-    settings=(
-        "stages.frames",
-        *(f"dataset.{name}" for name in sorted(READ)),
-        "dataset.cameras.bgr",
-    ),
-    reads=(
-        "rows",
-        "pictures",
-        "unusable",
-    ),
-    code_version=CODE_VERSION,
-    description="Visual change, gripper and speed of every frame, and coarse keyframes: one streaming pass per video.",
-    reads_source=True,
-    picture=frames_figure,
-)

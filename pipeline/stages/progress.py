@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import pyarrow as pa
 
-from annotate.progress import CODE_VERSION
 from core.domain.label import Label
 from core.domain.label_run import choose_active, human_run
 from core.tables import TABLES
@@ -16,8 +15,7 @@ from pipeline.labelled import (
     quality_table,
     with_progress,
 )
-from pipeline.pictures import progress_figure
-from pipeline.stage import LABEL_SETTINGS, Output, Stage, StageContext
+from pipeline.stage import Output, StageContext
 from warehouse.lake.corrections import ACCEPTED, REJECTED, chunk_corrections
 from warehouse.lake.stored import annotated_labels
 
@@ -183,27 +181,3 @@ def shown_by(references: Sequence[int]) -> str:
     """Why a label counts that follows references. Example: shown_by([3, 7]) is "shown by references: episodes 3, 7"."""
     plural = "s" if len(references) > 1 else ""
     return f"shown by reference{plural}: episode{plural} {', '.join(map(str, references))}"
-
-
-STAGE = Stage(
-    name="progress",
-    upstream=("frames", "segments", "transfer", "corrections"),
-    run=run,
-    # What decides which label counts, too; nothing is added to the hashes of builds before it was there
-    config=lambda build: (
-        build.stages.progress,
-        *(("references first",) if build.stated_annotator == "transfer" else ()),
-        *build.views,
-    ),
-    code_version=CODE_VERSION,
-    description=(
-        "The dense label: progress per frame, from segments and visual change; and which label of an episode counts."
-    ),
-    settings=LABEL_SETTINGS,
-    reads=(
-        "text",
-        "outcome",
-    ),
-    label_run=lambda build: build.label_run().id,
-    picture=progress_figure,
-)

@@ -6,8 +6,7 @@ from annotate.vlm.annotator import Reasoning, reason_episode
 from core.tables import TABLES
 from pipeline.kept_labels import kept_reasons, with_kept_findings, with_kept_rows
 from pipeline.labelled import LabelPlace
-from pipeline.pictures import segments_figure
-from pipeline.stage import LABEL_SETTINGS, Output, Stage, StageContext
+from pipeline.stage import Output, StageContext
 from pipeline.vlm_chunk import ChunkModel, albums, episode_view
 from warehouse.lake.stored import followers, labels_of
 
@@ -46,20 +45,3 @@ def run(context: StageContext) -> Output:
         tables = with_kept_rows(context, tables, stored_reasons)
         findings = with_kept_findings(context, findings, stored_reasons)
     return Output(tables, findings, numbers=answers.numbers, unanswered=answers.unanswered)
-
-
-STAGE = Stage(
-    name="reasoning",
-    upstream=("frames", "segments"),
-    run=run,
-    config=lambda build: (build.label_run().id,),
-    settings=LABEL_SETTINGS,
-    code_version=lambda build: build.label_run().code_version,
-    description=(
-        "Why the task is as far as it is, in words, for some frames of each episode; only where a VLM annotates."
-    ),
-    applies=lambda build: build.annotator == "vlm" and build.stages.vlm.reason,
-    label_run=lambda build: build.label_run().id,
-    asks_model=True,
-    picture=partial(segments_figure, "segments"),  # the segments that reasons are given for
-)

@@ -2,15 +2,13 @@
 
 from collections.abc import Iterator
 
-from annotate.samples import CODE_VERSION, samples_stage
+from annotate.samples import samples_stage
 from annotate.samples.labelled_episode import LabelledEpisode
-from annotate.samples.wording import template_version
 from core.domain.episode import Episode
 from core.domain.label_run import GateCounts
 from core.files import queries_of
 from pipeline.config import DatasetBuild
-from pipeline.pictures import samples_figure
-from pipeline.stage import Output, Stage, StageContext
+from pipeline.stage import Output, StageContext
 from warehouse.lake import Lake
 from warehouse.lake.episodes import episode_from_row
 from warehouse.lake.stored import labels_of
@@ -81,28 +79,3 @@ def _size_in_shards(width: int, height: int, max_px: int) -> tuple[int, int]:
     """Of a keyframe in a shard, which holds pictures at their own size: by it tokens are counted."""
     scale = min(1.0, max_px / max(1, width, height))
     return round(width * scale), round(height * scale)
-
-
-STAGE = Stage(
-    name="samples",
-    upstream=("episodes", "frames", "segments", "transfer", "corrections", "progress", "reasoning"),
-    run=run,
-    settings=(
-        "stages.samples",
-        "stages.shards.picture_max_px",
-    ),
-    reads=(
-        "text",
-        "splits",
-        "others",
-    ),
-    # The size of pictures in shards is a part of a sample's tokens
-    config=lambda build: (
-        build.stages.samples,
-        template_version(),
-        str(build.stages.shards.picture_max_px),
-    ),
-    code_version=CODE_VERSION,
-    description="Question-answer samples of the ProcVQA and ProgressLM families.",
-    picture=samples_figure,
-)

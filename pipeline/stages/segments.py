@@ -28,9 +28,8 @@ from pipeline.labelled import (
     with_confidence,
     with_progress,
 )
-from pipeline.pictures import segments_figure
 from pipeline.reading import by_task, task_signals
-from pipeline.stage import LABEL_SETTINGS, Output, Stage, StageContext
+from pipeline.stage import Output, StageContext
 from pipeline.vlm_chunk import Album, ChunkAnswers, ChunkModel, albums, episode_view
 
 type AnnotatedChunk = ChunkAnswers[Label]
@@ -224,22 +223,3 @@ def run(context: StageContext) -> Output:
         numbers=numbers | dict(annotated.numbers),
         unanswered=annotated.unanswered,
     )
-
-
-STAGE = Stage(
-    name="segments",
-    upstream=("episodes", "frames"),
-    run=run,
-    config=lambda build: (build.label_run().id,),
-    settings=LABEL_SETTINGS,
-    code_version=lambda build: build.label_run().code_version,
-    description="Subtask spans of each episode, by the configured annotator.",
-    reads=(
-        "text",
-        "steps",
-        "outcome",
-    ),
-    label_run=lambda build: build.label_run().id,
-    asks_model=True,
-    picture=partial(segments_figure, "segments"),
-)

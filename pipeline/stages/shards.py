@@ -13,18 +13,18 @@ import pyarrow as pa
 from annotate.pictures import encode_jpeg, fitted_picture, shard_jpeg
 from annotate.samples.edits import EDITED, OCCLUDED, covered_picture, edited_picture, load_editor
 from core.files import write_file
+from core.pictures import load_keyframe
 from ingest.episode import EpisodeData, EpisodeRecord, Finding
 from ingest.media.frames import DECODE_ALL, DecodeOptions, Picture, SkippedFrame, VideoError
 from ingest.reasons import DataError
 from pipeline.config import DatasetBuild
 from pipeline.picture_cache import PictureKey, PictureStore, kept_pictures
-from pipeline.pictures import shards_figure
 from pipeline.reading import records_of
-from pipeline.stage import Output, Stage, StageContext
+from pipeline.stage import Output, StageContext
 from warehouse.lake import Lake
-from warehouse.lake.stored import coarse_keyframes, load_keyframe, rows_of_episode
+from warehouse.lake.stored import coarse_keyframes, rows_of_episode
 from warehouse.measured import ChangedError, MeasuredSource
-from warehouse.shards.shard import CODE_VERSION, EntryContent, picture_name, shards_stage
+from warehouse.shards.shard import EntryContent, picture_name, shards_stage
 
 # The pictures of one episode that samples show, each with the instruction that its edit follows, if an editor makes it
 WantedPictures = Mapping[PictureKey, str | None]
@@ -263,28 +263,3 @@ def _by_editor(
         picture = edited_picture(rgb, instruction, seed, load_editor(name), name)
         write_file(path, encode_jpeg(picture, config.picture_max_px, config.jpeg_quality)[0])
     return path.read_bytes()
-
-
-STAGE = Stage(
-    name="shards",
-    upstream=("episodes", "frames", "samples"),
-    run=run,
-    settings=(
-        "stages.shards",
-        "stages.samples.image_editor",
-    ),
-    reads=(
-        "rows",
-        "pictures",
-        "others",
-    ),
-    # Where shards lie does not change what they are
-    config=lambda build: (
-        build.stages.shards.model_dump_json(exclude={"store"}),
-        build.stages.samples.image_editor or "",
-    ),
-    code_version=CODE_VERSION,
-    description="WebDataset tars: one entry per episode, pictures stored once.",
-    reads_source=True,
-    picture=shards_figure,
-)

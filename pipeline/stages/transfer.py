@@ -2,12 +2,10 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 
 from annotate.motion.observe import Signals
-from annotate.progress import CODE_VERSION as PROGRESS_VERSION
 from annotate.progress import progress
 from annotate.transfer import Reference, Transferred, annotate
 from core.domain.label import Label, check_tiling
@@ -20,9 +18,8 @@ from pipeline.labelled import (
     of_label_run,
     quality_table,
 )
-from pipeline.pictures import segments_figure
 from pipeline.reading import by_task, signals_of, task_signals
-from pipeline.stage import LABEL_SETTINGS, Output, Stage, StageContext
+from pipeline.stage import Output, StageContext
 from pipeline.stages.segments import native_label
 from warehouse.lake import Lake
 from warehouse.lake.references import joined_tasks, references_of
@@ -192,26 +189,3 @@ def _transferred(context: StageContext) -> list[tuple[Signals, Transferred]]:
                 transferred = replace(transferred, label=label)
             results.append((signals, transferred))
     return sorted(results, key=lambda result: result[0].episode_index)
-
-
-STAGE = Stage(
-    name="transfer",
-    upstream=("episodes", "frames", "embeddings"),
-    run=run,
-    config=lambda build: (build.transfer_run().id, build.stages.progress, PROGRESS_VERSION),
-    settings=(
-        *LABEL_SETTINGS,
-        "stages.embeddings",
-    ),
-    code_version=lambda build: build.transfer_run().code_version,
-    description="Episodes labelled like the references of their task: those whose label somebody vouches for.",
-    reads=(
-        "text",
-        "steps",
-        "outcome",
-        "references",
-    ),
-    applies=lambda build: build.uses_references,
-    label_run=lambda build: build.transfer_run().id,
-    picture=partial(segments_figure, "transfer"),
-)

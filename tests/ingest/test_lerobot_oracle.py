@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from annotate.frames import FramesConfig, frames_stage
+from annotate.config import FramesConfig
+from annotate.frames import frames_stage
 from ingest.episode import EpisodeRecord, Finding
 from ingest.source import list_episodes, read_episode
 from ingest.sources.files import Source
@@ -177,7 +178,7 @@ CASES: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def base(tmp_path_factory) -> Path:
     return small.write_v3(tmp_path_factory.mktemp("oracle") / "arm", small.RECORDINGS)
 
 
@@ -195,9 +196,7 @@ EACH_TIME = (
         for case in CASES
     ],
 )
-def test_each_frame_is_lerobots_or_a_finding_says_so(
-    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
-) -> None:
+def test_each_frame_is_lerobots_or_a_finding_says_so(base, tmp_path, monkeypatch, case):
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "hf"))
     root = shutil.copytree(base, tmp_path / "arm")
     CASES[case](root)

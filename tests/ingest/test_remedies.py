@@ -19,7 +19,8 @@ from mcap.records import Channel, Message, Schema
 from mcap.stream_reader import StreamReader
 from mcap.writer import Writer
 
-from annotate.frames import FramesConfig, frames_stage
+from annotate.config import FramesConfig
+from annotate.frames import frames_stage
 from core.paths import ROOT
 from ingest.episodes import settle
 from ingest.reasons import REASONS

@@ -35,9 +35,9 @@ from ingest.source import format_of
 from ingest.sources.files import Source
 from ingest.sources.types import SourceError
 from pipeline.build import BuildListener, run_build
-from pipeline.chunk import StageMoment
 from pipeline.config import DatasetBuild
-from pipeline.stage import StageReport, Step
+from pipeline.stage import StageMoment, StageReport
+from pipeline.stages import Step
 from tests.kits import agibot_writer as agibot
 from tests.kits import hdf5_writer as hdf5
 from tests.kits import lerobot_writer as le

@@ -12,7 +12,8 @@ from core.paths import Workspace
 from pipeline.build import BuildReport, run_build
 from pipeline.config import DatasetBuild, source_build
 from pipeline.plan import STALE
-from pipeline.stage import Output, Stage, StageContext, Step
+from pipeline.stage import Output, StageContext
+from pipeline.stages import Stage, Step
 from tests.kits.lake_kit import opened
 from warehouse.lake import Lake, forget_lakes
 

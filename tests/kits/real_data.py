@@ -2,7 +2,8 @@
 
 from collections import Counter
 
-from annotate.frames import FramesConfig, FramesResult, frames_stage
+from annotate.config import FramesConfig
+from annotate.frames import FramesResult, frames_stage
 from core.paths import ROOT
 from ingest.episode import EpisodeRecord, Listing
 from ingest.signals.survey import survey

@@ -2,15 +2,21 @@
 said."""
 
 import json
+import shutil
+import signal
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from core.paths import Workspace
-from pipeline.build import run_build
+from core.paths import ROOT, Workspace
+from core.tables import TABLES
+from pipeline.build import BuildReport, run_build
 from pipeline.config import source_build
+from tests.kits.cli_kit import DONE, command
 from tests.kits.kept_workspaces import FOLDER, KEPT
 from warehouse.lake import Lake
 from warehouse.lake.connection import has
@@ -57,14 +63,11 @@ def rows(lake: Lake, names: dict[str, str] | tuple[str, ...]) -> dict[str, list[
     return {name: sorted(table_rows, key=repr) for name, table_rows in rows_by_table.items()}
 
 
-def build(folder: Path) -> Lake:
-    report = run_build(
-        Workspace(folder / "workspace"),
-        [source_build(folder / "source", "tiny", None, None)],
-        workers=1,
-    )
+def build(folder: Path) -> BuildReport:
+    builds = [source_build(folder / "source", "tiny", None, None)]
+    report = run_build(Workspace(folder / "workspace"), builds, workers=1)
     assert report.failed == []
-    return Lake(Workspace(folder / "workspace"))
+    return report
 
 
 def test_what_people_said_outlives_an_upgrade(kept: Path) -> None:
@@ -85,7 +88,8 @@ def test_what_people_said_outlives_an_upgrade(kept: Path) -> None:
         "\n".join(json.dumps(x, default=str) for x in lines)
     )
 
-    lake = build(kept)
+    build(kept)
+    lake = Lake(Workspace(kept / "workspace"))
     current_rows = rows(lake, PEOPLE)
     for table, former_rows in said_rows.items():
         # Columns may be added; each row says which recording it is of
@@ -106,9 +110,48 @@ def test_what_people_said_outlives_an_upgrade(kept: Path) -> None:
     assert lake.rows("FROM pending_corrections") == []
     lake.con.close()
 
-    second_report = run_build(
-        Workspace(kept / "workspace"),
-        [source_build(kept / "source", "tiny", None, None)],
-        workers=1,
+    assert build(kept).done == []
+
+
+# A program that is killed at a commit: the moments before and behind each, of the lake and of what people said
+KILLED = """
+import os, sys, duckdb
+moment, commits = int(sys.argv.pop(1)), []
+def strike():
+    commits.append(len(commits))
+    if len(commits) == moment:
+        os.kill(os.getpid(), 9)
+def execute(con, sql, *values, execute=duckdb.DuckDBPyConnection.execute):
+    if sql != "COMMIT":
+        return execute(con, sql, *values)
+    strike()
+    execute(con, sql)
+    strike()
+duckdb.DuckDBPyConnection.execute = execute
+sys.setprofile(lambda _, event, call: event[:2] == "c_" and call.__name__ == "commit" and strike())
+import proccorpus
+proccorpus.main()
+"""
+EACH_TIME = 6  # what people said is taken over, and stands in both places
+
+
+@pytest.mark.parametrize(
+    "moment", [pytest.param(k, marks=[pytest.mark.long] * (k != EACH_TIME)) for k in range(1, 11)]
+)
+def test_an_interrupted_upgrade_goes_on(kept: Path, moment: int) -> None:
+    spaces = kept / "workspace", kept / "whole"
+    shutil.copytree(*spaces)
+    words = ("upgrade", "--yes", "--workspace", str(spaces[0]))
+    child = subprocess.run(
+        [sys.executable, "-c", KILLED, str(moment), *words], cwd=ROOT, check=False
     )
-    assert (second_report.done, second_report.failed) == ([], [])
+    assert child.returncode == -signal.SIGKILL
+    tables = ("statements", *PEOPLE, *IN_FORCE, *(TABLES.keys() - {"schema_versions"}))
+    states = []
+    for space in spaces:
+        assert command("upgrade", "--yes", cwd=kept, workspace=space).code == DONE
+        lake = Lake(Workspace(space), read_only=True)
+        states.append(rows(lake, tables))
+        lake.con.close()
+    for table, of_whole in states[1].items():
+        assert states[0][table] == of_whole, table

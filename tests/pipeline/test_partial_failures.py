@@ -27,11 +27,11 @@ from annotate.config import EmbeddingsConfig, SamplesConfig, VlmConfig
 from core.errors import UserError
 from core.paths import Workspace
 from pipeline.build import BuildListener, BuildReport, run_build
-from pipeline.chunk import StageMoment
 from pipeline.config import DatasetBuild, source_build, with_annotator
 from pipeline.imports import Imported, import_annotations
 from pipeline.release import release_step
 from pipeline.reward_model import reward_model_step
+from pipeline.stage import StageMoment
 from tests.assets.defs.corpus.test_assets import ASSETS, CHAIN, materialize
 from tests.kits import hdf5_writer, tiny_lerobot
 from tests.kits.cli_kit import run_here

@@ -14,12 +14,10 @@ from core.paths import Workspace
 from eval.reward.open import ScorerConfig
 from eval.reward.video import frames
 from pipeline.build import SILENT, BuildListener, run_build
-from pipeline.chunk import StageMoment
 from pipeline.config import DatasetBuild, source_build
 from pipeline.episode_rewards import episode_clip, score_selection
-from pipeline.stage import StageContext, Step
-from pipeline.stages import segments
-from pipeline.stages.embeddings import STAGE as EMBEDDINGS
+from pipeline.stage import StageContext, StageMoment
+from pipeline.stages import Step, stage_named
 from pipeline.vlm_chunk import albums
 from tests.kits import small_sources as sources
 from tests.kits.made_corpus import restored, stage_output, with_stages
@@ -103,7 +101,7 @@ def serials_in_shards(space: Workspace) -> dict[int, set[int | None]]:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("measured")
 
 
@@ -119,7 +117,7 @@ def measured(place: Path, form: str) -> tuple[Workspace, Path, str]:
 
 
 @EACH_FORM
-def test_shards_hold_no_picture_of_another_recording(place: Path, form: str):
+def test_shards_hold_no_picture_of_another_recording(place, form):
     space, source, files = measured(place, form)
     built(space, source, 12, At("shards", lambda: swap(source, files)))
     assert changes(space) == [(episode, "shards", "unusable") for episode in SWAPPED]
@@ -135,9 +133,7 @@ def test_shards_hold_no_picture_of_another_recording(place: Path, form: str):
 @pytest.mark.parametrize(
     ("stage", "swapped"), [("frames", {2: {6}, 5: {3}}), ("shards", {2: {3}, 5: {6}})]
 )
-def test_the_next_build_takes_the_source_as_it_is_then(
-    place: Path, tmp_path: Path, stage: str, swapped: dict[int, set[int]]
-):
+def test_the_next_build_takes_the_source_as_it_is_then(place, tmp_path, stage, swapped):
     space, source, files = measured(place, "rows and videos")
     if stage == "frames":
         space = Workspace(tmp_path / "unmeasured")
@@ -152,7 +148,7 @@ def test_the_next_build_takes_the_source_as_it_is_then(
 
 @pytest.mark.parametrize("kind", ["lerobot", "rerun"])
 @EACH_FORM
-def test_an_export_is_refused(place: Path, tmp_path: Path, form: str, kind: str):
+def test_an_export_is_refused(place, tmp_path, form, kind):
     space, source, files = measured(place, form)
     export = EXPORT_KINDS[kind].export
     for path in source.rglob("*.*"):
@@ -165,7 +161,7 @@ def test_an_export_is_refused(place: Path, tmp_path: Path, form: str, kind: str)
         list(frames(episode_clip(space, "arm", 2)[0], partial=True))
 
 
-def test_a_model_scores_only_what_was_measured(place: Path, tmp_path: Path):
+def test_a_model_scores_only_what_was_measured(place, tmp_path):
     space, source, files = measured(place, "videos beside rows")
     config = ScorerConfig(make_checkpoint(tmp_path / "bars"))
     swap(source, files)
@@ -176,20 +172,20 @@ def test_a_model_scores_only_what_was_measured(place: Path, tmp_path: Path):
     assert score_selection(Lake(space), config, ANY, 2.5).scored_now == len(RUNS)
 
 
-def test_encoders_and_models_are_shown_only_what_was_measured(place: Path):
+def test_encoders_and_models_are_shown_only_what_was_measured(place):
     space, source, files = measured(place, "videos beside rows")
     swap(source, files)
     lake = Lake(space)
     build = with_stages(
         dataset_build(source), embeddings=EmbeddingsConfig(when="always", encoder="grey")
     )
-    output = stage_output(EMBEDDINGS, lake, build, 0)
+    output = stage_output(stage_named("embeddings"), lake, build, 0)
     assert output.findings is not None
     found = [(f.reason, f.episode_index) for f in output.findings]
     assert found == [("changed_during_build", episode) for episode in SWAPPED]
     assert {*output.tables["embeddings"]["episode_index"].to_pylist()} == OTHERS
 
-    step = Step(segments.STAGE.spec(build), "arm", 0, "stale", "in")
+    step = Step(stage_named("segments").spec(build), "arm", 0, "stale", "in")
     context = StageContext(lake, build, step, build.source(space.sources))
     of_episode = {
         signals.episode_index: album for signals, album in albums(context, context.signals())

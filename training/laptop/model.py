@@ -25,7 +25,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
 
-from annotate.embeddings.encoders import Encoder, encoder_input, identity, load_encoder
+from annotate.embeddings import identity
+from annotate.embeddings.encoders import Encoder, encoder_input, load_encoder
 from annotate.embeddings.networks import one_thread
 from training.folder import CONFIG, LAPTOP, ModelError, read_card, write_card
 from training.laptop.config import LaptopConfig

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from core.domain.episode import Episode
 from core.domain.label import Label, Segment
 from core.errors import UserError
+from core.pictures import load_keyframe
 from core.values import grouped, spread
 from ingest.formats.tables import read_columns
 from ingest.media.video import decode, frame_times
@@ -45,7 +46,7 @@ from warehouse.exports.lerobot_plan import (
     why_no_stages,
 )
 from warehouse.exports.selection import ExportedEpisode, SourceReader, outcome_assumed
-from warehouse.lake.stored import coarse_keyframes, load_keyframe
+from warehouse.lake.stored import coarse_keyframes
 
 STAT_PICTURES = 4  # of each episode and camera
 INTEGER = pa.int64()

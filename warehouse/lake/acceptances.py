@@ -100,10 +100,11 @@ def open_faults(
     lake: LakeConnection, datasets: Collection[str] | None = None
 ) -> dict[str, dict[str, int]]:
     """By dataset and check how many usable runs have faults that nobody accepted, the commonest check first."""
-    rows = lake.rows(
+    sql = (
         "SELECT dataset, check_name, count(DISTINCT episode_index) AS runs FROM checks JOIN episodes e "
         "USING (dataset, episode_index) WHERE NOT is_accepted AND e.status = 'ok' GROUP BY ALL ORDER BY 1, 3 DESC, 2"
     )
+    rows = lake.once("open faults", lambda: lake.rows(sql))
     return counts_by_dataset(row for row in rows if datasets is None or row[0] in datasets)
 
 

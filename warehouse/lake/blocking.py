@@ -3,11 +3,11 @@
 Stages and releases ask for themselves, so it does not matter who starts them: a command, Dagster, a job, the night.
 """
 
+from core.domain.label_run import MIN_LABELLED
 from core.values import grouped
 from warehouse.lake.checks import (
     CHECKS,
     MAKE_ANEW,
-    MIN_LABELLED,
     MOST_BROKEN,
     CheckScope,
     schema_faults,

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import duckdb
 import pyarrow as pa
 
+from core.domain.label_run import MIN_LABELLED
 from core.tables import STAGE_TABLES, STAGED_TABLES, TABLES, Table
 from ingest.reasons import CHANGED_DURING_BUILD
 from warehouse.lake.connection import literal, quoted
@@ -23,7 +24,6 @@ from warehouse.lake.lake import Lake
 from warehouse.lake.near_duplicates import USABLE, Run, look_alikes, near_copies, not_looked_at
 from warehouse.lake.statements import takedown_marks
 
-MIN_LABELLED = 0.5  # share of a chunk's episodes that decode, and of these that have a label
 THRESHOLDS = {
     "CHANGED": literal(CHANGED_DURING_BUILD),
     "FEW": 3,  # episodes, which say nothing of the source or the model: each is left out by itself

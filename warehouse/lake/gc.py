@@ -15,19 +15,21 @@ from datetime import UTC, datetime, timedelta
 from itertools import chain, product
 from math import inf
 from pathlib import Path
-from typing import Any
-
-from upath import UPath
+from typing import TYPE_CHECKING, Any
 
 from core.files import HALF_FILE
 from core.paths import Workspace
 from core.tables import SPLITS, TABLES
+from core.values import imported
 from warehouse.lake.catalog import is_older
 from warehouse.lake.connection import CATALOG, literal
 from warehouse.lake.lake import Lake
 from warehouse.lake.place import LakeError, LakePlace
 from warehouse.lake.schema import index_statistics
 from warehouse.lake.statements import taken_down
+
+if TYPE_CHECKING:
+    from upath import UPath
 
 GRACE_S = 900.0  # a file this young may belong to a build that has not recorded it yet
 SMALL_BYTES = 32 << 20  # files of rows that are smaller are merged with others of their partition
@@ -141,7 +143,7 @@ def _expire(lake: Lake, snapshots: list[int], grace_s: float) -> None:
         lake.con.execute(f"CALL ducklake_expire_snapshots('lake', versions => {snapshots})")
     if merged:
         # DuckLake will not mind that the files are gone
-        data = UPath(lake.place.data)
+        data = imported("upath:UPath")(lake.place.data)
         _delete(data / path for path in sorted(_scheduled(lake) - merged))
     else:
         lake.con.execute(CLEAN_UP)
@@ -332,7 +334,8 @@ def _unlisted_in_stores(lake: Lake, grace_s: float) -> Iterator["UPath"]:
     our_names = tuple(f"{name}-" for name in lake.column("SELECT dataset FROM datasets"))
     latest_time = time.time() - grace_s
     # A store may be a bucket of many terabytes: only the folders that shards are written to are listed
-    folders = (UPath(store) / split for store, split in product(stores, SPLITS))
+    address = imported("upath:UPath")
+    folders = (address(store) / split for store, split in product(stores, SPLITS))
     for path in chain.from_iterable(folder.iterdir() for folder in folders if folder.exists()):
         is_ours = path.name.startswith(our_names) and path.name.endswith((".tar", ".index.json"))
         if is_ours and _stem(path) not in listed and _modified(path) < latest_time:

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from itertools import batched, chain
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 
+from core.values import imported
 from warehouse.lake.connection import LakeConnection
 from warehouse.lake.lake import Lake
 from warehouse.lake.similarity import episode_embeddings
-from warehouse.lake.stored import coarse_keyframes, load_keyframe
+from warehouse.lake.stored import coarse_keyframes
 
 USABLE = "usable_episodes"  # temporary: id, dataset, episode_index, split, camera, num_frames of those to look at
 # Hashes of the preferred camera's frames
@@ -377,8 +377,8 @@ def _peaks(
 
 
 def _luma_grid(lake: Lake, sha256: str) -> np.ndarray:
-    luma = load_keyframe(lake.workspace, sha256, cv2.IMREAD_GRAYSCALE)
-    return cv2.resize(luma, (GRID, GRID), interpolation=cv2.INTER_AREA).ravel().astype(np.float64)
+    luma = imported("core.pictures:keyframe_luma")(lake.workspace, sha256, GRID)
+    return luma.ravel().astype(np.float64)
 
 
 def peak(a: np.ndarray, b: np.ndarray) -> float:

@@ -12,12 +12,14 @@ from itertools import chain
 from operator import attrgetter, itemgetter
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from core.files import queries_of
 from core.tables import TABLES
 from core.values import grouped
 from ingest.recordings import (
+    MIN_SHARED_ROWS,
     MOMENTS,
     NO_NUMBER,
     VERSION,
@@ -26,6 +28,7 @@ from ingest.recordings import (
     Likeness,
     Match,
     RecordingIndex,
+    shared_rows,
 )
 from warehouse.lake.connection import LakeConnection, literal
 from warehouse.lake.lake import Lake
@@ -55,7 +58,12 @@ WHATS = {
 }
 # Changes that a build finds; of the others a person decides
 BUILD_CHANGES = ("moved", "gone", "back", "new", "changed", "probable")
-KNOWN, LIKE_SOME = queries_of(__file__)
+KNOWN, LIKE_SOME, ROWS_APART = queries_of(__file__)
+# From where on runs of one dataset that look alike are others: rows in standard deviations; and the cell of a tiny
+# picture that differs most, of 255: by up to 25 where a video was encoded anew as coarsely as can be
+MIN_ROWS_APART = 0.2
+MIN_CELLS_APART = 30
+PLACE = ("dataset", "episode_index", "recording")
 
 
 def known_recordings(
@@ -396,7 +404,6 @@ def decide(lake: Lake, dataset: str, episode_index: int, *, is_same: bool, autho
         )
     former = known_recordings(lake, "r.recording = ?", [present.resembles])[0]
     update = RecordingUpdate(dataset, PERSON)
-    statement = {"dataset": dataset, "episode_index": episode_index, "author": author}
     # Where both are there, each keeps its number
     is_copy = is_same and former.is_here
     if is_same and not is_copy:
@@ -411,12 +418,12 @@ def decide(lake: Lake, dataset: str, episode_index: int, *, is_same: bool, autho
     reason = withdrawn_reasons(lake).get(former.recording)
     # A copy of what was taken down is so, too; what is none is taken in by the next build
     if reason and is_copy:
-        say(lake, TAKEDOWN, lambda: [statement | mark_of_copy(place, former, reason)])
+        say(lake, TAKEDOWN, lambda: [mark_of_copy(place, former, reason) | {"author": author}])
     elif reason and not is_same:
         _look_again(lake, place, "is not one that was taken down")
     update.changes[-1]["author"] = author
-    decision = {"recording": present.recording, "subject": former.recording, "is_same": is_same}
-    say(lake, "recording", lambda: [statement | decision])
+    decision = _decision(present, former.recording, author, is_same=is_same)
+    say(lake, "recording", lambda: [decision])
     lake.upsert(f"recording of {dataset} {episode_index}", **update.upserts())
     return former.recording
 
@@ -442,45 +449,51 @@ def _look_again(lake: Lake, place: tuple[str, int], reason: str) -> None:
 
 def withdraw(
     lake: Lake, dataset: str, episodes: Collection[int] | None, reason: str
-) -> list[tuple[str, int, bool]]:
+) -> list[tuple[str, int, Likeness]]:
     """Take episodes down (None: the whole dataset), and every other episode of the corpus that is
     the same recording. One that may be is not used until a person decides.
 
-    Returns the others, and whether each certainly is. What they are told by is kept, so that they are known wherever
-    they turn up later. Raises UserError as `take_down` does.
+    Returns the others, and how sure it is; with them those that look alike and are other recordings by their rows. What
+    they are told by is kept, so that they are known wherever they turn up later. Raises UserError as `take_down` does.
     """
     numbers = None if episodes is None else sorted(episodes)
     condition = "r.dataset = $1 AND ($2 IS NULL OR list_contains($2, r.episode_index))"
     contents = f"dataset = {literal(dataset)}"
     withdrawn = known_recordings(lake, condition, [dataset, numbers], contents)
-    copies = _copies(lake, withdrawn)
+    matches = [*_matches(lake, withdrawn)]
     original_by_copy = {
         (copy.dataset, copy.episode_index): original
-        for copy, (original, degree, _) in copies
+        for copy, (original, degree, _) in matches
         if degree == Likeness.SAME
     }
     take_down(lake, dataset, episodes, reason, original_by_copy)
+    decisions = [
+        _decision(copy, original.recording, "proccorpus", difference, is_same=False)
+        for copy, (original, degree, difference) in matches
+        if degree == Likeness.OTHER
+    ]
+    say(lake, "recording", lambda: decisions)
     update = RecordingUpdate(dataset, PERSON)
-    for recording in (*withdrawn, *map(itemgetter(0), copies)):
+    for recording in (*withdrawn, *map(itemgetter(0), matches)):
         update.put_fingerprint(recording)
-    for copy, (original, degree, match_reason) in copies:
-        if degree != Likeness.SAME:
+    for copy, (original, degree, match_reason) in matches:
+        if degree == Likeness.PROBABLE:
             resembling = replace(copy, resembles=original.recording, why=match_reason)
             update.put(resembling)
             update.note("probable", original, resembling, match_reason)
-    places = [(copy.dataset, copy.episode_index) for copy, _ in copies]
     if withdrawn:
         lake.upsert(f"recordings taken down of {dataset}", **update.upserts())
-    for place in {*places} - original_by_copy.keys():
+    degrees = {(copy.dataset, copy.episode_index): match[1] for copy, match in matches}
+    for place in (place for place, degree in degrees.items() if degree == Likeness.PROBABLE):
         _look_again(lake, place, "may be one that was taken down")
-    return [(*place, place in original_by_copy) for place in places]
+    return [(*place, degree) for place, degree in degrees.items()]
 
 
-def _copies(
+def _matches(
     lake: LakeConnection, withdrawn: Sequence[KnownRecording]
-) -> list[tuple[KnownRecording, Match]]:
+) -> Iterator[tuple[KnownRecording, Match]]:
     """Episodes of the whole corpus that are, or may be, one of some recordings, with that one; without those of which
-    a person said that they are not."""
+    it was said that they are not. Those that are others by their rows come with each that they look like."""
     ids = [*map(attrgetter("recording"), withdrawn)]
     prints = [*map(attrgetter("fingerprint"), withdrawn)]
     layers = {
@@ -498,8 +511,39 @@ def _copies(
     recordings = known_recordings(lake, LIKE_SOME, values, contents="true")
     index = RecordingIndex(withdrawn, of_any_length=True)
     decisions = decided_apart(lake)
-    matches = (
-        (other, index.closest(other.fingerprint, decisions.get(other.recording, ())))
-        for other in recordings
-    )
-    return [(other, match) for other, match in matches if match]
+    for candidate in recordings:
+        separated = {*decisions.get(candidate.recording, ())}
+        while match := index.closest(candidate.fingerprint, separated):
+            original, degree, _ = match
+            difference = _difference(lake, original, candidate)
+            if degree == Likeness.SAME or not difference:
+                yield candidate, match
+                break
+            separated.add(original.recording)
+            yield candidate, (original, Likeness.OTHER, difference)
+
+
+def _difference(lake: LakeConnection, first: KnownRecording, second: KnownRecording) -> str:
+    """What tells two runs of one dataset apart, though they look alike: rows that are far apart, under pictures that no
+    encoding makes so different; empty: nothing."""
+    a, b = first.fingerprint, second.fingerprint
+    have_one_form = (first.dataset, a.num_frames) == (second.dataset, b.num_frames)
+    if not have_one_form or shared_rows(a.sketch, b.sketch) >= MIN_SHARED_ROWS:
+        return ""
+    episodes = first.episode_index, second.episode_index
+    [rows_apart] = lake.column(ROWS_APART, [first.dataset, *episodes, a.num_frames])
+    pictures = [moment_pictures(lake, first.dataset, episode) for episode in episodes]
+    if not rows_apart or rows_apart < MIN_ROWS_APART or not all(pictures):
+        return ""
+    cells = np.array([[*map(list, of_run)] for of_run in pictures])
+    if np.median(np.abs(cells[0] - cells[1]).max(axis=1)) < MIN_CELLS_APART:
+        return ""
+    return f"the rows are {rows_apart:.2g} standard deviations apart, and the pictures differ"
+
+
+def _decision(
+    recording: KnownRecording, subject: str, author: str, comment: str | None = None, **value: bool
+) -> dict[str, Any]:
+    """The statement that a recording is, or is not, one that it looks like."""
+    words = {"subject": subject, "author": author, "comment": comment}
+    return {name: getattr(recording, name) for name in PLACE} | words | value

@@ -18,3 +18,13 @@ LEFT JOIN (FROM episode_content WHERE {0}) e ON e.recording = r.recording
 r.left_at IS NULL AND NOT list_contains($1, r.recording) AND (
 list_contains($2, e.rows_hash) OR list_contains($3, e.content_hash) OR list_contains($4, e.file_hash)
 OR list_has_any(e.row_sketch, $5::UBIGINT[]) OR list_has_any(e.moments, $6::UBIGINT[]))
+-- ROWS_APART: By the means of eighths of two runs, in standard deviations, in the dimension that differs most; or null
+WITH both_runs AS (
+  SELECT episode_index, frame_index * 8 // $4 AS part, unnest(range(len(state))) AS dimension, unnest(state) AS value
+  FROM states WHERE dataset = $1 AND episode_index IN ($2, $3)),
+of_parts AS (
+  SELECT dimension, avg(value) FILTER (episode_index = $2) - avg(value) FILTER (episode_index = $3) AS apart
+  FROM both_runs GROUP BY dimension, part),
+spreads AS (SELECT dimension, stddev_pop(value) AS spread FROM both_runs GROUP BY 1)
+SELECT max(apart / spread) FROM (SELECT dimension, sqrt(avg(apart ** 2)) AS apart FROM of_parts GROUP BY 1)
+JOIN spreads USING (dimension) WHERE spread > 0

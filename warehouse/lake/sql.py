@@ -18,8 +18,9 @@ import pyarrow as pa
 from core.errors import SqlError, UserError, first_line
 from core.names import LATEST, did_you_mean
 from core.paths import Workspace
-from core.rows import write_as
+from core.rows import python_rows, write_as
 from core.tables import STATEMENTS, TABLES
+from core.values import plain
 from core.wall import held_bytes
 from warehouse.lake.connection import attach, connect, extension_path, literal, see_statements
 from warehouse.lake.place import LakeError, place
@@ -326,6 +327,8 @@ def answered(
         rows = answer(con, sql, BATCH_ROWS)
         if style is None:
             _write(rows, max_rows, file)
+        elif style == "rows":
+            _write_table(rows, max_rows, file)
         else:
             write_as(style, _first(rows, max_rows), rows.schema, file)
     except UserError as e:
@@ -367,6 +370,14 @@ def _write(reader: pa.RecordBatchReader, max_rows: int | None, file: Any) -> Non
     with pa.ipc.new_stream(pa.PythonFile(file, "w"), reader.schema) as stream:
         for batch in _first(reader, max_rows):
             stream.write_batch(batch)
+
+
+def _write_table(reader: pa.RecordBatchReader, max_rows: int | None, file: Any) -> None:
+    """Write a query's first rows as JSON, with the names of columns, and how many rows there are."""
+    table = reader.read_all()
+    rows = plain(python_rows(table.slice(0, max_rows)))
+    facts = {"rows": rows, "names": table.schema.names, "num_rows": table.num_rows}
+    file.write(json.dumps(facts).encode())
 
 
 def _first(reader: pa.RecordBatchReader, max_rows: int | None) -> Iterator[pa.RecordBatch]:

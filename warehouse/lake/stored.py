@@ -11,14 +11,11 @@ from dataclasses import asdict, dataclass, fields, replace
 from itertools import product
 from typing import Any
 
-import cv2
 import duckdb
 import numpy as np
 
 from core.domain.label import EpisodeFrame, Label, Segment, StatedEnd
 from core.domain.label_run import GateCounts, LabelGate
-from core.paths import Workspace
-from core.pictures import decode_stored
 from core.values import grouped
 from ingest.signals.gripper import GripperSignal, signal_from_row
 from warehouse.lake.connection import LakeConnection, has
@@ -360,10 +357,3 @@ def coarse_keyframes(
         [dataset, sorted(episodes), chunk],
     )
     return {(episode_index, camera): hash_by_frame for episode_index, camera, hash_by_frame in rows}
-
-
-def load_keyframe(
-    workspace: Workspace, sha256: str, read_mode: int = cv2.IMREAD_COLOR_RGB
-) -> np.ndarray:
-    """A picture by its name: RGB uint8 [h, w, 3], or as OpenCV is told to read it."""
-    return decode_stored(workspace.keyframe(sha256).read_bytes(), f"keyframe {sha256}", read_mode)

@@ -18,13 +18,12 @@ from core.domain.label_run import LabelGate
 from core.errors import UserError
 from core.paths import Workspace
 from core.tables import TABLES
-from core.values import grouped
+from core.values import grouped, imported
 from warehouse.lake import Lake
 from warehouse.lake.acceptances import runs_with
 from warehouse.lake.blocking import blocked_datasets
 from warehouse.lake.lake import NO_STAND_INS, StandIns
 from warehouse.lake.statements import taken_down
-from warehouse.shards.cutting import cut_shard
 
 OPEN = "open"
 NON_COMMERCIAL = "non-commercial"
@@ -349,6 +348,7 @@ class Cuts:
 
     def _cut(self, shard: ShardFile) -> Iterator[ShardFile]:
         episodes = {episode for name, episode in self.faulty if name == shard.dataset}
+        cut_shard = imported("warehouse.shards.cutting:cut_shard")
         tables = cut_shard(self.workspace, shard.path(self.workspace), episodes, shard.store)
         self._replaced.append(shard.shard)
         for name, rows in self._rows.items():

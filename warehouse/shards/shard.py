@@ -24,14 +24,17 @@ from typing import IO, Any
 from urllib.parse import unquote
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from core.errors import FailedError, checked_address
+from core.errors import FailedError
 from core.files import write_file, write_from
 from core.paths import Workspace
 from core.tables import TABLES
 
-CODE_VERSION = "shards-8"
+# Of a header all but name, size and checksum
+PLAIN = tarfile.TarInfo().tobuf(tarfile.GNU_FORMAT)
+OWNER = PLAIN[100:124]
+TIME = PLAIN[135:148]
+KIND = PLAIN[156:]
 SAMPLES = "samples.json"
 PICTURE_NAME = re.compile(
     r"(?:e(?P<other>\d{6,})\.)?(?P<camera>.+)\.(?P<frame>\d{6,})(?:\.(?P<edit>[^.]+))?\.jpg"
@@ -207,10 +210,8 @@ class TarWriter:
         self.entries.append(Entry(e.key, offset, self.size - offset, **lists_of(e.samples)))
 
     def _member(self, name: str, data: bytes) -> None:
-        info = tarfile.TarInfo(name)  # time 0, no owner
-        info.size = len(data)
-        header = info.tobuf(tarfile.GNU_FORMAT, "utf-8", "strict")
-        self._write(header + data + bytes(-len(data) % tarfile.BLOCKSIZE))
+        padding = bytes(-len(data) % tarfile.BLOCKSIZE)
+        self._write(_header(name, len(data)) + data + padding)
 
     def _write(self, data: bytes) -> None:
         self._file.write(data)
@@ -223,6 +224,24 @@ class TarWriter:
         end = 2 * tarfile.BLOCKSIZE
         self._write(bytes(end + -(self.size + end) % tarfile.RECORDSIZE))
         return self._hash.hexdigest()
+
+
+def _header(name: str, size: int) -> bytes:
+    """A member's header, as tarfile makes it: time 0, no owner."""
+    encoded = name.encode()
+    if len(encoded) > tarfile.LENGTH_NAME or size >= 8**11:
+        info = tarfile.TarInfo(name)
+        info.size = size
+        return info.tobuf(tarfile.GNU_FORMAT, "utf-8", "strict")
+    header = encoded.ljust(tarfile.LENGTH_NAME, b"\0")
+    header += OWNER
+    header += b"%011o" % size
+    header += TIME
+    checksum = sum(header) + sum(KIND)
+    # It counts its own eight bytes as spaces
+    checksum += 8 * ord(" ")
+    header += b"%06o\0 " % checksum
+    return header + KIND
 
 
 def _sample_row(e: EntryContent, sample: Mapping) -> dict:
@@ -466,22 +485,3 @@ def read_sample(tar: Path, offset: int, sample_id: str) -> Sample:
     if row := next((row for row in rows if row["sample_id"] == sample_id), None):
         return expand(row, pictures)
     raise ShardError(f"sample {sample_id} is not at byte {offset} of shard {tar.name}")
-
-
-class ShardsConfig(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    picture_max_px: int = Field(default=256, ge=32, description="longer side of a stored picture")
-    jpeg_quality: int = Field(default=90, ge=50, le=100, description="of pictures in shards")
-    target_bytes: int = Field(
-        default=256 << 20, ge=1, description="a tar is closed once it has so many"
-    )
-    store: str | None = Field(
-        default=None,
-        description="bucket or folder for shards, such as s3://bucket/corpus; default: the workspace",
-    )
-
-    @field_validator("store")
-    @classmethod
-    def _no_secret(cls, value: str | None) -> str | None:
-        return value and checked_address(value)

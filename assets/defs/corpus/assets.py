@@ -33,6 +33,8 @@ from pipeline.stage import (
     StageContext,
     StageReport,
     Step,
+    checked,
+    checks_of,
     run_stage,
 )
 from pipeline.stages import LISTING, STAGES, stage_specs
@@ -188,17 +190,17 @@ def _result(
         message = f"nothing to check: {report}"
         passed = [
             dg.AssetCheckResult(passed=True, check_name=c.name, description=message)
-            for c in stage.checks
+            for c in checks_of(stage)
         ]
         # Dagster has no word for a step that was asked and has nothing to make: it would skip what comes after
         empty = {"left_out": report, "dagster/partition_row_count": 0}
         return dg.MaterializeResult(metadata=empty, data_version=LEFT_OUT, check_results=passed)
     lake = corpus.lake()
     build = corpus.build(dataset)
-    checked = [check_result(check, outcome) for check, outcome in stage.checked(lake, build, chunk)]
+    results = [check_result(*result) for result in checked(stage, lake, build, chunk)]
     version = dg.DataVersion(report.run.output_hash)
     return dg.MaterializeResult(
-        metadata=metadata(lake, stage, report), data_version=version, check_results=checked
+        metadata=metadata(lake, stage, report), data_version=version, check_results=results
     )
 
 
@@ -214,7 +216,7 @@ def _definition(stage: Stage) -> dict[str, Any]:
         dg.AssetCheckSpec(
             check.name, asset=stage.name, blocking=check.is_blocking, description=check.description
         )
-        for check in stage.checks
+        for check in checks_of(stage)
     ]
     return {
         "name": stage.name,

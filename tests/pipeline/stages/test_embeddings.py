@@ -1,18 +1,17 @@
 """Embeddings in a build: of the one decoding or of one of their own, when they are made, and what makes them stale."""
 
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
 from annotate.config import EmbeddingsConfig
-from annotate.embeddings import encoders, weights
+from annotate.embeddings import INSTALL, missing_download
 from cli.status import status_rows
 from core.paths import Workspace
 from pipeline.build import BuildListener, run_build
 from pipeline.config import DatasetBuild, resolve
-from pipeline.stages.embeddings import STAGE
+from pipeline.stages import stage_named
 from tests.kits.lake_kit import say
 from tests.kits.made_corpus import Made, built, stage_output, with_stages
 from warehouse.lake import Lake
@@ -35,19 +34,18 @@ def looking(build: DatasetBuild, **changes: Any) -> DatasetBuild:
 
 
 @pytest.fixture(scope="module")
-def fresh(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Made:
+def fresh(made: Made, tmp_path_factory) -> Made:
     """Built from nothing by one worker, with embeddings."""
     return built(looking(made.build), Workspace(tmp_path_factory.mktemp("embedded")))
 
 
-# Of one decoding, or of one of their own
-
-
-def test_a_decoding_of_their_own_gives_the_same(fresh: Made):
+def test_a_decoding_of_their_own_gives_the_same(fresh):
     lake = Lake(fresh.space, read_only=True)
     [(num_pictures,)] = lake.rows("SELECT count(*) FROM embeddings")
     assert status_rows(lake)[0]["embeddings"] == f"{num_pictures} pictures by grey@64"
-    outputs = [stage_output(STAGE, lake, fresh.build, chunk) for chunk in (0, 1, 2)]
+    outputs = [
+        stage_output(stage_named("embeddings"), lake, fresh.build, chunk) for chunk in (0, 1, 2)
+    ]
     assert all(output.findings == [] for output in outputs)
     tables = pa.concat_tables([output.tables["embeddings"] for output in outputs])
     assert sum(int(output.numbers["decoded_frames"]) for output in outputs) == tables.num_rows, (
@@ -57,28 +55,29 @@ def test_a_decoding_of_their_own_gives_the_same(fresh: Made):
     assert tables.cast(stored.schema).equals(stored)
 
 
-def test_mobilenet_gives_the_same_by_any_number_of_threads(fresh: Made):
-    if missing := encoders.missing_download(EmbeddingsConfig()):
+def test_mobilenet_gives_the_same_by_any_number_of_threads(fresh):
+    if missing := missing_download(EmbeddingsConfig()):
         pytest.skip(missing)
     lake = Lake(fresh.space, read_only=True)
     build = looking(fresh.build, encoder="mobilenet_v2", device="cpu")
     single_thread, four_threads = (
-        stage_output(STAGE, lake, build, 0, threads).tables["embeddings"] for threads in (1, 2)
+        stage_output(stage_named("embeddings"), lake, build, 0, threads).tables["embeddings"]
+        for threads in (1, 2)
     )
     assert single_thread.num_rows > 0
     assert single_thread.equals(four_threads)
 
 
-def test_a_video_that_is_gone_is_a_finding(fresh: Made, tmp_path: Path):
+def test_a_video_that_is_gone_is_a_finding(fresh, tmp_path):
     copied = fresh.copy(tmp_path)
     lake = Lake(copied.space)
     build = looking(copied.build)
     ((uri,),) = lake.rows(
         "SELECT DISTINCT videos[1].uri FROM episode_facts WHERE episode_index = 0"
     )
-    right = stage_output(STAGE, lake, build, 0)
+    right = stage_output(stage_named("embeddings"), lake, build, 0)
     (copied.source / uri).write_bytes(b"")
-    output = stage_output(STAGE, lake, build, 0)
+    output = stage_output(stage_named("embeddings"), lake, build, 0)
     lost_episodes = {f.episode_index for f in output.findings or ()}
     assert 0 in lost_episodes
     assert {(f.reason, f.severity) for f in output.findings or ()} == {
@@ -90,17 +89,14 @@ def test_a_video_that_is_gone_is_a_finding(fresh: Made, tmp_path: Path):
     assert output.tables["embeddings"]["episode_index"].to_pylist() == episodes_left
 
 
-# When they are made
-
-
 def test_where_the_weights_are_not_at_hand_references_alone_ask_for_nothing(
-    own: Made, corpus: Lake, monkeypatch: pytest.MonkeyPatch
+    own, corpus, monkeypatch
 ):
-    monkeypatch.setattr(encoders, "local_weights", lambda _: None)
+    monkeypatch.setattr("annotate.embeddings.local_weights", lambda _: None)
     say(corpus)
     build = resolve(corpus, looking(own.build, when="references", encoder="mobilenet_v2"))
     assert (build.has_references, build.has_embeddings) == (True, False)
-    assert weights.INSTALL in build.lacks_encoder
+    assert INSTALL in build.lacks_encoder
     notes: list[str] = []
     assert not run_build(own.space, [build], 1, Notes(notes)).failed
-    assert any(weights.INSTALL in note for note in notes)
+    assert any(INSTALL in note for note in notes)

@@ -1,12 +1,11 @@
 """The samples and shards stages on a real chunk: pictures of other episodes, edited ones, and such as are lost."""
 
 import numpy as np
-import pytest
 
 from annotate.config import SamplesConfig
 from pipeline.config import DatasetBuild
-from pipeline.stages import samples as samples_stage
 from pipeline.stages import shards as shards_stage
+from pipeline.stages import stage_named
 from tests.kits.made_corpus import Made, stage_output, with_stages
 from tests.kits.tiny_lerobot import video_path
 from warehouse.lake import Lake, StageRun
@@ -19,7 +18,7 @@ MANY = SamplesConfig(unanswerable_per_episode=8)
 def sampled(made_corpus: Made, build: DatasetBuild, chunk: int = 0) -> Lake:
     """A lake with the samples of a chunk under the build's configuration."""
     lake = Lake(made_corpus.space)
-    tables = stage_output(samples_stage.STAGE, lake, build, chunk).tables
+    tables = stage_output(stage_named("samples"), lake, build, chunk).tables
     rows = tables["samples"].num_rows
     lake.publish(StageRun("samples", build.name, chunk, "", "in", "1", rows, "out", 0.0), tables)
     return lake
@@ -28,7 +27,7 @@ def sampled(made_corpus: Made, build: DatasetBuild, chunk: int = 0) -> Lake:
 def sharded(
     lake: Lake, build: DatasetBuild, chunk: int = 0
 ) -> tuple[list[dict], list, dict, list[Sample]]:
-    output = stage_output(shards_stage.STAGE, lake, build, chunk)
+    output = stage_output(stage_named("shards"), lake, build, chunk)
     rows = output.tables["shards"].to_pylist()
     findings = output.findings
     assert findings is not None
@@ -38,7 +37,7 @@ def sharded(
     return rows, findings, dict(output.numbers), list(read_samples(paths))
 
 
-def test_an_editor_is_asked_once_per_picture(own: Made, monkeypatch: pytest.MonkeyPatch):
+def test_an_editor_is_asked_once_per_picture(own, monkeypatch):
     instructions: list[str] = []
 
     def negative(rgb: np.ndarray, instruction: str, seed: int) -> np.ndarray:
@@ -65,7 +64,7 @@ def test_an_editor_is_asked_once_per_picture(own: Made, monkeypatch: pytest.Monk
         assert last not in earlier_pictures
 
 
-def test_lost_pictures_cost_only_the_samples_that_show_them(own: Made):
+def test_lost_pictures_cost_only_the_samples_that_show_them(own):
     build = with_stages(own.build, samples=MANY)
     lake = sampled(own, build, 1)
     lost_episode = 3

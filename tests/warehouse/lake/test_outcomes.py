@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
@@ -28,12 +27,12 @@ def successes(lake: Lake) -> list[bool]:
 
 
 @pytest.fixture
-def lake(tmp_path: Path) -> Iterator[Lake]:
+def lake(tmp_path) -> Iterator[Lake]:
     with opened(Workspace(tmp_path)) as lake:
         yield lake
 
 
-def test_what_was_said_is_not_saved_again(lake: Lake):
+def test_what_was_said_is_not_saved_again(lake):
     first, _ = add_outcomes(lake, "a", "one.csv", saying(True, 0, 1))
     assert add_outcomes(lake, "a", "one.csv", saying(True, 1)) == (first, 0)
     assert len(lake.rows(LISTS["outcomes"].sql)) == 2
@@ -44,7 +43,7 @@ def test_what_was_said_is_not_saved_again(lake: Lake):
     assert successes(lake) == [True, False]
 
 
-def test_a_clock_that_is_behind_does_not_lose_the_newest(lake: Lake):
+def test_a_clock_that_is_behind_does_not_lose_the_newest(lake):
     add_outcomes(lake, "a", "one.csv", saying(True, 0))
     lake.con.execute(
         "UPDATE words.main.statements SET created_at = ?", [datetime.now(UTC) + timedelta(days=1)]
@@ -53,7 +52,7 @@ def test_a_clock_that_is_behind_does_not_lose_the_newest(lake: Lake):
     assert successes(lake) == [False]
 
 
-def test_shares_are_of_usable_episodes(lake: Lake):
+def test_shares_are_of_usable_episodes(lake):
     """Unknown stays unknown, and is shown."""
     flag = "column next.success"
     ends = [(True, flag), (False, flag), (True, "person: a.csv"), (None, None), (True, flag)]

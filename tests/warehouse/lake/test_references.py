@@ -22,7 +22,7 @@ LABEL = [
 
 
 @pytest.fixture(scope="module")
-def ten_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def ten_runs(tmp_path_factory) -> Path:
     """Ten runs of ten frames in chunks of two: the even ones of one task, the odd ones of another. Not for changing."""
     space = Workspace(tmp_path_factory.mktemp("runs") / "corpus")
     ids = [{"dataset": "a", "episode_index": e, "chunk": e // 2} for e in range(10)]
@@ -49,13 +49,13 @@ def ten_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def lake(ten_runs: Path, tmp_path: Path) -> Iterator[Lake]:
+def lake(ten_runs: Path, tmp_path) -> Iterator[Lake]:
     """Their lake, in a copy."""
     with opened(Workspace(shutil.copytree(ten_runs, tmp_path / "corpus"))) as lake:
         yield lake
 
 
-def test_a_run_is_taken_away_and_brought_back(lake: Lake):
+def test_a_run_is_taken_away_and_brought_back(lake):
     say(lake, LABEL, dataset="a")
     stamps_before = references.reference_stamps(lake, "a")
     references.vouch(lake, "a", 2, author="bob", is_reference=False)
@@ -89,7 +89,7 @@ def test_a_run_is_taken_away_and_brought_back(lake: Lake):
     )
 
 
-def test_texts_are_joined_and_parted(lake: Lake):
+def test_texts_are_joined_and_parted(lake):
     third = "grasp the cube"
     row = {"dataset": "a", "episode_index": 10, "chunk": 5, "task": third, "steps": []}
     lake.upsert("test", episode_facts=TABLES["episode_facts"].rows([row]))
