@@ -166,7 +166,7 @@ def exploring(space: Workspace) -> Iterator[tuple[str, int, float]]:
 def measured(url: str, process: int, episodes: int, requests: int) -> list[dict]:
     """Milliseconds of each page: median, 95th percentile, largest, mean computing. An answer that is no page fails."""
     rows = []
-    with httpx.Client(base_url=url, timeout=120) as client:
+    with httpx.Client(base_url=url, timeout=120, follow_redirects=True) as client:
         for name, make_url in urls(episodes).items():
             client.get(make_url()).raise_for_status()
             took = []

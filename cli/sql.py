@@ -74,10 +74,9 @@ def sql(
         text = sys.stdin.read() if query is None else query
         if format == "table" and out is None:
             max_rows = MAX_ROWS if limit is None else limit
-            show_rows(**json.loads(process.file(state, text, "table", time_limit, max_rows)))
+            show_rows(**json.loads(process.file(state, text, "rows", time_limit, max_rows)))
             return
-        style = "json" if format == "table" else format
-        write_result(process.file(state, text, style, time_limit, limit), style, out)
+        write_result(process.file(state, text, format, time_limit, limit), format, out)
 
 
 def show(limit: int | None, table: Any, style: str) -> None:

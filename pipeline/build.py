@@ -20,7 +20,7 @@ from ingest.sources.files import NO_RIGHTS, Source
 from ingest.sources.types import SourceError
 from pipeline.config import DatasetBuild, StoredBuilds, parsed, settled, store_changed
 from pipeline.plan import CURRENT, plan
-from pipeline.sources import OUT_OF_REACH, listed_fingerprint, look_at
+from pipeline.sources import OUT_OF_REACH, is_as_listed, listed_fingerprint, look_at
 from pipeline.stage import (
     LEFT_OUT,
     ChunkResult,
@@ -177,8 +177,8 @@ class Build:
         # Side by side: one that hangs takes no longer than the slowest
         looks = []
         for build in builds:
-            listed = listed_fingerprint(lake, build.dataset) if lake else None
             source = build.source(self.workspace.sources)
+            listed = listed_fingerprint(lake, build.dataset)
             looks.append((build, look_at(partial(_state_of, source, listed))))
         errors: list[Exception] = []
         for build, read_source in looks:
@@ -392,10 +392,9 @@ class Build:
 
 
 def _state_of(source: Source, listed: str | None) -> tuple[Source, str]:
-    fingerprint = source.fingerprint()
-    if fingerprint != listed:
+    if not is_as_listed(source, listed):
         format_of(source)
-    return source, fingerprint
+    return source, source.fingerprint()
 
 
 def _check_is_whole(lake: Lake, source: Source) -> None:

@@ -13,6 +13,7 @@ from core.paths import Workspace
 from ingest.formats.listing import named
 from ingest.registry import UNNAMED, DatasetConfig, Published, name_of
 from ingest.source import DatasetPlace, Places, check_places, places_of
+from ingest.sources.files import Source
 from ingest.sources.types import SourceError, address_below, last_name
 from pipeline.config import DatasetBuild, commit_read, last_builds, source_build, stored_build
 from warehouse.lake import WHOLE_DATASET, Lake
@@ -48,8 +49,7 @@ def builds_of_source(
     whole = source_build(
         source, name or name_of(last_name(source)) or UNNAMED, format, episodes, revision
     )
-    listed = listed_fingerprint(lake, whole.dataset) if lake else None
-    if listed and whole.source(workspace.sources).fingerprint() == listed:
+    if is_as_listed(whole.source(workspace.sources), listed_fingerprint(lake, whole.dataset)):
         return (whole,), []
     whole, places = _looked_at(workspace, lake, whole, update)
     address = whole.dataset.source
@@ -79,10 +79,9 @@ def builds_of_source(
     return builds, notes
 
 
-def listed_fingerprint(lake: Lake, config: DatasetConfig) -> str | None:
-    """Of a folder or file that was listed at its place and as its format: what it was then. While it is that, nobody
-    has to look for its format."""
-    if config.is_remote:
+def listed_fingerprint(lake: Lake | None, config: DatasetConfig) -> str | None:
+    """Of a folder or file that was listed at its place and as its format: what it was then; None: there is none."""
+    if lake is None or config.is_remote:
         return None
     name, source, format_name = map(literal, (config.name, config.source, config.format))
     sql = (
@@ -91,6 +90,11 @@ def listed_fingerprint(lake: Lake, config: DatasetConfig) -> str | None:
         f"AND (config->>'$.dataset.format') IS NOT DISTINCT FROM {format_name}"
     )
     return next(iter(lake.once(sql, lambda: lake.column(sql))), None)
+
+
+def is_as_listed(source: Source, listed: str | None) -> bool:
+    """Is a source file by file what it was, by the fingerprint? Then its format is known, too."""
+    return listed is not None and source.fingerprint() == listed
 
 
 def _left_out(address: str, places: Places, chosen_places: Sequence[DatasetPlace]) -> Iterator[str]:

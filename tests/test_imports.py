@@ -145,6 +145,9 @@ LIGHT = {
     # The commands that are given again and again
     "cli.status, cli.building, cli.inspecting":
         "dagster torch transformers pandas matplotlib scipy.signal scipy.optimize scipy.stats",
+    # What nothing is read, decoded or measured by; cli.building asks for the rest where there is something to build
+    "cli.status": "av cv2 PIL scipy yaml fsspec annotate.frames annotate.samples ingest.source",
+    "cli.building": "av cv2 scipy yaml fsspec annotate.frames annotate.samples training.recipe",
     # Forked for a query, as long as it has one thread
     "cli.sql": "duckdb numpy pyarrow",
     "training.recipe": "torch transformers av cv2 pyarrow numpy",

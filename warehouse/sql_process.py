@@ -103,7 +103,7 @@ class SqlProcess(Walled):
         given_up: Callable[[], bool] = lambda: False,
     ) -> bytes:
         """As `query`, but a file with the rows, written by the process itself: csv, json or parquet; without a style
-        an Arrow stream; table: JSON of rows, their names, and num_rows of all."""
+        an Arrow stream; rows: JSON of `rows`, `names` of columns and `num_rows` of all."""
         late = f"the lake took longer than {OPEN_S:g} s to open"
         cpu_s = (time_s + LATE_S) * cores()
         try:

@@ -4,11 +4,13 @@ Each change of `tests/kits/changed_sources.py` is applied to a corpus in which p
 word is then in force on the right recording, or in review there with the reason, or gone with it: never on another.
 """
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from core.paths import ROOT
 from tests.kits import words_kit
 from tests.kits.changed_sources import (
     CHANGES,
@@ -31,6 +33,7 @@ from tests.kits.cli_kit import assert_one_error_line
 from tests.kits.small_sources import RECORDINGS, write_v2
 from tests.kits.words_kit import DATASET, GONE, IN_FORCE, REVIEW, WORDS, Case, Verdict, checked
 
+PAGE = ROOT / "docs/recording_changes.md"
 # Tried each time; `make long` tries the others, which take half an hour
 EACH_TIME = {
     f"{V3}: delete_episodes [2]",
@@ -45,7 +48,7 @@ class Workshop:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.place = folder / "place"
-        self.verdicts: list[Verdict] = []
+        self.verdicts: dict[str, Verdict] = {}
 
     def changed(self, change: Change) -> Path:
         """The source after a change; all that LeRobot's tools make, they make at once."""
@@ -65,13 +68,16 @@ class Workshop:
             words_kit.prepared(form, self.folder / "base" / form, folder)
         return Case(form, folder, folder / "source")
 
+    def judged(self, change: Change) -> Verdict:
+        if change.id not in self.verdicts:
+            words = self.prepared(change.form), self.place, self.changed(change)
+            self.verdicts[change.id] = words_kit.judge(change, *words)
+        return self.verdicts[change.id]
+
 
 @pytest.fixture(scope="session")
-def workshop(tmp_path_factory) -> Iterator[Workshop]:
-    workshop_made = Workshop(tmp_path_factory.mktemp("workshop"))
-    yield workshop_made
-    if workshop_made.verdicts:
-        print(f"\n{words_kit.markdown(workshop_made.verdicts)}")
+def workshop(tmp_path_factory) -> Workshop:
+    return Workshop(tmp_path_factory.mktemp("workshop"))
 
 
 @pytest.fixture
@@ -95,10 +101,18 @@ def marks_of(change: Change) -> list[pytest.MarkDecorator]:
 
 @pytest.mark.parametrize("change", [pytest.param(c, id=c.id, marks=marks_of(c)) for c in CHANGES])
 def test_words_are_in_force_on_their_recording_or_in_review(workshop, change):
-    changed = workshop.changed(change)
-    verdict = words_kit.judge(change, workshop.prepared(change.form), workshop.place, changed)
-    workshop.verdicts.append(verdict)
-    assert verdict.fates.wrong == [], verdict.fates.words
+    fates = workshop.judged(change).fates
+    assert fates.wrong == [], fates.words
+
+
+@pytest.mark.long
+def test_the_page_shows_what_became_of_each_word(workshop):
+    """GOLDEN=anew writes it."""
+    head, former = PAGE.read_text().split("\n\n|")
+    table = words_kit.markdown([*map(workshop.judged, CHANGES)])
+    if os.environ.get("GOLDEN") == "anew":
+        PAGE.write_text(f"{head}\n\n{table}")
+    assert table == f"|{former}"
 
 
 @pytest.mark.long

@@ -1,18 +1,14 @@
 """What people say of three recordings, and what has become of it after their dataset has changed.
 
-    python -m tests.kits.words_kit    # changes as rows, words as columns, as Markdown; takes an hour
-
 Which recording lies under which number is read from the source's own files (`small_sources.serials`) and from the
 pictures of samples, never from the corpus.
 """
 
-import argparse
 import json
 import os
 import re
 import shutil
 import tarfile
-import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -21,19 +17,14 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from core.paths import ROOT, Workspace
+from core.paths import Workspace
 from tests.kits.changed_sources import (
-    CHANGES,
     INDEX,
     JUDGED,
     LABELLED,
     MOVED,
     WITHDRAWN,
     Change,
-    folder_of,
-    is_by_lerobot,
-    make,
-    make_in_a_process,
 )
 from tests.kits.cli_kit import DONE, USAGE, Result, command, write_configs
 from tests.kits.lake_kit import opened
@@ -467,9 +458,6 @@ def judge(change: Change, pristine: Case, place: Path, changed_source: Path) -> 
     return Verdict(change, Fates(fates_found.words, wrong + leaks(case)))
 
 
-HEAD = (Path(__file__).parent / "words_head.md").read_text()
-
-
 def markdown(verdicts: Sequence[Verdict]) -> str:
     """A row for each change, a column for each word; formats in which all is equal share a row."""
     words = [*WORDS, "split"]
@@ -483,35 +471,3 @@ def markdown(verdicts: Sequence[Verdict]) -> str:
         [change, ", ".join(of_change), *fates] for (change, *fates), of_change in forms.items()
     ]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def all_verdicts(folder: Path, changes: Sequence[Change] = CHANGES) -> list[Verdict]:
-    """Each change on its format's prepared corpus."""
-    make_in_a_process(folder, [change for change in changes if is_by_lerobot(change)])
-    make(folder, [change for change in changes if not is_by_lerobot(change)])
-    forms = dict.fromkeys(change.form for change in changes)
-    pristine = {
-        form: prepared(form, folder / "base" / form, folder / "said" / form) for form in forms
-    }
-    return [
-        judge(change, pristine[change.form], folder / "place", folder / folder_of(change) / "arm")
-        for change in changes
-    ]
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument(
-        "--page", action="store_true", help="write the table to docs/recording_changes.md, too"
-    )
-    parser.add_argument("--format", help="only changes of this format")
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as scratch:
-        chosen = [change for change in CHANGES if options.format in (None, change.form)]
-        verdicts = all_verdicts(Path(scratch), chosen)
-    print(markdown(verdicts), end="")
-    if options.page:
-        (ROOT / "docs/recording_changes.md").write_text(HEAD + markdown(verdicts))
-    for verdict in verdicts:
-        for sentence in verdict.fates.wrong:
-            print(f"\nWRONG after {verdict.change.id}: {sentence}")

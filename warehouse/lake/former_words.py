@@ -1,11 +1,8 @@
 """What people said in lakes before version 20, in seven tables, people.jsonl and journal.jsonl, made statements."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import pyarrow as pa
 
 from core.files import queries_of
 from warehouse.lake.connection import LakeConnection, literal
@@ -38,6 +35,16 @@ OF_RECORDINGS = tuple(
     for table in FORMER_TABLES
     if table != "joined_tasks"
 )
+
+LINES_SQL = """
+    INSERT INTO {name} BY NAME SELECT {fields} FROM (
+      SELECT row, unnest(from_json(row, {form})) FROM (
+        SELECT *, row_number() OVER () AS line FROM read_json(?, format = 'newline_delimited', ignore_errors = true,
+          columns = {{'table': 'VARCHAR', 'row': 'JSON', 'gone': 'JSON'}}))
+      WHERE "table" = '{name}' QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY line DESC) = 1) n
+    WHERE row IS NOT NULL AND NOT EXISTS (FROM {name} t WHERE {same})"""
+# Lines from before recordings were known name none
+SAME = {"recording": "coalesce(n.recording, t.recording)"}
 
 
 def _types(name: str) -> dict[str, str]:
@@ -109,49 +116,21 @@ def _files(lake: LakeConnection) -> list[Path]:
 
 
 def _take_in_lines(lake: LakeConnection, path: Path) -> None:
-    """Add to the tables what a file's lines say and they lack; the newest line of a key counts."""
-    newest: dict[str, dict[tuple, dict[str, Any]]] = {name: {} for name in FORMER_TABLES}
-    for entry in _entries(path):
-        name = entry["table"]
-        if name not in FORMER_TABLES:
-            continue
-        row = entry.get("row")
-        key = tuple((row or entry["gone"]).get(column) for column in FORMER_TABLES[name][0])
-        newest[name][key] = row or {}
-    for name, rows in newest.items():
-        present = [row for row in rows.values() if row]
-        if not present:
-            continue
-        # Lines from before recordings were known name none
-        same = " AND ".join(
-            f"t.{c} IS NOT DISTINCT FROM {f'coalesce(n.{c}, t.{c})' if c == 'recording' else f'n.{c}'}"
-            for c in FORMER_TABLES[name][0]
-        )
-        text = pa.table({"row": [json.dumps(row) for row in present]})
-        lake.con.register("new_lines", text)
-        types = {
-            c: ["VARCHAR"] if kind == "VARCHAR[]" else kind for c, kind in _types(name).items()
-        }
-        fields = ", ".join(f"n.{column}" for column in types)
-        with lake.transaction(f"what {path.name} has of {name}"):
-            lake.con.execute(
-                f"INSERT INTO {name} BY NAME SELECT {fields} FROM "
-                f"(SELECT unnest(from_json(row, {literal(json.dumps(types))})) FROM new_lines) n "
-                f"WHERE NOT EXISTS (FROM {name} t WHERE {same})"
+    """Add to the tables what a file's lines say and they lack; the newest line of a key counts. One that a power cut
+    left half written was never answered."""
+    with lake.transaction(f"what {path.name} has"):
+        for name, (keys, _) in FORMER_TABLES.items():
+            types = _types(name)
+            forms = {c: ["VARCHAR"] if kind.endswith("[]") else kind for c, kind in types.items()}
+            sql = LINES_SQL.format(
+                name=name,
+                key=", ".join(f"coalesce(row, gone)->>'{column}'" for column in keys),
+                form=literal(json.dumps(forms)),
+                fields=", ".join(f"n.{column}" for column in types),
+                same=" AND ".join(
+                    f"t.{c} IS NOT DISTINCT FROM {SAME.get(c, f'n.{c}')}" for c in keys
+                ),
             )
-        lake.con.unregister("new_lines")
-    with lake.transaction(f"recordings of what {path.name} has"):
+            lake.con.execute(sql, [str(path)])
         for sql in OF_RECORDINGS:
             lake.con.execute(sql)
-
-
-def _entries(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines that can be read: one that a power cut left half written was never answered."""
-    with path.open("rb") as lines:
-        for line in lines:
-            try:
-                entry = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(entry, dict) and "table" in entry and ("row" in entry or "gone" in entry):
-                yield entry

@@ -413,17 +413,15 @@ def advice(lake: LakeConnection) -> Iterator[tuple[str, str]]:
     """(dataset, text): what to do about tasks of several runs that motion labelled and nobody has shown; then about
     usable runs that have no text.
     """
-    shown = (
+    unless_referenced = (
         "AND NOT EXISTS (FROM current_references r WHERE r.dataset = m.dataset AND r.task = m.task)"
-        if may_have_references(lake)
-        else ""
-    )
+    ) * may_have_references(lake)
     task_counts = lake.rows(
         "WITH by_motion AS ("
         "  SELECT dataset, task, count(*) AS runs FROM active_runs JOIN label_runs USING (label_run) "
         "  JOIN episode_facts USING (dataset, episode_index) "
         "  WHERE annotator = 'motion' AND task IS NOT NULL GROUP BY ALL) "
-        f"SELECT dataset, count(*) FROM by_motion m WHERE runs > 1 {shown} GROUP BY 1 ORDER BY 1"
+        f"SELECT dataset, count(*) FROM by_motion m WHERE runs > 1 {unless_referenced} GROUP BY 1 ORDER BY 1"
     )
     for dataset, tasks in task_counts:
         yield dataset, _to_show(tasks)

@@ -327,7 +327,7 @@ def answered(
         rows = answer(con, sql, BATCH_ROWS)
         if style is None:
             _write(rows, max_rows, file)
-        elif style == "table":
+        elif style == "rows":
             _write_table(rows, max_rows, file)
         else:
             write_as(style, _first(rows, max_rows), rows.schema, file)
