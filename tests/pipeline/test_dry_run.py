@@ -53,8 +53,8 @@ def judged_failed(case: Case) -> None:
     checked(case.run("say", "outcome", "arm", "--set", f"file={outcomes}"))
 
 
-TEXT_DIFFERS = """INSERT INTO run_checks BY NAME SELECT dataset, episode_index, chunk, 'text_differs' AS check_name,
-'' AS camera, '' AS signal, 0 AS start_frame, format('its text "{}"', task) AS detail FROM episode_facts"""
+TEXT_DIFFERS = """INSERT INTO findings BY NAME SELECT dataset, episode_index, 'text_differs' AS reason,
+[{'detail': format('its text "{}"', task)}] AS stretches FROM episode_facts"""
 EDITS = (
     (corrected_text, "files of the source changed"),
     (judged_failed, "people said how runs ended"),
