@@ -1,4 +1,8 @@
-"""Progress labels: the published formula on its golden table, and the rules of ours on random segmentations."""
+"""Progress labels: the published formula on its golden table, and the rules of ours on random segmentations.
+
+Also: which dimensions an earlier version may have taken for the gripper; spans of a source that cannot be segments;
+progress as a person states it.
+"""
 
 from collections.abc import Sequence
 from itertools import pairwise

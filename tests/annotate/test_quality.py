@@ -1,4 +1,7 @@
-"""What a run's label and its way show: signs that a label may be wrong, that the run failed, and of its worth."""
+"""What a run's label and its way show: signs that a label may be wrong, that the run failed, and of its worth.
+
+Also: pairs.
+"""
 
 from collections import Counter
 from collections.abc import Sequence

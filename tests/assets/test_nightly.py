@@ -1,4 +1,9 @@
-"""A day passes: sources change, a person corrects; sensors notice, and the schedule's run does what is due."""
+"""A day passes: sources change, a person corrects; sensors notice, and the schedule's run does what is due.
+
+Also: a changed configuration has the same digest by every way in; a night's error has the reasons of both its halves,
+and one dataset's build is what a build of all would do; the job that the asset reward_model hands over; a hub's
+dataset in Dagster.
+"""
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime

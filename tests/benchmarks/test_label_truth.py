@@ -1,4 +1,7 @@
-"""The benchmark of labels: fetching its data, other values of constants, and the page."""
+"""The benchmark of labels: fetching its data, other values of constants, and the page.
+
+Also: the benchmark of the checkup; cheap models first.
+"""
 
 import hashlib
 import json

@@ -1,4 +1,7 @@
-"""`inspect --report`: a page and JSON lines, with what is wrong and what it does to labels."""
+"""`inspect --report`: a page and JSON lines, with what is wrong and what it does to labels.
+
+Also: `build --dataset`; former names of commands; what `inspect` says of the parts of a source.
+"""
 
 import base64
 import io

@@ -1,4 +1,7 @@
-"""Names and texts of a dataset come out on a terminal as text."""
+"""Names and texts of a dataset come out on a terminal as text.
+
+Also: how far a build or a training is, on a terminal and in a log; `proccorpus show`; tables for people.
+"""
 
 import io
 import json

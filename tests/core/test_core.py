@@ -1,4 +1,8 @@
-"""Files, addresses with secrets, cores of a process, and the one version."""
+"""Files, addresses with secrets, cores of a process, and the one version.
+
+Also: one list of annotators, and one rule for who made a label; pictures that were stored, and bytes that are none;
+CSV that a spreadsheet opens; settings of `eval`.
+"""
 
 import csv
 import io

@@ -1,4 +1,7 @@
-"""What the pages say is there: links, files, commands, messages; and they stay short. `make docs` runs their blocks."""
+"""What the pages say is there: links, files, commands, messages; and they stay short. `make docs` runs their blocks.
+
+Also: figures in the text of pages are those that the measuring scripts stored.
+"""
 
 import re
 from itertools import chain

@@ -1,4 +1,9 @@
-"""`proccorpus export` and `import` as a user runs them: output, exit codes, what is refused."""
+"""`proccorpus export` and `import` as a user runs them: output, exit codes, what is refused.
+
+Also: `annotators compare` on a workspace with two label runs and no ground truth; `proccorpus eval score` and
+`compare` as their user runs them; `--help` of every command, and what asking for it costs; proccorpus model, as a
+user has it.
+"""
 
 import json
 from pathlib import Path

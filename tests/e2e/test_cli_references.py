@@ -1,4 +1,7 @@
-"""References: who vouches for which run, and which texts mean the same task."""
+"""References: who vouches for which run, and which texts mean the same task.
+
+Also: outcomes.
+"""
 
 import pytest
 

@@ -1,4 +1,7 @@
-"""Held-out runs under other instructions and with changed pictures: what is asked, what is scored, what is drawn."""
+"""Held-out runs under other instructions and with changed pictures: what is asked, what is scored, what is drawn.
+
+Also: reports; a model scored on runs that it was trained on, partly and wholly.
+"""
 
 import re
 from collections.abc import Callable

@@ -1,4 +1,7 @@
-"""Snapshots: pages read one, follow the lake, and can be held at one; many at once; the command."""
+"""Snapshots: pages read one, follow the lake, and can be held at one; many at once; the command.
+
+Also: runs beside their references; what checks found, on the pages.
+"""
 
 import re
 import time

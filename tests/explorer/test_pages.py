@@ -1,4 +1,7 @@
-"""The explorer's pages as a client without scripts gets them."""
+"""The explorer's pages as a client without scripts gets them.
+
+Also: actions on the page of an episode; the documentation below /docs; commands that a page runs.
+"""
 
 import base64
 import hashlib

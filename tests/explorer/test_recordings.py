@@ -1,4 +1,8 @@
-"""Recordings in review: what was said of them, pictures of both beside one another, and what a person decides."""
+"""Recordings in review: what was said of them, pictures of both beside one another, and what a person decides.
+
+Also: an episode as a recording for Rerun, read back with its own reader; the gallery's facets, counts and words,
+beside what SQL says over the lake; runs that look unfinished.
+"""
 
 import re
 from pathlib import Path

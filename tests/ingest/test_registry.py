@@ -1,4 +1,7 @@
-"""Registry files: what they may say, one line for each way to get them wrong, and what the built-in ones say."""
+"""Registry files: what they may say, one line for each way to get them wrong, and what the built-in ones say.
+
+Also: where datasets lie.
+"""
 
 from pathlib import Path
 

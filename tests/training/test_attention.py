@@ -1,4 +1,7 @@
-"""Each attention that a recipe can name: samples and pictures see nothing of each other, all give the same."""
+"""Each attention that a recipe can name: samples and pictures see nothing of each other, all give the same.
+
+Also: layers that are compiled or calculated anew.
+"""
 
 import os
 from dataclasses import replace

@@ -1,4 +1,7 @@
-"""Batches: which, in what order, and where a stream stands."""
+"""Batches: which, in what order, and where a stream stands.
+
+Also: ProgressLM's files as they are.
+"""
 
 import json
 from collections import Counter

@@ -1,4 +1,8 @@
-"""Evaluation within a run: what it says, that it changes nothing, which model is kept, also over a kill."""
+"""Evaluation within a run: what it says, that it changes nothing, which model is kept, also over a kill.
+
+Also: a training that is asked to end, and one whose weights are worth nothing; a run's curve at Weights & Biases, by
+a stand-in of its package.
+"""
 
 import json
 import os

@@ -1,4 +1,7 @@
-"""Checkpoints of strangers: safetensors alone, headers and sizes bounded, no code of theirs; each is one sentence."""
+"""Checkpoints of strangers: safetensors alone, headers and sizes bounded, no code of theirs; each is one sentence.
+
+Also: what a model is given, in padded rows and in packed ones; published checkpoints in small.
+"""
 
 import json
 import pickle

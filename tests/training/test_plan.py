@@ -1,4 +1,8 @@
-"""What a recipe takes of a machine: on real steps of tiny models, by the audit's table, and said by the command."""
+"""What a recipe takes of a machine: on real steps of tiny models, by the audit's table, and said by the command.
+
+Also: the GPU's check, tiny on a CPU: the real loader, trainer and saving; `train --plan` of recipes without a size of
+their own.
+"""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,9 @@
-"""Recipes: what is built in, and what is said of one that is wrong."""
+"""Recipes: what is built in, and what is said of one that is wrong.
+
+Also: reasoning from a stand-in of a strong model; models given to others; rewards of GRPO: the published table to the
+last digit, and what the mended one does where that goes wrong; episodes that a model was trained on are told by
+recording and by contents, whatever their split or number is now.
+"""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,9 @@
-"""The whole of annotation against the real server: its stages, filled tables, no call repeated."""
+"""The whole of annotation against the real server: its stages, filled tables, no call repeated.
+
+Also: a release's test split by transformers and by the real server; a step of GRPO whose answers a real vLLM draws,
+in the trainer's process and on its weights; a merged adapter, served by a real vLLM: it answers, though a progress
+head lies beside its weights; rewards by a real server.
+"""
 
 import json
 import os

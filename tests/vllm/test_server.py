@@ -1,4 +1,7 @@
-"""What the client, the schemas and the predictions rely on, by asking a real server."""
+"""What the client, the schemas and the predictions rely on, by asking a real server.
+
+Also: a real server's start, death and end.
+"""
 
 import asyncio
 import base64

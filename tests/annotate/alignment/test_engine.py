@@ -1,4 +1,7 @@
-"""Soft alignment against sums over all ways, and its weights."""
+"""Soft alignment against sums over all ways, and its weights.
+
+Also: a run that goes on beside shown ones; which runs to ask about first.
+"""
 
 from dataclasses import replace
 from itertools import product

@@ -1,4 +1,7 @@
-"""Each fault of a server ends as docs/vlm.md says, and a question is asked once."""
+"""Each fault of a server ends as docs/vlm.md says, and a question is asked once.
+
+Also: no stored reply is lost or mixed up.
+"""
 
 import asyncio
 import contextlib

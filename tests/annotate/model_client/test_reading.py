@@ -1,6 +1,8 @@
 """Replies as real models and servers give them: read as people would, or lost under a name.
 
 The forms are those that models and servers of 2026 were seen to use.
+
+Also: servers that take other fields than vLLM: the first question finds out, and no refusal is paid for or lost.
 """
 
 import asyncio

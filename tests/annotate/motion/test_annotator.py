@@ -1,4 +1,7 @@
-"""Labels by motion: what grippers show, one step elsewhere, and what the other episodes of a task say."""
+"""Labels by motion: what grippers show, one step elsewhere, and what the other episodes of a task say.
+
+Also: where the work of a run is over, what is no grasp, and which deeds have a name.
+"""
 
 from dataclasses import replace
 from itertools import chain

@@ -1,4 +1,7 @@
-"""ProgressLM samples: true to the label, n/a where nothing fits and why, and pictures that are edited or covered."""
+"""ProgressLM samples: true to the label, n/a where nothing fits and why, and pictures that are edited or covered.
+
+Also: question-answer samples; replies in ProgressLM's formats.
+"""
 
 from collections import Counter
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""ArmMoments that an arm's signals show, and a model's boundaries beside them."""
+"""Labels by a model: what it is asked, and what becomes of its answers; moments that an arm's signals show."""
 
 import asyncio
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Which runs of a task the model is asked about (labels of the others: tests/e2e)."""
+"""Schemas and windows of questions; which runs of a task are asked about (labels of the others: tests/e2e)."""
 
 import asyncio
 import json

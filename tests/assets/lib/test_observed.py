@@ -1,4 +1,8 @@
-"""What Dagster sees of a lake: one event per stage run, once, by whatever program it was built."""
+"""What Dagster sees of a lake: one event per stage run, once, by whatever program it was built.
+
+Also: who runs the steps is chosen by the environment, and the choices are what Dagster takes; what is run is the
+operator's to say.
+"""
 
 from collections import Counter
 from itertools import product

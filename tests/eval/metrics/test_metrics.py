@@ -1,4 +1,7 @@
-"""Metrics of progress and outcomes: worked examples, cross-checks against scipy and scikit-learn, missing answers."""
+"""Metrics of progress and outcomes: worked examples, cross-checks against scipy and scikit-learn, missing answers.
+
+Also: metrics of segments and plans.
+"""
 
 import functools
 from itertools import product

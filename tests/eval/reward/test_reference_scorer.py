@@ -1,4 +1,7 @@
-"""Rewards by shown runs: bars that grow, as the encoder grey sees them."""
+"""Rewards by shown runs: bars that grow, as the encoder grey sees them.
+
+Also: laptop models as scorers and as runners.
+"""
 
 import base64
 import json

@@ -1,4 +1,7 @@
-"""Rewards: windows as in training, streams that keep little, one scorer whatever is scored together."""
+"""Rewards: windows as in training, streams that keep little, one scorer whatever is scored together.
+
+Also: a model on a robot that it never saw says `unsure`, whoever asks and however.
+"""
 
 import json
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,8 @@
-"""Collecting answers: nothing is asked twice, failures stand alone, shards make one file."""
+"""Collecting answers: nothing is asked twice, failures stand alone, shards make one file.
+
+Also: any OpenAI-compatible server, by the stand-in; checkpoints in this process; a checkpoint's own prompts from a
+folder.
+"""
 
 import json
 import math

@@ -1,4 +1,7 @@
-"""Prediction files: the golden set in both modes, published variants, ProcVQA's families, files that are broken."""
+"""Prediction files: the golden set in both modes, published variants, ProcVQA's families, files that are broken.
+
+Also: RoboFAC's answers.
+"""
 
 import json
 import pkgutil

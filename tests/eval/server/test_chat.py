@@ -1,4 +1,7 @@
-"""Rewards as chat completions, asked by the `openai` package over loopback."""
+"""Rewards as chat completions, asked by the `openai` package over loopback.
+
+Also: the client repeats what is safe to repeat, and the command starts, refuses and ends as it should.
+"""
 
 import base64
 import contextlib

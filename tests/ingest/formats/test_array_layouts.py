@@ -1,6 +1,8 @@
 """Layouts of HDF5, Zarr and RLDS that are read right, or whose parts that are not read are named; none is silent.
 
 tests/data/tfds has small datasets that TFDS 4.9.9 wrote.
+
+Also: Zarr replay buffers.
 """
 
 import json

@@ -1,4 +1,8 @@
-"""Bags as rosbags writes them, beside what it reads of them; and cameras that are videos."""
+"""Bags as rosbags writes them, beside what it reads of them; and cameras that are videos.
+
+Also: each kind of file of each format gone, cut, a pointer of git-LFS, or text; files with more parts than
+limits.max_features allows.
+"""
 
 import io
 import re

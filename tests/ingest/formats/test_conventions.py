@@ -1,4 +1,7 @@
-"""Datasets as writers' own conventions have them: the right value is read, or a finding names the very thing."""
+"""Datasets as writers' own conventions have them: the right value is read, or a finding names the very thing.
+
+Also: the register of formats; layouts that are not read, beside those that are.
+"""
 
 import json
 import re

@@ -1,4 +1,7 @@
-"""HDF5: LIBERO, robomimic and RoboTwin, one episode per file, and files that are damaged or lead elsewhere."""
+"""HDF5: LIBERO, robomimic and RoboTwin, one episode per file, and files that are damaged or lead elsewhere.
+
+Also: AgiBot World.
+"""
 
 import json
 import shutil

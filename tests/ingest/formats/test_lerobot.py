@@ -1,4 +1,7 @@
-"""LeRobot v2 and v3: what datasets in the wild do to them, what claims too much, and what no table can keep."""
+"""LeRobot v2 and v3: what datasets in the wild do to them, what claims too much, and what no table can keep.
+
+Also: steps in the forms that other people's tools write into LeRobot datasets.
+"""
 
 import json
 import shutil

@@ -1,4 +1,7 @@
-"""Plain video files: one episode each, with notes and arrays beside them or a table of them."""
+"""Plain video files: one episode each, with notes and arrays beside them or a table of them.
+
+Also: RH20T, Table30, Robo-Dopamine and MCAP: what can be wrong with their folders and files.
+"""
 
 import csv
 import io

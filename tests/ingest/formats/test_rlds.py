@@ -1,4 +1,7 @@
-"""RLDS datasets: what is read, what is only skipped, and what each kind of damage does."""
+"""RLDS datasets: what is read, what is only skipped, and what each kind of damage does.
+
+Also: TFRecord framing and Example messages, against bytes that TensorFlow wrote and against damage.
+"""
 
 import zlib
 from dataclasses import dataclass, field

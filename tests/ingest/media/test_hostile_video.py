@@ -1,4 +1,7 @@
-"""Videos that would read other files, wait for ever, or take more memory and time than they have bytes."""
+"""Videos that would read other files, wait for ever, or take more memory and time than they have bytes.
+
+Also: faces in pictures; decoding.
+"""
 
 import os
 import resource

@@ -1,4 +1,7 @@
-"""What a survey of a dataset's episodes finds: where grippers and hands are, their range, use and polarity."""
+"""What a survey of a dataset's episodes finds: where grippers and hands are, their range, use and polarity.
+
+Also: grippers and hands.
+"""
 
 from dataclasses import replace
 from itertools import product

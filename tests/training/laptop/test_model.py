@@ -1,4 +1,7 @@
-"""The model by itself: causal, blind to what lies before its window, and the same after a turn on disk."""
+"""The model by itself: causal, blind to what lies before its window, and the same after a turn on disk.
+
+Also: whole laptop runs on bars.
+"""
 
 import json
 from dataclasses import replace

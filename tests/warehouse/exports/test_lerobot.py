@@ -1,4 +1,8 @@
-"""LeRobot exports, opened by LeRobot itself: pictures, rows, subtasks in all forms, weights."""
+"""LeRobot exports, opened by LeRobot itself: pictures, rows, subtasks in all forms, weights.
+
+Also: what holds of every kind; statistics over episodes and chunks are those of the frames; labels that take a run
+for complete though nobody says so are marked in exports, and a build asks to show a run.
+"""
 
 import json
 import os

@@ -1,5 +1,7 @@
 """LeRobot exports of sources of other formats: opened by LeRobot, with state, action and pictures as in the source, and
 trained on for one step by one of its policies.
+
+Also: `--verify` holds an export against its source, and finds what was broken on purpose.
 """
 
 import json

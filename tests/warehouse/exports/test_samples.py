@@ -1,4 +1,8 @@
-"""Exports of samples, as those who read them do: LLaMA-Factory's documented layout, EasyR1 and verl, `datasets`."""
+"""Exports of samples, as those who read them do: LLaMA-Factory's documented layout, EasyR1 and verl, `datasets`.
+
+Also: what exports and releases take of labels that are not sure enough, and of those whose steps have no names;
+exported pairs, as those who read them do; recordings for Rerun, opened with its own reader.
+"""
 
 import json
 from collections.abc import Iterator

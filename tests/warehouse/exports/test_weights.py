@@ -1,4 +1,7 @@
-"""`export weights`, read by LeRobot's own classes by the printed flags."""
+"""`export weights`, read by LeRobot's own classes by the printed flags.
+
+Also: weights by gains, segments and outcomes.
+"""
 
 import ast
 import json

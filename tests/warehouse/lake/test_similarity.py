@@ -1,4 +1,7 @@
-"""Frames and runs by likeness: which come, in which order, and what is said where none can."""
+"""Frames and runs by likeness: which come, in which order, and what is said where none can.
+
+Also: embeddings as numpy arrays, and as a view that SQL measures likeness with; scores in lists.
+"""
 
 import math
 import random

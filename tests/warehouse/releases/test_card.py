@@ -1,4 +1,7 @@
-"""The card of a release counts what the release holds, and is compared with what was frozen."""
+"""The card of a release counts what the release holds, and is compared with what was frozen.
+
+Also: what differs between releases and between label runs; what the free texts of licences come to.
+"""
 
 import io
 import json

@@ -1,4 +1,7 @@
-"""Assets on the real thing: materialise a dataset's episodes, then one chunk through every stage."""
+"""Assets on the real thing: materialise a dataset's episodes, then one chunk through every stage.
+
+Also: what Dagster does when somebody vouches for a run; sources of datasets in Dagster.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path

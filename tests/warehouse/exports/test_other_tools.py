@@ -1,4 +1,8 @@
-"""Robometer's rows: opened by Hugging Face's `datasets`."""
+"""Robometer's rows: opened by Hugging Face's `datasets`.
+
+Also: the visualizer's file by itself; LeRobot's sidecar of signals per frame; opensarm's forms; Robo-Dopamine's
+forms.
+"""
 
 import json
 import re

@@ -1,4 +1,9 @@
-"""Labels of the source's own steps: the default; motion for episodes without."""
+"""Labels of the source's own steps: the default; motion for episodes without.
+
+Also: the comparison of annotators as an asset; what a listing says of a chunk, by field; the curve that an editor
+draws is the one that the next build stores, of our formula and of the published one; suggestions of what to label
+next; runs without a text are of no task together, until somebody says what they do.
+"""
 
 import json
 from dataclasses import asdict

@@ -1,4 +1,8 @@
-"""Splits: whole groups, decided by hash, and for good."""
+"""Splits: whole groups, decided by hash, and for good.
+
+Also: texts of a source that no table can keep, and kinds of findings; which runs of other chunks samples may show;
+what flags, rewards, ends and folder names say of a run, and what all runs of a dataset have to show for it.
+"""
 
 from collections import Counter, namedtuple
 from collections.abc import Sequence

@@ -1,4 +1,7 @@
-"""The SQL page: limits, downloads, charts, saved queries."""
+"""The SQL page: limits, downloads, charts, saved queries.
+
+Also: likeness in the explorer; the page of a task.
+"""
 
 import html
 import io

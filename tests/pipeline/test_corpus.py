@@ -1,4 +1,7 @@
-"""The bill of `build --dry-run`, before anything was asked and after the first runs."""
+"""The bill of `build --dry-run`, before anything was asked and after the first runs.
+
+Also: the corpus in Python; the asset `rewards` and the calibration after training, on the real thing.
+"""
 
 import subprocess
 import sys
