@@ -16,7 +16,6 @@ import pyarrow as pa
 
 from annotate import pictures as vc
 from annotate.checkup.checks import Checkup
-from annotate.checkup.comparer import fault_row, joined_faults
 from annotate.checkup.rows import time_gaps
 from annotate.checkup.signals import CameraSignals, run_signals
 from annotate.config import FramesConfig
@@ -66,24 +65,15 @@ class FramesResult:
     def lags(self) -> list[Lag]:
         return self.meter.lags()
 
-    @cached_property
-    def faults(self) -> list[Finding]:
-        return self.checkup.faults()
-
     @property
     def tables(self) -> dict[str, pa.Table]:
         """All tables of the stage, by name."""
         lags = TABLES["signal_lags"].rows([self.place | vars(lag) for lag in self.lags])
-        faults = TABLES["run_checks"].rows([self.place | fault_row(fault) for fault in self.faults])
-        return self.episode_tables | {"signal_lags": lags, "run_checks": faults}
+        return self.episode_tables | {"signal_lags": lags}
 
     @property
     def findings(self) -> list[Finding]:
-        return [
-            *self.episode_findings,
-            *self.meter.findings(self.lags),
-            *joined_faults(self.faults),
-        ]
+        return [*self.episode_findings, *self.meter.findings(self.lags), *self.checkup.faults()]
 
     def without(self, episodes: Collection[int]) -> "FramesResult":
         """What would have been measured had some episodes not been there; their fingerprints stay."""

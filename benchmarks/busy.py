@@ -1,14 +1,13 @@
-"""How busy two workers are while chunks differ in size, and whether memory grows with a dataset.
+"""How busy two workers are while chunks differ in size.
 
-    python -m benchmarks.busy [--minutes 20] [--short 10000] [--check]
+    python -m benchmarks.busy [--minutes 20] [--short 1000] [--check]
 
 Builds by two workers, labels by `motion`, of plain videos (h264, 640x480): one episode of so many minutes, which is one
-chunk, made of the shipped samples again and again; and so many short episodes of 20 frames, and a tenth of them.
+chunk, made of the shipped samples again and again; and so many short episodes of 20 frames.
 
 Twenty times a second it is asked how many threads of the build run, or would if a core were free: 2 of 2 is busy. Time
-counts from the first stage of a chunk to the end of the last one. Memory is the largest of any process. `--check` exits
-1 where two workers are busy for less than 85 %, or ten times as many episodes take more than a quarter more memory,
-both by more than 15 %.
+counts from the first stage of a chunk to the end of the last one. `--check` exits 1 where two workers are busy for less
+than 85 %, by more than 15 %. Whether memory grows is measured by benchmarks.memory.
 """
 
 import json
@@ -24,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.decoding import repeat_video
-from benchmarks.harness import Figure, apart, arguments, exit_code, memory_mb, table
+from benchmarks.harness import Figure, apart, arguments, exit_code, table
 from benchmarks.pipeline import FPS, encode
 from core.paths import Workspace
 from ingest.registry import DatasetConfig
@@ -38,7 +37,6 @@ SHORT = 20
 CLIPS = 8
 EVERY_S = 0.05
 BUSY_GOAL = 0.85
-MOST_GROWTH = 1.25
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,6 @@ class Found:
     chunks_s: float
     whole_s: float
     busy: float
-    mb: float
 
 
 def make_long(folder: Path, minutes: int) -> None:
@@ -104,15 +101,10 @@ def watched(folder: Path) -> Found:
     """Build in a process of its own, and look at it meanwhile."""
     start_time = time.monotonic()
     looks = list[tuple[float, int]]()
-    peak_mb = 0.0
     with tempfile.TemporaryDirectory(dir=folder.parent) as space, ThreadPoolExecutor(1) as pool:
         building = pool.submit(apart, build, str(folder), space)
         while not building.done():
-            process_states = [
-                process_state for pid in started(os.getpid()) if (process_state := look(pid))
-            ]
-            looks.append((time.monotonic(), sum(running for running, _ in process_states)))
-            peak_mb = max(peak_mb, *(mb for _, mb in process_states), 0.0)
+            looks.append((time.monotonic(), sum(map(running_threads, started(os.getpid())))))
             time.sleep(EVERY_S)
     start, end, frames = building.result()
     busy = statistics.mean(
@@ -124,7 +116,6 @@ def watched(folder: Path) -> Found:
         end - start,
         time.monotonic() - start_time,
         busy,
-        peak_mb,
     )
 
 
@@ -137,12 +128,12 @@ def started(pid: int) -> Iterator[int]:
                 yield from started(int(child))
 
 
-def look(pid: int) -> tuple[int, float] | None:
-    """Threads of a process that run, or wait for nothing but a core, and the most megabytes so far; None: it ended."""
-    with suppress(OSError, KeyError):
+def running_threads(pid: int) -> int:
+    """Threads of a process that run, or wait for nothing but a core; 0 where it ended."""
+    with suppress(OSError):
         stats = [(task / "stat").read_text() for task in Path(f"/proc/{pid}/task").iterdir()]
-        return sum(stat.rpartition(")")[2].split()[0] == "R" for stat in stats), memory_mb(pid)[1]
-    return None
+        return sum(stat.rpartition(")")[2].split()[0] == "R" for stat in stats)
+    return 0
 
 
 def main() -> int:
@@ -150,46 +141,35 @@ def main() -> int:
     parser.add_argument(
         "--minutes", type=int, default=20, help="of the long episode; 0: leave it out"
     )
-    parser.add_argument(
-        "--short", type=int, default=10_000, help="short episodes; 0: leave them out"
-    )
+    parser.add_argument("--short", type=int, default=1000, help="short episodes; 0: leave them out")
     args = parser.parse_args()
     rows = []
     figures = []
-    memory = []
     with tempfile.TemporaryDirectory() as name:
         folders = []
         if args.minutes:
             folders.append(Path(name) / "long")
             make_long(folders[-1], args.minutes)
-        for episodes in (args.short // 10, args.short) if args.short else ():
-            folders.append(Path(name) / f"short-{episodes}")
-            make_short(folders[-1], episodes)
+        if args.short:
+            folders.append(Path(name) / "short")
+            make_short(folders[-1], args.short)
         for folder in folders:
             result = watched(folder)
             seconds = f"{result.chunks_s:.0f} of {result.whole_s:.0f}"
             busy = f"{result.busy:.0%}"
-            rows.append(
-                (f"{result.episodes:,}", f"{result.frames:,}", seconds, busy, f"{result.mb:.0f}")
-            )
+            rows.append((f"{result.episodes:,}", f"{result.frames:,}", seconds, busy))
             print(rows[-1], file=sys.stderr, flush=True)
-            memory += [result.mb] if folder.name.startswith("short") else []
-            if result.episodes in (1, args.short):
-                title = f"{result.episodes:,} episodes keep two workers busy"
-                figures.append(Figure(title, result.busy, BUSY_GOAL))
+            title = f"{result.episodes:,} episodes keep two workers busy"
+            figures.append(Figure(title, result.busy, BUSY_GOAL))
     table(
         (
             "episodes",
             "frames",
             "seconds of chunks, of all",
             f"busy (goal {BUSY_GOAL:.0%})",
-            "most MB",
         ),
         rows,
     )
-    if len(memory) == 2:
-        growth = memory[1] / memory[0]
-        figures.append(Figure("memory, ten times the episodes", growth, MOST_GROWTH, smaller=True))
     return exit_code(figures, args.check)
 
 

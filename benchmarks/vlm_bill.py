@@ -52,9 +52,9 @@ def main() -> None:
     by_run = []
     with trial_workspace(args.workspace) as space:
         for name, runs in labelled_sets(space, args.data, names(args)).items():
-            taken = [tokens_of(run, VlmConfig()) for run in runs]
-            sums = list(map(sum, taken))
-            rows.append([name, str(len(runs)), str(sum(map(len, taken))), str(sum(sums))])
+            costs = [tokens_of(run, VlmConfig()) for run in runs]
+            sums = list(map(sum, costs))
+            rows.append([name, str(len(runs)), str(sum(map(len, costs))), str(sum(sums))])
             by_run += sums
     print(table_text(["set", "runs", "calls", "tokens"], rows))
     for num_asked in ASKED_FIRST:

@@ -3,9 +3,6 @@
 LeRobot 0.6.1, by its documentation: contact sheets of 5 x 4 pictures of 224 px, two a second, at most 60 a prompt, so a
 longer run is split into windows of 30 s; the steps are described, then divided, then each step is looked at once more
 with the sheets of those before and after. Every frame has a step: idle time goes to the step before, and no step fails.
-
-And what a minute of pictures costs Qwen3-VL by its own processors (of transformers; no weights are needed): each by
-itself, in contact sheets, or as a video, which merges two frames and has one time for both.
 """
 
 import io
@@ -20,9 +17,7 @@ from itertools import batched, pairwise
 from PIL import Image as Pillow
 
 from annotate.model_client.calls import Image, Request
-from annotate.model_client.tokens import CHARS_PER_TOKEN, MARKERS, prompt_tokens
-from annotate.vlm.pictures import COLUMNS
-from annotate.vlm.windows import TILES
+from annotate.model_client.tokens import CHARS_PER_TOKEN, prompt_tokens
 from core.domain.label import STEP, Label, Segment, plain_label
 
 QUESTION = "Divide the run into its steps, in order: of each the time in seconds at which it begins, and what is done. "
@@ -122,55 +117,3 @@ def as_lerobot(segments: Sequence[Segment], num_frames: int, fps: float) -> tupl
         sheets = [sheet()] * sum(-(-len(s) // (stride * ACROSS * DOWN)) for s in near_segments)
         requests.append((sheets, {"step": label.segments[k].name}))
     return label, *bill(requests)
-
-
-# A minute of pictures
-
-TILE_SIZE_PX = (256, 192)  # of a picture in a contact sheet, and in the other ways as well
-MINUTE_S = 60
-# Of a whole video, as the Qwen3-VL models were published with it; transformers' own default shrinks 48 pictures to half
-VIDEO_PX = {"shortest_edge": 4096, "longest_edge": 25165824}
-MINUTE_HEAD = ["a minute of pictures", "pictures", "times told", "tokens"]
-
-
-def minute_rows() -> list[list[str]]:
-    """What a minute of pictures of TILE_SIZE_PX costs in each way, and how many times a model is told with them."""
-    rows = [["each by itself", 120, 120, _alone(2)], ["in contact sheets", 120, 120, _in_sheets(2)]]
-    rows += [["in contact sheets", 60, 60, _in_sheets(1)]]
-    rows += [["as a video", 120, 60, _as_video(2)], ["as a video", 240, 120, _as_video(4)]]
-    return [[name, *map("{:,}".format, numbers)] for name, *numbers in rows]
-
-
-def _prompt_tokens(content: Sequence[str | Image]) -> int:
-    return prompt_tokens(
-        Request(stage="segment", system="", content=tuple(content), schema=None, max_tokens=1)
-    )
-
-
-def _alone(per_s: int) -> int:
-    picture = blank(*TILE_SIZE_PX)
-    parts: list[str | Image] = []
-    for k in range(per_s * MINUTE_S):
-        parts += [f"Picture {k * 15}, {k / per_s:.2f} s:", picture]
-    return _prompt_tokens(parts)
-
-
-def _in_sheets(per_s: int) -> int:
-    content: list[str | Image] = []
-    for tiles in batched(range(per_s * MINUTE_S), TILES):
-        rows = -(-len(tiles) // COLUMNS)
-        sheet_px = COLUMNS * TILE_SIZE_PX[0], rows * TILE_SIZE_PX[1]
-        content += [f"Pictures {tiles[0] * 15} to {tiles[-1] * 15}:", blank(*sheet_px)]
-    return _prompt_tokens(content)
-
-
-def _as_video(per_s: int) -> int:
-    from transformers.models.qwen3_vl.video_processing_qwen3_vl import (
-        Qwen3VLVideoProcessor,
-    )  # heavy
-
-    processor = Qwen3VLVideoProcessor(size=VIDEO_PX)
-    across, down = TILE_SIZE_PX
-    patches = processor.get_num_of_video_patches(per_s * MINUTE_S, down, across)
-    times = [f"<{(2 * k + 0.5) / per_s:.1f} seconds>" for k in range(per_s * MINUTE_S // 2)]
-    return _prompt_tokens(times) + patches // processor.merge_size**2 + MARKERS * len(times)

@@ -30,7 +30,7 @@ from annotate.vlm.annotator import annotate_episode, reason_episode
 from benchmarks.hand_labels import HandLabelled, labelled_sets, picture, view_of
 from benchmarks.harness import table_text, trial_workspace, write_tables
 from benchmarks.label_truth import hand_labelled, names, robot_of
-from benchmarks.vlm_other_ways import MINUTE_HEAD, as_lerobot, minute_rows, plainly, reply_tokens
+from benchmarks.vlm_other_ways import as_lerobot, plainly, reply_tokens
 from core.domain.label import DONE, IDLE, STEP, Label, Segment, finished
 from core.domain.label_run import MIN_NAME_CONFIDENCE
 from core.paths import ROOT
@@ -321,21 +321,6 @@ def outcome(truth: EpisodeTruth, label: Label | None, model: StandIn) -> Outcome
     )
 
 
-def config_by_steps(run: HandLabelled, runs: Sequence[HandLabelled]) -> VlmConfig:
-    """Pictures at the rate that was best on these sets of some 80 rules: 1.5 in all but the task's shortest steps.
-
-    Its steps are those of its other runs; a task of one run has the default rate.
-    """
-    other_truths = [r.truth for r in runs if r is not run and r.signals.task == run.signals.task]
-    lengths_s: list[float] = []
-    for truth in other_truths:
-        lengths_s += [len(s) / truth.fps for s in truth.passes[0][1:-1]]
-    if not lengths_s:
-        return VlmConfig()
-    rate = np.clip(1.5 / np.percentile(lengths_s, 25), 1.5, 4.0)
-    return VlmConfig(pictures_per_s=float(rate))
-
-
 # Of lower quality, by their names
 CHEAP: Mapping[str, Mistakes] = dict.fromkeys(
     ("small", "tiny"), Mistakes(off_s=0.1, dropped=1 / 3, doubled=0.2, missed_completions=0.1)
@@ -374,7 +359,6 @@ WAYS: Mapping[str, VlmConfig] = {
     "no verify": VlmConfig(verify=False),
     "no reason": VlmConfig(reason=False),
 }
-BY_STEPS = "pictures at a rate by the steps of the task's other runs"
 OTHER_WAYS: Mapping[str, Callable[..., tuple[Label, int, int]]] = {
     "as LeRobot 0.6.1 asks": as_lerobot,
     "one plain request, a picture a second": partial(plainly, picture=picture()),
@@ -470,8 +454,6 @@ def main() -> None:
         if args.only in name:
             tried = product(runs, range(args.seeds))
             outcomes[name] = [trial(run, *way, seed) for run, seed in tried]
-    if args.only in BY_STEPS:
-        outcomes[BY_STEPS] = [trial(run, Mistakes(), config_by_steps(run, runs), 0) for run in runs]
     answered = [o for o in outcomes.get(UNUSABLE, ()) if not o.is_left_out]
     if answered:
         outcomes[f"{UNUSABLE}: the runs that have a label"] = answered
@@ -484,9 +466,10 @@ def main() -> None:
             )  # they have no confidence, and ask nobody to look
     print(table_text(HEAD, rows))
     calibrated_on = list(chain.from_iterable(outcomes.get(name, ()) for name in CALIBRATED_ON))
-    reliability = reliability_rows(calibrated_on) if not args.only else []
+    reliability = []
+    if not args.only:
+        reliability = reliability_rows(calibrated_on)
     print(table_text(RELIABILITY_HEAD, reliability))
-    print(table_text(MINUTE_HEAD, minute_rows()))
     if args.page:
         chosen = [list(itemgetter(*COLUMNS)(row)) for row in rows if row[0] in ON_THE_PAGE]
         on_page = table_text([HEAD[k] for k in COLUMNS], chosen)

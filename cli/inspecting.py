@@ -142,6 +142,16 @@ def _show_dataset(result: dict[str, Any], full: bool) -> None:
     )
     say("")
     _show_parts(result["parts"], full)
+    _show_findings(result)
+    say("")
+    if result["usable_so_far"]:
+        say_next({"build it": f"build --source {shlex.quote(result['path'])}"}, DEFAULT_WORKSPACE)
+    else:
+        say("Next: mend what makes it unusable, and inspect it again.")
+
+
+def _show_findings(result: dict[str, Any]) -> None:
+    """What is wrong and what helps, how far was looked, and what people accepted."""
     for finding in finding_groups(result["findings"]):
         say(_finding_text(finding))
     if not result["findings"]:
@@ -152,11 +162,6 @@ def _show_dataset(result: dict[str, Any], full: bool) -> None:
     for finding in finding_groups(result["accepted"]):
         words = f"{finding['accepted_by']}: {finding['count']} x {finding['check']}"
         say(f"Accepted by {words} ({finding['accepted_why']}).")
-    say("")
-    if result["usable_so_far"]:
-        say_next({"build it": f"build --source {shlex.quote(result['path'])}"}, DEFAULT_WORKSPACE)
-    else:
-        say("Next: mend what makes it unusable, and inspect it again.")
 
 
 def _without_rows(result: dict[str, Any]) -> str:
@@ -184,19 +189,15 @@ def _show_parts(parts: Sequence[dict[str, Any]], full: bool) -> None:
         show(rows, "table", empty="No parts.")
         say("")
         return
-    lines = {}
-    used = {part["use"] for part in parts if part["status"] == "used"}
-    for use in (*(use for use in USES if use in used), *sorted(used.difference(USES))):
-        lines[use] = _some([_named(part) for part in parts if part["use"] == use])
-    known_parts = [part["name"] for part in parts if part["status"] == "known"]
+    by_use = grouped((part["use"] or part["status"], part) for part in parts)
+    known_parts = by_use.pop("known", [])
+    unknown_parts = by_use.pop("unknown", [])
+    ordered = sorted(by_use, key=lambda use: ((*USES, use).index(use), use))
+    lines = {use: _some([*map(_named, by_use[use])]) for use in ordered}
     if known_parts:
-        lines["left out"] = f"{_some(known_parts, MAX_KNOWN)}; why: --full"
-    unknown = [
-        f"{part['kind']} {_named(part)}: {part['why']}"
-        for part in parts
-        if part["status"] == "unknown"
-    ]
-    if unknown:
+        lines["left out"] = f"{_some([p['name'] for p in known_parts], MAX_KNOWN)}; why: --full"
+    if unknown_parts:
+        unknown = [f"{p['kind']} {_named(p)}: {p['why']}" for p in unknown_parts]
         lines["not used"] = _some(unknown, MAX_UNKNOWN, "\n")
     if lines:
         say(f"{pairs_text(lines, width_here())}\n")
@@ -243,15 +244,13 @@ def _facts(result: dict[str, Any]) -> dict[str, str]:
     tasks = result["tasks"]
     length = steps = ""
     if result["shortest"] is not None:
-        same = result["shortest"] == result["longest"]
-        if same:
-            length = counted(result["longest"], "frame")
-        else:
-            length = f"{result['shortest']} to {result['longest']} frames"
-        if fps and same:
-            length += f" ({result['longest'] / fps:.1f} s at {fps:g} frames/s)"
-        elif fps:
-            length += f" ({result['shortest'] / fps:.1f} to {result['longest'] / fps:.1f} s at {fps:g} frames/s)"
+        ends = sorted({result["shortest"], result["longest"]})
+        length = f"{ends[0]} to {ends[-1]} frames"
+        if len(ends) == 1:
+            length = counted(ends[0], "frame")
+        if fps:
+            seconds = " to ".join(f"{end / fps:.1f}" for end in ends)
+            length += f" ({seconds} s at {fps:g} frames/s)"
         length += f"; {counted(rows, 'row')} in all"
     if result["steps_known"]:
         steps = f"{counted(result['steps_known'], 'episode')} bring steps of their own: {result['steps_from']}"

@@ -5,7 +5,7 @@ of its recording. Row k of an episode belongs to frame k of every camera.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -13,8 +13,13 @@ import numpy as np
 import pyarrow as pa
 
 from core.domain.label import EpisodeFrame
+from core.values import grouped
 from ingest.media.frames import DECODE_ALL, DecodeOptions, Picture
 from ingest.reasons import REASONS
+
+MAX_DETAILS = 20  # of one thing, in one finding
+MAX_STRETCHES = 3  # of one check, the longest; all of them are in the table
+MEASURED = ("signal", "start_frame", "end_frame", "measured", "usual", "unit", "detail")
 
 
 @dataclass(frozen=True)
@@ -23,7 +28,8 @@ class Finding:
 
     start_frame, end_frame: the stretch that it is about, half-open; empty where it is about none. measured, usual: in
     `unit`, of the values called `signal`; `usual` is that of the other runs of its task, or a limit. other: dataset and
-    episode of another run that it is about, such as the one that it is a copy of.
+    episode of another run that it is about, such as the one that it is a copy of. stretches: of one that says what
+    several do, those that checks measured.
     """
 
     reason: str
@@ -39,10 +45,45 @@ class Finding:
     usual: float = 0.0
     unit: str = ""
     other: tuple[str, int] | None = None
+    stretches: Sequence[dict[str, Any]] = ()
+
+    @property
+    def detail_of_file(self) -> str:
+        return f"{self.file} {self.detail}" if self.file else self.detail
+
+    @property
+    def stretch(self) -> dict[str, Any]:
+        """What a check measured, as in the table findings."""
+        dataset, episode = self.other or (None, None)
+        partner = {"other_dataset": dataset, "other_episode": episode}
+        return {name: getattr(self, name) for name in MEASURED} | partner
 
     def __post_init__(self) -> None:
         if self.reason not in REASONS or self.severity not in ("unusable", "warning"):
             raise ValueError(f"unknown finding {self.reason!r} / {self.severity!r}")
+
+
+def joined_findings(findings: Iterable[Finding]) -> list[Finding]:
+    """One of each episode, camera and code, with all sentences and stretches, and the worst severity."""
+    groups = grouped(((f.episode_index, f.camera, f.reason), f) for f in findings)
+    return [_joined(group) for group in groups.values()]
+
+
+def _joined(findings: Sequence[Finding]) -> Finding:
+    # With its file, where they are of several
+    is_of_one = len({f.file for f in findings}) == 1
+    starts = dict[str, int]()
+    for f in sorted(findings, key=lambda f: f.start_frame - f.end_frame):
+        text = f.detail if is_of_one else f.detail_of_file
+        starts.setdefault(text, f.start_frame)
+    stretches = [f.stretch for f in findings if f.unit]
+    limit = MAX_STRETCHES if stretches else MAX_DETAILS
+    details = sorted([*starts][:limit], key=starts.__getitem__)
+    if len(starts) > limit:
+        details.append(f"and {len(starts) - limit} more")
+    severity = min(f.severity for f in findings)  # by the alphabet the worst comes first
+    detail = "; ".join(details)
+    return replace(findings[0], detail=detail, severity=severity, stretches=stretches)
 
 
 @dataclass(frozen=True)

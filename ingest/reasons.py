@@ -215,7 +215,7 @@ REASONS = {
         "fetch it again, or encode it again; damage in up to a tenth of the frames is a warning, more makes the "
         "camera unusable",
     ),
-    # The checkup: faults inside runs that can be read. The table run_checks has each stretch and what was measured
+    # The checkup: faults inside runs that can be read. The view run_checks has each stretch
     "camera_frozen": R(
         "the camera shows one picture, while the arm or another camera moves, or in all frames",
         "use another camera for these runs, or leave them out: `proccorpus export lerobot --without camera_frozen`",

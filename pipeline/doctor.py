@@ -1,6 +1,6 @@
 """All of a workspace's health: what the warehouse's doctor sees, what a build would do, replies, servers, versions."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from itertools import islice
@@ -96,13 +96,11 @@ def servers(lake: Lake) -> Iterator[Trouble]:
 
 def _models_by_server(lake: Lake) -> dict[str, set[str]]:
     """The models that builds ask each endpoint for."""
-    models_by_server: dict[str, set[str]] = {}
-    for build in last_builds(lake).values():
-        if build.annotator != "vlm":
-            continue
-        vlm = build.stages.vlm
+    models_by_server = defaultdict[str, set[str]](set)
+    asking = [build.stages.vlm for build in last_builds(lake).values() if build.annotator == "vlm"]
+    for vlm in asking:
         for url in vlm.endpoints:
-            models_by_server.setdefault(url, set()).update(vlm.models)
+            models_by_server[url].update(vlm.models)
     return models_by_server
 
 

@@ -3,19 +3,19 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import accumulate, chain
+from operator import itemgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import Any
 
-import pyarrow as pa
-
 from annotate.config import FramesConfig
-from annotate.frames import frames_stage
+from annotate.frames import FramesResult, frames_stage
 from annotate.measured_files import MeasuredFiles, delete_oldest
 from core.values import grouped, spread
-from ingest.episode import EpisodeRecord, Finding, Listing
+from ingest.episode import EpisodeRecord, Finding, Listing, joined_findings
 from ingest.episodes import settle
 from ingest.media.frames import VIDEO_SUFFIXES, VideoError
 from ingest.media.video import VideoInfo, probe
@@ -35,6 +35,7 @@ DECODED_FRAMES = 250
 PROBED = 300
 MIN_LACKING = 1.0  # frames that a video lacks at its end
 MAX_RATES = 4  # of a camera's videos, that are listed singly
+PLACE = itemgetter("episode_index", "start_frame", "check_name", "camera", "signal")
 type Findings = Sequence[dict[str, Any]]
 NOTHING: Mapping[str, Findings] = MappingProxyType({})
 
@@ -168,22 +169,19 @@ def _inspected(
         source, selected, full, unusable | {r.episode_index for r in decoded}
     )
 
-    checks = _checks(measured.tables)
-    findings = [*listing.findings, *surveyed.findings, *unreadable, *measured.findings]
+    in_runs = _in_runs(measured)
+    checks = sorted(chain.from_iterable(f.stretches for f in in_runs), key=PLACE)
+    findings = [*listing.findings, *surveyed.findings, *unreadable, *in_runs]
     parted = _parted(source, sorted(findings, key=lambda f: f.severity != "unusable"), accepted)
-    forms = [record.steps_from for record in listing.records if record.steps_from]
     depth = " (all)" if full else "; everything: --full"
     return {
         "path": path,
         "revision": source.revision,
         "looked_at": f"metadata; {num_read} video headers; {len(decoded)} episodes decoded{depth}",
         **_dataset_facts(listing, findings),
-        "steps_known": len(forms),
-        "steps_from": ", ".join(sorted(set(forms))) or None,
         "decoded_episodes": len(decoded),
         "decoded_frames": measured.decoded_frames,
         "codecs": ", ".join(sorted({f"{d['codec']} {d['size_px']}" for d in headers})),
-        "cameras": list(listing.cameras),
         "camera_details": _camera_details(source, listing, headers, decoded),
         "signals": [signal_row(signal) for signal in surveyed.signals],
         "signal_lags": measured.tables["signal_lags"]
@@ -191,26 +189,26 @@ def _inspected(
         .to_pylist(),
         "checks": checks,
         "pictured": pictured_runs(source, decoded, checks, parted["accepted"], num_pictured),
-        "tasks": sorted(set().union(*(r.tasks for r in listing.records))),
-        "parts": [vars(part) | {"shape": list(part.shape)} for part in listing.parts],
-        "has_rows": any(r.data_uri is not None for r in listing.records),
         **parted,
     }
 
 
-def _checks(tables: Mapping[str, pa.Table]) -> list[dict[str, Any]]:
-    """Rows of run_checks, with the seconds of their stretches, and frame rates and seconds of their runs."""
-    contents = {row["episode_index"]: row for row in tables["episode_content"].to_pylist()}
-    rows = tables["run_checks"].drop_columns(["dataset", "chunk"]).to_pylist()
-    for row in rows:
-        fps = contents[row["episode_index"]]["fps"]
-        row |= {
-            "fps": fps,
-            "start_s": row["start_frame"] / fps,
-            "end_s": row["end_frame"] / fps,
-            "duration_s": contents[row["episode_index"]]["num_frames"] / fps,
-        }
-    return rows
+def _in_runs(measured: FramesResult) -> list[Finding]:
+    """What the frames stage found; stretches are rows of run_checks, with seconds."""
+    contents = measured.tables["episode_content"].to_pylist()
+    runs = {row["episode_index"]: row for row in contents}
+    findings = []
+    for finding in joined_findings(measured.findings):
+        place = {"episode_index": finding.episode_index, "check_name": finding.reason}
+        stretches = []
+        for stretch in finding.stretches:
+            fps = runs[finding.episode_index]["fps"]
+            seconds = {f"{end}_s": stretch[f"{end}_frame"] / fps for end in ("start", "end")}
+            run = {"fps": fps, "duration_s": runs[finding.episode_index]["num_frames"] / fps}
+            camera = {"camera": finding.camera or ""}
+            stretches.append(place | camera | stretch | seconds | run)
+        findings.append(replace(finding, stretches=stretches))
+    return findings
 
 
 def _few(records: Sequence[EpisodeRecord]) -> list[EpisodeRecord]:
@@ -247,13 +245,14 @@ def _parted(
 
 
 def _dataset_facts(listing: Listing, findings: Sequence[Finding]) -> dict[str, Any]:
-    """What a source is, how many of its episodes are usable, how long they are, and how they ended, by what says so."""
+    """What a source is and holds, how much of it is usable, and how runs ended."""
     unusable = _unusable(findings)
     # A finding about no episode makes the source as a whole unusable
     usable_so_far = 0 if None in unusable else len(listing.records) - len(unusable)
     usable = listing.records if usable_so_far else ()
     outcomes = _outcomes([r for r in usable if r.episode_index not in unusable])
     rows = [r.num_rows for r in listing.records if r.num_rows is not None]
+    forms = [r.steps_from for r in listing.records if r.steps_from]
     return {
         "format": listing.format,
         "robot": listing.robot,
@@ -266,6 +265,12 @@ def _dataset_facts(listing: Listing, findings: Sequence[Finding]) -> dict[str, A
         "success_known": sum(row["succeeded"] + row["failed"] for row in outcomes),
         "outcomes": outcomes,
         "never_set": list(listing.never_set),
+        "steps_known": len(forms),
+        "steps_from": ", ".join(sorted(set(forms))) or None,
+        "cameras": list(listing.cameras),
+        "tasks": sorted(set().union(*(r.tasks for r in listing.records))),
+        "parts": [vars(part) | {"shape": list(part.shape)} for part in listing.parts],
+        "has_rows": any(r.data_uri is not None for r in listing.records),
     }
 
 
@@ -292,20 +297,14 @@ def _headers(
     chosen = list(users) if full else spread(list(users), PROBED)
     for uri in chosen:
         camera = users[uri][0][1]
+        # What is unusable anyway, or was decoded, has its finding already
+        listed = [r for r, _ in users[uri] if r.episode_index not in skipped_episodes]
         try:
             info = probe(source.resolve(uri), source.config.limits)
         except VideoError as e:
-            for record, _ in users[uri]:
-                # What is unusable anyway, or was decoded, has its finding already. An episode is lost with its only
-                # video; of several it can do without one
-                if record.episode_index not in skipped_episodes:
-                    severity = "unusable" if len(record.videos) == 1 else "warning"
-                    findings.append(
-                        Finding(e.reason, str(e), severity, record.episode_index, camera, uri)
-                    )
+            findings += [_of_video(e.reason, str(e), record, camera, uri) for record in listed]
             continue
-        shared = [(r, c) for r, c in users[uri] if r.episode_index not in skipped_episodes]
-        findings += filter(None, (_lacking(info, record, camera) for record, camera in shared))
+        findings += filter(None, (_lacking(info, record, camera) for record in listed))
         size = f"{info.width_px}x{info.height_px}"
         details.append({"camera": camera, "codec": info.codec, "size_px": size, "fps": info.fps})
     return details, findings, len(chosen)
@@ -318,8 +317,13 @@ def _lacking(info: VideoInfo, record: EpisodeRecord, camera: str) -> Finding | N
     if info.num_frames is None or end_frame - info.num_frames < MIN_LACKING:
         return None
     detail = f"its container has {info.num_frames} frames; the {record.num_rows} rows end at frame {end_frame:.0f}"
+    return _of_video("length_differs", detail, record, camera, video.uri)
+
+
+def _of_video(reason: str, detail: str, record: EpisodeRecord, camera: str, uri: str) -> Finding:
+    """An episode is lost with its only video; of several it can do without one."""
     severity = "unusable" if len(record.videos) == 1 else "warning"
-    return Finding("length_differs", detail, severity, record.episode_index, camera, video.uri)
+    return Finding(reason, detail, severity, record.episode_index, camera, uri)
 
 
 def _video_users(records: Sequence[EpisodeRecord]) -> dict[str, list[tuple[EpisodeRecord, str]]]:
@@ -364,9 +368,7 @@ def _first_picture(
     source: Source, camera: str, records: Sequence[EpisodeRecord]
 ) -> list[dict[str, Any]]:
     """The size of a camera's pictures where they are in no video file."""
-    for record in records:
-        if camera not in record.cameras:
-            continue
+    for record in filter(lambda record: camera in record.cameras, records):
         try:
             _, _, picture = next(read_episode(source, record).frames(camera))
         except (DataError, StopIteration):

@@ -38,9 +38,9 @@ def write_report(path: Path, result: Row) -> None:
 
 def writer_of(path: Path) -> Writer:
     """Raises UserError: no form has this ending."""
-    for ending, writer in WRITERS.items():
-        if path.name.lower().endswith(ending):
-            return writer
+    writers = [write for end, write in WRITERS.items() if path.name.lower().endswith(end)]
+    if writers:
+        return writers[0]
     if path.name.lower().endswith(FORMER):
         raise UserError(
             f"--report {path}: only a page (*.html) and a finding a line (*.jsonl) are written by now"
@@ -145,8 +145,7 @@ def _diagnostic(finding: Row, result: Row) -> Row:
     location_path = "/".join(filter(None, (finding.get("folder"), finding["file"])))
     [group] = finding_groups([finding])
     sentence = finding["detail"] or group["meaning"]
-    stretches = _stretches(finding, result.get("checks", []))
-    whole = finding | {"effect": group["effect"], "stretches": stretches}
+    whole = finding | {"effect": group["effect"]}
     return {
         "message": f"{place(finding)}: {sentence}",
         "location": {"path": location_path or result["path"]},
@@ -155,14 +154,6 @@ def _diagnostic(finding: Row, result: Row) -> Row:
         "code": {"value": finding["reason"]},
         "original_output": json.dumps(whole, ensure_ascii=False),
     }
-
-
-def _stretches(finding: Row, checks: Sequence[Row]) -> list[Row]:
-    """The stretches that a finding is about."""
-    key = finding["reason"], finding["episode_index"], finding["camera"] or ""
-    names = ("start_frame", "end_frame", "start_s", "end_s", "measured", "usual", "unit")
-    of_finding = [c for c in checks if (c["check_name"], c["episode_index"], c["camera"]) == key]
-    return [{name: check[name] for name in names} for check in of_finding]
 
 
 def pictured_runs(

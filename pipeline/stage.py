@@ -19,7 +19,7 @@ from core.errors import FailedError, UserError
 from core.files import disk_full
 from core.tables import TABLES, without_episodes
 from core.values import grouped, imported
-from ingest.episode import EpisodeRecord, Finding
+from ingest.episode import EpisodeRecord, Finding, joined_findings
 from ingest.episodes import UNKNOWN
 from ingest.reasons import CHANGED_DURING_BUILD
 from ingest.sources.files import Source
@@ -47,7 +47,6 @@ Numbers = Mapping[str, int | float | str]
 LABELLED_BY = ("frames", "segments", "progress")  # an episode without their rows has no label
 LEFT_OUT = "left_out"  # number of a stage: its episodes that the next build looks at again
 TOLD_EVERY_S = 1.0
-MAX_DETAILS = 20  # of one thing, in one finding
 
 
 @dataclass(frozen=True)
@@ -396,37 +395,13 @@ def run_guarded(context: StageContext) -> StageReport | StepFailure:
 
 def findings_table(dataset: str, stage: str, findings: list[Finding], chunk_size: int) -> pa.Table:
     """Findings of one stage as rows; what is found several times of one thing is one row that says so."""
-    finding_groups = grouped(((f.episode_index, f.camera, f.reason), f) for f in findings)
+    table = TABLES["findings"]
     rows = []
-    for f in map(_merged, finding_groups.values()):
-        row = {
-            "dataset": dataset,
-            "episode_index": f.episode_index,
-            "chunk": None if f.episode_index is None else f.episode_index // chunk_size,
-            "camera": f.camera,
-            "stage": stage,
-            "reason": f.reason,
-            "detail": f.detail,
-            "file": f.file,
-            "severity": f.severity,
-        }
+    for f in joined_findings(findings):
+        chunk = None if f.episode_index is None else f.episode_index // chunk_size
+        row = {name: value for name, value in vars(f).items() if name in table.schema.names}
+        row |= {"dataset": dataset, "chunk": chunk, "stage": stage}
         rows.append(
             {k: v.replace("\0", UNKNOWN) if isinstance(v, str) else v for k, v in row.items()}
         )
-    return TABLES["findings"].rows(rows)
-
-
-def _merged(findings: list[Finding]) -> Finding:
-    """One finding that says what several did, with the worst severity; of very many it names the first."""
-    # With its file, where they are of several
-    is_of_one = len({f.file for f in findings}) == 1
-    details = list(
-        dict.fromkeys(
-            f.detail if is_of_one or not f.file else f"{f.file} {f.detail}" for f in findings
-        )
-    )
-    remainder = [f"and {len(details) - MAX_DETAILS} more"] if len(details) > MAX_DETAILS else []
-    severity = max((f.severity for f in findings), key=("warning", "unusable").index)
-    return replace(
-        findings[0], detail="; ".join([*details[:MAX_DETAILS], *remainder]), severity=severity
-    )
+    return table.rows(rows)

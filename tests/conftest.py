@@ -46,7 +46,6 @@ LONG = (
     "e2e/test_vlm_build.py",
     "e2e/test_cli_export.py",
     "pipeline/stages/test_corrections.py",
-    "e2e/test_cli_annotators.py",
     "e2e/test_cli_build.py",
     "assets/lib/test_report.py",
     "warehouse/test_sql_process.py",
@@ -87,7 +86,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_settings(monkeypatch) -> None:
     """What the shell that runs the tests has set is not what is tested; nor how busy the machine is."""
     monkeypatch.setattr("explorer.access.NEWEST_S", PATIENCE_S)
     for name in [
@@ -97,7 +96,7 @@ def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_pauses(monkeypatch) -> None:
     """A model's server is asked again at once."""
     monkeypatch.setattr("annotate.model_client.client.FIRST_PAUSE_S", 0.002)
     monkeypatch.setattr("annotate.model_client.client.LONGEST_PAUSE_S", 0.02)
@@ -105,7 +104,7 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _new_lakes_are_copies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def _new_lakes_are_copies(tmp_path_factory) -> Iterator[None]:
     """A new lake is a copy of the first one: to make its tables costs half a second of CPU, and tests need hundreds."""
     first: list[Workspace] = []
     make_folders = warehouse.lake.lake._make_folders
@@ -135,7 +134,7 @@ def _old_objects_are_frozen() -> None:
 
 
 @pytest.fixture(scope="session")
-def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
+def lake(tmp_path_factory) -> Lake:
     """For tests that use a dataset of their own, `ds`."""
     return Lake(
         Workspace(tmp_path_factory.mktemp("shared") / "it's a corpus")
@@ -158,39 +157,39 @@ def instance() -> Iterator["DagsterInstance"]:
 
 
 @pytest.fixture(scope="session")
-def empty_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def empty_corpus(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("empty") / "corpus"
     Lake(Workspace(root)).con.close()
     return root
 
 
 @pytest.fixture
-def workspace(tmp_path: Path, empty_corpus: Path) -> Workspace:
+def workspace(tmp_path, empty_corpus: Path) -> Workspace:
     """A workspace of the test's own, empty, copied from one that was made once."""
     shutil.copytree(empty_corpus, tmp_path / "corpus")
     return Workspace(tmp_path / "corpus")
 
 
 @pytest.fixture(scope="session")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+def made(tmp_path_factory) -> Made:
     """Five episodes in three chunks, in three splits, without a licence, unknown to Dagster; not for changing."""
     return make(tmp_path_factory.mktemp("made"))
 
 
 @pytest.fixture
-def own(made: Made, tmp_path: Path) -> Made:
+def own(made: Made, tmp_path) -> Made:
     """A copy of it for a test to change."""
     return made.copy(tmp_path)
 
 
 @pytest.fixture(scope="session")
-def made_faulty(tmp_path_factory: pytest.TempPathFactory) -> Made:
+def made_faulty(tmp_path_factory) -> Made:
     """The same corpus with a black and a frozen stretch; not for changing."""
     return make_faulty(tmp_path_factory.mktemp("faulty"))
 
 
 @pytest.fixture
-def faulty(made_faulty: Made, tmp_path: Path) -> Made:
+def faulty(made_faulty: Made, tmp_path) -> Made:
     """A copy of it for a test to change."""
     return made_faulty.copy(tmp_path)
 
@@ -203,7 +202,7 @@ def corpus(own: Made) -> Iterator[Lake]:
 
 
 @pytest.fixture
-def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def s3(monkeypatch) -> Iterator[Any]:
     """A client of an S3 server on loopback with the bucket `corpora`."""
     import boto3
     from s3fs import S3FileSystem

@@ -52,9 +52,6 @@ class Mutant:
         return source[: self.at[0]] + f"({self.text})".encode() + source[self.at[1] :]
 
 
-# The changes
-
-
 def changed(node: ast.AST) -> ast.expr | None:
     """The expression with its comparison, operator, constant or name in a table changed."""
     new = copy.deepcopy(node)
@@ -112,8 +109,6 @@ def mutants(file: str) -> list[Mutant]:
     return mutants_found
 
 
-# Lines of each test: this module is pytest's plugin, too
-
 MONITORING = sys.monitoring
 ran: dict[str, set[int]] = defaultdict(set)
 
@@ -142,9 +137,6 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     with Path(os.environ["MUTANTS_LINES"]).open("a") as lines_file:
         lines_file.write(json.dumps([item.nodeid, own_lines, time.monotonic() - start_s]) + "\n")
     return result
-
-
-# The run
 
 
 def run_tests(

@@ -51,9 +51,6 @@ PIN = re.compile(r"^([A-Za-z0-9._-]+)(?:\[[^\]]*\])?==([^\s;]+)", re.MULTILINE)
 REQUIREMENT = re.compile(r"^([\w.-]+)(\[[^\]]*\])?(.*)$")
 
 
-# In the process that runs the tests: `-p tests.newest`
-
-
 def pytest_runtest_logreport(report: Any) -> None:
     _note(report)
 
@@ -71,9 +68,6 @@ def _note(report: Any) -> None:
         file.write(
             json.dumps({"test": report.nodeid, "why": lines[0] if crash else lines[-1]}) + "\n"
         )
-
-
-# Packages
 
 
 def plain(name: str) -> str:
@@ -172,9 +166,6 @@ def holders(name: str, pinned: str, newest: str) -> list[str]:
             if is_bound and not requirement.specifier.contains(newest, prereleases=True):
                 holder_lines.add(f"{package.metadata['Name']} ({requirement.specifier})")
     return sorted(line for line in holder_lines if not line.startswith("proccorpus "))
-
-
-# Tests
 
 
 def failures(python: Path, folder: Path, tests: list[str]) -> dict[str, str]:

@@ -24,7 +24,7 @@ def test_the_file_is_up_to_date_and_every_package_states_a_licence():
         ("constraints-policy.txt", 5),
     ],
 )
-def test_what_is_pinned_is_a_release_by_the_hashes_of_its_files(name: str, least: int):
+def test_what_is_pinned_is_a_release_by_the_hashes_of_its_files(name, least):
     """No package comes from a repository or a path: only from an index, in one version."""
     text = "\n".join(
         line for line in (ROOT / name).read_text().splitlines() if not line.lstrip().startswith("#")

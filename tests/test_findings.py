@@ -8,13 +8,13 @@ from core.paths import ROOT
 SCRIPTS = sorted((ROOT / "findings").glob("*.sh"))
 
 
-def test_table_names_each_script_and_no_other() -> None:
+def test_table_names_each_script_and_no_other():
     rows = re.findall(r"^\| `([\w-]+)` \|", (ROOT / "docs/findings.md").read_text(), re.MULTILINE)
     assert sorted(rows) == [path.stem for path in SCRIPTS]
     assert len(rows) >= 12
 
 
-def test_scripts_are_whole_and_name_exact_versions() -> None:
+def test_scripts_are_whole_and_name_exact_versions():
     for path in SCRIPTS:
         subprocess.run(["sh", "-n", str(path)], check=True)
         packages = re.findall(r'^packages="(.+)"$', path.read_text(), re.MULTILINE)

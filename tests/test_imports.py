@@ -134,7 +134,7 @@ def test_every_room_is_looked_at():
         ("assets.definitions", "import dagster\nfrom pipeline.build import run_build", ""),
     ],
 )
-def test_a_forbidden_import_is_found_and_no_other(module: str, source: str, message: str):
+def test_a_forbidden_import_is_found_and_no_other(module, source, message):
     problems_found = violations(source, module)
     assert len(problems_found) == bool(message)
     assert message in "".join(problems_found)
@@ -160,7 +160,7 @@ LIGHT = {
 
 
 @pytest.mark.parametrize("used", LIGHT)
-def test_what_starts_often_starts_light(used: str):
+def test_what_starts_often_starts_light(used):
     code = f"import sys, {used}; print(sorted(set(sys.modules) & set({LIGHT[used].split()!r})))"
     process = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S

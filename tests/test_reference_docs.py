@@ -19,7 +19,7 @@ PAGES = [
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_pages_are_up_to_date(name: str) -> None:
+def test_pages_are_up_to_date(name):
     page = make_reference.PAGES[name]()
     assert (ROOT / "docs" / name).read_text() == page, (
         f"docs/{name} is old: run `{make_reference.COMMAND}`"
@@ -32,7 +32,7 @@ def items_of(page: str) -> dict[str, str]:
     return {name: description.strip(" :") for name, description in items}
 
 
-def test_environment_variables_are_those_that_the_code_reads() -> None:
+def test_environment_variables_are_those_that_the_code_reads():
     read = set(
         chain.from_iterable(
             re.findall(r"\bPROCCORPUS_[A-Z_]+\b", path.read_text()) for path in FILES
@@ -42,7 +42,7 @@ def test_environment_variables_are_those_that_the_code_reads() -> None:
     assert {name for name in items if name.startswith("PROCCORPUS_")} == read
 
 
-def test_every_reason_is_listed_by_its_severity() -> None:
+def test_every_reason_is_listed_by_its_severity():
     page = make_reference.quarantine_page()
     assert set(items_of(page)) == set(REASONS)
     by_level = {text.split("\n")[0]: items_of(text) for text in page.split("## ")[1:]}
@@ -83,14 +83,14 @@ def literal_findings() -> Iterator[tuple[str, str, str]]:
                 yield f"{path.relative_to(ROOT)}:{node.lineno}", str(node.args[0].value), severity
 
 
-def test_severities_are_those_of_the_code() -> None:
+def test_severities_are_those_of_the_code():
     findings = list(literal_findings())
     assert len(findings) > 20
     wrong = [f for f in findings if REASONS[f[1]].severity not in ("", f[2])]
     assert not wrong, "ingest/reasons.py says otherwise"
 
 
-def test_formats_page_has_each_format() -> None:
+def test_formats_page_has_each_format():
     page = (ROOT / "docs" / "formats.md").read_text()
     headed = set(re.findall(r"^## .*\(`(\w+)`\)$", page, re.M))
     assert headed == set(FORMAT_NAMES)

@@ -9,26 +9,8 @@ from annotate.checkup.signals import CameraSignals, RunSignals, is_moving
 from annotate.spans import stretches
 from ingest.signals.gripper import moving_dimensions
 
-# Mean change of luma, 0..1, of a picture that was encoded again: what the coding of a still picture makes of it
-STILL_CHANGE = 4e-4
-USUAL_STRETCHES = 3  # of one picture while the arm moves, in one run
-# Of the usual distance of the arm from the middle of its places: within it is one place
-ONE_PLACE = 0.25
-# Codecs give a still picture anew at key frames, and refine it in the frames after: so much changes in single frames
-RECODED_CHANGE = 6e-3  # and no more than this share of what motion changes
-RECODED_SHARE = 0.3
-# Share of the moments of motion at which a camera has to change elsewhere in the run
-MIN_SEES = 0.8
-MIN_MOTION_S = 0.8  # of motion within a stretch: so long an arm does not move unseen
-# Share of a stretch in which there is motion; of a long one ENOUGH_MOTION_S are enough
-MIN_MOTION = 0.7
-ENOUGH_MOTION_S = 2.0
-MIN_FRAMES = 20
-# The largest change but for so many cuts, or focusings, is the usual one
-MAX_CUTS = 6
-MAX_BLURS = 3
-STAYS_S = 1.0  # that a leap is seen before and after
-CUT_IS_LIGHT = 0.8  # of the change: so much of it is of the mean brightness
+FROZEN = LIMITS["camera_frozen"]
+JUMPS = LIMITS["camera_jumps"]
 
 
 def black_stretches(run: RunSignals) -> Iterator[Measurement]:
@@ -41,7 +23,7 @@ def black_stretches(run: RunSignals) -> Iterator[Measurement]:
 
 def frozen_stretches(run: RunSignals) -> Iterator[Measurement]:
     """A camera shows one picture while the arm moves, or another camera sees motion, that it sees elsewhere."""
-    min_frames = num_frames(LIMITS["camera_frozen"].minimum, run.fps)
+    min_frames = num_frames(FROZEN.minimum, run.fps)
     for camera in run.cameras:
         spans = stretches(_shows_one_picture(camera), min_frames)
         witnesses = {span: _witness(run, camera, *span) for span in spans}
@@ -53,7 +35,7 @@ def frozen_stretches(run: RunSignals) -> Iterator[Measurement]:
 
 def _are_at_one_place(run: RunSignals, spans: Sequence[tuple[int, int]]) -> bool:
     """Is the arm at one place in several stretches: one that the camera does not see?"""
-    if len(spans) < USUAL_STRETCHES or run.state is None:
+    if len(spans) < FROZEN.usual_stretches or run.state is None:
         return False
     arm = run.state[:, run.arm_dimensions("state")]
     is_active, spread = moving_dimensions(arm)
@@ -61,17 +43,17 @@ def _are_at_one_place(run: RunSignals, spans: Sequence[tuple[int, int]]) -> bool
     means = np.stack([places[start:end].mean(axis=0) for start, end in spans])
     distances = np.linalg.norm(means - np.median(means, axis=0), axis=1)
     usual_distances = np.linalg.norm(places - np.median(places, axis=0), axis=1)
-    return float(np.median(distances)) < ONE_PLACE * float(np.median(usual_distances))
+    return float(np.median(distances)) < FROZEN.one_place * float(np.median(usual_distances))
 
 
 def _shows_one_picture(camera: CameraSignals) -> np.ndarray:
     """Frames that show the picture of the frame before, bool [n]; a picture that is coded again is the same one."""
-    is_same = (camera.change < STILL_CHANGE) & ~camera.is_black
+    is_same = (camera.change < FROZEN.still_change) & ~camera.is_black
     if len(is_same) > 1:
         is_same[0] = is_same[1]
     changes = camera.change[~is_same]
     usual_change = float(np.percentile(changes, 75)) if len(changes) else 0.0
-    limit = min(RECODED_CHANGE, RECODED_SHARE * usual_change)
+    limit = min(FROZEN.recoded_change, FROZEN.recoded_share * usual_change)
     has_same_neighbours = np.r_[is_same[1:], False] & np.r_[False, is_same[:-1]]
     return is_same | (has_same_neighbours & (camera.change < limit) & ~camera.is_black)
 
@@ -87,7 +69,7 @@ def _witness(run: RunSignals, camera: CameraSignals, start: int, end: int) -> st
         return ""
     for other_camera in run.cameras:
         change = other_camera.change
-        moves = is_moving(change.astype(np.float64)) & (change > 2 * STILL_CHANGE)
+        moves = is_moving(change.astype(np.float64)) & (change > 2 * FROZEN.still_change)
         if other_camera is not camera and _has_unseen_motion(moves, camera, is_in_span, run.fps):
             return f"{other_camera.camera} sees motion"
     return ""
@@ -99,46 +81,44 @@ def _has_unseen_motion(
     """Is there motion inside of a stretch, of a kind that the camera sees outside of it?"""
     moves_elsewhere = moves & ~is_in_span & ~camera.is_black
     num_moving = int((moves & is_in_span).sum())
-    num_enough = min(MIN_MOTION * int(is_in_span.sum()), ENOUGH_MOTION_S * fps)
-    if num_moving < max(num_frames(MIN_MOTION_S, fps), num_enough) or not moves_elsewhere.any():
+    num_enough = min(FROZEN.motion * int(is_in_span.sum()), FROZEN.enough_s * fps)
+    if num_moving < max(num_frames(FROZEN.motion_s, fps), num_enough) or not moves_elsewhere.any():
         return False
-    return float((camera.change[moves_elsewhere] >= STILL_CHANGE).mean()) >= MIN_SEES
+    return float((camera.change[moves_elsewhere] >= FROZEN.still_change).mean()) >= FROZEN.sees
 
 
 def picture_jumps(run: RunSignals) -> Iterator[Measurement]:
     """From one frame to the next a camera shows something else: a cut, or a brightness or sharpness
     that leaps and stays."""
-    if len(run) < MIN_FRAMES:
+    if len(run) < JUMPS.frames:
         return
     for camera in run.cameras:
-        yield _leap("camera_jumps", run, camera, camera.change[1:], MAX_CUTS)
-        yield _leap_that_stays("camera_jumps light", run, camera, camera.luma_mean, MAX_CUTS)
-        yield _leap_that_stays("camera_jumps sharpness", run, camera, camera.sharpness, MAX_BLURS)
+        yield _leap("camera_jumps", run, camera, camera.change[1:])
+        yield _leap_that_stays("camera_jumps light", run, camera, camera.luma_mean)
+        yield _leap_that_stays("camera_jumps sharpness", run, camera, camera.sharpness)
 
 
-def _leap(
-    limit: str, run: RunSignals, camera: CameraSignals, steps: np.ndarray, max_cuts: int
-) -> Measurement:
-    """The largest step of [n - 1], beside the largest one but for `max_cuts`."""
+def _leap(limit: str, run: RunSignals, camera: CameraSignals, steps: np.ndarray) -> Measurement:
+    """The largest step of [n - 1], beside the largest one but for the `cuts` of its limit."""
     # Where a black stretch begins and ends is told of that
     steps = np.where(camera.is_black[1:] | camera.is_black[:-1], 0.0, steps.astype(np.float64))
     frame = int(np.argmax(steps)) + 1
     size = float(steps[frame - 1])
     light = abs(float(camera.luma_mean[frame] - camera.luma_mean[frame - 1]))
-    kind = "the brightness leaps" if light >= CUT_IS_LIGHT * size else "what it shows leaps"
-    usual_step = float(np.sort(steps)[-1 - max_cuts])
+    kind = "the brightness leaps" if light >= JUMPS.light * size else "what it shows leaps"
+    usual_step = float(np.sort(steps)[-1 - LIMITS[limit].cuts])
     stretch = frame, frame + 1
     words = {"kind": kind}
     return Measurement(limit, run, size, usual_step, stretch, camera.camera, words=words)
 
 
 def _leap_that_stays(
-    limit: str, run: RunSignals, camera: CameraSignals, values: np.ndarray, max_cuts: int
+    limit: str, run: RunSignals, camera: CameraSignals, values: np.ndarray
 ) -> Measurement:
     """By how much the medians before and after the largest step of values [n] differ, where that is less."""
-    leap = _leap(limit, run, camera, np.abs(np.diff(values.astype(np.float64))), max_cuts)
+    leap = _leap(limit, run, camera, np.abs(np.diff(values.astype(np.float64))))
     frame, _ = leap.stretch or (0, 0)
-    around = num_frames(STAYS_S, run.fps)
+    around = num_frames(JUMPS.stays_s, run.fps)
     median_before = float(np.median(values[max(0, frame - around) : frame]))
     stays = abs(float(np.median(values[frame : frame + around])) - median_before)
     words = {"kind": f"the {'sharpness' if 'sharpness' in limit else 'brightness'} leaps"}

@@ -10,57 +10,30 @@ from typing import NamedTuple
 
 import numpy as np
 
-from annotate.checkup.comparer import Measurement
+from annotate.checkup.comparer import LIMITS, Measurement
 from annotate.checkup.summary import ColumnSummary, RunSummary
 from core.values import grouped
 
-MIN_OTHERS_OF_TASK = 4
-MIN_OTHERS = 8
-MORE_OF_ALL = 7 / 8  # what a share of runs of any task counts beside one of the task's own
-
-MIN_DURATION_S = 3.0  # of a run whose gripper stays
-MIN_DURATION = 0.5  # its share of the others' duration
-MIN_AT_LIMIT = 0.04  # share of frames at the largest action, and stretches
-MIN_VISITS = 3
-BEYOND = 1.2  # how far the others go beyond
-MIN_LEVELS = 10  # values that a dimension takes: one with fewer steps from value to value
-MIN_FREE = 3  # other runs that are not clipped at the same limit
-MOVES = 0.1  # of the usual range: a dimension that moves
-MIN_LIKE_DIMENSIONS = 0.6  # share of the moving dimensions that have to differ by the same factor
-SAME_FACTOR = 0.35  # of its logarithm, between dimensions
-TRACKS = 0.9  # correlation of a joint with its action: the state goes where the action says
-MIN_OFFSETS = 8.0  # median deviations
-USUAL_IDLE = 90  # percentile of the others
-
-FOLLOWS = 0.6  # correlation at the median: the action moves the joint
-MIN_SPREAD = 0.3  # of the median of all runs: a joint that hardly moves says nothing of its sign
-MIN_RUNS = 4  # to tell a sign of one run, or of all
-MIN_RUNS_OF_ALL = 2
-MOST_JOINTS = 0.5  # share of the others that have to follow where one runs against in all runs
-
-# Rows behind or ahead of the pictures
-# When a lag of all runs is believed: in how many runs, how alike the curves are there (correlation), how much more than
-# without a lag, and the share of runs whose own lag is near it. Chosen on the clean and spoilt runs of docs/checkup.md
-MIN_SURENESS = (2, 0.35, 0.04, 0.6)
-# Of one run, against the lag of all: how alike its rows and pictures are, and all others', how much it gains, and how
-# many runs there are
-MIN_LIKENESS = 0.2
-MIN_LIKENESS_OF_ALL = 0.3
-MIN_GAIN = 0.06
-MIN_RUNS_OF_LAG = 4
-MAX_LAG_SHARE = 0.2  # of a run's frames: of a larger lag too little is compared
+OTHERS = LIMITS["others"]
+GRIPPER = LIMITS["gripper_stays"]
+CLIPPED = LIMITS["action_clipped"]
+SCALE = LIMITS["other_scale"]
+OFFSET = LIMITS["other_scale offset"]
+SIGN = LIMITS["other_scale sign"]
+SIGNS = LIMITS["other_scale sign in all"]
+LATE = LIMITS["rows_late"]
 
 
 class Group(NamedTuple):
     """The other runs that a run is compared with, what they are in words, and how much a share of them counts."""
 
-    others: Sequence[RunSummary]
+    runs: Sequence[RunSummary]
     words: str
     weight: float
 
     def columns(self, name: str, column: ColumnSummary) -> list[ColumnSummary]:
         """The same column of the other runs, where it has the same dimensions."""
-        columns = [run.columns[name] for run in self.others if name in run.columns]
+        columns = [run.columns[name] for run in self.runs if name in run.columns]
         return [c for c in columns if len(c.largest) == len(column.largest)]
 
 
@@ -69,12 +42,12 @@ def compared_runs(runs: Sequence[RunSummary]) -> Iterator[tuple[RunSummary, Grou
     runs_by_task = grouped((run.task, run) for run in runs)
     for run in runs:
         siblings = runs_by_task[run.task] if run.task else []
-        if len(siblings) > MIN_OTHERS_OF_TASK:
+        if len(siblings) > OTHERS.of_task:
             other_runs = [sibling for sibling in siblings if sibling is not run]
             yield run, Group(other_runs, "the other runs of its task", 1.0)
-        elif len(runs) > MIN_OTHERS:
+        elif len(runs) > OTHERS.of_any:
             other_runs = [sibling for sibling in runs if sibling is not run]
-            yield run, Group(other_runs, "the other runs", MORE_OF_ALL)
+            yield run, Group(other_runs, "the other runs", OTHERS.more)
 
 
 def still_gripper(run: RunSummary, group: Group) -> Iterator[Measurement]:
@@ -82,7 +55,7 @@ def still_gripper(run: RunSummary, group: Group) -> Iterator[Measurement]:
     if run.success is False or _is_short(run, group):
         return
     for number, (title, closings) in enumerate(zip(run.gripper_titles, run.closings, strict=True)):
-        closings_of_all = [sibling.closings[number : number + 1] for sibling in group.others]
+        closings_of_all = [sibling.closings[number : number + 1] for sibling in group.runs]
         counts = [count for count in chain.from_iterable(closings_of_all) if count is not None]
         if closings == 0 and counts:
             yield Measurement(
@@ -98,8 +71,8 @@ def still_gripper(run: RunSummary, group: Group) -> Iterator[Measurement]:
 
 def _is_short(run: RunSummary, group: Group) -> bool:
     """Is a run so short that it may end before what the others do in it?"""
-    usual_duration_s = float(np.median([sibling.duration_s for sibling in group.others]))
-    return run.duration_s < max(MIN_DURATION_S, MIN_DURATION * usual_duration_s)
+    usual_duration_s = float(np.median([sibling.duration_s for sibling in group.runs]))
+    return run.duration_s < max(GRIPPER.duration_s, GRIPPER.duration * usual_duration_s)
 
 
 def clipped_action(run: RunSummary, group: Group) -> Iterator[Measurement]:
@@ -108,20 +81,20 @@ def clipped_action(run: RunSummary, group: Group) -> Iterator[Measurement]:
     if action is None:
         return
     other_columns = group.columns("action", action)
-    is_often = (action.at_largest >= MIN_AT_LIMIT) & (action.visits >= MIN_VISITS)
-    for d in np.flatnonzero(action.arm & is_often & (action.levels >= MIN_LEVELS)).tolist():
+    is_often = (action.at_largest >= CLIPPED.frames) & (action.visits >= CLIPPED.visits)
+    for d in np.flatnonzero(action.arm & is_often & (action.levels >= CLIPPED.levels)).tolist():
         largest = float(action.largest[d])
         limits = np.array([column.largest[d] for column in other_columns])
         # A limit that several runs have is theirs, too: the others that are not clipped there have to go beyond it
         free = limits[np.abs(limits - largest) > 1e-6 * largest]
-        if len(free) >= MIN_FREE:
+        if len(free) >= CLIPPED.free:
             yield Measurement(
                 "action_clipped",
                 run,
                 largest,
                 float(np.median(limits)),
                 signal=action.titles[d],
-                size=group.weight * float((free >= BEYOND * largest).mean()),
+                size=group.weight * float((free >= CLIPPED.beyond * largest).mean()),
                 words={"share": 100 * action.at_largest[d], "others": group.words},
             )
 
@@ -135,7 +108,7 @@ def dead_dimensions(run: RunSummary, group: Group) -> Iterator[Measurement]:
             continue
         other_ranges = np.array([c.high - c.low for c in other_columns])
         usual_ranges = np.median(other_ranges, axis=0)
-        shares = (other_ranges > MOVES * usual_ranges).mean(axis=0)
+        shares = (other_ranges > LIMITS["dead_dimension"].moves * usual_ranges).mean(axis=0)
         for d in np.flatnonzero((ranges == 0) & (usual_ranges > 0) & column.arm).tolist():
             yield Measurement(
                 "dead_dimension",
@@ -158,8 +131,8 @@ def other_units(run: RunSummary, group: Group) -> Iterator[Measurement]:
             continue
         logarithms = np.log(column.spread[is_moving] / usual_spread[is_moving])
         middle = float(np.median(logarithms))
-        is_alike = np.abs(logarithms - middle) <= SAME_FACTOR * abs(middle)
-        if is_alike.mean() >= MIN_LIKE_DIMENSIONS:
+        is_alike = np.abs(logarithms - middle) <= SCALE.same * abs(middle)
+        if is_alike.mean() >= SCALE.alike:
             yield Measurement(
                 "other_scale",
                 run,
@@ -175,16 +148,18 @@ def offsets(run: RunSummary, group: Group) -> Iterator[Measurement]:
     """Dimensions of which the action is above or below the state by another amount than in the other runs."""
     if run.leads is None or run.follows is None:
         return
-    leads = [other_run.leads for other_run in group.others if other_run.leads is not None]
+    leads = [other_run.leads for other_run in group.runs if other_run.leads is not None]
     other_leads = [lead for lead in leads if len(lead) == len(run.leads)]
-    if len(other_leads) < MIN_OTHERS_OF_TASK:
+    if len(other_leads) < OTHERS.of_task:
         return
     middle = np.median(other_leads, axis=0)
     deviation = np.median(np.abs(other_leads - middle), axis=0)
     state = run.columns["state"]
     extent = state.high - state.low
-    is_odd = np.abs(run.leads - middle) >= MIN_OFFSETS * deviation
-    for d in np.flatnonzero(is_odd & (run.follows >= TRACKS) & (extent > 0) & state.arm).tolist():
+    is_odd = np.abs(run.leads - middle) >= OFFSET.deviations * deviation
+    for d in np.flatnonzero(
+        is_odd & (run.follows >= OFFSET.tracks) & (extent > 0) & state.arm
+    ).tolist():
         measured = float(run.leads[d])
         usual_lead = float(middle[d])
         yield Measurement(
@@ -203,7 +178,7 @@ def idle_ends(run: RunSummary, group: Group) -> Iterator[Measurement]:
     for end, side in (("start", "first"), ("end", "last")):
         seconds = run.idle_s[end]
         usual_s = float(
-            np.percentile([sibling.idle_s[end] for sibling in group.others], USUAL_IDLE)
+            np.percentile([sibling.idle_s[end] for sibling in group.runs], OTHERS.usual)
         )
         frames = round(seconds * run.fps)
         stretch = (0, frames) if end == "start" else (len(run) - frames, len(run))
@@ -219,7 +194,7 @@ def idle_ends(run: RunSummary, group: Group) -> Iterator[Measurement]:
 
 
 def opposite_signs(runs: Sequence[RunSummary]) -> Iterator[Measurement]:
-    """How joints' states move with their action, where they do in the other runs or at most other joints.
+    """How joints' states move with their action, where others' do.
 
     All runs of the same dimensions are compared, whatever their task: a sign is the robot's.
     """
@@ -231,9 +206,9 @@ def opposite_signs(runs: Sequence[RunSummary]) -> Iterator[Measurement]:
     for members in groups.values():
         follows = np.stack([run.follow for run in members if run.follow is not None])
         usual_follows = np.median(follows, axis=0)
-        if len(members) >= MIN_RUNS:
+        if len(members) >= SIGN.runs:
             yield from _signs_of_single_runs(members, follows, usual_follows)
-        if len(members) >= MIN_RUNS_OF_ALL:
+        if len(members) >= SIGNS.runs:
             yield from _signs_of_all_runs(members, usual_follows)
 
 
@@ -242,9 +217,9 @@ def _signs_of_single_runs(
 ) -> Iterator[Measurement]:
     """`follows`: [runs, 2, d], `usual_follows`: their medians [2, d]."""
     spreads = np.stack([run.columns["state"].spread[: follows.shape[2]] for run in runs])
-    moves = spreads >= MIN_SPREAD * np.median(spreads, axis=0)
+    moves = spreads >= SIGN.spread * np.median(spreads, axis=0)
     # By either way of following, the one by which it goes more surely against
-    correlations = np.where((usual_follows >= FOLLOWS) & moves[:, None], follows, np.inf)
+    correlations = np.where((usual_follows >= SIGN.follows) & moves[:, None], follows, np.inf)
     ways = correlations.argmin(axis=1)
     for number, joint in np.argwhere(correlations.min(axis=1) < 0).tolist():
         way = ways[number, joint]
@@ -264,7 +239,7 @@ def _signs_of_all_runs(
         for joint in np.flatnonzero(usual_joints < 0).tolist():
             other_joints = np.delete(usual_joints, joint)
             other_joints = other_joints[np.isfinite(other_joints)]
-            if len(other_joints) and (other_joints >= FOLLOWS).mean() >= MOST_JOINTS:
+            if len(other_joints) and (other_joints >= SIGN.follows).mean() >= SIGNS.joints:
                 usual_follow = float(np.median(other_joints))
                 measured = float(usual_joints[joint])
                 for run in runs:
@@ -279,17 +254,15 @@ def _sign(
 
 
 def late_rows(runs: Sequence[RunSummary]) -> Iterator[Measurement]:
-    """Rows that are behind or ahead of the pictures: in all runs, or in single ones otherwise than in the others."""
+    """Rows that are behind or ahead of the pictures: in all runs, or in single ones."""
     curves = _row_curves(runs)
     lag, is_sure = _common_lag(curves)
     counts = {"num_runs": len(curves), "num_all": len(runs)}
     middle = len(next(iter(curves.values()), ())) // 2
     likeness = [float(curve[lag + middle]) for curve in curves.values()]
-    are_comparable = len(curves) >= MIN_RUNS_OF_LAG and np.mean(likeness) >= MIN_LIKENESS_OF_ALL
-    for run in runs:
-        curve = curves.get(run.episode_index)
-        if curve is None:
-            continue
+    are_comparable = len(curves) >= LATE.runs and np.mean(likeness) >= LATE.likeness_of_all
+    for run in filter(lambda run: run.episode_index in curves, runs):
+        curve = curves[run.episode_index]
         run_lag = _deviating_lag(run, curve, lag) if are_comparable else None
         words = {"usual_lag": _lag_words(lag, run.fps)}
         if run_lag is not None:
@@ -320,8 +293,8 @@ def _deviating_lag(run: RunSummary, curve: np.ndarray, lag: int) -> int | None:
     middle = len(curve) // 2
     likeness = float(curve[run_lag + middle])
     gain = likeness - float(curve[lag + middle])
-    is_compared = abs(run_lag) <= MAX_LAG_SHARE * len(run)
-    if is_compared and likeness >= MIN_LIKENESS and gain >= MIN_GAIN:
+    is_compared = abs(run_lag) <= LATE.share * len(run)
+    if is_compared and likeness >= LATE.likeness and gain >= LATE.gain:
         return run_lag
     return None
 
@@ -354,7 +327,10 @@ def _common_lag(curves: Mapping[int, np.ndarray]) -> tuple[int, bool]:
     near = [abs(peak_lag(curve) - lag) <= 1 for curve in curves.values()]
     gain = float(mean[lag + max_lag] - mean[max_lag])
     reached = len(curves), float(mean[lag + max_lag]), gain, float(np.mean(near))
-    is_sure = all(value >= limit for value, limit in zip(reached, MIN_SURENESS, strict=True))
+    is_sure = all(
+        value >= limit
+        for value, limit in zip(reached, LIMITS["rows_late in all"].sureness, strict=True)
+    )
     return lag, is_sure and abs(lag) < max_lag
 
 

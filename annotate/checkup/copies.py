@@ -16,23 +16,8 @@ from annotate.checkup.comparisons import common_lag
 from annotate.checkup.summary import CameraSummary, RunSummary, cameras_of
 from core.values import grouped
 
-# Rows: mean distance at the same moments, of the dimension that differs most, in its standard deviations over all runs
-# Of a copy by rows alone: scripted runs from nearly one start may be only 0.007 apart
-MAX_ROWS_APART = 1e-5
-MAX_ROWS_APART_SEEN = 0.08  # of a copy whose pictures are equal, too
-MIN_FOREIGN_APART = 0.3  # of rows under foreign pictures
-MAX_LENGTHS_APART = 2  # frames
-# Pictures: hashes as release checks have them, see warehouse/lake/near_duplicates.py; then tiny pictures, of 255
-MIN_HASHES = 8
-MAX_RUNS_OF_HASH = 20
-MIN_SHARED = 0.3
-MIN_OVERLAP = 0.8
-MAX_BITS = 1.5
-MIN_CORRELATION = 0.8
-PARTS = 5  # of what two runs share, in each of which hashes have to be alike: runs from one start are alike at first
-MAX_CELL = 3.5
-MAX_MEAN = 0.3
-MAX_MEAN_OF_NEAR = 1.0  # where the rows are near each other, too
+COPY = LIMITS["copy"]
+FOREIGN = LIMITS["other_pictures"]
 
 
 def copies(dataset: str, runs: Sequence[RunSummary]) -> Iterator[Measurement]:
@@ -41,11 +26,11 @@ def copies(dataset: str, runs: Sequence[RunSummary]) -> Iterator[Measurement]:
     row_distances = _row_distances(runs)
     picture_copies = _picture_copies(runs)
     lag = common_lag(runs)
-    near = [pair for pair, distance in row_distances.items() if distance <= MAX_ROWS_APART_SEEN]
+    near = [pair for pair, distance in row_distances.items() if distance <= COPY.rows_seen]
     picture_copies |= {
-        (a, b) for a, b in near if _look_equal(by_index[a], by_index[b], MAX_MEAN_OF_NEAR)
+        (a, b) for a, b in near if _look_equal(by_index[a], by_index[b], COPY.mean_of_near)
     }
-    row_copies = {pair for pair, distance in row_distances.items() if distance <= MAX_ROWS_APART}
+    row_copies = {pair for pair, distance in row_distances.items() if distance <= COPY.rows}
     # Of several runs that a run is a copy of, the earliest counts
     first_pairs = {
         later: (earlier, later)
@@ -53,13 +38,9 @@ def copies(dataset: str, runs: Sequence[RunSummary]) -> Iterator[Measurement]:
     }
     for pair in sorted(first_pairs.values()):
         earlier, later = (by_index[episode] for episode in pair)
-        if pair in row_copies:
-            fault = None
-        else:
-            fault = _foreign_pictures(dataset, earlier, later, lag, row_distances.get(pair))
-        yield fault or _copy(
-            dataset, earlier, later, row_distances.get(pair), pair in picture_copies
-        )
+        distance = row_distances.get(pair)
+        fault = _foreign_pictures(dataset, earlier, later, lag, distance)
+        yield fault or _copy(dataset, earlier, later, distance, pair in picture_copies)
 
 
 def exact_copies(dataset: str, runs: Sequence[RunSummary]) -> Iterator[Measurement]:
@@ -85,7 +66,7 @@ def _copy(
         kind = "the pictures are equal, and no rows tell the runs apart"
     elif distance == 0 and are_pictures_equal:
         kind = "rows and pictures are equal"
-    elif distance is not None and distance <= MAX_ROWS_APART_SEEN:
+    elif distance is not None and distance <= COPY.rows_seen:
         kind = f"the rows are {distance:.2g} standard deviations apart, {pictures}"
     else:
         kind = "the pictures are equal, the rows differ in length or values"
@@ -93,7 +74,7 @@ def _copy(
         "copy",
         later,
         distance or 0.0,
-        MAX_ROWS_APART,
+        COPY.rows,
         other=(dataset, earlier.episode_index),
         words={"kind": kind},
     )
@@ -108,11 +89,11 @@ def _foreign_pictures(
     """
     first = _likeness_at_lag(earlier, lag)
     second = _likeness_at_lag(later, lag)
-    are_near = distance is not None and distance < MIN_FOREIGN_APART
+    are_near = distance is not None and distance < FOREIGN.rows
     if are_near or first is None or second is None:
         return None
     loss = abs(first - second)
-    if loss < LIMITS["other_pictures"].minimum:
+    if loss < FOREIGN.minimum:
         return None
     wrong, right = (earlier, later) if first < second else (later, earlier)
     low, high = sorted((first, second))
@@ -135,7 +116,7 @@ def _row_distances(runs: Sequence[RunSummary]) -> dict[tuple[int, int], float]:
         vectors = _phase_vectors(group)
         lengths = np.array([run.num_frames for run in group])
         for k in range(1, len(group)):
-            similar_lengths = np.flatnonzero(abs(lengths[:k] - lengths[k]) <= MAX_LENGTHS_APART)
+            similar_lengths = np.flatnonzero(abs(lengths[:k] - lengths[k]) <= COPY.lengths)
             differences = np.sqrt(((vectors[similar_lengths] - vectors[k]) ** 2).mean(axis=1)).max(
                 axis=1
             )
@@ -183,7 +164,7 @@ def _picture_copies(runs: Sequence[RunSummary]) -> set[tuple[int, int]]:
             for pair, shift in _shifts_of_sharing_pairs(summaries).items()
             if _is_copy(summaries, pair, shift)
         }
-    return {(a, b) for a, b in pairs if _look_equal(by_index[a], by_index[b], MAX_MEAN)}
+    return {(a, b) for a, b in pairs if _look_equal(by_index[a], by_index[b], COPY.mean)}
 
 
 def _shifts_of_sharing_pairs(cameras: Mapping[int, CameraSummary]) -> dict[tuple[int, int], int]:
@@ -195,14 +176,14 @@ def _shifts_of_sharing_pairs(cameras: Mapping[int, CameraSummary]) -> dict[tuple
             runs_of_hash.setdefault(phash, []).append(episode)
     shifts: dict[tuple[int, int], Counter[int]] = {}
     for phash, episodes in runs_of_hash.items():
-        if 2 <= len(episodes) <= MAX_RUNS_OF_HASH:
+        if 2 <= len(episodes) <= COPY.runs_of_hash:
             for a, b in combinations(sorted(episodes), 2):
                 shift = first_frames[b][phash] - first_frames[a][phash]
                 shifts.setdefault((a, b), Counter())[shift] += 1
     sharing = {}
     for (a, b), counts in shifts.items():
         num_shorter = min(len(first_frames[a]), len(first_frames[b]))
-        if num_shorter >= MIN_HASHES and counts.total() >= MIN_SHARED * num_shorter:
+        if num_shorter >= COPY.hashes and counts.total() >= COPY.shared * num_shorter:
             sharing[a, b] = counts.most_common(1)[0][0]
     return sharing
 
@@ -217,15 +198,15 @@ def _is_copy(cameras: Mapping[int, CameraSummary], pair: tuple[int, int], shift:
     a, b = (cameras[episode] for episode in pair)
     start = max(0, -shift)
     end = min(len(a.phash), len(b.phash) - shift)
-    if end - start < MIN_OVERLAP * min(len(a.phash), len(b.phash)):
+    if end - start < COPY.overlap * min(len(a.phash), len(b.phash)):
         return False
     bits = np.bitwise_count(a.phash[start:end] ^ b.phash[start + shift : end + shift])
-    if max(part.mean() for part in np.array_split(bits, PARTS)) > MAX_BITS:
+    if max(part.mean() for part in np.array_split(bits, COPY.parts)) > COPY.bits:
         return False
     changes = a.change[start + 1 : end], b.change[start + shift + 1 : end + shift]
     if min(change.std() for change in changes) == 0:
         return bool((changes[0] == changes[1]).all())
-    return float(np.corrcoef(*changes)[0, 1]) >= MIN_CORRELATION
+    return float(np.corrcoef(*changes)[0, 1]) >= COPY.correlation
 
 
 def _look_equal(a: RunSummary, b: RunSummary, max_mean: float) -> bool:
@@ -234,14 +215,14 @@ def _look_equal(a: RunSummary, b: RunSummary, max_mean: float) -> bool:
     At all moments of runs of one length, else at the first. `max_mean`: of 255, over all cells.
     """
     shared = a.cameras.keys() & b.cameras.keys()
-    is_of_one_length = abs(a.num_frames - b.num_frames) <= MAX_LENGTHS_APART
+    is_of_one_length = abs(a.num_frames - b.num_frames) <= COPY.lengths
     moments = slice(None) if is_of_one_length else slice(1)
     for camera in shared:
         differences = np.abs(
             a.cameras[camera].phases[moments].astype(int) - b.cameras[camera].phases[moments]
         )
         if (
-            np.median(differences.reshape(len(differences), -1).max(axis=1)) > MAX_CELL
+            np.median(differences.reshape(len(differences), -1).max(axis=1)) > COPY.cell
             or differences.mean() > max_mean
         ):
             return False

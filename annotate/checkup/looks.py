@@ -10,26 +10,19 @@ from annotate.checkup.summary import PHASES, RunSummary, cameras_of
 from annotate.pictures import BLACK_LUMA
 from core.values import grouped
 
-NEAREST = 3  # runs that a run is held against
-USUAL = 90  # percentile of the others
-# A camera that stands still over the dataset: what of its picture rests is nearly the same in all runs
-MIN_RUNS_OF_CAMERA = 8
-# Texts: runs of one text have to look like one another, and this one like those of another text
-MIN_RUNS_OF_TEXT = 4
-MIN_APART_TIMES = 1.2
-MAX_NEAR_TIMES = 2.0
+OTHERS = LIMITS["others"]
+TEXT = LIMITS["text_differs"]
+OUTCOME = LIMITS["outcome_differs"]
+
+
 TINY = 1e-9  # a distance that is none
-# Outcomes: an end is held against the ends of the other runs of its task, and what they show earlier
-MIN_OTHERS = 5
-EARLIER = slice(0, PHASES - 4)  # moments of the others that are surely not their end
-MIN_EARLIER_TIMES = 2.2  # of how far the end is from what the others show earlier
 
 
 def moved_cameras(runs: Sequence[RunSummary]) -> Iterator[Measurement]:
     """How unlike a camera's resting picture is to that of every other run."""
     for camera in cameras_of(runs):
         camera_runs = [run for run in runs if camera in run.cameras]
-        if len(camera_runs) < MIN_RUNS_OF_CAMERA:
+        if len(camera_runs) < LIMITS["camera_moved"].runs:
             continue
         resting = np.stack([_resting_picture(run.cameras[camera].phases) for run in camera_runs])
         for run, distance, usual_distance in _beside_others(camera_runs, resting):
@@ -45,7 +38,7 @@ def _beside_others(
         _mean_of_least(np.delete(np.abs(flat - flat[k]).mean(axis=1), k)) for k in range(len(runs))
     ]
     for k, run in enumerate(runs):
-        yield run, nearest[k], float(np.percentile(np.delete(nearest, k), USUAL))
+        yield run, nearest[k], float(np.percentile(np.delete(nearest, k), OTHERS.usual))
 
 
 def _resting_picture(phases: np.ndarray) -> np.ndarray:
@@ -57,15 +50,15 @@ def _resting_picture(phases: np.ndarray) -> np.ndarray:
 
 
 def _mean_of_least(distances: np.ndarray) -> float:
-    """The mean of the NEAREST smallest of some distances [k]."""
-    return float(np.sort(distances)[:NEAREST].mean())
+    """The mean of the OTHERS.nearest smallest of some distances [k]."""
+    return float(np.sort(distances)[: OTHERS.nearest].mean())
 
 
 def differing_texts(runs: Sequence[RunSummary]) -> Iterator[Measurement]:
-    """A run that looks and moves like the runs of another text, and not like those of its own, which are alike."""
+    """A run that looks and moves like those of another text, not of its own."""
     texts = np.array([run.task or "" for run in runs])
     names, counts = np.unique(texts[texts != ""], return_counts=True)
-    common = names[counts > MIN_RUNS_OF_TEXT].tolist()
+    common = names[counts > TEXT.runs].tolist()
     if len(common) < 2:
         return
     run_distances = _run_distances(runs)
@@ -80,8 +73,8 @@ def differing_texts(runs: Sequence[RunSummary]) -> Iterator[Measurement]:
         foreign_distances[:, number] = np.inf
         nearest = foreign_distances.argmin(axis=1)
         nearest_distances = foreign_distances.min(axis=1)
-        is_unlike = text_distances >= MIN_APART_TIMES * usual_distances[number]
-        is_near = nearest_distances <= MAX_NEAR_TIMES * usual_distances[nearest]
+        is_unlike = text_distances >= TEXT.apart * usual_distances[number]
+        is_near = nearest_distances <= TEXT.near * usual_distances[nearest]
         for k in np.flatnonzero((texts == text) & is_unlike & is_near).tolist():
             yield Measurement(
                 "text_differs",
@@ -156,7 +149,7 @@ def contradicted_outcomes(runs: Sequence[RunSummary]) -> Iterator[Measurement]:
     runs_by_task = grouped((run.task, run) for run in runs if run.task and run.success is not False)
     for siblings in runs_by_task.values():
         cameras = set.intersection(*(set(run.cameras) for run in siblings))
-        if len(siblings) > MIN_OTHERS and cameras:
+        if len(siblings) > OUTCOME.others and cameras:
             yield from _contradicted_in_task(siblings, sorted(cameras))
 
 
@@ -166,10 +159,10 @@ def _contradicted_in_task(
     pictures = np.stack([_pictures_at_phases(run, cameras) for run in runs])
     for k, (run, distance, usual_distance) in enumerate(_beside_others(runs, pictures[:, -1])):
         # Asked first, since what is earlier costs more to look through
-        if not run.success or distance < LIMITS["outcome_differs"].times * usual_distance:
+        if not run.success or distance < OUTCOME.times * usual_distance:
             continue
         earlier = _distance_to_earlier(pictures, k)
-        if distance >= MIN_EARLIER_TIMES * earlier:
+        if distance >= OUTCOME.earlier * earlier:
             yield Measurement(
                 "outcome_differs",
                 run,
@@ -189,5 +182,5 @@ def _pictures_at_phases(run: RunSummary, cameras: Sequence[str]) -> np.ndarray:
 
 def _distance_to_earlier(pictures: np.ndarray, run: int) -> float:
     """Mean distance of a run's end to the nearest moments of others, before their end; of [runs, PHASES, pixels]."""
-    earlier = np.delete(pictures[:, EARLIER], run, axis=0)
+    earlier = np.delete(pictures[:, : -OUTCOME.last], run, axis=0)
     return _mean_of_least(np.abs(earlier - pictures[run, -1]).mean(axis=2).min(axis=1))

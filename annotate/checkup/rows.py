@@ -12,29 +12,11 @@ from annotate.spans import stretches
 from ingest.episode import StoredStatistics
 from ingest.signals.gripper import moving_dimensions
 
-# A jump: the value leaves for at most so many frames, and is back where it was
-JUMP_FRAMES = 3
-MIN_JUMP_SHARE = 0.1  # of the range that the dimension has in the rest of the run
-BACK = 0.25  # of the jump: so near is back
-TURN = (2 * np.pi, 360.0)  # a full turn is no jump, but another name of the same angle
-MAX_JUMPS = 5  # of one dimension that are told: more of them are the way of that signal
-
-MIN_STUCK_SEEN = 0.5  # share of a stuck stretch at which pictures show motion
-SEEN_CHANGE = 0.5  # of the change of pictures that the moving arm makes at the median
-AT_REST = 0.05  # of its fast speed: a slower arm rests
-
-AT_ONE_PLACE = 5 / 3  # frames that are missing at one place count so much more
-LONG_STEP = 1.6  # times the usual step: a frame is missing
-SETTLES = 4  # rows after a long step within which a late stamp is made up for
-
-MAX_LAG_S = 1.2  # of rows behind pictures
-MIN_LENGTHS = 2.2  # times MAX_LAG_S, and frames: shorter runs tell nothing
-MIN_FRAMES = 40
-
-# Of stored statistics
-TOLERANCE = 2e-3  # of the stored range: rounding of writers is far below
-MAX_MEAN_APART = 0.05  # standard deviations: writers that sum in float32 are within 0.003
-ROUNDING = 5e-4  # of a value, or of 1 for smaller ones: a joint that hardly moves is not held against its tiny range
+JUMPS = LIMITS["state_jumps"]
+STUCK = LIMITS["state_stuck"]
+MISSING = LIMITS["frames_missing"]
+LATE = LIMITS["rows_late"]
+STALE = LIMITS["stale_statistics"]
 
 # First frame, frame after the last one, size, largest step elsewhere
 type Jump = tuple[int, int, float, float]
@@ -73,14 +55,14 @@ def jumps(run: RunSignals) -> Iterator[Measurement]:
 def _possible_starts(values: np.ndarray) -> np.ndarray:
     """Frames of values [n, d] from which they are elsewhere for a few frames, and then back, bool [n, d]."""
     may_start = np.zeros(values.shape, bool)
-    for length in range(1, JUMP_FRAMES + 1):
+    for length in range(1, JUMPS.frames + 1):
         end = len(values) - length
         earlier = values[: end - 1]
         later = values[length + 1 :]
         middle = (earlier + later) / 2
         distances = [np.abs(values[1 + k : end + k] - middle) for k in range(length)]
         size = np.minimum.reduce(distances)
-        may_start[1:end] |= np.abs(later - earlier) <= BACK * size
+        may_start[1:end] |= np.abs(later - earlier) <= JUMPS.back * size
     return may_start
 
 
@@ -90,17 +72,17 @@ def _jumps(values: np.ndarray, may_start: np.ndarray) -> list[Jump]:
     if not np.isfinite(steps).all() or not steps.any():
         return []
     # A jump is among the largest steps of its run; these are looked at in order of time
-    largest = np.argsort(steps)[::-1][: 4 * MAX_JUMPS]
+    largest = np.argsort(steps)[::-1][: 4 * JUMPS.most]
     spans: list[Jump] = []
     for step in sorted(largest[may_start[largest + 1]].tolist()):
         if spans and step < spans[-1][1]:
             continue
-        for length in range(1, JUMP_FRAMES + 1):
+        for length in range(1, JUMPS.frames + 1):
             jump = _jump(values, steps, step + 1, step + 1 + length)
             if jump:
                 spans.append(jump)
                 break
-    if len(spans) <= MAX_JUMPS:
+    if len(spans) <= JUMPS.most:
         return spans
     return []
 
@@ -114,25 +96,25 @@ def _jump(values: np.ndarray, steps: np.ndarray, start: int, end: int) -> Jump |
     size = float(np.abs(values[start:end] - (value_before + value_after) / 2).min())
     if (
         size == 0
-        or abs(value_after - value_before) > BACK * size
+        or abs(value_after - value_before) > JUMPS.back * size
         or _is_same_angle(values[start], value_before, size)
     ):
         return None
     other_steps = np.r_[steps[: start - 1], steps[end:]]
     # Steps of other jumps are no measure of ordinary motion
     usual_step = float(np.sort(other_steps)[-1 - min(4, len(other_steps) // 50)])
-    if usual_step <= 0 or size < LIMITS["state_jumps"].times * usual_step:
+    if usual_step <= 0 or size < JUMPS.times * usual_step:
         return None
     other_values = np.r_[values[:start], values[end:]]
     low, high = np.percentile(other_values, (1, 99))
-    if size < MIN_JUMP_SHARE * (high - low):
+    if size < JUMPS.share * (high - low):
         return None
     return start, end, size, usual_step
 
 
 def _is_same_angle(value: float, value_before: float, size: float) -> bool:
     """Is it the same angle a turn further, or the same rotation as the opposite quaternion?"""
-    is_turn = any(abs(size - turn) < 0.05 * turn for turn in TURN)
+    is_turn = any(abs(size - turn) < 0.05 * turn for turn in JUMPS.turns)
     return is_turn or abs(value + value_before) < 0.05 * size
 
 
@@ -143,7 +125,7 @@ def stuck_stretches(run: RunSignals) -> Iterator[Measurement]:
         return
     arm = run.state[:, run.arm_dimensions("state")]
     is_same = np.r_[False, (np.diff(arm, axis=0) == 0).all(axis=1)]
-    for stretch in stretches(is_same, max(3, num_frames(LIMITS["state_stuck"].minimum, run.fps))):
+    for stretch in stretches(is_same, max(3, num_frames(STUCK.minimum, run.fps))):
         if witness := _stuck_witness(run, *stretch):
             words = {"witness": witness}
             yield duration("state_stuck", run, stretch, signal="state", words=words)
@@ -157,7 +139,7 @@ def _stuck_witness(run: RunSignals, start: int, end: int) -> str:
     is_elsewhere[start:end] = False
     moves = run.arm_moves & is_elsewhere
     rests = (
-        run.arm_speed <= AT_REST * np.percentile(run.arm_speed, FAST_PERCENTILE)
+        run.arm_speed <= STUCK.rest * np.percentile(run.arm_speed, FAST_PERCENTILE)
     ) & is_elsewhere
     if not moves.any():
         return ""
@@ -168,9 +150,9 @@ def _stuck_witness(run: RunSignals, start: int, end: int) -> str:
         if rests.sum() >= 5:
             resting = float(np.percentile(change[rests], FAST_PERCENTILE))
         else:
-            resting = SEEN_CHANGE * moving_change
-        limit = max(SEEN_CHANGE * moving_change, resting)
-        if (change[start:end] >= limit).mean() >= MIN_STUCK_SEEN:
+            resting = STUCK.change * moving_change
+        limit = max(STUCK.change * moving_change, resting)
+        if (change[start:end] >= limit).mean() >= STUCK.seen:
             return f"{camera.camera} shows motion"
     return ""
 
@@ -195,7 +177,7 @@ def missing_frames(run: RunSignals) -> Iterator[Measurement]:
             0.0,
             (gaps[0][0] - 1, gaps[-1][0] + 1),
             signal="times",
-            size=max(missing, AT_ONE_PLACE * longest),
+            size=max(missing, MISSING.at_one_place * longest),
             words=words,
         )
 
@@ -209,11 +191,11 @@ def time_gaps(times_s: np.ndarray) -> tuple[list[tuple[int, int]], float]:
     # What remains of each time when every row had taken the usual step
     delays_s = times_s - np.arange(len(times_s)) * frame_interval
     gaps = []
-    for k in np.flatnonzero(steps > LONG_STEP * frame_interval):
-        delay_before = float(np.median(delays_s[max(0, k - SETTLES) : k + 1]))
-        delay_after = float(np.median(delays_s[k + 1 : k + 2 + SETTLES]))
+    for k in np.flatnonzero(steps > MISSING.long_step * frame_interval):
+        delay_before = float(np.median(delays_s[max(0, k - MISSING.settles) : k + 1]))
+        delay_after = float(np.median(delays_s[k + 1 : k + 2 + MISSING.settles]))
         count = round((delay_after - delay_before) / frame_interval)
-        if count >= 1 and delay_after - delay_before > (LONG_STEP - 1) * frame_interval:
+        if count >= 1 and delay_after - delay_before > (MISSING.long_step - 1) * frame_interval:
             gaps.append((int(k) + 1, count))
     return gaps, frame_interval
 
@@ -242,8 +224,8 @@ def row_curve(run: RunSignals) -> np.ndarray | None:
     How much pictures change is compared with how fast the arm moves, each as the square root of its share of what is
     fast, so that neither a cut nor a jerk decides. The mean over the cameras that show any change.
     """
-    max_lag = max(3, round(MAX_LAG_S * run.fps))
-    if run.arm_speed is None or len(run) < max(MIN_LENGTHS * max_lag, MIN_FRAMES):
+    max_lag = max(3, round(LATE.most_s * run.fps))
+    if run.arm_speed is None or len(run) < max(LATE.lengths * max_lag, LATE.frames):
         return None
     arm_motion = compressed_curve(run.arm_speed)
     # The change of frame 0 is not known
@@ -264,7 +246,7 @@ def stale_statistics(run: RunSignals) -> Iterator[Measurement]:
     What is stored of them and cannot be read is told, too.
     """
     for stored in run.statistics:
-        values = run.state if stored.vector == "state" else run.action
+        values: np.ndarray | None = getattr(run, stored.vector)
         if stored.problem:
             yield Measurement(
                 "stale_statistics unread",
@@ -302,18 +284,18 @@ def _largest_difference(
         above = np.abs(above)
         below = np.abs(below)
     excesses = {
-        "largest value": (high, stored.high, above / extent / TOLERANCE),
-        "smallest value": (low, stored.low, below / extent / TOLERANCE),
+        "largest value": (high, stored.high, above / extent / STALE.range),
+        "smallest value": (low, stored.low, below / extent / STALE.range),
     }
     if stored.is_of_episode:
         spread = np.maximum(stored.spread, 1e-3 * extent)
-        excesses["mean"] = (mean, stored.mean, np.abs(mean - stored.mean) / spread / MAX_MEAN_APART)
+        excesses["mean"] = (mean, stored.mean, np.abs(mean - stored.mean) / spread / STALE.mean)
     statistic = max(excesses, key=lambda name: float(excesses[name][2].max()))
     measured, stored_values, excess = excesses[statistic]
     dimension = int(np.argmax(excess))
     value = float(measured[dimension])
     statement = float(stored_values[dimension])
-    is_rounding = abs(value - statement) <= ROUNDING * max(1.0, abs(statement))
+    is_rounding = abs(value - statement) <= STALE.rounding * max(1.0, abs(statement))
     return Measurement(
         "stale_statistics",
         run,

@@ -51,7 +51,7 @@ class RunSignals:
 
     def arm_dimensions(self, column: str) -> list[int]:
         """Dimensions of state or action that belong to no gripper or hand."""
-        values = self.state if column == "state" else self.action
+        values: np.ndarray | None = getattr(self, column)
         if values is None:
             return []
         of_column = (signal for signal in self.grippers if signal.column == column)
@@ -60,7 +60,7 @@ class RunSignals:
 
     def title(self, column: str, dimension: int) -> str:
         """Such as "state[3] shoulder"."""
-        names = self.state_names if column == "state" else self.action_names
+        names: tuple[str, ...] = getattr(self, f"{column}_names")
         name = names[dimension] if dimension < len(names) else ""
         if name != f"{column}[{dimension}]":
             return f"{column}[{dimension}] {name}".strip()

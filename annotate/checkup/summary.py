@@ -7,16 +7,17 @@ from itertools import chain
 
 import numpy as np
 
+from annotate.checkup.comparer import LIMITS
 from annotate.checkup.rows import idle_seconds, row_curve
 from annotate.checkup.signals import RunSignals
 from ingest.signals import naming
 from ingest.signals.naming import transitions
 
+SIGN = LIMITS["other_scale sign"]
+
+
 PHASES = 16  # moments of a run, evenly spread from its first to its last frame
-FOLLOWS_S = 0.2  # in which a joint does what the action says
-MIN_ROWS = 20  # that the correlation is over
 TINY_SPREAD = 1e-15  # product of standard deviations: less is rounding
-TIE = 1e-6  # of the largest value: so near is the same
 
 
 @dataclass(frozen=True)
@@ -92,10 +93,11 @@ def cameras_of(runs: Iterable[RunSummary]) -> list[str]:
 
 def summarize(run: RunSignals) -> RunSummary:
     """What is kept of a run."""
-    columns = {}
-    for name, values in (("state", run.state), ("action", run.action)):
-        if values is not None and len(values) > 1 and np.isfinite(values).all():
-            columns[name] = _column_summary(run, name, values)
+    columns = {
+        name: _column_summary(run, name, values)
+        for name, values in (("state", run.state), ("action", run.action))
+        if values is not None and len(values) > 1 and np.isfinite(values).all()
+    }
     leads, follows = _leads(run) if len(columns) == 2 else (None, None)
     return RunSummary(
         run.episode_index,
@@ -129,13 +131,14 @@ def phases(length: int) -> np.ndarray:
 def _column_summary(run: RunSignals, name: str, values: np.ndarray) -> ColumnSummary:
     sizes = np.abs(values)
     largest = sizes.max(axis=0)
-    is_largest = sizes >= largest * (1 - TIE)
+    is_largest = sizes >= largest * (1 - LIMITS["action_clipped"].tie)
     visits = (np.diff(is_largest.astype(np.int8), axis=0, prepend=0) == 1).sum(axis=0)
-    is_arm = np.zeros(values.shape[1], bool)
+    width = values.shape[1]
+    is_arm = np.zeros(width, bool)
     is_arm[run.arm_dimensions(name)] = True
-    is_arm &= ~np.array([_is_gripper(run, name, d) for d in range(values.shape[1])], bool)
+    is_arm &= ~np.array([_is_gripper(run, name, d, width) for d in range(width)], bool)
     return ColumnSummary(
-        tuple(run.title(name, d) for d in range(values.shape[1])),
+        tuple(run.title(name, d) for d in range(width)),
         values[phases(len(values))],
         values.min(axis=0),
         values.max(axis=0),
@@ -148,16 +151,11 @@ def _column_summary(run: RunSignals, name: str, values: np.ndarray) -> ColumnSum
     )
 
 
-def _is_gripper(run: RunSignals, column: str, dimension: int) -> bool:
+def _is_gripper(run: RunSignals, column: str, dimension: int, width: int) -> bool:
     """Is a dimension the gripper's counterpart in the other column: by its name, or as the last one of an arm?"""
-    if column == "state":
-        names, values = (run.state_names, run.state)
-    else:
-        names, values = (run.action_names, run.action)
-    width = 0 if values is None else values.shape[1]
-    words = set(naming.words(names[dimension])) if dimension < len(names) else set[str]()
     has_gripper = any(signal.column != column for signal in run.grippers)
-    return bool(words & naming.GRIPPERS) or (has_gripper and dimension == width - 1)
+    is_last = has_gripper and dimension == width - 1
+    return is_last or not naming.GRIPPERS.isdisjoint(naming.words(run.title(column, dimension)))
 
 
 def _leads(run: RunSignals) -> tuple[np.ndarray | None, np.ndarray | None]:
@@ -178,13 +176,18 @@ def _leads(run: RunSignals) -> tuple[np.ndarray | None, np.ndarray | None]:
 
 
 def _follow_correlations(run: RunSignals) -> np.ndarray | None:
-    """Correlation of the change of each joint's state over FOLLOWS_S with the action [0] and with
+    """Correlation of the change of each joint's state over SIGN.follows_s with the action [0] and with
     its change [1], of each joint that state and action have at one place, [2, d]; NaN of grippers,
     0 of what does not move."""
     state = run.state
     action = run.action
-    step = max(1, round(FOLLOWS_S * run.fps))
-    if state is None or action is None or len(state) != len(action) or len(state) < MIN_ROWS + step:
+    step = max(1, round(SIGN.follows_s * run.fps))
+    if (
+        state is None
+        or action is None
+        or len(state) != len(action)
+        or len(state) < SIGN.rows + step
+    ):
         return None
     num_joints = min(state.shape[1], action.shape[1])
     moves = state[step:, :num_joints] - state[:-step, :num_joints]

@@ -37,7 +37,6 @@ STAGE_TABLES = {
         "states",
         "keyframes",
         "signal_lags",
-        "run_checks",
     ),
     "demonstrations": ("demonstration_measures",),
     "embeddings": ("embeddings",),

@@ -85,6 +85,8 @@ STRUCTS = {
     "camera_video": "camera str, uri str, start_frame i64",
     "native_step": "name str, start_frame i64, end_frame i64, kind str, completed bool, step i16, confidence f32, "
     "notes str",
+    "stretch": "signal str, start_frame i64, end_frame i64, measured f64, usual f64, unit str, other_dataset str, "
+    "other_episode i64, detail str",
     "episode_frame": "episode_index i64, frame_index i64",
     "picture": "episode_index i64, camera str, frame_index i64, edit str",
 }

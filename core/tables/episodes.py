@@ -126,23 +126,10 @@ findings: Problems of the data: everything that is left out or doubtful, each wi
   detail str: one sentence on the problem
   file str: file concerned, relative to the source
   severity str: unusable or warning
+  stretches list[stretch] unhashed since=23: where in the run checks found it, and what they measured, see the view
+      run_checks; null: no check of a run's signals did
   check severity IN ('unusable', 'warning')
   check reason IS NOT NULL
-
-run_checks: Faults that checks of a run's signals found, each with its stretch; read them through the view checks
-  key dataset, episode_index, check_name, camera, signal, start_frame; chunk
-  check_name str: name of the check, see docs/quarantine.md
-  camera str: camera key as in the source; empty: it is of no camera
-  signal str: state, action, times, text, or a gripper's title; with the dimension's name in brackets; empty: pictures
-  start_frame i64: first frame of the stretch
-  end_frame i64: first frame after the stretch
-  measured f64: what was measured, in the check's unit
-  usual f64: the same of the other runs of its task, or the limit that physics or the rate give
-  unit str: unit of both
-  other_dataset str: dataset of another run that it is about, as of a copy; null: of none
-  other_episode i64: that run
-  detail str: one sentence for people
-  check start_frame BETWEEN 0 AND end_frame
 
 frames: Measurements per frame and camera, made without labels
   key dataset, episode_index, camera, frame_index; chunk

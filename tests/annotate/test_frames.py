@@ -79,17 +79,14 @@ def usable(result: FramesResult) -> dict[int, tuple[int, list[str]]]:
     return {r["episode_index"]: (r["num_frames"], r["usable_cameras"]) for r in rows}
 
 
-# Measurements
-
-
-def test_the_published_hash_on_request(tmp_path: Path):
+def test_the_published_hash_on_request(tmp_path):
     pytest.importorskip("imagehash")
     root = written(tmp_path, moving(6))
     expected = [published_phash(f) for f in decode(v2_video(root, FRONT, 0))]
     assert measure(root, published_phash=True).tables["frames"]["phash"].to_pylist() == expected
 
 
-def test_an_episode_that_is_left_out_counts_in_no_lag(tmp_path: Path):
+def test_an_episode_that_is_left_out_counts_in_no_lag(tmp_path):
     write_v2(tmp_path, [40, 36, 44])
     source = source_of(tmp_path)
     records = list_episodes(source).records
@@ -101,9 +98,6 @@ def test_an_episode_that_is_left_out_counts_in_no_lag(tmp_path: Path):
     present_without = present.without([1])
     assert present_without.tables == without.tables
     assert present_without.findings == without.findings
-
-
-# What is refused
 
 
 @pytest.mark.parametrize(
@@ -126,7 +120,7 @@ def test_an_episode_that_is_left_out_counts_in_no_lag(tmp_path: Path):
         (np.array([0.0, np.nan, *range(2, 40)]) / 20, 20.0, None, ["timestamp_drift"]),
     ],
 )
-def test_rate_and_drift(times: Any, fps: float, drift: float | None, reasons: list[str]):
+def test_rate_and_drift(times, fps, drift, reasons):
     rate, off_s, findings = timing(
         None if times is None else np.array(times, np.float64), 20.0, certain=False
     )
@@ -140,12 +134,9 @@ def test_a_rate_that_the_registry_gives_is_kept():
     assert drift_s == pytest.approx(39 / 16 - 39 / 20)
 
 
-# Signals
-
-
 @pytest.mark.parametrize(("dimension", "what"), [(0, "state"), (2, "gripper")])
 @pytest.mark.parametrize("bad", [np.inf, -np.inf])
-def test_values_that_are_no_finite_numbers(tmp_path: Path, dimension: int, what: str, bad: float):
+def test_values_that_are_no_finite_numbers(tmp_path, dimension, what, bad):
     state = np.zeros((8, 3), np.float32)
     state[3, dimension] = bad
     result = measure(written(tmp_path, moving(8), **{"observation.state": list(state)}))
@@ -163,9 +154,7 @@ def test_values_that_are_no_finite_numbers(tmp_path: Path, dimension: int, what:
         (range(8), slice(3), "state has a value in hardly any row: it is not used", None),
     ],
 )
-def test_values_that_are_missing(
-    tmp_path: Path, rows: Any, dimension: Any, detail: str, measured: Any
-):
+def test_values_that_are_missing(tmp_path, rows, dimension, detail, measured):
     state = np.repeat(np.arange(8, dtype=np.float32)[:, None], 3, axis=1) * [1, 1 + 1 / 3, 0]
     state[[*rows], dimension] = np.nan
     result = measure(written(tmp_path, moving(8), **{"observation.state": list(state)}))
@@ -176,10 +165,7 @@ def test_values_that_are_missing(
     assert (states[3] if states else None) == (measured and pytest.approx(measured, rel=1e-6))
 
 
-# Damage
-
-
-def test_damage_is_measured_the_same_on_several_threads(tmp_path: Path):
+def test_damage_is_measured_the_same_on_several_threads(tmp_path):
     root = written(
         tmp_path, list(np.random.default_rng(0).integers(0, 255, (60, SIZE, SIZE, 3), np.uint8))
     )
@@ -195,11 +181,8 @@ def test_damage_is_measured_the_same_on_several_threads(tmp_path: Path):
     assert four_threads.findings == single_thread.findings != []
 
 
-# Which cameras and episodes are usable
-
-
 @pytest.mark.parametrize(("frames", "has_times"), [(1, True), (6, True), (8, False), (30, False)])
-def test_another_number_of_frames_than_rows(tmp_path: Path, frames: int, has_times: bool) -> None:
+def test_another_number_of_frames_than_rows(tmp_path, frames, has_times):
     """Where rows have times a longer video has a picture for each (tests/ingest/formats/test_lerobot_frames.py)."""
     root = write_v2(tmp_path, [7, 7], cameras=[FRONT, WRIST])
     for episode, camera in ((0, WRIST), (1, FRONT), (1, WRIST)):
@@ -218,7 +201,7 @@ def test_another_number_of_frames_than_rows(tmp_path: Path, frames: int, has_tim
     }
 
 
-def test_a_shared_video_with_fewer_frames_than_its_episodes_claim(tmp_path: Path) -> None:
+def test_a_shared_video_with_fewer_frames_than_its_episodes_claim(tmp_path):
     root = write_v3(tmp_path, [6, 7, 8, 9], cameras={FRONT: 4})
     pictures = numbers((6, 7, 8))
     write_video(v3_video(root, FRONT, 0), pictures[:-2])
@@ -230,7 +213,7 @@ def test_a_shared_video_with_fewer_frames_than_its_episodes_claim(tmp_path: Path
     ]
 
 
-def test_rows_that_break_after_listing(tmp_path: Path) -> None:
+def test_rows_that_break_after_listing(tmp_path):
     """Rows are read again when frames are measured: what is wrong then is a finding, and the others go on."""
     root = write_v2(tmp_path, [6, 6, 6])
     source = source_of(root)
@@ -245,14 +228,11 @@ def test_rows_that_break_after_listing(tmp_path: Path) -> None:
     assert result.findings[0].detail == "column observation.state: rows of different length"
 
 
-# Contents
-
-
 # Of episode 0 of the tiny dataset, whose pictures are known by these bytes
 PICTURES = {"observation.images.front": b"pictures"}
 
 
-def test_a_version_knows_the_contents_of_those_before(tmp_path: Path) -> None:
+def test_a_version_knows_the_contents_of_those_before(tmp_path):
     source = Source(DatasetConfig(name="tiny", source=str(make_dataset(tmp_path / "tiny"))))
     episode = read_episode(source, list_episodes(source).records[0])
     known_columns = content_columns(episode, PICTURES, (), ())

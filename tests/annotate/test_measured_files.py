@@ -14,7 +14,7 @@ from tests.kits.lerobot_writer import FRONT, WRIST, source_of, v2_video, write_v
 
 
 @pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def root(tmp_path, monkeypatch) -> Path:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     return write_v2(tmp_path / "data", [6, 7], cameras=[FRONT, WRIST])
 
@@ -28,7 +28,7 @@ def measured(root: Path, way: str) -> tuple[FramesResult, dict[str, bytes]]:
     return frames_stage(source, records, 0, config, jpegs.__setitem__, measure=measure), jpegs
 
 
-def test_what_was_measured_is_not_decoded_again(root: Path) -> None:
+def test_what_was_measured_is_not_decoded_again(root):
     first, jpegs = measured(root, "measured")
     assert (first.decoded_frames, len(jpegs) > 0) == (26, True)
     repeated_result, same_jpegs = measured(root, "taken")
@@ -51,7 +51,7 @@ def test_what_was_measured_is_not_decoded_again(root: Path) -> None:
     assert measured(root, "taken")[0].decoded_frames == 26
 
 
-def test_a_folder_that_others_can_write_to_is_not_used(root: Path) -> None:
+def test_a_folder_that_others_can_write_to_is_not_used(root):
     measured(root, "measured")
     folder = own_folder()
     assert folder is not None
@@ -60,7 +60,7 @@ def test_a_folder_that_others_can_write_to_is_not_used(root: Path) -> None:
     assert measured(root, "taken")[0].decoded_frames == 26
 
 
-def test_the_oldest_go(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_oldest_go(root, monkeypatch):
     measured(root, "measured")
     folder = own_folder()
     assert folder is not None

@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from annotate.content_hash import _former_grippers
+from annotate.native import annotate
 from annotate.progress import (
     BUDGET_CLIP,
     ProgressConfig,
@@ -16,8 +18,11 @@ from annotate.progress import (
     procvlm_labels,
     procvlm_progress,
     progress,
+    stated_progress,
 )
-from core.domain.label import DONE, IDLE, Segment, check_tiling
+from core.domain.label import DONE, IDLE, STEP, Segment, StatedEnd, check_tiling
+from core.domain.stated import check_stated
+from ingest.episode import NativeStep
 
 CONFIG = ProgressConfig()
 FPS = 10.0
@@ -31,8 +36,6 @@ def hashes_of(distances: Sequence[int]) -> np.ndarray:
         hashes.append(hashes[-1] ^ ((1 << d) - 1))
     return np.array(hashes, np.uint64)
 
-
-# The published formula
 
 LABELS = ["A"] * 4 + ["B"] * 3 + ["C"] * 2
 DISTANCES = [4, 8, 0, 33, 16, 0, 21, 12]  # 33 and 21 lie across a boundary: they must not count
@@ -58,7 +61,7 @@ def test_golden_table_of_the_published_formula():
 
 
 @pytest.mark.parametrize("name", ["done", "Done.", "NOT DONE", "not done.", "", "  "])
-def test_published_formula_gives_nothing_to_frames_that_are_no_step(name: str):
+def test_published_formula_gives_nothing_to_frames_that_are_no_step(name):
     p = procvlm_progress([name] * 3 + ["A"] * 3, hashes_of([30, 30, 30, 10, 22]))
     # only A counts: 0.5 + 10/64 and 0.5 + 22/64, each one frame late
     np.testing.assert_allclose(p, [0, 0, 0, 0, 0, 0.65625 / 1.5], atol=1e-6)
@@ -91,7 +94,7 @@ def test_published_formula_gives_nothing_to_frames_that_are_no_step(name: str):
         ([("A", 30, True), ("B", 60, False)], "A60"),  # half of the steps missing is not done
     ],
 )
-def test_published_flattening(segments: list[tuple[str, int, bool]], expected: str):
+def test_published_flattening(segments, expected):
     our_segments = []
     start = 0
     for name, end, completed in segments:
@@ -119,9 +122,6 @@ def test_budgets_sum_to_one_and_keep_the_clip_ratio(lengths: list[float | None])
     share = budgets(lengths)
     assert abs(share.sum() - 1) < 1e-9
     assert share.max() / share.min() <= BUDGET_CLIP[1] / BUDGET_CLIP[0] + 1e-9
-
-
-# Our label on random segmentations
 
 
 @st.composite
@@ -279,9 +279,6 @@ def test_an_arm_that_trembles_goes_no_farther():
     assert np.linalg.norm(np.diff(trembling, axis=0), axis=1).sum() > 1.5 * 5
 
 
-# Our label on single cases, in exact numbers
-
-
 def test_a_step_is_done_as_far_as_the_arm_is_near_its_end():
     state = np.array([0, 0, 6, 6, 8, 9, 10, 10, 11, 14, 18])[:, None] * [1.0, 0]
     segments = [Segment("A", 0, 7, step=0), Segment("B", 7, 11, step=1)]
@@ -318,7 +315,7 @@ def test_an_unfinished_run_stops_at_its_completed_share():
 
 
 @pytest.mark.parametrize("end", [0.0, 0.2, 0.4, 0.6, 0.66, 0.9])
-def test_a_known_end_is_met_as_far_as_the_last_attempts_budget_allows(end: float):
+def test_a_known_end_is_met_as_far_as_the_last_attempts_budget_allows(end):
     segments = [Segment("A", 0, 10, step=0), Segment("B", 10, 30, completed=False, step=1)]
     p = progress(segments, 3, steady(30), FPS, CONFIG, end)
     assert p[9] == pytest.approx(1 / 3, abs=0.01)
@@ -348,3 +345,76 @@ def test_doing_a_step_again_undoes_it_and_later_ones_but_nothing_before():
     ]
     p = progress(segments, 3, steady(41), FPS, CONFIG)
     np.testing.assert_allclose(p[[10, 20, 30, 31, 40]] * 6, [1, 3, 4, 1.2, 3], atol=1e-5)
+
+
+def test_without_paces_the_ordinary_curve_is_stretched():
+    segments = [Segment("A", 0, 3, step=0), Segment("B", 3, 6, completed=False, step=1)]
+    ordinary = np.array([0, 0.2, 0.5, 0.5, 0.6, 0.75], np.float32)
+    np.testing.assert_allclose(
+        stated_progress(segments, ordinary, StatedEnd(0.6)), ordinary * 0.8, atol=1e-6
+    )
+    curve_without = stated_progress(segments, ordinary, StatedEnd(None, 4))
+    np.testing.assert_allclose(curve_without, [0, 0.2, 0.5, 0.5, 0, 0], atol=1e-6)
+    # An arm that was not seen to move came somewhere all the same, if a person says so
+    np.testing.assert_allclose(
+        stated_progress(segments, np.zeros(6), StatedEnd(0.5)), np.linspace(0, 0.5, 6), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("completed", "end", "reason"),
+    [
+        (True, StatedEnd(0.8), "mark the step that failed"),
+        (False, StatedEnd(1.0), "a planned step is not completed"),
+        (True, StatedEnd(None, 3), "so nothing was lost"),
+        (False, StatedEnd(0.5, 6), "none of the frames 1 to 5"),
+        (False, StatedEnd(1.5), "not between 0 and 1"),
+    ],
+)
+def test_contradictions_are_refused(completed, end, reason):
+    with pytest.raises(ValueError, match=reason):
+        check_stated([Segment("A", 0, 6, completed=completed, step=0)], 1, end)
+
+
+def test_more_falls_than_rises_are_refused():
+    spans = ((0, 2, "slow"), (2, 11, "mistake"))
+    with pytest.raises(ValueError, match="fall by more than they rise"):
+        check_stated(
+            [Segment("Fold", a, b, STEP, False, 0, pace=pace) for a, b, pace in spans],
+            1,
+            StatedEnd(0.2),
+        )
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [NativeStep("a", 0, 10), NativeStep("b", 9, 20)],  # overlap
+        [NativeStep("a", 10, 20), NativeStep("b", 0, 10)],  # backwards
+        [NativeStep("a", 5, 5)],
+        [NativeStep("a", 8, 5)],
+        [NativeStep("a", -1, 5)],
+        [NativeStep("a", 30, 40)],  # behind the last frame
+    ],
+)
+def test_spans_that_cannot_be(steps):
+    with pytest.raises(ValueError, match=r"^step \d \('[ab]'\) covers frames"):
+        annotate(steps, 30, None)
+
+
+@pytest.mark.parametrize(
+    ("names", "grippers_now", "width", "choices"),
+    [
+        (["arm_0", "gripper_0", "gripper_1"], [], 3, {(1, 2), (1,), (2,)}),
+        (
+            ["left_arm", "left_gripper", "right_arm", "right_gripper"],
+            [(1,), (3,)],
+            4,
+            {(1, 3), (1,), (3,)},
+        ),
+        ([], [(2, 3)], 5, {(2, 3), (2,), (4,)}),
+        (["gripper"], [(7,)], 1, {(0,)}),  # what lies beyond the vector is none of its dimensions
+    ],
+)
+def test_former_grippers(names, grippers_now, width, choices):
+    assert _former_grippers(names, grippers_now, width) == choices

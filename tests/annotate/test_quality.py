@@ -1,5 +1,6 @@
 """What a run's label and its way show: signs that a label may be wrong, that the run failed, and of its worth."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from annotate.motion.observe import Signals
+from annotate.preferences import FURTHER_BY, WHOLE, ComparedRun, draw_pairs
 from annotate.quality import (
     FARTHEST,
     FEWEST,
@@ -69,9 +71,6 @@ def test_the_largest_jump_is_up_or_down_within_half_a_second():
     assert largest_jump(np.zeros(1), FPS) == 0.0
 
 
-# How likely a run failed
-
-
 RATE = 10.0
 ELSEWHERE, PICTURE, SHORTER, SPEED, UNDONE = SIGNS
 
@@ -129,9 +128,6 @@ def test_without_states_pictures_and_times_decide():
     assert not elsewhere(still).any()
 
 
-# As a demonstration
-
-
 RATE_20 = 20.0
 
 
@@ -143,17 +139,75 @@ def test_the_end_is_the_mean_of_the_last_moment():
 
 
 @pytest.mark.parametrize("state", [None, np.zeros((60, 2)), np.full((60, 2), np.nan)])
-def test_without_a_state_that_moves_there_is_no_jerk(state: np.ndarray | None):
+def test_without_a_state_that_moves_there_is_no_jerk(state):
     m = run_measures(Signals(RATE_20, np.full(60, 0.01), None, state=state))
     assert (m.jerk, m.reversals) == (None, None)
     assert (m.end_state is None) == (state is None or bool(np.isnan(state).any()))
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 9])
-def test_a_run_of_few_frames_is_measured(n: int):
+def test_a_run_of_few_frames_is_measured(n):
     m = run_measures(
         Signals(RATE_20, np.full(n, 0.01), np.full(n, 0.5), state=np.arange(2.0 * n).reshape(n, 2))
     )
     assert m.duration_s == n / RATE_20
     assert m.jerk is None
     assert m.reversals in (0, None)
+
+
+def run(number: int, end: float = 1.0, task: str = "open", **run_fields: object) -> ComparedRun:
+    ramp = np.linspace(0, end, 16, dtype=np.float32)
+    return ComparedRun(
+        "d", number, task, np.arange(0, 32, 2), ramp, **{"label_run": "r", **run_fields}
+    )  # type: ignore[arg-type]
+
+
+RUNS = [
+    run(0, success=True, quality=0.9),
+    run(1, success=True, quality=0.1),
+    run(2, end=0.4, success=False, quality=0.05),
+    run(3, task="close", success=True, quality=0.95),
+    run(4, success=None, quality=0.2),
+]
+
+
+def test_the_chosen_part_is_ahead_and_of_the_same_task():
+    pairs = draw_pairs(RUNS, 8, seed=3)
+    by_number = {r.episode_index: r for r in RUNS}
+    for pair in pairs:
+        chosen = by_number[pair.chosen.episode_index]
+        rejected = by_number[pair.rejected.episode_index]
+        assert chosen.same_as == rejected.same_as
+        if pair.why == "further":
+            (ahead,), (behind,) = pair.chosen.progress, pair.rejected.progress
+            assert ahead is not None
+            assert behind is not None
+            assert ahead - behind == pytest.approx(pair.margin)
+            assert pair.margin >= FURTHER_BY
+        elif pair.why == "outcome":
+            assert (chosen.success, rejected.success) == (True, False)
+            assert (pair.chosen.frames, pair.rejected.frames) == ((30,), (30,))
+        else:
+            assert (chosen.episode_index, rejected.episode_index) == (0, 1)
+            assert pair.margin == pytest.approx(0.8)
+            assert len(pair.chosen.frames) == WHOLE
+            assert (pair.chosen.frames[0], pair.chosen.frames[-1]) == (0, 30)
+    assert {p.why for p in pairs} == {"further", "outcome", "quality"}
+
+
+def test_no_pair_comes_twice_and_each_run_has_its_share():
+    pairs = draw_pairs(RUNS, 5, seed=3)
+    assert len(set(pairs)) == len(pairs)
+    counts = Counter(p.why for p in pairs)
+    # Two successes against one failure, and one pair of qualities: there are no more of them
+    assert counts["outcome"] == 2
+    assert counts["quality"] == 1
+    assert 15 <= counts["further"] <= 25
+
+
+def test_equal_seeds_draw_equal_pairs_whatever_else_there_is():
+    pairs = draw_pairs(RUNS, 4, seed=3)
+    assert draw_pairs(RUNS[::-1], 4, seed=3) == pairs
+    of_open = [p for p in pairs if p.chosen.episode_index != 3]
+    assert draw_pairs([r for r in RUNS if r.same_as == "open"], 4, seed=3) == of_open
+    assert draw_pairs(RUNS, 4, seed=4) != pairs

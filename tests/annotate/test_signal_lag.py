@@ -51,7 +51,7 @@ def measured(
 
 
 @pytest.mark.parametrize("lag_s", [1.2, 0.6, -0.8])
-def test_a_gripper_that_is_late_or_early(lag_s: float) -> None:
+def test_a_gripper_that_is_late_or_early(lag_s):
     lags, meter = measured(runs(gripper_lag_s=lag_s), GRIPPER)
     for direction in ("closing", "opening"):
         lag = lags[f"gripper: {direction}"]
@@ -65,7 +65,7 @@ def test_a_gripper_that_is_late_or_early(lag_s: float) -> None:
     assert finding.detail.endswith("labels are corrected by it")
 
 
-def test_each_gripper_has_its_own_lag() -> None:
+def test_each_gripper_has_its_own_lag():
     """One that is not used has none, nor has one that an episode lacks."""
     left_signal = replace(GRIPPER, arm="left")
     unused = signal_at(0, is_used=False)
@@ -74,7 +74,7 @@ def test_each_gripper_has_its_own_lag() -> None:
     assert set(lags) == {"state", "left gripper: closing", "left gripper: opening"}
 
 
-def test_actions_that_are_no_numbers_are_left_out() -> None:
+def test_actions_that_are_no_numbers_are_left_out():
     spoilt = [
         (replace(e, actions=numbers(np.full((len(change), 2), np.nan))), change)
         for e, change in runs()
@@ -82,10 +82,7 @@ def test_actions_that_are_no_numbers_are_left_out() -> None:
     assert "action" not in measured(spoilt)[0]
 
 
-# Taken out
-
-
-def test_without_lag_nothing_changes() -> None:
+def test_without_lag_nothing_changes():
     [(_, o)] = joints_and_openings(1)
     np.testing.assert_allclose(opening_without_lag(o, FPS, 0.0, 0.0), o, atol=1e-12)
     np.testing.assert_allclose(
@@ -93,7 +90,7 @@ def test_without_lag_nothing_changes() -> None:
     )
 
 
-def test_moves_that_are_near_each_other_stay_in_order() -> None:
+def test_moves_that_are_near_each_other_stay_in_order():
     """No level is lost where closing is so much later than opening that a stay is shortened."""
     curve = np.repeat([1.0, 0.0, 1.0, 0.0], 30)
     mended = opening_without_lag(curve, FPS, 1.4, 0.8)

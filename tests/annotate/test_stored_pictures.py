@@ -14,7 +14,6 @@ from annotate.pictures import (
     half_picture,
     shard_jpeg,
 )
-from ingest.media.frames import Picture
 from ingest.media.picture import ArrayPicture
 from ingest.media.video import Frame
 
@@ -54,9 +53,7 @@ def rgb_of(jpeg: bytes) -> np.ndarray:
         ((480, 640), 256),
     ],
 )
-def test_planes_give_the_scene_as_well_as_rgb_does(
-    size: tuple[int, int], max_px: int, pix_fmt: str
-):
+def test_planes_give_the_scene_as_well_as_rgb_does(size, max_px, pix_fmt):
     frame = drawn(*size, pix_fmt)
     by_rgb, width, height = encode_jpeg(frame.rgb(), max_px, 95)
     by_planes = rgb_of(shard_jpeg(frame, max_px, 95))
@@ -72,7 +69,7 @@ def test_planes_give_the_scene_as_well_as_rgb_does(
 
 
 @pytest.mark.parametrize("size", [(640, 480), (644, 484), (1920, 1080), (642, 481), (250, 250)])
-def test_who_else_looked_at_a_picture_changes_no_byte(size: tuple[int, int]):
+def test_who_else_looked_at_a_picture_changes_no_byte(size):
     frame = drawn(*size, "yuv420p")
     half = half_picture(frame.luma())
     shared = SharedPicture(frame, frame.luma(), half)
@@ -90,5 +87,5 @@ def test_who_else_looked_at_a_picture_changes_no_byte(size: tuple[int, int]):
         (drawn(320, 240, "yuv420p"), 101),  # odd afterwards
     ],
 )
-def test_what_has_no_such_planes_is_stored_by_its_colours(picture: Picture, max_px: int):
+def test_what_has_no_such_planes_is_stored_by_its_colours(picture, max_px):
     assert shard_jpeg(picture, max_px, 90) == encode_jpeg(picture.rgb(), max_px, 90)[0]

@@ -38,7 +38,7 @@ def measured(*pictures: np.ndarray) -> Measures:
 
 
 @pytest.mark.parametrize("camera", CAMERAS)
-def test_the_published_hash_is_that_of_imagehash(camera: str):
+def test_the_published_hash_is_that_of_imagehash(camera):
     imagehash = pytest.importorskip("imagehash")
     from PIL import Image
 
@@ -52,7 +52,7 @@ def test_the_published_hash_is_that_of_imagehash(camera: str):
 
 
 @pytest.mark.parametrize("camera", CAMERAS)
-def test_the_fast_hash_is_near_the_published_one(camera: str):
+def test_the_fast_hash_is_near_the_published_one(camera):
     pytest.importorskip("imagehash")
     frames = sample_frames(camera, 160)[::4]
     fast = measured(*(f.luma() for f in frames)).phash

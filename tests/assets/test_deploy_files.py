@@ -45,15 +45,13 @@ def test_compose_file():
 @pytest.mark.parametrize(
     "manifest", MANIFESTS, ids=lambda m: f"{m['kind']}-{m['metadata']['name']}"
 )
-def test_manifest(manifest: dict):
+def test_manifest(manifest):
     kubernetes_validate.validate(manifest, KUBERNETES, strict=True)
     assert manifest["metadata"].get("namespace", "proccorpus") == "proccorpus"
 
 
 @pytest.mark.parametrize("file", ["dagster.yaml", "kubernetes/dagster.yaml"])
-def test_dagster_takes_its_configuration(
-    file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_dagster_takes_its_configuration(file, tmp_path, monkeypatch):
     (tmp_path / "dagster.yaml").write_text((DEPLOY / file).read_text())
     config, _ = dagster_instance_config(str(tmp_path))
     assert config["storage"]["postgres"]["postgres_url"] == {"env": "DAGSTER_POSTGRES_URL"}
@@ -206,7 +204,7 @@ SERVICES = ("code", "webserver", "daemon", "explorer", "rewards")
 
 
 @pytest.mark.parametrize("name", [*SERVICES, "proxy", "upkeep"])
-def test_a_service_is_the_same_in_compose_and_in_a_cluster(name: str):
+def test_a_service_is_the_same_in_compose_and_in_a_cluster(name):
     """By its command, which tests/stack starts; with a probe that a person can ask, and limits."""
     (container,) = dict(_pods())[name]["containers"]
     network = COMPOSE["explorer"]["command"][-1].partition("=")[2]

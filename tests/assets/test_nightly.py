@@ -1,9 +1,10 @@
 """A day passes: sources change, a person corrects; sensors notice, and the schedule's run does what is due."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pyarrow as pa
@@ -12,27 +13,39 @@ import pytest
 
 from assets.definitions import defs
 from assets.defs.corpus.jobs import new_corrections, nightly, source_revisions
+from assets.defs.models import assets as models
 from assets.defs.models.jobs import new_release, weekly
+from assets.defs.resources import CorpusResource, VlmServer
+from assets.lib import models as doing
+from assets.lib.events import RELEASABLE, UP_TO_DATE, source_key
+from assets.lib.launch.job import Job
+from assets.lib.model_configs import RewardModelConfig
 from core.paths import Workspace
+from ingest.registry import DatasetConfig
 from pipeline.build import run_build
-from pipeline.config import load_config
+from pipeline.config import DatasetBuild, load_config
 from pipeline.reward_model import closing_steps
-from tests.assets.defs.corpus.test_assets import requests
+from tests.assets.defs.corpus.test_assets import ASSETS, materialize, requests
+from tests.kits.cli_kit import DONE, digest_of, run_here, write_config, write_configs
+from tests.kits.files import files_of
+from tests.kits.hub_server import Hub, public_hub
 from tests.kits.lake_kit import an_hour_ago, opened, say
 from tests.kits.lerobot_writer import write_json_lines as write_lines
-from tests.kits.made_corpus import build_of
+from tests.kits.made_corpus import Made, build_of
 from tests.kits.tiny_lerobot import LENGTHS, TASKS, make_dataset, rows_path, write_rows, write_video
+from tests.kits.training_kit import KilledError, kill_at, make_release
 from tests.pipeline.test_release_cycle import EPISODES, ROOT, tiny_recipe
-from training.runs import newest_model
-from warehouse.lake import Lake
+from training.recipe import load_recipe
+from training.runs import newest_model, resumable
+from training.train import train
+from warehouse.lake import Lake, open_lake
 
-pytestmark = pytest.mark.stack
 NAMES = ("grows", "relabels", "tiny")
 CHUNK = ("frames", "demonstrations", "segments", "progress", "samples", "shards")
 
 
 @pytest.fixture
-def space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+def space(tmp_path, monkeypatch) -> Workspace:
     """Three tiny datasets and a part of the sample, built, released
     as r1, with a model trained on it."""
     space = Workspace(tmp_path / "w")
@@ -105,7 +118,8 @@ def built_after(lake: Lake, snapshot: int) -> set[tuple[str, str, int]]:
     return set(rows)
 
 
-def test_a_day_passes(space: Workspace, lake: Lake, tmp_path: Path) -> None:
+@pytest.mark.stack
+def test_a_day_passes(space, lake, tmp_path):
     with dg.instance_for_test() as instance:
         assert requests(source_revisions, instance) == []
         assert requests(new_corrections, instance) == []
@@ -195,3 +209,208 @@ def test_a_day_passes(space: Workspace, lake: Lake, tmp_path: Path) -> None:
         assert lake.rows("SELECT name FROM releases WHERE name LIKE 'weekly%'") == [
             ("weekly-2030-01-07",)
         ]
+
+
+def checks_of(instance: dg.DagsterInstance, *keys: dg.AssetCheckKey) -> dict[str, tuple[bool, str]]:
+    """By asset whether the newest evaluation of a check passed, and what it says."""
+    records = instance.event_log_storage.get_latest_asset_check_execution_by_key(list(keys))
+    check_results = {}
+    for key, record in records.items():
+        evaluation = record.event.dagster_event.event_specific_data
+        check_results[key.asset_key.to_user_string()] = (evaluation.passed, evaluation.description)
+    return check_results
+
+
+@pytest.mark.slow
+def test_three_troubles_of_a_night_are_in_its_error_its_checks_and_its_report(
+    own, tmp_path, monkeypatch
+):
+    """A source that is gone, one that holds no dataset, and no licence."""
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "notes.txt").write_text("they went to another place")
+    sources = {"tiny": own.source, "other": tmp_path / "gone", "broken": broken}
+    entries = {name: f"source: {source}\n" for name, source in sources.items()}
+    config = write_configs(tmp_path, entries)
+    monkeypatch.setenv("PROCCORPUS_CONFIG", str(config))
+    job = defs().resolve_job_def("corpus")
+    resources = {"corpus": CorpusResource(root=str(own.space.root)), "vlm_server": VlmServer()}
+    with dg.instance_for_test() as instance:
+        result = job.execute_in_process(
+            run_config={"release": "nightly", "train": False, "workers": 1},
+            instance=instance,
+            resources=resources,
+            raise_on_error=False,
+        )
+        keys = [dg.AssetCheckKey(source_key(name), UP_TO_DATE) for name in sources]
+        check_results = checks_of(
+            instance, *keys, dg.AssetCheckKey(dg.AssetKey("release"), RELEASABLE)
+        )
+        fresh = [
+            name for name in sources if instance.get_latest_materialization_event(source_key(name))
+        ]
+    assert fresh == ["tiny"]
+    assert not result.success
+    [failed] = [event for event in result.all_events if event.is_step_failure]
+    text = failed.step_failure_data.error_display_string
+    assert "partial: 3 failed" in text
+    troubles = {
+        "sources/other": str(tmp_path / "gone"),
+        "sources/broken": str(broken),
+        "release": "nothing is left",
+    }
+    report = str(failed.step_failure_data.user_failure_data.metadata["failed"].records)
+    for asset, reason_text in troubles.items():
+        assert reason_text in text
+        assert reason_text in report
+        assert (check_results[asset][0], reason_text in check_results[asset][1]) == (False, True), (
+            check_results[asset]
+        )
+    assert check_results["sources/tiny"][0]
+
+
+CHUNKS = ("tiny:00000", "tiny:00001", "tiny:00002")
+
+
+def by_command(own_corpus: Made, config: Path, instance: dg.DagsterInstance) -> None:
+    assert (
+        run_here("build", "--config", config, "--workspace", own_corpus.space.root, "--workers", 1)
+        == DONE
+    )
+
+
+def by_assets(own_corpus: Made, config: Path, instance: dg.DagsterInstance) -> None:
+    assert materialize([ASSETS["episodes"]], "tiny", own_corpus, instance).success
+    of_chunk = [asset for name, asset in ASSETS.items() if name != "episodes"]
+    for chunk in CHUNKS:
+        assert materialize(of_chunk, chunk, own_corpus, instance).success
+
+
+def by_job(own_corpus: Made, config: Path, instance: dg.DagsterInstance) -> None:
+    assert defs().resolve_job_def("build").execute_in_process({"workers": 1}, instance).success
+
+
+def by_sensor(own_corpus: Made, config: Path, instance: dg.DagsterInstance) -> None:
+    [request] = requests(source_revisions, instance)
+    assert defs().resolve_job_def("build").execute_in_process(request.run_config, instance).success
+
+
+def by_night(own_corpus: Made, config: Path, instance: dg.DagsterInstance) -> None:
+    night = {"release": "nightly", "train": False, "workers": 1}
+    assert defs().resolve_job_def("corpus").execute_in_process(night, instance).success
+
+
+@pytest.mark.slow
+def test_one_digest(made, instance, tmp_path, monkeypatch):
+    digest_before = digest_of(made.space.root)
+    digests = {}
+    ways: tuple[Callable[[Made, Path, dg.DagsterInstance], None], ...]
+    ways = (by_command, by_assets, by_job, by_sensor, by_night)
+    for way in ways:
+        own_copy = made.copy(tmp_path / way.__name__)
+        config = write_config(
+            tmp_path / way.__name__ / "config",
+            own_copy.source,
+            '[motion]\nstep_min_s = 1.1\n[release]\nlicences = ["unknown"]',
+        )
+        monkeypatch.setenv("PROCCORPUS_WORKSPACE", str(own_copy.space.root))
+        monkeypatch.setenv("PROCCORPUS_CONFIG", str(config))
+        # The sensor asks where a source changed; a changed configuration alone waits for what builds next
+        write_rows(own_copy.source, 2, LENGTHS[2], scale=3.0)
+        way(own_copy, config, instance)
+        digests[way.__name__] = digest_of(own_copy.space.root)
+    assert digests["by_command"] != digest_before
+    for name, digest in digests.items():
+        assert digest == digests["by_command"], name
+
+
+REPO = "someone/tiny"
+
+
+@pytest.fixture
+def hub(tmp_path) -> Iterator[Hub]:
+    with public_hub(REPO) as hub:
+        hub.commit(files_of(make_dataset(tmp_path / "tiny")))
+        yield hub
+
+
+@pytest.fixture
+def revised_space(hub: Hub, tmp_path, monkeypatch) -> Workspace:
+    revised_space = Workspace(tmp_path / "w")
+    build = DatasetBuild(dataset=DatasetConfig(name="tiny", source=f"hf://{REPO}"), episodes=(0,))
+    assert run_build(revised_space, [build], workers=1).failed == []
+    monkeypatch.setenv("PROCCORPUS_WORKSPACE", str(revised_space.root))
+    monkeypatch.delenv("PROCCORPUS_CONFIG", raising=False)
+    return revised_space
+
+
+def test_a_newer_commit_is_read_when_it_is_asked_for(hub, revised_space):
+    first = hub.branches["main"]
+    build_job = defs().resolve_job_def("build")
+    with dg.instance_for_test() as instance:
+        assert requests(source_revisions, instance) == []
+        second = hub.commit(hub.commits[first] | {"README.md": b"moved on"})
+
+        # A job reads what was read before, unless it is told otherwise
+        assert build_job.execute_in_process(instance=instance).success
+        assert _revision(revised_space) == first
+        assert CorpusResource().build("tiny").commit == first
+        (request,) = requests(source_revisions, instance)
+        assert build_job.execute_in_process(request.run_config, instance).success
+        assert _revision(revised_space) == second
+        assert CorpusResource().build("tiny").commit == second
+        assert requests(source_revisions, instance) == []
+
+
+def _revision(revised_space: Workspace) -> str:
+    return open_lake(revised_space).rows("SELECT source_revision FROM datasets")[0][0]
+
+
+RECIPE = """name: short
+model: {tiny: {vocabulary: 400, hidden: 64, layers: 2, vision_hidden: 64, vision_layers: 2, max_px: 64}}
+train: {steps: 3, batch: 2, lr: 1.0e-3, save_every: 1}
+"""
+
+
+def handed_over(lake: Lake, recipe: Path, monkeypatch: pytest.MonkeyPatch, **config: Any) -> Job:
+    """The job, which is not run."""
+    jobs: list[Job] = []
+
+    def launch(
+        context: dg.AssetExecutionContext, launcher: object, job: Job
+    ) -> dg.MaterializeResult:
+        jobs.append(job)
+        return dg.MaterializeResult()
+
+    monkeypatch.setattr(doing, "launch", launch)
+    settings = RewardModelConfig(name="bars1", recipe=str(recipe), **config)
+    result = dg.materialize(
+        [models.reward_model],
+        resources={"corpus": CorpusResource(root=str(lake.workspace.root))},
+        run_config=dg.RunConfig(ops={"reward_model": settings}),
+    )
+    assert result.success
+    return jobs[0]
+
+
+def test_a_job_goes_on_where_a_killed_one_was(tmp_path, monkeypatch):
+    lake, release = make_release(tmp_path / "w")
+    path = tmp_path / "short.yaml"
+    path.write_text(RECIPE)
+    recipe = load_recipe(str(path))
+    assert not resumable(lake.workspace, recipe, release)
+
+    with pytest.raises(KilledError):
+        train(lake, release, recipe, kill_at(2))
+    assert resumable(lake.workspace, recipe, release)
+    job = handed_over(lake, path, monkeypatch)
+    assert job.arguments[:2] == ("train", "--auto-resume")
+    assert resumable(lake.workspace, recipe, release)
+    # What it goes on from is taken away before the job is handed over: also a restart then begins where the job began
+    handed_over(lake, path, monkeypatch, resume=False)
+    assert not resumable(lake.workspace, recipe, release)
+    train(lake, release, recipe)
+    assert resumable(lake.workspace, recipe, release)
+    assert "--wandb" not in job.arguments
+    assert "--wandb" in handed_over(lake, path, monkeypatch, always=True, wandb=True).arguments
+    assert not resumable(lake.workspace, recipe, release)

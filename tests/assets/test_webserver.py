@@ -1,7 +1,6 @@
 """Dagster's UI answers its own pages, programs, and who shows the token: no other site, by no other name."""
 
 import json
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -16,7 +15,6 @@ from starlette.websockets import WebSocketDisconnect
 from assets.webserver import FIRST_PAGE, HOSTS, TOKEN, guarded, ui_access
 from core.errors import UserError
 from core.web import Access
-from tests.kits.made_corpus import Made
 
 SECRET = "a token of more than sixteen characters"
 CHANGE = "mutation { setNuxSeen }"
@@ -24,7 +22,7 @@ OWN = "http://127.0.0.1:3000"
 
 
 @pytest.fixture(scope="module")
-def context(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def context(tmp_path_factory) -> Any:
     with (
         dg.DagsterInstance.local_temp(str(tmp_path_factory.mktemp("dagster"))) as instance,
         WorkspaceProcessContext(instance, EmptyWorkspaceTarget()) as context,
@@ -47,7 +45,7 @@ def asked(ui: TestClient, headers: dict[str, str] | None = None) -> int:
     return ui.post("/graphql", json={"query": CHANGE}, headers=headers).status_code
 
 
-def test_its_own_page_and_programs(ui: TestClient) -> None:
+def test_its_own_page_and_programs(ui):
     assert ui.post("/graphql", json={"query": CHANGE}).json() == {"data": {"setNuxSeen": True}}
     assert asked(ui, {"Origin": OWN, "Sec-Fetch-Site": "same-origin"}) == 200
     typed = {"Sec-Fetch-Site": "none", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
@@ -59,7 +57,7 @@ def test_its_own_page_and_programs(ui: TestClient) -> None:
     assert ui.get(first.headers["location"], headers=typed).status_code == 200
 
 
-def test_an_image_on_a_page_starts_nothing(ui: TestClient) -> None:
+def test_an_image_on_a_page_starts_nothing(ui):
     """A mutation in an address: an <img> of any web page ran the job export."""
     address = f"/graphql?query={quote(CHANGE)}"
     image = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}
@@ -79,7 +77,7 @@ def test_an_image_on_a_page_starts_nothing(ui: TestClient) -> None:
     assert ui.get("/runs", headers=link).status_code == 200
 
 
-def test_sockets(ui: TestClient) -> None:
+def test_sockets(ui):
     own_headers = {"Host": "127.0.0.1:3000", "Origin": OWN}
     with ui.websocket_connect(
         "/graphql", headers=own_headers, subprotocols=["graphql-ws"]
@@ -98,7 +96,7 @@ def test_sockets(ui: TestClient) -> None:
             pass
 
 
-def test_a_token_elsewhere_than_on_this_machine(context: Any) -> None:
+def test_a_token_elsewhere_than_on_this_machine(context):
     for host in ("0.0.0.0", "192.0.2.1", "::"):
         with pytest.raises(UserError, match=TOKEN):
             ui_access(host, {TOKEN: ""})
@@ -119,7 +117,7 @@ def test_a_token_elsewhere_than_on_this_machine(context: Any) -> None:
     assert asked(ui, {"Origin": "http://evil.example"}) == 403
 
 
-def test_names_of_a_reverse_proxy(context: Any) -> None:
+def test_names_of_a_reverse_proxy(context):
     ui = client(
         context, ui_access("0.0.0.0", {TOKEN: SECRET, HOSTS: "corpus.example, Other.example"})
     )
@@ -128,9 +126,7 @@ def test_names_of_a_reverse_proxy(context: Any) -> None:
     assert asked(ui, key | {"Host": "evil.example"}) == 421
 
 
-def test_prometheus_is_told_of_the_lake_and_of_runs(
-    context: Any, own: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_prometheus_is_told_of_the_lake_and_of_runs(context, own, tmp_path, monkeypatch):
     (own.space.root / "metrics").mkdir()
     (own.space.root / "metrics" / "backup.prom").write_text(
         'proccorpus_scheduled_exit_code{task="backup"} 3\n'

@@ -72,16 +72,13 @@ def test_demonstrations_are_planned_in_turn_and_counted():
 
 
 @pytest.mark.parametrize("quality", QUALITIES)
-def test_a_run_of_each_quality_ends_as_it_should(quality: str):
+def test_a_run_of_each_quality_ends_as_it_should(quality):
     runs = [record(PointCell(), Demonstration("push", k, quality)) for k in (0, 5, 10)]  # pyright: ignore
     for run in runs:
         assert len(run.rows) == len(run.pictures) == len(run.seen)
         assert run.rows[-1]["success"] == (quality != "failed")
     repeated_run = record(PointCell(), Demonstration("push", 5, quality))  # pyright: ignore
     np.testing.assert_array_equal(repeated_run.seen, runs[1].seen)
-
-
-# Weights
 
 
 def frames_of(qualities: list[str]) -> Frames:
@@ -100,7 +97,7 @@ def frames_of(qualities: list[str]) -> Frames:
 RISE = np.linspace(0, 1, 40, dtype=np.float32)
 
 
-def test_weights_by_outcome_and_by_progress(tmp_path: Path):
+def test_weights_by_outcome_and_by_progress(tmp_path):
     frames = frames_of(["expert", "stalled", "failed"])
     stalled = np.interp(np.arange(40), [0, 10, 30, 39], [0, 0.5, 0.5, 1]).astype(np.float32)
     falling = np.linspace(0.5, 0, 40, dtype=np.float32)
@@ -120,7 +117,7 @@ def test_weights_by_outcome_and_by_progress(tmp_path: Path):
     assert np.mean(list(shares.values())) == pytest.approx(1)  # as many frames of each
 
 
-def test_labels_say_which_runs_segments_and_frames_count(tmp_path: Path):
+def test_labels_say_which_runs_segments_and_frames_count(tmp_path):
     frames = frames_of(["expert", "stalled", "failed"])
     stalled = np.interp(np.arange(40), [0, 10, 30, 39], [0, 0.5, 0.5, 1]).astype(np.float32)
     path = write_progress(tmp_path, [RISE, stalled, 0.1 * RISE], 5, 10)
@@ -154,9 +151,6 @@ def test_labels_say_which_runs_segments_and_frames_count(tmp_path: Path):
     assert not np.array_equal(by_run["labels_far"], labels)
 
 
-# Cloning
-
-
 def two_minds() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The same states twice, with opposite actions; and weights that believe the first, the second, or both."""
     rng = np.random.default_rng(0)
@@ -186,9 +180,6 @@ def test_a_policy_learns_what_has_weight():
     )  # of two minds, it hardly moves
     assert policies.losses.shape == (3, 2)
     assert (policies.losses[2] > policies.losses[0]).all()
-
-
-# Figures
 
 
 def test_intervals_hold_the_figure_and_pair_what_is_paired():
@@ -246,7 +237,7 @@ def finished(folder: Path) -> Work:
     return work
 
 
-def test_a_folder_is_reported_and_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_folder_is_reported_and_printed(tmp_path, capsys):
     figures = report(finished(tmp_path).folder, SHORT)
     assert figures["success"]["experts"][0] == pytest.approx(2 / 3, abs=1e-4)
     assert figures["above_nothing"]["experts"][0] == pytest.approx(1 / 3, abs=1e-4)
@@ -268,7 +259,7 @@ def test_a_folder_is_reported_and_printed(tmp_path: Path, capsys: pytest.Capture
     assert f"| {ARMS['weights']} | 1.00 | 1.00 | 1.00 | 1.00 | 1.00 |" in lines
 
 
-def test_what_needs_no_model_is_reported_beside_former_rows(tmp_path: Path):
+def test_what_needs_no_model_is_reported_beside_former_rows(tmp_path):
     former = json.loads(json.dumps(report(finished(tmp_path / "former").folder, SHORT)))
     folder = finished(tmp_path / "now").folder
     for arm in GROUPS["rewarded"]:

@@ -9,7 +9,7 @@ CAM0 = "observation.images.cam0"
 CAM1 = "observation.images.cam1"
 
 
-def test_so101() -> None:
+def test_so101():
     source = source_of(DATA / "so101_bimanual_cloth")
     listing = list_episodes(source)
     assert (listing.format, listing.cameras, len(listing.records)) == (
@@ -38,7 +38,7 @@ def test_so101() -> None:
     assert max(c["max_drift_s"] for c in content) < 0.021
 
 
-def test_franka() -> None:
+def test_franka():
     listing = list_episodes(source_of(DATA / "franka_pickplace_v3_no_data"))
     assert (listing.format, len(listing.records), usable(listing)) == ("lerobot_v3.0", 10, [])
     assert said(listing, severity="unusable") == [
@@ -47,7 +47,7 @@ def test_franka() -> None:
     assert said(listing, severity="warning") == [("stray_file", "warning", None, None)]
 
 
-def test_xarm() -> None:
+def test_xarm():
     source = source_of(DATA / "xarm_hdf5_no_images")
     listing = list_episodes(source)
     assert (listing.format, len(listing.records), usable(listing)) == ("hdf5", 1, [])

@@ -1,7 +1,5 @@
 """Exports of whole real datasets, opened by LeRobot."""
 
-from pathlib import Path
-
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -19,7 +17,7 @@ from warehouse.lake import Lake
 
 
 @pytest.mark.slow
-def test_rows_of_measured_rates_are_stamped(tmp_path: Path) -> None:
+def test_rows_of_measured_rates_are_stamped(tmp_path):
     """so101's rows come 18.43 to 18.57 times a second; its videos play at 20."""
     root = BESIDE / "data/so101_bimanual_cloth"
     kind = EXPORT_KINDS["lerobot"]

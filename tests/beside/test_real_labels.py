@@ -1,7 +1,5 @@
 """Labels of real robots are nearer to what people saw than the clock is, where the shared datasets lie beside."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -14,9 +12,7 @@ from core.paths import Workspace
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["so101_bimanual_cloth", "gr1_pick_place"])
-def test_labels_are_better_than_the_clock_and_better_still_where_one_is_shown(
-    name: str, tmp_path: Path
-):
+def test_labels_are_better_than_the_clock_and_better_still_where_one_is_shown(name, tmp_path):
     known_runs = real_sets(Workspace(tmp_path), SHARED / "data", TRUTH, [name])[name]
     labels = annotate([k.signals for k in known_runs], MotionConfig())
     clock = np.mean([k.error(np.linspace(0, 1, len(k.signals))) for k in known_runs])

@@ -26,7 +26,7 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="session")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+def made(tmp_path_factory) -> Made:
     """Furnished; not for changing."""
     chromium()
     made_corpus = make(tmp_path_factory.mktemp("browser"))

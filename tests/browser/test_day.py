@@ -37,7 +37,7 @@ PLAYED = (SCRIPTS / "played.js").read_text()
 
 
 @pytest.fixture
-def space(tmp_path: Path) -> Workspace:
+def space(tmp_path) -> Workspace:
     build = source_build(ROOT / "samples/sim_short", "arm", None, None).model_copy(
         update={"episodes": RUNS}
     )
@@ -218,7 +218,7 @@ def watch_overlay(page: Page, space: Workspace, folder: Path) -> None:
         assert sum(near(panel, colour).any() for colour in STEPS) >= 2
 
 
-def test_a_day(browser: Browser, context: BrowserContext, space: Workspace, tmp_path: Path) -> None:
+def test_a_day(browser, context, space, tmp_path):
     served = Served(space)
     watched_site = Watched(context, served.url)
     page = watched_site.open("/")

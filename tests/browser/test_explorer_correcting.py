@@ -57,7 +57,7 @@ def save(page: Page) -> None:
     page.locator("#editor[data-ready]").wait_for()
 
 
-def test_a_boundary_is_dragged_and_the_shard_shows_it(at: Watched, own: Made):
+def test_a_boundary_is_dragged_and_the_shard_shows_it(at, own):
     page = edit(at)
     segments_before = segments(page)
     page.locator("#editor-lane").scroll_into_view_if_needed()
@@ -134,7 +134,7 @@ def test_a_boundary_is_dragged_and_the_shard_shows_it(at: Watched, own: Made):
     assert segments(page) == segments_before
 
 
-def test_everything_by_keyboard(at: Watched):
+def test_everything_by_keyboard(at):
     page = edit(at)
     segments_before = segments(page)
     page.keyboard.press("e")
@@ -186,7 +186,7 @@ def test_everything_by_keyboard(at: Watched):
     assert segments(page)[0] == ("Between steps", 0, segments_before[0][2])
 
 
-def test_final_progress_a_fall_and_where_all_is_lost(at: Watched):
+def test_final_progress_a_fall_and_where_all_is_lost(at):
     page = edit(at)
     page.locator("#editor-lane button").last.click()
     page.get_by_label("completed", exact=True).uncheck()
@@ -209,7 +209,7 @@ def test_final_progress_a_fall_and_where_all_is_lost(at: Watched):
     expect(page.get_by_label("Final progress", exact=True)).to_have_value("40")
 
 
-def test_the_second_person_is_told_and_can_compare(browser: Browser, at: Watched):
+def test_the_second_person_is_told_and_can_compare(browser, at):
     mine = edit(at)
     theirs = Watched(browser.new_context(), at.url)
     other_page = edit(theirs)
@@ -236,7 +236,7 @@ def test_the_second_person_is_told_and_can_compare(browser: Browser, at: Watched
     other_page.context.close()
 
 
-def test_every_segment_can_be_clicked_at_every_zoom(at: Watched):
+def test_every_segment_can_be_clicked_at_every_zoom(at):
     page = edit(at)
     page.set_viewport_size({"width": 1280, "height": 720})
     # What one works with is in sight together
@@ -274,7 +274,7 @@ def test_every_segment_can_be_clicked_at_every_zoom(at: Watched):
 SLOW = (SCRIPTS / "slow.js").read_text()
 
 
-def test_saving_is_said_at_once_and_leaving_asks(at: Watched):
+def test_saving_is_said_at_once_and_leaving_asks(at):
     page = edit(at)
     page.get_by_label("Your name").fill("ada")
     page.locator("#editor-lane [data-segment='0']").click()
@@ -321,7 +321,7 @@ def hold_a_boundary(page: Page, edge: int, frame: int) -> None:
     page.mouse.move(lane["x"] + lane["width"] * frame / FRAMES, grip["y"] + 5, steps=5)
 
 
-def test_the_curve_and_the_fields_follow_a_boundary_and_stay_after_saving(at: Watched):
+def test_the_curve_and_the_fields_follow_a_boundary_and_stay_after_saving(at):
     page = edit(at)
     page.get_by_label("Your name").fill("ada")
     segments_before = segments(page)
@@ -348,7 +348,7 @@ def test_the_curve_and_the_fields_follow_a_boundary_and_stay_after_saving(at: Wa
     expect(edited).to_have_count(0)
 
 
-def test_parts_of_parts_are_counted_and_a_step_of_one_frame_asks(at: Watched):
+def test_parts_of_parts_are_counted_and_a_step_of_one_frame_asks(at):
     page = edit(at)
     page.get_by_label("Your name").fill("ada")
     name, _, end = segments(page)[0]

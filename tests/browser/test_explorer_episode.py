@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from tests.kits.browser_kit import Watched
 from tests.kits.explorer_kit import HOSTILE
 from tests.kits.made_corpus import Made
 from tests.kits.tiny_lerobot import FPS, LENGTHS, video_path
@@ -44,7 +43,7 @@ def decoded(made_corpus: Made, episode: int) -> list[np.ndarray]:
     return frames
 
 
-def test_the_frame_that_is_named_is_the_frame_that_is_shown(watched: Watched, made: Made):
+def test_the_frame_that_is_named_is_the_frame_that_is_shown(watched, made):
     page = watched.open(f"/episode/tiny/0?t={7 / FPS}")
     at_frame(page, 7)
     frames = decoded(made, 0)
@@ -58,7 +57,7 @@ def test_the_frame_that_is_named_is_the_frame_that_is_shown(watched: Watched, ma
         assert nearest == number
 
 
-def test_keys_step_jump_and_say_what_they_do(watched: Watched):
+def test_keys_step_jump_and_say_what_they_do(watched):
     page = watched.open("/episode/tiny/0")
     at_frame(page, 0)
     for key, number in (
@@ -82,7 +81,7 @@ def test_keys_step_jump_and_say_what_they_do(watched: Watched):
     expect(page.locator("h1")).to_contain_text("episode 1")
 
 
-def test_a_click_on_any_track_seeks_everything_and_is_in_the_url(watched: Watched):
+def test_a_click_on_any_track_seeks_everything_and_is_in_the_url(watched):
     page = watched.open("/episode/tiny/0")
     at_frame(page, 0)
     tracks = page.locator(".track")
@@ -104,12 +103,12 @@ def test_a_click_on_any_track_seeks_everything_and_is_in_the_url(watched: Watche
     at_frame(page, number)
 
 
-def test_actions_come_or_say_why_not(watched: Watched):
+def test_actions_come_or_say_why_not(watched):
     page = watched.open("/episode/tiny/0")
     expect(page.locator("#actions")).to_contain_text("the actions of tiny 0: the source has none")
 
 
-def test_it_plays_to_the_end_and_stops(watched: Watched):
+def test_it_plays_to_the_end_and_stops(watched):
     page = watched.open("/episode/tiny/0?t=2")
     at_frame(page, 2 * FPS)
     page.locator("#speed").select_option("4")
@@ -120,7 +119,7 @@ def test_it_plays_to_the_end_and_stops(watched: Watched):
     expect(page.locator("video")).to_have_js_property("paused", True)
 
 
-def test_the_values_at_the_cursor_are_those_of_the_label(watched: Watched):
+def test_the_values_at_the_cursor_are_those_of_the_label(watched):
     page = watched.open("/episode/tiny/0")
     data = page.evaluate("fetch('/api/episode/tiny/0').then(a => a.json())")
     for number in (0, 11, LENGTHS[0] - 1):
@@ -142,14 +141,14 @@ def test_the_values_at_the_cursor_are_those_of_the_label(watched: Watched):
     )
 
 
-def test_the_words_of_the_moment_are_marked(watched: Watched):
+def test_the_words_of_the_moment_are_marked(watched):
     page = watched.open("/episode/tiny/0")
     page.locator(".reasoning .seek").nth(1).click()
     at_frame(page, 12)
     expect(page.locator(".reasoning .now")).to_contain_text("At 12 the hand moves on.")
 
 
-def test_a_video_that_cannot_be_had_gives_way_to_stored_pictures(watched: Watched):
+def test_a_video_that_cannot_be_had_gives_way_to_stored_pictures(watched):
     watched.allowed = ("404", "Failed to load resource")
     page = watched.page
     page.route(
@@ -168,7 +167,7 @@ def test_a_video_that_cannot_be_had_gives_way_to_stored_pictures(watched: Watche
     page.wait_for_function("() => Number(document.getElementById('scrub').value) > 2")
 
 
-def test_a_video_of_another_codec_is_converted_and_frame_exact(watched: Watched, made: Made):
+def test_a_video_of_another_codec_is_converted_and_frame_exact(watched, made):
     page = watched.page
     # As a browser that knows no H.264 of this file: the original is refused, what the server makes of it plays
     damaged = {"status": 200, "content_type": "video/mp4", "body": b"\0" * 5000}
@@ -188,7 +187,7 @@ def test_a_video_of_another_codec_is_converted_and_frame_exact(watched: Watched,
         )
 
 
-def test_a_video_with_pictures_that_have_no_row_is_converted(watched: Watched, made: Made):
+def test_a_video_with_pictures_that_have_no_row_is_converted(watched, made):
     page = watched.page
     page.route(re.compile(r"/video/0/in_order$"), lambda route: route.fulfill(json=False))
     watched.open(f"/episode/tiny/0?t={7 / FPS}")
@@ -203,7 +202,7 @@ def test_a_video_with_pictures_that_have_no_row_is_converted(watched: Watched, m
     )
 
 
-def test_the_time_axis_is_zoomed_and_a_range_loops_and_both_are_in_the_url(watched: Watched):
+def test_the_time_axis_is_zoomed_and_a_range_loops_and_both_are_in_the_url(watched):
     page = watched.open("/episode/tiny/0")
     at_frame(page, 0)
     wide = page.locator(".track.tall svg").evaluate("e => e.getBoundingClientRect().width")
@@ -254,7 +253,7 @@ def test_the_time_axis_is_zoomed_and_a_range_loops_and_both_are_in_the_url(watch
     ) == pytest.approx(wide, abs=1)
 
 
-def test_curves_are_switched_and_every_track_tells_its_value(watched: Watched):
+def test_curves_are_switched_and_every_track_tells_its_value(watched):
     page = watched.open("/episode/tiny/0")
     clock = page.locator(".legend li", has_text="clock")
     line = page.locator(".track.tall path").nth(
@@ -280,7 +279,7 @@ def test_curves_are_switched_and_every_track_tells_its_value(watched: Watched):
     assert frame(page) == 0
 
 
-def test_pictures_have_no_bars(watched: Watched):
+def test_pictures_have_no_bars(watched):
     page = watched.open("/episode/tiny/0")
     video = page.locator("video").first
     expect(video).not_to_have_js_property("videoWidth", 0)
@@ -290,14 +289,14 @@ def test_pictures_have_no_bars(watched: Watched):
     )
 
 
-def test_an_episode_without_a_label_still_plays(watched: Watched):
+def test_an_episode_without_a_label_still_plays(watched):
     page = watched.open("/episode/tiny/3")
     expect(page.locator("#no-label")).to_be_visible()
     page.keyboard.press("ArrowRight")
     at_frame(page, 1)
 
 
-def test_a_hostile_task_runs_nothing(watched: Watched):
+def test_a_hostile_task_runs_nothing(watched):
     page = watched.page
     page.on("dialog", lambda d: pytest.fail(f"a script of the data ran: {d.message}"))
     watched.open("/episode/tiny/2")
@@ -308,7 +307,7 @@ def test_a_hostile_task_runs_nothing(watched: Watched):
     page.locator("summary").last.click()
 
 
-def test_two_labels_are_compared(watched: Watched):
+def test_two_labels_are_compared(watched):
     page = watched.open("/compare/tiny/0")
     assert page.locator(".moved").count() > 0
     expect(page.locator("#difference")).to_contain_text("progress differs by")

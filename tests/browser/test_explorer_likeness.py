@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, expect
@@ -16,14 +15,14 @@ EVERY_PICTURE_IS_THERE = "images => images.every(i => i.complete && i.naturalWid
 
 
 @pytest.fixture
-def watched(browser: Browser, made: Made, tmp_path: Path) -> Iterator[Watched]:
+def watched(browser: Browser, made: Made, tmp_path) -> Iterator[Watched]:
     space = made.copy(tmp_path).space
     look_at(space)
     with watching(browser, space, height=860) as watched:
         yield watched
 
 
-def test_from_a_moment_to_the_same_moment_of_another_run(watched: Watched):
+def test_from_a_moment_to_the_same_moment_of_another_run(watched):
     page = watched.open("/episode/tiny/0")
     for _ in range(4):
         page.keyboard.press("ArrowRight")

@@ -4,7 +4,6 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
-from tests.kits.browser_kit import Watched
 from tests.kits.explorer_kit import FAILED, QUARANTINED, UNLABELLED
 from tests.kits.lake_kit import SLOW
 
@@ -46,7 +45,7 @@ def violations(page: Page) -> list[str]:
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_every_page_is_in_order(watched: Watched, path: str):
+def test_every_page_is_in_order(watched, path):
     page = watched.open(path)
     page.wait_for_load_state("networkidle")
     for width, height, scheme in SIZES:
@@ -70,7 +69,7 @@ CAMERAS = """() => [...document.querySelectorAll(".camera")].map((camera, k) => 
 
 
 @pytest.mark.parametrize("path", ["/episode/tiny/0", "/episode/tiny/0?queue=all"])
-def test_a_small_screen_has_the_cameras_and_a_low_header(watched: Watched, path: str):
+def test_a_small_screen_has_the_cameras_and_a_low_header(watched, path):
     watched.page.set_viewport_size({"width": 1280, "height": 720})
     page = watched.open(path)
     page.wait_for_function("document.querySelector('.screen video').videoWidth")
@@ -83,7 +82,7 @@ def test_a_small_screen_has_the_cameras_and_a_low_header(watched: Watched, path:
         assert camera["bottom"] <= 720
 
 
-def test_tiles_stand_in_whole_rows(watched: Watched):
+def test_tiles_stand_in_whole_rows(watched):
     page = watched.open("/")
     for width in (1280, 1440):
         page.set_viewport_size({"width": width, "height": 720})
@@ -94,7 +93,7 @@ def test_tiles_stand_in_whole_rows(watched: Watched):
         assert len(set(tops)) == 1
 
 
-def test_no_picture_is_asked_for_of_what_cannot_be_used(watched: Watched):
+def test_no_picture_is_asked_for_of_what_cannot_be_used(watched):
     requests_sent: list[str] = []
     watched.page.on("request", lambda request: requests_sent.append(request.url))
     for path in ("/episodes", "/review?kind=quarantined"):
@@ -105,14 +104,14 @@ def test_no_picture_is_asked_for_of_what_cannot_be_used(watched: Watched):
     assert [url for url in pictures if f"/tiny/{QUARANTINED}/" in url] == []
 
 
-def test_an_error_is_a_page_too(watched: Watched):
+def test_an_error_is_a_page_too(watched):
     watched.allowed = ("404",)
     page = watched.open("/episode/tiny/99")
     expect(page.get_by_role("alert")).to_have_text("tiny has no episode 99")
     assert violations(page) == []
 
 
-def test_light_or_dark_is_remembered(watched: Watched):
+def test_light_or_dark_is_remembered(watched):
     page = watched.open("/")
     light = page.evaluate("getComputedStyle(document.body).backgroundColor")
     page.get_by_label("Light or dark").click()
@@ -121,7 +120,7 @@ def test_light_or_dark_is_remembered(watched: Watched):
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
 
 
-def test_everything_can_be_reached_by_keyboard(watched: Watched):
+def test_everything_can_be_reached_by_keyboard(watched):
     page = watched.open("/episodes")
     page.keyboard.press("Tab")
     expect(page.locator(".skip")).to_be_focused()
@@ -137,7 +136,7 @@ def test_everything_can_be_reached_by_keyboard(watched: Watched):
     expect(page.locator("h1")).to_contain_text("episode 1")
 
 
-def test_the_gallery_narrows_and_leads_back(watched: Watched):
+def test_the_gallery_narrows_and_leads_back(watched):
     page = watched.open("/episodes")
     expect(page.locator("#total")).to_have_text("5")
     page.locator(".facets").get_by_role("link", name="train").first.click()
@@ -151,7 +150,7 @@ def test_the_gallery_narrows_and_leads_back(watched: Watched):
     expect(page.locator("#total")).to_have_text("5")
 
 
-def test_a_contact_sheet_shows_under_the_pointer(watched: Watched):
+def test_a_contact_sheet_shows_under_the_pointer(watched):
     page = watched.open("/episodes")
     box = page.locator(".picture").first
     expect(box.locator("img").first).to_have_js_property("naturalHeight", 180)
@@ -162,7 +161,7 @@ def test_a_contact_sheet_shows_under_the_pointer(watched: Watched):
     expect(box.locator(".contact")).to_be_hidden()
 
 
-def test_a_selection_is_copied_as_a_command(watched: Watched):
+def test_a_selection_is_copied_as_a_command(watched):
     page = watched.open("/episodes?split=train")
     page.get_by_text("This selection as a command").click()
     page.get_by_role("button", name="Copy").first.click()
@@ -172,7 +171,7 @@ def test_a_selection_is_copied_as_a_command(watched: Watched):
     )
 
 
-def test_sql_runs_saves_and_cancels(watched: Watched):
+def test_sql_runs_saves_and_cancels(watched):
     page = watched.open("/sql")
     page.locator("#sql").fill("SELECT dataset, episodes FROM coverage")
     page.keyboard.press("Control+Enter")
@@ -195,7 +194,7 @@ def test_sql_runs_saves_and_cancels(watched: Watched):
         expect(page.locator("#result td").first).to_have_text("42")
 
 
-def test_why_this_label_opens_the_whole_call(watched: Watched):
+def test_why_this_label_opens_the_whole_call(watched):
     page = watched.open("/episode/tiny/0")
     page.get_by_role("link", name="Why this label?").click()
     page.locator("#call-abababababab summary").click()

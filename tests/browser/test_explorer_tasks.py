@@ -30,7 +30,7 @@ def is_in_sight(page: Page, selector: str) -> bool:
     return box is not None and box["y"] >= 0 and box["y"] + box["height"] <= 900
 
 
-def test_ten_episodes_are_reviewed_by_keyboard(at: Watched, own: Made):
+def test_ten_episodes_are_reviewed_by_keyboard(at, own):
     added = repeat(own, 3)
     change(
         own.space,
@@ -82,7 +82,7 @@ def test_ten_episodes_are_reviewed_by_keyboard(at: Watched, own: Made):
     assert keys <= 2 * 10
 
 
-def test_how_a_run_ended_is_said_by_keys_and_taken_back(at: Watched, own: Made):
+def test_how_a_run_ended_is_said_by_keys_and_taken_back(at, own):
     """So is an accepted label; an outcome of a moment on is in the label."""
     page = at.open("/review")
     page.locator("#start").click()
@@ -108,7 +108,7 @@ def test_how_a_run_ended_is_said_by_keys_and_taken_back(at: Watched, own: Made):
     assert ended == [(2, False, "explorer")]
 
 
-def test_a_curve_of_training_is_reached_by_lists(watched: Watched):
+def test_a_curve_of_training_is_reached_by_lists(watched):
     start_s = time.monotonic()
     page = watched.open("/")
     page.get_by_role("link", name="Lists", exact=True).click()
@@ -119,7 +119,7 @@ def test_a_curve_of_training_is_reached_by_lists(watched: Watched):
     expect(page.locator("figcaption")).to_contain_text("loss by step")
 
 
-def test_the_worst_runs_of_a_task_are_found_and_tagged(at: Watched, own: Made):
+def test_the_worst_runs_of_a_task_are_found_and_tagged(at, own):
     task, total = own.rows(
         "SELECT task, count(*) FROM episode_facts GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 1"
     )[0]
@@ -167,7 +167,7 @@ def test_the_worst_runs_of_a_task_are_found_and_tagged(at: Watched, own: Made):
     assert int(page.locator("#total").inner_text()) < 5
 
 
-def test_a_bad_stretch_is_looked_at_and_accepted(browser: Browser, faulty: Made):
+def test_a_bad_stretch_is_looked_at_and_accepted(browser, faulty):
     with watching(browser, faulty.space) as watched:
         page = watched.open("/episode/tiny/2")
         stretch = page.locator("#faults a")

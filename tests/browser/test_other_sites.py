@@ -26,7 +26,6 @@ from assets.webserver import TOKEN, guarded, ui_access
 from core.web import Access, listen
 from tests.kits.browser_kit import SCRIPTS, Served
 from tests.kits.http_server import Answering, serving
-from tests.kits.made_corpus import Made
 from tests.kits.patience import PATIENCE_S
 from tests.kits.reward_server_kit import TASK, Pixels, running
 from warehouse.sql_process import SqlProcess
@@ -103,9 +102,6 @@ def other_site(pages: dict[str, str]) -> Iterator[str]:
         yield address.replace("127.0.0.1", "localhost")
 
 
-# The tests
-
-
 pytestmark = pytest.mark.browser
 QUERY = "SELECT 41 + 1 AS answer"
 JOB = """
@@ -170,9 +166,7 @@ def files(root: Path) -> dict[str, tuple[int, int]]:
     }
 
 
-def test_the_explorer(
-    page: Page, made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_explorer(page, made, tmp_path, monkeypatch):
     statements: list[str] = []
     query = SqlProcess.query
     monkeypatch.setattr(
@@ -239,7 +233,7 @@ def dagster_ui(folder: Path) -> Iterator[tuple[str, DagsterInstance]]:
                 thread.join(PATIENCE_S)
 
 
-def test_dagsters_ui(page: Page, tmp_path: Path) -> None:
+def test_dagsters_ui(page, tmp_path):
     job_selector = {
         "repositoryName": "__repository__",
         "repositoryLocationName": "jobs",
@@ -262,7 +256,7 @@ def test_dagsters_ui(page: Page, tmp_path: Path) -> None:
         assert instance.get_runs_count() == 1
 
 
-def test_the_reward_server(page: Page) -> None:
+def test_the_reward_server(page):
     scorer = Pixels()
     with running(scorer, access=Access()) as app:
         url = app.state.url

@@ -83,7 +83,7 @@ def suggest(dataset: str) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def cupcakes(tmp_path_factory: pytest.TempPathFactory) -> Made:
+def cupcakes(tmp_path_factory) -> Made:
     """Four runs with motion's labels; that encoders look at nothing keeps the test short and the same everywhere."""
     folder = tmp_path_factory.mktemp("cupcakes")
     build = source_build(make_runs(folder / "source"), "cupcakes", None, None)
@@ -182,7 +182,7 @@ def is_at_the_same_moment(page: Page, run: int) -> None:
     expect(page.locator(".beside .now").first).not_to_be_empty()
 
 
-def test_one_run_is_shown_and_all_are_labelled(at: Watched, cupcakes: Made):
+def test_one_run_is_shown_and_all_are_labelled(at, cupcakes):
     page = at.open("/review?dataset=cupcakes")
     expect(page.locator(".show-once .next")).to_contain_text(
         "It is most like the others. Expected error of progress then: 0.034."

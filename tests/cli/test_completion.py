@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-from pathlib import Path
 
 import pytest
 
@@ -15,7 +14,7 @@ from warehouse.lake import Lake
 
 
 @pytest.fixture(scope="module")
-def space(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+def space(tmp_path_factory) -> Workspace:
     """Two datasets, a release, label runs and two models, one with a name that no shell may see."""
     space = Workspace(tmp_path_factory.mktemp("names") / "workspace")
     lake = Lake(space)
@@ -31,7 +30,7 @@ def space(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     return space
 
 
-def test_no_workspace_has_no_names(tmp_path: Path):
+def test_no_workspace_has_no_names(tmp_path):
     assert all(
         not names(kind, Workspace(tmp_path / "none"))
         for kind in ("dataset", "release", "label run", "model")
@@ -74,13 +73,11 @@ def offered(typed: str, space: Workspace, shell: str = "bash") -> set[str]:
         ("vlm serve --model l", set()),
     ],
 )
-def test_a_shell_is_offered_names_where_one_is_typed(
-    typed: str, expected: set[str], space: Workspace
-):
+def test_a_shell_is_offered_names_where_one_is_typed(typed, expected, space):
     assert offered(typed, space) == expected
 
 
-def test_every_kind_of_name_is_known(tmp_path: Path):
+def test_every_kind_of_name_is_known(tmp_path):
     assert {kind: names(kind, Workspace(tmp_path)) for kind in set(KINDS.values())}.keys() == set(
         KINDS.values()
     )

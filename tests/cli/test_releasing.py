@@ -3,7 +3,6 @@
 import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +18,7 @@ Run = Callable[..., Result]
 
 
 @pytest.fixture
-def run(own: Made, capsys: pytest.CaptureFixture[str]) -> Run:
+def run(own: Made, capsys) -> Run:
     """A command on a copy of the built corpus."""
     return lambda *words: called(capsys, *words, "--workspace", own.space.root)
 
@@ -32,7 +31,7 @@ def answer(result: Result) -> Any:
 JSON = ("--format", "json")
 
 
-def test_a_release_from_its_making_to_its_end(run: Run, own: Made):
+def test_a_release_from_its_making_to_its_end(run, own):
     refused = run("release", "create", "r1")
     assert refused.code == 2
     assert "nothing is left for a release" in refused.err
@@ -69,7 +68,7 @@ def test_a_release_from_its_making_to_its_end(run: Run, own: Made):
         assert f"build the dataset again with {min_option} 1 to make" in error_text
 
 
-def test_taking_down_and_collecting(run: Run):
+def test_taking_down_and_collecting(run):
     marks = answer(run("takedown", "tiny", "--episodes", "1-2,4", "--reason", "asked to", *JSON))
     assert [m["episode_index"] for m in marks] == [1, 2, 4]
     created = run("release", "create", "r1", "--allow-licence", "unknown", *JSON)
@@ -81,7 +80,7 @@ def test_taking_down_and_collecting(run: Run):
     assert "Deleted" in run("gc", "--keep-days", "0", "--yes").out
 
 
-def test_nothing_is_deleted_without_a_yes(run: Run, own: Made, monkeypatch: pytest.MonkeyPatch):
+def test_nothing_is_deleted_without_a_yes(run, own, monkeypatch):
     answer(run("release", "create", "r1", "--allow-licence", "unknown", *JSON))
     orphan = own.space.root / "shards" / "orphan.tar"
     orphan.write_bytes(b"x" * 100)
@@ -99,7 +98,7 @@ def test_nothing_is_deleted_without_a_yes(run: Run, own: Made, monkeypatch: pyte
     assert "No release yet" in run("show", "releases").out
 
 
-def test_a_look_at_what_gc_would_delete_writes_nothing(run: Run, own: Made):
+def test_a_look_at_what_gc_would_delete_writes_nothing(run, own):
     """It works in a workspace that may only be read: a lock would be a file."""
     (own.space.root / "shards" / "train" / "old-00000.tar").write_bytes(b"x")
     os.utime(own.space.root / "shards" / "train" / "old-00000.tar", (0, 0))
@@ -117,9 +116,7 @@ def test_a_look_at_what_gc_would_delete_writes_nothing(run: Run, own: Made):
     assert state() == former_state
 
 
-def test_a_name_is_used_once_and_deleting_says_what_refers_to_it(
-    run: Run, own: Made, tmp_path: Path
-):
+def test_a_name_is_used_once_and_deleting_says_what_refers_to_it(run, own, tmp_path):
     (tmp_path / "grey.yaml").write_text(GREY_RECIPE)
     created = answer(run("release", "create", "r1", "--allow-licence", "unknown", *JSON))
     model = answer(run("train", "--recipe", tmp_path / "grey.yaml", "--release", "r1", *JSON))[

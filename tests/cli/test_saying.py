@@ -19,7 +19,7 @@ WHY = "the lamp was off; known since May"
 
 
 @pytest.fixture
-def run(faulty: Made, capsys: pytest.CaptureFixture[str]) -> Run:
+def run(faulty: Made, capsys) -> Run:
     return lambda *words: called(capsys, *words, "--workspace", faulty.space.root)
 
 
@@ -43,7 +43,7 @@ def faults_told(run: Run, source: Path) -> dict[str, set[str]]:
     return checks_by_place
 
 
-def test_an_accepted_fault_is_not_told_again(run: Run, faulty: Made, made_faulty: Made):
+def test_an_accepted_fault_is_not_told_again(run, faulty, made_faulty):
     assert {*map(frozenset, faults_told(run, made_faulty.source).values())} == {frozenset(FAULTS)}
     built = run("build", "--dataset", "tiny", "--workers", "1").out
     assert "tiny: checks found faults: camera_black in 1 run, camera_frozen in 1 run" in built
@@ -78,7 +78,7 @@ def test_an_accepted_fault_is_not_told_again(run: Run, faulty: Made, made_faulty
     }
 
 
-def test_the_words_of_a_check_lead_the_queue(faulty: Made):
+def test_the_words_of_a_check_lead_the_queue(faulty):
     rows = faulty.rows(
         "SELECT episode_index, why, signs FROM review_queue WHERE episode_index < 2 ORDER BY 1"
     )
@@ -95,7 +95,7 @@ def test_the_words_of_a_check_lead_the_queue(faulty: Made):
     ]
 
 
-def test_what_is_accepted_follows_the_recording(run: Run, faulty: Made):
+def test_what_is_accepted_follows_the_recording(run, faulty):
     run(*ACCEPT, "camera_black", "0", "--comment", WHY)
     with opened(faulty.space) as lake:
         lake.con.execute(
@@ -104,7 +104,7 @@ def test_what_is_accepted_follows_the_recording(run: Run, faulty: Made):
         assert lake.rows("SELECT episode_index FROM current_acceptances") == [(7,)]
 
 
-def test_what_was_accepted_by_a_former_code_stays_accepted(run: Run, faulty: Made):
+def test_what_was_accepted_by_a_former_code_stays_accepted(run, faulty):
     acceptance = {"dataset": "tiny", "subject": "black_video", "is_accepted": True}
     acceptance |= {"comment": WHY, "author": "ada"}
     sql = "SELECT DISTINCT reason FROM open_warnings WHERE reason = 'camera_black'"
@@ -134,7 +134,7 @@ REFUSED: Any = (
 )
 
 
-def test_what_cannot_be_accepted_is_refused(run: Run):
+def test_what_cannot_be_accepted_is_refused(run):
     for words, options, message in REFUSED:
         refused = run(*ACCEPT, *words, *options)
         assert (refused.code, refused.out) == (2, "")

@@ -38,9 +38,7 @@ def process() -> Iterator[SqlProcess]:
 
 
 @pytest.fixture
-def asked(
-    process: SqlProcess, empty_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Asked:
+def asked(process: SqlProcess, empty_corpus: Path, tmp_path, monkeypatch) -> Asked:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     return Asked(process, empty_corpus)
 
@@ -63,9 +61,7 @@ def typed(shell_input: Asked, text: str) -> list[tuple[list[dict], str]]:
     return tables_shown
 
 
-def test_what_is_wrong_is_said_and_the_shell_goes_on(
-    asked: Asked, capsys: pytest.CaptureFixture[str]
-):
+def test_what_is_wrong_is_said_and_the_shell_goes_on(asked, capsys):
     wrong = [
         "SELECT nosuch FROM frames;",
         "DROP TABLE frames;",
@@ -84,7 +80,7 @@ def test_what_is_wrong_is_said_and_the_shell_goes_on(
     assert ".help lists them" in error_lines[2]
 
 
-def test_tables_and_their_columns_are_shown(asked: Asked):
+def test_tables_and_their_columns_are_shown(asked):
     (tables, _), (columns, _) = typed(asked, ".tables\r.schema releases\r.quit\r")
     assert {"episodes", "frames", "leaderboard"} <= {t["name"] for t in tables}
     assert [c["column"] for c in columns] == [
@@ -96,7 +92,7 @@ def test_tables_and_their_columns_are_shown(asked: Asked):
     ]
 
 
-def test_ctrl_c_stops_a_query_and_nothing_else(asked: Asked, capsys: pytest.CaptureFixture[str]):
+def test_ctrl_c_stops_a_query_and_nothing_else(asked, capsys):
     # What a shell starts in the background ignores Ctrl-C
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -124,5 +120,5 @@ def test_ctrl_c_stops_a_query_and_nothing_else(asked: Asked, capsys: pytest.Capt
         ("  ", True),
     ],
 )
-def test_when_a_line_is_a_whole_statement(text: str, ready: bool):
+def test_when_a_line_is_a_whole_statement(text, ready):
     assert complete(text) == ready

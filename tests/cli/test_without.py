@@ -24,11 +24,11 @@ LICENCE = ("--allow-licence", "unknown")
 
 
 @pytest.fixture
-def run(faulty: Made, capsys: pytest.CaptureFixture[str]) -> Run:
+def run(faulty: Made, capsys) -> Run:
     return lambda *words: called(capsys, *words, "--workspace", faulty.space.root)
 
 
-def test_the_remedy_works_as_it_is_printed(run: Run, tmp_path: Path):
+def test_the_remedy_works_as_it_is_printed(run, tmp_path):
     [command] = re.findall(r"`proccorpus (export [^`]+)`", REASONS["camera_frozen"].remedy)
     words = ("--dataset", "tiny", *LICENCE, "--format", "json")
     result = run(*command.split(), "--out", tmp_path / "out", *words)
@@ -37,7 +37,7 @@ def test_the_remedy_works_as_it_is_printed(run: Run, tmp_path: Path):
     assert json.loads((tmp_path / "out" / "meta" / "info.json").read_text())["total_episodes"] == 4
 
 
-def test_checks_that_are_accepted_or_found_nothing_leave_nothing_out(run: Run, tmp_path: Path):
+def test_checks_that_are_accepted_or_found_nothing_leave_nothing_out(run, tmp_path):
     run("say", "acceptance", "tiny", "camera_black", "--comment", "the lamp was off")
     words = ("--without", "camera_black", "--without", "camera_moved", *LICENCE, "--format", "json")
     result = run("export", "rabc", "--out", tmp_path / "out", *words)
@@ -67,7 +67,7 @@ EPISODES_OF_SAMPLES = (
 )
 
 
-def test_a_release_says_what_checks_found_and_leaves_these_runs_out(run: Run, faulty: Made):
+def test_a_release_says_what_checks_found_and_leaves_these_runs_out(run, faulty):
     full = created(run, "all")
     assert full.json["faults"] == {"tiny": {"camera_black": 1, "camera_frozen": 1}}
     assert "faults: tiny: camera_black in 1 run, camera_frozen in 1 run; look at them" in full.err
@@ -104,7 +104,7 @@ def test_a_release_says_what_checks_found_and_leaves_these_runs_out(run: Run, fa
     assert (quiet.json["faults"], "faults:" in quiet.err) == ({}, False)
 
 
-def test_the_shards_of_such_a_release_show_nothing_of_the_run(run: Run, faulty: Made):
+def test_the_shards_of_such_a_release_show_nothing_of_the_run(run, faulty):
     created(run, "all")
     created(run, "less", "--without", "camera_frozen")
     tars = {}
@@ -128,7 +128,7 @@ def test_the_shards_of_such_a_release_show_nothing_of_the_run(run: Run, faulty: 
 
 
 def test_a_release_that_breaks_off_leaves_shards_that_the_next_build_makes_anew(
-    run: Run, faulty: Made, monkeypatch: pytest.MonkeyPatch
+    run, faulty, monkeypatch
 ):
     corpus_rows = rows_in(run, "FROM shards ORDER BY shard")
     exchange = Lake._exchange_shards
@@ -151,7 +151,7 @@ def test_a_release_that_breaks_off_leaves_shards_that_the_next_build_makes_anew(
     assert rows_in(run, "FROM shards ORDER BY shard") == corpus_rows
 
 
-def test_weights_of_stretches_are_0_and_the_rest_of_their_runs_stays(run: Run, tmp_path: Path):
+def test_weights_of_stretches_are_0_and_the_rest_of_their_runs_stays(run, tmp_path):
     words = ("export", "weights", "--set", "kind=segments", "--dataset", "tiny", *LICENCE)
     weights = {}
     for name, options in {

@@ -33,7 +33,7 @@ from core.domain.label_run import GateCounts, LabelGate, LabelRun, choose_active
         ([Segment("Grasp it", 0, 10, step=0, named=False)], "is a name, so named"),
     ],
 )
-def test_what_is_no_tiling_is_refused(segments: list[Segment], message: str):
+def test_what_is_no_tiling_is_refused(segments, message):
     with pytest.raises(ValueError, match=message):
         check_tiling(segments, 10, 2)
 
@@ -58,7 +58,7 @@ def test_the_id_is_stable():
         {"prompt_version": "prompts2"},
     ],
 )
-def test_the_id_changes_with_each_part(change: dict):
+def test_the_id_changes_with_each_part(change):
     assert replace(RUN, **change).id != RUN.id
 
 
@@ -100,14 +100,9 @@ SHOWN = ("r4", "shown by reference: episode 3")
         ([], [NAMED], None),
     ],
 )
-def test_which_label_counts(
-    runs: list[tuple[str, str]], preferred: list[tuple[str, str]], expected: tuple[str, str] | None
-):
+def test_which_label_counts(runs, preferred, expected):
     assert choose_active(runs, preferred) == expected
     assert choose_active(runs[::-1], preferred) == expected
-
-
-# Names of steps
 
 
 GRASP = Segment("Grasp it", 0, 5, step=0)
@@ -132,11 +127,7 @@ UNNAMED = Segment("Unnamed step 2", 5, 9, step=1, named=False)
     ],
 )
 def test_planned_steps_are_named_by_the_task_or_their_first_attempts(
-    segments: list[Segment],
-    num_planned: int,
-    step_names: tuple[str, ...],
-    plan: tuple[str, ...],
-    named: bool,
+    segments, num_planned, step_names, plan, named
 ):
     label = plain_label(segments, num_planned, "task", step_names=step_names)
     assert (label.plan, label.named) == (plan, named)
@@ -159,9 +150,6 @@ def test_a_label_says_where_it_is_cut_whether_all_is_done_and_whose_names_may_be
     assert not replace(label, plan=("Grasp it", "Unnamed step 2")).has_names
 
 
-# The gate
-
-
 GATE = LabelGate(0.3, 0.6)
 
 
@@ -179,7 +167,7 @@ GATE = LabelGate(0.3, 0.6)
     ],
 )
 def test_a_label_without_a_confidence_passes_and_one_of_nothing_does_not(
-    confidence: float | None, named: bool, admitted: bool, names: bool
+    confidence, named, admitted, names
 ):
     assert GATE.admits(confidence) is admitted
     assert GATE.admits_names(confidence, is_named=named) is names

@@ -24,12 +24,12 @@ time.sleep(60)
 
 
 @pytest.fixture(autouse=True)
-def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def temporary(tmp_path, monkeypatch) -> Path:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     return tmp_path
 
 
-def test_what_a_killed_process_left_goes_with_the_next(temporary: Path) -> None:
+def test_what_a_killed_process_left_goes_with_the_next(temporary):
     other_folder = temporary / "proccorpus-publish-1"  # of another maker: without a lock
     other_folder.mkdir()
     with subprocess.Popen(
@@ -48,7 +48,7 @@ def test_what_a_killed_process_left_goes_with_the_next(temporary: Path) -> None:
             assert set(temporary.iterdir()) == {scratch_folder, other_folder}
 
 
-def test_a_link_is_not_followed(temporary: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_link_is_not_followed(temporary, tmp_path_factory):
     other_folder = tmp_path_factory.mktemp("other")
     (other_folder / LOCK).write_text("")
     (temporary / f"{PREFIX}link").symlink_to(other_folder)
@@ -57,7 +57,7 @@ def test_a_link_is_not_followed(temporary: Path, tmp_path_factory: pytest.TempPa
 
 
 @pytest.mark.parametrize("name", ["proccorpus-trial", f"{PREFIX}trial"])
-def test_a_workspace_is_no_scratch_folder(temporary: Path, name: str) -> None:
+def test_a_workspace_is_no_scratch_folder(temporary, name):
     """One in the temporary place, called like ours, was deleted by the next command: both locks were called `.lock`."""
     workspace = Workspace(temporary / name)
     lake = Lake(workspace)

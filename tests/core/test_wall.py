@@ -4,10 +4,9 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
@@ -39,13 +38,7 @@ from tests.kits.standins import stay_busy, take_memory
         ),
     ],
 )
-def test_the_next_episode_goes_on(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    standin: Callable[[], object],
-    limits: dict[str, Any],
-    words: str,
-) -> None:
+def test_the_next_episode_goes_on(tmp_path, monkeypatch, standin, limits, words):
     for name in ("a.mp4", "b.mp4"):
         write_video(tmp_path / name, range(6))
     play = video.play
@@ -66,7 +59,7 @@ def test_the_next_episode_goes_on(
     assert measured.tables["episode_content"]["episode_index"].to_pylist() == [1]
 
 
-def test_walls_stand_as_long_as_their_work() -> None:
+def test_walls_stand_as_long_as_their_work():
     former_limit = resource.getrlimit(resource.RLIMIT_DATA)
     with memory_wall(1 << 30):
         with pytest.raises(MemoryError), memory_wall(1 << 26):
@@ -75,7 +68,7 @@ def test_walls_stand_as_long_as_their_work() -> None:
     assert resource.getrlimit(resource.RLIMIT_DATA) == former_limit
 
 
-def test_a_process_that_could_not_be_started_is_later(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_could_not_be_started_is_later(monkeypatch):
     with Walled(None) as walled:
         walled.close()
         monkeypatch.setattr(BaseProcess, "start", Mock(side_effect=OSError("no more processes")))
@@ -102,7 +95,7 @@ sys.exit(7)
 """
 
 
-def test_a_command_begins_anew_without_what_stays_in_one_call(tmp_path: Path) -> None:
+def test_a_command_begins_anew_without_what_stays_in_one_call(tmp_path):
     """Also where that holds Python's lock, so that no other thread runs, or takes no CPU."""
     (tmp_path / "stuck.py").write_text(STUCK)
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -117,7 +110,7 @@ def test_a_command_begins_anew_without_what_stays_in_one_call(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.slow)])
-def test_a_build_goes_on_without_what_takes_too_long(tmp_path: Path, workers: str) -> None:
+def test_a_build_goes_on_without_what_takes_too_long(tmp_path, workers):
     """A list of episodes, and a picture of a camera, each in one call."""
     for name in ("m/stuck_when_listed.mp4", "v/stuck_when_decoded.mp4", "v/then.mp4"):
         write_video(tmp_path / name, range(8))

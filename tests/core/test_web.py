@@ -36,7 +36,7 @@ HOSTS = (
 
 
 @pytest.mark.parametrize("host", HOSTS)
-def test_a_name_that_is_not_ours_is_refused(local, host: str):
+def test_a_name_that_is_not_ours_is_refused(local, host):
     answer = local.get("/", headers={"host": host})
     assert answer.status_code in (400, 421)
     assert "snapshot" not in answer.text
@@ -184,7 +184,7 @@ LINK = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch
         ("POST", {"origin": "null"}, 403),
     ],
 )
-def test_pages_of_other_sites_may_only_link_here(method: str, headers: dict[str, str], status: int):
+def test_pages_of_other_sites_may_only_link_here(method, headers, status):
     assert guarded().request(method, "/", headers=headers).status_code == status
 
 
@@ -215,7 +215,7 @@ serve(app, listen("127.0.0.1", 0), lambda url: print(url, flush=True))
 """
 
 
-def test_it_ends_within_ten_seconds_of_sigterm() -> None:
+def test_it_ends_within_ten_seconds_of_sigterm():
     with subprocess.Popen(
         [sys.executable, "-c", SERVER], cwd=ROOT, stdout=subprocess.PIPE, text=True
     ) as server:

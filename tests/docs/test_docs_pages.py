@@ -162,9 +162,6 @@ def console_parts(text: str) -> list[tuple[str, str]]:
     return parts
 
 
-# The tests
-
-
 SERVERS = {"serve", "explore", "ui"}
 # What a reader puts in the place of names that are another corpus's
 MODEL = re.compile(r"(tiny_cpu|laptop)-(\w+)-[0-9a-f]{8}")
@@ -173,7 +170,7 @@ ONLY_LOOKED_UP = yaml.safe_load((ROOT / "tests/data/looked_up.yaml").read_text()
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def project(tmp_path_factory) -> Path:
     """What the pages take for granted: a small part of the demo's corpus with three releases, a model, a correction."""
     root = tmp_path_factory.mktemp("docs") / "project"
     root.mkdir()
@@ -402,7 +399,7 @@ ELSEWHERE = {
     "bash": "tests/stack/test_deployment.py runs what is in deploy/",
     "mkdir": "a backup: tests/pipeline/test_doctor.py", "python3": "the same", "rsync": "the same",
     "cd": "", "cp": "", "apt-get": "", "uv": "",
-    "rerun": "a viewer; tests/warehouse/exports/test_rerun.py reads the file",
+    "rerun": "a viewer; tests/warehouse/exports/test_samples.py reads the file",
     "tensorboard": "a viewer of what tests/training writes",
 }  # fmt: skip
 
@@ -471,10 +468,10 @@ def stopped(process: subprocess.Popen) -> None:
 @pytest.fixture
 def reader(
     project: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    request: pytest.FixtureRequest,
-    capfd: pytest.CaptureFixture[str],
+    tmp_path,
+    monkeypatch,
+    request,
+    capfd,
 ) -> Iterator[Reader]:
     """With a copy of the project of their own (some pages: without a corpus), and recipes cut to two steps."""
     folder = tmp_path / "project"
@@ -492,9 +489,7 @@ def reader(
 
 @pytest.mark.docs
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p)], ids=lambda p: p.stem)
-def test_what_a_page_says_works(
-    reader: Reader, page: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_what_a_page_says_works(reader, page, capfd):
     of_page = blocks(page)
     for i, block in enumerate(of_page):
         below = of_page[i + 1] if i + 1 < len(of_page) else None

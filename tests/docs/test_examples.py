@@ -5,7 +5,6 @@ import re
 import subprocess
 import sys
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,7 +37,7 @@ def example(name: str, *options: str) -> str:
 
 
 @pytest.mark.slow
-def test_a_dataset_is_labelled_and_asked_about_and_a_policy_cloned_from_it(tmp_path: Path) -> None:
+def test_a_dataset_is_labelled_and_asked_about_and_a_policy_cloned_from_it(tmp_path):
     source = ["--source", str(ROOT / "samples/sim_short"), "--episodes", "0-3"]
     output = example("label_and_train.py", *source, "--out", str(tmp_path))
     min_weight, max_weight = map(float, re.findall(r"which weigh ([\d.]+) to ([\d.]+)", output)[0])
@@ -60,9 +59,7 @@ def test_a_dataset_is_labelled_and_asked_about_and_a_policy_cloned_from_it(tmp_p
 
 
 @pytest.mark.slow
-def test_the_notebook_and_the_page_on_python_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_notebook_and_the_page_on_python_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "build.toml").write_text(
         'datasets = ["sim_short"]\n'
@@ -101,7 +98,7 @@ def test_the_notebook_and_the_page_on_python_run(
     assert (tmp_path / "out" / "meta" / "info.json").exists()
 
 
-def test_an_agent_learns_from_a_reward_server_to_play_a_run_to_its_end(tmp_path: Path) -> None:
+def test_an_agent_learns_from_a_reward_server_to_play_a_run_to_its_end(tmp_path):
     # The stand-in model says how bright a picture is, so a run that brightens is one that gets on
     frames = [np.full((48, 64, 3), 20 * n, np.uint8) for n in range(8)]
     video = write_video(tmp_path / "run.mp4", frames, fps=4)

@@ -4,8 +4,11 @@ import re
 from itertools import chain
 from pathlib import Path
 
+import make_stated
 import pytest
 
+from benchmarks import explorer, judging, shipped
+from benchmarks.laptop import seeds_of, stated
 from core.paths import ROOT
 from tests.docs.test_docs_pages import ONLY_LOOKED_UP, look_at
 from tests.kits.cli_kit import look_up
@@ -34,7 +37,7 @@ def anchors(page: Path) -> set[str]:
     return {text.strip().replace(" ", "-") for text in plain}
 
 
-def test_links_lead_to_what_is_there() -> None:
+def test_links_lead_to_what_is_there():
     wrong = []
     for page in TEXTS:
         for link in re.findall(r"\]\(([^)\s]+)\)", FENCE.sub("", page.read_text())):
@@ -49,7 +52,7 @@ def test_links_lead_to_what_is_there() -> None:
     assert wrong == []
 
 
-def test_files_that_are_named_are_there() -> None:
+def test_files_that_are_named_are_there():
     code = [
         p
         for p in (*FILES, *(ROOT / "tests").rglob("*.py"), *(ROOT / "benchmarks").rglob("*.py"))
@@ -64,7 +67,7 @@ def test_files_that_are_named_are_there() -> None:
     assert wrong == []
 
 
-def test_places_in_the_architecture_page_are_there() -> None:
+def test_places_in_the_architecture_page_are_there():
     page = (ROOT / "docs" / "architecture.md").read_text()
     places = re.findall(r"((?:`\w+`(?: and |, )?)+) in `(\w+/[\w/]+\.py)`", page)
     assert len(places) > 15
@@ -77,7 +80,7 @@ def test_places_in_the_architecture_page_are_there() -> None:
 
 
 @pytest.mark.slow
-def test_commands_are_ours() -> None:
+def test_commands_are_ours():
     for page in (*DOCS, ROOT / "README.md", ROOT / "CONTRIBUTING.md"):
         for command in inline_commands(page):
             command_words = words(re.sub(r"[<>]", "", command))
@@ -92,7 +95,7 @@ def test_commands_are_ours() -> None:
     assert ONLY_LOOKED_UP
 
 
-def test_messages_that_recovery_explains_are_ones_we_have() -> None:
+def test_messages_that_recovery_explains_are_ones_we_have():
     code = " ".join(" ".join(p.read_text() for p in (*FILES, ROOT / "Makefile")).split())
     code = re.sub(r'" f?"', "", code)  # a text over several lines is one
     quoted = re.findall(
@@ -104,7 +107,7 @@ def test_messages_that_recovery_explains_are_ones_we_have() -> None:
     ] == []
 
 
-def test_pages_are_few_and_short() -> None:
+def test_pages_are_few_and_short():
     # Words have a letter or a digit: the marks of lists and tables do not count
     by_page = {p: len(re.findall(r"\S*\w\S*", p.read_text())) for p in DOCS}
     by_hand = {p.name: n for p, n in by_page.items() if p not in GENERATED}
@@ -114,7 +117,7 @@ def test_pages_are_few_and_short() -> None:
     assert sum(n for p, n in by_page.items() if p in GENERATED) <= REFERENCE
 
 
-def test_lines_fit_and_tables_are_whole() -> None:
+def test_lines_fit_and_tables_are_whole():
     wrong = []
     for page in (p for p in TEXTS if p not in GENERATED and p.name != "CHANGELOG.md"):
         code = "\n".join(m[0] for m in FENCE.finditer(page.read_text())).splitlines()
@@ -132,3 +135,48 @@ def test_lines_fit_and_tables_are_whole() -> None:
             if line.startswith("![") and not lines[i + 2].startswith("*"):
                 wrong.append(f"{page.name}: a picture without a caption: {line}")
     assert wrong == []
+
+
+@pytest.mark.parametrize("page", make_stated.PAGES)
+def test_a_page_says_what_was_measured(page):
+    text = (ROOT / page).read_text()
+    assert make_stated.MARKED.search(text)
+    assert make_stated.filled(text) == text, "python docs/make_stated.py writes the figures anew"
+
+
+def test_another_figure_is_another_text(monkeypatch):
+    readme = Path(ROOT / "README.md").read_text()
+    changed_figures = {name: f"{value}9" for name, value in make_stated.figures().items()}
+    monkeypatch.setattr(make_stated, "figures", lambda: changed_figures)
+    changed = make_stated.filled(readme)
+    assert changed.count("9<!--=-->") == len(make_stated.MARKED.findall(readme)) > 10
+
+
+def test_what_the_benchmark_of_laptop_stores_is_what_the_pages_name():
+    columns = dict.fromkeys(("mae", "clock", "mae_truth", "clock_truth"), 0.1)
+    runs = [columns | {"mae": 0.2}, columns | {"mae": 0.4}]
+    stated_figures = stated({"test_id": runs, "test_ood": runs})
+    assert stated_figures.keys() == make_stated.stored("laptop")["mae"].keys()
+    assert stated_figures["labels"] == pytest.approx(0.3)
+    assert seeds_of(runs)["mae"] == [0.2, 0.4]
+    assert make_stated.by_seed([0.2, 0.4]) == "0.300 (0.200, 0.400)"
+    assert make_stated.by_seed([0.2, 0.2]) == "0.200"
+
+
+def test_what_the_other_scripts_store_is_what_the_pages_name(own, tmp_path):
+    """Each with the columns that the stored file has, and figures that follow from what was measured."""
+    pages = explorer.stated([{"page": "a", "p95_ms": 120.4}, {"page": "b", "p95_ms": 900.0}])
+    assert pages == {"pages": 2, "quick": 1, "within_ms": 120}
+    assert pages.keys() <= make_stated.stored("explorer").keys()
+
+    cpu = {"this": [0.04, 0.06], "the other": [0.5]}
+    took = {"this": [0.2, 0.4], "the other": [3.0]}
+    figures = judging.stated(cpu, took, [0.01])
+    assert (figures["ratio"], figures["checkouts"]["this"]["ten_s"]) == (10.0, 3.0)
+    assert figures.keys() <= make_stated.stored("judging").keys()
+
+    (tmp_path / "environment").mkdir()
+    (tmp_path / "environment" / "one").write_bytes(bytes(300_000_000))
+    counts = shipped.measured(own.space, tmp_path / "environment")
+    assert (counts["install_gb"], counts["episodes"]) == (0.3, 5)
+    assert counts.keys() == make_stated.stored("shipped").keys()

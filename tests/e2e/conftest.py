@@ -11,13 +11,13 @@ from tests.kits.tiny_lerobot import make_dataset
 
 
 @pytest.fixture(scope="session")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def source(tmp_path_factory) -> Path:
     """Five good episodes, 110 frames; not for changing."""
     return make_dataset(tmp_path_factory.mktemp("tiny") / "source")
 
 
 @pytest.fixture(scope="session")
-def built(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
+def built(source: Path, tmp_path_factory) -> Built:
     """Built from the config's registry in chunks of two episodes, by one worker; not for changing."""
     folder = tmp_path_factory.mktemp("built")
     config = write_config(folder / "project", source)
@@ -33,7 +33,7 @@ def built(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
 
 
 @pytest.fixture
-def own(built: Built, tmp_path: Path) -> Built:
+def own(built: Built, tmp_path) -> Built:
     """A copy of source, config and workspace that a test may change. Times of files are kept: nothing is stale."""
     source = shutil.copytree(built.source, tmp_path / "own" / "source")
     workspace = shutil.copytree(built.workspace, tmp_path / "own" / "workspace")
@@ -42,7 +42,7 @@ def own(built: Built, tmp_path: Path) -> Built:
 
 
 @pytest.fixture
-def away(tmp_path: Path) -> Path:
+def away(tmp_path) -> Path:
     """A folder to start commands from that is neither the project nor holds anything."""
     folder = tmp_path / "away"
     folder.mkdir()

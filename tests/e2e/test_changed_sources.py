@@ -37,7 +37,7 @@ ASKED = 3  # exit code of a night that left a dataset as it was
 
 
 @pytest.fixture
-def case(tmp_path: Path) -> Case:
+def case(tmp_path) -> Case:
     """An empty workspace; the source is still to be written."""
     return Case("lerobot_v2", tmp_path, tmp_path / "source")
 
@@ -76,7 +76,7 @@ def outcomes(case: Case, dataset: str = "arm") -> list[tuple]:
     )
 
 
-def test_a_moved_folder_is_read_where_it_lies_now(case: Case) -> None:
+def test_a_moved_folder_is_read_where_it_lies_now(case):
     first = case.folder / "first disk/data"
     second = case.folder / "second disk/data"
     write_v2(first, FEW)
@@ -118,7 +118,7 @@ def reverse_state(root: Path) -> None:
         le.edit_parquet(path, **{"observation.state": column})
 
 
-def test_reordered_columns_are_surveyed_anew(case: Case) -> None:
+def test_reordered_columns_are_surveyed_anew(case):
     write_v2(case.source, RECORDINGS)
     build_first(case)
     signals = 'SELECT signal_index, "column", dimensions, names, closed, open FROM signals WHERE dataset = ? ORDER BY 1'
@@ -165,7 +165,7 @@ def put_videos(case: Case, everything: Path, names: Sequence[str]) -> None:
             shutil.copy2(everything / name, case.source / name)
 
 
-def test_videos_that_are_away_for_a_build_come_back_to_their_splits(case: Case) -> None:
+def test_videos_that_are_away_for_a_build_come_back_to_their_splits(case):
     runs = [Recording(40 + k, 36 + k % 3 * 4) for k in range(16)]
     everything = write_videos(case.folder / "all", runs)
     names = sorted(path.name for path in everything.glob("*.mp4"))
@@ -225,7 +225,7 @@ def two_settings(case: Case) -> tuple[Path, Path]:
 @pytest.mark.parametrize(
     "later", ["takedown", pytest.param("shorter recording", marks=pytest.mark.long)]
 )
-def test_a_release_can_be_made_after_a_changed_setting_and(case: Case, later: str) -> None:
+def test_a_release_can_be_made_after_a_changed_setting_and(case, later):
     write_v2(case.source, FEW)
     former, present = two_settings(case)
     built(case, "--config", former)
@@ -243,7 +243,7 @@ def test_a_release_can_be_made_after_a_changed_setting_and(case: Case, later: st
 @pytest.mark.parametrize(
     "later", [pytest.param("takedown", marks=pytest.mark.long), "shorter recording"]
 )
-def test_a_release_can_be_made_after_an_import_and(case: Case, later: str) -> None:
+def test_a_release_can_be_made_after_an_import_and(case, later):
     write_v2(case.source, FEW)
     build_first(case)
     signals = case.folder / "signals.parquet"
@@ -261,9 +261,7 @@ def test_a_release_can_be_made_after_an_import_and(case: Case, later: str) -> No
 
 
 @pytest.mark.parametrize("version", KEPT)
-def test_a_release_can_be_made_after_an_upgrade_and_a_takedown(
-    tmp_path: Path, version: str
-) -> None:
+def test_a_release_can_be_made_after_an_upgrade_and_a_takedown(tmp_path, version):
     with tarfile.open(FOLDER / f"{version}.tar.xz") as tar:
         tar.extractall(tmp_path, filter="data")
     case = Case("lerobot_v2", tmp_path, tmp_path / "source")
@@ -281,7 +279,7 @@ def another_robot(root: Path) -> Path:
     return root
 
 
-def test_a_name_in_use_is_not_taken_by_another_robot_unasked(case: Case) -> None:
+def test_a_name_in_use_is_not_taken_by_another_robot_unasked(case):
     write_v2(case.source, FEW)
     build_first(case)
     say_outcome(case, "episode_index", 1)

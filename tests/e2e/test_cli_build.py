@@ -11,7 +11,6 @@ from pipeline.config import load_config
 from tests.kits.cli_kit import (
     DONE,
     FAILED,
-    Built,
     Result,
     assert_one_error_line,
     built_in_process,
@@ -33,7 +32,7 @@ Build = Callable[..., Result]
 
 
 @pytest.mark.slow
-def test_two_workers_make_the_same_bytes_as_one(built: Built, away: Path, tmp_path: Path) -> None:
+def test_two_workers_make_the_same_bytes_as_one(built, away, tmp_path):
     workspace = tmp_path / "two"
     words = ("build", "--config", built.config, "--workers", 2)
     ok(proccorpus(*words, cwd=away, workspace=workspace))
@@ -44,9 +43,7 @@ def test_two_workers_make_the_same_bytes_as_one(built: Built, away: Path, tmp_pa
         assert single_hashes
 
 
-def test_a_folder_that_holds_datasets_is_those_datasets(
-    source: Path, away: Path, tmp_path: Path
-) -> None:
+def test_a_folder_that_holds_datasets_is_those_datasets(source, away, tmp_path):
     for name in ("cubes", "more/Red Cubes"):
         shutil.copytree(source, away / "held" / name)
     workspace = tmp_path / "workspace"
@@ -72,9 +69,7 @@ def test_a_folder_that_holds_datasets_is_those_datasets(
     assert "proccorpus build --source held" in inspected
 
 
-def test_recognised_sources_without_a_usable_episode_leave_their_findings(
-    build: Build, tmp_path: Path
-) -> None:
+def test_recognised_sources_without_a_usable_episode_leave_their_findings(build, tmp_path):
     """A text file named .mp4 (alone, and in a folder) and an empty meta folder."""
     (tmp_path / "text").mkdir()
     (tmp_path / "text" / "run.mp4").write_text("this is no video\n")
@@ -112,7 +107,7 @@ def episodes_with_labels(workspace: Path) -> list[int]:
 
 
 @pytest.mark.slow
-def test_a_selection_of_episodes_only_grows(built: Built, build: Build, tmp_path: Path) -> None:
+def test_a_selection_of_episodes_only_grows(built, build, tmp_path):
     workspace = tmp_path / "workspace"
     ok(build(built.config, workspace, "--episodes", "0", "--workers", 1))
     assert episodes_with_labels(workspace) == [0]
@@ -123,9 +118,7 @@ def test_a_selection_of_episodes_only_grows(built: Built, build: Build, tmp_path
     assert episodes_with_labels(workspace) == list(range(len(LENGTHS)))
 
 
-def test_new_samples_settings_redo_samples_and_shards_only(
-    own: Built, build: Build, tmp_path: Path
-) -> None:
+def test_new_samples_settings_redo_samples_and_shards_only(own, build, tmp_path):
     times_before = stage_times(own.workspace)
     old = digest_of(own.workspace)
     config = write_config(own.config.parent, own.source, "[samples]\nprogress_per_episode = 3")

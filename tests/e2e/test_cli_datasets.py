@@ -19,7 +19,7 @@ from tests.kits.words_kit import DATASET, EFFECTS, WORDS, Case, checked, prepare
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("datasets") / "case"
 
 
@@ -43,7 +43,7 @@ def in_force(case: Case, dataset: str) -> Mapping[str, list[int]]:
     }
 
 
-def test_what_people_said_goes_with_a_dataset_to_another_name_and_back(case: Case) -> None:
+def test_what_people_said_goes_with_a_dataset_to_another_name_and_back(case):
     words_before = in_force(case, DATASET)
     assert all(words_before.values())
     result = checked(case.run("datasets", "rename", DATASET, "limb"))
@@ -59,9 +59,7 @@ def test_what_people_said_goes_with_a_dataset_to_another_name_and_back(case: Cas
     assert (refused_name.code, "is no name" in assert_one_error_line(refused_name)) == (USAGE, True)
 
 
-def test_what_people_said_of_a_removed_dataset_is_kept_and_no_word_on_another(
-    case: Case, tmp_path: Path
-) -> None:
+def test_what_people_said_of_a_removed_dataset_is_kept_and_no_word_on_another(case, tmp_path):
     words_before = in_force(case, DATASET)
     other_source = write_v2(tmp_path / "other", OTHERS)
     # The name is in use
@@ -88,7 +86,7 @@ def test_what_people_said_of_a_removed_dataset_is_kept_and_no_word_on_another(
     assert case.run("doctor").code == DONE
 
 
-def test_a_dataset_is_not_pulled_from_under_a_build(case: Case) -> None:
+def test_a_dataset_is_not_pulled_from_under_a_build(case):
     """Asked while the build says what it has made, which is in the middle of it."""
     words_before = in_force(case, DATASET)
     command_results = list[Result]()
@@ -120,9 +118,7 @@ def test_a_dataset_is_not_pulled_from_under_a_build(case: Case) -> None:
     checked(case.run("datasets", "rename", DATASET, "limb"))
 
 
-def test_a_source_that_holds_nothing_of_what_was_known_is_asked_about(
-    case: Case, tmp_path: Path
-) -> None:
+def test_a_source_that_holds_nothing_of_what_was_known_is_asked_about(case, tmp_path):
     """The old folder is gone, so that its name is free to move, and the new one holds other runs."""
     other_source = write_v2(tmp_path / "other", OTHERS)
     case.source.rename(tmp_path / "away")

@@ -70,7 +70,7 @@ PAGES = (
 
 
 @pytest.fixture
-def read_only(made: Made, tmp_path: Path) -> Iterator[Path]:
+def read_only(made: Made, tmp_path) -> Iterator[Path]:
     """A copy of a corpus that nobody may write."""
     root = made.copy(tmp_path).space.root
     paths = [root, *root.rglob("*")]
@@ -82,7 +82,7 @@ def read_only(made: Made, tmp_path: Path) -> Iterator[Path]:
             path.chmod(0o755)
 
 
-def test_a_workspace_that_may_only_be_read(read_only: Path) -> None:
+def test_a_workspace_that_may_only_be_read(read_only):
     script = f"PLACE, PAGES = {str(read_only)!r}, {PAGES!r}\n{RUN}"
     commands = json.dumps([*READING, *WRITING])
     process = subprocess.run(
@@ -102,7 +102,7 @@ def test_a_workspace_that_may_only_be_read(read_only: Path) -> None:
 
 
 @pytest.mark.fuzz
-def test_a_path_with_marks(tmp_path: Path) -> None:
+def test_a_path_with_marks(tmp_path):
     place = tmp_path / "a #1 ?x&y%20z +ü it's"
     source = make_dataset(place / "set #1?&%41")
     result = command(
@@ -118,7 +118,7 @@ def test_a_path_with_marks(tmp_path: Path) -> None:
 
 
 @pytest.mark.fuzz
-def test_names_that_are_too_long(tmp_path: Path, made: Made) -> None:
+def test_names_that_are_too_long(tmp_path, made):
     long = "x" * 300
     for arguments in (("build", "--source", made.source), ("status",)):
         result = command(*arguments, cwd=tmp_path, workspace=tmp_path / long)

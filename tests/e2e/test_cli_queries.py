@@ -40,7 +40,7 @@ def ask(built: Built, away: Path) -> Ask:
     return run
 
 
-def test_status(built: Built, ask: Ask) -> None:
+def test_status(built, ask):
     samples, shards, assumed = rows(
         built.workspace,
         "SELECT (SELECT count(*) FROM samples), (SELECT count(*) FROM shards), "
@@ -74,7 +74,7 @@ def test_status(built: Built, ask: Ask) -> None:
     assert shards > 0
 
 
-def test_datasets_lists_registry_and_workspace(ask: Ask) -> None:
+def test_datasets_lists_registry_and_workspace(ask):
     listed = ask("datasets", "--format", "json").json
     listed_by_name = {r["dataset"]: r for r in listed}
     assert len(listed) == len(listed_by_name) == 45, "42 published, two of ours, and tiny"
@@ -96,7 +96,7 @@ def test_datasets_lists_registry_and_workspace(ask: Ask) -> None:
     )
 
 
-def test_datasets_show(built: Built, ask: Ask) -> None:
+def test_datasets_show(built, ask):
     tiny = ask("datasets", "show", "tiny", "--format", "json").json
     expected = {
         "dataset": "tiny",
@@ -111,7 +111,7 @@ def test_datasets_show(built: Built, ask: Ask) -> None:
     assert ask("datasets", "show", "sim_short", "--format", "json").json["chunk_size"] == 66
 
 
-def test_inspect(source: Path, away: Path) -> None:
+def test_inspect(source, away):
     inspected = ok(command("inspect", source, "--format", "json", cwd=away)).json
     expected = {
         "format": "lerobot_v2.0",
@@ -135,9 +135,7 @@ def test_inspect(source: Path, away: Path) -> None:
     assert list(away.iterdir()) == []
 
 
-def test_inspect_ends_with_one_when_something_is_worse_than_a_warning(
-    own: Built, away: Path
-) -> None:
+def test_inspect_ends_with_one_when_something_is_worse_than_a_warning(own, away):
     video_path(own.source, 1).write_text("this is no video\n")
     rows_path(own.source, 4).write_bytes(rows_path(own.source, 4).read_bytes()[:200])
     result = command("inspect", own.source, "--format", "json", cwd=away)
@@ -148,12 +146,7 @@ def test_inspect_ends_with_one_when_something_is_worse_than_a_warning(
     assert worst == {1: ("undecodable_video", "unusable"), 4: ("unreadable_data", "unusable")}
 
 
-# SQL
-
-
-def test_json_is_complete_and_a_table_shows_a_hundred_rows(
-    built: Built, away: Path, ask: Ask
-) -> None:
+def test_json_is_complete_and_a_table_shows_a_hundred_rows(built, away, ask):
     query = "SELECT episode_index, frame_index, timestamp_s FROM frames ORDER BY 1, 2"
     query_rows = ask("sql", query, "--format", "json").json
     assert query_rows == [
@@ -172,7 +165,7 @@ def test_json_is_complete_and_a_table_shows_a_hundred_rows(
     assert str(FRAMES) in table.err
 
 
-def test_parquet_to_a_file_and_to_a_pipe(built: Built, away: Path, ask: Ask) -> None:
+def test_parquet_to_a_file_and_to_a_pipe(built, away, ask):
     query = "SELECT * FROM frames ORDER BY episode_index, frame_index"
     ask("sql", query, "--format", "parquet", "--out", "frames.parquet")
     table = pq.read_table(away / "frames.parquet")
@@ -191,7 +184,7 @@ def test_parquet_to_a_file_and_to_a_pipe(built: Built, away: Path, ask: Ask) -> 
     assert pq.read_table(away / "piped.parquet").equals(table)
 
 
-def test_likeness_for_people_and_scripts(built: Built, away: Path, tmp_path: Path) -> None:
+def test_likeness_for_people_and_scripts(built, away, tmp_path):
     space = Workspace(shutil.copytree(built.workspace, tmp_path / "w"))
     lake = Lake(space)
     embed(lake, "b", {0: {"front": [0.0, 40.0]}, 1: {"front": [39.0, 80.0]}})
@@ -210,7 +203,7 @@ def test_likeness_for_people_and_scripts(built: Built, away: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("name", ["status", "build --config {}", "show episodes"])
-def test_what_is_asked_often_does_without_pandas(name: str, own: Built, away: Path):
+def test_what_is_asked_often_does_without_pandas(name, own, away):
     """DuckDB imports it for the first value that it is given as a parameter."""
     words = name.format(own.config).split()
     # A source that stands elsewhere than it was built from: after this there is nothing to do

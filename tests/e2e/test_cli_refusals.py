@@ -9,7 +9,6 @@ import yaml
 from core.paths import ROOT
 from tests.kits.cli_kit import (
     USAGE,
-    Built,
     assert_one_error_line,
     called,
     command,
@@ -23,7 +22,7 @@ CASES: dict[str, list[str]] = yaml.safe_load((ROOT / "tests/data/refusals.yaml")
 
 
 @pytest.fixture
-def given(source: Path, tmp_path: Path) -> Path:
+def given(source: Path, tmp_path) -> Path:
     """A good configuration; an empty folder, one with notes, and half a file of rows."""
     folder = tmp_path / "made"
     write_config(folder, source)
@@ -36,14 +35,7 @@ def given(source: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
-def test_wrong_use_leaves_no_workspace(
-    case: str,
-    source: Path,
-    given: Path,
-    away: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-) -> None:
+def test_wrong_use_leaves_no_workspace(case, source, given, away, monkeypatch, capfd):
     words, named_text, *changed = CASES[case]
     if changed:
         file = given / changed[0]
@@ -61,17 +53,13 @@ def test_wrong_use_leaves_no_workspace(
 
 
 @pytest.mark.parametrize("options", [("--snapshot", 10**6), ("--release", "nobody")])
-def test_sql_at_a_time_that_is_not_there(
-    options: tuple[object, ...], built: Built, away: Path
-) -> None:
+def test_sql_at_a_time_that_is_not_there(options, built, away):
     result = command("sql", "SELECT 1", *options, cwd=away, workspace=built.workspace)
     assert (result.code, result.out) == (USAGE, "")
     assert_one_error_line(result)
 
 
-def test_a_refused_build_changes_nothing_in_a_workspace_that_is_there(
-    built: Built, away: Path, given: Path
-) -> None:
+def test_a_refused_build_changes_nothing_in_a_workspace_that_is_there(built, away, given):
     snapshot = snapshot_of(built.workspace)
     result = command(
         "build", "--source", given / "empty", "--name", "mine", cwd=away, workspace=built.workspace
@@ -81,7 +69,7 @@ def test_a_refused_build_changes_nothing_in_a_workspace_that_is_there(
     assert snapshot_of(built.workspace) == snapshot
 
 
-def test_verbose_adds_the_traceback(away: Path) -> None:
+def test_verbose_adds_the_traceback(away):
     result = command("build", "--source", "nowhere", "--name", "mine", "--verbose", cwd=away)
     lines = result.err.splitlines()
     assert result.code == USAGE

@@ -39,7 +39,7 @@ def hub(source: Path) -> Iterator[Hub]:
 
 
 @pytest.fixture
-def run(hub: Hub, away: Path, tmp_path: Path) -> Callable[..., Result]:
+def run(hub: Hub, away: Path, tmp_path) -> Callable[..., Result]:
     def run(
         *arguments: object, workspace: Path | None = tmp_path / "workspace", token: str = TOKEN
     ) -> Result:
@@ -51,9 +51,7 @@ def run(hub: Hub, away: Path, tmp_path: Path) -> Callable[..., Result]:
 
 
 @pytest.mark.faults
-def test_a_file_that_cannot_be_fetched(
-    run: Callable[..., Result], hub: Hub, source: Path, tmp_path: Path
-) -> None:
+def test_a_file_that_cannot_be_fetched(run, hub, source, tmp_path):
     """Its chunk fails and says why, and so do shards that show its run."""
     registry = tmp_path / "tiny.yaml"
     commit = hub.branches["main"]
@@ -85,7 +83,7 @@ def test_a_file_that_cannot_be_fetched(
     assert digest_of(workspace) == built_in_process([local], tmp_path / "local")
 
 
-def test_refusals(run: Callable[..., Result], hub: Hub, source: Path, tmp_path: Path) -> None:
+def test_refusals(run, hub, source, tmp_path):
     build = ("build", "--name", "tiny", "--source")
     for arguments, code, reason_pattern in (
         ((*build, "hf://someone"), USAGE, "hf://owner/name"),

@@ -16,7 +16,6 @@ import pytest
 
 from annotate.conventions.sidecars import check
 from core.paths import Workspace
-from core.tables import TABLES
 from eval.reward.open import ScorerConfig, open_checkpoint
 from eval.reward.scorer import TOLERANCE
 from eval.reward.stream import RewardError
@@ -25,6 +24,7 @@ from ingest.media.video import decode
 from pipeline.episode_rewards import episode_clip, score_episodes
 from pipeline.rewards import score_video
 from tests.kits.cli_kit import Built, Result, assert_one_error_line, command
+from tests.kits.lake_kit import put_rows
 from tests.kits.laptop_kit import make_checkpoint as make_laptop
 from tests.kits.reward_kit import make_checkpoint, write_video
 from tests.kits.tiny_lerobot import FPS, LENGTHS, TASKS, video_path
@@ -43,7 +43,7 @@ SUCCESS = {
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def checkpoint(tmp_path_factory) -> Path:
     return make_checkpoint(tmp_path_factory.mktemp("model") / "bars", success=SUCCESS)
 
 
@@ -77,7 +77,7 @@ def numbers(rows: list[dict[str, Any]]) -> dict[int, float]:
     return {r["frame_index"]: r["progress"] for r in rows}
 
 
-def test_a_run_is_laid_beside_shown_ones(own: Built, video: Path, tmp_path: Path) -> None:
+def test_a_run_is_laid_beside_shown_ones(own, video, tmp_path):
     [dataset] = {
         row[0] for row in open_lake(Workspace(own.workspace)).rows("SELECT dataset FROM episodes")
     }
@@ -90,9 +90,7 @@ def test_a_run_is_laid_beside_shown_ones(own: Built, video: Path, tmp_path: Path
     assert rows[-1]["progress"] > 0.9 > 0.3 > rows[0]["progress"]  # it is shown itself
 
 
-def test_a_videos_reward_is_the_same_from_everywhere(
-    own: Built, checkpoint: Path, video: Path, tmp_path: Path
-) -> None:
+def test_a_videos_reward_is_the_same_from_everywhere(own, checkpoint, video, tmp_path):
     out = tmp_path / "rewards.jsonl"
     overlay = tmp_path / "overlay.mp4"
     options = ("--model", checkpoint, "--overlay", overlay, "--fps", 4)
@@ -157,9 +155,7 @@ def test_a_videos_reward_is_the_same_from_everywhere(
     assert "the\nreward model" in (folder / "README.md").read_text()
 
 
-def test_an_episode_is_scored_by_its_number_and_the_newest_model(
-    own: Built, checkpoint: Path, tmp_path: Path
-) -> None:
+def test_an_episode_is_scored_by_its_number_and_the_newest_model(own, checkpoint, tmp_path):
     command_words = ("reward", "--dataset", "tiny", "--episode")
     none_yet = command(*command_words, 0, cwd=tmp_path, workspace=own.workspace)
     assert (none_yet.code, "no model was trained in this workspace yet" in none_yet.err) == (
@@ -178,11 +174,7 @@ def test_an_episode_is_scored_by_its_number_and_the_newest_model(
             "path": f"models/{name}",
             "created_at": created_at,
         }
-        lake.upsert(
-            f"training run {name}",
-            training_runs=TABLES["training_runs"].rows([run]),
-            checkpoints=TABLES["checkpoints"].rows([place]),
-        )
+        put_rows(lake, training_runs=[run], checkpoints=[place])
     assert [named_model(lake, name) for name in ("latest", "recipe_old", "other")] == [
         "new",
         "old",
@@ -213,9 +205,7 @@ def test_an_episode_is_scored_by_its_number_and_the_newest_model(
         assert message in assert_one_error_line(wrong)
 
 
-def test_a_laptop_models_weights_are_what_it_says_of_each_video(
-    own: Built, video: Path, tmp_path: Path
-) -> None:
+def test_a_laptop_models_weights_are_what_it_says_of_each_video(own, video, tmp_path):
     model = make_laptop(tmp_path / "bars")
     score = score_video(ScorerConfig(model), {"main": video}, TASKS[0], tmp_path / "r.jsonl")
     rows = numbers(read(tmp_path / "r.jsonl"))
@@ -239,7 +229,7 @@ def test_a_laptop_models_weights_are_what_it_says_of_each_video(
     assert first["progress"].to_pylist() == pytest.approx(list(rows.values()), abs=TOLERANCE)
 
 
-def test_a_data_set_that_was_stopped_goes_on_where_it_was(own: Built, checkpoint: Path) -> None:
+def test_a_data_set_that_was_stopped_goes_on_where_it_was(own, checkpoint):
     lake = open_lake(Workspace(own.workspace))
     episodes = usable_episodes(lake.con)
     assert [e.num_frames for e in episodes] == list(LENGTHS)
@@ -277,11 +267,8 @@ def test_a_data_set_that_was_stopped_goes_on_where_it_was(own: Built, checkpoint
     assert lake.rows("SELECT * FROM eval_predictions ORDER BY ALL") == whole
 
 
-# Wrong input
-
-
 @pytest.fixture
-def broken(tmp_path: Path, video: Path) -> dict[str, Path]:
+def broken(tmp_path, video: Path) -> dict[str, Path]:
     """A video that is none, one without frames, one whose end is missing."""
     folder = tmp_path / "broken"
     folder.mkdir()
@@ -305,9 +292,7 @@ def clock(videos: dict[str, Path], out: Path, **score_options: Any) -> Any:
     return score_video(ScorerConfig(baseline="clock"), videos, "go", out, **score_options)
 
 
-def test_what_is_no_whole_video_is_refused_in_a_line_and_leaves_nothing(
-    broken: dict[str, Path], video: Path, tmp_path: Path
-) -> None:
+def test_what_is_no_whole_video_is_refused_in_a_line_and_leaves_nothing(broken, video, tmp_path):
     out = tmp_path / "out" / "rewards.jsonl"
     messages = {}
     for name, path in (broken | {"gone": tmp_path / "gone.mp4"}).items():
@@ -335,9 +320,7 @@ def test_what_is_no_whole_video_is_refused_in_a_line_and_leaves_nothing(
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "progress_head.safetensors"])
-def test_a_damaged_checkpoint_is_an_error_of_one_line(
-    checkpoint: Path, video: Path, tmp_path: Path, file: str
-) -> None:
+def test_a_damaged_checkpoint_is_an_error_of_one_line(checkpoint, video, tmp_path, file):
     damaged = shutil.copytree(checkpoint, tmp_path / "damaged")
     os.truncate(damaged / file, 100)
     with pytest.raises(ModelError, match=f"{damaged} cannot be loaded") as e:
@@ -346,9 +329,7 @@ def test_a_damaged_checkpoint_is_an_error_of_one_line(
     assert [p.name for p in tmp_path.iterdir()] == ["damaged"]
 
 
-def test_the_head_of_a_cut_video_is_scored_when_asked_and_says_so(
-    broken: dict[str, Path], tmp_path: Path
-) -> None:
+def test_the_head_of_a_cut_video_is_scored_when_asked_and_says_so(broken, tmp_path):
     out = tmp_path / "rewards.jsonl"
     result = clock({"camera": broken["cut"]}, out, partial=True, overlay=tmp_path / "o.mp4")
     *scored, end = read(out)

@@ -26,11 +26,11 @@ SERVERS = {"explore"}  # they run until they are stopped
 LONG = {
     "train",
     "eval",
-}  # a model takes minutes: tests/training and tests/e2e/test_cli_model.py run these
+}  # a model takes minutes: tests/training and tests/e2e/test_cli_export.py run these
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+def made(tmp_path_factory) -> tuple[Path, Result]:
     """A folder with a workspace in it, and what the build said; not for changing."""
     folder = tmp_path_factory.mktemp("hints")
     # The last is a copy of the first: the checkup has something to say
@@ -41,7 +41,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
 
 
 @pytest.fixture
-def folder(made: tuple[Path, Result], tmp_path: Path) -> Path:
+def folder(made: tuple[Path, Result], tmp_path) -> Path:
     """A copy of its own for what commands write."""
     return shutil.copytree(made[0], tmp_path / "hints")
 
@@ -62,9 +62,7 @@ def answers(folder: Path, *words: str) -> None:
 
 
 @pytest.fixture
-def run(
-    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Callable[[str], None]:
+def run(folder: Path, capsys, monkeypatch) -> Callable[[str], None]:
     """Run a line as it stands, started from the folder that has the workspace."""
     monkeypatch.chdir(folder)
 
@@ -80,9 +78,7 @@ def run(
     return run_line
 
 
-def test_each_next_line_of_inspect_and_build_can_be_run(
-    made: tuple[Path, Result], folder: Path, run: Run
-) -> None:
+def test_each_next_line_of_inspect_and_build_can_be_run(made, folder, run):
     inspected = command("inspect", made[0] / "arm", cwd=folder)
     lines = [*NEXT.findall(inspected.out), *NEXT.findall(made[1].out)]
     assert [line.split()[1] for line in lines] == ["build", "show", "explore", "release"]
@@ -94,7 +90,7 @@ def test_each_next_line_of_inspect_and_build_can_be_run(
 @pytest.mark.parametrize(
     "address", ["/", "/episodes", "/releases", "/training", "/leaderboard", "/review", "/sql"]
 )
-def test_each_command_on_a_page_can_be_run(folder: Path, run: Run, address: str) -> None:
+def test_each_command_on_a_page_can_be_run(folder, run, address):
     with TestClient(
         create_app(Workspace(folder / "workspace")), base_url="http://127.0.0.1"
     ) as client:
@@ -107,7 +103,7 @@ def test_each_command_on_a_page_can_be_run(folder: Path, run: Run, address: str)
 
 
 @pytest.mark.slow
-def test_what_a_training_advises_can_be_run(folder: Path, run: Run) -> None:
+def test_what_a_training_advises_can_be_run(folder, run):
     """The command of the page Training, of a corpus so small that no run is held out to score a model on."""
     trained = command("train", "--recipe", "laptop", cwd=folder)
     assert trained.code == DONE, trained.err
@@ -119,7 +115,7 @@ def test_what_a_training_advises_can_be_run(folder: Path, run: Run) -> None:
     assert "holds no run out of training" in scored.err
 
 
-def test_a_refused_export_of_many_rates_names_what_works(folder: Path, run: Run) -> None:
+def test_a_refused_export_of_many_rates_names_what_works(folder, run):
     """Each run with a rate of its own, as in recordings whose frames were counted by hand."""
     change(
         Workspace(folder / "workspace"),
@@ -134,7 +130,7 @@ def test_a_refused_export_of_many_rates_names_what_works(folder: Path, run: Run)
         run(f"{line}-{number} {option}")
 
 
-def test_duckdb_itself_opens_the_lake_by_the_lines_that_are_printed(folder: Path) -> None:
+def test_duckdb_itself_opens_the_lake_by_the_lines_that_are_printed(folder):
     lines = command("sql", "--attach", cwd=folder).out
     with duckdb.connect() as con:
         con.execute("SET autoinstall_known_extensions = false")

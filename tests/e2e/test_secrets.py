@@ -63,7 +63,7 @@ def found_in(folder: Path) -> list[str]:
     ]
 
 
-def test_no_secret_is_left_in_anything_that_runs_leave_or_say(tmp_path: Path) -> None:
+def test_no_secret_is_left_in_anything_that_runs_leave_or_say(tmp_path):
     make_dataset(tmp_path / "source", (24, 18))
     workspace = tmp_path / "workspace"
     results: list[Result] = []
@@ -118,9 +118,7 @@ def test_no_secret_is_left_in_anything_that_runs_leave_or_say(tmp_path: Path) ->
     ],
     ids=["source", "signed source", "model server", "bucket of shards"],
 )
-def test_an_address_with_a_secret_is_refused_without_repeating_it(
-    tmp_path: Path, settings: str, source: str
-) -> None:
+def test_an_address_with_a_secret_is_refused_without_repeating_it(tmp_path, settings, source):
     config = write_configs(tmp_path, {"tiny": f"source: {source}\n"}, settings)
     result = proccorpus("build", "--config", config, cwd=tmp_path, workspace=tmp_path / "workspace")
     assert result.code == USAGE
@@ -163,8 +161,8 @@ PLACES = (
 
 @pytest.mark.parametrize("place", PLACES)
 def test_a_secret_in_an_address_is_refused_wherever_one_is_given(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], place: str
-) -> None:
+    tmp_path, monkeypatch, capsys, place
+):
     monkeypatch.chdir(tmp_path)
     for address in ADDRESSES:
         words = [word.format(address) for word in place.split()]
@@ -183,7 +181,7 @@ def test_a_secret_in_an_address_is_refused_wherever_one_is_given(
         f"mysql://u:{MARK}@h/x",
     ],
 )
-def test_settings_of_a_workspace_are_not_repeated(tmp_path: Path, catalog: str) -> None:
+def test_settings_of_a_workspace_are_not_repeated(tmp_path, catalog):
     (tmp_path / "workspace.toml").write_text(f'catalog = "{catalog}"\n')
     result = proccorpus("status", "--verbose", cwd=tmp_path, workspace=tmp_path)
     assert result.code == USAGE
@@ -191,7 +189,7 @@ def test_settings_of_a_workspace_are_not_repeated(tmp_path: Path, catalog: str) 
     assert MARK not in result.out + result.err
 
 
-def test_a_proxys_password_is_not_repeated(tmp_path: Path) -> None:
+def test_a_proxys_password_is_not_repeated(tmp_path):
     through = dict.fromkeys(
         ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), f"http://u:{MARK}@127.0.0.1:9"
     )

@@ -12,7 +12,6 @@ import pytest
 from core.domain.label import Segment, check_tiling
 from tests.kits.cli_kit import (
     FAILED,
-    Built,
     Result,
     column,
     command,
@@ -34,7 +33,7 @@ vlm = {{model = "stand-in", endpoints = ["{url}"], reason_interval_s = 1.0, max_
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[ModelServer]:
+def server(tmp_path) -> Iterator[ModelServer]:
     with serving_model(tmp_path) as model_server:
         yield model_server
 
@@ -60,7 +59,7 @@ class Annotated:
 
 
 @pytest.fixture(scope="module")
-def annotated(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Annotated]:
+def annotated(source: Path, tmp_path_factory) -> Iterator[Annotated]:
     """Not for changing."""
     folder = tmp_path_factory.mktemp("annotated")
     workspace = folder / "workspace"
@@ -72,7 +71,7 @@ def annotated(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 @pytest.fixture
-def annotate(tmp_path: Path, source: Path) -> Callable[..., Result]:
+def annotate(tmp_path, source: Path) -> Callable[..., Result]:
     """`proccorpus build` of the tiny dataset by a server's model."""
 
     def run(server: ModelServer, workspace: Path, *options: object, root: Path = source) -> Result:
@@ -84,9 +83,7 @@ def annotate(tmp_path: Path, source: Path) -> Callable[..., Result]:
 Annotate = Callable[..., Result]
 
 
-def test_all_five_stages_fill_the_tables_and_nothing_is_asked_twice(
-    annotated: Annotated, tmp_path: Path
-) -> None:
+def test_all_five_stages_fill_the_tables_and_nothing_is_asked_twice(annotated, tmp_path):
     server = annotated.server
     workspace = annotated.workspace
     sent = annotated.sent
@@ -130,7 +127,7 @@ KINDS = 3  # of runs; those of a kind have the same pictures and rows
 
 
 @pytest.fixture(scope="module")
-def one_task(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def one_task(tmp_path_factory) -> Path:
     root = make_dataset(
         tmp_path_factory.mktemp("one_task") / "source", [40 + k % KINDS for k in range(RUNS)]
     )
@@ -145,9 +142,7 @@ def one_task(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_of_a_task_a_few_runs_are_asked_about_and_the_others_follow(
-    one_task: Path, tmp_path: Path
-) -> None:
+def test_of_a_task_a_few_runs_are_asked_about_and_the_others_follow(one_task, tmp_path):
     workspace = tmp_path / "workspace"
     with serving_model(tmp_path, "--fault", "even") as server:
         config = configured(
@@ -202,9 +197,7 @@ def labelled(workspace: Path) -> list[int]:
 EVERY = list(range(len(LENGTHS)))
 
 
-def test_no_pictures_no_call(
-    server: ModelServer, annotate: Annotate, own: Built, tmp_path: Path
-) -> None:
+def test_no_pictures_no_call(server, annotate, own, tmp_path):
     """Undecodable and black videos are quarantined; nothing is asked about them."""
     video_path(own.source, 0).write_bytes(b"no video")
     write_video(video_path(own.source, 1), [np.zeros((48, 64, 3), np.uint8)] * LENGTHS[1])

@@ -76,7 +76,7 @@ class Workshop:
 
 
 @pytest.fixture(scope="session")
-def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+def workshop(tmp_path_factory) -> Workshop:
     return Workshop(tmp_path_factory.mktemp("workshop"))
 
 
@@ -100,15 +100,13 @@ def marks_of(change: Change) -> list[pytest.MarkDecorator]:
 
 
 @pytest.mark.parametrize("change", [pytest.param(c, id=c.id, marks=marks_of(c)) for c in CHANGES])
-def test_words_are_in_force_on_their_recording_or_in_review(
-    workshop: Workshop, change: Change
-) -> None:
+def test_words_are_in_force_on_their_recording_or_in_review(workshop, change):
     fates = workshop.judged(change).fates
     assert fates.wrong == [], fates.words
 
 
 @pytest.mark.long
-def test_the_page_shows_what_became_of_each_word(workshop: Workshop) -> None:
+def test_the_page_shows_what_became_of_each_word(workshop):
     """GOLDEN=anew writes it."""
     head, former = PAGE.read_text().split("\n\n|")
     table = words_kit.markdown([*map(workshop.judged, CHANGES)])
@@ -118,9 +116,7 @@ def test_the_page_shows_what_became_of_each_word(workshop: Workshop) -> None:
 
 
 @pytest.mark.long
-def test_a_recording_that_comes_back_has_its_words_and_its_split(
-    workshop: Workshop, altered: Callable[[Callable[[Path], object]], Case]
-) -> None:
+def test_a_recording_that_comes_back_has_its_words_and_its_split(workshop, altered):
     splits = words_kit.splits_of(workshop.prepared(V2))
     case = altered(written(V2, without(*SAID_OF)))
     words_kit.rebuilt(case, None)
@@ -146,9 +142,7 @@ def test_a_recording_that_comes_back_has_its_words_and_its_split(
 
 
 @pytest.mark.long
-def test_a_copy_of_a_withdrawn_recording_is_left_out_of_another_dataset(
-    altered: Callable[[Callable[[Path], object]], Case],
-) -> None:
+def test_a_copy_of_a_withdrawn_recording_is_left_out_of_another_dataset(altered):
     case = altered(written(V2, RECORDINGS))
     other_source = write_v2(case.folder / "other", MOVED_ON)
     built = checked(case.run("build", "--source", other_source, "--name", "copy", "--workers", 1))
@@ -185,9 +179,7 @@ def in_review(case: Case) -> list[int]:
 
 
 @pytest.mark.long
-def test_a_person_decides_of_recordings_that_only_resemble(
-    workshop: Workshop, altered: Callable[[Callable[[Path], object]], Case]
-) -> None:
+def test_a_person_decides_of_recordings_that_only_resemble(workshop, altered):
     splits = words_kit.splits_of(workshop.prepared(V2))
     case = altered(written(V2, trimmed()))
     words_kit.rebuilt(case, False)
@@ -215,9 +207,7 @@ def test_a_person_decides_of_recordings_that_only_resemble(
 
 
 @pytest.mark.long
-def test_a_person_may_say_that_it_is_another_recording(
-    altered: Callable[[Callable[[Path], object]], Case],
-) -> None:
+def test_a_person_may_say_that_it_is_another_recording(altered):
     case = altered(written(V2, trimmed()))
     words_kit.rebuilt(case, False)
     for episode in in_review(case):
@@ -234,9 +224,7 @@ def test_a_person_may_say_that_it_is_another_recording(
 
 
 @pytest.mark.long
-def test_recordings_and_their_changes_are_listed(
-    altered: Callable[[Callable[[Path], object]], Case],
-) -> None:
+def test_recordings_and_their_changes_are_listed(altered):
     case = altered(written(V2, without(2)))
     words_kit.rebuilt(case, None)
     recordings = checked(case.run("show", "recordings", DATASET, "--format", "json")).json

@@ -9,7 +9,7 @@ from tests.kits.bench_kit import make_progress_bench, questions_of
 
 
 @pytest.fixture(scope="session")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def bench(tmp_path_factory) -> Path:
     return make_progress_bench(tmp_path_factory.mktemp("bench"))
 
 

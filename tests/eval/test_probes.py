@@ -1,6 +1,8 @@
 """Held-out runs under other instructions and with changed pictures: what is asked, what is scored, what is drawn."""
 
-from itertools import product
+import re
+from collections.abc import Callable
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,15 @@ from eval import probes
 from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.question import HeldPicture, Question
 from eval.metrics import order
-from eval.metrics.score import runs_of
+from eval.metrics.score import mean_of, runs_of
 from eval.probes import UNDER, VIDEO
-from eval.report.pages import confusion_cells, confusion_figure
-from eval.scored import ALL, BenchmarkAnswers, Evaluated
+from eval.report.pages import Report, confusion_cells, confusion_figure, write_report
+from eval.scored import ALL, BenchmarkAnswers, Evaluated, ResampledUnit, ScoredBenchmark
+from tests.kits.cli_kit import Result, called
+from tests.kits.lake_kit import change
+from tests.kits.laptop_kit import GREY_RECIPE
+from tests.kits.made_corpus import Made, built, with_stages
+from tests.kits.visitor import visit
 from training.pictures import decode_picture
 
 TASKS = ("Open the drawer", "Press the button", "Turn the faucet")
@@ -60,11 +67,8 @@ RUNS = [run(0, TASKS[0]), run(1, TASKS[1]), run(2, TASKS[2], end=0.4)]
 
 
 @pytest.fixture
-def shown(monkeypatch: pytest.MonkeyPatch) -> None:
+def shown(monkeypatch) -> None:
     monkeypatch.setattr(probes, "held_out_runs", lambda lake, release, limit: RUNS[:limit])
-
-
-# Confusion
 
 
 def answers_of(questions: list[Question], values: dict[str, float]) -> BenchmarkAnswers:
@@ -77,7 +81,7 @@ def told(questions: list[Question], right: float, wrong: float) -> dict[str, flo
 
 
 @pytest.mark.usefixtures("shown")
-def test_who_follows_the_instruction_is_told_from_who_does_not() -> None:
+def test_who_follows_the_instruction_is_told_from_who_does_not():
     questions = probes.confusion_questions(None, None, EvaluationOptions())  # type: ignore[arg-type]
     follows = Evaluated(
         "m",
@@ -99,7 +103,7 @@ def test_who_follows_the_instruction_is_told_from_who_does_not() -> None:
 
 
 @pytest.mark.usefixtures("shown")
-def test_the_matrix_is_among_the_scores_and_is_drawn() -> None:
+def test_the_matrix_is_among_the_scores_and_is_drawn():
     questions = probes.confusion_questions(None, None, EvaluationOptions())  # type: ignore[arg-type]
     answers = answers_of(questions, told(questions, 0.9, 0.1))
     scored = probes.confusion_scores(answers)
@@ -116,9 +120,6 @@ def test_the_matrix_is_among_the_scores_and_is_drawn() -> None:
     assert confusion_figure(Evaluated("m", scored, scored.scores())) is None
 
 
-# Robustness
-
-
 def _bytes_shown(questions: list[Any]) -> list[list[bytes]]:
     bytes_by_question = []
     for question in questions:
@@ -127,7 +128,7 @@ def _bytes_shown(questions: list[Any]) -> list[list[bytes]]:
 
 
 @pytest.mark.usefixtures("shown")
-def test_each_part_asks_the_same_moments_with_other_pictures() -> None:
+def test_each_part_asks_the_same_moments_with_other_pictures():
     questions = probes.robustness_questions(None, None, EvaluationOptions(limit=1))  # type: ignore[arg-type]
     by_part: dict[str, list[Any]] = {part: [] for part in probes.ROBUSTNESS_PARTS}
     for question in questions:
@@ -148,7 +149,7 @@ def changed(change: str, base: HeldPicture) -> np.ndarray:
     return decode_picture(data, 1000)
 
 
-def test_what_moves_has_another_colour_and_the_rest_its_own() -> None:
+def test_what_moves_has_another_colour_and_the_rest_its_own():
     recoloured = changed("robot_colour", picture(36))
     assert recoloured[24, 30].min() > 150  # the dark red arm is light grey
     assert np.ptp(recoloured[24, 30]) < 5
@@ -158,7 +159,7 @@ def test_what_moves_has_another_colour_and_the_rest_its_own() -> None:
     ).all()  # what never leaves the picture cannot be told from the scene
 
 
-def test_light_and_place_change() -> None:
+def test_light_and_place_change():
     assert (changed("darker", picture(0))[40, 40] == 100).all()
     assert (changed("brighter", picture(0))[40, 40] == 255).all()
     moved_picture = changed("camera", picture(36))
@@ -167,7 +168,7 @@ def test_light_and_place_change() -> None:
 
 
 @pytest.mark.usefixtures("shown")
-def test_what_is_lost_is_measured_run_by_run() -> None:
+def test_what_is_lost_is_measured_run_by_run():
     questions = probes.robustness_questions(None, None, EvaluationOptions())  # type: ignore[arg-type]
     values = {q.key: 0.5 if q.part == "darker" else (q.progress or 0.0) for q in questions}
     answers = answers_of(questions, values)
@@ -185,10 +186,7 @@ def test_what_is_lost_is_measured_run_by_run() -> None:
     assert scores["part darker, split test_id", "voc_drop"].n == 3
 
 
-# False progress of videos
-
-
-def test_progress_is_claimed_by_who_counts() -> None:
+def test_progress_is_claimed_by_who_counts():
     forth_and_back = np.array([0.1, 0.4, 0.8, 0.8, 0.4, 0.1])
     counted = np.linspace(0, 1, 6)
     runs = runs_of(
@@ -202,3 +200,125 @@ def test_progress_is_claimed_by_who_counts() -> None:
         [0, 0.4, float("nan")], nan_ok=True
     )
     assert order.claimed_progress(runs)[1] == pytest.approx(1)
+
+
+JSON = ("--format", "json")
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run_command(own: Made, capsys) -> Run:
+    """A command that succeeds, on a copy of the built corpus."""
+
+    def command(*words: object) -> Result:
+        result = called(capsys, *words, "--workspace", own.space.root)
+        assert result.code == 0, result
+        return result
+
+    return command
+
+
+def in_splits(own_corpus: Made, **splits: str) -> None:
+    """Episodes, by the split that they are to be in, and samples and shards made anew."""
+    for split, episodes in splits.items():
+        for table in ("splits", "recordings"):
+            change(
+                own_corpus.space,
+                f"UPDATE {table} SET split = '{split}' WHERE episode_index IN ({episodes})",
+            )
+    # Samples of another seed are new ones, which are drawn for the splits of now
+    [(seed,)] = own_corpus.rows("SELECT max(snapshot) FROM stage_runs")
+    samples = own_corpus.build.stages.samples.model_copy(update={"seed": seed})
+    built(with_stages(own_corpus.build, samples=samples), own_corpus.space)
+
+
+def seen_by_release(run_command: Run) -> dict[str, list[tuple[str, int | None, int | None]]]:
+    """By release (model, episodes, seen_episodes) of the scores in all."""
+    sql = (
+        "SELECT release, model, n, seen_episodes FROM leaderboard WHERE benchmark = 'held-out' AND slice = 'all' "
+        "AND metric = 'mae' ORDER BY ALL"
+    )
+    rows: dict[str, list[tuple[str, int | None, int | None]]] = {}
+    for row in run_command("sql", sql, *JSON).json:
+        rows.setdefault(row["release"], []).append((row["model"], row["n"], row["seen_episodes"]))
+    return rows
+
+
+@pytest.mark.slow
+def test_a_model_scored_on_its_own_runs(own, run_command, tmp_path):
+    (tmp_path / "grey.yaml").write_text(GREY_RECIPE)
+    in_splits(own, train="0, 1", val="2", test_id="3, 4")
+    run_command("release", "create", "r1", "--allow-licence", "unknown")
+    model = run_command("train", "--recipe", tmp_path / "grey.yaml", "--release", "r1", *JSON).json[
+        "training_run"
+    ]
+    new = run_command("eval", "--model", model, "--release", "r1")
+    assert "trained on" not in new.out
+
+    in_splits(own, train="2, 4", val="3", test_id="0, 1")
+    run_command("release", "create", "wholly", "--allow-licence", "unknown")
+    in_splits(own, train="0, 2", val="3", test_id="1, 4")
+    run_command("release", "create", "partly", "--allow-licence", "unknown")
+    for release, count in (("wholly", 2), ("partly", 1)):
+        result = run_command("eval", "--model", model, "--release", release)
+        first, second = result.out.split("Scored on episodes that the model was trained on")
+        assert model not in first
+        assert "clock" in first
+        assert model in second
+        report = Path(re.findall(r"report: (\S+)", result.err)[0]).read_text()
+        assert f"{count} of the 2 held-out episodes were trained on" in report
+
+    rows_by_release = seen_by_release(run_command)
+    assert {
+        release: [(n, num_seen) for name, n, num_seen in rows if name == model]
+        for release, rows in rows_by_release.items()
+    } == {
+        "r1": [(2, 0)],
+        "wholly": [(2, 2)],
+        "partly": [(2, 1)],
+    }
+    assert {
+        num_seen
+        for name, _, num_seen in chain.from_iterable(rows_by_release.values())
+        if name != model
+    } == {0}
+
+    # A benchmark of a release counts them too
+    for benchmark in ("procvqa-id", "robustness"):
+        run_command(
+            "eval", "--benchmark", benchmark, "--model", model, "--release", "partly", "--limit", 4
+        )
+    query = (
+        f"SELECT max(seen_episodes) AS seen FROM leaderboard WHERE model = '{model}' AND release = 'partly' "
+        "AND benchmark <> 'held-out' GROUP BY benchmark"
+    )
+    assert {row["seen"] for row in run_command("sql", query, *JSON).json} == {1}
+
+    with visit(own.space) as client:
+        page = client.get("/leaderboard?benchmark=held-out&metric=mae").text
+    *new_rows, second, third = re.findall(r"<tr>.*?</tr>", page)
+    assert model in second
+    assert model in third, "what says nothing of new runs stands last"
+    assert sum(model in row for row in new_rows) == 1
+
+
+HOSTILE = "<script>alert('1')</script>|{{ 7 * 7 }}"
+
+
+def test_texts_of_data_are_no_markup(tmp_path):
+    episodes = tuple(ResampledUnit((HOSTILE, str(k)), (f"dataset {HOSTILE}",)) for k in range(3))
+    scored = ScoredBenchmark(
+        HOSTILE, episodes, {"mae": mean_of(np.array([0.1, 0.2, 0.4]))}, {"rows": 3}
+    )
+    entries = [Evaluated(name, scored, scored.scores()) for name in (HOSTILE, f"another {HOSTILE}")]
+    page = write_report(
+        tmp_path, Report(HOSTILE, entries, ("all", f"dataset {HOSTILE}"), [HOSTILE])
+    )
+    html = page.read_text()
+    markdown = (tmp_path / "report.md").read_text()
+    assert html.count("&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt;|{{ 7 * 7 }}") > 8
+    assert "<script" not in html
+    # A bar in a cell would end it
+    rows = [line for line in markdown.splitlines() if line.startswith("| <script>")]
+    assert len(rows) == 5
+    assert all(r"</script>\|{{ 7 * 7 }}" in row for row in rows)

@@ -11,7 +11,7 @@ from tests.kits.visitor import visit
 
 
 @pytest.fixture(scope="session")
-def furnished(made, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+def furnished(made, tmp_path_factory) -> Workspace:
     """Not for changing."""
     return furnish(made.copy(tmp_path_factory.mktemp("furnished")))
 

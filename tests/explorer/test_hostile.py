@@ -27,7 +27,7 @@ SECRET = "the-secret"
 
 
 @pytest.fixture(scope="module")
-def space(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+def space(made: Made, tmp_path_factory) -> Workspace:
     """A workspace whose texts are hostile, and a secret beside it."""
     own_corpus = made.copy(tmp_path_factory.mktemp("hostile"))
     lake = Lake(own_corpus.space)
@@ -51,8 +51,6 @@ def space(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     return own_corpus.space
 
 
-# SQL
-
 MORE = [
     "SELECT * FROM read_text('{data}/../catalog.sqlite')",
     "COPY (FROM frames) TO '{data}/main/frames/x.parquet' (FORMAT parquet)",
@@ -68,9 +66,7 @@ MORE = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["the command", "the SQL page"])
-def test_hostile_statements_change_nothing(
-    space: Workspace, way: str, monkeypatch: pytest.MonkeyPatch
-):
+def test_hostile_statements_change_nothing(space, way, monkeypatch):
     statements = [*MORE, SLOW]  # the others: tests/warehouse/lake/test_sql.py has them
     if way == "the SQL page":
         statements += REFUSED
@@ -97,9 +93,6 @@ def test_hostile_statements_change_nothing(
             assert "not allowed here" in page
             assert client.get("/sql/download", params={"q": "SELECT 1 AS a"}).text == '"a"\n1\n'
     assert fingerprint(space) == state_before
-
-
-# HTTP
 
 
 @dataclass(frozen=True)
@@ -166,7 +159,7 @@ PATHS += [
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_no_path_leads_out(served: Served, path: str):
+def test_no_path_leads_out(served, path):
     status, answer = served.ask(f"GET {path}")
     assert 400 <= status < 500
     assert SECRET.encode() not in answer
@@ -219,7 +212,7 @@ def listed(server: Served, args: Sequence[str]) -> tuple[int, bytes]:
     return server.ask(target, *headers, body=body)
 
 
-def test_hostile_requests_are_refused_and_change_nothing(served: Served, space: Workspace):
+def test_hostile_requests_are_refused_and_change_nothing(served, space):
     requests = REQUESTS | {name: partial(listed, args=args) for name, args in LISTED.items()}
     assert len(requests) >= 60
     state_before = fingerprint(space)
@@ -255,7 +248,7 @@ def test_hostile_requests_are_refused_and_change_nothing(served: Served, space: 
         "/nothing/%3Cscript%3Ealert(1)",
     ],
 )
-def test_texts_of_data_and_of_addresses_are_never_markup(served: Served, path: str):
+def test_texts_of_data_and_of_addresses_are_never_markup(served, path):
     _, answer = served.ask(f"GET {path}")
     text = answer.decode()
     assert "<script>alert" not in text

@@ -54,7 +54,7 @@ def test_what_is_tagged_is_found_counted_and_said_in_sql(own):
 
 
 @pytest.fixture(scope="module")
-def tagged(made: Made, tmp_path_factory: pytest.TempPathFactory) -> tuple[CorpusView, CorpusIndex]:
+def tagged(made: Made, tmp_path_factory) -> tuple[CorpusView, CorpusIndex]:
     """Of a corpus whose episodes 1 and 2 are hard, 2 is for bob, 4 is dark."""
     space = made.copy(tmp_path_factory.mktemp("tagged")).space
     lake = Lake(space)
@@ -80,9 +80,7 @@ def tagged(made: Made, tmp_path_factory: pytest.TempPathFactory) -> tuple[Corpus
         "seconds_from=1&q=drawer&tag=hard",
     ],
 )
-def test_the_sql_of_a_selection_gives_its_episodes(
-    tagged: tuple[CorpusView, CorpusIndex], address: str
-):
+def test_the_sql_of_a_selection_gives_its_episodes(tagged, address):
     from starlette.datastructures import QueryParams
 
     from explorer.selection import EpisodeSelection, count, episodes_of, facets

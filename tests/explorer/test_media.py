@@ -3,7 +3,6 @@
 import os
 import shutil
 from collections.abc import Callable
-from pathlib import Path
 
 import av
 import numpy as np
@@ -41,7 +40,7 @@ VIDEO = "/media/tiny/0/video/0"
 
 
 @pytest.fixture
-def changed(furnished: Workspace, made: Made, tmp_path: Path) -> Callable[..., TestClient]:
+def changed(furnished: Workspace, made: Made, tmp_path) -> Callable[..., TestClient]:
     """A client of a furnished copy with one change in its lake."""
 
     def change(sql: str, *values: object) -> TestClient:
@@ -58,7 +57,7 @@ OTHER_VIDEO = """
 
 
 @pytest.mark.parametrize("uri", ["../outside.mp4", "link.mp4", "/absolute.mp4"])
-def test_a_listed_path_that_leads_out_is_refused(changed, made, tmp_path: Path, uri: str):
+def test_a_listed_path_that_leads_out_is_refused(changed, made, tmp_path, uri):
     outside_file = tmp_path / "outside.mp4"
     shutil.copy(video_path(made.source, 0), outside_file)
     client = changed(OTHER_VIDEO, str(outside_file) if uri.startswith("/") else uri)
@@ -72,7 +71,7 @@ def test_a_listed_file_that_is_no_video_is_not_served(changed):
     assert (answer.status_code, "is no video" in answer.text) == (404, True)
 
 
-def test_thumbnails_and_contact_sheets(client: TestClient):
+def test_thumbnails_and_contact_sheets(client):
     thumb, sheet = (picture(client, f"/media/tiny/0/{kind}.jpg") for kind in ("thumb", "sheet"))
     assert thumb.shape[:2] == (180, 240)
     assert sheet.shape[0] == 120
@@ -106,9 +105,7 @@ def test_with_neither_there_is_a_sentence(changed):
     )
 
 
-def test_a_video_is_converted_once_frame_for_frame(
-    furnished: Workspace, made: Made, tmp_path: Path
-):
+def test_a_video_is_converted_once_frame_for_frame(furnished, made, tmp_path):
     space = copy_furnished(furnished, made, tmp_path / "w")
     url = "/media/tiny/1/video/0/h264"
     with visit(space) as client:
@@ -140,7 +137,7 @@ def test_a_conversion_that_nobody_waits_for_leaves_nothing(furnished):
     assert not list((furnished.root / "explorer").glob("videos/*"))
 
 
-def test_kept_videos_are_within_their_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_kept_videos_are_within_their_limit(tmp_path, monkeypatch):
     monkeypatch.setattr(media, "KEPT_BYTES", 25)
     for k in range(4):
         (tmp_path / f"{k}.mp4").write_bytes(b"0" * 10)
@@ -149,7 +146,7 @@ def test_kept_videos_are_within_their_limit(tmp_path: Path, monkeypatch: pytest.
     assert sorted(p.name for p in tmp_path.iterdir()) == ["2.mp4", "3.mp4"]
 
 
-def test_a_video_whose_rows_leave_out_pictures_is_played_as_its_rows_are(tmp_path: Path):
+def test_a_video_whose_rows_leave_out_pictures_is_played_as_its_rows_are(tmp_path):
     """Pictures 0 to 2 and 8 to 10 of the second run of a file have no row."""
     source = write_v3(tmp_path / "source", [16, 18, 14])
     shown_numbers = numbers((16, 18, 14))
@@ -181,9 +178,7 @@ def test_a_video_whose_rows_leave_out_pictures_is_played_as_its_rows_are(tmp_pat
     assert [read_number(small_frame.mean(axis=2)) & 63 for small_frame in small] == frames_left
 
 
-def test_a_video_with_its_label_has_the_curve_and_the_moment_below_the_pictures(
-    client: TestClient, tmp_path: Path
-):
+def test_a_video_with_its_label_has_the_curve_and_the_moment_below_the_pictures(client, tmp_path):
     answer = client.get("/media/tiny/0/labelled/0")
     assert answer.status_code == 200
     assert (

@@ -1,12 +1,24 @@
 """Recordings in review: what was said of them, pictures of both beside one another, and what a person decides."""
 
+import re
+from pathlib import Path
+from urllib.parse import parse_qsl
+
 import numpy as np
 import pytest
+from starlette.datastructures import QueryParams
 
 from core.paths import Workspace
+from explorer import index as index_module
+from explorer.access import CorpusView
+from explorer.facets import SORTS
+from explorer.index import CorpusIndex, Indexed
+from explorer.selection import EpisodeSelection, count, episodes_of, facets
 from tests.kits.changed_sources import JUDGED, V2, WITHDRAWN, trimmed
-from tests.kits.lake_kit import opened
+from tests.kits.lake_kit import change, opened
+from tests.kits.made_corpus import Made
 from tests.kits.small_sources import RECORDINGS, write_v2
+from tests.kits.tiny_lerobot import CAMERA, LENGTHS
 from tests.kits.visitor import picture, post, visit
 from tests.kits.words_kit import DATASET, TAG, Case, checked
 from warehouse.lake.statements import mark
@@ -17,7 +29,7 @@ TAGGED = SERIALS.index(JUDGED)
 
 
 @pytest.fixture(scope="module")
-def trimmed_corpus(tmp_path_factory: pytest.TempPathFactory) -> Case:
+def trimmed_corpus(tmp_path_factory) -> Case:
     """A run with a tag and one that was taken down, of which 20 rows each are gone since."""
     folder = tmp_path_factory.mktemp("recordings")
     case = Case(V2, folder, folder / "source")
@@ -32,7 +44,7 @@ def trimmed_corpus(tmp_path_factory: pytest.TempPathFactory) -> Case:
     return case
 
 
-def test_both_are_shown_and_a_person_decides(trimmed_corpus: Case) -> None:
+def test_both_are_shown_and_a_person_decides(trimmed_corpus):
     with visit(Workspace(trimmed_corpus.workspace)) as client:
         words = "SELECT episode_index FROM words_in_review WHERE kind = '{}'"
         [[tagged]] = trimmed_corpus.rows(words.format("tag"))
@@ -70,8 +82,135 @@ def test_both_are_shown_and_a_person_decides(trimmed_corpus: Case) -> None:
     )
 
 
-def test_a_copy_that_cannot_be_changed_shows_it(trimmed_corpus: Case) -> None:
+def test_a_copy_that_cannot_be_changed_shows_it(trimmed_corpus):
     from explorer.site import Options
 
     with visit(Workspace(trimmed_corpus.workspace), Options(snapshot=1)) as client:
         assert "You cannot decide here" in client.get("/recordings").text
+
+
+def test_a_recording_has_pictures_labels_and_curves(client, tmp_path):
+    from rerun.chunk import RrdReader
+
+    def writers() -> int:
+        """Threads of Rerun's in this process."""
+        return sum(
+            "Recording" in name.read_text() for name in Path("/proc/self/task").glob("*/comm")
+        )
+
+    writers_before = writers()  # other tests' exports
+    answer = client.get("/media/tiny/1/episode.rrd")
+    assert answer.status_code == 200, answer.text
+    assert writers() == writers_before
+    assert 'filename="tiny-000001.rrd"' in answer.headers["content-disposition"]
+    path = tmp_path / "one.rrd"
+    path.write_bytes(answer.content)
+    rows: dict[str, int] = {}
+    for chunk in RrdReader(path).store().stream():
+        rows[chunk.entity_path] = rows.get(chunk.entity_path, 0) + chunk.num_rows
+    assert sum(name.startswith("/segments/") for name in rows) == 2  # of both label runs
+    assert [rows[name] for name in rows if name.endswith("/ours")] == [LENGTHS[1]] * 2
+    assert rows[f"/cameras/{CAMERA}"] == LENGTHS[1]
+    # what was made is not kept
+    assert client.get("/media/tiny/1/episode.rrd").status_code == 200
+
+
+@pytest.fixture(scope="module")
+def index(furnished: Workspace) -> Indexed:
+    corpus = CorpusView(furnished)
+    with corpus.reading() as reader:
+        return CorpusIndex(corpus).at(reader)
+
+
+def chosen(text: str) -> EpisodeSelection:
+    return EpisodeSelection.of(QueryParams(parse_qsl(text, keep_blank_values=True)))
+
+
+def test_counts_of_a_facet_are_those_under_all_other_facets(index):
+    selection = chosen("split=train&reason=ok")
+    for facet, values in facets(index, selection):
+        for v in values:
+            only = dict(selection.chosen) | {facet.name: (v.value,)}
+            assert v.count == count(index, EpisodeSelection(tuple(only.items()))), (
+                facet.name,
+                v.value,
+            )
+            assert v.chosen == (v.value in dict(selection.chosen).get(facet.name, ()))
+
+
+@pytest.mark.parametrize("sort", SORTS)
+def test_every_order_lists_each_episode_once(index, sort):
+    listed_indices = [e["episode_index"] for e in episodes_of(index, chosen(f"sort={sort}"))]
+    assert sorted(listed_indices) == [0, 1, 2, 3, 4]
+
+
+def test_orders_are_what_they_say(index):
+    lengths = [e["num_frames"] for e in episodes_of(index, chosen("sort=longest"))]
+    assert lengths == sorted(lengths, reverse=True)
+    assert lengths[::-1] == [e["num_frames"] for e in episodes_of(index, chosen("sort=shortest"))]
+
+
+def test_the_index_of_a_large_corpus_is_kept_in_a_file(furnished, index, monkeypatch):
+    monkeypatch.setattr(index_module, "LARGE", 2)
+    corpus = CorpusView(furnished)
+    with corpus.reading() as reader:
+        first = CorpusIndex(corpus).at(reader)
+        path = (
+            furnished.root
+            / "explorer"
+            / f"index-{index_module.VERSION}-{reader.snapshot.number}-{reader.words.newest}.duckdb"
+        )
+        modified_ns = path.stat().st_mtime_ns
+        second_index = CorpusIndex(corpus).at(reader)
+    assert path.stat().st_mtime_ns == modified_ns
+    assert second_index.made_in_s >= index_module.QUICK_S  # no page waits for the one after it
+    everything = "FROM episodes ORDER BY row"
+    assert first.rows(everything) == second_index.rows(everything) == index.rows(everything)
+    assert not list(path.parent.glob(".tmp-*"))
+
+
+QUESTION = "tiny: 2 of 5 runs look unfinished: look at them"
+
+
+@pytest.fixture(scope="module")
+def own(made: Made, tmp_path_factory) -> Made:
+    """Episodes 1 and 2 look unfinished, 3 may be."""
+    own_corpus = made.copy(tmp_path_factory.mktemp("unfinished"))
+    change(
+        own_corpus.space,
+        "UPDATE label_quality SET end_by = 'assumed', end_progress = 1, p_failure = NULL",
+    )
+    change(own_corpus.space, "UPDATE episode_labels SET confidence = 0.9")
+    change(
+        own_corpus.space,
+        "UPDATE label_quality SET p_failure = CASE episode_index WHEN 1 THEN 0.6 WHEN 2 THEN 0.9 ELSE 0.3 END, "
+        "failure_signs = ['the arm stops elsewhere'] WHERE episode_index BETWEEN 1 AND 3",
+    )
+    return own_corpus
+
+
+def queue(page: str) -> list[int]:
+    return [int(e) for e in re.findall(r'data-dataset="tiny" data-episode="(\d+)"', page)]
+
+
+def test_the_corpus_page_asks_once_and_leads_to_the_runs(own):
+    with visit(own.space) as client:
+        page = client.get("/").text
+        assert page.count(QUESTION) == 1
+        [link] = re.findall(rf'href="([^"]*)">{QUESTION}', page)
+        assert queue(client.get(link.replace("&amp;", "&")).text) == [2, 1]
+        assert "5 assumed complete" in page
+        assert "(the arm stops elsewhere)" in client.get("/review?kind=unfinished").text
+        assert queue(client.get("/review?kind=doubtful").text) == [3]
+        assert queue(client.get("/review?kind=unfinished&dataset=other").text) == []
+
+
+def test_an_episode_says_what_its_end_rests_on(own):
+    with visit(own.space) as client:
+        page = client.get("/episode/tiny/2").text
+        assert "assumed complete: nobody says how the run ended" in page
+        assert "<b>outcome unknown</b> (assumed complete)" in page
+        assert "unlike the task's other runs: the arm stops elsewhere" in page
+        assert "probability that it failed" not in client.get("/episode/tiny/0").text
+        [run] = client.get("/api/episode/tiny/2").json()["runs"]
+        assert (run["quality"]["end_by"], run["quality"]["p_failure"]) == ("assumed", 0.9)

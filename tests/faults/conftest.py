@@ -112,18 +112,18 @@ def server_kills(pytestconfig: pytest.Config) -> int:
 
 
 @pytest.fixture(scope="session")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
+def model(tmp_path_factory) -> Iterator[ModelServer]:
     with serving_model(tmp_path_factory.mktemp("model"), "--latency", "0.03") as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def corpus(model: ModelServer, tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+def corpus(model: ModelServer, tmp_path_factory) -> Corpus:
     return Corpus.make(tmp_path_factory.mktemp("corpus"), model.url)
 
 
 @pytest.fixture(scope="session")
-def reference(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def reference(corpus: Corpus, tmp_path_factory) -> Path:
     """The workspace of an uninterrupted build by one worker; not for changing."""
     workspace = tmp_path_factory.mktemp("reference") / "workspace"
     process = corpus.build(workspace, workers=1)

@@ -7,13 +7,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from urllib.parse import urlsplit
 
-import pytest
-
 from tests.kits.cli_kit import ok, proccorpus, without_progress
-from tests.kits.fault_kit import Corpus, Tally, Whole, errors, unfinished
+from tests.kits.fault_kit import errors, unfinished
 from tests.kits.http_server import Answering, serving
 from tests.kits.patience import PATIENCE_S
 from tests.kits.servers import postgres, s3
@@ -84,14 +81,7 @@ def proxy(to: str, chance: Chance) -> Iterator[str]:
         yield address
 
 
-def test_a_bucket_that_slows_down(
-    corpus: Corpus,
-    whole: Whole,
-    tally: Tally,
-    seed: int,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-):
+def test_a_bucket_that_slows_down(corpus, whole, tally, seed, tmp_path, monkeypatch):
     chance = Chance(random.Random(seed + 6))
     workspace = tmp_path / "workspace"
     with (

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.kits.cli_kit import FAILED, Result, ok, proccorpus, without_progress
-from tests.kits.fault_kit import ROOT, Corpus, Repeats, Tally, Whole, assert_same_end, errors
+from tests.kits.fault_kit import ROOT, Repeats, assert_same_end, errors
 from tests.kits.servers import free_port
 
 SITES = {
@@ -61,9 +61,7 @@ def full_disk(err: str) -> Path:
     return Path(match[1])
 
 
-def test_a_build(
-    corpus: Corpus, whole: Whole, tally: Tally, tmp_path: Path, pytestconfig: pytest.Config
-):
+def test_a_build(corpus, whole, tally, tmp_path, pytestconfig):
     workspace = tmp_path / "workspace"
     repeats = Repeats()
     met = set()
@@ -111,7 +109,7 @@ def filled(folder: Path) -> Iterator[None]:
         filler.unlink()
 
 
-def test_releases_and_exports(reference: Path, tally: Tally, tmp_path: Path):
+def test_releases_and_exports(reference, tally, tmp_path):
     workspace = tmp_path / "workspace"
     subprocess.run(["cp", "-a", reference, workspace], check=True)
     export = ("export", "datasets", "--allow-licence", "unknown", "--out", tmp_path / "out")
@@ -140,7 +138,7 @@ def test_releases_and_exports(reference: Path, tally: Tally, tmp_path: Path):
     tally.add("a disk full", tried=2, recovered=2)
 
 
-def test_downloads(tally: Tally, tmp_path: Path):
+def test_downloads(tally, tmp_path):
     """What is fetched from a web server has no room: said in one line, and gone on with where it stopped."""
     port = free_port()
     workspace = tmp_path / "workspace"

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from core.paths import Workspace
-from tests.kits.fault_kit import Tally, errors, wait_for
+from tests.kits.fault_kit import errors, wait_for
 from tests.kits.lake_kit import SLOW
 from tests.kits.patience import PATIENCE_S
 from tests.kits.sql_attacks import below
@@ -26,9 +26,7 @@ def querying(server: int) -> list[int]:
     return query_pids
 
 
-def test_processes_of_queries_are_killed(
-    reference: Path, tally: Tally, server_kills: int, seed: int
-) -> None:
+def test_processes_of_queries_are_killed(reference, tally, server_kills, seed):
     """As when memory runs out, and the kernel chooses one: the page says so, and the next query is answered."""
     rng = random.Random(seed + 9)
     fault = "a query's process killed"

@@ -36,7 +36,7 @@ class Plan(Corpus):
 
 
 @pytest.fixture(scope="module")
-def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
+def plan(tmp_path_factory) -> Plan:
     folder = tmp_path_factory.mktemp("plan")
     config = write_config(folder, make_dataset(folder / "source", LENGTHS[:4]), chunk_size=1)
     return Plan(config, built_in_process(load_config(config), folder / "reference"))
@@ -90,9 +90,7 @@ def finished_stages(workspace: Path) -> int:
 
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("to", ["parent", "group"])
-def test_ctrl_c_leaves_a_workspace_that_goes_on(
-    plan: Plan, workers: int, to: str, tmp_path: Path
-) -> None:
+def test_ctrl_c_leaves_a_workspace_that_goes_on(plan, workers, to, tmp_path):
     workspace = tmp_path / "workspace"
     with plan.building(workspace, workers) as process:
         wait_for(lambda: written("progress", 1)(workspace), "the first chunk is labelled")
@@ -106,7 +104,7 @@ def test_ctrl_c_leaves_a_workspace_that_goes_on(
     assert built_in_process(load_config(plan.config), workspace) == plan.digest
 
 
-def test_ctrl_c_while_the_lake_is_made(plan: Plan, tmp_path: Path) -> None:
+def test_ctrl_c_while_the_lake_is_made(plan, tmp_path):
     workspace = tmp_path / "workspace"
     with plan.building(workspace, workers=1) as process:
         wait_for(lambda: (workspace / "catalog.sqlite").exists(), "there is a catalog")
@@ -114,7 +112,7 @@ def test_ctrl_c_while_the_lake_is_made(plan: Plan, tmp_path: Path) -> None:
     assert built_in_process(load_config(plan.config), workspace) == plan.digest
 
 
-def test_ctrl_c_while_workers_start(plan: Plan, tmp_path: Path) -> None:
+def test_ctrl_c_while_workers_start(plan, tmp_path):
     workspace = tmp_path / "workspace"
     with plan.building(workspace, workers=2) as process:
         wait_for(
@@ -126,7 +124,7 @@ def test_ctrl_c_while_workers_start(plan: Plan, tmp_path: Path) -> None:
     assert built_in_process(load_config(plan.config), workspace) == plan.digest
 
 
-def test_workers_do_not_outlive_a_killed_build(plan: Plan, tmp_path: Path) -> None:
+def test_workers_do_not_outlive_a_killed_build(plan, tmp_path):
     """The parent alone is killed, as the kernel does when memory runs out."""
     workspace = tmp_path / "workspace"
     with plan.building(workspace, workers=2) as process:

@@ -85,15 +85,11 @@ def killed_until_whole(
         shutil.rmtree(workspace)
 
 
-def test_killed_at_random_moments(
-    corpus: Corpus, whole: Whole, tally: Tally, kills: int, seed: int, tmp_path: Path
-):
+def test_killed_at_random_moments(corpus, whole, tally, kills, seed, tmp_path):
     killed_until_whole(corpus, whole, 0, tally, kills, seed, tmp_path)
 
 
-def test_builds_of_datasets_over_a_limit_are_killed(
-    tally: Tally, kills: int, seed: int, tmp_path: Path
-) -> None:
+def test_builds_of_datasets_over_a_limit_are_killed(tally, kills, seed, tmp_path):
     """The end is the uninterrupted one, and the dataset beside them is labelled."""
     corpus = corpus_over_limits(tmp_path / "corpus")
     untouched = corpus.build(tmp_path / "untouched")

@@ -19,8 +19,6 @@ from core.tables import TABLES
 from tests.kits.cli_kit import DONE, FAILED, ok, proccorpus, rows, without_progress
 from tests.kits.fault_kit import (
     ROOT,
-    Corpus,
-    Tally,
     Whole,
     assert_same_end,
     errors,
@@ -35,7 +33,7 @@ FAKETIME = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
 
 
 @pytest.fixture
-def copy(reference: Path, tmp_path: Path) -> Path:
+def copy(reference: Path, tmp_path) -> Path:
     """A finished workspace of the test's own."""
     return shutil.copytree(reference, tmp_path / "workspace")
 
@@ -44,12 +42,7 @@ def cut(path: Path) -> None:
     os.truncate(path, path.stat().st_size // 2)
 
 
-# Files
-
-
-def test_truncated_files_are_never_believed(
-    corpus: Corpus, copy: Path, whole: Whole, tally: Tally, tmp_path: Path
-):
+def test_truncated_files_are_never_believed(corpus, copy, whole, tally, tmp_path):
     """Each kind under its final name, as a disk without a journal may leave it."""
     frames = sorted((copy / "lake/main/frames/dataset=long").rglob("*.parquet"))
     tars = sorted((copy / "shards").rglob("*.tar"))
@@ -112,7 +105,7 @@ def test_truncated_files_are_never_believed(
 
 
 @pytest.mark.parametrize("fault", ["a folder in its place", "an input/output error", "cut off"])
-def test_a_source_that_cannot_be_read(fault: str, tally: Tally, tmp_path: Path):
+def test_a_source_that_cannot_be_read(fault, tally, tmp_path):
     source = shutil.copytree(ROOT / "samples" / "sim_long", tmp_path / "source")
     build = ("build", "--source", source, "--name", "long", "--episodes", "0-1", "--workers", "1")
     video = sorted(source.glob("videos/*front*/*/*.mp4"))[0]
@@ -146,7 +139,7 @@ def test_a_source_that_cannot_be_read(fault: str, tally: Tally, tmp_path: Path):
     tally.add("a source that cannot be read", tried=1, recovered=1)
 
 
-def test_an_older_catalog(corpus: Corpus, copy: Path, whole: Whole, tally: Tally, tmp_path: Path):
+def test_an_older_catalog(corpus, copy, whole, tally, tmp_path):
     """A copy from before half of the work: noticed, explained, mended by a build, and silent once it counts."""
     workspace = tmp_path / "second"
     older = ("build", "--config", corpus.config, "--episodes", "0-1")
@@ -168,10 +161,7 @@ def test_an_older_catalog(corpus: Corpus, copy: Path, whole: Whole, tally: Tally
     tally.add("an older catalog restored", tried=1, recovered=1)
 
 
-# Clocks, locks, signals
-
-
-def test_the_clock_jumps(corpus: Corpus, whole: Whole, tally: Tally, seed: int, tmp_path: Path):
+def test_the_clock_jumps(corpus, whole, tally, seed, tmp_path):
     """Forwards, far back and forwards again, while a build runs."""
     if not FAKETIME:
         pytest.skip("no libfaketime: make faults installs Debian's, where it can")
@@ -203,7 +193,7 @@ def test_the_clock_jumps(corpus: Corpus, whole: Whole, tally: Tally, seed: int, 
     tally.add("the clock jumps", tried=len(jumps), recovered=len(jumps))
 
 
-def test_two_builds_at_once(corpus: Corpus, whole: Whole, tally: Tally, tmp_path: Path):
+def test_two_builds_at_once(corpus, whole, tally, tmp_path):
     workspace = tmp_path / "workspace"
     with corpus.building(workspace) as first_build, corpus.building(workspace) as second_build:
         outputs = [b.communicate(timeout=PATIENCE_S)[1] for b in (first_build, second_build)]
@@ -236,9 +226,7 @@ def held(what: str, path: Path, seconds: float) -> Iterator[int]:
 
 
 @pytest.mark.parametrize("what", ["lock", "catalog"])
-def test_a_lock_that_another_holds(
-    what: str, copy: Path, tally: Tally, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_lock_that_another_holds(what, copy, tally, monkeypatch):
     """It is waited for; after the patience is over the error says who holds it."""
     path = Workspace(copy).lock if what == "lock" else Workspace(copy).catalog
     empty = TABLES["vlm_calls"].empty()

@@ -13,10 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.kits.fault_kit import (
-    Corpus,
     Repeats,
-    Tally,
-    Whole,
     answered,
     assert_recovers,
     errors,
@@ -48,9 +45,7 @@ def used(workspace: Path) -> set[str]:
     return {key for (key,) in in_replies(workspace, "replies", "SELECT key FROM replies")}
 
 
-def test_the_plug_is_pulled(
-    corpus: Corpus, whole: Whole, tally: Tally, server_kills: int, seed: int, tmp_path: Path
-):
+def test_the_plug_is_pulled(corpus, whole, tally, server_kills, seed, tmp_path):
     rng = random.Random(seed + 3)
     fault = "the plug pulled"
     image = tmp_path / "image"

@@ -12,9 +12,7 @@ from pipeline.config import load_config
 from tests.kits.cli_kit import write_config
 from tests.kits.fault_kit import (
     PATIENCE_S,
-    ModelServer,
     Repeats,
-    Tally,
     Whole,
     assert_same_and_once,
     errors,
@@ -58,9 +56,7 @@ def parent(pid: int) -> int:
     return 0
 
 
-def test_steps_on_ray_are_killed(
-    model: ModelServer, tally: Tally, server_kills: int, seed: int, tmp_path: Path
-):
+def test_steps_on_ray_are_killed(model, tally, server_kills, seed, tmp_path):
     """One for each chunk. Dagster tries a lost step again after a while."""
     rng = random.Random(seed + 4)
     repeats = Repeats()

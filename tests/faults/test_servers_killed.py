@@ -2,15 +2,12 @@
 
 import random
 import time
-from pathlib import Path
 
 from tests.kits.cli_kit import ok, proccorpus
 from tests.kits.fault_kit import (
     PATIENCE_S,
     Corpus,
     Repeats,
-    Tally,
-    Whole,
     assert_recovers,
     errors,
     serving_model,
@@ -19,9 +16,7 @@ from tests.kits.fault_kit import (
 from tests.kits.servers import postgres
 
 
-def test_the_model_is_killed(
-    whole: Whole, tally: Tally, server_kills: int, seed: int, tmp_path: Path
-):
+def test_the_model_is_killed(whole, tally, server_kills, seed, tmp_path):
     """It comes back only after the build has given up, and the next time at once."""
     rng = random.Random(seed + 1)
     fault = "the model's server killed"
@@ -60,9 +55,7 @@ def test_the_model_is_killed(
                 repeats = Repeats()
 
 
-def test_postgres_is_killed(
-    corpus: Corpus, whole: Whole, tally: Tally, server_kills: int, seed: int, tmp_path: Path
-):
+def test_postgres_is_killed(corpus, whole, tally, server_kills, seed, tmp_path):
     """As a pulled plug: all of its processes at once, in the middle of a build."""
     rng = random.Random(seed + 2)
     fault = "Postgres killed"

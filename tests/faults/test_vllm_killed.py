@@ -20,7 +20,6 @@ from tests.kits.fault_kit import (
     PATIENCE_S,
     ROOT,
     Repeats,
-    Tally,
     Whole,
     answered,
     assert_same_and_once,
@@ -49,7 +48,7 @@ def served(config: ServerConfig, stack: ExitStack) -> tuple[str, Path]:
     return mark, server.logs[0]
 
 
-def test_vllm_is_killed(tally: Tally, server_kills: int, seed: int, tmp_path: Path):
+def test_vllm_is_killed(tally, server_kills, seed, tmp_path):
     rng = random.Random(seed + 5)
     fault = "vLLM killed"
     workspace = tmp_path / "workspace"

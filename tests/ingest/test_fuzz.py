@@ -62,7 +62,7 @@ type Prepared = tuple[Callable[[Any], object], Callable[[random.Random], Any]]
 
 
 @pytest.mark.parametrize("base", BASES)
-def test_mutants(tmp_path: Path, base: str) -> None:
+def test_mutants(tmp_path, base):
     """Each ends built or quarantined with a reason, or refused where nothing of it can be known any more."""
     write_outside(outside_folder := tmp_path / "outside")
     fields = write_base(base, untouched := tmp_path / "mutants/untouched")
@@ -85,7 +85,7 @@ def test_mutants(tmp_path: Path, base: str) -> None:
 
 
 @pytest.mark.parametrize("part", range(PARTS))
-def test_datasets_over_a_limit(tmp_path: Path, part: int) -> None:
+def test_datasets_over_a_limit(tmp_path, part):
     """Each ends with the finding, or the line, that names the limit, and nothing outside is read."""
     write_outside(tmp_path / "outside")
     names = [*EXCESSES][part::PARTS]
@@ -103,9 +103,6 @@ def test_datasets_over_a_limit(tmp_path: Path, part: int) -> None:
     assert [
         o for o in outcomes.values() if o.kind == "refused" and "\n" in "".join(o.why).strip()
     ] == []
-
-
-# Parsers
 
 
 def changed(root: Path, examine: Callable[[Path], object]) -> Prepared:
@@ -155,7 +152,7 @@ def read_columns(folder: Path, base: str) -> list[str]:
 
 
 @pytest.mark.parametrize("base", BASES)
-def test_columns(tmp_path: Path, base: str) -> None:
+def test_columns(tmp_path, base):
     """Each in turn is null, missing, of another kind or huge in all rows."""
     assert apart(tmp_path, read_columns, base) == []
 
@@ -294,7 +291,7 @@ PARSERS: dict[str, Callable[[Path], Prepared]] = {
 
 
 @pytest.mark.parametrize("name", PARSERS)
-def test_parsers(tmp_path: Path, name: str) -> None:
+def test_parsers(tmp_path, name):
     """Fails with the smallest example. The seed is as `make fuzz` gives and prints it."""
     seed = int(os.environ.get("PROCCORPUS_FUZZ_SEED") or random.SystemRandom().getrandbits(32))
     print(f"{name}: seed {seed}")

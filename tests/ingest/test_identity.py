@@ -25,7 +25,7 @@ def indices(settled: Listing) -> dict[str, int]:
     return {r.source_id: r.episode_index for r in settled.records}
 
 
-def test_a_number_is_never_given_twice() -> None:
+def test_a_number_is_never_given_twice():
     def numbers(names: list[str], known: dict[str, int]) -> dict[str, int]:
         return indices(with_numbers(listing(names), known, len(known)))
 
@@ -35,7 +35,7 @@ def test_a_number_is_never_given_twice() -> None:
     assert numbers(["c", "a"], known) == {"a": 0, "c": 2}
 
 
-def test_a_record_has_both_numbers_where_they_differ() -> None:
+def test_a_record_has_both_numbers_where_they_differ():
     """Also the run that it is compared with is named by ours; one that is gone is not."""
     compared = [EpisodeFrame(6, 3), EpisodeFrame(4, 1), None]
     records = tuple(
@@ -52,7 +52,7 @@ def test_a_record_has_both_numbers_where_they_differ() -> None:
     assert [r.as_far_as for r in numbered.records] == [EpisodeFrame(2, 3), None, None]
 
 
-def test_findings_follow_their_episode() -> None:
+def test_findings_follow_their_episode():
     findings_made = Finding("no_task", "x", "warning", 0), Finding("stray_file", "y", "warning")
     numbered = with_numbers(listing(["a", "b"], *findings_made), {"b": 0}, 1)
     assert indices(numbered) == {"b": 0, "a": 1}
@@ -62,7 +62,7 @@ def test_findings_follow_their_episode() -> None:
     ]
 
 
-def test_indices_of_the_source_stay_and_gaps_are_told() -> None:
+def test_indices_of_the_source_stay_and_gaps_are_told():
     records = tuple(EpisodeRecord(i, f"episode_{i}", 10.0, None) for i in (1, 2, 6))
     own_listing = Listing("lerobot_v2.1", 10.0, None, (), records, ())
     settled = settle(own_listing, config())
@@ -73,7 +73,7 @@ def test_indices_of_the_source_stay_and_gaps_are_told() -> None:
     ]
 
 
-def test_a_copy_is_quarantined_under_an_index_of_its_own() -> None:
+def test_a_copy_is_quarantined_under_an_index_of_its_own():
     settled = settle(listing(["a", "b", "a", "a"]), config())
     assert indices(settled) == {"a": 0, "b": 1, "a#2": 2, "a#3": 3}
     assert [(f.reason, f.severity, f.episode_index) for f in settled.findings] == [
@@ -82,7 +82,7 @@ def test_a_copy_is_quarantined_under_an_index_of_its_own() -> None:
     ]
 
 
-def test_episodes_that_the_registry_names_as_broken() -> None:
+def test_episodes_that_the_registry_names_as_broken():
     settled = settle(listing(["a", "b"]), config(bad_episodes={"b": "robot fell", "z": "not here"}))
     (finding,) = settled.findings
     assert (finding.reason, finding.severity, finding.episode_index) == ("known_bad", "unusable", 1)
@@ -92,7 +92,7 @@ def test_episodes_that_the_registry_names_as_broken() -> None:
 TEXTS = ("pick it", "take it", "grab it")
 
 
-def test_one_of_several_paraphrases_by_hash_of_the_episode() -> None:
+def test_one_of_several_paraphrases_by_hash_of_the_episode():
     paraphrased = listing([f"e{i}" for i in range(60)], task=TEXTS[0], tasks=TEXTS)
     settled = settle(paraphrased, config(instruction="paraphrases"))
     chosen = {r.source_id: r.task for r in settled.records}
@@ -107,14 +107,14 @@ def test_one_of_several_paraphrases_by_hash_of_the_episode() -> None:
 @pytest.mark.parametrize(
     ("policy", "task"), [("given", "pick it"), ("timed_steps", "pick it"), ("uninformative", None)]
 )
-def test_other_instruction_policies(policy: str, task: str | None) -> None:
+def test_other_instruction_policies(policy: str, task: str | None):
     settled = settle(listing(["a"], task=TEXTS[0], tasks=TEXTS), config(instruction=policy))
     assert (settled.records[0].task, settled.records[0].tasks) == (task, TEXTS)
     assert [f.reason for f in settled.findings] == (["no_task"] if task is None else [])
 
 
 @pytest.mark.parametrize(("published", "told"), [(None, 0), (10.0, 0), (10.1, 0), (20.0, 1)])
-def test_a_copy_with_another_rate_than_published(published: float | None, told: int) -> None:
+def test_a_copy_with_another_rate_than_published(published, told):
     settled = settle(listing(["a"]), config(published={"fps": published}))
     assert [(f.reason, f.severity, f.episode_index) for f in settled.findings] == [
         ("frame_rate", "warning", None)

@@ -178,7 +178,7 @@ CASES: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def base(tmp_path_factory) -> Path:
     return small.write_v3(tmp_path_factory.mktemp("oracle") / "arm", small.RECORDINGS)
 
 
@@ -196,9 +196,7 @@ EACH_TIME = (
         for case in CASES
     ],
 )
-def test_each_frame_is_lerobots_or_a_finding_says_so(
-    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
-) -> None:
+def test_each_frame_is_lerobots_or_a_finding_says_so(base, tmp_path, monkeypatch, case):
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "hf"))
     root = shutil.copytree(base, tmp_path / "arm")
     CASES[case](root)

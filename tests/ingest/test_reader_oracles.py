@@ -2,7 +2,6 @@
 webdataset for our shards. Numbers, times, states, pictures and texts are those that the library gives."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +35,6 @@ def read_all(root: Path) -> list[tuple[EpisodeRecord, EpisodeData]]:
 
 def pictures_of(episode: EpisodeData, camera: str) -> list[np.ndarray]:
     return [picture.rgb() for _, _, picture in episode.frames(camera)]
-
-
-# MCAP
 
 
 def write_even(r: Recorder) -> None:
@@ -90,9 +86,7 @@ RECORDINGS = [write_even, write_late, write_jittered, write_delayed, write_slow_
 
 
 @pytest.mark.parametrize("record", RECORDINGS)
-def test_a_recording_is_what_mcaps_reader_gives(
-    record: Callable[[Recorder], None], tmp_path: Path
-) -> None:
+def test_a_recording_is_what_mcaps_reader_gives(record, tmp_path):
     with recorder(tmp_path / "run.mcap") as r:
         r.writer.write_message("/task", r.text, {"data": "pick the cup"}, START)
         record(r)
@@ -136,9 +130,6 @@ def _decoded(data: np.ndarray) -> np.ndarray:
     picture = cv2.imdecode(data, cv2.IMREAD_COLOR)
     assert picture is not None
     return picture[:, :, ::-1]
-
-
-# HDF5
 
 
 def array(file: h5py.File, *names: str) -> np.ndarray:
@@ -185,7 +176,7 @@ def _stored(picture: Any) -> np.ndarray:
 
 
 @pytest.mark.parametrize("store", [None, hdf5.padded_rows])
-def test_aloha_is_what_h5py_gives(store: Any, tmp_path: Path) -> None:
+def test_aloha_is_what_h5py_gives(store, tmp_path):
     times = [round(k / 20, 3) for k in range(9)]
     path = hdf5.write_aloha(
         tmp_path / "episode_0.hdf5", 0, 9, store, timestamps=times, language=b"fold the towel"
@@ -206,7 +197,7 @@ def test_aloha_is_what_h5py_gives(store: Any, tmp_path: Path) -> None:
     )
 
 
-def test_libero_is_what_h5py_gives(tmp_path: Path) -> None:
+def test_libero_is_what_h5py_gives(tmp_path):
     path = hdf5.write_libero(tmp_path / "turn_demo.hdf5", {0: 6, 3: 8})
     with h5py.File(path) as file:
         problem = json.loads(str(file["data"].attrs["problem_info"]))
@@ -220,7 +211,7 @@ def test_libero_is_what_h5py_gives(tmp_path: Path) -> None:
         check(path, episode, state, f"data/{name}/actions", camera, step=-1)
 
 
-def test_robotwin_is_what_h5py_gives(tmp_path: Path) -> None:
+def test_robotwin_is_what_h5py_gives(tmp_path):
     path = hdf5.write_robotwin(
         tmp_path / "stack/config", 0, 7, {"seen": ["stack the bowls"], "unseen": []}
     )
@@ -236,10 +227,7 @@ def test_robotwin_is_what_h5py_gives(tmp_path: Path) -> None:
     )
 
 
-# Shards
-
-
-def test_a_shard_is_what_webdataset_gives(tmp_path: Path) -> None:
+def test_a_shard_is_what_webdataset_gives(tmp_path):
     tar = write_shard(tmp_path, [shard_episode(0), shard_episode(3)])
     entries: Any = WebDataset([str(tar)], shardshuffle=False)
     theirs = []

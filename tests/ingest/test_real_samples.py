@@ -21,7 +21,7 @@ SHOWN: dict[str, tuple[Path, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("name", SHOWN)
-def test_what_they_show(name: str) -> None:
+def test_what_they_show(name):
     """GR1: one of five episodes, whose path templates lead elsewhere; of the two hands the right one grasps, once, and
     modality.json says where they are. Bridge: train and val hold the same four episodes, has_image_* are 0 although
     there are pictures; the gripper is found by its values, too, and SOURCE.md says from whom it is that 1 is open."""
@@ -29,7 +29,7 @@ def test_what_they_show(name: str) -> None:
     check("real_samples", name, {"": told(source_of(root, **fields), pictures=False)}, SHOWN)
 
 
-def test_gr1() -> None:
+def test_gr1():
     """The task "valid" is a mark of quality."""
     source = source_of(GR1)
     listing = settle(list_episodes(source), source.config)
@@ -49,7 +49,7 @@ def test_gr1() -> None:
     assert result.tables["episode_content"]["num_frames"].to_pylist() == [328]
 
 
-def test_bridge() -> None:
+def test_bridge():
     """One camera is black."""
     source = source_of(BRIDGE, gripper=ACTION)
     settled = settle(list_episodes(source), source.config)

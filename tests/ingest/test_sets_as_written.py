@@ -44,9 +44,6 @@ def numbers_of(root: Path, episode: int = 0) -> dict[str, list[int]]:
     return {c: [read_number(f.luma()) & 63 for _, _, f in frames(c)] for c in record.cameras}
 
 
-# Pictures beside rows
-
-
 @pytest.mark.parametrize(
     ("rows", "video", "camera"),
     [
@@ -57,9 +54,7 @@ def numbers_of(root: Path, episode: int = 0) -> dict[str, list[int]]:
         ("run_0/rows.h5", "run_0/recordings/MP4/123.mp4", "123"),
     ],
 )
-def test_a_video_beside_rows_is_their_camera(
-    tmp_path: Path, rows: str, video: str, camera: str
-) -> None:
+def test_a_video_beside_rows_is_their_camera(tmp_path, rows, video, camera):
     for episode in range(2):
         write_rows(tmp_path / rows.replace("0", str(episode)), 6 + episode)
         path = tmp_path / video.replace("0", str(episode))
@@ -69,7 +64,7 @@ def test_a_video_beside_rows_is_their_camera(
     assert (record.fps, record.num_rows) == (10.0, 6)
 
 
-def test_rows_that_come_faster_than_the_pictures_beside_them(tmp_path: Path) -> None:
+def test_rows_that_come_faster_than_the_pictures_beside_them(tmp_path):
     write_rows(tmp_path / "0.h5", 30, np.arange(30) / (3 * RATE) + 1e9)
     le.write_video(tmp_path / "0.mp4", pictures(10))
     assert numbers_of(tmp_path) == {"video": [min(round(k / 3), 9) for k in range(30)]}
@@ -78,7 +73,7 @@ def test_rows_that_come_faster_than_the_pictures_beside_them(tmp_path: Path) -> 
     assert doubt.startswith("30 rows and 10 pictures take the same time")
 
 
-def test_a_folder_of_pictures_beside_rows(tmp_path: Path) -> None:
+def test_a_folder_of_pictures_beside_rows(tmp_path):
     write_rows(tmp_path / "ep_0.h5", 11)
     (tmp_path / "images/ep_0/top").mkdir(parents=True)
     for k in range(11):
@@ -87,7 +82,7 @@ def test_a_folder_of_pictures_beside_rows(tmp_path: Path) -> None:
     assert numbers_of(tmp_path) == {"top": list(range(11))}
 
 
-def test_pictures_as_base64_text(tmp_path: Path) -> None:
+def test_pictures_as_base64_text(tmp_path):
     le.write_v2(tmp_path / "lerobot", [6])
     texts = [b64encode(hdf5.jpeg(le.picture(k))).decode() for k in pictures(6)]
     le.edit_parquet(le.v2_data(tmp_path / "lerobot", 0), **{FRONT: texts})
@@ -112,7 +107,7 @@ def write_xr(root: Path, episode: int) -> None:
     (folder / "data.json").write_text(json.dumps(content))
 
 
-def test_xr_teleoperate(tmp_path: Path) -> None:
+def test_xr_teleoperate(tmp_path):
     for episode in range(2):
         write_xr(tmp_path, episode)
     source = source_of(tmp_path)
@@ -126,9 +121,6 @@ def test_xr_teleoperate(tmp_path: Path) -> None:
     assert episode.state is not None
     assert np.isnan(episode.state[1, 2:5]).all()
     assert numbers_of(tmp_path, 1) == {"color_0": list(range(6))}
-
-
-# Values that are missing
 
 
 def with_states(cells: Callable[[np.ndarray], Any], **feature: Any) -> Callable[[Path], None]:
@@ -167,7 +159,7 @@ def replaced(value: Any, row: slice, column: slice) -> Callable[[np.ndarray], An
         ),
     ],
 )
-def test_missing_values(tmp_path: Path, write: Callable[[Path], None], missing: str) -> None:
+def test_missing_values(tmp_path, write, missing):
     write(tmp_path)
     source = source_of(tmp_path)
     known, lacks = known_episode(read_episode(source, list_episodes(source).records[0]))
@@ -179,9 +171,6 @@ def test_missing_values(tmp_path: Path, write: Callable[[Path], None], missing: 
     # In the middle of a run values lie on the line between those beside them
     expected = np.arange(18).reshape(6, 3)[1:-1, present]
     assert np.array_equal(known.state[1:-1, present], expected)
-
-
-# LeRobot's counts and pointers
 
 
 def with_orphan(root: Path) -> None:
@@ -223,9 +212,7 @@ def with_later_camera(root: Path) -> None:
         (with_later_camera, set()),
     ],
 )
-def test_counts_and_pointers(
-    tmp_path: Path, change: Callable[[Path], None], expected: set[tuple[str, int | None, str]]
-) -> None:
+def test_counts_and_pointers(tmp_path, change, expected):
     le.write_v3(tmp_path, LENGTHS, {FRONT: 2, WRIST: 5})
     le.edit_info(tmp_path, total_episodes=5, total_frames=32)
     change(tmp_path)

@@ -1,7 +1,5 @@
 """What a source holds is read, or named as not read: parts of made-up names in each format, and files of any number."""
 
-from pathlib import Path
-
 import pytest
 
 from ingest.episode import SourcePart
@@ -16,7 +14,7 @@ from tests.kits.made_up_parts import write_with_parts
 
 
 @pytest.mark.parametrize("base", [*BASES, "mcap"])
-def test_a_part_of_a_made_up_name_is_named(tmp_path: Path, base: str) -> None:
+def test_a_part_of_a_made_up_name_is_named(tmp_path, base):
     """Each is in the list of parts or in a finding; what is used for nothing is a finding that names it."""
     fields, names = write_with_parts(base, root := tmp_path / "set")
     result = inspect_source(root, format=fields.get("format"))
@@ -38,7 +36,7 @@ def test_a_part_of_a_made_up_name_is_named(tmp_path: Path, base: str) -> None:
 
 
 @pytest.mark.parametrize("base", BASES)
-def test_nothing_of_a_plain_dataset_is_unknown(tmp_path: Path, base: str) -> None:
+def test_nothing_of_a_plain_dataset_is_unknown(tmp_path, base):
     fields = write_base(base, root := tmp_path / "set")
     listing = list_episodes(source_of(root, **fields))
     assert [part_text(part) for part in listing.parts if part.status == "unknown"] == []
@@ -46,7 +44,7 @@ def test_nothing_of_a_plain_dataset_is_unknown(tmp_path: Path, base: str) -> Non
     assert "camera" in uses, listing.parts
 
 
-def test_files_that_no_reader_opens_are_named_by_pattern(tmp_path: Path) -> None:
+def test_files_that_no_reader_opens_are_named_by_pattern(tmp_path):
     root = write_v2(tmp_path / "set", [6, 7])
     for name in ("README.md", "LICENSE", "md5sum.txt", "docs/paper.pdf"):
         (root / name).parent.mkdir(exist_ok=True)
@@ -79,7 +77,7 @@ def test_files_that_no_reader_opens_are_named_by_pattern(tmp_path: Path) -> None
     assert finding.reason in REASONS
 
 
-def test_many_names_are_one_line_for_each_folder_and_suffix(tmp_path: Path) -> None:
+def test_many_names_are_one_line_for_each_folder_and_suffix(tmp_path):
     root = write_v2(tmp_path / "set", [6])
     (root / "extra").mkdir()
     for k in range(2 * MAX_PATTERNS):
@@ -89,7 +87,7 @@ def test_many_names_are_one_line_for_each_folder_and_suffix(tmp_path: Path) -> N
     assert [(part.name, part.num_times) for part in parts] == [("extra/*.npy", 2 * MAX_PATTERNS)]
 
 
-def test_more_parts_than_the_limit_are_a_finding(tmp_path: Path) -> None:
+def test_more_parts_than_the_limit_are_a_finding(tmp_path):
     root = write_v2(tmp_path / "set", [6])
     for k in range(30):
         letters = "".join(chr(ord("a") + int(digit)) for digit in f"{k:02d}")
@@ -101,7 +99,7 @@ def test_more_parts_than_the_limit_are_a_finding(tmp_path: Path) -> None:
     assert "limits.max_features" in finding.detail
 
 
-def test_a_census_counts_alike_parts_as_one() -> None:
+def test_a_census_counts_alike_parts_as_one():
     census = PartCensus()
     for length in (6, 7):
         census.used(

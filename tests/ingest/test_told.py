@@ -14,14 +14,14 @@ SAID = {"part": {"a title": ["a line"], "without lines": []}}
 
 
 @pytest.fixture
-def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def written(tmp_path, monkeypatch) -> Path:
     monkeypatch.delenv("GOLDEN", raising=False)
     monkeypatch.setattr(told, "GOLDEN", tmp_path)
     (path := tmp_path / "some.json").write_text(json.dumps(SAID))
     return path
 
 
-def test_what_differs_is_told(written: Path) -> None:
+def test_what_differs_is_told(written):
     check("some", "part", SAID["part"], ["part", "other"])
     lacking = {title: lines for title, lines in SAID["part"].items() if lines}
     for part, texts, parts in (
@@ -38,7 +38,7 @@ def test_what_differs_is_told(written: Path) -> None:
     assert json.loads(written.read_text()) == SAID
 
 
-def test_what_is_written_anew_fails_once(written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_written_anew_fails_once(written, monkeypatch):
     """Parts that no test is for go."""
     monkeypatch.setenv("GOLDEN", "anew")
     for _ in range(2):
@@ -49,7 +49,7 @@ def test_what_is_written_anew_fails_once(written: Path, monkeypatch: pytest.Monk
     check("some", "part", SAID["part"], ["part"])
 
 
-def test_each_file_has_its_tests() -> None:
+def test_each_file_has_its_tests():
     modules = [
         path for path in (ROOT / "tests/ingest").rglob("test_*.py") if path != Path(__file__)
     ]

@@ -100,7 +100,7 @@ def write_agibot(
     root: Path, task: int = 327, lengths: Mapping[int, int] | None = None, **data_options: Any
 ) -> Path:
     """A whole dataset of one task; each episode has two steps, the second up to its end."""
-    lengths = {648642: 6, 648649: 8} if lengths is None else lengths
+    lengths = lengths or {648642: 6, 648649: 8}
     write_tasks(
         root, task, [entry(e, [span(0, 2), span(2, n, skill="Place")]) for e, n in lengths.items()]
     )

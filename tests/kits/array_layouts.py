@@ -247,9 +247,6 @@ def write_hdf5(folder: Path, write: Callable[..., None], files: int = 1) -> Path
     return folder
 
 
-# Zarr
-
-
 ENDS = (5, 12, 18)
 
 

@@ -4,7 +4,7 @@ from itertools import chain
 
 from core.paths import ROOT
 
-ROOMS = (
+ROOMS = [
     "core",
     "ingest",
     "annotate",
@@ -15,7 +15,7 @@ ROOMS = (
     "pipeline",
     "assets",
     "cli",
-)
+]
 FILES = (
     ROOT / "proccorpus.py",
     *(chain.from_iterable(sorted((ROOT / room).rglob("*.py")) for room in ROOMS)),

@@ -151,9 +151,6 @@ def wait_for(
         time.sleep(0.02)
 
 
-# What has to hold after each fault
-
-
 def errors(workspace: Path, *, hashes: bool = False) -> list[dict[str, str]]:
     """What `proccorpus doctor` calls an error: a listed file that is missing, a half shard, labels without a run.
     Where a first build ended before its first commit, there is no workspace yet, and the doctor says just that.
@@ -202,9 +199,6 @@ def assert_same_and_once(
     tally.add(fault, differences=len(whole.differences(workspace)), repeated=num_repeated)
     assert num_repeated == 0
     assert_same_end(workspace, whole)
-
-
-# Calls to a model
 
 
 def answered(workspace: Path) -> set[str]:

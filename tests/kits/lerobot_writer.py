@@ -104,9 +104,6 @@ def write_video(
     return path
 
 
-# LeRobot
-
-
 def write_parquet(path: Path, columns: Mapping[str, Any], **options: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table(dict(columns)), path, **options)
@@ -282,9 +279,6 @@ def v3_video(root: Path, camera: str, file: int) -> Path:
 
 def v3_meta(root: Path) -> Path:
     return root / "meta/episodes/chunk-000/file-000.parquet"
-
-
-# Looking
 
 
 def source_of(path: Path, **fields: Any) -> Source:

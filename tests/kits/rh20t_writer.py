@@ -23,7 +23,7 @@ def write_scene(
 
     Pictures say (camera, task, frame).
     """
-    cameras = {"cam_1": 6} if cameras is None else cameras
+    cameras = cameras or {"cam_1": 6}
     folder = cfg / f"task_{task:04d}_user_0001_scene_{scene:04d}_cfg_0003{suffix}"
     (folder / "transformed").mkdir(parents=True)
     for c, (camera, frames) in enumerate(cameras.items()):

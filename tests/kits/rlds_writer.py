@@ -51,9 +51,6 @@ def example(features: Mapping[str, Any]) -> bytes:
     return message(1, b"".join(entries))
 
 
-# Files
-
-
 def masked_crc(data: bytes) -> int:
     return masked(google_crc32c.value(data))
 
@@ -104,8 +101,6 @@ def write_info(folder: Path, lengths: Mapping[str, Sequence[int]]) -> None:
     info = {"fileFormat": "tfrecord", "name": "toy", "splits": splits, "version": folder.name}
     (folder / "dataset_info.json").write_text(json.dumps(info))
 
-
-# features.json
 
 CLASSES = "tensorflow_datasets.core.features"
 
@@ -165,9 +160,6 @@ def features_json(
     step_features = {k: v for k, v in (default_steps | dict(steps or {})).items() if v}
     about = dict_of(file_path=text(), episode_id=tensor("int32"))
     return dict_of(steps=sequence_of(dict_of(**step_features)), episode_metadata=about)
-
-
-# Episodes
 
 
 def png(content: np.ndarray | int) -> bytes:

@@ -62,9 +62,6 @@ def signal_at(
     return signal(**defaults | changes)
 
 
-# Generated episodes
-
-
 def pick_and_place(seed: int, held_width: float = 0.15) -> tuple[np.ndarray, np.ndarray]:
     """Joints [n, 6] and opening [n] of a run: reach, close round a thing, carry it, let go of it, go home.
 
@@ -179,8 +176,6 @@ def only_surveyed(
     (signal,) = surveyed(episodes, robot, **config).signals
     return signal
 
-
-# A corpus whose robot has two
 
 RIGHT_HAND = signal(
     arm="right",

@@ -138,9 +138,6 @@ def serial_in(picture: np.ndarray) -> int | None:
     return sum(1 << k for k, bit in enumerate(bits[2:]) if bit) or None
 
 
-# The formats
-
-
 def with_lerobot() -> Any:
     """LeRobot's class of datasets, which finds all that it needs on this machine."""
     os.environ["HF_HUB_OFFLINE"] = "1"
@@ -360,9 +357,6 @@ WRITERS: Mapping[str, Callable[..., Path]] = {
 }  # fmt: skip
 # What a registry entry has to say of a format
 ENTRIES = {"rlds": f"fps: {FPS}\n"}
-
-
-# Which recording lies where, by a source's own files
 
 
 def serials(root: Path, form: str) -> dict[str, int]:

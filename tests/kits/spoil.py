@@ -353,8 +353,6 @@ def spoilt_columns(name: str, data: bytes) -> Iterator[tuple[str, bytes]]:
                 yield f"{column} {way}", write(spoilt_column(tree, column, way)[0], AS_IT_IS, data)
 
 
-# Datasets
-
 TREE = ("gone", "duplicated", "renamed", "folder", "fifo", "linked")
 WAYS = ("bytes", "bytes", "swapped", "sparse", *TREE, *["content"] * 12)
 

@@ -10,6 +10,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -37,7 +38,7 @@ type New = Callable[[], Path]
 type Told = Iterator[tuple[str, Source]]
 
 
-def golden(cases: Callable[[New], Told]) -> Callable[[Path], None]:
+def golden(cases: Callable[[New], Told], pictures: bool = True) -> Callable[[Path], None]:
     """A test of datasets that a generator writes, by what each shows: it is given what makes a new folder."""
 
     def test(tmp_path: Path) -> None:
@@ -50,7 +51,7 @@ def golden(cases: Callable[[New], Told]) -> Callable[[Path], None]:
         texts_by_title: dict[str, list[str]] = {}
         for title, source in cases(new):
             assert title not in texts_by_title
-            texts_by_title[title] = told(source)
+            texts_by_title[title] = told(source, pictures=pictures)
         check(
             cases.__module__.rpartition("test_")[2],
             cases.__name__,
@@ -62,6 +63,9 @@ def golden(cases: Callable[[New], Told]) -> Callable[[Path], None]:
     test.__doc__ = cases.__doc__
     test.__module__ = cases.__module__
     return test
+
+
+golden_rows = partial(golden, pictures=False)
 
 
 def check(

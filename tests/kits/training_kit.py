@@ -184,9 +184,6 @@ def make_release(
     return release_of(root, _episodes(episodes, moments, held_out))
 
 
-# Kills
-
-
 class KilledError(Exception):
     """What a kill in the middle of a run stands for."""
 

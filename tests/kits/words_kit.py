@@ -119,9 +119,6 @@ class Case:
         return {episode: by_name[source_id] for episode, source_id in name_rows}
 
 
-# Saying
-
-
 def prepared(form: str, source: Path, folder: Path) -> Case:
     """A corpus of one dataset in which people said something of three recordings, and a build has applied it."""
     folder.mkdir(parents=True)
@@ -165,9 +162,6 @@ def correct(case: Case, dataset: str, episode: int, author: str = "carl") -> Non
     checked(case.run("say", "correction", lines, "--author", author))
 
 
-# Changing
-
-
 def changed(pristine: Case, place: Path, changed_source: Path) -> Case:
     """A copy of a case in `place`, always the same folder, so that only what the change changes is another; then the
     changed source takes the source's place, or lies elsewhere if it was moved."""
@@ -198,8 +192,6 @@ def checked(result: Result) -> Result:
     assert result.code == DONE, result
     return result
 
-
-# Judging
 
 IN_FORCE = "in force"
 REVIEW = "review"
@@ -293,9 +285,6 @@ def splits_of(case: Case) -> dict[int, str]:
     serial_of = case.serial_of()
     split_rows = case.rows("SELECT episode_index, split FROM splits WHERE dataset = ?", [DATASET])
     return {serial_of[number]: split for number, split in split_rows}
-
-
-# What is withdrawn is nowhere
 
 
 STATEMENTS = ("corrections", "outcomes", "reference_marks", "episode_marks", "takedowns")
@@ -443,9 +432,6 @@ def _in_export(case: Case, withdrawn: Sequence[int]) -> list[str]:
         for number in withdrawn
         if number in episodes
     ]
-
-
-# The table
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def lake(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
+def lake(made: Made, tmp_path_factory) -> Iterator[Lake]:
     adapted_lake = Lake(made.copy(tmp_path_factory.mktemp("adapted")).space)
     yield adapted_lake
     adapted_lake.con.close()
@@ -49,7 +49,7 @@ def error(folder: Path, samples: list[Sample]) -> float:
     return float(np.mean(np.abs(progress.numpy() - [s.row["progress"] for s in samples])))
 
 
-def test_the_error_on_the_episode_falls(lake: Lake, samples: list[Sample]) -> None:
+def test_the_error_on_the_episode_falls(lake, samples):
     base = train(lake, local_release(lake), recipe("start", train={"steps": 2}))
     assert (
         model_folder(lake.workspace, base.id)
@@ -86,7 +86,7 @@ def laptop_error(folder: Path, samples: list[Sample]) -> float:
     )
 
 
-def test_a_laptop_model_goes_on_from_its_own_weights(lake: Lake, samples: list[Sample]) -> None:
+def test_a_laptop_model_goes_on_from_its_own_weights(lake, samples):
     start = laptop_kit.recipe(train={"steps": 2, "batch": 8, "lr": 1e-3})
     base = train(lake, local_release(lake), start)
     adapting = load_recipe(adapting_recipe(base.checkpoint), base.checkpoint)

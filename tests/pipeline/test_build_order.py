@@ -1,7 +1,5 @@
 """In which order chunks are built, and on how many cores each decodes."""
 
-from pathlib import Path
-
 import pytest
 from threadpoolctl import threadpool_limits
 
@@ -12,7 +10,6 @@ from pipeline.config import source_build
 from pipeline.plan import Step
 from pipeline.stage import ChunkResult, StepFailure
 from tests.kits.lake_kit import change
-from tests.kits.made_corpus import Made
 from warehouse.lake import Lake, digest
 
 
@@ -29,12 +26,12 @@ from warehouse.lake import Lake, digest
     ],
 )
 def test_the_last_chunks_decode_with_the_cores_of_workers_that_have_ended(
-    chunks: int, workers: int, cores: int, threads: list[int]
+    chunks, workers, cores, threads
 ):
     assert decoding_threads(chunks, workers, cores) == threads
 
 
-def test_large_chunks_begin_first_and_equal_ones_in_order(made: Made):
+def test_large_chunks_begin_first_and_equal_ones_in_order(made):
     lake = Lake(made.space, read_only=True)
     frames = dict(lake.rows("SELECT chunk, sum(num_rows) FROM episode_facts GROUP BY 1"))
     assert len(set(frames.values())) > 1
@@ -47,9 +44,7 @@ def test_large_chunks_begin_first_and_equal_ones_in_order(made: Made):
     assert _largest_first(lake, chunks[1:2]) == chunks[1:2]
 
 
-def test_a_chunk_that_failed_does_not_keep_its_dataset_from_being_listed_anew(
-    own: Made, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_chunk_that_failed_does_not_keep_its_dataset_from_being_listed_anew(own, monkeypatch):
     listed: list[str] = []
 
     def listed_anew(build: Build, step: Step) -> ChunkResult:
@@ -68,7 +63,7 @@ def test_a_chunk_that_failed_does_not_keep_its_dataset_from_being_listed_anew(
     assert listed == ["tiny"], "what could not be listed is not listed twice in a build"
 
 
-def test_labels_do_not_depend_on_threads(tmp_path: Path):
+def test_labels_do_not_depend_on_threads(tmp_path):
     """Of this set two threads of BLAS would add the numbers that pictures are compared by in another order than one."""
     digests = []
     for threads in (1, 2):

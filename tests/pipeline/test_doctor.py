@@ -3,7 +3,6 @@
 import os
 import shutil
 import subprocess
-from pathlib import Path
 
 import pytest
 
@@ -15,7 +14,6 @@ from pipeline.stages import stage_specs
 from tests.kits.cli_kit import digest_of
 from tests.kits.files import flip_bit
 from tests.kits.lake_kit import opened, segments, stage_run
-from tests.kits.made_corpus import Made
 from warehouse.lake import Lake
 from warehouse.lake.doctor import ERROR, WARNING, Trouble
 from warehouse.lake.doctor_repair import repair
@@ -29,7 +27,7 @@ def of(troubles: list[Trouble], severity: str) -> dict[str, Trouble]:
     return {t.what: t for t in troubles if t.severity == severity}
 
 
-def test_damaged_shards_and_pictures(made: Made, own: Made):
+def test_damaged_shards_and_pictures(made, own):
     """Sizes and absences are seen at once, single bits by their hashes."""
     tars = sorted((own.space.root / "shards").rglob("*.tar"))
     pictures = sorted((own.space.root / "keyframes").rglob("*.jpg"))
@@ -52,7 +50,7 @@ def test_damaged_shards_and_pictures(made: Made, own: Made):
     assert of(diagnose(own.space, hashes=True), ERROR) == {}
 
 
-def test_what_nothing_lists_is_a_warning_and_goes(own: Made):
+def test_what_nothing_lists_is_a_warning_and_goes(own):
     old = 1_600_000_000
     strays = [
         own.space.root / p
@@ -77,14 +75,14 @@ def test_what_nothing_lists_is_a_warning_and_goes(own: Made):
     assert digest_of(own.space.root) == digest_before
 
 
-def test_labels_without_their_run(own: Made):
+def test_labels_without_their_run(own):
     run = stage_run(stage="segments", dataset="tiny", label_run="nobody's")
     with opened(own.space) as lake:
         lake.publish(run, {"segments": segments("tiny", 0, "nobody's")})
     assert "nobody's" in of(diagnose(own.space), ERROR)["rows of segments"].detail
 
 
-def test_a_backup_restored_under_another_path(own: Made, tmp_path: Path):
+def test_a_backup_restored_under_another_path(own, tmp_path):
     """As docs/recovery.md says: the catalog by SQLite's own copy, then everything else."""
     with opened(own.space) as lake:
         create_release(lake, "one", allow=["unknown"])

@@ -1,7 +1,6 @@
 """`build --dry-run` for every annotator: what a build then does, and why; nothing is written."""
 
 import json
-from collections.abc import Callable
 
 import pytest
 
@@ -31,7 +30,7 @@ def foreseen(case: Case, *options: object) -> list[dict]:
 
 
 @pytest.mark.parametrize("annotator", ["auto", "motion", "native", "transfer", "vlm"])
-def test_each_annotator(case: Case, annotator: str) -> None:
+def test_each_annotator(case, annotator) -> None:
     rows = foreseen(case, "--dataset", "arm", "--annotator", annotator)
     work = {row["stage"]: (row["chunks"], row["why"]) for row in rows}
     assert "frames" not in work
@@ -54,8 +53,8 @@ def judged_failed(case: Case) -> None:
     checked(case.run("say", "outcome", "arm", "--set", f"file={outcomes}"))
 
 
-TEXT_DIFFERS = """INSERT INTO run_checks BY NAME SELECT dataset, episode_index, chunk, 'text_differs' AS check_name,
-'' AS camera, '' AS signal, 0 AS start_frame, format('its text "{}"', task) AS detail FROM episode_facts"""
+TEXT_DIFFERS = """INSERT INTO findings BY NAME SELECT dataset, episode_index, 'text_differs' AS reason,
+[{'detail': format('its text "{}"', task)}] AS stretches FROM episode_facts"""
 EDITS = (
     (corrected_text, "files of the source changed"),
     (judged_failed, "people said how runs ended"),
@@ -63,9 +62,7 @@ EDITS = (
 
 
 @pytest.mark.parametrize(("edit", "reason"), EDITS)
-def test_a_change_is_made_by_the_stages_that_read_it(
-    case: Case, edit: Callable[[Case], None], reason: str
-) -> None:
+def test_a_change_is_made_by_the_stages_that_read_it(case, edit, reason) -> None:
     """A corrected text, or an outcome, decodes nothing."""
     runs = "SELECT stage, snapshot FROM stage_runs WHERE chunk = 0 AND stage <> 'episodes'"
     before = dict(case.rows(runs))
@@ -84,7 +81,7 @@ def test_a_change_is_made_by_the_stages_that_read_it(
     assert details
 
 
-def test_what_people_said(case: Case) -> None:
+def test_what_people_said(case) -> None:
     assert foreseen(case, "--dataset", "arm") == []
     checked(case.run("say", "reference", "arm", 0))
     [reason] = [

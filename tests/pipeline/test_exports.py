@@ -1,7 +1,5 @@
 """The job `export`: a step per chunk, and the same bytes as the command's."""
 
-from pathlib import Path
-
 import dagster as dg
 import pytest
 
@@ -35,7 +33,7 @@ def steps(result: dg.ExecuteInProcessResult, op: str) -> list[dg.DagsterEvent]:
 
 
 @pytest.mark.parametrize("kind", ["datasets", "rerun", "lerobot"])
-def test_a_step_per_chunk_and_the_bytes_of_the_command(made: Made, tmp_path: Path, kind: str):
+def test_a_step_per_chunk_and_the_bytes_of_the_command(made, tmp_path, kind):
     lake = Lake(made.space, read_only=True)
     EXPORT_KINDS[kind].export(lake, ALL, tmp_path / "plain")
     result = run(made, kind=kind, out=str(tmp_path / "job"), allow_licences=["unknown"])
@@ -54,7 +52,7 @@ def test_a_step_per_chunk_and_the_bytes_of_the_command(made: Made, tmp_path: Pat
     )
 
 
-def test_chunks_are_written_side_by_side(made: Made, tmp_path: Path):
+def test_chunks_are_written_side_by_side(made, tmp_path):
     kind = EXPORT_KINDS["llamafactory"]
     out = tmp_path / "out"
     lake = Lake(made.space, read_only=True)

@@ -27,13 +27,13 @@ SPANS = "SELECT episode_index, name, start_frame, end_frame, kind, completed, st
 
 
 @pytest.fixture(scope="module")
-def exported(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def exported(made: Made, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("exported") / "tiny"
     LEROBOT.export(Lake(made.space, read_only=True), ANY, out)
     return out
 
 
-def test_language_and_sarm_columns_say_the_same_of_a_finished_run(corpus: Lake, exported: Path):
+def test_language_and_sarm_columns_say_the_same_of_a_finished_run(corpus, exported):
     language, sarm = (
         import_annotations(corpus, exported, "tiny", form) for form in ("language", "sarm")
     )
@@ -45,9 +45,7 @@ def test_language_and_sarm_columns_say_the_same_of_a_finished_run(corpus: Lake, 
     assert [r for r in told_rows if r[0] in known_episodes] == both
 
 
-def test_a_foreign_lerobot_dataset_is_matched_by_index_and_length(
-    corpus: Lake, exported: Path, tmp_path: Path
-):
+def test_a_foreign_lerobot_dataset_is_matched_by_index_and_length(corpus, exported, tmp_path):
     """SARM's columns without a prefix, as older versions wrote them; the second episode is of another length."""
     meta = pq.read_table(exported / "meta/episodes/chunk-000/file-000.parquet").slice(0, 2)
     assert meta["length"].to_pylist() == list(LENGTHS[:2])
@@ -77,7 +75,7 @@ def test_a_foreign_lerobot_dataset_is_matched_by_index_and_length(
     ]
 
 
-def test_json_lines_of_frames(corpus: Lake, tmp_path: Path):
+def test_json_lines_of_frames(corpus, tmp_path):
     names = ["reach"] * 10 + ["put"] * 10 + ["done"] * 4
     lines = [{"frame_id": 500 + k, "task": "put it", "sub_task": n} for k, n in enumerate(names)]
     folder = tmp_path / "frames"
@@ -96,7 +94,7 @@ def test_json_lines_of_frames(corpus: Lake, tmp_path: Path):
     assert corpus.rows(f"SELECT max(progress) FROM progress {condition}") == [(1.0,)]
 
 
-def test_a_file_that_is_too_large_or_none_is_not_read(tmp_path: Path):
+def test_a_file_that_is_too_large_or_none_is_not_read(tmp_path):
     os.mkfifo(tmp_path / "a.jsonl")
     (tmp_path / "b.jsonl").symlink_to("/etc/passwd")
     with pytest.raises(ImportedError, match="holds no annotations"):
@@ -139,7 +137,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("what", HOSTILE)
-def test_hostile_folders_are_a_sentence(corpus: Lake, tmp_path: Path, what: str):
+def test_hostile_folders_are_a_sentence(corpus, tmp_path, what):
     root = write_v3(tmp_path, [12, 12])
     HOSTILE[what](root)
     digest_before = digest(corpus)
@@ -149,7 +147,7 @@ def test_hostile_folders_are_a_sentence(corpus: Lake, tmp_path: Path, what: str)
     assert digest(corpus) == digest_before
 
 
-def test_what_fits_nothing_is_refused(corpus: Lake, exported: Path, tmp_path: Path):
+def test_what_fits_nothing_is_refused(corpus, exported, tmp_path):
     digest_before = digest(corpus)
     for path, name, message in (
         (exported, "none", "no dataset 'none'"),

@@ -107,9 +107,7 @@ def former(**settings: object) -> LabelRun:
         ({"max_concurrency": 2, "server": "vllm"}, {}, True),  # no label depends on it
     ],
 )
-def test_a_former_label_run_counts_as_far_as_a_person_changed_nothing(
-    tmp_path: Path, now: dict, then: dict, stays: bool
-) -> None:
+def test_a_former_label_run_counts_as_far_as_a_person_changed_nothing(tmp_path, now, then, stays):
     assert former().id == FORMER_ID
     build = of_vlm(build_of(tmp_path), **now)
     assert (former(**then).id in {run.id for run in build.former_runs()}) == stays
@@ -150,12 +148,12 @@ def server() -> Iterator[StandIn]:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("kept") / "place"
 
 
 @pytest.fixture(params=["vlm-1", "vlm-2"])
-def kept(place: Path, server: StandIn, request: pytest.FixtureRequest) -> Kept:
+def kept(place: Path, server: StandIn, request) -> Kept:
     build = of_vlm(build_of(place / "source"), endpoints=[server.url])
 
     def make(folder: Path) -> None:
@@ -199,7 +197,7 @@ def rewrite(made_corpus: Made, build: DatasetBuild, run: LabelRun) -> None:
                     )
 
 
-def test_a_workspace_of_a_former_version_plans_and_asks_nothing(kept: Kept) -> None:
+def test_a_workspace_of_a_former_version_plans_and_asks_nothing(kept):
     assert kept.not_current(kept.build) == []
     assert kept.made.rebuild(kept.build) == []
     with opened(kept.made.space, read_only=True) as lake:
@@ -215,7 +213,7 @@ def test_a_workspace_of_a_former_version_plans_and_asks_nothing(kept: Kept) -> N
     assert kept.runs() == [(k, build.label_run().id) for k in range(len(LENGTHS))]
 
 
-def test_labels_stay_where_a_chunk_is_made_anew_and_new_episodes_join_them(kept: Kept) -> None:
+def test_labels_stay_where_a_chunk_is_made_anew_and_new_episodes_join_them(kept):
     """As where another stage has a new version: each row is as it was."""
     tables = ("segments", "episode_labels", "progress", "reasoning", "findings", "keyframes")
     rows_before = {table: sorted(kept.made.rows(f"FROM {table}"), key=repr) for table in tables}

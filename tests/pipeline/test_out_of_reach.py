@@ -23,9 +23,7 @@ WITHOUT_RIGHTS = (
 )
 
 
-def test_a_source_that_never_answers_holds_up_no_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_source_that_never_answers_holds_up_no_other(tmp_path, monkeypatch):
     source_folders = {name: make_dataset(tmp_path / name, LENGTHS[:1]) for name in ("far", "near")}
     builds = [
         DatasetBuild(dataset=DatasetConfig(name=name, source=str(source)))
@@ -54,7 +52,7 @@ def test_a_source_that_never_answers_holds_up_no_other(
 
 
 @pytest.mark.slow
-def test_what_may_not_be_read_is_read_once_it_may(tmp_path: Path):
+def test_what_may_not_be_read_is_read_once_it_may(tmp_path):
     sources = {name: make_dataset(tmp_path / name, LENGTHS[:3]) for name in ("bad", "good")}
     write_configs(
         tmp_path, {name: f"source: {source}\nchunk_size: 2\n" for name, source in sources.items()}

@@ -97,10 +97,7 @@ def filled(corpus: Corpus) -> Corpus:
     return corpus
 
 
-# The states of stages
-
-
-def test_a_build_goes_from_nothing_in_an_order_in_which_it_can(corpus: Corpus):
+def test_a_build_goes_from_nothing_in_an_order_in_which_it_can(corpus):
     (step,) = corpus.plan()
     assert (step.stage.name, step.chunk, step.status) == ("episodes", None, MISSING)
     assert step.input_hash == hash_of(SPECS[0].inputs | {"source": "files 1"})
@@ -112,7 +109,7 @@ def test_a_build_goes_from_nothing_in_an_order_in_which_it_can(corpus: Corpus):
     assert corpus.finish() == [(stage, c) for c, stage in product((0, 1), DOWNSTREAM)]
 
 
-def test_another_output_or_setting_makes_what_follows_stale_or_wait(filled: Corpus):
+def test_another_output_or_setting_makes_what_follows_stale_or_wait(filled):
     for stage in DOWNSTREAM:
         filled.run(stage, 0, output="something new")
         later_stages = [s for s in DOWNSTREAM[stage] if s != stage]
@@ -131,7 +128,7 @@ def test_another_output_or_setting_makes_what_follows_stale_or_wait(filled: Corp
     assert {chunk for _, chunk in filled.not_current()} == {1}
 
 
-def test_a_source_that_changed_makes_everything_wait(filled: Corpus):
+def test_a_source_that_changed_makes_everything_wait(filled):
     for change in ({"config_hash": "changed"}, {"code_version": "episodes-2"}, None):
         filled.change("episodes", **change) if change else setattr(filled, "fingerprint", "files 2")
         status = filled.status()
@@ -142,7 +139,7 @@ def test_a_source_that_changed_makes_everything_wait(filled: Corpus):
     assert filled.not_current() == {}
 
 
-def test_another_label_run_is_missing_and_the_old_one_stays(filled: Corpus):
+def test_another_label_run_is_missing_and_the_old_one_stays(filled):
     filled.change("segments", label_run="run2")
     filled.change("progress", label_run="run2")
     waiting = dict.fromkeys(product(DOWNSTREAM["segments"], (0, 1)), WAITING)
@@ -158,7 +155,7 @@ def test_another_label_run_is_missing_and_the_old_one_stays(filled: Corpus):
     assert filled.not_current() == {("progress", 0): STALE, ("samples", 0): WAITING}
 
 
-def test_datasets_and_chunks_are_planned_apart(filled: Corpus, lake: Lake):
+def test_datasets_and_chunks_are_planned_apart(filled, lake):
     steps = [(s.stage.name, s.chunk) for s in filled.plan(only_chunk=1)]
     assert steps == [("episodes", None), *((s, 1) for s in DOWNSTREAM)]
     other_corpus = Corpus(lake, f"{filled.dataset}b")
@@ -176,7 +173,7 @@ def test_datasets_and_chunks_are_planned_apart(filled: Corpus, lake: Lake):
     assert planning.stale_chunks(lake, {filled.dataset: filled.specs}) == {filled.dataset: 2}
 
 
-def test_what_a_stage_reads_is_its_input_and_nothing_else() -> None:
+def test_what_a_stage_reads_is_its_input_and_nothing_else():
     """By field and word of people: only a change of one that the stage reads makes it stale."""
     names = ("rows", "text", "outcome", "others", "corrections")
     values: dict[str, str] = dict.fromkeys(names, "1")
@@ -211,7 +208,7 @@ def test_what_a_stage_reads_is_its_input_and_nothing_else() -> None:
     assert [s for _, s, _ in planned(names, {"rows": "1"}, corrections=run)] == [STALE, WAITING]
 
 
-def test_what_an_earlier_version_published_stays() -> None:
+def test_what_an_earlier_version_published_stays():
     """Its lines have no `inputs`; whether it listed the chunk, or a version of today did, says the same of it."""
     segments = replace(SPECS[2], stage=replace(SPECS[2].stage, reads=("text", "outcome")))
     earlier = {"output_hash": "facts", "outcomes_hash": "known", "others_hash": ""}
@@ -229,7 +226,7 @@ def test_what_an_earlier_version_published_stays() -> None:
         assert [step.status for step in steps] == [status, status if status == CURRENT else WAITING]
 
 
-def test_a_plan_reads_no_rows_of_other_datasets(filled: Corpus, lake: Lake):
+def test_a_plan_reads_no_rows_of_other_datasets(filled, lake):
     # It asks what steps the episodes have
     reading_stage = replace(stage("transfer", "frames"), reads=("references",))
     filled.specs = (*SPECS, StageSpec(reading_stage, "transfer-1", "config t"))

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -42,7 +41,7 @@ def tiny_recipe() -> Recipe:
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+def built(tmp_path_factory) -> Workspace:
     space = Workspace(tmp_path_factory.mktemp("closing") / "w")
     build: DatasetBuild = load_config(ROOT / "configs" / "demo.toml")[0].model_copy(
         update={"episodes": EPISODES}
@@ -52,7 +51,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 
 @pytest.fixture
-def lake(built: Workspace, tmp_path: Path) -> Lake:
+def lake(built: Workspace, tmp_path) -> Lake:
     """A copy of the built workspace, for each test its own."""
     shutil.copytree(built.root, tmp_path / "w")
     return Lake(Workspace(tmp_path / "w"))
@@ -63,7 +62,7 @@ def leak(lake: Lake) -> None:
     lake.con.execute("UPDATE splits SET split = 'train' WHERE episode_index = 37")
 
 
-def test_a_laptop_model_goes_the_same_way_and_scores_a_video(lake: Lake, tmp_path: Path) -> None:
+def test_a_laptop_model_goes_the_same_way_and_scores_a_video(lake, tmp_path):
     laptop_recipe = laptop_kit.recipe(
         train={"steps": 150}, laptop={"views": 1, "text_buckets": 4096}
     )
@@ -97,7 +96,7 @@ def test_a_laptop_model_goes_the_same_way_and_scores_a_video(lake: Lake, tmp_pat
     assert all((r["success"] is None) == (r["source"] == "change") for r in rows)
 
 
-def test_the_whole_second_half_and_nothing_twice(lake: Lake) -> None:
+def test_the_whole_second_half_and_nothing_twice(lake):
     first = closing_steps(lake, "r1", tiny_recipe())
     assert [o.asset for o in first] == ["release", "reward_model", "evaluation", "leaderboard"]
     assert all(o.made and 1000 < len(o.picture) <= 20_000 for o in first)
@@ -113,7 +112,7 @@ def test_the_whole_second_half_and_nothing_twice(lake: Lake) -> None:
         assert name in page
 
 
-def test_a_release_refuses_lost_shards(lake: Lake) -> None:
+def test_a_release_refuses_lost_shards(lake):
     shard = next((lake.workspace.root / "shards").rglob("*.tar"))
     shard.unlink()
     with pytest.raises(ReleaseError, match=shard.name):
@@ -145,7 +144,7 @@ def materialised(result: dg.ExecuteInProcessResult) -> set[str]:
     }
 
 
-def test_dagster_materialises_it_and_a_failed_check_stops_it(lake: Lake) -> None:
+def test_dagster_materialises_it_and_a_failed_check_stops_it(lake):
     with dg.DagsterInstance.ephemeral() as instance:
         good = close(lake, instance)
         assert good.success
@@ -159,7 +158,7 @@ def test_dagster_materialises_it_and_a_failed_check_stops_it(lake: Lake) -> None
         assert materialised(bad).isdisjoint(closing)
 
 
-def test_dagster_evaluates_a_model_on_a_benchmark(lake: Lake) -> None:
+def test_dagster_evaluates_a_model_on_a_benchmark(lake):
     from assets.defs.models.assets import evaluation, leaderboard
 
     run = closing_steps(lake, "r1", tiny_recipe())[1].version
@@ -208,7 +207,7 @@ def test_dagster_evaluates_a_model_on_a_benchmark(lake: Lake) -> None:
     assert -1 <= clock[0][0] < -0.8  # not -1 where labels stand still
 
 
-def test_outcomes_are_seen_once(lake: Lake, instance: dg.DagsterInstance) -> None:
+def test_outcomes_are_seen_once(lake, instance):
     outcomes = closing_steps(lake, "r1", tiny_recipe())
     for _ in range(2):
         observe(instance, lake)

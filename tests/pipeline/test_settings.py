@@ -185,7 +185,7 @@ def messages(report: BuildReport) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def arm(tmp_path_factory: pytest.TempPathFactory) -> Arm:
+def arm(tmp_path_factory) -> Arm:
     return Arm(tmp_path_factory.mktemp("settings"))
 
 
@@ -194,12 +194,12 @@ def marked(names: Mapping[str, Any]) -> list[Any]:
 
 
 @pytest.mark.parametrize("name", marked(ENTRY))
-def test_each_field_of_a_registry_entry_counts_after_a_build(arm: Arm, name: str) -> None:
+def test_each_field_of_a_registry_entry_counts_after_a_build(arm, name):
     checked(arm, name, nested(name, ENTRY[name]), {})
 
 
 @pytest.mark.parametrize("name", marked(STAGES))
-def test_each_field_of_a_builds_configuration_counts_after_a_build(arm: Arm, name: str) -> None:
+def test_each_field_of_a_builds_configuration_counts_after_a_build(arm, name):
     checked(arm, name, {}, nested(name, STAGES[name]))
 
 
@@ -211,7 +211,7 @@ def checked(arm: Arm, name: str, entry: Mapping[str, Any], stages: Mapping[str, 
         arm.check(name, entry, stages)
 
 
-def test_a_build_of_the_same_settings_does_nothing(arm: Arm) -> None:
+def test_a_build_of_the_same_settings_does_nothing(arm):
     dataset = DatasetConfig(name="arm", source=str(arm.source), chunk_size=500)
     build = DatasetBuild(dataset=dataset, stages=StageConfigs(**BASE))
     assert run_build(Workspace(arm.root / "base"), [build], 1).done == []

@@ -22,12 +22,12 @@ from warehouse.lake import Lake
 
 
 @pytest.fixture
-def space(tmp_path: Path) -> Workspace:
+def space(tmp_path) -> Workspace:
     return Workspace(tmp_path / "workspace")
 
 
 @pytest.fixture
-def held(tmp_path: Path) -> Path:
+def held(tmp_path) -> Path:
     """A folder with two datasets, one of them deeper, among other things."""
     root = tmp_path / "held"
     write_v2(root / "Pick & Place.v2", [6])
@@ -41,9 +41,7 @@ def named(builds: tuple[DatasetBuild, ...]) -> dict[str, str]:
     return {build.name: build.dataset.source for build in builds}
 
 
-def test_videos_that_nothing_describes_are_left_out_where_there_is_better(
-    space: Workspace, held: Path
-) -> None:
+def test_videos_that_nothing_describes_are_left_out_where_there_is_better(space, held):
     for name in ("clips/a.mp4", "teaser.mp4"):
         (held / name).parent.mkdir(exist_ok=True)
         (held / name).touch()
@@ -58,7 +56,7 @@ def test_videos_that_nothing_describes_are_left_out_where_there_is_better(
     )
 
 
-def test_names_that_clash(space: Workspace, held: Path) -> None:
+def test_names_that_clash(space, held):
     """Folders of one name are told apart by those above them, as recorders number them by machine and process."""
     write_v2(held / "other" / "Sort", [6])
     builds, _ = builds_of_source(space, None, str(held))
@@ -76,7 +74,7 @@ def test_names_that_clash(space: Workspace, held: Path) -> None:
     }
 
 
-def test_a_name_that_the_workspace_has_of_another_source(space: Workspace, tmp_path: Path) -> None:
+def test_a_name_that_the_workspace_has_of_another_source(space, tmp_path):
     first = make_dataset(tmp_path / "a" / "tiny")
     second = make_dataset(tmp_path / "b" / "tiny")
     assert not run_build(
@@ -99,7 +97,7 @@ def test_a_name_that_the_workspace_has_of_another_source(space: Workspace, tmp_p
     )
 
 
-def test_what_holds_nothing_is_refused(space: Workspace, tmp_path: Path, held: Path) -> None:
+def test_what_holds_nothing_is_refused(space, tmp_path, held):
     (tmp_path / "empty").mkdir()
     for source, format_, message in (
         (tmp_path / "empty", None, "is an empty folder"),
@@ -112,16 +110,13 @@ def test_what_holds_nothing_is_refused(space: Workspace, tmp_path: Path, held: P
     assert not space.exists()
 
 
-# Registry entries
-
-
 def entry_of(folder: Path, text: str) -> DatasetBuild:
     path = folder / "tasks.yaml"
     path.write_text(f"name: tasks\nsource: held\n{text}")
     return DatasetBuild(dataset=load_entry(path))
 
 
-def test_an_entry_of_several_datasets(space: Workspace, tmp_path: Path, held: Path) -> None:
+def test_an_entry_of_several_datasets(space, tmp_path, held):
     entry = entry_of(
         tmp_path,
         'folders: ["*"]\ntitle: Tasks\nrole: ood\npublished: {fps: 10, episodes: 99}\nlicense: cc-by-4.0\n',
@@ -144,9 +139,6 @@ def test_an_entry_of_several_datasets(space: Workspace, tmp_path: Path, held: Pa
     ] == ["tasks-sort"]
 
 
-# The hub
-
-
 REPO = "someone/tasks"
 
 
@@ -157,7 +149,7 @@ def hub() -> Iterator[Hub]:
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def tiny(tmp_path_factory) -> dict[str, bytes]:
     return files_of(make_dataset(tmp_path_factory.mktemp("tiny") / "tiny"))
 
 
@@ -165,7 +157,7 @@ def in_folder(folder: str, files: dict[str, bytes]) -> dict[str, bytes]:
     return {f"{folder}/{uri}": data for uri, data in files.items()}
 
 
-def test_what_a_repository_holds_is_listed(hub: Hub, tiny: dict[str, bytes]) -> None:
+def test_what_a_repository_holds_is_listed(hub, tiny):
     commit = hub.commit(in_folder("a", tiny) | in_folder("deep/b", tiny))
     inspected = inspect_source(f"hf://{REPO}")
     assert [(row["folder"], row["episodes"], row["error"]) for row in inspected["datasets"]] == [
@@ -180,9 +172,7 @@ def test_what_a_repository_holds_is_listed(hub: Hub, tiny: dict[str, bytes]) -> 
     assert "403 refused" in first["error"]
 
 
-def test_an_entry_that_is_out_of_reach_holds_up_no_other(
-    space: Workspace, hub: Hub, tiny: dict[str, bytes]
-) -> None:
+def test_an_entry_that_is_out_of_reach_holds_up_no_other(space, hub, tiny):
     hub.commit(in_folder("a", tiny))
     hub.token = "hf_secret"
     entry = DatasetBuild(dataset=DatasetConfig(name="tasks", source=f"hf://{REPO}", folders=("*",)))

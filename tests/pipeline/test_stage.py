@@ -1,7 +1,7 @@
 """Findings of a stage as rows of their table."""
 
-from ingest.episode import Finding
-from pipeline.stage import MAX_DETAILS, findings_table
+from ingest.episode import MAX_DETAILS, Finding
+from pipeline.stage import findings_table
 
 
 def test_findings_of_one_thing_are_one_row() -> None:
@@ -22,8 +22,6 @@ def test_findings_of_one_thing_are_one_row() -> None:
         ("no_video", "\ufffd", "unusable", "\ufffd"),
     ]
 
-
-def test_very_many_findings_of_one_thing() -> None:
     findings = [Finding("no_video", "cut off", "warning", file=f"{k}") for k in range(20_000)]
     (row,) = findings_table("d", "episodes", findings, 5).to_pylist()
     details = row["detail"].split("; ")

@@ -56,7 +56,7 @@ def by_our_scorer(folder: Path, clips: list[list[np.ndarray]], tasks: list[str])
 
 
 @pytest.mark.parametrize("kind", [laptop, qwen])
-def test_a_batch_is_scored_as_our_scorer_does(kind: Any, tmp_path: Path):
+def test_a_batch_is_scored_as_our_scorer_does(kind, tmp_path):
     folder, tasks = kind(tmp_path / "model")
     clips = runs()
     ours = by_our_scorer(folder, clips, tasks)
@@ -96,7 +96,7 @@ def test_a_batch_is_scored_as_our_scorer_does(kind: Any, tmp_path: Path):
         live.compute_reward(batch_of(clips, tasks))
 
 
-def test_a_saved_configuration_opens_the_same_checkpoint(tmp_path: Path):
+def test_a_saved_configuration_opens_the_same_checkpoint(tmp_path):
     folder, tasks = laptop(tmp_path / "model")
     config = make_reward_model_config(
         "proccorpus", pretrained_path=str(folder), image_keys=[KEY], device="cpu"
@@ -111,7 +111,7 @@ def test_a_saved_configuration_opens_the_same_checkpoint(tmp_path: Path):
 
 
 @pytest.mark.parametrize(("factor", "shift"), [(255.0, 0.0), (4.0, -2.0), (float("nan"), 0.0)])
-def test_floats_that_are_no_pictures_are_refused(factor: float, shift: float, tmp_path: Path):
+def test_floats_that_are_no_pictures_are_refused(factor, shift, tmp_path):
     """Bytes as floats would be white, normalised pictures partly black: transformers 5.23.0 takes both in silence."""
     folder, tasks = laptop(tmp_path / "model")
     config = make_reward_model_config(

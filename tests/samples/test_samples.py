@@ -56,7 +56,7 @@ def video_of(name: str, camera: str, episode: dict[str, Any]) -> Path:
     return SAMPLES / name / info_of(name)["video_path"].format(video_key=camera, **file_place)
 
 
-def test_they_are_as_they_were_published() -> None:
+def test_they_are_as_they_were_published():
     files = {f.relative_to(SAMPLES).as_posix(): f for part in ("sim_short", "sim_long", "truth")
              for f in (SAMPLES / part).rglob("*") if f.is_file()}  # fmt: skip
     lines = [
@@ -79,9 +79,7 @@ def decoded(path: Path, wanted_frames: set[int]) -> dict[int, np.ndarray]:
 
 
 @both
-def test_lerobot_opens_and_decodes(
-    name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_lerobot_opens_and_decodes(name, monkeypatch, caplog):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     module = pytest.importorskip("lerobot.datasets.lerobot_dataset")
     expected = EXPECTED[name]

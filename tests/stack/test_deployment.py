@@ -51,9 +51,7 @@ RUNS = "{ runsOrError { ... on Runs { results { runId status tags { key value } 
 
 
 @pytest.fixture(scope="module")
-def deployed(
-    tmp_path_factory: pytest.TempPathFactory, bucket: dict[str, str]
-) -> Iterator[Deployment]:
+def deployed(tmp_path_factory, bucket: dict[str, str]) -> Iterator[Deployment]:
     with postgres() as server:
         deployment = Deployment(tmp_path_factory.mktemp("deployed"), server, bucket)
         try:
@@ -62,12 +60,12 @@ def deployed(
             deployment.stop()
 
 
-def test_every_service_answers_its_probe(deployed: Deployment):
+def test_every_service_answers_its_probe(deployed):
     for name in SERVED:
         deployed.wait(f"{name} is well", lambda name=name: deployed.is_well(name))
 
 
-def test_nobody_comes_in_without_the_token(deployed: Deployment):
+def test_nobody_comes_in_without_the_token(deployed):
     sent = {"query": LOCATIONS}
     assert deployed.post(sent, {}).status_code == 401
     foreign = {"Authorization": f"Bearer {TOKEN}", "Origin": "https://elsewhere.example"}
@@ -75,7 +73,7 @@ def test_nobody_comes_in_without_the_token(deployed: Deployment):
 
 
 @pytest.mark.skipif(NGINX is None, reason="nginx is not installed, and could not be")
-def test_one_proxy_asks_who_it_is(deployed: Deployment):
+def test_one_proxy_asks_who_it_is(deployed):
     """People by a password, whose name the explorer gets; programs by the token of the server that they ask."""
     paths = {"webserver": "/runs", "explorer": "/review", "rewards": "/metrics"}
     tokens = dict(zip(paths, TOKENS.values(), strict=True))
@@ -104,9 +102,7 @@ def test_one_proxy_asks_who_it_is(deployed: Deployment):
 
 
 @pytest.mark.long
-def test_a_first_backfill_outlives_kills_of_a_worker_and_of_postgres(
-    deployed: Deployment, tmp_path: Path
-):
+def test_a_first_backfill_outlives_kills_of_a_worker_and_of_postgres(deployed, tmp_path):
     """Two partitions at a time; rows are those of one process. PROCCORPUS_BACKFILL=whole: of 68 partitions."""
     local = ("--workspace", tmp_path / "local", "--config", deployed.folder / "corpus.toml")
     deployed.run("build", *local)
@@ -168,7 +164,7 @@ def test_a_first_backfill_outlives_kills_of_a_worker_and_of_postgres(
 
 
 @pytest.mark.long
-def test_metrics_and_logs_tell_of_it(deployed: Deployment):
+def test_metrics_and_logs_tell_of_it(deployed):
     headers = {"Authorization": f"Bearer {TOKEN}"}
     page = httpx.get(
         f"http://127.0.0.1:{deployed.ports['webserver']}/metrics",
@@ -195,7 +191,7 @@ def test_metrics_and_logs_tell_of_it(deployed: Deployment):
 
 
 @pytest.mark.long
-def test_a_backup_is_restored(deployed: Deployment, tmp_path: Path):
+def test_a_backup_is_restored(deployed, tmp_path):
     """By deploy/upkeep.sh and deploy/restore.sh, after the databases, the bucket and the workspace were lost."""
     digest_before = deployed.run("show", "digest", "--format", "json")
     script = {"cwd": ROOT, "env": deployed.env, "check": True, "capture_output": True, "text": True}

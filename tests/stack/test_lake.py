@@ -34,13 +34,13 @@ names = count()
 
 
 @pytest.fixture(autouse=True)
-def _bucket(bucket: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def _bucket(bucket: dict[str, str], monkeypatch) -> None:
     for name, value in bucket.items():
         monkeypatch.setenv(name, value)
 
 
 @pytest.fixture
-def space(database: Postgres, tmp_path: Path) -> Workspace:
+def space(database: Postgres, tmp_path) -> Workspace:
     """With its catalog in Postgres and its data in the bucket."""
     name = f"lake{next(names)}"
     database.execute(f"CREATE DATABASE {name}")
@@ -58,7 +58,7 @@ def run(*words: object, code: int = 0) -> str:
 
 
 @pytest.mark.long
-def test_the_same_corpus_as_in_a_folder(space: Workspace, tmp_path: Path):
+def test_the_same_corpus_as_in_a_folder(space, tmp_path):
     spaces = {"team": space.root, "local": tmp_path / "local"}
     digests = {}
     for name, root in spaces.items():
@@ -110,7 +110,7 @@ def test_the_same_corpus_as_in_a_folder(space: Workspace, tmp_path: Path):
         assert int(newer) > int(snapshot)
 
 
-def test_people_reach_nothing_but_the_lake(database: Postgres, space: Workspace):
+def test_people_reach_nothing_but_the_lake(database, space):
     Lake(space).publish(stage_run(), {"frames": frames(n=5)})
     con = open_for_users(space)
     assert query(con, "SELECT count(*) AS n FROM frames").to_pylist() == [{"n": 5}]
@@ -148,7 +148,7 @@ def _write(root: str, chunk: int, rounds: int) -> None:
         )
 
 
-def test_four_write_while_others_read(space: Workspace):
+def test_four_write_while_others_read(space):
     rounds = 5
     context = multiprocessing.get_context("spawn")
     writers = [context.Process(target=_write, args=(str(space.root), k, rounds)) for k in range(4)]
@@ -172,9 +172,7 @@ def test_four_write_while_others_read(space: Workspace):
     assert lake.rows("SELECT count(*) FROM stage_runs") == [(4,)]
 
 
-def test_a_server_that_is_away_is_one_line(
-    database: Postgres, space: Workspace, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_server_that_is_away_is_one_line(database, space, monkeypatch):
     database.kill()
     try:
         error_text = run("status", "--workspace", space.root, code=2)
@@ -189,7 +187,7 @@ def test_a_server_that_is_away_is_one_line(
     assert "no AWS credentials" in error_text
 
 
-def test_a_dead_writer_leaves_no_lock(space: Workspace):
+def test_a_dead_writer_leaves_no_lock(space):
     holding_code = (
         "with locked(Workspace(Path(sys.argv[1]))): print('held', flush=True); time.sleep(60)"
     )
@@ -206,7 +204,7 @@ def test_a_dead_writer_leaves_no_lock(space: Workspace):
     Lake(space).publish(stage_run(), {"frames": frames(n=5)})
 
 
-def test_a_place_that_cannot_be_leaves_no_workspace(database: Postgres, tmp_path: Path):
+def test_a_place_that_cannot_be_leaves_no_workspace(database, tmp_path):
     root = tmp_path / "team"
     error_text = run(
         "workspace", "create", "--catalog", database.url("nosuch"), "--workspace", root, code=2
@@ -217,7 +215,7 @@ def test_a_place_that_cannot_be_leaves_no_workspace(database: Postgres, tmp_path
         Lake(Workspace(root), read_only=True)
 
 
-def test_small_files_are_merged_and_their_statistics_indexed(database: Postgres, tmp_path: Path):
+def test_small_files_are_merged_and_their_statistics_indexed(database, tmp_path):
     name = f"lake{next(names)}"
     database.execute(f"CREATE DATABASE {name}")
     space = Workspace(tmp_path / "team")

@@ -1,7 +1,5 @@
 """Dagster's steps of a corpus run as jobs of a real Ray head: the same digest and the same shards as built here."""
 
-from pathlib import Path
-
 import pytest
 import yaml
 
@@ -18,7 +16,7 @@ pytestmark = pytest.mark.long
 STAGES = "frames,demonstrations,segments,progress,samples,shards"
 
 
-def test_partitions_built_on_ray_are_those_built_here(address: str, tmp_path: Path) -> None:
+def test_partitions_built_on_ray_are_those_built_here(address, tmp_path):
     config = write_config(tmp_path, make_dataset(tmp_path / "tiny"), chunk_size=3)
     local_space = Workspace(tmp_path / "here")
     ray_space = Workspace(tmp_path / "there")

@@ -30,7 +30,7 @@ LAUNCHING = re.compile(r"mutation Launch")
 
 
 @pytest.fixture(scope="module")
-def space(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+def space(tmp_path_factory) -> Workspace:
     """A part of the sample, built and released as the command line does it, without a model."""
     space = Workspace(tmp_path_factory.mktemp("ui") / "w")
     build = load_config(ROOT / "configs" / "demo.toml")[0]
@@ -141,7 +141,7 @@ def materialise(page: Page, url: str) -> None:
     launch(page, page.get_by_role("button", name=re.compile("^Launch")).last)
 
 
-def test_a_chunk_is_materialised_and_shows_its_picture(page: Page, url: str):
+def test_a_chunk_is_materialised_and_shows_its_picture(page, url):
     materialise(page, url)
     expect(newest_run(page, url)).to_have_text("Success", timeout=WAIT_MS)
     page.goto(f"{url}/assets/progress?view=partitions&partition={PARTITION}")
@@ -155,7 +155,7 @@ def test_a_chunk_is_materialised_and_shows_its_picture(page: Page, url: str):
     expect(page.get_by_text("Succeeded")).to_have_count(4)
 
 
-def test_training_is_launched_and_ended(page: Page, url: str, space: Workspace):
+def test_training_is_launched_and_ended(page, url, space):
     page.goto(f"{url}/assets/reward_model")
     page.get_by_role("button", name="Materialize").first.click(modifiers=["Shift"])
     # A recipe that is not over before it can be ended
@@ -186,7 +186,7 @@ def _processes(*words: str) -> list[int]:
     return pids
 
 
-def test_a_failed_check_stops_the_release(page: Page, url: str, space: Workspace):
+def test_a_failed_check_stops_the_release(page, url, space):
     releases_before = rows(space.root, "SELECT count(*) FROM releases")
     change(space, "UPDATE splits SET split = 'train' WHERE episode_index = 37")
     page.goto(f"{url}/jobs")

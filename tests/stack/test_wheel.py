@@ -14,7 +14,6 @@ import pytest
 
 from core.paths import ROOT
 from tests.kits.cli_kit import environment
-from tests.kits.made_corpus import Made
 
 pytestmark = pytest.mark.slow
 NEEDED = ("pyproject.toml", "README.md", "LICENSE", "mkdocs.yml", "docs")
@@ -27,7 +26,7 @@ def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture
-def installed(tmp_path: Path) -> Path:
+def installed(tmp_path) -> Path:
     """The contents of the wheel, in a folder of their own."""
     copy = tmp_path / "checkout"
     copy.mkdir()
@@ -54,8 +53,8 @@ def installed(tmp_path: Path) -> Path:
 
 
 def test_an_installed_package_serves_its_documentation_and_each_page_leads_into_it(
-    installed: Path, own: Made, tmp_path: Path
-) -> None:
+    installed, own, tmp_path
+):
     words = (
         "explore",
         "--no-open",

@@ -1,32 +1,39 @@
 """Each attention that a recipe can name: samples and pictures see nothing of each other, all give the same."""
 
+import os
 from dataclasses import replace
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
+from torch import nn
 from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLTextDecoderLayer
 
 from core.errors import FailedError
 from tests.kits.training_kit import FAMILIES, bar, make_items, make_parts, make_release, recipe
 from tests.kits.varlen_kernel import varlen_by_sdpa
-from training import attention
+from training import attention, layers, loop
 from training.attention import set_attention
 from training.backbones import add_adapter, load_backbone
 from training.folder import BACKBONES, ModelError, backbone_kind
+from training.layers import prepare_layers
 from training.model import ProgressModel, losses, save_model
 from training.pictures import Item
 from training.pixels import byte_patches, normalised
-from training.recipe import LoraConfig
-from training.train import train
+from training.recipe import LoraConfig, Recipe, TrainConfig
+from training.runs import saved_steps
+from training.train import COMPILED, train
 from training.transform import Transform
+from warehouse.lake import Lake
+from warehouse.releases.release import Release
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
-def saved(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
+def saved(request, tmp_path_factory):
     """A checkpoint, what it gives when it is asked eagerly in padded rows, and the items."""
     # Pictures of several sizes, among them one beside whose whole windows part of one is left
     wide = (bar(0.5)[:48], bar(0.7)[:, :32], bar(0.1))
@@ -59,7 +66,7 @@ def gradients(
     return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 
 
-def test_pictures_of_a_size_go_to_sdpa_in_one_call(saved, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pictures_of_a_size_go_to_sdpa_in_one_call(saved, monkeypatch):
     model = ProgressModel(load_backbone(saved.folder), saved.model.head)
     plain = torch.nn.functional.scaled_dot_product_attention
     calls = []
@@ -83,16 +90,19 @@ def test_pictures_of_a_size_go_to_sdpa_in_one_call(saved, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("name", ["sdpa", "varlen"])
-@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize(
+    ("half", "dtype", "of_progress", "of_logits", "of_gradients"),
+    [(False, torch.float32, 1e-6, 2e-6, 2e-5), (True, torch.bfloat16, 2e-2, 2e-2, 5e-2)],
+)
 def test_packed_samples_give_what_each_does(
-    saved, name: str, half: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    saved, name, half, dtype, of_progress, of_logits, of_gradients, monkeypatch
+):
     calls = []
 
     def kernel(q, k, v, begin, also, longest, _, *, scale, window_size) -> torch.Tensor:
         ends = begin.tolist()
         assert q.shape == k.shape == v.shape
-        assert q.dtype == k.dtype == v.dtype == (torch.bfloat16 if half else torch.float32)
+        assert q.dtype == k.dtype == v.dtype == dtype
         assert (begin.dtype, ends[-1], longest) == (
             torch.int32,
             len(q),
@@ -118,17 +128,15 @@ def test_packed_samples_give_what_each_does(
     elif model.backbone.config.model_type == "qwen3_5":
         of_packed = of_packed[:3]
     assert calls[: len(of_packed)] == of_packed
-    assert torch.allclose(progress, torch.cat([p for _, p in alone]), atol=2e-2 if half else 1e-6)
-    assert torch.allclose(
-        logits, torch.cat([text_logits for text_logits, _ in alone]), atol=2e-2 if half else 2e-6
-    )
+    assert torch.allclose(progress, torch.cat([p for _, p in alone]), atol=of_progress)
+    assert torch.allclose(logits, torch.cat([text for text, _ in alone]), atol=of_logits)
     for key, value in learnt.items():
-        assert torch.allclose(value, expected[key], atol=5e-2 if half else 2e-5), key
+        assert torch.allclose(value, expected[key], atol=of_gradients), key
 
 
 @pytest.mark.parametrize("name", ["sdpa", "eager"])
 @pytest.mark.parametrize("family", BACKBONES)
-def test_packed_samples_are_apart(family: str, name: str) -> None:
+def test_packed_samples_are_apart(family, name):
     items = make_items(5)
     model, transform = make_parts(items, family, attention=name)
     plain = model(transform(items, packed=True)).progress
@@ -139,7 +147,7 @@ def test_packed_samples_are_apart(family: str, name: str) -> None:
     assert is_same.tolist() == [True, False, True, True, True]
 
 
-def test_the_machine_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_machine_chooses(monkeypatch):
     assert attention.chosen("auto", "bfloat16") == "sdpa"
     available = {2: False, 3: False}
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -161,7 +169,7 @@ def test_the_machine_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
         assert attention.chosen("eager", dtype) == "eager"
 
 
-def test_packed_rows_are_one(saved) -> None:
+def test_packed_rows_are_one(saved):
     model = ProgressModel(load_backbone(saved.folder), saved.model.head)
     batch = saved.transform(saved.items[:4] * 2, packed=True)
     half = batch["input_ids"].shape[1] // 2
@@ -180,10 +188,7 @@ def test_packed_rows_are_one(saved) -> None:
         assert torch.allclose(rows, model(saved.transform(saved.items[:4] * 2)).progress, atol=1e-6)
 
 
-# Precision
-
-
-def test_an_adapter_moves_at_a_small_rate(tmp_path: Path) -> None:
+def test_an_adapter_moves_at_a_small_rate(tmp_path):
     model, transform = make_parts(make_items())
     model.backbone.to(torch.bfloat16)
     model.backbone.name_or_path = str(tmp_path / "base")
@@ -208,7 +213,7 @@ def test_an_adapter_moves_at_a_small_rate(tmp_path: Path) -> None:
     assert {s["exp_avg_sq"].dtype for s in optimizer.state.values()} == {torch.float32}
 
 
-def test_what_is_kept_is_bfloat16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_kept_is_bfloat16(tmp_path, monkeypatch):
     """Of weights in float32, whose embeddings autocast leaves in it; the loss stays about what it was."""
     kept_dtypes: set[torch.dtype] = set()
     layer = Qwen3VLTextDecoderLayer.forward
@@ -235,7 +240,7 @@ def test_what_is_kept_is_bfloat16(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert losses_of[True] == pytest.approx(losses_of[False], rel=2e-3)
 
 
-def test_the_head_calculates_in_float32() -> None:
+def test_the_head_calculates_in_float32():
     model, transform = make_parts(make_items())
     model.backbone.to(torch.bfloat16)
     assert model.head is not None
@@ -250,7 +255,7 @@ def test_the_head_calculates_in_float32() -> None:
 
 
 @pytest.mark.parametrize("family", ["qwen3_vl_moe", "qwen3_5_moe"])
-def test_all_linear_is_refused_of_experts(family: str) -> None:
+def test_all_linear_is_refused_of_experts(family):
     """Experts of a mixture are no linear layers: peft would adapt the attention alone, in silence."""
     backbone = make_parts(make_items(), family)[0].backbone
     with pytest.raises(ModelError, match=r"all-linear would leave out the experts .* \[q_proj"):
@@ -259,3 +264,186 @@ def test_all_linear_is_refused_of_experts(family: str) -> None:
         backbone, LoraConfig(rank=4, alpha=8, targets=("q_proj", "k_proj", "v_proj", "o_proj"))
     )
     assert any("lora_A" in name and "self_attn" in name for name, _ in backbone.named_parameters())
+
+
+STEPS = {"steps": 3, "batch": 2, "accumulation": 2}
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> tuple[Lake, Release]:
+    return make_release(tmp_path_factory.mktemp("layers") / "w")
+
+
+@pytest.fixture
+def whole(monkeypatch) -> list[dict[str, Any]]:
+    """How layers are compiled. What is traced is run as it is: a C++ compiler would take its time."""
+    options_passed: list[dict[str, Any]] = []
+    plain: Any = torch.compile
+
+    def noted(forward: Any, **options: Any) -> Any:
+        options_passed.append(options)
+        return plain(forward, backend="aot_eager", **options)
+
+    monkeypatch.setattr(layers.torch, "compile", noted)
+    return options_passed
+
+
+def layer_gradients(family: str, packed: bool, **settings: Any) -> list[torch.Tensor]:
+    """Losses and gradients on batches of several shapes."""
+    items = make_items(6)
+    model, transform = make_parts(items, family)
+    prepare_layers(model.backbone, TrainConfig(steps=1, batch=1, lr=1.0, **settings), None)
+    tensors = []
+    for some_items in (items, items[:4], items[2:]):
+        model.zero_grad()
+        batch = transform(some_items, packed)
+        text, progress, _ = losses(model.head, model(batch, with_text=True), batch)
+        (text + progress).backward()
+        tensors += [text.detach(), progress.detach()]
+        tensors += [p.grad.clone() for p in model.parameters() if p.grad is not None]
+    return tensors
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_is_kept_changes_nothing(family):
+    plain = layer_gradients(family, packed=True)
+    for recompute_kind in ("matmul", "all"):
+        recomputed = layer_gradients(family, packed=True, recompute=recompute_kind)
+        assert all(map(torch.equal, plain, recomputed)), recompute_kind
+
+
+@pytest.mark.parametrize(
+    ("family", "what"),
+    [
+        ("qwen3_vl", "matmul"),
+        *(
+            pytest.param(f, w, marks=pytest.mark.slow)
+            for f, w in product(FAMILIES, ("none", "all"))
+        ),
+    ],
+)
+def test_a_compiled_layer_is_the_same(family, what, whole):
+    plain, compiled = (
+        layer_gradients(family, packed=True, recompute=what, compile=by_graph)
+        for by_graph in (False, True)
+    )
+    # A break in a layer would be an error; some are left as they are
+    count = {"qwen3_5": 3, "internvl": 2}.get(family, 4)
+    assert whole == [{"fullgraph": True, "dynamic": True}] * count
+    assert len(plain) == len(compiled)
+    for plain_tensor, compiled_tensor in zip(plain, compiled, strict=True):
+        assert torch.allclose(plain_tensor, compiled_tensor, rtol=1e-5, atol=1e-5)
+
+
+class Alone(nn.Module):
+    """One layer, of states [1, t, h] or [t, h], a rotation, and where blocks begin."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(
+        self, states: torch.Tensor, turn: torch.Tensor, bounds: torch.Tensor, longest: int
+    ) -> torch.Tensor:
+        if states.ndim == 2:
+            return self.layer(
+                states, cu_seqlens=bounds, max_seqlen=longest, position_embeddings=(turn, turn)
+            )
+        of_text = {
+            "cu_seq_lens_q": bounds,
+            "cu_seq_lens_k": bounds,
+            "max_length_q": longest,
+            "max_length_k": longest,
+        }
+        return self.layer(states, attention_mask=None, position_embeddings=(turn, turn), **of_text)
+
+
+@pytest.mark.parametrize("family", FAMILIES[:2])
+def test_a_layer_with_varlen_is_traced_whole(family):
+    """By shapes alone: the kernel runs on a GPU. A strict export is an error where the trace breaks."""
+    model, _ = make_parts(make_items(4), family, attention="varlen")
+    bounds = torch.tensor([0, 5, 12], dtype=torch.int32)
+    width = 64
+    for layer in layers.layers(model.backbone):
+        shape = (12,) if "Vision" in type(layer).__name__ else (1, 12)
+        inputs = torch.randn(*shape, width), torch.randn(*shape, width // 4), bounds, 7
+        with torch.autocast("cpu", torch.bfloat16):
+            traced = torch.export.export(Alone(layer), inputs, strict=True)
+        assert sum("varlen" in str(node.target) for node in traced.graph.nodes) == 1
+
+
+def run_losses(corpus: tuple[Lake, Release], run_recipe: Recipe) -> list[float]:
+    return [p.loss for p in train(*corpus, run_recipe).curve]
+
+
+def packed(name: str, **settings: Any) -> Recipe:
+    data = {"packing": True, "window": 16, "sequence_length": 256}
+    return recipe(name, data=data, train={**STEPS, **settings})
+
+
+@pytest.mark.slow
+def test_a_run_of_compiled_layers_learns_the_same(corpus, whole, monkeypatch):
+    plain = run_losses(corpus, packed("plain"))
+    assert whole == []
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    compiled_losses = run_losses(corpus, packed("compiled", compile=True, recompute="matmul"))
+    assert len(whole) == 4
+    assert compiled_losses == pytest.approx(plain, abs=1e-5)
+    # What was compiled is there for the next run, in the workspace
+    assert (
+        Path(os.environ["TORCHINDUCTOR_CACHE_DIR"])
+        == corpus[0].workspace.root / "models" / COMPILED
+    )
+
+
+def test_one_process_learns_by_copies(corpus):
+    dtypes = set[torch.dtype]()
+
+    def note(module: nn.Module, *args: Any) -> None:
+        dtypes.update(p.dtype for p in module.parameters())
+
+    whole = run_losses(corpus, packed("in_float32"))
+    by_casts = run_losses(corpus, packed("by_casts", dtype="bfloat16"))
+    handle = nn.modules.module.register_module_forward_pre_hook(
+        lambda module, given: (
+            note(module) if type(module).__name__ == "Qwen3VLTextRMSNorm" else None
+        )
+    )
+    try:
+        by_copies = train(
+            *corpus, packed("by_copies", dtype="bfloat16", distributed="fsdp", save_every=2)
+        )
+    finally:
+        handle.remove()
+    assert dtypes == {torch.bfloat16}
+    assert [p.loss for p in by_copies.curve] == pytest.approx(by_casts, rel=2e-2)
+    assert by_casts == pytest.approx(whole, rel=2e-2)
+    (kept_step,) = saved_steps(by_copies.checkpoint.with_name(f"{by_copies.id}.steps"))
+    with safe_open(next(kept_step.glob("*.safetensors")), "pt") as weights:
+        assert {weights.get_slice(name).get_dtype() for name in weights.keys()} == {"F32"}  # noqa: SIM118
+    assert not torch.distributed.is_initialized()
+
+
+def test_machines_hold_whole_models_and_their_processes_parts(monkeypatch):
+    monkeypatch.setattr(
+        loop, "init_device_mesh", lambda kind, shape, **names: (shape, *names.values())
+    )
+    cpu = torch.device("cpu")
+    assert loop.mesh_of(cpu, 16, 8) == ((2, 8), ("machines", "parts"))
+    assert loop.mesh_of(cpu, 8, 8) == ((8,),)
+    assert loop.mesh_of(cpu, 2, 1) == ((2,),)
+
+
+def test_the_older_name_of_what_is_recomputed():
+    shared = {"steps": 1, "batch": 1, "lr": 1.0}
+    assert TrainConfig(**shared, gradient_checkpointing=True).recompute == "all"  # type: ignore[call-arg]
+    assert TrainConfig(**shared, gradient_checkpointing=False).recompute == "none"  # type: ignore[call-arg]
+
+
+@pytest.mark.slow
+def test_many_models_of_a_process_are_compiled(whole):
+    """As when recipes follow each other, or a process trains one model after another."""
+    for family in FAMILIES:
+        for recompute_kind in ("matmul", "all"):
+            layer_gradients(family, packed=True, compile=True, recompute=recompute_kind)
+    assert len(whole) == 26

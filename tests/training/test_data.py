@@ -12,21 +12,26 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from tests.kits.negatives_kit import TASKS, runs, write_shards
 from tests.kits.patience import PATIENCE_S
+from tests.kits.progresslm_rows import PUBLISHED, assert_rows_are_read, published_rows
 from tests.kits.training_kit import make_items, make_parts, make_release, recipe
 from training import batches, data
 from training.batches import BatchStream, Prepared, open_batches, open_stream, together
 from training.data import RowSource, worker_count
+from training.folder import TrainingError
 from training.pictures import Item
-from training.recipe import KINDS, Recipe
+from training.progresslm import Truth
+from training.progresslm_data import read_rows, truth_of
+from training.recipe import KINDS
 from training.transform import Batch, Transform
 from warehouse.shards.shard import Sample, ShardError, read_samples
 
 
 @pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+def shards(tmp_path_factory) -> list[Path]:
     lake, release = make_release(tmp_path_factory.mktemp("data"))
     return release.paths(lake.workspace, "train")
 
@@ -51,9 +56,7 @@ PACKED = recipe(
 )
 
 
-def test_samples_that_are_too_long_are_left_out_and_counted(
-    shards: list[Path], transform: Transform
-) -> None:
+def test_samples_that_are_too_long_are_left_out_and_counted(shards, transform):
     whole = islice(open_stream(shards, transform, recipe()), 6)
     lengths = list(chain.from_iterable(p.batch["attention_mask"].sum(1).tolist() for p in whole))
     limit = int(np.median(lengths))
@@ -81,7 +84,7 @@ NEGATIVES = {"negatives": dict.fromkeys(KINDS, 0.12)}
 
 
 @pytest.mark.parametrize("packing", [False, True], ids=["padded", "packed"])
-def test_negatives_are_the_same_resumed_and_by_workers(tmp_path: Path, packing: bool) -> None:
+def test_negatives_are_the_same_resumed_and_by_workers(tmp_path, packing):
     labels = runs(12)
     shards = write_shards(tmp_path, labels)
     transform = make_parts([Item(q, ()) for q in (*TASKS, "Remaining actions: <progress>%")])[1]
@@ -120,9 +123,7 @@ def test_negatives_are_the_same_resumed_and_by_workers(tmp_path: Path, packing: 
     assert set(epochs[0]) != set(epochs[1])
 
 
-def test_workers_start_beside_threads_of_opencv(
-    shards: list[Path], transform: Transform, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_workers_start_beside_threads_of_opencv(shards, transform, monkeypatch):
     class InTime(batches.DataLoader):
         def __init__(self, *args: Any, **settings: Any) -> None:
             super().__init__(*args, **settings, timeout=PATIENCE_S)  # a worker that hangs is named
@@ -139,9 +140,7 @@ def test_workers_start_beside_threads_of_opencv(
 
 
 @pytest.mark.parametrize("gpu", [True, False])
-def test_batches_are_pinned_where_there_is_a_gpu(
-    shards: list[Path], transform: Transform, monkeypatch: pytest.MonkeyPatch, gpu: bool
-) -> None:
+def test_batches_are_pinned_where_there_is_a_gpu(shards, transform, monkeypatch, gpu):
     loader_settings: dict = {}
 
     def loader(parts: object, **settings: object) -> list:
@@ -162,7 +161,7 @@ def test_batches_are_pinned_where_there_is_a_gpu(
     assert len(pinned) == len(prepared.batch)
 
 
-def test_an_unreadable_shard_is_named(tmp_path: Path, transform: Transform) -> None:
+def test_an_unreadable_shard_is_named(tmp_path, transform):
     lake, release = make_release(tmp_path)
     shards = release.paths(lake.workspace, "train")
     for tar in shards:
@@ -179,7 +178,7 @@ def three_windows(source: RowSource) -> list[str]:
     return [sample.row["question"] for sample in samples]
 
 
-def test_rows_come_in_a_new_order_each_epoch() -> None:
+def test_rows_come_in_a_new_order_each_epoch():
     rows = [Sample({"question": str(k)}, ()) for k in range(10)]
     source = RowSource(rows, 4, seed=1)
     first = three_windows(source)
@@ -194,11 +193,8 @@ def test_rows_come_in_a_new_order_each_epoch() -> None:
         RowSource(rows[:3], 4, seed=1).load_state_dict(state)
 
 
-# The same run, however many prepare it
-
-
 @pytest.fixture
-def lanes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+def lanes(tmp_path, monkeypatch) -> list[Path]:
     """Shards enough for lanes."""
     monkeypatch.setattr(data, "LANE_PARTS", 1)
     lake, release = make_release(tmp_path, episodes=10)
@@ -217,9 +213,7 @@ def equal(a: Sequence[Batch], b: Sequence[Batch]) -> bool:
 
 
 @pytest.mark.parametrize("of", [recipe(data={"augment": True}), PACKED], ids=["padded", "packed"])
-def test_any_number_of_processes_is_given_the_same_run(
-    lanes: list[Path], transform: Transform, of: Recipe
-) -> None:
+def test_any_number_of_processes_is_given_the_same_run(lanes, transform, of):
     whole = taken([open_stream(lanes, transform, of)], 24)
     assert not same(whole[0], whole[1])
     for world in (2, 3, 4, 6):
@@ -229,7 +223,7 @@ def test_any_number_of_processes_is_given_the_same_run(
         )
 
 
-def test_other_processes_go_on(lanes: list[Path], transform: Transform) -> None:
+def test_other_processes_go_on(lanes, transform):
     whole = taken([open_stream(lanes, transform, PACKED)], 36)
     first_streams = [open_stream(lanes, transform, PACKED, k, 4) for k in range(4)]
     taken(first_streams, 3)
@@ -245,9 +239,7 @@ def test_other_processes_go_on(lanes: list[Path], transform: Transform) -> None:
         first_streams[0].load_state_dict(states[0] | {"count": 3})
 
 
-def test_workers_change_nothing_nor_does_another_number_of_them(
-    lanes: list[Path], transform: Transform
-) -> None:
+def test_workers_change_nothing_nor_does_another_number_of_them(lanes, transform):
     whole = taken([open_stream(lanes, transform, PACKED)], 16)
     two = open_batches(
         lanes, transform, recipe(data=PACKED.data.model_dump() | {"workers": 2}, train={"batch": 2})
@@ -274,11 +266,11 @@ def test_workers_change_nothing_nor_does_another_number_of_them(
         (4, 7, 64, 4),
     ],
 )
-def test_workers_share_out_lanes_evenly(wanted: int, world: int, lanes: int, count: int) -> None:
+def test_workers_share_out_lanes_evenly(wanted, world, lanes, count):
     assert worker_count(wanted, world, lanes) == count
 
 
-def test_augmentation_differs_between_epochs(shards: list[Path], transform: Transform) -> None:
+def test_augmentation_differs_between_epochs(shards, transform):
     """One sample is one epoch."""
     (sample, *_) = read_samples(shards)
     run_recipe = recipe(data={"augment": True}, train={"batch": 1})
@@ -286,7 +278,7 @@ def test_augmentation_differs_between_epochs(shards: list[Path], transform: Tran
     assert len({bytes(part.batch["patches"].numpy()) for part in parts_drawn}) == 4
 
 
-def test_datasets_have_rates_and_episodes_a_limit(shards: list[Path], transform: Transform) -> None:
+def test_datasets_have_rates_and_episodes_a_limit(shards, transform):
     def per_epoch(**data_settings: object) -> float:
         return open_stream(shards, transform, recipe(data=data_settings)).per_epoch
 
@@ -308,9 +300,167 @@ def test_datasets_have_rates_and_episodes_a_limit(shards: list[Path], transform:
         per_epoch(dataset_rates={"berries": 1})
 
 
-def test_a_sample_whose_picture_is_none_is_named(transform: Transform) -> None:
+def test_a_sample_whose_picture_is_none_is_named(transform):
     sample = Sample(
         {"sample_id": "s7", "question": "<image>", "answer": "a", "progress": 0.5}, (b"no picture",)
     )
     with pytest.raises(ShardError, match=r"^sample s7: it is no picture"):
         next(BatchStream([RowSource([sample], 1, 0)], transform, recipe(train={"batch": 1})))
+
+
+ID = "h5_franka_3rgb/stack_cups/1015_172846.00"
+THINK = "<ref_think>a</ref_think>\n<ref>2</ref>\n<score_think>b</score_think>\n<score>8%</score>"
+
+SOURCE = {
+    "id": ID,
+    "task_goal": "stack the cups",
+    "visual_demo": [f"camera_top_{k:04d}.jpg" for k in (0, 47, 56, 64, 80)],
+    "total_steps": "4",
+    "stage_to_estimate": ["camera_top_0015.jpg"],
+    "closest_idx": "1",
+    "delta": "+7%",
+    "progress_score": "8%",
+    "data_source": "h5_franka_3rgb",
+}
+WORDS = {k: v for k, v in SOURCE.items() if k != "visual_demo"} | {
+    "text_demo": ["pick up", "lift", "place", "[left] let go"], "stage_to_estimate": "camera_top_0056.jpg",
+    "total_steps": 4, "closest_idx": 2, "progress_score": "50%",
+}  # fmt: skip
+CHAT = {
+    "messages": [
+        {"role": "user", "content": "You judge progress.\n<image> 0%\n<image> 100%\nNow: <image>"},
+        {"role": "assistant", "content": THINK},
+    ],
+    "images": [f"{ID}/camera_top_{k:04d}.jpg" for k in (0, 80, 15)],
+}
+PROMPT = {
+    "id": ID,
+    "task_goal": "stack the cups",
+    "system_prompt": "",
+    "user_prompt": "Goal: stack the cups\n<image> 0%\n<image> 100%\nNow: <image>",
+    "answer": {
+        "ref": "1", "score_fraction": "0.08", "score_percent": "8", "score_text": "8%", "demo_count": 5, "delta": "+7%",
+        "target_response": THINK,
+    },
+    "images": [f"/private/of/somebody/{ID}/camera_top_{k:04d}.jpg" for k in (0, 80, 15)],
+    "messages": [],
+    "metadata": {"closest_idx": "1", "progress_score": "8%"},
+}  # fmt: skip
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    folder = tmp_path / "images" / ID
+    folder.mkdir(parents=True)
+    for k in (0, 15, 47, 56, 64, 80):
+        Image.new("RGB", (32, 24), (k, 0, 0)).save(folder / f"camera_top_{k:04d}.jpg")
+    return tmp_path / "images"
+
+
+def write(tmp_path: Path, *rows: object) -> Path:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join((r if isinstance(r, str) else json.dumps(r)) + "\n" for r in rows))
+    return path
+
+
+def read(tmp_path: Path, root: Path, row: object, form="no_think") -> Sample:
+    return read_rows([write(tmp_path, row)], root, form)[0]
+
+
+def shown(root: Path, *frames: int) -> tuple[bytes, ...]:
+    return tuple((root / ID / f"camera_top_{k:04d}.jpg").read_bytes() for k in frames)
+
+
+def test_a_source_in_words(tmp_path, root):
+    sample = read(tmp_path, root, WORDS, "think")
+    assert "4. [left] let go\nafter it: 100%" in sample.row["question"]
+    assert truth_of(sample) == Truth(2, 50.0, 4)
+    assert sample.pictures == shown(root, 56)
+
+
+def test_a_prompt_of_rl_finds_its_pictures_on_this_machine(tmp_path, root):
+    sample = read(tmp_path, root, PROMPT)
+    assert sample.row["question"] == PROMPT["user_prompt"]
+    assert sample.row["answer"] is None
+    assert truth_of(sample) == Truth(1, 8.0, 5)
+    assert sample.pictures == shown(root, 0, 80, 15)
+    in_parts = [
+        {"type": "text", "text": "Goal\n"},
+        *[{"type": "image"}] * 3,
+        {"type": "text", "text": "\nNow?"},
+    ]
+    prompt_row = PROMPT | {"user_prompt": "Goal\n\nNow?", "messages": in_parts}
+    assert read(tmp_path, root, prompt_row).row["question"] == "Goal\n<image><image><image>\nNow?"
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_rows_of_every_published_file(tmp_path, name):
+    rows = published_rows(name)
+    assert_rows_are_read(
+        write(tmp_path, *rows), rows, crossed="visual_cross" in name and not name.startswith("rl")
+    )
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ('{"messages": [', "is no JSON"),
+        ("[1]", "is no object"),
+        ({"text": "hello"}, "has neither messages, user_prompt nor progress_score"),
+        (CHAT | {"messages": CHAT["messages"][:1]}, "messages must be of user and assistant"),
+        (
+            CHAT | {"messages": [{"role": "gpt", "content": "x"}] * 2},
+            r"messages.0.role: input should be 'system'",
+        ),
+        (CHAT | {"images": CHAT["images"][:2]}, "3 <image> marks for 2 pictures"),
+        (CHAT | {"images": ["../../secret.jpg"] * 3}, "is not below the image root"),
+        (CHAT | {"images": ["gone.jpg"] * 3}, "there is no picture"),
+        (SOURCE | {"total_steps": "5"}, "total_steps is 5, and the demonstration has 4"),
+        (SOURCE | {"text_demo": ["a"]}, "has both demos"),
+        (SOURCE | {"closest_idx": "6"}, "closest_idx is 6, the demonstration has 5 items"),
+        (SOURCE | {"closest_idx": "first"}, "closest_idx: is 'first': neither a whole number"),
+        (SOURCE | {"closest_idx": "n/a"}, "one is n/a and the other is not"),
+        (
+            SOURCE | {"progress_score": "much"},
+            "progress_score: is 'much': neither a share from 0 to 1",
+        ),
+        (SOURCE | {"progress_score": "140%"}, "progress_score: is '140%': neither a share"),
+        (SOURCE | {"stage_to_estimate": ["a.jpg", "b.jpg"]}, "stage_to_estimate"),
+        ({k: v for k, v in SOURCE.items() if k != "task_goal"}, "task_goal: field required"),
+        (PROMPT | {"answer": {"ref": "1"}}, r"answer.score_percent: field required"),
+        (PROMPT | {"id": "../.."}, "is not below the image root"),
+    ],
+)
+def test_a_broken_row_is_named_with_its_line(tmp_path, root, row, says):
+    path = write(tmp_path, CHAT, "", row)
+    with pytest.raises(TrainingError, match=says) as e:
+        read_rows([path], root)
+    assert str(e.value).startswith(f"{path}:3: ")
+    assert "\n" not in str(e.value)
+
+
+def test_files_that_hold_nothing_or_no_text(tmp_path, root):
+    with pytest.raises(TrainingError, match="there is no row"):
+        read_rows([write(tmp_path, "")], root)
+    with pytest.raises(TrainingError, match="cannot be read: No such file"):
+        read_rows([tmp_path / "none.jsonl"], root)
+    (tmp_path / "b.jsonl").write_bytes(b"\xff\xfe{}")
+    with pytest.raises(TrainingError, match="is no UTF-8"):
+        read_rows([tmp_path / "b.jsonl"], root)
+
+
+def test_a_conversation_has_no_label_to_reward_by(tmp_path, root):
+    with pytest.raises(
+        TrainingError, match=r"rows.jsonl:1: a conversation has no reference and score"
+    ):
+        truth_of(read(tmp_path, root, CHAT))
+
+
+def test_a_picture_that_is_gone_names_the_row(tmp_path, root):
+    rows = read_rows([write(tmp_path, SOURCE, CHAT)], root)
+    (root / ID / "camera_top_0047.jpg").unlink()
+    assert rows[1].pictures == shown(root, 0, 80, 15)
+    with pytest.raises(
+        TrainingError, match=r"rows.jsonl:1: picture .*camera_top_0047.jpg cannot be read"
+    ):
+        rows[0]

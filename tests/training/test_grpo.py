@@ -34,7 +34,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def taught(tmp_path_factory) -> Path:
     return teach(tmp_path_factory.mktemp("taught"), "qwen3_vl", 40)
 
 
@@ -78,9 +78,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("family", ["qwen3_vl", "qwen2_5_vl"])
-def test_answers_are_learnt_from_also_by_a_run_that_was_killed(
-    family: str, request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
+def test_answers_are_learnt_from_also_by_a_run_that_was_killed(family, request, tmp_path):
     if family == "qwen3_vl":
         begin = request.getfixturevalue("taught")
     else:
@@ -160,9 +158,7 @@ def counted_reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return reads
 
 
-def test_answers_are_made_in_the_precision_that_is_learnt_in(
-    taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_answers_are_made_in_the_precision_that_is_learnt_in(taught, tmp_path, monkeypatch):
     """As flash kernels ask, which take half precision alone."""
     kinds = set()
 
@@ -176,16 +172,14 @@ def test_answers_are_made_in_the_precision_that_is_learnt_in(
     assert kinds == {torch.bfloat16}
 
 
-def test_workers_change_nothing(taught: Path, tmp_path: Path) -> None:
+def test_workers_change_nothing(taught, tmp_path):
     settings = {"steps": 2, "batch": 4, "accumulation": 2, "lr": 1e-4}
     none, two = (rewarded(taught, tmp_path / str(n), train=settings, workers=n) for n in (0, 2))
     assert [p.loss for p in two.curve] == pytest.approx([p.loss for p in none.curve], abs=1e-7)
     assert completions(tmp_path / "2") == completions(tmp_path / "0")
 
 
-def test_each_picture_is_cut_once_and_is_floats_with_its_rows_alone(
-    taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_picture_is_cut_once_and_is_floats_with_its_rows_alone(taught, tmp_path, monkeypatch):
     """Two steps of two prompts with four answers: TRL's own way was 8 passes of each picture, all floats at once."""
     cut: list[int] = []
     at_once: list[int] = []
@@ -257,9 +251,7 @@ def by_engine(monkeypatch: pytest.MonkeyPatch) -> None:
 FOUR_TOKENS = {"min_pixels": 64 * 64, "max_pixels": 96 * 64}
 
 
-def test_vllm_is_shown_what_the_model_learns_from(
-    taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_vllm_is_shown_what_the_model_learns_from(taught, tmp_path, monkeypatch):
     by_engine(monkeypatch)
     run = rewarded(
         taught, tmp_path, model=FOUR_TOKENS, train={"batch": 4, "accumulation": 2, "steps": 1}
@@ -283,8 +275,8 @@ def test_vllm_is_shown_what_the_model_learns_from(
     ],
 )
 def test_vllm_that_is_shown_something_else_is_refused_before_a_step(
-    engine: dict, says: str, taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    engine, says, taught, tmp_path, monkeypatch
+):
     by_engine(monkeypatch)
     monkeypatch.setattr(Engine, "off", engine.get("off", 1.0))
     if "processor" in engine:
@@ -306,7 +298,7 @@ def test_vllm_that_is_shown_something_else_is_refused_before_a_step(
     assert points_seen == []
 
 
-def test_a_short_context_is_told(taught: Path, tmp_path: Path) -> None:
+def test_a_short_context_is_told(taught, tmp_path):
     with pytest.raises(
         TrainingError,
         match=r"a prompt of 32760 tokens .* are more than the model's context of 32768",
@@ -314,14 +306,13 @@ def test_a_short_context_is_told(taught: Path, tmp_path: Path) -> None:
         rewarded(taught, tmp_path, length=32760)
 
 
-def test_a_second_epoch_goes_on_where_it_was_killed(taught: Path, tmp_path: Path) -> None:
+def test_a_second_epoch_goes_on_where_it_was_killed(taught, tmp_path):
     """Eight prompts, four a step: the third step is the first of the second epoch, the fourth its other half."""
     settings = {"steps": 4, "batch": 8, "accumulation": 2, "save_every": 3, "lr": 1e-4}
     whole = rewarded(taught, tmp_path / "whole", train=settings)
-    ids_by_step = [
-        {r["sample_id"] for r in completions(tmp_path / "whole") if r["step"] == k}
-        for k in range(4)
-    ]
+    ids_by_step: list[set[str]] = [set() for _ in range(4)]
+    for row in completions(tmp_path / "whole"):
+        ids_by_step[row["step"]].add(row["sample_id"])
     assert ids_by_step[0] | ids_by_step[1] == ids_by_step[2] | ids_by_step[3]
     assert not ids_by_step[2] & ids_by_step[3]
     with pytest.raises(KilledError):
@@ -331,7 +322,7 @@ def test_a_second_epoch_goes_on_where_it_was_killed(taught: Path, tmp_path: Path
     assert completions(tmp_path / "killed") == completions(tmp_path / "whole")
 
 
-def test_held_out_prompts_are_rewarded_in_the_run(taught: Path, tmp_path: Path) -> None:
+def test_held_out_prompts_are_rewarded_in_the_run(taught, tmp_path):
     points_seen: list[Point] = []
     validation_settings = {"validate_every": 2, "validation_prompts": 7}
     rows = [taught.parents[2] / "rl.jsonl"]
@@ -372,7 +363,7 @@ def rows_of(taught: Path) -> list[dict]:
     return [json.loads(line) for line in (taught.parents[2] / "rl.jsonl").read_text().splitlines()]
 
 
-def test_long_prompts_are_left_out(taught: Path, tmp_path: Path) -> None:
+def test_long_prompts_are_left_out(taught, tmp_path):
     rows = rows_of(taught)
     for row in rows[:3]:
         row["task_goal"] = "fill the bar " * 200
@@ -387,7 +378,7 @@ def test_long_prompts_are_left_out(taught: Path, tmp_path: Path) -> None:
         rewarded(taught, tmp_path / "few", jsonl=jsonl, length=400, train={"batch": 24})
 
 
-def test_an_adapter_learns_alone_and_goes_on(taught: Path, tmp_path: Path) -> None:
+def test_an_adapter_learns_alone_and_goes_on(taught, tmp_path):
     settings = {"steps": 2, "save_every": 1, "batch": 4, "lr": 1e-2}
     lora = {"rank": 4, "alpha": 8}
     whole = rewarded(taught, tmp_path / "whole", train=settings, lora=lora)
@@ -405,16 +396,14 @@ def test_an_adapter_learns_alone_and_goes_on(taught: Path, tmp_path: Path) -> No
     assert all(torch.allclose(v, weights_again[k], atol=1e-6) for k, v in learnt.items())
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(taught: Path, tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_stops_the_run(taught, tmp_path):
     with pytest.raises(
         TrainingError, match=r"(is nan|is inf|not finite) at step \d: lower train.lr"
     ):
         rewarded(taught, tmp_path, train={"lr": 1e30, "steps": 3})
 
 
-def test_the_samples_of_a_step_that_went_wrong_are_named(
-    taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_samples_of_a_step_that_went_wrong_are_named(taught, tmp_path, monkeypatch):
     # A gradient that is none, which the loss does not show
     monkeypatch.setattr(
         "accelerate.Accelerator.clip_grad_norm_", lambda *_, **__: torch.tensor(float("nan"))
@@ -428,9 +417,7 @@ def test_the_samples_of_a_step_that_went_wrong_are_named(
     assert str(e.value).endswith(f"has the answers. Its samples: {', '.join(sorted(answered))}")
 
 
-def test_many_steps_without_contrast_are_said(
-    taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
+def test_many_steps_without_contrast_are_said(taught, tmp_path, monkeypatch, capsys):
     plain = grpo._extra
     monkeypatch.setattr(grpo, "LONG", 2)
     rewarded(taught, tmp_path / "some")
@@ -443,7 +430,7 @@ def test_many_steps_without_contrast_are_said(
     )
 
 
-def test_one_command_trains_merges_and_rewards(taught: Path, tmp_path: Path) -> None:
+def test_one_command_trains_merges_and_rewards(taught, tmp_path):
     """SFT of an adapter, its merged model, and GRPO from that; run again, it makes nothing anew."""
     home = taught.parents[2]
     lake, release = make_release(tmp_path / "w")
@@ -470,7 +457,7 @@ def test_one_command_trains_merges_and_rewards(taught: Path, tmp_path: Path) -> 
     assert {path: path.stat().st_mtime_ns for path in times_before} == times_before
 
 
-def test_steps_must_come_out_even(taught: Path, tmp_path: Path) -> None:
+def test_steps_must_come_out_even(taught, tmp_path):
     with pytest.raises(
         TrainingError, match=r"a step has 6 completions .* no multiple of grpo.generations \(4\)"
     ):
@@ -479,12 +466,12 @@ def test_steps_must_come_out_even(taught: Path, tmp_path: Path) -> None:
         rewarded(taught, tmp_path, train={"batch": 16, "accumulation": 4})
 
 
-def test_vllm_is_not_promised(taught: Path, tmp_path: Path) -> None:
+def test_vllm_is_not_promised(taught, tmp_path):
     with pytest.raises(TrainingError, match=r"grpo.rollouts: vllm needs vLLM"):
         rewarded(taught, tmp_path, grpo={"rollouts": "vllm"})
 
 
-def test_vllm_sleeps_and_corrects_by_token(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_vllm_sleeps_and_corrects_by_token(monkeypatch):
     recipe = load_recipe("progresslm_grpo", begins=False)
     assert recipe.grpo is not None
     monkeypatch.setattr(rollouts, "of_this_machine", lambda r, _: plan(r, Machine(4, 80 * GB)))
@@ -503,9 +490,7 @@ def test_vllm_sleeps_and_corrects_by_token(monkeypatch: pytest.MonkeyPatch) -> N
     ("variant", "generations", "prompts", "pictures"),
     [("", 4, 64, 50), (":nodes", 16, 64, 50), (":7b", 4, 8, 24), (":7b_nodes", 8, 8, 24)],
 )
-def test_recipes_have_the_published_values(
-    variant: str, generations: int, prompts: int, pictures: int
-) -> None:
+def test_recipes_have_the_published_values(variant, generations, prompts, pictures):
     recipe = load_recipe(f"progresslm_grpo{variant}", model=Path("/models/sft"))
     assert recipe.name == f"progresslm_grpo{variant}".replace(":", "_")
     assert recipe.grpo is not None

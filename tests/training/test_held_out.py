@@ -1,7 +1,11 @@
 """Evaluation within a run: what it says, that it changes nothing, which model is kept, also over a kill."""
 
 import json
-from collections.abc import Callable, Sequence
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -9,7 +13,8 @@ from typing import Any
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from core.errors import FailedError
+from core.errors import FailedError, UserError
+from core.paths import ROOT
 from eval.benchmarks.held_out import episode_questions, score
 from eval.benchmarks.procvqa import SampleChoice
 from eval.runners.start import RunnerConfig, local_runner
@@ -17,10 +22,14 @@ from eval.scored import ALL, BenchmarkAnswers
 from eval.within import HeldOutScorer, predict, read_progress, scorer_of
 from pipeline.reward_model import reward_model_step
 from tests.kits.progresslm_rows import TINY, conversations, empty_corpus, source_rows, write_rows
+from tests.kits.training_kit import TINY as TINY_SIZE
 from tests.kits.training_kit import KilledError, kill_at, make_release, recipe
+from training import loop
+from training.checkpoint import load_state
+from training.ending import noticed
 from training.folder import TrainingError, read_card
-from training.recipe import Recipe
-from training.runs import Point, TrainingRun, event_folder, trained
+from training.recipe import Recipe, load_recipe
+from training.runs import Point, TrainingRun, begin_wandb, event_folder, saved_steps, trained
 from training.train import train
 from warehouse.lake import Lake
 from warehouse.releases.release import Release
@@ -29,7 +38,7 @@ EVERY = {"steps": 5, "evaluate_every": 2, "evaluate_episodes": 3}
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> tuple[Lake, Release]:
+def corpus(tmp_path_factory) -> tuple[Lake, Release]:
     return make_release(tmp_path_factory.mktemp("held_out") / "w", held_out=5)
 
 
@@ -64,9 +73,7 @@ def facts(checkpoint: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("lora", [None, {"rank": 4, "alpha": 8}])
-def test_the_curve_has_the_scores_that_eval_gives_and_the_model_can_be_loaded(
-    corpus: tuple[Lake, Release], lora: dict | None
-) -> None:
+def test_the_curve_has_the_scores_that_eval_gives_and_the_model_can_be_loaded(corpus, lora):
     lake, release = corpus
     run_recipe = recipe(
         "scored" if lora is None else "adapted", lora=lora, train=EVERY | {"dtype": "bfloat16"}
@@ -105,7 +112,7 @@ def test_the_curve_has_the_scores_that_eval_gives_and_the_model_can_be_loaded(
     assert [e.step for e in events.Scalars("train/held_out_mae")] == [1, 3, 4]
 
 
-def test_training_is_the_same_with_evaluation(corpus: tuple[Lake, Release]) -> None:
+def test_training_is_the_same_with_evaluation(corpus):
     lake, release = corpus
     drawn = {"head": {"dropout": 0.2, "noise": 0.1}, "data": {"augment": True}}
     alone = train(lake, release, recipe("alone", **drawn, train={"steps": 5}))
@@ -116,7 +123,7 @@ def test_training_is_the_same_with_evaluation(corpus: tuple[Lake, Release]) -> N
     ]
 
 
-def test_the_best_model_is_kept_over_a_kill(corpus: tuple[Lake, Release]) -> None:
+def test_the_best_model_is_kept_over_a_kill(corpus):
     run_recipe = recipe("killed", train=EVERY | {"steps": 8, "save_every": 3})
 
     # Saved after step 5, when the second evaluation was the best; the third one, before the kill, is better still.
@@ -140,9 +147,7 @@ def test_the_best_model_is_kept_over_a_kill(corpus: tuple[Lake, Release]) -> Non
     assert read_card(fresh_run.checkpoint)["best"]["mae"] == 0.8
 
 
-def test_an_evaluation_that_fails_ends_the_run_with_its_reason(
-    corpus: tuple[Lake, Release],
-) -> None:
+def test_an_evaluation_that_fails_ends_the_run_with_its_reason(corpus):
     class Broken(ScriptedScorer):
         def predict(self, folder: Path, part: int, parts: int) -> float:
             raise OSError("the disk is gone")
@@ -154,7 +159,7 @@ def test_an_evaluation_that_fails_ends_the_run_with_its_reason(
         train(*corpus, recipe("broken", train=EVERY), scorer=Broken([]))
 
 
-def test_a_release_without_anything_held_out_is_refused(tmp_path: Path) -> None:
+def test_a_release_without_anything_held_out_is_refused(tmp_path):
     lake, release = make_release(tmp_path / "w")
     run_recipe = recipe("nothing", train=EVERY)
     with pytest.raises(
@@ -169,7 +174,7 @@ def test_a_release_without_anything_held_out_is_refused(tmp_path: Path) -> None:
     assert scorer_of(lake, release, recipe("none")) is None
 
 
-def test_a_recipe_is_evaluated_on_what_it_trains_on(corpus: tuple[Lake, Release]) -> None:
+def test_a_recipe_is_evaluated_on_what_it_trains_on(corpus):
     other_recipe = recipe("other", data={"families": {"procvqa_b": 1}, "think": False}, train=EVERY)
     scorer = scorer_of(*corpus, other_recipe)
     assert scorer is not None
@@ -188,7 +193,7 @@ def test_a_recipe_is_evaluated_on_what_it_trains_on(corpus: tuple[Lake, Release]
     assert {q.family for q in chain(*usual_scorer.episodes)} == {"procvqa_c"}
 
 
-def test_rows_of_files_are_evaluated_by_their_words(tmp_path: Path) -> None:
+def test_rows_of_files_are_evaluated_by_their_words(tmp_path):
     rows = source_rows(tmp_path / "images")
     files = [
         write_rows(tmp_path / f"{name}.jsonl", conversations(rows)) for name in ("train", "held")
@@ -222,7 +227,7 @@ def test_rows_of_files_are_evaluated_by_their_words(tmp_path: Path) -> None:
     )  # what cannot be read is as wrong as can be
 
 
-def test_answers_are_read_in_every_form_that_is_taught() -> None:
+def test_answers_are_read_in_every_form_that_is_taught():
     tags = "<ref_think>a</ref_think><ref>1</ref><score_think>b</score_think><score>42%</score>"
     assert [read_progress(t) for t in ("<progress>42.00%</progress>", "42%", tags)] == [
         0.42,
@@ -230,3 +235,207 @@ def test_answers_are_read_in_every_form_that_is_taught() -> None:
         0.42,
     ]
     assert [read_progress(t) for t in ("n/a", "", "42% or 43%")] == [None] * 3
+
+
+RECIPE = f"""name: ended
+model: {{tiny: {TINY_SIZE}}}
+head: {{noise: 0.1}}
+train: {{steps: 6, batch: 2, accumulation: 2, lr: 1.0e-3}}
+"""
+# Sends itself the signal in the middle of step 3, between two of its batches
+ENDED_IN_STEP = """
+import os, signal, sys
+from training import loop
+plain = loop.losses
+calls = []
+def counted(*given):
+    calls.append(1)
+    if len(calls) == 7:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return plain(*given)
+loop.losses = counted
+from cli.main import main_of_process
+main_of_process()
+"""
+
+
+@pytest.fixture(scope="module")
+def larger_corpus(tmp_path_factory) -> tuple[Lake, Release]:
+    return make_release(tmp_path_factory.mktemp("ending") / "w", moments=24)
+
+
+def test_sigterm_in_a_step_loses_that_step_alone(larger_corpus, tmp_path):
+    lake, release = larger_corpus
+    file = tmp_path / "ended.yaml"
+    file.write_text(RECIPE)
+    words = [
+        "train",
+        "--recipe",
+        str(file),
+        "--release",
+        release.name,
+        "--workspace",
+        str(lake.workspace.root),
+    ]
+    process = subprocess.run(
+        [sys.executable, "-c", ENDED_IN_STEP, *words],
+        cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert process.returncode == 128 + signal.SIGTERM, process.stderr
+    assert "note: the checkpoint of step 3 is kept, --resume goes on from it" in process.stderr
+    run_recipe = load_recipe(str(file))
+    (kept_step,) = saved_steps(next((lake.workspace.root / "models").glob("ended-*.steps")))
+    assert load_state(kept_step).step == 3
+    resumed_run = train(lake, release, run_recipe, resume=True)
+    whole = train(lake, release, run_recipe.model_copy(update={"name": "whole"}))
+    assert [p.loss for p in resumed_run.curve] == [p.loss for p in whole.curve]
+
+
+def test_a_second_signal_ends_at_once(monkeypatch):
+    with pytest.raises(KeyboardInterrupt), noticed() as end_request:  # noqa: PT012
+        signal.raise_signal(signal.SIGINT)
+        assert end_request
+        signal.raise_signal(signal.SIGINT)
+        pytest.fail("still here")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def ruining(step: int) -> Callable[..., float]:
+    """A rate of 1e30 at one step."""
+    plain = loop.share_of_rate
+    calls = []
+
+    def rate(*args: Any) -> float:
+        calls.append(1)
+        if len(calls) == step + 1:
+            return 1e33
+        return plain(*args)
+
+    return rate
+
+
+@pytest.mark.parametrize("keep", [1, 2])
+def test_weights_that_are_worth_nothing_are_never_kept(keep, larger_corpus, monkeypatch):
+    run_recipe = recipe(
+        f"ruined{keep}", train={"steps": 5, "save_every": 1, "keep": keep, "lr": 1e-3}
+    )
+    whole = train(*larger_corpus, run_recipe.model_copy(update={"name": "sound"}))
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "share_of_rate", ruining(2))
+        with pytest.raises(
+            TrainingError, match=r"^the weights are too large after step 2 \(their norm is inf\)"
+        ):
+            train(*larger_corpus, run_recipe)
+    steps = next((larger_corpus[0].workspace.root / "models").glob(f"ruined{keep}-*.steps"))
+    assert load_state(saved_steps(steps)[-1]).step == 2
+    resumed_run = train(*larger_corpus, run_recipe, resume=True)
+    assert [p.loss for p in resumed_run.curve] == [p.loss for p in whole.curve]
+    assert len(saved_steps(steps)) == keep
+
+
+def test_a_checkpoint_from_which_no_step_can_be_learnt_is_set_aside(larger_corpus, monkeypatch):
+    """Its weights look sound; the loss of the next step is not finite."""
+    run_recipe = recipe("aside", train={"steps": 5, "save_every": 1, "keep": 1})
+    plain = loop.losses
+    calls = []
+
+    def spoilt(*args: Any) -> Any:
+        calls.append(1)
+        text, *remaining = plain(*args)
+        return (text * float("nan") if len(calls) == 4 else text, *remaining)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "losses", spoilt)
+        with pytest.raises(
+            TrainingError, match=r"the loss is nan at step 3.* is set aside as unsound-00000003"
+        ):
+            train(*larger_corpus, run_recipe)
+    steps = next((larger_corpus[0].workspace.root / "models").glob("aside-*.steps"))
+    assert [p.name for p in saved_steps(steps)] == ["step-00000002"]
+    resumed_run = train(*larger_corpus, run_recipe, resume=True)
+    assert [p.step for p in resumed_run.curve] == list(range(5))
+
+
+# As much of wandb as is used; what it is told goes to a file.
+STAND_IN = """
+import json, os
+class Error(Exception): ...
+class Run:
+    def log(self, values, step): _say({"log": values, "step": step})
+    def finish(self, exit_code): _say({"finish": exit_code})
+def _say(what):
+    with open(os.environ["SAID"], "a") as f: f.write(json.dumps(what) + "\\n")
+def init(**options):
+    if os.environ.get("WANDB_MODE") != "offline": raise Error("api_key not configured (no-tty).\\n  call wandb login")
+    _say({"init": options})
+    return Run()
+"""
+
+
+@pytest.fixture
+def said(tmp_path, monkeypatch) -> Iterator[Path]:
+    (tmp_path / "wandb.py").write_text(STAND_IN)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("SAID", str(tmp_path / "said.jsonl"))
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.delenv("WANDB_PROJECT", raising=False)
+    monkeypatch.delitem(sys.modules, "wandb", raising=False)
+    yield tmp_path / "said.jsonl"
+    sys.modules.pop("wandb", None)
+
+
+def lines(log_file: Path) -> list[dict]:
+    records = [json.loads(line) for line in log_file.read_text().splitlines()]
+    log_file.unlink()
+    return records
+
+
+def test_every_point_is_sent_and_a_run_that_goes_on_is_the_same_one(said, tmp_path, monkeypatch):
+    lake, release = make_release(tmp_path / "w", held_out=2)
+    run_recipe = recipe("sent", train={"save_every": 2, "evaluate_every": 2})
+
+    with pytest.raises(KilledError):
+        reward_model_step(lake, release, run_recipe, always=True, on_step=kill_at(2), wandb=True)
+    begin_record, *points, end = lines(said)
+    assert begin_record["init"]["project"] == "proccorpus"
+    assert begin_record["init"]["dir"] == str(tmp_path / "w" / "wandb")
+    assert begin_record["init"]["config"]["train"]["save_every"] == 2
+    assert [p["step"] for p in points] == [0, 1, 2]
+    assert end == {"finish": 1}
+
+    outcome = reward_model_step(lake, release, run_recipe, always=True, resume=True, wandb=True)
+    resumed, *points, end = lines(said)
+    assert resumed["init"]["id"] == begin_record["init"]["id"]
+    assert resumed["init"]["name"] == outcome.numbers["training_run"]
+    curve = json.loads((outcome.files[0] / "curve.json").read_text())[2:]
+    assert [(p["step"], p["log"]["train/loss"]) for p in points] == [
+        (p["step"], p["loss"]) for p in curve
+    ]
+    assert points[-1]["log"]["train/held_out_mae"] == curve[-1]["extra"]["held_out_mae"]
+    assert end == {"finish": 0}
+
+    monkeypatch.setenv("WANDB_PROJECT", "other")
+    begin_wandb(tmp_path / "w" / "wandb", begin_record["init"]["name"], {}, goes_on=False)
+    (fresh_record,) = lines(said)
+    assert fresh_record["init"]["id"] != begin_record["init"]["id"]
+    assert fresh_record["init"]["project"] == "other"
+    # Only the first of several processes tells.
+    monkeypatch.setenv("RANK", "1")
+    with pytest.raises(KilledError):
+        reward_model_step(
+            lake, release, recipe("second"), always=True, on_step=kill_at(2), wandb=True
+        )
+    assert not said.exists()
+
+
+def test_what_is_missing_is_told(said, tmp_path, monkeypatch):
+    monkeypatch.delenv("WANDB_MODE")
+    with pytest.raises(
+        UserError, match=r"^wandb cannot begin: api_key not configured .* or WANDB_MODE=offline"
+    ):
+        begin_wandb(tmp_path, "run", {}, goes_on=False)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(
+        UserError, match=r"^--wandb needs the package wandb: uv pip install wandb, or leave it out$"
+    ):
+        begin_wandb(tmp_path, "run", {}, goes_on=False)

@@ -1,5 +1,6 @@
 """What a recipe takes of a machine: on real steps of tiny models, by the audit's table, and said by the command."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain
@@ -11,14 +12,19 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks import gpu_check
+from benchmarks.true_size import SHAPES, make_backbone
 from core.yaml_text import parse_yaml
-from tests.kits.cli_kit import FAILED, assert_one_error_line, command, ok
+from tests.kits.cli_kit import FAILED, assert_one_error_line, called, command, ok
+from tests.kits.laptop_kit import GREY_RECIPE, make_checkpoint
 from tests.kits.training_kit import FAMILIES, make_items, make_parts, make_release
 from training import loop
-from training.backbones import add_adapter
+from training.backbones import add_adapter, make_tokenizer
 from training.folder import TrainingError
+from training.laptop.model import load_laptop
 from training.model import ProgressModel, losses
 from training.plan import GB, SLOWER, Machine, cost, plan, plan_on
+from training.plan_words import plan_facts
 from training.recipe import BUILT_IN, LoraConfig, Recipe, load_recipe
 from training.train import train
 from warehouse.lake import Lake
@@ -26,14 +32,12 @@ from warehouse.releases.release import Release
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> tuple[Lake, Release]:
+def corpus(tmp_path_factory) -> tuple[Lake, Release]:
     return make_release(tmp_path_factory.mktemp("plan") / "w", moments=24)
 
 
 @pytest.mark.parametrize("name", ["tiny_qwen2_5", "tiny_lora", "tiny_head"])
-def test_bytes_of_state_are_those_of_a_step(
-    name: str, corpus: tuple[Lake, Release], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bytes_of_state_are_those_of_a_step(name, corpus, monkeypatch):
     bytes_by_part: dict[str, int] = {}
     make = loop.make_optimizer
 
@@ -82,7 +86,7 @@ def as_it_was(base: str, **train: Any) -> Recipe:
     return recipe.model_copy(update=changes)
 
 
-def test_seconds_and_bytes_are_those_that_an_h200_took() -> None:
+def test_seconds_and_bytes_are_those_that_an_h200_took():
     """Measured: 32,768 tokens in 2.49 s, in 2.09 where nothing was calculated anew; then 66 GB for a row of 8,192."""
     h200 = Machine(1, 141 * GB, "H200")
     assert plan(as_it_was("Qwen3-VL-2B", accumulation=1), h200).seconds == pytest.approx(
@@ -96,7 +100,7 @@ def test_seconds_and_bytes_are_those_that_an_h200_took() -> None:
     assert activations / GB == pytest.approx(66, rel=0.15)
 
 
-def test_all_choices_of_what_is_calculated_anew_are_told() -> None:
+def test_all_choices_of_what_is_calculated_anew_are_told():
     """More memory for less time, and the fastest of those that fit."""
     for name, gpus, memory, card, fastest in (
         ("procvlm_sft", 4, 80, "H100", "matmul"),
@@ -124,15 +128,7 @@ def test_all_choices_of_what_is_calculated_anew_are_told() -> None:
         ("Qwen3-VL-8B", 8.76, 175, 17.5, 9.7, 7.3, 5.43),
     ],
 )
-def test_the_audits_table(
-    base: str,
-    parameters: float,
-    copied: float,
-    shared: float,
-    text: float,
-    vision: float,
-    seconds: float,
-) -> None:
+def test_the_audits_table(base, parameters, copied, shared, text, vision, seconds):
     """Batches of 4 x 8192 tokens: GB of state under DDP and under FSDP by eight, of what is kept between layers."""
     run_recipe = as_it_was(base)
     ddp = plan(run_recipe, Machine(8, 80 * GB))
@@ -169,7 +165,7 @@ def shipped() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("name", shipped())
-def test_every_recipe_fits_on_the_machine_that_it_names(name: str) -> None:
+def test_every_recipe_fits_on_the_machine_that_it_names(name):
     recipe = load_recipe(name, begins=False)
     planned = plan_on(recipe, None)
     assert planned.wrong() is None
@@ -186,7 +182,7 @@ def test_every_recipe_fits_on_the_machine_that_it_names(name: str) -> None:
             )
 
 
-def test_without_room_for_vllm_it_is_said() -> None:
+def test_without_room_for_vllm_it_is_said():
     recipe = load_recipe("progresslm_grpo:7b", begins=False)
     with pytest.raises(
         TrainingError, match="80 GB has no room for vLLM: 133 GB are the training's, 19 GB it needs"
@@ -194,9 +190,7 @@ def test_without_room_for_vllm_it_is_said() -> None:
         plan(recipe, Machine(1, 80 * GB)).vllm_share()
 
 
-def test_a_start_that_cannot_fit_is_refused(
-    corpus: tuple[Lake, Release], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_start_that_cannot_fit_is_refused(corpus, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA L4")
     monkeypatch.setattr(
@@ -209,7 +203,7 @@ def test_a_start_that_cannot_fit_is_refused(
 
 
 @pytest.mark.long
-def test_the_command_says_what_fits_and_what_does_not(tmp_path: Path) -> None:
+def test_the_command_says_what_fits_and_what_does_not(tmp_path):
     plan_command = ["train", "--recipe", "procvlm_sft_sharded", "--plan", "--format", "json"]
     fits = ok(command(*plan_command, cwd=tmp_path)).json
     assert (fits["rows a step"], fits["fits"], fits["machine"]) == (
@@ -229,7 +223,7 @@ def test_the_command_says_what_fits_and_what_does_not(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("learns", ["nothing", "all", "adapter"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_counts_are_torchs(family: str, learns: str) -> None:
+def test_counts_are_torchs(family, learns):
     item = make_items(3)[2:]
     whole, transform = make_parts(item, family, attention="eager")
     model = ProgressModel(whole.backbone, None)
@@ -247,3 +241,131 @@ def test_counts_are_torchs(family: str, learns: str) -> None:
     # What layers with a state multiply beside their weights is much of so small a model
     tolerance = {"qwen3_5": 0.17}.get(family, 0.03)
     assert costs.of(batch) == pytest.approx(counter.get_total_flops(), rel=tolerance)
+
+
+@pytest.mark.parametrize("name", ["laptop_oneshot", "tiny_oneshot"])
+def test_a_recipe_that_begins_with_any_model_says_what_it_can(name, capsys):
+    result = called(capsys, "train", "--recipe", name, "--plan", "--format", "json")
+    assert result.code == 0
+    recipe = load_recipe(name, begins=False)
+    assert result.json["steps"] == recipe.train.steps
+    assert recipe.train.batch in (
+        result.json.get("windows a step"),
+        result.json.get("rows a step of one GPU"),
+    )
+    assert result.json["parameters"] == "not known: --model PATH says it, of a checkpoint"
+
+
+def test_a_laptop_model_has_its_own_figures_and_fits(tmp_path):
+    path = tmp_path / "grey.yaml"
+    path.write_text(GREY_RECIPE)
+    facts, fits = plan_facts(load_recipe(str(path), begins=False), None)
+    assert fits
+    assert facts["encoder, which does not learn"] == "grey"
+    learning = facts["parameters that learn"]
+    assert facts["MB of weights, gradients and optimizer"] == pytest.approx(
+        16 * learning / 1e6, abs=0.05
+    )
+
+    # As the message says, --model has what the recipe has not
+    checkpoint = make_checkpoint(tmp_path / "bars")
+    facts, fits = plan_facts(load_recipe("laptop_oneshot", checkpoint, begins=False), None)
+    model, *_ = load_laptop(checkpoint)
+    assert (facts["parameters that learn"], fits) == (
+        sum(p.numel() for p in model.parameters() if p.requires_grad),
+        True,
+    )
+    with pytest.raises(TrainingError, match="is no machine"):
+        plan_facts(load_recipe("laptop_oneshot", begins=False), "8xH100")
+
+
+def checked(folder: Path, *options: str) -> tuple[int, dict[str, dict[str, Any]]]:
+    code = gpu_check.main(["--tiny", "--out", str(folder / "figures.json"), *options])
+    report = json.loads((folder / "figures.json").read_text())
+    return code, {row["what"]: row for row in report["rows"]}
+
+
+@pytest.mark.slow
+def test_all_of_it_holds(tmp_path, capsys):
+    code, rows = checked(tmp_path, "--minutes", "60")
+    written = capsys.readouterr()
+    assert code == 0, written.err[-3000:]
+    assert list(rows)[:2] == ["resume", "GRPO, a step, answers by transformers"]
+    ladder = [rows[f"packed, {name}"] for name in gpu_check.LADDER]
+    assert all(row["differs_by"] < 2e-2 and row["planned_gb"] > 0 for row in ladder)
+    assert max(row["differs_by"] for row in ladder[:3]) < 1e-5, "compiled and not"
+    assert {
+        "plain padding",
+        "packed, LoRA",
+        "rewards, window 8",
+        "packed as padded, sdpa",
+    } <= rows.keys()
+    assert rows["head, a long sample beside short ones"]["differs_by"] < 1e-6
+    assert rows["resume"]["differs_by"] == 0
+    assert rows["packed as padded, sdpa"]["differs_by"] < 1e-5
+    assert all(
+        r["tokens_per_s"] > 0 and r["mfu"] is None for r in rows.values() if "tokens_per_s" in r
+    )
+    assert "| packed, compiled | sdpa | packed |" in written.out
+    assert "times plain padding (pictures are never padded)" in written.out
+
+
+def test_rows_after_the_last_minute_are_left_out_and_named(tmp_path):
+    code, rows = checked(tmp_path, "--minutes", "0")
+    assert code == 0
+    assert {row["error"] for row in rows.values()} == {"left out: --minutes are over"}
+    assert len(rows) >= len(gpu_check.LADDER) + 8
+
+
+@pytest.mark.slow
+def test_what_does_not_hold_is_named(tmp_path, capsys, monkeypatch):
+    """A model that says something else of packed samples, as one to which all of a row are one sample would."""
+    forward = ProgressModel.forward
+
+    def leaking(
+        self: ProgressModel, batch: dict[str, torch.Tensor], *args: Any, **kwargs: Any
+    ) -> Any:
+        output = forward(self, batch, *args, **kwargs)
+        if "item_mask" in batch:
+            assert output.progress is not None
+            output = replace(output, progress=output.progress + 0.01)
+        return output
+
+    monkeypatch.setattr(ProgressModel, "forward", leaking)
+    # Of all rows, the two that tell and that do not: the whole table is the other test's
+    monkeypatch.setattr(
+        gpu_check,
+        "sft_rows",
+        lambda b: iter(
+            [gpu_check.tried(b, "packed as padded, sdpa", lambda: gpu_check.same_loss(b, "sdpa"))]
+        ),
+    )
+    monkeypatch.setattr(gpu_check, "resumed", lambda bench: {"differs_by": 0.0})
+    monkeypatch.setattr(gpu_check, "rewards", lambda bench: {"differs_by": 0.0})
+    monkeypatch.setattr(gpu_check, "grpo_rows", lambda bench, recipe: iter(()))
+    monkeypatch.setattr(gpu_check, "goals", lambda rows: iter(()))
+    code, rows = checked(tmp_path)
+    assert code == 1
+    assert not rows["packed as padded, sdpa"]["holds"]
+    assert rows["resume"]["holds"]
+    assert capsys.readouterr().err.splitlines()[-1] == "error: failed: packed as padded, sdpa"
+
+
+def test_without_a_gpu_it_says_so(capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert gpu_check.main([]) == 2
+    assert "there is no GPU" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("shape", "billions"),
+    [
+        ("Qwen3-VL-2B", 2.13),
+        ("Qwen3-VL-4B", 4.44),
+        ("Qwen2.5-VL-3B", 3.75),
+        ("Qwen2.5-VL-7B", 8.29),
+    ],
+)
+def test_shapes_are_as_large_as_the_published_models(shape, billions):
+    model = make_backbone(SHAPES[shape], make_tokenizer(["a"], 800), "meta")
+    assert sum(p.numel() for p in model.parameters()) / 1e9 == pytest.approx(billions, abs=0.006)

@@ -50,9 +50,6 @@ def sample_by_place(monkeypatch: pytest.MonkeyPatch, rank: int = 0) -> None:
     monkeypatch.setattr(torch, "multinomial", multinomial)
 
 
-# The tests
-
-
 SETTINGS: dict[str, Any] = {"steps": 4, "batch": 2, "save_every": 2, "accumulation": 2}
 NAMES = ("full", "lora", "copies", "grpo", "procvlm_sft_sharded", "progresslm_sft_full")
 LORA = {"rank": 4, "alpha": 8}
@@ -146,13 +143,13 @@ def of_two(space: Path, taught: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Lake, Release, Path]:
+def made(tmp_path_factory) -> tuple[Lake, Release, Path]:
     folder = tmp_path_factory.mktemp("processes")
     return *make_release(folder / "w", moments=24), teach(folder)
 
 
 @pytest.mark.long
-def test_two_processes_learn_as_one_does(made: tuple[Lake, Release, Path]) -> None:
+def test_two_processes_learn_as_one_does(made):
     lake, release, taught = made
     with pytest.MonkeyPatch.context() as patch:
         sample_by_place(patch)

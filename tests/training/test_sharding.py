@@ -107,7 +107,7 @@ def of_two(home: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Lake, Release]:
+def made(tmp_path_factory) -> tuple[Path, Lake, Release]:
     home = tmp_path_factory.mktemp("sharding")
     rows = conversations(source_rows(home / "images"))
     for row in rows[::2]:
@@ -121,7 +121,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Lake, Release]
 
 
 @pytest.mark.slow
-def test_two_processes_with_a_part_each(made: tuple[Path, Lake, Release]) -> None:
+def test_two_processes_with_a_part_each(made):
     home, lake, release = made
     results = in_two_processes(of_two, home)
     # One process had pictures where the other had none, and no one waited: the losses are those of one process.

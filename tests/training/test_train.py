@@ -53,7 +53,7 @@ from warehouse.shards.shard import Sample
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> tuple[Lake, Release]:
+def corpus(tmp_path_factory) -> tuple[Lake, Release]:
     return make_release(tmp_path_factory.mktemp("train") / "w", moments=24)
 
 
@@ -61,9 +61,7 @@ def kinds(folder: Path) -> set[str]:
     return {p.suffix for p in folder.rglob("*") if p.is_file()}
 
 
-def test_an_unsaved_adapter_is_said(
-    corpus: tuple[Lake, Release], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unsaved_adapter_is_said(corpus, monkeypatch):
     """As by transformers 5.24.0 and peft 0.21.2, which raised when the training was over."""
     monkeypatch.setattr(backbones, "MIN_PEFT_VERSION", "99.0")
     steps: list[Point] = []
@@ -78,11 +76,12 @@ def test_an_unsaved_adapter_is_said(
     assert len(steps) == 1
 
 
+OFTEN = [FAMILIES[0], *(pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES[1:])]
 MORE = [pytest.param(name, marks=pytest.mark.slow) for name in ("tiny_lora", "tiny_qwen2_5")]
 
 
 @pytest.mark.parametrize("name", ["tiny_full", "tiny_head", *MORE])
-def test_each_class_of_recipe_and_its_resume(corpus: tuple[Lake, Release], name: str) -> None:
+def test_each_class_of_recipe_and_its_resume(corpus, name):
     lake, release = corpus
     dropout = {
         "head": {"dropout": 0.1, "noise": 0.1},
@@ -129,9 +128,7 @@ SHIPPED = (
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SHIPPED)
-def test_a_shipped_recipe_goes_on_within_a_window_to_the_last_bit(
-    corpus: tuple[Lake, Release], name: str
-) -> None:
+def test_a_shipped_recipe_goes_on_within_a_window_to_the_last_bit(corpus, name):
     """On a tiny model; rows of 16 samples make more than the two steps after which it is killed."""
     lake, release = corpus
     run_recipe = small(name)
@@ -143,9 +140,7 @@ def test_a_shipped_recipe_goes_on_within_a_window_to_the_last_bit(
 
 
 @pytest.mark.parametrize("at", [1, 3])
-def test_the_second_stage_has_longer_rows_and_is_gone_on_with(
-    corpus: tuple[Lake, Release], at: int
-) -> None:
+def test_the_second_stage_has_longer_rows_and_is_gone_on_with(corpus, at):
     data = {
         "packing": True,
         "window": 16,
@@ -164,7 +159,7 @@ def test_the_second_stage_has_longer_rows_and_is_gone_on_with(
     ]
 
 
-def test_what_is_frozen_stays_and_what_is_not_moves(corpus: tuple[Lake, Release]) -> None:
+def test_what_is_frozen_stays_and_what_is_not_moves(corpus):
     lake, release = corpus
     sizes: dict[str, dict[str, bool]] = {}
     for name, part_recipe in {
@@ -216,8 +211,8 @@ class _Items(RowSource):
         super().__init__(rows, len(rows), 0)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_eight_samples_are_learnt_by_heart(family: str) -> None:
+@pytest.mark.parametrize("family", OFTEN)
+def test_eight_samples_are_learnt_by_heart(family):
     items = make_items()
     model, transform = make_parts(items, family, seed=1)
     run_recipe = recipe(
@@ -231,10 +226,8 @@ def test_eight_samples_are_learnt_by_heart(family: str) -> None:
     assert correlation.statistic > 0.9
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_an_adapter_resumes_and_is_merged(
-    corpus: tuple[Lake, Release], tmp_path: Path, family: str
-) -> None:
+@pytest.mark.parametrize("family", OFTEN)
+def test_an_adapter_resumes_and_is_merged(corpus, tmp_path, family):
     packed = {"packing": True, "window": 16, "sequence_length": 300}
     run_recipe = recipe(
         f"packed_{family}",
@@ -256,7 +249,7 @@ def test_an_adapter_resumes_and_is_merged(
     assert torch.allclose(*progress, atol=1e-5)
 
 
-def test_accumulated_packed_and_whole_batches_make_the_same_step() -> None:
+def test_accumulated_packed_and_whole_batches_make_the_same_step():
     items = make_items()
     curves = []
     for changes in (
@@ -276,7 +269,7 @@ def test_accumulated_packed_and_whole_batches_make_the_same_step() -> None:
             assert step == pytest.approx(expected, rel=1e-4)
 
 
-def test_schedules() -> None:
+def test_schedules():
     train_settings = recipe(train={"warmup": 0.1}).train
     assert [share_of_rate(x, train_settings) for x in (0, 0.05, 0.1)] == pytest.approx([0, 0.5, 1])
     assert share_of_rate(0.55, train_settings) == pytest.approx(0.5)
@@ -285,10 +278,7 @@ def test_schedules() -> None:
     assert share_of_rate(0.25, linear) == pytest.approx(0.75)
 
 
-# What goes wrong
-
-
-def test_a_loss_that_is_not_finite_ends_the_run() -> None:
+def test_a_loss_that_is_not_finite_ends_the_run():
     items = make_items()
     model, transform = make_parts(items)
     assert model.head is not None
@@ -300,7 +290,7 @@ def test_a_loss_that_is_not_finite_ends_the_run() -> None:
         fit(model, transform, items, recipe())
 
 
-def test_all_samples_of_a_step_are_named_where_the_gradient_alone_is_none() -> None:
+def test_all_samples_of_a_step_are_named_where_the_gradient_alone_is_none():
     items = make_items()
     model, transform = make_parts(items)
     run_recipe = recipe(train={"batch": 2, "accumulation": 4})
@@ -313,7 +303,7 @@ def test_all_samples_of_a_step_are_named_where_the_gradient_alone_is_none() -> N
     assert str(e.value).endswith("Its samples: " + ", ".join(f"s{k}" for k in range(8)))
 
 
-def test_out_of_memory_says_which_knob_to_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory_says_which_knob_to_turn(monkeypatch):
     items = make_items()
     model, transform = make_parts(items)
 
@@ -333,14 +323,14 @@ def test_out_of_memory_says_which_knob_to_turn(monkeypatch: pytest.MonkeyPatch) 
         assert knob in str(e.value)
 
 
-def test_nothing_to_resume_is_said(corpus: tuple[Lake, Release]) -> None:
+def test_nothing_to_resume_is_said(corpus):
     with pytest.raises(
         TrainingError, match=r"no checkpoint to go on from in .*steps: begin without --resume"
     ):
         train(*corpus, recipe("never_run"), resume=True)
 
 
-def test_a_missing_checkpoint_is_said(corpus: tuple[Lake, Release], tmp_path: Path) -> None:
+def test_a_missing_checkpoint_is_said(corpus, tmp_path):
     path = tmp_path / "r.yaml"
     path.write_text("name: r\nmodel: {}\nhead: {}\ntrain: {steps: 1, batch: 1, lr: 1}\n")
     with pytest.raises(ModelError, match=f"there is no checkpoint {tmp_path}/gone"):
@@ -351,7 +341,7 @@ def test_a_missing_checkpoint_is_said(corpus: tuple[Lake, Release], tmp_path: Pa
         train(*corpus, load_recipe(str(path), tmp_path / "other"))
 
 
-def test_a_checkpoint_trains_on(corpus: tuple[Lake, Release], tmp_path: Path) -> None:
+def test_a_checkpoint_trains_on(corpus, tmp_path):
     lake, release = corpus
     items = make_items()
     model, transform = make_parts(items, "qwen2_5_vl")
@@ -368,7 +358,7 @@ def test_a_checkpoint_trains_on(corpus: tuple[Lake, Release], tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt"])
-def test_a_pickle_is_refused_and_not_opened(tmp_path: Path, name: str) -> None:
+def test_a_pickle_is_refused_and_not_opened(tmp_path, name):
     model, transform = make_parts(make_items())
     save_model(model, transform.processor, tmp_path / "m", {"max_px": 64})
     (tmp_path / "m" / "model.safetensors").unlink()
@@ -386,7 +376,7 @@ def test_a_pickle_is_refused_and_not_opened(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     "broken", ["progress_head.safetensors", "config.json", "model.safetensors", "card.json"]
 )
-def test_an_incomplete_checkpoint_is_refused(tmp_path: Path, broken: str) -> None:
+def test_an_incomplete_checkpoint_is_refused(tmp_path, broken):
     model, transform = make_parts(make_items())
     save_model(model, transform.processor, tmp_path, {})
     (tmp_path / broken).unlink()
@@ -400,7 +390,7 @@ def write_half(folder: Path) -> None:
         raise KilledError
 
 
-def test_resume_never_takes_what_was_half_written(corpus: tuple[Lake, Release]) -> None:
+def test_resume_never_takes_what_was_half_written(corpus):
     lake, release = corpus
     run_recipe = recipe("half", train={"save_every": 1, "keep": 9})
     run = train(lake, release, run_recipe)
@@ -419,7 +409,7 @@ def test_resume_never_takes_what_was_half_written(corpus: tuple[Lake, Release]) 
         train(lake, release, run_recipe, resume=True)
 
 
-def test_a_step_stays_what_it_is_with_other_processes() -> None:
+def test_a_step_stays_what_it_is_with_other_processes():
     run_recipe = recipe(train={"accumulation": 2})
     assert [batches_each(run_recipe, 3, world) for world in (1, 2, 3, 6)] == [6, 3, 2, 1]
     with pytest.raises(
@@ -428,7 +418,7 @@ def test_a_step_stays_what_it_is_with_other_processes() -> None:
         batches_each(run_recipe, 3, 4)
 
 
-def test_a_checkpoint_of_another_model_or_with_a_hole_is_refused(tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_model_or_with_a_hole_is_refused(tmp_path):
     model, _ = make_parts(make_items())
     optimizer = torch.optim.AdamW(model.parameters())
     writer = StepWriter(tmp_path, keep=2)
@@ -446,9 +436,7 @@ def test_a_checkpoint_of_another_model_or_with_a_hole_is_refused(tmp_path: Path)
         read_tensors(folder, model, optimizer)
 
 
-def test_a_checkpoint_that_fails_midway_never_looks_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_checkpoint_that_fails_midway_never_looks_whole(tmp_path, monkeypatch):
     model, _ = make_parts(make_items())
     tensors = learning_tensors(model, torch.optim.AdamW(model.parameters()))
 
@@ -473,7 +461,7 @@ def test_a_checkpoint_that_fails_midway_never_looks_whole(
     assert not list(tmp_path.glob(".*"))
 
 
-def test_checkpoints_are_kept_by_number_and_by_size(tmp_path: Path) -> None:
+def test_checkpoints_are_kept_by_number_and_by_size(tmp_path):
     def fill() -> None:
         for step in range(1, 5):
             folder = step_folder(tmp_path, step)
@@ -489,7 +477,7 @@ def test_checkpoints_are_kept_by_number_and_by_size(tmp_path: Path) -> None:
         ]
 
 
-def test_a_card_takes_scores_and_is_read_by_people(corpus: tuple[Lake, Release]) -> None:
+def test_a_card_takes_scores_and_is_read_by_people(corpus):
     run = train(*corpus, recipe("carded", train={"steps": 1}))
     add_scores(run.checkpoint, "held-out", {"voc": 0.9})
     add_scores(run.checkpoint, "held-out", {"voc": 0.91, "mae": 0.2})
@@ -501,7 +489,7 @@ def test_a_card_takes_scores_and_is_read_by_people(corpus: tuple[Lake, Release])
     assert base_of(run.checkpoint) is None
 
 
-def test_another_shard_is_refused(tmp_path: Path) -> None:
+def test_another_shard_is_refused(tmp_path):
     lake, release = make_release(tmp_path / "w")
     card = read_card(train(lake, release, recipe("read", train={"steps": 1})).checkpoint)
     assert card["read"] == {s.address: s.sha256 for s in release.shards("train")}
@@ -521,7 +509,7 @@ def weights_of(folder: Path) -> dict[str, str]:
         return {name: weights.get_slice(name).get_dtype() for name in weights.keys()}  # noqa: SIM118
 
 
-def test_a_checkpoint_keeps_its_precision(corpus: tuple[Lake, Release], tmp_path: Path):
+def test_a_checkpoint_keeps_its_precision(corpus, tmp_path):
     lake, release = corpus
     whole = train(
         lake, release, recipe("halved", train={"dtype": "bfloat16", "steps": 1})

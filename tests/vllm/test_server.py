@@ -3,10 +3,13 @@
 import asyncio
 import base64
 import json
+import os
 import re
+import subprocess
+import sys
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from uuid import uuid4
 
 import httpx
 import jsonschema
@@ -17,11 +20,14 @@ from annotate.model_client import endpoints
 from annotate.model_client.calls import Image, Reply, Request
 from annotate.model_client.client import Client
 from annotate.model_client.responses import ResponseStore
+from annotate.model_client.server import Server, default_python
 from annotate.model_client.tokens import ImageRule
 from annotate.vlm import prompts
 from benchmarks.vlm_other_ways import blank
+from core.errors import FailedError
+from core.paths import ROOT
 from tests.kits.patience import PATIENCE_S
-from tests.kits.vllm_kit import VllmServer
+from tests.kits.vllm_kit import MARK, NAME, VllmServer, eventually_gone, marked, tiny_config
 
 CONFIG = VlmConfig(model="tiny")
 QUESTION = {
@@ -58,9 +64,7 @@ def ask(server: VllmServer, folder: Path, *requests: Request) -> tuple[list[Repl
     return asyncio.run(run()), store.calls("b")
 
 
-def test_every_schema_is_answered_and_a_rerun_asks_nothing(
-    vllm_server: VllmServer, pictures: list[Image], tmp_path: Path
-):
+def test_every_schema_is_answered_and_a_rerun_asks_nothing(vllm_server, pictures, tmp_path):
     requests_before = vllm_server.requests()
     requests = [request(stage, pictures[:8]) for stage in QUESTION]
     replies, calls = ask(vllm_server, tmp_path, *requests)
@@ -77,7 +81,7 @@ def test_every_schema_is_answered_and_a_rerun_asks_nothing(
 
 @pytest.mark.parametrize("is_told", [True, False])
 def test_a_model_that_thinks_is_asked_within_the_context(
-    vllm_server: VllmServer, pictures: list[Image], tmp_path: Path, is_told: bool, monkeypatch: Any
+    vllm_server, pictures, tmp_path, is_told, monkeypatch
 ):
     """With 4096 tokens more a reply would be longer than the server's context."""
     if not is_told:
@@ -93,7 +97,7 @@ def test_a_model_that_thinks_is_asked_within_the_context(
     assert vllm_server.requests(400) - refused_before == (not is_told)
 
 
-def test_tokens_of_pictures_are_predicted(vllm_server: VllmServer, tmp_path: Path):
+def test_tokens_of_pictures_are_predicted(vllm_server, tmp_path):
     """Requests that differ in the size of their one picture alone. How many tokens texts have is not compared: the tiny
     model has a vocabulary of its own."""
     sizes = [(96, 96), (480, 270), (480, 360), (33, 47), (1, 1), (20, 480), (1000, 800)]
@@ -109,9 +113,7 @@ def test_tokens_of_pictures_are_predicted(vllm_server: VllmServer, tmp_path: Pat
     assert len(set(text_tokens)) == 1
 
 
-def test_questions_about_the_same_pictures_share_their_prefix(
-    vllm_server: VllmServer, pictures: list[Image]
-):
+def test_questions_about_the_same_pictures_share_their_prefix(vllm_server, pictures):
     """The stages of an episode differ after the pictures only; the server keeps what it has read."""
     parts = [{"type": "text", "text": "Pictures of one run, seen for the first time in this test."}]
     parts += [{"type": "image_url", "image_url": {"url": data_url(p)}} for p in pictures[:8]]
@@ -136,7 +138,7 @@ def data_url(image: Image) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(image.jpeg).decode()
 
 
-def test_whitespace_is_not_the_models_to_choose(vllm_server: VllmServer, pictures: list[Image]):
+def test_whitespace_is_not_the_models_to_choose(vllm_server, pictures):
     """A random model would write blanks up to the token limit."""
     form = {
         "type": "json_schema",
@@ -160,3 +162,80 @@ def test_whitespace_is_not_the_models_to_choose(vllm_server: VllmServer, picture
         assert choice["finish_reason"] == "stop"
         outside_of_texts = re.sub(r'"(?:[^"\\]|\\.)*"', '""', choice["message"]["content"])
         assert re.fullmatch(r"[^\s]+", outside_of_texts)
+
+
+PROGRAM = Path(sys.executable).parent / "proccorpus"
+
+
+def test_a_killed_serve_leaves_no_process(tiny_model, tmp_path):
+    mark = uuid4().hex
+    arguments = [
+        "--model",
+        tiny_model,
+        "--name",
+        NAME,
+        "--port",
+        "0",
+        "--max-model-len",
+        "4096",
+        "--log-dir",
+        tmp_path,
+    ]
+    with subprocess.Popen(
+        [PROGRAM, "vlm", "serve", *arguments, "--max-num-seqs", "4"],
+        env=os.environ | {MARK: mark},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as serve:
+        assert serve.stdout is not None
+        assert serve.stderr is not None
+        line = serve.stdout.readline()  # nothing is said before it is ready, or dead
+        assert line.startswith("tiny is ready at http://127.0.0.1:"), serve.stderr.read()
+        endpoint = line.split()[4].rstrip(",")
+        (card,) = httpx.get(f"{endpoint}/models", trust_env=False, timeout=PATIENCE_S).json()[
+            "data"
+        ]
+        assert (card["id"], card["root"], card["max_model_len"]) == (NAME, str(tiny_model), 4096)
+        assert len(marked(mark)) >= 3  # ours, the API's and the engine's
+        serve.kill()
+        serve.wait(PATIENCE_S)
+        progress = serve.stderr.read()
+    assert f"{endpoint} starting, " in progress
+    assert eventually_gone(mark)
+
+
+def test_a_model_that_cannot_be_loaded_is_reported(tmp_path, monkeypatch):
+    mark = uuid4().hex
+    monkeypatch.setenv(MARK, mark)
+    (tmp_path / "empty").mkdir()
+    with (
+        pytest.raises(
+            FailedError,
+            match=r"(?s)vLLM ended with code 1; the end of .*vllm-0.log:\n.*config.json",
+        ),
+        Server(tiny_config(tmp_path / "empty", tmp_path)),
+    ):
+        pytest.fail("it cannot be ready")
+    monkeypatch.delenv(MARK)
+    assert eventually_gone(mark)
+
+
+def test_vllm_accepts_the_flags_for_gpus():
+    """Only its parser: there need be no GPU here."""
+    code = (
+        "from pathlib import Path\n"
+        "from annotate.model_client.server import ServerConfig, command\n"
+        "from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args\n"
+        "from vllm.utils.argparse_utils import FlexibleArgumentParser\n"
+        "config = ServerConfig(model='Qwen/Qwen3-VL-32B-Instruct', revision='main', tensor_parallel_size=4,\n"
+        "                      quantization='fp8', max_num_seqs=64)\n"
+        "args = make_arg_parser(FlexibleArgumentParser()).parse_args(command(config, Path('python'), 'gpu', 1)[4:])\n"
+        "validate_parsed_serve_args(args)\n"
+        "print(args.quantization, args.tensor_parallel_size, args.limit_mm_per_prompt['image'],\n"
+        "      args.structured_outputs_config.backend, args.trust_remote_code)\n"
+    )
+    process = subprocess.run(
+        [default_python(), "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S
+    )
+    assert process.stdout.splitlines()[-1:] == ["fp8 4 48 xgrammar False"], process.stderr

@@ -101,7 +101,7 @@ def serials_in_shards(space: Workspace) -> dict[int, set[int | None]]:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("measured")
 
 
@@ -117,7 +117,7 @@ def measured(place: Path, form: str) -> tuple[Workspace, Path, str]:
 
 
 @EACH_FORM
-def test_shards_hold_no_picture_of_another_recording(place: Path, form: str):
+def test_shards_hold_no_picture_of_another_recording(place, form):
     space, source, files = measured(place, form)
     built(space, source, 12, At("shards", lambda: swap(source, files)))
     assert changes(space) == [(episode, "shards", "unusable") for episode in SWAPPED]
@@ -133,9 +133,7 @@ def test_shards_hold_no_picture_of_another_recording(place: Path, form: str):
 @pytest.mark.parametrize(
     ("stage", "swapped"), [("frames", {2: {6}, 5: {3}}), ("shards", {2: {3}, 5: {6}})]
 )
-def test_the_next_build_takes_the_source_as_it_is_then(
-    place: Path, tmp_path: Path, stage: str, swapped: dict[int, set[int]]
-):
+def test_the_next_build_takes_the_source_as_it_is_then(place, tmp_path, stage, swapped):
     space, source, files = measured(place, "rows and videos")
     if stage == "frames":
         space = Workspace(tmp_path / "unmeasured")
@@ -150,7 +148,7 @@ def test_the_next_build_takes_the_source_as_it_is_then(
 
 @pytest.mark.parametrize("kind", ["lerobot", "rerun"])
 @EACH_FORM
-def test_an_export_is_refused(place: Path, tmp_path: Path, form: str, kind: str):
+def test_an_export_is_refused(place, tmp_path, form, kind):
     space, source, files = measured(place, form)
     export = EXPORT_KINDS[kind].export
     for path in source.rglob("*.*"):
@@ -163,7 +161,7 @@ def test_an_export_is_refused(place: Path, tmp_path: Path, form: str, kind: str)
         list(frames(episode_clip(space, "arm", 2)[0], partial=True))
 
 
-def test_a_model_scores_only_what_was_measured(place: Path, tmp_path: Path):
+def test_a_model_scores_only_what_was_measured(place, tmp_path):
     space, source, files = measured(place, "videos beside rows")
     config = ScorerConfig(make_checkpoint(tmp_path / "bars"))
     swap(source, files)
@@ -174,7 +172,7 @@ def test_a_model_scores_only_what_was_measured(place: Path, tmp_path: Path):
     assert score_selection(Lake(space), config, ANY, 2.5).scored_now == len(RUNS)
 
 
-def test_encoders_and_models_are_shown_only_what_was_measured(place: Path):
+def test_encoders_and_models_are_shown_only_what_was_measured(place):
     space, source, files = measured(place, "videos beside rows")
     swap(source, files)
     lake = Lake(space)

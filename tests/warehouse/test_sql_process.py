@@ -39,7 +39,7 @@ def one(process: SqlProcess, lake_state: LakeState) -> int:
 
 
 @pytest.fixture
-def standins(monkeypatch: pytest.MonkeyPatch) -> None:
+def standins(monkeypatch) -> None:
     """Queries may be stand-ins: what the process is asked by name it then imports from there."""
     monkeypatch.setattr(sql_process, "_in_lake", in_lake)
 
@@ -55,9 +55,7 @@ def standins(monkeypatch: pytest.MonkeyPatch) -> None:
         (LARGE, "the query needs more memory than it may take"),
     ],
 )
-def test_no_statement_takes_more_than_it_may(
-    process: SqlProcess, at: LakeState, sql: str, words: str
-):
+def test_no_statement_takes_more_than_it_may(process, at, sql, words):
     assert one(process, at) == 1
     memory = Most(process)
     start_s = time.monotonic()
@@ -72,7 +70,7 @@ def test_no_statement_takes_more_than_it_may(
 
 
 @pytest.mark.usefixtures("standins")
-def test_what_a_query_leaves_behind_ends_with_its_process(process: SqlProcess, at: LakeState):
+def test_what_a_query_leaves_behind_ends_with_its_process(process, at):
     assert one(process, at) == 1
     former_pid = process._process.pid
     assert process.query(at, "leave memory behind", 60)["a"].to_pylist() == [1]
@@ -80,9 +78,7 @@ def test_what_a_query_leaves_behind_ends_with_its_process(process: SqlProcess, a
     assert process._process.pid != former_pid
 
 
-def test_no_statement_finds_a_way_out(
-    tmp_path: Path, empty_corpus: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_no_statement_finds_a_way_out(tmp_path, empty_corpus, monkeypatch):
     """The 213 of the attack, which look for files, variables and the network, and try to write."""
     space = shutil.copytree(empty_corpus, tmp_path / "workspace")
     (tmp_path / "outside").mkdir()
@@ -135,19 +131,19 @@ class Most:
 
 
 @pytest.mark.usefixtures("standins")
-def test_a_signal_that_ends_the_process_is_a_sentence(process: SqlProcess, at: LakeState):
+def test_a_signal_that_ends_the_process_is_a_sentence(process, at):
     with pytest.raises(SqlError, match=r"^the query ended its process \(SIGSEGV\)"):
         process.query(at, "end by a signal", 30)
     assert one(process, at) == 1
 
 
-def test_a_query_ends_when_its_time_is_over(process: SqlProcess, at: LakeState):
+def test_a_query_ends_when_its_time_is_over(process, at):
     with pytest.raises(SqlError, match=r"^the query took longer than 0.3 s and was stopped$"):
         process.query(at, SLOW, 0.3)
     assert one(process, at) == 1
 
 
-def test_ctrl_c_ends_the_query_and_the_next_one_is_answered(process: SqlProcess, at: LakeState):
+def test_ctrl_c_ends_the_query_and_the_next_one_is_answered(process, at):
     # What a shell starts in the background ignores Ctrl-C
     signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
@@ -156,7 +152,7 @@ def test_ctrl_c_ends_the_query_and_the_next_one_is_answered(process: SqlProcess,
     assert one(process, at) == 1
 
 
-def test_results_are_bounded_in_rows_and_bytes(process: SqlProcess, at: LakeState):
+def test_results_are_bounded_in_rows_and_bytes(process, at):
     assert process.query(at, "FROM range(1000000)", 60, max_rows=30_001).num_rows == 30_001
     assert process.query(at, "FROM range(50000)", 60).num_rows == 50_000
     assert process.query(at, "SELECT 1 AS a WHERE false", 60).to_pylist() == []
@@ -166,7 +162,7 @@ def test_results_are_bounded_in_rows_and_bytes(process: SqlProcess, at: LakeStat
         process.query(at, "FROM range(1000000)", 60, max_bytes=1_000_000)
 
 
-def test_nothing_is_spilt_to_disk(at: LakeState, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_nothing_is_spilt_to_disk(at, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     with (
@@ -178,6 +174,6 @@ def test_nothing_is_spilt_to_disk(at: LakeState, tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize("text", ["lots", "4", "-1GB", "1GB'; SELECT 1", "1 gigabyte"])
-def test_what_is_no_size_is_refused(text: str):
+def test_what_is_no_size_is_refused(text):
     with pytest.raises(SqlError, match="is no size of memory"):
         SqlProcess(text)

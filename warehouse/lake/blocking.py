@@ -10,7 +10,6 @@ from warehouse.lake.checks import (
     MAKE_ANEW,
     MOST_BROKEN,
     CheckScope,
-    follows_schema,
     schema_faults,
 )
 from warehouse.lake.lake import Lake
@@ -19,17 +18,17 @@ from warehouse.lake.publication import WHOLE_DATASET
 # By dataset the least share of labelled episodes, as it was last built
 LIMITS = """
 SELECT dataset, coalesce((config ->> '$.stages.checks.min_labelled')::DOUBLE, ?) FROM build_configs"""
+RUNS = "SELECT DISTINCT stage, dataset, chunk FROM stage_runs WHERE chunk <> ? ORDER BY ALL"
 
 
 def failed_check(lake: Lake, scope: CheckScope) -> tuple[str, str] | None:
     """The first blocking check of what a stage wrote that fails, in words, and the remedy; None: none."""
-    for check in CHECKS:
-        is_passed = scope.is_checked and check.run is follows_schema
-        if is_passed or not (check.is_blocking and scope.stage in check.stages):
-            continue
+    blocking = [c for c in CHECKS if c.is_blocking and scope.stage in c.stages]
+    for check in blocking[scope.is_checked :]:  # the schema stands first
         outcome = check.run(lake, scope)
         if not outcome.passed:
-            return f"the check {check.name} of {scope.stage} failed: {outcome.detail}", check.remedy
+            place = f"{scope.stage} failed in chunk {scope.chunk}"
+            return f"the check {check.name} of {place}: {outcome.detail}", check.remedy
     return None
 
 
@@ -44,16 +43,9 @@ def blocked_datasets(lake: Lake) -> dict[str, tuple[str, str]]:
     }
     limits = dict(lake.rows(LIMITS, [MIN_LABELLED]))
     # The other checks of each chunk, where the stage has run
-    for check in CHECKS:
-        if not check.is_blocking or check.run is follows_schema:
-            continue
-        for stage in check.stages:
-            runs = "SELECT DISTINCT dataset, chunk FROM stage_runs WHERE stage = ? AND chunk <> ? ORDER BY ALL"
-            for dataset, chunk in lake.rows(runs, [stage, WHOLE_DATASET]):
-                limit = limits.get(dataset, MIN_LABELLED)
-                scope = CheckScope(stage, dataset, chunk, min_labelled=limit)
-                outcome = check.run(lake, scope)
-                if not outcome.passed:
-                    reason = f"the check {check.name} of {stage} failed in chunk {chunk}: {outcome.detail}"
-                    blocked.setdefault(dataset, (reason, check.remedy))
+    for stage, dataset, chunk in lake.rows(RUNS, [WHOLE_DATASET]):
+        limit = limits.get(dataset, MIN_LABELLED)
+        scope = CheckScope(stage, dataset, chunk, is_checked=True, min_labelled=limit)
+        if failed := failed_check(lake, scope):
+            blocked.setdefault(dataset, failed)
     return blocked

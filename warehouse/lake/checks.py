@@ -1,13 +1,16 @@
 """Checks of a corpus: what has to hold before anything is built on it, and what a person should look into.
 
-`CHECKS`, at the end, lists them: Dagster's assets run those of their stage; releases, the doctor those of the corpus.
+A check is a query of checks.sql, which gives the fields of a CheckOutcome, or a function. `CHECKS`, at the end, lists
+them: Dagster's assets run those of their stage; releases, the doctor those of the corpus.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import cache
-from itertools import batched, chain
+from dataclasses import dataclass
+from functools import cache, partial
+from itertools import chain
+from pathlib import Path
+from string import Template
 from typing import Any, NamedTuple
 
 import duckdb
@@ -21,11 +24,14 @@ from warehouse.lake.lake import Lake
 from warehouse.lake.near_duplicates import USABLE, Run, look_alikes, near_copies, not_looked_at
 from warehouse.lake.statements import takedown_marks
 
-FEW_EPISODES = 3  # so few say nothing of the source or the model: each is left out by itself
-MAX_DISAGREEMENT = 0.15  # mean |difference of progress| between annotators of a chunk
-MAX_Z = 4.0  # standard errors that a chunk's labels may be from those of the last release
-MIN_DRIFT = 0.1  # of the mean that it was: less is no drift, however sure
-MIN_EPISODES = 5  # of both, for means to be compared
+THRESHOLDS = {
+    "CHANGED": literal(CHANGED_DURING_BUILD),
+    "FEW": 3,  # episodes, which say nothing of the source or the model: each is left out by itself
+    "MAX_DISAGREEMENT": 0.15,  # mean |difference of progress| between annotators of a chunk
+    "MAX_Z": 4.0,  # standard errors that a chunk's labels may be from those of the last release
+    "MIN_DRIFT": 0.1,  # of the mean that it was: less is no drift, however sure
+    "MIN_EPISODES": 5,  # of both, for means to be compared
+}
 EXAMPLES = 3  # of each kind of leak, in words
 MOST_BROKEN = 5  # tables, in one message
 IN_TWO_SPLITS = "GROUP BY ALL HAVING min(split) <> max(split)"
@@ -65,157 +71,45 @@ class CheckScope(NamedTuple):
         of_dataset = f"dataset = {literal(self.dataset)}"
         return of_dataset if self.chunk is None else f"{of_dataset} AND chunk = {int(self.chunk)}"
 
-    def row(self, lake: Lake, sql: str) -> tuple:
-        """The one row of a query with dataset and chunk as its parameters $1 and $2."""
-        return lake.rows(sql, [self.dataset, self.chunk or 0])[0]
 
-    def share(self, lake: Lake, sql: str, name: str, description: str) -> CheckOutcome:
-        """The query counts episodes of the chunk, and those of them that fit. Of FEW_EPISODES or fewer none has to."""
-        episodes, fitting = self.row(lake, sql)
-        share = fitting / episodes if episodes else 1.0
-        passed = share >= self.min_labelled or episodes <= FEW_EPISODES
-        limit = "" if passed else f", fewer than {self.min_labelled:g} of them (min_labelled)"
-        return CheckOutcome(
-            passed,
-            f"{fitting} of {episodes} {description}{limit}",
-            {name: share, "episodes": episodes},
-        )
+def _queries() -> dict[str, tuple[str, Template]]:
+    """By name the description and the query of each block of checks.sql."""
+    queries = {}
+    for block in Path(__file__).with_suffix(".sql").read_text().split("\n\n"):
+        head, sql = block.split("\n", 1)
+        name, description = head.removeprefix("-- ").split(": ", 1)
+        queries[name] = description, Template(sql)
+    return queries
 
 
-def decodable_coverage(lake: Lake, scope: CheckScope) -> CheckOutcome:
-    """As many of a chunk's episodes with video and rows decode as `min_labelled` asks: fewer are a
-    broken source, not bad luck."""
-    sql = (
-        f"SELECT count(*), count(*) FILTER (status = 'ok' OR reason = '{CHANGED_DURING_BUILD}') "
-        "FROM episodes e WHERE dataset = $1 AND chunk = $2 "
-        "AND NOT EXISTS (SELECT 1 FROM findings f WHERE f.dataset = e.dataset AND f.episode_index = e.episode_index "
-        "AND f.stage = 'episodes' AND f.severity = 'unusable')"
-    )
-    return scope.share(lake, sql, "decodable", "episodes with video decode")
+QUERIES = _queries()
 
 
-# Usable episodes of a chunk but those whose label a person rejected, and how many have an active label
-LABELLED = """
-SELECT count(*), count(a.label_run)
-FROM (FROM episodes WHERE dataset = $1 AND chunk = $2 AND status = 'ok') e
-LEFT JOIN active_runs a USING (dataset, episode_index)
-LEFT JOIN (FROM current_corrections WHERE status = 'rejected') r USING (dataset, episode_index)
-WHERE a.label_run IS NOT NULL OR r.status IS NULL"""
-
-WHY_UNLABELLED = """
-SELECT min(detail) FROM findings f ANTI JOIN active_runs a USING (dataset, episode_index)
-WHERE f.dataset = $1 AND f.chunk = $2 AND f.stage = 'segments' AND f.severity = 'warning'"""
-
-
-def label_coverage(lake: Lake, scope: CheckScope) -> CheckOutcome:
-    """As many of a chunk's usable episodes have a label as `min_labelled` asks; the others are left
-    out, and the findings say why."""
-    outcome = scope.share(lake, LABELLED, "labelled", "usable episodes have a label")
-    if outcome.passed:
-        return outcome
-    (reason,) = scope.row(lake, WHY_UNLABELLED)
-    return replace(
-        outcome, detail=f"{outcome.detail}; one of the others: {reason or 'not labelled'}"
-    )
-
-
-def label_agreement(lake: Lake, scope: CheckScope) -> CheckOutcome:
-    """Labels of a chunk's episodes by several annotators are near each other on average."""
-    count, mean, worst, episode = scope.row(
-        lake,
-        "SELECT count(*), avg(mean_difference), max(mean_difference), arg_max(episode_index, mean_difference) "
-        "FROM label_disagreement WHERE dataset = $1 AND chunk = $2",
-    )
-    if not count:
-        return CheckOutcome(True, "labels of one annotator only", {"pairs": 0})
-    detail = f"{count} pairs of labels differ by {mean:.3f} on average, at most {worst:.3f} (episode {episode})"
-    return CheckOutcome(
-        mean <= MAX_DISAGREEMENT, detail, {"pairs": count, "mean": mean, "worst": worst}
-    )
-
-
-def cost_within_budget(lake: Lake, scope: CheckScope) -> CheckOutcome:
-    """At what a chunk's questions cost, all chunks of the dataset stay within the budget of a build."""
-    calls, prompt, completion, usd, chunks = scope.row(
-        lake,
-        "SELECT count(*), coalesce(sum(prompt_tokens), 0), coalesce(sum(completion_tokens), 0), "
-        "coalesce(sum(cost_usd), 0), (SELECT count(DISTINCT chunk) FROM episode_facts WHERE dataset = $1) "
-        "FROM vlm_calls v JOIN episode_facts e USING (dataset, episode_index) WHERE dataset = $1 AND e.chunk = $2",
-    )
-    numbers = {"calls": calls, "prompt_tokens": prompt, "completion_tokens": completion, "usd": usd}
-    detail = (
-        f"{usd:.2f} USD for {calls} calls; {chunks} chunks at that price: {usd * chunks:.2f} USD"
-    )
-    if scope.budget_usd is None:
-        return CheckOutcome(True, f"{detail}; no budget is set (max_cost_usd)", numbers)
-    is_within = usd * chunks <= scope.budget_usd
-    return CheckOutcome(is_within, f"{detail}, of a budget of {scope.budget_usd:g} USD", numbers)
+def queried(name: str, lake: Lake, scope: CheckScope, **values: Any) -> CheckOutcome:
+    """The one row of a block of checks.sql; `values`: of names in it that others have not."""
+    budget = "NULL" if scope.budget_usd is None else scope.budget_usd
+    values |= {
+        "DATASET": literal(scope.dataset),
+        "CHUNK": int(scope.chunk or 0),
+        "MIN_LABELLED": scope.min_labelled,
+        "TOO_FEW": literal(f", fewer than {scope.min_labelled:g} of them (min_labelled)"),
+        "BUDGET": f"{budget}::DOUBLE",
+    }
+    [outcome] = lake.rows(QUERIES[name][1].substitute(THRESHOLDS, **values))
+    passed, detail, numbers = outcome
+    return CheckOutcome(passed, detail, {k: v for k, v in numbers.items() if v is not None})
 
 
 def label_drift(lake: Lake, scope: CheckScope) -> CheckOutcome:
-    """A chunk's labels are like the dataset's in the last release: steps per episode, end progress,
-    confidence.
-
-    Drift: means that are MAX_Z standard errors and MIN_DRIFT of the former apart.
-    """
     last = lake.rows("SELECT name, snapshot FROM releases ORDER BY created_at DESC, name LIMIT 1")
     if not last:
         return CheckOutcome(True, "no release to compare with", {})
     name, snapshot = last[0]
     # A release may be older than a column that is compared
     try:
-        former_statistics = _label_statistics(
-            lake, scope.dataset, None, f" AT (VERSION => {int(snapshot)})"
-        )
+        return queried("label_drift", lake, scope, RELEASE=literal(name), VERSION=int(snapshot))
     except (duckdb.CatalogException, duckdb.BinderException):
         return CheckOutcome(True, f"release {name} is older than the tables that are compared", {})
-    # The same statistics of the chunk now and of the dataset at the release; of few episodes a mean says nothing
-    present_statistics = _label_statistics(lake, scope.dataset, scope.chunk or 0, "")
-    drifted = []
-    numbers = {}
-    for statistic, (mean, variance, count) in present_statistics.items():
-        former, former_variance, former_count = former_statistics[statistic]
-        if min(count, former_count) >= MIN_EPISODES:
-            numbers[statistic] = mean
-            numbers[f"{statistic}_then"] = former
-            # Sure, and large enough to matter
-            standard_error = (variance / count + former_variance / former_count) ** 0.5
-            if abs(mean - former) > max(MAX_Z * standard_error, MIN_DRIFT * abs(former)):
-                drifted.append(f"{statistic.replace('_', ' ')} {mean:.3g} against {former:.3g}")
-    if drifted:
-        return CheckOutcome(False, f"against release {name}: {'; '.join(drifted)}", numbers)
-    return CheckOutcome(True, f"labels are like those of release {name}", numbers)
-
-
-def _label_statistics(
-    lake: Lake, dataset: str, chunk: int | None, version_clause: str
-) -> dict[str, tuple[float, float, int]]:
-    """Mean, variance of the population and count over the episodes of a dataset, or of its chunk, by their active
-    labels; `version_clause`: of which snapshot."""
-    if chunk is None:
-        clause, values = ("", [dataset])
-    else:
-        clause, values = (" AND a.chunk = ?", [dataset, chunk])
-    column_of = {
-        "steps_per_episode": "steps",
-        "end_progress": "end_progress",
-        "confidence": "confidence",
-    }
-    moments = ", ".join(
-        f"coalesce(avg({c}), 0), coalesce(var_pop({c}), 0), count({c})" for c in column_of.values()
-    )
-    row = lake.rows(
-        f"SELECT {moments} FROM ("
-        f"SELECT q.end_progress, l.confidence, (SELECT count(*) FROM segments AS s{version_clause} WHERE "
-        "s.dataset = a.dataset AND "
-        "s.chunk = a.chunk AND s.episode_index = a.episode_index AND s.label_run = a.label_run AND s.kind = 'step') "
-        f"AS steps FROM active_runs AS a{version_clause} "
-        f"JOIN label_quality AS q{version_clause} USING (dataset, episode_index, chunk, label_run) "
-        f"JOIN episode_labels AS l{version_clause} USING (dataset, episode_index, chunk, label_run) "
-        f"WHERE a.dataset = ?{clause})",
-        values,
-    )[0]
-    return dict(zip(column_of, batched(row, 3), strict=True))  # type: ignore[arg-type]  # three of each
 
 
 def chosen_datasets(lake: Lake, datasets: Sequence[str] | None) -> tuple[list[str], str]:
@@ -328,8 +222,10 @@ def schema_faults(
     broken: dict[tuple[str, str], str] = {}
     by_table = _faults_of_tables(lake, STAGED_TABLES, names, clause, clause)
     for name, (_, faults) in by_table.items():
-        for dataset, wrong in sorted(faults.items()):
-            broken[dataset, name] = f"{name} of {dataset}: {', '.join(wrong)}"
+        broken |= {
+            (dataset, name): f"{name} of {dataset}: {', '.join(wrong)}"
+            for dataset, wrong in sorted(faults.items())
+        }
     return names, sum(count for count, _ in by_table.values()), broken
 
 
@@ -552,6 +448,7 @@ class Check:
     of a release, by the detail. remedy: of what one that blocks stopped.
     """
 
+    name: str
     run: Callable[..., CheckOutcome]
     stages: tuple[str, ...] = ()
     is_blocking: bool = False
@@ -559,13 +456,10 @@ class Check:
     remedy: str = ""
 
     @property
-    def name(self) -> str:
-        return self.run.__name__
-
-    @property
     def description(self) -> str:
-        """The first sentence or two of its docstring."""
-        return " ".join((self.run.__doc__ or "").split("\n\n")[0].split())
+        """What has to hold: of checks.sql, or the first sentences of a docstring."""
+        text = QUERIES[self.name][0] if self.name in QUERIES else self.run.__doc__ or ""
+        return " ".join(text.split("\n\n")[0].split())
 
 
 def withdrawals_are_decided(lake: Lake, datasets: Sequence[str] | None = None) -> CheckOutcome:
@@ -580,9 +474,12 @@ def withdrawals_are_decided(lake: Lake, datasets: Sequence[str] | None = None) -
 
 
 CHECKS = (
-    Check(follows_schema, tuple(STAGE_TABLES), is_blocking=True, remedy=MAKE_ANEW),
     Check(
-        decodable_coverage,
+        "follows_schema", follows_schema, tuple(STAGE_TABLES), is_blocking=True, remedy=MAKE_ANEW
+    ),
+    Check(
+        "decodable_coverage",
+        partial(queried, "decodable_coverage"),
         ("frames",),
         is_blocking=True,
         remedy="mend the source (proccorpus show quarantine says what is wrong), "
@@ -591,28 +488,31 @@ CHECKS = (
         f"or {GO_ON_WITH_FEWER}",
     ),
     Check(
-        label_coverage,
+        "label_coverage",
+        partial(queried, "label_coverage"),
         ("progress",),
         is_blocking=True,
         remedy="build again: the others are asked about again "
         "(proccorpus show quarantine says why they have none); "
         f"or {GO_ON_WITH_FEWER}",
     ),
-    Check(label_agreement, ("progress",)),
-    Check(label_drift, ("progress",)),
-    Check(cost_within_budget, ("segments", "reasoning")),
+    Check("label_agreement", partial(queried, "label_agreement"), ("progress",)),
+    Check("label_drift", label_drift, ("progress",)),
+    Check("cost_within_budget", partial(queried, "cost_within_budget"), ("segments", "reasoning")),
     Check(
+        "no_split_leak",
         no_split_leak,
         is_blocking=True,
         refusal="no release while test data leaks into training: {}. Mend the splits (group_field in the registry "
         "entry), or take one of the two down: proccorpus takedown DATASET --episodes N --reason TEXT",
     ),
     Check(
+        "withdrawals_are_decided",
         withdrawals_are_decided,
         is_blocking=True,
         refusal="no release while it is not decided whether episodes are recordings that were taken down: {}. Say "
         "proccorpus say recording DATASET EPISODE true, or false",
     ),
-    Check(corpus_is_sound, is_blocking=True),
+    Check("corpus_is_sound", corpus_is_sound, is_blocking=True),
 )
 GUARDS = tuple(check for check in CHECKS if not check.stages)

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +122,7 @@ def examine(lake: Lake, *, hashes: bool = False) -> list[Trouble]:
                 labels,
                 outdated_labels,
                 recordings,
-                *((rows,) if hashes else ()),
+                *((broken_tables, rows) if hashes else ()),
             )
             compared = list(chain.from_iterable(check(lake, hashes) for check in checks))
             compared += orphans(lake, listed, stored_sizes)
@@ -302,12 +303,13 @@ def orphans(
         "keyframes": list(unlisted_keyframes(lake, 0)),
         "shards": list(unlisted_shards(lake, 0)),
     }
-    for kind, unlisted in unlisted_by_kind.items():
-        if unlisted:
-            detail = f"{len(unlisted)} files that nothing lists: a crash left them, or a build is about to record them"
-            repair_note = f"the next build moves them to .removed/ once they are {GRACE_S / 60:.0f} minutes old"
-            remedy = f"nothing, {repair_note}; or proccorpus doctor --repair"
-            yield Trouble(WARNING, f"orphaned {kind}", str(unlisted[0]), detail, remedy)
+    for kind, unlisted in filter(itemgetter(1), unlisted_by_kind.items()):
+        detail = f"{len(unlisted)} files that nothing lists: a crash left them, or a build is about to record them"
+        repair_note = (
+            f"the next build moves them to .removed/ once they are {GRACE_S / 60:.0f} minutes old"
+        )
+        remedy = f"nothing, {repair_note}; or proccorpus doctor --repair"
+        yield Trouble(WARNING, f"orphaned {kind}", str(unlisted[0]), detail, remedy)
 
 
 # Files beside the lake
@@ -470,9 +472,8 @@ def recordings(lake: Lake, _: bool) -> Iterator[Trouble]:
         )
 
 
-def rows(lake: Lake, _: bool) -> Iterator[Trouble]:
-    """Rows against core/tables, and, of stages whose rows are theirs alone, against the hash that was recorded when
-    they were published."""
+def broken_tables(lake: Lake, _: bool) -> Iterator[Trouble]:
+    """Rows against core/tables."""
     for (dataset, name), text in schema_faults(lake)[2].items():
         made_by = (
             "SELECT stage, dataset, chunk FROM stage_runs "
@@ -481,6 +482,10 @@ def rows(lake: Lake, _: bool) -> Iterator[Trouble]:
         runs = lake.rows(made_by, [dataset, STAGES_OF[name]])
         parts = tuple(Partition(*run) for run in runs)
         yield Trouble(ERROR, "rows", dataset, text, MEND, parts=parts)
+
+
+def rows(lake: Lake, _: bool) -> Iterator[Trouble]:
+    """Rows of stages that are theirs alone, against the hash that was recorded when they were published."""
     schema_at = dict(
         lake.rows(f"SELECT snapshot_id, schema_version FROM {CATALOG}.ducklake_snapshot")
     )

@@ -112,9 +112,8 @@ def forget_texts(lake: LakeConnection, dataset: str) -> None:
     if not episodes:
         return
     with lake.lock(), lake.transaction(f"texts of {dataset}"):
-        for table, name in (("run_checks", "check_name"), ("findings", "reason")):
-            sql = f"DELETE FROM {table} WHERE dataset = ? AND {name} = ? AND list_contains(?, episode_index)"
-            lake.con.execute(sql, [dataset, OTHER_TEXT, episodes])
+        sql = "DELETE FROM findings WHERE dataset = ? AND reason = ? AND list_contains(?, episode_index)"
+        lake.con.execute(sql, [dataset, OTHER_TEXT, episodes])
 
 
 def make_shards_stale(lake: LakeConnection, runs: pa.Table) -> None:

@@ -113,7 +113,7 @@ def digest(lake: LakeConnection) -> dict[str, str]:
         for t in TABLES.values()
         if t.content
     }
-    for view, key in {**SAID, "episodes": ("dataset", "episode_index")}.items():
+    for view, key in {**SAID, **WITH_KEYS}.items():
         names = [r[0] for r in lake.rows(f"SELECT column_name FROM (DESCRIBE {view})")]
         hashed = [name for name in names if view not in SAID or name not in NOT_HASHED]
         hashes[view] = _digest(lake, view, key, _json(hashed), names)
@@ -135,6 +135,11 @@ def _digest(
     return content_key(*(r[0] or "" for r in lake.rows(sql)))
 
 
+# Views of findings by the columns that order them
+WITH_KEYS = {
+    "episodes": ("dataset", "episode_index"),
+    "run_checks": ("dataset", "episode_index", "check_name", "camera", "signal", "start_frame"),
+}
 NOT_HASHED = ("recording", "created_at")  # of views of what people said
 WHOLE_DATASET = -1  # stage_runs.chunk of a stage that works on a dataset as a whole
 OFFERS, DIGITS = ".offers", 20  # folder in the workspace; of the number that an offer begins with

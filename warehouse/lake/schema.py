@@ -41,7 +41,9 @@ OF_MOTION = "SELECT label_run FROM label_runs WHERE annotator IN ('motion', 'nat
 # Of each version, what rows that were there before need: SQL on the lake, after tables and columns were added. One with
 # a parameter is run for each dataset by itself, so that it need not hold the rows of all.
 # Version 0 is all lakes from before versions were counted.
-RECORDINGS, PRINTS, OUTDATED_CORRECTIONS, FALLS, NUMBERS = queries_of(__file__)
+RECORDINGS, PRINTS, OUTDATED_CORRECTIONS, FALLS, NUMBERS, FORMER_CHECKS, STRETCHES = queries_of(
+    __file__
+)
 FORMER_ID = "left(sha256(o.dataset || chr(0) || o.episode_index || chr(0) || 'former'), 16)"
 STEPS: Mapping[int, Sequence[str]] = {
     # Its key has had label_run since frames-4
@@ -99,6 +101,8 @@ STEPS: Mapping[int, Sequence[str]] = {
         NUMBERS,
         "DROP TABLE IF EXISTS episode_ids",
     ),
+    # Stretches were a table beside the findings
+    23: (FORMER_CHECKS, STRETCHES, "DROP TABLE run_checks"),
 }
 
 

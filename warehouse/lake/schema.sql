@@ -44,3 +44,16 @@ UPDATE recordings SET episode_index = n.number FROM (
                                   ORDER BY left_at IS NULL DESC, left_at DESC, recording) AS nth
         FROM recordings) WHERE nth > 1) n
 WHERE recordings.recording = n.recording
+-- checks of runs before 23: a lake may be older than them
+CREATE TABLE IF NOT EXISTS run_checks (
+  dataset VARCHAR, episode_index BIGINT, chunk INTEGER, check_name VARCHAR, camera VARCHAR, signal VARCHAR,
+  start_frame BIGINT, end_frame BIGINT, measured DOUBLE, usual DOUBLE, unit VARCHAR, other_dataset VARCHAR,
+  other_episode BIGINT, detail VARCHAR)
+-- stretches of 23: of the finding of their check
+UPDATE findings SET stretches = k.stretches FROM (
+  SELECT dataset, episode_index, check_name, nullif(camera, '') AS camera,
+         list(struct_pack(signal, start_frame, end_frame, measured, usual, unit, other_dataset, other_episode, detail)
+              ORDER BY start_frame, signal) AS stretches
+  FROM run_checks GROUP BY ALL) k
+WHERE findings.stage = 'frames' AND findings.dataset = k.dataset AND findings.episode_index = k.episode_index
+  AND findings.reason = k.check_name AND findings.camera IS NOT DISTINCT FROM k.camera

@@ -1,4 +1,4 @@
-"""The checkup on made-up runs: each fault is named with its run and stretch, and runs without faults are not named."""
+"""The checkup on made-up runs: each fault is named with its run and stretch, and no other."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -8,12 +8,11 @@ import pytest
 
 from annotate.checkup.cameras import frozen_stretches
 from annotate.checkup.checks import Checkup
-from annotate.checkup.comparer import Measurement, fault_row, joined_faults
+from annotate.checkup.comparer import Measurement
 from annotate.checkup.comparer import faults as beyond_limits
 from annotate.checkup.signals import CameraSignals, RunSignals
 from annotate.spans import stretches
-from core.tables import TABLES
-from ingest.episode import Finding, StoredStatistics
+from ingest.episode import Finding, StoredStatistics, joined_findings
 from ingest.signals.gripper import GripperSignal
 
 FPS = 10.0
@@ -27,7 +26,7 @@ GRIPPER_MOVES = (60, 140)
 
 
 def made_up_run(episode: int, task: str = "put the cup away") -> RunSignals:
-    """An arm of three joints that moves and rests by turns, a gripper that closes and opens, and two cameras."""
+    """An arm that moves and rests by turns, with a gripper and two cameras."""
     random = np.random.default_rng(episode)
     steps = random.normal(0, 1, (FRAMES, 3))
     moves = np.sin(np.arange(FRAMES) / 9 + episode) > -0.3
@@ -238,7 +237,7 @@ def test_a_camera_out_of_focus_is_told(runs: list[RunSignals]):
 
 
 @pytest.mark.parametrize("check_name", FAULTS)
-def test_a_fault_is_named_with_its_run_and_stretch(check_name: str, runs: list[RunSignals]):
+def test_a_fault_is_named(check_name: str, runs: list[RunSignals]):
     spoil, (start, end), camera = FAULTS[check_name]
     spoilt = [*runs[:4], spoil(runs[4]), *runs[5:]]
     run_faults = faults(spoilt)
@@ -263,7 +262,7 @@ def test_rows_that_are_late_in_all_runs_are_told(runs: list[RunSignals]):
 
 
 @pytest.mark.parametrize("frames", [-10, -5, -3, 3, 5, 10])
-def test_rows_of_one_run_are_late_beside_the_others(runs: list[RunSignals], frames: int):
+def test_rows_of_one_run_are_late(runs: list[RunSignals], frames: int):
     state = np.array(runs[4].state)
     later_rows = later(state, frames) if frames > 0 else later(state[::-1], -frames)[::-1]
     (fault,) = faults([*runs[:4], replace(runs[4], state=later_rows), *runs[5:]])
@@ -302,14 +301,14 @@ def test_rows_are_not_late_where_pictures_do_not_tell(runs: list[RunSignals]):
 
 
 def with_even_change(run: RunSignals) -> RunSignals:
-    """The run with pictures that change all the time by as much as where the arm moves."""
+    """The run with pictures that change all the time."""
     for number in range(len(run.cameras)):
         noise = np.random.default_rng(run.episode_index + 100 * number).normal(0, 0.001, FRAMES)
         run = with_camera(run, number, change=(0.02 + noise).astype(np.float32))
     return run
 
 
-def test_a_copy_names_the_run_that_it_is_one_of_and_what_is_equal(runs: list[RunSignals]):
+def test_a_copy_names_its_run_and_what_is_equal(runs: list[RunSignals]):
     copy = replace(runs[2], episode_index=RUNS)
     (exact,) = faults([*runs, copy])
     assert (exact.reason, exact.episode_index, exact.other) == ("copy", RUNS, ("made_up", 2))
@@ -369,7 +368,7 @@ def test_a_sign_that_is_other_in_all_runs_is_told(runs: list[RunSignals]):
     assert faults([replace(run, action=-np.array(run.action)) for run in runs]) == []
 
 
-def test_a_success_is_told_that_ends_like_what_others_show_earlier(runs: list[RunSignals]):
+def test_a_success_that_ends_like_earlier_pictures(runs: list[RunSignals]):
     def lit(run: RunSignals, share: float = 1.0, *, success: bool | None = True) -> RunSignals:
         """It becomes lighter until its end; one that ends early does so after a share of that."""
         light = np.linspace(0, 80 * share, FRAMES // 2)[:, None, None]
@@ -418,21 +417,18 @@ def test_a_finding_names_the_longest_stretches(runs: list[RunSignals]):
     for start, end in ((10, 20), (40, 52), (70, 76), (100, 130)):
         is_black = overwritten(is_black, start, end, True)
     run_faults = faults([with_camera(run, 0, is_black=is_black), *runs[1:]])
-    (finding,) = joined_faults(run_faults)
+    (finding,) = joined_findings(run_faults)
     assert (finding.reason, finding.episode_index, finding.camera) == ("camera_black", 0, "front")
     assert finding.detail.endswith("and 1 more")
     assert "from 7.0 s" not in finding.detail
-    table = TABLES["run_checks"].rows(
-        [{"dataset": "made_up", "chunk": 0} | fault_row(fault) for fault in run_faults]
-    )
-    assert table["start_frame"].to_pylist() == [10, 40, 70, 100]
+    assert [stretch["start_frame"] for stretch in finding.stretches] == [10, 40, 70, 100]
 
 
 @pytest.mark.parametrize(
     ("seconds", "usual_s", "is_named"),
     [(3.0, 0.5, True), (2.9, 0.5, False), (3.6, 1.7, False), (3.8, 1.7, True), (5.9, 3.0, False)],
 )
-def test_a_number_is_a_fault_by_its_limit_and_by_what_is_usual(
+def test_a_number_is_a_fault_by_its_limit(
     runs: list[RunSignals], seconds: float, usual_s: float, is_named: bool
 ):
     words = {"side": "last", "others": "the other runs"}
@@ -448,7 +444,7 @@ def test_stretches_are_half_open():
 
 @pytest.mark.parametrize(("starts", "num_named"), [((20, 80, 140), 0), ((20, 65, 165), 3)])
 def test_a_place_that_the_camera_does_not_see(starts: Sequence[int], num_named: int) -> None:
-    """The arm goes round in 60 frames. Three times the camera shows one picture: at one place, or at others."""
+    """The arm goes round in 60 frames; three times the camera shows one picture."""
     run = made_up_run(0)
     turns = np.arange(FRAMES) * 2 * np.pi / 60
     state = np.c_[np.cos(turns), np.sin(turns), np.cos(2 * turns), np.ones(FRAMES)]

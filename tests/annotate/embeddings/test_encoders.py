@@ -22,7 +22,7 @@ def scene(seed: int = 0, side: int = 64) -> np.ndarray:
 
 
 @pytest.fixture
-def no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def no_weights(tmp_path, monkeypatch) -> Path:
     """A machine without the package, with an empty cache of torch's, which it returns."""
     monkeypatch.setattr("annotate.embeddings.MOBILENET_PACKAGE", "no-such-package")
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
@@ -32,10 +32,7 @@ def no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return cache
 
 
-# Names and settings
-
-
-def test_a_folder_of_weights_is_known_by_what_lies_in_it(tmp_path: Path):
+def test_a_folder_of_weights_is_known_by_what_lies_in_it(tmp_path):
     config = EmbeddingsConfig(encoder=f"hf:{tmp_path}")
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "model.safetensors").write_bytes(b"12")
@@ -49,12 +46,7 @@ def test_a_folder_of_weights_is_known_by_what_lies_in_it(tmp_path: Path):
     )
 
 
-# Weights
-
-
-def test_weights_that_are_missing_are_named_with_what_to_do(
-    no_weights: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_weights_that_are_missing_are_named_with_what_to_do(no_weights, monkeypatch):
     def offline(*_: object, **__: object) -> None:
         raise OSError("no route to host")
 
@@ -76,7 +68,7 @@ def test_weights_that_are_missing_are_named_with_what_to_do(
     load_encoder(EmbeddingsConfig(encoder="grey"))
 
 
-def test_weights_with_another_sha256_are_refused(no_weights: Path):
+def test_weights_with_another_sha256_are_refused(no_weights):
     file = no_weights / "mobilenet_v2-b0353104.pth"
     file.write_bytes(b"not them")
     assert missing_download(EmbeddingsConfig()) == "", "there is a file, whatever it holds"
@@ -86,7 +78,7 @@ def test_weights_with_another_sha256_are_refused(no_weights: Path):
         load_encoder(EmbeddingsConfig())
 
 
-def test_files_of_torchs_hub_are_checked_by_their_names(no_weights: Path):
+def test_files_of_torchs_hub_are_checked_by_their_names(no_weights):
     content = b"weights"
     begin = hashlib.sha256(content).hexdigest()[:8]
     for name, is_right in ((f"net-{begin}.pth", True), ("net-00000000.pth", False)):
@@ -99,7 +91,7 @@ def test_files_of_torchs_hub_are_checked_by_their_names(no_weights: Path):
                 weights.weights_file(url)
 
 
-def test_a_download_that_is_cut_off_is_not_kept(no_weights: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_download_that_is_cut_off_is_not_kept(no_weights, monkeypatch):
     content = b"weights"
     url = f"https://example.org/net-{hashlib.sha256(content).hexdigest()[:8]}.pth"
     monkeypatch.setattr(weights, "urlopen", lambda _: io.BytesIO(content[:-1]))
@@ -110,11 +102,8 @@ def test_a_download_that_is_cut_off_is_not_kept(no_weights: Path, monkeypatch: p
     assert weights.weights_file(url).read_bytes() == content
 
 
-# Numbers
-
-
 @pytest.mark.slow
-def test_a_model_of_transformers_in_a_folder(tmp_path: Path):
+def test_a_model_of_transformers_in_a_folder(tmp_path):
     from transformers import Dinov2Config, Dinov2Model
 
     settings = Dinov2Config(
@@ -134,7 +123,7 @@ def test_a_model_of_transformers_in_a_folder(tmp_path: Path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "vit_b_32", "swin_t"])
-def test_any_model_of_torchvision(name: str, no_weights: Path, monkeypatch: pytest.MonkeyPatch):
+def test_any_model_of_torchvision(name, no_weights, monkeypatch):
     import torch
     from torchvision.models import get_model, get_model_weights
 
@@ -147,9 +136,6 @@ def test_any_model_of_torchvision(name: str, no_weights: Path, monkeypatch: pyte
     numbers = encoder.embed(np.stack([scene(k, 224) for k in range(encoder.small_batch)]))
     assert numbers.shape == (encoder.small_batch, 256 + 64 * 9)
     assert np.isfinite(numbers).all()
-
-
-# Passes
 
 
 GREY = EmbeddingsConfig(encoder="grey")

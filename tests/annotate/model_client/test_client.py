@@ -2,10 +2,16 @@
 
 import asyncio
 import contextlib
+import hashlib
 import io
+import json
+import subprocess
+import sys
 import time
+import zlib
 from collections.abc import AsyncIterator, Awaitable, Coroutine
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +22,9 @@ from annotate.config import Price, VlmConfig
 from annotate.model_client.calls import Image, Reply, Request, VlmError
 from annotate.model_client.client import Client
 from annotate.model_client.endpoints import Endpoint, Served, TryError
-from annotate.model_client.responses import ResponseStore
+from annotate.model_client.responses import FILE, ResponseStore, StoredReply, encode
+from core.paths import ROOT
+from tests.kits.patience import PATIENCE_S
 from tests.kits.vlm_standin import Fault, StandIn
 
 SCHEMA = {
@@ -46,9 +54,6 @@ def question(n: int = 0, **changes: Any) -> Request:
         "plan", "You look.", (picture(n), f"What {n}?"), SCHEMA, max_tokens=500, seed=7
     )
     return replace(request, **changes)
-
-
-pytestmark = pytest.mark.usefixtures("short_pauses")
 
 
 class Bench:
@@ -84,7 +89,7 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Bench:
+def bench(tmp_path) -> Bench:
     return Bench(tmp_path)
 
 
@@ -101,7 +106,8 @@ async def outcomes(asks: list[Awaitable[Reply]]) -> list[Reply | str]:
     return [e.reason if isinstance(e, VlmError) else e for e in replies]  # type: ignore[union-attr]
 
 
-def test_without_a_schema_any_text_is_a_reply(bench: Bench):
+@pytest.mark.usefixtures("short_pauses")
+def test_without_a_schema_any_text_is_a_reply(bench):
     request = question(schema=None, system="", extra={"logprobs": True, "top_logprobs": 2})
     assert request.key("m", None) != replace(request, extra={}).key("m", None)
 
@@ -141,7 +147,8 @@ def ask_some(
     return run(ask_all())
 
 
-def test_retry_after_is_honoured(bench: Bench):
+@pytest.mark.usefixtures("short_pauses")
+def test_retry_after_is_honoured(bench):
     start = time.monotonic()
     replies, server = ask_some(bench, "429:first=1", number=4, max_concurrency=1)
     assert all(isinstance(r, Reply) for r in replies)
@@ -150,13 +157,15 @@ def test_retry_after_is_honoured(bench: Bench):
     assert time.monotonic() - start < 3
 
 
-def test_a_server_that_puts_off_for_long_is_not_waited_for(bench: Bench):
+@pytest.mark.usefixtures("short_pauses")
+def test_a_server_that_puts_off_for_long_is_not_waited_for(bench):
     replies, server = ask_some(bench, "429", number=12, server={"retry_after_s": 3600})
     assert replies == ["refused"] * 12
     assert len(server.received) <= 8
 
 
-def test_models_that_are_put_off_are_no_missing_server(bench: Bench, monkeypatch: Any):
+@pytest.mark.usefixtures("short_pauses")
+def test_models_that_are_put_off_are_no_missing_server(bench, monkeypatch):
     async def busy(_: Endpoint) -> list[Served]:
         raise TryError("busy", "HTTP 429", after_s=3600.0)
 
@@ -165,8 +174,9 @@ def test_models_that_are_put_off_are_no_missing_server(bench: Bench, monkeypatch
     assert (replies, server.received) == (["refused"] * 3, [])
 
 
+@pytest.mark.usefixtures("short_pauses")
 @pytest.mark.parametrize("tells_limits", [True, False])
-def test_a_reply_gets_the_room_that_its_question_leaves(bench: Bench, tells_limits: bool):
+def test_a_reply_gets_the_room_that_its_question_leaves(bench, tells_limits):
     limits = {"context_tokens": 4096, "tells_limits": tells_limits}
     replies, server = ask_some(bench, "cut:first=1", number=6, server=limits, max_concurrency=1)
     assert all(isinstance(r, Reply) for r in replies)
@@ -175,8 +185,9 @@ def test_a_reply_gets_the_room_that_its_question_leaves(bench: Bench, tells_limi
     assert bench.statuses() == ["cut"] + ["ok"] * 6, "a refusal is no reply, and costs nothing"
 
 
+@pytest.mark.usefixtures("short_pauses")
 @pytest.mark.parametrize("tells_limits", [True, False])
-def test_a_question_that_is_too_long_is_named_with_the_remedy(bench: Bench, tells_limits: bool):
+def test_a_question_that_is_too_long_is_named_with_the_remedy(bench, tells_limits):
     async def ask_in_vain():
         limits = {"context_tokens": 260, "tells_limits": tells_limits}
         async with bench.server(**limits) as server, bench.client(server) as client:
@@ -189,6 +200,7 @@ def test_a_question_that_is_too_long_is_named_with_the_remedy(bench: Bench, tell
     assert (num_sent, bench.statuses()) == (not tells_limits, [])
 
 
+@pytest.mark.usefixtures("short_pauses")
 @pytest.mark.parametrize(
     ("fault", "reason", "message"),
     [
@@ -207,9 +219,7 @@ def test_a_question_that_is_too_long_is_named_with_the_remedy(bench: Bench, tell
         ("drop", "server_gone", "connection broken"),
     ],
 )
-def test_lasting_faults_end_with_one_clear_message(
-    bench: Bench, fault: str, reason: str, message: str
-):
+def test_lasting_faults_end_with_one_clear_message(bench, fault, reason, message):
     async def ask_in_vain():
         async with bench.server(fault) as server, bench.client(server, max_attempts=3) as client:
             with pytest.raises(VlmError) as e:
@@ -229,7 +239,8 @@ def test_lasting_faults_end_with_one_clear_message(
     assert "ok" not in bench.statuses()
 
 
-def test_a_bad_reply_is_asked_again_in_another_way(bench: Bench):
+@pytest.mark.usefixtures("short_pauses")
+def test_a_bad_reply_is_asked_again_in_another_way(bench):
     async def ask_one():
         async with bench.server("not_json:first=1") as server, bench.client(server) as client:
             return await client.ask(question(), 0), server.seen
@@ -247,12 +258,14 @@ def test_a_bad_reply_is_asked_again_in_another_way(bench: Bench):
     assert row["prompt_tokens"] > reply.prompt_tokens, "bad replies cost too"
 
 
-def test_a_hang_now_and_then_costs_a_timeout_only(bench: Bench):
+@pytest.mark.usefixtures("short_pauses")
+def test_a_hang_now_and_then_costs_a_timeout_only(bench):
     replies, _ = ask_some(bench, "hang:0.2", number=30, timeout_s=1.0)
     assert all(isinstance(r, Reply) for r in replies)
 
 
-def test_one_poisonous_request_does_not_end_the_others(bench: Bench):
+@pytest.mark.usefixtures("short_pauses")
+def test_one_poisonous_request_does_not_end_the_others(bench):
     """A server that fails on one request, and answers the others meanwhile."""
 
     async def ask_with_a_poisonous_one():
@@ -272,6 +285,7 @@ def test_one_poisonous_request_does_not_end_the_others(bench: Bench):
     assert (good.cached, poison, third_reply.cached) == (False, "refused", False)
 
 
+@pytest.mark.usefixtures("short_pauses")
 @pytest.mark.parametrize(
     ("options", "config", "message"),
     [
@@ -284,9 +298,7 @@ def test_one_poisonous_request_does_not_end_the_others(bench: Bench):
         ),
     ],
 )  # fmt: skip
-def test_the_model_is_checked_before_the_first_call(
-    bench: Bench, options: dict, config: dict, message: str
-):
+def test_the_model_is_checked_before_the_first_call(bench, options, config, message):
     async def ask_wrong_model():
         async with bench.server(**options) as server:
             async with bench.client(server, **config) as client:
@@ -302,7 +314,8 @@ def test_the_model_is_checked_before_the_first_call(
     assert message in error
 
 
-def test_endpoints_must_serve_the_same(bench: Bench):
+@pytest.mark.usefixtures("short_pauses")
+def test_endpoints_must_serve_the_same(bench):
     async def ask_unlike_servers(*roots: str) -> str | None:
         servers = bench.server(root=roots[0]), bench.server(root=roots[1], context_tokens=5000)
         async with (
@@ -323,7 +336,8 @@ def test_endpoints_must_serve_the_same(bench: Bench):
     assert run(ask_unlike_servers("a/b", "/cache/models--a--b/snapshots/" + "1" * 40)) is None
 
 
-def test_no_server_no_key_no_request(bench: Bench, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.usefixtures("short_pauses")
+def test_no_server_no_key_no_request(bench, monkeypatch):
     async def ask_nobody():
         async with bench.server() as server:
             pass
@@ -344,8 +358,9 @@ def test_no_server_no_key_no_request(bench: Bench, monkeypatch: pytest.MonkeyPat
         run(enter())
 
 
+@pytest.mark.usefixtures("short_pauses")
 @pytest.mark.parametrize("config", [{"max_calls": 7}, {"max_cost_usd": 0.7, "price": "per call"}])
-def test_a_budget_stops_cleanly(bench: Bench, config: dict):
+def test_a_budget_stops_cleanly(bench, config):
     if "price" in config:  # 0.1 USD a call: 500 reply tokens are reserved, and the truth is less
         config = config | {"price": Price(usd_per_million_completion_tokens=200.0)}
 
@@ -373,7 +388,8 @@ def test_a_budget_stops_cleanly(bench: Bench, config: dict):
     assert sum(isinstance(r, Reply) and r.cached for r in repeated) == len(replies)
 
 
-def test_what_was_answered_is_given_also_where_nothing_can_be_asked_any_more(bench: Bench):
+@pytest.mark.usefixtures("short_pauses")
+def test_what_was_answered_is_given_also_where_nothing_can_be_asked_any_more(bench):
     async def ask_three() -> list[Reply | str]:
         async with bench.server() as server, bench.client(server, max_attempts=1) as client:
             replies = await outcomes([client.ask(question(0), 0)])
@@ -388,7 +404,8 @@ def test_what_was_answered_is_given_also_where_nothing_can_be_asked_any_more(ben
     assert (gone, gone_too) == ("server_gone", "server_gone")
 
 
-def test_a_damaged_picture_is_not_shown(bench: Bench):
+@pytest.mark.usefixtures("short_pauses")
+def test_a_damaged_picture_is_not_shown(bench):
     async def show_damaged():
         async with bench.server() as server, bench.client(server) as client:
             damaged = Image(picture(0).sha256, picture(0).jpeg[:10])
@@ -397,3 +414,115 @@ def test_a_damaged_picture_is_not_shown(bench: Bench):
             ), server.received
 
     assert run(show_damaged()) == (["refused"], [])
+
+
+REPLY = StoredReply(
+    text='{"step": "Grasp the \\u00e9clair"}', value={"step": "Grasp the éclair", "n": [1, 2.5, None, True]},
+    prompt_tokens=1000, completion_tokens=20, latency_s=0.25, model="m", model_root=None, stage="plan",
+    prompt_version="v1", images=("a" * 64, "b" * 64), params={"temperature": 0.0, "seed": 3},
+    created_at="2026-01-02T03:04:05+00:00",
+)  # fmt: skip
+
+
+def key(n: int) -> str:
+    return hashlib.sha256(str(n).encode()).hexdigest()
+
+
+def reply(n: int) -> StoredReply:
+    return replace(REPLY, value={"n": n}, text=f'{{"n": {n}}}')
+
+
+@pytest.fixture
+def store(tmp_path) -> ResponseStore:
+    return ResponseStore(tmp_path / "responses")
+
+
+def fill(store: ResponseStore, numbers: range) -> None:
+    for n in numbers:
+        store.put(key(n), reply(n))
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "one bit", "another key", "no JSON"])
+def test_a_damaged_reply_is_absent_and_reported(store, damage):
+    data = bytearray(encode(key(0), REPLY))
+    data[100] ^= 1
+    store.put(key(0), REPLY)
+    damaged = {
+        "cut": bytes(data[:200]), "empty": b"", "one bit": bytes(data),
+        "another key": encode(key(1), REPLY),
+        "no JSON": zlib.compress(hashlib.sha256(b"[").hexdigest().encode() + b"\n["),
+    }[damage]  # fmt: skip
+    with store.transaction() as db:
+        db.execute("UPDATE replies SET data = ?", (damaged,))
+    assert store.get(key(0)) is None
+    assert store.damaged == [f"damaged reply {key(0)[:12]} in {store.path}: counts as never asked"]
+    store.put(key(0), REPLY)
+    assert store.get(key(0)) == REPLY
+
+
+def test_a_file_that_is_no_database_is_named(tmp_path):
+    (tmp_path / FILE).write_bytes(b"\xff" * 4096)
+    with pytest.raises(
+        VlmError, match=r"replies.sqlite is damaged, or no database of replies .*or move it away"
+    ):
+        ResponseStore(tmp_path)
+
+
+def test_a_damaged_page_is_named_and_nothing_is_asked_again(store):
+    fill(store, range(200))
+    store.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    store.close()
+    data = bytearray(store.path.read_bytes())
+    data[8192:-4096] = b"\xff" * (len(data) - 12288)
+    store.path.write_bytes(data)
+    second_store = ResponseStore(store.root)
+    with pytest.raises(VlmError, match=r"replies.sqlite is damaged"):
+        list(map(second_store.get, map(key, range(200))))
+
+
+def test_prune(store):
+    fill(store, range(6))
+    old = replace(REPLY, created_at="2020-01-01T00:00:00+00:00")
+    store.put(key(6), old)
+    store.put(key(7), old)
+    reader = ResponseStore(store.root)
+    assert reader.get(key(1)) == reply(1)
+    with pytest.raises(ValueError, match="which replies to keep"):
+        store.prune()
+    assert store.prune(keep={key(6)}, older_than=datetime(2021, 1, 1, tzinfo=UTC)) == 1  # 7
+    assert store.prune(older_than=datetime(2021, 1, 1, tzinfo=UTC)) == 1  # 6
+    assert store.prune(keep={key(1), key(2), key(50)}) == 4  # 0, 3, 4, 5
+    for s in (store, reader):
+        assert [n for n in range(8) if s.get(key(n))] == [1, 2]
+    assert store.prune(keep=[]) == 2
+    assert (store.keys(), store.damaged) == ([], [])
+
+
+CALL = {
+    "call_key": "k1", "build_id": "b1", "dataset": "demo", "episode_index": 3, "label_run": "run", "stage": "plan",
+    "model": "m", "prompt_version": "v", "num_images": 16,
+}  # fmt: skip
+
+
+def test_money_is_held_back_at_its_estimate_and_counted_at_its_truth(store):
+    first = store.reserve(CALL, 0.5, max_cost=1.0)
+    store.reserve(CALL, 0.5, max_cost=1.0)
+    with pytest.raises(VlmError, match=r"1 USD .* no room"):
+        store.reserve(CALL, 0.25, max_cost=1.0)
+    store.settle(first, status="ok", cost_usd=0.125)
+    assert store.spent("b1") == (2, 0.625)
+    store.reserve(CALL, 0.25, max_cost=1.0)
+    assert store.spent("b1") == (3, 0.875)
+
+
+def test_what_was_under_way_in_a_killed_process_stays_counted(store):
+    code = (
+        "import json, os, sys; from pathlib import Path; from annotate.model_client.responses import ResponseStore\n"
+        "ResponseStore(Path(sys.argv[1])).reserve(json.loads(sys.argv[2]), 0.25)\n"
+        "os.kill(os.getpid(), 9)"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code, store.root, json.dumps(CALL)], cwd=ROOT, timeout=PATIENCE_S
+    )
+    assert store.spent("b1") == (1, 0.25)
+    assert [(r["status"], r["cost_usd"]) for r in store.calls("b1")] == [("sent", 0.25)]

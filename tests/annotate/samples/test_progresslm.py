@@ -8,12 +8,16 @@ from operator import itemgetter
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from annotate.config import SamplesConfig
 from annotate.samples import edits, samples_stage
 from annotate.samples.edits import covered_picture
 from annotate.samples.labelled_episode import LabelledEpisode
+from annotate.samples.procvqa import progress_answer, window
 from annotate.samples.unanswerable import UNANSWERABLE
+from annotate.samples.wording import parse_answer, parse_reply, written_ref, written_score
 from core.domain.episode import Episode
 from core.domain.label import IDLE, Segment
 from core.errors import FailedError
@@ -41,9 +45,6 @@ def test_without_text_or_whole_run_there_is_nothing_to_compare_with():
     assert rows(episode(task=None)) == []
     never = relabelled(episode(finished=False), segments=[Segment("rest", 0, 200, IDLE)], plan=())
     assert rows(never) == []
-
-
-# Edits
 
 
 def test_an_editor_is_an_entry_point_and_must_edit():
@@ -76,9 +77,6 @@ def test_an_editor_is_an_entry_point_and_must_edit():
     assert {
         r["edit_instruction"] for r in rows(*corpus(), config=config) if r["reason"] != "edited"
     } == {None}
-
-
-# Unanswerable
 
 
 MANY = SamplesConfig(unanswerable_per_episode=40)
@@ -182,9 +180,6 @@ def test_episodes_in_any_order_give_the_same_samples_of_every_family():
     assert len({r["family"] for r in forward.values()}) > 4
 
 
-# Covered
-
-
 def run() -> dict[int, np.ndarray]:
     """A red square moves along a row before noise."""
     background = cv2.GaussianBlur(
@@ -213,3 +208,215 @@ def test_keyframes_of_another_size_are_made_to_fit():
     assert covered_picture(run()[50], pictures, 50, 1).shape == (120, 160, 3)
     with pytest.raises(ValueError, match="no picture"):
         covered_picture(run()[0], {}, 0, 1)
+
+
+NO_PROGRESSLM = {
+    f"{f}_per_episode": 0 for f in ("text_demo", "visual_demo", "cross_view", "unanswerable")
+}
+PUBLISHED = SamplesConfig(profile="procvlm", **NO_PROGRESSLM)
+
+
+def procvqa_rows(*episodes: LabelledEpisode, config: SamplesConfig = CONFIG) -> list[dict]:
+    """The ProcVQA samples."""
+    sample_rows = samples_stage(episodes, config.model_copy(update=NO_PROGRESSLM)).to_pylist()
+    assert all(r["family"].startswith("procvqa") for r in sample_rows)
+    return sample_rows
+
+
+def by_id(sample_rows: list[dict]) -> dict[str, dict]:
+    return {r["sample_id"]: r for r in sample_rows}
+
+
+def test_samples_do_not_depend_on_the_order_of_episodes():
+    episodes = [episode(i) for i in range(5)]
+    forward = procvqa_rows(*episodes)
+    backward = procvqa_rows(*reversed(episodes))
+    alone = list(chain.from_iterable(map(procvqa_rows, episodes)))
+    assert by_id(forward) == by_id(backward) == by_id(alone)
+    assert len(by_id(forward)) == len(forward)
+
+
+def test_samples_differ_with_the_seed_and_between_episodes():
+    def moments(sample_rows: list[dict]) -> list[int]:
+        return [r["frames"][-1] for r in sample_rows if r["family"] == "procvqa_c"]
+
+    first = moments(procvqa_rows(episode()))
+    assert first == moments(procvqa_rows(episode()))
+    assert first != moments(procvqa_rows(episode(), config=SamplesConfig(seed=1)))
+    assert first != moments(procvqa_rows(episode(1)))
+    of_other_dataset = replace(episode().episode, dataset="e")
+    assert first != moments(procvqa_rows(replace(episode(), episode=of_other_dataset)))
+
+
+def test_the_published_profile_has_the_published_counts():
+    """300 frames of which 20 are done: c 234, b 177, a 2 on average (specification, section 5.4)."""
+    counts = []
+    pictures = []
+    for index in range(60):
+        e = episode(index, 10.0, 30.0)
+        segments = [*e.label.segments[:3], replace(e.label.segments[3], start_frame=281)]
+        segments[2] = replace(segments[2], end_frame=281)
+        curve = np.interp(np.arange(300), [0, 280, 299], [0, 1, 1]).astype(np.float32)
+        e = relabelled(e, segments=segments, progress=curve)
+        assert (e.label.progress >= 1).sum() == 20
+        sample_rows = procvqa_rows(e, config=PUBLISHED)
+        count = Counter(r["family"] for r in sample_rows)
+        counts.append([count["procvqa_a"], count["procvqa_b"], count["procvqa_c"]])
+        finished_rows = [
+            r for r in sample_rows if r["family"] == "procvqa_c" and r["state"] == "finished"
+        ]
+        assert len(finished_rows) == 10
+        pictures += [len(r["frames"]) for r in sample_rows if r["family"] != "procvqa_a"]
+    mean = np.mean(counts, axis=0)
+    error = np.std(counts, axis=0) / np.sqrt(len(counts))
+    assert (np.abs(mean - [2, 178, 234]) < 4 * np.maximum(error, 0.1) + 1).all(), mean
+    assert abs(np.mean(pictures) - 8.0) < 0.2  # fewer than 5 to 17 on the first frames
+
+
+def test_the_published_windows_are_single_frames_or_rows_of_them():
+    late = [
+        r["frames"]
+        for r in procvqa_rows(episode(0, 10.0, 60.0), config=PUBLISHED)
+        if r["family"] != "procvqa_a"
+    ]
+    late = [f for f in late if f[-1] > 20]
+    assert all(f == list(range(f[0], f[-1] + 1)) for f in late)
+    assert {len(f) for f in late} == {1, *range(5, 18)}
+    assert 0.2 < sum(len(f) == 1 for f in late) / len(late) < 0.4
+
+
+@given(
+    st.integers(0, 500),
+    st.sampled_from([1.0, 2.0, 10.0, 29.97, 60.0]),
+    st.integers(1, 9),
+    st.floats(0.01, 3),
+)
+def test_no_window_shows_a_frame_twice(frame: int, fps: float, count: int, step_s: float):
+    frames = window(frame, fps, SamplesConfig(window_frames=count, window_step_s=step_s))
+    assert frames == sorted(set(frames))
+    assert frames[-1] == frame
+    assert frames[0] >= 0
+    assert len(frames) <= count
+
+
+def test_the_annotators_words_are_the_reason_where_they_are_at_hand():
+    e = replace(
+        episode(), reasons={195: "The cup stands in the\ncupboard <image>.", 100: "Too early."}
+    )
+    assert progress_answer(e, 199).startswith(
+        "No action remains. The cup stands in the cupboard image.\n"
+    )
+    assert "All of the task" in progress_answer(e, 185)
+
+
+NA = "n/a"
+
+# (reply, reference, score) as the released evaluation reads them; None: no number there, an error for the score
+PUBLISHED_REPLIES = [
+    ("<ref>2</ref><score>8%</score>", 2, 0.08),
+    ("<ref>The No. 3 demo image</ref><score>0.42</score>", 3, 0.42),
+    ("<ref>N/A</ref><score>NA</score>", NA, NA),
+    ("<ref>2</ref><score>about 40%</score>", 2, None),
+    ("<ref>2</ref><score>150%</score>", 2, 1.0),
+    ("<ref>2</ref><score>1</score>", 2, 1.0),
+    ("<ref>2</ref><score>1%</score>", 2, 0.01),
+    ("<ref>1-2</ref><score>29%</score>", 1, 0.29),
+    ("<ref>none</ref>", None, None),
+    ("<score>-5%</score>", None, 0.0),
+    ("<ref>7</ref><score>nan</score>", 7, 1.0),
+    ("<REF>2</REF><SCORE>10%</SCORE>", None, None),
+    ("<ref>2</ref><score>40 %</score>", 2, 0.4),
+    ("<ref>2</ref><score>0.5%</score>", 2, 0.005),
+    ("<ref>1</ref><ref>3</ref><score>10%</score><score>90%</score>", 1, 0.1),
+    ("", None, None),
+]
+
+
+@pytest.mark.parametrize(("reply", "ref", "score"), PUBLISHED_REPLIES)
+def test_replies_are_read_as_published(reply, ref, score):
+    read = parse_reply(reply, "published")
+    assert (NA if read.ref_is_na else read.ref) == ref
+    assert (NA if read.score_is_na else read.score) == score
+
+
+# (answer, as Qwen's is read)
+NOTHINK = [
+    ("75%", 0.75),
+    ("75 %", 0.75),
+    ("0.75", 0.75),
+    ("1.0", 1.0),
+    ("1", 1.0),
+    ("75", 0.75),
+    ("N/A", NA),
+    ("n/a (0% visible)", 0.0),
+    ("About 40% to 60%", 0.4),
+    ("-8%", 0.08),
+    ("150%", 1.0),
+    (".5", 0.05),
+    ("unknown", None),
+    ("", None),
+]
+
+
+@pytest.mark.parametrize(("answer", "expected"), NOTHINK)
+def test_answers_without_reasoning_are_read_as_published(answer, expected):
+    read = parse_answer(answer, "published")
+    assert (NA if read.is_na else read.score) == expected
+
+
+SCORES = [
+    ("33%", 0.33), ("0.33", 0.33), ("33", 0.33), ("1", 1.0), ("1%", 0.01), ("n/a", None), ("NA", None), ("none", None),
+    ("null", None), ("-", None), ("", None), (None, None), (0.5, 0.5), (50, 0.5), ("-5%", -0.05), ("150%", 1.5),
+    ("33 %", 0.33), ("abc", None),
+]  # fmt: skip
+
+
+REFS = [
+    ("2", 2),
+    (2, 2),
+    ("n/a", None),
+    ("N/A", None),
+    ("", None),
+    (None, None),
+    ("2.0", None),
+    (2.7, 2),
+    ("step 2", None),
+]
+
+
+def test_scores_and_references_of_files_are_read_as_published():
+    for written, score in SCORES:
+        assert written_score(written) == score, written
+    for written, ref in REFS:
+        assert written_ref(written) == ref, written
+
+
+GOOD = "<ref_think>a</ref_think>\n<ref>3</ref>\n<score_think>b</score_think>\n<score>42%</score>"
+
+
+def test_the_strict_way_reads_four_tags_in_order_and_a_refusal_in_three():
+    strict = parse_reply(GOOD)
+    assert (strict.ref, strict.score, strict.ref_think, strict.score_think) == (3, 0.42, "a", "b")
+    assert strict.format_ok
+    assert strict == parse_reply(GOOD, "published")
+    read = parse_reply(
+        "<ref_think>no</ref_think><ref>N/A</ref><score_think>n/a</score_think><score>na</score>"
+    )
+    assert (read.ref, read.ref_is_na, read.score, read.score_is_na, read.format_ok) == (
+        None,
+        True,
+        None,
+        True,
+        True,
+    )
+    for reply in (
+        f"Sure. {GOOD}",
+        f"{GOOD} Done.",
+        GOOD.replace("<ref>3</ref>\n", "") + "<ref>3</ref>",
+        GOOD.replace("</ref_think>", ""),
+        GOOD.upper(),
+        GOOD.replace(">b<", "><score>9%</score><"),
+    ):
+        assert not parse_reply(reply).format_ok, reply
+    twice = parse_reply("<ref>1</ref><ref>3</ref><score>10%</score><score>90%</score>")
+    assert (twice.ref, twice.score, twice.score_is_na) == (None, None, False)

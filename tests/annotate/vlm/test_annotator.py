@@ -1,4 +1,7 @@
+"""ArmMoments that an arm's signals show, and a model's boundaries beside them."""
+
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain
 
@@ -6,11 +9,14 @@ import cv2
 import numpy as np
 import pytest
 
-from annotate.config import VlmConfig
+from annotate.config import MotionConfig, VlmConfig
 from annotate.model_client.calls import Image, Reply, Request, VlmError
+from annotate.motion.observe import GripperCurve, Signals
 from annotate.vlm.annotator import annotate_episode, reason_episode
+from annotate.vlm.moments import NO_MOMENTS, ArmMoments, moments_of, settled_starts
 from annotate.vlm.pictures import joined_picture
-from core.domain.label import finished
+from annotate.vlm.windows import Span
+from core.domain.label import DONE, IDLE, finished
 from ingest.media.video import VideoError
 from tests.kits.vlm_episodes import PLAN, Loader, Model, frames_shown, ignorant, knowing, view_of
 
@@ -225,9 +231,6 @@ def test_a_damaged_stored_picture_is_named():
         run(view, knowing(TRUTH), VlmConfig(contact_sheet=True))
 
 
-# --- confidence and the gate
-
-
 def later(frames):
     return [(start and start + frames, label, is_completed) for start, label, is_completed in TRUTH]
 
@@ -333,9 +336,6 @@ def test_a_dear_model_labels_where_cheap_looks_differ(look, doubt):
     assert {r.model for r in small.requests} == {"small"}
 
 
-# --- what goes wrong
-
-
 def test_without_a_picture_nothing_is_asked():
     model = knowing(TRUTH)
 
@@ -347,9 +347,6 @@ def test_without_a_picture_nothing_is_asked():
     with pytest.raises(ValueError, match="toy episode 7: no picture of frame 30"):
         run(view_of(load=lambda frames: {f: jpeg(f) for f in frames if f != 30}), model)
     assert model.requests == []
-
-
-# --- any valid reply
 
 
 def test_the_order_in_which_replies_come_changes_nothing():
@@ -371,11 +368,8 @@ def test_the_order_in_which_replies_come_changes_nothing():
     assert all(label == labels[0] for label in labels)
 
 
-# --- several cameras
-
-
 @pytest.mark.parametrize("sheets", [False, True])
-def test_cameras_are_named_in_the_order_in_which_they_stand(sheets: bool) -> None:
+def test_cameras_are_named_in_the_order_in_which_they_stand(sheets):
     moment = joined_picture([grey(120, 90, 40), grey(30, 45, 200)])
     model = Model(**ignorant(3).replies)
     view = view_of(load=Loader(lambda _: moment), cameras=("front", 'the "wrist"'))
@@ -392,8 +386,98 @@ def test_cameras_are_named_in_the_order_in_which_they_stand(sheets: bool) -> Non
     assert picture.shape[1] == (3 * 2 * 256 if sheets else 184)
 
 
-def test_pictures_side_by_side_are_as_high_as_the_first() -> None:
+def test_pictures_side_by_side_are_as_high_as_the_first():
     picture = pixels(joined_picture([grey(120, 90, 40), grey(30, 45, 200)]))
     assert picture.shape == (90, 184, 3)
     assert abs(float(picture[:, 4:112].mean()) - 40) < 2
     assert abs(float(picture[:, 130:].mean()) - 200) < 2
+
+
+FPS = 10.0
+N = 200
+GAP = 5  # frames between pictures: two a second
+
+
+def arm(closes_at: int = 60, stops: tuple[int, int] = (100, 120), slow_at: int = 160) -> Signals:
+    """It moves, closes its gripper, stands still for two seconds, and is slow at the end."""
+    speed = np.ones(N)
+    speed[stops[0] : stops[1]] = 0.0
+    speed[slow_at - 4 : slow_at + 5] = np.abs(np.arange(-4, 5)) / 10
+    opening = np.clip(1 - (np.arange(N) - closes_at) / 5, 0, 1)
+    return Signals(FPS, speed, speed, [GripperCurve(opening)])
+
+
+def test_rests_grips_and_slow_moments_are_found_where_they_are():
+    run_moments = moments_of(arm(), MotionConfig())
+    assert run_moments.comes_to_rest == pytest.approx((100,), abs=1)
+    assert run_moments.sets_out == pytest.approx((120,), abs=1)
+    assert run_moments.grips == pytest.approx((60,), abs=1)
+    assert any(abs(frame - 160) <= 1 for frame in run_moments.slow)
+    still = Signals(FPS, np.zeros(N), np.zeros(N), [GripperCurve(np.ones(N))])
+    assert moments_of(still, MotionConfig()) == NO_MOMENTS
+
+
+SEEN = (60, 100, 120, 160)  # where a person cuts the run of `arm`
+LABELS = (0, 1, IDLE, 2, 3)
+AT = ArmMoments(comes_to_rest=(100,), sets_out=(120,), grips=(60,), slow=(160,))
+
+
+def spans(starts: Sequence[int], labels: Sequence[int | str] = LABELS) -> list[Span]:
+    """As a model tells them that sees pictures GAP frames apart."""
+    inner = [
+        Span(label, start - 3, start + 2, True)
+        for label, start in zip(labels[1:], starts, strict=True)
+    ]
+    return [Span(labels[0], -1, 0, True), *inner]
+
+
+def put(
+    starts: Sequence[int], moments: ArmMoments = AT, labels: Sequence[int | str] = LABELS
+) -> list[int]:
+    return settled_starts(spans(starts, labels), [0, *starts], moments, FPS, N)[1:]
+
+
+def test_boundaries_that_lie_off_what_the_arm_shows_are_put_there():
+    assert put([55, 106, 114, 167]) == [*SEEN]
+    assert put([62, 98, 121, 158]) == [62, 98, 121, 158], (
+        "as exact as the pictures: nothing is known better"
+    )
+    assert put([55, 106, 114, 167], NO_MOMENTS) == [55, 106, 114, 167]
+    # Half a second off on the whole, one of them too far from any moment
+    assert put([55, 106, 114, 180]) == [60, 100, 120, 180]
+    # Only moments of slowness: what is within half a second of them stays
+    assert put([55, 156], ArmMoments(slow=(60, 160)), (0, 1, 2)) == [55, 156]
+    assert put([54, 154], ArmMoments(slow=(60, 160)), (0, 1, 2)) == [60, 160]
+
+
+def test_a_moment_is_of_one_boundary_and_of_its_kind():
+    # Nobody stands still before the first step ends, so it does not begin where the arm comes to rest
+    assert put([94, 130], ArmMoments(comes_to_rest=(100,), grips=(124,)), (0, 1, 2)) == [94, 124]
+    assert put([94, 130], ArmMoments(comes_to_rest=(100,), grips=(124,)), (0, DONE, 2)) == [
+        100,
+        124,
+    ]
+    # Two boundaries, one moment: the nearer one gets it; and no boundary passes another
+    assert put([54, 68], ArmMoments(grips=(60,)), (0, 1, 2)) == [60, 68]
+    crossed = put([55, 62], ArmMoments(grips=(48,), comes_to_rest=(69,)), (0, IDLE, 2))
+    assert crossed == sorted(crossed)
+
+
+def test_a_label_says_where_the_arm_decided():
+    view = view_of(300, moments=ArmMoments(grips=(84, 205)), frames=(0,))
+    model = knowing([(0, "1", True), (99, "2", True), (190, "3", True)])
+    label = asyncio.run(annotate_episode(view, model, VlmConfig(verify=False, contact_sheet=False)))
+    assert [s.start_frame for s in label.segments] == [0, 84, 205]
+    assert "put where the arm shows it, 0.5 s off the model's" in (label.segments[1].notes or "")
+
+
+def test_equal_parts_that_were_moved_are_doubted_all_the_same():
+    model = knowing([(0, "1", True), (100, "2", True), (200, "3", True)])
+    moved_label = asyncio.run(
+        annotate_episode(
+            view_of(300, moments=ArmMoments(grips=(84, 221))), model, VlmConfig(contact_sheet=False)
+        )
+    )
+    assert [s.start_frame for s in moved_label.segments] == [0, 84, 221]
+    assert "the model divides the run into equal parts" in moved_label.notes
+    assert moved_label.needs_review

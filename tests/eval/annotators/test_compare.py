@@ -48,7 +48,7 @@ def segments_of(rows: Sequence[Row]) -> tuple[Segment, ...]:
     )
 
 
-def test_an_episode_against_itself() -> None:
+def test_an_episode_against_itself():
     for dataset, lengths in (("sim_short", 66), ("sim_long", 18)):
         truths = simulator_truth(SAMPLES, dataset, dict.fromkeys(range(lengths), 10.0))
         assert len(truths) == lengths
@@ -66,11 +66,8 @@ def test_an_episode_against_itself() -> None:
     assert simulator_truth(SAMPLES, "elsewhere", {}) == {}
 
 
-# Lakes
-
-
 @pytest.fixture
-def lake(tmp_path: Path) -> Lake:
+def lake(tmp_path) -> Lake:
     """`a` has ground truth, `b` has none; each has the runs r1 and r2, b's active one is r1."""
     lake = Lake(Workspace(tmp_path / "w"))
     fill(lake, "a", {"r1": {0: GOOD, 1: GOOD}, "r2": {0: BAD, 1: BAD}})
@@ -110,7 +107,7 @@ def fill(lake: Lake, dataset: str, runs: dict[str, dict[int, list[Row]]]) -> Non
 
 
 @pytest.fixture
-def truth(tmp_path: Path) -> Path:
+def truth(tmp_path) -> Path:
     # Of episode 2 the lake knows nothing
     write_truth(tmp_path / "truth", "a", {0: TRUE, 1: TRUE, 2: TRUE})
     return tmp_path / "truth"
@@ -147,7 +144,7 @@ def compared(
     }
 
 
-def test_what_is_gained_is_more_where_an_error_is_less(lake: Lake, truth: Path) -> None:
+def test_what_is_gained_is_more_where_an_error_is_less(lake, truth):
     """The curve of r2 is the clock itself; that of r1 comes to 0.4 only."""
     comparison = compared(lake, truth, datasets=["a"])
     r1, r2, clock = (comparison["annotators/a", name] for name in ("motion r1", "vlm r2", CLOCK))
@@ -158,13 +155,13 @@ def test_what_is_gained_is_more_where_an_error_is_less(lake: Lake, truth: Path) 
     assert nearness_gain(r1, clock, "boundary_f1@0.5s").n == 0
 
 
-def test_over_all_datasets_episodes_count_alike(lake: Lake, truth: Path) -> None:
+def test_over_all_datasets_episodes_count_alike(lake, truth):
     write_truth(truth, "b", {0: BAD})
     score = compared(lake, truth)["annotators/all", "vlm r2"].scores["all", "completed_accuracy"]
     assert (score.value, score.n) == (pytest.approx((0.5 + 0.5 + 1) / 3), 3)
 
 
-def test_run_against_run(lake: Lake, truth: Path) -> None:
+def test_run_against_run(lake, truth):
     comparison = compare(lake, truth, run="r2", against="r1", datasets=["a"], embedded=one_hot)
     c = comparison.labellers[0]
     assert (c.label_run, c.against, c.benchmark) == ("r2", "r1", "annotators/a (r1)")
@@ -172,15 +169,12 @@ def test_run_against_run(lake: Lake, truth: Path) -> None:
     assert compare(lake, truth, run="r1", against="r1", embedded=one_hot).labellers == []
 
 
-def test_truth_of_other_episodes_is_an_error(lake: Lake, truth: Path) -> None:
+def test_truth_of_other_episodes_is_an_error(lake, truth):
     lake.con.execute(
         "UPDATE episode_facts SET num_rows = 90 WHERE dataset = 'a' AND episode_index = 1"
     )
     with pytest.raises(UserError, match="a episode 1: the truth has 100 frames, the corpus 90"):
         compare(lake, truth, embedded=one_hot)
-
-
-# Labels against hand-labelled truth
 
 
 def segment(
@@ -233,14 +227,14 @@ def write_by_hand(folder: Path, episode: int, **changes: object) -> Path:
     return file
 
 
-def test_random_cuts_are_the_same_for_a_seed_and_lie_inside() -> None:
+def test_random_cuts_are_the_same_for_a_seed_and_lie_inside():
     draws = random_cuts(3, 50, 7)
     assert draws == random_cuts(3, 50, 7)
     assert draws != random_cuts(3, 50, 8)
     assert all(len(set(draw)) == 3 and 1 <= min(draw) <= max(draw) <= 49 for draw in draws)
 
 
-def test_a_label_of_another_recording_is_refused(tmp_path: Path) -> None:
+def test_a_label_of_another_recording_is_refused(tmp_path):
     write_by_hand(tmp_path, 3)
     label = Label((Segment("Grasp it", 0, 90, step=0),), 1, progress=np.zeros(90))
     with pytest.raises(
@@ -249,7 +243,7 @@ def test_a_label_of_another_recording_is_refused(tmp_path: Path) -> None:
         score_label(label, read_truth(tmp_path, "arm")[3])
 
 
-def test_a_file_needs_no_more_than_its_segments(tmp_path: Path) -> None:
+def test_a_file_needs_no_more_than_its_segments(tmp_path):
     """Boundaries are those that both passes have, within 0.5 s of one another."""
     file = write_by_hand(tmp_path, 0)
     content = json.loads(file.read_text())
@@ -289,15 +283,13 @@ def test_a_file_needs_no_more_than_its_segments(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_wrong_file_is_named_with_what_is_wrong(
-    tmp_path: Path, changes: dict, message: str
-) -> None:
+def test_a_wrong_file_is_named_with_what_is_wrong(tmp_path, changes, message):
     write_by_hand(tmp_path, 0, **changes)
     with pytest.raises(UserError, match=message):
         read_truth(tmp_path, "arm")
 
 
-def test_a_failed_run_is_measured_by_the_plan_of_its_task(tmp_path: Path) -> None:
+def test_a_failed_run_is_measured_by_the_plan_of_its_task(tmp_path):
     """It came to three steps of five: by its own segments alone it would end at 1."""
     folder = tmp_path / "arm"
     folder.mkdir()

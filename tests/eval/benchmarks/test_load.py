@@ -70,7 +70,7 @@ def make_rbm(root: Path) -> Path:
     return root
 
 
-def test_videos_that_are_missing_or_damaged_cost_their_own_question(tmp_path: Path) -> None:
+def test_videos_that_are_missing_or_damaged_cost_their_own_question(tmp_path):
     root = make_rbm(tmp_path / "r")
     (root / "train" / RBM_ROWS[0][0]).unlink()
     (root / "train" / RBM_ROWS[1][0]).write_bytes(b"no video")
@@ -87,7 +87,7 @@ def test_videos_that_are_missing_or_damaged_cost_their_own_question(tmp_path: Pa
         questions_of("rbm-eval", str(root), image_root=tmp_path / "f")
 
 
-def test_points_are_compared_as_whole_ones(tmp_path: Path) -> None:
+def test_points_are_compared_as_whole_ones(tmp_path):
     for row in REWARD_ROWS:
         write_video(tmp_path / "test" / row["file_name"], bars(21), fps=10)
     (tmp_path / "test" / "metadata.jsonl").write_text(
@@ -102,7 +102,7 @@ def test_points_are_compared_as_whole_ones(tmp_path: Path) -> None:
     assert scores[ALL, "coverage"].value == pytest.approx(2 / 3)
 
 
-def test_a_model_is_evaluated_beside_the_clock(tmp_path: Path) -> None:
+def test_a_model_is_evaluated_beside_the_clock(tmp_path):
     lake = Lake(Workspace(tmp_path / "w"))
     folder = laptop_kit.make_checkpoint(tmp_path / "bars")
     config = EvaluationOptions(benchmark="rbm-eval", data=str(make_rbm(tmp_path / "rbm")))
@@ -116,9 +116,6 @@ def test_a_model_is_evaluated_beside_the_clock(tmp_path: Path) -> None:
         "SELECT count(*) FROM leaderboard WHERE benchmark = 'rbm-eval' AND metric = 'ranking_tau_b'"
     )
     assert stored[0][0] > 0
-
-
-# RoboFAC
 
 
 STEPS = ["Reach the cube.", "Grasp the cube.", "Lift the cube."]
@@ -154,11 +151,11 @@ def make_robofac(root: Path, frames: int = 61) -> Path:
 
 
 @pytest.fixture(scope="module")
-def robofac(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def robofac(tmp_path_factory) -> Path:
     return make_robofac(tmp_path_factory.mktemp("robofac"))
 
 
-def test_one_folder_one_file_parts_and_limit(robofac: Path, tmp_path: Path) -> None:
+def test_one_folder_one_file_parts_and_limit(robofac, tmp_path):
     whole = questions_of("robofac", str(robofac), image_root=tmp_path)
     sim = questions_of("robofac", str(robofac / "test_qa_sim"), image_root=tmp_path)
     assert [q.key for q in sim] == [q.key for q in whole if q.dataset == "test_qa_sim"]
@@ -173,14 +170,14 @@ def test_one_folder_one_file_parts_and_limit(robofac: Path, tmp_path: Path) -> N
     assert by_part(chosen_questions) == {"failure_detection": 1}
 
 
-def test_a_long_run_is_shown_in_32_pictures(tmp_path: Path) -> None:
+def test_a_long_run_is_shown_in_32_pictures(tmp_path):
     root = make_robofac(tmp_path / "r", frames=30 * 40)
     q = questions_of("robofac", str(root), image_root=tmp_path / "f", limit=1)[0]
     assert len(q.pictures) == 32
     assert [q.pictures[k].path.name for k in (0, -1)] == ["000000.jpg", f"{30 * 39:06d}.jpg"]
 
 
-def test_a_model_is_asked_and_scored(robofac: Path, tmp_path: Path) -> None:
+def test_a_model_is_asked_and_scored(robofac, tmp_path):
     lake = Lake(Workspace(tmp_path / "w"))
     model = reward_kit.make_checkpoint(tmp_path / "m", head=None)
     config = EvaluationOptions(benchmark="robofac", data=str(robofac), answer="text", max_tokens=4)
@@ -209,9 +206,6 @@ def test_a_model_is_asked_and_scored(robofac: Path, tmp_path: Path) -> None:
         evaluate_benchmark(lake, RunnerConfig("h", by_head, headed))
 
 
-# ProgressLM's, from the hub, and any dataset
-
-
 REPO = "someone/bench"
 
 
@@ -221,12 +215,7 @@ def hub() -> Iterator[Hub]:
         yield hub
 
 
-# ProgressLM's, from the hub
-
-
-def test_a_pinned_commit_is_read_and_only_what_is_asked_for_is_fetched(
-    bench: Path, hub: Hub, tmp_path: Path
-) -> None:
+def test_a_pinned_commit_is_read_and_only_what_is_asked_for_is_fetched(bench, hub, tmp_path):
     commit = hub.commit(files_of(bench))
     hub.commit({"README.md": b"all gone"})
     questions = questions_of(
@@ -245,7 +234,7 @@ def test_a_pinned_commit_is_read_and_only_what_is_asked_for_is_fetched(
     assert questions[0].key == local[0].key
 
 
-def test_what_cannot_be_loaded_says_why(bench: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_loaded_says_why(bench, tmp_path):
     with pytest.raises(
         BenchmarkError, match=r"unknown benchmark 'x'; known: held-out, progress-bench"
     ):
@@ -266,9 +255,6 @@ def test_what_cannot_be_loaded_says_why(bench: Path, tmp_path: Path) -> None:
         questions_of("progress-bench", str(tmp_path / "rows.jsonl"))
 
 
-# Any dataset
-
-
 def labelled(root: Path) -> Path:
     """Progress and success on a v3 dataset whose episodes have 20, 30 and 12 frames; the last one is not labelled."""
     write_v3(root, (20, 30, 12))
@@ -282,7 +268,7 @@ def labelled(root: Path) -> Path:
     return root
 
 
-def test_a_datasets_progress_and_success(tmp_path: Path) -> None:
+def test_a_datasets_progress_and_success(tmp_path):
     root = labelled(tmp_path / "data" / "toy")
     questions = questions_of("dataset", str(root), image_root=tmp_path / "frames")
     assert by_part(questions) == {"progress": 32, "success": 3}
@@ -306,9 +292,6 @@ def test_a_datasets_progress_and_success(tmp_path: Path) -> None:
     assert {q.key for q in limited_questions if q.inference == 0} <= {q.key for q in questions}
 
 
-# The Video Progress Benchmark
-
-
 def vpb_record(run: str, percents: dict[int, float], **changed: Any) -> dict[str, Any]:
     """A run of 30 frames; its keyframes' progress by frame."""
     place = f"__VLAC2_FRAMES_ROOT__/{run}/top/{{:06d}}.jpg"
@@ -327,7 +310,7 @@ def vpb_record(run: str, percents: dict[int, float], **changed: Any) -> dict[str
     } | changed
 
 
-def test_keyframes_are_asked_and_scored_by_split(tmp_path: Path) -> None:
+def test_keyframes_are_asked_and_scored_by_split(tmp_path):
     by_frame = [{"top": f"a/top/{n:06d}.jpg"} for n in range(30)]
     records = {
         "test_nonexpert_seen": [
@@ -375,10 +358,7 @@ def test_keyframes_are_asked_and_scored_by_split(tmp_path: Path) -> None:
             questions_of("vpb", str(tmp_path), **options)
 
 
-# WGO-Bench
-
-
-def test_videos_of_a_table_are_episodes_with_steps(tmp_path: Path) -> None:
+def test_videos_of_a_table_are_episodes_with_steps(tmp_path):
     write_video(tmp_path / "video.mp4", bars(60), fps=10)
     row = {
         "id": "droid_07",
@@ -403,10 +383,7 @@ def test_videos_of_a_table_are_episodes_with_steps(tmp_path: Path) -> None:
         wgo.unpack(table, tmp_path / "other")
 
 
-# Pictures
-
-
-def test_a_picture_inside_a_file_and_one_that_is_cut_off(tmp_path: Path) -> None:
+def test_a_picture_inside_a_file_and_one_that_is_cut_off(tmp_path):
     path = tmp_path / "shard.tar"
     path.write_bytes(b"0123456789")
     assert PictureFile(path, 2, 3).read() == b"234"

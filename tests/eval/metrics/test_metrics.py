@@ -1,5 +1,8 @@
 """Metrics of progress and outcomes: worked examples, cross-checks against scipy and scikit-learn, missing answers."""
 
+import functools
+from itertools import product
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,7 +11,8 @@ from scipy.stats import kendalltau, pearsonr, spearmanr
 from sklearn.metrics import balanced_accuracy_score, matthews_corrcoef, roc_auc_score
 
 from eval.benchmarks.progresslm import published_reference_error, trajectory_voc
-from eval.metrics import errors, order, outcomes, score
+from eval.metrics import errors, order, outcomes, score, segments
+from eval.metrics import segments as m
 from eval.metrics.outcomes import auc, success_measures
 from eval.metrics.progress import progress_measures
 from eval.metrics.score import (
@@ -40,10 +44,7 @@ def many(episodes: list[list[tuple[int, int]]]) -> Runs:
     return runs_of((array(*(p / 8 for p, _ in e)), array(*(t / 8 for _, t in e))) for e in episodes)
 
 
-# Order
-
-
-def test_voc_of_the_published_worked_example() -> None:
+def test_voc_of_the_published_worked_example():
     runs = one(array(0.12, 0.15, 0.35, 0.30, 0.60), array(0.1, 0.2, 0.3, 0.4, 0.5))
     assert order.voc(runs) == pytest.approx([0.9])
     assert order.kendall(runs)[1] == pytest.approx([0.8])
@@ -58,7 +59,7 @@ def concordance(predicted: np.ndarray, target: np.ndarray) -> float:
 
 @settings(max_examples=60, deadline=None)
 @given(EPISODES)
-def test_orders_agree_with_scipy(episodes: list[list[tuple[int, int]]]) -> None:
+def test_orders_agree_with_scipy(episodes: list[list[tuple[int, int]]]):
     runs = many(episodes)
     voc, (tau_b, tau_a) = order.voc(runs), order.kendall(runs)
     for k, e in enumerate(episodes):
@@ -78,7 +79,7 @@ def test_orders_agree_with_scipy(episodes: list[list[tuple[int, int]]]) -> None:
 @given(st.lists(st.tuples(LEVEL, LEVEL), min_size=4, max_size=30), st.integers(1, 2))
 def test_changes_and_concordance_agree_with_their_formulas(
     episode: list[tuple[int, int]], lag: int
-) -> None:
+):
     runs = many([[(1, 2), (3, 5)], episode])  # another episode before must not count
     p = runs.predicted[2:]
     t = runs.target[2:]
@@ -98,7 +99,7 @@ def test_changes_and_concordance_agree_with_their_formulas(
         assert order.ccc(runs)[1] == pytest.approx(expected, abs=1e-9)
 
 
-def test_a_clock_does_not_follow_how_far_apart_the_answers_are() -> None:
+def test_a_clock_does_not_follow_how_far_apart_the_answers_are():
     elapsed = array(0, 0.1, 0.2, 0.6, 1)
     truth = elapsed**2
     assert order.increment_correlation(one(elapsed, truth))[0] > 0.8
@@ -108,7 +109,7 @@ def test_a_clock_does_not_follow_how_far_apart_the_answers_are() -> None:
     assert order.increment_correlation(one(twice**2, twice**2), 1, twice) == pytest.approx([1])
 
 
-def test_one_long_episode_among_short_ones_is_counted_right() -> None:
+def test_one_long_episode_among_short_ones_is_counted_right():
     rng = np.random.default_rng(0)
     parts = [(rng.random(n).round(2), rng.random(n).round(2)) for n in (3, 700, 1, 64, 65)]
     tau_b, _ = order.kendall(runs_of(parts))
@@ -117,10 +118,7 @@ def test_one_long_episode_among_short_ones_is_counted_right() -> None:
             assert tau_b[k] == pytest.approx(kendalltau(p, t).statistic, abs=1e-9)
 
 
-# What published metrics let through
-
-
-def test_a_clock_has_a_perfect_voc_and_no_margin() -> None:
+def test_a_clock_has_a_perfect_voc_and_no_margin():
     truth = array(0, 0.1, 0.1, 0.2, 0.9, 1)  # it stalls, then hurries
     clock = np.linspace(0, 1, 6)
     assert order.voc(one(clock, truth))[0] > 0.98
@@ -133,7 +131,7 @@ def test_a_clock_has_a_perfect_voc_and_no_margin() -> None:
     assert better["increment_correlation"].value == pytest.approx(1)
 
 
-def test_a_clock_drifts_where_a_run_stands_still() -> None:
+def test_a_clock_drifts_where_a_run_stands_still():
     constant = np.full(10, 0.4)
     clock = np.linspace(0, 1, 10)
     drift = order.stall_drift(
@@ -142,7 +140,7 @@ def test_a_clock_drifts_where_a_run_stands_still() -> None:
     assert drift == pytest.approx([1, 0, NAN], nan_ok=True)
 
 
-def test_who_cannot_be_read_at_all_scores_worst_and_not_nothing() -> None:
+def test_who_cannot_be_read_at_all_scores_worst_and_not_nothing():
     rising = np.linspace(0, 1, 5)
     runs = runs_of([(np.full(5, NAN), rising)])
     assert score.score(mean_of(trajectory_voc(readable(runs)))).n == 0
@@ -158,7 +156,7 @@ def test_who_cannot_be_read_at_all_scores_worst_and_not_nothing() -> None:
     assert all(s.coverage == 0 for s in scores_found.values())
 
 
-def test_one_huge_episode_does_not_drown_the_others() -> None:
+def test_one_huge_episode_does_not_drown_the_others():
     long = np.linspace(0, 1, 5000)
     short = np.linspace(0, 1, 5)
     runs = runs_of([(long, long), *[(1 - short, short)] * 9])
@@ -169,7 +167,7 @@ def test_one_huge_episode_does_not_drown_the_others() -> None:
     assert mae_score.low > 0.3
 
 
-def test_effective_resolution_does_not_grow_with_answers() -> None:
+def test_effective_resolution_does_not_grow_with_answers():
     evenly = [((np.arange(n) + 0.5) / n,) * 2 for n in (16, 300)]
     few, lots = errors.effective_resolution(runs_of([(p, t) for p, t in evenly]))
     assert few == lots == 5
@@ -180,7 +178,7 @@ def test_effective_resolution_does_not_grow_with_answers() -> None:
     assert np.isnan(errors.effective_resolution(one(np.arange(5) / 5, np.arange(5) / 5))[0])
 
 
-def test_used_bins_never_exceed_one() -> None:
+def test_used_bins_never_exceed_one():
     truth = array(0.1, 0.1, 0.1, 0.1)
     noise = array(0.1, 0.3, 0.5, 0.9)
     runs = runs_of([(noise, truth), (truth, truth + 0.6), (array(1.0), array(1.0))])
@@ -189,17 +187,14 @@ def test_used_bins_never_exceed_one() -> None:
     assert errors.used_bins(runs_over_one).tolist() == [0.5, 0]  # it is no bin of the next episode
 
 
-# Errors
-
-
-def test_errors() -> None:
+def test_errors():
     runs = runs_of([(array(0, 0.5), array(0.2, 0.9)), (array(), array())])
     assert errors.mae(runs) == pytest.approx([0.3, NAN], nan_ok=True)
     assert errors.end_error(runs) == pytest.approx([0.4, NAN], nan_ok=True)
     assert published_reference_error(array(3, 3), array(1, 2), array(1, 3)) == pytest.approx([0, 1])
 
 
-def test_mcc_of_the_published_worked_example() -> None:
+def test_mcc_of_the_published_worked_example():
     cells = array(8, 80, 4, 8)
     assert errors.mcc(cells) == pytest.approx(0.510, abs=5e-4)
     assert np.isnan(errors.mcc(array(0, 10, 2, 0)))  # nothing was finished: nothing to tell apart
@@ -208,7 +203,7 @@ def test_mcc_of_the_published_worked_example() -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=30))
-def test_confusion_agrees_with_scikit_learn(pairs: list[tuple[bool, bool]]) -> None:
+def test_confusion_agrees_with_scikit_learn(pairs: list[tuple[bool, bool]]):
     predicted, actual = (np.array(x) for x in zip(*pairs, strict=True))
     cells = errors.confusion(predicted, actual, np.ones(len(predicted), bool)).sum(axis=0)
     assert errors.accuracy(cells) == np.mean(predicted == actual)
@@ -219,7 +214,7 @@ def test_confusion_agrees_with_scikit_learn(pairs: list[tuple[bool, bool]]) -> N
         )
 
 
-def test_unread_answers_count_as_wrong_as_they_can_be() -> None:
+def test_unread_answers_count_as_wrong_as_they_can_be():
     runs = one(array(0.1, NAN, NAN), array(0.1, 0.2, 0.96))
     assert worst_case(runs).predicted.tolist() == [0.1, 1.0, 0.0]
     assert answers_read(runs).tolist() == [[1, 3]]
@@ -231,10 +226,7 @@ def test_unread_answers_count_as_wrong_as_they_can_be() -> None:
     ]
 
 
-# Scores
-
-
-def test_interval_holds_the_mean_and_narrows_with_more_episodes() -> None:
+def test_interval_holds_the_mean_and_narrows_with_more_episodes():
     rng = np.random.default_rng(0)
     few, lots = (score.score(mean_of(rng.normal(size=n))) for n in (20, 2000))
     assert few.low <= few.value <= few.high
@@ -246,14 +238,14 @@ def test_interval_holds_the_mean_and_narrows_with_more_episodes() -> None:
     assert (mean_score.value, mean_score.n, mean_score.coverage) == (2, 2, 0.5)
 
 
-def test_a_ratio_is_of_sums_and_its_interval_holds_it() -> None:
+def test_a_ratio_is_of_sums_and_its_interval_holds_it():
     ratio_score = score.score(ratio_of([0, 6, 3], [2, 6, 4]))
     assert (ratio_score.value, ratio_score.n) == (pytest.approx(9 / 12), 3)
     assert ratio_score.low < 9 / 12 < ratio_score.high
     assert score.score(ratio_of([], [])).n == score.score(ratio_of([0], [0])).n == 0
 
 
-def test_resampling_in_blocks_draws_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resampling_in_blocks_draws_the_same(monkeypatch):
     measure = mean_of(np.random.default_rng(1).random(37))
     whole = score.score(measure)
     monkeypatch.setattr(score, "RESAMPLED_AT_ONCE", 100)
@@ -263,7 +255,7 @@ def test_resampling_in_blocks_draws_the_same(monkeypatch: pytest.MonkeyPatch) ->
     )
 
 
-def test_paired_difference_sees_what_the_spread_of_episodes_hides() -> None:
+def test_paired_difference_sees_what_the_spread_of_episodes_hides():
     rng = np.random.default_rng(0)
     hard = rng.random(40)  # how hard each episode is
     better = mean_of(hard)
@@ -281,15 +273,12 @@ def test_paired_difference_sees_what_the_spread_of_episodes_hides() -> None:
     assert (swapped.value, swapped.p) == (pytest.approx(-d.value), d.p)
 
 
-def test_voc_does_not_depend_on_how_ties_are_listed() -> None:
+def test_voc_does_not_depend_on_how_ties_are_listed():
     truth = array(0.5, 0.8, 1, 1, 1)
     listed = array(0.40, 0.70, 0.98, 0.95, 0.99)
     turned = listed[[0, 1, 3, 2, 4]]
     assert order.voc(one(listed, truth)) == pytest.approx(order.voc(one(turned, truth)))
     assert order.voc(one(listed, truth))[0] == pytest.approx(0.894, abs=5e-4)
-
-
-# Outcomes
 
 
 def value(measure: score.Measure) -> float:
@@ -298,7 +287,7 @@ def value(measure: score.Measure) -> float:
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=2, max_size=40))
-def test_auc_agrees_with_scikit_learn(runs: list[tuple[int, bool]]) -> None:
+def test_auc_agrees_with_scikit_learn(runs: list[tuple[int, bool]]):
     predicted, actual = (np.array(x) for x in zip(*runs, strict=True))
     auc_value = value(auc(predicted.astype(np.float64), actual))
     if len({*actual.tolist()}) < 2:
@@ -307,7 +296,7 @@ def test_auc_agrees_with_scikit_learn(runs: list[tuple[int, bool]]) -> None:
         assert auc_value == pytest.approx(roc_auc_score(actual, predicted))
 
 
-def test_auc_of_many_scores_is_nearly_that_of_all() -> None:
+def test_auc_of_many_scores_is_nearly_that_of_all():
     rng = np.random.default_rng(0)
     actual = rng.random(3000) < 0.4
     predicted = rng.normal(size=3000) + actual
@@ -316,10 +305,74 @@ def test_auc_of_many_scores_is_nearly_that_of_all() -> None:
     assert value(measure) == pytest.approx(roc_auc_score(actual, predicted), abs=0.002)
 
 
-def test_a_run_without_an_answer_is_told_wrong() -> None:
+def test_a_run_without_an_answer_is_told_wrong():
     silent = Runs(np.full(2, NAN), np.array([1.0, 0.0]), np.array([0, 1, 2]))
     measures = success_measures(silent, np.zeros(2), np.array([True, False]), 0.5)
     values_found = {name: value(m) for name, m in measures.items()}
     assert values_found["success_accuracy"] == 0
     assert np.isnan(values_found["success_auc"])
     assert np.isnan(values_found["success_late_s"])
+
+
+WHOLE = [("x", 0, 60)]
+
+
+def test_the_ends_alone_are_no_boundary():
+    other_spans = [("a", 0, 30), ("b", 30, 60)]
+    assert m.boundary_f1(WHOLE, other_spans) == 0
+
+
+@given(st.text("ab", max_size=6), st.text("abc", max_size=6))
+def test_edits_are_counted_as_by_their_definition(actual: str, target: str):
+    @functools.cache
+    def least(a: str, b: str) -> int:
+        if not (a and b):
+            return len(a + b)
+        return min(least(a[1:], b) + 1, least(a, b[1:]) + 1, least(a[1:], b[1:]) + (a[0] != b[0]))
+
+    name_spans = [list(product(names, [0], [1])) for names in (actual, target)]
+    assert m.edit_score(*name_spans) == 1 - least(actual, target) / max(1, len(actual), len(target))
+
+
+def test_a_steps_name_is_plain_without_articles():
+    assert m.plain_name("Put the cup on a Plate!") == "put cup on plate"
+
+
+def vectors(*names: str) -> dict[str, np.ndarray]:
+    return dict(zip(names, np.eye(len(names)), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("text", "plan"),
+    [
+        (
+            "Remaining actions:\n1. Grasp the cup\n2. Place it\n<progress>40.00%</progress>",
+            ("Grasp the cup", "Place it"),
+        ),
+        ("Grasp the cup", ("Grasp the cup",)),
+        ("No action remains. All of the task is done: 1. Grasp.", ()),
+        ("No more actions remain.", ()),
+        ("", None),
+        ("<progress>100%</progress>", None),
+        ("- Grasp\n- Place", ("Grasp", "Place")),
+    ],
+)
+def test_plans_are_read(text, plan):
+    assert segments.plan_of(text) == plan
+
+
+def test_plan_success_wants_order_and_number_and_semantic_f1_does_not():
+    v = vectors("a", "b", "c")
+    assert segments.plan_success(["a", "b"], ["a", "b"], v) == 1
+    assert (
+        segments.plan_success(["b", "a"], ["a", "b"], v)
+        == segments.plan_success(["a"], ["a", "b"], v)
+        == 0
+    )
+    assert segments.plan_success([], [], v) == 1
+    assert segments.semantic_f1(["b", "a"], ["a", "b"], v) == 1
+    assert segments.semantic_f1(["a", "c"], ["a", "b"], v) == 0.5
+    assert segments.semantic_f1([], [], v) == 1
+    assert segments.semantic_f1([], ["a"], v) == 0
+    close = {"a": np.array([1.0, 0]), "A": np.array([0.9, np.sqrt(1 - 0.81)])}
+    assert segments.plan_success(["A"], ["a"], close) == 1

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -17,11 +18,19 @@ from annotate.alignment.engine import HZ
 from annotate.alignment.live import Guide, ReferenceRun
 from annotate.config import EmbeddingsConfig
 from annotate.embeddings.encoders import load_encoder
+from core.errors import UserError
+from eval.benchmarks.options import EvaluationOptions
+from eval.benchmarks.question import HeldPicture
+from eval.reward.laptop import LaptopRunner
+from eval.reward.model import ModelScorer
+from eval.reward.open import ScorerConfig, open_checkpoint, open_scorer
 from eval.reward.reference_scorer import UNLIKE, ReferenceScorer, openings_of
-from eval.reward.scorer import Reward
-from eval.reward.stream import RewardError
+from eval.reward.scorer import TOLERANCE, Reward, Success
+from eval.reward.stream import RewardError, ViewRule, Window
 from eval.rl.local import LocalSession
 from eval.rl.wrapper import ProgressReward
+from eval.runners.prompt import Prompt
+from eval.runners.start import RunnerConfig, local_runner
 from eval.server.client import RewardClient, RewardServerError
 from ingest.signals.gripper import GripperSignal
 from pipeline.reference_runs import reference_scorer
@@ -105,7 +114,7 @@ def rewards(shown_by: ReferenceScorer, frames: list[np.ndarray]) -> list[Reward]
     return [session.append(rgb) for rgb in frames]
 
 
-def test_a_run_is_told_where_it_is_and_what_is_done() -> None:
+def test_a_run_is_told_where_it_is_and_what_is_done():
     rewards_found = rewards(scorer(), run(70, 10))
     progress = [r.progress for r in rewards_found]
     assert None not in progress
@@ -116,9 +125,7 @@ def test_a_run_is_told_where_it_is_and_what_is_done() -> None:
 
 
 @pytest.mark.parametrize("strange", [np.zeros((64, 64, 3), np.uint8), scene(TASKS[1], 0.5)])
-def test_a_picture_unlike_everything_shown_earns_nothing_and_is_no_success(
-    strange: np.ndarray,
-) -> None:
+def test_a_picture_unlike_everything_shown_earns_nothing_and_is_no_success(strange):
     rewards_found = rewards(scorer(), [*run(70)[:40], *[strange] * 20, *run(70)[40:]])
     assert {(r.progress, r.success, r.failure, r.unsure) for r in rewards_found[40:60]} == {
         (None, False, UNLIKE, UNLIKE)
@@ -129,17 +136,17 @@ def test_a_picture_unlike_everything_shown_earns_nothing_and_is_no_success(
     assert progress_after == pytest.approx(progress_before, abs=0.1)
 
 
-def test_with_a_lag_numbers_are_of_the_second_before() -> None:
+def test_with_a_lag_numbers_are_of_the_second_before():
     rewards_found = rewards(scorer(lag=1.0), run(70))
     assert rewards_found[-1].about_s == pytest.approx(5.8, abs=0.21)
 
 
-def test_a_run_of_other_cameras_is_refused() -> None:
+def test_a_run_of_other_cameras_is_refused():
     with pytest.raises(RewardError, match="the run is of a, b, and what is shown of camera"):
         scorer().stream(TASKS[0], FPS, cameras=("a", "b"))
 
 
-def test_what_looks_alike_is_told_apart_by_the_gripper_from_everywhere() -> None:
+def test_what_looks_alike_is_told_apart_by_the_gripper_from_everywhere():
     scorer = gripping()
     frames = there_and_back(70)
     # It begins at the end of what is shown: by pictures alone it might as well be the beginning
@@ -181,7 +188,7 @@ def test_what_looks_alike_is_told_apart_by_the_gripper_from_everywhere() -> None
             assert [r.progress for r in second_rewards] == pytest.approx(numbers[:2])
 
 
-def test_an_environment_has_lerobots_numbers(tmp_path: Path) -> None:
+def test_an_environment_has_lerobots_numbers(tmp_path):
     scorer = gripping()
     ends = there_and_back(70)[-20:]
     local = LocalSession(scorer, TASKS[0], FPS)
@@ -213,3 +220,92 @@ def test_an_environment_has_lerobots_numbers(tmp_path: Path) -> None:
 
 def test_code_of_users_may_name_it_as_before():
     assert shown_scorer is reference_scorer
+
+
+FRAMES = [scene(TASKS[0], k / 19) for k in range(20)]
+SUCCESS = Success("done", 1.0, 0.0, 0.4, 0.9, 5, 5)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    return make_checkpoint(tmp_path_factory.mktemp("laptop") / "bars", success=SUCCESS.as_json())
+
+
+@pytest.fixture
+def laptop_scorer(checkpoint: Path) -> ModelScorer:
+    return open_checkpoint(checkpoint)
+
+
+def test_several_views_are_judged_each_by_itself(laptop_scorer):
+    def last(rule: ViewRule = "all", **pictures: Sequence[np.ndarray]) -> Reward:
+        stream = laptop_scorer.stream(TASKS[0], FPS, cameras=tuple(pictures), rule=rule)
+        for moment_pictures in zip(*pictures.values(), strict=True):
+            moment = stream.append(dict(zip(pictures, moment_pictures, strict=True)))
+        assert moment is not None
+        return laptop_scorer.score([moment])[0]
+
+    other_frames = [scene(TASKS[1], k / 19) for k in range(20)]
+    front = last(front=FRAMES)
+    two_views = last("wrist", front=FRAMES, wrist=other_frames)
+    assert two_views.progress == pytest.approx(front.progress, abs=TOLERANCE)
+    assert set(two_views.cameras) == {"front", "wrist"}
+
+
+def test_what_it_cannot_do_is_said(checkpoint):
+    with pytest.raises(RewardError, match="no words"):
+        open_checkpoint(checkpoint, reasoning=True)
+    with pytest.raises(
+        RewardError, match=r"trained on windows of 4 pictures, 0\.2 s apart, not of 2"
+    ):
+        open_checkpoint(checkpoint, Window(2, 0.2))
+    with open_scorer(ScorerConfig(checkpoint)) as opened:
+        assert opened.settings["encoder"] == "grey@64"
+
+
+def held(share: float) -> HeldPicture:
+    jpeg = cv2.imencode(".jpg", scene(TASKS[0], share)[..., ::-1])[1].tobytes()
+    return HeldPicture(Path(f"{share}.jpg"), data=jpeg)
+
+
+def prompt(key: str, task: str | None = TASKS[0], first: float | None = 0.0) -> Prompt:
+    pictures = tuple(held(k / 4) for k in range(1, 5))
+    start = None if first is None else held(first)
+    return Prompt(key, "<image>" * 4, pictures, task=task, first=start)
+
+
+def test_prompts_are_answered_by_their_task_their_pictures_and_their_start(checkpoint):
+    runner = local_runner(RunnerConfig("bars", EvaluationOptions(batch_size=2)), checkpoint)
+    assert isinstance(runner, LaptopRunner)
+    prompts_sent = [
+        prompt("a"),
+        prompt("again"),
+        prompt("task", TASKS[1]),
+        prompt("start", first=0.9),
+        prompt("none", None),
+    ]
+    prompts_sent.append(prompt("unknown", first=None))
+    replies = {r.key: r for r in runner.answer(prompts_sent)}
+    progress = {key: r.progress for key, r in replies.items()}
+    assert progress["a"] == pytest.approx(progress["again"])
+    assert progress["a"] is not None
+    for other_key in ("task", "start", "unknown"):
+        assert progress[other_key] != pytest.approx(progress["a"], abs=1e-4)
+    assert progress["none"] is None
+    assert "names no task" in str(replies["none"].error)
+
+
+def test_what_cannot_be_looked_at_fails_alone(checkpoint):
+    runner = LaptopRunner(checkpoint, 4)
+    broken = Prompt(
+        "broken", "<image>", (HeldPicture(Path("no.jpg"), data=b"no picture"),), task=TASKS[0]
+    )
+    blind = Prompt("blind", "How far?", (), task=TASKS[0])
+    replies = {r.key: r for r in runner.answer([broken, prompt("a"), blind])}
+    assert "no.jpg" in str(replies["broken"].error)
+    assert "shows no picture" in str(replies["blind"].error)
+    assert replies["a"].progress is not None
+
+
+def test_it_has_no_words(checkpoint):
+    with pytest.raises(UserError, match="no words"):
+        local_runner(RunnerConfig("bars", EvaluationOptions(answer="text")), checkpoint)

@@ -11,30 +11,41 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from openai import OpenAI
 
 from annotate.config import SamplesConfig
 from annotate.samples.procvqa import window as trained_window
 from core.errors import UserError
 from eval.reward.model import ModelScorer, question, read_words
 from eval.reward.open import BaselineScorer, ScorerConfig, open_checkpoint, open_scorer
-from eval.reward.scorer import TOLERANCE, Reward, Scorer, Success, calibrate
+from eval.reward.scorer import TOLERANCE, UNSEEN, Reward, Scorer, Success, calibrate
 from eval.reward.stream import LAST_PICTURE, Moment, RewardError, Stream, StreamPicture, Window
+from eval.rl.local import LocalSession
+from eval.rl.wrapper import ProgressReward
 from eval.runners.local import ModelRunner, TextRunner, open_runner
 from eval.runners.prompt import Asked, ModelReply, PictureLimits, Prompt, Sampling
+from eval.server.client import RewardClient
+from pipeline.episode_rewards import score_episodes
+from tests.eval.server.test_chat import content
 from tests.kits.bench_kit import Scripted
-from tests.kits.reward_kit import FPS, TASK, WINDOW, bar, bars, make_checkpoint
+from tests.kits.cli_kit import called
+from tests.kits.laptop_kit import TASKS, make_knowing_checkpoint, scene
+from tests.kits.reward_kit import FPS, TASK, WINDOW, bar, bars, make_checkpoint, write_video
+from tests.kits.reward_server_kit import Playing, running
 from tests.kits.training_kit import FAMILIES
 from tests.kits.vlm_standin import StandIn, serving
 from training.card import card_text
 from training.pictures import Item, decode_picture
 from training.recipe import HeadConfig
+from warehouse.lake import open_lake
+from warehouse.lake.episodes import usable_episodes
 
 FOUR = Window(4, 0.4)
 SHORT = Sampling(max_tokens=6)
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
-def scorer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ModelScorer:
+def scorer(request, tmp_path_factory) -> ModelScorer:
     return open_checkpoint(
         make_checkpoint(tmp_path_factory.mktemp("model") / request.param, request.param)
     )
@@ -52,10 +63,7 @@ def progress(rewards: list[Reward]) -> np.ndarray:
     return np.array([r.progress for r in rewards], np.float64)
 
 
-# Windows and streams
-
-
-def test_windows_are_those_of_training_and_repeat_nothing() -> None:
+def test_windows_are_those_of_training_and_repeat_nothing():
     for fps in (4.0, 10.0, 24.0):
         for frame_now in (0, 1, 2, 5, 40):
             assert FOUR.of(frame_now, fps) == trained_window(
@@ -77,7 +85,7 @@ def test_windows_are_those_of_training_and_repeat_nothing() -> None:
         Window(0, None)
 
 
-def test_a_stream_refuses_what_it_cannot_use() -> None:
+def test_a_stream_refuses_what_it_cannot_use():
     fields: dict[str, Any] = {"task": "go", "window": FOUR, "fps": 10.0}
     wrong_fields: list[dict[str, Any]] = [
         {"task": " "}, {"fps": 0.0}, {"score_fps": float("nan")}, {"cameras": ()}, {"cameras": ("a", "a")},
@@ -102,10 +110,7 @@ def test_a_stream_refuses_what_it_cannot_use() -> None:
     assert stream.append(good, 7.5).timestamp_s == 7.5  # type: ignore[union-attr]
 
 
-# Scoring
-
-
-def test_another_window_is_refused(tmp_path: Path) -> None:
+def test_another_window_is_refused(tmp_path):
     folder = make_checkpoint(tmp_path / "m")
     with pytest.raises(
         RewardError, match=r"windows of 4 pictures, 0\.4 s apart, not of 8 pictures, consecutive"
@@ -123,10 +128,7 @@ def test_another_window_is_refused(tmp_path: Path) -> None:
     assert open_checkpoint(demonstrated).stream(TASK, FPS, ("push", "stop")).window == LAST_PICTURE
 
 
-# Words
-
-
-def test_numbers_are_read_from_words() -> None:
+def test_numbers_are_read_from_words():
     def read(text: str, steps: bool = False) -> tuple[float | None, str | None]:
         reward = read_words(text, steps)
         assert (reward.progress is None) == (reward.failure is not None)
@@ -161,7 +163,7 @@ def by_the_bar(prompt: Prompt) -> ModelReply:
     return ModelReply(prompt.key, text=reply_text)
 
 
-def test_a_served_model_gets_equal_bytes_for_equal_pictures() -> None:
+def test_a_served_model_gets_equal_bytes_for_equal_pictures():
     talking_runner = Says(by_the_bar)
     scorer = ModelScorer(talking_runner, FOUR)
     moments = list(run(scorer.stream(TASK, FPS, score_fps=2.5), bars(25)))
@@ -180,7 +182,7 @@ def test_a_served_model_gets_equal_bytes_for_equal_pictures() -> None:
     assert all(p.text.count("<image>") == len(p.pictures) for p in talking_runner.asked)
 
 
-def test_a_server_is_asked_by_an_endpoint_once(tmp_path: Path) -> None:
+def test_a_server_is_asked_by_an_endpoint_once(tmp_path):
     with serving(StandIn()) as server:
         config = ScorerConfig(
             model="stand-in", endpoints=(server.url,), window=FOUR, responses=tmp_path / "responses"
@@ -208,7 +210,7 @@ def test_a_server_is_asked_by_an_endpoint_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("family", ["qwen3_vl", "qwen3_5"])
-def test_words_are_the_plain_runners(family: str, tmp_path: Path) -> None:
+def test_words_are_the_plain_runners(family, tmp_path):
     folder = make_checkpoint(tmp_path / "words", family, head=None)
     assert open_checkpoint(folder).source == "text"
     runner = open_runner(folder, 8, sampling=SHORT)
@@ -225,10 +227,7 @@ def test_words_are_the_plain_runners(family: str, tmp_path: Path) -> None:
     )  # random weights
 
 
-# Baselines
-
-
-def test_baselines_know_the_end_or_say_so() -> None:
+def test_baselines_know_the_end_or_say_so():
     pictures = bars(11)
     clock = BaselineScorer("clock")
     visual = BaselineScorer("visual")
@@ -246,7 +245,7 @@ def test_baselines_know_the_end_or_say_so() -> None:
         BaselineScorer("magic")
 
 
-def test_a_published_head_is_asked(tmp_path: Path) -> None:
+def test_a_published_head_is_asked(tmp_path):
     folder = make_checkpoint(
         tmp_path / "m", head=HeadConfig(pooling="published"), converted_from="ProcVLM-2B"
     )
@@ -284,9 +283,6 @@ def test_a_published_head_is_asked(tmp_path: Path) -> None:
         open_checkpoint(make_checkpoint(tmp_path / "words", head=None), answer="head")
 
 
-# Pictures that are cut before they are scored
-
-
 def fresh(moments: Sequence[Moment]) -> list[Moment]:
     """The same moments, each with pictures of its own that no scorer has seen."""
     copies = []
@@ -303,9 +299,7 @@ def pictures(moments: Sequence[Moment]) -> list[StreamPicture]:
     return list({id(picture): picture for picture in all_pictures}.values())
 
 
-def test_the_numbers_are_the_same_and_nothing_is_cut_twice(
-    scorer: ModelScorer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_numbers_are_the_same_and_nothing_is_cut_twice(scorer, monkeypatch):
     first, ready = (list(run(scorer.stream(TASK, FPS), bars(12))) for _ in range(2))
     known_progress = progress(scorer.score(first)).tolist()
     for picture in pictures(ready):
@@ -320,9 +314,7 @@ def test_the_numbers_are_the_same_and_nothing_is_cut_twice(
     assert pictures(ready)[0].cut is None
 
 
-def test_where_a_window_leaves_less_room_patches_are_cut_for_it(
-    scorer: ModelScorer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_where_a_window_leaves_less_room_patches_are_cut_for_it(scorer, monkeypatch):
     """The first windows have fewer pictures, and so the same picture is shown in several sizes."""
     if type(scorer.runner.processor).__name__ == "InternVLProcessor":
         pytest.skip("its pictures have one size")
@@ -338,10 +330,7 @@ def test_where_a_window_leaves_less_room_patches_are_cut_for_it(
     assert max(len(p.seen) for p in pictures(moments)) > 1
 
 
-# Success
-
-
-def test_one_kind_of_moments_calibrates_nothing() -> None:
+def test_one_kind_of_moments_calibrates_nothing():
     assert calibrate(np.array([0.1, 0.9]), np.array([True, True]), "progress") is None
     assert calibrate(np.array([0.1, 0.9]), np.array([False, False]), "done") is None
 
@@ -359,7 +348,7 @@ class Fixed(Scorer):
 
 
 @pytest.mark.parametrize("of", ["done", "progress"])
-def test_a_scorer_says_success_as_its_card_does(of: str) -> None:
+def test_a_scorer_says_success_as_its_card_does(of):
     raw = np.array([0.1, 0.2, 0.3, 0.7, 0.8, 0.9])
     success = calibrate(raw, raw > 0.5, of, "r1", "val")  # type: ignore[arg-type]
     assert success is not None
@@ -384,3 +373,90 @@ def test_a_scorer_says_success_as_its_card_does(of: str) -> None:
         card | {"success": success.as_json()}
     )
     assert "Not calibrated" in card_text(card)
+
+
+SEEN = [scene(TASKS[0], k / 9) for k in range(10)]
+NEVER_SEEN = [
+    np.random.default_rng(k).integers(0, 256, (64, 64, 3), dtype=np.uint8) for k in range(10)
+]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    return make_knowing_checkpoint(tmp_path_factory.mktemp("laptop") / "bars")
+
+
+@pytest.fixture(scope="module")
+def knowing_scorer(checkpoint: Path) -> Scorer:
+    return open_checkpoint(checkpoint)
+
+
+def test_a_mean_with_a_camera_that_is_unsure_is_unsure(knowing_scorer):
+    def unsure(**pictures: list[np.ndarray]) -> str | None:
+        stream = knowing_scorer.stream(TASKS[0], 5.0, cameras=tuple(pictures))
+        moment = stream.append({camera: frames[0] for camera, frames in pictures.items()})
+        assert moment is not None
+        return knowing_scorer.score([moment])[0].unsure
+
+    assert unsure(front=SEEN) is None
+    assert unsure(front=SEEN, wrist=NEVER_SEEN) == UNSEEN
+
+
+def test_every_way_through_the_server_says_so(knowing_scorer, tmp_path):
+    videos = {
+        pictures is SEEN: write_video(tmp_path / f"{k}.mp4", pictures)
+        for k, pictures in enumerate((SEEN, NEVER_SEEN))
+    }
+    with running(knowing_scorer) as app, RewardClient(app.state.url) as client:
+        for frames, expected in ((SEEN, None), (NEVER_SEEN, UNSEEN)):
+            with client.session(TASKS[0], fps=5.0) as session:
+                assert session.append(frames[0]).unsure == expected
+            assert {row.unsure for row in client.reward_frames(frames, TASKS[0], 5.0)} == {expected}
+            if expected:  # lossy video makes other pictures of the bars, too
+                rows = client.reward_video(videos[frames is SEEN], TASKS[0], 5.0)
+                assert {row.unsure for row in rows} == {expected}
+
+
+@pytest.mark.parametrize("reply", ["reward", "trend", "digit"])
+def test_the_openai_api_says_so(knowing_scorer, reply):
+    def asked(frames: list[np.ndarray]) -> Any:
+        messages: Any = [{"role": "user", "content": content(frames[:2], TASKS[0])}]
+        with OpenAI(base_url=f"{app.state.url}/v1", api_key="none", max_retries=0) as client:
+            body = {"proccorpus": {"reply": reply}}
+            return client.chat.completions.create(model="test", messages=messages, extra_body=body)
+
+    with running(knowing_scorer) as app:
+        for frames, expected in ((SEEN, None), (NEVER_SEEN, UNSEEN)):
+            answer = asked(frames)
+            assert answer.proccorpus["unsure"] == expected
+            if reply != "digit":  # whose words are a digit alone
+                assert json.loads(answer.choices[0].message.content)["unsure"] == expected
+
+
+def test_an_agents_environment_is_told(knowing_scorer):
+    for frames, expected in ((SEEN, None), (NEVER_SEEN, UNSEEN)):
+        observations = [{"pixels": {"top": frame}} for frame in frames]
+        env = ProgressReward(
+            Playing(observations), lambda: LocalSession(knowing_scorer, TASKS[0], 5.0)
+        )
+        env.reset()
+        assert env.step(0)[4]["unsure"] == expected
+
+
+def test_the_command_and_a_corpus_say_so(checkpoint, made, own, tmp_path, capsys):
+    video = write_video(tmp_path / "strange.mp4", NEVER_SEEN)
+    out = tmp_path / "rows.jsonl"
+    words = ("--task", TASKS[0], "--model", checkpoint, "--workspace", made.space.root)
+    result = called(capsys, "reward", video, "--out", out, *words)
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert {row["unsure"] for row in rows} == {UNSEEN}
+    assert f"note: {len(rows)} of {len(rows)} answers are unsure: {UNSEEN}" in result.err
+
+    lake = open_lake(own.space)
+    episodes = usable_episodes(lake.con, "chunk = 0")
+    scored = score_episodes(lake, open_checkpoint(checkpoint), "bars", episodes)
+    assert scored.unsure == scored.moments > 0
+    settings = ("--set", f"from_model={checkpoint}", "--allow-licence", "unknown")
+    export = ("export", "rabc", "--dataset", "tiny", *settings)
+    result = called(capsys, *export, "--out", tmp_path / "rabc", "--workspace", own.space.root)
+    assert f"answers are unsure: {UNSEEN}" in result.err

@@ -4,7 +4,6 @@ import base64
 import subprocess
 import sys
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -140,8 +139,6 @@ def test_steps_without_a_number_give_nothing_and_say_why():
     )  # from the last number there was
 
 
-# RLinf
-
 PROMPT = (
     f'Given the recent observation and the task "{TASK}", first infer the remaining atomic actions.'
 )
@@ -155,7 +152,7 @@ def item(frames: list[np.ndarray]) -> dict[str, Any]:
     return {"image": images, "conversations": [{"from": "human", "value": PROMPT}]}
 
 
-def test_a_real_subprocess_speaks_rlinfs_protocol(tmp_path: Path):
+def test_a_real_subprocess_speaks_rlinfs_protocol(tmp_path):
     folder = make_checkpoint(tmp_path / "tiny")
     runs = [pictures(7, 1), pictures(3, 2), pictures(7, 1)[:5]]
     script = str(ROOT / "eval" / "rl" / "rlinf.py")

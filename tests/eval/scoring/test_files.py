@@ -21,6 +21,7 @@ from eval.benchmarks.question import (
     PredictionLine,
     read_predictions,
 )
+from eval.benchmarks.videos import options_of
 from eval.scored import ScoredBenchmark
 
 DEMO = [f"cam_{f:04d}.jpg" for f in (0, 40, 80, 120, 160)]
@@ -49,9 +50,6 @@ def values(scored: ScoredBenchmark) -> dict[str, float]:
     return {m: s.value for (part, m), s in scored.scores().items() if part == "all"}
 
 
-# ProgressLM
-
-
 @pytest.fixture
 def golden() -> dict[str, Any]:
     return json.loads(Path(__file__).with_name("progresslm_golden.json").read_text())
@@ -65,7 +63,7 @@ def lines_of(golden: dict[str, Any], first: str = "", *fields: str) -> list[Pred
     return [PredictionLine(str(k), *row, fields=answer) for k, row in enumerate(rows)]
 
 
-def test_golden_file_as_published(golden: dict[str, Any]) -> None:
+def test_golden_file_as_published(golden):
     scored = score_predictions("progress-bench", lines_of(golden), as_published=True)
     voc, wrong = (golden["expected_metric_py"][name] for name in ("voc", "errors"))
     expected = {
@@ -80,7 +78,7 @@ def test_golden_file_as_published(golden: dict[str, Any]) -> None:
     assert scored.counts["numbers"] == voc["valid_samples"]
 
 
-def test_golden_file_mended(golden: dict[str, Any]) -> None:
+def test_golden_file_mended(golden):
     scored = score_predictions("progress-bench", lines_of(golden))
     ours = {
         "voc": "voc_mean_zero_for_constant",
@@ -100,9 +98,7 @@ def test_golden_file_mended(golden: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("fields", [(), ("ref", "score", "ground_truth_score")])
-def test_an_unreadable_first_reply_does_not_hide_the_tags_of_the_others(
-    golden: dict[str, Any], fields: tuple[str, ...]
-) -> None:
+def test_an_unreadable_first_reply_does_not_hide_the_tags_of_the_others(golden, fields):
     rows = lines_of(golden, "I cannot say.", *fields)
     scored_values = values(score_predictions("progress-bench", rows, as_published=True))
     # What metric.py gives for the rows after the first
@@ -163,14 +159,11 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_what_published_metrics_let_through(case: str) -> None:
+def test_what_published_metrics_let_through(case):
     rows, published, ours = CASES[case]
     for as_published, expected in ((True, published), (False, ours)):
         found = values(score_predictions("progress-bench", rows, as_published))
         assert {m: found[m] for m in expected} == pytest.approx(expected, abs=1e-12, nan_ok=True)
-
-
-# Files that are broken
 
 
 GOOD = json.dumps({"meta_data": row("33%", "").meta_data, "response": said("33%")})
@@ -209,7 +202,7 @@ GOOD = json.dumps({"meta_data": row("33%", "").meta_data, "response": said("33%"
         ('{"meta_data": {}, "response": "\udcff"}', "line 2 is not UTF-8 text"),
     ],
 )
-def test_a_broken_line_is_named(tmp_path: Path, line: str, message: str) -> None:
+def test_a_broken_line_is_named(tmp_path, line, message):
     path = tmp_path / "predictions.jsonl"
     path.write_bytes(f"{GOOD}\n{line}\n{GOOD}\n".encode(errors="surrogateescape"))
     with pytest.raises(BenchmarkError, match="line 2") as e:
@@ -218,7 +211,7 @@ def test_a_broken_line_is_named(tmp_path: Path, line: str, message: str) -> None
     assert len(str(e.value)) < 400
 
 
-def test_no_rows_and_no_file(tmp_path: Path) -> None:
+def test_no_rows_and_no_file(tmp_path):
     (tmp_path / "empty.jsonl").write_text("\n\n")
     with pytest.raises(BenchmarkError, match="holds no row"):
         score_predictions("progress-bench", read_predictions(tmp_path / "empty.jsonl"))
@@ -228,9 +221,6 @@ def test_no_rows_and_no_file(tmp_path: Path) -> None:
         score_predictions("human-bench", [row("33%", "")])
     with pytest.raises(BenchmarkError, match="family None, not procvqa_a"):
         score_predictions("procvqa-id", [row("33%", "")])
-
-
-# ProcVQA and datasets
 
 
 def vqa(
@@ -267,14 +257,14 @@ def one_hot(texts: Any) -> np.ndarray:
 
 
 @pytest.fixture
-def one_hot_names(monkeypatch: pytest.MonkeyPatch) -> None:
+def one_hot_names(monkeypatch) -> None:
     scored = partial(procvqa.score, embedded=one_hot)
     of_release = Benchmark(procvqa.FAMILIES, scored, procvqa.question)
     monkeypatch.setitem(load.BENCHMARKS, "procvqa-id", of_release)
 
 
 @pytest.mark.usefixtures("one_hot_names")
-def test_segments_and_plans() -> None:
+def test_segments_and_plans():
     rows = [
         vqa("procvqa_a", spans(23, 45), answer=spans(20, 40)),
         vqa("procvqa_a", "```json\n" + spans(20, 40) + "\n```", 1, answer=spans(20, 40)),
@@ -302,7 +292,7 @@ def test_segments_and_plans() -> None:
     assert scored.counts["unparsable"] == 1
 
 
-def test_time_ends_with_the_last_frame_and_episodes_are_of_their_dataset() -> None:
+def test_time_ends_with_the_last_frame_and_episodes_are_of_their_dataset():
     rows = [vqa("procvqa_c", tag(s), frame, progress=s) for frame, s in ((50, 0.3), (100, 0.7))]
     series = score_predictions("procvqa-id", rows).series
     assert series is not None
@@ -314,7 +304,7 @@ def test_time_ends_with_the_last_frame_and_episodes_are_of_their_dataset() -> No
 
 
 @pytest.mark.parametrize("benchmark", [name for name, b in load.BENCHMARKS.items() if b.question])
-def test_as_published_goes_where_a_published_table_is_reproduced(benchmark: str) -> None:
+def test_as_published_goes_where_a_published_table_is_reproduced(benchmark):
     if benchmark not in ("progress-bench", "human-bench"):
         with pytest.raises(BenchmarkError, match="goes with progress-bench and human-bench"):
             score_predictions(benchmark, [], as_published=True)
@@ -333,11 +323,11 @@ def test_as_published_goes_where_a_published_table_is_reproduced(benchmark: str)
         ("45%", None),
     ],
 )
-def test_shares_are_read_only_where_they_are_clear(text: str, share: float | None) -> None:
+def test_shares_are_read_only_where_they_are_clear(text, share):
     assert procvqa.share_of(text) == (None if share is None else pytest.approx(share))
 
 
-def test_success_of_runs() -> None:
+def test_success_of_runs():
     rows = [
         vqa("success", "Yes, it is on the plate.", episode=0, success=True),
         vqa("success", "No.", episode=1, success=False),
@@ -355,8 +345,6 @@ def test_success_of_runs() -> None:
         score_predictions("dataset", [vqa("success", "yes")])
 
 
-# What is explained of metrics
-
 PAGE = (ROOT / "docs" / "metrics.md").read_text()
 BETTER = {
     name: {"↑": "more", "↓": "less"}[sign]
@@ -366,7 +354,7 @@ BETTER = {
 
 
 @pytest.mark.usefixtures("one_hot_names")
-def test_every_metric_is_explained() -> None:
+def test_every_metric_is_explained():
     answered = [row(s, said(s)) for s in ("10%", "50%", "90%")]
     lines = [
         vqa("procvqa_a", spans(23, 45), answer=spans(20, 40)),
@@ -386,13 +374,13 @@ def test_every_metric_is_explained() -> None:
     assert metric_names <= {*BETTER, *(metric.name for metric in METRICS if metric.sentence)}
 
 
-def test_the_page_and_the_list_agree_which_way_is_better() -> None:
+def test_the_page_and_the_list_agree_which_way_is_better():
     listed = {metric.name: "less" if metric.lower_is_better else "more" for metric in METRICS}
     assert set(BETTER) <= set(listed)
     assert {name: listed[name] for name in BETTER} == BETTER
 
 
-def test_tables_follow_the_list() -> None:
+def test_tables_follow_the_list():
     assert leading_metrics()[:5] == ("mae", "score_error", "bf1@5", "confusion_margin", "voc")
     columns = metrics_shown_in(LEADERBOARD)
     assert columns.index("voc") < columns.index("mae") < columns.index("stall_drift")
@@ -405,3 +393,69 @@ def test_tables_follow_the_list() -> None:
     assert {"mae", "voc", "voc_margin", "coverage"} <= {
         metric.name for metric in METRICS if metric.compute
     }
+
+
+ERRORS = [
+    "Grasping error.",
+    "Wrong object.",
+    "Position deviation.",
+    "Position deviation of the object.",
+]
+WHICH = f"Which error is it? (one of the following: {ERRORS})"
+
+
+def line(
+    kind: str, answer: str, response: str, question: str = WHICH, video: str = "v1"
+) -> PredictionLine:
+    row = {
+        "id": video,
+        "kind": kind,
+        "question": question,
+        "answer": answer,
+        "split": "test_qa_sim",
+    }
+    return PredictionLine(
+        f"{kind} {video} {response}", row | {"task": "LiftCube", "_inference_idx": 0}, response
+    )
+
+
+def accuracy(*lines: PredictionLine) -> dict[str, float]:
+    scored = score_predictions("robofac", lines)
+    return {name: s.value for (part, name), s in scored.scores().items() if part == "all"}
+
+
+def test_options_are_the_list_in_the_question():
+    assert options_of(WHICH) == tuple(e.lower().rstrip(".") for e in ERRORS)
+    assert options_of("Which? [1, 2]") == ()
+    assert options_of("Which? ['cut") == ()
+    assert options_of("Which? [__import__('os').getcwd()]") == ()
+    assert options_of("[x] Which? (['The robot\\'s hand.', \"A\"])") == ("the robot's hand", "a")
+
+
+def test_right_and_wrong_by_kind():
+    scored_values = accuracy(
+        line("failure_detection", "Yes", "Yes, it failed.", "Did it fail?"),
+        line("failure_detection", "No", "Yes", "Did it fail?", "v2"),
+        line("failure_detection", "No.", "no", "Did it fail?", "v3"),
+        line("failure_identification", "Grasping error.", "The robot makes a grasping error."),
+        line("failure_identification", "Wrong object.", "A grasping error", video="v2"),
+        line("failure_locating", "Grasping error.", "perhaps", video="v2"),
+    )
+    assert scored_values["detection_accuracy"] == pytest.approx(2 / 3)
+    assert scored_values["detection_balanced"] == pytest.approx((1 + 1 / 2) / 2)
+    assert scored_values["identification_accuracy"] == 0.5
+    assert scored_values["locating_accuracy"] == 0
+    assert scored_values["choice_accuracy"] == 0.5
+    assert scored_values["coverage"] == pytest.approx(5 / 6)
+
+
+def test_an_empty_reply_is_unread_and_a_sentence_may_name_the_option():
+    lines = [
+        line("failure_identification", "Grasping error.", ""),
+        line("failure_identification", "Grasping error.", "It is a grasping error.", video="v2"),
+        line("failure_identification", "Grasping error.", "grasping error", video="v3"),
+        line("failure_identification", "Grasping error.", "Wrong object.", video="v4"),
+    ]
+    scored_values = accuracy(*lines)
+    assert (scored_values["identification_accuracy"], scored_values["coverage"]) == (0.5, 0.75)
+    assert [accuracy(x)["choice_accuracy"] for x in lines] == [0, 1, 1, 0]

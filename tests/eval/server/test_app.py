@@ -49,7 +49,7 @@ SMALL = ServerLimits(max_body_bytes=2**20, max_pixels=128 * 128, max_frames=8, m
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> ModelScorer:
+def model(tmp_path_factory) -> ModelScorer:
     return open_checkpoint(make_checkpoint(tmp_path_factory.mktemp("models") / "tiny"))
 
 
@@ -73,9 +73,7 @@ def client(served: Any) -> Iterator[RewardClient]:
         yield c
 
 
-def test_a_runs_reward_is_the_same_from_session_frames_video_and_core(
-    model: ModelScorer, tmp_path: Path
-):
+def test_a_runs_reward_is_the_same_from_session_frames_video_and_core(model, tmp_path):
     video = tmp_path / "run.mp4"
     write_video(
         video, [np.kron(p[:4, :4], np.ones((16, 16, 1), np.uint8)) for p in pictures(12)], fps=4
@@ -140,7 +138,7 @@ def test_cameras_are_told_apart_and_baselines_get_their_end():
         assert (live[0], live[-1]) == (0, 1)
 
 
-def test_a_repeated_request_is_scored_once(served: Any, client: RewardClient):
+def test_a_repeated_request_is_scored_once(served, client):
     url = served.state.url
     frames = pictures(3)
     with client.session(TASK) as session:
@@ -184,7 +182,7 @@ def session_of(served: Any) -> Any:
     return session
 
 
-def test_refused_frames_leave_a_session_as_it_was(client: RewardClient, served: Any):
+def test_refused_frames_leave_a_session_as_it_was(client, served):
     frames = pictures(2)
     with client.session(TASK, fps=FPS) as session:
         first = session.append(frames[0])
@@ -218,7 +216,7 @@ def test_idle_sessions_expire_and_full_is_full():
         )
 
 
-def test_what_a_session_keeps_does_not_grow(served: Any):
+def test_what_a_session_keeps_does_not_grow(served):
     with RewardClient(served.state.url) as client, client.session(TASK, fps=20) as session:
         for _ in range(20):
             session.append_all(pictures(8, size=8))
@@ -279,9 +277,7 @@ RUN = {"task": TASK, "fps": "4"}
         ([GOOD], {**RUN, "fps": "900"}, 422, "a window reaches back 900 frames"),
     ],
 )  # fmt: skip
-def test_frames_that_cannot_be_scored(
-    shared: str, files: list[bytes], fields: dict, status: int, reason: str
-):
+def test_frames_that_cannot_be_scored(shared, files, fields, status, reason):
     answer = httpx.post(
         f"{shared}/v1/frames", data=fields, files=[("frames", f) for f in files], timeout=PATIENCE_S
     )
@@ -295,7 +291,7 @@ def test_frames_that_cannot_be_scored(
         )
 
 
-def test_a_picture_beyond_the_limit_of_pillow(shared: str, monkeypatch: pytest.MonkeyPatch):
+def test_a_picture_beyond_the_limit_of_pillow(shared, monkeypatch):
     """Which Pillow refuses itself, before its header is looked at."""
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     answer = httpx.post(f"{shared}/v1/frames", data=RUN, files={"frames": GOOD}, timeout=PATIENCE_S)
@@ -306,7 +302,7 @@ def test_a_picture_beyond_the_limit_of_pillow(shared: str, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("standin", [stay_busy, sleep, take_a_gigabyte])
-def test_a_picture_that_takes_too_much_is_given_up(standin: Any, monkeypatch: pytest.MonkeyPatch):
+def test_a_picture_that_takes_too_much_is_given_up(standin, monkeypatch):
     """Some of a few MB took minutes."""
     monkeypatch.setattr(server_limits, "_decoded", standin)
     # Each is ended by the one limit that it is beyond
@@ -322,7 +318,7 @@ def test_a_picture_that_takes_too_much_is_given_up(standin: Any, monkeypatch: py
     ), answer.text
 
 
-def test_videos_that_cannot_be_scored(served: Any, tmp_path: Path):
+def test_videos_that_cannot_be_scored(served, tmp_path):
     write_video(tmp_path / "good.mp4", pictures(8, size=64), fps=4)
     write_video(tmp_path / "large.mp4", pictures(2, size=256))
     good = (tmp_path / "good.mp4").read_bytes()
@@ -374,9 +370,7 @@ def test_videos_that_cannot_be_scored(served: Any, tmp_path: Path):
     assert len(answer.json()["rows"]) == 8
 
 
-def test_a_body_that_is_announced_as_too_large_is_refused_before_it_is_sent(
-    served: Any, client: RewardClient
-):
+def test_a_body_that_is_announced_as_too_large_is_refused_before_it_is_sent(served, client):
     with talking(served.state.url) as s:
         s.sendall(b"POST /v1/frames HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n")
         s.sendall(b"Content-Length: 104857600\r\n\r\n")
@@ -410,9 +404,7 @@ def test_a_run_is_not_scored_on_for_a_client_that_is_gone():
 
 
 @pytest.mark.parametrize("baseline", ["clock", "visual"])
-def test_decoding_ends_soon_after_its_client_has_gone(
-    baseline: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_decoding_ends_soon_after_its_client_has_gone(baseline, tmp_path, monkeypatch):
     monkeypatch.setattr(videos, "_advance", sleep_for_minutes)
     monkeypatch.setattr(videos, "WALL_S", 900.0)
     video = tmp_path / "run.mp4"
@@ -435,9 +427,7 @@ def test_decoding_ends_soon_after_its_client_has_gone(
 
 
 @pytest.mark.parametrize("baseline", ["clock", "visual"])
-def test_baselines_that_look_at_the_end_first_score_a_video_from_its_beginning(
-    baseline: str, tmp_path: Path
-):
+def test_baselines_that_look_at_the_end_first_score_a_video_from_its_beginning(baseline, tmp_path):
     video = tmp_path / "run.mp4"
     write_video(video, pictures(8, size=64), fps=4)
     with running(BaselineScorer(baseline), SMALL) as app:
@@ -455,8 +445,8 @@ def test_baselines_that_look_at_the_end_first_score_a_video_from_its_beginning(
 
 
 def test_videos_that_take_too_much_are_refused_the_long_and_large_ones_undecoded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    tmp_path, monkeypatch
+):
     """One whose pictures have thousands of scans took minutes."""
 
     def refused(video: Path, **limits: Any) -> str:
@@ -587,7 +577,7 @@ def test_who_may_ask():
         assert asked("/healthz", Host="rewards.example") == 200
 
 
-def test_watchers_see_what_happens(served: Any, client: RewardClient):
+def test_watchers_see_what_happens(served, client):
     url = served.state.url
     client.reward_frames([*pictures(2), np.full((32, 32, 3), POISON, np.uint8)], TASK, FPS)
     httpx.get(f"{url}/no/such/page", timeout=PATIENCE_S)

@@ -1,6 +1,7 @@
 """Bags as rosbags writes them, beside what it reads of them; and cameras that are videos."""
 
 import io
+import re
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -22,9 +23,13 @@ from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from ingest.episode import EpisodeData, EpisodeRecord, Listing
 from ingest.formats.ros_messages import VIDEO_DEFINITION, VIDEO_TYPE
+from ingest.reasons import DataError
 from ingest.source import list_episodes, read_episode
-from tests.kits.lerobot_writer import number, picture, read_number, source_of
-from tests.kits.mcap_writer import RATE, SECOND, START
+from tests.kits.fuzz_datasets import BASES, write_base
+from tests.kits.lerobot_writer import LFS_POINTER, number, picture, read_number, source_of
+from tests.kits.mcap_writer import RATE, SECOND, START, recorder
+from tests.kits.told import check, told
+from tests.kits.zarr_writer import write_replay
 
 PICTURES = 12
 IMAGES = "/front/image_raw/compressed"
@@ -170,7 +175,7 @@ def numbers_shown(episode: EpisodeData, camera: str) -> list[int]:
 
 
 @pytest.mark.parametrize("name", BAGS)
-def test_a_bag_is_what_rosbags_gives(name: str, tmp_path: Path) -> None:
+def test_a_bag_is_what_rosbags_gives(name, tmp_path):
     path = BAGS[name](tmp_path / "run")
     listing, record, episode = read_one(tmp_path)
     assert not listing.findings
@@ -196,17 +201,14 @@ def test_a_bag_is_what_rosbags_gives(name: str, tmp_path: Path) -> None:
     assert ours == [read_number(p) for p in pictures if p is not None]
 
 
-def test_the_recorders_own_words_are_facts(tmp_path: Path) -> None:
+def test_the_recorders_own_words_are_facts(tmp_path):
     ros_2(tmp_path / "run", StoragePlugin.SQLITE3, operator="ada")
     _, record, _ = read_one(tmp_path, group_field="operator")
     assert record.group == "ada"
 
 
-# What was not written down
-
-
 @pytest.mark.parametrize("part", ["run/run_9.db3", "run/run_0.db3"])
-def test_a_part_that_is_gone_is_named(part: str, tmp_path: Path) -> None:
+def test_a_part_that_is_gone_is_named(part, tmp_path):
     split(tmp_path / "run", StoragePlugin.SQLITE3)
     (tmp_path / part).unlink()
     listing, record, _ = read_one(tmp_path)
@@ -215,7 +217,7 @@ def test_a_part_that_is_gone_is_named(part: str, tmp_path: Path) -> None:
     assert record.num_rows == 8
 
 
-def test_a_write_ahead_log_is_told(tmp_path: Path) -> None:
+def test_a_write_ahead_log_is_told(tmp_path):
     """A recorder that was killed leaves it."""
     path = ros_2(tmp_path / "run", StoragePlugin.SQLITE3) / "run.db3"
     database = sqlite3.connect(path)
@@ -232,9 +234,7 @@ def test_a_write_ahead_log_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize("written", ["a.bag", "run/run.db3"])
 @pytest.mark.parametrize("name", ["b.bag", "b.db3"])
 @pytest.mark.parametrize("share", [0.1, 0.6, 0.9])
-def test_a_file_that_rosbags_cannot_read_is_named(
-    written: str, name: str, share: float, tmp_path: Path
-) -> None:
+def test_a_file_that_rosbags_cannot_read_is_named(written, name, share, tmp_path):
     ros_1(tmp_path / "a.bag")
     ros_2(tmp_path / "run", StoragePlugin.SQLITE3)
     data = (tmp_path / written).read_bytes()
@@ -247,7 +247,7 @@ def test_a_file_that_rosbags_cannot_read_is_named(
     assert "/tmp" not in finding.detail
 
 
-def test_a_database_that_breaks_amid_its_messages_is_named(tmp_path: Path) -> None:
+def test_a_database_that_breaks_amid_its_messages_is_named(tmp_path):
     with rosbag2.Writer(tmp_path / "run", version=9) as writer:
         bag = Bag(writer)
         for k in range(3):
@@ -257,9 +257,6 @@ def test_a_database_that_breaks_amid_its_messages_is_named(tmp_path: Path) -> No
     path.write_bytes(data[: 7 << 12] + b"\x5a" * 4096 + data[8 << 12 :])
     findings = list_episodes(source_of(tmp_path)).findings
     assert "unreadable_data" in {f.reason for f in findings}
-
-
-# Videos and depth
 
 
 def packets(codec: str, count: int = PICTURES) -> Iterator[bytes]:
@@ -290,8 +287,8 @@ RAW = {"libx264": "h264", "libx265": "hevc"}  # containers of packets alone
 @pytest.mark.parametrize(("codec", "type_", "format_"), VIDEOS)
 @pytest.mark.parametrize(("first", "skipped"), [(0, 0), (2, 2)])
 def test_a_video_is_what_ffmpeg_shows_of_its_packets(
-    codec: str, type_: str, format_: str, first: int, skipped: int, tmp_path: Path
-) -> None:
+    codec, type_, format_, first, skipped, tmp_path
+):
     """Also of one that begins before a key frame."""
     made = list(packets(codec))
     with rosbag2.Writer(tmp_path / "run", version=9) as writer:
@@ -315,7 +312,7 @@ def test_a_video_is_what_ffmpeg_shows_of_its_packets(
     assert numbers == theirs[first + skipped :]
 
 
-def test_depth_is_known_by_its_format_alone(tmp_path: Path) -> None:
+def test_depth_is_known_by_its_format_alone(tmp_path):
     with rosbag2.Writer(tmp_path / "run", version=9) as writer:
         bag = Bag(writer)
         bag.run(range(PICTURES))
@@ -327,3 +324,100 @@ def test_depth_is_known_by_its_format_alone(tmp_path: Path) -> None:
     (part,) = [part for part in listing.parts if part.name == "/range"]
     assert (part.status, record.cameras) == ("known", ["front"])
     assert "its pictures are depth (16UC1)" in part.why
+
+
+LIMIT = 12
+
+
+def recording_with_joints(folder: Path, num_joints: int, num_topics: int) -> None:
+    names = [f"joint_{k}" for k in range(num_joints)]
+    with recorder(folder / "run.mcap") as recording:
+        for k in range(10):
+            time_ns = START + k * 100_000_000
+            for topic in range(num_topics):
+                message = {
+                    "name": names,
+                    "position": [0.1 * k] * num_joints,
+                    "velocity": [],
+                    "effort": [],
+                }
+                recording.write(f"/arm_{topic}/joint_states", recording.joints, message, time_ns)
+            recording.show(k, time_ns)
+
+
+def joints_of_one_topic(folder: Path) -> None:
+    recording_with_joints(folder, LIMIT + 1, num_topics=1)
+
+
+def joints_of_two_topics(folder: Path) -> None:
+    recording_with_joints(folder, LIMIT - 2, num_topics=2)
+
+
+def arrays_of_a_store(folder: Path) -> None:
+    write_replay(folder / "umi.zarr", [6])
+    for k in range(LIMIT):
+        (folder / f"umi.zarr/data/part_{k}").mkdir()
+        (folder / f"umi.zarr/data/part_{k}/0").write_bytes(b"")
+
+
+def arrays_of_numpy(folder: Path) -> None:
+    (folder / "run.mp4").write_bytes(b"")
+    np.savez(folder / "run.npz", **{f"part_{k}": np.zeros((6, 2)) for k in range(LIMIT + 1)})
+
+
+def problems(folder: Path, **limits: int) -> str:
+    """All findings of a source, and what reading its first episode raises."""
+    source = source_of(folder, limits=limits)
+    listing = list_episodes(source)
+    details = [finding.detail for finding in listing.findings]
+    try:
+        read_episode(source, listing.records[0])
+    except DataError as e:
+        details.append(str(e))
+    return "; ".join(details)
+
+
+@pytest.mark.parametrize(
+    ("write", "what"),
+    [
+        (joints_of_one_topic, "/arm_0/joint_states: numbers of one message: 13"),
+        (joints_of_two_topics, "run.mcap: joints: 20"),
+        (arrays_of_a_store, "umi.zarr: arrays"),
+        (arrays_of_numpy, "run.npz: arrays: 13"),
+    ],
+)
+def test_more_parts_than_the_limit(tmp_path, write, what):
+    write(tmp_path)
+    assert what in problems(tmp_path, max_features=LIMIT)
+    assert "limits.max_features" not in problems(tmp_path)
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_what_is_said_of_damage(name, tmp_path):
+    """By file and way what is said else, and what no longer. Of files that are numbered, the first of each kind."""
+    fields = write_base(name, whole := tmp_path / "whole")
+    source = source_of(whole, **fields)
+    texts_by_damage = {"whole": told(source)}
+    whole_lines = told(source, pictures=False, grippers=False)
+    files = sorted(p.relative_to(whole) for p in whole.rglob("*") if p.is_file())
+    kinds = {re.sub(r"\d+", "#", str(path)): path for path in reversed(files)}
+    for path in sorted(kinds.values()):
+        data = (whole / path).read_bytes()
+        ways = {
+            "gone": None,
+            "cut": data[: len(data) // 2],
+            "a pointer": LFS_POINTER.encode(),
+            "text": b"no such\n",
+        }
+        for way, content in ways.items():
+            root = Path(shutil.copytree(whole, tmp_path / "spoilt"))
+            (root / path).unlink()
+            if content is not None:
+                (root / path).write_bytes(content)
+            lines = told(source_of(root, **fields), pictures=False, grippers=False)
+            lines_gone = [f"not: {line}" for line in whole_lines if line not in lines]
+            texts_by_damage[f"{path} {way}"] = [
+                line for line in lines if line not in whole_lines
+            ] + lines_gone
+            shutil.rmtree(root)
+    check("bags", name, texts_by_damage, BASES)

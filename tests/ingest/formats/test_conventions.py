@@ -1,27 +1,33 @@
 """Datasets as writers' own conventions have them: the right value is read, or a finding names the very thing."""
 
 import json
-from itertools import product
+import re
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
+import av
 import cv2
+import h5py
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from core.paths import ROOT
 from ingest.episode import EpisodeData, Listing
+from ingest.formats import FORMATS
 from ingest.formats.lerobot_frames import VideoSpan, match
-from ingest.formats.tree import UNREAD
 from ingest.media.camera_kinds import kind_by_name, look_of
 from ingest.media.video import FrameTimes
 from ingest.signals.naming import named_grippers
 from ingest.signals.survey import survey
-from ingest.source import format_of, list_episodes, read_episode
+from ingest.source import adapter_of, list_episodes, read_episode
+from tests.kits import rlds_writer as rlds
 from tests.kits.droid_writer import write_recording, write_rows
 from tests.kits.hdf5_writer import write_aloha
 from tests.kits.lerobot_writer import (
     FRONT,
+    RATE,
     edit_info,
     edit_parquet,
     picture,
@@ -31,9 +37,11 @@ from tests.kits.lerobot_writer import (
     v2_video,
     write_json_lines,
     write_v2,
+    write_v3,
     write_video,
 )
 from tests.kits.mcap_writer import SECOND, START, record, recorder
+from tests.kits.told import Told, golden, golden_rows
 
 LENGTH = 20
 IMAGES = "observation.images."
@@ -64,10 +72,7 @@ def uses(listing: Listing) -> dict[str, str]:
     return {part.name: part.use or part.why for part in listing.parts}
 
 
-# State and action of LeRobot
-
-
-def test_a_slice_counts_within_the_column_that_it_names(tmp_path: Path) -> None:
+def test_a_slice_counts_within_the_column_that_it_names(tmp_path):
     """StarVLA and GR00T: `original_key`. The parts beside observation.state are read, or are copies of it."""
     root = write_v2(tmp_path, [LENGTH])
     opening = np.repeat([1.0, 0.0], LENGTH // 2)
@@ -100,29 +105,8 @@ def test_a_slice_counts_within_the_column_that_it_names(tmp_path: Path) -> None:
     assert not details(listing, "part_not_used")
 
 
-def test_a_slice_of_a_column_without_a_usual_name(tmp_path: Path) -> None:
-    root = write_v2(tmp_path, [LENGTH])
-    claw = pa.array([[float(k % 2), 1.0] for k in range(LENGTH)])
-    edit_parquet(v2_data(root, 0), **{"observation.state": None, "proprio": claw})
-    info = json.loads((root / "meta/info.json").read_text())
-    del info["features"]["observation.state"]
-    edit_info(root, features=info["features"])
-    declare(root, proprio=("float64", [2]), action=("float32", [3]))
-    slices = {
-        "left_gripper": {"start": 0, "end": 1, "original_key": "proprio"},
-        "off": {"start": 1, "end": 9},
-    }
-    slices["off"]["original_key"] = "proprio"
-    (root / "meta/modality.json").write_text(json.dumps({"state": slices}))
-    listing, episode = listed(root)
-    assert (episode.state_names, episode.names_by) == (("left_gripper.0", ""), "modality.json")
-    assert details(listing, "part_not_used") == [
-        "column meta/modality.json: state.off: it ends at 9, and proprio has 2 dimensions"
-    ]
-
-
 @pytest.mark.parametrize("kind", [pa.bool_(), pa.int64(), pa.list_(pa.bool_(), 1)], ids=str)
-def test_flags_and_whole_numbers_are_grippers(tmp_path: Path, kind: pa.DataType) -> None:
+def test_flags_and_whole_numbers_are_grippers(tmp_path, kind):
     """As LeRobot stores features of shape (1,). The registry can name their dimension."""
     root = write_v2(tmp_path, [LENGTH])
     closed = [k >= LENGTH // 2 for k in range(LENGTH)]
@@ -150,22 +134,6 @@ def test_flags_and_whole_numbers_are_grippers(tmp_path: Path, kind: pa.DataType)
     )
 
 
-def test_the_registry_names_columns(tmp_path: Path) -> None:
-    root = write_v2(tmp_path, [LENGTH])
-    torque = pa.array([[k * 0.1, k * 0.2] for k in range(LENGTH)])
-    edit_parquet(v2_data(root, 0), **{"observation.torque": torque})
-    declare(root, **{"observation.torque": ("float64", [2])})
-    listing, _ = listed(root)
-    detail = f"column observation.torque (2 float64): {UNREAD}"
-    assert details(listing, "part_not_used") == [detail]
-    listing, episode = listed(root, keys={"state": ["observation.state", "observation.torque"]})
-    assert episode.state_names == ("x", "y", "gripper.pos", "torque.0", "torque.1")
-    assert not details(listing, "part_not_used")
-
-
-# Cameras that show no colours
-
-
 def films(root: Path, **pictures: np.ndarray) -> Path:
     """A LeRobot dataset of one episode, with a video of each camera, of which all pictures are alike."""
     write_v2(root, [LENGTH], cameras=())
@@ -183,35 +151,7 @@ def scene(seed: int) -> np.ndarray:
     )
 
 
-def test_depth_masks_and_touch_are_no_main_camera(tmp_path: Path) -> None:
-    grey = np.repeat(scene(1)[..., :1], 3, axis=2)
-    masks = np.where(
-        scene(2)[..., :1] > 128, np.array([200, 30, 30]), np.array([30, 30, 200])
-    ).astype(np.uint8)
-    cameras = {"depth": grey, "front": scene(3), "segmentation": masks, "tactile_left": scene(4)}
-    listing, _ = listed(films(tmp_path, **cameras, a_depth_map=scene(5)))
-    assert listing.cameras == (f"{IMAGES}front", f"{IMAGES}a_depth_map")
-    parts = details(listing, "part_not_used")
-    assert (
-        "its name says depth, but its pictures have colours: it comes after the other cameras"
-        in parts[0]
-    )
-    assert [detail.partition(": ")[2].partition(":")[0] for detail in parts[1:]] == [
-        "its name says depth and its pictures are grey",
-        "its name says masks and its pictures are of few colours",
-        "its name says touch",
-    ]
-    # What the remedy names is what helps
-    camera_names = [f"{IMAGES}front", f"{IMAGES}depth"]
-    assert listed(tmp_path, cameras=camera_names)[0].cameras[:2] == tuple(camera_names)
-
-
-def test_depth_alone_is_better_than_nothing(tmp_path: Path) -> None:
-    listing, _ = listed(films(tmp_path, depth=np.repeat(scene(1)[..., :1], 3, axis=2)))
-    assert listing.cameras == (f"{IMAGES}depth",)
-
-
-def test_names_of_kinds() -> None:
+def test_names_of_kinds():
     for name in (
         "depth_camera_rgb",
         "unmasked_front",
@@ -230,30 +170,7 @@ def test_names_of_kinds() -> None:
     assert (look_of(scene(0)), look_of(picture(5))) == ("", "grey")
 
 
-# Tasks that change within an episode
-
-
-def test_a_task_of_each_row_names_steps(tmp_path: Path) -> None:
-    steps = ("reach the cup", "grasp the cup", "lift the cup")
-    root = write_v2(tmp_path, [LENGTH, LENGTH], tasks=(*steps, "tidy the table"))
-    for episode in (0, 1):
-        edit_parquet(v2_data(root, episode), task_index=pa.array(np.repeat([0, 1, 2], [8, 5, 7])))
-    lines = [{"episode_index": 0, "tasks": [*steps], "length": LENGTH}]
-    lines += [{"episode_index": 1, "tasks": [*steps, "valid", "tidy the table"], "length": LENGTH}]
-    write_json_lines(root / "meta/episodes.jsonl", lines)
-    listing, _ = listed(root)
-    for episode in listing.records:
-        spans = [(step.name, step.start_frame, step.end_frame) for step in episode.steps]
-        assert spans == [(steps[0], 0, 8), (steps[1], 8, 13), (steps[2], 13, 20)]
-        assert episode.steps_from == "task_index"
-    assert [episode.task for episode in listing.records] == ["; ".join(steps), "tidy the table"]
-    assert [f.episode_index for f in listing.findings if f.reason == "no_task"] == [0]
-
-
-# Where pictures are
-
-
-def test_pictures_are_found_by_the_end_of_the_recorders_path(tmp_path: Path) -> None:
+def test_pictures_are_found_by_the_end_of_the_recorders_path(tmp_path):
     root = write_v2(tmp_path, [LENGTH, LENGTH], cameras=())
     declare(root, **{FRONT: ("image", [64, 64, 3])})
     for episode in (0, 1):
@@ -277,22 +194,7 @@ def test_pictures_are_found_by_the_end_of_the_recorders_path(tmp_path: Path) -> 
         shown(source_of(root), listing.records[1], FRONT)
 
 
-def test_pictures_without_their_video_are_named(tmp_path: Path) -> None:
-    root = write_v2(tmp_path, [LENGTH])
-    v2_video(root, FRONT, 0).unlink()
-    for k in range(LENGTH):
-        path = root / f"images/{FRONT}/episode-000000/frame-{k:06d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    listing, _ = listed(root)
-    [detail] = details(listing, "other_layout")
-    assert f"{LENGTH} pictures lie in images/{FRONT}/episode-000000" in detail
-
-
-# Rates
-
-
-def test_rows_and_pictures_of_other_rates_are_joined_by_time() -> None:
+def test_rows_and_pictures_of_other_rates_are_joined_by_time():
     rows_s = np.arange(120) / 60
     pictures = match(FrameTimes(np.arange(60), 1 / 30), rows_s, 120, VideoSpan())
     assert pictures.places is not None
@@ -303,7 +205,7 @@ def test_rows_and_pictures_of_other_rates_are_joined_by_time() -> None:
     assert longer.places is None, "the camera went on for a second: its times are not the rows'"
 
 
-def test_each_row_shows_the_picture_of_its_time(tmp_path: Path) -> None:
+def test_each_row_shows_the_picture_of_its_time(tmp_path):
     root = write_v2(tmp_path, [LENGTH])
     edit_info(root, fps=20)
     edit_parquet(v2_data(root, 0), timestamp=(np.arange(LENGTH) / 20).astype(np.float32))
@@ -315,66 +217,7 @@ def test_each_row_shows_the_picture_of_its_time(tmp_path: Path) -> None:
     assert frames[::2] == list(range(LENGTH // 2)), "rows that have a picture of their own time"
 
 
-# Other formats
-
-
-def test_droid_as_recorded(tmp_path: Path) -> None:
-    folders = [write_recording(tmp_path / "AUTOLab", run, success=run < 2) for run in range(3)]
-    texts = {"language_instruction1": "put the lid on", "language_instruction2": "close the pot"}
-    uuid = next(folders[0].glob("metadata_*")).stem.removeprefix("metadata_")
-    (tmp_path / "aggregated-annotations-030724.json").write_text(json.dumps({uuid: texts}))
-    write_rows(folders[1] / "trajectory.h5", 12, {"observation/touch": np.zeros((12, 4))})
-    source = source_of(tmp_path)
-    listing = list_episodes(source)
-    assert (format_of(source).name, listing.fps, listing.cameras) == (
-        "droid",
-        15,
-        ("ext1", "ext2", "wrist"),
-    )
-    failed, first, second = listing.records
-    assert [episode.success for episode in listing.records] == [False, True, True]
-    assert (first.tasks, second.task) == (
-        ("put the lid on", "close the pot"),
-        "Move object to a new position",
-    )
-    episode = read_episode(source, failed)
-    assert episode.state is not None
-    assert episode.state.shape == (12, 8)
-    assert episode.action_names[-1] == episode.state_names[-1] == "gripper_position"
-    assert shown(source, failed, "ext2")[3] == (1, 2, 3)
-    assert details(listing, "part_not_used") == [
-        "array observation/touch (12 x 4 float64): DROID's recorder has none of this name"
-    ]
-
-
-def test_recordings_without_pictures_have_the_rate_of_others(tmp_path: Path) -> None:
-    record(tmp_path)
-    with recorder(tmp_path / "a_first.mcap") as writer:
-        for k in range(LENGTH):
-            writer.move(k, 0, START + k * SECOND // 10)
-            writer.write(
-                "/scan", writer.numbers, {"layout": {"data_offset": 0}, "data": [1.0]}, START + k
-            )
-    listing = list_episodes(source_of(tmp_path))
-    assert [episode.fps for episode in listing.records] == [10, 10]
-    assert listing.fps == 10
-    [detail] = details(listing, "part_not_used")
-    assert detail == f"topic /scan (std_msgs/msg/Float64MultiArray): {UNREAD}"
-
-
-def test_texts_of_rdt_beside_the_data(tmp_path: Path) -> None:
-    write_aloha(tmp_path / "episode_0.hdf5", 0, 8)
-    texts = {
-        "instruction": "fold the shirt",
-        "expanded_instruction": ["Fold it.", "Lay it flat and fold it."],
-    }
-    (tmp_path / "expanded_instruction_gpt-4-turbo.json").write_text(json.dumps(texts))
-    listing = list_episodes(source_of(tmp_path))
-    assert listing.records[0].tasks == ("fold the shirt", "Fold it.", "Lay it flat and fold it.")
-    assert not details(listing, "no_task")
-
-
-def test_a_gripper_of_eight_joints_is_one() -> None:
+def test_a_gripper_of_eight_joints_is_one():
     arm = [
         f"{part}_joint"
         for part in ("shoulder_pan", "shoulder_lift", "elbow", "wrist_1", "wrist_2", "wrist_3")
@@ -387,3 +230,160 @@ def test_a_gripper_of_eight_joints_is_one() -> None:
     assert [(g.arm, g.dimensions) for g in named_grippers([*arm, *fingers])] == [
         ("", tuple(range(6, 14)))
     ]
+
+
+def test_hdf5_beside_pictures(tmp_path):
+    folder = tmp_path / "observations/7"
+    folder.mkdir(parents=True)
+    with h5py.File(tmp_path / "aligned_joints.h5", "w") as file:
+        file["state/joint/position"] = np.zeros((6, 14))
+    for k in range(3):
+        (folder / f"head_{k}.jpg").write_bytes(b"\xff\xd8")
+    [record] = list_episodes(source_of(tmp_path)).records
+    assert [(v.camera, v.uri) for v in record.videos] == [
+        ("observations/7/head", "observations/7/head")
+    ]
+
+
+def write_robodm(path: Path, codec: Any) -> Path:
+    """Two streams that are named as it names them; of `rawvideo` packets hold anything."""
+    path.parent.mkdir()
+    with av.open(str(path), "w", format="matroska") as out:
+        streams: list[Any] = [out.add_stream(codec, rate=RATE) for _ in range(2)]
+        for stream, name in zip(streams, ("action", "camera"), strict=True):
+            stream.width = 64
+            stream.height = 64
+            stream.pix_fmt = "yuv420p"
+            stream.metadata["FEATURE_NAME"] = name
+        for k, stream in product(range(6), streams):
+            packets = [av.Packet(b"any bytes")]
+            if codec == "rawvideo":
+                packets[0].pts = packets[0].dts = k
+                packets[0].stream = stream
+            else:
+                packets = stream.encode(av.VideoFrame.from_ndarray(picture(k), format="rgb24"))
+            out.mux(packets)
+        for stream in streams:
+            out.mux(stream.encode() if codec != "rawvideo" else [])
+    return path.parent
+
+
+@golden_rows
+def test_columns_of_state(new) -> Told:
+    root = write_v2(new(), [LENGTH])
+    claw = pa.array([[float(k % 2), 1.0] for k in range(LENGTH)])
+    edit_parquet(v2_data(root, 0), **{"observation.state": None, "proprio": claw})
+    info = json.loads((root / "meta/info.json").read_text())
+    del info["features"]["observation.state"]
+    edit_info(root, features=info["features"])
+    declare(root, proprio=("float64", [2]), action=("float32", [3]))
+    ends = {"left_gripper": (0, 1), "off": (1, 9)}
+    slices = {n: {"start": a, "end": b, "original_key": "proprio"} for n, (a, b) in ends.items()}
+    (root / "meta/modality.json").write_text(json.dumps({"state": slices}))
+    yield "a slice of a column without a usual name, and one beyond it", source_of(root)
+    root = write_v2(new(), [LENGTH])
+    torque = pa.array([[k * 0.1, k * 0.2] for k in range(LENGTH)])
+    edit_parquet(v2_data(root, 0), **{"observation.torque": torque})
+    declare(root, **{"observation.torque": ("float64", [2])})
+    yield "a column that nothing names", source_of(root)
+    keys = {"state": ["observation.state", "observation.torque"]}
+    yield "and that the registry names", source_of(root, keys=keys)
+
+
+@golden_rows
+def test_which_cameras_count(new) -> Told:
+    """Depth, masks and touch are no main camera; what the remedy names is what helps."""
+    grey = np.repeat(scene(1)[..., :1], 3, axis=2)
+    colours = np.array([200, 30, 30]), np.array([30, 30, 200])
+    masks = np.where(scene(2)[..., :1] > 128, *colours).astype(np.uint8)
+    cameras = {"depth": grey, "front": scene(3), "segmentation": masks, "tactile_left": scene(4)}
+    root = films(new(), **cameras, a_depth_map=scene(5))
+    yield "of five kinds", source_of(root)
+    yield "of which two are chosen", source_of(root, cameras=[f"{IMAGES}front", f"{IMAGES}depth"])
+    yield "depth alone", source_of(films(new(), depth=grey))
+    root = write_v2(new(), [LENGTH])
+    v2_video(root, FRONT, 0).unlink()
+    for k in range(LENGTH):
+        path = root / f"images/{FRONT}/episode-000000/frame-{k:06d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    yield "pictures without their video", source_of(root)
+
+
+@golden_rows
+def test_tasks_and_steps(new) -> Told:
+    steps = ("reach the cup", "grasp the cup", "lift the cup")
+    root = write_v2(new(), [LENGTH, LENGTH], tasks=(*steps, "tidy the table"))
+    for episode in (0, 1):
+        edit_parquet(v2_data(root, episode), task_index=pa.array(np.repeat([0, 1, 2], [8, 5, 7])))
+    lines = [{"episode_index": 0, "tasks": [*steps], "length": LENGTH}]
+    lines += [{"episode_index": 1, "tasks": [*steps, "valid", "tidy the table"], "length": LENGTH}]
+    write_json_lines(root / "meta/episodes.jsonl", lines)
+    yield "a task of each row names steps", source_of(root)
+    root = new()
+    write_aloha(root / "episode_0.hdf5", 0, 8)
+    expanded = ["Fold it.", "Lay it flat and fold it."]
+    texts = {"instruction": "fold the shirt", "expanded_instruction": expanded}
+    (root / "expanded_instruction_gpt-4-turbo.json").write_text(json.dumps(texts))
+    yield "texts of RDT beside the data", source_of(root)
+
+
+@golden
+def test_as_recorders_write_them(new) -> Told:
+    root = new()
+    folders = [write_recording(root / "AUTOLab", run, success=run < 2) for run in range(3)]
+    texts = {"language_instruction1": "put the lid on", "language_instruction2": "close the pot"}
+    uuid = next(folders[0].glob("metadata_*")).stem.removeprefix("metadata_")
+    (root / "aggregated-annotations-030724.json").write_text(json.dumps({uuid: texts}))
+    write_rows(folders[1] / "trajectory.h5", 12, {"observation/touch": np.zeros((12, 4))})
+    yield "DROID", source_of(root)
+    root = new()
+    record(root)
+    with recorder(root / "a_first.mcap") as writer:
+        for k in range(LENGTH):
+            writer.move(k, 0, START + k * SECOND // 10)
+            scan = {"layout": {"data_offset": 0}, "data": [1.0]}
+            writer.write("/scan", writer.numbers, scan, START + k)
+    yield "MCAP: one without pictures has the rate of the other", source_of(root)
+
+
+@golden_rows
+def test_what_lies_otherwise(new) -> Told:
+    """One finding says so; those with remedies that do not help are not there."""
+    root = rlds.write_dataset(new(), {"train": [[rlds.episode(0)], [rlds.episode(1)]]})
+    for shard in root.rglob("*.tfrecord*"):
+        shard.rename(shard.with_name(shard.name.replace(".tfrecord", ".array_record")))
+    info = next(root.rglob("dataset_info.json"))
+    info.write_text(json.dumps(json.loads(info.read_text()) | {"fileFormat": "array_record"}))
+    yield "records of TFDS that are no TFRecord", source_of(root)
+    root = write_v3(new(), [6, 7], {})
+    edit_info(root, storage_format="lance")
+    for file in (root / "data").rglob("*.parquet"):
+        file.unlink()
+    (root / "train.lance/data").mkdir(parents=True)
+    (root / "train.lance/data/0.lance").write_bytes(b"LANC")
+    yield "LeRobot in Lance tables", source_of(root)
+    for title, codec in {"pickled": "rawvideo", "encoded": "libx264"}.items():
+        yield f"Robo-DM, {title}", source_of(write_robodm(new() / "set/run.mkv", codec))
+    root = new()
+    write_video(root / "run.mkv", range(6))
+    yield "a plain film of the kind", source_of(root)
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_a_format_is_registered_in_one_place_only(format_):
+    """The name of its module stands in no other module's text, and the module has what an adapter has."""
+    adapter = adapter_of(format_)
+    assert all(callable(getattr(adapter, f)) for f in ("roots", "list_episodes", "read_episode"))
+    code = list(
+        chain.from_iterable(
+            (ROOT / room).rglob("*.py")
+            for room in ("core", "ingest", "warehouse", "pipeline", "assets", "cli")
+        )
+    )
+    assert len(code) > 100
+    naming = [p for p in code if f'"{format_.adapter}"' in p.read_text()]
+    assert naming == [ROOT / "ingest/formats/__init__.py"]
+    quoted = {f'"{format_.name}"' for format_ in FORMATS}
+    listing = [p for p in code if quoted <= set(re.findall(r'"\w+"', p.read_text()))]
+    assert listing == [ROOT / "ingest/formats/__init__.py"]

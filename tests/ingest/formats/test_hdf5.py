@@ -1,6 +1,7 @@
 """HDF5: LIBERO, robomimic and RoboTwin, one episode per file, and files that are damaged or lead elsewhere."""
 
 import json
+import shutil
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,9 +11,19 @@ import h5py
 import numpy as np
 import pytest
 
-from ingest.formats import robotwin
+from ingest.formats import agibot, robotwin
 from ingest.reasons import DataError
 from ingest.source import list_episodes, read_episode
+from tests.kits.agibot_writer import (
+    GRIPPER_CAMERAS,
+    entry,
+    pack,
+    rows_path,
+    write_agibot,
+    write_data,
+    write_tar,
+    write_tasks,
+)
 from tests.kits.hdf5_writer import (
     film,
     marked_jpeg,
@@ -23,7 +34,7 @@ from tests.kits.hdf5_writer import (
     write_robotwin,
 )
 from tests.kits.lerobot_writer import picture, source_of
-from tests.kits.told import New, Told, golden
+from tests.kits.told import Told, golden, golden_rows, told
 
 STOVE = "libero_90/KITCHEN_SCENE3_turn_on_the_stove_demo.hdf5"
 DRAWER = "libero_goal/open_the_middle_drawer_demo.hdf5"
@@ -31,7 +42,7 @@ TEXTS = {"seen": ["hit the block", " use the hammer ", "hit the block"], "unseen
 
 
 @golden
-def test_layouts(new: New) -> Told:
+def test_layouts(new) -> Told:
     root = new()
     write_libero(root / STOVE, {0: 5, 10: 7, 2: 6}, '"turn on the stove"')
     write_libero(root / DRAWER, {0: 5}, None)
@@ -56,8 +67,10 @@ def test_layouts(new: New) -> Told:
     root = new()
     with h5py.File(root / "episode_0.hdf5", "w") as file:
         file.create_group("cam_data")
-        file["end_position"], file["gripper_state"] = np.zeros((158, 6)), np.zeros(158)
-        file["step"], file["timestamp"] = np.arange(368, 526), np.full(158, 1.7e9, np.float32)
+        file["end_position"] = np.zeros((158, 6))
+        file["gripper_state"] = np.zeros(158)
+        file["step"] = np.arange(368, 526)
+        file["timestamp"] = np.full(158, 1.7e9, np.float32)
         file["transformed_hand_coords"] = np.zeros((158, 24, 3))
         file["transformed_hand_frames"] = np.zeros((158, 4, 3))
     yield (
@@ -101,7 +114,7 @@ def test_layouts(new: New) -> Told:
 
 
 @golden
-def test_outcomes(new: New) -> Told:
+def test_outcomes(new) -> Told:
     root = new()
     with h5py.File(write_libero(root / "a.hdf5", dict.fromkeys(range(6), 5)), "r+") as file:
         demos: list[Any] = [file[f"data/demo_{k}"] for k in range(6)]
@@ -127,7 +140,7 @@ def test_outcomes(new: New) -> Told:
 
 
 @golden
-def test_damage(new: New) -> Told:
+def test_damage(new) -> Told:
     root = new()
     for name, num_actions in {"a": 5, "b": 0}.items():
         with h5py.File(write_robomimic(root / f"{name}.hdf5", 6), "a") as file:
@@ -141,10 +154,8 @@ def test_damage(new: New) -> Told:
     )
     root = new()
     with h5py.File(root / "a.hdf5", "w") as file:
-        file["observations/qpos"], file["observations/images/top"] = (
-            np.zeros((0, 14)),
-            film(0, 0, 5),
-        )
+        file["observations/qpos"] = np.zeros((0, 14))
+        file["observations/images/top"] = film(0, 0, 5)
     yield "no rows", source_of(root)
     root = new()
     write_aloha(root / "a.hdf5", 0, 6)
@@ -156,7 +167,7 @@ IMAGES = "observations/images"
 
 
 @golden
-def test_what_leads_elsewhere_or_claims_too_much(new: New) -> Told:
+def test_what_leads_elsewhere_or_claims_too_much(new) -> Told:
     away = write_aloha(new() / "a.hdf5", 0, 6)
     libero = write_libero(new() / "a_demo.hdf5", {0: 5})
     for title, path, links in (
@@ -219,7 +230,7 @@ def test_what_leads_elsewhere_or_claims_too_much(new: New) -> Told:
     )
 
 
-def test_rows_that_changed_since_they_were_listed(tmp_path: Path) -> None:
+def test_rows_that_changed_since_they_were_listed(tmp_path):
     source = source_of(write_libero(tmp_path / "a_demo.hdf5", {0: 5}))
     (record,) = list_episodes(source).records
     write_libero(tmp_path / "a_demo.hdf5", {0: 6})
@@ -241,7 +252,7 @@ def test_rows_that_changed_since_they_were_listed(tmp_path: Path) -> None:
         next(frames("agentview"))
 
 
-def test_pictures_that_are_fewer_than_rows(tmp_path: Path) -> None:
+def test_pictures_that_are_fewer_than_rows(tmp_path):
     """An array of pictures without rows holds no values; one that ends early gives the pictures that it has."""
     with h5py.File(tmp_path / "flat.hdf5", "w") as file:
         file["joint_pos"] = file["actions"] = np.arange(60.0).reshape(20, 3)
@@ -256,59 +267,33 @@ def test_pictures_that_are_fewer_than_rows(tmp_path: Path) -> None:
     assert [len(list(episode.frames("rgb"))) for episode in episodes] == [10, 5]
 
 
-def test_lists_of_a_flat_file_with_one_value_for_each_episode(tmp_path: Path) -> None:
-    """Success, instruction and session of an episode are its own; many such lists do not hide the rows."""
-    with h5py.File(tmp_path / "flat.hdf5", "w") as file:
-        file["joint_pos"] = file["actions"] = np.arange(60.0).reshape(20, 3)
-        file["rgb"] = np.zeros((20, 16, 16, 3), np.uint8)
-        file["episode_ends"] = [6, 13, 20]
-        file["success"] = [True, False, True]
-        file["task"] = ["open", "close", "turn"]
-        file["session"] = [7, 7, 8]
-        file["seed"] = file["scene"] = [0, 1, 2]
-    source = source_of(tmp_path, group_field="session")
-    listing = list_episodes(source)
-    outcomes = [record.success for record in listing.records]
-    assert outcomes == [True, False, True]
-    assert [record.tasks for record in listing.records] == [("open",), ("close",), ("turn",)]
-    assert [record.group for record in listing.records] == ["7", "7", "8"]
-    states = [read_episode(source, record).state for record in listing.records]
-    assert [len(state) for state in states if state is not None] == [6, 7, 7]
+@golden_rows
+def test_values_of_each_episode(new) -> Told:
+    """An episode whose group is not known may not be split from others."""
 
+    def write(**values: Any) -> Path:
+        root = new()
+        with h5py.File(root / "flat.hdf5", "w") as file:
+            file["joint_pos"] = file["actions"] = np.arange(60.0).reshape(20, 3)
+            file["rgb"] = np.zeros((20, 16, 16, 3), np.uint8)
+            for name, value in values.items():
+                file[name] = value
+        return root
 
-def test_a_list_of_success_of_another_length_says_nothing(tmp_path: Path) -> None:
-    with h5py.File(tmp_path / "flat.hdf5", "w") as file:
-        file["joint_pos"] = file["actions"] = np.arange(60.0).reshape(20, 3)
-        file["rgb"] = np.zeros((20, 16, 16, 3), np.uint8)
-        file["episode_ends"] = [6, 13, 20]
-        file["success"] = [True, False]
-    listing = list_episodes(source_of(tmp_path))
-    assert [record.success for record in listing.records] == [None] * 3
-    details = {f.detail for f in listing.findings if f.reason == "unreadable_data"}
-    [detail] = details
-    assert detail == (
-        "flat.hdf5, success: it holds 2 values, neither one for each of 3 episodes nor for each of 20 rows; it says "
-        "nothing of success"
-    )
-
-
-def test_attributes_without_a_value_are_told_where_they_were_asked_for(tmp_path: Path) -> None:
-    """One without a value says nothing of success; an episode whose group is not known may not be split from others."""
-    with h5py.File(tmp_path / "run.hdf5", "w") as file:
-        file["joint_pos"] = file["actions"] = np.arange(60.0).reshape(20, 3)
-        file["rgb"] = np.zeros((20, 16, 16, 3), np.uint8)
-        for name in ("success", "session", "task"):
-            file.attrs[name] = h5py.Empty("f4")
-    findings = list_episodes(source_of(tmp_path)).findings
-    [success] = [f.detail for f in findings if f.reason == "unreadable_data"]
-    assert success == "run.hdf5, success: it holds no value; it says nothing of success"
-    grouped = list_episodes(source_of(tmp_path, group_field="session"))
-    [unusable] = [f for f in grouped.findings if f.severity == "unusable"]
-    assert unusable.detail == "group_field session holds no value"
+    ends = [6, 13, 20]
+    others = {"task": ["open", "close", "turn"], "session": [7, 7, 8], "seed": [0, 1, 2]}
+    root = write(episode_ends=ends, success=[True, False, True], scene=[0, 1, 2], **others)
+    yield "lists beside the rows", source_of(root, group_field="session")
+    yield "a list of another length", source_of(write(episode_ends=ends, success=[True, False]))
+    root = write()
+    with h5py.File(root / "flat.hdf5", "a") as file:
+        file.attrs.update(dict.fromkeys(("success", "session", "task"), h5py.Empty("f4")))
+    yield "attributes without a value", source_of(root)
+    yield "which was asked for", source_of(root, group_field="session")
 
 
 @pytest.mark.parametrize("encode", [swapped_jpeg, marked_jpeg, None])
-def test_colours_of_robotwin(tmp_path: Path, encode: Any) -> None:
+def test_colours_of_robotwin(tmp_path, encode):
     """Red is red, by the simulator's old way of encoding, by that which marks its JPEGs as right, and raw."""
     red = picture(0xFFFF)
     red[:, :, 1:] = 30
@@ -323,7 +308,7 @@ def test_colours_of_robotwin(tmp_path: Path, encode: Any) -> None:
     assert round(float(frame.luma().mean())) == pytest.approx(0.299 * 220 + 0.701 * 30, abs=2)
 
 
-def test_which_files_are_robotwins(tmp_path: Path) -> None:
+def test_which_files_are_robotwins(tmp_path):
     """data/episode<k>.hdf5 alone can be anybody's, so the registry has to say it."""
     write_robotwin(tmp_path / "a/t/c", 0, 5)
     write_robotwin(tmp_path / "b/t/c", 0, 5, TEXTS)
@@ -335,3 +320,90 @@ def test_which_files_are_robotwins(tmp_path: Path) -> None:
     assert formats == ["hdf5", "robotwin", "robotwin"]
     assert not robotwin.recognises(source_of(tmp_path / "d"))
     assert list_episodes(source_of(tmp_path / "a", format="robotwin")).format == "robotwin"
+
+
+HEAD = GRIPPER_CAMERAS[0]
+
+
+@pytest.mark.parametrize("rows_tar", ["proprio_stats.tar", "5-648650.tar"])  # of Alpha, of Beta
+def test_archives(tmp_path, rows_tar):
+    """The two halves of the data in tars as on the hub: the same episodes as from loose files, by uris of members."""
+    loose = tmp_path / "loose"
+    root = tmp_path / "hub"
+    write_agibot(loose, lengths={648642: 6, 648649: 8, 648650: 5})
+    write_agibot(loose, 9, {5: 7}, cameras=(HEAD,))
+    shutil.copytree(loose / "task_info", root / "task_info")
+    for tar, task, episodes in (
+        ("327/648642-648649", "327", ["648642", "648649"]),
+        ("327/648650-648650", "327", ["648650"]),
+        ("9/5-5", "9", ["5"]),
+    ):
+        pack(root / f"observations/{tar}.tar", loose / "observations" / task, episodes)
+    pack(root / f"proprio_stats/{rows_tar}", loose / "proprio_stats", ["327", "9"])
+    archive_lines = told(source_of(root))
+    expected = told(source_of(loose))
+    assert f"6 rows of proprio_stats/{rows_tar}!/327/648642/proprio_stats.h5" in archive_lines[1]
+    for index, (line, other_line) in enumerate(zip(archive_lines, expected, strict=True)):
+        if " rows of " in line:
+            line, other_line = (
+                text.replace(text.split(" rows of ")[1].split(",")[0], "")
+                for text in (line, other_line)
+            )
+        assert line == other_line, index
+
+
+@golden
+def test_metadata(new) -> Told:
+    write_agibot(root := new(), lengths={1: 6})
+    write_tar(root / "observations/327/1-1.tar", [("../1/videos/extra_color.mp4", b"x")])
+    yield "a name that leads out of an archive", source_of(root)
+    write_data(root := new(), 1, {1: 5, 2: 5, 3: 5}, cameras=(HEAD,))
+    first = entry(1, done=True, site="kitchen")
+    second = entry(2, task_name="a second one")
+    broken = [{"task_name": "of none"}, entry(5) | {"episode_id": "5"}, "text"]
+    write_tasks(root, 1, [first, entry(2, task_name=" "), second, entry(4), *broken])
+    yield (
+        "what the task file says, and does not",
+        source_of(root, success_field="done", group_field="site"),
+    )
+
+
+@golden
+def test_rows(new) -> Told:
+    def edited(**arrays: Any) -> Path:
+        """One episode of 6 frames with other arrays, `__` standing for `/`; None takes one out."""
+        write_agibot(root := new(), 1, {1: 6}, cameras=(HEAD,))
+        with h5py.File(rows_path(root, 1, 1), "r+") as file:
+            for name, array in arrays.items():
+                del file[name.replace("__", "/")]
+                if array is not None:
+                    file[name.replace("__", "/")] = array
+        return root
+
+    write_agibot(root := new(), 1, {1: 6}, cameras=(HEAD,), effectors=12)
+    yield "dexterous hands", source_of(root)
+    empty = edited(state__effector__position=np.zeros(0, np.float32), timestamp=None)
+    yield "an empty array is what AgiBot writes for what it has not", source_of(empty)
+    root = edited()
+    keys = {"state": ["state/end/position", "state/effector/position"]}
+    state = {"column": "state", "dimension": 7}
+    action = {"column": "action", "dimension": "right_gripper"}
+    yield "as the registry says", source_of(root, keys=keys, gripper=state, fps=15)
+    yield "the gripper in the action, by the registry", source_of(root, gripper=action)
+    write_agibot(root := new(), 1, {1: 6, 2: 6}, cameras=(HEAD,))
+    rows_path(root, 1, 2).unlink()
+    with h5py.File(rows_path(root, 1, 1), "w") as file:
+        file["timestamp"] = np.zeros(0, np.int64)
+    yield "none", source_of(root)
+
+
+def test_not_agibot(tmp_path):
+    for name in (
+        "task_info/readme.json",
+        "observations/x/a.mp4",
+        "videos/head_color.mp4",
+        "proprio_stats.h5",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(json.dumps([]))
+    assert not agibot.recognises(source_of(tmp_path))

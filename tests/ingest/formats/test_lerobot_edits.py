@@ -50,7 +50,7 @@ def lost_steps(listing: Listing) -> list[str]:
     return [finding.detail for finding in listing.findings if finding.reason == "steps_lost"]
 
 
-def test_annotations_whose_tasks_are_numbered_anew_are_not_used(tmp_path: Path):
+def test_annotations_whose_tasks_are_numbered_anew_are_not_used(tmp_path):
     from lerobot.datasets.dataset_tools import delete_episodes
 
     whole = recorded(tmp_path / "recorded", COLUMN)
@@ -64,9 +64,7 @@ def test_annotations_whose_tasks_are_numbered_anew_are_not_used(tmp_path: Path):
     assert [record.task for record in listing.records] == ["close", "open"]
 
 
-def test_texts_that_a_tool_leaves_out_are_told_and_used_again_when_they_are_put_back(
-    tmp_path: Path,
-):
+def test_texts_that_a_tool_leaves_out_are_told_and_used_again_when_they_are_put_back(tmp_path):
     from lerobot.datasets.dataset_tools import split_dataset
 
     whole = recorded(tmp_path / "recorded", "subtask_index")
@@ -84,7 +82,7 @@ def test_texts_that_a_tool_leaves_out_are_told_and_used_again_when_they_are_put_
     assert lost_steps(listing) == []
 
 
-def test_episodes_that_a_tool_left_one_of_their_tasks_are_told(tmp_path: Path):
+def test_episodes_that_a_tool_left_one_of_their_tasks_are_told(tmp_path):
     from lerobot.datasets.dataset_tools import modify_tasks
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
@@ -108,7 +106,7 @@ def test_episodes_that_a_tool_left_one_of_their_tasks_are_told(tmp_path: Path):
     )
 
 
-def test_columns_are_those_of_any_data_file(tmp_path: Path):
+def test_columns_are_those_of_any_data_file(tmp_path):
     """A column that no metadata declares may be in later files alone."""
     info = {"features": {"index": {}}}
     dataset = LerobotListing(source_of(tmp_path), info=info, version="v3.0")

@@ -1,6 +1,5 @@
 """Which picture of a LeRobot video each row has: by time, as LeRobot has it; else a finding says how far it is off."""
 
-from collections.abc import Callable
 from operator import itemgetter
 from pathlib import Path
 
@@ -76,7 +75,7 @@ def take_rows_away(root: Path, rows: slice) -> None:
     "rows", [slice(5), slice(4, 8), slice(-3, None)], ids=["start", "middle", "end"]
 )
 @pytest.mark.parametrize("write", [write_v2, write_v3])
-def test_rows_that_were_taken_away(tmp_path: Path, write: Callable[..., Path], rows: slice) -> None:
+def test_rows_that_were_taken_away(tmp_path, write, rows):
     root = write(tmp_path, LENGTHS)
     take_rows_away(root, rows)
     if write is write_v3:
@@ -94,7 +93,7 @@ def test_rows_that_were_taken_away(tmp_path: Path, write: Callable[..., Path], r
     ]
 
 
-def test_some_frames_of_rows_in_the_middle_are_wanted(tmp_path: Path) -> None:
+def test_some_frames_of_rows_in_the_middle_are_wanted(tmp_path):
     """What is not asked for is not decoded, and rows that are gone count for nobody."""
     root = write_v3(tmp_path, LENGTHS)
     take_rows_away(root, slice(4, 8))
@@ -109,7 +108,7 @@ def test_some_frames_of_rows_in_the_middle_are_wanted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("lacking", [0, 1, 2])
-def test_one_frame_lacks_in_a_shared_file(tmp_path: Path, lacking: int) -> None:
+def test_one_frame_lacks_in_a_shared_file(tmp_path, lacking):
     """The episode that lacks it cannot be used; its neighbours can."""
     root = write_v3(tmp_path, LENGTHS)
     frames = [n - (k == lacking) for k, n in enumerate(LENGTHS)]
@@ -123,7 +122,7 @@ def test_one_frame_lacks_in_a_shared_file(tmp_path: Path, lacking: int) -> None:
     assert unusable == [("length_differs", lacking, detail)]
 
 
-def test_a_video_of_its_own_may_be_longer(tmp_path: Path) -> None:
+def test_a_video_of_its_own_may_be_longer(tmp_path):
     root = write_v2(tmp_path, LENGTHS)
     write_video(v2_video(root, FRONT, 1), [number(0, 1, k) for k in range(LENGTHS[1] + 1)])
     places, (finding,) = looked_at(root)
@@ -139,7 +138,7 @@ def test_a_video_of_its_own_may_be_longer(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("drift_s", [0.009, 0.013, -0.009])
-def test_starts_that_drift(tmp_path: Path, drift_s: float) -> None:
+def test_starts_that_drift(tmp_path, drift_s):
     """LeRobot's `from_timestamp` was a sum of rounded durations: the lengths of the file's episodes tell the frames."""
     lengths = [12] * 10
     root = write_v3(tmp_path, lengths, cameras={FRONT: 10})
@@ -156,7 +155,7 @@ def test_starts_that_drift(tmp_path: Path, drift_s: float) -> None:
     assert "by the lengths of the file's episodes; LeRobot refuses 12 of 12 rows" in time_details[9]
 
 
-def test_starts_that_drift_after_an_episode_was_left_out(tmp_path: Path) -> None:
+def test_starts_that_drift_after_an_episode_was_left_out(tmp_path):
     """Lengths then say nothing: the nearest pictures are taken, and how far they are off is said."""
     root = write_v3(tmp_path, LENGTHS)
     table = pq.ParquetFile(v3_meta(root)).read()
@@ -180,9 +179,7 @@ def test_starts_that_drift_after_an_episode_was_left_out(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("write", [write_v2, write_v3])
 @pytest.mark.parametrize("by_rows", [True, False])
-def test_another_rate_in_the_file(
-    tmp_path: Path, write: Callable[..., Path], by_rows: bool
-) -> None:
+def test_another_rate_in_the_file(tmp_path, write, by_rows):
     """11 frames a second where rows say 10: each row has its frame, and the end is said to be far off. Starts count
     by rows, or by what the file plays."""
     root = write(tmp_path, LENGTHS)
@@ -204,7 +201,7 @@ def test_another_rate_in_the_file(
     assert f"up to {off_s:.4f} s ({off_s * 11:.2f} frames)" in time_details[0]
 
 
-def test_times_that_begin_late(tmp_path: Path) -> None:
+def test_times_that_begin_late(tmp_path):
     """Row k is stamped when frame k + 1 is shown, as GR-1's sets are: there is no picture for the last one."""
     root = write_v2(tmp_path, [12])
     edit_parquet(v2_data(root, 0), timestamp=(np.arange(12) + 1) / RATE)
@@ -217,7 +214,7 @@ def test_times_that_begin_late(tmp_path: Path) -> None:
     )
 
 
-def test_episodes_whose_numbers_of_frames_do_not_fit(tmp_path: Path) -> None:
+def test_episodes_whose_numbers_of_frames_do_not_fit(tmp_path):
     """Starts stand exactly at pictures and are believed: what lies behind the next start is the next one's."""
     root = write_v3(tmp_path, [10, 10])
     write_video(v3_video(root, FRONT, 0), numbers((11, 9)))
@@ -229,7 +226,7 @@ def test_episodes_whose_numbers_of_frames_do_not_fit(tmp_path: Path) -> None:
     ]
 
 
-def test_the_nearest_of_two_pictures() -> None:
+def test_the_nearest_of_two_pictures():
     times = FrameTimes(np.array([0, 10, 20]), 0.1)
     assert times.nearest(np.array([-5, 0, 0.4, 0.5, 0.51, 1.49, 9])).tolist() == [
         0,
@@ -243,9 +240,7 @@ def test_the_nearest_of_two_pictures() -> None:
     assert FrameTimes(np.array([7]), 0.1).nearest(np.array([-5.0, 0.7, 9])).tolist() == [0, 0, 0]
 
 
-def test_rows_that_lerobot_refuses_since_it_rounds(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rows_that_lerobot_refuses_since_it_rounds(tmp_path, monkeypatch):
     """Told by metadata: the videos are empty files. Opened one by one LeRobot 0.6.1 refuses as many."""
     monkeypatch.setattr(lerobot_writer, "RATE", 15)
     monkeypatch.setattr(lerobot_writer, "write_video", lambda path, _: write_file(path, b""))

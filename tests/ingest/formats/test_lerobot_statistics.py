@@ -22,7 +22,7 @@ def stale(root: Path) -> list[str]:
     return [finding.detail for finding in measured.findings if finding.reason == "stale_statistics"]
 
 
-def test_a_file_that_cannot_be_read_is_told(tmp_path: Path):
+def test_a_file_that_cannot_be_read_is_told(tmp_path):
     le.write_v2(tmp_path, (6, 7, 8))
     (tmp_path / "meta/stats.json").write_text('{"observation.state": {"min": [')
     details = stale(tmp_path)
@@ -39,7 +39,7 @@ def test_a_file_that_cannot_be_read_is_told(tmp_path: Path):
         '{"episode_index": 0, "stats": {"observation.state": {"min": [0], "max": [[1]], "mean": [1], "std": [1]}}}',
     ],
 )
-def test_odd_lines_say_nothing_and_cost_nothing(line: str, tmp_path: Path):
+def test_odd_lines_say_nothing_and_cost_nothing(line, tmp_path):
     le.write_v2(tmp_path, (6, 7, 8))
     (tmp_path / "meta/episodes_stats.jsonl").write_text(line + "\n")
     assert stale(tmp_path) == []

@@ -1,7 +1,7 @@
 """Data that is valid, and whose values mean something else than its names say: it is read as it is meant, or told."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +11,19 @@ import pyarrow as pa
 import pytest
 import zarr
 
-from ingest.episode import Listing
 from ingest.signals.survey import steps_in_rows, survey
 from ingest.source import list_episodes, read_episode
 from tests.kits import mcap_writer as mcap
 from tests.kits import rlds_writer as rlds
 from tests.kits.array_layouts import film, smooth, write_zarr
 from tests.kits.lerobot_writer import edit_parquet, source_of, v2_data, write_v2, write_video
+from tests.kits.told import Told, golden_rows
 
 ROWS = 30
-NEITHER = "its value is neither true nor false"
+K = np.arange(ROWS)
+STEPS = np.tile(np.arange(8), 3)  # of a flat file
 ENDS = "meta/episode_ends"
-CHANGES = "{} changes within the episode, so that its {} texts are steps; "
-STAND_IN = "no text is of the whole, and these together stand for it"
+TEXTS = ["pick the cup", "open the drawer", "pick the cup"]
 
 
 def write_demos(folder: Path, change: Callable[[h5py.File, int], None] | None = None) -> Path:
@@ -50,16 +50,140 @@ def write_flat(folder: Path, **arrays: Any) -> Path:
     return folder
 
 
-def listed(folder: Path) -> Listing:
-    return list_episodes(source_of(folder))
+def write_runs(folder: Path, texts: Mapping[str, Mapping[str, Any]], fps: int = 10) -> Path:
+    """Videos with a text beside each."""
+    for name, text in texts.items():
+        write_video(folder / f"{name}.mp4", range(6), fps=fps)
+        (folder / f"{name}.json").write_text(json.dumps({"task": "pick", **text}))
+    return folder
 
 
-def details(listing: Listing, reason: str) -> list[str]:
-    return [finding.detail for finding in listing.findings if finding.reason == reason]
+def write_run(folder: Path, **steps: Any) -> Path:
+    """An episode of RLDS with other steps."""
+    changes = {f"steps__{name}": values for name, values in steps.items()}
+    return rlds.write_dataset(folder, {"train": [[rlds.episode(0, 12, **changes)]]})
 
 
-def outcomes(listing: Listing) -> list[bool | None]:
-    return [record.success for record in listing.records]
+@golden_rows
+def test_outcomes(new) -> Told:
+    successes = {
+        "of stages": np.array([True, True, True, False]),
+        "minus one": np.where(K == ROWS - 1, 1, -1),
+        "of stages in rows": np.stack([K > 5, K > 10], axis=1),
+    }
+    for title, success in successes.items():
+
+        def add(file: h5py.File, k: int, success: np.ndarray = success) -> None:
+            file[f"data/demo_{k}/success"] = success
+
+        yield f"HDF5, {title}", source_of(write_demos(new(), add))
+
+    def add_some(file: h5py.File, k: int) -> None:
+        if k:
+            file[f"data/demo_{k}/success"] = np.arange(ROWS - k) > 20
+        else:
+            file["data/demo_0"].attrs["success"] = "failed"
+
+    title = "HDF5, of rows and once: a value more or less than rows is a flag of these, two are not"
+    yield title, source_of(write_demos(new(), add_some))
+    values = {f"run_{k}": {"success": value} for k, value in enumerate((0.8, True, "", None))}
+    yield "metadata that is no truth", source_of(write_runs(new(), values))
+    yield "metadata that says nothing", source_of(write_runs(new(), values | {"run_0": {}}))
+    percents = {"meta/success": np.array([100.0, 0.0, np.nan])}
+    yield "Zarr, in percent", source_of(write_zarr(new(), percents, {}, task="pick", fps=10))
+    columns: dict[str, list] = {
+        "minus one": [[-1] * 6, [*[-1] * 5, 1]],
+        "stages": [[[k > 2, k > 4] for k in range(6)]] * 2,
+        "a flag": [[k > 4 for k in range(6)]] * 2,
+        "of another name": [[-1] * 5 + [1]] * 2,
+    }
+    for title, cells in columns.items():
+        root = write_v2(new(), [6, 6])
+        name = "next.success" if title == "of another name" else "success"
+        for episode in range(2):
+            edit_parquet(v2_data(root, episode), **{name: pa.array(cells[episode])})
+        yield f"LeRobot, {title}", source_of(root)
+    rows = np.arange(12)
+    stages = np.stack([rows > 3, rows > 30, rows > 9], axis=1)
+    features = rlds.features_json(steps={"success": rlds.tensor("bool", 3)})
+    episode = rlds.episode(0, 12, steps__success=stages)
+    yield "RLDS, stages", source_of(rlds.write_dataset(new(), {"train": [[episode]]}, features))
+
+
+@golden_rows
+def test_texts_of_all_episodes(new) -> Told:
+    def add(file: h5py.File, k: int) -> None:
+        if k == 0:
+            file["data/language_instruction"] = np.array([text.encode() for text in TEXTS])
+
+    yield "HDF5, above the episodes", source_of(write_demos(new(), add))
+
+    def add_attribute(file: h5py.File, k: int) -> None:
+        file.attrs["tasks"] = [*TEXTS[:2], "press the button"][: 3 if k else 2]
+
+    yield "HDF5, an attribute", source_of(write_demos(new(), add_attribute))
+
+    def add_number(file: h5py.File, k: int) -> None:
+        file.attrs["tasks"] = TEXTS[:2]
+        file[f"data/demo_{k}"].attrs["task_index"] = k % 2
+
+    yield "HDF5, chosen by a number", source_of(write_demos(new(), add_number))
+    numbers = {"meta/task_index": np.array([0, 1, 0])}
+    yield (
+        "Zarr, chosen by a number",
+        source_of(write_zarr(new(), numbers, {}, tasks=TEXTS[:2], fps=10)),
+    )
+    yield "Zarr", source_of(write_zarr(new(), {}, {}, task=TEXTS, fps=10))
+
+
+@golden_rows
+def test_ends_of_episodes(new) -> Told:
+    for last in (23, 24):
+        root = write_flat(new(), episode_ends=np.array([8, 16, last]))
+        yield f"HDF5, the last is {last} of 24", source_of(root)
+    root = write_zarr(new(), {}, {}, task="pick", fps=10)
+    yield "Zarr, of all rows", source_of(root)
+    store = zarr.open_group(root / "replay.zarr", mode="r+")
+    del store[ENDS]
+    store.create_array(ENDS, shape=(2,), dtype="int64", chunks=(2,))[...] = [5, 12]
+    yield "Zarr, before the last row", source_of(root)
+    starts: dict[str, dict[str, np.ndarray]] = {
+        "firsts": {"is_first": STEPS == 0},
+        "last done": {"is_first": STEPS == 0, "done": np.arange(24) == 23},
+        "one": {"is_first": np.arange(24) == 0},
+        "no terminal": {"terminals": np.zeros(24), "episode_index": np.repeat([0, 1, 2], 8)},
+        "steps": {"frame_index": STEPS},
+        "one by index": {"frame_index": STEPS, "episode_index": np.zeros(24)},
+        "one by steps": {"frame_index": np.arange(24)},
+    }
+    for title, arrays in starts.items():
+        yield f"a flat file, {title}", source_of(write_flat(new(), **arrays))
+    marks = {"obs/is_first": K == 12, "frame_index": K % 12}
+    for name in ("done", "is_last", "obs/is_first", "frame_index"):
+
+        def add(file: h5py.File, k: int, name: str = name) -> None:
+            if k == 1:
+                file[f"data/demo_1/{name}"] = marks.get(name, np.isin(K, [11, ROWS - 1]))
+            else:
+                file[f"data/demo_{k}/done"] = ROWS - 1 - k <= K
+
+        yield f"HDF5, within a group by {name}", source_of(write_demos(new(), add))
+
+    def add_unwritten(file: h5py.File, k: int) -> None:
+        if k == 0:
+            file.create_dataset("data/demo_0/done", (ROWS,), bool, chunks=(8,))
+
+    yield "HDF5, marks that were never written", source_of(write_demos(new(), add_unwritten))
+    steps = np.arange(12)
+    firsts = (steps == 0) | (steps == 6)
+    lasts = (steps == 5) | (steps == 11)
+    root = write_run(new(), is_last=lasts, is_terminal=steps >= 10, is_first=firsts)
+    yield "RLDS, ends and starts within an episode", source_of(root)
+    root = write_v2(new(), [6, 6])
+    for episode, rows in enumerate(((2, 5), (4, 5))):
+        done = pa.array([k in rows for k in range(6)])
+        edit_parquet(v2_data(root, episode), **{"next.done": done})
+    yield "LeRobot, ends within an episode", source_of(root)
 
 
 def odd_layouts(folder: Path) -> list[str]:
@@ -67,164 +191,6 @@ def odd_layouts(folder: Path) -> list[str]:
     source = source_of(folder)
     surveyed = survey(source, list_episodes(source).records, None)
     return [finding.detail for finding in surveyed.findings if finding.reason == "other_layout"]
-
-
-# Outcomes
-
-
-@pytest.mark.parametrize(
-    "success",
-    [
-        np.array([True, True, True, False]),  # of stages
-        np.where(np.arange(ROWS) == ROWS - 1, 1, -1),
-        np.stack([np.arange(ROWS) > 5, np.arange(ROWS) > 10], axis=1),
-    ],
-    ids=["stages", "minus one", "stages in rows"],
-)
-def test_hdf5_success_that_is_no_flag_of_the_rows(tmp_path: Path, success: np.ndarray) -> None:
-    def add(file: h5py.File, k: int) -> None:
-        file[f"data/demo_{k}/success"] = success
-
-    listing = listed(write_demos(tmp_path, add))
-    assert outcomes(listing) == [None, None, None]
-    assert any(NEITHER in detail for detail in details(listing, "part_not_used"))
-
-
-def test_hdf5_success_of_rows_and_once(tmp_path: Path) -> None:
-    def add(file: h5py.File, k: int) -> None:
-        if k:
-            file[f"data/demo_{k}/success"] = np.arange(ROWS - k) > 20
-        else:
-            file["data/demo_0"].attrs["success"] = "failed"
-
-    # One value more or less than rows is a flag of these; the third has two less
-    assert outcomes(listed(write_demos(tmp_path, add))) == [False, True, None]
-
-
-def test_success_of_metadata_that_is_no_truth(tmp_path: Path) -> None:
-    for k, success in enumerate((0.8, True, "", None)):
-        write_video(tmp_path / f"run_{k}.mp4", range(6))
-        (tmp_path / f"run_{k}.json").write_text(json.dumps({"task": "pick", "success": success}))
-    listing = listed(tmp_path)
-    assert outcomes(listing) == [None, True, None, None]
-    assert details(listing, "part_not_used") == [f"text outcome: success: {NEITHER}"]
-    (tmp_path / "run_0.json").write_text(json.dumps({"task": "pick"}))
-    assert not details(listed(tmp_path), "part_not_used")
-
-
-def test_zarr_success_in_percent(tmp_path: Path) -> None:
-    write_zarr(tmp_path, {"meta/success": np.array([100.0, 0.0, np.nan])}, {}, task="pick", fps=10)
-    assert details(listed(tmp_path), "part_not_used") == [f"text outcome: success: {NEITHER}"]
-
-
-@pytest.mark.parametrize(
-    ("values", "titles"),
-    [
-        ([[-1] * 6, [*[-1] * 5, 1]], ["text outcome: success"]),
-        ([[[k > 2, k > 4] for k in range(6)]] * 2, ["text outcome: success"]),
-        ([[k > 4 for k in range(6)]] * 2, []),
-    ],
-    ids=["minus one", "stages", "flag"],
-)
-def test_lerobot_success(tmp_path: Path, values: list[Any], titles: list[str]) -> None:
-    write_v2(tmp_path, [6, 6])
-    for episode in range(2):
-        edit_parquet(v2_data(tmp_path, episode), success=pa.array(values[episode]))
-    unused = [d for d in details(listed(tmp_path), "part_not_used") if NEITHER in d]
-    assert unused == [f"{title}: {NEITHER}" for title in titles]
-
-
-def test_lerobot_success_of_another_name(tmp_path: Path) -> None:
-    write_v2(tmp_path, [6, 6])
-    for episode in range(2):
-        edit_parquet(v2_data(tmp_path, episode), **{"next.success": pa.array([-1] * 5 + [1])})
-    assert f"column next.success (int64): {NEITHER}" in details(listed(tmp_path), "part_not_used")
-
-
-def test_rlds_success_of_stages(tmp_path: Path) -> None:
-    stages = np.stack([np.arange(12) > 3, np.arange(12) > 30, np.arange(12) > 9], axis=1)
-    features = rlds.features_json(steps={"success": rlds.tensor("bool", 3)})
-    rlds.write_dataset(
-        tmp_path, {"train": [[rlds.episode(0, 12, steps__success=stages)]]}, features
-    )
-    listing = listed(tmp_path)
-    assert outcomes(listing) == [None]
-    assert any("steps/success" in detail for detail in details(listing, "part_not_used"))
-
-
-# Texts of all episodes
-
-
-def test_hdf5_texts_above_the_episodes(tmp_path: Path) -> None:
-    texts = [b"pick the cup", b"open the drawer", b"pick the cup"]
-
-    def add(file: h5py.File, k: int) -> None:
-        if k == 0:
-            file["data/language_instruction"] = np.array(texts)
-
-    listing = listed(write_demos(tmp_path, add))
-    assert [record.task for record in listing.records] == [text.decode() for text in texts]
-    assert not listing.findings
-
-
-def test_hdf5_attribute_of_texts_above_the_episodes(tmp_path: Path) -> None:
-    texts = ["pick the cup", "open the drawer", "press the button"]
-
-    def add(file: h5py.File, k: int) -> None:
-        file.attrs["tasks"] = texts[: 3 if k else 2]
-
-    listing = listed(write_demos(tmp_path, add))
-    assert [record.tasks for record in listing.records] == [(text,) for text in texts]
-
-
-def test_texts_that_a_number_chooses(tmp_path: Path) -> None:
-    def add(file: h5py.File, k: int) -> None:
-        file.attrs["tasks"] = ["pick the cup", "open the drawer"]
-        file[f"data/demo_{k}"].attrs["task_index"] = k % 2
-
-    (tmp_path / "hdf5").mkdir()
-    (tmp_path / "zarr").mkdir()
-    write_demos(tmp_path / "hdf5", add)
-    arrays = {"meta/task_index": np.array([0, 1, 0])}
-    write_zarr(tmp_path / "zarr", arrays, {}, tasks=["pick the cup", "open the drawer"], fps=10)
-    for folder, name in (("hdf5", "attribute task_index"), ("zarr", "meta/task_index")):
-        [detail] = details(listed(tmp_path / folder), "no_task")
-        assert detail.startswith(f"all episodes have the 2 texts; {name} is not read")
-
-
-def test_zarr_texts_of_all_episodes(tmp_path: Path) -> None:
-    texts = ["pick the cup", "open the drawer", "pick the cup"]
-    listing = listed(write_zarr(tmp_path, {}, {}, task=texts, fps=10))
-    assert [record.tasks for record in listing.records] == [(text,) for text in texts]
-
-
-# Rows of no episode
-
-
-def test_hdf5_ends_that_name_the_last_row(tmp_path: Path) -> None:
-    listing = listed(write_flat(tmp_path, episode_ends=np.array([8, 16, 23])))
-    assert details(listing, "bad_episode_ends") == [
-        "the last 1 rows are of no episode: the last one ends at row 23"
-    ]
-
-
-def test_hdf5_ends_of_all_rows(tmp_path: Path) -> None:
-    listing = listed(write_flat(tmp_path, episode_ends=np.array([8, 16, 24])))
-    assert not details(listing, "bad_episode_ends")
-
-
-def test_zarr_ends_before_the_last_row(tmp_path: Path) -> None:
-    write_zarr(tmp_path, {}, {}, task="pick", fps=10)
-    assert not details(listed(tmp_path), "bad_episode_ends")
-    root = zarr.open_group(tmp_path / "replay.zarr", mode="r+")
-    del root[ENDS]
-    root.create_array(ENDS, shape=(2,), dtype="int64", chunks=(2,))[...] = [5, 12]
-    assert details(listed(tmp_path), "bad_episode_ends") == [
-        "the last 6 rows are of no episode: the last one ends at row 12"
-    ]
-
-
-# Rows
 
 
 def windows(values: np.ndarray, offsets: range) -> np.ndarray:
@@ -238,13 +204,13 @@ def windows(values: np.ndarray, offsets: range) -> np.ndarray:
     [(range(8), 8), (range(-1, 1), 2), (range(0, -3, -1), 3), (range(1), 0)],
     ids=["chunks", "history", "newest first", "one step"],
 )
-def test_steps_in_rows(offsets: range, num_steps: int) -> None:
+def test_steps_in_rows(offsets, num_steps):
     rows = windows(smooth(ROWS, 4), offsets).reshape(ROWS, -1)
     assert steps_in_rows(rows) == num_steps
     assert steps_in_rows(np.zeros_like(rows)) == 0
 
 
-def test_chunks_of_actions(tmp_path: Path) -> None:
+def test_chunks_of_actions(tmp_path):
     def change(file: h5py.File, k: int) -> None:
         del file[f"data/demo_{k}/actions"]
         file[f"data/demo_{k}/actions"] = windows(smooth(ROWS, 7, k), range(8))
@@ -254,7 +220,7 @@ def test_chunks_of_actions(tmp_path: Path) -> None:
     ]
 
 
-def test_two_robots(tmp_path: Path) -> None:
+def test_two_robots(tmp_path):
     def change(file: h5py.File, k: int) -> None:
         if k == 1:
             del file["data/demo_1/actions"]
@@ -282,7 +248,7 @@ def record_arms(path: Path, topics: list[str], joints: list[str]) -> None:
                 recording.show(k // 10, time_ns + mcap.SECOND // 1000)
 
 
-def test_mcap_topics_in_another_order(tmp_path: Path) -> None:
+def test_mcap_topics_in_another_order(tmp_path):
     topics = ["/left/joint_states", "/right/joint_states"]
     record_arms(tmp_path / "a.mcap", topics, ["j0", "gripper"])
     record_arms(tmp_path / "b.mcap", topics[::-1], ["j0", "gripper"])
@@ -295,7 +261,7 @@ def test_mcap_topics_in_another_order(tmp_path: Path) -> None:
     assert not odd_layouts(tmp_path)
 
 
-def test_mcap_joints_in_another_order(tmp_path: Path) -> None:
+def test_mcap_joints_in_another_order(tmp_path):
     record_arms(tmp_path / "a.mcap", ["/joint_states"], ["j0", "gripper"])
     record_arms(tmp_path / "b.mcap", ["/joint_states"], ["gripper", "j0"])
     assert odd_layouts(tmp_path) == [
@@ -304,31 +270,16 @@ def test_mcap_joints_in_another_order(tmp_path: Path) -> None:
     ]
 
 
-def test_hdf5_arrays_of_others_than_the_robot(tmp_path: Path) -> None:
-    def add(file: h5py.File, k: int) -> None:
+@golden_rows
+def test_what_is_stated_beside_the_rows(new) -> Told:
+    def add_others(file: h5py.File, k: int) -> None:
         file[f"data/demo_{k}/gello/joint_positions"] = smooth(ROWS, 7, k)
         file[f"data/demo_{k}/obs/prev_joint_positions"] = smooth(ROWS, 7, k)
-        file[f"data/demo_{k}/mask"] = np.arange(ROWS) < 20
+        file[f"data/demo_{k}/mask"] = K < 20
 
-    listing = listed(write_demos(tmp_path, add))
-    unused = details(listing, "part_not_used")
-    for name in ("gello/joint_positions", "obs/prev_joint_positions", "mask"):
-        assert any(f"array {name} " in detail for detail in unused)
+    yield "arrays of others than the robot", source_of(write_demos(new(), add_others))
 
-
-def test_times_that_count_rows(tmp_path: Path) -> None:
-    def add(file: h5py.File, k: int) -> None:
-        file["data"].attrs.pop("fps", None)
-        file[f"data/demo_{k}/timestamp"] = np.arange(ROWS)
-
-    assert details(listed(write_demos(tmp_path, add)), "no_frame_rate")
-
-
-# Lengths, ends, rates and texts that are stated beside the rows
-
-
-def test_hdf5_lengths(tmp_path: Path) -> None:
-    def add(file: h5py.File, k: int) -> None:
+    def add_lengths(file: h5py.File, k: int) -> None:
         group = file[f"data/demo_{k}"]
         group.attrs["episode_length"] = ROWS + k
         group["meta/num_steps"] = ROWS - k
@@ -336,275 +287,46 @@ def test_hdf5_lengths(tmp_path: Path) -> None:
         group["tactile/num_samples"] = 5 * ROWS
         group.attrs["length"] = "0.4 m"
 
-    assert details(listed(write_demos(tmp_path, add)), "length_differs") == [
-        "episode_length says 31, its rows are 30",
-        "meta/num_steps says 29, its rows are 30",
-        "episode_length says 32, its rows are 30",
-        "meta/num_steps says 28, its rows are 30",
-    ]
+    yield "HDF5, lengths", source_of(write_demos(new(), add_lengths))
 
-
-def test_hdf5_number_of_all_samples(tmp_path: Path) -> None:
-    def add(file: h5py.File, k: int) -> None:
+    def add_number(file: h5py.File, k: int) -> None:
         file["data"].attrs["num_samples"] = 3 * ROWS
 
-    listing = listed(write_demos(tmp_path, add))
-    assert {finding.reason for finding in listing.findings} == {"no_task"}
+    yield "HDF5, the number of all samples", source_of(write_demos(new(), add_number))
+    lengths = np.array([8, 8, 7])
+    root = write_flat(new(), episode_ends=np.array([8, 16, 24]), episode_lengths=lengths)
+    yield "HDF5, lengths of a flat file", source_of(root)
+    of_zarr = {"meta/episode_length": np.array([5, 5, 5])}
+    yield "Zarr, lengths", source_of(write_zarr(new(), of_zarr, {}, task="pick", fps=10))
+    for kind in ("attribute", "array"):
 
+        def add_rate(file: h5py.File, k: int, kind: str = kind) -> None:
+            sensor = file.create_group(f"data/demo_{k}/obs/tactile")
+            sensor["frames"] = np.zeros((5 * ROWS, 4))
+            if kind == "attribute":
+                sensor.attrs["frequency"] = 500
+            else:
+                sensor["frequency"] = 500
+            file.attrs["rate"] = 40
+            if k:
+                file[f"data/demo_{k}/obs"].attrs["hz"] = 20
 
-def test_hdf5_lengths_of_a_flat_file(tmp_path: Path) -> None:
-    ends = np.array([8, 16, 24])
-    listing = listed(write_flat(tmp_path, episode_ends=ends, episode_lengths=np.array([8, 8, 7])))
-    assert details(listing, "length_differs") == ["episode_lengths says 7, its rows are 8"]
+        yield f"a sensor's rate, as an {kind}", source_of(write_demos(new(), add_rate))
 
-
-def test_zarr_lengths(tmp_path: Path) -> None:
-    write_zarr(tmp_path, {"meta/episode_length": np.array([5, 5, 5])}, {}, task="pick", fps=10)
-    listing = listed(tmp_path)
-    lengths = [record.num_rows for record in listing.records]
-    assert details(listing, "length_differs") == [
-        f"meta/episode_length says 5, its rows are {length}" for length in lengths if length != 5
-    ]
-    assert lengths.count(5) < 3
-
-
-STEPS = np.tile(np.arange(8), 3)
-
-
-@pytest.mark.parametrize(
-    ("arrays", "lengths", "finding"),
-    [
-        ({"is_first": STEPS == 0}, [8, 8, 8], ""),
-        ({"is_first": STEPS == 0, "done": np.arange(24) == 23}, [8, 8, 8], ""),
-        ({"is_first": np.arange(24) == 0}, [24], ""),
-        ({"terminals": np.zeros(24), "episode_index": np.repeat([0, 1, 2], 8)}, [8, 8, 8], ""),
-        (
-            {"frame_index": STEPS},
-            [8, 8, 8],
-            "nothing marks the ends of episodes; one starts wherever frame_index falls, first at row 8",
-        ),
-        ({"frame_index": STEPS, "episode_index": np.zeros(24)}, [24], ""),
-        ({"frame_index": np.arange(24)}, [24], ""),
-    ],
-    ids=["firsts", "last done", "one", "no terminal", "steps", "one by index", "one by steps"],
-)
-def test_hdf5_starts_of_a_flat_file(
-    tmp_path: Path, arrays: dict[str, Any], lengths: list[int], finding: str
-) -> None:
-    listing = listed(write_flat(tmp_path, **arrays))
-    assert [record.num_rows for record in listing.records] == lengths
-    assert details(listing, "bad_episode_ends") == [finding] * bool(finding)
-
-
-@pytest.mark.parametrize("name", ["done", "is_last", "obs/is_first", "frame_index"])
-def test_hdf5_ends_within_a_group(tmp_path: Path, name: str) -> None:
-    rows = np.arange(ROWS)
-    marks = {"obs/is_first": rows == 12, "frame_index": rows % 12}
-
-    def add(file: h5py.File, k: int) -> None:
-        if k == 1:
-            file[f"data/demo_1/{name}"] = marks.get(name, np.isin(rows, [11, ROWS - 1]))
-        else:
-            file[f"data/demo_{k}/done"] = rows >= ROWS - 1 - k
-
-    findings = listed(write_demos(tmp_path, add)).findings
-    assert [
-        (finding.episode_index, finding.detail)
-        for finding in findings
-        if finding.reason != "no_task"
-    ] == [(1, f"an episode ends at row 12 of 30 by {name}: the group is read as one episode")]
-
-
-def test_hdf5_marks_that_were_never_written(tmp_path: Path) -> None:
-    def add(file: h5py.File, k: int) -> None:
-        if k == 0:
-            file.create_dataset("data/demo_0/done", (ROWS,), bool, chunks=(8,))
-
-    listing = listed(write_demos(tmp_path, add))
-    assert [record.num_rows for record in listing.records] == [ROWS] * 3
-    [detail] = details(listing, "unreadable_data")
-    assert detail.endswith("whether it marks ends is not known")
-
-
-@pytest.mark.parametrize("is_attribute", [True, False])
-def test_hdf5_rate_of_a_sensor(tmp_path: Path, is_attribute: bool) -> None:
-    def add(file: h5py.File, k: int) -> None:
-        sensor = file.create_group(f"data/demo_{k}/obs/tactile")
-        sensor["frames"] = np.zeros((5 * ROWS, 4))
-        if is_attribute:
-            sensor.attrs["frequency"] = 500
-        else:
-            sensor["frequency"] = 500
-        file.attrs["rate"] = 40
-        if k:
-            file[f"data/demo_{k}/obs"].attrs["hz"] = 20
-
-    listing = listed(write_demos(tmp_path, add))
-    assert [record.fps for record in listing.records] == [10, 20, 20]
-    name = "attribute frequency" if is_attribute else "array obs/tactile/frequency"
-    assert any(name in d and "a rate of other rows" in d for d in details(listing, "part_not_used"))
-
-
-def test_hdf5_texts_that_change(tmp_path: Path) -> None:
-    steps = [b"reach", b"grasp the cup", b"lift it"]
-    texts = [np.repeat(steps, ROWS // 3), [b"pick it", b"grasp it"], [b"pick it"] * ROWS]
-
-    def add(file: h5py.File, k: int) -> None:
-        file[f"data/demo_{k}/language_instruction"] = texts[k]
-
-    listing = listed(write_demos(tmp_path, add))
-    assert [record.tasks for record in listing.records] == [
-        ("reach; grasp the cup; lift it",),
-        ("pick it", "grasp it"),
-        ("pick it",),
-    ]
-    name = "language_instruction"
-    assert details(listing, "no_task") == [CHANGES.format(name, 3) + STAND_IN]
-    listing = list_episodes(source_of(tmp_path, instruction="paraphrases"))
-    assert listing.records[0].tasks == ("reach", "grasp the cup", "lift it")
-    assert not details(listing, "no_task")
-
-
-def test_hdf5_attributes_of_an_array(tmp_path: Path) -> None:
-    def add(file: h5py.File, k: int) -> None:
+    def add_units(file: h5py.File, k: int) -> None:
         file["data"].attrs["language_instruction"] = "pick the cup"
         pose = file[f"data/demo_{k}/obs/robot0_eef_pos"]
         pose.dims[0].label = "row"
         pose.attrs["units"] = "mm"
         pose.attrs["scale"] = 1000.0
 
-    [finding] = listed(write_demos(tmp_path, add)).findings
-    assert finding.detail == (
-        "text attribute obs/robot0_eef_pos/scale: it is said of one array, and is not read"
-    )
-
-
-# Texts, ends and rates that say more than is read
-
-
-def test_mcap_task_that_changes(tmp_path: Path) -> None:
-    for name, texts in (
-        ("a", ["pick", "place"]),
-        ("b", ["pick", "pick"]),
-        ("c", ["pick", "place"]),
-    ):
-        with mcap.recorder(tmp_path / f"{name}.mcap") as recording:
-            for k in range(120):
-                time_ns = mcap.START + k * mcap.SECOND // 10
-                recording.show(k % 10, time_ns)
-                message = {"data": texts[k // 110]}
-                recording.writer.write_message("/task", recording.text, message, time_ns)
-            if name == "c":
-                recording.writer.add_metadata("run", {"task": "clear the table"})
-    listing = listed(tmp_path)
-    assert [record.tasks for record in listing.records] == [
-        ("pick; place",),
-        ("pick",),
-        ("clear the table",),
-    ]
-    steps = CHANGES.format("/task", 2)
-    assert details(listing, "no_task") == [
-        steps + STAND_IN,
-        f"{steps}clear the table is of the whole",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("texts", "task", "found"),
-    [
-        (
-            [b"pick"] * 6 + [b"place"] * 6,
-            "pick; place",
-            [CHANGES.format("language_instruction", 2) + STAND_IN],
-        ),
-        ([b""] + [b"pick"] * 11, "pick", []),
-    ],
-    ids=["steps", "none in the first"],
-)
-def test_rlds_text_that_changes(
-    tmp_path: Path, texts: list[bytes], task: str, found: list[str]
-) -> None:
-    run = rlds.episode(0, 12, steps__language_instruction=texts)
-    rlds.write_dataset(tmp_path, {"train": [[run]]})
-    listing = listed(tmp_path)
-    assert [record.tasks for record in listing.records] == [(task,)]
-    assert details(listing, "no_task") == found
-
-
-def test_rlds_texts_that_the_registry_calls_wordings(tmp_path: Path) -> None:
-    texts = [b"pick"] * 6 + [b"grasp"] * 6
-    rlds.write_dataset(
-        tmp_path, {"train": [[rlds.episode(0, 12, steps__language_instruction=texts)]]}
-    )
-    listing = list_episodes(source_of(tmp_path, instruction="paraphrases"))
-    assert [record.tasks for record in listing.records] == [("pick", "grasp")]
-    assert not details(listing, "no_task")
-
-
-def test_rlds_ends_and_starts_within_an_episode(tmp_path: Path) -> None:
-    steps = np.arange(12)
-    marks = {
-        "steps__is_last": (steps == 5) | (steps == 11),
-        "steps__is_terminal": steps >= 10,
-        "steps__is_first": (steps == 0) | (steps == 6),
-    }
-    rlds.write_dataset(tmp_path, {"train": [[rlds.episode(0, 12, **marks)]]})
-    assert details(listed(tmp_path), "bad_episode_ends") == [
-        "is_last is set in steps 5, 11 of 12",
-        "is_first is set in steps 0, 6 of 12",
-    ]
-
-
-def test_lerobot_ends_within_an_episode(tmp_path: Path) -> None:
-    write_v2(tmp_path, [6, 6])
-    for episode, rows in enumerate(((2, 5), (4, 5))):
-        done = pa.array([k in rows for k in range(6)])
-        edit_parquet(v2_data(tmp_path, episode), **{"next.done": done})
-    listing = listed(tmp_path)
-    assert details(listing, "bad_episode_ends") == [
-        "next.done is set in a row that has others behind it"
-    ]
-
-
-def test_stated_rate_and_that_of_the_video(tmp_path: Path) -> None:
-    for name, fps in (("a", 10), ("b", 30)):
-        write_video(tmp_path / f"{name}.mp4", range(6), fps=fps)
-        (tmp_path / f"{name}.json").write_text(json.dumps({"task": "pick", "fps": 10}))
-    listing = listed(tmp_path)
-    assert [record.fps for record in listing.records] == [10, 10]
-    assert details(listing, "frame_rate") == ["fps is 10, the video has 30; the former counts"]
-    assert not details(list_episodes(source_of(tmp_path, fps=10)), "frame_rate")
-
-
-# What lies beside the rows
-
-
-def test_npz_arrays_that_are_no_rows(tmp_path: Path) -> None:
-    write_video(tmp_path / "a.mp4", range(6))
-    (tmp_path / "a.json").write_text(json.dumps({"task": "pick"}))
-    np.savez(
-        tmp_path / "a.npz",
-        action=smooth(6, 7),
-        tactile=np.zeros((6, 4, 4)),
-        depth=np.zeros((6, 4, 4)),
-        stage=np.array("grasp"),
-        seed=np.array(3),
-        weight=np.float32(0.2),
-        nothing=np.zeros((0, 4, 4)),
-    )
-    listing = listed(tmp_path)
-    reason = "rows of numbers alone are read, [n] or [n, d]"
-    assert details(listing, "part_not_used") == [
-        f"array stage (<U5): {reason}",
-        f"array tactile (6 x 4 x 4 float64): {reason}",
-        f"array weight (float32): {reason}",
-    ]
-    left_out = {part.name for part in listing.parts if part.status == "known"}
-    assert left_out == {"depth", "seed"}
-
-
-def test_mcap_attachments_and_metadata_of_one_key(tmp_path: Path) -> None:
-    with mcap.recorder(tmp_path / "a.mcap") as recording:
+    yield "attributes of an array", source_of(write_demos(new(), add_units))
+    root = write_runs(new(), {"a": {"fps": 10}})
+    write_runs(root, {"b": {"fps": 10}}, fps=30)
+    yield "a rate, and that of the video", source_of(root)
+    yield "the registry's rate", source_of(root, fps=10)
+    root = new()
+    with mcap.recorder(root / "a.mcap") as recording:
         for k in range(10):
             recording.show(k, mcap.START + k * mcap.SECOND // 10)
         writer = recording.writer._writer
@@ -613,74 +335,87 @@ def test_mcap_attachments_and_metadata_of_one_key(tmp_path: Path) -> None:
         writer.add_metadata("rosbag2", {"serialized_metadata": "first"})
         writer.add_metadata("rosbag2", {"serialized_metadata": "last"})
         writer.add_metadata("run", {"task": "pick", "success": "false"})
-    listing = listed(tmp_path)
-    assert outcomes(listing) == [False]
-    assert details(listing, "part_not_used") == [
-        "file attachment arm.yaml (text/yaml): it is not read",
-        "text metadata: success: its values differ; the last counts",
+    yield "MCAP, attachments and metadata of one key", source_of(root)
+
+
+@golden_rows
+def test_texts_that_change(new) -> Told:
+    steps = [b"reach", b"grasp the cup", b"lift it"]
+    texts = [np.repeat(steps, ROWS // 3), [b"pick it", b"grasp it"], [b"pick it"] * ROWS]
+
+    def add(file: h5py.File, k: int) -> None:
+        file[f"data/demo_{k}/language_instruction"] = texts[k]
+
+    root = write_demos(new(), add)
+    yield "HDF5", source_of(root)
+    yield "HDF5, wordings by the registry", source_of(root, instruction="paraphrases")
+    root = new()
+    for name, (first, second) in {
+        "a": ("pick", "place"),
+        "b": ("pick", "pick"),
+        "c": ("pick", "place"),
+    }.items():
+        with mcap.recorder(root / f"{name}.mcap") as recording:
+            for k in range(120):
+                time_ns = mcap.START + k * mcap.SECOND // 10
+                recording.show(k % 10, time_ns)
+                message = {"data": second if k >= 110 else first}
+                recording.writer.write_message("/task", recording.text, message, time_ns)
+            if name == "c":
+                recording.writer.add_metadata("run", {"task": "clear the table"})
+    yield "MCAP", source_of(root)
+    root = write_run(new(), language_instruction=[b"pick"] * 6 + [b"place"] * 6)
+    yield "RLDS", source_of(root)
+    yield "RLDS, wordings by the registry", source_of(root, instruction="paraphrases")
+    root = write_run(new(), language_instruction=[b""] + [b"pick"] * 11)
+    yield "RLDS, none in the first", source_of(root)
+
+
+def test_npz_arrays_that_are_no_rows(tmp_path):
+    arrays: dict[str, Any] = {"stage": np.array("grasp"), "seed": np.array(3)}
+    arrays |= dict.fromkeys(("tactile", "depth"), np.zeros((6, 4, 4)))
+    write_runs(tmp_path, {"a": {}})
+    np.savez(
+        tmp_path / "a.npz",
+        action=smooth(6, 7),
+        weight=np.float32(0.2),
+        nothing=np.zeros((0, 4, 4)),
+        **arrays,
+    )
+    listing = list_episodes(source_of(tmp_path))
+    reason = "rows of numbers alone are read, [n] or [n, d]"
+    assert [f.detail for f in listing.findings if f.reason == "part_not_used"] == [
+        f"array stage (<U5): {reason}",
+        f"array tactile (6 x 4 x 4 float64): {reason}",
+        f"array weight (float32): {reason}",
     ]
+    left_out = {part.name for part in listing.parts if part.status == "known"}
+    assert left_out == {"depth", "seed"}
 
 
-# Units of times
+@golden_rows
+def test_times(new) -> Told:
+    """Which unit they have, and whether they are times at all, where nothing or a rate is stated."""
+    units: dict[str, tuple[np.ndarray, int | None]] = {
+        "ticks": (K * 5, None),
+        "milliseconds": (K * 50.0, None),
+        "a clock": (K * 50 + K % 2, None),
+        "nanoseconds": (K * 50_000_000, None),
+        "seconds": (K * 0.05, None),
+        "rows": (K, None),
+        "rows at a hertz": (K, 1),
+        "seconds at a hertz": (K.astype(np.float64), 1),
+        "rows at 20": (K, 20),
+    }
+    for title, (times, fps) in units.items():
 
+        def add(file: h5py.File, k: int, times: np.ndarray = times, fps: int | None = fps) -> None:
+            file["data"].attrs.pop("fps", None)
+            if fps:
+                file["data"].attrs["fps"] = fps
+            file[f"data/demo_{k}/timestamp"] = times
 
-@pytest.mark.parametrize(
-    ("times", "fps", "is_told"),
-    [
-        (np.arange(ROWS) * 5, 200, True),
-        (np.arange(ROWS) * 50.0, 20, True),
-        (np.arange(ROWS) * 50 + np.arange(ROWS) % 2, 20.408, False),
-        (np.arange(ROWS) * 50_000_000, 20, False),
-        (np.arange(ROWS) * 0.05, 20, False),
-    ],
-    ids=["ticks", "milliseconds", "a clock", "nanoseconds", "seconds"],
-)
-def test_unit_of_times_that_is_a_guess(
-    tmp_path: Path, times: np.ndarray, fps: float, is_told: bool
-) -> None:
-    def add(file: h5py.File, k: int) -> None:
-        file["data"].attrs.pop("fps", None)
-        file[f"data/demo_{k}/timestamp"] = times
-
-    (tmp_path / "hdf5").mkdir()
-    (tmp_path / "zarr").mkdir()
-    write_demos(tmp_path / "hdf5", add)
-    write_zarr(tmp_path / "zarr", {"data/timestamp": times[:18]}, {}, task="pick")
-    for folder in ("hdf5", "zarr"):
-        listing = listed(tmp_path / folder)
-        assert listing.fps == pytest.approx(fps, rel=0.05)
-        guesses = {
-            f"the rows' times have steps of one size in no unit that is stated: {fps:g} fps is a guess"
-        }
-        assert {*details(listing, "frame_rate")} == (guesses if is_told else set())
-
-
-@pytest.mark.parametrize(("fps", "is_kept"), [(1, True), (20, False)])
-def test_counted_rows_are_no_seconds_where_a_rate_is_stated(
-    tmp_path: Path, fps: float, is_kept: bool
-) -> None:
-    def add(file: h5py.File, k: int) -> None:
-        file["data"].attrs["fps"] = fps
-        file[f"data/demo_{k}/timestamp"] = np.arange(ROWS)
-
-    (tmp_path / "hdf5").mkdir()
-    (tmp_path / "zarr").mkdir()
-    write_demos(tmp_path / "hdf5", add)
-    write_zarr(tmp_path / "zarr", {"data/timestamp": np.arange(18)}, {}, task="pick", fps=fps)
-    for folder in ("hdf5", "zarr"):
-        source = source_of(tmp_path / folder)
-        listing = list_episodes(source)
-        assert listing.fps == fps
-        episode = read_episode(source, listing.records[0])
-        assert (episode.timestamps_s is not None) == is_kept
-
-
-def test_times_of_one_hertz(tmp_path: Path) -> None:
-    def add(file: h5py.File, k: int) -> None:
-        file["data"].attrs["fps"] = 1
-        file[f"data/demo_{k}/timestamp"] = np.arange(ROWS, dtype=np.float64)
-
-    listing = listed(write_demos(tmp_path, add))
-    assert listing.fps == 1
-    assert not details(listing, "frame_rate")
-    assert not details(listing, "no_frame_rate")
+        yield f"HDF5, {title}", source_of(write_demos(new(), add))
+        stated = {"fps": fps} if fps else {}
+        root = write_zarr(new(), {"data/timestamp": times[:18]}, {}, task="pick", **stated)
+        yield f"Zarr, {title}", source_of(root)

@@ -8,8 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ingest.formats import rlds
+from ingest.formats.rlds_files import Record, byte_spans, example, numbers
 from ingest.reasons import DataError
 from ingest.registry import DatasetConfig
 from ingest.source import list_episodes, read_episode
@@ -19,18 +22,23 @@ from tests.kits.lerobot_writer import number, picture, said, shown, source_of
 from tests.kits.rlds_writer import (
     dict_of,
     episode,
-    example,
     features_json,
     image,
+    message,
     png,
     record,
     sequence_of,
     shard,
     tensor,
     text,
+    varint,
     write_dataset,
     write_info,
     write_shard,
+)
+from tests.kits.rlds_writer import example as written
+from tests.kits.rlds_writer import (
+    example as written_example,
 )
 from tests.kits.told import New, Told, golden
 
@@ -45,7 +53,7 @@ def of(
 
 
 @golden
-def test_layout(new: New) -> Told:
+def test_layout(new) -> Told:
     root = write_dataset(new(), {"train": [[episode(0)]]})
     yield (
         "a file without its folder's metadata: types are taken from the records",
@@ -94,7 +102,7 @@ def test_layout(new: New) -> Told:
 
 
 @golden
-def test_damage(new: New) -> Told:
+def test_damage(new) -> Told:
     source = of(new, episode(0), episode(1))
     path = shard(Path(source.config.source), "train")
     data = bytearray(path.read_bytes())
@@ -107,7 +115,7 @@ def test_damage(new: New) -> Told:
     root = write_dataset(new(), {"train": [[episode(0), episode(1), episode(2)], [episode(3)]]})
     path = shard(root, "train", 0, 2)
     path.write_bytes(
-        path.read_bytes()[: sum(len(record(example(episode(e)))) for e in range(2)) - 100]
+        path.read_bytes()[: sum(len(record(written_example(episode(e)))) for e in range(2)) - 100]
     )
     yield (
         "cut off: the record that is cut cannot be used, those before it can",
@@ -142,7 +150,7 @@ def test_damage(new: New) -> Told:
     yield "an episode that never ends is named", of(new, episode(0), never, terminal, unmarked)
 
 
-def test_a_shard_rewritten_after_listing(tmp_path: Path) -> None:
+def test_a_shard_rewritten_after_listing(tmp_path):
     source = of(lambda: tmp_path, episode(0))
     (listed,) = list_episodes(source).records
     write_shard(shard(tmp_path, "train"), [episode(0, 9)])
@@ -158,7 +166,7 @@ def codes(*texts: str) -> np.ndarray:
 
 
 @golden
-def test_instructions(new: New) -> Told:
+def test_instructions(new) -> Told:
     written = "observation__natural_language_instruction"
     words: dict[str, Any] = {"language_instruction_2": text(), "language_instruction_3": text()}
     ragged = {"language_instruction__ragged_flat_values": [b"a", b"b"] * 6}
@@ -201,7 +209,7 @@ def test_instructions(new: New) -> Told:
 
 
 @golden
-def test_success(new: New) -> Told:
+def test_success(new) -> Told:
     """By the last reward, by the flag that the registry names, or by the path, as in DROID."""
     solved = {"success": ["lost", "solved"]}
     terminal = {"is_terminal": FLAGS}
@@ -239,7 +247,7 @@ def test_success(new: New) -> Told:
 
 
 @golden
-def test_cameras(new: New) -> Told:
+def test_cameras(new) -> Told:
     names = ["a_hand_image", "b_wrist", "side", "image", "eye_in_hand_rgb", "gripper_cam", "top"]
     features = features_json({n: image() for n in names} | {"wrist_image": None})
     pictures = {f"steps__observation__{n}": [png(0)] * 6 for n in names} | {
@@ -279,7 +287,7 @@ def test_cameras(new: New) -> Told:
 
 
 @golden
-def test_state(new: New) -> Told:
+def test_state(new) -> Told:
     other_features = {
         "extra": tensor("float32", 2),
         "count": tensor("int32"),
@@ -330,9 +338,6 @@ def test_state(new: New) -> Told:
         )
 
 
-# A remote source
-
-
 @dataclass(frozen=True)
 class Bucket(Source):
     """A folder that says it is remote, and remembers what was asked for."""
@@ -362,9 +367,7 @@ def shards_asked(source: Bucket) -> set[str]:
     return {name for name in source.asked if "tfrecord" in name}
 
 
-def test_remote_selection_fetches_only_its_shards_and_names_do_not_depend_on_it(
-    tmp_path: Path,
-) -> None:
+def test_remote_selection_fetches_only_its_shards_and_names_do_not_depend_on_it(tmp_path):
     write_dataset(
         tmp_path,
         {"train": [[episode(0), episode(1)], [episode(2)]], "test": [[episode(3), episode(4)]]},
@@ -388,3 +391,50 @@ def test_remote_selection_fetches_only_its_shards_and_names_do_not_depend_on_it(
         assert {r.task for r in unread} == {None}
         with pytest.raises(DataError, match="was not read when the dataset was listed"):
             rlds.read_episode(source, unread[0])
+
+
+FEATURES = {
+    "a/text": [b"one", b"", b"three"],
+    "b": np.array([1, -2.5], np.float32),
+    "c": [3, -1, 300],
+    "empty": [],
+}
+
+
+def parsed(message_bytes: bytes) -> dict[str, list]:
+    """Values of an Example by key, all read."""
+    values_by_key = {}
+    for key, values in example(message_bytes, Record(0, 0, len(message_bytes))).items():
+        if values.kind == "bytes":
+            values_by_key[key] = [message_bytes[s:e] for s, e in byte_spans(message_bytes, values)]
+        else:
+            values_by_key[key] = numbers(message_bytes, values).tolist()
+    return values_by_key
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (message(2, message(1, b"12345")), "not a list of numbers"),
+        (message(2, varint(1 << 3 | 0) + varint(1)), "not a list of numbers"),
+        (message(3, message(1, b"\x80")), "an integer is cut off"),
+        (message(3, message(1, b"\x80" * 10 + b"\x01")), "more than 10 bytes"),
+        (message(1, varint(1 << 3 | 0) + varint(1)), "unexpected wire type 0"),
+    ],
+)
+def test_values_that_are_damaged(content, problem):
+    with pytest.raises(DataError, match=problem):
+        parsed(message(1, message(1, message(1, b"k") + message(2, content))))
+
+
+@given(st.data())
+def test_damage_is_noticed_or_harmless(data: st.DataObject):
+    """Any bytes, and an Example with any byte changed or cut anywhere: read, or DataError."""
+    whole = written(FEATURES)
+    cut_at = data.draw(st.integers(0, len(whole) - 1))
+    changed = whole[:cut_at] + bytes([data.draw(st.integers(0, 255))]) + whole[cut_at + 1 :]
+    for damaged in (changed, whole[:cut_at], data.draw(st.binary(max_size=60))):
+        try:
+            parsed(damaged)
+        except DataError:
+            continue

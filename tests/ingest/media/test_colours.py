@@ -75,9 +75,7 @@ def far_off(rgb: np.ndarray) -> int:
 )
 @pytest.mark.parametrize("is_full", [False, True])
 @pytest.mark.parametrize("matrix", [BT709, BT2020, UNSTATED])
-def test_colours_are_as_the_file_states(
-    tmp_path: Path, matrix: int | None, is_full: bool, encoder: str, pix_fmt: str
-) -> None:
+def test_colours_are_as_the_file_states(tmp_path, matrix, is_full, encoder, pix_fmt):
     """PyAV 15.1.0 and torchcodec 0.11.1 stretch the full range of AV1, VP9 and 10 bits."""
     frame = next(decode(written(tmp_path / "a.mp4", matrix, is_full, encoder, pix_fmt)))
     assert far_off(frame.rgb()) <= 3
@@ -90,9 +88,7 @@ def test_colours_are_as_the_file_states(
 @pytest.mark.parametrize("is_full", [False, True])
 @pytest.mark.parametrize("encoder", ["libx264", "libx265", "libsvtav1"])
 @pytest.mark.parametrize("form", ["yuv420p", "yuv420p10le"])
-def test_luma_is_on_one_scale_whatever_its_bits(
-    tmp_path: Path, form: str, encoder: str, is_full: bool
-) -> None:
+def test_luma_is_on_one_scale_whatever_its_bits(tmp_path, form, encoder, is_full):
     frame = next(decode(written(tmp_path / "a.mp4", UNSTATED, is_full, encoder, form)))
     levels = np.array([RED, GREEN]) @ [0.299, 0.587, 0.114]
     right = levels if is_full else 16 + levels * 219 / 255
@@ -118,7 +114,7 @@ def turned(path: Path, quarters: int) -> Path:
 
 
 @pytest.mark.parametrize("quarters", [1, 2, 3])
-def test_a_video_that_is_stored_turned(tmp_path: Path, quarters: int) -> None:
+def test_a_video_that_is_stored_turned(tmp_path, quarters):
     upright = (
         np.random.default_rng(0)
         .integers(0, 2, (6, 4, 1), np.uint8)

@@ -23,7 +23,7 @@ from tests.kits.lerobot_writer import (
     write_v2,
 )
 from tests.kits.rlds_writer import png
-from tests.kits.told import New, Told, golden
+from tests.kits.told import Told, golden
 
 
 def written(root: Path, *rows: dict[str, Any], cameras: tuple[str, ...] = (FRONT,)) -> Path:
@@ -37,7 +37,7 @@ def written(root: Path, *rows: dict[str, Any], cameras: tuple[str, ...] = (FRONT
 
 
 @golden
-def test_pictures_in_files_that_the_rows_name(new: New) -> Told:
+def test_pictures_in_files_that_the_rows_name(new) -> Told:
     root = written(new(), *({"bytes": None, "path": f"images/{k}.png"} for k in range(6)))
     (root / "images").mkdir()
     for k in range(6):
@@ -54,7 +54,7 @@ def test_pictures_in_files_that_the_rows_name(new: New) -> Told:
     yield "one is too large", source_of(root, limits={"max_chunk_bytes": 100})
 
 
-def test_bgr_is_swapped_once(tmp_path: Path) -> None:
+def test_bgr_is_swapped_once(tmp_path):
     stored = np.zeros((64, 64, 3), np.uint8)
     stored[:, :] = (200, 100, 0)
     root = written(tmp_path, {"bytes": png(stored), "path": ""}, cameras=(FRONT, WRIST))
@@ -68,7 +68,7 @@ def test_bgr_is_swapped_once(tmp_path: Path) -> None:
     assert first_pictures[WRIST].luma()[0, 0] == 81
 
 
-def test_kinds_of_pictures() -> None:
+def test_kinds_of_pictures():
     rgb = np.random.default_rng(0).integers(0, 255, (8, 9, 3), np.uint8)
     np.testing.assert_array_equal(decode_picture(png(rgb), "x", Limits(max_pixels=72)).rgb(), rgb)
     reason = r"it claims to be 9x8 px: pixels: 72, over the limit of 71 \(limits.max_pixels of the registry entry\)"

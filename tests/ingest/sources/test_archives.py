@@ -2,7 +2,6 @@
 
 import os
 import tarfile
-from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
@@ -32,7 +31,7 @@ def header(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
     return info.tobuf(tarfile.GNU_FORMAT)
 
 
-def test_what_is_left_out(tmp_path: Path) -> None:
+def test_what_is_left_out(tmp_path):
     """Names that lead out of the archive, links and devices: none can be read, and each is told of."""
     write_tar(
         tmp_path / "a.tar",
@@ -65,14 +64,14 @@ def test_what_is_left_out(tmp_path: Path) -> None:
             source.resolve(f"a.tar!/{name}")
 
 
-def test_a_pointer_in_an_archive_is_one(tmp_path: Path) -> None:
+def test_a_pointer_in_an_archive_is_one(tmp_path):
     write_tar(tmp_path / "a.tar", [("a.h5", LFS_POINTER.encode())])
     with pytest.raises(DataError, match="is a git-LFS pointer") as e:
         source_of(tmp_path).open("a.tar!/a.h5")
     assert e.value.reason == "lfs_pointer"
 
 
-def test_unpacked_once_under_a_name_of_ours(tmp_path: Path) -> None:
+def test_unpacked_once_under_a_name_of_ours(tmp_path):
     tar = write_tar(tmp_path / "a.tar", [("e/x.mp4", b"one"), ("e/x.odd suffix", b"two")])
     cache = tmp_path / "cache"
     path = extract(tar, "e/x.mp4", cache)
@@ -91,7 +90,7 @@ def test_unpacked_once_under_a_name_of_ours(tmp_path: Path) -> None:
     assert extract(tar, "e/x.mp4", cache).read_bytes() == b"changed"
 
 
-def test_the_cache_is_bounded(tmp_path: Path) -> None:
+def test_the_cache_is_bounded(tmp_path):
     limits = Limits(max_unpacked_bytes=250)
     tar = write_tar(tmp_path / "a.tar", [(f"{n}.mp4", n.encode() * 100) for n in "abc"])
     paths = []
@@ -101,9 +100,6 @@ def test_the_cache_is_bounded(tmp_path: Path) -> None:
     assert [p.exists() for p in paths] == [False, True, True]
     assert extract(tar, "a.mp4", tmp_path / "cache", limits).read_bytes() == b"a" * 100
     assert [p.exists() for p in paths] == [True, False, True]
-
-
-# Damaged and hostile archives
 
 
 GOOD = header("good.mp4", 4) + b"data".ljust(BLOCK, b"\0")
@@ -125,7 +121,7 @@ END = bytes(2 * BLOCK)
         (GOOD + header("x", 0, tarfile.GNUTYPE_LONGNAME) * 1900 + END, ""),
     ],
 )
-def test_what_stands_before_the_damage_is_read(tmp_path: Path, data: bytes, problem: str) -> None:
+def test_what_stands_before_the_damage_is_read(tmp_path, data, problem):
     (tmp_path / "a.tar").write_bytes(data)
     archive_index = index(tmp_path / "a.tar")
     assert list(archive_index.members) == ["good.mp4"]
@@ -135,16 +131,14 @@ def test_what_stands_before_the_damage_is_read(tmp_path: Path, data: bytes, prob
         assert file.read() == b"data"
 
 
-def test_a_header_that_takes_too_much_memory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_header_that_takes_too_much_memory(tmp_path, monkeypatch):
     """As one does that claims a name of a terabyte."""
     write_tar(tmp_path / "a.tar", [("x.mp4", b"x")])
     monkeypatch.setattr(tarfile.TarFile, "next", Mock(side_effect=MemoryError))
     assert str(index(tmp_path / "a.tar").problem) == "MemoryError; 0 files before it can be read"
 
 
-def test_a_tar_that_shrinks_under_us(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tar_that_shrinks_under_us(tmp_path, monkeypatch):
     tar = write_tar(tmp_path / "a.tar", [("x.mp4", b"x" * 5000)])
     archive_index = index(tar)
     tar.write_bytes(tar.read_bytes()[:2000])
@@ -154,9 +148,7 @@ def test_a_tar_that_shrinks_under_us(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_a_cache_that_cannot_be_written_ends_the_build(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cache_that_cannot_be_written_ends_the_build(tmp_path, monkeypatch):
     """A full disk is no fault of the episode's."""
     write_tar(tmp_path / "a.tar", [("x.mp4", b"x")])
     (tmp_path / "in the way").write_text("")

@@ -16,7 +16,7 @@ def touch(path: Path, text: str = "x") -> Path:
     return path
 
 
-def test_links(tmp_path: Path) -> None:
+def test_links(tmp_path):
     """A link counts where it stays inside the folder."""
     root = tmp_path / "root"
     outside_file = touch(tmp_path / "outside/secret.mp4")
@@ -32,17 +32,14 @@ def test_links(tmp_path: Path) -> None:
             source.resolve(uri)
 
 
-def test_a_neighbour_with_a_longer_name_is_outside(tmp_path: Path) -> None:
+def test_a_neighbour_with_a_longer_name_is_outside(tmp_path):
     touch(tmp_path / "root_2/a.mp4")
     touch(tmp_path / "root/a.mp4")
     with pytest.raises(SourceError):
         source_of(tmp_path / "root").resolve("../root_2/a.mp4")
 
 
-# Which format
-
-
-def test_sources_that_are_refused(tmp_path: Path) -> None:
+def test_sources_that_are_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     touch(tmp_path / "text/readme.txt")
     touch(tmp_path / "text/data/values.csv")
@@ -61,7 +58,7 @@ def test_sources_that_are_refused(tmp_path: Path) -> None:
         assert "\n" not in str(error.value)
 
 
-def test_names_that_are_not_text(tmp_path: Path) -> None:
+def test_names_that_are_not_text(tmp_path):
     """No table could keep them: left out, with what is below them, and said."""
     write_video(tmp_path / "a.mp4", range(6))
     (tmp_path / "a.json").write_text('{"task": "t"}')
@@ -88,6 +85,6 @@ def test_names_that_are_not_text(tmp_path: Path) -> None:
         ("hf://owner/name", "", "hf://owner/name"),
     ],
 )
-def test_a_folder_below(source: str, folder: str, below: str) -> None:
+def test_a_folder_below(source, folder, below):
     assert address_below(source, folder) == below
     assert last_name(below) == (folder or source).rpartition("/")[2]

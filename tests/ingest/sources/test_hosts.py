@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import google_crc32c
@@ -26,7 +25,7 @@ from tests.kits.lerobot_writer import source_of, write_v2
 
 
 @pytest.fixture(autouse=True)
-def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_waits(monkeypatch) -> None:
     monkeypatch.setattr(ingest.sources.remote.time, "sleep", lambda seconds: None)
 
 
@@ -45,11 +44,8 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-# Web servers
-
-
 @pytest.fixture
-def web(tmp_path: Path) -> Iterator[str]:
+def web(tmp_path) -> Iterator[str]:
     root = write_v2(tmp_path / "served/my set", [6, 7])
     (root / "a b.json").write_text("{}")
     (root / "empty.json").write_text("")
@@ -59,7 +55,7 @@ def web(tmp_path: Path) -> Iterator[str]:
         yield f"{address}/"
 
 
-def test_a_web_server(web: str, tmp_path: Path) -> None:
+def test_a_web_server(web, tmp_path):
     root = tmp_path / "served/my set"
     source = at(tmp_path, f"{web}my%20set/")
     assert sizes(source) == sizes(source_of(root))
@@ -76,23 +72,20 @@ def test_a_web_server(web: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("limit", ["max_pages", "max_files", "max_bytes"])
-def test_more_than_the_limits_of_a_web_server(web: str, tmp_path: Path, limit: str) -> None:
+def test_more_than_the_limits_of_a_web_server(web, tmp_path, limit):
     with pytest.raises(
         DownloadError, match=f"over the limit of 1 .limits.{limit} of the registry entry"
     ):
         _ = at(tmp_path, f"{web}my%20set/", **{limit: 1}).files
 
 
-def test_one_file_of_a_web_server(web: str, tmp_path: Path) -> None:
+def test_one_file_of_a_web_server(web, tmp_path):
     source = at(tmp_path, f"{web}my%20set/a%20b.json")
     assert list(source.files) == ["a b.json"]
     assert source.resolve("a b.json").read_text() == "{}"
 
 
-# Buckets
-
-
-def test_an_object_under_a_key_of_its_owner(s3: Any, tmp_path: Path) -> None:
+def test_an_object_under_a_key_of_its_owner(s3, tmp_path):
     """Its etag looks like an MD5 and is none: the size has to do."""
     s3.put_object(Bucket="corpora", Key="one/a.json", Body=b"one")
     source = at(tmp_path, "s3://corpora/one")
@@ -102,7 +95,7 @@ def test_an_object_under_a_key_of_its_owner(s3: Any, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def gs(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, bytes]]:
+def gs(monkeypatch) -> Iterator[dict[str, bytes]]:
     """Objects of the bucket `robots`, public; what is named *.bin was put there in parts, so it has no MD5."""
     objects: dict[str, bytes] = {}
 
@@ -142,9 +135,7 @@ def gs(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, bytes]]:
         yield objects
 
 
-def test_a_google_bucket(
-    gs: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_google_bucket(gs, tmp_path, monkeypatch):
     monkeypatch.setattr(hosts, "BLOCK_BYTES", 4000)
     gs |= {
         "set/meta/info.json": b"{}" * 5000,
@@ -166,7 +157,7 @@ def test_a_google_bucket(
 
 
 @pytest.mark.parametrize("packed", ["page", "file"])
-def test_what_a_server_packs_is_not_unpacked(tmp_path: Path, packed: str) -> None:
+def test_what_a_server_packs_is_not_unpacked(tmp_path, packed):
     """8 KB were 5.2 GB, packed twice: nothing packed is asked for, and what comes packed is not read."""
     twice = gzip.compress(gzip.compress(b"x"))
     page = b'<a href="ep.mp4">x</a>'

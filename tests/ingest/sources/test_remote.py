@@ -37,7 +37,7 @@ FILES = {
 
 
 @pytest.fixture(autouse=True)
-def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+def waits(monkeypatch) -> list[float]:
     """Nobody waits; returns how long it would have been."""
     slept: list[float] = []
     monkeypatch.setattr(ingest.sources.remote.time, "sleep", slept.append)
@@ -46,21 +46,21 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+def hub(monkeypatch) -> Iterator[Hub]:
     with serve(Hub(REPO)) as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
         yield hub
 
 
 @pytest.fixture
-def blocks(monkeypatch: pytest.MonkeyPatch) -> int:
+def blocks(monkeypatch) -> int:
     """Bytes that are asked for at a time."""
     monkeypatch.setattr(ingest.sources.hosts, "BLOCK_BYTES", 1 << 18)
     return 1 << 18
 
 
 @pytest.fixture
-def source(hub: Hub, tmp_path: Path) -> Source:
+def source(hub: Hub, tmp_path) -> Source:
     """Pinned to the only commit, with nothing fetched."""
     return at(tmp_path, revision=hub.commit(FILES))
 
@@ -85,10 +85,7 @@ def partials(source: Source) -> list[int]:
     return [p.stat().st_size for p in (source.cache / ".fetch").glob("*.partial")]
 
 
-# Listing
-
-
-def test_listing(hub: Hub, source: Source) -> None:
+def test_listing(hub, source):
     hub.page = 1
     shas = {n: hashlib.sha256(FILES[n]).hexdigest() for n in ("data/a.parquet", "data/b.parquet")}
     assert {u: tuple(s) for u, s in source.files.items()} == {
@@ -105,7 +102,7 @@ def test_listing(hub: Hub, source: Source) -> None:
     assert hub.contents() == []
 
 
-def test_a_pinned_listing_needs_no_network_twice(hub: Hub, source: Source) -> None:
+def test_a_pinned_listing_needs_no_network_twice(hub, source):
     first = source.resolve("README.md").read_bytes()
     num_requests = len(hub.asked)
     second_source = afresh(source)
@@ -117,7 +114,7 @@ def test_a_pinned_listing_needs_no_network_twice(hub: Hub, source: Source) -> No
     assert len(hub.asked) == num_requests
 
 
-def test_a_branch_that_moves(hub: Hub, tmp_path: Path) -> None:
+def test_a_branch_that_moves(hub, tmp_path):
     old = hub.commit(FILES)
     source = at(tmp_path)
     assert source.fingerprint() == old
@@ -140,7 +137,7 @@ def test_a_branch_that_moves(hub: Hub, tmp_path: Path) -> None:
     assert old_source.resolve("README.md").read_bytes() == b"small"
 
 
-def test_names_that_lead_elsewhere(hub: Hub, tmp_path: Path) -> None:
+def test_names_that_lead_elsewhere(hub, tmp_path):
     hub.commit(
         dict.fromkeys(
             ("\ud800", "../out", "a/../../out", "/etc/x", "a//b", ".a/b", "a/.b", "c"), b"x"
@@ -155,10 +152,7 @@ def test_names_that_lead_elsewhere(hub: Hub, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-# Fetching
-
-
-def test_goes_on_where_it_broke_off(hub: Hub, source: Source, blocks: int) -> None:
+def test_goes_on_where_it_broke_off(hub, source, blocks):
     hub.drops["data/a.parquet"] = [blocks, 0, 100]
     assert source.resolve("data/a.parquet").read_bytes() == BIG
     assert [a.start for a in hub.contents()] == [
@@ -170,7 +164,7 @@ def test_goes_on_where_it_broke_off(hub: Hub, source: Source, blocks: int) -> No
     ]
 
 
-def test_goes_on_in_a_later_run(hub: Hub, source: Source, blocks: int) -> None:
+def test_goes_on_in_a_later_run(hub, source, blocks):
     hub.drops["data/a.parquet"] = [blocks] + [0] * 40
     with pytest.raises(DownloadError) as error:
         source.resolve("data/a.parquet")
@@ -187,7 +181,7 @@ def test_goes_on_in_a_later_run(hub: Hub, source: Source, blocks: int) -> None:
     assert partials(source) == []
 
 
-def test_what_is_got_over(hub: Hub, source: Source) -> None:
+def test_what_is_got_over(hub, source):
     """A server without ranges; wrong bytes, by git's hash of a small file and by SHA-256 of a large one."""
     hub.ranges = False
     hub.drops["data/a.parquet"] = [300_000]
@@ -199,7 +193,7 @@ def test_what_is_got_over(hub: Hub, source: Source) -> None:
         assert [a.start for a in hub.contents()] == [0, 0]
 
 
-def test_what_was_put_there_by_hand_is_taken_when_it_is_right(hub: Hub, source: Source) -> None:
+def test_what_was_put_there_by_hand_is_taken_when_it_is_right(hub, source):
     """And more than was listed is not taken."""
     assert source.cache
     assert source.files
@@ -212,7 +206,7 @@ def test_what_was_put_there_by_hand_is_taken_when_it_is_right(hub: Hub, source: 
     assert hub.fetched() == {"data/b.parquet"}
 
 
-def test_bytes_that_stay_wrong(hub: Hub, source: Source) -> None:
+def test_bytes_that_stay_wrong(hub, source):
     hub.corrupt["data/a.parquet"] = 99
     with pytest.raises(
         DownloadError,
@@ -222,7 +216,7 @@ def test_bytes_that_stay_wrong(hub: Hub, source: Source) -> None:
     assert (in_place(source), partials(source), len(hub.contents())) == (set(), [], 2)
 
 
-def test_refused(hub: Hub, source: Source, waits: list[float]) -> None:
+def test_refused(hub, source, waits):
     token = "set HF_TOKEN to a token that may read it"
     address = "check the address, and the revision"
     for status, remedy in {401: token, 403: token, 404: address, 410: "run the same again"}.items():
@@ -234,7 +228,7 @@ def test_refused(hub: Hub, source: Source, waits: list[float]) -> None:
         assert (in_place(source), waits) == (set(), []), "asking again would not help"
 
 
-def test_a_busy_hub(hub: Hub, source: Source, waits: list[float]) -> None:
+def test_a_busy_hub(hub, source, waits):
     hub.refuse["README.md"] = [503, 429, 500, 0]
     assert source.resolve("README.md").read_bytes() == b"small"
     assert waits == [1.0, 8.0, 4.0], "429 says how long"
@@ -245,7 +239,7 @@ def test_a_busy_hub(hub: Hub, source: Source, waits: list[float]) -> None:
         source.resolve("data/a.parquet")
 
 
-def test_token(hub: Hub, source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_token(hub, source, monkeypatch):
     """Goes to the hub, and not to where the hub redirects."""
     hub.token = "hf_secret"
     with pytest.raises(
@@ -259,9 +253,7 @@ def test_token(hub: Hub, source: Source, monkeypatch: pytest.MonkeyPatch) -> Non
     assert tokens_by_host == {("127.0.0.1", "Bearer hf_secret"), ("localhost", None)}
 
 
-def test_revisions_and_names_that_are_not_there(
-    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_revisions_and_names_that_are_not_there(hub, tmp_path, monkeypatch):
     commit = hub.commit(FILES)
     hub.branches["refs/convert/parquet"] = commit
     assert at(tmp_path, revision="refs/convert/parquet").fingerprint() == commit
@@ -285,7 +277,7 @@ def test_revisions_and_names_that_are_not_there(
         _ = at(tmp_path).files
 
 
-def test_more_files_than_the_limits(hub: Hub, tmp_path: Path) -> None:
+def test_more_files_than_the_limits(hub, tmp_path):
     hub.page, revision = 2, hub.commit(FILES)
     with pytest.raises(
         DownloadError, match=r"files: \d, over the limit of 1 \(limits.max_files of the registry"
@@ -293,7 +285,7 @@ def test_more_files_than_the_limits(hub: Hub, tmp_path: Path) -> None:
         _ = at(tmp_path, revision=revision, limits={"max_files": 1}).files
 
 
-def test_a_folder_that_cannot_be_written(hub: Hub, source: Source) -> None:
+def test_a_folder_that_cannot_be_written(hub, source):
     assert source.cache
     assert source.files
     (source.cache / "data").write_text("in the way")
@@ -301,7 +293,7 @@ def test_a_folder_that_cannot_be_written(hub: Hub, source: Source) -> None:
         source.resolve("data/a.parquet")
 
 
-def test_processes_that_want_the_same_file(hub: Hub, source: Source) -> None:
+def test_processes_that_want_the_same_file(hub, source):
     assert source.files
     code = (
         "import sys; from pathlib import Path;"
@@ -322,9 +314,6 @@ def test_processes_that_want_the_same_file(hub: Hub, source: Source) -> None:
     assert [a.start for a in hub.contents()] == [0], "one fetched, the other waited"
 
 
-# LeRobot
-
-
 def remote(hub: Hub, root: Path, tmp_path: Path, *selected: int) -> Source:
     source = at(tmp_path, revision=hub.commit(files_of(root)))
     if selected:
@@ -333,7 +322,7 @@ def remote(hub: Hub, root: Path, tmp_path: Path, *selected: int) -> Source:
 
 
 @pytest.mark.parametrize("write", [write_v2, write_v3])
-def test_a_remote_dataset_is_as_a_local_one(hub: Hub, tmp_path: Path, write: Any) -> None:
+def test_a_remote_dataset_is_as_a_local_one(hub, tmp_path, write):
     root = write(tmp_path / "local", [6, 7, 8])
     source = remote(hub, root, tmp_path)
     local = source_of(root)
@@ -346,7 +335,7 @@ def test_a_remote_dataset_is_as_a_local_one(hub: Hub, tmp_path: Path, write: Any
     assert len(lumas) == 7
 
 
-def test_one_episode_of_v2(hub: Hub, tmp_path: Path) -> None:
+def test_one_episode_of_v2(hub, tmp_path):
     root = write_v2(tmp_path / "local", [6, 7, 8])
     source = remote(hub, root, tmp_path, 1)
     listing = list_episodes(source)
@@ -359,7 +348,7 @@ def test_one_episode_of_v2(hub: Hub, tmp_path: Path) -> None:
     assert {u for u in hub.fetched() if not u.startswith("meta/")} == {data}
 
 
-def test_one_episode_of_v3_by_its_pointer(hub: Hub, tmp_path: Path) -> None:
+def test_one_episode_of_v3_by_its_pointer(hub, tmp_path):
     root = write_v3(tmp_path / "local", [6, 7, 8, 9, 10], per_data_file=2)
     edit_parquet(v3_meta(root), **{"data/chunk_index": [0] * 5, "data/file_index": [0, 0, 1, 1, 2]})
     listing = list_episodes(remote(hub, root, tmp_path, 3, 99))

@@ -1,13 +1,11 @@
 """Corrections down to the shard: what a build makes of what people said, of which chunks, and nothing else."""
 
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.kits.lake_kit import STEPS, history, say
-from tests.kits.made_corpus import Made
 from warehouse.lake import Lake, corrections, digest
 from warehouse.lake.corrections import ConflictError, CorrectionError
 from warehouse.lake.outcomes import StatedOutcome, add_outcomes, chunks_to_build
@@ -27,7 +25,7 @@ def active(lake: Lake, episode: int = EPISODE) -> list[tuple]:
 REDONE = [("corrections", 1), ("progress", 1), ("samples", 1), ("shards", 1)]
 
 
-def test_a_rejected_label_is_not_used(own: Made, corpus: Lake):
+def test_a_rejected_label_is_not_used(own, corpus):
     run = corpus.rows("SELECT label_run FROM active_runs WHERE episode_index = 2")[0][0]
     row = corrections.reject_label(
         corpus, "tiny", EPISODE, run, author="ada", follows=None, comment="the robot is idle"
@@ -45,7 +43,7 @@ def test_a_rejected_label_is_not_used(own: Made, corpus: Lake):
     assert active(corpus) != []
 
 
-def test_the_second_of_two_people_is_told(corpus: Lake):
+def test_the_second_of_two_people_is_told(corpus):
     say(corpus, author="ada")
     with pytest.raises(
         ConflictError,
@@ -97,7 +95,7 @@ REFUSED: list[tuple[dict[str, Any] | list[dict[str, Any]], str]] = [
 ]
 
 
-def test_what_is_no_label_is_refused_in_a_line(corpus: Lake):
+def test_what_is_no_label_is_refused_in_a_line(corpus):
     for bad_value, message in REFUSED:
         with pytest.raises(CorrectionError) as e:
             say(corpus, **(bad_value if isinstance(bad_value, dict) else {"segments": bad_value}))
@@ -107,7 +105,7 @@ def test_what_is_no_label_is_refused_in_a_line(corpus: Lake):
 
 
 @pytest.mark.slow
-def test_the_same_said_in_another_order_makes_the_same_corpus(made: Made, tmp_path: Path):
+def test_the_same_said_in_another_order_makes_the_same_corpus(made, tmp_path):
     """Rows brought from elsewhere, and built at once or one by one, last first."""
     first = made.copy(tmp_path / "a")
     second = made.copy(tmp_path / "b")

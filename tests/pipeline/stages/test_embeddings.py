@@ -1,6 +1,5 @@
 """Embeddings in a build: of the one decoding or of one of their own, when they are made, and what makes them stale."""
 
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -35,15 +34,12 @@ def looking(build: DatasetBuild, **changes: Any) -> DatasetBuild:
 
 
 @pytest.fixture(scope="module")
-def fresh(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Made:
+def fresh(made: Made, tmp_path_factory) -> Made:
     """Built from nothing by one worker, with embeddings."""
     return built(looking(made.build), Workspace(tmp_path_factory.mktemp("embedded")))
 
 
-# Of one decoding, or of one of their own
-
-
-def test_a_decoding_of_their_own_gives_the_same(fresh: Made):
+def test_a_decoding_of_their_own_gives_the_same(fresh):
     lake = Lake(fresh.space, read_only=True)
     [(num_pictures,)] = lake.rows("SELECT count(*) FROM embeddings")
     assert status_rows(lake)[0]["embeddings"] == f"{num_pictures} pictures by grey@64"
@@ -59,7 +55,7 @@ def test_a_decoding_of_their_own_gives_the_same(fresh: Made):
     assert tables.cast(stored.schema).equals(stored)
 
 
-def test_mobilenet_gives_the_same_by_any_number_of_threads(fresh: Made):
+def test_mobilenet_gives_the_same_by_any_number_of_threads(fresh):
     if missing := missing_download(EmbeddingsConfig()):
         pytest.skip(missing)
     lake = Lake(fresh.space, read_only=True)
@@ -72,7 +68,7 @@ def test_mobilenet_gives_the_same_by_any_number_of_threads(fresh: Made):
     assert single_thread.equals(four_threads)
 
 
-def test_a_video_that_is_gone_is_a_finding(fresh: Made, tmp_path: Path):
+def test_a_video_that_is_gone_is_a_finding(fresh, tmp_path):
     copied = fresh.copy(tmp_path)
     lake = Lake(copied.space)
     build = looking(copied.build)
@@ -93,11 +89,8 @@ def test_a_video_that_is_gone_is_a_finding(fresh: Made, tmp_path: Path):
     assert output.tables["embeddings"]["episode_index"].to_pylist() == episodes_left
 
 
-# When they are made
-
-
 def test_where_the_weights_are_not_at_hand_references_alone_ask_for_nothing(
-    own: Made, corpus: Lake, monkeypatch: pytest.MonkeyPatch
+    own, corpus, monkeypatch
 ):
     monkeypatch.setattr("annotate.embeddings.local_weights", lambda _: None)
     say(corpus)

@@ -3,7 +3,6 @@
 from ingest.episode import Listing, SourcePart
 from ingest.episodes import storable
 from ingest.reasons import Limits
-from tests.kits.made_corpus import Made
 from tests.kits.tiny_lerobot import write_video
 from warehouse.lake import Lake
 from warehouse.lake.outcomes import StatedOutcome, add_outcomes
@@ -12,7 +11,7 @@ EPISODE = 2  # in chunk 1
 OUTCOME = "SELECT success, success_source FROM episodes WHERE episode_index = ?"
 
 
-def test_outcomes_outlast_a_changed_source(own: Made):
+def test_outcomes_outlast_a_changed_source(own):
     lake = Lake(own.space)
     add_outcomes(lake, "tiny", "seen.csv", [StatedOutcome(EPISODE, False, None, "ada")])
     own.rebuild()
@@ -21,12 +20,10 @@ def test_outcomes_outlast_a_changed_source(own: Made):
     assert lake.rows(OUTCOME, [EPISODE]) == [(False, "person: seen.csv")]
 
 
-# Parts of the source
-
 PARTS = "SELECT kind, name, status, num_times FROM source_parts WHERE kind = 'file' ORDER BY ALL"
 
 
-def test_a_file_that_nothing_reads_is_in_the_lake_and_stales_no_label(own: Made):
+def test_a_file_that_nothing_reads_is_in_the_lake_and_stales_no_label(own):
     parts_before = own.rows(PARTS)
     (own.source / "quux_readings.bin").write_bytes(b"x")
     assert own.rebuild() == [("episodes", None)]

@@ -2,8 +2,6 @@
 
 import io
 from itertools import product
-from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pytest
@@ -14,7 +12,7 @@ from ingest.media.picture import ArrayPicture
 from pipeline.picture_cache import FrameKeeper, PictureStore
 from pipeline.stage import StageReport
 from pipeline.stages import stage_named
-from tests.kits.made_corpus import Made, built, stage_output, with_stages
+from tests.kits.made_corpus import built, stage_output, with_stages
 from warehouse.lake import Lake
 
 
@@ -22,7 +20,7 @@ def decoded(stage_reports: list[StageReport], stage: str) -> int:
     return sum(int(r.numbers["decoded_frames"]) for r in stage_reports if r.run.stage == stage)
 
 
-def test_pictures_of_the_one_decoding_make_the_same_shards(made: Made, tmp_path: Path):
+def test_pictures_of_the_one_decoding_make_the_same_shards(made, tmp_path):
     """Under the recipe that shows every frame, and no edited ones: those are made of what is decoded anew."""
     samples = SamplesConfig(profile="procvlm", unanswerable_per_episode=0)
     fresh = built(with_stages(made.build, samples=samples), Workspace(tmp_path))
@@ -57,9 +55,7 @@ def test_pictures_of_the_one_decoding_make_the_same_shards(made: Made, tmp_path:
         ("balanced", 50, 1, 50),
     ],
 )
-def test_pictures_are_kept_where_decoding_again_takes_longer(
-    profile: Literal["balanced", "procvlm"], num_frames: int | None, group: int, kept: int
-):
+def test_pictures_are_kept_where_decoding_again_takes_longer(profile, num_frames, group, kept):
     keeper = FrameKeeper(PictureStore(io.BytesIO()), ShardsConfig(), SamplesConfig(profile=profile))
     for episode in (0, 1):
         assert keeper.every("wrist", 20.0, num_frames, is_preferred=False) == (num_frames == 50)

@@ -12,11 +12,12 @@ from core.tables import TABLES
 from pipeline.config import DatasetBuild
 from pipeline.reading import chunk_signals
 from pipeline.stages import stage_named
+from tests.kits.lake_kit import put_rows
 from tests.kits.made_corpus import Made, stage_output
 from warehouse.lake import Lake, StageRun
 
 
-def test_states_are_those_of_the_source(made: Made):
+def test_states_are_those_of_the_source(made):
     lake = Lake(made.space, read_only=True)
     source = {}
     for path in sorted(made.source.glob("data/**/*.parquet")):
@@ -53,9 +54,7 @@ def other(own: Made) -> Made:
         "params": "{}",
         "code_version": "1",
     }
-    lake.upsert(
-        "a run", label_runs=TABLES["label_runs"].rows([run | {"created_at": datetime.now(UTC)}])
-    )
+    put_rows(lake, label_runs=[run | {"created_at": datetime.now(UTC)}])
     labels = TABLES["progress"].rows(
         [row | {"label_run": "other", "progress": 0.0} for row in mine.to_pylist()]
     )
@@ -71,7 +70,7 @@ def progress_tables(lake: Lake, build: DatasetBuild, chunk: int) -> dict[str, pa
     return stage_output(stage_named("progress"), lake, build, chunk).tables
 
 
-def test_labels_of_two_annotators_are_compared(other: Made):
+def test_labels_of_two_annotators_are_compared(other):
     lake = Lake(other.space)
     tables = progress_tables(lake, other.build, 0)
     rows = tables["label_disagreement"].to_pylist()
@@ -85,7 +84,7 @@ def test_labels_of_two_annotators_are_compared(other: Made):
     assert progress_tables(lake, other.build, 1)["label_disagreement"].num_rows == 0
 
 
-def test_the_queue_lists_what_is_odd_with_its_reasons(other: Made):
+def test_the_queue_lists_what_is_odd_with_its_reasons(other):
     reasons = set(
         chain.from_iterable(
             row_reasons
@@ -120,7 +119,7 @@ def test_the_queue_lists_what_is_odd_with_its_reasons(other: Made):
     )
 
 
-def test_labels_say_what_their_end_rests_on(own: Made):
+def test_labels_say_what_their_end_rests_on(own):
     ends = {
         (end_basis, end < 1, p)
         for end_basis, end, p in own.rows(
@@ -145,7 +144,7 @@ def test_labels_say_what_their_end_rests_on(own: Made):
     assert [row["end_by"] for row in rows] == ["label", "label"]
 
 
-def test_the_queue_ranks_by_all_signs_together(corpus: Lake):
+def test_the_queue_ranks_by_all_signs_together(corpus):
     corpus.con.execute("UPDATE episode_labels SET confidence = 0.9")
     corpus.con.execute(
         "UPDATE label_quality SET jump = 0, shortest_step_s = 1, end_by = 'assumed', end_progress = 1"

@@ -1,7 +1,6 @@
 """The samples and shards stages on a real chunk: pictures of other episodes, edited ones, and such as are lost."""
 
 import numpy as np
-import pytest
 
 from annotate.config import SamplesConfig
 from pipeline.config import DatasetBuild
@@ -38,7 +37,7 @@ def sharded(
     return rows, findings, dict(output.numbers), list(read_samples(paths))
 
 
-def test_an_editor_is_asked_once_per_picture(own: Made, monkeypatch: pytest.MonkeyPatch):
+def test_an_editor_is_asked_once_per_picture(own, monkeypatch):
     instructions: list[str] = []
 
     def negative(rgb: np.ndarray, instruction: str, seed: int) -> np.ndarray:
@@ -65,7 +64,7 @@ def test_an_editor_is_asked_once_per_picture(own: Made, monkeypatch: pytest.Monk
         assert last not in earlier_pictures
 
 
-def test_lost_pictures_cost_only_the_samples_that_show_them(own: Made):
+def test_lost_pictures_cost_only_the_samples_that_show_them(own):
     build = with_stages(own.build, samples=MANY)
     lake = sampled(own, build, 1)
     lost_episode = 3

@@ -22,7 +22,7 @@ def beyond(lake: Lake) -> dict[int, set[int]]:
 
 
 @pytest.mark.slow
-def test_a_damaged_run_beyond_costs_the_samples_that_show_it(tmp_path: Path):
+def test_a_damaged_run_beyond_costs_the_samples_that_show_it(tmp_path):
     # Chunks of two episodes, one of each task, all for training
     build = build_of(make_dataset(tmp_path / "source", [20] * 6))
     samples = SamplesConfig(unanswerable_per_episode=6)

@@ -1,9 +1,6 @@
 """The shards of a build, read as the page on samples says."""
 
-from pathlib import Path
 from typing import Any
-
-import pytest
 
 from core.paths import ROOT, Workspace
 from tests.kits.lerobot_writer import write_v2
@@ -11,9 +8,7 @@ from tests.kits.made_corpus import build_of, built
 from tests.kits.pages_kit import blocks
 
 
-def test_the_page_reads_cameras_whatever_they_are_called(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_the_page_reads_cameras_whatever_they_are_called(tmp_path, monkeypatch):
     cameras = ("Top", "arm/left", "camera/front.rgb", "wrist")
     source = write_v2(tmp_path / "source", [14, 16, 15, 17, 14], cameras)
     built_corpus = built(build_of(source), Workspace(tmp_path / "workspace"))

@@ -29,7 +29,7 @@ def active(lake: Lake, episode: int) -> tuple[str, str]:
     return row
 
 
-def test_a_label_that_was_carried_over_can_be_rejected(own: Made, corpus: Lake):
+def test_a_label_that_was_carried_over_can_be_rejected(own, corpus):
     say(corpus)
     own.rebuild()
     run = corpus.rows("SELECT label_run FROM active_runs WHERE episode_index = 0")[0][0]
@@ -41,10 +41,7 @@ def test_a_label_that_was_carried_over_can_be_rejected(own: Made, corpus: Lake):
     }
 
 
-# What the annotator is given
-
-
-def test_episodes_are_compared_by_what_an_encoder_saw_or_by_tiny_pictures(own: Made, corpus: Lake):
+def test_episodes_are_compared_by_what_an_encoder_saw_or_by_tiny_pictures(own, corpus):
     say(corpus)
     [task] = shown_tasks(corpus, own.build, chunk_signals(corpus, "tiny", 0))
     assert [e.episode_index for e in task.episodes] == [0], "episode 1 is of another task"
@@ -83,7 +80,7 @@ def test_episodes_are_compared_by_what_an_encoder_saw_or_by_tiny_pictures(own: M
     ) == [0]
 
 
-def test_a_correction_that_does_not_fit_any_more_shows_nothing(own: Made, corpus: Lake):
+def test_a_correction_that_does_not_fit_any_more_shows_nothing(own, corpus):
     say(corpus)
     own.rebuild()
     restate(
@@ -92,11 +89,8 @@ def test_a_correction_that_does_not_fit_any_more_shows_nothing(own: Made, corpus
     assert list(shown_tasks(corpus, own.build, chunk_signals(corpus, "tiny", 0))) == []
 
 
-# The same in any order
-
-
 @pytest.fixture(scope="module")
-def corrected(tmp_path_factory: pytest.TempPathFactory) -> Made:
+def corrected(tmp_path_factory) -> Made:
     """Six runs in chunks of two, built by one worker; then somebody has corrected episode 4."""
     folder = tmp_path_factory.mktemp("corrected")
     source = make_dataset(folder / "source", (24, 18, 30, 12, 26, 16))
@@ -128,7 +122,7 @@ def digest_after(
     return hashes
 
 
-def test_workers_and_the_order_of_chunks_change_nothing(corrected: Made, tmp_path: Path):
+def test_workers_and_the_order_of_chunks_change_nothing(corrected, tmp_path):
     def chunk_by_chunk(*chunks: int) -> Callable[[Workspace, DatasetBuild], None]:
         """As workers that finish in this order would; the reference is in chunk 2."""
 

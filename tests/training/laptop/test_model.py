@@ -1,16 +1,22 @@
 """The model by itself: causal, blind to what lies before its window, and the same after a turn on disk."""
 
 import json
-from pathlib import Path
+from dataclasses import replace
+from itertools import chain
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from annotate.config import SamplesConfig
 from annotate.embeddings.encoders import load_encoder
-from tests.kits.laptop_kit import TASKS, small_config
-from training.folder import ModelError, is_laptop
+from annotate.samples.procvqa import samples
+from core.errors import UserError
+from tests.kits.labelled import episode
+from tests.kits.laptop_kit import TASKS, make_episode, make_release, recipe, small_config
+from training.folder import ModelError, TrainingError, is_laptop
+from training.laptop.fit import ClipSource
 from training.laptop.model import (
     NO_TREND,
     OOD,
@@ -24,6 +30,11 @@ from training.laptop.model import (
     trends_of,
 )
 from training.laptop.ood import ADAPTED, OodDetector
+from training.recipe import NegativesConfig, Recipe, load_recipe
+from training.runs import resumable
+from training.train import train
+from warehouse.lake import Lake
+from warehouse.releases.release import Release
 
 WIDTH = 6
 
@@ -51,7 +62,7 @@ def test_windows_of_other_lengths():
     assert read_windows(model, []) == []
 
 
-def test_another_encoder_is_refused(tmp_path: Path):
+def test_another_encoder_is_refused(tmp_path):
     config = small_config()
     save_laptop(LaptopModel(config, WIDTH, 4), load_encoder(config.embeddings), tmp_path, {})
     settings = json.loads((tmp_path / "config.json").read_text())
@@ -66,7 +77,7 @@ def test_another_encoder_is_refused(tmp_path: Path):
     assert not is_laptop(tmp_path)
 
 
-def test_former_checkpoints_are_refused(tmp_path: Path):
+def test_former_checkpoints_are_refused(tmp_path):
     save_laptop(
         make_model(),
         load_encoder(small_config().embeddings),
@@ -84,15 +95,12 @@ def test_former_checkpoints_are_refused(tmp_path: Path):
         load_laptop(tmp_path)
 
 
-# The trend, as a recipe's choice
-
-
 def test_trends():
     label = torch.tensor([[0.1, 0.3, 0.301, 0.2, torch.nan, 0.5]])
     assert trends_of(label).tolist() == [[NO_TREND, 2, 1, 0, NO_TREND, NO_TREND]]
 
 
-def test_a_trend_is_learnt(tmp_path: Path):
+def test_a_trend_is_learnt(tmp_path):
     assert "trend_weight" not in small_config().model_dump()  # names of runs are as before
     config = small_config().model_copy(update={"trend_weight": 1.0})
     model = LaptopModel(config, WIDTH, 4)
@@ -111,9 +119,6 @@ def test_a_trend_is_learnt(tmp_path: Path):
     assert (output.trend_logits.argmax(-1)[:, 1:] == trends).float().mean() > 0.8
 
 
-# Hashed words
-
-
 def test_order_counts():
     assert hashed_text("Open the drawer.", 4096) == hashed_text("open THE drawer", 4096)
     assert sorted(hashed_text("a b", 4096)) != sorted(hashed_text("b a", 4096))
@@ -124,9 +129,6 @@ def test_rows_stay_the_same():
     assert all(0 < row < 64 for row in hashed_text("push the bar", 64))
     # the word, and parts of <abcd>: checkpoints depend on it
     assert hashed_text("abcd", 4096) == (396, 1936, 690, 2154)
-
-
-# What training never showed
 
 
 SEEN = 256 + 64 * 4
@@ -204,9 +206,7 @@ def shown(*tasks: str) -> LaptopModel:
         ("", True),
     ],
 )
-def test_an_instruction_counts_where_training_showed_most_of_what_it_says(
-    said: str, understood: bool
-):
+def test_an_instruction_counts_where_training_showed_most_of_what_it_says(said, understood):
     model = shown(*TASKS)
     embeddings = torch.randn(1, 5, SEEN, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
@@ -241,3 +241,106 @@ def test_a_scene_that_was_learnt_later_is_half_ood():
     assert detector.score(runs_of_change(scene=2)[0]).min() == 1
     detector.widen(runs_of_change(scene=2)[0])  # a further one takes nothing away
     assert detector.score(new).max() <= ADAPTED
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> tuple[Lake, Release]:
+    return make_release(tmp_path_factory.mktemp("laptop") / "w")
+
+
+def test_equal_seeds_give_equal_models(corpus):
+    lake, release = corpus
+    short = recipe(train={"steps": 5})
+    first_curve, other_curve = (train(lake, release, short).curve for _ in range(2))
+    assert [p.loss for p in first_curve] == [p.loss for p in other_curve]
+    seeded = train(lake, release, recipe(train={"steps": 5, "seed": 1})).curve
+    assert [p.loss for p in seeded] != [p.loss for p in first_curve]
+
+
+def test_nothing_is_gone_on_from(corpus, monkeypatch):
+    lake, release = corpus
+    assert not resumable(lake.workspace, recipe(), release)
+    with pytest.raises(TrainingError, match="leave out --resume"):
+        train(lake, release, recipe(), resume=True)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(TrainingError, match="one process"):
+        train(lake, release, recipe())
+
+
+def test_a_rate_that_is_too_high_is_told(corpus):
+    lake, release = corpus
+    with pytest.raises(TrainingError, match=r"loss is nan at step \d+: lower train\.lr"):
+        train(lake, release, recipe(train={"lr": 1e30, "clip": 1e30}))
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"head": {}}, "model.laptop has heads of its own"),
+        ({"data": {"augment": True}}, "data.augment: a laptop model reads"),
+        ({"train": {"accumulation": 2}}, "train.accumulation: not for a laptop model"),
+        ({"train": {"steps": None, "epochs": 2}}, "train.epochs: not for a laptop model"),
+        ({"laptop": {"encoder": "vit"}}, "vit is no encoder"),
+    ],
+)
+def test_a_recipe_that_asks_for_what_it_has_not(sections, message):
+    with pytest.raises(ValueError, match=message):
+        recipe(**sections)
+
+
+def test_a_recipe_s_own_words_are_read_again():
+    built_in = load_recipe("laptop")
+    assert Recipe(**built_in.model_dump()) == built_in
+    model = built_in.model_dump()["model"] | {"max_vision_tokens": 7}
+    with pytest.raises(ValueError, match=r"model\.max_vision_tokens: not for a laptop model"):
+        Recipe(**built_in.model_dump() | {"model": model})
+
+
+def test_the_built_in_recipe(tmp_path):
+    built_in = load_recipe("laptop")
+    assert built_in.model.laptop is not None
+    assert built_in.data.negatives.total == pytest.approx(0.6)
+    with pytest.raises(UserError, match="one of tiny, laptop and path"):
+        load_recipe("laptop", tmp_path)
+
+
+RUNS = (make_episode(TASKS[0]), make_episode(TASKS[1]))
+
+
+def source(**rates: float) -> ClipSource:
+    return ClipSource(RUNS, 4, NegativesConfig(**rates), seed=1)
+
+
+def test_nothing_that_is_shown_tells_how_long_a_run_will_last():
+    """Of 9 and of 45 seconds: shards hold a few frames of a long run, and windows of nearest ones showed that. The
+    numbers of a picture say its frame, so what a model can know of a window's times is how far these lie apart."""
+    steps_drawn = {}
+    questions_by_length = {}
+    for seconds in (8.6, 44.9):
+        rows = [
+            r
+            for r in samples(episode(0, 10.0, seconds), SamplesConfig())
+            if r["family"] != "procvqa_a"
+        ]
+        questions_by_length[seconds] = {
+            r["frames"][-1]: (r["frames"], r["question"])
+            for r in rows
+            if r["family"] == "procvqa_c"
+        }
+        frames = np.unique(list(chain.from_iterable(r["frames"] for r in rows)))
+        numbers = np.broadcast_to(frames[None, :, None], (1, len(frames), 2)).astype(np.float16)
+        run = replace(RUNS[0], numbers=numbers, frames=frames, label=frames / frames[-1], step=4.0)
+        drawn = ClipSource([run], 4, NegativesConfig(), seed=1).draw(300)[0][:, 1:, 0]
+        steps_drawn[seconds] = set(map(tuple, np.diff(drawn[drawn[:, -1] >= 12]).tolist()))
+    assert steps_drawn[8.6] == steps_drawn[44.9] == {(4.0, 4.0, 4.0)}
+    same = questions_by_length[8.6].keys() & questions_by_length[44.9].keys()
+    assert same, "moments that were drawn of both"
+    assert all(
+        questions_by_length[8.6][moment] == questions_by_length[44.9][moment] for moment in same
+    ), "what a language model is shown, word for word"
+
+
+def test_another_task_is_worth_nothing():
+    _, tasks, label = source(other_task=1).draw(50)
+    assert (label == 0).all()
+    assert set(tasks) == {e.task for e in RUNS}

@@ -1,7 +1,6 @@
 """Changed samples: pictures, question, answer and progress fit one another."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,7 @@ RUNS = runs()
 
 
 @pytest.fixture(scope="module")
-def samples(tmp_path_factory: pytest.TempPathFactory) -> list[Sample]:
+def samples(tmp_path_factory) -> list[Sample]:
     shards = write_shards(tmp_path_factory.mktemp("negatives"), RUNS)
     return list(Loader(shards, LoaderConfig(families=("procvqa_c",))))
 
@@ -49,9 +48,7 @@ def label(row: Any, frame: int) -> float:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_pictures_question_answer_and_progress_fit(
-    kind: str, changed: Callable, samples: list[Sample]
-) -> None:
+def test_pictures_question_answer_and_progress_fit(kind, changed, samples):
     changed_pairs = changed(kind)
     assert len(changed_pairs) > 0.5 * len(samples)
     for original, changed_sample in changed_pairs:
@@ -67,7 +64,7 @@ def test_pictures_question_answer_and_progress_fit(
             assert row["answer"] == progress_answer(e, row["frames"][-1])
 
 
-def test_rewound_ends_with_less(changed: Callable) -> None:
+def test_rewound_ends_with_less(changed):
     fallen = 0
     for original, changed_sample in changed("rewound"):
         assert changed_sample.row["progress"] <= original.row["progress"]
@@ -75,7 +72,7 @@ def test_rewound_ends_with_less(changed: Callable) -> None:
     assert fallen > 10
 
 
-def test_a_wrong_instruction_is_worth_nothing(changed: Callable) -> None:
+def test_a_wrong_instruction_is_worth_nothing(changed):
     for original, changed_sample in changed(OTHER_TASK):
         row = changed_sample.row
         own_task = TASKS[original.row["episode_index"] % 3]
@@ -91,7 +88,7 @@ def test_a_wrong_instruction_is_worth_nothing(changed: Callable) -> None:
         assert f"1. {first}\n2. {second}\n" in row["answer"]
 
 
-def test_other_speeds_show_the_same_moment_and_others_before_it(changed: Callable) -> None:
+def test_other_speeds_show_the_same_moment_and_others_before_it(changed):
     steps = []
     for original, changed_sample in changed("other_speed"):
         assert changed_sample.row["frames"][-1] == original.row["frames"][-1]
@@ -103,9 +100,7 @@ def test_other_speeds_show_the_same_moment_and_others_before_it(changed: Callabl
     assert max(steps) > 1.4
 
 
-def test_what_cannot_be_told_wrong_stays_as_it_was(
-    samples: list[Sample], changed: Callable
-) -> None:
+def test_what_cannot_be_told_wrong_stays_as_it_was(samples, changed):
     nameless = {key: relabelled(e, task=None) for key, e in RUNS.items()}
     one_task = {key: relabelled(e, task=TASKS[0]) for key, e in RUNS.items()}
     assert not any(changed(OTHER_TASK, labels) for labels in (nameless, one_task, {}))
@@ -116,7 +111,7 @@ def test_what_cannot_be_told_wrong_stays_as_it_was(
     assert row["negative"] == "as_recorded"
 
 
-def test_other_families_are_left_alone(tmp_path: Path) -> None:
+def test_other_families_are_left_alone(tmp_path):
     shards = write_shards(tmp_path, RUNS)
     change = SampleNegatives(NegativesConfig(other_task=1), RUNS)
     rng = np.random.default_rng(0)
@@ -140,7 +135,7 @@ def release(corpus: Lake) -> Release:
     return create_release(corpus, "r1", allow=("unknown",))
 
 
-def test_a_run_counts_what_it_was_shown(corpus: Lake, release: Release) -> None:
+def test_a_run_counts_what_it_was_shown(corpus, release):
     rates = {"rewound": 0.3, "stood_still": 0.4}
     run_recipe = recipe(data={"negatives": rates}, train={"steps": 4, "batch": 4, "save_every": 2})
     whole = train(corpus, release, run_recipe)

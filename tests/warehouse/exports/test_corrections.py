@@ -56,7 +56,7 @@ def empty(lake: Lake) -> None:
     restate(lake, "DELETE FROM {} WHERE kind IN ('correction', 'rejection')")
 
 
-def test_json_lines_bring_every_row_back(told: Lake):
+def test_json_lines_bring_every_row_back(told):
     rows_before = rows(told)
     text = jsonl(rows(told))
     assert len(rows_before) == len(text.splitlines()) == 4
@@ -95,7 +95,7 @@ def test_a_correction_is_stored_whole():
     )
 
 
-def test_label_studio_brings_what_counts_back(told: Lake):
+def test_label_studio_brings_what_counts_back(told):
     current = told.dicts(
         "SELECT * EXCLUDE chunk FROM current_corrections WHERE status = 'accepted'"
     )
@@ -143,7 +143,7 @@ def test_label_studio_brings_what_counts_back(told: Lake):
     assert row["plan"] == PLAN
 
 
-def test_other_contents_go_to_review(told: Lake):
+def test_other_contents_go_to_review(told):
     text = jsonl(rows(told)[:1])
     empty(told)
     told.con.execute(
@@ -179,7 +179,7 @@ WRONG_LINES = [
 
 
 @pytest.mark.parametrize(("line", "why"), WRONG_LINES, ids=[why for _, why in WRONG_LINES])
-def test_a_wrong_line_is_named_and_the_others_are_read(made_lake: Lake, line: Any, why: str):
+def test_a_wrong_line_is_named_and_the_others_are_read(made_lake, line, why):
     text = line if isinstance(line, str) else json.dumps(line)
     read = from_lines(made_lake, f"{json.dumps(GOOD)}\n\n{text}\n", "ada")
     assert len(read.rows) == 1
@@ -220,9 +220,7 @@ WRONG_RESULTS = [
 
 
 @pytest.mark.parametrize(("result", "why"), WRONG_RESULTS, ids=[why for _, why in WRONG_RESULTS])
-def test_a_wrong_annotation_is_named_and_the_others_are_read(
-    made_lake: Lake, result: Any, why: str
-):
+def test_a_wrong_annotation_is_named_and_the_others_are_read(made_lake, result, why):
     good = {"result": [region(1, 10), region(11, 30, "B")]}
     tasks = [
         {

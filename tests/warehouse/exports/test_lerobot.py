@@ -25,13 +25,21 @@ from tests.kits.made_corpus import Made, built
 from tests.kits.tiny_lerobot import CAMERA, LENGTHS, NAMED, make_dataset, rows_path
 from tests.kits.training_kit import KilledError
 from warehouse.exports import EXPORT_KINDS
-from warehouse.exports.export import PARTIAL, ExportFolder
+from warehouse.exports.export import MANIFEST, PARTIAL, ExportFolder
 from warehouse.exports.lerobot_plan import rate_of
+from warehouse.exports.lerobot_rows import (
+    QUANTILES,
+    Stats,
+    combined,
+    picture_statistics,
+    statistics,
+)
 from warehouse.exports.options import Selection
 from warehouse.exports.rabc import FILE
 from warehouse.exports.selection import select
 from warehouse.exports.verify_lerobot import verify
 from warehouse.lake import Lake
+from warehouse.lake.references import advice
 
 LEROBOT = EXPORT_KINDS["lerobot"]
 RABC = EXPORT_KINDS["rabc"]
@@ -41,14 +49,14 @@ ANY = Selection(allow=("unknown",))
 
 
 @pytest.fixture(autouse=True)
-def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def offline(monkeypatch, tmp_path) -> None:
     """LeRobot is to find all it needs in the folder."""
     for name, value in (("HF_HUB_OFFLINE", "1"), ("HF_DATASETS_CACHE", str(tmp_path / "hf"))):
         monkeypatch.setenv(name, value)
 
 
 @pytest.fixture(scope="module")
-def tiny_export(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_export(made: Made, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("exports") / "tiny"
     LEROBOT.export(Lake(made.space, read_only=True), ANY, out)
     return out
@@ -66,9 +74,7 @@ def pictures(item: dict, camera: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize("version", ["v2", "v3"])
-def test_a_part_keeps_the_frame_numbers_of_its_source(
-    made: Made, tiny_export: Path, tmp_path: Path, version: str
-):
+def test_a_part_keeps_the_frame_numbers_of_its_source(made, tiny_export, tmp_path, version):
     source = made.source if version == "v2" else tiny_export
     made = built(source_build(source, "part", None, (1, 3)), Workspace(tmp_path / "part"))
     RABC.export(Lake(made.space, read_only=True), ANY, tmp_path / "out")
@@ -87,7 +93,7 @@ def test_a_part_keeps_the_frame_numbers_of_its_source(
     }
 
 
-def test_weights_go_by_the_index_of_rows_after_episodes_were_taken_out_by_hand(tmp_path: Path):
+def test_weights_go_by_the_index_of_rows_after_episodes_were_taken_out_by_hand(tmp_path):
     source = make_dataset(tmp_path / "source", (16, 18, 14))
     begins = (0, 100, 250)
     for episode, begin in enumerate(begins):
@@ -105,27 +111,7 @@ def test_weights_go_by_the_index_of_rows_after_episodes_were_taken_out_by_hand(t
     assert index == list(chain.from_iterable(ranges))
 
 
-def test_frames_are_numbered_as_the_rows_are_where_episodes_were_taken_out(
-    made: Made, tmp_path: Path
-):
-    """LeRobot's converter to v3.0 keeps the `index` of v2.1 as it is."""
-    source = shutil.copytree(made.source, tmp_path / "source")
-    for episode, length in enumerate(LENGTHS):
-        [rows] = source.rglob(f"episode_{episode:06d}.parquet")
-        edit_parquet(rows, index=np.arange(length) + sum(LENGTHS[:episode]))
-    for path in source.rglob("episode_000000.*"):
-        path.unlink()
-    lines = (source / "meta/episodes.jsonl").read_text().splitlines(keepends=True)
-    (source / "meta/episodes.jsonl").write_text("".join(lines[1:]))
-    made = built(source_build(source, "part", None, None), Workspace(tmp_path / "part"))
-    RABC.export(Lake(made.space, read_only=True), ANY, tmp_path / "out")
-    table = pq.read_table(tmp_path / "out" / FILE)
-    assert table["index"].to_pylist() == [*range(LENGTHS[0], sum(LENGTHS))]
-
-
-def test_an_export_is_ingested_with_the_same_texts_and_lengths(
-    made_lake: Lake, tiny_export: Path, tmp_path: Path
-):
+def test_an_export_is_ingested_with_the_same_texts_and_lengths(made_lake, tiny_export, tmp_path):
     space = Workspace(tmp_path / "again")
     built(source_build(tiny_export, "again", None, None), space)
     sql = "SELECT episode_index, task, num_frames, fps, cameras FROM episodes ORDER BY 1"
@@ -141,7 +127,7 @@ def test_an_export_is_ingested_with_the_same_texts_and_lengths(
 
 @pytest.mark.slow
 def test_segments_survive_a_merge_by_lerobot_and_a_deletion_that_loses_them_is_told(
-    tiny_export: Path, tmp_path: Path
+    tiny_export, tmp_path
 ):
     from lerobot.datasets.dataset_tools import delete_episodes, merge_datasets
 
@@ -188,7 +174,7 @@ def test_segments_survive_a_merge_by_lerobot_and_a_deletion_that_loses_them_is_t
     ("rates", "one"),
     [({10.0}, 10.0), ({29.97}, 29.97), ({14.98, 15.01, 15.02}, 15.0), ({10.0, 20.0}, None)],
 )
-def test_the_rate_of_an_export(rates: set[float], one: float | None):
+def test_the_rate_of_an_export(rates, one):
     if one is None:
         with pytest.raises(UserError, match="10 to 20"):
             rate_of(rates)
@@ -197,9 +183,7 @@ def test_the_rate_of_an_export(rates: set[float], one: float | None):
 
 
 @pytest.mark.parametrize("after", [0, 2, 6])
-def test_a_kill_midway_resumes_to_equal_bytes(
-    made_lake: Lake, tiny_export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
-):
+def test_a_kill_midway_resumes_to_equal_bytes(made_lake, tiny_export, tmp_path, monkeypatch, after):
     real = ExportFolder.part
     parts_written = []
 
@@ -225,7 +209,7 @@ def test_a_kill_midway_resumes_to_equal_bytes(
     assert LEROBOT.export(made_lake, ANY, out).again
 
 
-def test_selections(made_lake: Lake):
+def test_selections(made_lake):
     def chosen(**conditions: Any) -> list[int]:
         return [
             e.episode_index
@@ -252,7 +236,7 @@ def test_selections(made_lake: Lake):
         select(made_lake, Selection())
 
 
-def test_a_file_of_which_a_part_is_wanted_is_never_copied_whole(tmp_path: Path):
+def test_a_file_of_which_a_part_is_wanted_is_never_copied_whole(tmp_path):
     """The shipped sample's source is v3.0: several episodes in a file, two cameras."""
     built_corpus = built(
         source_build(ROOT / "samples/sim_long", "long", None, (0, 2, 5)),
@@ -270,7 +254,7 @@ def test_a_file_of_which_a_part_is_wanted_is_never_copied_whole(tmp_path: Path):
 
 
 def test_faces_are_hidden_when_asked_and_told_in_card_and_manifest(
-    made: Made, tiny_export: Path, tmp_path: Path, monkeypatch
+    made, tiny_export, tmp_path, monkeypatch
 ):
     """The source shows no person: a detector that sees a face at one place in every picture stands for one."""
     monkeypatch.setattr(
@@ -299,7 +283,7 @@ def test_faces_are_hidden_when_asked_and_told_in_card_and_manifest(
 
 @pytest.mark.slow
 def test_lerobots_own_reader_vouches_for_an_export_or_says_what_is_wrong(
-    made: Made, tiny_export: Path, tmp_path: Path
+    made, tiny_export, tmp_path
 ):
     lake = Lake(made.space, read_only=True)
     right = verify(lake, ANY, tiny_export, LEROBOT.options())
@@ -322,9 +306,7 @@ def test_lerobots_own_reader_vouches_for_an_export_or_says_what_is_wrong(
         verify(lake, ANY, tmp_path / "none", LEROBOT.options())
 
 
-def test_episodes_that_sarm_cannot_take_are_named_and_left_out_where_asked(
-    made: Made, tmp_path: Path
-):
+def test_episodes_that_sarm_cannot_take_are_named_and_left_out_where_asked(made, tmp_path):
     """The tiny corpus' other episodes have one unnamed step."""
     unnamed = sorted(set(range(len(LENGTHS))) - set(NAMED))
     lake = Lake(made.space, read_only=True)
@@ -347,9 +329,7 @@ def test_episodes_that_sarm_cannot_take_are_named_and_left_out_where_asked(
     assert all(dataset.meta.episodes[k]["dense_subtask_names"] for k in range(len(NAMED)))
 
 
-def test_an_answer_at_the_end_that_cannot_be_read_does_not_switch_weights_off(
-    corpus: Lake, tmp_path: Path
-):
+def test_an_answer_at_the_end_that_cannot_be_read_does_not_switch_weights_off(corpus, tmp_path):
     """LeRobot takes a gain at most to the last frame. Answers in the middle, and many at the end, stay unknown."""
     content_rows = corpus.dicts(
         "SELECT episode_index, num_frames, content_hash FROM episode_content ORDER BY 1"
@@ -386,3 +366,132 @@ def test_an_answer_at_the_end_that_cannot_be_read_does_not_switch_weights_off(
         "at the last frame of 1 episodes cannot be read" in (tmp_path / "out/README.md").read_text()
     )
     assert "episodes 0" in str(exported)
+
+
+def stats_of(values: np.ndarray) -> Stats:
+    stats = statistics(values)
+    assert stats is not None
+    return stats
+
+
+def test_quantiles_over_episodes_in_different_places_are_those_of_the_frames():
+    draw = np.random.default_rng(0)
+    places = [-1, -1, -1, -1, -1, 1]
+    episodes = [place + draw.uniform(-0.1, 0.1, (100, 2)) for place in places]
+    whole = combined(list(map(stats_of, episodes)))
+    frames = np.quantile(np.concatenate(episodes), list(QUANTILES.values()), axis=0)
+    np.testing.assert_allclose([whole[name] for name in QUANTILES], frames, atol=0.01)
+    assert whole["count"] == [600]
+
+
+def test_quantiles_over_chunks_of_episodes_are_within_a_twentieth_of_the_range():
+    draw = np.random.default_rng(0)
+    episodes = [draw.normal(size=(200, 2)).cumsum(axis=0) for _ in range(60)]
+    stats = list(map(stats_of, episodes))
+    # A chunk joins its episodes, and the export its chunks
+    whole = combined([combined(stats[start : start + 20]) for start in (0, 20, 40)])
+    frames = np.concatenate(episodes)
+    frame_quantiles = np.quantile(frames, list(QUANTILES.values()), axis=0)
+    differences = np.abs([whole[name] for name in QUANTILES] - frame_quantiles)
+    assert (differences < 0.05 * np.ptp(frames, axis=0)).all()
+
+
+def test_quantiles_of_one_episode_and_of_a_still_joint_stay():
+    episode = stats_of(np.random.default_rng(0).normal(size=(50, 3)))
+    assert combined([episode]) == episode
+    still = combined([stats_of(np.full((10, 1), 3.0)), stats_of(np.full((30, 1), 3.0))])
+    assert [still[name] for name in QUANTILES] == [[3.0]] * len(QUANTILES)
+
+
+def test_a_histogram_says_of_pictures_what_all_their_pixels_say():
+    rng = np.random.default_rng(2)
+    pictures = [rng.integers(0, top, (17, 23, 3), np.uint8) for top in (256, 3, 1)]
+    stats = picture_statistics(pictures)
+    expected = stats_of(np.concatenate([picture.reshape(-1, 3) for picture in pictures]) / 255)
+    assert stats.pop("count") == [3]
+    assert all(np.allclose(value, expected[name], atol=1e-12) for name, value in stats.items())
+
+
+def test_weights_and_metadata_say_whose_outcome_is_assumed(made_lake, tmp_path):
+    chosen = Selection(allow=("unknown",))
+    exported = EXPORT_KINDS["rabc"].export(
+        made_lake, chosen, tmp_path / "rabc", EXPORT_KINDS["rabc"].options()
+    )
+    assert (
+        "tiny: 5 of 5 labels take for complete what nobody says the outcome of (outcome_assumed)"
+        in exported.notes
+    )
+    weights = pq.read_table(tmp_path / "rabc/sarm_progress.parquet")
+    assert set(weights["outcome_assumed"].to_pylist()) == {True}
+    EXPORT_KINDS["lerobot"].export(made_lake, chosen, tmp_path / "lerobot")
+    episodes = pq.read_table(sorted((tmp_path / "lerobot/meta/episodes").rglob("*.parquet")))
+    assert episodes["outcome_assumed"].to_pylist() == [True] * 5
+    assert made_lake.rows("SELECT count(*) FILTER (outcome_assumed) FROM active_outcomes") == [(5,)]
+
+
+def test_tasks_that_nobody_has_shown_are_counted(made_lake):
+    texts = [text for dataset, text in advice(made_lake) if dataset == "tiny"]
+    assert texts[0].startswith("show one run of each of its 2 tasks: about two minutes")
+
+
+OTHER = Selection(allow=("unknown",), min_confidence=0.01)
+
+
+@pytest.mark.parametrize("name", EXPORT_KINDS)
+def test_an_export_is_kept_replaced_or_refused(made_lake, tmp_path, name):
+    kind = EXPORT_KINDS[name]
+    (tmp_path / "out").mkdir()
+    out = tmp_path / "out"
+    if kind.is_file:
+        out /= "export"
+    assert not kind.export(made_lake, ANY, out).again
+    written = files_of(tmp_path / "out")
+    assert kind.export(made_lake, ANY, out).again
+    with pytest.raises(UserError, match="holds another export"):
+        kind.export(made_lake, OTHER, out)
+    assert files_of(tmp_path / "out") == written
+    assert not kind.export(made_lake, OTHER, out, overwrite=True).again
+    assert files_of(tmp_path / "out") != written
+    assert not kind.export(made_lake, ANY, out, overwrite=True).again
+    # Rerun writes times and ids of its own
+    assert kind.name == "rerun" or files_of(tmp_path / "out") == written
+    if not kind.is_file:
+        files = [path for path in out.rglob("*.*") if path.name != MANIFEST]
+        min(files).unlink()
+        with pytest.raises(UserError, match="is missing or has changed"):
+            kind.export(made_lake, ANY, out)
+
+
+@pytest.mark.parametrize("name", EXPORT_KINDS)
+def test_what_is_no_export_is_never_replaced(made_lake, tmp_path, name):
+    kind = EXPORT_KINDS[name]
+    person = tmp_path / "mine.json"
+    person.write_text('{"version": 2, "episodes": {}}')
+    table = tmp_path / "mine.parquet"
+    pq.write_table(pa.table({"a": [1]}), table)
+    written = files_of(tmp_path)
+    places = {tmp_path: "is not empty", person: "is a file", table: "is a file"}
+    if kind.is_file:
+        ours = "is no export of ours"
+        places = {tmp_path: "is a folder", person: ours, table: ours}
+    for out, reason in places.items():
+        for overwrite in (False, True):
+            with pytest.raises(UserError, match=reason):
+                kind.export(made_lake, ANY, out, overwrite=overwrite)
+    assert files_of(tmp_path) == written
+
+
+@pytest.mark.parametrize("name", EXPORT_KINDS)
+@pytest.mark.parametrize(
+    ("choice", "reason"),
+    [
+        ({"label_run": "gone"}, "no episode selected has a label of the run 'gone'"),
+        ({"cameras": ("gone",)}, "tiny episode 0 has no camera gone; it has "),
+    ],
+)
+def test_a_label_run_and_a_camera_that_are_not_there_are_refused(
+    made_lake, tmp_path, name, choice, reason
+):
+    with pytest.raises(UserError, match=reason):
+        EXPORT_KINDS[name].export(made_lake, ANY.model_copy(update=choice), tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -56,7 +56,7 @@ def frames(n: int, seed: int = 0) -> list[np.ndarray]:
     return pictures
 
 
-def test_times_that_are_off_are_set_right_without_encoding(tmp_path: Path):
+def test_times_that_are_off_are_set_right_without_encoding(tmp_path):
     times_ms = [100 * k + 4 * (k % 3) for k in range(20)]
     encoder_options = {"crf": "18", "preset": "ultrafast", "g": "5", "bf": "0", "sc_threshold": "0"}
     path = write_video(
@@ -71,7 +71,7 @@ def test_times_that_are_off_are_set_right_without_encoding(tmp_path: Path):
 
 
 @pytest.mark.parametrize("codec", ["h264", "av1"])
-def test_a_part_is_cut_as_it_is(tmp_path: Path, codec: str):
+def test_a_part_is_cut_as_it_is(tmp_path, codec):
     """PyAV finds AV1's decoder under a name that is no encoder's, which a copy does not need."""
     encoder_options = {
         "h264": {"g": "4", "bf": "0", "sc_threshold": "0"},
@@ -88,9 +88,7 @@ def test_a_part_is_cut_as_it_is(tmp_path: Path, codec: str):
 
 @pytest.mark.parametrize("codec", ["h264", "av1"])
 @pytest.mark.parametrize("size", [(48, 64), (47, 63)])
-def test_encoded_pictures_come_back_in_time_and_alike(
-    tmp_path: Path, codec: str, size: tuple[int, int]
-):
+def test_encoded_pictures_come_back_in_time_and_alike(tmp_path, codec, size):
     source_pictures = [p[: size[0], : size[1]] for p in frames(12)]
     if codec == "av1" and size[0] % 2:
         with pytest.raises(UserError, match="even sizes"):
@@ -108,7 +106,7 @@ def test_encoded_pictures_come_back_in_time_and_alike(
 
 
 @pytest.fixture(scope="module")
-def hdf5(tmp_path_factory: pytest.TempPathFactory) -> Lake:
+def hdf5(tmp_path_factory) -> Lake:
     """Two episodes of arrays in robomimic's manner, built."""
     folder = tmp_path_factory.mktemp("hdf5")
     with h5py.File(folder / "demos.hdf5", "w") as file:
@@ -129,7 +127,7 @@ def hdf5(tmp_path_factory: pytest.TempPathFactory) -> Lake:
     return Lake(space, read_only=True)
 
 
-def test_arrays_become_videos(hdf5: Lake, tmp_path: Path):
+def test_arrays_become_videos(hdf5, tmp_path):
     exported = LEROBOT.export(hdf5, ANY, tmp_path / "out")
     assert exported.episodes == 2
     assert any(
@@ -150,7 +148,7 @@ def test_arrays_become_videos(hdf5: Lake, tmp_path: Path):
         assert np.mean(np.abs(np.array(decoded, np.float64) - np.array(frames(n, file)))) < 5
 
 
-def test_a_part_of_a_shared_file_whose_rows_leave_out_frames(tmp_path: Path):
+def test_a_part_of_a_shared_file_whose_rows_leave_out_frames(tmp_path):
     """Each row has the picture that LeRobot shows, whether an episode is cut out or encoded."""
     source = write_v3(tmp_path / "source", [16, 18, 14])
     all_numbers = numbers((16, 18, 14))
@@ -178,7 +176,7 @@ def test_a_part_of_a_shared_file_whose_rows_leave_out_frames(tmp_path: Path):
     assert frames_shown == [[*range(16)], frames_left]
 
 
-def test_a_source_that_has_changed_since_is_refused(tmp_path: Path):
+def test_a_source_that_has_changed_since_is_refused(tmp_path):
     source = make_dataset(tmp_path / "source", (12, 14))
     space = Workspace(tmp_path / "workspace")
     assert not run_build(space, [source_build(source, "tiny", None, None)], workers=1).failed
@@ -192,7 +190,7 @@ Exported = tuple[Lake, Path, Path]
 
 
 @pytest.fixture(scope="module")
-def long_episodes(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+def long_episodes(tmp_path_factory) -> Exported:
     """Two in one file, each beginning at a key frame; exported as by 0.1.0, which took no notice of how LeRobot
     rounds, and as it is."""
     folder = tmp_path_factory.mktemp("long")
@@ -221,7 +219,7 @@ def at_risk(out: Path) -> list[tuple[int, int]]:
     return [(1, k) for k in np.flatnonzero(refused(start_s, rows_s, pictures_s)).tolist()]
 
 
-def test_a_file_is_parted_where_lerobot_would_refuse_frames(long_episodes: Exported) -> None:
+def test_a_file_is_parted_where_lerobot_would_refuse_frames(long_episodes):
     exports = long_episodes[1:]
     assert [len(at_risk(out)) for out in exports] == [176, 0]
     methods = [json.loads((out / "manifest.json").read_text())["videos"] for out in exports]
@@ -229,7 +227,7 @@ def test_a_file_is_parted_where_lerobot_would_refuse_frames(long_episodes: Expor
 
 
 @pytest.mark.slow
-def test_lerobot_opens_each_frame_at_risk(long_episodes: Exported) -> None:
+def test_lerobot_opens_each_frame_at_risk(long_episodes):
     lake, one, parted = long_episodes
     places = {*at_risk(one), *product((0, 1), range(0, LONG[0], 25))}
     of_one, of_parted = (read(out, places) for out in (one, parted))

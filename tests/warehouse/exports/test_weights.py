@@ -17,9 +17,19 @@ from core.errors import UserError
 from core.paths import ROOT, Workspace
 from pipeline.config import source_build
 from tests.kits.cli_kit import called
-from tests.kits.made_corpus import Made, built
+from tests.kits.made_corpus import built
 from warehouse.exports import EXPORT_KINDS, weights
 from warehouse.exports.export import MANIFEST, Exported
+from warehouse.exports.frame_weights import (
+    CAP,
+    DEVIATION,
+    MEAN,
+    WeighedRun,
+    as_progress,
+    balancing_gains,
+    frame_weights,
+    gains_of,
+)
 from warehouse.exports.options import Selection
 from warehouse.exports.verify_lerobot import verify
 from warehouse.lake import Lake
@@ -32,7 +42,7 @@ SUCCEEDED = Selection(allow=("unknown",), where="success")
 
 
 @pytest.fixture(scope="module")
-def short(tmp_path_factory: pytest.TempPathFactory) -> Lake:
+def short(tmp_path_factory) -> Lake:
     """A lake of some runs of the shipped sample; not for changing."""
     space = Workspace(tmp_path_factory.mktemp("short"))
     built(source_build(ROOT / "samples/sim_short", "sim_short", None, RUNS), space)
@@ -105,9 +115,7 @@ def check_frames(
 
 
 @pytest.mark.parametrize("selection", [ANY, SUCCEEDED])
-def test_lerobot_reads_the_weights_by_the_flags_that_are_printed(
-    short: Lake, tmp_path: Path, selection: Selection
-):
+def test_lerobot_reads_the_weights_by_the_flags_that_are_printed(short, tmp_path, selection):
     export_result = exported(short, tmp_path / "out", selection)
     if selection is ANY:
         kept_episodes = None
@@ -128,7 +136,7 @@ def test_lerobot_reads_the_weights_by_the_flags_that_are_printed(
 
 
 @pytest.mark.parametrize("kind", ["awr", "segments", "top-half", "rabc"])
-def test_every_kind_is_read_as_it_is_written(short: Lake, tmp_path: Path, kind: Any):
+def test_every_kind_is_read_as_it_is_written(short, tmp_path, kind):
     export_result = exported(short, tmp_path / "out", weighting=kind)
     table = pq.read_table(tmp_path / "out" / weights.FILE)
     read = by_lerobot(export_result.use, table["index"].to_numpy())
@@ -137,15 +145,13 @@ def test_every_kind_is_read_as_it_is_written(short: Lake, tmp_path: Path, kind: 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sample", ["sim_short", "sim_long"])
-def test_the_samples_failed_runs_and_stalls_weigh_little(tmp_path: Path, sample: str):
+def test_the_samples_failed_runs_and_stalls_weigh_little(tmp_path, sample):
     space = Workspace(tmp_path / "workspace")
     built(source_build(ROOT / "samples" / sample, sample, None, None), space)
     check_frames(exported(Lake(space, read_only=True), tmp_path / "out"), sample)
 
 
-def test_a_dataset_has_the_column_that_lerobot_gives_with_each_frame(
-    short: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_dataset_has_the_column_that_lerobot_gives_with_each_frame(short, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "hf"))
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
@@ -176,9 +182,7 @@ def test_a_dataset_has_the_column_that_lerobot_gives_with_each_frame(
     assert pq.read_schema(rows).names.count(weights.WEIGHT) == 1
 
 
-def test_a_file_that_lerobot_reads_otherwise_is_no_export(
-    short: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_file_that_lerobot_reads_otherwise_is_no_export(short, tmp_path, monkeypatch):
     monkeypatch.setattr(
         weights, "weights_by_lerobot", lambda path, index, chunk_size: np.ones(len(index))
     )
@@ -198,7 +202,7 @@ def test_a_file_that_lerobot_reads_otherwise_is_no_export(
     )
 
 
-def test_what_cannot_be_weighed_is_refused_with_what_to_do(short: Lake, tmp_path: Path):
+def test_what_cannot_be_weighed_is_refused_with_what_to_do(short, tmp_path):
     with pytest.raises(
         UserError,
         match=r"no frame of the .* episodes selected would weigh more than 0 by --kind comb",
@@ -208,7 +212,7 @@ def test_what_cannot_be_weighed_is_refused_with_what_to_do(short: Lake, tmp_path
         exported(short, tmp_path / "out", plain=True)
 
 
-def test_runs_without_an_outcome_or_a_label_are_told(made: Made, tmp_path: Path):
+def test_runs_without_an_outcome_or_a_label_are_told(made, tmp_path):
     lake = Lake(made.space, read_only=True)
     chosen = Selection(allow=("unknown",), min_confidence=1.0)
     notes = exported(lake, tmp_path / "out", chosen).notes
@@ -218,9 +222,7 @@ def test_runs_without_an_outcome_or_a_label_are_told(made: Made, tmp_path: Path)
     )
 
 
-def test_rabc_gives_dropped_runs_no_weight_and_says_when_it_tells_nothing_apart(
-    short: Lake, tmp_path: Path
-):
+def test_rabc_gives_dropped_runs_no_weight_and_says_when_it_tells_nothing_apart(short, tmp_path):
     options = EXPORT_KINDS["rabc"].options(chunk_sizes=(CHUNK,))
     export_result = EXPORT_KINDS["rabc"].export(short, SUCCEEDED, tmp_path / "out", options)
     path = tmp_path / "out/sarm_progress.parquet"
@@ -270,9 +272,7 @@ def test_the_policies_named_are_those_of_lerobot_that_take_weights():
     assert takes == set(weights.TAKE_WEIGHTS)
 
 
-def test_the_command_prints_the_lines_of_the_trainer(
-    short: Lake, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_the_command_prints_the_lines_of_the_trainer(short, tmp_path, capsys):
     out = tmp_path / "out"
     words = ("--allow-licence", "unknown", "--workspace", short.workspace.root)
     result = called(
@@ -301,3 +301,82 @@ def test_the_command_prints_the_lines_of_the_trainer(
     assert json_result.json["use"] == [
         line for line in result.out.splitlines() if line in json_result.json["use"]
     ]
+
+
+N = 40
+
+
+def run_of(
+    progress: np.ndarray | None = None,
+    task: str = "open",
+    *,
+    idle: slice = slice(0),
+    failed: bool = False,
+):
+    gains = np.full(N, np.nan) if progress is None else gains_of(progress, 5)
+    is_useful = np.ones(N, bool)
+    is_useful[idle] = False
+    return WeighedRun(task, gains, is_useful, failed)
+
+
+RISE = np.linspace(0, 1, N)
+STALLS = np.interp(np.arange(N), [0, 10, 30, N - 1], [0, 0.5, 0.5, 1])
+
+
+def test_what_gains_weighs_more_and_what_fails_or_stands_still_nothing():
+    runs = [run_of(RISE), run_of(STALLS, idle=slice(10, 30)), run_of(RISE, failed=True)]
+    awr = frame_weights(runs, "awr")
+    combined = frame_weights(runs, "combined")
+    assert awr[1][0] > awr[0][0] > awr[1][15] > 0  # the stalled run is faster before it stalls
+    np.testing.assert_array_equal(awr[0], awr[2])
+    np.testing.assert_array_equal(combined[0], awr[0])
+    assert not combined[1][10:30].any()
+    assert not combined[2].any()
+    np.testing.assert_array_equal(frame_weights(runs, "segments")[1][:-1], runs[1].is_useful[:-1])
+    top = np.concatenate(frame_weights(runs, "top-half"))
+    assert set(top) == {0.0, 1.0}
+    # Nothing follows a run's last frame
+    assert all(weights[-1] == 0 for weights in [*awr, *combined])
+
+
+def test_gains_are_compared_within_a_task_and_without_a_label_count_as_its_mean():
+    slow = run_of(RISE / 10, "slow")
+    weights = frame_weights(
+        [run_of(RISE), run_of(STALLS), slow, run_of(STALLS / 10, "slow"), run_of(None)], "awr"
+    )
+    np.testing.assert_allclose(weights[2], weights[0])
+    assert set(weights[4][:-1]) == {1.0}
+    assert max(map(np.max, weights)) <= CAP
+    weights_by_mean = frame_weights(
+        [WeighedRun(None, np.full(N, 0.1), np.ones(N, bool), False)], "awr"
+    )
+    assert set(weights_by_mean[0][:-1]) == {1.0}
+
+
+def test_one_leap_is_capped():
+    leap = np.where(np.arange(400) < 200, 0.0, 1.0)
+    [weights] = frame_weights(
+        [WeighedRun("t", gains_of(leap, 1), np.ones(400, bool), False)], "awr"
+    )
+    assert weights.max() == CAP
+
+
+@pytest.mark.parametrize("chunk_size", [1, 3, 39, 100])
+def test_gains_of_the_progress_are_the_weights(chunk_size):
+    weights = np.append(np.random.default_rng(0).random(N - 1), 0.0)
+    np.testing.assert_allclose(
+        gains_of(as_progress(weights, chunk_size), chunk_size), weights, atol=1e-12
+    )
+
+
+@pytest.mark.parametrize("share", [0.0, 0.03, 0.5, 1.0])
+def test_a_made_up_run_brings_mean_and_deviation(share):
+    weights = (np.arange(1000) < share * 1000) * np.linspace(0.2, 1, 1000)
+    made_up = balancing_gains(len(weights), weights.sum(), (weights**2).sum())
+    all_weights = np.concatenate([weights, made_up])
+    assert (all_weights.mean(), all_weights.std()) == (
+        pytest.approx(MEAN, abs=1e-9),
+        pytest.approx(DEVIATION, abs=1e-9),
+    )
+    assert made_up[-1] == 0
+    assert len(made_up) < 5 * len(weights)

@@ -23,7 +23,7 @@ Turn = Callable[[Workspace], AbstractContextManager[None]]
         (committing_turn, committing_turn, True),
     ],
 )
-def test_who_waits(workspace: Workspace, first: Turn, second: Turn, waits: bool) -> None:
+def test_who_waits(workspace, first, second, waits):
     has_turn = threading.Event()
 
     def take() -> None:
@@ -40,7 +40,7 @@ def test_who_waits(workspace: Workspace, first: Turn, second: Turn, waits: bool)
     assert time.monotonic() - start_s < 0.5, "SQLite would have slept for a second"
 
 
-def test_nobody_waits_for_ever(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nobody_waits_for_ever(workspace, monkeypatch):
     """SQLite's own locks decide then."""
     monkeypatch.setattr(place, "PATIENCE_S", 0.05)
     with committing_turn(workspace), reading_turn(workspace):

@@ -10,13 +10,11 @@ from core.tables import STAGE_TABLES, TABLES
 from tests.kits.lake_kit import opened
 from warehouse.lake import Lake, checks
 from warehouse.lake.checks import (
-    CheckOutcome,
     CheckScope,
     corpus_is_sound,
-    cost_within_budget,
     follows_schema,
-    label_agreement,
     label_drift,
+    queried,
 )
 
 # The first two change places: together they still cover the episode
@@ -95,7 +93,7 @@ def test_a_fault_is_named(corpus: Lake, stage: str, fault: str, named: str) -> N
 def test_rows_of_another_build_are_of_a_known_run(
     corpus: Lake, check: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever publishes waits until all is compared, or what is compared is of one state."""
+    """All that is compared is of one state."""
     rows = corpus.arrow("FROM keyframes LIMIT 1").to_pylist()
     keyframes = TABLES["keyframes"].rows([row | {"label_run": "new"} for row in rows])
     runs = TABLES["label_runs"].rows([{"label_run": "new", "annotator": "motion"}])
@@ -120,57 +118,44 @@ def test_rows_of_another_build_are_of_a_known_run(
     assert corpus.column("SELECT count(*) FROM keyframes WHERE label_run = 'new'") == [1]
 
 
+def judged(lake: Lake, name: str, budget_usd: float | None = None) -> tuple[bool, str]:
+    passed, detail, numbers = vars(
+        queried(name, lake, CheckScope("", "tiny", 0, budget_usd))
+    ).values()
+    assert numbers
+    return passed, detail
+
+
 def test_labels_that_differ_are_warned_of(corpus: Lake) -> None:
-    assert label_agreement(corpus, CheckScope("progress", "tiny")).numbers == {"pairs": 0}
-    row = "SELECT 'tiny', {}, 'a', 'b', 0, {}"
+    assert judged(corpus, "label_agreement") == (True, "labels of one annotator only")
     for episode, difference in ((0, 0.1), (1, 0.3)):
-        corpus.con.execute(f"INSERT INTO label_disagreement {row.format(episode, difference)}")
-    outcome = label_agreement(corpus, CheckScope("progress", "tiny"))
-    assert not outcome.passed
-    assert (
-        outcome.detail == "2 pairs of labels differ by 0.200 on average, at most 0.300 (episode 1)"
-    )
+        row = f"SELECT 'tiny', {episode}, 'a', 'b', 0, {difference}"
+        corpus.con.execute(f"INSERT INTO label_disagreement {row}")
+    detail = "2 pairs of labels differ by 0.200 on average, at most 0.300 (episode 1)"
+    assert judged(corpus, "label_agreement") == (False, detail)
 
 
 def test_a_budget_that_chunks_use_up_is_warned_of(corpus: Lake) -> None:
+    """Three chunks at half a dollar."""
     corpus.con.execute(
-        "INSERT INTO vlm_calls BY NAME SELECT 'c' AS call_key, 'b' AS build_id, 'tiny' AS dataset, 0 AS episode_index, "
-        "100 AS prompt_tokens, 10 AS completion_tokens, 0.5 AS cost_usd"
+        "INSERT INTO vlm_calls BY NAME SELECT 'tiny' AS dataset, 0 AS episode_index, 0.5 AS cost_usd"
     )
-    assert cost_within_budget(corpus, CheckScope("segments", "tiny", 0, None)).passed
-    assert cost_within_budget(corpus, CheckScope("segments", "tiny", 0, 1.5)).passed, (
-        "three chunks at half a dollar"
-    )
-    outcome = cost_within_budget(corpus, CheckScope("segments", "tiny", 0, 1.4))
-    assert not outcome.passed
-    assert "3 chunks at that price: 1.50 USD, of a budget of 1.4 USD" in outcome.detail
-
-
-def drifted(lake: Lake, change: str) -> CheckOutcome:
-    """What is said of chunk 0 after a change, where a release is as things were, with ten episodes."""
-    for k in range(5, 15):
-        for table in ("active_runs", "label_quality", "episode_labels"):
-            columns = ", ".join(
-                f'"{c.name}"'
-                for c in TABLES[table].columns
-                if c.name not in ("episode_index", "chunk")
-            )
-            lake.con.execute(
-                f"INSERT INTO {table} BY NAME SELECT {columns}, {k} AS episode_index, 0 AS chunk FROM {table} "
-                "WHERE episode_index = 0"
-            )
-    snapshot = lake.rows("SELECT id FROM ducklake_current_snapshot('lake')")[0][0]
-    lake.con.execute(
-        "INSERT INTO releases (name, snapshot, config_hash, created_at) SELECT 'r1', ?, 'hash', now()",
-        [snapshot],
-    )
-    lake.con.execute(change)
-    return label_drift(lake, CheckScope("progress", "tiny"))
+    outcomes = [judged(corpus, "cost_within_budget", usd) for usd in (None, 1.5, 1.4)]
+    assert [passed for passed, _ in outcomes] == [True, True, False]
+    assert "3 chunks at that price: 1.50 USD, of a budget of 1.4 USD" in outcomes[2][1]
 
 
 def test_labels_that_drift_are_warned_of(corpus: Lake) -> None:
-    outcome = drifted(
-        corpus, "UPDATE label_quality SET end_progress = end_progress / 2 WHERE chunk = 0"
+    """The release has ten episodes more."""
+    former = "SELECT * REPLACE ({} AS episode_index, 0 AS chunk) FROM {} WHERE episode_index = 0"
+    for table in ("active_runs", "label_quality", "episode_labels"):
+        for k in range(5, 15):
+            corpus.con.execute(f"INSERT INTO {table} {former.format(k, table)}")
+    corpus.con.execute(
+        "INSERT INTO releases (name, snapshot, config_hash, created_at) SELECT 'r1', ?, 'hash', now()",
+        [corpus.snapshot()],
     )
+    corpus.con.execute("UPDATE label_quality SET end_progress = end_progress / 2 WHERE chunk = 0")
+    outcome = label_drift(corpus, CheckScope("progress", "tiny"))
     assert not outcome.passed
     assert outcome.detail.startswith("against release r1: end progress")

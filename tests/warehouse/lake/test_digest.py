@@ -2,7 +2,6 @@
 
 import hashlib
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -58,7 +57,7 @@ def fill(lake: Lake, *, mixed: bool = False, source_uri: str = "here") -> None:
             )
 
 
-def test_the_digest_of_a_lake(workspace: Workspace, tmp_path: Path):
+def test_the_digest_of_a_lake(workspace, tmp_path):
     shutil.copytree(workspace.root, tmp_path / "other")
     first_lake = Lake(workspace)
     two = Lake(Workspace(tmp_path / "other"))
@@ -96,7 +95,7 @@ def test_the_hash_of_a_table_is_pinned():
     assert table_hash(TABLES["datasets"], row) == hashlib.sha256(text.encode()).hexdigest()
 
 
-def test_one_row_group_more_than_parquet_keeps_in_order(lake: Lake, ds: str):
+def test_one_row_group_more_than_parquet_keeps_in_order(lake, ds):
     n = 130_000
     columns = {
         "dataset": pa.repeat(ds, n),

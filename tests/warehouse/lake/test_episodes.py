@@ -1,7 +1,6 @@
 """Episodes as readers of the lake get them."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -16,7 +15,7 @@ from warehouse.lake.episodes import usable_episode, usable_episodes
 
 
 @pytest.fixture
-def changed(made: Made, tmp_path: Path) -> Iterator[Lake]:
+def changed(made: Made, tmp_path) -> Iterator[Lake]:
     """The shared corpus, in which run 1 cannot be used and nobody has counted the frames of run 3."""
     lake = Lake(made.copy(tmp_path).space)
     lake.con.execute(
@@ -29,7 +28,7 @@ def changed(made: Made, tmp_path: Path) -> Iterator[Lake]:
     lake.con.close()
 
 
-def test_usable_episodes_come_in_order_with_their_facts_and_the_label_that_counts(changed: Lake):
+def test_usable_episodes_come_in_order_with_their_facts_and_the_label_that_counts(changed):
     episodes = usable_episodes(changed.con)
     assert [episode.episode_index for episode in episodes] == [0, 2, 3, 4]
     assert [episode.num_frames for episode in episodes] == [LENGTHS[0], LENGTHS[2], 0, LENGTHS[4]]
@@ -46,15 +45,13 @@ def test_usable_episodes_come_in_order_with_their_facts_and_the_label_that_count
     ("episode_index", "message"),
     [(1, "episode 1 of tiny cannot be used: cut_off"), (77, "tiny has no episode 77")],
 )
-def test_an_episode_that_is_named_and_cannot_be_had_says_why(
-    changed: Lake, episode_index: int, message: str
-):
+def test_an_episode_that_is_named_and_cannot_be_had_says_why(changed, episode_index, message):
     with pytest.raises(UserError, match=message):
         usable_episode(changed.con, "tiny", episode_index)
     assert isinstance(usable_episode(changed.con, "tiny", 2), Episode)
 
 
-def test_an_export_names_the_runs_whose_frames_nobody_counted(changed: Lake):
+def test_an_export_names_the_runs_whose_frames_nobody_counted(changed):
     selected = select(changed, Selection(allow=("unknown",)))
     assert [episode.episode_index for episode in selected.episodes] == [0, 2, 4]
     assert selected.left_out == ("1 runs whose frames no build has counted yet: build them",)

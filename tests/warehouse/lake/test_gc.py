@@ -54,7 +54,7 @@ def held_now(lake: Lake, snapshots: Iterable[int]) -> dict[int, dict[str, str]]:
     return {s: digest(Lake(lake.workspace, read_only=True, snapshot=s)) for s in snapshots}
 
 
-def test_what_was_merged_is_spared_while_expired_data_goes(workspace: Workspace):
+def test_what_was_merged_is_spared_while_expired_data_goes(workspace):
     lake = Lake(workspace)
     lake.publish(stage_run(), {"frames": frames(n=5000)})
     for run in RUNS:
@@ -68,7 +68,7 @@ def test_what_was_merged_is_spared_while_expired_data_goes(workspace: Workspace)
     assert rows_files(lake) == num_files + 1 - 1 - 3
 
 
-def test_a_label_of_a_merged_file_can_be_made_again(labelled: tuple[Lake, dict]):
+def test_a_label_of_a_merged_file_can_be_made_again(labelled):
     lake, digests = labelled
     merge(lake)
     label(lake, "run1", name="again")
@@ -84,9 +84,7 @@ def test_a_label_of_a_merged_file_can_be_made_again(labelled: tuple[Lake, dict])
 
 
 @pytest.mark.parametrize("max_written_out", [0, 200_000])
-def test_pictures_that_nothing_lists_are_named(
-    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, max_written_out: int
-):
+def test_pictures_that_nothing_lists_are_named(workspace, monkeypatch, max_written_out):
     """The same, whether the query has their names in its text or as a parameter."""
     lake = Lake(workspace)
     row = {"dataset": "a", "chunk": 0, "episode_index": 0, "camera": "front", "label_run": ""}
@@ -116,7 +114,7 @@ merge(lake)
 
 
 @pytest.mark.slow
-def test_killed_while_files_are_merged(labelled: tuple[Lake, dict]):
+def test_killed_while_files_are_merged(labelled):
     lake, digests = labelled
     lake.con.close()
     for wait_s in (0.03, 0.15):

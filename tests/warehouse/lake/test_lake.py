@@ -24,10 +24,7 @@ def state(lake: Lake) -> tuple:
     )
 
 
-# Tables and views
-
-
-def test_a_lake_for_reading(workspace: Workspace, tmp_path: Path):
+def test_a_lake_for_reading(workspace, tmp_path):
     with pytest.raises(LakeError, match=r"no workspace at .* build one first"):
         Lake(Workspace(tmp_path / "none"), read_only=True)
     assert not (tmp_path / "none").exists()
@@ -39,7 +36,7 @@ def test_a_lake_for_reading(workspace: Workspace, tmp_path: Path):
     assert reader.rows("SELECT DISTINCT visual_change FROM frames") == [(pytest.approx(0.1),)]
 
 
-def test_an_unsigned_extension_is_refused(lake: Lake, tmp_path: Path):
+def test_an_unsigned_extension_is_refused(lake, tmp_path):
     """The lake's own two are loaded without a look at their signatures, and nothing else is."""
     other_file = tmp_path / "other.duckdb_extension"
     data = bytearray(Path(extension_path("sqlite_scanner")).read_bytes())
@@ -59,19 +56,14 @@ def test_a_missing_extension_is_named():
         extension_path("no_such")
 
 
-def test_a_duckdb_without_its_extension_is_a_sentence(
-    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_duckdb_without_its_extension_is_a_sentence(workspace, monkeypatch):
     monkeypatch.setattr(duckdb, "__version__", "2.0.1")
     words = r"^DuckDB 2\.0\.1 is installed, and its extension ducklake for DuckDB 1\.[\d.]+: install the versions of "
     with pytest.raises(LakeError, match=words):
         Lake(workspace)
 
 
-# Publishing
-
-
-def test_upserts_replace_rows_of_the_same_key(lake: Lake, ds: str):
+def test_upserts_replace_rows_of_the_same_key(lake, ds):
     def config(dataset: str, text: str) -> pa.Table:
         return TABLES["build_configs"].rows([{"dataset": dataset, "config": text}])
 
@@ -86,10 +78,7 @@ def test_upserts_replace_rows_of_the_same_key(lake: Lake, ds: str):
     assert config_rows == [(ds, "3"), (f"{ds}b", "2")]
 
 
-# What is refused, and what a crash leaves
-
-
-def test_duplicate_keys_are_refused_and_nothing_is_changed(lake: Lake, ds: str):
+def test_duplicate_keys_are_refused_and_nothing_is_changed(lake, ds):
     lake.publish(stage_run(dataset=ds), {"frames": frames(ds)})
     state_before = state(lake)
     twice = pa.concat_tables([frames(ds, value=0.5), frames(ds, value=0.75).slice(2, 1)])
@@ -105,7 +94,7 @@ def test_duplicate_keys_are_refused_and_nothing_is_changed(lake: Lake, ds: str):
     assert state(lake) == state_before
 
 
-def test_rows_of_another_partition_are_refused(lake: Lake, ds: str):
+def test_rows_of_another_partition_are_refused(lake, ds):
     state_before = state(lake)
     for rows in (
         frames("b"),
@@ -125,7 +114,7 @@ def test_rows_of_another_partition_are_refused(lake: Lake, ds: str):
     assert state(lake) == state_before
 
 
-def test_what_is_asked_once_is_asked_again_after_a_commit(lake: Lake, ds: str):
+def test_what_is_asked_once_is_asked_again_after_a_commit(lake, ds):
     def count() -> int:
         tables = "outcomes SELECT dataset UNION ALL FROM findings SELECT dataset"
         return lake.rows(f"SELECT count(*) FROM (FROM {tables}) WHERE dataset = ?", [ds])[0][0]
@@ -151,7 +140,7 @@ def test_what_is_asked_once_is_asked_again_after_a_commit(lake: Lake, ds: str):
     assert [*counts, lake.once(ds, count)] == [2, 1]
 
 
-def test_a_commit_that_fails_says_why(lake: Lake, ds: str, monkeypatch: pytest.MonkeyPatch):
+def test_a_commit_that_fails_says_why(lake, ds, monkeypatch):
     """DuckDB ends the transaction of a COMMIT that fails, so there is nothing left to roll back."""
     real = lake.con
 

@@ -41,7 +41,7 @@ COMMANDS = (
 
 
 @pytest.fixture(scope="module")
-def told(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Made:
+def told(made: Made, tmp_path_factory) -> Made:
     """A corpus of which people said something of each kind, and took some of it back; built with it."""
     told_corpus = made.copy(tmp_path_factory.mktemp("told"))
     lake = Lake(told_corpus.space)
@@ -69,7 +69,7 @@ def told(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 
 @pytest.fixture
-def lost(told: Made, tmp_path: Path) -> Made:
+def lost(told: Made, tmp_path) -> Made:
     copied = told.copy(tmp_path)
     # The configuration that was kept names the source of the first one
     for path in copied.space.root.rglob("*"):
@@ -125,9 +125,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
         for k, (name, damage) in enumerate(DAMAGE.items())
     ],
 )
-def test_a_lost_catalog(
-    told: Made, lost: Made, damage: Callable[[Path], object], with_backup: bool
-):
+def test_a_lost_catalog(told, lost, damage, with_backup):
     if not with_backup:
         shutil.rmtree(lost.space.root / "backups")
         lost.space.committed.unlink()
@@ -155,7 +153,7 @@ def test_a_lost_catalog(
 
 
 @pytest.mark.parametrize(("table", "how"), [("frames", "zeroed"), ("samples", "cut")])
-def test_a_damaged_file_of_rows(told: Made, lost: Made, table: str, how: str):
+def test_a_damaged_file_of_rows(told, lost, table, how):
     """As docs/recovery.md says: repair, build."""
     expected = said(lost)
     files_before = files(lost.space)
@@ -177,14 +175,14 @@ def test_a_damaged_file_of_rows(told: Made, lost: Made, table: str, how: str):
     assert contents(lost) == contents(told)
 
 
-def test_a_note_of_commits_that_is_lost(told: Made, lost: Made):
+def test_a_note_of_commits_that_is_lost(told, lost):
     lost.space.committed.unlink()
     files_before = files(lost.space)
     assert run_in(lost, "build", "--dataset", "tiny", "--workers", "1").code == DONE
     assert (files(lost.space), contents(lost)) == (files_before, contents(told))
 
 
-def test_an_older_copy_of_the_catalog_costs_nothing(told: Made, lost: Made, tmp_path: Path):
+def test_an_older_copy_of_the_catalog_costs_nothing(told, lost, tmp_path):
     older = shutil.copy2(lost.space.catalog, tmp_path / "older.sqlite")
     lake = Lake(lost.space)
     statements.mark(lake, [("tiny", 3)], "tag", "newer", author="ann")
@@ -205,7 +203,7 @@ def test_an_older_copy_of_the_catalog_costs_nothing(told: Made, lost: Made, tmp_
 
 
 @pytest.mark.parametrize("damage", ["its beginning zeroed", "cut in half", "deleted"])
-def test_a_damaged_file_of_statements(told: Made, lost: Made, damage: str):
+def test_a_damaged_file_of_statements(told, lost, damage):
     DAMAGE[damage](lost.space.statements)
     for words in (("doctor",), ("status",), ("build", "--dataset", "tiny")):
         answer = run_in(lost, *words)
@@ -223,7 +221,7 @@ def test_a_damaged_file_of_statements(told: Made, lost: Made, damage: str):
     lake.con.close()
 
 
-def test_statements_that_nobody_has_a_copy_of_are_missed(lost: Made):
+def test_statements_that_nobody_has_a_copy_of_are_missed(lost):
     shutil.rmtree(lost.space.root / "backups")
     lost.space.statements.unlink()
     for words in (("doctor",), ("build", "--dataset", "tiny")):
@@ -240,7 +238,7 @@ def commit(lake: Lake) -> None:
         lake.con.execute("INSERT INTO deleted_releases (name) VALUES (1)")
 
 
-def test_five_backups_are_kept_or_as_many_as_it_is_said(lost: Made):
+def test_five_backups_are_kept_or_as_many_as_it_is_said(lost):
     lake = Lake(lost.space)
     for keep in (5, 2, 0):
         lost.space.settings.write_text(f"[backup]\nkeep = {keep}\n")
@@ -254,7 +252,7 @@ def test_five_backups_are_kept_or_as_many_as_it_is_said(lost: Made):
     assert "keep = NUMBER" in run_in(lost, "build", "--dataset", "tiny").err
 
 
-def test_a_backup_that_a_power_cut_left_half_written_is_none(lost: Made):
+def test_a_backup_that_a_power_cut_left_half_written_is_none(lost):
     half = lost.space.root / "backups" / f"{HALF_FILE}0123.sqlite"
     half.write_bytes(b"SQLite")
     backups_before = backups(lost.space)
@@ -266,7 +264,7 @@ def test_a_backup_that_a_power_cut_left_half_written_is_none(lost: Made):
     assert backups(lost.space)[1:] == backups_before[: len(backups(lost.space)) - 1]
 
 
-def test_an_older_lake_is_upgraded_when_somebody_says_so(told: Made, lost: Made):
+def test_an_older_lake_is_upgraded_when_somebody_says_so(told, lost):
     """Also where an upgrade was interrupted after the statements were written."""
     lake = Lake(lost.space)
     lake.con.execute("DROP VIEW current_tags")

@@ -6,26 +6,24 @@ from pathlib import Path
 import pytest
 
 from core.paths import Workspace
-from core.tables import TABLES
 from ingest.outcomes import truth
+from tests.kits.lake_kit import put_rows
 from warehouse.lake import Lake
 from warehouse.lake.outcomes import StatedOutcome, read_outcomes
 from warehouse.lake.statements import CorrectionError, rows_of_text
 
 
 @pytest.fixture(scope="module")
-def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
+def lake(tmp_path_factory) -> Iterator[Lake]:
     """A dataset with the episodes 0 to 3, the last of which left the source."""
     lake = Lake(Workspace(tmp_path_factory.mktemp("workspace")))
     ids = [{"dataset": "a", "episode_index": k, "source_id": f"runs/{k + 10}.h5"} for k in range(4)]
     facts = [row | {"chunk": 0, "fps": 10.0} for row in ids[:3]]
-    lake.upsert(
-        "a dataset",
-        datasets=TABLES["datasets"].rows([{"dataset": "a"}]),
-        recordings=TABLES["recordings"].rows(
-            [row | {"recording": row["source_id"]} for row in ids]
-        ),
-        episode_facts=TABLES["episode_facts"].rows(facts),
+    put_rows(
+        lake,
+        datasets=[{"dataset": "a"}],
+        recordings=[row | {"recording": row["source_id"]} for row in ids],
+        episode_facts=facts,
     )
     yield lake
     lake.con.close()
@@ -52,7 +50,7 @@ def read(
         '{"source_id": "runs/11.h5", "success": "yes"}\n{"episode": 2.0, "success": 0, "note": "it fell", "by": "bob"}',
     ],
 )
-def test_forms(lake: Lake, tmp_path: Path, content: str) -> None:
+def test_forms(lake, tmp_path, content):
     assert read(lake, tmp_path, content) == [
         StatedOutcome(1, True, None, "ada"),
         StatedOutcome(2, False, "it fell", "bob"),
@@ -75,7 +73,7 @@ x,true,,,
 
 
 @pytest.mark.parametrize("row", ["{},{}\n", '{{"episode": {}, "success": {}}}\n'])
-def test_a_half_after_many_whole_numbers_is_no_outcome(row: str) -> None:
+def test_a_half_after_many_whole_numbers_is_no_outcome(row):
     """DuckDB 1.5.5 takes it for 1 (CSV) or 0 (JSON) where 20,480 rows before it have whole numbers."""
     rows = 25_000
     header = "" if "success" in row else "episode,success\n"
@@ -86,7 +84,7 @@ def test_a_half_after_many_whole_numbers_is_no_outcome(row: str) -> None:
     assert not problems
 
 
-def test_every_bad_line_is_named(lake: Lake, tmp_path: Path) -> None:
+def test_every_bad_line_is_named(lake, tmp_path):
     with pytest.raises(CorrectionError) as raised:
         read(lake, tmp_path, BAD_CSV)
     assert str(raised.value).startswith(f"{tmp_path / 'said.csv'}: nothing was imported: line 3: ")

@@ -2,13 +2,11 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
 from core.paths import Workspace
-from core.tables import TABLES
-from tests.kits.lake_kit import opened
+from tests.kits.lake_kit import opened, put_rows
 from warehouse.lake import Lake
 from warehouse.lake.lists import LISTS
 from warehouse.lake.outcomes import StatedOutcome, add_outcomes
@@ -28,12 +26,12 @@ def successes(lake: Lake) -> list[bool]:
 
 
 @pytest.fixture
-def lake(tmp_path: Path) -> Iterator[Lake]:
+def lake(tmp_path) -> Iterator[Lake]:
     with opened(Workspace(tmp_path)) as lake:
         yield lake
 
 
-def test_what_was_said_is_not_saved_again(lake: Lake):
+def test_what_was_said_is_not_saved_again(lake):
     first, _ = add_outcomes(lake, "a", "one.csv", saying(True, 0, 1))
     assert add_outcomes(lake, "a", "one.csv", saying(True, 1)) == (first, 0)
     assert len(lake.rows(LISTS["outcomes"].sql)) == 2
@@ -44,7 +42,7 @@ def test_what_was_said_is_not_saved_again(lake: Lake):
     assert successes(lake) == [True, False]
 
 
-def test_a_clock_that_is_behind_does_not_lose_the_newest(lake: Lake):
+def test_a_clock_that_is_behind_does_not_lose_the_newest(lake):
     add_outcomes(lake, "a", "one.csv", saying(True, 0))
     lake.con.execute(
         "UPDATE words.main.statements SET created_at = ?", [datetime.now(UTC) + timedelta(days=1)]
@@ -53,7 +51,7 @@ def test_a_clock_that_is_behind_does_not_lose_the_newest(lake: Lake):
     assert successes(lake) == [False]
 
 
-def test_shares_are_of_usable_episodes(lake: Lake):
+def test_shares_are_of_usable_episodes(lake):
     """Unknown stays unknown, and is shown."""
     flag = "column next.success"
     ends = [(True, flag), (False, flag), (True, "person: a.csv"), (None, None), (True, flag)]
@@ -64,12 +62,8 @@ def test_shares_are_of_usable_episodes(lake: Lake):
     ]
     unusable = {"episode_index": 4, "stage": "episodes", "reason": "no_data"}
     finding = unusable | {"dataset": "a", "severity": "unusable"}
-    lake.upsert(
-        "facts",
-        episode_facts=TABLES["episode_facts"].rows(facts),
-        findings=TABLES["findings"].rows([finding]),
-    )
-    lake.upsert("dataset", datasets=TABLES["datasets"].rows([{"dataset": "a"}]))
+    put_rows(lake, episode_facts=facts, findings=[finding])
+    put_rows(lake, datasets=[{"dataset": "a"}])
     assert lake.rows("SELECT ok, outcomes_known FROM coverage") == [(4, 3)]
     assert [tuple(row.values()) for row in lake.dicts(LISTS["outcome_shares"].sql)] == [
         ("a", "column next.success", 2, 1, 1),

@@ -1,7 +1,6 @@
 """Where a lake may lie, and what is said of a place where it may not."""
 
 import re
-from pathlib import Path
 
 import pytest
 
@@ -13,11 +12,11 @@ CATALOG = "postgresql://me@db.example:5432/lake"
 
 
 @pytest.fixture
-def space(tmp_path: Path) -> Workspace:
+def space(tmp_path) -> Workspace:
     return Workspace(tmp_path / "corpus")
 
 
-def test_a_lake_lies_in_its_workspace_unless_it_says_otherwise(space: Workspace):
+def test_a_lake_lies_in_its_workspace_unless_it_says_otherwise(space):
     lake_place = place(space)
     assert (lake_place.catalog, lake_place.data) == (str(space.catalog), f"{space.data}/")
     assert lake_place.extensions == ("ducklake", "sqlite_scanner")
@@ -42,21 +41,19 @@ def test_a_lake_lies_in_its_workspace_unless_it_says_otherwise(space: Workspace)
         (CATALOG, "gs://bucket/corpus", r"s3://BUCKET/FOLDER or an absolute path"),
     ],
 )
-def test_places_where_no_lake_can_lie(
-    space: Workspace, catalog: str | None, data: str | None, said: str
-):
+def test_places_where_no_lake_can_lie(space, catalog, data, said):
     with pytest.raises(LakeError, match=rf"^--catalog and --data: .*{said}"):
         create(space, catalog, data)
     assert not space.root.exists()
 
 
-def test_a_workspace_that_is_there_is_left_alone(workspace: Workspace):
+def test_a_workspace_that_is_there_is_left_alone(workspace):
     with pytest.raises(LakeError, match="is a workspace already"):
         create(workspace, CATALOG, None)
     assert not workspace.settings.exists()
 
 
-def test_a_bucket_is_reached_as_aws_tools_reach_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_a_bucket_is_reached_as_aws_tools_reach_it(monkeypatch, tmp_path):
     for name in (
         "AWS_ENDPOINT_URL",
         "AWS_PROFILE",
@@ -85,9 +82,7 @@ def test_a_bucket_is_reached_as_aws_tools_reach_it(monkeypatch: pytest.MonkeyPat
     }  # fmt: skip
 
 
-def test_lines_for_duckdb_name_the_place_and_no_key(
-    space: Workspace, monkeypatch: pytest.MonkeyPatch
-):
+def test_lines_for_duckdb_name_the_place_and_no_key(space, monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "verysecret")
     create(space, CATALOG, "s3://bucket/corpus")
     lines = attach_lines(space)

@@ -17,7 +17,7 @@ from warehouse.lake.sql import attach_lines, open_for_users
 
 
 @pytest.fixture(scope="module")
-def lake_with_frames(tmp_path_factory: pytest.TempPathFactory, empty_corpus: Path) -> Workspace:
+def lake_with_frames(tmp_path_factory, empty_corpus: Path) -> Workspace:
     """A corpus with five frames of the dataset `a`; not for changing."""
     workspace = Workspace(
         shutil.copytree(empty_corpus, tmp_path_factory.mktemp("schema") / "corpus")
@@ -42,7 +42,7 @@ def test_units_and_types():
         columns(["frame"])
 
 
-def test_no_sum_is_stored_as_a_hugeint(lake_with_frames: Workspace):
+def test_no_sum_is_stored_as_a_hugeint(lake_with_frames):
     """sum() of whole numbers gives it; DuckLake 1.5.5 keeps it exactly until it is flushed to Parquet as a double."""
     with opened(lake_with_frames) as lake:
         types = lake.rows("SELECT table_name, column_name, data_type FROM duckdb_columns()")
@@ -51,7 +51,7 @@ def test_no_sum_is_stored_as_a_hugeint(lake_with_frames: Workspace):
     assert [row for row in stored if "HUGEINT" in row[2]] == []
 
 
-def test_examples_are_values_of_the_corpus(lake_with_frames: Workspace):
+def test_examples_are_values_of_the_corpus(lake_with_frames):
     con = open_for_users(lake_with_frames)
     examples = {
         (d.relation, d.column): d.example for d in columns(["frames", "active_progress"], con)
@@ -60,12 +60,7 @@ def test_examples_are_values_of_the_corpus(lake_with_frames: Workspace):
     assert examples["active_progress", "progress"] == "", "there is no progress yet"
 
 
-# Ways in
-
-
-def test_a_notebook_connects_for_reading(
-    lake_with_frames: Workspace, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_notebook_connects_for_reading(lake_with_frames, monkeypatch):
     monkeypatch.setenv("PROCCORPUS_WORKSPACE", str(lake_with_frames.root))
     with warehouse.connect() as con:
         assert con.execute("SELECT count(*) FROM frames").fetchall() == [(5,)]
@@ -82,7 +77,7 @@ def test_a_notebook_connects_for_reading(
         assert con.execute("SELECT count(*) FROM frames").fetchall() == [(0,)]
 
 
-def test_duckdbs_own_users_can_attach(lake_with_frames: Workspace):
+def test_duckdbs_own_users_can_attach(lake_with_frames):
     lines = attach_lines(lake_with_frames)
     # Without a network
     for name, package in (("ducklake", "ducklake"), ("sqlite", "sqlite_scanner")):

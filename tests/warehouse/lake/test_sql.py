@@ -49,7 +49,7 @@ class Sandbox:
 
 
 @pytest.fixture(scope="module")
-def sandbox(tmp_path_factory: pytest.TempPathFactory, empty_corpus: Path) -> Iterator[Sandbox]:
+def sandbox(tmp_path_factory, empty_corpus: Path) -> Iterator[Sandbox]:
     root = tmp_path_factory.mktemp("sql")
     shutil.copytree(empty_corpus, root / "corpus")
     workspace = Workspace(root / "corpus")
@@ -101,10 +101,7 @@ def results(release: str, value: float) -> dict[str, pa.Table]:
     return {table: TABLES[table].rows([row]) for table, row in rows.items()}
 
 
-# Answered
-
-
-def test_of_a_release_scores_are_seen_that_came_after_it(sandbox: Sandbox):
+def test_of_a_release_scores_are_seen_that_came_after_it(sandbox):
     name, snapshot = release_state(sandbox.workspace, "latest")
     con = open_for_users(sandbox.workspace, snapshot, release=name)
     # Content as it was frozen, results as they are, and those of this release alone
@@ -123,7 +120,7 @@ def test_of_a_release_scores_are_seen_that_came_after_it(sandbox: Sandbox):
     con.close()
 
 
-def test_what_is_not_there_is_said_so(sandbox: Sandbox, tmp_path: Path):
+def test_what_is_not_there_is_said_so(sandbox, tmp_path):
     with pytest.raises(SqlError, match="there is no release 'v2'; releases: v1"):
         release_state(sandbox.workspace, "v2")
     with pytest.raises(LakeError, match="cannot be opened at snapshot 9999"):
@@ -155,8 +152,6 @@ def test_what_is_not_there_is_said_so(sandbox: Sandbox, tmp_path: Path):
         query(sandbox.con, "SELEC 1")
 
 
-# Refused
-
 # One on each line: whole statements, tables and files, tricks with common table expressions, functions, EXPLAIN
 REFUSED = [
     line.replace("\\n", "\n")
@@ -187,7 +182,7 @@ def refusal(
     return ""
 
 
-def test_what_is_refused_is_so_by_the_check_already_and_leaves_no_trace(sandbox: Sandbox):
+def test_what_is_refused_is_so_by_the_check_already_and_leaves_no_trace(sandbox):
     files = sandbox.files()
     for run_query in (check, query):
         messages = {sql: refusal(run_query, sandbox, sql) for sql in REFUSED}
@@ -218,7 +213,7 @@ DEEP = 30  # levels
     ],
     ids=lambda sql: sql[:20],
 )
-def test_what_is_nested_deeply_is_answered_or_refused(sandbox: Sandbox, sql: str):
+def test_what_is_nested_deeply_is_answered_or_refused(sandbox, sql):
     check(sandbox.con, sql)
     former_limit = sys.getrecursionlimit()
     sys.setrecursionlimit(len(inspect.stack(0)) + DEEP)
@@ -230,6 +225,6 @@ def test_what_is_nested_deeply_is_answered_or_refused(sandbox: Sandbox, sql: str
     assert query(sandbox.con, "SELECT 1 AS a").to_pylist() == [{"a": 1}]
 
 
-def test_what_is_not_allowed_is_found_in_any_depth(sandbox: Sandbox):
+def test_what_is_not_allowed_is_found_in_any_depth(sandbox):
     with pytest.raises(SqlError, match="table function glob is not allowed"):
         check(sandbox.con, "SELECT * FROM " + "(SELECT * FROM " * DEEP + "glob('/*')" + ")" * DEEP)

@@ -2,7 +2,6 @@
 
 import pytest
 
-from tests.kits.made_corpus import Made
 from warehouse.lake import Lake
 from warehouse.lake.corrections import ConflictError
 from warehouse.lake.statements import ASSIGNED, mark
@@ -11,7 +10,7 @@ PLACES = [("tiny", 0), ("tiny", 1)]
 HAVE = "SELECT episode_index, person FROM current_assignments ORDER BY 1"
 
 
-def test_the_second_who_assigns_is_told_of_the_first(own: Made):
+def test_the_second_who_assigns_is_told_of_the_first(own):
     lake = Lake(own.space)
     nobody = dict.fromkeys(PLACES)
     first = mark(lake, PLACES[:1], ASSIGNED, "ada", author="lead", follows=nobody)

@@ -4,7 +4,6 @@ import fcntl
 import threading
 import time
 from contextlib import ExitStack
-from pathlib import Path
 
 import duckdb
 import pyarrow as pa
@@ -25,7 +24,7 @@ def until(space: Workspace, offers: int) -> None:
         time.sleep(0.01)
 
 
-def test_who_commits_brings_those_who_wait_and_nothing_else(tmp_path: Path):
+def test_who_commits_brings_those_who_wait_and_nothing_else(tmp_path):
     """Nothing of processes that died, that still write, or that are of other code."""
     space = Workspace(tmp_path)
     lakes = [Lake(space) for _ in range(4)]
@@ -75,7 +74,7 @@ def test_who_commits_brings_those_who_wait_and_nothing_else(tmp_path: Path):
     assert lakes[0].rows("SELECT label_run FROM label_runs") == [("r1",)]
 
 
-def test_an_offer_that_cannot_be_committed_harms_its_process_alone(tmp_path: Path):
+def test_an_offer_that_cannot_be_committed_harms_its_process_alone(tmp_path):
     space = Workspace(tmp_path)
     failed = []
     much = pa.array(["much"] * 4)

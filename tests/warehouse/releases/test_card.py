@@ -23,7 +23,8 @@ from tests.kits.tiny_lerobot import LENGTHS
 from warehouse.lake import Lake
 from warehouse.lake.corrections import reject_label
 from warehouse.lake.recordings import withdraw
-from warehouse.releases.contents import ReleaseError, contents
+from warehouse.releases.contents import ReleaseError, classify, contents
+from warehouse.releases.diff import MOVES, diff_runs
 from warehouse.releases.publish import publish
 from warehouse.releases.release import Release, card_path, create_release, verify_release
 
@@ -79,9 +80,9 @@ Episodes = st.sets(st.integers(0, 4), max_size=2)
     is_built=st.booleans(),
 )
 def test_card_shards_and_tables_say_the_same(
-    made: Made, tmp_path: Path, *, withdrawn: set[int], corrected: set[int], rejected: set[int], warned: set[int],
-    least: float | None, is_built: bool,
-) -> None:  # fmt: skip
+    made: Made, tmp_path, *, withdrawn: set[int], corrected: set[int], rejected: set[int], warned: set[int],
+    least: float | None, is_built: bool
+):  # fmt: skip
     """After takedowns, corrections and rejected labels, with and without a build, of sure labels alone or of all."""
     own_corpus = made.copy(Path(tempfile.mkdtemp(dir=tmp_path)))
     lake = Lake(own_corpus.space)
@@ -164,7 +165,7 @@ def check_card(
     assert {episode for (episode,) in duckdb.sql(query).fetchall()} == shown_episodes
 
 
-def test_an_edited_card_is_named_and_not_published(own: Made, tmp_path: Path) -> None:
+def test_an_edited_card_is_named_and_not_published(own, tmp_path):
     lake = Lake(own.space)
     release = create_release(lake, "r1", allow=ANY)
     path = card_path(lake.workspace, "r1")
@@ -178,9 +179,7 @@ def test_an_edited_card_is_named_and_not_published(own: Made, tmp_path: Path) ->
         publish(lake, release, str(tmp_path / "out"))
 
 
-def test_what_a_published_card_says_works_on_a_copy(
-    own: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_a_published_card_says_works_on_a_copy(own, tmp_path, monkeypatch):
     lake = Lake(own.space)
     publish(lake, create_release(lake, "r1", allow=ANY), str(tmp_path / "out"))
     copy = (tmp_path / "out").rename(tmp_path / "elsewhere")
@@ -190,3 +189,51 @@ def test_what_a_published_card_says_works_on_a_copy(
     assert run_here(*commands[0].split()[1:]) == 0
     query = commands[1].split('"')[1]
     assert len(duckdb.sql(query).fetchall()) == 5
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "moves"),
+    [
+        ([], [], []),
+        ([10, 20], [12, 20], [2, 0]),
+        ([10, 20], [22, 30], [12, 10]),  # in order of time, not to the nearest
+        ([10], [8, 30], [2, 2, 20]),
+        ([10], [], []),
+    ],
+)
+def test_boundaries_that_belong_together(a, b, moves):
+    sql = f"SELECT {MOVES} FROM (SELECT $1::INTEGER[] AS at_a, $2::INTEGER[] AS at_b)"
+    assert duckdb.execute(sql, [a, b]).fetchall() == [(moves,)]
+
+
+def test_two_label_runs(corpus):
+    run = corpus.rows("SELECT label_run FROM label_runs")[0][0]
+    for table in ("label_runs", "episode_labels", "segments", "progress"):
+        corpus.con.execute(
+            f"INSERT INTO {table} SELECT * REPLACE ('other' AS label_run) FROM {table}"
+        )
+    corpus.con.execute("DELETE FROM episode_labels WHERE label_run = 'other' AND episode_index = 0")
+    corpus.con.execute(
+        "UPDATE progress SET progress = 0 WHERE label_run = 'other' AND episode_index = 2"
+    )
+    run_diff = diff_runs(corpus, run[:6], "oth")
+    assert run_diff.removed == [("tiny", 0)]
+    assert {c["run_b"] for c in run_diff.relabelled} == {"other"}
+    assert run_diff.worst[0]["episode_index"] == 2
+    assert {c["episode_index"]: c["progress_difference"] for c in run_diff.relabelled}[1] == 0
+    with pytest.raises(ReleaseError, match="there is no label run 'zz'"):
+        diff_runs(corpus, run, "zz")
+
+
+def test_the_flag_that_it_names_is_the_one_that_lets_it_in():
+    for text in (
+        "cc-by-nc-4.0",
+        None,
+        "other",
+        "mit (default)",
+        "mit (data: cc-by-nc-4.0)",
+        "cc-by-nc-4.0, proprietary",
+    ):
+        licence = classify(text)
+        names = [w for w in licence.flag.split() if w != "--allow-licence"]
+        assert licence.allowed(names), text

@@ -2,7 +2,7 @@
 
 import errno
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -75,12 +75,8 @@ def check_whole(target: str, release: Release) -> None:
     ],
 )
 def test_an_interrupted_publication_leaves_nothing_to_the_next(
-    where: str,
-    moments: Sequence[int],
-    corpus: tuple[Lake, Release],
-    tmp_path: Path,
-    request: pytest.FixtureRequest,
-) -> None:
+    where, moments, corpus, tmp_path, request
+):
     lake, first = corpus
     if where == "bucket":
         request.getfixturevalue("s3")
@@ -99,9 +95,7 @@ def test_an_interrupted_publication_leaves_nothing_to_the_next(
         check_whole(f"{root}/{moment}", second)
 
 
-def test_a_repository_of_the_hub_after_interruptions(
-    corpus: tuple[Lake, Release], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_repository_of_the_hub_after_interruptions(corpus, monkeypatch):
     lake, first = corpus
     monkeypatch.setattr(places, "COMMIT_FILES", 3)
     with hub_of("robots/tiny") as hub:
@@ -115,7 +109,7 @@ def test_a_repository_of_the_hub_after_interruptions(
 
 
 @pytest.mark.long
-def test_a_disk_full_at_each_file(corpus: tuple[Lake, Release], tmp_path: Path) -> None:
+def test_a_disk_full_at_each_file(corpus, tmp_path):
     lake, release = corpus
     full = OSError(errno.ENOSPC, "No space left on device")
     for moment in MOMENTS:
@@ -130,9 +124,7 @@ def test_a_disk_full_at_each_file(corpus: tuple[Lake, Release], tmp_path: Path) 
 
 
 @pytest.mark.parametrize("path", ["README.md", "notes/mine.txt", "shards/train/other-00000.tar"])
-def test_files_of_others_are_refused_and_untouched(
-    corpus: tuple[Lake, Release], tmp_path: Path, path: str
-) -> None:
+def test_files_of_others_are_refused_and_untouched(corpus, tmp_path, path):
     mine = tmp_path / "out" / path
     mine.parent.mkdir(parents=True)
     mine.write_text("my own notes")
@@ -148,7 +140,7 @@ def test_files_of_others_are_refused_and_untouched(
     check_whole(str(tmp_path / "out"), corpus[1])
 
 
-def test_a_place_that_holds_another_release(corpus: tuple[Lake, Release], tmp_path: Path) -> None:
+def test_a_place_that_holds_another_release(corpus, tmp_path):
     lake, first = corpus
     publish(lake, first, str(tmp_path / "out"))
     second = taken_down(lake)
@@ -160,9 +152,7 @@ def test_a_place_that_holds_another_release(corpus: tuple[Lake, Release], tmp_pa
 
 
 @pytest.mark.parametrize("size", [0, 100])
-def test_a_manifest_that_was_cut_off_is_none(
-    corpus: tuple[Lake, Release], tmp_path: Path, size: int
-) -> None:
+def test_a_manifest_that_was_cut_off_is_none(corpus, tmp_path, size):
     publish(*corpus, str(tmp_path / "out"))
     path = tmp_path / "out" / MANIFEST
     path.write_bytes(path.read_bytes()[:size])
@@ -172,9 +162,7 @@ def test_a_manifest_that_was_cut_off_is_none(
     check_whole(str(tmp_path / "out"), corpus[1])
 
 
-def test_verify_names_what_was_added_or_changed(
-    corpus: tuple[Lake, Release], tmp_path: Path
-) -> None:
+def test_verify_names_what_was_added_or_changed(corpus, tmp_path):
     publish(*corpus, str(tmp_path / "out"))
     (tmp_path / "out/shards/train/extra.tar").write_bytes(b"x")
     (tmp_path / "out/README.md").write_text(

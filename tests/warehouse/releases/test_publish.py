@@ -25,12 +25,12 @@ ANY = ("unknown",)
 
 
 @pytest.fixture(scope="module")
-def released(made: Made, tmp_path_factory: pytest.TempPathFactory) -> tuple[Lake, Release]:
+def released(made: Made, tmp_path_factory) -> tuple[Lake, Release]:
     lake = Lake(made.copy(tmp_path_factory.mktemp("released")).space)
     return lake, create_release(lake, "r1", allow=ANY)
 
 
-def test_a_folder_holds_all_that_the_manifest_names(released: tuple[Lake, Release], tmp_path: Path):
+def test_a_folder_holds_all_that_the_manifest_names(released, tmp_path):
     lake, release = released
     planned = publish(lake, release, str(tmp_path / "out"), dry_run=True)
     assert not (tmp_path / "out").exists()
@@ -67,9 +67,7 @@ def test_a_folder_holds_all_that_the_manifest_names(released: tuple[Lake, Releas
     )
 
 
-def test_its_croissant_file_is_valid_and_gives_the_tables(
-    released: tuple[Lake, Release], tmp_path: Path
-):
+def test_its_croissant_file_is_valid_and_gives_the_tables(released, tmp_path):
     lake, release = released
     publish(lake, release, str(tmp_path / "out"))
     path = tmp_path / "out/croissant.json"
@@ -89,7 +87,7 @@ def test_its_croissant_file_is_valid_and_gives_the_tables(
             assert theirs == {column: _as_croissant(ours[column]) for column in theirs}
 
 
-def test_outcomes_come_back_from_croissant_as_written(tmp_path: Path):
+def test_outcomes_come_back_from_croissant_as_written(tmp_path):
     """Its library takes "no" for true."""
     written = {
         "success": [True, False, None],
@@ -112,9 +110,7 @@ def _as_croissant(value: Any) -> Any:
     return value.encode() if isinstance(value, str) else value
 
 
-def test_it_goes_on_where_it_broke_off(
-    released: tuple[Lake, Release], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_it_goes_on_where_it_broke_off(released, tmp_path, monkeypatch):
     lake, release = released
     sent: list[str] = []
 
@@ -135,7 +131,7 @@ def test_it_goes_on_where_it_broke_off(
     assert verify_published(str(tmp_path))[1] == []
 
 
-def test_what_is_damaged_or_another_release_is_not_sent(own: Made, tmp_path: Path):
+def test_what_is_damaged_or_another_release_is_not_sent(own, tmp_path):
     lake = Lake(own.space)
     release = create_release(lake, "r1", allow=ANY)
     publish(lake, release, str(tmp_path / "out"))
@@ -159,7 +155,7 @@ def test_what_is_damaged_or_another_release_is_not_sent(own: Made, tmp_path: Pat
             publish(lake, release, place)
 
 
-def test_a_bucket_and_shards_that_lie_in_one(own: Made, s3: Any, tmp_path: Path):
+def test_a_bucket_and_shards_that_lie_in_one(own, s3, tmp_path):
     from warehouse.lake.gc import collect
 
     lake = Lake(own.space)
@@ -204,9 +200,7 @@ def hub() -> Iterator[Hub]:
         yield repository
 
 
-def test_a_commit_to_the_hub_has_so_many_bytes(
-    released: tuple[Lake, Release], hub: Hub, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_commit_to_the_hub_has_so_many_bytes(released, hub, monkeypatch):
     monkeypatch.setattr(places, "COMMIT_BYTES", 1)
     hub.fail_at_commit = 3
     with pytest.raises(FailedError, match="run again to go on"):
@@ -214,9 +208,7 @@ def test_a_commit_to_the_hub_has_so_many_bytes(
     assert len(hub.files) == 2, "the journal, and a file"
 
 
-def test_a_repository_of_the_hub(
-    released: tuple[Lake, Release], hub: Hub, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_repository_of_the_hub(released, hub, monkeypatch):
     lake, release = released
     monkeypatch.setattr(places, "COMMIT_FILES", 6)
     target = "hf://datasets/robots/tiny"

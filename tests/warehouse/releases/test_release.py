@@ -9,7 +9,7 @@ import pytest
 from core.paths import Workspace
 from tests.kits.files import flip_bit
 from tests.kits.lerobot_writer import write_video
-from tests.kits.made_corpus import Made, build_of, built
+from tests.kits.made_corpus import build_of, built
 from tests.kits.tiny_lerobot import (
     FPS,
     HEIGHT,
@@ -35,10 +35,7 @@ from warehouse.shards.shard import index_path
 ANY = ("unknown",)  # the tiny dataset states no licence
 
 
-# What a release holds
-
-
-def test_what_is_not_open_stays_out_unless_it_is_named(corpus: Lake):
+def test_what_is_not_open_stays_out_unless_it_is_named(corpus):
     for license_value, name in (
         (None, "unknown"),
         ("other", "unknown"),
@@ -52,7 +49,7 @@ def test_what_is_not_open_stays_out_unless_it_is_named(corpus: Lake):
         assert contents(corpus, (name,)).datasets == ["tiny"]
 
 
-def test_for_training_here_no_licence_is_asked(corpus: Lake, tmp_path: Path):
+def test_for_training_here_no_licence_is_asked(corpus, tmp_path):
     local = local_release(corpus)
     assert local.name == LOCAL
     assert [s.shard for s in local.shard_list] == [
@@ -66,22 +63,19 @@ def test_for_training_here_no_licence_is_asked(corpus: Lake, tmp_path: Path):
     assert len(local_release(corpus).shard_list) < len(local.shard_list)
 
 
-# What blocks it
-
-
-def test_a_copy_of_an_episode_in_two_splits(corpus: Lake):
-    corpus.con.execute(
-        "UPDATE episode_content SET content_hash = 'same' WHERE episode_index IN (1, 4)"
-    )
-    with pytest.raises(
-        ReleaseError, match=r"tiny episode 1 \(train\) and tiny episode 4 \(test_id\)"
-    ):
-        create_release(corpus, "r1", allow=ANY)
-
-
-def test_a_source_record_in_two_splits(corpus: Lake):
-    corpus.con.execute("UPDATE episode_facts SET source_id = 'rec' WHERE episode_index IN (1, 4)")
-    with pytest.raises(ReleaseError, match="tiny rec, which is episodes 1 and 4"):
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            "episode_content SET content_hash = 'same'",
+            r"tiny episode 1 \(train\) and tiny episode 4",
+        ),
+        ("episode_facts SET source_id = 'rec'", "tiny rec, which is episodes 1 and 4"),
+    ],
+)
+def test_a_copy_or_a_source_record_in_two_splits(corpus, change, message):
+    corpus.con.execute(f"UPDATE {change} WHERE episode_index IN (1, 4)")
+    with pytest.raises(ReleaseError, match=message):
         create_release(corpus, "r1", allow=ANY)
 
 
@@ -101,7 +95,7 @@ def scene(n: int) -> list[np.ndarray]:
     return pictures
 
 
-def test_pictures_of_training_encoded_anew_or_cut_in_a_test_split(made: Made, tmp_path: Path):
+def test_pictures_of_training_encoded_anew_or_cut_in_a_test_split(made, tmp_path):
     copied, first = 2, 10  # a train episode; what one copy lacks
     reencoded = len(LENGTHS)
     cut = len(LENGTHS) + 1
@@ -137,7 +131,7 @@ def test_pictures_of_training_encoded_anew_or_cut_in_a_test_split(made: Made, tm
         create_release(lake, "r1", allow=ANY)
 
 
-def test_names(corpus: Lake):
+def test_names(corpus):
     create_release(corpus, "r1", allow=ANY)
     with pytest.raises(ReleaseError, match="exists"):
         create_release(corpus, "r1", allow=ANY)
@@ -148,10 +142,7 @@ def test_names(corpus: Lake):
             create_release(corpus, name, allow=ANY)
 
 
-# Is it still what was frozen?
-
-
-def test_each_damage_is_named(corpus: Lake):
+def test_each_damage_is_named(corpus):
     release = create_release(corpus, "r1", allow=ANY)
     assert verify_release(corpus, release) == []
     missing, cut, flipped, longer = (s.path(corpus.workspace) for s in release.shard_list)
@@ -181,7 +172,7 @@ def test_each_damage_is_named(corpus: Lake):
     assert "No such file" in missing_index.pop()
 
 
-def test_a_lake_that_says_otherwise(corpus: Lake):
+def test_a_lake_that_says_otherwise(corpus):
     release = create_release(corpus, "r1", allow=ANY)
     corpus.con.execute(
         "UPDATE release_shards SET sha256 = 'x', samples = samples + 1 WHERE split = 'val'"
@@ -203,7 +194,7 @@ def test_a_lake_that_says_otherwise(corpus: Lake):
     assert any("cannot be opened at snapshot" in f.detail for f in verify_release(corpus, release))
 
 
-def test_the_card_cites_the_datasets_that_say_how(corpus: Lake):
+def test_the_card_cites_the_datasets_that_say_how(corpus):
     assert "## Citations" not in create_card(corpus, "r1"), "the tiny dataset states no citation"
     cited = (
         'json_merge_patch(config, json(\'{"dataset": {"citation": "Doe et al.\\n Tiny. 2026"}}\'))'

@@ -27,7 +27,7 @@ TOKENS = (900, 30, 31, 400, 7, 33, 1200)
 
 
 @pytest.fixture(scope="module")
-def tars(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+def tars(tmp_path_factory) -> list[Path]:
     """Of three datasets."""
     folder = tmp_path_factory.mktemp("tars")
     paths = []
@@ -48,10 +48,7 @@ def every(tars: Iterable[Path]) -> list[str]:
     return list(chain.from_iterable(entry.sample_id for entry in entries))
 
 
-# An epoch
-
-
-def test_more_consumers_than_shards_is_an_error(tars: list[Path]):
+def test_more_consumers_than_shards_is_an_error(tars):
     assert ids(Loader(tars, num_nodes=1, worker=6, num_workers=7))
     with pytest.raises(
         ShardError, match=r"2 nodes x 4 workers are 8 consumers, too many for 7 shards"
@@ -65,9 +62,7 @@ def test_more_consumers_than_shards_is_an_error(tars: list[Path]):
         Loader([*tars, tars[0]])
 
 
-def test_the_order_hangs_on_the_seed_the_epoch_and_the_shards_alone(
-    tars: list[Path], tmp_path: Path
-):
+def test_the_order_hangs_on_the_seed_the_epoch_and_the_shards_alone(tars, tmp_path):
     orders = [ids(Loader(tars, LoaderConfig(seed=s), epoch=e)) for s, e in product((0, 1), (0, 1))]
     assert len({tuple(o) for o in orders}) == 4
     loader = Loader(tars)
@@ -79,7 +74,7 @@ def test_the_order_hangs_on_the_seed_the_epoch_and_the_shards_alone(
     assert ids(Loader(tars, ahead=5)) == orders[0]
 
 
-def test_the_order_is_the_same_on_every_machine(tars: list[Path]):
+def test_the_order_is_the_same_on_every_machine(tars):
     """Another order needs another PLAN, or states of before would be resumed wrongly."""
     config = LoaderConfig(
         seed=3, buffer=8, interleave=2, per_visit=2, dataset_rates={"a": 0.3, "b": 2.5}
@@ -90,10 +85,7 @@ def test_the_order_is_the_same_on_every_machine(tars: list[Path]):
     assert (warehouse.shards.loader.PLAN, digest[:16]) == (1, "e164d38f052cc0a1")
 
 
-# What is taken
-
-
-def test_families_are_chosen(tars: list[Path]):
+def test_families_are_chosen(tars):
     only = list(Loader(tars, LoaderConfig(families=("procvqa_a",))))
     assert sorted(ids(only)) == sorted(i for i in every(tars) if i.endswith(".0"))
     with pytest.raises(
@@ -127,7 +119,7 @@ def share_of(samples: Iterable[str], part: Callable[[str], bool]) -> float:
     return sum(is_in_part) / len(is_in_part)
 
 
-def test_rates_from_shares(tars: list[Path]):
+def test_rates_from_shares(tars):
     def epochs(config: LoaderConfig) -> list[str]:
         return list(chain.from_iterable(loader_ids(tars, config, e) for e in range(10)))
 
@@ -153,7 +145,7 @@ def test_rates_from_shares(tars: list[Path]):
     assert not any(i.endswith(".0") for i in epochs(none))
 
 
-def test_shares_of_what_an_epoch_takes(tmp_path: Path):
+def test_shares_of_what_an_epoch_takes(tmp_path):
     """With per_visit an episode counts for so many samples, however many it has."""
     tars = [
         write(tmp_path, [episode(i, samples=20, dataset="long") for i in range(10)]),
@@ -173,10 +165,7 @@ def same_episode_share(samples: Iterable[Sample], batch: int = 16) -> float:
     return sum(pairs) / len(pairs)
 
 
-# Resuming
-
-
-def test_the_state_of_another_run_is_refused(tars: list[Path]):
+def test_the_state_of_another_run_is_refused(tars):
     loader = Loader(tars, LoaderConfig(seed=1), num_workers=2)
     list(islice(loader.batches(4), 3))
     state = loader.state_dict()
@@ -218,15 +207,12 @@ def test_the_state_of_another_run_is_refused(tars: list[Path]):
     assert len(list(same.batches(4))) > 3
 
 
-# Batches
-
-
 def padding(batches: Iterable[list[Sample]]) -> float:
     tokens = [[s.row["num_tokens"] for s in b] for b in batches]
     return sum(max(t) * len(t) for t in tokens) / sum(map(sum, tokens))
 
 
-def test_a_window_lowers_padding_and_keeps_the_mix(tmp_path: Path):
+def test_a_window_lowers_padding_and_keeps_the_mix(tmp_path):
     lengths = [30 + (k * k * 37) % 1500 for k in range(101)]  # nearly uniform up to 1530
     tars = []
     for s in range(3):
@@ -244,11 +230,8 @@ def test_a_window_lowers_padding_and_keeps_the_mix(tmp_path: Path):
     assert same_episode_share(chain(*sorted_), 8) < 0.04
 
 
-# Damage
-
-
 @pytest.mark.parametrize("ahead", [0, 4])
-def test_damage_is_an_error_that_names_the_shard(tmp_path: Path, ahead: int):
+def test_damage_is_an_error_that_names_the_shard(tmp_path, ahead):
     tars = [write(tmp_path, map(episode, range(s * 4, s * 4 + 4)), f"s{s}.tar") for s in range(3)]
     bad = tars[1]
     tar, index = bad.read_bytes(), index_path(bad).read_bytes()
@@ -274,12 +257,7 @@ def test_damage_is_an_error_that_names_the_shard(tmp_path: Path, ahead: int):
     fails(r"shard s1\.tar lacks .*000009\.jpg' in sim-00000\d")
 
 
-# The page
-
-
-def test_the_page_resumes_as_if_never_stopped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_page_resumes_as_if_never_stopped(tmp_path, monkeypatch):
     """The Python of docs/samples.md, by itself and in the workers of PyTorch."""
     folder = tmp_path / "workspace/shards/train"
     folder.mkdir(parents=True)

@@ -50,9 +50,6 @@ def names(tar: bytes) -> list[str]:
         return opened.getnames()
 
 
-# Writing
-
-
 def test_equal_content_gives_equal_bytes_in_any_order():
     episodes = [episode(i, noise=500) for i in range(6)]
     first = packed(*episodes)
@@ -88,13 +85,10 @@ def stage(
     return shards_stage(workspace, "sim", 4, iter(episodes), target, **stage_options)
 
 
-def test_an_episode_that_cannot_be_written_leaves_nothing(workspace: Workspace):
+def test_an_episode_that_cannot_be_written_leaves_nothing(workspace):
     with pytest.raises(ShardError):
         stage(workspace, [("train", episode(0)), ("train", replace(episode(1), pictures={}))])
     assert not [p for p in (workspace.root / "shards").rglob("*") if p.is_file()]
-
-
-# Names
 
 
 ODD_CAMERAS = (
@@ -129,7 +123,7 @@ def entry_of_cameras(
     return EntryContent("sim", index, rows, pictures)
 
 
-def test_plain_webdataset_reads_whatever_a_camera_is_called(tmp_path: Path):
+def test_plain_webdataset_reads_whatever_a_camera_is_called(tmp_path):
     tar = write(tmp_path, [entry_of_cameras(index, ODD_CAMERAS, camera_name) for index in (0, 1)])
     read: Any = WebDataset([str(tar)], shardshuffle=False).decode("rgb8")
     entries = list(read)
@@ -162,9 +156,7 @@ def test_a_name_says_which_camera_it_is():
     assert named_picture(7, "samples.json") is None
 
 
-def test_shards_from_before_cameras_had_other_names_are_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_shards_from_before_cameras_had_other_names_are_read(tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr("warehouse.shards.shard.camera_name", lambda camera: camera)
         tar = write(tmp_path, [entry_of_cameras(0, ODD_CAMERAS, lambda camera: camera)])
@@ -177,11 +169,8 @@ def test_shards_from_before_cameras_had_other_names_are_read(
             assert named_picture(0, name) == shown(number, k, "", ODD_CAMERAS[k])
 
 
-# Reading
-
-
 @pytest.mark.parametrize("dataset", ["sim", "a-dataset-of-a-very-long-name-" * 4, "größe"])
-def test_entries_are_read_as_tarfile_reads_them(tmp_path: Path, dataset: str):
+def test_entries_are_read_as_tarfile_reads_them(tmp_path, dataset):
     """Also where names do not fit into a header of a tar."""
     path = write(tmp_path, [episode(i, dataset=dataset, noise=300) for i in range(4)], "x.tar")
     with tarfile.open(path) as tar:
@@ -203,7 +192,7 @@ def test_entries_are_read_as_tarfile_reads_them(tmp_path: Path, dataset: str):
     assert len(list(read_samples([path], frozenset({"procvqa_a"})))) == 4
 
 
-def test_a_sample_is_read_by_its_location(workspace: Workspace):
+def test_a_sample_is_read_by_its_location(workspace):
     episodes = [episode(i, noise=900) for i in range(12)]
     tables = stage(workspace, [("train", e) for e in episodes])
     size = tables["shards"]["bytes"][0].as_py()
@@ -227,10 +216,7 @@ def test_a_sample_is_read_by_its_location(workspace: Workspace):
         read_sample(tar.with_name("no.tar"), 0, "s")
 
 
-# Buckets
-
-
-def test_shards_in_a_bucket(s3: Any, workspace: Workspace, monkeypatch: pytest.MonkeyPatch):
+def test_shards_in_a_bucket(s3, workspace, monkeypatch):
     shard_episodes = [("train", episode(i)) for i in range(8)]
     local_rows = stage(workspace, shard_episodes, target=60_000)["shards"].to_pylist()
     tables = stage(workspace, shard_episodes, target=60_000, store="s3://corpora/corpus")
@@ -281,10 +267,7 @@ def test_shards_in_a_bucket(s3: Any, workspace: Workspace, monkeypatch: pytest.M
         list(Loader(paths))
 
 
-# Damage
-
-
-def test_a_tar_cut_anywhere_is_an_error(tmp_path: Path):
+def test_a_tar_cut_anywhere_is_an_error(tmp_path):
     path = write(tmp_path, [episode(i) for i in range(3)], "cut.tar")
     whole = path.read_bytes()
     end = sum(e.size for e in read_index(path).entries)  # from here on there are only zeros
@@ -300,7 +283,7 @@ def test_a_tar_cut_anywhere_is_an_error(tmp_path: Path):
 
 
 @pytest.mark.parametrize("where", ["first header", "second entry", "json", "all"])
-def test_a_damaged_tar_is_an_error(tmp_path: Path, where: str):
+def test_a_damaged_tar_is_an_error(tmp_path, where):
     path = write(tmp_path, [episode(i) for i in range(3)], "bad.tar")
     data = bytearray(path.read_bytes())
     second = read_index(path).entries[1].offset
@@ -317,7 +300,7 @@ def test_a_damaged_tar_is_an_error(tmp_path: Path, where: str):
 
 
 @pytest.fixture(scope="module")
-def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sound(tmp_path_factory) -> Path:
     return write(tmp_path_factory.mktemp("sound"), [episode(i) for i in range(3)])
 
 
@@ -325,9 +308,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
-def test_a_flipped_bit_anywhere_in_an_index_is_found(
-    sound: Path, tmp_path: Path, place: float, bit: int
-):
+def test_a_flipped_bit_anywhere_in_an_index_is_found(sound: Path, tmp_path, place: float, bit: int):
     """Or it says the same still: a blank that became another."""
     index_before = read_index(sound)
     text = bytearray(index_path(sound).read_bytes())
@@ -343,7 +324,7 @@ def test_a_flipped_bit_anywhere_in_an_index_is_found(
     assert bool(failures) != same
 
 
-def test_a_file_with_random_bytes_flipped_never_gives_wrong_rows(tmp_path: Path, sound: Path):
+def test_a_file_with_random_bytes_flipped_never_gives_wrong_rows(tmp_path, sound):
     """What the loader cannot see without a hash is inside of pictures and texts."""
     path = tmp_path / sound.name
     index_path(path).write_bytes(index_path(sound).read_bytes())

@@ -114,6 +114,7 @@ def stored_text(sql: str) -> str:
 # In an order in which each reads only tables and views before it
 IN_ORDER = (
     "current_acceptances",
+    "run_checks",
     "checks",
     "open_warnings",
     "current_takedowns",

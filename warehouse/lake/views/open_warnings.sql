@@ -1,6 +1,6 @@
 -- Findings that leave their run usable, and that nobody accepted
 
-SELECT f.* FROM findings f
+SELECT f.* EXCLUDE (stretches) FROM findings f
 LEFT JOIN current_acceptances a
   ON a.dataset = f.dataset AND a.check_name = f.reason AND a.episode_index = f.episode_index
 LEFT JOIN (FROM current_acceptances WHERE episode_index IS NULL) w

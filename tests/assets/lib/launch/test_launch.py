@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -189,16 +189,13 @@ def serve_cluster(folder: Path) -> Iterator[Cluster]:
             process.wait()
 
 
-# The tests
-
-
 @pytest.fixture
-def python(tmp_path: Path) -> str:
+def python(tmp_path) -> str:
     return interpreter(tmp_path)
 
 
 @pytest.fixture
-def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def slurm(tmp_path, monkeypatch) -> Path:
     """Slurm's programs on PATH; the folder of their state."""
     programs = tmp_path / "bin"
     state = tmp_path / "slurm"
@@ -212,7 +209,7 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+def cluster(tmp_path, monkeypatch) -> Iterator[Cluster]:
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     with serve_cluster(tmp_path) as served_cluster:
@@ -220,7 +217,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def quick(monkeypatch) -> None:
     monkeypatch.setattr(job, "POLL_S", 0.05)
 
 
@@ -238,9 +235,7 @@ LAUNCHERS = [slurm_launcher, kubernetes_launcher]
 
 
 @pytest.mark.parametrize("make", LAUNCHERS)
-def test_what_a_job_reports_is_the_materialisation(
-    make: Callable, python: str, slurm: Path, cluster: Cluster, tmp_path: Path
-) -> None:
+def test_what_a_job_reports_is_the_materialisation(make, python, slurm, cluster, tmp_path):
     materialization, messages = assert_well(make(python, tmp_path), tmp_path)
     kind = make(python, tmp_path).kind
     assert (
@@ -252,20 +247,13 @@ def test_what_a_job_reports_is_the_materialisation(
     assert states[kind] in messages
 
 
-def test_a_job_that_reports_nothing_is_a_failure(python: str, slurm: Path, tmp_path: Path) -> None:
+def test_a_job_that_reports_nothing_is_a_failure(python, slurm, tmp_path):
     described, _ = failure(materialize(slurm_launcher(python, tmp_path), tmp_path, "silent"))
     assert described.startswith("the slurm job train-silent ended well, but reported no model")
 
 
 @pytest.mark.parametrize("kind", ["local", "slurm", "kubernetes"])
-def test_cancelling_the_run_ends_the_job(
-    kind: str,
-    python: str,
-    slurm: Path,
-    cluster: Cluster,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_cancelling_the_run_ends_the_job(kind, python, slurm, cluster, tmp_path, monkeypatch):
     if kind == "local":
         monkeypatch.setattr(
             run, "torchrun", lambda executable, arguments, processes: [python, *arguments]
@@ -286,10 +274,7 @@ def test_cancelling_the_run_ends_the_job(
         assert cluster.deleted == ["train-hangs"]
 
 
-# What is started
-
-
-def test_a_job_has_a_name_a_command_and_a_reason() -> None:
+def test_a_job_has_a_name_a_command_and_a_reason():
     assert job_name("Train", "sim/short.v2", "__") == "train-sim-short-v2"
     assert job_name("x" * 51, "y") == "x" * 51
     assert len(job_name("x" * 60)) == 52
@@ -324,12 +309,9 @@ def test_a_job_has_a_name_a_command_and_a_reason() -> None:
         Machines(nodes=0)
 
 
-def test_a_machine_gives_its_lines_and_its_code() -> None:
+def test_a_machine_gives_its_lines_and_its_code():
     script = "import sys; print('one'); print('two', file=sys.stderr); sys.exit(3)"
     assert list(run_node([sys.executable, "-uc", script])) == ["one\n", "two\n", 3]
-
-
-# Slurm
 
 
 @pytest.mark.parametrize(
@@ -342,9 +324,9 @@ def test_a_machine_gives_its_lines_and_its_code() -> None:
     ],
 )
 def test_a_job_goes_on_after_its_time_limit_or_a_failure(
-    make: Callable, restarts: int, said: str | None, python: str, slurm: Path, cluster: Cluster, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    make, restarts, said, python, slurm, cluster, tmp_path,
+    monkeypatch
+):  # fmt: skip
     """Slurm's stand-in gives the signal as soon as the first attempt has reported, and begins the job again."""
     (slurm / "limited").touch()
     attempts = tmp_path / "attempts"  # with a line for each time that the job was begun
@@ -358,17 +340,12 @@ def test_a_job_goes_on_after_its_time_limit_or_a_failure(
         assert said in str(materialization.metadata["last_lines"].value)
 
 
-def test_more_directives_bring_one_line_each(tmp_path: Path) -> None:
+def test_more_directives_bring_one_line_each(tmp_path):
     with pytest.raises(FailedError, match="line break"):
         SlurmLauncher(directives=["--x\nrm -rf /"]).script(job_of(tmp_path, "well"), {})
 
 
-# Kubernetes
-
-
-def test_two_machines_get_a_service_that_goes_with_the_job(
-    python: str, cluster: Cluster, tmp_path: Path
-) -> None:
+def test_two_machines_get_a_service_that_goes_with_the_job(python, cluster, tmp_path):
     assert materialize(kubernetes_launcher(python, tmp_path, nodes=2), tmp_path, "well").success
     (service,) = cluster.services
     assert service["metadata"]["ownerReferences"] == [
@@ -377,9 +354,7 @@ def test_two_machines_get_a_service_that_goes_with_the_job(
 
 
 @pytest.mark.parametrize(("kind", "deleted"), [("Job", []), ("Service", ["train-hangs"])])
-def test_a_cluster_that_forbids_it(
-    kind: str, deleted: list[str], python: str, cluster: Cluster, tmp_path: Path
-):
+def test_a_cluster_that_forbids_it(kind, deleted, python, cluster, tmp_path):
     cluster.refuses = (kind,)
     described, _ = failure(
         materialize(kubernetes_launcher(python, tmp_path, nodes=2), tmp_path, "hangs")
@@ -391,15 +366,12 @@ def test_a_cluster_that_forbids_it(
     assert cluster.deleted == deleted
 
 
-def test_an_api_that_is_away_for_a_moment(python: str, cluster: Cluster, tmp_path: Path) -> None:
+def test_an_api_that_is_away_for_a_moment(python, cluster, tmp_path):
     cluster.fails_at = (2, 3)
     assert materialize(kubernetes_launcher(python, tmp_path), tmp_path, "well").success
 
 
-# Ray; a real head is asked by `make stack-test`
-
-
-def test_what_ray_starts_on_several_machines(tmp_path: Path) -> None:
+def test_what_ray_starts_on_several_machines(tmp_path):
     launcher = RayLauncher(nodes=2, gpus_per_node=8, python="/opt/py")
     assert launcher.command(job_of(tmp_path, "well"), "n-1") == [
         *(
@@ -424,7 +396,7 @@ class GuardedDashboard(Answering):
         self.answer(b"Unauthorized: Missing authentication token", 401)
 
 
-def test_a_ray_cluster_that_wants_a_token_is_a_remedy(tmp_path: Path) -> None:
+def test_a_ray_cluster_that_wants_a_token_is_a_remedy(tmp_path):
     with serving(GuardedDashboard) as url:
         described, _ = failure(materialize(RayLauncher(address=url), tmp_path, "well"))
     assert described == (
