@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer import Option
@@ -60,9 +60,6 @@ from warehouse.lake.acceptances import open_faults
 from warehouse.lake.lake import lake_to_read
 from warehouse.releases.contents import freeze_command, licence_flags
 
-if TYPE_CHECKING:
-    from pipeline.outcome import StepOutcome
-
 app = typer.Typer()
 AFTER_DEMO = {
     "look at it in a browser": "explore",
@@ -111,7 +108,8 @@ def _closing() -> tuple[ModuleType, ModuleType]:
     return release, reward_model
 
 
-def _say_outcomes(outcomes: "Sequence[StepOutcome]") -> None:
+def _say_outcomes(outcomes: Sequence[Any]) -> None:
+    """What steps of a release and its models did (pipeline.outcome.StepOutcome)."""
     for outcome in outcomes:
         if outcome.asset == "leaderboard":  # demo shows it as a table
             continue

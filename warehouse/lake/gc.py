@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import chain, product
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from core.files import HALF_FILE
 from core.paths import Workspace
@@ -27,9 +27,6 @@ from warehouse.lake.lake import Lake
 from warehouse.lake.place import LakeError, LakePlace
 from warehouse.lake.schema import index_statistics
 from warehouse.lake.statements import taken_down
-
-if TYPE_CHECKING:
-    from upath import UPath
 
 GRACE_S = 900.0  # a file this young may belong to a build that has not recorded it yet
 SMALL_BYTES = 32 << 20  # files of rows that are smaller are merged with others of their partition
@@ -166,7 +163,7 @@ def _scheduled(lake: Lake, grace_s: float | None = None) -> set[str]:
     )
 
 
-def _delete(paths: "Iterable[Path | UPath]") -> None:
+def _delete(paths: Iterable[Path]) -> None:
     for path in paths:
         path.unlink(missing_ok=True)
 
@@ -320,7 +317,7 @@ def _listed_stems(lake: Lake) -> set[str]:
     return {name.removesuffix(".tar") for name in names}
 
 
-def _unlisted_in_stores(lake: Lake, grace_s: float) -> Iterator["UPath"]:
+def _unlisted_in_stores(lake: Lake, grace_s: float) -> Iterator[Any]:
     """Tars and indices of this corpus's datasets below the addresses that shards were written to.
 
     Only files named as ours are: a store may hold other things.
@@ -342,12 +339,12 @@ def _unlisted_in_stores(lake: Lake, grace_s: float) -> Iterator["UPath"]:
             yield path
 
 
-def _stem(path: "Path | UPath") -> str:
+def _stem(path: Path) -> str:
     """The name that a tar and its index share."""
     return path.name.split(".", 1)[0]
 
 
-def _modified(path: "UPath") -> float:
+def _modified(path: Any) -> float:
     modified_time = path.fs.modified(path.path)
     if isinstance(modified_time, datetime):
         return modified_time.timestamp()
