@@ -401,5 +401,5 @@ def _block(pictures: Iterator[TimedPicture]) -> tuple[list[TimedPicture], Except
         while len(block) < BLOCK and process_time() <= end_s:
             block.append(next(pictures))
     except Exception as e:
-        return block, e
+        return block, e.with_traceback(None)  # its frames hold pictures
     return block, None
