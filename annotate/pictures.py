@@ -11,7 +11,6 @@ they are not turned into RGB and back, which takes half the time.
 
 import hashlib
 from dataclasses import dataclass
-from functools import cache
 from importlib import import_module
 
 import cv2
@@ -220,7 +219,7 @@ FULL_CHROMA = np.clip(np.round((_LEVELS - 128) * 255 / 224 + 128), 0, 255).astyp
 
 
 class SharedPicture:
-    """A picture that several look at: what they need of it is converted once.
+    """A picture that several look at, with its luma.
 
     half_luma: the first halving of its luma on the way to a grid (halved); the luma where there is
     none.
@@ -232,8 +231,8 @@ class SharedPicture:
         self.is_damaged = picture.is_damaged
         self.is_key = picture.is_key
         self.planes = picture.planes
-        # For all who ask, so do not write into it
-        self.rgb = cache(picture.rgb)
+        # Few are asked for it, and hardly any twice
+        self.rgb = picture.rgb
 
     def luma(self) -> np.ndarray:
         """uint8 [h, w]; valid as long as that of the picture."""

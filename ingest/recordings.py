@@ -35,6 +35,12 @@ BLOCK_BYTES = 1 << 20
 MAX_BITS_APART = 6.0  # mean over the moments, of 64: the same pictures encoded anew differ by less
 # Mean to the nearest moment: pictures of other scenes differ by half of all bits
 MAX_BITS_OF_A_SCENE = 16.0
+# What pictures that are alike say, where lengths are equal, and where rows were compared and are others
+BY_PICTURES = {
+    (True, True): "the pictures and the length are equal, the rows are others",
+    (True, False): "the pictures look alike and the length is equal",
+    (False, False): "the pictures look alike at equal shares of the time, the length is another",
+}
 NO_NUMBER = -1  # of a recording that the next listing gives one
 OWN_GROUP = re.compile(r"episode \d+")
 
@@ -175,24 +181,13 @@ def _resemblance(
     if rows_compared and fingerprint.rows == other_fingerprint.rows:
         return "the rows are equal, the pictures are others"
     lengths_equal = fingerprint.num_frames == other_fingerprint.num_frames is not None
-    if pictures and (by_pictures := _by_pictures(lengths_equal, rows_compared)):
+    if pictures and (by_pictures := BY_PICTURES.get((lengths_equal, rows_compared))):
         return by_pictures
     if (share := shared_rows(fingerprint.sketch, other_fingerprint.sketch)) >= MIN_SHARED_ROWS:
         return f"{share:.0%} of the rows are equal, the length is another"
     if is_namesake and not lengths_equal and is_of_one_scene(fingerprint, other_fingerprint):
         return "there are no rows, the pictures are of one scene, and the length is another"
     return ""
-
-
-def _by_pictures(lengths_equal: bool, rows_compared: bool) -> str:
-    """What pictures that are alike say; empty: nothing."""
-    if lengths_equal and rows_compared:
-        return "the pictures and the length are equal, the rows are others"
-    if lengths_equal:
-        return "the pictures look alike and the length is equal"
-    if rows_compared:
-        return ""
-    return "the pictures look alike at equal shares of the time, the length is another"
 
 
 def pictures_alike(fingerprint: Fingerprint, other_fingerprint: Fingerprint) -> bool | None:
@@ -216,15 +211,13 @@ def is_of_one_scene(fingerprint: Fingerprint, other_fingerprint: Fingerprint) ->
     if fingerprint.sketch or other_fingerprint.sketch:
         return False
     for camera in fingerprint.moments.keys() & other_fingerprint.moments.keys():
-        other_hashes = other_fingerprint.moments[camera]
-        distances = [_bits_to_nearest(h, other_hashes) for h in fingerprint.moments[camera]]
-        if distances and sum(distances) / len(distances) <= MAX_BITS_OF_A_SCENE:
+        nearest = [
+            min((h ^ other).bit_count() for other in other_fingerprint.moments[camera])
+            for h in fingerprint.moments[camera]
+        ]
+        if nearest and sum(nearest) / len(nearest) <= MAX_BITS_OF_A_SCENE:
             return True
     return False
-
-
-def _bits_to_nearest(picture_hash: int, other_hashes: Sequence[int]) -> int:
-    return min((picture_hash ^ other_hash).bit_count() for other_hash in other_hashes)
 
 
 def bits_apart(first_hashes: Sequence[int], second_hashes: Sequence[int]) -> float:

@@ -369,12 +369,13 @@ def _within_limits(
 ) -> Iterator[TimedPicture]:
     """Frames of a camera, as RGB where the registry says that they are stored as BGR. Raises VideoError: also where
     they take more CPU than a file of their size may."""
-    uri = next((video.uri for video in episode.record.videos if video.camera == camera), "")
-    allowed_s, name = _allowed(
-        source, f"camera {camera} of episode {episode.record.episode_index}", uri
-    )
+    record = episode.record
+    uri = next((video.uri for video in record.videos if video.camera == camera), "")
+    description = f"camera {camera} of episode {record.episode_index}"
+    allowed_s, name = _allowed(source, description, uri)
     taken_s = 0.0
-    pictures = iter(episode.frames(camera, replace(options, limits=source.config.limits)))
+    options = replace(options, limits=source.config.limits)
+    pictures = iter(episode.frames(camera, options))
     if camera in source.config.cameras.bgr:
         swapped = imported("ingest.media.picture:swapped")
         pictures = ((k, time_s, swapped(picture)) for k, time_s, picture in pictures)

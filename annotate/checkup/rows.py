@@ -18,6 +18,9 @@ MISSING = LIMITS["frames_missing"]
 LATE = LIMITS["rows_late"]
 STALE = LIMITS["stale_statistics"]
 
+# First frame, frame after the last one, size, largest step elsewhere
+type Jump = tuple[int, int, float, float]
+
 
 def jumps(run: RunSignals) -> Iterator[Measurement]:
     """A dimension of the arm's state is elsewhere for a frame or a few, farther than it moves in any other step."""
@@ -26,9 +29,10 @@ def jumps(run: RunSignals) -> Iterator[Measurement]:
     arm = run.arm_dimensions("state")
     active, _ = moving_dimensions(run.state[:, arm])
     spans: dict[tuple[int, int], list[tuple[int, float, float]]] = {}
+    starts = _possible_starts(run.state)
     for dimension in np.array(arm)[active].tolist():
         values = run.state[:, dimension]
-        for start, end, size, usual_step in _jumps(values):
+        for start, end, size, usual_step in _jumps(values, starts[:, dimension]):
             spans.setdefault((start, end), []).append((dimension, size, usual_step))
     for (start, end), parts in sorted(spans.items()):
         dimension, size, usual_step = max(parts, key=lambda part: part[1] / part[2])
@@ -48,20 +52,33 @@ def jumps(run: RunSignals) -> Iterator[Measurement]:
         )
 
 
-def _jumps(values: np.ndarray) -> list[tuple[int, int, float, float]]:
-    """Jumps of one dimension [n]: first frame, frame after the last one, size, largest step elsewhere."""
+def _possible_starts(values: np.ndarray) -> np.ndarray:
+    """Frames of values [n, d] from which they are elsewhere for a few frames, and then back, bool [n, d]."""
+    may_start = np.zeros(values.shape, bool)
+    for length in range(1, JUMPS.frames + 1):
+        end = len(values) - length
+        earlier = values[: end - 1]
+        later = values[length + 1 :]
+        middle = (earlier + later) / 2
+        distances = [np.abs(values[1 + k : end + k] - middle) for k in range(length)]
+        size = np.minimum.reduce(distances)
+        may_start[1:end] |= np.abs(later - earlier) <= JUMPS.back * size
+    return may_start
+
+
+def _jumps(values: np.ndarray, may_start: np.ndarray) -> list[Jump]:
+    """Jumps of one dimension [n], where one may start."""
     steps = np.abs(np.diff(values))
     if not np.isfinite(steps).all() or not steps.any():
         return []
     # A jump is among the largest steps of its run; these are looked at in order of time
     largest = np.argsort(steps)[::-1][: 4 * JUMPS.most]
-    spans: list[tuple[int, int, float, float]] = []
-    levels = values.tolist()  # small slices of lists are quicker
-    for step in sorted(largest.tolist()):
+    spans: list[Jump] = []
+    for step in sorted(largest[may_start[largest + 1]].tolist()):
         if spans and step < spans[-1][1]:
             continue
         for length in range(1, JUMPS.frames + 1):
-            jump = _jump(levels, steps, step + 1, step + 1 + length)
+            jump = _jump(values, steps, step + 1, step + 1 + length)
             if jump:
                 spans.append(jump)
                 break
@@ -70,16 +87,13 @@ def _jumps(values: np.ndarray) -> list[tuple[int, int, float, float]]:
     return []
 
 
-def _jump(
-    values: list[float], steps: np.ndarray, start: int, end: int
-) -> tuple[int, int, float, float] | None:
+def _jump(values: np.ndarray, steps: np.ndarray, start: int, end: int) -> Jump | None:
     """The jump at frames start to end; None where the values there are an ordinary motion."""
     if start < 1 or end >= len(values):
         return None
     value_before = values[start - 1]
     value_after = values[end]
-    middle = (value_before + value_after) / 2
-    size = min(abs(value - middle) for value in values[start:end])
+    size = float(np.abs(values[start:end] - (value_before + value_after) / 2).min())
     if (
         size == 0
         or abs(value_after - value_before) > JUMPS.back * size

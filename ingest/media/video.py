@@ -114,7 +114,8 @@ class Frame(Picture):
         # Pictures are stored by BT.601, as JPEG is
         if self.picture.format.name not in PLANE_FORMATS or self.picture.colorspace in MATRICES:
             return None
-        y, u, v = (self._upright(_view(plane)) for plane in self.picture.planes)
+        views = map(_view, self.picture.planes)
+        y, u, v = map(self._upright, views) if self.quarter_turns else views
         return Planes(y, u, v, self._is_full_range)
 
     @property

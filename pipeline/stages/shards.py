@@ -220,14 +220,12 @@ class PictureDecoder:
     ) -> None:
         # Nothing after the last wanted frame is decoded
         last = max(keys_of_frame)
-        decoded_frames = 0
         for index, _, frame in episode.frames(camera, options):
-            decoded_frames += not isinstance(frame, SkippedFrame)
+            self.decoded_frames += not isinstance(frame, SkippedFrame)
             for key in keys_of_frame.get(index, ()):
                 self.pictures.put(key, self._shard_jpeg(frame, key, instructions[key]))
             if index == last:
                 break
-        self.decoded_frames += decoded_frames
 
     def _shard_jpeg(self, picture: Picture, key: PictureKey, instruction: str | None) -> bytes:
         """A picture as it goes into a shard: edited where the sample asks for it, made smaller, encoded."""

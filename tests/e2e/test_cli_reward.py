@@ -16,7 +16,6 @@ import pytest
 
 from annotate.conventions.sidecars import check
 from core.paths import Workspace
-from core.tables import TABLES
 from eval.reward.open import ScorerConfig, open_checkpoint
 from eval.reward.scorer import TOLERANCE
 from eval.reward.stream import RewardError
@@ -25,6 +24,7 @@ from ingest.media.video import decode
 from pipeline.episode_rewards import episode_clip, score_episodes
 from pipeline.rewards import score_video
 from tests.kits.cli_kit import Built, Result, assert_one_error_line, command
+from tests.kits.lake_kit import put_rows
 from tests.kits.laptop_kit import make_checkpoint as make_laptop
 from tests.kits.reward_kit import make_checkpoint, write_video
 from tests.kits.tiny_lerobot import FPS, LENGTHS, TASKS, video_path
@@ -174,11 +174,7 @@ def test_an_episode_is_scored_by_its_number_and_the_newest_model(own, checkpoint
             "path": f"models/{name}",
             "created_at": created_at,
         }
-        lake.upsert(
-            f"training run {name}",
-            training_runs=TABLES["training_runs"].rows([run]),
-            checkpoints=TABLES["checkpoints"].rows([place]),
-        )
+        put_rows(lake, training_runs=[run], checkpoints=[place])
     assert [named_model(lake, name) for name in ("latest", "recipe_old", "other")] == [
         "new",
         "old",

@@ -35,6 +35,11 @@ def opened(space: Workspace, read_only: bool = False) -> Iterator[Lake]:
         lake.con.close()
 
 
+def put_rows(lake: Lake, **rows: Sequence[dict[str, Any]]) -> None:
+    """Rows, by table."""
+    lake.upsert("rows", **{name: TABLES[name].rows([*of_table]) for name, of_table in rows.items()})
+
+
 def change(space: Workspace, sql: str, *values: object) -> None:
     """A statement in the lake of a workspace."""
     with opened(space) as lake:

@@ -278,11 +278,8 @@ def moment_pictures(lake: LakeConnection, dataset: str, episode_index: int) -> l
         "ORDER BY frame_index",
         [dataset, episode_index],
     )
-    if pictures:
-        return [
-            pictures[int((moment + 0.5) * len(pictures) / MOMENTS)] for moment in range(MOMENTS)
-        ]
-    return []
+    moments = range(MOMENTS if pictures else 0)
+    return [pictures[int((moment + 0.5) * len(pictures) / MOMENTS)] for moment in moments]
 
 
 def new_id(dataset: str, source_id: str, used_ids: Collection[str]) -> str:
@@ -366,13 +363,11 @@ def pictures_in_review(
         "WHERE r.dataset = ? AND r.episode_index = ? AND r.left_at IS NULL",
         [dataset, episode_index],
     )
-    former: list[bytes] = []
-    for its_dataset, its_episode, is_here, kept_pictures in resembled:
-        if is_here:
-            former = moment_pictures(lake, its_dataset, its_episode)
-        else:
-            former = kept_pictures or []
-    return former, moment_pictures(lake, dataset, episode_index)
+    former = (
+        moment_pictures(lake, its_dataset, its_episode) if is_here else kept_pictures or []
+        for its_dataset, its_episode, is_here, kept_pictures in resembled
+    )
+    return next(former, []), moment_pictures(lake, dataset, episode_index)
 
 
 def review_counts(lake: LakeConnection) -> dict[str, int]:

@@ -237,9 +237,8 @@ def _header(name: str, size: int) -> bytes:
     header += OWNER
     header += b"%011o" % size
     header += TIME
-    checksum = sum(header) + sum(KIND)
     # It counts its own eight bytes as spaces
-    checksum += 8 * ord(" ")
+    checksum = sum(header) + sum(KIND) + 8 * ord(" ")
     header += b"%06o\0 " % checksum
     return header + KIND
 

@@ -9,12 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from annotate.config import MotionConfig
+from annotate.config import MOST_OF_ATTEMPT, MotionConfig
 from annotate.motion.annotator import annotate
 from annotate.motion.observe import GripperCurve, Signals, observe
 from annotate.motion.task_text import Transfer, transfers
 from annotate.motion.way_home import ends_of_work, way_home
-from annotate.progress import MOST
 from benchmarks.way_home import KINDS, Run, runs_of
 from core.domain.label import STEP, Label, check_tiling
 from ingest.signals.gripper import GripperRun, counted
@@ -42,7 +41,7 @@ def test_any_signals_make_a_label(signals: list[Signals]):
         assert np.isfinite(label.progress).all()
         assert ((label.progress >= 0) & (label.progress <= 1)).all()
         assert (np.diff(label.progress) >= 0).all()
-        assert run.success is not False or label.progress[-1] <= MOST
+        assert run.success is not False or label.progress[-1] <= MOST_OF_ATTEMPT
         assert label.confidence is not None
         assert 0 <= label.confidence <= 1
 

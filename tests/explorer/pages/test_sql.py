@@ -14,13 +14,12 @@ import pytest
 from fastapi.testclient import TestClient
 
 from core.paths import Workspace
-from core.tables import TABLES
 from explorer.pages import episodes, sql
 from explorer.pages import task as task_page
 from tests.kits.cli_kit import rows
 from tests.kits.embedded import look_at
 from tests.kits.explorer_kit import HOSTILE, copy_furnished, write_queries
-from tests.kits.lake_kit import SLOW, change, opened
+from tests.kits.lake_kit import SLOW, change, opened, put_rows
 from tests.kits.made_corpus import Made
 from tests.kits.tiny_lerobot import CAMERA, FPS
 from tests.kits.visitor import delete, picture, post, visit
@@ -249,9 +248,7 @@ def eight(furnished: Workspace, tmp_path_factory) -> Workspace:
         active.append(key | {"why": "it is the only one"})
     with opened(space) as lake:
         tables = {"progress": rows, "segments": segments, "active_runs": active}
-        lake.upsert(
-            "runs", **{name: TABLES[name].rows(table_rows) for name, table_rows in tables.items()}
-        )
+        put_rows(lake, **tables)
     return space
 
 

@@ -34,7 +34,7 @@ from tests.kits.hdf5_writer import (
     write_robotwin,
 )
 from tests.kits.lerobot_writer import picture, source_of
-from tests.kits.told import Told, golden, told
+from tests.kits.told import Told, golden, golden_rows, told
 
 STOVE = "libero_90/KITCHEN_SCENE3_turn_on_the_stove_demo.hdf5"
 DRAWER = "libero_goal/open_the_middle_drawer_demo.hdf5"
@@ -267,55 +267,29 @@ def test_pictures_that_are_fewer_than_rows(tmp_path):
     assert [len(list(episode.frames("rgb"))) for episode in episodes] == [10, 5]
 
 
-def test_lists_of_a_flat_file_with_one_value_for_each_episode(tmp_path):
-    """Success, instruction and session of an episode are its own; many such lists do not hide the rows."""
-    with h5py.File(tmp_path / "flat.hdf5", "w") as file:
-        file["joint_pos"] = file["actions"] = np.arange(60.0).reshape(20, 3)
-        file["rgb"] = np.zeros((20, 16, 16, 3), np.uint8)
-        file["episode_ends"] = [6, 13, 20]
-        file["success"] = [True, False, True]
-        file["task"] = ["open", "close", "turn"]
-        file["session"] = [7, 7, 8]
-        file["seed"] = file["scene"] = [0, 1, 2]
-    source = source_of(tmp_path, group_field="session")
-    listing = list_episodes(source)
-    outcomes = [record.success for record in listing.records]
-    assert outcomes == [True, False, True]
-    assert [record.tasks for record in listing.records] == [("open",), ("close",), ("turn",)]
-    assert [record.group for record in listing.records] == ["7", "7", "8"]
-    states = [read_episode(source, record).state for record in listing.records]
-    assert [len(state) for state in states if state is not None] == [6, 7, 7]
+@golden_rows
+def test_values_of_each_episode(new) -> Told:
+    """An episode whose group is not known may not be split from others."""
 
+    def write(**values: Any) -> Path:
+        root = new()
+        with h5py.File(root / "flat.hdf5", "w") as file:
+            file["joint_pos"] = file["actions"] = np.arange(60.0).reshape(20, 3)
+            file["rgb"] = np.zeros((20, 16, 16, 3), np.uint8)
+            for name, value in values.items():
+                file[name] = value
+        return root
 
-def test_a_list_of_success_of_another_length_says_nothing(tmp_path):
-    with h5py.File(tmp_path / "flat.hdf5", "w") as file:
-        file["joint_pos"] = file["actions"] = np.arange(60.0).reshape(20, 3)
-        file["rgb"] = np.zeros((20, 16, 16, 3), np.uint8)
-        file["episode_ends"] = [6, 13, 20]
-        file["success"] = [True, False]
-    listing = list_episodes(source_of(tmp_path))
-    assert [record.success for record in listing.records] == [None] * 3
-    details = {f.detail for f in listing.findings if f.reason == "unreadable_data"}
-    [detail] = details
-    assert detail == (
-        "flat.hdf5, success: it holds 2 values, neither one for each of 3 episodes nor for each of 20 rows; it says "
-        "nothing of success"
-    )
-
-
-def test_attributes_without_a_value_are_told_where_they_were_asked_for(tmp_path):
-    """One without a value says nothing of success; an episode whose group is not known may not be split from others."""
-    with h5py.File(tmp_path / "run.hdf5", "w") as file:
-        file["joint_pos"] = file["actions"] = np.arange(60.0).reshape(20, 3)
-        file["rgb"] = np.zeros((20, 16, 16, 3), np.uint8)
-        for name in ("success", "session", "task"):
-            file.attrs[name] = h5py.Empty("f4")
-    findings = list_episodes(source_of(tmp_path)).findings
-    [success] = [f.detail for f in findings if f.reason == "unreadable_data"]
-    assert success == "run.hdf5, success: it holds no value; it says nothing of success"
-    grouped = list_episodes(source_of(tmp_path, group_field="session"))
-    [unusable] = [f for f in grouped.findings if f.severity == "unusable"]
-    assert unusable.detail == "group_field session holds no value"
+    ends = [6, 13, 20]
+    others = {"task": ["open", "close", "turn"], "session": [7, 7, 8], "seed": [0, 1, 2]}
+    root = write(episode_ends=ends, success=[True, False, True], scene=[0, 1, 2], **others)
+    yield "lists beside the rows", source_of(root, group_field="session")
+    yield "a list of another length", source_of(write(episode_ends=ends, success=[True, False]))
+    root = write()
+    with h5py.File(root / "flat.hdf5", "a") as file:
+        file.attrs.update(dict.fromkeys(("success", "session", "task"), h5py.Empty("f4")))
+    yield "attributes without a value", source_of(root)
+    yield "which was asked for", source_of(root, group_field="session")
 
 
 @pytest.mark.parametrize("encode", [swapped_jpeg, marked_jpeg, None])

@@ -12,6 +12,7 @@ from core.tables import TABLES
 from pipeline.config import DatasetBuild
 from pipeline.reading import chunk_signals
 from pipeline.stages import stage_named
+from tests.kits.lake_kit import put_rows
 from tests.kits.made_corpus import Made, stage_output
 from warehouse.lake import Lake, StageRun
 
@@ -53,9 +54,7 @@ def other(own: Made) -> Made:
         "params": "{}",
         "code_version": "1",
     }
-    lake.upsert(
-        "a run", label_runs=TABLES["label_runs"].rows([run | {"created_at": datetime.now(UTC)}])
-    )
+    put_rows(lake, label_runs=[run | {"created_at": datetime.now(UTC)}])
     labels = TABLES["progress"].rows(
         [row | {"label_run": "other", "progress": 0.0} for row in mine.to_pylist()]
     )

@@ -528,8 +528,6 @@ def test_version_1_and_files_that_are_none(tmp_path):
         read_visualizer(tmp_path / "gone.json")
 
 
-FRAME_SIGNALS = EXPORT_KINDS["frame-signals"]
-
 DESCRIPTORS = {
     "score": Descriptor("How far.", "higher", (0.0, 1.0)),
     "still": Descriptor("Does it rest?"),

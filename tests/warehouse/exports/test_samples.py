@@ -209,7 +209,7 @@ def test_other_seeds_draw_other_pairs(made_lake, tmp_path, monkeypatch):
     assert first_manifest["samples"] == sum(map(len, opened.values()))
 
 
-def testquality_labels_are_robometer_s():
+def test_quality_labels_are_robometers():
     first_part, other_part = (RunPart("d", k, (0,), (None,), None) for k in range(2))
     quality = Pair("quality", first_part, other_part, 0.6)
     outcome = Pair("outcome", first_part, other_part, 1.0)

@@ -12,7 +12,7 @@ import pytest
 
 from core.paths import Workspace
 from core.tables import TABLES
-from tests.kits.lake_kit import opened, stage_run
+from tests.kits.lake_kit import opened, put_rows, stage_run
 from warehouse.lake import Lake
 from warehouse.lake.checks import no_split_leak
 
@@ -109,9 +109,7 @@ def publish(lake: Lake, dataset: str, runs: Sequence[Shown]) -> None:
                 "sha256": sha256,
             }
             tables["keyframes"].append(key_columns | keyframe_row | {"label_run": ""})
-    lake.upsert(
-        "a dataset", datasets=TABLES["datasets"].rows([{"dataset": dataset, "chunk_size": 100}])
-    )
+    put_rows(lake, datasets=[{"dataset": dataset, "chunk_size": 100}])
     for stage, names in {
         "episodes": ("episode_facts", "splits"),
         "frames": ("episode_content", "keyframes"),

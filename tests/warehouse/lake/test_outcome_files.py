@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from core.paths import Workspace
-from core.tables import TABLES
 from ingest.outcomes import truth
+from tests.kits.lake_kit import put_rows
 from warehouse.lake import Lake
 from warehouse.lake.outcomes import StatedOutcome, read_outcomes
 from warehouse.lake.statements import CorrectionError, rows_of_text
@@ -19,13 +19,11 @@ def lake(tmp_path_factory) -> Iterator[Lake]:
     lake = Lake(Workspace(tmp_path_factory.mktemp("workspace")))
     ids = [{"dataset": "a", "episode_index": k, "source_id": f"runs/{k + 10}.h5"} for k in range(4)]
     facts = [row | {"chunk": 0, "fps": 10.0} for row in ids[:3]]
-    lake.upsert(
-        "a dataset",
-        datasets=TABLES["datasets"].rows([{"dataset": "a"}]),
-        recordings=TABLES["recordings"].rows(
-            [row | {"recording": row["source_id"]} for row in ids]
-        ),
-        episode_facts=TABLES["episode_facts"].rows(facts),
+    put_rows(
+        lake,
+        datasets=[{"dataset": "a"}],
+        recordings=[row | {"recording": row["source_id"]} for row in ids],
+        episode_facts=facts,
     )
     yield lake
     lake.con.close()

@@ -6,8 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from core.paths import Workspace
-from core.tables import TABLES
-from tests.kits.lake_kit import opened
+from tests.kits.lake_kit import opened, put_rows
 from warehouse.lake import Lake
 from warehouse.lake.lists import LISTS
 from warehouse.lake.outcomes import StatedOutcome, add_outcomes
@@ -63,12 +62,8 @@ def test_shares_are_of_usable_episodes(lake):
     ]
     unusable = {"episode_index": 4, "stage": "episodes", "reason": "no_data"}
     finding = unusable | {"dataset": "a", "severity": "unusable"}
-    lake.upsert(
-        "facts",
-        episode_facts=TABLES["episode_facts"].rows(facts),
-        findings=TABLES["findings"].rows([finding]),
-    )
-    lake.upsert("dataset", datasets=TABLES["datasets"].rows([{"dataset": "a"}]))
+    put_rows(lake, episode_facts=facts, findings=[finding])
+    put_rows(lake, datasets=[{"dataset": "a"}])
     assert lake.rows("SELECT ok, outcomes_known FROM coverage") == [(4, 3)]
     assert [tuple(row.values()) for row in lake.dicts(LISTS["outcome_shares"].sql)] == [
         ("a", "column next.success", 2, 1, 1),

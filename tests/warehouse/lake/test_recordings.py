@@ -8,7 +8,7 @@ import pytest
 from core.paths import Workspace
 from core.tables import TABLES
 from ingest.recordings import MOMENTS, VERSION, Likeness
-from tests.kits.lake_kit import opened
+from tests.kits.lake_kit import opened, put_rows
 from warehouse.lake import Lake
 from warehouse.lake.recordings import decide, decided_apart, withdraw
 from warehouse.lake.statements import undo_takedown
@@ -40,7 +40,7 @@ def put_runs(lake: Lake, runs: Mapping[tuple[str, int], tuple], **rows: list[dic
             columns = TABLES[table].schema.names
             tables.setdefault(table, []).append({k: v for k, v in content.items() if k in columns})
     tables |= rows
-    lake.upsert("runs", **{name: TABLES[name].rows(of_table) for name, of_table in tables.items()})
+    put_rows(lake, **tables)
 
 
 def test_copies_are_taken_down_or_not_used_until_a_person_decides(tmp_path: Path):

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from core.paths import Workspace
-from core.tables import TABLES
-from tests.kits.lake_kit import opened, say, stage_run
+from tests.kits.lake_kit import opened, put_rows, say, stage_run
 from warehouse.lake import Lake, references
 from warehouse.lake.corrections import CorrectionError
 from warehouse.lake.lists import LISTS
@@ -40,9 +39,7 @@ def ten_runs(tmp_path_factory) -> Path:
         "episode_content": [row | content for row in ids],
     }
     with opened(space) as lake:
-        lake.upsert(
-            "runs", **{name: TABLES[name].rows(table_rows) for name, table_rows in rows.items()}
-        )
+        put_rows(lake, **rows)
         for chunk in range(5):
             lake.publish(stage_run(chunk=chunk, output_hash=f"frames {chunk}"), {})
     return space.root
@@ -92,7 +89,7 @@ def test_a_run_is_taken_away_and_brought_back(lake):
 def test_texts_are_joined_and_parted(lake):
     third = "grasp the cube"
     row = {"dataset": "a", "episode_index": 10, "chunk": 5, "task": third, "steps": []}
-    lake.upsert("test", episode_facts=TABLES["episode_facts"].rows([row]))
+    put_rows(lake, episode_facts=[row])
     say(lake, LABEL, dataset="a")
     assert 5 not in references.reference_stamps(lake, "a")
     assert references.join_tasks(lake, "a", PICK, third, author="ada") == third

@@ -14,7 +14,7 @@ from core.errors import UserError
 from core.paths import Workspace
 from core.tables import TABLES
 from tests.kits.embedded import embed
-from tests.kits.lake_kit import opened, query, stage_run
+from tests.kits.lake_kit import opened, put_rows, query, stage_run
 from warehouse.lake import Lake
 from warehouse.lake.lists import LISTS
 from warehouse.lake.similarity import episode_embeddings, most_similar
@@ -40,9 +40,7 @@ def embedded(tmp_path_factory) -> Path:
     )
     embed(lake, "b", {5: {"top": [angle + 1 for angle in turning]}, 6: {"top": [180.0] * 8}})
     embed(lake, "c", {0: {"front": turning}}, encoder="other@64")
-    lake.upsert(
-        "nobody looked", datasets=TABLES["datasets"].rows([{"dataset": "d", "chunk_size": 100}])
-    )
+    put_rows(lake, datasets=[{"dataset": "d", "chunk_size": 100}])
     lake.con.close()
     return lake.workspace.root
 
@@ -206,6 +204,6 @@ def test_a_last_answer_that_cannot_be_read_is_no_former_answer(tmp_path):
         answer | {"frame_index": 8},
     ]
     with opened(Workspace(tmp_path)) as lake:
-        lake.upsert("scores", eval_predictions=TABLES["eval_predictions"].rows(answers))
+        put_rows(lake, eval_predictions=answers)
         [behind] = lake.dicts(LISTS["scored_episodes"].sql)
     assert [behind[name] for name in ("readable", "last", "last_target")] == [1, None, 0.5]

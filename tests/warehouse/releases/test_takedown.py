@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from core.files import write_file
-from core.tables import TABLES
 from pipeline.build import run_build
 from pipeline.plan import CURRENT, plan
 from pipeline.stages import stage_specs
+from tests.kits.lake_kit import put_rows
 from tests.kits.made_corpus import Made, build_of
 from warehouse.lake import Lake
 from warehouse.lake.gc import collect
@@ -152,11 +152,7 @@ def test_fetched_files_that_only_it_used_go(corpus: Lake):
     for name in files:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(b"12345")
-    corpus.upsert(
-        "far",
-        episode_facts=TABLES["episode_facts"].rows(facts),
-        datasets=TABLES["datasets"].rows([{"dataset": "far"}]),
-    )
+    put_rows(corpus, episode_facts=facts, datasets=[{"dataset": "far"}])
     edits = [corpus.workspace.edits("far", e) / "x.jpg" for e in (1, 3)]
     for path in edits:
         write_file(path, b"jpeg")
