@@ -400,7 +400,12 @@ def findings_table(dataset: str, stage: str, findings: list[Finding], chunk_size
     for f in joined_findings(findings):
         chunk = None if f.episode_index is None else f.episode_index // chunk_size
         row = {name: value for name, value in vars(f).items() if name in table.schema.names}
-        row |= {"dataset": dataset, "chunk": chunk, "stage": stage}
+        row |= {
+            "dataset": dataset,
+            "chunk": chunk,
+            "stage": stage,
+            "stretches": f.stretches or None,
+        }
         rows.append(
             {k: v.replace("\0", UNKNOWN) if isinstance(v, str) else v for k, v in row.items()}
         )

@@ -62,9 +62,10 @@ def test_the_digest_of_a_lake(workspace, tmp_path):
     first_lake = Lake(workspace)
     two = Lake(Workspace(tmp_path / "other"))
     empty = digest(first_lake)
-    assert set(empty) == {t.name for t in TABLES.values() if t.content} | {"episodes", *SAID}
+    views = {"episodes", "run_checks", *SAID}
+    assert set(empty) == {t.name for t in TABLES.values() if t.content} | views
     assert not set(empty) & {"stage_runs", "label_runs", "releases", "eval_scores"}
-    assert {v.name for v in VIEWS} & set(empty) == {"episodes", *SAID}
+    assert {v.name for v in VIEWS} & set(empty) == views
 
     fill(first_lake)
     fill(two, mixed=True, source_uri="there")
