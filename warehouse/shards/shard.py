@@ -30,11 +30,6 @@ from core.files import write_file, write_from
 from core.paths import Workspace
 from core.tables import TABLES
 
-# Of a header all but name, size and checksum
-PLAIN = tarfile.TarInfo().tobuf(tarfile.GNU_FORMAT)
-OWNER = PLAIN[100:124]
-TIME = PLAIN[135:148]
-KIND = PLAIN[156:]
 SAMPLES = "samples.json"
 PICTURE_NAME = re.compile(
     r"(?:e(?P<other>\d{6,})\.)?(?P<camera>.+)\.(?P<frame>\d{6,})(?:\.(?P<edit>[^.]+))?\.jpg"
@@ -210,8 +205,10 @@ class TarWriter:
         self.entries.append(Entry(e.key, offset, self.size - offset, **lists_of(e.samples)))
 
     def _member(self, name: str, data: bytes) -> None:
-        padding = bytes(-len(data) % tarfile.BLOCKSIZE)
-        self._write(_header(name, len(data)) + data + padding)
+        info = tarfile.TarInfo(name)  # time 0, no owner
+        info.size = len(data)
+        header = info.tobuf(tarfile.GNU_FORMAT, "utf-8", "strict")
+        self._write(header + data + bytes(-len(data) % tarfile.BLOCKSIZE))
 
     def _write(self, data: bytes) -> None:
         self._file.write(data)
@@ -224,23 +221,6 @@ class TarWriter:
         end = 2 * tarfile.BLOCKSIZE
         self._write(bytes(end + -(self.size + end) % tarfile.RECORDSIZE))
         return self._hash.hexdigest()
-
-
-def _header(name: str, size: int) -> bytes:
-    """A member's header, as tarfile makes it: time 0, no owner."""
-    encoded = name.encode()
-    if len(encoded) > tarfile.LENGTH_NAME or size >= 8**11:
-        info = tarfile.TarInfo(name)
-        info.size = size
-        return info.tobuf(tarfile.GNU_FORMAT, "utf-8", "strict")
-    header = encoded.ljust(tarfile.LENGTH_NAME, b"\0")
-    header += OWNER
-    header += b"%011o" % size
-    header += TIME
-    # It counts its own eight bytes as spaces
-    checksum = sum(header) + sum(KIND) + 8 * ord(" ")
-    header += b"%06o\0 " % checksum
-    return header + KIND
 
 
 def _sample_row(e: EntryContent, sample: Mapping) -> dict:
