@@ -246,7 +246,7 @@ def stale_statistics(run: RunSignals) -> Iterator[Measurement]:
     What is stored of them and cannot be read is told, too.
     """
     for stored in run.statistics:
-        values: np.ndarray | None = getattr(run, stored.vector)
+        values = run.state if stored.vector == "state" else run.action
         if stored.problem:
             yield Measurement(
                 "stale_statistics unread",
