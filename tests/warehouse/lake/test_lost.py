@@ -267,8 +267,7 @@ def test_a_backup_that_a_power_cut_left_half_written_is_none(lost):
 def test_an_older_lake_is_upgraded_when_somebody_says_so(told, lost):
     """Also where an upgrade was interrupted after the statements were written."""
     lake = Lake(lost.space)
-    lake.con.execute("DROP VIEW current_tags")
-    for name in FORMER_TABLES:
+    for name in ("current_tags", "run_checks", *FORMER_TABLES):
         lake.con.execute(f"DROP VIEW {name}")
     lake.con.execute("DELETE FROM schema_versions WHERE version > 8")
     lake.con.close()
