@@ -238,9 +238,9 @@ def test_three_troubles_of_a_night_are_in_its_error_its_checks_and_its_report(
     entries = {name: f"source: {source}\n" for name, source in sources.items()}
     config = write_configs(tmp_path, entries)
     monkeypatch.setenv("PROCCORPUS_CONFIG", str(config))
-    job = defs().resolve_job_def("corpus")
     resources = {"corpus": CorpusResource(root=str(own.space.root)), "vlm_server": VlmServer()}
     with dg.instance_for_test() as instance:
+        job = defs().resolve_job_def("corpus")
         result = job.execute_in_process(
             run_config={"release": "nightly", "train": False, "workers": 1},
             instance=instance,
