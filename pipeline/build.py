@@ -20,7 +20,7 @@ from ingest.sources.files import NO_RIGHTS, Source
 from ingest.sources.types import SourceError
 from pipeline.config import DatasetBuild, StoredBuilds, parsed, settled, store_changed
 from pipeline.plan import CURRENT, plan
-from pipeline.sources import OUT_OF_REACH, is_as_listed, listed_fingerprint, look_at
+from pipeline.sources import OUT_OF_REACH, listed_fingerprints, look_at
 from pipeline.stage import (
     LEFT_OUT,
     ChunkResult,
@@ -175,11 +175,11 @@ class Build:
             stored = stored_builds(lake)
             builds = settled(lake, builds, stored, update=update)
         # Side by side: one that hangs takes no longer than the slowest
-        looks = []
-        for build in builds:
-            source = build.source(self.workspace.sources)
-            listed = listed_fingerprint(lake, build.dataset)
-            looks.append((build, look_at(partial(_state_of, source, listed))))
+        listed = listed_fingerprints(lake, [build.dataset for build in builds])
+        looks = [
+            (build, look_at(partial(_state_of, build.source(self.workspace.sources), fingerprint)))
+            for build, fingerprint in zip(builds, listed, strict=True)
+        ]
         errors: list[Exception] = []
         for build, read_source in looks:
             try:
@@ -392,9 +392,10 @@ class Build:
 
 
 def _state_of(source: Source, listed: str | None) -> tuple[Source, str]:
-    if not is_as_listed(source, listed):
+    fingerprint = source.fingerprint()
+    if fingerprint != listed:
         format_of(source)
-    return source, source.fingerprint()
+    return source, fingerprint
 
 
 def _check_is_whole(lake: Lake, source: Source) -> None:

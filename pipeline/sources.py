@@ -13,11 +13,9 @@ from core.paths import Workspace
 from ingest.formats.listing import named
 from ingest.registry import UNNAMED, DatasetConfig, Published, name_of
 from ingest.source import DatasetPlace, Places, check_places, places_of
-from ingest.sources.files import Source
 from ingest.sources.types import SourceError, address_below, last_name
 from pipeline.config import DatasetBuild, commit_read, last_builds, source_build, stored_build
 from warehouse.lake import WHOLE_DATASET, Lake
-from warehouse.lake.connection import literal
 from warehouse.lake.references import stored_builds
 from warehouse.lake.renaming import holdings
 
@@ -26,6 +24,9 @@ OUT_OF_REACH = (
     OSError,
 )  # of a source that is missing, no dataset, not to be read, or slow
 SLOW_S = 300.0  # until a source has to have shown what it holds
+LISTED = """
+SELECT dataset, config->>'$.dataset.source', config->>'$.dataset.format', inputs->>'source'
+FROM stage_runs JOIN build_configs USING (dataset) WHERE stage = 'episodes' AND chunk = ?"""
 
 
 def builds_of_source(
@@ -49,7 +50,8 @@ def builds_of_source(
     whole = source_build(
         source, name or name_of(last_name(source)) or UNNAMED, format, episodes, revision
     )
-    if is_as_listed(whole.source(workspace.sources), listed_fingerprint(lake, whole.dataset)):
+    [listed] = listed_fingerprints(lake, [whole.dataset])
+    if listed and whole.source(workspace.sources).fingerprint() == listed:
         return (whole,), []
     whole, places = _looked_at(workspace, lake, whole, update)
     address = whole.dataset.source
@@ -79,22 +81,13 @@ def builds_of_source(
     return builds, notes
 
 
-def listed_fingerprint(lake: Lake | None, config: DatasetConfig) -> str | None:
-    """Of a folder or file that was listed at its place and as its format: what it was then; None: there is none."""
-    if lake is None or config.is_remote:
-        return None
-    name, source, format_name = map(literal, (config.name, config.source, config.format))
-    sql = (
-        "SELECT inputs->>'source' FROM stage_runs JOIN build_configs USING (dataset) WHERE stage = 'episodes' "
-        f"AND chunk = {WHOLE_DATASET} AND dataset = {name} AND (config->>'$.dataset.source') = {source} "
-        f"AND (config->>'$.dataset.format') IS NOT DISTINCT FROM {format_name}"
-    )
-    return next(iter(lake.once(sql, lambda: lake.column(sql))), None)
-
-
-def is_as_listed(source: Source, listed: str | None) -> bool:
-    """Is a source file by file what it was, by the fingerprint? Then its format is known, too."""
-    return listed is not None and source.fingerprint() == listed
+def listed_fingerprints(lake: Lake | None, configs: Sequence[DatasetConfig]) -> list[str | None]:
+    """Of each folder or file that was listed at its place and as its format: what it was then, file by file; else None.
+    One that is so still has the format that it had.
+    """
+    rows = [] if lake is None else lake.rows(LISTED, [WHOLE_DATASET])
+    listed = {tuple(place): fingerprint for *place, fingerprint in rows}
+    return [None if c.is_remote else listed.get((c.name, c.source, c.format)) for c in configs]
 
 
 def _left_out(address: str, places: Places, chosen_places: Sequence[DatasetPlace]) -> Iterator[str]:

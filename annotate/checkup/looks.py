@@ -13,8 +13,6 @@ from core.values import grouped
 OTHERS = LIMITS["others"]
 TEXT = LIMITS["text_differs"]
 OUTCOME = LIMITS["outcome_differs"]
-
-
 TINY = 1e-9  # a distance that is none
 
 

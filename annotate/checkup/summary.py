@@ -14,8 +14,6 @@ from ingest.signals import naming
 from ingest.signals.naming import transitions
 
 SIGN = LIMITS["other_scale sign"]
-
-
 PHASES = 16  # moments of a run, evenly spread from its first to its last frame
 TINY_SPREAD = 1e-15  # product of standard deviations: less is rounding
 

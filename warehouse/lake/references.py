@@ -413,9 +413,10 @@ def advice(lake: LakeConnection) -> Iterator[tuple[str, str]]:
     """(dataset, text): what to do about tasks of several runs that motion labelled and nobody has shown; then about
     usable runs that have no text.
     """
-    unless_referenced = (
-        "AND NOT EXISTS (FROM current_references r WHERE r.dataset = m.dataset AND r.task = m.task)"
-    ) * may_have_references(lake)
+    unless_referenced = ""
+    if may_have_references(lake):
+        same = "r.dataset = m.dataset AND r.task = m.task"
+        unless_referenced = f"AND NOT EXISTS (FROM current_references r WHERE {same})"
     task_counts = lake.rows(
         "WITH by_motion AS ("
         "  SELECT dataset, task, count(*) AS runs FROM active_runs JOIN label_runs USING (label_run) "
