@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 
 from core.domain.episode import Episode
 from core.errors import UserError, install_hint
-from ingest.formats.lerobot_frames import refused
+from ingest.formats.lerobot_episode import refused
 from ingest.formats.listing import named
 from ingest.media.frames import DecodeOptions, VideoError
 from ingest.media.video import Frame, decode, frame_times

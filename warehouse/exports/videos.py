@@ -26,7 +26,7 @@ from core.errors import UserError
 from core.values import grouped
 from ingest.episode import TimedPicture
 from ingest.formats.lerobot import holds_other_episodes
-from ingest.formats.lerobot_frames import refused
+from ingest.formats.lerobot_episode import refused
 from ingest.media.encoding import TICKS, encode
 from ingest.media.frames import VIDEO_SUFFIXES, DecodeOptions, VideoError
 from ingest.media.video import Frame, decode, open_video, probe

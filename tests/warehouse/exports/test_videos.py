@@ -13,7 +13,7 @@ import pytest
 
 from core.errors import UserError
 from core.paths import Workspace
-from ingest.formats.lerobot_frames import refused
+from ingest.formats.lerobot_episode import refused
 from ingest.media.video import decode, frame_times
 from pipeline.build import run_build
 from pipeline.config import source_build
