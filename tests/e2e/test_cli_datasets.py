@@ -17,6 +17,8 @@ from tests.kits.made_corpus import restored
 from tests.kits.small_sources import OTHERS, RECORDINGS, write_v2
 from tests.kits.words_kit import DATASET, EFFECTS, WORDS, Case, checked, prepared
 
+CHUNK = 6  # two chunks of ten runs: a name stands in each
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
@@ -24,13 +26,13 @@ def place(tmp_path_factory) -> Path:
 
 
 def make(folder: Path) -> None:
-    prepared("lerobot_v2", write_v2(folder.with_name("written"), RECORDINGS), folder)
+    prepared("lerobot_v2", write_v2(folder.with_name("written"), RECORDINGS), folder, CHUNK)
 
 
 @pytest.fixture
 def case(place: Path) -> Case:
     """A corpus in which people said something of three recordings."""
-    return Case("lerobot_v2", restored(place, make), place / "source")
+    return Case("lerobot_v2", restored(place, make), place / "source", CHUNK)
 
 
 def in_force(case: Case, dataset: str) -> Mapping[str, list[int]]:

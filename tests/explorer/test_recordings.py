@@ -36,7 +36,7 @@ TAGGED = SERIALS.index(JUDGED)
 def trimmed_corpus(tmp_path_factory) -> Case:
     """A run with a tag and one that was taken down, of which 20 rows each are gone since."""
     folder = tmp_path_factory.mktemp("recordings")
-    case = Case(V2, folder, folder / "source")
+    case = Case(V2, folder, folder / "source", chunk_size=len(SERIALS))
     write_v2(case.source, [r for r in RECORDINGS if r.serial in SERIALS])
     checked(case.build())
     checked(case.run("takedown", DATASET, "--episodes", WITHHELD, "--reason", "withdrawn"))

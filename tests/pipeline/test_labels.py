@@ -147,7 +147,12 @@ def changed(own: Made, last: dict, **stated) -> dict:
 
 
 @pytest.mark.parametrize(
-    ("last", "stated"), [(STATED[0], {}), (STATED[1], {"final_progress": 0.4}), (STATED[2], {})]
+    ("last", "stated"),
+    [
+        pytest.param(STATED[0], {}, marks=pytest.mark.slow),
+        (STATED[1], {"final_progress": 0.4}),
+        pytest.param(STATED[2], {}, marks=pytest.mark.slow),
+    ],
 )
 def test_what_is_drawn_is_what_the_next_build_stores(own, last, stated):
     label = changed(own, last, **stated)
