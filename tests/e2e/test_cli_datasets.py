@@ -61,6 +61,7 @@ def test_what_people_said_goes_with_a_dataset_to_another_name_and_back(case):
     assert (refused_name.code, "is no name" in assert_one_error_line(refused_name)) == (USAGE, True)
 
 
+@pytest.mark.slow
 def test_what_people_said_of_a_removed_dataset_is_kept_and_no_word_on_another(case, tmp_path):
     words_before = in_force(case, DATASET)
     other_source = write_v2(tmp_path / "other", OTHERS)

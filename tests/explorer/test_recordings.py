@@ -48,6 +48,7 @@ def trimmed_corpus(tmp_path_factory) -> Case:
     return case
 
 
+@pytest.mark.slow
 def test_both_are_shown_and_a_person_decides(trimmed_corpus):
     with visit(Workspace(trimmed_corpus.workspace)) as client:
         words = "SELECT episode_index FROM words_in_review WHERE kind = '{}'"
@@ -86,6 +87,7 @@ def test_both_are_shown_and_a_person_decides(trimmed_corpus):
     )
 
 
+@pytest.mark.slow
 def test_a_copy_that_cannot_be_changed_shows_it(trimmed_corpus):
     from explorer.site import Options
 

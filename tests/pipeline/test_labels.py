@@ -96,6 +96,7 @@ def case(tmp_path) -> Case:
     return Case("lerobot_v2", tmp_path, source)
 
 
+@pytest.mark.slow
 def test_runs_without_a_text_are_compared_with_none_until_their_task_is_said(case):
     built = checked(case.run("build", "--source", case.source, "--name", "arm", "--workers", 1))
     assert "arm: 6 of 6 runs have no text" in built.out

@@ -627,7 +627,7 @@ def can_happen(failure: Failure, annotator: Annotator) -> bool:
 
 def cells() -> Iterator[object]:
     """(failure, annotator, follows); of each failure one annotator is tried always, of every second by one thing more
-    than samples. What takes several builds, or all exports, is slow."""
+    than samples. Slow: several builds, Dagster, all exports."""
     for k, (failure_name, failure) in enumerate(FAILURES.items()):
         names = [name for name, annotator in ANNOTATORS.items() if can_happen(failure, annotator)]
         for name in names:
@@ -636,7 +636,7 @@ def cells() -> Iterator[object]:
                 is_next = follows in (samples, further)
                 is_tried = is_next and name == names[k % len(names)]
                 marks = [pytest.mark.long] * (not is_tried)
-                if is_tried and (ANNOTATORS[name].is_slow or follows is exports):
+                if is_tried and (ANNOTATORS[name].is_slow or follows in (exports, dagster_checks)):
                     marks = [pytest.mark.slow]
                 key = "-".join((failure_name, name, follows.__name__)).replace(" ", "_")
                 yield pytest.param(failure_name, name, follows, marks=marks, id=key)

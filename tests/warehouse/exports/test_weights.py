@@ -177,11 +177,7 @@ def test_a_dataset_has_the_column_that_lerobot_gives_with_each_frame(short, tmp_
         short, SUCCEEDED, tmp_path / "out", EXPORT_KINDS["lerobot"].options(plain=True)
     ).problems
 
-
-@pytest.mark.slow
-def test_weighed_again_there_is_one_column(short, tmp_path):
-    """Of a dataset that has one: of the new weights."""
-    exported(short, tmp_path / "out", SUCCEEDED, in_dataset=True, plain=True)
+    # Weighed again from such a dataset there is one column, of the new weights
     space = Workspace(tmp_path / "workspace")
     built(source_build(tmp_path / "out", "again", None, (0, 1)), space)
     exported(Lake(space, read_only=True), tmp_path / "anew", in_dataset=True, plain=True)
