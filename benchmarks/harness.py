@@ -38,7 +38,7 @@ def options(doc: str | None, **defaults: Any) -> argparse.Namespace:
         elif default is None:
             parser.add_argument(word, type=Path)
         elif isinstance(default, tuple):
-            parser.add_argument(word, nargs="*", type=type((*default, "")[0]), default=default)
+            parser.add_argument(word, nargs="*", default=default)
         else:
             parser.add_argument(word, type=type(default), default=default)
     return parser.parse_args()

@@ -534,12 +534,12 @@ def names(args: argparse.Namespace) -> list[str]:
 
 
 def main() -> None:
-    samples = (ROOT / "samples",)
+    samples = (str(ROOT / "samples"),)
     args = hand_labelled(__doc__, sets=samples, json=FIGURES, page=False)
     with trial_workspace(args.workspace) as space:
         sets = real_sets(space, args.data, TRUTH, names(args))
         simulated = []
-        for folder in args.sets:
+        for folder in map(Path, args.sets):
             simulated += simulated_rows(folder, Workspace(space.root / folder.resolve().name))
     errors = errors_of_values(sets)
     data = plain(
