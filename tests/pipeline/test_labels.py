@@ -96,6 +96,7 @@ def case(tmp_path) -> Case:
     return Case("lerobot_v2", tmp_path, source)
 
 
+@pytest.mark.slow
 def test_runs_without_a_text_are_compared_with_none_until_their_task_is_said(case):
     built = checked(case.run("build", "--source", case.source, "--name", "arm", "--workers", 1))
     assert "arm: 6 of 6 runs have no text" in built.out
@@ -147,7 +148,12 @@ def changed(own: Made, last: dict, **stated) -> dict:
 
 
 @pytest.mark.parametrize(
-    ("last", "stated"), [(STATED[0], {}), (STATED[1], {"final_progress": 0.4}), (STATED[2], {})]
+    ("last", "stated"),
+    [
+        pytest.param(STATED[0], {}, marks=pytest.mark.slow),
+        (STATED[1], {"final_progress": 0.4}),
+        pytest.param(STATED[2], {}, marks=pytest.mark.slow),
+    ],
 )
 def test_what_is_drawn_is_what_the_next_build_stores(own, last, stated):
     label = changed(own, last, **stated)
