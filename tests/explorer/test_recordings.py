@@ -36,7 +36,7 @@ TAGGED = SERIALS.index(JUDGED)
 def trimmed_corpus(tmp_path_factory) -> Case:
     """A run with a tag and one that was taken down, of which 20 rows each are gone since."""
     folder = tmp_path_factory.mktemp("recordings")
-    case = Case(V2, folder, folder / "source")
+    case = Case(V2, folder, folder / "source", chunk_size=len(SERIALS))
     write_v2(case.source, [r for r in RECORDINGS if r.serial in SERIALS])
     checked(case.build())
     checked(case.run("takedown", DATASET, "--episodes", WITHHELD, "--reason", "withdrawn"))
@@ -48,6 +48,7 @@ def trimmed_corpus(tmp_path_factory) -> Case:
     return case
 
 
+@pytest.mark.slow
 def test_both_are_shown_and_a_person_decides(trimmed_corpus):
     with visit(Workspace(trimmed_corpus.workspace)) as client:
         words = "SELECT episode_index FROM words_in_review WHERE kind = '{}'"
@@ -86,6 +87,7 @@ def test_both_are_shown_and_a_person_decides(trimmed_corpus):
     )
 
 
+@pytest.mark.slow
 def test_a_copy_that_cannot_be_changed_shows_it(trimmed_corpus):
     from explorer.site import Options
 

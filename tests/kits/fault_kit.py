@@ -17,7 +17,14 @@ from pathlib import Path
 
 from annotate.model_client.responses import FILE, decode
 from core.paths import ROOT
-from tests.kits.cli_kit import PROGRAM, environment, proccorpus, without_progress, write_configs
+from tests.kits.cli_kit import (
+    PROGRAM,
+    Result,
+    environment,
+    proccorpus,
+    without_progress,
+    write_configs,
+)
 from tests.kits.files import hashes_of
 from tests.kits.patience import PATIENCE_S
 from warehouse.lake.doctor import ERROR
@@ -151,18 +158,15 @@ def wait_for(
         time.sleep(0.02)
 
 
+def doctor(workspace: Path, *options: str) -> Result:
+    return proccorpus("doctor", "--format", "json", *options, cwd=ROOT, workspace=workspace)
+
+
 def errors(workspace: Path, *, hashes: bool = False) -> list[dict[str, str]]:
-    """What `proccorpus doctor` calls an error: a listed file that is missing, a half shard, labels without a run.
+    """What the doctor calls an error: a listed file that is missing, a half shard, labels without a run.
     Where a first build ended before its first commit, there is no workspace yet, and the doctor says just that.
     """
-    result = proccorpus(
-        "doctor",
-        "--format",
-        "json",
-        *(["--hashes"] if hashes else []),
-        cwd=ROOT,
-        workspace=workspace,
-    )
+    result = doctor(workspace, *["--hashes"] * hashes)
     if result.err.startswith("error: no workspace at"):
         return []
     return [finding for finding in result.json["findings"] if finding["severity"] == ERROR]
@@ -170,9 +174,7 @@ def errors(workspace: Path, *, hashes: bool = False) -> list[dict[str, str]]:
 
 def unfinished(workspace: Path) -> list[dict[str, str]]:
     """What a build that ended well has left to do: nothing."""
-    findings = proccorpus("doctor", "--format", "json", cwd=ROOT, workspace=workspace).json[
-        "findings"
-    ]
+    findings = doctor(workspace).json["findings"]
     return [finding for finding in findings if finding["what"] == "stale partitions"]
 
 
@@ -292,7 +294,7 @@ def serving_model(folder: Path, *options: str) -> Iterator[ModelServer]:
 
 @dataclass
 class Moment:
-    """A point of a build's run, chosen by a seed: before or a little after the n-th operation on files of some kind."""
+    """A point of a build's run: before or a little after the n-th operation on files of some kind."""
 
     kind: str
     number: int

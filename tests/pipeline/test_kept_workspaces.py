@@ -42,10 +42,12 @@ LABELS = (
     "SELECT episode_index, name, start_frame, end_frame FROM active_segments "
     "WHERE label_run LIKE 'human/%' ORDER BY 1, 3"
 )
+# The other version takes all of its steps, and more
+MARKS = {"0.2.0-schema-12": pytest.mark.slow}
 CUTS = {0: 11, 2: 13}  # where the corrected runs change steps; episode 0 was corrected twice
 
 
-@pytest.fixture(params=KEPT)
+@pytest.fixture(params=[pytest.param(v, marks=MARKS.get(v, ())) for v in KEPT])
 def kept(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     with tarfile.open(FOLDER / f"{request.param}.tar.xz") as tar:
         tar.extractall(tmp_path, filter="data")
