@@ -92,13 +92,6 @@ def side_by_side(tables: Iterable[pa.Table]) -> pa.Table | None:
     return None
 
 
-def named_columns(parts: Iterable[tuple[str, np.ndarray]]) -> pa.Table | None:
-    """Arrays [n, d] side by side, each dimension with the name of its array, and its number where there are several."""
-    return side_by_side(
-        numbers(values, numbered_if_several(name, values.shape[1])) for name, values in parts
-    )
-
-
 def is_list(type_: pa.DataType) -> bool:
     return (
         pa.types.is_list(type_)
