@@ -44,7 +44,7 @@ FIGURES = (
 def measured(
     runner: Runner, questions: Sequence[Question], tasks: Sequence[str]
 ) -> dict[str, float]:
-    """Means over the episodes of one split; `tasks`: those that training knew."""
+    """Means over one split's episodes; `tasks`: those that training knew."""
     figures: dict[str, list[float]] = {}
 
     def add(name: str, value: float) -> None:
@@ -53,7 +53,7 @@ def measured(
     constant = best_constant(np.array([q.progress for q in questions], np.float64))
     episodes = grouped((q.unit, q) for q in questions).values()
     for e in episodes:
-        progress = predict(runner, e)[0]
+        progress = predict(runner, e).values
         label = np.array([q.progress for q in e], np.float64)
         truth = np.array([q.facts["truth"] for q in e], np.float64)
         elapsed = np.array([(q.frame_index or 0) / max(1, (q.num_frames or 1) - 1) for q in e])
@@ -74,7 +74,7 @@ def measured(
         for task in tasks:
             if task != e[0].goal:  # the same pictures under another instruction
                 relabelled = [replace(q, goal=task) for q in e]
-                add("wrong", float(np.mean(predict(runner, relabelled)[0])))
+                add("wrong", float(np.mean(predict(runner, relabelled).values)))
     return {name: float(np.mean(values)) for name, values in figures.items()} | {
         "episodes": len(episodes)
     }
@@ -88,7 +88,7 @@ def _rank(first_values: np.ndarray, second_values: np.ndarray) -> float:
 
 
 def seeds_of(runs: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
-    """Of each figure its values, by seed."""
+    """Each figure's values, by seed."""
     values: dict[str, list[float]] = {}
     for name in runs[0]:
         values[name] = [round(float(run[name]), 4) for run in runs]

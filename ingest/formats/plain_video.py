@@ -26,7 +26,6 @@ import pyarrow as pa
 
 from core.values import short_hash
 from ingest.episode import EpisodeData, EpisodeRecord, Listing
-from ingest.formats.array_roles import why_known
 from ingest.formats.folders import frames_of, is_video, probed, stated_steps, videos_of
 from ingest.formats.listing import (
     ListingBuilder,
@@ -43,13 +42,13 @@ from ingest.formats.tables import (
     read_npz,
 )
 from ingest.formats.tree import Part, account
+from ingest.formats.tree_reader import why_known
 from ingest.media.frames import CAMERA_RATE_TOLERANCE, VIDEO_SUFFIXES, VideoError
 from ingest.media.video import VideoInfo, open_video
-from ingest.outcomes import OutcomeEvidence
 from ingest.reasons import DataError
 from ingest.registry import Keys
 from ingest.signals.naming import Column, words
-from ingest.sources.files import Source
+from ingest.sources.files import Source, once
 
 ROBODM_SUFFIX = ".mkv"
 CAMERA = "video"  # where no row names it
@@ -81,7 +80,6 @@ FPS = 30.0
 RATES_DIFFER = 0.05  # relative, of a stated one and the video's own
 # Of rows beside videos
 ARRAY_SUFFIXES = (".npz", ".npy")
-FOLDERS = "files of numbers and videos by folder"  # of a source: looked for once
 ACTION_WORDS = {"action", "actions", "command", "commands", "cmd", "control", "ctrl", "target"}
 STATE_WORDS = {
     "state", "states", "qpos", "proprio", "proprioception", "observation", "obs", "joint", "joints", "position",
@@ -218,7 +216,7 @@ def add_draft(
     infos = _probed(listing, draft) if has_several or not stated_fps or "steps" in notes else {}
     fps = stated_fps or next((info.fps for info in infos.values()), FPS)
 
-    listing.account_for_facts(f"{steps_from}: ", notes, NOTE_USES, {})
+    listing.account_for_facts(f"{steps_from}: ", notes, NOTE_USES)
     # Cameras that a row names count also without a file, so that they are found missing
     files = draft.expected | draft.videos
     cameras = in_order(files, config.cameras, (), ())
@@ -236,7 +234,7 @@ def add_draft(
         if has_several
         else None,  # cameras of one episode must have equally many
         videos=videos,
-        evidence=OutcomeEvidence(listing.stated_outcome(notes)),
+        facts=notes,
         # An episode's own group is its source id: an index moves when a file is added before it
         group=listing.group(notes, field="group"),
         no_task="no task beside the video or in a side file",
@@ -424,21 +422,25 @@ def _arrays(source: Source, videos: Sequence[str]) -> list[_Array]:
     return arrays
 
 
+@once
+def _folders(source: Source) -> dict[str, tuple[list[str], list[str]]]:
+    """Arrays and videos of each folder."""
+    folders: dict[str, tuple[list[str], list[str]]] = {}
+    for uri in source.files:
+        arrays, filmed = folders.setdefault(posixpath.dirname(uri), ([], []))
+        if uri.lower().endswith(ARRAY_SUFFIXES):
+            arrays.append(uri)
+        elif is_video(uri):
+            filmed.append(uri)
+    return folders
+
+
 def array_files(source: Source, videos: Sequence[str]) -> tuple[str, ...]:
     """The uris of arrays that belong to an episode of these videos, in order."""
-    if FOLDERS not in source.noted:
-        folders: dict[str, tuple[list[str], list[str]]] = {}  # arrays and videos of each
-        source.noted[FOLDERS] = folders
-        for uri in source.files:
-            arrays, filmed = folders.setdefault(posixpath.dirname(uri), ([], []))
-            if uri.lower().endswith(ARRAY_SUFFIXES):
-                arrays.append(uri)
-            elif is_video(uri):
-                filmed.append(uri)
     stems = [posixpath.splitext(uri)[0] for uri in videos]
     uris: list[str] = []
     for folder in dict.fromkeys(map(posixpath.dirname, videos)):
-        arrays, filmed = source.noted[FOLDERS][folder]
+        arrays, filmed = _folders(source)[folder]
         # Asked for each video of what may be a large folder
         is_alone = len(filmed) <= len(videos) and set(filmed) <= set(videos)
         uris += [uri for uri in arrays if _belongs(uri, stems, is_alone)]
