@@ -436,11 +436,11 @@ def captioned_pictures(report: Report) -> dict[str, tuple[str, bytes]]:
             examples_figure(report.examples),
             report.own[0].benchmark,
         )
-    captioned = {}
-    for name, (caption, figure, benchmark) in figures.items():
-        if figure is not None:
-            captioned[name] = (f"{caption} ({benchmark})", render(figure, PICTURE_BYTES))
-    return captioned
+    return {
+        name: (f"{caption} ({benchmark})", render(figure, PICTURE_BYTES))
+        for name, (caption, figure, benchmark) in figures.items()
+        if figure is not None
+    }
 
 
 def _figures_over_time(

@@ -6,12 +6,12 @@ they are not read: state is there only where someone has stored it as plain arra
 
 import posixpath
 import re
-from collections import defaultdict
 from collections.abc import Iterable
 from typing import Literal
 
 import pyarrow as pa
 
+from core.values import grouped
 from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing
 from ingest.formats.folders import frames_of, object_of, probed, videos_of
 from ingest.formats.listing import (
@@ -62,13 +62,10 @@ def roots(uris: Iterable[str]) -> dict[str, str]:
 
 def list_episodes(source: Source) -> Listing:
     listing = ListingBuilder(source)
-    scenes: dict[str, list[str]] = defaultdict(list)  # of a robot: paths below the scene's folder
-    human: dict[str, None] = {}  # folders that show a person at the task
-    for match in filter(None, map(SCENE.fullmatch, source.files)):
-        if match[3]:
-            human[match[1]] = None
-        else:
-            scenes[match[1]].append(match[4])
+    matches = [*filter(None, map(SCENE.fullmatch, source.files))]
+    # Of a robot paths below the scene's folder; and folders that show a person at the task
+    scenes = grouped((match[1], match[4]) for match in matches if not match[3])
+    human = {match[1] for match in matches if match[3]}
     texts = _task_texts(listing)
     num_pickled = sum(
         _add_scene(listing, folder, scenes[folder], texts) for folder in sorted(scenes)
