@@ -213,10 +213,10 @@ def _read(
     )
     # A lake of an earlier version, and a release made with it, has not all of the columns
     columns = [name for name, *_ in answer.description or ()][3:]
-    segments: dict[tuple[int, str, int], list[Segment]] = {}
-    for episode_index, run, num_planned, *segment in answer.fetchall():
-        key = (episode_index, run, num_planned)
-        segments.setdefault(key, []).append(Segment(**dict(zip(columns, segment, strict=True))))
+    segments = grouped(
+        ((episode_index, run, num_planned), Segment(**dict(zip(columns, segment, strict=True))))
+        for episode_index, run, num_planned, *segment in answer.fetchall()
+    )
     return {
         (episode_index, run): Label(of_label, num_planned, label_run=run)
         for (episode_index, run, num_planned), of_label in segments.items()
