@@ -306,7 +306,7 @@ def _read(source: Source, uri: str, names: list[str]) -> Mapping[str, np.ndarray
         table = file.read(present_names, use_threads=False)
     columns: dict[str, np.ndarray] = dict.fromkeys(names, np.full(count, np.nan))
     for name in present_names:
-        columns[name] = table[name].cast(pa.float64(), safe=False).to_numpy()
+        columns[name] = np.asarray(table[name].to_numpy(), np.float64)
     return columns
 
 
