@@ -6,7 +6,7 @@ Exits 1 where a figure misses its goal by more than 15 %, after all were measure
 import subprocess
 import sys
 
-from benchmarks.harness import arguments, own_code_first
+from benchmarks.harness import options, own_code_first
 
 SCRIPTS = (
     "small_builds",
@@ -21,9 +21,7 @@ SCRIPTS = (
 
 
 def main() -> int:
-    parser = arguments(__doc__)
-    parser.add_argument("--frames", default="6M")
-    frames = parser.parse_args().frames
+    frames = options(__doc__, frames="6M").frames
     missed = []
     for script in SCRIPTS:
         name, *words = script.format(frames=frames).split()

@@ -1,13 +1,12 @@
 """How busy two workers are while chunks differ in size.
 
-    python -m benchmarks.busy [--minutes 20] [--short 1000] [--check]
+    python -m benchmarks.busy [--minutes 20] [--short 1000]
 
 Builds by two workers, labels by `motion`, of plain videos (h264, 640x480): one episode of so many minutes, which is one
 chunk, made of the shipped samples again and again; and so many short episodes of 20 frames.
 
 Twenty times a second it is asked how many threads of the build run, or would if a core were free: 2 of 2 is busy. Time
-counts from the first stage of a chunk to the end of the last one. `--check` exits 1 where two workers are busy for less
-than 85 %, by more than 15 %. Whether memory grows is measured by benchmarks.memory.
+counts from the first stage of a chunk to the end of the last one. benchmarks.memory measures whether memory grows.
 """
 
 import json
@@ -16,20 +15,21 @@ import statistics
 import sys
 import tempfile
 import time
+from argparse import Namespace
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.decoding import repeat_video
-from benchmarks.harness import Figure, apart, arguments, exit_code, table
+from benchmarks.harness import Figure, apart, measure
 from benchmarks.pipeline import FPS, encode
 from core.paths import Workspace
 from ingest.registry import DatasetConfig
 from pipeline.build import BuildListener, run_build
 from pipeline.config import DatasetBuild, StageConfigs
 from pipeline.stage import StageMoment
+from tests.kits.sql_attacks import below
 
 WORKERS = 2
 CLIP = 600
@@ -37,15 +37,6 @@ SHORT = 20
 CLIPS = 8
 EVERY_S = 0.05
 BUSY_GOAL = 0.85
-
-
-@dataclass(frozen=True)
-class Found:
-    episodes: int
-    frames: int
-    chunks_s: float
-    whole_s: float
-    busy: float
 
 
 def make_long(folder: Path, minutes: int) -> None:
@@ -97,35 +88,22 @@ def build(folder: str, space: str) -> tuple[float, float, int]:
     return times[0], times[-1], frames
 
 
-def watched(folder: Path) -> Found:
+def watched(folder: Path) -> Figure:
     """Build in a process of its own, and look at it meanwhile."""
     start_time = time.monotonic()
     looks = list[tuple[float, int]]()
     with tempfile.TemporaryDirectory(dir=folder.parent) as space, ThreadPoolExecutor(1) as pool:
         building = pool.submit(apart, build, str(folder), space)
         while not building.done():
-            looks.append((time.monotonic(), sum(map(running_threads, started(os.getpid())))))
+            looks.append((time.monotonic(), sum(map(running_threads, below(os.getpid())))))
             time.sleep(EVERY_S)
     start, end, frames = building.result()
     busy = statistics.mean(
         min(count, WORKERS) / WORKERS for time_s, count in looks if start <= time_s <= end
     )
-    return Found(
-        len(list(folder.glob("*.mp4"))),
-        frames,
-        end - start,
-        time.monotonic() - start_time,
-        busy,
-    )
-
-
-def started(pid: int) -> Iterator[int]:
-    """All processes that a process started, and those that they did."""
-    with suppress(OSError):  # it ended
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            for child in (task / "children").read_text().split():
-                yield int(child)
-                yield from started(int(child))
+    title = f"{len(list(folder.glob('*.mp4'))):,} episodes keep two workers busy"
+    seconds = f"{end - start:.0f} s of chunks of {time.monotonic() - start_time:.0f}"
+    return Figure(title, busy, BUSY_GOAL, note=f"{frames:,} frames, {seconds}")
 
 
 def running_threads(pid: int) -> int:
@@ -136,15 +114,7 @@ def running_threads(pid: int) -> int:
     return 0
 
 
-def main() -> int:
-    parser = arguments(__doc__, check=True)
-    parser.add_argument(
-        "--minutes", type=int, default=20, help="of the long episode; 0: leave it out"
-    )
-    parser.add_argument("--short", type=int, default=1000, help="short episodes; 0: leave them out")
-    args = parser.parse_args()
-    rows = []
-    figures = []
+def figures(args: Namespace) -> Iterator[Figure]:
     with tempfile.TemporaryDirectory() as name:
         folders = []
         if args.minutes:
@@ -153,25 +123,8 @@ def main() -> int:
         if args.short:
             folders.append(Path(name) / "short")
             make_short(folders[-1], args.short)
-        for folder in folders:
-            result = watched(folder)
-            seconds = f"{result.chunks_s:.0f} of {result.whole_s:.0f}"
-            busy = f"{result.busy:.0%}"
-            rows.append((f"{result.episodes:,}", f"{result.frames:,}", seconds, busy))
-            print(rows[-1], file=sys.stderr, flush=True)
-            title = f"{result.episodes:,} episodes keep two workers busy"
-            figures.append(Figure(title, result.busy, BUSY_GOAL))
-    table(
-        (
-            "episodes",
-            "frames",
-            "seconds of chunks, of all",
-            f"busy (goal {BUSY_GOAL:.0%})",
-        ),
-        rows,
-    )
-    return exit_code(figures, args.check)
+        yield from map(watched, folders)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    measure(__doc__, figures, minutes=20, short=1000)

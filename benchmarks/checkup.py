@@ -1,17 +1,19 @@
 """Which faults the checkup names, at which sizes: the tables of docs/checkup.md.
 
-    python -m benchmarks.checkup [--only WORD] [--seed N] [--data FOLDER] [--page]
+    python -m benchmarks.checkup [--only WORD] [--seed N] [--data FOLDER] [--sets NAME ...] [--details] [--many N ...]
+                                 [--page]
 
 Each run of two simulated and four real sets is decoded once and kept in a temporary folder. Then each fault is put into
 a run, or into all runs, in memory: its pictures are encoded again and measured by the product's own meter, and the
 checkup looks at the whole set. A fault is named where the right check names the right run and a stretch that
 overlaps it. What the checkup says of the sets as they are is listed: each is a false alarm, unless the set has it.
 
-Prints Markdown; with --page also writes docs/data/checkup.json and the tables between the markers of docs/checkup.md.
+--only: faults and checks by a word of their names; --seed draws runs and places; --data: where the real sets lie;
+--sets: these alone, with faults; --details: each fault not named, each false alarm; --many: what so many runs take.
+Prints Markdown; with --page also writes docs/data/checkup.json and the tables of docs/checkup.md.
 """
 
 import json
-import sys
 import tracemalloc
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -29,7 +31,7 @@ from annotate.checkup.checks import Checkup
 from annotate.checkup.signals import RunSignals
 from benchmarks.checkup_faults import FAULTS, Fault, Spoilt
 from benchmarks.checkup_sets import DecodedSet, decoded_set
-from benchmarks.harness import SHARED, arguments, machine, table_text, write_json, write_tables
+from benchmarks.harness import SHARED, machine, options, table_text, write_json, write_tables
 from core.paths import ROOT
 from ingest.episode import Finding
 
@@ -69,11 +71,15 @@ class Trial:
         return f"{self.fault.name} ({size}): {self.dataset} {run}, {self.spoilt.start} to {self.spoilt.end}{late}"
 
 
-def checkup_of(decoded: DecodedSet) -> Checkup:
-    checkup = Checkup(decoded.name)
-    for run in decoded.runs:
-        checkup.add(run.signals())
+def checkup_of(name: str, runs: Iterable[RunSignals]) -> Checkup:
+    checkup = Checkup(name)
+    for run in runs:
+        checkup.add(run)
     return checkup
+
+
+def checked(decoded: DecodedSet) -> Checkup:
+    return checkup_of(decoded.name, (run.signals() for run in decoded.runs))
 
 
 def trials(decoded: DecodedSet, faults: Iterable[Fault], seed: int) -> Iterator[Trial]:
@@ -81,7 +87,7 @@ def trials(decoded: DecodedSet, faults: Iterable[Fault], seed: int) -> Iterator[
 
     The runs and the places are the same for all sizes, as far as these can have them.
     """
-    clean = checkup_of(decoded)
+    clean = checked(decoded)
     former_keys = {_key(fault) for fault in clean.faults()}
     for fault in faults:
         drawn = (seed, crc32(f"{decoded.name} {fault.name}".encode()))
@@ -97,17 +103,14 @@ def _everywhere(
     decoded: DecodedSet, fault: Fault, size: float | str, drawn: Sequence[int], clean: Checkup
 ) -> Iterator[tuple[Spoilt, list[Finding]]]:
     """A fault of all runs at once, and what is said then."""
-    spoilt = [
-        fault.spoil(decoded, k, size, np.random.default_rng(drawn))
-        for k in range(len(decoded.runs))
-    ]
+    spoilt = [fault.spoil(run, decoded, size, np.random.default_rng(drawn)) for run in decoded.runs]
     runs = [
         spoilt_run.run if spoilt_run else run
         for spoilt_run, run in zip(spoilt, decoded.runs, strict=True)
     ]
     first = next((spoilt_run for spoilt_run in spoilt if spoilt_run), None)
     if first is not None:
-        yield first, checkup_of(replace(decoded, runs=runs)).faults()
+        yield first, checked(replace(decoded, runs=runs)).faults()
 
 
 def _in_some_runs(
@@ -115,7 +118,10 @@ def _in_some_runs(
 ) -> Iterator[tuple[Spoilt, list[Finding]]]:
     """A fault of one run after the other, and what is said of the set each time."""
     order = map(int, np.random.default_rng(drawn).permutation(len(decoded.runs)))
-    tried = (fault.spoil(decoded, k, size, np.random.default_rng([*drawn, k])) for k in order)
+    tried = (
+        fault.spoil(decoded.runs[k], decoded, size, np.random.default_rng([*drawn, k]))
+        for k in order
+    )
     for spoilt in islice(filter(None, tried), RUNS):
         yield spoilt, _faults_with(clean, spoilt)
 
@@ -256,15 +262,10 @@ def cost_row(decoded: DecodedSet) -> list[str]:
     """What the checkup takes beside decoding, and what it keeps of a run until all are compared."""
     signals = [run.signals() for run in decoded.runs]
     start_s = process_time()
-    checkup = Checkup(decoded.name)
-    for run in signals:
-        checkup.add(run)
-    checkup.faults()
+    checkup_of(decoded.name, signals).faults()
     share = (process_time() - start_s) / decoded.decoding_s
     tracemalloc.start()
-    kept_checkup = Checkup(decoded.name)
-    for run in signals:
-        kept_checkup.add(run)
+    _checkup = checkup_of(decoded.name, signals)
     kept_kb = tracemalloc.get_traced_memory()[0] / len(signals) / 1024
     tracemalloc.stop()
     return [f"`{decoded.name}`", f"{decoded.decoding_s:.1f}", f"{share:.1%}", f"{kept_kb:.0f}"]
@@ -368,38 +369,18 @@ def _in_words(fault: Finding) -> str:
     return f"{fault.reason}: {location}: {fault.detail}"
 
 
-def main() -> int:
-    parser = arguments(__doc__)
-    parser.add_argument(
-        "--only",
-        metavar="WORD",
-        default="",
-        help="only faults and checks that have it in their names",
+def main() -> None:
+    data_folder = SHARED / "data"
+    args = options(
+        __doc__, only="", seed=0, data=data_folder, sets=(), details=False, many=(), page=False
     )
-    parser.add_argument("--seed", type=int, default=0, help="draws the runs and places of faults")
-    parser.add_argument(
-        "--data", type=Path, default=SHARED / "data", help="where the real sets lie"
-    )
-    parser.add_argument("--sets", nargs="+", help="only these, all of them with faults")
-    parser.add_argument(
-        "--details",
-        action="store_true",
-        help="list each fault that is not named, and each false alarm",
-    )
-    parser.add_argument(
-        "--many", nargs="*", type=int, default=[], metavar="N", help="also what so many runs take"
-    )
-    parser.add_argument(
-        "--page", action="store_true", help="write the tables of docs/checkup.md, too"
-    )
-    args = parser.parse_args()
     places = [ROOT / "samples" / name for name in SIMULATED] + [
         args.data / name for name in (*SPOILT, *CLEAN)
     ]
     places = [p for p in places if p.is_dir() and (not args.sets or p.name in args.sets)]
     sets = [decoded_set(place, KEPT) for place in places]
     faults = [fault for fault in FAULTS if args.only in f"{fault.name} {fault.check}"]
-    faults_by_set = {decoded.name: checkup_of(decoded).faults() for decoded in sets}
+    faults_by_set = {decoded.name: checked(decoded).faults() for decoded in sets}
     spoilt = [decoded for decoded in sets if args.sets or decoded.name not in CLEAN]
     all_trials = list(chain.from_iterable(trials(decoded, faults, args.seed) for decoded in spoilt))
     data: dict[str, Any] = {"seed": args.seed}
@@ -409,7 +390,7 @@ def main() -> int:
         "cost": list(map(cost_row, spoilt)),
     }
     if args.many:
-        data["many"] = many_rows(sets[0], args.many)
+        data["many"] = many_rows(sets[0], list(map(int, args.many)))
     for name, text in tables_of(data).items():
         print(f"## {name}\n\n{text}")
     print(machine())
@@ -417,7 +398,6 @@ def main() -> int:
         print("\n".join(details(faults_by_set, all_trials)))
     if args.page:
         write_page(data, is_whole=not (args.only or args.sets))
-    return 0
 
 
 def write_page(data: Mapping[str, Any], *, is_whole: bool) -> None:
@@ -429,4 +409,4 @@ def write_page(data: Mapping[str, Any], *, is_whole: bool) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.checkup_sets import DecodedRun, DecodedSet
-from ingest.episode import EpisodeData, StoredStatistics
+from ingest.episode import StoredStatistics
 from ingest.signals.gripper import combined
 
 Rng = np.random.Generator
@@ -40,8 +40,9 @@ class Spoilt:
     partner: int | None = None
 
 
-# Spoils the run at a place of the set, or says that this run cannot have the fault
-Spoil = Callable[[DecodedSet, int, float | str, Rng], Spoilt | None]
+Size = float | str  # of a fault: a number, or words
+# Spoils a run of the set, or says that this run cannot have the fault
+Spoil = Callable[[DecodedRun, DecodedSet, Size, Rng], Spoilt | None]
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Fault:
     name: str
     check: str | None
     unit: str
-    sizes: Sequence[float | str]
+    sizes: Sequence[Size]
     spoil: Spoil
     everywhere: bool = False
     turns: Sequence[int] = (1,)
@@ -108,13 +109,12 @@ def _all_again(run: DecodedRun) -> DecodedRun:
     return run
 
 
-def again(decoded: DecodedSet, k: int, size: float | str, rng: Rng) -> Spoilt:
+def again(run: DecodedRun, group: DecodedSet, size: Size, rng: Rng) -> Spoilt:
     """No fault: all pictures are encoded again."""
-    return _whole(_all_again(decoded.runs[k]))
+    return _whole(_all_again(run))
 
 
-def frozen(decoded: DecodedSet, k: int, seconds: float | str, rng: Rng) -> Spoilt | None:
-    run = decoded.runs[k]
+def frozen(run: DecodedRun, group: DecodedSet, seconds: Size, rng: Rng) -> Spoilt | None:
     camera = run.cameras[int(rng.integers(len(run.cameras)))]
     place = _where_moving(camera.change, float(seconds) * run.fps, rng)
     if place is None:
@@ -124,8 +124,7 @@ def frozen(decoded: DecodedSet, k: int, seconds: float | str, rng: Rng) -> Spoil
     return Spoilt(run.with_pictures(camera.camera, encoded_again(pictures)), *place)
 
 
-def black(decoded: DecodedSet, k: int, seconds: float | str, rng: Rng) -> Spoilt | None:
-    run = decoded.runs[k]
+def black(run: DecodedRun, group: DecodedSet, seconds: Size, rng: Rng) -> Spoilt | None:
     camera = _camera(run, rng)
     count = _frames(seconds, run)
     if count >= len(run) - 2:
@@ -136,9 +135,9 @@ def black(decoded: DecodedSet, k: int, seconds: float | str, rng: Rng) -> Spoilt
     return Spoilt(run.with_pictures(camera, encoded_again(pictures)), start, start + count)
 
 
-def moved(decoded: DecodedSet, k: int, size: float | str, rng: Rng) -> Spoilt:
+def moved(run: DecodedRun, group: DecodedSet, size: Size, rng: Rng) -> Spoilt:
     """The camera is shifted by a share of the width, turned by degrees or zoomed, in words such as "shift 0.04"."""
-    run, (way, amount) = decoded.runs[k], str(size).split()
+    way, amount = str(size).split()
     camera = _camera(run, rng)
     pictures = run.pictures[camera]
     height, width = pictures.shape[1:]
@@ -158,9 +157,8 @@ def moved(decoded: DecodedSet, k: int, size: float | str, rng: Rng) -> Spoilt:
     return _whole(run.with_pictures(camera, encoded_again(shifted_pictures)))
 
 
-def brighter(decoded: DecodedSet, k: int, luma: float | str, rng: Rng) -> Spoilt:
+def brighter(run: DecodedRun, group: DecodedSet, luma: Size, rng: Rng) -> Spoilt:
     """From one frame on a camera's pictures are brighter or darker."""
-    run = decoded.runs[k]
     camera = _camera(run, rng)
     start = int(rng.integers(len(run) // 4, 3 * len(run) // 4))
     pictures = np.array(run.pictures[camera], np.int16)
@@ -169,9 +167,8 @@ def brighter(decoded: DecodedSet, k: int, luma: float | str, rng: Rng) -> Spoilt
     return Spoilt(run.with_pictures(camera, changed_pictures), start, len(run))
 
 
-def blurred(decoded: DecodedSet, k: int, share: float | str, rng: Rng) -> Spoilt:
+def blurred(run: DecodedRun, group: DecodedSet, share: Size, rng: Rng) -> Spoilt:
     """From one frame on a camera's pictures are out of focus: blurred by a share of their width."""
-    run = decoded.runs[k]
     camera = _camera(run, rng)
     start = int(rng.integers(len(run) // 4, 3 * len(run) // 4))
     pictures = np.array(run.pictures[camera])
@@ -209,9 +206,8 @@ def values_of(run: DecodedRun) -> dict[str, np.ndarray]:
     }
 
 
-def late(decoded: DecodedSet, k: int, frames: float | str, rng: Rng) -> Spoilt | None:
+def late(run: DecodedRun, group: DecodedSet, frames: Size, rng: Rng) -> Spoilt | None:
     """Rows late by some frames, early by some where these are negative; what has no other half is cut off."""
-    run = decoded.runs[k]
     count = abs(int(frames))
     values = values_of(run)
     if not any(v.shape[1] for v in values.values()) or count >= len(run) // 2:
@@ -252,15 +248,14 @@ def _correlation(first_curve: np.ndarray, second_curve: np.ndarray) -> float:
     return abs(float(np.corrcoef(first_curve, second_curve)[0, 1]))
 
 
-def clipped(decoded: DecodedSet, k: int, share: float | str, rng: Rng) -> Spoilt | None:
+def clipped(run: DecodedRun, group: DecodedSet, share: Size, rng: Rng) -> Spoilt | None:
     """The arm's action stays within the middle share of its range over the set."""
-    run = decoded.runs[k]
-    values = values_of(decoded.runs[k])
+    values = values_of(run)
     if "action" not in values:
         return None
     arm = run.signals().arm_dimensions("action")
     everywhere = np.concatenate(
-        [r.episode.action for r in decoded.runs if r.episode.action is not None]
+        [r.episode.action for r in group.runs if r.episode.action is not None]
     )[:, arm]
     low = everywhere.min(axis=0)
     high = everywhere.max(axis=0)
@@ -273,10 +268,9 @@ def clipped(decoded: DecodedSet, k: int, share: float | str, rng: Rng) -> Spoilt
     return _whole(with_rows(run, **values))
 
 
-def never_closes(decoded: DecodedSet, k: int, size: float | str, rng: Rng) -> Spoilt | None:
+def never_closes(run: DecodedRun, group: DecodedSet, size: Size, rng: Rng) -> Spoilt | None:
     """All dimensions of the gripper keep the value that they have where it is widest open."""
-    run = decoded.runs[k]
-    values = values_of(decoded.runs[k])
+    values = values_of(run)
     openings = [
         o
         for o, s in zip(run.openings(), run.grippers, strict=True)
@@ -292,10 +286,9 @@ def never_closes(decoded: DecodedSet, k: int, size: float | str, rng: Rng) -> Sp
     return _whole(with_rows(run, **values))
 
 
-def jump(decoded: DecodedSet, k: int, times: float | str, rng: Rng) -> Spoilt | None:
+def jump(run: DecodedRun, group: DecodedSet, times: Size, rng: Rng) -> Spoilt | None:
     """One joint is elsewhere for one frame, by some times its largest step."""
-    run = decoded.runs[k]
-    values = values_of(decoded.runs[k])
+    values = values_of(run)
     joint = _moving_joint(run, rng)
     if joint is None:
         return None
@@ -305,9 +298,8 @@ def jump(decoded: DecodedSet, k: int, times: float | str, rng: Rng) -> Spoilt | 
     return Spoilt(with_rows(run, state=values["state"]), jump_frame, jump_frame + 1)
 
 
-def stuck(decoded: DecodedSet, k: int, seconds: float | str, rng: Rng) -> Spoilt | None:
+def stuck(run: DecodedRun, group: DecodedSet, seconds: Size, rng: Rng) -> Spoilt | None:
     """The state keeps one value while the arm moves."""
-    run = decoded.runs[k]
     speed = run.signals().arm_speed
     place = None if speed is None else _where_moving(speed, float(seconds) * run.fps, rng)
     if place is None:
@@ -317,10 +309,9 @@ def stuck(decoded: DecodedSet, k: int, seconds: float | str, rng: Rng) -> Spoilt
     return Spoilt(with_rows(run, state=state), *place)
 
 
-def dead(decoded: DecodedSet, k: int, column: float | str, rng: Rng) -> Spoilt | None:
+def dead(run: DecodedRun, group: DecodedSet, column: Size, rng: Rng) -> Spoilt | None:
     """One joint of state or action keeps its first value."""
-    run = decoded.runs[k]
-    values = values_of(decoded.runs[k])
+    values = values_of(run)
     joint = _moving_joint(run, rng, str(column))
     if joint is None:
         return None
@@ -328,10 +319,9 @@ def dead(decoded: DecodedSet, k: int, column: float | str, rng: Rng) -> Spoilt |
     return _whole(with_rows(run, **values))
 
 
-def scaled(decoded: DecodedSet, k: int, factor: float | str, rng: Rng) -> Spoilt | None:
+def scaled(run: DecodedRun, group: DecodedSet, factor: Size, rng: Rng) -> Spoilt | None:
     """All joints of the state are in another unit."""
-    run = decoded.runs[k]
-    values = values_of(decoded.runs[k])
+    values = values_of(run)
     arm = run.signals().arm_dimensions("state")
     if not arm:
         return None
@@ -339,9 +329,8 @@ def scaled(decoded: DecodedSet, k: int, factor: float | str, rng: Rng) -> Spoilt
     return _whole(with_rows(run, state=values["state"]))
 
 
-def turned(decoded: DecodedSet, k: int, part: float | str, rng: Rng) -> Spoilt | None:
+def turned(run: DecodedRun, group: DecodedSet, part: Size, rng: Rng) -> Spoilt | None:
     """All joints of the state, or one of state or action that both have, have the other sign."""
-    run = decoded.runs[k]
     values = values_of(run)
     if len(values) < 2:
         return None
@@ -358,18 +347,16 @@ def turned(decoded: DecodedSet, k: int, part: float | str, rng: Rng) -> Spoilt |
     return _whole(with_rows(run, **values))
 
 
-def cut_off(decoded: DecodedSet, k: int, share: float | str, rng: Rng) -> Spoilt | None:
+def cut_off(run: DecodedRun, group: DecodedSet, share: Size, rng: Rng) -> Spoilt | None:
     """A run that is not known to have failed ends after a share of its frames, and is said to have succeeded."""
-    run = decoded.runs[k]
     if run.episode.record.success is False:
         return None
     shortened_run = kept_frames(run, np.arange(len(run)) < float(share) * len(run))
     return _whole(_said_to_succeed(shortened_run))
 
 
-def said_to_succeed(decoded: DecodedSet, k: int, size: float | str, rng: Rng) -> Spoilt | None:
+def said_to_succeed(run: DecodedRun, group: DecodedSet, size: Size, rng: Rng) -> Spoilt | None:
     """A run that failed is said to have succeeded."""
-    run = decoded.runs[k]
     if run.episode.record.success is not False:
         return None
     return _whole(_said_to_succeed(run))
@@ -380,17 +367,16 @@ def _said_to_succeed(run: DecodedRun) -> DecodedRun:
     return replace(run, episode=replace(run.episode, record=record))
 
 
-def offset(decoded: DecodedSet, k: int, share: float | str, rng: Rng) -> Spoilt | None:
+def offset(run: DecodedRun, group: DecodedSet, share: Size, rng: Rng) -> Spoilt | None:
     """One joint of the action, where that is a position, is apart from the state by a share of its range in the set."""
-    run = decoded.runs[k]
-    values = values_of(decoded.runs[k])
+    values = values_of(run)
     joint = _moving_joint(run, rng, "action")
     if joint is None or "state" not in values or values["state"].shape != values["action"].shape:
         return None
     if _correlation(values["state"][:, joint], values["action"][:, joint]) < TRACKS:
         return None
     everywhere = np.concatenate(
-        [r.episode.action[:, joint] for r in decoded.runs if r.episode.action is not None]
+        [r.episode.action[:, joint] for r in group.runs if r.episode.action is not None]
     )
     values["action"][:, joint] += float(share) * np.ptp(everywhere) * int(rng.choice([-1, 1]))
     return _whole(with_rows(run, **values))
@@ -399,10 +385,9 @@ def offset(decoded: DecodedSet, k: int, share: float | str, rng: Rng) -> Spoilt 
 # Whole runs
 
 
-def copied(decoded: DecodedSet, k: int, size: float | str, rng: Rng) -> Spoilt:
+def copied(run: DecodedRun, group: DecodedSet, size: Size, rng: Rng) -> Spoilt:
     """One more run, which is another one: exact, or with noise in its rows of a share of their range and pictures that
     were encoded again."""
-    run = decoded.runs[k]
     share = 0.0 if size == "exact" else float(size)
     if share:
         values = values_of(run)
@@ -413,20 +398,19 @@ def copied(decoded: DecodedSet, k: int, size: float | str, rng: Rng) -> Spoilt:
         run = _all_again(
             with_rows(run, **{name: rows + noise[name] for name, rows in values.items()})
         )
-    new = 1 + max(existing_run.index for existing_run in decoded.runs)
+    new = 1 + max(existing_run.index for existing_run in group.runs)
     record = replace(
         run.episode.record, episode_index=new, source_id=f"{run.episode.record.source_id} again"
     )
-    return _whole(replace(run, episode=replace(run.episode, record=record)), decoded.runs[k].index)
+    return _whole(replace(run, episode=replace(run.episode, record=record)), run.index)
 
 
-def other_pictures(decoded: DecodedSet, k: int, size: float | str, rng: Rng) -> Spoilt | None:
+def other_pictures(run: DecodedRun, group: DecodedSet, size: Size, rng: Rng) -> Spoilt | None:
     """The run has the pictures of another one of its task, or of another task; both are as long as the shorter."""
-    run = decoded.runs[k]
-    task = decoded.runs[k].episode.record.task
+    task = run.episode.record.task
     other_runs = [
         other_run
-        for other_run in decoded.runs
+        for other_run in group.runs
         if other_run is not run
         and (other_run.episode.record.task == task) == (size == "same task")
         and set(other_run.pictures) == set(run.pictures)
@@ -444,28 +428,21 @@ def other_pictures(decoded: DecodedSet, k: int, size: float | str, rng: Rng) -> 
 def kept_frames(run: DecodedRun, kept_mask: np.ndarray) -> DecodedRun:
     """The run's frames of a mask or of places [m]: rows, times and pictures."""
     episode = run.episode
-    times = episode.timestamps_s
-    tables = {
-        name: table and _rows_at(table, kept_mask) for name, table in _tables(episode).items()
-    }
-    times = None if times is None else times[kept_mask]
-    cut = replace(run, episode=replace(episode, timestamps_s=times, statistics=(), **tables))
+    places = pa.array(np.arange(len(run))[kept_mask])
+    times = None if episode.timestamps_s is None else episode.timestamps_s[kept_mask]
+    states = episode.states and episode.states.take(places)
+    actions = episode.actions and episode.actions.take(places)
+    cut_episode = replace(
+        episode, timestamps_s=times, statistics=(), states=states, actions=actions
+    )
+    cut = replace(run, episode=cut_episode)
     for camera, pictures in run.pictures.items():
         cut = cut.with_pictures(camera, pictures[kept_mask])
     return cut
 
 
-def _tables(episode: EpisodeData) -> dict[str, pa.Table | None]:
-    return {"states": episode.states, "actions": episode.actions}
-
-
-def _rows_at(table: pa.Table, kept_mask: np.ndarray) -> pa.Table:
-    return table.take(pa.array(np.arange(table.num_rows)[kept_mask]))
-
-
-def dropped(decoded: DecodedSet, k: int, frames: float | str, rng: Rng) -> Spoilt | None:
+def dropped(run: DecodedRun, group: DecodedSet, frames: Size, rng: Rng) -> Spoilt | None:
     """Frames lack, and the rows' times say so."""
-    run = decoded.runs[k]
     count = int(frames)
     if run.episode.timestamps_s is None or count >= len(run) // 3:
         return None
@@ -475,9 +452,8 @@ def dropped(decoded: DecodedSet, k: int, frames: float | str, rng: Rng) -> Spoil
     return Spoilt(kept_frames(run, kept_mask), max(0, start - 1), start + 1)
 
 
-def idle(decoded: DecodedSet, k: int, seconds: float | str, rng: Rng) -> Spoilt | None:
+def idle(run: DecodedRun, group: DecodedSet, seconds: Size, rng: Rng) -> Spoilt | None:
     """Nothing moves for some more seconds at the start or at the end; the camera sees its noise."""
-    run = decoded.runs[k]
     if not values_of(run):
         return None
     n = len(run)
@@ -522,10 +498,9 @@ def _at_rest(run: DecodedRun, stretch: slice) -> DecodedRun:
     return with_rows(run, action=values["action"])
 
 
-def other_text(decoded: DecodedSet, k: int, size: float | str, rng: Rng) -> Spoilt | None:
-    run = decoded.runs[k]
+def other_text(run: DecodedRun, group: DecodedSet, size: Size, rng: Rng) -> Spoilt | None:
     texts = sorted(
-        {r.episode.record.task or "" for r in decoded.runs} - {run.episode.record.task or "", ""}
+        {r.episode.record.task or "" for r in group.runs} - {run.episode.record.task or "", ""}
     )
     if not texts:
         return None
@@ -534,12 +509,11 @@ def other_text(decoded: DecodedSet, k: int, size: float | str, rng: Rng) -> Spoi
     return _whole(replace(run, episode=replace(run.episode, record=record)))
 
 
-def stale(decoded: DecodedSet, k: int, share: float | str, rng: Rng) -> Spoilt | None:
+def stale(run: DecodedRun, group: DecodedSet, share: Size, rng: Rng) -> Spoilt | None:
     """The stored statistics are those of a share of the set's runs, the first ones; of one run at least."""
-    run = decoded.runs[k]
-    values = values_of(decoded.runs[k])
-    first = decoded.runs[: max(1, round(float(share) * len(decoded.runs)))]
-    if not values or len(first) == len(decoded.runs):
+    values = values_of(run)
+    first = group.runs[: max(1, round(float(share) * len(group.runs)))]
+    if not values or len(first) == len(group.runs):
         return None
     statistics = []
     for vector in values:
@@ -560,7 +534,7 @@ def _camera(run: DecodedRun, rng: Rng) -> str:
     return run.cameras[int(rng.integers(len(run.cameras)))].camera
 
 
-def _frames(seconds: float | str, run: DecodedRun) -> int:
+def _frames(seconds: Size, run: DecodedRun) -> int:
     return max(2, round(float(seconds) * run.fps))
 
 

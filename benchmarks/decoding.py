@@ -1,6 +1,6 @@
 """What ingest costs over bare decoding, and over the published method, as ratios that hold on any machine.
 
-    python -m benchmarks.decoding [--runs N] [--seconds S] [--check]
+    python -m benchmarks.decoding [--runs N] [--published-frames N]
 
 Over the same frames, in turns, in one process, in wall-clock time:
 
@@ -11,17 +11,17 @@ Over the same frames, in turns, in one process, in wall-clock time:
   pair, and for each frame's progress the sums over all frames before. Slow, so on the first frames only.
 
 Two videos, made of the shipped sample: h264 of 256x256 px as shipped, and AV1 of 640x480 px encoded here as LeRobot
-does (two frames a group, crf 30). `--check` exits 1 when a goal is missed by more than 15 %; wrong frame counts always
-do.
+does (two frames a group, crf 30). Wrong counts exit 1.
 """
 
 import os
 import statistics
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from argparse import Namespace
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -33,7 +33,7 @@ from PIL import Image
 from annotate.config import FramesConfig
 from annotate.frames import measure_camera
 from annotate.progress import procvlm_labels
-from benchmarks.harness import Figure, arguments, exit_code
+from benchmarks.harness import Figure, expect, in_turns, measure, ratio
 from benchmarks.pipeline import encode_all
 from core.domain.label import Segment
 from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, TimedPicture, timed
@@ -98,24 +98,19 @@ def repeat_video(source: Path, path: Path, times: int) -> None:
 
 
 def decode_only(clip: Clip) -> int:
-    container = av.open(str(clip.path))
-    stream = container.streams.video[0]
-    stream.thread_type = "AUTO"
-    stream.codec_context.thread_count = CORES
-    count = sum(1 for _ in container.decode(stream))
-    container.close()
+    with av.open(str(clip.path)) as container:
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
+        stream.codec_context.thread_count = CORES
+        count = sum(1 for _ in container.decode(stream))
     return count
 
 
-def measure(clip: Clip, config: FramesConfig = NO_KEYFRAMES) -> int:
+def measured(clip: Clip, config: FramesConfig = NO_KEYFRAMES) -> int:
     options = DecodeOptions(CORES)
     return len(
         measure_camera(clip.episode(), "video", config, lambda sha256, jpeg: None, options=options)
     )
-
-
-def measure_keyframes(clip: Clip) -> int:
-    return measure(clip, KEYFRAMES)
 
 
 def published(clip: Clip, num_frames: int) -> int:
@@ -135,75 +130,34 @@ def published(clip: Clip, num_frames: int) -> int:
     return n
 
 
-# Timing
-
-
-def ratio(
-    limit: Callable[[], int], way: Callable[[], int], runs: int
-) -> tuple[set[int], float, float]:
-    """Frame counts of a way, its median seconds, and the median over the runs of the limit's seconds over its own."""
-    counts = set()
-    seconds = []
-    ratios = []
-    for _ in range(runs):
-        start = time.perf_counter()
-        limit()
-        middle = time.perf_counter()
-        counts.add(way())
-        end = time.perf_counter()
-        seconds.append(end - middle)
-        ratios.append((middle - start) / (end - middle))
-    return counts, statistics.median(seconds), statistics.median(ratios)
-
-
-def main() -> int:
-    parser = arguments(__doc__, check=True)
-    parser.add_argument(
-        "--runs", type=int, default=5, help="alternating runs; the median counts (default 5)"
-    )
-    parser.add_argument(
-        "--published-frames", type=int, default=200, help="frames for the published method"
-    )
-    args = parser.parse_args()
+def figures(args: Namespace) -> Iterator[Figure]:
     cv2.setNumThreads(1)
-    figures = []
-    wrong = []
     with tempfile.TemporaryDirectory() as folder:
         large = Path(folder) / "av1.mp4"
         encode_all("AV1", large, large_pictures(AV1_FRAMES))
         clips = Clip("h264 256x256", SAMPLE, SAMPLE_FRAMES), Clip("AV1 640x480", large, AV1_FRAMES)
-        print(f"{CORES} cores, {args.runs} runs, medians\n")
-        print(
-            "| video | way | frames | frames/s | decode time / its time | wanted |\n|---|---|---|---|---|---|"
-        )
         for clip in clips:
-            ways = {"measure": measure, "measure + keyframes": measure_keyframes}
+            ways = {"measure": measured, "measure + keyframes": partial(measured, config=KEYFRAMES)}
             rates = {}
             for name, way in ways.items():
-                counts, seconds, share = ratio(
-                    lambda c=clip: decode_only(c), lambda c=clip, w=way: w(c), args.runs
+                turns = {"decode": partial(decode_only, clip), name: partial(way, clip)}
+                seconds, counts = in_turns(turns, args.runs)
+                expect({*counts.values()}, {clip.num_frames}, f"{clip.name}, {name}: frames")
+                rates[name] = clip.num_frames / statistics.median(seconds[name])
+                share = ratio(seconds, "decode", name)
+                title = f"{clip.name}, {name}: decode time / its time"
+                yield Figure(
+                    title, share, GOALS[clip.name, name], note=f"{rates[name]:.0f} frames/s"
                 )
-                rates[name] = clip.num_frames / seconds
-                goal = GOALS[clip.name, name]
-                print(
-                    f"| {clip.name} | {name} | {clip.num_frames} | {rates[name]:.0f} | {share:.2f} | {goal} |"
-                )
-                figures.append(Figure(f"{clip.name}, {name}", share, goal))
-                wrong += [name] if counts != {clip.num_frames} else []
             start = time.perf_counter()
             count = published(clip, args.published_frames)
+            expect(count, args.published_frames, f"{clip.name}, published: frames")
             rate = count / (time.perf_counter() - start)
-            times = rates["measure"] / rate
-            faster = f"measure: {times:.1f} times as fast"
-            print(
-                f"| {clip.name} | published | {count} | {rate:.0f} | {faster} | {PUBLISHED_GOAL} |"
+            title = f"{clip.name}, measure: times as fast as published"
+            yield Figure(
+                title, rates["measure"] / rate, PUBLISHED_GOAL, note=f"{rate:.0f} frames/s"
             )
-            figures.append(Figure("times as fast as published", times, PUBLISHED_GOAL))
-            wrong += ["published"] if count != args.published_frames else []
-    for name in wrong:
-        print(f"error: {name}: not as many frames as there are", file=sys.stderr)
-    return int(bool(wrong)) or exit_code(figures, args.check)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    measure(__doc__, figures, runs=5, published_frames=200)

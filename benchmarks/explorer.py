@@ -10,13 +10,13 @@ whose memory is read from /proc. Each request is of another episode, filter or p
 was counted before unless the page does so for its users, too.
 """
 
-import json
 import math
 import random
 import shutil
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +25,16 @@ from urllib.parse import urlencode
 
 import httpx
 
-from benchmarks.harness import arguments, cpu_s, machine, memory_mb, serving, write_json
+from benchmarks.harness import (
+    Figure,
+    cpu_s,
+    expect,
+    machine,
+    measure,
+    memory_mb,
+    serving,
+    write_json,
+)
 from benchmarks.synthetic import DATASETS, episodes_of_each, make
 from core.paths import ROOT, Workspace
 from warehouse.lake import Lake
@@ -153,95 +162,75 @@ def furnish(space: Workspace, episodes: int) -> None:
 
 
 @contextmanager
-def exploring(space: Workspace) -> Iterator[tuple[str, int, float]]:
-    """Address and process of an explorer, and the seconds until it answered its first page."""
+def exploring(workspace: Path, checkout: Path = ROOT) -> Iterator[tuple[str, int, float]]:
+    """Address and process of a checkout's explorer, and the seconds until its first page."""
     started = time.monotonic()
-    words = (str(ROOT / "proccorpus.py"), "explore", "--no-open", "--no-token", "--port", "0")
-    with serving(*words, "--workspace", str(space.root)) as (line, pid):
+    words = (str(checkout / "proccorpus.py"), "explore", "--no-open", "--no-token", "--port", "0")
+    with serving(*words, "--workspace", str(workspace), folder=checkout) as (line, pid):
         url = line.split(" is at ")[1].split()[0]
         httpx.get(f"{url}/", timeout=600).raise_for_status()
         yield url, pid, time.monotonic() - started
 
 
-def measured(url: str, process: int, episodes: int, requests: int) -> list[dict]:
-    """Milliseconds of each page: median, 95th percentile, largest, mean computing. An answer that is no page fails."""
-    rows = []
+def measured(url: str, process: int, episodes: int, requests: int) -> Iterator[Figure]:
+    """The 95th percentile of each page's milliseconds. Raises HTTPStatusError."""
     with httpx.Client(base_url=url, timeout=120, follow_redirects=True) as client:
         for name, make_url in urls(episodes).items():
             client.get(make_url()).raise_for_status()
             took = []
-            computed = cpu_s(process)
+            start_cpu_s = cpu_s(process)
             for _ in range(requests):
                 path = make_url()
                 start_s = time.perf_counter()
                 client.get(path).raise_for_status()
                 took.append(1000 * (time.perf_counter() - start_s))
             p95 = sorted(took)[math.ceil(0.95 * len(took)) - 1]
-            computed = 1000 * (cpu_s(process) - computed) / requests
-            rows.append({"page": name, "p95_ms": p95})
-            print(
-                f"{name:22} {statistics.median(took):7.0f} {p95:7.0f} {max(took):7.0f} {computed:7.0f}",
-                flush=True,
-            )
-    return rows
+            computed = 1000 * (cpu_s(process) - start_cpu_s) / requests
+            note = f"median {statistics.median(took):.0f}, most {max(took):.0f}, CPU {computed:.0f}"
+            yield Figure(name, p95, WANTED_MS, "ms", smaller=True, note=note)
 
 
-def stated(rows: list[dict[str, Any]]) -> dict[str, Any]:
+def stated(pages: Sequence[Figure]) -> dict[str, Any]:
     """What pages state: how many pages answer 95 % of their requests within the goal, and the slowest of these."""
-    quick = [row["p95_ms"] for row in rows if row["p95_ms"] <= WANTED_MS]
-    return {"pages": len(rows), "quick": len(quick), "within_ms": round(max(quick, default=0))}
+    quick = [page.value for page in pages if page.value <= WANTED_MS]
+    rows = [{"page": page.name, "p95_ms": page.value} for page in pages]
+    within_ms = round(max(quick, default=0))
+    return {"pages": len(pages), "quick": len(quick), "within_ms": within_ms, "rows": rows}
 
 
-def main() -> None:
-    parser = arguments(__doc__)
-    parser.add_argument("--store", action="store_true", help="write the figures that pages state")
-    parser.add_argument("--scale", type=float, default=1.0)
-    parser.add_argument(
-        "--folder",
-        type=Path,
-        default=Path("/tmp/explorer-bench"),
-        help="made, and deleted at the end",
-    )
-    parser.add_argument("--requests", type=int, default=20, help="of each page")
-    parser.add_argument(
-        "--keep",
-        action="store_true",
-        help="leave the corpus for another run, which takes it as it is",
-    )
-    args = parser.parse_args()
+def figures(args: Namespace) -> Iterator[Figure]:
     space = Workspace(args.folder)
     episodes = episodes_of_each(args.scale)
     if not space.exists():
         make(space, args.scale)
     furnish(space, episodes)
     try:
-        counts = Lake(space, read_only=True).rows(
-            "SELECT (SELECT count(*) FROM episode_facts), (SELECT count(*) FROM frames), (SELECT sum(num_rows)"
-            " FROM episode_facts)"
-        )[0]
-        assert counts[0] == DATASETS * episodes, counts
-        assert counts[1] == counts[2], counts
-        print(f"{counts[0]:,} episodes, {counts[1]:,} frame rows")
-        shutil.rmtree(space.root / "explorer", ignore_errors=True)
-        print("page (milliseconds)     median     p95     max     CPU")
-        with exploring(space) as (url, process, first_s):
-            rows = measured(url, process, episodes, args.requests)
-            now_mb, peak_mb = memory_mb(process)
-        with exploring(space) as (_, _, again_s):
-            pass
-        print(
-            f"first page after {first_s:.1f} s, of the next start after {again_s:.1f} s; memory {now_mb:.0f} MB, at"
-            f" most {peak_mb:.0f}"
+        sql = """SELECT (SELECT count(*) FROM episode_facts), (SELECT count(*) FROM frames),
+                 (SELECT sum(num_rows) FROM episode_facts)"""
+        [counts] = Lake(space, read_only=True).rows(sql)
+        expect(
+            counts,
+            (DATASETS * episodes, counts[2], counts[2]),
+            "episodes, rows of frames twice",
         )
+        shutil.rmtree(space.root / "explorer", ignore_errors=True)
+        with exploring(space.root) as (url, process, first_s):
+            pages = list(measured(url, process, episodes, args.requests))
+            now_mb, peak_mb = memory_mb(process)
+        with exploring(space.root) as (_, _, again_s):
+            pass
+        yield from pages
+        yield Figure("first page", first_s, unit="s", note=f"of the next start {again_s:.1f} s")
+        note = f"{now_mb:.0f} MB afterwards; {counts[0]:,} episodes, {counts[1]:,} frame rows"
+        yield Figure("most memory", peak_mb, WANTED_MB, "MB", smaller=True, note=note)
         if args.store:
             about = {"episodes": counts[0], "machine": machine()}
-            write_json(FIGURES, stated(rows) | about | {"rows": rows})
-        slow = [r["page"] for r in rows if r["p95_ms"] > WANTED_MS]
-        print(json.dumps({"slow": slow, "memory_is_less": peak_mb < WANTED_MB}))
+            write_json(FIGURES, stated(pages) | about)
     finally:
         if not args.keep:
             shutil.rmtree(args.folder)
 
 
 if __name__ == "__main__":
-    main()
+    corpus = {"folder": Path("/tmp/explorer-bench"), "keep": False, "store": False}
+    measure(__doc__, figures, scale=1.0, requests=20, **corpus)

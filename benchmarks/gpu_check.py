@@ -24,8 +24,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,22 +33,22 @@ import numpy as np
 import torch
 
 from benchmarks.harness import table
-from benchmarks.reward import make_scorers, ours, timed, write_video
+from benchmarks.reward import make_scorers, ours, timed, write_moving
 from benchmarks.true_size import SHAPES, write_checkpoint
 from core.paths import Workspace
-from core.tables import TABLES
+from tests.kits.fault_kit import wait_for
+from tests.kits.training_kit import killed_and_resumed, release_of
 from training.attention import chosen
 from training.backbones import read_config
 from training.model import load_model, pool
 from training.plan import Machine, card_here, plan
 from training.recipe import Recipe, load_recipe
 from training.rollouts import with_vllm
-from training.runs import Point, TrainingRun
+from training.runs import TrainingRun
 from training.train import train
 from warehouse.lake import Lake
-from warehouse.releases.contents import ShardFile
 from warehouse.releases.release import Release, get_release
-from warehouse.shards.shard import EntryContent, picture_name, shards_stage
+from warehouse.shards.shard import EntryContent, picture_name
 
 GOAL_MFU = 0.4
 GOAL_TIMES = 2.0
@@ -73,9 +72,27 @@ FEW = 6  # samples whose loss is compared, packed and padded
 EPISODES = 16
 MOMENTS = 16
 WORDS = [
-    "grip", "lift", "turn", "push", "slide", "open", "close", "cup", "lid", "box", "arm", "left", "right", "near",
-    "under", "above", "slowly", "then", "until", "table",
-]  # fmt: skip
+    "grip",
+    "lift",
+    "turn",
+    "push",
+    "slide",
+    "open",
+    "close",
+    "cup",
+    "lid",
+    "box",
+    "arm",
+    "left",
+    "right",
+    "near",
+    "under",
+    "above",
+    "slowly",
+    "then",
+    "until",
+    "table",
+]
 
 
 @dataclass(frozen=True)
@@ -157,21 +174,6 @@ def episodes(count: int, moments: int, size: tuple[int, int]) -> Iterator[tuple[
                 }
             )
         yield "train", EntryContent("made", e, rows, pictures)
-
-
-def write_release(lake: Lake, name: str, count: int, moments: int, size: tuple[int, int]) -> None:
-    """Shards of about a megabyte, so that each of eight workers has some."""
-    tables = shards_stage(
-        lake.workspace, name, 0, episodes(count, moments, size), target_bytes=1 << 20
-    )
-    columns = ShardFile.__dataclass_fields__
-    rows = tables["shards"].select(list(columns)).to_pylist()
-    files = [ShardFile(**row) for row in rows]
-    release = {"name": name, "config_hash": name.ljust(64, "0"), "created_at": datetime.now(UTC)}
-    lake.freeze(
-        release=release,
-        shards=TABLES["release_shards"].rows([asdict(f) | {"name": name} for f in files]),
-    )
 
 
 def write_prompts(folder: Path, size: tuple[int, int]) -> Path:
@@ -271,17 +273,27 @@ def same_loss(bench: Bench, attention: str) -> dict[str, Any]:
     packed, figures = run_of(
         bench,
         changed(
-            bench.recipe, "packed", model={"attention": attention}, train=train | {"batch": 1}, **_still(bench),
+            bench.recipe,
+            "packed",
+            model={"attention": attention},
+            train=train | {"batch": 1},
+            **_still(bench),
             data={"packing": True, "window": FEW, "sequence_length": length, "workers": 0},
-        ), "few",
-    )  # fmt: skip
+        ),
+        "few",
+    )
     padded, _ = run_of(
         bench,
         changed(
-            bench.recipe, "padded", model={"attention": "sdpa"}, train=train | {"batch": FEW}, **_still(bench),
+            bench.recipe,
+            "padded",
+            model={"attention": "sdpa"},
+            train=train | {"batch": FEW},
+            **_still(bench),
             data={"packing": False, "window": FEW, "sequence_length": length, "workers": 0},
-        ), "few",
-    )  # fmt: skip
+        ),
+        "few",
+    )
     packed_point = packed.curve[0]
     two = padded.curve[0]
     if packed_point.samples != two.samples:
@@ -308,9 +320,12 @@ LADDER: dict[str, dict[str, Any]] = {
     "compiled": {"compile": True, "recompute": "all"},
     "compiled, products kept": {"compile": True, "recompute": "matmul"},
     "compiled, weights in bfloat16": {
-        "compile": True, "recompute": "matmul", "distributed": "fsdp", "dtype": "bfloat16",
+        "compile": True,
+        "recompute": "matmul",
+        "distributed": "fsdp",
+        "dtype": "bfloat16",
     },
-}  # fmt: skip
+}
 ROWS = 4  # of a step of the ladder, one at once
 
 
@@ -356,25 +371,12 @@ def _still(bench: Bench) -> dict[str, dict[str, Any]]:
     return {}
 
 
-class KilledError(Exception):
-    pass
-
-
 def resumed(bench: Bench) -> dict[str, Any]:
     """A run of four steps; and one that is killed in its third and goes on from its second."""
     settings = {"steps": 4, "save_every": 2, "accumulation": 1}
     whole, figures = run_of(bench, changed(bench.recipe, "whole", train=settings), "made")
-
-    def kill(point: Point) -> None:
-        if point.step == 2:
-            raise KilledError
-
     recipe = changed(bench.recipe, "killed", train=settings)
-    try:
-        train(bench.lake, bench.release("made"), recipe, kill)
-    except KilledError:
-        free()
-    resumed_run = train(bench.lake, bench.release("made"), recipe, resume=True)
+    resumed_run = killed_and_resumed(bench.lake, bench.release("made"), recipe, 2)
     off = max(
         abs(a.loss - b.loss) / max(1e-3, abs(a.loss))
         for a, b in zip(whole.curve, resumed_run.curve, strict=True)
@@ -419,7 +421,7 @@ def rewards(bench: Bench) -> dict[str, Any]:
     """Rewards of a video at windows of 8 pictures, with vision shared between windows and seen anew by each."""
     shared, unshared, *_ = make_scorers(bench.device)
     with tempfile.TemporaryDirectory() as spare:
-        write_video(Path(spare) / "run.mp4", bench.load.moments)
+        write_moving(Path(spare) / "run.mp4", bench.load.moments)
         ours(shared, Path(spare) / "run.mp4")
         shared_s, first = timed(bench.device, lambda: ours(shared, Path(spare) / "run.mp4"))
         two, second = timed(bench.device, lambda: ours(unshared, Path(spare) / "run.mp4"))
@@ -555,9 +557,14 @@ def pooling(bench: Bench, recipe: Recipe) -> dict[str, Any]:
 def prepare(folder: Path, shape: str, load: Load, device: str) -> int:
     """Checkpoint, releases and prompts; returns the number of parameters. The other processes wait for `ready`."""
     lake = Lake(Workspace(folder / "workspace"))
-    write_release(lake, "made", EPISODES, MOMENTS, load.picture)
-    write_release(lake, "large", EPISODES, MOMENTS, load.large_picture)
-    write_release(lake, "few", 1, FEW, load.picture)
+    sizes = {
+        "made": (EPISODES, MOMENTS, load.picture),
+        "large": (EPISODES, MOMENTS, load.large_picture),
+        "few": (1, FEW, load.picture),
+    }
+    for name, size in sizes.items():
+        # Shards of about a megabyte, so that each of eight workers has some
+        release_of(lake, episodes(*size), 1 << 20, name)
     write_prompts(folder / "prompts", load.picture)
     texts = [" ".join(WORDS), "The task: How far is it? <progress>0123456789.%</progress>"]
     parameters = write_checkpoint(folder / "model", SHAPES[shape], texts, device)
@@ -566,12 +573,9 @@ def prepare(folder: Path, shape: str, load: Load, device: str) -> int:
     return parameters
 
 
-def wait_for(folder: Path, seconds: float = 900.0) -> int:
-    limit = time.monotonic() + seconds
-    while not (folder / "ready").exists():
-        if time.monotonic() > limit:
-            raise TimeoutError(f"the first process has not prepared {folder} for {seconds:.0f} s")
-        time.sleep(0.2)
+def prepared_parameters(folder: Path) -> int:
+    """What the first process has written, once it has."""
+    wait_for((folder / "ready").exists, f"{folder} is prepared", 900)
     return int((folder / "ready").read_text())
 
 
@@ -585,7 +589,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     named_recipe = load_recipe(args.recipe, folder / "model")
     load = TINY if args.tiny else replace(FULL, picture=args.pictures)
     shape = "tiny" if args.tiny else args.shape or shape_of(named_recipe)
-    parameters = prepare(folder, shape, load, device) if rank == 0 else wait_for(folder)
+    parameters = prepare(folder, shape, load, device) if rank == 0 else prepared_parameters(folder)
     bench = Bench(
         Lake(Workspace(folder / "workspace")),
         base_recipe(named_recipe, args.tiny),
@@ -737,9 +741,7 @@ def main(arguments: list[str] | None = None) -> int:
     failed = [row["what"] for row in report["rows"] if not row["holds"]]
     if failed:
         print(f"error: failed: {'; '.join(failed)}", file=sys.stderr)
-    if failed:
-        return 1
-    return 0
+    return int(bool(failed))
 
 
 if __name__ == "__main__":

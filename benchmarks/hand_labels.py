@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
+from itertools import starmap
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,12 +15,10 @@ from annotate.motion.annotator import annotate as by_motion
 from annotate.motion.observe import Signals
 from annotate.vlm.moments import moments_of
 from annotate.vlm.pictures import EpisodeView
-from benchmarks.harness import build
-from benchmarks.label_truth import TRUTH, signals_without_outcomes
+from benchmarks.label_truth import TRUTH, true_runs
 from benchmarks.vlm_other_ways import blank
 from core.paths import Workspace
-from eval.annotators.truth import EpisodeTruth, corpus_truth
-from warehouse.lake import Lake
+from eval.annotators.truth import EpisodeTruth
 
 SIZE_PX = (480, 360)
 KEYFRAME_S = 1.0
@@ -40,26 +39,15 @@ class HandLabelled(NamedTuple):
 def labelled_sets(
     space: Workspace, data: Path, names: Sequence[str]
 ) -> dict[str, list[HandLabelled]]:
-    """The hand-labelled runs of some sets, which are built from `data` by the product's own command."""
-    sets = {}
-    for name in names:
-        build(space, data / name, name)
-        lake = Lake(space, read_only=True)
-        truths = corpus_truth(lake, TRUTH, name)
-        runs = signals_without_outcomes(lake, name)
-        # The model plans for a run what the run shows: a failed one has no more steps than it came to
-        hand_truths = {
-            s.episode_index: replace(truths[s.episode_index], num_planned=0)
-            for s in runs
-            if s.episode_index in truths
-        }
-        sets[name] = [
-            HandLabelled(s, hand_truths[s.episode_index])
-            for s in runs
-            if s.episode_index in hand_truths
-        ]
-        lake.con.close()
-    return sets
+    """The hand-labelled runs of some sets, built from `data` by the product's command."""
+    return {
+        name: list(starmap(_as_shown, true_runs(space, data / name, TRUTH, name))) for name in names
+    }
+
+
+def _as_shown(signals: Signals, truth: EpisodeTruth) -> HandLabelled:
+    # The model plans for a run what the run shows: a failed one has no more steps than it came to
+    return HandLabelled(signals, replace(truth, num_planned=0))
 
 
 def view_of(run: HandLabelled, *, success: bool | None) -> EpisodeView:

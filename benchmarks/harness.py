@@ -1,17 +1,20 @@
-"""What benchmarks share: arguments, workspaces, own processes, tables in Markdown, figures in JSON, and the machine."""
+"""What benchmarks share: figures beside goals, workspaces, own processes, tables in Markdown, the machine."""
 
 import argparse
 import json
 import math
 import os
 import re
+import resource
+import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from core.paths import ROOT, Workspace
 
@@ -21,40 +24,67 @@ SHARED = (
 )  # real datasets and their hand-labelled truth, where they lie beside the checkout
 
 
-def arguments(doc: str | None, *, check: bool = False) -> argparse.ArgumentParser:
-    """A parser whose help is the script's docstring. check: with --check, for `exit_code`."""
-    parser = argparse.ArgumentParser(
-        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    if check:
-        parser.add_argument(
-            "--check", action="store_true", help="exit 1 when a goal is missed by more than 15 %%"
-        )
-    return parser
+def options(doc: str | None, **defaults: Any) -> argparse.Namespace:
+    """What the command line says: an option for each default, of its type; `doc` is the help.
+
+    False is a flag, a tuple takes several words, None is a path that may lack.
+    """
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=doc, formatter_class=raw)
+    for name, default in defaults.items():
+        word = f"--{name.replace('_', '-')}"
+        if default is False:
+            parser.add_argument(word, action="store_true")
+        elif default is None:
+            parser.add_argument(word, type=Path)
+        elif isinstance(default, tuple):
+            parser.add_argument(word, nargs="*", default=default)
+        else:
+            parser.add_argument(word, type=type(default), default=default)
+    return parser.parse_args()
 
 
 class Figure(NamedTuple):
-    """What was measured beside its goal: Figure("plan", 11.0, 10.0, "s", smaller=True)."""
+    """What was measured, and its goal: Figure("plan", 11.0, 10.0, "s", smaller=True)."""
 
     name: str
     value: float
-    goal: float
+    goal: float | None = None
     unit: str = ""
     smaller: bool = False  # is better
+    note: str = ""  # what else was seen, in words
 
     def is_missed(self) -> bool:
         """By more than single runs differ?"""
+        if self.goal is None:
+            return False
         if self.smaller:
             return self.value > self.goal * (1 + SLACK)
         return self.value < self.goal * (1 - SLACK)
 
 
-def exit_code(figures: Iterable[Figure], check: bool) -> int:
-    """Print what missed its goal; 1 where that is to be an error."""
-    missed = [figure for figure in figures if figure.is_missed()]
-    for name, value, goal, unit, _ in missed:
-        print(f"\nMissed: {name}: {value:.4g} {unit}, goal {goal:g}")
-    return int(check and bool(missed))
+ALWAYS = "--check exits 1 where a goal is missed by more than 15 %; --out FILE: as JSON, too."
+Measured = Callable[[argparse.Namespace], Iterable[Figure]]
+
+
+def measure(doc: str | None, measured: Measured, **defaults: Any) -> NoReturn:
+    """A script of figures: prints them as one table and ends. `defaults`: see `options`."""
+    args = options(f"{doc}\n{ALWAYS}", check=False, out=None, **defaults)
+    figures = []
+    for figure in measured(args):
+        figures.append(figure)
+        print(f"{figure.name}: {figure.value:.4g} {figure.unit}", file=sys.stderr, flush=True)
+    if args.out:
+        write_json(args.out, {figure.name: figure._asdict() for figure in figures})
+    print(f"{machine()}\n")
+    table(("", "measured", "goal", "", "note"), list(map(_cells, figures)))
+    sys.exit(int(args.check and any(figure.is_missed() for figure in figures)))
+
+
+def _cells(figure: Figure) -> list[str]:
+    value = f"{figure.value:.4g} {figure.unit}".strip()
+    missed = "missed" * figure.is_missed()
+    return [figure.name, value, str(figure.goal or ""), missed, figure.note]
 
 
 def machine() -> str:
@@ -84,6 +114,14 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def own_cpu_s() -> float:
+    """User and system time so far of this process and of its ended children."""
+    return sum(
+        usage.ru_utime + usage.ru_stime
+        for usage in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    )
+
+
 def memory_mb(pid: int) -> tuple[float, float]:
     """Resident memory of a process now, and the most so far."""
     lines = dict(
@@ -106,6 +144,31 @@ def apart(function: Callable[..., Any], *words: str) -> Any:
     if process.returncode:
         sys.exit(f"{spec.name}: {function.__name__}({', '.join(words)}) failed")
     return json.loads(process.stdout.splitlines()[-1])
+
+
+def in_turns[T](
+    ways: dict[str, Callable[[], T]], runs: int
+) -> tuple[dict[str, list[float]], dict[str, T]]:
+    """Seconds of each way in each round, in turns, and its last result."""
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    results = {}
+    for _ in range(runs):
+        for name, way in ways.items():
+            start = time.perf_counter()
+            results[name] = way()
+            seconds[name].append(time.perf_counter() - start)
+    return seconds, results
+
+
+def ratio(seconds: dict[str, list[float]], base: str, name: str) -> float:
+    """How many times as fast as `base` a way is: the median of rounds."""
+    return statistics.median(b / s for b, s in zip(seconds[base], seconds[name], strict=True))
+
+
+def expect(value: object, expected: object, subject: str) -> None:
+    """Raises SystemExit where it is not so: figures of it are worth nothing."""
+    if value != expected:
+        sys.exit(f"{subject}: {value} instead of {expected}")
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -15,7 +15,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from argparse import Namespace
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -23,16 +24,8 @@ from typing import Any
 import httpx
 from playwright.sync_api import Browser, sync_playwright
 
-from benchmarks.harness import (
-    Figure,
-    arguments,
-    cpu_s,
-    exit_code,
-    machine,
-    serving,
-    table,
-    write_json,
-)
+from benchmarks.explorer import exploring
+from benchmarks.harness import Figure, cpu_s, machine, measure, write_json
 from core.paths import ROOT
 from tests.kits.browser_kit import FLAGS, chromium
 from tests.kits.visitor import csrf
@@ -40,16 +33,12 @@ from tests.kits.visitor import csrf
 FIGURES = ROOT / "docs" / "data" / "judging.json"
 WANTED_CPU_S = 0.1
 WANTED_RATIO = 8.0
-WANTED_TEN_S = 6.0  # on an idle machine
 THIS = "this"
+# Of an accept, by the server; and of ten of them, on an idle machine
+WANTED_S = {THIS: (WANTED_CPU_S, 6.0)}
 SETTLED_S = 8.0  # after the last judgement: by then it is in the lake
 NUM_EPISODES = 60  # that are judged again and again
 PART = 100  # judgements that are compared
-
-
-def explorer_of(checkout: Path, workspace: Path) -> tuple[str, ...]:
-    options = ("explore", "--no-open", "--no-token", "--port", "0", "--workspace", str(workspace))
-    return str(checkout / "proccorpus.py"), *options
 
 
 def made(checkout: Path, workspace: Path) -> Path:
@@ -65,10 +54,10 @@ def accepted(
     browser: Browser, checkout: Path, workspace: Path, count: int
 ) -> tuple[float, list[float]]:
     """Server CPU of an accept, and the seconds until the next run stood on the screen."""
-    with serving(*explorer_of(checkout, workspace), folder=checkout) as (line, pid):
+    with exploring(workspace, checkout) as (url, pid, _):
         page = browser.new_context(viewport={"width": 1280, "height": 720}).new_page()
         page.set_default_timeout(120_000)
-        page.goto(line.split(" is at ")[1].split()[0] + "/review")
+        page.goto(f"{url}/review")
         page.locator("#start").click()
         page.locator("#editor[data-ready]").wait_for(state="attached")
         page.wait_for_load_state("networkidle")
@@ -88,34 +77,32 @@ def accepted(
 
 def in_a_row(workspace: Path, count: int) -> list[float]:
     """Server CPU of each hundred judgements, by one."""
-    with serving(*explorer_of(ROOT, workspace)) as (line, pid):
-        url = line.split(" is at ")[1].split()[0]
-        with httpx.Client(base_url=url, timeout=120) as client:
-            headers = {"origin": url, "x-csrf-token": csrf(client)}
-            episode_views = [
-                client.get(f"/api/episode/sim_short/{episode}").json()
-                for episode in range(NUM_EPISODES)
-            ]
-            runs = [episode["runs"][0]["label_run"] for episode in episode_views]
-            newest: dict[int, str | None] = {}
-            costs = []
-            for part in range(count // PART):
-                start_cpu_s = cpu_s(pid)
-                for number in range(part * PART, (part + 1) * PART):
-                    episode = number % NUM_EPISODES
-                    body = {
-                        "author": "ada",
-                        "comment": str(number),
-                        "brief": True,
-                        "base_label_run": runs[episode],
-                    }
-                    path = f"/api/corrections/sim_short/{episode}/accept"
-                    answer = client.post(
-                        path, json=body | {"follows": newest.get(episode)}, headers=headers
-                    )
-                    newest[episode] = answer.raise_for_status().json()["saved"]
-                costs.append((cpu_s(pid) - start_cpu_s) / PART)
-            return costs
+    with exploring(workspace) as (url, pid, _), httpx.Client(base_url=url, timeout=120) as client:
+        headers = {"origin": url, "x-csrf-token": csrf(client)}
+        episode_views = [
+            client.get(f"/api/episode/sim_short/{episode}").json()
+            for episode in range(NUM_EPISODES)
+        ]
+        runs = [episode["runs"][0]["label_run"] for episode in episode_views]
+        newest: dict[int, str | None] = {}
+        costs = []
+        for part in range(count // PART):
+            start_cpu_s = cpu_s(pid)
+            for number in range(part * PART, (part + 1) * PART):
+                episode = number % NUM_EPISODES
+                body = {
+                    "author": "ada",
+                    "comment": str(number),
+                    "brief": True,
+                    "base_label_run": runs[episode],
+                }
+                path = f"/api/corrections/sim_short/{episode}/accept"
+                answer = client.post(
+                    path, json=body | {"follows": newest.get(episode)}, headers=headers
+                )
+                newest[episode] = answer.raise_for_status().json()["saved"]
+            costs.append((cpu_s(pid) - start_cpu_s) / PART)
+        return costs
 
 
 def stated(
@@ -141,14 +128,7 @@ def stated(
     }
 
 
-def main() -> int:
-    parser = arguments(__doc__, check=True)
-    parser.add_argument("--against", type=Path, help="another checkout of proccorpus")
-    parser.add_argument("--accepts", type=int, default=10)
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--in-a-row", type=int, default=1000)
-    parser.add_argument("--store", action="store_true", help="write the figures that pages state")
-    args = parser.parse_args()
+def figures(args: Namespace) -> Iterator[Figure]:
     checkouts = {THIS: ROOT} | ({"the other": args.against.resolve()} if args.against else {})
     cpu: dict[str, list[float]] = {name: [] for name in checkouts}
     took: dict[str, list[float]] = {name: [] for name in checkouts}
@@ -166,26 +146,21 @@ def main() -> int:
                 took[name] += seconds
         browser.close()
         costs = in_a_row(shutil.copytree(built[THIS], Path(folder) / "row"), args.in_a_row)
-    figures = stated(cpu, took, costs)
-    print(f"{machine()}\n")
-    head = ("checkout", "server CPU s an accept", "median s", "most s", "ten accepts s")
-    lines = [[name, *map(str, row.values())] for name, row in figures["checkouts"].items()]
-    table(head, lines)
-    in_a_row_s = ", ".join(f"{cost:.3f}" for cost in costs)
-    print(f"\n{args.in_a_row} in a row, server CPU s each, by the hundred: {in_a_row_s}")
-    this_checkout = figures["checkouts"][THIS]
-    goals = [
-        Figure("server CPU of an accept", this_checkout["cpu_s"], WANTED_CPU_S, "s", smaller=True),
-        Figure("ten accepts", this_checkout["ten_s"], WANTED_TEN_S, "s", smaller=True),
-        Figure("server CPU of one of many", max(costs), WANTED_CPU_S, "s", smaller=True),
-    ]
-    if figures["ratio"]:
-        print(f"\nThe other takes {figures['ratio']} times the CPU.")
-        goals.append(Figure("the other's CPU beside ours", figures["ratio"], WANTED_RATIO))
+    facts = stated(cpu, took, costs)
+    for name, row in facts["checkouts"].items():
+        cpu_goal, ten_goal = WANTED_S.get(name, (None, None))
+        note = f"until the next stands there: {row['median_s']} s (median), {row['most_s']} (most)"
+        title = f"{name}: server CPU of an accept"
+        yield Figure(title, row["cpu_s"], cpu_goal, "s", smaller=True, note=note)
+        yield Figure(f"{name}: ten accepts", row["ten_s"], ten_goal, "s", smaller=True)
+    note = f"each of {args.in_a_row}, by the hundred: {facts['in_a_row_cpu_s']}"
+    title = "server CPU of one of many"
+    yield Figure(title, max(costs), WANTED_CPU_S, "s", smaller=True, note=note)
+    if facts["ratio"]:
+        yield Figure("the other's CPU beside ours", facts["ratio"], WANTED_RATIO)
     if args.store:
-        write_json(FIGURES, figures | {"machine": machine()})
-    return exit_code(goals, args.check)
+        write_json(FIGURES, facts | {"machine": machine()})
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    measure(__doc__, figures, against=None, accepts=10, rounds=2, in_a_row=1000, store=False)

@@ -1,6 +1,6 @@
 """How true labels are on robots that nothing was chosen on: the tables of docs/truth.md.
 
-    python -m benchmarks.label_truth [--data FOLDER] [--sets samples ...] [--workspace W]
+    python -m benchmarks.label_truth [--data FOLDER] [--dataset NAME ...] [--sets samples ...] [--workspace W] [--page]
 
 Hand-labelled sets (benchmarks/real_truth; their pictures and signals in FOLDER, see benchmarks/real_truth/fetch.py) are
 built by the product's own command, and labelled without their outcomes. Every constant that decides a label is in
@@ -9,7 +9,7 @@ chosen, and the robot is labelled by these: that is the figure which the page qu
 samples/make_samples.py writes) are labelled with and without their outcomes.
 
 Error of progress: mean absolute difference to equal budgets of people's steps, or to what the simulator knows. Prints
-Markdown, writes docs/data/truth.json, and the tables between the markers of docs/truth.md.
+Markdown, writes docs/data/truth.json (--json FILE), with --page also docs/truth.md. --workspace keeps what is built.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from itertools import chain, pairwise
+from itertools import chain, pairwise, starmap
 from operator import itemgetter
 from pathlib import Path
 from types import ModuleType
@@ -38,9 +38,9 @@ from annotate.transfer import Reference, Transferred
 from annotate.transfer import annotate as transfer
 from benchmarks.harness import (
     SHARED,
-    arguments,
     build,
     json_number,
+    options,
     table_text,
     trial_workspace,
     write_json,
@@ -124,21 +124,25 @@ class Known:
 # The sets
 
 
+def true_runs(
+    space: Workspace, source: Path, truth: Path, dataset: str
+) -> list[tuple[Signals, EpisodeTruth]]:
+    """The runs of a set with a known truth, without outcomes; the set is built."""
+    build(space, source, dataset)
+    lake = Lake(space, read_only=True)
+    truths = corpus_truth(lake, truth, dataset)
+    signals = signals_without_outcomes(lake, dataset)
+    lake.con.close()
+    return [(s, truths[s.episode_index]) for s in signals if s.episode_index in truths]
+
+
 def real_sets(
     space: Workspace, data: Path, truth: Path, names: Sequence[str]
 ) -> dict[str, list[Known]]:
-    sets = {}
-    for name in names:
-        build(space, data / name, name)
-        lake = Lake(space, read_only=True)
-        truths = corpus_truth(lake, truth, name)
-        sets[name] = [
-            _of_person(s, truths[s.episode_index])
-            for s in signals_without_outcomes(lake, name)
-            if s.episode_index in truths
-        ]
-        lake.con.close()
-    return sets
+    return {
+        name: list(starmap(_of_person, true_runs(space, data / name, truth, name)))
+        for name in names
+    }
 
 
 def signals_without_outcomes(lake: Lake, dataset: str) -> list[Signals]:
@@ -165,26 +169,10 @@ def _of_person(signals: Signals, truth: EpisodeTruth) -> Known:
 
 
 def simulated_set(space: Workspace, folder: Path, dataset: str) -> list[Known]:
-    build(space, folder / dataset, dataset)
-    lake = Lake(space, read_only=True)
-    truths = corpus_truth(lake, folder / "truth", dataset)
-    truth_by_episode = load_truth(folder / "truth", dataset)
-    assert truth_by_episode, f"no truth of {dataset} in {folder}"
-    known_episodes = [
-        Known(
-            s,
-            t.success,
-            t.progress(),
-            t.boundaries,
-            t.passes[0],
-            float("nan"),
-            truth_by_episode[s.episode_index]["policy"],
-        )
-        for s in signals_without_outcomes(lake, dataset)
-        if (t := truths.get(s.episode_index)) is not None
-    ]
-    lake.con.close()
-    return known_episodes
+    policies = load_truth(folder / "truth", dataset)
+    assert policies, f"no truth of {dataset} in {folder}"
+    runs = true_runs(space, folder / dataset, folder / "truth", dataset)
+    return [replace(_of_person(s, t), kind=policies[s.episode_index]["policy"]) for s, t in runs]
 
 
 # Labels under other values
@@ -536,35 +524,22 @@ def plain(value: Any) -> Any:
     return value
 
 
-def hand_labelled(doc: str | None) -> argparse.ArgumentParser:
-    """For a script on the hand-labelled sets; `names` says which it asks for."""
-    parser = arguments(doc)
-    parser.add_argument(
-        "--data", type=Path, default=SHARED / "data", help="where the hand-labelled datasets lie"
-    )
-    parser.add_argument("--dataset", nargs="+", help="only these")
-    parser.add_argument("--workspace", type=Path, help="keep what is built in this folder")
-    return parser
+def hand_labelled(doc: str | None, **defaults: Any) -> argparse.Namespace:
+    """Of a script on the hand-labelled sets; `names` says which it asks for."""
+    return options(doc, data=SHARED / "data", dataset=(), workspace=None, **defaults)
 
 
 def names(args: argparse.Namespace) -> list[str]:
     return args.dataset or sorted(f.name for f in TRUTH.iterdir() if (args.data / f.name).is_dir())
 
 
-def main() -> int:
-    parser = hand_labelled(__doc__)
-    parser.add_argument(
-        "--sets", nargs="*", type=Path, default=[ROOT / "samples"], help="simulated sets"
-    )
-    parser.add_argument("--json", type=Path, default=FIGURES)
-    parser.add_argument(
-        "--page", action="store_true", help="write the tables of docs/truth.md, too"
-    )
-    args = parser.parse_args()
+def main() -> None:
+    samples = (str(ROOT / "samples"),)
+    args = hand_labelled(__doc__, sets=samples, json=FIGURES, page=False)
     with trial_workspace(args.workspace) as space:
         sets = real_sets(space, args.data, TRUTH, names(args))
         simulated = []
-        for folder in args.sets:
+        for folder in map(Path, args.sets):
             simulated += simulated_rows(folder, Workspace(space.root / folder.resolve().name))
     errors = errors_of_values(sets)
     data = plain(
@@ -583,8 +558,7 @@ def main() -> int:
         print(f"## {name}\n\n{text}")
     if args.page:
         write_tables(PAGE, tables)
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

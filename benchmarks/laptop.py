@@ -1,6 +1,6 @@
 """What a laptop model knows of the shipped sample, over several seeds, and what it costs.
 
-    .venv/bin/python -m benchmarks.laptop --workspace workspace [--release demo] [--seeds 3] [--out FILE.json]
+    python -m benchmarks.laptop [--workspace workspace] [--release demo] [--truth FOLDER] [--seeds 3]
 
 Trains the recipe `laptop` with each seed on the release, and asks it about the held-out episodes of the split test_id
 (start states never seen) and test_ood (another robot, other tasks), as calibration asks. Models go into the workspace,
@@ -11,17 +11,16 @@ as those of `proccorpus train` do.
     wrong        mean progress under the instructions of the other tasks
 """
 
-import argparse
 import time
-from collections.abc import Mapping, Sequence
+from argparse import Namespace
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from scipy.stats import rankdata
 
-from benchmarks.harness import arguments, write_json
+from benchmarks.harness import Figure, measure, write_json
 from core.paths import ROOT, Workspace
 from core.values import grouped
 from eval.benchmarks.held_out import episode_questions
@@ -31,7 +30,7 @@ from eval.reward.open import BATCH
 from eval.runners.prompt import Runner
 from eval.runners.weightless import best_constant
 from eval.within import predict
-from training.recipe import Recipe, load_recipe
+from training.recipe import load_recipe
 from training.train import train
 from warehouse.lake import open_lake
 from warehouse.releases.release import get_release
@@ -45,7 +44,7 @@ FIGURES = (
 def measured(
     runner: Runner, questions: Sequence[Question], tasks: Sequence[str]
 ) -> dict[str, float]:
-    """Means over the episodes of one split; `tasks`: those that training knew."""
+    """Means over one split's episodes; `tasks`: those that training knew."""
     figures: dict[str, list[float]] = {}
 
     def add(name: str, value: float) -> None:
@@ -54,7 +53,7 @@ def measured(
     constant = best_constant(np.array([q.progress for q in questions], np.float64))
     episodes = grouped((q.unit, q) for q in questions).values()
     for e in episodes:
-        progress = predict(runner, e)[0]
+        progress = predict(runner, e).values
         label = np.array([q.progress for q in e], np.float64)
         truth = np.array([q.facts["truth"] for q in e], np.float64)
         elapsed = np.array([(q.frame_index or 0) / max(1, (q.num_frames or 1) - 1) for q in e])
@@ -75,7 +74,7 @@ def measured(
         for task in tasks:
             if task != e[0].goal:  # the same pictures under another instruction
                 relabelled = [replace(q, goal=task) for q in e]
-                add("wrong", float(np.mean(predict(runner, relabelled)[0])))
+                add("wrong", float(np.mean(predict(runner, relabelled).values)))
     return {name: float(np.mean(values)) for name, values in figures.items()} | {
         "episodes": len(episodes)
     }
@@ -88,21 +87,8 @@ def _rank(first_values: np.ndarray, second_values: np.ndarray) -> float:
     return float(np.corrcoef(rankdata(first_values), rankdata(second_values))[0, 1])
 
 
-def with_seed(recipe: Recipe, seed: int) -> Recipe:
-    return recipe.model_copy(update={"train": recipe.train.model_copy(update={"seed": seed})})
-
-
-def summary(runs: Sequence[Mapping[str, float]]) -> dict[str, str]:
-    """Mean over the seeds, and the worst and best of them."""
-    rows = {}
-    for name in runs[0]:
-        values = [run[name] for run in runs]
-        rows[name] = f"{np.mean(values):.3f} ({min(values):.3f} to {max(values):.3f})"
-    return rows
-
-
 def seeds_of(runs: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
-    """Of each figure its values, by seed."""
+    """Each figure's values, by seed."""
     values: dict[str, list[float]] = {}
     for name in runs[0]:
         values[name] = [round(float(run[name]), 4) for run in runs]
@@ -125,28 +111,7 @@ def stated(results: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, fl
     return errors
 
 
-def asking(doc: str | None) -> argparse.ArgumentParser:
-    """Of which workspace's release, with how many seeds, and where figures go."""
-    parser = arguments(doc)
-    parser.add_argument("--workspace", type=Path, default=Path("workspace"))
-    parser.add_argument("--release", default="demo")
-    parser.add_argument("--truth", type=Path, default=Path("samples/truth"))
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--out", type=Path)
-    return parser
-
-
-def tell(out: Path | None, table: Mapping[str, Mapping[str, str]], **figures: Any) -> None:
-    for title, rows in table.items():
-        print(title)
-        for name, text in rows.items():
-            print(f"  {name:16s} {text}")
-    if out:
-        write_json(out, figures | {"summary": table})
-
-
-def main() -> None:
-    args = asking(__doc__).parse_args()
+def figures(args: Namespace) -> Iterator[Figure]:
     lake = open_lake(Workspace(args.workspace))
     release = get_release(lake, args.release)
     recipe = load_recipe("laptop")
@@ -155,23 +120,24 @@ def main() -> None:
         for split in ("test_id", "test_ood")
     }
     tasks = sorted({q.goal for q in by_split["test_id"] if q.goal})
-    results: dict[str, list[dict[str, float]]] = {split: [] for split in by_split}
-    costs: list[dict[str, Any]] = []
+    results: dict[str, list[dict[str, float]]] = {split: [] for split in (*by_split, "cost")}
     for seed in range(args.seeds):
+        seeded = recipe.train.model_copy(update={"seed": seed})
         start_s = time.process_time()
-        run = train(lake, release, with_seed(recipe, seed))
+        run = train(lake, release, recipe.model_copy(update={"train": seeded}))
         cpu_s = time.process_time() - start_s
         runner = LaptopRunner(run.checkpoint, BATCH)
-        costs.append({"train_cpu_s": cpu_s, "train_s": run.seconds})
+        results["cost"].append({"train_cpu_s": cpu_s, "train_s": run.seconds})
         for split, questions in by_split.items():
             results[split].append(measured(runner, questions, tasks))
-        print(f"seed {seed}: {costs[-1]} {results['test_id'][-1]}", flush=True)
-    table = {split: summary(runs) for split, runs in results.items()} | {"cost": summary(costs)}
-    tell(args.out, table, results=results, costs=costs)
     by_seed = {split: seeds_of(runs) for split, runs in results.items()}
-    by_seed["cost"] = seeds_of(costs)
+    for split, values_by_name in by_seed.items():
+        for name, values in values_by_name.items():
+            note = f"{min(values):.3f} to {max(values):.3f}"
+            yield Figure(f"{split}: {name}", float(np.mean(values)), note=note)
     write_json(FIGURES, {"mae": stated(results), "seeds": args.seeds, "by_seed": by_seed})
 
 
 if __name__ == "__main__":
-    main()
+    folders = {"workspace": Path("workspace"), "truth": Path("samples/truth")}
+    measure(__doc__, figures, release="demo", seeds=3, **folders)

@@ -291,11 +291,7 @@ def rows_of(sets: Mapping[str, Sequence[Run]]) -> list[list[str]]:
 
 
 def main() -> None:
-    parser = hand_labelled(__doc__)
-    parser.add_argument(
-        "--page", action="store_true", help="write the table of docs/rewards.md, too"
-    )
-    args = parser.parse_args()
+    args = hand_labelled(__doc__, page=False)
     with trial_workspace(args.workspace) as space:
         sets = {name: runs_of(space, args.data, TRUTH, name) for name in names(args)}
         sets["sim_short"] = runs_of(space, SAMPLES, SAMPLES / "truth", "sim_short")

@@ -1,17 +1,19 @@
 """Does memory grow with a dataset? Each stage of a build, and each command, at one and at ten times the size.
 
-    python -m benchmarks.memory [--episodes 300] [--check]
+    python -m benchmarks.memory [--episodes 300]
 
 Plain videos of 20 frames of 128x96 px, each of a pattern of its own, in chunks of 50 episodes; labels by `motion`. The
 build is one process, which forgets the most memory that it has had at the begin of each stage: so each stage has a peak
 of its own, on top of what the process holds. Every command is a process of its own. Ten times the episodes may take a
-quarter more memory; `--check` exits 1 where that is missed by more than 15 %.
+quarter more memory;
 """
 
 import os
 import subprocess
 import sys
 import tempfile
+from argparse import Namespace
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -19,7 +21,7 @@ import numpy as np
 
 from benchmarks.busy import tell_task
 from benchmarks.explorer import exploring
-from benchmarks.harness import Figure, apart, arguments, exit_code, memory_mb, table
+from benchmarks.harness import Figure, apart, measure, memory_mb
 from benchmarks.pipeline import encode_all
 from core.paths import Workspace
 from ingest.registry import DatasetConfig
@@ -121,7 +123,7 @@ def measured(folder: Path) -> dict[str, float]:
                 out = ()
             peaks[title] = command_mb((*words, *out), space)
             print(f"{folder.name}: {title}: {peaks[title]:.0f} MB", file=sys.stderr, flush=True)
-        with exploring(Workspace(space)) as (_, pid, _):
+        with exploring(space) as (_, pid, _):
             peaks["explorer, the first page"] = memory_mb(pid)[1]
         lake = Lake(Workspace(space), read_only=True)
         episodes, frames = lake.rows("SELECT count(*), sum(num_frames) FROM episode_content")[0]
@@ -129,10 +131,7 @@ def measured(folder: Path) -> dict[str, float]:
     return peaks
 
 
-def main() -> int:
-    parser = arguments(__doc__, check=True)
-    parser.add_argument("--episodes", type=int, default=300, help="of the smaller dataset")
-    args = parser.parse_args()
+def figures(args: Namespace) -> Iterator[Figure]:
     with tempfile.TemporaryDirectory() as name:
         memory_by_part = []
         for episodes in (args.episodes, TIMES * args.episodes):
@@ -140,21 +139,11 @@ def main() -> int:
             make(folder, episodes)
             memory_by_part.append(measured(folder))
     small, large = memory_by_part
-    table(
-        ("", "MB", f"MB at {TIMES} times the episodes", f"growth (goal {MOST_GROWTH})"),
-        [
-            (part, f"{small[part]:.0f}", f"{large[part]:.0f}", f"{large[part] / small[part]:.2f}")
-            for part in large
-        ],
-    )
-    return exit_code(
-        (
-            Figure(part, large[part] / small[part], MOST_GROWTH, "times the memory", smaller=True)
-            for part in large
-        ),
-        args.check,
-    )
+    for part in large:
+        growth = large[part] / small[part]
+        note = f"{small[part]:.0f} and {large[part]:.0f} MB"
+        yield Figure(part, growth, MOST_GROWTH, "times the memory", smaller=True, note=note)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    measure(__doc__, figures, episodes=300)

@@ -9,7 +9,6 @@ a line for each step that did not happen or is mistimed, and counts per set.
 """
 
 import re
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -92,8 +91,8 @@ def judged(name: str, episodes: Sequence[Known]) -> list[str]:
     return [name, *map(str, map(len, (named_deeds, false, mistimed)))]
 
 
-def main() -> int:
-    args = hand_labelled(__doc__).parse_args()
+def main() -> None:
+    args = hand_labelled(__doc__)
     with trial_workspace(args.workspace) as space:
         sets = real_sets(space, args.data, TRUTH, names(args))
     rows = [judged(name, episodes) for name, episodes in sets.items()]
@@ -101,8 +100,7 @@ def main() -> int:
     rows.append(["all", *(str(sum(map(int, column))) for column in counts)])
     print()
     table(["set", "named deeds", "did not happen", "mistimed"], rows)
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,6 +1,6 @@
 """How many rewards a second: vision shared between windows, vision seen anew by each, and a loop as it is published.
 
-    .venv/bin/python -m benchmarks.reward [--moments 48] [--out FILE.json]
+    python -m benchmarks.reward [--moments 48] [--out FILE.json]
 
 All three score the same moments of one video with windows of 8 pictures. The first two are the same code and the same
 head, with and without sharing, and have to give the same numbers; the third goes about it as ProcVLM's inference does:
@@ -9,15 +9,13 @@ each frame of the video into a JPEG file, 8 of these opened for each moment, win
 
 On a CPU the model is small, and has random weights; the share of its work that is the vision tower's, printed beside
 that of Qwen3-VL-2B, is about that model's. Where there is a GPU, the model is of Qwen3-VL-2B's size, in bfloat16.
-Counted is CPU time of one thread, or on a GPU time on the clock. The exit code is 1 where a count, an equality or a
-floor does not hold.
+Counted is CPU time of one thread, or on a GPU time on the clock. Wrong counts and unequal numbers exit 1.
 """
 
-import json
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,13 +27,14 @@ import torch
 
 from annotate.samples.procvqa import progress_question
 from benchmarks import true_size
-from benchmarks.harness import arguments, write_json
+from benchmarks.harness import Figure, expect, measure
 from eval.reward.model import ModelScorer
 from eval.reward.open import BATCH
 from eval.reward.stream import StreamPicture, Window
 from eval.reward.video import open_clip, score_clip
 from eval.runners.local import ModelRunner
 from eval.runners.prompt import Asked, ModelReply
+from tests.kits.lerobot_writer import write_video
 from training.backbones import make_backbone, make_processor, make_tokenizer
 from training.model import ProgressModel, make_head
 from training.pictures import chat, decode_picture
@@ -112,24 +111,16 @@ def make_scorers(device: str) -> tuple[ModelScorer, ModelScorer, ModelRunner, fl
     return ModelScorer(runner, WINDOW, card), ModelScorer(unshared, WINDOW, card), runner, share
 
 
-def write_video(path: Path, moments: int) -> int:
+def write_moving(path: Path, moments: int) -> int:
     """Something that moves over a textured ground; returns the number of frames."""
     count = (moments - 1) * FPS // SCORE_FPS + 1
-    ground = np.random.default_rng(0).integers(60, 200, (VIDEO_PX // 8, VIDEO_PX // 8, 3), np.uint8)
-    ground = np.asarray(
-        cv2.resize(ground, (VIDEO_PX, VIDEO_PX), interpolation=cv2.INTER_CUBIC), np.uint8
+    cells = np.random.default_rng(0).integers(60, 200, (VIDEO_PX // 8, VIDEO_PX // 8, 3), np.uint8)
+    ground = cv2.resize(cells, (VIDEO_PX, VIDEO_PX), interpolation=cv2.INTER_CUBIC)
+    pictures = (
+        cv2.circle(ground.copy(), (20 + k * 200 // count, 128), 16, (220, 40, 40), -1)
+        for k in range(count)
     )
-    with av.open(str(path), "w") as container:
-        stream: Any = container.add_stream(
-            "libx264", rate=FPS, options={"crf": "18", "preset": "veryfast"}
-        )
-        stream.width = stream.height = VIDEO_PX
-        stream.pix_fmt = "yuv420p"
-        for k in range(count):
-            rgb = ground.copy()
-            cv2.circle(rgb, (20 + k * 200 // count, 128), 16, (220, 40, 40), -1)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(rgb, format="rgb24")))
-        container.mux(stream.encode(None))
+    write_video(path, pictures, fps=FPS, options={"crf": "18", "preset": "veryfast"})
     return count
 
 
@@ -197,63 +188,40 @@ def timed[T](device: str, run: Callable[[], T]) -> tuple[float, T]:
     return clock() - start_s, result
 
 
-def main() -> int:
-    parser = arguments(__doc__)
-    parser.add_argument("--moments", type=int, default=48)
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
+def figures(args: Namespace) -> Iterator[Figure]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cpu":
         torch.set_num_threads(1)
     shared, unshared, runner, share = make_scorers(device)
-    true_share = vision_share(
-        true_size.make_backbone(TRUE, runner.processor.tokenizer, "meta"), VIDEO_PX
-    )
+    of_2b = true_size.make_backbone(TRUE, runner.processor.tokenizer, "meta")
     with tempfile.TemporaryDirectory(prefix="proccorpus-bench-") as spare:
         folder = Path(spare)
-        frames = write_video(folder / "run.mp4", options.moments)
+        frames = write_moving(folder / "run.mp4", args.moments)
         warm = folder / "warm.mp4"
-        write_video(warm, 9)
-        for run in (lambda: ours(shared, warm), lambda: ours(unshared, warm)):
-            run()
+        write_moving(warm, 9)
+        for scorer in (shared, unshared):
+            ours(scorer, warm)
         shared_s, first = timed(device, lambda: ours(shared, folder / "run.mp4"))
-        two, second = timed(device, lambda: ours(unshared, folder / "run.mp4"))
-        three, texts = timed(device, lambda: as_published(runner, folder / "run.mp4", folder))
+        unshared_s, second = timed(device, lambda: ours(unshared, folder / "run.mp4"))
+        published_s, texts = timed(device, lambda: as_published(runner, folder / "run.mp4", folder))
+    expect({len(first), len(second), len(texts)}, {args.moments}, "rewards")
     difference = float(np.abs(np.array(first) - np.array(second)).max())
-    facts = {
-        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu, 1 thread",
-        "frames": frames,
-        "moments": len(first),
-        "vision_share": round(share, 3),
-        "vision_share_of_2b": round(true_share, 3),
-        "rewards_per_s": {
-            "shared": len(first) / shared_s,
-            "unshared": len(second) / two,
-            "published": len(texts) / three,
-        },
-        "shared_over_unshared": two / shared_s,
-        "shared_over_published": three / shared_s,
-        "largest_difference": difference,
-    }
-    wrong = []
-    if not len(first) == len(second) == len(texts) == options.moments:
-        wrong.append(f"{len(first)}, {len(second)} and {len(texts)} rewards, not {options.moments}")
-    if difference > TOLERANCE[device]:
-        wrong.append(f"shared vision changes rewards by {difference}")
-    if two / shared_s < FLOOR_SHARED:
-        wrong.append(f"sharing is worth {two / shared_s:.2f}, less than {FLOOR_SHARED}")
-    if three / shared_s < FLOOR_PUBLISHED:
-        wrong.append(
-            f"{three / shared_s:.2f} times the published loop, less than {FLOOR_PUBLISHED}"
-        )
-    print(json.dumps(facts, indent=1))
-    if options.out:
-        write_json(options.out, facts)
-    print("\n".join(f"FAILED: {w}" for w in wrong) or "all hold")
-    if wrong:
-        return 1
-    return 0
+    expect(
+        difference <= TOLERANCE[device],
+        True,
+        f"a difference of {difference} is allowed",
+    )
+    name = "cpu, 1 thread"
+    if device == "cuda":
+        name = torch.cuda.get_device_name()
+    note = f"{name}; {frames} frames; largest difference of a reward {difference:.1e}"
+    yield Figure("vision shared", args.moments / shared_s, unit="rewards/s", note=note)
+    parts = (
+        f"the vision tower's part {share:.3f}, of Qwen3-VL-2B {vision_share(of_2b, VIDEO_PX):.3f}"
+    )
+    yield Figure("times as fast as not shared", unshared_s / shared_s, FLOOR_SHARED, note=parts)
+    yield Figure("times as fast as the published loop", published_s / shared_s, FLOOR_PUBLISHED)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    measure(__doc__, figures, moments=48)

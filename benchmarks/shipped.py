@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import arguments, write_json
+from benchmarks.harness import options, write_json
 from core.paths import ROOT, Workspace
 from warehouse.lake import open_lake
 
@@ -39,14 +39,6 @@ def measured(workspace: Workspace, environment: Path) -> dict[str, Any]:
     return {"install_gb": round(disk_bytes(environment) / 1e9, 1)} | queue
 
 
-def main() -> None:
-    parser = arguments(__doc__)
-    parser.add_argument("--workspace", type=Path, default=Path("workspace"))
-    args = parser.parse_args()
-    figures = measured(Workspace(args.workspace), Path(sys.prefix))
-    print(figures)
-    write_json(FIGURES, figures)
-
-
 if __name__ == "__main__":
-    main()
+    args = options(__doc__, workspace=Path("workspace"))
+    write_json(FIGURES, measured(Workspace(args.workspace), Path(sys.prefix)))

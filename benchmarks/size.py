@@ -1,12 +1,11 @@
 """What a lake of 400,000 episodes and 60 M frame rows costs: queries, publishes, plans, releases.
 
-    python -m benchmarks.size [--frames 6M|60M] [--folder /tmp/size-bench] [--keep] [--check]
+    python -m benchmarks.size [--frames 6M|60M] [--folder /tmp/size-bench] [--keep]
 
 The corpus is benchmarks/synthetic.py's. 60M measures one of 6 M frames first, and prints both beside each other: what
 should be flat, and what may grow with the rows. Those that were kept are measured again. Each measure runs in a
-process of its own, whose largest resident memory is read at its end. Seconds are medians; beside them the process's own
-CPU seconds, which say more than the clock where others share the machine. What is printed at the end is in
-docs/performance.md. `--check` exits 1 when a target is missed by more than 15 %.
+process of its own, whose largest resident memory is read at its end. Seconds are medians; beside them CPU seconds,
+which say more where others share the machine. docs/performance.md has the results.
 """
 
 import os
@@ -15,13 +14,13 @@ import shutil
 import statistics
 import sys
 import time
+from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import product
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import Figure, apart, arguments, exit_code, machine, memory_mb, table
+from benchmarks.harness import Figure, apart, measure, memory_mb
 from benchmarks.synthetic import FINGERPRINT, builds, make
 from core.paths import ROOT, Workspace
 from pipeline.plan import CURRENT, plan
@@ -143,7 +142,7 @@ def release(space: Workspace) -> list[Line]:
 MEASURES = {f.__name__: f for f in (ask, plans, publish, release)}
 
 
-def measure(name: str, folder: str) -> dict[str, Any]:
+def lines_of(name: str, folder: str) -> dict[str, Any]:
     """In a process of its own: its lines, and the most megabytes that it took."""
     return {"lines": MEASURES[name](Workspace(Path(folder))), "mb": memory_mb(os.getpid())[1]}
 
@@ -152,9 +151,8 @@ def measured(space: Workspace) -> dict[str, tuple[float, float, float]]:
     """Seconds, CPU seconds and most megabytes of each line."""
     measurements = {}
     for name in MEASURES:
-        report = apart(measure, name, str(space.root))
+        report = apart(lines_of, name, str(space.root))
         measurements |= {line: (s, c, report["mb"]) for line, s, c in report["lines"]}
-        print(f"{space.root.name}, {machine()}: {report}", file=sys.stderr, flush=True)
     return measurements
 
 
@@ -181,49 +179,23 @@ def wanted_s(line: str) -> float | None:
     return next((t for start, t in TARGETS_S.items() if line.startswith(start)), None)
 
 
-def figures(measurements: dict[str, tuple[float, float, float]]) -> Iterator[Figure]:
-    for name, (seconds, _, mb) in measurements.items():
-        yield Figure(name, mb, TARGET_MB, "MB", smaller=True)
-        target = wanted_s(name)
-        if target is not None:
-            yield Figure(name, seconds, target, "s", smaller=True)
-
-
-def main() -> int:
-    parser = arguments(__doc__, check=True)
-    parser.add_argument("--frames", choices=SCALES, default="6M")
-    parser.add_argument(
-        "--folder", type=Path, default=Path("/tmp/size-bench"), help="made, and deleted at the end"
-    )
-    parser.add_argument(
-        "--keep", action="store_true", help="leave the corpora for another run, as they are"
-    )
-    args = parser.parse_args()
-    measurements = {}
+def figures(args: Namespace) -> Iterator[Figure]:
     try:
-        for name in [n for n in SCALES if SCALES[n] <= SCALES[args.frames]]:
-            space = Workspace(args.folder / name)
+        for scale in [n for n in SCALES if SCALES[n] <= SCALES[args.frames]]:
+            space = Workspace(args.folder / scale)
             if not space.exists():
-                make(space, SCALES[name])
-            print(f"{name}: {sizes(space)}", flush=True)
-            measurements[name] = measured(space)
-            print(f"{name}, afterwards: {sizes(space)}", flush=True)
+                make(space, SCALES[scale])
+            print(f"{scale}: {sizes(space)}", flush=True)
+            for line, (seconds, cpu_s, mb) in measured(space).items():
+                title = f"{scale}: {line}"
+                cpu = f"{cpu_s:.2f} s of CPU"
+                yield Figure(title, seconds, wanted_s(line), "s", smaller=True, note=cpu)
+                yield Figure(title, mb, TARGET_MB, "MB", smaller=True)
+            print(f"{scale}, afterwards: {sizes(space)}", flush=True)
     finally:
         if not args.keep:
             shutil.rmtree(args.folder, ignore_errors=True)
-    *_, last = measurements.values()
-    rows = []
-    for line in last:
-        cells = [f.get(line, (float("nan"),) * 3) for f in measurements.values()]
-        target = wanted_s(line)
-        cell_texts: list[str] = []
-        for seconds, cpu_s, mb in cells:
-            cell_texts += [f"{seconds:.2f}", f"{cpu_s:.2f}", f"{mb:.0f}"]
-        rows.append([line, *cell_texts, "" if target is None else f"{target:g} s"])
-    heads = product(measurements, ("s", "CPU s", "most MB"))
-    table(["", *(f"{name}: {unit}" for name, unit in heads), "wanted"], rows)
-    return exit_code(figures(last), args.check)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    measure(__doc__, figures, frames="6M", folder=Path("/tmp/size-bench"), keep=False)

@@ -1,10 +1,10 @@
 """What people say under kills and beside others: nothing lost that was answered, nothing twice, seen within a second.
 
-    python -m benchmarks.statements WORKSPACE [--kills 200] [--rounds 20]
+    python -m benchmarks.statements [--workspace workspace] [--kills 200] [--rounds 20]
 
-WORKSPACE: one with the dataset sim_short, built; it is changed. Two explorers, an import and a build say things at
-once, and it is measured when another one sees them. Then an explorer is asked over HTTP to save one tag after another,
-and is killed at a random moment; what it had answered is looked for afterwards.
+The workspace has the dataset sim_short, built; it is changed. Two explorers, an import and a build say things at once:
+when does another one see them? Then an explorer saves one tag after another over HTTP until it is killed at a random
+moment: is all there that it answered?
 """
 
 import random
@@ -21,7 +21,7 @@ from typing import Any
 
 import httpx
 
-from benchmarks.harness import arguments, command, machine
+from benchmarks.harness import command, machine, options
 from core.paths import Workspace
 from core.web import listen, serve
 from explorer.access import CorpusView
@@ -133,15 +133,11 @@ def beside(root: Path, rounds: int) -> list[float]:
 
 
 def main() -> None:
-    parser = arguments(__doc__)
-    parser.add_argument("workspace", type=Path)
-    parser.add_argument("--kills", type=int, default=200)
-    parser.add_argument("--rounds", type=int, default=20)
-    options = parser.parse_args()
-    delays = beside(options.workspace, options.rounds)
+    args = options(__doc__, workspace=Path("workspace"), kills=200, rounds=20)
+    delays = beside(args.workspace, args.rounds)
     print(f"seen after {statistics.median(delays):.3f} s (median), {max(delays):.3f} s (most)")
-    counts = killed(options.workspace, options.kills, random.Random(7))
-    print(f"{options.kills} kills: {counts}")
+    counts = killed(args.workspace, args.kills, random.Random(7))
+    print(f"{args.kills} kills: {counts}")
     print(machine())
 
 

@@ -47,7 +47,7 @@ def errors(tokens: np.ndarray, num_asked: int) -> np.ndarray:
 
 
 def main() -> None:
-    args = hand_labelled(__doc__).parse_args()
+    args = hand_labelled(__doc__)
     rows = []
     by_run = []
     with trial_workspace(args.workspace) as space:

@@ -134,9 +134,12 @@ class StandIn:
             self.images += len(request.images)
             assert request.schema is not None
             answers = {
-                "plan": self._planned, "segment": self._divided, "refine": self._refined, "verify": self._verified,
+                "plan": self._planned,
+                "segment": self._divided,
+                "refine": self._refined,
+                "verify": self._verified,
                 "reason": self._explained,
-            }  # fmt: skip
+            }
             value = answers[request.stage](request)
             self.tokens += prompt_tokens(request) + reply_tokens(value)
             problem = problem_of(value, request.schema)
@@ -431,18 +434,20 @@ HEAD = [
 ]
 COLUMNS = (0, 1, 2, 3, 4, 8)  # on the page, which has these rows
 ON_THE_PAGE = (
-    "exact", "boundaries off by 0.5 s", "a third of runs lacks a step", "verify denies 10 % of completed steps",
-    "a picture a second by itself, every boundary refined", "two passes", "a cheap model",
-    "two cheap models first: tokens of the exact one", *OTHER_WAYS,
-)  # fmt: skip
+    "exact",
+    "boundaries off by 0.5 s",
+    "a third of runs lacks a step",
+    "verify denies 10 % of completed steps",
+    "a picture a second by itself, every boundary refined",
+    "two passes",
+    "a cheap model",
+    "two cheap models first: tokens of the exact one",
+    *OTHER_WAYS,
+)
 
 
 def main() -> None:
-    parser = hand_labelled(__doc__)
-    parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--only", default="")
-    parser.add_argument("--page", action="store_true", help="write the table of docs/vlm.md, too")
-    args = parser.parse_args()
+    args = hand_labelled(__doc__, seeds=2, only="", page=False)
     with trial_workspace(args.workspace) as space:
         sets = labelled_sets(space, args.data, names(args))
         runs = list(chain.from_iterable(sets.values()))

@@ -8,7 +8,6 @@ known: equal budgets of the steps. Prints per kind the error of progress by the 
 by motion with it, and where it says that the work is over.
 """
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from unittest import mock
@@ -59,35 +58,81 @@ STROKES = tuple(Leg(point, 1.0, "wipe") for point in (LEFT, SIDE, LEFT, SIDE))
 KINDS: Mapping[str, tuple[str, Sequence[Leg], bool | None]] = {
     "presses, goes home": ("press the button", (REACH, *PRESS, GO_HOME), None),
     "presses, goes home, fingers close on the way": (
-        "", (REACH, *PRESS, Leg(HOME, 2.0, closed=True)), True),
+        "",
+        (REACH, *PRESS, Leg(HOME, 2.0, closed=True)),
+        True,
+    ),
     "presses with a fist, goes home": (
         "press the button",
-        (Leg(HOME, 1.0, "reach", closed=True), REACH, *PRESS, GO_HOME, Leg(HOME, 1.0, closed=False)), True),
+        (
+            Leg(HOME, 1.0, "reach", closed=True),
+            REACH,
+            *PRESS,
+            GO_HOME,
+            Leg(HOME, 1.0, closed=False),
+        ),
+        True,
+    ),
     "presses two, goes home": (
         "press both buttons",
-        (REACH, *PRESS, Leg(SIDE, 2.0, "second"), Leg(_shifted(SIDE, (0, 0, -0.03)), 0.5, "press 2"), GO_HOME), None),
+        (
+            REACH,
+            *PRESS,
+            Leg(SIDE, 2.0, "second"),
+            Leg(_shifted(SIDE, (0, 0, -0.03)), 0.5, "press 2"),
+            GO_HOME,
+        ),
+        None,
+    ),
     "presses and stays": ("press the button", (REACH, *PRESS), None),
-    "pushes, is cut at success": ("push the block", (REACH, Leg(_shifted(FAR, (0.15, 0, 0)), 2.0, "push")), None),
+    "pushes, is cut at success": (
+        "push the block",
+        (REACH, Leg(_shifted(FAR, (0.15, 0, 0)), 2.0, "push")),
+        None,
+    ),
     "wipes, goes home": ("wipe the table", (REACH, *STROKES, GO_HOME), None),
     "wipes and stays": ("wipe the table", (REACH, *STROKES), None),
-    "opens a drawer and stays, gripper unseen": (
-        "open the drawer", (REACH, *OPEN_DRAWER), None),
+    "opens a drawer and stays, gripper unseen": ("open the drawer", (REACH, *OPEN_DRAWER), None),
     "opens a drawer and stays": ("open the drawer", (REACH, *OPEN_DRAWER), True),
     "opens a drawer, lets go, goes home": (
-        "open the drawer", (REACH, *OPEN_DRAWER, Leg(_shifted(FAR, (-0.22, 0, 0)), 0.5, closed=False), GO_HOME), True),
+        "open the drawer",
+        (REACH, *OPEN_DRAWER, Leg(_shifted(FAR, (-0.22, 0, 0)), 0.5, closed=False), GO_HOME),
+        True,
+    ),
     "brings a thing to itself": (
-        "", (REACH, GRASP, Leg(NEAR, 3.0, "carry"), Leg(NEAR, 0.5, "release", closed=False)), True),
-    "brings a thing to itself and keeps it": (
-        "", (REACH, GRASP, Leg(NEAR, 3.0, "carry")), True),
-    "drags a thing to itself, gripper unseen": ("drag the box here", (REACH, Leg(NEAR, 3.0, "drag")), None),
+        "",
+        (REACH, GRASP, Leg(NEAR, 3.0, "carry"), Leg(NEAR, 0.5, "release", closed=False)),
+        True,
+    ),
+    "brings a thing to itself and keeps it": ("", (REACH, GRASP, Leg(NEAR, 3.0, "carry")), True),
+    "drags a thing to itself, gripper unseen": (
+        "drag the box here",
+        (REACH, Leg(NEAR, 3.0, "drag")),
+        None,
+    ),
     "brings a thing to itself, open end unknown": (
-        "", (REACH, GRASP, Leg(NEAR, 3.0, "carry"), Leg(NEAR, 0.5, "release", closed=False)), False),
+        "",
+        (REACH, GRASP, Leg(NEAR, 3.0, "carry"), Leg(NEAR, 0.5, "release", closed=False)),
+        False,
+    ),
     "brings a thing to itself, gripper unseen": (
-        "", (REACH, Leg(FAR, 0.6, "grasp"), Leg(NEAR, 3.0, "carry"), Leg(NEAR, 0.5, "release")), None),
+        "",
+        (REACH, Leg(FAR, 0.6, "grasp"), Leg(NEAR, 3.0, "carry"), Leg(NEAR, 0.5, "release")),
+        None,
+    ),
     "carries a thing aside, goes home, open end unknown": (
-        "", (REACH, GRASP, Leg(ABOVE, 1.0, "lift"), Leg(SIDE, 3.0, "carry"),
-             Leg(SIDE, 0.5, "release", closed=False), GO_HOME), False),
-}  # fmt: skip
+        "",
+        (
+            REACH,
+            GRASP,
+            Leg(ABOVE, 1.0, "lift"),
+            Leg(SIDE, 3.0, "carry"),
+            Leg(SIDE, 0.5, "release", closed=False),
+            GO_HOME,
+        ),
+        False,
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -183,7 +228,7 @@ def row(name: str, runs: Sequence[Run]) -> list[str]:
     ]
 
 
-def main() -> int:
+def main() -> None:
     rows = [row(kind, runs_of(kind)) for kind in KINDS]
     for kind in ("presses, goes home", "presses and stays"):
         rows.append(row(f"{kind}; a second arm stays", runs_of(kind, arms=2)))
@@ -192,8 +237,7 @@ def main() -> int:
         ["kind", "clock", "without the rule", "with it", "work ends at, by motion", "in truth"],
         rows,
     )
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -24,7 +24,7 @@ from eval.metrics.outcomes import auc
 from eval.metrics.progress import progress_measures
 from eval.metrics.score import Measure, Runs, Score, answers_read, mean_of, worst_case
 from eval.metrics.score import score as score_of
-from eval.scored import BenchmarkAnswers, Episodes, ScoredBenchmark
+from eval.scored import ALL, BenchmarkAnswers, Episodes, Evaluated, ScoredBenchmark
 from training.negatives.windows import differ
 from warehouse.lake import Lake
 from warehouse.lake.sql import open_for_users
@@ -51,7 +51,7 @@ def is_finished(run: Sequence[Question]) -> bool:
 
 
 def questions_by_run(benchmark: str, lake: Lake, release: Release) -> list[list[Question]]:
-    """The questions about progress of each run of a split, in order of time; runs by dataset and number."""
+    """Each run's questions about progress in order of time; runs by dataset and number."""
     options = EvaluationOptions(benchmark=benchmark, part=(FAMILY,))
     questions = procvqa.load(lake, release, options)
     by_run = grouped(((q.dataset, q.trajectory), q) for q in questions)
@@ -81,6 +81,12 @@ def spread_to_last[T](items: Sequence[T], max_items: int) -> list[T]:
     """At most so many, the last among them, evenly over all."""
     count = min(max_items, len(items))
     return [items[round((k + 1) * len(items) / count) - 1] for k in range(count)]
+
+
+def main_slices(entries: Sequence[Evaluated]) -> list[str]:
+    """All, and beside each other splits, or what was done to the pictures."""
+    names = sorted({part for part, _ in entries[0].scores if ", " not in part})
+    return [ALL, *(name for name in names if name.startswith(("part ", "split ")))]
 
 
 # Probes
@@ -363,7 +369,7 @@ def _camera(rgb: np.ndarray, run: Sequence[PictureFile]) -> np.ndarray:
 
 
 def _robot_colour(rgb: np.ndarray, run: Sequence[PictureFile]) -> np.ndarray:
-    """What moves is grey and of the other brightness: a dark robot white, a bright one black. What it carries, too."""
+    """What moves is grey, of the other brightness: a dark robot white, a bright one black."""
     background = _background(tuple(run), rgb.shape)
     away = np.abs(rgb.astype(np.int16) - background).max(axis=2).astype(np.uint8)
     mask = (cv2.medianBlur(away, 5) > MOVED).astype(np.uint8)

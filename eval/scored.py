@@ -1,19 +1,19 @@
 """Scores of one model on one benchmark: measures over episodes, in all and by slice; and the one writer of the lake's
 eval_* tables, an evaluation with its predictions and scores."""
 
-import hashlib
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import chain, product
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from core.files import write_file
 from core.tables import TABLES
-from core.values import grouped
+from core.values import grouped, short_hash
 from eval.benchmarks.question import PredictionLine, Question
 from eval.metrics import errors
 from eval.metrics.score import (
@@ -26,6 +26,7 @@ from eval.metrics.score import (
     paired,
     scores,
 )
+from training.trained_on import NOTHING_SEEN, SeenEpisodes
 from warehouse.lake import Lake, content_key
 
 ALL = "all"
@@ -34,7 +35,7 @@ LENGTHS_S = (10.0, 30.0)  # short, medium, long runs
 
 @dataclass(frozen=True)
 class ResampledUnit:
-    """What the bootstrap draws: one episode in one part of a benchmark, or one task, with the slices that it is in."""
+    """What the bootstrap draws: an episode in a part of a benchmark, or a task, with its slices."""
 
     key: tuple[str, ...]
     slices: tuple[str, ...] = ()
@@ -42,7 +43,7 @@ class ResampledUnit:
 
 @dataclass(frozen=True)
 class Series:
-    """Progress answers of each episode, and the share of its time gone by at each, where that is known [n]."""
+    """Progress answers of each episode, and the share of its time at each, if known [n]."""
 
     runs: Runs
     elapsed: np.ndarray | None = None
@@ -79,10 +80,8 @@ class ScoredBenchmark:
 
     def slices(self) -> Iterator[tuple[str, np.ndarray]]:
         """(name, numbers of its episodes), sorted."""
-        members: dict[str, list[int]] = {}
-        for k, e in enumerate(self.episodes):
-            for part in e.slices:
-                members.setdefault(part, []).append(k)
+        numbered = (product(e.slices, [k]) for k, e in enumerate(self.episodes))
+        members = grouped(chain.from_iterable(numbered))
         for part in sorted(members):
             yield part, np.array(members[part])
 
@@ -134,10 +133,11 @@ def model_comparison(first: ScoredBenchmark, second: ScoredBenchmark) -> ModelCo
     pairs = [(k, places[e.key]) for k, e in enumerate(first.episodes) if e.key in places]
     first_places, two = np.array(pairs, np.int64).reshape(-1, 2).T
 
-    differences = {}
-    for name, measure in first.measures.items():
-        if name in second.measures:
-            differences[name] = paired(measure.of(first_places), second.measures[name].of(two))
+    differences = {
+        name: paired(measure.of(first_places), second.measures[name].of(two))
+        for name, measure in first.measures.items()
+        if name in second.measures
+    }
     return ModelComparison(
         differences, len(pairs), len(first.episodes) - len(pairs), len(second.episodes) - len(pairs)
     )
@@ -202,7 +202,7 @@ class Episodes:
         readable: np.ndarray,
         statistic: Statistic,
     ) -> Measure:
-        """A statistic of (TP, TN, FP, FN) of the answers `is_asked` for; one that cannot be read counts as wrong."""
+        """A statistic of (TP, TN, FP, FN) of the answers `is_asked` for; an unread one is wrong."""
         parts = self.sums(*(errors.confusion(predicted, actual, readable) * is_asked[:, None]).T)
         return Measure(
             parts, parts.sum(axis=1) > 0, self.sums(readable & is_asked, is_asked), statistic
@@ -288,7 +288,7 @@ class BenchmarkAnswers(NamedTuple):
 
     @property
     def success_scores(self) -> np.ndarray:
-        """What tells success, float64 [n]: how probable the end state is, of a head that says so, else progress."""
+        """What tells success, float64 [n]: a head's probability of the end state, else progress."""
         done = np.array([line.done for line in self.lines], np.float64)
         if np.isnan(done).all():
             return self.values
@@ -330,11 +330,28 @@ class BenchmarkAnswers(NamedTuple):
 
 
 class ScoredView(NamedTuple):
-    """Questions as they are scored under a name: one set of answers may be held against several truths."""
+    """Questions as scored under a name: answers may be held against several truths."""
 
     name: str
     questions: Sequence[Question]
     score: Callable[[BenchmarkAnswers], ScoredBenchmark]
+
+
+class Predictor(NamedTuple):
+    """Whoever answers: its name in reports, all that its answers depend on, the episodes that it was trained on, and
+    what it answered, by the questions' keys; None: not all is there, since other shards are at work."""
+
+    name: str
+    settings: Mapping[str, Any]
+    seen: SeenEpisodes = NOTHING_SEEN
+    lines: Mapping[str, PredictionLine] | None = None
+
+    def answers(self, view: ScoredView, of_all: bool) -> BenchmarkAnswers:
+        """To the questions of a view that were answered; `of_all`: to all."""
+        lines = self.lines or {}
+        chosen = [q for q in view.questions if of_all or q.key in lines]
+        answered = [lines.get(q.key, PredictionLine(q.key, {})) for q in chosen]
+        return BenchmarkAnswers.of(view.name, chosen, answered)
 
 
 def length_slice(seconds: float) -> str:
@@ -350,9 +367,7 @@ HELD_OUT_VERSION = "eval-6"
 
 
 def eval_run_id(model: str, benchmark: str, release_hash: str) -> str:
-    return hashlib.sha256(
-        f"{model}\0{benchmark}\0{release_hash}\0{HELD_OUT_VERSION}".encode()
-    ).hexdigest()[:16]
+    return short_hash(f"{model}\0{benchmark}\0{release_hash}\0{HELD_OUT_VERSION}")
 
 
 @dataclass(frozen=True)
@@ -388,12 +403,12 @@ class EvalRun:
 
 
 def store_evaluations(lake: Lake, message: str, runs: Sequence[EvalRun]) -> None:
-    """Write evaluations in one transaction; an evaluation replaces what its eval_run has stored before."""
+    """Write evaluations in one transaction; each replaces what its eval_run had."""
     lake.replace_where(message, "eval_run", **_rows_by_table(runs))
 
 
 def add_predictions(lake: Lake, message: str, run: EvalRun) -> None:
-    """Add predictions to an evaluation that grows, in one transaction; those of the same frame are replaced."""
+    """Add predictions to an evaluation in one transaction; those of the same frame are replaced."""
     lake.upsert(message, **_rows_by_table([run]))
 
 

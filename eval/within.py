@@ -15,12 +15,12 @@ from core.values import grouped, spread
 from eval.benchmarks.held_out import VALIDATION, episode_questions, thinned
 from eval.benchmarks.options import HELD_OUT
 from eval.benchmarks.procvqa import ALL_MOMENTS, SampleChoice
-from eval.benchmarks.question import PictureFile, Question, score_of, share_of
+from eval.benchmarks.question import PictureFile, PredictionLine, Question, score_of, share_of
 from eval.metrics.progress import progress_measures
 from eval.metrics.score import scores
 from eval.reward.open import BATCH, open_local
 from eval.reward.scorer import Success, calibrate
-from eval.runners.prompt import Prompt, Runner, UnansweredError
+from eval.runners.prompt import ModelReply, Prompt, Runner, UnansweredError
 from eval.runners.start import RunnerConfig, local_runner
 from eval.scored import BenchmarkAnswers
 from training.data import form_name
@@ -115,29 +115,23 @@ def predict(
     questions: Sequence[Question],
     read: Callable[[str], float | None] = share_of,
     step: str = "scoring",
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Progress that a model states of questions [n], NaN where it said nothing, and how probable it says that the end
-    state is, None of a model that does not. `read`: the progress in words; `step`: what is told while it runs. Raises
-    UnansweredError where it answers nothing.
-    """
+) -> BenchmarkAnswers:
+    """What a model answers to questions. `read`: the progress in words; `step`: what is told while it runs. Raises
+    UnansweredError where it answers nothing."""
     prompts = list(map(Prompt.of, questions))
-    places = {prompt.key: k for k, prompt in enumerate(prompts)}
-    progress, done = np.full((2, len(prompts)), np.nan)
-    errors = []
+    replies: dict[str, ModelReply] = {}
     for k, reply in enumerate(runner.answer(prompts), 1):
         TOLD.get()(step, k, len(prompts), "moments")
-        place = places[reply.key]
-        if reply.done is not None:
-            done[place] = reply.done
-        if reply.progress is not None:
-            progress[place] = reply.progress
-        elif reply.text is not None:
-            progress[place] = read(reply.text)
-        else:
-            errors.append(reply.error)
-    if prompts and len(errors) == len(prompts):
-        raise UnansweredError(f"none of {len(errors)} moments was answered; the first: {errors[0]}")
-    return progress, None if np.isnan(done).all() else done
+        replies[reply.key] = reply
+    unanswered = [r for r in replies.values() if r.text is None and r.progress is None]
+    if prompts and len(unanswered) == len(prompts):
+        raise UnansweredError(
+            f"none of {len(prompts)} moments was answered; the first: {unanswered[0].error}"
+        )
+    in_order = [replies[q.key] for q in questions]
+    values = [read(r.text or "") if r.progress is None else r.progress for r in in_order]
+    lines = [PredictionLine(r.key, {}, done=r.done) for r in in_order]
+    return BenchmarkAnswers.by_values(HELD_OUT, questions, np.array(values, np.float64), lines)
 
 
 class HeldOutScorer:
@@ -152,7 +146,7 @@ class HeldOutScorer:
         if not mine:
             return []
         runner = local_runner(RunnerConfig(str(folder)), folder)
-        answers = iter(predict(runner, list(chain(*mine)), read_progress)[0].tolist())
+        answers = iter(predict(runner, list(chain(*mine)), read_progress).values.tolist())
         # Its memory is training's again.
         del runner
         gc.collect()
@@ -189,15 +183,19 @@ def calibrate_checkpoint(
     if not questions:
         return None
     try:
-        progress, done = predict(open_local(folder, BATCH), questions, step="calibration")
+        answers = predict(open_local(folder, BATCH), questions, step="calibration")
     except UnansweredError:
         return None
-    raw_scores = progress if done is None else done
+    raw_scores = answers.success_scores
     is_answered = ~np.isnan(raw_scores)
-    at_end = np.array([q.progress for q in questions], np.float64) >= 1
-    source = "progress" if done is None else "done"
+    at_end = answers.column("progress") >= 1
+    has_done = any(line.done is not None for line in answers.lines)
     success = calibrate(
-        raw_scores[is_answered], at_end[is_answered], source, release.name, VALIDATION
+        raw_scores[is_answered],
+        at_end[is_answered],
+        "done" if has_done else "progress",
+        release.name,
+        VALIDATION,
     )
     if success is not None:
         write_card(folder, card | {"success": success.as_json()})

@@ -3,9 +3,16 @@
 docs/quarantine.md is made from it (docs/make_reference.py).
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel, Field
+
+from core.errors import UserError
+
+MAX_PROBLEM = 160  # letters of a library's message
+type Errors = type[Exception] | tuple[type[Exception], ...]
 
 
 class Reason(NamedTuple):
@@ -30,6 +37,19 @@ class DataError(Exception):
     def __init__(self, message: str, reason: str = "unreadable_data") -> None:
         super().__init__(message)
         self.reason = reason
+
+
+@contextmanager
+def guarded(description: str, errors: Errors = Exception) -> Iterator[None]:
+    """What a library raises inside the block, for what is damaged, becomes a DataError."""
+    try:
+        yield
+    except (DataError, UserError):
+        raise
+    except errors as e:
+        text = e.strerror if isinstance(e, OSError) and e.strerror else str(e).strip("'\"")
+        problem = " ".join(text.split())[:MAX_PROBLEM] or type(e).__name__
+        raise DataError(f"{description}: cannot be read ({problem})") from e
 
 
 def trouble(e: DataError | MemoryError) -> tuple[str, str]:

@@ -211,9 +211,9 @@ def is_of_one_scene(fingerprint: Fingerprint, other_fingerprint: Fingerprint) ->
     if fingerprint.sketch or other_fingerprint.sketch:
         return False
     for camera in fingerprint.moments.keys() & other_fingerprint.moments.keys():
+        partners = other_fingerprint.moments[camera]
         nearest = [
-            min((h ^ other).bit_count() for other in other_fingerprint.moments[camera])
-            for h in fingerprint.moments[camera]
+            min(map(int.bit_count, map(h.__xor__, partners))) for h in fingerprint.moments[camera]
         ]
         if nearest and sum(nearest) / len(nearest) <= MAX_BITS_OF_A_SCENE:
             return True

@@ -12,6 +12,7 @@ from itertools import chain
 from typing import Any
 
 from core.tables import STAGE_TABLES
+from core.values import grouped
 from ingest.outcomes import BY_PERSON
 from pipeline.stages import UNANSWERED, StageSpec, Step
 from warehouse.lake import WHOLE_DATASET, Lake, content_key
@@ -192,11 +193,12 @@ BESIDE_SOURCE = {
 
 def stale_chunks(lake: Lake, specs: Mapping[str, Specs]) -> dict[str, int]:
     """By dataset the chunks that a build would make anew, of the source as it was listed last: it is not looked at."""
-    stale: dict[str, set[int | None]] = {}
-    for step in plan(lake, specs, {}):
-        if step.status != CURRENT and step.chunk is not None:
-            stale.setdefault(step.dataset, set()).add(step.chunk)
-    return {dataset: len(chunks) for dataset, chunks in stale.items()}
+    stale = grouped(
+        (step.dataset, step.chunk)
+        for step in plan(lake, specs, {})
+        if step.status != CURRENT and step.chunk is not None
+    )
+    return {dataset: len(set(chunks)) for dataset, chunks in stale.items()}
 
 
 def _stamps(lake: Lake, dataset: str, specs: Specs) -> dict[str, dict[int, str]]:

@@ -7,7 +7,6 @@ nothing twice; what is left out is counted by its reason.
 """
 
 import asyncio
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -25,7 +24,7 @@ from annotate.samples.wording import NA, answer_text, parse_reply, score_text
 from core.errors import FailedError
 from core.files import write_file
 from core.tables import TABLES
-from core.values import IMAGE_MARK
+from core.values import IMAGE_MARK, short_hash
 from training.pictures import as_text
 from training.progresslm import Truth, mended
 from training.progresslm_data import DrawnSamples, Rows, truth_of, write_conversations
@@ -83,7 +82,7 @@ class _Answer:
 
 @cache
 def prompt_version() -> str:
-    return hashlib.sha256(f"{VERSION}\0{PROMPT.read_text()}".encode()).hexdigest()[:16]
+    return short_hash(f"{VERSION}\0{PROMPT.read_text()}")
 
 
 def request_of(sample: Sample, truth: Truth, inference: int, temperature: float) -> Request:

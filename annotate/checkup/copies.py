@@ -7,7 +7,7 @@ are compared.
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import combinations
+from itertools import chain, combinations, product
 
 import numpy as np
 
@@ -170,10 +170,8 @@ def _picture_copies(runs: Sequence[RunSummary]) -> set[tuple[int, int]]:
 def _shifts_of_sharing_pairs(cameras: Mapping[int, CameraSummary]) -> dict[tuple[int, int], int]:
     """Pairs of runs that share many rare hashes of pictures, and the frames from those of the first to the second's."""
     first_frames = {episode: _first_frames(camera.phash) for episode, camera in cameras.items()}
-    runs_of_hash: dict[int, list[int]] = {}
-    for episode, frames in first_frames.items():
-        for phash in frames:
-            runs_of_hash.setdefault(phash, []).append(episode)
+    hashes = (product(frames, [episode]) for episode, frames in first_frames.items())
+    runs_of_hash = grouped(chain.from_iterable(hashes))
     shifts: dict[tuple[int, int], Counter[int]] = {}
     for phash, episodes in runs_of_hash.items():
         if 2 <= len(episodes) <= COPY.runs_of_hash:

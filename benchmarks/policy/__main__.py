@@ -8,32 +8,21 @@
 Scripted demonstrations of mixed quality in Meta-World become a LeRobot dataset, which the product labels, trains a
 `laptop` on and exports for RA-BC; policies cloned with each kind of weights act from held-out start states. Then
 several runs of a policy are chosen among by the live reward. What is done is kept in the folder and not done again;
-every run's outcome is there, and log.jsonl says how long each part took.
+every run's outcome is there, and log.jsonl says how long each part took. --short: one task, one seed, three starts.
 """
 
 import json
 import os
 from pathlib import Path
 
-from benchmarks.harness import arguments
+from benchmarks.harness import options
 from benchmarks.policy.protocol import SHORT, Protocol
 from benchmarks.policy.report import print_tables, report, report_by_labels
 
 
 def main() -> None:
-    parser = arguments(__doc__)
-    parser.add_argument(
-        "--out", type=Path, default=Path("workspace/policy"), help="where all is kept"
-    )
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument(
-        "--short", action="store_true", help="one task, one seed, three starts: does it run?"
-    )
-    parser.add_argument(
-        "--labels", type=Path, help="only what needs no model; other rows are those of such a file"
-    )
-    parser.add_argument("--table", type=Path, help="only print the tables of such a file")
-    args = parser.parse_args()
+    folder = Path("workspace/policy")
+    args = options(__doc__, out=folder, workers=2, short=False, labels=None, table=None)
     if args.table:
         print_tables(json.loads(args.table.read_text()))
         return

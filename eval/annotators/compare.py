@@ -18,19 +18,20 @@ from core.errors import UserError
 from core.metrics import is_lower_better
 from core.values import grouped
 from eval.annotators.scoring import (
+    BASELINES,
     ComparedWith,
     RunsApart,
     active_runs,
     find_run,
     label_runs,
     runs_apart,
-    score_baselines,
     score_label,
     score_steps,
     stored_labels,
     truth_by_label,
 )
 from eval.annotators.truth import EpisodeTruth, corpus_truth
+from eval.benchmarks.question import PredictionLine, Question
 from eval.metrics.score import (
     NO_SCORE,
     RESAMPLES,
@@ -39,7 +40,15 @@ from eval.metrics.score import (
     mean_of,
     paired,
 )
-from eval.scored import EvalRun, ResampledUnit, ScoredBenchmark, model_comparison, store_evaluations
+from eval.scored import (
+    BenchmarkAnswers,
+    EvalRun,
+    Predictor,
+    ScoredBenchmark,
+    ScoredView,
+    model_comparison,
+    store_evaluations,
+)
 from warehouse.lake import Lake, content_key
 from warehouse.lake.episodes import usable_episodes
 
@@ -58,8 +67,8 @@ Metrics = Mapping[str, float]  # of one episode
 class AnnotatorComparison:
     """One labeller on one dataset (or on all of them) against one kind of label.
 
-    A labeller is a label run or, with an empty `label_run`, a baseline. `results` are of `episodes`, which are the
-    reference's, in the same order for all labellers of a dataset; None: not labelled.
+    A labeller is a label run or, with an empty `label_run`, a baseline. `questions`: the reference's episodes, in the
+    same order for all labellers of a dataset; `lines`: of those that are labelled, by the questions' keys.
     """
 
     dataset: str
@@ -67,8 +76,8 @@ class AnnotatorComparison:
     annotator: str
     against: str
     counts: bool  # is it the label run that counts, in all episodes that have a label
-    episodes: Sequence[ResampledUnit]
-    results: Sequence[Metrics | None]
+    questions: Sequence[Question]
+    lines: Mapping[str, PredictionLine]
     contents: tuple[str, ...]  # hashes of all that was compared, by dataset
 
     @property
@@ -91,15 +100,8 @@ class AnnotatorComparison:
 
     @cached_property
     def scored(self) -> ScoredBenchmark:
-        """Every metric over the reference's episodes; those without a label count in none, and lower the coverage."""
-        values = [result or {} for result in self.results]
-        is_labelled = np.array([result is not None for result in self.results], np.float64)
-        read = np.stack([is_labelled, np.ones(len(values))], 1)
-        measures = {
-            name: mean_of([of_episode.get(name, math.nan) for of_episode in values], read)
-            for name in dict.fromkeys(chain.from_iterable(values))
-        }
-        return ScoredBenchmark(self.benchmark, tuple(self.episodes), measures, {})
+        view = ScoredView(self.benchmark, self.questions, label_scores)
+        return view.score(Predictor(self.model, {}, lines=self.lines).answers(view, of_all=True))
 
     @cached_property
     def scores(self) -> dict[tuple[str, str], Score]:
@@ -109,7 +111,7 @@ class AnnotatorComparison:
     @property
     def coverage(self) -> float:
         """The share of the other side's episodes that it has, too."""
-        return float(np.mean([result is not None for result in self.results]))
+        return len(self.lines) / len(self.questions)
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """What is compared with what, and the score, for each slice and metric."""
@@ -119,9 +121,21 @@ class AnnotatorComparison:
             yield facts | {"slice": part, "metric": metric} | s.__dict__
 
 
+def label_scores(answers: BenchmarkAnswers) -> ScoredBenchmark:
+    """Metrics over the reference's episodes; one without a label lowers the coverage."""
+    is_labelled = np.array([line.measured is not None for line in answers.lines])
+    read = answers.episodes.sums(is_labelled, answers.everywhere)
+    values = [line.measured or {} for line in answers.lines]
+    measures = {
+        name: mean_of([of_episode.get(name, math.nan) for of_episode in values], read)
+        for name in dict.fromkeys(chain.from_iterable(values))
+    }
+    return ScoredBenchmark(answers.benchmark, answers.episodes.scored, measures, {})
+
+
 @dataclass(frozen=True)
 class Comparison:
-    """All that was compared: labellers, label runs before the baselines of each dataset, and where runs are apart."""
+    """Labellers, label runs before the baselines of each dataset, and where runs are apart."""
 
     labellers: list[AnnotatorComparison]
     apart: list[RunsApart]
@@ -139,7 +153,7 @@ def _reference_of_dataset(
     reference_name: str | None,
     truth: Path | None,
 ) -> ComparedWith | None:
-    """As `compare` says of `reference_name`; None where no ground truth is there and nothing else is allowed."""
+    """As `compare` says of `reference_name`; None where a missing truth alone is allowed."""
     if truth and reference_name in (None, TRUTH):
         all_truths = corpus_truth(lake, truth, dataset)
         truths = {e: t for e, t in all_truths.items() if e in episodes}
@@ -195,43 +209,63 @@ def _compared_dataset(
 
     active = active_runs(lake, dataset)
     vectors = _name_vectors(truths, labels, embedded)
-    results: dict[tuple[str, str], list[Metrics | None]] = {}
+    measured: dict[tuple[str, str], dict[int, Metrics]] = {}
     for run, run_labels in labels.items():
-        results[run, annotators[run]] = [
-            score_label(run_labels[e], t) | score_steps(run_labels[e], t, vectors)
-            if e in run_labels
-            else None
+        measured[run, annotators[run]] = {
+            e: score_label(run_labels[e], t) | score_steps(run_labels[e], t, vectors)
             for e, t in truths.items()
-        ]
-    labelled = set(chain.from_iterable(labels.values()))
-    by_some = {e: score_baselines(t) for e, t in truths.items() if e in labelled}
-    results |= {("", name): baseline for name, baseline in _baselines(truths, by_some).items()}
-    units = [
-        ResampledUnit((dataset, str(e)), OUTCOME_SLICES.get(episodes[e].success, ()))
-        for e in truths
-    ]
+            if e in run_labels
+        }
+    labelled = set(chain.from_iterable(measured.values()))
+    by_some = {e: t for e, t in truths.items() if e in labelled}
+    measured |= {("", name): of_truths for name, of_truths in _baselines(by_some).items()}
+    questions = {e: _question(episodes[e]) for e in truths}
     labellers = []
-    for (run, annotator), of_episodes in results.items():
+    for (run, annotator), of_episodes in measured.items():
         # Of all the reference's episodes: one that the run labels later changes the coverage
         run_labels = labels.get(run, {})
-        compared_episodes = truths if run else by_some
         content = content_key(
-            *(_compared_text(truths[e], run_labels.get(e), episodes[e]) for e in compared_episodes)
+            *(
+                _compared_text(truths[e], run_labels.get(e), episodes[e])
+                for e in (truths if run else of_episodes)
+            )
         )
-        facts = reference.against, active == {run}, units, of_episodes, (content,)
+        lines = {
+            questions[e].key: PredictionLine(questions[e].key, {}, measured=values)
+            for e, values in of_episodes.items()
+        }
+        facts = reference.against, active == {run}, [*questions.values()], lines, (content,)
         labellers.append(AnnotatorComparison(dataset, run, annotator, *facts))
     return labellers, runs_apart(dataset, labels, active, reference, episodes), reference.without
 
 
-def _baselines(
-    truths: Mapping[int, EpisodeTruth], scored: Mapping[int, Mapping[str, Metrics]]
-) -> dict[str, list[Metrics | None]]:
-    results: dict[str, list[Metrics | None]] = {}
-    for name in next(iter(scored.values()), ()):
-        by_episode = {e: scores_by_name[name] for e, scores_by_name in scored.items()}
-        if not all(map(math.isnan, chain.from_iterable(v.values() for v in by_episode.values()))):
-            results[name] = [by_episode.get(e) for e in truths]
-    return results
+def _baselines(truths: Mapping[int, EpisodeTruth]) -> dict[str, dict[int, Metrics]]:
+    """What looks at nothing; without those that have no number."""
+    measured: dict[str, dict[int, Metrics]] = {}
+    for name, baseline in BASELINES.items():
+        of_truths: dict[int, Metrics] = {e: baseline(t) for e, t in truths.items()}
+        values = chain.from_iterable(metrics.values() for metrics in of_truths.values())
+        if not all(map(math.isnan, values)):
+            measured[name] = of_truths
+    return measured
+
+
+def _question(e: Episode) -> Question:
+    """How is the episode to be labelled?"""
+    return Question(
+        benchmark="annotators",
+        part=e.dataset,
+        family="label",
+        trajectory=str(e.episode_index),
+        dataset=e.dataset,
+        camera="",
+        goal=e.task or "",
+        text="",
+        pictures=(),
+        row={"episode_index": e.episode_index},
+        unit=(e.dataset, str(e.episode_index)),
+        slices=OUTCOME_SLICES.get(e.success, ()),
+    )
 
 
 def _name_vectors(
@@ -250,7 +284,7 @@ def _name_vectors(
 
 
 def _compared_text(truth: EpisodeTruth, label: Label | None, episode: Episode) -> str:
-    """All that a comparison of one episode depends on. It is hashed into eval_runs: another text stores all anew."""
+    """All that a comparison of an episode depends on; another text stores all anew."""
     curve = None if truth.curve is None else truth.curve.tolist()
     if label is None:
         label_facts = None
@@ -275,7 +309,7 @@ def _compared_text(truth: EpisodeTruth, label: Label | None, episode: Episode) -
 
 
 def differences(first: AnnotatorComparison, second: AnnotatorComparison) -> dict[str, Difference]:
-    """The first labeller's scores less the second's by metric, over the episodes that both have labelled."""
+    """The first labeller's scores less the second's, over the episodes of both."""
     pairs = model_comparison(first.scored, second.scored).differences
     return {metric: difference for metric, difference in pairs.items() if difference.n}
 
@@ -365,8 +399,8 @@ def _over_datasets(group: Sequence[AnnotatorComparison]) -> AnnotatorComparison:
         group[0],
         dataset=EVERY_DATASET,
         counts=all(c.counts for c in group),
-        episodes=[*chain.from_iterable(c.episodes for c in group)],
-        results=[*chain.from_iterable(c.results for c in group)],
+        questions=[*chain.from_iterable(c.questions for c in group)],
+        lines=dict(chain.from_iterable(c.lines.items() for c in group)),
         contents=tuple(chain.from_iterable(c.contents for c in group)),
     )
 

@@ -4,7 +4,7 @@ Those are uniform and random cuts, as many as the truth has boundaries, and the 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
@@ -32,10 +32,7 @@ FAR_S = 1.0  # s: how far off a boundary may be at most; NEAR_S is the narrower 
 EVENTS = ("grasp", "release")
 SLIVER_S = 0.3  # s: a step that is shorter is none
 RANDOM_DRAWS = 100  # of random cuts per episode
-UNIFORM = "uniform cuts"
-RANDOM = "random cuts"
 CLOCK = "clock"
-PASSES = "the other pass"
 NAN = float("nan")
 
 
@@ -73,7 +70,7 @@ def active_runs(lake: Lake, dataset: str) -> set[str]:
 
 
 def stored_labels(lake: Lake, dataset: str, run: str | None = None) -> dict[int, Label]:
-    """One run's labels of a dataset by episode, or the active ones; with progress where every frame has it."""
+    """A run's labels by episode, or the active ones; with progress where every frame has it."""
     labels = labels_of(lake.con, dataset, label_run=run, whole=True)
     return {
         episode: replace(label, progress=_whole_progress(label.progress, label.num_frames))
@@ -149,19 +146,24 @@ def score_label(label: Label, truth: EpisodeTruth) -> dict[str, float]:
     }
 
 
-def score_baselines(truth: EpisodeTruth) -> dict[str, dict[str, float]]:
-    """The metrics of each label that looks at nothing; of the clock and of one person's pass beside the other's only
-    the error of progress."""
-    count = len(truth.boundaries)
-    length = truth.num_frames
-    draws = [score_cuts(cuts, truth) for cuts in random_cuts(count, length, truth.episode_index)]
+def _score_random(truth: EpisodeTruth) -> dict[str, float]:
+    cuts = random_cuts(len(truth.boundaries), truth.num_frames, truth.episode_index)
+    return _mean_by_name([score_cuts(draw, truth) for draw in cuts])
+
+
+def _score_passes(truth: EpisodeTruth) -> dict[str, float]:
+    """One person's pass beside the other's."""
     curves = truth.pass_curves()
-    return {
-        UNIFORM: score_cuts(even_cuts(count, length), truth),
-        RANDOM: _mean_by_name(draws),
-        CLOCK: {"mae": _mean(np.abs(np.linspace(0, 1, length) - truth.progress()))},
-        PASSES: {"mae": _mean(np.abs(curves[0] - curves[-1])) if len(curves) > 1 else NAN},
-    }
+    return {"mae": _mean(np.abs(curves[0] - curves[-1])) if len(curves) > 1 else NAN}
+
+
+# Labels that look at nothing; of the clock and of another pass there is only the error of progress
+BASELINES: dict[str, Callable[[EpisodeTruth], dict[str, float]]] = {
+    "uniform cuts": lambda t: score_cuts(even_cuts(len(t.boundaries), t.num_frames), t),
+    "random cuts": _score_random,
+    CLOCK: lambda t: {"mae": _mean(np.abs(np.linspace(0, 1, t.num_frames) - t.progress()))},
+    "the other pass": _score_passes,
+}
 
 
 def _mean_by_name(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -312,17 +314,9 @@ def runs_apart(
         }
     comparisons = []
     for second, truths in (references or {reference.against: reference.truths}).items():
-        differences = []
-        for e in truths.keys() & labels[first].keys():
-            label = labels[first][e]
-            truth = truths[e]
-            if label.has_progress:
-                progress = float(np.abs(label.progress - truth.progress()).mean())
-            else:
-                progress = math.nan
-            differences.append(
-                Apart(e, progress, cuts_f1(label.cuts, truth.boundaries, NEAR_S * truth.fps))
-            )
+        common = truths.keys() & labels[first].keys()
+        measured = {e: score_label(labels[first][e], truths[e]) for e in common}
+        differences = [Apart(e, m["mae"], m["boundary_f1@0.5s"]) for e, m in measured.items()]
         # Labels without progress are told apart by their boundaries alone
         differences.sort(
             key=lambda a: (

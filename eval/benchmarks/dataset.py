@@ -9,8 +9,6 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from annotate.config import SamplesConfig
 from annotate.samples.procvqa import progress_question, task_text, window
@@ -19,6 +17,7 @@ from core.values import image_marks, spread
 from eval.benchmarks import procvqa
 from eval.benchmarks.question import BenchmarkError, Data, PictureFile, Question, encoded_jpeg
 from ingest.episode import EpisodeRecord
+from ingest.formats.tables import read_columns, vectors
 from ingest.reasons import DataError
 from ingest.source import list_episodes, read_episode
 from ingest.sources.files import Source
@@ -47,13 +46,12 @@ def load(data: Data) -> list[Question]:
     folder = data.frames / f"{name}-{source.fingerprint()[:12]}"
     questions: list[Question] = []
     for record in list_episodes(source).records[: data.asked.limit]:
-        progress = _progress_labels(source, record) if PROGRESS in data.parts else None
-        success = record.success if SUCCESS in data.parts else None
-        # A run without a label can be asked nothing: its video need not be decoded.
-        if progress is None and success is None:
-            continue
         try:
-            questions += _questions(source, name, record, progress, success, folder)
+            progress = _progress_labels(source, record) if PROGRESS in data.parts else None
+            success = record.success if SUCCESS in data.parts else None
+            # A run without a label can be asked nothing: its video need not be decoded
+            if record.num_rows and (progress is not None or success is not None):
+                questions += _questions(source, name, record, progress, success, folder)
         except DataError as e:
             raise BenchmarkError(f"{name} episode {record.episode_index}: {e}") from e
     if not questions:
@@ -66,31 +64,17 @@ def load(data: Data) -> list[Question]:
 
 def _progress_labels(source: Source, record: EpisodeRecord) -> np.ndarray | None:
     """float64 [frames] of a run, 0..1; None where its rows have no such column, or any row has no such number."""
-    if not record.data_uri or not record.data_uri.endswith(".parquet") or record.num_rows is None:
+    data = record.data_uri or ""
+    if not data.endswith(".parquet") or record.num_rows is None:
         return None
-    path = source.resolve(record.data_uri)
-    try:
-        if PROGRESS not in pq.read_schema(path).names:
-            return None
-        # LeRobot puts the rows of many runs into one file
-        rows = pq.read_table(path, columns=[PROGRESS])[PROGRESS].slice(
-            record.row_start, record.num_rows
-        )
-    except (pa.ArrowException, OSError) as e:
-        raise BenchmarkError(
-            f"{record.data_uri}: its column {PROGRESS!r} cannot be read: {e}"
-        ) from e
-    numbers = rows.combine_chunks()
-    # LeRobot writes a number as a list of one
-    while pa.types.is_list(numbers.type) or pa.types.is_fixed_size_list(numbers.type):
-        numbers = numbers.flatten()
-    is_number = pa.types.is_floating(numbers.type) or pa.types.is_integer(numbers.type)
-    if not is_number or len(numbers) != len(rows):
+    # LeRobot puts the rows of many runs into one file
+    rows = read_columns(source.resolve(data), record.row_start, record.num_rows, (PROGRESS,))
+    values = vectors(rows[PROGRESS], PROGRESS, singles=True) if rows.num_columns else None
+    if values is None or values.shape[1] != 1:
         return None
-    values = numbers.to_numpy(zero_copy_only=False).astype(np.float64)
     # A null has become NaN, which lies in no range
     if ((values >= 0) & (values <= 1)).all():
-        return values
+        return values[:, 0]
     return None
 
 
@@ -103,8 +87,6 @@ def _questions(
     folder: Path,
 ) -> list[Question]:
     num_frames = record.num_rows or 0
-    if not num_frames:
-        return []
     camera = next(iter(record.cameras), "")
     pictures = folder / camera.replace("/", "_") / f"{record.episode_index:06d}"
 

@@ -21,7 +21,8 @@ from eval.benchmarks.question import (
     Question,
     read_row,
 )
-from eval.scored import BenchmarkAnswers, ScoredBenchmark, ScoredView
+from eval.metrics.score import Score
+from eval.scored import ALL, BenchmarkAnswers, Evaluated, ScoredBenchmark, ScoredView
 from warehouse.lake import Lake
 from warehouse.releases.release import Release
 
@@ -36,7 +37,8 @@ class Benchmark:
     `default`: of `parts`, where none is asked for. `question`: of a row that a prediction file carries; without it
     answers are compared with one another, and one that is missing counts as unread. `published`: as its authors' own
     code counts. `views`: the names and truths that the same answers are scored under; None: its own alone. `by_frame`:
-    an answer is about a frame of a recording, and a newer evaluation of a model replaces an older one.
+    an answer is about a frame of a recording, and a newer evaluation of a model replaces an older one. `cells`: more
+    scores, those of a matrix. A report shows the `main_slices` of its entries, and, with `has_examples`, pictures.
     """
 
     parts: tuple[str, ...]
@@ -50,6 +52,9 @@ class Benchmark:
     views: Callable[[Sequence[Question]], list[ScoredView]] | None = None
     by_frame: bool = False
     without: tuple[str, ...] = ()  # baselines that do not stand beside it
+    cells: Callable[[BenchmarkAnswers], Mapping[tuple[str, str], Score]] = lambda answers: {}
+    main_slices: Callable[[Sequence[Evaluated]], Sequence[str]] = lambda entries: (ALL,)
+    has_examples: bool = False
 
     def views_of(self, name: str, questions: Sequence[Question]) -> list[ScoredView]:
         return self.views(questions) if self.views else [ScoredView(name, questions, self.score)]
@@ -62,11 +67,12 @@ PROGRESSLM: dict[str, Any] = {
     "hub": progresslm.HUB,
     "published": progresslm.published_score,
 }
-GRADED: dict[str, Any] = {
-    "score": videos.graded_score,
-    "question": videos.graded_question,
-    "load": videos.load,
-}
+
+
+def _of_videos(converter: videos.Converter) -> dict[str, Any]:
+    return {"question": converter.question, "load": partial(videos.load, converter)}
+
+
 PROCVQA = Benchmark(procvqa.FAMILIES, procvqa.score, procvqa.question, of_release=procvqa.load)
 BENCHMARKS = {
     "held-out": Benchmark(
@@ -76,6 +82,7 @@ BENCHMARKS = {
         views=held_out.views,
         by_frame=True,
         without=("random", "goal image"),
+        main_slices=held_out.main_slices,
     ),
     "progress-bench": Benchmark(progresslm.PROGRESS_PARTS, **PROGRESSLM),
     "human-bench": Benchmark(progresslm.HUMAN_PARTS, **PROGRESSLM),
@@ -90,22 +97,38 @@ BENCHMARKS = {
     "robofac": Benchmark(
         videos.FAMILIES,
         videos.robofac_score,
-        videos.robofac_question,
-        videos.load,
+        **_of_videos(videos.ROBOFAC_RUNS),
         hub="hf://MINT-SJTU/RoboFAC-dataset",
     ),
-    "rbm-eval": Benchmark(("train", "test"), **GRADED, hub="hf://robometer/rbm-1m-ood"),
+    "rbm-eval": Benchmark(
+        ("train", "test"),
+        videos.graded_score,
+        **_of_videos(videos.RBM_RUNS),
+        hub="hf://robometer/rbm-1m-ood",
+    ),
     "roboreward": Benchmark(
-        ("test", "val", "train"), **GRADED, hub="hf://teetone/RoboReward", default=("test",)
+        ("test", "val", "train"),
+        videos.graded_score,
+        **_of_videos(videos.ROBOREWARD_RUNS),
+        hub="hf://teetone/RoboReward",
+        default=("test",),
     ),
     "procvqa-id": PROCVQA,
     "procvqa-ood": PROCVQA,
     "probes": Benchmark((), probes.probe_scores, of_release=probes.probe_questions),
-    "confusion": Benchmark((), probes.confusion_scores, of_release=probes.confusion_questions),
+    "confusion": Benchmark(
+        (),
+        probes.confusion_scores,
+        of_release=probes.confusion_questions,
+        cells=probes.matrix_scores,
+        main_slices=probes.main_slices,
+    ),
     "robustness": Benchmark(
         probes.ROBUSTNESS_PARTS,
         probes.robustness_scores,
         of_release=probes.robustness_questions,
+        main_slices=probes.main_slices,
+        has_examples=True,
     ),
 }
 # Of questions, by what they ask

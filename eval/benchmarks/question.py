@@ -1,6 +1,5 @@
 """A benchmark: its questions (what is asked, with which pictures, what is right), its lines, and where it lies."""
 
-import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,7 +15,7 @@ from pydantic import BaseModel, Field, ValidationError
 from annotate.samples.wording import parse_answer, parse_reply
 from core.errors import UserError, validation_message
 from core.files import write_file
-from core.values import grouped
+from core.values import grouped, short_hash
 from eval.benchmarks.options import EvaluationOptions
 from ingest.media.frames import VideoError
 from ingest.media.video import Frame, decode
@@ -37,7 +36,7 @@ Numbered = Iterator[tuple[int, Frame]]
 
 
 class BenchmarkError(UserError):
-    """A benchmark or a prediction file that cannot be read: which row of which file, what is wrong, what to do."""
+    """A benchmark or prediction file that cannot be read: which row, what is wrong, what to do."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +141,7 @@ class Question:
         """Equal for equal benchmark, part, row and inference number, and for nothing else."""
         facts = [self.benchmark, self.part, self.row, self.inference]
         text = json.dumps(facts, sort_keys=True, ensure_ascii=False)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return short_hash(text)
 
     @property
     def run(self) -> tuple[str, str, str, str]:
@@ -204,7 +203,7 @@ def read_row[R](read: Callable[[Any], R], raw: Any, line_name: str) -> R:
 def json_lines(
     path: Path, name: str, most_bytes: int, too_long: str
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(which line, the object in it) of a file of JSON lines, without blank ones. Raises BenchmarkError naming it."""
+    """(name, object) of each line of JSON that is not blank. Raises BenchmarkError naming it."""
     try:
         with path.open("rb") as file:
             # One byte more than allowed: a longer line is seen without being read as a whole
@@ -236,7 +235,7 @@ def json_object(data: bytes, line_name: str) -> dict[str, Any]:
 @dataclass(frozen=True)
 class PredictionLine:
     """One line; `where` names it for people, `response` is empty where there is no answer, `fields` names all of it,
-    `done` is how probable a head says that the end state is."""
+    `done` is how probable a head says that the end state is. `measured`: of an answer that is a label, by metric."""
 
     where: str
     meta_data: dict[str, Any]
@@ -245,6 +244,7 @@ class PredictionLine:
     error: str | None = None
     fields: frozenset[str] = frozenset()
     done: float | None = None
+    measured: Mapping[str, float] | None = None
 
 
 class _Line(BaseModel):
@@ -342,7 +342,7 @@ def frame_files(
         return itself
     facts = video.stat()
     text = f"{video.resolve()} {facts.st_size} {facts.st_mtime_ns} {settings}"
-    folder /= hashlib.sha256(text.encode()).hexdigest()[:16]
+    folder /= short_hash(text)
     # Written last: where it is, all of the pictures are
     index = folder / "frames.json"
     if not index.exists():

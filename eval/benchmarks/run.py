@@ -4,20 +4,18 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from annotate.model_client.responses import FILE, ResponseStore
 from core.errors import UserError
 from core.logs import TOLD
 from core.tables import TABLES
 from core.values import grouped
-from eval import probes
-from eval.benchmarks import held_out
 from eval.benchmarks.load import BENCHMARKS, Benchmark, load_benchmark
-from eval.benchmarks.options import HELD_OUT, EvaluationOptions
+from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.procvqa import goal_pictures
 from eval.benchmarks.question import (
     BenchmarkError,
@@ -36,21 +34,20 @@ from eval.runners.methods import (
     collect,
     key_of,
     prompt_version,
-    row_of,
     run_hash,
     run_settings,
 )
-from eval.runners.prompt import ModelReply, Runner, UnansweredError
+from eval.runners.prompt import Runner, UnansweredError
 from eval.runners.prompt_folder import read_prompts
 from eval.runners.start import RunnerConfig, started_runner
 from eval.runners.weightless import Goals, weightless_answers
 from eval.scored import (
     ALL,
     HELD_OUT_VERSION,
-    BenchmarkAnswers,
     EvalPrediction,
     EvalRun,
     Evaluated,
+    Predictor,
     ScoredView,
     eval_run_id,
     store_evaluations,
@@ -63,29 +60,6 @@ from warehouse.releases.release import Release
 
 OWN_QUESTION = "question"  # the method that asks the benchmark's own questions; every other method is a baseline
 OnRows = Callable[[str, int, int], None]  # (method, questions with an answer, all questions)
-
-
-class Predictor(NamedTuple):
-    """Whoever answers: its name in reports, its prediction file, all that its answers depend on, the episodes that it
-    was trained on, and the lines that it answered; None: not all are there, since other shards are at work."""
-
-    name: str
-    file: Path
-    settings: Mapping[str, Any]
-    seen: SeenEpisodes
-    rows: list[Row] | None = None
-
-    def answers(self, view: ScoredView, of_all: bool) -> BenchmarkAnswers:
-        """Of the questions of a view those that were answered; `of_all`: of all, whether they were or not."""
-        rows = {key_of(row): row for row in self.rows or ()}
-        chosen = [q for q in view.questions if of_all or q.key in rows]
-        return BenchmarkAnswers.of(view.name, chosen, [_line(q, rows.get(q.key)) for q in chosen])
-
-
-def _line(q: Question, row: Row | None) -> PredictionLine:
-    row = row or {}
-    answer = row.get("response", ""), row.get("value"), row.get("error")
-    return PredictionLine(q.key, {}, *answer, done=row.get("done"))
 
 
 @dataclass(frozen=True)
@@ -153,26 +127,26 @@ def evaluate_benchmark(
         of_release = release if benchmark.of_release else None
         card = _card(lake, runner)
         seen = _trained_episodes(lake, card, of_release, questions)
-        asks = [(method, Predictor(runner.model, out, settings, seen))]
+        asks = [(method, out, Predictor(runner.model, settings, seen))]
         for name in dict.fromkeys(options.baselines):
             its_settings = run_settings(model, runner.model, METHODS[name], questions, **chosen)
             file = out.with_name(f"{out.stem}.{name}.jsonl")
             label = f"{name} ({runner.model})"
-            asks.append((METHODS[name], Predictor(label, file, its_settings, seen)))
+            asks.append((METHODS[name], file, Predictor(label, its_settings, seen)))
         try:
             answers, notes = _ask_each(model, asks, questions, options.shards, on_rows)
         finally:
             _store_calls(lake, build)
 
     # Other shards are still at work: the one that ends last scores
-    if any(predictor.rows is None for predictor in answers):
+    if any(predictor.lines is None for predictor in answers):
         return Evaluation(run, out, settings)
 
     goals = goal_pictures(lake, release) if release else {}
     entries: list[Evaluated] = []
     for view in benchmark.views_of(options.benchmark, questions):
-        baselines = _weightless(benchmark, view, goals, settings, out)
-        for predictor in filter(lambda p: p.rows, [*answers, *baselines]):
+        baselines = _weightless(benchmark, view, goals, settings)
+        for predictor in filter(lambda p: p.lines, [*answers, *baselines]):
             entries.append(_scored(predictor, view, benchmark))
             _store(lake, entries[-1], predictor, release, view.questions, benchmark)
 
@@ -181,9 +155,7 @@ def evaluate_benchmark(
     notes += entries[0].scored.notes
     about_model = _about_model(card, seen, of_release, questions)
     summary = _asked_text(options, questions)
-    report = report_on(
-        options.benchmark, summary, entries, questions, settings, [*about_model, *notes]
-    )
+    report = report_on(benchmark, summary, entries, questions, settings, [*about_model, *notes])
     page = write_report(lake.workspace.root / "evals" / run, report)
     num_seen = seen.by_slice({"seen_in_training": _episodes(questions)})
     return Evaluation(run, out, settings, tuple(entries), report, page, tuple(notes), num_seen)
@@ -197,14 +169,15 @@ def _store_calls(lake: Lake, build: str) -> None:
 
 
 def _weightless(
-    benchmark: Benchmark, view: ScoredView, goals: Goals, settings: Mapping[str, Any], out: Path
+    benchmark: Benchmark, view: ScoredView, goals: Goals, settings: Mapping[str, Any]
 ) -> Iterator[Predictor]:
-    """Baselines that ask no model: they depend on the questions alone, whatever model they stand beside."""
+    """Baselines that ask no model: they depend on the questions alone."""
     same = {key: settings[key] for key in ("question_keys", "code_version")}
     for name, values in weightless_answers(view.questions, goals).items():
         if name not in benchmark.without:
-            rows = _value_rows(view.questions, values)
-            yield Predictor(name, out, {"baseline": name, **same}, NOTHING_SEEN, rows)
+            keys = [q.key for q in view.questions if q.key in values]
+            lines = {key: _value_line(key, values[key]) for key in keys}
+            yield Predictor(name, {"baseline": name, **same}, NOTHING_SEEN, lines)
 
 
 def _about_model(
@@ -237,7 +210,7 @@ def _asked_text(options: EvaluationOptions, questions: Sequence[Question]) -> st
 
 
 def build_id(runner: RunnerConfig) -> str:
-    """The id that calls are counted under: runs of the same benchmark and model share a budget."""
+    """Of calls: runs of the same benchmark and model share a budget."""
     return content_key("eval", runner.options.benchmark, runner.model, *runner.options.endpoint)[
         :16
     ]
@@ -263,7 +236,7 @@ def _questions_for_a_head(
 
 def _ask_each(
     runner: Runner,
-    asks: Sequence[tuple[Method, Predictor]],
+    asks: Sequence[tuple[Method, Path, Predictor]],
     questions: Sequence[Question],
     shard: Shard,
     on_rows: OnRows,
@@ -274,37 +247,35 @@ def _ask_each(
     """
     answered = []
     notes = []
-    for method, predictor in asks:
+    for method, file, predictor in asks:
         try:
             rows = collect(
                 runner,
                 method,
                 questions,
-                predictor.file,
+                file,
                 predictor.settings,
                 shard,
                 lambda done, name=method.name: on_rows(name, done, len(questions)),
             )
-            answered.append(predictor._replace(rows=rows))
+            lines = None if rows is None else {key_of(row): _line(row) for row in rows}
+            answered.append(predictor._replace(lines=lines))
         except UnansweredError as e:
             if not answered:
                 raise
-            notes.append(f"{method.name} with {asks[0][1].name}: {e}")
+            notes.append(f"{method.name} with {asks[0][2].name}: {e}")
     return answered, notes
 
 
-def _value_rows(questions: Sequence[Question], values: Mapping[str, float]) -> list[Row]:
-    unread = "a picture cannot be read"
-    return [
-        row_of(
-            q,
-            ModelReply(q.key, error=unread)
-            if math.isnan(value)
-            else ModelReply(q.key, progress=value),
-        )
-        for q in questions
-        if (value := values.get(q.key)) is not None
-    ]
+def _line(row: Row) -> PredictionLine:
+    answer = row["response"], row.get("value"), row.get("error")
+    return PredictionLine(key_of(row), {}, *answer, done=row.get("done"))
+
+
+def _value_line(key: str, value: float) -> PredictionLine:
+    if math.isnan(value):
+        return PredictionLine(key, {}, error="a picture cannot be read")
+    return PredictionLine(key, {}, value=value)
 
 
 # Scoring and storing
@@ -313,10 +284,7 @@ def _value_rows(questions: Sequence[Question], values: Mapping[str, float]) -> l
 def _scored(predictor: Predictor, view: ScoredView, benchmark: Benchmark) -> Evaluated:
     answers = predictor.answers(view, of_all=benchmark.question is None)
     scored = view.score(answers)
-    scores = scored.scores()
-    if view.name == probes.CONFUSION:
-        scores |= probes.matrix_scores(answers)
-    return Evaluated(predictor.name, scored, scores)
+    return Evaluated(predictor.name, scored, {**scored.scores(), **benchmark.cells(answers)})
 
 
 def _store(
@@ -337,7 +305,7 @@ def _store(
         code_version = HELD_OUT_VERSION
     # Rankings are of the same answers as progress: they have none of their own
     has_answers = entry.scored.series is not None or not benchmark.by_frame
-    rows = (predictor.rows or ()) if has_answers else ()
+    lines = (predictor.lines or {}) if has_answers else {}
     run = EvalRun(
         eval_run,
         entry.model,
@@ -346,7 +314,7 @@ def _store(
         code_version=code_version,
         release=release.name if release else "",
         scores=entry.scores,
-        predictions=list(_predictions(questions, rows, benchmark.by_frame)),
+        predictions=list(_predictions(questions, lines, benchmark.by_frame)),
         seen_episodes=predictor.seen.by_slice(_episodes_by_slice(questions)),
     )
     store_evaluations(lake, "evaluation", [run])
@@ -386,15 +354,15 @@ def _episodes_by_slice(questions: Sequence[Question]) -> dict[str, list[Episode]
 
 
 def _predictions(
-    questions: Sequence[Question], rows: Sequence[Row], by_frame: bool
+    questions: Sequence[Question], lines: Mapping[str, PredictionLine], by_frame: bool
 ) -> Iterator[EvalPrediction]:
-    """Answers as the lake keeps them: `frame_index` counts the questions about an episode, or is the frame's number."""
+    """As the lake keeps them: `frame_index` counts questions of an episode, or is the frame's."""
     by_key = {q.key: q for q in questions if q.is_scored}
     # Of trajectories, where the benchmark has no episode numbers
     numbers: dict[tuple[str, str, str], int] = {}
     frame_counts: Counter[tuple[str, int]] = Counter()
-    for row in rows:
-        q = by_key.get(key_of(row))
+    for key, line in lines.items():
+        q = by_key.get(key)
         if q is None:
             continue
         number = numbers.setdefault((q.part, q.dataset, q.trajectory), len(numbers))
@@ -404,11 +372,11 @@ def _predictions(
             q.dataset,
             episode,
             frame_index=frame_counts[q.dataset, episode] if frame is None else frame,
-            prediction=q.stated(row["response"], row.get("value")),
+            prediction=q.stated(line.response, line.value),
             target=q.progress,
-            raw=row["response"] or row.get("error"),
-            question=q.key if frame is None else None,
-            done=row.get("done"),
+            raw=line.response or line.error,
+            question=key if frame is None else None,
+            done=line.done,
         )
         frame_counts[q.dataset, episode] += 1
 
@@ -417,7 +385,7 @@ def _predictions(
 
 
 def report_on(
-    benchmark: str,
+    benchmark: Benchmark,
     summary: str,
     entries: Sequence[Evaluated],
     questions: Sequence[Question],
@@ -427,21 +395,9 @@ def report_on(
     """`summary`: what was asked, in words; `exclusions`: notes on what was not scored."""
     listed = [f"{k} {v}" for k, v in settings.items() if v is not None and k != "question_keys"]
     notes = [f"{summary}.", f"Settings: {', '.join(listed)}.", *exclusions]
-    report = Report(entries[0].model, entries, notes=notes, stills=_stills(questions))
-    if benchmark == HELD_OUT:
-        return replace(report, parts=held_out.main_slices(entries))
-    if benchmark not in (probes.CONFUSION, probes.ROBUSTNESS):
-        return report
-    # Splits, or what was done to the pictures, stand beside each other; and the latter is to be seen
-    names = sorted(
-        {
-            part
-            for part, _ in entries[0].scores
-            if part.startswith(("part ", "split ")) and ", " not in part
-        }
-    )
-    examples = _examples(questions) if benchmark == probes.ROBUSTNESS else {}
-    return replace(report, parts=("all", *names), examples=examples)
+    examples = _examples(questions) if benchmark.has_examples else {}
+    slices = benchmark.main_slices(entries)
+    return Report(entries[0].model, entries, slices, notes, _stills(questions), examples)
 
 
 def _examples(questions: Sequence[Question]) -> dict[str, list[bytes]]:

@@ -1,7 +1,7 @@
 """Benchmarks of videos: runs with an instruction, and what somebody said of each.
 
-rbm-eval     Robometer's (arXiv 2603.02115): TABLE in each split's folder, with the quality and partial success of runs
-roboreward   RoboRewardBench (arXiv 2601.00675): LINES in each split's folder, a reward of 1 to 5 for each video
+rbm-eval     Robometer's (arXiv 2603.02115): a table in each split's folder, with quality and partial success of runs
+roboreward   RoboRewardBench (arXiv 2601.00675): lines in each split's folder, a reward of 1 to 5 for each video
 robofac      RoboFAC's annotations (arXiv 2505.12224): eight kinds of questions about runs, of which most failed
 
 A run with a grade is asked about once, at its end. Of RoboFAC the three kinds are scored that name one of several
@@ -13,6 +13,7 @@ import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -59,7 +60,7 @@ Pictures = tuple[PictureFile, ...]
 
 
 class VideoRow(NamedTuple):
-    """A row as prediction files carry it, the part that it counts to, and where its video may lie in the source."""
+    """A row as prediction files carry it, its part, and where its video may lie in the source."""
 
     row: dict[str, Any]
     part: str
@@ -76,14 +77,12 @@ class Converter(NamedTuple):
     fields: Callable[[Mapping[str, Any], Pictures], dict[str, Any]]
 
 
-def load(data: Data) -> list[Question]:
+def load(converter: Converter, data: Data) -> list[Question]:
     """The questions of some parts, the first `limit` of each; pictures are written below `image_root`.
 
     A video that is not there or damaged costs its own questions, whose answers then say so. Raises BenchmarkError for a
     row that is wrong, and where no video at all is there; SourceError.
     """
-    benchmark = data.asked.benchmark
-    converter = CONVERTERS[benchmark]
     source, rows = converter.rows(data)
     num_taken = dict.fromkeys(data.parts, 0)
     by_video: dict[Path, Pictures] = {}
@@ -97,7 +96,7 @@ def load(data: Data) -> list[Question]:
         if video not in by_video:
             by_video[video] = converter.pictures(video, data.frames)
         fields = converter.fields(row, by_video[video])
-        questions.append(replace(converter.question(benchmark, row), **fields))
+        questions.append(replace(converter.question(data.asked.benchmark, row), **fields))
     if not questions:
         raise BenchmarkError(f"{data.address} holds no question of {', '.join(data.parts)}")
     if not any(video.is_file() for video in by_video):
@@ -110,8 +109,10 @@ def load(data: Data) -> list[Question]:
 
 # Graded runs
 
-TABLE = "metadata.parquet"
-LINES = "metadata.jsonl"
+NamedRow = tuple[str, dict[str, Any]]  # of a file that lists runs
+NamedRows = Callable[[Path, str], Iterator[NamedRow]]
+# Of a row, its name and its split
+ReadRow = Callable[[dict[str, Any], str, str], dict[str, Any]]
 QUALITIES = {"failure": 0.0, "suboptimal": 0.5, "success": 1.0, "successful": 1.0}
 POINTS = (1, 5)  # of RoboReward
 
@@ -153,30 +154,31 @@ class RoboRewardRow(BaseModel):
     reward: Annotated[int, Field(strict=True, ge=POINTS[0], le=POINTS[1])]
 
 
-def _graded_rows(data: Data) -> tuple[Source, Iterator[VideoRow]]:
-    """Of the splits that are there. Raises BenchmarkError."""
+def _graded_rows(
+    file: str, named_rows: NamedRows, read: ReadRow, data: Data
+) -> tuple[Source, Iterator[VideoRow]]:
+    """The runs that a file in each split's folder lists, of the splits that are there. Raises BenchmarkError."""
     source = data.source()
-    name = TABLE if data.asked.benchmark == RBM else LINES
-    tables = {split: f"{split}/{name}" for split in data.parts}
-    present = {split: uri for split, uri in tables.items() if has_file(source, uri)}
+    lists = {split: f"{split}/{file}" for split in data.parts}
+    present = {split: uri for split, uri in lists.items() if has_file(source, uri)}
     if not present:
-        raise BenchmarkError(f"{data.address} holds no {' and no '.join(tables.values())}")
-    return source, _runs(source, present)
+        raise BenchmarkError(f"{data.address} holds no {' and no '.join(lists.values())}")
+    numbered = {split: named_rows(source.resolve(uri), uri) for split, uri in present.items()}
+    return source, _runs(numbered, read)
 
 
-def _runs(source: Source, tables: Mapping[str, str]) -> Iterator[VideoRow]:
-    """`tables`: by split. Raises BenchmarkError, which names the row."""
-    for split, uri in tables.items():
-        path = source.resolve(uri)
-        lines = json_lines(path, uri, MAX_LINE_BYTES, f"no row of {ROBOREWARD}")
-        is_table = uri.endswith(TABLE)
-        rows, read = (_table_rows(path, uri), _rbm) if is_table else (lines, _roboreward)
+def _runs(numbered: Mapping[str, Iterator[NamedRow]], read: ReadRow) -> Iterator[VideoRow]:
+    for split, named_rows in numbered.items():
         first_lines: dict[str, str] = {}
-        for line_name, raw in rows:
+        for line_name, raw in named_rows:
             row = read(raw, line_name, split)
             if (first := first_lines.setdefault(row["run"], line_name)) != line_name:
                 raise BenchmarkError(f"{line_name} is the same run as {first}: {row['run']}")
             yield VideoRow(row, split, [f"{split}/{row['video']}"])
+
+
+def _line_rows(path: Path, uri: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    return json_lines(path, uri, MAX_LINE_BYTES, f"no row of {ROBOREWARD}")
 
 
 def _table_rows(path: Path, uri: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -214,7 +216,7 @@ def _rbm(raw: dict[str, Any], line_name: str, split: str) -> dict[str, Any]:
 
 
 def _roboreward(raw: dict[str, Any], line_name: str, split: str) -> dict[str, Any]:
-    """1 is nothing, 5 is all of it, as Robometer's loader has it, too. The first folder of a video names its source."""
+    """1 is nothing, 5 all, as Robometer's loader has it. A video's first folder names its source."""
     row = read_row(RoboRewardRow.model_validate, raw, line_name)
     share = (row.reward - POINTS[0]) / (POINTS[1] - POINTS[0])
     return {
@@ -494,7 +496,7 @@ _LIST = re.compile(r"\[[^\[\]]*\]")
 
 
 def robofac_score(answers: BenchmarkAnswers) -> ScoredBenchmark:
-    """An answer that cannot be read counts as wrong. Raises BenchmarkError, which names the row that is wrong."""
+    """An unread answer counts as wrong. Raises BenchmarkError, which names the row."""
     chosen = answers.among(np.flatnonzero([q.family in CHOICES for q in answers.questions]))
     chosen = BenchmarkAnswers.by_values(ROBOFAC, chosen.questions, chosen.values, chosen.lines)
     # Arrays of texts and None, by row
@@ -586,9 +588,11 @@ def _plain(text: str) -> str:
     return " ".join(text.casefold().split()).strip(" .")
 
 
-_GRADED = Converter(_graded_rows, graded_question, _last_window, _shown_at_end)
-CONVERTERS = {
-    RBM: _GRADED,
-    ROBOREWARD: _GRADED,
-    ROBOFAC: Converter(_robofac_rows, robofac_question, _each_second, _shown_before_words),
-}
+def graded(rows: Callable[[Data], tuple[Source, Iterable[VideoRow]]]) -> Converter:
+    """Of runs that are asked about once, at their ends."""
+    return Converter(rows, graded_question, _last_window, _shown_at_end)
+
+
+RBM_RUNS = graded(partial(_graded_rows, "metadata.parquet", _table_rows, _rbm))
+ROBOREWARD_RUNS = graded(partial(_graded_rows, "metadata.jsonl", _line_rows, _roboreward))
+ROBOFAC_RUNS = Converter(_robofac_rows, robofac_question, _each_second, _shown_before_words)

@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from core.figures import COLOURS, Figure, jpeg_to_rgb, new_figure, render, shorten
 from core.files import write_file
 from core.metrics import REPORT, is_lower_better, leading_metrics, metrics_shown_in
-from core.values import shown
+from core.values import shown, spread
 from eval.metrics.score import NO_SCORE
 from eval.probes import UNDER, VIDEO
 from eval.scored import ALL, Evaluated, model_comparison
@@ -81,7 +81,7 @@ def _score_row(entry: Evaluated, part: str, columns: Sequence[str]) -> dict | No
 
 
 def difference_rows(report: Report) -> Iterator[dict]:
-    """The model less each other entry, paired over episodes, on the metric that leads its benchmark."""
+    """The model less each other entry, paired over episodes, on the leading metric."""
     for entry in report.own:
         metric = next((m for m in leading_metrics() if m in entry.scored.measures), "")
         for rival in report.rivals(entry):
@@ -99,7 +99,7 @@ def difference_rows(report: Report) -> Iterator[dict]:
 
 
 def weak_points(report: Report) -> Iterator[str]:
-    """Plain sentences on where the model is no better than what stands beside it, from the scores themselves."""
+    """Sentences on where the model is no better than what stands beside it."""
     for entry, metric, part in product(report.own, ERRORS, report.parts):
         ours = entry.scores.get((part, metric), NO_SCORE)
         for rival in report.rivals(entry):
@@ -123,7 +123,7 @@ def worst_episodes(entry: Evaluated) -> list[tuple[int, float]]:
 
 
 def varied_episodes(entry: Evaluated, count: int = SHOWN) -> list[int]:
-    """Episodes with answers, in turn of each split (or part), and there one of each kind of slices first."""
+    """Episodes with answers, in turn of each split (or part), one of each kind of slices first."""
     assert entry.scored.series is not None
     with_answers = np.flatnonzero(entry.scored.series.runs.lengths > 0).tolist()
     slices = {k: entry.scored.episodes[k].slices for k in with_answers}
@@ -159,7 +159,7 @@ CELL_NAME = 44  # of a task beside a matrix
 
 
 def curves_figure(report: Report, entry: Evaluated, episodes: Sequence[int]) -> Figure:
-    """Progress over time of some episodes, each below its stills: label, model and what stands beside it."""
+    """Progress over time of some episodes below their stills: label, model and rivals."""
     columns = max(1, len(episodes))
     figure, axes = new_figure(3.4 * columns, 3.8, 2, columns, height_ratios=[1, 2])
     for column, episode in enumerate(episodes):
@@ -177,8 +177,8 @@ def _draw_stills(axis: Any, report: Report, key: tuple[str, ...]) -> None:
     axis.set_title(" ".join(key)[-40:], fontsize=8)
     if stills:
         # Evenly spread over the episode; of a short one fewer
-        chosen = np.unique(np.linspace(0, len(stills) - 1, SHOWN).round().astype(int))
-        axis.imshow(np.concatenate([jpeg_to_rgb(stills[i], STILL_PX) for i in chosen], axis=1))
+        pictures = [jpeg_to_rgb(still, STILL_PX) for still in spread(stills, SHOWN)]
+        axis.imshow(np.concatenate(pictures, axis=1))
 
 
 def _draw_curves(
@@ -211,7 +211,7 @@ def _series_of(
 
 
 def calibration_figure(entry: Evaluated) -> Figure:
-    """Mean label in each tenth of the predictions, with its spread, and how many answers lie there."""
+    """Mean label in each tenth of the predictions, its spread, and how many lie there."""
     assert entry.scored.series is not None
     runs = entry.scored.series.runs
     readable = ~np.isnan(runs.predicted)
@@ -222,15 +222,11 @@ def calibration_figure(entry: Evaluated) -> Figure:
 
     # A calibrated model lies on the diagonal; bins without an answer have no mean
     axes[0, 0].plot([0, 1], [0, 1], color=GREY, lw=1)
-    means = []
-    spread = []
-    centres = []
-    for k in np.unique(bin_of):
-        in_bin = bin_of == k
-        means.append(float(target[in_bin].mean()))
-        spread.append(float(target[in_bin].std()))
-        centres.append(float(predicted[in_bin].mean()))
-    axes[0, 0].errorbar(centres, means, yerr=spread, fmt="o-", ms=4, lw=1, color=OWN)
+    members = [bin_of == k for k in np.unique(bin_of)]
+    means = [float(target[in_bin].mean()) for in_bin in members]
+    deviations = [float(target[in_bin].std()) for in_bin in members]
+    centres = [float(predicted[in_bin].mean()) for in_bin in members]
+    axes[0, 0].errorbar(centres, means, yerr=deviations, fmt="o-", ms=4, lw=1, color=OWN)
     axes[0, 0].set(
         xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xlabel="predicted", ylabel="label (mean, spread)"
     )
@@ -242,7 +238,7 @@ def calibration_figure(entry: Evaluated) -> Figure:
 
 
 def bars_figure(report: Report, model_entry: Evaluated, kind: str = "dataset") -> Figure | None:
-    """The leading error by dataset for every entry of a benchmark, with intervals; None without such slices."""
+    """The leading error by dataset for each entry, with intervals; None without such slices."""
     metric = next((m for m in ERRORS if m in model_entry.scored.measures), None)
     parts = sorted(
         {
@@ -287,22 +283,17 @@ def _draw_bars(
     height: float,
     colour: str,
 ) -> None:
-    places = []
-    values = []
-    bounds = []
-    for y, part in enumerate(parts):
-        score = entry.scores.get((part, metric))
-        if score and score.n:
-            places.append(y + offset)
-            values.append(score.value)
-            bounds.append([score.value - score.low, score.high - score.value])
+    scores = (entry.scores.get((part, metric), NO_SCORE) for part in parts)
+    bars = {y + offset: score for y, score in enumerate(scores) if score.n}
+    values = np.array([score.value for score in bars.values()])
+    bounds = [[score.value - score.low, score.high - score.value] for score in bars.values()]
     errors = np.maximum(np.array(bounds).reshape(-1, 2).T, 0)
     label = shorten(entry.model, NAME_LENGTH)
-    axis.barh(places, np.array(values), height * 0.9, xerr=errors, color=colour, label=label)
+    axis.barh([*bars], values, height * 0.9, xerr=errors, color=colour, label=label)
 
 
 def confusion_figure(entry: Evaluated) -> Figure | None:
-    """Mean last answers to the finished runs of each task (rows) under each instruction (columns); None without any."""
+    """Mean last answers to finished runs of each task (rows) by instruction (columns), if any."""
     cells = confusion_cells(entry)
     if not cells:
         return None
@@ -351,7 +342,7 @@ def examples_figure(examples: Mapping[str, Sequence[bytes]]) -> Figure:
 
 
 def training_figure(curve: Sequence[Mapping[str, Any]]) -> Figure:
-    """Training loss and batch progress error over steps, smoothed; `curve`: the points of a checkpoint's curve.json."""
+    """Loss and batch progress error over steps, smoothed; `curve`: points of a curve.json."""
     figure, axes = new_figure()
     for name, colour in (("loss", COLOURS[0]), ("progress", COLOURS[3])):
         values = np.array([point[name] for point in curve if point[name] is not None])
@@ -421,7 +412,7 @@ def write_report(folder: Path, report: Report) -> Path:
 
 
 def captioned_pictures(report: Report) -> dict[str, tuple[str, bytes]]:
-    """(caption, picture) by file name: the matrix where there is one, else of the model's first benchmark."""
+    """(caption, picture) by file name: the matrix, if there is one, else of the first benchmark."""
     figures: dict[str, tuple[str, Figure | None, str]] = {}
     title = "Instruction x video: progress at the end of finished runs, under each instruction"
     if report.own:
@@ -436,11 +427,11 @@ def captioned_pictures(report: Report) -> dict[str, tuple[str, bytes]]:
             examples_figure(report.examples),
             report.own[0].benchmark,
         )
-    captioned = {}
-    for name, (caption, figure, benchmark) in figures.items():
-        if figure is not None:
-            captioned[name] = (f"{caption} ({benchmark})", render(figure, PICTURE_BYTES))
-    return captioned
+    return {
+        name: (f"{caption} ({benchmark})", render(figure, PICTURE_BYTES))
+        for name, (caption, figure, benchmark) in figures.items()
+        if figure is not None
+    }
 
 
 def _figures_over_time(
@@ -474,11 +465,15 @@ def _headed_tables(report: Report) -> list[tuple[str, list[dict]]]:
     """Headed tables, empty ones left out."""
     worst = []
     for model_entry in report.own[:1]:
-        for number, error in worst_episodes(model_entry):
-            name = " ".join(model_entry.scored.episodes[number].key)
-            worst.append(
-                {"benchmark": model_entry.benchmark, "episode": name, "error": f"{error:.3f}"}
-            )
+        episodes = model_entry.scored.episodes
+        worst += [
+            {
+                "benchmark": model_entry.benchmark,
+                "episode": " ".join(episodes[number].key),
+                "error": f"{error:.3f}",
+            }
+            for number, error in worst_episodes(model_entry)
+        ]
     tables = [
         ("Scores", score_rows(report.entries, report.parts)),
         ("Against what stands beside it, episode by episode", list(difference_rows(report))),

@@ -27,7 +27,7 @@ from annotate.samples.procvqa import task_text
 from annotate.samples.wording import parse_answer
 from core.errors import UserError
 from core.files import write_file
-from core.values import image_marks, spread
+from core.values import image_marks, short_hash, spread
 from eval.benchmarks.question import FRAMES_OF_A_RUN, Question, runs_in_order
 from eval.runners.prompt import ModelReply, Prompt, Runner, UnansweredError
 
@@ -36,7 +36,7 @@ Row = dict[str, Any]
 
 def run_hash(settings: Mapping[str, Any]) -> str:
     """First 16 hex of a hash over all that answers depend on."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+    return short_hash(json.dumps(settings, sort_keys=True))
 
 
 class Journal:
@@ -321,7 +321,7 @@ def run_settings(
 ) -> dict[str, Any]:
     """All that the answers depend on: for the journal and for eval_runs. `other_settings`: how the questions were
     chosen."""
-    keys = hashlib.sha256(json.dumps([q.key for q in questions]).encode()).hexdigest()[:16]
+    keys = short_hash(json.dumps([q.key for q in questions]))
     return {
         "model": model,
         "method": method.name,

@@ -45,27 +45,27 @@ def nearness(current: np.ndarray, first: np.ndarray, goal: np.ndarray) -> float:
 
 
 def best_constant(targets: np.ndarray) -> float:
-    """The constant with the least mean absolute error on these very labels: no constant does better."""
+    """The constant with the least mean absolute error on these very labels."""
     return float(np.median(targets))
 
 
 def clock_answers(questions: Sequence[Question]) -> Values:
     """Frame number over the last one known of the run: order without understanding. It knows the length."""
     ends = _last_frame_by_run(questions)
-    shares = {}
-    for q in questions:
-        if q.moment is not None and ends[_run_of(q)] > 0:
-            shares[q.key] = q.moment / ends[_run_of(q)]
-    return shares
+    return {
+        q.key: q.moment / ends[_run_of(q)]
+        for q in questions
+        if q.moment is not None and ends[_run_of(q)] > 0
+    }
 
 
 def timed_answers(questions: Sequence[Question], name: str) -> Values:
-    """Seconds over the mean length of the runs by which a clock of that name goes, where a question's facts have it."""
-    shares = {}
-    for q in questions:
-        if length_s := q.facts.get("lengths", {}).get(name):
-            shares[q.key] = min(1.0, (q.frame_index or 0) / q.row["fps"] / length_s)
-    return shares
+    """Seconds over the mean length of the runs by which the clock goes, where facts have it."""
+    return {
+        q.key: min(1.0, (q.frame_index or 0) / q.row["fps"] / length_s)
+        for q in questions
+        if (length_s := q.facts.get("lengths", {}).get(name))
+    }
 
 
 def running_clock_answers(questions: Sequence[Question]) -> Values:

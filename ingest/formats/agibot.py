@@ -10,13 +10,11 @@ whose members stand as if the archive were unpacked where it lies. Frames are 30
 import re
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import replace
 from functools import partial
 from itertools import product
 from typing import Any
 
 from ingest.episode import EpisodeData, EpisodeRecord, Listing
-from ingest.formats.array_roles import why_known
 from ingest.formats.folders import (
     EpisodeFiles,
     Key,
@@ -35,9 +33,8 @@ from ingest.formats.listing import (
     texts_among,
 )
 from ingest.formats.tree import Uses, account
-from ingest.formats.tree_reader import read_tree
+from ingest.formats.tree_reader import read_tree, why_known
 from ingest.formats.writers import AGIBOT, Writer
-from ingest.outcomes import OutcomeEvidence
 from ingest.reasons import DataError
 from ingest.registry import DatasetConfig
 from ingest.sources.files import Source
@@ -58,10 +55,6 @@ ENTRY_USES: Uses = {
     "task_name": ("instruction", "its name"),
     "label_info": ("steps", "spans with texts"),
     "lable_info": ("steps", "spans with texts"),
-}
-ENTRY_KNOWN = {
-    "init_scene_text": "the scene at the beginning, not the task",
-    "task_id": "the number of the task",
 }
 FIRST_CAMERAS = ("head_color",)
 WRIST = ("hand_",)
@@ -114,7 +107,7 @@ def list_episodes(source: Source) -> Listing:
         facts = object_of(entry.get("label_info")) | entry
         # lable_info is how the dataset's card spells it
         label = object_of(entry.get("label_info", entry.get("lable_info")))
-        listing.account_for_facts("task_info: ", entry, ENTRY_USES, ENTRY_KNOWN)
+        listing.account_for_facts("task_info: ", entry, ENTRY_USES, AGIBOT)
         listing.add(
             source_id,
             fps,
@@ -122,8 +115,7 @@ def list_episodes(source: Source) -> Listing:
             num_rows=num_rows,
             data_uri=episode_files.tables.get("rows"),
             videos=videos,
-            evidence=OutcomeEvidence(listing.stated_outcome(facts)),
-            group=listing.group(entry),
+            facts=facts,
             **stated_steps(listing, label.get("action_config"), "action_config", num_rows),
         )
     return listing.listing(
@@ -218,5 +210,4 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     if record.data_uri is None:
         raise DataError("no proprio_stats.h5", "no_data")
     opened = partial(opened_place, source, record.data_uri, _writer(source.config))
-    episode = read_tree(record, opened)
-    return replace(episode, frames=frames_of(source, record))
+    return read_tree(record, opened, files=frames_of(source, record))

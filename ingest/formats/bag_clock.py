@@ -14,10 +14,10 @@ import numpy as np
 import pyarrow as pa
 
 from ingest.episode import FrameReader, TimedPicture
-from ingest.formats.bag_file import records
-from ingest.formats.ros_messages import DEPTH, VIDEOS, Decoder, Kind, RawMessage
+from ingest.formats.bag_file import DEPTH, VIDEOS, Decoder, Kind, RawMessage, records
 from ingest.formats.tables import numbers
 from ingest.media.frames import DECODE_ALL, DecodeOptions, VideoError
+from ingest.media.video import nearest
 from ingest.reasons import DataError, Limits
 from ingest.sources.files import Source
 
@@ -191,14 +191,7 @@ class Clock:
 
     def nearest(self, stamps: np.ndarray) -> np.ndarray:
         """Of ordered stamps [n], the place of the one nearest to each tick, int64 [ticks]; of two the earlier."""
-        times = self.times_ns()
-        next_index = np.clip(np.searchsorted(stamps, times), 0, len(stamps) - 1)
-        previous_index = np.maximum(next_index - 1, 0)
-        return np.where(
-            np.abs(times - stamps[previous_index]) <= np.abs(stamps[next_index] - times),
-            previous_index,
-            next_index,
-        )
+        return nearest(stamps, self.times_ns())
 
 
 def rows_of(

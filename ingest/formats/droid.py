@@ -14,13 +14,10 @@ November 2026).
 import posixpath
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
-from itertools import product
 from typing import Any
 
 from ingest.episode import EpisodeData, EpisodeRecord, Listing
-from ingest.formats.array_roles import why_known
 from ingest.formats.folders import frames_of, is_video, object_of, videos_of
 from ingest.formats.hdf5_file import rows_in, texts, value
 from ingest.formats.hdf5_parts import EpisodePlace, opened_place
@@ -30,9 +27,8 @@ from ingest.formats.listing import (
     texts_among,
 )
 from ingest.formats.tree import Uses, account
-from ingest.formats.tree_reader import read_tree
+from ingest.formats.tree_reader import read_tree, why_known
 from ingest.formats.writers import DROID, known_by
-from ingest.outcomes import OutcomeEvidence
 from ingest.reasons import DataError
 from ingest.sources.files import Source
 
@@ -50,22 +46,6 @@ METADATA_USES = {
     "uuid": ("instruction", "annotations are by it"),
     "current_task": ("instruction", "its name"),
     **{f"{role}_cam_serial": ("camera", "which camera is which") for role in ROLES},
-}
-METADATA_KNOWN = {
-    **dict.fromkeys(
-        ("lab", "user", "user_id", "date", "timestamp", "building"),
-        "who recorded it, when and where",
-    ),
-    **dict.fromkeys(
-        ("scene_id", "robot_serial", "droid_version", "r2d2_version"), "where and on what"
-    ),
-    **{f"{role}_cam_extrinsics": "where a camera stood" for role in ROLES},
-    **{
-        f"{role}_{kind}_path": "where its files are"
-        for role, kind in product((*ROLES, "left", "right"), ("svo", "mp4"))
-    },
-    "hdf5_path": "where its files are",
-    "trajectory_length": "the number of its rows",
 }
 
 
@@ -121,7 +101,7 @@ def _add(
     rows_uri = posixpath.join(folder, ROWS)
     metadata_uri = next((uri for uri in files if METADATA.fullmatch(posixpath.basename(uri))), "")
     metadata = listing.read_object(metadata_uri, listing.next_index)
-    listing.account_for_facts("metadata: ", metadata, METADATA_USES, METADATA_KNOWN, metadata_uri)
+    listing.account_for_facts("metadata: ", metadata, METADATA_USES, DROID, metadata_uri)
     attributes, num_rows = _rows_listed(listing, rows_uri)
     facts = attributes | metadata
 
@@ -136,8 +116,7 @@ def _add(
             listing, cameras, cameras or {"": posixpath.join(folder, f"{VIDEOS}*.mp4")}
         ),
         files=[rows_uri, metadata_uri],
-        evidence=OutcomeEvidence(listing.stated_outcome(facts)),
-        group=listing.group(facts),
+        facts=facts,
         no_task="no current_task in its metadata, and no annotations of its uuid",
     )
 
@@ -213,5 +192,4 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     frames = frames_of(source, record)
     if record.data_uri is None:
         return EpisodeData(record, None, None, None, frames)
-    episode = read_tree(record, partial(opened_place, source, record.data_uri, DROID))
-    return replace(episode, frames=frames)
+    return read_tree(record, partial(opened_place, source, record.data_uri, DROID), files=frames)

@@ -3,7 +3,7 @@ RoboMIND), or the rows of all one after the other.
 
 What is a camera is found by looking: datasets of pictures, raw or encoded. State, action, time,
 texts and success are looked for where the file's writer keeps them (`writers`), by their names
-(`array_roles`), or where the registry's `keys` say, as paths below the episode.
+(`tree_reader`), or where the registry's `keys` say, as paths below the episode.
 """
 
 import posixpath
@@ -18,6 +18,13 @@ import h5py
 
 from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing
 from ingest.formats import hdf5_file as h5
+from ingest.formats.facts import (
+    instruction,
+    is_rate_name,
+    length_problem,
+    rate_of_rows,
+    spelt,
+)
 from ingest.formats.hdf5_episodes import STEP_NAMES, episode_keys, flat_ends
 from ingest.formats.hdf5_parts import (
     OTHER_RATE,
@@ -45,18 +52,11 @@ from ingest.formats.row_pictures import (
     rate_by_video,
     with_frames_beside,
 )
-from ingest.formats.row_times import (
-    is_rate_name,
-    length_problem,
-    rate_of_rows,
-    spelt,
-)
-from ingest.formats.text_fields import instruction
 from ingest.formats.tree import ALL_ROWS, Part, Roles, Uses
 from ingest.formats.tree_reader import read_tree, stored_times
 from ingest.formats.writers import Writer
 from ingest.outcomes import SUCCESS_FIELDS, deep_fields, folder_outcome
-from ingest.reasons import DataError
+from ingest.reasons import DataError, guarded
 from ingest.registry import DatasetConfig
 from ingest.sources.files import Source
 
@@ -158,7 +158,7 @@ def _add_readable(
     num_records = len(listing.records)
     source_id = _source_id(uri, key, is_only=among.num_episodes == 1)
     try:
-        with h5.guarded(f"{uri}, {key or 'the file'}"):
+        with guarded(f"{uri}, {key or 'the file'}", h5.H5_ERRORS):
             group = h5.find(file, key)
             if not isinstance(group, h5py.Group):
                 raise DataError(f"{key} is no group")
@@ -211,7 +211,7 @@ def _add_place(listing: Hdf5Listing, place: EpisodePlace, source_id: str) -> Non
 def _report_inner_ends(listing: ListingBuilder, place: EpisodePlace) -> None:
     """Find what marks ends before the last row in a group that is one episode."""
     try:
-        with h5.guarded(f"{place.uri}, {place.key}"):
+        with guarded(f"{place.uri}, {place.key}", h5.H5_ERRORS):
             ends, marks = flat_ends(place.datasets, place.limits)
     except DataError as e:
         listing.warn_next(e.reason, f"{e}; whether it marks ends is not known", place.uri)
@@ -236,7 +236,9 @@ def _add_episode(
     uri = place.uri
     is_alone = place.among.num_episodes == 1 and rows == h5.WHOLE_GROUP
     outside_cameras = (
-        pictures_beside(listing.source, uri, _files(listing.source.files)) if is_alone else {}
+        pictures_beside(listing.source, *_files(listing.source.files)).get(uri, {})
+        if is_alone
+        else {}
     )
     cameras, unreadable = h5.cameras_in(
         listing, uri, place.datasets, place.members.escapes, has_others=bool(outside_cameras)

@@ -13,7 +13,7 @@ import numpy as np
 
 from core.values import grouped
 from ingest.formats import hdf5_file as h5
-from ingest.formats.row_times import spelt
+from ingest.formats.facts import spelt
 from ingest.reasons import DataError, Limits
 from ingest.signals.naming import words
 

@@ -18,9 +18,15 @@ import h5py
 import numpy as np
 
 from ingest.episode import EpisodeRecord
-from ingest.formats.array_pictures import PictureForm, form_of, other_kind, picture_of, scaled
 from ingest.formats.listing import ListingBuilder, camera_name, scene_first, texts_among
-from ingest.formats.row_pictures import natural
+from ingest.formats.row_pictures import (
+    PictureForm,
+    form_of,
+    natural,
+    other_kind,
+    picture_of,
+    scaled,
+)
 from ingest.formats.tree import ALL_ROWS
 from ingest.media.frames import Picture
 from ingest.media.picture import (
@@ -38,7 +44,7 @@ from ingest.outcomes import (
     evidence_of,
     known,
 )
-from ingest.reasons import DataError, Limits
+from ingest.reasons import DataError, Limits, guarded
 from ingest.sources.files import Source
 
 SUFFIXES = (".hdf5", ".h5", ".hdf")
@@ -123,19 +129,9 @@ WHOLE_GROUP = EpisodeSlice()
 
 
 @contextmanager
-def guarded(description: str) -> Iterator[None]:
-    """What HDF5 raises inside the block becomes a DataError."""
-    try:
-        yield
-    except H5_ERRORS as e:
-        lines = str(e).strip("'\"").splitlines() or [type(e).__name__]
-        raise DataError(f"{description}: {lines[0]}") from e
-
-
-@contextmanager
 def opened(source: Source, uri: str) -> Iterator[h5py.File]:
     """The file, for reading. Raises DataError, also for what HDF5 raises inside the block."""
-    with guarded(uri), source.open(uri) as data:
+    with guarded(uri, H5_ERRORS), source.open(uri) as data:
         place = data if isinstance(data, io.BytesIO) else data.name  # a member of a tar has no path
         # So that a chunk of many pictures is unpacked once
         cache_bytes = source.config.limits.max_chunk_bytes
@@ -616,7 +612,7 @@ def evidence_in(
     def fact(name: str) -> tuple[Any, np.ndarray]:
         """A small value of the episode, and those of its rows; nothing, with a finding, where it cannot be read."""
         try:
-            with guarded(f"{uri}, {name}"):
+            with guarded(f"{uri}, {name}", H5_ERRORS):
                 if lacks_value(group, name):
                     raise DataError(f"{uri}, {name}: it holds no value")
                 stored = value(group, name, listing.source.config.limits)

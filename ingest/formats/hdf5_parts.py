@@ -1,7 +1,7 @@
 """What the parts of an HDF5 episode are: state, action, times, texts and rate; and what each other part is, or why not
 used.
 
-The registry's keys count first, then the writer's convention (`writers`), then names (`array_roles`).
+The registry's keys count first, then the writer's convention (`writers`), then names (`tree_reader`).
 """
 
 from collections import Counter
@@ -16,20 +16,21 @@ import h5py
 import numpy as np
 
 from ingest.formats import hdf5_file as h5
-from ingest.formats.array_pictures import form_of
-from ingest.formats.array_roles import known_reason, roles_of, why_known
-from ingest.formats.listing import ListingBuilder
-from ingest.formats.row_times import (
+from ingest.formats.facts import (
     first_rate,
     is_length_name,
     is_rate_name,
+    rank_of,
+    rate_of_simulation,
 )
+from ingest.formats.listing import ListingBuilder
+from ingest.formats.row_pictures import form_of
 from ingest.formats.side_files import parse_json
 from ingest.formats.tables import MISSING_NAMES, known_values
-from ingest.formats.text_fields import rank_of
 from ingest.formats.tree import Part, Roles, Uses, fields
 from ingest.formats.tree import account as account_for
-from ingest.formats.writers import HDF5_WRITERS, Writer, rate_of_simulation, writer_of
+from ingest.formats.tree_reader import known_reason, roles_of, why_known
+from ingest.formats.writers import HDF5_WRITERS, Writer, writer_of
 from ingest.media.frames import Picture
 from ingest.reasons import DataError, Limits
 from ingest.registry import Keys
@@ -323,12 +324,15 @@ def account(
     census = listing.parts
     parts = place.parts()
     nothing = "no name of a state, an action, a camera, a text or an attribute that is known"
-
-    def why_part_known(part: Part) -> str:
-        return unread.get(part.path) or why_known(part, place.writer)
-
     why_attribute_known = partial(why_fact_known, place)
-    account_for(census, parts, uses, why_part_known, nothing, problems)
+    account_for(
+        census,
+        parts,
+        uses,
+        lambda part: unread.get(part.path) or why_known(part, place.writer),
+        nothing,
+        problems,
+    )
     for part in parts:
         names = h5.attributes_of(place.datasets[part.path])
         own_attributes = fields(f"attribute {part.title}/", names, file=place.uri)

@@ -28,7 +28,18 @@ from ingest.episode import (
     TimedPicture,
     timed,
 )
-from ingest.formats.lerobot_frames import VideoSpan, match, refusal, span_of
+from ingest.formats.lerobot_episode import (
+    OF_ALL,
+    POINTERS,
+    VideoSpan,
+    counted_rows,
+    match,
+    read_signals,
+    refusal,
+    signal_columns,
+    span_of,
+    stored_statistics,
+)
 from ingest.formats.lerobot_meta import (
     DATA_FILE,
     EPISODE_FILE,
@@ -53,13 +64,6 @@ from ingest.formats.lerobot_rows import (
     find_rows,
     read_pictures,
 )
-from ingest.formats.lerobot_signals import (
-    OF_ALL,
-    counted_rows,
-    read_signals,
-    signal_columns,
-    stored_statistics,
-)
 from ingest.formats.lerobot_steps import native_steps
 from ingest.formats.listing import (
     STEPS,
@@ -75,7 +79,7 @@ from ingest.media.frames import DECODE_ALL, DecodeOptions, Picture, VideoError
 from ingest.media.video import frame_times
 from ingest.outcomes import NO_EVIDENCE, Outcome, OutcomeEvidence, stated
 from ingest.reasons import DataError
-from ingest.sources.files import Source
+from ingest.sources.files import Source, once
 
 TIME = "timestamp"
 FOLDER = re.compile(r"^(meta|data/chunk-[^/]*|videos/([^/]+/)?chunk-[^/]*)$")
@@ -86,9 +90,7 @@ ROOT = re.compile(
     r"videos/(?:[^/]+/)?chunk-\d+/(?:[^/]+/)?(?:episode_|file-)\d+\.mp4)"
 )
 PICTURE_FILE = re.compile(r"(.*?(?:episode[-_](\d+))?)/[^/]+\.(?:png|jpe?g)", re.IGNORECASE)
-LOOSE_PICTURES = "folders of pictures by episode"
 MAX_START_S = 1e9  # no video is so long
-POINTERS = ("chunk_index", "file_index", "from_timestamp", "to_timestamp")
 NOT_RECORDED = ""  # of a camera that the metadata leaves empty in an episode: nothing is wrong
 LAST_FRAME = 2**62  # beyond every file's
 
@@ -265,26 +267,22 @@ def _no_video(dataset: LerobotListing, index: int, files: Mapping[str, str]) -> 
         detail = f"no video file; looked for {named([*files.values()])}"
     else:
         detail = f"{INFO} declares no camera"
-    if pictures := _loose_pictures(dataset, index, files):
+    counts = _pictures_by_episode(dataset.source)[index]
+    pictures = {f: n for f, n in counts.items() if not {*files}.isdisjoint(f.split("/"))}
+    if pictures:
         # LeRobot keeps the pictures of a recording so until it has made a video of them
         detail += f"; {sum(pictures.values())} pictures lie in {named([*pictures])}: make such videos of them"
         return "other_layout", detail
     return "no_video", detail
 
 
-def _loose_pictures(dataset: LerobotListing, index: int, cameras: Iterable[str]) -> dict[str, int]:
-    """Folders of an episode's pictures, one of them below the folder of each camera, and how many pictures each has."""
-    folders: dict[int, Counter[str]] = dataset.source.noted.setdefault(LOOSE_PICTURES, {})
-    if not folders:
-        folders[-1] = Counter()  # those of no episode
-        for uri in dataset.source.files:
-            if file_match := PICTURE_FILE.fullmatch(uri):
-                folders.setdefault(int(file_match[2] or -1), Counter())[file_match[1]] += 1
-    return {
-        folder: count
-        for folder, count in folders.get(index, Counter()).items()
-        if not {*cameras}.isdisjoint(folder.split("/"))
-    }
+@once
+def _pictures_by_episode(source: Source) -> defaultdict[int, Counter[str]]:
+    """How many loose pictures folders have, by the episode that they name, -1 for none."""
+    counts: defaultdict[int, Counter[str]] = defaultdict(Counter)
+    for file_match in filter(None, map(PICTURE_FILE.fullmatch, source.files)):
+        counts[int(file_match[2] or -1)][file_match[1]] += 1
+    return counts
 
 
 def _report_unused_cameras(dataset: LerobotListing, videos: Videos, cameras: Sequence[str]) -> None:
@@ -531,14 +529,13 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     info = read_info(source)
     # Only the columns of state, action and time are read
     path = source.resolve(record.data_uri or "")
-    columns = (*signal_columns(source, info), TIME)
+    columns = (*signal_columns(source), TIME)
     rows = read_columns(path, record.row_start, record.num_rows or 0, columns, source.config.limits)
     times = vectors(rows[TIME], TIME) if TIME in rows.column_names else None
-    signals = read_signals(source, info, rows)
+    signals = read_signals(source, rows)
     times_s = None if times is None else times[:, 0]
     matching = cache(partial(_match, source, info, record, times_s))
     frames = partial(_frames, source, record, matching)
-    vector_columns = {"state": signals.state_columns, "action": signals.action_columns}
     return EpisodeData(
         record,
         signals.state,
@@ -547,7 +544,7 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
         frames,
         signals.names_by,
         matching,
-        stored_statistics(source, record.number_in_source, vector_columns),
+        stored_statistics(source, record.number_in_source, signals.roles),
     )
 
 

@@ -19,7 +19,7 @@ from ingest.formats.listing import ListingBuilder
 from ingest.formats.side_files import parse_json_lines, read_json, read_text
 from ingest.formats.tables import batches, opened, rate_of, whole
 from ingest.reasons import DataError
-from ingest.sources.files import Source
+from ingest.sources.files import Source, once
 
 STANDARD_V2 = {
     "data_path": "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet",
@@ -91,10 +91,9 @@ def columns_of(dataset: LerobotListing) -> set[str]:
     return {*dataset.info["features"], *stored}
 
 
+@once
 def read_info(source: Source) -> dict[str, Any]:
     """meta/info.json, read once of a source. Raises DataError, of reason no_metadata unless it is a git-LFS pointer."""
-    if INFO in source.noted:
-        return source.noted[INFO]
     if INFO not in source.files:
         raise DataError(f"there is no {INFO}", "no_metadata")
     try:
@@ -106,13 +105,12 @@ def read_info(source: Source) -> dict[str, Any]:
     # The registry's rate overrules the stated one, which may then be absent
     if not source.config.fps and rate_of(info.get("fps")) is None:
         raise DataError(f"{INFO} has no fps", "no_metadata")
-    if tables := sorted({match[1] for uri in source.files if (match := LANCE_TABLE.match(uri))}):
+    if tables := sorted({m[1] for m in filter(None, map(LANCE_TABLE.match, source.files))}):
         stored = info.get("storage_format", "none stated")
         detail = (
             f"rows and pictures lie in Lance tables ({', '.join(tables)}; storage_format: {stored})"
         )
         raise DataError(detail, "other_layout")
-    source.noted[INFO] = info
     return info
 
 

@@ -11,6 +11,13 @@ import pyarrow as pa
 
 from ingest.episode import matrix
 from ingest.formats.folders import is_video, object_of
+from ingest.formats.lerobot_episode import (
+    MODALITY,
+    Vectors,
+    read_signals,
+    signal_columns,
+    slices_by_column,
+)
 from ingest.formats.lerobot_meta import PANDAS_INDEX, LerobotListing, feature_details
 from ingest.formats.lerobot_rows import (
     REWARD_KEYS,
@@ -19,14 +26,6 @@ from ingest.formats.lerobot_rows import (
     picture_columns,
     picture_file,
     read_pictures,
-)
-from ingest.formats.lerobot_signals import (
-    MODALITY,
-    Vectors,
-    read_signals,
-    signal_columns,
-    slices_by_column,
-    vector_of,
 )
 from ingest.formats.lerobot_steps import (
     ANNOTATION_PREFIX,
@@ -46,8 +45,9 @@ from ingest.formats.listing import (
     in_order,
     usual_uses,
 )
-from ingest.formats.tables import is_list, opened, read_columns
+from ingest.formats.tables import is_list, opened, read_columns, vectors
 from ingest.formats.tree import Part, Uses, account, fields
+from ingest.formats.writers import LEROBOT, LEROBOT_EPISODES, known_by
 from ingest.media.camera_kinds import kind_by_name, look_of
 from ingest.media.frames import DecodeOptions
 from ingest.media.video import decode
@@ -57,21 +57,9 @@ from ingest.signals.naming import Column
 
 COMPARED_ROWS = 256  # of one episode: by so many a column is a copy of dimensions that are read
 COPY_TOLERANCE = 1e-6  # relative, as single precision keeps numbers
-BOOKKEEPING = {
-    "index": "LeRobot's count of all rows",
-    "frame_index": "LeRobot's count of an episode's rows",
-    "is_first": "says which row is an episode's first",
-    **dict.fromkeys(
-        ("next.done", "next.truncated", "done", "truncated", "is_last", "is_terminal"),
-        "says which row is an episode's last",
-    ),
-    PANDAS_INDEX: "the row numbers of the table's writer",
-}
-# Of an episode's metadata: where its rows and pictures are, and statistics of them; group 1 stands for all below it
 POINTERS = re.compile(
-    r"(data/|videos/|meta/|stats/).+|dataset_(from|to)_index|(data|video)_path|(chunk|file)_index"
-)
-GROUPS = {"start_state": "the start state of the run; group_field of an entry reads it"}
+    r"(data/|videos/|meta/|stats/).+"
+)  # of an episode's metadata: many for each camera
 TYPE_NAMES = {
     "halffloat": "float16",
     "float": "float32",
@@ -104,7 +92,8 @@ def account_for_parts(dataset: LerobotListing, episodes: Episodes, cameras: Sequ
         if name not in stored_columns and not is_camera(feature)
     ]
     reason = "info.json declares it, and no data file has it"
-    marks = dict.fromkeys((*BOOKKEEPING, TASK_COLUMN, "episode_index"), reason)
+    counts = (part.path for part in declared if known_by(LEROBOT, part.path))
+    marks = dict.fromkeys((*counts, TASK_COLUMN, "episode_index"), reason)
     if dataset.schemas:
         account(census, declared, {}, lambda part: marks.get(part.path, ""), reason)
     _account_for_episodes(dataset, episodes)
@@ -138,7 +127,7 @@ def _account_for_rows(
             kind = "text" if dtype == "string" else "column"
             parts.append(Part(name, kind, shape_of(feature), dtype, uri))
     step_columns = annotated_columns(dataset) | {LANGUAGE_COLUMN, ROBOCOIN_COLUMN, LEGACY_COLUMN}
-    reasons = dict.fromkeys(step_columns, OTHER_STEPS) | BOOKKEEPING
+    reasons = dict.fromkeys(step_columns, OTHER_STEPS)
     reasons |= {
         name: "nothing but nulls" for name, type_ in types.items() if pa.types.is_null(type_)
     }
@@ -151,7 +140,8 @@ def _account_for_rows(
     def why_left_out(part: Part) -> str:
         if part.path.startswith(ANNOTATION_PREFIX) and NOT_TEXTS.search(part.path):
             return "GR00T's mark of an episode's quality"
-        return reasons.get(part.path) or _copied(dataset, uri, part.path, signals)
+        reason = reasons.get(part.path) or known_by(LEROBOT, part.path)
+        return reason or _copied(dataset, uri, part.path, signals)
 
     has_numbers = TASK_COLUMN in types and pa.types.is_integer(types[TASK_COLUMN])
     uses = _uses(dataset, signals, has_numbers=has_numbers)
@@ -177,10 +167,10 @@ def _first_rows(dataset: LerobotListing, uri: str, columns: Iterable[str]) -> pa
 def _signals(dataset: LerobotListing, uri: str) -> Vectors | None:
     """State and action of the first rows; None where they cannot be read."""
     source = dataset.source
-    rows = _first_rows(dataset, uri, signal_columns(source, dataset.info))
+    rows = _first_rows(dataset, uri, signal_columns(source))
     if rows is not None:
         with suppress(DataError):
-            return read_signals(source, dataset.info, rows)
+            return read_signals(source, rows)
     return None
 
 
@@ -190,16 +180,16 @@ def _copied(dataset: LerobotListing, uri: str, name: str, signals: Vectors | Non
     A column that never changes may be equal by chance.
     """
     rows = _first_rows(dataset, uri, [name]) if signals else None
-    table = None
+    values = None
     if rows is not None:
         with suppress(DataError):
-            table = vector_of(rows, {}, name, singles=True)
-    if signals is None or table is None or not np.ptp(matrix(table), axis=0).any():
+            values = vectors(rows[name], name, singles=True)
+    if signals is None or values is None or not np.ptp(values, axis=0).any():
         return ""
     for vector, whole in (("state", signals.state), ("action", signals.action)):
-        place = None if whole is None else _place_in(matrix(table), matrix(whole))
+        place = None if whole is None else _place_in(values, matrix(whole))
         if place is not None:
-            return f"a copy of {vector}[{place}:{place + table.num_columns}]"
+            return f"a copy of {vector}[{place}:{place + values.shape[1]}]"
     return ""
 
 
@@ -212,11 +202,9 @@ def _dtype(type_: pa.DataType) -> str:
 def _uses(dataset: LerobotListing, signals: Vectors | None, *, has_numbers: bool) -> Uses:
     """What columns of the rows are read as, and what shows it; `has_numbers`: of each row's task."""
     config = dataset.source.config
-    if signals is None:
-        vectors = dict.fromkeys(signal_columns(dataset.source, dataset.info), ("state", "its name"))
-    else:
-        vectors = {name: ("action", reason) for name, reason in signals.action_columns.items()}
-        vectors |= {name: ("state", reason) for name, reason in signals.state_columns.items()}
+    vectors: Uses = dict.fromkeys(signal_columns(dataset.source), ("state", "its name"))
+    if signals is not None:
+        vectors = signals.roles.uses
     forms = {record.steps_from for record in dataset.records}
     step_columns = {LANGUAGE_COLUMN if form == "language" else form or "" for form in forms}
     uses = {
@@ -233,7 +221,7 @@ def _uses(dataset: LerobotListing, signals: Vectors | None, *, has_numbers: bool
     # The registry's field is taken at its word; of others some episode's rows have to be flags
     flags = chain.from_iterable(evidence.flags for evidence in dataset.evidence.values())
     unset = {*fields_of(config.success_field)[1:]}.difference(flag.name for flag in flags)
-    return {name: use for name, use in uses.items() if name not in unset}
+    return {name: uses[name] for name in uses.keys() - unset}
 
 
 def _place_in(values: np.ndarray, whole: np.ndarray) -> int | None:
@@ -259,16 +247,10 @@ def _account_for_episodes(dataset: LerobotListing, episodes: Episodes) -> None:
         **dict.fromkeys(filter(STEPS.fullmatch, filled), ("steps", "spans with texts")),
     }
     # One line for each kind of pointers, of which every camera has four
-    pointers = "where rows and pictures are, and statistics of them"
-    titles = {
-        POINTERS.sub(lambda match: f"{match[1]}*" if match[1] else match[0], name): name
-        for name in filled
-    }
-    reasons = {
-        title: GROUPS.get(name, "") or (POINTERS.fullmatch(name) and pointers) or ""
-        for title, name in titles.items()
-    }
-    account_for_fields(dataset.parts, "meta/episodes: ", titles, uses, reasons, kind="column")
+    titles = dict.fromkeys(POINTERS.sub(r"\1*", name) for name in filled)
+    account_for_fields(
+        dataset.parts, "meta/episodes: ", titles, uses, LEROBOT_EPISODES, kind="column"
+    )
 
 
 def _account_for_slices(dataset: LerobotListing, stored_columns: set[str]) -> None:
@@ -312,11 +294,19 @@ def cameras_of(dataset: LerobotListing) -> list[str]:
     accounted for.
     """
     registry = dataset.source.config.cameras
-    cameras = [key for key in _pictured(dataset) if not _is_flagged(dataset, key)]
+    pictured = [key for key, feature in dataset.info["features"].items() if is_camera(feature)]
+    cameras = [key for key in pictured if not _is_flagged(dataset, key)]
     files = _first_files(dataset)
     excluded = _left_out(dataset, [key for key in cameras if key in files], files)
     cameras = in_order([key for key in cameras if key not in excluded], registry)
-    _account_for(dataset, [key for key in cameras if key in files], files)
+    main = ": the main camera"
+    for key in filter(files.__contains__, cameras):
+        feature = dataset.info["features"][key]
+        reason = f"info.json says {object_of(feature).get('dtype')}{main}"
+        main = ""
+        dataset.parts.used(
+            "camera", key, "camera", reason, shape=shape_of(feature), file=files[key]
+        )
     return cameras
 
 
@@ -329,21 +319,6 @@ def _left_out(dataset: LerobotListing, cameras: list[str], files: dict[str, str]
     return [
         key for key, kind in kinds.items() if kind and _is_left_out(dataset, key, kind, files[key])
     ]
-
-
-def _pictured(dataset: LerobotListing) -> list[str]:
-    return [key for key, feature in dataset.info["features"].items() if is_camera(feature)]
-
-
-def _account_for(dataset: LerobotListing, cameras: list[str], files: dict[str, str]) -> None:
-    """The cameras that have files, the main one first."""
-    for place, key in enumerate(cameras):
-        feature = dataset.info["features"][key]
-        main = "" if place else ": the main camera"
-        reason = f"info.json says {object_of(feature).get('dtype')}{main}"
-        dataset.parts.used(
-            "camera", key, "camera", reason, shape=shape_of(feature), file=files[key]
-        )
 
 
 def _is_flagged(dataset: LerobotListing, key: str) -> bool:

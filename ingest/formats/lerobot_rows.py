@@ -16,7 +16,6 @@ from ingest.formats.folders import object_of
 from ingest.formats.lerobot_meta import (
     EPISODE_FILE,
     MAX_EPISODE,
-    META_BATCH,
     META_EPISODES,
     LerobotListing,
     expected,
@@ -25,7 +24,17 @@ from ingest.formats.lerobot_meta import (
     v3_data_files,
     v3_pointer,
 )
-from ingest.formats.tables import batches, finite, is_list, opened, ranges, vectors, whole
+from ingest.formats.tables import (
+    batches,
+    finite,
+    has_numbers,
+    number_columns,
+    opened,
+    ranges,
+    single_numbers,
+    vectors,
+    whole,
+)
 from ingest.media.frames import VideoError
 from ingest.media.picture import PICTURE_TEXTS, ArrayPicture, decode_picture
 from ingest.outcomes import (
@@ -164,18 +173,18 @@ def _episodes_of(
         count = file.metadata.num_rows
         schema = file.schema_arrow
         dataset.note_schema(schema, uri)
-        has_tasks = _has_numbers(schema, "task_index", only_whole=True)
+        has_tasks = has_numbers(schema, "task_index", only_whole=True)
         if is_one:
             limits.check("max_rows", count, f"{path.name}: rows")
             stretches = [(0, 0)]
-        elif not _has_numbers(schema, "episode_index", only_whole=True):
+        elif not has_numbers(schema, "episode_index", only_whole=True):
             raise DataError("it has no column episode_index of whole numbers")
         else:
             stretches = _stretches(file, limits)
         numbers = [
             name
             for name in dict.fromkeys((*flag_names, *REWARD_KEYS, END_MARK))
-            if _has_numbers(schema, name)
+            if has_numbers(schema, name)
         ]
         columns = list(dict.fromkeys(["task_index", *numbers])) if has_tasks else numbers
         starts = [start for _, start in stretches]
@@ -193,9 +202,9 @@ def _episodes_of(
         pictures = camera_columns(dataset.info, schema)
         for (episode, _), place, fact, table in zip(stretches, places, facts, tables, strict=True):
             evidence = _evidence(table.select(numbers), flag_names)
-            tasks = known(_single_numbers(table["task_index"])).tolist() if has_tasks else ()
+            tasks = known(single_numbers(table["task_index"])).tolist() if has_tasks else ()
             known_tasks = tuple(int(task) for task in dict.fromkeys(tasks) if task >= 0)
-            is_early = END_MARK in numbers and ends_early(_single_numbers(table[END_MARK]))
+            is_early = END_MARK in numbers and ends_early(single_numbers(table[END_MARK]))
             rows = EpisodeRows(uri, *place, known_tasks, pictures, fact, evidence, is_early)
             episode_rows.append((episode, rows))
     return episode_rows
@@ -218,7 +227,7 @@ def _stretches(file: pq.ParquetFile, limits: Limits) -> list[tuple[int, int]]:
 
 def _evidence(table: pa.Table, flag_names: Sequence[str]) -> OutcomeEvidence:
     def fact(name: str) -> tuple[None, np.ndarray]:
-        return None, known(_single_numbers(table[name]))
+        return None, known(single_numbers(table[name]))
 
     is_there = table.column_names.__contains__
     return evidence_of(fact, filter(is_there, flag_names), (), filter(is_there, REWARD_KEYS))[0]
@@ -237,28 +246,6 @@ def _facts(dataset: LerobotListing, file: pq.ParquetFile, ends: list[int]) -> li
         return [{} for _ in ends]
     last_rows = [(end - 1, 1) for end in ends]
     return [table.to_pylist()[0] for table in ranges(file, last_rows, columns, FACT_BATCH)]
-
-
-def _has_numbers(schema: pa.Schema, column: str, only_whole: bool = False) -> bool:
-    """One number or boolean per row, by itself or in a list of one; `only_whole`: a whole number by itself."""
-    if schema.names.count(column) != 1:
-        return False
-    type_ = schema.field(column).type
-    if only_whole:
-        return pa.types.is_integer(type_)
-    type_ = type_.value_type if is_list(type_) else type_
-    return pa.types.is_boolean(type_) or pa.types.is_integer(type_) or pa.types.is_floating(type_)
-
-
-def _single_numbers(chunks: pa.ChunkedArray) -> np.ndarray:
-    """float64 [n], NaN for null, and for all where rows hold several."""
-    column = chunks.combine_chunks()
-    if is_list(column.type):
-        is_single = set(column.value_lengths().unique().to_pylist()) == {1}
-        if column.null_count or not is_single:
-            return np.full(len(column), np.nan)
-        column = column.flatten()
-    return np.asarray(column.to_numpy(zero_copy_only=False), np.float64)
 
 
 # Pictures
@@ -524,31 +511,16 @@ def _stored_ranges(dataset: LerobotListing) -> Iterator[tuple[int, int, int]]:
     """Episodes, and the least and the greatest number of their tasks by their stored statistics."""
     for uri in filter(META_EPISODES.match, dataset.source.files):
         try:
-            with opened(dataset.source.resolve(uri)) as file:
-                if {LEAST, MOST} <= {*file.schema_arrow.names}:
-                    for batch in batches(file, ["episode_index", LEAST, MOST], META_BATCH):
-                        yield from _known_ranges(batch.to_pylist())
+            columns = number_columns(dataset.source, uri, ("episode_index", LEAST, MOST))
         except DataError as e:
             # The file may have been read before: then a finding says so already
             if all(finding.file != uri for finding in dataset.findings):
                 dataset.warn(e.reason, str(e), file=uri)
-
-
-def _known_ranges(rows: list[dict[str, Any]]) -> Iterator[tuple[int, int, int]]:
-    """Episode, least and greatest number of its tasks, of the rows in which all three are whole numbers."""
-    for row in rows:
-        index = whole(row["episode_index"])
-        lowest = whole(_single_value(row[LEAST]))
-        highest = whole(_single_value(row[MOST]))
-        if index is not None and lowest is not None and highest is not None:
-            yield index, lowest, highest
-
-
-def _single_value(value: Any) -> Any:
-    """Statistics of one number are lists of one, too."""
-    if isinstance(value, list) and value:
-        return value[0]
-    return value
+            continue
+        for row in zip(*columns.values(), strict=True):
+            index, lowest, highest = map(whole, row)
+            if index is not None and lowest is not None and highest is not None:
+                yield index, lowest, highest
 
 
 def episodes_named_otherwise(

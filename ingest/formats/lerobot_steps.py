@@ -25,6 +25,7 @@ from ingest.formats.folders import (
     stated_spans,
     tells_times,
 )
+from ingest.formats.lerobot_episode import MODALITY, modality_of
 from ingest.formats.lerobot_meta import (
     LerobotListing,
     columns_of,
@@ -43,7 +44,6 @@ from ingest.formats.lerobot_rows import (
     report_renumbered_tasks,
     times_of,
 )
-from ingest.formats.lerobot_signals import MODALITY, modality_of
 from ingest.formats.side_files import parse_json, read_json
 from ingest.formats.tables import finite, whole
 from ingest.reasons import DataError

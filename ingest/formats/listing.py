@@ -5,11 +5,13 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
+from types import MappingProxyType
 from typing import Any
 
 from ingest.episode import CameraVideo, EpisodeRecord, Finding, Listing, PartKind, SourcePart
 from ingest.formats.side_files import read_json, text_file_of
 from ingest.formats.tree import Uses, account, fields
+from ingest.formats.writers import Writer, known_by
 from ingest.media.camera_kinds import kind_by_name
 from ingest.outcomes import (
     NO_EVIDENCE,
@@ -111,13 +113,14 @@ class ListingBuilder:
         data_uri: str | None = None,
         videos: Iterable[CameraVideo] = (),
         files: Iterable[str] = (),
+        facts: Mapping[str, Any] = MappingProxyType({}),
         evidence: OutcomeEvidence = NO_EVIDENCE,
         group: str = "",
         no_task: str = "",
         **fields: Any,
     ) -> None:
-        """The coming episode. `files`: others than its rows and videos that say something of it. `no_task`: where it
-        was looked for.
+        """The coming episode. `files`: others than its rows and videos that say something of it. `facts`: what states
+        its outcome and its group, where `evidence` and `group` do not. `no_task`: where a task was looked for.
         """
         videos = tuple(videos)
         uris = [video.uri for video in videos] + ([data_uri] if data_uri else [])
@@ -126,7 +129,8 @@ class ListingBuilder:
             files = [*files, *text_uris]
         if no_task and not tasks:
             self.warn_next("no_task", no_task, data_uri or next(iter(uris), None))
-        self.evidence[self.next_index] = evidence
+        stated_outcome = evidence.stated or self.stated_outcome(facts)
+        self.evidence[self.next_index] = replace(evidence, stated=stated_outcome)
         record = EpisodeRecord(
             episode_index=self.next_index,
             source_id=source_id,
@@ -136,7 +140,7 @@ class ListingBuilder:
             num_rows=num_rows,
             data_uri=data_uri,
             videos=videos,
-            group=group or source_id,
+            group=group or self.group(facts, source_id),
             source_stamp=self.source.stamp([*uris, *files], num_rows),
         )
         self.records.append(replace(record, **fields))
@@ -153,7 +157,7 @@ class ListingBuilder:
             content = self.read_json(text_uri, self.next_index)
             fields = content if isinstance(content, dict) else {}
             uses: Uses = dict.fromkeys(form.keys, ("instruction", f"{form.writer} keeps it there"))
-            account_for_fields(self.parts, "texts: ", fields, uses, {}, file=text_uri)
+            account_for_fields(self.parts, "texts: ", fields, uses, file=text_uri)
             self.texts[text_uri] = texts_among([content, *map(fields.get, form.keys)])
         return self.texts[text_uri], (text_uri,)
 
@@ -209,12 +213,12 @@ class ListingBuilder:
         prefix: str,
         facts: Iterable[str],
         uses: Uses,
-        known_reasons: Mapping[str, str],
+        writer: Writer | None = None,
         file: str | None = None,
     ) -> None:
         """Account for fields of an episode's metadata, of which outcome and group are read, too."""
         all_uses = {**uses, **usual_uses(self.source.config)}
-        account_for_fields(self.parts, prefix, facts, all_uses, known_reasons, file=file)
+        account_for_fields(self.parts, prefix, facts, all_uses, writer, file=file)
 
     def group(self, facts: Mapping[str, Any], default: str = "", field: str = "") -> str:
         """The group that an episode's split is decided by: the field that the registry names, else a group of its own.
@@ -389,14 +393,14 @@ def account_for_fields(
     prefix: str,
     names: Iterable[str],
     uses: Uses,
-    known_reasons: Mapping[str, str],
+    writer: Writer | None = None,
     *,
     kind: PartKind = "text",
     file: str | None = None,
 ) -> None:
-    """Account for some fields, each by its name behind `prefix`; `known_reasons`: why some are left out on purpose."""
+    """Account for some fields, each by its name behind `prefix`; some their `writer` is known to leave there."""
     named_parts = fields(prefix, names, kind, file)
-    account(parts, named_parts, uses, lambda part: known_reasons.get(part.path, ""))
+    account(parts, named_parts, uses, lambda part: known_by(writer, part.path))
 
 
 # Cameras by preference for labelling: what the registry names, then what sees the scene, then what sees the hand

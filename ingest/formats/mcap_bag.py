@@ -27,11 +27,13 @@ from ingest.episode import (
     Finding,
     Listing,
 )
-from ingest.formats.array_roles import roles_of
 from ingest.formats.bag_clock import PICTURES, Clock, Topic, frames_of, rows_of
 from ingest.formats.bag_file import (
     PACKED,
     CutOff,
+    Decoder,
+    Kind,
+    RawMessage,
     custom_facts,
     is_recording,
     manifest_beside,
@@ -50,10 +52,9 @@ from ingest.formats.listing import (
     texts_among,
     usual_uses,
 )
-from ingest.formats.ros_messages import Decoder, Kind, RawMessage
 from ingest.formats.tree import Part, Roles, Uses, account
+from ingest.formats.tree_reader import roles_of
 from ingest.formats.writers import ROS
-from ingest.outcomes import OutcomeEvidence
 from ingest.reasons import DataError
 from ingest.registry import DatasetConfig, Keys
 from ingest.sources.files import Source
@@ -73,7 +74,6 @@ LAST_PARTS = (
 TASK_TOPIC = re.compile(r"(^|/)(task|instruction|language|language_instruction|prompt)$", re.I)
 OTHER_PICTURES = re.compile(r"(image|video)$", re.I)  # types of messages
 MAX_TASKS = 100
-RECORDER_FACTS = ["serialized_metadata", "ROS_DISTRO"]  # rosbag2_storage_mcap's metadata records
 # Types of messages that say how a robot and its computers work, and nothing of a run
 PLUMBING = tuple(
     (re.compile(pattern), why)
@@ -156,8 +156,8 @@ class Recording:
         self.cameras = {camera: cameras[camera] for camera in in_order(cameras, config.cameras)}
 
     def _find_rows(self, numeric: Iterable[Topic], config: DatasetConfig) -> None:
-        parts = [Part(topic.name, "topic", (None,), topic.kind) for topic in numeric]
-        self.roles = roles_of(parts, config.keys, ROS)
+        parts = (Part(topic.name, "topic", (None,), topic.kind) for topic in numeric)
+        self.roles = roles_of(sorted(parts), config.keys, ROS)
         self.state = [self.topics[name] for name in self.roles.state.paths]
         self.action = [self.topics[name] for name in self.roles.action.paths]
 
@@ -266,7 +266,7 @@ def _add(listing: ListingBuilder, uris: Sequence[str], recording: Recording) -> 
         num_rows=ticks or None,
         data_uri=uri,
         videos=[CameraVideo(camera, uri, 0) for camera in recording.cameras],
-        evidence=OutcomeEvidence(listing.stated_outcome(recording.facts)),
+        facts=recording.facts,
         group=listing.group(recording.facts, session_of(uri)),
         source_stamp=listing.source.stamp([*uris], ticks),
         no_task="no topic and no metadata has an instruction",
@@ -345,9 +345,8 @@ def _account_for_parts(listing: ListingBuilder, uri: str, recording: Recording) 
         uses,
         lambda part: _why_left_out(topics[part.path], recording),
     )
-    known_reasons = dict.fromkeys(RECORDER_FACTS, "what the recorder says of itself")
     texts: Uses = dict.fromkeys(TASK_KEYS, ("instruction", "its name"))
-    listing.account_for_facts("metadata: ", recording.facts, texts, known_reasons, uri)
+    listing.account_for_facts("metadata: ", recording.facts, texts, ROS, uri)
     for name in recording.other_facts & {*texts, *usual_uses(config)}:
         parts.unknown("text", f"metadata: {name}", "its values differ; the last counts", file=uri)
     for name, media_type in recording.attachments.items():

@@ -17,8 +17,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing
-from ingest.formats.array_pictures import PictureForm, form_of, other_kind, picture_of, scaled
-from ingest.formats.array_roles import roles_of, why_known
+from ingest.formats.facts import (
+    first_rate,
+    instruction,
+    instructions,
+    is_length_name,
+    is_rate_name,
+    length_problem,
+    rate_of_rows,
+)
 from ingest.formats.listing import (
     ROWS_BEYOND,
     TASK_KEYS,
@@ -28,21 +35,13 @@ from ingest.formats.listing import (
     texts_among,
     usual_uses,
 )
-from ingest.formats.row_times import (
-    first_rate,
-    is_length_name,
-    is_rate_name,
-    length_problem,
-    rate_of_rows,
-)
-from ingest.formats.text_fields import instruction, instructions
+from ingest.formats.row_pictures import PictureForm, form_of, other_kind, picture_of, scaled
 from ingest.formats.tree import Part, Roles, account, fields
-from ingest.formats.tree_reader import read_tree, stored_times
+from ingest.formats.tree_reader import read_tree, roles_of, stored_times, why_known
 from ingest.formats.writers import ZARR_WRITER
-from ingest.formats.zarr_store import ENDS, ZIP_SUFFIX, Store, guarded, opened
+from ingest.formats.zarr_store import ENDS, ZIP_SUFFIX, Store, opened
 from ingest.media.frames import Picture
-from ingest.outcomes import OutcomeEvidence
-from ingest.reasons import DataError
+from ingest.reasons import DataError, guarded
 from ingest.registry import DatasetConfig
 from ingest.sources.files import Source
 from ingest.sources.types import SourceError
@@ -278,7 +277,7 @@ def _add_store(listing: ListingBuilder, uri: str, store: Store) -> None:
             videos=[
                 CameraVideo(camera, uri, start) for camera in in_order(tree.forms, config.cameras)
             ],
-            evidence=OutcomeEvidence(listing.stated_outcome(of_episode)),
+            facts=of_episode,
             group=listing.group(of_episode | facts),
             files=_picture_uris(uri, tree, start, stop),
             no_task=f"the store has no instruction among its attributes ({TASK_KEYS[0]}), nor in meta",

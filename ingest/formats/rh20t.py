@@ -10,8 +10,6 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Literal
 
-import pyarrow as pa
-
 from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing
 from ingest.formats.folders import frames_of, object_of, probed, videos_of
 from ingest.formats.listing import (
@@ -22,8 +20,10 @@ from ingest.formats.listing import (
     scene_first,
     texts_among,
 )
-from ingest.formats.tables import numbers, read_npy, side_by_side
-from ingest.formats.tree import Uses
+from ingest.formats.tables import read_npy
+from ingest.formats.tree import ALL_ROWS, Uses
+from ingest.formats.tree_reader import ArrayTree, vector_of
+from ingest.formats.writers import RH20T
 from ingest.outcomes import Outcome, OutcomeEvidence
 from ingest.reasons import DataError
 from ingest.sources.files import Source
@@ -31,8 +31,7 @@ from ingest.sources.files import Source
 SCENE = re.compile(r"((?:.*/)?(task_[0-9]+)_user_[0-9]+_scene_[0-9]+_cfg_[0-9]+(_human)?)/(.+)")
 CAMERA_FILE = re.compile(r"(cam_[^/]+)/.+")
 COLOR = "color.mp4"
-STATE = "transformed/tcp_base.npy"
-GRIPPER = "transformed/gripper.npy"
+[STATE, GRIPPER] = RH20T.state[0]
 TASKS = "task_description.json"
 TEXT_KEYS = ("task_description_english", "task_description_chinese")
 # Arrays of a scene, as RH20T publishes them
@@ -45,11 +44,6 @@ PICKLED = (
     "tcp",
     "tcp_base",
 )
-METADATA_KNOWN = {
-    "finish_time": "when it was recorded",
-    "calib": "when the cameras were calibrated",
-    "calib_quality": "how well the cameras were calibrated",
-}
 DEFAULT_FPS = 10.0  # at which the cameras were recorded
 # 0 emergency stop, 1 failed, 2 to 9 how well it went; as metadata has them, whole numbers and nothing else
 RATINGS = {str(rating): Outcome(rating > 1, "metadata rating") for rating in range(10)}
@@ -100,7 +94,6 @@ def _add_scene(
     """Add one scene's episode; is its state pickled?"""
     source = listing.source
     state_uri = f"{folder}/{STATE}"
-    gripper_uri = f"{folder}/{GRIPPER}"
     metadata_uri = f"{folder}/metadata.json"
     fps, num_frames, videos = _videos(listing, folder, files)
     metadata = listing.read_object(metadata_uri, listing.next_index)
@@ -114,16 +107,7 @@ def _add_scene(
 
     state = _find_state(listing, folder, state_uri, num_frames)
     rating = {"rating": ("outcome", "its name")}
-    listing.account_for_facts("metadata.json: ", metadata, rating, METADATA_KNOWN, metadata_uri)
-    for uri in (state_uri, gripper_uri) if state == "there" else ():
-        if uri in source.files:
-            listing.parts.used(
-                "array",
-                uri.removeprefix(f"{folder}/"),
-                "state",
-                "stored as plain numbers",
-                file=uri,
-            )
+    listing.account_for_facts("metadata.json: ", metadata, rating, RH20T, metadata_uri)
     listing.add(
         folder,
         source.config.fps or fps,
@@ -136,7 +120,7 @@ def _add_scene(
         ),
         group=listing.group(metadata),
         # Files that are not there are named too, so that the stamp changes when one comes
-        files=[metadata_uri, state_uri, gripper_uri],
+        files=[metadata_uri, state_uri, f"{folder}/{GRIPPER}"],
     )
     return state == "pickled"
 
@@ -146,7 +130,8 @@ def _find_state(
 ) -> Literal["there", "pickled", "missing"]:
     """Is a state with a row for each frame of the coming scene there? One that is pickled is not read."""
     try:
-        num_states = len(_state(listing.source, folder) or ())
+        tree = _tree(listing.source, folder)
+        num_states = len(vector_of(tree, "state", tree.roles(), ALL_ROWS) or ())
     except DataError as e:
         if e.reason == "pickled_data":
             return "pickled"
@@ -156,9 +141,10 @@ def _find_state(
         listing.warn_next(
             "length_differs", f"{num_states} states for {num_frames} frames; state is not used", uri
         )
-    if num_states and num_states == num_frames:
-        return "there"
-    return "missing"
+    if not num_states or num_states != num_frames:
+        return "missing"
+    tree.account(listing.parts)
+    return "there"
 
 
 def _videos(
@@ -191,31 +177,36 @@ def _task_texts(listing: ListingBuilder) -> dict[str, tuple[str, ...]]:
         for task, stored in listing.read_object(uri).items():
             by_language = object_of(stored) or {TEXT_KEYS[0]: stored}
             texts_by: Uses = dict.fromkeys(TEXT_KEYS, ("instruction", "its name"))
-            account_for_fields(listing.parts, f"{TASKS}: ", by_language, texts_by, {}, file=uri)
+            account_for_fields(listing.parts, f"{TASKS}: ", by_language, texts_by, file=uri)
             texts[task] = texts_among(by_language.get(key) for key in TEXT_KEYS)
     return texts
 
 
-def _state(source: Source, folder: str) -> pa.Table | None:
-    """State, with the gripper where it is there; None without state. Raises DataError."""
-    state_uri = f"{folder}/{STATE}"
-    gripper_uri = f"{folder}/{GRIPPER}"
-    if state_uri not in source.files:
-        return None
-    state = read_npy(source, state_uri)
-    if gripper_uri not in source.files:
-        return numbers(state)
-    gripper = read_npy(source, gripper_uri)
-    if len(gripper) != len(state):
-        raise DataError(
-            f"{len(state)} rows of state, {len(gripper)} of the gripper", "length_differs"
-        )
-    # The gripper's first value is its width, in mm
-    names = ["gripper_width"] + [""] * (gripper.shape[1] - 1)
-    return side_by_side([numbers(state, ["tcp"] * state.shape[1]), numbers(gripper, names)])
+def _tree(source: Source, folder: str) -> ArrayTree:
+    """State, and with it the gripper, as far as they are there. Raises DataError."""
+    uris = {path: f"{folder}/{path}" for path in (STATE, GRIPPER)}
+    if uris[STATE] not in source.files:
+        return ArrayTree({}, {}, {}, source.config.keys, RH20T)
+    state = read_npy(source, uris[STATE])
+    arrays = {STATE: state}
+    names = {STATE: [""] * state.shape[1]}
+    if uris[GRIPPER] in source.files:
+        gripper = read_npy(source, uris[GRIPPER])
+        if len(gripper) != len(state):
+            detail = f"{len(state)} rows of state, {len(gripper)} of the gripper"
+            raise DataError(detail, "length_differs")
+        arrays[GRIPPER] = gripper
+        # The gripper's first value is its width, in mm
+        names = {
+            STATE: ["tcp"] * state.shape[1],
+            GRIPPER: ["gripper_width", *[""] * (gripper.shape[1] - 1)],
+        }
+    return ArrayTree(arrays, uris, names, source.config.keys, RH20T)
 
 
 def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     """Rows, where they are plain arrays, and frames; raises DataError when rows cannot be read."""
-    state = _state(source, record.source_id) if record.data_uri is not None else None
-    return EpisodeData(record, state, None, None, frames_of(source, record))
+    frames = frames_of(source, record)
+    if record.data_uri is None:
+        return EpisodeData(record, None, None, None, frames)
+    return _tree(source, record.source_id).episode(record, frames)

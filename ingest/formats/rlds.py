@@ -18,7 +18,7 @@ import numpy as np
 from core.values import short_hash
 from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing, PartKind
 from ingest.formats import rlds_steps
-from ingest.formats.array_roles import roles_of, why_known
+from ingest.formats.facts import instruction
 from ingest.formats.listing import DEFAULT_FPS, ListingBuilder, in_order, named, texts_among
 from ingest.formats.rlds_files import (
     FEATURES,
@@ -54,10 +54,9 @@ from ingest.formats.rlds_steps import (
     unreadable,
 )
 from ingest.formats.side_files import read_text
-from ingest.formats.text_fields import instruction
 from ingest.formats.tree import Part, Roles, Uses, fields
 from ingest.formats.tree import account as account_for
-from ingest.formats.tree_reader import read_tree
+from ingest.formats.tree_reader import read_tree, roles_of, why_known
 from ingest.formats.writers import RLDS_WRITERS, writer_of
 from ingest.media.frames import Picture
 from ingest.outcomes import (

@@ -22,7 +22,7 @@ from core.values import grouped
 from ingest.formats.folders import object_of
 from ingest.formats.listing import ListingBuilder
 from ingest.formats.side_files import read_json
-from ingest.reasons import LIMITS, DataError, Limits
+from ingest.reasons import LIMITS, DataError, Limits, guarded
 from ingest.sources.files import Source
 
 HEADER_BYTES = 12
@@ -65,13 +65,10 @@ class Values(NamedTuple):
 
 def mapped(path: Path) -> Data:
     """A file's bytes, read when they are looked at. Raises DataError."""
-    try:
-        with path.open("rb") as f:
-            if path.stat().st_size:
-                return mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
-            return b""
-    except OSError as e:
-        raise DataError(str(e)) from e
+    with guarded(path.name, OSError), path.open("rb") as f:
+        if path.stat().st_size:
+            return mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
+    return b""
 
 
 def masked(crc: int) -> int:

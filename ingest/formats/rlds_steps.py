@@ -15,7 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from ingest.formats.array_pictures import (
+from ingest.formats.folders import object_of
+from ingest.formats.listing import texts_among
+from ingest.formats.rlds_files import Data, Values, byte_spans, number_spans, numbers, varints
+from ingest.formats.row_pictures import (
     SAMPLE_ROWS,
     PictureForm,
     form_of,
@@ -23,9 +26,6 @@ from ingest.formats.array_pictures import (
     picture_of,
     scaled,
 )
-from ingest.formats.folders import object_of
-from ingest.formats.listing import texts_among
-from ingest.formats.rlds_files import Data, Values, byte_spans, number_spans, numbers, varints
 from ingest.media.frames import VideoError
 from ingest.media.picture import ArrayPicture, decode_picture
 from ingest.reasons import LIMITS, DataError, Limits

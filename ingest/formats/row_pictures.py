@@ -1,49 +1,149 @@
-"""Pictures of rows that lie in files of their own: which belong to a file of rows, and which of them each row shows.
+"""Pictures of rows: in arrays, or in files of their own.
 
-    episode_0.hdf5    episode_0.mp4, episode_0_front.mp4, episode_0/front.mp4, videos/front/episode_0.mp4
-    run_7/rows.h5     run_7/videos/front.mp4, where no other rows lie in run_7
-
-A folder of numbered pictures stands for a video. What a path says beside the name of the rows is the camera.
+Which arrays are a camera's colours, how their values lie, and one of them as RGB: names, shapes and types tell; of
+floating-point numbers also the values of three rows. What is a picture of something else (depth, segments) is known by
+its name, and left out.
 """
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from itertools import chain, repeat
 from pathlib import Path
 from posixpath import dirname, splitext
+from typing import NamedTuple
 
 import numpy as np
 
-from core.values import grouped
+from core.values import grouped, spread
 from ingest.episode import EpisodeData, EpisodeRecord, Match, TimedPicture, timed
-from ingest.formats.array_pictures import PICTURE_WORDS, other_kind
 from ingest.formats.folders import is_video, probed
+from ingest.media.camera_kinds import kind_by_name
 from ingest.media.frames import DECODE_ALL, DecodeOptions, Picture, VideoError
-from ingest.media.picture import decode_picture
+from ingest.media.picture import ArrayPicture, array_picture, decode_picture
 from ingest.media.video import VideoInfo, decode, frame_times
-from ingest.sources.files import Source
+from ingest.signals.naming import words
+from ingest.sources.files import Source, once
 from ingest.sources.types import folders_above
+
+MIN_SIDE = 8  # pixels: smaller things with three values are vectors
+COLOUR_WORDS = frozenset({"rgb", "rgba", "bgr", "color", "colors", "colour", "colours"})
+PICTURE_WORDS = COLOUR_WORDS | {
+    "image", "images", "img", "imgs", "cam", "camera", "cameras", "gray", "grey", "grayscale", "picture", "pictures",
+    "view", "frames", "pixels",
+}  # fmt: skip
+OTHER_KINDS = {
+    "depth": "depth", "depths": "depth", "disparity": "depth", "seg": "segments", "segment": "segments",
+    "segmentation": "segments", "segmentations": "segments", "semantic": "segments", "mask": "segments",
+    "masks": "segments", "infra": "infrared", "infrared": "infrared", "flow": "optical flow",
+    "normals": "surface normals", "pointcloud": "a point cloud",
+}  # fmt: skip
+SAMPLE_ROWS = 8  # of floating-point pictures, whose values tell the scale
+
+
+class PictureForm(NamedTuple):
+    """How the pictures of an array lie: channels before or after the sides, and what full brightness is."""
+
+    channels_first: bool = False
+    is_float: bool = False
+    brightest: float = 255.0
+
+
+def other_kind(path: str) -> str:
+    """What an array of pictures shows other than colours, by the last word of its path that says anything; "" for
+    colours.
+
+    Example: other_kind("obs/front_depth") == "depth", other_kind("depth_camera/rgb") == "".
+    """
+    return kind_by_name(path, OTHER_KINDS, COLOUR_WORDS)
+
+
+def is_called_picture(path: str) -> bool:
+    """Does a part of the path say that there are pictures?"""
+    return any(not PICTURE_WORDS.isdisjoint(words(part)) for part in path.split("/"))
+
+
+def form_of(path: str, shape: Sequence[int | None], dtype: np.dtype | str) -> PictureForm | None:
+    """How the pictures of an array lie, of which each row is one, by its description; None for what
+    holds none.
+
+    uint8 [t, h, w, 1, 3 or 4] and [t, 1, 3 or 4, h, w], [t, h, w] of a picture's name, and
+    floating-point numbers likewise, whose `brightest` is not known yet (0).
+    """
+    dtype = np.dtype(dtype)
+    is_float = dtype.kind == "f"
+    sides = [size or 0 for size in shape[1:]]
+    if dtype != np.uint8 and not is_float:
+        return None
+    is_grey = len(sides) == 2 and not is_float and min(sides) >= MIN_SIDE
+    if is_grey and is_called_picture(path):
+        return PictureForm()
+    if len(sides) != 3:
+        return None
+    if sides[2] in (1, 3) and not is_float:
+        return PictureForm()
+    for channels_first, (channels, *other_sides) in ((False, sides[::-1]), (True, sides)):
+        has_colours = channels == 3 or (channels in (1, 4) and is_called_picture(path))
+        if has_colours and min(other_sides) >= MIN_SIDE:
+            return PictureForm(channels_first, is_float, 0.0 if is_float else 255.0)
+    return None
+
+
+def scaled(
+    form: PictureForm, num_rows: int, row: Callable[[int], np.ndarray]
+) -> tuple[PictureForm | None, str]:
+    """The form with what full brightness is, by a few rows; None and why not for values that are no pictures'.
+
+    Raises ValueError where there are no rows.
+    """
+    if not form.is_float:
+        return form, ""
+    sample = np.stack([row(k) for k in spread(range(num_rows), SAMPLE_ROWS)])
+    low = float(sample.min())
+    high = float(sample.max())
+    if not np.isfinite(sample).all() or low < 0 or high > 255:
+        return (
+            None,
+            f"its values go from {low:.4g} to {high:.4g}, which are no picture's (0 to 1, or 0 to 255)",
+        )
+    return form._replace(brightest=1.0 if high <= 1 else 255.0), ""
+
+
+def picture_of(array: np.ndarray, form: PictureForm, description: str) -> ArrayPicture:
+    """One picture of an array, without its alpha channel; `description` names it in errors. Raises VideoError."""
+    if form.channels_first:
+        array = np.moveaxis(array, 0, -1)
+    if array.ndim == 3 and array.shape[2] == 4:
+        array = array[:, :, :3]
+    if form.is_float:
+        if not np.isfinite(array).all():
+            raise VideoError(f"{description} holds values that are no numbers")
+        array = np.clip(np.rint(array.astype(np.float64) * (255 / form.brightest)), 0, 255).astype(
+            np.uint8
+        )
+    return array_picture(array, description)
+
+
+# Files of their own: which belong to a file of rows, and which of their pictures each row shows
+#
+#     episode_0.hdf5    episode_0.mp4, episode_0_front.mp4, episode_0/front.mp4, videos/front/episode_0.mp4
+#     run_7/rows.h5     run_7/videos/front.mp4, where no other rows lie in run_7
+#
+# A folder of numbered pictures stands for a video. What a path says beside the name of the rows is the camera
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 CAMERA = "video"  # where nothing names it
 NO_NAMES = PICTURE_WORDS | {"video", "videos", "mp4", "recording", "recordings", "data", "frame"}
 LAST_NUMBER = re.compile(r"[-_./]?[0-9]*\.[^./]*$")
-BESIDE, FOLDERS = "pictures beside rows", "pictures by folder"  # of a source: looked for once
 MAX_APART_S = 0.5  # by which rows and pictures may end apart
 SEPARATOR = re.compile(r"[-_. ]")
 
 
-def pictures_beside(source: Source, uri: str, row_uris: Collection[str]) -> dict[str, str]:
-    """Videos and folders of pictures that belong to a file of rows, by camera; `row_uris`: all such files."""
-    if BESIDE not in source.noted:
-        source.noted[BESIDE] = _by_rows(source, row_uris)
-    return source.noted[BESIDE].get(uri, {})
-
-
-def _by_rows(source: Source, row_uris: Collection[str]) -> Mapping[str, dict[str, str]]:
+@once
+def pictures_beside(source: Source, *row_uris: str) -> Mapping[str, dict[str, str]]:
+    """Videos and folders of pictures, by camera, that belong to each of all files of rows."""
     by_stem = grouped((splitext(uri)[0].rpartition("/")[2], uri) for uri in row_uris)
     by_folder = grouped((dirname(uri), uri) for uri in row_uris)
     cameras: dict[str, dict[str, str]] = defaultdict(dict)
@@ -80,13 +180,12 @@ def _named_owners(parts: list[str], by_stem: Mapping[str, list[str]]) -> dict[st
     return {owner: other_parts for owner, (*rank, other_parts) in ranks.items() if (*rank,) == best}
 
 
+@once
 def _folders(source: Source) -> dict[str, list[str]]:
     """Pictures in order, by the path that those of a camera share before their numbers."""
-    if FOLDERS not in source.noted:
-        pictures = (uri for uri in source.files if uri.lower().endswith(PICTURE_SUFFIXES))
-        sets = grouped((LAST_NUMBER.sub("", uri), uri) for uri in sorted(pictures, key=natural))
-        source.noted[FOLDERS] = {name: uris for name, uris in sets.items() if len(uris) > 1}
-    return source.noted[FOLDERS]
+    pictures = (uri for uri in source.files if uri.lower().endswith(PICTURE_SUFFIXES))
+    sets = grouped((LAST_NUMBER.sub("", uri), uri) for uri in sorted(pictures, key=natural))
+    return {name: uris for name, uris in sets.items() if len(uris) > 1}
 
 
 def natural(text: str) -> list[str | int]:

@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from ingest.reasons import DataError
-from ingest.sources.files import Source
+from ingest.reasons import DataError, guarded
+from ingest.sources.files import Source, once
 from ingest.sources.types import refuse_pointer
 
 
@@ -49,7 +49,6 @@ TEXT_FILES = (
     TextFile("Robo-Dopamine", "as above", r"(.*/)?[^/]+", r"\1task_instruction.json"),
 )
 NAMED_BY_MODEL = re.compile(r"(?<=expanded_instruction)[^/]*(?=\.json$)")  # that wrote RDT's texts
-TEXTS_BY_PLACE = "files of JSON by place"  # of a source: looked for once
 
 Numbered = list[tuple[int, Any]]  # values of a file, each with its number from 1
 
@@ -58,10 +57,8 @@ def read_bytes(source: Source, uri: str, times: int = 1) -> bytes:
     """A file of metadata. Raises DataError when it cannot be read, or is larger than so many times the limit."""
     # The largest known, AgiBot's task files, have some 20 MB
     source.config.limits.check("max_file_bytes", source.files[uri].size, f"{uri}: bytes", times)
-    try:
+    with guarded(uri, OSError):
         data = source.resolve(uri).read_bytes()
-    except OSError as e:
-        raise DataError(f"{uri} cannot be read: {e.strerror}") from e
     refuse_pointer(data, f"{uri} is a git-LFS pointer")
     return data
 
@@ -171,12 +168,16 @@ def parse_csv(text: str) -> tuple[Numbered, list[tuple[int, str]]]:
 
 def text_file_of(source: Source, uri: str) -> tuple[str, TextFile] | None:
     """The file with the texts of an episode, by the path of its data, and whose convention it is; None for none."""
-    if TEXTS_BY_PLACE not in source.noted:
-        json_uris = (uri for uri in reversed(source.files) if uri.endswith(".json"))
-        source.noted[TEXTS_BY_PLACE] = {NAMED_BY_MODEL.sub("", uri): uri for uri in json_uris}
     for form in TEXT_FILES:
         match = re.fullmatch(form.data, uri)
-        text_uri = match and source.noted[TEXTS_BY_PLACE].get(match.expand(form.place))
+        text_uri = match and _json_by_place(source).get(match.expand(form.place))
         if text_uri:
             return text_uri, form
     return None
+
+
+@once
+def _json_by_place(source: Source) -> dict[str, str]:
+    """Files of JSON, by where texts would lie."""
+    json_uris = (uri for uri in reversed(source.files) if uri.endswith(".json"))
+    return {NAMED_BY_MODEL.sub("", uri): uri for uri in json_uris}

@@ -9,13 +9,12 @@ is itself one task's folder is read as well.
 import posixpath
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
 
 from ingest.episode import EpisodeData, EpisodeRecord, Listing
 from ingest.formats.folders import (
@@ -33,8 +32,10 @@ from ingest.formats.listing import (
     texts_among,
 )
 from ingest.formats.side_files import parse_json, parse_json_lines, read_bytes
-from ingest.formats.tables import numbered, numbers, rate_of, side_by_side, stated_vectors
-from ingest.outcomes import OutcomeEvidence
+from ingest.formats.tables import numbered, rate_of, stated_vectors
+from ingest.formats.tree import Part, account, fields
+from ingest.formats.tree_reader import ArrayTree, roles_of, why_known
+from ingest.formats.writers import ARM_GRIPPERS, ARM_JOINTS, TABLE30
 from ingest.reasons import DataError
 from ingest.sources.files import Source
 
@@ -48,34 +49,13 @@ TASK_FILE = re.compile(r"^(?:(.+)/)?meta/task_info\.json$")
 FPS = 30.0  # where the task does not say
 FIRST_CAMERAS = ("global_realsense_rgb", "main_realsense_rgb", "cam_high_rgb", "cam_global_rgb")
 WRIST = ("arm_", "handeye", "wrist")
-JOINTS = ("qpos", "joint_positions")  # ALOHA has both: of the arm, and of the one that leads it
-GRIPPER = ("gripper_width", "gripper")  # Franka has both: metres, and two buttons
-# Fields that Table30 publishes beside those that are read
-STATES_KNOWN = {
-    **dict.fromkeys(
-        ("ee_positions", "end_effector_pose", "ee_pose_quaternion", "ee_pose_rpy"),
-        "the pose of the hand: the joints are read",
-    ),
-    "joint_vel": "velocities: the joints are read",
-}
+TIME = "timestamp"
 TASK_USES = {
     "prompt": ("instruction", "its name"),
     "video_info": ("rate", "its field fps"),
     "robot_id": ("robot", "its name"),
 }
-TASK_KNOWN = {
-    "task_name": "the name of the task's folder",
-    "scoring": "how judges score a run",
-    "task_tag": "tags of the task",
-}
-INFO_KNOWN = {"task_desc": "a copy of task_desc.json"}
 META_USES = {"frames": ("length", "its name")}
-META_KNOWN = {
-    "episode_idx": "the number of the episode",
-    "episode_index": "the number of the episode",
-    "start_time": "when it was recorded",
-    "end_time": "when it was recorded",
-}
 UR5_CLOSED = 255.0  # its `gripper` is 0 when open
 NO_STATES = "no states of the arm, or of one of two arms"
 STATES = 4  # times limits.max_file_bytes: a frame has 1 kB
@@ -125,7 +105,7 @@ def list_episodes(source: Source) -> Listing:
             names = []
         states = [tables[name] for name in names]
         num_rows = _num_rows(listing, posixpath.join(task, f"data/{episode}"), states, meta)
-        listing.account_for_facts("episode_meta.json: ", meta, META_USES, META_KNOWN)
+        listing.account_for_facts("episode_meta.json: ", meta, META_USES, TABLE30)
         if not facts.texts:
             listing.warn_next("no_task", f"no prompt in {posixpath.join(task, TASK_INFO)}")
         listing.add(
@@ -135,8 +115,7 @@ def list_episodes(source: Source) -> Listing:
             num_rows=num_rows,
             data_uri=next(iter(states), None),
             videos=videos,
-            evidence=OutcomeEvidence(listing.stated_outcome(meta)),
-            group=listing.group(meta),
+            facts=meta,
             files=states,
         )
     robots = sorted({task.robot for task in tasks.values()} - {""})
@@ -160,12 +139,12 @@ def _task_facts(listing: ListingBuilder, task: str) -> TaskFacts:
     # Both files may have a prompt: texts that differ are both kept
     texts = texts_among([object_of(info.get("task_desc")).get("prompt"), description.get("prompt")])
     only_there = [name for name in object_of(info.get("task_desc")) if name not in description]
-    for prefix, names, reasons, uri in (
-        (f"{TASK_INFO}: ", info, INFO_KNOWN | TASK_KNOWN, info_uri),
-        (f"{TASK_INFO}: task_desc.", only_there, TASK_KNOWN, info_uri),
-        (f"{TASK_DESCRIPTION}: ", description, TASK_KNOWN, description_uri),
+    for prefix, names, uri in (
+        (f"{TASK_INFO}: ", info, info_uri),
+        (f"{TASK_INFO}: task_desc.", only_there, info_uri),
+        (f"{TASK_DESCRIPTION}: ", description, description_uri),
     ):
-        account_for_fields(listing.parts, prefix, names, TASK_USES, reasons, file=uri)
+        account_for_fields(listing.parts, prefix, names, TASK_USES, TABLE30, file=uri)
     # Without task_info.json the description counts for the rest, too
     facts = info or description
     fps = object_of(facts.get("video_info")).get("fps")
@@ -208,21 +187,20 @@ def _account_for_states(listing: ListingBuilder, first: Sequence[bytes], uri: st
         frame = object_of(parse_json(b"".join(first).decode(errors="replace")))
     except ValueError:
         return  # what is wrong with it is found when the rows are read
-    joints = [key for key in JOINTS if key in frame][:1]
-    grippers = [key for key in GRIPPER if key in frame and not _has_several(frame[key])][:1]
-    uses = dict.fromkeys((*joints, *grippers), ("state", "its name")) | {
-        "timestamp": ("time", "its name")
-    }
-    known_reasons = STATES_KNOWN | dict.fromkeys(
-        {*JOINTS, *GRIPPER}, "the same of the leading arm, or as a button"
-    )
-    account_for_fields(
-        listing.parts, "states: ", frame, uses, known_reasons, kind="column", file=uri
-    )
+    arrays = [Part(field, shape=(1, 1)) for field in _fields_read(frame)]
+    uses = roles_of(arrays, listing.source.config.keys, TABLE30).uses
+    parts = fields("states: ", frame, "column", uri)
+    account(listing.parts, parts, uses, lambda part: why_known(part, TABLE30))
 
 
-def _has_several(value: Any) -> bool:
-    return isinstance(value, list) and len(value) != 1
+def _fields_read(frame: Mapping[str, Any]) -> list[str]:
+    """Fields with numbers that may be read; a gripper's buttons values are buttons."""
+    buttons = [
+        name for name in ARM_GRIPPERS if isinstance(frame.get(name), list) and len(frame[name]) != 1
+    ]
+    return [
+        name for name in (*ARM_JOINTS, *ARM_GRIPPERS, TIME) if name in frame and name not in buttons
+    ]
 
 
 def _content(source: Source, uri: str) -> bytes:
@@ -237,38 +215,28 @@ def _content(source: Source, uri: str) -> bytes:
 
 def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     """Joints and gripper opening of the arm, or of the left and the right one; raises DataError."""
-    if record.data_uri is None:
+    uri = record.data_uri
+    if uri is None:
         raise DataError(NO_STATES, "no_data")
-    match = STATES_FILE.match(record.data_uri)
+    match = STATES_FILE.match(uri)
     # What is wrong with the task's files was found when the dataset was listed: it goes nowhere here
     robot = _task_facts(ListingBuilder(source), match[1] or "").robot if match else ""
-    # Of two arms the record names the left one's file, which has the times
-    sides = ("left", "right") if "/left_states." in record.data_uri else ("",)
-    columns = {
-        side: _columns(source, record.data_uri.replace("/left_states.", f"/{side}_states."))
-        for side in sides
-    }
-    is_ur5 = "ur5" in robot.lower()
-    arms = (_arm(columns[side], f"{side}.".lstrip("."), is_ur5) for side in sides)
-    state = side_by_side(chain.from_iterable(arms))
-    first = columns[sides[0]]
+    arrays: dict[str, np.ndarray] = {}
+    names: dict[str, Sequence[str]] = {}
+    # Of two arms the record names the left one's file
+    for arm in ("left", "right") if "/left_states." in uri else ("",):
+        columns = _columns(source, uri.replace("/left_states.", f"/{arm}_states."))
+        for field, values in columns.items():
+            path = posixpath.join(arm, field)
+            is_closed = field == "gripper" and "ur5" in robot.lower()
+            arrays[path] = UR5_CLOSED - values if is_closed else values
+            prefix = f"{arm}.".lstrip(".")
+            names[path] = numbered(f"{prefix}joint", values.shape[1])
+            if field in ARM_GRIPPERS:
+                names[path] = [f"{prefix}gripper_opening"]
+    tree = ArrayTree(arrays, dict.fromkeys(arrays, uri), names, source.config.keys, TABLE30)
     # Of a remote source only the metadata's count was known; now the rows themselves are there
-    record = replace(record, num_rows=len(next(iter(first.values()))))
-    return EpisodeData(
-        record, state, None, _seconds(first.get("timestamp")), frames_of(source, record)
-    )
-
-
-def _arm(columns: dict[str, np.ndarray], prefix: str, is_ur5: bool) -> list[pa.Table]:
-    """Joints, then the gripper's opening, of one arm."""
-    # Of two fields with joints only the first is the arm's own; the gripper is the first that has one value per frame
-    joints = [columns[key] for key in JOINTS if key in columns][:1]
-    grippers = [key for key in GRIPPER if key in columns and columns[key].shape[1] == 1][:1]
-    parts = [numbers(values, numbered(f"{prefix}joint", values.shape[1])) for values in joints]
-    for key in grippers:
-        opening = UR5_CLOSED - columns[key] if is_ur5 and key == "gripper" else columns[key]
-        parts.append(numbers(opening, [f"{prefix}gripper_opening"]))
-    return parts
+    return tree.episode(replace(record, num_rows=None), frames_of(source, record))
 
 
 def _columns(source: Source, uri: str) -> dict[str, np.ndarray]:
@@ -281,23 +249,12 @@ def _columns(source: Source, uri: str) -> dict[str, np.ndarray]:
     if not rows:
         raise DataError(f"{uri} has no line", "no_data")
     columns = {}
-    for key in filter(rows[0].__contains__, (*JOINTS, *GRIPPER, "timestamp")):
-        stored = [row.get(key) for row in rows]
-        values = stated_vectors(stored, f"{uri}: {key}")
+    for key in _fields_read(rows[0]):
+        values = stated_vectors([row.get(key) for row in rows], f"{uri}: {key}")
         if values is None or np.isnan(values).any():
             raise DataError(f"{uri}: {key} is not a number or a list of them in every line")
         source.config.limits.check("max_values", values.size, f"{key}: values")
         columns[key] = values
-    if not {*JOINTS, *GRIPPER} & columns.keys():
+    if columns.keys() <= {TIME}:
         raise DataError(f"{uri} has neither joints nor a gripper")
     return columns
-
-
-def _seconds(times: np.ndarray | None) -> np.ndarray | None:
-    """The card gives milliseconds, published samples have seconds: a step of over one can only be the former."""
-    if times is None or times.shape[1] != 1:
-        return None
-    since = times[:, 0] - times[0, 0]
-    if len(since) > 1 and np.median(np.diff(since)) > 1:
-        return since / 1000
-    return since

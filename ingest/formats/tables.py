@@ -16,9 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from core.errors import first_line
 from core.files import file_version
-from ingest.reasons import LIMITS, DataError, Limits
+from ingest.reasons import LIMITS, DataError, Limits, guarded
 from ingest.sources.files import Source
 from ingest.sources.types import refuse_pointer
 
@@ -74,6 +73,11 @@ def numbered(name: str, width: int) -> list[str]:
     return [f"{name}.{k}" for k in range(width)]
 
 
+def numbered_if_several(name: str, width: int) -> list[str]:
+    """Example: numbered_if_several("joint", 1) == ["joint"]."""
+    return [name] if width == 1 else numbered(name, width)
+
+
 def side_by_side(tables: Iterable[pa.Table]) -> pa.Table | None:
     """Tables of the same rows as one; None for none. Raises DataError when their lengths differ."""
     tables = list(tables)
@@ -86,14 +90,6 @@ def side_by_side(tables: Iterable[pa.Table]) -> pa.Table | None:
     if columns:
         return pa.Table.from_arrays(columns, names)
     return None
-
-
-def named_columns(parts: Iterable[tuple[str, np.ndarray]]) -> pa.Table | None:
-    """Arrays [n, d] side by side, each dimension with the name of its array, and its number where there are several."""
-    return side_by_side(
-        numbers(values, [name] if values.shape[1] == 1 else numbered(name, values.shape[1]))
-        for name, values in parts
-    )
 
 
 def is_list(type_: pa.DataType) -> bool:
@@ -197,14 +193,11 @@ def rate_of(value: Any) -> float | None:
 @contextmanager
 def opened(path: Path) -> Iterator[pq.ParquetFile]:
     """A table. Raises DataError, also for what pyarrow raises inside the block."""
-    try:
+    with guarded(path.name, PARQUET_ERRORS):
         with path.open("rb") as f:
             refuse_pointer(f.read(64), f"{path.name}: is a git-LFS pointer")
         with pq.ParquetFile(path) as file:
             yield file
-    except PARQUET_ERRORS as e:
-        problem = first_line(e) or type(e).__name__
-        raise DataError(f"{path.name}: cannot be read ({problem})") from e
 
 
 def batches(
@@ -300,6 +293,41 @@ def read_columns(
     return table
 
 
+def has_numbers(schema: pa.Schema, column: str, only_whole: bool = False) -> bool:
+    """One number or boolean per row, by itself or in a list of one; `only_whole`: a whole number by itself."""
+    if schema.names.count(column) != 1:
+        return False
+    type_ = schema.field(column).type
+    if only_whole:
+        return pa.types.is_integer(type_)
+    type_ = type_.value_type if is_list(type_) else type_
+    return pa.types.is_boolean(type_) or pa.types.is_integer(type_) or pa.types.is_floating(type_)
+
+
+def single_numbers(chunks: pa.ChunkedArray) -> np.ndarray:
+    """float64 [n], NaN for null, and for all where rows hold several."""
+    column = chunks.combine_chunks()
+    if is_list(column.type):
+        lengths, values = _unpacked(column)
+        if column.null_count or (lengths != 1).any():
+            return np.full(len(column), np.nan)
+        column = values
+    return np.asarray(column.to_numpy(zero_copy_only=False), np.float64)
+
+
+def number_columns(source: Source, uri: str, names: Sequence[str]) -> dict[str, Any]:
+    """Lists of the one number that columns of a table have in each row, by name; NaN for null, and for all of a column
+    that is not there, or holds other things. Raises DataError.
+    """
+    with opened(source.resolve(uri)) as file:
+        count = file.metadata.num_rows
+        source.config.limits.check("max_rows", count, f"{uri}: rows")
+        schema = file.schema_arrow
+        table = file.read([n for n in names if has_numbers(schema, n)], use_threads=False)
+    columns = dict.fromkeys(names, [float("nan")] * count)
+    return columns | {n: single_numbers(table[n]).tolist() for n in table.column_names}
+
+
 @lru_cache(maxsize=4)
 def _whole_columns(
     path: Path, version: tuple[int, int], columns: tuple[str, ...]
@@ -324,7 +352,7 @@ def read_npy(source: Source, uri: str) -> np.ndarray:
 
 def npy_rows(path: Path, uri: str, limits: Limits = LIMITS) -> np.ndarray:
     """As read_npy, of a file that is in no source; `uri` names it in errors."""
-    try:
+    with guarded(uri, DAMAGED):
         with path.open("rb") as file:
             shape, dtype = _read_header(file, uri)
         if dtype.hasobject:
@@ -333,8 +361,6 @@ def npy_rows(path: Path, uri: str, limits: Limits = LIMITS) -> np.ndarray:
             raise DataError(f"{uri} holds no rows of numbers: {dtype} {shape}")
         limits.check("max_values", float(np.prod(shape, dtype=float)), f"{uri}: numbers")
         stored = np.load(path, mmap_mode="r", allow_pickle=False)
-    except DAMAGED as e:
-        raise DataError(f"{uri} is no array that can be read ({e})") from e
     return stored.reshape(len(stored), -1)
 
 
@@ -347,20 +373,17 @@ def read_npz(source: Source, uri: str) -> dict[str, np.ndarray]:
     arrays: dict[str, np.ndarray] = {}
     is_pickled = False
     num_values = 0
-    try:
-        with source.open(uri) as file, ZipFile(file) as archive:
-            for name, shape, dtype in _headers(archive, uri, limits):
-                is_pickled |= dtype.hasobject
-                if not _are_rows(shape, dtype):
-                    continue
-                # Of a packed file the header says how much would be unpacked
-                num_values += int(np.prod(shape, dtype=object))
-                limits.check("max_values", num_values, f"{uri}: numbers")
-                with archive.open(f"{name}.npy") as packed:
-                    stored = np.lib.format.read_array(packed, allow_pickle=False)
-                arrays[name] = stored.reshape(len(stored), -1)
-    except DAMAGED as e:
-        raise DataError(f"{uri} cannot be read ({e})") from e
+    with guarded(uri, DAMAGED), source.open(uri) as file, ZipFile(file) as archive:
+        for name, shape, dtype in _headers(archive, uri, limits):
+            is_pickled |= dtype.hasobject
+            if not _are_rows(shape, dtype):
+                continue
+            # Of a packed file the header says how much would be unpacked
+            num_values += int(np.prod(shape, dtype=object))
+            limits.check("max_values", num_values, f"{uri}: numbers")
+            with archive.open(f"{name}.npy") as packed:
+                stored = np.lib.format.read_array(packed, allow_pickle=False)
+            arrays[name] = stored.reshape(len(stored), -1)
     if not arrays and is_pickled:
         raise DataError(f"{uri} is pickled", "pickled_data")
     if not arrays:

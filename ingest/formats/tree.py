@@ -1,6 +1,6 @@
 """The tree of named parts that a source holds, as each format gives it: nothing here knows what a part means.
 
-Roles (`array_roles.roles_of`) are found among parts, and each is accounted for: used, known and left out, or unknown.
+Roles (`tree_reader.roles_of`) are found among parts, and each is accounted for: used, known and left out, or unknown.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,7 +24,7 @@ UNREAD = "nothing reads it; `keys`, `success_field` or `group_field` of an entry
 
 class Part(NamedTuple):
     """A part at a `path` of its source. `title`: how it is listed, where that is not its path. `is_picture`: may it
-    hold pictures, by its type?
+    hold pictures, by its type? `names`: those of its dimensions, where the source has them.
     """
 
     path: str
@@ -34,6 +34,7 @@ class Part(NamedTuple):
     file: str | None = None
     title: str = ""
     is_picture: bool = False
+    names: Sequence[str] = ()
 
     @property
     def width(self) -> int:
@@ -50,7 +51,8 @@ class Vector(NamedTuple):
 
 class Roles(NamedTuple):
     """The parts that are state and action, and that with the time of each row, "" for none; `overruled`: why others
-    are not that would count by their names. `writer`: who wrote them, where that is known.
+    are not that would count by their names. `writer`: who wrote them, where that is known. `names`: those that the
+    source has for the dimensions of a part, by path.
     """
 
     state: Vector = Vector()
@@ -58,6 +60,7 @@ class Roles(NamedTuple):
     overruled: Mapping[str, str] = MappingProxyType({})
     times: str = ""
     writer: Writer | None = None
+    names: Mapping[str, Sequence[str]] = MappingProxyType({})
 
     @property
     def uses(self) -> Uses:
@@ -84,7 +87,7 @@ class Tree(Protocol):
         ...
 
     def roles(self) -> Roles:
-        """By `array_roles.roles_of`, of its parts of numbers. Raises DataError."""
+        """By `tree_reader.roles_of`, of its parts of numbers. Raises DataError."""
         ...
 
     def cameras(self) -> Mapping[str, str]:

@@ -7,7 +7,7 @@ runs' own moves can outweigh.
 
 import re
 from collections.abc import Iterable, Mapping, Sequence, Set
-from itertools import product
+from itertools import product, repeat
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
@@ -33,6 +33,8 @@ class Writer(NamedTuple):
     env: tuple[str, ...] = ()
     state: tuple[tuple[str, ...], ...] = ()
     action: tuple[tuple[str, ...], ...] = (("actions",), ("action",))
+    # Patterns of parts, with their types, that may be the gripper of a vector in which nothing is called so
+    grippers_beside: Mapping[Column, str] = MappingProxyType({})
     grippers: Places = {}  # noqa: RUF012 - an empty mapping that nothing changes
     effectors: Mapping[tuple[str, int], Sequence[str]] = MappingProxyType(
         {}
@@ -42,9 +44,8 @@ class Writer(NamedTuple):
     leaves_empty: bool = False  # a part without values is one that was not recorded
     fps: float | None = None
     texts: tuple[str, ...] = ()  # attributes with the instruction, before others
-    are_patterns: bool = (
-        False  # are layouts each a pattern of a path and its type, of which the first counts?
-    )
+    # Are layouts each a pattern of a path and its type, of which the first counts?
+    are_patterns: bool = False
     rgb_mark: bytes = b""  # JPEGs without it have their colours as BGR
     known: tuple[tuple[str, str], ...] = ()
 
@@ -78,10 +79,13 @@ ROBOSUITE_KNOWN = (
     ("actions_abs", "the same actions, as absolute poses"),
     (r"action_dict/.*", "the same actions, in parts"),
     ("next_obs/.*", "the observations again, one row later"),
-    (r"env_args|model_file|ep_meta|init_state|.*bddl.*|problem_info|macros_.*|tag|env|env_.*", "how it was simulated"),
+    (
+        r"env_args|model_file|ep_meta|init_state|.*bddl.*|problem_info|macros_.*|tag|env|env_.*",
+        "how it was simulated",
+    ),
     ("repository_version", "how it was simulated"),
     ("(num_samples|total|num_demos|date|time)", "counts and dates"),
-)  # fmt: skip
+)
 
 HDF5_WRITERS = (
     Writer(
@@ -367,6 +371,8 @@ AGIBOT = Writer(
     times_from_start=True,
     leaves_empty=True,
     known=(
+        ("init_scene_text", "the scene at the beginning, not the task"),
+        ("task_id", "the number of the task"),
         (
             r"(state|action)/(effector|end|head|joint|robot|waist)/(angular|current_value|effort|force|index|orientation|"
             r"orientation_drift|position|position_drift|velocity|wrench)",
@@ -389,7 +395,150 @@ DROID = Writer(
             r"|observation/(timestamp|camera_(extrinsics|intrinsics|type)|controller_info)/.+",
             "DROID's other measures; keys.state or keys.action of an entry reads them",
         ),
+        # Of metadata_*.json
+        ("lab|user|user_id|date|timestamp|building", "who recorded it, when and where"),
+        ("scene_id|robot_serial|droid_version|r2d2_version", "where and on what"),
+        ("(ext1|ext2|wrist)_cam_extrinsics", "where a camera stood"),
+        ("(ext1|ext2|wrist|left|right)_(svo|mp4)_path|hdf5_path", "where its files are"),
+        ("trajectory_length", "the number of its rows"),
     ),
+)
+# Arrays of a scene, where someone has stored them as plain numbers
+RH20T = Writer(
+    "RH20T",
+    "rh20t.github.io, its API of 2023",
+    state=(("transformed/tcp_base.npy", "transformed/gripper.npy"),),
+    action=(),
+    known=(
+        ("finish_time", "when it was recorded"),
+        ("calib", "when the cameras were calibrated"),
+        ("calib_quality", "how well the cameras were calibrated"),
+    ),
+)
+ARM_JOINTS = ("qpos", "joint_positions")  # ALOHA has both: of the arm, and of the one that leads it
+ARM_GRIPPERS = ("gripper_width", "gripper")  # Franka has both: metres, and two buttons
+# Of one arm, or of two
+TABLE30 = Writer(
+    "Table30",
+    "the card of RoboChallenge's Table30, and that of Table30 v2",
+    state=(
+        *product(ARM_JOINTS, ARM_GRIPPERS),
+        *product(
+            *(
+                map("{}/{}".format, repeat(arm), names)
+                for arm, names in product(("left", "right"), (ARM_JOINTS, ARM_GRIPPERS))
+            )
+        ),
+    ),
+    action=(),
+    times_from_start=True,
+    known=(
+        (
+            "ee_positions|end_effector_pose|ee_pose_quaternion|ee_pose_rpy",
+            "the pose of the hand: the joints are read",
+        ),
+        ("joint_vel", "velocities: the joints are read"),
+        ("|".join((*ARM_JOINTS, *ARM_GRIPPERS)), "the same of the leading arm, or as a button"),
+        # Of task_info.json and task_desc.json, and of an episode
+        ("task_name", "the name of the task's folder"),
+        ("scoring", "how judges score a run"),
+        ("task_tag", "tags of the task"),
+        ("task_desc", "a copy of task_desc.json"),
+        ("episode_idx|episode_index", "the number of the episode"),
+        ("start_time|end_time", "when it was recorded"),
+    ),
+)
+# What files of numbers beside videos are called, and arrays in them: the key in a file counts before what its name says
+ACTION_WORDS = ("action", "actions", "command", "commands", "cmd", "control", "ctrl", "target")
+STATE_WORDS = (
+    *(
+        "state",
+        "states",
+        "qpos",
+        "proprio",
+        "proprioception",
+        "observation",
+        "obs",
+        "joint",
+        "joints",
+    ),
+    *(
+        "position",
+        "positions",
+        "pose",
+        "poses",
+        "eef",
+        "ee",
+        "tcp",
+        "gripper",
+        "grippers",
+        "hand",
+        "hands",
+    ),
+)
+TIME_WORDS = ("time", "times", "timestamp", "timestamps")
+WORDS_OF_ROWS = frozenset((*ACTION_WORDS, *STATE_WORDS))
+[A, S, T] = (rf"(\w*_)?({'|'.join(w)})(_\w*)?" for w in (ACTION_WORDS, STATE_WORDS, TIME_WORDS))
+BESIDE_VIDEOS = Writer(
+    "a recorder that calls it so",
+    "recordings of people who keep their numbers beside videos",
+    state=((rf"(?s).* key=(?!{A} )({S} label=\w*|\w* label=(?!{A} ){S}) .*",),),
+    action=((rf"(?s).* key=({A} label=\w*|(?!{S} )\w* label={A}) .*",),),
+    are_patterns=True,
+    known=((rf"(?s).* key=({T} label=\w*|(arr_\w*)? label={T})", "times: frames are counted"),),
+)
+LONE_ARRAY = Writer(
+    "a recorder of one array",
+    "the sample of BridgeData V2 with an array beside each video",
+    action=(("(?s).*",),),
+    are_patterns=True,
+)
+# A column of vectors; else each part of one that info.json declares
+LEROBOT = Writer(
+    "LeRobot",
+    "github.com/huggingface/lerobot 0.6: features of info.json",
+    state=(
+        (r"observation\.state vectors=True.*",),
+        ("state vectors=True.*",),
+        (r"(observation\.)?states?\..* declared=True",),
+    ),
+    action=(
+        ("action vectors=True.*",),
+        ("actions vectors=True.*",),
+        (r"actions?\..* declared=True",),
+    ),
+    grippers_beside={
+        "state": r"(observation|states?)\..* declared=True",
+        "action": r"actions?\..* declared=True",
+    },
+    are_patterns=True,
+    known=(
+        ("index", "LeRobot's count of all rows"),
+        ("frame_index", "LeRobot's count of an episode's rows"),
+        ("is_first", "says which row is an episode's first"),
+        (r"(next\.)?(done|truncated)|is_last|is_terminal", "says which row is an episode's last"),
+        ("__index_level_0__", "the row numbers of the table's writer"),
+    ),
+)
+LEROBOT_EPISODES = Writer(
+    "LeRobot",
+    "the same, meta/episodes",
+    known=(
+        (
+            r"(data|videos|meta|stats)/.+|dataset_(from|to)_index",
+            "where rows and pictures are, and statistics of them",
+        ),
+        ("(data|video)_path|(chunk|file)_index", "where rows and pictures are"),
+        ("start_state", "the start state of the run; group_field of an entry reads it"),
+    ),
+)
+XR_TELEOPERATE = Writer(
+    "xr_teleoperate",
+    "github.com/unitreerobotics/xr_teleoperate, utils/episode_writer.py",
+    state=(("states/.*",),),
+    action=(("actions/.*",),),
+    are_patterns=True,
+    known=(("[^/]*", "the goal in other words"),),
 )
 # Topics with numbers, of the kind `joints` or `numbers`
 NO_COMMAND = r"(?i)(?!.*(command|cmd|action|leader|target|desired|goal|setpoint))"
@@ -399,13 +548,20 @@ ROS = Writer(
     state=(("/joint_states joints",), (f"{NO_COMMAND}.* joints",)),
     action=(((NO_COMMAND + ".*").replace("?!", "?="),),),
     are_patterns=True,
+    # rosbag2_storage_mcap's metadata records
+    known=(("serialized_metadata|ROS_DISTRO", "what the recorder says of itself"),),
 )
 # Its pictures were RGB, encoded as if they were BGR, until a JPEG comment began to mark those that are right
 # (github.com/RoboTwin-Platform/RoboTwin, issue 473 and pull request 500). Its files show no mark of their own
 ROBOTWIN = Writer(
     "RoboTwin",
     "github.com/RoboTwin-Platform/RoboTwin @3399fdf7",
-    state=(tuple(f"joint_action/{side}_{part}" for side, part in product(("left", "right"), ("arm", "gripper"))),),
+    state=(
+        tuple(
+            f"joint_action/{side}_{part}"
+            for side, part in product(("left", "right"), ("arm", "gripper"))
+        ),
+    ),
     action=(),
     rgb_mark=b"\xff\xfe\x00\x0aXPL-RGB1",
     known=(
@@ -414,7 +570,7 @@ ROBOTWIN = Writer(
         (r"observation/[^/]+/(intrinsic_cv|extrinsic_cv|cam2world_gl)", "a camera's calibration"),
         (r"pointcloud|(.*/)?(depth|[a-z]*_?segmentation)", "depth or segments"),
     ),
-)  # fmt: skip
+)
 
 
 def writer_of(
@@ -425,7 +581,7 @@ def writer_of(
 ) -> Writer | None:
     """The first writer all of whose marks are there; None for none."""
     for writer in writers:
-        in_env = all(_inside(env, path) is not None for path in writer.env)
+        in_env = all(inside(env, path) is not None for path in writer.env)
         if in_env and paths >= {*writer.paths} and attributes >= {*writer.attributes}:
             return writer
     return None
@@ -437,23 +593,8 @@ def known_by(writer: Writer | None, path: str) -> str:
     return next((reason for pattern, reason in patterns if re.fullmatch(pattern, path)), "")
 
 
-def _inside(content: Any, path: str) -> Any:
+def inside(content: Any, path: str) -> Any:
     """What lies at a path of an object of objects; None for nothing."""
     for name in path.split("/"):
         content = content.get(name) if isinstance(content, dict) else None
     return content
-
-
-def rate_of_simulation(env: Mapping[str, Any]) -> list[Any]:
-    """What could be the control rate, in the places where writers keep it in env_args."""
-    step_s = _inside(env, "sim_args/dt")
-    steps = _inside(env, "sim_args/decimation")
-    is_stepped = (
-        isinstance(step_s, int | float) and isinstance(steps, int | float) and step_s * steps > 0
-    )
-    stepped = [round(1 / (step_s * steps), 3)] if is_stepped else []
-    places = (
-        "env_kwargs/control_freq", "control_freq", "env_kwargs/sim_config/control_freq", "fps", "env_kwargs/fps",
-        "env_info/env_kwargs/sim_config/control_freq",
-    )  # fmt: skip
-    return [*(_inside(env, place) for place in places), *stepped]

@@ -13,23 +13,24 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from ingest.episode import EpisodeData, EpisodeRecord, Listing, TimedPicture, timed
 from ingest.formats.folders import object_of, videos_of
 from ingest.formats.listing import ListingBuilder, account_for_fields, in_order, texts_among
 from ingest.formats.row_pictures import PICTURE_SUFFIXES, pictures_of
 from ingest.formats.side_files import read_json
-from ingest.formats.tables import named_columns, rate_of, stated_vectors
+from ingest.formats.tables import numbered_if_several, rate_of, stated_vectors
+from ingest.formats.tree_reader import ArrayTree
+from ingest.formats.writers import XR_TELEOPERATE
 from ingest.media.frames import DECODE_ALL, DecodeOptions, VideoError
 from ingest.reasons import DataError
+from ingest.registry import Keys
 from ingest.signals.naming import MIN_HAND_JOINTS
 from ingest.sources.files import Source
 
 ROWS, COLORS = "data.json", "colors"
 ENDS = ("ee", "hand")  # last word of the part that is a gripper or a hand
-VECTORS = {"states": "state", "actions": "action"}
-KEPT_THERE = "xr_teleoperate keeps it there"
+VECTORS = ("states", "actions")
 
 Row = dict[str, Any]
 
@@ -61,14 +62,10 @@ def list_episodes(source: Source) -> Listing:
 def _add(listing: ListingBuilder, uri: str, content: Row) -> None:
     """The coming episode. Raises DataError."""
     rows = _rows(content, uri)
-    for column, use in VECTORS.items():
-        for part, values in _parts(rows, column, uri):
-            form = {"shape": (None, values.shape[1]), "dtype": "float64", "file": uri}
-            listing.parts.used("array", f"{column}/{part}", use, KEPT_THERE, **form)
+    _tree(rows, uri, listing.source.config.keys).account(listing.parts)
     text, info = (object_of(content.get(name)) for name in ("text", "info"))
     uses = {"goal": ("instruction", "its name")}
-    known_texts = dict.fromkeys(text, "the goal in other words")
-    account_for_fields(listing.parts, "text: ", text, uses, known_texts, file=uri)
+    account_for_fields(listing.parts, "text: ", text, uses, XR_TELEOPERATE, file=uri)
     cameras = dict.fromkeys(chain.from_iterable(object_of(row.get(COLORS)) for row in rows))
     folder = posixpath.dirname(uri)
     files = dict.fromkeys(cameras, posixpath.join(folder, COLORS))
@@ -90,22 +87,29 @@ def _rows(content: Any, uri: str) -> list[Row]:
     return list(map(object_of, rows))
 
 
-def _parts(rows: list[Row], column: str, uri: str) -> Iterator[tuple[str, np.ndarray]]:
-    """The parts of states or actions that have joints, float64 [n, d], NaN in rows that lack them. Raises DataError."""
+def _tree(rows: list[Row], uri: str, keys: Keys) -> ArrayTree:
+    """Of the parts of states and actions. Raises DataError."""
+    arrays = dict(chain.from_iterable(_joints(rows, column, uri) for column in VECTORS))
+    names = {path: _names(path, values.shape[1]) for path, values in arrays.items()}
+    return ArrayTree(arrays, dict.fromkeys(arrays, uri), names, keys, XR_TELEOPERATE)
+
+
+def _joints(rows: list[Row], column: str, uri: str) -> Iterator[tuple[str, np.ndarray]]:
+    """Those of each part that has some, float64 [n, d], NaN in rows that lack them. Raises DataError."""
     of_rows = [object_of(row.get(column)) for row in rows]
     for part in dict.fromkeys(chain.from_iterable(of_rows)):
         stored = [object_of(of_row.get(part)).get("qpos") for of_row in of_rows]
         if (values := stated_vectors(stored, f"{uri}: {column}/{part}")) is not None:
-            yield part, values
+            yield f"{column}/{part}", values
 
 
-def _vector(rows: list[Row], column: str, uri: str) -> pa.Table | None:
-    parts = []
-    for part, values in _parts(rows, column, uri):
-        arm, _, last = part.rpartition("_")
-        kind = "hand" if values.shape[1] >= MIN_HAND_JOINTS else "gripper"
-        parts.append((f"{arm}_{kind}" if last in ENDS else part, values))
-    return named_columns(parts)
+def _names(path: str, width: int) -> list[str]:
+    """Of the dimensions of a part: an end of one or two values is a gripper's."""
+    part = posixpath.basename(path)
+    arm, _, last = part.rpartition("_")
+    if last in ENDS:
+        part = f"{arm}_hand" if width >= MIN_HAND_JOINTS else f"{arm}_gripper"
+    return numbered_if_several(part, width)
 
 
 def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
@@ -120,5 +124,4 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
             raise VideoError(f"row {lacking[0]} of {uri} has no picture of {camera}")
         yield from timed(pictures_of(source, uris), record.fps)
 
-    state, action = (_vector(rows, column, uri) for column in VECTORS)
-    return EpisodeData(record, state, action, None, frames)
+    return _tree(rows, uri, source.config.keys).episode(record, frames)

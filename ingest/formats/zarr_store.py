@@ -12,9 +12,8 @@ from zipfile import ZipFile
 import numpy as np
 
 from core.errors import install_hint
-from ingest.reasons import LIMITS, DataError, Limits
+from ingest.reasons import LIMITS, DataError, Limits, guarded
 from ingest.sources.files import Source
-from ingest.sources.types import SourceError
 
 ZIP_SUFFIX = ".zarr.zip"
 ENDS = "meta/episode_ends"
@@ -215,16 +214,3 @@ def _members(source: Source, uri: str) -> list[str]:
             limit = "max_header_bytes" if is_description else "max_chunk_bytes"
             source.config.limits.check(limit, item.file_size, f"{uri}: bytes of {item.filename}")
         return archive.namelist()
-
-
-@contextmanager
-def guarded(description: str) -> Iterator[None]:
-    """Whatever zarr and its codecs raise inside the block becomes a DataError."""
-    try:
-        yield
-    except (DataError, SourceError):
-        raise
-    except Exception as e:
-        raise DataError(
-            f"{description}: {' '.join(str(e).split())[:160] or type(e).__name__}"
-        ) from e

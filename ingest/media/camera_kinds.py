@@ -4,6 +4,8 @@ Recorders that know colour videos alone store all of these as such. A name is a 
 left out where its pictures say so, too.
 """
 
+from collections.abc import Collection, Mapping
+
 import numpy as np
 
 from ingest.signals.naming import words
@@ -23,15 +25,19 @@ FEW_COLOURS = 12
 FLAT_SHARE = 0.8
 
 
-def kind_by_name(camera: str) -> str:
+def kind_by_name(
+    camera: str,
+    kinds: Mapping[str, str] = KIND_OF_WORD,
+    colours: Collection[str] = COLOURS,
+) -> str:
     """What a camera shows beside colours, by the last word of its name that says it; "" for colours.
 
     Example: kind_by_name("observation.images.depth") == "depth", and
     kind_by_name("depth_camera_rgb") == "".
     """
-    telling = [word for word in words(camera) if word in KIND_OF_WORD or word in COLOURS]
+    telling = [word for word in words(camera) if word in kinds or word in colours]
     if telling:
-        return KIND_OF_WORD.get(telling[-1], "")
+        return kinds.get(telling[-1], "")
     return ""
 
 

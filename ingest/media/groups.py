@@ -83,6 +83,11 @@ def groups(container: Container, stream: VideoStream) -> Iterator[list[Packet]]:
         yield group
 
 
+def is_shown(packet: Packet) -> bool:
+    """Is it a picture? A stream's end is a packet, too, and an edit may leave out what only others need."""
+    return packet.size > 0 and not packet.is_discard
+
+
 def time_of(packet: Packet) -> int:
     if packet.pts is None:
         raise VideoError("a frame has no presentation time")

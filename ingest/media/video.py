@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from itertools import chain, dropwhile, islice
 from pathlib import Path
@@ -43,6 +43,7 @@ from ingest.media.groups import (
     decode_group,
     decoded,
     groups,
+    is_shown,
     play,
     time_of,
 )
@@ -168,10 +169,13 @@ class VideoInfo:
 
 @dataclass(frozen=True, eq=False)
 class FrameTimes:
-    """When each picture of a file is shown, in this order. `ticks`: int64 [n], of `tick_s` seconds each."""
+    """When each picture of a file is shown, in this order. `ticks`: int64 [n], of `tick_s` seconds each. Of the packet
+    of each picture, `order`: its place in the file, int64 [n]; `is_key`: does it need no other, bool [n]?"""
 
     ticks: np.ndarray
     tick_s: float
+    order: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    is_key: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
 
     @cached_property
     def seconds(self) -> np.ndarray:
@@ -184,14 +188,16 @@ class FrameTimes:
         return float(np.median(np.diff(self.seconds))) if len(self.ticks) > 1 else 1.0
 
     def nearest(self, times_s: np.ndarray) -> np.ndarray:
-        """The picture that is shown nearest to each time, int64 [n]; of two that are equally near the first."""
-        shown_s = self.seconds
-        next_index = np.searchsorted(shown_s, times_s).clip(1, max(1, len(shown_s) - 1))
-        is_before = (
-            times_s - shown_s[next_index - 1]
-            <= shown_s[next_index.clip(max=len(shown_s) - 1)] - times_s
-        )
-        return np.where(is_before, next_index - 1, next_index).clip(max=len(shown_s) - 1)
+        """The picture that is shown nearest to each time, int64 [n]."""
+        return nearest(self.seconds, times_s)
+
+
+def nearest(ordered: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """The place of the one of some times in order that is nearest to each of others, int64 [n]; of two the earlier."""
+    next_index = np.searchsorted(ordered, times).clip(max=len(ordered) - 1)
+    previous_index = np.maximum(next_index - 1, 0)
+    is_before = np.abs(times - ordered[previous_index]) <= np.abs(ordered[next_index] - times)
+    return np.where(is_before, previous_index, next_index)
 
 
 def open_video(path: Path, limits: Limits = LIMITS) -> Container:
@@ -320,13 +326,13 @@ def _frame_times(path: Path, version: tuple[int, int], limits: Limits) -> FrameT
     size, _ = version
     max_frames = size // FRAME_BYTES
     ticks = list[int]()
+    is_key = list[bool]()
     try:
         with open_video(path, limits) as container:
             stream = container.streams.video[0]
-            for packet in container.demux(stream):
-                # The end is a packet, too, and an edit may leave out what only others need
-                if packet.size and not packet.is_discard:
-                    ticks.append(time_of(packet))
+            for packet in filter(is_shown, container.demux(stream)):
+                ticks.append(time_of(packet))
+                is_key.append(packet.is_keyframe)
                 if len(ticks) > max_frames:
                     _check(f"{path.name}: over {max_frames:,} frames in {size:,} bytes")
             _check(limits.excess("max_frames", len(ticks), f"{path.name}: frames"))
@@ -336,7 +342,8 @@ def _frame_times(path: Path, version: tuple[int, int], limits: Limits) -> FrameT
         raise VideoError(f"{path.name} cannot be read ({_short(e)})", reason) from e
     if not ticks or not tick_s:
         raise VideoError(f"{path.name} does not say when its frames are shown")
-    return FrameTimes(np.sort(np.array(ticks, np.int64)), tick_s)
+    order = np.argsort(ticks, kind="stable")
+    return FrameTimes(np.array(ticks)[order], tick_s, order, np.array(is_key)[order])
 
 
 def decode(
@@ -345,13 +352,11 @@ def decode(
     num_frames: int | None = None,
     options: DecodeOptions = DECODE_ALL,
 ) -> Iterator[Frame | SkippedFrame]:
-    """Frames start_frame, start_frame + 1, ... of a file, at most num_frames of them, in one
-    streaming pass.
+    """Frames start_frame, start_frame + 1, ... of a file, at most num_frames of them, in one streaming pass.
 
-    Frames are counted in the order in which they are shown. One that cannot be decoded is left out,
-    and none that comes after the last asked for takes its place. A file that holds many episodes is
-    entered by one seek to the key frame before. Raises VideoError; ends early, without error, where
-    the file does.
+    Frames are counted in the order of showing. One that cannot be decoded is left out, and none behind the last asked
+    for takes its place. A file of many episodes is entered by one seek to the key frame before. Raises VideoError; ends
+    early, without error, where the file does.
     """
     # Of several threads it is chance how they conceal damage, and whether they report it: they stop at it instead
     count = 0
@@ -525,7 +530,7 @@ def _wanted_frames(
 
 @lru_cache(maxsize=16)
 def _has_short_groups(path: Path, _: tuple[int, int], limits: Limits) -> bool:
-    """Are there many frames, and is the first group of pictures so short that some of such groups may be held?"""
+    """Are there many frames, and is the first group so short that some such groups may be held?"""
     with open_video(path, limits) as container:
         stream = container.streams.video[0]
         has_many = (stream.frames or LONG) >= LONG
@@ -581,7 +586,7 @@ def _decode_block(
 
 
 def _blocks(container: Container, first: int | None) -> Iterator[tuple[list[Packet], int]]:
-    """Whole groups, as many as make BLOCK pictures, or as may be held; and how many of each block are shown."""
+    """Whole groups of BLOCK pictures, or as many as may be held; and how many of each are shown."""
     stream = container.streams.video[0]
     block = list[Packet]()
     num_shown = 0

@@ -6,11 +6,11 @@ import os
 import re
 import stat
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cache, cached_property, lru_cache
+from functools import cache, cached_property, lru_cache, wraps
 from itertools import chain
 from multiprocessing.util import Finalize
 from pathlib import Path, PurePosixPath
@@ -200,8 +200,8 @@ class Source:
     a remote source as this cache knows it, so that the network is not asked what is there now.
     `decoding_threads`: for each of its videos, of those readers that use several.
 
-    `noted`: what readers keep of what the files show, each by a name of its own. `read_files`:
-    files, and members of tars, that were opened, or that an episode's stamp rests on.
+    `noted`: what readers keep of what the files show, by name, or by `once`. `read_files`: files, and
+    members of tars, that were opened, or that an episode's stamp rests on.
     `indexed_tars`: those whose members were looked at.
     """
 
@@ -210,7 +210,7 @@ class Source:
     cache: Path | None = None
     listed: str | None = None
     decoding_threads: int = 1
-    noted: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    noted: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
     read_files: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
     indexed_tars: dict[str, Archive] = field(
         default_factory=dict, init=False, repr=False, compare=False
@@ -441,3 +441,16 @@ def _shown(name: str) -> str:
 def _inside(path: Path | str, real_root: str) -> bool:
     real = os.path.realpath(path)
     return real == real_root or real.startswith(real_root.rstrip(os.sep) + os.sep)
+
+
+def once[R, *Keys](ask: Callable[[Source, *Keys], R]) -> Callable[[Source, *Keys], R]:
+    """A function whose answers about a source are kept with it."""
+
+    @wraps(ask)
+    def answer(source: Source, *keys: *Keys) -> R:
+        question = (ask.__module__, ask.__name__, *keys)
+        if question not in source.noted:
+            source.noted[question] = ask(source, *keys)
+        return source.noted[question]
+
+    return answer

@@ -161,7 +161,7 @@ def test_pictures_that_are_encoded_again_are_no_fault(squares):
     [(5, slice(0, -5), slice(5, None)), (-5, slice(5, None), slice(0, -5))],
 )
 def test_late_rows_meet_later_pictures(squares, frames, rows, places):
-    spoilt = late(squares, 0, frames, np.random.default_rng(0))
+    spoilt = late(squares.runs[0], squares, frames, np.random.default_rng(0))
     assert spoilt is not None
     state = values_of(squares.runs[0])["state"]
     pictures = squares.runs[0].pictures["front"]

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, expect, sync_playwright
 
-from tests.kits.browser_kit import FLAGS, Served, Watched, chromium
+from tests.kits.browser_kit import FLAGS, Watched, chromium, served
 from tests.kits.explorer_kit import furnish
 from tests.kits.made_corpus import Made, make
 
@@ -35,19 +35,19 @@ def made(tmp_path_factory) -> Made:
 
 
 @pytest.fixture(scope="session")
-def site(made: Made) -> Iterator[Served]:
-    served = Served(made.space)
-    yield served
-    served.stop()
+def site(made: Made) -> Iterator[str]:
+    """Its address."""
+    with served(made.space) as url:
+        yield url
 
 
 @pytest.fixture
-def watched(browser: Browser, site: Served) -> Iterator[Watched]:
+def watched(browser: Browser, site: str) -> Iterator[Watched]:
     """A page at the furnished explorer; the test fails for what its console says, unless that is in `allowed`."""
     context = browser.new_context(viewport={"width": 1280, "height": 860}, color_scheme="light")
     context.set_default_timeout(60_000)
     context.grant_permissions(["clipboard-read", "clipboard-write"])
-    watched_context = Watched(context, site.url)
+    watched_context = Watched(context, site)
     yield watched_context
     context.close()
     assert watched_context.problems == []

@@ -20,7 +20,7 @@ from core.paths import ROOT, Workspace
 from eval.reward.overlay import LABEL, LINE, PANEL_PX, STEPS
 from pipeline.build import run_build
 from pipeline.config import source_build
-from tests.kits.browser_kit import SCRIPTS, Served, Watched
+from tests.kits.browser_kit import SCRIPTS, Watched, served
 from tests.kits.cli_kit import proccorpus
 from training.recipe import load_recipe
 
@@ -219,18 +219,17 @@ def watch_overlay(page: Page, space: Workspace, folder: Path) -> None:
 
 
 def test_a_day(browser, context, space, tmp_path):
-    served = Served(space)
-    watched_site = Watched(context, served.url)
-    page = watched_site.open("/")
-    correct_by_mouse(page)
-    correct_by_keys(page, watched_site.url)
-    carry_over(page, watched_site.url)
-    accept_by_difference(page)
-    assign(page, watched_site.url, "grace")
-    judge_as_another(page, watched_site.url, "grace")
-    export_and_train(page, watched_site.url, space, tmp_path)
-    sent = json.loads(page.evaluate("localStorage.getItem('sent')"))
-    served.stop()
+    with served(space) as url:
+        watched_site = Watched(context, url)
+        page = watched_site.open("/")
+        correct_by_mouse(page)
+        correct_by_keys(page, watched_site.url)
+        carry_over(page, watched_site.url)
+        accept_by_difference(page)
+        assign(page, watched_site.url, "grace")
+        judge_as_another(page, watched_site.url, "grace")
+        export_and_train(page, watched_site.url, space, tmp_path)
+        sent = json.loads(page.evaluate("localStorage.getItem('sent')"))
     watch_overlay(page, space, tmp_path)
     assert [path for path, _ in sent[:3]] == [f"/api/corrections/arm/{e}" for e in (65, 63, 61)]
     assert len(sent) >= 11

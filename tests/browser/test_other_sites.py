@@ -24,7 +24,7 @@ from playwright.sync_api import Browser, Page
 
 from assets.webserver import TOKEN, guarded, ui_access
 from core.web import Access, listen
-from tests.kits.browser_kit import SCRIPTS, Served
+from tests.kits.browser_kit import SCRIPTS, served
 from tests.kits.http_server import Answering, serving
 from tests.kits.patience import PATIENCE_S
 from tests.kits.reward_server_kit import TASK, Pixels, running
@@ -175,37 +175,34 @@ def test_the_explorer(page, made, tmp_path, monkeypatch):
         lambda self, at, sql, *more: statements.append(sql) or query(self, at, sql, *more),
     )
     space = made.copy(tmp_path).space
-    served = Served(space)
-    try:
+    with served(space) as url:
         files_before = files(space.root)
         saved = {"name": "mine", "sql": QUERY}
-        episode = f"{served.url}/api/corrections/tiny/0"
+        episode = f"{url}/api/corrections/tiny/0"
         attack(
             page,
             [
-                Wish(f"{served.url}/sql", {"q": QUERY}),
-                Wish(f"{served.url}/sql/download", {"q": QUERY, "form": "csv"}),
-                Wish(f"{served.url}/api/queries", saved),
-                Wish(f"{served.url}/api/queries/mine", {}, "DELETE"),
+                Wish(f"{url}/sql", {"q": QUERY}),
+                Wish(f"{url}/sql/download", {"q": QUERY, "form": "csv"}),
+                Wish(f"{url}/api/queries", saved),
+                Wish(f"{url}/api/queries/mine", {}, "DELETE"),
                 Wish(f"{episode}/accept", {"base_label_run": "x", "author": "evil"}),
                 Wish(f"{episode}/undo", {"author": "evil"}),
-                Wish(f"{served.url}/api/labelling/tiny", {"what": "embeddings"}),
+                Wish(f"{url}/api/labelling/tiny", {"what": "embeddings"}),
             ],
         )
         assert statements == []
         assert files(space.root) == files_before
         # Its own page may
         page.goto("about:blank")
-        page.goto(Wish(f"{served.url}/sql", {"q": QUERY}).address)
+        page.goto(Wish(f"{url}/sql", {"q": QUERY}).address)
         assert len(statements) == 1
         assert page.get_by_text("42", exact=True).count()
         token = page.locator("meta[name=csrf-token]").get_attribute("content")
         headers = {"Content-Type": "application/json", "X-CSRF-Token": token}
         fetch_options = {"method": "POST", "headers": headers, "body": json.dumps(saved)}
-        assert own(page, served.url, "/api/queries", **fetch_options)[0] == 200
+        assert own(page, url, "/api/queries", **fetch_options)[0] == 200
         assert files(space.root) != files_before
-    finally:
-        served.stop()
 
 
 @contextmanager

@@ -215,6 +215,7 @@ serve(app, listen("127.0.0.1", 0), lambda url: print(url, flush=True))
 """
 
 
+@pytest.mark.slow
 def test_it_ends_within_ten_seconds_of_sigterm():
     with subprocess.Popen(
         [sys.executable, "-c", SERVER], cwd=ROOT, stdout=subprocess.PIPE, text=True

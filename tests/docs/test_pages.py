@@ -11,6 +11,7 @@ import make_stated
 import pytest
 
 from benchmarks import explorer, judging, shipped
+from benchmarks.harness import Figure
 from benchmarks.laptop import seeds_of, stated
 from core.paths import ROOT
 from tests.docs.test_docs_pages import ONLY_LOOKED_UP, look_at
@@ -168,8 +169,8 @@ def test_what_the_benchmark_of_laptop_stores_is_what_the_pages_name():
 
 def test_what_the_other_scripts_store_is_what_the_pages_name(own, tmp_path):
     """Each with the columns that the stored file has, and figures that follow from what was measured."""
-    pages = explorer.stated([{"page": "a", "p95_ms": 120.4}, {"page": "b", "p95_ms": 900.0}])
-    assert pages == {"pages": 2, "quick": 1, "within_ms": 120}
+    pages = explorer.stated([Figure("a", 120.4), Figure("b", 900.0)])
+    assert (pages["pages"], pages["quick"], pages["within_ms"]) == (2, 1, 120)
     assert pages.keys() <= make_stated.stored("explorer").keys()
 
     cpu = {"this": [0.04, 0.06], "the other": [0.5]}

@@ -17,6 +17,8 @@ from tests.kits.made_corpus import restored
 from tests.kits.small_sources import OTHERS, RECORDINGS, write_v2
 from tests.kits.words_kit import DATASET, EFFECTS, WORDS, Case, checked, prepared
 
+CHUNK = 6  # two chunks of ten runs: a name stands in each
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
@@ -24,13 +26,13 @@ def place(tmp_path_factory) -> Path:
 
 
 def make(folder: Path) -> None:
-    prepared("lerobot_v2", write_v2(folder.with_name("written"), RECORDINGS), folder)
+    prepared("lerobot_v2", write_v2(folder.with_name("written"), RECORDINGS), folder, CHUNK)
 
 
 @pytest.fixture
 def case(place: Path) -> Case:
     """A corpus in which people said something of three recordings."""
-    return Case("lerobot_v2", restored(place, make), place / "source")
+    return Case("lerobot_v2", restored(place, make), place / "source", CHUNK)
 
 
 def in_force(case: Case, dataset: str) -> Mapping[str, list[int]]:
@@ -59,6 +61,7 @@ def test_what_people_said_goes_with_a_dataset_to_another_name_and_back(case):
     assert (refused_name.code, "is no name" in assert_one_error_line(refused_name)) == (USAGE, True)
 
 
+@pytest.mark.slow
 def test_what_people_said_of_a_removed_dataset_is_kept_and_no_word_on_another(case, tmp_path):
     words_before = in_force(case, DATASET)
     other_source = write_v2(tmp_path / "other", OTHERS)

@@ -82,6 +82,7 @@ def read_only(made: Made, tmp_path) -> Iterator[Path]:
             path.chmod(0o755)
 
 
+@pytest.mark.slow
 def test_a_workspace_that_may_only_be_read(read_only):
     script = f"PLACE, PAGES = {str(read_only)!r}, {PAGES!r}\n{RUN}"
     commands = json.dumps([*READING, *WRITING])

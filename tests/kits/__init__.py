@@ -1,1 +1,1 @@
-"""What tests share: writers of datasets, stand-ins for servers, corpora made once, and ways to run the command line."""
+"""What tests share: writers of datasets, servers, corpora made once, ways to run the command line."""

@@ -1,4 +1,4 @@
-"""Tiny AgiBot World datasets: the published layout, fields and types, with pictures that say which frame they are."""
+"""Tiny AgiBot World datasets in the published layout; pictures say which frame they are."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""HDF5 files and Zarr stores of layouts that a reader must not take for others: each function writes one, small.
+"""Small HDF5 files and Zarr stores of layouts that a reader must not take for others, a function each.
 
 Pictures are 12 x 16 pixels, and say by their first pixel which frame of which episode they are.
 """

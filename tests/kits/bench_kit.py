@@ -1,6 +1,7 @@
 """Small benchmarks in the published row formats, with pictures made here, and a model of a few layers."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -151,7 +152,4 @@ def share_seen(prompt: Prompt) -> float:
 
 
 def by_part(questions: list[Question]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for q in questions:
-        counts[q.part] = counts.get(q.part, 0) + 1
-    return counts
+    return dict(Counter(q.part for q in questions))

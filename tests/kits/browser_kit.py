@@ -2,19 +2,16 @@
 
 import os
 import shutil
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-import uvicorn
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page
 
 from core.paths import ROOT, Workspace
-from core.web import listen, server_config
 from explorer.app import create_app
 from explorer.site import Options
-from tests.kits.patience import PATIENCE_S
+from tests.kits.http_server import listening
 
 # Of Chromium
 SCRIPTS = ROOT / "tests/browser/scripts"  # what is run in pages
@@ -38,23 +35,11 @@ def chromium() -> str:
     return str(program)
 
 
-class Served:
-    """An explorer on a free port, in a thread of this process."""
-
-    def __init__(self, space: Workspace, options: Options = Options()) -> None:
-        self.space = space
-        self._socket = listen("127.0.0.1", 0)
-        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
-        self._server = uvicorn.Server(server_config(create_app(space, options)))
-        self._thread = threading.Thread(
-            target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True
-        )
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._server.should_exit = True
-        self._thread.join(PATIENCE_S)
-        self._socket.close()
+@contextmanager
+def served(space: Workspace, options: Options = Options()) -> Iterator[str]:
+    """The address of an explorer in a thread of this process."""
+    with listening(create_app(space, options)) as app:
+        yield app.state.url
 
 
 class Watched:
@@ -84,11 +69,10 @@ def watching(
     browser: Browser, space: Workspace, options: Options = Options(), height: int = 900
 ) -> Iterator[Watched]:
     """A page at an explorer of its own, both closed afterwards."""
-    served = Served(space, options)
-    context = browser.new_context(viewport={"width": 1280, "height": height})
-    context.set_default_timeout(30_000)
-    watched = Watched(context, served.url)
-    yield watched
-    context.close()
-    served.stop()
+    with served(space, options) as url:
+        context = browser.new_context(viewport={"width": 1280, "height": height})
+        context.set_default_timeout(30_000)
+        watched = Watched(context, url)
+        yield watched
+        context.close()
     assert watched.problems == [], watched.problems

@@ -1,4 +1,4 @@
-"""Everything that people do to their datasets, each as a function on a folder, on the sources of `small_sources`.
+"""What people do to their datasets, each as a function on a folder of `small_sources`.
 
 python -m tests.kits.changed_sources FOLDER lerobot_v3    # each changed dataset of that format, below FOLDER
 """
@@ -309,7 +309,7 @@ def is_by_lerobot(change: Change) -> bool:
 
 
 def make(folder: Path, changes: Sequence[Change]) -> None:
-    """The sources of these changes below a folder: `base/<format>` as it was first, `<change>/arm` afterwards."""
+    """The sources of these changes: `base/<format>` as it was first, `<change>/arm` afterwards."""
     for form in dict.fromkeys(change.form for change in changes):
         if not (folder / "base" / form).exists():
             WRITERS[form](folder / "base" / form, RECORDINGS)
@@ -320,7 +320,7 @@ def make(folder: Path, changes: Sequence[Change]) -> None:
 
 
 def make_in_a_process(folder: Path, changes: Sequence[Change]) -> None:
-    """The same of changes that LeRobot makes, in a process of their own: it sets up logging and reads settings anew.
+    """The same in a process of its own, for LeRobot sets up logging and reads settings anew.
 
     Raises RuntimeError with its last lines when it fails.
     """

@@ -77,7 +77,7 @@ def proccorpus(
 
 
 class Output(io.TextIOWrapper):
-    """A stream in the place of Python's own, which the command line leaves as it is; `text`: all that was written."""
+    """A stream in the place of Python's own; `text`: all that was written."""
 
     def __init__(self) -> None:
         self.bytes = io.BytesIO()
@@ -89,7 +89,7 @@ class Output(io.TextIOWrapper):
 
 
 def command(*arguments: object, cwd: Path, workspace: Path | None = None) -> Result:
-    """The command line in this process, started from a folder: to start one costs more than most commands do."""
+    """The command line in this process, from a folder: to start one costs more than most commands."""
     out = Output()
     err = Output()
     with contextlib.chdir(cwd), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -213,7 +213,7 @@ def built_in_process(builds: Sequence[DatasetBuild], workspace: Path) -> dict[st
 
 
 def look_up(arguments: list[str], whole: bool = True) -> None:
-    """Raises where a command, an option or a value is none of ours, or (`whole`) one is missing; nothing is run."""
+    """Raises where a command, an option or a value is none of ours, or (`whole`) is missing."""
     command = typer.main.get_command(make_app())
     if len(arguments) == 1 and arguments[0].startswith(
         "--"

@@ -1,6 +1,6 @@
-"""The deployment of deploy/, each service as a process here: `make cluster` starts it, and leaves it until Ctrl-C.
+"""The services of deploy/ as processes, with two workers, Postgres and moto's S3 server.
 
-Postgres, moto's S3 server, code location, webserver, daemon, explorer, reward server and nginx, with two workers.
+`make cluster` starts them, and leaves them until Ctrl-C.
 """
 
 import json

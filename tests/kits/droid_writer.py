@@ -1,4 +1,4 @@
-"""Tiny DROID recordings: the raw release's folders, files and names, with pictures that say which frame they are."""
+"""Tiny DROID recordings as in the raw release; pictures say which frame they are."""
 
 import json
 from collections.abc import Mapping

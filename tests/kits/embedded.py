@@ -1,4 +1,4 @@
-"""Embeddings of known likeness: each is a direction in a plane, and the cosine of an angle is how alike two are."""
+"""Embeddings of known likeness: directions in a plane, alike by their cosine."""
 
 import math
 from itertools import product

@@ -1,4 +1,4 @@
-"""A small workspace with everything that the explorer shows: two label runs, words, calls, scores, a release."""
+"""A small workspace with all that the explorer shows: two label runs, words, calls, scores."""
 
 import json
 import shutil
@@ -43,7 +43,7 @@ def furnish(made_corpus: Made) -> Workspace:
 
 
 def copy_furnished(furnished: Workspace, made_corpus: Made, folder: Path) -> Workspace:
-    """A furnished workspace of a test's own, with its source beside it, and without what an explorer has kept."""
+    """A furnished workspace of a test's own beside its source, without what an explorer keeps."""
     source = shutil.copytree(made_corpus.source, folder / "source")
     ignored = shutil.ignore_patterns("explorer")
     space = Workspace(shutil.copytree(furnished.root, folder / "workspace", ignore=ignored))

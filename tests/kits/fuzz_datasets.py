@@ -342,7 +342,7 @@ SILENCE_S = 240  # between two words of what runs, on a machine that is busy
 
 
 def apart[T](folder: Path, function: Callable[..., T], *arguments: Any) -> T:
-    """What a function of a workspace returns in a process of its own, beside whose workspace nothing is touched."""
+    """What a function of a workspace returns in its own process, beside which nothing is touched."""
     environment = {
         "PYTHONPATH": str(ROOT),
         "HOME": f"{folder}/empty",
@@ -434,7 +434,7 @@ def build(
     fields: Mapping[str, Any],
     limits: Mapping[str, Any] | None = None,
 ) -> dict[str, Outcome]:
-    """Outcomes by name of datasets in a folder that are built in one workspace; `limits` of their entries by name."""
+    """Outcomes of datasets in a folder, built in one workspace, by name; so are `limits`."""
     outcomes = {name: Outcome() for name in names}
     builds = []
     for name in names:

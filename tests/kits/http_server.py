@@ -1,4 +1,4 @@
-"""What stand-ins of servers have in common: HTTP on loopback, and its answers."""
+"""Servers of tests: HTTP on loopback, its answers, and applications of ours that listen."""
 
 import json
 import threading
@@ -6,6 +6,26 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+import uvicorn
+
+from core.web import listen, server_config
+from tests.kits.patience import PATIENCE_S
+
+
+@contextmanager
+def listening(app: Any) -> Iterator[Any]:
+    """An application of ours in a thread; `app.state` has its `url` and its `server`."""
+    with listen("127.0.0.1", 0) as listener:
+        app.state.server = uvicorn.Server(server_config(app))
+        app.state.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        thread = threading.Thread(target=app.state.server.run, args=([listener],), daemon=True)
+        thread.start()
+        try:
+            yield app
+        finally:
+            app.state.server.should_exit = True
+            thread.join(PATIENCE_S)
 
 
 class Answering(BaseHTTPRequestHandler):

@@ -32,8 +32,7 @@ class Asked(NamedTuple):
 
 @dataclass
 class Hub:
-    """One repository, which is there from its first commit on. Branches name commits; a commit's id is a hash of its
-    files."""
+    """One repository, from its first commit on. Branches name commits, whose ids are hashes of files."""
 
     repo: str
     kind: str = "datasets"  # or "models"

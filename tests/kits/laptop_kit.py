@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from annotate.embeddings.encoders import load_encoder
+from core.paths import Workspace
 from tests.kits.training_kit import release_of, sample, shard_episode
 from training.laptop.config import LaptopConfig
 from training.laptop.fit import EncodedPictures
@@ -59,7 +60,9 @@ def make_episode(task: str) -> EncodedPictures:
 
 def make_release(root: Path) -> tuple[Lake, Release]:
     """The question is all that names the task."""
-    return release_of(root, [("train", _episode(e)) for e in range(6)], target_bytes=200_000)
+    lake = Lake(Workspace(root))
+    episodes = [("train", _episode(e)) for e in range(6)]
+    return lake, release_of(lake, episodes, target_bytes=200_000)
 
 
 def make_checkpoint(folder: Path, **card: object) -> Path:

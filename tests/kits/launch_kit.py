@@ -1,4 +1,4 @@
-"""What tests of launchers share: an asset whose job is a small stand-in for training, and a way to cancel it."""
+"""For tests of launchers: an asset whose job stands in for training, and how to cancel it."""
 
 import json
 import os

@@ -296,7 +296,7 @@ def shown(source: Source, record: EpisodeRecord, camera: str) -> list[tuple[int,
 def said(
     findings_or_listing: Listing | Iterable[Finding], **only: Any
 ) -> list[tuple[str, str, int | None, str | None]]:
-    """(reason, severity, episode, camera) of findings, in order; `only` keeps those of some reason, episode, ..."""
+    """(reason, severity, episode, camera) of findings, in order; `only` some of a reason, episode, ..."""
     if isinstance(findings_or_listing, Listing):
         findings = findings_or_listing.findings
     else:

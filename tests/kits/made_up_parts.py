@@ -1,5 +1,5 @@
-"""Parts that no format knows, added to the dataset of each base of the fuzz tests: columns, arrays, groups, topics,
-cameras, texts and files, each of a name of its own."""
+"""Parts that no format knows, added to each base of the fuzz tests: columns, arrays, groups, topics, cameras, texts
+and files, each of a name of its own."""
 
 import csv
 import io
@@ -17,7 +17,8 @@ from zarr import open_group, storage
 from tests.kits import lerobot_writer as le
 from tests.kits import mcap_writer as mcap
 from tests.kits import rlds_writer as rlds
-from tests.kits.fuzz_datasets import BASES, write_base
+from tests.kits.agibot_writer import write_tar
+from tests.kits.fuzz_datasets import BASES, says, write_base
 from tests.kits.lerobot_writer import write_video
 from tests.kits.spoil import hdf5, hdf5_tree
 from tests.kits.zarr_writer import BLOSC
@@ -37,10 +38,6 @@ def write_with_parts(base: str, root: Path) -> tuple[dict[str, Any], tuple[str, 
 def add_file(root: Path) -> str:
     (root / FILE).write_bytes(bytes(range(64)))
     return FILE
-
-
-def edit_json(path: Path, **members: Any) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text()) | members))
 
 
 def edit_lines(path: Path, **members: Any) -> None:
@@ -94,7 +91,7 @@ def video(root: Path) -> tuple[str, ...]:
     table.writeheader()
     table.writerows(rows)
     (root / "a/metadata.csv").write_text(out.getvalue())
-    edit_json(root / "b.json", quux_key=[0.5, 0.25])
+    says(root / "b.json", quux_key=[0.5, 0.25])
     edit_lines(root / "metadata.jsonl", quux_line="twice")
     np.save(root / "a/quux_forces.npy", np.zeros((6, 6)))
     return "quux_text", "quux_key", "quux_line", "quux_forces.npy"
@@ -106,7 +103,7 @@ def table30(root: Path) -> tuple[str, ...]:
     for folder in root.glob("*/data/*/videos"):
         write_video(folder / "quux_view_rgb.mp4", range(6), fps=30)
     for path in root.glob("*/task_desc.json"):
-        edit_json(path, quux_text="slowly")
+        says(path, quux_text="slowly")
     return "quux_forces", "quux_view_rgb", "quux_text"
 
 
@@ -114,7 +111,7 @@ def rh20t(root: Path) -> tuple[str, ...]:
     for folder in root.glob("*/task_*"):
         np.save(folder / "transformed/quux_forces.npy", np.zeros((6, 6)))
         write_video(folder / "quux_view/color.mp4", range(6))
-        edit_json(folder / "metadata.json", quux_text="slowly")
+        says(folder / "metadata.json", quux_text="slowly")
     return "quux_forces.npy", "quux_view", "quux_text"
 
 
@@ -180,7 +177,7 @@ def robotwin(root: Path) -> tuple[str, ...]:
         file["quux_group/readings"] = np.random.default_rng(0).normal(size=(6, 2))
         file["observation/quux_view/rgb"] = np.zeros((6, 64, 64, 3), np.uint8)
         file["joint_action/quux_forces"] = np.random.default_rng(0).normal(size=(6, 2))
-    edit_json(next(root.rglob("instructions/episode0.json")), quux_text=["slowly"])
+    says(next(root.rglob("instructions/episode0.json")), quux_text=["slowly"])
     return "quux_group/readings", "quux_view", "quux_forces", "quux_text"
 
 
@@ -233,11 +230,7 @@ def edit_tar(
         name: edit(data) if ending and name.endswith(ending) else data
         for name, data in members.items()
     }
-    with tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as archive:
-        for name, data in (changed | added_files).items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
+    write_tar(path, (changed | added_files).items())
 
 
 def add_to_mcap(root: Path) -> tuple[str, ...]:

@@ -79,7 +79,7 @@ def recorder(path: Path, **writer_options: Any) -> Iterator[Recorder]:
 
 
 def record(folder: Path, joints: bool = True, backwards: bool = False) -> Path:
-    """A second of a robot: a picture every 100 ms, 1 ms after a message of the joints, which come every 10 ms."""
+    """A second of a robot: joints every 10 ms, a picture every 100 ms, 1 ms after them."""
     with recorder(folder / "run.mcap") as r:
         r.writer.write_message("/task", r.text, {"data": "pick the cup"}, START)
         for k in range(FRAMES * JOINTS_PER_FRAME):

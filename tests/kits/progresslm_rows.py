@@ -1,4 +1,4 @@
-"""Rows as ProgressLM publishes them, invented by us: a small file with pictures to train on, and every variant."""
+"""Invented rows as ProgressLM publishes them: a small file with pictures, and every variant."""
 
 import json
 from pathlib import Path
@@ -153,7 +153,7 @@ def published_rows(name: str, count: int = 4) -> list[dict]:
 
 
 def assert_rows_are_read(path: Path, rows: list[dict], crossed: bool) -> None:
-    """The truth of each row of a file is read, with any pictures; `crossed`: they are asked of another camera."""
+    """The truth of each row of a file is read; `crossed`: it is asked of another camera."""
     root = path.parent / "pictures"
     for row in rows:
         stage = row["stage_to_estimate"]

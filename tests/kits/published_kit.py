@@ -31,7 +31,7 @@ def tiny(family: Literal["qwen3_vl", "qwen2_5_vl"] = "qwen3_vl", seed: int = 0) 
 
 
 def write_asked(folder: Path) -> Path:
-    """A model that a server answers with; its words mean nothing, and prompts of the annotator are short in its own."""
+    """A model that a server answers with: its words mean nothing, prompts of the annotator are short."""
     config = TinyConfig(vocabulary=600, max_px=512, **SIZES)
     prompts = (ROOT / "annotate" / "vlm" / "prompts").glob("*.txt")
     tokenizer = make_tokenizer([path.read_text() for path in prompts], config.vocabulary)
@@ -101,7 +101,7 @@ def write_safetensors(folder: Path, weights: dict[str, torch.Tensor]) -> None:
 def write_adapter(
     models: Path, names: Sequence[str] = ("run",), family: Any = "qwen3_vl", **card: Any
 ) -> Path:
-    """models/base, a model without a head, and adapters for it, each with a head; the folder of the first adapter."""
+    """models/base without a head, and adapters of it with one each; the folder of the first."""
     backbone, processor = tiny(family)
     base = models / "base"
     save_model(ProgressModel(backbone, None), processor, base, {"head": None})

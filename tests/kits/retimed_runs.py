@@ -34,7 +34,7 @@ FRAMES = 328  # of the real run, at 20 a second
 def paces() -> list[np.ndarray]:
     """By run, the frame of the real one that each of its frames shows.
 
-    The second is slower at first and quicker later, the third waits for two seconds, the fourth stops at six tenths.
+    The second is slow first and quick later, the third waits for two seconds, the fourth stops at six tenths.
     """
     last = FRAMES - 1
     even = np.arange(0, FRAMES, 2)

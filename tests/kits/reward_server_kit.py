@@ -4,19 +4,19 @@ import io
 import socket
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import uvicorn
 from PIL import Image
 
-from core.web import Access, server_config
+from core.web import Access
 from eval.reward.scorer import CameraView, Reward, Scorer
 from eval.reward.stream import Window
 from eval.server.app import make_app
 from eval.server.limits import ServerLimits
+from tests.kits.http_server import listening
 from tests.kits.patience import PATIENCE_S
 
 TASK = "Open the green drawer."
@@ -49,7 +49,7 @@ class Pixels(Scorer):
 
 
 class Playing(gym.Env):
-    """An environment whose observations are given; its own reward is 1, and it ends with them, or is cut off there.
+    """An environment of given observations; its own reward is 1, and it ends with them, or is cut off there.
 
     What it renders is the picture `pixels/top` of an observation.
     """
@@ -103,27 +103,14 @@ def offline(
     return scorer.score([m for f in frame_pictures if (m := stream.append(f)) is not None])
 
 
-@contextmanager
 def running(
     scorer: Scorer,
     limits: ServerLimits | None = None,
     access: Access | None = None,
     names: tuple[str, ...] = ("test",),
-) -> Iterator[Any]:
-    """An application that listens, with its address in `app.state.url`, and the server in `app.state.server`."""
-    limits = limits or ServerLimits()
-    app = make_app(scorer, list(names), access, limits)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(server_config(app))
-        thread = threading.Thread(target=server.run, args=([listener],))
-        thread.start()
-        try:
-            app.state.server = server
-            app.state.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-            yield app
-        finally:
-            server.should_exit = True
-            thread.join()
+) -> AbstractContextManager[Any]:
+    """The application of a scorer, listening."""
+    return listening(make_app(scorer, list(names), access, limits or ServerLimits()))
 
 
 @contextmanager

@@ -19,7 +19,7 @@ def write_scene(
     plain: int | None = None,
     suffix: str = "",
 ) -> Path:
-    """`cameras` are frames by name; `plain` rows of arrays: tcp_base k, gripper (10 k, -1). They are pickled without.
+    """`cameras` are frames by name; `plain` rows of arrays: tcp_base k, gripper (10 k, -1); else pickled.
 
     Pictures say (camera, task, frame).
     """

@@ -1,4 +1,4 @@
-"""Tiny RLDS datasets for tests, written as TFDS writes them: TFRecord shards of tf.train.Example, and their metadata.
+"""Tiny RLDS datasets as TFDS writes them: TFRecord shards of tf.train.Example, and their metadata.
 
 Features of an episode are flat (`steps/observation/image`): lists of bytes, or numbers of all steps in one array.
 """

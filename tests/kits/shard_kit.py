@@ -33,7 +33,7 @@ def episode(
     families: Sequence[str] = ("procvqa_a", "procvqa_c", "procvqa_c"),
     tokens: Sequence[int] = (),
 ) -> EntryContent:
-    """Sample k shows frames k and k + 1; `noise` adds bytes to each picture, so that entries differ in length."""
+    """Sample k shows frames k and k + 1; by `noise` entries differ in length."""
     rows = [
         {
             "sample_id": f"{dataset}{index}.{k}",

@@ -120,7 +120,7 @@ def one_armed(
     names: Sequence[str] = (*JOINTS, "gripper"),
     num_episodes: int = NUM_EPISODES,
 ) -> list[EpisodeData]:
-    """Runs of one arm, whose gripper's value or values [n, k], in the source's unit, are a function of its opening."""
+    """Runs of one arm; its gripper's values [n, k], in the source's unit, follow from the opening."""
     runs = joints_and_openings(num_episodes)
     return [
         episode_of(k, np.column_stack([joints, value(o)]), names)

@@ -253,17 +253,11 @@ def write_v2(
 
 
 def _v2_rows(recording: Recording, episode: int, begin: int, fps: int) -> dict[str, Any]:
-    k = np.arange(recording.length)
     kind = pa.list_(pa.float32(), len(NAMES))
-    return {
-        "observation.state": pa.array(state_of(recording).tolist(), kind),
-        "action": pa.array(action_of(recording).tolist(), kind),
-        "timestamp": (k / fps).astype(np.float32),
-        "frame_index": k,
-        "episode_index": np.full(len(k), episode),
-        "index": begin + k,
-        "task_index": np.full(len(k), TASKS.index(recording.task)),
-    }
+    rows = le.episode_rows(episode, recording.length, fps, TASKS.index(recording.task))
+    vectors = {"observation.state": state_of(recording), "action": action_of(recording)}
+    rows |= {name: pa.array(values.tolist(), kind) for name, values in vectors.items()}
+    return rows | {"index": begin + np.arange(recording.length)}
 
 
 def _statistics(values: np.ndarray, shape: tuple[int, ...] = (-1,)) -> dict[str, list]:

@@ -68,7 +68,7 @@ TYPES = (
 
 
 def spoilt_bytes(data: bytes, rng: random.Random) -> bytes:
-    """Some of them are others, missing, or there twice; the first and the last ones, where headers are, most often."""
+    """Some are others, missing, or there twice; most often the first and the last, where headers are."""
     content = bytearray(data)
     for _ in range(rng.choice([1, 1, 3, 20])):
         n = len(content)
@@ -235,8 +235,6 @@ def parquet(tree: Any, rng: random.Random, data: bytes) -> bytes:
             arrays[name] = pa.array(values)
         if name == changed_column:
             arrays[name] = arrays[name].cast(rng.choice(TYPES))
-        else:
-            arrays[name] = arrays[name]
     pq.write_table(pa.table(arrays), out := io.BytesIO())
     return out.getvalue()
 

@@ -1,4 +1,4 @@
-"""Tiny Table30 datasets: the published layout and fields of each robot, pictures that say which frame they are."""
+"""Tiny Table30 datasets, each robot's as published; pictures say which frame they are."""
 
 import json
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""All that listing and reading say of a dataset, as lines; what they are to say lies in tests/data/told/.
+"""All that listing and reading say of a dataset, as lines; what is right lies in tests/data/told/.
 
 After a change that is meant, this writes it anew, to be looked at in git's diff; tests of what differs fail that once:
     GOLDEN=anew .venv/bin/python -m pytest tests/ingest

@@ -160,17 +160,19 @@ def _episodes(count: int, moments: int, held_out: int) -> Iterator[tuple[str, En
 
 
 def release_of(
-    root: Path, episodes: Iterable[tuple[str, EntryContent]], target_bytes: int = 20_000
-) -> tuple[Lake, Release]:
-    """Of shards of bars with these episodes, by split, in a lake that knows nothing else."""
-    lake = Lake(Workspace(root))
+    lake: Lake,
+    episodes: Iterable[tuple[str, EntryContent]],
+    target_bytes: int = 20_000,
+    name: str = "bars1",
+) -> Release:
+    """Of shards of bars with these episodes, by split."""
     tables = shards_stage(lake.workspace, "bars", 0, iter(episodes), target_bytes=target_bytes)
     columns = ShardFile.__dataclass_fields__
     shards = tables["shards"].select(list(columns)).to_pylist()
-    shard_rows = [row | {"name": "bars1"} for row in shards]
-    release_row = {"name": "bars1", "config_hash": "0" * 64, "created_at": datetime.now(UTC)}
+    shard_rows = [row | {"name": name} for row in shards]
+    release_row = {"name": name, "config_hash": "0" * 64, "created_at": datetime.now(UTC)}
     lake.freeze(release=release_row, shards=TABLES["release_shards"].rows(shard_rows))
-    return lake, get_release(lake)
+    return get_release(lake, name)
 
 
 def make_release(
@@ -179,9 +181,10 @@ def make_release(
     """Two shards or more; `held_out`: so many episodes more, in the split val, of which the lake knows the lengths."""
     facts = {"dataset": "bars", "chunk": 0, "num_rows": moments, "fps": 10.0}
     rows = [facts | {"episode_index": e} for e in range(episodes, episodes + held_out)]
+    lake = Lake(Workspace(root))
     if rows:
-        Lake(Workspace(root)).upsert("episodes", episode_facts=TABLES["episode_facts"].rows(rows))
-    return release_of(root, _episodes(episodes, moments, held_out))
+        lake.upsert("episodes", episode_facts=TABLES["episode_facts"].rows(rows))
+    return lake, release_of(lake, _episodes(episodes, moments, held_out))
 
 
 class KilledError(Exception):

@@ -1,4 +1,4 @@
-"""Made-up runs of one task for the transfer annotator: each goes through the same course at a pace of its own.
+"""Made-up runs of one task for the transfer annotator: the same course, each at its own pace.
 
 The course has a phase from 0 to 1. An arm goes along a smooth way, a gripper closes at GRASPS_AT and opens at
 RELEASES_AT, and what an encoder sees changes smoothly with the phase.

@@ -123,11 +123,9 @@ class StandIn:
     ) -> None:
         if (method, path) == ("GET", "/v1/models"):
             self.listed += 1
-            facts = {
-                "object": "model",
-                "owned_by": "stand-in",
-                "root": self.root,
-            } | ({"max_model_len": self.context_tokens} if self.tells_limits else {})
+            facts: dict[str, Any] = {"object": "model", "owned_by": "stand-in", "root": self.root}
+            if self.tells_limits:
+                facts["max_model_len"] = self.context_tokens
             cards = [{"id": m, **facts} for m in self.models]
             respond(writer, 200, {"object": "list", "data": cards})
         elif (method, path) == ("POST", "/v1/chat/completions"):

@@ -30,6 +30,7 @@ from tests.kits.cli_kit import DONE, USAGE, Result, command, write_configs
 from tests.kits.lake_kit import opened
 from tests.kits.made_corpus import put
 from tests.kits.small_sources import ENTRIES, decoded, serial_in, serials
+from warehouse.lake import open_lake
 from warehouse.lake.statements import mark
 
 DATASET = "arm"
@@ -86,6 +87,7 @@ class Case:
     form: str
     folder: Path
     source: Path
+    chunk_size: int = 4
 
     @property
     def workspace(self) -> Path:
@@ -95,9 +97,8 @@ class Case:
     def config(self) -> Path:
         project = self.folder / "project"
         source = os.path.relpath(self.source, project / "registry")
-        return write_configs(
-            project, {DATASET: f"source: {source}\nchunk_size: 4\n{ENTRIES.get(self.form, '')}"}
-        )
+        entry = f"source: {source}\nchunk_size: {self.chunk_size}\n{ENTRIES.get(self.form, '')}"
+        return write_configs(project, {DATASET: entry})
 
     def run(self, *words: object) -> Result:
         """A command on the workspace; in this process, since to start one costs more than most commands do."""
@@ -107,8 +108,7 @@ class Case:
         return self.run("build", "--config", self.config, "--workers", 1, *options)
 
     def rows(self, sql: str, values: Sequence[Any] = ()) -> list[tuple]:
-        with opened(Workspace(self.workspace), read_only=True) as lake:
-            return lake.rows(sql, [*values])
+        return open_lake(Workspace(self.workspace)).rows(sql, [*values])
 
     def serial_of(self) -> dict[int, int]:
         """The serial of each number: the corpus gives the name in the source, the source's file the serial."""
@@ -119,11 +119,11 @@ class Case:
         return {episode: by_name[source_id] for episode, source_id in name_rows}
 
 
-def prepared(form: str, source: Path, folder: Path) -> Case:
+def prepared(form: str, source: Path, folder: Path, chunk_size: int = 4) -> Case:
     """A corpus of one dataset in which people said something of three recordings, and a build has applied it."""
     folder.mkdir(parents=True)
     shutil.copytree(source, folder / "source")
-    case = Case(form, folder, folder / "source")
+    case = Case(form, folder, folder / "source", chunk_size)
     checked(case.build())
     say_all(case, DATASET)
     checked(case.build())

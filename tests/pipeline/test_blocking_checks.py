@@ -116,7 +116,7 @@ def test_a_bad_episode_stops_nothing(tmp_path: Path):
         assert {shard.dataset for shard in create_release(lake, "r1").shard_list} == {"tiny"}
 
 
-@pytest.mark.parametrize("stage", ["progress", "samples"])
+@pytest.mark.parametrize("stage", [pytest.param("progress", marks=pytest.mark.slow), "samples"])
 def test_a_broken_episode_is_left_out_alone(
     stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

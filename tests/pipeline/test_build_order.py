@@ -63,6 +63,7 @@ def test_a_chunk_that_failed_does_not_keep_its_dataset_from_being_listed_anew(ow
     assert listed == ["tiny"], "what could not be listed is not listed twice in a build"
 
 
+@pytest.mark.slow
 def test_labels_do_not_depend_on_threads(tmp_path):
     """Of this set two threads of BLAS would add the numbers that pictures are compared by in another order than one."""
     digests = []

@@ -180,7 +180,7 @@ def test_a_correction_becomes_the_label_and_nobody_is_overwritten(corpus):
         *later_segments[1:],
     ]
     label_before.correct(moved_segments, label_before.plan, author="anna")
-    label_after = corpus.build("tiny")["tiny"][0]
+    label_after = corpus.build("tiny", workers=1)["tiny"][0]
     assert label_after.label_run == "human/tiny"
     assert [s.end_frame for s in label_after.segments] == [s.end_frame for s in moved_segments]
     with pytest.raises(pc.UserError, match="anna saved a correction of episode 0"):

@@ -32,7 +32,9 @@ def steps(result: dg.ExecuteInProcessResult, op: str) -> list[dg.DagsterEvent]:
     return [e for e in result.all_events if e.is_step_success and (e.step_key or "").startswith(op)]
 
 
-@pytest.mark.parametrize("kind", ["datasets", "rerun", "lerobot"])
+@pytest.mark.parametrize(
+    "kind", ["lerobot", *(pytest.param(k, marks=pytest.mark.slow) for k in ("datasets", "rerun"))]
+)
 def test_a_step_per_chunk_and_the_bytes_of_the_command(made, tmp_path, kind):
     lake = Lake(made.space, read_only=True)
     EXPORT_KINDS[kind].export(lake, ALL, tmp_path / "plain")

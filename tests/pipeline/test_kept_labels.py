@@ -152,7 +152,7 @@ def place(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("kept") / "place"
 
 
-@pytest.fixture(params=["vlm-1", "vlm-2"])
+@pytest.fixture(params=[pytest.param("vlm-1", marks=pytest.mark.slow), "vlm-2"])
 def kept(place: Path, server: StandIn, request) -> Kept:
     build = of_vlm(build_of(place / "source"), endpoints=[server.url])
 

@@ -6,7 +6,7 @@ next; runs without a text are of no task together, until somebody says what they
 """
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -14,7 +14,7 @@ from assets.defs.resources import CorpusResource
 from core.paths import Workspace
 from core.tables import TABLES
 from eval.annotators.compare import AnnotatorComparison
-from eval.scored import ResampledUnit
+from eval.benchmarks.question import PredictionLine, Question
 from ingest.registry import DatasetConfig
 from ingest.sources.files import Source
 from pipeline.build import run_build
@@ -96,6 +96,7 @@ def case(tmp_path) -> Case:
     return Case("lerobot_v2", tmp_path, source)
 
 
+@pytest.mark.slow
 def test_runs_without_a_text_are_compared_with_none_until_their_task_is_said(case):
     built = checked(case.run("build", "--source", case.source, "--name", "arm", "--workers", 1))
     assert "arm: 6 of 6 runs have no text" in built.out
@@ -147,7 +148,12 @@ def changed(own: Made, last: dict, **stated) -> dict:
 
 
 @pytest.mark.parametrize(
-    ("last", "stated"), [(STATED[0], {}), (STATED[1], {"final_progress": 0.4}), (STATED[2], {})]
+    ("last", "stated"),
+    [
+        pytest.param(STATED[0], {}, marks=pytest.mark.slow),
+        (STATED[1], {"final_progress": 0.4}),
+        pytest.param(STATED[2], {}, marks=pytest.mark.slow),
+    ],
 )
 def test_what_is_drawn_is_what_the_next_build_stores(own, last, stated):
     label = changed(own, last, **stated)
@@ -190,10 +196,14 @@ METRICS = {"f1": "boundary_f1@0.5s", "mae": "mae", "unnamed": "unnamed"}
 
 
 def labeller(name: str, run: str = "", **values: list[float]) -> AnnotatorComparison:
-    """Of a dataset `a` of three episodes, with a value of each by metric."""
-    episodes = [ResampledUnit(("a", str(e))) for e in range(3)]
-    results = [{METRICS[k]: of_all[e] for k, of_all in values.items()} for e in range(3)]
-    return AnnotatorComparison("a", run, name, "truth", run == "r1", episodes, results, ("",))
+    """Of a dataset `a` of three episodes, with a value by metric."""
+    blank = Question("annotators", "a", "label", "", "a", "", "", "", ())
+    questions = [replace(blank, row={"episode": e}, unit=("a", str(e))) for e in range(3)]
+    lines = {
+        q.key: PredictionLine(q.key, {}, measured={METRICS[k]: v[e] for k, v in values.items()})
+        for e, q in enumerate(questions)
+    }
+    return AnnotatorComparison("a", run, name, "truth", run == "r1", questions, lines, ("",))
 
 
 GOOD = labeller("motion", "r1", f1=[0.9, 0.8, 1.0], mae=[0.1, 0.1, 0.2], unnamed=[0.0, 0.5, 1.0])

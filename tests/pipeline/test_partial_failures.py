@@ -46,7 +46,7 @@ from training.laptop.model import WEIGHTS
 from warehouse.exports import EXPORT_KINDS
 from warehouse.exports.export import MANIFEST
 from warehouse.exports.options import Selection
-from warehouse.lake import Lake
+from warehouse.lake import Lake, open_lake
 from warehouse.lake.corrections import newest_id, reject_label
 from warehouse.releases.release import create_release, get_release
 
@@ -78,6 +78,10 @@ class Annotator:
     corrected: tuple[int, ...] = ()
     imports: bool = False
     falls_back: bool = False
+
+    @property
+    def is_slow(self) -> bool:
+        return bool(self.corrected or self.imports)
 
 
 ANNOTATORS = {
@@ -271,8 +275,7 @@ class Cell:
         return Workspace(self.folder / "workspace")
 
     def rows(self, sql: str) -> list[tuple]:
-        with opened(self.space, read_only=True) as lake:
-            return lake.rows(sql)
+        return open_lake(self.space).rows(sql)
 
     def outcome(self, follows: Callable[..., Any], all_labelled: bool) -> Any:
         """What `follows` gives, asked once."""
@@ -624,7 +627,7 @@ def can_happen(failure: Failure, annotator: Annotator) -> bool:
 
 def cells() -> Iterator[object]:
     """(failure, annotator, follows); of each failure one annotator is tried always, of every second by one thing more
-    than samples."""
+    than samples. Slow: several builds, Dagster, all exports."""
     for k, (failure_name, failure) in enumerate(FAILURES.items()):
         names = [name for name, annotator in ANNOTATORS.items() if can_happen(failure, annotator)]
         for name in names:
@@ -633,6 +636,8 @@ def cells() -> Iterator[object]:
                 is_next = follows in (samples, further)
                 is_tried = is_next and name == names[k % len(names)]
                 marks = [pytest.mark.long] * (not is_tried)
+                if is_tried and (ANNOTATORS[name].is_slow or follows in (exports, dagster_checks)):
+                    marks = [pytest.mark.slow]
                 key = "-".join((failure_name, name, follows.__name__)).replace(" ", "_")
                 yield pytest.param(failure_name, name, follows, marks=marks, id=key)
 

@@ -105,7 +105,8 @@ ACTIVE = (
     "SELECT md5(string_agg(t::VARCHAR, ' ' ORDER BY t::VARCHAR)) FROM {} t "
     "SEMI JOIN active_runs USING (dataset, episode_index, label_run)"
 )
-QUICK = {"fps", "cameras.bgr", "gripper", "chunk_size", "splits.val"}
+QUICK = dict.fromkeys(("fps", "chunk_size", "splits.val"), ())
+MARKS = QUICK | dict.fromkeys(("cameras.bgr", "gripper"), pytest.mark.slow)  # else long
 
 
 class Arm:
@@ -190,7 +191,7 @@ def arm(tmp_path_factory) -> Arm:
 
 
 def marked(names: Mapping[str, Any]) -> list[Any]:
-    return [pytest.param(name, marks=() if name in QUICK else pytest.mark.long) for name in names]
+    return [pytest.param(name, marks=MARKS.get(name, pytest.mark.long)) for name in names]
 
 
 @pytest.mark.parametrize("name", marked(ENTRY))

@@ -22,7 +22,7 @@ from core.paths import ROOT
 from eval.benchmarks.held_out import episode_questions, score
 from eval.benchmarks.procvqa import SampleChoice
 from eval.runners.start import RunnerConfig, local_runner
-from eval.scored import ALL, BenchmarkAnswers
+from eval.scored import ALL
 from eval.within import HeldOutScorer, predict, read_progress, scorer_of
 from pipeline.reward_model import reward_model_step
 from tests.kits.progresslm_rows import TINY, conversations, empty_corpus, source_rows, write_rows
@@ -90,8 +90,7 @@ def test_the_curve_has_the_scores_that_eval_gives_and_the_model_can_be_loaded(co
     # The last model is what proccorpus eval scores, on the very episodes that were chosen.
     questions = episode_questions(lake, release, ("val",), choice=SampleChoice(most=3))
     assert len({q.trajectory for q in questions} & {"4", "5", "6", "7", "8"}) == 3
-    answers, _ = predict(local_runner(RunnerConfig(str(folder)), folder), questions)
-    scores = score(BenchmarkAnswers.by_values("held-out", questions, answers)).scores()
+    scores = score(predict(local_runner(RunnerConfig(str(folder)), folder), questions)).scores()
     for name in ("mae", "voc"):
         assert curve[-1].extra[f"held_out_{name}"] == pytest.approx(
             scores[ALL, name].value, abs=1e-6

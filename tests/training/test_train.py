@@ -139,7 +139,7 @@ def test_a_shipped_recipe_goes_on_within_a_window_to_the_last_bit(corpus, name):
     ]
 
 
-@pytest.mark.parametrize("at", [1, 3])
+@pytest.mark.parametrize("at", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_the_second_stage_has_longer_rows_and_is_gone_on_with(corpus, at):
     data = {
         "packing": True,

@@ -209,7 +209,7 @@ def row_of(episodes: KnownEpisodes, data: Any, author: str) -> tuple[dict[str, A
 
 
 def _episodes_by_content(lake: Lake, dataset: str) -> dict[str, set[int]]:
-    """By each content hash that a dataset knows the episodes that have it, or had it, now; none: they left."""
+    """By content hash the episodes that have it, or had it, now; none: they left."""
     rows = lake.rows(
         "SELECT unnest(list_append(former_hashes, content_hash)), episode_index FROM episode_content "
         "WHERE dataset = $1 UNION ALL "
@@ -217,12 +217,7 @@ def _episodes_by_content(lake: Lake, dataset: str) -> dict[str, set[int]]:
         "FROM fingerprints f JOIN recordings r USING (recording) WHERE r.dataset = $1",
         [dataset],
     )
-    by_content: dict[str, set[int]] = {}
-    for content, episode in rows:
-        episodes = by_content.setdefault(content, set())
-        if episode is not None:
-            episodes.add(episode)
-    return by_content
+    return {content: {*numbers} - {None} for content, numbers in grouped(rows).items()}
 
 
 def from_opensarm(lake: Lake, path: Path, author: str, dataset: str | None) -> ReadCorrections:
@@ -324,7 +319,7 @@ def _task(
 
 
 def _annotation(correction: Mapping[str, Any], first: int) -> dict[str, Any]:
-    """`meta` keeps what Label Studio has no place for, so that an unchanged correction comes back as it was."""
+    """`meta` keeps what Label Studio has no place for: an unchanged correction comes back so."""
     return {
         "created_at": correction["created_at"].isoformat(),
         "meta": {name: correction[name] for name in META_FIELDS},

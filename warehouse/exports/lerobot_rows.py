@@ -67,7 +67,6 @@ def write_rows(
     """The data file of a chunk, one row group per episode, and the file with its episodes' metadata; returns what the
     metadata of the whole needs of it."""
     exported_episodes = plan.selected.of_chunk(dataset, chunk, episodes)
-    labels = {x.episode.episode_index: x.label for x in exported_episodes if x.label}
     signs = ", ".join(QUALITY)
     quality_rows = plan.lake.dicts(
         f"SELECT q.episode_index, {signs} FROM label_quality q JOIN active_runs a USING (dataset, episode_index) "
@@ -80,7 +79,6 @@ def write_rows(
     questions_by_episode = questions(plan.selected, dataset, chunk, list(exported))
     pictures = coarse_keyframes(plan.lake, dataset, [e.episode_index for e in episodes], chunk)
     entries: list[EpisodeEntry] = []
-    all_stats: list[dict[str, Stats]] = []
     with pq.ParquetWriter(
         plan.folder.path(DATA_PATH.format(**place(number))), plan.schema, compression="snappy"
     ) as writer:
@@ -92,8 +90,6 @@ def write_rows(
             ]
             table = _episode_table(plan, x, of_episode)
             writer.write_table(table, row_group_size=len(table))
-            stats = _statistics(plan, e, table, pictures)
-            all_stats.append(stats)
             entry = EpisodeEntry(
                 e=e,
                 label=x.label,
@@ -102,10 +98,7 @@ def write_rows(
                 clips={camera: plan.places[(camera, *e.key)] for camera in plan.cameras},
                 tasks=table["task_index"].unique().to_pylist(),
                 quality=quality.get(e.episode_index, {}),
-                stats={
-                    name: shaped(of_feature, picture=name in plan.cameras)
-                    for name, of_feature in stats.items()
-                },
+                stats=_statistics(plan, e, table, pictures),
                 dense=stages_of(x.label),
                 without_action=_without_action(table),
             )
@@ -116,16 +109,16 @@ def write_rows(
     described = pa.Table.from_pylist(rows, schema=schema_of(columns))
     pq.write_table(described, meta, compression="snappy")
     return {
-        "stats": combined_by_feature(all_stats),
+        "stats": combined_by_feature([entry.stats for entry in entries]),
         "shares": [
             *chain.from_iterable(sarm_shares(entry.label, entry.e.num_frames) for entry in entries)
         ],
         "no_stages": {
-            index: reason
-            for index, label in sorted(labels.items())
-            if (reason := why_no_stages(label))
+            entry.e.episode_index: reason
+            for entry in entries
+            if entry.label and (reason := why_no_stages(entry.label))
         },
-        "labelled": len(labels),
+        "labelled": sum(entry.label is not None for entry in entries),
         "without_action": sum(entry.without_action for entry in entries),
     }
 
@@ -142,7 +135,7 @@ class EpisodeEntry(NamedTuple):
     clips: Mapping[str, tuple[int, float]]
     tasks: list[int]
     quality: Mapping[str, Any]
-    stats: Mapping[str, Mapping[str, Any]]
+    stats: Mapping[str, Stats]
     dense: list[Stage] | None
     without_action: int
 
@@ -207,7 +200,9 @@ def episode_columns(plan: LerobotPlan) -> Columns:
         type_ = pa.list_(pa.list_(pa.list_(NUMBER))) if is_picture else pa.list_(NUMBER)
         columns[f"stats/{feature}/{name}"] = (
             pa.list_(INTEGER) if name == "count" else type_,
-            lambda r, feature=feature, name=name: r.stats.get(feature, {}).get(name),
+            lambda r, feature=feature, name=name, is_picture=is_picture: shaped(
+                r.stats.get(feature, {}), picture=is_picture
+            ).get(name),
         )
     return columns
 
@@ -221,7 +216,7 @@ def _places(prefix: str, file: Callable[[EpisodeEntry], int]) -> Columns:
 
 
 def _without_action(table: pa.Table) -> int:
-    """Rows whose action is no number, such as the last one where a source has an observation more than actions."""
+    """Rows whose action is no number, as the last where a source has an observation more."""
     if ACTION not in table.schema.names:
         return 0
     values = matrix(table[ACTION].combine_chunks())
@@ -410,7 +405,7 @@ def picture_statistics(pictures: Sequence[np.ndarray]) -> Stats:
 
 
 def combined(parts: Sequence[Stats]) -> Stats:
-    """Statistics over parts, each by its count: exact but for the quantiles, which `_joined_quantiles` estimates."""
+    """Statistics over parts, each by its count: exact but for quantiles, which are estimated."""
     counts = np.array([part["count"][0] for part in parts], np.float64)
     share = (counts / counts.sum())[:, None]
 
@@ -461,8 +456,8 @@ def combined_by_feature(parts: Sequence[Mapping[str, Stats]]) -> dict[str, Stats
 
 
 def shaped(stats: Stats, *, picture: bool) -> dict[str, Any]:
-    """As stats.json has it: those of pictures are [3, 1, 1]."""
-    if not picture:
+    """As stats.json has it: those of pictures are [3, 1, 1]; empty where there are none."""
+    if not picture or not stats:
         return dict(stats)
     colours = {name: np.reshape(values, (-1, 1, 1)).tolist() for name, values in stats.items()}
     return colours | {"count": stats["count"]}

@@ -9,7 +9,7 @@ cannot be read is taken to be the one before it.
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property, lru_cache
+from functools import cached_property
 from itertools import accumulate, groupby, pairwise
 from operator import itemgetter
 from pathlib import Path
@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from annotate.conventions.sidecars import KEYS
 from core.domain.episode import Episode
 from core.errors import UserError
+from ingest.formats.tables import read_columns
 from ingest.source import list_episodes
 from warehouse.exports.export import PLACE, README, Export
 from warehouse.exports.frame_weights import KAPPA_SHARE, TRIED_LEROBOT, gains_of, rabc_weights
@@ -89,7 +90,7 @@ def the_dataset(selected: Selected) -> tuple[str, str, float]:
 
 
 class FrameExport(Export):
-    """An export that goes with one LeRobot dataset that is there already, by its own numbers of episodes and frames."""
+    """An export beside an existing LeRobot dataset, by its numbers of episodes and frames."""
 
     dataset: str
     format: str
@@ -165,15 +166,15 @@ class FrameExport(Export):
         reader = self.selected.readers[self.dataset]
         for e in episodes:
             reader.episode(e)  # refuses another recording's rows
-        column = lru_cache(maxsize=2)(_index_column)
         starts = dict[int, int]()
         for episode, record in reader.records(chunk).items():
             if record.data_uri is not None:
-                index = column(reader.source.resolve(record.data_uri))
+                data = reader.source.resolve(record.data_uri)
+                index = read_columns(data, record.row_start, 1, ("index",))
                 # One file without the column: the counted index holds for the whole chunk, not a mixture of both
-                if index is None:
+                if not index.num_columns:
                     return {}
-                starts[episode] = int(index[record.row_start])
+                starts[episode] = index["index"][0].as_py()
         in_order = sorted((start, lengths.get(episode) or 0) for episode, start in starts.items())
         overlaps = (start + n > later for (start, n), (later, _) in pairwise(in_order))
         return {} if any(overlaps) else starts
@@ -206,14 +207,6 @@ class FrameExport(Export):
         return scored
 
 
-def _index_column(path: Path) -> np.ndarray | None:
-    """The global index of each row of a file; None where it does not say it."""
-    with pq.ParquetFile(path) as file:
-        if "index" not in file.schema_arrow.names:
-            return None
-        return file.read(["index"])["index"].to_numpy()
-
-
 def between(frames: np.ndarray, progress: np.ndarray, num_frames: int) -> np.ndarray:
     """float32 [num_frames]: straight lines between the scored `frames` [k] that follow each other and have a number.
 
@@ -227,7 +220,7 @@ def between(frames: np.ndarray, progress: np.ndarray, num_frames: int) -> np.nda
 
 
 def ends_unread(frames: np.ndarray, progress: np.ndarray, num_frames: int) -> bool:
-    """Is an episode's last frame the only one of its scored `frames` [k], after one with a number, that has none?"""
+    """Is the last of an episode's scored `frames` [k] alone without a number, after one with it?"""
     if len(frames) < 2 or frames[-1] != num_frames - 1:
         return False
     return bool(np.isnan(progress[-1]) and np.isfinite(progress[-2]))
@@ -264,7 +257,7 @@ def progress_columns(sparse: np.ndarray, dense: np.ndarray, assumed: bool | None
 
 
 def suggested_kappa(progress: Iterable[np.ndarray], chunk_size: int) -> float | None:
-    """What most of the frames of some runs that gain exceed, in steps of 1 / BINS; None where no frame gains."""
+    """What most frames that gain exceed, in steps of 1 / BINS; None where no frame gains."""
     counts = np.zeros(BINS, np.int64)
     for curve in progress:
         gains = gains_of(curve, chunk_size)
@@ -300,7 +293,7 @@ def weights_apart(
 def provenance(
     selected: Selected, options: Any, runs: Sequence[str], **settings: Any
 ) -> dict[str, Any]:
-    """What progress was made of: the state of the corpus, settings, and a model's rewards or the runs of its labels."""
+    """What progress was made of: the corpus's state, settings, a model's rewards or label runs."""
     facts = {"release": selected.selection.release, "snapshot": selected.snapshot, **settings}
     if getattr(options, "rewards", None):
         return facts | {"model": options.model, "rewards": options.rewards}
@@ -453,7 +446,7 @@ At the end of an episode chunks are cut off, so its last frames gain little, and
 def configuration(
     kappa: float | None, progress_path: str | None = None, *, without_progress_0: bool = False
 ) -> str:
-    """What a training configuration of LeRobot needs, as flags; the last says that frames without progress weigh 0."""
+    """What LeRobot's training needs, as flags; the last: frames without progress weigh 0."""
     flags = ["type=rabc", "head_mode=sparse", f"kappa={kappa}"]
     flags += [f"progress_path={progress_path}"] if progress_path else []
     flags += [FALLBACK] if without_progress_0 else []
@@ -461,7 +454,7 @@ def configuration(
 
 
 def example_size(sizes: Iterable[str]) -> str:
-    """The action chunk that an example shows: LeRobot's usual one where it is among them, else the first."""
+    """The action chunk of an example: LeRobot's usual one, if it is among them, else the first."""
     size, *other_sizes = sizes
     if USUAL_CHUNK in other_sizes:
         return USUAL_CHUNK

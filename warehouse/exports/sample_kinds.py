@@ -9,7 +9,7 @@ preference rests on. Splits are apart: no pair lies across two."""
 
 import hashlib
 import json
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
 from itertools import chain, groupby
@@ -401,10 +401,9 @@ class PreferencesExport(SampleExport):
 
     def _pictures(self, dataset: str, episode: int) -> dict[int, dict[str, Any]]:
         """By frame, the last picture of the question about it. Raises ShardError."""
-        by_entry: dict[tuple[str, int], set[str]] = defaultdict(set)
-        for moment in self._moments[dataset, episode]:
-            by_entry[moment["shard"], moment["offset"]].add(moment["sample_id"])
-        entries = (self.of_entry(*place, ids) for place, ids in by_entry.items())
+        moments = self._moments[dataset, episode]
+        by_entry = grouped(((m["shard"], m["offset"]), m["sample_id"]) for m in moments)
+        entries = (self.of_entry(*place, set(ids)) for place, ids in by_entry.items())
         samples = chain.from_iterable(entries)
         return {sample.row["frames"][-1]: shown_pictures(sample)[-1] for sample in samples}
 

@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 
 from core.domain.episode import Episode
 from core.errors import UserError, install_hint
-from ingest.formats.lerobot_frames import refused
+from ingest.formats.lerobot_episode import refused
 from ingest.formats.listing import named
 from ingest.media.frames import DecodeOptions, VideoError
 from ingest.media.video import Frame, decode, frame_times
@@ -261,7 +261,7 @@ class LeRobotComparison:
 
     @cached_property
     def was_encoded(self) -> bool:
-        """Does the export say that it encoded videos? That decides how far pictures may be off."""
+        """Were videos encoded? That decides how far pictures may be off."""
         manifest = json.loads((self.out / MANIFEST).read_text())
         return ENCODED in manifest.get("videos", {})
 
@@ -354,7 +354,7 @@ def _of_source(clip: Clip) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
 
 
 def _exported(clip: Clip, path: Path, times_s: np.ndarray) -> Iterator[np.ndarray]:
-    """The pictures of an exported video at the times of its rows; ends where they do not follow one another."""
+    """A video's pictures at the times of its rows; ends where they do not follow one another."""
     options = DecodeOptions(limits=clip.reader.source.config.limits)
     places = frame_times(path, options.limits).nearest(times_s)
     follow = np.diff(places) == 1

@@ -19,17 +19,17 @@ from typing import Any, cast
 
 import av
 import numpy as np
-from av.error import FFmpegError
 
 from core.domain.episode import Episode
 from core.errors import UserError
 from core.values import grouped
 from ingest.episode import TimedPicture
 from ingest.formats.lerobot import holds_other_episodes
-from ingest.formats.lerobot_frames import refused
+from ingest.formats.lerobot_episode import refused
 from ingest.media.encoding import TICKS, encode
 from ingest.media.frames import VIDEO_SUFFIXES, DecodeOptions, VideoError
-from ingest.media.video import Frame, decode, open_video, probe
+from ingest.media.groups import is_shown
+from ingest.media.video import Frame, FrameTimes, decode, frame_times, open_video, probe
 from ingest.reasons import LIMITS, DataError, Limits
 from warehouse.exports.selection import ExportedEpisode, SourceReader, counted_pictures
 
@@ -101,7 +101,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class VideoFile:
-    """One file to write, and the episodes in it, in order; `whole`: a file of the source that holds no others."""
+    """A file to write, its episodes in order; `whole`: a source's file that holds no others."""
 
     camera: str
     number: int
@@ -219,29 +219,29 @@ def _without_encoding(
     """(how, where each clip begins in the file, "") where it can be copied or cut; else (ENCODED, None, why not).
     Raises UserError where the source's file is not as it was."""
     try:
-        packets = Packets.read(path, limits)
-    except (OSError, FFmpegError, VideoError) as e:
+        video = frame_times(path, limits)
+    except (OSError, VideoError) as e:
         raise UserError(f"{path} cannot be read ({e}): build its dataset again") from e
     if reason := _why_encoded(file, path, limits):
         return ENCODED, None, reason
-    spans = [packets.span(clip, path) for clip in file.clips]
+    spans = [span_of(clip, path, video) for clip in file.clips]
     # A whole file with the right times stays as it is
-    is_whole = file.whole and sum(map(len, spans)) == len(packets.times_s)
-    if is_whole and packets.are_even(spans, fps) and path.suffix == ".mp4":
+    is_whole = file.whole and sum(map(len, spans)) == len(video.ticks)
+    if is_whole and are_even(video, spans, fps) and path.suffix == ".mp4":
         shutil.copyfile(path, out)
-        return COPIED, [float(packets.times_s[span.start]) for span in spans], ""
+        return COPIED, [float(video.seconds[span.start]) for span in spans], ""
     # A stretch of a file is cut out, unless new times would not be in the order of packets
     stretch = range(spans[0].start, spans[-1].stop)
-    is_even = packets.are_even(spans, fps, float(packets.times_s[stretch.start]))
+    is_even = are_even(video, spans, fps, float(video.seconds[stretch.start]))
     is_stretch = all(one.stop == following.start for one, following in pairwise(spans))
-    if is_stretch and packets.can_cut(stretch) and (is_even or not packets.reordered):
-        packets.cut(stretch, path, out, fps, keep_times=is_even)
-        cut = Packets.read(out, limits)
+    if is_stretch and can_cut(video, stretch) and (is_even or not is_reordered(video)):
+        cut(path, stretch, out, fps, limits, keep_times=is_even)
+        parted = frame_times(out, limits)
         spans = [range(s.start - stretch.start, s.stop - stretch.start) for s in spans]
         can_be_decoded = sum(1 for _ in decode(out, options=DecodeOptions(limits=limits)))
-        is_all = len(cut.times_s) == can_be_decoded == len(stretch)
-        if is_all and cut.are_even(spans, fps):
-            return CUT, [float(cut.times_s[span.start]) for span in spans], ""
+        is_all = len(parted.ticks) == can_be_decoded == len(stretch)
+        if is_all and are_even(parted, spans, fps):
+            return CUT, [float(parted.seconds[span.start]) for span in spans], ""
     if is_even:
         reason = "the part does not begin and end at key frames"
     else:
@@ -269,110 +269,80 @@ def _pictures(
         yield from counted_pictures(frames, file.camera, e)
 
 
-@dataclass(frozen=True)
-class Packets:
-    """A video stream's packets. `times_s`: when each frame is shown, in order,
-    float64 [n]; nothing is decoded.
-
-    `order[k]` is the place, in the file, of the packet that is shown as frame k.
-    `limits`: those of its dataset.
-    """
-
-    times_s: np.ndarray
-    order: np.ndarray
-    key: np.ndarray  # bool [n], by frame
-    reordered: bool
-    limits: Limits = LIMITS
-
-    @classmethod
-    def read(cls, path: Path, limits: Limits = LIMITS) -> "Packets":
-        """Raises VideoError for what `open_video` does not open, and FFmpegError."""
-        with open_video(path, limits) as container:
-            stream = container.streams.video[0]
-            # the packets themselves are let go: together they are the whole file
-            shown_packets = [
-                (p.pts, p.is_keyframe) for p in filter(_is_shown, container.demux(stream))
-            ]
-            ticks, is_key = np.array(shown_packets, np.int64).reshape(-1, 2).T
-            times_s = ticks * float(stream.time_base or 0)
-        order = np.argsort(ticks, kind="stable")
-        return cls(
-            times_s[order],
-            order,
-            is_key[order].astype(bool),
-            bool(np.any(np.diff(ticks) < 0)),
-            limits,
+def span_of(clip: Clip, path: Path, video: FrameTimes) -> range:
+    """The frames of a clip, which is one stretch, in its file. Raises UserError where the file lacks them."""
+    first = int(clip.places[0])
+    e = clip.episode
+    if first + e.num_frames > len(video.ticks):
+        raise UserError(
+            f"{path} does not hold the {e.num_frames} frames of {e.dataset} episode {e.episode_index} from frame "
+            f"{first} on: build the dataset again"
         )
+    return range(first, first + e.num_frames)
 
-    def span(self, clip: Clip, path: Path) -> range:
-        """The frames of a clip, which is one stretch, in its file. Raises UserError where the file lacks them."""
-        first = int(clip.places[0])
-        e = clip.episode
-        if first + e.num_frames > len(self.times_s):
-            raise UserError(
-                f"{path} does not hold the {e.num_frames} frames of {e.dataset} episode {e.episode_index} from frame "
-                f"{first} on: build the dataset again"
-            )
-        return range(first, first + e.num_frames)
 
-    def are_even(self, spans: Iterable[range], fps: float, zero_s: float = 0.0) -> bool:
-        """Is frame k of each span shown k / fps after its first, also as LeRobot computes it? `zero_s`: the time from
-        which those of the file are to count."""
-        for span in spans:
-            times_s = self.times_s[span.start : span.stop] - zero_s
-            rows_s = np.arange(len(times_s)) / fps
-            is_even = np.abs(times_s - times_s[0] - rows_s) < TOLERANCE_S
-            if not is_even.all() or refused(times_s[0], rows_s, times_s).any():
-                return False
-        return True
+def are_even(video: FrameTimes, spans: Iterable[range], fps: float, zero_s: float = 0.0) -> bool:
+    """Is frame k of each span shown k / fps after its first, also as LeRobot computes it? `zero_s`: the time from
+    which those of the file are to count."""
+    for span in spans:
+        times_s = video.seconds[span.start : span.stop] - zero_s
+        rows_s = np.arange(len(times_s)) / fps
+        is_even = np.abs(times_s - times_s[0] - rows_s) < TOLERANCE_S
+        if not is_even.all() or refused(times_s[0], rows_s, times_s).any():
+            return False
+    return True
 
-    def can_cut(self, span: range) -> bool:
-        """Can the span be decoded from its own packets alone?
 
-        It begins at a key frame, its packets stand together, and where frames are
-        reordered it ends before another key frame or with the file, so that none
-        leans on a later one.
-        """
-        places = self.order[span.start : span.stop]
-        begins_at_key = bool(self.key[span.start]) and int(places[0]) == int(places.min())
-        is_contiguous = int(places.max() - places.min()) == len(span) - 1
-        is_last = span.stop == len(self.times_s)
-        ends_before_key = not self.reordered or is_last or bool(self.key[span.stop])
-        return begins_at_key and is_contiguous and ends_before_key
+def is_reordered(video: FrameTimes) -> bool:
+    """Do packets stand in another order than their pictures are shown in?"""
+    return bool((np.diff(video.order) < 0).any())
 
-    def cut(self, span: range, path: Path, out: Path, fps: float, *, keep_times: bool) -> None:
-        """Write the span's packets to a file of their own, unchanged; times anew from 0, or by `fps`."""
-        # Packets stand in order of decoding, frames in order of showing: the cut takes what the span needs
-        places = self.order[span.start : span.stop]
-        first = int(places.min())
-        last = int(places.max())
-        clock = Fraction(1, round(fps * TICKS))
-        with (
-            open_video(path, self.limits) as source,
-            av.open(str(out), "w", options={"fflags": "+bitexact"}) as target,
+
+def can_cut(video: FrameTimes, span: range) -> bool:
+    """Can the span be decoded from its own packets alone?
+
+    It begins at a key frame, its packets stand together, and where frames are
+    reordered it ends before another key frame or with the file, so that none
+    leans on a later one.
+    """
+    places = video.order[span.start : span.stop]
+    begins_at_key = bool(video.is_key[span.start]) and int(places[0]) == int(places.min())
+    is_contiguous = int(places.max() - places.min()) == len(span) - 1
+    is_last = span.stop == len(video.ticks)
+    ends_before_key = not is_reordered(video) or is_last or bool(video.is_key[span.stop])
+    return begins_at_key and is_contiguous and ends_before_key
+
+
+def cut(
+    path: Path, span: range, out: Path, fps: float, limits: Limits = LIMITS, *, keep_times: bool
+) -> None:
+    """Write the span's packets to a file of their own, unchanged; times anew from 0, or by `fps`."""
+    # Packets stand in order of decoding, frames in order of showing: the cut takes what the span needs
+    places = frame_times(path, limits).order[span.start : span.stop]
+    first = int(places.min())
+    last = int(places.max())
+    clock = Fraction(1, round(fps * TICKS))
+    with (
+        open_video(path, limits) as source,
+        av.open(str(out), "w", options={"fflags": "+bitexact"}) as target,
+    ):
+        stream = source.streams.video[0]
+        # The decoder of AV1 is no encoder, which a copy does not need
+        copy = target.add_stream_from_template(stream, opaque=True)
+        copy.time_base = stream.time_base if keep_times else clock
+        start: int | None = None
+        for number, packet in enumerate(
+            islice(filter(is_shown, source.demux(stream)), first, last + 1)
         ):
-            stream = source.streams.video[0]
-            # The decoder of AV1 is no encoder, which a copy does not need
-            copy = target.add_stream_from_template(stream, opaque=True)
-            copy.time_base = stream.time_base if keep_times else clock
-            start: int | None = None
-            for number, packet in enumerate(
-                islice(filter(_is_shown, source.demux(stream)), first, last + 1)
-            ):
-                assert packet.pts is not None
-                start = packet.pts if start is None else start
-                if keep_times:
-                    packet.pts, packet.dts = packet.pts - start, cast(int, packet.dts) - start
-                    # without a length a file's last frame would not be shown
-                    packet.duration = packet.duration or round(1 / fps / packet.time_base)
-                else:
-                    packet.pts = packet.dts = number * TICKS
-                    packet.duration = TICKS
-                    packet.time_base = clock
-                packet.stream = copy
-                target.mux(packet)
-
-
-def _is_shown(packet: av.Packet) -> bool:
-    """Is it a frame? A stream's end is a packet, too."""
-    return packet.pts is not None and packet.size > 0 and not packet.is_discard
+            assert packet.pts is not None
+            start = packet.pts if start is None else start
+            if keep_times:
+                packet.pts, packet.dts = packet.pts - start, cast(int, packet.dts) - start
+                # without a length a file's last frame would not be shown
+                packet.duration = packet.duration or round(1 / fps / packet.time_base)
+            else:
+                packet.pts = packet.dts = number * TICKS
+                packet.duration = TICKS
+                packet.time_base = clock
+            packet.stream = copy
+            target.mux(packet)

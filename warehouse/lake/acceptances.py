@@ -15,7 +15,7 @@ from core.values import grouped
 from ingest.reasons import REASONS, reason_of
 from warehouse.lake.connection import OF_USABLE, LakeConnection
 from warehouse.lake.lake import lake_to_read
-from warehouse.lake.statements import Home, Row, checked_text, known_episodes, say
+from warehouse.lake.statements import Home, checked_text, known_episodes, say, unless_said
 
 MAX_WHY = 2000  # characters
 
@@ -51,11 +51,7 @@ def accept(
         {**words, "episode_index": number, "recording": (recordings or {}).get((dataset, number))}
         for number in sorted(chosen, key=str)
     ]
-
-    def complete(row: dict[str, Any], former: Row | None) -> dict[str, Any] | None:
-        return None if former and words.items() <= former.items() else row
-
-    return say(lake, "acceptance", lambda: rows, complete=complete)
+    return say(lake, "acceptance", lambda: rows, complete=unless_said)
 
 
 def _accepted(

@@ -165,8 +165,8 @@ CASES = {
 def test_what_published_metrics_let_through(case):
     rows, published, ours = CASES[case]
     for as_published, expected in ((True, published), (False, ours)):
-        found = values(score_predictions("progress-bench", rows, as_published))
-        assert {m: found[m] for m in expected} == pytest.approx(expected, abs=1e-12, nan_ok=True)
+        metrics = values(score_predictions("progress-bench", rows, as_published))
+        assert {m: metrics[m] for m in expected} == pytest.approx(expected, abs=1e-12, nan_ok=True)
 
 
 GOOD = json.dumps({"meta_data": row("33%", "").meta_data, "response": said("33%")})

@@ -26,7 +26,7 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from ingest.episode import EpisodeData, EpisodeRecord, Listing
-from ingest.formats.ros_messages import VIDEO_DEFINITION, VIDEO_TYPE
+from ingest.formats.bag_file import VIDEO_DEFINITION, VIDEO_TYPE
 from ingest.reasons import DataError
 from ingest.source import list_episodes, read_episode
 from tests.kits.fuzz_datasets import BASES, write_base

@@ -19,7 +19,7 @@ import pytest
 from core.paths import ROOT
 from ingest.episode import EpisodeData, Listing
 from ingest.formats import FORMATS
-from ingest.formats.lerobot_frames import VideoSpan, match
+from ingest.formats.lerobot_episode import VideoSpan, match
 from ingest.media.camera_kinds import kind_by_name, look_of
 from ingest.media.video import FrameTimes
 from ingest.signals.naming import named_grippers

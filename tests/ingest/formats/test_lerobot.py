@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ingest.formats.lerobot_signals import STATE_KEYS, dimension_names, vector_of
+from ingest.formats.lerobot_episode import WHOLE_KEYS, dimension_names, read_signals
 from ingest.formats.tables import batches, ranges, read_columns
 from ingest.reasons import DataError
 from ingest.source import list_episodes
@@ -319,10 +319,10 @@ def test_path_templates_are_not_trusted(tmp_path, template):
 def test_rows_that_are_not_there(tmp_path, start, count):
     path = write_parquet(tmp_path / "a.parquet", {"state": [[float(k)] for k in range(20)]})
     with pytest.raises(DataError, match=r"^a\.parquet"):
-        read_columns(path, start, count, (*STATE_KEYS, "timestamp"))
+        read_columns(path, start, count, (*WHOLE_KEYS, "timestamp"))
 
 
-def test_names_of_dimensions():
+def test_names_of_dimensions(tmp_path):
     for names, expected in (
         (["a", "b"], ["a", "b"]),
         ({"motors": ["a", "b"]}, ["a", "b"]),
@@ -336,10 +336,10 @@ def test_names_of_dimensions():
         assert dimension_names({"names": names}) == expected, names
     assert [dimension_names(f) for f in ({}, None, [])] == [[]] * 3
     table = pa.table({STATE: [["a"], ["b"]], "state": [[1.0], [2.0]], ACTION: [1, 2]})
-    vector = vector_of(table, {"state": {"names": ["x"]}}, "state")
-    assert vector is not None
-    assert vector.to_pydict() == {"x": [1.0, 2.0]}
-    assert [vector_of(table, {}, name) for name in (STATE, ACTION, "none")] == [None] * 3
+    write_v2(tmp_path, [6])
+    edit_info(tmp_path, features={"state": {"names": ["x"]}})
+    signals = read_signals(source_of(tmp_path), table)
+    assert signals[:2] == (pa.table({"x": [1.0, 2.0]}), None)
 
 
 def language(num_steps: int) -> list[dict[str, str]]:

@@ -12,7 +12,7 @@ from annotate.config import FramesConfig
 from annotate.frames import frames_stage
 from core.files import write_file
 from ingest.episode import Finding
-from ingest.formats.lerobot_frames import refusal
+from ingest.formats.lerobot_episode import refusal
 from ingest.media.frames import DecodeOptions
 from ingest.media.video import FrameTimes
 from ingest.source import list_episodes, read_episode

@@ -441,7 +441,14 @@ def test_tasks_that_nobody_has_shown_are_counted(made_lake):
 OTHER = Selection(allow=("unknown",), min_confidence=0.01)
 
 
-@pytest.mark.parametrize("name", EXPORT_KINDS)
+# Each base has one: a dataset's files, rows beside videos, samples, labels in a file, recordings
+OFTEN = ("lerobot", "weights", "llamafactory", "annotations-json", "rerun")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] * (n not in OFTEN)) for n in EXPORT_KINDS],
+)
 def test_an_export_is_kept_replaced_or_refused(made_lake, tmp_path, name):
     kind = EXPORT_KINDS[name]
     (tmp_path / "out").mkdir()

@@ -19,7 +19,7 @@ import torch
 
 from core.errors import UserError
 from core.paths import Workspace
-from ingest.media.video import decode
+from ingest.media.video import decode, frame_times
 from pipeline.config import DatasetBuild, source_build
 from tests.kits import rlds_writer as rlds
 from tests.kits.hdf5_writer import write_aloha
@@ -32,7 +32,7 @@ from warehouse.exports import EXPORT_KINDS
 from warehouse.exports.lerobot_plan import SEGMENT, rate_of
 from warehouse.exports.options import Selection
 from warehouse.exports.verify_lerobot import difference, verify
-from warehouse.exports.videos import Packets, encode
+from warehouse.exports.videos import cut, encode
 from warehouse.lake import Lake
 
 LEROBOT = EXPORT_KINDS["lerobot"]
@@ -273,8 +273,7 @@ def swap_colours(root: Path) -> None:
 
 def leave_out_the_last_frame(root: Path) -> None:
     whole = video(root, 3).rename(root / "whole.mp4")
-    packets = Packets.read(whole)
-    packets.cut(range(len(packets.times_s) - 1), whole, video(root, 3), FPS, keep_times=True)
+    cut(whole, range(len(frame_times(whole).ticks) - 1), video(root, 3), FPS, keep_times=True)
     whole.unlink()
 
 

@@ -70,7 +70,7 @@ FEATURES = {
 
 
 def test_datasets_opens_it_and_the_grades_come_back(own, tmp_path):
-    """Of episodes that finished, that failed half way and near the end, and of which nobody knows."""
+    """Of episodes that finished, failed half way and near the end, or of which nobody knows."""
     lake = Lake(own.space)
     for episode, success, end in (
         (0, True, 1.0),
@@ -181,7 +181,7 @@ STATED: dict[str, Any] = {
 
 
 def curve_by_opensarm(label: dict[str, Any], timestamps: np.ndarray) -> np.ndarray:
-    """The rules of label_data/rollout_label/scripts/generate_progress.py @6dd65047, for a label that begins at 0."""
+    """The rules of generate_progress.py @6dd65047, for a label that begins at 0."""
     t = timestamps - timestamps[0]
     slope = np.zeros(len(t))
     for s in label["segments"]:
@@ -197,7 +197,7 @@ def curve_by_opensarm(label: dict[str, Any], timestamps: np.ndarray) -> np.ndarr
     return np.clip(curve, 0, 1)
 
 
-def stated(own_corpus: Made, **end: Any) -> Lake:
+def ended(own_corpus: Made, **end: Any) -> Lake:
     """The corpus with a correction of episode 2 that states how it went."""
     lake = Lake(own_corpus.space)
     say(lake, **STATED | end)
@@ -209,7 +209,7 @@ def stated(own_corpus: Made, **end: Any) -> Lake:
     "end", [{"final_progress": 0.6}, {"final_progress": 0.5, "catastrophic_frame": 20}]
 )
 def test_an_export_is_what_opensarm_reads_and_comes_back(own, tmp_path, end):
-    lake = stated(own, **end)
+    lake = ended(own, **end)
     out = tmp_path / "out"
     exported = OPENSARM.export(Lake(own.space, read_only=True), ANY, out)
     assert (exported.episodes, exported.frames) == (len(LENGTHS), sum(LENGTHS))
@@ -283,7 +283,7 @@ def test_an_export_is_what_opensarm_reads_and_comes_back(own, tmp_path, end):
 
 
 def test_results_of_the_tool_count_as_what_people_say(own, tmp_path):
-    lake = stated(own, final_progress=0.6)
+    lake = ended(own, final_progress=0.6)
     saved = history(lake, "tiny", 2)[0]
     out = tmp_path / "out"
     OPENSARM.export(Lake(own.space, read_only=True), ANY, out)
@@ -376,7 +376,7 @@ ROBO_DOPAMINE = EXPORT_KINDS["robo-dopamine"]
 
 
 def published_score(first: int, earlier_step: int, later_step: int, last: int) -> float:
-    """1_generate_data.py @bd69c78f: of indices, as its progress is the place among sampled frames."""
+    """1_generate_data.py @bd69c78f, of indices: progress is the place among frames."""
     if earlier_step == later_step:
         return 0.0
     whole = last - earlier_step if earlier_step < later_step else earlier_step - first
@@ -586,12 +586,12 @@ BROKEN: list[tuple[Callable[[], pa.Table], str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("make", "why"), BROKEN)
-def test_every_rule_is_checked(make, why, tmp_path):
-    with pytest.raises(ValueError, match=why):
+@pytest.mark.parametrize(("make", "reason"), BROKEN)
+def test_every_rule_is_checked(make, reason, tmp_path):
+    with pytest.raises(ValueError, match=reason):
         check(make())
     pq.write_table(make(), tmp_path / "broken.parquet")
-    with pytest.raises(ImportedError, match=why):
+    with pytest.raises(ImportedError, match=reason):
         read_signals(tmp_path / "broken.parquet")
 
 

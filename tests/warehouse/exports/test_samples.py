@@ -278,7 +278,7 @@ UNNAMED = 3
 
 @pytest.fixture(scope="module")
 def changed(made: Made, tmp_path_factory) -> Iterator[Lake]:
-    """The shared corpus with labels of three sorts, whose samples were made before they were so."""
+    """The shared corpus with labels of three sorts, changed behind their samples."""
     lake = Lake(made.copy(tmp_path_factory.mktemp("gate")).space)
     for sql in (
         "UPDATE episode_labels SET confidence = 0.7",

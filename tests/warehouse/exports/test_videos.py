@@ -13,7 +13,7 @@ import pytest
 
 from core.errors import UserError
 from core.paths import Workspace
-from ingest.formats.lerobot_frames import refused
+from ingest.formats.lerobot_episode import refused
 from ingest.media.video import decode, frame_times
 from pipeline.build import run_build
 from pipeline.config import source_build
@@ -34,7 +34,7 @@ from warehouse.exports import EXPORT_KINDS, videos
 from warehouse.exports.lerobot_plan import LerobotPlan
 from warehouse.exports.options import Selection
 from warehouse.exports.verify_lerobot import LeRobotComparison, read
-from warehouse.exports.videos import Packets, encode
+from warehouse.exports.videos import are_even, can_cut, cut, encode
 from warehouse.lake import Lake
 
 LEROBOT = EXPORT_KINDS["lerobot"]
@@ -62,10 +62,9 @@ def test_times_that_are_off_are_set_right_without_encoding(tmp_path):
     path = write_video(
         tmp_path / "a.mp4", frames(20), fps=1000, times=times_ms, options=encoder_options
     )
-    packets = Packets.read(path)
-    assert not packets.are_even([range(20)], FPS)
-    packets.cut(range(20), path, tmp_path / "b.mp4", FPS, keep_times=False)
-    assert Packets.read(tmp_path / "b.mp4").are_even([range(20)], FPS)
+    assert not are_even(frame_times(path), [range(20)], FPS)
+    cut(path, range(20), tmp_path / "b.mp4", FPS, keep_times=False)
+    assert are_even(frame_times(tmp_path / "b.mp4"), [range(20)], FPS)
     both = zip(decode(path), decode(tmp_path / "b.mp4"), strict=True)
     assert all(np.array_equal(a.rgb(), b.rgb()) for a, b in both)
 
@@ -78,10 +77,9 @@ def test_a_part_is_cut_as_it_is(tmp_path, codec):
         "av1": {"g": "4", "preset": "10"},
     }[codec]
     path = write_video(tmp_path / "a.mp4", frames(20), codec, fps=FPS, options=encoder_options)
-    packets = Packets.read(path)
     part = range(8, 16)
-    assert packets.can_cut(part)
-    packets.cut(part, path, tmp_path / "b.mp4", FPS, keep_times=True)
+    assert can_cut(frame_times(path), part)
+    cut(path, part, tmp_path / "b.mp4", FPS, keep_times=True)
     both = zip(decode(path, 8, 8), decode(tmp_path / "b.mp4"), strict=True)
     assert all(np.array_equal(a.rgb(), b.rgb()) for a, b in both)
 
@@ -99,8 +97,7 @@ def test_encoded_pictures_come_back_in_time_and_alike(tmp_path, codec, size):
         encode(iter(source_pictures), tmp_path / name, FPS, codec)
     assert os.sched_getscheduler(0) == scheduling, "what runs beside it is starved"
     assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
-    packets = Packets.read(tmp_path / "a.mp4")
-    assert packets.are_even([range(12)], FPS)
+    assert are_even(frame_times(tmp_path / "a.mp4"), [range(12)], FPS)
     decoded = [f.rgb() for f in decode(tmp_path / "a.mp4")]
     assert np.mean(np.abs(np.array(decoded, np.float64) - np.array(source_pictures))) < 5
 
