@@ -420,7 +420,7 @@ def advice(lake: LakeConnection) -> Iterator[tuple[str, str]]:
         "WITH by_motion AS ("
         "  SELECT dataset, task, count(*) AS runs FROM active_runs JOIN label_runs USING (label_run) "
         "  JOIN episode_facts USING (dataset, episode_index) "
-        "  WHERE (annotator, 0) = ('motion', 0) AND task IS NOT NULL GROUP BY ALL) "
+        "  WHERE annotator = 'motion' AND task IS NOT NULL GROUP BY ALL) "
         f"SELECT dataset, count(*) FROM by_motion m WHERE runs > 1 {unless_referenced} GROUP BY 1 ORDER BY 1"
     )
     for dataset, tasks in task_counts:
