@@ -225,12 +225,14 @@ def sync_newest(folder: str) -> None:
 
 
 def files_below(folder: str | Path) -> Iterator[os.DirEntry[str]]:
-    """The files below a folder, by one look at each folder; links to folders are not followed."""
-    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+    """The files below a folder, by one look at each folder; links to folders are not followed, and folders that are
+    somebody else's alone (`lost+found` of a disk) are passed over."""
+    with suppress(FileNotFoundError, PermissionError), os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
                 yield from files_below(entry.path)
-            elif entry.is_file():
+            # A link that leads to itself is an error for an entry, and no file for a path
+            elif entry.is_file(follow_symlinks=False) or os.path.isfile(entry):
                 yield entry
 
 

@@ -36,7 +36,7 @@ from core.annotators import (
 from core.cores import IS_OURS, THREADS, WithoutPandas, cpu_limit, tell_libraries, told_to_children
 from core.domain.label_run import LabelRun
 from core.errors import SecretInAddress, UserError, checked_address
-from core.files import write_file
+from core.files import files_below, write_file
 from core.paths import ROOT, Workspace
 from core.pictures import decode_stored
 from core.rows import encode
@@ -52,6 +52,27 @@ def umask(request) -> Iterator[int]:
     former_umask = os.umask(request.param)
     yield request.param
     os.umask(former_umask)
+
+
+def test_files_below_a_folder_of_others(tmp_path, monkeypatch):
+    """A link that leads to itself is no file, and what the system keeps for itself (lost+found) is passed over."""
+    listed_folder = os.scandir
+
+    def of_anybody(folder: str) -> Iterator[os.DirEntry[str]]:
+        if folder.endswith("lost+found"):
+            raise PermissionError(folder)
+        return listed_folder(folder)
+
+    for name in ("a/file", "lost+found/file"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    (tmp_path / "itself").symlink_to("itself")
+    (tmp_path / "nothing").symlink_to("no file")
+    (tmp_path / "linked").symlink_to("a/file")
+    (tmp_path / "b").symlink_to("a")
+    monkeypatch.setattr("core.files.os.scandir", of_anybody)
+    files = sorted(os.path.relpath(file, tmp_path) for file in files_below(str(tmp_path)))
+    assert files == ["a/file", "linked"]
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o077, 0o002], indirect=True)

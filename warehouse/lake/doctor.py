@@ -344,17 +344,21 @@ def _existing(paths: Iterable[Path]) -> tuple[Path, ...]:
 
 def keyframes(lake: Lake, hashes: bool) -> Iterator[Trouble]:
     """Pictures that the corpus lists: there, not empty; by their bytes, or by how they begin and end."""
-    present = {
-        file.name.removesuffix(".jpg"): Path(file)
-        for file in files_below(lake.workspace.root / "keyframes")
-    }
-    whole = {name for name, path in present.items() if _is_whole(path, name, hashes)}
     # A damaged picture is mended by the stage that wrote it: the annotator's `segments`, or `frames`
     sql = (
         "SELECT if(label_run <> '', 'segments', 'frames') AS stage, dataset, chunk, nullif(label_run, '') AS run, "
         "list_sort(list(DISTINCT sha256)) FROM keyframes GROUP BY ALL ORDER BY ALL"
     )
-    for *partition, listed in lake.rows(sql):
+    rows = lake.rows(sql)
+    every_listed = {*chain.from_iterable(listed for *_, listed in rows)}
+    # Of others a build writes some now, and a sweep takes some away
+    present = {
+        name: Path(file)
+        for file in files_below(lake.workspace.root / "keyframes")
+        if (name := file.name.removesuffix(".jpg")) in every_listed
+    }
+    whole = {name for name, path in present.items() if _is_whole(path, name, hashes)}
+    for *partition, listed in rows:
         if hurt := [name for name in listed if name not in whole]:
             paths = tuple(present[name] for name in hurt if name in present)
             absent = len(hurt) - len(paths)

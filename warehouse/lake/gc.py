@@ -9,7 +9,7 @@ import glob
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import chain, product
@@ -347,7 +347,12 @@ def _modified(path: Any) -> float:
 def _files(folder: Path, grace_s: float = -inf) -> list[Path]:
     """Files below a folder; those that are older than a time of grace."""
     latest_time = time.time() - grace_s
-    return [Path(file) for file in files_below(folder) if file.stat().st_mtime < latest_time]
+    paths: list[Path] = []
+    for file in files_below(folder):
+        with suppress(FileNotFoundError):  # a build has finished it, and given it its name
+            if file.stat().st_mtime < latest_time:
+                paths.append(Path(file))
+    return paths
 
 
 # Of what was taken down

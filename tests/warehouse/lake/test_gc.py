@@ -1,5 +1,6 @@
 """The sweep deletes what the lake does not list, and nothing else; gc also what only old snapshots list."""
 
+import os
 import subprocess
 import sys
 import time
@@ -7,10 +8,11 @@ from collections.abc import Iterable
 
 import pytest
 
+from core.files import HALF_FILE, files_below
 from core.paths import Workspace
 from core.tables import TABLES
 from tests.kits.lake_kit import frames, segments, stage_run
-from warehouse.lake import Lake, digest, gc
+from warehouse.lake import Lake, digest, doctor, gc
 from warehouse.lake.gc import collect, merge, sweep
 
 RUNS = ("run1", "run2", "run3")
@@ -95,6 +97,25 @@ def test_pictures_that_nothing_lists_are_named(workspace):
         path.touch()
     unlisted = gc.unlisted_keyframes(lake, grace_s=-5.0)
     assert sorted(path.stem[0] for path in unlisted) == ["b", "c"]
+
+
+def test_a_file_that_gets_its_name_while_folders_are_listed(workspace, monkeypatch):
+    """A build writes pictures beside a doctor and a sweep, which no lock of theirs keeps it from."""
+    lake = Lake(workspace)
+    half = workspace.keyframe("a" * 64).with_name(f"{HALF_FILE}1.jpg")
+    half.parent.mkdir(parents=True)
+
+    def listed(folder: str) -> list[os.DirEntry[str]]:
+        files = [*files_below(folder)]
+        half.unlink()
+        return files
+
+    for module in (gc, doctor):
+        monkeypatch.setattr(module, "files_below", listed)
+    half.touch()
+    assert list(gc.unlisted_keyframes(lake, grace_s=-5.0)) == []
+    half.touch()
+    assert list(doctor.keyframes(lake, False)) == []
 
 
 MERGING = """
