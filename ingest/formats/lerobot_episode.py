@@ -116,18 +116,20 @@ def read_signals(source: Source, rows: pa.Table) -> Vectors:
         if values is not None:
             arrays[name] = known_values(values, object_of(feature.get("info")) | feature)
     forms = ((name, a.shape[1], _are_vectors(rows[name].type)) for name, a in arrays.items())
-    roles, names_by = _roles(source, *forms)
+    of_state, of_action, names_by = _roles(source, *forms)
+    roles = of_state._replace(action=of_action.action)
     for path in filter(problems.__contains__, (*roles.state.paths, *roles.action.paths)):
         raise problems[path]
     tree = ArrayTree(arrays, {}, {}, source.config.keys, LEROBOT)
-    state = vector_of(tree, "state", roles, ALL_ROWS)
-    action = vector_of(tree, "action", roles, ALL_ROWS)
+    state = vector_of(tree, "state", of_state, ALL_ROWS)
+    action = vector_of(tree, "action", of_action, ALL_ROWS)
     return Vectors(state, action, names_by, roles)
 
 
 @once
-def _roles(source: Source, *columns: tuple[str, int, bool]) -> tuple[Roles, NamesBy]:
-    """Of columns by name, width, and whether they hold vectors; and where the names of their dimensions are from."""
+def _roles(source: Source, *columns: tuple[str, int, bool]) -> tuple[Roles, Roles, NamesBy]:
+    """Of columns by name, width, and whether they hold vectors, with the names that the state has of their dimensions,
+    and with those that the action has; and where names are from."""
     features = read_info(source)["features"]
     declared = _declared(source)
     widths = {name: width for name, width, _ in columns}
@@ -138,12 +140,12 @@ def _roles(source: Source, *columns: tuple[str, int, bool]) -> tuple[Roles, Name
         for n in filter(widths.__contains__, {**features, **widths})
     ]
     roles = roles_of(parts, source.config.keys, LEROBOT)
-    roles, is_state_sliced = _with_slices(source, roles, "state", widths)
-    roles, is_action_sliced = _with_slices(source, roles, "action", widths)
+    of_state, is_state_sliced = _with_slices(source, roles, "state", widths)
+    of_action, is_action_sliced = _with_slices(source, roles, "action", widths)
     # A gripper is looked for in the state first
-    is_named = bool(named_grippers(_joined_names(roles.names, roles.state.paths)))
+    is_named = bool(named_grippers(_joined_names(of_state.names, of_state.state.paths)))
     is_sliced = is_state_sliced or (is_action_sliced and not is_named)
-    return roles, "modality.json" if is_sliced else "name"
+    return of_state, of_action, "modality.json" if is_sliced else "name"
 
 
 def _are_vectors(type_: pa.DataType) -> bool:

@@ -295,6 +295,23 @@ def test_state_and_action(new) -> Told:
     )
 
 
+def test_slices_of_the_action_name_nothing_of_the_state(tmp_path):
+    """GR00T's modality.json may take the action from the column of the state."""
+    root = write_v2(tmp_path, [5], cameras=())
+    edit_parquet(v2_data(root, 0), **{STATE: [[float(k)] * 3 for k in range(5)], ACTION: None})
+    edit_info(root, features={STATE: feature()})
+    of_state = {"arm": {"start": 0, "end": 2}, "left_gripper": {"start": 2, "end": 3}}
+    of_action = {"gripper": {"start": 2, "end": 3, "original_key": STATE}}
+    modality = {"state": of_state, "action": of_action}
+    (root / "meta/modality.json").write_text(json.dumps(modality))
+    source = source_of(root)
+    signals = read_signals(source, pq.read_table(v2_data(root, 0)))
+    assert signals.state
+    assert signals.action
+    assert signals.state.column_names == ["arm.0", "arm.1", "left_gripper.0"]
+    assert signals.action.column_names == ["", "", "gripper.0"]
+
+
 @pytest.mark.parametrize(
     "template",
     [
