@@ -43,7 +43,14 @@ from ingest.formats.tables import (
 )
 from ingest.formats.tree import Part, account
 from ingest.formats.tree_reader import ArrayTree, why_known
-from ingest.formats.writers import BESIDE_VIDEOS, LONE_ARRAY, WORDS_OF_ROWS, known_by
+from ingest.formats.writers import (
+    ACTION_WORDS,
+    BESIDE_VIDEOS,
+    LONE_ARRAY,
+    STATE_WORDS,
+    WORDS_OF_ROWS,
+    known_by,
+)
 from ingest.media.frames import CAMERA_RATE_TOLERANCE, VIDEO_SUFFIXES, VideoError
 from ingest.media.video import VideoInfo, open_video
 from ingest.reasons import DataError
@@ -467,11 +474,17 @@ def _tree(source: Source, videos: Sequence[str]) -> ArrayTree:
     names: dict[str, Sequence[str]] = {}
     for uri, label, key, values in stored:
         title = label if key.startswith("arr_") or not key else key
-        is_state = not {key, label}.isdisjoint(keys.state)
-        is_action = not is_state and not {key, label}.isdisjoint(keys.action)
+        of_key, of_label = (_telling(name, keys) for name in (key, label))
+        # The key in a file counts before what its name says
+        listed = {key, label} if WORDS_OF_ROWS.isdisjoint(words(of_key)) else {key}
+        is_state = not listed.isdisjoint(keys.state)
+        is_action = not is_state and not listed.isdisjoint(keys.action)
+        if is_state or is_action:
+            of_key, of_label = "" if key == title else spelt(key), ""
         if not title:
-            title = "state" if is_state else "action"
-        path = f"{uri}/{title} key={spelt(key)} label={spelt(label)}"
+            is_lone = is_action or len(stored) == 1
+            title = "state" if is_state else "action" if is_lone else posixpath.splitext(uri)[1]
+        path = f"{uri}/{title} key={of_key} label={of_label}"
         state += [path] * is_state
         action += [path] * is_action
         arrays[path] = values
@@ -482,6 +495,16 @@ def _tree(source: Source, videos: Sequence[str]) -> ArrayTree:
     if len(arrays) == 1 and not tree.roles().uses:
         return tree._replace(keys=Keys(), writer=LONE_ARRAY)
     return tree
+
+
+def _telling(name: str, keys: Keys) -> str:
+    """The words of a name that may say what an array is; none where they say what the registry has named."""
+    parts = words(name)
+    if not set(ACTION_WORDS).isdisjoint(parts):
+        named = keys.action
+    else:
+        named = () if set(STATE_WORDS).isdisjoint(parts) else keys.state
+    return "" if named else spelt(name)
 
 
 def _fitting(tree: ArrayTree, num_frames: int | None) -> ArrayTree:

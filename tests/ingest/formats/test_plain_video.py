@@ -232,6 +232,33 @@ def test_arrays(new) -> Told:
         yield f"by the registry: {keys}", source_of(root, keys=keys)
 
 
+@pytest.mark.parametrize(
+    ("file", "names", "keys", "state", "action"),
+    [
+        ("a.npz", ("target", "action"), {"state": ["target"]}, ["target"], ["action"]),
+        ("a.npz", ("joints", "gripper"), {"action": ["joints"]}, ["gripper"], ["joints"]),
+        ("a_action.npz", ("qpos",), {"state": ["joints"]}, None, ["qpos"]),
+    ],
+)
+def test_what_the_registry_names_is_nothing_else(tmp_path, file, names, keys, state, action):
+    """Whatever its name says; and what it speaks of is told of no other by name, but by the file's."""
+    root = write_run(tmp_path / "a.mp4")
+    arrays: dict[str, Any] = dict.fromkeys(names, rows(1))
+    np.savez(root / file, **arrays)
+    source = source_of(root, keys=keys)
+    episode = read_episode(source, list_episodes(source).records[0])
+    tables = (episode.states, episode.actions)
+    assert [table and table.column_names for table in tables] == [state, action]
+
+
+def test_an_array_without_a_name_beside_others_is_called_by_its_suffix(tmp_path):
+    root = write_run(tmp_path / "a.mp4")
+    np.save(root / "a.npy", rows(1))
+    np.save(root / "a_joints.npy", rows(1))
+    findings = list_episodes(source_of(root)).findings
+    assert any(f.detail.startswith("array .npy (") for f in findings)
+
+
 @golden
 def test_arrays_that_cannot_be_used(new) -> Told:
     """They are named, the pictures are used, and nothing is unpickled."""
