@@ -17,7 +17,7 @@ from core.values import image_marks, spread
 from eval.benchmarks import procvqa
 from eval.benchmarks.question import BenchmarkError, Data, PictureFile, Question, encoded_jpeg
 from ingest.episode import EpisodeRecord
-from ingest.formats.tables import read_columns, vectors
+from ingest.formats.tables import has_numbers, read_columns, single_numbers
 from ingest.reasons import DataError
 from ingest.source import list_episodes, read_episode
 from ingest.sources.files import Source
@@ -69,13 +69,11 @@ def _progress_labels(source: Source, record: EpisodeRecord) -> np.ndarray | None
         return None
     # LeRobot puts the rows of many runs into one file
     rows = read_columns(source.resolve(data), record.row_start, record.num_rows, (PROGRESS,))
-    values = vectors(rows[PROGRESS], PROGRESS, singles=True) if rows.num_columns else None
-    if values is None or values.shape[1] != 1:
+    if not has_numbers(rows.schema, PROGRESS):
         return None
     # A null has become NaN, which lies in no range
-    if ((values >= 0) & (values <= 1)).all():
-        return values[:, 0]
-    return None
+    values = single_numbers(rows[PROGRESS])
+    return values if ((values >= 0) & (values <= 1)).all() else None
 
 
 def _questions(

@@ -292,6 +292,21 @@ def test_a_datasets_progress_and_success(tmp_path):
     assert {q.key for q in limited_questions if q.inference == 0} <= {q.key for q in questions}
 
 
+@pytest.mark.parametrize("missing", [(None, None), ([0.1], [0.1, 0.2])])
+def test_a_run_whose_lists_hold_no_progress_is_not_asked_about(tmp_path, missing):
+    """LeRobot keeps a number as a list of one: of a run without labels rows are null, or lists of something else."""
+    root = labelled(tmp_path / "toy")
+    for path in sorted((root / "data").rglob("*.parquet")):
+        table = pq.read_table(path).drop_columns("success")
+        shares = table["progress"].to_pylist()
+        lists = [missing[k % 2] if np.isnan(s) else [s] for k, s in enumerate(shares)]
+        column = pa.array(lists, pa.list_(pa.float32()))
+        place = table.schema.get_field_index("progress")
+        pq.write_table(table.set_column(place, "progress", column), path)
+    questions = questions_of("dataset", str(root), image_root=tmp_path / "frames")
+    assert {q.trajectory for q in questions} == {"0", "1"}
+
+
 def vpb_record(run: str, percents: dict[int, float], **changed: Any) -> dict[str, Any]:
     """A run of 30 frames; its keyframes' progress by frame."""
     place = f"__VLAC2_FRAMES_ROOT__/{run}/top/{{:06d}}.jpg"
