@@ -307,12 +307,14 @@ def has_numbers(schema: pa.Schema, column: str, only_whole: bool = False) -> boo
 def single_numbers(chunks: pa.ChunkedArray) -> np.ndarray:
     """float64 [n], NaN for null, and for all where rows hold several."""
     column = chunks.combine_chunks()
-    if is_list(column.type):
-        lengths, values = _unpacked(column)
-        if column.null_count or (lengths != 1).any():
-            return np.full(len(column), np.nan)
-        column = values
-    return np.asarray(column.to_numpy(zero_copy_only=False), np.float64)
+    if not is_list(column.type):
+        return np.asarray(column.to_numpy(zero_copy_only=False), np.float64)
+    is_list_there = column.is_valid()
+    lengths, values = _unpacked(column.filter(is_list_there) if column.null_count else column)
+    numbers = np.full(len(column), np.nan)
+    if (lengths == 1).all():
+        numbers[np.asarray(is_list_there)] = values.to_numpy(zero_copy_only=False)
+    return numbers
 
 
 def number_columns(source: Source, uri: str, names: Sequence[str]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ingest.formats.lerobot_episode import WHOLE_KEYS, dimension_names, read_signals
-from ingest.formats.tables import batches, ranges, read_columns
+from ingest.formats.tables import batches, ranges, read_columns, single_numbers
 from ingest.reasons import DataError
 from ingest.source import list_episodes
 from ingest.sources.files import Source
@@ -337,6 +337,14 @@ def test_rows_that_are_not_there(tmp_path, start, count):
     path = write_parquet(tmp_path / "a.parquet", {"state": [[float(k)] for k in range(20)]})
     with pytest.raises(DataError, match=r"^a\.parquet"):
         read_columns(path, start, count, (*WHOLE_KEYS, "timestamp"))
+
+
+@pytest.mark.parametrize("type_", [pa.list_(pa.float64()), pa.list_(pa.float64(), 1)])
+def test_a_row_without_a_number_takes_none_from_others(type_):
+    """Such as an episode without statistics in a file of several."""
+    column = pa.array([[7.0], [1.0], None, [2.0]], type_).slice(1)
+    numbers = single_numbers(pa.chunked_array([column]))
+    np.testing.assert_array_equal(numbers, [1, np.nan, 2])
 
 
 def test_names_of_dimensions(tmp_path):
