@@ -15,7 +15,7 @@ from core.domain.label import Label
 from core.domain.label_run import human_run
 from core.values import grouped
 from warehouse.lake import corrections
-from warehouse.lake.connection import LakeConnection, literal
+from warehouse.lake.connection import OF_USABLE, LakeConnection, literal
 from warehouse.lake.corrections import segments_of
 from warehouse.lake.lake import Lake
 from warehouse.lake.publication import content_key
@@ -426,8 +426,8 @@ def advice(lake: LakeConnection) -> Iterator[tuple[str, str]]:
     for dataset, tasks in task_counts:
         yield dataset, _to_show(tasks)
     run_counts = lake.rows(
-        "SELECT dataset, count(*) FILTER (task IS NULL) AS num, count(*) FROM episodes WHERE status = 'ok' "
-        "GROUP BY dataset HAVING num > 0 ORDER BY 1"
+        "SELECT dataset, count(*) FILTER (task IS NULL) AS num, count(*) FROM episode_facts "
+        f"{OF_USABLE} GROUP BY dataset HAVING num > 0 ORDER BY 1"
     )
     for dataset, num, runs in run_counts:
         yield (
