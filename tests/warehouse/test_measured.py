@@ -159,7 +159,7 @@ def test_words_stay_with_recordings_that_move_behind_the_listing(place):
     assert serials_in_shards(space) == OWN
     built(space, source, 12)
     assert serials_in_shards(space) == OWN | {failed: {failed + 1}}
-    words = "SELECT kind, episode_index FROM current_statements ORDER BY 1"
+    words = "SELECT kind, episode_index FROM current_statements WHERE kind <> 'build' ORDER BY 1"
     assert rows(space, words) == [("outcome", failed), ("takedown", withdrawn)]
 
 
