@@ -27,6 +27,7 @@ else
 fi
 env/bin/python - <<'END'
 import sys
+import tempfile
 import warnings
 
 import gymnasium
@@ -36,6 +37,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 
+tempfile.tempdir = "."  # where its log goes
 said = []
 warnings.showwarning = lambda *args, **_: said.append(str(args[0]))
 
