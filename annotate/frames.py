@@ -20,7 +20,7 @@ from annotate.checkup.rows import time_gaps
 from annotate.checkup.signals import CameraSignals, run_signals
 from annotate.config import FramesConfig
 from annotate.content_hash import content_columns
-from annotate.pictures import SharedPicture, encode_jpeg
+from annotate.pictures import encode_jpeg
 from annotate.signal_lag import Lag, LagMeter, Proprioception, proprioception
 from core.tables import TABLES, without_episodes
 from core.wall import memory_wall
@@ -96,8 +96,15 @@ class Keeper(Protocol):
         """
         ...
 
-    def keep(self, episode_index: int, camera: str, frame_index: int, picture: Picture) -> None:
-        """The picture is valid until the next one."""
+    def keep(
+        self,
+        episode_index: int,
+        camera: str,
+        frame_index: int,
+        picture: Picture,
+        half_luma: np.ndarray,
+    ) -> None:
+        """The picture, and its luma by `half_picture`, are valid until the next one."""
 
     def drop(self, episode_index: int, camera: str) -> None:
         """Those of a video that turned out to be damaged: another decoding may give others."""
@@ -386,23 +393,17 @@ def measure_camera(
     keyframes: list[dict[str, Any]] = []
     damaged = 0
     for index, _, frame in episode.frames(camera, options):
-        luma = frame.luma()
-        half = vc.half_picture(luma)
-        meter.add(half)
+        half_luma = vc.half_picture(frame.luma())
+        meter.add(half_luma)
         damaged += frame.is_damaged
         if config.published_phash:
             hashes.append(vc.published_phash(frame))
 
-        # Colours are only computed of pictures whose colours somebody asks for
-        is_keyframe = index % keyframe_step == 0
-        if not wanting and not is_keyframe:
-            continue
-        picture = SharedPicture(frame, luma, half)
         for keeper, nth in wanting:
             if index % nth == 0:
-                keeper.keep(episode.record.episode_index, camera, index, picture)
-        if is_keyframe:
-            data, width, height = encode_jpeg(picture.rgb(), config.keyframe_max_px)
+                keeper.keep(episode.record.episode_index, camera, index, frame, half_luma)
+        if index % keyframe_step == 0:
+            data, width, height = encode_jpeg(frame.rgb(), config.keyframe_max_px)
             sha256 = hashlib.sha256(data).hexdigest()
             store(sha256, data)
             keyframes.append(

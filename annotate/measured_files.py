@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from zipfile import BadZipFile
@@ -86,7 +87,7 @@ class MeasuredFiles:
         self, record: EpisodeRecord, camera: str, config: FramesConfig
     ) -> tuple[Measured, list[bytes]] | None:
         try:
-            path = self._path(record, camera, config)
+            path = self._path(record, camera, config) if self._are_any else None
             if path is None or not path.exists():
                 return None
             with np.load(path, allow_pickle=False) as file:
@@ -94,6 +95,12 @@ class MeasuredFiles:
         # Half a file, or one of another version: it is measured again
         except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile):
             return None
+
+    @cached_property
+    def _are_any(self) -> bool:
+        """Were there any files when this was first asked?"""
+        folder = own_folder()
+        return folder is not None and any(folder.iterdir())
 
     def _path(self, record: EpisodeRecord, camera: str, config: FramesConfig) -> Path | None:
         facts = (

@@ -218,27 +218,6 @@ FULL_LUMA = np.clip(np.round((_LEVELS - 16) * 255 / 219), 0, 255).astype(np.uint
 FULL_CHROMA = np.clip(np.round((_LEVELS - 128) * 255 / 224 + 128), 0, 255).astype(np.uint8)
 
 
-class SharedPicture:
-    """A picture that several look at, with its luma.
-
-    half_luma: the first halving of its luma on the way to a grid (halved); the luma where there is
-    none.
-    """
-
-    def __init__(self, picture: Picture, luma: np.ndarray, half_luma: np.ndarray) -> None:
-        self._luma = luma
-        self.half_luma = half_luma
-        self.is_damaged = picture.is_damaged
-        self.is_key = picture.is_key
-        self.planes = picture.planes
-        # Few are asked for it, and hardly any twice
-        self.rgb = picture.rgb
-
-    def luma(self) -> np.ndarray:
-        """uint8 [h, w]; valid as long as that of the picture."""
-        return self._luma
-
-
 def fitted_picture(rgb: np.ndarray, max_px: int) -> np.ndarray:
     """A picture made no larger than max_px on its longer side, as it is before it is stored; aspect
     kept.
@@ -289,11 +268,13 @@ def encode_jpeg(
     return data.tobytes(), rgb.shape[1], rgb.shape[0]
 
 
-def shard_jpeg(picture: Picture, max_px: int, quality: int) -> bytes:
+def shard_jpeg(
+    picture: Picture, max_px: int, quality: int, half_luma: np.ndarray | None = None
+) -> bytes:
     """A picture as shards hold it, made no larger than max_px on its longer side; aspect kept.
 
     By a video's planes where it has them and all sizes are even, else by RGB: half of an odd number
-    of pixels would shift the colours. The same bytes whoever else has looked at it.
+    of pixels would shift the colours. half_luma: what `half_picture` made of its luma, where that is known.
     """
     planes = picture.planes()
     if planes is None:
@@ -307,9 +288,10 @@ def shard_jpeg(picture: Picture, max_px: int, quality: int) -> bytes:
     v = planes.v
     if size != (width, height):
         # The halving that measuring the picture has begun with is the one that comes first here
-        half = picture.half_luma if isinstance(picture, SharedPicture) else y
-        is_halved = factor == 2 and half.shape == (height // 2, width // 2)
-        y = _shrunk_picture(half, size, 1) if is_halved else _shrunk_picture(y, size, factor)
+        if factor == 2 and half_luma is not None and half_luma.shape == (height // 2, width // 2):
+            y = _shrunk_picture(half_luma, size, 1)
+        else:
+            y = _shrunk_picture(y, size, factor)
         u, v = (_shrunk_picture(plane, (size[0] // 2, size[1] // 2), factor) for plane in (u, v))
     if planes.is_full_range:
         y, u, v = (np.ascontiguousarray(plane) for plane in (y, u, v))

@@ -95,11 +95,14 @@ class LagMeter:
         speeds = {"state": arm_speed(rows.state), "action": arm_speed(episode.action)}
         max_lag = min(round(MAX_LAG_S * fps), len(change) // 3)
         lags_s = np.arange(-max_lag, max_lag + 1) / fps
-        seen_change = compressed_curve(change)
-        for name, speed in speeds.items():
-            if speed is not None and len(speed) == len(change):
-                likeness = correlations(seen_change, compressed_curve(speed), max_lag)
-                arm.append((name, (lags_s, likeness)))
+        motions = {
+            name: compressed_curve(speed)
+            for name, speed in speeds.items()
+            if speed is not None and len(speed) == len(change)
+        }
+        compressed_motions = np.reshape([*motions.values()], (-1, len(change)))
+        [curves] = correlations(compressed_curve(change)[None], compressed_motions, max_lag)
+        arm += [(name, (lags_s, curve)) for name, curve in zip(motions, curves, strict=True)]
         by_gripper = _change_by_gripper(change, speeds["state"])
         for number, curve in enumerate(rows.openings):
             if curve is not None and len(curve) == len(change):
@@ -171,24 +174,29 @@ def compressed_curve(values: np.ndarray) -> np.ndarray:
     return np.sqrt(np.minimum(values / fast, MAX_CHANGE))
 
 
-def correlations(picture_change: np.ndarray, motion: np.ndarray, max_lag: int) -> np.ndarray:
-    """Correlation of what is seen [n] with what is `motion` k frames later, for each k from -most to most."""
-    n = len(picture_change)
-    curve = []
-    for lag in range(-max_lag, max_lag + 1):
-        earlier_change = _deviations(picture_change[max(0, -lag) : n - max(0, lag)])
-        later_motion = _deviations(motion[max(0, lag) : n - max(0, -lag)])
-        squares = (np.add.reduce(part * part) for part in (earlier_change, later_motion))
-        change_spread, motion_spread = (np.sqrt(square / len(later_motion)) for square in squares)
-        spread = change_spread * motion_spread
-        covariance = np.add.reduce(earlier_change * later_motion) / len(later_motion)
-        curve.append(covariance / spread if spread > 0 else 0.0)
-    return np.array(curve)
+def correlations(changes: np.ndarray, motions: np.ndarray, max_lag: int) -> np.ndarray:
+    """Correlation of what is seen [c, n] with motions [m, n] k frames later, for each k from -most to most:
+    [c, m, 2 * most + 1]."""
+    curves = np.zeros((len(changes), len(motions), 2 * max_lag + 1))
+    for lag in range(max_lag + 1):
+        # Motion that is so much later than what is seen, and the other way round
+        change, change_spreads = _early_and_late(changes, lag)
+        motion, motion_spreads = _early_and_late(motions, lag)
+        products = change[:, :, None] * motion[::-1, None]
+        covariances = np.add.reduce(products, axis=3) / products.shape[3]
+        spreads = change_spreads[:, :, None] * motion_spreads[::-1, None]
+        ratios = np.divide(covariances, spreads, out=np.zeros_like(spreads), where=spreads > 0)
+        curves[:, :, max_lag + lag], curves[:, :, max_lag - lag] = ratios
+    return curves
 
 
-def _deviations(values: np.ndarray) -> np.ndarray:
-    """Values [n] without their mean."""
-    return values - np.add.reduce(values) / len(values)
+def _early_and_late(rows: np.ndarray, lag: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows [r, n] without their last frames, and without their first, less their means, [2, r, n - lag];
+    and their spreads [2, r]."""
+    n = rows.shape[1] - lag
+    windows = np.stack([rows[:, :n], rows[:, lag:]])
+    deviations = windows - np.add.reduce(windows, axis=2, keepdims=True) / n
+    return deviations, np.sqrt(np.add.reduce(deviations * deviations, axis=2) / n)
 
 
 def _lag_of_arm(name: str, correlations: Sequence[Correlation]) -> Lag | None:

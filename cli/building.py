@@ -261,19 +261,20 @@ def build(
 def _say_how_to_go_on(space: Workspace, names: Sequence[str], workspace: str) -> None:
     """What to do after a build of some datasets: first about what was left out."""
     lake = open_lake(space)
-    num_left_out = sum(
-        row["quarantined"] + row["unlabelled"]
-        for row in status_rows(lake)
-        if row["dataset"] in names
-    )
     steps = {}
-    if num_left_out:
-        why = f"why {counted(num_left_out, 'episode')} cannot be used, or have no label"
-        steps[why] = "show quarantine_reasons"
-    if open_faults(lake, names):
-        steps["what checks found"] = "show faults"
-    licences = lake.column("SELECT license FROM datasets")
-    releases = lake.column("SELECT name FROM releases")
+    with lake.reading():
+        num_left_out = sum(
+            row["quarantined"] + row["unlabelled"]
+            for row in status_rows(lake)
+            if row["dataset"] in names
+        )
+        if num_left_out:
+            why = f"why {counted(num_left_out, 'episode')} cannot be used, or have no label"
+            steps[why] = "show quarantine_reasons"
+        if open_faults(lake, names):
+            steps["what checks found"] = "show faults"
+        licences = lake.column("SELECT license FROM datasets")
+        releases = lake.column("SELECT name FROM releases")
     terms = " (if you know its terms)" if licence_flags(licences) else ""
     steps["look at it in a browser"] = "explore"
     steps[f"freeze it, to train on{terms}"] = freeze_command(licences, releases)

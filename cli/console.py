@@ -56,15 +56,16 @@ def build_all(
     names = [build.name for build in builds]
 
     # What was done, and what the datasets hold now
-    rows = [row for row in status_rows(lake) if row["dataset"] in names]
-    if style == "json":
-        print_json(
-            {"stages_run": len(report.done), "up_to_date": report.up_to_date, "datasets": rows}
-        )
-    else:
-        _show_built(lake, report, names, rows)
-        for name in names:
-            _show_asked(lake, report, name)
+    with lake.reading():
+        rows = [row for row in status_rows(lake) if row["dataset"] in names]
+        if style == "json":
+            print_json(
+                {"stages_run": len(report.done), "up_to_date": report.up_to_date, "datasets": rows}
+            )
+        else:
+            _show_built(lake, report, names, rows)
+            for name in names:
+                _show_asked(lake, report, name)
 
     for failure in report.failed:
         _print_failure(failure)
@@ -93,17 +94,16 @@ def _show_built(lake: Lake, report: BuildReport, names: Sequence[str], rows: lis
             f"Everything is up to date ({report.up_to_date} stages): nothing was done again.",
             flush=True,
         )
-    with lake.reading():
-        show_status(rows)
-        statements = _signals(lake, names)
-        for name, counts in gate_counts(lake.con).items():
-            statements += [(name, text) for text in counts.sentences()]
-        statements += sentences(lake).items()
-        statements += [
-            (name, f"checks found faults: {in_words(counts)}")
-            for name, counts in open_faults(lake).items()
-        ]
-        statements += advice(lake)
+    show_status(rows)
+    statements = _signals(lake, names)
+    for name, counts in gate_counts(lake.con).items():
+        statements += [(name, text) for text in counts.sentences()]
+    statements += sentences(lake).items()
+    statements += [
+        (name, f"checks found faults: {in_words(counts)}")
+        for name, counts in open_faults(lake).items()
+    ]
+    statements += advice(lake)
     without_steps = dict(lake.rows(WITHOUT_STEPS))
     statements += [
         (n, f"{without_steps[n]} episodes bring no usable steps: motion labels them, not native")

@@ -224,6 +224,16 @@ def sync_newest(folder: str) -> None:
     sync(folder)
 
 
+def files_below(folder: str | Path) -> Iterator[os.DirEntry[str]]:
+    """The files below a folder, by one look at each folder; links to folders are not followed."""
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield from files_below(entry.path)
+            elif entry.is_file():
+                yield entry
+
+
 def sha256_file(path: Path) -> str:
     with path.open("rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()

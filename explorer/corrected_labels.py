@@ -78,12 +78,9 @@ def _is_pending(
         return True
     # Is the label that counts one that somebody has rejected?
     rejected = _rejected_runs(current)
-    if rejected:
-        active = reader.row(
-            f"SELECT label_run FROM active_runs {condition}", dataset, episode_index
-        )
-    else:
-        active = None
+    if not rejected:
+        return False
+    active = reader.row(f"SELECT label_run FROM active_runs {condition}", dataset, episode_index)
     return active is not None and active[0] in rejected
 
 

@@ -183,10 +183,9 @@ def label_runs(reader: LakeReader, episode: Episode) -> list[dict]:
     key = episode.row_key
     labels = _labels(reader, episode)
     curves = {row["label_run"]: row for row in _frame_rows(reader, episode, CURVES_SQL)}
-    words: dict[str, list[dict]] = {}
     sql = f"SELECT label_run, frame_index, text, finished FROM reasoning {OF_EPISODE} ORDER BY 1, 2"
-    for row in reader.dicts(sql, *key) if reader.has_rows("reasoning") else []:
-        words.setdefault(row.pop("label_run"), []).append(row)
+    rows = reader.dicts(sql, *key) if reader.has_rows("reasoning") else []
+    words = grouped((row.pop("label_run"), row) for row in rows)
     notes = _by_label_run(reader, "episode_labels", key)
     quality = _by_label_run(reader, "label_quality", key)
     makers = reader.once(

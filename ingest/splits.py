@@ -61,15 +61,14 @@ def assign_splits(
     held_out = {
         r.group for r in records if not {r.task or "", *r.tasks}.isdisjoint(config.held_out_tasks)
     }
-    splits = dict.fromkeys(held_out, "test_task")
-    for group, split in (former_splits or {}).items():
-        # Held-out tasks and the role may be others than they were
-        if (
-            group in task_by_group
-            and group not in held_out
-            and split not in ("test_ood", "test_task")
-        ):
-            splits[group] = split
+    # Held-out tasks and the role may be others than they were
+    splits = dict.fromkeys(held_out, "test_task") | {
+        group: split
+        for group, split in (former_splits or {}).items()
+        if group in task_by_group
+        and group not in held_out
+        and split not in ("test_ood", "test_task")
+    }
     usable = {r.group for r in records if r.episode_index not in unusable}
     for groups in _strata({g: task for g, task in task_by_group.items() if g in usable}, held_out):
         _fill(dataset, groups, config, splits)

@@ -81,5 +81,4 @@ def _with_pictures(lake: Lake, build: DatasetBuild, episode: int, rows: list[dic
         if findings:
             raise UserError(f"episode {episode} of {build.name}: {findings[0].detail}")
         pairs = zip(rows, keys_of_rows, strict=True)
-        samples = [Sample(row, tuple(map(pictures.get, keys))) for row, keys in pairs]
-        return samples
+        return [Sample(row, tuple(map(pictures.get, keys))) for row, keys in pairs]

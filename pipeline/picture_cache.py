@@ -1,7 +1,8 @@
 """What one decoding of a chunk leaves for later stages, if one process runs them all: a chunk of a build.
 
-- Encoded pictures on their way into shards, where samples show so many that to encode all takes less time than to
-  decode those again: in a file on disk without a name, which ends with its process.
+- Pictures on their way into shards, where samples show so many that to keep all takes less time than to decode those
+  again: in a file on disk without a name, which ends with its process. Small ones are kept as they were decoded, since
+  samples show a third of them; larger ones are encoded.
 - Embeddings, where the build has them: an encoder looks at the pictures while they are decoded.
 
 A stage that finds nothing here decodes what it needs.
@@ -13,6 +14,9 @@ from dataclasses import dataclass, field
 from tempfile import TemporaryFile
 from typing import IO
 
+import av
+import numpy as np
+
 from annotate.config import SamplesConfig, ShardsConfig
 from annotate.embeddings import EncoderError
 from annotate.embeddings.passing import EmbeddingPass
@@ -20,35 +24,71 @@ from annotate.frames import Keeper
 from annotate.pictures import shard_jpeg
 from core.paths import Workspace
 from ingest.media.frames import Picture
+from ingest.media.video import Frame
 from pipeline.config import DatasetBuild
 
 PictureKey = tuple[int, str, int, str]  # episode, camera, frame, edit
 # Samples that show a part of an episode have its pictures decoded again, with the frames that these hang on. Where
-# those are more than this share of all frames, each picture is encoded while it is measured: that takes less time
+# those are more than this share of all frames, each picture is kept while it is measured: that takes less time
 MOST_DECODED_AGAIN = 0.5
-SHORT = 64  # frames: of a run with fewer, those of all cameras are encoded sooner than some are decoded again
+SHORT = 64  # frames: of a run with fewer, those of all cameras are kept sooner than some are decoded again
 USUAL_S = 30.0  # of an episode whose length nobody knows before it is decoded
 MOST_BYTES = 2 << 30  # of kept pictures of which only a share will be shown
+PACKED = "packed"  # in the place of an edit: a frame as it was decoded
+PACKED_BYTES = 96 << 10  # of one, at most: 256 x 256 pixels
+MOST_PACKED = 1 << 30  # of a file from which on each picture is encoded
 
 
 @dataclass
 class PictureStore:
-    """JPEGs by what they show: an episode's pictures may go into entries before and after its own."""
+    """JPEGs by what they show: an episode's pictures may go into entries before and after its own; and packed frames.
+
+    forms: of these, by episode and camera: pixel format, width, colour matrix and range, as PyAV has them.
+    """
 
     file: IO[bytes]
     places: dict[PictureKey, tuple[int, int]] = field(default_factory=dict)
+    forms: dict[tuple[int, str], tuple[str, int, int, int]] = field(default_factory=dict)
     end: int = 0
 
     def put(self, key: PictureKey, jpeg: bytes) -> None:
         self.file.seek(self.end)
-        self.file.write(jpeg)
-        self.places[key] = (self.end, len(jpeg))
-        self.end += len(jpeg)
+        self.places[key] = self.end, len(jpeg)
+        self.end += self.file.write(jpeg)
 
     def get(self, key: PictureKey) -> bytes:
         offset, size = self.places[key]
         self.file.seek(offset)
         return self.file.read(size)
+
+    def pack(self, key: PictureKey, picture: Picture) -> bool:
+        """Put a frame as it was decoded; False: it is large, turned, or of an odd size or format."""
+        planes = picture.planes()
+        is_full = self.end >= MOST_PACKED
+        if is_full or planes is None or not isinstance(picture, Frame) or picture.quarter_turns:
+            return False
+        height, width = planes.y.shape
+        decoded = picture.picture
+        form = decoded.format.name, width, decoded.colorspace, decoded.color_range
+        # PyAV makes no frame of any other height
+        is_fit = height % 4 == width % 2 == 0 and 3 * height * width <= 2 * PACKED_BYTES
+        if not is_fit or form != self.forms.setdefault(key[:2], form):
+            return False
+        contents = map(np.ascontiguousarray, (planes.y, planes.u, planes.v))
+        self.put((*key[:3], PACKED), b"".join(contents))
+        return True
+
+    def frame(self, key: PictureKey) -> Frame | None:
+        """The frame that a picture is made of; None: it was not packed."""
+        packed_key = (*key[:3], PACKED)
+        if packed_key not in self.places:
+            return None
+        pixel_format, width, matrix, levels = self.forms[key[:2]]
+        pixels = np.frombuffer(self.get(packed_key), np.uint8).reshape(-1, width)
+        decoded = av.VideoFrame.from_numpy_buffer(pixels, pixel_format)
+        decoded.colorspace = matrix
+        decoded.color_range = levels
+        return Frame(decoded)
 
 
 def _open_file(workspace: Workspace) -> IO[bytes]:
@@ -82,7 +122,14 @@ class FrameKeeper:
         self._is_worth_it = True if self.samples.shows_every_frame else None
         return int(is_preferred or (num_frames or SHORT) < SHORT)
 
-    def keep(self, episode_index: int, camera: str, frame_index: int, picture: Picture) -> None:
+    def keep(
+        self,
+        episode_index: int,
+        camera: str,
+        frame_index: int,
+        picture: Picture,
+        half_luma: np.ndarray | None = None,
+    ) -> None:
         # The second key frame says how long a group is. A picture hangs on half of its group, on average
         if self._is_worth_it is None and frame_index > 0 and picture.is_key:
             self._is_worth_it = self._shown * (frame_index + 1) / 2 > MOST_DECODED_AGAIN
@@ -91,8 +138,11 @@ class FrameKeeper:
         is_full = not self.samples.shows_every_frame and self.pictures.end >= MOST_BYTES
         if self._is_worth_it is False or is_full:
             return
-        jpeg = shard_jpeg(picture, self.shards.picture_max_px, self.shards.jpeg_quality)
-        self.pictures.put((episode_index, camera, frame_index, ""), jpeg)
+        key = episode_index, camera, frame_index, ""
+        if not self.pictures.pack(key, picture):
+            config = self.shards
+            jpeg = shard_jpeg(picture, config.picture_max_px, config.jpeg_quality, half_luma)
+            self.pictures.put(key, jpeg)
 
     def drop(self, episode_index: int, camera: str) -> None:
         for key in [key for key in self.pictures.places if key[:2] == (episode_index, camera)]:

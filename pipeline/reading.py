@@ -207,8 +207,6 @@ def most_change(of_views: Sequence[np.ndarray]) -> np.ndarray:
     So a view that a hand or the arm hides takes nothing away from what another one shows, and the noise of a view that
     shows nothing adds nothing (docs/data.md has what it is worth).
     """
-    if len(of_views) == 1:
-        return of_views[0]
     return np.max(of_views, axis=0)
 
 
@@ -248,9 +246,7 @@ def _matrix(lists: pa.ChunkedArray) -> np.ndarray:
 
 def _earlier(values: np.ndarray, frames: int) -> np.ndarray:
     """Rows [n, ...] as if they had come so many frames earlier; the rows at the ends are repeated."""
-    if frames:
-        return values[np.clip(np.arange(len(values)) + frames, 0, len(values) - 1)]
-    return values
+    return values[np.clip(np.arange(len(values)) + frames, 0, len(values) - 1)]
 
 
 def by_task(
@@ -260,14 +256,9 @@ def by_task(
 
     Nobody knows what an episode without a text has in common with others: it is alone, under its episode_index.
     """
-    episodes_by_task: dict[str | int, list[Signals]] = {}
-    for episode in episodes:
-        if episode.task:
-            task = same_as.get(episode.task, episode.task)
-        else:
-            task = episode.episode_index
-        episodes_by_task.setdefault(task, []).append(episode)
-    return episodes_by_task
+    return grouped(
+        ((e.task and same_as.get(e.task, e.task)) or e.episode_index, e) for e in episodes
+    )
 
 
 def task_signals(episodes: Sequence[Signals]) -> list[Signals]:

@@ -85,7 +85,7 @@ def listed_fingerprints(lake: Lake | None, configs: Sequence[DatasetConfig]) -> 
     """Of each folder or file that was listed at its place and as its format: what it was then, file by file; else None.
     One that is so still has the format that it had.
     """
-    rows = [] if lake is None else lake.rows(LISTED, [WHOLE_DATASET])
+    rows = lake.once("listed", lambda: lake.rows(LISTED, [WHOLE_DATASET])) if lake else []
     listed = {tuple(place): fingerprint for *place, fingerprint in rows}
     return [None if c.is_remote else listed.get((c.name, c.source, c.format)) for c in configs]
 

@@ -10,7 +10,7 @@ form of the forward-backward algorithm of hidden Markov models, Rabiner 1989).
 
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import batched, chain, combinations
+from itertools import batched, chain, combinations, product
 from statistics import median
 
 import numpy as np
@@ -427,9 +427,7 @@ def episodes_beside_references(
 ) -> Iterator[tuple[int, dict[int, Beside]]]:
     """Each episode, by its place, beside some of the references, by theirs; a few episodes at a time."""
     for places in batched(episodes, AT_ONCE):
-        pairs: list[tuple[int, int]] = []
-        for i in places:
-            pairs += [(i, r) for r in references[i]]
+        pairs = [*chain.from_iterable(product([i], references[i]) for i in places)]
         alignments = alignments_by_distance(
             [distances(episodes[i], reference_moments[r], usual_scales) for i, r in pairs]
         )

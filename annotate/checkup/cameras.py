@@ -93,33 +93,37 @@ def picture_jumps(run: RunSignals) -> Iterator[Measurement]:
     if len(run) < JUMPS.frames:
         return
     for camera in run.cameras:
-        yield _leap("camera_jumps", run, camera, camera.change[1:])
-        yield _leap_that_stays("camera_jumps light", run, camera, camera.luma_mean)
-        yield _leap_that_stays("camera_jumps sharpness", run, camera, camera.sharpness)
+        yield from _leap("camera_jumps", run, camera, camera.change[1:])
+        yield from _leap_that_stays("camera_jumps light", run, camera, camera.luma_mean)
+        yield from _leap_that_stays("camera_jumps sharpness", run, camera, camera.sharpness)
 
 
-def _leap(limit: str, run: RunSignals, camera: CameraSignals, steps: np.ndarray) -> Measurement:
-    """The largest step of [n - 1], beside the largest one but for the `cuts` of its limit."""
+def _leap(
+    limit: str, run: RunSignals, camera: CameraSignals, steps: np.ndarray
+) -> Iterator[Measurement]:
+    """The largest step of [n - 1], beside the largest one but for the `cuts` of its limit; none of a small one."""
     # Where a black stretch begins and ends is told of that
     steps = np.where(camera.is_black[1:] | camera.is_black[:-1], 0.0, steps.astype(np.float64))
     frame = int(np.argmax(steps)) + 1
     size = float(steps[frame - 1])
+    if size < LIMITS[limit].minimum:
+        return
     light = abs(float(camera.luma_mean[frame] - camera.luma_mean[frame - 1]))
     kind = "the brightness leaps" if light >= JUMPS.light * size else "what it shows leaps"
     usual_step = float(np.sort(steps)[-1 - LIMITS[limit].cuts])
     stretch = frame, frame + 1
     words = {"kind": kind}
-    return Measurement(limit, run, size, usual_step, stretch, camera.camera, words=words)
+    yield Measurement(limit, run, size, usual_step, stretch, camera.camera, words=words)
 
 
 def _leap_that_stays(
     limit: str, run: RunSignals, camera: CameraSignals, values: np.ndarray
-) -> Measurement:
+) -> Iterator[Measurement]:
     """By how much the medians before and after the largest step of values [n] differ, where that is less."""
-    leap = _leap(limit, run, camera, np.abs(np.diff(values.astype(np.float64))))
-    frame, _ = leap.stretch or (0, 0)
-    around = num_frames(JUMPS.stays_s, run.fps)
-    median_before = float(np.median(values[max(0, frame - around) : frame]))
-    stays = abs(float(np.median(values[frame : frame + around])) - median_before)
-    words = {"kind": f"the {'sharpness' if 'sharpness' in limit else 'brightness'} leaps"}
-    return leap._replace(measured=stays, size=min(stays, leap.measured), words=words)
+    for leap in _leap(limit, run, camera, np.abs(np.diff(values.astype(np.float64)))):
+        frame, _ = leap.stretch or (0, 0)
+        around = num_frames(JUMPS.stays_s, run.fps)
+        median_before = float(np.median(values[max(0, frame - around) : frame]))
+        stays = abs(float(np.median(values[frame : frame + around])) - median_before)
+        words = {"kind": f"the {'sharpness' if 'sharpness' in limit else 'brightness'} leaps"}
+        yield leap._replace(measured=stays, size=min(stays, leap.measured), words=words)

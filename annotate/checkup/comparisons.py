@@ -102,14 +102,16 @@ def clipped_action(run: RunSummary, group: Group) -> Iterator[Measurement]:
 def dead_dimensions(run: RunSummary, group: Group) -> Iterator[Measurement]:
     """A dimension that keeps exactly one value, while others of its column move: how many of the other runs move it."""
     for name, column in run.columns.items():
-        other_columns = group.columns(name, column)
         ranges = column.high - column.low
+        is_dead = (ranges == 0) & column.arm
+        # Few have any: only those are compared
+        other_columns = group.columns(name, column) if is_dead.any() else ()
         if not other_columns or not (ranges > 0).any():
             continue
         other_ranges = np.array([c.high - c.low for c in other_columns])
         usual_ranges = np.median(other_ranges, axis=0)
         shares = (other_ranges > LIMITS["dead_dimension"].moves * usual_ranges).mean(axis=0)
-        for d in np.flatnonzero((ranges == 0) & (usual_ranges > 0) & column.arm).tolist():
+        for d in np.flatnonzero(is_dead & (usual_ranges > 0)).tolist():
             yield Measurement(
                 "dead_dimension",
                 run,

@@ -230,13 +230,10 @@ def row_curve(run: RunSignals) -> np.ndarray | None:
     arm_motion = compressed_curve(run.arm_speed)
     # The change of frame 0 is not known
     changes = [np.r_[c.change[1:2], c.change[1:]].astype(np.float64) for c in run.cameras]
-    curves = [
-        correlations(compressed_curve(change), arm_motion, max_lag)
-        for change in changes
-        if change.std() > 0
-    ]
-    if curves:
-        return np.mean(curves, axis=0)
+    seen_changes = [compressed_curve(change) for change in changes if change.std() > 0]
+    if seen_changes:
+        curves = correlations(np.stack(seen_changes), arm_motion[None], max_lag)
+        return np.mean(curves[:, 0], axis=0)
     return None
 
 

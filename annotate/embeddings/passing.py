@@ -69,7 +69,14 @@ class EmbeddingPass:
             return every_nth(self.config.hz, fps)
         return 0
 
-    def keep(self, episode_index: int, camera: str, frame_index: int, picture: Picture) -> None:
+    def keep(
+        self,
+        episode_index: int,
+        camera: str,
+        frame_index: int,
+        picture: Picture,
+        half_luma: np.ndarray | None = None,
+    ) -> None:
         """The next picture of a camera; frames rise."""
         key = episode_index, camera
         if key != self._open:

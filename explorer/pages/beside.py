@@ -22,10 +22,11 @@ from explorer.episode import (
     find_dataset,
     find_episode,
 )
-from explorer.pages.outcomes import stated_outcome
 from explorer.review_queue import QueuePlace
 from explorer.site import Explorer, Visiting
 from explorer.tasks import MOST_LISTED, shown_tasks
+from warehouse.lake import outcomes
+from warehouse.lake.corrections import recording_of
 
 router = APIRouter(prefix="/review/beside/{dataset}")
 UNSURE = 0.7  # steps that are less sure are named, so that one looks there
@@ -123,7 +124,9 @@ def page(
         ),
         unsure=unsure_steps(run["segments"]),
         place=place,
-        stated=stated_outcome(reader, dataset, episode_index),
+        stated=outcomes.standing(
+            visit.lake, dataset, episode_index, recording_of((dataset, episode_index), facts)
+        ),
     )
 
 

@@ -183,9 +183,10 @@ def judgement_of(reader: LakeReader, place: Place) -> str:
     current = reader.dicts(
         "FROM current_corrections WHERE dataset = ? AND episode_index = ?", *place
     )
-    if any(row["status"] == REJECTED for row in current):
+    by_status = {row["status"]: row for row in current}
+    if REJECTED in by_status:
         return WRONG
-    accepted = next((row for row in current if row["status"] == ACCEPTED), None)
+    accepted = by_status.get(ACCEPTED)
     if accepted is None:
         return OPEN
     episode = find_episode(reader, *place)

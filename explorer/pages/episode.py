@@ -35,10 +35,10 @@ from explorer.episode import (
 )
 from explorer.facets import places_by_value, tags_of
 from explorer.index import Indexed
-from explorer.pages.outcomes import stated_outcome
 from explorer.review_queue import ReviewQueue, place_of
 from explorer.site import BASELINES, Visit, Visiting
-from warehouse.lake.corrections import parsed
+from warehouse.lake import outcomes
+from warehouse.lake.corrections import parsed, recording_of
 
 router = APIRouter()
 # Names of lines, with a value per frame of each
@@ -135,7 +135,9 @@ def page(visit: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTMLResp
         following=episode_after,
         place=place_of(visit, queue, dataset, episode_index) if queue else None,
         newest_correction=correction_state(reader, dataset, episode_index)["newest"],
-        stated=stated_outcome(reader, dataset, episode_index),
+        stated=outcomes.standing(
+            visit.lake, dataset, episode_index, recording_of((dataset, episode_index), facts)
+        ),
         marks=tags_of(reader, [(dataset, episode_index)])[dataset, episode_index],
         tags=[*places_by_value(reader, "tag")],
         people=[*places_by_value(reader, "assigned")],

@@ -11,7 +11,6 @@ from pydantic import BaseModel
 
 from core.domain.label import DONE, IDLE, STEP
 from explorer.access import LakeReader
-from explorer.corrected_labels import corrected_places
 from explorer.episode import EpisodeIndex, active_run, label_as_said
 from explorer.pages.corrections import Judged, Said
 from explorer.site import Speaking
@@ -45,16 +44,6 @@ class TakenBack(BaseModel):
 
     import_id: str
     author: str | None = None
-
-
-def stated_outcome(reader: LakeReader, dataset: str, episode_index: int) -> dict[str, Any] | None:
-    """What people said of how a run ended: its row of current_outcomes, which counts; None: nobody did."""
-    if (dataset, episode_index) not in corrected_places(reader, "outcome"):
-        return None
-    rows = reader.dicts(
-        "FROM current_outcomes WHERE dataset = ? AND episode_index = ?", dataset, episode_index
-    )
-    return next(iter(rows), None)
 
 
 @router.post(OF_EPISODE)
@@ -101,7 +90,7 @@ def say(speech: Speaking, dataset: str, episode_index: EpisodeIndex, ended: Ende
 def undo(
     speech: Speaking, dataset: str, episode_index: EpisodeIndex, taken: TakenBack
 ) -> JSONResponse:
-    """Take back an outcome, and the label that was said together with it. Answers with the id of what says so."""
+    """Take back an outcome, and the label said with it. Answers with the id of that."""
 
     def written(reader: LakeReader, lake: LakeConnection) -> dict[str, Any]:
         in_force = outcomes.standing(lake, dataset, episode_index)

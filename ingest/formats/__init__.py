@@ -45,7 +45,7 @@ FORMATS: tuple[Format, ...] = (
         frames_as_in_file=True,
         signs=("task_info/", "observations/", "proprio_stats/"),
     ),
-    Format("rh20t", "ingest.formats.rh20t", levels=1),
+    Format("rh20t", "ingest.formats.rh20t", levels=1, signs=("_user_",)),
     Format(
         "droid",
         "ingest.formats.droid",
@@ -53,7 +53,13 @@ FORMATS: tuple[Format, ...] = (
         levels=None,
         signs=("trajectory.h5",),
     ),
-    Format("table30", "ingest.formats.table30", frames_as_in_file=True, levels=1),
+    Format(
+        "table30",
+        "ingest.formats.table30",
+        frames_as_in_file=True,
+        levels=1,
+        signs=("meta/task_info.json", "data/episode_"),
+    ),
     Format("robotwin", "ingest.formats.robotwin", needs_rows=True, levels=2, signs=(".hdf5",)),
     LEROBOT,
     Format(
@@ -79,7 +85,13 @@ FORMATS: tuple[Format, ...] = (
     Format(
         "hdf5", "ingest.formats.hdf5", needs_rows=True, levels=None, signs=(".hdf5", ".h5", ".hdf")
     ),
-    Format("robo_dopamine", "ingest.formats.robo_dopamine", frames_as_in_file=True, levels=1),
+    Format(
+        "robo_dopamine",
+        "ingest.formats.robo_dopamine",
+        frames_as_in_file=True,
+        levels=1,
+        signs=("annotated_keyframes.json",),
+    ),
     VIDEO,
 )
 FORMAT_NAMES = tuple(f.name for f in FORMATS)

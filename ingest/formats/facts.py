@@ -11,6 +11,7 @@ import numpy as np
 from ingest.formats.listing import ListingBuilder, texts_among
 from ingest.formats.side_files import parse_json
 from ingest.formats.tables import rate_of
+from ingest.formats.writers import inside
 from ingest.signals.naming import words
 
 TIME_UNITS_S = (1.0, 1e-3, 1e-6, 1e-9)
@@ -126,6 +127,21 @@ def first_rate(values: Iterable[Any]) -> float | None:
         if rate := rate_of(single):
             return rate
     return None
+
+
+def rate_of_simulation(env: Mapping[str, Any]) -> list[Any]:
+    """What could be the control rate, in the places where writers keep it in env_args."""
+    step_s = inside(env, "sim_args/dt")
+    steps = inside(env, "sim_args/decimation")
+    is_stepped = (
+        isinstance(step_s, int | float) and isinstance(steps, int | float) and step_s * steps > 0
+    )
+    stepped = [round(1 / (step_s * steps), 3)] if is_stepped else []
+    places = (
+        "env_kwargs/control_freq", "control_freq", "env_kwargs/sim_config/control_freq", "fps", "env_kwargs/fps",
+        "env_info/env_kwargs/sim_config/control_freq",
+    )  # fmt: skip
+    return [*(inside(env, place) for place in places), *stepped]
 
 
 # Instructions among texts, also within texts that hold JSON

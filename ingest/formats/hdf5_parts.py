@@ -21,6 +21,7 @@ from ingest.formats.facts import (
     is_length_name,
     is_rate_name,
     rank_of,
+    rate_of_simulation,
 )
 from ingest.formats.listing import ListingBuilder
 from ingest.formats.row_pictures import form_of
@@ -29,7 +30,7 @@ from ingest.formats.tables import MISSING_NAMES, known_values
 from ingest.formats.tree import Part, Roles, Uses, fields
 from ingest.formats.tree import account as account_for
 from ingest.formats.tree_reader import known_reason, roles_of, why_known
-from ingest.formats.writers import HDF5_WRITERS, Writer, rate_of_simulation, writer_of
+from ingest.formats.writers import HDF5_WRITERS, Writer, writer_of
 from ingest.media.frames import Picture
 from ingest.reasons import DataError, Limits
 from ingest.registry import Keys

@@ -30,6 +30,7 @@ from ingest.episode import (
 )
 from ingest.formats.lerobot_episode import (
     OF_ALL,
+    POINTERS,
     VideoSpan,
     counted_rows,
     match,
@@ -90,7 +91,6 @@ ROOT = re.compile(
 )
 PICTURE_FILE = re.compile(r"(.*?(?:episode[-_](\d+))?)/[^/]+\.(?:png|jpe?g)", re.IGNORECASE)
 MAX_START_S = 1e9  # no video is so long
-POINTERS = ("chunk_index", "file_index", "from_timestamp", "to_timestamp")
 NOT_RECORDED = ""  # of a camera that the metadata leaves empty in an episode: nothing is wrong
 LAST_FRAME = 2**62  # beyond every file's
 

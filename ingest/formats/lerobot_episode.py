@@ -32,9 +32,8 @@ from ingest.signals.naming import Column, named_grippers, names_by_parts
 from ingest.sources.files import Source, once
 
 WHOLE_KEYS = ("observation.state", "state", "action", "actions")
-PART = re.compile(
-    r"(observation\.states?|states?|actions?)\."
-)  # how columns begin that hold a part
+# How columns begin that hold a part
+PART = re.compile(r"(observation\.states?|states?|actions?)\.")
 BESIDE = "observation."  # where a gripper may stand in a column of its own
 NUMBERS = (
     "float16",
@@ -142,7 +141,7 @@ def _roles(source: Source, *columns: tuple[str, int, bool]) -> tuple[Roles, Name
     roles, is_state_sliced = _with_slices(source, roles, "state", widths)
     roles, is_action_sliced = _with_slices(source, roles, "action", widths)
     # A gripper is looked for in the state first
-    is_named = bool(named_grippers(_of(roles.names, roles.state.paths)))
+    is_named = bool(named_grippers(_joined_names(roles.names, roles.state.paths)))
     is_sliced = is_state_sliced or (is_action_sliced and not is_named)
     return roles, "modality.json" if is_sliced else "name"
 
@@ -176,7 +175,7 @@ def _with_slices(
     """
     vector = {"state": roles.state, "action": roles.action}[column]
     names = dict(roles.names)
-    if vector.why == REGISTERED or named_grippers(_of(names, vector.paths)):
+    if vector.why == REGISTERED or named_grippers(_joined_names(names, vector.paths)):
         return roles, False
     paths = list(vector.paths)
     for stored, slices in slices_by_column(source, column).items():
@@ -187,10 +186,10 @@ def _with_slices(
             paths.append(path)
     vector = Vector(tuple(dict.fromkeys(paths)), vector.why or f"{MODALITY} names it")
     roles = roles._replace(names=names, **{column: vector})
-    return roles, bool(named_grippers(_of(names, vector.paths)))
+    return roles, bool(named_grippers(_joined_names(names, vector.paths)))
 
 
-def _of(names: Mapping[str, Sequence[str]], paths: Sequence[str]) -> list[str]:
+def _joined_names(names: Mapping[str, Sequence[str]], paths: Sequence[str]) -> list[str]:
     """The names of the dimensions of some columns."""
     return list(chain.from_iterable(names.get(path, ()) for path in paths))
 
@@ -303,6 +302,7 @@ def _parsed(vector: str, file: str, stored: Any, *, is_of_episode: bool) -> list
 
 TOLERANCE_S = 1e-4  # what LeRobot's reader allows
 SAME_RATE = 0.1  # relative: rows and pictures whose rates differ by less are meant to come at one
+POINTERS = ("chunk_index", "file_index", "from_timestamp", "to_timestamp")  # of each camera
 ROUNDED_S = 1024.0  # from then on float32 times are farther from one another than LeRobot allows
 
 
@@ -553,8 +553,7 @@ def span_of(source: Source, camera: str, episode_index: int, start_s: float) -> 
 
 @once
 def _claims(source: Source, camera: str) -> _Claims:
-    pointers = ("chunk_index", "file_index", "from_timestamp", "to_timestamp")
-    names = ["episode_index", "length", *(f"videos/{camera}/{name}" for name in pointers)]
+    names = ["episode_index", "length", *(f"videos/{camera}/{name}" for name in POINTERS)]
     uris = filter(META_EPISODES.match, source.files)
     tables = [number_columns(source, uri, names) for uri in uris]
     # A row for each episode

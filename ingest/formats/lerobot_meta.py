@@ -105,7 +105,7 @@ def read_info(source: Source) -> dict[str, Any]:
     # The registry's rate overrules the stated one, which may then be absent
     if not source.config.fps and rate_of(info.get("fps")) is None:
         raise DataError(f"{INFO} has no fps", "no_metadata")
-    if tables := sorted({match[1] for uri in source.files if (match := LANCE_TABLE.match(uri))}):
+    if tables := sorted({m[1] for m in filter(None, map(LANCE_TABLE.match, source.files))}):
         stored = info.get("storage_format", "none stated")
         detail = (
             f"rows and pictures lie in Lance tables ({', '.join(tables)}; storage_format: {stored})"

@@ -202,8 +202,8 @@ def _episodes_of(
         pictures = camera_columns(dataset.info, schema)
         for (episode, _), place, fact, table in zip(stretches, places, facts, tables, strict=True):
             evidence = _evidence(table.select(numbers), flag_names)
-            tasks = table["task_index"].unique().to_pylist() if has_tasks else ()
-            known_tasks = tuple(task for task in tasks if task is not None and task >= 0)
+            tasks = known(single_numbers(table["task_index"])).tolist() if has_tasks else ()
+            known_tasks = tuple(int(task) for task in dict.fromkeys(tasks) if task >= 0)
             is_early = END_MARK in numbers and ends_early(single_numbers(table[END_MARK]))
             rows = EpisodeRows(uri, *place, known_tasks, pictures, fact, evidence, is_early)
             episode_rows.append((episode, rows))
@@ -215,7 +215,8 @@ def _stretches(file: pq.ParquetFile, limits: Limits) -> list[tuple[int, int]]:
     stretches = list[tuple[int, int]]()
     start_row = 0
     for batch in batches(file, ["episode_index"]):
-        episodes = batch[0].cast(pa.int64()).fill_null(-1).to_numpy()
+        numbers = batch[0].to_numpy(zero_copy_only=False)  # float64 with NaN, where some are null
+        episodes = np.nan_to_num(numbers, nan=-1).astype(np.int64)
         previous_episode = np.array([stretches[-1][0]]) if stretches else episodes[:1] - 1
         starts = np.flatnonzero(np.diff(episodes, prepend=previous_episode))
         stretches += zip(episodes[starts].tolist(), (starts + start_row).tolist(), strict=True)

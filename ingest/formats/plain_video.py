@@ -19,13 +19,13 @@ import json
 import posixpath
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from core.values import short_hash
 from ingest.episode import EpisodeData, EpisodeRecord, Listing
+from ingest.formats.facts import RATES_DIFFER, spelt
 from ingest.formats.folders import frames_of, is_video, probed, stated_steps, videos_of
 from ingest.formats.listing import (
     ListingBuilder,
@@ -35,19 +35,20 @@ from ingest.formats.listing import (
 )
 from ingest.formats.side_files import read_table
 from ingest.formats.tables import (
-    named_columns,
+    numbered_if_several,
     others_in_npz,
     rate_of,
     read_npy,
     read_npz,
 )
 from ingest.formats.tree import Part, account
-from ingest.formats.tree_reader import why_known
+from ingest.formats.tree_reader import ArrayTree, why_known
+from ingest.formats.writers import BESIDE_VIDEOS, LONE_ARRAY, WORDS_OF_ROWS, known_by
 from ingest.media.frames import CAMERA_RATE_TOLERANCE, VIDEO_SUFFIXES, VideoError
 from ingest.media.video import VideoInfo, open_video
 from ingest.reasons import DataError
 from ingest.registry import Keys
-from ingest.signals.naming import Column, words
+from ingest.signals.naming import words
 from ingest.sources.files import Source, once
 
 ROBODM_SUFFIX = ".mkv"
@@ -77,15 +78,8 @@ NOTE_USES = {
     "fps": ("rate", "its name"),
 }
 FPS = 30.0
-RATES_DIFFER = 0.05  # relative, of a stated one and the video's own
 # Of rows beside videos
 ARRAY_SUFFIXES = (".npz", ".npy")
-ACTION_WORDS = {"action", "actions", "command", "commands", "cmd", "control", "ctrl", "target"}
-STATE_WORDS = {
-    "state", "states", "qpos", "proprio", "proprioception", "observation", "obs", "joint", "joints", "position",
-    "positions", "pose", "poses", "eef", "ee", "tcp", "gripper", "grippers", "hand", "hands",
-}  # fmt: skip
-TIME_WORDS = {"time", "times", "timestamp", "timestamps"}
 SEPARATORS = "_-."
 
 
@@ -333,19 +327,11 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     frames = frames_of(source, record)
     if record.data_uri is None:
         return EpisodeData(record, None, None, None, frames)
-    arrays = _arrays(source, [video.uri for video in record.videos])
-    state, action, _ = _joined(arrays, record.num_rows)
-    return EpisodeData(record, state, action, None, frames)
+    tree = _tree(source, [video.uri for video in record.videos])
+    return _fitting(tree, record.num_rows).episode(record, frames)
 
 
 # Rows beside videos: NumPy arrays of as many rows as the video has frames
-
-
-class _Array(NamedTuple):
-    uri: str
-    name: str  # in its file, or what the file's name says; "" for neither
-    column: Column | None  # None: nothing says it
-    values: np.ndarray  # [n, d]
 
 
 def with_rows(listing: ListingBuilder) -> tuple[str, ...]:
@@ -367,38 +353,38 @@ def with_rows(listing: ListingBuilder) -> tuple[str, ...]:
     )
     num_frames = record.num_rows or next(counts, None)
     try:
-        arrays = _arrays(source, videos)
-        _, _, files = _joined(arrays, num_frames)
+        tree = _tree(source, videos)
+        fitting = _fitting(tree, num_frames)
     except DataError as e:
         listing.warn(e.reason, f"{e}; its rows are not used", record.episode_index, file=uris[0])
         return ()
+    files = tuple(dict.fromkeys(map(fitting.files.__getitem__, fitting.arrays)))
     listing.change_last(num_rows=num_frames, data_uri=files[0])
-    _account_for_arrays(listing, arrays, num_frames)
+    _account_for_arrays(listing, tree, fitting, num_frames)
     _account_for_others(listing, [uri for uri in uris if uri.lower().endswith(".npz")])
     return files
 
 
 def _account_for_arrays(
-    listing: ListingBuilder, arrays: Sequence[_Array], num_frames: int | None
+    listing: ListingBuilder, tree: ArrayTree, fitting: ArrayTree, num_frames: int | None
 ) -> None:
     """What each array beside the videos of an episode, of which some are read, is used for."""
-    parts: list[Part] = []
-    uses: dict[str, tuple[str, str]] = {}
-    problems: dict[str, str] = {}
-    for uri, name, column, values in arrays:
-        title = name or posixpath.splitext(uri)[1]
-        path = posixpath.join(uri, title)
-        parts.append(Part(path, "array", (None, values.shape[1]), str(values.dtype), uri, title))
-        if column and len(values) == num_frames:
-            uses[path] = (column, "its name, or the only one")
-        elif column:
-            problems[path] = f"{len(values)} rows for {num_frames} frames"
+    uses = tree.roles().uses
+    others = uses.keys() - fitting.arrays.keys()
+    problems = {p: f"{len(tree.arrays[p])} rows for {num_frames} frames" for p in others}
+    parts = [
+        part._replace(
+            shape=(None, *part.shape[1:]),
+            title=part.path.removeprefix(f"{part.file}/").partition(" key=")[0],
+        )
+        for part in tree.parts()
+    ]
+    read = {path: uses[path] for path in fitting.arrays}
 
     def why_left_out(part: Part) -> str:
-        is_time = part.path not in problems and not TIME_WORDS.isdisjoint(words(part.title))
-        return "times: frames of plain videos are counted" if is_time else ""
+        return "" if part.path in problems else known_by(BESIDE_VIDEOS, part.path)
 
-    account(listing.parts, parts, uses, why_left_out, problems=problems)
+    account(listing.parts, parts, read, why_left_out, problems=problems)
 
 
 def _account_for_others(listing: ListingBuilder, uris: Iterable[str]) -> None:
@@ -412,14 +398,6 @@ def _account_for_others(listing: ListingBuilder, uris: Iterable[str]) -> None:
         account(
             listing.parts, parts, {}, why_known, "rows of numbers alone are read, [n] or [n, d]"
         )
-
-
-def _arrays(source: Source, videos: Sequence[str]) -> list[_Array]:
-    """All arrays of an episode; the only one, where nothing says what it is, is the action. Raises DataError."""
-    arrays = list(_stored_arrays(source, videos))
-    if len(arrays) == 1 and arrays[0].column is None:
-        return [arrays[0]._replace(column="action", name=arrays[0].name or "action")]
-    return arrays
 
 
 @once
@@ -456,8 +434,8 @@ def _belongs(uri: str, stems: Sequence[str], is_alone: bool) -> bool:
     label = _label(uri, stems)
     if label is None:
         parts = words(posixpath.basename(posixpath.splitext(uri)[0]))
-        return is_alone and bool(parts) and {*parts} <= ACTION_WORDS | STATE_WORDS
-    return not label or _says(label) is not None
+        return is_alone and bool(parts) and {*parts} <= WORDS_OF_ROWS
+    return not label or not WORDS_OF_ROWS.isdisjoint(words(label))
 
 
 def _label(uri: str, stems: Sequence[str]) -> str | None:
@@ -475,37 +453,53 @@ def _label(uri: str, stems: Sequence[str]) -> str | None:
     return min(labels, key=len, default=None)
 
 
-def _says(name: str) -> Column | None:
-    """What an array of this name is of."""
-    parts = words(name)
-    if not ACTION_WORDS.isdisjoint(parts):
-        return "action"
-    return None if STATE_WORDS.isdisjoint(parts) else "state"
+def _tree(source: Source, videos: Sequence[str]) -> ArrayTree:
+    """All arrays of an episode, by their file, what they are called, and the words that say what they are.
+
+    The only one, where nothing says it, is the action. Raises DataError.
+    """
+    stored = list(_stored_arrays(source, videos))
+    keys = source.config.keys
+    state: list[str] = []
+    action: list[str] = []
+    arrays: dict[str, np.ndarray] = {}
+    files: dict[str, str] = {}
+    names: dict[str, Sequence[str]] = {}
+    for uri, label, key, values in stored:
+        title = label if key.startswith("arr_") or not key else key
+        is_state = not {key, label}.isdisjoint(keys.state)
+        is_action = not is_state and not {key, label}.isdisjoint(keys.action)
+        if not title:
+            title = "state" if is_state else "action"
+        path = f"{uri}/{title} key={spelt(key)} label={spelt(label)}"
+        state += [path] * is_state
+        action += [path] * is_action
+        arrays[path] = values
+        files[path] = uri
+        names[path] = numbered_if_several(title, values.shape[1])
+    registered = Keys(state=tuple(state) or keys.state, action=tuple(action) or keys.action)
+    tree = ArrayTree(arrays, files, names, registered, BESIDE_VIDEOS)
+    if len(arrays) == 1 and not tree.roles().uses:
+        return tree._replace(keys=Keys(), writer=LONE_ARRAY)
+    return tree
 
 
-def _joined(
-    arrays: Iterable[_Array], num_frames: int | None
-) -> tuple[pa.Table | None, pa.Table | None, tuple[str, ...]]:
-    """State, action and the files that they are in. Raises DataError where no array has as many rows as frames."""
-    parts: dict[str | None, list[tuple[str, np.ndarray]]] = {"state": [], "action": []}
-    files: dict[str, None] = {}
-    for uri, name, column, values in arrays:
-        if column and len(values) == num_frames:
-            files[uri] = None
-            parts[column].append((name or column, values))
-    if not files:
-        lengths = (
-            " or ".join(map(str, sorted({len(array.values) for array in arrays if array.column})))
-            or "no"
-        )
+def _fitting(tree: ArrayTree, num_frames: int | None) -> ArrayTree:
+    """State and action that have a row for each frame. Raises DataError where there are none."""
+    uses = tree.roles().uses
+    read = {path: values for path, values in tree.arrays.items() if path in uses}
+    fitting = {path: values for path, values in read.items() if len(values) == num_frames}
+    if not fitting:
+        lengths = " or ".join(map(str, sorted({*map(len, read.values())}))) or "no"
         frames = "an unknown number of" if num_frames is None else num_frames
         raise DataError(f"{lengths} rows for {frames} frames", "length_differs")
-    return named_columns(parts["state"]), named_columns(parts["action"]), tuple(files)
+    return tree._replace(arrays=fitting)
 
 
-def _stored_arrays(source: Source, videos: Sequence[str]) -> Iterator[_Array]:
-    """All arrays of an episode, as far as keys and names say what they are. Raises DataError."""
-    keys = source.config.keys
+def _stored_arrays(
+    source: Source, videos: Sequence[str]
+) -> Iterator[tuple[str, str, str, np.ndarray]]:
+    """Arrays of an episode: file, what its name says beside the video's, key in the file, values. Raises DataError."""
     stems = [posixpath.splitext(uri)[0] for uri in videos]
     for uri in array_files(source, videos):
         label = _label(uri, stems)
@@ -515,19 +509,4 @@ def _stored_arrays(source: Source, videos: Sequence[str]) -> Iterator[_Array]:
             stored = read_npz(source, uri)
         else:
             stored = {"": read_npy(source, uri)}
-        for key, values in stored.items():
-            name = label if key.startswith("arr_") or not key else key
-            yield _Array(uri, name, _column(key, keys) or _column(label, keys), values)
-
-
-def _column(name: str, keys: Keys) -> Column | None:
-    """What an array is of, as the registry says, else its name."""
-    registered: dict[Column, Sequence[str]] = {"state": keys.state, "action": keys.action}
-    for column, names in registered.items():
-        if name in names:
-            return column
-    named_column = _says(name)
-    # Of a column that the registry speaks of there are no others
-    if named_column and registered[named_column]:
-        return None
-    return named_column
+        yield from ((uri, label, key, values) for key, values in stored.items())

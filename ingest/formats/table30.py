@@ -35,7 +35,7 @@ from ingest.formats.side_files import parse_json, parse_json_lines, read_bytes
 from ingest.formats.tables import numbered, rate_of, stated_vectors
 from ingest.formats.tree import Part, account, fields
 from ingest.formats.tree_reader import ArrayTree, roles_of, why_known
-from ingest.formats.writers import GRIPPER, JOINTS, TABLE30
+from ingest.formats.writers import ARM_GRIPPERS, ARM_JOINTS, TABLE30
 from ingest.reasons import DataError
 from ingest.sources.files import Source
 
@@ -196,9 +196,11 @@ def _account_for_states(listing: ListingBuilder, first: Sequence[bytes], uri: st
 def _fields_read(frame: Mapping[str, Any]) -> list[str]:
     """Fields with numbers that may be read; a gripper's buttons values are buttons."""
     buttons = [
-        name for name in GRIPPER if isinstance(frame.get(name), list) and len(frame[name]) != 1
+        name for name in ARM_GRIPPERS if isinstance(frame.get(name), list) and len(frame[name]) != 1
     ]
-    return [name for name in (*JOINTS, *GRIPPER, TIME) if name in frame and name not in buttons]
+    return [
+        name for name in (*ARM_JOINTS, *ARM_GRIPPERS, TIME) if name in frame and name not in buttons
+    ]
 
 
 def _content(source: Source, uri: str) -> bytes:
@@ -230,7 +232,7 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
             arrays[path] = UR5_CLOSED - values if is_closed else values
             prefix = f"{arm}.".lstrip(".")
             names[path] = numbered(f"{prefix}joint", values.shape[1])
-            if field in GRIPPER:
+            if field in ARM_GRIPPERS:
                 names[path] = [f"{prefix}gripper_opening"]
     tree = ArrayTree(arrays, dict.fromkeys(arrays, uri), names, source.config.keys, TABLE30)
     # Of a remote source only the metadata's count was known; now the rows themselves are there

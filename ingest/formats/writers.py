@@ -265,12 +265,7 @@ RLDS_WRITERS = (
     _converter(OPEN_X, OXE, ("observation/state",)),
     _converter(OPEN_X, OXE, ("observation/proprio",)),
     _converter(OPEN_X, OXE, ("observation/robot_state",)),
-    _converter(
-        "TACO Play",
-        OXE + "taco_play",
-        ("observation/robot_obs",),
-        ("(rel_)?actions.*", IN_OTHER_TERMS),
-    ),
+    _converter("TACO Play", OXE + "taco_play", ("observation/robot_obs",), ("(rel_)?actions.*", IN_OTHER_TERMS)),
     _converter(OPEN_X, OXE, ("robot_state",)),
     _converter(
         "DROID",
@@ -330,14 +325,8 @@ RLDS_WRITERS = (
         ("observation/effector_translation",),
         (r"observation/effector_target_translation", "where the effector was sent"),
     ),
-    Writer(
-        "RLDS",
-        "github.com/google-research/rlds",
-        action=(("action",),),
-        naming="leaf",
-        known=RLDS_KNOWN,
-    ),
-)
+    Writer("RLDS", "github.com/google-research/rlds", action=(("action",),), naming="leaf", known=RLDS_KNOWN),
+)  # fmt: skip
 
 UMI_PARTS = ("eef_pos", "eef_rot_axis_angle", "gripper_width")
 ZARR_WRITER = Writer(
@@ -426,19 +415,18 @@ RH20T = Writer(
         ("calib_quality", "how well the cameras were calibrated"),
     ),
 )
-JOINTS = ("qpos", "joint_positions")  # ALOHA has both: of the arm, and of the one that leads it
-GRIPPER = ("gripper_width", "gripper")  # Franka has both: metres, and two buttons
-ARMS = ("left", "right")
+ARM_JOINTS = ("qpos", "joint_positions")  # ALOHA has both: of the arm, and of the one that leads it
+ARM_GRIPPERS = ("gripper_width", "gripper")  # Franka has both: metres, and two buttons
 # Of one arm, or of two
 TABLE30 = Writer(
     "Table30",
     "the card of RoboChallenge's Table30, and that of Table30 v2",
     state=(
-        *product(JOINTS, GRIPPER),
+        *product(ARM_JOINTS, ARM_GRIPPERS),
         *product(
             *(
                 map("{}/{}".format, repeat(arm), names)
-                for arm, names in product(ARMS, (JOINTS, GRIPPER))
+                for arm, names in product(("left", "right"), (ARM_JOINTS, ARM_GRIPPERS))
             )
         ),
     ),
@@ -450,7 +438,7 @@ TABLE30 = Writer(
             "the pose of the hand: the joints are read",
         ),
         ("joint_vel", "velocities: the joints are read"),
-        ("|".join((*JOINTS, *GRIPPER)), "the same of the leading arm, or as a button"),
+        ("|".join((*ARM_JOINTS, *ARM_GRIPPERS)), "the same of the leading arm, or as a button"),
         # Of task_info.json and task_desc.json, and of an episode
         ("task_name", "the name of the task's folder"),
         ("scoring", "how judges score a run"),
@@ -459,6 +447,51 @@ TABLE30 = Writer(
         ("episode_idx|episode_index", "the number of the episode"),
         ("start_time|end_time", "when it was recorded"),
     ),
+)
+# What files of numbers beside videos are called, and arrays in them: the key in a file counts before what its name says
+ACTION_WORDS = ("action", "actions", "command", "commands", "cmd", "control", "ctrl", "target")
+STATE_WORDS = (
+    *(
+        "state",
+        "states",
+        "qpos",
+        "proprio",
+        "proprioception",
+        "observation",
+        "obs",
+        "joint",
+        "joints",
+    ),
+    *(
+        "position",
+        "positions",
+        "pose",
+        "poses",
+        "eef",
+        "ee",
+        "tcp",
+        "gripper",
+        "grippers",
+        "hand",
+        "hands",
+    ),
+)
+TIME_WORDS = ("time", "times", "timestamp", "timestamps")
+WORDS_OF_ROWS = frozenset((*ACTION_WORDS, *STATE_WORDS))
+[A, S, T] = (rf"(\w*_)?({'|'.join(w)})(_\w*)?" for w in (ACTION_WORDS, STATE_WORDS, TIME_WORDS))
+BESIDE_VIDEOS = Writer(
+    "a recorder that calls it so",
+    "recordings of people who keep their numbers beside videos",
+    state=((rf"(?s).* key=(?!{A} )({S} label=\w*|\w* label=(?!{A} ){S}) .*",),),
+    action=((rf"(?s).* key=({A} label=\w*|(?!{S} )\w* label={A}) .*",),),
+    are_patterns=True,
+    known=((rf"(?s).* key=({T} label=\w*|(arr_\w*)? label={T})", "times: frames are counted"),),
+)
+LONE_ARRAY = Writer(
+    "a recorder of one array",
+    "the sample of BridgeData V2 with an array beside each video",
+    action=(("(?s).*",),),
+    are_patterns=True,
 )
 # A column of vectors; else each part of one that info.json declares
 LEROBOT = Writer(
@@ -548,7 +581,7 @@ def writer_of(
 ) -> Writer | None:
     """The first writer all of whose marks are there; None for none."""
     for writer in writers:
-        in_env = all(_inside(env, path) is not None for path in writer.env)
+        in_env = all(inside(env, path) is not None for path in writer.env)
         if in_env and paths >= {*writer.paths} and attributes >= {*writer.attributes}:
             return writer
     return None
@@ -560,23 +593,8 @@ def known_by(writer: Writer | None, path: str) -> str:
     return next((reason for pattern, reason in patterns if re.fullmatch(pattern, path)), "")
 
 
-def _inside(content: Any, path: str) -> Any:
+def inside(content: Any, path: str) -> Any:
     """What lies at a path of an object of objects; None for nothing."""
     for name in path.split("/"):
         content = content.get(name) if isinstance(content, dict) else None
     return content
-
-
-def rate_of_simulation(env: Mapping[str, Any]) -> list[Any]:
-    """What could be the control rate, in the places where writers keep it in env_args."""
-    step_s = _inside(env, "sim_args/dt")
-    steps = _inside(env, "sim_args/decimation")
-    is_stepped = (
-        isinstance(step_s, int | float) and isinstance(steps, int | float) and step_s * steps > 0
-    )
-    stepped = [round(1 / (step_s * steps), 3)] if is_stepped else []
-    places = (
-        "env_kwargs/control_freq", "control_freq", "env_kwargs/sim_config/control_freq", "fps", "env_kwargs/fps",
-        "env_info/env_kwargs/sim_config/control_freq",
-    )  # fmt: skip
-    return [*(_inside(env, place) for place in places), *stepped]

@@ -155,9 +155,9 @@ def extract(tar: Path, name: str, cache: Path, limits: Limits = LIMITS) -> Path:
 def trim(cache: Path, keep: Path, most_bytes: int) -> None:
     """Delete the members used longest ago, so that a whole dataset is never unpacked twice over."""
     copies: list[tuple[int, int, Path]] = []
-    for path in cache.iterdir():
+    for entry in os.scandir(cache):
         with suppress(FileNotFoundError):  # another process was first
-            copies.append(((s := path.stat()).st_mtime_ns, s.st_size, path))
+            copies.append(((s := entry.stat()).st_mtime_ns, s.st_size, Path(entry)))
     excess = sum(size for _, size, _ in copies) - most_bytes
     for _, size, path in sorted(copies):
         if excess > 0 and path != keep and not path.name.startswith(HALF_FILE):

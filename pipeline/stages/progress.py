@@ -8,6 +8,7 @@ import pyarrow as pa
 from core.domain.label import Label
 from core.domain.label_run import choose_active, human_run
 from core.tables import TABLES
+from core.values import grouped
 from pipeline.labelled import (
     LabelledSignals,
     LabelPlace,
@@ -115,11 +116,9 @@ def _active_runs(
 ) -> pa.Table:
     """Which label counts for each episode, with the run that is about to be published among the candidates."""
     # The candidates: runs whose progress the lake has, and this one
-    candidates: dict[int, list[tuple[str, str]]] = {}
-    for episode_index, label_run, annotator, _ in other_labels:
-        candidates.setdefault(episode_index, []).append((label_run, annotator))
-    for episode_index in sorted(labels):
-        candidates.setdefault(episode_index, []).append((place.label_run, context.build.annotator))
+    present = place.label_run, context.build.annotator
+    stored = ((episode, (run, annotator)) for episode, run, annotator, _ in other_labels)
+    candidates = grouped([*stored, *((episode_index, present) for episode_index in sorted(labels))])
 
     # What the build wants to count, the best first
     preferred = _preferred(context, place.label_run, candidates, labels)

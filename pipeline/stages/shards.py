@@ -164,6 +164,9 @@ class PictureDecoder:
     def decode(self, instructions: WantedPictures) -> list[Finding]:
         """Add those that the file lacks; a finding for each camera of which some cannot be had. Of
         an episode that is another recording by now the file keeps none."""
+        for key, instruction in instructions.items():
+            if frame := self.pictures.frame(key):
+                self.pictures.put(key, self._shard_jpeg(frame, key, instruction))
         keys_of_camera: dict[str, dict[int, list[PictureKey]]] = {}
         # The file holds those of the whole chunk: they are not gone through for each episode
         for key in sorted(key for key in instructions if key not in self.pictures.places):

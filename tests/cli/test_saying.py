@@ -1,4 +1,4 @@
-"""Faults that checks find: told by commands, and not again once a person has accepted them."""
+"""Faults, told until a person accepts them; commands that say something, killed."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.kits.cli_kit import Result, called
+from tests.kits.fault_kit import is_killed
 from tests.kits.faulty import FAULTS
 from tests.kits.lake_kit import opened
 from tests.kits.made_corpus import Made
@@ -143,3 +144,40 @@ def test_what_cannot_be_accepted_is_refused(run):
         "no dataset 'tony'"
         in run("say", "acceptance", "tony", "camera_black", "--comment", "x").err
     )
+
+
+STATES = (
+    "SELECT kind, dataset, recording, subject, value, comment, undoes FROM statements ORDER BY ALL",
+    "SELECT dataset, episode_index, recording FROM recordings ORDER BY ALL",
+)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "say tag tiny 2 odd",
+        "undo {tag}",
+        "say outcome tiny --set file={folder}/ends.csv",
+        "takedown tiny --episodes 0,3 --reason withdrawn",
+        "datasets rename tiny leg",
+        pytest.param("datasets remove tiny --yes", marks=pytest.mark.long),
+    ],
+)
+def test_a_killed_command_says_all_or_nothing_and_is_given_again(faulty, tmp_path, capsys, words):
+    """Killed before and behind each of its commits."""
+    (tmp_path / "ends.csv").write_text("episode,success,note\n0,false,fell\n4,true,\n")
+    called(capsys, "say", "tag", "tiny", 1, "even", "--workspace", faulty.space.root)
+    [(tag,)] = faulty.rows("SELECT statement_id FROM statements WHERE kind = 'tag'")
+    words = words.format(tag=tag, folder=tmp_path).split()
+    copies = [faulty.copy(tmp_path / "1")]
+    while is_killed(len(copies), *words, "--workspace", copies[-1].space.root):
+        copies.append(faulty.copy(tmp_path / str(len(copies) + 1)))
+    *killed, whole = copies
+    assert len(killed) >= 2
+    for copy in killed:
+        place = ("--workspace", copy.space.root)
+        for sql in STATES:
+            assert copy.rows(sql) in (faulty.rows(sql), whole.rows(sql))
+        assert '"error"' not in called(capsys, "doctor", "--format", "json", *place).out
+        called(capsys, *words, *place)
+        assert [copy.rows(sql) for sql in STATES] == [whole.rows(sql) for sql in STATES]

@@ -20,7 +20,7 @@ from explorer.access import CorpusView, PageError
 from explorer.app import create_app
 from explorer.pages.beside import unsure_steps
 from explorer.site import Options
-from tests.explorer.test_marks import listed
+from tests.explorer.test_correcting import listed
 from tests.kits.explorer_kit import copy_furnished
 from tests.kits.fault_kit import wait_for
 from tests.kits.faulty import BLACK, FROZEN

@@ -6,14 +6,13 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import suppress
 from typing import Any
 
 import duckdb
 import httpx
 import pytest
 
-from core.paths import Workspace
 from explorer.pages import bulk
 from explorer.pages import corrections as pages
 from explorer.pages.outcomes import failed_from
@@ -21,7 +20,6 @@ from tests.kits.lake_kit import change, opened
 from tests.kits.made_corpus import Made
 from tests.kits.patience import PATIENCE_S
 from tests.kits.visitor import csrf, post, serving, visit
-from warehouse.lake.lake import lake_to_read
 from warehouse.lake.outcomes import StatedOutcome, add_outcomes
 
 
@@ -44,11 +42,6 @@ def accept(client: Any, episode: int) -> httpx.Response:
         "brief": True,
     }
     return post(client, f"/api/corrections/tiny/{episode}/accept", body)
-
-
-def rows(space: Workspace, sql: str) -> list[tuple]:
-    with closing(lake_to_read(space).con) as con:
-        return con.execute(sql).fetchall()
 
 
 def test_a_judgement_is_durable_when_it_is_answered_and_seen_everywhere_at_once(own: Made):
@@ -167,7 +160,7 @@ def test_a_refused_outcome_leaves_no_label_behind(client, own: Made):
     assert own.rows("SELECT * FROM corrections") == []
 
 
-def test_a_failure_from_a_moment_on_is_in_the_label_and_one_undo_takes_both_back(client, own: Made):
+def test_a_failure_from_a_moment_on_is_in_the_label_and_one_undo_takes_both(client, own: Made):
     saved_ids = end(client, 2, "failed", frame=5).json()
     [current] = client.get("/api/corrections/tiny/2").json()["current"]
     assert (current["correction_id"], current["catastrophic_frame"]) == (saved_ids["correction"], 5)
@@ -181,7 +174,7 @@ def test_a_failure_from_a_moment_on_is_in_the_label_and_one_undo_takes_both_back
         == 200
     )
     assert client.get("/api/corrections/tiny/2").json()["current"] == []
-    assert rows(own.space, "FROM current_outcomes") == []
+    assert own.rows("FROM current_outcomes") == []
 
 
 def test_the_step_at_the_moment_of_failure_and_those_after_it_are_not_completed():
@@ -234,7 +227,7 @@ def test_a_queue_is_accepted_after_its_sample_was_right(own: Made, monkeypatch):
     assert own.rows("SELECT count(DISTINCT episode_index), count(*) FROM corrections") == [(5, 5)]
 
 
-def test_a_selection_of_the_gallery_is_accepted_after_its_sample_was_right(own: Made, monkeypatch):
+def test_a_selection_is_accepted_after_its_sample_was_right(own: Made, monkeypatch):
     """Without those of which somebody said something already, and no
     other run than the selected ones."""
     monkeypatch.setattr(bulk, "SAMPLE", 2)
@@ -272,8 +265,7 @@ def test_a_queue_whose_sample_is_wrong_is_not_accepted(own: Made, monkeypatch):
 
 
 class Judging(threading.Thread):
-    """Accepts one episode's label again and again, each time with other words, until nobody answers; `saved`: the ids
-    that were answered for. Where another person was quicker it looks again."""
+    """Judges labels, each time in other words; `saved`: the ids that were answered."""
 
     def __init__(self, url: str, author: str, episodes: list[int], most: int) -> None:
         super().__init__(daemon=True)
@@ -345,7 +337,7 @@ def test_two_people_judge_and_the_explorer_is_killed(own: Made, most: int):
                 saved += person.saved
             assert is_killed or all(len(p.saved) == most for p in people)
     assert len(saved) >= 2 * most + 2 * (most // 2)
-    stored_ids = [row[0] for row in rows(own.space, "SELECT correction_id FROM corrections")]
+    stored_ids = [row[0] for row in own.rows("SELECT correction_id FROM corrections")]
     assert len(stored_ids) == len(set(stored_ids))
     assert set(stored_ids) >= set(saved)
     # Of each person one may have been under way

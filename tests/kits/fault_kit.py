@@ -35,10 +35,30 @@ frames = {{keyframe_interval_s = 0.5}}
 vlm = {{model = "stand-in", endpoints = ["{url}"], reason_interval_s = 1.5, max_attempts = 2, max_concurrency = 2}}
 """
 
+# A program that is killed at a commit: the moments before and behind each, of the lake and of what people said
+KILLED = """
+import os, sys, duckdb
+moment, commits = int(sys.argv.pop(1)), []
+def strike():
+    commits.append(len(commits))
+    if len(commits) == moment:
+        os.kill(os.getpid(), 9)
+def execute(con, sql, *values, execute=duckdb.DuckDBPyConnection.execute):
+    if sql != "COMMIT":
+        return execute(con, sql, *values)
+    strike()
+    execute(con, sql)
+    strike()
+duckdb.DuckDBPyConnection.execute = execute
+sys.setprofile(lambda _, event, call: event[:2] == "c_" and call.__name__ == "commit" and strike())
+import proccorpus
+proccorpus.main()
+"""
+
 
 @dataclass
 class Tally:
-    """What the terminal shows at the end: of each kind of fault, moments tried and what came of them."""
+    """What the terminal shows at the end: by fault the moments tried and what came of them."""
 
     lines: dict[str, Counter] = field(default_factory=dict)
     moments: Counter = field(default_factory=Counter)
@@ -49,7 +69,7 @@ class Tally:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Two shipped datasets, four episodes of each: `long` by the annotator motion, `short` by a model."""
+    """Four episodes of each: `long` by the annotator motion, `short` by a model."""
 
     config: Path
 
@@ -115,7 +135,7 @@ class Whole:
         return cls(digest, hashes_of(workspace / "shards", "*.*"))
 
     def differences(self, workspace: Path) -> list[str]:
-        """Tables and listed shards that are not as they should be. Orphans are the doctor's to tell."""
+        """Tables and listed shards that are not as they should be."""
         other_whole = Whole.of(workspace)
         differing = [
             name for name, digest in self.digest.items() if other_whole.digest.get(name) != digest
@@ -136,6 +156,13 @@ def living(session: int) -> list[int]:
         if int(process_session) == session and state not in "ZX":
             session_pids.append(int(path.parent.name))
     return session_pids
+
+
+def is_killed(moment: int, *words: object) -> bool:
+    """Is a command killed before (odd moments) or behind (even ones) one of its commits?"""
+    program = [sys.executable, "-c", KILLED, str(moment), *map(str, words)]
+    child = subprocess.run(program, cwd=ROOT, capture_output=True, check=False)
+    return child.returncode == -signal.SIGKILL
 
 
 def kill_session(session: int) -> None:
@@ -163,7 +190,7 @@ def doctor(workspace: Path, *options: str) -> Result:
 
 
 def errors(workspace: Path, *, hashes: bool = False) -> list[dict[str, str]]:
-    """What the doctor calls an error: a listed file that is missing, a half shard, labels without a run.
+    """What `proccorpus doctor` calls an error, such as a listed file that is missing.
     Where a first build ended before its first commit, there is no workspace yet, and the doctor says just that.
     """
     result = doctor(workspace, *["--hashes"] * hashes)
@@ -187,7 +214,7 @@ def assert_same_end(workspace: Path, whole: Whole) -> None:
 def assert_recovers(
     corpus: Corpus, workspace: Path, whole: Whole, repeats: "Repeats", tally: Tally, fault: str
 ) -> None:
-    """One more build comes to the end of an uninterrupted one, and asks nothing that was answered."""
+    """One more build ends as an uninterrupted one, and asks nothing that was answered."""
     result = corpus.build(workspace)
     assert (result.returncode, without_progress(result.stderr)) == (0, ""), result.stderr[-3000:]
     assert_same_and_once(workspace, whole, repeats, tally, fault)
@@ -249,7 +276,7 @@ class Repeats:
 
 @dataclass
 class ModelServer:
-    """The stand-in of a model in a process of its own, that is killed and started again on one port."""
+    """The stand-in of a model in a process of its own, always on one port."""
 
     log: Path
     options: Sequence[str] = ()
@@ -294,7 +321,7 @@ def serving_model(folder: Path, *options: str) -> Iterator[ModelServer]:
 
 @dataclass
 class Moment:
-    """A point of a build's run: before or a little after the n-th operation on files of some kind."""
+    """A point of a build by a seed: before or soon after the n-th operation on some files."""
 
     kind: str
     number: int

@@ -14,8 +14,7 @@ from pipeline.config import DatasetBuild, source_build
 from pipeline.plan import STALE
 from pipeline.stage import Output, StageContext
 from pipeline.stages import Stage, Step
-from tests.kits.lake_kit import opened
-from warehouse.lake import Lake, forget_lakes
+from warehouse.lake import Lake, forget_lakes, open_lake
 
 CHUNK_SIZE = 2
 
@@ -60,8 +59,7 @@ class Made:
         return Path(self.build.dataset.source)
 
     def rows(self, sql: str) -> list[tuple]:
-        with opened(self.space, read_only=True) as lake:
-            return lake.rows(sql)
+        return open_lake(self.space).rows(sql)
 
     def rebuild(self, build: DatasetBuild | None = None) -> list[tuple[str, int | None]]:
         """(stage, chunk) of all that a build runs now."""
@@ -84,7 +82,7 @@ def built(build: DatasetBuild, space: Workspace) -> Made:
 
 
 def restored(place: Path, make: Callable[[Path], object]) -> Path:
-    """A folder as `make` wrote it, whatever tests have done to it since: made when it is asked for first, then copied.
+    """A folder as `make` wrote it, whatever tests did to it since: made once, then copied.
 
     It is always at the same path, and its files keep their times: to a build nothing in it has changed.
     """

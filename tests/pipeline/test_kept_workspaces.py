@@ -1,22 +1,19 @@
-"""Workspaces as earlier versions left them (tests/kits/kept_workspaces.py) are opened, built on, and keep what people
-said."""
+"""Workspaces of earlier versions (tests/kits/kept_workspaces.py) keep what people said."""
 
 import json
 import shutil
-import signal
-import subprocess
-import sys
 import tarfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from core.paths import ROOT, Workspace
+from core.paths import Workspace
 from core.tables import TABLES
 from pipeline.build import BuildReport, run_build
 from pipeline.config import source_build
 from tests.kits.cli_kit import DONE, command
+from tests.kits.fault_kit import is_killed
 from tests.kits.kept_workspaces import FOLDER, KEPT
 from warehouse.lake import Lake
 from warehouse.lake.connection import has
@@ -115,25 +112,6 @@ def test_what_people_said_outlives_an_upgrade(kept: Path) -> None:
     assert build(kept).done == []
 
 
-# A program that is killed at a commit: the moments before and behind each, of the lake and of what people said
-KILLED = """
-import os, sys, duckdb
-moment, commits = int(sys.argv.pop(1)), []
-def strike():
-    commits.append(len(commits))
-    if len(commits) == moment:
-        os.kill(os.getpid(), 9)
-def execute(con, sql, *values, execute=duckdb.DuckDBPyConnection.execute):
-    if sql != "COMMIT":
-        return execute(con, sql, *values)
-    strike()
-    execute(con, sql)
-    strike()
-duckdb.DuckDBPyConnection.execute = execute
-sys.setprofile(lambda _, event, call: event[:2] == "c_" and call.__name__ == "commit" and strike())
-import proccorpus
-proccorpus.main()
-"""
 EACH_TIME = 6  # what people said is taken over, and stands in both places
 
 
@@ -144,10 +122,7 @@ def test_an_interrupted_upgrade_goes_on(kept: Path, moment: int) -> None:
     spaces = kept / "workspace", kept / "whole"
     shutil.copytree(*spaces)
     words = ("upgrade", "--yes", "--workspace", str(spaces[0]))
-    child = subprocess.run(
-        [sys.executable, "-c", KILLED, str(moment), *words], cwd=ROOT, check=False
-    )
-    assert child.returncode == -signal.SIGKILL
+    assert is_killed(moment, *words)
     tables = ("statements", *PEOPLE, *IN_FORCE, *(TABLES.keys() - {"schema_versions"}))
     states = []
     for space in spaces:

@@ -1,4 +1,4 @@
-"""A lake with its catalog in a real Postgres and its data behind the S3 protocol holds what a local one holds."""
+"""A lake with its catalog in Postgres and its data behind S3 holds what a local one does."""
 
 import filecmp
 import json
@@ -6,6 +6,7 @@ import multiprocessing
 import re
 import subprocess
 import sys
+from contextlib import closing
 from itertools import count
 from pathlib import Path
 
@@ -20,8 +21,9 @@ from tests.kits.lake_kit import frames, query, segments, stage_run
 from tests.kits.servers import Postgres
 from warehouse.lake import Lake, digest
 from warehouse.lake.gc import merge, sweep
-from warehouse.lake.place import LakeError
+from warehouse.lake.place import LakeError, postgres_session
 from warehouse.lake.sql import open_for_users
+from warehouse.lake.words import LOCK_KEY
 
 pytestmark = pytest.mark.stack
 IMPORTS = """
@@ -202,6 +204,15 @@ def test_a_dead_writer_leaves_no_lock(space):
     process.kill()
     process.wait()
     Lake(space).publish(stage_run(), {"frames": frames(n=5)})
+
+
+def test_who_says_something_is_alone_with_it(space):
+    """Also once they have looked up what was said before."""
+    lake = Lake(space)
+    with lake.words.saying(), closing(postgres_session(lake.place.catalog)) as session:
+        cursor = session.cursor()
+        cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", [LOCK_KEY])
+        assert cursor.fetchone() == (False,)
 
 
 def test_a_place_that_cannot_be_leaves_no_workspace(database, tmp_path):

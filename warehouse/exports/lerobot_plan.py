@@ -212,13 +212,13 @@ def sarm_columns(fps: float) -> Columns:
         "sparse": lambda r: [(SPARSE_STAGE, 0, r.e.num_frames - 1)],
         "dense": lambda r: r.dense,
     }
-    columns: Columns = {}
-    for (head, of_head), (name, (type_, value)) in product(stages.items(), values.items()):
-        columns[f"{head}_subtask_{name}"] = (
+    return {
+        f"{head}_subtask_{name}": (
             pa.list_(type_),
             lambda r, of_head=of_head, value=value: r.dense and [*map(value, of_head(r))],
         )
-    return columns
+        for (head, of_head), (name, (type_, value)) in product(stages.items(), values.items())
+    }
 
 
 def sarm_shares(label: Label | None, num_frames: int) -> list[StageShare]:

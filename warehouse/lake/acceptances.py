@@ -13,9 +13,9 @@ from core.names import did_you_mean
 from core.paths import Workspace
 from core.values import grouped
 from ingest.reasons import REASONS, reason_of
-from warehouse.lake.connection import LakeConnection
+from warehouse.lake.connection import OF_USABLE, LakeConnection
 from warehouse.lake.lake import lake_to_read
-from warehouse.lake.statements import Home, Row, checked_text, known_episodes, say
+from warehouse.lake.statements import Home, checked_text, known_episodes, say, unless_said
 
 MAX_WHY = 2000  # characters
 
@@ -51,11 +51,7 @@ def accept(
         {**words, "episode_index": number, "recording": (recordings or {}).get((dataset, number))}
         for number in sorted(chosen, key=str)
     ]
-
-    def complete(row: dict[str, Any], former: Row | None) -> dict[str, Any] | None:
-        return None if former and words.items() <= former.items() else row
-
-    return say(lake, "acceptance", lambda: rows, complete=complete)
+    return say(lake, "acceptance", lambda: rows, complete=unless_said)
 
 
 def _accepted(
@@ -101,8 +97,8 @@ def open_faults(
 ) -> dict[str, dict[str, int]]:
     """By dataset and check how many usable runs have faults that nobody accepted, the commonest check first."""
     sql = (
-        "SELECT dataset, check_name, count(DISTINCT episode_index) AS runs FROM checks JOIN episodes e "
-        "USING (dataset, episode_index) WHERE NOT is_accepted AND e.status = 'ok' GROUP BY ALL ORDER BY 1, 3 DESC, 2"
+        "SELECT dataset, check_name, count(DISTINCT episode_index) AS runs FROM checks SEMI JOIN episode_facts "
+        f"USING (dataset, episode_index) {OF_USABLE} WHERE NOT is_accepted GROUP BY ALL ORDER BY 1, 3 DESC, 2"
     )
     rows = lake.once("open faults", lambda: lake.rows(sql))
     return counts_by_dataset(row for row in rows if datasets is None or row[0] in datasets)

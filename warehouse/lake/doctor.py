@@ -8,7 +8,6 @@ import shutil
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
 from itertools import chain
 from operator import itemgetter
 from pathlib import Path
@@ -19,7 +18,7 @@ import pyarrow.parquet as pq
 from upath import UPath
 
 from core.errors import first_line
-from core.files import HALF_FILE, sha256_file
+from core.files import HALF_FILE, files_below, sha256_file
 from core.paths import Workspace
 from core.tables import STAGE_TABLES, STAGED_TABLES, TABLES
 from warehouse.lake.catalog import is_older
@@ -37,7 +36,6 @@ from warehouse.shards.shard import index_path
 
 ERROR = "error"
 WARNING = "warning"
-MISSING = "missing"
 # Free: nothing can be built; a build may not come to its end
 LEAST_BYTES, FEW_BYTES = (64 << 20, 1 << 30)
 # The stages that write a table
@@ -51,11 +49,12 @@ PARQUET, JPEG = (b"PAR1", b"PAR1"), (b"\xff\xd8", b"\xff\xd9")  # how files begi
 MEND = "proccorpus doctor --repair, then build again"
 RESTORE = "restore catalog and data from one backup"
 OF_CHUNK = "dataset = ? AND chunk = ?"
-UNKNOWN_ROWS = """
-WITH stored AS (SELECT DISTINCT dataset, chunk, {})
-SELECT dataset, chunk, 'rows of the label run ' || run || ', which is not recorded' FROM stored
-WHERE run <> '' AND run NOT IN (SELECT label_run FROM label_runs WHERE label_run IS NOT NULL)
-UNION SELECT dataset, chunk, 'rows that no finished stage has published' FROM stored
+STORED = "SELECT DISTINCT '{0}' AS name, COLUMNS('^(dataset|chunk|label_run)$') FROM {0}"
+UNKNOWN_ROWS = f"""
+WITH stored AS MATERIALIZED ({" UNION ALL BY NAME ".join(map(STORED.format, STAGED_TABLES))})
+SELECT name, dataset, chunk, 'rows of the label run ' || label_run || ', which is not recorded' FROM stored
+WHERE label_run <> '' AND label_run NOT IN (SELECT label_run FROM label_runs WHERE label_run IS NOT NULL)
+UNION SELECT name, dataset, chunk, 'rows that no finished stage has published' FROM stored
 ANTI JOIN stage_runs USING (dataset, chunk) ORDER BY ALL"""
 
 
@@ -234,7 +233,7 @@ def _damage_of(f: DataFile, size: int | None, read: bool) -> str:
 
 
 def _has_ends(path: str | Path, first: bytes, last: bytes) -> bool:
-    with open(path, "rb") as f:
+    with open(path, "rb", buffering=0) as f:
         return (
             f.read(len(first)) == first and f.seek(-len(last), os.SEEK_END) > 0 and f.read() == last
         )
@@ -273,7 +272,11 @@ def _sizes(lake: Lake) -> dict[str, int]:
         folder = UPath(lake.place.data)
         objects: Any = folder.fs.find(folder.path, detail=True)
         return {f"s3://{name}": facts["size"] for name, facts in objects.items()}
-    return {str(p): p.stat().st_size for p in Path(lake.place.data).rglob("*.parquet")}
+    return {
+        file.path: file.stat().st_size
+        for file in files_below(lake.place.data)
+        if file.name.endswith(".parquet")
+    }
 
 
 def rollback(lake: Lake) -> Iterator[Trouble]:
@@ -340,31 +343,28 @@ def _existing(paths: Iterable[Path]) -> tuple[Path, ...]:
 
 
 def keyframes(lake: Lake, hashes: bool) -> Iterator[Trouble]:
-    """Pictures that the corpus lists: there, not empty; by their bytes."""
-    damage = cache(partial(_damage, lake.workspace, hashes))  # several chunks may list one picture
-    names = "SELECT dataset, chunk, coalesce(label_run, '') AS run, list_sort(list(DISTINCT sha256)) FROM keyframes"
-    for dataset, chunk, run, listed in lake.rows(f"{names} GROUP BY ALL ORDER BY ALL"):
-        if hurt := list(filter(damage, listed)):
-            # A damaged picture is mended by the stage that wrote it: the annotator's `segments`, or `frames`
-            if run:
-                part = Partition("segments", dataset, chunk, run)
-            else:
-                part = Partition("frames", dataset, chunk)
-            paths = list(map(lake.workspace.keyframe, hurt))
-            absent = list(map(damage, hurt)).count(MISSING)
-            detail = f"{absent} pictures that are listed are missing, {len(paths) - absent} damaged, such as {paths[0]}"
-            yield _to_build("keyframes", detail, part, paths=_existing(paths))
+    """Pictures that the corpus lists: there, not empty; by their bytes, or by how they begin and end."""
+    present = {
+        file.name.removesuffix(".jpg"): Path(file)
+        for file in files_below(lake.workspace.root / "keyframes")
+    }
+    whole = {name for name, path in present.items() if _is_whole(path, name, hashes)}
+    # A damaged picture is mended by the stage that wrote it: the annotator's `segments`, or `frames`
+    sql = (
+        "SELECT if(label_run <> '', 'segments', 'frames') AS stage, dataset, chunk, nullif(label_run, '') AS run, "
+        "list_sort(list(DISTINCT sha256)) FROM keyframes GROUP BY ALL ORDER BY ALL"
+    )
+    for *partition, listed in lake.rows(sql):
+        if hurt := [name for name in listed if name not in whole]:
+            paths = tuple(present[name] for name in hurt if name in present)
+            absent = len(hurt) - len(paths)
+            first = lake.workspace.keyframe(hurt[0])
+            detail = f"{absent} pictures that are listed are missing, {len(paths)} damaged, such as {first}"
+            yield _to_build("keyframes", detail, Partition(*partition), paths=paths)
 
 
-def _damage(workspace: Workspace, hashes: bool, sha256: str) -> str:
-    """How a picture is damaged; empty where it is whole, by its bytes or by how it begins and ends."""
-    path = workspace.keyframe(sha256)
-    if not path.is_file():
-        return MISSING
-    is_whole = sha256_file(path) == sha256 if hashes else _has_ends(path, *JPEG)
-    if is_whole:
-        return ""
-    return "damaged"
+def _is_whole(path: Path, sha256: str, hashes: bool) -> bool:
+    return sha256_file(path) == sha256 if hashes else _has_ends(path, *JPEG)
 
 
 def releases(lake: Lake, hashes: bool) -> Iterator[Trouble]:
@@ -388,7 +388,7 @@ def releases(lake: Lake, hashes: bool) -> Iterator[Trouble]:
 
 def leftovers(workspace: Workspace) -> Iterator[Trouble]:
     """Half-written files, downloads and exports that were not finished."""
-    half = sorted(p for p in workspace.root.rglob(f"{HALF_FILE}*") if p.is_file())
+    half = sorted(Path(f) for f in files_below(workspace.root) if f.name.startswith(HALF_FILE))
     if half:
         detail = f"{len(half)} files that were never finished: a crash left them, or a build writes them now"
         minutes = f"{GRACE_S / 60:.0f} minutes; nothing takes them for whole"
@@ -432,17 +432,9 @@ def disk_space(workspace: Workspace) -> Iterator[Trouble]:
 
 def labels(lake: Lake, _: bool) -> Iterator[Trouble]:
     """Rows whose label run is not recorded, and partitions of rows that no stage has published."""
-    for name in STAGED_TABLES:
-        # "" of rows that belong to no label run
-        run_column = "label_run" if "label_run" in TABLES[name].schema.names else "''"
-        for dataset, chunk, wrong in lake.rows(
-            UNKNOWN_ROWS.format(f"{run_column} AS run FROM {name}")
-        ):
-            yield _to_build(
-                f"rows of {name}",
-                wrong,
-                *(Partition(stage, dataset, chunk) for stage in STAGES_OF[name]),
-            )
+    for name, dataset, chunk, wrong in lake.rows(UNKNOWN_ROWS):
+        parts = (Partition(stage, dataset, chunk) for stage in STAGES_OF[name])
+        yield _to_build(f"rows of {name}", wrong, *parts)
 
 
 def outdated_labels(lake: Lake, _: bool) -> Iterator[Trouble]:

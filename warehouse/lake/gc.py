@@ -17,12 +17,12 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-from core.files import HALF_FILE
+from core.files import HALF_FILE, files_below
 from core.paths import Workspace
 from core.tables import SPLITS, TABLES
 from core.values import imported
 from warehouse.lake.catalog import is_older
-from warehouse.lake.connection import CATALOG, literal
+from warehouse.lake.connection import CATALOG
 from warehouse.lake.lake import Lake
 from warehouse.lake.place import LakeError, LakePlace
 from warehouse.lake.schema import index_statistics
@@ -30,9 +30,6 @@ from warehouse.lake.statements import taken_down
 
 GRACE_S = 900.0  # a file this young may belong to a build that has not recorded it yet
 SMALL_BYTES = 32 << 20  # files of rows that are smaller are merged with others of their partition
-MAX_WRITTEN_OUT = (
-    200_000  # names in the text of a query: of more, a parameter is quicker; see `literal`
-)
 MERGED_AT_ONCE = 200  # partitions, in one commit: a build waits for it
 # Snapshots that are old enough and that no release pins; never the present one
 EXPIRABLE = (
@@ -45,6 +42,7 @@ WITH used AS (SELECT episode_index, unnest(list_append(list_transform(videos, la
               FROM episode_facts WHERE dataset = ?)
 SELECT split_part(uri, '!/', 1) AS file FROM used
 GROUP BY 1 HAVING file <> '' AND bool_and(list_contains(?, episode_index)) ORDER BY 1"""
+ORPHANED = "CALL ducklake_delete_orphaned_files('lake', dry_run => true, cleanup_all => true)"
 CLEAN_UP = "CALL ducklake_cleanup_old_files('lake', cleanup_all => true)"
 
 
@@ -65,15 +63,13 @@ def sweep(lake: Lake, grace_s: float = GRACE_S) -> int:
     left to gc.
     """
     with lake.lock():
-        old = [*unlisted_keyframes(lake, grace_s), *unlisted_shards(lake, grace_s)]
-        if not lake.place.is_bucket:
-            sql = (
-                "CALL ducklake_delete_orphaned_files('lake', dry_run => true, cleanup_all => true)"
-            )
-            old += map(Path, lake.column(sql))
-        set_aside(lake.workspace, lake.place, old)
-        merged = [] if _scheduled(lake, grace_s) else lake.rows(CLEAN_UP)
-    return len(old) + len(merged)
+        with lake.reading():
+            old = [*unlisted_keyframes(lake, grace_s), *unlisted_shards(lake, grace_s)]
+            orphaned = [] if lake.place.is_bucket else lake.column(ORPHANED)
+            is_read = bool(_scheduled(lake, grace_s))
+        set_aside(lake.workspace, lake.place, [*old, *map(Path, orphaned)])
+        merged = [] if is_read else lake.rows(CLEAN_UP)
+    return len(old) + len(orphaned) + len(merged)
 
 
 def set_aside(workspace: Workspace, lake_place: LakePlace, paths: Iterable[Path]) -> None:
@@ -248,10 +244,11 @@ def unlisted_keyframes(lake: Lake, grace_s: float) -> Iterator[Path]:
         p.name.removesuffix(".jpg"): p for p in _files(lake.workspace.root / "keyframes", grace_s)
     }
     unlisted = list(files)
-    listed: list[tuple[str, list]] = [("SELECT sha256 FROM keyframes", [])]
     releases = lake.rows("SELECT snapshot, name, created_at, created_at FROM releases")
-    listed += [(_keyframes_of_release(lake, snapshot), [*values]) for snapshot, *values in releases]
-    for sql, values in listed:
+    of_releases = [
+        (_keyframes_of_release(lake, snapshot), values) for snapshot, *values in releases
+    ]
+    for sql, values in [("SELECT sha256 FROM keyframes", []), *of_releases]:
         # Each list takes its pictures out of what is left, until nothing is left to ask about
         if unlisted:
             unlisted = _unlisted(lake, unlisted, sql, values)
@@ -261,14 +258,10 @@ def unlisted_keyframes(lake: Lake, grace_s: float) -> Iterator[Path]:
 def _unlisted(lake: Lake, names: Sequence[str], sql: str, values: Sequence[Any]) -> list[str]:
     """Which of some names a query with parameters does not have."""
     # As one text, with a sign that no file's name has: a list is slower, and Arrow takes 0.05 s to import
-    text = "/".join(names)
-    if len(names) > MAX_WRITTEN_OUT:
-        parameter = "?"
-        values = [text, *values]
-    else:
-        parameter = literal(text)
-    hash_query = f"SELECT unnest(string_split({parameter}, '/')) AS sha256"
-    return lake.column(f"FROM ({hash_query}) ANTI JOIN ({sql}) USING (sha256)", list(values))
+    hash_query = "SELECT unnest(string_split(?, '/')) AS sha256"
+    return lake.column(
+        f"FROM ({hash_query}) ANTI JOIN ({sql}) USING (sha256)", ["/".join(names), *values]
+    )
 
 
 def _keyframes_of_release(lake: Lake, snapshot: int) -> str:
@@ -351,12 +344,10 @@ def _modified(path: Any) -> float:
     return float(modified_time)
 
 
-def _files(folder: Path, grace_s: float | None = None) -> list[Path]:
+def _files(folder: Path, grace_s: float = -inf) -> list[Path]:
     """Files below a folder; those that are older than a time of grace."""
-    latest_time = inf if grace_s is None else time.time() - grace_s
-    return [
-        path for path in folder.rglob("*") if path.is_file() and path.stat().st_mtime < latest_time
-    ]
+    latest_time = time.time() - grace_s
+    return [Path(file) for file in files_below(folder) if file.stat().st_mtime < latest_time]
 
 
 # Of what was taken down

@@ -15,11 +15,11 @@ from core.domain.label import Label
 from core.domain.label_run import human_run
 from core.values import grouped
 from warehouse.lake import corrections
-from warehouse.lake.connection import LakeConnection, literal
+from warehouse.lake.connection import OF_USABLE, LakeConnection, literal
 from warehouse.lake.corrections import segments_of
 from warehouse.lake.lake import Lake
 from warehouse.lake.publication import content_key
-from warehouse.lake.statements import CorrectionError, checked_text, say
+from warehouse.lake.statements import CorrectionError, checked_text, say, unless_said
 
 SHOWN_BY = ("auto", "transfer")  # annotators with which runs are labelled like references
 STAGE = "transfer"
@@ -181,12 +181,11 @@ def stored_builds(lake: LakeConnection) -> dict[str, tuple[str, str]]:
 
 def note_builds(lake: LakeConnection) -> None:
     """State how each dataset is built, where that was not stated or is another by now."""
-    sql = "SELECT dataset, value->>'config' FROM standing_statements WHERE kind = 'build'"
-    stated = dict(lake.rows(sql))
-    for dataset, (config, config_hash) in stored_builds(lake).items():
-        if stated.get(dataset) != config:
-            row = {"dataset": dataset, "config": config, "config_hash": config_hash}
-            say(lake, "build", lambda row=row: [row])
+    rows = [
+        {"dataset": dataset, "config": config, "config_hash": config_hash}
+        for dataset, (config, config_hash) in stored_builds(lake).items()
+    ]
+    say(lake, "build", lambda: rows, complete=unless_said, is_batch=False)
 
 
 def stated_annotator(config: str) -> str:
@@ -427,8 +426,8 @@ def advice(lake: LakeConnection) -> Iterator[tuple[str, str]]:
     for dataset, tasks in task_counts:
         yield dataset, _to_show(tasks)
     run_counts = lake.rows(
-        "SELECT dataset, count(*) FILTER (task IS NULL) AS num, count(*) FROM episodes WHERE status = 'ok' "
-        "GROUP BY dataset HAVING num > 0 ORDER BY 1"
+        "SELECT dataset, count(*) FILTER (task IS NULL) AS num, count(*) FROM episode_facts "
+        f"{OF_USABLE} GROUP BY dataset HAVING num > 0 ORDER BY 1"
     )
     for dataset, num, runs in run_counts:
         yield (
@@ -453,6 +452,4 @@ def newest_word(lake: Lake) -> tuple[str, datetime] | None:
         "SELECT statement_id, created_at FROM statements "
         "WHERE kind IN ('correction', 'rejection', 'reference', 'joined_task') ORDER BY created_at DESC, 1 LIMIT 1"
     )
-    if rows:
-        return rows[0]
-    return None
+    return next(iter(rows), None)

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any
 
 from core.errors import UserError
@@ -25,6 +26,13 @@ from warehouse.lake.statements import say
 from warehouse.lake.words import RENAMED
 
 CARRIED = ("recordings", "recording_changes")
+# Did a process end after a dataset was carried to a name, and before what people said followed it?
+HALF_CARRIED = """
+    FROM ducklake_snapshots('lake') WHERE commit_message = $1 || ' is ' || $2
+    AND NOT EXISTS (FROM recordings WHERE dataset = $1)
+    AND try_cast(commit_extra_info AS BIGINT) >= (
+      SELECT coalesce(max(number), 0) FROM statements
+      WHERE kind = 'renamed' AND dataset = $1)"""
 # Of what was paid, released and scored: stays as it was
 HISTORY = ("vlm_calls", "release_shards", "eval_predictions")
 MADE = tuple(
@@ -83,8 +91,11 @@ def _count_words(lake: LakeConnection, dataset: str) -> int:
     return lake.rows(sql, [dataset])[0][0]
 
 
-def _is_used(lake: LakeConnection, name: str) -> bool:
-    return any(_count(lake, table, name) for table in CARRIED) or _count_words(lake, name) > 0
+def _is_free(lake: LakeConnection, dataset: str, name: str) -> bool:
+    """Is a name in no use, or has what people said still to follow its dataset there?"""
+    counts = [_count(lake, table, name) for table in CARRIED]
+    is_used = name in stored_builds(lake) or any(counts) or _count_words(lake, name)
+    return not is_used or bool(lake.rows(HALF_CARRIED, [dataset, name]))
 
 
 def rename(lake: Lake, dataset: str, name: str) -> None:
@@ -98,12 +109,12 @@ def rename(lake: Lake, dataset: str, name: str) -> None:
             raise UserError(
                 f"{name!r} is no name: small letters, digits, _ and -, and first a letter or digit"
             )
-        builds = stored_builds(lake)
-        if name in builds or _is_used(lake, name):
+        if not _is_free(lake, dataset, name):
             raise UserError(
                 f"the name {name} is in use: choose another, or remove it first (datasets remove {name})"
             )
         config = None
+        builds = stored_builds(lake)
         if dataset in builds:
             fields = json.loads(builds[dataset][0])
             fields["dataset"]["name"] = name
@@ -119,17 +130,14 @@ def remove(lake: Lake, dataset: str) -> str | None:
     """
     with while_nothing_is_built(lake.workspace, f"removing {dataset}"):
         has_words = holdings(lake, dataset).words > 0
-        number = 1
-        while _is_used(lake, f"{dataset}.{number}"):
-            number += 1
-        _move(lake, dataset, f"{dataset}.{number}", None)
-    if has_words:
-        return f"{dataset}.{number}"
-    return None
+        names = (f"{dataset}.{number}" for number in count(1))
+        name = next(name for name in names if _is_free(lake, dataset, name))
+        _move(lake, dataset, name, None)
+    return name if has_words else None
 
 
 def _move(lake: Lake, dataset: str, name: str, config: Mapping[str, Any] | None) -> None:
-    """Carry what people said to another name, with what their recordings are told by, and drop what builds made."""
+    """Carry what people said, and their recordings, to a name; drop what builds made."""
     update = RecordingUpdate(dataset, PERSON)
     contents = f"dataset = {literal(dataset)}"
     for recording in known_recordings(lake, "r.dataset = ?", [dataset], contents):
@@ -144,5 +152,7 @@ def _move(lake: Lake, dataset: str, name: str, config: Mapping[str, Any] | None)
         # No hash of any configuration: the next build stores its own
         row = {**config, "config_hash": content_key("renamed", name), "created_at": created_at}
         rows["build_configs"] = TABLES["build_configs"].rows([row])
-    lake.carry(f"{dataset} is {name}", dataset, name, CARRIED, MADE, rows)
-    say(lake, RENAMED, lambda: [{"dataset": dataset, "new_name": name}])
+    # What people said follows in a commit right behind
+    with lake.words.saying():
+        say(lake, RENAMED, lambda: [{"dataset": dataset, "new_name": name}])
+        lake.carry(f"{dataset} is {name}", dataset, name, CARRIED, MADE, rows)

@@ -113,8 +113,16 @@ def say(
     return statements
 
 
+def unless_said(row: dict[str, Any], former: Row | None) -> dict[str, Any] | None:
+    """The row; None where the newest statement says the same."""
+    words = {name: value for name, value in row.items() if value is not None}
+    if former and not former["undoes"] and words.items() <= former.items():
+        return None
+    return row
+
+
 def check_recording(place: Home, meant: str | None, present: str | None) -> None:
-    """Raises ConflictError: the author meant another recording than that which has the number. None: that one."""
+    """Raises ConflictError: the author meant (None: this one) another recording."""
     if meant not in (None, present):
         raise ConflictError(
             f"episode {place[1]} of {place[0]} is another recording by now: reload it and look"
@@ -225,7 +233,7 @@ def take_back(
 
 
 def check_newest(row: Row, follows: str | None, newest: Row | None) -> None:
-    """Nothing is replaced unseen. Raises ConflictError: the newest statement is not the one that an author has seen."""
+    """Raises ConflictError: the newest statement is not the one that an author has seen."""
     episode = f"episode {row['episode_index']} of {row['dataset']}"
     if newest is None and follows is not None:
         raise ConflictError(f"nothing was said of {episode} that yours could follow: reload it")
@@ -239,7 +247,7 @@ def check_newest(row: Row, follows: str | None, newest: Row | None) -> None:
 
 
 def checked_text(title: str, text: str, max_chars: int, *, empty: bool = False) -> str:
-    """Text of a person, stripped. Raises CorrectionError: it is empty, too long, or not all of it can be written."""
+    """Text of a person, stripped. Raises CorrectionError: what is wrong with it."""
     text = text.strip()
     if not text and not empty:
         raise CorrectionError(f"{title} is empty")
@@ -422,11 +430,11 @@ def take_down(
     numbers = [None] if episodes is None else sorted(set(episodes))
     rows = [{"dataset": dataset, "episode_index": number, "comment": reason} for number in numbers]
     rows += [mark_of_copy(place, copy, reason) for place, copy in sorted((copies or {}).items())]
-    say(lake, TAKEDOWN, lambda: rows, is_batch=False)
+    say(lake, TAKEDOWN, lambda: rows, complete=unless_said, is_batch=False)
 
 
 def mark_of_copy(place: Place, original: KnownRecording, reason: str) -> dict[str, Any]:
-    """The mark of an episode that holds a recording which was taken down elsewhere; it goes when that is undone."""
+    """The mark of a copy of what was taken down elsewhere; it goes when that is undone."""
     number = original.episode_index
     return {
         "dataset": place[0],

@@ -18,7 +18,7 @@ from core.domain.label import EpisodeFrame, Label, Segment, StatedEnd
 from core.domain.label_run import GateCounts, LabelGate
 from core.values import grouped
 from ingest.signals.gripper import GripperSignal, signal_from_row
-from warehouse.lake.connection import LakeConnection, has
+from warehouse.lake.connection import OF_USABLE, LakeConnection, has
 from warehouse.lake.lake import Lake
 
 SEGMENT_COLUMNS = "|".join(f.name for f in fields(Segment))
@@ -171,7 +171,7 @@ def dataset_gates(
 
 # Of episodes e: some shards are of their chunk and split
 CUT_FROM = """
-AND (dataset, e.chunk, (SELECT split FROM splits p WHERE p.dataset = e.dataset AND p.episode_index = e.episode_index))
+WHERE (dataset, e.chunk, (SELECT split FROM splits p WHERE p.dataset = e.dataset AND p.episode_index = e.episode_index))
   IN (SELECT (dataset, chunk, split) FROM shards WHERE list_contains(?, shard))"""
 
 
@@ -185,9 +185,8 @@ def gate_counts(
     """
     # A lake of an earlier version does not say which labels have names
     rows = con.execute(
-        "SELECT dataset, l.confidence, COLUMNS('^(needs_review|named)$') FROM episodes e "
-        "JOIN active_runs a USING (dataset, episode_index) JOIN episode_labels l USING (dataset, episode_index, "
-        f"label_run) WHERE e.status = 'ok' {'' if shards is None else CUT_FROM}",
+        "SELECT dataset, confidence, COLUMNS('^(needs_review|named)$') FROM episode_labels e SEMI JOIN active_runs "
+        f"USING (dataset, episode_index, label_run) {OF_USABLE} {'' if shards is None else CUT_FROM}",
         [] if shards is None else [list(shards)],
     )
     labels = grouped(
@@ -213,10 +212,10 @@ def _read(
     )
     # A lake of an earlier version, and a release made with it, has not all of the columns
     columns = [name for name, *_ in answer.description or ()][3:]
-    segments: dict[tuple[int, str, int], list[Segment]] = {}
-    for episode_index, run, num_planned, *segment in answer.fetchall():
-        key = (episode_index, run, num_planned)
-        segments.setdefault(key, []).append(Segment(**dict(zip(columns, segment, strict=True))))
+    segments = grouped(
+        ((episode_index, run, num_planned), Segment(**dict(zip(columns, segment, strict=True))))
+        for episode_index, run, num_planned, *segment in answer.fetchall()
+    )
     return {
         (episode_index, run): Label(of_label, num_planned, label_run=run)
         for (episode_index, run, num_planned), of_label in segments.items()

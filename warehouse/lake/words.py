@@ -64,6 +64,7 @@ class StatementStore:
         self.is_postgres = place(workspace).is_postgres
         self._address = place(workspace).catalog
         self._session: Any = None
+        self._is_adding = False
         self.lock = threading.RLock()
 
     def newest(self) -> int:
@@ -138,11 +139,14 @@ class StatementStore:
                     cursor.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK_KEY])
                 else:
                     cursor.execute("BEGIN IMMEDIATE")
+                self._is_adding = True
                 yield cursor
                 session.commit()
             except BaseException:
                 session.rollback()
                 raise
+            finally:
+                self._is_adding = False
 
     def _query(self, sql: str) -> list[tuple]:
         """Raises LakeError: the statements cannot be read, or their server is away."""
@@ -157,7 +161,8 @@ class StatementStore:
                     cursor = session.cursor()
                     cursor.execute(sql)
                     rows = cursor.fetchall()
-                    if self.is_postgres:
+                    # It would give back the lock of who adds something
+                    if self.is_postgres and not self._is_adding:
                         session.rollback()
                     return rows
             except LakeError:

@@ -1,11 +1,15 @@
-"""Corrections down to the shard: what a build makes of what people said, of which chunks, and nothing else."""
+"""What a build makes of what people said, and of parts of a source, and of which chunks."""
 
 from itertools import chain
 from typing import Any
 
 import pytest
 
+from ingest.episode import Listing, SourcePart
+from ingest.episodes import storable
+from ingest.reasons import Limits
 from tests.kits.lake_kit import STEPS, history, say
+from tests.kits.tiny_lerobot import write_video
 from warehouse.lake import Lake, corrections, digest
 from warehouse.lake.corrections import ConflictError, CorrectionError
 from warehouse.lake.outcomes import StatedOutcome, add_outcomes, chunks_to_build
@@ -124,3 +128,48 @@ def test_the_same_said_in_another_order_makes_the_same_corpus(made, tmp_path):
         second.rebuild()
     assert corrections.add_rows(second_lake, rows) == 0
     assert digest(lake) == digest(second_lake)
+
+
+OUTCOME = "SELECT success, success_source FROM episodes WHERE episode_index = ?"
+
+
+def test_outcomes_outlast_a_changed_source(own):
+    lake = Lake(own.space)
+    add_outcomes(lake, "tiny", "seen.csv", [StatedOutcome(EPISODE, False, None, "ada")])
+    own.rebuild()
+    write_video(own.source, EPISODE, 31)
+    assert ("frames", 1) in own.rebuild()
+    assert lake.rows(OUTCOME, [EPISODE]) == [(False, "person: seen.csv")]
+
+
+PARTS = "SELECT kind, name, status, num_times FROM source_parts WHERE kind = 'file' ORDER BY ALL"
+
+
+def test_a_file_that_nothing_reads_is_in_the_lake_and_stales_no_label(own):
+    parts_before = own.rows(PARTS)
+    (own.source / "quux_readings.bin").write_bytes(b"x")
+    assert own.rebuild() == [("episodes", None)]
+    assert {*own.rows(PARTS)} - {*parts_before} == {("file", "quux_readings.bin", "unknown", 1)}
+    findings_query = (
+        "SELECT stage, severity, file FROM findings WHERE reason = 'part_not_used' AND detail LIKE "
+        "'%quux%'"
+    )
+    assert own.rows(findings_query) == [("episodes", "warning", "quux_readings.bin")]
+    # Gone again, its row goes
+    (own.source / "quux_readings.bin").unlink()
+    assert own.rebuild() == [("episodes", None)]
+    assert own.rows(PARTS) == parts_before
+
+
+def test_names_of_parts_that_no_table_can_keep_are_shown_otherwise():
+    parts = tuple(
+        SourcePart("column", name, "unknown", "", "odd")
+        for name in ("a\0b", "a\0c", "x" * 30 + "1", "x" * 90)
+    )
+    listing = Listing("toy", 10.0, None, (), (), (), parts=parts)
+    kept_parts = storable(listing, Limits(max_text=20)).parts
+    assert [(part.name, part.num_times) for part in kept_parts] == [
+        ("a\ufffdb", 1),
+        ("a\ufffdc", 1),
+        ("x" * 20, 2),
+    ]

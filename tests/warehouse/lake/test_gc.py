@@ -83,9 +83,7 @@ def test_a_label_of_a_merged_file_can_be_made_again(labelled):
     assert held_now(lake, digests) == digests
 
 
-@pytest.mark.parametrize("max_written_out", [0, 200_000])
-def test_pictures_that_nothing_lists_are_named(workspace, monkeypatch, max_written_out):
-    """The same, whether the query has their names in its text or as a parameter."""
+def test_pictures_that_nothing_lists_are_named(workspace):
     lake = Lake(workspace)
     row = {"dataset": "a", "chunk": 0, "episode_index": 0, "camera": "front", "label_run": ""}
     sizes = {"frame_index": 0, "width_px": 8, "height_px": 8, "purpose": "coarse"}
@@ -95,7 +93,6 @@ def test_pictures_that_nothing_lists_are_named(workspace, monkeypatch, max_writt
         path = workspace.keyframe(sha256)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    monkeypatch.setattr(gc, "MAX_WRITTEN_OUT", max_written_out)
     unlisted = gc.unlisted_keyframes(lake, grace_s=-5.0)
     assert sorted(path.stem[0] for path in unlisted) == ["b", "c"]
 

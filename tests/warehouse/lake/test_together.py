@@ -1,18 +1,20 @@
-"""Publications of several processes that wait share a commit."""
+"""Publications that share a commit; turns of readers and committers."""
 
 import fcntl
 import threading
 import time
-from contextlib import ExitStack
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 
 import duckdb
 import pyarrow as pa
+import pytest
 
 from core.paths import Workspace
 from core.tables import TABLES
 from tests.kits.lake_kit import frames, segments, stage_run
-from warehouse.lake import Lake
-from warehouse.lake.place import locked
+from warehouse.lake import Lake, place
+from warehouse.lake.place import committing_turn, locked, reading_turn
 from warehouse.lake.publication import DIGITS, OFFERS
 
 
@@ -102,3 +104,39 @@ def test_an_offer_that_cannot_be_committed_harms_its_process_alone(tmp_path):
         writer.join()
     assert failed == [(1, True)]
     assert lakes[0].column("SELECT DISTINCT chunk FROM frames ORDER BY 1") == [0, 2]
+
+
+Turn = Callable[[Workspace], AbstractContextManager[None]]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "waits"),
+    [
+        (reading_turn, reading_turn, False),
+        (reading_turn, committing_turn, True),
+        (committing_turn, reading_turn, True),
+        (committing_turn, committing_turn, True),
+    ],
+)
+def test_who_waits(workspace, first, second, waits):
+    has_turn = threading.Event()
+
+    def take() -> None:
+        with second(workspace):
+            has_turn.set()
+
+    other_thread = threading.Thread(target=take)
+    with first(workspace):
+        other_thread.start()
+        assert has_turn.wait(0.1 if waits else 5) is not waits
+    start_s = time.monotonic()
+    other_thread.join(5)
+    assert has_turn.is_set()
+    assert time.monotonic() - start_s < 0.5, "SQLite would have slept for a second"
+
+
+def test_nobody_waits_for_ever(workspace, monkeypatch):
+    """SQLite's own locks decide then."""
+    monkeypatch.setattr(place, "PATIENCE_S", 0.05)
+    with committing_turn(workspace), reading_turn(workspace):
+        pass
