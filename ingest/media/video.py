@@ -544,12 +544,10 @@ def _has_short_groups(path: Path, _: tuple[int, int], limits: Limits) -> bool:
 def _frames_of_blocks(
     path: Path, container: Container, first: int | None, options: DecodeOptions
 ) -> Iterator[Frame]:
-    """Every picture from the first on: blocks of whole groups are decoded side by side, each by one
-    thread.
+    """Every picture from the first on: blocks of whole groups are decoded side by side, each by one thread.
 
-    The decoder's own threads wait for one another, since each picture of a group needs the one
-    before: of two cores they used two thirds. Raises VideoError where groups cannot be told apart,
-    or do not decode by themselves.
+    The decoder's own threads wait for one another, since each picture of a group needs the one before. Raises
+    VideoError where groups cannot be told apart, or do not decode by themselves.
     """
     stream = container.streams.video[0]
     codecs: SimpleQueue[VideoCodecContext] = SimpleQueue()

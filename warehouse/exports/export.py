@@ -406,12 +406,6 @@ def row_of(columns: Columns, item: Any) -> dict[str, Any]:
     return {name: value(item) for name, (_, value) in columns.items()}
 
 
-def with_features(schema: pa.Schema) -> pa.Schema:
-    """The schema, with what `datasets` calls its features."""
-    features = {field.name: _feature(field.type) for field in schema}
-    return schema.with_metadata({"huggingface": json.dumps({"info": {"features": features}})})
-
-
 def _feature(type: pa.DataType) -> Any:
     if type == PICTURE:
         return {"_type": "Image"}
@@ -440,7 +434,11 @@ def write_rows(
     Equal rows, equal bytes. In memory: a row group, which ends with the episode that fills it, or after GROUP_ROWS
     rows, or where it shows SHOWN_BYTES.
     """
-    schema = with_features(schema_of(columns))
+    plain_schema = schema_of(columns)
+    # What `datasets` calls features
+    features = {field.name: _feature(field.type) for field in plain_schema}
+    about = json.dumps({"info": {"features": features}})
+    schema = plain_schema.with_metadata({"huggingface": about})
     of_item = partial(row_of, columns)
     row_groups = _row_groups([*map(of_item, group)] for group in groups)
     for number, group in enumerate(row_groups):

@@ -103,12 +103,10 @@ class FrameSignalsExport(FileExport, FrameExport):
         notes = self.notes() if self.options.rewards is None else []
         return len(self.selected.episodes), pq.read_metadata(out).num_rows, notes
 
-    def _descriptors(self) -> dict[str, Descriptor]:
-        chosen = LABEL_SIGNALS if self.options.rewards is None else MODEL_SIGNALS
-        return dict(sorted((chosen | (ADVANTAGE_SIGNALS if self.options.horizon else {})).items()))
-
     def write_file(self, out: Path) -> None:
-        descriptors = self._descriptors()
+        chosen = LABEL_SIGNALS if self.options.rewards is None else MODEL_SIGNALS
+        of_horizon = ADVANTAGE_SIGNALS if self.options.horizon else {}
+        descriptors = dict(sorted((chosen | of_horizon).items()))
         signals = self._signals()
         first = next(signals, None)
         if first is None:
