@@ -146,7 +146,7 @@ def _files(source: Source, data: Data) -> dict[str, Path]:
 
 
 def _picture_root(source: Source, given_folder: Path | None, names: Iterator[str]) -> Path:
-    """The folder of pictures. A remote source's are fetched, as far as it has them."""
+    """The folder that pictures lie in. Those of a remote source are fetched, as far as it has them."""
     if given_folder is not None:
         if not given_folder.is_dir():
             raise BenchmarkError(f"--image-root {given_folder} is no folder")
@@ -217,7 +217,8 @@ class _Columns(NamedTuple):
 
 
 def score(answers: BenchmarkAnswers) -> ScoredBenchmark:
-    """Unanswered questions are as wrong as can be, episodes without order 0, refusals apart."""
+    """Unanswered questions count as wrong as can be, episodes without any order as 0, refusals
+    apart from rubbish."""
     c = _Columns.of(
         answers, [_parsed(x, _has_tags(x.response), takes_nan=False) for x in answers.lines]
     )

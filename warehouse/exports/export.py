@@ -204,7 +204,8 @@ class ExportFolder:
         return stored if {"export", "identity"} <= stored.keys() else {}
 
     def _read_parts(self) -> list[Path]:
-        """Take over the finished parts; returns what the folder is to have: their files and their own."""
+        """Take over the parts that are finished; returns what the folder is to have: their files,
+        and their own."""
         read_files = [self.root / PARTIAL / HEAD]
         for path in (self.root / PARTIAL).glob("*.json"):
             part = _read(path)
@@ -272,7 +273,8 @@ class Export:
         return self.selected.identity(self.kind, self.options)
 
     def episodes(self) -> Iterator[ExportedEpisode]:
-        """Every selected episode in order; one chunk's labels are in memory."""
+        """Every selected episode in order, with its label, rows and pictures; one chunk's labels
+        are in memory."""
         return self.selected.each()
 
     def labelled(self) -> Iterator[ExportedEpisode]:

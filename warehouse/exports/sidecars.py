@@ -166,7 +166,8 @@ class FrameSignalsExport(FileExport, FrameExport):
         return {"producer": "proccorpus", "dataset": dataset_facts, "scoring": scoring}
 
     def _with_advantages(self, signals: list[_Signals]) -> list[_Signals]:
-        """The same with ADVANTAGE_SIGNALS; the threshold of RECAP's indicator is each task's own."""
+        """The same with the signals of ADVANTAGE_SIGNALS; the threshold of RECAP's indicator is
+        each task's own."""
         horizon = self.options.horizon
         by_task: dict[str | None, list[np.ndarray]] = defaultdict(list)
         for e, rows, progress in signals:
