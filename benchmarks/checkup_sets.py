@@ -96,7 +96,14 @@ class PictureKeeper:
     def every(self, camera: str, fps: float, num_frames: int | None, *, is_preferred: bool) -> int:
         return 1
 
-    def keep(self, episode_index: int, camera: str, frame_index: int, picture: Picture) -> None:
+    def keep(
+        self,
+        episode_index: int,
+        camera: str,
+        frame_index: int,
+        picture: Picture,
+        half_luma: np.ndarray,
+    ) -> None:
         self.pictures.setdefault((episode_index, camera), []).append(smallest_half(picture.luma()))
 
     def drop(self, episode_index: int, camera: str) -> None:

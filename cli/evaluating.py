@@ -101,7 +101,8 @@ def eval_model(
 
 
 def _show_evaluation(evaluation: Any, format: str) -> None:
-    """Scores of a model and the baselines; of one part of several, where its predictions are."""
+    """The scores of a model and the baselines; of one part of several, only where its predictions
+    are."""
     note(f"predictions: {evaluation.predictions}")
     warn(evaluation.notes, "left out")
     if not evaluation.entries:

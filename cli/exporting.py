@@ -45,14 +45,15 @@ class Scoring(ModelOptions):
 
 
 def _settings_model(kind: ExportKind) -> Any:
-    """Settings of a kind: its options, and of some how a model is asked."""
+    """What the command takes as settings of a kind: its options, and of some how a model is asked."""
     if "rewards" in kind.options.model_fields:
         return type("Settings", (Scoring, kind.options), {})
     return kind.options
 
 
 def _help() -> str:
-    """Each kind, and its settings; those of several kinds are described once."""
+    """The help of the command: each kind, and its settings; those of several kinds are described
+    once."""
     paragraphs = ["Export the corpus in formats that other tools open. Kinds, and their settings:"]
     described = dict[str, str]()
     for kind in EXPORT_KINDS.values():
@@ -134,7 +135,8 @@ def export(
 
 
 def _as_settings(context: typer.Context, settings: Sequence[str]) -> Iterator[str]:
-    """Settings that are given as options, as KEY=VALUE. Raises UserError."""
+    """Settings that are given as options, as earlier versions had them, as KEY=VALUE. Raises
+    UserError."""
     words = list(context.args)
     options = [p.opts[0].removeprefix("--") for p in context.command.params]
     while words:
@@ -163,7 +165,7 @@ def _from_file(path: Path | None) -> dict[str, Any]:
 
 
 def _with_rewards(options: Any, scoring: Scoring, chosen: Selection, workspace: str) -> Any:
-    """The options with a run of the model's rewards, made for episodes without."""
+    """The options with a run of the model's rewards, which are made for episodes that have none."""
     model = scoring.from_model
     if model is None:
         # Settings that would be ignored are refused: they would be believed to count

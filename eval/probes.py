@@ -51,7 +51,8 @@ def is_finished(run: Sequence[Question]) -> bool:
 
 
 def questions_by_run(benchmark: str, lake: Lake, release: Release) -> list[list[Question]]:
-    """Each run's questions about progress in order of time; runs by dataset and number."""
+    """The questions about progress of each run of a split, in order of time; runs by dataset and
+    number."""
     options = EvaluationOptions(benchmark=benchmark, part=(FAMILY,))
     questions = procvqa.load(lake, release, options)
     by_run = grouped(((q.dataset, q.trajectory), q) for q in questions)
@@ -369,7 +370,8 @@ def _camera(rgb: np.ndarray, run: Sequence[PictureFile]) -> np.ndarray:
 
 
 def _robot_colour(rgb: np.ndarray, run: Sequence[PictureFile]) -> np.ndarray:
-    """What moves is grey, of the other brightness: a dark robot white, a bright one black."""
+    """What moves is grey and of the other brightness: a dark robot white, a bright one black. What
+    it carries, too."""
     background = _background(tuple(run), rgb.shape)
     away = np.abs(rgb.astype(np.int16) - background).max(axis=2).astype(np.uint8)
     mask = (cv2.medianBlur(away, 5) > MOVED).astype(np.uint8)

@@ -35,7 +35,8 @@ LENGTHS_S = (10.0, 30.0)  # short, medium, long runs
 
 @dataclass(frozen=True)
 class ResampledUnit:
-    """What the bootstrap draws: an episode in a part of a benchmark, or a task, with its slices."""
+    """What the bootstrap draws: one episode in one part of a benchmark, or one task, with the
+    slices that it is in."""
 
     key: tuple[str, ...]
     slices: tuple[str, ...] = ()
@@ -43,7 +44,8 @@ class ResampledUnit:
 
 @dataclass(frozen=True)
 class Series:
-    """Progress answers of each episode, and the share of its time at each, if known [n]."""
+    """Progress answers of each episode, and the share of its time gone by at each, where that is
+    known [n]."""
 
     runs: Runs
     elapsed: np.ndarray | None = None
@@ -202,7 +204,8 @@ class Episodes:
         readable: np.ndarray,
         statistic: Statistic,
     ) -> Measure:
-        """A statistic of (TP, TN, FP, FN) of the answers `is_asked` for; an unread one is wrong."""
+        """A statistic of (TP, TN, FP, FN) of the answers `is_asked` for; one that cannot be read
+        counts as wrong."""
         parts = self.sums(*(errors.confusion(predicted, actual, readable) * is_asked[:, None]).T)
         return Measure(
             parts, parts.sum(axis=1) > 0, self.sums(readable & is_asked, is_asked), statistic
@@ -288,7 +291,8 @@ class BenchmarkAnswers(NamedTuple):
 
     @property
     def success_scores(self) -> np.ndarray:
-        """What tells success, float64 [n]: a head's probability of the end state, else progress."""
+        """What tells success, float64 [n]: how probable the end state is, of a head that says so,
+        else progress."""
         done = np.array([line.done for line in self.lines], np.float64)
         if np.isnan(done).all():
             return self.values
@@ -330,7 +334,8 @@ class BenchmarkAnswers(NamedTuple):
 
 
 class ScoredView(NamedTuple):
-    """Questions as scored under a name: answers may be held against several truths."""
+    """Questions as they are scored under a name: one set of answers may be held against several
+    truths."""
 
     name: str
     questions: Sequence[Question]
@@ -403,12 +408,14 @@ class EvalRun:
 
 
 def store_evaluations(lake: Lake, message: str, runs: Sequence[EvalRun]) -> None:
-    """Write evaluations in one transaction; each replaces what its eval_run had."""
+    """Write evaluations in one transaction; an evaluation replaces what its eval_run has stored
+    before."""
     lake.replace_where(message, "eval_run", **_rows_by_table(runs))
 
 
 def add_predictions(lake: Lake, message: str, run: EvalRun) -> None:
-    """Add predictions to an evaluation in one transaction; those of the same frame are replaced."""
+    """Add predictions to an evaluation that grows, in one transaction; those of the same frame are
+    replaced."""
     lake.upsert(message, **_rows_by_table([run]))
 
 

@@ -82,7 +82,8 @@ def groups(
 
 
 def short_table(labellers: Sequence[AnnotatorComparison]) -> list[dict[str, str]]:
-    """A row per dataset and labeller, with the columns that say most; text with intervals."""
+    """One row per dataset and labeller, with the columns that say most, if any has a figure; text
+    with intervals."""
     columns = {
         metric: title
         for metric, title in COLUMNS.items()
@@ -139,7 +140,8 @@ def _metric_texts(c: AnnotatorComparison) -> dict[str, str]:
 
 
 def conclusions(labellers: Sequence[AnnotatorComparison]) -> list[str]:
-    """Of a dataset against a reference: is each run nearer than baselines, and which is nearest?"""
+    """Of one dataset against one reference: is each run nearer than what looks at nothing, and
+    which run is nearer."""
     runs = sorted((c for c in labellers if c.label_run), key=lambda c: not c.counts)
     baselines = [c for c in labellers if c.annotator in LOOK_AT_NOTHING]
     lines = [line for run in runs for line in _beside(run, baselines)]
@@ -195,7 +197,8 @@ def farthest(difference: RunsApart) -> str:
 
 
 def comparison_figure(comparisons: Sequence[AnnotatorComparison]) -> Figure:
-    """Metrics of 0..1 with intervals, a panel per dataset (all of them first), a colour per run."""
+    """Every metric of 0..1 with its interval, a panel per dataset (all of them first), a colour per
+    label run."""
     by_reference = groups(comparisons)
 
     def size(group: tuple[str, str]) -> int:

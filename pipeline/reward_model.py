@@ -55,7 +55,8 @@ def closing_steps(
     on_step: Callable[[Point], None] = lambda point: None,
     licences: Collection[str] = (),
 ) -> list[StepOutcome]:
-    """Release, reward model, evaluation, leaderboard; otherwise as scoring_steps."""
+    """The whole second half, in order: release, reward model, evaluation, leaderboard; otherwise as
+    scoring_steps."""
     release_made = release_step(lake, name, licences)
     release = get_release(lake, name)
     model = reward_model_step(lake, release, recipe, on_step=on_step)
@@ -147,7 +148,8 @@ def _merged(lake: Lake, adapter: Path) -> Path:
 
 
 def evaluation_step(lake: Lake, release: Release, run: str, *, always: bool = False) -> StepOutcome:
-    """Score a trained model and baselines on its release's held-out episodes; writes the report."""
+    """Score a trained model and the baselines on the held-out episodes of its release; writes the
+    report."""
     stored_run = eval_run_id(run, OF_HELD_OUT.benchmark, release.config_hash)
     evaluated = None if always else found_evaluation(lake, stored_run, run)
     if evaluated:

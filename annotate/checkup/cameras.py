@@ -51,6 +51,8 @@ def _shows_one_picture(camera: CameraSignals) -> np.ndarray:
     is_same = (camera.change < FROZEN.still_change) & ~camera.is_black
     if len(is_same) > 1:
         is_same[0] = is_same[1]
+    if not is_same.any():
+        return is_same
     changes = camera.change[~is_same]
     usual_change = float(np.percentile(changes, 75)) if len(changes) else 0.0
     limit = min(FROZEN.recoded_change, FROZEN.recoded_share * usual_change)

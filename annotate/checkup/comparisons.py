@@ -22,6 +22,7 @@ OFFSET = LIMITS["other_scale offset"]
 SIGN = LIMITS["other_scale sign"]
 SIGNS = LIMITS["other_scale sign in all"]
 LATE = LIMITS["rows_late"]
+IDLE = LIMITS["idle_end"]
 
 
 class Group(NamedTuple):
@@ -179,6 +180,8 @@ def idle_ends(run: RunSummary, group: Group) -> Iterator[Measurement]:
     """How long nothing moves at a run's start and at its end."""
     for end, side in (("start", "first"), ("end", "last")):
         seconds = run.idle_s[end]
+        if seconds < IDLE.minimum:
+            continue
         usual_s = float(
             np.percentile([sibling.idle_s[end] for sibling in group.runs], OTHERS.usual)
         )

@@ -11,6 +11,7 @@ from annotate.pictures import BLACK_LUMA
 from core.values import grouped
 
 OTHERS = LIMITS["others"]
+MOVED = LIMITS["camera_moved"]
 TEXT = LIMITS["text_differs"]
 OUTCOME = LIMITS["outcome_differs"]
 TINY = 1e-9  # a distance that is none
@@ -20,23 +21,26 @@ def moved_cameras(runs: Sequence[RunSummary]) -> Iterator[Measurement]:
     """How unlike a camera's resting picture is to that of every other run."""
     for camera in cameras_of(runs):
         camera_runs = [run for run in runs if camera in run.cameras]
-        if len(camera_runs) < LIMITS["camera_moved"].runs:
+        if len(camera_runs) < MOVED.runs:
             continue
         resting = np.stack([_resting_picture(run.cameras[camera].phases) for run in camera_runs])
-        for run, distance, usual_distance in _beside_others(camera_runs, resting):
-            yield Measurement("camera_moved", run, distance, usual_distance, camera=camera)
+        for k, distance, usual_distance in _beside_others(resting, MOVED.minimum):
+            yield Measurement(
+                "camera_moved", camera_runs[k], distance, usual_distance, camera=camera
+            )
 
 
 def _beside_others(
-    runs: Sequence[RunSummary], pictures: np.ndarray
-) -> Iterator[tuple[RunSummary, float, float]]:
-    """How far each run's picture, of [runs, ...], is from the nearest others, and how far the others' are."""
-    flat = pictures.reshape(len(runs), -1)
-    nearest = [
-        _mean_of_least(np.delete(np.abs(flat - flat[k]).mean(axis=1), k)) for k in range(len(runs))
-    ]
-    for k, run in enumerate(runs):
-        yield run, nearest[k], float(np.percentile(np.delete(nearest, k), OTHERS.usual))
+    pictures: np.ndarray, minimum: float = 0.0
+) -> Iterator[tuple[int, float, float]]:
+    """How far each run's picture, of [runs, ...], is from the nearest others, where it is so far, and how far the
+    others' are."""
+    flat = pictures.reshape(len(pictures), -1)
+    distances = (np.abs(flat - picture).mean(axis=1) for picture in flat)
+    nearest = [_mean_of_least(np.delete(of_run, k)) for k, of_run in enumerate(distances)]
+    for k, distance in enumerate(nearest):
+        if distance >= minimum:
+            yield k, distance, float(np.percentile(np.delete(nearest, k), OTHERS.usual))
 
 
 def _resting_picture(phases: np.ndarray) -> np.ndarray:
@@ -155,7 +159,8 @@ def _contradicted_in_task(
     runs: Sequence[RunSummary], cameras: Sequence[str]
 ) -> Iterator[Measurement]:
     pictures = np.stack([_pictures_at_phases(run, cameras) for run in runs])
-    for k, (run, distance, usual_distance) in enumerate(_beside_others(runs, pictures[:, -1])):
+    for k, distance, usual_distance in _beside_others(pictures[:, -1]):
+        run = runs[k]
         # Asked first, since what is earlier costs more to look through
         if not run.success or distance < OUTCOME.times * usual_distance:
             continue

@@ -135,7 +135,8 @@ def label_scores(answers: BenchmarkAnswers) -> ScoredBenchmark:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Labellers, label runs before the baselines of each dataset, and where runs are apart."""
+    """All that was compared: labellers, label runs before the baselines of each dataset, and where
+    runs are apart."""
 
     labellers: list[AnnotatorComparison]
     apart: list[RunsApart]
@@ -153,7 +154,8 @@ def _reference_of_dataset(
     reference_name: str | None,
     truth: Path | None,
 ) -> ComparedWith | None:
-    """As `compare` says of `reference_name`; None where a missing truth alone is allowed."""
+    """As `compare` says of `reference_name`; None where no ground truth is there and nothing else
+    is allowed."""
     if truth and reference_name in (None, TRUTH):
         all_truths = corpus_truth(lake, truth, dataset)
         truths = {e: t for e, t in all_truths.items() if e in episodes}
@@ -284,7 +286,8 @@ def _name_vectors(
 
 
 def _compared_text(truth: EpisodeTruth, label: Label | None, episode: Episode) -> str:
-    """All that a comparison of an episode depends on; another text stores all anew."""
+    """All that a comparison of one episode depends on. It is hashed into eval_runs: another text
+    stores all anew."""
     curve = None if truth.curve is None else truth.curve.tolist()
     if label is None:
         label_facts = None
@@ -309,7 +312,8 @@ def _compared_text(truth: EpisodeTruth, label: Label | None, episode: Episode) -
 
 
 def differences(first: AnnotatorComparison, second: AnnotatorComparison) -> dict[str, Difference]:
-    """The first labeller's scores less the second's, over the episodes of both."""
+    """The first labeller's scores less the second's by metric, over the episodes that both have
+    labelled."""
     pairs = model_comparison(first.scored, second.scored).differences
     return {metric: difference for metric, difference in pairs.items() if difference.n}
 

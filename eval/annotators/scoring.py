@@ -70,7 +70,8 @@ def active_runs(lake: Lake, dataset: str) -> set[str]:
 
 
 def stored_labels(lake: Lake, dataset: str, run: str | None = None) -> dict[int, Label]:
-    """A run's labels by episode, or the active ones; with progress where every frame has it."""
+    """One run's labels of a dataset by episode, or the active ones; with progress where every frame
+    has it."""
     labels = labels_of(lake.con, dataset, label_run=run, whole=True)
     return {
         episode: replace(label, progress=_whole_progress(label.progress, label.num_frames))

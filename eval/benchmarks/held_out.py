@@ -149,7 +149,8 @@ def _usual_lengths(
 
 
 def slice_names(episode: Episode, split: str, camera: str, policy: str | None) -> Iterator[str]:
-    """The groups that an episode is scored in; `policy`: how a simulator made it."""
+    """The groups of episodes that an episode is scored in, beside all of them; `policy`: how a
+    simulator made it."""
     yield f"split {split}"
     yield f"dataset {episode.dataset}"
     yield length_slice(episode.duration_s)
@@ -166,7 +167,8 @@ def slice_names(episode: Episode, split: str, camera: str, policy: str | None) -
 
 
 def views(questions: Sequence[Question]) -> list[ScoredView]:
-    """Against the labels that a model is trained by; then against ground truth."""
+    """Against the labels that a model is trained by; then against ground truth, as the labels
+    themselves are."""
     about_truth = [
         replace(q, progress=q.facts["truth"], facts={**q.facts, "label": q.progress})
         for q in questions
@@ -201,7 +203,8 @@ def thinned(questions: Sequence[Question]) -> list[Question]:
 
 
 def _threshold(answers: BenchmarkAnswers) -> float:
-    """The one that tells the end state best on episodes that no score is read from; 0.95 where it is in all or none."""
+    """The one that tells the moments at the end state from the others best, on episodes that no
+    score is read from; 0.95 where these have moments of one kind only."""
     score_of = dict(zip((q.key for q in answers.questions), answers.success_scores, strict=True))
     validation = thinned([q for q in answers.questions if not q.is_scored])
     raw_scores = np.array([score_of[q.key] for q in validation])
@@ -214,7 +217,8 @@ def _threshold(answers: BenchmarkAnswers) -> float:
 
 
 def score(answers: BenchmarkAnswers) -> ScoredBenchmark:
-    """Progress over time, the order of runs and parts, and success by a threshold."""
+    """Progress over time, the order of runs and of their parts, and success, which a threshold
+    tells."""
     threshold = _threshold(answers)
     test = answers.tested
     series = test.series

@@ -194,7 +194,8 @@ def sample_questions(
 
 
 def goal_pictures(lake: Lake, release: Release) -> dict[tuple[str, str], PictureFile]:
-    """By (dataset, task): the place of the last frame of the first training run that succeeded."""
+    """By (dataset, task): the last frame of the first training run that succeeded. Of each its
+    place alone is kept."""
     con = open_for_users(lake.workspace, release.snapshot)
     rows = con.execute(LAST_PICTURES).fetchall()
     paths = {s.shard: s.path(lake.workspace) for s in release.shard_list}
@@ -247,7 +248,8 @@ def spans_of(text: str) -> list[Span] | None:
 
 
 def success_of(line: PredictionLine) -> bool | None:
-    """Did the run succeed, by an answer: a head's share, else yes or no, else its tag's share."""
+    """Whether an answer says that the run succeeded: a head's share, else yes or no, else the share
+    in its tag."""
     words = {word.lower() for word in _YES_NO.findall(line.response)}
     if line.value is None and len(words) == 1:
         return words == {"yes"}
@@ -311,7 +313,8 @@ def _means(
 
 
 def _segment_measures(answers: BenchmarkAnswers) -> Found:
-    """An unread answer has no segment: its distance from the labelled ones, and else 0."""
+    """An answer that could not be read has found no segment: it has its distance from the labelled
+    ones, and else 0."""
     values = []
     is_read = []
     for q, line in zip(answers.questions, answers.lines, strict=True):

@@ -146,7 +146,7 @@ def _files(source: Source, data: Data) -> dict[str, Path]:
 
 
 def _picture_root(source: Source, given_folder: Path | None, names: Iterator[str]) -> Path:
-    """The folder of pictures. A remote source's are fetched, as far as it has them."""
+    """The folder that pictures lie in. Those of a remote source are fetched, as far as it has them."""
     if given_folder is not None:
         if not given_folder.is_dir():
             raise BenchmarkError(f"--image-root {given_folder} is no folder")
@@ -217,7 +217,8 @@ class _Columns(NamedTuple):
 
 
 def score(answers: BenchmarkAnswers) -> ScoredBenchmark:
-    """Unanswered questions are as wrong as can be, episodes without order 0, refusals apart."""
+    """Unanswered questions count as wrong as can be, episodes without any order as 0, refusals
+    apart from rubbish."""
     c = _Columns.of(
         answers, [_parsed(x, _has_tags(x.response), takes_nan=False) for x in answers.lines]
     )
@@ -278,9 +279,12 @@ def published_score(answers: BenchmarkAnswers) -> ScoredBenchmark:
     tagged = _is_tagged(answers.lines)
     c = _Columns.of(answers, [_parsed(x, tagged, takes_nan=True) for x in answers.lines])
     episodes = answers.episodes
-    predicted = written_shares(c.predicted)
+    # As its runner wrote them: whole percentages, cut off, so that 0.57 becomes 0.56
+    predicted = np.trunc(c.predicted * 100) / 100
     answerable = ~np.isnan(c.target)
     numeric = answerable & ~np.isnan(predicted)
+    # May exceed 1
+    score_error = np.abs(predicted - c.target) / np.maximum(c.target, 1 - c.target)
     has_reference = ~np.isnan(c.right)
     both_references = has_reference & ~np.isnan(c.reference)
     reference_error = published_reference_error(c.reference, c.right, c.demo_size)
@@ -293,9 +297,7 @@ def published_score(answers: BenchmarkAnswers) -> ScoredBenchmark:
     answerable_counts = episodes.sums(answerable, answerable)
     measures = {
         "voc": mean_of(trajectory_voc(runs), read),
-        "score_error": episodes.ratio(
-            np.where(numeric, published_score_error(predicted, c.target), 0), numeric, read
-        ),
+        "score_error": episodes.ratio(np.where(numeric, score_error, 0), numeric, read),
         "ref_error": episodes.ratio(
             np.where(both_references, reference_error, 0), both_references, read_references
         ),
@@ -310,16 +312,6 @@ def published_score(answers: BenchmarkAnswers) -> ScoredBenchmark:
         "numbers": int(numeric.sum()),
     }
     return ScoredBenchmark(answers.benchmark, episodes.scored, measures, counts)
-
-
-def written_shares(shares: np.ndarray) -> np.ndarray:
-    """Shares after its runner wrote them as whole percentages, cut off: 0.57 becomes 0.56."""
-    return np.trunc(shares * 100) / 100
-
-
-def published_score_error(predicted: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """|p - g| / max(g, 1 - g) [n]; may exceed 1."""
-    return np.abs(predicted - target) / np.maximum(target, 1 - target)
 
 
 def published_reference_error(

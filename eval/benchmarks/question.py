@@ -36,7 +36,8 @@ Numbered = Iterator[tuple[int, Frame]]
 
 
 class BenchmarkError(UserError):
-    """A benchmark or prediction file that cannot be read: which row, what is wrong, what to do."""
+    """A benchmark or a prediction file that cannot be read: which row of which file, what is wrong,
+    what to do."""
 
 
 @dataclass(frozen=True)
@@ -203,7 +204,8 @@ def read_row[R](read: Callable[[Any], R], raw: Any, line_name: str) -> R:
 def json_lines(
     path: Path, name: str, most_bytes: int, too_long: str
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(name, object) of each line of JSON that is not blank. Raises BenchmarkError naming it."""
+    """(which line, the object in it) of a file of JSON lines, without blank ones. Raises
+    BenchmarkError naming it."""
     try:
         with path.open("rb") as file:
             # One byte more than allowed: a longer line is seen without being read as a whole

@@ -171,7 +171,8 @@ def _store_calls(lake: Lake, build: str) -> None:
 def _weightless(
     benchmark: Benchmark, view: ScoredView, goals: Goals, settings: Mapping[str, Any]
 ) -> Iterator[Predictor]:
-    """Baselines that ask no model: they depend on the questions alone."""
+    """Baselines that ask no model: they depend on the questions alone, whatever model they stand
+    beside."""
     same = {key: settings[key] for key in ("question_keys", "code_version")}
     for name, values in weightless_answers(view.questions, goals).items():
         if name not in benchmark.without:
@@ -210,7 +211,7 @@ def _asked_text(options: EvaluationOptions, questions: Sequence[Question]) -> st
 
 
 def build_id(runner: RunnerConfig) -> str:
-    """Of calls: runs of the same benchmark and model share a budget."""
+    """The id that calls are counted under: runs of the same benchmark and model share a budget."""
     return content_key("eval", runner.options.benchmark, runner.model, *runner.options.endpoint)[
         :16
     ]
@@ -356,7 +357,8 @@ def _episodes_by_slice(questions: Sequence[Question]) -> dict[str, list[Episode]
 def _predictions(
     questions: Sequence[Question], lines: Mapping[str, PredictionLine], by_frame: bool
 ) -> Iterator[EvalPrediction]:
-    """As the lake keeps them: `frame_index` counts questions of an episode, or is the frame's."""
+    """Answers as the lake keeps them: `frame_index` counts the questions about an episode, or is
+    the frame's number."""
     by_key = {q.key: q for q in questions if q.is_scored}
     # Of trajectories, where the benchmark has no episode numbers
     numbers: dict[tuple[str, str, str], int] = {}

@@ -60,7 +60,8 @@ Pictures = tuple[PictureFile, ...]
 
 
 class VideoRow(NamedTuple):
-    """A row as prediction files carry it, its part, and where its video may lie in the source."""
+    """A row as prediction files carry it, the part that it counts to, and where its video may lie
+    in the source."""
 
     row: dict[str, Any]
     part: str
@@ -216,7 +217,7 @@ def _rbm(raw: dict[str, Any], line_name: str, split: str) -> dict[str, Any]:
 
 
 def _roboreward(raw: dict[str, Any], line_name: str, split: str) -> dict[str, Any]:
-    """1 is nothing, 5 all, as Robometer's loader has it. A video's first folder names its source."""
+    """1 is nothing, 5 is all of it, as Robometer's loader has it. A video's first folder names its source."""
     row = read_row(RoboRewardRow.model_validate, raw, line_name)
     share = (row.reward - POINTS[0]) / (POINTS[1] - POINTS[0])
     return {
@@ -496,7 +497,8 @@ _LIST = re.compile(r"\[[^\[\]]*\]")
 
 
 def robofac_score(answers: BenchmarkAnswers) -> ScoredBenchmark:
-    """An unread answer counts as wrong. Raises BenchmarkError, which names the row."""
+    """An answer that cannot be read counts as wrong. Raises BenchmarkError, which names the row
+    that is wrong."""
     chosen = answers.among(np.flatnonzero([q.family in CHOICES for q in answers.questions]))
     chosen = BenchmarkAnswers.by_values(ROBOFAC, chosen.questions, chosen.values, chosen.lines)
     # Arrays of texts and None, by row

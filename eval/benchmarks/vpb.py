@@ -96,7 +96,8 @@ def _questions(
 
 
 def _values(fields: Mapping[str, Any], words: Sequence[str], name: str) -> dict[str, Any]:
-    """By word the value of the field with it in its name. Raises BenchmarkError for none or several."""
+    """By word the value of the one field with it in its name. Raises BenchmarkError for none, and
+    for several."""
     values = {}
     for word in words:
         matches = [field for field in fields if word in field]

@@ -42,7 +42,8 @@ class Answers:
 
     @cached_property
     def read(self) -> np.ndarray:
-        """As `answers_read`, float64 [episodes, 2]."""
+        """How many answers of each episode hold a number, and how many there are, float64
+        [episodes, 2]."""
         return answers_read(self.as_said)
 
     @cached_property
@@ -63,7 +64,8 @@ class Answers:
 
 
 def progress_measures(runs: Runs, elapsed: np.ndarray | None = None) -> dict[str, Measure]:
-    """Metrics of progress by name; those beside a clock only where `elapsed` is known."""
+    """By name every metric of progress that METRICS computes; those beside a clock only where
+    `elapsed` is known."""
     answers = Answers(runs, elapsed)
     measures = {}
     for metric in METRICS:

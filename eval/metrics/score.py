@@ -65,7 +65,8 @@ def readable(runs: Runs) -> Runs:
 
 
 def worst_case(runs: Runs) -> Runs:
-    """Each missing answer replaced by the worst for its label: 0 or 1, whichever is farther."""
+    """Each answer without a number replaced by the worst one for its label: 0 or 1, whichever is
+    farther."""
     worst = (runs.target < 0.5).astype(np.float64)
     return replace(runs, predicted=np.where(np.isnan(runs.predicted), worst, runs.predicted))
 
@@ -137,7 +138,8 @@ class Measure:
         )
 
     def among(self, members: np.ndarray) -> "Measure":
-        """The same among more episodes, of which those of a mask are its own."""
+        """The same as one of many more episodes, of which those of a mask are its own and the
+        others count nowhere."""
         parts = np.zeros((len(members), self.parts.shape[1]))
         counted = np.zeros(len(members), bool)
         read = np.zeros((len(members), 2))
@@ -155,7 +157,8 @@ class Measure:
 
 
 def mean_of(per_episode: Sequence[float] | np.ndarray, read: np.ndarray | None = None) -> Measure:
-    """The mean over episodes [episodes] without NaN; each counts once, however long it is."""
+    """The mean over episodes [episodes]; those with NaN are left out. An episode counts once,
+    however long it is."""
     values = np.asarray(per_episode, np.float64)
     counted = ~np.isnan(values)
     return ratio_of(np.where(counted, values, 0.0), counted, read)
@@ -166,13 +169,15 @@ def ratio_of(
     denominator: Sequence[float] | np.ndarray,
     read: np.ndarray | None = None,
 ) -> Measure:
-    """Sum of numerators over that of denominators, [episodes] each; long episodes weigh more."""
+    """Sum of numerators over sum of denominators, [episodes] each: a mean over answers; long
+    episodes weigh more."""
     parts = np.stack([np.asarray(numerator, np.float64), np.asarray(denominator, np.float64)], 1)
     return Measure(parts, parts[:, 1] > 0, parts[:, [1, 1]] if read is None else read)
 
 
 def scores(measures: Mapping[str, Measure]) -> dict[str, Score]:
-    """Each measure's score; those on the same episodes are resampled as columns of one matrix."""
+    """Each measure's score; those on the same episodes share their resamples, so equal answers give
+    equal intervals."""
     names_by_episodes = grouped((m.counted.tobytes(), name) for name, m in measures.items())
     by_name = {}
     for names in names_by_episodes.values():
@@ -198,7 +203,8 @@ def _score(measure: Measure, parts: np.ndarray, sums: np.ndarray) -> Score:
 
 
 def _resampled_sums(values: np.ndarray) -> np.ndarray:
-    """Sums over resampled episodes, [RESAMPLES, k], of values [n, k]; n may be 400,000."""
+    """Sums over resampled episodes, [RESAMPLES, k], of values [n, k]; some resamples at a time: n
+    may be 400,000."""
     n = len(values)
     if n:
         return np.concatenate([c @ values for c in _counts(n)])

@@ -15,7 +15,8 @@ Span = tuple[str, int, int]  # name, first frame, first frame after
 
 
 def boundaries(spans: Sequence[Span]) -> list[int]:
-    """Frames where one segment ends and the next begins; a run's ends are none."""
+    """Inner boundaries: frames where one segment ends and the next begins; the ends of the run are
+    no finding."""
     ends = set(chain.from_iterable(span[1:] for span in spans))
     return sorted(ends - {min(ends, default=0), max(ends, default=0)})
 

@@ -81,7 +81,8 @@ def _score_row(entry: Evaluated, part: str, columns: Sequence[str]) -> dict | No
 
 
 def difference_rows(report: Report) -> Iterator[dict]:
-    """The model less each other entry, paired over episodes, on the leading metric."""
+    """The model less each other entry, paired over episodes, on the metric that leads its
+    benchmark."""
     for entry in report.own:
         metric = next((m for m in leading_metrics() if m in entry.scored.measures), "")
         for rival in report.rivals(entry):
@@ -99,7 +100,8 @@ def difference_rows(report: Report) -> Iterator[dict]:
 
 
 def weak_points(report: Report) -> Iterator[str]:
-    """Sentences on where the model is no better than what stands beside it."""
+    """Plain sentences on where the model is no better than what stands beside it, from the scores
+    themselves."""
     for entry, metric, part in product(report.own, ERRORS, report.parts):
         ours = entry.scores.get((part, metric), NO_SCORE)
         for rival in report.rivals(entry):
@@ -123,7 +125,8 @@ def worst_episodes(entry: Evaluated) -> list[tuple[int, float]]:
 
 
 def varied_episodes(entry: Evaluated, count: int = SHOWN) -> list[int]:
-    """Episodes with answers, in turn of each split (or part), one of each kind of slices first."""
+    """Episodes with answers, in turn of each split (or part), and there one of each kind of slices
+    first."""
     assert entry.scored.series is not None
     with_answers = np.flatnonzero(entry.scored.series.runs.lengths > 0).tolist()
     slices = {k: entry.scored.episodes[k].slices for k in with_answers}
@@ -159,7 +162,8 @@ CELL_NAME = 44  # of a task beside a matrix
 
 
 def curves_figure(report: Report, entry: Evaluated, episodes: Sequence[int]) -> Figure:
-    """Progress over time of some episodes below their stills: label, model and rivals."""
+    """Progress over time of some episodes, each below its stills: label, model and what stands
+    beside it."""
     columns = max(1, len(episodes))
     figure, axes = new_figure(3.4 * columns, 3.8, 2, columns, height_ratios=[1, 2])
     for column, episode in enumerate(episodes):
@@ -211,7 +215,7 @@ def _series_of(
 
 
 def calibration_figure(entry: Evaluated) -> Figure:
-    """Mean label in each tenth of the predictions, its spread, and how many lie there."""
+    """Mean label in each tenth of the predictions, with its spread, and how many answers lie there."""
     assert entry.scored.series is not None
     runs = entry.scored.series.runs
     readable = ~np.isnan(runs.predicted)
@@ -238,7 +242,8 @@ def calibration_figure(entry: Evaluated) -> Figure:
 
 
 def bars_figure(report: Report, model_entry: Evaluated, kind: str = "dataset") -> Figure | None:
-    """The leading error by dataset for each entry, with intervals; None without such slices."""
+    """The leading error by dataset for every entry of a benchmark, with intervals; None without
+    such slices."""
     metric = next((m for m in ERRORS if m in model_entry.scored.measures), None)
     parts = sorted(
         {
@@ -293,7 +298,8 @@ def _draw_bars(
 
 
 def confusion_figure(entry: Evaluated) -> Figure | None:
-    """Mean last answers to finished runs of each task (rows) by instruction (columns), if any."""
+    """Mean last answers to the finished runs of each task (rows) under each instruction (columns);
+    None without any."""
     cells = confusion_cells(entry)
     if not cells:
         return None
@@ -342,7 +348,8 @@ def examples_figure(examples: Mapping[str, Sequence[bytes]]) -> Figure:
 
 
 def training_figure(curve: Sequence[Mapping[str, Any]]) -> Figure:
-    """Loss and batch progress error over steps, smoothed; `curve`: points of a curve.json."""
+    """Training loss and batch progress error over steps, smoothed; `curve`: the points of a
+    checkpoint's curve.json."""
     figure, axes = new_figure()
     for name, colour in (("loss", COLOURS[0]), ("progress", COLOURS[3])):
         values = np.array([point[name] for point in curve if point[name] is not None])
@@ -412,7 +419,8 @@ def write_report(folder: Path, report: Report) -> Path:
 
 
 def captioned_pictures(report: Report) -> dict[str, tuple[str, bytes]]:
-    """(caption, picture) by file name: the matrix, if there is one, else of the first benchmark."""
+    """(caption, picture) by file name: the matrix where there is one, else of the model's first
+    benchmark."""
     figures: dict[str, tuple[str, Figure | None, str]] = {}
     title = "Instruction x video: progress at the end of finished runs, under each instruction"
     if report.own:

@@ -78,7 +78,8 @@ def question(stream: Stream, num_pictures: int) -> str:
 
 
 def read_words(text: str, is_progresslm: bool) -> Reward:
-    """The reward that an answer gives; without a number, or with n/a, a failure with its words."""
+    """The reward that an answer gives; where it gives no number, or says n/a, a failure with the
+    answer's words."""
     if is_progresslm:
         reply = parse_reply(text)
         answer = parse_answer(text)

@@ -77,7 +77,8 @@ class Window:
         return round((self.frames - 1) * step)
 
     def check(self, fps: float) -> None:
-        """Raises RewardError where two pictures of a window would be the same frame."""
+        """Raises RewardError where a stream is too slow: two pictures of a window would be the same
+        frame."""
         if self.frames > 1 and self.step_s is not None and self.step_s * fps < 1 - 1e-6:
             raise RewardError(
                 f"the model was trained on pictures {self.step_s:g} s apart, and {fps:g} frames a second are too few "

@@ -127,7 +127,8 @@ def frames(clip: RunClip, partial: bool = False) -> Iterator[dict[str, Shown]]:
 
 
 def last_pictures(clip: RunClip, partial: bool = False) -> tuple[int, dict[str, np.ndarray]]:
-    """Number of frames, and the last pictures by camera, for baselines. Raises RewardError."""
+    """Number of frames, and the last pictures by camera: a pass of its own, for the baselines.
+    Raises RewardError."""
     [(count, last)] = deque(enumerate(frames(clip, partial), 1), maxlen=1)
     return count, {camera: picture.rgb() for camera, (_, picture) in last.items()}
 
@@ -201,7 +202,7 @@ def clip_stream(
 
 
 def scored_rows(scorer: Scorer, moments: Sequence[Moment], reasoning: bool = False) -> list[Row]:
-    """Rows of moments scored together; latency_s is the time of that, in equal parts."""
+    """The rows of some moments, scored together; latency_s is the time of that, in equal parts."""
     start_s = perf_counter()
     rewards = scorer.score(moments)
     latency_s = (perf_counter() - start_s) / max(1, len(moments))

@@ -143,7 +143,8 @@ class Sampling:
 
 @dataclass(frozen=True)
 class PictureLimits:
-    """`longest_px` bounds a picture's longer side before the processor; the others are its own."""
+    """`longest_px` bounds a picture's longer side before the model's processor; the others are the
+    processor's own."""
 
     longest_px: int | None = None
     min_pixels: int | None = None
@@ -179,7 +180,8 @@ def prompt_format_of(kind: str) -> PromptFormat:
 
 
 def images_first(text: str) -> str:
-    """InternVL's layout: each picture on a line with its number, then the text, which names them."""
+    """InternVL's layout: each picture on a line of its own with its number, then the text, which
+    names the numbers."""
     parts = text.split(IMAGE_MARK)
     numbered = "".join(f"Image-{k}: {IMAGE_MARK}\n" for k in range(1, len(parts)))
     return numbered + parts[0] + "".join(f"Image-{k}{part}" for k, part in enumerate(parts[1:], 1))

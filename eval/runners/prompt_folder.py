@@ -77,7 +77,8 @@ class PromptFile(BaseModel):
 
 @dataclass(frozen=True)
 class FamilyPrompt:
-    """The prompt of a family, checked: every placeholder is known, every picture shown."""
+    """The prompt of one family of questions, checked: every placeholder is known, every picture is
+    shown."""
 
     path: Path
     file: PromptFile
@@ -219,7 +220,8 @@ def _checked(path: Path, family: str, file: PromptFile) -> FamilyPrompt:
 
 
 def _placeholders(path: Path, field: str, text: str, known_names: Sequence[str]) -> set[str]:
-    """Of a text. Raises UserError for one not among `known_names`, or more than a value."""
+    """Those of a text. Raises UserError for one that is not `known_names`, or asks for more than a
+    value."""
     names = set()
     try:
         for _, name, form, conversion in Formatter().parse(text):

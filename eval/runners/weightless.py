@@ -45,7 +45,8 @@ def nearness(current: np.ndarray, first: np.ndarray, goal: np.ndarray) -> float:
 
 
 def best_constant(targets: np.ndarray) -> float:
-    """The constant with the least mean absolute error on these very labels."""
+    """The constant with the least mean absolute error on these very labels: no constant does
+    better."""
     return float(np.median(targets))
 
 
@@ -60,7 +61,8 @@ def clock_answers(questions: Sequence[Question]) -> Values:
 
 
 def timed_answers(questions: Sequence[Question], name: str) -> Values:
-    """Seconds over the mean length of the runs by which the clock goes, where facts have it."""
+    """Seconds over the mean length of the runs by which a clock of that name goes, where a
+    question's facts have it."""
     return {
         q.key: min(1.0, (q.frame_index or 0) / q.row["fps"] / length_s)
         for q in questions

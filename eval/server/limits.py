@@ -80,7 +80,8 @@ class Refused(HTTPException):
 
 
 def first_problem(errors: Sequence[Any], skipped: int = 0) -> tuple[str, str]:
-    """The field of pydantic's first error, without its first `skipped` parts, and a message."""
+    """The field of the first of pydantic's errors, without its first `skipped` parts, and a message
+    with it."""
     first = errors[0]
     field = ".".join(map(str, first["loc"][skipped:]))
     return field, f"{field}: {first['msg']}".removeprefix(": ")
@@ -165,6 +166,7 @@ def check_pixels(width: int, height: int, max_pixels: int, name: str) -> None:
 
 
 def check_container(head: bytes) -> None:
-    """Refuses all but CONTAINERS: FFmpeg's playlists would open other files and addresses."""
+    """Refuses a file that is not one of CONTAINERS: FFmpeg's playlists would open other files and
+    addresses."""
     if not any(head[offset : offset + len(mark)] == mark for offset, mark in CONTAINERS):
         raise Refused(415, "video_format", "the video is not an MP4, MOV, MKV, WebM or AVI file")

@@ -342,7 +342,8 @@ class Service:
         await self._in_parts(ready, len(pictures))
 
     async def _in_parts[T](self, work: Callable[[int], T], count: int) -> list[T]:
-        """work(0), work(1), ... in order, in parts side by side; half of the threads are left."""
+        """work(0), work(1), ... in order, in parts side by side; half of the threads are left to
+        other requests."""
         num_parts = max(1, self.workers // 2)
         size = max(1, math.ceil(count / num_parts))
         parts = [range(start, min(start + size, count)) for start in range(0, count, size)]

@@ -90,7 +90,8 @@ def say(speech: Speaking, dataset: str, episode_index: EpisodeIndex, ended: Ende
 def undo(
     speech: Speaking, dataset: str, episode_index: EpisodeIndex, taken: TakenBack
 ) -> JSONResponse:
-    """Take back an outcome, and the label said with it. Answers with the id of that."""
+    """Take back an outcome, and the label that was said together with it. Answers with the id of
+    what says so."""
 
     def written(reader: LakeReader, lake: LakeConnection) -> dict[str, Any]:
         in_force = outcomes.standing(lake, dataset, episode_index)

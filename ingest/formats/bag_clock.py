@@ -17,7 +17,7 @@ from ingest.episode import FrameReader, TimedPicture
 from ingest.formats.bag_file import DEPTH, VIDEOS, Decoder, Kind, RawMessage, records
 from ingest.formats.tables import numbers
 from ingest.media.frames import DECODE_ALL, DecodeOptions, VideoError
-from ingest.media.video import nearest
+from ingest.media.video import FrameTimes
 from ingest.reasons import DataError, Limits
 from ingest.sources.files import Source
 
@@ -191,7 +191,8 @@ class Clock:
 
     def nearest(self, stamps: np.ndarray) -> np.ndarray:
         """Of ordered stamps [n], the place of the one nearest to each tick, int64 [ticks]; of two the earlier."""
-        return nearest(stamps, self.times_ns())
+        # All in nanoseconds, whole numbers
+        return FrameTimes(stamps, 1).nearest(self.times_ns())
 
 
 def rows_of(

@@ -8,9 +8,9 @@ texts and success are looked for where the file's writer keeps them (`writers`),
 
 import posixpath
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -66,6 +66,16 @@ TEXTS_IN_JSON = {
 }  # of LIBERO, of robocasa
 LIBERO_FILE = re.compile(r"(?:[A-Z]+(?:_[A-Z]+)*_SCENE[0-9]+_)?(.+)_demo$")
 NUMBERED = re.compile(r"[0-9]")
+NAMED_BY_FILE = (
+    "the instruction of {} episodes is read from the names of their files, as LIBERO writes it"
+)
+BY_CONVENTION = (
+    "nothing states the frame rate of {} episodes; {:g} fps is assumed, as {} usually runs"
+)
+WITHOUT_LAST_ACTION = (
+    "{} episodes have one observation more than actions: the last frame has no action of its own, "
+    "and keeps the one before"
+)
 
 
 def roots(uris: Iterable[str]) -> dict[str, str]:
@@ -83,17 +93,6 @@ def _files(uris: Iterable[str]) -> list[str]:
 # Listing
 
 
-@dataclass
-class Hdf5Listing(ListingBuilder):
-    """A listing that counts in how many episodes something is so: that is one finding of the dataset."""
-
-    named_by_file: int = 0  # episodes whose instruction is read from the name of their file
-    without_last_action: int = 0  # episodes with one row more of states than of actions
-    # Episodes with a writer's usual rate, by its name and the rate
-    by_convention: Counter[tuple[str, float]] = field(default_factory=Counter)
-    convention: Writer | None = None  # of all files
-
-
 def list_episodes(source: Source) -> Listing:
     return list_files(source, "hdf5", _files(source.files))
 
@@ -102,7 +101,7 @@ def list_files(
     source: Source, format_: str, uris: Iterable[str], convention: Writer | None = None
 ) -> Listing:
     """Episodes of some files; `convention`: that of their writer, where it is known."""
-    listing = Hdf5Listing(source, convention=convention)
+    listing = ListingBuilder(source)
     for uri in sorted(uris, key=h5.natural):
         num_before = len(listing.records)
         try:
@@ -111,9 +110,8 @@ def list_files(
                 containers: defaultdict[str, dict[str, Any]] = defaultdict(dict)
                 for k, key in enumerate(keys):
                     above = containers[key.rpartition("/")[0]]
-                    _add_readable(
-                        listing, uri, key, file, above, h5.EpisodeSlice(ALL_ROWS, k, len(keys))
-                    )
+                    among = h5.EpisodeSlice(ALL_ROWS, k, len(keys))
+                    _add_readable(listing, uri, key, file, above, among, convention)
                 account_beside(listing, uri, file, keys, source.config.limits)
         except DataError as e:
             # A file counts as one lost episode only where none of its episodes was listed before the error
@@ -121,37 +119,20 @@ def list_files(
                 listing.add_lost(e, uri, uri)
             else:
                 listing.warn(e.reason, f"episodes of it may be missing: {e}", file=uri)
-    _find_in_all(listing)
+    listing.find_counted()
     cameras = scene_first(listing.cameras_in_use(), source.config.cameras)
     listing.find_missing(sorted(cameras), "no pictures of {}, which other episodes have")
     return listing.listing(format_, cameras, nothing="no file holds an episode")
 
 
-def _find_in_all(listing: Hdf5Listing) -> None:
-    if listing.named_by_file:
-        detail = (
-            f"the instruction of {listing.named_by_file} episodes is read from the names of their files, as LIBERO "
-            "writes it"
-        )
-        listing.warn("task_from_name", detail)
-    for (writer, rate), count in listing.by_convention.items():
-        detail = f"nothing states the frame rate of {count} episodes; {rate:g} fps is assumed, as {writer} usually runs"
-        listing.warn("no_frame_rate", detail)
-    if listing.without_last_action:
-        detail = (
-            f"{listing.without_last_action} episodes have one observation more than actions: the last frame has no "
-            "action of its own, and keeps the one before"
-        )
-        listing.warn("length_differs", detail)
-
-
 def _add_readable(
-    listing: Hdf5Listing,
+    listing: ListingBuilder,
     uri: str,
     key: str,
     file: h5py.File,
     above: dict[str, Any],
     among: h5.EpisodeSlice,
+    convention: Writer | None,
 ) -> None:
     """Add one episode, or those of a flat file; as lost where it cannot be read. `among`: its place in the file."""
     num_findings = len(listing.findings)
@@ -165,7 +146,7 @@ def _add_readable(
             container = h5.find(file, key.rpartition("/")[0])
             config = listing.source.config
             scope = (uri, key, group, container, config.limits, config.keys, above, among)
-            place = EpisodePlace(*scope, convention=listing.convention)
+            place = EpisodePlace(*scope, convention=convention)
             _add_place(listing, place, source_id)
     except DataError as e:
         # Of an episode that cannot be read this is all there is to say
@@ -182,7 +163,7 @@ def _source_id(uri: str, key: str, *, is_only: bool) -> str:
     return f"{uri}#{last if key == f'data/{last}' else key}"
 
 
-def _add_place(listing: Hdf5Listing, place: EpisodePlace, source_id: str) -> None:
+def _add_place(listing: ListingBuilder, place: EpisodePlace, source_id: str) -> None:
     """Add the episode of a group; or each of those whose rows lie in it one after the other. Raises DataError."""
     config = listing.source.config
     is_flat = place.among.num_episodes == 1 and not NUMBERED.search(place.key.rpartition("/")[2])
@@ -225,7 +206,7 @@ def _report_inner_ends(listing: ListingBuilder, place: EpisodePlace) -> None:
 
 
 def _add_episode(
-    listing: Hdf5Listing,
+    listing: ListingBuilder,
     place: EpisodePlace,
     source_id: str,
     rows: h5.EpisodeSlice,
@@ -258,7 +239,7 @@ def _add_episode(
     is_libero = "obs/agentview_rgb" in place.datasets
     if name and is_libero and not tasks and not config.keys.language:
         tasks = (name[1].replace("_", " "),)
-        listing.named_by_file += 1
+        listing.count("task_from_name", NAMED_BY_FILE)
     by_video = rate_by_video(listing.source, files.values(), num_rows)
     rate, rate_from = _rate(listing, place, roles, rows.rows, read_paths, by_video)
     registered = (*config.keys.success, config.success_field)
@@ -307,7 +288,7 @@ def _session(config: DatasetConfig, place: EpisodePlace, rows: h5.EpisodeSlice) 
 
 
 def _num_rows(
-    listing: Hdf5Listing,
+    listing: ListingBuilder,
     place: EpisodePlace,
     roles: Roles,
     cameras: Sequence[str],
@@ -334,7 +315,7 @@ def _num_rows(
     if num_rows == 0:
         listing.unusable_next("no_data", "it has no rows", uri)
     if num_rows and num_actions == num_rows - 1:
-        listing.without_last_action += 1
+        listing.count("length_differs", WITHOUT_LAST_ACTION)
     elif num_states is not None and num_actions not in (None, num_states):
         listing.warn_next(
             "length_differs",
@@ -383,7 +364,7 @@ def _no_task(place: EpisodePlace, texts: Mapping[str, object]) -> str:
 
 
 def _rate(
-    listing: Hdf5Listing,
+    listing: ListingBuilder,
     place: EpisodePlace,
     roles: Roles,
     rows: slice,
@@ -402,7 +383,7 @@ def _rate(
     writer = place.writer
     if by_video or writer is None or not writer.fps:
         return by_video or listing.fps(None), []
-    listing.by_convention[writer.name, writer.fps] += 1
+    listing.count("no_frame_rate", BY_CONVENTION.format("{}", writer.fps, writer.name))
     return writer.fps, []
 
 

@@ -347,10 +347,6 @@ def list_episodes(source: Source) -> Listing:
         listing = ListingBuilder(source)
         listing.unusable(e.reason, str(e), file=location)
         return listing.listing("lerobot", (), numbered=True)
-    # One finding for each template, not for each file
-    for template, count in dataset.searched.items():
-        detail = f"{template} of info.json leads nowhere for {count} files; found them otherwise"
-        dataset.warn("path_template", detail)
     # Cameras that info.json declares and no episode has are none of the dataset
     used = set(dataset.cameras_in_use())
     robot = info.get("robot_type")

@@ -5,7 +5,6 @@ with a finding.
 """
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -42,6 +41,7 @@ META_BATCH = 1 << 10  # rows of metadata read at a time
 # Of a path template: {episode_index:06d}
 FIELD = re.compile(r"\{([A-Za-z_]\w*)(?::0?[0-9]{0,2}d?)?\}")
 MAX_FIELDS = 8
+LEADS_NOWHERE = " of info.json leads nowhere for {} files; found them otherwise"
 
 Rows = list[dict[str, Any]]
 
@@ -54,8 +54,6 @@ class LerobotListing(ListingBuilder):
     version: str
     lost: set[int] = field(default_factory=set)  # episodes with an unusable finding
     pointers: set[str] = field(default_factory=set)  # data files that are git-LFS pointers
-    # Path templates that led nowhere: for how many files
-    searched: Counter[str] = field(default_factory=Counter)
     # Of data files, each with the first that has it
     schemas: list[tuple[pa.Schema, str]] = field(default_factory=list)
     task_columns: set[str] = field(default_factory=set)  # of the file with the texts of tasks
@@ -262,8 +260,7 @@ def locate(dataset: LerobotListing, key: str, numbers: Mapping[str, int | str]) 
         hits = [hit for hit in namesakes if camera is None or camera in hit.split("/")]
     if len(hits) != 1:
         return None
-    # Counted, so that one finding speaks for all files that the template does not lead to
-    dataset.searched[template] += 1
+    dataset.count("path_template", template + LEADS_NOWHERE)
     return hits[0]
 
 
@@ -324,7 +321,7 @@ def v3_data_files(dataset: LerobotListing) -> list[str]:
     ]
     candidate, uris = next((pair for pair in matches if pair[1]), ("", everything))
     if uris and candidate != template:
-        dataset.searched[template] = len(uris)
+        dataset.counts["path_template", template + LEADS_NOWHERE] = len(uris)
     return uris
 
 

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
+from operator import itemgetter
 from types import MappingProxyType
 from typing import Any
 
@@ -38,6 +39,7 @@ STEPS = "{} changes within the episode, so that its {} texts are steps; {}"
 STEPS_STAND_IN = "no text is of the whole, and these together stand for it"
 TASK_NUMBER = re.compile(r"(^|[ /])task_?(index|idx|id|number)$")
 DEFAULT_FPS = 10.0  # where nothing is known; each use is a finding
+NO_FRAME_RATE = f"nothing states the frame rate of {{}} episodes; {DEFAULT_FPS:g} fps is assumed"
 
 
 @dataclass
@@ -49,7 +51,8 @@ class ListingBuilder:
     findings: list[Finding] = field(default_factory=list)
     # Of outcomes, by episode_index
     evidence: dict[int, OutcomeEvidence] = field(default_factory=dict)
-    without_rate: int = 0  # episodes
+    # Of findings of many episodes, by code and sentence: how many
+    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
     # Of files of texts that were read, by uri: one may be that of all episodes
     texts: dict[str, tuple[str, ...]] = field(default_factory=dict)
     # Of the source: what is read, and what is not
@@ -72,6 +75,16 @@ class ListingBuilder:
     ) -> None:
         """Record what makes an episode, a camera of it or the dataset unusable."""
         self.findings.append(Finding(reason, detail, "unusable", episode, **location))
+
+    def count(self, reason: str, detail: str) -> None:
+        """What is so for many episodes, and one finding of the dataset, in which their number stands."""
+        self.counts[reason, detail] += 1
+
+    def find_counted(self) -> None:
+        """Record what was counted so far, in one order."""
+        for reason, detail in sorted(self.counts, key=itemgetter(0), reverse=True):
+            self.warn(reason, detail.replace("{}", str(self.counts[reason, detail])))
+        self.counts.clear()
 
     def warn_next(
         self, reason: str, detail: str, file: str | None = None, camera: str | None = None
@@ -100,7 +113,8 @@ class ListingBuilder:
 
     def fps(self, stated_fps: float | None) -> float:
         """The registry's frame rate, else the stated one, else the default."""
-        self.without_rate += not self.source.config.fps and not stated_fps
+        if not self.source.config.fps and not stated_fps:
+            self.count("no_frame_rate", NO_FRAME_RATE)
         return self.source.config.fps or stated_fps or DEFAULT_FPS
 
     def add(
@@ -248,9 +262,7 @@ class ListingBuilder:
         """
         if not self.records and nothing:
             self.lists_nothing(nothing)
-        if self.without_rate:
-            detail = f"nothing states the frame rate of {self.without_rate} episodes; {DEFAULT_FPS:g} fps is assumed"
-            self.warn("no_frame_rate", detail)
+        self.find_counted()
         records, never_set = self._with_outcomes()
         fps = fps or next((record.fps for record in records), None)
         robot = self.source.config.robot or robot

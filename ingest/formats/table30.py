@@ -194,7 +194,7 @@ def _account_for_states(listing: ListingBuilder, first: Sequence[bytes], uri: st
 
 
 def _fields_read(frame: Mapping[str, Any]) -> list[str]:
-    """Fields with numbers that may be read; a gripper's buttons values are buttons."""
+    """Fields with numbers that may be read; several values of a gripper are its buttons."""
     buttons = [
         name for name in ARM_GRIPPERS if isinstance(frame.get(name), list) and len(frame[name]) != 1
     ]

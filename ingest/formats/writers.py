@@ -451,31 +451,9 @@ TABLE30 = Writer(
 # What files of numbers beside videos are called, and arrays in them: the key in a file counts before what its name says
 ACTION_WORDS = ("action", "actions", "command", "commands", "cmd", "control", "ctrl", "target")
 STATE_WORDS = (
-    *(
-        "state",
-        "states",
-        "qpos",
-        "proprio",
-        "proprioception",
-        "observation",
-        "obs",
-        "joint",
-        "joints",
-    ),
-    *(
-        "position",
-        "positions",
-        "pose",
-        "poses",
-        "eef",
-        "ee",
-        "tcp",
-        "gripper",
-        "grippers",
-        "hand",
-        "hands",
-    ),
-)
+    "state", "states", "qpos", "proprio", "proprioception", "observation", "obs", "joint", "joints", "position",
+    "positions", "pose", "poses", "eef", "ee", "tcp", "gripper", "grippers", "hand", "hands",
+)  # fmt: skip
 TIME_WORDS = ("time", "times", "timestamp", "timestamps")
 WORDS_OF_ROWS = frozenset((*ACTION_WORDS, *STATE_WORDS))
 [A, S, T] = (rf"(\w*_)?({'|'.join(w)})(_\w*)?" for w in (ACTION_WORDS, STATE_WORDS, TIME_WORDS))

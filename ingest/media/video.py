@@ -188,16 +188,14 @@ class FrameTimes:
         return float(np.median(np.diff(self.seconds))) if len(self.ticks) > 1 else 1.0
 
     def nearest(self, times_s: np.ndarray) -> np.ndarray:
-        """The picture that is shown nearest to each time, int64 [n]."""
-        return nearest(self.seconds, times_s)
-
-
-def nearest(ordered: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """The place of the one of some times in order that is nearest to each of others, int64 [n]; of two the earlier."""
-    next_index = np.searchsorted(ordered, times).clip(max=len(ordered) - 1)
-    previous_index = np.maximum(next_index - 1, 0)
-    is_before = np.abs(times - ordered[previous_index]) <= np.abs(ordered[next_index] - times)
-    return np.where(is_before, previous_index, next_index)
+        """The picture that is shown nearest to each time, int64 [n]; of two that are equally near the first."""
+        shown_s = self.seconds
+        next_index = np.searchsorted(shown_s, times_s).clip(max=len(shown_s) - 1)
+        previous_index = np.maximum(next_index - 1, 0)
+        is_before = np.abs(times_s - shown_s[previous_index]) <= np.abs(
+            shown_s[next_index] - times_s
+        )
+        return np.where(is_before, previous_index, next_index)
 
 
 def open_video(path: Path, limits: Limits = LIMITS) -> Container:
@@ -546,12 +544,10 @@ def _has_short_groups(path: Path, _: tuple[int, int], limits: Limits) -> bool:
 def _frames_of_blocks(
     path: Path, container: Container, first: int | None, options: DecodeOptions
 ) -> Iterator[Frame]:
-    """Every picture from the first on: blocks of whole groups are decoded side by side, each by one
-    thread.
+    """Every picture from the first on: blocks of whole groups are decoded side by side, each by one thread.
 
-    The decoder's own threads wait for one another, since each picture of a group needs the one
-    before: of two cores they used two thirds. Raises VideoError where groups cannot be told apart,
-    or do not decode by themselves.
+    The decoder's own threads wait for one another, since each picture of a group needs the one before. Raises
+    VideoError where groups cannot be told apart, or do not decode by themselves.
     """
     stream = container.streams.video[0]
     codecs: SimpleQueue[VideoCodecContext] = SimpleQueue()

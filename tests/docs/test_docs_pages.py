@@ -432,8 +432,10 @@ def look_at(command_words: list[str]) -> None:
         ]
     script, *options = later_words
     text = text_with_imports(ROOT / script)
-    for option in [w for w in options if w.startswith("--")]:
-        assert f'"{option}"' in text, f"{script} has no {option}"
+    # The benchmarks' runner makes options of keywords
+    for option in [w[2:] for w in options if w.startswith("--")]:
+        keyword = option.replace("-", "_")
+        assert re.search(rf'"--{option}"|\b{keyword}=', text), f"{script} has no --{option}"
 
 
 def text_with_imports(script: Path) -> str:

@@ -78,17 +78,12 @@ def test_undo_is_a_row_that_says_so(client, own):
 
 def test_a_rejected_label_does_not_count_any_more(client):
     run = label(client)["base_label_run"]
-    answer = post(
-        client, "/api/corrections/tiny/2/reject", {"base_label_run": run, "author": "ada"}
-    )
+    body = {"base_label_run": run, "author": "ada"}
+    answer = post(client, "/api/corrections/tiny/2/reject", body)
     assert answer.status_code == 200
     assert [r["active"] for r in client.get("/api/episode/tiny/2").json()["runs"]] == [False]
-    second_body = {
-        "base_label_run": "nobody's",
-        "author": "ada",
-        "follows": answer.json()["newest"],
-    }
-    assert post(client, "/api/corrections/tiny/2/reject", second_body).status_code == 422
+    body = {"base_label_run": "nobody's", "author": "ada", "follows": answer.json()["newest"]}
+    assert post(client, "/api/corrections/tiny/2/reject", body).status_code == 422
 
 
 def queue(client, kind: str = "all") -> list[int]:
@@ -112,16 +107,14 @@ def test_a_day_counts_episodes_and_nobody_replaces_another_by_accepting(client, 
     assert answer.status_code == 409
     assert "ada has saved a label of episode 2 of tiny" in answer.json()["error"]
     # Whoever wants that opens it and saves, or accepts what was saved
-    assert (
-        post(client, "/api/corrections/tiny/2/accept", body | {"author": "ada"}).status_code == 200
-    )
+    body["author"] = "ada"
+    assert post(client, "/api/corrections/tiny/2/accept", body).status_code == 200
 
 
 def test_counts_are_of_now_while_the_index_is_older(client, own, monkeypatch):
     change(own.space, "UPDATE label_quality SET jump = 0.9")
-    monkeypatch.setattr(
-        index, "QUICK_S", 0.0
-    )  # an index takes too long to be made before each page
+    # An index takes too long to be made before each page
+    monkeypatch.setattr(index, "QUICK_S", 0.0)
     monkeypatch.setattr(index, "REST", 10**6)
     queue_before = queue(client)
     assert queue_before

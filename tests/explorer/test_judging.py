@@ -169,10 +169,8 @@ def test_a_failure_from_a_moment_on_is_in_the_label_and_one_undo_takes_both(clie
     # A frame that is none leaves nothing behind
     follow_fields = {"follows": saved_ids["saved"], "follows_correction": saved_ids["correction"]}
     assert end(client, 2, "failed", frame=10**6, **follow_fields).status_code == 422
-    assert (
-        post(client, "/api/outcomes/tiny/2/undo", {"import_id": saved_ids["saved"]}).status_code
-        == 200
-    )
+    undone = post(client, "/api/outcomes/tiny/2/undo", {"import_id": saved_ids["saved"]})
+    assert undone.status_code == 200
     assert client.get("/api/corrections/tiny/2").json()["current"] == []
     assert own.rows("FROM current_outcomes") == []
 
@@ -290,15 +288,12 @@ class Judging(threading.Thread):
                     return
                 episode = self.episodes[number % len(self.episodes)]
                 if episode not in newest:
-                    newest[episode] = client.get(f"/api/corrections/tiny/{episode}").json()[
-                        "newest"
-                    ]
-                body_fields = {
+                    state = client.get(f"/api/corrections/tiny/{episode}").json()
+                    newest[episode] = state["newest"]
+                body = {
                     "author": self.author,
                     "comment": f"{self.author} {number}",
                     "brief": True,
-                }
-                body = body_fields | {
                     "base_label_run": runs[episode],
                     "follows": newest.pop(episode),
                 }

@@ -207,7 +207,6 @@ def test_a_dead_writer_leaves_no_lock(space):
 
 
 def test_who_says_something_is_alone_with_it(space):
-    """Also once they have looked up what was said before."""
     lake = Lake(space)
     with lake.words.saying(), closing(postgres_session(lake.place.catalog)) as session:
         cursor = session.cursor()

@@ -25,6 +25,8 @@ from tests.kits.reward_kit import make_checkpoint
 from warehouse.exports import EXPORT_KINDS
 from warehouse.exports.options import Selection
 from warehouse.lake import Lake
+from warehouse.lake.outcomes import StatedOutcome, add_outcomes
+from warehouse.lake.statements import take_down
 from warehouse.shards.shard import named_picture, read_samples
 
 RUNS = [sources.Recording(serial, 40) for serial in range(1, 8)]
@@ -144,6 +146,21 @@ def test_the_next_build_takes_the_source_as_it_is_then(place, tmp_path, stage, s
     assert changes(space) == []
     # A number is that of the recording that was measured under it, wherever that stands in the source
     assert serials_in_shards(space) == OWN | swapped
+
+
+def test_words_stay_with_recordings_that_move_behind_the_listing(place):
+    space, source, files = measured(place, "rows and videos")
+    withdrawn, failed = SWAPPED
+    lake = Lake(space)
+    take_down(lake, "arm", [withdrawn], "she asked for it")
+    add_outcomes(lake, "arm", "ends.csv", [StatedOutcome(failed, False, None, "ada")])
+    lake.con.close()
+    built(space, source, 12, At("frames", lambda: swap(source, files)))
+    assert serials_in_shards(space) == OWN
+    built(space, source, 12)
+    assert serials_in_shards(space) == OWN | {failed: {failed + 1}}
+    words = "SELECT kind, episode_index FROM current_statements WHERE kind <> 'build' ORDER BY 1"
+    assert rows(space, words) == [("outcome", failed), ("takedown", withdrawn)]
 
 
 @pytest.mark.parametrize("kind", ["lerobot", "rerun"])

@@ -209,7 +209,8 @@ def row_of(episodes: KnownEpisodes, data: Any, author: str) -> tuple[dict[str, A
 
 
 def _episodes_by_content(lake: Lake, dataset: str) -> dict[str, set[int]]:
-    """By content hash the episodes that have it, or had it, now; none: they left."""
+    """By each content hash that a dataset knows the episodes that have it, or had it, now; none:
+    they left."""
     rows = lake.rows(
         "SELECT unnest(list_append(former_hashes, content_hash)), episode_index FROM episode_content "
         "WHERE dataset = $1 UNION ALL "
@@ -319,7 +320,8 @@ def _task(
 
 
 def _annotation(correction: Mapping[str, Any], first: int) -> dict[str, Any]:
-    """`meta` keeps what Label Studio has no place for: an unchanged correction comes back so."""
+    """`meta` keeps what Label Studio has no place for, so that an unchanged correction comes back
+    as it was."""
     return {
         "created_at": correction["created_at"].isoformat(),
         "meta": {name: correction[name] for name in META_FIELDS},

@@ -204,7 +204,8 @@ class ExportFolder:
         return stored if {"export", "identity"} <= stored.keys() else {}
 
     def _read_parts(self) -> list[Path]:
-        """Take over the finished parts; returns what the folder is to have: their files and their own."""
+        """Take over the parts that are finished; returns what the folder is to have: their files,
+        and their own."""
         read_files = [self.root / PARTIAL / HEAD]
         for path in (self.root / PARTIAL).glob("*.json"):
             part = _read(path)
@@ -272,7 +273,8 @@ class Export:
         return self.selected.identity(self.kind, self.options)
 
     def episodes(self) -> Iterator[ExportedEpisode]:
-        """Every selected episode in order; one chunk's labels are in memory."""
+        """Every selected episode in order, with its label, rows and pictures; one chunk's labels
+        are in memory."""
         return self.selected.each()
 
     def labelled(self) -> Iterator[ExportedEpisode]:
@@ -406,12 +408,6 @@ def row_of(columns: Columns, item: Any) -> dict[str, Any]:
     return {name: value(item) for name, (_, value) in columns.items()}
 
 
-def with_features(schema: pa.Schema) -> pa.Schema:
-    """The schema, with what `datasets` calls its features."""
-    features = {field.name: _feature(field.type) for field in schema}
-    return schema.with_metadata({"huggingface": json.dumps({"info": {"features": features}})})
-
-
 def _feature(type: pa.DataType) -> Any:
     if type == PICTURE:
         return {"_type": "Image"}
@@ -440,7 +436,11 @@ def write_rows(
     Equal rows, equal bytes. In memory: a row group, which ends with the episode that fills it, or after GROUP_ROWS
     rows, or where it shows SHOWN_BYTES.
     """
-    schema = with_features(schema_of(columns))
+    plain_schema = schema_of(columns)
+    # What `datasets` calls features
+    features = {field.name: _feature(field.type) for field in plain_schema}
+    about = json.dumps({"info": {"features": features}})
+    schema = plain_schema.with_metadata({"huggingface": about})
     of_item = partial(row_of, columns)
     row_groups = _row_groups([*map(of_item, group)] for group in groups)
     for number, group in enumerate(row_groups):

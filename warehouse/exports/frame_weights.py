@@ -90,7 +90,8 @@ def _numbered(tasks: Sequence[str | None]) -> np.ndarray:
 
 
 def _standardised(gains: np.ndarray, tasks: np.ndarray) -> np.ndarray:
-    """Gains less their task's mean, in standard deviations; 0 without a label, or where all are alike."""
+    """Gains less the mean of their task, in its standard deviations; 0 without a label, and where
+    all gain alike."""
     filled = _filled(gains, tasks)
     is_known = np.isfinite(gains)
     means = _mean_by_task(gains, tasks, is_known)

@@ -84,7 +84,8 @@ Question = tuple[int, str]
 def questions(
     selected: Selected, dataset: str, chunk: int, cameras: Sequence[str]
 ) -> dict[int, list[Question]]:
-    """By episode, moments and the source's cameras of samples of progress by the active labels."""
+    """By episode, the moments and the source's cameras that samples of progress were made of, of
+    the active labels."""
     rows = selected.lake.rows(
         "SELECT DISTINCT s.episode_index, s.frames[-1], s.camera FROM samples s "
         "JOIN active_runs a USING (dataset, episode_index, label_run) WHERE s.dataset = ? AND s.chunk = ? "
@@ -120,7 +121,8 @@ def persistent_rows(label: Label | None, timestamps: np.ndarray) -> list[dict[st
 
 
 def _plan_and_memory(label: Label, completed: set[int]) -> tuple[str | None, str | None]:
-    """What is left of the plan, and what is complete; None for nothing, or a step without name."""
+    """What is left of the planned steps, and what is complete; None where nothing is, or a step has
+    no name."""
     if not all(map(is_name, label.plan)):
         return None, None
     remaining_names = [name for step, name in enumerate(label.plan) if step not in completed]
@@ -166,7 +168,8 @@ def language_columns(
 
 
 def step_names(label: Label | None, num_frames: int) -> list[str]:
-    """The name of the step under way at each frame; empty without one."""
+    """The name of the step under way at each frame; empty where there is none, and where it has no
+    name."""
     names = [""] * num_frames
     for segment in label.segments if label and label.sure_of_names else ():
         if segment.kind == STEP and segment.named:
@@ -468,7 +471,8 @@ class LerobotPlan(Export):
 
     @cached_property
     def tasks(self) -> dict[str, int]:
-        """Task texts by index, in order of their first episode; with names of steps that are tasks."""
+        """Task texts by index, in the order of their first episode; with the names of steps where
+        they are tasks."""
         tasks = dict.fromkeys(e.task or "" for e in self.selected.episodes)
         if self.options.flavour == "subtask":
             for x in self.episodes():

@@ -216,7 +216,8 @@ def _places(prefix: str, file: Callable[[EpisodeEntry], int]) -> Columns:
 
 
 def _without_action(table: pa.Table) -> int:
-    """Rows whose action is no number, as the last where a source has an observation more."""
+    """Rows whose action is no number, such as the last one where a source has an observation more
+    than actions."""
     if ACTION not in table.schema.names:
         return 0
     values = matrix(table[ACTION].combine_chunks())
@@ -405,7 +406,8 @@ def picture_statistics(pictures: Sequence[np.ndarray]) -> Stats:
 
 
 def combined(parts: Sequence[Stats]) -> Stats:
-    """Statistics over parts, each by its count: exact but for quantiles, which are estimated."""
+    """Statistics over parts, each by its count: exact but for the quantiles, which
+    `_joined_quantiles` estimates."""
     counts = np.array([part["count"][0] for part in parts], np.float64)
     share = (counts / counts.sum())[:, None]
 

@@ -90,7 +90,8 @@ def the_dataset(selected: Selected) -> tuple[str, str, float]:
 
 
 class FrameExport(Export):
-    """An export beside an existing LeRobot dataset, by its numbers of episodes and frames."""
+    """An export that goes with one LeRobot dataset that is there already, by its own numbers of
+    episodes and frames."""
 
     dataset: str
     format: str
@@ -220,7 +221,8 @@ def between(frames: np.ndarray, progress: np.ndarray, num_frames: int) -> np.nda
 
 
 def ends_unread(frames: np.ndarray, progress: np.ndarray, num_frames: int) -> bool:
-    """Is the last of an episode's scored `frames` [k] alone without a number, after one with it?"""
+    """Is an episode's last frame the only one of its scored `frames` [k], after one with a number,
+    that has none?"""
     if len(frames) < 2 or frames[-1] != num_frames - 1:
         return False
     return bool(np.isnan(progress[-1]) and np.isfinite(progress[-2]))
@@ -257,7 +259,8 @@ def progress_columns(sparse: np.ndarray, dense: np.ndarray, assumed: bool | None
 
 
 def suggested_kappa(progress: Iterable[np.ndarray], chunk_size: int) -> float | None:
-    """What most frames that gain exceed, in steps of 1 / BINS; None where no frame gains."""
+    """What most of the frames of some runs that gain exceed, in steps of 1 / BINS; None where no
+    frame gains."""
     counts = np.zeros(BINS, np.int64)
     for curve in progress:
         gains = gains_of(curve, chunk_size)
@@ -293,7 +296,8 @@ def weights_apart(
 def provenance(
     selected: Selected, options: Any, runs: Sequence[str], **settings: Any
 ) -> dict[str, Any]:
-    """What progress was made of: the corpus's state, settings, a model's rewards or label runs."""
+    """What progress was made of: the state of the corpus, settings, and a model's rewards or the
+    runs of its labels."""
     facts = {"release": selected.selection.release, "snapshot": selected.snapshot, **settings}
     if getattr(options, "rewards", None):
         return facts | {"model": options.model, "rewards": options.rewards}
@@ -446,7 +450,8 @@ At the end of an episode chunks are cut off, so its last frames gain little, and
 def configuration(
     kappa: float | None, progress_path: str | None = None, *, without_progress_0: bool = False
 ) -> str:
-    """What LeRobot's training needs, as flags; the last: frames without progress weigh 0."""
+    """What a training configuration of LeRobot needs, as flags; the last says that frames without
+    progress weigh 0."""
     flags = ["type=rabc", "head_mode=sparse", f"kappa={kappa}"]
     flags += [f"progress_path={progress_path}"] if progress_path else []
     flags += [FALLBACK] if without_progress_0 else []
@@ -454,7 +459,8 @@ def configuration(
 
 
 def example_size(sizes: Iterable[str]) -> str:
-    """The action chunk of an example: LeRobot's usual one, if it is among them, else the first."""
+    """The action chunk that an example shows: LeRobot's usual one where it is among them, else the
+    first."""
     size, *other_sizes = sizes
     if USUAL_CHUNK in other_sizes:
         return USUAL_CHUNK

@@ -119,7 +119,8 @@ class RoboDopamineExport(Export):
         return {"samples": sum(counts.values()), "pairs": counts, "notes": notes}
 
     def _ends(self) -> dict[tuple[Task, str | None], str]:
-        """By task and split, the last frame of the first labelled episode known to have succeeded."""
+        """Of each task in each split, the last frame of the first labelled episode that is known to
+        have succeeded."""
         # The first one counts: it is set last
         return {
             (_task(e), e.split): _picture(e, HIGH, e.num_frames - 1)
@@ -416,7 +417,8 @@ class OpensarmExport(Export):
         return {"names": names, "videos": videos, "line": line}
 
     def _line(self, e: Episode, label: Label, number: int, video: str) -> dict[str, Any] | None:
-        """A person's label as a line of opensarm's tool; None of others."""
+        """What a person said, as a line of opensarm's tool; None where the label is none of a
+        person's."""
         if e.label_run != human_run(e.dataset) and not any(s.pace for s in label.segments):
             return None
         sql = "SELECT created_at, author FROM current_corrections WHERE status = 'accepted' AND dataset = ? "

@@ -201,7 +201,8 @@ class Selected:
         return exported
 
     def label_notes(self) -> list[str]:
-        """How many labels are left out, give no names, or assume an outcome, and why."""
+        """How many labels are left out, give no names of steps, or assume an outcome, and why, in
+        sentences."""
         notes: list[str] = []
         for dataset in self.datasets:
             notes += [f"{dataset}: {text}" for text in self._counts(dataset).sentences()]
@@ -369,7 +370,8 @@ def _episodes_where(lake: Lake, condition: str, snapshot: int) -> set[tuple[str,
 def _without_faults(
     lake: Lake, rows: Sequence[dict], checks: Sequence[str]
 ) -> tuple[list[dict], list[str]]:
-    """Rows of runs without faults by some checks, as of today, and a sentence on others for each."""
+    """Rows of runs in which none of some checks found a fault, as of today, and a sentence about
+    others for each."""
     faulty = runs_with(lake, checks) if checks else {}
     exclusions = []
     for check in dict.fromkeys(checks):
@@ -462,7 +464,8 @@ def counted_pictures(
 
 
 def _covering(label: Label | None, e: Episode) -> Label:
-    """The label, which covers every frame; anything else is one of other pictures."""
+    """The label, whose progress and segments cover every frame exactly; anything else is one of
+    other pictures."""
     covered = 0 if label is None else len(label.progress)
     if covered != e.num_frames or label is None or label.num_frames != e.num_frames:
         raise UserError(

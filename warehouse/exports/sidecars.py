@@ -103,12 +103,10 @@ class FrameSignalsExport(FileExport, FrameExport):
         notes = self.notes() if self.options.rewards is None else []
         return len(self.selected.episodes), pq.read_metadata(out).num_rows, notes
 
-    def _descriptors(self) -> dict[str, Descriptor]:
-        chosen = LABEL_SIGNALS if self.options.rewards is None else MODEL_SIGNALS
-        return dict(sorted((chosen | (ADVANTAGE_SIGNALS if self.options.horizon else {})).items()))
-
     def write_file(self, out: Path) -> None:
-        descriptors = self._descriptors()
+        chosen = LABEL_SIGNALS if self.options.rewards is None else MODEL_SIGNALS
+        of_horizon = ADVANTAGE_SIGNALS if self.options.horizon else {}
+        descriptors = dict(sorted((chosen | of_horizon).items()))
         signals = self._signals()
         first = next(signals, None)
         if first is None:
@@ -168,7 +166,8 @@ class FrameSignalsExport(FileExport, FrameExport):
         return {"producer": "proccorpus", "dataset": dataset_facts, "scoring": scoring}
 
     def _with_advantages(self, signals: list[_Signals]) -> list[_Signals]:
-        """The same with ADVANTAGE_SIGNALS; the threshold of RECAP's indicator is each task's own."""
+        """The same with the signals of ADVANTAGE_SIGNALS; the threshold of RECAP's indicator is
+        each task's own."""
         horizon = self.options.horizon
         by_task: dict[str | None, list[np.ndarray]] = defaultdict(list)
         for e, rows, progress in signals:

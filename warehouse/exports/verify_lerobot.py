@@ -261,7 +261,7 @@ class LeRobotComparison:
 
     @cached_property
     def was_encoded(self) -> bool:
-        """Were videos encoded? That decides how far pictures may be off."""
+        """Does the export say that it encoded videos? That decides how far pictures may be off."""
         manifest = json.loads((self.out / MANIFEST).read_text())
         return ENCODED in manifest.get("videos", {})
 
@@ -354,7 +354,8 @@ def _of_source(clip: Clip) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
 
 
 def _exported(clip: Clip, path: Path, times_s: np.ndarray) -> Iterator[np.ndarray]:
-    """A video's pictures at the times of its rows; ends where they do not follow one another."""
+    """The pictures of an exported video at the times of its rows; ends where they do not follow one
+    another."""
     options = DecodeOptions(limits=clip.reader.source.config.limits)
     places = frame_times(path, options.limits).nearest(times_s)
     follow = np.diff(places) == 1

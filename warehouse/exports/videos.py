@@ -101,7 +101,8 @@ class Clip:
 
 @dataclass(frozen=True)
 class VideoFile:
-    """A file to write, its episodes in order; `whole`: a source's file that holds no others."""
+    """One file to write, and the episodes in it, in order; `whole`: a file of the source that holds
+    no others."""
 
     camera: str
     number: int

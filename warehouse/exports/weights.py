@@ -194,12 +194,6 @@ def usage(chunk_size: int, root: str = "") -> list[str]:
     ]
 
 
-def _frames_within(stretches: Stretches) -> int:
-    """How many frames are in any stretch of their run."""
-    frames = (set(chain.from_iterable(starmap(range, of_run))) for of_run in stretches.values())
-    return sum(map(len, frames))
-
-
 def notes_on(
     selected: Selected, options: Any, facts: Mapping[str, Any], stretches: Stretches
 ) -> list[str]:
@@ -215,8 +209,10 @@ def notes_on(
         )
     if options.without_stretches:
         checks = " or ".join(options.without_stretches)
+        frames = (set(chain.from_iterable(starmap(range, run))) for run in stretches.values())
+        count = sum(map(len, frames))
         notes.append(
-            f"{_frames_within(stretches)} frames of {len(stretches)} runs are in stretches with {checks}: they weigh 0"
+            f"{count} frames of {len(stretches)} runs are in stretches with {checks}: they weigh 0"
         )
     if facts["correlation"] is None:
         notes.append(

@@ -137,7 +137,8 @@ def remove(lake: Lake, dataset: str) -> str | None:
 
 
 def _move(lake: Lake, dataset: str, name: str, config: Mapping[str, Any] | None) -> None:
-    """Carry what people said, and their recordings, to a name; drop what builds made."""
+    """Carry what people said to another name, with what their recordings are told by, and drop what
+    builds made."""
     update = RecordingUpdate(dataset, PERSON)
     contents = f"dataset = {literal(dataset)}"
     for recording in known_recordings(lake, "r.dataset = ?", [dataset], contents):

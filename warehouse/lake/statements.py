@@ -122,7 +122,8 @@ def unless_said(row: dict[str, Any], former: Row | None) -> dict[str, Any] | Non
 
 
 def check_recording(place: Home, meant: str | None, present: str | None) -> None:
-    """Raises ConflictError: the author meant (None: this one) another recording."""
+    """Raises ConflictError: the author meant another recording than that which has the number.
+    None: that one."""
     if meant not in (None, present):
         raise ConflictError(
             f"episode {place[1]} of {place[0]} is another recording by now: reload it and look"
@@ -233,7 +234,8 @@ def take_back(
 
 
 def check_newest(row: Row, follows: str | None, newest: Row | None) -> None:
-    """Raises ConflictError: the newest statement is not the one that an author has seen."""
+    """Nothing is replaced unseen. Raises ConflictError: the newest statement is not the one that an
+    author has seen."""
     episode = f"episode {row['episode_index']} of {row['dataset']}"
     if newest is None and follows is not None:
         raise ConflictError(f"nothing was said of {episode} that yours could follow: reload it")
@@ -247,7 +249,8 @@ def check_newest(row: Row, follows: str | None, newest: Row | None) -> None:
 
 
 def checked_text(title: str, text: str, max_chars: int, *, empty: bool = False) -> str:
-    """Text of a person, stripped. Raises CorrectionError: what is wrong with it."""
+    """Text of a person, stripped. Raises CorrectionError: it is empty, too long, or not all of it
+    can be written."""
     text = text.strip()
     if not text and not empty:
         raise CorrectionError(f"{title} is empty")
@@ -434,7 +437,8 @@ def take_down(
 
 
 def mark_of_copy(place: Place, original: KnownRecording, reason: str) -> dict[str, Any]:
-    """The mark of a copy of what was taken down elsewhere; it goes when that is undone."""
+    """The mark of an episode that holds a recording which was taken down elsewhere; it goes when
+    that is undone."""
     number = original.episode_index
     return {
         "dataset": place[0],
