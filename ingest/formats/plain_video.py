@@ -482,8 +482,9 @@ def _tree(source: Source, videos: Sequence[str]) -> ArrayTree:
         if is_state or is_action:
             of_key, of_label = "" if key == title else spelt(key), ""
         if not title:
-            is_lone = is_action or len(stored) == 1
-            title = "state" if is_state else "action" if is_lone else posixpath.splitext(uri)[1]
+            suffix = posixpath.splitext(uri)[1]
+            title = "action" if is_action or len(stored) == 1 else suffix
+            title = "state" if is_state else title
         path = f"{uri}/{title} key={of_key} label={of_label}"
         state += [path] * is_state
         action += [path] * is_action
