@@ -128,7 +128,7 @@ def predict(
         raise UnansweredError(
             f"none of {len(prompts)} moments was answered; the first: {unanswered[0].error}"
         )
-    in_order = [replies[q.key] for q in questions]
+    in_order = [replies.get(q.key, ModelReply(q.key)) for q in questions]
     values = [read(r.text or "") if r.progress is None else r.progress for r in in_order]
     lines = [PredictionLine(r.key, {}, done=r.done) for r in in_order]
     return BenchmarkAnswers.by_values(HELD_OUT, questions, np.array(values, np.float64), lines)

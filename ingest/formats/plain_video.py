@@ -377,8 +377,10 @@ def _account_for_arrays(
 ) -> None:
     """What each array beside the videos of an episode, of which some are read, is used for."""
     uses = tree.roles().uses
-    others = uses.keys() - fitting.arrays.keys()
-    problems = {p: f"{len(tree.arrays[p])} rows for {num_frames} frames" for p in others}
+    unfit_paths = uses.keys() - fitting.arrays.keys()
+    problems = {
+        path: f"{len(tree.arrays[path])} rows for {num_frames} frames" for path in unfit_paths
+    }
     parts = [
         part._replace(
             shape=(None, *part.shape[1:]),

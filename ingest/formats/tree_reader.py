@@ -196,9 +196,9 @@ def _by_pattern(writer: Writer, column: Column, present: Mapping[str, Part]) -> 
     names = chain.from_iterable(present[path].names for path in written)
     if named_grippers(list(names)):
         return written
-    beside = writer.grippers_beside.get(column, NO_PART)
+    pattern_beside = writer.grippers_beside.get(column, NO_PART)
     grippers = (path for path in titles if path not in written and named_grippers([path]))
-    return (*written, *(path for path in grippers if re.fullmatch(beside, titles[path])))
+    return (*written, *(path for path in grippers if re.fullmatch(pattern_beside, titles[path])))
 
 
 def _of_one_length(vector: Vector, rows: Mapping[str, int | None]) -> Vector:
