@@ -102,12 +102,18 @@ def a_source_changes_a_label(source: Path) -> None:
     )
 
 
+def request_of(
+    schedule: dg.ScheduleDefinition, instance: dg.DagsterInstance, time: datetime
+) -> dg.RunRequest:
+    """What a schedule asks for. Left open, its context would make its instance the current one when it is collected."""
+    with dg.build_schedule_context(instance, scheduled_execution_time=time) as context:
+        (request,) = schedule.evaluate_tick(context).run_requests or []
+    return request
+
+
 def run_night(instance: dg.DagsterInstance) -> dg.ExecuteInProcessResult:
     """The run that the schedule asks for."""
-    context = dg.build_schedule_context(
-        instance, scheduled_execution_time=datetime(2030, 1, 2, 2, tzinfo=UTC)
-    )
-    (request,) = nightly.evaluate_tick(context).run_requests or []
+    request = request_of(nightly, instance, datetime(2030, 1, 2, 2, tzinfo=UTC))
     return (
         defs()
         .resolve_job_def("corpus")
@@ -195,10 +201,7 @@ def test_a_day_passes(space, lake, tmp_path):
         # Monday: of one group an episode is tested on, and another one trained on
         one_of_a_group = "WHERE dataset = 'sim_short' AND episode_index = 1"
         lake.con.execute(f"UPDATE splits SET split = 'train' {one_of_a_group}")
-        context = dg.build_schedule_context(
-            instance, scheduled_execution_time=datetime(2030, 1, 7, 6, tzinfo=UTC)
-        )
-        (request,) = weekly.evaluate_tick(context).run_requests or []
+        request = request_of(weekly, instance, datetime(2030, 1, 7, 6, tzinfo=UTC))
         freeze = defs().resolve_job_def("freeze")
         result = freeze.execute_in_process(request.run_config, instance, raise_on_error=False)
         assert {e.check_name: e.passed for e in result.get_asset_check_evaluations()} == {

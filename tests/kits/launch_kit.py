@@ -7,7 +7,6 @@ import signal
 import sys
 import threading
 import time
-from contextvars import Context
 from pathlib import Path
 
 import dagster as dg
@@ -65,8 +64,7 @@ def materialize(
     def model(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         return launch(context, launcher, job_of(folder, recipe))
 
-    # Dagster keeps the instance that was opened last for those that follow, even where it is gone
-    return Context().run(dg.materialize, [model], raise_on_error=False, instance=instance)
+    return dg.materialize([model], raise_on_error=False, instance=instance)
 
 
 def assert_well(launcher: AnyLauncher, folder: Path) -> tuple[dg.AssetMaterialization, list[str]]:

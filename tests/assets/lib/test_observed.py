@@ -42,10 +42,10 @@ class Watch:
 
     def look(self) -> str | None:
         """One look; why there was nothing to see."""
-        context = dg.build_sensor_context(
+        with dg.build_sensor_context(
             self.instance, cursor=self.cursor, resources=self.resources
-        )
-        seen = lake_contents.evaluate_tick(context)
+        ) as context:
+            seen = lake_contents.evaluate_tick(context)
         self.cursor = seen.cursor
         return seen.skip_message
 

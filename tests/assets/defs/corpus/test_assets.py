@@ -59,8 +59,8 @@ def requests(
 ) -> list[dg.RunRequest]:
     """What a sensor asks for at one look."""
     resources = {"corpus": CorpusResource(root=root) if root else CorpusResource()}
-    context = dg.build_sensor_context(instance=instance, resources=resources)
-    return list(sensor.evaluate_tick(context).run_requests or [])
+    with dg.build_sensor_context(instance=instance, resources=resources) as context:
+        return list(sensor.evaluate_tick(context).run_requests or [])
 
 
 def failure(result: dg.ExecuteInProcessResult) -> str:
