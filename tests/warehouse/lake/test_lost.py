@@ -1,5 +1,6 @@
 """Whatever is lost of a lake: one sentence from every command, no file deleted, and all that people said comes back."""
 
+import gc
 import os
 import shutil
 from collections.abc import Callable
@@ -9,11 +10,11 @@ import pytest
 
 from core.files import HALF_FILE
 from core.paths import Workspace
-from tests.kits.cli_kit import DONE, FAILED, USAGE, Result, digest_of, proccorpus
+from tests.kits.cli_kit import DONE, FAILED, USAGE, Result, command, digest_of
 from tests.kits.lake_kit import say
 from tests.kits.made_corpus import Made
 from tests.kits.tiny_lerobot import LENGTHS
-from warehouse.lake import Lake, outcomes, references, statements
+from warehouse.lake import Lake, forget_lakes, outcomes, references, statements
 from warehouse.lake.catalog import backups
 from warehouse.lake.former_words import FORMER_TABLES
 from warehouse.lake.schema import SCHEMA_VERSION
@@ -79,8 +80,10 @@ def lost(told: Made, tmp_path) -> Made:
 
 
 def run_in(corpus: Made, *words: str) -> Result:
-    """A command in a process of its own: this one may hold the files that are lost."""
-    return proccorpus(*words, cwd=corpus.space.root, workspace=corpus.space.root)
+    """A command in this process, which holds none of the files that are lost any more."""
+    forget_lakes()
+    gc.collect()
+    return command(*words, cwd=corpus.space.root, workspace=corpus.space.root)
 
 
 def files(space: Workspace) -> set[str]:
