@@ -33,7 +33,7 @@ from explorer.episode import (
     row_pictures,
     stored_pictures,
 )
-from explorer.labelled_video import DrawnLabel
+from ingest.media.curve_panel import CurvePanel
 from ingest.media.encoding import SHOWN, encode
 from ingest.media.frames import VIDEO_SUFFIXES, DecodeOptions, Picture, VideoError
 from ingest.media.video import decode, frame_times
@@ -52,7 +52,7 @@ MEDIA_TYPES = {
     ".mkv": "video/x-matroska",
     ".mov": "video/quicktime",
 }
-CODE_VERSION = "h264-3"  # files of another are made anew
+CODE_VERSION = "h264-4"  # files of another are made anew
 MAX_HEIGHT_PX = 720
 MAX_FRAMES = 36_000  # of an episode: 20 minutes at 30 frames a second
 FRAME_S = 0.5  # CPU that one may take, beside what a build's may
@@ -281,7 +281,7 @@ def playable_video(
     limits: Limits,
     given_up: Callable[[], bool],
     pictures: list[int] | None = None,
-    label: DrawnLabel | None = None,
+    label: CurvePanel | None = None,
 ) -> Path:
     """An MP4 file in H.264 whose frames are those of the episode. Raises PageError, also
     once nobody waits for it.
@@ -345,7 +345,7 @@ def _encode(
     pictures: list[int] | None,
     limits: Limits,
     target: Path,
-    label: DrawnLabel | None,
+    label: CurvePanel | None,
 ) -> None:
     """Write frames of a video to an MP4 file, each with the label below it. Raises
     VideoError, also where there are none.

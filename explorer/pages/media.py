@@ -21,13 +21,14 @@ from explorer.episode import (
     stored_pictures,
 )
 from explorer.jobs import while_wanted
-from explorer.labelled_video import DrawnLabel
 from explorer.site import Visit, Visiting, visiting
+from ingest.media.curve_panel import CurvePanel
 
 router = APIRouter(prefix="/media/{dataset}/{episode_index}")
 FOREVER = {"Cache-Control": "private, max-age=31536000, immutable"}
 SHORT = {"Cache-Control": "private, max-age=60"}
 CONVERTED_AT_ONCE = 2  # videos
+MOST_POINTS = 1000  # of a curve below a picture
 Camera = Annotated[int, Path(ge=0)]
 
 
@@ -109,7 +110,7 @@ async def _converted_video(
         return await while_wanted(request, convert)
 
 
-def _label(visit: Visit, episode: Episode) -> DrawnLabel:
+def _label(visit: Visit, episode: Episode) -> CurvePanel:
     """The label that counts, with what people have said since the last build. Raises
     PageError: none has a curve.
     """
@@ -119,7 +120,16 @@ def _label(visit: Visit, episode: Episode) -> DrawnLabel:
         raise PageError(
             f"{episode.dataset} {episode.episode_index} has no label that counts: build it first"
         )
-    return DrawnLabel.of(run, episode.fps or 1.0)
+    fps = episode.fps or 1.0
+    # Of a long run as many as can be told apart: all of them are drawn below each of its pictures
+    apart = 1 + len(run["progress"]) // MOST_POINTS
+    rows = [
+        {"frame_index": k, "timestamp_s": k / fps, "progress": value, "done": None, "success": None}
+        for k, value in enumerate(run["progress"])
+        if k % apart == 0
+    ]
+    steps = [(s["start_frame"], s["end_frame"], s["name"]) for s in run["segments"]]
+    return CurvePanel(fps, rows, steps)
 
 
 @router.get("/keyframes/{sha256}.jpg")
