@@ -27,22 +27,12 @@ from core.paths import Workspace
 from core.tables import TABLES
 from core.tables.definition import sql_type
 from warehouse.lake.catalog import check_catalog, copy_catalog
-from warehouse.lake.connection import (
-    LakeConnection,
-    attach,
-    connect,
-    database,
-    literal,
-    quoted,
-    see_statements,
-)
+from warehouse.lake.connection import LakeConnection, connect, database, literal, quoted
 from warehouse.lake.kinds import topics
 from warehouse.lake.place import LakeError, place
-from warehouse.lake.schema import SCHEMA_VERSION, checked_version
-from warehouse.lake.sql import OF_RELEASE, RESULTS, see_results
+from warehouse.lake.sql import open_locked
 from warehouse.lake.statements import ConflictError, Place
-from warehouse.lake.views import VIEWS
-from warehouse.lake.words import DATABASE, SEARCH_PATH, Words
+from warehouse.lake.words import Words
 from warehouse.sql_process import LakeState
 
 MEMORY = "450MB"  # of all pages together, without the index of episodes
@@ -325,44 +315,30 @@ class CorpusView:
                 self._renewing = None
 
     def _open(self) -> OpenSnapshot:
-        """A database that has the lake attached as `lake`, locked: it can neither write
-        nor reach another file.
-        """
+        """A database of its own that has the lake attached, locked."""
         check_catalog(self.space)
-        location = place(self.space)
         stamp = self._stamp()
-
-        # Few threads and little memory for each query: many pages read at once
-        con = database(self.space)
-        con.execute("SET GLOBAL TimeZone = 'UTC'")  # of every cursor
-        con.execute("SET threads = 1")  # of a query: see warehouse.lake.Lake
-        con.execute(f"SET memory_limit = {literal(MEMORY)}")
-        con.execute("SET temp_directory = ''")
         # A Postgres catalog serves many readers by itself; one in SQLite is copied to be read quickly
-        catalog = None
-        if self._server is not None:
-            attach(con, self.space, "lake", stamp[0] if self.fixed is None else self.fixed)
-        else:
+        snapshot = self.fixed
+        catalog = folder = None
+        if self._server is None:
             folder = ScratchFolder()
+            catalog = f"ducklake:{_copied_catalog(self.space, folder.path)}"
+        elif snapshot is None:
+            snapshot = stamp[0]
+        # Few threads and little memory for each query: many pages read at once
+        con, words = open_locked(
+            self.space,
+            snapshot,
+            MEMORY,
+            catalog=catalog,
+            release=self.release,
+            statements=math.inf if self.fixed is None else None,
+            threads=1,
+        )
+        if folder is not None:
             # The copy is deleted with the connection that reads it
             weakref.finalize(con, folder.close)
-            catalog = f"ducklake:{_copied_catalog(con, self.space.catalog, folder.path)}"
-            attach(con, self.space, "lake", self.fixed, catalog=catalog)
-        con.execute("USE lake")
-        version = checked_version(con, self.space, snapshot=self.fixed)
-        if version is None:
-            raise LakeError(self.space.absence)
-        words = see_statements(self.space, con, self.fixed)
-        path = SEARCH_PATH if version == SCHEMA_VERSION else _search_path(con)
-        if self.release is not None:
-            attach(con, self.space, RESULTS, catalog=catalog)
-            see_results(con, self.release)
-            path = f"{OF_RELEASE}.main,{path}"
-
-        # From here on the connection reads the lake's files, and nothing else
-        con.execute(f"SET allowed_directories = [{literal(location.data)}]")
-        con.execute("SET enable_external_access = false")
-        con.execute("SET lock_configuration = true")
         # The number is read from the attached lake: the catalog may have moved on since the stamp was taken
         number = self.fixed
         if number is None:
@@ -371,39 +347,9 @@ class CorpusView:
         row = con.execute(sql, [number]).fetchone()
         if row is None:
             raise LakeError(f"the lake has no snapshot {number}")
+        [(path,)] = con.execute("SELECT current_setting('search_path')").fetchall()
         return OpenSnapshot(con, Snapshot(number, row[0]), stamp, path, catalog, words)
 
-
-def _search_path(con: duckdb.DuckDBPyConnection) -> str:
-    """Where names are looked for in a snapshot of an earlier version: in views with all that this one knows, empty
-    where it has nothing of it.
-    """
-    columns_by_table: dict[str, set[str]] = {}
-    for relation, column in con.execute(COLUMNS_SQL).fetchall():
-        columns_by_table.setdefault(relation, set()).add(column)
-    former_sql = "SELECT table_name FROM duckdb_tables() WHERE database_name = 'lake'"
-    former = {name for (name,) in con.execute(former_sql).fetchall()}
-    con.execute("ATTACH ':memory:' AS today")
-    con.execute("USE today")
-    for table in TABLES.values():
-        columns = {
-            c.name: f"NULL::{sql_type(c.type)} AS {quoted((c.name,))}" for c in table.columns
-        }
-        has = columns_by_table.get(table.name, set())
-        selected = ", ".join(
-            ["*" if has else "", *(sql for name, sql in columns.items() if name not in has)]
-        ).strip(", ")
-        source = f"FROM lake.main.{table.name}" if has else "LIMIT 0"
-        con.execute(f"CREATE VIEW {table.name} AS SELECT {selected} {source}")
-    con.execute(f"SET search_path = 'today.main,{DATABASE}.main'")
-    for view in VIEWS:
-        # What people said was in tables of these names
-        sql = f"FROM lake.main.{view.name}" if view.name in former else view.sql
-        con.execute(f"CREATE VIEW {view.name} AS {sql}")
-    return f"today.main,{DATABASE}.main"
-
-
-COLUMNS_SQL = "SELECT table_name, column_name FROM duckdb_columns() WHERE database_name = 'lake'"
 
 # Few rows of a table lie in the catalog itself, in tables of their own; SQLite has lists, times and floats as text
 INLINED_SQL = """
@@ -430,11 +376,19 @@ def _typed_columns(con: duckdb.DuckDBPyConnection, table: str, name: str) -> str
     return ", ".join(cast.get(c, "") + quoted((c,)) for c in columns)
 
 
-def _copied_catalog(con: duckdb.DuckDBPyConnection, catalog: Path, folder: Path) -> Path:
+def _copied_catalog(space: Workspace, folder: Path) -> Path:
     """The SQLite catalog as a DuckDB file; as it was at one moment, whatever is published meanwhile."""
     still = folder / "catalog.sqlite"
     copied = folder / "catalog.duckdb"
-    copy_catalog(catalog, still)
+    copy_catalog(space.catalog, still)
+    with database(space, 1) as con:
+        _copy(con, still, copied)
+    still.unlink()
+    return copied
+
+
+def _copy(con: duckdb.DuckDBPyConnection, still: Path, copied: Path) -> None:
+    """Copy a catalog from SQLite to DuckDB."""
     con.execute(f"ATTACH {literal(str(still))} AS still (TYPE sqlite, READ_ONLY)")
     # Many small tables: in one transaction and small blocks it takes half the CPU
     con.execute(f"ATTACH {literal(str(copied))} AS copied (ROW_GROUP_SIZE 2048, BLOCK_SIZE 16384)")
@@ -451,5 +405,3 @@ def _copied_catalog(con: duckdb.DuckDBPyConnection, catalog: Path, folder: Path)
     con.execute("COMMIT")
     con.execute("DETACH copied")
     con.execute("DETACH still")
-    still.unlink()
-    return copied
