@@ -107,9 +107,9 @@ class Indexed:
             return False
         return self.newest_statement >= reader.words.newest or reader.words.rested_s < REST_S
 
-    def rows(self, sql: str, *values: Any) -> list[tuple]:
+    def rows(self, sql: str, *values: Any, **named_values: Any) -> list[tuple]:
         with self.con.cursor() as con:
-            return con.execute(sql, list(values)).fetchall()
+            return con.execute(sql, named_values or list(values)).fetchall()
 
     def dicts(self, sql: str, *values: Any, **named_values: Any) -> list[dict]:
         with self.con.cursor() as con:

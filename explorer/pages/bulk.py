@@ -66,8 +66,8 @@ class SelectedRuns:
     def rows(self, visit: Visit, clauses: str = "") -> list[dict[str, Any]]:
         """As those of a queue. Raises PageError: there are too many."""
         selection = EpisodeSelection.of(QueryParams(self.query)).at(visit.reader, visit.index)
-        condition, values = selection.where(visit.index)
-        selected = visit.index.dicts(SELECTED_SQL.format(where=condition), *values)
+        sql = SELECTED_SQL.format(where=selection.where())
+        selected = visit.index.dicts(sql, **selection.values)
         if len(selected) > MOST_SELECTED:
             raise PageError(
                 f"{len(selected):,} runs are selected, {MOST_SELECTED:,} can be accepted at once: narrow it down",
