@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 from starlette.datastructures import QueryParams
 
 from explorer.access import LakeReader, PageError
-from explorer.facets import (
+from explorer.index import (
     BY_NAME,
     FACETS,
     FORMER_VALUES,
@@ -22,11 +22,11 @@ from explorer.facets import (
     RANGES,
     SORTS,
     Facet,
+    Indexed,
     Place,
     episodes_sql,
     places_by_value,
 )  # fmt: skip
-from explorer.index import Indexed
 from warehouse.lake.connection import literal
 
 PAGE = 48  # episodes of one page

@@ -22,9 +22,9 @@ from explorer.episode import (
     find_dataset,
     find_episode,
 )
-from explorer.review_queue import QueuePlace
+from explorer.pages.labelling import MOST_LISTED, shown_tasks
+from explorer.pages.review import QueuePlace
 from explorer.site import Explorer, Visiting
-from explorer.tasks import MOST_LISTED, shown_tasks
 from warehouse.lake import outcomes
 from warehouse.lake.corrections import recording_of
 

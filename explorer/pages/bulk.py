@@ -22,7 +22,7 @@ from explorer.pages.corrections import (
     accepted_label,
 )
 from explorer.pages.episodes import MAX_CHARS
-from explorer.review_queue import ORDER, SIGNS, ReviewQueue
+from explorer.pages.review import ORDER, SIGNS, ReviewQueue
 from explorer.selection import EpisodeSelection
 from explorer.site import Speaking, Visit, Visiting, visiting
 from warehouse.lake.connection import LakeConnection

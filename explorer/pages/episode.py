@@ -33,9 +33,8 @@ from explorer.episode import (
     recorded_data,
     stored_pictures,
 )
-from explorer.facets import places_by_value, tags_of
-from explorer.index import Indexed
-from explorer.review_queue import ReviewQueue, place_of
+from explorer.index import Indexed, places_by_value, tags_of
+from explorer.pages.review import ReviewQueue, place_of
 from explorer.site import BASELINES, Visit, Visiting
 from warehouse.lake import outcomes
 from warehouse.lake.corrections import parsed, recording_of

@@ -1,5 +1,6 @@
 """Files for the pages: videos, stored pictures, thumbnails and contact sheets."""
 
+import importlib.util
 import pathlib
 from collections.abc import Callable
 from typing import Annotated, Literal
@@ -9,6 +10,7 @@ from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import FileResponse, JSONResponse, Response
 
 from core.domain.episode import Episode
+from core.errors import install_hint
 from explorer import media
 from explorer.access import PageError
 from explorer.drawn_labels import shown_episode
@@ -18,6 +20,7 @@ from explorer.episode import (
     chunk_of,
     episode_and_facts,
     episode_facts,
+    find_episode,
     stored_pictures,
 )
 from explorer.jobs import while_wanted
@@ -26,6 +29,7 @@ from ingest.media.curve_panel import CurvePanel
 
 router = APIRouter(prefix="/media/{dataset}/{episode_index}")
 FOREVER = {"Cache-Control": "private, max-age=31536000, immutable"}
+NEW = {"Cache-Control": "no-store"}
 SHORT = {"Cache-Control": "private, max-age=60"}
 CONVERTED_AT_ONCE = 2  # videos
 MOST_POINTS = 1000  # of a curve below a picture
@@ -82,9 +86,25 @@ async def labelled(
     """
     path = await _converted_video(request, dataset, episode_index, camera, with_label=True)
     name = f"{quote(dataset, safe='')}-{episode_index:06d}-labelled.mp4"
-    return FileResponse(
-        path, media_type="video/mp4", headers={"Cache-Control": "no-store"}, filename=name
-    )
+    return FileResponse(path, media_type="video/mp4", headers=NEW, filename=name)
+
+
+@router.get("/episode.rrd")
+async def recording(request: Request, dataset: str, episode_index: EpisodeIndex) -> Response:
+    """The episode as a recording for Rerun: cameras, labels and curves."""
+    if importlib.util.find_spec("rerun") is None:
+        raise PageError(f"recordings need rerun-sdk: {install_hint('exports')}", 501)
+
+    def record(given_up: Callable[[], bool]) -> pathlib.Path:
+        with visiting(request) as visit:
+            episode = find_episode(visit.reader, dataset, episode_index)
+        snapshot = visit.reader.snapshot.number
+        return media.rerun_recording(visit.explorer.space, snapshot, episode, given_up)
+
+    async with request.app.state.converting:
+        path = await while_wanted(request, record)
+    name = f"{quote(dataset, safe='')}-{episode_index:06d}.rrd"
+    return FileResponse(path, media_type="application/octet-stream", headers=NEW, filename=name)
 
 
 async def _converted_video(
