@@ -11,7 +11,7 @@ import threading
 import weakref
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -39,7 +39,7 @@ MEMORY = "450MB"  # of all pages together, without the index of episodes
 PAGE_S = 20.0  # that the queries of one page may take
 NEWEST_S = 0.5  # that a page waits for the newest state of a busy machine
 NOT_ASKED = object()  # instead of an answer, which may be None
-MOST_RECENT = 128  # answers that are kept for `lately`
+MOST_KEPT = 256  # answers; those of a chunk take up to some MB
 CURRENT_SQL = "SELECT id FROM ducklake_current_snapshot('lake')"
 
 
@@ -66,7 +66,7 @@ class KeptAnswers:
     limit: of more answers the oldest is forgotten. For use by several threads.
     """
 
-    def __init__(self, limit: float = math.inf) -> None:
+    def __init__(self, limit: int) -> None:
         self._limit = limit
         self._answers: dict[Any, Any] = {}
         self._lock = threading.Lock()
@@ -83,32 +83,29 @@ class KeptAnswers:
         return answer
 
 
-@dataclass(frozen=True)
-class LakeReader:
+class LakeReader(LakeConnection):
     """One request's view of the lake; all its queries read the same snapshot.
 
-    once: answers that are small, and the same for all pages: to look at one table costs
-    some 10 ms of CPU. lately: those that are larger, or many. words: what people said.
+    kept: answers that are the same for all pages: to look at one table costs some 10 ms of CPU.
     """
 
-    con: duckdb.DuckDBPyConnection
-    snapshot: Snapshot
-    once: KeptAnswers
-    lately: KeptAnswers
-    words: Words
+    def __init__(
+        self, space: Workspace, con: duckdb.DuckDBPyConnection, opened: "OpenSnapshot"
+    ) -> None:
+        super().__init__(space, con, opened.words)
+        self.state = opened.snapshot
+        self.kept = opened.kept
 
-    def rows(self, sql: str, *values: Any) -> list[tuple]:
-        return self.con.execute(sql, list(values)).fetchall()
+    def _turn(self) -> AbstractContextManager[None]:
+        """Nothing is waited for: nobody commits to what is read here."""
+        return nullcontext()
 
-    def row(self, sql: str, *values: Any) -> tuple | None:
-        return self.con.execute(sql, list(values)).fetchone()
+    def snapshot(self) -> int:
+        return self.state.number
 
-    def column(self, sql: str, *values: Any) -> list[Any]:
-        """The only column of a query."""
-        return [value for (value,) in self.rows(sql, *values)]
-
-    def dicts(self, sql: str, *values: Any) -> list[dict]:
-        return self.con.execute(sql, list(values)).to_arrow_table().to_pylist()
+    def row(self, sql: str, parameters: list[Any] | None = None) -> tuple | None:
+        """The first row; None: there is none."""
+        return next(iter(self.rows(sql, parameters)), None)
 
     def episode_rows(
         self, name: str, sql: str, dataset: str, chunk: int, episode_index: int
@@ -125,7 +122,7 @@ class LakeReader:
 
     def chunk_rows(self, name: str, sql: str, dataset: str, chunk: int) -> pa.Table:
         """What a query gives of a chunk ($1 dataset, $2 chunk), asked for once."""
-        return self.lately(
+        return self.kept(
             (name, dataset, chunk), lambda: self.con.execute(sql, [dataset, chunk]).to_arrow_table()
         )
 
@@ -134,21 +131,21 @@ class LakeReader:
         if number >= self.words.newest:
             return set()
         sql = "SELECT dataset, episode_index FROM statements WHERE list_contains(?, kind) AND number > ?"
-        return {*self.rows(sql, topics(kind), number)}
+        return {*self.rows(sql, [topics(kind), number])}
 
     def recordings_shown(self, places: Collection[Place], snapshot: int | None) -> dict[Any, str]:
         """The recordings that a page of an earlier snapshot shows at some places; of this snapshot none is asked for.
 
         Raises ConflictError: nobody knows any more.
         """
-        if not places or snapshot in (None, self.snapshot.number):
+        if not places or snapshot in (None, self.snapshot()):
             return {}
         sql = (
             f"SELECT dataset, episode_index, recording FROM lake.main.recordings AT (VERSION => {int(snapshot)}) "
             "WHERE left_at IS NULL AND list_contains(?, dataset) AND list_contains(?, episode_index)"
         )
         try:
-            rows = self.rows(sql, *map(list, zip(*places, strict=True)))
+            rows = self.rows(sql, [*map(list, zip(*places, strict=True))])
         except duckdb.Error as e:
             raise ConflictError(
                 f"this page is of snapshot {snapshot}, which is gone by now: reload it and look"
@@ -157,10 +154,10 @@ class LakeReader:
 
     def while_nothing_is_said(self, key: Any, find: Callable[[], Any]) -> Any:
         """What `find` gives, asked for once until somebody says something."""
-        return self.lately((key, self.words.newest), find)
+        return self.kept((key, self.words.newest), find)
 
     def has_rows(self, table: str) -> bool:
-        return self.once(
+        return self.kept(
             ("rows", table), lambda: self.row(f"SELECT 1 FROM {table} LIMIT 1") is not None
         )
 
@@ -184,8 +181,7 @@ class OpenSnapshot:
     path: str
     catalog: str | None
     words: Words
-    once: KeptAnswers = field(default_factory=KeptAnswers, repr=False)
-    lately: KeptAnswers = field(default_factory=lambda: KeptAnswers(MOST_RECENT), repr=False)
+    kept: KeptAnswers = field(default_factory=lambda: KeptAnswers(MOST_KEPT), repr=False)
     idle: list[duckdb.DuckDBPyConnection] = field(default_factory=list, repr=False)
 
     @contextmanager
@@ -248,20 +244,20 @@ class CorpusView:
         state.words.sync(is_due=False)
         try:
             with state.cursor(time_s) as con:
-                yield LakeReader(con, state.snapshot, state.once, state.lately, state.words)
+                yield LakeReader(self.space, con, state)
         except duckdb.InterruptException as e:
             raise PageError(
                 f"this took longer than {time_s:g} s and was stopped; narrow it down", 503
             ) from e
 
-    def say[T](self, act: Callable[[LakeReader, LakeConnection], T]) -> T:
-        """What `act` gives, which says something by the connection that it is given: all of it is
+    def say[T](self, act: Callable[[LakeReader], T]) -> T:
+        """What `act` gives, which says something by the reader that it is given: all of it is
         durable after it, or nothing is said where it fails.
 
         Raises LakeError: nothing can be written here; and what `act` raises.
         """
         with self.reading(may_be_older=False) as reader, reader.words.saying():
-            return act(reader, LakeConnection(self.space, reader.con, reader.words))
+            return act(reader)
 
     @contextmanager
     def state(self) -> Iterator[LakeState]:

@@ -265,7 +265,7 @@ class Indexed:
 
     def covers(self, reader: LakeReader) -> bool:
         """Does it hold all that a reader sees? While people speak, pages leave out what was judged since."""
-        if self.snapshot.number < reader.snapshot.number:
+        if self.snapshot.number < reader.snapshot():
             return False
         return self.newest_statement >= reader.words.newest or reader.words.rested_s < REST_S
 
@@ -323,16 +323,14 @@ class CorpusIndex:
         took = time.monotonic() - start_s
         self._not_before = time.monotonic() + REST * took
         return Indexed(
-            reader.snapshot, reader.words.newest, con, max(took, QUICK_S * (num_episodes > LARGE))
+            reader.state, reader.words.newest, con, max(took, QUICK_S * (num_episodes > LARGE))
         )
 
     def _in_file(self, reader: LakeReader) -> duckdb.DuckDBPyConnection:
         """The index in its file, which is made where it is missing; in memory where no
         file can be written.
         """
-        path = (
-            self._folder / f"index-{VERSION}-{reader.snapshot.number}-{reader.words.newest}.duckdb"
-        )
+        path = self._folder / f"index-{VERSION}-{reader.snapshot()}-{reader.words.newest}.duckdb"
         if not path.exists():
             try:
                 self._folder.mkdir(exist_ok=True)

@@ -125,7 +125,7 @@ def page(
         unsure=unsure_steps(run["segments"]),
         place=place,
         stated=outcomes.standing(
-            visit.lake, dataset, episode_index, recording_of((dataset, episode_index), facts)
+            visit.reader, dataset, episode_index, recording_of((dataset, episode_index), facts)
         ),
     )
 
@@ -151,7 +151,7 @@ def doubtful_runs(explorer: Explorer, reader: LakeReader, dataset: str) -> list[
         {"score": 0.0, "why": []}
         | signs.get(episode, {})
         | {"episode_index": episode, "confidence": confidence}
-        for episode, confidence in reader.rows(QUEUE_SQL, dataset)
+        for episode, confidence in reader.rows(QUEUE_SQL, [dataset])
     ]
     by_confidence = sorted(
         queue, key=lambda d: (d["confidence"] is None, d["confidence"] or 0.0, d["episode_index"])
@@ -168,7 +168,7 @@ def _label_beside(
     """
     for run in shown_facts["runs"]:
         if run["annotator"] == "transfer":
-            rows = reader.rows(ALIGNMENT_SQL, *episode.row_key, run["label_run"])
+            rows = reader.rows(ALIGNMENT_SQL, [*episode.row_key, run["label_run"]])
         else:
             rows = []
         if rows:

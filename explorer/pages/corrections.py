@@ -27,7 +27,6 @@ from explorer.site import (
     Visiting,
 )
 from warehouse.lake import acceptances, corrections, outcomes
-from warehouse.lake.connection import LakeConnection
 from warehouse.lake.corrections import (
     SAID_LATER,
     ConflictError,
@@ -136,8 +135,8 @@ def change(
     author = speech.author(statement.author)
     try:
         saved = speech.explorer.corpus.say(
-            lambda reader, lake: _written_correction(
-                Judged(reader, lake, dataset, episode_index, author, statement), act
+            lambda reader: _written_correction(
+                Judged(reader, dataset, episode_index, author, statement), act
             )
         )
         status = 200
@@ -171,7 +170,6 @@ class Judged:
     """
 
     reader: LakeReader
-    lake: LakeConnection
     dataset: str
     episode_index: int
     author: str
@@ -214,7 +212,7 @@ class Judged:
         Raises CorrectionError, ConflictError.
         """
         base = {"base_label_run": run, "base_content_hash": content_hash, "facts": self.facts}
-        row = corrections.save(self.lake, *self.place, label, **base, **self.judgement)
+        row = corrections.save(self.reader, *self.place, label, **base, **self.judgement)
         return row["correction_id"]
 
 
@@ -224,12 +222,12 @@ def _written_correction(judged: Judged, act: str) -> str:
     run = statement.base_label_run
     correction = statement.correction_id or ""
     if act == "undo":
-        undone = take_back(judged.lake, correction, place=judged.place, **judged.judgement)
+        undone = take_back(judged.reader, correction, place=judged.place, **judged.judgement)
         return undone[0]["statement_id"]
     facts = judged.facts
     if act == "reject":
         row = corrections.reject_label(
-            judged.lake, *judged.place, run or "", facts=facts, **judged.judgement
+            judged.reader, *judged.place, run or "", facts=facts, **judged.judgement
         )
         return row["correction_id"]
     if act == "save":
@@ -248,7 +246,7 @@ def accepted_label(judged: Judged, run: str) -> corrections.Corrected:
     ConflictError: it would replace what another person has saved, which accepting an
     annotator's label is no way to do.
     """
-    saved = corrections.accepted_label(judged.lake, judged.facts) or {}
+    saved = corrections.accepted_label(judged.reader, judged.facts) or {}
     by_another = saved.get("author") not in (None, judged.author)
     if by_another and run != human_run(judged.dataset):
         episode = f"episode {judged.episode_index} of {judged.dataset}"
@@ -262,7 +260,7 @@ def accepted_label(judged: Judged, run: str) -> corrections.Corrected:
 
 
 def _waiting_label(judged: Judged, correction: str) -> corrections.Corrected:
-    rows = judged.lake.dicts(
+    rows = judged.reader.dicts(
         f"SELECT plan, segments, {', '.join(SAID_LATER)} FROM current_corrections "
         "WHERE correction_id = ? AND dataset = ? AND episode_index = ?",
         [correction, *judged.place],
@@ -280,9 +278,9 @@ def tag(speech: Speaking, marking: Marking) -> JSONResponse:
         (dataset, episode): assignment for dataset, episode, assignment in marking.episodes
     }
 
-    def act(reader: LakeReader, lake: LakeConnection) -> dict[str, int]:
+    def act(reader: LakeReader) -> dict[str, int]:
         statements = mark(
-            lake,
+            reader,
             [*assignments],
             marking.kind,
             marking.value,
@@ -303,9 +301,9 @@ def accept_check(speech: Speaking, acceptance: Acceptance) -> JSONResponse:
     episodes = None if number is None else [number]
     places = [(acceptance.dataset, episode) for episode in episodes or ()]
 
-    def act(reader: LakeReader, lake: LakeConnection) -> dict[str, int]:
+    def act(reader: LakeReader) -> dict[str, int]:
         statements = acceptances.accept(
-            lake,
+            reader,
             acceptance.dataset,
             acceptance.check,
             episodes,
@@ -360,9 +358,9 @@ def say(speech: Speaking, dataset: str, episode_index: EpisodeIndex, ended: Ende
         recording=ended.recording,
     )
 
-    def written(reader: LakeReader, lake: LakeConnection) -> dict[str, Any]:
+    def written(reader: LakeReader) -> dict[str, Any]:
         author = speech.author(ended.author)
-        judged = Judged(reader, lake, dataset, episode_index, author, statement)
+        judged = Judged(reader, dataset, episode_index, author, statement)
         # First what can be refused
         content_hash = judged.facts["content_hash"]
         correction = None
@@ -370,7 +368,7 @@ def say(speech: Speaking, dataset: str, episode_index: EpisodeIndex, ended: Ende
             correction = _label_that_fails(judged, ended.frame, content_hash)
         success = ended.outcome == "succeeded"
         saved = outcomes.say_outcome(
-            lake,
+            reader,
             *judged.place,
             success,
             statement.comment,
@@ -392,8 +390,8 @@ def undo(
     """Take back an outcome, and the label that was said together with it. Answers with the id of
     what says so."""
 
-    def written(reader: LakeReader, lake: LakeConnection) -> dict[str, Any]:
-        in_force = outcomes.standing(lake, dataset, episode_index)
+    def written(reader: LakeReader) -> dict[str, Any]:
+        in_force = outcomes.standing(reader, dataset, episode_index)
         if in_force is None or in_force["import_id"] != taken.import_id:
             raise CorrectionError(
                 f"episode {episode_index} of {dataset} has no outcome {taken.import_id!r} in force"
@@ -401,7 +399,7 @@ def undo(
         if in_force["file"] != outcomes.BY_CLICK:
             whole = f"proccorpus undo {taken.import_id} takes all of it back"
             raise CorrectionError(f"it came with the file {in_force['file']}: {whole}")
-        undone = take_back(lake, taken.import_id, author=speech.author(taken.author))
+        undone = take_back(reader, taken.import_id, author=speech.author(taken.author))
         return {"saved": undone[0]["batch"]}
 
     return speech.answer(written)
@@ -422,7 +420,7 @@ def _label_that_counts(judged: Judged) -> tuple[str | None, dict[str, Any] | Non
     """The label run that counts of the episode, and its label as a person could have said
     it; None: there is none.
     """
-    row = corrections.accepted_label(judged.lake, judged.facts)
+    row = corrections.accepted_label(judged.reader, judged.facts)
     if row is not None:
         segments = [*map(as_said, segments_of(row))]
         label = {name: row[name] for name in ("plan", "final_progress")}

@@ -104,7 +104,7 @@ def frozen_options(visit: Visit) -> str:
     release = visit.explorer.options.release
     if release:
         return f"--release {release}"
-    return f"--snapshot {visit.reader.snapshot.number}"
+    return f"--snapshot {visit.reader.snapshot()}"
 
 
 class SavedQuery(BaseModel):

@@ -26,7 +26,7 @@ MOST_LISTED = 50  # runs of a task that follow no reference, by number
 
 def shown_tasks(reader: LakeReader, dataset: str) -> list[dict[str, Any]]:
     """The tasks of a dataset, that of most runs first."""
-    return reader.dicts(TASKS_SQL, dataset, MOST_LISTED)
+    return reader.dicts(TASKS_SQL, [dataset, MOST_LISTED])
 
 
 def listed_tasks(visit: Visit, dataset: str) -> list[dict[str, Any]]:
@@ -82,7 +82,7 @@ def _job_state(visit: Visit) -> dict[str, Any]:
     events = job.events()
     has_ended_well = [e["exit_code"] for e in events if e["event"] == "end"] == [0]
     started_at = datetime.fromisoformat(about["started_at"])
-    num_done, last = visit.reader.rows(DONE_SQL, about["dataset"], started_at)[0]
+    num_done, last = visit.reader.rows(DONE_SQL, [about["dataset"], started_at])[0]
     return {
         "dataset": about["dataset"],
         "running": running,
@@ -119,11 +119,11 @@ def _panel(visit: Visit, dataset: str, episode_index: int | None = None) -> HTML
         return HTMLResponse("")
     reason = visit.explorer.options.why_read_only or why_unused(visit.reader, dataset)
     unbuilt = visit.reader.rows(
-        "SELECT count(DISTINCT episode_index) FROM pending_corrections WHERE dataset = ?", dataset
+        "SELECT count(DISTINCT episode_index) FROM pending_corrections WHERE dataset = ?", [dataset]
     )
     # Chunks that the next build labels anew
     if reason is None:
-        waiting = pending_chunks(visit.lake, dataset)
+        waiting = pending_chunks(visit.reader, dataset)
     else:
         waiting = []
     return visit.part(

@@ -56,7 +56,7 @@ def in_order(
     facts = episode_facts(visit.reader, dataset, episode_index)
     media.video_file(visit.explorer.space, facts, camera)
     view = cameras(facts, {})[camera]
-    snapshot = visit.reader.snapshot.number
+    snapshot = visit.reader.snapshot()
     pictures = media.picture_numbers(
         visit.explorer.corpus, snapshot, dataset, episode_index, view["camera"]
     )
@@ -98,7 +98,7 @@ async def recording(request: Request, dataset: str, episode_index: EpisodeIndex)
     def record(given_up: Callable[[], bool]) -> pathlib.Path:
         with visiting(request) as visit:
             episode = find_episode(visit.reader, dataset, episode_index)
-        snapshot = visit.reader.snapshot.number
+        snapshot = visit.reader.snapshot()
         return media.rerun_recording(visit.explorer.space, snapshot, episode, given_up)
 
     async with request.app.state.converting:
@@ -118,7 +118,7 @@ async def _converted_video(
             limits = media.limits_of(visit.reader, dataset)
             label = _label(visit, episode) if with_label else None
         explorer = visit.explorer
-        snapshot = visit.reader.snapshot.number
+        snapshot = visit.reader.snapshot()
         media.video_file(explorer.space, facts, camera)
         name = cameras(facts, {})[camera]["camera"]
         pictures = media.picture_numbers(explorer.corpus, snapshot, dataset, episode_index, name)
@@ -171,7 +171,7 @@ def picture(
 ) -> Response:
     """A thumbnail, or a contact sheet."""
     data = media.thumbnail_jpeg(
-        visit.explorer.corpus, visit.reader.snapshot.number, dataset, episode_index, kind
+        visit.explorer.corpus, visit.reader.snapshot(), dataset, episode_index, kind
     )
     return Response(data, media_type="image/jpeg", headers=SHORT)
 
@@ -187,7 +187,7 @@ def frame(
     """A small picture of what a camera shows at a frame."""
     data = media.moment_jpeg(
         visit.explorer.corpus,
-        visit.reader.snapshot.number,
+        visit.reader.snapshot(),
         dataset,
         episode_index,
         camera,

@@ -148,7 +148,7 @@ class ReviewQueue:
         """The episodes that a person has, and that nobody has judged since."""
         reader = visit.reader
         judged = reader.while_nothing_is_said(
-            ("done", person), lambda: {*reader.rows(DONE_SQL, person)}
+            ("done", person), lambda: {*reader.rows(DONE_SQL, [person])}
         )
         assigned = places_by_value(reader, "assigned").get(person, [])
         return [place for place in assigned if place not in judged]
@@ -223,7 +223,7 @@ def counts_are_of_now(visit: Visit) -> bool:
     """Has nothing come since the index was made but what people said, which queues and
     their counts leave out?
     """
-    return visit.reader.snapshot.number == visit.index.snapshot.number
+    return visit.reader.snapshot() == visit.index.snapshot.number
 
 
 router = APIRouter()
@@ -289,7 +289,7 @@ def page(
         seconds_each=pace[0]["seconds"] if pace and pace[0]["judged"] >= FEWEST_JUDGED else None,
         page=page,
         pages=max(1, -(-num_left // PER_PAGE)),
-        num_words=sum(review_counts(visit.lake).values()),
+        num_words=sum(review_counts(visit.reader).values()),
     )
 
 
@@ -313,7 +313,7 @@ def _counts(visit: Visit, dataset: str | None) -> dict[str, int]:
         counts[WAITING] = indexed.dicts(sql, dataset=dataset, judged=judged)[0]["num"]
         return counts
 
-    changed = visit.reader.rows(f"SELECT count(*) FROM ({CHANGED_SQL})", dataset)[0][0]
+    changed = visit.reader.rows(f"SELECT count(*) FROM ({CHANGED_SQL})", [dataset])[0][0]
     judged_places = frozenset(judged), frozenset(ended)
     return indexed.once(("review counts", dataset, judged_places), count) | {CHANGED: changed}
 
@@ -326,7 +326,7 @@ def _rows(
     quarantined ones with the finding's detail.
     """
     if kind == CHANGED:
-        rows = visit.reader.dicts(f"{CHANGED_SQL} {limit}", dataset)
+        rows = visit.reader.dicts(f"{CHANGED_SQL} {limit}", [dataset])
         for row in rows:  # both labels as strips
             labels = labels_of_chunk(
                 visit.reader.con, row["dataset"], row["chunk"], row["episode_index"]
@@ -359,5 +359,5 @@ def _with_column(
 ) -> list[dict[str, Any]]:
     """The rows with what a query says of their episodes."""
     places = [f"{row['dataset']} {row['episode_index']}" for row in rows]
-    values = dict(reader.rows(sql, places)) if sql else {}
+    values = dict(reader.rows(sql, [places])) if sql else {}
     return [row | {name: values.get(place)} for row, place in zip(rows, places, strict=True)]

@@ -193,7 +193,7 @@ def _episode_links(reader: LakeReader, named_rows: list[Named | None]) -> list[s
     one; None where there is none.
     """
     named = [*filter(None, named_rows)]
-    rates = reader.rows(RATES_SQL, [name[0] for name in named], [name[1] for name in named])
+    rates = reader.rows(RATES_SQL, [[name[0] for name in named], [name[1] for name in named]])
     fps = {(dataset, episode): rate for dataset, episode, rate in rates}
     return [_link(name, fps) for name in named_rows]
 

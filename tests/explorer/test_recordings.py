@@ -170,7 +170,7 @@ def test_the_index_of_a_large_corpus_is_kept_in_a_file(furnished, index, monkeyp
         path = (
             furnished.root
             / "explorer"
-            / f"index-{index_module.VERSION}-{reader.snapshot.number}-{reader.words.newest}.duckdb"
+            / f"index-{index_module.VERSION}-{reader.snapshot()}-{reader.words.newest}.duckdb"
         )
         modified_ns = path.stat().st_mtime_ns
         second_index = CorpusIndex(corpus).at(reader)
