@@ -3,5 +3,5 @@ in it.
 
 The server makes pages from the lake: each module of explorer.pages has a `router`.
 `LakeReader` (explorer.access) reads, `EpisodeSelection` (explorer.selection) chooses
-episodes, `Facet` (explorer.facets) is what they are chosen by.
+episodes, `Facet` (explorer.index) is what they are chosen by.
 """

@@ -11,7 +11,7 @@ import threading
 import weakref
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -27,29 +27,19 @@ from core.paths import Workspace
 from core.tables import TABLES
 from core.tables.definition import sql_type
 from warehouse.lake.catalog import check_catalog, copy_catalog
-from warehouse.lake.connection import (
-    LakeConnection,
-    attach,
-    connect,
-    database,
-    literal,
-    quoted,
-    see_statements,
-)
+from warehouse.lake.connection import LakeConnection, connect, database, literal, quoted
 from warehouse.lake.kinds import topics
 from warehouse.lake.place import LakeError, place
-from warehouse.lake.schema import SCHEMA_VERSION, checked_version
-from warehouse.lake.sql import OF_RELEASE, RESULTS, see_results
+from warehouse.lake.sql import open_locked
 from warehouse.lake.statements import ConflictError, Place
-from warehouse.lake.views import VIEWS
-from warehouse.lake.words import DATABASE, SEARCH_PATH, Words
+from warehouse.lake.words import Words
 from warehouse.sql_process import LakeState
 
 MEMORY = "450MB"  # of all pages together, without the index of episodes
 PAGE_S = 20.0  # that the queries of one page may take
 NEWEST_S = 0.5  # that a page waits for the newest state of a busy machine
 NOT_ASKED = object()  # instead of an answer, which may be None
-MOST_RECENT = 128  # answers that are kept for `lately`
+MOST_KEPT = 256  # answers; those of a chunk take up to some MB
 CURRENT_SQL = "SELECT id FROM ducklake_current_snapshot('lake')"
 
 
@@ -76,7 +66,7 @@ class KeptAnswers:
     limit: of more answers the oldest is forgotten. For use by several threads.
     """
 
-    def __init__(self, limit: float = math.inf) -> None:
+    def __init__(self, limit: int) -> None:
         self._limit = limit
         self._answers: dict[Any, Any] = {}
         self._lock = threading.Lock()
@@ -93,32 +83,29 @@ class KeptAnswers:
         return answer
 
 
-@dataclass(frozen=True)
-class LakeReader:
+class LakeReader(LakeConnection):
     """One request's view of the lake; all its queries read the same snapshot.
 
-    once: answers that are small, and the same for all pages: to look at one table costs
-    some 10 ms of CPU. lately: those that are larger, or many. words: what people said.
+    kept: answers that are the same for all pages: to look at one table costs some 10 ms of CPU.
     """
 
-    con: duckdb.DuckDBPyConnection
-    snapshot: Snapshot
-    once: KeptAnswers
-    lately: KeptAnswers
-    words: Words
+    def __init__(
+        self, space: Workspace, con: duckdb.DuckDBPyConnection, opened: "OpenSnapshot"
+    ) -> None:
+        super().__init__(space, con, opened.words)
+        self.state = opened.snapshot
+        self.kept = opened.kept
 
-    def rows(self, sql: str, *values: Any) -> list[tuple]:
-        return self.con.execute(sql, list(values)).fetchall()
+    def _turn(self) -> AbstractContextManager[None]:
+        """Nothing is waited for: nobody commits to what is read here."""
+        return nullcontext()
 
-    def row(self, sql: str, *values: Any) -> tuple | None:
-        return self.con.execute(sql, list(values)).fetchone()
+    def snapshot(self) -> int:
+        return self.state.number
 
-    def column(self, sql: str, *values: Any) -> list[Any]:
-        """The only column of a query."""
-        return [value for (value,) in self.rows(sql, *values)]
-
-    def dicts(self, sql: str, *values: Any) -> list[dict]:
-        return self.con.execute(sql, list(values)).to_arrow_table().to_pylist()
+    def row(self, sql: str, parameters: list[Any] | None = None) -> tuple | None:
+        """The first row; None: there is none."""
+        return next(iter(self.rows(sql, parameters)), None)
 
     def episode_rows(
         self, name: str, sql: str, dataset: str, chunk: int, episode_index: int
@@ -135,7 +122,7 @@ class LakeReader:
 
     def chunk_rows(self, name: str, sql: str, dataset: str, chunk: int) -> pa.Table:
         """What a query gives of a chunk ($1 dataset, $2 chunk), asked for once."""
-        return self.lately(
+        return self.kept(
             (name, dataset, chunk), lambda: self.con.execute(sql, [dataset, chunk]).to_arrow_table()
         )
 
@@ -144,21 +131,21 @@ class LakeReader:
         if number >= self.words.newest:
             return set()
         sql = "SELECT dataset, episode_index FROM statements WHERE list_contains(?, kind) AND number > ?"
-        return {*self.rows(sql, topics(kind), number)}
+        return {*self.rows(sql, [topics(kind), number])}
 
     def recordings_shown(self, places: Collection[Place], snapshot: int | None) -> dict[Any, str]:
         """The recordings that a page of an earlier snapshot shows at some places; of this snapshot none is asked for.
 
         Raises ConflictError: nobody knows any more.
         """
-        if not places or snapshot in (None, self.snapshot.number):
+        if not places or snapshot in (None, self.snapshot()):
             return {}
         sql = (
             f"SELECT dataset, episode_index, recording FROM lake.main.recordings AT (VERSION => {int(snapshot)}) "
             "WHERE left_at IS NULL AND list_contains(?, dataset) AND list_contains(?, episode_index)"
         )
         try:
-            rows = self.rows(sql, *map(list, zip(*places, strict=True)))
+            rows = self.rows(sql, [*map(list, zip(*places, strict=True))])
         except duckdb.Error as e:
             raise ConflictError(
                 f"this page is of snapshot {snapshot}, which is gone by now: reload it and look"
@@ -167,10 +154,10 @@ class LakeReader:
 
     def while_nothing_is_said(self, key: Any, find: Callable[[], Any]) -> Any:
         """What `find` gives, asked for once until somebody says something."""
-        return self.lately((key, self.words.newest), find)
+        return self.kept((key, self.words.newest), find)
 
     def has_rows(self, table: str) -> bool:
-        return self.once(
+        return self.kept(
             ("rows", table), lambda: self.row(f"SELECT 1 FROM {table} LIMIT 1") is not None
         )
 
@@ -194,8 +181,7 @@ class OpenSnapshot:
     path: str
     catalog: str | None
     words: Words
-    once: KeptAnswers = field(default_factory=KeptAnswers, repr=False)
-    lately: KeptAnswers = field(default_factory=lambda: KeptAnswers(MOST_RECENT), repr=False)
+    kept: KeptAnswers = field(default_factory=lambda: KeptAnswers(MOST_KEPT), repr=False)
     idle: list[duckdb.DuckDBPyConnection] = field(default_factory=list, repr=False)
 
     @contextmanager
@@ -258,20 +244,20 @@ class CorpusView:
         state.words.sync(is_due=False)
         try:
             with state.cursor(time_s) as con:
-                yield LakeReader(con, state.snapshot, state.once, state.lately, state.words)
+                yield LakeReader(self.space, con, state)
         except duckdb.InterruptException as e:
             raise PageError(
                 f"this took longer than {time_s:g} s and was stopped; narrow it down", 503
             ) from e
 
-    def say[T](self, act: Callable[[LakeReader, LakeConnection], T]) -> T:
-        """What `act` gives, which says something by the connection that it is given: all of it is
+    def say[T](self, act: Callable[[LakeReader], T]) -> T:
+        """What `act` gives, which says something by the reader that it is given: all of it is
         durable after it, or nothing is said where it fails.
 
         Raises LakeError: nothing can be written here; and what `act` raises.
         """
         with self.reading(may_be_older=False) as reader, reader.words.saying():
-            return act(reader, LakeConnection(self.space, reader.con, reader.words))
+            return act(reader)
 
     @contextmanager
     def state(self) -> Iterator[LakeState]:
@@ -325,44 +311,30 @@ class CorpusView:
                 self._renewing = None
 
     def _open(self) -> OpenSnapshot:
-        """A database that has the lake attached as `lake`, locked: it can neither write
-        nor reach another file.
-        """
+        """A database of its own that has the lake attached, locked."""
         check_catalog(self.space)
-        location = place(self.space)
         stamp = self._stamp()
-
-        # Few threads and little memory for each query: many pages read at once
-        con = database(self.space)
-        con.execute("SET GLOBAL TimeZone = 'UTC'")  # of every cursor
-        con.execute("SET threads = 1")  # of a query: see warehouse.lake.Lake
-        con.execute(f"SET memory_limit = {literal(MEMORY)}")
-        con.execute("SET temp_directory = ''")
         # A Postgres catalog serves many readers by itself; one in SQLite is copied to be read quickly
-        catalog = None
-        if self._server is not None:
-            attach(con, self.space, "lake", stamp[0] if self.fixed is None else self.fixed)
-        else:
+        snapshot = self.fixed
+        catalog = folder = None
+        if self._server is None:
             folder = ScratchFolder()
+            catalog = f"ducklake:{_copied_catalog(self.space, folder.path)}"
+        elif snapshot is None:
+            snapshot = stamp[0]
+        # Few threads and little memory for each query: many pages read at once
+        con, words = open_locked(
+            self.space,
+            snapshot,
+            MEMORY,
+            catalog=catalog,
+            release=self.release,
+            statements=math.inf if self.fixed is None else None,
+            threads=1,
+        )
+        if folder is not None:
             # The copy is deleted with the connection that reads it
             weakref.finalize(con, folder.close)
-            catalog = f"ducklake:{_copied_catalog(con, self.space.catalog, folder.path)}"
-            attach(con, self.space, "lake", self.fixed, catalog=catalog)
-        con.execute("USE lake")
-        version = checked_version(con, self.space, snapshot=self.fixed)
-        if version is None:
-            raise LakeError(self.space.absence)
-        words = see_statements(self.space, con, self.fixed)
-        path = SEARCH_PATH if version == SCHEMA_VERSION else _search_path(con)
-        if self.release is not None:
-            attach(con, self.space, RESULTS, catalog=catalog)
-            see_results(con, self.release)
-            path = f"{OF_RELEASE}.main,{path}"
-
-        # From here on the connection reads the lake's files, and nothing else
-        con.execute(f"SET allowed_directories = [{literal(location.data)}]")
-        con.execute("SET enable_external_access = false")
-        con.execute("SET lock_configuration = true")
         # The number is read from the attached lake: the catalog may have moved on since the stamp was taken
         number = self.fixed
         if number is None:
@@ -371,39 +343,9 @@ class CorpusView:
         row = con.execute(sql, [number]).fetchone()
         if row is None:
             raise LakeError(f"the lake has no snapshot {number}")
+        [(path,)] = con.execute("SELECT current_setting('search_path')").fetchall()
         return OpenSnapshot(con, Snapshot(number, row[0]), stamp, path, catalog, words)
 
-
-def _search_path(con: duckdb.DuckDBPyConnection) -> str:
-    """Where names are looked for in a snapshot of an earlier version: in views with all that this one knows, empty
-    where it has nothing of it.
-    """
-    columns_by_table: dict[str, set[str]] = {}
-    for relation, column in con.execute(COLUMNS_SQL).fetchall():
-        columns_by_table.setdefault(relation, set()).add(column)
-    former_sql = "SELECT table_name FROM duckdb_tables() WHERE database_name = 'lake'"
-    former = {name for (name,) in con.execute(former_sql).fetchall()}
-    con.execute("ATTACH ':memory:' AS today")
-    con.execute("USE today")
-    for table in TABLES.values():
-        columns = {
-            c.name: f"NULL::{sql_type(c.type)} AS {quoted((c.name,))}" for c in table.columns
-        }
-        has = columns_by_table.get(table.name, set())
-        selected = ", ".join(
-            ["*" if has else "", *(sql for name, sql in columns.items() if name not in has)]
-        ).strip(", ")
-        source = f"FROM lake.main.{table.name}" if has else "LIMIT 0"
-        con.execute(f"CREATE VIEW {table.name} AS SELECT {selected} {source}")
-    con.execute(f"SET search_path = 'today.main,{DATABASE}.main'")
-    for view in VIEWS:
-        # What people said was in tables of these names
-        sql = f"FROM lake.main.{view.name}" if view.name in former else view.sql
-        con.execute(f"CREATE VIEW {view.name} AS {sql}")
-    return f"today.main,{DATABASE}.main"
-
-
-COLUMNS_SQL = "SELECT table_name, column_name FROM duckdb_columns() WHERE database_name = 'lake'"
 
 # Few rows of a table lie in the catalog itself, in tables of their own; SQLite has lists, times and floats as text
 INLINED_SQL = """
@@ -430,11 +372,19 @@ def _typed_columns(con: duckdb.DuckDBPyConnection, table: str, name: str) -> str
     return ", ".join(cast.get(c, "") + quoted((c,)) for c in columns)
 
 
-def _copied_catalog(con: duckdb.DuckDBPyConnection, catalog: Path, folder: Path) -> Path:
+def _copied_catalog(space: Workspace, folder: Path) -> Path:
     """The SQLite catalog as a DuckDB file; as it was at one moment, whatever is published meanwhile."""
     still = folder / "catalog.sqlite"
     copied = folder / "catalog.duckdb"
-    copy_catalog(catalog, still)
+    copy_catalog(space.catalog, still)
+    with database(space, 1) as con:
+        _copy(con, still, copied)
+    still.unlink()
+    return copied
+
+
+def _copy(con: duckdb.DuckDBPyConnection, still: Path, copied: Path) -> None:
+    """Copy a catalog from SQLite to DuckDB."""
     con.execute(f"ATTACH {literal(str(still))} AS still (TYPE sqlite, READ_ONLY)")
     # Many small tables: in one transaction and small blocks it takes half the CPU
     con.execute(f"ATTACH {literal(str(copied))} AS copied (ROW_GROUP_SIZE 2048, BLOCK_SIZE 16384)")
@@ -451,5 +401,3 @@ def _copied_catalog(con: duckdb.DuckDBPyConnection, catalog: Path, folder: Path)
     con.execute("COMMIT")
     con.execute("DETACH copied")
     con.execute("DETACH still")
-    still.unlink()
-    return copied

@@ -36,8 +36,8 @@ def correction_state(reader: LakeReader, dataset: str, episode_index: int) -> di
     if key not in corrected_places(reader):
         return {"history": [], "newest": None, "current": [], "pending": False}
     source = f"FROM located_corrections {of_episode} ORDER BY created_at, correction_id"
-    rows = reader.dicts(source, *key)
-    current = reader.dicts(f"FROM current_corrections {of_episode}", *key)
+    rows = reader.dicts(source, [*key])
+    current = reader.dicts(f"FROM current_corrections {of_episode}", [*key])
     return {
         "history": [_with_segments(r) for r in rows],
         "newest": rows[-1]["correction_id"] if rows else None,
@@ -55,9 +55,9 @@ def corrected_places(
 
     kind: of what else people say, such as `outcome`.
     """
-    number, former = reader.once(
+    number, former = reader.kept(
         ("spoken of", kind),
-        lambda: (reader.words.newest, {*reader.rows(SPOKEN_OF_SQL, topics(kind))}),
+        lambda: (reader.words.newest, {*reader.rows(SPOKEN_OF_SQL, [topics(kind)])}),
     )
     return reader.while_nothing_is_said(
         ("spoken of", kind), lambda: former | reader.places_said_since(kind, number)
@@ -72,7 +72,7 @@ def _is_pending(
     condition = f"WHERE dataset = $1 AND chunk = {chunk} AND episode_index = $2"
     # Is the accepted correction the one that the last build took in?
     sql = f"SELECT correction_id FROM episode_labels {condition} AND correction_id IS NOT NULL"
-    built = reader.row(sql, dataset, episode_index)
+    built = reader.row(sql, [dataset, episode_index])
     accepted = _accepted_correction(current)
     if (accepted and accepted["correction_id"]) != (built and built[0]):
         return True
@@ -80,7 +80,7 @@ def _is_pending(
     rejected = _rejected_runs(current)
     if not rejected:
         return False
-    active = reader.row(f"SELECT label_run FROM active_runs {condition}", dataset, episode_index)
+    active = reader.row(f"SELECT label_run FROM active_runs {condition}", [dataset, episode_index])
     return active is not None and active[0] in rejected
 
 

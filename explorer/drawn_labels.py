@@ -22,7 +22,7 @@ def drawn_curves(
     """
     draw = visit.explorer.options.label_curves
     if draw:
-        return draw(dataset, episode_index, visit.reader.snapshot.number, label)
+        return draw(dataset, episode_index, visit.reader.snapshot(), label)
     return {}
 
 

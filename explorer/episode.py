@@ -56,7 +56,7 @@ def chunk_of(reader: LakeReader, dataset: str, episode_index: int) -> int:
 
 def find_dataset(reader: LakeReader, dataset: str) -> dict[str, Any]:
     """The row of a dataset. Raises PageError when the lake has no such dataset."""
-    rows = reader.once(
+    rows = reader.kept(
         "datasets", lambda: {row["dataset"]: row for row in reader.dicts("FROM datasets")}
     )
     if dataset not in rows:
@@ -137,12 +137,12 @@ def findings(reader: LakeReader, dataset: str, chunk: int, episode_index: int) -
     episode_findings = reader.episode_rows("findings", FINDINGS_SQL, dataset, chunk, episode_index)
     accepted: dict[str, dict] = {}
     if any(finding["severity"] == "warning" for finding in episode_findings):
-        rows = reader.dicts(ACCEPTED_SQL, dataset, episode_index)
+        rows = reader.dicts(ACCEPTED_SQL, [dataset, episode_index])
         accepted = {row["check_name"]: row for row in rows}
     for finding in episode_findings:
         is_warning = finding["severity"] == "warning"
         finding["accepted"] = accepted.get(finding["reason"]) if is_warning else None
-    by_dataset = reader.once("findings of datasets", lambda: _findings_of_datasets(reader))
+    by_dataset = reader.kept("findings of datasets", lambda: _findings_of_datasets(reader))
     return episode_findings + by_dataset.get(dataset, [])
 
 
@@ -152,7 +152,7 @@ def faults(reader: LakeReader, episode: Episode) -> list[dict]:
         return []
     return reader.dicts(
         f"SELECT * FROM checks {OF_EPISODE} ORDER BY start_frame, check_name, camera",
-        *episode.row_key,
+        [*episode.row_key],
     )
 
 
@@ -172,7 +172,7 @@ def _followers(reader: LakeReader, episode: Episode) -> set[str]:
         f"SELECT label_run FROM (FROM episode_labels {OF_EPISODE}) l JOIN label_runs USING (label_run) WHERE "
         f"{follows}"
     )
-    return {row["label_run"] for row in reader.dicts(sql, *episode.row_key)}
+    return {row["label_run"] for row in reader.dicts(sql, [*episode.row_key])}
 
 
 def label_runs(reader: LakeReader, episode: Episode) -> list[dict]:
@@ -184,11 +184,11 @@ def label_runs(reader: LakeReader, episode: Episode) -> list[dict]:
     labels = _labels(reader, episode)
     curves = {row["label_run"]: row for row in _frame_rows(reader, episode, CURVES_SQL)}
     sql = f"SELECT label_run, frame_index, text, finished FROM reasoning {OF_EPISODE} ORDER BY 1, 2"
-    rows = reader.dicts(sql, *key) if reader.has_rows("reasoning") else []
+    rows = reader.dicts(sql, [*key]) if reader.has_rows("reasoning") else []
     words = grouped((row.pop("label_run"), row) for row in rows)
     notes = _by_label_run(reader, "episode_labels", key)
     quality = _by_label_run(reader, "label_quality", key)
-    makers = reader.once(
+    makers = reader.kept(
         "label_runs", lambda: {r["label_run"]: r for r in reader.dicts("FROM label_runs")}
     )
 
@@ -264,7 +264,7 @@ def label_as_said(reader: LakeReader, episode: Episode, label_run: str) -> dict[
 def _labels(reader: LakeReader, episode: Episode) -> dict[str, Label]:
     """The labels of an episode by label run."""
     of_chunk = episode.row_key[:2]
-    labels = reader.lately(("labels", *of_chunk), lambda: labels_of_chunk(reader.con, *of_chunk))
+    labels = reader.kept(("labels", *of_chunk), lambda: labels_of_chunk(reader.con, *of_chunk))
     return labels.get(episode.episode_index, {})
 
 
@@ -276,7 +276,7 @@ def _frame_rows(reader: LakeReader, episode: Episode, sql: str) -> list[dict[str
     lengths = reader.chunk_rows("facts", FACTS_SQL, *of_chunk)["num_frames"].to_pylist()
     if sum(length or 0 for length in lengths) <= FEW_FRAMES:
         return reader.episode_rows(sql, sql.format(where=OF_CHUNK), *episode.row_key)
-    return reader.dicts(sql.format(where=OF_EPISODE), *episode.row_key)
+    return reader.dicts(sql.format(where=OF_EPISODE), [*episode.row_key])
 
 
 def stored_pictures(reader: LakeReader, key: tuple[str, int, int]) -> list[dict]:
@@ -324,13 +324,13 @@ def measures(reader: LakeReader, episode: Episode) -> dict[str, Any]:
     first = rows[0] if rows else {"gripper": [], "speed": [], "grippers": []}
     # States are stored per frame; curves need them per dimension
     states = _frame_rows(reader, episode, STATES_SQL)
-    signals = reader.once("signals", lambda: signals_by_dataset(reader.con)).get(
+    signals = reader.kept("signals", lambda: signals_by_dataset(reader.con)).get(
         episode.dataset, []
     )
     lags = []
     if signals:
         of_chunk = episode.row_key[:2]
-        lags = reader.lately(("lags", *of_chunk), lambda: chunk_lags(reader.con, *of_chunk))
+        lags = reader.kept(("lags", *of_chunk), lambda: chunk_lags(reader.con, *of_chunk))
     return {
         "visual_change": {row["camera"]: row["visual_change"] for row in rows},
         "gripper": _curve(first["gripper"]),
@@ -360,7 +360,7 @@ def predictions(reader: LakeReader, episode: Episode) -> list[dict]:
     """
     if not reader.has_rows("eval_predictions"):
         return []
-    runs = reader.once(
+    runs = reader.kept(
         "eval_runs",
         lambda: {
             r["eval_run"]: r
@@ -371,8 +371,7 @@ def predictions(reader: LakeReader, episode: Episode) -> list[dict]:
         "SELECT eval_run, list(frame_index ORDER BY frame_index) AS frames, list(prediction ORDER BY frame_index)"
         " AS prediction, list(target ORDER BY frame_index) AS target FROM eval_predictions"
         " WHERE dataset = ? AND episode_index = ? AND question IS NULL GROUP BY 1",
-        episode.dataset,
-        episode.episode_index,
+        [episode.dataset, episode.episode_index],
     )
     with_runs = [runs[row["eval_run"]] | row for row in rows if row["eval_run"] in runs]
     return sorted(with_runs, key=lambda p: (p["model"], p["eval_run"]))
@@ -396,7 +395,7 @@ def episode_data(reader: LakeReader, episode: Episode) -> dict[str, Any]:
         "dataset": episode.dataset,
         "episode_index": episode.episode_index,
         "chunk": episode.chunk,
-        "snapshot": reader.snapshot.number,
+        "snapshot": reader.snapshot(),
         **{name: facts[name] for name in (*names, "content_hash")},
         "cameras": cameras(facts, keyframes(stored_pictures(reader, episode.row_key))),
         "runs": labels_with_corrections(
@@ -472,7 +471,7 @@ def recorded_data(reader: LakeReader, episode: Episode) -> EpisodeData:
 
 def build_config(reader: LakeReader, dataset: str) -> str | None:
     """The configuration, as JSON, that a dataset was last built with; None: the lake does not know it."""
-    configs = reader.once(
+    configs = reader.kept(
         "build configs", lambda: dict(reader.rows("SELECT dataset, config FROM build_configs"))
     )
     return configs.get(dataset)

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, contextmanager, suppress
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+from core.domain.episode import Episode
+from core.errors import UserError
 from core.files import whole_file
 from core.paths import Workspace
 from core.pictures import decode_stored
@@ -33,11 +35,14 @@ from explorer.episode import (
     row_pictures,
     stored_pictures,
 )
-from explorer.labelled_video import DrawnLabel
+from ingest.media.curve_panel import CurvePanel
 from ingest.media.encoding import SHOWN, encode
 from ingest.media.frames import VIDEO_SUFFIXES, DecodeOptions, Picture, VideoError
 from ingest.media.video import decode, frame_times
-from ingest.reasons import LIMITS, Limits
+from ingest.reasons import LIMITS, DataError, Limits
+from warehouse.exports import EXPORT_KINDS
+from warehouse.exports.selection import select_episode
+from warehouse.lake import Lake
 from warehouse.lake.episodes import episode_from_row
 
 SHEET = 8  # pictures of a contact sheet
@@ -52,10 +57,13 @@ MEDIA_TYPES = {
     ".mkv": "video/x-matroska",
     ".mov": "video/quicktime",
 }
-CODE_VERSION = "h264-3"  # files of another are made anew
+CODE_VERSION = "h264-4"  # files of another are made anew
 MAX_HEIGHT_PX = 720
 MAX_FRAMES = 36_000  # of an episode: 20 minutes at 30 frames a second
 FRAME_S = 0.5  # CPU that one may take, beside what a build's may
+RERUN = EXPORT_KINDS["rerun"].options(pictures_per_s=10, max_px=480)
+RECORDED = "rrd-1"  # as CODE_VERSION, of recordings
+RECORD_BYTES, RECORD_S = 1 << 32, 600.0  # that making one may take
 KEPT_BYTES = 2_000_000_000  # of all files; those that were not looked at for longest go first
 
 
@@ -281,7 +289,7 @@ def playable_video(
     limits: Limits,
     given_up: Callable[[], bool],
     pictures: list[int] | None = None,
-    label: DrawnLabel | None = None,
+    label: CurvePanel | None = None,
 ) -> Path:
     """An MP4 file in H.264 whose frames are those of the episode. Raises PageError, also
     once nobody waits for it.
@@ -300,52 +308,83 @@ def playable_video(
 
     # A source that is fetched anew, or an episode that begins elsewhere in it, is another video
     status = path.stat()
-    about = (
-        CODE_VERSION,
-        path,
-        status.st_size,
-        status.st_mtime_ns,
-        video,
-        episode.num_frames,
-        pictures,
-        *([label] if label else ()),
-    )
-    cached_video = (
-        space.root
-        / "explorer"
-        / "videos"
-        / f"{hashlib.sha256(repr(about).encode()).hexdigest()[:32]}.mp4"
-    )
-    if cached_video.is_file():
-        with suppress(OSError):
-            os.utime(cached_video)
-        return cached_video
+    version = status.st_size, status.st_mtime_ns
+    about = (CODE_VERSION, path, *version, video, episode.num_frames, pictures, label)
+    most_s = limits.cpu_s(status.st_size) + FRAME_S * episode.num_frames
+    arguments = path, video, episode.num_frames, pictures, limits, label
+    with _explained(subject, given_up):
+        return _kept_file(space, about, ".mp4", _encode, arguments, MEMORY_BYTES, most_s, given_up)
+
+
+def rerun_recording(
+    space: Workspace, snapshot: int, episode: Episode, given_up: Callable[[], bool]
+) -> Path:
+    """An .rrd file of an episode, of ten pictures a second; `proccorpus export rerun` writes all of them. Raises
+    PageError, also once nobody waits for it.
+    """
+    arguments = space, snapshot, *episode.key
+    with _explained("no recording can be made", given_up):
+        about = (RECORDED, snapshot, *episode.key)
+        return _kept_file(
+            space, about, ".rrd", _record, arguments, RECORD_BYTES, RECORD_S, given_up
+        )
+
+
+@contextmanager
+def _explained(subject: str, given_up: Callable[[], bool]) -> Iterator[None]:
+    """Raises PageError for what goes wrong where a file is made."""
     try:
-        most_s = limits.cpu_s(status.st_size) + FRAME_S * episode.num_frames
-        with (
-            whole_file(cached_video, synced=False) as half,
-            Walled(MEMORY_BYTES, __name__) as decoder,
-        ):
-            arguments = path, video, episode.num_frames, pictures, limits, half, label
-            decoder(_encode, *arguments, cpu_s=most_s, wall_s=most_s, given_up=given_up)
-    except (VideoError, *TOO_MUCH) as e:
+        yield
+    except (DataError, UserError, *TOO_MUCH) as e:
         raise PageError(f"{subject}: {e}", 503 if given_up() else 404) from e
     except OSError as e:
-        raise PageError(
-            f"{subject}: the converted video cannot be kept ({e.strerror or e})", 503
-        ) from e
-    forget_oldest(cached_video)
-    return cached_video
+        raise PageError(f"{subject}: the file cannot be kept ({e.strerror or e})", 503) from e
+
+
+def _kept_file(
+    space: Workspace,
+    about: tuple[Any, ...],
+    suffix: str,
+    write: Callable[..., None],
+    arguments: tuple[Any, ...],
+    memory_bytes: int,
+    most_s: float,
+    given_up: Callable[[], bool],
+) -> Path:
+    """A file that a process of its own writes by `write(file, *arguments)`; made where it is not there yet.
+
+    about: all that it depends on. Raises what `write` raises, and one of TOO_MUCH.
+    """
+    name = hashlib.sha256(repr(about).encode()).hexdigest()[:32]
+    kept = space.root / "explorer" / "videos" / f"{name}{suffix}"
+    if kept.is_file():
+        with suppress(OSError):
+            os.utime(kept)
+        return kept
+    with whole_file(kept, synced=False) as half, Walled(memory_bytes, __name__) as process:
+        process(write, half, *arguments, cpu_s=most_s, wall_s=most_s, given_up=given_up)
+    forget_oldest(kept)
+    return kept
+
+
+def _record(file: Path, space: Workspace, snapshot: int, dataset: str, episode_index: int) -> None:
+    """In a process of its own: Rerun leaves threads behind. Raises UserError."""
+    from warehouse.exports.rerun import write_recording
+
+    lake = Lake(space, read_only=True, snapshot=snapshot)
+    with closing(lake.con):
+        selected = select_episode(lake, dataset, episode_index)
+        write_recording(file, selected, selected.episodes[0], RERUN)
 
 
 def _encode(
+    target: Path,
     path: Path,
     video: dict,
     num_frames: int,
     pictures: list[int] | None,
     limits: Limits,
-    target: Path,
-    label: DrawnLabel | None,
+    label: CurvePanel | None,
 ) -> None:
     """Write frames of a video to an MP4 file, each with the label below it. Raises
     VideoError, also where there are none.
@@ -392,7 +431,7 @@ def _even_sized(picture: np.ndarray) -> np.ndarray:
 def forget_oldest(newest: Path) -> None:
     """Delete what was not looked at for longest, until the rest is within the limit; never the newest."""
     with suppress(OSError):  # another explorer forgets, too
-        files = sorted(newest.parent.glob("*.mp4"), key=lambda p: p.stat().st_mtime, reverse=True)
+        files = sorted(newest.parent.glob("*.*"), key=lambda p: p.stat().st_mtime, reverse=True)
         total = 0
         for path in files:
             total += path.stat().st_size

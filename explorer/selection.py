@@ -4,17 +4,16 @@ lake, and as commands.
 
 import math
 import shlex
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from itertools import chain
-from operator import itemgetter
 from typing import Any
 from urllib.parse import urlencode
 
 from starlette.datastructures import QueryParams
 
 from explorer.access import LakeReader, PageError
-from explorer.facets import (
+from explorer.index import (
     BY_NAME,
     FACETS,
     FORMER_VALUES,
@@ -23,11 +22,11 @@ from explorer.facets import (
     RANGES,
     SORTS,
     Facet,
+    Indexed,
     Place,
     episodes_sql,
     places_by_value,
 )  # fmt: skip
-from explorer.index import Indexed
 from warehouse.lake.connection import literal
 
 PAGE = 48  # episodes of one page
@@ -54,13 +53,32 @@ def _in_list(values: Iterable[str]) -> str:
     return f"IN ({', '.join(map(literal, values))})"
 
 
+def _is_one_of(facet: str, values: tuple[str, ...]) -> str:
+    """A condition over the index. A value that does not exist becomes NULL and matches nothing, where a plain cast
+    would fail the query.
+    """
+    kind = f"{facet}_word" if BY_NAME[facet].listed else "INTEGER"
+    casts = (f"TRY_CAST({literal(value)} AS {kind})" for value in values)
+    return f"{facet} IN ({', '.join(casts)})"
+
+
+# A word is looked for in the distinct texts
+IN_TEXTS_SQL = (
+    "(task_id IN (SELECT task_id FROM tasks WHERE contains(lower(text), {word})) OR row IN"
+    " (SELECT row FROM step_rows JOIN steps USING (step_id) WHERE contains(lower(name), {word})))"
+)
+OF_EPISODES = "(e.dataset, e.episode_index) IN"
+IN_LAKE_SQL = (
+    f"(contains(lower(e.task), {{word}}) OR {OF_EPISODES} (SELECT (dataset, episode_index) FROM active_segments"
+    " WHERE kind = 'step' AND contains(lower(name), {word})))"
+)
 ROWS_SQL = (
     "SELECT row FROM episodes WHERE (dataset::VARCHAR, episode_index) IN"
     " (SELECT (unnest(?::VARCHAR[]), unnest(?::BIGINT[]))) ORDER BY 1"
 )
 COUNT_MARKS_SQL = (
-    "SELECT value, count(*) FROM (SELECT unnest(?::VARCHAR[]) AS value, unnest(?::VARCHAR[]) AS of_dataset,"
-    " unnest(?::BIGINT[]) AS number) JOIN episodes ON dataset::VARCHAR = of_dataset AND episode_index = number"
+    "SELECT value, count(*) FROM (SELECT unnest($value::VARCHAR[]) AS value, unnest($dataset::VARCHAR[]) AS of_dataset,"
+    " unnest($number::BIGINT[]) AS number) JOIN episodes ON dataset::VARCHAR = of_dataset AND episode_index = number"
     " WHERE {where} GROUP BY 1"
 )
 
@@ -184,66 +202,46 @@ class EpisodeSelection:
             return f"{path}?{urlencode(query)}"
         return path
 
-    def where(self, index: Indexed) -> tuple[str, list[Any]]:
-        """A condition over the index's table `episodes`, and its values."""
-        parts: list[str] = []
-        values: list[Any] = []
-        for name, chosen in self.chosen:
-            if name in MARKS:
-                continue
-            # A value that does not exist becomes NULL and matches nothing, where a plain cast would fail the query
-            if BY_NAME[name].listed:
-                value = f"TRY_CAST(? AS {name}_word)"
-            else:
-                value = "TRY_CAST(? AS INTEGER)"
-            parts.append(f"{name} IN ({', '.join([value] * len(chosen))})")
-            values += chosen
-        # Words are looked up once per index in the distinct texts, then joined by their ids
-        for word in self.words:
-            tasks, steps = index.once(("word", word), lambda word=word: _ids_with_word(index, word))
-            parts.append(
-                "(task_id IN (SELECT unnest(?::INTEGER[])) OR row IN (SELECT row FROM step_rows WHERE step_id IN"
-                " (SELECT unnest(?::INTEGER[]))))"
-            )
-            values += [tasks, steps]
-        for name, low, high in self.ranges:
-            for sign, end in ((">=", low), ("<=", high)):
-                if end is not None:
-                    parts.append(f"{RANGES[name][1]} {sign} ?")
-                    values.append(end)
+    @property
+    def values(self) -> dict[str, Any]:
+        """What `where` has as a parameter."""
+        return {} if self.rows is None else {"rows": list(self.rows)}
+
+    def where(self) -> str:
+        """A condition over the index's table `episodes`."""
+        parts = self._conditions(_is_one_of, IN_TEXTS_SQL, 1)
         if self.rows is not None:
-            parts.append("row IN (SELECT unnest(?::INTEGER[]))")
-            values.append(list(self.rows))
-        return " AND ".join(parts) or "true", values
+            parts.append("row IN (SELECT unnest($rows::INTEGER[]))")
+        return " AND ".join(parts) or "true"
 
     def lake_sql(self) -> str:
         """A query over the lake that gives dataset and episode_index of every episode of the selection."""
-        of_episodes = "(e.dataset, e.episode_index) IN"
-        conditions = [
-            f"{BY_NAME[name].sql} {_in_list(values)}"
-            for name, values in self.chosen
-            if name in BY_NAME
-        ]
-        for word in map(literal, self.words):
-            steps = "SELECT (dataset, episode_index) FROM active_segments WHERE kind = 'step'"
-            in_steps = f"{of_episodes} ({steps} AND contains(lower(name), {word}))"
-            conditions.append(f"(contains(lower(e.task), {word}) OR {in_steps})")
+        conditions = self._conditions(
+            lambda name, values: f"{BY_NAME[name].sql} {_in_list(values)}", IN_LAKE_SQL, 2
+        )
         for name, values in self.marks:
             _, view, column = MARKS[name]
-            marked = (
-                f"SELECT (dataset, episode_index) FROM {view} WHERE {column} {_in_list(values)}"
-            )
-            conditions.append(f"{of_episodes} ({marked})")
+            marked = f"FROM {view} WHERE {column} {_in_list(values)}"
+            conditions.append(f"{OF_EPISODES} (SELECT (dataset, episode_index) {marked})")
+        if self.picked:
+            places = ", ".join(f"({literal(dataset)}, {number})" for dataset, number in self.picked)
+            conditions.append(f"{OF_EPISODES} ({places})")
+        return episodes_sql("e.dataset, e.episode_index", " AND ".join(conditions))
+
+    def _conditions(
+        self, is_one_of: Callable[[str, tuple[str, ...]], str], word_sql: str, range_column: int
+    ) -> list[str]:
+        """What facets, words and ranges ask for. is_one_of: has a facet one of some values?
+
+        word_sql: is a {word} in the texts? range_column: which of those that RANGES names.
+        """
+        conditions = [is_one_of(name, values) for name, values in self.chosen if name in BY_NAME]
+        conditions += [word_sql.format(word=literal(word)) for word in self.words]
         for name, low, high in self.ranges:
             ends = ((">=", low), ("<=", high))
-            conditions += [
-                f"{RANGES[name][2]} {sign} {end!r}" for sign, end in ends if end is not None
-            ]
-        if self.picked:
-            conditions.append(
-                f"{of_episodes} ({', '.join(f'({literal(d)}, {number})' for d, number in self.picked)})"
-            )
-        return episodes_sql("e.dataset, e.episode_index", " AND ".join(conditions))
+            column = RANGES[name][range_column]
+            conditions += [f"{column} {sign} {end!r}" for sign, end in ends if end is not None]
+        return conditions
 
     def commands(self, workspace: str, snapshot: str, allowing: str = "") -> list[tuple[str, str]]:
         """What reproduces the selection: titles and lines for the shell.
@@ -293,13 +291,6 @@ class Counted:
     url: str
 
 
-def _ids_with_word(index: Indexed, word: str) -> tuple[list[int], list[int]]:
-    """Tasks and steps whose text has a word in it."""
-    tasks = index.rows("SELECT task_id FROM tasks WHERE contains(lower(text), ?)", word)
-    steps = index.rows("SELECT step_id FROM steps WHERE contains(lower(name), ?)", word)
-    return [r[0] for r in tasks], [r[0] for r in steps]
-
-
 def count(index: Indexed, selection: EpisodeSelection) -> int:
     return _counts(index, selection)[""].get("", 0)
 
@@ -337,9 +328,10 @@ def _counts(index: Indexed, selection: EpisodeSelection) -> dict[str, dict[str, 
     names = [f.name for f in FACETS if f.listed or f.name in dict(selection.chosen)]
 
     def count_values() -> dict[str, dict[str, int]]:
-        sql, values = _counting_query(index, selection, names)
         counts: dict[str, dict[str, int]] = {name: {} for name in ("", *names)}
-        for name, value, episodes in index.rows(sql, *values):
+        for name, value, episodes in index.rows(
+            _counting_query(selection, names), **selection.values
+        ):
             counts[name][value] = episodes
         return counts
 
@@ -359,29 +351,29 @@ def counted_marks(
         other_selection = replace(
             selection, chosen=tuple(c for c in selection.chosen if c[0] != name), rows=None
         )
-        condition, values = other_selection.at(reader, index).where(index)
+        found = other_selection.at(reader, index)
         triples: list[tuple[str, str, int]] = []
         for value, places in by_value.items():
             triples += [(value, *place) for place in places]
-        columns = ([*map(itemgetter(k), triples)] for k in range(3))
-        counts = dict(index.rows(COUNT_MARKS_SQL.format(where=condition), *columns, *values))
+        columns = {
+            column: [triple[k] for triple in triples]
+            for k, column in enumerate(("value", "dataset", "number"))
+        }
+        sql = COUNT_MARKS_SQL.format(where=found.where())
+        counts = dict(index.rows(sql, **columns, **found.values))
         facets.append(
             (name, title, _facet_values(selection, name, dict.fromkeys(by_value, 0) | counts))
         )
     return facets
 
 
-def _counting_query(
-    index: Indexed, selection: EpisodeSelection, names: list[str]
-) -> tuple[str, list[Any]]:
-    """A query over the index that gives facet, value and episodes, and the values of its parameters."""
+def _counting_query(selection: EpisodeSelection, names: list[str]) -> str:
+    """A query over the index that gives facet, value and episodes."""
     # w: the episodes that have the words; m: those of them that all facets choose
-    has_words, values = replace(selection, chosen=()).where(index)
+    has_words = replace(selection, chosen=()).where()
     bare = replace(selection, words=(), ranges=(), rows=None)  # which w has applied
-    is_chosen, values_of_chosen = bare.where(index)
     keep_w = "NOT MATERIALIZED" if has_words == "true" else "MATERIALIZED"
     parts = ["SELECT '', '', count(*) FROM m"]
-    values += values_of_chosen
 
     # A facet with chosen values is counted over what the others choose, so that its other values have counts, too
     for name in names:
@@ -390,24 +382,20 @@ def _counting_query(
         chosen_first = ""
         if chosen_values:
             other_choices = tuple(c for c in selection.chosen if c[0] != name)
-            is_of_others, values_of_others = replace(bare, chosen=other_choices).where(index)
-            source = f"w WHERE {is_of_others}"
-            chosen_first = "list_contains(?, value) DESC, "
-            values += [*values_of_others, list(chosen_values)]
+            source = f"w WHERE {replace(bare, chosen=other_choices).where()}"
+            chosen_first = f"value {_in_list(chosen_values)} DESC, "
         parts.append(
             f"(SELECT '{name}', {name}::VARCHAR AS value, count(*) FROM {source} GROUP BY 2"
             f" ORDER BY {chosen_first}3 DESC, 2 LIMIT {MAX_VALUES + len(chosen_values)})"
         )
-    sql = (
+    return (
         f"WITH w AS {keep_w} (SELECT {', '.join(names)} FROM episodes WHERE {has_words}),"
-        f" m AS MATERIALIZED (FROM w WHERE {is_chosen}) {' UNION ALL '.join(parts)}"
+        f" m AS MATERIALIZED (FROM w WHERE {bare.where()}) {' UNION ALL '.join(parts)}"
     )
-    return sql, values
 
 
 def episodes_of(index: Indexed, selection: EpisodeSelection) -> list[dict]:
     """The episodes of the selection's page, in its order."""
-    condition, values = selection.where(index)
     order = f"ORDER BY {SORTS[selection.sort][1]}"
     texts = ("dataset", "split", "success", "reason", "annotator", "quality", "demonstration")
     columns = (
@@ -417,6 +405,6 @@ def episodes_of(index: Indexed, selection: EpisodeSelection) -> list[dict]:
     as_texts = ", ".join(f"{name}::VARCHAR AS {name}" for name in texts)
     return index.dicts(
         f"SELECT e.* REPLACE ({as_texts}, nullif(task::VARCHAR, '') AS task) FROM (SELECT {columns} FROM episodes"
-        f" WHERE {condition} {order} LIMIT {PAGE} OFFSET {PAGE * (selection.page - 1)}) e {order}",
-        *values,
+        f" WHERE {selection.where()} {order} LIMIT {PAGE} OFFSET {PAGE * (selection.page - 1)}) e {order}",
+        **selection.values,
     )

@@ -31,7 +31,6 @@ from explorer.access import CorpusView, LakeReader, PageError
 from explorer.episode import address_of, partition_of
 from explorer.index import CorpusIndex, Indexed
 from explorer.jobs import ChildJob
-from warehouse.lake.connection import LakeConnection
 from warehouse.lake.corrections import Corrected
 
 STATIC = Path(__file__).parent / "static"
@@ -185,18 +184,13 @@ class Visit:
     def index(self) -> Indexed:
         return self.explorer.index.at(self.reader)
 
-    @cached_property
-    def lake(self) -> LakeConnection:
-        """The same state of the corpus for functions of the lake."""
-        return LakeConnection(self.explorer.space, self.reader.con, self.reader.words)
-
     @property
     def place(self) -> str:
         """The workspace as a shell takes it."""
         return shlex.quote(str(self.explorer.space.root))
 
     def page(self, template: str, **values: Any) -> HTMLResponse:
-        return self.explorer.html(self.request, template, snapshot=self.reader.snapshot, **values)
+        return self.explorer.html(self.request, template, snapshot=self.reader.state, **values)
 
     def part(self, template: str, **values: Any) -> HTMLResponse:
         """A part of a page, which its script fetches."""
@@ -225,7 +219,7 @@ class Speech(NamedTuple):
         of_options = self.explorer.options.access.author
         return self.request.state.user or (of_options if name is None else name)
 
-    def answer(self, act: Callable[[LakeReader, LakeConnection], Any]) -> JSONResponse:
+    def answer(self, act: Callable[[LakeReader], Any]) -> JSONResponse:
         """What `act` gives, which says something."""
         return JSONResponse(plain(self.explorer.corpus.say(act)))
 

@@ -22,9 +22,9 @@ from explorer.episode import (
     find_dataset,
     find_episode,
 )
-from explorer.review_queue import QueuePlace
+from explorer.pages.labelling import MOST_LISTED, shown_tasks
+from explorer.pages.review import QueuePlace
 from explorer.site import Explorer, Visiting
-from explorer.tasks import MOST_LISTED, shown_tasks
 from warehouse.lake import outcomes
 from warehouse.lake.corrections import recording_of
 
@@ -125,7 +125,7 @@ def page(
         unsure=unsure_steps(run["segments"]),
         place=place,
         stated=outcomes.standing(
-            visit.lake, dataset, episode_index, recording_of((dataset, episode_index), facts)
+            visit.reader, dataset, episode_index, recording_of((dataset, episode_index), facts)
         ),
     )
 
@@ -151,7 +151,7 @@ def doubtful_runs(explorer: Explorer, reader: LakeReader, dataset: str) -> list[
         {"score": 0.0, "why": []}
         | signs.get(episode, {})
         | {"episode_index": episode, "confidence": confidence}
-        for episode, confidence in reader.rows(QUEUE_SQL, dataset)
+        for episode, confidence in reader.rows(QUEUE_SQL, [dataset])
     ]
     by_confidence = sorted(
         queue, key=lambda d: (d["confidence"] is None, d["confidence"] or 0.0, d["episode_index"])
@@ -168,7 +168,7 @@ def _label_beside(
     """
     for run in shown_facts["runs"]:
         if run["annotator"] == "transfer":
-            rows = reader.rows(ALIGNMENT_SQL, *episode.row_key, run["label_run"])
+            rows = reader.rows(ALIGNMENT_SQL, [*episode.row_key, run["label_run"]])
         else:
             rows = []
         if rows:

@@ -22,10 +22,9 @@ from explorer.pages.corrections import (
     accepted_label,
 )
 from explorer.pages.episodes import MAX_CHARS
-from explorer.review_queue import ORDER, SIGNS, ReviewQueue
+from explorer.pages.review import ORDER, SIGNS, ReviewQueue
 from explorer.selection import EpisodeSelection
 from explorer.site import Speaking, Visit, Visiting, visiting
-from warehouse.lake.connection import LakeConnection
 from warehouse.lake.corrections import ACCEPTED, REJECTED, CorrectionError, parsed
 from warehouse.lake.statements import Place, check_recording
 
@@ -66,8 +65,8 @@ class SelectedRuns:
     def rows(self, visit: Visit, clauses: str = "") -> list[dict[str, Any]]:
         """As those of a queue. Raises PageError: there are too many."""
         selection = EpisodeSelection.of(QueryParams(self.query)).at(visit.reader, visit.index)
-        condition, values = selection.where(visit.index)
-        selected = visit.index.dicts(SELECTED_SQL.format(where=condition), *values)
+        sql = SELECTED_SQL.format(where=selection.where())
+        selected = visit.index.dicts(sql, **selection.values)
         if len(selected) > MOST_SELECTED:
             raise PageError(
                 f"{len(selected):,} runs are selected, {MOST_SELECTED:,} can be accepted at once: narrow it down",
@@ -151,20 +150,20 @@ def accept(speech: Speaking, bulk: BulkAcceptance) -> JSONResponse:
     comment = f"accepted with its {queue.noun}; {len(bulk.sample)} of it were looked at and right"
 
     refused = speech.explorer.corpus.say(
-        lambda reader, lake: _accept_rows(reader, lake, rows[:AT_ONCE], author, comment)
+        lambda reader: _accept_rows(reader, rows[:AT_ONCE], author, comment)
     )
     accepted = len(rows[:AT_ONCE]) - len(refused)
     return JSONResponse({"accepted": accepted, "left": len(rows) - accepted, "refused": refused})
 
 
 def _accept_rows(
-    reader: LakeReader, lake: LakeConnection, rows: list[dict[str, Any]], author: str, comment: str
+    reader: LakeReader, rows: list[dict[str, Any]], author: str, comment: str
 ) -> list[str]:
     """Accept the labels of rows of a queue that nobody has judged; returns why others were not."""
     refused = []
     for row in rows:
         place = row["dataset"], row["episode_index"]
-        judged = Judged(reader, lake, *place, author, Said(comment=comment))
+        judged = Judged(reader, *place, author, Said(comment=comment))
         try:
             content_hash = judged.facts["content_hash"]
             label = accepted_label(judged, row["label_run"])
@@ -181,7 +180,7 @@ def judgement_of(reader: LakeReader, place: Place) -> str:
     if place not in corrected_places(reader):
         return OPEN
     current = reader.dicts(
-        "FROM current_corrections WHERE dataset = ? AND episode_index = ?", *place
+        "FROM current_corrections WHERE dataset = ? AND episode_index = ?", [*place]
     )
     by_status = {row["status"]: row for row in current}
     if REJECTED in by_status:

@@ -55,7 +55,7 @@ def corpus_facts(visit: Visit) -> dict[str, Any]:
     empty = {"robot": None, "license": None, "hours": 0.0, **dict.fromkeys(COUNTED, 0)}
     in_index = {d["dataset"]: d for d in index.dicts(COUNTS_SQL)}
     unfinished = dict(index.rows(UNFINISHED_SQL))
-    references = sentences(visit.lake)
+    references = sentences(visit.reader)
     datasets = []
     for row in reader.dicts(DATASETS_SQL):
         name = row["dataset"]

@@ -1,7 +1,9 @@
-"""What people say of an episode, as pages send it: corrections of its label, tags, and
-whom it is assigned to.
+"""What people say of an episode, as pages send it: corrections of its label, tags, whom it is assigned to.
+
+And how a run ended, said with a click or a key: succeeded, failed (from which moment), unfinished; and taken back.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, Literal
@@ -12,23 +14,24 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field, StrictBool, StrictInt
 
 from core.domain.episode import Episode
+from core.domain.label import DONE, IDLE, STEP
 from core.domain.label_run import human_run
 from core.errors import UserError, first_line
 from core.values import plain
 from explorer.access import LakeReader, PageError
 from explorer.corrected_labels import correction_state
-from explorer.episode import EpisodeIndex, episode_facts, label_as_said
+from explorer.episode import EpisodeIndex, active_run, episode_facts, label_as_said
 from explorer.site import (
     Explorer,
     Speaking,
     Visiting,
 )
-from warehouse.lake import acceptances, corrections
-from warehouse.lake.connection import LakeConnection
+from warehouse.lake import acceptances, corrections, outcomes
 from warehouse.lake.corrections import (
     SAID_LATER,
     ConflictError,
     CorrectionError,
+    as_said,
     parsed,
     segments_of,
 )
@@ -132,8 +135,8 @@ def change(
     author = speech.author(statement.author)
     try:
         saved = speech.explorer.corpus.say(
-            lambda reader, lake: _written_correction(
-                Judged(reader, lake, dataset, episode_index, author, statement), act
+            lambda reader: _written_correction(
+                Judged(reader, dataset, episode_index, author, statement), act
             )
         )
         status = 200
@@ -167,7 +170,6 @@ class Judged:
     """
 
     reader: LakeReader
-    lake: LakeConnection
     dataset: str
     episode_index: int
     author: str
@@ -210,7 +212,7 @@ class Judged:
         Raises CorrectionError, ConflictError.
         """
         base = {"base_label_run": run, "base_content_hash": content_hash, "facts": self.facts}
-        row = corrections.save(self.lake, *self.place, label, **base, **self.judgement)
+        row = corrections.save(self.reader, *self.place, label, **base, **self.judgement)
         return row["correction_id"]
 
 
@@ -220,12 +222,12 @@ def _written_correction(judged: Judged, act: str) -> str:
     run = statement.base_label_run
     correction = statement.correction_id or ""
     if act == "undo":
-        undone = take_back(judged.lake, correction, place=judged.place, **judged.judgement)
+        undone = take_back(judged.reader, correction, place=judged.place, **judged.judgement)
         return undone[0]["statement_id"]
     facts = judged.facts
     if act == "reject":
         row = corrections.reject_label(
-            judged.lake, *judged.place, run or "", facts=facts, **judged.judgement
+            judged.reader, *judged.place, run or "", facts=facts, **judged.judgement
         )
         return row["correction_id"]
     if act == "save":
@@ -244,7 +246,7 @@ def accepted_label(judged: Judged, run: str) -> corrections.Corrected:
     ConflictError: it would replace what another person has saved, which accepting an
     annotator's label is no way to do.
     """
-    saved = corrections.accepted_label(judged.lake, judged.facts) or {}
+    saved = corrections.accepted_label(judged.reader, judged.facts) or {}
     by_another = saved.get("author") not in (None, judged.author)
     if by_another and run != human_run(judged.dataset):
         episode = f"episode {judged.episode_index} of {judged.dataset}"
@@ -258,7 +260,7 @@ def accepted_label(judged: Judged, run: str) -> corrections.Corrected:
 
 
 def _waiting_label(judged: Judged, correction: str) -> corrections.Corrected:
-    rows = judged.lake.dicts(
+    rows = judged.reader.dicts(
         f"SELECT plan, segments, {', '.join(SAID_LATER)} FROM current_corrections "
         "WHERE correction_id = ? AND dataset = ? AND episode_index = ?",
         [correction, *judged.place],
@@ -276,9 +278,9 @@ def tag(speech: Speaking, marking: Marking) -> JSONResponse:
         (dataset, episode): assignment for dataset, episode, assignment in marking.episodes
     }
 
-    def act(reader: LakeReader, lake: LakeConnection) -> dict[str, int]:
+    def act(reader: LakeReader) -> dict[str, int]:
         statements = mark(
-            lake,
+            reader,
             [*assignments],
             marking.kind,
             marking.value,
@@ -299,9 +301,9 @@ def accept_check(speech: Speaking, acceptance: Acceptance) -> JSONResponse:
     episodes = None if number is None else [number]
     places = [(acceptance.dataset, episode) for episode in episodes or ()]
 
-    def act(reader: LakeReader, lake: LakeConnection) -> dict[str, int]:
+    def act(reader: LakeReader) -> dict[str, int]:
         statements = acceptances.accept(
-            lake,
+            reader,
             acceptance.dataset,
             acceptance.check,
             episodes,
@@ -313,3 +315,136 @@ def accept_check(speech: Speaking, acceptance: Acceptance) -> JSONResponse:
         return {"changed": len(statements)}
 
     return speech.answer(act)
+
+
+OF_OUTCOME = "/api/outcomes/{dataset}/{episode_index}"
+
+
+class Ended(BaseModel):
+    """What somebody says of how a run ended, with the newest that they had seen of its
+    outcome and of its label.
+
+    frame: of a failure, the first at which nothing is left of what was done; None: the
+    moment is not said.
+    """
+
+    outcome: Literal["succeeded", "failed", "unfinished"]
+    frame: int | None = None
+    author: str | None = None
+    follows: str | None = None
+    follows_correction: str | None = None
+    recording: str | None = None
+
+
+class TakenBack(BaseModel):
+    """The outcome that is taken back."""
+
+    import_id: str
+    author: str | None = None
+
+
+@router.post(OF_OUTCOME)
+def say(speech: Speaking, dataset: str, episode_index: EpisodeIndex, ended: Ended) -> JSONResponse:
+    """Answers with the ids of what was saved: `saved`, and `correction` where the label
+    says the moment; 409 where somebody else was quicker, 422 for what cannot be.
+    """
+    comment = ended.outcome
+    if ended.outcome == "failed" and ended.frame is not None:
+        comment = f"failed from frame {ended.frame}"
+    statement = Said(
+        author=ended.author,
+        follows=ended.follows_correction,
+        comment=comment,
+        recording=ended.recording,
+    )
+
+    def written(reader: LakeReader) -> dict[str, Any]:
+        author = speech.author(ended.author)
+        judged = Judged(reader, dataset, episode_index, author, statement)
+        # First what can be refused
+        content_hash = judged.facts["content_hash"]
+        correction = None
+        if ended.frame is not None:
+            correction = _label_that_fails(judged, ended.frame, content_hash)
+        success = ended.outcome == "succeeded"
+        saved = outcomes.say_outcome(
+            reader,
+            *judged.place,
+            success,
+            statement.comment,
+            author=author,
+            follows=ended.follows,
+            recording=ended.recording,
+            batch=correction,
+            known=corrections.recording_of(judged.place, judged.facts),
+        )
+        return {"saved": saved, "correction": correction}
+
+    return speech.answer(written)
+
+
+@router.post(f"{OF_OUTCOME}/undo")
+def undo(
+    speech: Speaking, dataset: str, episode_index: EpisodeIndex, taken: TakenBack
+) -> JSONResponse:
+    """Take back an outcome, and the label that was said together with it. Answers with the id of
+    what says so."""
+
+    def written(reader: LakeReader) -> dict[str, Any]:
+        in_force = outcomes.standing(reader, dataset, episode_index)
+        if in_force is None or in_force["import_id"] != taken.import_id:
+            raise CorrectionError(
+                f"episode {episode_index} of {dataset} has no outcome {taken.import_id!r} in force"
+            )
+        if in_force["file"] != outcomes.BY_CLICK:
+            whole = f"proccorpus undo {taken.import_id} takes all of it back"
+            raise CorrectionError(f"it came with the file {in_force['file']}: {whole}")
+        undone = take_back(reader, taken.import_id, author=speech.author(taken.author))
+        return {"saved": undone[0]["batch"]}
+
+    return speech.answer(written)
+
+
+def _label_that_fails(judged: Judged, frame: int, content_hash: str) -> str | None:
+    """Save the label that counts as one that fails from a frame on; returns its id, None
+    where there is no label.
+    """
+    run, label = _label_that_counts(judged)
+    if label is None:
+        return None
+    label |= {"segments": failed_from(label["segments"], frame), "catastrophic_frame": frame}
+    return judged.save(parsed(label), run, content_hash)
+
+
+def _label_that_counts(judged: Judged) -> tuple[str | None, dict[str, Any] | None]:
+    """The label run that counts of the episode, and its label as a person could have said
+    it; None: there is none.
+    """
+    row = corrections.accepted_label(judged.reader, judged.facts)
+    if row is not None:
+        segments = [*map(as_said, segments_of(row))]
+        label = {name: row[name] for name in ("plan", "final_progress")}
+        return row["base_label_run"], label | {"segments": segments}
+    active = active_run(judged.reader, judged.episode)
+    if active is None:
+        return None, None
+    run = active["label_run"]
+    return run, label_as_said(judged.reader, judged.episode, run)
+
+
+def failed_from(segments: Sequence[dict[str, Any]], frame: int) -> list[dict[str, Any]]:
+    """Segments of a run that failed at a frame: the step at that moment is not completed,
+    nor is any after it; where none is under way any more, the last one is not. Nothing is
+    done after it.
+    """
+    steps = [k for k, segment in enumerate(segments) if segment["kind"] == STEP]
+    late = [k for k in steps if segments[k]["end_frame"] > frame] or steps[-1:]
+    changed = []
+    for k, segment in enumerate(segments):
+        if k in late:
+            changed.append(segment | {"completed": False})
+        elif segment["kind"] == DONE and segment["end_frame"] > frame:
+            changed.append(segment | {"kind": IDLE, "name": "Between steps", "completed": False})
+        else:
+            changed.append(segment)
+    return changed

@@ -33,9 +33,8 @@ from explorer.episode import (
     recorded_data,
     stored_pictures,
 )
-from explorer.facets import places_by_value, tags_of
-from explorer.index import Indexed
-from explorer.review_queue import ReviewQueue, place_of
+from explorer.index import Indexed, places_by_value, tags_of
+from explorer.pages.review import ReviewQueue, place_of
 from explorer.site import BASELINES, Visit, Visiting
 from warehouse.lake import outcomes
 from warehouse.lake.corrections import parsed, recording_of
@@ -136,7 +135,7 @@ def page(visit: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTMLResp
         place=place_of(visit, queue, dataset, episode_index) if queue else None,
         newest_correction=correction_state(reader, dataset, episode_index)["newest"],
         stated=outcomes.standing(
-            visit.lake, dataset, episode_index, recording_of((dataset, episode_index), facts)
+            visit.reader, dataset, episode_index, recording_of((dataset, episode_index), facts)
         ),
         marks=tags_of(reader, [(dataset, episode_index)])[dataset, episode_index],
         tags=[*places_by_value(reader, "tag")],
@@ -155,9 +154,9 @@ def curve_picture(visit: Visiting, dataset: str, episode_index: EpisodeIndex) ->
     counts = (
         f"{OF_EPISODE} AND label_run = (SELECT label_run FROM active_runs {OF_EPISODE}) ORDER BY 1"
     )
-    rows = visit.reader.rows(f"SELECT frame_index, progress FROM progress {counts}", *key)
+    rows = visit.reader.rows(f"SELECT frame_index, progress FROM progress {counts}", [*key])
     segments = visit.reader.rows(
-        f"SELECT start_frame, end_frame, step FROM segments {counts}", *key
+        f"SELECT start_frame, end_frame, step FROM segments {counts}", [*key]
     )
     frames, values = zip(*rows, strict=True) if rows else ((), ())
     return _picture(Curve("progress", frames, values, "line"), segments)
@@ -241,12 +240,12 @@ def neighbours(
     )
     key = episode.dataset, episode.episode_index
     # The index answers sooner, but an older one does not know which episodes have come and gone
-    if index.snapshot.number == reader.snapshot.number:
+    if index.snapshot.number == reader.snapshot():
         [numbers] = index.rows(
             f"{neighbours_sql} FROM episodes WHERE dataset = TRY_CAST($1 AS dataset_word)", *key
         )
     else:
-        [numbers] = reader.rows(f"{neighbours_sql} FROM episode_facts WHERE dataset = $1", *key)
+        [numbers] = reader.rows(f"{neighbours_sql} FROM episode_facts WHERE dataset = $1", [*key])
     return numbers
 
 
@@ -255,7 +254,7 @@ def stages(reader: LakeReader, episode: Episode) -> list[dict]:
     partition in Dagster.
     """
     key = episode.dataset, episode.chunk
-    rows = reader.lately(("stages", *key), lambda: reader.dicts(STAGES_SQL, *key))
+    rows = reader.kept(("stages", *key), lambda: reader.dicts(STAGES_SQL, [*key]))
     return [
         r | {"partition": partition_of(episode) if r["chunk"] >= 0 else episode.dataset}
         for r in rows
@@ -368,7 +367,7 @@ def measure_chart(title: str, series: Series, num_frames: int) -> dict[str, Any]
 @router.get("/why/{dataset}/{episode_index}")
 def why_page(visit: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTMLResponse:
     episode, facts = episode_and_facts(visit.reader, dataset, episode_index)
-    rows = visit.reader.dicts(CALLS_SQL, dataset, episode_index)
+    rows = visit.reader.dicts(CALLS_SQL, [dataset, episode_index])
     # A call names stored pictures by the SHA-256 of their bytes
     pictures = {p["sha256"]: p for p in stored_pictures(visit.reader, episode.row_key)}
     # The lake has the facts of each question; words and pictures are in the kept replies, which may be pruned

@@ -19,8 +19,7 @@ from starlette.datastructures import QueryParams
 from core.files import write_file
 from core.paths import Workspace
 from explorer.access import PageError
-from explorer.facets import RANGES, SORTS, tags_of
-from explorer.index import Indexed
+from explorer.index import RANGES, SORTS, Indexed, tags_of
 from explorer.selection import (
     PAGE,
     EpisodeSelection,
@@ -105,7 +104,7 @@ def frozen_options(visit: Visit) -> str:
     release = visit.explorer.options.release
     if release:
         return f"--release {release}"
-    return f"--snapshot {visit.reader.snapshot.number}"
+    return f"--snapshot {visit.reader.snapshot()}"
 
 
 class SavedQuery(BaseModel):

@@ -1,5 +1,5 @@
-"""Show it once: which run to label first, and the build that labels the others of its
-task like it, one at a time.
+"""Show it once: the tasks of a dataset, which run of each to label first, and the build that
+labels the others of its task like it, one at a time.
 """
 
 import re
@@ -11,12 +11,45 @@ from fastapi import APIRouter
 from fastapi.responses import HTMLResponse, JSONResponse
 
 from core.errors import UserError
-from explorer.access import PageError
-from explorer.episode import EpisodeIndex, find_dataset, find_episode
+from core.files import queries_of
+from explorer.access import LakeReader, PageError
+from explorer.episode import EpisodeIndex, build_config, find_dataset, find_episode
 from explorer.jobs import command_line
 from explorer.site import Explorer, Visit, Visiting
-from explorer.tasks import MOST_TASKS, listed_tasks, shown_tasks, why_unused
-from warehouse.lake.references import pending_chunks
+from warehouse.lake.references import SHOWN_BY, pending_chunks, stated_annotator
+
+MOST_TASKS = 20  # of a dataset, and datasets, that are listed to be labelled by showing
+MOST_LISTED = 50  # runs of a task that follow no reference, by number
+
+[TASKS_SQL] = queries_of(__file__)
+
+
+def shown_tasks(reader: LakeReader, dataset: str) -> list[dict[str, Any]]:
+    """The tasks of a dataset, that of most runs first."""
+    return reader.dicts(TASKS_SQL, [dataset, MOST_LISTED])
+
+
+def listed_tasks(visit: Visit, dataset: str) -> list[dict[str, Any]]:
+    """The tasks of a dataset whose runs can be labelled like others; counted once for each index."""
+    tasks = visit.index.once(("tasks", dataset), lambda: shown_tasks(visit.reader, dataset))
+    return [task for task in tasks if task["can_be_shown"]]
+
+
+def why_unused(reader: LakeReader, dataset: str) -> str | None:
+    """Why a build of the dataset, as it is kept, would not follow references; None: it does."""
+    config = build_config(reader, dataset)
+    if config is None:
+        return (
+            f"the lake does not know the source of {dataset}: build it once with proccorpus build"
+        )
+    annotator = stated_annotator(config)
+    if annotator in SHOWN_BY:
+        return None
+    return (
+        f"{dataset} is built with the annotator {annotator}, which follows no references: "
+        f"proccorpus build --dataset {dataset} --annotator transfer"
+    )
+
 
 router = APIRouter()
 # As the command line words what goes on
@@ -49,7 +82,7 @@ def _job_state(visit: Visit) -> dict[str, Any]:
     events = job.events()
     has_ended_well = [e["exit_code"] for e in events if e["event"] == "end"] == [0]
     started_at = datetime.fromisoformat(about["started_at"])
-    num_done, last = visit.reader.rows(DONE_SQL, about["dataset"], started_at)[0]
+    num_done, last = visit.reader.rows(DONE_SQL, [about["dataset"], started_at])[0]
     return {
         "dataset": about["dataset"],
         "running": running,
@@ -86,11 +119,11 @@ def _panel(visit: Visit, dataset: str, episode_index: int | None = None) -> HTML
         return HTMLResponse("")
     reason = visit.explorer.options.why_read_only or why_unused(visit.reader, dataset)
     unbuilt = visit.reader.rows(
-        "SELECT count(DISTINCT episode_index) FROM pending_corrections WHERE dataset = ?", dataset
+        "SELECT count(DISTINCT episode_index) FROM pending_corrections WHERE dataset = ?", [dataset]
     )
     # Chunks that the next build labels anew
     if reason is None:
-        waiting = pending_chunks(visit.lake, dataset)
+        waiting = pending_chunks(visit.reader, dataset)
     else:
         waiting = []
     return visit.part(

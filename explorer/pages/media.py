@@ -1,5 +1,6 @@
 """Files for the pages: videos, stored pictures, thumbnails and contact sheets."""
 
+import importlib.util
 import pathlib
 from collections.abc import Callable
 from typing import Annotated, Literal
@@ -9,6 +10,7 @@ from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import FileResponse, JSONResponse, Response
 
 from core.domain.episode import Episode
+from core.errors import install_hint
 from explorer import media
 from explorer.access import PageError
 from explorer.drawn_labels import shown_episode
@@ -18,16 +20,19 @@ from explorer.episode import (
     chunk_of,
     episode_and_facts,
     episode_facts,
+    find_episode,
     stored_pictures,
 )
 from explorer.jobs import while_wanted
-from explorer.labelled_video import DrawnLabel
 from explorer.site import Visit, Visiting, visiting
+from ingest.media.curve_panel import CurvePanel
 
 router = APIRouter(prefix="/media/{dataset}/{episode_index}")
 FOREVER = {"Cache-Control": "private, max-age=31536000, immutable"}
+NEW = {"Cache-Control": "no-store"}
 SHORT = {"Cache-Control": "private, max-age=60"}
 CONVERTED_AT_ONCE = 2  # videos
+MOST_POINTS = 1000  # of a curve below a picture
 Camera = Annotated[int, Path(ge=0)]
 
 
@@ -51,7 +56,7 @@ def in_order(
     facts = episode_facts(visit.reader, dataset, episode_index)
     media.video_file(visit.explorer.space, facts, camera)
     view = cameras(facts, {})[camera]
-    snapshot = visit.reader.snapshot.number
+    snapshot = visit.reader.snapshot()
     pictures = media.picture_numbers(
         visit.explorer.corpus, snapshot, dataset, episode_index, view["camera"]
     )
@@ -81,9 +86,25 @@ async def labelled(
     """
     path = await _converted_video(request, dataset, episode_index, camera, with_label=True)
     name = f"{quote(dataset, safe='')}-{episode_index:06d}-labelled.mp4"
-    return FileResponse(
-        path, media_type="video/mp4", headers={"Cache-Control": "no-store"}, filename=name
-    )
+    return FileResponse(path, media_type="video/mp4", headers=NEW, filename=name)
+
+
+@router.get("/episode.rrd")
+async def recording(request: Request, dataset: str, episode_index: EpisodeIndex) -> Response:
+    """The episode as a recording for Rerun: cameras, labels and curves."""
+    if importlib.util.find_spec("rerun") is None:
+        raise PageError(f"recordings need rerun-sdk: {install_hint('exports')}", 501)
+
+    def record(given_up: Callable[[], bool]) -> pathlib.Path:
+        with visiting(request) as visit:
+            episode = find_episode(visit.reader, dataset, episode_index)
+        snapshot = visit.reader.snapshot()
+        return media.rerun_recording(visit.explorer.space, snapshot, episode, given_up)
+
+    async with request.app.state.converting:
+        path = await while_wanted(request, record)
+    name = f"{quote(dataset, safe='')}-{episode_index:06d}.rrd"
+    return FileResponse(path, media_type="application/octet-stream", headers=NEW, filename=name)
 
 
 async def _converted_video(
@@ -97,7 +118,7 @@ async def _converted_video(
             limits = media.limits_of(visit.reader, dataset)
             label = _label(visit, episode) if with_label else None
         explorer = visit.explorer
-        snapshot = visit.reader.snapshot.number
+        snapshot = visit.reader.snapshot()
         media.video_file(explorer.space, facts, camera)
         name = cameras(facts, {})[camera]["camera"]
         pictures = media.picture_numbers(explorer.corpus, snapshot, dataset, episode_index, name)
@@ -109,7 +130,7 @@ async def _converted_video(
         return await while_wanted(request, convert)
 
 
-def _label(visit: Visit, episode: Episode) -> DrawnLabel:
+def _label(visit: Visit, episode: Episode) -> CurvePanel:
     """The label that counts, with what people have said since the last build. Raises
     PageError: none has a curve.
     """
@@ -119,7 +140,16 @@ def _label(visit: Visit, episode: Episode) -> DrawnLabel:
         raise PageError(
             f"{episode.dataset} {episode.episode_index} has no label that counts: build it first"
         )
-    return DrawnLabel.of(run, episode.fps or 1.0)
+    fps = episode.fps or 1.0
+    # Of a long run as many as can be told apart: all of them are drawn below each of its pictures
+    apart = 1 + len(run["progress"]) // MOST_POINTS
+    rows = [
+        {"frame_index": k, "timestamp_s": k / fps, "progress": value, "done": None, "success": None}
+        for k, value in enumerate(run["progress"])
+        if k % apart == 0
+    ]
+    steps = [(s["start_frame"], s["end_frame"], s["name"]) for s in run["segments"]]
+    return CurvePanel(fps, rows, steps)
 
 
 @router.get("/keyframes/{sha256}.jpg")
@@ -141,7 +171,7 @@ def picture(
 ) -> Response:
     """A thumbnail, or a contact sheet."""
     data = media.thumbnail_jpeg(
-        visit.explorer.corpus, visit.reader.snapshot.number, dataset, episode_index, kind
+        visit.explorer.corpus, visit.reader.snapshot(), dataset, episode_index, kind
     )
     return Response(data, media_type="image/jpeg", headers=SHORT)
 
@@ -157,7 +187,7 @@ def frame(
     """A small picture of what a camera shows at a frame."""
     data = media.moment_jpeg(
         visit.explorer.corpus,
-        visit.reader.snapshot.number,
+        visit.reader.snapshot(),
         dataset,
         episode_index,
         camera,

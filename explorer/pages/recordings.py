@@ -14,11 +14,10 @@ from pydantic import BaseModel, StrictBool
 
 from annotate.pictures import TINY
 from core.values import grouped
-from explorer.access import PageError
+from explorer.access import LakeReader, PageError
 from explorer.episode import EpisodeIndex
 from explorer.site import Speaking, Visiting
 from warehouse.lake import Lake, recordings
-from warehouse.lake.connection import LakeConnection
 from warehouse.lake.lists import LISTS
 
 router = APIRouter()
@@ -36,13 +35,13 @@ class Decision(BaseModel):
 @router.get("/recordings")
 def page(visit: Visiting) -> HTMLResponse:
     """What people said of recordings that episodes only resemble, episode by episode."""
-    words = visit.lake.dicts(LISTS["words_in_review"].sql)
+    words = visit.reader.dicts(LISTS["words_in_review"].sql)
     by_place = grouped(((word["dataset"], word["episode_index"]), word) for word in words)
     return visit.page(
         "recordings.html",
         title="Recordings in review",
         episodes=[
-            _episode(visit.lake, place, place_words)
+            _episode(visit.reader, place, place_words)
             for place, place_words in islice(by_place.items(), MOST_LISTED)
         ],
         num_more=max(0, len(by_place) - MOST_LISTED),
@@ -50,7 +49,7 @@ def page(visit: Visiting) -> HTMLResponse:
 
 
 def _episode(
-    lake: LakeConnection, place: tuple[str, int], words: list[dict[str, Any]]
+    lake: LakeReader, place: tuple[str, int], words: list[dict[str, Any]]
 ) -> dict[str, Any]:
     """An episode in review; `former` and `present`: are there pictures of that side?"""
     former, present = recordings.pictures_in_review(lake, *place)
@@ -76,7 +75,7 @@ def strip(
 
     Raises PageError: none are kept.
     """
-    former, present = recordings.pictures_in_review(visit.lake, dataset, episode_index)
+    former, present = recordings.pictures_in_review(visit.reader, dataset, episode_index)
     pictures = former if side == "former" else present
     if not pictures:
         raise PageError("no pictures of it are kept")

@@ -48,7 +48,7 @@ def page(visit: Visiting, dataset: str, task: str = "") -> HTMLResponse:
     """`task`: its text; empty: the runs without one. Raises PageError: no labelled run has it."""
     find_dataset(visit.reader, dataset)
     joined = visit.reader.rows(
-        "SELECT task FROM current_joined_tasks WHERE dataset = ? AND same_as = ?", dataset, task
+        "SELECT task FROM current_joined_tasks WHERE dataset = ? AND same_as = ?", [dataset, task]
     )
     runs = visit.index.dicts(RUNS_SQL, dataset, [task, *(joined_text for (joined_text,) in joined)])
     if not runs:
@@ -57,7 +57,7 @@ def page(visit: Visiting, dataset: str, task: str = "") -> HTMLResponse:
         )
     outcomes = Counter(run["success"] for run in runs)
     compared = spread(runs, MOST_RUNS)
-    curves = visit.reader.once(
+    curves = visit.reader.kept(
         ("task curves", dataset, task), lambda: _curves(visit.reader, dataset, compared)
     )
     distances = np.abs(curves - np.median(curves, axis=0)).mean(axis=1)
@@ -99,7 +99,7 @@ def _curves(reader: LakeReader, dataset: str, runs: list[dict[str, Any]]) -> np.
     lengths = [run["num_frames"] for run in runs]
     places: dict[int, list[int]] = {number: [] for number in numbers}
     values: dict[int, list[float]] = {number: [] for number in numbers}
-    for episode_index, place, progress in reader.rows(CURVES_SQL, numbers, lengths, dataset):
+    for episode_index, place, progress in reader.rows(CURVES_SQL, [numbers, lengths, dataset]):
         places[episode_index].append(place)
         values[episode_index].append(progress)
     # A run of fewer frames than places has none for some of them
@@ -138,7 +138,7 @@ def _steps(reader: LakeReader, dataset: str, runs: list[dict[str, Any]]) -> list
     }
     by_name = grouped(
         (name, (frames / fps[number], number, step))
-        for name, number, frames, step in reader.rows(STEPS_SQL, dataset, sorted(fps))
+        for name, number, frames, step in reader.rows(STEPS_SQL, [dataset, sorted(fps)])
     )
     durations_s = [seconds for seconds, _, _ in chain.from_iterable(by_name.values())]
     longest = max(durations_s, default=1.0)

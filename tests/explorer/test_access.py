@@ -73,12 +73,12 @@ def test_words_are_seen_while_a_new_state_is_opened(own, monkeypatch):
     mark(lake, [("tiny", 1)], "tag", "said meanwhile", author="ada")
     tagged = "SELECT episode_index FROM current_tags WHERE tag = 'said meanwhile'"
     with corpus.reading() as reader:
-        former_snapshot = reader.snapshot.number
+        former_snapshot = reader.snapshot()
         assert reader.column(tagged) == [1]
     is_opened.set()
     monkeypatch.setattr("explorer.access.NEWEST_S", PATIENCE_S)
     with corpus.reading() as reader:
-        assert reader.snapshot.number > former_snapshot
+        assert reader.snapshot() > former_snapshot
         assert reader.column(tagged) == [1]
 
 

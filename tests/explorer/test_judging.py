@@ -15,7 +15,7 @@ import pytest
 
 from explorer.pages import bulk
 from explorer.pages import corrections as pages
-from explorer.pages.outcomes import failed_from
+from explorer.pages.corrections import failed_from
 from tests.kits.lake_kit import change, opened
 from tests.kits.made_corpus import Made
 from tests.kits.patience import PATIENCE_S

@@ -11,10 +11,11 @@ import pytest
 from fastapi.testclient import TestClient
 
 from core.paths import Workspace
-from explorer import labelled_video, media
+from explorer import media
 from explorer.access import CorpusView, PageError
 from explorer.episode import episode_facts
 from explorer.media import playable_video
+from ingest.media.curve_panel import GROUND_PX, LEFT_PX, MARK, PANEL_PX, RIGHT_PX, TOP_PX
 from ingest.media.video import decode
 from ingest.reasons import LIMITS
 from pipeline.build import run_build
@@ -188,12 +189,12 @@ def test_a_video_with_its_label_has_the_curve_and_the_moment_below_the_pictures(
     with av.open(str(tmp_path / "labelled.mp4")) as video:
         frames = [frame.to_ndarray(format="rgb24").astype(int) for frame in video.decode(video=0)]
     assert len(frames) == LENGTHS[0]
-    strip = labelled_video.BELOW_PX
     for k in (0, len(frames) // 2, len(frames) - 1):
-        below = frames[k][-strip + labelled_video.WORDS_PX : -labelled_video.STRIP_PX]
-        redness = (below[:, :, 0] - below[:, :, 2]).mean(axis=0)
-        width = below.shape[1]
-        assert abs(int(redness.argmax()) - width * (k + 0.5) / len(frames)) <= 3
-        assert frames[k][:-strip].std() > 5  # the picture itself stands above
+        curve = frames[k][-PANEL_PX:][TOP_PX - 4 : GROUND_PX + 5]
+        is_mark = np.abs(curve - MARK).max(axis=2) < 40
+        width = curve.shape[1] - LEFT_PX - RIGHT_PX
+        assert is_mark.any()
+        assert abs(np.nonzero(is_mark)[1].mean() - LEFT_PX - width * k / (len(frames) - 1)) <= 3
+        assert frames[k][:-PANEL_PX].std() > 5  # the picture itself stands above
     assert client.get(f"/media/tiny/{UNLABELLED}/labelled/0").status_code == 404
     assert "/media/tiny/0/labelled/0" in client.get("/episode/tiny/0").text

@@ -20,8 +20,7 @@ from core.paths import Workspace
 from explorer import index as index_module
 from explorer import jobs
 from explorer.access import CorpusView
-from explorer.facets import SORTS
-from explorer.index import CorpusIndex, Indexed
+from explorer.index import SORTS, CorpusIndex, Indexed
 from explorer.selection import EpisodeSelection, count, episodes_of, facets
 from explorer.site import Options
 from tests.explorer.test_correcting import label
@@ -124,8 +123,8 @@ def test_a_recording_has_pictures_labels_and_curves(client, tmp_path):
     assert sum(name.startswith("/segments/") for name in rows) == 2  # of both label runs
     assert [rows[name] for name in rows if name.endswith("/ours")] == [LENGTHS[1]] * 2
     assert rows[f"/cameras/{CAMERA}"] == LENGTHS[1]
-    # what was made is not kept
-    assert client.get("/media/tiny/1/episode.rrd").status_code == 200
+    # What was made is kept, among the converted videos
+    assert client.get("/media/tiny/1/episode.rrd").content == answer.content
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +170,7 @@ def test_the_index_of_a_large_corpus_is_kept_in_a_file(furnished, index, monkeyp
         path = (
             furnished.root
             / "explorer"
-            / f"index-{index_module.VERSION}-{reader.snapshot.number}-{reader.words.newest}.duckdb"
+            / f"index-{index_module.VERSION}-{reader.snapshot()}-{reader.words.newest}.duckdb"
         )
         modified_ns = path.stat().st_mtime_ns
         second_index = CorpusIndex(corpus).at(reader)

@@ -137,7 +137,7 @@ def database(workspace: Workspace, threads: int | None = None) -> duckdb.DuckDBP
     for name in lake_place.extensions:
         con.execute(f"LOAD {literal(extension_path(name))}")
     con.execute("SET allow_unsigned_extensions = false")
-    con.execute("SET TimeZone = 'UTC'")
+    con.execute("SET GLOBAL TimeZone = 'UTC'")  # of every cursor
     if lake_place.is_bucket:
         options = [
             f"{name} {value if isinstance(value, bool) else literal(value)}"
@@ -232,7 +232,7 @@ def see_statements(
     workspace: Workspace,
     con: duckdb.DuckDBPyConnection,
     snapshot: int | None = None,
-    last: int | None = None,
+    last: float | None = None,
 ) -> Words:
     """Let a connection to the lake see what people said: all of it, up to the statement of the number `last`, or what
     was said when a snapshot was committed."""

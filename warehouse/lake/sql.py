@@ -20,13 +20,21 @@ from core.names import LATEST, did_you_mean
 from core.paths import Workspace
 from core.rows import python_rows, write_as
 from core.tables import STATEMENTS, TABLES
+from core.tables.definition import sql_type
 from core.values import plain
 from core.wall import held_bytes
-from warehouse.lake.connection import attach, connect, extension_path, literal, see_statements
+from warehouse.lake.connection import (
+    attach,
+    connect,
+    extension_path,
+    literal,
+    quoted,
+    see_statements,
+)
 from warehouse.lake.place import LakeError, place
-from warehouse.lake.schema import checked_version
+from warehouse.lake.schema import SCHEMA_VERSION, checked_version
 from warehouse.lake.views import VIEWS
-from warehouse.lake.words import SEARCH_PATH
+from warehouse.lake.words import DATABASE, Words
 
 RELATIONS = {*TABLES, STATEMENTS.name, *(v.name for v in VIEWS)}
 # Catalog and schema before a relation's name
@@ -87,22 +95,41 @@ def open_for_users(
     release: str | None = None,
     statements: int | None = None,
 ) -> duckdb.DuckDBPyConnection:
-    """A locked, read-only connection. `catalog`: a copy of the workspace's catalog that is read in its place.
+    """The connection of `open_locked`."""
+    return open_locked(workspace, snapshot, memory, catalog, release, statements)[0]
+
+
+def open_locked(
+    workspace: Workspace,
+    snapshot: int | None = None,
+    memory: str | None = None,
+    catalog: str | None = None,
+    release: str | None = None,
+    statements: float | None = None,
+    threads: int | None = None,
+) -> tuple[duckdb.DuckDBPyConnection, Words]:
+    """A locked, read-only connection, and what people said as it sees it. `catalog`: a copy of the workspace's catalog
+    that is read in its place.
 
     `release`: whose scores and training runs are shown, which came after its `snapshot`; with `catalog` as that has
-    them. `statements`: see LakeState.
+    them. `statements`: see LakeState; infinity: all that come. `threads`: of a query; default: one for each core.
 
     `memory` (such as 2GB) is what DuckDB's own limit allows its queries, with nothing spilt to disk. That counts not
     all they take: `warehouse.sql_process` keeps them within a size. Raises LakeError: no workspace, no such snapshot.
     """
     try:
-        con = connect(workspace, read_only=True, snapshot=snapshot, catalog=catalog)
+        con = connect(
+            workspace, read_only=True, snapshot=snapshot, catalog=catalog, threads=threads
+        )
     except duckdb.Error as e:
         snapshot_note = "" if snapshot is None else f" at snapshot {snapshot}"
         raise LakeError(f"the lake cannot be opened{snapshot_note}: {first_line(e)}") from e
-    if checked_version(con, workspace, snapshot=snapshot) is None:
+    version = checked_version(con, workspace, snapshot=snapshot)
+    if version is None:
         raise LakeError(workspace.absence)
-    see_statements(workspace, con, snapshot, statements)
+    words = see_statements(workspace, con, snapshot, statements)
+    if version < SCHEMA_VERSION:
+        _see_former(con)
     if release is not None:
         attach(con, workspace, RESULTS, catalog=catalog)
         see_results(con, release)
@@ -114,7 +141,7 @@ def open_for_users(
     con.execute(f"SET allowed_directories = [{literal(place(workspace).data)}]")
     con.execute("SET enable_external_access = false")
     con.execute("SET lock_configuration = true")
-    return con
+    return con, words
 
 
 def attach_lines(workspace: Workspace, snapshot: int | None = None) -> str:
@@ -152,13 +179,27 @@ def see_results(con: duckdb.DuckDBPyConnection, release: str) -> None:
     for name, condition_template in RESULTS_SQL.items():
         condition = condition_template.format(lake=lake, release=literal(release))
         con.execute(f"CREATE VIEW {OF_RELEASE}.{name} AS FROM {lake}.{name} {condition}")
-    use(con, release)
+    [(path,)] = con.execute("SELECT current_setting('search_path')").fetchall()
+    con.execute(f"SET search_path = {literal(f'{OF_RELEASE}.main,{path}')}")
 
 
-def use(con: duckdb.DuckDBPyConnection, release: str | None) -> None:
-    """Let a connection, or a cursor of it, find tables by their names alone; of a release what see_results shows."""
-    of_release = "" if release is None else f"{OF_RELEASE}.main,"
-    con.execute(f"SET search_path = '{of_release}{SEARCH_PATH}'")
+def _see_former(con: duckdb.DuckDBPyConnection) -> None:
+    """Let queries of an earlier version's snapshot find all that this one knows, empty where it has nothing of it."""
+    former_sql = "SELECT table_name FROM duckdb_tables() WHERE database_name = 'lake'"
+    former = {name for (name,) in con.execute(former_sql).fetchall()}
+    con.execute("ATTACH ':memory:' AS today")
+    con.execute("USE today")
+    for table in TABLES.values():
+        columns = (f"NULL::{sql_type(c.type)} AS {quoted((c.name,))}" for c in table.columns)
+        sql = f"(SELECT {', '.join(columns)} LIMIT 0)"
+        if table.name in former:
+            sql = f"FROM lake.main.{table.name} UNION ALL BY NAME {sql}"
+        con.execute(f"CREATE VIEW {table.name} AS {sql}")
+    con.execute(f"SET search_path = 'today.main,{DATABASE}.main'")
+    for view in VIEWS:
+        # What people said was in tables of these names
+        sql = f"FROM lake.main.{view.name}" if view.name in former else view.sql
+        con.execute(f"CREATE VIEW {view.name} AS {sql}")
 
 
 def release_state(workspace: Workspace, release: str) -> tuple[str, int]:

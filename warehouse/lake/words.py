@@ -72,7 +72,7 @@ class StatementStore:
         rows = self._query(f"SELECT coalesce(max(number), 0) FROM {TABLE}")
         return rows[0][0] if rows else 0
 
-    def newer(self, number: int, last: int | None = None) -> list[tuple]:
+    def newer(self, number: int, last: float | None = None) -> list[tuple]:
         """The statements after a number, up to `last`, in their order, with the columns COLUMNS."""
         rows = self._query(NEWER_SQL.format(int(number)))
         return [row for row in rows if last is None or row[0] <= last]
@@ -233,7 +233,7 @@ class Words:
     """
 
     def __init__(
-        self, workspace: Workspace, con: duckdb.DuckDBPyConnection, last: int | None = None
+        self, workspace: Workspace, con: duckdb.DuckDBPyConnection, last: float | None = None
     ) -> None:
         self.store = StatementStore(workspace)
         self.newest = 0  # number of the newest statement that the connection sees
