@@ -93,9 +93,14 @@ class Selected:
     licences: Mapping[str, str | None]
     gates: Mapping[str, LabelGate] = field(default_factory=dict)
 
+    @cached_property
+    def of_datasets(self) -> dict[str, list[Episode]]:
+        """The episodes of each dataset, in order."""
+        return grouped((e.dataset, e) for e in self.episodes)
+
     @property
     def datasets(self) -> list[str]:
-        return sorted({e.dataset for e in self.episodes})
+        return sorted(self.of_datasets)
 
     @property
     def title(self) -> str:
@@ -133,7 +138,7 @@ class Selected:
         return sorted({e.label_run for e in self.episodes if e.label_run})
 
     def _dataset_facts(self, dataset: str) -> dict[str, Any]:
-        episodes = [e for e in self.episodes if e.dataset == dataset]
+        episodes = self.of_datasets[dataset]
         counts = self._counts(dataset)
         return {
             "dataset": dataset,
@@ -147,11 +152,8 @@ class Selected:
 
     def _counts(self, dataset: str) -> GateCounts:
         """Of its labels, those that are left out as a whole, too."""
-        labels = [
-            e
-            for e in self.episodes
-            if e.dataset == dataset and (e.label_run is not None or e.is_unsure)
-        ]
+        episodes = self.of_datasets[dataset]
+        labels = [e for e in episodes if e.label_run is not None or e.is_unsure]
         gate = self.gates.get(dataset, LabelGate())
         return GateCounts(gate, [(e.confidence, e.named is not False) for e in labels])
 
@@ -206,10 +208,8 @@ class Selected:
         notes: list[str] = []
         for dataset in self.datasets:
             notes += [f"{dataset}: {text}" for text in self._counts(dataset).sentences()]
-        for dataset in self.datasets:
-            labelled = [
-                e for e in self.episodes if e.dataset == dataset and e.label_run is not None
-            ]
+        for dataset, episodes in sorted(self.of_datasets.items()):
+            labelled = [e for e in episodes if e.label_run is not None]
             assumed = sum(outcome_assumed(e) is True for e in labelled)
             if assumed:
                 problem = (
