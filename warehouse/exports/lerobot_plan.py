@@ -250,7 +250,9 @@ DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 EPISODES_PATH = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 # LeRobot's, made anew for an export
-OWN = ("timestamp", "frame_index", "episode_index", "index", "task_index")
+OWN = {"timestamp": "float32"} | dict.fromkeys(
+    ("frame_index", "episode_index", "index", "task_index"), "int64"
+)
 LANGUAGE = {"language_persistent": PERSISTENT, "language_events": EVENTS}
 OURS = ("progress", "subtask", *LANGUAGE)  # our labels
 NOT_IN_ROWS = ("video", "image", "language")  # kinds of features that are not numbers in the rows
@@ -445,20 +447,23 @@ class LerobotPlan(Export):
         )
 
     @cached_property
+    def own_features(self) -> dict[str, Feature]:
+        """LeRobot's own columns, our labels, and what a kind adds."""
+        types = OWN | {"progress": "float32", "subtask": "string"} | self.added
+        if not self.options.plain:
+            types |= dict.fromkeys(LANGUAGE, "language")
+        return {
+            name: {"dtype": dtype, "shape": [1], "names": None} for name, dtype in types.items()
+        }
+
+    @cached_property
     def schema(self) -> pa.Schema:
-        own_types = {"timestamp": pa.float32()} | dict.fromkeys(OWN[1:], pa.int64())
-        ours = {"progress": pa.float32(), "subtask": pa.string()}
-        ours |= {name: TYPES[type_] for name, type_ in self.added.items()}
-        language = {} if self.options.plain else LANGUAGE
-        sizes = {
-            name: (TYPES[feature["dtype"]], prod(feature["shape"]))
-            for name, feature in self.features.items()
-        }
-        of_source = {
-            name: value if size == 1 else pa.list_(value, size)
-            for name, (value, size) in sizes.items()
-        }
-        return pa.schema([*of_source.items(), *(own_types | ours | language).items()])
+        fields: dict[str, pa.DataType] = {}
+        for name, feature in (self.features | self.own_features).items():
+            type_ = LANGUAGE.get(name) or TYPES[feature["dtype"]]
+            width = prod(feature["shape"])
+            fields[name] = type_ if width == 1 else pa.list_(type_, width)
+        return pa.schema([*fields.items()])
 
     @cached_property
     def numeric(self) -> list[str]:

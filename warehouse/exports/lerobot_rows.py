@@ -266,61 +266,44 @@ def _episode_table(
 def columns(
     reader: SourceReader, e: Episode, requested_columns: Mapping[str, Feature]
 ) -> dict[str, pa.Array]:
-    """An episode's rows of some features. Raises UserError where the source has changed since it was built."""
-    if reader.info is not None:
-        return _stored(reader, e, requested_columns)
+    """An episode's rows of some features. Raises UserError where the source has changed since it was built, or the
+    features are not those of the first episode."""
     if not requested_columns:
         return {}
-    rows: dict[str, pa.Array] = {}
-    for name, values, _ in rows_of(reader.episode(e)):
-        if name not in requested_columns:
-            continue
-        shape = requested_columns[name]["shape"]
-        if values is None or values.shape != (e.num_frames, *shape):
-            raise UserError(
-                f"{name} of {e.dataset} episode {e.episode_index} has another shape than the first's "
-                f"({shape[0]} numbers in each of {e.num_frames} rows): choose episodes by --episodes or --where"
-            )
-        rows[name] = _fixed(pa.array(values.astype(np.float32).ravel()), shape)
-    return rows
-
-
-def _stored(
-    reader: SourceReader, e: Episode, requested_columns: Mapping[str, Feature]
-) -> dict[str, pa.Array]:
-    """The same of a LeRobot source."""
-    record = reader.record(e)
-    data = reader.record(e).data_uri or ""
-    reader.episode(e)  # refuses another recording's rows
     try:
-        table = read_columns(
-            reader.source.resolve(data), record.row_start, e.num_frames, tuple(requested_columns)
-        )
+        stored = _stored(reader, e, tuple(requested_columns))
         return {
-            name: _cast(table, name, feature, e.num_frames)
+            name: _shaped_as(name, feature, stored.get(name, pa.nulls(0)), e.num_frames)
             for name, feature in requested_columns.items()
         }
     except (DataError, pa.ArrowException) as error:
         raise UserError(f"rows of {e.dataset} episode {e.episode_index}: {error}") from error
 
 
-def _cast(table: pa.Table, name: str, feature: Feature, num_frames: int) -> pa.Array:
-    if name not in table.schema.names:
-        raise DataError(f"there is no column {name}")
-    flat = table[name].combine_chunks()
-    while hasattr(flat.type, "value_type"):
-        flat = flat.flatten()
-    if len(flat) != num_frames * prod(feature["shape"]):
+def _stored(reader: SourceReader, e: Episode, names: Sequence[str]) -> dict[str, pa.Array]:
+    """The columns that an episode has, as its source holds them."""
+    episode = reader.episode(e)  # refuses another recording's rows
+    if reader.info is None:
+        states = ((name, values) for name, values, _ in rows_of(episode) if values is not None)
+        return {name: pa.array(values.ravel()) for name, values in states}
+    record = reader.record(e)
+    data = reader.source.resolve(record.data_uri or "")
+    table = read_columns(data, record.row_start, e.num_frames, names)
+    return {name: table[name].combine_chunks() for name in table.schema.names}
+
+
+def _shaped_as(name: str, feature: Feature, values: pa.Array, num_frames: int) -> pa.Array:
+    """A column of the feature's type and shape. Raises DataError."""
+    while hasattr(values.type, "value_type"):
+        values = values.flatten()
+    width = prod(feature["shape"])
+    if len(values) != num_frames * width:
         raise DataError(
-            f"column {name} has {len(flat)} values in {num_frames} rows, not {feature['shape']} each"
+            f"{name} has {len(values)} values in {num_frames} rows, and not {feature['shape']} in each as in the "
+            "first episode: choose episodes by --episodes or --where"
         )
-    return _fixed(flat.cast(TYPES[feature["dtype"]]), feature["shape"])
-
-
-def _fixed(flat: pa.Array, shape: Sequence[int]) -> pa.Array:
-    if prod(shape) == 1:
-        return flat
-    return pa.FixedSizeListArray.from_arrays(flat, prod(shape))
+    flat = values.cast(TYPES[feature["dtype"]])
+    return flat if width == 1 else pa.FixedSizeListArray.from_arrays(flat, width)
 
 
 def _statistics(
