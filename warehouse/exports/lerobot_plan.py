@@ -213,12 +213,14 @@ def sarm_columns(fps: float) -> Columns:
     }
     stages = {
         "sparse": lambda r: [(SPARSE_STAGE, 0, r.e.num_frames - 1)],
-        "dense": lambda r: r.dense,
+        "dense": lambda r: stages_of(r.label),
     }
     return {
         f"{head}_subtask_{name}": (
             pa.list_(type_),
-            lambda r, of_head=of_head, value=value: r.dense and [*map(value, of_head(r))],
+            lambda r, of_head=of_head, value=value: (
+                stages_of(r.label) and [*map(value, of_head(r))]
+            ),
         )
         for (head, of_head), (name, (type_, value)) in product(stages.items(), values.items())
     }
@@ -374,12 +376,16 @@ class LerobotPlan(Export):
             weights_file()  # they may not be there
 
     def cameras_of(self, e: Episode) -> dict[str, str]:
-        """An episode's cameras in its source, by the names that they have in the export."""
+        """An episode's cameras in its source, by the names that they have in the export.
+
+        Example: "camera/front", of a source that is none of LeRobot's, is observation.images.camera_front.
+        """
         if self.selected.readers[e.dataset].info is not None:
             return {camera: camera for camera in e.cameras}
         cameras: dict[str, str] = {}
         for camera in e.cameras:
-            name = picture_feature(camera)
+            is_named = camera.startswith(PICTURES)
+            name = camera if is_named else PICTURES + camera.replace("/", "_")
             # "camera/front" and "camera_front" may both be there
             while name in cameras:
                 name += "_"
@@ -426,24 +432,20 @@ class LerobotPlan(Export):
             f"the camera {camera} is left out: not every episode has it"
             for camera in dropped_cameras
         ]
-        if any(e.fps != self.fps for e in self.selected.episodes):
-            notes.append(self._stamped())
+        rates = {e.fps for e in self.selected.episodes}
+        if rates != {self.fps}:
+            off_s = max(
+                abs(e.num_frames / self.fps - e.num_frames / e.fps) for e in self.selected.episodes
+            )
+            notes.append(
+                f"rows are stamped at {self.fps:g} frames per second, though {_span(rates)} were measured: times are "
+                f"up to {off_s:.2f} s off at the end of an episode"
+            )
         if self.fps != round(self.fps):
             notes.append(f"the frame rate is {self.fps}: LeRobot's metadata means a whole number")
         notes += self._features[1]
         return notes + counted(
             sum(not e.task for e in self.selected.episodes), "episodes have no instruction"
-        )
-
-    def _stamped(self) -> str:
-        """How far times by the export's rate are off those of the episodes."""
-        rates = [e.fps for e in self.selected.episodes]
-        off_s = max(
-            abs(e.num_frames / self.fps - e.num_frames / e.fps) for e in self.selected.episodes
-        )
-        return (
-            f"rows are stamped at {self.fps:g} frames per second, though {_span({*rates})} were measured: times are up "
-            f"to {off_s:.2f} s off at the end of an episode"
         )
 
     @cached_property
@@ -533,13 +535,6 @@ def rows_of(episode: EpisodeData) -> tuple[tuple[str, np.ndarray | None, Sequenc
     state = (episode.state, episode.state_names)
     action = (episode.action, episode.action_names)
     return (STATE, *state), (ACTION, *action)
-
-
-def picture_feature(camera: str) -> str:
-    """What a camera is called among LeRobot's features. Example: "camera/front" is observation.images.camera_front."""
-    if camera.startswith(PICTURES):
-        return camera
-    return PICTURES + camera.replace("/", "_")
 
 
 def _of_lerobot(

@@ -34,14 +34,12 @@ from warehouse.exports.lerobot_plan import (
     Feature,
     LerobotPlan,
     Question,
-    Stage,
     language_columns,
     place,
     questions,
     rows_of,
     sarm_columns,
     sarm_shares,
-    stages_of,
     step_names,
     why_no_stages,
 )
@@ -79,6 +77,7 @@ def write_rows(
     questions_by_episode = questions(plan.selected, dataset, chunk, list(exported))
     pictures = coarse_keyframes(plan.lake, dataset, [e.episode_index for e in episodes], chunk)
     entries: list[EpisodeEntry] = []
+    without_action = 0
     with pq.ParquetWriter(
         plan.folder.path(DATA_PATH.format(**place(number))), plan.schema, compression="snappy"
     ) as writer:
@@ -90,20 +89,12 @@ def write_rows(
             ]
             table = _episode_table(plan, x, of_episode)
             writer.write_table(table, row_group_size=len(table))
-            entry = EpisodeEntry(
-                e=e,
-                label=x.label,
-                number=plan.index[e.key],
-                file=number,
-                clips={camera: plan.places[(camera, *e.key)] for camera in plan.cameras},
-                tasks=table["task_index"].unique().to_pylist(),
-                quality=quality.get(e.episode_index, {}),
-                stats=_statistics(plan, e, table, pictures),
-                dense=stages_of(x.label),
-                without_action=_without_action(table),
-            )
-            entries.append(entry)
-    columns = episode_columns(plan)
+            without_action += _without_action(table)
+            tasks = table["task_index"].unique().to_pylist()
+            of_label = quality.get(e.episode_index, {})
+            stats = _statistics(plan, e, table, pictures)
+            entries.append(EpisodeEntry(e, x.label, tasks, of_label, stats))
+    columns = episode_columns(plan, number)
     rows = [row_of(columns, entry) for entry in entries]
     meta = plan.folder.path(EPISODES_PATH.format(**place(number)))
     described = pa.Table.from_pylist(rows, schema=schema_of(columns))
@@ -119,25 +110,18 @@ def write_rows(
             if entry.label and (reason := why_no_stages(entry.label))
         },
         "labelled": sum(entry.label is not None for entry in entries),
-        "without_action": sum(entry.without_action for entry in entries),
+        "without_action": without_action,
     }
 
 
 class EpisodeEntry(NamedTuple):
-    """What a row of meta/episodes is of: `number`, of the episode in the export; `file`, of its rows, and of its
-    metadata; `clips`, by camera the number of the video's file and where in it the episode begins (s); `tasks`, the
-    indices in its rows; `dense`, SARM's stages."""
+    """What a row of meta/episodes is of. `tasks`: the indices in its rows."""
 
     e: Episode
     label: Label | None
-    number: int
-    file: int
-    clips: Mapping[str, tuple[int, float]]
     tasks: list[int]
     quality: Mapping[str, Any]
     stats: Mapping[str, Stats]
-    dense: list[Stage] | None
-    without_action: int
 
 
 # Where the episode came from, since the export numbers episodes anew, and what its label says
@@ -170,31 +154,32 @@ OURS: Columns = {
 }
 
 
-def episode_columns(plan: LerobotPlan) -> Columns:
-    """The columns of meta/episodes: LeRobot's, ours, and statistics, which are null where an episode has none."""
+def episode_columns(plan: LerobotPlan, file: int) -> Columns:
+    """The columns of meta/episodes: LeRobot's, ours, and statistics, which are null where an episode has none. `file`:
+    the number of the files of its rows, and of its metadata."""
     texts = list(plan.tasks)
     columns: Columns = {
-        "episode_index": (INTEGER, lambda r: r.number),
+        "episode_index": (INTEGER, lambda r: plan.index[r.e.key]),
         "tasks": (pa.list_(TEXT), lambda r: [texts[index] for index in r.tasks]),
         "length": (INTEGER, lambda r: r.e.num_frames),
-        **_places("data", lambda r: r.file),
-        "dataset_from_index": (INTEGER, lambda r: plan.starts[r.number]),
-        "dataset_to_index": (INTEGER, lambda r: plan.starts[r.number + 1]),
+        **_places("data", lambda r: file),
+        "dataset_from_index": (INTEGER, lambda r: plan.starts[plan.index[r.e.key]]),
+        "dataset_to_index": (INTEGER, lambda r: plan.starts[plan.index[r.e.key] + 1]),
     }
     # Where the episode lies in each camera's video file, which may hold several
     for camera in plan.cameras:
-        columns |= _places(f"videos/{camera}", lambda r, camera=camera: r.clips[camera][0])
-        columns |= {
-            f"videos/{camera}/from_timestamp": (
-                NUMBER,
-                lambda r, camera=camera: r.clips[camera][1],
-            ),
+
+        def clip(r: EpisodeEntry, camera: str = camera) -> tuple[int, float]:
+            return plan.places[(camera, *r.e.key)]
+
+        columns |= _places(f"videos/{camera}", lambda r, clip=clip: clip(r)[0]) | {
+            f"videos/{camera}/from_timestamp": (NUMBER, lambda r, clip=clip: clip(r)[1]),
             f"videos/{camera}/to_timestamp": (
                 NUMBER,
-                lambda r, camera=camera: r.clips[camera][1] + r.e.num_frames / plan.fps,
+                lambda r, clip=clip: clip(r)[1] + r.e.num_frames / plan.fps,
             ),
         }
-    columns |= _places("meta/episodes", lambda r: r.file) | OURS | sarm_columns(plan.fps)
+    columns |= _places("meta/episodes", lambda r: file) | OURS | sarm_columns(plan.fps)
     for feature, name in product((*plan.numeric, *plan.cameras), (*NAMES, "count")):
         is_picture = feature in plan.cameras
         type_ = pa.list_(pa.list_(pa.list_(NUMBER))) if is_picture else pa.list_(NUMBER)
