@@ -273,9 +273,8 @@ class Export:
         return self.selected.identity(self.kind, self.options)
 
     def episodes(self) -> Iterator[ExportedEpisode]:
-        """Every selected episode in order, with its label, rows and pictures; one chunk's labels
-        are in memory."""
-        return self.selected.each()
+        """Every selected episode in order; its label, rows and pictures are read when they are asked for."""
+        return self.selected.exported(self.selected.episodes)
 
     def labelled(self) -> Iterator[ExportedEpisode]:
         return (x for x in self.episodes() if x.label is not None)

@@ -347,7 +347,9 @@ class LerobotPlan(Export):
         if not self.options.only_complete:
             return selected
         complete = {
-            x.episode.key for x in selected.each() if x.label and why_no_stages(x.label) is None
+            x.episode.key
+            for x in selected.exported(selected.episodes)
+            if x.label and why_no_stages(x.label) is None
         }
         num_others = len(selected.episodes) - len(complete)
         if not num_others:

@@ -64,7 +64,6 @@ def write_rows(
 ) -> dict[str, Any]:
     """The data file of a chunk, one row group per episode, and the file with its episodes' metadata; returns what the
     metadata of the whole needs of it."""
-    exported_episodes = plan.selected.of_chunk(dataset, chunk, episodes)
     signs = ", ".join(QUALITY)
     quality_rows = plan.lake.dicts(
         f"SELECT q.episode_index, {signs} FROM label_quality q JOIN active_runs a USING (dataset, episode_index) "
@@ -81,7 +80,7 @@ def write_rows(
     with pq.ParquetWriter(
         plan.folder.path(DATA_PATH.format(**place(number))), plan.schema, compression="snappy"
     ) as writer:
-        for x in exported_episodes:
+        for x in plan.selected.exported(episodes):
             e = x.episode
             of_episode = [
                 (frame, exported[camera])

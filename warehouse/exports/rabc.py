@@ -121,16 +121,9 @@ class FrameExport(Export):
             lengths = {episode: length for episode, _, length in rows}
             episodes = [selected[episode] for episode in lengths if episode in selected]
             starts = counted | self._stated_starts(chunk, episodes, lengths)
-            exported = {x.episode.episode_index: x for x in self._exported(chunk, episodes)}
+            exported = {x.episode.episode_index: x for x in self.selected.exported(episodes)}
             for e, length in lengths.items():
                 yield Place(self.in_source[e], starts[e], length, exported.get(e))
-
-    def _exported(self, chunk: int, episodes: Sequence[Episode]) -> list[ExportedEpisode]:
-        """Labels are not read where a model's rewards stand in their place."""
-        if getattr(self.options, "rewards", None):
-            reader = self.selected.readers[self.dataset]
-            return [ExportedEpisode(e, None, reader) for e in episodes]
-        return self.selected.of_chunk(self.dataset, chunk, episodes)
 
     def _counted_starts(self, lengths: Mapping[int, int | None]) -> dict[int, int]:
         """By the lengths of all episodes of the source before it."""

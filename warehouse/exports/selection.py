@@ -182,25 +182,8 @@ class Selected:
         """By dataset."""
         return {dataset: SourceReader(self, dataset) for dataset in self.datasets}
 
-    def each(self) -> Iterator["ExportedEpisode"]:
-        """Every episode in order; one chunk's labels are in memory at a time."""
-        for chunk in self.chunks():
-            yield from self.of_chunk(*chunk)
-
-    def of_chunk(
-        self, dataset: str, chunk: int, episodes: Iterable[Episode]
-    ) -> list["ExportedEpisode"]:
-        """Episodes of a chunk with their labels. Raises UserError for labels that do not fit the frames."""
-        reader = self.readers[dataset]
-        labels = reader.labels(chunk)
-        exported: list[ExportedEpisode] = []
-        for e in episodes:
-            label = None
-            if e.label_run is not None:
-                label = _covering(labels.get(e.episode_index), e)
-                label = replace(label, sure_of_names=e.sure_of_names)
-            exported.append(ExportedEpisode(e, label, reader))
-        return exported
+    def exported(self, episodes: Iterable[Episode]) -> Iterator["ExportedEpisode"]:
+        return (ExportedEpisode(e, self.readers[e.dataset]) for e in episodes)
 
     def label_notes(self) -> list[str]:
         """How many labels are left out, give no names of steps, or assume an outcome, and why, in
@@ -431,12 +414,26 @@ def ramp(label: Label) -> np.ndarray:
 
 @dataclass(frozen=True)
 class ExportedEpisode:
-    """An episode of an export. `label`: None without one; `rows` and `pictures` are read from its source when they are
-    asked for."""
+    """An episode of an export. Its label, and `rows` and `pictures` of its source are read when they are asked for; one
+    chunk's labels are in memory at a time."""
 
     episode: Episode
-    label: Label | None
     reader: "SourceReader"
+
+    @cached_property
+    def label(self) -> Label | None:
+        """None without one. Raises UserError where it does not cover every frame exactly: it is of other pictures."""
+        e = self.episode
+        if e.label_run is None:
+            return None
+        label = self.reader.labels(e.chunk).get(e.episode_index)
+        covered = 0 if label is None else len(label.progress)
+        if covered != e.num_frames or label is None or label.num_frames != e.num_frames:
+            raise UserError(
+                f"the label of {e.dataset} episode {e.episode_index} covers {covered} frames, the episode has "
+                f"{e.num_frames}: build the dataset again"
+            )
+        return replace(label, sure_of_names=e.sure_of_names)
 
     @property
     def rows(self) -> EpisodeData:
@@ -463,23 +460,6 @@ def counted_pictures(
         )
 
 
-def _covering(label: Label | None, e: Episode) -> Label:
-    """The label, whose progress and segments cover every frame exactly; anything else is one of
-    other pictures."""
-    covered = 0 if label is None else len(label.progress)
-    if covered != e.num_frames or label is None or label.num_frames != e.num_frames:
-        raise UserError(
-            f"the label of {e.dataset} episode {e.episode_index} covers {covered} frames, the episode has "
-            f"{e.num_frames}: build the dataset again"
-        )
-    return label
-
-
-def _labels(selected: Selected, dataset: str, chunk: int) -> Mapping[int, Label]:
-    run = selected.selection.label_run
-    return labels_of(selected.lake.con, dataset, chunk, label_run=run, whole=True)
-
-
 class SourceReader:
     """What is read of one dataset's source. Raises UserError where the source is not there or has changed."""
 
@@ -488,7 +468,7 @@ class SourceReader:
         self._lake = selected.lake
         self.records = lru_cache(maxsize=2)(self._records)
         # A chunk's labels are asked for by several parts, an episode by each of its cameras
-        self.labels = lru_cache(maxsize=1)(partial(_labels, selected, dataset))
+        self.labels = lru_cache(maxsize=1)(partial(self._labels, selected.selection.label_run))
         self.episode = lru_cache(maxsize=KEPT_EPISODES)(self._episode)
 
     @cached_property
@@ -539,6 +519,10 @@ class SourceReader:
                 f"the files of {e.dataset} episode {e.episode_index} have changed: build the dataset again"
             )
         return self._measured.episode(record)
+
+    def _labels(self, label_run: str | None, chunk: int) -> Mapping[int, Label]:
+        con = self._lake.con
+        return labels_of(con, self.dataset, chunk, label_run=label_run, whole=True)
 
     def _records(self, chunk: int) -> Mapping[int, EpisodeRecord]:
         """Of a chunk's episodes."""

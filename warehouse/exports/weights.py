@@ -188,7 +188,8 @@ def weights_by_episode(
     selected: Selected, options: Any, stretches: Stretches
 ) -> dict[Key, np.ndarray]:
     """The weights [n] of each selected run's frames, 0 in `stretches`. Raises UserError where all weigh 0."""
-    runs = {x.episode.key: _weighed(x, options.chunk_size) for x in selected.each()}
+    exported = selected.exported(selected.episodes)
+    runs = {x.episode.key: _weighed(x, options.chunk_size) for x in exported}
     weights = frame_weights([*runs.values()], options.weighting)
     for run, run_weights in zip(runs, weights, strict=True):
         for start, end in stretches.get(run, ()):
