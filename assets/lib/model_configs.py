@@ -57,20 +57,21 @@ class RewardModelConfig(TrainingConfig):
     )
 
 
-def _for_dagster(field: FieldInfo) -> Any:
+def for_dagster(field: FieldInfo) -> Any:
     """An option as a configuration has it: texts for paths and choices, lists for tuples."""
     kind = field.annotation
     default = field.default
-    if get_origin(kind) is tuple:
-        kind = list[str]
-        default = []
-    elif not {kind, *get_args(kind)} & {int, float, bool}:
+    for part in (kind, *get_args(kind)):
+        if get_origin(part) is tuple:
+            item = int if int in get_args(part) else str
+            return list[item], Field(default_factory=list, description=field.description)
+    if not {kind, *get_args(kind)} & {int, float, bool}:
         kind = str | None if NoneType in get_args(kind) else str
     return kind, Field(default=default, description=field.description)
 
 
 FIELDS: dict[str, Any] = {
-    name: _for_dagster(field) for name, field in EvaluationOptions.model_fields.items()
+    name: for_dagster(field) for name, field in EvaluationOptions.model_fields.items()
 }
 
 

@@ -15,8 +15,13 @@ from benchmarks.policy.recording import Frames
 from benchmarks.policy.report import differences, print_tables, rates, report, report_by_labels
 from benchmarks.policy.weights import arm_weights, share_by_quality, write_progress
 from warehouse.exports.export import ExportFolder
-from warehouse.exports.frame_weights import WeighedRun, frame_weights
-from warehouse.exports.weights import LEROBOT_FILE, write_weights
+from warehouse.exports.weights import (
+    LEROBOT_FILE,
+    WeighedRun,
+    frame_weights,
+    weight_rows,
+    write_weights,
+)
 
 # Demonstrations
 
@@ -126,7 +131,7 @@ def test_labels_say_which_runs_segments_and_frames_count(tmp_path):
         WeighedRun("t", np.zeros(40), np.ones(40, bool), has_failed)
         for has_failed in (False, False, True)
     ]
-    episodes = [(40 * k, k, w) for k, w in enumerate(frame_weights(runs, "combined"))]
+    episodes = [weight_rows(40 * k, k, w) for k, w in enumerate(frame_weights(runs, "combined"))]
     folder = ExportFolder(tmp_path / "weights", "weights", "test")
     write_weights(folder, episodes, "combined", 5)
     files = dict.fromkeys(("published", "labels"), path) | {"weights": folder.root / LEROBOT_FILE}

@@ -273,9 +273,8 @@ class Export:
         return self.selected.identity(self.kind, self.options)
 
     def episodes(self) -> Iterator[ExportedEpisode]:
-        """Every selected episode in order, with its label, rows and pictures; one chunk's labels
-        are in memory."""
-        return self.selected.each()
+        """Every selected episode in order; its label, rows and pictures are read when they are asked for."""
+        return self.selected.exported(self.selected.episodes)
 
     def labelled(self) -> Iterator[ExportedEpisode]:
         return (x for x in self.episodes() if x.label is not None)
@@ -459,27 +458,22 @@ def _row_groups(groups: Iterable[list[dict]]) -> Iterator[list[dict]]:
     rows: list[dict] = []
     distinct: dict[bytes, int] = {}
     shown_bytes = 0
-    for row, ends_episode in _with_ends(groups):
-        rows.append(row)
-        pictures = [picture["bytes"] for picture in row.get("images") or ()]
-        # A picture counts once for the bytes of the file, but each time for the memory that rows take
-        distinct |= {picture: len(picture) for picture in pictures}
-        shown_bytes += sum(map(len, pictures))
-        # A group may end inside an episode only to keep the memory it takes in bounds
-        is_large = len(rows) >= GROUP_ROWS or shown_bytes >= SHOWN_BYTES
-        if is_large or (ends_episode and sum(distinct.values()) >= GROUP_BYTES):
-            yield rows
-            rows = []
-            distinct = {}
-            shown_bytes = 0
+    for group in groups:
+        for row in group:
+            rows.append(row)
+            pictures = [picture["bytes"] for picture in row.get("images") or ()]
+            # A picture counts once for the bytes of the file, but each time for the memory that rows take
+            distinct |= {picture: len(picture) for picture in pictures}
+            shown_bytes += sum(map(len, pictures))
+            is_filled = row is group[-1] and sum(distinct.values()) >= GROUP_BYTES
+            # A group may end inside an episode only to keep the memory it takes in bounds
+            if is_filled or len(rows) >= GROUP_ROWS or shown_bytes >= SHOWN_BYTES:
+                yield rows
+                rows = []
+                distinct = {}
+                shown_bytes = 0
     if rows:
         yield rows
-
-
-def _with_ends(groups: Iterable[list[dict]]) -> Iterator[tuple[dict, bool]]:
-    """Each row, and whether it is its group's last."""
-    for group in groups:
-        yield from ((row, number == len(group)) for number, row in enumerate(group, 1))
 
 
 # Cards

@@ -20,12 +20,9 @@ from ingest.episode import TimedPicture
 from ingest.formats.listing import named
 from ingest.media.faces import Hidden, without_faces
 from warehouse.exports.export import README, ChunkKey, Write
-from warehouse.exports.frame_weights import TRIED_LEROBOT
 from warehouse.exports.lerobot_plan import (
     DATA_PATH,
     FILES_PER_CHUNK,
-    LANGUAGE,
-    OWN,
     SPARSE_STAGE,
     VIDEO_PATH,
     Feature,
@@ -36,6 +33,7 @@ from warehouse.exports.lerobot_plan import (
 from warehouse.exports.lerobot_rows import combined_by_feature, shaped, write_rows
 from warehouse.exports.rabc import FILE as PROGRESS_FILE
 from warehouse.exports.rabc import (
+    TRIED_LEROBOT,
     FrameRows,
     configuration,
     example_size,
@@ -104,15 +102,12 @@ class LerobotExport(LerobotPlan):
     def _write_video(self, file: VideoFile) -> Facts:
         out = self.folder.path(VIDEO_PATH.format(video_key=file.camera, **place(file.number)))
 
-        def frames(e: Episode) -> Iterator[TimedPicture]:
-            return file.clips[0].reader.episode(e).frames(self.cameras_of(e)[file.camera])
-
         if not self.options.blur:
-            return write_video(file, out, self.fps, self.options.codec, read=frames)
+            return write_video(file, out, self.fps, self.options.codec)
         hidden = Hidden()
 
-        def without(e: Episode) -> Iterator[TimedPicture]:
-            return without_faces(frames(e), e.fps, self.detector, hidden)
+        def without(frames: Iterator[TimedPicture], e: Episode) -> Iterator[TimedPicture]:
+            return without_faces(frames, e.fps, self.detector, hidden)
 
         facts = write_video(file, out, self.fps, self.options.codec, "faces are hidden", without)
         return facts | {"hidden": asdict(hidden)}
@@ -199,17 +194,6 @@ class LerobotExport(LerobotPlan):
                 "info": {f"video.{name}": value for name, value in about.items()}
                 | {"is_depth_map": False},
             }
-        types = {
-            "timestamp": "float32",
-            **dict.fromkeys(OWN[1:], "int64"),
-            "progress": "float32",
-            "subtask": "string",
-            **self.added,
-            **({} if self.options.plain else dict.fromkeys(LANGUAGE, "language")),
-        }
-        features |= {
-            name: {"dtype": dtype, "shape": [1], "names": None} for name, dtype in types.items()
-        }
         return {
             "codebase_version": "v3.0",
             "robot_type": robots[0] if len(robots) == 1 else None,
@@ -223,7 +207,7 @@ class LerobotExport(LerobotPlan):
             "data_path": DATA_PATH,
             "video_path": VIDEO_PATH,
             "splits": {"train": f"0:{len(self.selected.episodes)}"},
-            "features": features,
+            "features": features | self.own_features,
         }
 
     def _card(self, kappas: Mapping[str, float | None], notes: Sequence[str]) -> str:

@@ -213,12 +213,14 @@ def sarm_columns(fps: float) -> Columns:
     }
     stages = {
         "sparse": lambda r: [(SPARSE_STAGE, 0, r.e.num_frames - 1)],
-        "dense": lambda r: r.dense,
+        "dense": lambda r: stages_of(r.label),
     }
     return {
         f"{head}_subtask_{name}": (
             pa.list_(type_),
-            lambda r, of_head=of_head, value=value: r.dense and [*map(value, of_head(r))],
+            lambda r, of_head=of_head, value=value: (
+                stages_of(r.label) and [*map(value, of_head(r))]
+            ),
         )
         for (head, of_head), (name, (type_, value)) in product(stages.items(), values.items())
     }
@@ -250,7 +252,9 @@ DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 EPISODES_PATH = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 # LeRobot's, made anew for an export
-OWN = ("timestamp", "frame_index", "episode_index", "index", "task_index")
+OWN = {"timestamp": "float32"} | dict.fromkeys(
+    ("frame_index", "episode_index", "index", "task_index"), "int64"
+)
 LANGUAGE = {"language_persistent": PERSISTENT, "language_events": EVENTS}
 OURS = ("progress", "subtask", *LANGUAGE)  # our labels
 NOT_IN_ROWS = ("video", "image", "language")  # kinds of features that are not numbers in the rows
@@ -343,7 +347,9 @@ class LerobotPlan(Export):
         if not self.options.only_complete:
             return selected
         complete = {
-            x.episode.key for x in selected.each() if x.label and why_no_stages(x.label) is None
+            x.episode.key
+            for x in selected.exported(selected.episodes)
+            if x.label and why_no_stages(x.label) is None
         }
         num_others = len(selected.episodes) - len(complete)
         if not num_others:
@@ -372,12 +378,16 @@ class LerobotPlan(Export):
             weights_file()  # they may not be there
 
     def cameras_of(self, e: Episode) -> dict[str, str]:
-        """An episode's cameras in its source, by the names that they have in the export."""
+        """An episode's cameras in its source, by the names that they have in the export.
+
+        Example: "camera/front", of a source that is none of LeRobot's, is observation.images.camera_front.
+        """
         if self.selected.readers[e.dataset].info is not None:
             return {camera: camera for camera in e.cameras}
         cameras: dict[str, str] = {}
         for camera in e.cameras:
-            name = picture_feature(camera)
+            is_named = camera.startswith(PICTURES)
+            name = camera if is_named else PICTURES + camera.replace("/", "_")
             # "camera/front" and "camera_front" may both be there
             while name in cameras:
                 name += "_"
@@ -424,8 +434,15 @@ class LerobotPlan(Export):
             f"the camera {camera} is left out: not every episode has it"
             for camera in dropped_cameras
         ]
-        if any(e.fps != self.fps for e in self.selected.episodes):
-            notes.append(self._stamped())
+        rates = {e.fps for e in self.selected.episodes}
+        if rates != {self.fps}:
+            off_s = max(
+                abs(e.num_frames / self.fps - e.num_frames / e.fps) for e in self.selected.episodes
+            )
+            notes.append(
+                f"rows are stamped at {self.fps:g} frames per second, though {_span(rates)} were measured: times are "
+                f"up to {off_s:.2f} s off at the end of an episode"
+            )
         if self.fps != round(self.fps):
             notes.append(f"the frame rate is {self.fps}: LeRobot's metadata means a whole number")
         notes += self._features[1]
@@ -433,32 +450,24 @@ class LerobotPlan(Export):
             sum(not e.task for e in self.selected.episodes), "episodes have no instruction"
         )
 
-    def _stamped(self) -> str:
-        """How far times by the export's rate are off those of the episodes."""
-        rates = [e.fps for e in self.selected.episodes]
-        off_s = max(
-            abs(e.num_frames / self.fps - e.num_frames / e.fps) for e in self.selected.episodes
-        )
-        return (
-            f"rows are stamped at {self.fps:g} frames per second, though {_span({*rates})} were measured: times are up "
-            f"to {off_s:.2f} s off at the end of an episode"
-        )
+    @cached_property
+    def own_features(self) -> dict[str, Feature]:
+        """LeRobot's own columns, our labels, and what a kind adds."""
+        types = OWN | {"progress": "float32", "subtask": "string"} | self.added
+        if not self.options.plain:
+            types |= dict.fromkeys(LANGUAGE, "language")
+        return {
+            name: {"dtype": dtype, "shape": [1], "names": None} for name, dtype in types.items()
+        }
 
     @cached_property
     def schema(self) -> pa.Schema:
-        own_types = {"timestamp": pa.float32()} | dict.fromkeys(OWN[1:], pa.int64())
-        ours = {"progress": pa.float32(), "subtask": pa.string()}
-        ours |= {name: TYPES[type_] for name, type_ in self.added.items()}
-        language = {} if self.options.plain else LANGUAGE
-        sizes = {
-            name: (TYPES[feature["dtype"]], prod(feature["shape"]))
-            for name, feature in self.features.items()
-        }
-        of_source = {
-            name: value if size == 1 else pa.list_(value, size)
-            for name, (value, size) in sizes.items()
-        }
-        return pa.schema([*of_source.items(), *(own_types | ours | language).items()])
+        fields: dict[str, pa.DataType] = {}
+        for name, feature in (self.features | self.own_features).items():
+            type_ = LANGUAGE.get(name) or TYPES[feature["dtype"]]
+            width = prod(feature["shape"])
+            fields[name] = type_ if width == 1 else pa.list_(type_, width)
+        return pa.schema([*fields.items()])
 
     @cached_property
     def numeric(self) -> list[str]:
@@ -528,13 +537,6 @@ def rows_of(episode: EpisodeData) -> tuple[tuple[str, np.ndarray | None, Sequenc
     state = (episode.state, episode.state_names)
     action = (episode.action, episode.action_names)
     return (STATE, *state), (ACTION, *action)
-
-
-def picture_feature(camera: str) -> str:
-    """What a camera is called among LeRobot's features. Example: "camera/front" is observation.images.camera_front."""
-    if camera.startswith(PICTURES):
-        return camera
-    return PICTURES + camera.replace("/", "_")
 
 
 def _of_lerobot(

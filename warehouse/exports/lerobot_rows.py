@@ -34,14 +34,12 @@ from warehouse.exports.lerobot_plan import (
     Feature,
     LerobotPlan,
     Question,
-    Stage,
     language_columns,
     place,
     questions,
     rows_of,
     sarm_columns,
     sarm_shares,
-    stages_of,
     step_names,
     why_no_stages,
 )
@@ -66,7 +64,6 @@ def write_rows(
 ) -> dict[str, Any]:
     """The data file of a chunk, one row group per episode, and the file with its episodes' metadata; returns what the
     metadata of the whole needs of it."""
-    exported_episodes = plan.selected.of_chunk(dataset, chunk, episodes)
     signs = ", ".join(QUALITY)
     quality_rows = plan.lake.dicts(
         f"SELECT q.episode_index, {signs} FROM label_quality q JOIN active_runs a USING (dataset, episode_index) "
@@ -79,10 +76,11 @@ def write_rows(
     questions_by_episode = questions(plan.selected, dataset, chunk, list(exported))
     pictures = coarse_keyframes(plan.lake, dataset, [e.episode_index for e in episodes], chunk)
     entries: list[EpisodeEntry] = []
+    without_action = 0
     with pq.ParquetWriter(
         plan.folder.path(DATA_PATH.format(**place(number))), plan.schema, compression="snappy"
     ) as writer:
-        for x in exported_episodes:
+        for x in plan.selected.exported(episodes):
             e = x.episode
             of_episode = [
                 (frame, exported[camera])
@@ -90,20 +88,12 @@ def write_rows(
             ]
             table = _episode_table(plan, x, of_episode)
             writer.write_table(table, row_group_size=len(table))
-            entry = EpisodeEntry(
-                e=e,
-                label=x.label,
-                number=plan.index[e.key],
-                file=number,
-                clips={camera: plan.places[(camera, *e.key)] for camera in plan.cameras},
-                tasks=table["task_index"].unique().to_pylist(),
-                quality=quality.get(e.episode_index, {}),
-                stats=_statistics(plan, e, table, pictures),
-                dense=stages_of(x.label),
-                without_action=_without_action(table),
-            )
-            entries.append(entry)
-    columns = episode_columns(plan)
+            without_action += _without_action(table)
+            tasks = table["task_index"].unique().to_pylist()
+            of_label = quality.get(e.episode_index, {})
+            stats = _statistics(plan, e, table, pictures)
+            entries.append(EpisodeEntry(e, x.label, tasks, of_label, stats))
+    columns = episode_columns(plan, number)
     rows = [row_of(columns, entry) for entry in entries]
     meta = plan.folder.path(EPISODES_PATH.format(**place(number)))
     described = pa.Table.from_pylist(rows, schema=schema_of(columns))
@@ -119,25 +109,18 @@ def write_rows(
             if entry.label and (reason := why_no_stages(entry.label))
         },
         "labelled": sum(entry.label is not None for entry in entries),
-        "without_action": sum(entry.without_action for entry in entries),
+        "without_action": without_action,
     }
 
 
 class EpisodeEntry(NamedTuple):
-    """What a row of meta/episodes is of: `number`, of the episode in the export; `file`, of its rows, and of its
-    metadata; `clips`, by camera the number of the video's file and where in it the episode begins (s); `tasks`, the
-    indices in its rows; `dense`, SARM's stages."""
+    """What a row of meta/episodes is of. `tasks`: the indices in its rows."""
 
     e: Episode
     label: Label | None
-    number: int
-    file: int
-    clips: Mapping[str, tuple[int, float]]
     tasks: list[int]
     quality: Mapping[str, Any]
     stats: Mapping[str, Stats]
-    dense: list[Stage] | None
-    without_action: int
 
 
 # Where the episode came from, since the export numbers episodes anew, and what its label says
@@ -170,31 +153,32 @@ OURS: Columns = {
 }
 
 
-def episode_columns(plan: LerobotPlan) -> Columns:
-    """The columns of meta/episodes: LeRobot's, ours, and statistics, which are null where an episode has none."""
+def episode_columns(plan: LerobotPlan, file: int) -> Columns:
+    """The columns of meta/episodes: LeRobot's, ours, and statistics, which are null where an episode has none. `file`:
+    the number of the files of its rows, and of its metadata."""
     texts = list(plan.tasks)
     columns: Columns = {
-        "episode_index": (INTEGER, lambda r: r.number),
+        "episode_index": (INTEGER, lambda r: plan.index[r.e.key]),
         "tasks": (pa.list_(TEXT), lambda r: [texts[index] for index in r.tasks]),
         "length": (INTEGER, lambda r: r.e.num_frames),
-        **_places("data", lambda r: r.file),
-        "dataset_from_index": (INTEGER, lambda r: plan.starts[r.number]),
-        "dataset_to_index": (INTEGER, lambda r: plan.starts[r.number + 1]),
+        **_places("data", lambda r: file),
+        "dataset_from_index": (INTEGER, lambda r: plan.starts[plan.index[r.e.key]]),
+        "dataset_to_index": (INTEGER, lambda r: plan.starts[plan.index[r.e.key] + 1]),
     }
     # Where the episode lies in each camera's video file, which may hold several
     for camera in plan.cameras:
-        columns |= _places(f"videos/{camera}", lambda r, camera=camera: r.clips[camera][0])
-        columns |= {
-            f"videos/{camera}/from_timestamp": (
-                NUMBER,
-                lambda r, camera=camera: r.clips[camera][1],
-            ),
+
+        def clip(r: EpisodeEntry, camera: str = camera) -> tuple[int, float]:
+            return plan.places[(camera, *r.e.key)]
+
+        columns |= _places(f"videos/{camera}", lambda r, clip=clip: clip(r)[0]) | {
+            f"videos/{camera}/from_timestamp": (NUMBER, lambda r, clip=clip: clip(r)[1]),
             f"videos/{camera}/to_timestamp": (
                 NUMBER,
-                lambda r, camera=camera: r.clips[camera][1] + r.e.num_frames / plan.fps,
+                lambda r, clip=clip: clip(r)[1] + r.e.num_frames / plan.fps,
             ),
         }
-    columns |= _places("meta/episodes", lambda r: r.file) | OURS | sarm_columns(plan.fps)
+    columns |= _places("meta/episodes", lambda r: file) | OURS | sarm_columns(plan.fps)
     for feature, name in product((*plan.numeric, *plan.cameras), (*NAMES, "count")):
         is_picture = feature in plan.cameras
         type_ = pa.list_(pa.list_(pa.list_(NUMBER))) if is_picture else pa.list_(NUMBER)
@@ -266,61 +250,44 @@ def _episode_table(
 def columns(
     reader: SourceReader, e: Episode, requested_columns: Mapping[str, Feature]
 ) -> dict[str, pa.Array]:
-    """An episode's rows of some features. Raises UserError where the source has changed since it was built."""
-    if reader.info is not None:
-        return _stored(reader, e, requested_columns)
+    """An episode's rows of some features. Raises UserError where the source has changed since it was built, or the
+    features are not those of the first episode."""
     if not requested_columns:
         return {}
-    rows: dict[str, pa.Array] = {}
-    for name, values, _ in rows_of(reader.episode(e)):
-        if name not in requested_columns:
-            continue
-        shape = requested_columns[name]["shape"]
-        if values is None or values.shape != (e.num_frames, *shape):
-            raise UserError(
-                f"{name} of {e.dataset} episode {e.episode_index} has another shape than the first's "
-                f"({shape[0]} numbers in each of {e.num_frames} rows): choose episodes by --episodes or --where"
-            )
-        rows[name] = _fixed(pa.array(values.astype(np.float32).ravel()), shape)
-    return rows
-
-
-def _stored(
-    reader: SourceReader, e: Episode, requested_columns: Mapping[str, Feature]
-) -> dict[str, pa.Array]:
-    """The same of a LeRobot source."""
-    record = reader.record(e)
-    data = reader.record(e).data_uri or ""
-    reader.episode(e)  # refuses another recording's rows
     try:
-        table = read_columns(
-            reader.source.resolve(data), record.row_start, e.num_frames, tuple(requested_columns)
-        )
+        stored = _stored(reader, e, tuple(requested_columns))
         return {
-            name: _cast(table, name, feature, e.num_frames)
+            name: _shaped_as(name, feature, stored.get(name, pa.nulls(0)), e.num_frames)
             for name, feature in requested_columns.items()
         }
     except (DataError, pa.ArrowException) as error:
         raise UserError(f"rows of {e.dataset} episode {e.episode_index}: {error}") from error
 
 
-def _cast(table: pa.Table, name: str, feature: Feature, num_frames: int) -> pa.Array:
-    if name not in table.schema.names:
-        raise DataError(f"there is no column {name}")
-    flat = table[name].combine_chunks()
-    while hasattr(flat.type, "value_type"):
-        flat = flat.flatten()
-    if len(flat) != num_frames * prod(feature["shape"]):
+def _stored(reader: SourceReader, e: Episode, names: Sequence[str]) -> dict[str, pa.Array]:
+    """The columns that an episode has, as its source holds them."""
+    episode = reader.episode(e)  # refuses another recording's rows
+    if reader.info is None:
+        states = ((name, values) for name, values, _ in rows_of(episode) if values is not None)
+        return {name: pa.array(values.ravel()) for name, values in states}
+    record = reader.record(e)
+    data = reader.source.resolve(record.data_uri or "")
+    table = read_columns(data, record.row_start, e.num_frames, names)
+    return {name: table[name].combine_chunks() for name in table.schema.names}
+
+
+def _shaped_as(name: str, feature: Feature, values: pa.Array, num_frames: int) -> pa.Array:
+    """A column of the feature's type and shape. Raises DataError."""
+    while hasattr(values.type, "value_type"):
+        values = values.flatten()
+    width = prod(feature["shape"])
+    if len(values) != num_frames * width:
         raise DataError(
-            f"column {name} has {len(flat)} values in {num_frames} rows, not {feature['shape']} each"
+            f"{name} has {len(values)} values in {num_frames} rows, and not {feature['shape']} in each as in the "
+            "first episode: choose episodes by --episodes or --where"
         )
-    return _fixed(flat.cast(TYPES[feature["dtype"]]), feature["shape"])
-
-
-def _fixed(flat: pa.Array, shape: Sequence[int]) -> pa.Array:
-    if prod(shape) == 1:
-        return flat
-    return pa.FixedSizeListArray.from_arrays(flat, prod(shape))
+    flat = values.cast(TYPES[feature["dtype"]])
+    return flat if width == 1 else pa.FixedSizeListArray.from_arrays(flat, width)
 
 
 def _statistics(

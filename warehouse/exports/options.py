@@ -15,9 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from core.errors import UserError, install_hint
 from core.settings import read_settings
-from warehouse.exports.frame_weights import Weighting
 from warehouse.lake import Lake
 
+Weighting = Literal["combined", "awr", "segments", "top-half", "rabc"]
 FILE_BYTES = 500 << 20  # of a Parquet file; the next row group begins another
 
 

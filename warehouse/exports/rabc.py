@@ -9,7 +9,7 @@ cannot be read is taken to be the one before it.
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import accumulate, groupby, pairwise
 from operator import itemgetter
 from pathlib import Path
@@ -25,11 +25,10 @@ from core.errors import UserError
 from ingest.formats.tables import read_columns
 from ingest.source import list_episodes
 from warehouse.exports.export import PLACE, README, Export
-from warehouse.exports.frame_weights import KAPPA_SHARE, TRIED_LEROBOT, gains_of, rabc_weights
 from warehouse.exports.options import Selection
 from warehouse.exports.selection import ExportedEpisode, Selected, outcome_assumed, ramp
 from warehouse.lake import Lake
-from warehouse.lake.stored import numbers_in_source, rows_of_episode
+from warehouse.lake.stored import numbers_in_source
 from warehouse.releases.contents import listed_numbers
 from warehouse.releases.release import markdown_table
 
@@ -100,6 +99,7 @@ class FrameExport(Export):
     def select(self, lake: Lake, selection: Selection) -> Selected:
         selected = super().select(lake, selection)
         self.dataset, self.format, self.fps = the_dataset(selected)
+        self._scores = lru_cache(maxsize=1)(self._read_scores)
         return selected
 
     @cached_property
@@ -107,9 +107,8 @@ class FrameExport(Export):
         """The number of each episode in the source, by ours."""
         return numbers_in_source(self.lake, self.dataset)
 
-    def chunk_places(self) -> Iterator[list[Place]]:
-        """The episodes of the source in its order, by chunks of the lake; where recordings moved in it, a chunk comes
-        in several parts."""
+    def places(self) -> Iterator[Place]:
+        """The episodes of the source in its order; the labels of one chunk of the lake are in memory at a time."""
         facts = self.lake.rows(
             "SELECT episode_index, chunk, num_rows FROM episode_facts WHERE dataset = ?",
             [self.dataset],
@@ -117,21 +116,14 @@ class FrameExport(Export):
         facts.sort(key=lambda row: self.in_source[row[0]])
         selected = {e.episode_index: e for e in self.selected.episodes}
         counted = self._counted_starts({episode: length for episode, _, length in facts})
+        # Where recordings moved in the source, a chunk comes in several parts
         for chunk, rows in groupby(facts, itemgetter(1)):
             lengths = {episode: length for episode, _, length in rows}
             episodes = [selected[episode] for episode in lengths if episode in selected]
             starts = counted | self._stated_starts(chunk, episodes, lengths)
-            exported = {x.episode.episode_index: x for x in self._exported(chunk, episodes)}
-            yield [
-                Place(self.in_source[e], starts[e], n, exported.get(e)) for e, n in lengths.items()
-            ]
-
-    def _exported(self, chunk: int, episodes: Sequence[Episode]) -> list[ExportedEpisode]:
-        """Labels are not read where a model's rewards stand in their place."""
-        if getattr(self.options, "rewards", None):
-            reader = self.selected.readers[self.dataset]
-            return [ExportedEpisode(e, None, reader) for e in episodes]
-        return self.selected.of_chunk(self.dataset, chunk, episodes)
+            exported = {x.episode.episode_index: x for x in self.selected.exported(episodes)}
+            for e, length in lengths.items():
+                yield Place(self.in_source[e], starts[e], length, exported.get(e))
 
     def _counted_starts(self, lengths: Mapping[int, int | None]) -> dict[int, int]:
         """By the lengths of all episodes of the source before it."""
@@ -180,32 +172,31 @@ class FrameExport(Export):
         overlaps = (start + n > later for (start, n), (later, _) in pairwise(in_order))
         return {} if any(overlaps) else starts
 
-    def scored(self, places: Sequence[Place]) -> list[tuple[Place, Episode, Scored]]:
-        """What a model said of the frames that it scored of each selected episode, NaN where it gave no number; by now,
-        not as it was then.
-
-        Raises UserError for an episode that was not scored.
-        """
-        selected = [(p, p.exported.episode) for p in places if p.exported is not None]
-        table = self.now.arrow(
-            "SELECT episode_index, frame_index, prediction, done, content_hash FROM eval_predictions WHERE eval_run = ?"
-            " AND dataset = ? AND list_contains(?, episode_index) ORDER BY episode_index, frame_index",
-            [self.options.rewards, self.dataset, [e.episode_index for _, e in selected]],
-        )
-        index, *values = (table[name].to_numpy() for name in table.column_names[:4])
-        hashes = table["content_hash"].to_pylist()
-        scored: list[tuple[Place, Episode, Scored]] = []
-        for place, e in selected:
-            rows = rows_of_episode(index, e.episode_index)
-            # rewards of other contents than the episode has by now do not count
-            if hashes[rows][:1] != [e.content_hash]:
-                raise UserError(
-                    f"{self.dataset} episode {e.episode_index} has no rewards of this model: export rabc --from-model "
-                    "makes them"
-                )
-            frames, progress, success = (column[rows] for column in values)
-            scored.append((place, e, (frames, progress, success)))
+    def scored(self, e: Episode) -> Scored:
+        """What a model said of the frames of an episode that it scored, NaN where it gave no number; by now, not as it
+        was then. Raises UserError for an episode that was not scored."""
+        content_hash, scored = self._scores(e.chunk).get(e.episode_index, (None, None))
+        # rewards of other contents than the episode has by now do not count
+        if scored is None or content_hash != e.content_hash:
+            raise UserError(
+                f"{self.dataset} episode {e.episode_index} has no rewards of this model: export rabc --from-model "
+                "makes them"
+            )
         return scored
+
+    def _read_scores(self, chunk: int) -> dict[int, tuple[str, Scored]]:
+        """Of each selected episode of a chunk that a model scored, of which contents, and what it said."""
+        episodes = [e.episode_index for e in self.selected.episodes if e.chunk == chunk]
+        rows = self.now.rows(
+            "SELECT episode_index, arg_min(content_hash, frame_index), list(frame_index ORDER BY frame_index), "
+            "list(prediction ORDER BY frame_index), list(done ORDER BY frame_index) FROM eval_predictions "
+            "WHERE eval_run = ? AND dataset = ? AND list_contains(?, episode_index) GROUP BY episode_index",
+            [self.options.rewards, self.dataset, episodes],
+        )
+        return {
+            episode: (content_hash, (np.array(frames), *np.array([progress, success], np.float64)))
+            for episode, content_hash, frames, progress, success in rows
+        }
 
 
 def between(frames: np.ndarray, progress: np.ndarray, num_frames: int) -> np.ndarray:
@@ -229,8 +220,11 @@ def ends_unread(frames: np.ndarray, progress: np.ndarray, num_frames: int) -> bo
 
 
 FILE = "sarm_progress.parquet"
+TRIED_LEROBOT = "0.6.1"  # printed commands were tried with
+EPSILON = 1e-6  # LeRobot's
+KAPPA_SHARE = 0.1  # of the frames that gain, so many are to fall below the suggested kappa
 USUAL_CHUNK = "50"  # frames in an action chunk of LeRobot's policies
-BINS = 100_000  # of the histogram of gains in progress, over 0..1
+BINS = 100_000  # steps of a gain in progress, over 0..1
 PROGRESS = ("progress_sparse", "progress_dense")
 # LeRobot's parser takes the whole mapping alone
 FALLBACK = "extra_params='{\"fallback_weight\": 0.0}'"
@@ -258,18 +252,29 @@ def progress_columns(sparse: np.ndarray, dense: np.ndarray, assumed: bool | None
     }
 
 
+def gains_of(progress: np.ndarray, chunk_size: int) -> np.ndarray:
+    """Progress that the next frames bring, at most to the last one, as LeRobot takes it: of [n] the same [n]."""
+    ends = np.minimum(np.arange(len(progress)) + chunk_size, len(progress) - 1)
+    return progress[ends] - progress
+
+
 def suggested_kappa(progress: Iterable[np.ndarray], chunk_size: int) -> float | None:
     """What most of the frames of some runs that gain exceed, in steps of 1 / BINS; None where no
     frame gains."""
-    counts = np.zeros(BINS, np.int64)
-    for curve in progress:
-        gains = gains_of(curve, chunk_size)
-        rising = (gains[gains > 0] * BINS).astype(np.int64)
-        np.add.at(counts, np.minimum(rising, BINS - 1), 1)
-    cumulated = np.cumsum(counts)
-    if not cumulated[-1]:
+    gains = np.concatenate([gains_of(curve, chunk_size) for curve in progress])
+    rising = (gains[gains > 0] * BINS).astype(np.int64)
+    if not len(rising):
         return None
-    return int(np.searchsorted(cumulated, KAPPA_SHARE * int(cumulated[-1]))) / BINS
+    bins = np.minimum(rising, BINS - 1)
+    return int(np.quantile(bins, KAPPA_SHARE, method="inverted_cdf")) / BINS
+
+
+def rabc_weights(gains: np.ndarray, kappa: float) -> np.ndarray:
+    """As LeRobot's RA-BC weighs gains [n], before it scales a batch to a mean of 1."""
+    mean = max(float(gains.mean()), 0.0)
+    deviation = max(float(gains.std()), EPSILON)
+    soft = np.clip((gains - mean + 2 * deviation) / (4 * deviation + EPSILON), 0, 1)
+    return np.where(gains > kappa, 1.0, np.where(gains >= 0, soft, 0.0))
 
 
 def weights_apart(
@@ -366,18 +371,14 @@ class RabcExport(FrameExport):
 
     def _rows(self, chunk_size: int) -> Iterator[FrameRows]:
         """On the way frames that are not selected are counted, and gains are kept."""
-        for places in self.chunk_places():
-            columns_by_number = self._columns(places)
-            for number, start, length, exported in places:
-                if exported is None:
-                    self._dropped += length
-                    unknown = np.full(length, np.nan, np.float32)
-                    columns = progress_columns(unknown, unknown, None)
-                else:
-                    columns = columns_by_number[number]
-                    gains = gains_of(columns[PROGRESS[0]], chunk_size)
-                    self._gains.append((exported.episode.success, gains))
-                yield FrameRows(start, number, np.arange(length), columns)
+        for place in self.places():
+            columns = self._columns(place)
+            if place.exported is None:
+                self._dropped += place.length
+            else:
+                gains = gains_of(columns[PROGRESS[0]], chunk_size)
+                self._gains.append((place.exported.episode.success, gains))
+            yield FrameRows(place.start, place.number, np.arange(place.length), columns)
 
     def _warnings(self, facts: Mapping[str, Any]) -> list[str]:
         """Where the weights would mislead."""
@@ -398,19 +399,20 @@ class RabcExport(FrameExport):
             )
         return notes
 
-    def _columns(self, places: Sequence[Place]) -> dict[int, dict[str, Any]]:
-        """Of the selected episodes, by their numbers in the source."""
+    def _columns(self, place: Place) -> dict[str, Any]:
+        x = place.exported
+        if x is None:
+            unknown = np.full(place.length, np.nan, np.float32)
+            return progress_columns(unknown, unknown, None)
         if self.options.rewards is None:
-            return {p.number: progress_of(p.exported) for p in places if p.exported}
-        columns: dict[int, dict[str, Any]] = {}
-        for place, e, (frames, progress, _) in self.scored(places):
-            # LeRobot takes a gain at most to the last frame: without a number there, a whole action chunk has no weight
-            if ends_unread(frames, progress, e.num_frames):
-                progress = np.r_[progress[:-1], progress[-2]]
-                self.held_ends.append(e.episode_index)
-            line = between(frames, progress, e.num_frames)
-            columns[place.number] = progress_columns(line, line, None)
-        return columns
+            return progress_of(x)
+        frames, progress, _ = self.scored(x.episode)
+        # LeRobot takes a gain at most to the last frame: without a number there, a whole action chunk has no weight
+        if ends_unread(frames, progress, x.episode.num_frames):
+            progress = np.r_[progress[:-1], progress[-2]]
+            self.held_ends.append(x.episode.episode_index)
+        line = between(frames, progress, x.episode.num_frames)
+        return progress_columns(line, line, None)
 
     def _readme(self, facts: Mapping[str, Any], notes: Sequence[str]) -> str:
         kappas = facts["suggested_kappa"]

@@ -66,8 +66,9 @@ def write_recording(path: Path, selected: Selected, e: Episode, options: Any) ->
     chunks = [_labels(selected, e)]
     # Labels alone need no source, so it may be out of reach
     if options.pictures_per_s != 0:
-        x = ExportedEpisode(e, None, selected.readers[e.dataset])
-        chunks += [_camera(x, camera, options) for camera in e.cameras]
+        chunks += [
+            _camera(x, camera, options) for x in selected.exported([e]) for camera in e.cameras
+        ]
     name = f"{e.dataset}-{e.episode_index:06d}"
     recording = rr.RecordingStream("proccorpus", recording_id=name, send_properties=False)
     recording.save(path)

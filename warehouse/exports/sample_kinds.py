@@ -358,12 +358,14 @@ class PreferencesExport(SampleExport):
         self, pair: Pair, chosen_first: bool, pictures: Callable[..., dict[int, dict]]
     ) -> dict[str, Any]:
         sides = {"chosen": pair.chosen, "rejected": pair.rejected}
-        first, second = sides if chosen_first else reversed(sides)
+        order = tuple(sides) if chosen_first else tuple(reversed(sides))
+        first, second = order
         task = task_text(self._facts[pair.chosen.key].same_as)
         side_moments = shown_moments(pair, self._moments)
-        begin = {first: 0, second: len(side_moments[first])}
         trajectories: dict[str, dict[str, Any]] = {}
-        for side, part in sides.items():
+        images: list[dict[str, Any]] = []
+        for side in order:
+            part = sides[side]
             moments = side_moments[side]
             trajectories[f"{side}_trajectory"] = {
                 "id": f"{part.dataset}/{part.episode_index:06d}",
@@ -374,12 +376,10 @@ class PreferencesExport(SampleExport):
                 "episode_index": part.episode_index,
                 "frame_index": [m["frame"] for m in moments],
                 "label_run": part.label_run,
-                "image_index": list(range(begin[side], begin[side] + len(moments))),
+                "image_index": list(range(len(images), len(images) + len(moments))),
             }
-        images: list[dict[str, Any]] = []
-        for side in (first, second):
-            by_frame = pictures(*sides[side].key)
-            images += [by_frame[m["frame"]] for m in side_moments[side]]
+            by_frame = pictures(*part.key)
+            images += [by_frame[m["frame"]] for m in moments]
         # Pictures are marked by None
         content = [
             f"The task: {task}\nRun A:",

@@ -14,14 +14,33 @@ from warehouse.exports.export import ChunkKey, Columns, Export, Write, write_row
 from warehouse.exports.options import ExportSettings, Selection
 from warehouse.exports.selection import Selected, counted, label_runs, outcome_assumed
 from warehouse.lake import Lake, content_key
-from warehouse.lake.connection import literal, temp_table
+from warehouse.lake.connection import temp_table
 from warehouse.lake.statements import taken_down
 from warehouse.releases.contents import ShardFile, lake_shards
 from warehouse.releases.release import get_release
 from warehouse.shards.progresslm import PROFILES, draw
 from warehouse.shards.shard import Sample, ShardError, entry_at, expand, named_picture, read_entry
 
-DOWN = pa.schema({"dataset": pa.string(), "episodes": pa.list_(pa.int64())})
+# Every sample that fits, of the episodes in the table `export_episodes`, in the shards $shards; `withheld` where it
+# must not be given on. `is_down`: it shows an episode taken down ($down, lists by dataset). `is_unsure`: its label is
+# not sure enough of what it asks. $drawn: only these samples. Those of families that have no forms pass
+SAMPLES_SQL = """
+CREATE OR REPLACE TEMP TABLE export_samples AS
+SELECT s.sample_id, s.dataset, s.chunk, s.split, s.episode_index, s.family, s.form, s.label_run, l.shard, l."offset",
+       coalesce(list_has_any(list_transform(s.pictures, lambda p: p.episode_index), d.episodes), false) AS is_down,
+       e.unsure OR ({names_steps} AND NOT e.sure_of) AS is_unsure,
+       is_down OR is_unsure AS withheld
+FROM lake.samples s
+JOIN lake.sample_location l ON l.dataset = s.dataset AND l.chunk = s.chunk AND l.sample_id = s.sample_id
+LEFT JOIN (SELECT unnest($down_datasets::VARCHAR[]) AS dataset, unnest($down::BIGINT[][]) AS episodes) d
+  ON d.dataset = s.dataset
+JOIN export_episodes e ON e.dataset = s.dataset AND e.episode_index = s.episode_index
+WHERE l.shard IN (SELECT unnest($shards::VARCHAR[]))
+  AND ($drawn::VARCHAR[] IS NULL OR s.sample_id IN (SELECT unnest($drawn::VARCHAR[])))
+  AND ($label_run::VARCHAR IS NULL OR s.label_run = $label_run)
+  AND (len($cameras::VARCHAR[]) = 0 OR list_has_all([p.camera FOR p IN s.pictures], $cameras))
+  AND (len($families::VARCHAR[]) = 0 OR list_contains($families, s.family))
+  AND (len($forms::VARCHAR[]) = 0 OR coalesce(s.form, '') = '' OR list_contains($forms, s.form))"""
 
 
 @dataclass(frozen=True)
@@ -76,7 +95,7 @@ class SampleExport(Export):
             dataset: sorted(episodes) for dataset, episodes in taken_down(lake).items() if episodes
         }
         self.shards = {s.shard: s for s in shards}
-        self._create_view(selected, families, forms, drawn)
+        self._create_table(selected, families, forms, drawn)
         rows = snapshot_lake.rows(
             "SELECT split, row_number() OVER (PARTITION BY split ORDER BY dataset, chunk) - 1, dataset, chunk FROM "
             "(SELECT DISTINCT split, dataset, chunk FROM export_samples WHERE NOT withheld) ORDER BY 1, 2"
@@ -103,12 +122,10 @@ class SampleExport(Export):
         """The shards to read, and the samples of the profile, if there is one."""
         if selection.release:
             release = get_release(lake, selection.release)
-            profile = self.which.profile
-            if profile:
-                drawn = draw(lake.workspace, release, profile, self.which.seed).samples
-            else:
-                drawn = None
-            return release.shard_list, drawn
+            if not self.which.profile:
+                return release.shard_list, None
+            drawn = draw(lake.workspace, release, self.which.profile, self.which.seed)
+            return release.shard_list, drawn.samples
         behind = snapshot_lake.rows(
             "SELECT s.dataset, count(*) FROM samples s ANTI JOIN sample_location l ON l.dataset = s.dataset AND "
             "l.chunk = s.chunk AND l.sample_id = s.sample_id WHERE list_contains(?, s.dataset) GROUP BY 1 ORDER BY 1",
@@ -120,62 +137,33 @@ class SampleExport(Export):
             )
         return lake_shards(snapshot_lake), None
 
-    def _create_view(
+    def _create_table(
         self,
         selected: Selected,
         families: Sequence[str],
         forms: Sequence[str],
         drawn: pa.Table | None,
     ) -> None:
-        """The view `export_samples`: every sample that fits; `withheld` where it must not be given on.
-
-        `is_down`: it shows an episode taken down. `is_unsure`: its label is not sure enough of what it asks. `drawn`:
-        only these samples.
-        """
+        """The table `export_samples`, as SAMPLES_SQL says."""
         con = selected.lake.con
-        of_episodes = zip(
-            *((*e.key, e.is_unsure, e.sure_of_names) for e in selected.episodes), strict=True
-        )
+        episodes = ((*e.key, e.is_unsure, e.sure_of_names) for e in selected.episodes)
+        columns = map(list, zip(*episodes, strict=True))
         names = ["dataset", "episode_index", "unsure", "sure_of"]
-        temp_table(con, "export_episodes", pa.table([*map(list, of_episodes)], names=names))
-        temp_table(con, "export_shards", pa.table({"shard": pa.array([*self.shards], pa.string())}))
-        # A table even when nothing was taken down: the query that joins it is the same for all
-        temp_table(con, "export_down", pa.table([[*self.down], [*self.down.values()]], schema=DOWN))
-        only_drawn = ""
-        if drawn is not None:
-            temp_table(con, "export_ids", drawn.select(["sample_id"]))
-            only_drawn = "SEMI JOIN export_ids i ON i.sample_id = s.sample_id"
+        temp_table(con, "export_episodes", pa.table([*columns], names=names))
         # Samples of earlier versions do not say whether they name steps; what was frozen then stays as it was
-        if "names_steps" in selected.lake.column("SELECT column_name FROM (DESCRIBE lake.samples)"):
-            names_steps = "coalesce(s.names_steps, false)"
-        else:
-            names_steps = "false"
-        conditions = ["true"]
-        selection = selected.selection
-        if selection.label_run:
-            conditions.append(f"s.label_run = {literal(selection.label_run)}")
-        if selection.cameras:
-            cameras = ", ".join(map(literal, selection.cameras))
-            conditions.append(f"list_has_all([{cameras}], [p.camera FOR p IN s.pictures])")
-        if families:
-            conditions.append(f"s.family IN ({', '.join(map(literal, families))})")
-        # samples of families that have no forms have the form NULL, and pass
-        if forms:
-            conditions.append(f"coalesce(s.form, '') IN ('', {', '.join(map(literal, forms))})")
-        con.execute(f"""
-            CREATE OR REPLACE TEMP VIEW export_samples AS
-            SELECT s.sample_id, s.dataset, s.chunk, s.split, s.episode_index, s.family, s.form, s.label_run, l.shard,
-                   l."offset", coalesce(list_has_any(list_transform(s.pictures, lambda p: p.episode_index), d.episodes),
-                                        false) AS is_down,
-                   e.unsure OR ({names_steps} AND NOT e.sure_of) AS is_unsure,
-                   is_down OR is_unsure AS withheld
-            FROM lake.samples s
-            JOIN lake.sample_location l ON l.dataset = s.dataset AND l.chunk = s.chunk AND l.sample_id = s.sample_id
-            LEFT JOIN export_down d ON d.dataset = s.dataset
-            JOIN export_episodes e ON e.dataset = s.dataset AND e.episode_index = s.episode_index
-            SEMI JOIN export_shards h ON h.shard = l.shard
-            {only_drawn}
-            WHERE {" AND ".join(conditions)}""")
+        known = selected.lake.column("SELECT column_name FROM (DESCRIBE lake.samples)")
+        names_steps = "coalesce(s.names_steps, false)" if "names_steps" in known else "false"
+        values = {
+            "shards": [*self.shards],
+            "drawn": None if drawn is None else drawn["sample_id"].to_pylist(),
+            "down_datasets": [*self.down],
+            "down": [*self.down.values()],
+            "label_run": selected.selection.label_run,
+            "cameras": [*selected.selection.cameras],
+            "families": [*families],
+            "forms": [*forms],
+        }
+        con.execute(SAMPLES_SQL.format(names_steps=names_steps), values)
 
     @property
     def identity(self) -> str:

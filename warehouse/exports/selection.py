@@ -93,9 +93,14 @@ class Selected:
     licences: Mapping[str, str | None]
     gates: Mapping[str, LabelGate] = field(default_factory=dict)
 
+    @cached_property
+    def of_datasets(self) -> dict[str, list[Episode]]:
+        """The episodes of each dataset, in order."""
+        return grouped((e.dataset, e) for e in self.episodes)
+
     @property
     def datasets(self) -> list[str]:
-        return sorted({e.dataset for e in self.episodes})
+        return sorted(self.of_datasets)
 
     @property
     def title(self) -> str:
@@ -133,7 +138,7 @@ class Selected:
         return sorted({e.label_run for e in self.episodes if e.label_run})
 
     def _dataset_facts(self, dataset: str) -> dict[str, Any]:
-        episodes = [e for e in self.episodes if e.dataset == dataset]
+        episodes = self.of_datasets[dataset]
         counts = self._counts(dataset)
         return {
             "dataset": dataset,
@@ -147,11 +152,8 @@ class Selected:
 
     def _counts(self, dataset: str) -> GateCounts:
         """Of its labels, those that are left out as a whole, too."""
-        labels = [
-            e
-            for e in self.episodes
-            if e.dataset == dataset and (e.label_run is not None or e.is_unsure)
-        ]
+        episodes = self.of_datasets[dataset]
+        labels = [e for e in episodes if e.label_run is not None or e.is_unsure]
         gate = self.gates.get(dataset, LabelGate())
         return GateCounts(gate, [(e.confidence, e.named is not False) for e in labels])
 
@@ -180,25 +182,8 @@ class Selected:
         """By dataset."""
         return {dataset: SourceReader(self, dataset) for dataset in self.datasets}
 
-    def each(self) -> Iterator["ExportedEpisode"]:
-        """Every episode in order; one chunk's labels are in memory at a time."""
-        for chunk in self.chunks():
-            yield from self.of_chunk(*chunk)
-
-    def of_chunk(
-        self, dataset: str, chunk: int, episodes: Iterable[Episode]
-    ) -> list["ExportedEpisode"]:
-        """Episodes of a chunk with their labels. Raises UserError for labels that do not fit the frames."""
-        reader = self.readers[dataset]
-        labels = reader.labels(chunk)
-        exported: list[ExportedEpisode] = []
-        for e in episodes:
-            label = None
-            if e.label_run is not None:
-                label = _covering(labels.get(e.episode_index), e)
-                label = replace(label, sure_of_names=e.sure_of_names)
-            exported.append(ExportedEpisode(e, label, reader))
-        return exported
+    def exported(self, episodes: Iterable[Episode]) -> Iterator["ExportedEpisode"]:
+        return (ExportedEpisode(e, self.readers[e.dataset]) for e in episodes)
 
     def label_notes(self) -> list[str]:
         """How many labels are left out, give no names of steps, or assume an outcome, and why, in
@@ -206,10 +191,8 @@ class Selected:
         notes: list[str] = []
         for dataset in self.datasets:
             notes += [f"{dataset}: {text}" for text in self._counts(dataset).sentences()]
-        for dataset in self.datasets:
-            labelled = [
-                e for e in self.episodes if e.dataset == dataset and e.label_run is not None
-            ]
+        for dataset, episodes in sorted(self.of_datasets.items()):
+            labelled = [e for e in episodes if e.label_run is not None]
             assumed = sum(outcome_assumed(e) is True for e in labelled)
             if assumed:
                 problem = (
@@ -431,12 +414,26 @@ def ramp(label: Label) -> np.ndarray:
 
 @dataclass(frozen=True)
 class ExportedEpisode:
-    """An episode of an export. `label`: None without one; `rows` and `pictures` are read from its source when they are
-    asked for."""
+    """An episode of an export. Its label, and `rows` and `pictures` of its source are read when they are asked for; one
+    chunk's labels are in memory at a time."""
 
     episode: Episode
-    label: Label | None
     reader: "SourceReader"
+
+    @cached_property
+    def label(self) -> Label | None:
+        """None without one. Raises UserError where it does not cover every frame exactly: it is of other pictures."""
+        e = self.episode
+        if e.label_run is None:
+            return None
+        label = self.reader.labels(e.chunk).get(e.episode_index)
+        covered = 0 if label is None else len(label.progress)
+        if covered != e.num_frames or label is None or label.num_frames != e.num_frames:
+            raise UserError(
+                f"the label of {e.dataset} episode {e.episode_index} covers {covered} frames, the episode has "
+                f"{e.num_frames}: build the dataset again"
+            )
+        return replace(label, sure_of_names=e.sure_of_names)
 
     @property
     def rows(self) -> EpisodeData:
@@ -463,23 +460,6 @@ def counted_pictures(
         )
 
 
-def _covering(label: Label | None, e: Episode) -> Label:
-    """The label, whose progress and segments cover every frame exactly; anything else is one of
-    other pictures."""
-    covered = 0 if label is None else len(label.progress)
-    if covered != e.num_frames or label is None or label.num_frames != e.num_frames:
-        raise UserError(
-            f"the label of {e.dataset} episode {e.episode_index} covers {covered} frames, the episode has "
-            f"{e.num_frames}: build the dataset again"
-        )
-    return label
-
-
-def _labels(selected: Selected, dataset: str, chunk: int) -> Mapping[int, Label]:
-    run = selected.selection.label_run
-    return labels_of(selected.lake.con, dataset, chunk, label_run=run, whole=True)
-
-
 class SourceReader:
     """What is read of one dataset's source. Raises UserError where the source is not there or has changed."""
 
@@ -488,7 +468,7 @@ class SourceReader:
         self._lake = selected.lake
         self.records = lru_cache(maxsize=2)(self._records)
         # A chunk's labels are asked for by several parts, an episode by each of its cameras
-        self.labels = lru_cache(maxsize=1)(partial(_labels, selected, dataset))
+        self.labels = lru_cache(maxsize=1)(partial(self._labels, selected.selection.label_run))
         self.episode = lru_cache(maxsize=KEPT_EPISODES)(self._episode)
 
     @cached_property
@@ -539,6 +519,10 @@ class SourceReader:
                 f"the files of {e.dataset} episode {e.episode_index} have changed: build the dataset again"
             )
         return self._measured.episode(record)
+
+    def _labels(self, label_run: str | None, chunk: int) -> Mapping[int, Label]:
+        con = self._lake.con
+        return labels_of(con, self.dataset, chunk, label_run=label_run, whole=True)
 
     def _records(self, chunk: int) -> Mapping[int, EpisodeRecord]:
         """Of a chunk's episodes."""

@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,7 +34,7 @@ from warehouse.exports.rabc import (
     provenance,
     write_frames,
 )
-from warehouse.exports.selection import counted
+from warehouse.exports.selection import ExportedEpisode, counted
 
 IDENTITY = b"proccorpus.identity"  # of the export: says whether a file is the one asked for
 
@@ -123,28 +123,29 @@ class FrameSignalsExport(FileExport, FrameExport):
 
     def _signals(self) -> Iterator[_Signals]:
         """Of each episode that has any, in order."""
-        read = self._of_labels if self.options.rewards is None else self._of_model
-        signals = chain.from_iterable(map(read, self.chunk_places()))
+        of_episodes = (self._of_episode(p, p.exported) for p in self.places() if p.exported)
+        signals = filter(None, of_episodes)
         if self.options.horizon:
             return iter(self._with_advantages(list(signals)))
         return signals
 
-    def _of_labels(self, places: Sequence[Place]) -> Iterator[_Signals]:
-        for place in places:
-            if place.exported and place.exported.label:
-                e = place.exported.episode
-                values = label_values(place.exported.label)
-                rows = FrameRows(place.start, place.number, np.arange(e.num_frames), values)
-                yield _Signals(e, rows, values["progress"])
-
-    def _of_model(self, places: Sequence[Place]) -> Iterator[_Signals]:
-        for place, e, (frames, progress, success) in self.scored(places):
+    def _of_episode(self, place: Place, x: ExportedEpisode) -> _Signals | None:
+        """None without a label, unless a model's rewards stand in its place."""
+        e = x.episode
+        if self.options.rewards is not None:
+            frames, progress, success = self.scored(e)
             values = {
                 "progress": progress.astype(np.float32),
                 "success": success.astype(np.float32),
             }
-            rows = FrameRows(place.start, place.number, frames, values)
-            yield _Signals(e, rows, between(frames, progress, e.num_frames))
+            line = between(frames, progress, e.num_frames)
+        elif x.label is not None:
+            frames = np.arange(e.num_frames)
+            values = label_values(x.label)
+            line = values["progress"]
+        else:
+            return None
+        return _Signals(e, FrameRows(place.start, place.number, frames, values), line)
 
     def _provenance(self) -> dict[str, Any]:
         ((source, episodes, frames),) = self.lake.rows(
@@ -153,9 +154,8 @@ class FrameSignalsExport(FileExport, FrameExport):
             [self.dataset],
         )
         options = self.options
-        settings = {}
-        if options.horizon:
-            settings = options.model_dump(include={"horizon", "positive_share"})
+        names = {"horizon", "positive_share"} if options.horizon else set[str]()
+        settings = options.model_dump(include=names)
         scoring = provenance(self.selected, options, self.selected.active_runs, **settings)
         dataset_facts = {
             "name": self.dataset,

@@ -7,17 +7,17 @@ import json
 import multiprocessing
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import version
 from importlib.util import find_spec
 from io import StringIO
 from itertools import chain, islice, repeat, tee
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
@@ -26,10 +26,12 @@ import pyarrow.parquet as pq
 
 from core.domain.episode import Episode
 from core.errors import UserError, install_hint
+from core.paths import Workspace
 from ingest.formats.lerobot_episode import refused
 from ingest.formats.listing import named
 from ingest.media.frames import DecodeOptions, VideoError
 from ingest.media.video import Frame, decode, frame_times
+from warehouse.exports import EXPORT_KINDS
 from warehouse.exports.export import MANIFEST
 from warehouse.exports.lerobot_plan import SEGMENT, VIDEO_PATH, LerobotPlan
 from warehouse.exports.lerobot_rows import matrix, numbers_of, segment_row
@@ -56,39 +58,6 @@ MOVED_BLOCKS = 3
 COLOURS_OFF = 3.0
 FEW_BLOCKS = 400
 
-Place = tuple[int, int]  # episode and frame
-
-
-class Reading(NamedTuple):
-    """What LeRobot's reader finds. `tasks`: texts by number; `rows`: arrays [frames, ...]
-    by feature; `pictures`: uint8 [h, w, 3] by episode, frame and camera; `refused`:
-    what it said of frames that it does not show."""
-
-    fps: float
-    cameras: list[str]
-    episodes: int
-    tasks: dict[int, str]
-    rows: Mapping[str, np.ndarray]
-    pictures: Mapping[tuple[int, int, str], np.ndarray]
-    refused: Mapping[Place, str]
-
-
-def read(root: Path, places: Iterable[Place]) -> Reading | str:
-    """What LeRobot's reader finds below a folder; or why it cannot open it.
-
-    LeRobot takes its settings from the environment when it is imported, keeps a copy
-    of the rows, and may break: so it reads in a process that ends.
-    """
-    context = multiprocessing.get_context("spawn")
-    with (
-        TemporaryDirectory(prefix="proccorpus-verify-") as copy,
-        ProcessPoolExecutor(1, context, initializer=_keep_to_itself, initargs=(copy,)) as pool,
-    ):
-        try:
-            return pool.submit(_contents, root, sorted(places)).result()
-        except Exception as e:  # the reader's word, whatever it is
-            return _first_line(e)
-
 
 def _keep_to_itself(copy: str) -> None:
     """LeRobot looks nothing up anywhere, copies rows to a folder, and prints nowhere."""
@@ -97,50 +66,12 @@ def _keep_to_itself(copy: str) -> None:
     sys.stdout = sys.stderr = StringIO()
 
 
+def _cannot_open(error: Exception) -> "Verified":
+    return Verified(version("lerobot"), (f"it cannot open it ({_first_line(error)})",))
+
+
 def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)[:LONGEST]
-
-
-def _contents(root: Path, places: list[Place]) -> Reading:
-    """Raises whatever LeRobot raises as it opens the folder."""
-    from lerobot.datasets.lerobot_dataset import LeRobotDataset
-
-    dataset: Any = LeRobotDataset("local/export", root=root, video_backend="pyav")
-    meta = dataset.meta
-    kinds = {name: feature["dtype"] for name, feature in dataset.features.items()}
-    names = dataset.hf_dataset.column_names
-    numeric = [name for name in names if kinds.get(name, "").startswith(NUMBERS)]
-    columns = dataset.hf_dataset.with_format("numpy").select_columns(numeric)[:]
-    rows = {name: np.asarray(columns[name]) for name in numeric}
-    rows |= {name: np.ravel(columns[name]) for name in COLUMNS}
-    pictures: dict[tuple[int, int, str], np.ndarray] = {}
-    refused_frames: dict[Place, str] = {}
-    for episode, frame in places:
-        try:
-            item = dataset[int(meta.episodes[episode]["dataset_from_index"]) + frame]
-        except Exception as e:  # the reader's word, whatever it is
-            refused_frames[episode, frame] = _first_line(e)
-            continue
-        for camera in meta.camera_keys:
-            pictures[episode, frame, camera] = _picture(dataset, item, episode, camera)
-    tasks = {int(row.task_index): str(text) for text, row in meta.tasks.iterrows()}
-    cameras = list(meta.camera_keys)
-    count = int(dataset.num_episodes)
-    return Reading(float(dataset.fps), cameras, count, tasks, rows, pictures, refused_frames)
-
-
-def _picture(dataset: Any, item: Mapping[str, Any], episode: int, camera: str) -> np.ndarray:
-    """uint8 [h, w, 3] as LeRobot shows it. PyAV, which it decodes by here, takes no notice of what
-    a video states of its colours: of such a video the picture at LeRobot's time is decoded by our
-    own reader."""
-    if camera in dataset.meta.video_keys:
-        path = dataset.root / dataset.meta.get_video_file_path(episode, camera)
-        first = next(decode(path))
-        if isinstance(first, Frame) and (first.quarter_turns or not first.has_usual_colours):
-            begin_s = dataset.meta.episodes[episode][f"videos/{camera}/from_timestamp"]
-            place = frame_times(path).nearest(np.array([begin_s + float(item["timestamp"])]))[0]
-            return next(decode(path, int(place), 1)).rgb()
-    return (item[camera].numpy().transpose(1, 2, 0) * 255).round().astype(np.uint8)
 
 
 @dataclass(frozen=True)
@@ -189,23 +120,37 @@ def verify(lake: Lake, selection: Selection, out: Path, options: Any) -> Verifie
         raise UserError(f"{out} holds no export that is whole: there is nothing to verify")
     if find_spec("lerobot") is None:
         raise UserError(f"--verify needs LeRobot's own reader: {install_hint('train')}")
-    plan = LerobotPlan("lerobot", lake, selection, options)
-    places: list[Place] = []
-    for number, e in enumerate(plan.selected.episodes):
-        places += [(number, frame) for frame in _looked_at(lake, e)]
-    export = read(out, places)
-    lerobot = version("lerobot")
-    if isinstance(export, str):
-        return Verified(lerobot, (f"it cannot open it ({export})",))
-    comparison = LeRobotComparison(plan, export, out)
+    # LeRobot takes its settings from the environment when it is imported, keeps a copy of the rows, and may break: so
+    # it reads in a process that ends
+    context = multiprocessing.get_context("spawn")
+    with (
+        TemporaryDirectory(prefix="proccorpus-verify-") as copy,
+        ProcessPoolExecutor(1, context, initializer=_keep_to_itself, initargs=(copy,)) as pool,
+    ):
+        try:
+            job = pool.submit(_verified, lake.workspace, selection, out, options.model_dump())
+            return job.result()
+        except BrokenExecutor as e:
+            return _cannot_open(e)
+
+
+def _verified(
+    workspace: Workspace, selection: Selection, out: Path, settings: Mapping[str, Any]
+) -> Verified:
+    options = EXPORT_KINDS["lerobot"].read_options(settings)
+    plan = LerobotPlan("lerobot", Lake(workspace, read_only=True), selection, options)
+    try:
+        comparison = LeRobotComparison(plan, out, partial(_looked_at, plan.lake))
+    except Exception as e:  # the reader's word, whatever it is
+        return _cannot_open(e)
     problems = tuple(dict.fromkeys(comparison.problems()))
     return Verified(
-        lerobot=lerobot,
+        lerobot=version("lerobot"),
         problems=problems,
-        episodes=export.episodes,
-        frames=len(export.rows["index"]),
-        cameras=len(export.cameras),
-        pictures=len(export.pictures),
+        episodes=comparison.dataset.num_episodes,
+        frames=len(comparison.rows["index"]),
+        cameras=len(comparison.cameras),
+        pictures=comparison.num_pictures,
         most_off=None if options.blur else comparison.most_off,
         each=comparison.num_shown,
     )
@@ -222,30 +167,46 @@ def _looked_at(lake: Lake, e: Episode) -> list[int]:
     return sorted({0, e.num_frames // 2, last, largest_change, max(0, largest_change - 1)})
 
 
-@dataclass
 class LeRobotComparison:
-    """What LeRobot read beside what it was made of. `most_off` as in Verified, `num_shown` as `each` there."""
+    """What LeRobot's reader shows of an export beside what it was made of; `frames`: of an episode, those whose
+    pictures it is to show. `most_off` as in Verified, `num_pictures` and `num_shown` as `pictures` and `each` there.
 
-    plan: LerobotPlan
-    export: Reading
-    out: Path
-    most_off: float = 0.0
-    num_shown: int = 0
+    `rows`: arrays [frames, ...] by feature. Raises whatever LeRobot raises as it opens the folder.
+    """
+
+    def __init__(
+        self, plan: LerobotPlan, out: Path, frames: Callable[[Episode], Collection[int]]
+    ) -> None:
+        from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+        self.plan = plan
+        self.out = out
+        self.frames = frames
+        self.most_off = 0.0
+        self.num_pictures = 0
+        self.num_shown = 0
+        self.dataset: Any = LeRobotDataset("local/export", root=out, video_backend="pyav")
+        self.cameras = list(self.dataset.meta.camera_keys)
+        kinds = {name: feature["dtype"] for name, feature in self.dataset.features.items()}
+        stored = self.dataset.hf_dataset
+        numeric = [n for n in stored.column_names if kinds.get(n, "").startswith(NUMBERS)]
+        columns = stored.with_format("numpy").select_columns(numeric)[:]
+        self.rows = {name: np.asarray(columns[name]) for name in numeric}
+        self.rows |= {name: np.ravel(columns[name]) for name in COLUMNS}
 
     def problems(self) -> Iterator[str]:
         """What of the whole differs, then of each episode, in words."""
         plan = self.plan
-        export = self.export
-        for (number, frame), reason in export.refused.items():
-            yield f"frame {frame} of episode {number}: {reason}"
+        fps = float(self.dataset.fps)
+        tasks = {int(row.task_index): str(text) for text, row in self.dataset.meta.tasks.iterrows()}
         differs = {
-            f"{export.fps:g} fps, not {plan.fps:g}": export.fps != plan.fps,
-            f"the cameras {named(export.cameras)}, not {named(plan.cameras)}": {*export.cameras}
+            f"{fps:g} fps, not {plan.fps:g}": fps != plan.fps,
+            f"the cameras {named(self.cameras)}, not {named(plan.cameras)}": {*self.cameras}
             != {*plan.cameras},
-            "other tasks": export.tasks != {k: text for text, k in plan.tasks.items()},
+            "other tasks": tasks != {k: text for text, k in plan.tasks.items()},
         }
         yield from filter(differs.get, differs)
-        size = (export.episodes, len(export.rows["index"]))
+        size = (self.dataset.num_episodes, len(self.rows["index"]))
         right_size = (len(plan.index), plan.starts[-1])
         if size != right_size:
             yield "it has {} episodes and {} frames, not {} and {}".format(*size, *right_size)
@@ -267,8 +228,20 @@ class LeRobotComparison:
 
     def _of_episode(self, number: int, x: ExportedEpisode, row: Mapping[str, Any]) -> Iterator[str]:
         """`row`: of meta/episodes."""
-        is_own = self.export.rows["episode_index"] == number
-        exported = {name: values[is_own] for name, values in self.export.rows.items()}
+        pictures: dict[tuple[int, str], np.ndarray] = {}
+        for frame in self.frames(x.episode):
+            try:
+                item = self.dataset[row["dataset_from_index"] + frame]
+            except Exception as e:  # the reader's word, whatever it is
+                yield f"frame {frame} of episode {number}: {_first_line(e)}"
+                continue
+            shown = {
+                (frame, camera): self._picture(item, number, camera) for camera in self.cameras
+            }
+            pictures |= shown
+        self.num_pictures += len(pictures)
+        is_own = self.rows["episode_index"] == number
+        exported = {name: values[is_own] for name, values in self.rows.items()}
         for name, values in numbers_of(self.plan, x).items():
             if name in exported and not _are_equal(exported[name], values):
                 yield f"other values of {name} in episode {number}"
@@ -286,12 +259,32 @@ class LeRobotComparison:
             try:
                 yield from refused_pictures(path, file["from_timestamp"], rows_s, location)
                 if not self.plan.options.blur:
-                    yield from self._of_video(path, file["from_timestamp"], x, number, camera)
+                    start_s = file["from_timestamp"]
+                    yield from self._of_video(path, start_s, x, number, camera, pictures)
             except (OSError, VideoError) as error:
                 yield f"the video of {location}: {error}"
 
+    def _picture(self, item: Mapping[str, Any], number: int, camera: str) -> np.ndarray:
+        """uint8 [h, w, 3] as LeRobot shows it. PyAV, which it decodes by here, takes no notice of what a video states
+        of its colours: of such a video the picture at LeRobot's time is decoded by our own reader."""
+        meta = self.dataset.meta
+        if camera in meta.video_keys:
+            path = self.out / meta.get_video_file_path(number, camera)
+            first = next(decode(path))
+            if isinstance(first, Frame) and (first.quarter_turns or not first.has_usual_colours):
+                begin_s = meta.episodes[number][f"videos/{camera}/from_timestamp"]
+                place = frame_times(path).nearest(np.array([begin_s + float(item["timestamp"])]))[0]
+                return next(decode(path, int(place), 1)).rgb()
+        return (item[camera].numpy().transpose(1, 2, 0) * 255).round().astype(np.uint8)
+
     def _of_video(
-        self, path: Path, start_s: float, x: ExportedEpisode, number: int, camera: str
+        self,
+        path: Path,
+        start_s: float,
+        x: ExportedEpisode,
+        number: int,
+        camera: str,
+        pictures: Mapping[tuple[int, str], np.ndarray],
     ) -> Iterator[str]:
         """Of an episode's pictures, those that LeRobot showed, and all where the video is no copy: the first that is
         none of the source's."""
@@ -304,7 +297,7 @@ class LeRobotComparison:
         compared = 0
         wrong: list[str] = []
         for (source, neighbours), picture in zip(_of_source(clip), ours, strict=False):
-            for candidate in (picture, self.export.pictures.get((number, compared, camera))):
+            for candidate in (picture, pictures.get((compared, camera))):
                 if candidate is not None:
                     off, problem = difference(
                         candidate, source, neighbours, was_encoded=self.was_encoded
@@ -344,8 +337,8 @@ def refused_pictures(path: Path, start_s: float, rows_s: np.ndarray, location: s
 
 def _of_source(clip: Clip) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
     """Each picture of an episode as the build reads it, and those beside it."""
-    frames = clip.reader.episode(clip.episode).frames(clip.camera)
-    pictures = (picture.rgb() for _, _, picture in islice(frames, clip.episode.num_frames))
+    frames = islice(clip.frames(), clip.episode.num_frames)
+    pictures = (picture.rgb() for _, _, picture in frames)
     padded = tee(chain([None], pictures, [None]), 3)
     earlier, copy, later = (islice(p, k, None) for k, p in enumerate(padded))
     for previous, picture, successor in zip(earlier, copy, later, strict=False):

@@ -36,6 +36,7 @@ from warehouse.exports.selection import ExportedEpisode, SourceReader, counted_p
 COPIED = "copied"
 CUT = "cut"
 ENCODED = "encoded"
+Change = Callable[[Iterator[TimedPicture], Episode], Iterator[TimedPicture]]
 TOLERANCE_S = 5e-5  # half of what LeRobot lets a frame's time be off
 
 
@@ -92,6 +93,10 @@ class Clip:
                 f"{self.uri} has {len(places)} of {e.num_frames} frames: build {e.dataset} again"
             )
         return places[: e.num_frames]
+
+    def frames(self) -> Iterator[TimedPicture]:
+        """As the build reads them."""
+        return self.reader.episode(self.episode).frames(self.camera)
 
     @property
     def is_stretch(self) -> bool:
@@ -187,14 +192,14 @@ def write_video(
     fps: float,
     codec: str = "h264",
     changed: str = "",
-    read: Callable[[Episode], Iterable[TimedPicture]] | None = None,
+    change: Change | None = None,
 ) -> dict[str, Any]:
     """Write one file, whose frames are to be `fps` to a second.
 
     Returns `how` it was made and `why` it was encoded; `starts_s`, where each
     clip begins in the file; `codec`, size. `changed`: how the pictures that
-    `read` gives differ from the file's, which are then not copied. Raises
-    UserError for an episode that shows fewer frames than it has rows.
+    `change` makes of an episode's differ from the file's, which are then not
+    copied. Raises UserError for an episode that shows fewer frames than it has rows.
     """
     source = file.clips[0].reader.source
     uri = file.clips[0].uri
@@ -206,7 +211,7 @@ def write_video(
             file, source.resolve(uri), out, fps, source.config.limits
         )
     if starts_s is None:
-        encode(_pictures(file, read), out, fps, codec)
+        encode(_pictures(file, change), out, fps, codec)
         firsts = accumulate((clip.episode.num_frames for clip in file.clips[:-1]), initial=0)
         starts_s = [first / fps for first in firsts]
     info = probe(out, source.config.limits)
@@ -261,13 +266,10 @@ def _why_encoded(file: VideoFile, path: Path, limits: Limits) -> str:
     return "its rows leave out frames"
 
 
-def _pictures(
-    file: VideoFile, read: Callable[[Episode], Iterable[TimedPicture]] | None
-) -> Iterator[np.ndarray]:
+def _pictures(file: VideoFile, change: Change | None) -> Iterator[np.ndarray]:
     for clip in file.clips:
-        e = clip.episode
-        frames = read(e) if read else clip.reader.episode(e).frames(file.camera)
-        yield from counted_pictures(frames, file.camera, e)
+        frames = change(clip.frames(), clip.episode) if change else clip.frames()
+        yield from counted_pictures(frames, file.camera, clip.episode)
 
 
 def span_of(clip: Clip, path: Path, video: FrameTimes) -> range:

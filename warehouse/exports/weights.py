@@ -1,8 +1,18 @@
 """Weights per frame for cloning a policy: `weights.parquet` for any learner, and a file that LeRobot reads to them.
 
-What the weights are says warehouse.exports.weights. Frames that are not selected weigh 0 in both files, and so do
-stretches with a fault that are asked to. LeRobot's own class reads its file back where LeRobot is installed, and what
-it makes of it is compared with the weights.
+Frames that are not selected weigh 0 in both files, and so do stretches with a fault that are asked to. LeRobot's own
+class reads its file back where LeRobot is installed, and what it makes of it is compared with the weights.
+
+A frame's gain is the progress that the next action chunk brings. `awr`: exp of the gain, standardised within its task,
+at most CAP (advantage-weighted regression). `segments`: 0 where a segment fails or stands still, else 1. `top-half`:
+1 for the half of the frames that gains most, else 0. `rabc`: as LeRobot's RA-BC weighs. `combined`: `awr`, and 0 where
+a segment fails or stands still and in a run that failed. A frame without a label counts as one of mean gain. The last
+frame of a run weighs 0: nothing follows that could be learnt.
+
+LeRobot 0.6.1 reads no weights, but progress: its RABCWeights takes the gain r over a chunk, and below `kappa` weighs it
+clip((r - mean + 2 std) / (4 std), 0, 1), with mean and standard deviation of all gains of the file. `as_progress` makes
+progress whose gains are weights of 0 to 1, and `balancing_gains` those of a made-up run beside them, so that mean and
+deviation become 1/2 and 1/4: then LeRobot's weight of a frame is ours.
 """
 
 import json
@@ -10,9 +20,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from itertools import chain, starmap
+from math import ceil, sqrt
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -22,18 +33,20 @@ from core.domain.episode import Episode
 from core.domain.label import IDLE
 from core.errors import UserError
 from warehouse.exports.export import PLACE, README, Export, ExportFolder
-from warehouse.exports.frame_weights import (
-    TRIED_LEROBOT,
-    WeighedRun,
-    Weighting,
-    as_progress,
-    balancing_gains,
-    frame_weights,
-    gains_of,
-)
 from warehouse.exports.lerobot import LerobotExport
-from warehouse.exports.options import LEROBOT, SIZES, Selection
-from warehouse.exports.rabc import PROGRESS, FrameExport, FrameRows, configuration, write_frames
+from warehouse.exports.options import LEROBOT, SIZES, Selection, Weighting
+from warehouse.exports.rabc import (
+    EPSILON,
+    KAPPA_SHARE,
+    PROGRESS,
+    TRIED_LEROBOT,
+    FrameExport,
+    FrameRows,
+    configuration,
+    gains_of,
+    rabc_weights,
+    write_frames,
+)
 from warehouse.exports.selection import ExportedEpisode, Selected, counted, ramp
 from warehouse.lake import Lake, content_key
 from warehouse.lake.acceptances import stretches_with
@@ -51,11 +64,113 @@ KAPPA = 2.0  # above every gain of the file, which are at most 1: what exceeds i
 LEAST_CORRELATION, MOST_OFF = (0.9999, 1e-3)
 TAKE_WEIGHTS = ("evo1", "molmoact2", "pi0", "pi05", "smolvla")  # LeRobot 0.6.1's policies
 EXAMPLE_POLICY = "smolvla"
+CAP = 20.0  # of AWR: times the weight of a frame of mean gain
+TOP = 0.5  # of the frames: by what gains most
+MEAN, DEVIATION = 0.5, 0.25  # of all gains that LeRobot reads
+SQUARES_PER_FRAME = MEAN**2 + DEVIATION**2  # the mean of the squares of these
 
 Key = tuple[str, int]  # dataset, episode_index
 Stretches = Mapping[Key, Sequence[tuple[int, int]]]  # half-open, of frames with faults, by run
-# The global index of an episode's first frame, its number, and its frames' weights [n]
-EpisodeWeights = tuple[int, int, np.ndarray]
+
+
+class WeighedRun(NamedTuple):
+    """What weights hang on, of one run: `gains` float [n], NaN without a label; `is_useful` bool [n]: is the frame in a
+    segment that neither fails nor stands still?"""
+
+    task: str | None
+    gains: np.ndarray
+    is_useful: np.ndarray
+    has_failed: bool
+
+
+def frame_weights(runs: Sequence[WeighedRun], weighting: Weighting) -> list[np.ndarray]:
+    """The weight of each frame of each run, float64 [n], 0 or more."""
+    gains = np.concatenate([run.gains for run in runs]).astype(np.float64)
+    lengths = [len(run.gains) for run in runs]
+    tasks = np.repeat(_numbered([run.task for run in runs]), lengths)
+    is_useful = np.concatenate([run.is_useful for run in runs])
+    if weighting == "segments":
+        weights = is_useful.astype(np.float64)
+    elif weighting == "rabc":
+        filled = _filled(gains, tasks)
+        rising = filled[filled > 0]
+        kappa = float(np.quantile(rising, KAPPA_SHARE)) if len(rising) else 0.0
+        weights = rabc_weights(filled, kappa)
+    else:
+        standard = _standardised(gains, tasks)
+        weights = np.minimum(np.exp(standard), CAP)
+        if weighting == "top-half":
+            weights = (standard >= np.quantile(standard, 1 - TOP)).astype(np.float64)
+        if weighting == "combined":
+            weights *= is_useful & ~np.repeat([run.has_failed for run in runs], lengths)
+    ends = np.cumsum(lengths)
+    weights[ends - 1] = 0.0
+    return np.split(weights, ends[:-1])
+
+
+def _numbered(tasks: Sequence[str | None]) -> np.ndarray:
+    """Each task's number, int [n]."""
+    numbers = {task: number for number, task in enumerate(dict.fromkeys(tasks))}
+    return np.array([numbers[task] for task in tasks])
+
+
+def _standardised(gains: np.ndarray, tasks: np.ndarray) -> np.ndarray:
+    """Gains less the mean of their task, in its standard deviations; 0 without a label, and where
+    all gain alike."""
+    filled = _filled(gains, tasks)
+    is_known = np.isfinite(gains)
+    means = _mean_by_task(gains, tasks, is_known)
+    deviations = np.sqrt(_mean_by_task((filled - means[tasks]) ** 2, tasks, is_known))[tasks]
+    return np.divide(
+        filled - means[tasks], deviations, out=np.zeros_like(filled), where=deviations > EPSILON
+    )
+
+
+def _filled(gains: np.ndarray, tasks: np.ndarray) -> np.ndarray:
+    """Gains with the mean of their task where there is no label."""
+    is_known = np.isfinite(gains)
+    return np.where(is_known, gains, _mean_by_task(gains, tasks, is_known)[tasks])
+
+
+def _mean_by_task(values: np.ndarray, tasks: np.ndarray, is_known: np.ndarray) -> np.ndarray:
+    """The mean of the known values [n] of each task, float64 [tasks]; 0 where none is known."""
+    counts = np.bincount(tasks[is_known], minlength=tasks.max() + 1)
+    sums = np.bincount(tasks[is_known], values[is_known], minlength=tasks.max() + 1)
+    return sums / np.maximum(counts, 1)
+
+
+def as_progress(weights: np.ndarray, chunk_size: int) -> np.ndarray:
+    """Progress of a run, float64 [n], whose gain over a chunk is the weight of each frame [n]; it ends at 0.
+
+    The last frame's weight must be 0: it cannot gain.
+
+    Example: as_progress([0.5, 1.0, 0.25, 0.0], 2) == [-0.75, -1.0, -0.25, 0.0]
+    """
+    last = len(weights) - 1
+    progress = np.zeros(len(weights))
+    for end in range(last, 0, -chunk_size):
+        frames = np.arange(max(0, end - chunk_size), end)
+        progress[frames] = progress[np.minimum(frames + chunk_size, last)] - weights[frames]
+    return progress
+
+
+def balancing_gains(count: int, total: float, squares: float) -> np.ndarray:
+    """Gains of a made-up run, float64 [m] with a last one of 0, with which all have the mean MEAN
+    and the deviation DEVIATION; there are `count` others, with their sum and the sum of their
+    squares.
+
+    Of m that are equal but for a little the mean and the deviation can both be had as soon as m is
+    large enough: m is the least even number, 2 to 4 times the count.
+    """
+    count += 1  # the made-up run's last frame
+    missing = MEAN * count - total
+    linear = SQUARES_PER_FRAME * count - squares - 2 * MEAN * missing
+    m = 2 * ceil((sqrt(linear**2 + 4 * DEVIATION**2 * missing**2) - linear) / (4 * DEVIATION**2))
+    m = max(m, 2)
+    mean = (missing + MEAN * m) / m
+    spread = sqrt(max(0.0, (SQUARES_PER_FRAME * (count + m) - squares) / m - mean**2))
+    signs = np.resize([1.0, -1.0], m)
+    return np.append(mean + spread * signs, 0.0)
 
 
 def _weighed(x: ExportedEpisode, chunk_size: int) -> WeighedRun:
@@ -73,7 +188,8 @@ def weights_by_episode(
     selected: Selected, options: Any, stretches: Stretches
 ) -> dict[Key, np.ndarray]:
     """The weights [n] of each selected run's frames, 0 in `stretches`. Raises UserError where all weigh 0."""
-    runs = {x.episode.key: _weighed(x, options.chunk_size) for x in selected.each()}
+    exported = selected.exported(selected.episodes)
+    runs = {x.episode.key: _weighed(x, options.chunk_size) for x in exported}
     weights = frame_weights([*runs.values()], options.weighting)
     for run, run_weights in zip(runs, weights, strict=True):
         for start, end in stretches.get(run, ()):
@@ -86,8 +202,13 @@ def weights_by_episode(
     return dict(zip(runs, weights, strict=True))
 
 
+def weight_rows(start: int, number: int, weights: np.ndarray) -> FrameRows:
+    """Rows of an episode's weights [n]; `start`: the global index of its first frame."""
+    return FrameRows(start, number, np.arange(len(weights)), {"weight": weights})
+
+
 def write_weights(
-    folder: ExportFolder, episodes: Iterable[EpisodeWeights], weighting: Weighting, chunk_size: int
+    folder: ExportFolder, episodes: Iterable[FrameRows], weighting: Weighting, chunk_size: int
 ) -> dict[str, Any]:
     """Write both files of some episodes' weights; returns facts. Raises UserError where LeRobot reads others."""
     runs = list(episodes)
@@ -98,34 +219,27 @@ def write_weights(
         "kappa": KAPPA,
     }
     ours = {"proccorpus": json.dumps(metadata)}
+    write_frames(folder.path(FILE), SCHEMA, runs, lambda: ours)
     path = folder.path(LEROBOT_FILE)
     maker = {"reward_model_path": "proccorpus:weights"}
-    for file, schema, of_file, facts in (
-        (folder.path(FILE), SCHEMA, runs, ours),
-        (path, LEROBOT_SCHEMA, _for_lerobot(runs, chunk_size), maker | ours),
-    ):
-        names = schema.names[len(KEYS) :]
-        rows = (
-            FrameRows(start, number, np.arange(len(values)), dict.fromkeys(names, values))
-            for start, number, values in of_file
-        )
-        write_frames(file, schema, rows, lambda facts=facts: facts)
-    index = np.concatenate([first + np.arange(len(weights)) for first, _, weights in runs])
-    weights = np.concatenate([weights for *_, weights in runs])
+    write_frames(path, LEROBOT_SCHEMA, _for_lerobot(runs, chunk_size), lambda: maker | ours)
+    index = np.concatenate([run.start + run.frames for run in runs])
+    weights = np.concatenate([run.values["weight"] for run in runs])
     facts = metadata | {"mean_weight": float(weights.mean())}
     return facts | verified(path, index, weights, chunk_size)
 
 
-def _for_lerobot(runs: Sequence[EpisodeWeights], chunk_size: int) -> Iterator[EpisodeWeights]:
+def _for_lerobot(runs: Sequence[FrameRows], chunk_size: int) -> Iterator[FrameRows]:
     """Progress whose gains LeRobot weighs as the frames weigh, and the made-up run."""
-    heaviest = max(float(weights.max()) for *_, weights in runs)
-    scaled = [weights / heaviest for *_, weights in runs]
+    heaviest = max(float(run.values["weight"].max()) for run in runs)
+    scaled = [run.values["weight"] / heaviest for run in runs]
     total = sum(float(w.sum()) for w in scaled)
     squares = sum(float((w**2).sum()) for w in scaled)
     made_up = balancing_gains(sum(map(len, scaled)), total, squares)
-    for (start, number, _), weights in zip(runs, scaled, strict=True):
-        yield start, number, as_progress(weights, chunk_size)
-    yield -len(made_up), MADE_UP, as_progress(made_up, chunk_size)
+    starts = [*((run.start, run.number) for run in runs), (-len(made_up), MADE_UP)]
+    for (start, number), weights in zip(starts, [*scaled, made_up], strict=True):
+        progress = dict.fromkeys(PROGRESS, as_progress(weights, chunk_size))
+        yield FrameRows(start, number, np.arange(len(weights)), progress)
 
 
 def lerobot_version() -> str | None:
@@ -242,8 +356,8 @@ def section(facts: Mapping[str, Any], lines: Sequence[str]) -> str:
 """
 
 
-class _ExportOfStretches(Export):
-    """An export that gives frames in stretches with faults no weight."""
+class _WeighingExport(Export):
+    """An export with both files of weights; frames in stretches with faults weigh nothing."""
 
     @cached_property
     def stretches(self) -> Stretches:
@@ -260,35 +374,41 @@ class _ExportOfStretches(Export):
             return super().identity
         return content_key(super().identity, repr(sorted(self.stretches.items())))
 
+    @cached_property
+    def weights(self) -> dict[Key, np.ndarray]:
+        return weights_by_episode(self.selected, self.options, self.stretches)
 
-class WeightsExport(_ExportOfStretches, FrameExport):
+    def write_weights(
+        self, episodes: Iterable[FrameRows], root: str = ""
+    ) -> tuple[dict[str, Any], list[str], str]:
+        """Both files; returns facts for the manifest, notes, and what a card says. `root` as of `usage`."""
+        weighting, chunk_size = self.options.weighting, self.options.chunk_size
+        facts = self.folder.part(
+            "weights", write_weights, self.folder, episodes, weighting, chunk_size
+        )
+        lines = usage(chunk_size, root)
+        notes = notes_on(self.selected, self.options, facts, self.stretches)
+        return {"weights": facts, "use": lines}, notes, section(facts, lines)
+
+
+class WeightsExport(_WeighingExport, FrameExport):
     """Both files for the LeRobot dataset that a dataset was built from, with a row for each of its frames. All gains
     are in memory at a time."""
 
     def write_rest(self) -> Mapping[str, Any]:
-        options = self.options
-        weights = weights_by_episode(self.selected, options, self.stretches)
+        weights = self.weights
         episodes = (
-            (
-                place.start,
-                place.number,
-                weights[place.exported.episode.key] if place.exported else np.zeros(place.length),
-            )
-            for place in chain.from_iterable(self.chunk_places())
+            weight_rows(start, number, weights[x.episode.key] if x else np.zeros(length))
+            for number, start, length, x in self.places()
         )
-        facts = self.folder.part(
-            "weights", write_weights, self.folder, episodes, options.weighting, options.chunk_size
-        )
-        lines = usage(options.chunk_size)
-        notes = [*self.notes(), *notes_on(self.selected, options, facts, self.stretches)]
+        facts, notes, card = self.write_weights(episodes)
+        notes = [*self.notes(), *notes]
         noted = "".join(f"\n{note}.\n" for note in notes)
-        self.folder.write(
-            README, f"# Weights of the frames of {self.dataset}\n{noted}\n{section(facts, lines)}"
-        )
-        return {"weights": facts, "notes": notes, "use": lines}
+        self.folder.write(README, f"# Weights of the frames of {self.dataset}\n{noted}\n{card}")
+        return {"notes": notes, **facts}
 
 
-class WeightedDatasetExport(_ExportOfStretches, LerobotExport):
+class WeightedDatasetExport(_WeighingExport, LerobotExport):
     """A LeRobot dataset with a column of weights, and both files by its own numbers of frames."""
 
     added = MappingProxyType({WEIGHT: "float32"})
@@ -297,18 +417,13 @@ class WeightedDatasetExport(_ExportOfStretches, LerobotExport):
         return {WEIGHT: self.weights[e.key].astype(np.float32)}
 
     def write_rest(self) -> dict[str, Any]:
-        options = self.options
-        self.weights = weights_by_episode(self.selected, options, self.stretches)
         episodes = (
-            (self.starts[n], n, self.weights[e.key]) for n, e in enumerate(self.selected.episodes)
+            weight_rows(self.starts[n], n, self.weights[e.key])
+            for n, e in enumerate(self.selected.episodes)
         )
-        facts = self.folder.part(
-            "weights", write_weights, self.folder, episodes, options.weighting, options.chunk_size
-        )
-        lines = usage(options.chunk_size, PLACE)
-        self.added_notes = notes_on(self.selected, options, facts, self.stretches)
-        self.added_section = f"\n{section(facts, lines)}"
-        return {**super().write_rest(), "weights": facts, "use": lines}
+        facts, self.added_notes, card = self.write_weights(episodes, PLACE)
+        self.added_section = f"\n{card}"
+        return {**super().write_rest(), **facts}
 
 
 def weights_export(kind: str, lake: Lake, selection: Selection, options: Any) -> Export:

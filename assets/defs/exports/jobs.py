@@ -6,49 +6,41 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from pydantic import Field
+from pydantic import Field, create_model
 
 from assets.defs.resources import CorpusResource
 from assets.lib.events import chunk_key
+from assets.lib.model_configs import for_dagster
 from warehouse.exports import export_kind
 from warehouse.exports.export import Export
-from warehouse.exports.options import Selection
+from warehouse.exports.options import SAMPLES, ExportSettings, Selection
+
+CHOOSING = Selection.model_fields | {name: ExportSettings.model_fields[name] for name in SAMPLES}
+FIELDS: dict[str, Any] = {name: for_dagster(field) for name, field in CHOOSING.items()}
+FIELDS["allow_licences"] = FIELDS.pop("allow")
 
 
-class ExportConfig(dg.Config):
+class ExportConfig(create_model("SelectionFields", __base__=dg.Config, **FIELDS)):
     """What `proccorpus export KIND` takes: `episodes` goes with one dataset, `options` are the kind's own."""
 
     kind: str
     out: str
-    release: str = ""
-    datasets: list[str] = Field(default_factory=list)
-    episodes: list[int] = Field(default_factory=list)
-    splits: list[str] = Field(default_factory=list)
-    where: str = ""
-    allow_licences: list[str] = Field(default_factory=list)
-    min_confidence: float | None = None
-    min_name_confidence: float | None = None
-    label_run: str = ""
-    cameras: list[str] = Field(default_factory=list)
-    families: list[str] = Field(default_factory=list)
-    forms: list[str] = Field(default_factory=list)
-    profile: str = ""
-    seed: int = 0
     overwrite: bool = False
     options: dict[str, Any] = Field(default_factory=dict)
 
     def opened(self, corpus: CorpusResource) -> Export:
-        settings = {name: value for name, value in self if value not in ("", [])} | {
-            "allow": self.allow_licences
-        }
-        chosen = Selection.model_validate(
-            {name: settings[name] for name in Selection.model_fields if name in settings}
-        )
+        settings = {name: value for name, value in self if value not in (None, "", [])}
+        settings["allow"] = settings.pop("allow_licences", ())
         kind = export_kind(self.kind)
-        options = {
-            name: settings[name] for name in kind.options.model_fields if name in settings
-        } | self.options
-        return kind.open(corpus.lake(), chosen, kind.read_options(options))
+        chosen, options = (
+            {name: settings[name] for name in model.model_fields if name in settings}
+            for model in (Selection, kind.options)
+        )
+        return kind.open(
+            corpus.lake(),
+            Selection.model_validate(chosen),
+            kind.read_options(options | self.options),
+        )
 
 
 @dg.op(out=dg.DynamicOut(dict))

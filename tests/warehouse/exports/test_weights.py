@@ -23,7 +23,10 @@ from tests.kits.cli_kit import called
 from tests.kits.made_corpus import built
 from warehouse.exports import EXPORT_KINDS, weights
 from warehouse.exports.export import MANIFEST, Exported
-from warehouse.exports.frame_weights import (
+from warehouse.exports.options import Selection
+from warehouse.exports.rabc import gains_of
+from warehouse.exports.verify_lerobot import verify
+from warehouse.exports.weights import (
     CAP,
     DEVIATION,
     MEAN,
@@ -31,10 +34,7 @@ from warehouse.exports.frame_weights import (
     as_progress,
     balancing_gains,
     frame_weights,
-    gains_of,
 )
-from warehouse.exports.options import Selection
-from warehouse.exports.verify_lerobot import verify
 from warehouse.lake import Lake
 
 CHUNK = 16
