@@ -24,7 +24,7 @@ from eval.metrics.outcomes import auc
 from eval.metrics.progress import progress_measures
 from eval.metrics.score import Measure, Runs, Score, answers_read, mean_of, worst_case
 from eval.metrics.score import score as score_of
-from eval.scored import ALL, BenchmarkAnswers, Episodes, Evaluated, ScoredBenchmark
+from eval.scored import ALL, BenchmarkAnswers, Episodes, ScoredBenchmark
 from training.negatives.windows import differ
 from warehouse.lake import Lake
 from warehouse.lake.sql import open_for_users
@@ -84,7 +84,7 @@ def spread_to_last[T](items: Sequence[T], max_items: int) -> list[T]:
     return [items[round((k + 1) * len(items) / count) - 1] for k in range(count)]
 
 
-def main_slices(entries: Sequence[Evaluated]) -> list[str]:
+def main_slices(entries: Sequence[ScoredBenchmark]) -> list[str]:
     """All, and beside each other splits, or what was done to the pictures."""
     names = sorted({part for part, _ in entries[0].scores if ", " not in part})
     return [ALL, *(name for name in names if name.startswith(("part ", "split ")))]
@@ -276,8 +276,8 @@ def confusion_scores(answers: BenchmarkAnswers) -> ScoredBenchmark:
     The matrix is of the last answers of finished runs; wrong instructions claim progress at any moment of any run.
     """
     runs = answers.episodes
-    progress = _values_or_worst(answers)
     is_own = np.array(list(map(_is_own, answers.questions)))
+    progress = np.where(answers.is_read, answers.values, np.where(is_own, 0.0, 1.0))
     at_end = np.array([q.row["is_last"] and q.row["finished"] for q in answers.questions])
     own_task, other_task, claimed = (
         runs.means(np.where(chosen, progress, np.nan))
@@ -298,28 +298,21 @@ def confusion_scores(answers: BenchmarkAnswers) -> ScoredBenchmark:
         ),
         "false_progress_wrong_task": claimed,
     }
-    return answers.scored(
-        {name: mean_of(of_runs, answers.read) for name, of_runs in run_measures.items()}
-    )
+    measures = {name: mean_of(of_runs, answers.read) for name, of_runs in run_measures.items()}
+    return answers.scored(measures, cells=_matrix(answers, progress))
 
 
-def _values_or_worst(answers: BenchmarkAnswers) -> np.ndarray:
-    worst = [0.0 if _is_own(q) else 1.0 for q in answers.questions]
-    return np.where(answers.is_read, answers.values, worst)
-
-
-def matrix_scores(answers: BenchmarkAnswers) -> dict[tuple[str, str], Score]:
+def _matrix(answers: BenchmarkAnswers, progress: np.ndarray) -> dict[tuple[str, str], Score]:
     """The matrix as scores by ("video: TASK", "under: INSTRUCTION"): mean last answer to the finished runs of a task.
 
     Of a task that no run finished there is no row; pairs that do not truly differ are left out.
     """
-    pairs = zip(answers.questions, _values_or_worst(answers).tolist(), strict=True)
     cells = grouped(
-        ((VIDEO + q.row["video"], UNDER + q.row["instruction"]), progress)
-        for q, progress in pairs
+        ((VIDEO + q.row["video"], UNDER + q.row["instruction"]), value)
+        for q, value in zip(answers.questions, progress.tolist(), strict=True)
         if q.row["is_last"] and q.row["finished"]
     )
-    return {cell: score_of(mean_of(progress)) for cell, progress in cells.items()}
+    return {cell: score_of(mean_of(values)) for cell, values in cells.items()}
 
 
 # Robustness

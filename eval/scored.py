@@ -6,7 +6,9 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from itertools import chain, product
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -60,8 +62,9 @@ class Series:
 
 @dataclass(frozen=True)
 class ScoredBenchmark:
-    """Measures over the same episodes, in order; `counts` says how many rows there were and what became of them,
-    `notes` what is not scored, and why."""
+    """Measures over the same episodes, in order, of the answers of `model`, which may be a baseline; `counts` says how
+    many rows there were and what became of them, `notes` what is not scored, and why. `cells`: more scores, those of a
+    matrix."""
 
     benchmark: str
     episodes: tuple[ResampledUnit, ...]
@@ -69,16 +72,19 @@ class ScoredBenchmark:
     counts: Mapping[str, int]
     series: Series | None = None
     notes: tuple[str, ...] = ()
+    cells: Mapping[tuple[str, str], Score] = field(default_factory=dict)
+    model: str = ""
 
+    @cached_property
     def scores(self) -> dict[tuple[str, str], Score]:
-        """By (slice, metric): `all`, then every slice."""
+        """By (slice, metric): `all`, then every slice, then the cells."""
         by_slice_and_metric = {(ALL, name): s for name, s in scores(self.measures).items()}
         # A metric that no episode of a slice counts for has no score there
         for part, members in self.slices():
             chosen = {name: m.of(members) for name, m in self.measures.items()}
             counted_measures = {name: m for name, m in chosen.items() if m.counted.any()}
             by_slice_and_metric |= {(part, name): s for name, s in scores(counted_measures).items()}
-        return by_slice_and_metric
+        return {**by_slice_and_metric, **self.cells}
 
     def slices(self) -> Iterator[tuple[str, np.ndarray]]:
         """(name, numbers of its episodes), sorted."""
@@ -91,9 +97,9 @@ class ScoredBenchmark:
         """The number of an episode."""
         return next((k for k, e in enumerate(self.episodes) if e.key == key), None)
 
-    def facts(self, scores: Mapping[tuple[str, str], Score]) -> dict[str, Any]:
+    def facts(self) -> dict[str, Any]:
         """For scripts: metrics in all, the same by slice, and counts."""
-        by_part = grouped((part, (name, s.__dict__)) for (part, name), s in scores.items())
+        by_part = grouped((part, (name, s.__dict__)) for (part, name), s in self.scores.items())
         slices = {part: dict(named_scores) for part, named_scores in by_part.items()}
         everything = slices.pop(ALL, {})
         facts = {
@@ -103,19 +109,6 @@ class ScoredBenchmark:
             "slices": slices,
         }
         return facts | ({"notes": list(self.notes)} if self.notes else {})
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """One model, or baseline, on one benchmark, with its scores by (slice, metric)."""
-
-    model: str
-    scored: ScoredBenchmark
-    scores: Mapping[tuple[str, str], Score]
-
-    @property
-    def benchmark(self) -> str:
-        return self.scored.benchmark
 
 
 @dataclass(frozen=True)
@@ -316,6 +309,7 @@ class BenchmarkAnswers(NamedTuple):
         is_read: np.ndarray | None = None,
         series: Series | None = None,
         notes: tuple[str, ...] = (),
+        cells: Mapping[tuple[str, str], Score] = MappingProxyType({}),
         **counts: int,
     ) -> ScoredBenchmark:
         """Measures with their coverage and counts; `is_read`: bool [n], which could be read: by default the shares."""
@@ -329,7 +323,7 @@ class BenchmarkAnswers(NamedTuple):
         }
         measures = {**measures, "coverage": coverage}
         return ScoredBenchmark(
-            self.benchmark, self.episodes.scored, measures, all_counts, series, notes
+            self.benchmark, self.episodes.scored, measures, all_counts, series, notes, cells
         )
 
 
@@ -351,12 +345,13 @@ class Predictor(NamedTuple):
     seen: SeenEpisodes = NOTHING_SEEN
     lines: Mapping[str, PredictionLine] | None = None
 
-    def answers(self, view: ScoredView, of_all: bool) -> BenchmarkAnswers:
-        """To the questions of a view that were answered; `of_all`: to all."""
+    def scored(self, view: ScoredView, of_all: bool) -> ScoredBenchmark:
+        """By the questions of a view that were answered; `of_all`: by all."""
         lines = self.lines or {}
         chosen = [q for q in view.questions if of_all or q.key in lines]
         answered = [lines.get(q.key, PredictionLine(q.key, {})) for q in chosen]
-        return BenchmarkAnswers.of(view.name, chosen, answered)
+        scored = view.score(BenchmarkAnswers.of(view.name, chosen, answered))
+        return replace(scored, model=self.name)
 
 
 def length_slice(seconds: float) -> str:
@@ -459,7 +454,7 @@ def _rows_by_table(runs: Sequence[EvalRun]) -> dict[str, Any]:
 
 
 def store_scores(
-    lake: Lake, evaluated: Evaluated, predictions: bytes, settings: Mapping[str, Any]
+    lake: Lake, evaluated: ScoredBenchmark, predictions: bytes, settings: Mapping[str, Any]
 ) -> str:
     """Keep a prediction file and its scores; returns the eval_run. The same file under the same name replaces itself.
 
@@ -474,7 +469,7 @@ def store_scores(
         **settings,
         "predictions": str(path.relative_to(lake.workspace.root)),
         "resamples": RESAMPLES,
-        "counts": dict(evaluated.scored.counts),
+        "counts": dict(evaluated.counts),
     }
     run = EvalRun(
         eval_run,

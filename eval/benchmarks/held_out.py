@@ -26,7 +26,6 @@ from eval.reward.scorer import best_threshold
 from eval.runners.weightless import REFERENCE, RUNNING
 from eval.scored import (
     BenchmarkAnswers,
-    Evaluated,
     ResampledUnit,
     ScoredBenchmark,
     ScoredView,
@@ -184,7 +183,7 @@ def views(questions: Sequence[Question]) -> list[ScoredView]:
     ]
 
 
-def main_slices(entries: Sequence[Evaluated]) -> list[str]:
+def main_slices(entries: Sequence[ScoredBenchmark]) -> list[str]:
     """The slices that a summary shows: the splits, and the runs that went wrong in each."""
     scored = chain.from_iterable(entry.scores for entry in entries)
     names = sorted({part for part, _ in scored})

@@ -46,8 +46,8 @@ from eval.scored import (
     HELD_OUT_VERSION,
     EvalPrediction,
     EvalRun,
-    Evaluated,
     Predictor,
+    ScoredBenchmark,
     ScoredView,
     eval_run_id,
     store_evaluations,
@@ -69,7 +69,7 @@ class Evaluation:
     run: str
     predictions: Path
     settings: Mapping[str, Any]
-    entries: tuple[Evaluated, ...] = ()
+    entries: tuple[ScoredBenchmark, ...] = ()
     report: Report | None = None
     page: Path | None = None  # the report, written
     notes: tuple[str, ...] = ()  # baselines that gave no answer, and why
@@ -81,7 +81,7 @@ class Evaluation:
 
     def facts(self) -> dict[str, Any]:
         """For scripts: metrics, slices and counts by model or baseline."""
-        return {e.model: e.scored.facts(e.scores) for e in self.entries}
+        return {e.model: e.facts() for e in self.entries}
 
 
 def evaluate_benchmark(
@@ -143,16 +143,16 @@ def evaluate_benchmark(
         return Evaluation(run, out, settings)
 
     goals = goal_pictures(lake, release) if release else {}
-    entries: list[Evaluated] = []
+    entries: list[ScoredBenchmark] = []
     for view in benchmark.views_of(options.benchmark, questions):
         baselines = _weightless(benchmark, view, goals, settings)
         for predictor in filter(lambda p: p.lines, [*answers, *baselines]):
-            entries.append(_scored(predictor, view, benchmark))
+            entries.append(predictor.scored(view, of_all=benchmark.question is None))
             _store(lake, entries[-1], predictor, release, view.questions, benchmark)
 
     if benchmark.by_frame and release:
         run = eval_run_id(runner.model, options.benchmark, release.config_hash)
-    notes += entries[0].scored.notes
+    notes += entries[0].notes
     about_model = _about_model(card, seen, of_release, questions)
     summary = _asked_text(options, questions)
     report = report_on(benchmark, summary, entries, questions, settings, [*about_model, *notes])
@@ -279,18 +279,12 @@ def _value_line(key: str, value: float) -> PredictionLine:
     return PredictionLine(key, {}, value=value)
 
 
-# Scoring and storing
-
-
-def _scored(predictor: Predictor, view: ScoredView, benchmark: Benchmark) -> Evaluated:
-    answers = predictor.answers(view, of_all=benchmark.question is None)
-    scored = view.score(answers)
-    return Evaluated(predictor.name, scored, {**scored.scores(), **benchmark.cells(answers)})
+# Storing
 
 
 def _store(
     lake: Lake,
-    entry: Evaluated,
+    entry: ScoredBenchmark,
     predictor: Predictor,
     release: Release | None,
     questions: Sequence[Question],
@@ -305,7 +299,7 @@ def _store(
         eval_run = eval_run_id(entry.model, entry.benchmark, release_hash)
         code_version = HELD_OUT_VERSION
     # Rankings are of the same answers as progress: they have none of their own
-    has_answers = entry.scored.series is not None or not benchmark.by_frame
+    has_answers = entry.series is not None or not benchmark.by_frame
     lines = (predictor.lines or {}) if has_answers else {}
     run = EvalRun(
         eval_run,
@@ -389,7 +383,7 @@ def _predictions(
 def report_on(
     benchmark: Benchmark,
     summary: str,
-    entries: Sequence[Evaluated],
+    entries: Sequence[ScoredBenchmark],
     questions: Sequence[Question],
     settings: Mapping[str, Any],
     exclusions: Sequence[str],
