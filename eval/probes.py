@@ -22,7 +22,7 @@ from eval.metrics import order
 from eval.metrics.errors import FINISHED
 from eval.metrics.outcomes import auc
 from eval.metrics.progress import progress_measures
-from eval.metrics.score import Measure, Runs, Score, answers_read, mean_of, worst_case
+from eval.metrics.score import Measure, Runs, Score, mean_of
 from eval.metrics.score import score as score_of
 from eval.scored import ALL, BenchmarkAnswers, Episodes, ScoredBenchmark
 from training.negatives.windows import differ
@@ -168,12 +168,12 @@ def _video(
 PROBE_METRICS: dict[str, tuple[str, Callable[[Runs], np.ndarray]]] = {
     # Labels fall, or rise and fall: 1 for who looks; a clock has -1 and 0. (After GVL's reversed orders and RoboValue's
     # cycle-VOC.)
-    "reverse_voc": (REVERSED, lambda runs: order.voc(worst_case(runs))),
-    "cycle_voc": (CYCLED, lambda runs: order.voc(worst_case(runs))),
+    "reverse_voc": (REVERSED, lambda runs: order.voc(runs.worst)),
+    "cycle_voc": (CYCLED, lambda runs: order.voc(runs.worst)),
     "stall_drift": (FROZEN, order.stall_drift),
     "false_progress_rewound": (
         CYCLED,
-        lambda runs: order.claimed_progress(worst_case(runs), since=0.5),
+        lambda runs: order.claimed_progress(runs.worst, since=0.5),
     ),
     "false_progress_frozen": (FROZEN, order.claimed_progress),
 }
@@ -195,9 +195,7 @@ def probe_scores(answers: BenchmarkAnswers) -> ScoredBenchmark:
         # An episode has one video of most parts, and several stalls: their mean counts
         _, first = np.unique(of_video.number, return_index=True)
         of_episode = chosen.episodes.among(first)
-        measures[name] = mean_of(
-            of_episode.means(metric(runs)), of_episode.sums(*answers_read(runs).T)
-        )
+        measures[name] = mean_of(of_episode.means(metric(runs)), of_episode.sums(*runs.read.T))
     return answers.scored(measures)
 
 
@@ -480,9 +478,8 @@ def robustness_scores(answers: BenchmarkAnswers) -> ScoredBenchmark:
     What each part loses against `clean` is in `voc_drop`, `mae_rise`, `end_error_rise` and `success_auc_drop`.
     """
     shown_episodes = answers.episodes
-    series = answers.series
-    runs = series.runs
-    measures = progress_measures(runs, series.elapsed)
+    runs = answers.series
+    measures = progress_measures(runs)
 
     keys = [run.key for run in shown_episodes.scored]
     places = {key: k for k, key in enumerate(keys)}
@@ -504,10 +501,10 @@ def robustness_scores(answers: BenchmarkAnswers) -> ScoredBenchmark:
         best = np.fmax.reduceat(runs.predicted, runs.starts[:-1])
         best[[success is None for success in outcome]] = np.nan
         measures["success_auc"] = auc(
-            best, np.array([success is True for success in outcome]), answers_read(runs)
+            best, np.array([success is True for success in outcome]), runs.read
         )
         measures["success_auc_drop"] = _auc_loss(measures["success_auc"], clean, changed)
-    return answers.scored(measures, series=series)
+    return answers.scored(measures, series=runs)
 
 
 def _auc_loss(measure: Measure, clean: np.ndarray, changed: np.ndarray) -> Measure:

@@ -45,22 +45,6 @@ class ResampledUnit:
 
 
 @dataclass(frozen=True)
-class Series:
-    """Progress answers of each episode, and the share of its time gone by at each, where that is
-    known [n]."""
-
-    runs: Runs
-    elapsed: np.ndarray | None = None
-
-    def of(self, episode: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(time, predicted, target) of an episode, [t] each; without times the answers are spread evenly."""
-        span = slice(*self.runs.starts[episode : episode + 2])
-        predicted = self.runs.predicted[span]
-        time = np.linspace(0, 1, len(predicted)) if self.elapsed is None else self.elapsed[span]
-        return time, predicted, self.runs.target[span]
-
-
-@dataclass(frozen=True)
 class ScoredBenchmark:
     """Measures over the same episodes, in order, of the answers of `model`, which may be a baseline; `counts` says how
     many rows there were and what became of them, `notes` what is not scored, and why. `cells`: more scores, those of a
@@ -70,7 +54,7 @@ class ScoredBenchmark:
     episodes: tuple[ResampledUnit, ...]
     measures: Mapping[str, Measure]
     counts: Mapping[str, int]
-    series: Series | None = None
+    series: Runs | None = None
     notes: tuple[str, ...] = ()
     cells: Mapping[tuple[str, str], Score] = field(default_factory=dict)
     model: str = ""
@@ -276,11 +260,12 @@ class BenchmarkAnswers(NamedTuple):
         return np.array(list(facts), np.float64)
 
     @property
-    def series(self) -> Series:
+    def series(self) -> Runs:
         """Answers over the time of each episode."""
         frames = self.column("frame_index")
         runs, order = self.episodes.runs(self.values, self.column("progress"), frames)
-        return Series(runs, (frames / np.maximum(self.column("num_frames") - 1, 1))[order])
+        elapsed = frames / np.maximum(self.column("num_frames") - 1, 1)
+        return replace(runs, elapsed=elapsed[order])
 
     @property
     def success_scores(self) -> np.ndarray:
@@ -307,7 +292,7 @@ class BenchmarkAnswers(NamedTuple):
         self,
         measures: Mapping[str, Measure],
         is_read: np.ndarray | None = None,
-        series: Series | None = None,
+        series: Runs | None = None,
         notes: tuple[str, ...] = (),
         cells: Mapping[tuple[str, str], Score] = MappingProxyType({}),
         **counts: int,
@@ -371,24 +356,9 @@ def eval_run_id(model: str, benchmark: str, release_hash: str) -> str:
 
 
 @dataclass(frozen=True)
-class EvalPrediction:
-    """A row of eval_predictions, whose columns core.tables describes."""
-
-    dataset: str
-    episode_index: int
-    frame_index: int
-    prediction: float | None  # None where the answer could not be read
-    target: float | None = None
-    raw: str | None = None
-    question: str | None = None
-    done: float | None = None
-    content_hash: str | None = None
-
-
-@dataclass(frozen=True)
 class EvalRun:
-    """A row of eval_runs with its predictions, and its scores by (slice, metric). `config` is JSON: all that the
-    predictions depend on beside model and code."""
+    """A row of eval_runs with its predictions, rows of eval_predictions, and its scores by (slice, metric). `config` is
+    JSON: all that the predictions depend on beside model and code."""
 
     eval_run: str
     model: str
@@ -397,7 +367,7 @@ class EvalRun:
     code_version: str
     release: str | None = None
     scores: Mapping[tuple[str, str], Score] = field(default_factory=dict)
-    predictions: Sequence[EvalPrediction] = ()
+    predictions: Sequence[Mapping[str, Any]] = ()
     # By slice how many of its episodes the model was trained on; without one that is not known
     seen_episodes: Mapping[str, int] = field(default_factory=dict)
 
@@ -439,7 +409,7 @@ def _rows_by_table(runs: Sequence[EvalRun]) -> dict[str, Any]:
         facts = {**vars(run), "created_at": datetime.now(UTC)}
         del facts["scores"], facts["predictions"], facts["seen_episodes"]
         rows["eval_runs"].append(facts)
-        rows["eval_predictions"] += [{"eval_run": run.eval_run, **vars(p)} for p in run.predictions]
+        rows["eval_predictions"] += [{"eval_run": run.eval_run, **p} for p in run.predictions]
         rows["eval_scores"] += [
             {
                 "eval_run": run.eval_run,

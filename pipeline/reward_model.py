@@ -161,7 +161,7 @@ def evaluation_step(lake: Lake, release: Release, run: str, *, always: bool = Fa
 
 def _curves(report: Report, entry: ScoredBenchmark) -> bytes:
     """Progress over time of some episodes; nothing where the benchmark has none."""
-    if entry.series is None or not len(entry.series.runs.target):
+    if entry.series is None or not len(entry.series.target):
         return b""
     return render(curves_figure(report, entry, varied_episodes(entry, EPISODES)))
 

@@ -24,8 +24,8 @@ from eval.benchmarks.question import (
 )
 from eval.metrics import errors, order
 from eval.metrics.order import correlation, mean_ranks
-from eval.metrics.score import Runs, mean_of, readable, worst_case
-from eval.scored import BenchmarkAnswers, ScoredBenchmark, Series
+from eval.metrics.score import Runs, mean_of
+from eval.scored import BenchmarkAnswers, ScoredBenchmark
 from ingest.sources.files import Source
 from training.progresslm import SourceRow, Text
 
@@ -231,8 +231,8 @@ def score(answers: BenchmarkAnswers) -> ScoredBenchmark:
     target = c.target[answerable]
     runs, _ = episodes.among(answerable).runs(c.predicted[answerable], target, target)
     read = episodes.sums(answerable & numeric, answerable)
-    voc_worst = order.voc(worst_case(runs))
-    voc = np.where(np.isnan(voc_worst), np.nan, np.nan_to_num(order.voc(readable(runs))))
+    voc_worst = order.voc(runs.worst)
+    voc = np.where(np.isnan(voc_worst), np.nan, np.nan_to_num(order.voc(runs.parsed)))
 
     # Distance of each number, and of each reference item, from the right one
     error = errors.score_error(c.predicted, c.target)
@@ -270,7 +270,7 @@ def score(answers: BenchmarkAnswers) -> ScoredBenchmark:
         "unparsable": int(unparsable.sum()),
         "without_order": int(np.isnan(voc_worst).sum()),
     }
-    return ScoredBenchmark(answers.benchmark, episodes.scored, measures, counts, Series(runs))
+    return ScoredBenchmark(answers.benchmark, episodes.scored, measures, counts, runs)
 
 
 def published_score(answers: BenchmarkAnswers) -> ScoredBenchmark:

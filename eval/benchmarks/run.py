@@ -44,7 +44,6 @@ from eval.runners.weightless import Goals, weightless_answers
 from eval.scored import (
     ALL,
     HELD_OUT_VERSION,
-    EvalPrediction,
     EvalRun,
     Predictor,
     ScoredBenchmark,
@@ -350,8 +349,8 @@ def _episodes_by_slice(questions: Sequence[Question]) -> dict[str, list[Episode]
 
 def _predictions(
     questions: Sequence[Question], lines: Mapping[str, PredictionLine], by_frame: bool
-) -> Iterator[EvalPrediction]:
-    """Answers as the lake keeps them: `frame_index` counts the questions about an episode, or is
+) -> Iterator[dict[str, Any]]:
+    """Rows of eval_predictions: `frame_index` counts the questions about an episode, or is
     the frame's number."""
     by_key = {q.key: q for q in questions if q.is_scored}
     # Of trajectories, where the benchmark has no episode numbers
@@ -364,16 +363,16 @@ def _predictions(
         number = numbers.setdefault((q.part, q.dataset, q.trajectory), len(numbers))
         episode = q.row.get("episode_index", number)
         frame = q.frame_index if by_frame else None
-        yield EvalPrediction(
-            q.dataset,
-            episode,
-            frame_index=frame_counts[q.dataset, episode] if frame is None else frame,
-            prediction=q.stated(line.response, line.value),
-            target=q.progress,
-            raw=line.response or line.error,
-            question=key if frame is None else None,
-            done=line.done,
-        )
+        yield {
+            "dataset": q.dataset,
+            "episode_index": episode,
+            "frame_index": frame_counts[q.dataset, episode] if frame is None else frame,
+            "prediction": q.stated(line.response, line.value),
+            "target": q.progress,
+            "raw": line.response or line.error,
+            "question": key if frame is None else None,
+            "done": line.done,
+        }
         frame_counts[q.dataset, episode] += 1
 
 

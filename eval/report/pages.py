@@ -128,7 +128,7 @@ def varied_episodes(entry: ScoredBenchmark, count: int = SHOWN) -> list[int]:
     """Episodes with answers, in turn of each split (or part), and there one of each kind of slices
     first."""
     assert entry.series is not None
-    with_answers = np.flatnonzero(entry.series.runs.lengths > 0).tolist()
+    with_answers = np.flatnonzero(entry.series.lengths > 0).tolist()
     slices = {k: entry.episodes[k].slices for k in with_answers}
 
     # The first episode of each kind of slices comes before all others
@@ -189,7 +189,7 @@ def _draw_curves(
     axis: Any, report: Report, entry: ScoredBenchmark, episode: int, key: tuple[str, ...]
 ) -> None:
     assert entry.series is not None
-    time, predicted, target = entry.series.of(episode)
+    time, predicted, target = entry.series.curve(episode)
     axis.plot(time, target, color=COLOURS[0], lw=1.5, label="label")
 
     # Ground truth is what the model's entry of the benchmark's second half is scored against
@@ -211,13 +211,13 @@ def _series_of(
     for entry in entries:
         place = entry.find(key)
         if entry.series is not None and place is not None:
-            yield entry.series.of(place)
+            yield entry.series.curve(place)
 
 
 def calibration_figure(entry: ScoredBenchmark) -> Figure:
     """Mean label in each tenth of the predictions, with its spread, and how many answers lie there."""
     assert entry.series is not None
-    runs = entry.series.runs
+    runs = entry.series
     readable = ~np.isnan(runs.predicted)
     predicted = runs.predicted[readable]
     target = runs.target[readable]
@@ -429,7 +429,7 @@ def captioned_pictures(report: Report) -> dict[str, tuple[str, bytes]]:
         figures["confusion.png"] = (title, confusion_figure(report.own[0]), report.own[0].benchmark)
     # The model's first entry with progress over time, if that holds any answer
     model_entry = next((entry for entry in report.own if entry.series is not None), None)
-    if model_entry and model_entry.series and len(model_entry.series.runs.target):
+    if model_entry and model_entry.series and len(model_entry.series.target):
         figures |= _figures_over_time(report, model_entry)
     if report.examples:
         figures["examples.png"] = (
