@@ -50,30 +50,30 @@ def is_finished(run: Sequence[Question]) -> bool:
     return (run[-1].progress or 0.0) >= FINISHED
 
 
-def questions_by_run(benchmark: str, lake: Lake, release: Release) -> list[list[Question]]:
-    """The questions about progress of each run of a split, in order of time; runs by dataset and
-    number."""
-    options = EvaluationOptions(benchmark=benchmark, part=(FAMILY,))
-    questions = procvqa.load(lake, release, options)
-    by_run = grouped(((q.dataset, q.trajectory), q) for q in questions)
-    return [sorted(run, key=lambda q: q.frame_index or 0) for _, run in sorted(by_run.items())]
-
-
 def held_out_runs(
-    lake: Lake, release: Release, limit: int | None = None
+    lake: Lake,
+    release: Release,
+    limit: int | None = None,
+    benchmarks: Sequence[str] = tuple(procvqa.SPLITS),
 ) -> list[Sequence[Question]]:
-    """The questions of the first `limit` runs of each test split that have two about progress, in order of time.
-
-    Raises BenchmarkError.
-    """
+    """The questions of the first `limit` runs of each benchmark's split that have two about progress, in order of time;
+    runs by dataset and number. Raises BenchmarkError."""
     runs: list[Sequence[Question]] = []
-    for benchmark, split in procvqa.SPLITS.items():
-        if release.paths(lake.workspace, split):
-            long_runs = [run for run in questions_by_run(benchmark, lake, release) if len(run) > 1]
-            runs += long_runs[:limit]
+    for benchmark in benchmarks:
+        if not release.paths(lake.workspace, procvqa.SPLITS[benchmark]):
+            continue
+        options = EvaluationOptions(benchmark=benchmark, part=(FAMILY,))
+        of_split = procvqa.load(lake, release, options)
+        by_run = grouped(((q.dataset, q.trajectory), q) for q in of_split)
+        in_order = (
+            sorted(run, key=lambda q: q.frame_index or 0) for _, run in sorted(by_run.items())
+        )
+        # A single question has no order
+        runs += [run for run in in_order if len(run) > 1][:limit]
     if not runs:
+        splits = " or ".join(procvqa.SPLITS[benchmark] for benchmark in benchmarks)
         raise BenchmarkError(
-            f"release {release.name} holds no run with two progress questions in its test splits"
+            f"release {release.name} holds no run with two progress questions in {splits}"
         )
     return runs
 
@@ -100,19 +100,15 @@ Window = tuple[tuple[PictureFile, ...], int, str]
 
 
 def probe_questions(lake: Lake, release: Release, options: EvaluationOptions) -> list[Question]:
-    """The questions about the first `limit` held-out runs. Raises BenchmarkError or ShardError."""
+    """The questions about the first `limit` runs of the split test_id. Raises BenchmarkError or ShardError."""
     con = open_for_users(lake.workspace, release.snapshot)
+    sql = (
+        "SELECT frame_index, progress FROM active_progress WHERE dataset = ? AND episode_index = ?"
+    )
     probes: list[Question] = []
-    for run in questions_by_run("procvqa-id", lake, release)[: options.limit]:
-        sql = "SELECT frame_index, progress FROM active_progress WHERE dataset = ? AND episode_index = ?"
+    for run in held_out_runs(lake, release, options.limit, ("procvqa-id",)):
         labels = dict(con.execute(sql, [run[0].dataset, int(run[0].trajectory)]).fetchall())
-        # A single question has no order to reverse
-        if len(run) > 1:
-            probes += _probes_of_run(run, labels)
-    if not probes:
-        raise BenchmarkError(
-            f"release {release.name} holds no run with two progress questions in its split test_id"
-        )
+        probes += _probes_of_run(run, labels)
     return probes
 
 
