@@ -23,7 +23,7 @@ from eval.metrics.outcomes import preference_measures, ranking_measures, success
 from eval.metrics.progress import progress_measures
 from eval.metrics.score import Measure, runs_of
 from eval.reward.scorer import best_threshold
-from eval.runners.weightless import REFERENCE, RUNNING
+from eval.runners.methods import REFERENCE, RUNNING
 from eval.scored import (
     BenchmarkAnswers,
     ResampledUnit,

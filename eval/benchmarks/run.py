@@ -24,10 +24,10 @@ from eval.benchmarks.question import (
     Question,
 )
 from eval.report.pages import Report, Stills, score_rows, write_report
-from eval.runners.api import Books
 from eval.runners.methods import (
     METHODS,
     VLM_BASELINES,
+    Goals,
     Method,
     Row,
     Shard,
@@ -36,11 +36,11 @@ from eval.runners.methods import (
     prompt_version,
     run_hash,
     run_settings,
+    weightless_answers,
 )
 from eval.runners.prompt import Runner, UnansweredError
 from eval.runners.prompt_folder import read_prompts
-from eval.runners.start import RunnerConfig, started_runner
-from eval.runners.weightless import Goals, weightless_answers
+from eval.runners.start import Books, RunnerConfig, started_runner
 from eval.scored import (
     ALL,
     HELD_OUT_VERSION,

@@ -17,7 +17,7 @@ from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
 from core.paths import ROOT, Workspace
-from eval.reward.overlay import LABEL, LINE, PANEL_PX, STEPS
+from eval.reward.video import LABEL, LINE, PANEL_PX, STEPS
 from pipeline.build import run_build
 from pipeline.config import source_build
 from tests.kits.browser_kit import SCRIPTS, Watched, served
