@@ -27,8 +27,8 @@ from eval.benchmarks.held_out import episode_questions
 from eval.benchmarks.question import Question
 from eval.reward.laptop import LaptopRunner
 from eval.reward.open import BATCH
+from eval.runners.methods import best_constant
 from eval.runners.prompt import Runner
-from eval.runners.weightless import best_constant
 from eval.within import predict
 from training.recipe import load_recipe
 from training.train import train

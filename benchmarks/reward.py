@@ -28,8 +28,7 @@ import torch
 from annotate.samples.procvqa import progress_question
 from benchmarks import true_size
 from benchmarks.harness import Figure, expect, measure
-from eval.reward.model import ModelScorer
-from eval.reward.open import BATCH
+from eval.reward.open import BATCH, ModelScorer
 from eval.reward.stream import StreamPicture, Window
 from eval.reward.video import open_clip, score_clip
 from eval.runners.local import ModelRunner

@@ -27,7 +27,7 @@ from eval.annotators.compare import TRUTH, Comparison, differences
 from eval.benchmarks.load import BENCHMARKS, score_predictions
 from eval.benchmarks.options import CHECKS, HELD_OUT, EvaluationOptions
 from eval.benchmarks.question import read_predictions
-from eval.scored import ALL, Evaluated, model_comparison, store_scores
+from eval.scored import ALL, model_comparison, store_scores
 from pipeline.comparison import (
     comparison_step,
     conclusions,
@@ -164,22 +164,21 @@ def eval_score(
 ) -> None:
     """Score a prediction file. Needs no workspace, and writes to one only with --store."""
     scored = score_predictions(benchmark, read_predictions(predictions), as_published)
-    scores = scored.scores()
     # Only stored scores need the lake: scoring a file works on a machine without a workspace
     if store:
         name = stored_as or predictions.stem
         settings = {"file": predictions.name, "as_published": as_published}
         lake = open_lake(space_at(common.workspace))
-        evaluated = Evaluated(name, scored, scores)
+        evaluated = replace(scored, model=name)
         run = store_scores(lake, evaluated, predictions.read_bytes(), settings)
         note(f"stored as {run}, model {name}")
     # The table shows the whole and its parts; JSON has every slice
     rows = [
         {"slice": part, "metric": metric} | score.__dict__
-        for (part, metric), score in scores.items()
+        for (part, metric), score in scored.scores.items()
         if part == ALL or part.startswith("part ")
     ]
-    show(rows, common.format, whole=scored.facts(scores))
+    show(rows, common.format, whole=scored.facts())
     say(", ".join(f"{n} {count_name.replace('_', ' ')}" for count_name, n in scored.counts.items()))
     for line in scored.notes:
         say(f"not scored: {line}")

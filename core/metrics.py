@@ -23,8 +23,7 @@ class Metric:
     that the benchmark has; where it has none of these, by the first of a report. compute: import
     path `module:name` of a function that gives float64 [episodes] or a Measure; empty: a benchmark
     computes the metric. unread: what that function takes for answers without a number: "worst"
-    ones, "as_said" (NaN), "parsed": left out, or "ordered": so, and constant answers have 0; empty:
-    it takes eval.metrics.progress.Answers.
+    ones, "parsed": left out, or "ordered": so, and constant answers have 0; empty: as they are (NaN).
     """
 
     name: str
@@ -121,7 +120,6 @@ METRICS = (
         'Matthews\' correlation of "at least 95 % is done" (-1..1)',
         shown_in=(REPORT, TERMINAL),
         compute=_errors("finished_mcc"),
-        unread="as_said",
     ),
     Metric(
         "voc_margin",

@@ -22,9 +22,9 @@ from eval.metrics import order
 from eval.metrics.errors import FINISHED
 from eval.metrics.outcomes import auc
 from eval.metrics.progress import progress_measures
-from eval.metrics.score import Measure, Runs, Score, answers_read, mean_of, worst_case
+from eval.metrics.score import Measure, Runs, Score, mean_of
 from eval.metrics.score import score as score_of
-from eval.scored import ALL, BenchmarkAnswers, Episodes, Evaluated, ScoredBenchmark
+from eval.scored import ALL, BenchmarkAnswers, Episodes, ScoredBenchmark
 from training.negatives.windows import differ
 from warehouse.lake import Lake
 from warehouse.lake.sql import open_for_users
@@ -50,30 +50,30 @@ def is_finished(run: Sequence[Question]) -> bool:
     return (run[-1].progress or 0.0) >= FINISHED
 
 
-def questions_by_run(benchmark: str, lake: Lake, release: Release) -> list[list[Question]]:
-    """The questions about progress of each run of a split, in order of time; runs by dataset and
-    number."""
-    options = EvaluationOptions(benchmark=benchmark, part=(FAMILY,))
-    questions = procvqa.load(lake, release, options)
-    by_run = grouped(((q.dataset, q.trajectory), q) for q in questions)
-    return [sorted(run, key=lambda q: q.frame_index or 0) for _, run in sorted(by_run.items())]
-
-
 def held_out_runs(
-    lake: Lake, release: Release, limit: int | None = None
+    lake: Lake,
+    release: Release,
+    limit: int | None = None,
+    benchmarks: Sequence[str] = tuple(procvqa.SPLITS),
 ) -> list[Sequence[Question]]:
-    """The questions of the first `limit` runs of each test split that have two about progress, in order of time.
-
-    Raises BenchmarkError.
-    """
+    """The questions of the first `limit` runs of each benchmark's split that have two about progress, in order of time;
+    runs by dataset and number. Raises BenchmarkError."""
     runs: list[Sequence[Question]] = []
-    for benchmark, split in procvqa.SPLITS.items():
-        if release.paths(lake.workspace, split):
-            long_runs = [run for run in questions_by_run(benchmark, lake, release) if len(run) > 1]
-            runs += long_runs[:limit]
+    for benchmark in benchmarks:
+        if not release.paths(lake.workspace, procvqa.SPLITS[benchmark]):
+            continue
+        options = EvaluationOptions(benchmark=benchmark, part=(FAMILY,))
+        of_split = procvqa.load(lake, release, options)
+        by_run = grouped(((q.dataset, q.trajectory), q) for q in of_split)
+        in_order = (
+            sorted(run, key=lambda q: q.frame_index or 0) for _, run in sorted(by_run.items())
+        )
+        # A single question has no order
+        runs += [run for run in in_order if len(run) > 1][:limit]
     if not runs:
+        splits = " or ".join(procvqa.SPLITS[benchmark] for benchmark in benchmarks)
         raise BenchmarkError(
-            f"release {release.name} holds no run with two progress questions in its test splits"
+            f"release {release.name} holds no run with two progress questions in {splits}"
         )
     return runs
 
@@ -84,7 +84,7 @@ def spread_to_last[T](items: Sequence[T], max_items: int) -> list[T]:
     return [items[round((k + 1) * len(items) / count) - 1] for k in range(count)]
 
 
-def main_slices(entries: Sequence[Evaluated]) -> list[str]:
+def main_slices(entries: Sequence[ScoredBenchmark]) -> list[str]:
     """All, and beside each other splits, or what was done to the pictures."""
     names = sorted({part for part, _ in entries[0].scores if ", " not in part})
     return [ALL, *(name for name in names if name.startswith(("part ", "split ")))]
@@ -100,19 +100,15 @@ Window = tuple[tuple[PictureFile, ...], int, str]
 
 
 def probe_questions(lake: Lake, release: Release, options: EvaluationOptions) -> list[Question]:
-    """The questions about the first `limit` held-out runs. Raises BenchmarkError or ShardError."""
+    """The questions about the first `limit` runs of the split test_id. Raises BenchmarkError or ShardError."""
     con = open_for_users(lake.workspace, release.snapshot)
+    sql = (
+        "SELECT frame_index, progress FROM active_progress WHERE dataset = ? AND episode_index = ?"
+    )
     probes: list[Question] = []
-    for run in questions_by_run("procvqa-id", lake, release)[: options.limit]:
-        sql = "SELECT frame_index, progress FROM active_progress WHERE dataset = ? AND episode_index = ?"
+    for run in held_out_runs(lake, release, options.limit, ("procvqa-id",)):
         labels = dict(con.execute(sql, [run[0].dataset, int(run[0].trajectory)]).fetchall())
-        # A single question has no order to reverse
-        if len(run) > 1:
-            probes += _probes_of_run(run, labels)
-    if not probes:
-        raise BenchmarkError(
-            f"release {release.name} holds no run with two progress questions in its split test_id"
-        )
+        probes += _probes_of_run(run, labels)
     return probes
 
 
@@ -168,12 +164,12 @@ def _video(
 PROBE_METRICS: dict[str, tuple[str, Callable[[Runs], np.ndarray]]] = {
     # Labels fall, or rise and fall: 1 for who looks; a clock has -1 and 0. (After GVL's reversed orders and RoboValue's
     # cycle-VOC.)
-    "reverse_voc": (REVERSED, lambda runs: order.voc(worst_case(runs))),
-    "cycle_voc": (CYCLED, lambda runs: order.voc(worst_case(runs))),
+    "reverse_voc": (REVERSED, lambda runs: order.voc(runs.worst)),
+    "cycle_voc": (CYCLED, lambda runs: order.voc(runs.worst)),
     "stall_drift": (FROZEN, order.stall_drift),
     "false_progress_rewound": (
         CYCLED,
-        lambda runs: order.claimed_progress(worst_case(runs), since=0.5),
+        lambda runs: order.claimed_progress(runs.worst, since=0.5),
     ),
     "false_progress_frozen": (FROZEN, order.claimed_progress),
 }
@@ -195,9 +191,7 @@ def probe_scores(answers: BenchmarkAnswers) -> ScoredBenchmark:
         # An episode has one video of most parts, and several stalls: their mean counts
         _, first = np.unique(of_video.number, return_index=True)
         of_episode = chosen.episodes.among(first)
-        measures[name] = mean_of(
-            of_episode.means(metric(runs)), of_episode.sums(*answers_read(runs).T)
-        )
+        measures[name] = mean_of(of_episode.means(metric(runs)), of_episode.sums(*runs.read.T))
     return answers.scored(measures)
 
 
@@ -276,8 +270,8 @@ def confusion_scores(answers: BenchmarkAnswers) -> ScoredBenchmark:
     The matrix is of the last answers of finished runs; wrong instructions claim progress at any moment of any run.
     """
     runs = answers.episodes
-    progress = _values_or_worst(answers)
     is_own = np.array(list(map(_is_own, answers.questions)))
+    progress = np.where(answers.is_read, answers.values, np.where(is_own, 0.0, 1.0))
     at_end = np.array([q.row["is_last"] and q.row["finished"] for q in answers.questions])
     own_task, other_task, claimed = (
         runs.means(np.where(chosen, progress, np.nan))
@@ -298,28 +292,21 @@ def confusion_scores(answers: BenchmarkAnswers) -> ScoredBenchmark:
         ),
         "false_progress_wrong_task": claimed,
     }
-    return answers.scored(
-        {name: mean_of(of_runs, answers.read) for name, of_runs in run_measures.items()}
-    )
+    measures = {name: mean_of(of_runs, answers.read) for name, of_runs in run_measures.items()}
+    return answers.scored(measures, cells=_matrix(answers, progress))
 
 
-def _values_or_worst(answers: BenchmarkAnswers) -> np.ndarray:
-    worst = [0.0 if _is_own(q) else 1.0 for q in answers.questions]
-    return np.where(answers.is_read, answers.values, worst)
-
-
-def matrix_scores(answers: BenchmarkAnswers) -> dict[tuple[str, str], Score]:
+def _matrix(answers: BenchmarkAnswers, progress: np.ndarray) -> dict[tuple[str, str], Score]:
     """The matrix as scores by ("video: TASK", "under: INSTRUCTION"): mean last answer to the finished runs of a task.
 
     Of a task that no run finished there is no row; pairs that do not truly differ are left out.
     """
-    pairs = zip(answers.questions, _values_or_worst(answers).tolist(), strict=True)
     cells = grouped(
-        ((VIDEO + q.row["video"], UNDER + q.row["instruction"]), progress)
-        for q, progress in pairs
+        ((VIDEO + q.row["video"], UNDER + q.row["instruction"]), value)
+        for q, value in zip(answers.questions, progress.tolist(), strict=True)
         if q.row["is_last"] and q.row["finished"]
     )
-    return {cell: score_of(mean_of(progress)) for cell, progress in cells.items()}
+    return {cell: score_of(mean_of(values)) for cell, values in cells.items()}
 
 
 # Robustness
@@ -487,9 +474,8 @@ def robustness_scores(answers: BenchmarkAnswers) -> ScoredBenchmark:
     What each part loses against `clean` is in `voc_drop`, `mae_rise`, `end_error_rise` and `success_auc_drop`.
     """
     shown_episodes = answers.episodes
-    series = answers.series
-    runs = series.runs
-    measures = progress_measures(runs, series.elapsed)
+    runs = answers.series
+    measures = progress_measures(runs)
 
     keys = [run.key for run in shown_episodes.scored]
     places = {key: k for k, key in enumerate(keys)}
@@ -511,10 +497,10 @@ def robustness_scores(answers: BenchmarkAnswers) -> ScoredBenchmark:
         best = np.fmax.reduceat(runs.predicted, runs.starts[:-1])
         best[[success is None for success in outcome]] = np.nan
         measures["success_auc"] = auc(
-            best, np.array([success is True for success in outcome]), answers_read(runs)
+            best, np.array([success is True for success in outcome]), runs.read
         )
         measures["success_auc_drop"] = _auc_loss(measures["success_auc"], clean, changed)
-    return answers.scored(measures, series=series)
+    return answers.scored(measures, series=runs)
 
 
 def _auc_loss(measure: Measure, clean: np.ndarray, changed: np.ndarray) -> Measure:

@@ -6,7 +6,9 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from itertools import chain, product
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,42 +45,30 @@ class ResampledUnit:
 
 
 @dataclass(frozen=True)
-class Series:
-    """Progress answers of each episode, and the share of its time gone by at each, where that is
-    known [n]."""
-
-    runs: Runs
-    elapsed: np.ndarray | None = None
-
-    def of(self, episode: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(time, predicted, target) of an episode, [t] each; without times the answers are spread evenly."""
-        span = slice(*self.runs.starts[episode : episode + 2])
-        predicted = self.runs.predicted[span]
-        time = np.linspace(0, 1, len(predicted)) if self.elapsed is None else self.elapsed[span]
-        return time, predicted, self.runs.target[span]
-
-
-@dataclass(frozen=True)
 class ScoredBenchmark:
-    """Measures over the same episodes, in order; `counts` says how many rows there were and what became of them,
-    `notes` what is not scored, and why."""
+    """Measures over the same episodes, in order, of the answers of `model`, which may be a baseline; `counts` says how
+    many rows there were and what became of them, `notes` what is not scored, and why. `cells`: more scores, those of a
+    matrix."""
 
     benchmark: str
     episodes: tuple[ResampledUnit, ...]
     measures: Mapping[str, Measure]
     counts: Mapping[str, int]
-    series: Series | None = None
+    series: Runs | None = None
     notes: tuple[str, ...] = ()
+    cells: Mapping[tuple[str, str], Score] = field(default_factory=dict)
+    model: str = ""
 
+    @cached_property
     def scores(self) -> dict[tuple[str, str], Score]:
-        """By (slice, metric): `all`, then every slice."""
+        """By (slice, metric): `all`, then every slice, then the cells."""
         by_slice_and_metric = {(ALL, name): s for name, s in scores(self.measures).items()}
         # A metric that no episode of a slice counts for has no score there
         for part, members in self.slices():
             chosen = {name: m.of(members) for name, m in self.measures.items()}
             counted_measures = {name: m for name, m in chosen.items() if m.counted.any()}
             by_slice_and_metric |= {(part, name): s for name, s in scores(counted_measures).items()}
-        return by_slice_and_metric
+        return {**by_slice_and_metric, **self.cells}
 
     def slices(self) -> Iterator[tuple[str, np.ndarray]]:
         """(name, numbers of its episodes), sorted."""
@@ -91,9 +81,9 @@ class ScoredBenchmark:
         """The number of an episode."""
         return next((k for k, e in enumerate(self.episodes) if e.key == key), None)
 
-    def facts(self, scores: Mapping[tuple[str, str], Score]) -> dict[str, Any]:
+    def facts(self) -> dict[str, Any]:
         """For scripts: metrics in all, the same by slice, and counts."""
-        by_part = grouped((part, (name, s.__dict__)) for (part, name), s in scores.items())
+        by_part = grouped((part, (name, s.__dict__)) for (part, name), s in self.scores.items())
         slices = {part: dict(named_scores) for part, named_scores in by_part.items()}
         everything = slices.pop(ALL, {})
         facts = {
@@ -103,19 +93,6 @@ class ScoredBenchmark:
             "slices": slices,
         }
         return facts | ({"notes": list(self.notes)} if self.notes else {})
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """One model, or baseline, on one benchmark, with its scores by (slice, metric)."""
-
-    model: str
-    scored: ScoredBenchmark
-    scores: Mapping[tuple[str, str], Score]
-
-    @property
-    def benchmark(self) -> str:
-        return self.scored.benchmark
 
 
 @dataclass(frozen=True)
@@ -283,11 +260,12 @@ class BenchmarkAnswers(NamedTuple):
         return np.array(list(facts), np.float64)
 
     @property
-    def series(self) -> Series:
+    def series(self) -> Runs:
         """Answers over the time of each episode."""
         frames = self.column("frame_index")
         runs, order = self.episodes.runs(self.values, self.column("progress"), frames)
-        return Series(runs, (frames / np.maximum(self.column("num_frames") - 1, 1))[order])
+        elapsed = frames / np.maximum(self.column("num_frames") - 1, 1)
+        return replace(runs, elapsed=elapsed[order])
 
     @property
     def success_scores(self) -> np.ndarray:
@@ -314,8 +292,9 @@ class BenchmarkAnswers(NamedTuple):
         self,
         measures: Mapping[str, Measure],
         is_read: np.ndarray | None = None,
-        series: Series | None = None,
+        series: Runs | None = None,
         notes: tuple[str, ...] = (),
+        cells: Mapping[tuple[str, str], Score] = MappingProxyType({}),
         **counts: int,
     ) -> ScoredBenchmark:
         """Measures with their coverage and counts; `is_read`: bool [n], which could be read: by default the shares."""
@@ -329,7 +308,7 @@ class BenchmarkAnswers(NamedTuple):
         }
         measures = {**measures, "coverage": coverage}
         return ScoredBenchmark(
-            self.benchmark, self.episodes.scored, measures, all_counts, series, notes
+            self.benchmark, self.episodes.scored, measures, all_counts, series, notes, cells
         )
 
 
@@ -351,12 +330,13 @@ class Predictor(NamedTuple):
     seen: SeenEpisodes = NOTHING_SEEN
     lines: Mapping[str, PredictionLine] | None = None
 
-    def answers(self, view: ScoredView, of_all: bool) -> BenchmarkAnswers:
-        """To the questions of a view that were answered; `of_all`: to all."""
+    def scored(self, view: ScoredView, of_all: bool) -> ScoredBenchmark:
+        """By the questions of a view that were answered; `of_all`: by all."""
         lines = self.lines or {}
         chosen = [q for q in view.questions if of_all or q.key in lines]
         answered = [lines.get(q.key, PredictionLine(q.key, {})) for q in chosen]
-        return BenchmarkAnswers.of(view.name, chosen, answered)
+        scored = view.score(BenchmarkAnswers.of(view.name, chosen, answered))
+        return replace(scored, model=self.name)
 
 
 def length_slice(seconds: float) -> str:
@@ -376,24 +356,9 @@ def eval_run_id(model: str, benchmark: str, release_hash: str) -> str:
 
 
 @dataclass(frozen=True)
-class EvalPrediction:
-    """A row of eval_predictions, whose columns core.tables describes."""
-
-    dataset: str
-    episode_index: int
-    frame_index: int
-    prediction: float | None  # None where the answer could not be read
-    target: float | None = None
-    raw: str | None = None
-    question: str | None = None
-    done: float | None = None
-    content_hash: str | None = None
-
-
-@dataclass(frozen=True)
 class EvalRun:
-    """A row of eval_runs with its predictions, and its scores by (slice, metric). `config` is JSON: all that the
-    predictions depend on beside model and code."""
+    """A row of eval_runs with its predictions, rows of eval_predictions, and its scores by (slice, metric). `config` is
+    JSON: all that the predictions depend on beside model and code."""
 
     eval_run: str
     model: str
@@ -402,7 +367,7 @@ class EvalRun:
     code_version: str
     release: str | None = None
     scores: Mapping[tuple[str, str], Score] = field(default_factory=dict)
-    predictions: Sequence[EvalPrediction] = ()
+    predictions: Sequence[Mapping[str, Any]] = ()
     # By slice how many of its episodes the model was trained on; without one that is not known
     seen_episodes: Mapping[str, int] = field(default_factory=dict)
 
@@ -444,7 +409,7 @@ def _rows_by_table(runs: Sequence[EvalRun]) -> dict[str, Any]:
         facts = {**vars(run), "created_at": datetime.now(UTC)}
         del facts["scores"], facts["predictions"], facts["seen_episodes"]
         rows["eval_runs"].append(facts)
-        rows["eval_predictions"] += [{"eval_run": run.eval_run, **vars(p)} for p in run.predictions]
+        rows["eval_predictions"] += [{"eval_run": run.eval_run, **p} for p in run.predictions]
         rows["eval_scores"] += [
             {
                 "eval_run": run.eval_run,
@@ -459,7 +424,7 @@ def _rows_by_table(runs: Sequence[EvalRun]) -> dict[str, Any]:
 
 
 def store_scores(
-    lake: Lake, evaluated: Evaluated, predictions: bytes, settings: Mapping[str, Any]
+    lake: Lake, evaluated: ScoredBenchmark, predictions: bytes, settings: Mapping[str, Any]
 ) -> str:
     """Keep a prediction file and its scores; returns the eval_run. The same file under the same name replaces itself.
 
@@ -474,7 +439,7 @@ def store_scores(
         **settings,
         "predictions": str(path.relative_to(lake.workspace.root)),
         "resamples": RESAMPLES,
-        "counts": dict(evaluated.scored.counts),
+        "counts": dict(evaluated.counts),
     }
     run = EvalRun(
         eval_run,

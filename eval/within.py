@@ -160,7 +160,7 @@ class HeldOutScorer:
         values = [predicted[k % parts][k // parts] for k in range(len(self.episodes))]
         questions = list(chain(*self.episodes))
         answers = BenchmarkAnswers.by_values(HELD_OUT, questions, np.array(list(chain(*values))))
-        measured = scores(progress_measures(answers.series.runs))
+        measured = scores(progress_measures(answers.series))
         chosen = {name: float(measured[name].value) for name in METRICS}
         return {name: value for name, value in chosen.items() if not np.isnan(value)}
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import batched, groupby
+from typing import Any
 
 from annotate.samples.procvqa import task_text
 from core.domain.episode import Episode
@@ -17,7 +18,7 @@ from eval.reward.open import ScorerConfig, open_scorer
 from eval.reward.scorer import UNSEEN, Reward, Scorer
 from eval.reward.stream import Moment, Robot
 from eval.reward.video import AT_ONCE, SCORE_FPS, RunClip
-from eval.scored import EvalPrediction, EvalRun, add_predictions, drop_predictions
+from eval.scored import EvalRun, add_predictions, drop_predictions
 from ingest.episode import EpisodeData, EpisodeRecord
 from ingest.media.frames import Picture
 from ingest.reasons import DataError
@@ -85,8 +86,8 @@ def score_episodes(
         add_predictions(lake, f"rewards of {part[0].dataset}:{part[0].chunk}", rewards)
         num_scored = num_scored + len(part)
         moments = moments + len(predictions)
-        failures += sum(p.prediction is None for p in predictions)
-        unsure += sum(p.prediction is not None and p.raw == UNSEEN for p in predictions)
+        failures += sum(p["prediction"] is None for p in predictions)
+        unsure += sum(p["prediction"] is not None and p["raw"] == UNSEEN for p in predictions)
         on_episodes(num_scored, len(episodes))
     return ScoredEpisodes(run, len(episodes), len(todo), moments, failures, unsure)
 
@@ -99,22 +100,10 @@ def _groups(episodes: Sequence[Episode]) -> Iterator[tuple[Episode, ...]]:
 
 def _rewards(
     lake: Lake, scorer: Scorer, episodes: Sequence[Episode], score_fps: float
-) -> list[EvalPrediction]:
-    """A model's rewards for some episodes of a chunk; their moments are scored together as they come."""
-    predictions: list[EvalPrediction] = []
-
-    def add(e: Episode, frame_index: int, reward: Reward) -> None:
-        rewards = {
-            "prediction": reward.progress,
-            "done": reward.done,
-            "raw": reward.failure or reward.unsure,
-        }
-        predictions.append(
-            EvalPrediction(
-                e.dataset, e.episode_index, frame_index, **rewards, content_hash=e.content_hash
-            )
-        )
-
+) -> list[dict[str, Any]]:
+    """A model's rewards for some episodes of a chunk, rows of eval_predictions; moments are scored together as they
+    come."""
+    predictions: list[dict[str, Any]] = []
     first = episodes[0]
     source = MeasuredSource(lake, built(lake, first.dataset).source(lake.workspace.sources))
     records = {
@@ -131,9 +120,19 @@ def _rewards(
         rewards = iter(scorer.score([m for _, m in part if isinstance(m, Moment)]))
         for e, m in part:
             if isinstance(m, Moment):
-                add(e, m.frame_index, next(rewards))
+                frame_index, reward = m.frame_index, next(rewards)
             else:
-                add(e, m[0], Reward(scorer.source, None, failure=m[1]))
+                frame_index, reward = m[0], Reward(scorer.source, None, failure=m[1])
+            row = {
+                "dataset": e.dataset,
+                "episode_index": e.episode_index,
+                "frame_index": frame_index,
+                "prediction": reward.progress,
+                "done": reward.done,
+                "raw": reward.failure or reward.unsure,
+                "content_hash": e.content_hash,
+            }
+            predictions.append(row)
     return predictions
 
 

@@ -15,7 +15,7 @@ from eval.benchmarks.run import Evaluation, evaluate_benchmark
 from eval.report.pages import Report, curves_figure, varied_episodes
 from eval.reward.open import BATCH
 from eval.runners.start import RunnerConfig, located_runner
-from eval.scored import Evaluated, eval_run_id
+from eval.scored import ScoredBenchmark, eval_run_id
 from eval.within import calibrate_checkpoint, scorer_of
 from pipeline.model_check import merge_adapter
 from pipeline.outcome import StepOutcome
@@ -159,9 +159,9 @@ def evaluation_step(lake: Lake, release: Release, run: str, *, always: bool = Fa
     return outcome
 
 
-def _curves(report: Report, entry: Evaluated) -> bytes:
+def _curves(report: Report, entry: ScoredBenchmark) -> bytes:
     """Progress over time of some episodes; nothing where the benchmark has none."""
-    if entry.scored.series is None or not len(entry.scored.series.runs.target):
+    if entry.series is None or not len(entry.series.target):
         return b""
     return render(curves_figure(report, entry, varied_episodes(entry, EPISODES)))
 

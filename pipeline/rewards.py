@@ -12,9 +12,8 @@ from core.files import whole_file
 from core.names import LATEST
 from core.paths import Workspace
 from eval.reward.open import ModelOptions, ScorerConfig, ScorerOptions, open_scorer
-from eval.reward.overlay import write_overlay
 from eval.reward.stream import RewardError, Window
-from eval.reward.video import Row, RunClip, open_clip, score_clip
+from eval.reward.video import Row, RunClip, open_clip, score_clip, write_overlay
 from pipeline.models import model_folder
 from training.folder import ModelError, TrainingError
 

@@ -101,12 +101,12 @@ class AnnotatorComparison:
     @cached_property
     def scored(self) -> ScoredBenchmark:
         view = ScoredView(self.benchmark, self.questions, label_scores)
-        return view.score(Predictor(self.model, {}, lines=self.lines).answers(view, of_all=True))
+        return Predictor(self.model, {}, lines=self.lines).scored(view, of_all=True)
 
     @cached_property
     def scores(self) -> dict[tuple[str, str], Score]:
         """By (slice, metric)."""
-        return self.scored.scores()
+        return self.scored.scores
 
     @property
     def coverage(self) -> float:

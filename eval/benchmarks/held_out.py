@@ -23,10 +23,9 @@ from eval.metrics.outcomes import preference_measures, ranking_measures, success
 from eval.metrics.progress import progress_measures
 from eval.metrics.score import Measure, runs_of
 from eval.reward.scorer import best_threshold
-from eval.runners.weightless import REFERENCE, RUNNING
+from eval.runners.methods import REFERENCE, RUNNING
 from eval.scored import (
     BenchmarkAnswers,
-    Evaluated,
     ResampledUnit,
     ScoredBenchmark,
     ScoredView,
@@ -184,7 +183,7 @@ def views(questions: Sequence[Question]) -> list[ScoredView]:
     ]
 
 
-def main_slices(entries: Sequence[Evaluated]) -> list[str]:
+def main_slices(entries: Sequence[ScoredBenchmark]) -> list[str]:
     """The slices that a summary shows: the splits, and the runs that went wrong in each."""
     scored = chain.from_iterable(entry.scores for entry in entries)
     names = sorted({part for part, _ in scored})
@@ -221,11 +220,10 @@ def score(answers: BenchmarkAnswers) -> ScoredBenchmark:
     tells."""
     threshold = _threshold(answers)
     test = answers.tested
-    series = test.series
-    runs = series.runs
+    runs = test.series
     spans = [slice(*span) for span in pairwise(runs.starts)]
     episodes = test.by_episode
-    measures = progress_measures(runs, series.elapsed)
+    measures = progress_measures(runs)
     # Pairs of runs of one task and split; the frames of their parts are the numbers of an episode's moments
     compared = [
         ComparedRun(
@@ -243,7 +241,7 @@ def score(answers: BenchmarkAnswers) -> ScoredBenchmark:
     predicted = {r.key: runs.predicted[span] for r, span in zip(compared, spans, strict=True)}
     pairs = draw_pairs(compared, PAIRS, PAIR_SEED)
     measures |= preference_measures(pairs, predicted, list(predicted))
-    return test.scored(measures | _outcome_measures(test, spans, threshold), series=series)
+    return test.scored(measures | _outcome_measures(test, spans, threshold), series=runs)
 
 
 def _outcome_measures(
@@ -272,7 +270,7 @@ def rank(answers: BenchmarkAnswers) -> ScoredBenchmark:
     What is resampled is tasks, since the runs of one are compared with each other.
     """
     test = answers.tested
-    runs = test.series.runs
+    runs = test.series
     by_task = grouped(
         ((q.part, q.dataset, q.facts["same_as"] or task_text(q.goal or None)), end - 1)
         for q, end in zip(test.by_episode, runs.starts[1:], strict=True)

@@ -21,8 +21,7 @@ from eval.benchmarks.question import (
     Question,
     read_row,
 )
-from eval.metrics.score import Score
-from eval.scored import ALL, BenchmarkAnswers, Evaluated, ScoredBenchmark, ScoredView
+from eval.scored import ALL, BenchmarkAnswers, ScoredBenchmark, ScoredView
 from warehouse.lake import Lake
 from warehouse.releases.release import Release
 
@@ -37,8 +36,8 @@ class Benchmark:
     `default`: of `parts`, where none is asked for. `question`: of a row that a prediction file carries; without it
     answers are compared with one another, and one that is missing counts as unread. `published`: as its authors' own
     code counts. `views`: the names and truths that the same answers are scored under; None: its own alone. `by_frame`:
-    an answer is about a frame of a recording, and a newer evaluation of a model replaces an older one. `cells`: more
-    scores, those of a matrix. A report shows the `main_slices` of its entries, and, with `has_examples`, pictures.
+    an answer is about a frame of a recording, and a newer evaluation of a model replaces an older one. A report shows
+    the `main_slices` of its entries, and, with `has_examples`, pictures.
     """
 
     parts: tuple[str, ...]
@@ -52,8 +51,7 @@ class Benchmark:
     views: Callable[[Sequence[Question]], list[ScoredView]] | None = None
     by_frame: bool = False
     without: tuple[str, ...] = ()  # baselines that do not stand beside it
-    cells: Callable[[BenchmarkAnswers], Mapping[tuple[str, str], Score]] = lambda answers: {}
-    main_slices: Callable[[Sequence[Evaluated]], Sequence[str]] = lambda entries: (ALL,)
+    main_slices: Callable[[Sequence[ScoredBenchmark]], Sequence[str]] = lambda entries: (ALL,)
     has_examples: bool = False
 
     def views_of(self, name: str, questions: Sequence[Question]) -> list[ScoredView]:
@@ -120,7 +118,6 @@ BENCHMARKS = {
         (),
         probes.confusion_scores,
         of_release=probes.confusion_questions,
-        cells=probes.matrix_scores,
         main_slices=probes.main_slices,
     ),
     "robustness": Benchmark(

@@ -288,7 +288,7 @@ def score(answers: BenchmarkAnswers, embedded: Embed = similarity.embed) -> Scor
             measures |= family_measures
         else:
             series = chosen.series
-            measures |= progress_measures(series.runs, series.elapsed)
+            measures |= progress_measures(series)
     return answers.scored(measures, readable, series, **counts)
 
 

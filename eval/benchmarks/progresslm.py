@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -24,8 +24,8 @@ from eval.benchmarks.question import (
 )
 from eval.metrics import errors, order
 from eval.metrics.order import correlation, mean_ranks
-from eval.metrics.score import Runs, mean_of, readable, worst_case
-from eval.scored import BenchmarkAnswers, ScoredBenchmark, Series
+from eval.metrics.score import Runs, mean_of
+from eval.scored import BenchmarkAnswers, ScoredBenchmark
 from ingest.sources.files import Source
 from training.progresslm import SourceRow, Text
 
@@ -198,48 +198,41 @@ def _parsed(line: PredictionLine, tagged: bool, takes_nan: bool) -> Parsed:
     return reply.score if is_number else None, reply.ref, reply.score_is_na
 
 
-class _Columns(NamedTuple):
-    """What answers say and what is right, float64 [n]; NaN: nothing. `refused`: bool [n], n/a was said."""
+def _columns(parsed: Sequence[Parsed]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Scores and references that answers state, float64 [n], NaN: none; bool [n]: n/a was said."""
+    predicted, reference, refused = np.array(parsed, np.float64).T
+    return predicted, reference, refused > 0
 
-    predicted: np.ndarray
-    reference: np.ndarray
-    refused: np.ndarray
-    target: np.ndarray
-    right: np.ndarray
-    demo_size: np.ndarray
 
-    @classmethod
-    def of(cls, answers: BenchmarkAnswers, parsed: Sequence[Parsed]) -> "_Columns":
-        predicted, reference, refused = np.array(parsed, np.float64).T
-        demo_size = np.array([len(q.shares) for q in answers.questions], np.float64)
-        target, right = answers.column("progress"), answers.column("reference")
-        return cls(predicted, reference, refused > 0, target, right, demo_size)
+def _demo_sizes(answers: BenchmarkAnswers) -> np.ndarray:
+    return np.array([len(q.shares) for q in answers.questions], np.float64)
 
 
 def score(answers: BenchmarkAnswers) -> ScoredBenchmark:
     """Unanswered questions count as wrong as can be, episodes without any order as 0, refusals
     apart from rubbish."""
-    c = _Columns.of(
-        answers, [_parsed(x, _has_tags(x.response), takes_nan=False) for x in answers.lines]
+    predicted, reference, refused = _columns(
+        [_parsed(x, _has_tags(x.response), takes_nan=False) for x in answers.lines]
     )
+    target, right = answers.column("progress"), answers.column("reference")
     episodes = answers.episodes
-    answerable = ~np.isnan(c.target)
-    numeric = ~np.isnan(c.predicted)
-    unparsable = ~numeric & ~c.refused
+    answerable = ~np.isnan(target)
+    numeric = ~np.isnan(predicted)
+    unparsable = ~numeric & ~refused
 
     # Order within each recording: the order of answers within an episode makes no difference
-    target = c.target[answerable]
-    runs, _ = episodes.among(answerable).runs(c.predicted[answerable], target, target)
+    labels = target[answerable]
+    runs, _ = episodes.among(answerable).runs(predicted[answerable], labels, labels)
     read = episodes.sums(answerable & numeric, answerable)
-    voc_worst = order.voc(worst_case(runs))
-    voc = np.where(np.isnan(voc_worst), np.nan, np.nan_to_num(order.voc(readable(runs))))
+    voc_worst = order.voc(runs.worst)
+    voc = np.where(np.isnan(voc_worst), np.nan, np.nan_to_num(order.voc(runs.parsed)))
 
     # Distance of each number, and of each reference item, from the right one
-    error = errors.score_error(c.predicted, c.target)
+    error = errors.score_error(predicted, target)
     worst_error = errors.errors_with_missing(error, answerable)
-    has_reference = ~np.isnan(c.right)
-    reference_read = ~np.isnan(c.reference)
-    reference_error = errors.reference_error(c.reference, c.right, c.demo_size)
+    has_reference = ~np.isnan(right)
+    reference_read = ~np.isnan(reference)
+    reference_error = errors.reference_error(reference, right, _demo_sizes(answers))
     worst_reference_error = errors.errors_with_missing(reference_error, has_reference)
     mean = episodes.mean
     everywhere = answers.everywhere
@@ -251,13 +244,13 @@ def score(answers: BenchmarkAnswers) -> ScoredBenchmark:
         "score_error_episodes": mean_of(episodes.means(worst_error), read),
         "ref_error": mean(worst_reference_error, has_reference, reference_read),
         "ref_error_parsed": mean(reference_error, has_reference, reference_read),
-        "na_recall": mean(c.refused, ~answerable, ~unparsable),
+        "na_recall": mean(refused, ~answerable, ~unparsable),
         "na_recall_reference": mean(~numeric, ~answerable, ~unparsable),
-        "afrr": mean(c.refused, answerable, ~unparsable),
+        "afrr": mean(refused, answerable, ~unparsable),
         "unparsable": mean(unparsable, everywhere, ~unparsable),
         # Is a question that has no answer told from one that has?
         "answerability": episodes.confusion(
-            c.refused, ~answerable, everywhere, ~unparsable, errors.balanced_accuracy
+            refused, ~answerable, everywhere, ~unparsable, errors.balanced_accuracy
         ),
         "coverage": mean(numeric, answerable, numeric),
     }
@@ -266,31 +259,32 @@ def score(answers: BenchmarkAnswers) -> ScoredBenchmark:
         "episodes": len(episodes.scored),
         "answerable": int(answerable.sum()),
         "numbers": int((answerable & numeric).sum()),
-        "refusals": int(c.refused.sum()),
+        "refusals": int(refused.sum()),
         "unparsable": int(unparsable.sum()),
         "without_order": int(np.isnan(voc_worst).sum()),
     }
-    return ScoredBenchmark(answers.benchmark, episodes.scored, measures, counts, Series(runs))
+    return ScoredBenchmark(answers.benchmark, episodes.scored, measures, counts, runs)
 
 
 def published_score(answers: BenchmarkAnswers) -> ScoredBenchmark:
     """As `metric.py` of the release: a whole file is of one form, scores are cut off to whole percent, what is no
     number is left out."""
     tagged = _is_tagged(answers.lines)
-    c = _Columns.of(answers, [_parsed(x, tagged, takes_nan=True) for x in answers.lines])
+    stated, reference, _ = _columns([_parsed(x, tagged, takes_nan=True) for x in answers.lines])
+    target, right = answers.column("progress"), answers.column("reference")
     episodes = answers.episodes
     # As its runner wrote them: whole percentages, cut off, so that 0.57 becomes 0.56
-    predicted = np.trunc(c.predicted * 100) / 100
-    answerable = ~np.isnan(c.target)
+    predicted = np.trunc(stated * 100) / 100
+    answerable = ~np.isnan(target)
     numeric = answerable & ~np.isnan(predicted)
     # May exceed 1
-    score_error = np.abs(predicted - c.target) / np.maximum(c.target, 1 - c.target)
-    has_reference = ~np.isnan(c.right)
-    both_references = has_reference & ~np.isnan(c.reference)
-    reference_error = published_reference_error(c.reference, c.right, c.demo_size)
+    score_error = np.abs(predicted - target) / np.maximum(target, 1 - target)
+    has_reference = ~np.isnan(right)
+    both_references = has_reference & ~np.isnan(reference)
+    reference_error = published_reference_error(reference, right, _demo_sizes(answers))
 
-    target = c.target[numeric]
-    runs, _ = episodes.among(numeric).runs(predicted[numeric], target, target)
+    labels = target[numeric]
+    runs, _ = episodes.among(numeric).runs(predicted[numeric], labels, labels)
     read = episodes.sums(numeric, answerable)
     read_references = episodes.sums(both_references, has_reference)
     unasked = episodes.sums(~answerable, ~answerable)

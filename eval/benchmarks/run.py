@@ -24,10 +24,10 @@ from eval.benchmarks.question import (
     Question,
 )
 from eval.report.pages import Report, Stills, score_rows, write_report
-from eval.runners.api import Books
 from eval.runners.methods import (
     METHODS,
     VLM_BASELINES,
+    Goals,
     Method,
     Row,
     Shard,
@@ -36,18 +36,17 @@ from eval.runners.methods import (
     prompt_version,
     run_hash,
     run_settings,
+    weightless_answers,
 )
 from eval.runners.prompt import Runner, UnansweredError
 from eval.runners.prompt_folder import read_prompts
-from eval.runners.start import RunnerConfig, started_runner
-from eval.runners.weightless import Goals, weightless_answers
+from eval.runners.start import Books, RunnerConfig, started_runner
 from eval.scored import (
     ALL,
     HELD_OUT_VERSION,
-    EvalPrediction,
     EvalRun,
-    Evaluated,
     Predictor,
+    ScoredBenchmark,
     ScoredView,
     eval_run_id,
     store_evaluations,
@@ -69,7 +68,7 @@ class Evaluation:
     run: str
     predictions: Path
     settings: Mapping[str, Any]
-    entries: tuple[Evaluated, ...] = ()
+    entries: tuple[ScoredBenchmark, ...] = ()
     report: Report | None = None
     page: Path | None = None  # the report, written
     notes: tuple[str, ...] = ()  # baselines that gave no answer, and why
@@ -81,7 +80,7 @@ class Evaluation:
 
     def facts(self) -> dict[str, Any]:
         """For scripts: metrics, slices and counts by model or baseline."""
-        return {e.model: e.scored.facts(e.scores) for e in self.entries}
+        return {e.model: e.facts() for e in self.entries}
 
 
 def evaluate_benchmark(
@@ -143,16 +142,16 @@ def evaluate_benchmark(
         return Evaluation(run, out, settings)
 
     goals = goal_pictures(lake, release) if release else {}
-    entries: list[Evaluated] = []
+    entries: list[ScoredBenchmark] = []
     for view in benchmark.views_of(options.benchmark, questions):
         baselines = _weightless(benchmark, view, goals, settings)
         for predictor in filter(lambda p: p.lines, [*answers, *baselines]):
-            entries.append(_scored(predictor, view, benchmark))
+            entries.append(predictor.scored(view, of_all=benchmark.question is None))
             _store(lake, entries[-1], predictor, release, view.questions, benchmark)
 
     if benchmark.by_frame and release:
         run = eval_run_id(runner.model, options.benchmark, release.config_hash)
-    notes += entries[0].scored.notes
+    notes += entries[0].notes
     about_model = _about_model(card, seen, of_release, questions)
     summary = _asked_text(options, questions)
     report = report_on(benchmark, summary, entries, questions, settings, [*about_model, *notes])
@@ -279,18 +278,12 @@ def _value_line(key: str, value: float) -> PredictionLine:
     return PredictionLine(key, {}, value=value)
 
 
-# Scoring and storing
-
-
-def _scored(predictor: Predictor, view: ScoredView, benchmark: Benchmark) -> Evaluated:
-    answers = predictor.answers(view, of_all=benchmark.question is None)
-    scored = view.score(answers)
-    return Evaluated(predictor.name, scored, {**scored.scores(), **benchmark.cells(answers)})
+# Storing
 
 
 def _store(
     lake: Lake,
-    entry: Evaluated,
+    entry: ScoredBenchmark,
     predictor: Predictor,
     release: Release | None,
     questions: Sequence[Question],
@@ -305,7 +298,7 @@ def _store(
         eval_run = eval_run_id(entry.model, entry.benchmark, release_hash)
         code_version = HELD_OUT_VERSION
     # Rankings are of the same answers as progress: they have none of their own
-    has_answers = entry.scored.series is not None or not benchmark.by_frame
+    has_answers = entry.series is not None or not benchmark.by_frame
     lines = (predictor.lines or {}) if has_answers else {}
     run = EvalRun(
         eval_run,
@@ -356,8 +349,8 @@ def _episodes_by_slice(questions: Sequence[Question]) -> dict[str, list[Episode]
 
 def _predictions(
     questions: Sequence[Question], lines: Mapping[str, PredictionLine], by_frame: bool
-) -> Iterator[EvalPrediction]:
-    """Answers as the lake keeps them: `frame_index` counts the questions about an episode, or is
+) -> Iterator[dict[str, Any]]:
+    """Rows of eval_predictions: `frame_index` counts the questions about an episode, or is
     the frame's number."""
     by_key = {q.key: q for q in questions if q.is_scored}
     # Of trajectories, where the benchmark has no episode numbers
@@ -370,16 +363,16 @@ def _predictions(
         number = numbers.setdefault((q.part, q.dataset, q.trajectory), len(numbers))
         episode = q.row.get("episode_index", number)
         frame = q.frame_index if by_frame else None
-        yield EvalPrediction(
-            q.dataset,
-            episode,
-            frame_index=frame_counts[q.dataset, episode] if frame is None else frame,
-            prediction=q.stated(line.response, line.value),
-            target=q.progress,
-            raw=line.response or line.error,
-            question=key if frame is None else None,
-            done=line.done,
-        )
+        yield {
+            "dataset": q.dataset,
+            "episode_index": episode,
+            "frame_index": frame_counts[q.dataset, episode] if frame is None else frame,
+            "prediction": q.stated(line.response, line.value),
+            "target": q.progress,
+            "raw": line.response or line.error,
+            "question": key if frame is None else None,
+            "done": line.done,
+        }
         frame_counts[q.dataset, episode] += 1
 
 
@@ -389,7 +382,7 @@ def _predictions(
 def report_on(
     benchmark: Benchmark,
     summary: str,
-    entries: Sequence[Evaluated],
+    entries: Sequence[ScoredBenchmark],
     questions: Sequence[Question],
     settings: Mapping[str, Any],
     exclusions: Sequence[str],

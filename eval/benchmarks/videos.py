@@ -14,9 +14,9 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -110,11 +110,7 @@ def load(converter: Converter, data: Data) -> list[Question]:
 
 # Graded runs
 
-NamedRow = tuple[str, dict[str, Any]]  # of a file that lists runs
-NamedRows = Callable[[Path, str], Iterator[NamedRow]]
-# Of a row, its name and its split
-ReadRow = Callable[[dict[str, Any], str, str], dict[str, Any]]
-QUALITIES = {"failure": 0.0, "suboptimal": 0.5, "success": 1.0, "successful": 1.0}
+QUALITIES = {"failure": 0.0, "suboptimal": 0.5, "success": 1.0}
 POINTS = (1, 5)  # of RoboReward
 
 
@@ -128,23 +124,33 @@ def _share(value: Any) -> float | None:
     return share
 
 
-def _quality(value: Any) -> str:
-    if value not in QUALITIES:
-        raise ValueError(f"is {value!r}: it is one of {', '.join(QUALITIES)}")
-    if value == "successful":
-        return "success"
-    return value
-
-
 class RbmRow(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     file_name: Text
     id: Text
     task: Text
-    quality_label: Annotated[str, BeforeValidator(_quality)]
+    quality_label: Literal["failure", "suboptimal", "success", "successful"]
     partial_success: Annotated[float | None, BeforeValidator(_share)] = None
     data_source: str = ""
+
+    def asked(self, split: str) -> dict[str, Any]:
+        """`grade` ranks runs, 0..1; `progress`: the share of the task that is done, where the benchmark says it."""
+        quality = self.quality_label.replace("successful", "success")
+        grade = QUALITIES[quality] if self.partial_success is None else self.partial_success
+        # A run that went all the way did all of the task, however well; of the others only a person knows
+        is_known = quality == "success" or self.partial_success is not None
+        return {
+            "dataset": self.data_source,
+            "run": self.id,
+            "split": split,
+            "task": self.task,
+            "video": self.file_name,
+            "grade": grade,
+            "progress": grade if is_known else None,
+            "success": quality == "success",
+            "quality": quality,
+        }
 
 
 class RoboRewardRow(BaseModel):
@@ -154,9 +160,27 @@ class RoboRewardRow(BaseModel):
     task: Text
     reward: Annotated[int, Field(strict=True, ge=POINTS[0], le=POINTS[1])]
 
+    def asked(self, split: str) -> dict[str, Any]:
+        """1 is nothing, 5 is all of it, as Robometer's loader has it. A video's first folder names its source."""
+        share = (self.reward - POINTS[0]) / (POINTS[1] - POINTS[0])
+        return {
+            "dataset": self.file_name.split("/")[0] if "/" in self.file_name else "",
+            "run": f"{self.file_name} {self.task}",  # one video stands under several instructions
+            "split": split,
+            "task": self.task,
+            "video": self.file_name,
+            "grade": share,
+            "progress": share,
+            "success": share == 1,
+            "reward": self.reward,
+        }
+
+
+PublishedRow = RbmRow | RoboRewardRow
+
 
 def _graded_rows(
-    file: str, named_rows: NamedRows, read: ReadRow, data: Data
+    file: str, form: type[PublishedRow], data: Data
 ) -> tuple[Source, Iterator[VideoRow]]:
     """The runs that a file in each split's folder lists, of the splits that are there. Raises BenchmarkError."""
     source = data.source()
@@ -164,22 +188,19 @@ def _graded_rows(
     present = {split: uri for split, uri in lists.items() if has_file(source, uri)}
     if not present:
         raise BenchmarkError(f"{data.address} holds no {' and no '.join(lists.values())}")
-    numbered = {split: named_rows(source.resolve(uri), uri) for split, uri in present.items()}
-    return source, _runs(numbered, read)
+    runs = (_runs(source.resolve(uri), uri, split, form) for split, uri in present.items())
+    return source, chain.from_iterable(runs)
 
 
-def _runs(numbered: Mapping[str, Iterator[NamedRow]], read: ReadRow) -> Iterator[VideoRow]:
-    for split, named_rows in numbered.items():
-        first_lines: dict[str, str] = {}
-        for line_name, raw in named_rows:
-            row = read(raw, line_name, split)
-            if (first := first_lines.setdefault(row["run"], line_name)) != line_name:
-                raise BenchmarkError(f"{line_name} is the same run as {first}: {row['run']}")
-            yield VideoRow(row, split, [f"{split}/{row['video']}"])
-
-
-def _line_rows(path: Path, uri: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    return json_lines(path, uri, MAX_LINE_BYTES, f"no row of {ROBOREWARD}")
+def _runs(path: Path, uri: str, split: str, form: type[PublishedRow]) -> Iterator[VideoRow]:
+    is_table = path.suffix == ".parquet"
+    lines = json_lines(path, uri, MAX_LINE_BYTES, f"no row of {ROBOREWARD}")
+    first_lines: dict[str, str] = {}
+    for line_name, raw in _table_rows(path, uri) if is_table else lines:
+        row = read_row(form.model_validate, raw, line_name).asked(split)
+        if (first := first_lines.setdefault(row["run"], line_name)) != line_name:
+            raise BenchmarkError(f"{line_name} is the same run as {first}: {row['run']}")
+        yield VideoRow(row, split, [f"{split}/{row['video']}"])
 
 
 def _table_rows(path: Path, uri: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -195,42 +216,6 @@ def _table_rows(path: Path, uri: str) -> Iterator[tuple[str, dict[str, Any]]]:
         raise BenchmarkError(f"{uri} cannot be read as Parquet: {e}") from e
     for number, row in enumerate(table.to_pylist(), 1):
         yield f"{uri} row {number}", {k: v for k, v in row.items() if v is not None}
-
-
-def _rbm(raw: dict[str, Any], line_name: str, split: str) -> dict[str, Any]:
-    """`grade` ranks runs, 0..1; `progress`: the share of the task that is done, where the benchmark says it."""
-    row = read_row(RbmRow.model_validate, raw, line_name)
-    went = row.quality_label
-    # A run that went all the way did all of the task, however well; of the others only a person knows
-    share = 1.0 if row.partial_success is None and went == "success" else row.partial_success
-    return {
-        "dataset": row.data_source,
-        "run": row.id,
-        "split": split,
-        "task": row.task,
-        "video": row.file_name,
-        "grade": QUALITIES[went] if row.partial_success is None else row.partial_success,
-        "progress": share,
-        "success": went == "success",
-        "quality": went,
-    }
-
-
-def _roboreward(raw: dict[str, Any], line_name: str, split: str) -> dict[str, Any]:
-    """1 is nothing, 5 is all of it, as Robometer's loader has it. A video's first folder names its source."""
-    row = read_row(RoboRewardRow.model_validate, raw, line_name)
-    share = (row.reward - POINTS[0]) / (POINTS[1] - POINTS[0])
-    return {
-        "dataset": row.file_name.split("/")[0] if "/" in row.file_name else "",
-        "run": f"{row.file_name} {row.task}",  # one video stands under several instructions
-        "split": split,
-        "task": row.task,
-        "video": row.file_name,
-        "grade": share,
-        "progress": share,
-        "success": share == 1,
-        "reward": row.reward,
-    }
 
 
 class GradedRow(BaseModel):
@@ -386,20 +371,16 @@ def _robofac_rows(data: Data) -> tuple[Source, Iterator[VideoRow]]:
     # Somebody may name the folder of annotations, or a file: the videos lie beside that folder
     root = folder.parent if folder.name in VIDEOS else folder
     source = data.source(None if "://" in data.address else str(root))
+    inside = "." if source.remote else address.relative_to(root).as_posix()
     if address.is_file():
-        return source, _annotations(source, [address.relative_to(root).as_posix()])
-    names = source.files if source.remote else list(_json_files(folder, root))
+        return source, _annotations(source, [inside])
+    names = [name for name in source.files if inside in (".", name.rpartition("/")[0])]
     numbered = [(name, _FILE.fullmatch(name.rsplit("/", 1)[-1])) for name in names]
     numbers = {name: (name.rpartition("/")[0], int(match[1])) for name, match in numbered if match}
     if not numbers:
         example = f"{next(iter(VIDEOS))}/annos_per_video_split0.json"
         raise BenchmarkError(f"{data.address} holds no file of {ROBOFAC}, such as {example}")
     return source, _annotations(source, sorted(numbers, key=numbers.__getitem__))
-
-
-def _json_files(folder: Path, root: Path) -> Iterator[str]:
-    for part in (folder, *(folder / name for name in VIDEOS)):
-        yield from (path.relative_to(root).as_posix() for path in part.glob("*.json"))
 
 
 def _annotations(source: Source, uris: Iterable[str]) -> Iterator[VideoRow]:
@@ -590,11 +571,13 @@ def _plain(text: str) -> str:
     return " ".join(text.casefold().split()).strip(" .")
 
 
-def graded(rows: Callable[[Data], tuple[Source, Iterable[VideoRow]]]) -> Converter:
+def graded(file: str, form: type[PublishedRow]) -> Converter:
     """Of runs that are asked about once, at their ends."""
-    return Converter(rows, graded_question, _last_window, _shown_at_end)
+    return Converter(
+        partial(_graded_rows, file, form), graded_question, _last_window, _shown_at_end
+    )
 
 
-RBM_RUNS = graded(partial(_graded_rows, "metadata.parquet", _table_rows, _rbm))
-ROBOREWARD_RUNS = graded(partial(_graded_rows, "metadata.jsonl", _line_rows, _roboreward))
+RBM_RUNS = graded("metadata.parquet", RbmRow)
+ROBOREWARD_RUNS = graded("metadata.jsonl", RoboRewardRow)
 ROBOFAC_RUNS = Converter(_robofac_rows, robofac_question, _each_second, _shown_before_words)

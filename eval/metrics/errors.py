@@ -5,7 +5,7 @@ NaN stands for what is not there: a prediction without a number, a label of a qu
 
 import numpy as np
 
-from eval.metrics.score import Measure, Runs, answers_read
+from eval.metrics.score import Measure, Runs
 
 FINISHED = 0.95  # of the task done, from which on a run counts as finished
 UBR_BIN = 0.05
@@ -151,4 +151,4 @@ def finished_mcc(runs: Runs) -> Measure:
     readable = ~np.isnan(runs.predicted)
     cells = confusion(np.nan_to_num(runs.predicted) >= FINISHED, runs.target >= FINISHED, readable)
     parts = np.stack([runs.sums(c) for c in cells.T], 1)
-    return Measure(parts, runs.lengths > 0, answers_read(runs), mcc)
+    return Measure(parts, runs.lengths > 0, runs.read, mcc)

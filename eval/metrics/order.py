@@ -1,6 +1,6 @@
 """Does the prediction rise and fall with the label? Correlations per episode, O(n log n).
 
-Each takes Runs without NaN predictions (`readable` or `worst_case`) and gives float64 [episodes]: NaN where the label
+Each takes Runs without NaN predictions (`parsed` or `worst`) and gives float64 [episodes]: NaN where the label
 has no order to find (fewer than two answers with labels, or all labels equal), 0 where the prediction is constant.
 """
 
@@ -29,7 +29,7 @@ def kendall(runs: Runs) -> tuple[np.ndarray, np.ndarray]:
     """
     tau_b = np.full(len(runs), np.nan)
     untied = np.zeros(len(runs))
-    for k in np.flatnonzero(_has_order(runs)):
+    for k in np.flatnonzero(runs.has_order):
         p, t = (
             values[runs.starts[k] : runs.starts[k + 1]] for values in (runs.predicted, runs.target)
         )
@@ -61,7 +61,7 @@ def ccc(runs: Runs) -> np.ndarray:
     var_t = runs.means(dt * dt)
     both = var_p + var_t + (mean_p - mean_t) ** 2
     concordance = 2 * runs.means(dp * dt) / np.where(both > 0, both, np.nan)
-    return np.where(_has_order(runs), np.where(var_p > 1e-12, concordance, 0.0), np.nan)
+    return np.where(runs.has_order, np.where(var_p > 1e-12, concordance, 0.0), np.nan)
 
 
 def increment_correlation(
@@ -99,7 +99,7 @@ def correlation(runs: Runs, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     norm = np.sqrt(aa * bb)
     coefficient = np.divide(ab, norm, out=np.zeros(len(runs)), where=norm > 1e-12)
     return np.where(
-        _has_order(runs) & (runs.lengths >= 2) & (bb > 1e-18), np.clip(coefficient, -1, 1), np.nan
+        runs.has_order & (runs.lengths >= 2) & (bb > 1e-18), np.clip(coefficient, -1, 1), np.nan
     )
 
 
@@ -113,15 +113,6 @@ def mean_ranks(runs: Runs, values: np.ndarray) -> np.ndarray:
     ranks = np.empty(len(values))
     ranks[order] = np.repeat(first + (size + 1) / 2, size) - runs.starts[:-1][runs.episode[order]]
     return ranks
-
-
-def _has_order(runs: Runs) -> np.ndarray:
-    """Episodes with two different labels."""
-    low = np.full(len(runs), np.inf)
-    high = np.full(len(runs), -np.inf)
-    np.minimum.at(low, runs.episode, runs.target)
-    np.maximum.at(high, runs.episode, runs.target)
-    return high > low
 
 
 # Probes: one frame held, or a run that goes back. What is predicted there against what is right there.

@@ -11,7 +11,7 @@ import numpy as np
 from annotate.preferences import WHYS, Pair
 from eval.metrics import order
 from eval.metrics.errors import FINISHED, accuracy, balanced_accuracy, confusion
-from eval.metrics.score import Measure, Runs, answers_read, mean_of, ratio, ratio_of, worst_case
+from eval.metrics.score import Measure, Runs, mean_of, ratio, ratio_of
 
 MOST_BINS, FEWEST_BINS = 256, 32  # of scores, where an AUC is resampled
 MOST_PARTS = 20_000_000  # numbers that these may be, over all runs
@@ -27,8 +27,8 @@ def ranking_measures(runs: Runs) -> dict[str, Measure]:
 
     An answer that could not be read counts as the worst one. A task whose runs all ended alike has nothing to rank.
     """
-    worst = worst_case(runs)
-    read = answers_read(runs)
+    worst = runs.worst
+    read = runs.read
     tau_b, _ = order.kendall(worst)
     return {
         "ranking_tau_b": mean_of(tau_b, read),
@@ -65,7 +65,7 @@ def success_measures(
     """
     best, first, end = _summaries(runs, seconds, threshold)
     readable = ~np.isnan(best)
-    read = answers_read(runs)
+    read = runs.read
     cells = confusion(np.nan_to_num(best, nan=-1.0) >= threshold, succeeded, readable)
     everywhere = np.ones(len(succeeded), bool)
 

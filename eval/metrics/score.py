@@ -18,12 +18,14 @@ class Runs:
     """Answers of episodes one after the other, each episode's in order of time.
 
     `predicted` and `target`, float64 [n], are shares of the task, 0..1; a prediction is NaN where there was no number.
-    `starts`, int64 [episodes + 1], has where each episode begins; an episode may be empty.
+    `starts`, int64 [episodes + 1], has where each episode begins; an episode may be empty. `elapsed`, float64 [n]: the
+    share of the episode's time at each answer; None: not known, and then nothing is compared with a clock.
     """
 
     predicted: np.ndarray
     target: np.ndarray
     starts: np.ndarray
+    elapsed: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -38,6 +40,14 @@ class Runs:
         """Number of the episode of each answer, int64 [n]."""
         return np.repeat(np.arange(len(self)), self.lengths)
 
+    @cached_property
+    def has_order(self) -> np.ndarray:
+        """bool [episodes]: those with two different labels."""
+        low, high = np.full(len(self), np.inf), np.full(len(self), -np.inf)
+        np.minimum.at(low, self.episode, self.target)
+        np.maximum.at(high, self.episode, self.target)
+        return high > low
+
     def sums(self, values: np.ndarray) -> np.ndarray:
         """Sums of values [n] over each episode, float64 [episodes]; 0 for an empty one."""
         return np.bincount(self.episode, values, minlength=len(self))
@@ -46,6 +56,38 @@ class Runs:
         """Means of values [n] over each episode; NaN for an empty one."""
         return self.sums(values) / np.where(self.lengths > 0, self.lengths, np.nan)
 
+    @cached_property
+    def parsed(self) -> "Runs":
+        """Without the answers that hold no number; episodes stay, shorter or empty."""
+        has_number = ~np.isnan(self.predicted)
+        starts = np.cumsum([0, *self.sums(has_number.astype(np.float64))]).astype(np.int64)
+        elapsed = None if self.elapsed is None else self.elapsed[has_number]
+        return Runs(self.predicted[has_number], self.target[has_number], starts, elapsed)
+
+    @cached_property
+    def worst(self) -> "Runs":
+        """Each answer without a number replaced by the worst one for its label: 0 or 1, whichever is farther."""
+        worst = (self.target < 0.5).astype(np.float64)
+        return replace(self, predicted=np.where(np.isnan(self.predicted), worst, self.predicted))
+
+    @cached_property
+    def read(self) -> np.ndarray:
+        """How many answers of each episode hold a number, and how many there are, float64 [episodes, 2]."""
+        has_number = (~np.isnan(self.predicted)).astype(np.float64)
+        return np.stack([self.sums(has_number), self.lengths.astype(np.float64)], 1)
+
+    @property
+    def clock(self) -> "Runs | None":
+        """What a clock answers: the share of time that has passed."""
+        return None if self.elapsed is None else replace(self, predicted=self.elapsed)
+
+    def curve(self, episode: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(time, predicted, target) of an episode, [t] each; without times the answers are spread evenly."""
+        span = slice(*self.starts[episode : episode + 2])
+        predicted = self.predicted[span]
+        time = np.linspace(0, 1, len(predicted)) if self.elapsed is None else self.elapsed[span]
+        return time, predicted, self.target[span]
+
 
 def runs_of(episodes: Iterable[tuple[np.ndarray, np.ndarray]]) -> Runs:
     """From (predicted, target) arrays [t] per episode."""
@@ -53,28 +95,6 @@ def runs_of(episodes: Iterable[tuple[np.ndarray, np.ndarray]]) -> Runs:
     predicted = np.concatenate([np.empty(0), *(answers for answers, _ in pairs)])
     target = np.concatenate([np.empty(0), *(labels for _, labels in pairs)])
     return Runs(predicted, target, np.cumsum([0, *(len(labels) for _, labels in pairs)]))
-
-
-def readable(runs: Runs) -> Runs:
-    """Without the answers that hold no number; episodes stay, shorter or empty."""
-    has_number = ~np.isnan(runs.predicted)
-    starts = np.concatenate([[0], np.cumsum(runs.sums(has_number.astype(np.float64)))]).astype(
-        np.int64
-    )
-    return Runs(runs.predicted[has_number], runs.target[has_number], starts)
-
-
-def worst_case(runs: Runs) -> Runs:
-    """Each answer without a number replaced by the worst one for its label: 0 or 1, whichever is
-    farther."""
-    worst = (runs.target < 0.5).astype(np.float64)
-    return replace(runs, predicted=np.where(np.isnan(runs.predicted), worst, runs.predicted))
-
-
-def answers_read(runs: Runs) -> np.ndarray:
-    """How many answers of each episode hold a number, and how many there are, float64 [episodes, 2]."""
-    is_answered = (~np.isnan(runs.predicted)).astype(np.float64)
-    return np.stack([runs.sums(is_answered), runs.lengths.astype(np.float64)], 1)
 
 
 # Scores

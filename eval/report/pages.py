@@ -17,7 +17,7 @@ from core.metrics import REPORT, is_lower_better, leading_metrics, metrics_shown
 from core.values import shown, spread
 from eval.metrics.score import NO_SCORE
 from eval.probes import UNDER, VIDEO
-from eval.scored import ALL, Evaluated, model_comparison
+from eval.scored import ALL, ScoredBenchmark, model_comparison
 
 ERRORS = tuple(filter(is_lower_better, leading_metrics()[:4]))  # of those that lead a benchmark
 UPPER_BOUND = "the label itself"  # an entry that no model has to beat
@@ -34,23 +34,23 @@ class Report:
     """
 
     model: str
-    entries: Sequence[Evaluated]
+    entries: Sequence[ScoredBenchmark]
     parts: Sequence[str] = (ALL,)
     notes: Sequence[str] = ()
     stills: Stills = lambda key: ()
     examples: Mapping[str, Sequence[bytes]] = field(default_factory=dict)
 
     @property
-    def own(self) -> list[Evaluated]:
+    def own(self) -> list[ScoredBenchmark]:
         """The model's own entries."""
         return [e for e in self.entries if e.model == self.model]
 
-    def rivals(self, entry: Evaluated) -> list[Evaluated]:
+    def rivals(self, entry: ScoredBenchmark) -> list[ScoredBenchmark]:
         """The other entries of the same benchmark."""
         return [e for e in self.entries if e.benchmark == entry.benchmark and e.model != self.model]
 
 
-def score_rows(entries: Sequence[Evaluated], parts: Sequence[str]) -> list[dict]:
+def score_rows(entries: Sequence[ScoredBenchmark], parts: Sequence[str]) -> list[dict]:
     """One row per slice and entry: metrics with their interval as text, episodes, coverage."""
     scored = chain.from_iterable(e.scores for e in entries)
     scored_metrics = {metric for part, metric in scored if part in parts}
@@ -61,7 +61,7 @@ def score_rows(entries: Sequence[Evaluated], parts: Sequence[str]) -> list[dict]
     )
 
 
-def _score_row(entry: Evaluated, part: str, columns: Sequence[str]) -> dict | None:
+def _score_row(entry: ScoredBenchmark, part: str, columns: Sequence[str]) -> dict | None:
     """None where an entry has none of the metrics in a slice."""
     scores = [entry.scores.get((part, metric)) for metric in columns]
     episodes = [s.n for s in scores if s is not None]
@@ -84,9 +84,9 @@ def difference_rows(report: Report) -> Iterator[dict]:
     """The model less each other entry, paired over episodes, on the metric that leads its
     benchmark."""
     for entry in report.own:
-        metric = next((m for m in leading_metrics() if m in entry.scored.measures), "")
+        metric = next((m for m in leading_metrics() if m in entry.measures), "")
         for rival in report.rivals(entry):
-            d = model_comparison(entry.scored, rival.scored).differences.get(metric)
+            d = model_comparison(entry, rival).differences.get(metric)
             # Without an episode in common that both have the metric of there is nothing to compare
             if d is not None and d.n:
                 yield {
@@ -113,10 +113,10 @@ def weak_points(report: Report) -> Iterator[str]:
                 )
 
 
-def worst_episodes(entry: Evaluated) -> list[tuple[int, float]]:
+def worst_episodes(entry: ScoredBenchmark) -> list[tuple[int, float]]:
     """(episode, MAE) of those with the largest error over their readable answers."""
-    measure = entry.scored.measures.get("mae", entry.scored.measures.get("score_error_episodes"))
-    if measure is None or entry.scored.series is None:
+    measure = entry.measures.get("mae", entry.measures.get("score_error_episodes"))
+    if measure is None or entry.series is None:
         return []
     # Episodes without a readable answer have no error: -1 puts them last
     errors = np.where(measure.counted, measure.parts[:, 0], -1.0)
@@ -124,12 +124,12 @@ def worst_episodes(entry: Evaluated) -> list[tuple[int, float]]:
     return [(int(k), float(errors[k])) for k in order if errors[k] >= 0]
 
 
-def varied_episodes(entry: Evaluated, count: int = SHOWN) -> list[int]:
+def varied_episodes(entry: ScoredBenchmark, count: int = SHOWN) -> list[int]:
     """Episodes with answers, in turn of each split (or part), and there one of each kind of slices
     first."""
-    assert entry.scored.series is not None
-    with_answers = np.flatnonzero(entry.scored.series.runs.lengths > 0).tolist()
-    slices = {k: entry.scored.episodes[k].slices for k in with_answers}
+    assert entry.series is not None
+    with_answers = np.flatnonzero(entry.series.lengths > 0).tolist()
+    slices = {k: entry.episodes[k].slices for k in with_answers}
 
     # The first episode of each kind of slices comes before all others
     seen_slices: set[tuple[str, ...]] = set()
@@ -161,13 +161,13 @@ DARK_CELL = 0.6  # from which on a cell of a matrix has white letters
 CELL_NAME = 44  # of a task beside a matrix
 
 
-def curves_figure(report: Report, entry: Evaluated, episodes: Sequence[int]) -> Figure:
+def curves_figure(report: Report, entry: ScoredBenchmark, episodes: Sequence[int]) -> Figure:
     """Progress over time of some episodes, each below its stills: label, model and what stands
     beside it."""
     columns = max(1, len(episodes))
     figure, axes = new_figure(3.4 * columns, 3.8, 2, columns, height_ratios=[1, 2])
     for column, episode in enumerate(episodes):
-        key = entry.scored.episodes[episode].key
+        key = entry.episodes[episode].key
         _draw_stills(axes[0, column], report, key)
         _draw_curves(axes[1, column], report, entry, episode, key)
     axes[1, 0].set_ylabel("progress")
@@ -186,10 +186,10 @@ def _draw_stills(axis: Any, report: Report, key: tuple[str, ...]) -> None:
 
 
 def _draw_curves(
-    axis: Any, report: Report, entry: Evaluated, episode: int, key: tuple[str, ...]
+    axis: Any, report: Report, entry: ScoredBenchmark, episode: int, key: tuple[str, ...]
 ) -> None:
-    assert entry.scored.series is not None
-    time, predicted, target = entry.scored.series.of(episode)
+    assert entry.series is not None
+    time, predicted, target = entry.series.curve(episode)
     axis.plot(time, target, color=COLOURS[0], lw=1.5, label="label")
 
     # Ground truth is what the model's entry of the benchmark's second half is scored against
@@ -206,18 +206,18 @@ def _draw_curves(
 
 
 def _series_of(
-    entries: Sequence[Evaluated], key: tuple[str, ...]
+    entries: Sequence[ScoredBenchmark], key: tuple[str, ...]
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     for entry in entries:
-        place = entry.scored.find(key)
-        if entry.scored.series is not None and place is not None:
-            yield entry.scored.series.of(place)
+        place = entry.find(key)
+        if entry.series is not None and place is not None:
+            yield entry.series.curve(place)
 
 
-def calibration_figure(entry: Evaluated) -> Figure:
+def calibration_figure(entry: ScoredBenchmark) -> Figure:
     """Mean label in each tenth of the predictions, with its spread, and how many answers lie there."""
-    assert entry.scored.series is not None
-    runs = entry.scored.series.runs
+    assert entry.series is not None
+    runs = entry.series
     readable = ~np.isnan(runs.predicted)
     predicted = runs.predicted[readable]
     target = runs.target[readable]
@@ -241,10 +241,12 @@ def calibration_figure(entry: Evaluated) -> Figure:
     return figure
 
 
-def bars_figure(report: Report, model_entry: Evaluated, kind: str = "dataset") -> Figure | None:
+def bars_figure(
+    report: Report, model_entry: ScoredBenchmark, kind: str = "dataset"
+) -> Figure | None:
     """The leading error by dataset for every entry of a benchmark, with intervals; None without
     such slices."""
-    metric = next((m for m in ERRORS if m in model_entry.scored.measures), None)
+    metric = next((m for m in ERRORS if m in model_entry.measures), None)
     parts = sorted(
         {
             part
@@ -270,7 +272,7 @@ def bars_figure(report: Report, model_entry: Evaluated, kind: str = "dataset") -
     return figure
 
 
-def _entry_colour(entry: Evaluated, model_entry: Evaluated, number: int) -> str:
+def _entry_colour(entry: ScoredBenchmark, model_entry: ScoredBenchmark, number: int) -> str:
     rivals = [c for c in COLOURS if c != OWN]
     if entry is model_entry:
         return OWN
@@ -281,7 +283,7 @@ def _entry_colour(entry: Evaluated, model_entry: Evaluated, number: int) -> str:
 
 def _draw_bars(
     axis: Any,
-    entry: Evaluated,
+    entry: ScoredBenchmark,
     parts: Sequence[str],
     metric: str,
     offset: float,
@@ -297,7 +299,7 @@ def _draw_bars(
     axis.barh([*bars], values, height * 0.9, xerr=errors, color=colour, label=label)
 
 
-def confusion_figure(entry: Evaluated) -> Figure | None:
+def confusion_figure(entry: ScoredBenchmark) -> Figure | None:
     """Mean last answers to the finished runs of each task (rows) under each instruction (columns);
     None without any."""
     cells = confusion_cells(entry)
@@ -328,7 +330,7 @@ def confusion_figure(entry: Evaluated) -> Figure | None:
     return figure
 
 
-def confusion_cells(entry: Evaluated) -> dict[tuple[str, str], float]:
+def confusion_cells(entry: ScoredBenchmark) -> dict[tuple[str, str], float]:
     """The matrix among the scores of an evaluation, by (task of the video, instruction)."""
     return {
         (part.removeprefix(VIDEO), metric.removeprefix(UNDER)): score.value
@@ -426,8 +428,8 @@ def captioned_pictures(report: Report) -> dict[str, tuple[str, bytes]]:
     if report.own:
         figures["confusion.png"] = (title, confusion_figure(report.own[0]), report.own[0].benchmark)
     # The model's first entry with progress over time, if that holds any answer
-    model_entry = next((entry for entry in report.own if entry.scored.series is not None), None)
-    if model_entry and model_entry.scored.series and len(model_entry.scored.series.runs.target):
+    model_entry = next((entry for entry in report.own if entry.series is not None), None)
+    if model_entry and model_entry.series and len(model_entry.series.target):
         figures |= _figures_over_time(report, model_entry)
     if report.examples:
         figures["examples.png"] = (
@@ -443,7 +445,7 @@ def captioned_pictures(report: Report) -> dict[str, tuple[str, bytes]]:
 
 
 def _figures_over_time(
-    report: Report, model_entry: Evaluated
+    report: Report, model_entry: ScoredBenchmark
 ) -> dict[str, tuple[str, Figure | None, str]]:
     figures: dict[str, tuple[str, Figure | None, str]] = {
         "curves.png": (
@@ -473,7 +475,7 @@ def _headed_tables(report: Report) -> list[tuple[str, list[dict]]]:
     """Headed tables, empty ones left out."""
     worst = []
     for model_entry in report.own[:1]:
-        episodes = model_entry.scored.episodes
+        episodes = model_entry.episodes
         worst += [
             {
                 "benchmark": model_entry.benchmark,

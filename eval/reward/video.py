@@ -13,6 +13,8 @@ import numpy as np
 
 from eval.reward.scorer import Reward, Scorer
 from eval.reward.stream import CutOffError, Moment, RewardError, Robot, Stream
+from ingest.media.curve_panel import CurvePanel
+from ingest.media.encoding import SHOWN, encode
 from ingest.media.frames import CAMERA_RATE_TOLERANCE, VideoError
 from ingest.media.video import Frame, VideoInfo, decode, probe
 from ingest.reasons import CHANGED_DURING_BUILD, DataError
@@ -234,3 +236,18 @@ def reward_row(
     if reasoning:
         row["reasoning"] = reward.reasoning
     return row
+
+
+def write_overlay(
+    out: Path, clip: RunClip, rows: Sequence[Mapping[str, Any]], partial: bool = False
+) -> None:
+    """Encode the first camera's frames with the curve of `rows` up to each, in one streaming pass; behind it the
+    clip's label, where it has one. Raises RewardError.
+    """
+    panel = CurvePanel(clip.fps, rows, clip.steps, clip.labelled)
+    camera = clip.cameras[0]
+    images = (
+        panel.below(camera_frames[camera][1].rgb(), index)
+        for index, camera_frames in enumerate(frames(clip, partial))
+    )
+    encode(images, out, clip.fps, SHOWN)

@@ -5,6 +5,7 @@ Also: reports; a model scored on runs that it was trained on, partly and wholly.
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import chain, product
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from eval.metrics import order
 from eval.metrics.score import mean_of, runs_of
 from eval.probes import UNDER, VIDEO
 from eval.report.pages import Report, confusion_cells, confusion_figure, write_report
-from eval.scored import ALL, BenchmarkAnswers, Evaluated, ResampledUnit, ScoredBenchmark
+from eval.scored import ALL, BenchmarkAnswers, ResampledUnit, ScoredBenchmark
 from tests.kits.cli_kit import Result, called
 from tests.kits.lake_kit import change
 from tests.kits.laptop_kit import GREY_RECIPE
@@ -86,22 +87,18 @@ def told(questions: list[Question], right: float, wrong: float) -> dict[str, flo
 @pytest.mark.usefixtures("shown")
 def test_who_follows_the_instruction_is_told_from_who_does_not():
     questions = probes.confusion_questions(None, None, EvaluationOptions())  # type: ignore[arg-type]
-    follows = Evaluated(
-        "m",
-        scored := probes.confusion_scores(answers_of(questions, told(questions, 0.9, 0.1))),
-        scored.scores(),
-    )
-    scores_found = {name: follows.scores[ALL, name] for name in scored.measures}
+    scored = probes.confusion_scores(answers_of(questions, told(questions, 0.9, 0.1)))
+    scores_found = {name: scored.scores[ALL, name] for name in scored.measures}
     assert scores_found["confusion_own"].value == pytest.approx(0.9)
     assert scores_found["confusion_margin"].value == pytest.approx(0.8)
     assert scores_found["instruction_accuracy"].value == 1
     # The unfinished run is in no cell, but it may be claimed to be on its way
     assert (scores_found["confusion_own"].n, scores_found["false_progress_wrong_task"].n) == (2, 3)
-    blind = probes.confusion_scores(answers_of(questions, {q.key: 0.7 for q in questions})).scores()
+    blind = probes.confusion_scores(answers_of(questions, {q.key: 0.7 for q in questions})).scores
     assert blind[ALL, "confusion_margin"].value == 0
     assert blind[ALL, "instruction_accuracy"].value == pytest.approx(1 / 3)
     assert blind[ALL, "false_progress_wrong_task"].value == pytest.approx(0.7)
-    silent = probes.confusion_scores(answers_of(questions, {})).scores()
+    silent = probes.confusion_scores(answers_of(questions, {})).scores
     assert (silent[ALL, "confusion_margin"].value, silent[ALL, "coverage"].value) == (-1, 0)
 
 
@@ -109,8 +106,7 @@ def test_who_follows_the_instruction_is_told_from_who_does_not():
 def test_the_matrix_is_among_the_scores_and_is_drawn():
     questions = probes.confusion_questions(None, None, EvaluationOptions())  # type: ignore[arg-type]
     answers = answers_of(questions, told(questions, 0.9, 0.1))
-    scored = probes.confusion_scores(answers)
-    entry = Evaluated("m", scored, scored.scores() | probes.matrix_scores(answers))
+    entry = probes.confusion_scores(answers)
     assert entry.scores[VIDEO + TASKS[0], UNDER + TASKS[0]].value == pytest.approx(0.9)
     assert entry.scores[VIDEO + TASKS[0], UNDER + TASKS[2]].value == pytest.approx(0.1)
     assert set(confusion_cells(entry)) == {
@@ -120,7 +116,7 @@ def test_the_matrix_is_among_the_scores_and_is_drawn():
     assert figure is not None
     drawn = [label.get_text() for label in figure.axes[0].get_xticklabels()]
     assert drawn == list(TASKS)  # the finished ones first, so that they lie on the diagonal
-    assert confusion_figure(Evaluated("m", scored, scored.scores())) is None
+    assert confusion_figure(replace(entry, cells={})) is None
 
 
 def _bytes_shown(questions: list[Any]) -> list[list[bytes]]:
@@ -175,7 +171,7 @@ def test_what_is_lost_is_measured_run_by_run():
     questions = probes.robustness_questions(None, None, EvaluationOptions())  # type: ignore[arg-type]
     values = {q.key: 0.5 if q.part == "darker" else (q.progress or 0.0) for q in questions}
     answers = answers_of(questions, values)
-    scores = probes.robustness_scores(answers).scores()
+    scores = probes.robustness_scores(answers).scores
     assert scores["part clean", "mae"].value == 0
     assert scores["part darker", "mae_rise"].value == pytest.approx(
         scores["part darker", "mae"].value
@@ -313,7 +309,7 @@ def test_texts_of_data_are_no_markup(tmp_path):
     scored = ScoredBenchmark(
         HOSTILE, episodes, {"mae": mean_of(np.array([0.1, 0.2, 0.4]))}, {"rows": 3}
     )
-    entries = [Evaluated(name, scored, scored.scores()) for name in (HOSTILE, f"another {HOSTILE}")]
+    entries = [replace(scored, model=name) for name in (HOSTILE, f"another {HOSTILE}")]
     page = write_report(
         tmp_path, Report(HOSTILE, entries, ("all", f"dataset {HOSTILE}"), [HOSTILE])
     )

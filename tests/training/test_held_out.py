@@ -90,7 +90,7 @@ def test_the_curve_has_the_scores_that_eval_gives_and_the_model_can_be_loaded(co
     # The last model is what proccorpus eval scores, on the very episodes that were chosen.
     questions = episode_questions(lake, release, ("val",), choice=SampleChoice(most=3))
     assert len({q.trajectory for q in questions} & {"4", "5", "6", "7", "8"}) == 3
-    scores = score(predict(local_runner(RunnerConfig(str(folder)), folder), questions)).scores()
+    scores = score(predict(local_runner(RunnerConfig(str(folder)), folder), questions)).scores
     for name in ("mae", "voc"):
         assert curve[-1].extra[f"held_out_{name}"] == pytest.approx(
             scores[ALL, name].value, abs=1e-6

@@ -96,7 +96,7 @@ def test_points_are_compared_as_whole_ones(tmp_path):
     questions = questions_of("roboreward", str(tmp_path), image_root=tmp_path / "f")
     answered = zip(questions, (0.95, 0.5, None), strict=True)
     lines = [PredictionLine(q.key, q.meta_data(), "", value) for q, value in answered]
-    scores = score_predictions("roboreward", lines).scores()
+    scores = score_predictions("roboreward", lines).scores
     assert scores[ALL, "points_accuracy"].value == pytest.approx(1 / 3)
     assert scores[ALL, "points_mae"].value == pytest.approx((0 + 1 + 4) / 3)
     assert scores[ALL, "coverage"].value == pytest.approx(2 / 3)
@@ -185,7 +185,7 @@ def test_a_model_is_asked_and_scored(robofac, tmp_path):
     (entry,) = evaluation.entries
     # A model of random weights names no option
     assert entry.scores["all", "choice_accuracy"].value == 0
-    assert entry.scored.counts["rows_failure_detection"] == 3
+    assert entry.counts["rows_failure_detection"] == 3
     assert evaluation.notes[-1].startswith(
         "task_identification, low_level_correction: free text, which a judge model"
     )
@@ -199,7 +199,7 @@ def test_a_model_is_asked_and_scored(robofac, tmp_path):
     # Free text alone: answers are kept for a judge
     one_part = config.model_copy(update={"part": ("task_identification",)})
     written = evaluate_benchmark(lake, RunnerConfig("m", one_part, model))
-    assert written.entries[0].scored.counts["unscored_task_identification"] == 3
+    assert written.entries[0].counts["unscored_task_identification"] == 3
     headed = reward_kit.make_checkpoint(tmp_path / "h")
     by_head = config.model_copy(update={"answer": "auto"})
     with pytest.raises(UserError, match="asks for words only"):
@@ -348,7 +348,7 @@ def test_keyframes_are_asked_and_scored_by_split(tmp_path):
         PredictionLine(str(n), q.meta_data(), value=(q.frame_index or 0) / 29)
         for n, q in enumerate(questions)
     ]
-    scores = score_predictions("vpb", clock).scores()
+    scores = score_predictions("vpb", clock).scores
     assert scores["part 3 test_expert_seen", "mae"].value < 0.02
     assert scores["part 1 test_nonexpert_seen", "mae"].value > 0.1
 

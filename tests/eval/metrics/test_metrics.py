@@ -4,6 +4,7 @@ Also: metrics of segments and plans.
 """
 
 import functools
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -20,13 +21,10 @@ from eval.metrics.outcomes import auc, success_measures
 from eval.metrics.progress import progress_measures
 from eval.metrics.score import (
     Runs,
-    answers_read,
     mean_of,
     paired,
     ratio_of,
-    readable,
     runs_of,
-    worst_case,
 )
 
 NAN = float("nan")
@@ -125,11 +123,11 @@ def test_a_clock_has_a_perfect_voc_and_no_margin():
     truth = array(0, 0.1, 0.1, 0.2, 0.9, 1)  # it stalls, then hurries
     clock = np.linspace(0, 1, 6)
     assert order.voc(one(clock, truth))[0] > 0.98
-    measures = progress_measures(one(clock, truth), clock)
+    measures = progress_measures(replace(one(clock, truth), elapsed=clock))
     scores_found = score.scores(measures)
     assert (scores_found["mae_margin"].value, scores_found["voc_margin"].value) == (0, 0)
     assert scores_found["increment_correlation"].value == pytest.approx(0, abs=1e-9)
-    better = score.scores(progress_measures(one(truth * 0.9, truth), clock))
+    better = score.scores(progress_measures(replace(one(truth * 0.9, truth), elapsed=clock)))
     assert better["mae_margin"].value > 0.1
     assert better["increment_correlation"].value == pytest.approx(1)
 
@@ -146,8 +144,8 @@ def test_a_clock_drifts_where_a_run_stands_still():
 def test_who_cannot_be_read_at_all_scores_worst_and_not_nothing():
     rising = np.linspace(0, 1, 5)
     runs = runs_of([(np.full(5, NAN), rising)])
-    assert score.score(mean_of(trajectory_voc(readable(runs)))).n == 0
-    scores_found = score.scores(progress_measures(runs, rising))
+    assert score.score(mean_of(trajectory_voc(runs.parsed))).n == 0
+    scores_found = score.scores(progress_measures(replace(runs, elapsed=rising)))
     assert (scores_found["voc"].value, scores_found["voc"].n, scores_found["coverage"].value) == (
         0,
         1,
@@ -219,8 +217,8 @@ def test_confusion_agrees_with_scikit_learn(pairs: list[tuple[bool, bool]]):
 
 def test_unread_answers_count_as_wrong_as_they_can_be():
     runs = one(array(0.1, NAN, NAN), array(0.1, 0.2, 0.96))
-    assert worst_case(runs).predicted.tolist() == [0.1, 1.0, 0.0]
-    assert answers_read(runs).tolist() == [[1, 3]]
+    assert runs.worst.predicted.tolist() == [0.1, 1.0, 0.0]
+    assert runs.read.tolist() == [[1, 3]]
     assert errors.finished_mcc(runs).parts.tolist() == [
         [0, 1, 1, 1]
     ]  # both unread ones on the wrong side

@@ -25,8 +25,7 @@ from core.errors import UserError
 from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.question import HeldPicture
 from eval.reward.laptop import LaptopRunner
-from eval.reward.model import ModelScorer
-from eval.reward.open import ScorerConfig, open_checkpoint, open_scorer
+from eval.reward.open import ModelScorer, ScorerConfig, open_checkpoint, open_scorer
 from eval.reward.reference_scorer import UNLIKE, ReferenceScorer, openings_of
 from eval.reward.scorer import TOLERANCE, Reward, Success
 from eval.reward.stream import RewardError, ViewRule, Window

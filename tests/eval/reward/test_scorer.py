@@ -19,8 +19,15 @@ from openai import OpenAI
 from annotate.config import SamplesConfig
 from annotate.samples.procvqa import window as trained_window
 from core.errors import UserError
-from eval.reward.model import ModelScorer, question, read_words
-from eval.reward.open import BaselineScorer, ScorerConfig, open_checkpoint, open_scorer
+from eval.reward.open import (
+    BaselineScorer,
+    ModelScorer,
+    ScorerConfig,
+    open_checkpoint,
+    open_scorer,
+    question,
+    read_words,
+)
 from eval.reward.scorer import TOLERANCE, UNSEEN, Reward, Scorer, Success, calibrate
 from eval.reward.stream import LAST_PICTURE, Moment, RewardError, Stream, StreamPicture, Window
 from eval.rl.local import LocalSession

@@ -25,9 +25,15 @@ from eval.benchmarks.load import score_predictions
 from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.question import PictureFile, Question, read_predictions
 from eval.benchmarks.run import Evaluation, evaluate_benchmark
-from eval.runners.api import ApiRunner, Books
 from eval.runners.local import TextRunner, open_runner
-from eval.runners.methods import METHODS, collect, questions_of_shard, run_settings
+from eval.runners.methods import (
+    METHODS,
+    collect,
+    questions_of_shard,
+    run_settings,
+    running_clock_answers,
+    weightless_answers,
+)
 from eval.runners.prompt import (
     ModelReply,
     PictureLimits,
@@ -40,8 +46,7 @@ from eval.runners.prompt import (
     prompt_format_of,
 )
 from eval.runners.prompt_folder import read_prompts
-from eval.runners.start import RunnerConfig, local_runner
-from eval.runners.weightless import running_clock_answers, weightless_answers
+from eval.runners.start import ApiRunner, Books, RunnerConfig, local_runner
 from tests.kits.bench_kit import STEPS, Scripted, by_part, picture, questions_of, share_seen
 from tests.kits.reward_kit import make_checkpoint
 from tests.kits.vlm_standin import Fault, StandIn, serving

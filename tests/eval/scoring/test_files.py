@@ -50,7 +50,7 @@ def said(score: str, ref: str = "2") -> str:
 
 
 def values(scored: ScoredBenchmark) -> dict[str, float]:
-    return {m: s.value for (part, m), s in scored.scores().items() if part == "all"}
+    return {m: s.value for (part, m), s in scored.scores.items() if part == "all"}
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_golden_file_as_published(golden):
         "coverage": voc["sample_coverage"],
     }
     assert {m: values(scored)[m] for m in expected} == pytest.approx(expected, abs=1e-12)
-    assert scored.scores()["all", "voc"].n == voc["valid_trajectories"]
+    assert scored.scores["all", "voc"].n == voc["valid_trajectories"]
     assert scored.counts["answerable"] == voc["total_samples"]
     assert scored.counts["numbers"] == voc["valid_samples"]
 
@@ -424,7 +424,7 @@ def line(
 
 def accuracy(*lines: PredictionLine) -> dict[str, float]:
     scored = score_predictions("robofac", lines)
-    return {name: s.value for (part, name), s in scored.scores().items() if part == "all"}
+    return {name: s.value for (part, name), s in scored.scores.items() if part == "all"}
 
 
 def test_options_are_the_list_in_the_question():

@@ -19,8 +19,7 @@ from PIL import Image
 
 from benchmarks import reward_server as bench
 from core.web import Access
-from eval.reward.model import ModelScorer
-from eval.reward.open import BaselineScorer, open_checkpoint
+from eval.reward.open import BaselineScorer, ModelScorer, open_checkpoint
 from eval.reward.scorer import TOLERANCE, CameraView, Reward
 from eval.reward.video import open_clip, score_clip
 from eval.server import limits as server_limits

@@ -19,7 +19,7 @@ import pytest
 
 from core.errors import UserError
 from core.paths import ROOT, Workspace
-from eval.scored import EvalPrediction, EvalRun, add_predictions
+from eval.scored import EvalRun, add_predictions
 from ingest.media.faces import FaceDetector
 from ingest.source import list_episodes
 from pipeline.config import source_build
@@ -345,9 +345,8 @@ def test_an_answer_at_the_end_that_cannot_be_read_does_not_switch_weights_off(co
         unread = {0: {last}, 1: set(range(6, last + 1)), 2: {9}}.get(e["episode_index"], set())
         for frame in sorted({*range(0, last, 3), last}):
             value = None if frame in unread else frame / last
-            row = EvalPrediction(
-                "tiny", e["episode_index"], frame, value, content_hash=e["content_hash"]
-            )
+            row = {"dataset": "tiny", **e, "frame_index": frame, "prediction": value}
+            del row["num_frames"]
             predictions.append(row)
     add_predictions(
         corpus,
