@@ -59,17 +59,20 @@ FACT_BATCH = 1 << 12  # rows with texts read at a time
 
 @dataclass(frozen=True)
 class EpisodeRows:
-    """Where an episode's rows are."""
+    """Where an episode's rows are; without a `uri` nowhere."""
 
-    uri: str
-    row_start: int
-    num_rows: int
-    task_indices: tuple[int, ...]  # in order of appearance
+    uri: str = ""
+    row_start: int = 0
+    num_rows: int = 0
+    task_indices: tuple[int, ...] = ()  # in order of appearance
     pictures: frozenset[str] = frozenset()  # columns that hold encoded pictures
     # Of the columns that the registry names; in the last row
     facts: Mapping[str, Any] = field(default_factory=dict)
     evidence: OutcomeEvidence = NO_EVIDENCE  # flags of success and the reward
     ends_early: bool = False  # a row that is marked as the last one has others behind it
+
+
+NO_ROWS = EpisodeRows()
 
 
 def find_rows(
@@ -359,20 +362,11 @@ class Annotated:
     """An episode as its metadata and rows show it; either may be missing. `num_frames` None: neither says it."""
 
     meta: Mapping[str, Any]
-    rows: EpisodeRows | None
+    rows: EpisodeRows
 
     @property
     def num_frames(self) -> int | None:
-        if self.rows is None:
-            return whole(self.meta.get("length"))
-        return self.rows.num_rows
-
-    @property
-    def task_indices(self) -> tuple[int, ...]:
-        """The tasks that its rows name, in order of appearance."""
-        if self.rows is None:
-            return ()
-        return self.rows.task_indices
+        return self.rows.num_rows if self.rows.uri else whole(self.meta.get("length"))
 
 
 Episodes = Mapping[int, Annotated]
@@ -383,9 +377,7 @@ def cells_of(
 ) -> Iterator[tuple[int, pa.ChunkedArray]]:
     """A column of each episode's rows, of those files that have it; `most_rows`: of its first ones."""
     with_rows = [
-        (rows, index)
-        for index, episode in episodes.items()
-        if (rows := episode.rows) and rows.num_rows
+        (episode.rows, index) for index, episode in episodes.items() if episode.rows.num_rows
     ]
     with_rows.sort(key=lambda pair: (pair[0].uri, pair[0].row_start))
     for uri, of_file in groupby(with_rows, key=lambda pair: pair[0].uri):
@@ -477,14 +469,15 @@ def report_renumbered_tasks(dataset: LerobotListing, episodes: Episodes, column:
     renumbered = {
         index: n
         for index, n in task_numbers.items()
-        if episodes[index].task_indices not in ((), (n,))
+        if episodes[index].rows.task_indices not in ((), (n,))
     }
     if renumbered:
         index, number = min(renumbered.items())
+        task = episodes[index].rows.task_indices[0]
         dataset.warn(
             "steps_lost",
             f"{column} is not used: the tasks were numbered anew in {len(renumbered)} of {len(task_numbers)} episodes "
-            f"(episode {index}: task_index is {episodes[index].task_indices[0]}, and was {number} when its statistics "
+            f"(episode {index}: task_index is {task}, and was {number} when its statistics "
             "were made), as LeRobot's tools do that delete and split; this column keeps the old numbers",
         )
     return bool(renumbered)
@@ -496,7 +489,9 @@ def report_merged_tasks(dataset: LerobotListing, episodes: Episodes) -> None:
     merged = {
         index
         for index, lowest, highest in _stored_ranges(dataset)
-        if 0 <= lowest < highest and index in episodes and len(episodes[index].task_indices) == 1
+        if 0 <= lowest < highest
+        and index in episodes
+        and len(episodes[index].rows.task_indices) == 1
     }
     if merged:
         dataset.warn(
@@ -558,7 +553,7 @@ def _task_numbers(
         numbers = cells.unique().to_pylist() if pa.types.is_integer(cells.type) else []
         if len(numbers) != 1 or numbers[0] is None:
             return {}
-        tasks = episodes[index].task_indices
+        tasks = episodes[index].rows.task_indices
         if len(tasks) == 1:
             pairs[index] = tasks[0], numbers[0]
     return pairs

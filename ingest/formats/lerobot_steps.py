@@ -78,6 +78,9 @@ class Stated(NamedTuple):
     as_far_as: EpisodeFrame | None = None
 
 
+NO_STEPS = Stated("")
+
+
 def native_steps(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated]:
     """The steps of each episode that has any, with findings about broken ones and about forms that differ."""
     by_form = [read_form(dataset, episodes, name) for name in FORMS]
@@ -450,7 +453,7 @@ def _task_index(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated
     """LeRobot's recorder lets each frame have a task of its own: where it changes within an episode, it names steps."""
     report_merged_tasks(dataset, episodes)
     changing = {
-        index: episode for index, episode in episodes.items() if len(episode.task_indices) > 1
+        index: episode for index, episode in episodes.items() if len(episode.rows.task_indices) > 1
     }
     if not changing:
         return {}
