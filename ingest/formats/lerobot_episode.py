@@ -25,16 +25,14 @@ from ingest.formats.side_files import parse_json_lines, read_json, read_text
 from ingest.formats.tables import is_list, known_values, number_columns, vectors
 from ingest.formats.tree import ALL_ROWS, Part, Roles, Vector
 from ingest.formats.tree_reader import ArrayTree, roles_of, vector_of
-from ingest.formats.writers import LEROBOT
+from ingest.formats.writers import LEROBOT, LEROBOT_VECTORS
 from ingest.media.video import FrameTimes
 from ingest.reasons import DataError
 from ingest.signals.naming import Column, named_grippers, names_by_parts
 from ingest.sources.files import Source, once
 
-WHOLE_KEYS = ("observation.state", "state", "action", "actions")
 # How columns begin that hold a part
-PART = re.compile(r"(observation\.states?|states?|actions?)\.")
-BESIDE = "observation."  # where a gripper may stand in a column of its own
+PART = re.compile(r"(observation\.states?|states?|actions?)\.|observation\.")
 NUMBERS = (
     "float16",
     "float32",
@@ -49,6 +47,7 @@ NUMBERS = (
     "bool",
 )
 MODALITY = "meta/modality.json"
+WHOLE_KEYS = (*LEROBOT_VECTORS["state"], *LEROBOT_VECTORS["action"])
 
 type NamesBy = Literal["name", "modality.json"]
 
@@ -87,18 +86,23 @@ def slices_by_column(source: Source, vector: Column) -> dict[str, dict[str, dict
 def signal_columns(source: Source) -> tuple[str, ...]:
     """The columns that state and action may be read from. Raises DataError."""
     keys = source.config.keys
-    declared = _declared(source)
-    parts = filter(PART.match, declared)
-    grippers = (n for n in declared if n.startswith(BESIDE) and named_grippers([n]))
+    features = read_info(source)["features"]
+    written = (n for n in (*WHOLE_KEYS, *features) if _may_hold_vectors(n, features.get(n)))
     by_modality = (*slices_by_column(source, "state"), *slices_by_column(source, "action"))
-    columns = (*WHOLE_KEYS, *parts, *grippers, *by_modality, *keys.state, *keys.action)
+    columns = (*written, *by_modality, *keys.state, *keys.action)
     return tuple(dict.fromkeys(filter(None, columns)))
 
 
-def _declared(source: Source) -> list[str]:
-    """Features of numbers."""
-    features = read_info(source)["features"]
-    return [name for name in features if object_of(features[name]).get("dtype") in NUMBERS]
+def _may_hold_vectors(name: str, feature: Any) -> bool:
+    """Is a column called as LeRobot calls those of state and action, or a gripper's beside them?"""
+    beside = LEROBOT.grippers_beside.values() if named_grippers([name]) else ()
+    patterns = (*chain.from_iterable((*LEROBOT.state, *LEROBOT.action)), *beside)
+    return any(re.fullmatch(pattern, f"{name} {_form(feature, True)}") for pattern in patterns)
+
+
+def _form(feature: Any, are_vectors: bool) -> str:
+    """A column's type, as the patterns of its writer have it; declared: as numbers, by info.json."""
+    return f"vectors={are_vectors} declared={object_of(feature).get('dtype') in NUMBERS}"
 
 
 def read_signals(source: Source, rows: pa.Table) -> Vectors:
@@ -131,9 +135,8 @@ def _roles(source: Source, *columns: tuple[str, int, bool]) -> tuple[Roles, Role
     """Of columns by name, width, and whether they hold vectors, with the names that the state has of their dimensions,
     and with those that the action has; and where names are from."""
     features = read_info(source)["features"]
-    declared = _declared(source)
     widths = {name: width for name, width, _ in columns}
-    forms = {name: f"vectors={are} declared={name in declared}" for name, _, are in columns}
+    forms = {name: _form(features.get(name), are_vectors) for name, _, are_vectors in columns}
     # In the order of info.json
     parts = [
         Part(n, "column", (None,), forms[n], names=_names(n, features.get(n), widths[n]))
@@ -163,7 +166,7 @@ def _names(column: str, feature: Any, width: int) -> Sequence[str]:
         names = [""] * width
     if column in WHOLE_KEYS:
         return names
-    part = re.sub(rf"^({PART.pattern}|{re.escape(BESIDE)})", "", column)  # such as gripper_position
+    part = column[end.end() if (end := PART.match(column)) else 0 :]  # such as gripper_position
     return [part] if width == 1 else [f"{part}.{name or k}" for k, name in enumerate(names)]
 
 
@@ -222,23 +225,17 @@ OF_ALL = "meta/stats.json"
 OF_EPISODES = "meta/episodes_stats.jsonl"
 
 
-class _Stored(NamedTuple):
-    """What the files state: statistics by column, of all rows and of each episode; `problem`: why one was not read."""
-
-    of_all: Mapping[str, Any]
-    of_episodes: Mapping[int, Mapping[str, Any]]
-    problem: str = ""
-
-
 def stored_statistics(source: Source, episode: int, roles: Roles) -> list[StoredStatistics]:
     """What is stored of an episode's state and action; of one that is of several columns nothing is compared."""
-    stored = _read(source)
-    this_episode = stored.of_episodes.get(episode, {})
-    statistics = [StoredStatistics(problem=stored.problem)] if stored.problem else []
+    of_all, problem = _stored(source, OF_ALL)
+    by_episode, problem_of_episodes = _stored(source, OF_EPISODES)
+    this_episode = by_episode.get(episode, {})
+    problems = filter(None, (problem, problem_of_episodes))
+    statistics = [StoredStatistics(problem=text) for text in problems]
     for vector, (names, _) in (("state", roles.state), ("action", roles.action)):
         if len(names) == 1:
             [name] = names
-            statistics += _parsed(vector, OF_ALL, stored.of_all.get(name), is_of_episode=False)
+            statistics += _parsed(vector, OF_ALL, of_all.get(name), is_of_episode=False)
             statistics += _parsed(vector, OF_EPISODES, this_episode.get(name), is_of_episode=True)
     return statistics
 
@@ -246,39 +243,29 @@ def stored_statistics(source: Source, episode: int, roles: Roles) -> list[Stored
 def counted_rows(source: Source) -> Any:
     """How many rows meta/stats.json is of, as it counts the values of a column with one for each; None: not said."""
     # Those of episodes may be large, and no listing needs them
-    of_all: Mapping[str, Any] = {}
-    if OF_ALL in source.files:
-        with suppress(DataError):  # `stored_statistics` says so of each run
-            of_all = object_of(read_json(source, OF_ALL))
-    count = object_of(of_all.get("index")).get("count")
+    count = object_of(_stored(source, OF_ALL)[0].get("index")).get("count")
     return count[0] if isinstance(count, list) and count else count
 
 
 @once
-def _read(source: Source) -> _Stored:
-    """The files' statistics; also a file beyond the limits of metadata is a problem."""
-    of_all: Mapping[str, Any] = {}
-    of_episodes: Mapping[int, Mapping[str, Any]] = {}
-    problem = ""
+def _stored(source: Source, file: str) -> tuple[Mapping[Any, Any], str]:
+    """The statistics in a file, by column or by episode, and why they cannot be read, as of one beyond the limits of
+    metadata; lines that are of no episode say nothing.
+    """
+    if file not in source.files:
+        return {}, ""
     try:
-        if OF_ALL in source.files:
-            of_all = object_of(read_json(source, OF_ALL))
-        if OF_EPISODES in source.files:
-            of_episodes = _by_episode(read_text(source, OF_EPISODES))
+        if file == OF_ALL:
+            return object_of(read_json(source, file)), ""
+        lines, _ = parse_json_lines(read_text(source, file), strict=False)
     except DataError as e:
-        problem = str(e)
-    return _Stored(of_all, of_episodes, problem)
-
-
-def _by_episode(text: str) -> dict[int, dict[str, Any]]:
-    """Statistics by episode of lines of JSON; lines that are of no episode say nothing."""
-    lines, _ = parse_json_lines(text, strict=False)
+        return {}, str(e)
     rows = [object_of(value) for _, value in lines]
     return {
         row["episode_index"]: object_of(row.get("stats"))
         for row in rows
         if type(row.get("episode_index")) is int
-    }
+    }, ""
 
 
 def _parsed(vector: str, file: str, stored: Any, *, is_of_episode: bool) -> list[StoredStatistics]:
