@@ -341,7 +341,6 @@ def _uses(
     steps: RldsRecord, config: DatasetConfig, texts: Sequence[str], outcomes: Sequence[str]
 ) -> Uses:
     """What features are used for that are neither rows nor cameras, by key."""
-    leaves = {path_of(key).rpartition("/")[2] for key in steps.features}
     places = {
         "instruction": texts,
         "outcome": [*outcomes, *PATHS, REWARD, TERMINAL],
@@ -352,19 +351,10 @@ def _uses(
     }
     uses: dict[str, tuple[str, str]] = {}
     for use, paths in places.items():
-        present_paths = [path for path in paths if path.rpartition("/")[2] in leaves]
-        for key in [steps.key(path) or path for path in present_paths]:
+        for key in [steps.key(path) or path for path in paths]:
             if key in steps.features:
                 uses.setdefault(key, (use, "its name says so"))
     return uses
-
-
-def _value(steps: RldsRecord, name: str) -> Any:
-    """What is stated once: the name of a class rather than its number."""
-    label = rlds_steps.label_of(steps, name)
-    if label is None:
-        return rlds_steps.scalar(steps, name)
-    return label
 
 
 def _cameras(listing: ListingBuilder, uri: str, steps: RldsRecord) -> list[str]:
@@ -446,9 +436,9 @@ def _evidence(
         if name == REWARD:
             values = values if len(values) == num_rows else np.zeros(0)
             values = values[:-1] if values[-2:].tolist() == [1, 0] else values
-        return None if is_of_steps and name not in registered else _value(steps, name), known(
-            values
-        )
+        # The name of a class rather than its number
+        value = rlds_steps.label_of(steps, name) or rlds_steps.scalar(steps, name)
+        return None if is_of_steps and name not in registered else value, known(values)
 
     if config.keys.success:
         return evidence_of(fact, registered, registered, ())
