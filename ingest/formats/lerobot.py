@@ -22,7 +22,6 @@ from ingest.episode import (
     CameraVideo,
     EpisodeData,
     EpisodeRecord,
-    Finding,
     Listing,
     Match,
     TimedPicture,
@@ -108,13 +107,7 @@ def find_videos(
     # Files of v3 hold several episodes, so that pointers into them can be wrong
     if dataset.version == "v3.0":
         _drop_shared_frames(dataset, videos, episodes, doubts)
-    # Rows of a remote episode that is not asked for are not looked for: no finding would be sure
-    for index in filter(dataset.wants, videos):
-        files = {
-            camera: expected(dataset, index, episodes[index].meta, camera) for camera in cameras
-        }
-        _report(dataset, index, videos[index], doubts[index], files)
-    _report_unused_cameras(dataset, videos, cameras)
+    _report(dataset, episodes, videos, doubts, cameras)
     return {index: tuple(by_camera.values()) for index, by_camera in videos.items()}
 
 
@@ -206,20 +199,16 @@ def _drop_shared_frames(
                 claims[camera, video.uri].append((video.start_frame, end_frame, index))
     for (camera, uri), of_file in claims.items():
         # Of the claims so far, the one that reaches furthest is the one that the next may overlap
-        _, furthest, furthest_episode = min(of_file)
-        for start_frame, end_frame, episode in sorted(of_file)[1:]:
+        furthest, holder = 0, -1
+        for start_frame, end_frame, episode in sorted(of_file):
             if start_frame < furthest:
-                for claimant, other_episode in (
-                    (episode, furthest_episode),
-                    (furthest_episode, episode),
-                ):
+                for claimant, other_episode in ((episode, holder), (holder, episode)):
                     doubts[claimant].setdefault(
                         camera, f"claims frames of {uri} that episode {other_episode} claims too"
                     )
                     videos[claimant].pop(camera, None)
             if end_frame > furthest:
-                furthest = end_frame
-                furthest_episode = episode
+                furthest, holder = end_frame, episode
 
 
 def _stated_end(dataset: LerobotListing, meta: Mapping[str, Any], video: CameraVideo) -> int:
@@ -234,26 +223,44 @@ def _stated_end(dataset: LerobotListing, meta: Mapping[str, Any], video: CameraV
 
 def _report(
     dataset: LerobotListing,
-    index: int,
-    episode_videos: Mapping[str, Any],
-    doubts: Mapping[str, str],
-    files: Mapping[str, str],
+    episodes: Episodes,
+    videos: Videos,
+    doubts: Doubts,
+    cameras: Sequence[str],
 ) -> None:
-    """Findings about what an episode lacks; `files`: that which each camera should have."""
-    # What is doubtful beside a usable video is a warning; without one the episode cannot be used
-    record = dataset.warn if episode_videos else dataset.unusable
-    for camera, detail in doubts.items():
-        if detail != NOT_RECORDED:
-            record("bad_video_pointer", detail, index, camera=camera)
-    if not episode_videos and {*doubts.values()} <= {NOT_RECORDED}:
-        dataset.unusable(
-            *_no_video(dataset, index, files), index, file=next(iter(files.values()), INFO)
-        )
-        return
-    for camera, file in files.items():
-        # A camera with a doubt has its finding already
-        if camera not in episode_videos and camera not in doubts:
-            dataset.warn("missing_camera", f"there is no {file}", index, camera=camera, file=file)
+    """Findings about what episodes lack; one of a camera that none of them has beside usable ones."""
+    used = set().union(*videos.values())
+    unused: dict[str, list[str]] = {camera: [] for camera in sorted({*cameras} - used) if used}
+    # Rows of a remote episode that is not asked for are not looked for: no finding would be sure
+    for index in filter(dataset.wants, videos):
+        present = videos[index]
+        doubt = doubts[index]
+        files = {
+            camera: expected(dataset, index, episodes[index].meta, camera) for camera in cameras
+        }
+        if not present and {*doubt.values()} <= {NOT_RECORDED}:
+            reason, detail = _no_video(dataset, index, files)
+            dataset.unusable(reason, detail, index, file=next(iter(files.values()), INFO))
+            continue
+        # What is doubtful beside a usable video is a warning; without one the episode cannot be used
+        record = dataset.warn if present else dataset.unusable
+        for camera in (*doubt, *(camera for camera in cameras if camera not in doubt)):
+            detail = doubt.get(camera, f"there is no {files[camera]}")
+            if camera in present or detail == NOT_RECORDED:
+                continue
+            if camera in unused and present:
+                unused[camera] += [detail] if camera in doubt else []
+            elif camera in doubt:
+                record("bad_video_pointer", detail, index, camera=camera)
+            else:
+                dataset.warn("missing_camera", detail, index, camera=camera, file=files[camera])
+    for camera, details in unused.items():
+        if details:
+            detail = f"{len(details)} episodes: {details[0]}"
+            dataset.warn("bad_video_pointer", detail, camera=camera)
+        else:
+            detail = f"{camera} is declared in info.json, but no episode has a file"
+            dataset.warn("camera_without_files", detail, camera=camera)
 
 
 def _no_video(dataset: LerobotListing, index: int, files: Mapping[str, str]) -> tuple[str, str]:
@@ -278,31 +285,6 @@ def _pictures_by_episode(source: Source) -> defaultdict[int, Counter[str]]:
     for file_match in filter(None, map(PICTURE_FILE.fullmatch, source.files)):
         counts[int(file_match[2] or -1)][file_match[1]] += 1
     return counts
-
-
-def _report_unused_cameras(dataset: LerobotListing, videos: Videos, cameras: Sequence[str]) -> None:
-    """Say once what is so for every episode: a camera beside usable ones that none of them has."""
-    used = set().union(*videos.values())
-    if not used:
-        return
-    unused_cameras = sorted({*cameras} - used)
-    findings_by_camera: dict[str, list[Finding]] = {camera: [] for camera in unused_cameras}
-    other_findings: list[Finding] = []
-    for finding in dataset.findings:
-        is_of_files = finding.reason in ("bad_video_pointer", "missing_camera")
-        if is_of_files and finding.camera in findings_by_camera:
-            findings_by_camera[finding.camera].append(finding)
-        else:
-            other_findings.append(finding)
-    dataset.findings = other_findings
-    for camera, camera_findings in findings_by_camera.items():
-        if details := [f.detail for f in camera_findings if f.reason == "bad_video_pointer"]:
-            dataset.warn(
-                "bad_video_pointer", f"{len(details)} episodes: {details[0]}", camera=camera
-            )
-        else:
-            detail = f"{camera} is declared in info.json, but no episode has a file"
-            dataset.warn("camera_without_files", detail, camera=camera)
 
 
 def holds_other_episodes(info: dict[str, Any], uri: str) -> bool:
