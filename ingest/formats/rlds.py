@@ -259,14 +259,13 @@ def _read(
     uri = fields["data_uri"]
     config = listing.source.config
     fields["data_key"] = str(record.offset)  # leads back to the record when the episode is read
-    # A download that broke off ends within a record, which is listed all the same
-    if not is_whole(data, record):
-        detail = f"cut off: {record.end + FOOTER_BYTES - len(data)} bytes are missing"
-        listing.unusable_next("unreadable_data", detail, uri)
-        listing.add(**fields)
-        return
-    # A record that is no Example keeps its place, so that the places of later ones do not change
+    # A record that is no Example keeps its place, so that the places of later ones do not change. A download that broke
+    # off ends within a record, which is listed all the same
+    is_there = is_whole(data, record)
     try:
+        if not is_there:
+            missing = record.end + FOOTER_BYTES - len(data)
+            raise DataError(f"cut off: {missing} bytes are missing")
         steps = replace(_steps(data, record, specs, config.limits), labels=labels)
         fields["videos"] = [CameraVideo(camera, uri, 0) for camera in _cameras(listing, uri, steps)]
         fields["source_id"] = _source_id(listing.source, steps) or fields["source_id"]
@@ -277,11 +276,12 @@ def _read(
     except DataError as e:
         listing.unusable_next(e.reason, str(e), uri)
     # The stored CRC changes with the contents, and is there without reading them
-    stamp = (
-        f"{fields['source_stamp']} {record.end - record.start} {stored_crc(data, record)} "
-        f"{fields.get('num_rows')}"
-    )
-    fields["source_stamp"] = short_hash(stamp)
+    if is_there:
+        stamp = (
+            f"{fields['source_stamp']} {record.end - record.start} {stored_crc(data, record)} "
+            f"{fields.get('num_rows')}"
+        )
+        fields["source_stamp"] = short_hash(stamp)
     listing.add(**fields)
 
 
