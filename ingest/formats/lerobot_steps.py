@@ -522,12 +522,7 @@ def _names(value: Any, texts: Mapping[int, str], location: str) -> Iterator[str]
         index = whole(entry)
         if entry is None or (index is not None and index < 0):
             continue
-        if isinstance(entry, str):
-            name = entry
-        elif index is not None:
-            name = texts.get(index)
-        else:
-            name = None
+        name = entry if isinstance(entry, str) else texts.get(-1 if index is None else index)
         if name is None:
             raise ValueError(f"{location} has no text of {str(entry)[:40]}")
         if is_step(name):
