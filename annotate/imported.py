@@ -30,7 +30,7 @@ from ingest.formats.lerobot_meta import (
     version_of,
     whole,
 )
-from ingest.formats.lerobot_rows import find_rows
+from ingest.formats.lerobot_rows import NO_ROWS, find_rows
 from ingest.formats.lerobot_steps import FORMS as LEROBOT_FORMS
 from ingest.formats.lerobot_steps import Annotated, Stated, read_form
 from ingest.formats.side_files import parse_json_lines, read_text
@@ -182,7 +182,8 @@ def _annotated_episodes(path: Path) -> tuple[LerobotListing, dict[int, Annotated
     metadata = episode_metadata(dataset)
     rows = find_rows(dataset, metadata) if has_info else {}
     episodes = {
-        k: Annotated(metadata.get(k, {}), rows.get(k)) for k in metadata.keys() | rows.keys()
+        k: Annotated(metadata.get(k, {}), rows.get(k, NO_ROWS))
+        for k in metadata.keys() | rows.keys()
     }
     return dataset, episodes
 

@@ -22,12 +22,12 @@ from ingest.episode import (
     CameraVideo,
     EpisodeData,
     EpisodeRecord,
-    Finding,
     Listing,
     Match,
     TimedPicture,
     timed,
 )
+from ingest.formats.facts import length_problem
 from ingest.formats.lerobot_episode import (
     OF_ALL,
     POINTERS,
@@ -58,26 +58,20 @@ from ingest.formats.lerobot_meta import (
 from ingest.formats.lerobot_parts import account_for_parts, cameras_of
 from ingest.formats.lerobot_rows import (
     END_MARK,
+    NO_ROWS,
     Annotated,
     EpisodeRows,
     Episodes,
     find_rows,
     read_pictures,
 )
-from ingest.formats.lerobot_steps import native_steps
-from ingest.formats.listing import (
-    STEPS,
-    STEPS_STAND_IN,
-    ListingBuilder,
-    folders_of,
-    named,
-    texts_among,
-)
+from ingest.formats.lerobot_steps import NO_STEPS, TASK_COLUMN, native_steps
+from ingest.formats.listing import ListingBuilder, folders_of, named, texts_among
 from ingest.formats.row_pictures import of_places
 from ingest.formats.tables import finite, read_columns, vectors, whole
 from ingest.media.frames import DECODE_ALL, DecodeOptions, Picture, VideoError
 from ingest.media.video import frame_times
-from ingest.outcomes import NO_EVIDENCE, Outcome, OutcomeEvidence, stated
+from ingest.outcomes import OutcomeEvidence, stated
 from ingest.reasons import DataError
 from ingest.sources.files import Source, once
 
@@ -113,13 +107,7 @@ def find_videos(
     # Files of v3 hold several episodes, so that pointers into them can be wrong
     if dataset.version == "v3.0":
         _drop_shared_frames(dataset, videos, episodes, doubts)
-    # Rows of a remote episode that is not asked for are not looked for: no finding would be sure
-    for index in filter(dataset.wants, videos):
-        files = {
-            camera: expected(dataset, index, episodes[index].meta, camera) for camera in cameras
-        }
-        _report(dataset, index, videos[index], doubts[index], files)
-    _report_unused_cameras(dataset, videos, cameras)
+    _report(dataset, episodes, videos, doubts, cameras)
     return {index: tuple(by_camera.values()) for index, by_camera in videos.items()}
 
 
@@ -134,7 +122,7 @@ def _video(
     """Where a camera's pictures of an episode are, if anywhere; what is wrong with a pointer is put into `doubts`."""
     rows = episode.rows
     meta = episode.meta
-    if rows and camera in rows.pictures:
+    if camera in rows.pictures:
         return CameraVideo(camera, rows.uri, rows.row_start)
     if dataset.version != "v3.0":
         uri = locate(dataset, "video_path", {"video_key": camera, **v2_numbers(dataset, index)})
@@ -158,7 +146,7 @@ def _video(
     rate = video_rate(dataset.info, camera, dataset.rate)
     end_s = finite(meta.get(f"videos/{camera}/to_timestamp"))
     begin_s = start_s
-    if rows and end_s is not None:
+    if rows.uri and end_s is not None:
         # Decoding a shared file cannot show that a part of it is longer or shorter than the rows
         num_frames = round((end_s - start_s) * rate)
         num_rows = rows.num_rows
@@ -169,7 +157,7 @@ def _video(
         later_s = _first_time(dataset, rows) if num_frames > num_rows else 0.0
         start_s += later_s if 0 < round(later_s * rate) <= num_frames - num_rows else 0.0
     start_frame = round(start_s * rate)
-    if rows and rate == dataset.rate:
+    if rows.uri and rate == dataset.rate:
         first = start_frame - round(begin_s * rate)
         num_rows = min(rows.num_rows, dataset.source.config.limits.max_rows)
         if refused := refusal(begin_s, range(first, first + num_rows), rate):
@@ -203,7 +191,7 @@ def _drop_shared_frames(
     claims: dict[tuple[str, str], list[tuple[int, int, int]]] = defaultdict(list)
     for index, by_camera in videos.items():
         for camera, video in by_camera.items():
-            if rows := episodes[index].rows:
+            if (rows := episodes[index].rows).uri:
                 end_frame = min(
                     video.start_frame + rows.num_rows,
                     _stated_end(dataset, episodes[index].meta, video),
@@ -211,20 +199,16 @@ def _drop_shared_frames(
                 claims[camera, video.uri].append((video.start_frame, end_frame, index))
     for (camera, uri), of_file in claims.items():
         # Of the claims so far, the one that reaches furthest is the one that the next may overlap
-        _, furthest, furthest_episode = min(of_file)
-        for start_frame, end_frame, episode in sorted(of_file)[1:]:
+        furthest, holder = 0, -1
+        for start_frame, end_frame, episode in sorted(of_file):
             if start_frame < furthest:
-                for claimant, other_episode in (
-                    (episode, furthest_episode),
-                    (furthest_episode, episode),
-                ):
+                for claimant, other_episode in ((episode, holder), (holder, episode)):
                     doubts[claimant].setdefault(
                         camera, f"claims frames of {uri} that episode {other_episode} claims too"
                     )
                     videos[claimant].pop(camera, None)
             if end_frame > furthest:
-                furthest = end_frame
-                furthest_episode = episode
+                furthest, holder = end_frame, episode
 
 
 def _stated_end(dataset: LerobotListing, meta: Mapping[str, Any], video: CameraVideo) -> int:
@@ -239,26 +223,44 @@ def _stated_end(dataset: LerobotListing, meta: Mapping[str, Any], video: CameraV
 
 def _report(
     dataset: LerobotListing,
-    index: int,
-    episode_videos: Mapping[str, Any],
-    doubts: Mapping[str, str],
-    files: Mapping[str, str],
+    episodes: Episodes,
+    videos: Videos,
+    doubts: Doubts,
+    cameras: Sequence[str],
 ) -> None:
-    """Findings about what an episode lacks; `files`: that which each camera should have."""
-    # What is doubtful beside a usable video is a warning; without one the episode cannot be used
-    record = dataset.warn if episode_videos else dataset.unusable
-    for camera, detail in doubts.items():
-        if detail != NOT_RECORDED:
-            record("bad_video_pointer", detail, index, camera=camera)
-    if not episode_videos and {*doubts.values()} <= {NOT_RECORDED}:
-        dataset.unusable(
-            *_no_video(dataset, index, files), index, file=next(iter(files.values()), INFO)
-        )
-        return
-    for camera, file in files.items():
-        # A camera with a doubt has its finding already
-        if camera not in episode_videos and camera not in doubts:
-            dataset.warn("missing_camera", f"there is no {file}", index, camera=camera, file=file)
+    """Findings about what episodes lack; one of a camera that none of them has beside usable ones."""
+    used = set().union(*videos.values())
+    unused: dict[str, list[str]] = {camera: [] for camera in sorted({*cameras} - used) if used}
+    # Rows of a remote episode that is not asked for are not looked for: no finding would be sure
+    for index in filter(dataset.wants, videos):
+        present = videos[index]
+        doubt = doubts[index]
+        files = {
+            camera: expected(dataset, index, episodes[index].meta, camera) for camera in cameras
+        }
+        if not present and {*doubt.values()} <= {NOT_RECORDED}:
+            reason, detail = _no_video(dataset, index, files)
+            dataset.unusable(reason, detail, index, file=next(iter(files.values()), INFO))
+            continue
+        # What is doubtful beside a usable video is a warning; without one the episode cannot be used
+        record = dataset.warn if present else dataset.unusable
+        for camera in (*doubt, *(camera for camera in cameras if camera not in doubt)):
+            detail = doubt.get(camera, f"there is no {files[camera]}")
+            if camera in present or detail == NOT_RECORDED:
+                continue
+            if camera in unused and present:
+                unused[camera] += [detail] if camera in doubt else []
+            elif camera in doubt:
+                record("bad_video_pointer", detail, index, camera=camera)
+            else:
+                dataset.warn("missing_camera", detail, index, camera=camera, file=files[camera])
+    for camera, details in unused.items():
+        if details:
+            detail = f"{len(details)} episodes: {details[0]}"
+            dataset.warn("bad_video_pointer", detail, camera=camera)
+        else:
+            detail = f"{camera} is declared in info.json, but no episode has a file"
+            dataset.warn("camera_without_files", detail, camera=camera)
 
 
 def _no_video(dataset: LerobotListing, index: int, files: Mapping[str, str]) -> tuple[str, str]:
@@ -283,31 +285,6 @@ def _pictures_by_episode(source: Source) -> defaultdict[int, Counter[str]]:
     for file_match in filter(None, map(PICTURE_FILE.fullmatch, source.files)):
         counts[int(file_match[2] or -1)][file_match[1]] += 1
     return counts
-
-
-def _report_unused_cameras(dataset: LerobotListing, videos: Videos, cameras: Sequence[str]) -> None:
-    """Say once what is so for every episode: a camera beside usable ones that none of them has."""
-    used = set().union(*videos.values())
-    if not used:
-        return
-    unused_cameras = sorted({*cameras} - used)
-    findings_by_camera: dict[str, list[Finding]] = {camera: [] for camera in unused_cameras}
-    other_findings: list[Finding] = []
-    for finding in dataset.findings:
-        is_of_files = finding.reason in ("bad_video_pointer", "missing_camera")
-        if is_of_files and finding.camera in findings_by_camera:
-            findings_by_camera[finding.camera].append(finding)
-        else:
-            other_findings.append(finding)
-    dataset.findings = other_findings
-    for camera, camera_findings in findings_by_camera.items():
-        if details := [f.detail for f in camera_findings if f.reason == "bad_video_pointer"]:
-            dataset.warn(
-                "bad_video_pointer", f"{len(details)} episodes: {details[0]}", camera=camera
-            )
-        else:
-            detail = f"{camera} is declared in info.json, but no episode has a file"
-            dataset.warn("camera_without_files", detail, camera=camera)
 
 
 def holds_other_episodes(info: dict[str, Any], uri: str) -> bool:
@@ -369,16 +346,25 @@ def _add_episodes(dataset: LerobotListing, cameras: list[str]) -> None:
     rows = find_rows(dataset, metadata)
     limits.check("max_episodes", len(rows), "episodes that have rows")
     indices = sorted(metadata.keys() | rows.keys())
-    episodes = {index: Annotated(metadata.get(index, {}), rows.get(index)) for index in indices}
+    episodes = {
+        index: Annotated(metadata.get(index, {}), rows.get(index, NO_ROWS)) for index in indices
+    }
     steps = native_steps(dataset, episodes)
     for index, videos in find_videos(dataset, episodes, cameras).items():
+        dataset.number = index
         _check(dataset, index, episodes[index])
-        record = _record(dataset, index, episodes[index], videos, texts)
-        if s := steps.get(index):
-            record = replace(
-                record, steps=s.steps, steps_from=s.form, plan=s.plan, as_far_as=s.as_far_as
-            )
-        dataset.records.append(record)
+        s = steps.get(index, NO_STEPS)
+        _add(
+            dataset,
+            index,
+            episodes[index],
+            videos,
+            texts,
+            steps=s.steps,
+            steps_from=s.form or None,
+            plan=s.plan,
+            as_far_as=s.as_far_as,
+        )
     account_for_parts(dataset, episodes, cameras)
     if all(map(dataset.wants, indices)):
         _check_totals(dataset, episodes)
@@ -390,7 +376,7 @@ def _check_totals(dataset: LerobotListing, episodes: Episodes) -> None:
     Rows are counted where every episode has some: one without is a finding of its own.
     """
     tables = [episode.rows for episode in episodes.values()]
-    num_rows = sum(rows.num_rows for rows in tables if rows) if all(tables) else None
+    num_rows = sum(rows.num_rows for rows in tables) if all(r.uri for r in tables) else None
     claims = (
         (f"{INFO} says {{}} episodes", dataset.info.get("total_episodes"), len(episodes)),
         (f"{INFO} says {{}} frames", dataset.info.get("total_frames"), num_rows),
@@ -406,83 +392,56 @@ def _check_totals(dataset: LerobotListing, episodes: Episodes) -> None:
         dataset.warn("length_differs", detail, file=INFO)
 
 
-def _record(
+def _add(
     dataset: LerobotListing,
     index: int,
     episode: Annotated,
     videos: tuple[CameraVideo, ...],
     texts: Mapping[int, str],
-) -> EpisodeRecord:
+    **steps: Any,
+) -> None:
+    """Add an episode, with its `steps`; `texts`: of tasks, by their numbers."""
     rows = episode.rows
     meta = episode.meta
     # What the metadata says counts before what the last row says
-    facts = meta if rows is None else {**rows.facts, **meta}
+    facts = {**rows.facts, **meta}
     # GR00T-flavoured sets list quality labels ("valid") among an episode's tasks: only the rows tell them apart
-    row_tasks = [texts[number] for number in episode.task_indices if number in texts]
+    row_tasks = [texts[number] for number in rows.task_indices if number in texts]
     stated_texts = texts_among(map(facts.get, dataset.source.config.keys.language))
     tasks = texts_among([row_tasks or meta.get("tasks"), *stated_texts])
     if len(row_tasks) > 1:
-        tasks = texts_among([_whole_task(dataset, index, meta, row_tasks, stated_texts)])
+        # Rows that change their task name steps. The whole is then a text in the columns that the registry names, or
+        # one of the metadata that is no step's; a single word there is a label of quality
+        others = (text for text in texts_among([meta.get("tasks")]) if len(text.split()) > 1)
+        whole_tasks = stated_texts or tuple(text for text in others if text not in row_tasks)
+        steps_by_column = {TASK_COLUMN: row_tasks}
+        tasks = whole_tasks or dataset.whole_task(tuple(row_tasks), steps_by_column, None)
     if not tasks:
         dataset.warn("no_task", "no instruction in rows or metadata", index)
-    dataset.evidence[index] = _evidence(dataset, meta, rows)
-    uris = [video.uri for video in videos]
-    # Without rows (lost, or remote and not asked for) there are only videos to be stamped
-    files = uris if rows is None else [*uris, rows.uri]
-    num_rows = None if rows is None else rows.num_rows
-    return EpisodeRecord(
-        episode_index=index,
-        source_id=f"episode_{index:06d}",
-        fps=dataset.rate,
-        task=next(iter(tasks), None),
+    dataset.add(
+        f"episode_{index:06d}",
+        dataset.rate,
         tasks=tasks,
+        num_rows=rows.num_rows if rows.uri else None,
+        data_uri=rows.uri or None,
+        row_start=rows.row_start,
         videos=videos,
+        facts=facts,
+        evidence=_evidence(dataset, episode),
         group=dataset.group(facts, f"episode {index}"),
-        num_rows=num_rows,
-        data_uri=None if rows is None else rows.uri,
-        row_start=0 if rows is None else rows.row_start,
-        source_stamp=dataset.source.stamp(files, num_rows),
+        **steps,
     )
 
 
-def _whole_task(
-    dataset: LerobotListing,
-    index: int,
-    meta: Mapping[str, Any],
-    steps: list[str],
-    stated_texts: Sequence[str],
-) -> list[str]:
-    """The instruction of an episode whose rows change their task, so that these are its steps.
-
-    `stated_texts`: texts in the columns that the registry names. Without them it is a text of the metadata that is
-    no step's;
-    a single word there is a label of quality. Else the steps' texts, one after the other.
-    """
-    whole_tasks = [
-        text
-        for text in texts_among([meta.get("tasks")])
-        if text not in steps and len(text.split()) > 1
-    ]
-    if stated_texts or whole_tasks:
-        return [*(stated_texts or whole_tasks)]
-    dataset.warn("no_task", STEPS.format("task_index", len(steps), STEPS_STAND_IN), index)
-    return ["; ".join(steps)]
-
-
-def _evidence(
-    dataset: LerobotListing, meta: Mapping[str, Any], rows: EpisodeRows | None
-) -> OutcomeEvidence:
+def _evidence(dataset: LerobotListing, episode: Annotated) -> OutcomeEvidence:
     """What metadata and rows say of an episode's outcome; the registry's field is taken at its word in both."""
-    registered = dataset.source.config.success_field
-    of_rows = rows.evidence if rows else NO_EVIDENCE
-    flag = next((flag for flag in of_rows.flags if flag.name == registered), None)
-    outcome = stated(meta, [registered])
-    if outcome is None and flag is not None:
-        outcome = Outcome(flag.at_end, f"column {registered}")
-    if outcome is None and rows is not None:
-        outcome = stated(rows.facts, [registered], "column")  # a word in the last row
-    facts = meta if rows is None else {**rows.facts, **meta}
-    return replace(of_rows, stated=outcome or dataset.stated_outcome(facts))
+    registered = [dataset.source.config.success_field]
+    rows = episode.rows
+    flags = {flag.name: flag.at_end for flag in rows.evidence.flags}
+    of_rows = stated(
+        {**rows.facts, **flags}, registered, "column"
+    )  # a flag, or a word in the last row
+    return replace(rows.evidence, stated=stated(episode.meta, registered) or of_rows)
 
 
 def _check(dataset: LerobotListing, index: int, episode: Annotated) -> None:
@@ -492,7 +451,7 @@ def _check(dataset: LerobotListing, index: int, episode: Annotated) -> None:
     limits = dataset.source.config.limits
     if not meta:
         dataset.warn("not_in_metadata", "has rows, but the metadata does not list it", index)
-    if rows is not None:
+    if rows.uri:
         if rows.num_rows == 0:
             dataset.unusable("no_data", "its table has no rows", index, file=rows.uri)
         elif problem := limits.excess(
@@ -506,9 +465,8 @@ def _check(dataset: LerobotListing, index: int, episode: Annotated) -> None:
                 index,
                 file=rows.uri,
             )
-        if meta.get("length") not in (None, rows.num_rows):
-            detail = f"metadata says {meta['length']} frames, its rows are {rows.num_rows}"
-            dataset.warn("length_differs", detail, index)
+        if problem := length_problem("the metadata", meta.get("length"), [rows.num_rows]):
+            dataset.warn("length_differs", problem, index)
     elif index not in dataset.lost and dataset.wants(index):
         # Its file, or without a pointer to one any file, may be a git-LFS pointer
         file = expected(dataset, index, meta)

@@ -25,16 +25,14 @@ from ingest.formats.side_files import parse_json_lines, read_json, read_text
 from ingest.formats.tables import is_list, known_values, number_columns, vectors
 from ingest.formats.tree import ALL_ROWS, Part, Roles, Vector
 from ingest.formats.tree_reader import ArrayTree, roles_of, vector_of
-from ingest.formats.writers import LEROBOT
+from ingest.formats.writers import LEROBOT, LEROBOT_VECTORS
 from ingest.media.video import FrameTimes
 from ingest.reasons import DataError
 from ingest.signals.naming import Column, named_grippers, names_by_parts
 from ingest.sources.files import Source, once
 
-WHOLE_KEYS = ("observation.state", "state", "action", "actions")
 # How columns begin that hold a part
-PART = re.compile(r"(observation\.states?|states?|actions?)\.")
-BESIDE = "observation."  # where a gripper may stand in a column of its own
+PART = re.compile(r"(observation\.states?|states?|actions?)\.|observation\.")
 NUMBERS = (
     "float16",
     "float32",
@@ -49,6 +47,7 @@ NUMBERS = (
     "bool",
 )
 MODALITY = "meta/modality.json"
+WHOLE_KEYS = (*LEROBOT_VECTORS["state"], *LEROBOT_VECTORS["action"])
 
 type NamesBy = Literal["name", "modality.json"]
 
@@ -87,18 +86,23 @@ def slices_by_column(source: Source, vector: Column) -> dict[str, dict[str, dict
 def signal_columns(source: Source) -> tuple[str, ...]:
     """The columns that state and action may be read from. Raises DataError."""
     keys = source.config.keys
-    declared = _declared(source)
-    parts = filter(PART.match, declared)
-    grippers = (n for n in declared if n.startswith(BESIDE) and named_grippers([n]))
+    features = read_info(source)["features"]
+    written = (n for n in (*WHOLE_KEYS, *features) if _may_hold_vectors(n, features.get(n)))
     by_modality = (*slices_by_column(source, "state"), *slices_by_column(source, "action"))
-    columns = (*WHOLE_KEYS, *parts, *grippers, *by_modality, *keys.state, *keys.action)
+    columns = (*written, *by_modality, *keys.state, *keys.action)
     return tuple(dict.fromkeys(filter(None, columns)))
 
 
-def _declared(source: Source) -> list[str]:
-    """Features of numbers."""
-    features = read_info(source)["features"]
-    return [name for name in features if object_of(features[name]).get("dtype") in NUMBERS]
+def _may_hold_vectors(name: str, feature: Any) -> bool:
+    """Is a column called as LeRobot calls those of state and action, or a gripper's beside them?"""
+    beside = LEROBOT.grippers_beside.values() if named_grippers([name]) else ()
+    patterns = (*chain.from_iterable((*LEROBOT.state, *LEROBOT.action)), *beside)
+    return any(re.fullmatch(pattern, f"{name} {_form(feature, True)}") for pattern in patterns)
+
+
+def _form(feature: Any, are_vectors: bool) -> str:
+    """A column's type, as the patterns of its writer have it; declared: as numbers, by info.json."""
+    return f"vectors={are_vectors} declared={object_of(feature).get('dtype') in NUMBERS}"
 
 
 def read_signals(source: Source, rows: pa.Table) -> Vectors:
@@ -131,9 +135,8 @@ def _roles(source: Source, *columns: tuple[str, int, bool]) -> tuple[Roles, Role
     """Of columns by name, width, and whether they hold vectors, with the names that the state has of their dimensions,
     and with those that the action has; and where names are from."""
     features = read_info(source)["features"]
-    declared = _declared(source)
     widths = {name: width for name, width, _ in columns}
-    forms = {name: f"vectors={are} declared={name in declared}" for name, _, are in columns}
+    forms = {name: _form(features.get(name), are_vectors) for name, _, are_vectors in columns}
     # In the order of info.json
     parts = [
         Part(n, "column", (None,), forms[n], names=_names(n, features.get(n), widths[n]))
@@ -163,7 +166,7 @@ def _names(column: str, feature: Any, width: int) -> Sequence[str]:
         names = [""] * width
     if column in WHOLE_KEYS:
         return names
-    part = re.sub(rf"^({PART.pattern}|{re.escape(BESIDE)})", "", column)  # such as gripper_position
+    part = column[end.end() if (end := PART.match(column)) else 0 :]  # such as gripper_position
     return [part] if width == 1 else [f"{part}.{name or k}" for k, name in enumerate(names)]
 
 
@@ -222,23 +225,17 @@ OF_ALL = "meta/stats.json"
 OF_EPISODES = "meta/episodes_stats.jsonl"
 
 
-class _Stored(NamedTuple):
-    """What the files state: statistics by column, of all rows and of each episode; `problem`: why one was not read."""
-
-    of_all: Mapping[str, Any]
-    of_episodes: Mapping[int, Mapping[str, Any]]
-    problem: str = ""
-
-
 def stored_statistics(source: Source, episode: int, roles: Roles) -> list[StoredStatistics]:
     """What is stored of an episode's state and action; of one that is of several columns nothing is compared."""
-    stored = _read(source)
-    this_episode = stored.of_episodes.get(episode, {})
-    statistics = [StoredStatistics(problem=stored.problem)] if stored.problem else []
+    of_all, problem = _stored(source, OF_ALL)
+    by_episode, problem_of_episodes = _stored(source, OF_EPISODES)
+    this_episode = by_episode.get(episode, {})
+    problems = filter(None, (problem, problem_of_episodes))
+    statistics = [StoredStatistics(problem=text) for text in problems]
     for vector, (names, _) in (("state", roles.state), ("action", roles.action)):
         if len(names) == 1:
             [name] = names
-            statistics += _parsed(vector, OF_ALL, stored.of_all.get(name), is_of_episode=False)
+            statistics += _parsed(vector, OF_ALL, of_all.get(name), is_of_episode=False)
             statistics += _parsed(vector, OF_EPISODES, this_episode.get(name), is_of_episode=True)
     return statistics
 
@@ -246,39 +243,29 @@ def stored_statistics(source: Source, episode: int, roles: Roles) -> list[Stored
 def counted_rows(source: Source) -> Any:
     """How many rows meta/stats.json is of, as it counts the values of a column with one for each; None: not said."""
     # Those of episodes may be large, and no listing needs them
-    of_all: Mapping[str, Any] = {}
-    if OF_ALL in source.files:
-        with suppress(DataError):  # `stored_statistics` says so of each run
-            of_all = object_of(read_json(source, OF_ALL))
-    count = object_of(of_all.get("index")).get("count")
+    count = object_of(_stored(source, OF_ALL)[0].get("index")).get("count")
     return count[0] if isinstance(count, list) and count else count
 
 
 @once
-def _read(source: Source) -> _Stored:
-    """The files' statistics; also a file beyond the limits of metadata is a problem."""
-    of_all: Mapping[str, Any] = {}
-    of_episodes: Mapping[int, Mapping[str, Any]] = {}
-    problem = ""
+def _stored(source: Source, file: str) -> tuple[Mapping[Any, Any], str]:
+    """The statistics in a file, by column or by episode, and why they cannot be read, as of one beyond the limits of
+    metadata; lines that are of no episode say nothing.
+    """
+    if file not in source.files:
+        return {}, ""
     try:
-        if OF_ALL in source.files:
-            of_all = object_of(read_json(source, OF_ALL))
-        if OF_EPISODES in source.files:
-            of_episodes = _by_episode(read_text(source, OF_EPISODES))
+        if file == OF_ALL:
+            return object_of(read_json(source, file)), ""
+        lines, _ = parse_json_lines(read_text(source, file), strict=False)
     except DataError as e:
-        problem = str(e)
-    return _Stored(of_all, of_episodes, problem)
-
-
-def _by_episode(text: str) -> dict[int, dict[str, Any]]:
-    """Statistics by episode of lines of JSON; lines that are of no episode say nothing."""
-    lines, _ = parse_json_lines(text, strict=False)
+        return {}, str(e)
     rows = [object_of(value) for _, value in lines]
     return {
         row["episode_index"]: object_of(row.get("stats"))
         for row in rows
         if type(row.get("episode_index")) is int
-    }
+    }, ""
 
 
 def _parsed(vector: str, file: str, stored: Any, *, is_of_episode: bool) -> list[StoredStatistics]:
@@ -374,7 +361,8 @@ def match(video: FrameTimes, times_s: np.ndarray | None, num_rows: int, span: Vi
         num_rows,
         span,
     )
-    if pair.meets_all():
+    # Does each row meet a picture, as LeRobot sees it?
+    if pair.is_even and pair.is_within(TOLERANCE_S):
         spare = 0 if span.is_shared else len(video.ticks) - num_rows
         doubt = f"{len(video.ticks)} frames, {num_rows} rows: each row has its own by time, {spare} frames have no row"
         return Match(pair.by_time, doubt if spare else "", "length_differs")
@@ -384,10 +372,11 @@ def match(video: FrameTimes, times_s: np.ndarray | None, num_rows: int, span: Vi
     begin, count = pair.within_span()
     if count == num_rows:
         return pair.match_at(begin + np.arange(num_rows), "row by row")
-    if pair.is_near():
+    # Is there a picture of its own at most half a frame from each row?
+    if pair.is_within(pair.period_s / 2):
         return pair.match_at(pair.by_time, "by the nearest time")
-    if pair.is_of_another_rate():
-        return pair.match_at(pair.by_time, pair.rates())
+    if rates := pair.other_rates():
+        return pair.match_at(pair.by_time, rates)
     if not span.is_shared:
         return Match(None)
     # Some rows have no picture of their own: those before the first of them are shown, and the length is a finding
@@ -419,37 +408,28 @@ class _Pair:
                 end_s = span.next_s
             self.is_in_span = self.row_times_s < end_s - self.period_s / 2
 
-    def meets_all(self) -> bool:
-        """Does each row meet a picture, as LeRobot sees it?"""
-        return self.is_even and self._is_within(TOLERANCE_S)
-
-    def is_near(self) -> bool:
-        """Is there a picture of its own at most half a frame from each row?"""
-        return self._is_within(self.period_s / 2)
-
-    def is_of_another_rate(self) -> bool:
-        """Do rows and pictures come at rates of their own, from the same time to the same time?"""
+    def other_rates(self) -> str:
+        """How rows are matched that come at another rate than the pictures, from the same time to the same time, in
+        words; "" for others.
+        """
         if self.row_times_s is None or self.num_rows < 2:
-            return False
+            return ""
         steps_s = np.diff(self.row_times_s)
-        ratio = float(np.median(steps_s)) / self.period_s
-        if not (steps_s > 0).all() or not self.is_in_span.all() or abs(ratio - 1) < SAME_RATE:
-            return False
+        rows_s = float(np.median(steps_s))
+        is_one_rate = abs(rows_s / self.period_s - 1) < SAME_RATE
         # The last row has to be at the last picture, too: else the times are of something else
         within_s = self.picture_times_s[self.picture_times_s < self.span.next_s - self.period_s / 2]
-        if len(within_s) < 2:  # one picture has no rate
-            return False
+        is_rising = bool((steps_s > 0).all() and self.is_in_span.all())
+        if is_one_rate or not is_rising or len(within_s) < 2:  # one picture has no rate
+            return ""
         longest_s = max(self.period_s, float(steps_s.max()))
         ends_s = abs(float(within_s[-1]) - float(self.row_times_s[-1]))
-        return ends_s <= longest_s + TOLERANCE_S and float(self.off_s.max()) <= longest_s
-
-    def rates(self) -> str:
-        """How rows with times of another rate than the pictures' are matched, in words."""
-        assert self.row_times_s is not None
-        rows_s = float(np.median(np.diff(self.row_times_s)))
+        if ends_s > longest_s + TOLERANCE_S or float(self.off_s.max()) > longest_s:
+            return ""
         return f"by the nearest time, since {1 / rows_s:.4g} rows and {1 / self.period_s:.4g} pictures come in a second"
 
-    def _is_within(self, most_s: float) -> bool:
+    def is_within(self, most_s: float) -> bool:
+        """Has each row a picture of its own, less far away than that?"""
         if self.row_times_s is None:
             return False
         is_own = bool((np.diff(self.by_time) > 0).all() and self.is_in_span.all())
@@ -473,16 +453,10 @@ class _Pair:
         """
         if not self.span.is_shared:
             return 0, len(self.picture_times_s)
-        counts = [
-            self._count(end_s)
-            for end_s in (self.span.next_s, self.span.end_s)
-            if end_s > self.span.start_s
-        ]
+        ends_s = [s for s in (self.span.next_s, self.span.end_s) if s > self.span.start_s]
+        ends = np.searchsorted(self.picture_times_s, np.array(ends_s) - self.period_s / 2)
+        counts = (ends - self.start).tolist()
         return self.start, self.num_rows if self.num_rows in counts else min(counts, default=0)
-
-    def _count(self, end_s: float) -> int:
-        end = np.searchsorted(self.picture_times_s, end_s - self.period_s / 2)
-        return int(end) - self.start
 
     def match_at(self, places: np.ndarray, method: str) -> Match:
         """These pictures, and how far they are from the rows' times."""
@@ -514,16 +488,6 @@ def _is_even(video: FrameTimes, span: VideoSpan) -> bool:
 # What the metadata of v3.0 says of each file
 
 
-class _Claims(NamedTuple):
-    """What the episodes say of one camera's files; arrays with one entry for each, NaN where it says nothing."""
-
-    episode: np.ndarray
-    length: np.ndarray
-    file: np.ndarray  # chunk and file in one number
-    start_s: np.ndarray
-    end_s: np.ndarray
-
-
 def span_of(source: Source, camera: str, episode_index: int, start_s: float) -> VideoSpan:
     """Where an episode of a v3.0 dataset is in its video; `start_s`: where the
     metadata does not say.
@@ -531,22 +495,23 @@ def span_of(source: Source, camera: str, episode_index: int, start_s: float) -> 
     Raises DataError where the metadata cannot be read any more.
     """
     claims = _claims(source, camera)
-    entries = np.flatnonzero(claims.episode == episode_index)
-    if not len(entries) or not np.isfinite(claims.start_s[entries[-1]]):
+    entries = np.flatnonzero(claims["episode_index"] == episode_index)
+    if not len(entries) or not np.isfinite(claims["from_timestamp"][entries[-1]]):
         return VideoSpan(start_s, is_shared=True)
     entry = entries[-1]
-    is_in_file = claims.file == claims.file[entry]
-    starts_s = claims.start_s[is_in_file]
-    begin_s = claims.start_s[entry]
-    lengths = claims.length[is_in_file]
+    chunks, files = claims["chunk_index"], claims["file_index"]
+    is_in_file = (chunks == chunks[entry]) & (files == files[entry])
+    starts_s = claims["from_timestamp"][is_in_file]
+    begin_s = claims["from_timestamp"][entry]
+    lengths = claims["length"][is_in_file]
     later_s = starts_s[starts_s > begin_s]
     return VideoSpan(
         float(begin_s),
-        end_s=float(np.nan_to_num(claims.end_s[entry], nan=np.inf)),
+        end_s=float(np.nan_to_num(claims["to_timestamp"][entry], nan=np.inf)),
         next_s=float(later_s.min(initial=np.inf)),
         is_shared=True,
         rows_before=float(lengths[starts_s < begin_s].sum()),
-        length=float(claims.length[entry]),
+        length=float(claims["length"][entry]),
         # Episodes that begin at one time are not in an order
         total=float(lengths.sum()) if len(np.unique(starts_s)) == len(starts_s) else np.nan,
         starts_s=starts_s,
@@ -554,12 +519,14 @@ def span_of(source: Source, camera: str, episode_index: int, start_s: float) -> 
 
 
 @once
-def _claims(source: Source, camera: str) -> _Claims:
+def _claims(source: Source, camera: str) -> dict[str, np.ndarray]:
+    """What the episodes say of one camera's files: arrays with one entry for each, NaN where it says nothing."""
     names = ["episode_index", "length", *(f"videos/{camera}/{name}" for name in POINTERS)]
     uris = filter(META_EPISODES.match, source.files)
     tables = [number_columns(source, uri, names) for uri in uris]
-    # A row for each episode
-    rows = list(chain.from_iterable(zip(*table.values(), strict=True) for table in tables))
-    columns = np.array(rows, np.float64).reshape(-1, len(names)).T
-    episode, length, chunk, file, start_s, end_s = columns
-    return _Claims(episode, length, chunk * 2**32 + file, start_s, end_s)
+    return {
+        name.rpartition("/")[2]: np.array(
+            [*chain.from_iterable(t[name] for t in tables)], np.float64
+        )
+        for name in names
+    }

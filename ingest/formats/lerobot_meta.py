@@ -4,8 +4,9 @@ Nothing in it is trusted to be there or to be of the right type: what cannot be 
 with a finding.
 """
 
+import fnmatch
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import chain
@@ -313,31 +314,13 @@ def v3_data_files(dataset: LerobotListing) -> list[str]:
     candidates = [template, standard] if "{file_index" in template else [standard]
     # The first template that names any file counts. Rows say themselves of which episode they are: without one, a
     # file's name does not matter
-    matches = (
-        (candidate, _files_like(dataset.source.files, candidate)) for candidate in candidates
-    )
-    everything = [
-        uri for uri in dataset.source.files if uri.startswith("data/") and uri.endswith(".parquet")
-    ]
-    candidate, uris = next((pair for pair in matches if pair[1]), ("", everything))
+    tables = [uri for uri in dataset.source.files if uri.endswith(".parquet")]
+    for candidate in candidates:
+        if uris := fnmatch.filter(tables, FIELD.sub("[0-9]*", candidate)):
+            break
+    else:
+        candidate = ""
+        uris = [uri for uri in tables if uri.startswith("data/")]
     if uris and candidate != template:
         dataset.counts["path_template", template + LEADS_NOWHERE] = len(uris)
     return uris
-
-
-def _files_like(uris: Iterable[str], template: str) -> list[str]:
-    """Files that a path template may name.
-
-    None for a template that is none, or in which a number ends no one knows where: before another,
-    or before a digit.
-    """
-    texts = FIELD.split(template)[::2]
-    if (
-        "" in _fields(template)
-        or "" in texts[1:-1]
-        or any(text[:1].isdecimal() for text in texts[1:])
-    ):
-        return []
-    # A number is taken whole and never given back: else one of many digits could be tried in any number of ways
-    pattern = re.compile(r"\d++".join(map(re.escape, texts)))
-    return [uri for uri in uris if pattern.fullmatch(uri)]

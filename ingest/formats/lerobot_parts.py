@@ -28,12 +28,7 @@ from ingest.formats.lerobot_rows import (
     read_pictures,
 )
 from ingest.formats.lerobot_steps import (
-    ANNOTATION_PREFIX,
-    EXPORTED_COLUMNS,
     LANGUAGE_COLUMN,
-    LEGACY_COLUMN,
-    NOT_TEXTS,
-    ROBOCOIN_COLUMN,
     SARM_HEADS,
     TASK_COLUMN,
     annotated_columns,
@@ -47,13 +42,21 @@ from ingest.formats.listing import (
 )
 from ingest.formats.tables import is_list, opened, read_columns, vectors
 from ingest.formats.tree import Part, Uses, account, fields
-from ingest.formats.writers import LEROBOT, LEROBOT_EPISODES, known_by
+from ingest.formats.writers import (
+    EXPORTED,
+    LEROBOT,
+    LEROBOT_EPISODES,
+    LEROBOT_ROWS,
+    LEROBOT_VECTORS,
+    OTHER_STEPS,
+    known_by,
+    writer_of,
+)
 from ingest.media.camera_kinds import kind_by_name, look_of
 from ingest.media.frames import DecodeOptions
 from ingest.media.video import decode
 from ingest.outcomes import fields_of
 from ingest.reasons import DataError
-from ingest.signals.naming import Column
 
 COMPARED_ROWS = 256  # of one episode: by so many a column is a copy of dimensions that are read
 COPY_TOLERANCE = 1e-6  # relative, as single precision keeps numbers
@@ -74,7 +77,7 @@ EPISODE_USES = {
     "tasks": ("instruction", "the texts of its tasks"),
     "action_config": ("steps", "spans with texts"),
 }
-OTHER_STEPS = "texts of steps: the same in all rows of an episode, or another form names the steps"
+NO_CAMERA = "it holds encoded pictures or bytes, and info.json declares no camera of that name"
 
 
 def account_for_parts(dataset: LerobotListing, episodes: Episodes, cameras: Sequence[str]) -> None:
@@ -113,64 +116,48 @@ def _account_for_rows(
     parts: list[Part] = []
     for name in dict.fromkeys(schema.names):
         feature = object_of(features.get(name))
-        dtype = _dtype(types[name])
         if name in cameras or is_camera(feature):
             continue  # cameras are accounted for with their files
-        if name in pictures:
-            reason = (
-                "it holds encoded pictures or bytes, and info.json declares no camera of that name"
-            )
-            dataset.parts.unknown(
-                "camera", name, reason, shape=shape_of(feature), dtype=dtype, file=uri
-            )
-        else:
-            kind = "text" if dtype == "string" else "column"
-            parts.append(Part(name, kind, shape_of(feature), dtype, uri))
-    step_columns = annotated_columns(dataset) | {LANGUAGE_COLUMN, ROBOCOIN_COLUMN, LEGACY_COLUMN}
-    reasons = dict.fromkeys(step_columns, OTHER_STEPS)
-    reasons |= {
-        name: "nothing but nulls" for name, type_ in types.items() if pa.types.is_null(type_)
-    }
-    if features.keys() >= EXPORTED_COLUMNS:
-        reasons |= dict.fromkeys(
-            EXPORTED_COLUMNS, "an export of proccorpus: labels are read elsewhere"
-        )
+        dtype = _dtype(types[name])
+        kind = "text" if dtype == "string" else "column"
+        kind = "camera" if name in pictures else kind
+        parts.append(Part(name, kind, shape_of(feature), dtype, uri))
+    writer = writer_of((EXPORTED, LEROBOT_ROWS), features.keys())
+    reasons = dict.fromkeys(annotated_columns(dataset), OTHER_STEPS)
     signals = _signals(dataset, uri)
 
     def why_left_out(part: Part) -> str:
-        if part.path.startswith(ANNOTATION_PREFIX) and NOT_TEXTS.search(part.path):
-            return "GR00T's mark of an episode's quality"
-        reason = reasons.get(part.path) or known_by(LEROBOT, part.path)
+        if part.kind == "camera":
+            return ""
+        if part.dtype == "null":
+            return "nothing but nulls"
+        reason = known_by(writer, part.path) or reasons.get(part.path)
         return reason or _copied(dataset, uri, part.path, signals)
 
     has_numbers = TASK_COLUMN in types and pa.types.is_integer(types[TASK_COLUMN])
     uses = _uses(dataset, signals, has_numbers=has_numbers)
     success_fields = fields_of(dataset.source.config.success_field)
     problems = dict.fromkeys(success_fields, NEITHER_TRUE_NOR_FALSE)
+    problems |= dict.fromkeys(pictures, NO_CAMERA)
     account(dataset.parts, parts, uses, why_left_out, problems=problems)
 
 
-def _first_rows(dataset: LerobotListing, uri: str, columns: Iterable[str]) -> pa.Table | None:
-    """Of the first episode of a file; None where they cannot be read, which is found when all are."""
+def _first_rows(dataset: LerobotListing, uri: str, columns: Iterable[str]) -> pa.Table:
+    """Of the first episode of a file. Raises DataError."""
     source = dataset.source
     records = (record for record in dataset.records if record.data_uri == uri and record.num_rows)
-    first = next(records, None)
-    if first is None:
-        return None
+    if (first := next(records, None)) is None:
+        raise DataError(f"{uri} has no rows of an episode")
     count = min(COMPARED_ROWS, first.num_rows or 0)
     path = source.resolve(uri)
-    with suppress(DataError):
-        return read_columns(path, first.row_start, count, tuple(columns), source.config.limits)
-    return None
+    return read_columns(path, first.row_start, count, tuple(columns), source.config.limits)
 
 
 def _signals(dataset: LerobotListing, uri: str) -> Vectors | None:
-    """State and action of the first rows; None where they cannot be read."""
-    source = dataset.source
-    rows = _first_rows(dataset, uri, signal_columns(source))
-    if rows is not None:
-        with suppress(DataError):
-            return read_signals(source, rows)
+    """State and action of the first rows; None where they cannot be read, which is found when all are."""
+    columns = signal_columns(dataset.source)
+    with suppress(DataError):
+        return read_signals(dataset.source, _first_rows(dataset, uri, columns))
     return None
 
 
@@ -179,12 +166,12 @@ def _copied(dataset: LerobotListing, uri: str, name: str, signals: Vectors | Non
 
     A column that never changes may be equal by chance.
     """
-    rows = _first_rows(dataset, uri, [name]) if signals else None
+    if signals is None:
+        return ""
     values = None
-    if rows is not None:
-        with suppress(DataError):
-            values = vectors(rows[name], name, singles=True)
-    if signals is None or values is None or not np.ptp(values, axis=0).any():
+    with suppress(DataError):
+        values = vectors(_first_rows(dataset, uri, [name])[name], name, singles=True)
+    if values is None or not np.ptp(values, axis=0).any():
         return ""
     for vector, whole in (("state", signals.state), ("action", signals.action)):
         place = None if whole is None else _place_in(values, matrix(whole))
@@ -256,26 +243,18 @@ def _account_for_episodes(dataset: LerobotListing, episodes: Episodes) -> None:
 def _account_for_slices(dataset: LerobotListing, stored_columns: set[str]) -> None:
     """Slices of meta/modality.json that lie in no column, or beyond its end."""
     features = dataset.info["features"]
-    vectors: tuple[tuple[Column, str], ...] = (("state", "observation.state"), ("action", "action"))
-    for vector, whole in vectors:
+    for vector, (whole, *_) in LEROBOT_VECTORS.items():
         for column, slices in slices_by_column(dataset.source, vector).items():
             name = column or whole
-            is_there = not dataset.schemas or name in stored_columns or name in features
             width = next(iter(shape_of(features.get(name))), None)
+            is_lacking = dataset.schemas and name not in stored_columns.union(features)
             for part, limits in slices.items():
-                if problem := _wrong_slice(name, limits.get("end"), width if is_there else 0):
-                    dataset.parts.unknown(
-                        "column", f"{MODALITY}: {vector}.{part}", problem, file=MODALITY
-                    )
-
-
-def _wrong_slice(column: str, end: Any, width: int | None) -> str:
-    """Why a slice leads nowhere; "" where it does not. `width`: of its column, 0 for none, None: not known."""
-    if width == 0:
-        return f"it is of {column}, which no data file has"
-    if width is not None and type(end) is int and end > width:
-        return f"it ends at {end}, and {column} has {width} dimensions"
-    return ""
+                end = limits.get("end")
+                problem = f"it ends at {end}, and {name} has {width} dimensions"
+                problem = f"it is of {name}, which no data file has" if is_lacking else problem
+                if is_lacking or (width is not None and type(end) is int and end > width):
+                    title = f"{MODALITY}: {vector}.{part}"
+                    dataset.parts.unknown("column", title, problem, file=MODALITY)
 
 
 # Cameras by preference, and what of a dataset's pictures is no camera's. LeRobot 0.6 says of a video that it is depth;

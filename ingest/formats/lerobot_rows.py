@@ -3,7 +3,6 @@
 import math
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import groupby, repeat, takewhile
 from typing import Any
@@ -32,7 +31,6 @@ from ingest.formats.tables import (
     opened,
     ranges,
     single_numbers,
-    vectors,
     whole,
 )
 from ingest.media.frames import VideoError
@@ -59,12 +57,12 @@ FACT_BATCH = 1 << 12  # rows with texts read at a time
 
 @dataclass(frozen=True)
 class EpisodeRows:
-    """Where an episode's rows are."""
+    """Where an episode's rows are; without a `uri` nowhere."""
 
-    uri: str
-    row_start: int
-    num_rows: int
-    task_indices: tuple[int, ...]  # in order of appearance
+    uri: str = ""
+    row_start: int = 0
+    num_rows: int = 0
+    task_indices: tuple[int, ...] = ()  # in order of appearance
     pictures: frozenset[str] = frozenset()  # columns that hold encoded pictures
     # Of the columns that the registry names; in the last row
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -72,70 +70,55 @@ class EpisodeRows:
     ends_early: bool = False  # a row that is marked as the last one has others behind it
 
 
+NO_ROWS = EpisodeRows()
+
+
 def find_rows(
     dataset: LerobotListing, metadata: dict[int, dict[str, Any]]
 ) -> dict[int, EpisodeRows]:
     """Where the rows of each episode are, by the layout that is on disk."""
-    if dataset.version == "v3.0":
-        return _rows_v3(dataset, metadata)
-    # One data file per episode: those that the metadata lists, and those that it does not
-    file_numbers = {
-        int(match[1]) for match in map(EPISODE_FILE.match, dataset.source.files) if match
-    }
-    uris: dict[int, str] = {}
-    for episode in filter(
-        dataset.wants,
-        sorted({number for number in file_numbers if number < MAX_EPISODE}.union(metadata)),
-    ):
-        if uri := locate(dataset, "data_path", v2_numbers(dataset, episode)):
-            uris[episode] = uri
-    # All files that are needed are fetched together, which a remote source does several at a time
-    dataset.source.fetch(uris.values())
-    rows = {}
-    for episode, uri in uris.items():
-        try:
-            [(_, rows[episode])] = _episodes_of(dataset, uri, is_one=True)
-        except DataError as e:
-            dataset.unusable(e.reason, str(e), episode, file=uri)
-    return rows
-
-
-def _rows_v3(
-    dataset: LerobotListing, metadata: dict[int, dict[str, Any]]
-) -> dict[int, EpisodeRows]:
-    """Row ranges by reading which episode each row says it is of; pointers in the metadata are not trusted.
-
-    But they say which files of a remote source to look into first. The others are only fetched when
-    that does not find all episodes that are asked for.
-    """
     rows: dict[int, EpisodeRows] = {}
+    if dataset.version != "v3.0":
+        # One data file per episode: those that the metadata lists, and those that it does not
+        matches = filter(None, map(EPISODE_FILE.match, dataset.source.files))
+        numbers = {number for match in matches if (number := int(match[1])) < MAX_EPISODE}
+        wanted = filter(dataset.wants, sorted(numbers.union(metadata)))
+        located = ((locate(dataset, "data_path", v2_numbers(dataset, e)), e) for e in wanted)
+        _read_rows(dataset, [(uri, episode) for uri, episode in located if uri], rows, metadata)
+        return rows
+    # Row ranges by reading which episode each row says it is of; pointers in the metadata are not trusted. But they say
+    # which files of a remote source to look into first. The others are only fetched when that does not find all
+    # episodes that are asked for; without a selection all files are read, and pointers are not needed
     uris = v3_data_files(dataset)
     selected = {episode: row for episode, row in metadata.items() if dataset.wants(episode)}
-    # Without a selection all files are read, and pointers are not needed
     pointers = filter(None, map(v3_pointer, selected.values(), repeat("data")))
     is_part = len(selected) < len(metadata)
     pointed_at = {locate(dataset, "data_path", p) for p in pointers} if is_part else set(uris)
-    _read_rows_v3(dataset, [uri for uri in uris if uri in pointed_at], rows, metadata)
+    _read_rows(dataset, [(uri, None) for uri in uris if uri in pointed_at], rows, metadata)
     if not selected.keys() <= rows.keys():
-        further_uris = [uri for uri in uris if uri not in pointed_at]
-        _read_rows_v3(dataset, further_uris, rows, metadata)
+        others = [(uri, None) for uri in uris if uri not in pointed_at]
+        _read_rows(dataset, others, rows, metadata)
     return rows
 
 
-def _read_rows_v3(
+def _read_rows(
     dataset: LerobotListing,
-    uris: list[str],
+    files: Sequence[tuple[str, int | None]],
     rows: dict[int, EpisodeRows],
     metadata: dict[int, dict[str, Any]],
 ) -> None:
-    """Put the episodes of some data files into `rows`, with findings about rows of none and about a second place."""
-    dataset.source.fetch(uris)
+    """Put the episodes of some data files into `rows`, with findings about rows of none and about a second place; of a
+    file with a number all rows are that episode's, whatever they say.
+    """
+    # All files that are needed are fetched together, which a remote source does several at a time
+    dataset.source.fetch(uri for uri, _ in files)
     strays = Counter[str]()
-    for uri in uris:
+    for uri, owner in files:
         try:
-            episodes = _episodes_of(dataset, uri)
+            episodes = _episodes_of(dataset, uri, owner)
         except DataError as e:
-            dataset.warn(e.reason, str(e), file=uri)
+            record = dataset.warn if owner is None else dataset.unusable
+            record(e.reason, str(e), owner, file=uri)
             if e.reason == "lfs_pointer":
                 dataset.pointers.add(uri)
             continue
@@ -159,11 +142,11 @@ def _read_rows_v3(
 
 
 def _episodes_of(
-    dataset: LerobotListing, uri: str, is_one: bool = False
+    dataset: LerobotListing, uri: str, owner: int | None
 ) -> list[tuple[int, EpisodeRows]]:
     """Episodes of one file, in order of rows: one of them more than once where its rows do not stand together.
 
-    `is_one`: all rows are one episode's, whatever they say. Raises DataError.
+    `owner`: the episode that all rows are of, whatever they say. Raises DataError.
     """
     path = dataset.source.resolve(uri)
     limits = dataset.source.config.limits
@@ -174,9 +157,9 @@ def _episodes_of(
         schema = file.schema_arrow
         dataset.note_schema(schema, uri)
         has_tasks = has_numbers(schema, "task_index", only_whole=True)
-        if is_one:
+        if owner is not None:
             limits.check("max_rows", count, f"{path.name}: rows")
-            stretches = [(0, 0)]
+            stretches = [(owner, 0)]
         elif not has_numbers(schema, "episode_index", only_whole=True):
             raise DataError("it has no column episode_index of whole numbers")
         else:
@@ -359,20 +342,11 @@ class Annotated:
     """An episode as its metadata and rows show it; either may be missing. `num_frames` None: neither says it."""
 
     meta: Mapping[str, Any]
-    rows: EpisodeRows | None
+    rows: EpisodeRows
 
     @property
     def num_frames(self) -> int | None:
-        if self.rows is None:
-            return whole(self.meta.get("length"))
-        return self.rows.num_rows
-
-    @property
-    def task_indices(self) -> tuple[int, ...]:
-        """The tasks that its rows name, in order of appearance."""
-        if self.rows is None:
-            return ()
-        return self.rows.task_indices
+        return self.rows.num_rows if self.rows.uri else whole(self.meta.get("length"))
 
 
 Episodes = Mapping[int, Annotated]
@@ -383,9 +357,7 @@ def cells_of(
 ) -> Iterator[tuple[int, pa.ChunkedArray]]:
     """A column of each episode's rows, of those files that have it; `most_rows`: of its first ones."""
     with_rows = [
-        (rows, index)
-        for index, episode in episodes.items()
-        if (rows := episode.rows) and rows.num_rows
+        (episode.rows, index) for index, episode in episodes.items() if episode.rows.num_rows
     ]
     with_rows.sort(key=lambda pair: (pair[0].uri, pair[0].row_start))
     for uri, of_file in groupby(with_rows, key=lambda pair: pair[0].uri):
@@ -408,8 +380,9 @@ class Times:
 
     def __init__(self, fps: float, rows_s: np.ndarray | None = None) -> None:
         self.fps = fps
-        ordered = rows_s is not None and len(rows_s) > 0 and bool((np.diff(rows_s) >= 0).all())
-        self.rows_s = rows_s if ordered else None
+        # A time that is no number is not behind any
+        steps_s = np.diff(np.zeros(0) if rows_s is None else rows_s, prepend=-np.inf)
+        self.rows_s = rows_s if len(steps_s) and (steps_s >= 0).all() else None
 
     def frame(self, time_s: Any) -> int:
         """The frame whose time is the nearest. Raises ValueError for what is no time."""
@@ -435,14 +408,8 @@ def times_of(dataset: LerobotListing, episodes: Episodes) -> dict[int, Times]:
     """The times of each episode's rows, where it has rows with times."""
     times = {index: Times(dataset.rate) for index in episodes}
     for index, column in cells_of(dataset, episodes, "timestamp"):
-        if pa.types.is_integer(column.type):
-            numbers = column.cast(pa.float64(), safe=False)
-        else:
-            numbers = column
-        with suppress(DataError):  # rows of different length are no times
-            values = vectors(numbers, "timestamp")
-            if values is not None and values.shape[1] == 1 and not column.null_count:
-                times[index] = Times(dataset.rate, values[:, 0])
+        if has_numbers(pa.schema({"timestamp": column.type}), "timestamp"):
+            times[index] = Times(dataset.rate, single_numbers(column))
     return times
 
 
@@ -477,14 +444,15 @@ def report_renumbered_tasks(dataset: LerobotListing, episodes: Episodes, column:
     renumbered = {
         index: n
         for index, n in task_numbers.items()
-        if episodes[index].task_indices not in ((), (n,))
+        if episodes[index].rows.task_indices not in ((), (n,))
     }
     if renumbered:
         index, number = min(renumbered.items())
+        task = episodes[index].rows.task_indices[0]
         dataset.warn(
             "steps_lost",
             f"{column} is not used: the tasks were numbered anew in {len(renumbered)} of {len(task_numbers)} episodes "
-            f"(episode {index}: task_index is {episodes[index].task_indices[0]}, and was {number} when its statistics "
+            f"(episode {index}: task_index is {task}, and was {number} when its statistics "
             "were made), as LeRobot's tools do that delete and split; this column keeps the old numbers",
         )
     return bool(renumbered)
@@ -496,7 +464,9 @@ def report_merged_tasks(dataset: LerobotListing, episodes: Episodes) -> None:
     merged = {
         index
         for index, lowest, highest in _stored_ranges(dataset)
-        if 0 <= lowest < highest and index in episodes and len(episodes[index].task_indices) == 1
+        if 0 <= lowest < highest
+        and index in episodes
+        and len(episodes[index].rows.task_indices) == 1
     }
     if merged:
         dataset.warn(
@@ -558,7 +528,7 @@ def _task_numbers(
         numbers = cells.unique().to_pylist() if pa.types.is_integer(cells.type) else []
         if len(numbers) != 1 or numbers[0] is None:
             return {}
-        tasks = episodes[index].task_indices
+        tasks = episodes[index].rows.task_indices
         if len(tasks) == 1:
             pairs[index] = tasks[0], numbers[0]
     return pairs

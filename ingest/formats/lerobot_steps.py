@@ -46,6 +46,7 @@ from ingest.formats.lerobot_rows import (
 )
 from ingest.formats.side_files import parse_json, read_json
 from ingest.formats.tables import finite, whole
+from ingest.formats.writers import EXPORTED
 from ingest.reasons import DataError
 
 VISUALIZER_FILE = "meta/lerobot_annotations.json"
@@ -55,8 +56,6 @@ TASK_COLUMN = "task_index"
 LANGUAGE_COLUMN = "language_persistent"
 ROBOCOIN_COLUMN = "subtask_annotation"
 LEGACY_COLUMN = "subtask_index"
-# Of rows, in exports of ours
-EXPORTED_COLUMNS = {"progress", "subtask", LANGUAGE_COLUMN, "language_events"}
 ANNOTATION_PREFIX = "annotation."
 NOT_TEXTS = re.compile("valid|quality")  # GR00T: quality labels of episodes are no steps
 NOT_INDICES = re.compile("bool|float")  # dtypes of measures and flags
@@ -76,6 +75,9 @@ class Stated(NamedTuple):
     problem: str | None = None
     plan: tuple[str, ...] = ()
     as_far_as: EpisodeFrame | None = None
+
+
+NO_STEPS = Stated("")
 
 
 def native_steps(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated]:
@@ -194,7 +196,7 @@ def _segments(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated]:
 
 def _report_lost_segments(dataset: LerobotListing, episodes: Episodes) -> None:
     """Say where an export of ours has lost its labels: LeRobot's tools that delete and split drop their columns."""
-    is_ours = dataset.info["features"].keys() >= EXPORTED_COLUMNS
+    is_ours = dataset.info["features"].keys() >= {*EXPORTED.paths}
     if is_ours and not any("proccorpus_segments" in episode.meta for episode in episodes.values()):
         detail = (
             f"{len(episodes)} episodes have the columns of an export of proccorpus, and meta/episodes lacks its column "
@@ -283,7 +285,12 @@ def _sarm(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated]:
 def _sarm_stages(episode: Annotated, head: str, fps: float) -> list[StatedSpan]:
     """Raises ValueError for lists that differ in length, and for what is no frame or time."""
     in_frames = episode.meta.get(f"{head}subtask_start_frames") is not None
-    names, starts, ends = _sarm_lists(episode, head, in_frames)
+    unit = "frames" if in_frames else "times"
+    columns = [f"{head}subtask_{name}" for name in ("names", f"start_{unit}", f"end_{unit}")]
+    stored = [value for name in columns if isinstance(value := episode.meta.get(name), list)]
+    if len(stored) < len(columns) or len({*map(len, stored)}) > 1:
+        raise ValueError(f"{', '.join(columns)} are not lists of one length")
+    names, starts, ends = stored
     # The last frame of a stage is in it; a time is where the stage is over
     edge_times = Times(1 if in_frames else fps)
     edges = [
@@ -299,20 +306,6 @@ def _sarm_stages(episode: Annotated, head: str, fps: float) -> list[StatedSpan]:
         if end != start and (in_frames or end != start - 1):
             stages.append(StatedSpan(name, start, min(end, limit)))
     return stages
-
-
-def _sarm_lists(episode: Annotated, head: str, in_frames: bool) -> list[Any]:
-    """Names, starts and ends. Raises ValueError."""
-    if in_frames:
-        columns = ("names", "start_frames", "end_frames")
-    else:
-        columns = ("names", "start_times", "end_times")
-    stored: list[Any] = [episode.meta.get(f"{head}subtask_{column}") for column in columns]
-    if {*map(type, stored)} != {list}:
-        raise ValueError(f"{head}subtask_{', '.join(columns)} are no lists")
-    if len({*map(len, stored)}) > 1:
-        raise ValueError(f"{head}subtask_{', '.join(columns)} differ in length")
-    return stored
 
 
 # Texts with times
@@ -450,7 +443,7 @@ def _task_index(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated
     """LeRobot's recorder lets each frame have a task of its own: where it changes within an episode, it names steps."""
     report_merged_tasks(dataset, episodes)
     changing = {
-        index: episode for index, episode in episodes.items() if len(episode.task_indices) > 1
+        index: episode for index, episode in episodes.items() if len(episode.rows.task_indices) > 1
     }
     if not changing:
         return {}
@@ -529,12 +522,7 @@ def _names(value: Any, texts: Mapping[int, str], location: str) -> Iterator[str]
         index = whole(entry)
         if entry is None or (index is not None and index < 0):
             continue
-        if isinstance(entry, str):
-            name = entry
-        elif index is not None:
-            name = texts.get(index)
-        else:
-            name = None
+        name = entry if isinstance(entry, str) else texts.get(-1 if index is None else index)
         if name is None:
             raise ValueError(f"{location} has no text of {str(entry)[:40]}")
         if is_step(name):

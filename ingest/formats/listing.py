@@ -47,6 +47,7 @@ class ListingBuilder:
     """The episodes and findings of a dataset, as an adapter comes upon them."""
 
     source: Source
+    number: int | None = None  # of the coming episode, where the source numbers them itself
     records: list[EpisodeRecord] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     # Of outcomes, by episode_index
@@ -63,8 +64,8 @@ class ListingBuilder:
 
     @property
     def next_index(self) -> int:
-        """The index of the episode that comes next, where episodes are counted."""
-        return len(self.records)
+        """The index of the episode that comes next: its `number`, else as episodes are counted."""
+        return len(self.records) if self.number is None else self.number
 
     def warn(self, reason: str, detail: str, episode: int | None = None, **location: Any) -> None:
         """Record what is doubtful: of an episode or a `camera` of it, or of the dataset; in a `file`."""
@@ -176,7 +177,7 @@ class ListingBuilder:
         return self.texts[text_uri], (text_uri,)
 
     def whole_task(
-        self, tasks: tuple[str, ...], texts_by_name: Mapping[str, Sequence[str]], uri: str
+        self, tasks: tuple[str, ...], texts_by_name: Mapping[str, Sequence[str]], uri: str | None
     ) -> tuple[str, ...]:
         """The instruction of the coming episode: its `tasks`, or those of them that are no steps.
 

@@ -259,14 +259,13 @@ def _read(
     uri = fields["data_uri"]
     config = listing.source.config
     fields["data_key"] = str(record.offset)  # leads back to the record when the episode is read
-    # A download that broke off ends within a record, which is listed all the same
-    if not is_whole(data, record):
-        detail = f"cut off: {record.end + FOOTER_BYTES - len(data)} bytes are missing"
-        listing.unusable_next("unreadable_data", detail, uri)
-        listing.add(**fields)
-        return
-    # A record that is no Example keeps its place, so that the places of later ones do not change
+    # A record that is no Example keeps its place, so that the places of later ones do not change. A download that broke
+    # off ends within a record, which is listed all the same
+    is_there = is_whole(data, record)
     try:
+        if not is_there:
+            missing = record.end + FOOTER_BYTES - len(data)
+            raise DataError(f"cut off: {missing} bytes are missing")
         steps = replace(_steps(data, record, specs, config.limits), labels=labels)
         fields["videos"] = [CameraVideo(camera, uri, 0) for camera in _cameras(listing, uri, steps)]
         fields["source_id"] = _source_id(listing.source, steps) or fields["source_id"]
@@ -277,11 +276,12 @@ def _read(
     except DataError as e:
         listing.unusable_next(e.reason, str(e), uri)
     # The stored CRC changes with the contents, and is there without reading them
-    stamp = (
-        f"{fields['source_stamp']} {record.end - record.start} {stored_crc(data, record)} "
-        f"{fields.get('num_rows')}"
-    )
-    fields["source_stamp"] = short_hash(stamp)
+    if is_there:
+        stamp = (
+            f"{fields['source_stamp']} {record.end - record.start} {stored_crc(data, record)} "
+            f"{fields.get('num_rows')}"
+        )
+        fields["source_stamp"] = short_hash(stamp)
     listing.add(**fields)
 
 
@@ -341,7 +341,6 @@ def _uses(
     steps: RldsRecord, config: DatasetConfig, texts: Sequence[str], outcomes: Sequence[str]
 ) -> Uses:
     """What features are used for that are neither rows nor cameras, by key."""
-    leaves = {path_of(key).rpartition("/")[2] for key in steps.features}
     places = {
         "instruction": texts,
         "outcome": [*outcomes, *PATHS, REWARD, TERMINAL],
@@ -352,19 +351,10 @@ def _uses(
     }
     uses: dict[str, tuple[str, str]] = {}
     for use, paths in places.items():
-        present_paths = [path for path in paths if path.rpartition("/")[2] in leaves]
-        for key in [steps.key(path) or path for path in present_paths]:
+        for key in [steps.key(path) or path for path in paths]:
             if key in steps.features:
                 uses.setdefault(key, (use, "its name says so"))
     return uses
-
-
-def _value(steps: RldsRecord, name: str) -> Any:
-    """What is stated once: the name of a class rather than its number."""
-    label = rlds_steps.label_of(steps, name)
-    if label is None:
-        return rlds_steps.scalar(steps, name)
-    return label
 
 
 def _cameras(listing: ListingBuilder, uri: str, steps: RldsRecord) -> list[str]:
@@ -446,9 +436,9 @@ def _evidence(
         if name == REWARD:
             values = values if len(values) == num_rows else np.zeros(0)
             values = values[:-1] if values[-2:].tolist() == [1, 0] else values
-        return None if is_of_steps and name not in registered else _value(steps, name), known(
-            values
-        )
+        # The name of a class rather than its number
+        value = rlds_steps.label_of(steps, name) or rlds_steps.scalar(steps, name)
+        return None if is_of_steps and name not in registered else value, known(values)
 
     if config.keys.success:
         return evidence_of(fact, registered, registered, ())

@@ -363,10 +363,7 @@ def _of_split(
     # Of files of two numberings those of the one in dataset_info.json are taken, else of the commonest
     counts = Counter(shard.count for shard in parts)
     stated_count = len(lengths or ())
-    if stated_count in counts:
-        count = stated_count
-    else:
-        count = max(counts, key=lambda count: (counts[count], count))
+    count = max(counts, key=lambda count: (count == stated_count, counts[count], count))
     if lengths and count != stated_count:
         listing.warn(
             "length_differs",

@@ -359,10 +359,7 @@ def matrix(steps: RldsRecord, key: str, num_rows: int) -> np.ndarray:
     if steps.features[key].kind == "bytes":
         # Tensors that are stored as their bytes. One more than fits shows that there are too many
         steps.limits.check("max_values", expected, f"{key}: values")
-        rows = [
-            _raw_array(steps, span, spec, key).ravel()
-            for span in islice(steps.spans(key), num_rows + 1)
-        ]
+        rows = [array.ravel() for array in islice(_arrays(steps, key), num_rows + 1)]
         stored = np.concatenate(rows) if rows else np.zeros(0)
     else:
         stored = steps.numbers(key)
@@ -443,23 +440,15 @@ def camera_keys(specs: Iterable[tuple[str, Spec]]) -> dict[str, str]:
 
 def pictures(steps: RldsRecord, key: str) -> Iterator[ArrayPicture]:
     """Pictures of a camera, one at a time. Raises DataError."""
-    values = steps.features[key]
-    spec = steps.specs[key]
     # A picture is a whole JPEG or PNG file in the record, or a raw array of pixels: only the type tells
-    if values.kind == "bytes" and spec.kind == "picture":
+    if steps.features[key].kind == "bytes" and steps.specs[key].kind == "picture":
         for k, (start, end) in enumerate(steps.spans(key)):
             yield decode_picture(steps.data[start:end], f"picture {k} of {key}", steps.limits)
         return
     form = picture_form(steps, key)
     if form is None:
         raise VideoError(f"{key} holds no pictures but numbers")
-    if values.kind == "float":
-        arrays = _arrays_of_floats(steps, key, spec)
-    elif values.kind == "bytes":
-        arrays = (_raw_array(steps, span, spec, key) for span in steps.spans(key))
-    else:
-        arrays = _arrays_of_integers(steps, key, spec)
-    for k, array in enumerate(arrays):
+    for k, array in enumerate(_arrays(steps, key)):
         yield picture_of(array, form, f"picture {k} of {key}")
 
 
@@ -471,15 +460,19 @@ def picture_form(steps: RldsRecord, key: str) -> PictureForm | None:
     form = form_of(key, (None, *spec.shape), spec.dtype)
     if form is None or not form.is_float:
         return form
-    if steps.features[key].kind == "bytes":
-        sample = [
-            _raw_array(steps, span, spec, key) for span in islice(steps.spans(key), SAMPLE_ROWS)
-        ]
-    else:
-        sample = list(islice(_arrays_of_floats(steps, key, spec), SAMPLE_ROWS))
+    sample = list(islice(_arrays(steps, key), SAMPLE_ROWS))
     if sample:
         return scaled(form, len(sample), sample.__getitem__)[0]
     return None
+
+
+def _arrays(steps: RldsRecord, key: str) -> Iterator[np.ndarray]:
+    """What a feature holds in each step, as it is stored, one at a time. Raises DataError."""
+    spec = steps.specs.get(key, NUMBERS)
+    kind = steps.features[key].kind
+    if kind == "bytes":
+        return (_raw_array(steps, span, spec, key) for span in steps.spans(key))
+    return {"float": _arrays_of_floats, "int": _arrays_of_integers}[kind](steps, key, spec)
 
 
 def _arrays_of_floats(steps: RldsRecord, key: str, spec: Spec) -> Iterator[np.ndarray]:

@@ -471,18 +471,21 @@ LONE_ARRAY = Writer(
     action=(("(?s).*",),),
     are_patterns=True,
 )
+OTHER_STEPS = "texts of steps: the same in all rows of an episode, or another form names the steps"
 # A column of vectors; else each part of one that info.json declares
+LEROBOT_VECTORS: Mapping[Column, tuple[str, ...]] = {
+    "state": ("observation.state", "state"),
+    "action": ("action", "actions"),
+}
 LEROBOT = Writer(
     "LeRobot",
     "github.com/huggingface/lerobot 0.6: features of info.json",
     state=(
-        (r"observation\.state vectors=True.*",),
-        ("state vectors=True.*",),
+        *((rf"{re.escape(name)} vectors=True.*",) for name in LEROBOT_VECTORS["state"]),
         (r"(observation\.)?states?\..* declared=True",),
     ),
     action=(
-        ("action vectors=True.*",),
-        ("actions vectors=True.*",),
+        *((rf"{re.escape(name)} vectors=True.*",) for name in LEROBOT_VECTORS["action"]),
         (r"actions?\..* declared=True",),
     ),
     grippers_beside={
@@ -496,6 +499,26 @@ LEROBOT = Writer(
         ("is_first", "says which row is an episode's first"),
         (r"(next\.)?(done|truncated)|is_last|is_terminal", "says which row is an episode's last"),
         ("__index_level_0__", "the row numbers of the table's writer"),
+    ),
+)
+# Of columns that files have
+LEROBOT_ROWS = LEROBOT._replace(
+    known=(
+        *LEROBOT.known,
+        (r"annotation\..*(valid|quality).*", "GR00T's mark of an episode's quality"),
+        ("language_persistent|subtask_annotation|subtask_index", OTHER_STEPS),
+    )
+)
+EXPORTED = Writer(
+    "proccorpus",
+    "warehouse/exports/lerobot_plan.py: the columns that label rows",
+    paths=("progress", "subtask", "language_persistent", "language_events"),
+    known=(
+        (
+            "progress|subtask|language_persistent|language_events",
+            "an export of proccorpus: labels are read elsewhere",
+        ),
+        *LEROBOT_ROWS.known,
     ),
 )
 LEROBOT_EPISODES = Writer(
