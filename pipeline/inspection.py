@@ -15,7 +15,7 @@ from annotate.config import FramesConfig
 from annotate.frames import FramesResult, frames_stage
 from annotate.measured_files import MeasuredFiles, delete_oldest
 from core.values import grouped, spread
-from ingest.episode import EpisodeRecord, Finding, Listing, joined_findings
+from ingest.episode import CameraVideo, EpisodeRecord, Finding, Listing, joined_findings
 from ingest.episodes import settle
 from ingest.media.frames import VIDEO_SUFFIXES, VideoError
 from ingest.media.video import VideoInfo, probe
@@ -229,7 +229,7 @@ def _parted(
     """Findings that nobody accepted, and those that somebody did, with who and why; each with its remedy."""
     parts: dict[str, list[dict[str, Any]]] = {"findings": [], "accepted": []}
     for finding in findings:
-        row = vars(finding) | {"remedy": REASONS[finding.reason].remedy}
+        row = finding.of_data | {"remedy": REASONS[finding.reason].remedy}
         words = [
             word
             for word in accepted.get(source.config.source, ())
@@ -291,49 +291,43 @@ def _headers(
     """Camera, codec, size and rate as the headers of up to PROBED videos, or of all, say; findings about episodes that
     are not `skipped_episodes` anyway; how many headers were read.
     """
-    users = _video_users(records)
+    pairs = ((video, record) for record in records for video in record.videos)
+    users = grouped(
+        (video.uri, (record, video))
+        for video, record in pairs
+        if video.uri.lower().endswith(VIDEO_SUFFIXES)
+    )
     details = []
     findings = []
     chosen = list(users) if full else spread(list(users), PROBED)
     for uri in chosen:
-        camera = users[uri][0][1]
         # What is unusable anyway, or was decoded, has its finding already
-        listed = [r for r, _ in users[uri] if r.episode_index not in skipped_episodes]
+        listed = [user for user in users[uri] if user[0].episode_index not in skipped_episodes]
         try:
             info = probe(source.resolve(uri), source.config.limits)
         except VideoError as e:
-            findings += [_of_video(e.reason, str(e), record, camera, uri) for record in listed]
+            findings += [_of_video(e.reason, str(e), *user) for user in listed]
             continue
-        findings += filter(None, (_lacking(info, record, camera) for record in listed))
+        lacks = ((user, _lacking(info, *user)) for user in listed)
+        findings += [_of_video("length_differs", text, *user) for user, text in lacks if text]
         size = f"{info.width_px}x{info.height_px}"
+        camera = users[uri][0][1].camera  # a file is of one
         details.append({"camera": camera, "codec": info.codec, "size_px": size, "fps": info.fps})
     return details, findings, len(chosen)
 
 
-def _lacking(info: VideoInfo, record: EpisodeRecord, camera: str) -> Finding | None:
-    """That a video ends before the rows of an episode do, as its container says; None where it does not."""
-    video = next(v for v in record.videos if v.camera == camera)
+def _lacking(info: VideoInfo, record: EpisodeRecord, video: CameraVideo) -> str:
+    """That a video ends before the rows of an episode do, as its container says; empty where it does not."""
     end_frame = video.start_frame + (record.num_rows or 0) * info.fps / record.fps
     if info.num_frames is None or end_frame - info.num_frames < MIN_LACKING:
-        return None
-    detail = f"its container has {info.num_frames} frames; the {record.num_rows} rows end at frame {end_frame:.0f}"
-    return _of_video("length_differs", detail, record, camera, video.uri)
+        return ""
+    return f"its container has {info.num_frames} frames; the {record.num_rows} rows end at frame {end_frame:.0f}"
 
 
-def _of_video(reason: str, detail: str, record: EpisodeRecord, camera: str, uri: str) -> Finding:
+def _of_video(reason: str, detail: str, record: EpisodeRecord, video: CameraVideo) -> Finding:
     """An episode is lost with its only video; of several it can do without one."""
     severity = "unusable" if len(record.videos) == 1 else "warning"
-    return Finding(reason, detail, severity, record.episode_index, camera, uri)
-
-
-def _video_users(records: Sequence[EpisodeRecord]) -> dict[str, list[tuple[EpisodeRecord, str]]]:
-    """The (episode, camera) pairs that share each video file; it is of one camera."""
-    pairs = ((video, record) for record in records for video in record.videos)
-    return grouped(
-        (video.uri, (record, video.camera))
-        for video, record in pairs
-        if video.uri.lower().endswith(VIDEO_SUFFIXES)
-    )
+    return Finding(reason, detail, severity, record.episode_index, video.camera, video.uri)
 
 
 def _camera_details(
