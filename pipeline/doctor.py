@@ -1,6 +1,6 @@
 """All of a workspace's health: what the warehouse's doctor sees, what a build would do, replies, servers, versions."""
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from itertools import islice
@@ -11,6 +11,7 @@ import httpx
 from annotate.model_client.calls import VlmError
 from annotate.model_client.responses import ResponseStore
 from core.paths import Workspace
+from core.values import grouped
 from ingest.episode import Finding
 from ingest.sources.types import SourceError
 from pipeline.config import DatasetBuild, last_builds, present_builds
@@ -75,7 +76,9 @@ def blocked(lake: Lake, build: DatasetBuild, steps: Sequence[Step]) -> Iterator[
 
 def servers(lake: Lake) -> Iterator[Finding]:
     """Servers of models that builds of this workspace ask. (Catalog and bucket have answered by now.)"""
-    for url, models in sorted(_models_by_server(lake).items()):
+    asking = [build.stages.vlm for build in last_builds(lake).values() if build.annotator == "vlm"]
+    pairs = ((url, model) for vlm in asking for url in vlm.endpoints for model in vlm.models)
+    for url, models in sorted(grouped(pairs).items()):
         try:
             answer = httpx.get(f"{url}/models", timeout=ANSWER_S, trust_env=False).json()
             served = {m["id"] for m in answer["data"]}
@@ -84,7 +87,7 @@ def servers(lake: Lake) -> Iterator[Finding]:
             remedy = "start it (proccorpus vlm serve) before the next build that asks it"
             yield trouble(WARNING, "model server", url, detail, remedy)
             continue
-        if missing := sorted(models - served):
+        if missing := sorted({*models} - served):
             detail = f"serves {', '.join(sorted(served))}, not {', '.join(missing)}"
             yield trouble(
                 WARNING,
@@ -93,16 +96,6 @@ def servers(lake: Lake) -> Iterator[Finding]:
                 detail,
                 "serve that model, or name the one that is served",
             )
-
-
-def _models_by_server(lake: Lake) -> dict[str, set[str]]:
-    """The models that builds ask each endpoint for."""
-    models_by_server = defaultdict[str, set[str]](set)
-    asking = [build.stages.vlm for build in last_builds(lake).values() if build.annotator == "vlm"]
-    for vlm in asking:
-        for url in vlm.endpoints:
-            models_by_server[url].update(vlm.models)
-    return models_by_server
 
 
 def replies(workspace: Workspace) -> Iterator[Finding]:

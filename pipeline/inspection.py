@@ -34,6 +34,7 @@ DECODED = 3
 DECODED_FRAMES = 250
 PROBED = 300
 MIN_LACKING = 1.0  # frames that a video lacks at its end
+FORM = ("codec", "size_px")
 MAX_RATES = 4  # of a camera's videos, that are listed singly
 PLACE = itemgetter("episode_index", "start_frame", "check_name", "camera", "signal")
 type Findings = Sequence[dict[str, Any]]
@@ -195,20 +196,27 @@ def _inspected(
 
 def _in_runs(measured: FramesResult) -> list[Finding]:
     """What the frames stage found; stretches are rows of run_checks, with seconds."""
-    contents = measured.tables["episode_content"].to_pylist()
-    runs = {row["episode_index"]: row for row in contents}
-    findings = []
-    for finding in joined_findings(measured.findings):
-        place = {"episode_index": finding.episode_index, "check_name": finding.reason}
-        stretches = []
-        for stretch in finding.stretches:
-            fps = runs[finding.episode_index]["fps"]
-            seconds = {f"{end}_s": stretch[f"{end}_frame"] / fps for end in ("start", "end")}
-            run = {"fps": fps, "duration_s": runs[finding.episode_index]["num_frames"] / fps}
-            camera = {"camera": finding.camera or ""}
-            stretches.append(place | camera | stretch | seconds | run)
-        findings.append(replace(finding, stretches=stretches))
-    return findings
+    runs = {row["episode_index"]: row for row in measured.tables["episode_content"].to_pylist()}
+    return [
+        replace(f, stretches=[_row_of_stretch(f, s, runs[f.episode_index]) for s in f.stretches])
+        for f in joined_findings(measured.findings)
+    ]
+
+
+def _row_of_stretch(
+    finding: Finding, stretch: dict[str, Any], content: dict[str, Any]
+) -> dict[str, Any]:
+    fps = content["fps"]
+    return {
+        "episode_index": finding.episode_index,
+        "check_name": finding.reason,
+        "camera": finding.camera or "",
+        **stretch,
+        "start_s": stretch["start_frame"] / fps,
+        "end_s": stretch["end_frame"] / fps,
+        "fps": fps,
+        "duration_s": content["num_frames"] / fps,
+    }
 
 
 def _few(records: Sequence[EpisodeRecord]) -> list[EpisodeRecord]:
@@ -336,26 +344,26 @@ def _camera_details(
     headers: list[dict[str, Any]],
     decoded: Sequence[EpisodeRecord],
 ) -> list[dict[str, Any]]:
-    """One row per camera: in how many episodes, codecs, sizes and rates as far as they were read."""
+    """One row per camera: in how many episodes, codecs, sizes and rates as far as they were read.
+
+    A camera may have several of these over a dataset, so each cell lists the different ones.
+    """
     episodes = Counter(camera for r in listing.records for camera in r.cameras)
+    by_camera = grouped((header["camera"], header) for header in headers)
     rows = []
     for camera in listing.cameras:
         # Without a video header the first picture tells the size
-        camera_headers = [h for h in headers if h["camera"] == camera] or _first_picture(
-            source, camera, decoded
-        )
-        rows.append({"camera": camera, "episodes": episodes[camera]} | _different(camera_headers))
+        of_camera = by_camera.get(camera) or _first_picture(source, camera, decoded)
+        row = {"camera": camera, "episodes": episodes[camera]}
+        row |= {name: ", ".join(sorted({h[name] for h in of_camera})) for name in FORM}
+        rows.append(row | {"fps": _rates({h["fps"] for h in of_camera} - {None})})
     return rows
 
 
-def _different(headers: list[dict[str, Any]]) -> dict[str, str]:
-    """A camera may have several codecs or sizes over a dataset, so each cell lists the different ones."""
-    cells = {name: ", ".join(sorted({h[name] for h in headers})) for name in ("codec", "size_px")}
-    rates = sorted({float(f"{h['fps']:.4g}") for h in headers if h["fps"] is not None})
-    # Rates of many videos of one's own clock each
-    if len(rates) > MAX_RATES:
-        return cells | {"fps": f"{rates[0]:g} to {rates[-1]:g}"}
-    return cells | {"fps": ", ".join(f"{rate:g}" for rate in rates)}
+def _rates(rates: set[float]) -> str:
+    texts = [f"{rate:g}" for rate in sorted({float(f"{rate:.4g}") for rate in rates})]
+    # Those of many videos of one's own clock each
+    return ", ".join(texts) if len(texts) <= MAX_RATES else f"{texts[0]} to {texts[-1]}"
 
 
 def _first_picture(
