@@ -129,9 +129,10 @@ def _show_dataset(result: dict[str, Any], full: bool) -> None:
     say(f"\n{pairs_text(_facts(result), width_here())}\n")
     show(result["camera_details"], "table", empty="No cameras.")
     say("")
-    # A finding says where a gripper was looked for, or there was nothing to look at
-    was_looked_for = any(finding["reason"] == "no_gripper" for finding in result["findings"])
-    none = "No gripper and no hand" + ("." if was_looked_for else f": {_without_rows(result)}.")
+    # A finding says where a gripper was looked for
+    none = "No gripper and no hand" + (
+        "." if result["has_rows"] else ": no rows of state or action are read."
+    )
     show([signal_columns(signal_from_row(row)) for row in result["signals"]], "table", empty=none)
     say("")
     lags = [lag_columns(row) for row in result["signal_lags"] if rests_on_enough(row)]
@@ -162,20 +163,6 @@ def _show_findings(result: dict[str, Any]) -> None:
     for finding in finding_groups(result["accepted"]):
         words = f"{finding['accepted_by']}: {finding['count']} x {finding['check']}"
         say(f"Accepted by {words} ({finding['accepted_why']}).")
-
-
-def _without_rows(result: dict[str, Any]) -> str:
-    """Why there was nothing in which to look for a gripper."""
-    if not result["has_rows"]:
-        return "there are no rows of state or action"
-    unread = [
-        part["name"]
-        for part in result["parts"]
-        if part["status"] == "unknown" and part["kind"] != "file"
-    ]
-    if unread:
-        return f"nothing that is read is state or action; {counted(len(unread), 'part')} are not read, see below"
-    return "no rows of state or action could be read"
 
 
 def _show_parts(parts: Sequence[dict[str, Any]], full: bool) -> None:
@@ -217,23 +204,12 @@ def _some(texts: Sequence[str], limit: int = MAX_NAMED, between: str = ", ") -> 
 
 
 def _verdict(result: dict[str, Any]) -> str:
-    """How many episodes are usable, and of the others why not and what helps."""
+    """How many episodes are usable; the findings say why others are not."""
     usable = result["usable_so_far"]
     episodes = result["episodes"]
-    unusable = (f for f in result["findings"] if f["severity"] == "unusable")
-    unusable_by_reason = grouped(((f["reason"], f["remedy"]), f["episode_index"]) for f in unusable)
-    lost_episodes = {kind: set(episodes) for kind, episodes in unusable_by_reason.items()}
-    whys = [
-        f"{'the source as a whole' if None in reason_episodes else len(reason_episodes)}: {reason} → {remedy}"
-        for (reason, remedy), reason_episodes in sorted(
-            lost_episodes.items(), key=lambda item: -len(item[1])
-        )
-    ]
     colours = ("red", "yellow", "green")
     colour = colours[min(usable, 1) + (0 < usable == episodes)]
     head = painted(f"{usable} of {counted(episodes, 'episode')} usable", colour)
-    if whys:
-        return f"{head}: {'; '.join(whys)}"
     return f"{head}, as far as was looked."
 
 

@@ -23,9 +23,10 @@ from cli.output import print_json, show
 from cli.terminal import FAILED
 from core.paths import Workspace
 from core.web import TOKENS, link_with, listen, token_for
+from ingest.episode import Finding
 from pipeline.doctor import diagnose
 from warehouse.lake import Lake, open_lake
-from warehouse.lake.doctor import ERROR, Trouble
+from warehouse.lake.doctor import ERROR
 from warehouse.lake.doctor_repair import recover as make_again
 from warehouse.lake.doctor_repair import repair as mend
 from warehouse.lake.place import create
@@ -118,11 +119,20 @@ def upgrade(
 
 
 def _show_findings(
-    space: Workspace, troubles: list[Trouble], repaired: list[str], style: str
+    space: Workspace, troubles: list[Finding], repaired: list[str], style: str
 ) -> None:
     """What was done, and what is wrong now. Raises typer.Exit: errors."""
     errors = sum(trouble.severity == ERROR for trouble in troubles)
-    findings = [trouble.facts() for trouble in troubles]
+    findings = [
+        {
+            "severity": trouble.severity,
+            "what": trouble.reason,
+            "where": trouble.file,
+            "detail": trouble.detail,
+            "remedy": trouble.remedy,
+        }
+        for trouble in troubles
+    ]
     for line in repaired:
         say(line)
     whole = {"errors": errors, "findings": findings, "repaired": repaired}

@@ -4,7 +4,7 @@
 of its recording. Row k of an episode belongs to frame k of every camera.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, NamedTuple, Protocol
@@ -19,12 +19,17 @@ from ingest.reasons import REASONS
 
 MAX_DETAILS = 20  # of one thing, in one finding
 MAX_STRETCHES = 3  # of one check, the longest; all of them are in the table
+SEVERITIES = ("unusable", "warning", "error", "passed")
 MEASURED = ("signal", "start_frame", "end_frame", "measured", "usual", "unit", "detail")
 
 
 @dataclass(frozen=True)
 class Finding:
     """Something about a dataset, an episode or a camera, of a code of REASONS, in a sentence.
+
+    Also what a check of tables found, by the check's name, and what the doctor did of a workspace: then `remedy` says
+    what to do, `numbers` has what was measured, and `mend` what a repair goes by. severity: unusable or warning, as the
+    table findings has them; error and passed are of checks. file: where it stands, also a folder or an address.
 
     start_frame, end_frame: the stretch that it is about, half-open; empty where it is about none. measured, usual: in
     `unit`, of the values called `signal`; `usual` is that of the other runs of its task, or a limit. other: dataset and
@@ -46,6 +51,19 @@ class Finding:
     unit: str = ""
     other: tuple[str, int] | None = None
     stretches: Sequence[dict[str, Any]] = ()
+    remedy: str = ""
+    numbers: Mapping[str, float] = field(default_factory=dict, hash=False)
+    mend: Any = None
+
+    @property
+    def of_data(self) -> dict[str, Any]:
+        """The fields that are not of checks and of the doctor alone."""
+        others = ("remedy", "numbers", "mend")
+        return {name: value for name, value in vars(self).items() if name not in others}
+
+    @property
+    def passed(self) -> bool:
+        return self.severity == "passed"
 
     @property
     def detail_of_file(self) -> str:
@@ -59,7 +77,9 @@ class Finding:
         return {name: getattr(self, name) for name in MEASURED} | partner
 
     def __post_init__(self) -> None:
-        if self.reason not in REASONS or self.severity not in ("unusable", "warning"):
+        # A check, and the doctor, say themselves what to do
+        is_of_data = self.severity in SEVERITIES[:2] and not self.remedy
+        if (is_of_data and self.reason not in REASONS) or self.severity not in SEVERITIES:
             raise ValueError(f"unknown finding {self.reason!r} / {self.severity!r}")
 
 

@@ -205,7 +205,7 @@ class Build:
         lake = open_lake(self.workspace)
         if is_older(self.workspace, lake.snapshot()):
             for trouble in imported("warehouse.lake.doctor:rollback")(lake):
-                self.listener.note(str(trouble))
+                self.listener.note(f"{trouble.file}: {trouble.detail}; {trouble.remedy}")
         with room_in(self.workspace.root):
             sweep(lake)
         return lake

@@ -15,7 +15,7 @@ from annotate.config import FramesConfig
 from annotate.frames import FramesResult, frames_stage
 from annotate.measured_files import MeasuredFiles, delete_oldest
 from core.values import grouped, spread
-from ingest.episode import EpisodeRecord, Finding, Listing, joined_findings
+from ingest.episode import CameraVideo, EpisodeRecord, Finding, Listing, joined_findings
 from ingest.episodes import settle
 from ingest.media.frames import VIDEO_SUFFIXES, VideoError
 from ingest.media.video import VideoInfo, probe
@@ -34,6 +34,7 @@ DECODED = 3
 DECODED_FRAMES = 250
 PROBED = 300
 MIN_LACKING = 1.0  # frames that a video lacks at its end
+FORM = ("codec", "size_px")
 MAX_RATES = 4  # of a camera's videos, that are listed singly
 PLACE = itemgetter("episode_index", "start_frame", "check_name", "camera", "signal")
 type Findings = Sequence[dict[str, Any]]
@@ -195,20 +196,27 @@ def _inspected(
 
 def _in_runs(measured: FramesResult) -> list[Finding]:
     """What the frames stage found; stretches are rows of run_checks, with seconds."""
-    contents = measured.tables["episode_content"].to_pylist()
-    runs = {row["episode_index"]: row for row in contents}
-    findings = []
-    for finding in joined_findings(measured.findings):
-        place = {"episode_index": finding.episode_index, "check_name": finding.reason}
-        stretches = []
-        for stretch in finding.stretches:
-            fps = runs[finding.episode_index]["fps"]
-            seconds = {f"{end}_s": stretch[f"{end}_frame"] / fps for end in ("start", "end")}
-            run = {"fps": fps, "duration_s": runs[finding.episode_index]["num_frames"] / fps}
-            camera = {"camera": finding.camera or ""}
-            stretches.append(place | camera | stretch | seconds | run)
-        findings.append(replace(finding, stretches=stretches))
-    return findings
+    runs = {row["episode_index"]: row for row in measured.tables["episode_content"].to_pylist()}
+    return [
+        replace(f, stretches=[_row_of_stretch(f, s, runs[f.episode_index]) for s in f.stretches])
+        for f in joined_findings(measured.findings)
+    ]
+
+
+def _row_of_stretch(
+    finding: Finding, stretch: dict[str, Any], content: dict[str, Any]
+) -> dict[str, Any]:
+    fps = content["fps"]
+    return {
+        "episode_index": finding.episode_index,
+        "check_name": finding.reason,
+        "camera": finding.camera or "",
+        **stretch,
+        "start_s": stretch["start_frame"] / fps,
+        "end_s": stretch["end_frame"] / fps,
+        "fps": fps,
+        "duration_s": content["num_frames"] / fps,
+    }
 
 
 def _few(records: Sequence[EpisodeRecord]) -> list[EpisodeRecord]:
@@ -229,7 +237,7 @@ def _parted(
     """Findings that nobody accepted, and those that somebody did, with who and why; each with its remedy."""
     parts: dict[str, list[dict[str, Any]]] = {"findings": [], "accepted": []}
     for finding in findings:
-        row = vars(finding) | {"remedy": REASONS[finding.reason].remedy}
+        row = finding.of_data | {"remedy": REASONS[finding.reason].remedy}
         words = [
             word
             for word in accepted.get(source.config.source, ())
@@ -291,49 +299,43 @@ def _headers(
     """Camera, codec, size and rate as the headers of up to PROBED videos, or of all, say; findings about episodes that
     are not `skipped_episodes` anyway; how many headers were read.
     """
-    users = _video_users(records)
+    pairs = ((video, record) for record in records for video in record.videos)
+    users = grouped(
+        (video.uri, (record, video))
+        for video, record in pairs
+        if video.uri.lower().endswith(VIDEO_SUFFIXES)
+    )
     details = []
     findings = []
     chosen = list(users) if full else spread(list(users), PROBED)
     for uri in chosen:
-        camera = users[uri][0][1]
         # What is unusable anyway, or was decoded, has its finding already
-        listed = [r for r, _ in users[uri] if r.episode_index not in skipped_episodes]
+        listed = [user for user in users[uri] if user[0].episode_index not in skipped_episodes]
         try:
             info = probe(source.resolve(uri), source.config.limits)
         except VideoError as e:
-            findings += [_of_video(e.reason, str(e), record, camera, uri) for record in listed]
+            findings += [_of_video(e.reason, str(e), *user) for user in listed]
             continue
-        findings += filter(None, (_lacking(info, record, camera) for record in listed))
+        lacks = ((user, _lacking(info, *user)) for user in listed)
+        findings += [_of_video("length_differs", text, *user) for user, text in lacks if text]
         size = f"{info.width_px}x{info.height_px}"
+        camera = users[uri][0][1].camera  # a file is of one
         details.append({"camera": camera, "codec": info.codec, "size_px": size, "fps": info.fps})
     return details, findings, len(chosen)
 
 
-def _lacking(info: VideoInfo, record: EpisodeRecord, camera: str) -> Finding | None:
-    """That a video ends before the rows of an episode do, as its container says; None where it does not."""
-    video = next(v for v in record.videos if v.camera == camera)
+def _lacking(info: VideoInfo, record: EpisodeRecord, video: CameraVideo) -> str:
+    """That a video ends before the rows of an episode do, as its container says; empty where it does not."""
     end_frame = video.start_frame + (record.num_rows or 0) * info.fps / record.fps
     if info.num_frames is None or end_frame - info.num_frames < MIN_LACKING:
-        return None
-    detail = f"its container has {info.num_frames} frames; the {record.num_rows} rows end at frame {end_frame:.0f}"
-    return _of_video("length_differs", detail, record, camera, video.uri)
+        return ""
+    return f"its container has {info.num_frames} frames; the {record.num_rows} rows end at frame {end_frame:.0f}"
 
 
-def _of_video(reason: str, detail: str, record: EpisodeRecord, camera: str, uri: str) -> Finding:
+def _of_video(reason: str, detail: str, record: EpisodeRecord, video: CameraVideo) -> Finding:
     """An episode is lost with its only video; of several it can do without one."""
     severity = "unusable" if len(record.videos) == 1 else "warning"
-    return Finding(reason, detail, severity, record.episode_index, camera, uri)
-
-
-def _video_users(records: Sequence[EpisodeRecord]) -> dict[str, list[tuple[EpisodeRecord, str]]]:
-    """The (episode, camera) pairs that share each video file; it is of one camera."""
-    pairs = ((video, record) for record in records for video in record.videos)
-    return grouped(
-        (video.uri, (record, video.camera))
-        for video, record in pairs
-        if video.uri.lower().endswith(VIDEO_SUFFIXES)
-    )
+    return Finding(reason, detail, severity, record.episode_index, video.camera, video.uri)
 
 
 def _camera_details(
@@ -342,26 +344,26 @@ def _camera_details(
     headers: list[dict[str, Any]],
     decoded: Sequence[EpisodeRecord],
 ) -> list[dict[str, Any]]:
-    """One row per camera: in how many episodes, codecs, sizes and rates as far as they were read."""
+    """One row per camera: in how many episodes, codecs, sizes and rates as far as they were read.
+
+    A camera may have several of these over a dataset, so each cell lists the different ones.
+    """
     episodes = Counter(camera for r in listing.records for camera in r.cameras)
+    by_camera = grouped((header["camera"], header) for header in headers)
     rows = []
     for camera in listing.cameras:
         # Without a video header the first picture tells the size
-        camera_headers = [h for h in headers if h["camera"] == camera] or _first_picture(
-            source, camera, decoded
-        )
-        rows.append({"camera": camera, "episodes": episodes[camera]} | _different(camera_headers))
+        of_camera = by_camera.get(camera) or _first_picture(source, camera, decoded)
+        row = {"camera": camera, "episodes": episodes[camera]}
+        row |= {name: ", ".join(sorted({h[name] for h in of_camera})) for name in FORM}
+        rows.append(row | {"fps": _rates({h["fps"] for h in of_camera} - {None})})
     return rows
 
 
-def _different(headers: list[dict[str, Any]]) -> dict[str, str]:
-    """A camera may have several codecs or sizes over a dataset, so each cell lists the different ones."""
-    cells = {name: ", ".join(sorted({h[name] for h in headers})) for name in ("codec", "size_px")}
-    rates = sorted({float(f"{h['fps']:.4g}") for h in headers if h["fps"] is not None})
-    # Rates of many videos of one's own clock each
-    if len(rates) > MAX_RATES:
-        return cells | {"fps": f"{rates[0]:g} to {rates[-1]:g}"}
-    return cells | {"fps": ", ".join(f"{rate:g}" for rate in rates)}
+def _rates(rates: set[float]) -> str:
+    texts = [f"{rate:g}" for rate in sorted({float(f"{rate:.4g}") for rate in rates})]
+    # Those of many videos of one's own clock each
+    return ", ".join(texts) if len(texts) <= MAX_RATES else f"{texts[0]} to {texts[-1]}"
 
 
 def _first_picture(

@@ -7,6 +7,7 @@ report says what is wrong, where, and what it does to labels.
 import json
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from core.files import write_file
 from core.values import grouped
 from core.version import VERSION
 from ingest.episode import EpisodeData, EpisodeRecord
-from ingest.media.frames import DECODE_ALL, DecodeOptions, VideoError
+from ingest.media.frames import DECODE_ALL, DecodeOptions, Picture, VideoError
 from ingest.reasons import REASONS, DataError
 from ingest.source import read_episode
 from ingest.sources.files import Source
@@ -212,56 +213,49 @@ def _seconds(check: Row) -> float:
 def _pictured(source: Source, record: EpisodeRecord, checks: Sequence[Row]) -> Row:
     longest = sorted(checks, key=_seconds, reverse=True)[:MAX_STRETCHES]
     episode = read_episode(source, record)
-    stretches = []
-    for check in sorted(longest, key=lambda check: check["start_frame"]):
-        problem = ""
-        pictures = []
-        try:
-            pictures = _pictures(episode, check)
-        except DataError as e:
-            problem = f"no picture of it can be shown: {e}"
-        stretches.append({**check, "pictures": pictures, "problem": problem})
+    stretches = sorted(longest, key=lambda check: check["start_frame"])
     return {
         "episode_index": record.episode_index,
         "duration_s": checks[0]["duration_s"],
-        "stretches": stretches,
+        "stretches": [check | _pictures(episode, check) for check in stretches],
     }
 
 
-def _pictures(episode: EpisodeData, check: Row) -> list[Row]:
+def _pictures(episode: EpisodeData, check: Row) -> Row:
     """Just before the stretch, where there is a before, and in its middle; by its camera, or the first one."""
     camera = check["camera"] or episode.record.cameras[0]
     middle = (check["start_frame"] + check["end_frame"]) // 2
-    frame_before = check["start_frame"] - 1
-    captions = {middle: "in the middle"} | (
-        {frame_before: "just before"} if frame_before >= 0 else {}
-    )
+    captions = {check["start_frame"] - 1: "just before", middle: "in the middle"}
+    captions.pop(-1, None)
     try:
-        frames = _decoded(episode, camera, captions, DecodeOptions(wanted=frozenset(captions)))
-    except VideoError:  # its groups of pictures do not stand by themselves
-        frames = _decoded(episode, camera, captions, DECODE_ALL)
-    return [
+        frames = _decoded(episode, camera, frozenset(captions))
+    except DataError as e:
+        return {"pictures": [], "problem": f"no picture of it can be shown: {e}"}
+    pictures = [
         {"camera": camera, "when": captions[frame], "at_s": frame / check["fps"]} | frames[frame]
         for frame in sorted(frames)
     ]
+    return {"pictures": pictures, "problem": ""}
 
 
 def _decoded(
-    episode: EpisodeData, camera: str, frame_indices: Mapping[int, str], options: DecodeOptions
+    episode: EpisodeData, camera: str, chosen: frozenset[int], options: DecodeOptions | None = None
 ) -> dict[int, Row]:
-    pictures = {}
-    for frame, _, picture in episode.frames(camera, options):
-        if frame in frame_indices:
-            jpeg, width, height = encode_jpeg(picture.rgb(), PICTURE_PX)
-            pictures[frame] = {
-                "frame_index": frame,
-                "jpeg": b64encode(jpeg).decode(),
-                "width": width,
-                "height": height,
-            }
-        if frame >= max(frame_indices):
-            break
-    return pictures
+    """Pictures of the chosen frames, small and encoded, with their sizes. Raises DataError."""
+    options = options or DecodeOptions(wanted=chosen)
+    try:
+        frames = islice(episode.frames(camera, options), max(chosen) + 1)
+        return {frame: _encoded(frame, picture) for frame, _, picture in frames if frame in chosen}
+    except VideoError:  # its groups of pictures do not stand by themselves
+        if options is DECODE_ALL:
+            raise
+        return _decoded(episode, camera, chosen, DECODE_ALL)
+
+
+def _encoded(frame_index: int, picture: Picture) -> Row:
+    jpeg, width, height = encode_jpeg(picture.rgb(), PICTURE_PX)
+    text = b64encode(jpeg).decode()
+    return {"frame_index": frame_index, "jpeg": text, "width": width, "height": height}
 
 
 WRITERS: Mapping[str, Writer] = {".html": html, ".jsonl": json_lines}

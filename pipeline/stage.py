@@ -32,7 +32,6 @@ from warehouse.lake.blocking import failed_check
 from warehouse.lake.checks import (
     CHECKS,
     Check,
-    CheckOutcome,
     CheckScope,
     broken_episodes,
     listed_episodes,
@@ -266,7 +265,7 @@ def checks_of(stage: Stage) -> tuple[Check, ...]:
 
 def checked(
     stage: Stage, lake: Lake, build: DatasetBuild, chunk: int | None
-) -> Iterator[tuple[Check, CheckOutcome]]:
+) -> Iterator[tuple[Check, Finding]]:
     """Every check of what a stage wrote of a chunk, or of a dataset, and what it found."""
     scope = CheckScope(
         stage.name,

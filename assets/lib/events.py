@@ -13,12 +13,13 @@ from core.errors import without_secrets
 from core.figures import render
 from core.paths import ROOT
 from core.tables import TABLES
+from ingest.episode import Finding
 from pipeline.outcome import StepOutcome, identifier, number_fact, outcome_facts, picture_markdown
 from pipeline.pictures import contact_sheet
 from pipeline.stage import Numbers, StageReport
 from pipeline.stages import STAGES, Stage
 from warehouse.lake import Lake, StageRun
-from warehouse.lake.checks import Check, CheckOutcome
+from warehouse.lake.checks import Check
 
 # Columns that are handed down as they are, wherever an upstream table has them
 HANDED_DOWN = ("dataset", "episode_index", "chunk", "camera", "frame_index", "label_run")
@@ -243,7 +244,7 @@ def _pictures(lake: Lake, stage: Stage, run: StageRun) -> dict[str, dg.MetadataV
     return {name: dg.MetadataValue.md(text) for name, text in texts.items()}
 
 
-def check_result(check: Check, outcome: CheckOutcome) -> dg.AssetCheckResult:
+def check_result(check: Check, outcome: Finding) -> dg.AssetCheckResult:
     """One of our checks as Dagster wants it: one that does not block is a warning."""
     return dg.AssetCheckResult(
         passed=outcome.passed,
@@ -254,7 +255,7 @@ def check_result(check: Check, outcome: CheckOutcome) -> dg.AssetCheckResult:
     )
 
 
-def check_evaluation(run: StageRun, check: Check, outcome: CheckOutcome) -> dg.AssetCheckEvaluation:
+def check_evaluation(run: StageRun, check: Check, outcome: Finding) -> dg.AssetCheckEvaluation:
     """The same of a partition that was built outside Dagster."""
     result = check_result(check, outcome)
     return dg.AssetCheckEvaluation(

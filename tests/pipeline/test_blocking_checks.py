@@ -235,8 +235,8 @@ def test_commands_and_the_night_ask_too(tmp_path: Path):
 
 
 def test_the_doctor_names_what_blocks_a_chunk(both: Made):
-    [blocked] = [trouble for trouble in diagnose(both.space) if trouble.what == "blocked"]
-    assert (blocked.severity, blocked.where) == ("error", "broken chunk 0")
+    [blocked] = [trouble for trouble in diagnose(both.space) if trouble.reason == "blocked"]
+    assert (blocked.severity, blocked.file) == ("error", "broken chunk 0")
     assert blocked.detail.startswith(DECODABLE)
 
 
@@ -245,7 +245,7 @@ def test_a_lower_limit_lets_a_chunk_go_on(both: Made):
     lower = with_stages(both.build, checks=ChecksConfig(min_labelled=0.4))
     report = run_build(both.space, [lower], workers=1)
     assert (report.failed, in_shards(both)) == ([], ["broken", "sound"])
-    assert not [trouble for trouble in diagnose(both.space) if trouble.what == "blocked"]
+    assert not [trouble for trouble in diagnose(both.space) if trouble.reason == "blocked"]
     with opened(both.space) as lake:
         assert {s.dataset for s in create_release(lake, "r1").shard_list} == {"broken", "sound"}
         again = DatasetBuild.model_validate_json(stored_builds(lake)["broken"][0])

@@ -7,6 +7,7 @@ import subprocess
 import pytest
 
 from core.paths import Workspace
+from ingest.episode import Finding
 from pipeline.config import resolve
 from pipeline.doctor import diagnose
 from pipeline.plan import CURRENT, plan
@@ -15,7 +16,7 @@ from tests.kits.cli_kit import digest_of
 from tests.kits.files import flip_bit
 from tests.kits.lake_kit import opened, segments, stage_run
 from warehouse.lake import Lake
-from warehouse.lake.doctor import ERROR, WARNING, Trouble
+from warehouse.lake.doctor import ERROR, WARNING
 from warehouse.lake.doctor_repair import repair
 from warehouse.lake.gc import GRACE_S
 from warehouse.releases.release import create_release, get_release, verify_release
@@ -23,8 +24,8 @@ from warehouse.releases.release import create_release, get_release, verify_relea
 pytestmark = pytest.mark.slow
 
 
-def of(troubles: list[Trouble], severity: str) -> dict[str, Trouble]:
-    return {t.what: t for t in troubles if t.severity == severity}
+def of(troubles: list[Finding], severity: str) -> dict[str, Finding]:
+    return {t.reason: t for t in troubles if t.severity == severity}
 
 
 def test_damaged_shards_and_pictures(made, own):
@@ -35,13 +36,13 @@ def test_damaged_shards_and_pictures(made, own):
     flip_bit(pictures[0])
     assert of(diagnose(own.space), ERROR) == {}
     later_troubles = [t for t in diagnose(own.space, hashes=True) if t.severity == ERROR]
-    assert {t.what for t in later_troubles} == {"shard", "keyframes"}
-    assert [t.where for t in later_troubles if t.what == "shard"] == [str(tars[0])]
+    assert {t.reason for t in later_troubles} == {"shard", "keyframes"}
+    assert [t.file for t in later_troubles if t.reason == "shard"] == [str(tars[0])]
     os.truncate(tars[1], 1024)
     tars[2].with_suffix(".index.json").unlink()
     pictures[1].unlink()
     troubles = diagnose(own.space, hashes=True)
-    assert {t.where for t in troubles if t.what == "shard"} == set(map(str, tars[:3]))
+    assert {t.file for t in troubles if t.reason == "shard"} == set(map(str, tars[:3]))
     # A repair marks what is to be built again, and a build comes to what was there
     assert any("to be built again" in line for line in repair(own.space, troubles))
     assert "stale partitions" in of(diagnose(own.space), WARNING)

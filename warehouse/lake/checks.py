@@ -1,7 +1,7 @@
 """Checks of a corpus: what has to hold before anything is built on it, and what a person should look into.
 
-A check is a query of checks.sql, which gives the fields of a CheckOutcome, or a function. `CHECKS`, at the end, lists
-them: Dagster's assets run those of their stage; releases, the doctor those of the corpus.
+A check is a query of checks.sql, or a function, and gives a finding of its name. `CHECKS`, at the end, lists them:
+Dagster's assets run those of their stage; releases, the doctor those of the corpus.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from core.domain.label_run import MIN_LABELLED
 from core.tables import STAGE_TABLES, STAGED_TABLES, TABLES, Table
+from ingest.episode import Finding
 from ingest.reasons import CHANGED_DURING_BUILD
 from warehouse.lake.connection import literal, quoted
 from warehouse.lake.lake import Lake
@@ -44,11 +45,9 @@ type Faults = tuple[int, dict[Any, list[str]]]
 DISTINCT_AT_ONCE = 20_000_000  # rows whose keys are compared at once, in some 600 MB
 
 
-@dataclass(frozen=True)
-class CheckOutcome:
-    passed: bool
-    detail: str
-    numbers: dict[str, float]
+def found(name: str, passed: bool, detail: str, numbers: Mapping[str, float]) -> Finding:
+    """What a check found."""
+    return Finding(name, detail, "passed" if passed else "error", numbers=numbers)
 
 
 class CheckScope(NamedTuple):
@@ -85,7 +84,7 @@ def _queries() -> dict[str, tuple[str, Template]]:
 QUERIES = _queries()
 
 
-def queried(name: str, lake: Lake, scope: CheckScope, **values: Any) -> CheckOutcome:
+def queried(name: str, lake: Lake, scope: CheckScope, **values: Any) -> Finding:
     """The one row of a block of checks.sql; `values`: of names in it that others have not."""
     budget = "NULL" if scope.budget_usd is None else scope.budget_usd
     values |= {
@@ -97,19 +96,20 @@ def queried(name: str, lake: Lake, scope: CheckScope, **values: Any) -> CheckOut
     }
     [outcome] = lake.rows(QUERIES[name][1].substitute(THRESHOLDS, **values))
     passed, detail, numbers = outcome
-    return CheckOutcome(passed, detail, {k: v for k, v in numbers.items() if v is not None})
+    return found(name, passed, detail, {k: v for k, v in numbers.items() if v is not None})
 
 
-def label_drift(lake: Lake, scope: CheckScope) -> CheckOutcome:
+def label_drift(lake: Lake, scope: CheckScope) -> Finding:
     last = lake.rows("SELECT name, snapshot FROM releases ORDER BY created_at DESC, name LIMIT 1")
     if not last:
-        return CheckOutcome(True, "no release to compare with", {})
+        return found("label_drift", True, "no release to compare with", {})
     name, snapshot = last[0]
     # A release may be older than a column that is compared
     try:
         return queried("label_drift", lake, scope, RELEASE=literal(name), VERSION=int(snapshot))
     except (duckdb.CatalogException, duckdb.BinderException):
-        return CheckOutcome(True, f"release {name} is older than the tables that are compared", {})
+        detail = f"release {name} is older than the tables that are compared"
+        return found("label_drift", True, detail, {})
 
 
 def chosen_datasets(lake: Lake, datasets: Sequence[str] | None) -> tuple[list[str], str]:
@@ -139,7 +139,7 @@ GROUP BY content_hash ORDER BY content_hash""",
 }
 
 
-def no_split_leak(lake: Lake, datasets: Sequence[str] | None = None) -> CheckOutcome:
+def no_split_leak(lake: Lake, datasets: Sequence[str] | None = None) -> Finding:
     """Nothing of one split stands in another: no group, source record, content, near-copy or
     look-alike of pictures.
 
@@ -159,9 +159,8 @@ def no_split_leak(lake: Lake, datasets: Sequence[str] | None = None) -> CheckOut
     detail = f"in more than one split: {'; '.join(examples)}" if examples else "no leak"
     if reason := not_looked_at(lake, names):
         detail += f" (datasets were not compared by what an encoder saw: {reason})"
-    return CheckOutcome(
-        not examples, detail, {kind: len(of_kind) for kind, of_kind in leaks.items()}
-    )
+    counts = {kind: len(of_kind) for kind, of_kind in leaks.items()}
+    return found("no_split_leak", not examples, detail, counts)
 
 
 def _near_duplicates(lake: Lake) -> dict[str, list[str]]:
@@ -181,7 +180,7 @@ def _near_duplicates(lake: Lake) -> dict[str, list[str]]:
     return leaks
 
 
-def follows_schema(lake: Lake, scope: CheckScope) -> CheckOutcome:
+def follows_schema(lake: Lake, scope: CheckScope) -> Finding:
     """What a stage wrote is as core/tables says: columns and types, keys, conditions of rows; and it belongs
     to episodes and label runs that are there.
 
@@ -190,20 +189,18 @@ def follows_schema(lake: Lake, scope: CheckScope) -> CheckOutcome:
     tables = STAGE_TABLES[scope.stage]
     # A listing says of a chunk which other chunks' episodes it may show
     may_name = scope._replace(chunk=None) if "other_tasks" in tables else scope
-    by_table = _faults_of_tables(lake, tables, [scope.dataset], scope.clause, may_name.clause)
-    broken: list[str] = []
-    for name, (_, faults) in by_table.items():
-        broken += [f"{name}: {fault}" for fault in faults.get(scope.dataset, ())]
-    rows: dict[str, float] = {name: count for name, (count, _) in by_table.items()}
-    detail = "; ".join(broken) if broken else f"{sum(rows.values())} rows as the schema says"
-    return CheckOutcome(not broken, detail, rows)
+    rows, faults = _faults_of_tables(lake, tables, [scope.dataset], scope.clause, may_name.clause)
+    broken = [f"{name}: {text}" for (_, name), texts in faults.items() for text in texts]
+    detail = "; ".join(broken) or f"{sum(rows.values())} rows as the schema says"
+    return found("follows_schema", not broken, detail, rows)
 
 
-def corpus_is_sound(lake: Lake, datasets: Sequence[str] | None = None) -> CheckOutcome:
+def corpus_is_sound(lake: Lake, datasets: Sequence[str] | None = None) -> Finding:
     """What `follows_schema` looks at, of every stage's tables, of all datasets or some."""
     names, rows, faults = schema_faults(lake, datasets)
-    detail = "; ".join(list(faults.values())[:MOST_BROKEN])
-    return CheckOutcome(
+    detail = "; ".join([*faults.values()][:MOST_BROKEN])
+    return found(
+        "corpus_is_sound",
         not faults,
         detail or f"{len(names)} datasets are as the schema says",
         {"datasets": len(names), "rows": rows, "broken": len(faults)},
@@ -219,14 +216,12 @@ def schema_faults(
     not as the schema says, with a text.
     """
     names, clause = chosen_datasets(lake, datasets)
-    broken: dict[tuple[str, str], str] = {}
-    by_table = _faults_of_tables(lake, STAGED_TABLES, names, clause, clause)
-    for name, (_, faults) in by_table.items():
-        broken |= {
-            (dataset, name): f"{name} of {dataset}: {', '.join(wrong)}"
-            for dataset, wrong in sorted(faults.items())
-        }
-    return names, sum(count for count, _ in by_table.values()), broken
+    rows, faults = _faults_of_tables(lake, STAGED_TABLES, names, clause, clause)
+    broken = {
+        (dataset, name): f"{name} of {dataset}: {', '.join(texts)}"
+        for (dataset, name), texts in faults.items()
+    }
+    return names, sum(rows.values()), broken
 
 
 def listed_episodes(lake: Lake, clause: str) -> pa.Table:
@@ -291,23 +286,26 @@ def broken_episodes(
 
 def _faults_of_tables(
     lake: Lake, tables: Iterable[str], datasets: Sequence[str], clause: str, known_clause: str
-) -> dict[str, Faults]:
-    """What is wrong with rows of the lake, by table; `known_clause`: which episodes they may be of.
+) -> tuple[dict[str, int], dict[tuple[str, str], list[str]]]:
+    """How many rows of the lake's tables fit a condition, and by dataset and table what is wrong with them;
+    `known_clause`: which episodes they may be of.
 
     All is read from one state of the lake: what another build publishes meanwhile would be rows of a label run that was
     not known before.
     """
+    counts = {}
+    faults = {}
     with lake.reading():
         listed = listed_episodes(lake, known_clause)
         with _registered(lake.con, listed_episodes=listed, known_runs=_known_runs(lake)):
-            return {name: _faults(lake, TABLES[name], datasets, clause) for name in tables}
-
-
-def _faults(lake: Lake, table: Table, datasets: Sequence[str], clause: str) -> Faults:
-    """Of rows of a table that fit a condition."""
-    if wrong := _other_columns(table, lake.arrow(f"SELECT * FROM {table.name} LIMIT 0").schema):
-        return 0, {dataset: [wrong] for dataset in datasets}
-    return _faults_of_rows(lake.rows, table, clause)
+            for name in tables:
+                stored = lake.arrow(f"SELECT * FROM {name} LIMIT 0").schema
+                if wrong := _other_columns(TABLES[name], stored):
+                    counts[name], of_datasets = 0, {dataset: [wrong] for dataset in datasets}
+                else:
+                    counts[name], of_datasets = _faults_of_rows(lake.rows, TABLES[name], clause)
+                faults |= {(dataset, name): of_datasets[dataset] for dataset in sorted(of_datasets)}
+    return counts, faults
 
 
 def _other_columns(table: Table, stored: pa.Schema) -> str:
@@ -449,7 +447,7 @@ class Check:
     """
 
     name: str
-    run: Callable[..., CheckOutcome]
+    run: Callable[..., Finding]
     stages: tuple[str, ...] = ()
     is_blocking: bool = False
     refusal: str = ""
@@ -462,7 +460,7 @@ class Check:
         return " ".join(text.split("\n\n")[0].split())
 
 
-def withdrawals_are_decided(lake: Lake, datasets: Sequence[str] | None = None) -> CheckOutcome:
+def withdrawals_are_decided(lake: Lake, datasets: Sequence[str] | None = None) -> Finding:
     """No episode is only probably a recording that was taken down: a person has said whether it is."""
     undecided_names = [
         f"{mark['dataset']} {mark['episode_index']} ({mark['reason']})"
@@ -470,7 +468,8 @@ def withdrawals_are_decided(lake: Lake, datasets: Sequence[str] | None = None) -
         if not mark["is_sure"] and (datasets is None or mark["dataset"] in datasets)
     ]
     detail = "; ".join(undecided_names[:EXAMPLES]) or "nothing is undecided"
-    return CheckOutcome(not undecided_names, detail, {"undecided": len(undecided_names)})
+    counts = {"undecided": len(undecided_names)}
+    return found("withdrawals_are_decided", not undecided_names, detail, counts)
 
 
 CHECKS = (

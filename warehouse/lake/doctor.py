@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import chain
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,6 +21,7 @@ from core.errors import first_line
 from core.files import HALF_FILE, files_below, sha256_file
 from core.paths import Workspace
 from core.tables import STAGE_TABLES, STAGED_TABLES, TABLES
+from ingest.episode import Finding
 from warehouse.lake.catalog import is_older
 from warehouse.lake.checks import schema_faults
 from warehouse.lake.connection import CATALOG
@@ -71,47 +72,44 @@ class Partition:
 EVERYTHING = Partition("", "")
 
 
-@dataclass(frozen=True)
-class Trouble:
-    """`paths` are damaged or unlisted files, `data_files` ids of lost files in DuckLake's catalog, and `parts` what has
-    to be built again: what a repair goes by.
+class Mend(NamedTuple):
+    """What a repair goes by: `paths` are damaged or unlisted files, `data_files` numbers of lost files in DuckLake's
+    catalog (-1: no build makes its rows again), and `parts` what has to be built again.
     """
 
-    severity: str
-    what: str
-    where: str
-    detail: str
-    remedy: str
     paths: tuple[Path, ...] = ()
     data_files: tuple[int, ...] = ()
     parts: tuple[Partition, ...] = ()
 
-    def __str__(self) -> str:
-        return f"{self.where}: {self.detail}; {self.remedy}"
 
-    def facts(self) -> dict[str, str]:
-        return {k: getattr(self, k) for k in ("severity", "what", "where", "detail", "remedy")}
+NOTHING = Mend()
 
 
-def _to_build(title: str, detail: str, *parts: Partition, paths: tuple[Path, ...] = ()) -> Trouble:
+def trouble(
+    severity: str, what: str, where: object, detail: str, remedy: str, mend: Mend = NOTHING
+) -> Finding:
+    """A finding about a workspace: `what` and `where` it is."""
+    return Finding(what, detail, severity, file=str(where), remedy=remedy, mend=mend)
+
+
+def _to_build(title: str, detail: str, *parts: Partition, paths: tuple[Path, ...] = ()) -> Finding:
     """Trouble with partitions of one chunk, which a build makes again."""
-    return Trouble(
-        ERROR, title, f"{parts[0].dataset} chunk {parts[0].chunk}", detail, MEND, paths, parts=parts
-    )
+    where = f"{parts[0].dataset} chunk {parts[0].chunk}"
+    return trouble(ERROR, title, where, detail, MEND, Mend(paths, parts=parts))
 
 
-def rows_are_lost(troubles: Iterable[Trouble]) -> bool:
+def rows_are_lost(troubles: Iterable[Finding]) -> bool:
     """Can tables not be read, since files of theirs are lost?"""
-    return any(t.data_files for t in troubles)
+    return any(t.mend.data_files for t in troubles)
 
 
-def examine(lake: Lake, *, hashes: bool = False) -> list[Trouble]:
+def examine(lake: Lake, *, hashes: bool = False) -> list[Finding]:
     """All that is wrong with a workspace, errors first; with `hashes` every byte of it is read."""
     listed = data_files(lake)
     stored_sizes = _sizes(lake)
     lake_troubles = list(lake_files(lake, listed, stored_sizes, read=hashes))
     # Rows whose files are lost cannot be read, so nothing is compared with them
-    compared: list[Trouble] = []
+    compared: list[Finding] = []
     if not rows_are_lost(lake_troubles):
         try:
             checks = (
@@ -137,7 +135,7 @@ def examine(lake: Lake, *, hashes: bool = False) -> list[Trouble]:
         *leftovers(lake.workspace),
         *disk_space(lake.workspace),
     ]
-    return sorted(troubles, key=lambda t: (t.severity != ERROR, t.what, t.where))
+    return sorted(troubles, key=lambda t: (t.severity != ERROR, t.reason, t.file))
 
 
 # The lake
@@ -176,7 +174,7 @@ def data_files(lake: Lake) -> list[DataFile]:
 
 def lake_files(
     lake: Lake, listed: Sequence[DataFile], stored_sizes: Mapping[str, int], *, read: bool
-) -> Iterator[Trouble]:
+) -> Iterator[Finding]:
     """Files of rows that are listed and are missing, or damaged; `stored_sizes`: bytes of each file
     by its path.
 
@@ -197,14 +195,14 @@ def lake_files(
         )
 
 
-def _lost_old_file(f: DataFile, detail: str, frozen: Sequence[tuple[str, int]]) -> Trouble:
+def _lost_old_file(f: DataFile, detail: str, frozen: Sequence[tuple[str, int]]) -> Finding:
     """Trouble with a file that only older snapshots list, maybe those of releases."""
     names = ", ".join(name for name, snapshot in frozen if f.begin <= snapshot < (f.end or 0))
     title = f"lake file of {f.table}"
     detail = f"{detail}; only older snapshots list it"
     if not names:
-        return Trouble(WARNING, title, f.path, detail, "proccorpus gc --keep-days 0")
-    return Trouble(
+        return trouble(WARNING, title, f.path, detail, "proccorpus gc --keep-days 0")
+    return trouble(
         ERROR,
         title,
         f.path,
@@ -239,14 +237,16 @@ def _has_ends(path: str | Path, first: bytes, last: bytes) -> bool:
         )
 
 
-def _lost_file(workspace: Workspace, f: DataFile, detail: str) -> Trouble:
+def _lost_file(workspace: Workspace, f: DataFile, detail: str) -> Finding:
     """Trouble with a file of the present corpus."""
     parts = tuple[Partition, ...]()
     if f.table in OF_ALL_STAGES:
         parts = (EVERYTHING,)
     elif f.table not in STAGES_OF or f.dataset is None:
         # What was spent, what was frozen, what was measured of models: no build makes it again
-        return Trouble(ERROR, f"lake file of {f.table}", f.path, detail, RESTORE, data_files=(-1,))
+        return trouble(
+            ERROR, f"lake file of {f.table}", f.path, detail, RESTORE, Mend(data_files=(-1,))
+        )
     else:
         # The episodes stage works on a dataset as a whole, though its tables have chunks
         chunk = WHOLE_DATASET if f.chunk is None else f.chunk
@@ -254,15 +254,13 @@ def _lost_file(workspace: Workspace, f: DataFile, detail: str) -> Trouble:
             Partition(s, f.dataset, WHOLE_DATASET if s == "episodes" else chunk)
             for s in STAGES_OF[f.table]
         )
-    return Trouble(
+    return trouble(
         ERROR,
         f"lake file of {f.table}",
         f.path,
         detail,
         MEND,
-        _existing([Path(f.path)]),
-        (f.id,),
-        parts,
+        Mend(_existing([Path(f.path)]), (f.id,), parts),
     )
 
 
@@ -279,11 +277,11 @@ def _sizes(lake: Lake) -> dict[str, int]:
     }
 
 
-def rollback(lake: Lake) -> Iterator[Trouble]:
+def rollback(lake: Lake) -> Iterator[Finding]:
     """An older copy of the catalog beside newer files."""
     if reason := is_older(lake.workspace, lake.snapshot()):
         remedy = "a build makes anew what this one does not list, and moves what it does not know to .removed/"
-        yield Trouble(
+        yield trouble(
             WARNING,
             "older catalog",
             lake.place.catalog,
@@ -294,7 +292,7 @@ def rollback(lake: Lake) -> Iterator[Trouble]:
 
 def orphans(
     lake: Lake, listed: Sequence[DataFile], stored_paths: Iterable[str]
-) -> Iterator[Trouble]:
+) -> Iterator[Finding]:
     """Files that nothing lists: a crash left them, or a build is about to record them."""
     scheduled = lake.column(f"SELECT path FROM {CATALOG}.ducklake_files_scheduled_for_deletion")
     names = {path.rpartition("/")[2] for path in scheduled}
@@ -312,13 +310,13 @@ def orphans(
             f"the next build moves them to .removed/ once they are {GRACE_S / 60:.0f} minutes old"
         )
         remedy = f"nothing, {repair_note}; or proccorpus doctor --repair"
-        yield Trouble(WARNING, f"orphaned {kind}", str(unlisted[0]), detail, remedy)
+        yield trouble(WARNING, f"orphaned {kind}", str(unlisted[0]), detail, remedy)
 
 
 # Files beside the lake
 
 
-def shards(lake: Lake, hashes: bool) -> Iterator[Trouble]:
+def shards(lake: Lake, hashes: bool) -> Iterator[Finding]:
     """Shards that the corpus or a release lists: there, of the right size, with their index; by all their bytes."""
     # A shard of the corpus can be built again; one that only a release lists is of rows that may be gone
     in_corpus = set(lake.column("SELECT shard FROM shards"))
@@ -330,19 +328,19 @@ def shards(lake: Lake, hashes: bool) -> Iterator[Trouble]:
         if not wrong:
             continue
         remedy = f"only a release lists it: {RESTORE}, or delete the release"
-        mend = dict[str, Any]()
+        mend = NOTHING
         if shard in in_corpus:
             parts = (Partition("shards", dataset, chunk),)
             remedy = MEND
-            mend = {"paths": _existing((path, index_path(path))), "parts": parts}
-        yield Trouble(ERROR, "shard", str(path), "; ".join(wrong), remedy, **mend)
+            mend = Mend(_existing((path, index_path(path))), parts=parts)
+        yield trouble(ERROR, "shard", path, "; ".join(wrong), remedy, mend)
 
 
 def _existing(paths: Iterable[Path]) -> tuple[Path, ...]:
     return tuple(path for path in paths if path.exists())
 
 
-def keyframes(lake: Lake, hashes: bool) -> Iterator[Trouble]:
+def keyframes(lake: Lake, hashes: bool) -> Iterator[Finding]:
     """Pictures that the corpus lists: there, not empty; by their bytes, or by how they begin and end."""
     # A damaged picture is mended by the stage that wrote it: the annotator's `segments`, or `frames`
     sql = (
@@ -371,7 +369,7 @@ def _is_whole(path: Path, sha256: str, hashes: bool) -> bool:
     return sha256_file(path) == sha256 if hashes else _has_ends(path, *JPEG)
 
 
-def releases(lake: Lake, hashes: bool) -> Iterator[Trouble]:
+def releases(lake: Lake, hashes: bool) -> Iterator[Finding]:
     """Their snapshots and cards; with `hashes`, all of what `release verify` reads."""
     snapshots = set(lake.column("SELECT snapshot_id FROM ducklake_snapshots('lake')"))
     for name, snapshot in lake.rows("SELECT name, snapshot FROM releases ORDER BY 1"):
@@ -381,7 +379,7 @@ def releases(lake: Lake, hashes: bool) -> Iterator[Trouble]:
         elif hashes:
             wrong = [f"{f.file}: {f.detail}" for f in verify_release(lake, get_release(lake, name))]
         if wrong:
-            yield Trouble(
+            yield trouble(
                 ERROR,
                 "release",
                 name,
@@ -390,24 +388,22 @@ def releases(lake: Lake, hashes: bool) -> Iterator[Trouble]:
             )
 
 
-def leftovers(workspace: Workspace) -> Iterator[Trouble]:
+def leftovers(workspace: Workspace) -> Iterator[Finding]:
     """Half-written files, downloads and exports that were not finished."""
     half = sorted(Path(f) for f in files_below(workspace.root) if f.name.startswith(HALF_FILE))
     if half:
         detail = f"{len(half)} files that were never finished: a crash left them, or a build writes them now"
         minutes = f"{GRACE_S / 60:.0f} minutes; nothing takes them for whole"
         remedy = f"proccorpus doctor --repair deletes those of more than {minutes}"
-        yield Trouble(
-            WARNING, "half-written files", str(half[0]), detail, remedy, paths=tuple(half)
-        )
+        yield trouble(WARNING, "half-written files", half[0], detail, remedy, Mend(tuple(half)))
     # What follows is no harm: the same command goes on where it was interrupted
     if partial_files := sorted(workspace.sources.glob("*/.fetch/*.partial")):
         detail = f"{len(partial_files)} files of remote datasets were not fetched to their end"
         remedy = "build again: it goes on where it stopped"
-        yield Trouble(WARNING, "unfinished downloads", str(partial_files[0]), detail, remedy)
+        yield trouble(WARNING, "unfinished downloads", str(partial_files[0]), detail, remedy)
     for partial_manifest in sorted((workspace.root / "exports").glob("*/manifest.partial*")):
         if not (partial_manifest.parent / "manifest.json").exists():
-            yield Trouble(
+            yield trouble(
                 WARNING,
                 "unfinished export",
                 str(partial_manifest.parent),
@@ -416,7 +412,7 @@ def leftovers(workspace: Workspace) -> Iterator[Trouble]:
             )
 
 
-def disk_space(workspace: Workspace) -> Iterator[Trouble]:
+def disk_space(workspace: Workspace) -> Iterator[Finding]:
     """Disks of the workspace that are nearly full; the data's disk is not ours to watch where it is a bucket."""
     lake_place = place(workspace)
     if lake_place.is_bucket:
@@ -428,25 +424,25 @@ def disk_space(workspace: Workspace) -> Iterator[Trouble]:
         if free < FEW_BYTES:
             severity = ERROR if free < LEAST_BYTES else WARNING
             remedy = "make room: proccorpus gc deletes files that nothing uses any more"
-            yield Trouble(severity, "disk space", str(folder), f"{free >> 20} MiB are free", remedy)
+            yield trouble(severity, "disk space", str(folder), f"{free >> 20} MiB are free", remedy)
 
 
 # Rows
 
 
-def labels(lake: Lake, _: bool) -> Iterator[Trouble]:
+def labels(lake: Lake, _: bool) -> Iterator[Finding]:
     """Rows whose label run is not recorded, and partitions of rows that no stage has published."""
     for name, dataset, chunk, wrong in lake.rows(UNKNOWN_ROWS):
         parts = (Partition(stage, dataset, chunk) for stage in STAGES_OF[name])
         yield _to_build(f"rows of {name}", wrong, *parts)
 
 
-def outdated_labels(lake: Lake, _: bool) -> Iterator[Trouble]:
+def outdated_labels(lake: Lake, _: bool) -> Iterator[Finding]:
     """Labels of contents that an episode does not have any more, for which a release would be refused."""
     count = count_outdated(lake)
     if count:
         detail = f"{count} labels are of contents that their episodes do not have any more"
-        yield Trouble(
+        yield trouble(
             ERROR,
             "labels of former contents",
             "lake",
@@ -455,11 +451,11 @@ def outdated_labels(lake: Lake, _: bool) -> Iterator[Trouble]:
         )
 
 
-def recordings(lake: Lake, _: bool) -> Iterator[Trouble]:
+def recordings(lake: Lake, _: bool) -> Iterator[Finding]:
     """What people said of recordings that an episode only resembles."""
     for dataset, count in review_counts(lake).items():
         detail = f"{count} words of people wait: it is not sure which episodes are the recordings that they are of"
-        yield Trouble(
+        yield trouble(
             WARNING,
             "words in review",
             dataset,
@@ -468,7 +464,7 @@ def recordings(lake: Lake, _: bool) -> Iterator[Trouble]:
         )
 
 
-def broken_tables(lake: Lake, _: bool) -> Iterator[Trouble]:
+def broken_tables(lake: Lake, _: bool) -> Iterator[Finding]:
     """Rows against core/tables."""
     for (dataset, name), text in schema_faults(lake)[2].items():
         made_by = (
@@ -477,10 +473,10 @@ def broken_tables(lake: Lake, _: bool) -> Iterator[Trouble]:
         )
         runs = lake.rows(made_by, [dataset, STAGES_OF[name]])
         parts = tuple(Partition(*run) for run in runs)
-        yield Trouble(ERROR, "rows", dataset, text, MEND, parts=parts)
+        yield trouble(ERROR, "rows", dataset, text, MEND, Mend(parts=parts))
 
 
-def rows(lake: Lake, _: bool) -> Iterator[Trouble]:
+def rows(lake: Lake, _: bool) -> Iterator[Finding]:
     """Rows of stages that are theirs alone, against the hash that was recorded when they were published."""
     schema_at = dict(
         lake.rows(f"SELECT snapshot_id, schema_version FROM {CATALOG}.ducklake_snapshot")

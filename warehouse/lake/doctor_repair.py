@@ -19,10 +19,11 @@ import pyarrow as pa
 from core.files import queries_of, write_from
 from core.paths import Workspace
 from core.tables import STAGE_TABLES, TABLES
+from ingest.episode import Finding
 from warehouse.lake import words
 from warehouse.lake.catalog import backups, is_sound, note_committed, remains
 from warehouse.lake.connection import LakeConnection, connect, temp_table
-from warehouse.lake.doctor import Partition, Trouble
+from warehouse.lake.doctor import Partition
 from warehouse.lake.gc import GRACE_S, set_aside, sweep
 from warehouse.lake.lake import Lake
 from warehouse.lake.outdated import count_outdated, delete_outdated_sql
@@ -103,10 +104,10 @@ def _replace_catalog(workspace: Workspace) -> str:
     return f"no backup is whole: a new catalog without rows was made{aside}"
 
 
-def repair(workspace: Workspace, troubles: Sequence[Trouble]) -> list[str]:
+def repair(workspace: Workspace, troubles: Sequence[Finding]) -> list[str]:
     """Mend; returns what was done, a line each. Not while a build runs."""
-    lost_file_ids = set(chain.from_iterable(trouble.data_files for trouble in troubles)) - {-1}
-    damaged = chain.from_iterable(trouble.parts for trouble in troubles)
+    lost_file_ids = set(chain.from_iterable(trouble.mend.data_files for trouble in troubles)) - {-1}
+    damaged = chain.from_iterable(trouble.mend.parts for trouble in troubles)
     # The catalog first: while it lists lost files, no query of their tables works
     if lost_file_ids:
         _forget(workspace, sorted(lost_file_ids))
@@ -142,14 +143,14 @@ def _delete_outdated(lake: Lake) -> int:
     return count
 
 
-def _move_damaged(workspace: Workspace, troubles: Sequence[Trouble]) -> tuple[int, int]:
+def _move_damaged(workspace: Workspace, troubles: Sequence[Finding]) -> tuple[int, int]:
     """Move damaged and half-written files aside; how many were moved, and how many are too young for it."""
     latest_time = time.time() - GRACE_S
     # What is not built again is a half-written file, and somebody may be writing it
     is_built: dict[Path, bool] = {}
     for trouble in troubles:
-        present = filter(Path.exists, trouble.paths)
-        is_built |= dict.fromkeys(present, bool(trouble.parts or trouble.data_files))
+        present = filter(Path.exists, trouble.mend.paths)
+        is_built |= dict.fromkeys(present, bool(trouble.mend.parts or trouble.mend.data_files))
     young = {
         path
         for path, built in is_built.items()

@@ -119,11 +119,9 @@ def test_rows_of_another_build_are_of_a_known_run(
 
 
 def judged(lake: Lake, name: str, budget_usd: float | None = None) -> tuple[bool, str]:
-    passed, detail, numbers = vars(
-        queried(name, lake, CheckScope("", "tiny", 0, budget_usd))
-    ).values()
-    assert numbers
-    return passed, detail
+    finding = queried(name, lake, CheckScope("", "tiny", 0, budget_usd))
+    assert finding.numbers
+    return finding.passed, finding.detail
 
 
 def test_labels_that_differ_are_warned_of(corpus: Lake) -> None:
