@@ -17,7 +17,8 @@ from cli.options import (
     space_at,
     warn,
 )
-from cli.output import progress, show_facts
+from cli.output import show_facts
+from cli.progress import progress
 from cli.terminal import note
 from core.errors import UserError
 from core.names import LATEST

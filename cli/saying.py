@@ -20,7 +20,8 @@ from cli.options import (
     say_stale,
     warn,
 )
-from cli.output import progress, show, show_facts
+from cli.output import show, show_facts
+from cli.progress import progress
 from cli.terminal import FAILED
 from core.errors import UserError
 from core.names import did_you_mean, whoami

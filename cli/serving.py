@@ -33,7 +33,8 @@ from cli.options import (
     say,
     space_at,
 )
-from cli.output import progress, show
+from cli.output import show
+from cli.progress import progress
 from cli.terminal import note
 from core.errors import UserError, validation_message
 from core.names import whoami

@@ -22,6 +22,7 @@ from annotate.embeddings import EncoderError
 from annotate.embeddings.passing import EmbeddingPass
 from annotate.frames import Keeper
 from annotate.pictures import shard_jpeg
+from core.files import COPY_BYTES
 from core.paths import Workspace
 from ingest.media.frames import Picture
 from ingest.media.video import Frame
@@ -43,21 +44,32 @@ MOST_PACKED = 1 << 30  # of a file from which on each picture is encoded
 class PictureStore:
     """JPEGs by what they show: an episode's pictures may go into entries before and after its own; and packed frames.
 
-    forms: of these, by episode and camera: pixel format, width, colour matrix and range, as PyAV has them.
+    forms: of these, by episode and camera: pixel format, width, colour matrix and range, as PyAV has them. unwritten:
+    the end of the file, which is written at once: a frame of a short run has a few kilobytes.
     """
 
     file: IO[bytes]
     places: dict[PictureKey, tuple[int, int]] = field(default_factory=dict)
     forms: dict[tuple[int, str], tuple[str, int, int, int]] = field(default_factory=dict)
     end: int = 0
+    unwritten: bytearray = field(default_factory=bytearray)
 
     def put(self, key: PictureKey, jpeg: bytes) -> None:
-        self.file.seek(self.end)
         self.places[key] = self.end, len(jpeg)
-        self.end += self.file.write(jpeg)
+        self.end += len(jpeg)
+        self.unwritten += jpeg
+        if len(self.unwritten) >= COPY_BYTES:
+            self._write()
+
+    def _write(self) -> None:
+        self.file.seek(self.end - len(self.unwritten))
+        self.file.write(self.unwritten)
+        self.unwritten.clear()
 
     def get(self, key: PictureKey) -> bytes:
         offset, size = self.places[key]
+        if offset + size > self.end - len(self.unwritten):
+            self._write()
         self.file.seek(offset)
         return self.file.read(size)
 

@@ -15,7 +15,6 @@ from functools import cached_property
 from typing import Any
 
 import duckdb
-import filelock
 import pyarrow as pa
 
 from core.cores import cores
@@ -31,6 +30,8 @@ from warehouse.lake.place import (
     bucket_settings,
     committing_turn,
     holder,
+    is_taken,
+    lock_file,
     locked,
     place,
     reading_turn,
@@ -160,8 +161,8 @@ def _take_back_torn_commit(workspace: Workspace) -> None:
     if not journal.exists():
         return
     # Not worth waiting for: where somebody holds the lock, a commit is under way and the journal is theirs
-    with suppress(filelock.Timeout, OSError), filelock.FileLock(workspace.lock, timeout=0):
-        if journal.exists():
+    with suppress(OSError), lock_file(workspace.lock) as lock:
+        if is_taken(lock) and journal.exists():
             with (
                 suppress(sqlite3.OperationalError),
                 closing(sqlite3.connect(workspace.catalog)) as catalog,

@@ -19,7 +19,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import duckdb
-import filelock
 
 from core.errors import UserError, without_secrets
 from core.files import write_file
@@ -247,25 +246,22 @@ def locked(
 
 @contextmanager
 def _locked_by_kernel(workspace: Workspace, meanwhile: Callable[[], bool]) -> Iterator[None]:
-    lock = filelock.FileLock(workspace.lock, timeout=LOCK_TIMEOUT_S, poll_interval=LOOK_S)
-    try:
-        lock.acquire(cancel_check=meanwhile)
-    except filelock.Timeout as e:
-        if not meanwhile():
-            holder_name = holder(workspace.lock) or "another process"
-            raise LakeError(
-                f"{workspace.root}: {holder_name} has been committing for {LOCK_TIMEOUT_S:.0f} s"
-            ) from e
-    try:
+    end_s = time.monotonic() + LOCK_TIMEOUT_S
+    with lock_file(workspace.lock) as lock:
+        while not is_taken(lock) and not meanwhile():
+            if time.monotonic() > end_s:
+                holder_name = holder(workspace.lock) or "another process"
+                raise LakeError(
+                    f"{workspace.root}: {holder_name} has been committing for {LOCK_TIMEOUT_S:.0f} s"
+                )
+            time.sleep(LOOK_S)
         yield
-    finally:
-        lock.release()
 
 
 @contextmanager
 def building(workspace: Workspace) -> Iterator[None]:
     """While a build goes on, beside others: see `while_nothing_is_built`. It waits where somebody is in there."""
-    with _lock_file(workspace) as lock:
+    with lock_file(workspace.building) as lock:
         with suppress(OSError):  # a file system without such locks
             fcntl.flock(lock, fcntl.LOCK_SH)
         yield
@@ -278,26 +274,39 @@ def while_nothing_is_built(workspace: Workspace, action: str) -> Iterator[None]:
 
     Raises UserError: a build goes on. `action` names what was to be done.
     """
-    with _lock_file(workspace) as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as e:
-            builder = holder(workspace.building) or "another process"
-            raise UserError(
-                f"{action} has to wait until the build has ended that goes on ({builder})"
-            ) from e
-        except OSError:
-            pass  # a file system without such locks: nobody can tell
+    with lock_file(workspace.building) as lock:
+        with suppress(OSError):  # a file system without such locks: nobody can tell
+            if not is_taken(lock):
+                builder = holder(workspace.building) or "another process"
+                raise UserError(
+                    f"{action} has to wait until the build has ended that goes on ({builder})"
+                )
         yield
 
 
 @contextmanager
-def _lock_file(workspace: Workspace) -> Iterator[int]:
-    lock = os.open(workspace.building, os.O_RDWR | os.O_CREAT, 0o666)
+def lock_file(path: Path) -> Iterator[int]:
+    """An open file for a kernel lock, which is given back at the end. It stays: others may wait for it. Raises OSError.
+
+    Not by the package filelock: to import it is a tenth of what `status` costs.
+    """
+    lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         yield lock
     finally:
+        # A process that was forked meanwhile has the same file open
+        with suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_UN)
         os.close(lock)
+
+
+def is_taken(lock: int) -> bool:
+    """Take the lock of an open file for this process alone; False: another one has it. Raises OSError."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):  # some file systems say the latter
+        return False
+    return True
 
 
 def postgres_session(catalog: str) -> Any:
