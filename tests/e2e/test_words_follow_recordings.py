@@ -5,7 +5,7 @@ word is then in force on the right recording, or in review there with the reason
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -43,21 +43,27 @@ EACH_TIME = {
 
 
 class Workshop:
-    """Changed sources and prepared corpora, each made when a test asks first."""
+    """Changed sources and prepared corpora, each made when a test asks first; `tried`: the changes of this session."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, tried: Sequence[Change]) -> None:
         self.folder = folder
+        self.tried = tried
         self.place = folder / "place"
         self.verdicts: dict[str, Verdict] = {}
 
+    def root(self, change: Change) -> Path:
+        return self.folder / folder_of(change) / "arm"
+
     def changed(self, change: Change) -> Path:
-        """The source after a change; all that LeRobot's tools make, they make at once."""
-        root = self.folder / folder_of(change) / "arm"
-        if not root.exists() and is_by_lerobot(change):
-            make_in_a_process(self.folder, [c for c in CHANGES if is_by_lerobot(c)])
-        elif not root.exists():
+        """The source after a change; what LeRobot's tools make of those that are tried, they make at once."""
+        if self.root(change).exists():
+            return self.root(change)
+        if is_by_lerobot(change):
+            by_lerobot = filter(is_by_lerobot, dict.fromkeys((change, *self.tried)))
+            make_in_a_process(self.folder, [c for c in by_lerobot if not self.root(c).exists()])
+        else:
             make(self.folder, [change])
-        return root
+        return self.root(change)
 
     def prepared(self, form: str) -> Case:
         """A corpus with words on three runs; not for changing."""
@@ -76,8 +82,10 @@ class Workshop:
 
 
 @pytest.fixture(scope="session")
-def workshop(tmp_path_factory) -> Workshop:
-    return Workshop(tmp_path_factory.mktemp("workshop"))
+def workshop(request, tmp_path_factory) -> Workshop:
+    of_this_file = (item for item in request.session.items if item.path == Path(__file__))
+    parameters = [item.callspec.params for item in of_this_file if hasattr(item, "callspec")]
+    return Workshop(tmp_path_factory.mktemp("workshop"), [p["change"] for p in parameters])
 
 
 @pytest.fixture

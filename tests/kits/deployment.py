@@ -160,9 +160,8 @@ class Deployment:
             == 0
         )
 
-    def stop(self) -> None:
-        for process in reversed(self.processes.values()):
-            end(process)
+    def stop(self, wait_s: float = 20) -> None:
+        end(*reversed(self.processes.values()), wait_s=wait_s)
 
     def ask(self, query: str, **variables: Any) -> dict[str, Any]:
         sent = {"query": query, "variables": variables}

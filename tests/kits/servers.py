@@ -22,15 +22,18 @@ def free_port() -> int:
         return s.getsockname()[1]
 
 
-def end(process: subprocess.Popen, wait_s: float = 20) -> None:
-    """End a process of ours and all it started, politely first."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGTERM)
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(wait_s)
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+def end(*processes: subprocess.Popen, wait_s: float = 20) -> None:
+    """End processes of ours and all they started, together, politely first."""
+    for process in processes:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+    limit = time.monotonic() + wait_s
+    for process in processes:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(max(0.0, limit - time.monotonic()))
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 @dataclass

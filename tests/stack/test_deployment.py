@@ -57,7 +57,7 @@ def deployed(tmp_path_factory, bucket: dict[str, str]) -> Iterator[Deployment]:
         try:
             yield deployment
         finally:
-            deployment.stop()
+            deployment.stop(wait_s=2)
 
 
 def test_every_service_answers_its_probe(deployed):

@@ -5,7 +5,7 @@ Also: layers that are compiled or calculated anew.
 
 import os
 from dataclasses import replace
-from itertools import pairwise, product
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -315,11 +315,17 @@ def test_what_is_kept_changes_nothing(family):
         assert all(map(torch.equal, plain, recomputed)), recompute_kind
 
 
+# What is calculated anew is traced with all the rest of a layer: `make long` tries families without it
+TRACED = [
+    *((family, "all", pytest.mark.slow) for family in FAMILIES),
+    *((FAMILIES[0], what, pytest.mark.slow) for what in ("none", "matmul")),
+    *((family, "none", pytest.mark.long) for family in FAMILIES[1:]),
+]
+
+
 @pytest.mark.parametrize(
-    ("family", "what"),
-    [("qwen3_vl", "matmul"), *product(FAMILIES, ("none", "all"))],
+    ("family", "what"), [pytest.param(family, what, marks=mark) for family, what, mark in TRACED]
 )
-@pytest.mark.slow
 def test_a_compiled_layer_is_the_same(family, what, whole):
     plain, compiled = (
         layer_gradients(family, packed=True, recompute=what, compile=by_graph)

@@ -19,16 +19,14 @@ from tests.kits.published_kit import write_asked
 from tests.kits.vllm_kit import MARK, NAME, SAMPLES, VllmServer, eventually_gone, tiny_config
 
 HERE = Path(__file__).parent
-OWN_SERVERS = ("test_lifecycle", "test_merged_model")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Everything here is for a real server; those that start their own come first, so that one runs at a time."""
-    own_items = [item for item in items if HERE in item.path.parents]
-    for item in own_items:
-        item.add_marker("vllm")
-    items.sort(key=lambda item: HERE in item.path.parents and item.path.stem not in OWN_SERVERS)
+    """Everything here is for a real server."""
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker("vllm")
 
 
 @pytest.fixture(scope="session")

@@ -147,6 +147,5 @@ def test_workers_and_the_order_of_chunks_change_nothing(corrected, tmp_path):
         return build_it
 
     first = digest_after(tmp_path / "a", corrected, by_workers(1))
-    assert digest_after(tmp_path / "b", corrected, chunk_by_chunk(1, 0, 2)) == first
-    assert digest_after(tmp_path / "c", corrected, chunk_by_chunk(2, 1, 0)) == first
-    assert digest_after(tmp_path / "d", corrected, by_workers(2)) == first
+    assert digest_after(tmp_path / "b", corrected, chunk_by_chunk(2, 1, 0)) == first
+    assert digest_after(tmp_path / "c", corrected, by_workers(2)) == first
