@@ -4,7 +4,7 @@ from types import NoneType
 from typing import Any, get_args, get_origin
 
 import dagster as dg
-from pydantic import Field, ValidationError, create_model
+from pydantic import BaseModel, Field, ValidationError, create_model
 from pydantic.fields import FieldInfo
 
 from assets.lib.launch.run import AnyLauncher, LocalLauncher
@@ -57,24 +57,26 @@ class RewardModelConfig(TrainingConfig):
     )
 
 
+def fields_of(options: type[BaseModel]) -> dict[str, Any]:
+    """Options of the command line as fields of a configuration: texts for paths and choices, lists for tuples."""
+    return {name: _for_dagster(field) for name, field in options.model_fields.items()}
+
+
 def _for_dagster(field: FieldInfo) -> Any:
-    """An option as a configuration has it: texts for paths and choices, lists for tuples."""
     kind = field.annotation
     default = field.default
-    if get_origin(kind) is tuple:
-        kind = list[str]
+    listed = next((each for each in (kind, *get_args(kind)) if get_origin(each) is tuple), None)
+    if listed is not None:
+        kind = list[int] if int in get_args(listed) else list[str]
         default = []
     elif not {kind, *get_args(kind)} & {int, float, bool}:
         kind = str | None if NoneType in get_args(kind) else str
     return kind, Field(default=default, description=field.description)
 
 
-FIELDS: dict[str, Any] = {
-    name: _for_dagster(field) for name, field in EvaluationOptions.model_fields.items()
-}
-
-
-class EvaluationConfig(create_model("EvaluationFields", __base__=TrainingConfig, **FIELDS)):
+class EvaluationConfig(
+    create_model("EvaluationFields", __base__=TrainingConfig, **fields_of(EvaluationOptions))
+):
     """What to evaluate on what, as the options of `proccorpus eval`. `model`: empty: the recipe's."""
 
     endpoint: str = Field(default="", description="OpenAI-compatible base that ends in /v1")

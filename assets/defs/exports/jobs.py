@@ -6,41 +6,32 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from pydantic import Field
+from pydantic import Field, create_model
 
 from assets.defs.resources import CorpusResource
 from assets.lib.events import chunk_key
+from assets.lib.model_configs import fields_of
 from warehouse.exports import export_kind
 from warehouse.exports.export import Export
-from warehouse.exports.options import Selection
+from warehouse.exports.options import SAMPLES, ExportSettings, Selection
+
+CHOICES: dict[str, Any] = fields_of(Selection) | {
+    name: field for name, field in fields_of(ExportSettings).items() if name in SAMPLES
+}
 
 
-class ExportConfig(dg.Config):
+class ExportConfig(create_model("ExportFields", __base__=dg.Config, **CHOICES)):
     """What `proccorpus export KIND` takes: `episodes` goes with one dataset, `options` are the kind's own."""
 
     kind: str
     out: str
-    release: str = ""
-    datasets: list[str] = Field(default_factory=list)
-    episodes: list[int] = Field(default_factory=list)
-    splits: list[str] = Field(default_factory=list)
-    where: str = ""
     allow_licences: list[str] = Field(default_factory=list)
-    min_confidence: float | None = None
-    min_name_confidence: float | None = None
-    label_run: str = ""
-    cameras: list[str] = Field(default_factory=list)
-    families: list[str] = Field(default_factory=list)
-    forms: list[str] = Field(default_factory=list)
-    profile: str = ""
-    seed: int = 0
     overwrite: bool = False
     options: dict[str, Any] = Field(default_factory=dict)
 
     def opened(self, corpus: CorpusResource) -> Export:
-        settings = {name: value for name, value in self if value not in ("", [])} | {
-            "allow": self.allow_licences
-        }
+        settings = {name: value for name, value in self if value not in (None, "", [])}
+        settings["allow"] = [*self.allow_licences, *settings.get("allow", ())]
         chosen = Selection.model_validate(
             {name: settings[name] for name in Selection.model_fields if name in settings}
         )
