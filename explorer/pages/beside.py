@@ -14,7 +14,6 @@ from core.domain.episode import Episode
 from explorer import charts
 from explorer.access import LakeReader, PageError
 from explorer.corrected_labels import correction_state
-from explorer.drawn_labels import shown_episode
 from explorer.episode import (
     OF_EPISODE,
     EpisodeIndex,
@@ -22,6 +21,7 @@ from explorer.episode import (
     find_dataset,
     find_episode,
 )
+from explorer.pages.episode import shown_episode
 from explorer.pages.labelling import MOST_LISTED, shown_tasks
 from explorer.pages.review import QueuePlace
 from explorer.site import Explorer, Visiting

@@ -16,9 +16,8 @@ from core.errors import UserError
 from explorer import charts
 from explorer.access import PageError
 from explorer.charts import Curve
-from explorer.drawn_labels import shown_episode
 from explorer.episode import EpisodeIndex, episode_and_facts
-from explorer.pages.episode import charts_data, run_name
+from explorer.pages.episode import charts_data, run_name, shown_episode
 from explorer.site import BASELINES, Visiting
 from warehouse.lake.similarity import SimilarityQuery, most_similar
 

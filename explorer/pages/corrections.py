@@ -74,13 +74,14 @@ class Marking(BaseModel):
 
 
 class Acceptance(BaseModel):
-    """The faults that a check found, in a run or (no episode_index) in all of a dataset:
-    known, or told again (not `on`). `snapshot`: that the page shows.
+    """The faults that a check found, in a run or (no episode_index, or `whole`) in all of a
+    dataset: known, or told again (not `on`). `snapshot`: that the page shows.
     """
 
     dataset: str
     check: str
     episode_index: Annotated[StrictInt, Field(ge=0, le=2**53)] | None = None
+    whole: bool = False
     why: str = ""
     on: StrictBool = True
     author: str | None = None
@@ -298,7 +299,7 @@ def tag(speech: Speaking, marking: Marking) -> JSONResponse:
 def accept_check(speech: Speaking, acceptance: Acceptance) -> JSONResponse:
     """422 for what cannot be: no such fault, no reason."""
     number = acceptance.episode_index
-    episodes = None if number is None else [number]
+    episodes = None if number is None or acceptance.whole else [number]
     places = [(acceptance.dataset, episode) for episode in episodes or ()]
 
     def act(reader: LakeReader) -> dict[str, int]:

@@ -13,7 +13,6 @@ from core.domain.episode import Episode
 from core.errors import install_hint
 from explorer import media
 from explorer.access import PageError
-from explorer.drawn_labels import shown_episode
 from explorer.episode import (
     EpisodeIndex,
     cameras,
@@ -24,6 +23,7 @@ from explorer.episode import (
     stored_pictures,
 )
 from explorer.jobs import while_wanted
+from explorer.pages.episode import shown_episode
 from explorer.site import Visit, Visiting, visiting
 from ingest.media.curve_panel import CurvePanel
 

@@ -1,23 +1,35 @@
 """What a person should look at, the worst first: accept it, mend it, or reject it.
 
 The queue as one works through it: what is in it, what comes next, how many are left, at what pace.
+
+And recordings in review: an episode beside the recording that it resembles, and a person says whether it is the same.
 """
 
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Annotated, Any
+from itertools import islice
+from typing import Annotated, Any, Literal
 from urllib.parse import quote, urlencode
 
-from fastapi import APIRouter, Query
-from fastapi.responses import RedirectResponse, Response
+import cv2
+import numpy as np
+from fastapi import APIRouter, Path, Query
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from pydantic import BaseModel, StrictBool
 from starlette.datastructures import QueryParams
 
+from annotate.pictures import TINY
 from core.files import queries_of
+from core.values import grouped
 from explorer import charts
-from explorer.access import LakeReader
+from explorer.access import LakeReader, PageError
 from explorer.corrected_labels import corrected_places
+from explorer.episode import EpisodeIndex
 from explorer.index import Place, places_by_value
 from explorer.pages.labelling import MOST_TASKS, listed_tasks
-from explorer.site import Visit, Visiting
+from explorer.site import Speaking, Visit, Visiting
+from warehouse.lake import Lake, recordings
+from warehouse.lake.lists import LISTS
 from warehouse.lake.recordings import review_counts
 from warehouse.lake.stored import labels_of_chunk
 from warehouse.lake.views import FAULTY
@@ -361,3 +373,90 @@ def _with_column(
     places = [f"{row['dataset']} {row['episode_index']}" for row in rows]
     values = dict(reader.rows(sql, [places])) if sql else {}
     return [row | {name: values.get(place)} for row, place in zip(rows, places, strict=True)]
+
+
+PICTURE_PX = 128  # a tiny picture on the page, on each side
+MOST_RECORDINGS = 50  # episodes
+
+
+class Decision(BaseModel):
+    """Whether an episode is the recording that it resembles, and who says so."""
+
+    is_same: StrictBool
+    author: str | None = None
+
+
+@router.get("/recordings")
+def recordings_page(visit: Visiting) -> HTMLResponse:
+    """What people said of recordings that episodes only resemble, episode by episode."""
+    words = visit.reader.dicts(LISTS["words_in_review"].sql)
+    by_place = grouped(((word["dataset"], word["episode_index"]), word) for word in words)
+    return visit.page(
+        "recordings.html",
+        title="Recordings in review",
+        episodes=[
+            _recording_in_review(visit.reader, place, place_words)
+            for place, place_words in islice(by_place.items(), MOST_RECORDINGS)
+        ],
+        num_more=max(0, len(by_place) - MOST_RECORDINGS),
+    )
+
+
+def _recording_in_review(
+    lake: LakeReader, place: tuple[str, int], words: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """An episode in review; `former` and `present`: are there pictures of that side?"""
+    former, present = recordings.pictures_in_review(lake, *place)
+    return {
+        "dataset": place[0],
+        "episode_index": place[1],
+        "why": words[0]["why"],
+        "words": words,
+        "former": bool(former),
+        "present": bool(present),
+    }
+
+
+@router.get("/recordings/{dataset}/{episode_index}/{side}.png")
+def strip(
+    visit: Visiting,
+    dataset: str,
+    episode_index: EpisodeIndex,
+    side: Annotated[Literal["former", "present"], Path()],
+) -> Response:
+    """Pictures of the moments of an episode, or of the recording that it resembles, from
+    left to right.
+
+    Raises PageError: none are kept.
+    """
+    former, present = recordings.pictures_in_review(visit.reader, dataset, episode_index)
+    pictures = former if side == "former" else present
+    if not pictures:
+        raise PageError("no pictures of it are kept")
+    tiny = np.frombuffer(b"".join(pictures), np.uint8).reshape(len(pictures), TINY, TINY)
+    large = cv2.resize(
+        np.concatenate([*tiny], axis=1),
+        (PICTURE_PX * len(tiny), PICTURE_PX),
+        interpolation=cv2.INTER_CUBIC,
+    )
+    return Response(cv2.imencode(".png", large)[1].tobytes(), media_type="image/png")
+
+
+@router.post("/api/recordings/{dataset}/{episode_index}")
+def decide(
+    speech: Speaking, dataset: str, episode_index: EpisodeIndex, decision: Decision
+) -> JSONResponse:
+    """What a person decides; 422 where there is nothing to decide."""
+    try:
+        lake = Lake(speech.explorer.space)
+    except OSError as e:
+        raise PageError(f"the workspace cannot be written to: {e.strerror}", 403) from e
+    with closing(lake.con):
+        recording = recordings.decide(
+            lake,
+            dataset,
+            episode_index,
+            is_same=decision.is_same,
+            author=speech.author(decision.author),
+        )
+    return JSONResponse({"recording": recording})

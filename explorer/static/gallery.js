@@ -1,6 +1,6 @@
-// The gallery: keys, sliders, views that are kept by name, and what else its form needs.
+// The gallery: keys, sliders, and what else its form needs.
 import "./buttons.js";
-import { $, onKeys, post, told } from "./page.js";
+import { $, onKeys } from "./page.js";
 import "./pictures.js";
 import "./picking.js";
 import "./labelling.js";
@@ -13,10 +13,6 @@ form.addEventListener("change", (event) => event.target.matches("[type=range], #
 form.addEventListener("formdata", ({ formData }) => {
   for (const { name, value, dataset } of sliders) if (Number(value) === Number(dataset.rest)) formData.delete(name);
   if (!formData.get("q")) formData.delete("q");
-});
-$("keep-view")?.addEventListener("submit", (event) => {
-  event.preventDefault();
-  told(post("/api/views", { name: $("view-name").value, query: location.search }), $("told"));
 });
 
 const links = [...document.querySelectorAll(".gallery li > a")];

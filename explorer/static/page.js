@@ -49,6 +49,16 @@ export async function told(request, line) {
   else line.textContent = data.error;
 }
 
+// A form that says something: its address (data-say) gets its fields, with what it says besides (data-said)
+document.addEventListener("submit", (event) => {
+  const form = event.target;
+  if (!form.dataset.say) return;
+  event.preventDefault();
+  const fields = Object.fromEntries([...new FormData(form)].map(([name, value]) => [name, value.trim()]));
+  const line = form.querySelector("[role=status]") ?? form.closest("section, main").querySelector("[role=status]");
+  told(post(form.dataset.say, { ...JSON.parse(form.dataset.said ?? "{}"), ...fields }), line);
+});
+
 export async function get(url, how) {
   try {
     const answer = await fetch(url, how);

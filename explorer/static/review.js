@@ -14,21 +14,26 @@ for (const stored of Object.keys(sessionStorage)) if (stored.startsWith("queue "
 const current = () => document.activeElement.closest("#queue tbody tr");
 const select = (i) => rows().at(Math.min(rows().length - 1, Math.max(0, i)))?.querySelector("a").focus();
 
+// What came of what was said of a row; one that is done with leaves the list
+function tell(row, { ok, data }, words, isDone) {
+  const { dataset, episode } = row.dataset;
+  state.textContent = ok ? `${dataset} ${episode}: ${words}.` : data.error;
+  state.classList.toggle("bad", !ok);
+  const i = rows().indexOf(row);
+  if (ok && isDone) row.remove();
+  if (!rows().length) location.reload();
+  else if (isDone) select(i);
+  return ok;
+}
+
 async function judge(row, act) {
   if (!form.reportValidity()) return;
   remember(form.author.value);
-  const { dataset, episode } = row.dataset;
   row.inert = true;
   const of = act === "keep" ? { ...row.dataset, run: row.querySelector("[data-old]").dataset.old } : row.dataset;
-  const { ok, data } = await judged(of, act === "keep" ? "accept" : act);
+  const answer = await judged(of, act === "keep" ? "accept" : act);
   row.inert = false;
-  state.textContent = ok ? `${dataset} ${episode}: ${act === "reject" ? "rejected" : act === "keep" ? "the old label is accepted" : "accepted"}.` : data.error;
-  state.classList.toggle("bad", !ok);
-  const i = rows().indexOf(row);
-  if (ok) row.remove();
-  if (rows().length) select(i);
-  else location.reload();
-  return ok;
+  return tell(row, answer, { accept: "accepted", reject: "rejected", keep: "the old label is accepted" }[act], true);
 }
 
 // How a run ended. Where the queue asks just that, it is answered and leaves the list
@@ -37,17 +42,10 @@ async function end(row, outcome) {
   remember(form.author.value);
   const { dataset, episode, ended, follows, recording } = row.dataset;
   const url = `/api/outcomes/${encodeURIComponent(dataset)}/${episode}`;
-  const { ok, data } = await post(url, { outcome, follows: ended || null, follows_correction: follows || null, recording: recording || null });
-  state.textContent = ok ? `${dataset} ${episode}: ${outcome}.` : data.error;
-  state.classList.toggle("bad", !ok);
-  if (!ok) return;
-  row.dataset.ended = data.saved;
-  for (const button of row.querySelectorAll("[data-outcome]")) button.setAttribute("aria-pressed", String(button.dataset.outcome === outcome));
-  if (!["unfinished", "doubtful"].includes(state.dataset.kind)) return;
-  const i = rows().indexOf(row);
-  row.remove();
-  if (rows().length) select(i);
-  else location.reload();
+  const answer = await post(url, { outcome, follows: ended || null, follows_correction: follows || null, recording: recording || null });
+  if (answer.ok) row.dataset.ended = answer.data.saved;
+  for (const button of answer.ok ? row.querySelectorAll("[data-outcome]") : []) button.setAttribute("aria-pressed", String(button.dataset.outcome === outcome));
+  tell(row, answer, outcome, answer.ok && ["unfinished", "doubtful"].includes(state.dataset.kind));
 }
 
 document.querySelector("main").addEventListener("click", async ({ target }) => {
