@@ -494,7 +494,7 @@ class LerobotPlan(Export):
         readers = self.selected.readers
         for camera in self.cameras:
             clips = (
-                Clip.of(readers[e.dataset], self.cameras_of(e)[camera], e)
+                Clip(readers[e.dataset], self.cameras_of(e)[camera], e)
                 for e in self.selected.episodes
             )
             files += plan_files(camera, clips, self.fps)
