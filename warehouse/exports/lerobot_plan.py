@@ -351,10 +351,7 @@ class LerobotPlan(Export):
             for x in selected.exported(selected.episodes)
             if x.label and why_no_stages(x.label) is None
         }
-        num_others = len(selected.episodes) - len(complete)
-        if not num_others:
-            return selected
-        return selected.only(complete, f"{num_others} episodes without SARM stages")
+        return selected.only(complete, "without SARM stages")
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -494,7 +491,7 @@ class LerobotPlan(Export):
         readers = self.selected.readers
         for camera in self.cameras:
             clips = (
-                Clip.of(readers[e.dataset], self.cameras_of(e)[camera], e)
+                Clip(readers[e.dataset], self.cameras_of(e)[camera], e)
                 for e in self.selected.episodes
             )
             files += plan_files(camera, clips, self.fps)

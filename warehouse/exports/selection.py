@@ -159,19 +159,21 @@ class Selected:
 
     def labelled(self) -> "Selected":
         """Without episodes that have no label, unless they were named by their numbers. Raises UserError for none."""
-        labelled = {e.key for e in self.episodes if e.label_run is not None or e.is_unsure}
-        num_unlabelled = len(self.episodes) - len(labelled)
-        if not num_unlabelled or self.selection.episodes is not None:
+        if self.selection.episodes is not None:
             return self
-        reason = "without a label (proccorpus show quarantine says why; --episodes N takes one all the same)"
-        return self.only(labelled, f"{num_unlabelled} episodes {reason}")
+        labelled = {e.key for e in self.episodes if e.label_run is not None or e.is_unsure}
+        remedy = "proccorpus show quarantine says why; --episodes N takes one all the same"
+        return self.only(labelled, f"without a label ({remedy})")
 
-    def only(self, keys: Collection[tuple[str, int]], exclusion: str) -> "Selected":
-        """These episodes alone; `exclusion` says of the others why. Raises UserError where none is left."""
+    def only(self, keys: Collection[tuple[str, int]], reason: str) -> "Selected":
+        """These episodes alone; `reason` says of the others what they are. Raises UserError where none is left."""
+        other_keys = [e.key for e in self.episodes if e.key not in keys]
+        if not other_keys:
+            return self
+        exclusion = f"{len(other_keys)} episodes {reason}"
         episodes = tuple(e for e in self.episodes if e.key in keys)
         if not episodes:
             raise UserError(f"nothing to export: {exclusion}")
-        other_keys = [e.key for e in self.episodes if e.key not in keys]
         self.lake.con.executemany(
             "DELETE FROM selected WHERE dataset = ? AND episode_index = ?", other_keys
         )

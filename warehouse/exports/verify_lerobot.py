@@ -289,7 +289,7 @@ class LeRobotComparison:
         """Of an episode's pictures, those that LeRobot showed, and all where the video is no copy: the first that is
         none of the source's."""
         e = x.episode
-        clip = Clip.of(x.reader, self.plan.cameras_of(e)[camera], e)
+        clip = Clip(x.reader, self.plan.cameras_of(e)[camera], e)
         times_s = start_s + np.arange(e.num_frames) / self.plan.fps
         uri = clip.uri
         copied = uri is not None and filecmp.cmp(x.reader.source.resolve(uri), path, shallow=False)

@@ -23,7 +23,7 @@ import numpy as np
 from core.domain.episode import Episode
 from core.errors import UserError
 from core.values import grouped
-from ingest.episode import TimedPicture
+from ingest.episode import CameraVideo, TimedPicture
 from ingest.formats.lerobot import holds_other_episodes
 from ingest.formats.lerobot_episode import refused
 from ingest.media.encoding import TICKS, encode
@@ -42,35 +42,31 @@ TOLERANCE_S = 5e-5  # half of what LeRobot lets a frame's time be off
 
 @dataclass(frozen=True)
 class Clip:
-    """An episode to be shown by one camera. `uri` None: there is no file to copy
-    from.
-
-    `shared`: the file may hold other episodes. `start_frame`: where in the file
-    the episode begins, by the listing.
-    """
+    """An episode to be shown by one camera, as its source calls it."""
 
     reader: SourceReader
     camera: str
     episode: Episode
-    uri: str | None
-    shared: bool
-    start_frame: int
 
-    @classmethod
-    def of(cls, reader: SourceReader, camera: str, e: Episode) -> "Clip":
-        record = reader.record(e)
-        video = next(v for v in record.videos if v.camera == camera)
-        # Frames may be copied from a video file that has them one by one, as they are
-        copyable = (
+    @cached_property
+    def video(self) -> CameraVideo:
+        """What the listing says of it."""
+        videos = self.reader.record(self.episode).videos
+        return next(video for video in videos if video.camera == self.camera)
+
+    @cached_property
+    def uri(self) -> str | None:
+        """A video file that has its frames one by one, as they are, so that they may be copied; None: there is none."""
+        uri = self.video.uri
+        reader = self.reader
+        is_copyable = (
             reader.format.frames_as_in_file
-            and video.uri.endswith(VIDEO_SUFFIXES)
-            and video.uri != record.data_uri
-            and camera
-            not in reader.source.config.cameras.bgr  # its colours are put right when it is decoded
+            and uri.endswith(VIDEO_SUFFIXES)
+            and uri != reader.record(self.episode).data_uri
+            # its colours are put right when it is decoded
+            and self.camera not in reader.source.config.cameras.bgr
         )
-        # A LeRobot source says which files hold several episodes
-        shared = reader.info is not None and holds_other_episodes(reader.info, video.uri)
-        return cls(reader, camera, e, video.uri if copyable else None, shared, video.start_frame)
+        return uri if is_copyable else None
 
     @cached_property
     def places(self) -> np.ndarray:
@@ -126,7 +122,7 @@ def plan_files(camera: str, clips: Iterable[Clip], fps: float) -> list[VideoFile
     for group in groups.values():
         # A whole file keeps the source's order of episodes, so its bytes can be copied
         if _is_whole_file(group):
-            parts = _parts(sorted(group, key=lambda clip: clip.start_frame), fps)
+            parts = _parts(sorted(group, key=lambda clip: clip.video.start_frame), fps)
             whole = len(parts) == 1
         else:
             parts = [[clip] for clip in group]
@@ -155,8 +151,10 @@ def _is_whole_file(clips: Sequence[Clip]) -> bool:
     """Are clips of one file of the source all that it holds? What the lake knows does not tell: it may have been built
     from some of the episodes."""
     first = clips[0]
-    source = clips[0].reader.source
-    if first.uri is None or not first.shared:
+    source = first.reader.source
+    info = first.reader.info
+    # A LeRobot source says which files hold several episodes
+    if first.uri is None or info is None or not holds_other_episodes(info, first.uri):
         return first.uri is not None
     return (
         sum(c.episode.num_frames for c in clips)
@@ -182,7 +180,7 @@ def camera_names(
 
 def write_episode_video(x: ExportedEpisode, camera: str, out: Path) -> dict[str, Any]:
     """A file for one episode, at its rate: copied, cut or encoded, as `write_video` can."""
-    [file] = plan_files(camera, [Clip.of(x.reader, camera, x.episode)], x.episode.fps)
+    [file] = plan_files(camera, [Clip(x.reader, camera, x.episode)], x.episode.fps)
     return write_video(file, out, x.episode.fps)
 
 
