@@ -25,6 +25,7 @@ from eval.metrics.score import (
     Runs,
     Score,
     Statistic,
+    mean_of,
     paired,
     scores,
 )
@@ -253,6 +254,19 @@ class BenchmarkAnswers(NamedTuple):
             episodes=self.episodes.among(places),
             lines=[self.lines[k] for k in places] if self.lines else (),
         )
+
+    def means(
+        self, values: Sequence[Mapping[str, float]], is_read: np.ndarray
+    ) -> dict[str, Measure]:
+        """By metric the mean over episodes of what `values` has of each answer; `is_read`: bool [n], which could be
+        read."""
+        read = self.episodes.sums(is_read, self.everywhere)
+        return {
+            name: mean_of(
+                self.episodes.means(np.array([v.get(name, math.nan) for v in values])), read
+            )
+            for name in dict.fromkeys(chain.from_iterable(values))
+        }
 
     def column(self, name: str) -> np.ndarray:
         """A fact of each question, by the name of its field or of its row's, float64 [n]; None is NaN."""

@@ -37,7 +37,6 @@ from eval.metrics.score import (
     RESAMPLES,
     Difference,
     Score,
-    mean_of,
     paired,
 )
 from eval.scored import (
@@ -124,12 +123,7 @@ class AnnotatorComparison:
 def label_scores(answers: BenchmarkAnswers) -> ScoredBenchmark:
     """Metrics over the reference's episodes; one without a label lowers the coverage."""
     is_labelled = np.array([line.measured is not None for line in answers.lines])
-    read = answers.episodes.sums(is_labelled, answers.everywhere)
-    values = [line.measured or {} for line in answers.lines]
-    measures = {
-        name: mean_of([of_episode.get(name, math.nan) for of_episode in values], read)
-        for name in dict.fromkeys(chain.from_iterable(values))
-    }
+    measures = answers.means([line.measured or {} for line in answers.lines], is_labelled)
     return ScoredBenchmark(answers.benchmark, answers.episodes.scored, measures, {})
 
 

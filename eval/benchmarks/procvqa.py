@@ -26,7 +26,7 @@ from eval.benchmarks.question import (
 )
 from eval.metrics import errors, segments
 from eval.metrics.progress import progress_measures
-from eval.metrics.score import Measure, mean_of
+from eval.metrics.score import Measure
 from eval.metrics.segments import Span, plain_name
 from eval.scored import BenchmarkAnswers, ScoredBenchmark, length_slice
 from warehouse.lake import Lake
@@ -41,11 +41,9 @@ ACTIONS = "procvqa_b"
 PROGRESS = "procvqa_c"
 SUCCESS = "success"
 FAMILIES = (SEGMENTS, ACTIONS, PROGRESS)
-FAMILIES_OF = {
-    **dict.fromkeys(SPLITS, FAMILIES),
-    "dataset": ("progress", SUCCESS),
-    "vpb": ("progress",),
-}
+# By benchmark; of others whose rows are like these, progress alone
+FAMILIES_OF = {**dict.fromkeys(SPLITS, FAMILIES), "dataset": ("progress", SUCCESS)}
+OF_PROGRESS = ("progress",)
 LAST_PICTURES = """
     SELECT DISTINCT ON (s.dataset, e.task) s.dataset, e.task, s.episode_index, s.pictures[-1], l.shard, l.offset
     FROM samples s JOIN episodes e USING (dataset, episode_index) JOIN sample_location l USING (sample_id)
@@ -109,7 +107,7 @@ class ProcVqaRow(BaseModel):
 def question(benchmark: str, raw: Mapping[str, Any]) -> Question:
     """The question of a row, without its words and pictures. Raises ValueError."""
     family = raw.get("family")
-    families = FAMILIES_OF[benchmark]
+    families = FAMILIES_OF.get(benchmark, OF_PROGRESS)
     if family not in families:
         raise ValueError(f"its meta_data has family {family!r}, not {', '.join(families)}")
     return question_of(benchmark, raw, ProcVqaRow.model_validate(raw))
@@ -276,7 +274,7 @@ def score(answers: BenchmarkAnswers, embedded: Embed = similarity.embed) -> Scor
     counts = {}
     readable = answers.is_read
     series = None
-    for family in FAMILIES_OF[answers.benchmark]:
+    for family in FAMILIES_OF.get(answers.benchmark, OF_PROGRESS):
         places = np.flatnonzero([q.family == family for q in answers.questions])
         counts[f"rows_{family}"] = len(places)
         if not len(places):
@@ -298,18 +296,6 @@ def _check_truths(answers: BenchmarkAnswers, field: str) -> None:
             raise BenchmarkError(
                 f"{line.where}: {field} is missing, which family {q.family} is scored by"
             )
-
-
-def _means(
-    values: Sequence[dict[str, float]], is_read: Sequence[bool], answers: BenchmarkAnswers
-) -> Found:
-    readable = np.array(is_read)
-    read = answers.episodes.sums(readable, answers.everywhere)
-    measures = {}
-    for name in values[0]:
-        column = np.array([of_answer[name] for of_answer in values])
-        measures[name] = mean_of(answers.episodes.means(column), read)
-    return measures, readable
 
 
 def _segment_measures(answers: BenchmarkAnswers) -> Found:
@@ -339,7 +325,7 @@ def _segment_measures(answers: BenchmarkAnswers) -> Found:
         )
         values.append(of_answer | zeros)
         is_read.append(replies is not None)
-    return _means(values, is_read, answers)
+    return answers.means(values, np.array(is_read)), np.array(is_read)
 
 
 def _plan_measures(answers: BenchmarkAnswers, embedded: Embed) -> Found:
@@ -357,7 +343,8 @@ def _plan_measures(answers: BenchmarkAnswers, embedded: Embed) -> Found:
             values.append(
                 {name: of_plan(plan, target, vectors) for name, of_plan in metrics.items()}
             )
-    return _means(values, [plan is not None for plan in plans], answers)
+    is_read = np.array([plan is not None for plan in plans])
+    return answers.means(values, is_read), is_read
 
 
 def _success_measures(answers: BenchmarkAnswers) -> Found:
