@@ -10,6 +10,7 @@ import fnmatch
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache, partial
 from itertools import product
@@ -167,20 +168,13 @@ def _video(
 
 def _first_time(dataset: LerobotListing, rows: EpisodeRows) -> float:
     """The time of an episode's first row, in seconds; 0 where it cannot be read, which is found when all are."""
-    try:
-        first = read_columns(
-            dataset.source.resolve(rows.uri),
-            rows.row_start,
-            1,
-            (TIME,),
-            dataset.source.config.limits,
-        )
+    path = dataset.source.resolve(rows.uri)
+    with suppress(DataError):
+        first = read_columns(path, rows.row_start, 1, (TIME,), dataset.source.config.limits)
         times = vectors(first[TIME], TIME) if TIME in first.column_names else None
-    except DataError:
-        return 0.0
-    if times is None or not np.isfinite(times).all():
-        return 0.0
-    return float(times[0, 0])
+        if times is not None and np.isfinite(times).all():
+            return float(times[0, 0])
+    return 0.0
 
 
 def _drop_shared_frames(

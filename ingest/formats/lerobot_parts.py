@@ -1,7 +1,7 @@
 """What a LeRobot dataset holds, column by column, and what each is used for: of its rows, episodes and tasks."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
 from typing import Any
@@ -53,7 +53,7 @@ from ingest.formats.writers import (
     writer_of,
 )
 from ingest.media.camera_kinds import kind_by_name, look_of
-from ingest.media.frames import DecodeOptions
+from ingest.media.frames import DecodeOptions, Picture
 from ingest.media.video import decode
 from ingest.outcomes import fields_of
 from ingest.reasons import DataError
@@ -272,76 +272,73 @@ def cameras_of(dataset: LerobotListing) -> list[str]:
     What is no colour camera comes last, or is left out where a colour camera has files; each is
     accounted for.
     """
-    registry = dataset.source.config.cameras
-    pictured = [key for key, feature in dataset.info["features"].items() if is_camera(feature)]
-    cameras = [key for key in pictured if not _is_flagged(dataset, key)]
+    features = dataset.info["features"]
+    pictured = [key for key, feature in features.items() if is_camera(feature)]
+    details = {key: feature_details(features[key]) for key in pictured}
+    depth = {
+        key: "info.json says that it is depth"
+        for key in pictured
+        if details[key].get("is_depth_map") or details[key].get("video.is_depth_map")
+    }
     files = _first_files(dataset)
-    excluded = _left_out(dataset, [key for key in cameras if key in files], files)
-    cameras = in_order([key for key in cameras if key not in excluded], registry)
-    main = ": the main camera"
-    for key in filter(files.__contains__, cameras):
-        feature = dataset.info["features"][key]
-        reason = f"info.json says {object_of(feature).get('dtype')}{main}"
-        main = ""
-        dataset.parts.used(
-            "camera", key, "camera", reason, shape=shape_of(feature), file=files[key]
-        )
+    colourless = _without_colours(
+        dataset, [key for key in pictured if key in files and key not in depth], files
+    )
+    left_out = depth | colourless
+    shown = [key for key in pictured if key not in left_out]
+    cameras = in_order(shown, dataset.source.config.cameras)
+    main = next(filter(files.__contains__, cameras), "")
+    reasons = {key: f"info.json says {object_of(features[key]).get('dtype')}" for key in cameras}
+    reasons |= {main: f"{reasons[main]}: the main camera"} if main else {}
+    uses = {key: ("camera", reasons[key]) for key in cameras if key in files}
+    parts = [
+        Part(key, "camera", shape_of(features[key]), file=files.get(key))
+        for key in (*uses, *left_out)
+    ]
+    account(dataset.parts, parts, uses, lambda part: depth.get(part.path, ""), problems=colourless)
+    for key in left_out:
+        reason = f"pictures of {key}, which is left out"
+        dataset.parts.known("file", f"videos/*{key}/*", reason)
     return cameras
 
 
-def _left_out(dataset: LerobotListing, cameras: list[str], files: dict[str, str]) -> list[str]:
-    """Those of some cameras with files that show no colours; none where there is no camera of colours."""
+def _without_colours(
+    dataset: LerobotListing, cameras: Iterable[str], files: Mapping[str, str]
+) -> dict[str, str]:
+    """Why some cameras with files are no colour cameras, by their names and pictures; none where there is no camera of
+    colours. A finding says where a name alone says so.
+    """
     registered = dataset.source.config.cameras.ordered()
+    is_remote = dataset.source.config.is_remote
     kinds = {key: "" if key in registered else kind_by_name(key) for key in cameras}
+    reasons: dict[str, str] = {}
     if all(kinds.values()):
-        return []
-    return [
-        key for key, kind in kinds.items() if kind and _is_left_out(dataset, key, kind, files[key])
-    ]
-
-
-def _is_flagged(dataset: LerobotListing, key: str) -> bool:
-    """Does info.json say that it is depth? Then it is accounted for."""
-    feature = dataset.info["features"][key]
-    details = feature_details(feature)
-    if not (details.get("is_depth_map") or details.get("video.is_depth_map")):
-        return False
-    dataset.parts.known("camera", key, "info.json says that it is depth", shape=shape_of(feature))
-    dataset.parts.known("file", f"videos/*{key}/*", f"pictures of {key}, which is depth")
-    return True
-
-
-def _is_left_out(dataset: LerobotListing, key: str, kind: str, file: str) -> bool:
-    """Is it no colour camera, by its name and its pictures? A finding says what becomes of it."""
-    appearance = "" if dataset.source.config.is_remote else _look(dataset, key, file)
-    shape = shape_of(dataset.info["features"][key])
-    if appearance or kind == "touch":
-        appearance_note = f" and its pictures are {appearance}" if appearance else ""
-        reason = f"its name says {kind}{appearance_note}: left out, since there is a colour camera"
-        dataset.parts.unknown("camera", key, reason, shape=shape, file=file)
-        dataset.parts.known("file", f"videos/*{key}/*", f"pictures of {key}, which is left out")
-        return True
-    if dataset.source.config.is_remote:
-        picture_note = "nothing was looked at"
-    else:
-        picture_note = "its pictures have colours"
-    detail = (
-        f"camera {key}: its name says {kind}, but {picture_note}: it comes after the other cameras"
-    )
-    dataset.warn("part_not_used", detail, camera=key, file=file)
-    return False
+        return reasons
+    for key in filter(kinds.__getitem__, kinds):
+        file = files[key]
+        appearance = "" if is_remote else _look(dataset, key, file)
+        reason = f"its name says {kinds[key]}"
+        if appearance or kinds[key] == "touch":
+            reason += f" and its pictures are {appearance}" if appearance else ""
+            reasons[key] = f"{reason}: left out, since there is a colour camera"
+        else:
+            seen = "nothing was looked at" if is_remote else "its pictures have colours"
+            detail = f"camera {key}: {reason}, but {seen}: it comes after the other cameras"
+            dataset.warn("part_not_used", detail, camera=key, file=file)
+    return reasons
 
 
 def _look(dataset: LerobotListing, key: str, uri: str) -> str:
     """How the first picture of a file looks; "" also where it cannot be decoded, which is found when all are."""
     source = dataset.source
-    try:
+    pictures: Iterator[Picture]
+    with suppress(DataError):
         if is_video(uri):
             pictures = decode(source.resolve(uri), 0, 1, ONE_THREAD)
-            return next((look_of(picture.rgb()) for picture in pictures), "")
-        return look_of(next(read_pictures(source, uri, 0, 1, key)).rgb())
-    except DataError:
-        return ""
+        else:
+            pictures = read_pictures(source, uri, 0, 1, key)
+        return next((look_of(picture.rgb()) for picture in pictures), "")
+    return ""
 
 
 def _first_files(dataset: LerobotListing) -> dict[str, str]:

@@ -4,7 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby, repeat, takewhile
+from itertools import groupby, pairwise, repeat, takewhile
 from typing import Any
 
 import numpy as np
@@ -170,9 +170,8 @@ def _episodes_of(
             if has_numbers(schema, name)
         ]
         columns = list(dict.fromkeys(["task_index", *numbers])) if has_tasks else numbers
-        starts = [start for _, start in stretches]
-        ends = [*starts[1:], count] if stretches else []
-        places = [(start, end - start) for start, end in zip(starts, ends, strict=True)]
+        edges = [*(start for _, start in stretches), count]
+        places = [(start, end - start) for start, end in pairwise(edges)]
         # A file may claim any number of rows of one episode, which is not read then
         first_rows = [(start, min(num_rows, limits.max_rows)) for start, num_rows in places]
         # Arrow makes no empty list of JSON, which a column of language may be
@@ -181,7 +180,7 @@ def _episodes_of(
             tables = ranges(file, first_rows, columns)
         else:
             tables = [empty] * len(places)
-        facts = _facts(dataset, file, ends)
+        facts = _facts(dataset, file, edges[1:])
         pictures = camera_columns(dataset.info, schema)
         for (episode, _), place, fact, table in zip(stretches, places, facts, tables, strict=True):
             evidence = _evidence(table.select(numbers), flag_names)

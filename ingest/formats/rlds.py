@@ -143,9 +143,6 @@ def _find_in_all(listing: ListingBuilder) -> None:
             )
         else:
             listing.lists_nothing("no TFRecord shard with records")
-    if listing.records and not listing.source.config.fps:
-        detail = f"RLDS does not say it and the registry entry has no fps; {DEFAULT_FPS:g} per second is used"
-        listing.warn("no_frame_rate", detail)
     endless = [finding for finding in listing.findings if finding.reason == "never_ends"]
     if len(endless) > 1 and len(endless) == sum(
         bool(record.num_rows) for record in listing.records
@@ -201,16 +198,17 @@ def _left_out(listing: ListingBuilder, shard: Shard, specs: Specs) -> bool:
     ):
         return False
     for number in range(count):
-        listing.add(**_place(source, shard, number, specs))
+        listing.add(**_place(listing, shard, number, specs))
     return True
 
 
-def _place(source: Source, shard: Shard, number: int, specs: Specs) -> dict[str, Any]:
+def _place(listing: ListingBuilder, shard: Shard, number: int, specs: Specs) -> dict[str, Any]:
     """What is known of an episode without its record: where it is, and the cameras that all have."""
+    source = listing.source
     cameras = in_order(camera_keys(specs.items()), source.config.cameras)
     return {
         "source_id": f"{shard.key}/{number:06d}",  # until the record itself says another
-        "fps": source.config.fps or DEFAULT_FPS,
+        "fps": listing.fps(None),  # RLDS does not say it
         "data_uri": shard.uri,
         "videos": [CameraVideo(camera, shard.uri, 0) for camera in cameras],
         "source_stamp": source.stamp([shard.folder + FEATURES], None),
@@ -230,9 +228,7 @@ def _read_shard(listing: ListingBuilder, shard: Shard, specs: Specs, labels: Lab
             return
         for number, record in enumerate(records(data)):
             count += 1
-            _read(
-                listing, _place(listing.source, shard, number, specs), specs, labels, data, record
-            )
+            _read(listing, _place(listing, shard, number, specs), specs, labels, data, record)
     except DataError as e:
         # What was read before the damage stays
         if shard.length:
