@@ -145,6 +145,9 @@ class Keys(EntryPart):
     episode_id: tuple[str, ...] = Field(default=(), description="joined to the id of the episode")
     success: tuple[str, ...] = Field(default=(), description="the first path that exists is used")
 
+    def joined(self, column: Literal["state", "action"]) -> tuple[str, ...]:
+        return self.state if column == "state" else self.action
+
 
 class Published(EntryPart):
     """Published facts, which a complete copy should match."""

@@ -124,7 +124,7 @@ def read_signals(source: Source, rows: pa.Table) -> Vectors:
     roles = of_state._replace(action=of_action.action)
     for path in filter(problems.__contains__, (*roles.state.paths, *roles.action.paths)):
         raise problems[path]
-    tree = ArrayTree(arrays, {}, {}, source.config.keys, LEROBOT)
+    tree = ArrayTree(arrays, {}, source.config.keys, LEROBOT)
     state = vector_of(tree, "state", of_state, ALL_ROWS)
     action = vector_of(tree, "action", of_action, ALL_ROWS)
     return Vectors(state, action, names_by, roles)

@@ -25,7 +25,7 @@ import numpy as np
 
 from core.values import short_hash
 from ingest.episode import EpisodeData, EpisodeRecord, Listing
-from ingest.formats.facts import RATES_DIFFER, spelt
+from ingest.formats.facts import RATES_DIFFER
 from ingest.formats.folders import frames_of, is_video, probed, stated_steps, videos_of
 from ingest.formats.listing import (
     ListingBuilder,
@@ -48,14 +48,13 @@ from ingest.formats.writers import (
     BESIDE_VIDEOS,
     LONE_ARRAY,
     STATE_WORDS,
-    WORDS_OF_ROWS,
-    known_by,
+    TIME_WORDS,
 )
 from ingest.media.frames import CAMERA_RATE_TOLERANCE, VIDEO_SUFFIXES, VideoError
 from ingest.media.video import VideoInfo, open_video
 from ingest.reasons import DataError
 from ingest.registry import Keys
-from ingest.signals.naming import words
+from ingest.signals.naming import COLUMNS, words
 from ingest.sources.files import Source, once
 
 ROBODM_SUFFIX = ".mkv"
@@ -365,7 +364,7 @@ def with_rows(listing: ListingBuilder) -> tuple[str, ...]:
     except DataError as e:
         listing.warn(e.reason, f"{e}; its rows are not used", record.episode_index, file=uris[0])
         return ()
-    files = tuple(dict.fromkeys(map(fitting.files.__getitem__, fitting.arrays)))
+    files = tuple(dict.fromkeys(part.file or "" for part in fitting.parts()))
     listing.change_last(num_rows=num_frames, data_uri=files[0])
     _account_for_arrays(listing, tree, fitting, num_frames)
     _account_for_others(listing, [uri for uri in uris if uri.lower().endswith(".npz")])
@@ -381,17 +380,12 @@ def _account_for_arrays(
     problems = {
         path: f"{len(tree.arrays[path])} rows for {num_frames} frames" for path in unfit_paths
     }
-    parts = [
-        part._replace(
-            shape=(None, *part.shape[1:]),
-            title=part.path.removeprefix(f"{part.file}/").partition(" key=")[0],
-        )
-        for part in tree.parts()
-    ]
+    parts = [part._replace(shape=(None, *part.shape[1:])) for part in tree.parts()]
     read = {path: uses[path] for path in fitting.arrays}
 
     def why_left_out(part: Part) -> str:
-        return "" if part.path in problems else known_by(BESIDE_VIDEOS, part.path)
+        is_time = part.path not in problems and not TIME_WORDS.isdisjoint(words(part.title))
+        return "times: frames are counted" if is_time else ""
 
     account(listing.parts, parts, read, why_left_out, problems=problems)
 
@@ -443,8 +437,8 @@ def _belongs(uri: str, stems: Sequence[str], is_alone: bool) -> bool:
     label = _label(uri, stems)
     if label is None:
         parts = words(posixpath.basename(posixpath.splitext(uri)[0]))
-        return is_alone and bool(parts) and {*parts} <= WORDS_OF_ROWS
-    return not label or not WORDS_OF_ROWS.isdisjoint(words(label))
+        return is_alone and bool(parts) and {*parts} <= ACTION_WORDS | STATE_WORDS
+    return not label or not (ACTION_WORDS | STATE_WORDS).isdisjoint(words(label))
 
 
 def _label(uri: str, stems: Sequence[str]) -> str | None:
@@ -463,51 +457,27 @@ def _label(uri: str, stems: Sequence[str]) -> str | None:
 
 
 def _tree(source: Source, videos: Sequence[str]) -> ArrayTree:
-    """All arrays of an episode, by their file, what they are called, and the words that say what they are.
+    """All arrays of an episode, each called by its key in the file, then by what the file's name says.
 
-    The only one, where nothing says it, is the action. Raises DataError.
+    The only one, where nothing says what it is, is the action. Raises DataError.
     """
     stored = list(_stored_arrays(source, videos))
     keys = source.config.keys
-    state: list[str] = []
-    action: list[str] = []
     arrays: dict[str, np.ndarray] = {}
-    files: dict[str, str] = {}
-    names: dict[str, Sequence[str]] = {}
+    described: dict[str, Part] = {}
     for uri, label, key, values in stored:
         title = label if key.startswith("arr_") or not key else key
-        of_key, of_label = (_telling(name, keys) for name in (key, label))
-        # The key in a file counts before what its name says
-        listed = {key, label} if WORDS_OF_ROWS.isdisjoint(words(of_key)) else {key}
-        is_state = not listed.isdisjoint(keys.state)
-        is_action = not is_state and not listed.isdisjoint(keys.action)
-        if is_state or is_action:
-            of_key, of_label = "" if key == title else spelt(key), ""
         if not title:
-            suffix = posixpath.splitext(uri)[1]
-            title = "action" if is_action or len(stored) == 1 else suffix
-            title = "state" if is_state else title
-        path = f"{uri}/{title} key={of_key} label={of_label}"
-        state += [path] * is_state
-        action += [path] * is_action
+            usual_title = "action" if len(stored) == 1 else posixpath.splitext(uri)[1]
+            title = next((c for c in COLUMNS if key in keys.joined(c)), usual_title)
+        path = f"{uri}/{key}"
+        names = numbered_if_several(title, values.shape[1])
         arrays[path] = values
-        files[path] = uri
-        names[path] = numbered_if_several(title, values.shape[1])
-    registered = Keys(state=tuple(state) or keys.state, action=tuple(action) or keys.action)
-    tree = ArrayTree(arrays, files, names, registered, BESIDE_VIDEOS)
+        described[path] = Part(path, file=uri, title=title, names=names, called=(key, label))
+    tree = ArrayTree(arrays, described, keys, BESIDE_VIDEOS)
     if len(arrays) == 1 and not tree.roles().uses:
         return tree._replace(keys=Keys(), writer=LONE_ARRAY)
     return tree
-
-
-def _telling(name: str, keys: Keys) -> str:
-    """The words of a name that may say what an array is; none where they say what the registry has named."""
-    parts = words(name)
-    if not set(ACTION_WORDS).isdisjoint(parts):
-        named = keys.action
-    else:
-        named = () if set(STATE_WORDS).isdisjoint(parts) else keys.state
-    return "" if named else spelt(name)
 
 
 def _fitting(tree: ArrayTree, num_frames: int | None) -> ArrayTree:

@@ -21,7 +21,7 @@ from ingest.formats.listing import (
     texts_among,
 )
 from ingest.formats.tables import read_npy
-from ingest.formats.tree import ALL_ROWS, Uses
+from ingest.formats.tree import ALL_ROWS, Part, Uses
 from ingest.formats.tree_reader import ArrayTree, vector_of
 from ingest.formats.writers import RH20T
 from ingest.outcomes import Outcome, OutcomeEvidence
@@ -185,23 +185,19 @@ def _task_texts(listing: ListingBuilder) -> dict[str, tuple[str, ...]]:
 def _tree(source: Source, folder: str) -> ArrayTree:
     """State, and with it the gripper, as far as they are there. Raises DataError."""
     uris = {path: f"{folder}/{path}" for path in (STATE, GRIPPER)}
-    if uris[STATE] not in source.files:
-        return ArrayTree({}, {}, {}, source.config.keys, RH20T)
-    state = read_npy(source, uris[STATE])
-    arrays = {STATE: state}
-    names = {STATE: [""] * state.shape[1]}
-    if uris[GRIPPER] in source.files:
-        gripper = read_npy(source, uris[GRIPPER])
-        if len(gripper) != len(state):
-            detail = f"{len(state)} rows of state, {len(gripper)} of the gripper"
-            raise DataError(detail, "length_differs")
-        arrays[GRIPPER] = gripper
+    paths = [path for path in uris if uris[path] in source.files and uris[STATE] in source.files]
+    arrays = {path: read_npy(source, uris[path]) for path in paths}
+    if len({*map(len, arrays.values())}) > 1:
+        detail = f"{len(arrays[STATE])} rows of state, {len(arrays[GRIPPER])} of the gripper"
+        raise DataError(detail, "length_differs")
+    described = {}
+    for path, values in arrays.items():
+        names = ["tcp" if GRIPPER in arrays else ""] * values.shape[1]
         # The gripper's first value is its width, in mm
-        names = {
-            STATE: ["tcp"] * state.shape[1],
-            GRIPPER: ["gripper_width", *[""] * (gripper.shape[1] - 1)],
-        }
-    return ArrayTree(arrays, uris, names, source.config.keys, RH20T)
+        if path == GRIPPER:
+            names = ["gripper_width", *[""] * (values.shape[1] - 1)]
+        described[path] = Part(path, file=uris[path], names=names)
+    return ArrayTree(arrays, described, source.config.keys, RH20T)
 
 
 def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:

@@ -222,7 +222,7 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     # What is wrong with the task's files was found when the dataset was listed: it goes nowhere here
     robot = _task_facts(ListingBuilder(source), match[1] or "").robot if match else ""
     arrays: dict[str, np.ndarray] = {}
-    names: dict[str, Sequence[str]] = {}
+    described: dict[str, Part] = {}
     # Of two arms the record names the left one's file
     for arm in ("left", "right") if "/left_states." in uri else ("",):
         columns = _columns(source, uri.replace("/left_states.", f"/{arm}_states."))
@@ -231,10 +231,11 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
             is_closed = field == "gripper" and "ur5" in robot.lower()
             arrays[path] = UR5_CLOSED - values if is_closed else values
             prefix = f"{arm}.".lstrip(".")
-            names[path] = numbered(f"{prefix}joint", values.shape[1])
+            names = numbered(f"{prefix}joint", values.shape[1])
             if field in ARM_GRIPPERS:
-                names[path] = [f"{prefix}gripper_opening"]
-    tree = ArrayTree(arrays, dict.fromkeys(arrays, uri), names, source.config.keys, TABLE30)
+                names = [f"{prefix}gripper_opening"]
+            described[path] = Part(path, file=uri, names=names)
+    tree = ArrayTree(arrays, described, source.config.keys, TABLE30)
     # Of a remote source only the metadata's count was known; now the rows themselves are there
     return tree.episode(replace(record, num_rows=None), frames_of(source, record))
 

@@ -24,7 +24,8 @@ UNREAD = "nothing reads it; `keys`, `success_field` or `group_field` of an entry
 
 class Part(NamedTuple):
     """A part at a `path` of its source. `title`: how it is listed, where that is not its path. `is_picture`: may it
-    hold pictures, by its type? `names`: those of its dimensions, where the source has them.
+    hold pictures, by its type? `names`: those of its dimensions, where the source has them. `called`: what the source
+    calls it, where that is not its path; the first name that says what it is counts.
     """
 
     path: str
@@ -35,6 +36,7 @@ class Part(NamedTuple):
     title: str = ""
     is_picture: bool = False
     names: Sequence[str] = ()
+    called: Sequence[str] = ()
 
     @property
     def width(self) -> int:

@@ -29,6 +29,7 @@ from ingest.media.frames import DECODE_ALL, DecodeOptions, Picture
 from ingest.reasons import DataError
 from ingest.registry import Keys
 from ingest.signals.naming import (
+    COLUMNS,
     GRIPPERS,
     HANDS,
     NOT_OPENING,
@@ -139,36 +140,60 @@ def roles_of(
     of rows, where there is neither state nor action.
     """
     all_parts = {part.path: part for part in (*extra_parts, *parts)}
-    # Of a writer whose layouts are patterns no other part is taken
-    is_closed = writer is not None and writer.are_patterns
+    # Of a writer whose layouts are patterns or words no other part is taken
+    is_closed = writer is not None and (writer.are_patterns or bool(writer.by_words))
     unknown = [part for part in parts if not is_closed and not known_by(writer, part.path)]
     rows = {part.path: part.shape[0] for part in parts}
     state_by = state_by_name(part for part in unknown if part.path not in keys.action)
-    state = _vector("state", keys.state, writer, _of_one_length(state_by, rows), all_parts)
+    state = _vector("state", keys, writer, _of_one_length(state_by, rows), all_parts)
     action_by = action_by_name(part for part in unknown if part.path not in state.paths)
-    action = _vector("action", keys.action, writer, _of_one_length(action_by, rows), all_parts)
+    action = _vector("action", keys, writer, _of_one_length(action_by, rows), all_parts)
     others_named = [path for path in state_by.paths if keys.state]
     others_named += [path for path in action_by.paths if keys.action]
     unused = {*others_named}.difference(state.paths, action.paths)
     overruled = dict.fromkeys(unused, "the registry entry names another state or action")
     lengths = [all_parts[path].shape[0] for path in (*state.paths, *action.paths)]
-    times = times_among(all_parts.values(), next(iter(lengths), num_rows))
+    # Beside videos frames are counted
+    timed_parts = () if writer and writer.by_words else all_parts.values()
+    times = times_among(timed_parts, next(iter(lengths), num_rows))
     names = {path: part.names for path, part in all_parts.items() if part.names}
     return Roles(state, action, overruled, times, writer, names)
 
 
 def _vector(
     column: Column,
-    registered: Sequence[str],
+    keys: Keys,
     writer: Writer | None,
     by_name: Vector,
     present: Mapping[str, Part],
 ) -> Vector:
+    registered = keys.joined(column)
+    if writer and writer.by_words:
+        called = (path for path, part in present.items() if _called(part, keys, writer) == column)
+        return Vector(tuple(called), REGISTERED if registered else f"{writer.name} keeps it there")
     if registered:
         return Vector(tuple(path for path in registered if path in present), REGISTERED)
     if writer and (written := _written(writer, column, present)):
         return Vector(written, f"{writer.name} keeps it there")
     return by_name
+
+
+def _called(part: Part, keys: Keys, writer: Writer) -> Column | None:
+    """What the first name of a part says that says anything: it is one that the registry has, or it has a writer's word
+    of a column for which the registry has none.
+    """
+    for name in part.called:
+        registered = [column for column in COLUMNS if name in keys.joined(column)]
+        by_words: list[Column] = [
+            column
+            for column in writer.by_words
+            if not writer.by_words[column].isdisjoint(words(name))
+        ]
+        if registered:
+            return registered[0]
+        if by_words and not keys.joined(by_words[0]):
+            return by_words[0]
+    return None
 
 
 def _written(writer: Writer, column: Column, present: Mapping[str, Part]) -> tuple[str, ...]:
@@ -468,20 +493,19 @@ def _with_last(action: pa.Table, num_rows: int) -> pa.Table | None:
 
 
 class ArrayTree(NamedTuple):
-    """A tree (`tree.Tree`) of arrays [n, ...] by path, without pictures: these are files. `files`: those that arrays
-    are of; `names`: those of the dimensions of an array.
+    """A tree (`tree.Tree`) of arrays [n, ...] by path, without pictures: these are files. `described`: what is known of
+    each array beside its shape and type.
     """
 
     arrays: Mapping[str, np.ndarray]
-    files: Mapping[str, str]
-    names: Mapping[str, Sequence[str]]
+    described: Mapping[str, Part]
     keys: Keys
     writer: Writer
 
     def parts(self) -> list[Part]:
         return [
-            Part(path, "array", a.shape, str(a.dtype), self.files[path], names=self.names[path])
-            for path, a in self.arrays.items()
+            self.described[path]._replace(shape=values.shape, dtype=str(values.dtype))
+            for path, values in self.arrays.items()
         ]
 
     def roles(self) -> Roles:

@@ -46,6 +46,8 @@ class Writer(NamedTuple):
     texts: tuple[str, ...] = ()  # attributes with the instruction, before others
     # Are layouts each a pattern of a path and its type, of which the first counts?
     are_patterns: bool = False
+    # Instead of layouts: words of what a part is called, the first column with one counts
+    by_words: Mapping[Column, Set[str]] = MappingProxyType({})
     rgb_mark: bytes = b""  # JPEGs without it have their colours as BGR
     known: tuple[tuple[str, str], ...] = ()
 
@@ -448,22 +450,21 @@ TABLE30 = Writer(
         ("start_time|end_time", "when it was recorded"),
     ),
 )
-# What files of numbers beside videos are called, and arrays in them: the key in a file counts before what its name says
-ACTION_WORDS = ("action", "actions", "command", "commands", "cmd", "control", "ctrl", "target")
-STATE_WORDS = (
-    "state", "states", "qpos", "proprio", "proprioception", "observation", "obs", "joint", "joints", "position",
-    "positions", "pose", "poses", "eef", "ee", "tcp", "gripper", "grippers", "hand", "hands",
+# Words by which recorders call what they keep beside videos: that of an action counts before that of a state
+ACTION_WORDS = frozenset(
+    {"action", "actions", "command", "commands", "cmd", "control", "ctrl", "target"}
+)
+STATE_WORDS = frozenset(
+    {
+        "state", "states", "qpos", "proprio", "proprioception", "observation", "obs", "joint", "joints", "position",
+        "positions", "pose", "poses", "eef", "ee", "tcp", "gripper", "grippers", "hand", "hands",
+    }
 )  # fmt: skip
-TIME_WORDS = ("time", "times", "timestamp", "timestamps")
-WORDS_OF_ROWS = frozenset((*ACTION_WORDS, *STATE_WORDS))
-[A, S, T] = (rf"(\w*_)?({'|'.join(w)})(_\w*)?" for w in (ACTION_WORDS, STATE_WORDS, TIME_WORDS))
+TIME_WORDS = frozenset({"time", "times", "timestamp", "timestamps"})
 BESIDE_VIDEOS = Writer(
     "a recorder that calls it so",
     "recordings of people who keep their numbers beside videos",
-    state=((rf"(?s).* key=(?!{A} )({S} label=\w*|\w* label=(?!{A} ){S}) .*",),),
-    action=((rf"(?s).* key=({A} label=\w*|(?!{S} )\w* label={A}) .*",),),
-    are_patterns=True,
-    known=((rf"(?s).* key=({T} label=\w*|(arr_\w*)? label={T})", "times: frames are counted"),),
+    by_words={"action": ACTION_WORDS, "state": STATE_WORDS},
 )
 LONE_ARRAY = Writer(
     "a recorder of one array",

@@ -20,6 +20,7 @@ from ingest.formats.listing import ListingBuilder, account_for_fields, in_order,
 from ingest.formats.row_pictures import PICTURE_SUFFIXES, pictures_of
 from ingest.formats.side_files import read_json
 from ingest.formats.tables import numbered_if_several, rate_of, stated_vectors
+from ingest.formats.tree import Part
 from ingest.formats.tree_reader import ArrayTree
 from ingest.formats.writers import XR_TELEOPERATE
 from ingest.media.frames import DECODE_ALL, DecodeOptions, VideoError
@@ -90,8 +91,11 @@ def _rows(content: Any, uri: str) -> list[Row]:
 def _tree(rows: list[Row], uri: str, keys: Keys) -> ArrayTree:
     """Of the parts of states and actions. Raises DataError."""
     arrays = dict(chain.from_iterable(_joints(rows, column, uri) for column in VECTORS))
-    names = {path: _names(path, values.shape[1]) for path, values in arrays.items()}
-    return ArrayTree(arrays, dict.fromkeys(arrays, uri), names, keys, XR_TELEOPERATE)
+    described = {
+        path: Part(path, file=uri, names=_names(path, values.shape[1]))
+        for path, values in arrays.items()
+    }
+    return ArrayTree(arrays, described, keys, XR_TELEOPERATE)
 
 
 def _joints(rows: list[Row], column: str, uri: str) -> Iterator[tuple[str, np.ndarray]]:

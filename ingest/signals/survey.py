@@ -102,12 +102,8 @@ def survey(
         and former_signals[0].num_surveyed >= enough
     ):
         first = _readable(source, records[:1])
-        if not first or _is_laid_out_so(former_signals, first[0], robot):
-            kept_signals = tuple(
-                replace(signal, layout=_layout(first[0], robot)) if first else signal
-                for signal in former_signals
-            )
-            return Survey(kept_signals, tuple(findings_of(former_signals)))
+        if not first or former_signals[0].layout == _layout(first[0], robot):
+            return Survey(tuple(former_signals), tuple(findings_of(former_signals)))
     episodes = list(_readable(source, records))
     if not episodes:
         return Survey((), ())
@@ -170,21 +166,6 @@ def steps_in_rows(rows: np.ndarray) -> int:
         if any(len(a) and np.ptp(a, axis=0).any() and np.array_equal(a, b) for a, b in windows):
             return width // size
     return 0
-
-
-def _is_laid_out_so(
-    former_signals: Sequence[GripperSignal], episode: EpisodeData, robot: str | None
-) -> bool:
-    """Are the rows laid out as those that an earlier survey looked at? One that did not say is told by its names."""
-    if former_signals[0].layout is not None:
-        return former_signals[0].layout == _layout(episode, robot)
-    for signal in former_signals:
-        names = _names([episode], signal.column)
-        if max(signal.dimensions) >= _width([episode], signal.column):
-            return False
-        if signal.names != tuple(_name(names, signal.column, d) for d in signal.dimensions):
-            return False
-    return True
 
 
 def survey_version(config: DatasetConfig) -> str:
