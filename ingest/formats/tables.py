@@ -309,11 +309,15 @@ def single_numbers(chunks: pa.ChunkedArray) -> np.ndarray:
     column = chunks.combine_chunks()
     if not is_list(column.type):
         return np.asarray(column.to_numpy(zero_copy_only=False), np.float64)
-    is_list_there = column.is_valid()
-    lengths, values = _unpacked(column.filter(is_list_there) if column.null_count else column)
     numbers = np.full(len(column), np.nan)
+    is_list_there = np.ones(len(column), bool)
+    # Most columns have all lists: Arrow's functions, which cost a start 0.02 s, are imported for the others
+    if column.null_count:
+        is_list_there = np.asarray(column.is_valid())
+        column = column.drop_null()
+    lengths, values = _unpacked(column)
     if (lengths == 1).all():
-        numbers[np.asarray(is_list_there)] = values.to_numpy(zero_copy_only=False)
+        numbers[is_list_there] = values.to_numpy(zero_copy_only=False)
     return numbers
 
 
