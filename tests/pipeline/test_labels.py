@@ -128,18 +128,19 @@ def test_runs_without_a_text_are_compared_with_none_until_their_task_is_said(cas
 
 
 EPISODE = 2
-STATED = [
-    {},
-    {"completed": False, "pace": "mistake"},
-    {"completed": False},
-]
+# Of three runs: what is said of the last segment, and of the label
+STATED: dict[int, tuple[dict, dict]] = {
+    0: ({}, {}),
+    EPISODE: ({"completed": False, "pace": "mistake"}, {"final_progress": 0.4}),
+    4: ({"completed": False}, {}),
+}
 
 
-def changed(own: Made, last: dict, **stated) -> dict:
+def changed(own: Made, episode: int, last: dict, **stated) -> dict:
     """The label that counts, its first boundary moved by three frames, as a person sends it."""
     with opened(own.space, read_only=True) as lake:
-        run = lake.rows(f"SELECT label_run FROM active_runs WHERE episode_index = {EPISODE}")[0][0]
-        label = stored_label(lake, "tiny", EPISODE, run).model_dump() | stated
+        run = lake.rows(f"SELECT label_run FROM active_runs WHERE episode_index = {episode}")[0][0]
+        label = stored_label(lake, "tiny", episode, run).model_dump() | stated
     segments = list(label["segments"])
     segments[0] |= {"end_frame": segments[0]["end_frame"] + 3}
     segments[1] |= {"start_frame": segments[1]["start_frame"] + 3}
@@ -147,44 +148,39 @@ def changed(own: Made, last: dict, **stated) -> dict:
     return label | {"base_label_run": run}
 
 
-@pytest.mark.parametrize(
-    ("last", "stated"),
-    [
-        pytest.param(STATED[0], {}, marks=pytest.mark.slow),
-        (STATED[1], {"final_progress": 0.4}),
-        pytest.param(STATED[2], {}, marks=pytest.mark.slow),
-    ],
-)
-def test_what_is_drawn_is_what_the_next_build_stores(own, last, stated):
-    label = changed(own, last, **stated)
-    run = label.pop("base_label_run")
-    with opened(own.space) as lake:
-        drawn = label_curves(own.space, "tiny", EPISODE, lake.snapshot(), parsed(label))
-        content = lake.rows(
-            f"SELECT content_hash FROM episode_content WHERE episode_index = {EPISODE}"
-        )[0][0]
-        save_options = {
-            "base_label_run": run,
-            "base_content_hash": content,
-            "author": "ada",
-            "comment": "",
-            "follows": None,
-        }
-        save(lake, "tiny", EPISODE, parsed(label), **save_options)
-    rows_before = own.rows(
-        f"SELECT progress FROM active_progress WHERE episode_index = {EPISODE} ORDER BY frame_index"
-    )
-    own.rebuild()
-    built = own.rows(
+def test_what_is_drawn_is_what_the_next_build_stores(own):
+    active = "SELECT progress FROM active_progress WHERE episode_index = {} ORDER BY frame_index"
+    stored = (
         "SELECT progress, progress_procvlm FROM progress WHERE label_run = 'human/tiny' "
-        f"AND episode_index = {EPISODE} ORDER BY frame_index"
+        "AND episode_index = {} ORDER BY frame_index"
     )
-    assert [*zip(drawn["progress"], drawn["progress_procvlm"], strict=True)] == built
-    assert [value for (value,) in rows_before] != drawn["progress"]
+    content = "SELECT content_hash FROM episode_content WHERE episode_index = {}"
+    drawn = {}
+    for episode, (last, stated) in STATED.items():
+        label = changed(own, episode, last, **stated)
+        run = label.pop("base_label_run")
+        with opened(own.space) as lake:
+            drawn[episode] = label_curves(
+                own.space, "tiny", episode, lake.snapshot(), parsed(label)
+            )
+            save_options = {
+                "base_label_run": run,
+                "base_content_hash": lake.rows(content.format(episode))[0][0],
+                "author": "ada",
+                "comment": "",
+                "follows": None,
+            }
+            save(lake, "tiny", episode, parsed(label), **save_options)
+    rows_before = {episode: own.rows(active.format(episode)) for episode in STATED}
+    own.rebuild()
+    for episode, curves in drawn.items():
+        built = own.rows(stored.format(episode))
+        assert [*zip(curves["progress"], curves["progress_procvlm"], strict=True)] == built
+        assert [value for (value,) in rows_before[episode]] != curves["progress"]
 
 
 def test_a_label_that_contradicts_itself_has_no_curve(own):
-    label = changed(own, {}, final_progress=0.3)
+    label = changed(own, EPISODE, {}, final_progress=0.3)
     label.pop("base_label_run")
     with opened(own.space, read_only=True) as lake:
         snapshot = lake.snapshot()
