@@ -93,6 +93,22 @@ def test_what_cannot_be_shown_is_a_sentence(client, url, status, says):
     assert "Traceback" not in answer.text
 
 
+@pytest.mark.parametrize(
+    "query",
+    [
+        "q=a%00b",
+        "robot=%00",
+        "q=%27b%5C",
+        "task=%27%29+OR+1%3D1+--",
+        "chunk=%27x",
+        "q=%7Bword%7D+%24rows+%3F",
+    ],
+)
+def test_texts_of_an_address_are_texts_in_the_query_of_a_selection(client, query):
+    answer = client.get(f"/episodes?{query}")
+    assert (answer.status_code, 'id="total">0<' in answer.text) == (200, True)
+
+
 def test_a_dataset_without_a_gripper_says_where_it_was_looked_for(furnished, tmp_path):
     space = Workspace(shutil.copytree(furnished.root, tmp_path / "none"))
     change(space, "DELETE FROM signals")

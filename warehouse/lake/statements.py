@@ -369,7 +369,9 @@ def mark(
     def complete(row: dict[str, Any], former: Row | None) -> dict[str, Any] | None:
         if (former is not None and former["is_on"] and former["value"] == value) == is_on:
             return None
-        if kind == ASSIGNED and follows is not None and former is not None:
+        # Of one whom nobody has any more, everybody has seen as much
+        is_assigned = former is not None and former["is_on"]
+        if kind == ASSIGNED and follows is not None and is_assigned:
             check_newest(row, follows.get((row["dataset"], row["episode_index"])), former)
         return row
 

@@ -48,7 +48,8 @@ NOTED_SQL = "SELECT max(try_cast(commit_extra_info AS BIGINT)) FROM ducklake_sna
 def literal(value: str | int | None) -> str:
     """A value as SQL."""
     if isinstance(value, str):
-        return "'" + value.replace("'", "''") + "'"
+        # DuckDB takes a query to end at its first NUL
+        return "'" + value.replace("'", "''").replace("\0", "' || chr(0) || '") + "'"
     return "NULL" if value is None else str(value)
 
 

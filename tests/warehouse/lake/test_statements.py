@@ -193,3 +193,6 @@ def test_the_second_who_assigns_is_told_of_the_first(own):
     assert mark(lake, PLACES, ASSIGNED, "ada", author="lead", is_on=False) == []
     mark(lake, PLACES[:1], ASSIGNED, "bob", author="lead", is_on=False)
     assert lake.rows(HAVE) == [(1, "bob")]
+    # whom nobody has any more may be assigned by who has seen that nobody has it
+    mark(lake, PLACES[:1], ASSIGNED, "ada", author="other", follows=nobody)
+    assert lake.rows(HAVE) == [(0, "ada"), (1, "bob")]
