@@ -38,7 +38,7 @@ JOIN export_episodes e ON e.dataset = s.dataset AND e.episode_index = s.episode_
 WHERE l.shard IN (SELECT unnest($shards::VARCHAR[]))
   AND ($drawn::VARCHAR[] IS NULL OR s.sample_id IN (SELECT unnest($drawn::VARCHAR[])))
   AND ($label_run::VARCHAR IS NULL OR s.label_run = $label_run)
-  AND (len($cameras::VARCHAR[]) = 0 OR list_has_all([p.camera FOR p IN s.pictures], $cameras))
+  AND (len($cameras::VARCHAR[]) = 0 OR list_has_all($cameras, [p.camera FOR p IN s.pictures]))
   AND (len($families::VARCHAR[]) = 0 OR list_contains($families, s.family))
   AND (len($forms::VARCHAR[]) = 0 OR coalesce(s.form, '') = '' OR list_contains($forms, s.form))"""
 
