@@ -450,7 +450,7 @@ class LerobotPlan(Export):
     @cached_property
     def own_features(self) -> dict[str, Feature]:
         """LeRobot's own columns, our labels, and what a kind adds."""
-        types = OWN | {"progress": "float32", "subtask": "string"} | self.added
+        types = OWN | {"progress": "float32", "subtask": "string", **self.added}
         if not self.options.plain:
             types |= dict.fromkeys(LANGUAGE, "language")
         return {

@@ -10,8 +10,7 @@ cannot be read is taken to be the one before it.
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
-from itertools import accumulate, groupby, pairwise
-from operator import itemgetter
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -108,22 +107,20 @@ class FrameExport(Export):
         return numbers_in_source(self.lake, self.dataset)
 
     def places(self) -> Iterator[Place]:
-        """The episodes of the source in its order; the labels of one chunk of the lake are in memory at a time."""
+        """The episodes of the source in its order."""
         facts = self.lake.rows(
             "SELECT episode_index, chunk, num_rows FROM episode_facts WHERE dataset = ?",
             [self.dataset],
         )
         facts.sort(key=lambda row: self.in_source[row[0]])
+        lengths = {episode: length for episode, _, length in facts}
+        starts = self._counted_starts(lengths) | self._stated_starts(facts)
         selected = {e.episode_index: e for e in self.selected.episodes}
-        counted = self._counted_starts({episode: length for episode, _, length in facts})
-        # Where recordings moved in the source, a chunk comes in several parts
-        for chunk, rows in groupby(facts, itemgetter(1)):
-            lengths = {episode: length for episode, _, length in rows}
-            episodes = [selected[episode] for episode in lengths if episode in selected]
-            starts = counted | self._stated_starts(chunk, episodes, lengths)
-            exported = {x.episode.episode_index: x for x in self.selected.exported(episodes)}
-            for e, length in lengths.items():
-                yield Place(self.in_source[e], starts[e], length, exported.get(e))
+        reader = self.selected.readers[self.dataset]
+        for number, length in lengths.items():
+            e = selected.get(number)
+            exported = ExportedEpisode(e, reader) if e else None
+            yield Place(self.in_source[number], starts[number], length, exported)
 
     def _counted_starts(self, lengths: Mapping[int, int | None]) -> dict[int, int]:
         """By the lengths of all episodes of the source before it."""
@@ -145,11 +142,9 @@ class FrameExport(Export):
         starts = dict(zip(order, counts, strict=False))
         return {episode: starts[number] for episode, number in self.in_source.items()}
 
-    def _stated_starts(
-        self, chunk: int, episodes: Sequence[Episode], lengths: Mapping[int, int | None]
-    ) -> dict[int, int]:
+    def _stated_starts(self, facts: Sequence[tuple[int, int, int | None]]) -> dict[int, int]:
         """As the rows of the source state them, which those of LeRobot do; else empty, also where two episodes would
-        have the same frames, as where each counts from 0.
+        have the same frames, as where each counts from 0. `facts`: number, chunk and length of each episode.
 
         LeRobot's converter to v3.0 keeps them as they are, also where episodes were taken out of a
         v2.1 dataset. Raises UserError where a selected episode is another recording by now.
@@ -157,20 +152,22 @@ class FrameExport(Export):
         if not self.format.startswith("lerobot_"):
             return {}
         reader = self.selected.readers[self.dataset]
-        for e in episodes:
+        for e in self.selected.episodes:
             reader.episode(e)  # refuses another recording's rows
-        starts = dict[int, int]()
-        for episode, record in reader.records(chunk).items():
+        stated: dict[int, tuple[int, int]] = {}
+        for episode, chunk, length in facts:
+            record = reader.records(chunk)[episode]
             if record.data_uri is not None:
                 data = reader.source.resolve(record.data_uri)
                 index = read_columns(data, record.row_start, 1, ("index",))
-                # One file without the column: the counted index holds for the whole chunk, not a mixture of both
+                # One file without the column: the counted index holds for the whole dataset, not a mixture of both
                 if not index.num_columns:
                     return {}
-                starts[episode] = index["index"][0].as_py()
-        in_order = sorted((start, lengths.get(episode) or 0) for episode, start in starts.items())
-        overlaps = (start + n > later for (start, n), (later, _) in pairwise(in_order))
-        return {} if any(overlaps) else starts
+                stated[episode] = index["index"][0].as_py(), length or 0
+        overlaps = (
+            start + n > later for (start, n), (later, _) in pairwise(sorted(stated.values()))
+        )
+        return {} if any(overlaps) else {episode: start for episode, (start, _) in stated.items()}
 
     def scored(self, e: Episode) -> Scored:
         """What a model said of the frames of an episode that it scored, NaN where it gave no number; by now, not as it

@@ -19,7 +19,7 @@ from warehouse.lake.statements import taken_down
 from warehouse.releases.contents import ShardFile, lake_shards
 from warehouse.releases.release import get_release
 from warehouse.shards.progresslm import PROFILES, draw
-from warehouse.shards.shard import Sample, ShardError, entry_at, expand, named_picture, read_entry
+from warehouse.shards.shard import Sample, ShardError, named_picture, samples_at
 
 # Every sample that fits, of the episodes in the table `export_episodes`, in the shards $shards; `withheld` where it
 # must not be given on. `is_down`: it shows an episode taken down ($down, lists by dataset). `is_unsure`: its label is
@@ -38,7 +38,7 @@ JOIN export_episodes e ON e.dataset = s.dataset AND e.episode_index = s.episode_
 WHERE l.shard IN (SELECT unnest($shards::VARCHAR[]))
   AND ($drawn::VARCHAR[] IS NULL OR s.sample_id IN (SELECT unnest($drawn::VARCHAR[])))
   AND ($label_run::VARCHAR IS NULL OR s.label_run = $label_run)
-  AND (len($cameras::VARCHAR[]) = 0 OR list_has_all([p.camera FOR p IN s.pictures], $cameras))
+  AND (len($cameras::VARCHAR[]) = 0 OR list_has_all($cameras, [p.camera FOR p IN s.pictures]))
   AND (len($families::VARCHAR[]) = 0 OR list_contains($families, s.family))
   AND (len($forms::VARCHAR[]) = 0 OR coalesce(s.form, '') = '' OR list_contains($forms, s.form))"""
 
@@ -213,12 +213,7 @@ class SampleExport(Export):
     def of_entry(self, shard: str, offset: int, sample_ids: Collection[str]) -> list[Sample]:
         """Some samples of the entry at this byte of a shard's tar, as the lake records it. Raises ShardError."""
         path = self.shards[shard].path(self.lake.workspace)
-        rows, pictures = read_entry(path, entry_at(path, offset))
-        samples = [expand(row, pictures) for row in rows if row["sample_id"] in sample_ids]
-        if len(samples) != len(sample_ids):
-            raise ShardError(
-                f"shard {path.name} lacks samples at byte {offset} that the lake says are there"
-            )
+        samples = samples_at(path, offset, sample_ids)
         for sample in samples:
             if [sample.row[text].count(IMAGE_MARK) for text in ("question", "answer")] != [
                 len(sample.pictures),

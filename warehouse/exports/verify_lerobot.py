@@ -39,6 +39,7 @@ from warehouse.exports.options import Selection
 from warehouse.exports.selection import ExportedEpisode
 from warehouse.exports.videos import ENCODED, Clip
 from warehouse.lake import Lake
+from warehouse.measured import ChangedError
 
 COLUMNS = ("episode_index", "frame_index", "timestamp", "task_index", "index")
 NUMBERS = ("float", "int", "uint", "bool")  # how names of numbers' types begin
@@ -143,7 +144,10 @@ def _verified(
         comparison = LeRobotComparison(plan, out, partial(_looked_at, plan.lake))
     except Exception as e:  # the reader's word, whatever it is
         return _cannot_open(e)
-    problems = tuple(dict.fromkeys(comparison.problems()))
+    try:
+        problems = tuple(dict.fromkeys(comparison.problems()))
+    except ChangedError as e:  # which does not travel between processes
+        raise UserError(str(e)) from e
     return Verified(
         lerobot=version("lerobot"),
         problems=problems,

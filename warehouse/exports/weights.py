@@ -238,7 +238,7 @@ def _for_lerobot(runs: Sequence[FrameRows], chunk_size: int) -> Iterator[FrameRo
     made_up = balancing_gains(sum(map(len, scaled)), total, squares)
     starts = [*((run.start, run.number) for run in runs), (-len(made_up), MADE_UP)]
     for (start, number), weights in zip(starts, [*scaled, made_up], strict=True):
-        progress = dict.fromkeys(PROGRESS, as_progress(weights, chunk_size))
+        progress: dict[str, Any] = dict.fromkeys(PROGRESS, as_progress(weights, chunk_size))
         yield FrameRows(start, number, np.arange(len(weights)), progress)
 
 

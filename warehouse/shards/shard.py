@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from functools import cache, lru_cache
@@ -458,9 +458,16 @@ def read_samples(paths: Sequence[Path], families: frozenset[str] | None = None) 
                     yield expand(row, pictures)
 
 
+def samples_at(tar: Path, offset: int, sample_ids: Collection[str]) -> list[Sample]:
+    """Some samples of the entry at a byte, as the lake records it; reads one entry. Raises ShardError."""
+    rows, pictures = read_entry(tar, entry_at(tar, offset))
+    samples = [expand(row, pictures) for row in rows if row["sample_id"] in sample_ids]
+    if missing := set(sample_ids) - {sample.row["sample_id"] for sample in samples}:
+        raise ShardError(f"sample {min(missing)} is not at byte {offset} of shard {tar.name}")
+    return samples
+
+
 def read_sample(tar: Path, offset: int, sample_id: str) -> Sample:
     """One sample by its location in the lake; reads one entry. Raises ShardError."""
-    rows, pictures = read_entry(tar, entry_at(tar, offset))
-    if row := next((row for row in rows if row["sample_id"] == sample_id), None):
-        return expand(row, pictures)
-    raise ShardError(f"sample {sample_id} is not at byte {offset} of shard {tar.name}")
+    [sample] = samples_at(tar, offset, [sample_id])
+    return sample

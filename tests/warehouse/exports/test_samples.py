@@ -67,6 +67,20 @@ def frozen(made: Made, tmp_path_factory) -> Iterator[Frozen]:
     lake.con.close()
 
 
+def test_samples_of_chosen_cameras_show_no_others(made, tmp_path):
+    lake = Lake(made.copy(tmp_path).space)
+    kind = EXPORT_KINDS["datasets"]
+    chosen = Selection(allow=ANY, cameras=(CAMERA,))
+    whole = kind.open(lake, chosen).sample_facts["samples"]
+    assert whole == lake.rows("SELECT count(*) FROM samples")[0][0]
+    other = "{'episode_index': episode_index, 'camera': 'other', 'frame_index': 0, 'edit': NULL}"
+    lake.con.execute(
+        f"UPDATE samples SET pictures = list_append(pictures, {other}) WHERE episode_index = 0"
+    )
+    [(shown_by_both,)] = lake.rows("SELECT count(*) FROM samples WHERE episode_index = 0")
+    assert kind.open(lake, chosen).sample_facts["samples"] == whole - shown_by_both < whole
+
+
 def think(samples: dict[str, Sample]) -> dict[str, Sample]:
     return {i: s for i, s in samples.items() if s.row["form"] == "think"}
 

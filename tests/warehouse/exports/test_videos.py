@@ -32,7 +32,7 @@ from tests.kits.tiny_lerobot import make_dataset, write_rows
 from warehouse.exports import EXPORT_KINDS, videos
 from warehouse.exports.lerobot_plan import LerobotPlan
 from warehouse.exports.options import Selection
-from warehouse.exports.verify_lerobot import LeRobotComparison
+from warehouse.exports.verify_lerobot import LeRobotComparison, verify
 from warehouse.exports.videos import are_even, can_cut, cut, encode
 from warehouse.lake import Lake
 
@@ -179,6 +179,21 @@ def test_a_source_that_has_changed_since_is_refused(tmp_path):
     write_rows(source, 1, 13)
     with pytest.raises(UserError, match="episode 1 have changed: build the dataset again"):
         LEROBOT.export(Lake(space, read_only=True), ANY, tmp_path / "out")
+
+
+@pytest.mark.slow
+def test_a_source_that_has_changed_is_no_fault_of_an_export(hdf5, tmp_path):
+    """LeRobot reads in a process of its own, from which the error comes as it is."""
+    LEROBOT.export(hdf5, ANY, tmp_path / "out")
+    path = hdf5.workspace.root.parent / "demos.hdf5"
+    kept = path.read_bytes()
+    with h5py.File(path, "r+") as file:
+        file["data/demo_1/actions"][:] = 1
+    try:
+        with pytest.raises(UserError, match="arrays episode 1 has changed: build the dataset"):
+            verify(hdf5, ANY, tmp_path / "out", LEROBOT.options())
+    finally:
+        path.write_bytes(kept)
 
 
 LONG = (1800, 1800)  # rows of episodes of 10 minutes, three a second
