@@ -184,14 +184,9 @@ def serve_rewards(
         from eval.server.app import make_app  # imports torch
 
         with open_scorer(config) as opened:
-            # By its own name, whatever it was asked for by: after the next training `latest` is another one
-            if config.folder:
-                name = config.folder.name
-            else:
-                name = config.model or scorer.baseline or "shown"
             aliases = [Path(scorer.model or LATEST).name] if config.folder else []
             serve(
-                make_app(opened, list(dict.fromkeys((name, *aliases))), access, limits),
+                make_app(opened, list(dict.fromkeys((config.name, *aliases))), access, limits),
                 listener,
                 lambda url: say(
                     f"listening on {url}\nin a browser: {link_with(f'{url}/docs', shown_token)}"

@@ -35,10 +35,6 @@ class Metric:
     unread: str = ""
 
 
-def _progress(function: str) -> str:
-    return f"eval.metrics.progress:{function}"
-
-
 def _errors(function: str) -> str:
     return f"eval.metrics.errors:{function}"
 
@@ -62,8 +58,12 @@ METRICS = (
         compute=_order("voc"),
         unread="worst",
     ),
-    Metric("tau_b", "Kendall's tau-b with the label (-1..1)", compute=_progress("tau_b")),
-    Metric("tau_a", "Kendall's tau-a with the label (-1..1)", compute=_progress("tau_a")),
+    Metric(
+        "tau_b", "Kendall's tau-b with the label (-1..1)", compute=_order("tau_b"), unread="ordered"
+    ),
+    Metric(
+        "tau_a", "Kendall's tau-a with the label (-1..1)", compute=_order("tau_a"), unread="ordered"
+    ),
     Metric(
         "ccc", "Lin's concordance with the label (-1..1)", compute=_order("ccc"), unread="ordered"
     ),
@@ -95,7 +95,8 @@ METRICS = (
         "increment_correlation",
         "correlation of changes over time; a clock has 0 (-1..1)",
         shown_in=(REPORT,),
-        compute=_progress("increment_correlation"),
+        compute=_order("increment_correlation"),
+        unread="worst",
     ),
     Metric(
         "epr@16",
@@ -113,7 +114,7 @@ METRICS = (
         "mae_margin",
         "error of a clock minus the model's (-1..1)",
         shown_in=(TERMINAL,),
-        compute=_progress("mae_margin"),
+        compute=_errors("mae_margin"),
     ),
     Metric(
         "mcc@95",
@@ -125,7 +126,7 @@ METRICS = (
         "voc_margin",
         "the model's VOC minus a clock's (-2..0)",
         shown_in=(REPORT,),
-        compute=_progress("voc_margin"),
+        compute=_order("voc_margin"),
     ),
     Metric(
         "preference_accuracy",
@@ -160,7 +161,7 @@ METRICS = (
     Metric("afrr", "share of n/a where there is an answer (0..1)", True, (REPORT,)),
     Metric("answerability", "balanced share of right decisions to answer or not (0..1)"),
     Metric("unparsable", "share of answers that are neither a number nor n/a (0..1)", True),
-    Metric("coverage", "share of answers that could be read (0..1)", compute=_progress("coverage")),
+    Metric("coverage", "share of answers that could be read (0..1)", compute=_errors("coverage")),
     # Segments and plans
     Metric("bf1@5", "F1 of boundaries within 5 % of the run (0..1)", False, (REPORT,), leads=3),
     Metric("mmae", "mean distance of matched boundaries (0..0.05)", True),

@@ -21,10 +21,9 @@ from eval.benchmarks.question import BenchmarkError, PictureFile, Question
 from eval.metrics import order
 from eval.metrics.errors import FINISHED
 from eval.metrics.outcomes import auc
-from eval.metrics.progress import progress_measures
 from eval.metrics.score import Measure, Runs, Score, mean_of
 from eval.metrics.score import score as score_of
-from eval.scored import ALL, BenchmarkAnswers, Episodes, ScoredBenchmark
+from eval.scored import ALL, BenchmarkAnswers, Episodes, ScoredBenchmark, progress_measures
 from training.negatives.windows import differ
 from warehouse.lake import Lake
 from warehouse.lake.sql import open_for_users

@@ -3,6 +3,7 @@ eval_* tables, an evaluation with its predictions and scores."""
 
 import json
 import math
+import pkgutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -14,10 +15,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from core.files import write_file
+from core.metrics import METRICS
 from core.tables import TABLES
 from core.values import grouped, short_hash
 from eval.benchmarks.question import PredictionLine, Question
-from eval.metrics import errors
+from eval.metrics import errors, order
 from eval.metrics.score import (
     RESAMPLES,
     Difference,
@@ -121,6 +123,25 @@ def model_comparison(first: ScoredBenchmark, second: ScoredBenchmark) -> ModelCo
     return ModelComparison(
         differences, len(pairs), len(first.episodes) - len(pairs), len(second.episodes) - len(pairs)
     )
+
+
+def progress_measures(runs: Runs) -> dict[str, Measure]:
+    """By name every metric of progress over time that METRICS computes, whoever predicts it; those beside a clock only
+    where times are known. What each does with unread answers is in docs/evaluation.md."""
+    measures = {}
+    for metric in METRICS:
+        if not metric.compute:
+            continue
+        is_ordered = metric.unread == "ordered"
+        unread = "parsed" if is_ordered else metric.unread
+        over = getattr(runs, unread) if unread else runs
+        values = pkgutil.resolve_name(metric.compute)(over)
+        if is_ordered:
+            values = order.constant_is_zero(runs, values)
+        if values is not None:
+            is_measure = isinstance(values, Measure)
+            measures[metric.name] = values if is_measure else mean_of(values, runs.read)
+    return measures
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,12 @@ from eval.benchmarks.held_out import VALIDATION, episode_questions, thinned
 from eval.benchmarks.options import HELD_OUT
 from eval.benchmarks.procvqa import ALL_MOMENTS, SampleChoice
 from eval.benchmarks.question import PictureFile, PredictionLine, Question, score_of, share_of
-from eval.metrics.progress import progress_measures
 from eval.metrics.score import scores
 from eval.reward.open import BATCH, open_local
 from eval.reward.scorer import Success, calibrate
 from eval.runners.prompt import ModelReply, Prompt, Runner, UnansweredError
 from eval.runners.start import RunnerConfig, local_runner
-from eval.scored import BenchmarkAnswers
+from eval.scored import BenchmarkAnswers, progress_measures
 from training.data import form_name
 from training.folder import TrainingError, read_card, write_card
 from training.progresslm_data import read_rows

@@ -175,10 +175,9 @@ def score_selection(
     what open_scorer raises."""
     selected = select(lake, selection)
     the_dataset(selected)  # before hours are spent on what cannot be exported
-    name = config.folder.name if config.folder else config.model
     with open_scorer(config) as scorer:
         return score_episodes(
-            lake, scorer, name, selected.episodes, score_fps or SCORE_FPS, on_episodes
+            lake, scorer, config.name, selected.episodes, score_fps or SCORE_FPS, on_episodes
         )
 
 

@@ -12,7 +12,7 @@ from core.files import whole_file
 from core.names import LATEST
 from core.paths import Workspace
 from eval.reward.open import ModelOptions, ScorerConfig, ScorerOptions, open_scorer
-from eval.reward.stream import RewardError, Window
+from eval.reward.stream import RewardError
 from eval.reward.video import Row, RunClip, open_clip, score_clip, write_overlay
 from pipeline.models import model_folder
 from training.folder import ModelError, TrainingError
@@ -50,19 +50,10 @@ def scorer_config(options: ModelOptions, model: str | None, space: Workspace) ->
             folder = model_folder(space, model)
         except (ModelError, TrainingError) as e:
             raise UserError(str(e)) from e
-    if options.window_step is not None and options.window_frames is None:
-        raise UserError("--window-step needs --window-frames")
-    if options.window_frames:
-        window = Window(options.window_frames, options.window_step)
-    else:
-        window = None
-    same = options.model_dump(
-        include={"api_key_env", "max_calls", "baseline", "reasoning", "answer"}
-    )
+    # Of an export's settings those that say how a model is asked
+    chosen = options.model_dump(include={*ScorerOptions.model_fields}) | {"model": model}
     responses = space.responses if space.exists() else None
-    return ScorerConfig(
-        folder, model or "", options.endpoint, window=window, responses=responses, **same
-    )
+    return ScorerConfig(folder, ScorerOptions(**chosen), responses)
 
 
 def named_scorer(
@@ -123,7 +114,7 @@ def score_video(
                 score_fps=rate,
                 steps=steps,
                 partial=partial,
-                reasoning=config.reasoning,
+                reasoning=config.options.reasoning,
             )
             for row in scored:
                 file.write(json.dumps(row, allow_nan=False, ensure_ascii=False) + "\n")

@@ -20,7 +20,6 @@ from eval.benchmarks.procvqa import ALL_MOMENTS, SampleChoice, sample_questions
 from eval.benchmarks.question import BenchmarkError, Question
 from eval.metrics.errors import FINISHED
 from eval.metrics.outcomes import preference_measures, ranking_measures, success_measures
-from eval.metrics.progress import progress_measures
 from eval.metrics.score import Measure, runs_of
 from eval.reward.scorer import best_threshold
 from eval.runners.methods import REFERENCE, RUNNING
@@ -30,6 +29,7 @@ from eval.scored import (
     ScoredBenchmark,
     ScoredView,
     length_slice,
+    progress_measures,
 )
 from warehouse.lake import Lake
 from warehouse.lake.episodes import usable_episodes

@@ -25,10 +25,9 @@ from eval.benchmarks.question import (
     share_of,
 )
 from eval.metrics import errors, segments
-from eval.metrics.progress import progress_measures
 from eval.metrics.score import Measure
 from eval.metrics.segments import Span, plain_name
-from eval.scored import BenchmarkAnswers, ScoredBenchmark, length_slice
+from eval.scored import BenchmarkAnswers, ScoredBenchmark, length_slice, progress_measures
 from warehouse.lake import Lake
 from warehouse.lake.episodes import usable_episodes
 from warehouse.lake.sql import open_for_users

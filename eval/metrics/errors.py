@@ -5,7 +5,7 @@ NaN stands for what is not there: a prediction without a number, a label of a qu
 
 import numpy as np
 
-from eval.metrics.score import Measure, Runs
+from eval.metrics.score import Measure, Runs, ratio_of
 
 FINISHED = 0.95  # of the task done, from which on a run counts as finished
 UBR_BIN = 0.05
@@ -48,6 +48,18 @@ def errors_with_missing(errors: np.ndarray, is_labelled: np.ndarray) -> np.ndarr
 def mae(runs: Runs) -> np.ndarray:
     """Mean absolute error, 0 (right) .. 1; NaN without answers."""
     return runs.means(np.abs(runs.predicted - runs.target))
+
+
+def mae_margin(runs: Runs) -> np.ndarray | None:
+    """How much less error the answers have than a clock; None where no time is known. It takes unread answers, too."""
+    if runs.clock is None:
+        return None
+    return mae(runs.clock) - mae(runs.worst)
+
+
+def coverage(runs: Runs) -> Measure:
+    """Share of answers that hold a number."""
+    return ratio_of(runs.read[:, 0], runs.read[:, 1], runs.read)
 
 
 def end_error(runs: Runs) -> np.ndarray:

@@ -40,6 +40,14 @@ def kendall(runs: Runs) -> tuple[np.ndarray, np.ndarray]:
     return tau_b, tau_b * untied
 
 
+def tau_b(runs: Runs) -> np.ndarray:
+    return kendall(runs)[0]
+
+
+def tau_a(runs: Runs) -> np.ndarray:
+    return kendall(runs)[1]
+
+
 def _untied(values: np.ndarray) -> float:
     """The share of pairs that differ."""
     tied = np.unique(values, return_counts=True)[1].astype(np.float64)
@@ -64,14 +72,13 @@ def ccc(runs: Runs) -> np.ndarray:
     return np.where(runs.has_order, np.where(var_p > 1e-12, concordance, 0.0), np.nan)
 
 
-def increment_correlation(
-    runs: Runs, lag: int = 1, elapsed: np.ndarray | None = None
-) -> np.ndarray:
+def increment_correlation(runs: Runs, lag: int = 1) -> np.ndarray:
     """Pearson's correlation of the changes over `lag` answers, -1..1: does it move when the task moves?
 
-    With times, `elapsed` [n], it is of changes per time, or a clock would follow how far apart the answers are. 0 for a
+    Where times are known it is of changes per time, or a clock would follow how far apart the answers are. 0 for a
     prediction whose changes are all equal, as a clock's are; NaN where the label's are, or with fewer than two changes.
     """
+    elapsed = runs.elapsed
     # Changes lie within an episode: its first `lag` answers have none before them.
     has_former = np.arange(len(runs.target)) - runs.starts[:-1][runs.episode] >= lag
     if elapsed is not None:
@@ -87,6 +94,18 @@ def increment_correlation(
     )
     increments = Runs(predicted, target, starts)
     return correlation(increments, increments.predicted, increments.target)
+
+
+def voc_margin(runs: Runs) -> np.ndarray | None:
+    """How much more VOC the answers have than a clock; None where no time is known. It takes unread answers, too."""
+    if runs.clock is None:
+        return None
+    return constant_is_zero(runs, voc(runs.parsed)) - voc(runs.clock)
+
+
+def constant_is_zero(runs: Runs, correlation: np.ndarray) -> np.ndarray:
+    """A constant's 0 in place of NaN, on the episodes whose labels have an order."""
+    return np.where(runs.has_order, np.nan_to_num(correlation), np.nan)
 
 
 def correlation(runs: Runs, a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -134,87 +134,6 @@ BATCH = 32  # views in one forward pass of the language model
 BaselineName = Literal["clock", "visual"]
 
 
-@dataclass(frozen=True)
-class ScorerConfig:
-    """One of: `folder` of a checkpoint of ours; `model` by its name at `endpoints`; `baseline`; `shown`.
-
-    `window` is for models that do not say what they were trained on; `responses`: where a server's replies are kept,
-    so that none is asked for twice (None: nowhere).
-    """
-
-    folder: Path | None = None
-    model: str = ""
-    endpoints: tuple[str, ...] = ()
-    baseline: BaselineName | None = None
-    window: Window | None = None
-    reasoning: bool = False
-    answer: Literal["auto", "head", "text"] = "auto"  # of `folder`
-    responses: Path | None = None
-    api_key_env: str | None = None
-    max_calls: int | None = None
-    shown: Callable[[], Scorer] | None = None  # opens what compares with shown runs
-
-
-@contextmanager
-def open_scorer(config: ScorerConfig) -> Iterator[Scorer]:
-    """Raises RewardError, ModelError, UserError, VlmError."""
-    if config.shown is not None:
-        yield config.shown()
-    elif config.baseline is not None:
-        yield BaselineScorer(config.baseline)
-    elif config.endpoints:
-        from eval.runners.start import ApiRunner, Books
-
-        client_settings = {
-            name: getattr(config, name)
-            for name in ("model", "endpoints", "api_key_env", "max_calls")
-        }
-        with TemporaryDirectory(prefix="proccorpus-reward-") as spare:
-            books = Books(config.responses or Path(spare), f"reward-{config.model}", "reward")
-            # A server's model is asked for its likeliest words
-            yield ModelScorer(
-                ApiRunner(VlmConfig(**client_settings), Sampling(), PictureLimits(), books),
-                config.window,
-            )
-    elif config.folder is not None:
-        yield open_checkpoint(config.folder, config.window, config.reasoning, config.answer)
-    else:
-        raise RewardError("a reward needs a model, or a baseline: clock or visual")
-
-
-def open_checkpoint(
-    folder: Path,
-    window: Window | None = None,
-    reasoning: bool = False,
-    answer: Literal["auto", "head", "text"] = "auto",
-) -> ModelScorer:
-    """A checkpoint of ours of whatever kind. `window` is for those that do not say what they were trained on. Raises
-    ModelError, RewardError: for another window than the model's above all; EncoderError for a laptop model's."""
-    trained = trained_window(folder, window)  # before the weights are read
-    scorer = ModelScorer(
-        open_local(folder, reasoning=reasoning, answer=answer), trained, read_card(folder)
-    )
-    # What was calibrated is what is served by default
-    scorer.success = scorer.success if answer == "auto" else None
-    return scorer
-
-
-def open_local(folder: Path, batch_size: int = BATCH, **options: Any) -> LocalRunner:
-    """A checkpoint in this process that answers prompts; `options`: as eval.runners.local.open_runner has it. Raises
-    UserError, ModelError; EncoderError for a laptop model's."""
-    if not is_laptop(folder):
-        from eval.runners.local import open_runner
-
-        return open_runner(folder, batch_size, **options)
-    from eval.reward.laptop import LaptopRunner
-
-    if options.get("reasoning") or options.get("answer") == "text":
-        raise RewardError(
-            f"{folder.name} is a laptop model, which has no words: ask it for numbers alone"
-        )
-    return LaptopRunner(folder, batch_size)
-
-
 class ModelOptions(BaseModel):
     """How a model is asked."""
 
@@ -238,6 +157,11 @@ class ModelOptions(BaseModel):
     max_calls: int | None = Field(
         default=None, ge=0, description="Maximum number of requests to the endpoint."
     )
+
+    @property
+    def window(self) -> Window | None:
+        """For models that do not say what they were trained on."""
+        return Window(self.window_frames, self.window_step) if self.window_frames else None
 
 
 class ScorerOptions(ModelOptions):
@@ -288,6 +212,8 @@ class ScorerOptions(ModelOptions):
             ),
             "give either --model M or --baseline clock|visual": self.model is not None
             and self.baseline is not None,
+            "--window-step needs --window-frames": self.window_step is not None
+            and self.window_frames is None,
             "--endpoint needs --model, the model's name there": self.model is None
             and self.endpoint,
             "--reasoning, --window-frames and --endpoint need --model": self.baseline and of_model,
@@ -297,6 +223,89 @@ class ScorerOptions(ModelOptions):
         for message, is_so in contradictions.items():
             if is_so:
                 raise UserError(message)
+
+
+NO_OPTIONS = ScorerOptions()
+
+
+@dataclass(frozen=True)
+class ScorerConfig:
+    """A checkpoint of ours in a `folder`; or what the `options` name: a model by its name at endpoints, or a baseline;
+    or what compares with shown runs, which `shown` opens. `responses`: where a server's replies are kept, so that none
+    is asked for twice (None: nowhere)."""
+
+    folder: Path | None = None
+    options: ScorerOptions = NO_OPTIONS
+    responses: Path | None = None
+    shown: Callable[[], Scorer] | None = None
+
+    @property
+    def name(self) -> str:
+        """The model's own, whatever it was asked for by: after the next training `latest` is another one."""
+        if self.folder:
+            return self.folder.name
+        return self.options.model or self.options.baseline or "shown"
+
+
+@contextmanager
+def open_scorer(config: ScorerConfig) -> Iterator[Scorer]:
+    """Raises RewardError, ModelError, UserError, VlmError."""
+    options = config.options
+    if config.shown is not None:
+        yield config.shown()
+    elif options.baseline is not None:
+        yield BaselineScorer(options.baseline)
+    elif options.endpoint:
+        from eval.runners.start import ApiRunner, Books
+
+        vlm = VlmConfig(
+            model=options.model or "",
+            endpoints=options.endpoint,
+            api_key_env=options.api_key_env,
+            max_calls=options.max_calls,
+        )
+        with TemporaryDirectory(prefix="proccorpus-reward-") as spare:
+            books = Books(config.responses or Path(spare), f"reward-{options.model}", "reward")
+            # A server's model is asked for its likeliest words
+            runner = ApiRunner(vlm, Sampling(), PictureLimits(), books)
+            yield ModelScorer(runner, options.window)
+    elif config.folder is not None:
+        yield open_checkpoint(config.folder, options.window, options.reasoning, options.answer)
+    else:
+        raise RewardError("a reward needs a model, or a baseline: clock or visual")
+
+
+def open_checkpoint(
+    folder: Path,
+    window: Window | None = None,
+    reasoning: bool = False,
+    answer: Literal["auto", "head", "text"] = "auto",
+) -> ModelScorer:
+    """A checkpoint of ours of whatever kind. `window` is for those that do not say what they were trained on. Raises
+    ModelError, RewardError: for another window than the model's above all; EncoderError for a laptop model's."""
+    trained = trained_window(folder, window)  # before the weights are read
+    scorer = ModelScorer(
+        open_local(folder, reasoning=reasoning, answer=answer), trained, read_card(folder)
+    )
+    # What was calibrated is what is served by default
+    scorer.success = scorer.success if answer == "auto" else None
+    return scorer
+
+
+def open_local(folder: Path, batch_size: int = BATCH, **options: Any) -> LocalRunner:
+    """A checkpoint in this process that answers prompts; `options`: as eval.runners.local.open_runner has it. Raises
+    UserError, ModelError; EncoderError for a laptop model's."""
+    if not is_laptop(folder):
+        from eval.runners.local import open_runner
+
+        return open_runner(folder, batch_size, **options)
+    from eval.reward.laptop import LaptopRunner
+
+    if options.get("reasoning") or options.get("answer") == "text":
+        raise RewardError(
+            f"{folder.name} is a laptop model, which has no words: ask it for numbers alone"
+        )
+    return LaptopRunner(folder, batch_size)
 
 
 # Rewards without a model: what one gets without looking, or by looking at pixels only. Both know how the run ends

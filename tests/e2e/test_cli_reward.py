@@ -16,7 +16,7 @@ import pytest
 
 from annotate.conventions.sidecars import check
 from core.paths import Workspace
-from eval.reward.open import ScorerConfig, open_checkpoint
+from eval.reward.open import ScorerConfig, ScorerOptions, open_checkpoint
 from eval.reward.scorer import TOLERANCE
 from eval.reward.stream import RewardError
 from eval.reward.video import score_clip, scored_rows
@@ -289,7 +289,9 @@ def broken(tmp_path, video: Path) -> dict[str, Path]:
 
 
 def clock(videos: dict[str, Path], out: Path, **score_options: Any) -> Any:
-    return score_video(ScorerConfig(baseline="clock"), videos, "go", out, **score_options)
+    return score_video(
+        ScorerConfig(options=ScorerOptions(baseline="clock")), videos, "go", out, **score_options
+    )
 
 
 def test_what_is_no_whole_video_is_refused_in_a_line_and_leaves_nothing(broken, video, tmp_path):

@@ -25,9 +25,8 @@ from core.domain.label import Segment, check_tiling
 from core.paths import ROOT, Workspace
 from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.run import Evaluation, evaluate_benchmark
-from eval.reward.open import ScorerConfig, open_scorer
+from eval.reward.open import ScorerConfig, ScorerOptions, open_scorer
 from eval.reward.scorer import Reward
-from eval.reward.stream import Window
 from eval.runners.start import RunnerConfig
 from pipeline.build import run_build
 from pipeline.config import load_config
@@ -323,9 +322,8 @@ def scored(
 ) -> tuple[list[Reward], dict[str, float]]:
     """Rewards of all frames, one after another, and how the server's counters rose."""
     counters_before = counters(server)
-    config = ScorerConfig(
-        model=server.name, endpoints=(server.url,), window=Window(WINDOW, None), responses=responses
-    )
+    options = ScorerOptions(model=server.name, endpoint=(server.url,), window_frames=WINDOW)
+    config = ScorerConfig(options=options, responses=responses)
     with open_scorer(config) as scorer:
         stream = scorer.stream(TASK, 1.0, steps)
         rewards = [

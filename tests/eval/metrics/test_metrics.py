@@ -18,7 +18,6 @@ from eval.benchmarks.progresslm import published_reference_error, trajectory_voc
 from eval.metrics import errors, order, outcomes, score, segments
 from eval.metrics import segments as m
 from eval.metrics.outcomes import auc, success_measures
-from eval.metrics.progress import progress_measures
 from eval.metrics.score import (
     Runs,
     mean_of,
@@ -26,6 +25,7 @@ from eval.metrics.score import (
     ratio_of,
     runs_of,
 )
+from eval.scored import progress_measures
 
 NAN = float("nan")
 LEVEL = st.integers(0, 8)
@@ -104,10 +104,14 @@ def test_a_clock_does_not_follow_how_far_apart_the_answers_are():
     elapsed = array(0, 0.1, 0.2, 0.6, 1)
     truth = elapsed**2
     assert order.increment_correlation(one(elapsed, truth))[0] > 0.8
-    assert order.increment_correlation(one(elapsed, truth), 1, elapsed) == [0]
-    assert order.increment_correlation(one(truth / 2, truth), 1, elapsed) == pytest.approx([1])
+    assert order.increment_correlation(replace(one(elapsed, truth), elapsed=elapsed)) == [0]
+    assert order.increment_correlation(
+        replace(one(truth / 2, truth), elapsed=elapsed)
+    ) == pytest.approx([1])
     twice = array(0, 0.5, 0.5, 1)  # two answers at one time make no change
-    assert order.increment_correlation(one(twice**2, twice**2), 1, twice) == pytest.approx([1])
+    assert order.increment_correlation(
+        replace(one(twice**2, twice**2), elapsed=twice)
+    ) == pytest.approx([1])
 
 
 def test_one_long_episode_among_short_ones_is_counted_right():

@@ -23,6 +23,7 @@ from eval.reward.open import (
     BaselineScorer,
     ModelScorer,
     ScorerConfig,
+    ScorerOptions,
     open_checkpoint,
     open_scorer,
     question,
@@ -194,9 +195,10 @@ def test_a_served_model_gets_equal_bytes_for_equal_pictures():
 
 def test_a_server_is_asked_by_an_endpoint_once(tmp_path):
     with serving(StandIn()) as server:
-        config = ScorerConfig(
-            model="stand-in", endpoints=(server.url,), window=FOUR, responses=tmp_path / "responses"
+        options = ScorerOptions(
+            model="stand-in", endpoint=(server.url,), window_frames=4, window_step=0.4
         )
+        config = ScorerConfig(options=options, responses=tmp_path / "responses")
 
         def ask() -> list[Reward]:
             with open_scorer(config) as scorer:
