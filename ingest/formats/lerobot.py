@@ -28,7 +28,6 @@ from ingest.episode import (
     TimedPicture,
     timed,
 )
-from ingest.formats.facts import length_problem
 from ingest.formats.lerobot_episode import (
     OF_ALL,
     POINTERS,
@@ -459,8 +458,9 @@ def _check(dataset: LerobotListing, index: int, episode: Annotated) -> None:
                 index,
                 file=rows.uri,
             )
-        if problem := length_problem("the metadata", meta.get("length"), [rows.num_rows]):
-            dataset.warn("length_differs", problem, index)
+        if meta.get("length") not in (None, rows.num_rows):
+            detail = f"metadata says {meta['length']} frames, its rows are {rows.num_rows}"
+            dataset.warn("length_differs", detail, index)
     elif index not in dataset.lost and dataset.wants(index):
         # Its file, or without a pointer to one any file, may be a git-LFS pointer
         file = expected(dataset, index, meta)
