@@ -409,8 +409,6 @@ def _add(
         whole_tasks = stated_texts or tuple(text for text in others if text not in row_tasks)
         steps_by_column = {TASK_COLUMN: row_tasks}
         tasks = whole_tasks or dataset.whole_task(tuple(row_tasks), steps_by_column, None)
-    if not tasks:
-        dataset.warn("no_task", "no instruction in rows or metadata", index)
     dataset.add(
         f"episode_{index:06d}",
         dataset.rate,
@@ -422,6 +420,7 @@ def _add(
         facts=facts,
         evidence=_evidence(dataset, episode),
         group=dataset.group(facts, f"episode {index}"),
+        no_task="no instruction in rows or metadata",
         **steps,
     )
 
