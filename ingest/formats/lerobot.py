@@ -28,7 +28,6 @@ from ingest.episode import (
     TimedPicture,
     timed,
 )
-from ingest.formats.facts import length_problem
 from ingest.formats.lerobot_episode import (
     OF_ALL,
     POINTERS,
@@ -410,8 +409,6 @@ def _add(
         whole_tasks = stated_texts or tuple(text for text in others if text not in row_tasks)
         steps_by_column = {TASK_COLUMN: row_tasks}
         tasks = whole_tasks or dataset.whole_task(tuple(row_tasks), steps_by_column, None)
-    if not tasks:
-        dataset.warn("no_task", "no instruction in rows or metadata", index)
     dataset.add(
         f"episode_{index:06d}",
         dataset.rate,
@@ -423,6 +420,7 @@ def _add(
         facts=facts,
         evidence=_evidence(dataset, episode),
         group=dataset.group(facts, f"episode {index}"),
+        no_task="no instruction in rows or metadata",
         **steps,
     )
 
@@ -459,8 +457,9 @@ def _check(dataset: LerobotListing, index: int, episode: Annotated) -> None:
                 index,
                 file=rows.uri,
             )
-        if problem := length_problem("the metadata", meta.get("length"), [rows.num_rows]):
-            dataset.warn("length_differs", problem, index)
+        if meta.get("length") not in (None, rows.num_rows):
+            detail = f"metadata says {meta['length']} frames, its rows are {rows.num_rows}"
+            dataset.warn("length_differs", detail, index)
     elif index not in dataset.lost and dataset.wants(index):
         # Its file, or without a pointer to one any file, may be a git-LFS pointer
         file = expected(dataset, index, meta)

@@ -5,6 +5,7 @@ with a finding.
 """
 
 import fnmatch
+import glob
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -314,13 +315,13 @@ def v3_data_files(dataset: LerobotListing) -> list[str]:
     candidates = [template, standard] if "{file_index" in template else [standard]
     # The first template that names any file counts. Rows say themselves of which episode they are: without one, a
     # file's name does not matter
-    tables = [uri for uri in dataset.source.files if uri.endswith(".parquet")]
+    everything = dataset.source.files
     for candidate in candidates:
-        if uris := fnmatch.filter(tables, FIELD.sub("[0-9]*", candidate)):
+        if uris := fnmatch.filter(everything, FIELD.sub("[0-9]*", glob.escape(candidate))):
             break
     else:
         candidate = ""
-        uris = [uri for uri in tables if uri.startswith("data/")]
+        uris = fnmatch.filter(everything, "data/*.parquet")
     if uris and candidate != template:
         dataset.counts["path_template", template + LEADS_NOWHERE] = len(uris)
     return uris

@@ -146,19 +146,19 @@ class ListingBuilder:
             self.warn_next("no_task", no_task, data_uri or next(iter(uris), None))
         stated_outcome = evidence.stated or self.stated_outcome(facts)
         self.evidence[self.next_index] = replace(evidence, stated=stated_outcome)
-        record = EpisodeRecord(
-            episode_index=self.next_index,
-            source_id=source_id,
-            fps=fps,
-            task=next(iter(tasks), None),
-            tasks=tuple(tasks),
-            num_rows=num_rows,
-            data_uri=data_uri,
-            videos=videos,
-            group=group or self.group(facts, source_id),
-            source_stamp=self.source.stamp([*uris, *files], num_rows),
-        )
-        self.records.append(replace(record, **fields))
+        known: dict[str, Any] = {
+            "episode_index": self.next_index,
+            "source_id": source_id,
+            "fps": fps,
+            "task": next(iter(tasks), None),
+            "tasks": tuple(tasks),
+            "num_rows": num_rows,
+            "data_uri": data_uri,
+            "videos": videos,
+            "group": group or self.group(facts, source_id),
+            "source_stamp": self.source.stamp([*uris, *files], num_rows),
+        }
+        self.records.append(EpisodeRecord(**{**known, **fields}))
 
     def texts_beside(self, uri: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The texts of the coming episode in a file beside its data, which has none itself, and that file's uri; a
