@@ -189,7 +189,5 @@ def _account_for_rows(listing: ListingBuilder, place: EpisodePlace, uses: Uses) 
 
 def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     """Joints and gripper of state and action, and frames. Raises DataError when the rows cannot be read."""
-    frames = frames_of(source, record)
-    if record.data_uri is None:
-        return EpisodeData(record, None, None, None, frames)
-    return read_tree(record, partial(opened_place, source, record.data_uri, DROID), files=frames)
+    opened = partial(opened_place, source, record.data_uri or "", DROID)
+    return read_tree(record, opened, files=frames_of(source, record))

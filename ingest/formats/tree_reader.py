@@ -431,8 +431,10 @@ def read_tree(
     files: FrameReader | None = None,
 ) -> EpisodeData:
     """The episode that is some rows of a tree: its vectors and times, and its pictures as they are asked for, from the
-    tree or from `files`. Raises DataError.
+    tree or from `files`; without rows those of `files` alone. Raises DataError.
     """
+    if files and record.data_uri is None:
+        return EpisodeData(record, None, None, None, files)
     with opened() as tree:
         roles = tree.roles()
         state = vector_of(tree, "state", roles, rows)
