@@ -19,7 +19,7 @@ from typing import Any
 
 from ingest.episode import EpisodeData, EpisodeRecord, Listing
 from ingest.formats.folders import frames_of, is_video, object_of, videos_of
-from ingest.formats.hdf5_file import rows_in, texts, value
+from ingest.formats.hdf5_file import rows_in, texts
 from ingest.formats.hdf5_parts import EpisodePlace, opened_place
 from ingest.formats.listing import (
     ListingBuilder,
@@ -152,10 +152,7 @@ def _rows_listed(listing: ListingBuilder, uri: str) -> tuple[dict[str, Any], int
         return {}, None
     try:
         with opened_place(source, uri, DROID) as place:
-            attributes = {name: value(place.group, name, place.limits) for name in STATED}
-            facts = {
-                name: _plain(stored) for name, stored in attributes.items() if stored is not None
-            }
+            facts = {n: _plain(stored) for n, stored in place.attributes.items() if n in STATED}
             roles = place.roles()
             tables = rows_in(place.group, roles.state.paths).values()
             _account_for_rows(listing, place, roles.uses)
