@@ -24,7 +24,7 @@ from ingest.formats.listing import REGISTERED
 from ingest.formats.row_pictures import other_kind
 from ingest.formats.tables import numbered, numbered_if_several, numbers, side_by_side
 from ingest.formats.tree import ALL_ROWS, Part, Roles, Tree, Vector, account
-from ingest.formats.writers import Writer, known_by
+from ingest.formats.writers import Writer, called_by, known_by
 from ingest.media.frames import DECODE_ALL, DecodeOptions, Picture
 from ingest.reasons import DataError
 from ingest.registry import Keys
@@ -378,7 +378,7 @@ def dimension_names(column: Column, widths: Mapping[str, int], roles: Roles) -> 
     writer = roles.writer or Writer("", "")
     names: list[str] = []
     for (path, width), numbered_names in zip(widths.items(), column_names(widths), strict=True):
-        leaf = path.rpartition("/")[2]
+        leaf = called_by(writer, path, width)
         forms: dict[str, Sequence[str]] = {
             "leaf_k": numbered_names,
             "leaf or leaf_k": [leaf] if width == 1 else numbered_names,
@@ -496,7 +496,7 @@ def _with_last(action: pa.Table, num_rows: int) -> pa.Table | None:
 
 class ArrayTree(NamedTuple):
     """A tree (`tree.Tree`) of arrays [n, ...] by path, without pictures: these are files. `described`: what is known of
-    each array beside its shape and type.
+    each array beside its shape and type, and its file.
     """
 
     arrays: Mapping[str, np.ndarray]
