@@ -141,7 +141,7 @@ def roles_of(
     """
     all_parts = {part.path: part for part in (*extra_parts, *parts)}
     # Of a writer whose layouts are patterns or words no other part is taken
-    is_closed = writer is not None and (writer.are_patterns or bool(writer.by_words))
+    is_closed = writer is not None and writer.is_closed
     unknown = [part for part in parts if not is_closed and not known_by(writer, part.path)]
     rows = {part.path: part.shape[0] for part in parts}
     state_by = state_by_name(part for part in unknown if part.path not in keys.action)
@@ -153,9 +153,7 @@ def roles_of(
     unused = {*others_named}.difference(state.paths, action.paths)
     overruled = dict.fromkeys(unused, "the registry entry names another state or action")
     lengths = [all_parts[path].shape[0] for path in (*state.paths, *action.paths)]
-    # Beside videos frames are counted
-    timed_parts = () if writer and writer.by_words else all_parts.values()
-    times = times_among(timed_parts, next(iter(lengths), num_rows))
+    times = times_among(all_parts.values(), next(iter(lengths), num_rows))
     names = {path: part.names for path, part in all_parts.items() if part.names}
     return Roles(state, action, overruled, times, writer, names)
 
@@ -183,7 +181,7 @@ def _called(part: Part, keys: Keys, writer: Writer) -> Column | None:
     of a column for which the registry has none.
     """
     for name in part.called:
-        registered = [column for column in COLUMNS if name in keys.joined(column)]
+        registered: list[Column] = [c for c in COLUMNS if name in keys.joined(c)]
         by_words: list[Column] = [
             column
             for column in writer.by_words
@@ -232,9 +230,11 @@ def _of_one_length(vector: Vector, rows: Mapping[str, int | None]) -> Vector:
 
 
 def times_among(parts: Iterable[Part], num_rows: int | None) -> str:
-    """The path of the times of so many rows, one for each, the shortest whose name says so; "" for none."""
+    """The path of the times of so many rows, one for each, the shortest that says so; "" for none. Of what is called
+    otherwise than its path, as beside videos, frames are counted.
+    """
     shapes = {(num_rows,), (num_rows, 1)} - {(None,), (None, 1)}
-    of_rows = (part.path for part in parts if part.shape in shapes)
+    of_rows = (part.path for part in parts if part.shape in shapes and not part.called)
     time_paths = [path for path in of_rows if spelt(path.rpartition("/")[2]) in TIME_NAMES]
     return min(
         time_paths,

@@ -54,6 +54,11 @@ class Writer(NamedTuple):
     known: tuple[tuple[str, str], ...] = ()
 
     @property
+    def is_closed(self) -> bool:
+        """Is no other part state or action than its patterns or words say?"""
+        return self.are_patterns or bool(self.by_words)
+
+    @property
     def names_by(self) -> str:
         """Its name, where dimensions are called by its convention rather than by the source's own names."""
         return self.name if self.naming == "leaf_k" else ""
