@@ -23,13 +23,12 @@ from ingest.formats.folders import (
     object_of,
     stated_steps,
 )
-from ingest.formats.hdf5_file import checked, rows_in
+from ingest.formats.hdf5_file import length_of, rows_in
 from ingest.formats.hdf5_parts import EpisodePlace, opened_place
 from ingest.formats.listing import (
     ListingBuilder,
     folders_of,
     in_order,
-    named,
     texts_among,
 )
 from ingest.formats.tree import Uses, account
@@ -192,13 +191,12 @@ def _num_rows(listing: ListingBuilder, place: EpisodePlace) -> int:
     account(
         listing.parts, place.parts(), uses, why_left_out, "AgiBot publishes no table of this name"
     )
-    tables = rows_in(place.group, (TIME, *roles.state.paths, *roles.action.paths)).values()
-    counts = [len(checked(table, place.limits)) for table in tables if table.size]
-    if not counts:
+    tables = rows_in(place.group, (TIME, *roles.state.paths, *roles.action.paths))
+    filled = {path: table for path, table in tables.items() if table.size}
+    num_rows = length_of(filled, place.limits)
+    if num_rows is None:
         raise DataError(f"no rows in {', '.join((TIME, *(place.keys.state or STATE)))}", "no_data")
-    if len({*counts}) > 1:
-        raise DataError(f"its tables have different lengths: {named(list(map(str, counts)))}")
-    return counts[0]
+    return num_rows
 
 
 def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:

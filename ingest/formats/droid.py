@@ -19,7 +19,7 @@ from typing import Any
 
 from ingest.episode import EpisodeData, EpisodeRecord, Listing
 from ingest.formats.folders import frames_of, is_video, object_of, videos_of
-from ingest.formats.hdf5_file import rows_in, texts, value
+from ingest.formats.hdf5_file import rows_in, texts
 from ingest.formats.hdf5_parts import EpisodePlace, opened_place
 from ingest.formats.listing import (
     ListingBuilder,
@@ -152,10 +152,7 @@ def _rows_listed(listing: ListingBuilder, uri: str) -> tuple[dict[str, Any], int
         return {}, None
     try:
         with opened_place(source, uri, DROID) as place:
-            attributes = {name: value(place.group, name, place.limits) for name in STATED}
-            facts = {
-                name: _plain(stored) for name, stored in attributes.items() if stored is not None
-            }
+            facts = {n: _plain(stored) for n, stored in place.attributes.items() if n in STATED}
             roles = place.roles()
             tables = rows_in(place.group, roles.state.paths).values()
             _account_for_rows(listing, place, roles.uses)
@@ -189,7 +186,5 @@ def _account_for_rows(listing: ListingBuilder, place: EpisodePlace, uses: Uses) 
 
 def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     """Joints and gripper of state and action, and frames. Raises DataError when the rows cannot be read."""
-    frames = frames_of(source, record)
-    if record.data_uri is None:
-        return EpisodeData(record, None, None, None, frames)
-    return read_tree(record, partial(opened_place, source, record.data_uri, DROID), files=frames)
+    opened = partial(opened_place, source, record.data_uri or "", DROID)
+    return read_tree(record, opened, files=frames_of(source, record))

@@ -8,7 +8,7 @@ not at all.
 import io
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import ceil, prod
@@ -191,16 +191,17 @@ def walk(
     escapes: list[str],
     limits: Limits,
     inner: dict[str, h5py.Group] | None = None,
+    without: Set[str] = frozenset(),
 ) -> Iterator[tuple[str, h5py.Dataset]]:
-    """(path, dataset) of everything below a group, a bounded number of it; `escapes` gathers links to other files,
-    `inner` the groups that are come upon.
+    """(path, dataset) of everything below a group, a bounded number of it, `without` what lies at some paths; `escapes`
+    gathers links to other files, `inner` the groups that are come upon.
     """
     # A stack of the groups that are still to be looked into
     groups = [("", start)]
     num_seen = 0
     while groups:
         below, group = groups.pop()
-        for path in (below + name for name in members(group)):
+        for path in (below + name for name in members(group) if below + name not in without):
             # Groups can hold one another, so that only a limit is sure to end the walk
             num_seen += 1
             limits.check("max_features", num_seen, f"{start.name}: objects, at least")

@@ -9,7 +9,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, S
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from itertools import chain
 from typing import Any
 
 import h5py
@@ -35,7 +34,6 @@ from ingest.media.frames import Picture
 from ingest.reasons import DataError, Limits
 from ingest.registry import Keys
 from ingest.sources.files import Source
-from ingest.sources.types import folders_above
 
 TEXT_KEYS = ("language_instruction", "instruction", "task", "language")
 OTHER_RATE = (
@@ -373,7 +371,7 @@ def account_beside(
             file=uri,
             title=SPLITS if path.startswith(f"{SPLITS}/") else path,
         )
-        for path, dataset in _beside(file, keys, limits)
+        for path, dataset in h5.walk(file, [], limits, without={*keys})
     ]
     texts = [part.path for part in parts if _leaf(part.path) in TEXT_KEYS and part.title != SPLITS]
     uses = dict.fromkeys(texts, ("instruction", "its name says so"))
@@ -386,24 +384,3 @@ def account_beside(
 
     nothing = "it lies beside the episodes, and is read for none"
     account_for(listing.parts, parts, uses, why_left_out, nothing)
-
-
-def _beside(
-    file: h5py.File, keys: Sequence[str], limits: Limits
-) -> Iterator[tuple[str, h5py.Dataset]]:
-    """Datasets that lie in no episode's group."""
-    episodes = set(keys)
-    above = set(chain.from_iterable(map(folders_above, keys)))
-    for container in sorted(above):
-        for name in h5.members(h5.find(file, container)):
-            path = f"{container}/{name}".strip("/")
-            if path in episodes or path in above:
-                continue
-            try:
-                member = h5.find(file, path)
-            except DataError:
-                continue  # a link to another file is named where its episode is
-            if isinstance(member, h5py.Dataset):
-                yield path, member
-            elif isinstance(member, h5py.Group):
-                yield from ((f"{path}/{below}", d) for below, d in h5.walk(member, [], limits))

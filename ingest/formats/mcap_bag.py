@@ -52,7 +52,7 @@ from ingest.formats.listing import (
     texts_among,
     usual_uses,
 )
-from ingest.formats.tree import Part, Roles, Uses, account
+from ingest.formats.tree import Part, Roles, Uses, Vector, account
 from ingest.formats.tree_reader import roles_of
 from ingest.formats.writers import ROS
 from ingest.reasons import DataError
@@ -110,13 +110,15 @@ class Recording:
     cut_off: str | None = None
     undecodable: Counter[str] = field(default_factory=Counter)
     cameras: dict[str, Topic] = field(default_factory=dict)  # by name
-    state: list[Topic] = field(default_factory=list)
-    action: list[Topic] = field(default_factory=list)
     roles: Roles = field(default_factory=Roles)
 
     @property
     def used(self) -> list[Topic]:
-        return [*self.cameras.values(), *self.state, *self.action]
+        of_rows = self.with_rows(self.roles.state) + self.with_rows(self.roles.action)
+        return [*self.cameras.values(), *of_rows]
+
+    def with_rows(self, vector: Vector) -> list[Topic]:
+        return [self.topics[name] for name in vector.paths]
 
     def add(self, message: RawMessage, decoder: Decoder) -> Topic:
         """When a message was made."""
@@ -148,18 +150,15 @@ class Recording:
     def find_roles(self, config: DatasetConfig) -> None:
         """Cameras by their topics' names; state and action where the registry says, else by usual names."""
         repeated_topics = [topic for topic in self.topics.values() if len(topic.log_ns) > 1]
-        self._find_rows([topic for topic in repeated_topics if topic.kind in NUMBERS], config)
+        parts = (
+            Part(t.name, "topic", (None,), t.kind) for t in repeated_topics if t.kind in NUMBERS
+        )
+        self.roles = roles_of(sorted(parts), config.keys, ROS)
         # Of a camera that is there raw and packed, the raw pictures have lost nothing
         pictures = [t for t in repeated_topics if t.kind in PICTURES and not t.depth]
         pictures.sort(key=lambda t: (PICTURES.index(t.kind), bool(t.video), t.name), reverse=True)
         cameras = {camera_name(topic.name, LAST_PARTS): topic for topic in pictures}
         self.cameras = {camera: cameras[camera] for camera in in_order(cameras, config.cameras)}
-
-    def _find_rows(self, numeric: Iterable[Topic], config: DatasetConfig) -> None:
-        parts = (Part(topic.name, "topic", (None,), topic.kind) for topic in numeric)
-        self.roles = roles_of(sorted(parts), config.keys, ROS)
-        self.state = [self.topics[name] for name in self.roles.state.paths]
-        self.action = [self.topics[name] for name in self.roles.action.paths]
 
 
 def look_into(source: Source, uris: Sequence[str]) -> Recording:
@@ -445,7 +444,8 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
             raise DataError("no topic with pictures any more", "no_video")
         clock = clock_of(recording, source.config.fps)
         state, action = (
-            rows_of(source, uris, topics, clock) for topics in (recording.state, recording.action)
+            rows_of(source, uris, recording.with_rows(vector), clock)
+            for vector in (recording.roles.state, recording.roles.action)
         )
     except OSError as e:
         raise DataError(str(e)) from e

@@ -32,7 +32,7 @@ from ingest.formats.listing import (
     texts_among,
 )
 from ingest.formats.side_files import parse_json, parse_json_lines, read_bytes
-from ingest.formats.tables import numbered, rate_of, stated_vectors
+from ingest.formats.tables import rate_of, stated_vectors
 from ingest.formats.tree import Part, account, fields
 from ingest.formats.tree_reader import ArrayTree, roles_of, why_known
 from ingest.formats.writers import ARM_GRIPPERS, ARM_JOINTS, TABLE30
@@ -222,19 +222,13 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     # What is wrong with the task's files was found when the dataset was listed: it goes nowhere here
     robot = _task_facts(ListingBuilder(source), match[1] or "").robot if match else ""
     arrays: dict[str, np.ndarray] = {}
-    described: dict[str, Part] = {}
     # Of two arms the record names the left one's file
     for arm in ("left", "right") if "/left_states." in uri else ("",):
         columns = _columns(source, uri.replace("/left_states.", f"/{arm}_states."))
         for field, values in columns.items():
-            path = posixpath.join(arm, field)
             is_closed = field == "gripper" and "ur5" in robot.lower()
-            arrays[path] = UR5_CLOSED - values if is_closed else values
-            prefix = f"{arm}.".lstrip(".")
-            names = numbered(f"{prefix}joint", values.shape[1])
-            if field in ARM_GRIPPERS:
-                names = [f"{prefix}gripper_opening"]
-            described[path] = Part(path, file=uri, names=names)
+            arrays[posixpath.join(arm, field)] = UR5_CLOSED - values if is_closed else values
+    described = {path: Part(path, file=uri) for path in arrays}
     tree = ArrayTree(arrays, described, source.config.keys, TABLE30)
     # Of a remote source only the metadata's count was known; now the rows themselves are there
     return tree.episode(replace(record, num_rows=None), frames_of(source, record))

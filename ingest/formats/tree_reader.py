@@ -24,7 +24,7 @@ from ingest.formats.listing import REGISTERED
 from ingest.formats.row_pictures import other_kind
 from ingest.formats.tables import numbered, numbered_if_several, numbers, side_by_side
 from ingest.formats.tree import ALL_ROWS, Part, Roles, Tree, Vector, account
-from ingest.formats.writers import Writer, known_by
+from ingest.formats.writers import Writer, called_by, known_by
 from ingest.media.frames import DECODE_ALL, DecodeOptions, Picture
 from ingest.reasons import DataError
 from ingest.registry import Keys
@@ -141,7 +141,7 @@ def roles_of(
     """
     all_parts = {part.path: part for part in (*extra_parts, *parts)}
     # Of a writer whose layouts are patterns or words no other part is taken
-    is_closed = writer is not None and (writer.are_patterns or bool(writer.by_words))
+    is_closed = writer is not None and writer.is_closed
     unknown = [part for part in parts if not is_closed and not known_by(writer, part.path)]
     rows = {part.path: part.shape[0] for part in parts}
     state_by = state_by_name(part for part in unknown if part.path not in keys.action)
@@ -153,9 +153,7 @@ def roles_of(
     unused = {*others_named}.difference(state.paths, action.paths)
     overruled = dict.fromkeys(unused, "the registry entry names another state or action")
     lengths = [all_parts[path].shape[0] for path in (*state.paths, *action.paths)]
-    # Beside videos frames are counted
-    timed_parts = () if writer and writer.by_words else all_parts.values()
-    times = times_among(timed_parts, next(iter(lengths), num_rows))
+    times = times_among(all_parts.values(), next(iter(lengths), num_rows))
     names = {path: part.names for path, part in all_parts.items() if part.names}
     return Roles(state, action, overruled, times, writer, names)
 
@@ -183,7 +181,7 @@ def _called(part: Part, keys: Keys, writer: Writer) -> Column | None:
     of a column for which the registry has none.
     """
     for name in part.called:
-        registered = [column for column in COLUMNS if name in keys.joined(column)]
+        registered: list[Column] = [c for c in COLUMNS if name in keys.joined(c)]
         by_words: list[Column] = [
             column
             for column in writer.by_words
@@ -232,9 +230,11 @@ def _of_one_length(vector: Vector, rows: Mapping[str, int | None]) -> Vector:
 
 
 def times_among(parts: Iterable[Part], num_rows: int | None) -> str:
-    """The path of the times of so many rows, one for each, the shortest whose name says so; "" for none."""
+    """The path of the times of so many rows, one for each, the shortest that says so; "" for none. Of what is called
+    otherwise than its path, as beside videos, frames are counted.
+    """
     shapes = {(num_rows,), (num_rows, 1)} - {(None,), (None, 1)}
-    of_rows = (part.path for part in parts if part.shape in shapes)
+    of_rows = (part.path for part in parts if part.shape in shapes and not part.called)
     time_paths = [path for path in of_rows if spelt(path.rpartition("/")[2]) in TIME_NAMES]
     return min(
         time_paths,
@@ -378,7 +378,7 @@ def dimension_names(column: Column, widths: Mapping[str, int], roles: Roles) -> 
     writer = roles.writer or Writer("", "")
     names: list[str] = []
     for (path, width), numbered_names in zip(widths.items(), column_names(widths), strict=True):
-        leaf = path.rpartition("/")[2]
+        leaf = called_by(writer, path, width)
         forms: dict[str, Sequence[str]] = {
             "leaf_k": numbered_names,
             "leaf or leaf_k": [leaf] if width == 1 else numbered_names,
@@ -431,8 +431,10 @@ def read_tree(
     files: FrameReader | None = None,
 ) -> EpisodeData:
     """The episode that is some rows of a tree: its vectors and times, and its pictures as they are asked for, from the
-    tree or from `files`. Raises DataError.
+    tree or from `files`; without rows those of `files` alone. Raises DataError.
     """
+    if files and record.data_uri is None:
+        return EpisodeData(record, None, None, None, files)
     with opened() as tree:
         roles = tree.roles()
         state = vector_of(tree, "state", roles, rows)
@@ -494,7 +496,7 @@ def _with_last(action: pa.Table, num_rows: int) -> pa.Table | None:
 
 class ArrayTree(NamedTuple):
     """A tree (`tree.Tree`) of arrays [n, ...] by path, without pictures: these are files. `described`: what is known of
-    each array beside its shape and type.
+    each array beside its shape and type, and its file.
     """
 
     arrays: Mapping[str, np.ndarray]

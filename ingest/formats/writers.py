@@ -39,6 +39,8 @@ class Writer(NamedTuple):
     effectors: Mapping[tuple[str, int], Sequence[str]] = MappingProxyType(
         {}
     )  # names by part and width
+    # What a part is called instead of the last part of its path, by a pattern of its path and width
+    called: tuple[tuple[str, str], ...] = ()
     naming: Naming = "leaf_k"  # of the dimensions of other parts
     times_from_start: bool = False  # of its rows, which it keeps by a clock
     leaves_empty: bool = False  # a part without values is one that was not recorded
@@ -50,6 +52,11 @@ class Writer(NamedTuple):
     by_words: Mapping[Column, Set[str]] = MappingProxyType({})
     rgb_mark: bytes = b""  # JPEGs without it have their colours as BGR
     known: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def is_closed(self) -> bool:
+        """Is no other part state or action than its patterns or words say?"""
+        return self.are_patterns or bool(self.by_words)
 
     @property
     def names_by(self) -> str:
@@ -433,6 +440,13 @@ TABLE30 = Writer(
         ),
     ),
     action=(),
+    called=(
+        (rf"(left|right)/({'|'.join(ARM_JOINTS)}) \d+", r"\1.joint"),
+        (rf"({'|'.join(ARM_JOINTS)}) \d+", "joint"),
+        (rf"(left|right)/({'|'.join(ARM_GRIPPERS)}) \d+", r"\1.gripper_opening"),
+        (rf"({'|'.join(ARM_GRIPPERS)}) \d+", "gripper_opening"),
+    ),
+    naming="leaf or leaf.k",
     times_from_start=True,
     known=(
         (
@@ -540,6 +554,12 @@ XR_TELEOPERATE = Writer(
     state=(("states/.*",),),
     action=(("actions/.*",),),
     are_patterns=True,
+    # An end of one or two values is a gripper's
+    called=(
+        (r".*/((.*)_)?(ee|hand) [12]", r"\2_gripper"),
+        (r".*/((.*)_)?(ee|hand) \d+", r"\2_hand"),
+    ),
+    naming="leaf or leaf.k",
     known=(("[^/]*", "the goal in other words"),),
 )
 # Topics with numbers, of the kind `joints` or `numbers`
@@ -587,6 +607,14 @@ def writer_of(
         if in_env and paths >= {*writer.paths} and attributes >= {*writer.attributes}:
             return writer
     return None
+
+
+def called_by(writer: Writer, path: str, width: int) -> str:
+    """What a writer calls the part at a path, of so many values a row."""
+    for pattern, name in writer.called:
+        if match := re.fullmatch(pattern, f"{path} {width}"):
+            return match.expand(name)
+    return path.rpartition("/")[2]
 
 
 def known_by(writer: Writer | None, path: str) -> str:

@@ -19,18 +19,16 @@ from ingest.formats.folders import object_of, videos_of
 from ingest.formats.listing import ListingBuilder, account_for_fields, in_order, texts_among
 from ingest.formats.row_pictures import PICTURE_SUFFIXES, pictures_of
 from ingest.formats.side_files import read_json
-from ingest.formats.tables import numbered_if_several, rate_of, stated_vectors
+from ingest.formats.tables import rate_of, stated_vectors
 from ingest.formats.tree import Part
 from ingest.formats.tree_reader import ArrayTree
 from ingest.formats.writers import XR_TELEOPERATE
 from ingest.media.frames import DECODE_ALL, DecodeOptions, VideoError
 from ingest.reasons import DataError
 from ingest.registry import Keys
-from ingest.signals.naming import MIN_HAND_JOINTS
 from ingest.sources.files import Source
 
 ROWS, COLORS = "data.json", "colors"
-ENDS = ("ee", "hand")  # last word of the part that is a gripper or a hand
 VECTORS = ("states", "actions")
 
 Row = dict[str, Any]
@@ -91,10 +89,7 @@ def _rows(content: Any, uri: str) -> list[Row]:
 def _tree(rows: list[Row], uri: str, keys: Keys) -> ArrayTree:
     """Of the parts of states and actions. Raises DataError."""
     arrays = dict(chain.from_iterable(_joints(rows, column, uri) for column in VECTORS))
-    described = {
-        path: Part(path, file=uri, names=_names(path, values.shape[1]))
-        for path, values in arrays.items()
-    }
+    described = {path: Part(path, file=uri) for path in arrays}
     return ArrayTree(arrays, described, keys, XR_TELEOPERATE)
 
 
@@ -105,15 +100,6 @@ def _joints(rows: list[Row], column: str, uri: str) -> Iterator[tuple[str, np.nd
         stored = [object_of(of_row.get(part)).get("qpos") for of_row in of_rows]
         if (values := stated_vectors(stored, f"{uri}: {column}/{part}")) is not None:
             yield f"{column}/{part}", values
-
-
-def _names(path: str, width: int) -> list[str]:
-    """Of the dimensions of a part: an end of one or two values is a gripper's."""
-    part = posixpath.basename(path)
-    arm, _, last = part.rpartition("_")
-    if last in ENDS:
-        part = f"{arm}_hand" if width >= MIN_HAND_JOINTS else f"{arm}_gripper"
-    return numbered_if_several(part, width)
 
 
 def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
