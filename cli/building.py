@@ -33,8 +33,7 @@ from cli.options import (
     space_at,
     warn,
 )
-from cli.output import print_json, show
-from cli.progress import looking_at, training_progress
+from cli.output import looking_at, print_json, show, training_progress
 from cli.status import status_rows
 from cli.terminal import DONE, PARTIAL, note
 from core.annotators import CHOICES, choices_with_help, in_words

@@ -9,7 +9,7 @@ from typing import Any
 
 from annotate.signal_report import lag_span
 from annotate.signal_report import line as signal_line
-from cli.output import print_json, show
+from cli.output import print_json, progress, show
 from cli.status import show_status, status_rows
 from cli.terminal import DONE, FAILED, PARTIAL, USAGE, VERBOSE, note
 from core.logs import about, is_json
@@ -46,7 +46,7 @@ def build_all(
     JSON: {"event": "plan", "stages": 12}, so many stages of chunks are to be made, each a row of `stage_runs` once it
     is done; {"event": "end", "exit_code": 0}, missing where it broke off.
     """
-    with imported("cli.progress:progress")() as show_progress:
+    with progress() as show_progress:
         show_progress("sources", detail="looked at and listed")
         listener = ProgressInTerminal(show_progress, events)
         report = run_build(

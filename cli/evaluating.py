@@ -17,8 +17,7 @@ from cli.options import (
     space_at,
     warn,
 )
-from cli.output import print_json, show
-from cli.progress import progress
+from cli.output import print_json, progress, show
 from cli.terminal import note
 from core.errors import UserError
 from core.metrics import TERMINAL, metrics_shown_in

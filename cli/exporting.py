@@ -13,8 +13,7 @@ from typer import Argument, Option
 from annotate.imported import FORMS
 from cli.lakes import lake_at, lake_to_read
 from cli.options import At, say, space_at, warn
-from cli.output import show_facts
-from cli.progress import progress
+from cli.output import progress, show_facts
 from cli.terminal import FAILED, note
 from core.errors import UserError, checked_address
 from core.names import did_you_mean

@@ -21,9 +21,9 @@ from cli.options import (
     say_next,
     space_at,
 )
-from cli.output import pairs_text, print_json, show, width_here
+from cli.output import looking_at, pairs_text, print_json, show, width_here
 from cli.terminal import FAILED, note, painted
-from core.values import grouped, imported, shown
+from core.values import grouped, shown
 from ingest.signals.gripper import signal_from_row
 from ingest.source_parts import part_form
 from ingest.sources.types import address_below
@@ -67,7 +67,7 @@ def inspect(
         writer_of(report)
     is_page = report is not None and report.suffix == ".html"
     accepted = _accepted(common.workspace)
-    with imported("cli.progress:looking_at")(path):
+    with looking_at(path):
         result = inspect_source(
             path,
             revision,

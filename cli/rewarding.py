@@ -17,8 +17,7 @@ from cli.options import (
     space_at,
     warn,
 )
-from cli.output import show_facts
-from cli.progress import progress
+from cli.output import progress, show_facts
 from cli.terminal import note
 from core.errors import UserError
 from core.names import LATEST

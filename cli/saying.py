@@ -20,8 +20,7 @@ from cli.options import (
     say_stale,
     warn,
 )
-from cli.output import show, show_facts
-from cli.progress import progress
+from cli.output import progress, show, show_facts
 from cli.terminal import FAILED
 from core.errors import UserError
 from core.names import did_you_mean, whoami

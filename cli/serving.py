@@ -33,8 +33,7 @@ from cli.options import (
     say,
     space_at,
 )
-from cli.output import show
-from cli.progress import progress
+from cli.output import progress, show
 from cli.terminal import note
 from core.errors import UserError, validation_message
 from core.names import whoami

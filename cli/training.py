@@ -27,8 +27,7 @@ from cli.options import (
     space_at,
     tell_sent,
 )
-from cli.output import show, show_facts
-from cli.progress import progress, training_progress
+from cli.output import progress, show, show_facts, training_progress
 from core.errors import UserError
 from core.names import LATEST
 from pipeline.models import model_folder

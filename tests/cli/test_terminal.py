@@ -14,10 +14,9 @@ from types import SimpleNamespace
 import pyarrow as pa
 import pytest
 
-import cli.progress
+import cli.output
 from cli.options import warn
-from cli.output import show, table_text
-from cli.progress import progress, training_progress
+from cli.output import progress, show, table_text, training_progress
 from cli.sql import write_result
 from cli.terminal import AS_RECORDS, QUIET, ShownText, note
 from core.rows import encode
@@ -88,8 +87,8 @@ def test_closed_streams_are_silence(closed, tmp_path):
 
 
 def test_a_log_has_a_line_now_and_then(monkeypatch, capsys):
-    monkeypatch.setattr(cli.progress, "LOG_EVERY_S", 0.05)
-    monkeypatch.setattr(cli.progress, "FIRST_S", 0.01)
+    monkeypatch.setattr(cli.output, "LOG_EVERY_S", 0.05)
+    monkeypatch.setattr(cli.output, "FIRST_S", 0.01)
     with progress() as report:
         report("sources", detail="looked at and listed")
         time.sleep(0.1)
@@ -109,7 +108,7 @@ def test_a_log_has_a_line_now_and_then(monkeypatch, capsys):
 
 
 def test_quiet_is_quiet(monkeypatch, capsys):
-    monkeypatch.setattr(cli.progress, "FIRST_S", 0.01)
+    monkeypatch.setattr(cli.output, "FIRST_S", 0.01)
     token = QUIET.set(True)
     with progress() as report:
         report("frames", 0, 30, "episodes")
@@ -122,8 +121,8 @@ def test_quiet_is_quiet(monkeypatch, capsys):
 
 
 def test_a_training_says_how_far_it_is(monkeypatch, capsys):
-    monkeypatch.setattr(cli.progress, "LOG_EVERY_S", 0.05)
-    monkeypatch.setattr(cli.progress, "FIRST_S", 0.01)
+    monkeypatch.setattr(cli.output, "LOG_EVERY_S", 0.05)
+    monkeypatch.setattr(cli.output, "FIRST_S", 0.01)
     with training_progress() as on_step:
         time.sleep(0.2)
         on_step(SimpleNamespace(done=0.5, step=3, loss=0.25, samples=40))

@@ -4,10 +4,9 @@ A check is a query of checks.sql, or a function, and gives a finding of its name
 Dagster's assets run those of their stage; releases, the doctor those of the corpus.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from string import Template
@@ -20,9 +19,10 @@ from core.domain.label_run import MIN_LABELLED
 from core.tables import STAGE_TABLES, STAGED_TABLES, TABLES, Table
 from ingest.episode import Finding
 from ingest.reasons import CHANGED_DURING_BUILD
-from warehouse.lake.connection import literal, quoted
+from warehouse.lake.connection import literal, quoted, registered
 from warehouse.lake.lake import Lake
 from warehouse.lake.near_duplicates import USABLE, Run, look_alikes, near_copies, not_looked_at
+from warehouse.lake.publication import in_memory
 from warehouse.lake.statements import takedown_marks
 
 THRESHOLDS = {
@@ -237,24 +237,6 @@ def _known_runs(lake: Lake) -> pa.Table:
     return lake.arrow("SELECT label_run FROM label_runs WHERE label_run IS NOT NULL")
 
 
-@cache
-def _database_in_memory() -> duckdb.DuckDBPyConnection:
-    """A database of this process for rows that are in memory: a relation of the lake's own connection costs 7 ms."""
-    return duckdb.connect(config={"threads": 1})
-
-
-@contextmanager
-def _registered(con: duckdb.DuckDBPyConnection, **tables: pa.Table) -> Iterator[None]:
-    """Arrow tables as relations of these names."""
-    for name, table in tables.items():
-        con.register(name, table)
-    try:
-        yield
-    finally:
-        for name in tables:
-            con.unregister(name)
-
-
 def broken_episodes(
     lake: Lake,
     dataset: str,
@@ -268,8 +250,8 @@ def broken_episodes(
     """
     runs = [_known_runs(lake), *(rows.select(["label_run"]) for rows in label_runs)]
     broken = dict[int | str, list[str]]()
-    con = _database_in_memory().cursor()  # threads share none
-    with _registered(con, listed_episodes=listed, known_runs=pa.concat_tables(runs), **tables):
+    known_runs = pa.concat_tables(runs)
+    with in_memory(listed_episodes=listed, known_runs=known_runs, **tables) as con:
         for name, rows in tables.items():
             if wrong := _other_columns(TABLES[name], rows.schema):
                 broken.setdefault(dataset, []).append(f"{name}: {wrong}")
@@ -280,7 +262,6 @@ def broken_episodes(
             )
             for episode, texts in faults.items():
                 broken.setdefault(episode, []).extend(f"{name}: {text}" for text in texts)
-    con.close()
     return broken
 
 
@@ -297,7 +278,7 @@ def _faults_of_tables(
     faults = {}
     with lake.reading():
         listed = listed_episodes(lake, known_clause)
-        with _registered(lake.con, listed_episodes=listed, known_runs=_known_runs(lake)):
+        with registered(lake.con, listed_episodes=listed, known_runs=_known_runs(lake)):
             for name in tables:
                 stored = lake.arrow(f"SELECT * FROM {name} LIMIT 0").schema
                 if wrong := _other_columns(TABLES[name], stored):

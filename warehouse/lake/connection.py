@@ -247,11 +247,22 @@ def see_statements(
     return words
 
 
+@contextmanager
+def registered(con: duckdb.DuckDBPyConnection, **tables: pa.Table) -> Iterator[None]:
+    """Arrow tables as relations of these names."""
+    for name, table in tables.items():
+        con.register(name, table)
+    try:
+        yield
+    finally:
+        for name in tables:
+            con.unregister(name)
+
+
 def temp_table(con: duckdb.DuckDBPyConnection, name: str, rows: pa.Table) -> None:
     """Make rows a temporary table of a connection, which queries join instead of carrying lists."""
-    con.register("new_rows", rows)
-    con.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS FROM new_rows")
-    con.unregister("new_rows")
+    with registered(con, new_rows=rows):
+        con.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS FROM new_rows")
 
 
 class LakeConnection:

@@ -6,8 +6,8 @@ Commits are serialised by one lock (`place`); readers need none. For a team: a P
 
 import os
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import cache
 from itertools import chain
 from operator import attrgetter
@@ -22,7 +22,14 @@ from core.files import room_in
 from core.paths import Workspace
 from core.tables import TABLES, Table
 from warehouse.lake.catalog import back_up
-from warehouse.lake.connection import LakeConnection, connect, quoted, row_by_row, was_interrupted
+from warehouse.lake.connection import (
+    LakeConnection,
+    connect,
+    quoted,
+    registered,
+    row_by_row,
+    was_interrupted,
+)
 from warehouse.lake.outdated import forget_labels, make_shards_stale
 from warehouse.lake.place import LakeError, kept_backups, locked, place
 from warehouse.lake.publication import (
@@ -358,7 +365,7 @@ class Lake(LakeConnection):
     def _upsert(self, table: Table, data: pa.Table) -> None:
         match = _same_key(table)
         check_keys(table, data)
-        with self._new_rows(data):
+        with registered(self.con, new_rows=data):
             # To ask first costs a third of a DELETE, and most rows are new
             if data.num_rows and self.rows(
                 f"SELECT 1 FROM {table.name} t SEMI JOIN new_rows n ON {match} LIMIT 1"
@@ -372,15 +379,6 @@ class Lake(LakeConnection):
         check_keys(table, data)
         self._insert(table, data)
 
-    @contextmanager
-    def _new_rows(self, data: pa.Table) -> Iterator[None]:
-        """`data` as the relation new_rows."""
-        self.con.register("new_rows", data)
-        try:
-            yield
-        finally:
-            self.con.unregister("new_rows")
-
     def _register(self, table: Table, data: pa.Table) -> None:
         self._insert(table, data, only_new=True)
 
@@ -393,7 +391,7 @@ class Lake(LakeConnection):
         if only_new:
             once = f"DISTINCT ON ({key}) "
             unless = f" WHERE NOT EXISTS (FROM {table.name} t WHERE {_same_key(table)})"
-        with self._new_rows(data):
+        with registered(self.con, new_rows=data):
             self.con.execute(
                 f"INSERT INTO {table.name} BY NAME SELECT {once}* FROM new_rows n{unless} ORDER BY {key}"
             )

@@ -288,7 +288,7 @@ def while_nothing_is_built(workspace: Workspace, action: str) -> Iterator[None]:
 def lock_file(path: Path) -> Iterator[int]:
     """An open file for a kernel lock, which is given back at the end. It stays: others may wait for it. Raises OSError.
 
-    Not by the package filelock: to import it is a tenth of what `status` costs.
+    Not by the package filelock, whose import costs each start 0.03 s.
     """
     lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
