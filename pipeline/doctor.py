@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from itertools import islice
+from itertools import chain, islice, product
 from operator import itemgetter
 
 import httpx
@@ -77,7 +77,7 @@ def blocked(lake: Lake, build: DatasetBuild, steps: Sequence[Step]) -> Iterator[
 def servers(lake: Lake) -> Iterator[Finding]:
     """Servers of models that builds of this workspace ask. (Catalog and bucket have answered by now.)"""
     asking = [build.stages.vlm for build in last_builds(lake).values() if build.annotator == "vlm"]
-    pairs = ((url, model) for vlm in asking for url in vlm.endpoints for model in vlm.models)
+    pairs = chain.from_iterable(product(vlm.endpoints, vlm.models) for vlm in asking)
     for url, models in sorted(grouped(pairs).items()):
         try:
             answer = httpx.get(f"{url}/models", timeout=ANSWER_S, trust_env=False).json()

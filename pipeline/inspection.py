@@ -299,12 +299,7 @@ def _headers(
     """Camera, codec, size and rate as the headers of up to PROBED videos, or of all, say; findings about episodes that
     are not `skipped_episodes` anyway; how many headers were read.
     """
-    pairs = ((video, record) for record in records for video in record.videos)
-    users = grouped(
-        (video.uri, (record, video))
-        for video, record in pairs
-        if video.uri.lower().endswith(VIDEO_SUFFIXES)
-    )
+    users = _video_users(records)
     details = []
     findings = []
     chosen = list(users) if full else spread(list(users), PROBED)
@@ -322,6 +317,18 @@ def _headers(
         camera = users[uri][0][1].camera  # a file is of one
         details.append({"camera": camera, "codec": info.codec, "size_px": size, "fps": info.fps})
     return details, findings, len(chosen)
+
+
+def _video_users(
+    records: Sequence[EpisodeRecord],
+) -> dict[str, list[tuple[EpisodeRecord, CameraVideo]]]:
+    """Episodes and their cameras' videos by the files of these."""
+    pairs = ((video, record) for record in records for video in record.videos)
+    return grouped(
+        (video.uri, (record, video))
+        for video, record in pairs
+        if video.uri.lower().endswith(VIDEO_SUFFIXES)
+    )
 
 
 def _lacking(info: VideoInfo, record: EpisodeRecord, video: CameraVideo) -> str:

@@ -190,7 +190,9 @@ def follows_schema(lake: Lake, scope: CheckScope) -> Finding:
     # A listing says of a chunk which other chunks' episodes it may show
     may_name = scope._replace(chunk=None) if "other_tasks" in tables else scope
     rows, faults = _faults_of_tables(lake, tables, [scope.dataset], scope.clause, may_name.clause)
-    broken = [f"{name}: {text}" for (_, name), texts in faults.items() for text in texts]
+    broken = []
+    for (_, name), texts in faults.items():
+        broken += [f"{name}: {text}" for text in texts]
     detail = "; ".join(broken) or f"{sum(rows.values())} rows as the schema says"
     return found("follows_schema", not broken, detail, rows)
 

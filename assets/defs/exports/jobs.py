@@ -32,10 +32,8 @@ class ExportConfig(create_model("SelectionFields", __base__=dg.Config, **FIELDS)
         settings = {name: value for name, value in self if value not in (None, "", [])}
         settings["allow"] = settings.pop("allow_licences", ())
         kind = export_kind(self.kind)
-        chosen, options = (
-            {name: settings[name] for name in model.model_fields if name in settings}
-            for model in (Selection, kind.options)
-        )
+        chosen = {name: settings[name] for name in Selection.model_fields if name in settings}
+        options = {name: settings[name] for name in kind.options.model_fields if name in settings}
         return kind.open(
             corpus.lake(),
             Selection.model_validate(chosen),
