@@ -188,7 +188,8 @@ def test_a_source_that_has_changed_is_no_fault_of_an_export(hdf5, tmp_path):
     path = hdf5.workspace.root.parent / "demos.hdf5"
     kept = path.read_bytes()
     with h5py.File(path, "r+") as file:
-        file["data/demo_1/actions"][:] = 1
+        del file["data/demo_1/actions"]
+        file["data/demo_1/actions"] = np.ones((26, 7))
     try:
         with pytest.raises(UserError, match="arrays episode 1 has changed: build the dataset"):
             verify(hdf5, ANY, tmp_path / "out", LEROBOT.options())
