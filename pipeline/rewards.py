@@ -53,7 +53,7 @@ def scorer_config(options: ModelOptions, model: str | None, space: Workspace) ->
     # Of an export's settings those that say how a model is asked
     chosen = options.model_dump(include={*ScorerOptions.model_fields}) | {"model": model}
     responses = space.responses if space.exists() else None
-    return ScorerConfig(folder, ScorerOptions(**chosen), responses)
+    return ScorerConfig(folder, ScorerOptions.model_validate(chosen), responses)
 
 
 def named_scorer(
