@@ -186,7 +186,8 @@ def progress() -> Iterator[Callable[..., None]]:
     from rich.progress import BarColumn, Progress, ProgressColumn, TaskID, TextColumn
 
     class Words(ProgressColumn):
-        render = staticmethod(_words)
+        def render(self, task: Any) -> Text:
+            return _words(task)
 
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), Words())
