@@ -122,7 +122,7 @@ def beside(root: Path, rounds: int) -> list[float]:
             add_outcomes(lake, DATASET, f"{number}.csv", [outcome])
             mark(lake, [(DATASET, 1)], "tag", tag, author="bob")
         else:
-            view.say(lambda _, con, tag=tag: mark(con, [(DATASET, 0)], "tag", tag, author="ada"))
+            view.say(lambda reader, tag=tag: mark(reader, [(DATASET, 0)], "tag", tag, author="ada"))
         spoken[tag] = time.time()
         time.sleep(0.3)
     builder.join()

@@ -58,7 +58,8 @@ def length_problem(name: str, stored: Any, lengths: Sequence[int]) -> str:
     nothing, also for what is no number.
     """
     value = np.asarray(stored).reshape(-1)
-    if value.dtype.kind not in "iuf" or not np.isfinite(value).all() or value[0] in lengths:
+    is_number = value.dtype.kind in "iuf" and len(value) > 0 and np.isfinite(value).all()
+    if not is_number or value[0] in lengths:
         return ""
     return f"{name} says {value[0]:g}, its rows are {lengths[0]}"
 

@@ -524,9 +524,8 @@ def _claims(source: Source, camera: str) -> dict[str, np.ndarray]:
     names = ["episode_index", "length", *(f"videos/{camera}/{name}" for name in POINTERS)]
     uris = filter(META_EPISODES.match, source.files)
     tables = [number_columns(source, uri, names) for uri in uris]
-    return {
-        name.rpartition("/")[2]: np.array(
-            [*chain.from_iterable(t[name] for t in tables)], np.float64
-        )
-        for name in names
-    }
+    claims = {}
+    for name in names:
+        numbers = chain.from_iterable(table[name] for table in tables)
+        claims[name.rpartition("/")[2]] = np.array([*numbers], np.float64)
+    return claims

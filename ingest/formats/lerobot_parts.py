@@ -249,12 +249,17 @@ def _account_for_slices(dataset: LerobotListing, stored_columns: set[str]) -> No
             width = next(iter(shape_of(features.get(name))), None)
             is_lacking = dataset.schemas and name not in stored_columns.union(features)
             for part, limits in slices.items():
-                end = limits.get("end")
-                problem = f"it ends at {end}, and {name} has {width} dimensions"
-                problem = f"it is of {name}, which no data file has" if is_lacking else problem
-                if is_lacking or (width is not None and type(end) is int and end > width):
+                problem = f"it is of {name}, which no data file has"
+                if is_lacking or (problem := _beyond(limits.get("end"), name, width)):
                     title = f"{MODALITY}: {vector}.{part}"
                     dataset.parts.unknown("column", title, problem, file=MODALITY)
+
+
+def _beyond(end: Any, name: str, width: int | None) -> str:
+    """That a slice ends beyond its column; empty where it does not, or nobody knows."""
+    if width is None or type(end) is not int or end <= width:
+        return ""
+    return f"it ends at {end}, and {name} has {width} dimensions"
 
 
 # Cameras by preference, and what of a dataset's pictures is no camera's. LeRobot 0.6 says of a video that it is depth;

@@ -167,13 +167,19 @@ def _vector(
 ) -> Vector:
     registered = keys.joined(column)
     if writer and writer.by_words:
-        called = (path for path, part in present.items() if _called(part, keys, writer) == column)
-        return Vector(tuple(called), REGISTERED if registered else f"{writer.name} keeps it there")
+        reason = REGISTERED if registered else f"{writer.name} keeps it there"
+        return Vector(_paths_called(column, keys, writer, present), reason)
     if registered:
         return Vector(tuple(path for path in registered if path in present), REGISTERED)
     if writer and (written := _written(writer, column, present)):
         return Vector(written, f"{writer.name} keeps it there")
     return by_name
+
+
+def _paths_called(
+    column: Column, keys: Keys, writer: Writer, present: Mapping[str, Part]
+) -> tuple[str, ...]:
+    return tuple(path for path, part in present.items() if _called(part, keys, writer) == column)
 
 
 def _called(part: Part, keys: Keys, writer: Writer) -> Column | None:
