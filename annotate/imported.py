@@ -122,7 +122,8 @@ class Annotations:
 
 
 def read_annotations(path: Path, form: str | None = None) -> Annotations:
-    """The annotations in a LeRobot folder, a JSON-lines file or a folder of such files. Raises ImportedError."""
+    """The annotations in a LeRobot folder, a JSON-lines file or a folder of such files. Raises
+    ImportedError."""
     if not path.exists():
         raise ImportedError(f"no such file or folder: {path}")
     # The name of a file may give its form away
@@ -152,7 +153,8 @@ def _source(path: Path) -> Source:
 
 
 def _read_lerobot(path: Path, form: str | None) -> Annotations:
-    """Of the forms that the folder has, the one that says most: ours, then those that the build prefers."""
+    """Of the forms that the folder has, the one that says most: ours, then those that the build
+    prefers."""
     if form not in (None, *LEROBOT_FORMS):
         raise ImportedError(f"{path} is a LeRobot dataset, which has no form {form}")
     dataset, episodes = _annotated_episodes(path)
@@ -169,7 +171,8 @@ def _read_lerobot(path: Path, form: str | None) -> Annotations:
 
 
 def _annotated_episodes(path: Path) -> tuple[LerobotListing, dict[int, Annotated]]:
-    """The folder's episodes, with what its metadata and rows say of each; rows may be missing, and info.json too."""
+    """The folder's episodes, with what its metadata and rows say of each; rows may be missing, and
+    info.json too."""
     source = _source(path)
     try:
         info = read_info(source)
@@ -227,7 +230,8 @@ def _checked_row(row: Any, location: str) -> dict[str, Any]:
 
 
 def _frames(source: Source, uris: Sequence[str]) -> Iterator[Annotation]:
-    """One line per frame: {frame_id, sub_task}, in a file that is named by its episode, or with episode_index."""
+    """One line per frame: {frame_id, sub_task}, in a file that is named by its episode, or with
+    episode_index."""
     for name in uris:
         name_match = EPISODE_NAME.search(name)
         by_name = int(name_match[1]) if name_match else None

@@ -118,7 +118,8 @@ def _show_evaluation(evaluation: Any, format: str) -> None:
 
 
 def _show_held_out(lake: Lake, release: str, format: str) -> None:
-    """All scores of a release; for people the main ones, those on episodes that a model was trained on apart."""
+    """All scores of a release; for people the main ones, those on episodes that a model was trained
+    on apart."""
     sql = (
         "SELECT benchmark, slice, model, metric, value, low, high, n, coverage, seen_episodes FROM leaderboard "
         "WHERE release = ? AND (slice = 'all' OR slice LIKE 'split %') ORDER BY ALL"
@@ -192,7 +193,8 @@ def eval_compare(
     as_published: AsPublishedOption = False,
     format: FormatOption = "table",
 ) -> None:
-    """Compare two models: difference of scores, paired over episodes, with bootstrap interval and p-value."""
+    """Compare two models: difference of scores, paired over episodes, with bootstrap interval and
+    p-value."""
     scored, other_scores = (
         score_predictions(benchmark, read_predictions(f), as_published) for f in (first, second)
     )

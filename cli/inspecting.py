@@ -58,8 +58,9 @@ def inspect(
 ) -> None:
     """Show what a dataset holds, what is wrong with it, and how to repair it. Decodes a sample.
 
-    Exits 1 on bad findings. Oddities that people accepted in the workspace (say acceptance) are counted, and not
-    told again. For a folder with several datasets: prints one line on each, from its metadata.
+    Exits 1 on bad findings. Oddities that people accepted in the workspace (say acceptance) are
+    counted, and not told again. For a folder with several datasets: prints one line on each, from
+    its metadata.
     """
     check_source(path, revision)
     check_data_format(data_format)
@@ -120,7 +121,8 @@ def _show_datasets(result: dict[str, Any]) -> None:
 
 
 def _show_dataset(result: dict[str, Any], full: bool) -> None:
-    """What it is in a line, how much of it is usable, its facts, lists as tables, what is wrong, and how to go on."""
+    """What it is in a line, how much of it is usable, its facts, lists as tables, what is wrong,
+    and how to go on."""
     parts = filter(
         None, (result["format"], result["robot"], counted(result["episodes"], "episode"))
     )
@@ -166,7 +168,8 @@ def _show_findings(result: dict[str, Any]) -> None:
 
 
 def _show_parts(parts: Sequence[dict[str, Any]], full: bool) -> None:
-    """What the source holds: all of it as a table; in short what is used, by its use, and what is used for nothing."""
+    """What the source holds: all of it as a table; in short what is used, by its use, and what is
+    used for nothing."""
     if full:
         names = ("status", "use", "kind", "name", "why", "num_times")
         rows = []
@@ -214,7 +217,8 @@ def _verdict(result: dict[str, Any]) -> str:
 
 
 def _facts(result: dict[str, Any]) -> dict[str, str]:
-    """The facts of a dataset that are no list, in words and with units; what is not known is left out."""
+    """The facts of a dataset that are no list, in words and with units; what is not known is left
+    out."""
     fps = result["fps"]
     rows = result["rows"]
     tasks = result["tasks"]

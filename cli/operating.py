@@ -50,7 +50,8 @@ def workspace_create(
     ] = None,
     common: Here = Here(),
 ) -> None:
-    """Create a workspace whose lake several machines write to. A workspace in a local folder needs no such step."""
+    """Create a workspace whose lake several machines write to. A workspace in a local folder needs
+    no such step."""
     space = space_at(common.workspace)
     is_new = not space.root.exists()
     create(space, catalog, data)
@@ -80,8 +81,8 @@ def doctor(
 ) -> None:
     """Check whether a workspace is complete, and say what to do.
 
-    Exits 1 on errors; remains of a crash are warnings. Changes nothing without --repair, which deletes nothing. Cannot
-    run during a build.
+    Exits 1 on errors; remains of a crash are warnings. Changes nothing without --repair, which
+    deletes nothing. Cannot run during a build.
     """
     space = space_at(common.workspace)
     troubles = diagnose(space, hashes=hashes)
@@ -97,8 +98,8 @@ def doctor(
 def recover(common: At = At()) -> None:
     """Make a lost or damaged catalog again, with all that people said.
 
-    Begins with the newest backup. Deletes nothing: what it replaces or does not know is moved to .removed/. Says what a
-    build makes again. Cannot run during a build.
+    Begins with the newest backup. Deletes nothing: what it replaces or does not know is moved to
+    .removed/. Says what a build makes again. Cannot run during a build.
     """
     space = space_at(common.workspace)
     repairs = make_again(space)
@@ -113,7 +114,8 @@ def upgrade(
     ] = False,
     common: At = At(),
 ) -> None:
-    """Bring an earlier version's lake to this one's; backs its catalog up first. Cannot run during a build."""
+    """Bring an earlier version's lake to this one's; backs its catalog up first. Cannot run during
+    a build."""
     to_do = upgraded(space_at(common.workspace), dry=not yes)
     print_json(to_do) if common.format == "json" else say(to_do["said"])
 

@@ -55,8 +55,8 @@ def show(
     whole: Any = None,
     hidden: Collection[str] = (),
 ) -> None:
-    """Rows as a table, with units and without the columns that are `hidden`, or as JSON when `style` says so: then
-    `whole`, where that is more than the rows.
+    """Rows as a table, with units and without the columns that are `hidden`, or as JSON when
+    `style` says so: then `whole`, where that is more than the rows.
     """
     if style == "json":
         print_json(rows if whole is None else whole)
@@ -179,8 +179,8 @@ def _words(task: Any) -> Text:
 def progress() -> Iterator[Callable[..., None]]:
     """Show how far tasks are; nothing where -q asks for quiet.
 
-    Yields what threads may call with a task's name, how much of it is done, of how much (None: unknown), a word on it,
-    and how many frames each of these has (0: none).
+    Yields what threads may call with a task's name, how much of it is done, of how much (None:
+    unknown), a word on it, and how many frames each of these has (0: none).
     """
     # Not by who shows none: 0.015 s
     from rich.progress import BarColumn, Progress, ProgressColumn, TaskID, TextColumn
@@ -245,7 +245,8 @@ def progress() -> Iterator[Callable[..., None]]:
 
 @contextmanager
 def looking_at(source: str) -> Iterator[None]:
-    """Show that a source is looked at which lies elsewhere: that may take long, or it may not answer."""
+    """Show that a source is looked at which lies elsewhere: that may take long, or it may not
+    answer."""
     if "://" not in source:
         yield
         return

@@ -180,7 +180,8 @@ def version_tags(data_version: str) -> dict[str, str]:
 def metadata(
     lake: Lake, stage: Stage, report: StageReport, *, detailed: bool = True
 ) -> dict[str, dg.MetadataValue]:
-    """What a materialisation shows: rows, duration and the stage's numbers; `detailed`: tables and a picture, too."""
+    """What a materialisation shows: rows, duration and the stage's numbers; `detailed`: tables and
+    a picture, too."""
     run = report.run
     table = stage.tables[0]
     # The episodes of the partition in the explorer, at the address that it has unless told otherwise
@@ -229,7 +230,8 @@ def _record(row: Mapping[str, Any]) -> dg.TableRecord:
 
 
 def _pictures(lake: Lake, stage: Stage, run: StageRun) -> dict[str, dg.MetadataValue]:
-    """The stage's figure, and of frames a contact sheet of one episode; in words, which file a copy lacks."""
+    """The stage's figure, and of frames a contact sheet of one episode; in words, which file a copy
+    lacks."""
     try:
         images = {"picture": (render(stage.picture(lake, run.dataset, run.chunk)), run.stage)}
         if run.stage == "frames" and run.chunk is not None:
@@ -270,7 +272,8 @@ def check_evaluation(run: StageRun, check: Check, outcome: Finding) -> dg.AssetC
 
 
 def described(*tables: str, code: Callable | Path) -> dict[str, Any]:
-    """Metadata of an asset's definition: the columns of its main table, the tables it writes, and where its code is."""
+    """Metadata of an asset's definition: the columns of its main table, the tables it writes, and
+    where its code is."""
     columns = [
         dg.TableColumn(c.name, str(c.type), description=c.comment or None)
         for c in TABLES[tables[0]].columns

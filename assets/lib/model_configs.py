@@ -20,9 +20,11 @@ class ReleaseChoice(dg.Config):
 
 
 class NewReleaseConfig(ReleaseChoice):
-    """`allow_licences`: such as cc-by-nc-4.0 or unknown; datasets whose licence is neither open nor named stay out.
+    """`allow_licences`: such as cc-by-nc-4.0 or unknown; datasets whose licence is neither open nor
+    named stay out.
 
-    `min_confidence`, `min_name_confidence`: shards with samples of labels less sure stay out; 0: none does.
+    `min_confidence`, `min_name_confidence`: shards with samples of labels less sure stay out; 0:
+    none does.
     """
 
     allow_licences: list[str] = Field(default_factory=list)
@@ -97,7 +99,8 @@ class EvaluationConfig(create_model("EvaluationFields", __base__=TrainingConfig,
 
 
 class RewardsConfig(TrainingConfig):
-    """Which model scores. `model`: a training run, `latest`, or a checkpoint's folder; empty: the recipe's."""
+    """Which model scores. `model`: a training run, `latest`, or a checkpoint's folder; empty: the
+    recipe's."""
 
     model: str = ""
     score_fps: float = Field(default=4.0, description="scored frames a second")

@@ -66,8 +66,9 @@ Metrics = Mapping[str, float]  # of one episode
 class AnnotatorComparison:
     """One labeller on one dataset (or on all of them) against one kind of label.
 
-    A labeller is a label run or, with an empty `label_run`, a baseline. `questions`: the reference's episodes, in the
-    same order for all labellers of a dataset; `lines`: of those that are labelled, by the questions' keys.
+    A labeller is a label run or, with an empty `label_run`, a baseline. `questions`: the
+    reference's episodes, in the same order for all labellers of a dataset; `lines`: of those that
+    are labelled, by the questions' keys.
     """
 
     dataset: str
@@ -190,8 +191,9 @@ def _compared_dataset(
     truth: Path | None,
     embedded: Embed,
 ) -> tuple[list[AnnotatorComparison], list[RunsApart], int]:
-    """Label runs of a dataset (`annotators`: by label run) beside their reference, all but the reference itself, then
-    what needs no label; where runs are apart; and how many episodes of the truth the corpus has not."""
+    """Label runs of a dataset (`annotators`: by label run) beside their reference, all but the
+    reference itself, then what needs no label; where runs are apart; and how many episodes of the
+    truth the corpus has not."""
     counted = usable_episodes(lake.con, "dataset = ? AND num_frames > 0", [dataset])
     episodes = {episode.episode_index: episode for episode in counted}
     reference = _reference_of_dataset(lake, dataset, episodes, reference_name, truth)
@@ -313,7 +315,8 @@ def differences(first: AnnotatorComparison, second: AnnotatorComparison) -> dict
 
 
 def nearness_gain(first: AnnotatorComparison, second: AnnotatorComparison, metric: str) -> Score:
-    """By how much the first labeller is nearer than the second over the episodes that both have: more is nearer.
+    """By how much the first labeller is nearer than the second over the episodes that both have:
+    more is nearer.
 
     Without an episode in which both have the metric it is NO_SCORE.
     """
@@ -338,10 +341,11 @@ def compare(
     datasets: Sequence[str] = (),
     embedded: Embed = embed,
 ) -> Comparison:
-    """Score label runs (all, or one) dataset by dataset, then over all datasets with the same kind of reference.
+    """Score label runs (all, or one) dataset by dataset, then over all datasets with the same kind
+    of reference.
 
-    `against` is TRUTH or a label run; None: ground truth where there is any, else the active label. A run is known
-    by its id or the beginning of it. Raises UserError.
+    `against` is TRUTH or a label run; None: ground truth where there is any, else the active label.
+    A run is known by its id or the beginning of it. Raises UserError.
     """
     runs = label_runs(lake)
     unlabelled = [dataset for dataset in datasets if dataset not in runs]
@@ -409,7 +413,8 @@ def _over_datasets(group: Sequence[AnnotatorComparison]) -> AnnotatorComparison:
 def store(lake: Lake, labellers: Sequence[AnnotatorComparison]) -> int:
     """Store scores in one transaction; returns how many labellers were new or had changed.
 
-    A labeller on a dataset against one kind of label is one eval_run: newer labels take the place of older ones.
+    A labeller on a dataset against one kind of label is one eval_run: newer labels take the place
+    of older ones.
     """
     stored_config = dict(
         lake.rows("SELECT eval_run, config FROM eval_runs WHERE code_version = ?", [CODE_VERSION])

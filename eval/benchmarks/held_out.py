@@ -49,7 +49,8 @@ MOST_MOMENTS = 2048  # of the validation split
 
 
 def load(lake: Lake, release: Release, options: EvaluationOptions) -> list[Question]:
-    """The questions about the test splits and the validation split. Raises BenchmarkError, UserError or ShardError."""
+    """The questions about the test splits and the validation split. Raises BenchmarkError,
+    UserError or ShardError."""
     splits = options.part or SPLITS
     truth = SIMULATED if SIMULATED.exists() else None
     questions = episode_questions(lake, release, splits, truth, most=options.limit)
@@ -70,10 +71,12 @@ def episode_questions(
     choice: SampleChoice = ALL_MOMENTS,
     most: int | None = None,
 ) -> list[Question]:
-    """The questions about each moment of episodes of some splits (of each split the first `most`), by episode and time.
+    """The questions about each moment of episodes of some splits (of each split the first `most`),
+    by episode and time.
 
-    `facts` of a question: `truth`, a simulator's progress, where `truth` has it; `same_as`, the task by which runs are
-    compared; `quality` of the demonstration; `lengths` of other runs. Raises UserError or ShardError.
+    `facts` of a question: `truth`, a simulator's progress, where `truth` has it; `same_as`, the
+    task by which runs are compared; `quality` of the demonstration; `lengths` of other runs. Raises
+    UserError or ShardError.
     """
     # The lake as it was when the release was cut: later builds may have changed an episode's facts
     con = open_for_users(lake.workspace, release.snapshot)
@@ -129,8 +132,8 @@ def _usual_lengths(
     facts: Mapping[tuple[str, int], RunFacts],
     references: Set[tuple[str, int]],
 ) -> dict[tuple[str, int], dict[str, float]]:
-    """By run the mean length in seconds of its task's other runs that did not fail, and of its references:
-    `references`."""
+    """By run the mean length in seconds of its task's other runs that did not fail, and of its
+    references: `references`."""
     runs_by_name = {
         RUNNING: {k for k in length_s if facts[k].success is not False},
         REFERENCE: references & length_s.keys(),

@@ -32,12 +32,13 @@ INFERENCE = TypeAdapter(int)
 class Benchmark:
     """A converter of a benchmark's rows to questions, and how answers to them are scored.
 
-    Questions are read from data (`load`; `hub`: where it is published, None: it is anybody's), or made `of_release`.
-    `default`: of `parts`, where none is asked for. `question`: of a row that a prediction file carries; without it
-    answers are compared with one another, and one that is missing counts as unread. `published`: as its authors' own
-    code counts. `views`: the names and truths that the same answers are scored under; None: its own alone. `by_frame`:
-    an answer is about a frame of a recording, and a newer evaluation of a model replaces an older one. A report shows
-    the `main_slices` of its entries, and, with `has_examples`, pictures.
+    Questions are read from data (`load`; `hub`: where it is published, None: it is anybody's), or
+    made `of_release`. `default`: of `parts`, where none is asked for. `question`: of a row that a
+    prediction file carries; without it answers are compared with one another, and one that is
+    missing counts as unread. `published`: as its authors' own code counts. `views`: the names and
+    truths that the same answers are scored under; None: its own alone. `by_frame`: an answer is
+    about a frame of a recording, and a newer evaluation of a model replaces an older one. A report
+    shows the `main_slices` of its entries, and, with `has_examples`, pictures.
     """
 
     parts: tuple[str, ...]
@@ -140,8 +141,9 @@ def load_benchmark(
 ) -> list[Question]:
     """The questions of a benchmark, all answers to one of them together.
 
-    `frames`: folder for frames of videos, where `image_root` names none; `cache`: for files of a repository. `corpus`:
-    lake and release of those that are made from one. Raises BenchmarkError, SourceError, ShardError.
+    `frames`: folder for frames of videos, where `image_root` names none; `cache`: for files of a
+    repository. `corpus`: lake and release of those that are made from one. Raises BenchmarkError,
+    SourceError, ShardError.
     """
     name = options.benchmark
     if name not in BENCHMARKS:
@@ -175,7 +177,8 @@ def load_benchmark(
 def score_predictions(
     benchmark: str, lines: Iterable[PredictionLine], as_published: bool = False
 ) -> ScoredBenchmark:
-    """Scores of answers that any system gave. Raises BenchmarkError, which names the row that is wrong."""
+    """Scores of answers that any system gave. Raises BenchmarkError, which names the row that is
+    wrong."""
     names = [name for name, b in BENCHMARKS.items() if b.question]
     if benchmark not in names:
         raise BenchmarkError(
@@ -191,8 +194,8 @@ def score_predictions(
 
 
 def _answers(benchmark: str, lines: Iterable[PredictionLine]) -> BenchmarkAnswers:
-    """The lines with their questions. Raises BenchmarkError for a row that is broken, of another benchmark, or there
-    twice."""
+    """The lines with their questions. Raises BenchmarkError for a row that is broken, of another
+    benchmark, or there twice."""
     question = BENCHMARKS[benchmark].question
     assert question is not None
     line_by_key: dict[str, tuple[Question, PredictionLine]] = {}

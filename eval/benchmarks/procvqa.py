@@ -66,8 +66,9 @@ KEPT = (
 
 @dataclass(frozen=True)
 class SampleChoice:
-    """Which samples are asked: those of these families, and of this form where it is given; `labelled`: that have a
-    label of progress. `most`: of so many episodes, spread over all; None: of all."""
+    """Which samples are asked: those of these families, and of this form where it is given;
+    `labelled`: that have a label of progress. `most`: of so many episodes, spread over all; None:
+    of all."""
 
     families: frozenset[str] = frozenset({"procvqa_c"})
     form: str | None = None
@@ -140,8 +141,8 @@ def question_of(benchmark: str, raw: Mapping[str, Any], row: ProcVqaRow) -> Ques
 
 
 def load(lake: Lake, release: Release, options: EvaluationOptions) -> list[Question]:
-    """The questions of some families (parts) of procvqa-id or procvqa-ood, the first `limit` of each. Raises
-    BenchmarkError or ShardError."""
+    """The questions of some families (parts) of procvqa-id or procvqa-ood, the first `limit` of
+    each. Raises BenchmarkError or ShardError."""
     benchmark = options.benchmark
     families = options.part or FAMILIES
     con = open_for_users(lake.workspace, release.snapshot)
@@ -165,7 +166,8 @@ def load(lake: Lake, release: Release, options: EvaluationOptions) -> list[Quest
 def sample_questions(
     benchmark: str, con: duckdb.DuckDBPyConnection, tars: Sequence[Path], chosen: SampleChoice
 ) -> Iterator[Question]:
-    """A question for each sample that is chosen, as they lie in the shards; `con`: the lake as the release has it.
+    """A question for each sample that is chosen, as they lie in the shards; `con`: the lake as the
+    release has it.
 
     Of pictures their places alone are read. Raises ShardError.
     """
@@ -223,7 +225,8 @@ Embed = Callable[[Sequence[str]], np.ndarray]  # unit vectors of texts
 
 
 def spans_of(text: str) -> list[Span] | None:
-    """The segments of an answer: the JSON list in it, half-open in picture numbers; None for what is none."""
+    """The segments of an answer: the JSON list in it, half-open in picture numbers; None for what
+    is none."""
     # Models write prose around their list: what lies between the outermost brackets is taken for it.
     start = text.find("[")
     end = text.rfind("]")

@@ -103,10 +103,11 @@ def _question(benchmark: str, raw: Mapping[str, Any], row: ProgressRow) -> Quest
 
 
 def load(data: Data) -> Iterator[Question]:
-    """The questions of some parts (default: of those whose files are there), the first `limit` rows of each.
+    """The questions of some parts (default: of those whose files are there), the first `limit` rows
+    of each.
 
-    The data is a folder, one file of JSON lines, or a repository. Raises BenchmarkError, which names a row that is
-    broken; SourceError for what is not there or cannot be fetched.
+    The data is a folder, one file of JSON lines, or a repository. Raises BenchmarkError, which
+    names a row that is broken; SourceError for what is not there or cannot be fetched.
     """
     source = data.source()
     form = "think" if data.asked.think is not False else "no_think"
@@ -174,8 +175,9 @@ Parsed = tuple[float | None, int | None, bool]  # score, reference, and whether 
 
 
 def _is_tagged(lines: Sequence[PredictionLine]) -> bool:
-    """Is a file one of answers with reasons in tags? The fields of its first row say so where ProgressLM's own runners
-    wrote it; else any answer does, since the first may be one that cannot be read."""
+    """Is a file one of answers with reasons in tags? The fields of its first row say so where
+    ProgressLM's own runners wrote it; else any answer does, since the first may be one that cannot
+    be read."""
     first = lines[0].fields
     if first & {"ref", "predicted_score"} or {"score", "ground_truth_score"} <= first:
         return {"ref", "score"} <= first
@@ -267,8 +269,8 @@ def score(answers: BenchmarkAnswers) -> ScoredBenchmark:
 
 
 def published_score(answers: BenchmarkAnswers) -> ScoredBenchmark:
-    """As `metric.py` of the release: a whole file is of one form, scores are cut off to whole percent, what is no
-    number is left out."""
+    """As `metric.py` of the release: a whole file is of one form, scores are cut off to whole
+    percent, what is no number is left out."""
     tagged = _is_tagged(answers.lines)
     stated, reference, _ = _columns([_parsed(x, tagged, takes_nan=True) for x in answers.lines])
     target, right = answers.column("progress"), answers.column("reference")
@@ -319,7 +321,8 @@ def published_reference_error(
 
 
 def trajectory_voc(runs: Runs) -> np.ndarray:
-    """Spearman with mean ranks, [episodes]; NaN (left out) where predictions are constant, as where labels are."""
+    """Spearman with mean ranks, [episodes]; NaN (left out) where predictions are constant, as where
+    labels are."""
     coefficient = correlation(runs, mean_ranks(runs, runs.predicted), mean_ranks(runs, runs.target))
     high, low = (np.full(len(runs), v) for v in (-np.inf, np.inf))
     np.maximum.at(high, runs.episode, runs.predicted)

@@ -89,9 +89,11 @@ def evaluate_benchmark(
     release: Release | None = None,
     on_rows: OnRows = lambda name, done, of: TOLD.get()(name, done, of, "questions"),
 ) -> Evaluation:
-    """Ask, score, store and report; questions that a prediction file already answers are not asked again.
+    """Ask, score, store and report; questions that a prediction file already answers are not asked
+    again.
 
-    Raises BenchmarkError, UserError, UnansweredError, ModelError, VlmError, FailedError, ShardError, SourceError.
+    Raises BenchmarkError, UserError, UnansweredError, ModelError, VlmError, FailedError,
+    ShardError, SourceError.
     """
     options = runner.options
     if unknown := set(options.baselines) - set(VLM_BASELINES):
@@ -323,8 +325,8 @@ def _card(lake: Lake, runner: RunnerConfig) -> Mapping[str, Any]:
 def _trained_episodes(
     lake: Lake, card: Mapping[str, Any], release: Release | None, questions: Sequence[Question]
 ) -> SeenEpisodes:
-    """The episodes asked about that the model was trained on. None is known of a model that others made, nor among
-    questions that are of no release."""
+    """The episodes asked about that the model was trained on. None is known of a model that others
+    made, nor among questions that are of no release."""
     if release is None or not card:
         return SeenEpisodes(frozenset(), is_all=False)
     return seen_among(lake, card, release, _episodes(questions))

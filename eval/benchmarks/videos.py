@@ -69,8 +69,9 @@ class VideoRow(NamedTuple):
 
 
 class Converter(NamedTuple):
-    """`rows` of a benchmark, and the source they are of; `question` of a row without pictures; `pictures` of a video,
-    written below a folder; `fields`: what a question has by its row and its video's pictures."""
+    """`rows` of a benchmark, and the source they are of; `question` of a row without pictures;
+    `pictures` of a video, written below a folder; `fields`: what a question has by its row and its
+    video's pictures."""
 
     rows: Callable[[Data], tuple[Source, Iterable[VideoRow]]]
     question: Callable[[str, Mapping[str, Any]], Question]
@@ -81,8 +82,8 @@ class Converter(NamedTuple):
 def load(converter: Converter, data: Data) -> list[Question]:
     """The questions of some parts, the first `limit` of each; pictures are written below `image_root`.
 
-    A video that is not there or damaged costs its own questions, whose answers then say so. Raises BenchmarkError for a
-    row that is wrong, and where no video at all is there; SourceError.
+    A video that is not there or damaged costs its own questions, whose answers then say so. Raises
+    BenchmarkError for a row that is wrong, and where no video at all is there; SourceError.
     """
     source, rows = converter.rows(data)
     num_taken = dict.fromkeys(data.parts, 0)
@@ -115,7 +116,8 @@ POINTS = (1, 5)  # of RoboReward
 
 
 def _share(value: Any) -> float | None:
-    """Published tables have texts: "0.5" as 0.5, an empty one, "None" and "nan" as None. Raises ValueError."""
+    """Published tables have texts: "0.5" as 0.5, an empty one, "None" and "nan" as None. Raises
+    ValueError."""
     if str(value).strip().lower() in ("", "none", "nan", "null"):
         return None
     share = float(value)
@@ -135,7 +137,8 @@ class RbmRow(BaseModel):
     data_source: str = ""
 
     def asked(self, split: str) -> dict[str, Any]:
-        """`grade` ranks runs, 0..1; `progress`: the share of the task that is done, where the benchmark says it."""
+        """`grade` ranks runs, 0..1; `progress`: the share of the task that is done, where the
+        benchmark says it."""
         quality = self.quality_label.replace("successful", "success")
         grade = QUALITIES[quality] if self.partial_success is None else self.partial_success
         # A run that went all the way did all of the task, however well; of the others only a person knows
@@ -161,7 +164,8 @@ class RoboRewardRow(BaseModel):
     reward: Annotated[int, Field(strict=True, ge=POINTS[0], le=POINTS[1])]
 
     def asked(self, split: str) -> dict[str, Any]:
-        """1 is nothing, 5 is all of it, as Robometer's loader has it. A video's first folder names its source."""
+        """1 is nothing, 5 is all of it, as Robometer's loader has it. A video's first folder names
+        its source."""
         share = (self.reward - POINTS[0]) / (POINTS[1] - POINTS[0])
         return {
             "dataset": self.file_name.split("/")[0] if "/" in self.file_name else "",
@@ -182,7 +186,8 @@ PublishedRow = RbmRow | RoboRewardRow
 def _graded_rows(
     file: str, form: type[PublishedRow], data: Data
 ) -> tuple[Source, Iterator[VideoRow]]:
-    """The runs that a file in each split's folder lists, of the splits that are there. Raises BenchmarkError."""
+    """The runs that a file in each split's folder lists, of the splits that are there. Raises
+    BenchmarkError."""
     source = data.source()
     lists = {split: f"{split}/{file}" for split in data.parts}
     present = {split: uri for split, uri in lists.items() if has_file(source, uri)}
@@ -233,8 +238,8 @@ class GradedRow(BaseModel):
 
 
 def graded_question(benchmark: str, raw: Mapping[str, Any]) -> Question:
-    """The question of a row, without its pictures. What is resampled is tasks: runs of one are compared. Raises
-    ValueError."""
+    """The question of a row, without its pictures. What is resampled is tasks: runs of one are
+    compared. Raises ValueError."""
     row = GradedRow.model_validate(raw)
     return Question(
         benchmark=benchmark,
@@ -365,7 +370,8 @@ class VideoAnnotations(BaseModel):
 
 
 def _robofac_rows(data: Data) -> tuple[Source, Iterator[VideoRow]]:
-    """The data is the dataset's folder, one of its folders of annotations, one file, or a repository."""
+    """The data is the dataset's folder, one of its folders of annotations, one file, or a
+    repository."""
     address = Path(data.address)
     folder = address.parent if address.is_file() else address
     # Somebody may name the folder of annotations, or a file: the videos lie beside that folder
@@ -531,9 +537,11 @@ def _right_and_named(q: Question, line: PredictionLine) -> tuple[str, str | None
 
 
 def options_of(question: str) -> tuple[str, ...]:
-    """What a question says may be answered: the last list of texts in it, plainly written; () where there is none.
+    """What a question says may be answered: the last list of texts in it, plainly written; () where
+    there is none.
 
-    Example: options_of("Which? (one of: ['Grasping error.', 'Wrong object.'])") == ("grasping error", "wrong object")
+    Example: options_of("Which? (one of: ['Grasping error.', 'Wrong object.'])") == ("grasping
+    error", "wrong object")
     """
     for match in reversed(_LIST.findall(question)):
         if len(match) > MAX_OPTIONS_CHARS:
@@ -548,8 +556,8 @@ def options_of(question: str) -> tuple[str, ...]:
 
 
 def named_option(text: str, options: Sequence[str]) -> str | None:
-    """The one option that a text names; None where it names none, or several. Of options within one another the longer
-    counts."""
+    """The one option that a text names; None where it names none, or several. Of options within one
+    another the longer counts."""
     plain = _plain(text)
     if plain in options:
         return plain

@@ -15,20 +15,22 @@ EPR_ANSWERS = 16
 
 
 def score_error(predicted: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """ProgressLM's normalised score error, 0 (right) .. 1: |p - g| over max(g, 1 - g), the worst that g allows.
+    """ProgressLM's normalised score error, 0 (right) .. 1: |p - g| over max(g, 1 - g), the worst
+    that g allows.
 
-    (arXiv 2601.15224.) Shares outside 0..1 are brought inside first, so it does not exceed 1. A refusal and what cannot
-    be read count 1, by `errors_with_missing`.
+    (arXiv 2601.15224.) Shares outside 0..1 are brought inside first, so it does not exceed 1. A
+    refusal and what cannot be read count 1, by `errors_with_missing`.
     """
     g = target
     return np.abs(np.clip(predicted, 0, 1) - g) / np.maximum(g, 1 - g)
 
 
 def reference_error(predicted: np.ndarray, target: np.ndarray, demo_size: np.ndarray) -> np.ndarray:
-    """Distance of the reference item, from 1, over the farthest one of a demonstration of M items, 0 (right) .. 1.
+    """Distance of the reference item, from 1, over the farthest one of a demonstration of M items,
+    0 (right) .. 1.
 
-    |p - g| / max(g - 1, M - g) after ProgressLM, whose own evaluation does not keep p within 1..M and so exceeds 1; 0
-    where M is 1.
+    |p - g| / max(g - 1, M - g) after ProgressLM, whose own evaluation does not keep p within 1..M
+    and so exceeds 1; 0 where M is 1.
     """
     farthest = np.maximum(target - 1, demo_size - target)
     distance = np.abs(np.clip(predicted, 1, demo_size) - target)
@@ -51,7 +53,8 @@ def mae(runs: Runs) -> np.ndarray:
 
 
 def mae_margin(runs: Runs) -> np.ndarray | None:
-    """How much less error the answers have than a clock; None where no time is known. It takes unread answers, too."""
+    """How much less error the answers have than a clock; None where no time is known. It takes
+    unread answers, too."""
     if runs.clock is None:
         return None
     return mae(runs.clock) - mae(runs.worst)
@@ -63,7 +66,8 @@ def coverage(runs: Runs) -> Measure:
 
 
 def end_error(runs: Runs) -> np.ndarray:
-    """Absolute error of the last answer, 0 .. 1: does a failed run end where it failed? NaN without answers."""
+    """Absolute error of the last answer, 0 .. 1: does a failed run end where it failed? NaN without
+    answers."""
     last_errors = np.full(len(runs), np.nan)
     has_answers = runs.lengths > 0
     last = runs.starts[1:][has_answers] - 1
@@ -96,10 +100,11 @@ def _bins(episode: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def effective_resolution(runs: Runs) -> np.ndarray:
-    """log2 of the largest k for which at least half of k equal bins hold a prediction, 0..log2(2 * EPR_ANSWERS).
+    """log2 of the largest k for which at least half of k equal bins hold a prediction, 0..log2(2 *
+    EPR_ANSWERS).
 
-    ProcVLM's EPR@50 on EPR_ANSWERS evenly chosen answers, for it grows with their number; NaN with fewer.
-    It rewards spread, noise too: only to be read beside an error.
+    ProcVLM's EPR@50 on EPR_ANSWERS evenly chosen answers, for it grows with their number; NaN with
+    fewer. It rewards spread, noise too: only to be read beside an error.
     """
     resolution = np.full(len(runs), np.nan)
     long_runs = np.flatnonzero(runs.lengths >= EPR_ANSWERS)
@@ -122,7 +127,8 @@ def effective_resolution(runs: Runs) -> np.ndarray:
 
 
 def mcc(sums: np.ndarray) -> np.ndarray:
-    """Matthews' correlation of (TP, TN, FP, FN) [..., 4], -1..1; 0 where the predictions are all of one kind.
+    """Matthews' correlation of (TP, TN, FP, FN) [..., 4], -1..1; 0 where the predictions are all of
+    one kind.
 
     NaN where the labels are: then there is nothing to tell apart. (Matthews 1975.)
     """
@@ -141,8 +147,8 @@ def accuracy(sums: np.ndarray) -> np.ndarray:
 
 
 def balanced_accuracy(sums: np.ndarray) -> np.ndarray:
-    """Mean of the shares found among positives and among negatives, 0..1, of (TP, TN, FP, FN) [..., 4]; 0.5 for who
-    always says the same. NaN where the labels are all of one kind."""
+    """Mean of the shares found among positives and among negatives, 0..1, of (TP, TN, FP, FN) [...,
+    4]; 0.5 for who always says the same. NaN where the labels are all of one kind."""
     tp, tn, fp, fn = np.moveaxis(sums, -1, 0)
     with np.errstate(invalid="ignore", divide="ignore"):
         return (tp / (tp + fn) + tn / (tn + fp)) / 2
@@ -156,7 +162,8 @@ def confusion(predicted: np.ndarray, actual: np.ndarray, readable: np.ndarray) -
 
 
 def finished_mcc(runs: Runs) -> Measure:
-    """MCC@95: are answers told apart by whether at least 95 % is done? Unread ones (NaN) count as wrong.
+    """MCC@95: are answers told apart by whether at least 95 % is done? Unread ones (NaN) count as
+    wrong.
 
     (ProcVLM, over answers of its family c only, whose texts hold the number on purpose.)
     """

@@ -13,10 +13,11 @@ from eval.metrics.score import Runs
 
 
 def voc(runs: Runs) -> np.ndarray:
-    """Value-order correlation, -1..1: Spearman's rank correlation of prediction and label; ties have their mean rank.
+    """Value-order correlation, -1..1: Spearman's rank correlation of prediction and label; ties
+    have their mean rank.
 
-    (ProcVLM, arXiv 2605.08774, after GVL, arXiv 2411.04549.) Any steady rise has 1, a clock too: see `margin over the
-    clock` in docs/evaluation.md.
+    (ProcVLM, arXiv 2605.08774, after GVL, arXiv 2411.04549.) Any steady rise has 1, a clock too:
+    see `margin over the clock` in docs/evaluation.md.
     """
     return correlation(runs, mean_ranks(runs, runs.predicted), mean_ranks(runs, runs.target))
 
@@ -24,8 +25,9 @@ def voc(runs: Runs) -> np.ndarray:
 def kendall(runs: Runs) -> tuple[np.ndarray, np.ndarray]:
     """Kendall's (tau-b, tau-a), -1..1, from the numbers C and D of concordant and discordant pairs.
 
-    tau-a = (C - D) / all pairs; tau-b = (C - D) / sqrt(pairs untied in the prediction * pairs untied in the label),
-    which reaches 1 with ties as well. (Kendall, The treatment of ties in ranking problems, Biometrika 1945.)
+    tau-a = (C - D) / all pairs; tau-b = (C - D) / sqrt(pairs untied in the prediction * pairs
+    untied in the label), which reaches 1 with ties as well. (Kendall, The treatment of ties in
+    ranking problems, Biometrika 1945.)
     """
     tau_b = np.full(len(runs), np.nan)
     untied = np.zeros(len(runs))
@@ -55,9 +57,11 @@ def _untied(values: np.ndarray) -> float:
 
 
 def ccc(runs: Runs) -> np.ndarray:
-    """Lin's concordance, -1..1: 2 cov / (var + var + (difference of means)^2), which a shift or a stretch lowers.
+    """Lin's concordance, -1..1: 2 cov / (var + var + (difference of means)^2), which a shift or a
+    stretch lowers.
 
-    (Lin, Biometrics 1989; population moments.) Unlike VOC it needs the right values, not only their order.
+    (Lin, Biometrics 1989; population moments.) Unlike VOC it needs the right values, not only their
+    order.
     """
     p = runs.predicted
     t = runs.target
@@ -75,8 +79,9 @@ def ccc(runs: Runs) -> np.ndarray:
 def increment_correlation(runs: Runs, lag: int = 1) -> np.ndarray:
     """Pearson's correlation of the changes over `lag` answers, -1..1: does it move when the task moves?
 
-    Where times are known it is of changes per time, or a clock would follow how far apart the answers are. 0 for a
-    prediction whose changes are all equal, as a clock's are; NaN where the label's are, or with fewer than two changes.
+    Where times are known it is of changes per time, or a clock would follow how far apart the
+    answers are. 0 for a prediction whose changes are all equal, as a clock's are; NaN where the
+    label's are, or with fewer than two changes.
     """
     elapsed = runs.elapsed
     # Changes lie within an episode: its first `lag` answers have none before them.
@@ -97,7 +102,8 @@ def increment_correlation(runs: Runs, lag: int = 1) -> np.ndarray:
 
 
 def voc_margin(runs: Runs) -> np.ndarray | None:
-    """How much more VOC the answers have than a clock; None where no time is known. It takes unread answers, too."""
+    """How much more VOC the answers have than a clock; None where no time is known. It takes unread
+    answers, too."""
     if runs.clock is None:
         return None
     return constant_is_zero(runs, voc(runs.parsed)) - voc(runs.clock)
@@ -109,7 +115,8 @@ def constant_is_zero(runs: Runs, correlation: np.ndarray) -> np.ndarray:
 
 
 def correlation(runs: Runs, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Pearson's correlation of a and b [n] within each episode; 0 where a does not vary, NaN where b does not."""
+    """Pearson's correlation of a and b [n] within each episode; 0 where a does not vary, NaN where
+    b does not."""
     a = a - runs.means(a)[runs.episode]
     b = b - runs.means(b)[runs.episode]
     aa = runs.sums(a * a)
@@ -138,8 +145,8 @@ def mean_ranks(runs: Runs, values: np.ndarray) -> np.ndarray:
 
 
 def stall_drift(runs: Runs, since: float = 0.0) -> np.ndarray:
-    """Last prediction less the first one after a share `since` of the answers, -1..1. While one frame is held 0 is
-    right; a clock rises by all that it counts.
+    """Last prediction less the first one after a share `since` of the answers, -1..1. While one
+    frame is held 0 is right; a clock rises by all that it counts.
 
     The labels are of no account. NaN with fewer than two answers there.
     """
@@ -152,6 +159,6 @@ def stall_drift(runs: Runs, since: float = 0.0) -> np.ndarray:
 
 
 def claimed_progress(runs: Runs, since: float = 0.0) -> np.ndarray:
-    """Progress that is claimed where none is made, 0..1: the drift, 0 where it is less. 0 is right of a video that
-    stands still, or goes back from that share of its answers on."""
+    """Progress that is claimed where none is made, 0..1: the drift, 0 where it is less. 0 is right
+    of a video that stands still, or goes back from that share of its answers on."""
     return np.maximum(stall_drift(runs, since), 0)

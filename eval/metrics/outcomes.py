@@ -22,10 +22,11 @@ Key = tuple[str, int]  # of an episode
 
 
 def ranking_measures(runs: Runs) -> dict[str, Measure]:
-    """Over tasks, which stand in place of episodes: the last answer about each of their runs, and the share of the task
-    truly done at its end.
+    """Over tasks, which stand in place of episodes: the last answer about each of their runs, and
+    the share of the task truly done at its end.
 
-    An answer that could not be read counts as the worst one. A task whose runs all ended alike has nothing to rank.
+    An answer that could not be read counts as the worst one. A task whose runs all ended alike has
+    nothing to rank.
     """
     worst = runs.worst
     read = runs.read
@@ -37,10 +38,11 @@ def ranking_measures(runs: Runs) -> dict[str, Measure]:
 
 
 def pairs_in_order(runs: Runs) -> np.ndarray:
-    """Share of the pairs of runs that ended differently which are in the right order, 0..1; a tie is half a pair.
+    """Share of the pairs of runs that ended differently which are in the right order, 0..1; a tie
+    is half a pair.
 
-    float64 [tasks], NaN where all ended alike; 0.5 for who always says the same. Kendall's tau-b stays below 1 where
-    runs that ended alike get different answers, as all do: this does not.
+    float64 [tasks], NaN where all ended alike; 0.5 for who always says the same. Kendall's tau-b
+    stays below 1 where runs that ended alike get different answers, as all do: this does not.
     """
     shares = np.full(len(runs), np.nan)
     for k, (start, end) in enumerate(zip(runs.starts[:-1], runs.starts[1:], strict=True)):
@@ -58,10 +60,12 @@ def pairs_in_order(runs: Runs) -> np.ndarray:
 def success_measures(
     runs: Runs, seconds: np.ndarray, succeeded: np.ndarray, threshold: float
 ) -> dict[str, Measure]:
-    """Over runs: is success told at all (AUC), and with a threshold how well and how many seconds too early or late.
+    """Over runs: is success told at all (AUC), and with a threshold how well and how many seconds
+    too early or late.
 
-    A prediction is a score of success, at moments in order of time, `seconds` [n]; the end state is reached where the
-    label says FINISHED. `succeeded`: bool [runs]. A run without any answer counts as told wrong, and in no AUC.
+    A prediction is a score of success, at moments in order of time, `seconds` [n]; the end state is
+    reached where the label says FINISHED. `succeeded`: bool [runs]. A run without any answer counts
+    as told wrong, and in no AUC.
     """
     best, first, end = _summaries(runs, seconds, threshold)
     readable = ~np.isnan(best)
@@ -93,8 +97,9 @@ def success_measures(
 def _summaries(
     runs: Runs, seconds: np.ndarray, threshold: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of each run: its highest score (NaN without one), the time of the first at the threshold (NaN: none is), and the
-    time at which its end state is reached, where it never is its last moment; float64 [runs] each."""
+    """Of each run: its highest score (NaN without one), the time of the first at the threshold
+    (NaN: none is), and the time at which its end state is reached, where it never is its last
+    moment; float64 [runs] each."""
     best, first, end = np.full((3, len(runs)), np.nan)
     for k, (a, b) in enumerate(zip(runs.starts[:-1], runs.starts[1:], strict=True)):
         score = runs.predicted[a:b]
@@ -110,10 +115,11 @@ def _summaries(
 
 
 def auc(score: np.ndarray, positive: np.ndarray, read: np.ndarray | None = None) -> Measure:
-    """Area under the ROC curve of scores [n], 0..1: how probably a positive has the higher one; equal ones are half.
+    """Area under the ROC curve of scores [n], 0..1: how probably a positive has the higher one;
+    equal ones are half.
 
-    NaN where all are of one kind. (Hanley and McNeil, Radiology 1982.) Of more than 256 different scores (of very many
-    runs: than 32) neighbours are counted as equal.
+    NaN where all are of one kind. (Hanley and McNeil, Radiology 1982.) Of more than 256 different
+    scores (of very many runs: than 32) neighbours are counted as equal.
     """
     max_bins = max(FEWEST_BINS, min(MOST_BINS, MOST_PARTS // max(1, len(score))))
     counted = ~np.isnan(score)
@@ -145,11 +151,13 @@ def _area(sums: np.ndarray) -> np.ndarray:
 def preference_measures(
     pairs: Sequence[Pair], scores: Mapping[Key, np.ndarray], episodes: Sequence[Key]
 ) -> dict[str, Measure]:
-    """Accuracy over all pairs, `preference_accuracy`, and of each kind that there are, `preference_further` and so on.
+    """Accuracy over all pairs, `preference_accuracy`, and of each kind that there are,
+    `preference_further` and so on.
 
-    `scores`: what a model says of each moment of an episode [t], of which the frames of a pair's parts are the numbers.
-    The greater mean is chosen; equal ones are half right, a missing score (NaN) is wrong. A pair counts half for each
-    of its episodes, so that resampling episodes resamples pairs. (Christiano 2017; Robometer, arXiv 2603.02115.)
+    `scores`: what a model says of each moment of an episode [t], of which the frames of a pair's
+    parts are the numbers. The greater mean is chosen; equal ones are half right, a missing score
+    (NaN) is wrong. A pair counts half for each of its episodes, so that resampling episodes
+    resamples pairs. (Christiano 2017; Robometer, arXiv 2603.02115.)
     """
     by_name = {"preference_accuracy": list(pairs)} if pairs else {}
     for reason in WHYS:

@@ -66,13 +66,15 @@ class Runs:
 
     @cached_property
     def worst(self) -> "Runs":
-        """Each answer without a number replaced by the worst one for its label: 0 or 1, whichever is farther."""
+        """Each answer without a number replaced by the worst one for its label: 0 or 1, whichever
+        is farther."""
         worst = (self.target < 0.5).astype(np.float64)
         return replace(self, predicted=np.where(np.isnan(self.predicted), worst, self.predicted))
 
     @cached_property
     def read(self) -> np.ndarray:
-        """How many answers of each episode hold a number, and how many there are, float64 [episodes, 2]."""
+        """How many answers of each episode hold a number, and how many there are, float64
+        [episodes, 2]."""
         has_number = (~np.isnan(self.predicted)).astype(np.float64)
         return np.stack([self.sums(has_number), self.lengths.astype(np.float64)], 1)
 
@@ -82,7 +84,8 @@ class Runs:
         return None if self.elapsed is None else replace(self, predicted=self.elapsed)
 
     def curve(self, episode: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(time, predicted, target) of an episode, [t] each; without times the answers are spread evenly."""
+        """(time, predicted, target) of an episode, [t] each; without times the answers are spread
+        evenly."""
         span = slice(*self.starts[episode : episode + 2])
         predicted = self.predicted[span]
         time = np.linspace(0, 1, len(predicted)) if self.elapsed is None else self.elapsed[span]
@@ -108,8 +111,8 @@ Statistic = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Score:
-    """A value over n episodes with the 95 % interval of its bootstrap; `coverage`: share of the answers behind it that
-    could be read."""
+    """A value over n episodes with the 95 % interval of its bootstrap; `coverage`: share of the
+    answers behind it that could be read."""
 
     value: float
     low: float
@@ -137,10 +140,11 @@ def ratio(sums: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Measure:
-    """What a score is made of: per episode some numbers [episodes, k], and the statistic of their sums over episodes.
+    """What a score is made of: per episode some numbers [episodes, k], and the statistic of their
+    sums over episodes.
 
-    `counted` [episodes]: the episodes that it is defined on. `read` [episodes, 2]: of how many answers that were wanted
-    each, how many could be read (first) and how many there are (second).
+    `counted` [episodes]: the episodes that it is defined on. `read` [episodes, 2]: of how many
+    answers that were wanted each, how many could be read (first) and how many there are (second).
     """
 
     parts: np.ndarray
@@ -248,7 +252,8 @@ def _counts(n: int) -> Iterator[np.ndarray]:
 class Difference:
     """The first model's score less the second's over n episodes that both have, with its 95 % interval.
 
-    `p`: two-sided, that resampling episodes turns the sign round; 1/(RESAMPLES + 1) is the least there can be.
+    `p`: two-sided, that resampling episodes turns the sign round; 1/(RESAMPLES + 1) is the least
+    there can be.
     """
 
     first: float
@@ -261,10 +266,11 @@ class Difference:
 
 
 def paired(first: Measure, second: Measure) -> Difference:
-    """Paired bootstrap of two measures over the same episodes [episodes]; each resample is drawn for both.
+    """Paired bootstrap of two measures over the same episodes [episodes]; each resample is drawn
+    for both.
 
-    (Efron and Tibshirani, An Introduction to the Bootstrap, 1993: the percentile interval of the difference.) NaN
-    throughout where no episode counts in both.
+    (Efron and Tibshirani, An Introduction to the Bootstrap, 1993: the percentile interval of the
+    difference.) NaN throughout where no episode counts in both.
     """
     both = first.counted & second.counted
     a = first.parts[both]

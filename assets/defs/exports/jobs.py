@@ -21,7 +21,8 @@ FIELDS["allow_licences"] = FIELDS.pop("allow")
 
 
 class ExportConfig(create_model("SelectionFields", __base__=dg.Config, **FIELDS)):
-    """What `proccorpus export KIND` takes: `episodes` goes with one dataset, `options` are the kind's own."""
+    """What `proccorpus export KIND` takes: `episodes` goes with one dataset, `options` are the
+    kind's own."""
 
     kind: str
     out: str
