@@ -26,7 +26,7 @@ from core.values import grouped
 from eval.benchmarks.held_out import episode_questions
 from eval.benchmarks.question import Question
 from eval.reward.laptop import LaptopRunner
-from eval.reward.open import BATCH
+from eval.runners.checkpoint import BATCH
 from eval.runners.methods import best_constant
 from eval.runners.prompt import Runner
 from eval.within import predict

@@ -28,9 +28,10 @@ import torch
 from annotate.samples.procvqa import progress_question
 from benchmarks import true_size
 from benchmarks.harness import Figure, expect, measure
-from eval.reward.open import BATCH, ModelScorer
+from eval.reward.open import ModelScorer
 from eval.reward.stream import StreamPicture, Window
 from eval.reward.video import open_clip, score_clip
+from eval.runners.checkpoint import BATCH
 from eval.runners.local import ModelRunner
 from eval.runners.prompt import Asked, ModelReply
 from tests.kits.lerobot_writer import write_video

@@ -17,8 +17,8 @@ from eval.benchmarks.options import HELD_OUT
 from eval.benchmarks.procvqa import ALL_MOMENTS, SampleChoice
 from eval.benchmarks.question import PictureFile, PredictionLine, Question, score_of, share_of
 from eval.metrics.score import scores
-from eval.reward.open import BATCH, open_local
 from eval.reward.scorer import Success, calibrate
+from eval.runners.checkpoint import BATCH, open_local
 from eval.runners.prompt import ModelReply, Prompt, Runner, UnansweredError
 from eval.runners.start import RunnerConfig, local_runner
 from eval.scored import BenchmarkAnswers, progress_measures

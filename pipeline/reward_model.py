@@ -13,7 +13,7 @@ from core.figures import render
 from eval.benchmarks.options import HELD_OUT, EvaluationOptions
 from eval.benchmarks.run import Evaluation, evaluate_benchmark
 from eval.report.pages import Report, curves_figure, varied_episodes
-from eval.reward.open import BATCH
+from eval.runners.checkpoint import BATCH
 from eval.runners.start import RunnerConfig, located_runner
 from eval.scored import ScoredBenchmark, eval_run_id
 from eval.within import calibrate_checkpoint, scorer_of

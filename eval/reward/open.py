@@ -24,17 +24,17 @@ from eval.reward.stream import (
     Window,
     trained_window,
 )
+from eval.runners.checkpoint import open_local
 from eval.runners.methods import luma_grid, nearness
 from eval.runners.prompt import (
     Asked,
-    LocalRunner,
     ModelReply,
     PictureLimits,
     Prompt,
     Runner,
     Sampling,
 )
-from training.folder import is_laptop, read_card
+from training.folder import read_card
 
 SHOWN = 200  # characters of an answer that a failure quotes
 # Settings for pictures of files alone: a stream's pictures are fitted
@@ -130,7 +130,6 @@ def read_words(text: str, is_progresslm: bool) -> Reward:
     return Reward("text", share, reasoning=reasoning or None)
 
 
-BATCH = 32  # views in one forward pass of the language model
 BaselineName = Literal["clock", "visual"]
 
 
@@ -290,22 +289,6 @@ def open_checkpoint(
     # What was calibrated is what is served by default
     scorer.success = scorer.success if answer == "auto" else None
     return scorer
-
-
-def open_local(folder: Path, batch_size: int = BATCH, **options: Any) -> LocalRunner:
-    """A checkpoint in this process that answers prompts; `options`: as eval.runners.local.open_runner has it. Raises
-    UserError, ModelError; EncoderError for a laptop model's."""
-    if not is_laptop(folder):
-        from eval.runners.local import open_runner
-
-        return open_runner(folder, batch_size, **options)
-    from eval.reward.laptop import LaptopRunner
-
-    if options.get("reasoning") or options.get("answer") == "text":
-        raise RewardError(
-            f"{folder.name} is a laptop model, which has no words: ask it for numbers alone"
-        )
-    return LaptopRunner(folder, batch_size)
 
 
 # Rewards without a model: what one gets without looking, or by looking at pixels only. Both know how the run ends

@@ -22,7 +22,7 @@ from annotate.model_client.server import Server, ServerConfig
 from core.errors import UserError
 from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.question import BenchmarkError, PictureFile
-from eval.reward.open import open_local
+from eval.runners.checkpoint import open_local
 from eval.runners.prompt import (
     LIKELIEST,
     Asked,
