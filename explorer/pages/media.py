@@ -98,8 +98,7 @@ async def recording(request: Request, dataset: str, episode_index: EpisodeIndex)
     def record(given_up: Callable[[], bool]) -> pathlib.Path:
         with visiting(request) as visit:
             episode = find_episode(visit.reader, dataset, episode_index)
-        snapshot = visit.reader.snapshot()
-        return media.rerun_recording(visit.explorer.space, snapshot, episode, given_up)
+        return media.rerun_recording(visit.explorer.space, visit.reader.state, episode, given_up)
 
     async with request.app.state.converting:
         path = await while_wanted(request, record)
