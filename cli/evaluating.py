@@ -170,8 +170,8 @@ def eval_score(
         name = stored_as or predictions.stem
         settings = {"file": predictions.name, "as_published": as_published}
         lake = open_lake(space_at(common.workspace))
-        evaluated = replace(scored, model=name)
-        run = store_scores(lake, evaluated, predictions.read_bytes(), settings)
+        scored = replace(scored, model=name)
+        run = store_scores(lake, scored, predictions.read_bytes(), settings)
         note(f"stored as {run}, model {name}")
     # The table shows the whole and its parts; JSON has every slice
     rows = [

@@ -11,7 +11,7 @@ import threading
 import weakref
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -28,6 +28,7 @@ from core.tables import TABLES
 from core.tables.definition import sql_type
 from warehouse.lake.catalog import check_catalog, copy_catalog
 from warehouse.lake.connection import LakeConnection, connect, database, literal, quoted
+from warehouse.lake.former_words import former_types
 from warehouse.lake.kinds import topics
 from warehouse.lake.place import LakeError, place
 from warehouse.lake.sql import open_locked
@@ -316,25 +317,25 @@ class CorpusView:
         stamp = self._stamp()
         # A Postgres catalog serves many readers by itself; one in SQLite is copied to be read quickly
         snapshot = self.fixed
-        catalog = folder = None
-        if self._server is None:
-            folder = ScratchFolder()
-            catalog = f"ducklake:{_copied_catalog(self.space, folder.path)}"
-        elif snapshot is None:
-            snapshot = stamp[0]
-        # Few threads and little memory for each query: many pages read at once
-        con, words = open_locked(
-            self.space,
-            snapshot,
-            MEMORY,
-            catalog=catalog,
-            release=self.release,
-            statements=math.inf if self.fixed is None else None,
-            threads=1,
-        )
-        if folder is not None:
+        catalog = None
+        with ExitStack() as copies:
+            if self._server is None:
+                folder = copies.enter_context(ScratchFolder())
+                catalog = f"ducklake:{_copied_catalog(self.space, folder)}"
+            elif snapshot is None:
+                snapshot = stamp[0]
+            # Few threads and little memory for each query: many pages read at once
+            con, words = open_locked(
+                self.space,
+                snapshot,
+                MEMORY,
+                catalog=catalog,
+                release=self.release,
+                statements=math.inf if self.fixed is None else None,
+                threads=1,
+            )
             # The copy is deleted with the connection that reads it
-            weakref.finalize(con, folder.close)
+            weakref.finalize(con, copies.pop_all().close)
         # The number is read from the attached lake: the catalog may have moved on since the stamp was taken
         number = self.fixed
         if number is None:
@@ -366,7 +367,9 @@ EMPTY_SQL = """
 
 def _typed_columns(con: duckdb.DuckDBPyConnection, table: str, name: str) -> str:
     """The columns of one of these tables, with the types that a lake in DuckDB has for them."""
-    types = {c.name: sql_type(c.type) for c in TABLES[table].columns} if table in TABLES else {}
+    types = former_types(table)
+    if table in TABLES:
+        types = {c.name: sql_type(c.type) for c in TABLES[table].columns}
     columns = [column for column, *_ in con.execute(f"DESCRIBE still.{quoted((name,))}").fetchall()]
     cast = {c: f"CAST({quoted((c,))} AS {types[c]}) AS " for c in columns if c in types}
     return ", ".join(cast.get(c, "") + quoted((c,)) for c in columns)

@@ -24,7 +24,7 @@ from core.paths import Workspace
 from core.pictures import decode_stored
 from core.values import grouped, spread
 from core.wall import TOO_MUCH, Pool, Walled
-from explorer.access import CorpusView, LakeReader, PageError
+from explorer.access import CorpusView, LakeReader, PageError, Snapshot
 from explorer.episode import (
     build_config,
     cameras,
@@ -317,13 +317,14 @@ def playable_video(
 
 
 def rerun_recording(
-    space: Workspace, snapshot: int, episode: Episode, given_up: Callable[[], bool]
+    space: Workspace, snapshot: Snapshot, episode: Episode, given_up: Callable[[], bool]
 ) -> Path:
     """An .rrd file of an episode, of ten pictures a second; `proccorpus export rerun` writes all of them. Raises
     PageError, also once nobody waits for it.
     """
-    arguments = space, snapshot, *episode.key
+    arguments = space, snapshot.number, *episode.key
     with _explained("no recording can be made", given_up):
+        # Its time, too: over an older catalog that was put back a build gives the same numbers
         about = (RECORDED, snapshot, *episode.key)
         return _kept_file(
             space, about, ".rrd", _record, arguments, RECORD_BYTES, RECORD_S, given_up

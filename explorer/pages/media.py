@@ -98,8 +98,7 @@ async def recording(request: Request, dataset: str, episode_index: EpisodeIndex)
     def record(given_up: Callable[[], bool]) -> pathlib.Path:
         with visiting(request) as visit:
             episode = find_episode(visit.reader, dataset, episode_index)
-        snapshot = visit.reader.snapshot()
-        return media.rerun_recording(visit.explorer.space, snapshot, episode, given_up)
+        return media.rerun_recording(visit.explorer.space, visit.reader.state, episode, given_up)
 
     async with request.app.state.converting:
         path = await while_wanted(request, record)
@@ -142,11 +141,12 @@ def _label(visit: Visit, episode: Episode) -> CurvePanel:
         )
     fps = episode.fps or 1.0
     # Of a long run as many as can be told apart: all of them are drawn below each of its pictures
-    apart = 1 + len(run["progress"]) // MOST_POINTS
+    progress = run["progress"]
+    last = len(progress) - 1
     rows = [
         {"frame_index": k, "timestamp_s": k / fps, "progress": value, "done": None, "success": None}
-        for k, value in enumerate(run["progress"])
-        if k % apart == 0
+        for k, value in enumerate(progress)
+        if k % (1 + last // MOST_POINTS) == 0 or k == last
     ]
     steps = [(s["start_frame"], s["end_frame"], s["name"]) for s in run["segments"]]
     return CurvePanel(fps, rows, steps)

@@ -55,7 +55,7 @@ document.addEventListener("submit", (event) => {
   if (!form.dataset.say) return;
   event.preventDefault();
   const fields = Object.fromEntries([...new FormData(form)].map(([name, value]) => [name, value.trim()]));
-  const line = form.querySelector("[role=status]") ?? form.closest("section, main").querySelector("[role=status]");
+  const line = form.closest(":has([role=status])").querySelector("[role=status]"); // its own, or the nearest around it
   told(post(form.dataset.say, { ...JSON.parse(form.dataset.said ?? "{}"), ...fields }), line);
 });
 

@@ -47,7 +47,10 @@ class CurvePanel:
                 picture.shape[1], self.fps, self.last, self.label, self.steps
             )
         step = next((name for start, end, name in self.steps if start <= frame_index < end), "")
-        panel = _panel(self._ground, self.rows, frame_index, self.last, step)
+        panel = _panel(self._ground, self.rows, frame_index, self.last)
+        # Of two curves each is named at its right
+        room_px = panel.shape[1] - RIGHT_PX - (80 if len(self.label) else 0)
+        _draw_text(panel[:, :room_px], step, 4, 25)
         return np.concatenate([picture, panel])
 
 
@@ -108,7 +111,7 @@ def _panel_without_model(
 
 
 def _panel(
-    ground: np.ndarray, rows: Sequence[Mapping[str, Any]], frame_index: int, last: int, step: str
+    ground: np.ndarray, rows: Sequence[Mapping[str, Any]], frame_index: int, last: int
 ) -> np.ndarray:
     panel = ground.copy()
     past = [r for r in rows if r["frame_index"] <= frame_index]
@@ -136,7 +139,6 @@ def _panel(
             panel, places[-1], 4, LOST if past[-1]["progress"] is None else MARK, -1, cv2.LINE_AA
         )
         _draw_text(panel, _row_in_words(past[-1]), 4, 12)
-    _draw_text(panel[:, : -RIGHT_PX - 80], step, 4, 25)
     return panel
 
 

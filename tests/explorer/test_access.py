@@ -97,6 +97,13 @@ def test_no_workspace_no_snapshot(tmp_path, furnished):
         create_app(furnished, Options(snapshot=9999))
 
 
+def test_a_state_that_cannot_be_opened_leaves_no_copy(furnished, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with pytest.raises(LakeError, match="at snapshot 9999"):
+        CorpusView(furnished, 9999)
+    assert [*tmp_path.iterdir()] == []
+
+
 def test_an_empty_corpus_has_pages(workspace):
     with visit(workspace) as client:
         for url, expected_text in (

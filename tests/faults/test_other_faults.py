@@ -1,5 +1,6 @@
 """Files that a crash cut off, disks that cannot be read, clocks that jump, locks, two builds at once, old catalogs."""
 
+import errno
 import hashlib
 import os
 import random
@@ -245,3 +246,14 @@ def test_a_lock_that_another_holds(what, copy, tally, monkeypatch):
     with closing(sqlite3.connect(copy / "catalog.sqlite")) as catalog:
         assert catalog.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     tally.add("locked by another", tried=2, recovered=2)
+
+
+def test_a_file_system_without_locks_is_named(copy, monkeypatch):
+    def refuse(*_: int) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    lake = Lake(Workspace(copy))
+    monkeypatch.setattr(place.fcntl, "flock", refuse)
+    with pytest.raises(LakeError, match=r"\.lock: .* its file system does not give"):
+        lake.upsert("in vain", vlm_calls=TABLES["vlm_calls"].empty())
+    lake.con.close()

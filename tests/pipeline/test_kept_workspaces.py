@@ -3,6 +3,7 @@
 import json
 import shutil
 import tarfile
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from core.paths import Workspace
 from core.tables import TABLES
+from explorer.access import CorpusView
 from pipeline.build import BuildReport, run_build
 from pipeline.config import source_build
 from tests.kits.cli_kit import DONE, command
@@ -17,6 +19,7 @@ from tests.kits.fault_kit import is_killed
 from tests.kits.kept_workspaces import FOLDER, KEPT
 from warehouse.lake import Lake
 from warehouse.lake.connection import has
+from warehouse.lake.sql import RELATIONS, open_for_users
 
 PEOPLE = (
     "corrections",
@@ -73,6 +76,7 @@ def test_what_people_said_outlives_an_upgrade(kept: Path) -> None:
     lake = Lake(Workspace(kept / "workspace"), read_only=True)
     said_rows = rows(lake, PEOPLE)
     in_force = rows(lake, IN_FORCE)
+    snapshot = lake.snapshot()
     labels = lake.rows(LABELS)
     splits = lake.rows(SPLITS)
     assert said_rows["corrections"]
@@ -108,6 +112,17 @@ def test_what_people_said_outlives_an_upgrade(kept: Path) -> None:
     assert lake.rows("SELECT reason FROM quarantine") == [("taken_down",)]
     assert lake.rows("FROM pending_corrections") == []
     lake.con.close()
+    # At its snapshot all that this version knows is found, and what was said then as it was said
+    with CorpusView(lake.workspace, snapshot).reading() as reader:
+        for name in RELATIONS:
+            reader.rows(f"FROM {name}")
+    with closing(open_for_users(lake.workspace, snapshot)) as con:
+        for table in {*said_rows} - {"takedowns"}:
+            queried = con.execute(f"FROM {table}").to_arrow_table().to_pylist()
+            columns = said_rows[table][0]
+            assert said_rows[table] == sorted(
+                ({name: row[name] for name in columns} for row in queried), key=repr
+            )
 
     assert build(kept).done == []
 

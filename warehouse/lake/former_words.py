@@ -47,8 +47,10 @@ LINES_SQL = """
 SAME = {"recording": "coalesce(n.recording, t.recording)"}
 
 
-def _types(name: str) -> dict[str, str]:
-    """The columns of a former table with their types."""
+def former_types(name: str) -> dict[str, str]:
+    """The columns of a former table with their types; none of another table."""
+    if name not in FORMER_TABLES:
+        return {}
     pairs = (column.partition(":") for column in FORMER_TABLES[name][1].split())
     return {column: kind or "VARCHAR" for column, _, kind in pairs}
 
@@ -56,7 +58,7 @@ def _types(name: str) -> dict[str, str]:
 def complete(lake: LakeConnection) -> None:
     """Give an earlier lake those of the tables and columns that it lacks: its steps work on them. In a transaction."""
     for name in FORMER_TABLES:
-        columns = [f"{column} {kind}" for column, kind in _types(name).items()]
+        columns = [f"{column} {kind}" for column, kind in former_types(name).items()]
         lake.con.execute(f"CREATE TABLE IF NOT EXISTS {name} ({', '.join(columns)})")
         for column in columns:
             lake.con.execute(f"ALTER TABLE {name} ADD COLUMN IF NOT EXISTS {column}")
@@ -120,7 +122,7 @@ def _take_in_lines(lake: LakeConnection, path: Path) -> None:
     left half written was never answered."""
     with lake.transaction(f"what {path.name} has"):
         for name, (keys, _) in FORMER_TABLES.items():
-            types = _types(name)
+            types = former_types(name)
             forms = {c: ["VARCHAR"] if kind.endswith("[]") else kind for c, kind in types.items()}
             sql = LINES_SQL.format(
                 name=name,

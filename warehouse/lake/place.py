@@ -248,13 +248,21 @@ def locked(
 def _locked_by_kernel(workspace: Workspace, meanwhile: Callable[[], bool]) -> Iterator[None]:
     end_s = time.monotonic() + LOCK_TIMEOUT_S
     with lock_file(workspace.lock) as lock:
-        while not is_taken(lock) and not meanwhile():
+        try:
+            is_ours = is_taken(lock)
+        except OSError as e:
+            raise LakeError(
+                f"{workspace.lock}: commits take turns by a lock on it, which its file system does not give "
+                f"({e.strerror}): move the workspace to another one"
+            ) from e
+        while not is_ours and not meanwhile():
             if time.monotonic() > end_s:
                 holder_name = holder(workspace.lock) or "another process"
                 raise LakeError(
                     f"{workspace.root}: {holder_name} has been committing for {LOCK_TIMEOUT_S:.0f} s"
                 )
             time.sleep(LOOK_S)
+            is_ours = is_taken(lock)
         yield
 
 

@@ -197,8 +197,10 @@ def _see_former(con: duckdb.DuckDBPyConnection) -> None:
         con.execute(f"CREATE VIEW {table.name} AS {sql}")
     con.execute(f"SET search_path = 'today.main,{DATABASE}.main'")
     for view in VIEWS:
-        # What people said was in tables of these names
-        sql = f"FROM lake.main.{view.name}" if view.name in former else view.sql
+        sql = view.sql
+        if view.name in former:
+            # What people said was in tables of these names, without columns that have come since
+            sql = f"FROM lake.main.{view.name} UNION ALL BY NAME (FROM ({sql}) LIMIT 0)"
         con.execute(f"CREATE VIEW {view.name} AS {sql}")
 
 
