@@ -5,7 +5,6 @@ with a finding.
 """
 
 import fnmatch
-import glob
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -317,7 +316,9 @@ def v3_data_files(dataset: LerobotListing) -> list[str]:
     # file's name does not matter
     everything = dataset.source.files
     for candidate in candidates:
-        if uris := fnmatch.filter(everything, FIELD.sub("[0-9]*", glob.escape(candidate))):
+        # A number is taken whole and never given back: else one of many digits could be tried in any number of ways
+        pattern = re.compile("[0-9]++".join(map(re.escape, FIELD.split(candidate)[::2])))
+        if uris := list(filter(pattern.fullmatch, everything)):
             break
     else:
         candidate = ""

@@ -145,11 +145,10 @@ class SampleExport(Export):
         drawn: pa.Table | None,
     ) -> None:
         """The table `export_samples`, as SAMPLES_SQL says."""
-        con = selected.lake.con
         episodes = ((*e.key, e.is_unsure, e.sure_of_names) for e in selected.episodes)
         columns = map(list, zip(*episodes, strict=True))
         names = ["dataset", "episode_index", "unsure", "sure_of"]
-        temp_table(con, "export_episodes", pa.table([*columns], names=names))
+        temp_table(selected.lake.con, "export_episodes", pa.table([*columns], names=names))
         # Samples of earlier versions do not say whether they name steps; what was frozen then stays as it was
         known = selected.lake.column("SELECT column_name FROM (DESCRIBE lake.samples)")
         names_steps = "coalesce(s.names_steps, false)" if "names_steps" in known else "false"
@@ -163,7 +162,7 @@ class SampleExport(Export):
             "families": [*families],
             "forms": [*forms],
         }
-        con.execute(SAMPLES_SQL.format(names_steps=names_steps), values)
+        selected.lake.rows(SAMPLES_SQL.format(names_steps=names_steps), values)
 
     @property
     def identity(self) -> str:

@@ -139,12 +139,12 @@ def _verified(
     workspace: Workspace, selection: Selection, out: Path, settings: Mapping[str, Any]
 ) -> Verified:
     options = EXPORT_KINDS["lerobot"].read_options(settings)
-    plan = LerobotPlan("lerobot", Lake(workspace, read_only=True), selection, options)
     try:
-        comparison = LeRobotComparison(plan, out, partial(_looked_at, plan.lake))
-    except Exception as e:  # the reader's word, whatever it is
-        return _cannot_open(e)
-    try:
+        plan = LerobotPlan("lerobot", Lake(workspace, read_only=True), selection, options)
+        try:
+            comparison = LeRobotComparison(plan, out, partial(_looked_at, plan.lake))
+        except Exception as e:  # the reader's word, whatever it is
+            return _cannot_open(e)
         problems = tuple(dict.fromkeys(comparison.problems()))
     except ChangedError as e:  # which does not travel between processes
         raise UserError(str(e)) from e
@@ -236,13 +236,11 @@ class LeRobotComparison:
         for frame in self.frames(x.episode):
             try:
                 item = self.dataset[row["dataset_from_index"] + frame]
+                pictures |= {
+                    (frame, camera): self._picture(item, number, camera) for camera in self.cameras
+                }
             except Exception as e:  # the reader's word, whatever it is
                 yield f"frame {frame} of episode {number}: {_first_line(e)}"
-                continue
-            shown = {
-                (frame, camera): self._picture(item, number, camera) for camera in self.cameras
-            }
-            pictures |= shown
         self.num_pictures += len(pictures)
         is_own = self.rows["episode_index"] == number
         exported = {name: values[is_own] for name, values in self.rows.items()}

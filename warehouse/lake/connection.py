@@ -379,7 +379,7 @@ class LakeConnection:
 
     # Reading
 
-    def rows(self, sql: str, parameters: list[Any] | None = None) -> list[tuple]:
+    def rows(self, sql: str, parameters: list[Any] | dict[str, Any] | None = None) -> list[tuple]:
         with self._turn():
             return self.con.execute(sql, parameters or []).fetchall()
 

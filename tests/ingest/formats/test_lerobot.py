@@ -332,6 +332,19 @@ def test_path_templates_are_not_trusted(tmp_path, template):
     assert peak < 50_000_000
 
 
+@pytest.mark.parametrize(
+    "name", ["file-000 (1).parquet", "file-000_old.parquet", "old/file-000.parquet"]
+)
+def test_copies_of_data_files_are_not_read(tmp_path, name):
+    root = write_v3(tmp_path, [6, 7])
+    before = list_episodes(source_of(root))
+    (root / "data/chunk-000/old").mkdir()
+    shutil.copy(v3_data(root, 0), root / "data/chunk-000" / name)
+    listing = list_episodes(source_of(root))
+    assert {*said(listing)} <= {("part_not_used", "warning", None, None)}
+    assert listing.records == before.records
+
+
 @pytest.mark.parametrize(("start", "count"), [(20, 1), (15, 6), (0, 21), (100, 5)])
 def test_rows_that_are_not_there(tmp_path, start, count):
     path = write_parquet(tmp_path / "a.parquet", {"state": [[float(k)] for k in range(20)]})
