@@ -1,6 +1,7 @@
 """Take the screenshots of docs/correcting.md from a real run: `make demo`, then `python -m docs.make_explorer_screens`.
 
-usage: python -m docs.make_explorer_screens [--workspace ./workspace] [--out docs/images/explorer] [--only NAME ...] [--all]
+usage: python -m docs.make_explorer_screens [--workspace ./workspace] [--out docs/images/explorer] [--only NAME ...]
+       [--all]
 `--all` takes every page three times, also in the dark and at a phone's width: for looking at, not for the docs.
 The page beside shows runs that are made for it. Needs Chromium (make browser).
 """
