@@ -11,7 +11,7 @@ shows it (`moments`); refine narrows some to a frame.
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import batched, compress, pairwise, starmap
+from itertools import batched, compress, pairwise
 
 import annotate.vlm.prompts as prompts
 import annotate.vlm.windows as windows
@@ -224,10 +224,10 @@ class _Annotation:
         self.notes += doubts
         self.needs_review = self.needs_review or bool(doubts)
 
-    async def _is_answered(self, stage: str, answer: Awaitable[None]) -> bool:
+    async def _is_answered(self, stage: str, ask: Callable[[], Awaitable[None]]) -> bool:
         """What a stage adds to a label; where it fails, the label stays and says so."""
         try:
-            await answer
+            await ask()
         except VlmError as e:
             is_divisible = e.is_too_long and self.parts[stage] < MOST_PARTS
             if e.is_fatal or is_divisible:
@@ -389,9 +389,9 @@ class _Annotation:
             count = max(3, self.config.refine_images // self.parts["refine"])
             dense = {k: windows.dense_frames(*ranges[k - 1], count) for k in wide}
             pictures = await load_pictures(self.view, list(dense.values()))
-            requests = (narrow(k, window, pictures[window]) for k, window in dense.items())
+            requests = (partial(narrow, k, window, pictures[window]) for k, window in dense.items())
             are_answered = await all_results(
-                *(self._is_answered("refine", answer) for answer in requests)
+                *(self._is_answered("refine", ask) for ask in requests)
             )
             # A boundary that could not be narrowed stays where it was
             answered = [*compress(wide, are_answered)]
@@ -439,8 +439,8 @@ class _Annotation:
                         verified, f"seen as {former_verdict} before it was verified"
                     )
 
-        requests = starmap(judge, batches.items())
-        await all_results(*(self._is_answered("verify", answer) for answer in requests))
+        requests = (partial(judge, window, batch) for window, batch in batches.items())
+        await all_results(*(self._is_answered("verify", ask) for ask in requests))
         return judged
 
 
