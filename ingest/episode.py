@@ -27,9 +27,9 @@ MEASURED = ("signal", "start_frame", "end_frame", "measured", "usual", "unit", "
 class Finding:
     """Something about a dataset, an episode or a camera, of a code of REASONS, in a sentence.
 
-    Also what a check of tables found, by the check's name, and what the doctor did of a workspace: then `remedy` says
-    what to do, `numbers` has what was measured, and `mend` what a repair goes by. severity: unusable or warning, as the
-    table findings has them; error and passed are of checks. file: where it stands, also a folder or an address.
+    A check of tables gives one, too, under the check's name, and so does the doctor about a workspace. Then `remedy`
+    says what to do, `numbers` has what was measured, and `mend` what a repair goes by. severity: unusable or warning,
+    as the table findings has them; error and passed are of checks. file: the place, also a folder or an address.
 
     start_frame, end_frame: the stretch that it is about, half-open; empty where it is about none. measured, usual: in
     `unit`, of the values called `signal`; `usual` is that of the other runs of its task, or a limit. other: dataset and
@@ -56,10 +56,10 @@ class Finding:
     mend: Any = None
 
     @property
-    def of_data(self) -> dict[str, Any]:
-        """The fields that are not of checks and of the doctor alone."""
-        others = ("remedy", "numbers", "mend")
-        return {name: value for name, value in vars(self).items() if name not in others}
+    def data_fields(self) -> dict[str, Any]:
+        """All fields but those that checks and the doctor alone fill."""
+        check_fields = ("remedy", "numbers", "mend")
+        return {name: value for name, value in vars(self).items() if name not in check_fields}
 
     @property
     def passed(self) -> bool:

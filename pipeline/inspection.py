@@ -237,7 +237,7 @@ def _parted(
     """Findings that nobody accepted, and those that somebody did, with who and why; each with its remedy."""
     parts: dict[str, list[dict[str, Any]]] = {"findings": [], "accepted": []}
     for finding in findings:
-        row = finding.of_data | {"remedy": REASONS[finding.reason].remedy}
+        row = finding.data_fields | {"remedy": REASONS[finding.reason].remedy}
         words = [
             word
             for word in accepted.get(source.config.source, ())

@@ -227,8 +227,12 @@ def _pictures(episode: EpisodeData, check: Row) -> Row:
     middle = (check["start_frame"] + check["end_frame"]) // 2
     captions = {check["start_frame"] - 1: "just before", middle: "in the middle"}
     captions.pop(-1, None)
+    chosen = frozenset(captions)
     try:
-        frames = _decoded(episode, camera, frozenset(captions))
+        try:
+            frames = _decoded(episode, camera, chosen, DecodeOptions(wanted=chosen))
+        except VideoError:  # its groups of pictures do not stand by themselves
+            frames = _decoded(episode, camera, chosen, DECODE_ALL)
     except DataError as e:
         return {"pictures": [], "problem": f"no picture of it can be shown: {e}"}
     pictures = [
@@ -239,17 +243,11 @@ def _pictures(episode: EpisodeData, check: Row) -> Row:
 
 
 def _decoded(
-    episode: EpisodeData, camera: str, chosen: frozenset[int], options: DecodeOptions | None = None
+    episode: EpisodeData, camera: str, chosen: frozenset[int], options: DecodeOptions
 ) -> dict[int, Row]:
     """Pictures of the chosen frames, small and encoded, with their sizes. Raises DataError."""
-    options = options or DecodeOptions(wanted=chosen)
-    try:
-        frames = islice(episode.frames(camera, options), max(chosen) + 1)
-        return {frame: _encoded(frame, picture) for frame, _, picture in frames if frame in chosen}
-    except VideoError:  # its groups of pictures do not stand by themselves
-        if options is DECODE_ALL:
-            raise
-        return _decoded(episode, camera, chosen, DECODE_ALL)
+    frames = islice(episode.frames(camera, options), max(chosen) + 1)
+    return {frame: _encoded(frame, picture) for frame, _, picture in frames if frame in chosen}
 
 
 def _encoded(frame_index: int, picture: Picture) -> Row:

@@ -540,8 +540,7 @@ def options_of(question: str) -> tuple[str, ...]:
     """What a question says may be answered: the last list of texts in it, plainly written; () where
     there is none.
 
-    Example: options_of("Which? (one of: ['Grasping error.', 'Wrong object.'])") == ("grasping
-    error", "wrong object")
+    Example: options_of("Which? (one of: ['Grasping error.', 'Wrong object.'])") == ("grasping error", "wrong object")
     """
     for match in reversed(_LIST.findall(question)):
         if len(match) > MAX_OPTIONS_CHARS:

@@ -100,8 +100,8 @@ def _bins(episode: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def effective_resolution(runs: Runs) -> np.ndarray:
-    """log2 of the largest k for which at least half of k equal bins hold a prediction, 0..log2(2 *
-    EPR_ANSWERS).
+    """log2 of the largest k for which at least half of k equal bins hold a prediction,
+    0..log2(2 * EPR_ANSWERS).
 
     ProcVLM's EPR@50 on EPR_ANSWERS evenly chosen answers, for it grows with their number; NaN with
     fewer. It rewards spread, noise too: only to be read beside an error.
@@ -147,8 +147,8 @@ def accuracy(sums: np.ndarray) -> np.ndarray:
 
 
 def balanced_accuracy(sums: np.ndarray) -> np.ndarray:
-    """Mean of the shares found among positives and among negatives, 0..1, of (TP, TN, FP, FN) [...,
-    4]; 0.5 for who always says the same. NaN where the labels are all of one kind."""
+    """Mean of the shares found among positives and among negatives, 0..1, of (TP, TN, FP, FN)
+    [..., 4]; 0.5 for who always says the same. NaN where the labels are all of one kind."""
     tp, tn, fp, fn = np.moveaxis(sums, -1, 0)
     with np.errstate(invalid="ignore", divide="ignore"):
         return (tp / (tp + fn) + tn / (tn + fp)) / 2

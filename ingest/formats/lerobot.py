@@ -405,8 +405,8 @@ def _add(
     if len(row_tasks) > 1:
         # Rows that change their task name steps. The whole is then a text in the columns that the registry names, or
         # one of the metadata that is no step's; a single word there is a label of quality
-        others = (text for text in texts_among([meta.get("tasks")]) if len(text.split()) > 1)
-        whole_tasks = stated_texts or tuple(text for text in others if text not in row_tasks)
+        sentences = (text for text in texts_among([meta.get("tasks")]) if len(text.split()) > 1)
+        whole_tasks = stated_texts or tuple(text for text in sentences if text not in row_tasks)
         steps_by_column = {TASK_COLUMN: row_tasks}
         tasks = whole_tasks or dataset.whole_task(tuple(row_tasks), steps_by_column, None)
     dataset.add(
@@ -430,10 +430,9 @@ def _evidence(dataset: LerobotListing, episode: Annotated) -> OutcomeEvidence:
     registered = [dataset.source.config.success_field]
     rows = episode.rows
     flags = {flag.name: flag.at_end for flag in rows.evidence.flags}
-    of_rows = stated(
-        {**rows.facts, **flags}, registered, "column"
-    )  # a flag, or a word in the last row
-    return replace(rows.evidence, stated=stated(episode.meta, registered) or of_rows)
+    # A flag, or a word in the last row
+    stated_by_rows = stated({**rows.facts, **flags}, registered, "column")
+    return replace(rows.evidence, stated=stated(episode.meta, registered) or stated_by_rows)
 
 
 def _check(dataset: LerobotListing, index: int, episode: Annotated) -> None:

@@ -290,8 +290,8 @@ def cameras_of(dataset: LerobotListing) -> list[str]:
         dataset, [key for key in pictured if key in files and key not in depth], files
     )
     left_out = depth | colourless
-    shown = [key for key in pictured if key not in left_out]
-    cameras = in_order(shown, dataset.source.config.cameras)
+    colour_cameras = [key for key in pictured if key not in left_out]
+    cameras = in_order(colour_cameras, dataset.source.config.cameras)
     main = next(filter(files.__contains__, cameras), "")
     reasons = {key: f"info.json says {object_of(features[key]).get('dtype')}" for key in cameras}
     reasons |= {main: f"{reasons[main]}: the main camera"} if main else {}
@@ -327,8 +327,8 @@ def _without_colours(
             reason += f" and its pictures are {appearance}" if appearance else ""
             reasons[key] = f"{reason}: left out, since there is a colour camera"
         else:
-            seen = "nothing was looked at" if is_remote else "its pictures have colours"
-            detail = f"camera {key}: {reason}, but {seen}: it comes after the other cameras"
+            look_note = "nothing was looked at" if is_remote else "its pictures have colours"
+            detail = f"camera {key}: {reason}, but {look_note}: it comes after the other cameras"
             dataset.warn("part_not_used", detail, camera=key, file=file)
     return reasons
 

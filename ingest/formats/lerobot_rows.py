@@ -82,9 +82,9 @@ def find_rows(
         # One data file per episode: those that the metadata lists, and those that it does not
         matches = filter(None, map(EPISODE_FILE.match, dataset.source.files))
         numbers = {number for match in matches if (number := int(match[1])) < MAX_EPISODE}
-        wanted = filter(dataset.wants, sorted(numbers.union(metadata)))
-        located = ((locate(dataset, "data_path", v2_numbers(dataset, e)), e) for e in wanted)
-        _read_rows(dataset, [(uri, episode) for uri, episode in located if uri], rows, metadata)
+        episodes = filter(dataset.wants, sorted(numbers.union(metadata)))
+        files = ((locate(dataset, "data_path", v2_numbers(dataset, e)), e) for e in episodes)
+        _read_rows(dataset, [(uri, episode) for uri, episode in files if uri], rows, metadata)
         return rows
     # Row ranges by reading which episode each row says it is of; pointers in the metadata are not trusted. But they say
     # which files of a remote source to look into first. The others are only fetched when that does not find all
@@ -96,8 +96,8 @@ def find_rows(
     pointed_at = {locate(dataset, "data_path", p) for p in pointers} if is_part else set(uris)
     _read_rows(dataset, [(uri, None) for uri in uris if uri in pointed_at], rows, metadata)
     if not selected.keys() <= rows.keys():
-        others = [(uri, None) for uri in uris if uri not in pointed_at]
-        _read_rows(dataset, others, rows, metadata)
+        unnamed_files = [(uri, None) for uri in uris if uri not in pointed_at]
+        _read_rows(dataset, unnamed_files, rows, metadata)
     return rows
 
 

@@ -522,7 +522,8 @@ def _names(value: Any, texts: Mapping[int, str], location: str) -> Iterator[str]
         index = whole(entry)
         if entry is None or (index is not None and index < 0):
             continue
-        name = entry if isinstance(entry, str) else texts.get(-1 if index is None else index)
+        indexed_text = None if index is None else texts.get(index)
+        name = entry if isinstance(entry, str) else indexed_text
         if name is None:
             raise ValueError(f"{location} has no text of {str(entry)[:40]}")
         if is_step(name):

@@ -146,7 +146,7 @@ class ListingBuilder:
             self.warn_next("no_task", no_task, data_uri or next(iter(uris), None))
         stated_outcome = evidence.stated or self.stated_outcome(facts)
         self.evidence[self.next_index] = replace(evidence, stated=stated_outcome)
-        known: dict[str, Any] = {
+        usual_fields: dict[str, Any] = {
             "episode_index": self.next_index,
             "source_id": source_id,
             "fps": fps,
@@ -158,7 +158,7 @@ class ListingBuilder:
             "group": group or self.group(facts, source_id),
             "source_stamp": self.source.stamp([*uris, *files], num_rows),
         }
-        self.records.append(EpisodeRecord(**{**known, **fields}))
+        self.records.append(EpisodeRecord(**{**usual_fields, **fields}))
 
     def texts_beside(self, uri: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The texts of the coming episode in a file beside its data, which has none itself, and that file's uri; a

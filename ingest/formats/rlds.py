@@ -433,7 +433,9 @@ def _evidence(
             values = values if len(values) == num_rows else np.zeros(0)
             values = values[:-1] if values[-2:].tolist() == [1, 0] else values
         # The name of a class rather than its number
-        value = rlds_steps.label_of(steps, name) or rlds_steps.scalar(steps, name)
+        value = rlds_steps.label_of(steps, name)
+        if value is None:
+            value = rlds_steps.scalar(steps, name)
         return None if is_of_steps and name not in registered else value, known(values)
 
     if config.keys.success:

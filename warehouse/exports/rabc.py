@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from annotate.conventions.sidecars import KEYS
 from core.domain.episode import Episode
 from core.errors import UserError
+from core.values import grouped
 from ingest.formats.tables import read_columns
 from ingest.source import list_episodes
 from warehouse.exports.export import PLACE, README, Export
@@ -181,9 +182,13 @@ class FrameExport(Export):
             )
         return scored
 
+    @cached_property
+    def _numbers_by_chunk(self) -> dict[int, list[int]]:
+        return grouped((e.chunk, e.episode_index) for e in self.selected.episodes)
+
     def _read_scores(self, chunk: int) -> dict[int, tuple[str, Scored]]:
         """Of each selected episode of a chunk that a model scored, of which contents, and what it said."""
-        episodes = [e.episode_index for e in self.selected.episodes if e.chunk == chunk]
+        episodes = self._numbers_by_chunk[chunk]
         rows = self.now.rows(
             "SELECT episode_index, arg_min(content_hash, frame_index), list(frame_index ORDER BY frame_index), "
             "list(prediction ORDER BY frame_index), list(done ORDER BY frame_index) FROM eval_predictions "

@@ -150,8 +150,9 @@ class SampleExport(Export):
         names = ["dataset", "episode_index", "unsure", "sure_of"]
         temp_table(selected.lake.con, "export_episodes", pa.table([*columns], names=names))
         # Samples of earlier versions do not say whether they name steps; what was frozen then stays as it was
-        known = selected.lake.column("SELECT column_name FROM (DESCRIBE lake.samples)")
-        names_steps = "coalesce(s.names_steps, false)" if "names_steps" in known else "false"
+        sample_columns = selected.lake.column("SELECT column_name FROM (DESCRIBE lake.samples)")
+        says_it = "names_steps" in sample_columns
+        names_steps = "coalesce(s.names_steps, false)" if says_it else "false"
         values = {
             "shards": [*self.shards],
             "drawn": None if drawn is None else drawn["sample_id"].to_pylist(),

@@ -94,13 +94,13 @@ class Selected:
     gates: Mapping[str, LabelGate] = field(default_factory=dict)
 
     @cached_property
-    def of_datasets(self) -> dict[str, list[Episode]]:
+    def by_dataset(self) -> dict[str, list[Episode]]:
         """The episodes of each dataset, in order."""
         return grouped((e.dataset, e) for e in self.episodes)
 
     @property
     def datasets(self) -> list[str]:
-        return sorted(self.of_datasets)
+        return sorted(self.by_dataset)
 
     @property
     def title(self) -> str:
@@ -138,7 +138,7 @@ class Selected:
         return sorted({e.label_run for e in self.episodes if e.label_run})
 
     def _dataset_facts(self, dataset: str) -> dict[str, Any]:
-        episodes = self.of_datasets[dataset]
+        episodes = self.by_dataset[dataset]
         counts = self._counts(dataset)
         return {
             "dataset": dataset,
@@ -152,7 +152,7 @@ class Selected:
 
     def _counts(self, dataset: str) -> GateCounts:
         """Of its labels, those that are left out as a whole, too."""
-        episodes = self.of_datasets[dataset]
+        episodes = self.by_dataset[dataset]
         labels = [e for e in episodes if e.label_run is not None or e.is_unsure]
         gate = self.gates.get(dataset, LabelGate())
         return GateCounts(gate, [(e.confidence, e.named is not False) for e in labels])
@@ -193,7 +193,7 @@ class Selected:
         notes: list[str] = []
         for dataset in self.datasets:
             notes += [f"{dataset}: {text}" for text in self._counts(dataset).sentences()]
-        for dataset, episodes in sorted(self.of_datasets.items()):
+        for dataset, episodes in sorted(self.by_dataset.items()):
             labelled = [e for e in episodes if e.label_run is not None]
             assumed = sum(outcome_assumed(e) is True for e in labelled)
             if assumed:

@@ -45,7 +45,7 @@ type Faults = tuple[int, dict[Any, list[str]]]
 DISTINCT_AT_ONCE = 20_000_000  # rows whose keys are compared at once, in some 600 MB
 
 
-def found(name: str, passed: bool, detail: str, numbers: Mapping[str, float]) -> Finding:
+def check_finding(name: str, passed: bool, detail: str, numbers: Mapping[str, float]) -> Finding:
     """What a check found."""
     return Finding(name, detail, "passed" if passed else "error", numbers=numbers)
 
@@ -96,20 +96,20 @@ def queried(name: str, lake: Lake, scope: CheckScope, **values: Any) -> Finding:
     }
     [outcome] = lake.rows(QUERIES[name][1].substitute(THRESHOLDS, **values))
     passed, detail, numbers = outcome
-    return found(name, passed, detail, {k: v for k, v in numbers.items() if v is not None})
+    return check_finding(name, passed, detail, {k: v for k, v in numbers.items() if v is not None})
 
 
 def label_drift(lake: Lake, scope: CheckScope) -> Finding:
     last = lake.rows("SELECT name, snapshot FROM releases ORDER BY created_at DESC, name LIMIT 1")
     if not last:
-        return found("label_drift", True, "no release to compare with", {})
+        return check_finding("label_drift", True, "no release to compare with", {})
     name, snapshot = last[0]
     # A release may be older than a column that is compared
     try:
         return queried("label_drift", lake, scope, RELEASE=literal(name), VERSION=int(snapshot))
     except (duckdb.CatalogException, duckdb.BinderException):
         detail = f"release {name} is older than the tables that are compared"
-        return found("label_drift", True, detail, {})
+        return check_finding("label_drift", True, detail, {})
 
 
 def chosen_datasets(lake: Lake, datasets: Sequence[str] | None) -> tuple[list[str], str]:
@@ -160,7 +160,7 @@ def no_split_leak(lake: Lake, datasets: Sequence[str] | None = None) -> Finding:
     if reason := not_looked_at(lake, names):
         detail += f" (datasets were not compared by what an encoder saw: {reason})"
     counts = {kind: len(of_kind) for kind, of_kind in leaks.items()}
-    return found("no_split_leak", not examples, detail, counts)
+    return check_finding("no_split_leak", not examples, detail, counts)
 
 
 def _near_duplicates(lake: Lake) -> dict[str, list[str]]:
@@ -194,14 +194,14 @@ def follows_schema(lake: Lake, scope: CheckScope) -> Finding:
     for (_, name), texts in faults.items():
         broken += [f"{name}: {text}" for text in texts]
     detail = "; ".join(broken) or f"{sum(rows.values())} rows as the schema says"
-    return found("follows_schema", not broken, detail, rows)
+    return check_finding("follows_schema", not broken, detail, rows)
 
 
 def corpus_is_sound(lake: Lake, datasets: Sequence[str] | None = None) -> Finding:
     """What `follows_schema` looks at, of every stage's tables, of all datasets or some."""
     names, rows, faults = schema_faults(lake, datasets)
     detail = "; ".join([*faults.values()][:MOST_BROKEN])
-    return found(
+    return check_finding(
         "corpus_is_sound",
         not faults,
         detail or f"{len(names)} datasets are as the schema says",
@@ -452,7 +452,7 @@ def withdrawals_are_decided(lake: Lake, datasets: Sequence[str] | None = None) -
     ]
     detail = "; ".join(undecided_names[:EXAMPLES]) or "nothing is undecided"
     counts = {"undecided": len(undecided_names)}
-    return found("withdrawals_are_decided", not undecided_names, detail, counts)
+    return check_finding("withdrawals_are_decided", not undecided_names, detail, counts)
 
 
 CHECKS = (
