@@ -217,6 +217,9 @@ def progress() -> Iterator[Callable[..., None]]:
             began_s = time.monotonic()
             wait_s = FIRST_S
             while not ended.wait(wait_s):
+                # A slow start: there is nothing to say yet
+                if not bars.tasks:
+                    continue
                 running = [
                     task
                     for task in bars.tasks

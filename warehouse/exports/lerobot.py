@@ -4,6 +4,7 @@ Parts are video files, then a data file with its episode rows for each chunk of 
 metadata. Episodes count from 0 in the export; `proccorpus_*` columns of meta/episodes say which they were.
 """
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -12,7 +13,8 @@ from operator import attrgetter, itemgetter
 from typing import Any
 
 import numpy as np
-import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from core.domain.episode import Episode
 from core.errors import UserError
@@ -45,6 +47,25 @@ from warehouse.exports.selection import counted
 from warehouse.exports.videos import ENCODED, VideoFile, write_video
 
 Facts = Mapping[str, Any]
+# What pandas reads beside a table's columns, by its documentation's section on Parquet
+INDEXED_BY_TASK = {
+    "index_columns": ["task"],
+    "column_indexes": [],
+    "columns": [
+        {
+            "name": name,
+            "field_name": name,
+            "pandas_type": type_,
+            "numpy_type": numpy,
+            "metadata": None,
+        }
+        for name, type_, numpy in (("task_index", "int64", "int64"), ("task", "unicode", "object"))
+    ],
+    "pandas_version": "2.0.0",
+}
+TASKS = pa.schema(
+    {"task_index": pa.int64(), "task": pa.string()}, {"pandas": json.dumps(INDEXED_BY_TASK)}
+)
 MOST_NAMED = 20  # episodes that a note names
 BLURRED = (
     "faces are hidden in {blurred} of {pictures} pictures, {most_faces} at once at most; a detector misses some and "
@@ -134,10 +155,7 @@ class LerobotExport(LerobotPlan):
         }
         for name, value in metadata.items():
             self.folder.write_json(f"meta/{name}.json", value, indent=4)
-        tasks = pd.DataFrame(
-            {"task_index": list(self.tasks.values())}, index=pd.Index(list(self.tasks), name="task")
-        )
-        self.folder.part("tasks", lambda: tasks.to_parquet(self.folder.path("meta/tasks.parquet")))
+        self.folder.part("tasks", self._write_tasks)
         # Notes tell what LeRobot cannot express: they stand in the card and in the manifest
         notes = [*self.notes(), *self.plan_notes(), *self.added_notes]
         reasons = Counter(video["why"] for video in videos if video["how"] == ENCODED)
@@ -159,6 +177,11 @@ class LerobotExport(LerobotPlan):
             "labelled_episodes": sum(of_chunks["labelled"]),
             "notes": notes,
         }
+
+    def _write_tasks(self) -> None:
+        """The number of each text, as a table whose index is `task` where pandas reads it: LeRobot does."""
+        columns = {"task_index": list(self.tasks.values()), "task": list(self.tasks)}
+        pq.write_table(pa.table(columns, TASKS), self.folder.path("meta/tasks.parquet"))
 
     def _without_stages(self, of_chunks: Sequence[Mapping[str, str]]) -> list[str]:
         """Which labelled episodes SARM cannot learn stages from, by reason."""
