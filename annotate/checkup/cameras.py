@@ -6,6 +6,7 @@ import numpy as np
 
 from annotate.checkup.comparer import LIMITS, Measurement, duration, num_frames
 from annotate.checkup.signals import CameraSignals, RunSignals, is_moving
+from annotate.signal_lag import percentile
 from annotate.spans import stretches
 from ingest.signals.gripper import moving_dimensions
 
@@ -54,7 +55,7 @@ def _shows_one_picture(camera: CameraSignals) -> np.ndarray:
     if not is_same.any():
         return is_same
     changes = camera.change[~is_same]
-    usual_change = float(np.percentile(changes, 75)) if len(changes) else 0.0
+    usual_change = percentile(changes, 75) if len(changes) else 0.0
     limit = min(FROZEN.recoded_change, FROZEN.recoded_share * usual_change)
     has_same_neighbours = np.r_[is_same[1:], False] & np.r_[False, is_same[:-1]]
     return is_same | (has_same_neighbours & (camera.change < limit) & ~camera.is_black)

@@ -4,7 +4,7 @@ Last, rows behind or ahead of the pictures: of all runs, or of single ones.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import NamedTuple
 
@@ -26,11 +26,15 @@ IDLE = LIMITS["idle_end"]
 
 
 class Group(NamedTuple):
-    """The other runs that a run is compared with, what they are in words, and how much a share of them counts."""
+    """The other runs that a run is compared with, what they are in words, and how much a share of them counts.
+
+    usual_spreads: as `usual_spreads` gives them of these and the run.
+    """
 
     runs: Sequence[RunSummary]
     words: str
     weight: float
+    usual_spreads: Mapping[tuple[int, str], np.ndarray]
 
     def columns(self, name: str, column: ColumnSummary) -> list[ColumnSummary]:
         """The same column of the other runs, where it has the same dimensions."""
@@ -40,20 +44,57 @@ class Group(NamedTuple):
 
 def compared_runs(runs: Sequence[RunSummary]) -> Iterator[tuple[RunSummary, Group]]:
     """Each run that has enough others to be compared with, and these."""
-    runs_by_task = grouped((run.task, run) for run in runs)
-    for run in runs:
-        siblings = runs_by_task[run.task] if run.task else []
-        if len(siblings) > OTHERS.of_task:
-            other_runs = [sibling for sibling in siblings if sibling is not run]
-            yield run, Group(other_runs, "the other runs of its task", 1.0)
-        elif len(runs) > OTHERS.of_any:
-            other_runs = [sibling for sibling in runs if sibling is not run]
-            yield run, Group(other_runs, "the other runs", OTHERS.more)
+    small = set[str | None]()
+    for task, siblings in grouped((run.task, run) for run in runs).items():
+        if task and len(siblings) > OTHERS.of_task:
+            yield from _beside_others(siblings, siblings, "the other runs of its task", 1.0)
+        else:
+            small.add(task)
+    if small and len(runs) > OTHERS.of_any:
+        few = [run for run in runs if run.task in small]
+        yield from _beside_others(few, runs, "the other runs", OTHERS.more)
+
+
+def _beside_others(
+    subjects: Iterable[RunSummary], runs: Sequence[RunSummary], words: str, weight: float
+) -> Iterator[tuple[RunSummary, Group]]:
+    spreads = usual_spreads(runs)
+    for run in subjects:
+        yield run, Group([other for other in runs if other is not run], words, weight, spreads)
+
+
+def usual_spreads(runs: Iterable[RunSummary]) -> dict[tuple[int, str], np.ndarray]:
+    """By run and column, the median of the other runs' standard deviations of each dimension, [d]; where there are
+    others with the same dimensions."""
+    spreads = grouped(
+        ((name, len(column.spread)), (run.episode_index, column.spread))
+        for run in runs
+        for name, column in run.columns.items()
+    )
+    usual = dict[tuple[int, str], np.ndarray]()
+    for (name, _), members in spreads.items():
+        numbers, values = zip(*members, strict=True)
+        if len(members) > 1:
+            medians = medians_of_others(np.stack(values))
+            usual |= {(n, name): of_run for n, of_run in zip(numbers, medians, strict=True)}
+    return usual
+
+
+def medians_of_others(values: np.ndarray) -> np.ndarray:
+    """The median of all rows but one, of values [n, d], for each of these, [n, d]; n > 1."""
+    order = np.argsort(values, axis=0)
+    ordered = np.take_along_axis(values, order, axis=0)
+    ranks = np.argsort(order, axis=0)
+    # Without a row all that are above it are a place lower
+    low, high = (len(values) - 2) // 2, (len(values) - 1) // 2
+    of_low = np.where(ranks <= low, ordered[low + 1], ordered[low])
+    of_high = np.where(ranks <= high, ordered[high + 1], ordered[high])
+    return (of_low + of_high) / 2
 
 
 def still_gripper(run: RunSummary, group: Group) -> Iterator[Measurement]:
     """A gripper that does not move in a run that is not known to have failed: in how many of the others it does."""
-    if run.success is False or _is_short(run, group):
+    if run.success is False or 0 not in run.closings or _is_short(run, group):
         return
     for number, (title, closings) in enumerate(zip(run.gripper_titles, run.closings, strict=True)):
         closings_of_all = [sibling.closings[number : number + 1] for sibling in group.runs]
@@ -81,11 +122,9 @@ def clipped_action(run: RunSummary, group: Group) -> Iterator[Measurement]:
     action = run.columns.get("action")
     if action is None:
         return
-    other_columns = group.columns("action", action)
-    is_often = (action.at_largest >= CLIPPED.frames) & (action.visits >= CLIPPED.visits)
-    for d in np.flatnonzero(action.arm & is_often & (action.levels >= CLIPPED.levels)).tolist():
+    for d in np.flatnonzero(action.is_clipped).tolist():
         largest = float(action.largest[d])
-        limits = np.array([column.largest[d] for column in other_columns])
+        limits = np.array([column.largest[d] for column in group.columns("action", action)])
         # A limit that several runs have is theirs, too: the others that are not clipped there have to go beyond it
         free = limits[np.abs(limits - largest) > 1e-6 * largest]
         if len(free) >= CLIPPED.free:
@@ -127,12 +166,14 @@ def dead_dimensions(run: RunSummary, group: Group) -> Iterator[Measurement]:
 def other_units(run: RunSummary, group: Group) -> Iterator[Measurement]:
     """By how much all dimensions of the arm move farther than usual, where it is one factor for most of them."""
     for name, column in run.columns.items():
-        spreads = [c.spread for c in group.columns(name, column)]
-        usual_spread = np.median(spreads, axis=0) if spreads else np.zeros_like(column.spread)
+        key = run.episode_index, name
+        usual_spread = group.usual_spreads.get(key, np.zeros_like(column.spread))
         is_moving = column.arm & (usual_spread > 0) & (column.spread > 0)
-        if is_moving.sum() < 2:
-            continue
         logarithms = np.log(column.spread[is_moving] / usual_spread[is_moving])
+        # A median is as far only where half of all are
+        num_far = np.count_nonzero(np.abs(logarithms) >= 0.99 * SCALE.minimum)
+        if len(logarithms) < 2 or num_far < len(logarithms) // 2:
+            continue
         middle = float(np.median(logarithms))
         is_alike = np.abs(logarithms - middle) <= SCALE.same * abs(middle)
         if is_alike.mean() >= SCALE.alike:

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from annotate.checkup.comparer import LIMITS, Measurement
-from annotate.checkup.summary import PHASES, RunSummary, cameras_of
+from annotate.checkup.summary import PHASES, RunSummary, cameras_of, euclidean_distances
 from annotate.pictures import BLACK_LUMA
+from annotate.signal_lag import percentile
 from core.values import grouped
 
 OTHERS = LIMITS["others"]
@@ -36,11 +37,11 @@ def _beside_others(
     """How far each run's picture, of [runs, ...], is from the nearest others, where it is so far, and how far the
     others' are."""
     flat = pictures.reshape(len(pictures), -1)
-    distances = (np.abs(flat - picture).mean(axis=1) for picture in flat)
-    nearest = [_mean_of_least(np.delete(of_run, k)) for k, of_run in enumerate(distances)]
-    for k, distance in enumerate(nearest):
-        if distance >= minimum:
-            yield k, distance, float(np.percentile(np.delete(nearest, k), OTHERS.usual))
+    distances = np.stack([np.abs(flat - picture).mean(axis=1) for picture in flat])
+    np.fill_diagonal(distances, np.inf)
+    nearest = _mean_of_least(distances)
+    for k in np.flatnonzero(nearest >= minimum).tolist():
+        yield k, float(nearest[k]), percentile(np.delete(nearest, k), OTHERS.usual)
 
 
 def _resting_picture(phases: np.ndarray) -> np.ndarray:
@@ -51,9 +52,10 @@ def _resting_picture(phases: np.ndarray) -> np.ndarray:
     return np.median(phases, axis=0).astype(np.float32)
 
 
-def _mean_of_least(distances: np.ndarray) -> float:
-    """The mean of the OTHERS.nearest smallest of some distances [k]."""
-    return float(np.sort(distances)[: OTHERS.nearest].mean())
+def _mean_of_least(distances: np.ndarray) -> np.ndarray:
+    """The mean of the OTHERS.nearest smallest of each row of distances [n, k], float64 [n]; infinite ones are none."""
+    least = np.sort(distances, axis=1)[:, : OTHERS.nearest]
+    return least.mean(axis=1, where=np.isfinite(least)).astype(np.float64)
 
 
 def differing_texts(runs: Sequence[RunSummary]) -> Iterator[Measurement]:
@@ -89,8 +91,8 @@ def differing_texts(runs: Sequence[RunSummary]) -> Iterator[Measurement]:
 
 def _distances_to_text(run_distances: np.ndarray, is_member: np.ndarray) -> np.ndarray:
     """Mean distance of each run to the nearest others of a text, [runs]; is_member: those that have it, bool [runs]."""
-    numbers = np.arange(len(is_member))
-    return np.array([_mean_of_least(run_distances[k, is_member & (numbers != k)]) for k in numbers])
+    is_other = is_member & ~np.eye(len(is_member), dtype=bool)
+    return _mean_of_least(np.where(is_other, run_distances, np.inf))
 
 
 def _run_distances(runs: Sequence[RunSummary]) -> np.ndarray:
@@ -106,7 +108,7 @@ def _run_distances(runs: Sequence[RunSummary]) -> np.ndarray:
         members = np.array(sorted(part), int)
         if len(members) < 2:
             continue
-        member_distances = _euclidean_distances(np.stack([part[k] for k in members.tolist()]))
+        member_distances = euclidean_distances(np.stack([part[k] for k in members.tolist()]))
         middle = float(np.median(member_distances[np.triu_indices(len(members), 1)]))
         if middle > 0:
             whole = np.ones_like(total)
@@ -137,12 +139,6 @@ def _state_vectors(runs: Sequence[RunSummary]) -> dict[int, np.ndarray]:
     states = {k: values for k, values in states.items() if values.shape[1] == width}
     spread = np.maximum(np.concatenate(list(states.values())).std(axis=0), 1e-9)
     return {k: (values / spread).reshape(-1).astype(np.float32) for k, values in states.items()}
-
-
-def _euclidean_distances(vectors: np.ndarray) -> np.ndarray:
-    """Distances between all pairs of vectors [k, d], [k, k]."""
-    squares = (vectors**2).sum(axis=1)
-    return np.sqrt(np.maximum(squares[:, None] + squares[None] - 2 * vectors @ vectors.T, 0))
 
 
 def contradicted_outcomes(runs: Sequence[RunSummary]) -> Iterator[Measurement]:
@@ -186,4 +182,5 @@ def _pictures_at_phases(run: RunSummary, cameras: Sequence[str]) -> np.ndarray:
 def _distance_to_earlier(pictures: np.ndarray, run: int) -> float:
     """Mean distance of a run's end to the nearest moments of others, before their end; of [runs, PHASES, pixels]."""
     earlier = np.delete(pictures[:, : -OUTCOME.last], run, axis=0)
-    return _mean_of_least(np.abs(earlier - pictures[run, -1]).mean(axis=2).min(axis=1))
+    distances = np.abs(earlier - pictures[run, -1]).mean(axis=2).min(axis=1)
+    return float(_mean_of_least(distances[None])[0])

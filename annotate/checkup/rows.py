@@ -7,7 +7,7 @@ import numpy as np
 
 from annotate.checkup.comparer import LIMITS, Measurement, duration, num_frames
 from annotate.checkup.signals import MOVING, RunSignals, is_moving
-from annotate.signal_lag import FAST_PERCENTILE, compressed_curve, correlations
+from annotate.signal_lag import FAST_PERCENTILE, compressed_curve, correlations, percentile
 from annotate.spans import stretches
 from ingest.episode import StoredStatistics
 from ingest.signals.gripper import moving_dimensions
@@ -17,6 +17,7 @@ STUCK = LIMITS["state_stuck"]
 MISSING = LIMITS["frames_missing"]
 LATE = LIMITS["rows_late"]
 STALE = LIMITS["stale_statistics"]
+MOST_JUMPING = 4  # steps of other jumps, which are no measure of ordinary motion
 
 # First frame, frame after the last one, size, largest step elsewhere
 type Jump = tuple[int, int, float, float]
@@ -53,8 +54,12 @@ def jumps(run: RunSignals) -> Iterator[Measurement]:
 
 
 def _possible_starts(values: np.ndarray) -> np.ndarray:
-    """Frames of values [n, d] from which they are elsewhere for a few frames, and then back, bool [n, d]."""
+    """Frames of values [n, d] from which they are elsewhere for a few frames, and then back, bool [n, d]; where they
+    are farther than they move in any but the largest steps, which may be those of jumps."""
     may_start = np.zeros(values.shape, bool)
+    steps = np.sort(np.abs(np.diff(values, axis=0)), axis=0)
+    largest = JUMPS.frames + 1 + MOST_JUMPING
+    least_size = JUMPS.times * steps[-1 - largest] if len(steps) > largest else 0.0
     for length in range(1, JUMPS.frames + 1):
         end = len(values) - length
         earlier = values[: end - 1]
@@ -62,12 +67,14 @@ def _possible_starts(values: np.ndarray) -> np.ndarray:
         middle = (earlier + later) / 2
         distances = [np.abs(values[1 + k : end + k] - middle) for k in range(length)]
         size = np.minimum.reduce(distances)
-        may_start[1:end] |= np.abs(later - earlier) <= JUMPS.back * size
+        may_start[1:end] |= (np.abs(later - earlier) <= JUMPS.back * size) & (size >= least_size)
     return may_start
 
 
 def _jumps(values: np.ndarray, may_start: np.ndarray) -> list[Jump]:
     """Jumps of one dimension [n], where one may start."""
+    if not may_start.any():
+        return []
     steps = np.abs(np.diff(values))
     if not np.isfinite(steps).all() or not steps.any():
         return []
@@ -101,8 +108,7 @@ def _jump(values: np.ndarray, steps: np.ndarray, start: int, end: int) -> Jump |
     ):
         return None
     other_steps = np.r_[steps[: start - 1], steps[end:]]
-    # Steps of other jumps are no measure of ordinary motion
-    usual_step = float(np.sort(other_steps)[-1 - min(4, len(other_steps) // 50)])
+    usual_step = float(np.sort(other_steps)[-1 - min(MOST_JUMPING, len(other_steps) // 50)])
     if usual_step <= 0 or size < JUMPS.times * usual_step:
         return None
     other_values = np.r_[values[:start], values[end:]]
@@ -138,9 +144,7 @@ def _stuck_witness(run: RunSignals, start: int, end: int) -> str:
     is_elsewhere = np.ones(len(run), bool)
     is_elsewhere[start:end] = False
     moves = run.arm_moves & is_elsewhere
-    rests = (
-        run.arm_speed <= STUCK.rest * np.percentile(run.arm_speed, FAST_PERCENTILE)
-    ) & is_elsewhere
+    rests = (run.arm_speed <= STUCK.rest * run.fast_speed) & is_elsewhere
     if not moves.any():
         return ""
     for camera in run.cameras:
@@ -148,7 +152,7 @@ def _stuck_witness(run: RunSignals, start: int, end: int) -> str:
         moving_change = float(np.median(change[moves]))
         # Where the arm never rests, a stretch has to look as motion does
         if rests.sum() >= 5:
-            resting = float(np.percentile(change[rests], FAST_PERCENTILE))
+            resting = percentile(change[rests], FAST_PERCENTILE)
         else:
             resting = STUCK.change * moving_change
         limit = max(STUCK.change * moving_change, resting)
@@ -186,12 +190,13 @@ def time_gaps(times_s: np.ndarray) -> tuple[list[tuple[int, int]], float]:
     """Gaps of rows' times [n]: the row after each, and how many frames are missing; and the usual step in seconds."""
     steps = np.diff(times_s)
     frame_interval = float(np.median(steps))
-    if frame_interval <= 0:
+    after_long_steps = np.flatnonzero(steps > MISSING.long_step * frame_interval)
+    if frame_interval <= 0 or not len(after_long_steps):
         return [], frame_interval
     # What remains of each time when every row had taken the usual step
     delays_s = times_s - np.arange(len(times_s)) * frame_interval
     gaps = []
-    for k in np.flatnonzero(steps > MISSING.long_step * frame_interval):
+    for k in after_long_steps:
         delay_before = float(np.median(delays_s[max(0, k - MISSING.settles) : k + 1]))
         delay_after = float(np.median(delays_s[k + 1 : k + 2 + MISSING.settles]))
         count = round((delay_after - delay_before) / frame_interval)
@@ -205,7 +210,7 @@ def idle_seconds(run: RunSignals) -> dict[str, float]:
     still = np.ones(len(run), bool)
     speed = run.arm_speed
     if speed is not None:
-        still &= speed <= 0.2 * MOVING * float(np.percentile(speed, FAST_PERCENTILE))
+        still &= speed <= 0.2 * MOVING * run.fast_speed
     for curve in run.openings:
         if curve is not None and len(curve) == len(run):
             still &= np.abs(np.diff(curve, prepend=curve[0])) < 0.02
