@@ -13,7 +13,8 @@ import numpy as np
 
 from annotate.checkup.comparer import LIMITS, Measurement
 from annotate.checkup.comparisons import common_lag
-from annotate.checkup.summary import CameraSummary, RunSummary, cameras_of, euclidean_distances
+from annotate.checkup.signals import CameraSignals
+from annotate.checkup.summary import RunSummary, cameras_of, euclidean_distances
 from core.values import grouped
 
 COPY = LIMITS["copy"]
@@ -172,7 +173,7 @@ def _picture_copies(runs: Sequence[RunSummary]) -> set[tuple[int, int]]:
     return {(a, b) for a, b in pairs if _look_equal(by_index[a], by_index[b], COPY.mean)}
 
 
-def _shifts_of_sharing_pairs(cameras: Mapping[int, CameraSummary]) -> dict[tuple[int, int], int]:
+def _shifts_of_sharing_pairs(cameras: Mapping[int, CameraSignals]) -> dict[tuple[int, int], int]:
     """Pairs of runs that share many rare hashes of pictures, and the frames from those of the first to the second's."""
     first_frames = {episode: _first_frames(camera.phash) for episode, camera in cameras.items()}
     # Few hashes are of several runs
@@ -199,7 +200,7 @@ def _first_frames(phash: np.ndarray) -> dict[int, int]:
     return dict(zip(values.tolist(), frames.tolist(), strict=True))
 
 
-def _is_copy(cameras: Mapping[int, CameraSummary], pair: tuple[int, int], shift: int) -> bool:
+def _is_copy(cameras: Mapping[int, CameraSignals], pair: tuple[int, int], shift: int) -> bool:
     """Are the pictures of two runs equal, frame by frame, where the second's are `shift` frames later?"""
     a, b = (cameras[episode] for episode in pair)
     start = max(0, -shift)
@@ -225,7 +226,7 @@ def _look_equal(a: RunSummary, b: RunSummary, max_mean: float) -> bool:
     moments = slice(None) if is_of_one_length else slice(1)
     for camera in shared:
         differences = np.abs(
-            a.cameras[camera].phases[moments].astype(int) - b.cameras[camera].phases[moments]
+            a.cameras[camera].tiny[moments].astype(int) - b.cameras[camera].tiny[moments]
         )
         if (
             np.median(differences.reshape(len(differences), -1).max(axis=1)) > COPY.cell

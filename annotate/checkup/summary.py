@@ -2,15 +2,15 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain
 
 import numpy as np
 
 from annotate.checkup.comparer import LIMITS
-from annotate.checkup.rows import idle_seconds, row_curve
-from annotate.checkup.signals import RunSignals
+from annotate.checkup.signals import CameraSignals, RunSignals
+from annotate.checkup.single_runs import idle_seconds, row_curve
 from annotate.spans import stretches
 from ingest.signals import naming
 from ingest.signals.naming import transitions
@@ -42,16 +42,6 @@ class ColumnSummary:
 
 
 @dataclass(frozen=True)
-class CameraSummary:
-    """A camera of a run: its tiny pictures at the PHASES, uint8 [PHASES, 16, 16]; and hashes and change per frame."""
-
-    phases: np.ndarray
-    phash: np.ndarray
-    change: np.ndarray
-    sha256: bytes
-
-
-@dataclass(frozen=True)
 class RunSummary:
     """One run in short.
 
@@ -59,7 +49,7 @@ class RunSummary:
     each dimension [d], where both have the same ones, and `follows`, their correlation [d]. follow:
     how the state moves with the action, see `_follow_correlations`. row_curve:
     likeness of pictures and rows at each lag, see rows. closings: of each gripper, None where it
-    is not used. idle_s: at its start and its end.
+    is not used. cameras: of their tiny pictures those at the PHASES. idle_s: at its start and its end.
     """
 
     episode_index: int
@@ -72,7 +62,7 @@ class RunSummary:
     leads: np.ndarray | None
     follows: np.ndarray | None
     follow: np.ndarray | None
-    cameras: Mapping[str, CameraSummary]
+    cameras: Mapping[str, CameraSignals]
     row_curve: np.ndarray | None
     gripper_titles: tuple[str, ...]
     closings: tuple[int | None, ...]
@@ -111,9 +101,7 @@ def summarize(run: RunSignals) -> RunSummary:
         follows,
         _follow_correlations(run) if len(columns) == 2 else None,
         {
-            camera.camera: CameraSummary(
-                camera.tiny[phases(len(camera.tiny))], camera.phash, camera.change, camera.sha256
-            )
+            camera.camera: replace(camera, tiny=camera.tiny[phases(len(camera.tiny))])
             for camera in run.cameras
         },
         row_curve(run),

@@ -6,11 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from annotate.checkup.cameras import frozen_stretches
 from annotate.checkup.checks import Checkup
 from annotate.checkup.comparer import Measurement
 from annotate.checkup.comparer import faults as beyond_limits
 from annotate.checkup.signals import CameraSignals, RunSignals
+from annotate.checkup.single_runs import frozen_stretches
 from annotate.spans import stretches
 from ingest.episode import Finding, StoredStatistics, joined_findings
 from ingest.signals.gripper import GripperSignal

@@ -1,17 +1,20 @@
-"""Measures of one run's rows: values that jump and come back, values that stand still while the robot
-moves, frames that are missing between the times; stored statistics; how alike rows and pictures are."""
+"""Measures of one run by itself. Its pictures: how long a camera is black, or shows one picture while the robot moves;
+leaps. Its rows: values that jump and come back, values that stand still while the robot moves, frames that are missing
+between the times; stored statistics; how alike rows and pictures are."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from annotate.checkup.comparer import LIMITS, Measurement, duration, num_frames
-from annotate.checkup.signals import MOVING, RunSignals, is_moving
+from annotate.checkup.signals import MOVING, CameraSignals, RunSignals, is_moving
 from annotate.signal_lag import FAST_PERCENTILE, compressed_curve, correlations, percentile
 from annotate.spans import stretches
 from ingest.episode import StoredStatistics
 from ingest.signals.gripper import moving_dimensions
 
+FROZEN = LIMITS["camera_frozen"]
+LEAPS = LIMITS["camera_jumps"]
 JUMPS = LIMITS["state_jumps"]
 STUCK = LIMITS["state_stuck"]
 MISSING = LIMITS["frames_missing"]
@@ -23,6 +26,130 @@ MOST_JUMPING = 4  # steps of other jumps, which are no measure of ordinary motio
 type Jump = tuple[int, int, float, float]
 
 
+# Pictures
+
+
+def black_stretches(run: RunSignals) -> Iterator[Measurement]:
+    """A camera is black, in a run in which it also shows something."""
+    for camera in run.cameras:
+        if not camera.is_black.all():
+            for stretch in stretches(camera.is_black, 2):
+                yield duration("camera_black", run, stretch, camera.camera)
+
+
+def frozen_stretches(run: RunSignals) -> Iterator[Measurement]:
+    """A camera shows one picture while the arm moves, or another camera sees motion, that it sees elsewhere."""
+    min_frames = num_frames(FROZEN.minimum, run.fps)
+    for camera in run.cameras:
+        spans = stretches(_shows_one_picture(camera), min_frames)
+        witnesses = {span: _witness(run, camera, *span) for span in spans}
+        frozen = [span for span in spans if witnesses[span]]
+        for span in [] if _are_at_one_place(run, frozen) else frozen:
+            words = {"witness": witnesses[span]}
+            yield duration("camera_frozen", run, span, camera.camera, words=words)
+
+
+def _are_at_one_place(run: RunSignals, spans: Sequence[tuple[int, int]]) -> bool:
+    """Is the arm at one place in several stretches: one that the camera does not see?"""
+    if len(spans) < FROZEN.usual_stretches or run.state is None:
+        return False
+    arm = run.state[:, run.arm_dimensions("state")]
+    is_active, spread = moving_dimensions(arm)
+    places = arm[:, is_active] / spread[is_active]
+    means = np.stack([places[start:end].mean(axis=0) for start, end in spans])
+    distances = np.linalg.norm(means - np.median(means, axis=0), axis=1)
+    usual_distances = np.linalg.norm(places - np.median(places, axis=0), axis=1)
+    return float(np.median(distances)) < FROZEN.one_place * float(np.median(usual_distances))
+
+
+def _shows_one_picture(camera: CameraSignals) -> np.ndarray:
+    """Frames that show the picture of the frame before, bool [n]; a picture that is coded again is the same one."""
+    is_same = (camera.change < FROZEN.still_change) & ~camera.is_black
+    if len(is_same) > 1:
+        is_same[0] = is_same[1]
+    if not is_same.any():
+        return is_same
+    changes = camera.change[~is_same]
+    usual_change = percentile(changes, 75) if len(changes) else 0.0
+    limit = min(FROZEN.recoded_change, FROZEN.recoded_share * usual_change)
+    has_same_neighbours = np.r_[is_same[1:], False] & np.r_[False, is_same[:-1]]
+    return is_same | (has_same_neighbours & (camera.change < limit) & ~camera.is_black)
+
+
+def _witness(run: RunSignals, camera: CameraSignals, start: int, end: int) -> str:
+    """What moved while a camera stood still, in words; empty where nothing did that the camera sees elsewhere."""
+    is_in_span = np.zeros(len(run), bool)
+    is_in_span[start:end] = True
+    # An arm that rests is no witness, and then what another camera sees may be beyond this one's view
+    if run.arm_moves is not None:
+        if _has_unseen_motion(run.arm_moves, camera, is_in_span, run.fps):
+            return "the arm moves"
+        return ""
+    for other_camera in run.cameras:
+        change = other_camera.change
+        moves = is_moving(change.astype(np.float64)) & (change > 2 * FROZEN.still_change)
+        if other_camera is not camera and _has_unseen_motion(moves, camera, is_in_span, run.fps):
+            return f"{other_camera.camera} sees motion"
+    return ""
+
+
+def _has_unseen_motion(
+    moves: np.ndarray, camera: CameraSignals, is_in_span: np.ndarray, fps: float
+) -> bool:
+    """Is there motion inside of a stretch, of a kind that the camera sees outside of it?"""
+    moves_elsewhere = moves & ~is_in_span & ~camera.is_black
+    num_moving = int((moves & is_in_span).sum())
+    num_enough = min(FROZEN.motion * int(is_in_span.sum()), FROZEN.enough_s * fps)
+    if num_moving < max(num_frames(FROZEN.motion_s, fps), num_enough) or not moves_elsewhere.any():
+        return False
+    return float((camera.change[moves_elsewhere] >= FROZEN.still_change).mean()) >= FROZEN.sees
+
+
+def picture_jumps(run: RunSignals) -> Iterator[Measurement]:
+    """From one frame to the next a camera shows something else: a cut, or a brightness or sharpness
+    that leaps and stays."""
+    if len(run) < LEAPS.frames:
+        return
+    for camera in run.cameras:
+        yield from _leap("camera_jumps", run, camera, camera.change[1:])
+        yield from _leap_that_stays("camera_jumps light", run, camera, camera.luma_mean)
+        yield from _leap_that_stays("camera_jumps sharpness", run, camera, camera.sharpness)
+
+
+def _leap(
+    limit: str, run: RunSignals, camera: CameraSignals, steps: np.ndarray
+) -> Iterator[Measurement]:
+    """The largest step of [n - 1], beside the largest one but for the `cuts` of its limit; none of a small one."""
+    # Where a black stretch begins and ends is told of that
+    steps = np.where(camera.is_black[1:] | camera.is_black[:-1], 0.0, steps.astype(np.float64))
+    frame = int(np.argmax(steps)) + 1
+    size = float(steps[frame - 1])
+    if size < LIMITS[limit].minimum:
+        return
+    light = abs(float(camera.luma_mean[frame] - camera.luma_mean[frame - 1]))
+    kind = "the brightness leaps" if light >= LEAPS.light * size else "what it shows leaps"
+    usual_step = float(np.sort(steps)[-1 - LIMITS[limit].cuts])
+    stretch = frame, frame + 1
+    words = {"kind": kind}
+    yield Measurement(limit, run, size, usual_step, stretch, camera.camera, words=words)
+
+
+def _leap_that_stays(
+    limit: str, run: RunSignals, camera: CameraSignals, values: np.ndarray
+) -> Iterator[Measurement]:
+    """By how much the medians before and after the largest step of values [n] differ, where that is less."""
+    for leap in _leap(limit, run, camera, np.abs(np.diff(values.astype(np.float64)))):
+        frame, _ = leap.stretch or (0, 0)
+        around = num_frames(LEAPS.stays_s, run.fps)
+        median_before = float(np.median(values[max(0, frame - around) : frame]))
+        stays = abs(float(np.median(values[frame : frame + around])) - median_before)
+        words = {"kind": f"the {'sharpness' if 'sharpness' in limit else 'brightness'} leaps"}
+        yield leap._replace(measured=stays, size=min(stays, leap.measured), words=words)
+
+
+# Rows
+
+
 def jumps(run: RunSignals) -> Iterator[Measurement]:
     """A dimension of the arm's state is elsewhere for a frame or a few, farther than it moves in any other step."""
     if run.state is None or len(run.state) < 10:
@@ -30,10 +157,10 @@ def jumps(run: RunSignals) -> Iterator[Measurement]:
     arm = run.arm_dimensions("state")
     active, _ = moving_dimensions(run.state[:, arm])
     spans: dict[tuple[int, int], list[tuple[int, float, float]]] = {}
-    starts = _possible_starts(run.state)
+    sizes = _possible_jumps(run.state)
     for dimension in np.array(arm)[active].tolist():
         values = run.state[:, dimension]
-        for start, end, size, usual_step in _jumps(values, starts[:, dimension]):
+        for start, end, size, usual_step in _jumps(values, sizes[:, :, dimension]):
             spans.setdefault((start, end), []).append((dimension, size, usual_step))
     for (start, end), parts in sorted(spans.items()):
         dimension, size, usual_step = max(parts, key=lambda part: part[1] / part[2])
@@ -53,75 +180,52 @@ def jumps(run: RunSignals) -> Iterator[Measurement]:
         )
 
 
-def _possible_starts(values: np.ndarray) -> np.ndarray:
-    """Frames of values [n, d] from which they are elsewhere for a few frames, and then back, bool [n, d]; where they
-    are farther than they move in any but the largest steps, which may be those of jumps."""
-    may_start = np.zeros(values.shape, bool)
+def _possible_jumps(values: np.ndarray) -> np.ndarray:
+    """How far values [n, d] are elsewhere for 1, 2 .. JUMPS.frames frames from each frame on, and then back, float64
+    [JUMPS.frames, n, d]; 0 where they are not, or not farther than they move in any but the largest steps."""
+    sizes = np.zeros((JUMPS.frames, *values.shape))
     steps = np.sort(np.abs(np.diff(values, axis=0)), axis=0)
+    # Those of a jump, and of others
     largest = JUMPS.frames + 1 + MOST_JUMPING
     least_size = JUMPS.times * steps[-1 - largest] if len(steps) > largest else 0.0
     for length in range(1, JUMPS.frames + 1):
         end = len(values) - length
-        earlier = values[: end - 1]
-        later = values[length + 1 :]
-        middle = (earlier + later) / 2
+        before, first, after = values[: end - 1], values[1:end], values[length + 1 :]
+        middle = (before + after) / 2
         distances = [np.abs(values[1 + k : end + k] - middle) for k in range(length)]
         size = np.minimum.reduce(distances)
-        may_start[1:end] |= (np.abs(later - earlier) <= JUMPS.back * size) & (size >= least_size)
-    return may_start
+        is_back = (np.abs(after - before) <= JUMPS.back * size) & (size > 0)
+        # The same angle a turn further, or the same rotation as the opposite quaternion
+        is_same = np.abs(first + before) < 0.05 * size
+        for turn in JUMPS.turns:
+            is_same |= np.abs(size - turn) < 0.05 * turn
+        is_far = (size >= least_size) & is_back & ~is_same
+        sizes[length - 1, 1:end] = np.where(is_far, size, 0.0)
+    return sizes
 
 
-def _jumps(values: np.ndarray, may_start: np.ndarray) -> list[Jump]:
-    """Jumps of one dimension [n], where one may start."""
-    if not may_start.any():
-        return []
+def _jumps(values: np.ndarray, sizes: np.ndarray) -> list[Jump]:
+    """Jumps of one dimension [n] among those that are possible, [JUMPS.frames, n]."""
     steps = np.abs(np.diff(values))
-    if not np.isfinite(steps).all() or not steps.any():
+    if not sizes.any() or not np.isfinite(steps).all():
         return []
     # A jump is among the largest steps of its run; these are looked at in order of time
-    largest = np.argsort(steps)[::-1][: 4 * JUMPS.most]
+    starts = np.argsort(steps)[::-1][: 4 * JUMPS.most] + 1
     spans: list[Jump] = []
-    for step in sorted(largest[may_start[largest + 1]].tolist()):
-        if spans and step < spans[-1][1]:
-            continue
-        for length in range(1, JUMPS.frames + 1):
-            jump = _jump(values, steps, step + 1, step + 1 + length)
-            if jump:
-                spans.append(jump)
+    for start in np.sort(starts).tolist():
+        is_within_last = spans and start <= spans[-1][1]
+        for length in [] if is_within_last else (np.flatnonzero(sizes[:, start]) + 1).tolist():
+            end = start + length
+            size = float(sizes[length - 1, start])
+            other_steps = np.sort(np.r_[steps[: start - 1], steps[end:]])
+            usual_step = float(other_steps[-1 - min(MOST_JUMPING, len(other_steps) // 50)])
+            low, high = np.percentile(np.r_[values[:start], values[end:]], (1, 99))
+            if 0 < JUMPS.times * usual_step <= size and size >= JUMPS.share * (high - low):
+                spans.append((start, end, size, usual_step))
                 break
     if len(spans) <= JUMPS.most:
         return spans
     return []
-
-
-def _jump(values: np.ndarray, steps: np.ndarray, start: int, end: int) -> Jump | None:
-    """The jump at frames start to end; None where the values there are an ordinary motion."""
-    if start < 1 or end >= len(values):
-        return None
-    value_before = values[start - 1]
-    value_after = values[end]
-    size = float(np.abs(values[start:end] - (value_before + value_after) / 2).min())
-    if (
-        size == 0
-        or abs(value_after - value_before) > JUMPS.back * size
-        or _is_same_angle(values[start], value_before, size)
-    ):
-        return None
-    other_steps = np.r_[steps[: start - 1], steps[end:]]
-    usual_step = float(np.sort(other_steps)[-1 - min(MOST_JUMPING, len(other_steps) // 50)])
-    if usual_step <= 0 or size < JUMPS.times * usual_step:
-        return None
-    other_values = np.r_[values[:start], values[end:]]
-    low, high = np.percentile(other_values, (1, 99))
-    if size < JUMPS.share * (high - low):
-        return None
-    return start, end, size, usual_step
-
-
-def _is_same_angle(value: float, value_before: float, size: float) -> bool:
-    """Is it the same angle a turn further, or the same rotation as the opposite quaternion?"""
-    is_turn = any(abs(size - turn) < 0.05 * turn for turn in JUMPS.turns)
-    return is_turn or abs(value + value_before) < 0.05 * size
 
 
 def stuck_stretches(run: RunSignals) -> Iterator[Measurement]:
