@@ -11,7 +11,6 @@ import numpy as np
 from annotate.checkup.comparer import LIMITS
 from annotate.checkup.signals import CameraSignals, RunSignals
 from annotate.checkup.single_runs import idle_seconds, row_curve
-from annotate.spans import stretches
 from ingest.signals import naming
 from ingest.signals.naming import transitions
 
@@ -132,10 +131,10 @@ def _column_summary(run: RunSignals, name: str, values: np.ndarray) -> ColumnSum
     is_arm = np.zeros(width, bool)
     for d in run.arm_dimensions(name):
         is_arm[d] = not _is_gripper(run, name, d, width)
-    is_clipped = is_arm & (at_largest >= CLIPPED.frames)
+    num_visits = is_largest[0] + (is_largest[1:] & ~is_largest[:-1]).sum(axis=0)
+    is_clipped = is_arm & (at_largest >= CLIPPED.frames) & (num_visits >= CLIPPED.visits)
     for d in np.flatnonzero(is_clipped).tolist():
-        num_visits = len(stretches(is_largest[:, d], 1))
-        is_clipped[d] = num_visits >= CLIPPED.visits and len(set(sizes[:, d])) >= CLIPPED.levels
+        is_clipped[d] = len(set(sizes[:, d].tolist())) >= CLIPPED.levels
     return ColumnSummary(
         tuple(run.title(name, d) for d in range(width)),
         values[phases(len(values))],
