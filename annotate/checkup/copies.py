@@ -125,25 +125,23 @@ def _row_distances(
         near = np.argwhere(np.triu(bounds <= 1.01 * COPY.rows_seen, 1))
         copied = [(places[a], places[b]) for a, b in picture_copies if {a, b} <= places.keys()]
         for a, b in {*map(tuple, near.tolist()), *copied}:
-            if abs(group[a].num_frames - group[b].num_frames) > COPY.lengths:
-                continue
-            differences = ((vectors[a] - vectors[b]) ** 2).mean(axis=0)
-            is_equal = group[a].rows_digest == group[b].rows_digest
-            distance = max(1e-12, float(np.sqrt(differences).max(initial=0.0)))
-            pair = group[a].episode_index, group[b].episode_index
-            distances[pair] = 0.0 if is_equal else distance
+            first, second = group[a], group[b]
+            if abs(first.num_frames - second.num_frames) <= COPY.lengths:
+                squares = ((vectors[a] - vectors[b]) ** 2).mean(axis=0)
+                distance = max(1e-12, float(np.sqrt(squares).max(initial=0.0)))
+                is_equal = first.rows_digest == second.rows_digest
+                distances[first.episode_index, second.episode_index] = 0.0 if is_equal else distance
     return distances
 
 
 def _comparable_groups(runs: Sequence[RunSummary]) -> Iterator[list[RunSummary]]:
     """Runs with rows of the same form, in which the arm moves."""
-    groups = grouped((_column_widths(run), run) for run in runs if run.rows_digest is not None)
-    return (group for group in groups.values() if len(group) > 1 and group[0].columns)
-
-
-def _column_widths(run: RunSummary) -> tuple[tuple[str, int], ...]:
-    """The widths of a run's columns, by their names."""
-    return tuple(sorted((name, column.phases.shape[1]) for name, column in run.columns.items()))
+    comparable = [run for run in runs if run.rows_digest is not None and run.columns]
+    groups = grouped(
+        (frozenset((name, len(column.spread)) for name, column in run.columns.items()), run)
+        for run in comparable
+    )
+    return (group for group in groups.values() if len(group) > 1)
 
 
 def _phase_vectors(group: Sequence[RunSummary]) -> np.ndarray:

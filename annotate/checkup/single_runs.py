@@ -379,28 +379,21 @@ def _largest_difference(
     run: RunSignals, values: np.ndarray, stored: StoredStatistics
 ) -> Measurement:
     """What differs most, of which dimension, as measured and as stored."""
-    low = values.min(axis=0)
-    high = values.max(axis=0)
-    mean = values.mean(axis=0)
+    measured = np.stack([values.max(axis=0), values.min(axis=0), values.mean(axis=0)])
+    stated = np.stack([stored.high, stored.low, stored.mean])
     extent = np.maximum(stored.high - stored.low, 1e-9)
-    above = high - stored.high
-    below = stored.low - low
-    # Rows of one episode need not reach the ends of all rows, but have to reach its own
-    if stored.is_of_episode:
-        above = np.abs(above)
-        below = np.abs(below)
-    excesses = {
-        "largest value": (high, stored.high, above / extent / STALE.range),
-        "smallest value": (low, stored.low, below / extent / STALE.range),
-    }
-    if stored.is_of_episode:
-        spread = np.maximum(stored.spread, 1e-3 * extent)
-        excesses["mean"] = (mean, stored.mean, np.abs(mean - stored.mean) / spread / STALE.mean)
-    statistic = max(excesses, key=lambda name: float(excesses[name][2].max()))
-    measured, stored_values, excess = excesses[statistic]
-    dimension = int(np.argmax(excess))
-    value = float(measured[dimension])
-    statement = float(stored_values[dimension])
+    spread = np.maximum(stored.spread, 1e-3 * extent)
+    excess = np.abs(measured - stated) / [extent, extent, spread]
+    excess /= np.array([STALE.range, STALE.range, STALE.mean])[:, None]
+    # Rows of one episode have to reach its own ends and mean, but need not reach those of all rows
+    if not stored.is_of_episode:
+        excess[0, measured[0] < stated[0]] = 0
+        excess[1, measured[1] > stated[1]] = 0
+        excess[2] = 0
+    kind, dimension = map(int, np.unravel_index(np.argmax(excess), excess.shape))
+    statistic = ("largest value", "smallest value", "mean")[kind]
+    value = float(measured[kind, dimension])
+    statement = float(stated[kind, dimension])
     is_rounding = abs(value - statement) <= STALE.rounding * max(1.0, abs(statement))
     return Measurement(
         "stale_statistics",
@@ -408,6 +401,6 @@ def _largest_difference(
         value,
         statement,
         signal=run.title(stored.vector, dimension),
-        size=0.0 if is_rounding else float(excess[dimension]),
+        size=0.0 if is_rounding else float(excess[kind, dimension]),
         words={"file": stored.file, "kind": statistic},
     )
