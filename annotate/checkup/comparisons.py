@@ -127,8 +127,8 @@ def still_gripper(run: RunSummary, group: Group) -> Iterator[Measurement]:
 
 def _is_short(run: RunSummary, group: Group) -> bool:
     """Is a run so short that it may end before what the others do in it?"""
-    usual_duration_s = float(np.median([sibling.duration_s for sibling in group.runs]))
-    return run.duration_s < max(GRIPPER.duration_s, GRIPPER.duration * usual_duration_s)
+    usual_duration_s = float(np.median([len(sibling) / sibling.fps for sibling in group.runs]))
+    return len(run) / run.fps < max(GRIPPER.duration_s, GRIPPER.duration * usual_duration_s)
 
 
 def clipped_action(run: RunSummary, group: Group) -> Iterator[Measurement]:

@@ -67,10 +67,6 @@ class RunSummary:
     closings: tuple[int | None, ...]
     idle_s: Mapping[str, float]
 
-    @property
-    def duration_s(self) -> float:
-        return self.num_frames / self.fps
-
     def __len__(self) -> int:
         return self.num_frames
 
