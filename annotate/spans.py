@@ -14,9 +14,7 @@ def equal_spans(values: Sequence[Any]) -> list[tuple[int, int]]:
 
 
 def stretches(holds: np.ndarray, min_frames: float) -> list[tuple[int, int]]:
-    """Spans of at least `min_frames` frames in which a condition bool [n] holds, in order."""
-    return [
-        (start, end)
-        for start, end in equal_spans(holds.tolist())
-        if holds[start] and end - start >= min_frames
-    ]
+    """Spans of at least `min_frames` frames, not 0, in which a condition bool [n] holds, in order."""
+    changes = np.flatnonzero(holds[1:] != holds[:-1]) + 1
+    spans = pairwise([0, *changes.tolist(), len(holds)])
+    return [(start, end) for start, end in spans if end - start >= min_frames and holds[start]]

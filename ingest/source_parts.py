@@ -23,53 +23,8 @@ class PartCensus:
     most: int = LIMITS.max_features
     num_beyond: int = 0
 
-    def used(
-        self,
-        kind: PartKind,
-        name: str,
-        use: str,
-        reason: str,
-        *,
-        shape: Iterable[int | None] = (),
-        dtype: str = "",
-        file: str | None = None,
-    ) -> None:
-        """A part that is read as `use` (state, action, time, camera, instruction, outcome, steps, rate, length, group).
-
-        `reason`: what shows that it is that, such as "LIBERO keeps it there" or "the registry entry
-        names it". `shape`: that of one episode, None for what differs from one to the next. `file`:
-        the first that has it.
-        """
-        self.add(SourcePart(kind, name, "used", use, reason, tuple(shape), dtype, file))
-
-    def known(
-        self,
-        kind: PartKind,
-        name: str,
-        reason: str,
-        *,
-        shape: Iterable[int | None] = (),
-        dtype: str = "",
-        file: str | None = None,
-    ) -> None:
-        """A part that is understood and left out on purpose: a copy of another part, depth, bookkeeping. No finding."""
-        self.add(SourcePart(kind, name, "known", "", reason, tuple(shape), dtype, file))
-
-    def unknown(
-        self,
-        kind: PartKind,
-        name: str,
-        reason: str = "no key of this format is called so",
-        *,
-        shape: Iterable[int | None] = (),
-        dtype: str = "",
-        file: str | None = None,
-    ) -> None:
-        """A part that carries numbers, pictures or texts, and that is used for nothing: a finding of the dataset."""
-        self.add(SourcePart(kind, name, "unknown", "", reason, tuple(shape), dtype, file))
-
     def add(self, part: SourcePart) -> None:
-        """A part that is described already; one of the same kind, name and use is counted to it."""
+        """Keep a part, or count it to the one that has its kind, name and use. Of an unknown one comes a finding."""
         key = (part.kind, part.name, f"{part.status} {part.use}")
         former_part = self.parts.get(key)
         if former_part is not None:

@@ -22,7 +22,6 @@ from ingest.reasons import REASONS, DataError
 from ingest.source import read_episode
 from ingest.sources.files import Source
 
-FORMER = (".md", ".sarif", ".junit.xml")  # endings of reports that earlier versions wrote
 MOST_LISTED = 30  # episodes of one check in a line
 EFFECTS = {"unusable": "Nothing is labelled of it: it is left out."}  # on labels, by severity
 MAX_STRETCHES = 3  # of a run that are shown, the longest
@@ -42,10 +41,6 @@ def writer_of(path: Path) -> Writer:
     writers = [write for end, write in WRITERS.items() if path.name.lower().endswith(end)]
     if writers:
         return writers[0]
-    if path.name.lower().endswith(FORMER):
-        raise UserError(
-            f"--report {path}: only a page (*.html) and a finding a line (*.jsonl) are written by now"
-        )
     raise UserError(f"--report {path}: a report ends in {', '.join(WRITERS)}")
 
 

@@ -4,24 +4,33 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import batched, chain
 
-from annotate.checkup.cameras import black_stretches, frozen_stretches, picture_jumps
 from annotate.checkup.comparer import Measurement, faults
 from annotate.checkup.comparisons import (
     Group,
     clipped_action,
     compared_runs,
+    contradicted_outcomes,
     dead_dimensions,
+    differing_texts,
     idle_ends,
     late_rows,
+    moved_cameras,
     offsets,
     opposite_signs,
     other_units,
     still_gripper,
 )
 from annotate.checkup.copies import copies, exact_copies
-from annotate.checkup.looks import contradicted_outcomes, differing_texts, moved_cameras
-from annotate.checkup.rows import jumps, missing_frames, stale_statistics, stuck_stretches
 from annotate.checkup.signals import RunSignals
+from annotate.checkup.single_runs import (
+    black_stretches,
+    frozen_stretches,
+    jumps,
+    missing_frames,
+    picture_jumps,
+    stale_statistics,
+    stuck_stretches,
+)
 from annotate.checkup.summary import RunSummary, summarize
 from ingest.episode import Finding
 

@@ -1,17 +1,27 @@
-"""Measures of a run beside the others: those of its task where there are enough, else all of the chunk.
+"""Measures of runs beside one another.
 
-Last, rows behind or ahead of the pictures: of all runs, or of single ones.
+Of their rows: beside the others of their task where there are enough, else of all of the chunk; of all together, their
+signs and how late they are. Of their pictures: a camera that stands otherwise, a text that others do not fit, a success
+whose last picture is unlike the ends of the others.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
 
 from annotate.checkup.comparer import LIMITS, Measurement
-from annotate.checkup.summary import ColumnSummary, RunSummary
+from annotate.checkup.summary import (
+    PHASES,
+    ColumnSummary,
+    RunSummary,
+    cameras_of,
+    euclidean_distances,
+)
+from annotate.pictures import BLACK_LUMA
+from annotate.signal_lag import percentile
 from core.values import grouped
 
 OTHERS = LIMITS["others"]
@@ -23,14 +33,22 @@ SIGN = LIMITS["other_scale sign"]
 SIGNS = LIMITS["other_scale sign in all"]
 LATE = LIMITS["rows_late"]
 IDLE = LIMITS["idle_end"]
+MOVED = LIMITS["camera_moved"]
+TEXT = LIMITS["text_differs"]
+OUTCOME = LIMITS["outcome_differs"]
+TINY = 1e-9  # a distance that is none
 
 
 class Group(NamedTuple):
-    """The other runs that a run is compared with, what they are in words, and how much a share of them counts."""
+    """The other runs that a run is compared with, what they are in words, and how much a share of them counts.
+
+    usual_spreads: as `usual_spreads` gives them of these and the run.
+    """
 
     runs: Sequence[RunSummary]
     words: str
     weight: float
+    usual_spreads: Mapping[tuple[int, str], np.ndarray]
 
     def columns(self, name: str, column: ColumnSummary) -> list[ColumnSummary]:
         """The same column of the other runs, where it has the same dimensions."""
@@ -40,20 +58,57 @@ class Group(NamedTuple):
 
 def compared_runs(runs: Sequence[RunSummary]) -> Iterator[tuple[RunSummary, Group]]:
     """Each run that has enough others to be compared with, and these."""
-    runs_by_task = grouped((run.task, run) for run in runs)
-    for run in runs:
-        siblings = runs_by_task[run.task] if run.task else []
-        if len(siblings) > OTHERS.of_task:
-            other_runs = [sibling for sibling in siblings if sibling is not run]
-            yield run, Group(other_runs, "the other runs of its task", 1.0)
-        elif len(runs) > OTHERS.of_any:
-            other_runs = [sibling for sibling in runs if sibling is not run]
-            yield run, Group(other_runs, "the other runs", OTHERS.more)
+    small = set[str | None]()
+    for task, siblings in grouped((run.task, run) for run in runs).items():
+        if task and len(siblings) > OTHERS.of_task:
+            yield from _beside_others(siblings, siblings, "the other runs of its task", 1.0)
+        else:
+            small.add(task)
+    if small and len(runs) > OTHERS.of_any:
+        few = [run for run in runs if run.task in small]
+        yield from _beside_others(few, runs, "the other runs", OTHERS.more)
+
+
+def _beside_others(
+    subjects: Iterable[RunSummary], runs: Sequence[RunSummary], words: str, weight: float
+) -> Iterator[tuple[RunSummary, Group]]:
+    spreads = usual_spreads(runs)
+    for run in subjects:
+        yield run, Group([other for other in runs if other is not run], words, weight, spreads)
+
+
+def usual_spreads(runs: Iterable[RunSummary]) -> dict[tuple[int, str], np.ndarray]:
+    """By run and column, the median of the other runs' standard deviations of each dimension, [d]; where there are
+    others with the same dimensions."""
+    spreads = grouped(
+        ((name, len(column.spread)), (run.episode_index, column.spread))
+        for run in runs
+        for name, column in run.columns.items()
+    )
+    usual = dict[tuple[int, str], np.ndarray]()
+    for (name, _), members in spreads.items():
+        numbers, values = zip(*members, strict=True)
+        if len(members) > 1:
+            medians = medians_of_others(np.stack(values))
+            usual |= {(n, name): of_run for n, of_run in zip(numbers, medians, strict=True)}
+    return usual
+
+
+def medians_of_others(values: np.ndarray) -> np.ndarray:
+    """The median of all rows but one, of values [n, d], for each of these, [n, d]; n > 1."""
+    order = np.argsort(values, axis=0)
+    ordered = np.take_along_axis(values, order, axis=0)
+    ranks = np.argsort(order, axis=0)
+    # Without a row all that are above it are a place lower
+    low, high = (len(values) - 2) // 2, (len(values) - 1) // 2
+    of_low = np.where(ranks <= low, ordered[low + 1], ordered[low])
+    of_high = np.where(ranks <= high, ordered[high + 1], ordered[high])
+    return (of_low + of_high) / 2
 
 
 def still_gripper(run: RunSummary, group: Group) -> Iterator[Measurement]:
     """A gripper that does not move in a run that is not known to have failed: in how many of the others it does."""
-    if run.success is False or _is_short(run, group):
+    if run.success is False or 0 not in run.closings or _is_short(run, group):
         return
     for number, (title, closings) in enumerate(zip(run.gripper_titles, run.closings, strict=True)):
         closings_of_all = [sibling.closings[number : number + 1] for sibling in group.runs]
@@ -72,8 +127,8 @@ def still_gripper(run: RunSummary, group: Group) -> Iterator[Measurement]:
 
 def _is_short(run: RunSummary, group: Group) -> bool:
     """Is a run so short that it may end before what the others do in it?"""
-    usual_duration_s = float(np.median([sibling.duration_s for sibling in group.runs]))
-    return run.duration_s < max(GRIPPER.duration_s, GRIPPER.duration * usual_duration_s)
+    usual_duration_s = float(np.median([len(sibling) / sibling.fps for sibling in group.runs]))
+    return len(run) / run.fps < max(GRIPPER.duration_s, GRIPPER.duration * usual_duration_s)
 
 
 def clipped_action(run: RunSummary, group: Group) -> Iterator[Measurement]:
@@ -81,11 +136,9 @@ def clipped_action(run: RunSummary, group: Group) -> Iterator[Measurement]:
     action = run.columns.get("action")
     if action is None:
         return
-    other_columns = group.columns("action", action)
-    is_often = (action.at_largest >= CLIPPED.frames) & (action.visits >= CLIPPED.visits)
-    for d in np.flatnonzero(action.arm & is_often & (action.levels >= CLIPPED.levels)).tolist():
+    for d in np.flatnonzero(action.is_clipped).tolist():
         largest = float(action.largest[d])
-        limits = np.array([column.largest[d] for column in other_columns])
+        limits = np.array([column.largest[d] for column in group.columns("action", action)])
         # A limit that several runs have is theirs, too: the others that are not clipped there have to go beyond it
         free = limits[np.abs(limits - largest) > 1e-6 * largest]
         if len(free) >= CLIPPED.free:
@@ -127,12 +180,14 @@ def dead_dimensions(run: RunSummary, group: Group) -> Iterator[Measurement]:
 def other_units(run: RunSummary, group: Group) -> Iterator[Measurement]:
     """By how much all dimensions of the arm move farther than usual, where it is one factor for most of them."""
     for name, column in run.columns.items():
-        spreads = [c.spread for c in group.columns(name, column)]
-        usual_spread = np.median(spreads, axis=0) if spreads else np.zeros_like(column.spread)
+        key = run.episode_index, name
+        usual_spread = group.usual_spreads.get(key, np.zeros_like(column.spread))
         is_moving = column.arm & (usual_spread > 0) & (column.spread > 0)
-        if is_moving.sum() < 2:
-            continue
         logarithms = np.log(column.spread[is_moving] / usual_spread[is_moving])
+        # A median is as far only where half of all are
+        num_far = np.count_nonzero(np.abs(logarithms) >= 0.99 * SCALE.minimum)
+        if len(logarithms) < 2 or num_far < len(logarithms) // 2:
+            continue
         middle = float(np.median(logarithms))
         is_alike = np.abs(logarithms - middle) <= SCALE.same * abs(middle)
         if is_alike.mean() >= SCALE.alike:
@@ -344,3 +399,171 @@ def _lag_words(lag: int, fps: float) -> str:
     if lag:
         return f"{abs(lag)} frames ({abs(lag) / fps:.2f} s) {side}"
     return "at one time with"
+
+
+def moved_cameras(runs: Sequence[RunSummary]) -> Iterator[Measurement]:
+    """How unlike a camera's resting picture is to that of every other run."""
+    for camera in cameras_of(runs):
+        camera_runs = [run for run in runs if camera in run.cameras]
+        if len(camera_runs) < MOVED.runs:
+            continue
+        resting = np.stack([_resting_picture(run.cameras[camera].tiny) for run in camera_runs])
+        for k, distance, usual_distance in _nearest_others(resting, MOVED.minimum):
+            yield Measurement(
+                "camera_moved", camera_runs[k], distance, usual_distance, camera=camera
+            )
+
+
+def _nearest_others(
+    pictures: np.ndarray, minimum: float = 0.0
+) -> Iterator[tuple[int, float, float]]:
+    """How far each run's picture, of [runs, ...], is from the nearest others, where it is so far, and how far the
+    others' are."""
+    flat = pictures.reshape(len(pictures), -1)
+    distances = np.stack([np.abs(flat - picture).mean(axis=1) for picture in flat])
+    np.fill_diagonal(distances, np.inf)
+    nearest = _mean_of_least(distances)
+    for k in np.flatnonzero(nearest >= minimum).tolist():
+        yield k, float(nearest[k]), percentile(np.delete(nearest, k), OTHERS.usual)
+
+
+def _resting_picture(phases: np.ndarray) -> np.ndarray:
+    """What stays in a camera's pictures [k, 16, 16], float32 [16, 16]; where it is black, that is told by itself."""
+    is_lit = phases.reshape(len(phases), -1).max(axis=1) >= BLACK_LUMA
+    if is_lit.any():
+        phases = phases[is_lit]
+    return np.median(phases, axis=0).astype(np.float32)
+
+
+def _mean_of_least(distances: np.ndarray) -> np.ndarray:
+    """The mean of the OTHERS.nearest smallest of each row of distances [n, k], float64 [n]; infinite ones are none."""
+    least = np.sort(distances, axis=1)[:, : OTHERS.nearest]
+    return least.mean(axis=1, where=np.isfinite(least)).astype(np.float64)
+
+
+def differing_texts(runs: Sequence[RunSummary]) -> Iterator[Measurement]:
+    """A run that looks and moves like those of another text, not of its own."""
+    texts = np.array([run.task or "" for run in runs])
+    names, counts = np.unique(texts[texts != ""], return_counts=True)
+    common = names[counts > TEXT.runs].tolist()
+    if len(common) < 2:
+        return
+    run_distances = _run_distances(runs)
+    distances = [_distances_to_text(run_distances, texts == text) for text in common]
+    # How far runs of a text are from the nearest ones of their own text
+    usual_distances = np.array(
+        [np.median(column[texts == text]) for column, text in zip(distances, common, strict=True)]
+    )
+    for number, text in enumerate(common):
+        foreign_distances = np.stack(distances, axis=1)
+        text_distances = foreign_distances[:, number].copy()
+        foreign_distances[:, number] = np.inf
+        nearest = foreign_distances.argmin(axis=1)
+        nearest_distances = foreign_distances.min(axis=1)
+        is_unlike = text_distances >= TEXT.apart * usual_distances[number]
+        is_near = nearest_distances <= TEXT.near * usual_distances[nearest]
+        for k in np.flatnonzero((texts == text) & is_unlike & is_near).tolist():
+            yield Measurement(
+                "text_differs",
+                runs[k],
+                float(text_distances[k] / max(nearest_distances[k], TINY)),
+                signal="text",
+                words={"nearest": common[nearest[k]], "text": text},
+            )
+
+
+def _distances_to_text(run_distances: np.ndarray, is_member: np.ndarray) -> np.ndarray:
+    """Mean distance of each run to the nearest others of a text, [runs]; is_member: those that have it, bool [runs]."""
+    is_other = is_member & ~np.eye(len(is_member), dtype=bool)
+    return _mean_of_least(np.where(is_other, run_distances, np.inf))
+
+
+def _run_distances(runs: Sequence[RunSummary]) -> np.ndarray:
+    """How far runs are from one another, [runs, runs]: by what each camera shows and by the state, at their phases.
+
+    Each of these counts by its median over all pairs. Of a camera that a run lacks, and of rows of
+    another form, it is as far as the median.
+    """
+    parts = [_picture_vectors(runs, camera) for camera in cameras_of(runs)]
+    parts.append(_state_vectors(runs))
+    total = np.zeros((len(runs), len(runs)), np.float32)
+    for part in parts:
+        members = np.array(sorted(part), int)
+        if len(members) < 2:
+            continue
+        member_distances = euclidean_distances(np.stack([part[k] for k in members.tolist()]))
+        middle = float(np.median(member_distances[np.triu_indices(len(members), 1)]))
+        if middle > 0:
+            whole = np.ones_like(total)
+            whole[np.ix_(members, members)] = member_distances / middle
+            total += whole
+    np.fill_diagonal(total, 0)
+    return total
+
+
+def _picture_vectors(runs: Sequence[RunSummary], camera: str) -> dict[int, np.ndarray]:
+    """What a camera shows in each run that has it, as one vector, by the run's place in the list."""
+    return {
+        k: run.cameras[camera].tiny.reshape(-1).astype(np.float32)
+        for k, run in enumerate(runs)
+        if camera in run.cameras
+    }
+
+
+def _state_vectors(runs: Sequence[RunSummary]) -> dict[int, np.ndarray]:
+    """The states of runs, likewise, in standard deviations of each dimension; of those with the commonest width."""
+    states = {
+        k: run.columns["state"].phases for k, run in enumerate(runs) if "state" in run.columns
+    }
+    widths = [values.shape[1] for values in states.values()]
+    if not widths:
+        return {}
+    width = max(sorted(set(widths)), key=widths.count)
+    states = {k: values for k, values in states.items() if values.shape[1] == width}
+    spread = np.maximum(np.concatenate(list(states.values())).std(axis=0), 1e-9)
+    return {k: (values / spread).reshape(-1).astype(np.float32) for k, values in states.items()}
+
+
+def contradicted_outcomes(runs: Sequence[RunSummary]) -> Iterator[Measurement]:
+    """A run that is said to have succeeded, and ends like what the others of its task show earlier,
+    not like their ends."""
+    runs_by_task = grouped((run.task, run) for run in runs if run.task and run.success is not False)
+    for siblings in runs_by_task.values():
+        cameras = set.intersection(*(set(run.cameras) for run in siblings))
+        if len(siblings) > OUTCOME.others and cameras:
+            yield from _contradicted_in_task(siblings, sorted(cameras))
+
+
+def _contradicted_in_task(
+    runs: Sequence[RunSummary], cameras: Sequence[str]
+) -> Iterator[Measurement]:
+    pictures = np.stack([_pictures_at_phases(run, cameras) for run in runs])
+    for k, distance, usual_distance in _nearest_others(pictures[:, -1]):
+        run = runs[k]
+        # Asked first, since what is earlier costs more to look through
+        if not run.success or distance < OUTCOME.times * usual_distance:
+            continue
+        earlier = _distance_to_earlier(pictures, k)
+        if distance >= OUTCOME.earlier * earlier:
+            yield Measurement(
+                "outcome_differs",
+                run,
+                distance,
+                usual_distance,
+                (len(run) - 1, len(run)),
+                signal="outcome",
+                words={"earlier": earlier},
+            )
+
+
+def _pictures_at_phases(run: RunSummary, cameras: Sequence[str]) -> np.ndarray:
+    """What cameras show at the phases, float32 [PHASES, pixels]."""
+    pictures = [run.cameras[camera].tiny.reshape(PHASES, -1) for camera in cameras]
+    return np.concatenate(pictures, axis=1).astype(np.float32)
+
+
+def _distance_to_earlier(pictures: np.ndarray, run: int) -> float:
+    """Mean distance of a run's end to the nearest moments of others, before their end; of [runs, PHASES, pixels]."""
+    earlier = np.delete(pictures[:, : -OUTCOME.last], run, axis=0)
+    distances = np.abs(earlier - pictures[run, -1]).mean(axis=2).min(axis=1)
+    return float(_mean_of_least(distances[None])[0])

@@ -6,14 +6,15 @@ are compared.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import chain, combinations, product
 
 import numpy as np
 
 from annotate.checkup.comparer import LIMITS, Measurement
 from annotate.checkup.comparisons import common_lag
-from annotate.checkup.summary import CameraSummary, RunSummary, cameras_of
+from annotate.checkup.signals import CameraSignals
+from annotate.checkup.summary import RunSummary, cameras_of, euclidean_distances
 from core.values import grouped
 
 COPY = LIMITS["copy"]
@@ -23,8 +24,8 @@ FOREIGN = LIMITS["other_pictures"]
 def copies(dataset: str, runs: Sequence[RunSummary]) -> Iterator[Measurement]:
     """Runs that are a copy of an earlier one; or, where pictures are equal and rows differ, have foreign pictures."""
     by_index = {run.episode_index: run for run in runs}
-    row_distances = _row_distances(runs)
     picture_copies = _picture_copies(runs)
+    row_distances = _row_distances(runs, picture_copies)
     lag = common_lag(runs)
     near = [pair for pair, distance in row_distances.items() if distance <= COPY.rows_seen]
     picture_copies |= {
@@ -109,35 +110,38 @@ def _likeness_at_lag(run: RunSummary, lag: int) -> float | None:
     return float(near.max())
 
 
-def _row_distances(runs: Sequence[RunSummary]) -> dict[tuple[int, int], float]:
-    """How far the rows of each pair of runs of one length are apart, where they can be compared; 0: exactly equal."""
+def _row_distances(
+    runs: Sequence[RunSummary], picture_copies: Collection[tuple[int, int]]
+) -> dict[tuple[int, int], float]:
+    """How far the rows of each pair of runs of one length are apart, where they can be compared: of pairs that may be
+    near each other, and of copies by pictures; 0: exactly equal."""
     distances = dict[tuple[int, int], float]()
     for group in _comparable_groups(runs):
         vectors = _phase_vectors(group)
-        lengths = np.array([run.num_frames for run in group])
-        for k in range(1, len(group)):
-            similar_lengths = np.flatnonzero(abs(lengths[:k] - lengths[k]) <= COPY.lengths)
-            differences = np.sqrt(((vectors[similar_lengths] - vectors[k]) ** 2).mean(axis=1)).max(
-                axis=1
-            )
-            for partner, distance in zip(
-                similar_lengths.tolist(), differences.tolist(), strict=True
-            ):
-                is_equal = group[partner].rows_digest == group[k].rows_digest
-                pair = group[partner].episode_index, group[k].episode_index
-                distances[pair] = 0.0 if is_equal else max(distance, 1e-12)
+        places = {run.episode_index: k for k, run in enumerate(group)}
+        # The mean over the dimensions is no larger than that of one
+        flat = vectors.reshape(len(group), -1)
+        bounds = euclidean_distances(flat) / max(1, flat.shape[1]) ** 0.5
+        near = np.argwhere(np.triu(bounds <= 1.01 * COPY.rows_seen, 1))
+        copied = [(places[a], places[b]) for a, b in picture_copies if {a, b} <= places.keys()]
+        for a, b in {*map(tuple, near.tolist()), *copied}:
+            first, second = group[a], group[b]
+            if abs(first.num_frames - second.num_frames) <= COPY.lengths:
+                squares = ((vectors[a] - vectors[b]) ** 2).mean(axis=0)
+                distance = max(1e-12, float(np.sqrt(squares).max(initial=0.0)))
+                is_equal = first.rows_digest == second.rows_digest
+                distances[first.episode_index, second.episode_index] = 0.0 if is_equal else distance
     return distances
 
 
 def _comparable_groups(runs: Sequence[RunSummary]) -> Iterator[list[RunSummary]]:
     """Runs with rows of the same form, in which the arm moves."""
-    groups = grouped((_column_widths(run), run) for run in runs if run.rows_digest is not None)
-    return (group for group in groups.values() if len(group) > 1 and group[0].columns)
-
-
-def _column_widths(run: RunSummary) -> tuple[tuple[str, int], ...]:
-    """The widths of a run's columns, by their names."""
-    return tuple(sorted((name, column.phases.shape[1]) for name, column in run.columns.items()))
+    comparable = [run for run in runs if run.rows_digest is not None and run.columns]
+    groups = grouped(
+        (frozenset((name, len(column.spread)) for name, column in run.columns.items()), run)
+        for run in comparable
+    )
+    return (group for group in groups.values() if len(group) > 1)
 
 
 def _phase_vectors(group: Sequence[RunSummary]) -> np.ndarray:
@@ -167,17 +171,20 @@ def _picture_copies(runs: Sequence[RunSummary]) -> set[tuple[int, int]]:
     return {(a, b) for a, b in pairs if _look_equal(by_index[a], by_index[b], COPY.mean)}
 
 
-def _shifts_of_sharing_pairs(cameras: Mapping[int, CameraSummary]) -> dict[tuple[int, int], int]:
+def _shifts_of_sharing_pairs(cameras: Mapping[int, CameraSignals]) -> dict[tuple[int, int], int]:
     """Pairs of runs that share many rare hashes of pictures, and the frames from those of the first to the second's."""
     first_frames = {episode: _first_frames(camera.phash) for episode, camera in cameras.items()}
-    hashes = (product(frames, [episode]) for episode, frames in first_frames.items())
-    runs_of_hash = grouped(chain.from_iterable(hashes))
+    # Few hashes are of several runs
+    num_runs = Counter(chain.from_iterable(first_frames.values()))
+    shared = {phash for phash, count in num_runs.items() if 2 <= count <= COPY.runs_of_hash}
+    hashes = (
+        product(filter(shared.__contains__, of_run), [e]) for e, of_run in first_frames.items()
+    )
     shifts: dict[tuple[int, int], Counter[int]] = {}
-    for phash, episodes in runs_of_hash.items():
-        if 2 <= len(episodes) <= COPY.runs_of_hash:
-            for a, b in combinations(sorted(episodes), 2):
-                shift = first_frames[b][phash] - first_frames[a][phash]
-                shifts.setdefault((a, b), Counter())[shift] += 1
+    for phash, episodes in grouped(chain.from_iterable(hashes)).items():
+        for a, b in combinations(sorted(episodes), 2):
+            shift = first_frames[b][phash] - first_frames[a][phash]
+            shifts.setdefault((a, b), Counter())[shift] += 1
     sharing = {}
     for (a, b), counts in shifts.items():
         num_shorter = min(len(first_frames[a]), len(first_frames[b]))
@@ -191,7 +198,7 @@ def _first_frames(phash: np.ndarray) -> dict[int, int]:
     return dict(zip(values.tolist(), frames.tolist(), strict=True))
 
 
-def _is_copy(cameras: Mapping[int, CameraSummary], pair: tuple[int, int], shift: int) -> bool:
+def _is_copy(cameras: Mapping[int, CameraSignals], pair: tuple[int, int], shift: int) -> bool:
     """Are the pictures of two runs equal, frame by frame, where the second's are `shift` frames later?"""
     a, b = (cameras[episode] for episode in pair)
     start = max(0, -shift)
@@ -217,7 +224,7 @@ def _look_equal(a: RunSummary, b: RunSummary, max_mean: float) -> bool:
     moments = slice(None) if is_of_one_length else slice(1)
     for camera in shared:
         differences = np.abs(
-            a.cameras[camera].phases[moments].astype(int) - b.cameras[camera].phases[moments]
+            a.cameras[camera].tiny[moments].astype(int) - b.cameras[camera].tiny[moments]
         )
         if (
             np.median(differences.reshape(len(differences), -1).max(axis=1)) > COPY.cell

@@ -8,7 +8,7 @@ from itertools import chain
 import numpy as np
 
 from annotate.pictures import Measures
-from annotate.signal_lag import FAST_PERCENTILE
+from annotate.signal_lag import FAST_PERCENTILE, percentile
 from ingest.episode import EpisodeData, StoredStatistics
 from ingest.signals.gripper import GripperSignal, way_steps
 
@@ -82,6 +82,11 @@ class RunSignals:
         return np.r_[0.0, steps]
 
     @cached_property
+    def fast_speed(self) -> float:
+        """What is fast of `arm_speed`; 0 where there is none."""
+        return 0.0 if self.arm_speed is None else percentile(self.arm_speed, FAST_PERCENTILE)
+
+    @cached_property
     def arm_moves(self) -> np.ndarray | None:
         """Does the arm move at each frame? bool [n]; None where there is no state that tells."""
         if self.arm_speed is None:
@@ -91,7 +96,7 @@ class RunSignals:
 
 def is_moving(speed: np.ndarray) -> np.ndarray:
     """Frames at which a speed [n] is beyond a share of its fast one, bool [n]."""
-    fast = float(np.percentile(speed, FAST_PERCENTILE))
+    fast = percentile(speed, FAST_PERCENTILE)
     if fast > 0:
         return speed > MOVING * fast
     return np.zeros(len(speed), bool)

@@ -2,17 +2,19 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import chain
 
 import numpy as np
 
 from annotate.checkup.comparer import LIMITS
-from annotate.checkup.rows import idle_seconds, row_curve
-from annotate.checkup.signals import RunSignals
+from annotate.checkup.signals import CameraSignals, RunSignals
+from annotate.checkup.single_runs import idle_seconds, row_curve
 from ingest.signals import naming
 from ingest.signals.naming import transitions
 
+CLIPPED = LIMITS["action_clipped"]
 SIGN = LIMITS["other_scale sign"]
 PHASES = 16  # moments of a run, evenly spread from its first to its last frame
 TINY_SPREAD = 1e-15  # product of standard deviations: less is rounding
@@ -23,8 +25,8 @@ class ColumnSummary:
     """State or action of a run by its dimensions, arrays [d].
 
     phases: float64 [PHASES, d]. largest: of the absolute values. at_largest: share of frames there.
-    visits: how many separate stretches these are. levels: how many absolute values there are. arm:
-    which dimensions are of no gripper.
+    arm: which dimensions are of no gripper. is_clipped: which of these stay there often, in several
+    stretches, and take several values else.
     """
 
     titles: tuple[str, ...]
@@ -34,19 +36,8 @@ class ColumnSummary:
     spread: np.ndarray
     largest: np.ndarray
     at_largest: np.ndarray
-    visits: np.ndarray
-    levels: np.ndarray
+    is_clipped: np.ndarray
     arm: np.ndarray
-
-
-@dataclass(frozen=True)
-class CameraSummary:
-    """A camera of a run: its tiny pictures at the PHASES, uint8 [PHASES, 16, 16]; and hashes and change per frame."""
-
-    phases: np.ndarray
-    phash: np.ndarray
-    change: np.ndarray
-    sha256: bytes
 
 
 @dataclass(frozen=True)
@@ -57,7 +48,7 @@ class RunSummary:
     each dimension [d], where both have the same ones, and `follows`, their correlation [d]. follow:
     how the state moves with the action, see `_follow_correlations`. row_curve:
     likeness of pictures and rows at each lag, see rows. closings: of each gripper, None where it
-    is not used. idle_s: at its start and its end.
+    is not used. cameras: of their tiny pictures those at the PHASES. idle_s: at its start and its end.
     """
 
     episode_index: int
@@ -70,15 +61,11 @@ class RunSummary:
     leads: np.ndarray | None
     follows: np.ndarray | None
     follow: np.ndarray | None
-    cameras: Mapping[str, CameraSummary]
+    cameras: Mapping[str, CameraSignals]
     row_curve: np.ndarray | None
     gripper_titles: tuple[str, ...]
     closings: tuple[int | None, ...]
     idle_s: Mapping[str, float]
-
-    @property
-    def duration_s(self) -> float:
-        return self.num_frames / self.fps
 
     def __len__(self) -> int:
         return self.num_frames
@@ -109,9 +96,7 @@ def summarize(run: RunSignals) -> RunSummary:
         follows,
         _follow_correlations(run) if len(columns) == 2 else None,
         {
-            camera.camera: CameraSummary(
-                camera.tiny[phases(len(camera.tiny))], camera.phash, camera.change, camera.sha256
-            )
+            camera.camera: replace(camera, tiny=camera.tiny[phases(len(camera.tiny))])
             for camera in run.cameras
         },
         row_curve(run),
@@ -121,20 +106,31 @@ def summarize(run: RunSignals) -> RunSummary:
     )
 
 
+@lru_cache(maxsize=64)
 def phases(length: int) -> np.ndarray:
     """Indices of the PHASES moments of `length` things."""
     return np.round(np.linspace(0, length - 1, PHASES)).astype(int)
 
 
+def euclidean_distances(vectors: np.ndarray) -> np.ndarray:
+    """Distances between all pairs of vectors [k, d], [k, k]."""
+    squares = (vectors**2).sum(axis=1)
+    return np.sqrt(np.maximum(squares[:, None] + squares[None] - 2 * vectors @ vectors.T, 0))
+
+
 def _column_summary(run: RunSignals, name: str, values: np.ndarray) -> ColumnSummary:
     sizes = np.abs(values)
     largest = sizes.max(axis=0)
-    is_largest = sizes >= largest * (1 - LIMITS["action_clipped"].tie)
-    visits = (np.diff(is_largest.astype(np.int8), axis=0, prepend=0) == 1).sum(axis=0)
+    is_largest = sizes >= largest * (1 - CLIPPED.tie)
+    at_largest = is_largest.mean(axis=0)
     width = values.shape[1]
     is_arm = np.zeros(width, bool)
-    is_arm[run.arm_dimensions(name)] = True
-    is_arm &= ~np.array([_is_gripper(run, name, d, width) for d in range(width)], bool)
+    for d in run.arm_dimensions(name):
+        is_arm[d] = not _is_gripper(run, name, d, width)
+    num_visits = is_largest[0] + (is_largest[1:] & ~is_largest[:-1]).sum(axis=0)
+    is_clipped = is_arm & (at_largest >= CLIPPED.frames) & (num_visits >= CLIPPED.visits)
+    for d in np.flatnonzero(is_clipped).tolist():
+        is_clipped[d] = len(set(sizes[:, d].tolist())) >= CLIPPED.levels
     return ColumnSummary(
         tuple(run.title(name, d) for d in range(width)),
         values[phases(len(values))],
@@ -142,9 +138,8 @@ def _column_summary(run: RunSignals, name: str, values: np.ndarray) -> ColumnSum
         values.max(axis=0),
         values.std(axis=0),
         largest,
-        is_largest.mean(axis=0),
-        visits,
-        np.array([len(np.unique(column)) for column in sizes.T]),
+        at_largest,
+        is_clipped,
         is_arm,
     )
 
@@ -153,7 +148,12 @@ def _is_gripper(run: RunSignals, column: str, dimension: int, width: int) -> boo
     """Is a dimension the gripper's counterpart in the other column: by its name, or as the last one of an arm?"""
     has_gripper = any(signal.column != column for signal in run.grippers)
     is_last = has_gripper and dimension == width - 1
-    return is_last or not naming.GRIPPERS.isdisjoint(naming.words(run.title(column, dimension)))
+    return is_last or _names_gripper(run.title(column, dimension))
+
+
+@lru_cache(maxsize=256)
+def _names_gripper(title: str) -> bool:
+    return not naming.GRIPPERS.isdisjoint(naming.words(title))
 
 
 def _leads(run: RunSignals) -> tuple[np.ndarray | None, np.ndarray | None]:
@@ -200,8 +200,9 @@ def _follow_correlations(run: RunSignals) -> np.ndarray | None:
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Of each column of [n, d] with that of the other, [d]; 0 where one does not move."""
-    spreads = a.std(axis=0) * b.std(axis=0)
-    products = ((a - a.mean(axis=0)) * (b - b.mean(axis=0))).mean(axis=0)
+    of_a, of_b = a - a.mean(axis=0), b - b.mean(axis=0)
+    spreads = np.sqrt((of_a * of_a).mean(axis=0)) * np.sqrt((of_b * of_b).mean(axis=0))
+    products = (of_a * of_b).mean(axis=0)
     return np.divide(products, spreads, out=np.zeros_like(products), where=spreads > TINY_SPREAD)
 
 

@@ -14,7 +14,7 @@ from functools import partial
 from itertools import product
 from typing import Any
 
-from ingest.episode import EpisodeData, EpisodeRecord, Listing
+from ingest.episode import EpisodeData, EpisodeRecord, Listing, SourcePart
 from ingest.formats.folders import (
     EpisodeFiles,
     Key,
@@ -78,11 +78,15 @@ def list_episodes(source: Source) -> Listing:
     for place, uri in _places(listing).items():
         video = VIDEO_FILE.match(place)
         if video and "depth" in video[3]:
-            listing.parts.known(
-                "camera",
-                video[3],
-                "depth by its name: labels are made by colour pictures",
-                file=uri,
+            listing.parts.add(
+                SourcePart(
+                    "camera",
+                    video[3],
+                    "known",
+                    "",
+                    "depth by its name: labels are made by colour pictures",
+                    file=uri,
+                )
             )
         elif video:
             files[video[1], video[2]].videos.setdefault(video[3], uri)

@@ -16,7 +16,7 @@ from typing import Any
 
 import h5py
 
-from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing
+from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing, SourcePart
 from ingest.formats import hdf5_file as h5
 from ingest.formats.facts import (
     instruction,
@@ -228,7 +228,7 @@ def _add_episode(
     if not files:
         files = {c: outside_cameras[c] for c in in_order(outside_cameras, config.cameras)}
         for file in files.values():
-            listing.parts.known("file", f"{file}*", "pictures of a camera")
+            listing.parts.add(SourcePart("file", f"{file}*", "known", "", "pictures of a camera"))
     roles = _roles(place)
     read_paths = {*roles.state.paths, *roles.action.paths, *cameras.values()}
     lengths = stated_lengths(place, read_paths, rows)

@@ -14,6 +14,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from ingest.episode import SourcePart
 from ingest.formats import hdf5_file as h5
 from ingest.formats.facts import (
     first_rate,
@@ -337,7 +338,7 @@ def account(
         of_one = "it is said of one array, and is not read"
         account_for(census, own_attributes, {}, why_attribute_known, of_one)
     for path, first in place.members.links.items():
-        census.known("array", path, f"the same as {first}", file=place.uri)
+        census.add(SourcePart("array", path, "known", "", f"the same as {first}", file=place.uri))
     attributes = fields("attribute ", place.attributes, file=place.uri)
     account_for(census, attributes, uses, why_attribute_known, nothing, problems)
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ingest.episode import matrix
+from ingest.episode import SourcePart, matrix
 from ingest.formats.folders import is_video, object_of
 from ingest.formats.lerobot_episode import (
     MODALITY,
@@ -252,7 +252,9 @@ def _account_for_slices(dataset: LerobotListing, stored_columns: set[str]) -> No
                 problem = f"it is of {name}, which no data file has"
                 if is_lacking or (problem := _beyond(limits.get("end"), name, width)):
                     title = f"{MODALITY}: {vector}.{part}"
-                    dataset.parts.unknown("column", title, problem, file=MODALITY)
+                    dataset.parts.add(
+                        SourcePart("column", title, "unknown", "", problem, file=MODALITY)
+                    )
 
 
 def _beyond(end: Any, name: str, width: int | None) -> str:
@@ -303,7 +305,7 @@ def cameras_of(dataset: LerobotListing) -> list[str]:
     account(dataset.parts, parts, uses, lambda part: depth.get(part.path, ""), problems=colourless)
     for key in left_out:
         reason = f"pictures of {key}, which is left out"
-        dataset.parts.known("file", f"videos/*{key}/*", reason)
+        dataset.parts.add(SourcePart("file", f"videos/*{key}/*", "known", "", reason))
     return cameras
 
 
@@ -375,7 +377,11 @@ def _account_for_named_files(dataset: LerobotListing, uri: str, columns: list[st
         path = cell.get("path") if isinstance(cell, dict) and not cell.get("bytes") else cell
         if isinstance(path, str) and (file := picture_file(source, uri, path)):
             pattern = NUMBER.sub("*", file)
-            dataset.parts.used("file", pattern, "camera", f"rows name them in {name}", file=file)
+            dataset.parts.add(
+                SourcePart(
+                    "file", pattern, "used", "camera", f"rows name them in {name}", file=file
+                )
+            )
 
 
 def is_camera(feature: Any) -> bool:

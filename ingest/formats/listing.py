@@ -220,7 +220,9 @@ class ListingBuilder:
         for name in names:
             is_empty = str(facts.get(name)).strip().lower() in ("", "none", "nan")
             if truth(facts.get(name)) is None and not is_empty:
-                self.parts.unknown("text", f"outcome: {name}", NEITHER_TRUE_NOR_FALSE)
+                self.parts.add(
+                    SourcePart("text", f"outcome: {name}", "unknown", "", NEITHER_TRUE_NOR_FALSE)
+                )
         return stated(facts, names)
 
     def account_for_facts(

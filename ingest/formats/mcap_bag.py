@@ -26,6 +26,7 @@ from ingest.episode import (
     EpisodeRecord,
     Finding,
     Listing,
+    SourcePart,
 )
 from ingest.formats.bag_clock import PICTURES, Clock, Topic, frames_of, rows_of
 from ingest.formats.bag_file import (
@@ -347,9 +348,11 @@ def _account_for_parts(listing: ListingBuilder, uri: str, recording: Recording) 
     texts: Uses = dict.fromkeys(TASK_KEYS, ("instruction", "its name"))
     listing.account_for_facts("metadata: ", recording.facts, texts, ROS, uri)
     for name in recording.other_facts & {*texts, *usual_uses(config)}:
-        parts.unknown("text", f"metadata: {name}", "its values differ; the last counts", file=uri)
+        why = "its values differ; the last counts"
+        parts.add(SourcePart("text", f"metadata: {name}", "unknown", "", why, file=uri))
     for name, media_type in recording.attachments.items():
-        parts.unknown("file", f"attachment {name}", "it is not read", dtype=media_type, file=uri)
+        title = f"attachment {name}"
+        parts.add(SourcePart("file", title, "unknown", "", "it is not read", (), media_type, uri))
 
 
 def _uses_of_topics(recording: Recording, config: DatasetConfig) -> Uses:

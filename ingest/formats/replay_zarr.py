@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing
+from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing, SourcePart
 from ingest.formats.facts import (
     first_rate,
     instruction,
@@ -202,8 +202,14 @@ def list_episodes(source: Source) -> Listing:
             listing.add_lost(e, uri, uri)
             folder = uri.rpartition(f"{ENDS}/")[0]
             if folder:
-                listing.parts.known(
-                    "file", f"{folder}*", "of a store that cannot be read: see its finding"
+                listing.parts.add(
+                    SourcePart(
+                        "file",
+                        f"{folder}*",
+                        "known",
+                        "",
+                        "of a store that cannot be read: see its finding",
+                    )
                 )
     return listing.listing(
         "zarr",
@@ -402,7 +408,7 @@ def _account_meta(
     """As _account, of the arrays beside the rows; finds rows behind the last episode's end."""
     parts = listing.parts
     config = listing.source.config
-    parts.used("array", ENDS, "length", "it says where episodes end", file=uri)
+    parts.add(SourcePart("array", ENDS, "used", "length", "it says where episodes end", file=uri))
     num_stored = min((array.shape[0] for array in tree.arrays.values()), default=0)
     if len(ends) and ends[-1] < num_stored:
         listing.warn(

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Literal
 
-from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing
+from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing, SourcePart
 from ingest.formats.folders import frames_of, object_of, probed, videos_of
 from ingest.formats.listing import (
     ListingBuilder,
@@ -35,6 +35,7 @@ COLOR = "color.mp4"
 TASKS = "task_description.json"
 TEXT_KEYS = ("task_description_english", "task_description_chinese")
 # Arrays of a scene, as RH20T publishes them
+NO_DICTIONARIES = "pickled dictionaries, which are not read"
 PICKLED = (
     "force_torque",
     "force_torque_base",
@@ -77,10 +78,10 @@ def list_episodes(source: Source) -> Listing:
         detail = f"state and gripper of {num_pickled} episodes are pickled, so these have pictures and texts only"
         listing.warn("pickled_data", detail)
         for name in PICKLED:
-            listing.parts.known(
-                "file", f"*transformed/{name}.npy", "pickled dictionaries, which are not read"
+            listing.parts.add(
+                SourcePart("file", f"*transformed/{name}.npy", "known", "", NO_DICTIONARIES)
             )
-        listing.parts.known("file", "*timestamps.npy", "pickled dictionaries, which are not read")
+        listing.parts.add(SourcePart("file", "*timestamps.npy", "known", "", NO_DICTIONARIES))
     return listing.listing(
         "rh20t",
         scene_first(listing.cameras_in_use(), source.config.cameras),

@@ -6,7 +6,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from annotate.signal_lag import Lag, LagMeter, arm_speed, opening_without_lag, proprioception
+from annotate.signal_lag import (
+    Lag,
+    LagMeter,
+    arm_speed,
+    correlations,
+    opening_without_lag,
+    percentile,
+    proprioception,
+)
 from ingest.episode import EpisodeData
 from ingest.formats.tables import numbers
 from ingest.signals.naming import transitions
@@ -97,3 +105,23 @@ def test_moves_that_are_near_each_other_stay_in_order():
     assert [move.rises for move in transitions(mended, FPS)] == [False, True, False]
     assert [move.end for move in transitions(mended, FPS)] == [30 - 28, 60 - 16, 90 - 28]
     assert (mended.min(), mended.max()) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_percentile_is_numpys_to_the_last_bit(dtype):
+    random = np.random.default_rng(0)
+    for length in (1, 2, 3, 10, 11, 300):
+        values = random.gamma(1, 1, length).astype(dtype)
+        for percent in (1, 75, 90, 99):
+            assert percentile(values, percent) == float(np.percentile(values, percent))
+
+
+def test_a_correlation_at_each_lag_is_that_of_what_overlaps():
+    random = np.random.default_rng(0)
+    changes, motions = random.random((2, 50)), random.random((1, 50))
+    curves = correlations(changes, motions, 3)
+    for lag in range(-3, 4):
+        seen = changes[:, max(0, -lag) : 50 - max(0, lag)]
+        moved = motions[0, max(0, lag) : 50 - max(0, -lag)]
+        expected = [np.corrcoef(change, moved)[0, 1] for change in seen]
+        assert curves[:, 0, lag + 3] == pytest.approx(expected, abs=1e-12)

@@ -102,16 +102,12 @@ def test_more_parts_than_the_limit_are_a_finding(tmp_path):
 def test_a_census_counts_alike_parts_as_one():
     census = PartCensus()
     for length in (6, 7):
-        census.used(
-            "array",
-            "obs/x",
-            "state",
-            "its name",
-            shape=(length, 3),
-            dtype="float32",
-            file=f"{length}.h5",
+        why = "state", "its name"
+        census.add(
+            SourcePart("array", "obs/x", "used", *why, (length, 3), "float32", f"{length}.h5")
         )
-    census.unknown("topic", "/odd", shape=(4,))
+    why = "no key of this format is called so"
+    census.add(SourcePart("topic", "/odd", "unknown", "", why, (4,)))
     first, second = census.listed()
     assert first == SourcePart(
         "array", "obs/x", "used", "state", "its name", (None, 3), "float32", "6.h5", 2

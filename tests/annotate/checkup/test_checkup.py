@@ -6,11 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from annotate.checkup.cameras import frozen_stretches
 from annotate.checkup.checks import Checkup
 from annotate.checkup.comparer import Measurement
 from annotate.checkup.comparer import faults as beyond_limits
+from annotate.checkup.comparisons import medians_of_others
 from annotate.checkup.signals import CameraSignals, RunSignals
+from annotate.checkup.single_runs import frozen_stretches
 from annotate.spans import stretches
 from ingest.episode import Finding, StoredStatistics, joined_findings
 from ingest.signals.gripper import GripperSignal
@@ -455,3 +456,11 @@ def test_a_place_that_the_camera_does_not_see(starts: Sequence[int], num_named: 
     found = beyond_limits(frozen_stretches(spoilt))
     front_findings = [finding for finding in found if finding.camera == "front"]
     assert len(front_findings) == num_named
+
+
+@pytest.mark.parametrize("num_rows", [2, 3, 4, 7])
+def test_a_median_of_others_leaves_one_row_out(num_rows):
+    # Values that stand twice, too
+    values = np.random.default_rng(num_rows).integers(0, 4, (num_rows, 5)).astype(float)
+    expected = [np.median(np.delete(values, k, axis=0), axis=0) for k in range(num_rows)]
+    assert medians_of_others(values).tolist() == np.stack(expected).tolist()
