@@ -145,30 +145,44 @@ def write_from(path: Path, source: IO[bytes], *, synced: bool = True) -> None:
         with path.open("wb") as f:
             shutil.copyfileobj(source, f, COPY_BYTES)
         return
-    with whole_file(path, synced=synced) as half, half.open("wb") as f:
+    with open_whole(path, synced=synced) as f:
         shutil.copyfileobj(source, f, COPY_BYTES)
 
 
 @contextmanager
-def whole_file(path: Path, *, synced: bool = True) -> Iterator[Path]:
-    """An empty file beside `path` to write to; it takes the place of `path`, durably, when the
-    block ends well.
+def open_whole(path: Path, *, synced: bool = True) -> Iterator[IO[bytes]]:
+    """A new file to write to, which takes the place of `path`, durably, when the block ends well.
 
     When the block raises, the file is deleted. `synced`: see write_file.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     # Beside `path`: only within one file system does a rename exchange files at once. Who else may read it, the umask
     # says, as of any other file
     half = path.with_name(f"{HALF_FILE}{secrets.token_hex(8)}{path.suffix}")
-    os.close(os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
     try:
-        yield half
-        if synced:
-            sync(half)
+        file = half.open("xb")
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = half.open("xb")
+    try:
+        with file:
+            yield file
+            if synced:
+                file.flush()
+                os.fsync(file.fileno())
         half.replace(path)
     except BaseException:
         half.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def whole_file(path: Path, *, synced: bool = True) -> Iterator[Path]:
+    """As open_whole, for writers that open a file themselves: the path of an empty file."""
+    with open_whole(path, synced=False) as file:
+        half = Path(file.name)
+        yield half
+        if synced:
+            sync(half)
 
 
 @contextmanager
