@@ -414,7 +414,7 @@ def _decode(
     """As `decode`; with several threads, damage raises VideoError."""
     before, first, last = _ends(path, start_frame, num_frames, options.limits)
     try:
-        with _lent(path, options, first, last) as playing:
+        with _lent(path, options, first) as playing:
             container = playing.container
             # Only callers that name the frames they need get the faster way, which not every file allows
             if options.wanted is not None:
@@ -456,10 +456,8 @@ def _decode(
 
 
 @contextmanager
-def _lent(
-    path: Path, options: DecodeOptions, first: int | None, last: int | None
-) -> Iterator[_Playing]:
-    """A file to decode pictures of, from a tick to another one; None: its own ends. The next episode
+def _lent(path: Path, options: DecodeOptions, first: int | None) -> Iterator[_Playing]:
+    """A file to decode pictures of, from a tick on; None: from its beginning. The next episode
     inside it is decoded by what has read this one well. Raises as `open_video`."""
     # The frames that are asked for do not change how a file is opened; copies of a process share the place in a file
     key = os.getpid(), path, file_version(path), replace(options, wanted=None)
@@ -476,7 +474,7 @@ def _lent(
         closing.callback(playing.container.close)
         # Who stops before the end closes it: to go on here would hold what was decoded
         yield playing
-        if options.threads == 1 and last is not None:
+        if options.threads == 1 and first is not None:
             closing.pop_all()
             _idle[key] = playing
             for oldest in list(_idle)[:-MOST_IDLE]:
