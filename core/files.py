@@ -8,7 +8,6 @@ makes such a folder knows whose are left, and deletes them.
 import errno
 import fcntl
 import hashlib
-import io
 import os
 import re
 import secrets
@@ -136,25 +135,27 @@ def write_file(path: Path, data: bytes, *, synced: bool = True) -> None:
     Not `synced`: quicker, and a power cut may take the file back; a reader still sees all of it or
     none.
     """
-    write_from(path, io.BytesIO(data), synced=synced)
+    with open_whole(path, synced=synced) as file:
+        file.write(data)
 
 
 def write_from(path: Path, source: IO[bytes], *, synced: bool = True) -> None:
-    """As write_file, what is left of an open file. A bucket shows no object before all of it has arrived."""
-    if not isinstance(path, PosixPath):
-        with path.open("wb") as f:
-            shutil.copyfileobj(source, f, COPY_BYTES)
-        return
-    with open_whole(path, synced=synced) as f:
-        shutil.copyfileobj(source, f, COPY_BYTES)
+    """As write_file, what is left of an open file."""
+    with open_whole(path, synced=synced) as file:
+        shutil.copyfileobj(source, file, COPY_BYTES)
 
 
 @contextmanager
 def open_whole(path: Path, *, synced: bool = True) -> Iterator[IO[bytes]]:
     """A new file to write to, which takes the place of `path`, durably, when the block ends well.
 
-    When the block raises, the file is deleted. `synced`: see write_file.
+    When the block raises, the file is deleted. A bucket shows no object before all of it has
+    arrived. `synced`: see write_file.
     """
+    if not isinstance(path, PosixPath):
+        with path.open("wb") as file:
+            yield file
+        return
     # Beside `path`: only within one file system does a rename exchange files at once. Who else may read it, the umask
     # says, as of any other file
     half = path.with_name(f"{HALF_FILE}{secrets.token_hex(8)}{path.suffix}")
