@@ -159,13 +159,9 @@ def open_whole(path: Path, *, synced: bool = True) -> Iterator[IO[bytes]]:
     # Beside `path`: only within one file system does a rename exchange files at once. Who else may read it, the umask
     # says, as of any other file
     half = path.with_name(f"{HALF_FILE}{secrets.token_hex(8)}{path.suffix}")
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        file = half.open("xb")
-    except FileNotFoundError:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = half.open("xb")
-    try:
-        with file:
+        with half.open("xb") as file:
             yield file
             if synced:
                 file.flush()
