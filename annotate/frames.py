@@ -210,7 +210,8 @@ def frames_stage(
             made_for = {"camera": camera.camera, "purpose": "coarse", "label_run": ""}
             parts["keyframes"] += [key | made_for | keyframe for keyframe in camera.keyframes]
     tables = {name: TABLES[name].rows(parts[name]) for name in ("episode_content", "keyframes")} | {
-        name: pa.concat_tables([TABLES[name].empty(), *parts[name]])
+        # Of many short runs in one piece: whoever reads the table pays for each piece
+        name: pa.concat_tables([TABLES[name].empty(), *parts.pop(name, ())]).combine_chunks()
         for name in ("frames", "tiny_pictures", "states")
     }
     return FramesResult(place, tables, findings, meter, checkup, decoded, fingerprints)

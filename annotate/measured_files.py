@@ -25,7 +25,7 @@ from annotate.frames import (
     Wanting,
     measure_camera,
 )
-from core.files import whole_file
+from core.files import open_whole
 from ingest.episode import EpisodeData, EpisodeRecord
 from ingest.media.frames import DecodeOptions
 from ingest.recordings import file_stamp
@@ -61,7 +61,7 @@ class MeasuredFiles:
         with suppress(OSError):
             own_folder(makes=True)
             if path := self._path(episode.record, camera, config):
-                with whole_file(path, synced=False) as half, half.open("wb") as file:
+                with open_whole(path, synced=False) as file:
                     np.savez(file, allow_pickle=False, **_arrays(measured, jpegs))
         return measured
 

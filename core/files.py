@@ -8,7 +8,6 @@ makes such a folder knows whose are left, and deletes them.
 import errno
 import fcntl
 import hashlib
-import io
 import os
 import re
 import secrets
@@ -136,39 +135,51 @@ def write_file(path: Path, data: bytes, *, synced: bool = True) -> None:
     Not `synced`: quicker, and a power cut may take the file back; a reader still sees all of it or
     none.
     """
-    write_from(path, io.BytesIO(data), synced=synced)
+    with open_whole(path, synced=synced) as file:
+        file.write(data)
 
 
 def write_from(path: Path, source: IO[bytes], *, synced: bool = True) -> None:
-    """As write_file, what is left of an open file. A bucket shows no object before all of it has arrived."""
-    if not isinstance(path, PosixPath):
-        with path.open("wb") as f:
-            shutil.copyfileobj(source, f, COPY_BYTES)
-        return
-    with whole_file(path, synced=synced) as half, half.open("wb") as f:
-        shutil.copyfileobj(source, f, COPY_BYTES)
+    """As write_file, what is left of an open file."""
+    with open_whole(path, synced=synced) as file:
+        shutil.copyfileobj(source, file, COPY_BYTES)
 
 
 @contextmanager
-def whole_file(path: Path, *, synced: bool = True) -> Iterator[Path]:
-    """An empty file beside `path` to write to; it takes the place of `path`, durably, when the
-    block ends well.
+def open_whole(path: Path, *, synced: bool = True) -> Iterator[IO[bytes]]:
+    """A new file to write to, which takes the place of `path`, durably, when the block ends well.
 
-    When the block raises, the file is deleted. `synced`: see write_file.
+    When the block raises, the file is deleted. A bucket shows no object before all of it has
+    arrived. `synced`: see write_file.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if not isinstance(path, PosixPath):
+        with path.open("wb") as file:
+            yield file
+        return
     # Beside `path`: only within one file system does a rename exchange files at once. Who else may read it, the umask
     # says, as of any other file
     half = path.with_name(f"{HALF_FILE}{secrets.token_hex(8)}{path.suffix}")
-    os.close(os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        yield half
-        if synced:
-            sync(half)
+        with half.open("xb") as file:
+            yield file
+            if synced:
+                file.flush()
+                os.fsync(file.fileno())
         half.replace(path)
     except BaseException:
         half.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def whole_file(path: Path, *, synced: bool = True) -> Iterator[Path]:
+    """As open_whole, for writers that open a file themselves: the path of an empty file."""
+    with open_whole(path, synced=False) as file:
+        half = Path(file.name)
+        yield half
+        if synced:
+            sync(half)
 
 
 @contextmanager

@@ -158,7 +158,7 @@ def progress_table(place: LabelPlace, episodes: Sequence[LabelledSignals]) -> pa
             "progress_procvlm": published_progress(episode),
         }
         parts.append(_frame_rows("progress", place, signals.episode_index, num_frames, columns))
-    return pa.concat_tables(parts)
+    return pa.concat_tables(parts).combine_chunks()
 
 
 def alignment_table(place: LabelPlace, alignments: Mapping[int, Alignment]) -> pa.Table:
@@ -175,7 +175,7 @@ def alignment_table(place: LabelPlace, alignments: Mapping[int, Alignment]) -> p
         parts.append(
             _frame_rows("alignments", place, episode_index, len(alignment.frames), columns)
         )
-    return pa.concat_tables(parts)
+    return pa.concat_tables(parts).combine_chunks()
 
 
 def _frame_rows(

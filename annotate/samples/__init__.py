@@ -18,6 +18,7 @@ from annotate.config import SamplesConfig
 from annotate.samples.labelled_episode import LabelledEpisode
 from core.domain.episode import Episode
 from core.tables import TABLES
+from core.values import grouped
 
 
 def samples_stage(
@@ -32,14 +33,14 @@ def samples_stage(
         for e in episodes
         if gate.admits(e.label.confidence)
     ]
-    # By their index, whatever order they came in: samples are drawn from among the others
+    # By their index, whatever order they came in: samples are drawn from among the others of the split
     in_order = sorted(confident_episodes, key=lambda e: e.episode.episode_index)
+    by_split = grouped((e.episode.split, e) for e in in_order)
     samples = []
     for e in confident_episodes:
         samples += procvqa.samples(e, config)
-        samples += progresslm.samples(
-            e, [o for o in in_order if o.episode.split == e.episode.split], listed_episodes, config
-        )
+        others = by_split[e.episode.split]
+        samples += progresslm.samples(e, others, listed_episodes, config)
     # A draw may come out twice: the later one takes the earlier one's place
     return TABLES["samples"].rows(
         list({sample["sample_id"]: sample for sample in samples}.values())

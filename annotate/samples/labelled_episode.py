@@ -141,8 +141,9 @@ class LabelledEpisode:
         if quota <= 0:
             return []
         fixed = [0, num_frames - 1][:quota] if ends and num_frames > 1 else []
-        free = np.setdiff1d(np.arange(num_frames), fixed)
-        frames_by_state = [free[self.state[free] == s] for s in range(len(STATES))]
+        is_free = np.ones(num_frames, bool)
+        is_free[fixed] = False
+        frames_by_state = [np.flatnonzero(is_free & (self.state == s)) for s in range(len(STATES))]
         counts = _counts_by_state(
             [len(frames) for frames in frames_by_state],
             quota - len(fixed),
@@ -168,7 +169,7 @@ class LabelledEpisode:
         num_steps = max(first_attempts, default=-1) + 1
         return tuple(first_attempts.get(k, f"step {k + 1}") for k in range(num_steps))
 
-    @property
+    @cached_property
     def has_actions(self) -> bool:
         """Is it known which actions the task takes, each by a name that may be used?"""
         return self.label.has_names and bool(self.steps)
@@ -262,7 +263,12 @@ def sample_row(
         answer,
     ]
     # Pictures of an episode that is not among those given are taken to be as large as the sample's own
-    sizes = {o.episode.episode_index: o.picture_sizes for o in (*other_episodes, e)}
+    shown_episodes = {p.episode_index for p in pictures}
+    sizes = {
+        index: o.picture_sizes
+        for o in (*other_episodes, e)
+        if (index := o.episode.episode_index) in shown_episodes
+    }
     own_size = e.picture_sizes[e.camera]
     picture_sizes = (sizes.get(p.episode_index, {}).get(p.camera, own_size) for p in pictures)
     picture_tokens = sum(

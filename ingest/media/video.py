@@ -74,7 +74,21 @@ FRAME_BYTES = 8  # that the smallest frames take, with their entries in the file
 # For one packet: in a damaged file FFmpeg searches for the next one up to the end
 READ_TIMEOUT_S = 30.0
 MOST_IDLE = 4  # files that stay open, one a camera
-_idle = dict[tuple, Container]()
+
+
+@dataclass
+class _Playing:
+    """A file that is decoded: its pictures behind the last one that was handed over, which was shown at a tick.
+
+    pictures None: it was not played.
+    """
+
+    container: Container
+    pictures: Iterator[Decoded] | None = None
+    tick: int | None = None
+
+
+_idle = dict[tuple, _Playing]()
 
 
 @dataclass(frozen=True)
@@ -373,32 +387,38 @@ def decode(
 
 def _ends(
     path: Path, start_frame: int, num_frames: int | None, limits: Limits
-) -> tuple[int | None, int | None]:
-    """The ticks at which the first and the last of some frames are shown; None: that of the file. Raises VideoError."""
+) -> tuple[int | None, int | None, int | None]:
+    """The ticks at which the picture before some frames, the first and the last of them are shown; None: there is none
+    before, or the file's own ends. Raises VideoError."""
     if start_frame == 0 and num_frames is None:
-        return None, None
+        return None, None, None
     try:
         ticks = frame_times(path, limits).ticks
     except VideoError:
         # From the file's beginning on no frame has to be found by its time
         if start_frame == 0:
-            return None, None
+            return None, None, None
         raise
     if start_frame >= len(ticks):
-        return int(ticks[-1]) + 1, int(ticks[-1])
+        return None, int(ticks[-1]) + 1, int(ticks[-1])
     end = len(ticks) if num_frames is None else min(len(ticks), start_frame + num_frames)
-    return (int(ticks[start_frame]) if start_frame else None), int(ticks[max(end - 1, start_frame)])
+    last = int(ticks[max(end - 1, start_frame)])
+    if start_frame == 0:
+        return None, None, last
+    return int(ticks[start_frame - 1]), int(ticks[start_frame]), last
 
 
 def _decode(
     path: Path, start_frame: int, num_frames: int | None, options: DecodeOptions
 ) -> Iterator[Frame | SkippedFrame]:
     """As `decode`; with several threads, damage raises VideoError."""
-    first, last = _ends(path, start_frame, num_frames, options.limits)
+    before, first, last = _ends(path, start_frame, num_frames, options.limits)
     try:
-        with _lent(path, options, first) as container:
+        with _lent(path, options, first) as playing:
+            container = playing.container
             # Only callers that name the frames they need get the faster way, which not every file allows
             if options.wanted is not None:
+                playing.pictures = None  # it is entered elsewhere
                 frames: Iterator[Frame | SkippedFrame] = _wanted_frames(
                     container, first, options.wanted
                 )
@@ -408,7 +428,7 @@ def _decode(
                 container.streams.video[0].codec_context.thread_count = 1
                 frames = _frames_of_blocks(path, container, first, options)
             else:
-                frames = map(Frame, _pictures_from(container, first))
+                frames = map(Frame, _pictures_from(playing, before, first))
             max_frames = container.size // FRAME_BYTES
             for count, frame in enumerate(islice(frames, num_frames), 1):
                 if count > options.limits.max_frames:
@@ -419,6 +439,7 @@ def _decode(
                 if count > max_frames:
                     _check(f"{path.name}: over {max_frames:,} frames in {container.size:,} bytes")
                 if isinstance(frame, Frame):
+                    playing.tick = frame.picture.pts
                     # Some decoders report damage in no other way
                     if options.threads > 1 and frame.is_damaged:
                         raise VideoError(f"{path.name} has a damaged frame")
@@ -435,47 +456,56 @@ def _decode(
 
 
 @contextmanager
-def _lent(path: Path, options: DecodeOptions, first: int | None) -> Iterator[Container]:
+def _lent(path: Path, options: DecodeOptions, first: int | None) -> Iterator[_Playing]:
     """A file to decode pictures of, from a tick on; None: from its beginning. The next episode
     inside it is decoded by what has read this one well. Raises as `open_video`."""
     # The frames that are asked for do not change how a file is opened; copies of a process share the place in a file
     key = os.getpid(), path, file_version(path), replace(options, wanted=None)
-    container = None if first is None else _idle.pop(key, None)
-    if container is None:
+    playing = None if first is None else _idle.pop(key, None)
+    if playing is None:
         container = open_video(path, options.limits)
+        playing = _Playing(container)
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
         stream.codec_context.thread_count = options.threads
         damage = {"err_detect": "explode"} if options.threads > 1 else {}
         stream.codec_context.options = {"max_pixels": str(options.limits.max_pixels)} | damage
     with ExitStack() as closing:
-        closing.callback(container.close)
+        closing.callback(playing.container.close)
         # Who stops before the end closes it: to go on here would hold what was decoded
-        yield container
+        yield playing
         if options.threads == 1 and first is not None:
             closing.pop_all()
-            _idle[key] = container
+            _idle[key] = playing
             for oldest in list(_idle)[:-MOST_IDLE]:
                 _idle.pop(oldest, None)
 
 
-def _pictures_from(container: Container, first: int | None) -> Iterator[Decoded]:
-    """Every picture of the file from that on which is shown at a tick; None: all, whose times may be absent."""
+def _pictures_from(playing: _Playing, before: int | None, first: int | None) -> Iterator[Decoded]:
+    """Every picture of the file from that on which is shown at a tick; None: all, whose times may be absent.
+
+    `before`: the tick of the picture before it. What stands there already goes on: to enter a file at a key frame
+    decodes all from there on again.
+    """
+    container = playing.container
     stream = container.streams.video[0]
+    pictures = playing.pictures
     if first is None:
-        yield from play(container, stream)
-        return
-    container.seek(first, stream=stream, backward=True)
-    pictures = play(container, stream)
-    picture = next(pictures, None)
-    # Where the index led past the frame, the file is read from its beginning
-    if picture is not None and _tick(picture) > first:
-        container.seek(stream.start_time or 0, stream=stream, backward=True)
+        pictures = playing.pictures = play(container, stream)
+    elif pictures is None or before is None or playing.tick != before:
+        container.seek(first, stream=stream, backward=True)
         pictures = play(container, stream)
         picture = next(pictures, None)
+        # Where the index led past the frame, the file is read from its beginning
+        if picture is not None and _tick(picture) > first:
+            container.seek(stream.start_time or 0, stream=stream, backward=True)
+            pictures = play(container, stream)
+            picture = next(pictures, None)
+        playing.pictures = pictures
+        if picture is not None:
+            pictures = chain([picture], pictures)
     # The key frame may lie before the episode: what is between them is decoded and dropped
-    if picture is not None:
-        yield from dropwhile(lambda p: _tick(p) < first, chain([picture], pictures))
+    yield from pictures if first is None else dropwhile(lambda p: _tick(p) < first, pictures)
 
 
 def _tick(picture: Decoded) -> int:

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple, NoReturn
 from urllib.parse import quote
 
-from core.files import HALF_FILE, ScratchFolder, whole_file
+from core.files import HALF_FILE, ScratchFolder, open_whole
 from core.values import grouped, short_hash
 from ingest.reasons import LIMITS, DataError, Limits
 from ingest.registry import DatasetConfig
@@ -142,7 +142,7 @@ def extract(tar: Path, name: str, cache: Path, limits: Limits = LIMITS) -> Path:
         return path
     member = member_of(tar, name, limits)
     # Several processes may unpack the member: each writes a file of its own, which takes the name when whole
-    with tar.open("rb") as file, whole_file(path, synced=False) as half, half.open("wb") as out:
+    with tar.open("rb") as file, open_whole(path, synced=False) as out:
         file.seek(member.offset)
         while (num_bytes_left := member.size - out.tell()) > 0:
             if not (block := file.read(min(num_bytes_left, COPY_BYTES))):

@@ -175,6 +175,26 @@ def test_open_group_of_pictures(tmp_path):
         list(decode(path, options=DecodeOptions(wanted=frozenset({18}))))
 
 
+def test_an_episode_goes_on_where_the_one_before_it_ended(tmp_path, monkeypatch):
+    """A file is entered at a key frame only where it does not stand there yet."""
+    played: list[object] = []
+    play = video.play
+    monkeypatch.setattr(video, "play", lambda *of: played.append(of) or play(*of))
+    path = write_video(tmp_path / "a.mp4", NUMBERS, options=OPEN_GROUPS)
+    assert [*numbers(path, 2, 4), *numbers(path, 6, 9), *numbers(path, 15)] == NUMBERS[2:]
+    assert len(played) == 1
+    for start in (4, 12):
+        assert numbers(path, start, 3) == NUMBERS[start : start + 3]
+    assert len(played) == 3
+
+
+def test_behind_wanted_frames_a_file_is_entered_again():
+    whole = [frame.luma().copy() for frame in decode(SAMPLE, 313, 12)]
+    list(decode(SAMPLE, 313, 3))
+    list(decode(SAMPLE, 316, 6, DecodeOptions(wanted=frozenset({5}))))
+    assert np.array_equal(next(decode(SAMPLE, 322, 3)).luma(), whole[9])
+
+
 # The second is an episode inside a file that holds several
 @pytest.mark.parametrize(("start", "count"), [(0, 200), (313, 120)])
 def test_wanted_frames_are_the_same_and_others_are_passed(start, count):
