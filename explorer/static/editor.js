@@ -153,7 +153,7 @@ async function send(what, body, done) {
 
 // The rows of labels, progress and segments show it, too: they are read again, and nothing else of the page moves
 async function renew() {
-  const answer = await fetch(location.pathname).catch(() => null);
+  const answer = await fetch(location.href).catch(() => null);
   if (!answer?.ok) return;
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   for (const id of ["timeline", "progress", "labels"]) {

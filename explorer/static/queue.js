@@ -57,4 +57,4 @@ bar.addEventListener("click", (event) => {
 // In the editor keys mean something else, or nothing
 const press = (act) => (event) => !event.target.closest("#editor") && void (event.repeat || act());
 const skip = () => bar.querySelector("[data-act=skip]").click();
-onKeys({ a: press(() => say("accept")), f: press(() => say("fix")), x: press(() => say("reject")), s: press(skip) });
+onKeys({ a: press(() => say("accept")), f: press(() => say("fix")), x: press(() => say("reject")), s: press(skip), Escape: () => (editor?.classList.remove("open"), editor?.querySelector(":focus")?.blur()) });
