@@ -1,7 +1,7 @@
 """The review queue as one works through it: what is in it, what comes next, how many are left."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 
 from starlette.datastructures import QueryParams
@@ -14,8 +14,9 @@ from explorer.selection import EpisodeSelection
 from explorer.site import Visit
 from warehouse.lake.views import FAULTY
 
-LISTED_SQL, DONE_SQL, FOLLOWING_SQL = queries_of(__file__)
-FOLLOWING = "follows"  # kind of labels that follow a reference
+LISTED_SQL, DONE_SQL, FOLLOWING_SQL, CHANGED_SQL, WAITING_SQL = queries_of(__file__)
+FOLLOWING, CHANGED, WAITING = "follows", "changed", "corrections"  # kinds that no sign tells
+LISTINGS = {FOLLOWING: FOLLOWING_SQL, CHANGED: CHANGED_SQL, WAITING: WAITING_SQL}
 MOST_SELECTED = 5_000  # runs of a selection of the gallery
 # Of the view review_queue: kind in the address, title, and the sign as the view words it (None: any)
 SIGNS = {
@@ -33,6 +34,8 @@ SIGNS = {
     "moments": ("Steps of a moment", "a step of a moment"),
     "unnamed": ("Steps without a name", "steps without a name"),
     FOLLOWING: ("Labelled like a reference", None),
+    CHANGED: ("Labelled anew: old and new", None),
+    WAITING: ("Corrections to look at again", None),
 }
 OF_ENDS = ("unfinished", "doubtful")  # kinds that ask how runs ended: who says it has answered
 ORDER = "score DESC, dataset, episode_index"
@@ -47,11 +50,19 @@ AROUND = f"""
     min_by({NAMED}, {RANK}) FILTER {IS_AFTER} AS following"""
 
 
+class Listed(NamedTuple):
+    """Why an episode is in a queue that no sign tells; `about`: the label, or the correction, that is meant besides."""
+
+    score: float | None = None
+    reason: str | None = None
+    about: str | None = None
+
+
 @dataclass(frozen=True)
 class ReviewQueue:
-    """Labels to look at, the most doubtful first: with a sign of doubt, or those that follow a
-    reference; of one kind; of one dataset, of one person, of a selection of the gallery (by
-    its address), or of all. camera: that shows runs beside their reference.
+    """Labels to look at, the most doubtful first: of one kind; of one dataset, of one person, of
+    a selection of the gallery (by its address), or of all. camera: that shows runs beside their
+    reference.
     """
 
     kind: str = "all"
@@ -115,7 +126,8 @@ class ReviewQueue:
             source = f"({LISTED_SQL})"
             values["datasets"] = [dataset for dataset, _ in places]
             values["numbers"] = [episode_index for _, episode_index in places]
-            values["reasons"] = ["assigned"] if self.person else []
+            for name in ("scores", "reasons", "abouts"):
+                values[name] = [getattr(listed, name[:-1]) for listed in places.values()]
         else:
             judged = said_since(visit, "correction")
         if self.is_of_ends:
@@ -135,18 +147,19 @@ class ReviewQueue:
             f"SELECT {columns} FROM {source} WHERE {' AND '.join(conditions)} {clauses}", **values
         )
 
-    def _places(self, visit: Visit) -> list[Place] | None:
+    def _places(self, visit: Visit) -> dict[Place, Listed] | None:
         """The episodes that it chooses among, which nobody has judged; None: all with a sign."""
         found = []
-        if self.selection is not None:
-            found.append(_selected(visit, self.selection))
+        if self.kind in LISTINGS:
+            found.append(_listed(visit.reader, self.kind))
         if self.person is not None:
             found.append(_assigned(visit.reader, self.person))
-        if self.kind == FOLLOWING:
-            found.append(_following(visit.reader))
-        if found:
-            return sorted(set[Place].intersection(*found))
-        return None
+        if self.selection is not None:
+            found.append(_selected(visit, self.selection))
+        if not found:
+            return None
+        first, *others = found
+        return {place: first[place] for place in first if all(place in other for other in others)}
 
     def num_left(self, visit: Visit) -> int:
         """How many labels of the queue nobody has judged yet."""
@@ -158,35 +171,41 @@ class ReviewQueue:
         return next(((row["dataset"], row["episode_index"]) for row in rows), None)
 
 
-def _selected(visit: Visit, query: str) -> set[Place]:
+def _selected(visit: Visit, query: str) -> dict[Place, Listed]:
     """The runs of a selection that have a label. Raises PageError: there are too many."""
     selection = EpisodeSelection.of(QueryParams(query)).at(visit.reader, visit.index)
     sql = (
         "SELECT dataset::VARCHAR, episode_index FROM episodes"
         f" WHERE reason = 'ok' AND label_run <> '' AND ({selection.where()})"
     )
-    places = {*visit.index.rows(sql, **selection.values)}
+    places = visit.index.rows(sql, **selection.values)
     if len(places) > MOST_SELECTED:
         raise PageError(
             f"{len(places):,} runs are selected, {MOST_SELECTED:,} can be accepted at once: narrow it down",
             422,
         )
-    return places - corrected_places(visit.reader)
+    corrected = corrected_places(visit.reader)
+    return {place: Listed() for place in places if place not in corrected}
 
 
-def _assigned(reader: LakeReader, person: str) -> set[Place]:
+def _assigned(reader: LakeReader, person: str) -> dict[Place, Listed]:
     """The episodes that a person has, and that nobody has judged since."""
     judged = reader.while_nothing_is_said(
         ("done", person), lambda: {*reader.rows(DONE_SQL, [person])}
     )
-    return {*places_by_value(reader, "assigned").get(person, [])} - judged
+    assigned = places_by_value(reader, "assigned").get(person, [])
+    return {place: Listed(reason="assigned") for place in assigned if place not in judged}
 
 
-def _following(reader: LakeReader) -> set[Place]:
-    """The episodes whose label follows a reference, and that nobody has judged yet."""
-    if not reader.has_rows("alignments"):
-        return set()
-    return reader.while_nothing_is_said("following", lambda: {*reader.rows(FOLLOWING_SQL)})
+def _listed(reader: LakeReader, kind: str) -> dict[Place, Listed]:
+    """The episodes of a kind that no sign tells."""
+    return reader.while_nothing_is_said(
+        ("queue", kind),
+        lambda: {
+            (dataset, number): Listed(*listed)
+            for dataset, number, *listed in reader.rows(LISTINGS[kind])
+        },
+    )
 
 
 @dataclass(frozen=True)

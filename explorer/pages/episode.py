@@ -44,7 +44,7 @@ from explorer.episode import (
     stored_pictures,
 )
 from explorer.index import Indexed, places_by_value, tags_of
-from explorer.review_queue import FOLLOWING, ReviewQueue, place_of
+from explorer.review_queue import FOLLOWING, WAITING, ReviewQueue, place_of
 from explorer.site import BASELINES, Visit, Visiting
 from warehouse.lake import outcomes
 from warehouse.lake.corrections import SAID_LATER, Corrected, CorrectedSegment, parsed, recording_of
@@ -161,6 +161,8 @@ def _page(
         beside = _beside_reference(visit, episode, data, place.queue.camera)
         place = replace(place, label_run=data["runs"][0]["label_run"])
     corrections = correction_state(reader, dataset, episode_index)
+    of_review = (c["correction_id"] for c in corrections["current"] if c["status"] == "review")
+    waiting = next(of_review, None)
     drawn = {"charts": charts_data({"progress": lines} | measured), "measures": None}
     reference = {"beside": beside["data"] | {"follows": corrections["newest"]}} if beside else {}
     return visit.page(
@@ -185,6 +187,7 @@ def _page(
         following=episode_after,
         place=place,
         newest_correction=corrections["newest"],
+        waiting=waiting if place and place.queue.kind == WAITING else None,
         stated=outcomes.standing(
             visit.reader, dataset, episode_index, recording_of((dataset, episode_index), facts)
         ),

@@ -23,6 +23,7 @@ from explorer.episode import EpisodeIndex, find_dataset
 from explorer.index import places_by_value
 from explorer.pages.labelling import MOST_TASKS, listed_tasks
 from explorer.review_queue import (
+    CHANGED,
     FOLLOWING,
     ORDER,
     SIGNS,
@@ -36,7 +37,7 @@ from warehouse.lake.lists import LISTS
 from warehouse.lake.recordings import review_counts
 from warehouse.lake.stored import labels_of_chunk
 
-CHANGED_SQL, NEWEST_SQL, RECORDINGS_SQL, OUTCOMES_SQL, ASSUMED_SQL = queries_of(__file__)
+NEWEST_SQL, RECORDINGS_SQL, OUTCOMES_SQL, ASSUMED_SQL = queries_of(__file__)
 LONGEST_GAP_S = 300  # between two judgements of one sitting
 FEWEST_JUDGED = 10  # before they tell how long the rest takes
 # Who judged how many episodes in the last day, and how long one took, however often it was saved
@@ -52,13 +53,6 @@ PACE_SQL = f"""
 
 router = APIRouter()
 PER_PAGE = 50
-WAITING = "corrections"
-CHANGED = "changed"
-OF_DATASET = "($dataset IS NULL OR dataset::VARCHAR = $dataset)"
-OTHERS = {
-    CHANGED: "Labelled anew: old and new",
-    WAITING: "Corrections to look at again",
-}
 
 
 @router.get("/review")
@@ -71,7 +65,7 @@ def page(
 ) -> Response:
     if kind == "quarantined":  # an address of an earlier version
         return RedirectResponse("/t/quarantine")
-    kind = kind if kind in SIGNS or kind in OTHERS else "all"
+    kind = kind if kind in SIGNS else "all"
     counts = _counts(visit, dataset)
     datasets = visit.reader.column("SELECT dataset FROM datasets ORDER BY 1")
     # Of a corpus of one dataset that one is meant
@@ -82,8 +76,8 @@ def page(
     else:
         chosen = None
     tasks = listed_tasks(visit, chosen) if chosen else []
-    queue = ReviewQueue(kind, dataset, person or None) if kind in SIGNS else None
-    num_left = queue.num_left(visit) if queue else counts[kind]
+    queue = ReviewQueue(kind, dataset, person or None)
+    num_left = queue.num_left(visit)
     pace = visit.reader.dicts(PACE_SQL)
     return visit.page(
         "review.html",
@@ -97,11 +91,11 @@ def page(
         tasks=tasks[:MOST_TASKS],
         suggestions=None,
         num_tasks=len(tasks),
-        kinds={k: t for k, (t, _) in SIGNS.items()} | OTHERS,
+        kinds={k: t for k, (t, _) in SIGNS.items()},
         counts=counts,
-        rows=_rows(visit, queue, kind, dataset, f"LIMIT {PER_PAGE} OFFSET {(page - 1) * PER_PAGE}"),
+        rows=_rows(visit, queue, f"LIMIT {PER_PAGE} OFFSET {(page - 1) * PER_PAGE}"),
         queue=queue,
-        first=queue.first_place(visit) if queue else None,
+        first=queue.first_place(visit),
         left=num_left,
         people={
             p: ReviewQueue(person=p).num_left(visit)
@@ -141,48 +135,28 @@ def _counts(visit: Visit, dataset: str | None) -> dict[str, int]:
     """Episodes by kind, of all datasets or of one; without those that were judged since
     the index was made.
     """
-    indexed = visit.index
-    judged = said_since(visit, "correction")
-    ended = said_since(visit, "outcome")
-
-    def count() -> dict[str, int]:
-        counts = {name: ReviewQueue(name, dataset).num_left(visit) for name in SIGNS}
-        is_left = "NOT list_contains($judged, dataset || ' ' || episode_index)"
-        sql = f"SELECT count(*) AS num FROM waiting WHERE {OF_DATASET} AND {is_left}"
-        counts[WAITING] = indexed.dicts(sql, dataset=dataset, judged=judged)[0]["num"]
-        return counts
-
-    changed = visit.reader.rows(f"SELECT count(*) FROM ({CHANGED_SQL})", [dataset])[0][0]
-    judged_places = frozenset(judged), frozenset(ended)
-    return indexed.once(("review counts", dataset, judged_places), count) | {CHANGED: changed}
+    said = [frozenset(said_since(visit, kind)) for kind in ("correction", "outcome")]
+    key = ("review counts", dataset, *said, visit.reader.snapshot())
+    return visit.index.once(
+        key, lambda: {name: ReviewQueue(name, dataset).num_left(visit) for name in SIGNS}
+    )
 
 
-def _rows(
-    visit: Visit, queue: ReviewQueue | None, kind: str, dataset: str | None, limit: str
-) -> list[dict[str, Any]]:
+def _rows(visit: Visit, queue: ReviewQueue, limit: str) -> list[dict[str, Any]]:
     """A page of a queue, without the episodes that people have judged since the index was
     made: each with its newest correction, which a judgement made on the page follows; of
-    quarantined ones with the finding's detail.
+    those labelled anew both labels as strips.
     """
-    if kind == CHANGED:
-        rows = visit.reader.dicts(f"{CHANGED_SQL} {limit}", [dataset])
-        for row in rows:  # both labels as strips
-            labels = labels_of_chunk(
-                visit.reader.con, row["dataset"], row["chunk"], row["episode_index"]
-            )[row["episode_index"]]
-            both = [labels[row[name]] for name in ("old_run", "label_run")]
+    rows = queue.rows(visit, f"ORDER BY {ORDER} {limit}")
+    if queue.kind == CHANGED:
+        for row in rows:
+            place = row["dataset"], row["chunk"], row["episode_index"]
+            labels = labels_of_chunk(visit.reader.con, *place)[row["episode_index"]]
             row["strips"] = [
-                charts.spans([*map(vars, label.segments)], label.num_frames) for label in both
+                charts.spans([*map(vars, labels[run].segments)], labels[run].num_frames)
+                for run in (row["about"], row["label_run"])
+                if run in labels
             ]
-    elif queue is None:
-        rows = visit.index.dicts(
-            f"FROM waiting WHERE NOT list_contains($judged, dataset || ' ' || episode_index) AND {OF_DATASET} "
-            f"ORDER BY created_at, correction_id {limit}",
-            judged=said_since(visit, "correction"),
-            dataset=dataset,
-        )
-    else:
-        rows = queue.rows(visit, f"ORDER BY {ORDER} {limit}")
     ended = corrected_places(visit.reader, "outcome")
     are_ended = any((row["dataset"], row["episode_index"]) in ended for row in rows)
     rows = _with_column(visit.reader, rows, "outcome", OUTCOMES_SQL if are_ended else None)

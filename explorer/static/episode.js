@@ -67,6 +67,7 @@ function remember() {
   writing = setTimeout(() => {
     const url = new URL(location);
     const set = (name, value) => (value === null ? url.searchParams.delete(name) : url.searchParams.set(name, value));
+    set("frame", null);
     set("t", player.frame ? (player.frame / player.fps).toFixed(2) : null);
     set("view", timeline.width < player.numFrames ? inSeconds(timeline.from, timeline.to) : null);
     set("range", timeline.range ? inSeconds(timeline.range.from, timeline.range.to) : null);
@@ -83,8 +84,8 @@ function recall() {
   if (range) timeline.select(...range);
   if (view) timeline.zoom(...view);
   if (asked.get("loop")) timeline.loop(true);
-  const t = Number(asked.get("t"));
-  player.seek(Number.isFinite(t) ? Math.round(t * player.fps) : 0);
+  const frame = Number(asked.get("frame") ?? Math.round(Number(asked.get("t")) * player.fps));
+  player.seek(Number.isFinite(frame) ? frame : 0);
   recallSwitches();
 }
 

@@ -273,7 +273,8 @@ def test_the_doubtful_come_first_and_each_leads_to_the_next(followed):
         end = "/review?kind=follows&amp;dataset=tiny"
         assert f'data-after="{end}"' in client.get("/review/beside/tiny/0").text
         left = client.get("/review?kind=follows&dataset=tiny").text
-        assert re.findall(r"queue=follows[^#]*#editor", left) and "2 left" in left
+        assert re.findall(r"queue=follows[^#]*#editor", left)
+        assert "2 left" in left
         assert "Beside its reference" in client.get("/episode/tiny/4").text
 
 
