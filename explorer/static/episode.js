@@ -41,6 +41,14 @@ function place(line, frame) {
   line.style.left = `${box.left - tracks.getBoundingClientRect().left + box.width * share}px`;
 }
 
+// Where the cursor has not left the start, or is at the end, a run that failed did so at no moment
+function drawEnding() {
+  const moment = player.frame > 0 && player.frame < episode.num_frames - 1;
+  const words = document.querySelector("#outcome [data-outcome=failed] span");
+  $("outcome").dataset.frame = moment ? player.frame : "";
+  if (words) words.textContent = moment ? `Failed from ${(player.frame / player.fps).toFixed(1)} s` : "Failed";
+}
+
 function draw() {
   place(cursor, player.frame);
   if (pointed === null) pointer.hidden = true;
@@ -48,6 +56,7 @@ function draw() {
   scrub.value = player.frame;
   $("clock").textContent = `${clock(player.frame / player.fps)}, frame ${player.frame}`;
   drawValues();
+  drawEnding();
   if (framesLike) framesLike.search = `?frame=${player.frame}`;
   for (const list of document.querySelectorAll(".reasoning")) {
     const now = [...list.children].findLast((item) => Number(item.dataset.frame) <= player.frame);

@@ -222,7 +222,7 @@ def test_one_run_is_shown_and_all_are_labelled(at, cupcakes):
     # keys of the queue mean nothing in it; Escape folds it away
     page.locator("#editor summary").first.press("x")
     page.locator("#editor summary").first.press("Escape")
-    expect(page.locator("#editor")).to_be_hidden()
+    expect(page.locator(".editor-panel")).to_be_hidden()
     page.keyboard.press("f")
     expect(page.locator("#editor-lane")).to_be_in_viewport()
     checks.press("Tab", "ArrowRight", "Control+s")
