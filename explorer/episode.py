@@ -28,7 +28,7 @@ from warehouse.lake.corrections import SAID_LATER, as_said
 from warehouse.lake.episodes import episode_from_row
 from warehouse.lake.stored import chunk_lags, labels_of_chunk, openings_of, signals_by_dataset
 
-FACTS_SQL, RECORDINGS_SQL = queries_of(__file__)
+FACTS_SQL, RECORDINGS_SQL, PREDICTIONS_SQL = queries_of(__file__)
 OF_CHUNK = "WHERE dataset = $1 AND chunk = $2"
 ACTIVE_SQL = f"FROM active_runs {OF_CHUNK}"
 FINDINGS_SQL = f"""
@@ -360,21 +360,7 @@ def predictions(reader: LakeReader, episode: Episode) -> list[dict]:
     """
     if not reader.has_rows("eval_predictions"):
         return []
-    runs = reader.kept(
-        "eval_runs",
-        lambda: {
-            r["eval_run"]: r
-            for r in reader.dicts("SELECT eval_run, model, benchmark, release FROM eval_runs")
-        },
-    )
-    rows = reader.dicts(
-        "SELECT eval_run, list(frame_index ORDER BY frame_index) AS frames, list(prediction ORDER BY frame_index)"
-        " AS prediction, list(target ORDER BY frame_index) AS target FROM eval_predictions"
-        " WHERE dataset = ? AND episode_index = ? AND question IS NULL GROUP BY 1",
-        [episode.dataset, episode.episode_index],
-    )
-    with_runs = [runs[row["eval_run"]] | row for row in rows if row["eval_run"] in runs]
-    return sorted(with_runs, key=lambda p: (p["model"], p["eval_run"]))
+    return reader.dicts(PREDICTIONS_SQL, [episode.dataset, episode.episode_index])
 
 
 def episode_data(reader: LakeReader, episode: Episode) -> dict[str, Any]:

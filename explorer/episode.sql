@@ -12,3 +12,9 @@ WHERE f.dataset = $1 AND f.chunk = $2
 -- RECORDINGS_SQL: Of which $1 is the dataset and $2 the chunk, as of all of these
 SELECT episode_index, arg_max(recording, (left_at IS NULL, left_at)) AS recording FROM recordings
 WHERE dataset = $1 AND episode_index // (SELECT chunk_size FROM datasets WHERE dataset = $1) = $2 GROUP BY 1
+-- PREDICTIONS_SQL: Of an episode ($2), by evaluation
+SELECT r.eval_run, r.model, r.benchmark, r.release, p.frames, p.prediction, p.target FROM eval_runs r JOIN (
+  SELECT eval_run, list(frame_index ORDER BY frame_index) AS frames,
+         list(prediction ORDER BY frame_index) AS prediction, list(target ORDER BY frame_index) AS target
+  FROM eval_predictions WHERE dataset = $1 AND episode_index = $2 AND question IS NULL GROUP BY 1) p USING (eval_run)
+ORDER BY r.model, r.eval_run

@@ -182,7 +182,7 @@ def tags_of(reader: LakeReader, places: list[Place]) -> dict[Place, dict[str, An
     return tags_by_place
 
 
-VERSION = 10  # of the index's tables; a file of another is not read
+VERSION = 11  # of the index's tables; a file of another is not read
 LARGE = 2_000  # episodes; the index of more is kept in a file, and no page waits for a newer one
 OLD_FILES = 3  # files of other snapshots
 QUICK_S = 0.5  # an index made faster than this is made before the page that needs it
@@ -210,7 +210,7 @@ STEPS_SQL = f"""
     FROM segments s JOIN active_runs a ON a.dataset = $1
       AND s.chunk = a.chunk AND s.episode_index = a.episode_index AND s.label_run = a.label_run
     WHERE s.dataset = $1 AND s.kind = 'step'"""
-# The review queue without what people have judged, and corrections that wait for them
+# The review queue without what people have judged
 REVIEW_SQL = f"""
     SELECT dataset, episode_index, task, label_run, score, signs, why, failure_signs FROM review_queue q
     WHERE dataset = $1 AND NOT {JUDGED}"""
@@ -218,9 +218,6 @@ REVIEW_SQL = f"""
 SIGN_SQL = """
     UPDATE raw SET quality = v.signs[1] FROM review v
     WHERE raw.dataset = v.dataset AND raw.episode_index = v.episode_index"""
-WAITING_SQL = """
-    SELECT c.dataset, c.episode_index, f.task, correction_id, author, created_at, comment
-    FROM current_corrections c JOIN episode_facts f USING (dataset, episode_index) WHERE c.status = 'review'"""
 # Words that repeat become enumerations, a byte or two each. Tasks and steps have numbers, by which words are looked for
 # once in each text. An episode's number is its place in the order of dataset and index
 WORD_TYPES = "".join(
@@ -251,8 +248,8 @@ INDEX_SQL = f"""
 @dataclass(frozen=True)
 class Indexed:
     """An index of one snapshot: tables `episodes` (numbered by dataset and index),
-    `tasks`, `steps`, `step_rows` (which episodes have a step), `review` (what a person
-    should look at) and `waiting` (corrections that wait for one).
+    `tasks`, `steps`, `step_rows` (which episodes have a step) and `review` (what a person
+    should look at).
 
     newest_statement: number of the newest statement that it has seen. once: what pages counted in it.
     """
@@ -373,6 +370,5 @@ def _build(reader: LakeReader, path: str) -> duckdb.DuckDBPyConnection:
     for k, name in enumerate(datasets):  # one at a time, so that what is joined stays small
         for table, sql in (("raw", EPISODES_SQL), ("raw_steps", STEPS_SQL), ("review", REVIEW_SQL)):
             copy(table, sql, name, first=k == 0)
-    copy("waiting", WAITING_SQL)
     con.execute(INDEX_SQL)
     return con

@@ -295,6 +295,11 @@ def data(value: Any) -> Markup:
     )
 
 
+def indented(text: str) -> str:
+    """JSON, a line for each of its values."""
+    return json.dumps(json.loads(text), indent=2, ensure_ascii=False)
+
+
 def short(name: str) -> str:
     """A camera's or a dimension's name without what LeRobot puts before each of them."""
     return name.removeprefix("observation.").removeprefix("images.") or name
@@ -312,7 +317,9 @@ def or_dash(text_of: Callable[..., str]) -> Callable[..., str]:
 
 
 FILTERS: dict[str, Callable[..., Any]] = {f.__name__: f for f in (age, several, data, short)}
-FILTERS |= {f.__name__: or_dash(f) for f in (count, number, percent, seconds, size, moment)}
+FILTERS |= {
+    f.__name__: or_dash(f) for f in (count, number, percent, seconds, size, moment, indented)
+}
 FILTERS |= {
     "shell": shlex.quote,
     "address": address_of,

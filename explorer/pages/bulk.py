@@ -3,14 +3,12 @@ sample of them was looked at and each of it found right.
 """
 
 import random
-from dataclasses import dataclass
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query
 from fastapi.responses import JSONResponse, RedirectResponse, Response
 from pydantic import BaseModel, Field, StrictInt
-from starlette.datastructures import QueryParams
 
 from explorer.access import LakeReader, PageError
 from explorer.corrected_labels import corrected_places
@@ -22,8 +20,7 @@ from explorer.pages.corrections import (
     accepted_label,
 )
 from explorer.pages.episodes import MAX_CHARS
-from explorer.pages.review import ORDER, SIGNS, ReviewQueue
-from explorer.selection import EpisodeSelection
+from explorer.review_queue import ORDER, SIGNS, ReviewQueue
 from explorer.site import Speaking, Visit, Visiting, visiting
 from warehouse.lake.corrections import ACCEPTED, REJECTED, CorrectionError, parsed
 from warehouse.lake.statements import Place, check_recording
@@ -32,51 +29,10 @@ router = APIRouter()
 SAMPLE = 10  # runs that are looked at
 SURE = 0.95  # of what a sample says of the others
 AT_ONCE = 200  # labels of one request
-MOST_SELECTED = 5_000  # runs of a selection
 RIGHT = "right"
 WRONG = "wrong"
 OPEN = "not looked at yet"
 PlaceText = Annotated[str, Query(max_length=300, pattern=r"^[^/]+/\d{1,15}$")]
-
-
-# Of a selection: runs that have a label
-SELECTED_SQL = """
-    SELECT dataset::VARCHAR AS dataset, episode_index, nullif(task::VARCHAR, '') AS task,
-           label_run::VARCHAR AS label_run, [quality::VARCHAR] AS why
-    FROM episodes WHERE reason = 'ok' AND label_run <> '' AND ({where}) ORDER BY row"""
-
-
-@dataclass(frozen=True)
-class SelectedRuns:
-    """The runs of a selection of the gallery, by its address, of whose labels nobody has
-    said anything yet.
-    """
-
-    query: str
-    kind = "all"
-    noun = "selection"
-    title = "This selection"
-    dataset = person = None
-
-    @property
-    def page(self) -> str:
-        return f"/episodes?{self.query}"
-
-    def rows(self, visit: Visit, clauses: str = "") -> list[dict[str, Any]]:
-        """As those of a queue. Raises PageError: there are too many."""
-        selection = EpisodeSelection.of(QueryParams(self.query)).at(visit.reader, visit.index)
-        sql = SELECTED_SQL.format(where=selection.where())
-        selected = visit.index.dicts(sql, **selection.values)
-        if len(selected) > MOST_SELECTED:
-            raise PageError(
-                f"{len(selected):,} runs are selected, {MOST_SELECTED:,} can be accepted at once: narrow it down",
-                422,
-            )
-        corrected = corrected_places(visit.reader)
-        return [row for row in selected if (row["dataset"], row["episode_index"]) not in corrected]
-
-
-type Runs = ReviewQueue | SelectedRuns
 
 
 class BulkAcceptance(BaseModel):
@@ -119,15 +75,10 @@ def page(
     return visit.page(
         "bulk.html",
         title=f"Accept a {queue.noun}",
-        noun=queue.noun,
         queue=queue,
         asked=choice,
         sample=[[*place] for place in places],
-        rows=[
-            waiting[place] | {"follows": None}
-            for place in places
-            if judgements[place] == OPEN and place in waiting
-        ],
+        rows=[waiting[place] for place in places if judgements[place] == OPEN and place in waiting],
         num_open=sum(word == OPEN for word in judgements.values()),
         wrong=[place for place, word in judgements.items() if word == WRONG],
         others=len(waiting) - sum(place in waiting for place in places),
@@ -213,15 +164,16 @@ def _check_sample(
             raise PageError(f"{place[0]} {place[1]} of the sample is {word}", 422)
 
 
-def _drawn_sample(visit: Visit, queue: Runs) -> list[Place]:
+def _drawn_sample(visit: Visit, queue: ReviewQueue) -> list[Place]:
     rows = queue.rows(visit, f"ORDER BY {ORDER}")
     places = [(row["dataset"], row["episode_index"]) for row in rows]
     return random.sample(places, min(SAMPLE, len(places)))
 
 
-def _runs_to_accept(kind: str, dataset: str | None, person: str | None, query: str | None) -> Runs:
-    if query is not None:
-        return SelectedRuns(query.removeprefix("?"))
+def _runs_to_accept(
+    kind: str, dataset: str | None, person: str | None, query: str | None
+) -> ReviewQueue:
     if kind not in SIGNS:
         raise PageError(f"there is no queue {kind!r} whose labels can be accepted at once")
-    return ReviewQueue(kind, dataset or None, person or None)
+    selection = None if query is None else query.removeprefix("?")
+    return ReviewQueue(kind, dataset or None, person or None, selection)

@@ -5,14 +5,15 @@ tokens and price. And the curves of labels that no build has seen: of what a per
 since, and of what they draw right now.
 """
 
-import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from itertools import chain
 from typing import Any
+from urllib.parse import quote
 
 from fastapi import APIRouter
-from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
 from annotate.model_client.responses import ResponseStore, StoredReply
 from core.annotators import HUMAN
@@ -21,6 +22,14 @@ from core.errors import UserError
 from core.values import plain
 from explorer import charts
 from explorer.access import LakeReader, PageError
+from explorer.beside import (
+    alignment_of,
+    camera_pair,
+    carried_segments,
+    compared,
+    run_name,
+    unsure_steps,
+)
 from explorer.charts import Curve
 from explorer.corrected_labels import corrected_places, correction_state
 from explorer.episode import (
@@ -30,13 +39,12 @@ from explorer.episode import (
     episode_and_facts,
     episode_data,
     find_episode,
-    label_runs,
     partition_of,
     recorded_data,
     stored_pictures,
 )
 from explorer.index import Indexed, places_by_value, tags_of
-from explorer.pages.review import ReviewQueue, place_of
+from explorer.review_queue import FOLLOWING, WAITING, ReviewQueue, place_of
 from explorer.site import BASELINES, Visit, Visiting
 from warehouse.lake import outcomes
 from warehouse.lake.corrections import SAID_LATER, Corrected, CorrectedSegment, parsed, recording_of
@@ -104,27 +112,70 @@ def _edited_line(column: str, values: Sequence[float]) -> dict[str, Any]:
 
 
 @router.get("/episode/{dataset}/{episode_index}")
-def page(visit: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTMLResponse:
+def page(
+    visit: Visiting, dataset: str, episode_index: EpisodeIndex, calls: bool = False
+) -> HTMLResponse:
+    """`calls`: with the questions to models about it."""
+    return _page(visit, dataset, episode_index, with_calls=calls)
+
+
+@router.get("/why/{dataset}/{episode_index}")
+def why(dataset: str, episode_index: EpisodeIndex) -> RedirectResponse:
+    """Who labelled it, and every question to a model about it: of the episode's page."""
+    return RedirectResponse(f"/episode/{quote(dataset, safe='')}/{episode_index}?calls=1#labels")
+
+
+@router.get("/compare/{dataset}/{episode_index}")
+def compare(
+    visit: Visiting, dataset: str, episode_index: EpisodeIndex, a: str = "", b: str = ""
+) -> HTMLResponse:
+    """Two labels or models beside each other; default: the label that counts, and the next one."""
+    return _page(visit, dataset, episode_index, sides=(a, b))
+
+
+def _page(
+    visit: Visit,
+    dataset: str,
+    episode_index: int,
+    *,
+    sides: tuple[str, str] | None = None,
+    with_calls: bool = False,
+) -> HTMLResponse:
+    """sides: that are compared; None: all that there is."""
     reader = visit.reader
     episode, facts = episode_and_facts(reader, dataset, episode_index)
-    shown_facts = shown_episode(visit, episode)
-    lines = progress_curves(shown_facts)
+    data = shown_episode(visit, episode)
+    n = episode.num_frames
+    comparison = None if sides is None else compared(data, episode, sides)
+    lines = comparison["lines"] if comparison else progress_curves(data)
     queue = ReviewQueue.of(visit.request.query_params)
     # What is saved here shows at once
     index = visit.explorer.index.at(reader, waits=queue is not None)
     episode_before, episode_after = neighbours(reader, index, episode)
-    n = episode.num_frames
-    measures = measure_charts(shown_facts["measures"], n)
-    faults = shown_facts["faults"]
+    measures = measure_charts(data["measures"], n)
+    faults = data["faults"]
     measured = {measure["title"]: measure["lines"] for measure in measures}
+    place = place_of(visit, queue, dataset, episode_index) if queue else None
+    beside = None
+    if place and place.queue.kind == FOLLOWING and data["runs"]:
+        beside = _beside_reference(visit, episode, data, place.queue.camera)
+        place = replace(place, label_run=data["runs"][0]["label_run"])
+    corrections = correction_state(reader, dataset, episode_index)
+    of_review = (c["correction_id"] for c in corrections["current"] if c["status"] == "review")
+    waiting = next(of_review, None)
+    drawn = {"charts": charts_data({"progress": lines} | measured), "measures": None}
+    reference = {"beside": beside["data"] | {"follows": corrections["newest"]}} if beside else {}
     return visit.page(
         "episode.html",
-        title=f"{dataset} {episode_index}",
+        title=f"{'Compare ' if comparison else ''}{dataset} {episode_index}",
         episode=episode,
         facts=facts,
-        data=shown_facts
-        | {"measures": None, "charts": charts_data({"progress": lines} | measured)},
-        spans=[(run, charts.spans(run["segments"], n)) for run in shown_facts["runs"]],
+        data=data | drawn | reference,
+        spans=comparison["spans"]
+        if comparison
+        else [(run, charts.spans(run["segments"], n)) for run in data["runs"]],
+        comparison=comparison,
+        beside=beside,
         faults=faults,
         stretches=charts.stretches(faults, n, episode.fps) if faults else None,
         lines=lines,
@@ -134,15 +185,51 @@ def page(visit: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTMLResp
         demonstration=demonstration(index, dataset, episode_index),
         before=episode_before,
         following=episode_after,
-        place=place_of(visit, queue, dataset, episode_index) if queue else None,
-        newest_correction=correction_state(reader, dataset, episode_index)["newest"],
+        place=place,
+        newest_correction=corrections["newest"],
+        waiting=waiting if place and place.queue.kind == WAITING else None,
         stated=outcomes.standing(
             visit.reader, dataset, episode_index, recording_of((dataset, episode_index), facts)
         ),
         marks=tags_of(reader, [(dataset, episode_index)])[dataset, episode_index],
         tags=[*places_by_value(reader, "tag")],
         people=[*places_by_value(reader, "assigned")],
+        calls=_calls(visit, episode) if with_calls else None,
+        max_calls=MAX_CALLS,
     )
+
+
+def _beside_reference(
+    visit: Visit, episode: Episode, data: dict[str, Any], camera: str | None
+) -> dict[str, Any] | None:
+    """The reference that the label which counts follows, and what of it is shown; None: there is none.
+
+    `data`: what the page's script needs.
+    """
+    run = data["runs"][0]
+    alignment = alignment_of(visit.reader, episode, run)
+    if alignment is None:
+        return None
+    reference = find_episode(visit.reader, episode.dataset, alignment["reference"])
+    of_reference = shown_episode(visit, reference)
+    own, other, names = camera_pair(data, of_reference, camera)
+    segments = of_reference["runs"][0]["segments"] if of_reference["runs"] else []
+    carried = carried_segments(alignment, segments, episode.num_frames)
+    return {
+        "reference": reference,
+        "own": own,
+        "number": data["cameras"].index(own) if own else None,
+        "other": other,
+        "cameras": names,
+        "carried": charts.spans(carried, episode.num_frames),
+        "unsure": unsure_steps(run["segments"]),
+        "data": {
+            "aligned": alignment,
+            "camera": other,
+            "fps": of_reference["fps"],
+            "segments": segments,
+        },
+    }
 
 
 @router.get("/episode/{dataset}/{episode_index}/curve.svg")
@@ -298,11 +385,6 @@ def progress_curves(data: dict[str, Any]) -> list[Curve]:
     return lines
 
 
-def run_name(run: dict[str, Any]) -> str:
-    """What a label run is called on a page: who made it, and enough of its name to tell two apart."""
-    return f"{run['model'] or run['annotator']} {run['label_run'][:8]}"
-
-
 def charts_data(lines: Mapping[str, Sequence[Curve]]) -> dict[str, list[dict[str, Any]]]:
     """The curves of charts for the script that shows their values at the cursor; `frames`
     None: one for each.
@@ -366,38 +448,17 @@ def measure_chart(title: str, series: Series, num_frames: int) -> dict[str, Any]
     return {"title": title, "lines": lines, "low": low, "high": high, "chart": chart}
 
 
-@router.get("/why/{dataset}/{episode_index}")
-def why_page(visit: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTMLResponse:
-    episode, facts = episode_and_facts(visit.reader, dataset, episode_index)
-    rows = visit.reader.dicts(CALLS_SQL, [dataset, episode_index])
+def _calls(visit: Visit, episode: Episode) -> list[dict[str, Any]]:
+    """The questions to models about an episode, each with its reply where that is kept."""
+    rows = visit.reader.dicts(CALLS_SQL, [episode.dataset, episode.episode_index])
     # A call names stored pictures by the SHA-256 of their bytes
     pictures = {p["sha256"]: p for p in stored_pictures(visit.reader, episode.row_key)}
     # The lake has the facts of each question; words and pictures are in the kept replies, which may be pruned
     folder = visit.explorer.space.responses
     store = stored_replies(folder) if rows and folder.is_dir() else None
-    calls = [
+    return [
         call_facts(row, store.get(row["call_key"]) if store else None, pictures) for row in rows
     ]
-    return visit.page(
-        "why.html",
-        title=f"Why {dataset} {episode_index}",
-        episode=episode,
-        facts=facts,
-        runs=[
-            run | {"parameters": indented_json(run["about"].get("params"))}
-            for run in label_runs(visit.reader, episode)
-        ],
-        calls=calls,
-        cost_usd=sum(row["cost_usd"] or 0.0 for row in rows),
-        max_calls=MAX_CALLS,
-    )
-
-
-def indented_json(params: str | None) -> str:
-    """Parameters as they are stored, a line each."""
-    if params:
-        return json.dumps(json.loads(params), indent=2, ensure_ascii=False)
-    return ""
 
 
 stored_replies = cache(ResponseStore)  # of a folder, opened once

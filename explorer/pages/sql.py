@@ -7,7 +7,7 @@ Addresses of former pages lead there.
 import hashlib
 import hmac
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from itertools import chain
 from string import Formatter
@@ -25,7 +25,7 @@ from core.rows import python_rows
 from core.values import grouped, is_index, plain
 from core.web import CSRF_HEADER, is_equal_secret
 from explorer import charts
-from explorer.access import LakeReader, PageError
+from explorer.access import PageError
 from explorer.charts import Curve
 from explorer.jobs import while_wanted
 from explorer.pages.episodes import MAX_CHARS, QUERIES, frozen_options, saved_texts
@@ -62,10 +62,6 @@ EXAMPLES = {
     "Worst demonstrations": "SELECT dataset, episode_index, score, main, why\nFROM demonstration_quality LIMIT 50",
     "Why left out": "SELECT reason, dataset, count(*) AS episodes\nFROM quarantine GROUP BY ALL ORDER BY episodes DESC",
 }
-RATES_SQL = """
-    SELECT f.dataset, f.episode_index, coalesce(c.fps, f.fps) FROM episode_facts f
-    LEFT JOIN episode_content c USING (dataset, episode_index)
-    WHERE (f.dataset, f.episode_index) IN (SELECT (unnest(?::VARCHAR[]), unnest(?::BIGINT[])))"""
 SqlText = Annotated[str, Query(max_length=MAX_CHARS)]
 ProofText = Annotated[str, Query(max_length=64)]
 
@@ -140,12 +136,8 @@ async def page_result(request: Request, sql: str, chart: str) -> dict[str, Any]:
     return await run_in_threadpool(result_facts, table, chart)
 
 
-Named = tuple[str, int, int | None]  # dataset, episode_index, and frame_index where a row has one
-
-
 def result_facts(table: pa.Table, chart: str) -> dict[str, Any]:
-    """What the page shows of a result; `cut`: there are more rows. `named`: the episode,
-    and frame, of each row.
+    """What the page shows of a result; `cut`: there are more rows.
 
     Raises SqlError: a value that cannot be shown, or too many.
     """
@@ -162,9 +154,8 @@ def result_facts(table: pa.Table, chart: str) -> dict[str, Any]:
     unique = part.rename_columns([f"{k}:{name}" for k, name in enumerate(names)])
     rows = [list(plain(row).values()) for row in python_rows(unique)]
     drawing = None if chart == "table" else chart_of(part, chart)
-    named_rows = [_named_by(dict(zip(names, row, strict=True))) for row in rows]
     cut = table.num_rows > MAX_ROWS
-    return {"names": names, "rows": rows, "drawing": drawing, "cut": cut, "named": named_rows}
+    return {"names": names, "rows": rows, "drawing": drawing, "cut": cut}
 
 
 def _num_values(array: pa.Array) -> int:
@@ -177,37 +168,6 @@ def _num_values(array: pa.Array) -> int:
     if pa.types.is_struct(kind):
         return len(array) + sum(map(_num_values, array.flatten()))
     return len(array)
-
-
-def _named_by(row: dict[str, Any]) -> Named | None:
-    dataset, episode, frame = (
-        row.get(name) for name in ("dataset", "episode_index", "frame_index")
-    )
-    if not isinstance(dataset, str) or not is_index(episode):
-        return None
-    return dataset, episode, frame if is_index(frame) else None
-
-
-def _episode_links(reader: LakeReader, named_rows: list[Named | None]) -> list[str | None]:
-    """The address of the episode of each row, at the time of its frame where it names
-    one; None where there is none.
-    """
-    named = [*filter(None, named_rows)]
-    rates = reader.rows(RATES_SQL, [[name[0] for name in named], [name[1] for name in named]])
-    fps = {(dataset, episode): rate for dataset, episode, rate in rates}
-    return [_link(name, fps) for name in named_rows]
-
-
-def _link(name: Named | None, fps: Mapping[tuple[str, int], float | None]) -> str | None:
-    """The address of one row's episode, as `_episode_links` has it. fps: of the episodes
-    that there are.
-    """
-    if name is None or name[:2] not in fps:
-        return None
-    dataset, episode, frame = name
-    rate = fps[dataset, episode]
-    time_query = f"?t={frame / rate:.2f}" if frame is not None and rate else ""
-    return f"/episode/{quote(dataset, safe='')}/{episode}{time_query}"
 
 
 def _result_page(
@@ -227,7 +187,8 @@ def _result_page(
             error=error,
             is_wrong=may_run(request, q, asked),  # else it is a question, not an error
             shown=result,
-            links=_episode_links(visit.reader, result["named"]) if result else [],
+            columns=result["names"] if result else [],
+            rows=linked_rows(result, result["names"], LINKS) if result else [],
             asked=proof(request, q),
             place=f"{frozen_options(visit)} --workspace {visit.place}",
             limits={"rows": MAX_ROWS, "time_s": TIME_S, "memory": MEMORY},
@@ -321,6 +282,7 @@ async def download(
 LINKS = {
     "dataset": "/episodes?dataset={dataset}",
     "episode_index": "/episode/{dataset}/{episode_index}",
+    "frame_index": "/episode/{dataset}/{episode_index}?frame={frame_index}",
     "eval_run": "/t/scored_episodes?eval_run={eval_run}",
     "label_run": "/episodes?label_run={label_run}",
     "release": "/t/release_contents?name={release}",
@@ -380,13 +342,9 @@ def _quoted(column: str) -> str:
 def _page(request: Request, where: str, facts: dict[str, Any]) -> HTMLResponse:
     name = facts["name"]
     result = facts["result"]
-    named_rows = [dict(zip(result["names"], row, strict=True)) for row in result["rows"]]
     columns = [column for column in result["names"] if column not in facts["filters"]]
     condition = f" --where {shlex.quote(where)}" if where else ""
     metric = facts["filters"].get("metric", "")
-
-    def linked(row: dict[str, Any]) -> list[tuple[Any, str]]:
-        return [(row[column], address(name, column, row, facts["filters"])) for column in columns]
 
     with visiting(request) as visit:
         return visit.page(
@@ -394,7 +352,7 @@ def _page(request: Request, where: str, facts: dict[str, Any]) -> HTMLResponse:
             title=list_named(name).title,
             listing=list_named(name),
             columns=columns,
-            rows=list(map(linked, named_rows)),
+            rows=linked_rows(result, columns, LINKS | OF_LIST.get(name, {}), facts["filters"]),
             addresses={column: _narrowed(request, column) for column in facts["filters"]},
             orders={column: _ordered(request, column, facts["order"]) for column in columns},
             command=f"proccorpus show {name}{condition} --workspace {visit.place}",
@@ -405,19 +363,40 @@ def _page(request: Request, where: str, facts: dict[str, Any]) -> HTMLResponse:
         )
 
 
-def address(name: str, column: str, row: Row, filters: dict[str, str]) -> str:
-    """Where a cell leads; "": nowhere. Other words narrow the list further."""
-    template = (LINKS | OF_LIST.get(name, {})).get(column)
-    value = row[column]
-    if template is None:
-        is_word = isinstance(value, str) and 0 < len(value) <= LONGEST
-        if not is_word or column.endswith("_at"):
+def linked_rows(
+    result: dict[str, Any],
+    columns: Sequence[str],
+    links: Mapping[str, str],
+    filters: Mapping[str, str] | None = None,
+) -> list[list[tuple[Any, str]]]:
+    """Some columns of a result: each value with where it leads ("": nowhere).
+
+    links: by column. filters: that words in other columns narrow further; None: they lead nowhere.
+    """
+    named_rows = [dict(zip(result["names"], row, strict=True)) for row in result["rows"]]
+
+    def address(row: Row, column: str) -> str:
+        if column in links:
+            return _filled(links[column], row)
+        if filters is None or not _is_word(column, row[column]):
             return ""
-        return f"?{urlencode(filters | {column: value})}"
+        return f"?{urlencode({**filters, column: row[column]})}"
+
+    return [[(row[column], address(row, column)) for column in columns] for row in named_rows]
+
+
+def _filled(template: str, row: Row) -> str:
+    """An address with the values of a row; "" where it lacks one of them."""
     fields = [field for _, field, _, _ in Formatter().parse(template) if field]
-    if any(row.get(field) is None for field in fields):
-        return ""
+    for field in fields:
+        value = row.get(field)
+        if value is None or (field.endswith("_index") and not is_index(value)):
+            return ""
     return template.format(**{field: quote(str(row[field]), safe="") for field in fields})
+
+
+def _is_word(column: str, value: Any) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= LONGEST and not column.endswith("_at")
 
 
 def _narrowed(request: Request, column: str) -> str:

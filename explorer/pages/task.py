@@ -3,7 +3,6 @@ runs are unlike the others.
 """
 
 from collections import Counter
-from itertools import chain
 from typing import Any
 from urllib.parse import quote
 
@@ -11,7 +10,8 @@ import numpy as np
 from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 
-from core.values import grouped, spread
+from core.files import queries_of
+from core.values import spread
 from explorer import charts
 from explorer.access import LakeReader, PageError
 from explorer.charts import Curve
@@ -26,21 +26,7 @@ MOST_LINES = 40  # single runs in the plot, beside the odd ones
 MOST_ODD, FEWEST_LISTED = 12, 5  # runs that are listed as far from the others
 MOST_STEPS = 40
 BEYOND = 1.5  # times the width of the middle half of values, beyond which one is odd
-RUNS_SQL = """
-    SELECT episode_index, num_frames, duration_s, success::VARCHAR AS success, quality::VARCHAR AS quality,
-           demonstration_why AS why
-    FROM episodes WHERE dataset = TRY_CAST(? AS dataset_word) AND list_contains(?, task::VARCHAR) AND reason = 'ok'
-      AND label_run <> '' AND num_frames > 0 ORDER BY episode_index"""
-# The value of each run at each place: the mean of the frames that belong to it
-CURVES_SQL = f"""
-    SELECT p.episode_index, (frame_index * {PLACES} // n.num_frames)::INTEGER AS place, avg(p.progress) AS progress
-    FROM active_progress p JOIN (SELECT unnest(?::BIGINT[]) AS episode_index, unnest(?::BIGINT[]) AS num_frames) n
-      ON n.episode_index = p.episode_index
-    WHERE p.dataset = ? GROUP BY 1, 2 ORDER BY 1, 2"""
-# How many frames each run spends at each step, and where the step stands among the others
-STEPS_SQL = """
-    SELECT name, episode_index, sum(end_frame - start_frame)::BIGINT AS frames, min(step) AS step FROM active_segments
-    WHERE dataset = ? AND kind = 'step' AND list_contains(?, episode_index) GROUP BY 1, 2 ORDER BY 1, 2"""
+RUNS_SQL, CURVES_SQL, STEPS_SQL = queries_of(__file__)
 
 
 @router.get("/task/{dataset}")
@@ -99,7 +85,9 @@ def _curves(reader: LakeReader, dataset: str, runs: list[dict[str, Any]]) -> np.
     lengths = [run["num_frames"] for run in runs]
     places: dict[int, list[int]] = {number: [] for number in numbers}
     values: dict[int, list[float]] = {number: [] for number in numbers}
-    for episode_index, place, progress in reader.rows(CURVES_SQL, [numbers, lengths, dataset]):
+    for episode_index, place, progress in reader.rows(
+        CURVES_SQL, [numbers, lengths, dataset, PLACES]
+    ):
         places[episode_index].append(place)
         values[episode_index].append(progress)
     # A run of fewer frames than places has none for some of them
@@ -131,41 +119,19 @@ def _steps(reader: LakeReader, dataset: str, runs: list[dict[str, Any]]) -> list
     """Each step of the task in the order of plans: how many runs have it, how long it
     takes, and odd lengths.
     """
-    fps = {
-        run["episode_index"]: run["num_frames"] / run["duration_s"]
-        for run in runs
-        if run["duration_s"]
-    }
-    by_name = grouped(
-        (name, (frames / fps[number], number, step))
-        for name, number, frames, step in reader.rows(STEPS_SQL, [dataset, sorted(fps)])
-    )
-    durations_s = [seconds for seconds, _, _ in chain.from_iterable(by_name.values())]
-    longest = max(durations_s, default=1.0)
+    timed = [run for run in runs if run["duration_s"]]
+    numbers = [run["episode_index"] for run in timed]
+    rates = [run["num_frames"] / run["duration_s"] for run in timed]
+    steps = reader.dicts(STEPS_SQL, [dataset, numbers, rates, BEYOND, MOST_STEPS])
+    longest = max((step["longest"] for step in steps), default=1.0)
     ends = (0.0, charts.nice_ends([0.0, longest])[1])
-    in_order = sorted(
-        by_name, key=lambda name: (np.median([step for *_, step in by_name[name]]), name)
-    )
-    return [_step(dataset, name, by_name[name], ends) for name in in_order[:MOST_STEPS]]
+    return [step | {"drawing": _drawn_lengths(dataset, step, ends)} for step in steps]
 
 
-def _step(
-    dataset: str, name: str, lengths: list[tuple[float, int, int]], ends: tuple[float, float]
-) -> dict[str, Any]:
-    seconds = np.array([length for length, *_ in lengths])
-    low, lower, median, upper, high = np.quantile(seconds, QUANTILES).tolist()
-    least_usual, most_usual = _usual_range(seconds)
+def _drawn_lengths(dataset: str, step: dict[str, Any], ends: tuple[float, float]) -> charts.Markup:
+    quantiles = tuple(step[name] for name in ("low", "lower", "median", "upper", "high"))
     links = [
-        (s, f"{number}: {s:.1f} s", f"/episode/{quote(dataset, safe='')}/{number}")
-        for s, number, _ in sorted(lengths)
-        if not least_usual <= s <= most_usual
+        (seconds, f"{number}: {seconds:.1f} s", f"/episode/{quote(dataset, safe='')}/{number}")
+        for seconds, number in zip(step["odd_s"], step["odd_runs"], strict=True)
     ]
-    drawing = charts.lengths((low, lower, median, upper, high), links, ends)
-    return {
-        "name": name,
-        "runs": len(lengths),
-        "median": median,
-        "low": low,
-        "high": high,
-        "drawing": drawing,
-    }
+    return charts.lengths(quantiles, links, ends)

@@ -1,6 +1,6 @@
 // A run beside its reference: one cursor, two videos. What is said of it, and what comes next: queue.js.
 import { Camera } from "./cameras.js";
-import { $, onKeys } from "./page.js";
+import { $ } from "./page.js";
 import { episode, player } from "./player.js";
 
 const { beside } = episode;
@@ -55,6 +55,3 @@ const speed = $("speed");
 const lasts = player.numFrames / player.fps;
 speed.value = [...speed.options].map((o) => Number(o.value)).find((s) => s >= 1 && lasts / s <= WATCHED_S) ?? 8;
 if (!matchMedia("(prefers-reduced-motion: reduce)").matches && !player.frame) player.play(true);
-
-// The editor is folded away, and the queue has its keys again
-onKeys({ Escape: () => ($("editor")?.classList.remove("open"), $("editor")?.querySelector(":focus")?.blur()) });

@@ -50,7 +50,7 @@ function begin() {
   label = new Label(found.json);
   past = [];
   future = [];
-  $("editor-conflict").hidden = $("editor-moments").hidden = true;
+  $("editor-conflict").hidden = true;
   $("editor-theirs").replaceChildren();
   draw();
 }
@@ -91,14 +91,7 @@ const acts = {
   start: () => chosen > 0 && change(() => label.move(chosen - 1, player.frame)),
   end: () => chosen < label.segments.length - 1 && change(() => label.move(chosen, player.frame)),
   lost: () => change(() => label.markLost(player.frame)),
-  save: () => (newMoments().length ? askAboutMoments() : save()),
-  anyway: () => save(),
-  look: () => {
-    $("editor-moments").hidden = true;
-    choose(label.segments.indexOf(newMoments()[0]));
-    player.seek(label.segments[chosen].start_frame);
-    back();
-  },
+  save: () => areMeant(newMoments()) && save(),
   discard: () => begin(),
   reject: () => send("reject", { base_label_run: base.run }, "Rejected: this label is no longer used."),
   compare: () => compare(),
@@ -117,18 +110,21 @@ function newMoments() {
   return label.moments.filter((s) => !before.has(s.start_frame));
 }
 
-function askAboutMoments() {
-  const box = $("editor-moments");
-  const names = newMoments().map((s) => `“${s.name}” at ${(s.start_frame / player.fps).toFixed(2)} s`);
-  box.querySelector("p").textContent = `${names.join(", ")}: ${names.length === 1 ? "this step lasts" : "these steps last"} a single frame.`;
-  box.hidden = false;
-  box.querySelector("button").focus();
+// Else the first of them is shown
+function areMeant(moments) {
+  if (!moments.length) return true;
+  const names = moments.map((s) => `“${s.name}” at ${(s.start_frame / player.fps).toFixed(2)} s`).join(", ");
+  if (confirm(`A single frame long: ${names}. OK saves the label all the same, Cancel shows it.`)) return true;
+  choose(label.segments.indexOf(moments[0]));
+  player.seek(label.segments[chosen].start_frame);
+  back();
+  return false;
 }
 
 async function send(what, body, done) {
   const form = $("editor-save");
   if (sending || !form.reportValidity()) return;
-  $("editor-conflict").hidden = $("editor-moments").hidden = true;
+  $("editor-conflict").hidden = true;
   const sent = text(what ? base.label : label);
   sending = what ? "Sending…" : "Saving…";
   drawState();
@@ -153,7 +149,7 @@ async function send(what, body, done) {
 
 // The rows of labels, progress and segments show it, too: they are read again, and nothing else of the page moves
 async function renew() {
-  const answer = await fetch(location.pathname).catch(() => null);
+  const answer = await fetch(location.href).catch(() => null);
   if (!answer?.ok) return;
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   for (const id of ["timeline", "progress", "labels"]) {

@@ -41,6 +41,14 @@ function place(line, frame) {
   line.style.left = `${box.left - tracks.getBoundingClientRect().left + box.width * share}px`;
 }
 
+// Where the cursor has not left the start, or is at the end, a run that failed did so at no moment
+function drawEnding() {
+  const moment = player.frame > 0 && player.frame < episode.num_frames - 1;
+  const words = document.querySelector("#outcome [data-outcome=failed] span");
+  $("outcome").dataset.frame = moment ? player.frame : "";
+  if (words) words.textContent = moment ? `Failed from ${(player.frame / player.fps).toFixed(1)} s` : "Failed";
+}
+
 function draw() {
   place(cursor, player.frame);
   if (pointed === null) pointer.hidden = true;
@@ -48,6 +56,7 @@ function draw() {
   scrub.value = player.frame;
   $("clock").textContent = `${clock(player.frame / player.fps)}, frame ${player.frame}`;
   drawValues();
+  drawEnding();
   if (framesLike) framesLike.search = `?frame=${player.frame}`;
   for (const list of document.querySelectorAll(".reasoning")) {
     const now = [...list.children].findLast((item) => Number(item.dataset.frame) <= player.frame);
@@ -67,6 +76,7 @@ function remember() {
   writing = setTimeout(() => {
     const url = new URL(location);
     const set = (name, value) => (value === null ? url.searchParams.delete(name) : url.searchParams.set(name, value));
+    set("frame", null);
     set("t", player.frame ? (player.frame / player.fps).toFixed(2) : null);
     set("view", timeline.width < player.numFrames ? inSeconds(timeline.from, timeline.to) : null);
     set("range", timeline.range ? inSeconds(timeline.range.from, timeline.range.to) : null);
@@ -83,8 +93,8 @@ function recall() {
   if (range) timeline.select(...range);
   if (view) timeline.zoom(...view);
   if (asked.get("loop")) timeline.loop(true);
-  const t = Number(asked.get("t"));
-  player.seek(Number.isFinite(t) ? Math.round(t * player.fps) : 0);
+  const frame = Number(asked.get("frame") ?? Math.round(Number(asked.get("t")) * player.fps));
+  player.seek(Number.isFinite(frame) ? frame : 0);
   recallSwitches();
 }
 

@@ -35,13 +35,6 @@ const seen = { ...(snapshot && { snapshot }) };
 export const post = (url, body) => send("POST", url, { author: author(), ...seen, ...(isShown(url) && { recording: shown.content || null }), ...body });
 export const remove = (url) => send("DELETE", url, {});
 
-// What a person says of a label: accept or reject. of: an element's data: dataset, episode, follows; run, or correction
-export function judge({ dataset, episode, run, correction, follows, recording }, act) {
-  const what = correction && act === "reject" ? "undo" : act;
-  const about = correction ? { correction_id: correction } : { base_label_run: run };
-  return post(`/api/corrections/${encodeURIComponent(dataset)}/${episode}/${what}`, { follows: follows || null, brief: true, ...about, ...(recording && { recording }) });
-}
-
 // A request that the page then shows the outcome of; a refusal is said in `line`
 export async function told(request, line) {
   const { ok, data } = await request;

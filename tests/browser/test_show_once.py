@@ -222,18 +222,16 @@ def test_one_run_is_shown_and_all_are_labelled(at, cupcakes):
     # keys of the queue mean nothing in it; Escape folds it away
     page.locator("#editor summary").first.press("x")
     page.locator("#editor summary").first.press("Escape")
-    expect(page.locator("#editor")).to_be_hidden()
+    expect(page.locator(".editor-panel")).to_be_hidden()
     page.keyboard.press("f")
     expect(page.locator("#editor-lane")).to_be_in_viewport()
     checks.press("Tab", "ArrowRight", "Control+s")
-    expect(page.locator("#left")).to_contain_text("That was the last one. 1 was skipped.")
-    checks.click(page.get_by_role("link", name="From the beginning"))
+    expect(page.locator("#start + span")).to_contain_text("1 left")
+    checks.click(page.get_by_role("link", name="Review one by one"))
     assert beside(page) == order[0]
     checks.decide()
     checks.press("a")
-    expect(page.locator("#left")).to_contain_text(
-        "every label that follows a reference is judged. 4 runs show how it goes"
-    )
+    expect(page.locator(".empty")).to_contain_text("Nothing waits here")
     expect(page.locator(".label-others")).to_contain_text("All 4 runs are labelled by people.")
     assert (checks.keys, checks.clicks, checks.decisions) == (8, 1, 4)
     assert checks.work_s / 3 < CHECK_MOST_S

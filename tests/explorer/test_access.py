@@ -18,7 +18,7 @@ from core.paths import Workspace
 from core.tables import TABLES
 from explorer.access import CorpusView, PageError
 from explorer.app import create_app
-from explorer.pages.beside import unsure_steps
+from explorer.beside import unsure_steps
 from explorer.site import Options
 from tests.explorer.test_correcting import listed
 from tests.kits.explorer_kit import copy_furnished
@@ -259,16 +259,22 @@ def followed(own):
 def test_the_doubtful_come_first_and_each_leads_to_the_next(followed):
     with visit(followed.space) as client:
         first = client.get("/review/beside/tiny", follow_redirects=False)
-        assert (first.status_code, first.headers["location"]) == (303, "/review/beside/tiny/4")
+        assert (first.status_code, first.headers["location"]) == (
+            303,
+            "/episode/tiny/4?queue=follows&of=tiny",
+        )
         page = client.get("/review/beside/tiny/4?camera=observation.images.front").text
-        assert "1 of 2</b> to check" in page
-        assert 'data-after="/review/beside/tiny/0?camera=observation.images.front"' in page
+        assert '<b id="place">1 of 2</b>' in page
+        query = "queue=follows&amp;of=tiny&amp;camera=observation.images.front"
+        assert f'data-after="/episode/tiny/0?{query}"' in page
         assert "not in the reference" in page
         assert 'src="/media/tiny/4/video/0"' in page
         assert 'src="/media/tiny/2/video/0"' in page
-        assert 'data-after="/review/beside/tiny?end=1"' in client.get("/review/beside/tiny/0").text
-        end = client.get("/review/beside/tiny?end=1").text
-        assert "That was the last one. 2 were skipped." in end
+        end = "/review?kind=follows&amp;dataset=tiny"
+        assert f'data-after="{end}"' in client.get("/review/beside/tiny/0").text
+        left = client.get("/review?kind=follows&dataset=tiny").text
+        assert re.findall(r"queue=follows[^#]*#editor", left)
+        assert "2 left" in left
         assert "Beside its reference" in client.get("/episode/tiny/4").text
 
 

@@ -13,6 +13,7 @@ import duckdb
 import httpx
 import pytest
 
+from explorer import review_queue
 from explorer.pages import bulk
 from explorer.pages import corrections as pages
 from explorer.pages.corrections import failed_from
@@ -241,7 +242,7 @@ def test_a_selection_is_accepted_after_its_sample_was_right(own: Made, monkeypat
             accept(client, number)
         assert "Accept the other 2 labels" in client.get(str(page.url)).text
         assert post(client, "/api/bulk", body).json() == {"accepted": 2, "left": 0, "refused": []}
-        monkeypatch.setattr(bulk, "MOST_SELECTED", 3)
+        monkeypatch.setattr(review_queue, "MOST_SELECTED", 3)
         too_many = client.get("/review/bulk", params={"query": ""})
         assert (too_many.status_code, "narrow it down" in too_many.text) == (422, True)
     assert own.rows("SELECT DISTINCT episode_index FROM corrections ORDER BY 1") == [

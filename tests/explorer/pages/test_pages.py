@@ -88,18 +88,17 @@ def test_rows_that_name_an_episode_link_to_it(client):
     text = ask(
         client, "SELECT dataset, episode_index FROM episodes WHERE episode_index < 2 ORDER BY 2"
     ).text
-    links = re.findall(r'<td><a href="(/episode/[^"]+)">', text)
+    links = re.findall(r'<td class="n"><a href="(/episode/[^"]+)">', text)
     assert [link.rsplit("/", 1)[1] for link in links] == ["0", "1"]
     assert all(client.get(link).status_code == 200 for link in links)
-    # At the frame's time where a row names one
+    # At the frame where a row names one
     text = ask(client, "SELECT dataset, episode_index, frame_index, fps FROM frames JOIN episodes "
                "USING (dataset, episode_index) WHERE episode_index = 0 AND frame_index = 5 LIMIT 1").text  # fmt: skip
-    (link,) = re.findall(r'<td><a href="(/episode/[^"]+)">', text)
-    assert link.endswith("/0?t=1.00")
+    _, link = re.findall(r'<td class="n"><a href="(/episode/[^"]+)">', text)
+    assert link.endswith("/0?frame=5")
     assert client.get(link).status_code == 200
-    # Nothing is linked that is no episode of the corpus, or no row of one
-    for q in ("SELECT 'none' AS dataset, 0 AS episode_index", "SELECT count(*) AS n FROM episodes",
-              "SELECT 1 AS dataset, 'x' AS episode_index"):  # fmt: skip
+    # Nothing is linked that is no row of an episode
+    for q in ("SELECT count(*) AS n FROM episodes", "SELECT 1 AS dataset, 'x' AS episode_index"):
         assert 'href="/episode/' not in ask(client, q).text
 
 
