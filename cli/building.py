@@ -9,33 +9,29 @@ from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import Annotated, Any
 
-import typer
 from typer import Option
 
 from cli.console import build_all
 from cli.options import (
-    At,
     DataFormatOption,
     EndpointOption,
     EpisodesOption,
-    Here,
     MinConfidenceOption,
     MinNameConfidenceOption,
     RevisionOption,
+    Space,
     UpdateOption,
     WorkersOption,
-    check_data_format,
     check_source,
+    command,
     counted,
-    episode_list,
     say,
     say_next,
-    space_at,
     warn,
 )
-from cli.output import looking_at, print_json, show, training_progress
+from cli.output import Result, looking_at, show, training_progress
 from cli.status import status_rows
-from cli.terminal import DONE, PARTIAL, note
+from cli.terminal import AS_JSON, DONE, PARTIAL, note
 from core.annotators import CHOICES, choices_with_help, in_words
 from core.errors import UserError
 from core.metrics import is_lower_better
@@ -60,7 +56,6 @@ from warehouse.lake.acceptances import open_faults
 from warehouse.lake.lake import lake_to_read
 from warehouse.releases.contents import freeze_command, licence_flags
 
-app = typer.Typer()
 AFTER_DEMO = {
     "look at it in a browser": "explore",
     "ask it a question": 'sql "FROM coverage"',
@@ -68,18 +63,17 @@ AFTER_DEMO = {
 }
 
 
-@app.command()
-def demo(common: Here = Here(), workers: WorkersOption = None) -> None:
+@command("demo")
+def demo(space: Space, workers: WorkersOption = None) -> int:
     """Build the shipped sample: all stages on 84 simulated runs. Skips stages that are up to date."""
     config = ROOT / "configs" / "demo.toml"
     if not config.exists() or not (ROOT / "samples").exists():
         raise UserError(
             "demo needs a checkout of the project (configs/ and samples/ are not installed)"
         )
-    space = space_at(common.workspace)
     code = build_all(space, load_config(config), workers)
     if code != DONE:
-        raise typer.Exit(code)
+        return code
     # Release, train, evaluate and rank
     release, reward_model = _closing()
     lake = open_lake(space)
@@ -89,9 +83,10 @@ def demo(common: Here = Here(), workers: WorkersOption = None) -> None:
         )
     _say_outcomes(outcomes)
     print(f"\nScores on held-out episodes, best first ({_directions(release.LEADERBOARD_METRICS)})")
-    show(release.leaderboard_rows(lake), "table")
+    show(release.leaderboard_rows(lake))
     say("")
-    say_next(AFTER_DEMO, common.workspace)
+    say_next(AFTER_DEMO)
+    return DONE
 
 
 def _directions(metrics: Sequence[str]) -> str:
@@ -120,8 +115,9 @@ def _say_outcomes(outcomes: Sequence[Any]) -> None:
             print(f"{outcome.asset}: {path}")
 
 
-@app.command()
+@command("nightly")
 def nightly(
+    space: Space,
     config: Annotated[
         Path | None, Option(help="TOML file that names datasets, and licences under release.")
     ] = None,
@@ -130,15 +126,13 @@ def nightly(
     ] = "nightly",
     update: UpdateOption = False,
     workers: WorkersOption = None,
-    common: Here = Here(),
-) -> None:
+) -> int:
     """Bring every dataset up to date, release them, and score the newest model.
 
     Datasets whose licence is not open stay out unless the configuration's section "release" allows it. Exits 3 when
     only sources out of reach or changed, or episodes without an answer, are left out: the next night tries
     again.
     """
-    space = space_at(common.workspace)
     licences = read_build_file(config).release.licences if config else ()
     builds = all_builds(
         space, _lake_if_there(space), load_config(config) if config else (), update=update
@@ -148,11 +142,12 @@ def nightly(
     code = build_all(space, builds, workers, update=update, asked_code=PARTIAL)
     _, reward_model = _closing()
     _say_outcomes(reward_model.scoring_steps(open_lake(space), release, licences))
-    raise typer.Exit(code)
+    return code
 
 
-@app.command()
+@command("build")
 def build(
+    space: Space,
     config: Annotated[
         Path | None, Option(help="TOML file that names datasets, or one dataset's YAML file.")
     ] = None,
@@ -200,8 +195,7 @@ def build(
     events: Annotated[
         Path | None, Option(help="For programs: append progress to this file, as JSON lines.")
     ] = None,
-    common: At = At(),
-) -> None:
+) -> Result:
     """Ingest, label and shard a dataset; runs only stages that are missing or stale.
 
     Also measures it and draws samples.
@@ -211,21 +205,18 @@ def build(
         raise UserError("give either --config FILE, --source PATH, or --dataset NAME")
     has_vlm_options = bool(vlm_endpoint or vlm_model)
     _check_annotator(annotator, has_vlm_options=has_vlm_options)
-    selected = episode_list(episodes)
-    check_data_format(data_format)
-    space = space_at(common.workspace)
     _check_of_source(source, name, data_format, revision, replace=replace)
     lake = _lake_if_there(space, read_only=dry_run)
     if dataset is not None:
-        builds = [_kept_build(lake, dataset, selected)]
+        builds = [_kept_build(lake, dataset, episodes)]
     elif config is not None:
-        builds = _configured_builds(space, lake, config, selected, update=update)
+        builds = _configured_builds(space, lake, config, episodes, update=update)
     else:
         assert source is not None
         check_source(source, revision)
         with looking_at(source), _sources(space, dry_run=dry_run) as looked_in:
             source_builds, notes = builds_of_source(
-                looked_in, lake, source, name=name, format=data_format, episodes=selected,
+                looked_in, lake, source, name=name, format=data_format, episodes=episodes,
                 revision=revision, update=update, same=replace or accept_changes,
             )  # fmt: skip
         warn(notes, "note")
@@ -243,22 +234,15 @@ def build(
             with_annotator(build, annotator or "vlm", vlm_endpoint, vlm_model) for build in builds
         ]
     if dry_run:
-        _say_foreseen(lake, builds, common, update=update, again=again)
-        return
-    options: dict[str, Any] = {
-        "update": update,
-        "events": events,
-        "style": common.format,
-        "accept_changes": accept_changes,
-    }
-    code = build_all(space, builds, workers, **options)
-    if code != DONE or common.format == "json":
-        raise typer.Exit(code)
-
-    _say_how_to_go_on(space, [build.name for build in builds], common.workspace)
+        return _foreseen(lake, builds, update=update, again=again)
+    options = {"update": update, "accept_changes": accept_changes}
+    code = build_all(space, builds, workers, events=events, **options)
+    if code != DONE or AS_JSON.get():
+        return Result(code=code)
+    return Result(after=[""], steps=_how_to_go_on(space, [build.name for build in builds]))
 
 
-def _say_how_to_go_on(space: Workspace, names: Sequence[str], workspace: str) -> None:
+def _how_to_go_on(space: Workspace, names: Sequence[str]) -> dict[str, str]:
     """What to do after a build of some datasets: first about what was left out."""
     lake = open_lake(space)
     steps = {}
@@ -277,9 +261,7 @@ def _say_how_to_go_on(space: Workspace, names: Sequence[str], workspace: str) ->
         releases = lake.column("SELECT name FROM releases")
     terms = " (if you know its terms)" if licence_flags(licences) else ""
     steps["look at it in a browser"] = "explore"
-    steps[f"freeze it, to train on{terms}"] = freeze_command(licences, releases)
-    say("")
-    say_next(steps, workspace)
+    return steps | {f"freeze it, to train on{terms}": freeze_command(licences, releases)}
 
 
 def _check_of_source(
@@ -310,14 +292,9 @@ def _sources(space: Workspace, *, dry_run: bool) -> Iterator[Workspace]:
         yield Workspace(Path(folder))
 
 
-def _say_foreseen(
-    lake: Lake | None,
-    builds: Sequence[DatasetBuild],
-    common: At,
-    *,
-    update: bool,
-    again: bool,
-) -> None:
+def _foreseen(
+    lake: Lake | None, builds: Sequence[DatasetBuild], *, update: bool, again: bool
+) -> Result:
     """What a build would do, and what models would cost. Writes nothing, and sends no request."""
     foreseen = imported("pipeline.dry_run:foresee")(lake, builds, update=update)
     model_cost = imported("pipeline.prediction:model_cost")
@@ -332,18 +309,18 @@ def _say_foreseen(
                 warn([f"no embeddings: {resolved.lacks_encoder}"], build.name)
     warn(foreseen.notes, "note")
     rows = [asdict(work) for work in foreseen.work]
-    if common.format == "json":
+    if AS_JSON.get():
         costs = [cost.facts() for cost in model_costs]
-        print_json({"work": rows, "up_to_date": foreseen.up_to_date, "model": costs})
-        return
+        return Result({"work": rows, "up_to_date": foreseen.up_to_date, "model": costs})
     stay = f"{counted(foreseen.up_to_date, 'stage')} up to date"
-    show(rows, "table", empty=f"Nothing would be done: {stay}.")
+    show(rows, empty=f"Nothing would be done: {stay}.")
     if rows:
         say(f"Nothing was written. A build would do this; {stay}.")
     for cost in model_costs:
         if cost.measured:
-            show(cost.bill(cost.episodes)["stages"], "table")
+            show(cost.bill(cost.episodes)["stages"])
         say(cost.summary())
+    return Result()
 
 
 def _put_away(lake: Lake | None, builds: Sequence[DatasetBuild], *, dry_run: bool) -> None:

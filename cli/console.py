@@ -11,7 +11,7 @@ from annotate.signal_report import lag_span
 from annotate.signal_report import line as signal_line
 from cli.output import print_json, progress, show
 from cli.status import show_status, status_rows
-from cli.terminal import DONE, FAILED, PARTIAL, USAGE, VERBOSE, note
+from cli.terminal import AS_JSON, DONE, FAILED, PARTIAL, USAGE, VERBOSE, note
 from core.logs import about, is_json
 from core.paths import Workspace
 from core.values import imported
@@ -34,7 +34,6 @@ def build_all(
     *,
     update: bool = False,
     events: Path | None = None,
-    style: str = "table",
     accept_changes: bool = False,
     asked_code: int = USAGE,
 ) -> int:
@@ -58,7 +57,7 @@ def build_all(
     # What was done, and what the datasets hold now
     with lake.reading():
         rows = [row for row in status_rows(lake) if row["dataset"] in names]
-        if style == "json":
+        if AS_JSON.get():
             print_json(
                 {"stages_run": len(report.done), "up_to_date": report.up_to_date, "datasets": rows}
             )
@@ -223,7 +222,7 @@ def _show_asked(lake: Lake, report: BuildReport, dataset: str) -> None:
         stored = sum(int(reports.numbers.get("answered_before", 0)) for reports in of_dataset)
         note = f" ({stored} answers were there before and were not asked for)" if stored else ""
         print(f"What the model was asked about {dataset}{note}:", flush=True)
-        show(rows, "table")
+        show(rows)
 
 
 def _print_failure(failure: StepFailure) -> None:

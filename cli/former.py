@@ -46,6 +46,13 @@ COMMANDS: dict[str, str] = {
     "schema": "show schema",
     "shards verify": "show shard_faults",
 }
+# Settings of exports that were options of their own; the last ones had no value
+EXPORT_SETTINGS = (
+    "family", "form", "profile", "seed", "per_run", "pictures_per_s", "max_px", "flavour", "codec", "blur", "fps",
+    "kind", "chunk_size", "without_stretches", "window_frames", "window_step", "endpoint", "api_key_env", "max_calls",
+    "from_model", "advantage", "positive_share",
+)  # fmt: skip
+EXPORT_FLAGS = ("only_complete", "plain", "in_dataset")
 # Of commands that begin so ("": of all), by option what stands for it now; {}: its value. None: it goes, with its value
 OPTIONS: dict[str, dict[str, str | None]] = {
     "accept": {
@@ -61,6 +68,10 @@ OPTIONS: dict[str, dict[str, str | None]] = {
         "--episodes": "--set episodes={}",
     },
     "corrections export": {"--form": None},
+    "export": {
+        **{f"--{name.replace('_', '-')}": f"--set {name}={{}}" for name in EXPORT_SETTINGS},
+        **{f"--{name.replace('_', '-')}": f"--set {name}=true" for name in EXPORT_FLAGS},
+    },
     "like": {
         "--frame": "--set frame={}",
         "--camera": "--set camera={}",

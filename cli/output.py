@@ -17,7 +17,7 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.cells import cell_len
 from rich.console import Console, RenderableType
@@ -26,10 +26,12 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from cli.terminal import AS_RECORDS, QUIET, has_colours, note
+from cli.terminal import AS_JSON, AS_RECORDS, DONE, QUIET, has_colours, note
 from core.logs import TOLD
 from core.values import plain, shown
 
+Rows = list[dict[str, Any]]
+Facts = dict[str, Any]
 # Characters of a table's lines in a file or a pipe, which have no width of their own
 PIPE_WIDTH = 200
 NARROWEST = 16  # characters to which a column of long texts is narrowed, before rows become records
@@ -47,29 +49,39 @@ def print_json(value: Any) -> None:
     print(json.dumps(plain(value), indent=1, ensure_ascii=False))
 
 
+class Result(NamedTuple):
+    """What a command found, as rows or as the facts of one thing, and how it is printed.
+
+    `empty`: what people read where there is no row; `hidden`: columns that are in JSON alone; `whole`: the JSON, where
+    it is more than the rows; `after`: lines for people; `steps`: how to go on, a command by its purpose; `code`: the
+    exit code.
+    """
+
+    found: Rows | Facts | None = None
+    empty: str = "No rows."
+    hidden: Collection[str] = ()
+    whole: Any = None
+    after: Sequence[str] = ()
+    steps: Mapping[str, str] | None = None
+    code: int = DONE
+
+
 def show(
-    rows: list[dict],
-    style: str,
+    found: Rows | Facts,
     *,
     empty: str = "No rows.",
-    whole: Any = None,
     hidden: Collection[str] = (),
+    whole: Any = None,
 ) -> None:
-    """Rows as a table, with units and without the columns that are `hidden`, or as JSON when
-    `style` says so: then `whole`, where that is more than the rows.
-    """
-    if style == "json":
-        print_json(rows if whole is None else whole)
+    """Print rows, or the facts of one thing, as a Result has them: as a table with units, or as JSON."""
+    rows = [found] if isinstance(found, dict) else found
+    if AS_JSON.get():
+        print_json(found if whole is None else whole)
     elif not rows:
         print(empty)
     else:
         columns = [name for name in rows[0] if name not in hidden]
         print(table_text(list(map(_with_units, rows)), columns, width_here()))
-
-
-def show_facts(facts: dict, style: str, *, hidden: Collection[str] = ()) -> None:
-    """One result: as a table of one row, without what is `hidden` of it, or as a JSON object."""
-    show([facts], style, whole=facts, hidden=hidden)
 
 
 def _with_units(row: dict) -> dict:

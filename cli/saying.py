@@ -5,23 +5,22 @@ A kind is a typed function below; its parameters are what `say KIND` takes, by o
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import typer
 from typer import Argument
 
-from cli.lakes import lake_at
+from cli.lakes import WriteLake
 from cli.options import (
-    At,
     AuthorOption,
     CommentOption,
     Episodes,
     SetOption,
-    say_stale,
+    command,
+    stale_lines,
     warn,
 )
-from cli.output import progress, show, show_facts
-from cli.terminal import FAILED
+from cli.output import Facts, Result, progress
+from cli.terminal import DONE, FAILED
 from core.errors import UserError
 from core.names import did_you_mean, whoami
 from core.settings import arguments_of
@@ -45,8 +44,6 @@ from warehouse.lake.statements import (
     take_back,
 )
 
-app = typer.Typer()
-Facts = dict[str, Any]
 NEW = (
     "SELECT statement_id, kind, dataset, episode_index, subject, value, comment, author FROM statements "
     "WHERE number > ? ORDER BY number"
@@ -236,8 +233,9 @@ def _help() -> str:
     return "\n\n".join(paragraphs)
 
 
-@app.command(help=_help())
+@command("say", help=_help())
 def say(
+    lake: WriteLake,
     kind: Annotated[str, Argument(help="See above.", autocompletion=lambda: [*KINDS])],
     words: Annotated[
         list[str] | None, Argument(metavar="[WORDS]...", help="What the kind takes, in order.")
@@ -245,22 +243,17 @@ def say(
     settings: SetOption = None,
     author: AuthorOption = None,
     comment: CommentOption = "",
-    common: At = At(),
-) -> None:
+) -> Result:
     if kind not in KINDS:
         hint = did_you_mean(kind, KINDS) or f"; there are {', '.join(KINDS)}"
         raise UserError(f"there is no kind {kind!r} of what people say{hint}")
     values = arguments_of(KINDS[kind], words or (), settings or ())
-    lake = lake_at(common.workspace)
     former = _newest(lake)
     facts = KINDS[kind](lake, *values, author=author or whoami(), comment=comment)
     if facts is None:
-        _show_new(lake, former, common.format)
-    else:
-        show_facts(facts, common.format)
-    say_stale(outcomes.chunks_to_build(lake))
-    if facts and facts.get("refused"):
-        raise typer.Exit(FAILED)
+        return _new(lake, former)
+    code = FAILED if facts.get("refused") else DONE
+    return Result(facts, after=stale_lines(outcomes.chunks_to_build(lake)), code=code)
 
 
 def _newest(lake: Lake) -> int:
@@ -268,24 +261,23 @@ def _newest(lake: Lake) -> int:
     return lake.column("SELECT coalesce(max(number), 0) FROM statements")[0]
 
 
-def _show_new(lake: Lake, former: int, style: str) -> None:
+def _new(lake: Lake, former: int) -> Result:
     """What was said after the statement of a number."""
+    after = stale_lines(outcomes.chunks_to_build(lake))
     rows = lake.dicts(NEW, [former])
-    show(rows, style, empty="Nothing new: it was said before.", hidden=["value"])
+    return Result(rows, empty="Nothing new: it was said before.", hidden=["value"], after=after)
 
 
-@app.command()
+@command("undo")
 def undo(
+    lake: WriteLake,
     statement: Annotated[
         str, Argument(metavar="ID", help="A statement_id, correction_id or import_id, see show.")
     ],
     author: AuthorOption = None,
     comment: CommentOption = "",
-    common: At = At(),
-) -> None:
+) -> Result:
     """Take back what was said: what was in force before it is so again. Nothing is deleted."""
-    lake = lake_at(common.workspace)
     former = _newest(lake)
     take_back(lake, statement, author=author or whoami(), comment=comment)
-    _show_new(lake, former, common.format)
-    say_stale(outcomes.chunks_to_build(lake))
+    return _new(lake, former)

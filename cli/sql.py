@@ -11,10 +11,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import typer
 from typer import Argument, Option
 
-from cli.options import Here, space_at
+from cli.options import Space, command
 from cli.output import table_text, width_here
 from cli.terminal import note
 from core.errors import UserError
@@ -22,11 +21,11 @@ from core.values import plain, shown
 from warehouse.sql_process import LakeState, SqlProcess
 
 MAX_ROWS = 100  # of a query's result, in a table for people
-app = typer.Typer()
 
 
-@app.command()
+@command("sql")
 def sql(
+    space: Space,
     query: Annotated[
         str | None, Argument(help="One SELECT; default: read standard input, or open a shell.")
     ] = None,
@@ -46,10 +45,8 @@ def sql(
     attach: Annotated[
         bool, Option(help="Print the commands that open the corpus in DuckDB itself.")
     ] = False,
-    common: Here = Here(),
 ) -> None:
     """Run a read-only SQL query on the corpus; without a query, open a shell."""
-    space = space_at(common.workspace)
     if release and snapshot is not None:
         raise UserError("--release and --snapshot exclude each other")
     if attach:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from core.errors import without_secrets
 from core.logs import as_json, is_json
+from core.paths import DEFAULT_WORKSPACE
 from core.values import MARKS, escaped
 
 # Exit codes; PARTIAL: all but sources out of reach, and episodes without an answer; the last two: by Ctrl-C, by
@@ -31,6 +32,8 @@ AS_JSON: ContextVar[bool] = ContextVar("AS_JSON", default=False)
 QUIET: ContextVar[bool] = ContextVar("QUIET", default=False)
 # Errors with their origin: --verbose of any command
 VERBOSE: ContextVar[bool] = ContextVar("VERBOSE", default=False)
+# As --workspace gave it
+WORKSPACE: ContextVar[str] = ContextVar("WORKSPACE", default=DEFAULT_WORKSPACE)
 COLOURS = {"bold": "1", "red": "31", "green": "32", "yellow": "33"}
 Colour = Literal["bold", "red", "green", "yellow"]
 
