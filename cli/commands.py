@@ -239,8 +239,8 @@ def as_command(function: Callable[..., Any]) -> Callable[..., int | None]:
 def run(words: str, *, workspace: str | Path | None = None, **options: Any) -> Any:
     """What a command gives as JSON, in Python: run("release diff", a="spring", b="summer").
 
-    words: the command. workspace: by default that of PROCCORPUS_WORKSPACE, else ./workspace. options: the command's, by
-    name, with _ for -; arguments by those of its function. Notes go to standard error. Raises UserError; TypeError
+    words: the command. workspace: by default that of PROCCORPUS_WORKSPACE, else ./workspace. options: the command's
+    options and arguments, as its function in `cli` names them. Notes go to standard error. Raises UserError; TypeError
     where one is missing, or none of the command's.
     """
     module = next((module for _, name, module, _ in COMMANDS if name == words.split()[0]), None)
@@ -250,10 +250,7 @@ def run(words: str, *, workspace: str | Path | None = None, **options: Any) -> A
         raise UserError(f"there is no command {words!r}{did_you_mean(words, DECLARED)}")
     function, _ = DECLARED[words]
     signature = inspect.signature(function)
-    parameters = _parameters(signature)
-    names = {_flag(parameter): parameter.name for parameter in parameters}
-    given = {names.get(name, name): value for name, value in options.items()}
-    bound = signature.replace(parameters=parameters).bind(context=None, **given)
+    bound = signature.replace(parameters=_parameters(signature)).bind(context=None, **options)
     bound.apply_defaults()
     place = workspace or os.environ.get("PROCCORPUS_WORKSPACE") or DEFAULT_WORKSPACE
     return contextvars.copy_context().run(
@@ -368,16 +365,6 @@ def _refuse_secrets(values: dict[str, Any]) -> None:
         for text in value if isinstance(value, list) else [value]:
             if name not in FREE_TEXTS and isinstance(text, str | Path):
                 checked_address(str(text))
-
-
-def _flag(parameter: inspect.Parameter) -> str:
-    """What a parameter is called on the command line, with _ for -: of --at it is at."""
-    [option, *_] = getattr(parameter.annotation, "__metadata__", [None])
-    # Typer takes the first name for a default until it makes the option
-    declared = str(getattr(option, "default", ""))
-    if not declared.startswith("--"):
-        return parameter.name
-    return declared.removeprefix("--").replace("-", "_")
 
 
 def _call_flag(parameter: inspect.Parameter) -> None:
