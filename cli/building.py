@@ -90,7 +90,8 @@ def demo(space: Space, workers: WorkersOption = None) -> int:
 
 
 def _directions(metrics: Sequence[str]) -> str:
-    """Which way is better. Example: _directions(["mae", "voc"]) is "mae: less is better; voc: more is better"."""
+    """Which way is better. Example: _directions(["mae", "voc"]) is "mae: less is better; voc: more
+    is better"."""
     lower_is_better = [metric for metric in metrics if is_lower_better(metric)]
     higher_is_better = [metric for metric in metrics if not is_lower_better(metric)]
     return f"{', '.join(lower_is_better)}: less is better; {', '.join(higher_is_better)}: more is better"
@@ -129,9 +130,9 @@ def nightly(
 ) -> int:
     """Bring every dataset up to date, release them, and score the newest model.
 
-    Datasets whose licence is not open stay out unless the configuration's section "release" allows it. Exits 3 when
-    only sources out of reach or changed, or episodes without an answer, are left out: the next night tries
-    again.
+    Datasets whose licence is not open stay out unless the configuration's section "release" allows
+    it. Exits 3 when only sources out of reach or changed, or episodes without an answer, are left
+    out: the next night tries again.
     """
     licences = read_build_file(config).release.licences if config else ()
     builds = all_builds(
@@ -239,7 +240,7 @@ def build(
     code = build_all(space, builds, workers, events=events, **options)
     if code != DONE or AS_JSON.get():
         return Result(code=code)
-    return Result(after=[""], steps=_how_to_go_on(space, [build.name for build in builds]))
+    return Result(lines=[""], steps=_how_to_go_on(space, [build.name for build in builds]))
 
 
 def _how_to_go_on(space: Workspace, names: Sequence[str]) -> dict[str, str]:
@@ -324,7 +325,8 @@ def _foreseen(
 
 
 def _put_away(lake: Lake | None, builds: Sequence[DatasetBuild], *, dry_run: bool) -> None:
-    """Remove the datasets of other sources that have the names of some builds, and say what became of them."""
+    """Remove the datasets of other sources that have the names of some builds, and say what became
+    of them."""
     if lake is None:
         return
     for build in builds:

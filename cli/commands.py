@@ -26,11 +26,9 @@ from cli.options import (
     WorkspaceOption,
     episode_list,
     is_setting,
-    say,
-    say_next,
     space_at,
 )
-from cli.output import Result, show
+from cli.output import Result, print_result
 from cli.terminal import AS_JSON, AS_RECORDS, QUIET, VERBOSE, WORKSPACE
 from core.errors import UserError, checked_address, validation_message
 from core.names import did_you_mean
@@ -166,8 +164,8 @@ BOUNDS = {"ge": "min", "gt": "min", "le": "max", "lt": "max"}  # of a pydantic f
 
 
 def make_app(command_name: str | None = None) -> typer.Typer:
-    """The application. Only the module of the command `command_name` is imported (None: every module); others are
-    listed."""
+    """The application. Only the module of the command `command_name` is imported (None: every
+    module); others are listed."""
     app = typer.Typer(
         no_args_is_help=True,
         pretty_exceptions_enable=False,
@@ -213,7 +211,8 @@ def _add_one(app: typer.Typer, words: str, name: str, **settings: Any) -> None:
 
 
 def as_command(function: Callable[..., Any]) -> Callable[..., int | None]:
-    """A typed function as Typer is given it, with the options that all commands have; flags have no --no-."""
+    """A typed function as Typer is given it, with the options that all commands have; flags have no
+    --no-."""
     signature = inspect.signature(function)
     parameters = _parameters(signature)
     for parameter in parameters:
@@ -228,7 +227,7 @@ def as_command(function: Callable[..., Any]) -> Callable[..., int | None]:
         # A group's own function runs ahead of its commands, too, which then speak alone
         if context.invoked_subcommand:
             return None
-        return _print(function(**_arguments(signature, values)))
+        return print_result(function(**_arguments(signature, values)))
 
     # What typer reads a command's options from
     run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
@@ -239,9 +238,9 @@ def as_command(function: Callable[..., Any]) -> Callable[..., int | None]:
 def run(words: str, *, workspace: str | Path | None = None, **options: Any) -> Any:
     """What a command gives as JSON, in Python: run("release diff", a="spring", b="summer").
 
-    words: the command. workspace: by default that of PROCCORPUS_WORKSPACE, else ./workspace. options: the command's
-    options and arguments, as its function in `cli` names them. Notes go to standard error. Raises UserError; TypeError
-    where one is missing, or none of the command's.
+    words: the command. workspace: by default that of PROCCORPUS_WORKSPACE, else ./workspace.
+    options: the command's options and arguments, as its function in `cli` names them. Notes go to
+    standard error. Raises UserError; TypeError where one is missing, or none of the command's.
     """
     module = next((module for _, name, module, _ in COMMANDS if name == words.split()[0]), None)
     if module:
@@ -254,16 +253,16 @@ def run(words: str, *, workspace: str | Path | None = None, **options: Any) -> A
     bound.apply_defaults()
     place = workspace or os.environ.get("PROCCORPUS_WORKSPACE") or DEFAULT_WORKSPACE
     return contextvars.copy_context().run(
-        _found, function, bound.arguments | {"workspace": str(place)}
+        _result, function, bound.arguments | {"workspace": str(place)}
     )
 
 
-def _found(function: Callable[..., Any], values: dict[str, Any]) -> Any:
+def _result(function: Callable[..., Any], values: dict[str, Any]) -> Any:
     """What a function gives, without a word of it on standard output."""
     AS_JSON.set(True)
     result = function(**_arguments(inspect.signature(function), values))
     if isinstance(result, Result):
-        return result.found if result.whole is None else result.whole
+        return result.rows if result.whole is None else result.whole
     return result
 
 
@@ -344,21 +343,6 @@ def _arguments(signature: inspect.Signature, values: dict[str, Any]) -> dict[str
     return arguments
 
 
-def _print(result: Any) -> int | None:
-    """Print what a function returned; returns the exit code."""
-    if result is None or isinstance(result, int):
-        return result
-    if not isinstance(result, Result):
-        result = Result(result)
-    if result.found is not None:
-        show(result.found, empty=result.empty, hidden=result.hidden, whole=result.whole)
-    for line in result.after:
-        say(line)
-    if result.steps:
-        say_next(result.steps)
-    return result.code
-
-
 def _refuse_secrets(values: dict[str, Any]) -> None:
     """Raises SecretInAddress."""
     for name, value in values.items():
@@ -386,8 +370,8 @@ def _filled(model: Any, values: dict[str, Any]) -> Any:
 def options_of(model: Any) -> list[inspect.Parameter]:
     """The fields of a pydantic model as options, described and bounded as the fields are.
 
-    An option is called as the field's alias, if it has one; a field without a description is no option, and what
-    `--set` takes is none either.
+    An option is called as the field's alias, if it has one; a field without a description is no
+    option, and what `--set` takes is none either.
     """
     parameters = []
     for name, field in model.model_fields.items():
@@ -418,7 +402,8 @@ def options_of(model: Any) -> list[inspect.Parameter]:
 
 
 def _as_option(kind: Any, metadata: list) -> tuple[Any, list]:
-    """A field's type and bounds as an option's: episodes are one text, as 0,1,5-9; items of lists are given singly."""
+    """A field's type and bounds as an option's: episodes are one text, as 0,1,5-9; items of lists
+    are given singly."""
     if kind == EPISODES:
         return str | None, metadata
     if get_origin(kind) is not tuple:
@@ -450,4 +435,5 @@ def proccorpus(
         ),
     ] = False,
 ) -> None:
-    """Turn robot demonstrations into process supervision: segments, progress labels, samples and shards."""
+    """Turn robot demonstrations into process supervision: segments, progress labels, samples and
+    shards."""

@@ -12,10 +12,19 @@ from core.paths import DEFAULT_WORKSPACE, ROOT, Workspace
 
 # What the parameters of commands name; a model that is no name of the workspace has a parameter of another name
 KINDS = {
-    "dataset": "dataset", "release": "release", "label_run": "label run", "run": "label run", "against": "label run",
-    "model": "model", "models": "model", "from_model": "model", "recipe": "recipe", "registered": "registered dataset",
-    "first_release": "release", "second_release": "release",
-}  # fmt: skip
+    "dataset": "dataset",
+    "release": "release",
+    "label_run": "label run",
+    "run": "label run",
+    "against": "label run",
+    "model": "model",
+    "models": "model",
+    "from_model": "model",
+    "recipe": "recipe",
+    "registered": "registered dataset",
+    "first_release": "release",
+    "second_release": "release",
+}
 # Where the names of kinds are: in files of ours, and in the lake
 FILES = {"registered dataset": "ingest/datasets/*.yaml", "recipe": "training/recipes/*.yaml"}
 QUERIES = {
@@ -36,7 +45,8 @@ def complete_by_name(parameter: Parameter) -> None:
 
 
 def names_of(kind: str) -> Callable[..., list[str]]:
-    """A function as Typer asks it: the names of a kind in the workspace of the command that is being typed."""
+    """A function as Typer asks it: the names of a kind in the workspace of the command that is
+    being typed."""
 
     def complete(ctx: typer.Context, incomplete: str) -> list[str]:
         space = Workspace(Path(ctx.params.get("workspace") or DEFAULT_WORKSPACE).expanduser())
@@ -46,13 +56,14 @@ def names_of(kind: str) -> Callable[..., list[str]]:
 
 
 def names(kind: str, space: Workspace) -> list[str]:
-    """The names of a kind, in order; none where there is no workspace, or it cannot be read: the commands say why."""
-    found = [path.stem for path in ROOT.glob(FILES[kind])] if kind in FILES else []
+    """The names of a kind, in order; none where there is no workspace, or it cannot be read: the
+    commands say why."""
+    listed = [path.stem for path in ROOT.glob(FILES[kind])] if kind in FILES else []
     if kind == "model":
-        found = [path.parent.name for path in (space.root / "models").glob("*/card.json")]
+        listed = [path.parent.name for path in (space.root / "models").glob("*/card.json")]
     if kind in QUERIES:
-        found += _in_lake(QUERIES[kind], space)
-    return sorted({name for name in found if PLAIN.fullmatch(name)})
+        listed += _in_lake(QUERIES[kind], space)
+    return sorted({name for name in listed if PLAIN.fullmatch(name)})
 
 
 def _in_lake(sql: str, space: Workspace) -> list[str]:

@@ -39,11 +39,12 @@ def build_all(
 ) -> int:
     """Run a build with a progress bar, print a summary; returns the exit code.
 
-    3 when all was built but datasets whose source is out of reach, 1 when a step failed or nothing is usable,
-    `asked_code` when a source changed so much that a person has to accept it. Raises SourceError before anything is
-    written. `accept_changes`: as for `run_build`. `events`: for programs that started it, a file that gets lines of
-    JSON: {"event": "plan", "stages": 12}, so many stages of chunks are to be made, each a row of `stage_runs` once it
-    is done; {"event": "end", "exit_code": 0}, missing where it broke off.
+    3 when all was built but datasets whose source is out of reach, 1 when a step failed or nothing
+    is usable, `asked_code` when a source changed so much that a person has to accept it. Raises
+    SourceError before anything is written. `accept_changes`: as for `run_build`. `events`: for
+    programs that started it, a file that gets lines of JSON: {"event": "plan", "stages": 12}, so
+    many stages of chunks are to be made, each a row of `stage_runs` once it is done; {"event":
+    "end", "exit_code": 0}, missing where it broke off.
     """
     with progress() as show_progress:
         show_progress("sources", detail="looked at and listed")
@@ -165,7 +166,8 @@ def _signals(lake: Lake, names: Sequence[str]) -> list[tuple[str, str]]:
 
 
 class ProgressInTerminal(BuildListener):
-    """Shows how many episodes went through each stage, and writes events for the program that started the build."""
+    """Shows how many episodes went through each stage, and writes events for the program that
+    started the build."""
 
     lake: Lake
 

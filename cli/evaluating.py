@@ -15,7 +15,7 @@ from cli.options import (
     say,
     warn,
 )
-from cli.output import Facts, Result, progress, show
+from cli.output import Facts, Result, print_result, progress, show
 from cli.terminal import AS_JSON, note
 from core.errors import UserError
 from core.metrics import TERMINAL, metrics_shown_in
@@ -74,36 +74,38 @@ def eval_model(
     lake = (lake_at if is_of_release else open_lake)(space)
     frozen = get_release(lake, release) if is_of_release or release else None
     runner = located_runner(lake, options, model)
+    result = Result()
     for name in (options.benchmark, *(CHECKS if checks else ())):
+        print_result(result)
         config = replace(runner, options=options.model_copy(update={"benchmark": name}))
         with progress():
             evaluation, outcome = benchmark_step(lake, config, frozen)
         if frozen is None or outcome is None or name != HELD_OUT:
-            _show_evaluation(evaluation)
-            continue
-        _show_held_out(lake, frozen.name)
-        note(f"report: {evaluation.page}")
-    return Result()
+            result = _scores(evaluation)
+        else:
+            result = _held_out(lake, frozen.name)
+            note(f"report: {evaluation.page}")
+    return result
 
 
-def _show_evaluation(evaluation: Any) -> None:
+def _scores(evaluation: Any) -> Result:
     """The scores of a model and the baselines; of one part of several, only where its predictions
     are."""
     note(f"predictions: {evaluation.predictions}")
     warn(evaluation.notes, "left out")
     if not evaluation.entries:
         note("this part is done; the one that ends last scores them all")
-        return
+        return Result()
     whole = {
         "eval_run": evaluation.run,
         "settings": dict(evaluation.settings),
         "models": evaluation.facts(),
     }
-    show(evaluation.rows(), whole=whole)
     note(f"report: {evaluation.page}")
+    return Result(evaluation.rows(), whole=whole)
 
 
-def _show_held_out(lake: Lake, release: str) -> None:
+def _held_out(lake: Lake, release: str) -> Result:
     """All scores of a release; for people the main ones, those on episodes that a model was trained
     on apart."""
     sql = (
@@ -111,15 +113,17 @@ def _show_held_out(lake: Lake, release: str) -> None:
         "WHERE release = ? AND (slice = 'all' OR slice LIKE 'split %') ORDER BY ALL"
     )
     rows = lake.dicts(sql, [release])
-    seen_rows = []
-    if not AS_JSON.get():  # the report has more, and --format json has all
-        rows = [row for row in rows if row["metric"] in metrics_shown_in(TERMINAL)]
-        seen_rows = [row for row in rows if row["seen_episodes"]]
-        rows = [row for row in rows if not row["seen_episodes"]]
-    show(rows)
-    if seen_rows:
-        say("Scored on episodes that the model was trained on; these say nothing of new runs:")
-        show(seen_rows)
+    if AS_JSON.get():
+        return Result(rows)
+    # The report has more
+    rows = [row for row in rows if row["metric"] in metrics_shown_in(TERMINAL)]
+    seen_rows = [row for row in rows if row["seen_episodes"]]
+    unseen = Result([row for row in rows if not row["seen_episodes"]])
+    if not seen_rows:
+        return unseen
+    print_result(unseen)
+    say("Scored on episodes that the model was trained on; these say nothing of new runs:")
+    return Result(seen_rows)
 
 
 OF_FILES = [name for name, benchmark in BENCHMARKS.items() if benchmark.question]
@@ -166,8 +170,8 @@ def eval_score(
         if part == ALL or part.startswith("part ")
     ]
     counts = (f"{n} {count_name.replace('_', ' ')}" for count_name, n in scored.counts.items())
-    after = [", ".join(counts), *(f"not scored: {line}" for line in scored.notes)]
-    return Result(rows, whole=scored.facts(), after=after)
+    lines = [", ".join(counts), *(f"not scored: {line}" for line in scored.notes)]
+    return Result(rows, whole=scored.facts(), lines=lines)
 
 
 @command("eval compare")
@@ -193,7 +197,7 @@ def eval_compare(
     ]
     whole = comparison.__dict__ | {"benchmark": benchmark, "differences": rows}
     counts = f"{comparison.only_first} only in the first, {comparison.only_second} in the second"
-    return Result(rows, whole=whole, after=[f"{comparison.common} episodes in both; {counts}"])
+    return Result(rows, whole=whole, lines=[f"{comparison.common} episodes in both; {counts}"])
 
 
 @command("annotators compare")

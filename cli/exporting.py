@@ -114,13 +114,13 @@ def export(
     facts = exported.__dict__ | {name: [*getattr(exported, name)] for name in LISTS}
     # Exports of labels hold no samples: a null would look like a count that is missing
     facts = {name: value for name, value in facts.items() if value or name not in MAYBE}
-    after = [*exported.use, *["It was there already: nothing was done."] * exported.again]
+    lines = [*exported.use, *["It was there already: nothing was done."] * exported.again]
     code = DONE
     if verify:
         verified = verify_lerobot(lake, chosen, out, options)
         note(verified.sentence())
         code = FAILED if verified.problems else DONE
-    return Result(facts, hidden=(*LISTS, "again"), after=after, code=code)
+    return Result(facts, hidden=(*LISTS, "again"), lines=lines, code=code)
 
 
 def _from_file(path: Path | None) -> dict[str, Any]:
@@ -176,7 +176,8 @@ def import_labels(
         Option(help="Which annotations of a LeRobot folder; default: the most detailed."),
     ] = None,
 ) -> Facts:
-    """Import annotations from other tools as a label run of their own. Active labels stay as they are."""
+    """Import annotations from other tools as a label run of their own. Active labels stay as they
+    are."""
     *forms, path = words
     if len(forms) > 1 or (forms and form):
         raise UserError(

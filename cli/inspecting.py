@@ -79,8 +79,8 @@ def inspect(
     is_unusable = any(f["severity"] == "unusable" for f in result["findings"])
     code = FAILED if is_unusable else DONE
     if AS_JSON.get():
-        found = {name: value for name, value in result.items() if name != "pictured"}
-        return Result(found, code=code)
+        facts = {name: value for name, value in result.items() if name != "pictured"}
+        return Result(facts, code=code)
     if "datasets" in result:
         _show_datasets(result)
     else:

@@ -67,8 +67,8 @@ def _asked(words: Sequence[str]) -> str:
 
 
 def main(begin: Callable[[], None] = lambda: None) -> None:
-    """Run the command line; `begin` is called once its command is imported. Known errors become one line and an exit
-    code; an unknown one shows its traceback."""
+    """Run the command line; `begin` is called once its command is imported. Known errors become one
+    line and an exit code; an unknown one shows its traceback."""
     guard_terminal()
     for flag in (QUIET, VERBOSE, AS_RECORDS, AS_JSON):
         flag.set(False)
@@ -115,7 +115,8 @@ def _say_error(text: str, *, is_error: bool = True) -> None:
 
 
 def _wrong_use(e: typer.TyperException) -> str:
-    """What was wrong with how a command was called, what may have been meant, and which help says more."""
+    """What was wrong with how a command was called, what may have been meant, and which help says
+    more."""
     text = " ".join(e.format_message().split()).replace("Value error, ", "")
     # Somebody gave a format of data as the one to print in
     if (match := re.search(r"'--format': .*'(\w+)' is not one of", text)) and match[
@@ -132,7 +133,8 @@ def _wrong_use(e: typer.TyperException) -> str:
 
 
 def _failed(e: Exception) -> int:
-    """Print what went wrong, in one line; returns the exit code. An unknown error shows its traceback, too."""
+    """Print what went wrong, in one line; returns the exit code. An unknown error shows its
+    traceback, too."""
     from warehouse.lake import is_passing, was_interrupted
 
     if was_interrupted(e):

@@ -108,7 +108,7 @@ def upgrade(
     """Bring an earlier version's lake to this one's; backs its catalog up first. Cannot run during
     a build."""
     to_do = upgraded(space, dry=not yes)
-    return Result(to_do if AS_JSON.get() else None, after=[to_do["said"]])
+    return Result(to_do if AS_JSON.get() else None, lines=[to_do["said"]])
 
 
 def _findings(space: Workspace, troubles: list[Finding], repaired: list[str]) -> Result:

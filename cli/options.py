@@ -77,7 +77,8 @@ DECLARED: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {}
 
 
 def command[F: Callable[..., Any]](words: str, **settings: Any) -> Callable[[F], F]:
-    """Make a command of a typed function; how its parameters and its result are understood: cli.commands."""
+    """Make a command of a typed function; how its parameters and its result are understood:
+    cli.commands."""
 
     def declare(function: F) -> F:
         DECLARED[words] = (function, settings)
@@ -106,13 +107,15 @@ def say(text: str) -> None:
 
 
 def warn(lines: Sequence[str], label: str) -> None:
-    """Lines to standard error, each after what it is: standard output is the result alone, for scripts."""
+    """Lines to standard error, each after what it is: standard output is the result alone, for
+    scripts."""
     for line in lines:
         note(f"{label}: {line}")
 
 
 def say_next(steps: Mapping[str, str]) -> None:
-    """How to go on: what, and the command for it (without the program's name); nothing where -q asks for quiet."""
+    """How to go on: what, and the command for it (without the program's name); nothing where -q
+    asks for quiet."""
     if QUIET.get():
         return
     workspace = WORKSPACE.get()
@@ -136,7 +139,8 @@ def counted(number: int, noun: str) -> str:
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Ask before something is deleted, unless --yes said so. Raises UserError: no; or nobody is there to answer."""
+    """Ask before something is deleted, unless --yes said so. Raises UserError: no; or nobody is
+    there to answer."""
     if yes:
         return
     if not sys.stdin.isatty():

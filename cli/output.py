@@ -26,6 +26,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
+from cli.options import say, say_next
 from cli.terminal import AS_JSON, AS_RECORDS, DONE, QUIET, has_colours, note
 from core.logs import TOLD
 from core.values import plain, shown
@@ -52,36 +53,52 @@ def print_json(value: Any) -> None:
 class Result(NamedTuple):
     """What a command found, as rows or as the facts of one thing, and how it is printed.
 
-    `empty`: what people read where there is no row; `hidden`: columns that are in JSON alone; `whole`: the JSON, where
-    it is more than the rows; `after`: lines for people; `steps`: how to go on, a command by its purpose; `code`: the
-    exit code.
+    `empty`: what people read where there is no row; `hidden`: columns that are in JSON alone;
+    `whole`: the JSON, where it is more than the rows; `lines`: for people; `steps`: how to go on, a
+    command by its purpose; `code`: the exit code.
     """
 
-    found: Rows | Facts | None = None
+    rows: Rows | Facts | None = None
     empty: str = "No rows."
     hidden: Collection[str] = ()
     whole: Any = None
-    after: Sequence[str] = ()
+    lines: Sequence[str] = ()
     steps: Mapping[str, str] | None = None
     code: int = DONE
 
 
 def show(
-    found: Rows | Facts,
+    content: Rows | Facts,
     *,
     empty: str = "No rows.",
     hidden: Collection[str] = (),
     whole: Any = None,
 ) -> None:
-    """Print rows, or the facts of one thing, as a Result has them: as a table with units, or as JSON."""
-    rows = [found] if isinstance(found, dict) else found
+    """Print rows, or the facts of one thing, as a Result has them: as a table with units, or as
+    JSON."""
+    rows = [content] if isinstance(content, dict) else content
     if AS_JSON.get():
-        print_json(found if whole is None else whole)
+        print_json(content if whole is None else whole)
     elif not rows:
         print(empty)
     else:
         columns = [name for name in rows[0] if name not in hidden]
         print(table_text(list(map(_with_units, rows)), columns, width_here()))
+
+
+def print_result(result: Result | Rows | Facts | int | None) -> int | None:
+    """Print what a command returned, and say how to go on; returns the exit code."""
+    if result is None or isinstance(result, int):
+        return result
+    if not isinstance(result, Result):
+        result = Result(result)
+    if result.rows is not None:
+        show(result.rows, empty=result.empty, hidden=result.hidden, whole=result.whole)
+    for line in result.lines:
+        say(line)
+    if result.steps:
+        say_next(result.steps)
+    return result.code
 
 
 def _with_units(row: dict) -> dict:

@@ -68,9 +68,11 @@ def datasets_show(
 def datasets_rename(
     lake: WriteLake, dataset: DatasetArgument, name: NewNameArgument, yes: YesOption = False
 ) -> None:
-    """Give a dataset another name. What people said goes with it; the next build makes its labels and shards anew.
+    """Give a dataset another name. What people said goes with it; the next build makes its labels
+    and shards anew.
 
-    Also takes what people said of a dataset that was removed (arm.1) to a name that a build gives its source again.
+    Also takes what people said of a dataset that was removed (arm.1) to a name that a build gives
+    its source again.
     """
     holdings = renaming.holdings(lake, dataset)
     if holdings.imported:

@@ -118,7 +118,8 @@ def release_verify(
         str | None, Option("--at", help="Address of a published release; needs no workspace.")
     ] = None,
 ) -> Result:
-    """Read every byte of a release and compare it with the frozen hashes. Exits 1 on a difference, and names it."""
+    """Read every byte of a release and compare it with the frozen hashes. Exits 1 on a difference,
+    and names it."""
     # A published release is verified from its own manifest, a workspace's from the lake
     if published is not None:
         if name is not None:
@@ -150,11 +151,12 @@ def release_diff(
     b: Annotated[str, Argument(help="Another release or label run.")],
     runs: Annotated[bool, Option(help="Compare two label runs of the corpus as it is.")] = False,
 ) -> Result:
-    """Show what changed from release A to release B: episodes, labels, and how far boundaries and progress moved."""
+    """Show what changed from release A to release B: episodes, labels, and how far boundaries and
+    progress moved."""
     diff = (diff_runs if runs else diff_releases)(lake, a, b)
-    found = Result(diff.datasets, empty="Neither holds an episode.", whole=diff.facts())
+    changes = Result(diff.datasets, empty="Neither holds an episode.", whole=diff.facts())
     if AS_JSON.get() or not diff.relabelled:
-        return found
+        return changes
     show(diff.datasets)
     say(f"The {len(diff.worst)} of {len(diff.relabelled)} relabelled episodes that moved most:")
     return Result(diff.worst)
@@ -188,9 +190,11 @@ def release_publish(
     private: PrivateOption = False,
     replace: ReplaceOption = False,
 ) -> Facts:
-    """Publish a release: shards, card, labels as Parquet, a manifest. Run it again to resume an interrupted upload.
+    """Publish a release: shards, card, labels as Parquet, a manifest. Run it again to resume an
+    interrupted upload.
 
-    Afterwards the place holds this release alone. A place with other files, or another release, is refused.
+    Afterwards the place holds this release alone. A place with other files, or another release, is
+    refused.
     """
     release = get_release(lake, name)
     upload = publish(
@@ -243,7 +247,8 @@ def gc(
     ] = 7,
     yes: YesOption = False,
 ) -> Result:
-    """Delete files that neither the corpus nor a release uses, and merge small files. Cannot run during a build."""
+    """Delete files that neither the corpus nor a release uses, and merge small files. Cannot run
+    during a build."""
     lake = (lake_to_read if dry_run else lake_at)(space)
     if not dry_run and not yes:
         _confirm_collection(lake, keep_days)
@@ -256,8 +261,8 @@ def gc(
         merged = f"Would merge up to {small} of rows"
     else:
         merged = f"Merged {small} of rows into {into}"
-    note = f"{merged}. The next build or gc deletes what was merged, once it is {GRACE_S / 60:.0f} minutes old."
-    return Result(rows, whole=whole, after=[note] if files else [])
+    sentence = f"{merged}. The next build or gc deletes what was merged, once it is {GRACE_S / 60:.0f} minutes old."
+    return Result(rows, whole=whole, lines=[sentence] if files else [])
 
 
 def _confirm_collection(lake: Lake, keep_days: float) -> None:
@@ -281,7 +286,8 @@ def samples_draw(
     seed: Annotated[int, Option(help="Another number draws other samples.")] = 0,
     out: Annotated[Path | None, Option(help="Parquet file for the samples drawn.")] = None,
 ) -> Result:
-    """Draw a training set of published size from a release's train split; lists the samples and their shards."""
+    """Draw a training set of published size from a release's train split; lists the samples and
+    their shards."""
     if profile not in PROFILES:
         raise UserError(f"unknown profile {profile!r}; known: {', '.join(PROFILES)}")
     drawn = draw(lake.workspace, get_release(lake, release), profile, seed)
@@ -289,4 +295,4 @@ def samples_draw(
     if out:
         pq.write_table(drawn.samples, out)
         written.append(f"{drawn.samples.num_rows} samples in {out}")
-    return Result([dict(k) for k in drawn.kinds], after=written)
+    return Result([dict(k) for k in drawn.kinds], lines=written)

@@ -60,7 +60,8 @@ def acceptance(
     author: str,
     comment: str,
 ) -> None:
-    """A known oddity: faults that a check found, of some runs or all. They are not told again; --comment says why."""
+    """A known oddity: faults that a check found, of some runs or all. They are not told again;
+    --comment says why."""
     if is_accepted and not comment.strip():
         raise UserError("an acceptance needs --comment TEXT: who looks for the fault reads it")
     words = {"why": comment, "author": author, "is_accepted": is_accepted}
@@ -90,7 +91,8 @@ def correction(
     author: str,
     comment: str,
 ) -> Facts:
-    """Corrected labels of a file: lines of `show correction_lines`, Label Studio's tasks, opensarm's results."""
+    """Corrected labels of a file: lines of `show correction_lines`, Label Studio's tasks,
+    opensarm's results."""
     if dataset is not None and form != "opensarm":
         raise UserError("dataset needs form=opensarm: other forms name the dataset themselves")
     if form == "opensarm":
@@ -139,8 +141,9 @@ def outcome(
     author: str,
     comment: str,
 ) -> Facts:
-    """How a run ended; or file=FILE, CSV with a header or JSON lines, says it of many. Columns: episode, episode_index
-    or source_id; success; optional note and by. It overrules the source and earlier files; a bad line refuses it all.
+    """How a run ended; or file=FILE, CSV with a header or JSON lines, says it of many. Columns:
+    episode, episode_index or source_id; success; optional note and by. It overrules the source and
+    earlier files; a bad line refuses it all.
     """
     name = outcomes.BY_COMMAND
     if file is not None:
@@ -173,7 +176,8 @@ def recording(
     author: str,
     comment: str,
 ) -> Facts:
-    """Whether an episode is the recording that it resembles; if so, all that was said of that one is in force."""
+    """Whether an episode is the recording that it resembles; if so, all that was said of that one
+    is in force."""
     former = recordings.decide(lake, dataset, episode, is_same=is_same, author=author)
     return {"dataset": dataset, "episode_index": episode, "is_same": is_same, "recording": former}
 
@@ -188,7 +192,8 @@ def reference(
     author: str,
     comment: str,
 ) -> None:
-    """A run whose label you vouch for, the active one or that of label_run: others of its task are labelled like it."""
+    """A run whose label you vouch for, the active one or that of label_run: others of its task are
+    labelled like it."""
     run = {"label_run": label_run, "is_reference": is_reference}
     references.vouch(lake, dataset, episode, author=author, **run)
 
@@ -253,7 +258,7 @@ def say(
     if facts is None:
         return _new(lake, former)
     code = FAILED if facts.get("refused") else DONE
-    return Result(facts, after=stale_lines(outcomes.chunks_to_build(lake)), code=code)
+    return Result(facts, lines=stale_lines(outcomes.chunks_to_build(lake)), code=code)
 
 
 def _newest(lake: Lake) -> int:
@@ -263,9 +268,9 @@ def _newest(lake: Lake) -> int:
 
 def _new(lake: Lake, former: int) -> Result:
     """What was said after the statement of a number."""
-    after = stale_lines(outcomes.chunks_to_build(lake))
+    lines = stale_lines(outcomes.chunks_to_build(lake))
     rows = lake.dicts(NEW, [former])
-    return Result(rows, empty="Nothing new: it was said before.", hidden=["value"], after=after)
+    return Result(rows, empty="Nothing new: it was said before.", hidden=["value"], lines=lines)
 
 
 @command("undo")

@@ -118,7 +118,8 @@ def explore(
 
 
 def _open(link: str, page: Path) -> None:
-    """Open a browser at a file that leads to the link: arguments of programs can be read by every user."""
+    """Open a browser at a file that leads to the link: arguments of programs can be read by every
+    user."""
     with suppress(OSError):  # a workspace that may only be read
         page.parent.mkdir(exist_ok=True)
         page.unlink(missing_ok=True)
@@ -179,7 +180,8 @@ def vlm_check(
         str | None, Option(help="Environment variable that holds the key.")
     ] = None,
 ) -> Rows:
-    """Ask a server one small question about one small picture: which fields it takes, and what it answers."""
+    """Ask a server one small question about one small picture: which fields it takes, and what it
+    answers."""
     try:
         config = VlmConfig(endpoints=(endpoint,), model=model, api_key_env=api_key_env)
     except ValidationError as e:
@@ -195,7 +197,8 @@ def vlm_serve(
     *,
     options: ServerOptions,
 ) -> None:
-    """Run vLLM with the flags that annotation needs, until Ctrl-C; prints the endpoints when they are ready."""
+    """Run vLLM with the flags that annotation needs, until Ctrl-C; prints the endpoints when they
+    are ready."""
     config = ServerConfig(model=served_model or VlmConfig().model, **options.model_dump())
     try:
         with (

@@ -104,12 +104,14 @@ def suggestions(
     dataset: str,
     task: str | None = None,
 ) -> Rows:
-    """Which run of each task to label next, and why; ask_outcome: runs of which first to say how they ended."""
+    """Which run of each task to label next, and why; ask_outcome: runs of which first to say how
+    they ended."""
     return list(map(asdict, suggest(lake_to_read(space), dataset, task)))
 
 
 def shard_faults(space: Workspace, release: str | None = None) -> Rows:
-    """Damaged shards, of a release or of the corpus: hash, index and pictures of each sample are read."""
+    """Damaged shards, of a release or of the corpus: hash, index and pictures of each sample are
+    read."""
     lake = lake_to_read(space)
     # Refuses a name that is no release, whose list of shards would be empty and so whole
     name = get_release(lake, release).name if release else None
@@ -205,7 +207,8 @@ def show(
         Path | None, Option(help="Write all rows to a file: .jsonl a line each, else a JSON list.")
     ] = None,
 ) -> Result:
-    """Show a list: a view or table of the corpus, or what is computed from it. Without VIEW, all lists."""
+    """Show a list: a view or table of the corpus, or what is computed from it. Without VIEW, all
+    lists."""
     if name is None:
         return Result(all_lists())
     empty = "Nothing."
@@ -219,13 +222,13 @@ def show(
         rows = _rows_of_view(lake_to_read(space), name, dataset, where)
         empty = list_named(name).empty
     if out is not None:
-        return Result(after=_written(name, rows, out))
+        return Result(lines=_written(name, rows, out))
     most = MAX_ROWS if limit is None and not AS_JSON.get() else limit
     if most is not None and len(rows) > most:
         note(f"({len(rows)} rows, the first {most} shown; --limit N, or --format json for all)")
-    after = stale_lines(chunks_to_build(lake_to_read(space))) if name in WAITING else []
+    lines = stale_lines(chunks_to_build(lake_to_read(space))) if name in WAITING else []
     code = FAILED if rows and name in FAULTY else DONE
-    return Result(rows[:most], empty=empty, hidden=HIDDEN, after=after, code=code)
+    return Result(rows[:most], empty=empty, hidden=HIDDEN, lines=lines, code=code)
 
 
 def all_lists() -> Rows:
@@ -246,7 +249,8 @@ def _rows_of_view(
     dataset: str | None,
     where: str | None,
 ) -> Rows:
-    """Rows of a list or relation that fit. Raises UserError: no such list; SqlError: a wrong condition."""
+    """Rows of a list or relation that fit. Raises UserError: no such list; SqlError: a wrong
+    condition."""
     if name not in LISTS and name not in RELATIONS:
         hint = did_you_mean(name, list_names()) or "; proccorpus show lists all"
         raise UserError(f"there is no list {name!r}{hint}")

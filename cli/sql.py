@@ -77,7 +77,8 @@ def sql(
 
 
 def show(limit: int | None, table: Any, style: str) -> None:
-    """Write the rows of a shell's query: in a table for people the first 100, unless `limit` says otherwise."""
+    """Write the rows of a shell's query: in a table for people the first 100, unless `limit` says
+    otherwise."""
     formats = import_module("core.rows")  # Arrow, which begins threads
     part = table.slice(0, MAX_ROWS if limit is None and style == "table" else limit)
     if style == "table":
@@ -87,7 +88,8 @@ def show(limit: int | None, table: Any, style: str) -> None:
 
 
 def show_rows(rows: list[dict], names: list[str], num_rows: int) -> None:
-    """The first of some rows as a table for people; numbers as they are, since the query asked for them so."""
+    """The first of some rows as a table for people; numbers as they are, since the query asked for
+    them so."""
     print(table_text(rows, names, width_here()) if rows else "No rows.")
     if num_rows > len(rows):
         remedy = "--limit N, or --format csv for all"
@@ -95,7 +97,8 @@ def show_rows(rows: list[dict], names: list[str], num_rows: int) -> None:
 
 
 def write_result(data: bytes, style: str, out: Path | None) -> None:
-    """A query's result to a file or to standard output. Raises UserError: Parquet on a terminal, which nobody wants."""
+    """A query's result to a file or to standard output. Raises UserError: Parquet on a terminal,
+    which nobody wants."""
     if out:
         out.write_bytes(data)
     elif style == "parquet" and sys.stdout.isatty():

@@ -25,9 +25,9 @@ SHOWN_OF_COMMIT = 12  # characters; --format json has all
 
 
 def status_rows(lake: Lake) -> list[dict]:
-    """Per dataset: episodes; frames, labels and known outcomes of usable ones, how many are assumed complete and how
-    many look unfinished; samples, shards; chunks that a build would make anew; the commit of a hub's dataset that was
-    read; what an encoder has looked at.
+    """Per dataset: episodes; frames, labels and known outcomes of usable ones, how many are assumed
+    complete and how many look unfinished; samples, shards; chunks that a build would make anew; the
+    commit of a hub's dataset that was read; what an encoder has looked at.
     """
 
     def asked() -> list[dict]:
@@ -51,8 +51,8 @@ def status_rows(lake: Lake) -> list[dict]:
 
 
 def show_status(rows: list[dict]) -> None:
-    """Rows of status_rows as people read them: commits shortened; these and embeddings only where there are any; then
-    what is asked.
+    """Rows of status_rows as people read them: commits shortened; these and embeddings only where
+    there are any; then what is asked.
     """
     empty = [
         n for n in ("embeddings", "revision", "unlabelled") if not any(map(itemgetter(n), rows))
@@ -92,4 +92,4 @@ def status(lake: ReadLake) -> Result:
             return Result(place | {"datasets": rows})
         show_status(rows)
         said = (*sentences(lake).items(), *recordings.sentences(lake).items())
-        return Result(after=[f"{name}: {text}" for name, text in said])
+        return Result(lines=[f"{name}: {text}" for name, text in said])

@@ -86,9 +86,11 @@ def leave_streams() -> None:
 
 
 def guard_terminal() -> None:
-    """Put ShownText in the place of standard output and errors; characters that their locale lacks are escaped.
+    """Put ShownText in the place of standard output and errors; characters that their locale lacks
+    are escaped.
 
-    One that was closed before the start goes nowhere: the next file that is opened would get its number otherwise.
+    One that was closed before the start goes nowhere: the next file that is opened would get its
+    number otherwise.
     """
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         if getattr(sys, name) is None:

@@ -70,8 +70,8 @@ def train(
 ) -> Result:
     """Train a progress reward model on a release's train split. Always trains anew.
 
-    With --release local, or before the first release: freezes the corpus as it is, whatever its licences, for use
-    in this workspace only.
+    With --release local, or before the first release: freezes the corpus as it is, whatever its
+    licences, for use in this workspace only.
     """
     # Before the lake is opened: a typo costs nothing
     loaded = load_recipe(recipe, model, begins=not plan)
@@ -154,7 +154,8 @@ def adapt(
     seed: Annotated[int, Option(help="Another number draws other moments.")] = 0,
     resume: ResumeOption = False,
 ) -> Facts:
-    """Adapt a model to one episode, from its active label. Makes a LoRA adapter, or another laptop model."""
+    """Adapt a model to one episode, from its active label. Makes a LoRA adapter, or another laptop
+    model."""
     from pipeline.adaptation import adapt_to_episode  # imports torch
 
     folder = model_folder(lake.workspace, model).resolve()
@@ -294,7 +295,8 @@ def model_merge(
         Option(help="Folder for the merged model; default: the adapter's folder with .merged."),
     ] = None,
 ) -> Result:
-    """Merge adapters into whole models, for servers. The card names adapter and base, with their hashes."""
+    """Merge adapters into whole models, for servers. The card names adapter and base, with their
+    hashes."""
     from pipeline.model_check import merge_adapter, unmerged  # imports torch
 
     if bool(models) == every:
@@ -316,7 +318,8 @@ def model_convert(
         Path | None, Option(help="For an adapter: the folder of its base model.")
     ] = None,
 ) -> Result:
-    """Convert a published checkpoint to our layout: safetensors and JSON. Reads pickled files as weights only."""
+    """Convert a published checkpoint to our layout: safetensors and JSON. Reads pickled files as
+    weights only."""
     from training.published import convert  # imports torch
 
     card = convert(source, out, base)
