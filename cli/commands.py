@@ -9,6 +9,7 @@ import contextvars
 import functools
 import inspect
 import os
+import re
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from itertools import chain, product
@@ -229,6 +230,8 @@ def as_command(function: Callable[..., Any]) -> Callable[..., int | None]:
             return None
         return print_result(function(**_arguments(signature, values)))
 
+    # Lines of a paragraph are as long as a terminal has room, not as the source has
+    run.__doc__ = re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.getdoc(function) or "")
     # What typer reads a command's options from
     run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in parameters} | {"return": None}
