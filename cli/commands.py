@@ -238,7 +238,7 @@ def as_command(function: Callable[..., Any]) -> Callable[..., int | None]:
     return run
 
 
-def run(words: str, *, workspace: str | Path | None = None, **options: Any) -> Any:
+def run(words: str, /, *, workspace: str | Path | None = None, **options: Any) -> Any:
     """What a command gives as JSON, in Python: run("release diff", a="spring", b="summer").
 
     words: the command. workspace: by default that of PROCCORPUS_WORKSPACE, else ./workspace.

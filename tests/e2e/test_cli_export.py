@@ -84,7 +84,7 @@ def test_a_setting_that_no_kind_has_is_named_with_those_that_there_are(built, tm
         (("--settings", file), f"{kind} has no setting 'sead'"),
         (("--sead", 1), "No such option: --sead"),
         (("--set", "seed"), "a setting is KEY=VALUE"),
-        (("elsewhere",), "unexpected extra argument (elsewhere)"),
+        (("elsewhere",), "Got unexpected extra argument(s) (elsewhere)"),
     ):
         result = command(*words, *wrong, cwd=tmp_path, workspace=built.workspace)
         assert result.code == USAGE
