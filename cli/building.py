@@ -18,6 +18,7 @@ from cli.options import (
     EpisodesOption,
     MinConfidenceOption,
     MinNameConfidenceOption,
+    Result,
     RevisionOption,
     Space,
     UpdateOption,
@@ -29,7 +30,7 @@ from cli.options import (
     say_next,
     warn,
 )
-from cli.output import Result, looking_at, show, training_progress
+from cli.output import looking_at, show, training_progress
 from cli.status import status_rows
 from cli.terminal import AS_JSON, DONE, PARTIAL, note
 from core.annotators import CHOICES, choices_with_help, in_words
@@ -209,9 +210,9 @@ def build(
     _check_of_source(source, name, data_format, revision, replace=replace)
     lake = _lake_if_there(space, read_only=dry_run)
     if dataset is not None:
-        builds = [_kept_build(lake, dataset, episodes)]
+        builds = [_kept_build(lake, dataset)]
     elif config is not None:
-        builds = _configured_builds(space, lake, config, episodes, update=update)
+        builds = with_folders(space, lake, load_config(config), update=update)
     else:
         assert source is not None
         check_source(source, revision)
@@ -225,6 +226,8 @@ def build(
         if replace:
             _put_away(lake, builds, dry_run=dry_run)
 
+    if episodes is not None:
+        builds = [build.model_copy(update={"episodes": episodes}) for build in builds]
     if task is not None:
         builds = [with_task(build, task) for build in builds]
     gate = {"min_confidence": min_confidence, "min_name_confidence": min_name_confidence}
@@ -348,28 +351,8 @@ def _check_annotator(annotator: str | None, *, has_vlm_options: bool) -> None:
         raise UserError(f"--vlm-endpoint and --vlm-model need --annotator vlm, not {annotator}")
 
 
-def _configured_builds(
-    space: Workspace,
-    lake: Lake | None,
-    config: Path,
-    episodes: tuple[int, ...] | None,
-    *,
-    update: bool = False,
-) -> list[DatasetBuild]:
-    """The datasets of a TOML or YAML file, with the selected episodes where some are selected."""
-    builds = with_folders(space, lake, load_config(config), update=update)
-    return [_with_episodes(build, episodes) for build in builds]
-
-
-def _with_episodes(build: DatasetBuild, episodes: tuple[int, ...] | None) -> DatasetBuild:
-    """The build with these episodes; as it is where none are selected."""
-    if episodes is None:
-        return build
-    return build.model_copy(update={"episodes": episodes})
-
-
-def _kept_build(lake: Lake | None, dataset: str, episodes: tuple[int, ...] | None) -> DatasetBuild:
-    """A dataset as it was built last, with these episodes besides. Raises UserError."""
+def _kept_build(lake: Lake | None, dataset: str) -> DatasetBuild:
+    """A dataset as it was built last. Raises UserError."""
     build = stored_build(lake, dataset) if lake else None
     if build is None:
         hint = (
@@ -377,7 +360,7 @@ def _kept_build(lake: Lake | None, dataset: str, episodes: tuple[int, ...] | Non
             or "; proccorpus status lists them"
         )
         raise UserError(f"--dataset {dataset}: no such dataset was built here{hint}")
-    return _with_episodes(build, episodes)
+    return build
 
 
 def _lake_if_there(space: Workspace, *, read_only: bool = False) -> Lake | None:

@@ -24,16 +24,17 @@ from cli.options import (
     DECLARED,
     FormatOption,
     Opened,
+    Result,
     WorkspaceOption,
     episode_list,
     is_setting,
     space_at,
 )
-from cli.output import Result, print_result
 from cli.terminal import AS_JSON, AS_RECORDS, QUIET, VERBOSE, WORKSPACE
 from core.errors import UserError, checked_address, validation_message
 from core.names import did_you_mean
 from core.paths import DEFAULT_WORKSPACE
+from core.values import imported
 from core.version import VERSION
 
 # Heading in --help, command, module, first sentence of the command's help. A module is imported when one of its
@@ -228,7 +229,7 @@ def as_command(function: Callable[..., Any]) -> Callable[..., int | None]:
         # A group's own function runs ahead of its commands, too, which then speak alone
         if context.invoked_subcommand:
             return None
-        return print_result(function(**_arguments(signature, values)))
+        return imported("cli.output:print_result")(function(**_arguments(signature, values)))
 
     # Lines of a paragraph are as long as a terminal has room, not as the source has
     run.__doc__ = re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.getdoc(function) or "")

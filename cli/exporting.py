@@ -10,8 +10,14 @@ from typer import Argument, Option
 
 from annotate.imported import FORMS
 from cli.lakes import WriteLake, lake_at, lake_to_read
-from cli.options import Space, command, warn
-from cli.output import Facts, Result, progress
+from cli.options import (
+    Facts,
+    Result,
+    Space,
+    command,
+    warn,
+)
+from cli.output import progress
 from cli.terminal import AS_JSON, DONE, FAILED, note
 from core.errors import UserError
 from core.paths import Workspace

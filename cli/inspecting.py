@@ -10,6 +10,7 @@ from typer import Argument, Option
 from annotate.signal_report import lag_columns, rests_on_enough, signal_columns
 from cli.options import (
     DataFormatOption,
+    Result,
     RevisionOption,
     Space,
     check_source,
@@ -18,7 +19,7 @@ from cli.options import (
     say,
     say_next,
 )
-from cli.output import Result, looking_at, pairs_text, show, width_here
+from cli.output import looking_at, pairs_text, show, width_here
 from cli.terminal import AS_JSON, DONE, FAILED, note, painted
 from core.paths import Workspace
 from core.values import grouped, shown

@@ -12,12 +12,12 @@ from cli.options import (
     HostOption,
     NoTokenOption,
     PortOption,
+    Result,
     Space,
     TokenFileOption,
     command,
     say,
 )
-from cli.output import Result
 from cli.terminal import AS_JSON, DONE, FAILED
 from core.paths import Workspace
 from core.web import TOKENS, link_with, listen, token_for

@@ -2,7 +2,7 @@
 
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -11,7 +11,7 @@ from pydantic import BeforeValidator
 from pydantic.fields import FieldInfo
 from typer import Argument, Option
 
-from cli.terminal import AS_JSON, QUIET, WORKSPACE, note
+from cli.terminal import AS_JSON, DONE, QUIET, WORKSPACE, note
 from core.errors import FailedError, UserError
 from core.paths import DEFAULT_WORKSPACE, Workspace
 from ingest.formats import FORMAT_NAMES
@@ -60,6 +60,27 @@ ReplaceOption = Annotated[
 ]
 SetOption = Annotated[list[str] | None, Option("--set", help="A setting, KEY=VALUE; repeatable.")]
 YesOption = Annotated[bool, Option("--yes", "-y", help="Do not ask before deleting.")]
+
+
+Rows = list[dict[str, Any]]
+Facts = dict[str, Any]
+
+
+class Result(NamedTuple):
+    """What a command found, as rows or as the facts of one thing, and how it is printed.
+
+    `empty`: what people read where there is no row; `hidden`: columns that are in JSON alone;
+    `whole`: the JSON, where it is more than the rows; `lines`: for people; `steps`: how to go on, a
+    command by its purpose; `code`: the exit code.
+    """
+
+    rows: Rows | Facts | None = None
+    empty: str = "No rows."
+    hidden: Collection[str] = ()
+    whole: Any = None
+    lines: Sequence[str] = ()
+    steps: Mapping[str, str] | None = None
+    code: int = DONE
 
 
 class Opened(NamedTuple):

@@ -17,7 +17,7 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 from rich.cells import cell_len
 from rich.console import Console, RenderableType
@@ -26,13 +26,11 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from cli.options import say, say_next
-from cli.terminal import AS_JSON, AS_RECORDS, DONE, QUIET, has_colours, note
+from cli.options import Facts, Result, Rows, say, say_next
+from cli.terminal import AS_JSON, AS_RECORDS, QUIET, has_colours, note
 from core.logs import TOLD
 from core.values import plain, shown
 
-Rows = list[dict[str, Any]]
-Facts = dict[str, Any]
 # Characters of a table's lines in a file or a pipe, which have no width of their own
 PIPE_WIDTH = 200
 NARROWEST = 16  # characters to which a column of long texts is narrowed, before rows become records
@@ -48,23 +46,6 @@ SPEED_S = 600.0  # how fast something is, is told from this long
 
 def print_json(value: Any) -> None:
     print(json.dumps(plain(value), indent=1, ensure_ascii=False))
-
-
-class Result(NamedTuple):
-    """What a command found, as rows or as the facts of one thing, and how it is printed.
-
-    `empty`: what people read where there is no row; `hidden`: columns that are in JSON alone;
-    `whole`: the JSON, where it is more than the rows; `lines`: for people; `steps`: how to go on, a
-    command by its purpose; `code`: the exit code.
-    """
-
-    rows: Rows | Facts | None = None
-    empty: str = "No rows."
-    hidden: Collection[str] = ()
-    whole: Any = None
-    lines: Sequence[str] = ()
-    steps: Mapping[str, str] | None = None
-    code: int = DONE
 
 
 def show(

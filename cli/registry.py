@@ -8,6 +8,7 @@ from typer import Argument, Option
 from cli.lakes import WriteLake
 from cli.options import (
     DatasetArgument,
+    Result,
     Space,
     YesOption,
     command,
@@ -16,7 +17,6 @@ from cli.options import (
     say,
     say_next,
 )
-from cli.output import Result
 from core.errors import UserError
 from core.names import did_you_mean
 from core.paths import Workspace

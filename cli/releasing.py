@@ -10,11 +10,13 @@ from typer import Argument, Option
 from cli.lakes import ReadLake, WriteLake, lake_at, lake_to_read
 from cli.options import (
     EpisodesOption,
+    Facts,
     MinConfidenceOption,
     MinNameConfidenceOption,
     PrivateOption,
     ReleaseOption,
     ReplaceOption,
+    Result,
     SentDryRunOption,
     Space,
     YesOption,
@@ -25,7 +27,7 @@ from cli.options import (
     tell_sent,
     warn,
 )
-from cli.output import Facts, Result, show
+from cli.output import show
 from cli.terminal import AS_JSON, DONE, FAILED, note
 from core.domain.label_run import LabelGate
 from core.errors import UserError

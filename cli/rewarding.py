@@ -9,13 +9,14 @@ from cli.options import (
     HostOption,
     NoTokenOption,
     PortOption,
+    Result,
     Space,
     TokenFileOption,
     command,
     say,
     warn,
 )
-from cli.output import Result, progress
+from cli.output import progress
 from cli.terminal import note
 from core.errors import UserError
 from core.names import LATEST

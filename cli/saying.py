@@ -14,12 +14,14 @@ from cli.options import (
     AuthorOption,
     CommentOption,
     Episodes,
+    Facts,
+    Result,
     SetOption,
     command,
     stale_lines,
     warn,
 )
-from cli.output import Facts, Result, progress
+from cli.output import progress
 from cli.terminal import DONE, FAILED
 from core.errors import UserError
 from core.names import did_you_mean, whoami

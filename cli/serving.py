@@ -23,6 +23,8 @@ from cli.options import (
     HostOption,
     NoTokenOption,
     PortOption,
+    Result,
+    Rows,
     Space,
     TokenFileOption,
     YesOption,
@@ -30,7 +32,7 @@ from cli.options import (
     confirm,
     say,
 )
-from cli.output import Result, Rows, progress
+from cli.output import progress
 from cli.terminal import note
 from core.errors import UserError, validation_message
 from core.names import whoami

@@ -10,6 +10,8 @@ from typer import Argument, Option
 
 from cli.options import (
     Episodes,
+    Result,
+    Rows,
     SetOption,
     Space,
     command,
@@ -17,7 +19,6 @@ from cli.options import (
     stale_lines,
     warn,
 )
-from cli.output import Result, Rows
 from cli.terminal import AS_JSON, DONE, FAILED, note
 from core.errors import UserError
 from core.files import write_file

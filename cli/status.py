@@ -3,8 +3,11 @@
 from operator import itemgetter
 
 from cli.lakes import ReadLake
-from cli.options import command
-from cli.output import Result, show
+from cli.options import (
+    Result,
+    command,
+)
+from cli.output import show
 from cli.terminal import AS_JSON
 from pipeline.config import present_builds
 from pipeline.plan import stale_chunks

@@ -16,15 +16,17 @@ from assets.lib.launch.child import launched, report
 from cli.lakes import ReadLake, WriteLake, lake_at
 from cli.options import (
     EndpointOption,
+    Facts,
     PrivateOption,
     ReleaseOption,
     ReplaceOption,
+    Result,
     SentDryRunOption,
     Space,
     command,
     tell_sent,
 )
-from cli.output import Facts, Result, progress, training_progress
+from cli.output import progress, training_progress
 from cli.terminal import AS_JSON
 from core.errors import UserError
 from core.names import LATEST
