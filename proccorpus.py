@@ -12,6 +12,7 @@
     sample = next(iter(corpus.samples(split="train")))
     corpus.export.lerobot("out", dataset=("sim_short",))
     rows = pc.reward("run.mp4", like=episode)  # a row each scored frame: progress, done
+    pc.run("release diff", a="spring", b="summer")  # any command: what it prints as JSON
 
 `import proccorpus` loads nothing else: each name is imported when it is first used.
 """
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     __version__: str
+    from cli.commands import run
     from core.errors import UserError
     from pipeline.corpus import Corpus, Dataset, build, open, reward  # noqa: A004
     from pipeline.corpus import CorpusEpisode as Episode
@@ -39,11 +41,13 @@ __all__ = [
     "main",
     "open",
     "reward",
+    "run",
 ]
 _NAMES = {
     "Episode": ("pipeline.corpus", "CorpusEpisode"),
     "UserError": ("core.errors", "UserError"),
     "__version__": ("core.version", "VERSION"),
+    "run": ("cli.commands", "run"),
 }
 _ROOMS = (
     "core",

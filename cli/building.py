@@ -9,33 +9,30 @@ from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import Annotated, Any
 
-import typer
 from typer import Option
 
 from cli.console import build_all
 from cli.options import (
-    At,
     DataFormatOption,
     EndpointOption,
     EpisodesOption,
-    Here,
     MinConfidenceOption,
     MinNameConfidenceOption,
+    Result,
     RevisionOption,
+    Space,
     UpdateOption,
     WorkersOption,
-    check_data_format,
     check_source,
+    command,
     counted,
-    episode_list,
     say,
     say_next,
-    space_at,
     warn,
 )
-from cli.output import looking_at, print_json, show, training_progress
+from cli.output import looking_at, show, training_progress
 from cli.status import status_rows
-from cli.terminal import DONE, PARTIAL, note
+from cli.terminal import AS_JSON, DONE, PARTIAL, note
 from core.annotators import CHOICES, choices_with_help, in_words
 from core.errors import UserError
 from core.metrics import is_lower_better
@@ -60,7 +57,6 @@ from warehouse.lake.acceptances import open_faults
 from warehouse.lake.lake import lake_to_read
 from warehouse.releases.contents import freeze_command, licence_flags
 
-app = typer.Typer()
 AFTER_DEMO = {
     "look at it in a browser": "explore",
     "ask it a question": 'sql "FROM coverage"',
@@ -68,18 +64,17 @@ AFTER_DEMO = {
 }
 
 
-@app.command()
-def demo(common: Here = Here(), workers: WorkersOption = None) -> None:
+@command("demo")
+def demo(space: Space, workers: WorkersOption = None) -> int:
     """Build the shipped sample: all stages on 84 simulated runs. Skips stages that are up to date."""
     config = ROOT / "configs" / "demo.toml"
     if not config.exists() or not (ROOT / "samples").exists():
         raise UserError(
             "demo needs a checkout of the project (configs/ and samples/ are not installed)"
         )
-    space = space_at(common.workspace)
     code = build_all(space, load_config(config), workers)
     if code != DONE:
-        raise typer.Exit(code)
+        return code
     # Release, train, evaluate and rank
     release, reward_model = _closing()
     lake = open_lake(space)
@@ -89,13 +84,15 @@ def demo(common: Here = Here(), workers: WorkersOption = None) -> None:
         )
     _say_outcomes(outcomes)
     print(f"\nScores on held-out episodes, best first ({_directions(release.LEADERBOARD_METRICS)})")
-    show(release.leaderboard_rows(lake), "table")
+    show(release.leaderboard_rows(lake))
     say("")
-    say_next(AFTER_DEMO, common.workspace)
+    say_next(AFTER_DEMO)
+    return DONE
 
 
 def _directions(metrics: Sequence[str]) -> str:
-    """Which way is better. Example: _directions(["mae", "voc"]) is "mae: less is better; voc: more is better"."""
+    """Which way is better. Example: _directions(["mae", "voc"]) is "mae: less is better; voc: more
+    is better"."""
     lower_is_better = [metric for metric in metrics if is_lower_better(metric)]
     higher_is_better = [metric for metric in metrics if not is_lower_better(metric)]
     return f"{', '.join(lower_is_better)}: less is better; {', '.join(higher_is_better)}: more is better"
@@ -120,8 +117,9 @@ def _say_outcomes(outcomes: Sequence[Any]) -> None:
             print(f"{outcome.asset}: {path}")
 
 
-@app.command()
+@command("nightly")
 def nightly(
+    space: Space,
     config: Annotated[
         Path | None, Option(help="TOML file that names datasets, and licences under release.")
     ] = None,
@@ -130,15 +128,13 @@ def nightly(
     ] = "nightly",
     update: UpdateOption = False,
     workers: WorkersOption = None,
-    common: Here = Here(),
-) -> None:
+) -> int:
     """Bring every dataset up to date, release them, and score the newest model.
 
-    Datasets whose licence is not open stay out unless the configuration's section "release" allows it. Exits 3 when
-    only sources out of reach or changed, or episodes without an answer, are left out: the next night tries
-    again.
+    Datasets whose licence is not open stay out unless the configuration's section "release" allows
+    it. Exits 3 when only sources out of reach or changed, or episodes without an answer, are left
+    out: the next night tries again.
     """
-    space = space_at(common.workspace)
     licences = read_build_file(config).release.licences if config else ()
     builds = all_builds(
         space, _lake_if_there(space), load_config(config) if config else (), update=update
@@ -148,11 +144,12 @@ def nightly(
     code = build_all(space, builds, workers, update=update, asked_code=PARTIAL)
     _, reward_model = _closing()
     _say_outcomes(reward_model.scoring_steps(open_lake(space), release, licences))
-    raise typer.Exit(code)
+    return code
 
 
-@app.command()
+@command("build")
 def build(
+    space: Space,
     config: Annotated[
         Path | None, Option(help="TOML file that names datasets, or one dataset's YAML file.")
     ] = None,
@@ -200,8 +197,7 @@ def build(
     events: Annotated[
         Path | None, Option(help="For programs: append progress to this file, as JSON lines.")
     ] = None,
-    common: At = At(),
-) -> None:
+) -> Result:
     """Ingest, label and shard a dataset; runs only stages that are missing or stale.
 
     Also measures it and draws samples.
@@ -211,21 +207,18 @@ def build(
         raise UserError("give either --config FILE, --source PATH, or --dataset NAME")
     has_vlm_options = bool(vlm_endpoint or vlm_model)
     _check_annotator(annotator, has_vlm_options=has_vlm_options)
-    selected = episode_list(episodes)
-    check_data_format(data_format)
-    space = space_at(common.workspace)
     _check_of_source(source, name, data_format, revision, replace=replace)
     lake = _lake_if_there(space, read_only=dry_run)
     if dataset is not None:
-        builds = [_kept_build(lake, dataset, selected)]
+        builds = [_kept_build(lake, dataset)]
     elif config is not None:
-        builds = _configured_builds(space, lake, config, selected, update=update)
+        builds = with_folders(space, lake, load_config(config), update=update)
     else:
         assert source is not None
         check_source(source, revision)
         with looking_at(source), _sources(space, dry_run=dry_run) as looked_in:
             source_builds, notes = builds_of_source(
-                looked_in, lake, source, name=name, format=data_format, episodes=selected,
+                looked_in, lake, source, name=name, format=data_format, episodes=episodes,
                 revision=revision, update=update, same=replace or accept_changes,
             )  # fmt: skip
         warn(notes, "note")
@@ -233,6 +226,8 @@ def build(
         if replace:
             _put_away(lake, builds, dry_run=dry_run)
 
+    if episodes is not None:
+        builds = [build.model_copy(update={"episodes": episodes}) for build in builds]
     if task is not None:
         builds = [with_task(build, task) for build in builds]
     gate = {"min_confidence": min_confidence, "min_name_confidence": min_name_confidence}
@@ -243,22 +238,15 @@ def build(
             with_annotator(build, annotator or "vlm", vlm_endpoint, vlm_model) for build in builds
         ]
     if dry_run:
-        _say_foreseen(lake, builds, common, update=update, again=again)
-        return
-    options: dict[str, Any] = {
-        "update": update,
-        "events": events,
-        "style": common.format,
-        "accept_changes": accept_changes,
-    }
-    code = build_all(space, builds, workers, **options)
-    if code != DONE or common.format == "json":
-        raise typer.Exit(code)
-
-    _say_how_to_go_on(space, [build.name for build in builds], common.workspace)
+        return _foreseen(lake, builds, update=update, again=again)
+    options = {"update": update, "accept_changes": accept_changes}
+    code = build_all(space, builds, workers, events=events, **options)
+    if code != DONE or AS_JSON.get():
+        return Result(code=code)
+    return Result(lines=[""], steps=_how_to_go_on(space, [build.name for build in builds]))
 
 
-def _say_how_to_go_on(space: Workspace, names: Sequence[str], workspace: str) -> None:
+def _how_to_go_on(space: Workspace, names: Sequence[str]) -> dict[str, str]:
     """What to do after a build of some datasets: first about what was left out."""
     lake = open_lake(space)
     steps = {}
@@ -277,9 +265,7 @@ def _say_how_to_go_on(space: Workspace, names: Sequence[str], workspace: str) ->
         releases = lake.column("SELECT name FROM releases")
     terms = " (if you know its terms)" if licence_flags(licences) else ""
     steps["look at it in a browser"] = "explore"
-    steps[f"freeze it, to train on{terms}"] = freeze_command(licences, releases)
-    say("")
-    say_next(steps, workspace)
+    return steps | {f"freeze it, to train on{terms}": freeze_command(licences, releases)}
 
 
 def _check_of_source(
@@ -310,14 +296,9 @@ def _sources(space: Workspace, *, dry_run: bool) -> Iterator[Workspace]:
         yield Workspace(Path(folder))
 
 
-def _say_foreseen(
-    lake: Lake | None,
-    builds: Sequence[DatasetBuild],
-    common: At,
-    *,
-    update: bool,
-    again: bool,
-) -> None:
+def _foreseen(
+    lake: Lake | None, builds: Sequence[DatasetBuild], *, update: bool, again: bool
+) -> Result:
     """What a build would do, and what models would cost. Writes nothing, and sends no request."""
     foreseen = imported("pipeline.dry_run:foresee")(lake, builds, update=update)
     model_cost = imported("pipeline.prediction:model_cost")
@@ -332,22 +313,23 @@ def _say_foreseen(
                 warn([f"no embeddings: {resolved.lacks_encoder}"], build.name)
     warn(foreseen.notes, "note")
     rows = [asdict(work) for work in foreseen.work]
-    if common.format == "json":
+    if AS_JSON.get():
         costs = [cost.facts() for cost in model_costs]
-        print_json({"work": rows, "up_to_date": foreseen.up_to_date, "model": costs})
-        return
+        return Result({"work": rows, "up_to_date": foreseen.up_to_date, "model": costs})
     stay = f"{counted(foreseen.up_to_date, 'stage')} up to date"
-    show(rows, "table", empty=f"Nothing would be done: {stay}.")
+    show(rows, empty=f"Nothing would be done: {stay}.")
     if rows:
         say(f"Nothing was written. A build would do this; {stay}.")
     for cost in model_costs:
         if cost.measured:
-            show(cost.bill(cost.episodes)["stages"], "table")
+            show(cost.bill(cost.episodes)["stages"])
         say(cost.summary())
+    return Result()
 
 
 def _put_away(lake: Lake | None, builds: Sequence[DatasetBuild], *, dry_run: bool) -> None:
-    """Remove the datasets of other sources that have the names of some builds, and say what became of them."""
+    """Remove the datasets of other sources that have the names of some builds, and say what became
+    of them."""
     if lake is None:
         return
     for build in builds:
@@ -369,28 +351,8 @@ def _check_annotator(annotator: str | None, *, has_vlm_options: bool) -> None:
         raise UserError(f"--vlm-endpoint and --vlm-model need --annotator vlm, not {annotator}")
 
 
-def _configured_builds(
-    space: Workspace,
-    lake: Lake | None,
-    config: Path,
-    episodes: tuple[int, ...] | None,
-    *,
-    update: bool = False,
-) -> list[DatasetBuild]:
-    """The datasets of a TOML or YAML file, with the selected episodes where some are selected."""
-    builds = with_folders(space, lake, load_config(config), update=update)
-    return [_with_episodes(build, episodes) for build in builds]
-
-
-def _with_episodes(build: DatasetBuild, episodes: tuple[int, ...] | None) -> DatasetBuild:
-    """The build with these episodes; as it is where none are selected."""
-    if episodes is None:
-        return build
-    return build.model_copy(update={"episodes": episodes})
-
-
-def _kept_build(lake: Lake | None, dataset: str, episodes: tuple[int, ...] | None) -> DatasetBuild:
-    """A dataset as it was built last, with these episodes besides. Raises UserError."""
+def _kept_build(lake: Lake | None, dataset: str) -> DatasetBuild:
+    """A dataset as it was built last. Raises UserError."""
     build = stored_build(lake, dataset) if lake else None
     if build is None:
         hint = (
@@ -398,7 +360,7 @@ def _kept_build(lake: Lake | None, dataset: str, episodes: tuple[int, ...] | Non
             or "; proccorpus status lists them"
         )
         raise UserError(f"--dataset {dataset}: no such dataset was built here{hint}")
-    return _with_episodes(build, episodes)
+    return build
 
 
 def _lake_if_there(space: Workspace, *, read_only: bool = False) -> Lake | None:

@@ -11,7 +11,7 @@ from annotate.signal_report import lag_span
 from annotate.signal_report import line as signal_line
 from cli.output import print_json, progress, show
 from cli.status import show_status, status_rows
-from cli.terminal import DONE, FAILED, PARTIAL, USAGE, VERBOSE, note
+from cli.terminal import AS_JSON, DONE, FAILED, PARTIAL, USAGE, VERBOSE, note
 from core.logs import about, is_json
 from core.paths import Workspace
 from core.values import imported
@@ -34,17 +34,17 @@ def build_all(
     *,
     update: bool = False,
     events: Path | None = None,
-    style: str = "table",
     accept_changes: bool = False,
     asked_code: int = USAGE,
 ) -> int:
     """Run a build with a progress bar, print a summary; returns the exit code.
 
-    3 when all was built but datasets whose source is out of reach, 1 when a step failed or nothing is usable,
-    `asked_code` when a source changed so much that a person has to accept it. Raises SourceError before anything is
-    written. `accept_changes`: as for `run_build`. `events`: for programs that started it, a file that gets lines of
-    JSON: {"event": "plan", "stages": 12}, so many stages of chunks are to be made, each a row of `stage_runs` once it
-    is done; {"event": "end", "exit_code": 0}, missing where it broke off.
+    3 when all was built but datasets whose source is out of reach, 1 when a step failed or nothing
+    is usable, `asked_code` when a source changed so much that a person has to accept it. Raises
+    SourceError before anything is written. `accept_changes`: as for `run_build`. `events`: for
+    programs that started it, a file that gets lines of JSON: {"event": "plan", "stages": 12}, so
+    many stages of chunks are to be made, each a row of `stage_runs` once it is done; {"event":
+    "end", "exit_code": 0}, missing where it broke off.
     """
     with progress() as show_progress:
         show_progress("sources", detail="looked at and listed")
@@ -58,7 +58,7 @@ def build_all(
     # What was done, and what the datasets hold now
     with lake.reading():
         rows = [row for row in status_rows(lake) if row["dataset"] in names]
-        if style == "json":
+        if AS_JSON.get():
             print_json(
                 {"stages_run": len(report.done), "up_to_date": report.up_to_date, "datasets": rows}
             )
@@ -166,7 +166,8 @@ def _signals(lake: Lake, names: Sequence[str]) -> list[tuple[str, str]]:
 
 
 class ProgressInTerminal(BuildListener):
-    """Shows how many episodes went through each stage, and writes events for the program that started the build."""
+    """Shows how many episodes went through each stage, and writes events for the program that
+    started the build."""
 
     lake: Lake
 
@@ -223,7 +224,7 @@ def _show_asked(lake: Lake, report: BuildReport, dataset: str) -> None:
         stored = sum(int(reports.numbers.get("answered_before", 0)) for reports in of_dataset)
         note = f" ({stored} answers were there before and were not asked for)" if stored else ""
         print(f"What the model was asked about {dataset}{note}:", flush=True)
-        show(rows, "table")
+        show(rows)
 
 
 def _print_failure(failure: StepFailure) -> None:

@@ -4,21 +4,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
 from typer import Argument, Option
 
-from cli.lakes import lake_at
+from cli.lakes import WriteLake, lake_at
 from cli.options import (
-    At,
-    FormatOption,
+    Facts,
     ReleaseOption,
+    Result,
+    Space,
+    command,
     is_setting,
     say,
-    space_at,
     warn,
 )
-from cli.output import print_json, progress, show
-from cli.terminal import note
+from cli.output import print_result, progress, show
+from cli.terminal import AS_JSON, note
 from core.errors import UserError
 from core.metrics import TERMINAL, metrics_shown_in
 from core.names import LATEST
@@ -40,16 +40,6 @@ from pipeline.comparison import (
 from warehouse.lake import Lake, open_lake
 from warehouse.releases.release import get_release
 
-app = typer.Typer(rich_markup_mode=None)
-eval_app = typer.Typer(
-    help="Score models, prediction files, and two models against each other.",
-    invoke_without_command=True,
-    rich_markup_mode=None,
-)
-annotators_app = typer.Typer(help="Score annotators.", no_args_is_help=True, rich_markup_mode=None)
-app.add_typer(eval_app, name="eval")
-app.add_typer(annotators_app, name="annotators")
-
 SETTINGS_HELP = (
     "A setting, KEY=VALUE; repeatable: "
     + ", ".join(name for name, field in EvaluationOptions.model_fields.items() if is_setting(field))
@@ -57,26 +47,23 @@ SETTINGS_HELP = (
 )
 
 
-@eval_app.callback()
+@command("eval")
 def eval_model(
-    context: typer.Context,
+    space: Space,
     options: EvaluationOptions,
     checks: Annotated[
         bool, Option(help="Also run probes, confusion and robustness after held-out.")
     ] = False,
     release: ReleaseOption = None,
     settings: Annotated[list[str] | None, Option("--set", help=SETTINGS_HELP)] = None,
-    common: At = At(),
-) -> None:
+) -> Result:
     """Score a model and the baselines on a benchmark or on held-out episodes; writes a report."""
-    if context.invoked_subcommand is not None:
-        return
     values = options.model_dump(exclude_unset=True) | setting_values(settings or ())
     options = read_settings(EvaluationOptions, "eval", values)
     if options.model is None and options.endpoint:
         raise UserError("--endpoint needs --model, the model's name there")
     model = options.model or LATEST
-    if checks and (options.benchmark != HELD_OUT or common.format == "json"):
+    if checks and (options.benchmark != HELD_OUT or AS_JSON.get()):
         raise UserError(
             "--checks goes with --benchmark held-out, which is the default, and prints a table for each: leave "
             "--format json out, or ask proccorpus sql for scores"
@@ -86,38 +73,41 @@ def eval_model(
 
     # A benchmark that is not a release's needs none, and no workspace that is there already
     is_of_release = options.benchmark in BENCHMARKS and BENCHMARKS[options.benchmark].of_release
-    lake = lake_at(common.workspace) if is_of_release else open_lake(space_at(common.workspace))
+    lake = (lake_at if is_of_release else open_lake)(space)
     frozen = get_release(lake, release) if is_of_release or release else None
     runner = located_runner(lake, options, model)
+    result = Result()
     for name in (options.benchmark, *(CHECKS if checks else ())):
+        print_result(result)
         config = replace(runner, options=options.model_copy(update={"benchmark": name}))
         with progress():
             evaluation, outcome = benchmark_step(lake, config, frozen)
         if frozen is None or outcome is None or name != HELD_OUT:
-            _show_evaluation(evaluation, common.format)
-            continue
-        _show_held_out(lake, frozen.name, common.format)
-        note(f"report: {evaluation.page}")
+            result = _scores(evaluation)
+        else:
+            result = _held_out(lake, frozen.name)
+            note(f"report: {evaluation.page}")
+    return result
 
 
-def _show_evaluation(evaluation: Any, format: str) -> None:
+def _scores(evaluation: Any) -> Result:
     """The scores of a model and the baselines; of one part of several, only where its predictions
     are."""
     note(f"predictions: {evaluation.predictions}")
     warn(evaluation.notes, "left out")
     if not evaluation.entries:
         note("this part is done; the one that ends last scores them all")
-        return
+        return Result()
     whole = {
         "eval_run": evaluation.run,
         "settings": dict(evaluation.settings),
         "models": evaluation.facts(),
     }
-    show(evaluation.rows(), format, whole=whole)
     note(f"report: {evaluation.page}")
+    return Result(evaluation.rows(), whole=whole)
 
 
-def _show_held_out(lake: Lake, release: str, format: str) -> None:
+def _held_out(lake: Lake, release: str) -> Result:
     """All scores of a release; for people the main ones, those on episodes that a model was trained
     on apart."""
     sql = (
@@ -125,15 +115,17 @@ def _show_held_out(lake: Lake, release: str, format: str) -> None:
         "WHERE release = ? AND (slice = 'all' OR slice LIKE 'split %') ORDER BY ALL"
     )
     rows = lake.dicts(sql, [release])
-    seen_rows = []
-    if format == "table":  # the report has more, and --format json has all
-        rows = [row for row in rows if row["metric"] in metrics_shown_in(TERMINAL)]
-        seen_rows = [row for row in rows if row["seen_episodes"]]
-        rows = [row for row in rows if not row["seen_episodes"]]
-    show(rows, format)
-    if seen_rows:
-        say("Scored on episodes that the model was trained on; these say nothing of new runs:")
-        show(seen_rows, format)
+    if AS_JSON.get():
+        return Result(rows)
+    # The report has more
+    rows = [row for row in rows if row["metric"] in metrics_shown_in(TERMINAL)]
+    seen_rows = [row for row in rows if row["seen_episodes"]]
+    unseen = Result([row for row in rows if not row["seen_episodes"]])
+    if not seen_rows:
+        return unseen
+    print_result(unseen)
+    say("Scored on episodes that the model was trained on; these say nothing of new runs:")
+    return Result(seen_rows)
 
 
 OF_FILES = [name for name, benchmark in BENCHMARKS.items() if benchmark.question]
@@ -149,8 +141,9 @@ AsPublishedOption = Annotated[
 ]
 
 
-@eval_app.command("score")
+@command("eval score")
 def eval_score(
+    space: Space,
     benchmark: BenchmarkOption,
     predictions: Annotated[
         Path, Option(help='JSON lines: {"meta_data": {...}, "response": "..."}, of any system.')
@@ -161,15 +154,14 @@ def eval_score(
         str | None,
         Option("--model", help="Name of the model, for --store; default: the file's name."),
     ] = None,
-    common: At = At(),
-) -> None:
+) -> Result:
     """Score a prediction file. Needs no workspace, and writes to one only with --store."""
     scored = score_predictions(benchmark, read_predictions(predictions), as_published)
     # Only stored scores need the lake: scoring a file works on a machine without a workspace
     if store:
         name = stored_as or predictions.stem
         settings = {"file": predictions.name, "as_published": as_published}
-        lake = open_lake(space_at(common.workspace))
+        lake = open_lake(space)
         scored = replace(scored, model=name)
         run = store_scores(lake, scored, predictions.read_bytes(), settings)
         note(f"stored as {run}, model {name}")
@@ -179,20 +171,18 @@ def eval_score(
         for (part, metric), score in scored.scores.items()
         if part == ALL or part.startswith("part ")
     ]
-    show(rows, common.format, whole=scored.facts())
-    say(", ".join(f"{n} {count_name.replace('_', ' ')}" for count_name, n in scored.counts.items()))
-    for line in scored.notes:
-        say(f"not scored: {line}")
+    counts = (f"{n} {count_name.replace('_', ' ')}" for count_name, n in scored.counts.items())
+    lines = [", ".join(counts), *(f"not scored: {line}" for line in scored.notes)]
+    return Result(rows, whole=scored.facts(), lines=lines)
 
 
-@eval_app.command("compare")
+@command("eval compare")
 def eval_compare(
     first: Annotated[Path, Argument(help="A prediction file.")],
     second: Annotated[Path, Argument(help="Another model's predictions for the same questions.")],
     benchmark: BenchmarkOption,
     as_published: AsPublishedOption = False,
-    format: FormatOption = "table",
-) -> None:
+) -> Result:
     """Compare two models: difference of scores, paired over episodes, with bootstrap interval and
     p-value."""
     scored, other_scores = (
@@ -207,13 +197,14 @@ def eval_compare(
         for metric, difference in comparison.differences.items()
         if difference.n
     ]
-    show(rows, format, whole=comparison.__dict__ | {"benchmark": benchmark, "differences": rows})
+    whole = comparison.__dict__ | {"benchmark": benchmark, "differences": rows}
     counts = f"{comparison.only_first} only in the first, {comparison.only_second} in the second"
-    say(f"{comparison.common} episodes in both; {counts}")
+    return Result(rows, whole=whole, lines=[f"{comparison.common} episodes in both; {counts}"])
 
 
-@annotators_app.command("compare")
+@command("annotators compare")
 def annotators_compare(
+    lake: WriteLake,
     run: Annotated[
         str | None, Option(help="Only this label run (the beginning of its id).")
     ] = None,
@@ -225,8 +216,7 @@ def annotators_compare(
     every: Annotated[
         bool, Option("--all", help="Show every metric, not only the main ones.")
     ] = False,
-    common: At = At(),
-) -> None:
+) -> Result:
     """Score label runs against ground truth, or else against the active label.
 
     Loads a language model, which takes some seconds.
@@ -235,16 +225,15 @@ def annotators_compare(
         raise UserError("--truth and --against exclude each other")
     if truth and not truth.is_dir():
         raise UserError(f"--truth {truth}: there is no such folder")
-    lake = lake_at(common.workspace)
     comparison, _ = comparison_step(
         lake, truth, run=run, against=TRUTH if truth else against, datasets=dataset or ()
     )
-    if common.format == "json":
-        print_json(_comparison_json(comparison))
-    elif not comparison.labellers:
-        say("Nothing to compare: one label run, and no ground truth.")
-    else:
-        _show_comparison(comparison, every)
+    if AS_JSON.get():
+        return Result(_comparison_json(comparison))
+    if not comparison.labellers:
+        return Result([], empty="Nothing to compare: one label run, and no ground truth.")
+    _show_comparison(comparison, every)
+    return Result()
 
 
 def _show_comparison(comparison: Comparison, all_metrics: bool) -> None:
@@ -252,7 +241,7 @@ def _show_comparison(comparison: Comparison, all_metrics: bool) -> None:
     for (dataset, reference), labellers in groups(comparison.labellers).items():
         print(f"{dataset}, against {reference_words(reference)}")
         rows = metric_table(labellers) if all_metrics else short_table(labellers)
-        show(rows, "table", hidden=("dataset", "against"))
+        show(rows, hidden=("dataset", "against"))
         lines = conclusions(labellers) + [
             farthest(difference) for difference in comparison.apart if difference.dataset == dataset
         ]
@@ -261,7 +250,7 @@ def _show_comparison(comparison: Comparison, all_metrics: bool) -> None:
         say(f"{dataset}: {count} episodes of the truth are not in the corpus, or not usable")
 
 
-def _comparison_json(comparison: Comparison) -> dict:
+def _comparison_json(comparison: Comparison) -> Facts:
     scores = []
     for labeller in comparison.labellers:
         scores += labeller.rows()

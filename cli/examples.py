@@ -28,8 +28,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         'proccorpus sql "FROM frames" --format parquet --out frames.parquet',
         "proccorpus sql",
     ),
-    "datasets": ("proccorpus datasets", "proccorpus datasets show droid_100"),
-    "datasets show": ("proccorpus datasets show droid_100",),
+    "datasets": ("proccorpus datasets", "proccorpus datasets show droid"),
+    "datasets show": ("proccorpus datasets show droid",),
     "show": (
         "proccorpus show faults my_robot",
         "proccorpus show current_corrections --where \"author = 'ada'\"",

@@ -1,22 +1,26 @@
 """Exports to other tools, and annotations from them."""
 
-from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
 import yaml
 from pydantic import Field
 from typer import Argument, Option
 
 from annotate.imported import FORMS
-from cli.lakes import lake_at, lake_to_read
-from cli.options import At, say, space_at, warn
-from cli.output import progress, show_facts
-from cli.terminal import FAILED, note
-from core.errors import UserError, checked_address
-from core.names import did_you_mean
+from cli.lakes import WriteLake, lake_at, lake_to_read
+from cli.options import (
+    Facts,
+    Result,
+    Space,
+    command,
+    warn,
+)
+from cli.output import progress
+from cli.terminal import AS_JSON, DONE, FAILED, note
+from core.errors import UserError
+from core.paths import Workspace
 from core.settings import read_settings, setting_values, settings_of
 from eval.reward.open import ModelOptions
 from eval.reward.scorer import UNSEEN
@@ -27,7 +31,6 @@ from warehouse.exports import EXPORT_KINDS, ExportKind, export_kind
 from warehouse.exports.options import Selection
 from warehouse.exports.verify_lerobot import verify as verify_lerobot
 
-app = typer.Typer()
 LISTS = ("left_out", "notes", "use")
 MAYBE = ("samples", "use")  # facts that not every export has
 
@@ -44,7 +47,7 @@ class Scoring(ModelOptions):
     )
 
 
-def _settings_model(kind: ExportKind) -> Any:
+def settings_model(kind: ExportKind) -> Any:
     """What the command takes as settings of a kind: its options, and of some how a model is asked."""
     if "rewards" in kind.options.model_fields:
         return type("Settings", (Scoring, kind.options), {})
@@ -58,7 +61,7 @@ def _help() -> str:
     described = dict[str, str]()
     for kind in EXPORT_KINDS.values():
         settings = list[str]()
-        for name, field in settings_of(_settings_model(kind)).items():
+        for name, field in settings_of(settings_model(kind)).items():
             description = str(field.description)
             is_described = described.get(name) == description
             settings.append(f"{name}." if is_described else f"{name}: {description}")
@@ -67,14 +70,13 @@ def _help() -> str:
     return "\n\n".join(paragraphs)
 
 
-@app.command(
+@command(
     "export",
     help=_help(),
     no_args_is_help=True,
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
 )
 def export(
-    context: typer.Context,
+    space: Space,
     kind: Annotated[
         str, Argument(help="What to write, see above.", autocompletion=lambda: [*EXPORT_KINDS])
     ],
@@ -95,14 +97,10 @@ def export(
         bool, Option(help="Of lerobot: read the export with LeRobot, compare it with the corpus.")
     ] = False,
     overwrite: Annotated[bool, Option(help="Delete a different export in --out first.")] = False,
-    common: At = At(),
-) -> None:
+) -> Result:
     export_type = export_kind(kind)
-    model = _settings_model(export_type)
-    former = list(_as_settings(context, [*settings_of(model)]))
-    renamed = [f"--{text.partition('=')[0]} is a setting now: --set {text}" for text in former]
-    warn(renamed, "note")
-    values = _from_file(settings) | setting_values((*former, *(set or ())))
+    model = settings_model(export_type)
+    values = _from_file(settings) | setting_values(set or ())
     if verify and export_type.name != "lerobot":
         raise UserError(f"--verify reads an export of lerobot, not of {kind}: leave it out")
     if label_run := values.pop("label_run", None):
@@ -112,43 +110,23 @@ def export(
         kind_settings.model_dump(include={*export_type.options.model_fields})
     )
     if isinstance(kind_settings, Scoring):
-        options = _with_rewards(options, kind_settings, chosen, common.workspace)
+        options = _with_rewards(options, kind_settings, chosen, space)
 
     # Opened after rewards were made: they are in the corpus by now
-    lake = lake_to_read(common.workspace)
+    lake = lake_to_read(space)
     exported = export_type.export(lake, chosen, out, options, overwrite=overwrite)
     warn(exported.left_out, "left out")
     warn(exported.notes, "note")
     facts = exported.__dict__ | {name: [*getattr(exported, name)] for name in LISTS}
     # Exports of labels hold no samples: a null would look like a count that is missing
     facts = {name: value for name, value in facts.items() if value or name not in MAYBE}
-    show_facts(facts, common.format, hidden=(*LISTS, "again"))
-    for line in exported.use:
-        say(line)
-    if exported.again:
-        say("It was there already: nothing was done.")
+    lines = [*exported.use, *["It was there already: nothing was done."] * exported.again]
+    code = DONE
     if verify:
         verified = verify_lerobot(lake, chosen, out, options)
         note(verified.sentence())
-        if verified.problems:
-            raise typer.Exit(FAILED)
-
-
-def _as_settings(context: typer.Context, settings: Sequence[str]) -> Iterator[str]:
-    """Settings that are given as options, as earlier versions had them, as KEY=VALUE. Raises
-    UserError."""
-    words = list(context.args)
-    options = [p.opts[0].removeprefix("--") for p in context.command.params]
-    while words:
-        word = words.pop(0)
-        flag, has_value, value = word.partition("=")
-        name = flag.removeprefix("--").replace("-", "_")
-        if name not in settings:
-            near = did_you_mean(flag.removeprefix("--"), [*options, *settings])
-            raise UserError(f"no such option or setting of the kind: {flag}{near}")
-        if not has_value:
-            value = words.pop(0) if words and not words[0].startswith("--") else "true"
-        yield f"{name}={checked_address(value)}"
+        code = FAILED if verified.problems else DONE
+    return Result(facts, hidden=(*LISTS, "again"), lines=lines, code=code)
 
 
 def _from_file(path: Path | None) -> dict[str, Any]:
@@ -164,7 +142,7 @@ def _from_file(path: Path | None) -> dict[str, Any]:
     return settings
 
 
-def _with_rewards(options: Any, scoring: Scoring, chosen: Selection, workspace: str) -> Any:
+def _with_rewards(options: Any, scoring: Scoring, chosen: Selection, space: Workspace) -> Any:
     """The options with a run of the model's rewards, which are made for episodes that have none."""
     model = scoring.from_model
     if model is None:
@@ -174,11 +152,11 @@ def _with_rewards(options: Any, scoring: Scoring, chosen: Selection, workspace: 
         return options
     if chosen.label_run:
         raise UserError("give either label_run or from_model: signals come from one of them")
-    config = scorer_config(scoring, model, space_at(workspace))
+    config = scorer_config(scoring, model, space)
     with progress() as report:
         report("episodes", detail="to score: the model is opened")
         scored = score_selection(
-            lake_at(workspace), config, chosen, scoring.fps, partial(report, "episodes")
+            lake_at(space), config, chosen, scoring.fps, partial(report, "episodes")
         )
     note(f"{scored.scored_now} of {scored.episodes} episodes scored now")
     if scored.failures:
@@ -188,8 +166,9 @@ def _with_rewards(options: Any, scoring: Scoring, chosen: Selection, workspace: 
     return options.model_copy(update={"rewards": scored.run, "model": model})
 
 
-@app.command("import")
+@command("import")
 def import_labels(
+    lake: WriteLake,
     words: Annotated[
         list[str],
         Argument(
@@ -202,9 +181,9 @@ def import_labels(
         str | None,
         Option(help="Which annotations of a LeRobot folder; default: the most detailed."),
     ] = None,
-    common: At = At(),
-) -> None:
-    """Import annotations from other tools as a label run of their own. Active labels stay as they are."""
+) -> Facts:
+    """Import annotations from other tools as a label run of their own. Active labels stay as they
+    are."""
     *forms, path = words
     if len(forms) > 1 or (forms and form):
         raise UserError(
@@ -213,12 +192,7 @@ def import_labels(
     form = forms[0] if forms else form
     if form not in (None, *FORMS):
         raise UserError(f"there is no form {form}: known are {', '.join(FORMS)}")
-    imported = import_annotations(lake_at(common.workspace), Path(path), name, form)
+    imported = import_annotations(lake, Path(path), name, form)
     warn(imported.refused, "left out")
-    show_facts(
-        imported.__dict__
-        | {
-            "refused": len(imported.refused) if common.format == "table" else list(imported.refused)
-        },
-        common.format,
-    )
+    refused = list(imported.refused)
+    return imported.__dict__ | {"refused": refused if AS_JSON.get() else len(refused)}

@@ -46,6 +46,32 @@ COMMANDS: dict[str, str] = {
     "schema": "show schema",
     "shards verify": "show shard_faults",
 }
+# Settings of exports that were options of their own; the last ones had no value
+EXPORT_SETTINGS = (
+    "family",
+    "form",
+    "profile",
+    "seed",
+    "per_run",
+    "pictures_per_s",
+    "max_px",
+    "flavour",
+    "codec",
+    "blur",
+    "fps",
+    "kind",
+    "chunk_size",
+    "without_stretches",
+    "window_frames",
+    "window_step",
+    "endpoint",
+    "api_key_env",
+    "max_calls",
+    "from_model",
+    "advantage",
+    "positive_share",
+)
+EXPORT_FLAGS = ("only_complete", "plain", "in_dataset")
 # Of commands that begin so ("": of all), by option what stands for it now; {}: its value. None: it goes, with its value
 OPTIONS: dict[str, dict[str, str | None]] = {
     "accept": {
@@ -61,6 +87,10 @@ OPTIONS: dict[str, dict[str, str | None]] = {
         "--episodes": "--set episodes={}",
     },
     "corrections export": {"--form": None},
+    "export": {
+        **{f"--{name.replace('_', '-')}": f"--set {name}={{}}" for name in EXPORT_SETTINGS},
+        **{f"--{name.replace('_', '-')}": f"--set {name}=true" for name in EXPORT_FLAGS},
+    },
     "like": {
         "--frame": "--set frame={}",
         "--camera": "--set camera={}",
@@ -80,7 +110,8 @@ OPTIONS: dict[str, dict[str, str | None]] = {
 
 
 def present(words: Sequence[str]) -> list[str]:
-    """The words of a command line, in the names of this version; says the new line where it is another."""
+    """The words of a command line, in the names of this version; says the new line where it is
+    another."""
     line = " ".join(words)
     options = dict[str, str | None]()
     for command in sorted(OPTIONS, key=len):

@@ -5,24 +5,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
 from typer import Argument, Option
 
 from annotate.signal_report import lag_columns, rests_on_enough, signal_columns
 from cli.options import (
-    DEFAULT_WORKSPACE,
-    At,
     DataFormatOption,
+    Result,
     RevisionOption,
-    check_data_format,
+    Space,
     check_source,
+    command,
     counted,
     say,
     say_next,
-    space_at,
 )
-from cli.output import looking_at, pairs_text, print_json, show, width_here
-from cli.terminal import FAILED, note, painted
+from cli.output import looking_at, pairs_text, show, width_here
+from cli.terminal import AS_JSON, DONE, FAILED, note, painted
+from core.paths import Workspace
 from core.values import grouped, shown
 from ingest.signals.gripper import signal_from_row
 from ingest.source_parts import part_form
@@ -37,11 +36,11 @@ MAX_NAMED, MAX_KNOWN, MAX_UNKNOWN = 8, 4, 20
 # Uses of parts that are listed first, in this order
 USES = ("camera", "state", "action", "time", "instruction", "steps", "outcome")
 ORDER = ("unknown", "used", "known")
-app = typer.Typer()
 
 
-@app.command()
+@command("inspect")
 def inspect(
+    space: Space,
     path: Annotated[
         str, Argument(help="A folder, a video file, or an address such as hf://owner/name.")
     ],
@@ -54,8 +53,7 @@ def inspect(
         Path | None,
         Option(help="Also write a report: a file that ends in .html or .jsonl."),
     ] = None,
-    common: At = At(),
-) -> None:
+) -> Result:
     """Show what a dataset holds, what is wrong with it, and how to repair it. Decodes a sample.
 
     Exits 1 on bad findings. Oddities that people accepted in the workspace (say acceptance) are
@@ -63,11 +61,10 @@ def inspect(
     its metadata.
     """
     check_source(path, revision)
-    check_data_format(data_format)
     if report is not None:
         writer_of(report)
     is_page = report is not None and report.suffix == ".html"
-    accepted = _accepted(common.workspace)
+    accepted = _accepted(space)
     with looking_at(path):
         result = inspect_source(
             path,
@@ -80,19 +77,20 @@ def inspect(
     if report is not None:
         write_report(report, result)
         note(f"report: {report}")
-    if common.format == "json":
-        print_json({name: value for name, value in result.items() if name != "pictured"})
-    elif "datasets" in result:
+    is_unusable = any(f["severity"] == "unusable" for f in result["findings"])
+    code = FAILED if is_unusable else DONE
+    if AS_JSON.get():
+        facts = {name: value for name, value in result.items() if name != "pictured"}
+        return Result(facts, code=code)
+    if "datasets" in result:
         _show_datasets(result)
     else:
         _show_dataset(result, full)
-    if any(f["severity"] == "unusable" for f in result["findings"]):
-        raise typer.Exit(FAILED)
+    return Result(code=code)
 
 
-def _accepted(workspace: str) -> dict[str, Any]:
+def _accepted(space: Workspace) -> dict[str, Any]:
     """By source what people accepted of datasets that the workspace holds; without one nothing."""
-    space = space_at(workspace)
     if not space.exists():
         return {}
     # What reads a lake takes as long to import as a small dataset to inspect
@@ -109,14 +107,13 @@ def _show_datasets(result: dict[str, Any]) -> None:
     lines = []
     for row in rows:
         lines.append({name: row[name] for name in names} | {"what is wrong": in_short(row)})
-    show(lines, "table")
+    show(lines)
     if result["beside"]:
         say(f"In none of them: {len(result['beside'])} files, such as {result['beside'][0]}.")
     first_address = shlex.quote(address_below(result["path"], rows[0]["folder"]))
     all_of_them = f"build --source {shlex.quote(result['path'])}"
     say_next(
-        {"one of them in full": f"inspect {first_address}", "each under its own name": all_of_them},
-        DEFAULT_WORKSPACE,
+        {"one of them in full": f"inspect {first_address}", "each under its own name": all_of_them}
     )
 
 
@@ -129,18 +126,17 @@ def _show_dataset(result: dict[str, Any], full: bool) -> None:
     say("   ".join((painted(result["path"], "bold"), *parts)))
     say(_verdict(result))
     say(f"\n{pairs_text(_facts(result), width_here())}\n")
-    show(result["camera_details"], "table", empty="No cameras.")
+    show(result["camera_details"], empty="No cameras.")
     say("")
     # A finding says where a gripper was looked for
     none = "No gripper and no hand" + (
         "." if result["has_rows"] else ": no rows of state or action are read."
     )
-    show([signal_columns(signal_from_row(row)) for row in result["signals"]], "table", empty=none)
+    show([signal_columns(signal_from_row(row)) for row in result["signals"]], empty=none)
     say("")
     lags = [lag_columns(row) for row in result["signal_lags"] if rests_on_enough(row)]
     show(
         lags,
-        "table",
         empty="Too few episodes were decoded to tell how far signals are behind the pictures.",
     )
     say("")
@@ -148,7 +144,7 @@ def _show_dataset(result: dict[str, Any], full: bool) -> None:
     _show_findings(result)
     say("")
     if result["usable_so_far"]:
-        say_next({"build it": f"build --source {shlex.quote(result['path'])}"}, DEFAULT_WORKSPACE)
+        say_next({"build it": f"build --source {shlex.quote(result['path'])}"})
     else:
         say("Next: mend what makes it unusable, and inspect it again.")
 
@@ -176,7 +172,7 @@ def _show_parts(parts: Sequence[dict[str, Any]], full: bool) -> None:
         for part in sorted(parts, key=lambda part: (ORDER.index(part["status"]), part["use"])):
             form = part_form(part["shape"], part["dtype"])
             rows.append({name: part[name] for name in names} | {"form": form})
-        show(rows, "table", empty="No parts.")
+        show(rows, empty="No parts.")
         say("")
         return
     by_use = grouped((part["use"] or part["status"], part) for part in parts)

@@ -1,16 +1,17 @@
 """The lake that a command works on. Imports what begins threads, so cli/sql.py does without it."""
 
-from cli.options import space_at
+from typing import Annotated
+
+from cli.options import Opened
+from core.paths import Workspace
 from warehouse.lake import Lake
-from warehouse.lake import lake as lakes
+from warehouse.lake.lake import lake_to_read
 
 
-def lake_at(workspace: str) -> Lake:
+def lake_at(space: Workspace) -> Lake:
     """The lake of an existing workspace, to write to."""
-    space = space_at(workspace)
     return Lake(space, read_only=not space.exists())  # which refuses, rather than make a workspace
 
 
-def lake_to_read(workspace: str) -> Lake:
-    """The lake of an existing workspace, to read. Raises LakeError: one of another version, among others."""
-    return lakes.lake_to_read(space_at(workspace))
+WriteLake = Annotated[Lake, Opened(lake_at)]
+ReadLake = Annotated[Lake, Opened(lake_to_read)]

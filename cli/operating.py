@@ -5,22 +5,20 @@ import shutil
 from contextlib import closing
 from typing import Annotated
 
-import typer
 from typer import Option
 
 from assets.lib.home import dagster_home
 from cli.options import (
-    At,
-    Here,
     HostOption,
     NoTokenOption,
     PortOption,
+    Result,
+    Space,
     TokenFileOption,
+    command,
     say,
-    space_at,
 )
-from cli.output import print_json, show
-from cli.terminal import FAILED
+from cli.terminal import AS_JSON, DONE, FAILED
 from core.paths import Workspace
 from core.web import TOKENS, link_with, listen, token_for
 from ingest.episode import Finding
@@ -32,13 +30,10 @@ from warehouse.lake.doctor_repair import repair as mend
 from warehouse.lake.place import create
 from warehouse.lake.schema import upgraded
 
-app = typer.Typer()
-workspace_app = typer.Typer(help="Create a workspace for several machines.", no_args_is_help=True)
-app.add_typer(workspace_app, name="workspace")
 
-
-@workspace_app.command("create")
+@command("workspace create")
 def workspace_create(
+    space: Space,
     catalog: Annotated[
         str | None,
         Option(
@@ -48,11 +43,9 @@ def workspace_create(
     data: Annotated[
         str | None, Option(help="Data: s3://BUCKET/FOLDER, or the absolute path of a folder.")
     ] = None,
-    common: Here = Here(),
 ) -> None:
     """Create a workspace whose lake several machines write to. A workspace in a local folder needs
     no such step."""
-    space = space_at(common.workspace)
     is_new = not space.root.exists()
     create(space, catalog, data)
     try:
@@ -68,8 +61,9 @@ def workspace_create(
     )
 
 
-@app.command()
+@command("doctor")
 def doctor(
+    space: Space,
     hashes: Annotated[
         bool, Option(help="Read every byte of shards, pictures, rows and replies.")
     ] = False,
@@ -77,53 +71,48 @@ def doctor(
         bool,
         Option(help="Move orphans and damaged files to .removed; mark what must be built again."),
     ] = False,
-    common: At = At(),
-) -> None:
+) -> Result:
     """Check whether a workspace is complete, and say what to do.
 
     Exits 1 on errors; remains of a crash are warnings. Changes nothing without --repair, which
     deletes nothing. Cannot run during a build.
     """
-    space = space_at(common.workspace)
     troubles = diagnose(space, hashes=hashes)
     repaired = []
     if repair:
         repaired = mend(space, troubles)
         # Looked at again: the exit code is about the workspace as it is now
         troubles = diagnose(space, hashes=hashes)
-    _show_findings(space, troubles, repaired, common.format)
+    return _findings(space, troubles, repaired)
 
 
-@app.command()
-def recover(common: At = At()) -> None:
+@command("recover")
+def recover(space: Space) -> Result:
     """Make a lost or damaged catalog again, with all that people said.
 
     Begins with the newest backup. Deletes nothing: what it replaces or does not know is moved to
     .removed/. Says what a build makes again. Cannot run during a build.
     """
-    space = space_at(common.workspace)
     repairs = make_again(space)
     repairs += mend(space, diagnose(space))
-    _show_findings(space, diagnose(space), repairs, common.format)
+    return _findings(space, diagnose(space), repairs)
 
 
-@app.command()
+@command("upgrade")
 def upgrade(
+    space: Space,
     yes: Annotated[
         bool, Option("--yes", "-y", help="Do it; without, only say what would be done.")
     ] = False,
-    common: At = At(),
-) -> None:
+) -> Result:
     """Bring an earlier version's lake to this one's; backs its catalog up first. Cannot run during
     a build."""
-    to_do = upgraded(space_at(common.workspace), dry=not yes)
-    print_json(to_do) if common.format == "json" else say(to_do["said"])
+    to_do = upgraded(space, dry=not yes)
+    return Result(to_do if AS_JSON.get() else None, lines=[to_do["said"]])
 
 
-def _show_findings(
-    space: Workspace, troubles: list[Finding], repaired: list[str], style: str
-) -> None:
-    """What was done, and what is wrong now. Raises typer.Exit: errors."""
+def _findings(space: Workspace, troubles: list[Finding], repaired: list[str]) -> Result:
+    """What was done, and what is wrong now."""
     errors = sum(trouble.severity == ERROR for trouble in troubles)
     findings = [
         {
@@ -138,24 +127,22 @@ def _show_findings(
     for line in repaired:
         say(line)
     whole = {"errors": errors, "findings": findings, "repaired": repaired}
-    show(findings, style, empty=f"{space.root} is whole.", whole=whole)
-    if errors:
-        raise typer.Exit(FAILED)
+    code = FAILED if errors else DONE
+    return Result(findings, empty=f"{space.root} is whole.", whole=whole, code=code)
 
 
-@app.command()
+@command("ui")
 def ui(
-    common: Here = Here(),
+    space: Space,
     port: PortOption = 3000,
     host: HostOption = "127.0.0.1",
     token_file: TokenFileOption = None,
     no_token: NoTokenOption = False,
-) -> None:
+) -> int:
     """Open the Dagster UI on a workspace: chunks, backfills, checks and lineage."""
     from assets.lib.observed import instance_at, observe
     from assets.webserver import run_ui, ui_access
 
-    space = space_at(common.workspace)
     # Whoever can reach it can start jobs
     token, shown_token = token_for("ui", space, token_file, none=no_token)
     ui_access(host, os.environ | {TOKENS["ui"]: token or ""})
@@ -174,4 +161,4 @@ def ui(
     def on_ready() -> None:
         say(f"Dagster UI of {space.root}: {address} (Ctrl-C ends it)")
 
-    raise typer.Exit(run_ui(host, port, home, token or "", on_ready))
+    return run_ui(host, port, home, token or "", on_ready)

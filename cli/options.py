@@ -2,16 +2,16 @@
 
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import typer
-from pydantic import BaseModel, BeforeValidator, Field
+from pydantic import BeforeValidator
 from pydantic.fields import FieldInfo
 from typer import Argument, Option
 
-from cli.terminal import AS_JSON, QUIET, note
+from cli.terminal import AS_JSON, DONE, QUIET, WORKSPACE, note
 from core.errors import FailedError, UserError
 from core.paths import DEFAULT_WORKSPACE, Workspace
 from ingest.formats import FORMAT_NAMES
@@ -23,10 +23,6 @@ UpdateOption = Annotated[
     bool, Option(help="Read hub datasets at their newest commit, not at the last build's.")
 ]
 RevisionOption = Annotated[str | None, Option(help="Commit or branch of a dataset on a hub.")]
-DataFormatOption = Annotated[
-    str | None,
-    Option("--as", help="The data's format, such as lerobot or hdf5; default: detected."),
-]
 MinConfidenceOption = Annotated[
     float | None, Option(min=0, max=1, help="Leave out labels with a lower confidence.")
 ]
@@ -34,7 +30,6 @@ MinNameConfidenceOption = Annotated[
     float | None,
     Option(min=0, max=1, help="Leave out the step names of labels with a lower confidence."),
 ]
-EpisodesOption = Annotated[str | None, Option(help="Only these episodes, such as 0,1,5-9.")]
 DatasetArgument = Annotated[str, Argument(help="The dataset's name, from status.")]
 AuthorOption = Annotated[str | None, Option(help="Your name; default: your user name.")]
 CommentOption = Annotated[str, Option(help="Reason.")]
@@ -67,22 +62,50 @@ SetOption = Annotated[list[str] | None, Option("--set", help="A setting, KEY=VAL
 YesOption = Annotated[bool, Option("--yes", "-y", help="Do not ask before deleting.")]
 
 
-class Here(BaseModel):
-    """Where a command works."""
-
-    workspace: str = Field(
-        default=DEFAULT_WORKSPACE,
-        description="Folder that holds the corpus.",
-        json_schema_extra={"envvar": "PROCCORPUS_WORKSPACE"},
-    )
+Rows = list[dict[str, Any]]
+Facts = dict[str, Any]
 
 
-class At(Here):
-    """Where a command works, and how it prints."""
+class Result(NamedTuple):
+    """What a command found, as rows or as the facts of one thing, and how it is printed.
 
-    format: Format = Field(
-        default="table", description="table or records for people, json for scripts."
-    )
+    `empty`: what people read where there is no row; `hidden`: columns that are in JSON alone;
+    `whole`: the JSON, where it is more than the rows; `lines`: for people; `steps`: how to go on, a
+    command by its purpose; `code`: the exit code.
+    """
+
+    rows: Rows | Facts | None = None
+    empty: str = "No rows."
+    hidden: Collection[str] = ()
+    whole: Any = None
+    lines: Sequence[str] = ()
+    steps: Mapping[str, str] | None = None
+    code: int = DONE
+
+
+class Opened(NamedTuple):
+    """What a command gets of its workspace: an annotation of a parameter, which --workspace gives."""
+
+    open: Callable[[Workspace], Any]
+
+
+Space = Annotated[Workspace, Opened(lambda space: space)]
+WorkspaceOption = Annotated[
+    str, Option(envvar="PROCCORPUS_WORKSPACE", help="Folder that holds the corpus.")
+]
+# Commands by their words, each a typed function, with what Typer is told of it besides
+DECLARED: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {}
+
+
+def command[F: Callable[..., Any]](words: str, **settings: Any) -> Callable[[F], F]:
+    """Make a command of a typed function; how its parameters and its result are understood:
+    cli.commands."""
+
+    def declare(function: F) -> F:
+        DECLARED[words] = (function, settings)
+        return function
+
+    return declare
 
 
 def is_setting(field: FieldInfo) -> bool:
@@ -92,6 +115,7 @@ def is_setting(field: FieldInfo) -> bool:
 
 
 def space_at(text: str) -> Workspace:
+    """The workspace that --workspace names. Raises UserError."""
     if "://" in text:
         raise UserError(f"--workspace {text}: this version keeps workspaces in local folders")
     return Workspace(Path(text).resolve())
@@ -104,15 +128,18 @@ def say(text: str) -> None:
 
 
 def warn(lines: Sequence[str], label: str) -> None:
-    """Lines to standard error, each after what it is: standard output is the result alone, for scripts."""
+    """Lines to standard error, each after what it is: standard output is the result alone, for
+    scripts."""
     for line in lines:
         note(f"{label}: {line}")
 
 
-def say_next(steps: Mapping[str, str], workspace: str) -> None:
-    """How to go on: what, and the command for it (without the program's name); nothing where -q asks for quiet."""
+def say_next(steps: Mapping[str, str]) -> None:
+    """How to go on: what, and the command for it (without the program's name); nothing where -q
+    asks for quiet."""
     if QUIET.get():
         return
+    workspace = WORKSPACE.get()
     option = "" if workspace == DEFAULT_WORKSPACE else f" --workspace {shlex.quote(workspace)}"
     widest = max(map(len, steps))
     for i, (purpose, command) in enumerate(steps.items()):
@@ -121,11 +148,10 @@ def say_next(steps: Mapping[str, str], workspace: str) -> None:
         )
 
 
-def say_stale(chunks: Mapping[str, int]) -> None:
-    """How many chunks of each dataset the next build has to do."""
-    if chunks:
-        counts = ", ".join(f"{n} of {name}" for name, n in sorted(chunks.items()))
-        say(f"Chunks that the next build updates: {counts}.")
+def stale_lines(chunks: Mapping[str, int]) -> list[str]:
+    """How many chunks of each dataset the next build has to do, in a line; none where there is none."""
+    counts = ", ".join(f"{n} of {name}" for name, n in sorted(chunks.items()))
+    return [f"Chunks that the next build updates: {counts}."] if chunks else []
 
 
 def counted(number: int, noun: str) -> str:
@@ -134,7 +160,8 @@ def counted(number: int, noun: str) -> str:
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Ask before something is deleted, unless --yes said so. Raises UserError: no; or nobody is there to answer."""
+    """Ask before something is deleted, unless --yes said so. Raises UserError: no; or nobody is
+    there to answer."""
     if yes:
         return
     if not sys.stdin.isatty():
@@ -165,6 +192,9 @@ def episode_list(text: str | None) -> tuple[int, ...] | None:
 
 
 Episodes = Annotated[tuple[int, ...] | None, BeforeValidator(episode_list)]
+EpisodesOption = Annotated[
+    tuple[int, ...] | None, Option(help="Only these episodes, such as 0,1,5-9.")
+]
 
 
 def tell_sent(item: Any) -> None:
@@ -172,9 +202,21 @@ def tell_sent(item: Any) -> None:
         note(f"sent {item.path}")
 
 
-def check_data_format(name: str | None) -> None:
+def known_format(name: str | None) -> str | None:
+    """The format of data that --as names. Raises UserError."""
     if name is not None and name not in FORMAT_NAMES:
         raise UserError(f"unknown format {name!r} of data; --as knows {', '.join(FORMAT_NAMES)}")
+    return name
+
+
+DataFormatOption = Annotated[
+    str | None,
+    Option(
+        "--as",
+        callback=known_format,
+        help="The data's format, such as lerobot or hdf5; default: detected.",
+    ),
+]
 
 
 def check_source(source: str, revision: str | None) -> None:

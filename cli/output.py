@@ -26,7 +26,8 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from cli.terminal import AS_RECORDS, QUIET, has_colours, note
+from cli.options import Facts, Result, Rows, say, say_next
+from cli.terminal import AS_JSON, AS_RECORDS, QUIET, has_colours, note
 from core.logs import TOLD
 from core.values import plain, shown
 
@@ -48,18 +49,17 @@ def print_json(value: Any) -> None:
 
 
 def show(
-    rows: list[dict],
-    style: str,
+    content: Rows | Facts,
     *,
     empty: str = "No rows.",
-    whole: Any = None,
     hidden: Collection[str] = (),
+    whole: Any = None,
 ) -> None:
-    """Rows as a table, with units and without the columns that are `hidden`, or as JSON when
-    `style` says so: then `whole`, where that is more than the rows.
-    """
-    if style == "json":
-        print_json(rows if whole is None else whole)
+    """Print rows, or the facts of one thing, as a Result has them: as a table with units, or as
+    JSON."""
+    rows = [content] if isinstance(content, dict) else content
+    if AS_JSON.get():
+        print_json(content if whole is None else whole)
     elif not rows:
         print(empty)
     else:
@@ -67,9 +67,19 @@ def show(
         print(table_text(list(map(_with_units, rows)), columns, width_here()))
 
 
-def show_facts(facts: dict, style: str, *, hidden: Collection[str] = ()) -> None:
-    """One result: as a table of one row, without what is `hidden` of it, or as a JSON object."""
-    show([facts], style, whole=facts, hidden=hidden)
+def print_result(result: Result | Rows | Facts | int | None) -> int | None:
+    """Print what a command returned, and say how to go on; returns the exit code."""
+    if result is None or isinstance(result, int):
+        return result
+    if not isinstance(result, Result):
+        result = Result(result)
+    if result.rows is not None:
+        show(result.rows, empty=result.empty, hidden=result.hidden, whole=result.whole)
+    for line in result.lines:
+        say(line)
+    if result.steps:
+        say_next(result.steps)
+    return result.code
 
 
 def _with_units(row: dict) -> dict:

@@ -4,31 +4,31 @@ from pathlib import Path
 from typing import Annotated
 
 import pyarrow.parquet as pq
-import typer
 from rich.filesize import decimal
 from typer import Argument, Option
 
-from cli.lakes import lake_at, lake_to_read
+from cli.lakes import ReadLake, WriteLake, lake_at, lake_to_read
 from cli.options import (
-    At,
     EpisodesOption,
-    Here,
+    Facts,
     MinConfidenceOption,
     MinNameConfidenceOption,
     PrivateOption,
     ReleaseOption,
     ReplaceOption,
+    Result,
     SentDryRunOption,
+    Space,
     YesOption,
+    command,
     confirm,
     counted,
-    episode_list,
     say,
     tell_sent,
     warn,
 )
-from cli.output import show, show_facts
-from cli.terminal import FAILED, note
+from cli.output import show
+from cli.terminal import AS_JSON, DONE, FAILED, note
 from core.domain.label_run import LabelGate
 from core.errors import UserError
 from ingest.recordings import Likeness
@@ -52,19 +52,10 @@ from warehouse.releases.release import (
 )
 from warehouse.shards.progresslm import PROFILES, draw
 
-app = typer.Typer(rich_markup_mode=None)
-release_app = typer.Typer(
-    help="Freeze, compare and publish the corpus.", no_args_is_help=True, rich_markup_mode=None
-)
-app.add_typer(release_app, name="release")
-samples_app = typer.Typer(
-    help="Draw samples: questions with pictures and answers.", no_args_is_help=True
-)
-app.add_typer(samples_app, name="samples")
 
-
-@release_app.command("create")
+@command("release create")
 def release_create(
+    lake: WriteLake,
     name: str,
     allow_licence: Annotated[
         list[str] | None,
@@ -81,8 +72,7 @@ def release_create(
         ),
     ] = None,
     without_unbuilt: Annotated[bool, Option(help="Leave out unbuilt data.")] = False,
-    common: At = At(),
-) -> None:
+) -> Result:
     """Freeze the corpus as it is: a snapshot, its shards and a card. Read it later with --release NAME.
 
     Datasets whose licence is not open stay out unless allowed. A leak between splits blocks the release. With
@@ -93,7 +83,6 @@ def release_create(
         raise UserError(
             f"proccorpus train uses the name {LOCAL} for the corpus as it is: choose another name"
         )
-    lake = lake_at(common.workspace)
     is_gated = min_confidence is not None or min_name_confidence is not None
     gate = LabelGate(min_confidence or 0.0, min_name_confidence or 0.0) if is_gated else None
     # Found once, for the release and for the list of what it leaves out
@@ -118,20 +107,21 @@ def release_create(
         "faults",
     )
     warn([str(exclusion) for exclusion in release_contents.left_out], "left out")
-    show_facts(facts, common.format, hidden=["left_out", "faults"])
+    return Result(facts, hidden=["left_out", "faults"])
 
 
-@release_app.command("verify")
+@command("release verify")
 def release_verify(
+    space: Space,
     name: Annotated[
         str | None, Argument(help="A release of the workspace; default: the newest.")
     ] = None,
     published: Annotated[
         str | None, Option("--at", help="Address of a published release; needs no workspace.")
     ] = None,
-    common: At = At(),
-) -> None:
-    """Read every byte of a release and compare it with the frozen hashes. Exits 1 on a difference, and names it."""
+) -> Result:
+    """Read every byte of a release and compare it with the frozen hashes. Exits 1 on a difference,
+    and names it."""
     # A published release is verified from its own manifest, a workspace's from the lake
     if published is not None:
         if name is not None:
@@ -140,44 +130,46 @@ def release_verify(
         sizes = [f["bytes"] for f in manifest["files"]]
         facts = {"release": manifest["release"], "snapshot": manifest["snapshot"]}
     else:
-        lake = lake_to_read(common.workspace)
+        lake = lake_to_read(space)
         release = get_release(lake, name)
         failures = verify_release(lake, release)
         sizes = [s.bytes for s in release.shard_list]
         facts = {"release": release.name, "snapshot": release.snapshot}
     facts |= {"files": len(sizes), "bytes": sum(sizes), "failures": len(failures)}
     rows = [{"what": f.file, "wrong": f.detail} for f in failures]
-    show([facts], common.format, whole=facts | {"failures": rows})
-    if common.format == "table":
-        show(rows, "table", empty="All as it was frozen.")
-    if failures:
-        raise typer.Exit(FAILED)
+    code = FAILED if failures else DONE
+    if AS_JSON.get():
+        return Result(facts | {"failures": rows}, code=code)
+    show(facts)
+    return Result(rows, empty="All as it was frozen.", code=code)
 
 
-@release_app.command("diff")
+@command("release diff")
 def release_diff(
+    lake: ReadLake,
     a: Annotated[
         str, Argument(help="A release, or with --runs the beginning of a label run's id.")
     ],
     b: Annotated[str, Argument(help="Another release or label run.")],
     runs: Annotated[bool, Option(help="Compare two label runs of the corpus as it is.")] = False,
-    common: At = At(),
-) -> None:
-    """Show what changed from release A to release B: episodes, labels, and how far boundaries and progress moved."""
-    diff = (diff_runs if runs else diff_releases)(lake_to_read(common.workspace), a, b)
-    show(diff.datasets, common.format, empty="Neither holds an episode.", whole=diff.facts())
-    if diff.relabelled and common.format == "table":
-        say(f"The {len(diff.worst)} of {len(diff.relabelled)} relabelled episodes that moved most:")
-        show(diff.worst, "table")
+) -> Result:
+    """Show what changed from release A to release B: episodes, labels, and how far boundaries and
+    progress moved."""
+    diff = (diff_runs if runs else diff_releases)(lake, a, b)
+    changes = Result(diff.datasets, empty="Neither holds an episode.", whole=diff.facts())
+    if AS_JSON.get() or not diff.relabelled:
+        return changes
+    show(diff.datasets)
+    say(f"The {len(diff.worst)} of {len(diff.relabelled)} relabelled episodes that moved most:")
+    return Result(diff.worst)
 
 
-@release_app.command("delete")
-def release_delete(name: str, yes: YesOption = False, common: Here = Here()) -> None:
+@command("release delete")
+def release_delete(lake: WriteLake, name: str, yes: YesOption = False) -> None:
     """Delete a release and its card; says what refers to it. Its name is not given again.
 
     `proccorpus gc` then deletes the files that nothing else uses.
     """
-    lake = lake_at(common.workspace)
     release = get_release(lake, name)
     warn(hanging_on(lake, release), f"release {release.name}")
     confirm(
@@ -191,25 +183,26 @@ def release_delete(name: str, yes: YesOption = False, common: Here = Here()) -> 
     )
 
 
-@release_app.command("publish")
+@command("release publish")
 def release_publish(
+    lake: ReadLake,
     name: str,
     to: Annotated[str, Option(help="hf://datasets/OWNER/NAME, s3://..., gs://... or a folder.")],
     dry_run: SentDryRunOption = False,
     private: PrivateOption = False,
     replace: ReplaceOption = False,
-    common: At = At(),
-) -> None:
-    """Publish a release: shards, card, labels as Parquet, a manifest. Run it again to resume an interrupted upload.
+) -> Facts:
+    """Publish a release: shards, card, labels as Parquet, a manifest. Run it again to resume an
+    interrupted upload.
 
-    Afterwards the place holds this release alone. A place with other files, or another release, is refused.
+    Afterwards the place holds this release alone. A place with other files, or another release, is
+    refused.
     """
-    lake = lake_to_read(common.workspace)
     release = get_release(lake, name)
     upload = publish(
         lake, release, to, dry_run=dry_run, private=private, replace=replace, on_file=tell_sent
     )
-    show_facts({"release": name} | upload.__dict__ | {"dry_run": dry_run}, common.format)
+    return {"release": name} | upload.__dict__ | {"dry_run": dry_run}
 
 
 # What a takedown does with a run that looks alike
@@ -220,65 +213,58 @@ OF_ALIKE = {
 }
 
 
-@app.command()
+@command("takedown")
 def takedown(
+    lake: WriteLake,
     dataset: Annotated[str, Argument(help="The dataset's name in the corpus.")],
     episodes: EpisodesOption = None,
     reason: Annotated[str | None, Option(help="Reason; the quarantine shows it.")] = None,
     undo: Annotated[bool, Option(help="Take a takedown back.")] = False,
-    common: At = At(),
-) -> None:
+) -> Result:
     """Take data out of use, in releases, builds and files.
 
     Releases leave it out at once, the next build drops it, gc deletes its files.
     """
-    selected = episode_list(episodes)
     if not undo and not (reason or "").strip():
         raise UserError(
             "takedown needs --reason TEXT: the quarantine shows it to people who miss the data"
         )
-    lake = lake_at(common.workspace)
     # Nothing is deleted yet: the build makes chunks without the data, gc deletes the bytes
     if undo:
-        marks = take_back(lake, dataset, selected)
+        marks = take_back(lake, dataset, episodes)
         note(f"{marks} marks taken back; build {dataset} to use it again.")
     else:
-        for name, episode, degree in withdraw(lake, dataset, selected, reason or ""):
+        for name, episode, degree in withdraw(lake, dataset, episodes, reason or ""):
             note(f"episode {episode} of {name} {OF_ALIKE[degree].format(name)}.")
         note(f"Build {dataset} to make its chunks without it, then run gc to delete the bytes.")
-    show(takedown_marks(lake, dataset), common.format, empty=f"Nothing of {dataset} is taken down.")
+    return Result(takedown_marks(lake, dataset), empty=f"Nothing of {dataset} is taken down.")
 
 
-@app.command()
+@command("gc")
 def gc(
+    space: Space,
     dry_run: Annotated[bool, Option(help="List what would be deleted; delete nothing.")] = False,
     keep_days: Annotated[
         float, Option(min=0, help="Keep lake snapshots that are younger than this.")
     ] = 7,
     yes: YesOption = False,
-    common: At = At(),
-) -> None:
-    """Delete files that neither the corpus nor a release uses, and merge small files. Cannot run during a build."""
-    lake = lake_to_read(common.workspace) if dry_run else lake_at(common.workspace)
+) -> Result:
+    """Delete files that neither the corpus nor a release uses, and merge small files. Cannot run
+    during a build."""
+    lake = (lake_to_read if dry_run else lake_at)(space)
     if not dry_run and not yes:
         _confirm_collection(lake, keep_days)
     rows = [f.__dict__ for f in collect(lake, keep_days, dry_run=dry_run)]
     files, into = (small_files(lake), None) if dry_run else merge(lake)
     say("Would be deleted:" if dry_run else "Deleted:")
-    show(
-        rows,
-        common.format,
-        whole=[*rows, {"what": "small files merged", "files": files, "bytes": 0}],
-    )
-    if files:
-        small = counted(files, "small file")
-        if dry_run:
-            merged = f"Would merge up to {small} of rows"
-        else:
-            merged = f"Merged {small} of rows into {into}"
-        say(
-            f"{merged}. The next build or gc deletes what was merged, once it is {GRACE_S / 60:.0f} minutes old."
-        )
+    whole = [*rows, {"what": "small files merged", "files": files, "bytes": 0}]
+    small = counted(files, "small file")
+    if dry_run:
+        merged = f"Would merge up to {small} of rows"
+    else:
+        merged = f"Merged {small} of rows into {into}"
+    sentence = f"{merged}. The next build or gc deletes what was merged, once it is {GRACE_S / 60:.0f} minutes old."
+    return Result(rows, whole=whole, lines=[sentence] if files else [])
 
 
 def _confirm_collection(lake: Lake, keep_days: float) -> None:
@@ -292,22 +278,23 @@ def _confirm_collection(lake: Lake, keep_days: float) -> None:
         )
 
 
-@samples_app.command("draw")
+@command("samples draw")
 def samples_draw(
+    lake: WriteLake,
     profile: Annotated[
         str, Argument(help="progresslm_sft (25 K samples) or progresslm_rl (20 K).")
     ],
     release: ReleaseOption = None,
     seed: Annotated[int, Option(help="Another number draws other samples.")] = 0,
     out: Annotated[Path | None, Option(help="Parquet file for the samples drawn.")] = None,
-    common: At = At(),
-) -> None:
-    """Draw a training set of published size from a release's train split; lists the samples and their shards."""
+) -> Result:
+    """Draw a training set of published size from a release's train split; lists the samples and
+    their shards."""
     if profile not in PROFILES:
         raise UserError(f"unknown profile {profile!r}; known: {', '.join(PROFILES)}")
-    lake = lake_at(common.workspace)
     drawn = draw(lake.workspace, get_release(lake, release), profile, seed)
-    show([dict(k) for k in drawn.kinds], common.format)
+    written = []
     if out:
         pq.write_table(drawn.samples, out)
-        say(f"{drawn.samples.num_rows} samples in {out}")
+        written.append(f"{drawn.samples.num_rows} samples in {out}")
+    return Result([dict(k) for k in drawn.kinds], lines=written)

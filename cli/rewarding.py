@@ -3,21 +3,20 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
 from typer import Argument, Option
 
 from cli.options import (
-    At,
-    Here,
     HostOption,
     NoTokenOption,
     PortOption,
+    Result,
+    Space,
     TokenFileOption,
+    command,
     say,
-    space_at,
     warn,
 )
-from cli.output import progress, show_facts
+from cli.output import progress
 from cli.terminal import note
 from core.errors import UserError
 from core.names import LATEST
@@ -34,11 +33,10 @@ from eval.reward.stream import CutOffError
 from eval.server.limits import ServerLimits
 from pipeline.rewards import CAMERA, named_scorer, score_video, task_like
 
-app = typer.Typer()
 
-
-@app.command()
+@command("reward")
 def reward(
+    space: Space,
     video: Annotated[
         Path | None,
         Argument(help="A video of one run; else name an episode with --dataset and --episode."),
@@ -82,8 +80,7 @@ def reward(
     partial: Annotated[
         bool, Option(help="If the video is cut off, score the frames that are there.")
     ] = False,
-    common: At = At(),
-) -> None:
+) -> Result:
     """Score a video or an episode: progress and success at each sampled frame.
 
     Success only if the model predicts it. Where there is no number, null.
@@ -94,7 +91,7 @@ def reward(
     if video is not None and task is None:
         if not scorer.like:
             raise UserError("a video needs --task, the instruction in words")
-        task = task_like(scorer.like, space_at(common.workspace))
+        task = task_like(scorer.like, space)
     if video is not None:
         # The main video is a camera like the further ones; what is given is their mean
         run = {CAMERA: video} | _cameras(camera or [])
@@ -105,12 +102,10 @@ def reward(
         # Imports duckdb, which a video does without
         from pipeline.episode_rewards import episode_clip
 
-        run, of_episode = episode_clip(space_at(common.workspace), dataset, episode, camera or ())
+        run, of_episode = episode_clip(space, dataset, episode, camera or ())
         task = task or of_episode
         name = f"{dataset}-{episode}"
-    config = named_scorer(
-        scorer, space_at(common.workspace), tuple(run) if isinstance(run, dict) else run.cameras
-    )
+    config = named_scorer(scorer, space, tuple(run) if isinstance(run, dict) else run.cameras)
     try:
         with progress() as report:
             report("scored", detail="nothing yet: the model is opened")
@@ -130,7 +125,7 @@ def reward(
             f"{e}, so nothing was kept; --partial scores the frames that are there"
         ) from e
     warn(scored.notes, "note")
-    show_facts(scored.__dict__ | {"notes": list(scored.notes)}, common.format, hidden=["notes"])
+    return Result(scored.__dict__ | {"notes": list(scored.notes)}, hidden=["notes"])
 
 
 def _cameras(arguments: list[str]) -> dict[str, Path]:
@@ -146,8 +141,9 @@ def _cameras(arguments: list[str]) -> dict[str, Path]:
     return videos
 
 
-@app.command("serve")
+@command("serve")
 def serve_rewards(
+    space: Space,
     scorer: ScorerOptions,
     host: HostOption = "127.0.0.1",
     port: PortOption = 8700,
@@ -162,15 +158,14 @@ def serve_rewards(
     max_kept_gb: Annotated[
         float, Option(min=0.001, help="Maximum GB for pictures and vision tokens of all sessions.")
     ] = 8,
-    common: Here = Here(),
 ) -> None:
     """Serve rewards over HTTP, for live sessions and for whole runs; see /docs.
 
     Live sessions are for reinforcement learning.
     """
-    token, shown_token = token_for("serve", space_at(common.workspace), token_file, none=no_token)
+    token, shown_token = token_for("serve", space, token_file, none=no_token)
     access = access_for(host, token=token, hosts=(host,) if is_loopback(host) else ())
-    config = named_scorer(scorer, space_at(common.workspace))
+    config = named_scorer(scorer, space)
     limits = ServerLimits(
         max_sessions=max_sessions,
         session_idle_s=idle_timeout,

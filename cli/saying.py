@@ -5,23 +5,24 @@ A kind is a typed function below; its parameters are what `say KIND` takes, by o
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import typer
 from typer import Argument
 
-from cli.lakes import lake_at
+from cli.lakes import WriteLake
 from cli.options import (
-    At,
     AuthorOption,
     CommentOption,
     Episodes,
+    Facts,
+    Result,
     SetOption,
-    say_stale,
+    command,
+    stale_lines,
     warn,
 )
-from cli.output import progress, show, show_facts
-from cli.terminal import FAILED
+from cli.output import progress
+from cli.terminal import DONE, FAILED
 from core.errors import UserError
 from core.names import did_you_mean, whoami
 from core.settings import arguments_of
@@ -45,8 +46,6 @@ from warehouse.lake.statements import (
     take_back,
 )
 
-app = typer.Typer()
-Facts = dict[str, Any]
 NEW = (
     "SELECT statement_id, kind, dataset, episode_index, subject, value, comment, author FROM statements "
     "WHERE number > ? ORDER BY number"
@@ -63,7 +62,8 @@ def acceptance(
     author: str,
     comment: str,
 ) -> None:
-    """A known oddity: faults that a check found, of some runs or all. They are not told again; --comment says why."""
+    """A known oddity: faults that a check found, of some runs or all. They are not told again;
+    --comment says why."""
     if is_accepted and not comment.strip():
         raise UserError("an acceptance needs --comment TEXT: who looks for the fault reads it")
     words = {"why": comment, "author": author, "is_accepted": is_accepted}
@@ -93,7 +93,8 @@ def correction(
     author: str,
     comment: str,
 ) -> Facts:
-    """Corrected labels of a file: lines of `show correction_lines`, Label Studio's tasks, opensarm's results."""
+    """Corrected labels of a file: lines of `show correction_lines`, Label Studio's tasks,
+    opensarm's results."""
     if dataset is not None and form != "opensarm":
         raise UserError("dataset needs form=opensarm: other forms name the dataset themselves")
     if form == "opensarm":
@@ -142,8 +143,9 @@ def outcome(
     author: str,
     comment: str,
 ) -> Facts:
-    """How a run ended; or file=FILE, CSV with a header or JSON lines, says it of many. Columns: episode, episode_index
-    or source_id; success; optional note and by. It overrules the source and earlier files; a bad line refuses it all.
+    """How a run ended; or file=FILE, CSV with a header or JSON lines, says it of many. Columns:
+    episode, episode_index or source_id; success; optional note and by. It overrules the source and
+    earlier files; a bad line refuses it all.
     """
     name = outcomes.BY_COMMAND
     if file is not None:
@@ -176,7 +178,8 @@ def recording(
     author: str,
     comment: str,
 ) -> Facts:
-    """Whether an episode is the recording that it resembles; if so, all that was said of that one is in force."""
+    """Whether an episode is the recording that it resembles; if so, all that was said of that one
+    is in force."""
     former = recordings.decide(lake, dataset, episode, is_same=is_same, author=author)
     return {"dataset": dataset, "episode_index": episode, "is_same": is_same, "recording": former}
 
@@ -191,7 +194,8 @@ def reference(
     author: str,
     comment: str,
 ) -> None:
-    """A run whose label you vouch for, the active one or that of label_run: others of its task are labelled like it."""
+    """A run whose label you vouch for, the active one or that of label_run: others of its task are
+    labelled like it."""
     run = {"label_run": label_run, "is_reference": is_reference}
     references.vouch(lake, dataset, episode, author=author, **run)
 
@@ -236,8 +240,9 @@ def _help() -> str:
     return "\n\n".join(paragraphs)
 
 
-@app.command(help=_help())
+@command("say", help=_help())
 def say(
+    lake: WriteLake,
     kind: Annotated[str, Argument(help="See above.", autocompletion=lambda: [*KINDS])],
     words: Annotated[
         list[str] | None, Argument(metavar="[WORDS]...", help="What the kind takes, in order.")
@@ -245,22 +250,17 @@ def say(
     settings: SetOption = None,
     author: AuthorOption = None,
     comment: CommentOption = "",
-    common: At = At(),
-) -> None:
+) -> Result:
     if kind not in KINDS:
         hint = did_you_mean(kind, KINDS) or f"; there are {', '.join(KINDS)}"
         raise UserError(f"there is no kind {kind!r} of what people say{hint}")
     values = arguments_of(KINDS[kind], words or (), settings or ())
-    lake = lake_at(common.workspace)
     former = _newest(lake)
     facts = KINDS[kind](lake, *values, author=author or whoami(), comment=comment)
     if facts is None:
-        _show_new(lake, former, common.format)
-    else:
-        show_facts(facts, common.format)
-    say_stale(outcomes.chunks_to_build(lake))
-    if facts and facts.get("refused"):
-        raise typer.Exit(FAILED)
+        return _new(lake, former)
+    code = FAILED if facts.get("refused") else DONE
+    return Result(facts, lines=stale_lines(outcomes.chunks_to_build(lake)), code=code)
 
 
 def _newest(lake: Lake) -> int:
@@ -268,24 +268,23 @@ def _newest(lake: Lake) -> int:
     return lake.column("SELECT coalesce(max(number), 0) FROM statements")[0]
 
 
-def _show_new(lake: Lake, former: int, style: str) -> None:
+def _new(lake: Lake, former: int) -> Result:
     """What was said after the statement of a number."""
+    lines = stale_lines(outcomes.chunks_to_build(lake))
     rows = lake.dicts(NEW, [former])
-    show(rows, style, empty="Nothing new: it was said before.", hidden=["value"])
+    return Result(rows, empty="Nothing new: it was said before.", hidden=["value"], lines=lines)
 
 
-@app.command()
+@command("undo")
 def undo(
+    lake: WriteLake,
     statement: Annotated[
         str, Argument(metavar="ID", help="A statement_id, correction_id or import_id, see show.")
     ],
     author: AuthorOption = None,
     comment: CommentOption = "",
-    common: At = At(),
-) -> None:
+) -> Result:
     """Take back what was said: what was in force before it is so again. Nothing is deleted."""
-    lake = lake_at(common.workspace)
     former = _newest(lake)
     take_back(lake, statement, author=author or whoami(), comment=comment)
-    _show_new(lake, former, common.format)
-    say_stale(outcomes.chunks_to_build(lake))
+    return _new(lake, former)

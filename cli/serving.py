@@ -11,7 +11,6 @@ from html import escape
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
 from pydantic import ValidationError
 from typer import Argument, Option
 
@@ -19,21 +18,21 @@ from annotate.config import VlmConfig
 from annotate.model_client.responses import ResponseStore
 from annotate.model_client.server import Server, ServerConfig, ServerOptions
 from annotate.vlm.prompts import prompt_version
-from cli.lakes import lake_to_read
+from cli.lakes import ReadLake
 from cli.options import (
-    At,
-    FormatOption,
-    Here,
     HostOption,
     NoTokenOption,
     PortOption,
+    Result,
+    Rows,
+    Space,
     TokenFileOption,
     YesOption,
+    command,
     confirm,
     say,
-    space_at,
 )
-from cli.output import progress, show
+from cli.output import progress
 from cli.terminal import note
 from core.errors import UserError, validation_message
 from core.names import whoami
@@ -54,18 +53,13 @@ from pipeline.model_probe import probe
 from pipeline.suggesting import suggest
 from pipeline.vlm_chunk import cache_rows
 from warehouse.lake import Lake
+from warehouse.lake.lake import lake_to_read
 from warehouse.lake.sql import release_state
 
-app = typer.Typer()
-vlm_app = typer.Typer(
-    help="Serve the vision-language model that annotates, and manage its cached replies.",
-    no_args_is_help=True,
-)
-app.add_typer(vlm_app, name="vlm")
 
-
-@app.command()
+@command("explore")
 def explore(
+    space: Space,
     host: HostOption = "127.0.0.1",
     port: PortOption = 7680,
     no_open: Annotated[bool, Option(help="Do not open a browser.")] = False,
@@ -87,10 +81,8 @@ def explore(
     allow_host: Annotated[
         list[str] | None, Option(help="Another host name of this explorer; repeatable.")
     ] = None,
-    common: Here = Here(),
 ) -> None:
     """Browse the corpus and correct labels: episodes, comparisons, SQL, scores. Ctrl-C ends it."""
-    space = space_at(common.workspace)
     if release and snapshot is not None:
         raise UserError("--release and --snapshot exclude each other")
     if dagster_url and not dagster_url.startswith(("http://", "https://")):
@@ -111,7 +103,7 @@ def explore(
     )
     if release:
         release, snapshot = release_state(space, release)
-    lake_to_read(common.workspace).con.close()
+    lake_to_read(space).con.close()
     asked = {"suggest": partial(_suggestions, space), "label_curves": partial(label_curves, space)}
     options = Options(snapshot, release, dagster_url, access, **asked)
     listener = listen(host, port)
@@ -128,7 +120,8 @@ def explore(
 
 
 def _open(link: str, page: Path) -> None:
-    """Open a browser at a file that leads to the link: arguments of programs can be read by every user."""
+    """Open a browser at a file that leads to the link: arguments of programs can be read by every
+    user."""
     with suppress(OSError):  # a workspace that may only be read
         page.parent.mkdir(exist_ok=True)
         page.unlink(missing_ok=True)
@@ -145,8 +138,9 @@ def _suggestions(space: Workspace, dataset: str) -> list[dict[str, Any]]:
         return [asdict(suggestion) for suggestion in suggest(lake, dataset)]
 
 
-@vlm_app.command("cache")
+@command("vlm cache")
 def vlm_cache(
+    lake: ReadLake,
     prune_older: Annotated[
         float | None,
         Option(
@@ -158,13 +152,12 @@ def vlm_cache(
         Option("--prune-other-prompts", help="Delete replies to other versions of the prompts."),
     ] = False,
     yes: YesOption = False,
-    common: At = At(),
-) -> None:
+) -> Result:
     """List the cached replies of models, by model, prompts and stage. The options delete replies first.
 
     Deleting changes no label; only a new build of it would ask the model again.
     """
-    store = ResponseStore(lake_to_read(common.workspace).workspace.responses)
+    store = ResponseStore(lake.workspace.responses)
     if prune_older is not None or prune_versions:
         # Replies to today's prompts stay; this version asks for none of the others again
         present = {prompt_version(several_views=many_views) for many_views in (False, True)}
@@ -175,10 +168,10 @@ def vlm_cache(
         limit = None if prune_older is None else datetime.now(UTC) - timedelta(days=prune_older)
         confirm("Delete replies, which would have to be asked for and paid again?", yes=yes)
         note(f"{store.prune(keep, limit)} replies deleted.")
-    show(cache_rows(store), common.format, empty="No reply is kept.")
+    return Result(cache_rows(store), empty="No reply is kept.")
 
 
-@vlm_app.command("check")
+@command("vlm check")
 def vlm_check(
     endpoint: Annotated[
         str,
@@ -188,17 +181,17 @@ def vlm_check(
     api_key_env: Annotated[
         str | None, Option(help="Environment variable that holds the key.")
     ] = None,
-    format: FormatOption = "table",
-) -> None:
-    """Ask a server one small question about one small picture: which fields it takes, and what it answers."""
+) -> Rows:
+    """Ask a server one small question about one small picture: which fields it takes, and what it
+    answers."""
     try:
         config = VlmConfig(endpoints=(endpoint,), model=model, api_key_env=api_key_env)
     except ValidationError as e:
         raise UserError(validation_message(e)) from e
-    show([probe(config)], format)
+    return [probe(config)]
 
 
-@vlm_app.command("serve")
+@command("vlm serve")
 def vlm_serve(
     served_model: Annotated[
         str | None, Option("--model", help="Name on the hub, or a folder.")
@@ -206,7 +199,8 @@ def vlm_serve(
     *,
     options: ServerOptions,
 ) -> None:
-    """Run vLLM with the flags that annotation needs, until Ctrl-C; prints the endpoints when they are ready."""
+    """Run vLLM with the flags that annotation needs, until Ctrl-C; prints the endpoints when they
+    are ready."""
     config = ServerConfig(model=served_model or VlmConfig().model, **options.model_dump())
     try:
         with (

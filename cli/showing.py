@@ -4,26 +4,26 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import typer
 from typer import Argument, Option
 
-from cli.lakes import lake_to_read
 from cli.options import (
-    At,
     Episodes,
+    Result,
+    Rows,
     SetOption,
+    Space,
+    command,
     say,
-    say_stale,
-    space_at,
+    stale_lines,
     warn,
 )
-from cli.output import show as show_rows
-from cli.terminal import FAILED, note
+from cli.terminal import AS_JSON, DONE, FAILED, note
 from core.errors import UserError
 from core.files import write_file
 from core.names import did_you_mean
+from core.paths import Workspace
 from core.settings import arguments_of
 from core.values import plain
 from pipeline.models import model_rows
@@ -36,6 +36,7 @@ from warehouse.exports.corrections import (
 from warehouse.lake import Lake, corrections
 from warehouse.lake import digest as lake_digest
 from warehouse.lake.connection import literal
+from warehouse.lake.lake import lake_to_read
 from warehouse.lake.lists import LISTS, list_named
 from warehouse.lake.outcomes import chunks_to_build
 from warehouse.lake.schema import columns, relations
@@ -47,34 +48,31 @@ from warehouse.shards.check import check_shard
 
 MAX_ROWS = 100  # of a list, in a table for people
 WAITING = {"current_corrections", "current_outcomes", "current_references"}  # for the next build
-app = typer.Typer()
-Rows = list[dict[str, Any]]
 
 
 # Lists that are no query
 
 
-def digest(workspace: str) -> Rows:
+def digest(space: Workspace) -> Rows:
     """One hash per content table: equal inputs, configuration and seed give equal hashes."""
-    hashes = lake_digest(lake_to_read(workspace)).items()
+    hashes = lake_digest(lake_to_read(space)).items()
     return [{"table": table, "hash": content_hash} for table, content_hash in hashes]
 
 
-def schema(workspace: str, *names: str) -> Rows:
+def schema(space: Workspace, *names: str) -> Rows:
     """Tables and views; with names their columns, with units and values of your corpus."""
-    space = space_at(workspace)
     # Examples come out of the corpus; without one the schema is described all the same
     con = open_for_users(space) if names and space.exists() else None
     return [vars(column) for column in columns([*names], con)] if names else relations()
 
 
-def models(workspace: str) -> Rows:
+def models(space: Workspace) -> Rows:
     """Checkpoints of the workspace, models and adapters, with their training data or origin."""
-    return model_rows(space_at(workspace))
+    return model_rows(space)
 
 
 def similar(
-    workspace: str,
+    space: Workspace,
     dataset: str,
     episode: int,
     frame: int | None = None,
@@ -82,7 +80,7 @@ def similar(
     among: str | None = None,
 ) -> Rows:
     """Runs most similar to one run, or frames to one frame; among: only runs of this dataset."""
-    con = lake_to_read(workspace).con
+    con = lake_to_read(space).con
     query, rows = most_similar(
         con,
         dataset,
@@ -103,17 +101,19 @@ def similar(
 
 
 def suggestions(
-    workspace: str,
+    space: Workspace,
     dataset: str,
     task: str | None = None,
 ) -> Rows:
-    """Which run of each task to label next, and why; ask_outcome: runs of which first to say how they ended."""
-    return list(map(asdict, suggest(lake_to_read(workspace), dataset, task)))
+    """Which run of each task to label next, and why; ask_outcome: runs of which first to say how
+    they ended."""
+    return list(map(asdict, suggest(lake_to_read(space), dataset, task)))
 
 
-def shard_faults(workspace: str, release: str | None = None) -> Rows:
-    """Damaged shards, of a release or of the corpus: hash, index and pictures of each sample are read."""
-    lake = lake_to_read(workspace)
+def shard_faults(space: Workspace, release: str | None = None) -> Rows:
+    """Damaged shards, of a release or of the corpus: hash, index and pictures of each sample are
+    read."""
+    lake = lake_to_read(space)
     # Refuses a name that is no release, whose list of shards would be empty and so whole
     name = get_release(lake, release).name if release else None
     source, values = ("release_shards WHERE name = ?", [name]) if name else ("shards", [])
@@ -129,22 +129,22 @@ def shard_faults(workspace: str, release: str | None = None) -> Rows:
 
 
 def correction_lines(
-    workspace: str,
+    space: Workspace,
     dataset: str | None = None,
 ) -> Rows:
     """Every correction ever made, whole: --out FILE.jsonl is what `say correction` reads."""
-    return lines_of(_corrections(lake_to_read(workspace), "corrections", dataset))
+    return lines_of(_corrections(lake_to_read(space), "corrections", dataset))
 
 
 def label_studio(
-    workspace: str,
+    space: Workspace,
     dataset: str | None = None,
     episodes: Episodes = None,
 ) -> Rows:
     """Corrections in force, and labels of episodes to correct, as tasks for Label Studio."""
     if episodes and dataset is None:
         raise UserError("label_studio: name the dataset of the episodes")
-    lake = lake_to_read(workspace)
+    lake = lake_to_read(space)
     rows = _corrections(lake, "current_corrections", dataset)
     # What waits for review is not accepted, so no task shows it
     if num_waiting := sum(row["status"] == corrections.REVIEW for row in rows):
@@ -188,8 +188,9 @@ def list_names() -> list[str]:
     return [*LISTS, *COMPUTED, *sorted(RELATIONS - LISTS.keys())]
 
 
-@app.command()
+@command("show")
 def show(
+    space: Space,
     name: Annotated[
         str | None,
         Argument(metavar="[VIEW]", help="List, table or view.", autocompletion=list_names),
@@ -206,33 +207,29 @@ def show(
     out: Annotated[
         Path | None, Option(help="Write all rows to a file: .jsonl a line each, else a JSON list.")
     ] = None,
-    common: At = At(),
-) -> None:
-    """Show a list: a view or table of the corpus, or what is computed from it. Without VIEW, all lists."""
+) -> Result:
+    """Show a list: a view or table of the corpus, or what is computed from it. Without VIEW, all
+    lists."""
     if name is None:
-        show_rows(all_lists(), common.format)
-        return
+        return Result(all_lists())
     empty = "Nothing."
     if name in COMPUTED:
         if where is not None:
             raise UserError(f"--where needs a view; {name} is computed")
         function = COMPUTED[name]
-        rows = function(common.workspace, *arguments_of(function, arguments or (), settings or ()))
+        rows = function(space, *arguments_of(function, arguments or (), settings or ()))
     else:
         [dataset] = arguments_of(_of_dataset, arguments or (), settings or ())
-        rows = _rows_of_view(lake_to_read(common.workspace), name, dataset, where)
+        rows = _rows_of_view(lake_to_read(space), name, dataset, where)
         empty = list_named(name).empty
     if out is not None:
-        _write(name, rows, out)
-        return
-    most = MAX_ROWS if limit is None and common.format == "table" else limit
-    show_rows(rows[:most], common.format, empty=empty, hidden=HIDDEN)
+        return Result(lines=_written(name, rows, out))
+    most = MAX_ROWS if limit is None and not AS_JSON.get() else limit
     if most is not None and len(rows) > most:
         note(f"({len(rows)} rows, the first {most} shown; --limit N, or --format json for all)")
-    if name in WAITING:
-        say_stale(chunks_to_build(lake_to_read(common.workspace)))
-    if rows and name in FAULTY:
-        raise typer.Exit(FAILED)
+    lines = stale_lines(chunks_to_build(lake_to_read(space))) if name in WAITING else []
+    code = FAILED if rows and name in FAULTY else DONE
+    return Result(rows[:most], empty=empty, hidden=HIDDEN, lines=lines, code=code)
 
 
 def all_lists() -> Rows:
@@ -243,7 +240,7 @@ def all_lists() -> Rows:
     return [*rows, *({"name": each["name"], "what": each["comment"]} for each in further)]
 
 
-def _of_dataset(workspace: str, dataset: str | None = None) -> None:
+def _of_dataset(space: Workspace, dataset: str | None = None) -> None:
     """What a list takes that is a query."""
 
 
@@ -253,7 +250,8 @@ def _rows_of_view(
     dataset: str | None,
     where: str | None,
 ) -> Rows:
-    """Rows of a list or relation that fit. Raises UserError: no such list; SqlError: a wrong condition."""
+    """Rows of a list or relation that fit. Raises UserError: no such list; SqlError: a wrong
+    condition."""
     if name not in LISTS and name not in RELATIONS:
         hint = did_you_mean(name, list_names()) or "; proccorpus show lists all"
         raise UserError(f"there is no list {name!r}{hint}")
@@ -268,12 +266,14 @@ def _rows_of_view(
     return answer(lake.con, f"FROM ({list_named(name).sql}){condition}").read_all().to_pylist()
 
 
-def _write(name: str, rows: Rows, out: Path) -> None:
+def _written(name: str, rows: Rows, out: Path) -> list[str]:
+    """Write rows to a file; says what was written, in lines."""
     lines = [json.dumps(plain(row), ensure_ascii=False) for row in rows]
     text = "\n".join((*lines, "")) if out.suffix == ".jsonl" else f"[{',\n'.join(lines)}]\n"
     write_file(out, text.encode())
-    say(f"{len(rows)} rows in {out}")
+    written = [f"{len(rows)} rows in {out}"]
     if name == label_studio.__name__:
         interface = out.with_suffix(".xml")
         write_file(interface, labelling_config(rows).encode())
-        say(f"the labelling interface in {interface}")
+        written.append(f"the labelling interface in {interface}")
+    return written

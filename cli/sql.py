@@ -11,10 +11,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import typer
 from typer import Argument, Option
 
-from cli.options import Here, space_at
+from cli.options import Space, command
 from cli.output import table_text, width_here
 from cli.terminal import note
 from core.errors import UserError
@@ -22,11 +21,11 @@ from core.values import plain, shown
 from warehouse.sql_process import LakeState, SqlProcess
 
 MAX_ROWS = 100  # of a query's result, in a table for people
-app = typer.Typer()
 
 
-@app.command()
+@command("sql")
 def sql(
+    space: Space,
     query: Annotated[
         str | None, Argument(help="One SELECT; default: read standard input, or open a shell.")
     ] = None,
@@ -46,10 +45,8 @@ def sql(
     attach: Annotated[
         bool, Option(help="Print the commands that open the corpus in DuckDB itself.")
     ] = False,
-    common: Here = Here(),
 ) -> None:
     """Run a read-only SQL query on the corpus; without a query, open a shell."""
-    space = space_at(common.workspace)
     if release and snapshot is not None:
         raise UserError("--release and --snapshot exclude each other")
     if attach:
@@ -80,7 +77,8 @@ def sql(
 
 
 def show(limit: int | None, table: Any, style: str) -> None:
-    """Write the rows of a shell's query: in a table for people the first 100, unless `limit` says otherwise."""
+    """Write the rows of a shell's query: in a table for people the first 100, unless `limit` says
+    otherwise."""
     formats = import_module("core.rows")  # Arrow, which begins threads
     part = table.slice(0, MAX_ROWS if limit is None and style == "table" else limit)
     if style == "table":
@@ -90,7 +88,8 @@ def show(limit: int | None, table: Any, style: str) -> None:
 
 
 def show_rows(rows: list[dict], names: list[str], num_rows: int) -> None:
-    """The first of some rows as a table for people; numbers as they are, since the query asked for them so."""
+    """The first of some rows as a table for people; numbers as they are, since the query asked for
+    them so."""
     print(table_text(rows, names, width_here()) if rows else "No rows.")
     if num_rows > len(rows):
         remedy = "--limit N, or --format csv for all"
@@ -98,7 +97,8 @@ def show_rows(rows: list[dict], names: list[str], num_rows: int) -> None:
 
 
 def write_result(data: bytes, style: str, out: Path | None) -> None:
-    """A query's result to a file or to standard output. Raises UserError: Parquet on a terminal, which nobody wants."""
+    """A query's result to a file or to standard output. Raises UserError: Parquet on a terminal,
+    which nobody wants."""
     if out:
         out.write_bytes(data)
     elif style == "parquet" and sys.stdout.isatty():

@@ -2,11 +2,13 @@
 
 from operator import itemgetter
 
-import typer
-
-from cli.lakes import lake_to_read
-from cli.options import At
-from cli.output import print_json, show
+from cli.lakes import ReadLake
+from cli.options import (
+    Result,
+    command,
+)
+from cli.output import show
+from cli.terminal import AS_JSON
 from pipeline.config import present_builds
 from pipeline.plan import stale_chunks
 from pipeline.stages import stage_specs
@@ -14,7 +16,6 @@ from warehouse.lake import Lake, recordings
 from warehouse.lake.outcomes import assumption, chunks_to_build, question
 from warehouse.lake.references import sentences
 
-app = typer.Typer()
 COLUMNS = (
     "dataset, episodes, ok, quarantined, unlabelled, frames, labelled_frames, labels, samples, shards, outcomes_known, "
     "assumed_complete, look_unfinished"
@@ -27,9 +28,9 @@ SHOWN_OF_COMMIT = 12  # characters; --format json has all
 
 
 def status_rows(lake: Lake) -> list[dict]:
-    """Per dataset: episodes; frames, labels and known outcomes of usable ones, how many are assumed complete and how
-    many look unfinished; samples, shards; chunks that a build would make anew; the commit of a hub's dataset that was
-    read; what an encoder has looked at.
+    """Per dataset: episodes; frames, labels and known outcomes of usable ones, how many are assumed
+    complete and how many look unfinished; samples, shards; chunks that a build would make anew; the
+    commit of a hub's dataset that was read; what an encoder has looked at.
     """
 
     def asked() -> list[dict]:
@@ -53,14 +54,14 @@ def status_rows(lake: Lake) -> list[dict]:
 
 
 def show_status(rows: list[dict]) -> None:
-    """Rows of status_rows as people read them: commits shortened; these and embeddings only where there are any; then
-    what is asked.
+    """Rows of status_rows as people read them: commits shortened; these and embeddings only where
+    there are any; then what is asked.
     """
     empty = [
         n for n in ("embeddings", "revision", "unlabelled") if not any(map(itemgetter(n), rows))
     ]
     hidden = {"assumed_complete", "look_unfinished", *empty}
-    show(list(map(_in_words, rows)), "table", hidden=hidden)
+    show(list(map(_in_words, rows)), hidden=hidden)
     for text in filter(
         None, (question(row["dataset"], row["look_unfinished"], row["ok"]) for row in rows)
     ):
@@ -81,24 +82,17 @@ def _in_words(row: dict) -> dict:
     }
 
 
-@app.command()
-def status(common: At = At()) -> None:
+@command("status")
+def status(lake: ReadLake) -> Result:
     """Show how much there is of each dataset, from episodes to shards.
 
     Counts usable and quarantined episodes, frames, labels, known outcomes and samples.
     """
-    lake = lake_to_read(common.workspace)
     with lake.reading():
         rows = status_rows(lake)
-        if common.format == "table":
-            show_status(rows)
-            for name, text in (*sentences(lake).items(), *recordings.sentences(lake).items()):
-                print(f"{name}: {text}")
-        else:
-            print_json(
-                {
-                    "workspace": str(lake.workspace.root),
-                    "snapshot": lake.snapshot(),
-                    "datasets": rows,
-                }
-            )
+        if AS_JSON.get():
+            place = {"workspace": str(lake.workspace.root), "snapshot": lake.snapshot()}
+            return Result(place | {"datasets": rows})
+        show_status(rows)
+        said = (*sentences(lake).items(), *recordings.sentences(lake).items())
+        return Result(lines=[f"{name}: {text}" for name, text in said])

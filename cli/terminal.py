@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from core.errors import without_secrets
 from core.logs import as_json, is_json
+from core.paths import DEFAULT_WORKSPACE
 from core.values import MARKS, escaped
 
 # Exit codes; PARTIAL: all but sources out of reach, and episodes without an answer; the last two: by Ctrl-C, by
@@ -31,6 +32,8 @@ AS_JSON: ContextVar[bool] = ContextVar("AS_JSON", default=False)
 QUIET: ContextVar[bool] = ContextVar("QUIET", default=False)
 # Errors with their origin: --verbose of any command
 VERBOSE: ContextVar[bool] = ContextVar("VERBOSE", default=False)
+# As --workspace gave it
+WORKSPACE: ContextVar[str] = ContextVar("WORKSPACE", default=DEFAULT_WORKSPACE)
 COLOURS = {"bold": "1", "red": "31", "green": "32", "yellow": "33"}
 Colour = Literal["bold", "red", "green", "yellow"]
 
@@ -83,9 +86,11 @@ def leave_streams() -> None:
 
 
 def guard_terminal() -> None:
-    """Put ShownText in the place of standard output and errors; characters that their locale lacks are escaped.
+    """Put ShownText in the place of standard output and errors; characters that their locale lacks
+    are escaped.
 
-    One that was closed before the start goes nowhere: the next file that is opened would get its number otherwise.
+    One that was closed before the start goes nowhere: the next file that is opened would get its
+    number otherwise.
     """
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         if getattr(sys, name) is None:

@@ -8,26 +8,26 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import typer
 from typer import Argument, Option
 
 from annotate.config import Price, VlmConfig
 from annotate.model_client.server import Server, ServerConfig
 from assets.lib.launch.child import launched, report
-from cli.lakes import lake_at, lake_to_read
+from cli.lakes import ReadLake, WriteLake, lake_at
 from cli.options import (
-    At,
     EndpointOption,
-    FormatOption,
+    Facts,
     PrivateOption,
     ReleaseOption,
     ReplaceOption,
+    Result,
     SentDryRunOption,
-    say_next,
-    space_at,
+    Space,
+    command,
     tell_sent,
 )
-from cli.output import progress, show, show_facts, training_progress
+from cli.output import progress, training_progress
+from cli.terminal import AS_JSON
 from core.errors import UserError
 from core.names import LATEST
 from pipeline.models import model_folder
@@ -38,12 +38,12 @@ from warehouse.lake import Lake
 from warehouse.releases.contents import LOCAL
 from warehouse.releases.release import Release, find_release, get_release, local_release
 
-app = typer.Typer()
 ResumeOption = Annotated[bool, Option(help="Resume from the run's newest checkpoint.")]
 
 
-@app.command()
+@command("train")
 def train(
+    space: Space,
     recipe: Annotated[str, Option(help="A built-in recipe's name, or a YAML file.")],
     release: Annotated[
         str | None,
@@ -69,12 +69,11 @@ def train(
     wandb: Annotated[
         bool, Option(help="Log to Weights & Biases, too; WANDB_MODE=offline keeps the log here.")
     ] = False,
-    common: At = At(),
-) -> None:
+) -> Result:
     """Train a progress reward model on a release's train split. Always trains anew.
 
-    With --release local, or before the first release: freezes the corpus as it is, whatever its licences, for use
-    in this workspace only.
+    With --release local, or before the first release: freezes the corpus as it is, whatever its
+    licences, for use in this workspace only.
     """
     # Before the lake is opened: a typo costs nothing
     loaded = load_recipe(recipe, model, begins=not plan)
@@ -84,11 +83,9 @@ def train(
         from training.plan_words import plan_facts  # imports torch
 
         facts, fits = plan_facts(loaded, machine)
-        show_facts(facts, common.format)
-        raise typer.Exit(int(not fits))
-    lake = lake_at(common.workspace)
+        return Result(facts, code=int(not fits))
+    lake = lake_at(space)
     freezes_now = release == LOCAL or (release is None and find_release(lake) is None)
-    space = lake.workspace
     frozen = local_release(lake) if freezes_now else get_release(lake, release)
     from pipeline.reward_model import chained_steps, reward_model_step  # imports torch
 
@@ -101,15 +98,18 @@ def train(
         made = _train_visibly(
             lambda on_step: list(chained_steps(lake, frozen, chain, model, on_step))[-1]
         )
-        if made:
-            show_facts(dict(made.numbers) | {"checkpoint": str(made.files[0])}, common.format)
-        return
+        return Result(_facts(made) if made else None)
     resume = resume or (auto_resume and resumable(space, loaded, frozen))
     step = partial(reward_model_step, lake, frozen, loaded, always=True, resume=resume, wandb=wandb)
     outcome = _train_visibly(lambda on_step: step(on_step=on_step))
-    if outcome:
-        show_facts(dict(outcome.numbers) | {"checkpoint": str(outcome.files[0])}, common.format)
-        say_next(_after_training(lake, frozen), common.workspace)
+    if outcome is None:
+        return Result()
+    return Result(_facts(outcome), steps=_after_training(lake, frozen))
+
+
+def _facts(outcome: StepOutcome) -> Facts:
+    """What a training gave."""
+    return dict(outcome.numbers) | {"checkpoint": str(outcome.files[0])}
 
 
 def _after_training(lake: Lake, release: Release) -> dict[str, str]:
@@ -138,8 +138,9 @@ def _train_visibly(
         return train(on_step)
 
 
-@app.command()
+@command("adapt")
 def adapt(
+    lake: WriteLake,
     dataset: Annotated[str, Option(help="A dataset of the corpus.")],
     episode: Annotated[int, Option(min=0, help="Episode with a label or a correction.")],
     model: Annotated[
@@ -154,19 +155,18 @@ def adapt(
     samples: Annotated[int, Option(min=1, help="Maximum number of moments to learn from.")] = 240,
     seed: Annotated[int, Option(help="Another number draws other moments.")] = 0,
     resume: ResumeOption = False,
-    common: At = At(),
-) -> None:
-    """Adapt a model to one episode, from its active label. Makes a LoRA adapter, or another laptop model."""
+) -> Facts:
+    """Adapt a model to one episode, from its active label. Makes a LoRA adapter, or another laptop
+    model."""
     from pipeline.adaptation import adapt_to_episode  # imports torch
 
-    lake = lake_at(common.workspace)
     folder = model_folder(lake.workspace, model).resolve()
     loaded = load_recipe(recipe or adapting_recipe(folder), folder)
     with training_progress() as on_step:
         run, drawn = adapt_to_episode(
             lake, dataset, episode, loaded, on_step, count=samples, seed=seed, resume=resume
         )
-    facts = {
+    return {
         "training_run": run.id,
         "samples": drawn,
         "steps": len(run.curve),
@@ -174,11 +174,11 @@ def adapt(
         "last_error": run.curve[-1].progress,
         "checkpoint": str(run.checkpoint),
     }
-    show_facts(facts, common.format)
 
 
-@app.command()
+@command("cot")
 def cot(
+    lake: WriteLake,
     out: Annotated[Path, Option(help="Folder for cot.jsonl, its pictures and report.json.")],
     served_model: Annotated[
         str, Option("--model", help="Name of a strong vision-language model at the server.")
@@ -226,15 +226,13 @@ def cot(
     usd_per_gpu_hour: Annotated[float, Option(min=0)] = 0.0,
     concurrency: Annotated[int, Option(min=1, help="Simultaneous requests.")] = 16,
     seed: Annotated[int, Option(help="Another number draws other samples for --profile.")] = 0,
-    common: At = At(),
-) -> None:
+) -> Facts:
     """Make reasoning data for supervised training from a strong model's right answers.
 
     They become conversations to train on.
     """
     if serve == bool(endpoint):
         raise UserError("give either --endpoint URL, the address of the model's server, or --serve")
-    lake = lake_at(common.workspace)
     from training import cot, progresslm_data  # imports torch
 
     if jsonl:
@@ -273,22 +271,21 @@ def cot(
         options = cot.CotOptions(inferences, limit, temperature, tolerance)
         report = cot.generate(lake, samples, config, options, out, partial(report_on, "answers"))
     facts = asdict(report) | {"file": str(report.file)}
-    if common.format == "table":
+    if not AS_JSON.get():
         facts["left_out"] = (
             ", ".join(f"{reason} {n}" for reason, n in report.left_out.items()) or "none"
         )
-    show_facts(facts, common.format)
+    return facts
 
 
-model_app = typer.Typer(help="Check, merge, convert and publish checkpoints.", no_args_is_help=True)
-app.add_typer(model_app, name="model")
 ModelArgument = Annotated[
     str, Argument(help="A model of the workspace, latest (the newest), or a checkpoint's folder.")
 ]
 
 
-@model_app.command("merge")
+@command("model merge")
 def model_merge(
+    space: Space,
     models: Annotated[
         list[str] | None, Argument(help="Adapters of the workspace, or their folders.")
     ] = None,
@@ -299,25 +296,21 @@ def model_merge(
         Path | None,
         Option(help="Folder for the merged model; default: the adapter's folder with .merged."),
     ] = None,
-    common: At = At(),
-) -> None:
-    """Merge adapters into whole models, for servers. The card names adapter and base, with their hashes."""
+) -> Result:
+    """Merge adapters into whole models, for servers. The card names adapter and base, with their
+    hashes."""
     from pipeline.model_check import merge_adapter, unmerged  # imports torch
 
     if bool(models) == every:
         raise UserError("give either the names of adapters, or --all")
     if out is not None and (every or len(models or ()) != 1):
         raise UserError("--out needs exactly one adapter")
-    space = space_at(common.workspace)
     folders = unmerged(space) if every else [model_folder(space, m) for m in models or ()]
-    show(
-        [merge_adapter(space, folder, out) for folder in folders],
-        common.format,
-        empty="No adapter is left to merge.",
-    )
+    merged = [merge_adapter(space, folder, out) for folder in folders]
+    return Result(merged, empty="No adapter is left to merge.")
 
 
-@model_app.command("convert")
+@command("model convert")
 def model_convert(
     source: Annotated[
         Path, Argument(help="Folder of a published ProcVLM or ProgressLM checkpoint.")
@@ -326,9 +319,9 @@ def model_convert(
     base: Annotated[
         Path | None, Option(help="For an adapter: the folder of its base model.")
     ] = None,
-    format: FormatOption = "table",
-) -> None:
-    """Convert a published checkpoint to our layout: safetensors and JSON. Reads pickled files as weights only."""
+) -> Result:
+    """Convert a published checkpoint to our layout: safetensors and JSON. Reads pickled files as
+    weights only."""
     from training.published import convert  # imports torch
 
     card = convert(source, out, base)
@@ -337,11 +330,12 @@ def model_convert(
         "parameters": card["parameters"],
         "head": card["head"] is not None,
     }
-    show_facts(facts | {"files": card["files"]}, format, hidden=["files"])
+    return Result(facts | {"files": card["files"]}, hidden=["files"])
 
 
-@model_app.command("check")
+@command("model check")
 def model_check(
+    space: Space,
     model: ModelArgument = LATEST,
     serve: Annotated[bool, Option(help="Also serve it with vLLM, and send it a question.")] = False,
     calibrate: Annotated[
@@ -351,25 +345,22 @@ def model_check(
         ),
     ] = False,
     release: ReleaseOption = None,
-    common: At = At(),
-) -> None:
+) -> Facts:
     """Load a checkpoint and ask it a question about a picture."""
-    folder = model_folder(space_at(common.workspace), model)
+    folder = model_folder(space, model)
     if calibrate:
-        show_facts(_calibrated(lake_at(common.workspace), folder, release), common.format)
-        return
+        return _calibrated(lake_at(space), folder, release)
     from pipeline.model_check import check_model  # imports torch
 
     with progress() as report:
-        facts = check_model(folder, (lambda line: report("server", detail=line)) if serve else None)
-    show_facts(facts, common.format)
+        return check_model(folder, (lambda line: report("server", detail=line)) if serve else None)
 
 
 def _calibrated(
     lake: Lake,
     folder: Path,
     release: str | None,
-) -> dict[str, Any]:
+) -> Facts:
     """A checkpoint's new threshold. Raises UserError."""
     from eval.within import calibrate_checkpoint  # imports torch
 
@@ -382,8 +373,9 @@ def _calibrated(
     return success.as_json()
 
 
-@model_app.command("publish")
+@command("model publish")
 def model_publish(
+    lake: ReadLake,
     model: ModelArgument,
     to: Annotated[str, Option(help="hf://OWNER/NAME, s3://..., gs://... or a folder.")],
     allow_licence: Annotated[
@@ -393,14 +385,12 @@ def model_publish(
     dry_run: SentDryRunOption = False,
     private: PrivateOption = False,
     replace: ReplaceOption = False,
-    common: At = At(),
-) -> None:
+) -> Facts:
     """Publish a checkpoint. Refused if a licence of its training data is not open."""
     from training.published import publish_model  # imports torch
 
-    folder = model_folder(space_at(common.workspace), model)
-    lake = lake_to_read(common.workspace)
+    folder = model_folder(lake.workspace, model)
     allow = allow_licence or ()
     options = {"dry_run": dry_run, "private": private, "replace": replace}
     upload = publish_model(lake, folder, to, allow=allow, on_file=tell_sent, **options)
-    show_facts({"model": folder.name} | upload.__dict__ | {"dry_run": dry_run}, common.format)
+    return {"model": folder.name} | upload.__dict__ | {"dry_run": dry_run}

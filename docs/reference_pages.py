@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 import proccorpus as pc
-from cli.main import COMMANDS, make_app
+from cli.commands import COMMANDS, make_app
 from core.annotators import PRECEDENCE, annotator_named
 from core.yaml_text import parse_yaml
 from ingest.registry import DatasetConfig

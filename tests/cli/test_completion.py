@@ -5,8 +5,7 @@ import subprocess
 
 import pytest
 
-from cli.completion import KINDS
-from cli.names import names
+from cli.completion import KINDS, names
 from core.paths import Workspace
 from tests.kits.cli_kit import PROGRAM
 from tests.kits.patience import PATIENCE_S

@@ -18,8 +18,10 @@ import pytest
 import yaml
 from PIL import Image
 
-from cli.former import COMMANDS, present
+from cli.exporting import settings_model
+from cli.former import COMMANDS, EXPORT_FLAGS, EXPORT_SETTINGS, present
 from core.paths import ROOT
+from core.settings import settings_of
 from tests.kits.cli_kit import (
     DONE,
     PROGRAM,
@@ -35,6 +37,7 @@ from tests.kits.faulty import make_source
 from tests.kits.hdf5_writer import film
 from tests.kits.lerobot_writer import v2_video, write_v2
 from tests.kits.tiny_lerobot import make_dataset
+from warehouse.exports import EXPORT_KINDS
 
 Run = Callable[..., Result]
 FRONT = "observation.images.front"
@@ -126,6 +129,13 @@ def test_former_words_say_the_new_ones(former, new_words, capsys):
     assert capsys.readouterr().err == f"note: this is now `proccorpus {new_words}`\n"
     assert present(new_words.split()) == new_words.split()
     assert capsys.readouterr().err == ""
+
+
+def test_settings_of_exports_are_those_that_were_options():
+    settings = set()
+    for kind in EXPORT_KINDS.values():
+        settings |= settings_of(settings_model(kind)).keys()
+    assert {*EXPORT_SETTINGS, *EXPORT_FLAGS} == settings
 
 
 def test_every_new_name_is_a_command():

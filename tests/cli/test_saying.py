@@ -1,4 +1,4 @@
-"""Faults, told until a person accepts them; commands that say something, killed."""
+"""Faults, told until a person accepts them; commands that say something, killed; commands in Python."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+import proccorpus as pc
 from tests.kits.cli_kit import Result, called
 from tests.kits.fault_kit import is_killed
 from tests.kits.faulty import FAULTS
@@ -181,3 +182,19 @@ def test_a_killed_command_says_all_or_nothing_and_is_given_again(faulty, tmp_pat
         assert '"error"' not in called(capsys, "doctor", "--format", "json", *place).out
         called(capsys, *words, *place)
         assert [copy.rows(sql) for sql in STATES] == [whole.rows(sql) for sql in STATES]
+
+
+def test_commands_in_python_give_what_they_print_as_json(run, faulty, capsys):
+    place = {"workspace": faulty.space.root}
+    printed = run("show", "episodes", "tiny", "--limit", "2", "--format", "json").json
+    rows = pc.run("show", name="episodes", arguments=["tiny"], limit=2, **place)
+    assert [row["episode_index"] for row in rows] == [row["episode_index"] for row in printed]
+    said = pc.run("say", kind="tag", words=["tiny", 0, "odd"], author="ann", **place)
+    assert [(row["subject"], row["author"]) for row in said] == [("odd", "ann")]
+    marks = pc.run("takedown", dataset="tiny", episodes=(1,), reason="a face", **place)
+    assert [row["episode_index"] for row in marks] == [1]
+    assert capsys.readouterr().out == ""
+    with pytest.raises(pc.UserError, match="did you mean"):
+        pc.run("takedwn", **place)
+    with pytest.raises(TypeError, match="dataset"):
+        pc.run("takedown", **place)

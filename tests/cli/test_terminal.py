@@ -38,7 +38,7 @@ def test_errors_hold_no_secrets():
 
 
 def test_cells_have_no_commands_at_all(capsys, monkeypatch):
-    show([{"task": "\x1b[8mhidden"}], "table")
+    show([{"task": "\x1b[8mhidden"}])
     assert "\\u001b[8mhidden" in capsys.readouterr().out
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     write_result(encode(pa.table({"task": ["\x1b[8mhidden"]}), "csv"), "csv", None)
@@ -160,8 +160,7 @@ def test_names_are_broken_before_texts_and_numbers_are_never_cut(capsys):
         [
             {"dataset": "cubes", "bytes": 2_500_000, "rows": 3},
             {"dataset": "a", "bytes": 0, "rows": 12},
-        ],
-        "table",
+        ]
     )
     assert capsys.readouterr().out.splitlines() == [
         "dataset   bytes     rows", "cubes     2.5 MB       3", "a         0 bytes     12",

@@ -1,6 +1,7 @@
 """Running the command line as a user does, and references that are computed without it."""
 
 import contextlib
+import contextvars
 import io
 import json
 import os
@@ -16,7 +17,7 @@ import pytest
 import typer
 
 import cli.main
-from cli.main import make_app
+from cli.commands import make_app
 from core.paths import Workspace
 from pipeline.build import run_build
 from pipeline.config import DatasetBuild
@@ -111,7 +112,8 @@ def run_here(*arguments: object) -> int:
     former_argv = sys.argv
     sys.argv = ["proccorpus", *map(str, arguments)]
     try:
-        cli.main.main()
+        # What a command sets for its process, such as --format, ends with it
+        contextvars.copy_context().run(cli.main.main)
     except SystemExit as e:
         return int(e.code or 0)
     finally:
