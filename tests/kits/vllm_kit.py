@@ -11,6 +11,7 @@ from core.paths import ROOT
 
 SAMPLES = ROOT / "samples"
 NAME = "tiny"
+CONTEXT_TOKENS = 4096
 MARK = "PROCCORPUS_TEST_RUN"  # in the environment of every process of a server
 REQUEST = re.compile(r'"POST /v1/chat/completions HTTP/[\d.]+" (\d{3})')
 
@@ -43,7 +44,7 @@ def tiny_config(model: Path, logs: Path) -> ServerConfig:
         served_name=NAME,
         port=0,
         device="cpu",
-        max_model_len=4096,
+        max_model_len=CONTEXT_TOKENS,
         max_num_seqs=8,
         cpu_kvcache_gib=1,
         log_dir=logs,

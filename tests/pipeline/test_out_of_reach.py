@@ -54,9 +54,7 @@ def test_a_source_that_never_answers_holds_up_no_other(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_what_may_not_be_read_is_read_once_it_may(tmp_path):
     sources = {name: make_dataset(tmp_path / name, LENGTHS[:3]) for name in ("bad", "good")}
-    write_configs(
-        tmp_path, {name: f"source: {source}\nchunk_size: 2\n" for name, source in sources.items()}
-    )
+    write_configs(tmp_path, {name: f"source: {source}\n" for name, source in sources.items()})
     videos = sorted((tmp_path / "bad").rglob("*.mp4"))
     (tmp_path / "bad" / "lost+found").mkdir(mode=0)
 

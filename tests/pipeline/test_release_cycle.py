@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import dataclass
 
 import dagster as dg
 import pytest
@@ -12,10 +13,12 @@ from core.paths import ROOT, Workspace
 from eval.reward.open import ScorerConfig
 from pipeline.build import run_build
 from pipeline.config import DatasetBuild, load_config
+from pipeline.outcome import StepOutcome
 from pipeline.reward_model import closing_steps
 from pipeline.rewards import score_video
 from pipeline.stages import STAGES
 from tests.kits import laptop_kit
+from tests.kits.lake_kit import opened
 from tests.kits.staleness import definitions, not_fresh
 from tests.kits.training_kit import recipe
 from training.recipe import Recipe
@@ -57,6 +60,29 @@ def lake(built: Workspace, tmp_path) -> Lake:
     return Lake(Workspace(tmp_path / "w"))
 
 
+@dataclass(frozen=True)
+class Closed:
+    """A workspace with a release, its model and its evaluation, and how each of these steps ended."""
+
+    space: Workspace
+    outcomes: list[StepOutcome]
+
+
+@pytest.fixture(scope="module")
+def closed_once(built: Workspace, tmp_path_factory) -> Closed:
+    """Not for changing."""
+    space = Workspace(shutil.copytree(built.root, tmp_path_factory.mktemp("closed") / "w"))
+    with opened(space) as lake:
+        return Closed(space, closing_steps(lake, "r1", tiny_recipe()))
+
+
+@pytest.fixture
+def closed(closed_once: Closed, tmp_path) -> Closed:
+    """A copy of it, for each test its own."""
+    space = Workspace(shutil.copytree(closed_once.space.root, tmp_path / "w"))
+    return Closed(space, closed_once.outcomes)
+
+
 def leak(lake: Lake) -> None:
     """Put one episode of a test group into training."""
     lake.con.execute("UPDATE splits SET split = 'train' WHERE episode_index = 37")
@@ -96,11 +122,11 @@ def test_a_laptop_model_goes_the_same_way_and_scores_a_video(lake, tmp_path):
     assert all((r["success"] is None) == (r["source"] == "change") for r in rows)
 
 
-def test_the_whole_second_half_and_nothing_twice(lake):
-    first = closing_steps(lake, "r1", tiny_recipe())
+def test_the_whole_second_half_and_nothing_twice(closed):
+    first = closed.outcomes
     assert [o.asset for o in first] == ["release", "reward_model", "evaluation", "leaderboard"]
     assert all(o.made and 1000 < len(o.picture) <= 20_000 for o in first)
-    second_outcomes = closing_steps(lake, "r1", tiny_recipe())
+    second_outcomes = closing_steps(Lake(closed.space), "r1", tiny_recipe())
     assert [o.made for o in second_outcomes[:3]] == [False, False, False]
     assert [o.version for o in second_outcomes] == [o.version for o in first]
 
@@ -158,10 +184,11 @@ def test_dagster_materialises_it_and_a_failed_check_stops_it(lake):
         assert materialised(bad).isdisjoint(closing)
 
 
-def test_dagster_evaluates_a_model_on_a_benchmark(lake):
+def test_dagster_evaluates_a_model_on_a_benchmark(closed):
     from assets.defs.models.assets import evaluation, leaderboard
 
-    run = closing_steps(lake, "r1", tiny_recipe())[1].version
+    lake = Lake(closed.space)
+    run = closed.outcomes[1].version
     corpus = CorpusResource(root=str(lake.workspace.root))
     for benchmark, metrics in (
         ("probes", {"reverse_voc", "cycle_voc", "stall_drift"}),
@@ -207,8 +234,8 @@ def test_dagster_evaluates_a_model_on_a_benchmark(lake):
     assert -1 <= clock[0][0] < -0.8  # not -1 where labels stand still
 
 
-def test_outcomes_are_seen_once(lake, instance):
-    outcomes = closing_steps(lake, "r1", tiny_recipe())
+def test_outcomes_are_seen_once(closed, instance):
+    lake = Lake(closed.space)
     for _ in range(2):
         observe(instance, lake)
     # Nothing is stale, and missing is what nothing was made of
@@ -218,7 +245,7 @@ def test_outcomes_are_seen_once(lake, instance):
     empty = {stage.name for stage in STAGES} - stages_made
     assert {"corrections", "transfer"} <= empty
     assert {asset for asset, _ in stale_assets} == {*empty, "rewards", "annotator_comparison"}
-    for outcome in outcomes:
+    for outcome in closed.outcomes:
         [record] = instance.fetch_materializations(dg.AssetKey(outcome.asset), limit=10).records
         assert record.asset_materialization is not None
         tags = record.asset_materialization.tags or {}

@@ -3,6 +3,7 @@
 Its words are noise; the API, the pictures, the token counts and the guided decoding are vLLM's own.
 """
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -10,13 +11,21 @@ from uuid import uuid4
 import pytest
 
 from annotate.model_client.calls import Image
-from annotate.model_client.server import Server
 from annotate.pictures import encode_jpeg
 from ingest.registry import DatasetConfig
 from ingest.source import list_episodes, read_episode
 from ingest.sources.files import Source
+from tests.kits.cli_kit import PROGRAM, environment
 from tests.kits.published_kit import write_asked
-from tests.kits.vllm_kit import MARK, NAME, SAMPLES, VllmServer, eventually_gone, tiny_config
+from tests.kits.vllm_kit import (
+    CONTEXT_TOKENS,
+    MARK,
+    NAME,
+    SAMPLES,
+    VllmServer,
+    eventually_gone,
+    marked,
+)
 
 HERE = Path(__file__).parent
 
@@ -36,13 +45,32 @@ def tiny_model(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def vllm_server(tiny_model: Path, tmp_path_factory) -> Iterator[VllmServer]:
+    """Started as people do, and killed at the end: nothing of it may be left then."""
     mark = uuid4().hex
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(MARK, mark)
-        with Server(tiny_config(tiny_model, tmp_path_factory.mktemp("vllm"))) as server:
-            patch.delenv(MARK)  # what tests start is not the server's
-            yield VllmServer(server.endpoints[0], server.logs[0], tiny_model)
-    assert eventually_gone(mark), "the server left processes behind"
+    logs = tmp_path_factory.mktemp("vllm")
+    options = {"model": tiny_model, "name": NAME, "port": 0, "max-model-len": CONTEXT_TOKENS}
+    options |= {"max-num-seqs": 8, "log-dir": logs}
+    words = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
+    with subprocess.Popen(
+        [PROGRAM, "vlm", "serve", *words],
+        env=environment() | {MARK: mark},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as serve:
+        assert serve.stdout is not None
+        assert serve.stderr is not None
+        try:
+            line = serve.stdout.readline()  # nothing is said before it is ready, or dead
+            assert line.startswith("tiny is ready at http://127.0.0.1:"), serve.stderr.read()
+            endpoint = line.split()[4].rstrip(",")
+            yield VllmServer(endpoint, logs / "vllm-0.log", tiny_model)
+            assert len(marked(mark)) >= 3  # ours, the API's and the engine's
+        finally:
+            serve.kill()
+        progress = serve.stderr.read()
+    assert f"{endpoint} starting, " in progress
+    assert eventually_gone(mark), "the killed server left processes behind"
 
 
 @pytest.fixture(scope="session")

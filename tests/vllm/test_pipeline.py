@@ -231,7 +231,7 @@ def test_baselines_with_the_same_model_stand_beside_it(corpus, vllm_server, tmp_
         assert {"tiny", "direct (tiny)", "clock"} <= {e.model for e in evaluation.entries}
 
 
-@pytest.mark.parametrize("family", ["qwen3_vl", "qwen2_5_vl"])
+@pytest.mark.parametrize("family", ["qwen3_vl", pytest.param("qwen2_5_vl", marks=pytest.mark.long)])
 def test_a_merged_adapter_is_served(family, tmp_path, monkeypatch):
     mark = uuid4().hex
     monkeypatch.setenv(MARK, mark)

@@ -1,15 +1,14 @@
 """What the client, the schemas and the predictions rely on, by asking a real server.
 
-Also: a real server's start, death and end.
+Also: a real server that cannot start. How one dies and ends is seen where they are started (conftest.py,
+test_pipeline.py).
 """
 
 import asyncio
 import base64
 import json
-import os
 import re
 import subprocess
-import sys
 from itertools import chain
 from pathlib import Path
 from uuid import uuid4
@@ -30,7 +29,7 @@ from benchmarks.vlm_other_ways import blank
 from core.errors import FailedError
 from core.paths import ROOT
 from tests.kits.patience import PATIENCE_S
-from tests.kits.vllm_kit import MARK, NAME, VllmServer, eventually_gone, marked, tiny_config
+from tests.kits.vllm_kit import CONTEXT_TOKENS, MARK, NAME, VllmServer, eventually_gone, tiny_config
 
 CONFIG = VlmConfig(model="tiny")
 QUESTION = {
@@ -167,45 +166,11 @@ def test_whitespace_is_not_the_models_to_choose(vllm_server, pictures):
         assert re.fullmatch(r"[^\s]+", outside_of_texts)
 
 
-PROGRAM = Path(sys.executable).parent / "proccorpus"
-
-
-def test_a_killed_serve_leaves_no_process(tiny_model, tmp_path):
-    mark = uuid4().hex
-    arguments = [
-        "--model",
-        tiny_model,
-        "--name",
-        NAME,
-        "--port",
-        "0",
-        "--max-model-len",
-        "4096",
-        "--log-dir",
-        tmp_path,
-    ]
-    with subprocess.Popen(
-        [PROGRAM, "vlm", "serve", *arguments, "--max-num-seqs", "4"],
-        env=os.environ | {MARK: mark},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as serve:
-        assert serve.stdout is not None
-        assert serve.stderr is not None
-        line = serve.stdout.readline()  # nothing is said before it is ready, or dead
-        assert line.startswith("tiny is ready at http://127.0.0.1:"), serve.stderr.read()
-        endpoint = line.split()[4].rstrip(",")
-        (card,) = httpx.get(f"{endpoint}/models", trust_env=False, timeout=PATIENCE_S).json()[
-            "data"
-        ]
-        assert (card["id"], card["root"], card["max_model_len"]) == (NAME, str(tiny_model), 4096)
-        assert len(marked(mark)) >= 3  # ours, the API's and the engine's
-        serve.kill()
-        serve.wait(PATIENCE_S)
-        progress = serve.stderr.read()
-    assert f"{endpoint} starting, " in progress
-    assert eventually_gone(mark)
+def test_the_model_is_listed_with_its_name_and_context(vllm_server):
+    answer = httpx.get(f"{vllm_server.url}/models", trust_env=False, timeout=PATIENCE_S)
+    [card] = answer.json()["data"]
+    facts = (NAME, str(vllm_server.model_dir), CONTEXT_TOKENS)
+    assert (card["id"], card["root"], card["max_model_len"]) == facts
 
 
 def test_a_model_that_cannot_be_loaded_is_reported(tmp_path, monkeypatch):

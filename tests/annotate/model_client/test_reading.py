@@ -118,9 +118,10 @@ def test_a_name_is_read_in_any_writing():
     division = DIVIDED | {"first": {"label": 1, "outcome": "Not achieved"}}
     value = read_reply(json.dumps(division), SEGMENT)
     assert value["first"] == {"label": "1", "outcome": "not_achieved"}
-    verdict = {"attempt_1": {"criterion": "It", "evidence": "It", "completed": "Yes"}}
-    value = read_reply(json.dumps(verdict), prompts.verify_reply(1))
-    assert value["attempt_1"]["completed"] is True
+    for word, is_completed in (("Yes", True), ("no", False), ("False", False)):
+        verdict = {"attempt_1": {"criterion": "It", "evidence": "It", "completed": word}}
+        value = read_reply(json.dumps(verdict), prompts.verify_reply(1))
+        assert value["attempt_1"]["completed"] is is_completed
 
 
 @pytest.mark.usefixtures("short_pauses")
