@@ -11,6 +11,7 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,26 @@ LONG = (
     "pipeline/test_release_cycle.py",
     "browser/test_explorer_pages.py",
     "stack/test_ray.py",
+    "pipeline/test_partial_failures.py",
+    "warehouse/exports/test_weights.py",
+    "assets/defs/corpus/test_assets.py",
+    "explorer/test_judging.py",
+    "cli/test_releasing.py",
+    "explorer/test_pages.py",
+    "pipeline/test_kept_labels.py",
+    "e2e/test_cli_datasets.py",
+    "pipeline/test_blocking_checks.py",
+    "warehouse/releases/test_card.py",
+    "cli/test_without.py",
+    "pipeline/test_corpus.py",
+    "cli/test_saying.py",
+    "e2e/test_hints.py",
+    "pipeline/test_kept_workspaces.py",
+    "ingest/formats/test_bags.py",
+    "warehouse/test_measured.py",
+    "training/test_held_out.py",
+    "warehouse/lake/test_migrations.py",
+    "cli/test_reports.py",
     "ingest/test_fuzz.py",
     "training/test_processes.py",
     "warehouse/exports/test_lerobot.py",
@@ -76,7 +97,7 @@ OF_TESTS = ("PROCCORPUS_BROWSER", "PROCCORPUS_FUZZ", "PROCCORPUS_FUZZ_SEED", "PR
 # A run takes 1 GB; where there is less, as in a small container, tests write where pytest has them do so
 MEMORY = Path("/dev/shm")
 MEMORY_BYTES = 6 << 30
-OURS = "proccorpus-tests-"
+OURS = "proccorpus-"  # short: a socket below it has a path of at most 107 bytes
 
 numbers = itertools.count()
 
@@ -91,11 +112,12 @@ def pytest_configure(config: pytest.Config) -> None:
         _forget_folders_of_ended_runs()
         folder = MEMORY / f"{OURS}{os.getpid()}"
         config.option.basetemp = folder
-        os.environ["TMPDIR"] = str(folder.with_suffix(".scratch"))
+        os.environ["TMPDIR"] = str(folder.with_suffix(".tmp"))
         os.mkdir(os.environ["TMPDIR"])
         tempfile.tempdir = None
     hypothesis.settings.register_profile("no clock", deadline=None)
     hypothesis.settings.load_profile("no clock")
+    gc.set_threshold(100_000)  # as in a command of ours
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
@@ -106,11 +128,10 @@ def _forget_folders_of_ended_runs() -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """What a failed test leaves stays until the next run."""
+def pytest_sessionfinish(exitstatus: int) -> None:
+    """What a failed test leaves stays until the next run. Behind what multiprocessing deletes there at its end."""
     for folder in MEMORY.glob(f"{OURS}{os.getpid()}*") if exitstatus == 0 else ():
-        shutil.rmtree(folder, ignore_errors=True)
+        Finalize(None, shutil.rmtree, (folder, True), exitpriority=-200)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
