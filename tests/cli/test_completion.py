@@ -1,6 +1,7 @@
 """Names that a shell is offered."""
 
 import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from cli.completion import KINDS
 from cli.names import names
 from core.paths import Workspace
-from tests.kits.cli_kit import PROGRAM, called, environment
+from tests.kits.cli_kit import DONE, PROGRAM, called, environment
 from tests.kits.patience import PATIENCE_S
 from warehouse.lake import Lake
 
@@ -47,11 +48,13 @@ def offered(space: Workspace, capsys, monkeypatch) -> Callable[[str], set[str]]:
 
     def complete(typed: str) -> set[str]:
         line = f"proccorpus {typed}".format(space=f"--workspace {space.root}")
+        # The variable is called by the program, which is no package that is run
+        monkeypatch.setattr(sys.modules["__main__"], "__package__", None)
         monkeypatch.setenv("_PROCCORPUS_COMPLETE", "complete_bash")
         monkeypatch.setenv("COMP_WORDS", line)
         monkeypatch.setenv("COMP_CWORD", str(len(line.split(" ")) - 1))
         result = called(capsys)
-        assert result.err == ""
+        assert (result.code, result.err) == (DONE, ""), result
         return set(result.out.split())
 
     return complete

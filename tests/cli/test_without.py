@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ingest.reasons import REASONS
-from tests.kits.cli_kit import Result, called
+from tests.kits.cli_kit import Result, called, command
 from tests.kits.faulty import FAULTS
 from tests.kits.lake_kit import opened
 from tests.kits.made_corpus import Made
@@ -49,6 +49,31 @@ def test_checks_that_are_accepted_or_found_nothing_leave_nothing_out(run, tmp_pa
     assert (refused.code, "did you mean camera_black" in refused.err) == (2, True)
 
 
+@pytest.fixture(scope="module")
+def made_less(made_faulty: Made, tmp_path_factory) -> tuple[Made, Result, Result]:
+    """The corpus with the releases `all` and `less`, without a check; what their commands said. Not for changing."""
+    folder = tmp_path_factory.mktemp("less")
+    own = made_faulty.copy(folder)
+
+    def release(*words: str) -> Result:
+        options = (*LICENCE, "--format", "json")
+        line = ("release", "create", *words, *options)
+        return command(*line, cwd=folder, workspace=own.space.root)
+
+    return own, release("all"), release("less", "--without", "camera_frozen")
+
+
+@pytest.fixture
+def less(made_less: tuple[Made, Result, Result], tmp_path) -> Made:
+    """A copy of it for a test to change."""
+    return made_less[0].copy(tmp_path)
+
+
+@pytest.fixture
+def run_less(less: Made, capsys) -> Run:
+    return lambda *words: called(capsys, *words, "--workspace", less.space.root)
+
+
 def created(run: Run, name: str, *words: object) -> Result:
     result = run("release", "create", name, *words, *LICENCE, "--format", "json")
     assert result.code == 0, result
@@ -61,15 +86,16 @@ EPISODES_OF_SAMPLES = (
 )
 
 
-def test_a_release_says_what_checks_found_and_leaves_these_runs_out(run, faulty):
-    full = created(run, "all")
+def test_a_release_says_what_checks_found_and_leaves_these_runs_out(
+    made_faulty, made_less, less, run_less
+):
+    _, full, smaller = made_less
+    run = run_less
     assert full.json["faults"] == {"tiny": {"camera_black": 1, "camera_frozen": 1}}
     assert "faults: tiny: camera_black in 1 run, camera_frozen in 1 run; look at them" in full.err
     sentence = "- tiny: checks found faults that nobody accepted: camera_black in 1 run, camera_frozen in 1 run."
     assert sentence in Path(full.json["card"]).read_text().splitlines()
 
-    corpus_rows = faulty.rows("FROM shards ORDER BY shard")
-    smaller = created(run, "less", "--without", "camera_frozen")
     assert smaller.json["faults"] == {"tiny": {"camera_black": 1}}
     assert "left out: tiny: 1 runs with " in smaller.err
     [exclusion] = smaller.json["left_out"]
@@ -81,8 +107,9 @@ def test_a_release_says_what_checks_found_and_leaves_these_runs_out(run, faulty)
     assert "camera_frozen" in run(*command.split()).out
 
     # The corpus keeps the run and its shards; the release holds the others, that of its own shard too
-    assert faulty.rows("FROM shards ORDER BY shard") == corpus_rows
-    everybody = [episode for (episode,) in faulty.rows(EPISODES_OF_SAMPLES)]
+    corpus_rows = made_faulty.rows("FROM shards ORDER BY shard")
+    assert less.rows("FROM shards ORDER BY shard") == corpus_rows
+    everybody = [episode for (episode,) in less.rows(EPISODES_OF_SAMPLES)]
     held = run("sql", EPISODES_OF_SAMPLES, "--release", "less", "--format", "json")
     held_episodes = [row["episode"] for row in held.json]
     assert held_episodes == [episode for episode in everybody if episode != 2]
@@ -90,20 +117,18 @@ def test_a_release_says_what_checks_found_and_leaves_these_runs_out(run, faulty)
     assert run("doctor", "--format", "json").code == 0
     build = run("build", "--dataset", "tiny", "--workers", "1", "--format", "json")
     assert build.code in (0, 3), build
-    assert faulty.rows("FROM shards ORDER BY shard") == corpus_rows
+    assert less.rows("FROM shards ORDER BY shard") == corpus_rows
 
     run("say", "acceptance", "tiny", "camera_black", "--comment", "the lamp was off")
     quiet = created(run, "quiet", "--without", "camera_frozen")
     assert (quiet.json["faults"], "faults:" in quiet.err) == ({}, False)
 
 
-def test_the_shards_of_such_a_release_show_nothing_of_the_run(run, faulty):
-    created(run, "all")
-    created(run, "less", "--without", "camera_frozen")
+def test_the_shards_of_such_a_release_show_nothing_of_the_run(run_less, less):
     tars = {}
     for name in ("all", "less"):
         sql = f"SELECT split, shard, store FROM release_shards WHERE name = '{name}' ORDER BY shard"
-        tars[name] = [faulty.space.shard(*shard) for shard in faulty.rows(sql)]
+        tars[name] = [less.space.shard(*shard) for shard in less.rows(sql)]
     samples = {name: list(read_samples(paths)) for name, paths in tars.items()}
     # What is there is what was there, in samples and pictures, but for what shows run 2
     expected = {
@@ -115,8 +140,8 @@ def test_the_shards_of_such_a_release_show_nothing_of_the_run(run, faulty):
     assert {s.row["sample_id"]: s.pictures for s in samples["less"]} == expected
     assert len(expected) < len(samples["all"])
     # The same again is the same release
-    repeated = created(run, "again", "--without", "camera_frozen")
-    [(content,)] = faulty.rows("SELECT config_hash FROM releases WHERE name = 'less'")
+    repeated = created(run_less, "again", "--without", "camera_frozen")
+    [(content,)] = less.rows("SELECT config_hash FROM releases WHERE name = 'less'")
     assert repeated.json["content"] == content
 
 
