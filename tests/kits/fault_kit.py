@@ -48,8 +48,8 @@ for line in sys.stdin:
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 else:
     sys.exit()
-sys.stdin = open(os.devnull)
-sys.stdout = sys.stderr
+for descriptor in (0, 1):
+    os.dup2(os.open(os.devnull, os.O_RDWR), descriptor)
 sys.argv += ["--workspace", workspace]
 commits = []
 def strike():
@@ -173,7 +173,8 @@ def living(session: int) -> list[int]:
 @contextmanager
 def killing(*words: object) -> Iterator[Callable[[int, Path], bool]]:
     """Is a command killed before (odd moments) or behind (even ones) one of its commits, in a workspace?"""
-    program = [sys.executable, "-c", KILLED, *map(str, words)]
+    quiet = ("-W", "ignore::DeprecationWarning")  # of threads that its packages begin, and that no fork needs
+    program = [sys.executable, *quiet, "-c", KILLED, *map(str, words)]
     pipe = subprocess.PIPE
     with subprocess.Popen(program, cwd=ROOT, stdin=pipe, stdout=pipe, text=True) as starting:
         assert starting.stdin
