@@ -64,14 +64,14 @@ def made_less(made_faulty: Made, tmp_path_factory) -> tuple[Made, Result, Result
 
 
 @pytest.fixture
-def less(made_less: tuple[Made, Result, Result], tmp_path) -> Made:
+def partial(made_less: tuple[Made, Result, Result], tmp_path) -> Made:
     """A copy of it for a test to change."""
     return made_less[0].copy(tmp_path)
 
 
 @pytest.fixture
-def run_less(less: Made, capsys) -> Run:
-    return lambda *words: called(capsys, *words, "--workspace", less.space.root)
+def run_less(partial: Made, capsys) -> Run:
+    return lambda *words: called(capsys, *words, "--workspace", partial.space.root)
 
 
 def created(run: Run, name: str, *words: object) -> Result:
@@ -87,7 +87,7 @@ EPISODES_OF_SAMPLES = (
 
 
 def test_a_release_says_what_checks_found_and_leaves_these_runs_out(
-    made_faulty, made_less, less, run_less
+    made_faulty, made_less, partial, run_less
 ):
     _, full, smaller = made_less
     run = run_less
@@ -108,27 +108,27 @@ def test_a_release_says_what_checks_found_and_leaves_these_runs_out(
 
     # The corpus keeps the run and its shards; the release holds the others, that of its own shard too
     corpus_rows = made_faulty.rows("FROM shards ORDER BY shard")
-    assert less.rows("FROM shards ORDER BY shard") == corpus_rows
-    everybody = [episode for (episode,) in less.rows(EPISODES_OF_SAMPLES)]
-    held = run("sql", EPISODES_OF_SAMPLES, "--release", "less", "--format", "json")
-    held_episodes = [row["episode"] for row in held.json]
+    assert partial.rows("FROM shards ORDER BY shard") == corpus_rows
+    everybody = [episode for (episode,) in partial.rows(EPISODES_OF_SAMPLES)]
+    in_release = run("sql", EPISODES_OF_SAMPLES, "--release", "less", "--format", "json")
+    held_episodes = [row["episode"] for row in in_release.json]
     assert held_episodes == [episode for episode in everybody if episode != 2]
     assert run("release", "verify", "less").code == 0
     assert run("doctor", "--format", "json").code == 0
     build = run("build", "--dataset", "tiny", "--workers", "1", "--format", "json")
     assert build.code in (0, 3), build
-    assert less.rows("FROM shards ORDER BY shard") == corpus_rows
+    assert partial.rows("FROM shards ORDER BY shard") == corpus_rows
 
     run("say", "acceptance", "tiny", "camera_black", "--comment", "the lamp was off")
     quiet = created(run, "quiet", "--without", "camera_frozen")
     assert (quiet.json["faults"], "faults:" in quiet.err) == ({}, False)
 
 
-def test_the_shards_of_such_a_release_show_nothing_of_the_run(run_less, less):
+def test_the_shards_of_such_a_release_show_nothing_of_the_run(run_less, partial):
     tars = {}
     for name in ("all", "less"):
         sql = f"SELECT split, shard, store FROM release_shards WHERE name = '{name}' ORDER BY shard"
-        tars[name] = [less.space.shard(*shard) for shard in less.rows(sql)]
+        tars[name] = [partial.space.shard(*shard) for shard in partial.rows(sql)]
     samples = {name: list(read_samples(paths)) for name, paths in tars.items()}
     # What is there is what was there, in samples and pictures, but for what shows run 2
     expected = {
@@ -141,7 +141,7 @@ def test_the_shards_of_such_a_release_show_nothing_of_the_run(run_less, less):
     assert len(expected) < len(samples["all"])
     # The same again is the same release
     repeated = created(run_less, "again", "--without", "camera_frozen")
-    [(content,)] = less.rows("SELECT config_hash FROM releases WHERE name = 'less'")
+    [(content,)] = partial.rows("SELECT config_hash FROM releases WHERE name = 'less'")
     assert repeated.json["content"] == content
 
 

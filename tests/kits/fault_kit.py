@@ -173,20 +173,23 @@ def living(session: int) -> list[int]:
 @contextmanager
 def killing(*words: object) -> Iterator[Callable[[int, Path], bool]]:
     """Is a command killed before (odd moments) or behind (even ones) one of its commits, in a workspace?"""
-    quiet = ("-W", "ignore::DeprecationWarning")  # of threads that its packages begin, and that no fork needs
+    quiet = (
+        "-W",
+        "ignore::DeprecationWarning",
+    )  # of threads that its packages begin, and that no fork needs
     program = [sys.executable, *quiet, "-c", KILLED, *map(str, words)]
     pipe = subprocess.PIPE
     with subprocess.Popen(program, cwd=ROOT, stdin=pipe, stdout=pipe, text=True) as starting:
         assert starting.stdin
         assert starting.stdout
-        given, codes = starting.stdin, starting.stdout
+        requests, codes = starting.stdin, starting.stdout
 
         def is_killed(moment: int, workspace: Path) -> bool:
-            print(moment, workspace, file=given, flush=True)
+            print(moment, workspace, file=requests, flush=True)
             return int(codes.readline()) == -signal.SIGKILL
 
         yield is_killed
-        given.close()
+        requests.close()
 
 
 def kill_session(session: int) -> None:

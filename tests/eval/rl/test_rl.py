@@ -188,12 +188,12 @@ def test_a_real_subprocess_speaks_rlinfs_protocol(tmp_path):
     folder = make_checkpoint(tmp_path / "tiny")
     script = ROOT / "eval" / "rl" / "rlinf.py"
     arguments = ("--model-path", folder, "--backend", "value_head", "--device-map", "cuda:0")
-    given = io.BytesIO()
-    write_message(given, {"id": 1, "op": "batch_infer", "batch_items": [item(pictures(7, 1))]})
-    write_message(given, {"id": 2, "op": "shutdown"})
+    sent = io.BytesIO()
+    write_message(sent, {"id": 1, "op": "batch_infer", "batch_items": [item(pictures(7, 1))]})
+    write_message(sent, {"id": 2, "op": "shutdown"})
     line = [*map(str, (sys.executable, "-u", script, *arguments))]
     process = subprocess.run(
-        line, cwd=tmp_path, input=given.getvalue(), capture_output=True, timeout=PATIENCE_S
+        line, cwd=tmp_path, input=sent.getvalue(), capture_output=True, timeout=PATIENCE_S
     )
     answers = io.BytesIO(process.stdout)
     assert read_message(answers) == {"type": "ready", "ok": True}
