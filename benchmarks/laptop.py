@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from scipy.stats import rankdata
+import scipy  # its parts are imported when they are used
 
 from benchmarks.harness import Figure, measure, write_json
 from core.paths import ROOT, Workspace
@@ -84,7 +84,8 @@ def _rank(first_values: np.ndarray, second_values: np.ndarray) -> float:
     """Spearman's; 0 where either never changes: who says one number knows no order."""
     if np.ptp(first_values) == 0 or np.ptp(second_values) == 0:
         return 0.0
-    return float(np.corrcoef(rankdata(first_values), rankdata(second_values))[0, 1])
+    first_ranks, second_ranks = map(scipy.stats.rankdata, (first_values, second_values))
+    return float(np.corrcoef(first_ranks, second_ranks)[0, 1])
 
 
 def seeds_of(runs: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:

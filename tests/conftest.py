@@ -8,21 +8,27 @@ import itertools
 import os
 import shutil
 import signal
+import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import pytest
 
+import core.wall
 import warehouse.lake.lake
 from core.paths import Workspace
 from tests.kits import servers
 from tests.kits.faulty import make_faulty
 from tests.kits.lake_kit import opened
-from tests.kits.made_corpus import Made, make
+from tests.kits.made_corpus import Made, made_once, make, shared
 from tests.kits.patience import PATIENCE_S
+from tests.kits.walled import forked
 from warehouse.lake import Lake
+from warehouse.releases.release import Release, create_release, get_release
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
@@ -41,6 +47,26 @@ LONG = (
     "pipeline/test_release_cycle.py",
     "browser/test_explorer_pages.py",
     "stack/test_ray.py",
+    "pipeline/test_partial_failures.py",
+    "warehouse/exports/test_weights.py",
+    "assets/defs/corpus/test_assets.py",
+    "explorer/test_judging.py",
+    "cli/test_releasing.py",
+    "explorer/test_pages.py",
+    "pipeline/test_kept_labels.py",
+    "e2e/test_cli_datasets.py",
+    "pipeline/test_blocking_checks.py",
+    "warehouse/releases/test_card.py",
+    "cli/test_without.py",
+    "pipeline/test_corpus.py",
+    "cli/test_saying.py",
+    "e2e/test_hints.py",
+    "pipeline/test_kept_workspaces.py",
+    "ingest/formats/test_bags.py",
+    "warehouse/test_measured.py",
+    "training/test_held_out.py",
+    "warehouse/lake/test_migrations.py",
+    "cli/test_reports.py",
     "ingest/test_fuzz.py",
     "training/test_processes.py",
     "warehouse/exports/test_lerobot.py",
@@ -67,18 +93,51 @@ TESTS = Path(__file__).parent
 # What is asked of tests themselves
 OF_TESTS = ("PROCCORPUS_BROWSER", "PROCCORPUS_FUZZ", "PROCCORPUS_FUZZ_SEED", "PROCCORPUS_BACKFILL")
 
+# Where tests write: what is written there waits for no disk, and a commit of SQLite on a disk for three times 6 ms.
+# A run takes 1 GB; where there is less, as in a small container, tests write where pytest has them do so
+MEMORY = Path("/dev/shm")
+MEMORY_BYTES = 6 << 30
+OURS = "proccorpus-"  # short: a socket below it has a path of at most 107 bytes
+
 numbers = itertools.count()
 
 
-def pytest_configure() -> None:
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
     """What is started in a shell's background may be deaf to these, and so would be all that tests start and stop.
 
     A busy machine makes any single example slow: hypothesis looks at no clock here.
     """
+    if config.option.basetemp is None and shutil.disk_usage(MEMORY).free > MEMORY_BYTES:
+        _forget_folders_of_ended_runs()
+        folder = MEMORY / f"{OURS}{os.getpid()}"
+        config.option.basetemp = folder
+        os.environ["TMPDIR"] = str(folder.with_suffix(".tmp"))
+        os.mkdir(os.environ["TMPDIR"])
+        tempfile.tempdir = None
     hypothesis.settings.register_profile("no clock", deadline=None)
     hypothesis.settings.load_profile("no clock")
+    gc.set_threshold(100_000)  # as in a command of ours
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _forget_folders_of_ended_runs() -> None:
+    for folder in MEMORY.glob(f"{OURS}*"):
+        if not Path("/proc", folder.stem.removeprefix(OURS)).exists():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def pytest_sessionfinish(exitstatus: int) -> None:
+    """What a failed test leaves stays until the next run. Behind what multiprocessing deletes there at its end."""
+    for folder in MEMORY.glob(f"{OURS}{os.getpid()}*") if exitstatus == 0 else ():
+        Finalize(None, shutil.rmtree, (folder, True), exitpriority=-200)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """A folder whose tests all have a mark of its name is not imported where that mark is left out."""
+    is_left_out = f"not {collection_path.name}" in config.option.markexpr
+    return True if is_left_out and collection_path.parent == TESTS else None
 
 
 @pytest.hookimpl(trylast=True)
@@ -125,6 +184,13 @@ def _new_lakes_are_copies(tmp_path_factory) -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(warehouse.lake.lake, "_make_folders", copied)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _walled_processes_are_forked() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(core.wall, "get_context", forked)
         yield
 
 
@@ -176,7 +242,7 @@ def workspace(tmp_path, empty_corpus: Path) -> Workspace:
 @pytest.fixture(scope="session")
 def made(tmp_path_factory) -> Made:
     """Five episodes in three chunks, in three splits, without a licence, unknown to Dagster; not for changing."""
-    return make(tmp_path_factory.mktemp("made"))
+    return shared(tmp_path_factory, "made", make)
 
 
 @pytest.fixture
@@ -186,9 +252,30 @@ def own(made: Made, tmp_path) -> Made:
 
 
 @pytest.fixture(scope="session")
+def made_released(made: Made, tmp_path_factory) -> Made:
+    """The corpus with the release `r1`, whatever its licence; not for changing."""
+
+    def release(folder: Path) -> None:
+        space = Workspace(shutil.copytree(made.space.root, folder / "workspace"))
+        with opened(space) as lake:
+            create_release(lake, "r1", allow=("unknown",))
+
+    place = made_once(tmp_path_factory, "released", release)
+    space = shutil.copytree(place / "workspace", tmp_path_factory.mktemp("released") / "workspace")
+    return replace(made, space=Workspace(space))
+
+
+@pytest.fixture
+def released(made_released: Made, tmp_path) -> Iterator[tuple[Lake, Release]]:
+    """A copy of it for a test to change: its lake and its release."""
+    with opened(made_released.copy(tmp_path / "released").space) as lake:
+        yield lake, get_release(lake, "r1")
+
+
+@pytest.fixture(scope="session")
 def made_faulty(tmp_path_factory) -> Made:
     """The same corpus with a black and a frozen stretch; not for changing."""
-    return make_faulty(tmp_path_factory.mktemp("faulty"))
+    return shared(tmp_path_factory, "faulty", make_faulty)
 
 
 @pytest.fixture

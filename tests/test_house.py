@@ -61,10 +61,6 @@ def files(room: str, *suffixes: str) -> list[Path]:
     return [path for path in paths if path.exists()]
 
 
-def read_tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_text())
-
-
 def nodes_of(trees: Iterable[ast.AST]) -> Iterator[ast.AST]:
     return chain.from_iterable(map(ast.walk, trees))
 
@@ -73,13 +69,17 @@ def lines(paths: list[Path]) -> int:
     return sum(len(path.read_text().splitlines()) for path in paths)
 
 
-PRODUCT = list(chain.from_iterable(map(files, ROOMS)))
-TREES = {path: read_tree(path) for path in PRODUCT}
-FUNCTIONS = [
-    node
-    for node in nodes_of(TREES.values())
-    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-]
+@pytest.fixture(scope="module")
+def trees() -> dict[Path, ast.Module]:
+    """The modules of the product."""
+    paths = chain.from_iterable(map(files, ROOMS))
+    return {path: ast.parse(path.read_text()) for path in paths}
+
+
+@pytest.fixture(scope="module")
+def functions(trees: dict[Path, ast.Module]) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
+    kinds = ast.FunctionDef | ast.AsyncFunctionDef
+    return [node for node in nodes_of(trees.values()) if isinstance(node, kinds)]
 
 
 def complexity(function: ast.AST) -> int:
@@ -98,17 +98,17 @@ def test_the_house_keeps_to_its_ceilings():
     assert counted.returncode == 0, counted.stdout + counted.stderr
 
 
-def test_no_more_files_are_long():
-    assert sum(lines([path]) > MOST_OF_A_FILE for path in PRODUCT) <= LONGER_FILES
+def test_no_more_files_are_long(trees):
+    assert sum(lines([path]) > MOST_OF_A_FILE for path in trees) <= LONGER_FILES
 
 
-def test_functions_are_plain():
-    complexities = sorted(((complexity(f), f.name) for f in FUNCTIONS), reverse=True)
+def test_functions_are_plain(functions):
+    complexities = sorted(((complexity(f), f.name) for f in functions), reverse=True)
     assert [name for number, name in complexities if number > MOST_COMPLEX] == []
     assert sum(number > OFTEN_COMPLEX for number, _ in complexities) <= SHARE_COMPLEX * len(
         complexities
     )
-    of_some_length = [f for f in FUNCTIONS if (f.end_lineno or 0) - f.lineno + 1 >= 12]
+    of_some_length = [f for f in functions if (f.end_lineno or 0) - f.lineno + 1 >= 12]
     branches = sum(
         isinstance(node, (*BRANCHES, ast.With, ast.AsyncWith)) for node in nodes_of(of_some_length)
     )
@@ -118,28 +118,28 @@ def test_functions_are_plain():
     )
 
 
-def test_imports_stand_at_the_top():
-    late = {n for n in nodes_of(FUNCTIONS) if isinstance(n, ast.Import | ast.ImportFrom)}
+def test_imports_stand_at_the_top(trees, functions):
+    late = {n for n in nodes_of(functions) if isinstance(n, ast.Import | ast.ImportFrom)}
     assert len(late) <= IMPORTS_IN_FUNCTIONS
-    outermost = chain.from_iterable(tree.body for tree in TREES.values())
+    outermost = chain.from_iterable(tree.body for tree in trees.values())
     blocks = [n for n in outermost if isinstance(n, ast.If) and "TYPE_CHECKING" in ast.dump(n.test)]
     assert len(blocks) <= FOR_THE_TYPE_CHECKER
 
 
-def test_classes_are_few():
-    classes = [node for node in nodes_of(TREES.values()) if isinstance(node, ast.ClassDef)]
+def test_classes_are_few(trees):
+    classes = [node for node in nodes_of(trees.values()) if isinstance(node, ast.ClassDef)]
     decorators = [" ".join(map(ast.dump, node.decorator_list)) for node in classes]
     assert sum("dataclass" in text for text in decorators) <= DATACLASSES
     assert sum(c.name.endswith("Error") for c in classes) <= ERRORS
-    outermost = chain.from_iterable(tree.body for tree in TREES.values())
+    outermost = chain.from_iterable(tree.body for tree in trees.values())
     outer = Counter(node.name for node in outermost if isinstance(node, ast.ClassDef))
     assert [name for name, count in outer.items() if count > 1] == [], "one name, one class"
 
 
-def test_no_module_of_others_is_private():
+def test_no_module_of_others_is_private(trees):
     """A name with an underscore may be gone in the next release of its library."""
     private = Counter[str]()
-    for path, tree in TREES.items():
+    for path, tree in trees.items():
         for node in ast.walk(tree):
             if isinstance(node, ast.Import):
                 imported_names = [a.name for a in node.names]
@@ -175,7 +175,7 @@ together told usual wanted what where which who whose why within
 """
 VAGUE = {*VAGUE_WORDS.split()}
 COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
-PARTS = {"product": PRODUCT, "tests": files("tests"), "benchmarks": files("benchmarks")}
+PARTS = {"product": ROOMS, "tests": ["tests"], "benchmarks": ["benchmarks"]}
 
 
 def code_lines(text: str) -> list[str]:
@@ -201,20 +201,6 @@ def is_nested(node: ast.AST) -> bool:
     return len(node.generators) > 1 or any(inner)
 
 
-@pytest.mark.parametrize("part", PARTS)
-def test_a_line_says_one_thing(part):
-    texts = [path.read_text() for path in PARTS[part]]
-    lines_of_code = list(chain.from_iterable(map(code_lines, texts)))
-    nodes = list(nodes_of(map(ast.parse, texts)))
-    per_thousand = 1000 / len(lines_of_code)
-    density = {
-        "characters": sum(map(len, lines_of_code)) / len(lines_of_code),
-        "packed": sum(map(is_packed, nodes)) * per_thousand,
-        "nested": sum(map(is_nested, nodes)) * per_thousand,
-    }
-    assert {name: value for name, value in density.items() if value > DENSITY[part][name]} == {}
-
-
 def names_of(node: ast.AST) -> set[str]:
     """The parameters and variables of a function, the fields of a class."""
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -236,8 +222,17 @@ def names_of(node: ast.AST) -> set[str]:
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_names_say_what_a_thing_is(part):
-    nodes = nodes_of(map(read_tree, PARTS[part]))
+def test_a_line_says_one_thing_and_names_say_what_a_thing_is(part):
+    texts = [path.read_text() for path in chain.from_iterable(map(files, PARTS[part]))]
+    lines_of_code = list(chain.from_iterable(map(code_lines, texts)))
+    nodes = list(nodes_of(map(ast.parse, texts)))
+    per_thousand = 1000 / len(lines_of_code)
+    density = {
+        "characters": sum(map(len, lines_of_code)) / len(lines_of_code),
+        "packed": sum(map(is_packed, nodes)) * per_thousand,
+        "nested": sum(map(is_nested, nodes)) * per_thousand,
+    }
+    assert {name: value for name, value in density.items() if value > DENSITY[part][name]} == {}
     counts = Counter(name.strip("_") for name in chain.from_iterable(map(names_of, nodes)))
     vague = Counter({name: count for name, count in counts.items() if name in VAGUE})
     assert vague.total() <= VAGUE_NAMES[part] * counts.total(), vague.most_common(20)

@@ -12,13 +12,24 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
-from assets.webserver import FIRST_PAGE, HOSTS, TOKEN, guarded, ui_access
 from core.errors import UserError
 from core.web import Access
 
 SECRET = "a token of more than sixteen characters"
 CHANGE = "mutation { setNuxSeen }"
 OWN = "http://127.0.0.1:3000"
+
+
+def ui_access(host: str, **variables: str) -> Access:
+    """Who may see the UI, by variables of its environment.
+
+    Imported here, since Dagster's webserver takes two seconds.
+    """
+    from assets import webserver
+
+    return webserver.ui_access(
+        host, {getattr(webserver, name): value for name, value in variables.items()}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +42,8 @@ def context(tmp_path_factory) -> Any:
 
 
 def client(context: Any, access: Access) -> TestClient:
+    from assets.webserver import guarded
+
     return TestClient(
         guarded(access)(context).create_asgi_app(), base_url=OWN, follow_redirects=False
     )
@@ -38,7 +51,7 @@ def client(context: Any, access: Access) -> TestClient:
 
 @pytest.fixture
 def ui(context: Any) -> TestClient:
-    return client(context, ui_access("127.0.0.1", {TOKEN: ""}))
+    return client(context, ui_access("127.0.0.1", TOKEN=""))
 
 
 def asked(ui: TestClient, headers: dict[str, str] | None = None) -> int:
@@ -53,6 +66,8 @@ def test_its_own_page_and_programs(ui):
     assert page.status_code == 200
     assert page.headers["x-frame-options"] == "DENY"
     first = ui.get("/", headers=typed)
+    from assets.webserver import FIRST_PAGE
+
     assert (first.status_code, first.headers["location"]) == (302, FIRST_PAGE)
     assert ui.get(first.headers["location"], headers=typed).status_code == 200
 
@@ -98,13 +113,13 @@ def test_sockets(ui):
 
 def test_a_token_elsewhere_than_on_this_machine(context):
     for host in ("0.0.0.0", "192.0.2.1", "::"):
-        with pytest.raises(UserError, match=TOKEN):
-            ui_access(host, {TOKEN: ""})
-    with pytest.raises(UserError, match=TOKEN):
-        ui_access("127.0.0.1", {})
+        with pytest.raises(UserError, match="PROCCORPUS_UI_TOKEN"):
+            ui_access(host, TOKEN="")
+    with pytest.raises(UserError, match="PROCCORPUS_UI_TOKEN"):
+        ui_access("127.0.0.1")
     with pytest.raises(UserError, match="characters"):
-        ui_access("127.0.0.1", {TOKEN: "short"})
-    ui = client(context, ui_access("0.0.0.0", {TOKEN: SECRET}))
+        ui_access("127.0.0.1", TOKEN="short")
+    ui = client(context, ui_access("0.0.0.0", TOKEN=SECRET))
     assert asked(ui) == asked(ui, {"Authorization": "Bearer guessed"}) == 401
     assert {ui.get(path).status_code for path in ("/", "/runs", "/graphql")} == {401}
     assert asked(ui, {"Authorization": f"Bearer {SECRET}"}) == 200
@@ -118,9 +133,7 @@ def test_a_token_elsewhere_than_on_this_machine(context):
 
 
 def test_names_of_a_reverse_proxy(context):
-    ui = client(
-        context, ui_access("0.0.0.0", {TOKEN: SECRET, HOSTS: "corpus.example, Other.example"})
-    )
+    ui = client(context, ui_access("0.0.0.0", TOKEN=SECRET, HOSTS="corpus.example, Other.example"))
     key = {"Authorization": f"Bearer {SECRET}"}
     assert asked(ui, key | {"Host": "other.example", "Origin": "https://other.example"}) == 200
     assert asked(ui, key | {"Host": "evil.example"}) == 421
@@ -136,7 +149,7 @@ def test_prometheus_is_told_of_the_lake_and_of_runs(context, own, tmp_path, monk
     (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
     monkeypatch.setenv("DAGSTER_HOME", str(home))
     monkeypatch.setenv("PROCCORPUS_WORKSPACE", str(own.space.root))
-    ui = client(context, ui_access("0.0.0.0", {TOKEN: SECRET}))
+    ui = client(context, ui_access("0.0.0.0", TOKEN=SECRET))
     assert ui.get("/metrics").status_code == 401
     page = ui.get("/metrics", headers={"Authorization": f"Bearer {SECRET}"})
     families = {family.name: family for family in text_string_to_metric_families(page.text)}

@@ -214,7 +214,7 @@ def shown(run: HandLabelled, *, success: bool | None) -> EpisodeView:
 def test_cheap_models_first(monkeypatch):
     def tried(mistakes: stand_ins.Mistakes, *cheap: str) -> tuple[float, int]:
         config = VlmConfig(cheap_models=cheap)
-        outcomes = [stand_ins.trial(run_of(seed), mistakes, config, 0) for seed in range(20)]
+        outcomes = [stand_ins.trial(run_of(seed), mistakes, config, 0) for seed in range(8)]
         return float(np.mean([o.f1 for o in outcomes])), sum(o.tokens for o in outcomes)
 
     monkeypatch.setattr(stand_ins, "view_of", shown)

@@ -1,13 +1,14 @@
 """Names that a shell is offered."""
 
-import os
 import subprocess
+import sys
+from collections.abc import Callable
 
 import pytest
 
 from cli.completion import KINDS, names
 from core.paths import Workspace
-from tests.kits.cli_kit import PROGRAM
+from tests.kits.cli_kit import DONE, PROGRAM, called, environment
 from tests.kits.patience import PATIENCE_S
 from warehouse.lake import Lake
 
@@ -40,23 +41,22 @@ def test_no_workspace_has_no_names(tmp_path):
     assert names("dataset", damaged) == []
 
 
-def offered(typed: str, space: Workspace, shell: str = "bash") -> set[str]:
+@pytest.fixture
+def offered(space: Workspace, capsys, monkeypatch) -> Callable[[str], set[str]]:
     """What a shell's script gets of the command, for words with {space} for the workspace."""
-    line = f"proccorpus {typed}".format(space=f"--workspace {space.root}")
-    variables = {"_PROCCORPUS_COMPLETE": f"complete_{shell}", "_TYPER_COMPLETE_ARGS": line}
-    variables |= (
-        {"COMP_WORDS": line, "COMP_CWORD": str(len(line.split(" ")) - 1)} if shell == "bash" else {}
-    )
-    process = subprocess.run(
-        [PROGRAM],
-        env=os.environ | variables,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-        check=False,
-    )
-    assert process.stderr == ""
-    return set(process.stdout.split())
+
+    def complete(typed: str) -> set[str]:
+        line = f"proccorpus {typed}".format(space=f"--workspace {space.root}")
+        # The variable is called by the program, which is no package that is run
+        monkeypatch.setattr(sys.modules["__main__"], "__package__", None)
+        monkeypatch.setenv("_PROCCORPUS_COMPLETE", "complete_bash")
+        monkeypatch.setenv("COMP_WORDS", line)
+        monkeypatch.setenv("COMP_CWORD", str(len(line.split(" ")) - 1))
+        result = called(capsys)
+        assert (result.code, result.err) == (DONE, ""), result
+        return set(result.out.split())
+
+    return complete
 
 
 @pytest.mark.parametrize(
@@ -72,8 +72,18 @@ def offered(typed: str, space: Workspace, shell: str = "bash") -> set[str]:
         ("vlm serve --model l", set()),
     ],
 )
-def test_a_shell_is_offered_names_where_one_is_typed(typed, expected, space):
-    assert offered(typed, space) == expected
+def test_a_shell_is_offered_names_where_one_is_typed(typed, expected, offered):
+    assert offered(typed) == expected
+
+
+def test_the_program_itself_completes(space):
+    variables = {"_PROCCORPUS_COMPLETE": "complete_zsh"}
+    variables |= {"_TYPER_COMPLETE_ARGS": f"proccorpus sql --workspace {space.root} --release "}
+    process = subprocess.run(
+        [PROGRAM], env=environment(**variables), capture_output=True, text=True, timeout=PATIENCE_S
+    )
+    assert process.stderr == ""
+    assert "r1" in process.stdout
 
 
 def test_every_kind_of_name_is_known(tmp_path):

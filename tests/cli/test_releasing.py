@@ -23,6 +23,13 @@ def run(own: Made, capsys) -> Run:
     return lambda *words: called(capsys, *words, "--workspace", own.space.root)
 
 
+@pytest.fixture
+def run_released(made_released: Made, tmp_path, capsys) -> tuple[Run, Made]:
+    """A command on a copy of the corpus with the release `r1`, and that copy."""
+    own = made_released.copy(tmp_path)
+    return lambda *words: called(capsys, *words, "--workspace", own.space.root), own
+
+
 def answer(result: Result) -> Any:
     assert result.code == 0, result
     return result.json
@@ -80,8 +87,8 @@ def test_taking_down_and_collecting(run):
     assert "Deleted" in run("gc", "--keep-days", "0", "--yes").out
 
 
-def test_nothing_is_deleted_without_a_yes(run, own, monkeypatch):
-    answer(run("release", "create", "r1", "--allow-licence", "unknown", *JSON))
+def test_nothing_is_deleted_without_a_yes(run_released, monkeypatch):
+    run, own = run_released
     orphan = own.space.root / "shards" / "orphan.tar"
     orphan.write_bytes(b"x" * 100)
     os.utime(orphan, (0, 0))
@@ -116,9 +123,10 @@ def test_a_look_at_what_gc_would_delete_writes_nothing(run, own):
     assert state() == former_state
 
 
-def test_a_name_is_used_once_and_deleting_says_what_refers_to_it(run, own, tmp_path):
+def test_a_name_is_used_once_and_deleting_says_what_refers_to_it(run_released, tmp_path):
+    run, own = run_released
     (tmp_path / "grey.yaml").write_text(GREY_RECIPE)
-    created = answer(run("release", "create", "r1", "--allow-licence", "unknown", *JSON))
+    [(content,)] = own.rows("SELECT config_hash FROM releases")
     model = answer(run("train", "--recipe", tmp_path / "grey.yaml", "--release", "r1", *JSON))[
         "training_run"
     ]
@@ -161,7 +169,7 @@ def test_a_name_is_used_once_and_deleting_says_what_refers_to_it(run, own, tmp_p
     second_created = answer(
         run("release", "create", "r1.again", "--allow-licence", "unknown", *JSON)
     )
-    assert second_created["content"] == created["content"]
+    assert second_created["content"] == content
     # Also of a name that an earlier version forgot, which models and scores still have
     change(own.space, "DELETE FROM deleted_releases")
     assert (

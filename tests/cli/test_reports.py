@@ -31,7 +31,6 @@ from tests.kits.cli_kit import (
     command,
     environment,
     look_up,
-    proccorpus,
 )
 from tests.kits.faulty import make_source
 from tests.kits.hdf5_writer import film
@@ -145,19 +144,19 @@ def test_every_new_name_is_a_command():
 
 def test_no_findings_is_said_only_where_all_is_understood(tmp_path):
     root = write_v2(tmp_path / "set", [6, 7])
-    plain = proccorpus("inspect", root, cwd=tmp_path)
+    plain = command("inspect", root, cwd=tmp_path)
     assert "observation.state (3 float32)" in plain.out
     assert "part_not_used" not in plain.out
     (root / "quux_readings.bin").write_bytes(b"x")
-    result = proccorpus("inspect", root, cwd=tmp_path)
+    result = command("inspect", root, cwd=tmp_path)
     assert "not used      file quux_readings.bin: nothing names it" in result.out
     assert "part_not_used" in result.out
     assert "No findings" not in result.out
-    parts = proccorpus("inspect", root, "--format", "json", cwd=tmp_path).json["parts"]
+    parts = command("inspect", root, "--format", "json", cwd=tmp_path).json["parts"]
     assert ("file", "quux_readings.bin", "unknown") in [
         (p["kind"], p["name"], p["status"]) for p in parts
     ]
-    whole = proccorpus("inspect", root, "--full", cwd=tmp_path)
+    whole = command("inspect", root, "--full", cwd=tmp_path)
     assert "num_times" in whole.out.replace("num_\ntimes", "num_times")
 
 
@@ -165,7 +164,7 @@ def test_rows_that_are_not_read_are_not_called_missing(tmp_path):
     with h5py.File(tmp_path / "run.hdf5", "w") as file:
         file["quux_forces"] = np.random.default_rng(0).normal(size=(6, 6))
         file["cam_front"] = film(0, 0, 6)
-    output = proccorpus("inspect", tmp_path, cwd=tmp_path).out
+    output = command("inspect", tmp_path, cwd=tmp_path).out
     assert "there are no rows of state or action" not in output
     assert "quux_forces" in output
 
@@ -173,7 +172,7 @@ def test_rows_that_are_not_read_are_not_called_missing(tmp_path):
 def test_a_dataset_is_built_again_as_it_was(own, tmp_path):
     configs = own.rows("SELECT dataset, config FROM build_configs")
     events = tmp_path / "events.jsonl"
-    result = proccorpus(
+    result = command(
         "build", "--dataset", "tiny", "--events", events, cwd=tmp_path, workspace=own.space.root
     )
     assert (result.code, result.err) == (DONE, "")
@@ -186,12 +185,13 @@ def test_a_dataset_is_built_again_as_it_was(own, tmp_path):
     assert own.rows("SELECT dataset, config FROM build_configs") == configs
 
 
-def test_lines_of_its_log_are_json_where_that_is_asked_for(own, tmp_path):
+def test_lines_of_its_log_are_json_where_that_is_asked_for(own, tmp_path, monkeypatch):
     """Each with run, dataset, chunk and stage; what fails is an error of its stage."""
+    monkeypatch.setenv("PROCCORPUS_LOG", "json")
     videos = sorted(own.source.rglob("*.mp4"))
     videos[0].write_text("no video any more")
     words = ("build", "--source", own.source, "--name", "again")
-    result = proccorpus(*words, cwd=tmp_path, workspace=tmp_path / "w", PROCCORPUS_LOG="json")
+    result = command(*words, cwd=tmp_path, workspace=tmp_path / "w")
     lines = [json.loads(line) for line in result.err.splitlines()]
     assert all(
         line.keys() == {"time", "level", "run", "dataset", "chunk", "stage", "message"}
@@ -205,9 +205,7 @@ def test_lines_of_its_log_are_json_where_that_is_asked_for(own, tmp_path):
     assert len({line["run"] for line in ended}) == 1
     assert ended[0]["run"]
 
-    refused = proccorpus(
-        "build", "--dataset", "cups", cwd=tmp_path, workspace=tmp_path / "w", PROCCORPUS_LOG="json"
-    )
+    refused = command("build", "--dataset", "cups", cwd=tmp_path, workspace=tmp_path / "w")
     (line,) = map(json.loads, refused.err.splitlines())
     assert (refused.code, line["level"], line["stage"]) == (USAGE, "error", None)
     assert "--dataset cups" in line["message"]

@@ -8,7 +8,7 @@ import pytest
 
 import proccorpus as pc
 from tests.kits.cli_kit import Result, called
-from tests.kits.fault_kit import is_killed
+from tests.kits.fault_kit import killing
 from tests.kits.faulty import FAULTS
 from tests.kits.lake_kit import opened
 from tests.kits.made_corpus import Made
@@ -25,7 +25,7 @@ def run(faulty: Made, capsys) -> Run:
     return lambda *words: called(capsys, *words, "--workspace", faulty.space.root)
 
 
-def faults_told(run: Run, source: Path) -> dict[str, set[str]]:
+def faults_told(run: Run, faulty: Made, source: Path) -> dict[str, set[str]]:
     """The checks that each place tells of; source: the folder that the corpus was built from."""
     texts = {
         "build": run("build", "--dataset", "tiny", "--workers", "1").out,
@@ -36,7 +36,7 @@ def faults_told(run: Run, source: Path) -> dict[str, set[str]]:
     checks_by_place = {}
     for place, text in texts.items():
         checks_by_place[place] = {check for check in FAULTS if check in text}
-    reasons = run("sql", "SELECT why FROM review_queue", "--format", "json").out
+    reasons = str(faulty.rows("SELECT why FROM review_queue"))
     checks_by_place["queue"] = {
         check
         for check, word in (("camera_black", "is black"), ("camera_frozen", "one pict"))
@@ -46,7 +46,9 @@ def faults_told(run: Run, source: Path) -> dict[str, set[str]]:
 
 
 def test_an_accepted_fault_is_not_told_again(run, faulty, made_faulty):
-    assert {*map(frozenset, faults_told(run, made_faulty.source).values())} == {frozenset(FAULTS)}
+    assert {*map(frozenset, faults_told(run, faulty, made_faulty.source).values())} == {
+        frozenset(FAULTS)
+    }
     built = run("build", "--dataset", "tiny", "--workers", "1").out
     assert "tiny: checks found faults: camera_black in 1 run, camera_frozen in 1 run" in built
     assert "proccorpus show faults" in built
@@ -57,7 +59,7 @@ def test_an_accepted_fault_is_not_told_again(run, faulty, made_faulty):
     assert [(row["episode_index"], row["comment"], row["author"]) for row in result.json] == [
         (0, WHY, "ann")
     ]
-    assert {*map(frozenset, faults_told(run, made_faulty.source).values())} == {
+    assert {*map(frozenset, faults_told(run, faulty, made_faulty.source).values())} == {
         frozenset({"camera_frozen"})
     }
     sql = "SELECT check_name, is_accepted, accepted_by, accepted_why FROM checks ORDER BY 1"
@@ -72,10 +74,10 @@ def test_an_accepted_fault_is_not_told_again(run, faulty, made_faulty):
 
     # All of a dataset, and taken back by check
     assert run(*ACCEPT, "camera_frozen", "--comment", "as built", "--author", "bob").code == 0
-    assert {*map(frozenset, faults_told(run, made_faulty.source).values())} == {frozenset()}
+    assert {*map(frozenset, faults_told(run, faulty, made_faulty.source).values())} == {frozenset()}
     assert "Next: look at it" in run("build", "--dataset", "tiny", "--workers", "1").out
     assert run(*ACCEPT, "camera_black", *TAKEN_BACK).code == 0
-    assert {*map(frozenset, faults_told(run, made_faulty.source).values())} == {
+    assert {*map(frozenset, faults_told(run, faulty, made_faulty.source).values())} == {
         frozenset({"camera_black"})
     }
 
@@ -171,17 +173,19 @@ def test_a_killed_command_says_all_or_nothing_and_is_given_again(faulty, tmp_pat
     [(tag,)] = faulty.rows("SELECT statement_id FROM statements WHERE kind = 'tag'")
     words = words.format(tag=tag, folder=tmp_path).split()
     copies = [faulty.copy(tmp_path / "1")]
-    while is_killed(len(copies), *words, "--workspace", copies[-1].space.root):
-        copies.append(faulty.copy(tmp_path / str(len(copies) + 1)))
+    with killing(*words) as is_killed:
+        while is_killed(len(copies), copies[-1].space.root):
+            copies.append(faulty.copy(tmp_path / str(len(copies) + 1)))
     *killed, whole = copies
     assert len(killed) >= 2
+    states = [(faulty.rows(sql), whole.rows(sql)) for sql in STATES]
     for copy in killed:
         place = ("--workspace", copy.space.root)
-        for sql in STATES:
-            assert copy.rows(sql) in (faulty.rows(sql), whole.rows(sql))
+        for sql, before_or_whole in zip(STATES, states, strict=True):
+            assert copy.rows(sql) in before_or_whole
         assert '"error"' not in called(capsys, "doctor", "--format", "json", *place).out
         called(capsys, *words, *place)
-        assert [copy.rows(sql) for sql in STATES] == [whole.rows(sql) for sql in STATES]
+        assert [copy.rows(sql) for sql in STATES] == [of_whole for _, of_whole in states]
 
 
 def test_commands_in_python_give_what_they_print_as_json(run, faulty, capsys):

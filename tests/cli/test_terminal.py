@@ -21,7 +21,7 @@ from cli.sql import write_result
 from cli.terminal import AS_RECORDS, QUIET, ShownText, note
 from core.rows import encode
 from core.values import shown
-from tests.kits.cli_kit import PROGRAM, called, environment, proccorpus
+from tests.kits.cli_kit import PROGRAM, called, command, environment
 from tests.kits.lerobot_writer import write_info, write_v2, write_video
 from tests.kits.patience import PATIENCE_S
 from warehouse.lake import Lake
@@ -50,10 +50,10 @@ def test_names_of_a_dataset(tmp_path):
     """A file's name that sets the clipboard, shown by inspect."""
     write_video(tmp_path / "d/a.mp4", range(3))
     (tmp_path / f"d/{CLIPBOARD}.mp4").write_text("no video")
-    result = proccorpus("inspect", tmp_path / "d", cwd=tmp_path)
+    result = command("inspect", tmp_path / "d", cwd=tmp_path)
     assert "\x1b" not in result.out + result.err
     assert "\\u001b]52" in result.out + result.err
-    as_json = proccorpus("inspect", tmp_path / "d", "--format", "json", cwd=tmp_path)
+    as_json = command("inspect", tmp_path / "d", "--format", "json", cwd=tmp_path)
     assert CLIPBOARD in json.dumps(json.loads(as_json.out), ensure_ascii=False).encode().decode(
         "unicode_escape"
     )
@@ -76,7 +76,7 @@ def test_inspect_into_head_is_no_failure_even_with_findings(tmp_path):
     assert (process.stdout.strip(), process.stderr) == ("0", "")
 
 
-@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
 def test_closed_streams_are_silence(closed, tmp_path):
     script = f"{PROGRAM} show schema {closed}"
     process = subprocess.run(

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ingest.reasons import REASONS
-from tests.kits.cli_kit import Result, called
+from tests.kits.cli_kit import Result, called, command
 from tests.kits.faulty import FAULTS
 from tests.kits.lake_kit import opened
 from tests.kits.made_corpus import Made
@@ -49,16 +49,35 @@ def test_checks_that_are_accepted_or_found_nothing_leave_nothing_out(run, tmp_pa
     assert (refused.code, "did you mean camera_black" in refused.err) == (2, True)
 
 
+@pytest.fixture(scope="module")
+def made_less(made_faulty: Made, tmp_path_factory) -> tuple[Made, Result, Result]:
+    """The corpus with the releases `all` and `less`, without a check; what their commands said. Not for changing."""
+    folder = tmp_path_factory.mktemp("less")
+    own = made_faulty.copy(folder)
+
+    def release(*words: str) -> Result:
+        options = (*LICENCE, "--format", "json")
+        line = ("release", "create", *words, *options)
+        return command(*line, cwd=folder, workspace=own.space.root)
+
+    return own, release("all"), release("less", "--without", "camera_frozen")
+
+
+@pytest.fixture
+def partial(made_less: tuple[Made, Result, Result], tmp_path) -> Made:
+    """A copy of it for a test to change."""
+    return made_less[0].copy(tmp_path)
+
+
+@pytest.fixture
+def run_less(partial: Made, capsys) -> Run:
+    return lambda *words: called(capsys, *words, "--workspace", partial.space.root)
+
+
 def created(run: Run, name: str, *words: object) -> Result:
     result = run("release", "create", name, *words, *LICENCE, "--format", "json")
     assert result.code == 0, result
     return result
-
-
-def rows_in(run: Run, sql: str, *words: str) -> list[dict]:
-    result = run("sql", sql, *words, "--format", "json")
-    assert result.code == 0, result
-    return result.json
 
 
 EPISODES_OF_SAMPLES = (
@@ -67,15 +86,16 @@ EPISODES_OF_SAMPLES = (
 )
 
 
-def test_a_release_says_what_checks_found_and_leaves_these_runs_out(run, faulty):
-    full = created(run, "all")
+def test_a_release_says_what_checks_found_and_leaves_these_runs_out(
+    made_faulty, made_less, partial, run_less
+):
+    _, full, smaller = made_less
+    run = run_less
     assert full.json["faults"] == {"tiny": {"camera_black": 1, "camera_frozen": 1}}
     assert "faults: tiny: camera_black in 1 run, camera_frozen in 1 run; look at them" in full.err
     sentence = "- tiny: checks found faults that nobody accepted: camera_black in 1 run, camera_frozen in 1 run."
     assert sentence in Path(full.json["card"]).read_text().splitlines()
 
-    corpus_rows = rows_in(run, "FROM shards ORDER BY shard")
-    smaller = created(run, "less", "--without", "camera_frozen")
     assert smaller.json["faults"] == {"tiny": {"camera_black": 1}}
     assert "left out: tiny: 1 runs with " in smaller.err
     [exclusion] = smaller.json["left_out"]
@@ -87,30 +107,28 @@ def test_a_release_says_what_checks_found_and_leaves_these_runs_out(run, faulty)
     assert "camera_frozen" in run(*command.split()).out
 
     # The corpus keeps the run and its shards; the release holds the others, that of its own shard too
-    assert rows_in(run, "FROM shards ORDER BY shard") == corpus_rows
-    everybody = [row["episode"] for row in rows_in(run, EPISODES_OF_SAMPLES)]
-    held_episodes = [
-        row["episode"] for row in rows_in(run, EPISODES_OF_SAMPLES, "--release", "less")
-    ]
+    corpus_rows = made_faulty.rows("FROM shards ORDER BY shard")
+    assert partial.rows("FROM shards ORDER BY shard") == corpus_rows
+    everybody = [episode for (episode,) in partial.rows(EPISODES_OF_SAMPLES)]
+    in_release = run("sql", EPISODES_OF_SAMPLES, "--release", "less", "--format", "json")
+    held_episodes = [row["episode"] for row in in_release.json]
     assert held_episodes == [episode for episode in everybody if episode != 2]
     assert run("release", "verify", "less").code == 0
     assert run("doctor", "--format", "json").code == 0
     build = run("build", "--dataset", "tiny", "--workers", "1", "--format", "json")
     assert build.code in (0, 3), build
-    assert rows_in(run, "FROM shards ORDER BY shard") == corpus_rows
+    assert partial.rows("FROM shards ORDER BY shard") == corpus_rows
 
     run("say", "acceptance", "tiny", "camera_black", "--comment", "the lamp was off")
     quiet = created(run, "quiet", "--without", "camera_frozen")
     assert (quiet.json["faults"], "faults:" in quiet.err) == ({}, False)
 
 
-def test_the_shards_of_such_a_release_show_nothing_of_the_run(run, faulty):
-    created(run, "all")
-    created(run, "less", "--without", "camera_frozen")
+def test_the_shards_of_such_a_release_show_nothing_of_the_run(run_less, partial):
     tars = {}
     for name in ("all", "less"):
-        rows = rows_in(run, f"FROM release_shards WHERE name = '{name}' ORDER BY shard")
-        tars[name] = [faulty.space.shard(r["split"], r["shard"], r["store"]) for r in rows]
+        sql = f"SELECT split, shard, store FROM release_shards WHERE name = '{name}' ORDER BY shard"
+        tars[name] = [partial.space.shard(*shard) for shard in partial.rows(sql)]
     samples = {name: list(read_samples(paths)) for name, paths in tars.items()}
     # What is there is what was there, in samples and pictures, but for what shows run 2
     expected = {
@@ -122,15 +140,15 @@ def test_the_shards_of_such_a_release_show_nothing_of_the_run(run, faulty):
     assert {s.row["sample_id"]: s.pictures for s in samples["less"]} == expected
     assert len(expected) < len(samples["all"])
     # The same again is the same release
-    repeated = created(run, "again", "--without", "camera_frozen")
-    first = rows_in(run, "SELECT config_hash FROM releases WHERE name = 'less'")
-    assert repeated.json["content"] == first[0]["config_hash"]
+    repeated = created(run_less, "again", "--without", "camera_frozen")
+    [(content,)] = partial.rows("SELECT config_hash FROM releases WHERE name = 'less'")
+    assert repeated.json["content"] == content
 
 
 def test_a_release_that_breaks_off_leaves_shards_that_the_next_build_makes_anew(
     run, faulty, monkeypatch
 ):
-    corpus_rows = rows_in(run, "FROM shards ORDER BY shard")
+    corpus_rows = faulty.rows("FROM shards ORDER BY shard")
     exchange = Lake._exchange_shards
     calls = []
 
@@ -146,12 +164,12 @@ def test_a_release_that_breaks_off_leaves_shards_that_the_next_build_makes_anew(
         with pytest.raises(KeyboardInterrupt):
             create_release(lake, "less", release_contents=sound_contents)
     monkeypatch.undo()
-    assert rows_in(run, "FROM shards ORDER BY shard") != corpus_rows
+    assert faulty.rows("FROM shards ORDER BY shard") != corpus_rows
     assert run("build", "--dataset", "tiny", "--workers", "1").code in (0, 3)
-    assert rows_in(run, "FROM shards ORDER BY shard") == corpus_rows
+    assert faulty.rows("FROM shards ORDER BY shard") == corpus_rows
 
 
-def test_weights_of_stretches_are_0_and_the_rest_of_their_runs_stays(run, tmp_path):
+def test_weights_of_stretches_are_0_and_the_rest_of_their_runs_stays(run, faulty, tmp_path):
     words = ("export", "weights", "--set", "kind=segments", "--dataset", "tiny", *LICENCE)
     weights = {}
     for name, options in {
@@ -162,12 +180,12 @@ def test_weights_of_stretches_are_0_and_the_rest_of_their_runs_stays(run, tmp_pa
         assert result.code == 0, result
         weights[name] = pq.read_table(tmp_path / name / "weights.parquet").to_pandas()
     assert "in stretches with camera_frozen or camera_black: they weigh 0" in result.err
-    stretches = rows_in(run, "SELECT episode_index, start_frame, end_frame FROM checks ORDER BY 1")
-    assert [row["episode_index"] for row in stretches] == sorted(FAULTS.values())
+    stretches = faulty.rows("SELECT episode_index, start_frame, end_frame FROM checks ORDER BY 1")
+    assert [episode for episode, _, _ in stretches] == sorted(FAULTS.values())
     expected = weights["all"].copy()
-    for row in stretches:
-        is_within = expected["frame_index"].between(row["start_frame"], row["end_frame"] - 1)
-        is_within &= expected["episode_index"] == row["episode_index"]
+    for episode, start_frame, end_frame in stretches:
+        is_within = expected["frame_index"].between(start_frame, end_frame - 1)
+        is_within &= expected["episode_index"] == episode
         assert expected.loc[is_within, "weight"].any()
         expected.loc[is_within, "weight"] = 0.0
     assert weights["less"].equals(expected)

@@ -6,30 +6,35 @@ from pathlib import Path
 
 import pytest
 
-from tests.kits.cli_kit import Built, Result, command, ok, proccorpus, write_config
+from tests.kits.cli_kit import DONE, Built, Result, command, ok, proccorpus, write_config
+from tests.kits.made_corpus import made_once
 from tests.kits.tiny_lerobot import make_dataset
 
 
 @pytest.fixture(scope="session")
 def source(tmp_path_factory) -> Path:
     """Five good episodes, 110 frames; not for changing."""
-    return make_dataset(tmp_path_factory.mktemp("tiny") / "source")
+    folder = made_once(tmp_path_factory, "tiny", lambda folder: make_dataset(folder / "source"))
+    return folder / "source"
 
 
 @pytest.fixture(scope="session")
 def built(source: Path, tmp_path_factory) -> Built:
     """Built from the config's registry in chunks of two episodes, by one worker; not for changing."""
-    folder = tmp_path_factory.mktemp("built")
-    config = write_config(folder / "project", source)
-    away = folder / "away"
-    away.mkdir()
-    result = ok(
-        proccorpus(
-            "build", "--config", config, "--workers", 1, cwd=away, workspace=folder / "workspace"
-        )
-    )
-    assert list(away.iterdir()) == [], "a build leaves nothing in the folder it is started from"
-    return Built(source, config, folder / "workspace", result)
+
+    def make(folder: Path) -> None:
+        config = write_config(folder / "project", source)
+        away = folder / "away"
+        away.mkdir()
+        words = ("build", "--config", config, "--workers", 1)
+        result = ok(proccorpus(*words, cwd=away, workspace=folder / "workspace"))
+        assert list(away.iterdir()) == [], "a build leaves nothing in the folder it is started from"
+        (folder / "said").write_text(result.out)
+
+    folder = made_once(tmp_path_factory, "built", make)
+    result = Result(DONE, (folder / "said").read_text(), "")
+    space = shutil.copytree(folder / "workspace", tmp_path_factory.mktemp("built") / "workspace")
+    return Built(source, folder / "project" / "build.toml", space, result)
 
 
 @pytest.fixture

@@ -35,13 +35,26 @@ frames = {{keyframe_interval_s = 0.5}}
 vlm = {{model = "stand-in", endpoints = ["{url}"], reason_interval_s = 1.5, max_attempts = 2, max_concurrency = 2}}
 """
 
-# A program that is killed at a commit: the moments before and behind each, of the lake and of what people said
+# A program that is killed at a commit: the moments before and behind each, of the lake and of what people said. Each
+# line of its input is a moment and a workspace; it is forked, since the start costs more than most commands
 KILLED = """
 import os, sys, duckdb
-moment, commits = int(sys.argv.pop(1)), []
+import proccorpus, cli.main, cli.console, cli.operating, cli.registry, cli.saying, pipeline.build, warehouse.lake.lake
+for line in sys.stdin:
+    moment, _, workspace = line.rstrip().partition(" ")
+    child = os.fork()
+    if not child:
+        break
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+else:
+    sys.exit()
+for descriptor in (0, 1):
+    os.dup2(os.open(os.devnull, os.O_RDWR), descriptor)
+sys.argv += ["--workspace", workspace]
+commits = []
 def strike():
     commits.append(len(commits))
-    if len(commits) == moment:
+    if len(commits) == int(moment):
         os.kill(os.getpid(), 9)
 def execute(con, sql, *values, execute=duckdb.DuckDBPyConnection.execute):
     if sql != "COMMIT":
@@ -51,7 +64,6 @@ def execute(con, sql, *values, execute=duckdb.DuckDBPyConnection.execute):
     strike()
 duckdb.DuckDBPyConnection.execute = execute
 sys.setprofile(lambda _, event, call: event[:2] == "c_" and call.__name__ == "commit" and strike())
-import proccorpus
 proccorpus.main()
 """
 
@@ -158,11 +170,26 @@ def living(session: int) -> list[int]:
     return session_pids
 
 
-def is_killed(moment: int, *words: object) -> bool:
-    """Is a command killed before (odd moments) or behind (even ones) one of its commits?"""
-    program = [sys.executable, "-c", KILLED, str(moment), *map(str, words)]
-    child = subprocess.run(program, cwd=ROOT, capture_output=True, check=False)
-    return child.returncode == -signal.SIGKILL
+@contextmanager
+def killing(*words: object) -> Iterator[Callable[[int, Path], bool]]:
+    """Is a command killed before (odd moments) or behind (even ones) one of its commits, in a workspace?"""
+    quiet = (
+        "-W",
+        "ignore::DeprecationWarning",
+    )  # of threads that its packages begin, and that no fork needs
+    program = [sys.executable, *quiet, "-c", KILLED, *map(str, words)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(program, cwd=ROOT, stdin=pipe, stdout=pipe, text=True) as starting:
+        assert starting.stdin
+        assert starting.stdout
+        requests, codes = starting.stdin, starting.stdout
+
+        def is_killed(moment: int, workspace: Path) -> bool:
+            print(moment, workspace, file=requests, flush=True)
+            return int(codes.readline()) == -signal.SIGKILL
+
+        yield is_killed
+        requests.close()
 
 
 def kill_session(session: int) -> None:

@@ -1,11 +1,15 @@
 """What the tests of the assets share: a workspace that the build loop made, with its source and its report."""
 
+import fcntl
 import gc
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from annotate.config import EmbeddingsConfig
 from core.paths import Workspace
@@ -91,6 +95,31 @@ def restored(place: Path, make: Callable[[Path], object]) -> Path:
         make(place)
         put(place, first)
     return put(first, place)
+
+
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that `make` writes, the same one for all workers of a session; not for changing.
+
+    The first worker that asks makes it, and the others wait.
+    """
+    base = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+    place = base / "made-once" / name
+    place.mkdir(parents=True, exist_ok=True)
+    with place.with_suffix(".lock").open("a+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if lock.tell() == 0:
+            make(place)
+            lock.write("made")
+    return place
+
+
+def shared(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Made:
+    """A corpus of `make`, built by one worker of a session: its source, and this worker's own copy of its workspace."""
+    place = made_once(factory, name, make)
+    space = shutil.copytree(place / "workspace", factory.mktemp(name) / "workspace")
+    return Made(Workspace(space), build_of(place / "source"), BuildReport())
 
 
 def put(folder: Path, place: Path) -> Path:

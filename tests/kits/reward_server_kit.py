@@ -24,6 +24,13 @@ FPS = 4.0
 POISON = 255  # a picture of this grey makes its batch fail
 
 
+def openai_client(address: str, token: str = "none") -> Any:
+    """A client of the `openai` package for a reward server, to be closed; imported here, since that takes a second."""
+    from openai import OpenAI
+
+    return OpenAI(base_url=f"{address}/v1", api_key=token, max_retries=0)
+
+
 class Pixels(Scorer):
     """Mean brightness of the window's pictures."""
 

@@ -15,7 +15,7 @@ from core.paths import Workspace
 from core.tables import TABLES
 from ingest.sources.types import SourceError
 from pipeline.build import BuildReport, run_build
-from pipeline.config import ChecksConfig, DatasetBuild
+from pipeline.config import ChecksConfig, DatasetBuild, load_config
 from pipeline.doctor import diagnose
 from pipeline.stage import Output, StageContext, StepFailure
 from pipeline.stages import STAGES
@@ -52,7 +52,8 @@ def made_both(tmp_path_factory: pytest.TempPathFactory) -> Made:
     folder = tmp_path_factory.mktemp("blocking")
     make_broken(folder / "broken")
     make_dataset(folder / "sound", [length + 3 for length in LENGTHS])
-    builds = [named(build_of(folder / name), name) for name in ("broken", "sound")]
+    entries = {name: f"source: ../{name}\nlicense: cc-by-4.0\n" for name in ("broken", "sound")}
+    builds = load_config(write_configs(folder, entries, 'embeddings = {when = "never"}'))
     space = Workspace(folder / "workspace")
     return Made(space, builds[0], run_build(space, builds, workers=1))
 
@@ -211,15 +212,11 @@ def test_an_asset_alone_is_stopped_by_a_check(both: Made, instance: dg.DagsterIn
     assert materialize([ASSETS["samples"]], "sound:00000", both, instance).success
 
 
-def test_commands_and_the_night_ask_too(tmp_path: Path):
-    make_broken(tmp_path / "broken")
-    make_dataset(tmp_path / "sound", [length + 3 for length in LENGTHS])
-    entries = {name: f"source: ../{name}\nlicense: cc-by-4.0\n" for name in ("broken", "sound")}
-    config = write_configs(tmp_path, entries)
-    space = Workspace(tmp_path / "w")
-    night = command(
-        "nightly", "--config", config, "--workers", 1, cwd=tmp_path, workspace=space.root
-    )
+def test_commands_and_the_night_ask_too(both: Made, tmp_path: Path):
+    config = both.source.with_name("build.toml")
+    space = both.space
+    words = ("nightly", "--config", config, "--workers", 1)
+    night = command(*words, cwd=tmp_path, workspace=space.root)
     assert night.code == 1, night
     assert (
         f"error: demonstrations of broken chunk 0 failed: BlockedError: {DECODABLE}: 2 of 5"

@@ -15,7 +15,7 @@ from explorer.access import CorpusView
 from pipeline.build import BuildReport, run_build
 from pipeline.config import source_build
 from tests.kits.cli_kit import DONE, command
-from tests.kits.fault_kit import is_killed
+from tests.kits.fault_kit import killing
 from tests.kits.kept_workspaces import FOLDER, KEPT
 from warehouse.lake import Lake
 from warehouse.lake.connection import has
@@ -136,8 +136,8 @@ EACH_TIME = 6  # what people said is taken over, and stands in both places
 def test_an_interrupted_upgrade_goes_on(kept: Path, moment: int) -> None:
     spaces = kept / "workspace", kept / "whole"
     shutil.copytree(*spaces)
-    words = ("upgrade", "--yes", "--workspace", str(spaces[0]))
-    assert is_killed(moment, *words)
+    with killing("upgrade", "--yes") as is_killed:
+        assert is_killed(moment, spaces[0])
     tables = ("statements", *PEOPLE, *IN_FORCE, *(TABLES.keys() - {"schema_versions"}))
     states = []
     for space in spaces:

@@ -10,7 +10,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import Qwen2VLImageProcessor
-from trl.trainer.grpo_config import GRPOConfig
 
 from pipeline.reward_model import chained_steps
 from tests.kits.cli_kit import ok, proccorpus
@@ -483,6 +482,8 @@ def test_vllm_sleeps_and_corrects_by_token(monkeypatch):
     assert settings["vllm_enable_sleep_mode"]
     assert settings["vllm_max_model_length"] == 28192
     assert settings["vllm_importance_sampling_mode"] == "token_truncate"
+    from trl.trainer.grpo_config import GRPOConfig
+
     GRPOConfig(**settings, use_cpu=True, epsilon=0.2, epsilon_high=0.3, delta=3.0)
 
 

@@ -5,9 +5,7 @@ a stand-in of its package.
 """
 
 import json
-import os
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
@@ -18,13 +16,13 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from core.errors import FailedError, UserError
-from core.paths import ROOT
 from eval.benchmarks.held_out import episode_questions, score
 from eval.benchmarks.procvqa import SampleChoice
 from eval.runners.start import RunnerConfig, local_runner
 from eval.scored import ALL
 from eval.within import HeldOutScorer, predict, read_progress, scorer_of
 from pipeline.reward_model import reward_model_step
+from tests.kits.cli_kit import INTERRUPTED, called
 from tests.kits.progresslm_rows import TINY, conversations, empty_corpus, source_rows, write_rows
 from tests.kits.training_kit import TINY as TINY_SIZE
 from tests.kits.training_kit import KilledError, kill_at, make_release, recipe
@@ -245,21 +243,6 @@ model: {{tiny: {TINY_SIZE}}}
 head: {{noise: 0.1}}
 train: {{steps: 6, batch: 2, accumulation: 2, lr: 1.0e-3}}
 """
-# Sends itself the signal in the middle of step 3, between two of its batches
-ENDED_IN_STEP = """
-import os, signal, sys
-from training import loop
-plain = loop.losses
-calls = []
-def counted(*given):
-    calls.append(1)
-    if len(calls) == 7:
-        os.kill(os.getpid(), signal.SIGTERM)
-    return plain(*given)
-loop.losses = counted
-from cli.main import main_of_process
-main_of_process()
-"""
 
 
 @pytest.fixture(scope="module")
@@ -267,25 +250,30 @@ def larger_corpus(tmp_path_factory) -> tuple[Lake, Release]:
     return make_release(tmp_path_factory.mktemp("ending") / "w", moments=24)
 
 
-def test_sigterm_in_a_step_loses_that_step_alone(larger_corpus, tmp_path):
+def test_sigterm_in_a_step_loses_that_step_alone(larger_corpus, tmp_path, capsys, monkeypatch):
     lake, release = larger_corpus
     file = tmp_path / "ended.yaml"
     file.write_text(RECIPE)
-    words = [
-        "train",
-        "--recipe",
-        str(file),
-        "--release",
-        release.name,
-        "--workspace",
-        str(lake.workspace.root),
-    ]
-    process = subprocess.run(
-        [sys.executable, "-c", ENDED_IN_STEP, *words],
-        cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert process.returncode == 128 + signal.SIGTERM, process.stderr
-    assert "note: the checkpoint of step 3 is kept, --resume goes on from it" in process.stderr
+    plain = loop.losses
+    calls = []
+
+    def losses(*given: Any) -> Any:
+        """The signal comes in the middle of step 3, between two of its batches."""
+        calls.append(1)
+        if len(calls) == 7:
+            signal.raise_signal(signal.SIGTERM)
+        return plain(*given)
+
+    words = ("train", "--recipe", file, "--release", release.name)
+    former_handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, "losses", losses)
+            ended = called(capsys, *words, "--workspace", lake.workspace.root)
+    finally:
+        signal.signal(signal.SIGTERM, former_handler)
+    assert ended.code == INTERRUPTED, ended
+    assert "note: the checkpoint of step 3 is kept, --resume goes on from it" in ended.err
     run_recipe = load_recipe(str(file))
     (kept_step,) = saved_steps(next((lake.workspace.root / "models").glob("ended-*.steps")))
     assert load_state(kept_step).step == 3

@@ -430,12 +430,6 @@ def test_replies_are_judged(value, truth, reason):
 ALLOW = ("unknown",)
 
 
-@pytest.fixture
-def released(made: Made, tmp_path) -> tuple[Lake, Release]:
-    lake = Lake(made.copy(tmp_path).space)
-    return lake, create_release(lake, "r1", allow=ALLOW)
-
-
 def card_of(release: Release, path: Path | None = None) -> dict:
     model = {"path": str(path), "base": "Qwen/Qwen3-VL-2B-Instruct"} if path else {"tiny": {}}
     recipe = Recipe(

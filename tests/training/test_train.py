@@ -9,9 +9,9 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import scipy  # its parts are imported when they are used
 import torch
 from safetensors import safe_open
-from scipy.stats import spearmanr
 
 from core.files import whole_folder
 from tests.kits.files import Trap
@@ -222,7 +222,7 @@ def test_eight_samples_are_learnt_by_heart(family):
     assert np.mean([p.loss for p in curve[-5:]]) < 0.1 * curve[0].loss
     with torch.inference_mode():
         learnt = model(transform(items)).progress
-    correlation: Any = spearmanr(learnt.numpy(), [i.progress for i in items])
+    correlation: Any = scipy.stats.spearmanr(learnt.numpy(), [i.progress for i in items])
     assert correlation.statistic > 0.9
 
 

@@ -65,7 +65,8 @@ def test_no_statement_takes_more_than_it_may(process, at, sql, words):
         )
     assert "\n" not in str(error.value)
     assert "longer" not in words or time.monotonic() - start_s < TIME_S + 3
-    assert memory.bytes() < memory_bytes(MEMORY) * 1.1
+    # A tenth more, and what the process that tests fork it from has imported for others
+    assert memory.bytes() < memory_bytes(MEMORY) * 1.15
     assert one(process, at) == 1
 
 

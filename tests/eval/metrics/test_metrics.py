@@ -9,9 +9,9 @@ from itertools import product
 
 import numpy as np
 import pytest
+import scipy  # its parts are imported when they are used
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import kendalltau, pearsonr, spearmanr
 from sklearn.metrics import balanced_accuracy_score, matthews_corrcoef, roc_auc_score
 
 from eval.benchmarks.progresslm import published_reference_error, trajectory_voc
@@ -71,8 +71,8 @@ def test_orders_agree_with_scipy(episodes: list[list[tuple[int, int]]]):
         elif np.ptp(p) == 0:
             assert (voc[k], tau_b[k], tau_a[k]) == (0, 0, 0)
         else:
-            assert voc[k] == pytest.approx(spearmanr(p, t).statistic, abs=1e-9)
-            assert tau_b[k] == pytest.approx(kendalltau(p, t).statistic, abs=1e-9)
+            assert voc[k] == pytest.approx(scipy.stats.spearmanr(p, t).statistic, abs=1e-9)
+            assert tau_b[k] == pytest.approx(scipy.stats.kendalltau(p, t).statistic, abs=1e-9)
             assert tau_a[k] == pytest.approx(concordance(p, t), abs=1e-9)
 
 
@@ -92,7 +92,9 @@ def test_changes_and_concordance_agree_with_their_formulas(
     elif np.ptp(moved_p) == 0:
         assert correlation == 0
     else:
-        assert correlation == pytest.approx(pearsonr(moved_p, moved_t).statistic, abs=1e-9)
+        assert correlation == pytest.approx(
+            scipy.stats.pearsonr(moved_p, moved_t).statistic, abs=1e-9
+        )
     if np.ptp(t) and np.ptp(p):
         expected = (
             2 * np.cov(p, t, bias=True)[0, 1] / (p.var() + t.var() + (p.mean() - t.mean()) ** 2)
@@ -120,7 +122,7 @@ def test_one_long_episode_among_short_ones_is_counted_right():
     tau_b, _ = order.kendall(runs_of(parts))
     for k, (p, t) in enumerate(parts):
         if len(t) > 1:
-            assert tau_b[k] == pytest.approx(kendalltau(p, t).statistic, abs=1e-9)
+            assert tau_b[k] == pytest.approx(scipy.stats.kendalltau(p, t).statistic, abs=1e-9)
 
 
 def test_a_clock_has_a_perfect_voc_and_no_margin():

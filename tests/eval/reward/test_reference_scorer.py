@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 from lerobot.rewards import make_reward_model, make_reward_model_config
-from openai import OpenAI
 
 import lerobot_reward_proccorpus  # noqa: F401  registers itself
 from annotate.alignment.engine import HZ
@@ -38,7 +37,7 @@ from ingest.signals.gripper import GripperSignal
 from pipeline.reference_runs import reference_scorer
 from pipeline.shown_runs import shown_scorer
 from tests.kits.laptop_kit import TASKS, make_checkpoint, scene
-from tests.kits.reward_server_kit import Playing, png, running
+from tests.kits.reward_server_kit import Playing, openai_client, png, running
 from training.laptop.model import embed
 
 FPS = 10.0
@@ -169,7 +168,7 @@ def test_what_looks_alike_is_told_apart_by_the_gripper_from_everywhere():
         urls = [f"data:image/png;base64,{base64.b64encode(png(rgb)).decode()}" for rgb in pictures]
         content: Any = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
         content.append({"type": "text", "text": TASKS[0]})
-        with OpenAI(base_url=f"{app.state.url}/v1", api_key="none", max_retries=0) as openai:
+        with openai_client(app.state.url) as openai:
             answer = openai.chat.completions.create(
                 model="test",
                 messages=[{"role": "user", "content": content}],

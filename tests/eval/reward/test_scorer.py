@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from openai import OpenAI
 
 from annotate.config import SamplesConfig
 from annotate.samples.procvqa import window as trained_window
@@ -42,7 +41,7 @@ from tests.kits.bench_kit import Scripted
 from tests.kits.cli_kit import called
 from tests.kits.laptop_kit import TASKS, make_knowing_checkpoint, scene
 from tests.kits.reward_kit import FPS, TASK, WINDOW, bar, bars, make_checkpoint, write_video
-from tests.kits.reward_server_kit import Playing, running
+from tests.kits.reward_server_kit import Playing, openai_client, running
 from tests.kits.training_kit import FAMILIES
 from tests.kits.vlm_standin import StandIn, serving
 from training.card import card_text
@@ -433,7 +432,7 @@ def test_every_way_through_the_server_says_so(knowing_scorer, tmp_path):
 def test_the_openai_api_says_so(knowing_scorer, reply):
     def asked(frames: list[np.ndarray]) -> Any:
         messages: Any = [{"role": "user", "content": content(frames[:2], TASKS[0])}]
-        with OpenAI(base_url=f"{app.state.url}/v1", api_key="none", max_retries=0) as client:
+        with openai_client(app.state.url) as client:
             body = {"proccorpus": {"reply": reply}}
             return client.chat.completions.create(model="test", messages=messages, extra_body=body)
 

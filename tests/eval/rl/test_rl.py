@@ -1,6 +1,7 @@
 """Rewards for agents: the shaping's sums, the Gymnasium wrapper with both kinds of session, RLinf's subprocess."""
 
 import base64
+import io
 import subprocess
 import sys
 from itertools import chain
@@ -152,35 +153,22 @@ def item(frames: list[np.ndarray]) -> dict[str, Any]:
     return {"image": images, "conversations": [{"from": "human", "value": PROMPT}]}
 
 
-def test_a_real_subprocess_speaks_rlinfs_protocol(tmp_path):
-    folder = make_checkpoint(tmp_path / "tiny")
+def test_requests_of_rlinf_are_answered_or_refused(tmp_path):
+    model = open_checkpoint(make_checkpoint(tmp_path / "tiny"))
     runs = [pictures(7, 1), pictures(3, 2), pictures(7, 1)[:5]]
-    script = str(ROOT / "eval" / "rl" / "rlinf.py")
-    arguments = ["--model-path", str(folder), "--backend", "value_head", "--device-map", "cuda:0"]
-    process = subprocess.Popen(
-        [sys.executable, "-u", script, *arguments], cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, bufsize=0,
-    )  # fmt: skip
-    sink: Any = process.stdin
-    source: Any = process.stdout
-    try:
-        assert read_message(source) == {"type": "ready", "ok": True}
-        request = {"op": "batch_infer", "generate_kwargs": {"max_new_tokens": 128}}
-        write_message(sink, {"id": 1, **request, "batch_items": [item(r) for r in runs]})
-        answer = read_message(source)
-        write_message(sink, {"id": 2, **request, "batch_items": [{"image": []}]})
-        refused = read_message(source)
-        write_message(sink, {"id": 3, "op": "dance"})
-        unknown = read_message(source)
-        write_message(sink, {"id": 4, "op": "shutdown"})
-        ended = read_message(source)
-        _, err = process.communicate(timeout=PATIENCE_S)
-    finally:
-        process.kill()
-        process.communicate()
-    model = open_checkpoint(folder)
+    request = {"op": "batch_infer", "generate_kwargs": {"max_new_tokens": 128}}
+    source = io.BytesIO()
+    write_message(source, {"id": 1, **request, "batch_items": [item(r) for r in runs]})
+    write_message(source, {"id": 2, **request, "batch_items": [{"image": []}]})
+    write_message(source, {"id": 3, "op": "dance"})
+    write_message(source, {"id": 4, "op": "shutdown"})
+    source.seek(0)
+    sink = io.BytesIO()
+    Adapter(model, 4.0).serve(source, sink)
+    sink.seek(0)
+    ready, answer, refused, unknown, ended = iter(lambda: read_message(sink) or {}, {})
+    assert ready == {"type": "ready", "ok": True}
     offline_progress = [offline(model, r)[-1].progress or 0 for r in runs]
-    assert answer is not None
     assert (answer["id"], answer["ok"]) == (1, True)
     assert [
         o.startswith("<progress>") and o.endswith("%</progress>") for o in answer["outputs"]
@@ -189,13 +177,30 @@ def test_a_real_subprocess_speaks_rlinfs_protocol(tmp_path):
     assert told_progress == pytest.approx(
         offline_progress, abs=TOLERANCE + 0.00005
     )  # two digits of a per cent
-    assert refused is not None
     assert (refused["id"], refused["ok"], "names no task" in refused["error"]) == (2, False, True)
     assert "Traceback" in refused["traceback"]
-    assert (unknown or {})["error"] == "UserError: no such op: 'dance'"
+    assert unknown["error"] == "UserError: no such op: 'dance'"
     assert ended == {"id": 4, "ok": True, "shutdown": True}
+
+
+@pytest.mark.slow
+def test_a_real_subprocess_speaks_rlinfs_protocol(tmp_path):
+    folder = make_checkpoint(tmp_path / "tiny")
+    script = ROOT / "eval" / "rl" / "rlinf.py"
+    arguments = ("--model-path", folder, "--backend", "value_head", "--device-map", "cuda:0")
+    sent = io.BytesIO()
+    write_message(sent, {"id": 1, "op": "batch_infer", "batch_items": [item(pictures(7, 1))]})
+    write_message(sent, {"id": 2, "op": "shutdown"})
+    line = [*map(str, (sys.executable, "-u", script, *arguments))]
+    process = subprocess.run(
+        line, cwd=tmp_path, input=sent.getvalue(), capture_output=True, timeout=PATIENCE_S
+    )
+    answers = io.BytesIO(process.stdout)
+    assert read_message(answers) == {"type": "ready", "ok": True}
+    assert [(read_message(answers) or {})["ok"] for _ in range(2)] == [True, True]
+    assert read_message(answers) is None
     assert process.returncode == 0
-    assert b"left out: --backend value_head --device-map cuda:0" in err
+    assert b"left out: --backend value_head --device-map cuda:0" in process.stderr
 
 
 def test_items_are_read_and_overlapping_windows_share_their_pictures():

@@ -19,10 +19,8 @@ from typing import Any
 
 import httpx
 import numpy as np
-import openai
 import pytest
 import yaml
-from openai import OpenAI
 
 from core.paths import ROOT
 from core.web import Access
@@ -35,7 +33,15 @@ from eval.server.limits import ServerLimits
 from tests.kits.cli_kit import called
 from tests.kits.laptop_kit import TASKS, make_checkpoint, scene
 from tests.kits.patience import PATIENCE_S
-from tests.kits.reward_server_kit import TASK, Pixels, pictures, png, running, talking
+from tests.kits.reward_server_kit import (
+    TASK,
+    Pixels,
+    openai_client,
+    pictures,
+    png,
+    running,
+    talking,
+)
 
 SUCCESS = Success("done", 1.0, 0.0, 0.4, 0.9, 5, 5)
 SMALL = ServerLimits(max_body_bytes=2**20, max_pixels=128 * 128, max_frames=8)
@@ -60,7 +66,7 @@ def ask(
     model: str = "test",
     **options: Any,
 ) -> Any:
-    with OpenAI(base_url=f"{address}/v1", api_key=token, max_retries=0) as client:
+    with openai_client(address, token) as client:
         messages: Any = [
             {"role": "system", "content": "Judge."},
             {"role": "user", "content": content(frames, text)},
@@ -89,7 +95,7 @@ def test_two_pictures_get_the_reward_that_the_core_gives(laptop):
     with running(laptop) as app:
         answer = ask(app.state.url, frames, TASKS[0], temperature=0, max_tokens=64)
         streamed = list(ask(app.state.url, frames, TASKS[0], stream=True))
-        with OpenAI(base_url=f"{app.state.url}/v1", api_key="none") as client:
+        with openai_client(app.state.url) as client:
             assert [m.id for m in client.models.list()] == ["test"]
             assert client.models.retrieve("test").owned_by == "proccorpus"
     reply_json = json.loads(answer.choices[0].message.content)
@@ -287,6 +293,8 @@ def test_bodies_that_are_no_json_too_long_or_too_deep(shared):
 
 
 def test_the_client_raises_its_own_errors_and_a_token_is_asked_for(shared):
+    import openai
+
     with pytest.raises(openai.NotFoundError, match="is not served here"):
         ask(shared, pictures(1), model="other")
     with running(Pixels(), access=Access(token="a-long-enough-token")) as app:

@@ -17,7 +17,7 @@ from training.negatives.windows import Instructions
 from training.recipe import KINDS, OTHER_TASK, NegativesConfig
 from training.train import train
 from warehouse.lake import Lake
-from warehouse.releases.release import Release, create_release
+from warehouse.releases.release import Release
 from warehouse.shards.loader import Loader, LoaderConfig
 from warehouse.shards.shard import Sample
 
@@ -131,8 +131,13 @@ def test_where_no_other_instruction_differs_none_is_made_up():
 
 
 @pytest.fixture
-def release(corpus: Lake) -> Release:
-    return create_release(corpus, "r1", allow=("unknown",))
+def corpus(released: tuple[Lake, Release]) -> Lake:
+    return released[0]
+
+
+@pytest.fixture
+def release(released: tuple[Lake, Release]) -> Release:
+    return released[1]
 
 
 def test_a_run_counts_what_it_was_shown(corpus, release):

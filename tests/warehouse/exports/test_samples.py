@@ -30,7 +30,7 @@ from warehouse.exports.samples import shown_path
 from warehouse.lake import Lake
 from warehouse.lake.statements import take_down
 from warehouse.releases.contents import contents
-from warehouse.releases.release import Release, ReleaseError, create_release
+from warehouse.releases.release import Release, ReleaseError, create_release, get_release
 from warehouse.shards.progresslm import ground_truth
 from warehouse.shards.shard import Sample, ShardError, read_samples
 
@@ -53,10 +53,10 @@ class Frozen:
 
 
 @pytest.fixture(scope="module")
-def frozen(made: Made, tmp_path_factory) -> Iterator[Frozen]:
+def frozen(made_released: Made, tmp_path_factory) -> Iterator[Frozen]:
     folder = tmp_path_factory.mktemp("exports")
-    lake = Lake(made.copy(folder).space)
-    release = create_release(lake, "r1", allow=ANY)
+    lake = Lake(made_released.copy(folder).space)
+    release = get_release(lake, "r1")
     tars = [s.path(lake.workspace) for s in release.shard_list]
     frozen_release = Frozen(
         lake, release, {s.row["sample_id"]: s for s in read_samples(tars)}, folder

@@ -1,5 +1,6 @@
 """A lake of an earlier version is brought forward, one of a later version is refused."""
 
+import shutil
 import tarfile
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -40,6 +41,22 @@ def old(tmp_path: Path) -> Workspace:
     with tarfile.open(OLD) as tar:
         tar.extractall(tmp_path / "old", filter="data")
     return Workspace(tmp_path / "old")
+
+
+@pytest.fixture(scope="module")
+def made_upgraded(tmp_path_factory) -> Workspace:
+    folder = tmp_path_factory.mktemp("upgraded")
+    with tarfile.open(OLD) as tar:
+        tar.extractall(folder / "old", filter="data")
+    upgraded(Workspace(folder / "old"), dry=False)
+    forget_lakes()
+    return Workspace(folder / "old")
+
+
+@pytest.fixture
+def current(made_upgraded: Workspace, tmp_path: Path) -> Workspace:
+    """The old workspace, brought forward."""
+    return Workspace(shutil.copytree(made_upgraded.root, tmp_path / "old"))
 
 
 def test_a_changed_schema_has_a_new_version():
@@ -97,27 +114,25 @@ def test_a_workspace_of_an_earlier_commit_is_built_on(old: Workspace):
     forget_lakes()
 
 
-def test_a_stage_without_some_answers_is_asked_again(old: Workspace):
+def test_a_stage_without_some_answers_is_asked_again(current: Workspace):
     """Before, it counted as done."""
-    upgraded(old, dry=False)
     sql = "SELECT stage, starts_with(input_hash, 'unanswered ') FROM stage_runs WHERE stage IN ('segments', 'frames')"
-    with opened_lake(old) as lake:
+    with opened_lake(current) as lake:
         lake.con.execute("DELETE FROM schema_versions WHERE version >= 19")
         for name in (*FORMER_TABLES, "run_checks"):
             lake.con.execute(f"DROP VIEW {name}")
         finding = FINDING | {"stage": "segments", "reason": "bad_reply"}
         lake.upsert("a finding", findings=TABLES["findings"].rows([finding]))
-    upgraded(old, dry=False)
-    with opened_lake(old) as lake:
+    upgraded(current, dry=False)
+    with opened_lake(current) as lake:
         assert sorted(lake.rows(sql)) == [("frames", False), ("segments", True)]
 
 
-def test_stretches_beside_the_findings_are_theirs(old: Workspace):
-    upgraded(old, dry=False)
+def test_stretches_beside_the_findings_are_theirs(current: Workspace):
     row = FINDING | {"stage": "frames", "reason": "camera_black", "camera": "c"}
     stretches = [Finding("no_video", "", start_frame=k).stretch for k in (3, 9)]
     rows = TABLES["findings"].rows([row | {"stretches": stretches}, row | {"camera": None}])
-    with opened_lake(old) as lake:
+    with opened_lake(current) as lake:
         lake.upsert("findings", findings=rows)
         former_checks = lake.arrow("FROM run_checks ORDER BY ALL")
         lake.con.execute("DROP VIEW run_checks")
@@ -126,19 +141,18 @@ def test_stretches_beside_the_findings_are_theirs(old: Workspace):
         lake.con.execute("UPDATE findings SET stretches = NULL")
         lake.con.execute("DELETE FROM schema_versions WHERE version >= 23")
     forget_lakes()
-    upgraded(old, dry=False)
-    with opened_lake(old) as lake:
+    upgraded(current, dry=False)
+    with opened_lake(current) as lake:
         assert lake.arrow("FROM run_checks ORDER BY ALL") == former_checks
         assert lake.column("SELECT start_frame FROM checks ORDER BY 1") == [3, 9]
 
 
-def test_former_words_are_of_kinds_of_their_own(old: Workspace):
+def test_former_words_are_of_kinds_of_their_own(current: Workspace):
     """Before, they were corrections and changes."""
-    upgraded(old, dry=False)
     row = {"dataset": "sim_short", "episode_index": 1, "author": "ada"}
     label = row | {"status": "accepted", "plan": ["reach"]}
     decided = {"recording": "r", "former": "f", "what": "other", "to_episode": 1, "author": "dora"}
-    with opened_lake(old) as lake:
+    with opened_lake(current) as lake:
         lake.con.execute("DELETE FROM schema_versions WHERE version >= 22")
         lake.con.execute("DROP VIEW run_checks")
         say(lake, "correction", lambda: [label, row | label | {"episode_index": 2}])
@@ -150,9 +164,9 @@ def test_former_words_are_of_kinds_of_their_own(old: Workspace):
         change_row = decided | {"dataset": "sim_short", "created_at": datetime.now(UTC)}
         lake.upsert("a decision", recording_changes=TABLES["recording_changes"].rows([change_row]))
     forget_lakes()
-    upgraded(old, dry=False)
+    upgraded(current, dry=False)
     sql = "SELECT kind, subject, author, value->>'status', value->>'is_same', batch = statement_id FROM statements"
-    with opened_lake(old) as lake:
+    with opened_lake(current) as lake:
         assert sorted(lake.rows(f"{sql} WHERE kind <> 'build'"), key=str) == [
             ("correction", None, "ada", "accepted", None, True),
             ("correction", None, "ada", "accepted", None, True),
@@ -164,13 +178,12 @@ def test_former_words_are_of_kinds_of_their_own(old: Workspace):
         assert decided_apart(lake) == {"r": frozenset("f")}
 
 
-def test_opening_again_migrates_nothing(old: Workspace):
-    upgraded(old, dry=False)
-    lake = Lake(old)
+def test_opening_again_migrates_nothing(current: Workspace):
+    lake = Lake(current)
     snapshot = lake.snapshot()
     migrate(lake)
     lake.con.close()
-    assert Lake(old).snapshot() == snapshot
+    assert Lake(current).snapshot() == snapshot
 
 
 @pytest.mark.parametrize(

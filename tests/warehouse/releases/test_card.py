@@ -69,7 +69,7 @@ Episodes = st.sets(st.integers(0, 4), max_size=2)
 
 
 @settings(
-    max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=1, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @example(withdrawn={0}, corrected=set(), rejected=set(), warned={0, 1}, least=None, is_built=False)
 @example(withdrawn={1, 4}, corrected={3}, rejected={0}, warned={0, 1, 2}, least=None, is_built=True)
@@ -171,9 +171,8 @@ def check_card(
     assert {episode for (episode,) in duckdb.sql(query).fetchall()} == shown_episodes
 
 
-def test_an_edited_card_is_named_and_not_published(own, tmp_path):
-    lake = Lake(own.space)
-    release = create_release(lake, "r1", allow=ANY)
+def test_an_edited_card_is_named_and_not_published(released, tmp_path):
+    lake, release = released
     path = card_path(lake.workspace, "r1")
     path.write_text(path.read_text() + "All errors removed.\n")
     [failure] = verify_release(lake, release)
@@ -185,9 +184,8 @@ def test_an_edited_card_is_named_and_not_published(own, tmp_path):
         publish(lake, release, str(tmp_path / "out"))
 
 
-def test_what_a_published_card_says_works_on_a_copy(own, tmp_path, monkeypatch):
-    lake = Lake(own.space)
-    publish(lake, create_release(lake, "r1", allow=ANY), str(tmp_path / "out"))
+def test_what_a_published_card_says_works_on_a_copy(released, tmp_path, monkeypatch):
+    publish(*released, str(tmp_path / "out"))
     copy = (tmp_path / "out").rename(tmp_path / "elsewhere")
     monkeypatch.chdir(copy)
     commands = re.findall(r"`(proccorpus [^`]+|duckdb [^`]+)`", (copy / "README.md").read_text())

@@ -10,7 +10,6 @@ import pytest
 
 from core.errors import FailedError, UserError
 from tests.kits.hub_server import hub_of
-from tests.kits.made_corpus import Made
 from warehouse.lake import Lake
 from warehouse.lake.recordings import withdraw
 from warehouse.releases import places
@@ -22,12 +21,6 @@ from warehouse.releases.release import Release, create_release
 ANY = ("unknown",)
 MOMENTS = range(1, 11)  # steps of a publication, before each of which it is ended once
 HUB = "hf://datasets/robots/tiny"
-
-
-@pytest.fixture
-def corpus(own: Made) -> tuple[Lake, Release]:
-    lake = Lake(own.space)
-    return lake, create_release(lake, "r1", allow=ANY)
 
 
 def taken_down(lake: Lake) -> Release:
@@ -75,9 +68,9 @@ def check_whole(target: str, release: Release) -> None:
     ],
 )
 def test_an_interrupted_publication_leaves_nothing_to_the_next(
-    where, moments, corpus, tmp_path, request
+    where, moments, released, tmp_path, request
 ):
-    lake, first = corpus
+    lake, first = released
     if where == "bucket":
         request.getfixturevalue("s3")
     root = str(tmp_path / "out") if where == "folder" else "s3://corpora/out"
@@ -95,8 +88,8 @@ def test_an_interrupted_publication_leaves_nothing_to_the_next(
         check_whole(f"{root}/{moment}", second)
 
 
-def test_a_repository_of_the_hub_after_interruptions(corpus, monkeypatch):
-    lake, first = corpus
+def test_a_repository_of_the_hub_after_interruptions(released, monkeypatch):
+    lake, first = released
     monkeypatch.setattr(places, "COMMIT_FILES", 3)
     with hub_of("robots/tiny") as hub:
         for commit in (2, 4, 5):
@@ -109,8 +102,8 @@ def test_a_repository_of_the_hub_after_interruptions(corpus, monkeypatch):
 
 
 @pytest.mark.long
-def test_a_disk_full_at_each_file(corpus, tmp_path):
-    lake, release = corpus
+def test_a_disk_full_at_each_file(released, tmp_path):
+    lake, release = released
     full = OSError(errno.ENOSPC, "No space left on device")
     for moment in MOMENTS:
         target_folder = tmp_path / "out" / str(moment)
@@ -124,24 +117,24 @@ def test_a_disk_full_at_each_file(corpus, tmp_path):
 
 
 @pytest.mark.parametrize("path", ["README.md", "notes/mine.txt", "shards/train/other-00000.tar"])
-def test_files_of_others_are_refused_and_untouched(corpus, tmp_path, path):
+def test_files_of_others_are_refused_and_untouched(released, tmp_path, path):
     mine = tmp_path / "out" / path
     mine.parent.mkdir(parents=True)
     mine.write_text("my own notes")
     for dry_run in (True, False):
         with pytest.raises(ReleaseError, match=f"files that no publication wrote .{path}"):
-            publish(*corpus, str(tmp_path / "out"), dry_run=dry_run)
+            publish(*released, str(tmp_path / "out"), dry_run=dry_run)
     assert mine.read_text() == "my own notes"
     assert set(open_target(str(tmp_path / "out")).files()) == {path}
-    planned = publish(*corpus, str(tmp_path / "out"), dry_run=True, replace=True)
+    planned = publish(*released, str(tmp_path / "out"), dry_run=True, replace=True)
     assert mine.exists()
-    assert publish(*corpus, str(tmp_path / "out"), replace=True) == planned
+    assert publish(*released, str(tmp_path / "out"), replace=True) == planned
     assert planned.removed == (path != "README.md"), "a file of the same name is written anew"
-    check_whole(str(tmp_path / "out"), corpus[1])
+    check_whole(str(tmp_path / "out"), released[1])
 
 
-def test_a_place_that_holds_another_release(corpus, tmp_path):
-    lake, first = corpus
+def test_a_place_that_holds_another_release(released, tmp_path):
+    lake, first = released
     publish(lake, first, str(tmp_path / "out"))
     second = taken_down(lake)
     with pytest.raises(ReleaseError, match=r"holds something else \(release r1.*--replace"):
@@ -152,18 +145,18 @@ def test_a_place_that_holds_another_release(corpus, tmp_path):
 
 
 @pytest.mark.parametrize("size", [0, 100])
-def test_a_manifest_that_was_cut_off_is_none(corpus, tmp_path, size):
-    publish(*corpus, str(tmp_path / "out"))
+def test_a_manifest_that_was_cut_off_is_none(released, tmp_path, size):
+    publish(*released, str(tmp_path / "out"))
     path = tmp_path / "out" / MANIFEST
     path.write_bytes(path.read_bytes()[:size])
     with pytest.raises(ReleaseError, match="no readable manifest"):
         verify_published(str(tmp_path / "out"))
-    assert publish(*corpus, str(tmp_path / "out")).sent == 0
-    check_whole(str(tmp_path / "out"), corpus[1])
+    assert publish(*released, str(tmp_path / "out")).sent == 0
+    check_whole(str(tmp_path / "out"), released[1])
 
 
-def test_verify_names_what_was_added_or_changed(corpus, tmp_path):
-    publish(*corpus, str(tmp_path / "out"))
+def test_verify_names_what_was_added_or_changed(released, tmp_path):
+    publish(*released, str(tmp_path / "out"))
     (tmp_path / "out/shards/train/extra.tar").write_bytes(b"x")
     (tmp_path / "out/README.md").write_text(
         (tmp_path / "out/README.md").read_text() + "All errors removed.\n"

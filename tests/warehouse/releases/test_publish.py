@@ -12,22 +12,15 @@ import pytest
 
 from core.errors import FailedError
 from tests.kits.hub_server import Hub, hub_of
-from tests.kits.made_corpus import Made
 from warehouse.lake import Lake
 from warehouse.releases import places
 from warehouse.releases.contents import ReleaseError
 from warehouse.releases.croissant import croissant
 from warehouse.releases.places import item_of
 from warehouse.releases.publish import publish, verify_published
-from warehouse.releases.release import Release, create_release, delete_release
+from warehouse.releases.release import create_release, delete_release
 
 ANY = ("unknown",)
-
-
-@pytest.fixture(scope="module")
-def released(made: Made, tmp_path_factory) -> tuple[Lake, Release]:
-    lake = Lake(made.copy(tmp_path_factory.mktemp("released")).space)
-    return lake, create_release(lake, "r1", allow=ANY)
 
 
 def test_a_folder_holds_all_that_the_manifest_names(released, tmp_path):
@@ -131,9 +124,8 @@ def test_it_goes_on_where_it_broke_off(released, tmp_path, monkeypatch):
     assert verify_published(str(tmp_path))[1] == []
 
 
-def test_what_is_damaged_or_another_release_is_not_sent(own, tmp_path):
-    lake = Lake(own.space)
-    release = create_release(lake, "r1", allow=ANY)
+def test_what_is_damaged_or_another_release_is_not_sent(released, tmp_path):
+    lake, release = released
     publish(lake, release, str(tmp_path / "out"))
     other_release = create_release(lake, "r2", allow=ANY)
     with pytest.raises(ReleaseError, match=r"holds something else \(release r1"):
