@@ -2,11 +2,13 @@
 
 import shutil
 from collections.abc import Callable
+from contextlib import closing
 from itertools import product
 from pathlib import Path
 
 import pytest
 
+from core.paths import Workspace
 from pipeline.config import load_config
 from tests.kits.cli_kit import (
     DONE,
@@ -27,6 +29,8 @@ from tests.kits.cli_kit import (
 )
 from tests.kits.files import hashes_of
 from tests.kits.tiny_lerobot import LENGTHS
+from warehouse.lake import Lake
+from warehouse.lake.acceptances import runs_with
 
 Build = Callable[..., Result]
 
@@ -64,6 +68,13 @@ def test_a_folder_that_holds_datasets_is_those_datasets(source, away, tmp_path):
     assert rows(workspace, copies) == [
         ("red_cubes", 0, "cubes", 0, "a copy of cubes episode 0: the rows are equal")
     ]
+    # What the view says can be left out, and accepted
+    for expected in ({("red_cubes", 0): ["copy"]}, {}):
+        lake = Lake(Workspace(workspace), read_only=True)
+        with closing(lake.con):
+            assert runs_with(lake, ["copy"]) == expected
+        say = ("say", "acceptance", "red_cubes", "copy", "--comment", "on purpose")
+        assert command(*say, cwd=away, workspace=workspace).code == DONE
     inspected = ok(command("inspect", "held", cwd=away)).out
     assert "held holds 2 datasets" in inspected
     assert "proccorpus build --source held" in inspected

@@ -18,6 +18,13 @@ from warehouse.lake.lake import lake_to_read
 from warehouse.lake.statements import Home, checked_text, known_episodes, say, unless_said
 
 MAX_WHY = 2000  # characters
+# Warnings by run and code: the findings, and copies of another chunk's runs, which the view checks alone has
+WARNINGS = """
+(SELECT dataset, episode_index, reason FROM findings WHERE severity = 'warning'
+ UNION SELECT dataset, episode_index, check_name FROM checks WHERE check_name = 'copy')"""
+OPEN_WARNINGS = """
+(SELECT dataset, episode_index, reason FROM open_warnings
+ UNION SELECT dataset, episode_index, check_name FROM checks WHERE check_name = 'copy' AND NOT is_accepted)"""
 
 
 def accept(
@@ -118,7 +125,7 @@ def runs_with(lake: LakeConnection, checks: Collection[str]) -> dict[tuple[str, 
     """
     _check_known(*checks)
     rows = lake.rows(
-        "SELECT dataset, episode_index, list_sort(list(DISTINCT reason)) FROM open_warnings "
+        f"SELECT dataset, episode_index, list_sort(list(DISTINCT reason)) FROM {OPEN_WARNINGS} "
         "WHERE list_contains(?, reason) AND episode_index IS NOT NULL GROUP BY ALL ORDER BY 1, 2",
         [list(checks)],
     )
@@ -159,13 +166,13 @@ def _faulty(
     """Of which runs, or the dataset (None), a check's faults are accepted. Raises UserError: it found nothing there
     that leaves runs usable."""
     _check_known(check)
-    of_check = "FROM findings WHERE dataset = ? AND reason = ?"
-    sql = f"SELECT episode_index {of_check} AND severity = 'warning'"
+    sql = f"SELECT episode_index FROM {WARNINGS} WHERE dataset = ? AND reason = ?"
     faulty = set(lake.column(sql, [dataset, check]))
-    if not faulty and lake.rows(f"SELECT 1 {of_check} LIMIT 1", [dataset, check]):
+    sql = "SELECT 1 FROM findings WHERE dataset = ? AND reason = ? LIMIT 1"
+    if not faulty and lake.rows(sql, [dataset, check]):
         raise UserError(f"{check} makes runs of {dataset} unusable: {reason_of(check).remedy}")
     if not faulty:
-        sql = "SELECT DISTINCT reason FROM findings WHERE dataset = ? AND severity = 'warning' ORDER BY 1"
+        sql = f"SELECT DISTINCT reason FROM {WARNINGS} WHERE dataset = ? ORDER BY 1"
         warnings = ", ".join(lake.column(sql, [dataset])) or "no warning at all"
         raise UserError(f"{check} found nothing in {dataset}; there is {warnings}")
     if episodes is None:

@@ -20,7 +20,7 @@ from core.paths import Workspace
 from core.tables import TABLES
 from core.values import grouped, imported
 from warehouse.lake import Lake
-from warehouse.lake.acceptances import runs_with
+from warehouse.lake.acceptances import OPEN_WARNINGS, runs_with
 from warehouse.lake.blocking import blocked_datasets
 from warehouse.lake.lake import NO_STAND_INS, StandIns
 from warehouse.lake.statements import taken_down
@@ -196,7 +196,7 @@ JOIN sample_location l ON l.dataset = s.dataset AND l.chunk = s.chunk AND l.samp
 
 TAKEN_DOWN = showing_sql("current_takedowns")
 FAULTY = showing_sql(
-    "(SELECT DISTINCT dataset, episode_index FROM open_warnings WHERE list_contains($1, reason))"
+    f"(SELECT DISTINCT dataset, episode_index FROM {OPEN_WARNINGS} WHERE list_contains($1, reason))"
 )
 # One whose samples the lake has no more (a build broke off before it was made anew) may show anything
 WITHOUT_SAMPLES = """
