@@ -4,9 +4,11 @@
 of its recording. Row k of an episode belongs to frame k of every camera.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from itertools import islice
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -14,7 +16,7 @@ import pyarrow as pa
 
 from core.domain.label import EpisodeFrame
 from core.values import grouped
-from ingest.media.frames import DECODE_ALL, DecodeOptions, Picture
+from ingest.media.frames import DECODE_ALL, DecodeOptions, Picture, SkippedFrame, VideoError
 from ingest.reasons import REASONS
 
 MAX_DETAILS = 20  # of one thing, in one finding
@@ -299,6 +301,26 @@ class EpisodeData:
         if self.actions is None:
             return None
         return matrix(self.actions)
+
+    def decoded(self, camera: str, wanted: Collection[int]) -> Iterator[tuple[int, Picture]]:
+        """Pictures of a camera with their frames, up to the last wanted one: the wanted ones, and what they need.
+
+        Groups of pictures that hold none of them are not decoded, where the video's groups stand by
+        themselves. On one thread, so that a damaged video gives the same pictures each time. Raises
+        as `frames`.
+        """
+        last = max(wanted)
+        seen = -1
+        with suppress(VideoError):
+            groups = self.frames(camera, DecodeOptions(wanted=frozenset(wanted)))
+            for seen, _, picture in islice(groups, last + 1):
+                if not isinstance(picture, SkippedFrame):
+                    yield seen, picture
+            return
+        # From where groups cannot be told apart, or do not decode by themselves, all are decoded
+        for frame, _, picture in islice(self.frames(camera), last + 1):
+            if frame > seen:
+                yield frame, picture
 
     @property
     def state_names(self) -> tuple[str, ...]:

@@ -7,7 +7,6 @@ report says what is wrong, where, and what it does to labels.
 import json
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from core.files import write_file
 from core.values import grouped
 from core.version import VERSION
 from ingest.episode import EpisodeData, EpisodeRecord
-from ingest.media.frames import DECODE_ALL, DecodeOptions, Picture, VideoError
+from ingest.media.frames import Picture
 from ingest.reasons import REASONS, DataError
 from ingest.source import read_episode
 from ingest.sources.files import Source
@@ -222,12 +221,12 @@ def _pictures(episode: EpisodeData, check: Row) -> Row:
     middle = (check["start_frame"] + check["end_frame"]) // 2
     captions = {check["start_frame"] - 1: "just before", middle: "in the middle"}
     captions.pop(-1, None)
-    chosen = frozenset(captions)
     try:
-        try:
-            frames = _decoded(episode, camera, chosen, DecodeOptions(wanted=chosen))
-        except VideoError:  # its groups of pictures do not stand by themselves
-            frames = _decoded(episode, camera, chosen, DECODE_ALL)
+        frames = {
+            frame: _encoded(frame, picture)
+            for frame, picture in episode.decoded(camera, captions)
+            if frame in captions
+        }
     except DataError as e:
         return {"pictures": [], "problem": f"no picture of it can be shown: {e}"}
     pictures = [
@@ -235,14 +234,6 @@ def _pictures(episode: EpisodeData, check: Row) -> Row:
         for frame in sorted(frames)
     ]
     return {"pictures": pictures, "problem": ""}
-
-
-def _decoded(
-    episode: EpisodeData, camera: str, chosen: frozenset[int], options: DecodeOptions
-) -> dict[int, Row]:
-    """Pictures of the chosen frames, small and encoded, with their sizes. Raises DataError."""
-    frames = islice(episode.frames(camera, options), max(chosen) + 1)
-    return {frame: _encoded(frame, picture) for frame, _, picture in frames if frame in chosen}
 
 
 def _encoded(frame_index: int, picture: Picture) -> Row:

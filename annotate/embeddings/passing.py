@@ -20,7 +20,7 @@ from annotate.embeddings.encoders import Encoder, encoder_input, load_encoder
 from annotate.embeddings.projection import WHOLE
 from annotate.frames import every_nth, lists_of, rows_of
 from ingest.episode import EpisodeData
-from ingest.media.frames import DECODE_ALL, DecodeOptions, Picture, VideoError
+from ingest.media.frames import Picture, VideoError
 
 Seen = tuple[np.ndarray, np.ndarray]  # frames int64 [k], numbers float16 [k, 256 + 64 * cells]
 Batch = Future[np.ndarray]
@@ -141,38 +141,13 @@ def wanted_cameras(config: EmbeddingsConfig, usable: Sequence[str]) -> list[str]
 def embed_camera(
     into: EmbeddingPass, episode: EpisodeData, camera: str, fps: float, num_frames: int
 ) -> int:
-    """Hand over the wanted pictures of one camera, in a pass of its own; returns how many frames were decoded.
-
-    Groups of pictures that hold none of them are not decoded, where the video's groups stand by
-    themselves. On one thread, so that a damaged video gives the same pictures each time. Raises
-    DataError.
-    """
+    """Hand over the wanted pictures of one camera, in a pass of its own; returns how many. Raises DataError."""
     requested_frames = frozenset(range(0, num_frames, every_nth(into.config.hz, fps)))
-    try:
-        return _embed_frames(
-            into, episode, camera, requested_frames, DecodeOptions(wanted=requested_frames)
-        )
-    except VideoError:
-        into.drop(episode.record.episode_index, camera)
-        return _embed_frames(into, episode, camera, requested_frames, DECODE_ALL)
-
-
-def _embed_frames(
-    into: EmbeddingPass,
-    episode: EpisodeData,
-    camera: str,
-    requested_frames: frozenset[int],
-    options: DecodeOptions,
-) -> int:
-    last = max(requested_frames)
     count = 0
-    for index, _, frame in episode.frames(camera, options):
+    for index, picture in episode.decoded(camera, requested_frames):
         if index in requested_frames:
-            into.keep(episode.record.episode_index, camera, index, frame)
+            into.keep(episode.record.episode_index, camera, index, picture)
             count += 1
-        # Nothing after the last wanted frame is decoded
-        if index == last:
-            break
     if count < len(requested_frames):
         raise VideoError(f"{count} of {len(requested_frames)} pictures are there")
     return count

@@ -16,8 +16,7 @@ import pyarrow as pa
 from ingest.episode import FrameReader, TimedPicture
 from ingest.formats.bag_file import DEPTH, VIDEOS, Decoder, Kind, RawMessage, records
 from ingest.formats.tables import numbers
-from ingest.media.frames import DECODE_ALL, DecodeOptions, VideoError
-from ingest.media.video import FrameTimes
+from ingest.media.frames import DECODE_ALL, DecodeOptions, FrameTimes, VideoError
 from ingest.reasons import DataError, Limits
 from ingest.sources.files import Source
 

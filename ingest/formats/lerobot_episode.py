@@ -26,7 +26,7 @@ from ingest.formats.tables import is_list, known_values, number_columns, vectors
 from ingest.formats.tree import ALL_ROWS, Part, Roles, Vector
 from ingest.formats.tree_reader import ArrayTree, roles_of, vector_of
 from ingest.formats.writers import LEROBOT, LEROBOT_VECTORS
-from ingest.media.video import FrameTimes
+from ingest.media.frames import FrameTimes
 from ingest.reasons import DataError
 from ingest.signals.naming import Column, named_grippers, names_by_parts
 from ingest.sources.files import Source, once

@@ -5,7 +5,8 @@ A frame index counts decoded frames of one episode from 0. Pictures are uint8: l
 w, 3].
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NoReturn, Protocol
 
 import numpy as np
@@ -85,3 +86,34 @@ class DecodeOptions:
 
 
 DECODE_ALL = DecodeOptions()
+
+
+@dataclass(frozen=True, eq=False)
+class FrameTimes:
+    """When each picture of a file is shown, in this order. `ticks`: int64 [n], of `tick_s` seconds each. Of the packet
+    of each picture, `order`: its place in the file, int64 [n]; `is_key`: does it need no other, bool [n]?"""
+
+    ticks: np.ndarray
+    tick_s: float
+    order: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    is_key: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
+
+    @cached_property
+    def seconds(self) -> np.ndarray:
+        """float64 [n]"""
+        return self.ticks * self.tick_s
+
+    @cached_property
+    def period_s(self) -> float:
+        """From a picture to the next one, usually; 1 for a single picture."""
+        return float(np.median(np.diff(self.seconds))) if len(self.ticks) > 1 else 1.0
+
+    def nearest(self, times_s: np.ndarray) -> np.ndarray:
+        """The picture that is shown nearest to each time, int64 [n]; of two that are equally near the first."""
+        shown_s = self.seconds
+        next_index = np.searchsorted(shown_s, times_s).clip(max=len(shown_s) - 1)
+        previous_index = np.maximum(next_index - 1, 0)
+        is_before = np.abs(times_s - shown_s[previous_index]) <= np.abs(
+            shown_s[next_index] - times_s
+        )
+        return np.where(is_before, previous_index, next_index)

@@ -14,8 +14,8 @@ from annotate.pictures import encode_jpeg, fitted_picture, shard_jpeg
 from annotate.samples.edits import EDITED, OCCLUDED, covered_picture, edited_picture, load_editor
 from core.files import write_file
 from core.pictures import load_keyframe
-from ingest.episode import EpisodeData, EpisodeRecord, Finding
-from ingest.media.frames import DECODE_ALL, DecodeOptions, Picture, SkippedFrame, VideoError
+from ingest.episode import EpisodeRecord, Finding
+from ingest.media.frames import Picture
 from ingest.reasons import DataError
 from pipeline.config import DatasetBuild
 from pipeline.picture_cache import PictureKey, PictureStore, kept_pictures
@@ -180,13 +180,10 @@ class PictureDecoder:
             detail = ""
             try:
                 episode = episode or self.source.episode(self.record)
-                # Only the groups of pictures that hold wanted ones, where the video's groups stand by themselves. On
-                # one thread, so that a damaged video gives the same bytes each time
-                groups = DecodeOptions(wanted=frozenset(keys_of_frame))
-                try:
-                    self._take_frames(episode, camera, keys_of_frame, instructions, groups)
-                except VideoError:
-                    self._take_frames(episode, camera, keys_of_frame, instructions, DECODE_ALL)
+                for frame, picture in episode.decoded(camera, keys_of_frame):
+                    self.decoded_frames += 1
+                    for key in keys_of_frame.get(frame, ()):
+                        self.pictures.put(key, self._shard_jpeg(picture, key, instructions[key]))
             except ChangedError as e:
                 self.pictures.places = {
                     key: place
@@ -212,23 +209,6 @@ class PictureDecoder:
                     )
                 )
         return findings
-
-    def _take_frames(
-        self,
-        episode: EpisodeData,
-        camera: str,
-        keys_of_frame: Mapping[int, list[PictureKey]],
-        instructions: WantedPictures,
-        options: DecodeOptions,
-    ) -> None:
-        # Nothing after the last wanted frame is decoded
-        last = max(keys_of_frame)
-        for index, _, frame in episode.frames(camera, options):
-            self.decoded_frames += not isinstance(frame, SkippedFrame)
-            for key in keys_of_frame.get(index, ()):
-                self.pictures.put(key, self._shard_jpeg(frame, key, instructions[key]))
-            if index == last:
-                break
 
     def _shard_jpeg(self, picture: Picture, key: PictureKey, instruction: str | None) -> bytes:
         """A picture as it goes into a shard: edited where the sample asks for it, made smaller, encoded."""

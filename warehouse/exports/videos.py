@@ -27,9 +27,9 @@ from ingest.episode import CameraVideo, TimedPicture
 from ingest.formats.lerobot import holds_other_episodes
 from ingest.formats.lerobot_episode import refused
 from ingest.media.encoding import TICKS, encode
-from ingest.media.frames import VIDEO_SUFFIXES, DecodeOptions, VideoError
+from ingest.media.frames import VIDEO_SUFFIXES, DecodeOptions, FrameTimes, VideoError
 from ingest.media.groups import is_shown
-from ingest.media.video import Frame, FrameTimes, decode, frame_times, open_video, probe
+from ingest.media.video import Frame, decode, frame_times, open_video, probe
 from ingest.reasons import LIMITS, DataError, Limits
 from warehouse.exports.selection import ExportedEpisode, SourceReader, counted_pictures
 

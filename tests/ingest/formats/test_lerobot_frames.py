@@ -13,8 +13,7 @@ from annotate.frames import frames_stage
 from core.files import write_file
 from ingest.episode import Finding
 from ingest.formats.lerobot_episode import refusal
-from ingest.media.frames import DecodeOptions
-from ingest.media.video import FrameTimes
+from ingest.media.frames import DecodeOptions, FrameTimes
 from ingest.source import list_episodes, read_episode
 from tests.kits import lerobot_writer
 from tests.kits.lerobot_writer import (

@@ -17,9 +17,10 @@ from PIL import Image
 
 from core.errors import FailedError
 from core.paths import ROOT
+from ingest.episode import EpisodeData, EpisodeRecord, timed
 from ingest.media import faces, video
 from ingest.media.faces import FaceDetector, Hidden, hide, without_faces
-from ingest.media.frames import DecodeOptions, SkippedFrame, VideoError
+from ingest.media.frames import DECODE_ALL, DecodeOptions, SkippedFrame, VideoError
 from ingest.media.picture import ArrayPicture
 from ingest.media.video import Frame, decode, probe
 from ingest.reasons import LIMITS, Limits
@@ -193,6 +194,27 @@ def test_behind_wanted_frames_a_file_is_entered_again():
     list(decode(SAMPLE, 313, 3))
     list(decode(SAMPLE, 316, 6, DecodeOptions(wanted=frozenset({5}))))
     assert np.array_equal(next(decode(SAMPLE, 322, 3)).luma(), whole[9])
+
+
+# Groups of four pictures; and such that cannot be told apart, from the first of which on all is decoded
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"g": "4", "bf": "0", "preset": "veryfast"}, [0, 1, 2, 3, 16, 17]),
+        (OPEN_GROUPS, [*range(18)]),
+    ],
+)
+def test_what_wanted_pictures_need_is_decoded(tmp_path, options, expected):
+    path = write_video(tmp_path / "a.mp4", NUMBERS, options=options)
+    episode = EpisodeData(
+        EpisodeRecord(0, "a", 10.0, None),
+        None,
+        None,
+        None,
+        lambda camera, options=DECODE_ALL: timed(decode(path, options=options), 10.0),
+    )
+    decoded = [(k, read_number(picture.luma())) for k, picture in episode.decoded("front", {3, 17})]
+    assert decoded == [(k, NUMBERS[k]) for k in expected]
 
 
 # The second is an episode inside a file that holds several
