@@ -65,7 +65,7 @@ def pages(space: Workspace) -> dict[str, str]:
         "episode": f"/episode/{EPISODE}?t=6",
         "editor": f"/episode/{EPISODE}?t=6#editor",
         "compare": f"/compare/{EPISODE}?t=6",
-        "why": f"/why/{EPISODE}",
+        "why": f"/episode/{EPISODE}?calls=1",
         "review": "/review",
         "sql": "/sql?" + urlencode({"q": QUERY, "chart": "bars"}),
         "training": "/training",
@@ -180,7 +180,11 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder, explorer(followed(Path(folder))) as url:
                 for variant in variants:
                     take(
-                        browser, f"{url}/review/beside/cupcake/1?t=11", "beside", variant, asked.out
+                        browser,
+                        f"{url}/episode/cupcake/1?queue=follows&of=cupcake&t=11",
+                        "beside",
+                        variant,
+                        asked.out,
                     )
         browser.close()
 
