@@ -2,17 +2,18 @@
 
 And why a label is what it is: every question to a model about it, as sent, with reply,
 tokens and price. And the curves of labels that no build has seen: of what a person has saved
-since, and of what they draw right now.
+since, and of what they draw right now. And frames like one frame, and runs like one run.
 """
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from itertools import chain
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import quote
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
 from annotate.model_client.responses import ResponseStore, StoredReply
@@ -48,6 +49,7 @@ from explorer.review_queue import FOLLOWING, WAITING, ReviewQueue, place_of
 from explorer.site import BASELINES, Visit, Visiting
 from warehouse.lake import outcomes
 from warehouse.lake.corrections import SAID_LATER, Corrected, CorrectedSegment, parsed, recording_of
+from warehouse.lake.similarity import SimilarityQuery, most_similar
 
 router = APIRouter()
 # Names of lines, with a value per frame of each
@@ -70,6 +72,10 @@ STAGES_SQL = """
 CALLS_SQL = f"""
     FROM vlm_calls WHERE dataset = ? AND episode_index = ? ORDER BY label_run, build_id, stage, call_key
     LIMIT {MAX_CALLS}"""
+MOST_LIKE = 24
+SEARCH_S = 60.0  # a search reads every picture's numbers: 60,000 runs of 10 s take half a minute
+SEARCHES_AT_ONCE = 2
+_searching = threading.Semaphore(SEARCHES_AT_ONCE)
 
 
 @router.get("/api/episode/{dataset}/{episode_index}")
@@ -522,4 +528,40 @@ def _as_correction(run: dict[str, Any]) -> Corrected:
     ]
     return parsed(
         {"plan": run["plan"], "segments": segments} | {name: run[name] for name in SAID_LATER}
+    )
+
+
+@router.get("/like/{dataset}/{episode_index}")
+def like_page(
+    visit: Visiting,
+    dataset: str,
+    episode_index: EpisodeIndex,
+    frame: Annotated[int | None, Query(ge=0, le=2**53)] = None,
+    camera: Annotated[str | None, Query(max_length=200)] = None,
+    among: Annotated[str | None, Query(max_length=200)] = None,
+) -> HTMLResponse:
+    """`frame`: frames like this one; without it runs. `camera`: that shows it. `among`:
+    only runs of this dataset.
+    """
+    episode, facts = episode_and_facts(visit.reader, dataset, episode_index)
+    query: SimilarityQuery | None = None
+    similar: list[dict[str, Any]] = []
+    why_not = ""
+    with _searching, visit.explorer.corpus.reading(SEARCH_S) as reader:
+        try:
+            query, similar = most_similar(
+                reader.con, dataset, episode_index, frame, camera, among, MOST_LIKE
+            )
+        except UserError as e:
+            why_not = str(e)
+    return visit.page(
+        "similar.html",
+        title=f"{'Runs' if frame is None else 'Frames'} like {dataset} {episode_index}",
+        episode=episode,
+        facts=facts,
+        frame=frame,
+        among=among,
+        asked=query,
+        similar=similar,
+        why_not=why_not,
     )
