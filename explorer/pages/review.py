@@ -32,7 +32,7 @@ from explorer.episode import (
 from explorer.index import Place, places_by_value
 from explorer.pages.corrections import Judged, Said, Snapshot, accepted_label
 from explorer.pages.episodes import MAX_CHARS
-from explorer.pages.labelling import MOST_TASKS, listed_tasks
+from explorer.pages.running import MOST_TASKS, listed_tasks
 from explorer.review_queue import (
     CHANGED,
     FOLLOWING,
