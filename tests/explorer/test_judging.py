@@ -40,7 +40,6 @@ def accept(client: Any, episode: int) -> httpx.Response:
         "base_label_run": active_run(client, episode),
         "author": "ada",
         "follows": newest,
-        "brief": True,
     }
     return post(client, f"/api/corrections/tiny/{episode}/accept", body)
 
@@ -152,7 +151,9 @@ def test_what_is_saved_is_answered_so_where_the_page_cannot_be_read_anew(
     monkeypatch.setattr(pages, "correction_state", fails)
     body = {"base_label_run": active_run(client, 2), "author": "ada"}
     reply = post(client, "/api/corrections/tiny/2/reject", body)
-    assert (reply.status_code, "the disk is slow" in reply.json()["unread"]) == (200, True)
+    assert reply.status_code == 200
+    unread = client.get("/api/corrections/tiny/2")
+    assert (unread.status_code, "the disk is slow" in unread.json()["error"]) == (503, True)
     assert own.rows("SELECT correction_id FROM corrections") == [(reply.json()["saved"],)]
 
 
@@ -294,7 +295,6 @@ class Judging(threading.Thread):
                 body = {
                     "author": self.author,
                     "comment": f"{self.author} {number}",
-                    "brief": True,
                     "base_label_run": runs[episode],
                     "follows": newest.pop(episode),
                 }
