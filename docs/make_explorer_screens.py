@@ -41,7 +41,7 @@ GROUP BY verb ORDER BY steps DESC LIMIT 12"""
 DESKTOP, PHONE = {"width": 1280, "height": 860}, {"width": 390, "height": 844}
 VARIANTS = {"": (DESKTOP, "light"), "_dark": (DESKTOP, "dark"), "_phone": (PHONE, "light")}
 HEIGHTS = {
-    "beside": 780,
+    "beside": 860,
     "episodes": 760,
     "episode": 1060,
     "editor": 860,

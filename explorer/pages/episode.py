@@ -20,6 +20,7 @@ from annotate.model_client.responses import ResponseStore, StoredReply
 from core.annotators import HUMAN
 from core.domain.episode import Episode
 from core.errors import UserError
+from core.files import queries_of
 from core.values import plain
 from explorer import charts
 from explorer.access import LakeReader, PageError
@@ -34,7 +35,6 @@ from explorer.beside import (
 from explorer.charts import Curve
 from explorer.corrected_labels import corrected_places, correction_state
 from explorer.episode import (
-    OF_EPISODE,
     EpisodeIndex,
     chunk_of,
     episode_and_facts,
@@ -66,12 +66,7 @@ EDITED = {
     "progress_procvlm": ("as you edit it, published formula", "line edited published"),
 }
 MAX_CALLS = 200
-STAGES_SQL = """
-    SELECT stage, chunk, label_run, code_version, finished_at, duration_s, snapshot FROM stage_runs
-    WHERE dataset = ? AND chunk IN (-1, ?) AND NOT (stage = 'episodes' AND chunk >= 0) ORDER BY finished_at, stage"""
-CALLS_SQL = f"""
-    FROM vlm_calls WHERE dataset = ? AND episode_index = ? ORDER BY label_run, build_id, stage, call_key
-    LIMIT {MAX_CALLS}"""
+STAGES_SQL, CALLS_SQL, CURVE_SQL, SEGMENTS_SQL, DEMONSTRATION_SQL = queries_of(__file__)
 MOST_LIKE = 24
 SEARCH_S = 60.0  # a search reads every picture's numbers: 60,000 runs of 10 s take half a minute
 SEARCHES_AT_ONCE = 2
@@ -246,13 +241,8 @@ def curve_picture(visit: Visiting, dataset: str, episode_index: EpisodeIndex) ->
     key = (dataset, chunk_of(visit.reader, dataset, episode_index), episode_index)
     if (dataset, episode_index) in corrected_places(visit.reader):
         return _picture(*_corrected_label(visit, dataset, episode_index))
-    counts = (
-        f"{OF_EPISODE} AND label_run = (SELECT label_run FROM active_runs {OF_EPISODE}) ORDER BY 1"
-    )
-    rows = visit.reader.rows(f"SELECT frame_index, progress FROM progress {counts}", [*key])
-    segments = visit.reader.rows(
-        f"SELECT start_frame, end_frame, step FROM segments {counts}", [*key]
-    )
+    rows = visit.reader.rows(CURVE_SQL, [*key])
+    segments = visit.reader.rows(SEGMENTS_SQL, [*key])
     frames, values = zip(*rows, strict=True) if rows else ((), ())
     return _picture(Curve("progress", frames, values, "line"), segments)
 
@@ -316,12 +306,7 @@ def demonstration(index: Indexed, dataset: str, episode_index: int) -> dict[str,
     """What is odd about the run beside others of its task: `main`, `score`, `why`; None
     where it was not measured.
     """
-    rows = index.dicts(
-        "SELECT demonstration::VARCHAR AS main, demonstration_score AS score, demonstration_why AS why FROM episodes"
-        " WHERE dataset = TRY_CAST(? AS dataset_word) AND episode_index = ? AND demonstration_why IS NOT NULL",
-        dataset,
-        episode_index,
-    )
+    rows = index.dicts(DEMONSTRATION_SQL, dataset, episode_index)
     return next(iter(rows), None)
 
 
@@ -456,7 +441,7 @@ def measure_chart(title: str, series: Series, num_frames: int) -> dict[str, Any]
 
 def _calls(visit: Visit, episode: Episode) -> list[dict[str, Any]]:
     """The questions to models about an episode, each with its reply where that is kept."""
-    rows = visit.reader.dicts(CALLS_SQL, [episode.dataset, episode.episode_index])
+    rows = visit.reader.dicts(CALLS_SQL, [episode.dataset, episode.episode_index, MAX_CALLS])
     # A call names stored pictures by the SHA-256 of their bytes
     pictures = {p["sha256"]: p for p in stored_pictures(visit.reader, episode.row_key)}
     # The lake has the facts of each question; words and pictures are in the kept replies, which may be pruned

@@ -50,18 +50,9 @@ from warehouse.lake.recordings import review_counts
 from warehouse.lake.statements import check_recording
 from warehouse.lake.stored import labels_of_chunk
 
-NEWEST_SQL, RECORDINGS_SQL, OUTCOMES_SQL, ASSUMED_SQL = queries_of(__file__)
+NEWEST_SQL, RECORDINGS_SQL, OUTCOMES_SQL, ASSUMED_SQL, PACE_SQL = queries_of(__file__)
 LONGEST_GAP_S = 300  # between two judgements of one sitting
 FEWEST_JUDGED = 10  # before they tell how long the rest takes
-# Who judged how many episodes in the last day, and how long one took, however often it was saved
-PACE_SQL = f"""
-    SELECT author, count(*) AS judged, median(took) AS seconds FROM (
-      SELECT author, sum(gap) FILTER (gap < {LONGEST_GAP_S}) AS took FROM (
-        SELECT author, dataset, episode_index,
-               epoch(created_at - lag(created_at) OVER (PARTITION BY author ORDER BY created_at)) AS gap
-        FROM corrections WHERE created_at > now() - INTERVAL 1 DAY)
-      GROUP BY author, dataset, episode_index)
-    GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 10"""
 
 
 router = APIRouter()
@@ -91,7 +82,7 @@ def page(
     tasks = listed_tasks(visit, chosen) if chosen else []
     queue = ReviewQueue(kind, dataset, person or None)
     num_left = queue.num_left(visit)
-    pace = visit.reader.dicts(PACE_SQL)
+    pace = visit.reader.dicts(PACE_SQL, [LONGEST_GAP_S])
     return visit.page(
         "review.html",
         title="Review",

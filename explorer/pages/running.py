@@ -40,10 +40,7 @@ MOST_LISTED = 50  # runs of a task that follow no reference, by number
 NOW = re.compile(r"^(.+); \d+ of \d+ done, \d+:\d\d$", re.MULTILINE)
 # What stages make; others as they are
 IN_WORDS = {"segments": "cuts", "embeddings": "pictures", "transfer": "labels"}
-DONE_SQL = """
-    SELECT count(*), arg_max(stage, finished_at) FROM stage_runs
-    WHERE dataset = ? AND chunk >= 0 AND stage <> 'episodes' AND finished_at >= ?"""
-[TASKS_SQL] = queries_of(__file__)
+TASKS_SQL, DONE_SQL = queries_of(__file__)
 _asking = threading.Lock()
 
 type Values = Mapping[str, str]

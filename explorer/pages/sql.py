@@ -382,7 +382,10 @@ def linked_rows(
             return ""
         return f"?{urlencode({**filters, column: row[column]})}"
 
-    return [[(row[column], address(row, column)) for column in columns] for row in named_rows]
+    def linked(row: Row) -> list[tuple[Any, str]]:
+        return [(row[column], address(row, column)) for column in columns]
+
+    return [linked(row) for row in named_rows]
 
 
 def _filled(template: str, row: Row) -> str:
