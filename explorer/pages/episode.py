@@ -66,7 +66,15 @@ EDITED = {
     "progress_procvlm": ("as you edit it, published formula", "line edited published"),
 }
 MAX_CALLS = 200
-STAGES_SQL, CALLS_SQL, CURVE_SQL, SEGMENTS_SQL, DEMONSTRATION_SQL = queries_of(__file__)
+(
+    STAGES_SQL,
+    CALLS_SQL,
+    CURVE_SQL,
+    SEGMENTS_SQL,
+    DEMONSTRATION_SQL,
+    INDEXED_NEIGHBOURS_SQL,
+    NEIGHBOURS_SQL,
+) = queries_of(__file__)
 MOST_LIKE = 24
 SEARCH_S = 60.0  # a search reads every picture's numbers: 60,000 runs of 10 s take half a minute
 SEARCHES_AT_ONCE = 2
@@ -314,18 +322,12 @@ def neighbours(
     reader: LakeReader, index: Indexed, episode: Episode
 ) -> tuple[int | None, int | None]:
     """The episodes of the dataset before and after this one, in the lake as the reader sees it."""
-    neighbours_sql = (
-        "SELECT max(episode_index) FILTER (episode_index < $2), min(episode_index) FILTER "
-        "(episode_index > $2)"
-    )
     key = episode.dataset, episode.episode_index
     # The index answers sooner, but an older one does not know which episodes have come and gone
     if index.snapshot.number == reader.snapshot():
-        [numbers] = index.rows(
-            f"{neighbours_sql} FROM episodes WHERE dataset = TRY_CAST($1 AS dataset_word)", *key
-        )
+        [numbers] = index.rows(INDEXED_NEIGHBOURS_SQL, *key)
     else:
-        [numbers] = reader.rows(f"{neighbours_sql} FROM episode_facts WHERE dataset = $1", [*key])
+        [numbers] = reader.rows(NEIGHBOURS_SQL, [*key])
     return numbers
 
 

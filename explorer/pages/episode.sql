@@ -15,3 +15,9 @@ SELECT start_frame, end_frame, step FROM segments WHERE dataset = $1 AND chunk =
 -- DEMONSTRATION_SQL: Of the index
 SELECT demonstration::VARCHAR AS main, demonstration_score AS score, demonstration_why AS why FROM episodes
 WHERE dataset = TRY_CAST(? AS dataset_word) AND episode_index = ? AND demonstration_why IS NOT NULL
+-- INDEXED_NEIGHBOURS_SQL: Of the index
+SELECT max(episode_index) FILTER (episode_index < $2), min(episode_index) FILTER (episode_index > $2)
+FROM episodes WHERE dataset = TRY_CAST($1 AS dataset_word)
+-- NEIGHBOURS_SQL
+SELECT max(episode_index) FILTER (episode_index < $2), min(episode_index) FILTER (episode_index > $2)
+FROM episode_facts WHERE dataset = $1
