@@ -93,7 +93,6 @@ def in_a_row(workspace: Path, count: int) -> list[float]:
                 body = {
                     "author": "ada",
                     "comment": str(number),
-                    "brief": True,
                     "base_label_run": runs[episode],
                 }
                 path = f"/api/corrections/sim_short/{episode}/accept"

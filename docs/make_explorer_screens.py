@@ -41,7 +41,7 @@ GROUP BY verb ORDER BY steps DESC LIMIT 12"""
 DESKTOP, PHONE = {"width": 1280, "height": 860}, {"width": 390, "height": 844}
 VARIANTS = {"": (DESKTOP, "light"), "_dark": (DESKTOP, "dark"), "_phone": (PHONE, "light")}
 HEIGHTS = {
-    "beside": 780,
+    "beside": 860,
     "episodes": 760,
     "episode": 1060,
     "editor": 860,
@@ -65,7 +65,7 @@ def pages(space: Workspace) -> dict[str, str]:
         "episode": f"/episode/{EPISODE}?t=6",
         "editor": f"/episode/{EPISODE}?t=6#editor",
         "compare": f"/compare/{EPISODE}?t=6",
-        "why": f"/why/{EPISODE}",
+        "why": f"/episode/{EPISODE}?calls=1",
         "review": "/review",
         "sql": "/sql?" + urlencode({"q": QUERY, "chart": "bars"}),
         "training": "/training",
@@ -180,7 +180,11 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder, explorer(followed(Path(folder))) as url:
                 for variant in variants:
                     take(
-                        browser, f"{url}/review/beside/cupcake/1?t=11", "beside", variant, asked.out
+                        browser,
+                        f"{url}/episode/cupcake/1?queue=follows&of=cupcake&t=11",
+                        "beside",
+                        variant,
+                        asked.out,
                     )
         browser.close()
 

@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 
 from core.errors import UserError
-from core.files import ScratchFolder
+from core.files import ScratchFolder, queries_of
 from core.paths import Workspace
 from core.tables import TABLES
 from core.tables.definition import sql_type
@@ -41,7 +41,7 @@ PAGE_S = 20.0  # that the queries of one page may take
 NEWEST_S = 0.5  # that a page waits for the newest state of a busy machine
 NOT_ASKED = object()  # instead of an answer, which may be None
 MOST_KEPT = 256  # answers; those of a chunk take up to some MB
-CURRENT_SQL = "SELECT id FROM ducklake_current_snapshot('lake')"
+CURRENT_SQL, INLINED_SQL, EMPTY_SQL, SPOKEN_SQL, SHOWN_SQL = queries_of(__file__)
 
 
 class PageError(UserError):
@@ -131,8 +131,7 @@ class LakeReader(LakeConnection):
         """The episodes of which people said something of a kind after the statement of a number."""
         if number >= self.words.newest:
             return set()
-        sql = "SELECT dataset, episode_index FROM statements WHERE list_contains(?, kind) AND number > ?"
-        return {*self.rows(sql, [topics(kind), number])}
+        return {*self.rows(SPOKEN_SQL, [topics(kind), number])}
 
     def recordings_shown(self, places: Collection[Place], snapshot: int | None) -> dict[Any, str]:
         """The recordings that a page of an earlier snapshot shows at some places; of this snapshot none is asked for.
@@ -141,10 +140,7 @@ class LakeReader(LakeConnection):
         """
         if not places or snapshot in (None, self.snapshot()):
             return {}
-        sql = (
-            f"SELECT dataset, episode_index, recording FROM lake.main.recordings AT (VERSION => {int(snapshot)}) "
-            "WHERE left_at IS NULL AND list_contains(?, dataset) AND list_contains(?, episode_index)"
-        )
+        sql = SHOWN_SQL.format(snapshot=int(snapshot))
         try:
             rows = self.rows(sql, [*map(list, zip(*places, strict=True))])
         except duckdb.Error as e:
@@ -348,21 +344,11 @@ class CorpusView:
         return OpenSnapshot(con, Snapshot(number, row[0]), stamp, path, catalog, words)
 
 
-# Few rows of a table lie in the catalog itself, in tables of their own; SQLite has lists, times and floats as text
-INLINED_SQL = """
-    SELECT t.table_name, i.table_name FROM still.ducklake_inlined_data_tables i
-    JOIN (SELECT DISTINCT table_id, table_name FROM still.ducklake_table) t USING (table_id)"""
-
 # DuckLake looks up the files of a table by these; sorted, in small groups of rows, a look-up reads one or two of them
 SORTED = {
     "ducklake_file_column_stats": "table_id, column_id, data_file_id",
     "ducklake_data_file": "table_id, data_file_id",
 }
-# It asks again and again for the numbers of a table that has none yet
-EMPTY_SQL = """
-    INSERT INTO copied.ducklake_table_stats (table_id, record_count, next_row_id, file_size_bytes)
-    SELECT DISTINCT table_id, 0, 0, 0 FROM still.ducklake_table
-    WHERE table_id NOT IN (SELECT table_id FROM still.ducklake_table_stats)"""
 
 
 def _typed_columns(con: duckdb.DuckDBPyConnection, table: str, name: str) -> str:

@@ -6,19 +6,17 @@ from itertools import chain, groupby, pairwise
 from typing import Any
 
 from core.domain.episode import Episode
+from core.files import queries_of
 from explorer import charts
 from explorer.access import LakeReader, PageError
 from explorer.charts import Curve
-from explorer.episode import OF_EPISODE
 from explorer.site import BASELINES
 
 SAME_S = 0.25  # boundaries nearer than this are the same
 UNSURE = 0.7  # steps that are less sure are named, so that one looks there
 MOST_NAMED = 3
 NOT_SHOWN = {"name": "not in the reference", "kind": "detour"}  # what the run does besides
-ALIGNMENT_SQL = f"""
-    SELECT frame_index, reference_episode, reference_frame, follows FROM alignments {OF_EPISODE} AND label_run = $4
-    ORDER BY frame_index"""
+[ALIGNMENT_SQL] = queries_of(__file__)
 
 
 def run_name(run: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 from annotate.quality import PERSON
 from core.annotators import BY_PEOPLE, HUMAN
+from core.files import queries_of
 from core.names import is_name
 from explorer.access import LakeReader
 from warehouse.lake.corrections import ACCEPTED, REJECTED, segments_of
@@ -21,10 +22,7 @@ NO_LABEL = {
     "progress_procvlm": [], "reasoning": [], "plan": [], "needs_review": False, "notes": [],
 }  # fmt: skip
 
-SPOKEN_OF_SQL = """
-    SELECT dataset, episode_index FROM located_statements WHERE list_contains($1, kind) UNION
-    SELECT r.dataset, r.episode_index FROM recordings r JOIN statements s ON s.recording = r.resembles
-    WHERE list_contains($1, s.kind) AND r.left_at IS NULL"""
+[SPOKEN_OF_SQL] = queries_of(__file__)
 
 
 def correction_state(reader: LakeReader, dataset: str, episode_index: int) -> dict[str, Any]:

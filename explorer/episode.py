@@ -28,25 +28,23 @@ from warehouse.lake.corrections import SAID_LATER, as_said
 from warehouse.lake.episodes import episode_from_row
 from warehouse.lake.stored import chunk_lags, labels_of_chunk, openings_of, signals_by_dataset
 
-FACTS_SQL, RECORDINGS_SQL, PREDICTIONS_SQL = queries_of(__file__)
+(
+    FACTS_SQL,
+    RECORDINGS_SQL,
+    PREDICTIONS_SQL,
+    FINDINGS_SQL,
+    KEYFRAMES_SQL,
+    ACCEPTED_SQL,
+    WHOLE_SQL,
+    FOLLOWERS_SQL,
+) = queries_of(__file__)
 OF_CHUNK = "WHERE dataset = $1 AND chunk = $2"
 ACTIVE_SQL = f"FROM active_runs {OF_CHUNK}"
-FINDINGS_SQL = f"""
-    SELECT episode_index, camera, stage, reason, detail, file, severity FROM findings {OF_CHUNK}
-    ORDER BY severity, reason"""
-KEYFRAMES_SQL = f"""
-    SELECT episode_index, camera, frame_index, any_value(sha256) AS sha256 FROM keyframes {OF_CHUNK}
-    GROUP BY ALL ORDER BY 1, 2, 3"""
 EpisodeIndex = Annotated[int, Path(ge=0, le=2**53)]  # in an address
 OF_DATASET = ("title", "robot", "license", "format", "role", "source_uri")
 # The largest number that the column's type holds; one above it, in an address, names no episode
 MAX_CHUNK = 2**31 - 1
 OF_EPISODE = "WHERE dataset = $1 AND chunk = $2 AND episode_index = $3"
-
-# Of a run itself before what holds for all of its dataset
-ACCEPTED_SQL = """
-    SELECT check_name, author, why, episode_index IS NULL AS is_whole FROM current_acceptances
-    WHERE dataset = $1 AND (episode_index IS NULL OR episode_index = $2) ORDER BY episode_index NULLS FIRST"""
 
 
 def chunk_of(reader: LakeReader, dataset: str, episode_index: int) -> int:
@@ -158,20 +156,13 @@ def faults(reader: LakeReader, episode: Episode) -> list[dict]:
 
 def _findings_of_datasets(reader: LakeReader) -> dict[str, list[dict]]:
     """Why whole datasets cannot be used."""
-    rows = reader.dicts(
-        "SELECT dataset, camera, stage, reason, detail, file, severity FROM findings WHERE chunk IS NULL"
-        " AND severity = 'unusable' ORDER BY reason"
-    )
+    rows = reader.dicts(WHOLE_SQL)
     return grouped((row["dataset"], row) for row in rows)
 
 
 def _followers(reader: LakeReader, episode: Episode) -> set[str]:
     """Label runs whose label of the episode was made like one that a model made of another run."""
-    follows = follows_sql("annotator", label="l")
-    sql = (
-        f"SELECT label_run FROM (FROM episode_labels {OF_EPISODE}) l JOIN label_runs USING (label_run) WHERE "
-        f"{follows}"
-    )
+    sql = FOLLOWERS_SQL.format(follows=follows_sql("annotator", label="l"))
     return {row["label_run"] for row in reader.dicts(sql, [*episode.row_key])}
 
 

@@ -18,3 +18,18 @@ SELECT r.eval_run, r.model, r.benchmark, r.release, p.frames, p.prediction, p.ta
          list(prediction ORDER BY frame_index) AS prediction, list(target ORDER BY frame_index) AS target
   FROM eval_predictions WHERE dataset = $1 AND episode_index = $2 AND question IS NULL GROUP BY 1) p USING (eval_run)
 ORDER BY r.model, r.eval_run
+-- FINDINGS_SQL
+SELECT episode_index, camera, stage, reason, detail, file, severity FROM findings
+WHERE dataset = $1 AND chunk = $2 ORDER BY severity, reason
+-- KEYFRAMES_SQL
+SELECT episode_index, camera, frame_index, any_value(sha256) AS sha256 FROM keyframes
+WHERE dataset = $1 AND chunk = $2 GROUP BY ALL ORDER BY 1, 2, 3
+-- ACCEPTED_SQL: Of a run ($2) itself before what holds for all of its dataset
+SELECT check_name, author, why, episode_index IS NULL AS is_whole FROM current_acceptances
+WHERE dataset = $1 AND (episode_index IS NULL OR episode_index = $2) ORDER BY episode_index NULLS FIRST
+-- WHOLE_SQL: Why whole datasets cannot be used
+SELECT dataset, camera, stage, reason, detail, file, severity FROM findings
+WHERE chunk IS NULL AND severity = 'unusable' ORDER BY reason
+-- FOLLOWERS_SQL: Labels of an episode ($3) that were made like one that a model made of another run
+SELECT label_run FROM (FROM episode_labels WHERE dataset = $1 AND chunk = $2 AND episode_index = $3) l
+JOIN label_runs USING (label_run) WHERE {follows}

@@ -50,7 +50,7 @@ AROUND = f"""
     min_by({NAMED}, {RANK}) FILTER {IS_AFTER} AS following"""
 
 
-class Listed(NamedTuple):
+class QueueEntry(NamedTuple):
     """Why an episode is in a queue that no sign tells; `about`: the label, or the correction, that is meant besides."""
 
     score: float | None = None
@@ -147,7 +147,7 @@ class ReviewQueue:
             f"SELECT {columns} FROM {source} WHERE {' AND '.join(conditions)} {clauses}", **values
         )
 
-    def _places(self, visit: Visit) -> dict[Place, Listed] | None:
+    def _places(self, visit: Visit) -> dict[Place, QueueEntry] | None:
         """The episodes that it chooses among, which nobody has judged; None: all with a sign."""
         found = []
         if self.kind in LISTINGS:
@@ -159,7 +159,8 @@ class ReviewQueue:
         if not found:
             return None
         first, *others = found
-        return {place: first[place] for place in first if all(place in other for other in others)}
+        shared = set(first).intersection(*others)
+        return {place: entry for place, entry in first.items() if place in shared}
 
     def num_left(self, visit: Visit) -> int:
         """How many labels of the queue nobody has judged yet."""
@@ -171,7 +172,7 @@ class ReviewQueue:
         return next(((row["dataset"], row["episode_index"]) for row in rows), None)
 
 
-def _selected(visit: Visit, query: str) -> dict[Place, Listed]:
+def _selected(visit: Visit, query: str) -> dict[Place, QueueEntry]:
     """The runs of a selection that have a label. Raises PageError: there are too many."""
     selection = EpisodeSelection.of(QueryParams(query)).at(visit.reader, visit.index)
     sql = (
@@ -185,24 +186,24 @@ def _selected(visit: Visit, query: str) -> dict[Place, Listed]:
             422,
         )
     corrected = corrected_places(visit.reader)
-    return {place: Listed() for place in places if place not in corrected}
+    return {place: QueueEntry() for place in places if place not in corrected}
 
 
-def _assigned(reader: LakeReader, person: str) -> dict[Place, Listed]:
+def _assigned(reader: LakeReader, person: str) -> dict[Place, QueueEntry]:
     """The episodes that a person has, and that nobody has judged since."""
     judged = reader.while_nothing_is_said(
         ("done", person), lambda: {*reader.rows(DONE_SQL, [person])}
     )
     assigned = places_by_value(reader, "assigned").get(person, [])
-    return {place: Listed(reason="assigned") for place in assigned if place not in judged}
+    return {place: QueueEntry(reason="assigned") for place in assigned if place not in judged}
 
 
-def _listed(reader: LakeReader, kind: str) -> dict[Place, Listed]:
+def _listed(reader: LakeReader, kind: str) -> dict[Place, QueueEntry]:
     """The episodes of a kind that no sign tells."""
     return reader.while_nothing_is_said(
         ("queue", kind),
         lambda: {
-            (dataset, number): Listed(*listed)
+            (dataset, number): QueueEntry(*listed)
             for dataset, number, *listed in reader.rows(LISTINGS[kind])
         },
     )

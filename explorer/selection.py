@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 
 from starlette.datastructures import QueryParams
 
+from core.files import queries_of
 from explorer.access import LakeReader, PageError
 from explorer.index import (
     BY_NAME,
@@ -62,25 +63,8 @@ def _is_one_of(facet: str, values: tuple[str, ...]) -> str:
     return f"{facet} IN ({', '.join(casts)})"
 
 
-# A word is looked for in the distinct texts
-IN_TEXTS_SQL = (
-    "(task_id IN (SELECT task_id FROM tasks WHERE contains(lower(text), {word})) OR row IN"
-    " (SELECT row FROM step_rows JOIN steps USING (step_id) WHERE contains(lower(name), {word})))"
-)
+IN_TEXTS_SQL, IN_LAKE_SQL, ROWS_SQL, COUNT_MARKS_SQL, SHARDS_SQL = queries_of(__file__)
 OF_EPISODES = "(e.dataset, e.episode_index) IN"
-IN_LAKE_SQL = (
-    f"(contains(lower(e.task), {{word}}) OR {OF_EPISODES} (SELECT (dataset, episode_index) FROM active_segments"
-    " WHERE kind = 'step' AND contains(lower(name), {word})))"
-)
-ROWS_SQL = (
-    "SELECT row FROM episodes WHERE (dataset::VARCHAR, episode_index) IN"
-    " (SELECT (unnest(?::VARCHAR[]), unnest(?::BIGINT[]))) ORDER BY 1"
-)
-COUNT_MARKS_SQL = (
-    "SELECT value, count(*) FROM (SELECT unnest($value::VARCHAR[]) AS value, unnest($dataset::VARCHAR[]) AS of_dataset,"
-    " unnest($number::BIGINT[]) AS number) JOIN episodes ON dataset::VARCHAR = of_dataset AND episode_index = number"
-    " WHERE {where} GROUP BY 1"
-)
 
 
 def _range(name: str, query: QueryParams) -> tuple[str, float | None, float | None]:
@@ -236,7 +220,7 @@ class EpisodeSelection:
         word_sql: is a {word} in the texts? range_column: which of those that RANGES names.
         """
         conditions = [is_one_of(name, values) for name, values in self.chosen if name in BY_NAME]
-        conditions += [word_sql.format(word=literal(word)) for word in self.words]
+        conditions += [word_sql.format(word=literal(word)).strip() for word in self.words]
         for name, low, high in self.ranges:
             ends = ((">=", low), ("<=", high))
             column = RANGES[name][range_column]
@@ -273,12 +257,7 @@ class EpisodeSelection:
         """A query that gives the shards that hold the selection's episodes, and these
         episodes' keys in each.
         """
-        return (
-            "SELECT DISTINCT h.split || '/' || h.shard AS shard, printf('%s-%06d', s.dataset, s.episode_index) AS key"
-            " FROM samples s JOIN sample_location l USING (sample_id) JOIN shards h ON h.shard = l.shard"
-            f" WHERE (s.dataset, s.episode_index) IN (SELECT (dataset, episode_index) FROM ({self.lake_sql()}))"
-            " ORDER BY ALL"
-        )
+        return SHARDS_SQL.format(episodes=self.lake_sql()).strip()
 
 
 @dataclass(frozen=True)

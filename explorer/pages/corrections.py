@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
-import duckdb
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field, StrictBool, StrictInt
@@ -16,13 +15,11 @@ from pydantic import BaseModel, Field, StrictBool, StrictInt
 from core.domain.episode import Episode
 from core.domain.label import DONE, IDLE, STEP
 from core.domain.label_run import human_run
-from core.errors import UserError, first_line
 from core.values import plain
 from explorer.access import LakeReader, PageError
 from explorer.corrected_labels import correction_state
 from explorer.episode import EpisodeIndex, active_run, episode_facts, label_as_said
 from explorer.site import (
-    Explorer,
     Speaking,
     Visiting,
 )
@@ -47,7 +44,6 @@ OF_LABEL = ("plan", "segments", *SAID_LATER)
 class Said(BaseModel, extra="allow"):
     """What somebody says of an episode's label: who, the newest correction that they had
     seen (`follows`), of which recording, label or correction; with OF_LABEL, where they save one.
-    `brief`: the answer needs nothing but its id.
     """
 
     author: str | None = None
@@ -57,7 +53,6 @@ class Said(BaseModel, extra="allow"):
     base_label_run: str | None = None
     base_content_hash: str | None = None
     recording: str | None = None
-    brief: bool = False
 
 
 class Marking(BaseModel):
@@ -90,33 +85,18 @@ class Acceptance(BaseModel):
 
 @router.get(OF_EPISODE)
 def state(visit: Visiting, dataset: str, episode_index: EpisodeIndex) -> JSONResponse:
-    """The corrections of an episode, and whether and as whom one may add another."""
+    """The corrections of an episode, their history in words (`listed`, HTML), and whether one may add another."""
     facts = episode_facts(visit.reader, dataset, episode_index)
     # The editor says beforehand why it cannot save
     read_only_reason = visit.explorer.options.why_read_only
     is_usable = facts["status"] == "ok" and facts["content_hash"] is not None
     if read_only_reason is None and not is_usable:
         read_only_reason = "the episode cannot be used, so it has no label"
-    statements = _corrections_in_words(
-        visit.explorer, visit.reader, dataset, episode_index, read_only_reason
-    )
     content = {"content_hash": facts["content_hash"], "why_read_only": read_only_reason}
-    return JSONResponse(plain(content | statements))
-
-
-def _corrections_in_words(
-    explorer: Explorer,
-    reader: LakeReader,
-    dataset: str,
-    episode_index: int,
-    why_read_only: str | None,
-) -> dict[str, Any]:
-    """The corrections of an episode, and their history in words (`listed`, HTML)."""
-    corrections_said = correction_state(reader, dataset, episode_index)
-    template = explorer.templates.get_template("history.html")
-    return corrections_said | {
-        "listed": template.render(corrections_said, why_read_only=why_read_only)
-    }
+    statements = correction_state(visit.reader, dataset, episode_index)
+    listed = visit.explorer.templates.get_template("history.html")
+    words = listed.render(statements, why_read_only=read_only_reason)
+    return JSONResponse(plain(content | statements | {"listed": words}))
 
 
 @router.post(OF_EPISODE)
@@ -130,38 +110,15 @@ def change(
 ) -> JSONResponse:
     """Save corrected segments; accept a label, or a correction that waits, as it is;
     reject a label; take one of these back. Answers with its id, or why it was refused
-    (409 where somebody else was quicker, 422 for what cannot be), and the corrections of
-    the episode after it, unless `brief` asks for the id alone.
+    (409 where somebody else was quicker, 422 for what cannot be).
     """
     author = speech.author(statement.author)
-    try:
-        saved = speech.explorer.corpus.say(
-            lambda reader: _written_correction(
-                Judged(reader, dataset, episode_index, author, statement), act
-            )
-        )
-        status = 200
-        outcome = {"saved": saved}
-    except CorrectionError as e:
-        status = 409 if isinstance(e, ConflictError) else 422
-        outcome = {"error": str(e)}
-    if statement.brief:
-        return JSONResponse(outcome, status)
-    return JSONResponse(
-        plain(outcome | _read_again(speech.explorer, dataset, episode_index)), status
-    )
 
+    def written(reader: LakeReader) -> dict[str, str]:
+        judged = Judged(reader, dataset, episode_index, author, statement)
+        return {"saved": _written_correction(judged, act)}
 
-def _read_again(explorer: Explorer, dataset: str, episode_index: int) -> dict[str, Any]:
-    """What is stored after a change, so that the page shows that and not what it sent.
-    What was saved is so whatever comes after it: where it cannot be read now, `unread`
-    says why.
-    """
-    try:
-        with explorer.corpus.reading() as reader:
-            return _corrections_in_words(explorer, reader, dataset, episode_index, None)
-    except (UserError, duckdb.Error) as e:
-        return {"unread": f"This page cannot be read anew now: {first_line(e)}."}
+    return speech.answer(written)
 
 
 @dataclass(frozen=True)

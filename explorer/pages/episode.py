@@ -2,23 +2,25 @@
 
 And why a label is what it is: every question to a model about it, as sent, with reply,
 tokens and price. And the curves of labels that no build has seen: of what a person has saved
-since, and of what they draw right now.
+since, and of what they draw right now. And frames like one frame, and runs like one run.
 """
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from itertools import chain
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import quote
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
 from annotate.model_client.responses import ResponseStore, StoredReply
 from core.annotators import HUMAN
 from core.domain.episode import Episode
 from core.errors import UserError
+from core.files import queries_of
 from core.values import plain
 from explorer import charts
 from explorer.access import LakeReader, PageError
@@ -33,7 +35,6 @@ from explorer.beside import (
 from explorer.charts import Curve
 from explorer.corrected_labels import corrected_places, correction_state
 from explorer.episode import (
-    OF_EPISODE,
     EpisodeIndex,
     chunk_of,
     episode_and_facts,
@@ -48,6 +49,7 @@ from explorer.review_queue import FOLLOWING, WAITING, ReviewQueue, place_of
 from explorer.site import BASELINES, Visit, Visiting
 from warehouse.lake import outcomes
 from warehouse.lake.corrections import SAID_LATER, Corrected, CorrectedSegment, parsed, recording_of
+from warehouse.lake.similarity import SimilarityQuery, most_similar
 
 router = APIRouter()
 # Names of lines, with a value per frame of each
@@ -64,12 +66,19 @@ EDITED = {
     "progress_procvlm": ("as you edit it, published formula", "line edited published"),
 }
 MAX_CALLS = 200
-STAGES_SQL = """
-    SELECT stage, chunk, label_run, code_version, finished_at, duration_s, snapshot FROM stage_runs
-    WHERE dataset = ? AND chunk IN (-1, ?) AND NOT (stage = 'episodes' AND chunk >= 0) ORDER BY finished_at, stage"""
-CALLS_SQL = f"""
-    FROM vlm_calls WHERE dataset = ? AND episode_index = ? ORDER BY label_run, build_id, stage, call_key
-    LIMIT {MAX_CALLS}"""
+(
+    STAGES_SQL,
+    CALLS_SQL,
+    CURVE_SQL,
+    SEGMENTS_SQL,
+    DEMONSTRATION_SQL,
+    INDEXED_NEIGHBOURS_SQL,
+    NEIGHBOURS_SQL,
+) = queries_of(__file__)
+MOST_LIKE = 24
+SEARCH_S = 60.0  # a search reads every picture's numbers: 60,000 runs of 10 s take half a minute
+SEARCHES_AT_ONCE = 2
+_searching = threading.Semaphore(SEARCHES_AT_ONCE)
 
 
 @router.get("/api/episode/{dataset}/{episode_index}")
@@ -240,13 +249,8 @@ def curve_picture(visit: Visiting, dataset: str, episode_index: EpisodeIndex) ->
     key = (dataset, chunk_of(visit.reader, dataset, episode_index), episode_index)
     if (dataset, episode_index) in corrected_places(visit.reader):
         return _picture(*_corrected_label(visit, dataset, episode_index))
-    counts = (
-        f"{OF_EPISODE} AND label_run = (SELECT label_run FROM active_runs {OF_EPISODE}) ORDER BY 1"
-    )
-    rows = visit.reader.rows(f"SELECT frame_index, progress FROM progress {counts}", [*key])
-    segments = visit.reader.rows(
-        f"SELECT start_frame, end_frame, step FROM segments {counts}", [*key]
-    )
+    rows = visit.reader.rows(CURVE_SQL, [*key])
+    segments = visit.reader.rows(SEGMENTS_SQL, [*key])
     frames, values = zip(*rows, strict=True) if rows else ((), ())
     return _picture(Curve("progress", frames, values, "line"), segments)
 
@@ -310,12 +314,7 @@ def demonstration(index: Indexed, dataset: str, episode_index: int) -> dict[str,
     """What is odd about the run beside others of its task: `main`, `score`, `why`; None
     where it was not measured.
     """
-    rows = index.dicts(
-        "SELECT demonstration::VARCHAR AS main, demonstration_score AS score, demonstration_why AS why FROM episodes"
-        " WHERE dataset = TRY_CAST(? AS dataset_word) AND episode_index = ? AND demonstration_why IS NOT NULL",
-        dataset,
-        episode_index,
-    )
+    rows = index.dicts(DEMONSTRATION_SQL, dataset, episode_index)
     return next(iter(rows), None)
 
 
@@ -323,18 +322,12 @@ def neighbours(
     reader: LakeReader, index: Indexed, episode: Episode
 ) -> tuple[int | None, int | None]:
     """The episodes of the dataset before and after this one, in the lake as the reader sees it."""
-    neighbours_sql = (
-        "SELECT max(episode_index) FILTER (episode_index < $2), min(episode_index) FILTER "
-        "(episode_index > $2)"
-    )
     key = episode.dataset, episode.episode_index
     # The index answers sooner, but an older one does not know which episodes have come and gone
     if index.snapshot.number == reader.snapshot():
-        [numbers] = index.rows(
-            f"{neighbours_sql} FROM episodes WHERE dataset = TRY_CAST($1 AS dataset_word)", *key
-        )
+        [numbers] = index.rows(INDEXED_NEIGHBOURS_SQL, *key)
     else:
-        [numbers] = reader.rows(f"{neighbours_sql} FROM episode_facts WHERE dataset = $1", [*key])
+        [numbers] = reader.rows(NEIGHBOURS_SQL, [*key])
     return numbers
 
 
@@ -450,7 +443,7 @@ def measure_chart(title: str, series: Series, num_frames: int) -> dict[str, Any]
 
 def _calls(visit: Visit, episode: Episode) -> list[dict[str, Any]]:
     """The questions to models about an episode, each with its reply where that is kept."""
-    rows = visit.reader.dicts(CALLS_SQL, [episode.dataset, episode.episode_index])
+    rows = visit.reader.dicts(CALLS_SQL, [episode.dataset, episode.episode_index, MAX_CALLS])
     # A call names stored pictures by the SHA-256 of their bytes
     pictures = {p["sha256"]: p for p in stored_pictures(visit.reader, episode.row_key)}
     # The lake has the facts of each question; words and pictures are in the kept replies, which may be pruned
@@ -522,4 +515,40 @@ def _as_correction(run: dict[str, Any]) -> Corrected:
     ]
     return parsed(
         {"plan": run["plan"], "segments": segments} | {name: run[name] for name in SAID_LATER}
+    )
+
+
+@router.get("/like/{dataset}/{episode_index}")
+def like_page(
+    visit: Visiting,
+    dataset: str,
+    episode_index: EpisodeIndex,
+    frame: Annotated[int | None, Query(ge=0, le=2**53)] = None,
+    camera: Annotated[str | None, Query(max_length=200)] = None,
+    among: Annotated[str | None, Query(max_length=200)] = None,
+) -> HTMLResponse:
+    """`frame`: frames like this one; without it runs. `camera`: that shows it. `among`:
+    only runs of this dataset.
+    """
+    episode, facts = episode_and_facts(visit.reader, dataset, episode_index)
+    query: SimilarityQuery | None = None
+    similar: list[dict[str, Any]] = []
+    why_not = ""
+    with _searching, visit.explorer.corpus.reading(SEARCH_S) as reader:
+        try:
+            query, similar = most_similar(
+                reader.con, dataset, episode_index, frame, camera, among, MOST_LIKE
+            )
+        except UserError as e:
+            why_not = str(e)
+    return visit.page(
+        "similar.html",
+        title=f"{'Runs' if frame is None else 'Frames'} like {dataset} {episode_index}",
+        episode=episode,
+        facts=facts,
+        frame=frame,
+        among=among,
+        asked=query,
+        similar=similar,
+        why_not=why_not,
     )

@@ -1,17 +1,20 @@
-"""What a person should look at, the worst first: accept it, mend it, or reject it.
+"""What a person should look at, the worst first: accept it, mend it, or reject it. Or accept all labels of a queue at
+once, after a sample of them was looked at and each of it found right.
 
 And recordings in review: an episode beside the recording that it resembles, and a person says whether it is the same.
 """
 
+import random
 from contextlib import closing
 from itertools import islice
 from typing import Annotated, Any, Literal
+from urllib.parse import urlencode
 
 import cv2
 import numpy as np
 from fastapi import APIRouter, Path, Query
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
-from pydantic import BaseModel, StrictBool
+from pydantic import BaseModel, Field, StrictBool, StrictInt
 
 from annotate.pictures import TINY
 from core.files import queries_of
@@ -19,9 +22,17 @@ from core.values import grouped
 from explorer import charts
 from explorer.access import LakeReader, PageError
 from explorer.corrected_labels import corrected_places
-from explorer.episode import EpisodeIndex, find_dataset
-from explorer.index import places_by_value
-from explorer.pages.labelling import MOST_TASKS, listed_tasks
+from explorer.episode import (
+    EpisodeIndex,
+    find_dataset,
+    find_episode,
+    label_as_said,
+    recording_at,
+)
+from explorer.index import Place, places_by_value
+from explorer.pages.corrections import Judged, Said, Snapshot, accepted_label
+from explorer.pages.episodes import MAX_CHARS
+from explorer.pages.running import MOST_TASKS, listed_tasks
 from explorer.review_queue import (
     CHANGED,
     FOLLOWING,
@@ -31,24 +42,17 @@ from explorer.review_queue import (
     counts_are_of_now,
     said_since,
 )
-from explorer.site import Speaking, Visit, Visiting
+from explorer.site import Speaking, Visit, Visiting, visiting
 from warehouse.lake import Lake, recordings
+from warehouse.lake.corrections import ACCEPTED, REJECTED, CorrectionError, parsed
 from warehouse.lake.lists import LISTS
 from warehouse.lake.recordings import review_counts
+from warehouse.lake.statements import check_recording
 from warehouse.lake.stored import labels_of_chunk
 
-NEWEST_SQL, RECORDINGS_SQL, OUTCOMES_SQL, ASSUMED_SQL = queries_of(__file__)
+NEWEST_SQL, RECORDINGS_SQL, OUTCOMES_SQL, ASSUMED_SQL, PACE_SQL = queries_of(__file__)
 LONGEST_GAP_S = 300  # between two judgements of one sitting
 FEWEST_JUDGED = 10  # before they tell how long the rest takes
-# Who judged how many episodes in the last day, and how long one took, however often it was saved
-PACE_SQL = f"""
-    SELECT author, count(*) AS judged, median(took) AS seconds FROM (
-      SELECT author, sum(gap) FILTER (gap < {LONGEST_GAP_S}) AS took FROM (
-        SELECT author, dataset, episode_index,
-               epoch(created_at - lag(created_at) OVER (PARTITION BY author ORDER BY created_at)) AS gap
-        FROM corrections WHERE created_at > now() - INTERVAL 1 DAY)
-      GROUP BY author, dataset, episode_index)
-    GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 10"""
 
 
 router = APIRouter()
@@ -78,7 +82,7 @@ def page(
     tasks = listed_tasks(visit, chosen) if chosen else []
     queue = ReviewQueue(kind, dataset, person or None)
     num_left = queue.num_left(visit)
-    pace = visit.reader.dicts(PACE_SQL)
+    pace = visit.reader.dicts(PACE_SQL, [LONGEST_GAP_S])
     return visit.page(
         "review.html",
         title="Review",
@@ -174,6 +178,159 @@ def _with_column(
     places = [f"{row['dataset']} {row['episode_index']}" for row in rows]
     values = dict(reader.rows(sql, [places])) if sql else {}
     return [row | {name: values.get(place)} for row, place in zip(rows, places, strict=True)]
+
+
+SAMPLE = 10  # runs that are looked at
+SURE = 0.95  # of what a sample says of the others
+MOST_ACCEPTED = 200  # labels of one request
+RIGHT = "right"
+WRONG = "wrong"
+OPEN = "not looked at yet"
+PlaceText = Annotated[str, Query(max_length=300, pattern=r"^[^/]+/\d{1,15}$")]
+
+
+class BulkAcceptance(BaseModel):
+    """All labels of a queue, or of a selection (`query`), after this sample of it was looked at."""
+
+    kind: str = "all"
+    dataset: str | None = None
+    person: str | None = None
+    query: Annotated[str, Field(max_length=MAX_CHARS)] | None = None
+    sample: Annotated[
+        list[tuple[str, Annotated[StrictInt, Field(ge=0, le=2**53)]]], Field(max_length=100)
+    ]
+    author: str | None = None
+    snapshot: Snapshot = None
+
+
+@router.get("/review/bulk")
+def bulk_page(
+    visit: Visiting,
+    kind: str = "all",
+    dataset: str | None = None,
+    person: str | None = None,
+    query: Annotated[str | None, Query(max_length=MAX_CHARS)] = None,
+    sample: Annotated[list[PlaceText], Query(max_length=100)] = [],  # noqa: B006  (FastAPI copies it)
+) -> Response:
+    """The sample, which the address names once it is drawn, and what was found of it."""
+    queue = _runs_to_accept(kind, dataset, person, query)
+    choice = {"kind": kind, "dataset": dataset, "person": person, "query": query}
+    choice = {name: value for name, value in choice.items() if value is not None}
+    if not sample:
+        drawn = [f"{place[0]}/{place[1]}" for place in _drawn_sample(visit, queue)]
+        if not drawn:
+            return RedirectResponse(queue.page, 303)
+        return RedirectResponse(
+            f"/review/bulk?{urlencode(choice | {'sample': drawn}, doseq=True)}", 303
+        )
+    places = [(text.rpartition("/")[0], int(text.rpartition("/")[2])) for text in sample]
+    judgements = {place: judgement_of(visit.reader, place) for place in places}
+    waiting = {(row["dataset"], row["episode_index"]): row for row in queue.rows(visit)}
+    return visit.page(
+        "bulk.html",
+        title=f"Accept a {queue.noun}",
+        queue=queue,
+        asked=choice,
+        sample=[[*place] for place in places],
+        rows=[waiting[place] for place in places if judgements[place] == OPEN and place in waiting],
+        num_open=sum(word == OPEN for word in judgements.values()),
+        wrong=[place for place, word in judgements.items() if word == WRONG],
+        others=len(waiting) - sum(place in waiting for place in places),
+        most_wrong=1 - (1 - SURE) ** (1 / len(places)),
+        sure=SURE,
+    )
+
+
+@router.post("/api/bulk")
+def accept_others(speech: Speaking, bulk: BulkAcceptance) -> JSONResponse:
+    """Accept as many labels of them as one request can; answers how many were, how many
+    are left, and why some were not. 422: the sample was not looked at, or some of it is
+    wrong.
+    """
+    author = speech.author(bulk.author)
+    queue = _runs_to_accept(bulk.kind, bulk.dataset, bulk.person, bulk.query)
+    with visiting(speech.request) as visit:
+        _check_sample(visit.reader, [*dict.fromkeys(bulk.sample)], bulk.snapshot)
+        rows = queue.rows(visit, f"ORDER BY {ORDER}")
+    comment = f"accepted with its {queue.noun}; {len(bulk.sample)} of it were looked at and right"
+
+    refused = speech.explorer.corpus.say(
+        lambda reader: _accept_rows(reader, rows[:MOST_ACCEPTED], author, comment)
+    )
+    accepted = len(rows[:MOST_ACCEPTED]) - len(refused)
+    return JSONResponse({"accepted": accepted, "left": len(rows) - accepted, "refused": refused})
+
+
+def _accept_rows(
+    reader: LakeReader, rows: list[dict[str, Any]], author: str, comment: str
+) -> list[str]:
+    """Accept the labels of rows of a queue that nobody has judged; returns why others were not."""
+    refused = []
+    for row in rows:
+        place = row["dataset"], row["episode_index"]
+        judged = Judged(reader, *place, author, Said(comment=comment))
+        try:
+            content_hash = judged.facts["content_hash"]
+            label = accepted_label(judged, row["label_run"])
+            judged.save(label, row["label_run"], content_hash)
+        except CorrectionError as e:
+            refused.append(str(e))
+    return refused
+
+
+def judgement_of(reader: LakeReader, place: Place) -> str:
+    """What people found of a label: RIGHT where it was accepted as it is, WRONG where it
+    was mended or rejected.
+    """
+    if place not in corrected_places(reader):
+        return OPEN
+    current = reader.dicts(
+        "FROM current_corrections WHERE dataset = ? AND episode_index = ?", [*place]
+    )
+    by_status = {row["status"]: row for row in current}
+    if REJECTED in by_status:
+        return WRONG
+    accepted = by_status.get(ACCEPTED)
+    if accepted is None:
+        return OPEN
+    episode = find_episode(reader, *place)
+    label = label_as_said(reader, episode, accepted["base_label_run"] or "")
+    if label is None:
+        return WRONG
+    as_it_is = parsed(label).columns(episode.num_frames)
+    if all(accepted[name] == value for name, value in as_it_is.items()):
+        return RIGHT
+    return WRONG
+
+
+def _check_sample(
+    reader: LakeReader,
+    sample: list[Place],
+    snapshot: int | None,
+) -> None:
+    """Raises PageError; ConflictError: a number is another recording's than on the page of a snapshot."""
+    for place, recording in reader.recordings_shown(sample, snapshot).items():
+        check_recording(place, recording, recording_at(reader, *place))
+    if len(sample) < SAMPLE:
+        raise PageError(f"look at {SAMPLE} of these runs first", 422)
+    for place in sample:
+        if (word := judgement_of(reader, place)) != RIGHT:
+            raise PageError(f"{place[0]} {place[1]} of the sample is {word}", 422)
+
+
+def _drawn_sample(visit: Visit, queue: ReviewQueue) -> list[Place]:
+    rows = queue.rows(visit, f"ORDER BY {ORDER}")
+    places = [(row["dataset"], row["episode_index"]) for row in rows]
+    return random.sample(places, min(SAMPLE, len(places)))
+
+
+def _runs_to_accept(
+    kind: str, dataset: str | None, person: str | None, query: str | None
+) -> ReviewQueue:
+    if kind not in SIGNS:
+        raise PageError(f"there is no queue {kind!r} whose labels can be accepted at once")
+    selection = None if query is None else query.removeprefix("?")
+    return ReviewQueue(kind, dataset or None, person or None, selection)
 
 
 PICTURE_PX = 128  # a tiny picture on the page, on each side

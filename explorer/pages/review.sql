@@ -13,3 +13,11 @@ WHERE list_contains(?, dataset || ' ' || episode_index)
 SELECT count(*) FILTER (end_by = 'assumed' AND dataset || ' ' || episode_index NOT IN (
          SELECT unnest($ended::VARCHAR[]))) AS assumed, count(*) AS episodes
 FROM episodes WHERE reason = 'ok' AND ($dataset IS NULL OR dataset::VARCHAR = $dataset)
+-- PACE_SQL: Who judged how many episodes in the last day, and how long one took without gaps from $1 seconds on, however often it was saved
+SELECT author, count(*) AS judged, median(took) AS seconds FROM (
+  SELECT author, sum(gap) FILTER (gap < $1) AS took FROM (
+    SELECT author, dataset, episode_index,
+           epoch(created_at - lag(created_at) OVER (PARTITION BY author ORDER BY created_at)) AS gap
+    FROM corrections WHERE created_at > now() - INTERVAL 1 DAY)
+  GROUP BY author, dataset, episode_index)
+GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 10

@@ -20,6 +20,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from starlette.concurrency import run_in_threadpool
 
 from core.errors import SqlError
+from core.files import queries_of
 from core.metrics import is_lower_better, leading_metrics
 from core.rows import python_rows
 from core.values import grouped, is_index, plain
@@ -52,16 +53,19 @@ MEDIA_TYPES = {
     "json": "application/json",
     "parquet": "application/vnd.apache.parquet",
 }
-EXAMPLES = {
-    "Coverage": "FROM coverage ORDER BY hours DESC",
-    "Steps by robot": (
-        "SELECT d.robot, lower(split_part(s.name, ' ', 1)) AS verb, count(*) AS steps\nFROM active_segments s"
-        " JOIN datasets d USING (dataset)\nWHERE s.kind = 'step' GROUP BY ALL ORDER BY steps DESC LIMIT 30"
-    ),
-    "To look at first": "SELECT dataset, episode_index, score, why[1] AS reason, task\nFROM review_queue LIMIT 50",
-    "Worst demonstrations": "SELECT dataset, episode_index, score, main, why\nFROM demonstration_quality LIMIT 50",
-    "Why left out": "SELECT reason, dataset, count(*) AS episodes\nFROM quarantine GROUP BY ALL ORDER BY episodes DESC",
-}
+EXAMPLES = dict(
+    zip(
+        (
+            "Coverage",
+            "Steps by robot",
+            "To look at first",
+            "Worst demonstrations",
+            "Why left out",
+        ),
+        map(str.strip, queries_of(__file__)),
+        strict=True,
+    )
+)
 SqlText = Annotated[str, Query(max_length=MAX_CHARS)]
 ProofText = Annotated[str, Query(max_length=64)]
 
@@ -382,7 +386,10 @@ def linked_rows(
             return ""
         return f"?{urlencode({**filters, column: row[column]})}"
 
-    return [[(row[column], address(row, column)) for column in columns] for row in named_rows]
+    def linked(row: Row) -> list[tuple[Any, str]]:
+        return [(row[column], address(row, column)) for column in columns]
+
+    return [linked(row) for row in named_rows]
 
 
 def _filled(template: str, row: Row) -> str:

@@ -26,16 +26,14 @@ MOST_LINES = 40  # single runs in the plot, beside the odd ones
 MOST_ODD, FEWEST_LISTED = 12, 5  # runs that are listed as far from the others
 MOST_STEPS = 40
 BEYOND = 1.5  # times the width of the middle half of values, beyond which one is odd
-RUNS_SQL, CURVES_SQL, STEPS_SQL = queries_of(__file__)
+RUNS_SQL, CURVES_SQL, STEPS_SQL, JOINED_SQL = queries_of(__file__)
 
 
 @router.get("/task/{dataset}")
 def page(visit: Visiting, dataset: str, task: str = "") -> HTMLResponse:
     """`task`: its text; empty: the runs without one. Raises PageError: no labelled run has it."""
     find_dataset(visit.reader, dataset)
-    joined = visit.reader.rows(
-        "SELECT task FROM current_joined_tasks WHERE dataset = ? AND same_as = ?", [dataset, task]
-    )
+    joined = visit.reader.rows(JOINED_SQL, [dataset, task])
     runs = visit.index.dicts(RUNS_SQL, dataset, [task, *(joined_text for (joined_text,) in joined)])
     if not runs:
         raise PageError(

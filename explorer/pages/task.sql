@@ -28,3 +28,5 @@ odd AS (
   WHERE seconds NOT BETWEEN lower - $4 * (upper - lower) AND upper + $4 * (upper - lower) GROUP BY 1)
 SELECT s.* EXCLUDE (place), coalesce(odd_s, []) AS odd_s, coalesce(odd_runs, []) AS odd_runs
 FROM steps s LEFT JOIN odd USING (name) ORDER BY s.place, s.name LIMIT $5
+-- JOINED_SQL
+SELECT task FROM current_joined_tasks WHERE dataset = ? AND same_as = ?

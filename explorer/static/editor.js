@@ -130,21 +130,29 @@ async function send(what, body, done) {
   drawState();
   const said = { author: form.author.value, comment: form.comment.value, follows: known.newest };
   const answer = await post(what ? `${url}/${what}` : url, { ...body, ...said });
+  remember(form.author.value);
+  base = { ...base, label: answer.ok ? new Label(JSON.parse(sent)) : base.label };
+  if (answer.ok && root.dataset.after) return location.replace(root.dataset.after);
+  const unread = await learnAgain(answer.data.saved);
   sending = "";
   drawState();
-  remember(form.author.value);
-  if (answer.status === 409) return conflict(answer.data);
+  if (answer.status === 409) return conflict(answer.data.error);
   if (!answer.ok) return tell(answer.data.error, true);
-  learn(answer.data.unread ? { newest: answer.data.saved } : answer.data);
-  notice = `${done} ${answer.data.unread ?? ""}${answer.data.pending ? " Samples and shards follow with the next build." : ""}${agreed()}`;
+  notice = `${done} ${unread}${known.pending ? " Samples and shards follow with the next build." : ""}${agreed()}`;
   const goesOn = text(label) !== sent; // something was changed while the answer was on its way
   base = { ...basis(), label: new Label(JSON.parse(sent)) };
-  if (root.dataset.after) return location.replace(root.dataset.after);
   if (goesOn) draw();
   else begin();
   await renew();
   drawState();
   if (!$("label-others").hidden || what !== "reject") others();
+}
+
+// What is stored now, and not what was sent, is shown; what the label was made from stays. Returns why it cannot be
+async function learnAgain(saved) {
+  const { ok, data } = await get(url);
+  learn(ok ? { ...data, content_hash: known.content_hash } : { newest: saved ?? known.newest });
+  return ok ? "" : `This page cannot be read anew now: ${data.error}.`;
 }
 
 // The rows of labels, progress and segments show it, too: they are read again, and nothing else of the page moves
@@ -162,10 +170,9 @@ async function renew() {
 
 const others = () => root.dataset.after || jobPart($("label-others"), `/labelling/${encodeURIComponent(episode.dataset)}/${episode.episode_index}`);
 
-function conflict(data) {
-  learn(data.unread ? {} : data);
+function conflict(error) {
   const box = $("editor-conflict");
-  box.querySelector("p").textContent = data.error;
+  box.querySelector("p").textContent = error;
   box.hidden = false;
   box.querySelector("button").focus();
 }

@@ -51,8 +51,8 @@ async function judge(of, act) {
   const what = correction && act === "reject" ? "undo" : act === "keep" ? "accept" : act;
   const label = act === "keep" ? of.querySelector("[data-old]").dataset.old : run;
   const about = correction ? { correction_id: correction } : { base_label_run: label };
-  const said = await say(of, `${url}/${what}`, { follows: follows || null, brief: true, ...about, ...(recording && { recording }) });
-  if (said) goOn(of, WORDS[act], [`${url}/undo`, { correction_id: said.saved, follows: said.saved, brief: true }], true);
+  const said = await say(of, `${url}/${what}`, { follows: follows || null, ...about, ...(recording && { recording }) });
+  if (said) goOn(of, WORDS[act], [`${url}/undo`, { correction_id: said.saved, follows: said.saved }], true);
   return said;
 }
 

@@ -188,7 +188,7 @@ def test_the_explorer(page, made, tmp_path, monkeypatch):
                 Wish(f"{url}/api/queries/mine", {}, "DELETE"),
                 Wish(f"{episode}/accept", {"base_label_run": "x", "author": "evil"}),
                 Wish(f"{episode}/undo", {"author": "evil"}),
-                Wish(f"{url}/api/labelling/tiny", {"what": "embeddings"}),
+                Wish(f"{url}/api/running/label", {"what": "embeddings"}),
             ],
         )
         assert statements == []

@@ -98,7 +98,8 @@ def test_a_proxy_names_the_user_and_nobody_else_does(own):
             headers=own_headers | ada,
         )
         assert answer.status_code == 200
-        assert answer.json()["history"][0]["author"] == "ada"
+        said = client.get("/api/corrections/tiny/0", headers=ada).json()
+        assert said["history"][0]["author"] == "ada"
         grace = {"x-remote-user": "grace"}  # whose page's token is another
         assert (
             client.post(

@@ -14,8 +14,8 @@ import httpx
 import pytest
 
 from explorer import review_queue
-from explorer.pages import bulk
 from explorer.pages import corrections as pages
+from explorer.pages import review
 from explorer.pages.corrections import failed_from
 from tests.kits.lake_kit import change, opened
 from tests.kits.made_corpus import Made
@@ -40,7 +40,6 @@ def accept(client: Any, episode: int) -> httpx.Response:
         "base_label_run": active_run(client, episode),
         "author": "ada",
         "follows": newest,
-        "brief": True,
     }
     return post(client, f"/api/corrections/tiny/{episode}/accept", body)
 
@@ -152,7 +151,9 @@ def test_what_is_saved_is_answered_so_where_the_page_cannot_be_read_anew(
     monkeypatch.setattr(pages, "correction_state", fails)
     body = {"base_label_run": active_run(client, 2), "author": "ada"}
     reply = post(client, "/api/corrections/tiny/2/reject", body)
-    assert (reply.status_code, "the disk is slow" in reply.json()["unread"]) == (200, True)
+    assert reply.status_code == 200
+    unread = client.get("/api/corrections/tiny/2")
+    assert (unread.status_code, "the disk is slow" in unread.json()["error"]) == (503, True)
     assert own.rows("SELECT correction_id FROM corrections") == [(reply.json()["saved"],)]
 
 
@@ -205,8 +206,8 @@ def test_the_review_page_says_how_many_outcomes_are_assumed(own: Made):
 
 def test_a_queue_is_accepted_after_its_sample_was_right(own: Made, monkeypatch):
     change(own.space, "UPDATE episode_labels SET confidence = 0.1")
-    monkeypatch.setattr(bulk, "SAMPLE", 2)
-    monkeypatch.setattr(bulk, "AT_ONCE", 2)
+    monkeypatch.setattr(review, "SAMPLE", 2)
+    monkeypatch.setattr(review, "MOST_ACCEPTED", 2)
     with visit(own.space) as client:
         page = client.get("/review/bulk?kind=unsure")
         sample = [int(number) for number in re.findall(r"tiny%2F(\d)", str(page.url))]
@@ -229,7 +230,7 @@ def test_a_queue_is_accepted_after_its_sample_was_right(own: Made, monkeypatch):
 def test_a_selection_is_accepted_after_its_sample_was_right(own: Made, monkeypatch):
     """Without those of which somebody said something already, and no
     other run than the selected ones."""
-    monkeypatch.setattr(bulk, "SAMPLE", 2)
+    monkeypatch.setattr(review, "SAMPLE", 2)
     with visit(own.space) as client:
         picks = "&".join(f"pick=tiny+{number}" for number in range(4))
         page = client.get("/review/bulk", params={"query": picks})
@@ -252,7 +253,7 @@ def test_a_selection_is_accepted_after_its_sample_was_right(own: Made, monkeypat
 
 def test_a_queue_whose_sample_is_wrong_is_not_accepted(own: Made, monkeypatch):
     change(own.space, "UPDATE episode_labels SET confidence = 0.1")
-    monkeypatch.setattr(bulk, "SAMPLE", 1)
+    monkeypatch.setattr(review, "SAMPLE", 1)
     with visit(own.space) as client:
         run = active_run(client, 2)
         post(client, "/api/corrections/tiny/2/reject", {"base_label_run": run, "author": "ada"})
@@ -294,7 +295,6 @@ class Judging(threading.Thread):
                 body = {
                     "author": self.author,
                     "comment": f"{self.author} {number}",
-                    "brief": True,
                     "base_label_run": runs[episode],
                     "follows": newest.pop(episode),
                 }

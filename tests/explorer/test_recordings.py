@@ -231,7 +231,7 @@ def test_an_episode_says_what_its_end_rests_on(own):
 pytestmark = pytest.mark.slow
 
 URL = "/labelling/tiny"
-START = "/api/labelling/tiny"
+START = "/api/running/label"
 SLOW = "import time; time.sleep(60)"
 
 
@@ -261,15 +261,15 @@ def test_it_is_one_at_a_time_in_a_workspace_and_ends_with_its_explorer(own, monk
     with visit(own.space) as other_client:
         with visit(own.space) as client:
             show(client)
-            assert post(client, START, {}).status_code == 202
+            assert post(client, START, {"dataset": "tiny"}).status_code == 202
             process = client.app.state.explorer.jobs["label"].process  # type: ignore[attr-defined]
             assert "Planning the build of tiny." in other_client.get(URL).text
-            answer = post(other_client, START, {})
+            answer = post(other_client, START, {"dataset": "tiny"})
             assert answer.status_code == 409
-            assert answer.json()["error"] == "runs of tiny are being labelled: one build at a time"
+            assert "one label at a time: proccorpus build --dataset=tiny" in answer.json()["error"]
         assert process.poll() is not None
         assert "The build failed: it was stopped before it finished." in ended(other_client)
-        assert post(other_client, START, {}).status_code == 202
+        assert post(other_client, START, {"dataset": "tiny"}).status_code == 202
 
 
 def test_suggestions_are_asked_once_for_each_state_of_the_lake(own, monkeypatch):

@@ -26,3 +26,6 @@ counted AS (
   FROM listed GROUP BY 1)
 SELECT * REPLACE (no_fit[:$2] AS no_fit), len(no_fit) AS num_no_fit,
        runs > 1 AND NOT by_source AS can_be_shown FROM counted ORDER BY runs DESC, task
+-- DONE_SQL: Of a build of a dataset, since it was started
+SELECT count(*), arg_max(stage, finished_at) FROM stage_runs
+WHERE dataset = ? AND chunk >= 0 AND stage <> 'episodes' AND finished_at >= ?
