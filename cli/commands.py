@@ -434,5 +434,4 @@ def proccorpus(
         ),
     ] = False,
 ) -> None:
-    """Turn robot demonstrations into process supervision: segments, progress labels, samples and
-    shards."""
+    """Turn robot demonstrations into process supervision: segments, progress labels, samples and shards."""
