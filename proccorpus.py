@@ -12,7 +12,7 @@
     sample = next(iter(corpus.samples(split="train")))
     corpus.export.lerobot("out", dataset=("sim_short",))
     rows = pc.reward("run.mp4", like=episode)  # a row each scored frame: progress, done
-    pc.run("release diff", a="spring", b="summer")  # any command: what it prints as JSON
+    pc.run("show", name="faults")  # any command: what it prints as JSON
 
 `import proccorpus` loads nothing else: each name is imported when it is first used.
 """

@@ -224,8 +224,7 @@ def as_command(function: Callable[..., Any]) -> Callable[..., int | None]:
     @functools.wraps(function)
     def run(**values: Any) -> int | None:
         context = values["context"]
-        _refuse_secrets(values)
-        _set_flags(values, prints=_prints(signature))
+        _set_flags(values)
         # A group's own function runs ahead of its commands, too, which then speak alone
         if context.invoked_subcommand:
             return None
@@ -246,7 +245,9 @@ def run(words: str, /, *, workspace: str | Path | None = None, **options: Any) -
     options: the command's options and arguments, as its function in `cli` names them. Notes go to
     standard error. Raises UserError; TypeError where one is missing, or none of the command's.
     """
-    module = next((module for _, name, module, _ in COMMANDS if name == words.split()[0]), None)
+    module = next(
+        (module for _, name, module, _ in COMMANDS if name == words.partition(" ")[0]), None
+    )
     if module:
         import_module(f"cli.{module}")
     if words not in DECLARED:
@@ -275,11 +276,6 @@ def _parameters(signature: inspect.Signature) -> list[inspect.Parameter]:
     return [option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in _options(signature)]
 
 
-def _prints(signature: inspect.Signature) -> bool:
-    """Has a function a result to be printed?"""
-    return signature.return_annotation not in (None, int)
-
-
 def _opened(parameter: inspect.Parameter) -> Opened | None:
     """What the workspace gives in the place of an option."""
     annotated = getattr(parameter.annotation, "__metadata__", ())
@@ -294,9 +290,9 @@ def _options(signature: inspect.Signature) -> Iterator[inspect.Parameter]:
             yield from options_of(parameter.annotation)
         elif _opened(parameter):
             further["workspace"] = (WorkspaceOption, DEFAULT_WORKSPACE)
-        elif parameter.annotation is not typer.Context:
+        else:
             yield _as_text(parameter)
-    if _prints(signature):
+    if signature.return_annotation not in (None, int):
         further["format"] = (FormatOption, "table")
     further |= {"quiet": (QuietOption, False), "verbose": (VerboseOption, False)}
     for name, (annotation, default) in further.items():
@@ -313,7 +309,7 @@ def _as_text(parameter: inspect.Parameter) -> inspect.Parameter:
     return parameter.replace(annotation=Annotated[str | None, *metadata])
 
 
-def _set_flags(values: dict[str, Any], *, prints: bool) -> None:
+def _set_flags(values: dict[str, Any]) -> None:
     """Take the options that all commands have out of the values, for the whole process."""
     # A group's own option counts for the command inside it
     for name, flag in {"quiet": QUIET, "verbose": VERBOSE}.items():
@@ -324,12 +320,11 @@ def _set_flags(values: dict[str, Any], *, prints: bool) -> None:
         AS_RECORDS.set(True)
         values["format"] = "table"
     AS_JSON.set(values.get("format") == "json")
-    if prints:
-        del values["format"]
 
 
 def _arguments(signature: inspect.Signature, values: dict[str, Any]) -> dict[str, Any]:
     """What a function is called with, of the values of its options. Raises UserError."""
+    _refuse_secrets(values)
     if isinstance(values.get("episodes"), str):
         values["episodes"] = episode_list(values["episodes"])
     WORKSPACE.set(values.get("workspace", DEFAULT_WORKSPACE))
@@ -439,5 +434,4 @@ def proccorpus(
         ),
     ] = False,
 ) -> None:
-    """Turn robot demonstrations into process supervision: segments, progress labels, samples and
-    shards."""
+    """Turn robot demonstrations into process supervision: segments, progress labels, samples and shards."""

@@ -235,7 +235,10 @@ def show(
 def all_lists() -> Rows:
     """The name of each list, and what it answers: those for people first."""
     rows = [{"name": name, "what": listing.question} for name, listing in LISTS.items()]
-    rows += [{"name": name, "what": function.__doc__} for name, function in COMPUTED.items()]
+    rows += [
+        {"name": name, "what": " ".join(str(function.__doc__).split())}
+        for name, function in COMPUTED.items()
+    ]
     further = (relation for relation in relations() if relation["name"] not in LISTS)
     return [*rows, *({"name": each["name"], "what": each["comment"]} for each in further)]
 
