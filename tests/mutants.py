@@ -27,7 +27,6 @@ from collections import defaultdict
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from itertools import chain
-from operator import itemgetter
 from pathlib import Path
 from types import CodeType
 from typing import NoReturn
@@ -202,10 +201,24 @@ class Learnt:
 def learn(checkout: Path, tests: list[str]) -> Learnt:
     """Run the tests of a checkout as it is."""
     lines_file = checkout.parent / "lines"
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "tests.mutants"]
-    variables = {"PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1", LINES: str(lines_file)}
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "tests.mutants",
+        "--tb=no",
+        *tests,
+    ]
+    variables = {
+        "PYTHONPATH": str(checkout),
+        "OMP_NUM_THREADS": "1",
+        LINES: str(lines_file),
+    }
     process = subprocess.run(
-        [*command, "--tb=no", *tests],
+        command,
         cwd=checkout,
         env=os.environ | variables,
         capture_output=True,
@@ -214,15 +227,19 @@ def learn(checkout: Path, tests: list[str]) -> Learnt:
     )
     if not lines_file.is_file():
         sys.exit(f"No test ran:\n{process.stdout[-2000:]}{process.stderr[-2000:]}")
-    rows = [json.loads(line) for line in lines_file.read_text().splitlines()]
-    failed = [
-        row[0]
-        for row, num_before in zip(rows, [0, *(r[3] for r in rows)], strict=False)
-        if row[3] > num_before
-    ]
-    lines = {
-        test: files for test, files, *_ in sorted(rows, key=itemgetter(2)) if test not in failed
-    }
+    lines: dict[str, dict[str, list[int]]] = {}
+    failed = []
+    num_failed = 0
+    rows = map(json.loads, lines_file.read_text().splitlines())
+    costs: dict[str, float] = {}
+    for test, files, cost_s, num_failed_then in rows:
+        if num_failed_then > num_failed:
+            failed.append(test)
+            num_failed = num_failed_then
+        else:
+            lines[test] = files
+            costs[test] = cost_s
+    lines = {test: lines[test] for test in sorted(lines, key=costs.__getitem__)}
     return Learnt(lines, failed, Path(f"{lines_file}.packages").read_text().split())
 
 

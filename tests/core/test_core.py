@@ -41,6 +41,7 @@ from core.paths import ROOT, Workspace
 from core.pictures import decode_stored
 from core.rows import encode
 from core.settings import read_settings, setting_values
+from core.values import spread
 from eval.benchmarks.options import EvaluationOptions
 from pipeline.config import StageConfigs, source_build
 from tests.kits.kept_workspaces import FOLDER, KEPT
@@ -267,3 +268,19 @@ def test_a_stored_picture_has_its_pixels():
 def test_what_is_no_picture_is_refused_by_its_name(data):
     with pytest.raises(ValueError, match=rf"keyframe 7 is not a picture .*\({len(data)} bytes\)"):
         decode_stored(data, "keyframe 7")
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [
+        (-1, ""),
+        (0, ""),
+        (1, "a"),
+        (2, "ag"),
+        (3, "adg"),
+        (7, "abcdefg"),
+        (9, "abcdefg"),
+    ],
+)
+def test_items_are_spread_at_equal_distances(count, expected):
+    assert "".join(spread("abcdefg", count)) == expected

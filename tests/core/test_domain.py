@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from annotate.config import MOTION_VERSION, MotionConfig
-from core.domain.label import IDLE, STEP, Label, Segment, check_tiling, plain_label
+from core.domain.label import IDLE, STEP, Label, Segment, StatedEnd, check_tiling, plain_label
 from core.domain.label_run import GateCounts, LabelGate, LabelRun, choose_active, resolved
+from core.domain.stated import check_stated
 
 
 @pytest.mark.parametrize(
@@ -36,6 +37,36 @@ from core.domain.label_run import GateCounts, LabelGate, LabelRun, choose_active
 def test_what_is_no_tiling_is_refused(segments, message):
     with pytest.raises(ValueError, match=message):
         check_tiling(segments, 10, 2)
+
+
+@pytest.mark.parametrize(
+    ("completed", "final_progress", "catastrophic_frame", "message"),
+    [
+        (True, None, None, ""),
+        (True, 1, None, ""),
+        (True, 0.9, None, "the run ends at 1"),
+        (True, None, 5, "nothing was lost"),
+        (False, 0, None, ""),
+        (False, 1.1, None, "is not between 0 and 1"),
+        (False, -0.1, None, "is not between 0 and 1"),
+        (False, 1, None, "a planned step is not completed"),
+        (False, 1, 9, ""),  # then all was lost
+        (False, None, 1, ""),
+        (False, None, 0, "none of the frames 1 to 9"),
+        (False, None, 10, "none of the frames 1 to 9"),
+    ],
+)
+def test_a_stated_end_fits_the_segments(completed, final_progress, catastrophic_frame, message):
+    segments = [
+        Segment("A", 0, 4, step=0),
+        Segment("B", 4, 10, step=1, completed=completed),
+    ]
+    end = StatedEnd(final_progress, catastrophic_frame)
+    if not message:
+        check_stated(segments, 2, end)
+        return
+    with pytest.raises(ValueError, match=message):
+        check_stated(segments, 2, end)
 
 
 RUN = LabelRun("vlm", "vlm-1", resolved({"b": 1, "a": 0.5}), "model", "rev", "prompts")

@@ -260,7 +260,10 @@ def test_a_release_can_be_made_after_an_import_and(case, later):
     assert_released(case, 4 if later == "takedown" else None)
 
 
-@pytest.mark.parametrize("version", KEPT)
+# The upgrade of the first takes all steps of the others
+@pytest.mark.parametrize(
+    "version", [pytest.param(v, marks=[pytest.mark.long] * (k > 0)) for k, v in enumerate(KEPT)]
+)
 def test_a_release_can_be_made_after_an_upgrade_and_a_takedown(tmp_path, version):
     with tarfile.open(FOLDER / f"{version}.tar.xz") as tar:
         tar.extractall(tmp_path, filter="data")

@@ -58,8 +58,15 @@ class Postgres:
         return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
 
     def start(self) -> None:
-        options = [word for setting in SETTINGS for word in ("-c", setting)]
-        command = [*_as_user(), _program("postgres"), "-D", self.folder, "-p", self.port, *options]
+        command = [
+            *_as_user(),
+            _program("postgres"),
+            "-D",
+            self.folder,
+            "-p",
+            self.port,
+            *(f"--{setting}" for setting in SETTINGS),
+        ]
         self.process = subprocess.Popen(
             [str(c) for c in command],
             stdout=subprocess.DEVNULL,

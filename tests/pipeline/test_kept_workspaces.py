@@ -43,7 +43,7 @@ LABELS = (
     "WHERE label_run LIKE 'human/%' ORDER BY 1, 3"
 )
 # The other version takes all of its steps, and more
-MARKS = {"0.2.0-schema-12": pytest.mark.slow}
+MARKS = {"0.2.0-schema-12": pytest.mark.long}
 CUTS = {0: 11, 2: 13}  # where the corrected runs change steps; episode 0 was corrected twice
 
 

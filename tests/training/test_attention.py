@@ -315,28 +315,30 @@ def test_what_is_kept_changes_nothing(family):
         assert all(map(torch.equal, plain, recomputed)), recompute_kind
 
 
-# What is calculated anew is traced with all the rest of a layer: `make long` tries families without it
-TRACED = [
-    *((family, "all", pytest.mark.slow) for family in FAMILIES),
-    *((FAMILIES[0], what, pytest.mark.slow) for what in ("none", "matmul")),
-    *((family, "none", pytest.mark.long) for family in FAMILIES[1:]),
-]
+def assert_close(plain: list[torch.Tensor], compiled: list[torch.Tensor], name: str) -> None:
+    assert len(plain) == len(compiled), name
+    for plain_tensor, compiled_tensor in zip(plain, compiled, strict=True):
+        assert torch.allclose(plain_tensor, compiled_tensor, rtol=1e-5, atol=1e-5), name
 
 
+# What is calculated anew is traced with all the rest of a layer (the test of many models): `make long` tries the other
+# families without it
 @pytest.mark.parametrize(
-    ("family", "what"), [pytest.param(family, what, marks=mark) for family, what, mark in TRACED]
+    "family",
+    [
+        pytest.param(family, marks=pytest.mark.long if k else pytest.mark.slow)
+        for k, family in enumerate(FAMILIES)
+    ],
 )
-def test_a_compiled_layer_is_the_same(family, what, whole):
+def test_a_compiled_layer_is_the_same(family, whole):
     plain, compiled = (
-        layer_gradients(family, packed=True, recompute=what, compile=by_graph)
+        layer_gradients(family, packed=True, recompute="none", compile=by_graph)
         for by_graph in (False, True)
     )
     # A break in a layer would be an error; some are left as they are
     count = {"qwen3_5": 3, "internvl": 2}.get(family, 4)
     assert whole == [{"fullgraph": True, "dynamic": True}] * count
-    assert len(plain) == len(compiled)
-    for plain_tensor, compiled_tensor in zip(plain, compiled, strict=True):
-        assert torch.allclose(plain_tensor, compiled_tensor, rtol=1e-5, atol=1e-5)
+    assert_close(plain, compiled, family)
 
 
 class Alone(nn.Module):
@@ -445,9 +447,11 @@ def test_the_older_name_of_what_is_recomputed():
 
 
 @pytest.mark.slow
-def test_many_models_of_a_process_are_compiled(whole):
+def test_many_models_of_a_process_are_compiled_and_are_the_same(whole):
     """As when recipes follow each other, or a process trains one model after another."""
     for family in FAMILIES:
-        for recompute_kind in ("matmul", "all"):
-            layer_gradients(family, packed=True, compile=True, recompute=recompute_kind)
+        plain = layer_gradients(family, packed=True)
+        for kind in ("matmul", "all"):
+            compiled = layer_gradients(family, packed=True, compile=True, recompute=kind)
+            assert_close(plain, compiled, f"{family}, {kind}")
     assert len(whole) == 26

@@ -50,7 +50,7 @@ def vllm_server(tiny_model: Path, tmp_path_factory) -> Iterator[VllmServer]:
     logs = tmp_path_factory.mktemp("vllm")
     options = {"model": tiny_model, "name": NAME, "port": 0, "max-model-len": CONTEXT_TOKENS}
     options |= {"max-num-seqs": 8, "log-dir": logs}
-    words = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
+    words = [f"--{name}={value}" for name, value in options.items()]
     with subprocess.Popen(
         [PROGRAM, "vlm", "serve", *words],
         env=environment() | {MARK: mark},
