@@ -31,6 +31,7 @@ from tests.kits.cli_kit import (
     command,
     environment,
     look_up,
+    proccorpus,
 )
 from tests.kits.faulty import make_source
 from tests.kits.hdf5_writer import film
@@ -185,13 +186,12 @@ def test_a_dataset_is_built_again_as_it_was(own, tmp_path):
     assert own.rows("SELECT dataset, config FROM build_configs") == configs
 
 
-def test_lines_of_its_log_are_json_where_that_is_asked_for(own, tmp_path, monkeypatch):
+def test_lines_of_its_log_are_json_where_that_is_asked_for(own, tmp_path):
     """Each with run, dataset, chunk and stage; what fails is an error of its stage."""
-    monkeypatch.setenv("PROCCORPUS_LOG", "json")
     videos = sorted(own.source.rglob("*.mp4"))
     videos[0].write_text("no video any more")
     words = ("build", "--source", own.source, "--name", "again")
-    result = command(*words, cwd=tmp_path, workspace=tmp_path / "w")
+    result = proccorpus(*words, cwd=tmp_path, workspace=tmp_path / "w", PROCCORPUS_LOG="json")
     lines = [json.loads(line) for line in result.err.splitlines()]
     assert all(
         line.keys() == {"time", "level", "run", "dataset", "chunk", "stage", "message"}
@@ -205,7 +205,8 @@ def test_lines_of_its_log_are_json_where_that_is_asked_for(own, tmp_path, monkey
     assert len({line["run"] for line in ended}) == 1
     assert ended[0]["run"]
 
-    refused = command("build", "--dataset", "cups", cwd=tmp_path, workspace=tmp_path / "w")
+    words = ("build", "--dataset", "cups")
+    refused = proccorpus(*words, cwd=tmp_path, workspace=tmp_path / "w", PROCCORPUS_LOG="json")
     (line,) = map(json.loads, refused.err.splitlines())
     assert (refused.code, line["level"], line["stage"]) == (USAGE, "error", None)
     assert "--dataset cups" in line["message"]

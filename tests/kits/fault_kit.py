@@ -64,7 +64,11 @@ def execute(con, sql, *values, execute=duckdb.DuckDBPyConnection.execute):
     strike()
 duckdb.DuckDBPyConnection.execute = execute
 sys.setprofile(lambda _, event, call: event[:2] == "c_" and call.__name__ == "commit" and strike())
-proccorpus.main()
+try:
+    proccorpus.main()
+except SystemExit as e:
+    sys.stdout.flush()
+    os._exit(e.code or 0)  # a fork's libraries would take down threads that it does not have
 """
 
 
