@@ -37,7 +37,7 @@ class Annotator:
         return pkgutil.resolve_name(self.label_run)(build)
 
     def labels_of(self, context: Any, episodes: Any) -> Any:
-        """What the stage `segments` publishes for the episodes of a chunk (pipeline.vlm_chunk.ChunkAnswers)."""
+        """What the stage `segments` publishes for the episodes of a chunk (pipeline.labelled.ChunkAnswers)."""
         return pkgutil.resolve_name(self.labels)(context, episodes)
 
 
@@ -67,7 +67,7 @@ ANNOTATORS = (
         help="",
         settings="vlm",
         label_run="pipeline.label_runs:vlm_run",
-        labels="pipeline.stages.segments:by_vlm",
+        labels="pipeline.vlm_chunk:by_vlm",
     ),
     Annotator(
         name="transfer",

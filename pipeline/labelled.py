@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -25,11 +25,31 @@ from core.domain.label_run import human_run
 from core.domain.stated import is_stated
 from core.paths import Workspace
 from core.tables import TABLES
+from ingest.episode import Finding
 from pipeline.config import built
 from pipeline.reading import by_task, signals_of
+from pipeline.stage import Numbers
 from warehouse.lake import Lake
 from warehouse.lake.corrections import Corrected
 from warehouse.lake.episodes import usable_episode
+
+
+@dataclass(frozen=True)
+class ChunkAnswers[T]:
+    """The result of a chunk: an answer per episode, findings about the others,
+    and the cost.
+
+    keyframes: decoded for the questions; None where no pictures were shown.
+    alignments: of labels that follow others. unanswered: episodes that the next
+    build asks about again.
+    """
+
+    by_episode: dict[int, T]
+    findings: list[Finding] = field(default_factory=list)
+    keyframes: list[dict[str, Any]] | None = None
+    alignments: Mapping[int, Alignment] = field(default_factory=dict)
+    numbers: Numbers = field(default_factory=dict)
+    unanswered: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)

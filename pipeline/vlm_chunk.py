@@ -11,23 +11,32 @@ answer so far is kept.
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
+import numpy as np
+
 from annotate.model_client.calls import Image, Reply, Request, VlmError
 from annotate.model_client.responses import ResponseStore
+from annotate.motion import annotator as motion
 from annotate.motion.observe import Signals
 from annotate.pictures import encode_jpeg
 from annotate.transfer import Alignment
-from annotate.vlm.moments import NO_MOMENTS, ArmMoments
+from annotate.vlm.annotator import annotate_episode
+from annotate.vlm.few_runs import label_task
+from annotate.vlm.moments import NO_MOMENTS, ArmMoments, moments_of
 from annotate.vlm.pictures import EpisodeView, joined_picture
+from core.domain.label import Label, check_tiling
 from core.paths import Workspace
 from core.tables import TABLES
 from ingest.episode import EpisodeRecord, Finding
 from ingest.media.frames import DecodeOptions
+from pipeline.labelled import ChunkAnswers, with_progress
 from pipeline.model_probe import client_for
-from pipeline.stage import Numbers, StageContext
+from pipeline.reading import by_task, task_signals
+from pipeline.stage import StageContext
 from pipeline.stages.frames import store_keyframe
 from warehouse.lake.stored import coarse_keyframes
 from warehouse.measured import ChangedError, MeasuredSource
@@ -179,24 +188,6 @@ type Question[T] = tuple[
 ]  # an episode's pictures, and what asks and answers
 
 
-@dataclass(frozen=True)
-class ChunkAnswers[T]:
-    """The result of a chunk: an answer per episode, findings about the others,
-    and the cost.
-
-    keyframes: decoded for the questions; None where no pictures were shown.
-    alignments: of labels that follow others. unanswered: episodes that the next
-    build asks about again.
-    """
-
-    by_episode: dict[int, T]
-    findings: list[Finding] = field(default_factory=list)
-    keyframes: list[dict[str, Any]] | None = None
-    alignments: Mapping[int, Alignment] = field(default_factory=dict)
-    numbers: Numbers = field(default_factory=dict)
-    unanswered: frozenset[int] = frozenset()
-
-
 class ChunkModel[T]:
     """The model, as a chunk of episodes is asked about by it; keeps the answers,
     and what they cost.
@@ -316,3 +307,79 @@ def _recorded(
 
 def _total(calls: Sequence[Mapping[str, Any]], column: str) -> float:
     return float(sum(call[column] or 0 for call in calls))
+
+
+def by_vlm(context: StageContext, unlabelled: Sequence[Signals]) -> ChunkAnswers[Label]:
+    """The `vlm` annotator. It is asked about some runs of each task, and the others follow these.
+
+    Where motion would cut is a hint for it.
+    """
+    stages = context.build.stages
+    episodes = {episode.episode_index: episode for episode in unlabelled}
+
+    def curve_of(episode_index: int, label: Label) -> np.ndarray:
+        _, labelled = with_progress(episodes[episode_index], label, stages.progress)
+        return labelled.progress
+
+    views = _views(context, unlabelled)
+    model = ChunkModel[Label](context)
+
+    async def ask(runs: Sequence[int]) -> dict[int, Label]:
+        questions = [
+            (views[k][0], partial(annotate_episode, views[k][1], config=stages.vlm))
+            for k in sorted(runs)
+        ]
+        return await model.ask(questions)
+
+    labels: dict[int, Label] = {}
+    alignments: dict[int, Alignment] = {}
+
+    async def label_runs(signals: Sequence[Signals]) -> None:
+        task_labels, task_alignments = await label_task(
+            signals, ask, curve_of, stages.vlm, stages.transfer, stages.motion
+        )
+        labels.update(task_labels)
+        alignments.update(task_alignments)
+
+    tasks = [task_signals(task_episodes) for task_episodes in by_task(unlabelled).values()]
+    model.run(*map(label_runs, tasks))
+    answers = model.answers()
+    labels = answers.by_episode | labels
+    for k in alignments:
+        check_tiling(labels[k].segments, len(episodes[k].change), labels[k].num_planned)
+    findings = [*answers.findings, *_doubts(labels)]
+    numbers = {
+        **answers.numbers,
+        "asked_about": len(labels) - len(alignments),
+        "follow": len(alignments),
+    }
+    return replace(
+        answers, by_episode=labels, findings=findings, alignments=alignments, numbers=numbers
+    )
+
+
+def _views(
+    context: StageContext, episodes: Sequence[Signals]
+) -> dict[int, tuple[Album, EpisodeView]]:
+    """The pictures of some episodes, and each episode as the model sees it."""
+    views = {}
+    for episode, album in albums(context, episodes):
+        # Each episode by itself: the hints are to depend on nothing but the episode
+        config = context.build.stages.motion
+        [by_motion_alone] = motion.annotate([episode], config)
+        motion_cuts = tuple(by_motion_alone.cuts)
+        view = episode_view(
+            context.dataset, episode, album, episode.task, motion_cuts, moments_of(episode, config)
+        )
+        views[episode.episode_index] = album, view
+    return views
+
+
+def _doubts(labels: Mapping[int, Label]) -> Iterator[Finding]:
+    """Labels that a person should look at."""
+    for episode_index, label in sorted(labels.items()):
+        if label.task_inferred:
+            yield Finding("task_inferred", f"taken as {label.task!r}", "warning", episode_index)
+        if label.needs_review:
+            detail = "; ".join(label.notes) or "the passes disagree"
+            yield Finding("needs_review", detail, "warning", episode_index)

@@ -1,5 +1,6 @@
 """Question-answer samples of a chunk's labelled episodes: the ProcVQA and ProgressLM families."""
 
+from collections import Counter
 from collections.abc import Iterator
 
 from annotate.samples import samples_stage
@@ -25,10 +26,8 @@ def run(context: StageContext) -> Output:
         episodes = list(labelled_episodes(context.lake, build, context.chunk))
         listed_episodes = other_task_episodes(context.lake, build.name, context.chunk)
     samples = samples_stage(episodes, build.stages.samples, listed_episodes)
-    samples_of_family = {
-        f"family {count['values']}": count["counts"]
-        for count in samples["family"].value_counts().to_pylist()
-    }
+    families = Counter(samples["family"].to_pylist())
+    samples_of_family = {f"family {family}": number for family, number in families.items()}
     gate_numbers = GateCounts(
         build.stages.samples.gate, [(e.label.confidence, e.label.named) for e in episodes]
     ).numbers()

@@ -1,36 +1,27 @@
 """Subtask spans of each episode of a chunk, by the configured annotator."""
 
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
-
-import numpy as np
 
 from annotate import native
 from annotate.config import VLM_VERSION
 from annotate.motion import annotator as motion
 from annotate.motion.observe import Signals
-from annotate.transfer import Alignment
-from annotate.vlm.annotator import annotate_episode
-from annotate.vlm.few_runs import label_task
-from annotate.vlm.moments import moments_of
-from annotate.vlm.pictures import EpisodeView
 from core.annotators import annotator_named
 from core.domain.label import Label, check_tiling, plain_label
 from core.tables import TABLES
 from ingest.episode import Finding
 from pipeline.kept_labels import kept_labels, with_kept_findings, with_kept_rows
 from pipeline.labelled import (
+    ChunkAnswers,
     LabelPlace,
     alignment_table,
     of_label_run,
     segment_tables,
     with_confidence,
-    with_progress,
 )
 from pipeline.reading import by_task, task_signals
 from pipeline.stage import Output, StageContext
-from pipeline.vlm_chunk import Album, ChunkAnswers, ChunkModel, albums, episode_view
 
 type AnnotatedChunk = ChunkAnswers[Label]
 
@@ -97,82 +88,6 @@ def native_label(episode: Signals, chunk_episodes: Container[int]) -> Label:
         as_far_as = None
     label = plain_label(segments, num_planned, record.task, as_far_as)
     return replace(label, plan=record.plan or label.plan, steps_from=record.steps_from)
-
-
-def by_vlm(context: StageContext, unlabelled: Sequence[Signals]) -> AnnotatedChunk:
-    """The `vlm` annotator. It is asked about some runs of each task, and the others follow these.
-
-    Where motion would cut is a hint for it.
-    """
-    stages = context.build.stages
-    episodes = {episode.episode_index: episode for episode in unlabelled}
-
-    def curve_of(episode_index: int, label: Label) -> np.ndarray:
-        _, labelled = with_progress(episodes[episode_index], label, stages.progress)
-        return labelled.progress
-
-    views = _views(context, unlabelled)
-    model = ChunkModel[Label](context)
-
-    async def ask(runs: Sequence[int]) -> dict[int, Label]:
-        questions = [
-            (views[k][0], partial(annotate_episode, views[k][1], config=stages.vlm))
-            for k in sorted(runs)
-        ]
-        return await model.ask(questions)
-
-    labels: dict[int, Label] = {}
-    alignments: dict[int, Alignment] = {}
-
-    async def label_runs(signals: Sequence[Signals]) -> None:
-        task_labels, task_alignments = await label_task(
-            signals, ask, curve_of, stages.vlm, stages.transfer, stages.motion
-        )
-        labels.update(task_labels)
-        alignments.update(task_alignments)
-
-    tasks = [task_signals(task_episodes) for task_episodes in by_task(unlabelled).values()]
-    model.run(*map(label_runs, tasks))
-    answers = model.answers()
-    labels = answers.by_episode | labels
-    for k in alignments:
-        check_tiling(labels[k].segments, len(episodes[k].change), labels[k].num_planned)
-    findings = [*answers.findings, *_doubts(labels)]
-    numbers = {
-        **answers.numbers,
-        "asked_about": len(labels) - len(alignments),
-        "follow": len(alignments),
-    }
-    return replace(
-        answers, by_episode=labels, findings=findings, alignments=alignments, numbers=numbers
-    )
-
-
-def _views(
-    context: StageContext, episodes: Sequence[Signals]
-) -> dict[int, tuple[Album, EpisodeView]]:
-    """The pictures of some episodes, and each episode as the model sees it."""
-    views = {}
-    for episode, album in albums(context, episodes):
-        # Each episode by itself: the hints are to depend on nothing but the episode
-        config = context.build.stages.motion
-        [by_motion_alone] = motion.annotate([episode], config)
-        motion_cuts = tuple(by_motion_alone.cuts)
-        view = episode_view(
-            context.dataset, episode, album, episode.task, motion_cuts, moments_of(episode, config)
-        )
-        views[episode.episode_index] = album, view
-    return views
-
-
-def _doubts(labels: Mapping[int, Label]) -> Iterator[Finding]:
-    """Labels that a person should look at."""
-    for episode_index, label in sorted(labels.items()):
-        if label.task_inferred:
-            yield Finding("task_inferred", f"taken as {label.task!r}", "warning", episode_index)
-        if label.needs_review:
-            detail = "; ".join(label.notes) or "the passes disagree"
-            yield Finding("needs_review", detail, "warning", episode_index)
 
 
 def _with_version(context: StageContext, labels: Mapping[int, Label]) -> dict[int, Label]:
