@@ -7,6 +7,7 @@ import re
 import shlex
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -148,7 +149,7 @@ def state(visit: Visiting, name: CommandName) -> HTMLResponse:
     running = job.running
     newest = job.about().get("arguments", [])
     out = next((Path(a[6:]) for a in newest if a.startswith("--out=")), None)
-    files = [path for path in out.rglob("*") if path.is_file()] if out else []
+    sizes = _sizes(out) if out else []
     fields = COMMANDS[name].choices(visit)
     has_choice = all(fields[field] for field in fields if field in REQUIRED)
     values = dict(visit.request.query_params)
@@ -169,9 +170,19 @@ def state(visit: Visiting, name: CommandName) -> HTMLResponse:
         is_whole=(out is not None and (out / MANIFEST).is_file()) or job.has_succeeded,
         job=job,
         out=out,
-        num_files=len(files),
-        num_bytes=sum(path.stat().st_size for path in files),
+        num_files=len(sizes),
+        num_bytes=sum(sizes),
     )
+
+
+def _sizes(folder: Path) -> list[int]:
+    """Bytes of each file below a folder, without those that go while it is looked through."""
+    sizes = []
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):
+            if path.is_file():
+                sizes.append(path.stat().st_size)
+    return sizes
 
 
 @router.post("/api/running/{name}")
