@@ -266,9 +266,10 @@ def made_released(made: Made, tmp_path_factory) -> Made:
 
 
 @pytest.fixture
-def released(made_released: Made, tmp_path) -> Iterator[tuple[Lake, Release]]:
+def released(made_released: Made, tmp_path_factory) -> Iterator[tuple[Lake, Release]]:
     """A copy of it for a test to change: its lake and its release."""
-    with opened(made_released.copy(tmp_path / "released").space) as lake:
+    own = made_released.copy(tmp_path_factory.mktemp("released"))
+    with opened(own.space) as lake:
         yield lake, get_release(lake, "r1")
 
 
