@@ -1,4 +1,7 @@
-"""The checkup of a chunk's runs: all measures in three lists, by what each looks at, and the faults among them."""
+"""The checkup of a chunk's runs, and the faults among them.
+
+All measures are in three lists, by what each looks at.
+"""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace

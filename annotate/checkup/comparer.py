@@ -39,8 +39,10 @@ LIMITS = {
 class Measurement(NamedTuple):
     """A number that was measured of a run, or of a stretch of it, and goes by a row of LIMITS.
 
-    usual: the same elsewhere in the run, or in other runs; None: there is none but the limit. stretch: half-open; None:
-    all frames. size: what is held against the limit, where it is not `measured` itself. words: of the sentence.
+    usual: the same elsewhere in the run, or in other runs; None: there is
+    none but the limit. stretch: half-open; None: all frames. size: what is
+    held against the limit, where it is not `measured` itself. words: of the
+    sentence.
     """
 
     limit: str

@@ -1,8 +1,9 @@
 """Measures of runs beside one another.
 
-Of their rows: beside the others of their task where there are enough, else of all of the chunk; of all together, their
-signs and how late they are. Of their pictures: a camera that stands otherwise, a text that others do not fit, a success
-whose last picture is unlike the ends of the others.
+Of their rows: beside the others of their task where there are enough,
+else of all of the chunk; of all together, their signs and how late they
+are. Of their pictures: a camera that stands otherwise, a text that others
+do not fit, a success whose last picture is unlike the ends of the others.
 """
 
 from collections import Counter
@@ -78,19 +79,20 @@ def _beside_others(
 
 
 def usual_spreads(runs: Iterable[RunSummary]) -> dict[tuple[int, str], np.ndarray]:
-    """By run and column, the median of the other runs' standard deviations of each dimension, [d]; where there are
-    others with the same dimensions."""
-    spreads = grouped(
-        ((name, len(column.spread)), (run.episode_index, column.spread))
-        for run in runs
-        for name, column in run.columns.items()
-    )
-    usual = dict[tuple[int, str], np.ndarray]()
-    for (name, _), members in spreads.items():
-        numbers, values = zip(*members, strict=True)
-        if len(members) > 1:
-            medians = medians_of_others(np.stack(values))
-            usual |= {(n, name): of_run for n, of_run in zip(numbers, medians, strict=True)}
+    """By run and column, the median of the other runs' standard deviations of each dimension, [d].
+
+    Where there are others with the same dimensions.
+    """
+    members: dict[tuple[str, int], dict[tuple[int, str], np.ndarray]] = {}
+    for run in runs:
+        for name, column in run.columns.items():
+            same = members.setdefault((name, len(column.spread)), {})
+            same[run.episode_index, name] = column.spread
+    usual: dict[tuple[int, str], np.ndarray] = {}
+    for spreads in members.values():
+        if len(spreads) > 1:
+            medians = medians_of_others(np.stack([*spreads.values()]))
+            usual |= zip(spreads, medians, strict=True)
     return usual
 
 

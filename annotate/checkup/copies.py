@@ -113,8 +113,10 @@ def _likeness_at_lag(run: RunSummary, lag: int) -> float | None:
 def _row_distances(
     runs: Sequence[RunSummary], picture_copies: Collection[tuple[int, int]]
 ) -> dict[tuple[int, int], float]:
-    """How far the rows of each pair of runs of one length are apart, where they can be compared: of pairs that may be
-    near each other, and of copies by pictures; 0: exactly equal."""
+    """How far the rows of each pair of runs of one length are apart, where they can be compared.
+
+    Of pairs that may be near each other, and of copies by pictures; 0: exactly equal.
+    """
     distances = dict[tuple[int, int], float]()
     for group in _comparable_groups(runs):
         vectors = _phase_vectors(group)
@@ -137,11 +139,13 @@ def _row_distances(
 def _comparable_groups(runs: Sequence[RunSummary]) -> Iterator[list[RunSummary]]:
     """Runs with rows of the same form, in which the arm moves."""
     comparable = [run for run in runs if run.rows_digest is not None and run.columns]
-    groups = grouped(
-        (frozenset((name, len(column.spread)) for name, column in run.columns.items()), run)
-        for run in comparable
-    )
+    groups = grouped((_column_widths(run), run) for run in comparable)
     return (group for group in groups.values() if len(group) > 1)
+
+
+def _column_widths(run: RunSummary) -> frozenset[tuple[str, int]]:
+    """The widths of a run's columns, by their names."""
+    return frozenset((name, len(column.spread)) for name, column in run.columns.items())
 
 
 def _phase_vectors(group: Sequence[RunSummary]) -> np.ndarray:

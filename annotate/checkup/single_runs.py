@@ -1,6 +1,10 @@
-"""Measures of one run by itself. Its pictures: how long a camera is black, or shows one picture while the robot moves;
-leaps. Its rows: values that jump and come back, values that stand still while the robot moves, frames that are missing
-between the times; stored statistics; how alike rows and pictures are."""
+"""Measures of one run by itself.
+
+Its pictures: how long a camera is black, or shows one picture while the
+robot moves; leaps. Its rows: values that jump and come back, values that
+stand still while the robot moves, frames that are missing between the
+times; stored statistics; how alike rows and pictures are.
+"""
 
 from collections.abc import Iterator, Sequence
 
@@ -181,8 +185,11 @@ def jumps(run: RunSignals) -> Iterator[Measurement]:
 
 
 def _possible_jumps(values: np.ndarray) -> np.ndarray:
-    """How far values [n, d] are elsewhere for 1, 2 .. JUMPS.frames frames from each frame on, and then back, float64
-    [JUMPS.frames, n, d]; 0 where they are not, or not farther than they move in any but the largest steps."""
+    """How far values [n, d] are elsewhere for a few frames, and then back.
+
+    float64 [JUMPS.frames, n, d]: for 1, 2 .. frames from each frame on; 0
+    where they are not, or not farther than in any but the largest steps.
+    """
     sizes = np.zeros((JUMPS.frames, *values.shape))
     steps = np.sort(np.abs(np.diff(values, axis=0)), axis=0)
     # Those of a jump, and of others
