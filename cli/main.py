@@ -28,7 +28,7 @@ from cli.terminal import (
     leave_streams,
     painted,
 )
-from core.cores import WithoutPandas, tell_libraries
+from core.cores import HiddenModules, tell_libraries
 from core.errors import UserError, without_secrets
 from core.files import disk_full, refused_by_system
 from core.names import near_names
@@ -47,7 +47,7 @@ def main_of_process() -> None:
         begin_anew()
     signal.signal(signal.SIGTERM, _end)
     tell_libraries()
-    sys.meta_path.insert(0, WithoutPandas())
+    sys.meta_path.insert(0, HiddenModules())
     main(_keep_imports)
 
 

@@ -18,7 +18,7 @@ import cv2
 import pyarrow as pa
 from threadpoolctl import threadpool_limits
 
-from core.cores import WithoutPandas, told_to_children
+from core.cores import HiddenModules, told_to_children
 from core.files import DiskFullError
 from core.paths import Workspace
 from core.wall import num_left_out
@@ -213,7 +213,7 @@ def _start_worker(writer: Connection) -> None:
     """A worker ends at once, its transaction undone by the lake, when the build that started it is no more."""
     global _moments
     _moments = writer
-    sys.meta_path.insert(0, WithoutPandas())
+    sys.meta_path.insert(0, HiddenModules())
     parent = multiprocessing.parent_process()
     if parent:
         threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()

@@ -107,10 +107,11 @@ def run(context: StageContext) -> Output:
     update.keep_pictures(lake)
     upserts = {"build_configs": config_rows([build])}
     unusable = {finding.episode_index for finding in findings if finding.severity == "unusable"}
+    outcomes = tables["episode_facts"]["success"]
     numbers = {
         "episodes": len(records),
         "unusable_by_metadata": len(unusable),
-        "outcomes_known": tables["episode_facts"]["success"].drop_null().length(),
+        "outcomes_known": len(outcomes) - outcomes.null_count,
     }
     return Output(
         tables,

@@ -33,7 +33,7 @@ from core.annotators import (
     made_by,
     made_by_sql,
 )
-from core.cores import IS_OURS, THREADS, WithoutPandas, cpu_limit, tell_libraries, told_to_children
+from core.cores import IS_OURS, THREADS, HiddenModules, cpu_limit, tell_libraries, told_to_children
 from core.domain.label_run import LabelRun
 from core.errors import SecretInAddress, UserError, checked_address
 from core.files import files_below, write_file
@@ -125,12 +125,13 @@ def test_workers_share_what_their_parent_may_use(monkeypatch):
     monkeypatch.delenv(IS_OURS)
 
 
-def test_only_an_import_in_python_finds_pandas(monkeypatch):
-    monkeypatch.setattr(sys, "meta_path", [WithoutPandas(), *sys.meta_path])
-    monkeypatch.delitem(sys.modules, "pandas", raising=False)
-    assert find_spec("pandas")
+@pytest.mark.parametrize("name", ["pandas", "pyarrow.dataset"])
+def test_only_an_import_in_python_finds_it(monkeypatch, name):
+    monkeypatch.setattr(sys, "meta_path", [HiddenModules(), *sys.meta_path])
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    assert find_spec(name)
     with pytest.raises(ModuleNotFoundError):
-        __import__("pandas")  # a call, as compiled libraries make it
+        __import__(name)  # a call, as compiled libraries make it
 
 
 def test_package_changelog_and_citation_agree():
