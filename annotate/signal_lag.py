@@ -165,9 +165,10 @@ def percentile(values: np.ndarray, percent: int) -> float:
     number = values.dtype.type
     ordered = np.sort(values)
     place = number(len(values) - 1) * (number(percent) / number(100))
-    before = int(place)
-    low, high = ordered[before], ordered[min(before + 1, len(values) - 1)]
-    share = place - number(before)
+    rank = int(place)
+    low = ordered[rank]
+    high = ordered[min(rank + 1, len(values) - 1)]
+    share = place - number(rank)
     if share < 0.5:
         return float(low + (high - low) * share)
     return float(high - (high - low) * (number(1) - share))
@@ -195,9 +196,9 @@ def correlations(changes: np.ndarray, motions: np.ndarray, max_lag: int) -> np.n
     for lag in range(max_lag + 1):
         n = changes.shape[1] - lag
         # Motion that is so much later than what is seen, and the other way round
-        for place, seen, moved in ((max_lag + lag, 0, lag), (max_lag - lag, lag, 0)):
-            change, change_spread = _deviations(changes[:, seen : seen + n])
-            motion, motion_spread = _deviations(motions[:, moved : moved + n])
+        for place, change_start, motion_start in ((max_lag + lag, 0, lag), (max_lag - lag, lag, 0)):
+            change, change_spread = _deviations(changes[:, change_start : change_start + n])
+            motion, motion_spread = _deviations(motions[:, motion_start : motion_start + n])
             products = change[:, None] * motion
             covariances[:, :, place] = np.add.reduce(products, axis=2) / n
             spreads[:, :, place] = change_spread[:, None] * motion_spread

@@ -284,18 +284,20 @@ def _opened(parameter: inspect.Parameter) -> Opened | None:
 
 def _options(signature: inspect.Signature) -> Iterator[inspect.Parameter]:
     """A command's own options, those of models by field, then those that all commands have."""
-    further: dict[str, tuple[Any, Any]] = {"context": (typer.Context, inspect.Parameter.empty)}
+    common_options: dict[str, tuple[Any, Any]] = {
+        "context": (typer.Context, inspect.Parameter.empty)
+    }
     for parameter in signature.parameters.values():
         if hasattr(parameter.annotation, "model_fields"):
             yield from options_of(parameter.annotation)
         elif _opened(parameter):
-            further["workspace"] = (WorkspaceOption, DEFAULT_WORKSPACE)
+            common_options["workspace"] = (WorkspaceOption, DEFAULT_WORKSPACE)
         else:
             yield _as_text(parameter)
     if signature.return_annotation not in (None, int):
-        further["format"] = (FormatOption, "table")
-    further |= {"quiet": (QuietOption, False), "verbose": (VerboseOption, False)}
-    for name, (annotation, default) in further.items():
+        common_options["format"] = (FormatOption, "table")
+    common_options |= {"quiet": (QuietOption, False), "verbose": (VerboseOption, False)}
+    for name, (annotation, default) in common_options.items():
         yield inspect.Parameter(
             name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
         )

@@ -94,5 +94,5 @@ def status(lake: ReadLake) -> Result:
             place = {"workspace": str(lake.workspace.root), "snapshot": lake.snapshot()}
             return Result(place | {"datasets": rows})
         show_status(rows)
-        said = (*sentences(lake).items(), *recordings.sentences(lake).items())
-        return Result(lines=[f"{name}: {text}" for name, text in said])
+        facts = (*sentences(lake).items(), *recordings.sentences(lake).items())
+        return Result(lines=[f"{name}: {text}" for name, text in facts])

@@ -37,21 +37,21 @@ def compared(data: dict[str, Any], episode: Episode, names: Sequence[str]) -> di
         replace(side["curve"], name=side["title"], kind=f"line run{k}")
         for k, side in enumerate(chosen)
     ]
-    moved = [frozenset[int]()] * len(chosen)
+    moved_ends = [frozenset[int]()] * len(chosen)
     if len(chosen) > 1 and all(side["segments"] for side in chosen):
         first, second = (side["boundaries"] for side in chosen)
         # A tolerance in seconds means the same at any frame rate; boundaries are counted in frames
-        moved = moved_boundaries(first, second, round(SAME_S * (episode.fps or 1.0)))
+        moved_ends = moved_boundaries(first, second, round(SAME_S * (episode.fps or 1.0)))
     return {
         "sides": sides,
         "chosen": chosen,
         "lines": lines,
         "spans": [
             (side["run"], charts.spans(side["segments"], episode.num_frames, ends))
-            for side, ends in zip(chosen, moved, strict=True)
+            for side, ends in zip(chosen, moved_ends, strict=True)
             if side["segments"]
         ],
-        "moved": sum(map(len, moved)),
+        "moved": sum(map(len, moved_ends)),
         "apart": mean_difference(lines),
     }
 
@@ -146,8 +146,8 @@ def camera_pair(
     if not both:
         return next(iter(data["cameras"]), None), next(iter(by_name.values()), None), []
     both.sort(key=lambda c: not (c["usable"] and c["video"] and by_name[c["camera"]]["video"]))
-    own = next((camera for camera in both if camera["camera"] == chosen), both[0])
-    return own, by_name[own["camera"]], [camera["camera"] for camera in both]
+    camera = next((camera for camera in both if camera["camera"] == chosen), both[0])
+    return camera, by_name[camera["camera"]], [camera["camera"] for camera in both]
 
 
 def carried_segments(

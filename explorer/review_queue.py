@@ -15,7 +15,10 @@ from explorer.site import Visit
 from warehouse.lake.views import FAULTY
 
 LISTED_SQL, DONE_SQL, FOLLOWING_SQL, CHANGED_SQL, WAITING_SQL = queries_of(__file__)
-FOLLOWING, CHANGED, WAITING = "follows", "changed", "corrections"  # kinds that no sign tells
+# Kinds that no sign tells
+FOLLOWING = "follows"
+CHANGED = "changed"
+WAITING = "corrections"
 LISTINGS = {FOLLOWING: FOLLOWING_SQL, CHANGED: CHANGED_SQL, WAITING: WAITING_SQL}
 MOST_SELECTED = 5_000  # runs of a selection of the gallery
 # Of the view review_queue: kind in the address, title, and the sign as the view words it (None: any)
@@ -77,8 +80,8 @@ class ReviewQueue:
         if query.get("queue") not in SIGNS:
             return None
         names = ("queue", "of", "for", "among", "camera")
-        kind, *others = (query.get(name) or None for name in names)
-        return cls(kind or "all", *others)
+        kind, *values = (query.get(name) or None for name in names)
+        return cls(kind or "all", *values)
 
     @property
     def title(self) -> str:
@@ -149,17 +152,17 @@ class ReviewQueue:
 
     def _places(self, visit: Visit) -> dict[Place, QueueEntry] | None:
         """The episodes that it chooses among, which nobody has judged; None: all with a sign."""
-        found = []
+        candidates = []
         if self.kind in LISTINGS:
-            found.append(_listed(visit.reader, self.kind))
+            candidates.append(_listed(visit.reader, self.kind))
         if self.person is not None:
-            found.append(_assigned(visit.reader, self.person))
+            candidates.append(_assigned(visit.reader, self.person))
         if self.selection is not None:
-            found.append(_selected(visit, self.selection))
-        if not found:
+            candidates.append(_selected(visit, self.selection))
+        if not candidates:
             return None
-        first, *others = found
-        shared = set(first).intersection(*others)
+        first, *more_candidates = candidates
+        shared = set(first).intersection(*more_candidates)
         return {place: entry for place, entry in first.items() if place in shared}
 
     def num_left(self, visit: Visit) -> int:
@@ -234,12 +237,12 @@ def place_of(visit: Visit, queue: ReviewQueue, dataset: str, episode_index: int)
     )
     if not queue_rows:
         first = queue.first_place(visit)
-        after = queue.at(first) if first else queue.page
-        return QueuePlace(queue, None, queue.num_left(visit), after)
+        next_address = queue.at(first) if first else queue.page
+        return QueuePlace(queue, None, queue.num_left(visit), next_address)
     # One look at the queue: its runs are counted, and the nearest on both sides found
     row = queue_rows[0]
     [around] = queue.rows(visit, columns=AROUND, **key, s=row["score"])
-    before, after = (
+    former_address, next_address = (
         place and queue.at((place["dataset"], place["episode_index"]))
         for place in (around["former"], around["following"])
     )
@@ -247,8 +250,8 @@ def place_of(visit: Visit, queue: ReviewQueue, dataset: str, episode_index: int)
         queue,
         around["ahead"] + 1,
         around["total"],
-        after or queue.page,
-        before,
+        next_address or queue.page,
+        former_address,
         row["label_run"],
         tuple(row["why"]),
     )

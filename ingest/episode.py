@@ -310,16 +310,16 @@ class EpisodeData:
         as `frames`.
         """
         last = max(wanted)
-        seen = -1
+        last_frame = -1
         with suppress(VideoError):
             groups = self.frames(camera, DecodeOptions(wanted=frozenset(wanted)))
-            for seen, _, picture in islice(groups, last + 1):
+            for last_frame, _, picture in islice(groups, last + 1):
                 if not isinstance(picture, SkippedFrame):
-                    yield seen, picture
+                    yield last_frame, picture
             return
         # From where groups cannot be told apart, or do not decode by themselves, all are decoded
         for frame, _, picture in islice(self.frames(camera), last + 1):
-            if frame > seen:
+            if frame > last_frame:
                 yield frame, picture
 
     @property

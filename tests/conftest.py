@@ -104,7 +104,8 @@ numbers = itertools.count()
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """What is started in a shell's background may be deaf to these, and so would be all that tests start and stop.
+    """What is started in a shell's background may be deaf to these, and so would be all that tests
+    start and stop.
 
     A busy machine makes any single example slow: hypothesis looks at no clock here.
     """
@@ -129,7 +130,8 @@ def _forget_folders_of_ended_runs() -> None:
 
 
 def pytest_sessionfinish(exitstatus: int) -> None:
-    """What a failed test leaves stays until the next run. Behind what multiprocessing deletes there at its end."""
+    """What a failed test leaves stays until the next run. Behind what multiprocessing deletes there
+    at its end."""
     for folder in MEMORY.glob(f"{OURS}{os.getpid()}*") if exitstatus == 0 else ():
         Finalize(None, shutil.rmtree, (folder, True), exitpriority=-200)
 
@@ -167,7 +169,8 @@ def short_pauses(monkeypatch) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _new_lakes_are_copies(tmp_path_factory) -> Iterator[None]:
-    """A new lake is a copy of the first one: to make its tables costs half a second of CPU, and tests need hundreds."""
+    """A new lake is a copy of the first one: to make its tables costs half a second of CPU, and
+    tests need hundreds."""
     first: list[Workspace] = []
     make_folders = warehouse.lake.lake._make_folders
 
@@ -196,8 +199,8 @@ def _walled_processes_are_forked() -> Iterator[None]:
 
 @pytest.fixture(scope="module", autouse=True)
 def _old_objects_are_frozen() -> None:
-    """The collector looks at no object that was there before a file's tests: a look at all of the packages' objects
-    takes a second, and some tests and libraries ask for many."""
+    """The collector looks at no object that was there before a file's tests: a look at all of the
+    packages' objects takes a second, and some tests and libraries ask for many."""
     gc.collect()
     gc.freeze()
 
@@ -218,7 +221,8 @@ def ds() -> str:
 
 @pytest.fixture
 def instance() -> Iterator["DagsterInstance"]:
-    """A Dagster of the test's own, closed with its folder: left to the collector, it warns while another test runs."""
+    """A Dagster of the test's own, closed with its folder: left to the collector, it warns while
+    another test runs."""
     from dagster import DagsterInstance
 
     with DagsterInstance.ephemeral() as opened:
@@ -241,7 +245,8 @@ def workspace(tmp_path, empty_corpus: Path) -> Workspace:
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory) -> Made:
-    """Five episodes in three chunks, in three splits, without a licence, unknown to Dagster; not for changing."""
+    """Five episodes in three chunks, in three splits, without a licence, unknown to Dagster; not
+    for changing."""
     return shared(tmp_path_factory, "made", make)
 
 

@@ -184,7 +184,8 @@ def pytest_sessionfinish() -> None:
 
 @dataclass(frozen=True)
 class Learnt:
-    """Of the tests that pass without any change: the lines they run, by file, the cheapest test first."""
+    """Of the tests that pass without any change: the lines they run, by file, the cheapest test
+    first."""
 
     lines: dict[str, dict[str, list[int]]]
     failed: list[str]  # left out

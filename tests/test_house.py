@@ -83,7 +83,8 @@ def functions(trees: dict[Path, ast.Module]) -> list[ast.FunctionDef | ast.Async
 
 
 def complexity(function: ast.AST) -> int:
-    """1, and one for each branch, condition of a comprehension, and further operand of `and` and `or`."""
+    """1, and one for each branch, condition of a comprehension, and further operand of `and` and
+    `or`."""
     nodes = list(ast.walk(function))
     operands = sum(len(n.values) - 1 for n in nodes if isinstance(n, ast.BoolOp))
     return 1 + sum(isinstance(n, BRANCHES) for n in nodes) + operands + sum(

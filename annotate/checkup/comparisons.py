@@ -88,12 +88,12 @@ def usual_spreads(runs: Iterable[RunSummary]) -> dict[tuple[int, str], np.ndarra
         for name, column in run.columns.items():
             same = members.setdefault((name, len(column.spread)), {})
             same[run.episode_index, name] = column.spread
-    usual: dict[tuple[int, str], np.ndarray] = {}
+    spread_by_run: dict[tuple[int, str], np.ndarray] = {}
     for spreads in members.values():
         if len(spreads) > 1:
             medians = medians_of_others(np.stack([*spreads.values()]))
-            usual |= zip(spreads, medians, strict=True)
-    return usual
+            spread_by_run |= zip(spreads, medians, strict=True)
+    return spread_by_run
 
 
 def medians_of_others(values: np.ndarray) -> np.ndarray:
@@ -102,7 +102,8 @@ def medians_of_others(values: np.ndarray) -> np.ndarray:
     ordered = np.take_along_axis(values, order, axis=0)
     ranks = np.argsort(order, axis=0)
     # Without a row all that are above it are a place lower
-    low, high = (len(values) - 2) // 2, (len(values) - 1) // 2
+    low = (len(values) - 2) // 2
+    high = (len(values) - 1) // 2
     of_low = np.where(ranks <= low, ordered[low + 1], ordered[low])
     of_high = np.where(ranks <= high, ordered[high + 1], ordered[high])
     return (of_low + of_high) / 2
@@ -439,8 +440,8 @@ def _resting_picture(phases: np.ndarray) -> np.ndarray:
 
 def _mean_of_least(distances: np.ndarray) -> np.ndarray:
     """The mean of the OTHERS.nearest smallest of each row of distances [n, k], float64 [n]; infinite ones are none."""
-    least = np.sort(distances, axis=1)[:, : OTHERS.nearest]
-    return least.mean(axis=1, where=np.isfinite(least)).astype(np.float64)
+    smallest = np.sort(distances, axis=1)[:, : OTHERS.nearest]
+    return smallest.mean(axis=1, where=np.isfinite(smallest)).astype(np.float64)
 
 
 def differing_texts(runs: Sequence[RunSummary]) -> Iterator[Measurement]:

@@ -127,7 +127,8 @@ def _row_distances(
         near = np.argwhere(np.triu(bounds <= 1.01 * COPY.rows_seen, 1))
         copied = [(places[a], places[b]) for a, b in picture_copies if {a, b} <= places.keys()]
         for a, b in {*map(tuple, near.tolist()), *copied}:
-            first, second = group[a], group[b]
+            first = group[a]
+            second = group[b]
             if abs(first.num_frames - second.num_frames) <= COPY.lengths:
                 squares = ((vectors[a] - vectors[b]) ** 2).mean(axis=0)
                 distance = max(1e-12, float(np.sqrt(squares).max(initial=0.0)))

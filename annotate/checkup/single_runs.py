@@ -197,13 +197,15 @@ def _possible_jumps(values: np.ndarray) -> np.ndarray:
     least_size = JUMPS.times * steps[-1 - largest] if len(steps) > largest else 0.0
     for length in range(1, JUMPS.frames + 1):
         end = len(values) - length
-        before, first, after = values[: end - 1], values[1:end], values[length + 1 :]
-        middle = (before + after) / 2
+        start_values = values[: end - 1]
+        jump_values = values[1:end]
+        end_values = values[length + 1 :]
+        middle = (start_values + end_values) / 2
         distances = [np.abs(values[1 + k : end + k] - middle) for k in range(length)]
         size = np.minimum.reduce(distances)
-        is_back = (np.abs(after - before) <= JUMPS.back * size) & (size > 0)
+        is_back = (np.abs(end_values - start_values) <= JUMPS.back * size) & (size > 0)
         # The same angle a turn further, or the same rotation as the opposite quaternion
-        is_same = np.abs(first + before) < 0.05 * size
+        is_same = np.abs(jump_values + start_values) < 0.05 * size
         for turn in JUMPS.turns:
             is_same |= np.abs(size - turn) < 0.05 * turn
         is_far = (size >= least_size) & is_back & ~is_same
@@ -387,20 +389,20 @@ def _largest_difference(
 ) -> Measurement:
     """What differs most, of which dimension, as measured and as stored."""
     measured = np.stack([values.max(axis=0), values.min(axis=0), values.mean(axis=0)])
-    stated = np.stack([stored.high, stored.low, stored.mean])
+    statements = np.stack([stored.high, stored.low, stored.mean])
     extent = np.maximum(stored.high - stored.low, 1e-9)
     spread = np.maximum(stored.spread, 1e-3 * extent)
-    excess = np.abs(measured - stated) / [extent, extent, spread]
+    excess = np.abs(measured - statements) / [extent, extent, spread]
     excess /= np.array([STALE.range, STALE.range, STALE.mean])[:, None]
     # Rows of one episode have to reach its own ends and mean, but need not reach those of all rows
     if not stored.is_of_episode:
-        excess[0, measured[0] < stated[0]] = 0
-        excess[1, measured[1] > stated[1]] = 0
+        excess[0, measured[0] < statements[0]] = 0
+        excess[1, measured[1] > statements[1]] = 0
         excess[2] = 0
     kind, dimension = map(int, np.unravel_index(np.argmax(excess), excess.shape))
     statistic = ("largest value", "smallest value", "mean")[kind]
     value = float(measured[kind, dimension])
-    statement = float(stated[kind, dimension])
+    statement = float(statements[kind, dimension])
     is_rounding = abs(value - statement) <= STALE.rounding * max(1.0, abs(statement))
     return Measurement(
         "stale_statistics",

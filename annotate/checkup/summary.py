@@ -200,7 +200,8 @@ def _follow_correlations(run: RunSignals) -> np.ndarray | None:
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Of each column of [n, d] with that of the other, [d]; 0 where one does not move."""
-    of_a, of_b = a - a.mean(axis=0), b - b.mean(axis=0)
+    of_a = a - a.mean(axis=0)
+    of_b = b - b.mean(axis=0)
     spreads = np.sqrt((of_a * of_a).mean(axis=0)) * np.sqrt((of_b * of_b).mean(axis=0))
     products = (of_a * of_b).mean(axis=0)
     return np.divide(products, spreads, out=np.zeros_like(products), where=spreads > TINY_SPREAD)

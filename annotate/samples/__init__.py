@@ -39,8 +39,8 @@ def samples_stage(
     samples = []
     for e in confident_episodes:
         samples += procvqa.samples(e, config)
-        others = by_split[e.episode.split]
-        samples += progresslm.samples(e, others, listed_episodes, config)
+        split_episodes = by_split[e.episode.split]
+        samples += progresslm.samples(e, split_episodes, listed_episodes, config)
     # A draw may come out twice: the later one takes the earlier one's place
     return TABLES["samples"].rows(
         list({sample["sample_id"]: sample for sample in samples}.values())

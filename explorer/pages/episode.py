@@ -165,15 +165,17 @@ def _page(
     faults = data["faults"]
     measured = {measure["title"]: measure["lines"] for measure in measures}
     place = place_of(visit, queue, dataset, episode_index) if queue else None
-    beside = None
+    beside_reference = None
     if place and place.queue.kind == FOLLOWING and data["runs"]:
-        beside = _beside_reference(visit, episode, data, place.queue.camera)
+        beside_reference = _beside_reference(visit, episode, data, place.queue.camera)
         place = replace(place, label_run=data["runs"][0]["label_run"])
     corrections = correction_state(reader, dataset, episode_index)
     of_review = (c["correction_id"] for c in corrections["current"] if c["status"] == "review")
     waiting = next(of_review, None)
     drawn = {"charts": charts_data({"progress": lines} | measured), "measures": None}
-    reference = {"beside": beside["data"] | {"follows": corrections["newest"]}} if beside else {}
+    reference = {}
+    if beside_reference:
+        reference["beside"] = beside_reference["data"] | {"follows": corrections["newest"]}
     return visit.page(
         "episode.html",
         title=f"{'Compare ' if comparison else ''}{dataset} {episode_index}",
@@ -184,7 +186,7 @@ def _page(
         if comparison
         else [(run, charts.spans(run["segments"], n)) for run in data["runs"]],
         comparison=comparison,
-        beside=beside,
+        beside=beside_reference,
         faults=faults,
         stretches=charts.stretches(faults, n, episode.fps) if faults else None,
         lines=lines,
@@ -221,20 +223,20 @@ def _beside_reference(
         return None
     reference = find_episode(visit.reader, episode.dataset, alignment["reference"])
     of_reference = shown_episode(visit, reference)
-    own, other, names = camera_pair(data, of_reference, camera)
+    run_camera, reference_camera, names = camera_pair(data, of_reference, camera)
     segments = of_reference["runs"][0]["segments"] if of_reference["runs"] else []
     carried = carried_segments(alignment, segments, episode.num_frames)
     return {
         "reference": reference,
-        "own": own,
-        "number": data["cameras"].index(own) if own else None,
-        "other": other,
+        "own": run_camera,
+        "number": data["cameras"].index(run_camera) if run_camera else None,
+        "other": reference_camera,
         "cameras": names,
         "carried": charts.spans(carried, episode.num_frames),
         "unsure": unsure_steps(run["segments"]),
         "data": {
             "aligned": alignment,
-            "camera": other,
+            "camera": reference_camera,
             "fps": of_reference["fps"],
             "segments": segments,
         },

@@ -139,8 +139,8 @@ def _counts(visit: Visit, dataset: str | None) -> dict[str, int]:
     """Episodes by kind, of all datasets or of one; without those that were judged since
     the index was made.
     """
-    said = [frozenset(said_since(visit, kind)) for kind in ("correction", "outcome")]
-    key = ("review counts", dataset, *said, visit.reader.snapshot())
+    judged = [frozenset(said_since(visit, kind)) for kind in ("correction", "outcome")]
+    key = ("review counts", dataset, *judged, visit.reader.snapshot())
     return visit.index.once(
         key, lambda: {name: ReviewQueue(name, dataset).num_left(visit) for name in SIGNS}
     )

@@ -348,8 +348,8 @@ def _account_for_parts(listing: ListingBuilder, uri: str, recording: Recording) 
     texts: Uses = dict.fromkeys(TASK_KEYS, ("instruction", "its name"))
     listing.account_for_facts("metadata: ", recording.facts, texts, ROS, uri)
     for name in recording.other_facts & {*texts, *usual_uses(config)}:
-        why = "its values differ; the last counts"
-        parts.add(SourcePart("text", f"metadata: {name}", "unknown", "", why, file=uri))
+        reason = "its values differ; the last counts"
+        parts.add(SourcePart("text", f"metadata: {name}", "unknown", "", reason, file=uri))
     for name, media_type in recording.attachments.items():
         title = f"attachment {name}"
         parts.add(SourcePart("file", title, "unknown", "", "it is not read", (), media_type, uri))

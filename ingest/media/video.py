@@ -382,7 +382,7 @@ def _decode(
     path: Path, start_frame: int, num_frames: int | None, options: DecodeOptions
 ) -> Iterator[Frame | SkippedFrame]:
     """As `decode`; with several threads, damage raises VideoError."""
-    before, first, last = _ends(path, start_frame, num_frames, options.limits)
+    previous_tick, first, last = _ends(path, start_frame, num_frames, options.limits)
     try:
         with _lent(path, options, first) as playing:
             container = playing.container
@@ -398,7 +398,7 @@ def _decode(
                 container.streams.video[0].codec_context.thread_count = 1
                 frames = _frames_of_blocks(path, container, first, options)
             else:
-                frames = map(Frame, _pictures_from(playing, before, first))
+                frames = map(Frame, _pictures_from(playing, previous_tick, first))
             max_frames = container.size // FRAME_BYTES
             for count, frame in enumerate(islice(frames, num_frames), 1):
                 if count > options.limits.max_frames:
@@ -475,7 +475,9 @@ def _pictures_from(playing: _Playing, before: int | None, first: int | None) -> 
         if picture is not None:
             pictures = chain([picture], pictures)
     # The key frame may lie before the episode: what is between them is decoded and dropped
-    yield from pictures if first is None else dropwhile(lambda p: _tick(p) < first, pictures)
+    if first is not None:
+        pictures = dropwhile(lambda p: _tick(p) < first, pictures)
+    yield from pictures
 
 
 def _tick(picture: Decoded) -> int:

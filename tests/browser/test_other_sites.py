@@ -55,7 +55,8 @@ class Wish:
 
 
 def attacking(wishes: Sequence[Wish], number: int) -> str:
-    """The page. What its script began and was answered is in `window.tried`; `number` of wishes at all is its title."""
+    """The page. What its script began and was answered is in `window.tried`; `number` of wishes at
+    all is its title."""
     parts = []
     for k, wish in enumerate(wishes):
         address = escape(wish.address)

@@ -84,7 +84,8 @@ def suggest(dataset: str) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def cupcakes(tmp_path_factory) -> Made:
-    """Four runs with motion's labels; that encoders look at nothing keeps the test short and the same everywhere."""
+    """Four runs with motion's labels; that encoders look at nothing keeps the test short and the
+    same everywhere."""
     folder = tmp_path_factory.mktemp("cupcakes")
     build = source_build(make_runs(folder / "source"), "cupcakes", None, None)
     return built(
@@ -104,7 +105,8 @@ def bars(page: Page) -> list[str]:
 
 
 def label_first_run(page: Page, person: Person) -> None:
-    """From the list of tasks to the saved label: motion's cuts are there, the words are the person's own."""
+    """From the list of tasks to the saved label: motion's cuts are there, the words are the
+    person's own."""
     person.decide()
     person.click(page.get_by_role("link", name="Episode 0"))
     page.locator("#editor[data-ready]").wait_for()
@@ -168,7 +170,8 @@ def beside(page: Page) -> int:
 
 
 def is_at_the_same_moment(page: Page, run: int) -> None:
-    """One cursor: where the run's video is, the reference's shows what is most like it, at most 0.6 s off."""
+    """One cursor: where the run's video is, the reference's shows what is most like it, at most 0.6
+    s off."""
     frame = 100
     page.locator("#play").filter(has_text="▶").wait_for()
     page.locator("#scrub").fill(str(frame))

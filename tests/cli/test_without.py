@@ -51,7 +51,8 @@ def test_checks_that_are_accepted_or_found_nothing_leave_nothing_out(run, tmp_pa
 
 @pytest.fixture(scope="module")
 def made_less(made_faulty: Made, tmp_path_factory) -> tuple[Made, Result, Result]:
-    """The corpus with the releases `all` and `less`, without a check; what their commands said. Not for changing."""
+    """The corpus with the releases `all` and `less`, without a check; what their commands said. Not
+    for changing."""
     folder = tmp_path_factory.mktemp("less")
     own = made_faulty.copy(folder)
 

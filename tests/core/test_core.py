@@ -56,7 +56,8 @@ def umask(request) -> Iterator[int]:
 
 
 def test_files_below_a_folder_of_others(tmp_path, monkeypatch):
-    """A link that leads to itself is no file, and what the system keeps for itself (lost+found) is passed over."""
+    """A link that leads to itself is no file, and what the system keeps for itself (lost+found) is
+    passed over."""
     listed_folder = os.scandir
 
     def of_anybody(folder: str) -> Iterator[os.DirEntry[str]]:

@@ -39,7 +39,8 @@ def built(source: Path, tmp_path_factory) -> Built:
 
 @pytest.fixture
 def own(built: Built, tmp_path) -> Built:
-    """A copy of source, config and workspace that a test may change. Times of files are kept: nothing is stale."""
+    """A copy of source, config and workspace that a test may change. Times of files are kept:
+    nothing is stale."""
     source = shutil.copytree(built.source, tmp_path / "own" / "source")
     workspace = shutil.copytree(built.workspace, tmp_path / "own" / "workspace")
     config = write_config(tmp_path / "own" / "project", source)

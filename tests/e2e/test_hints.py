@@ -107,7 +107,8 @@ def test_each_command_on_a_page_can_be_run(folder, run):
 
 @pytest.mark.slow
 def test_what_a_training_advises_can_be_run(folder, run):
-    """The command of the page Training, of a corpus so small that no run is held out to score a model on."""
+    """The command of the page Training, of a corpus so small that no run is held out to score a
+    model on."""
     trained = command("train", "--recipe", "laptop", cwd=folder)
     assert trained.code == DONE, trained.err
     lines = NEXT.findall(trained.out)

@@ -43,7 +43,8 @@ EACH_TIME = {
 
 
 class Workshop:
-    """Changed sources and prepared corpora, each made when a test asks first; `tried`: the changes of this session."""
+    """Changed sources and prepared corpora, each made when a test asks first; `tried`: the changes
+    of this session."""
 
     def __init__(self, folder: Path, tried: Sequence[Change]) -> None:
         self.folder = folder
@@ -55,7 +56,8 @@ class Workshop:
         return self.folder / folder_of(change) / "arm"
 
     def changed(self, change: Change) -> Path:
-        """The source after a change; what LeRobot's tools make of those that are tried, they make at once."""
+        """The source after a change; what LeRobot's tools make of those that are tried, they make
+        at once."""
         if self.root(change).exists():
             return self.root(change)
         if is_by_lerobot(change):

@@ -65,7 +65,8 @@ type Prepared = tuple[Callable[[Any], object], Callable[[random.Random], Any]]
 
 @pytest.mark.parametrize("base", BASES)
 def test_mutants(tmp_path, base):
-    """Each ends built or quarantined with a reason, or refused where nothing of it can be known any more."""
+    """Each ends built or quarantined with a reason, or refused where nothing of it can be known any
+    more."""
     write_outside(outside_folder := tmp_path / "outside")
     fields = write_base(base, untouched := tmp_path / "mutants/untouched")
     changes_by_mutant: dict[str, dict[str, str]] = {"untouched": {}}
@@ -136,7 +137,8 @@ def read_all(source: Source) -> None:
 
 
 def read_columns(folder: Path, base: str) -> list[str]:
-    """What goes wrong where, after each other, all of a column is spoilt, of the first file of each kind."""
+    """What goes wrong where, after each other, all of a column is spoilt, of the first file of each
+    kind."""
     is_tried = cycle(k == [*BASES].index(base) % COLUMN_STRIDE for k in range(COLUMN_STRIDE))
     fields = write_base(base, root := folder / "set")
     faults = []
@@ -166,8 +168,8 @@ def dataset(base: str, folder: Path) -> Prepared:
 
 
 def files_of_people(folder: Path) -> Prepared:
-    """Annotations of others (LeRobot folders, JSON lines, other tools' forms as our exports write them), and
-    corrections and outcomes against a corpus, each in a folder of its own."""
+    """Annotations of others (LeRobot folders, JSON lines, other tools' forms as our exports write
+    them), and corrections and outcomes against a corpus, each in a folder of its own."""
     lake = Lake(make(folder).space)
     root = folder / "all"
     looks: dict[str, Callable[[Path], object]] = {
@@ -228,7 +230,8 @@ def files_of_people(folder: Path) -> Prepared:
 
 
 def wire(folder: Path) -> Prepared:
-    """What clients send to the reward server: JSON, forms with pictures and videos, and what is neither."""
+    """What clients send to the reward server: JSON, forms with pictures and videos, and what is
+    neither."""
     app = make_app(Pixels(), ["test"], None, replace(ServerLimits(), max_sessions=10_000))
     client = TestClient(app, base_url="http://localhost")
     client.__enter__()

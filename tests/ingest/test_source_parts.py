@@ -15,7 +15,8 @@ from tests.kits.made_up_parts import write_with_parts
 
 @pytest.mark.parametrize("base", [*BASES, "mcap"])
 def test_a_part_of_a_made_up_name_is_named(tmp_path, base):
-    """Each is in the list of parts or in a finding; what is used for nothing is a finding that names it."""
+    """Each is in the list of parts or in a finding; what is used for nothing is a finding that
+    names it."""
     fields, names = write_with_parts(base, root := tmp_path / "set")
     result = inspect_source(root, format=fields.get("format"))
     details = [f"{f['detail']} {f['file']} {f['camera']}" for f in result["findings"]]

@@ -53,7 +53,8 @@ class Result:
 
 @dataclass(frozen=True)
 class Built:
-    """A source, the config that names it, the workspace that it was built into, and what the build said."""
+    """A source, the config that names it, the workspace that it was built into, and what the build
+    said."""
 
     source: Path
     config: Path
@@ -68,7 +69,8 @@ def of_workspace(workspace: Path | None) -> list[object]:
 def proccorpus(
     *arguments: object, cwd: Path, workspace: Path | None = None, timeout_s: float = 600, **env: str
 ) -> Result:
-    """Run the installed console script to its end: where a process of its own, or its environment, matters."""
+    """Run the installed console script to its end: where a process of its own, or its environment,
+    matters."""
     words = [*map(str, (*arguments, *of_workspace(workspace)))]
     process = subprocess.run(
         [str(PROGRAM), *words], cwd=cwd, env=environment(**env), capture_output=True, text=True, timeout=timeout_s,
@@ -143,7 +145,8 @@ def assert_one_error_line(result: Result) -> str:
 def write_config(
     folder: Path, source: Path, settings: str = "", *, name: str = "tiny", chunk_size: int = 2
 ) -> Path:
-    """A TOML config with a registry folder beside it that has one dataset; returns the config's path."""
+    """A TOML config with a registry folder beside it that has one dataset; returns the config's
+    path."""
     relative = os.path.relpath(source, folder / "registry")
     return write_configs(
         folder, {name: f"source: {relative}\nchunk_size: {chunk_size}\n"}, settings
@@ -187,7 +190,8 @@ def stage_times(workspace: Path) -> dict[tuple[str, int], Any]:
 def stages_redone(
     workspace: Path, former_times: dict[tuple[str, int], Any]
 ) -> set[tuple[str, int]]:
-    """(stage, chunk) whose newest run is newer than `former_times` had it; the lines of `episodes` left out."""
+    """(stage, chunk) whose newest run is newer than `former_times` had it; the lines of `episodes`
+    left out."""
     current_times = stage_times(workspace)
     return {
         key
@@ -208,7 +212,8 @@ def snapshot_of(workspace: Path) -> int:
 
 
 def built_in_process(builds: Sequence[DatasetBuild], workspace: Path) -> dict[str, str]:
-    """The digest of an uninterrupted build by one process: what the command line has to come to as well."""
+    """The digest of an uninterrupted build by one process: what the command line has to come to as
+    well."""
     report = run_build(Workspace(workspace), builds, workers=1)
     assert not report.failed
     return digest_of(workspace)

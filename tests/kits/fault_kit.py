@@ -176,7 +176,8 @@ def living(session: int) -> list[int]:
 
 @contextmanager
 def killing(*words: object) -> Iterator[Callable[[int, Path], bool]]:
-    """Is a command killed before (odd moments) or behind (even ones) one of its commits, in a workspace?"""
+    """Is a command killed before (odd moments) or behind (even ones) one of its commits, in a
+    workspace?"""
     quiet = (
         "-W",
         "ignore::DeprecationWarning",
@@ -221,8 +222,8 @@ def doctor(workspace: Path, *options: str) -> Result:
 
 
 def errors(workspace: Path, *, hashes: bool = False) -> list[dict[str, str]]:
-    """What `proccorpus doctor` calls an error, such as a listed file that is missing.
-    Where a first build ended before its first commit, there is no workspace yet, and the doctor says just that.
+    """What `proccorpus doctor` calls an error, such as a listed file that is missing. Where a first
+    build ended before its first commit, there is no workspace yet, and the doctor says just that.
     """
     result = doctor(workspace, *["--hashes"] * hashes)
     if result.err.startswith("error: no workspace at"):

@@ -370,8 +370,8 @@ def apart[T](folder: Path, function: Callable[..., T], *arguments: Any) -> T:
 
 @contextmanager
 def watched(folder: Path) -> Iterator[list[bytes]]:
-    """What is changed or made beside a folder's workspace, and, in `outside`, also opened or read, by any process: one
-    item, of inotify's events, or none."""
+    """What is changed or made beside a folder's workspace, and, in `outside`, also opened or read,
+    by any process: one item, of inotify's events, or none."""
     libc = ctypes.CDLL(None, use_errno=True)
     events = []
     handles = []
@@ -417,7 +417,8 @@ class StillAlive(BuildListener):
 
 
 def alive() -> None:
-    """At each word of what runs; where it is silent for too long, the process ends and says where it hangs."""
+    """At each word of what runs; where it is silent for too long, the process ends and says where
+    it hangs."""
     faulthandler.dump_traceback_later(SILENCE_S, exit=True)
 
 

@@ -116,14 +116,16 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
 
 
 def shared(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Made:
-    """A corpus of `make`, built by one worker of a session: its source, and this worker's own copy of its workspace."""
+    """A corpus of `make`, built by one worker of a session: its source, and this worker's own copy
+    of its workspace."""
     place = made_once(factory, name, make)
     space = shutil.copytree(place / "workspace", factory.mktemp(name) / "workspace")
     return Made(Workspace(space), build_of(place / "source"), BuildReport())
 
 
 def put(folder: Path, place: Path) -> Path:
-    """A copy of a folder in the place of what lay there; this process may still have its catalogs open."""
+    """A copy of a folder in the place of what lay there; this process may still have its catalogs
+    open."""
     forget_lakes()
     gc.collect()
     shutil.rmtree(place, ignore_errors=True)
@@ -153,7 +155,8 @@ APART = 10  # between an episode and its next copy
 
 
 def repeat(made_corpus: Made, times: int) -> list[int]:
-    """Add each episode's rows so many times again, as further episodes of its videos; returns their indices."""
+    """Add each episode's rows so many times again, as further episodes of its videos; returns their
+    indices."""
     lake = Lake(made_corpus.space)
     for table in OF_EPISODES:
         for k in range(1, times + 1):

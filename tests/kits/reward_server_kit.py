@@ -25,7 +25,8 @@ POISON = 255  # a picture of this grey makes its batch fail
 
 
 def openai_client(address: str, token: str = "none") -> Any:
-    """A client of the `openai` package for a reward server, to be closed; imported here, since that takes a second."""
+    """A client of the `openai` package for a reward server, to be closed; imported here, since that
+    takes a second."""
     from openai import OpenAI
 
     return OpenAI(base_url=f"{address}/v1", api_key=token, max_retries=0)
@@ -56,7 +57,8 @@ class Pixels(Scorer):
 
 
 class Playing(gym.Env):
-    """An environment of given observations; its own reward is 1, and it ends with them, or is cut off there.
+    """An environment of given observations; its own reward is 1, and it ends with them, or is cut
+    off there.
 
     What it renders is the picture `pixels/top` of an observation.
     """

@@ -65,7 +65,8 @@ def marked(mark: str) -> list[int]:
 
 
 def eventually_gone(mark: str, limit_s: float = 40) -> bool:
-    """Do all processes of a mark end? A helper of Python's multiprocessing outlives what it served by a moment."""
+    """Do all processes of a mark end? A helper of Python's multiprocessing outlives what it served
+    by a moment."""
     limit = time.monotonic() + limit_s
     while marked(mark) and time.monotonic() < limit:
         time.sleep(0.2)

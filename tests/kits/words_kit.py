@@ -101,7 +101,8 @@ class Case:
         return write_configs(project, {DATASET: entry})
 
     def run(self, *words: object) -> Result:
-        """A command on the workspace; in this process, since to start one costs more than most commands do."""
+        """A command on the workspace; in this process, since to start one costs more than most
+        commands do."""
         return command(*words, cwd=self.folder, workspace=self.workspace)
 
     def build(self, *options: object) -> Result:
@@ -111,7 +112,8 @@ class Case:
         return open_lake(Workspace(self.workspace)).rows(sql, [*values])
 
     def serial_of(self) -> dict[int, int]:
-        """The serial of each number: the corpus gives the name in the source, the source's file the serial."""
+        """The serial of each number: the corpus gives the name in the source, the source's file the
+        serial."""
         by_name = serials(self.source, self.form)
         name_rows = self.rows(
             "SELECT episode_index, source_id FROM episode_facts WHERE dataset = ?", [DATASET]
@@ -122,7 +124,8 @@ class Case:
 def prepared(
     form: str, source: Path, folder: Path, chunk_size: int = 4, *, is_applied: bool = True
 ) -> Case:
-    """A corpus of one dataset in which people said something of three recordings, and a build has applied it."""
+    """A corpus of one dataset in which people said something of three recordings, and a build has
+    applied it."""
     folder.mkdir(parents=True)
     shutil.copytree(source, folder / "source")
     case = Case(form, folder, folder / "source", chunk_size)
@@ -134,7 +137,8 @@ def prepared(
 
 
 def say_all(case: Case, dataset: str) -> None:
-    """A takedown of one run; outcome, tag, assignment of another; a reference and a correction of a third."""
+    """A takedown of one run; outcome, tag, assignment of another; a reference and a correction of a
+    third."""
     withdrawn, judged, labelled = (INDEX[serial] for serial in (WITHDRAWN, JUDGED, LABELLED))
     reason = ("--reason", "withdrawn by the person shown")
     checked(case.run("takedown", dataset, "--episodes", withdrawn, *reason))
@@ -166,8 +170,8 @@ def correct(case: Case, dataset: str, episode: int, author: str = "carl") -> Non
 
 
 def changed(pristine: Case, place: Path, changed_source: Path) -> Case:
-    """A copy of a case in `place`, always the same folder, so that only what the change changes is another; then the
-    changed source takes the source's place, or lies elsewhere if it was moved."""
+    """A copy of a case in `place`, always the same folder, so that only what the change changes is
+    another; then the changed source takes the source's place, or lies elsewhere if it was moved."""
     put(pristine.folder, place)
     case = replace(pristine, folder=place, source=place / "source")
     shutil.rmtree(case.source)
@@ -178,7 +182,8 @@ def changed(pristine: Case, place: Path, changed_source: Path) -> Case:
 
 
 def rebuilt(case: Case, asks: bool | None) -> Result:
-    """Build what has changed; where most runs are elsewhere the build asks first, and changes nothing until then."""
+    """Build what has changed; where most runs are elsewhere the build asks first, and changes
+    nothing until then."""
     if asks is not False:
         refused = case.build()
         if asks or refused.code:
@@ -250,7 +255,8 @@ def fates(case: Case, splits: Mapping[int, str]) -> Fates:
 
 
 def reviews(case: Case, serial_of: Mapping[int, int], wrong: list[str]) -> dict[str, str]:
-    """Words that wait for a person, with the reason; what waits at another recording's number goes to `wrong`."""
+    """Words that wait for a person, with the reason; what waits at another recording's number goes
+    to `wrong`."""
     reason_by_kind: dict[str, str] = {}
     # A correction waits also where it is clear which recording it was made of, and the frames are others
     waiting = case.rows(
@@ -317,7 +323,8 @@ def unexpected(word_fates: Fates, fate: str) -> list[str]:
 
 
 def leaks(case: Case, datasets: Collection[str] = (DATASET,)) -> list[str]:
-    """Everything in which the withdrawn recording still is: tables, shards, releases, exports; in sentences.
+    """Everything in which the withdrawn recording still is: tables, shards, releases, exports; in
+    sentences.
 
     Where it is undecided whether an episode is that recording, no release may be made.
     """
@@ -394,7 +401,8 @@ def shown_in_release(case: Case, release: str) -> set[int | None]:
 def _in_shards(
     case: Case, subject: str, shards: Sequence[tuple[str, str]], serial_of: Mapping[int, int]
 ) -> list[str]:
-    """Pictures of what is withdrawn, and of another recording than the one that has the number in the source."""
+    """Pictures of what is withdrawn, and of another recording than the one that has the number in
+    the source."""
     problems = []
     pictures = [*shown_in(case, shards)]
     if not any(picture.serial for picture in pictures):
@@ -416,7 +424,8 @@ def _in_shards(
 
 
 def _in_export(case: Case, withdrawn: Sequence[int]) -> list[str]:
-    """Signals of frames, which are for LeRobot's datasets; of others a recording for Rerun of each episode."""
+    """Signals of frames, which are for LeRobot's datasets; of others a recording for Rerun of each
+    episode."""
     is_lerobot = case.form.startswith("lerobot")
     out = case.folder / ("signals.parquet" if is_lerobot else "rerun")
     kind = "frame-signals" if is_lerobot else "rerun"
@@ -444,8 +453,8 @@ class Verdict:
 
 
 def judge(change: Change, pristine: Case, place: Path, changed_source: Path) -> Verdict:
-    """Apply a change to a prepared case, build again, and look at everything. Raises AssertionError where a build does
-    not do what it has to."""
+    """Apply a change to a prepared case, build again, and look at everything. Raises AssertionError
+    where a build does not do what it has to."""
     splits = splits_of(pristine)
     former_counts = statements(pristine)
     case = changed(pristine, place, changed_source)

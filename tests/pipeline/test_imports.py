@@ -46,7 +46,8 @@ def test_language_and_sarm_columns_say_the_same_of_a_finished_run(corpus, export
 
 
 def test_a_foreign_lerobot_dataset_is_matched_by_index_and_length(corpus, exported, tmp_path):
-    """SARM's columns without a prefix, as older versions wrote them; the second episode is of another length."""
+    """SARM's columns without a prefix, as older versions wrote them; the second episode is of
+    another length."""
     meta = pq.read_table(exported / "meta/episodes/chunk-000/file-000.parquet").slice(0, 2)
     assert meta["length"].to_pylist() == list(LENGTHS[:2])
     plain = {

@@ -69,9 +69,9 @@ STEPS = ("Reach for it", "Bring it there")
 
 @dataclass(frozen=True)
 class Annotator:
-    """`name`: in a configuration. `with_steps`: the source has some. `corrected`: what a person said after a first
-    build, before anything fails. `imports`: labels from elsewhere come last. `falls_back`: where its label is rejected,
-    motion's counts."""
+    """`name`: in a configuration. `with_steps`: the source has some. `corrected`: what a person
+    said after a first build, before anything fails. `imports`: labels from elsewhere come last.
+    `falls_back`: where its label is rejected, motion's counts."""
 
     name: str
     with_steps: bool = False
@@ -98,7 +98,8 @@ ANNOTATORS = {
 
 
 def task_of(episode: int) -> int:
-    """The failing episode shares its task with a reference alone: runs of a task are labelled together."""
+    """The failing episode shares its task with a reference alone: runs of a task are labelled
+    together."""
     return int(episode in (BAD, REFERENCES[1]))
 
 
@@ -201,9 +202,10 @@ def exchange(root: Path, length: int = LENGTHS[BAD]) -> None:
 class Failure:
     """How an episode comes to fail.
 
-    spoils: changes its part of the source, which `write` wrote; before the build, or, `is_fleeting`, when its listing
-    is done. fault: of the server, when it is asked about the episode. settings: of the model. rejects: a person does,
-    the label. The page says what becomes of it.
+    spoils: changes its part of the source, which `write` wrote; before the build, or,
+    `is_fleeting`, when its listing is done. fault: of the server, when it is asked about the
+    episode. settings: of the model. rejects: a person does, the label. The page says what becomes
+    of it.
     """
 
     name: str
@@ -249,7 +251,8 @@ FIRST = next(iter(FAILURES))
 class Cell:
     """A workspace in which an episode failed; without a failure one that never had it.
 
-    whole: the source as it would be; url: of a server that answers. outcomes: what followed of it, by what it is.
+    whole: the source as it would be; url: of a server that answers. outcomes: what followed of it,
+    by what it is.
     """
 
     folder: Path
@@ -296,7 +299,8 @@ class Cell:
         return self.build.model_copy(update={"dataset": dataset})
 
     def mended(self, build: DatasetBuild) -> DatasetBuild:
-        """A build after what the page says to do: its source is whole, its server answers, its budget is none."""
+        """A build after what the page says to do: its source is whole, its server answers, its
+        budget is none."""
         shutil.copytree(self.whole, build.dataset.source, dirs_exist_ok=True)
         return with_stages(build, vlm=model_of(self.url))
 
@@ -619,16 +623,17 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
 
 
 def can_happen(failure: Failure, annotator: Annotator) -> bool:
-    """A model alone replies; the build after a person's statement does not look at the pictures again."""
+    """A model alone replies; the build after a person's statement does not look at the pictures
+    again."""
     if failure.row.asks:
         return annotator.name == "vlm"
     return not (failure.is_fleeting and annotator.corrected)
 
 
 def cells() -> Iterator[object]:
-    """(failure, annotator, follows); of each failure one annotator is tried always, of every second by one thing more
-    than samples. Slow: several builds, Dagster, all exports, and replies that fail as the first failure's does, which
-    model_client/test_reading.py tells apart."""
+    """(failure, annotator, follows); of each failure one annotator is tried always, of every second
+    by one thing more than samples. Slow: several builds, Dagster, all exports, and replies that
+    fail as the first failure's does, which model_client/test_reading.py tells apart."""
     for k, (failure_name, failure) in enumerate(FAILURES.items()):
         names = [name for name, annotator in ANNOTATORS.items() if can_happen(failure, annotator)]
         for name in names:

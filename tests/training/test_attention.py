@@ -217,7 +217,8 @@ def test_an_adapter_moves_at_a_small_rate(tmp_path):
 
 
 def test_what_is_kept_is_bfloat16(tmp_path, monkeypatch):
-    """Of weights in float32, whose embeddings autocast leaves in it; the loss stays about what it was."""
+    """Of weights in float32, whose embeddings autocast leaves in it; the loss stays about what it
+    was."""
     kept_dtypes: set[torch.dtype] = set()
     layer = Qwen3VLTextDecoderLayer.forward
 

@@ -179,7 +179,8 @@ def test_workers_change_nothing(taught, tmp_path):
 
 
 def test_each_picture_is_cut_once_and_is_floats_with_its_rows_alone(taught, tmp_path, monkeypatch):
-    """Two steps of two prompts with four answers: TRL's own way was 8 passes of each picture, all floats at once."""
+    """Two steps of two prompts with four answers: TRL's own way was 8 passes of each picture, all
+    floats at once."""
     cut: list[int] = []
     at_once: list[int] = []
     patches = transform.byte_patches
@@ -199,8 +200,9 @@ def test_each_picture_is_cut_once_and_is_floats_with_its_rows_alone(taught, tmp_
 
 
 class Engine:
-    """Stands in for TRL's vLLM: expands marks as vLLM 0.24 does, for each picture the next mark in what it was given,
-    by the processor of the folder that it loads, and answers by the model itself."""
+    """Stands in for TRL's vLLM: expands marks as vLLM 0.24 does, for each picture the next mark in
+    what it was given, by the processor of the folder that it loads, and answers by the model
+    itself."""
 
     off = 1.0  # what its logits are multiplied by
 
@@ -306,7 +308,8 @@ def test_a_short_context_is_told(taught, tmp_path):
 
 
 def test_a_second_epoch_goes_on_where_it_was_killed(taught, tmp_path):
-    """Eight prompts, four a step: the third step is the first of the second epoch, the fourth its other half."""
+    """Eight prompts, four a step: the third step is the first of the second epoch, the fourth its
+    other half."""
     settings = {"steps": 4, "batch": 8, "accumulation": 2, "save_every": 3, "lr": 1e-4}
     whole = rewarded(taught, tmp_path / "whole", train=settings)
     ids_by_step: list[set[str]] = [set() for _ in range(4)]

@@ -319,8 +319,8 @@ def lake(tmp_path) -> Iterator[Lake]:
 def knows(
     rows: Rows, monkeypatch: pytest.MonkeyPatch, slips: dict[tuple[int, int], dict[str, Any]]
 ) -> None:
-    """The stand-in answers as the label says, but for the (sample, inference)s that slip. It knows the label from the
-    last picture, not from the question."""
+    """The stand-in answers as the label says, but for the (sample, inference)s that slip. It knows
+    the label from the last picture, not from the question."""
     pictures = {sample.pictures[-1]: k for k, sample in enumerate(rows)}
     inferences: dict[int, int] = {}
 

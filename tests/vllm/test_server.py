@@ -100,8 +100,8 @@ def test_a_model_that_thinks_is_asked_within_the_context(
 
 
 def test_tokens_of_pictures_are_predicted(vllm_server, tmp_path):
-    """Requests that differ in the size of their one picture alone. How many tokens texts have is not compared: the tiny
-    model has a vocabulary of its own."""
+    """Requests that differ in the size of their one picture alone. How many tokens texts have is
+    not compared: the tiny model has a vocabulary of its own."""
     sizes = [(96, 96), (480, 270), (480, 360), (33, 47), (1, 1), (20, 480), (1000, 800)]
     requests = [request("choice", [blank(*size)]) for size in sizes]
     replies, _ = ask(vllm_server, tmp_path, *requests)

@@ -84,7 +84,8 @@ GRIPPER = GripperSignal(
 
 
 def there_and_back(length: int) -> list[tuple[np.ndarray, dict[str, list[float]]]]:
-    """A bar that grows while the gripper is open, and shrinks the same way while it holds: pictures with the robot."""
+    """A bar that grows while the gripper is open, and shrinks the same way while it holds: pictures
+    with the robot."""
     progress = np.linspace(0, 1, length)
     places = 0.05 + 0.9 * (1 - np.abs(2 * progress - 1))
     openings = np.where(progress < 0.5, 0.08, 0.01)

@@ -62,7 +62,8 @@ def scorer(request, tmp_path_factory) -> ModelScorer:
 
 
 def run(stream: Stream, pictures: list[np.ndarray]) -> Iterator[Moment]:
-    """All that is to be scored of a stream of one camera, whose frames come only where they are wanted."""
+    """All that is to be scored of a stream of one camera, whose frames come only where they are
+    wanted."""
     (camera,) = stream.cameras
     for rgb in pictures:
         if moment := stream.append({camera: rgb} if stream.is_wanted else None):
@@ -156,7 +157,8 @@ def test_numbers_are_read_from_words():
 
 
 class Says(Scripted):
-    """A server's model that answers by how far the last picture's bar has grown, and sometimes does not."""
+    """A server's model that answers by how far the last picture's bar has grown, and sometimes does
+    not."""
 
     def answer(self, prompts: Any) -> Iterator[ModelReply]:
         return super().answer(prompts[::-1])  # in any order

@@ -156,10 +156,11 @@ def test_cameras_come_moment_by_moment_or_one_after_another(shared):
 
 
 class StandIn:
-    """RLinf's worker for reward APIs as far as the wire: its request, and how its two parsers read the answer.
+    """RLinf's worker for reward APIs as far as the wire: its request, and how its two parsers read
+    the answer.
 
-    Reproduced from RLinf/RLinf: the parsers at cbac7aef, the client, which sends every sampling parameter as a field of
-    the body, at 07dc4b8f.
+    Reproduced from RLinf/RLinf: the parsers at cbac7aef, the client, which sends every sampling
+    parameter as a field of the body, at 07dc4b8f.
     """
 
     def __init__(self, address: str, **sampling: Any) -> None:
@@ -167,7 +168,8 @@ class StandIn:
         self.sampling = sampling
 
     def ask(self, views: list[list[np.ndarray]], task: str) -> str:
-        """The answer's text: one camera's window after another's as JPEG, then a prompt that asks for one word."""
+        """The answer's text: one camera's window after another's as JPEG, then a prompt that asks
+        for one word."""
         text = (
             f"You are currently performing the task: {task}. Please judge it. Answer with one word."
         )
@@ -183,7 +185,8 @@ class StandIn:
 
     @staticmethod
     def trend(text: str) -> float:
-        """The field `trend` of a JSON object, else the last of three words: 1, -0.2 or 0; 0 for anything else."""
+        """The field `trend` of a JSON object, else the last of three words: 1, -0.2 or 0; 0 for
+        anything else."""
         rewards = {"positive": 1.0, "negative": -0.2, "unclear": 0.0}
         with contextlib.suppress(ValueError):
             parsed = json.loads(text)

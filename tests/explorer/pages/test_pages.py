@@ -205,7 +205,8 @@ LENGTH = 60
 
 @pytest.fixture(scope="module")
 def eight(furnished: Workspace, tmp_path_factory) -> Workspace:
-    """A workspace with eight runs of one task, whose progress is straight but for one, which waits to the end."""
+    """A workspace with eight runs of one task, whose progress is straight but for one, which waits
+    to the end."""
     space = Workspace(
         shutil.copytree(furnished.root, tmp_path_factory.mktemp("eight") / "workspace")
     )

@@ -76,7 +76,8 @@ def uses(listing: Listing) -> dict[str, str]:
 
 
 def test_a_slice_counts_within_the_column_that_it_names(tmp_path):
-    """StarVLA and GR00T: `original_key`. The parts beside observation.state are read, or are copies of it."""
+    """StarVLA and GR00T: `original_key`. The parts beside observation.state are read, or are copies
+    of it."""
     root = write_v2(tmp_path, [LENGTH])
     opening = np.repeat([1.0, 0.0], LENGTH // 2)
     joints = np.arange(2.0 * LENGTH).reshape(LENGTH, 2) + 0.5
@@ -138,7 +139,8 @@ def test_flags_and_whole_numbers_are_grippers(tmp_path, kind):
 
 
 def films(root: Path, **pictures: np.ndarray) -> Path:
-    """A LeRobot dataset of one episode, with a video of each camera, of which all pictures are alike."""
+    """A LeRobot dataset of one episode, with a video of each camera, of which all pictures are
+    alike."""
     write_v2(root, [LENGTH], cameras=())
     for camera, shot in pictures.items():
         declare(root, **{IMAGES + camera: ("video", [*shot.shape])})
@@ -375,7 +377,8 @@ def test_what_lies_otherwise(new) -> Told:
 
 @pytest.mark.parametrize("format_", FORMATS)
 def test_a_format_is_registered_in_one_place_only(format_):
-    """The name of its module stands in no other module's text, and the module has what an adapter has."""
+    """The name of its module stands in no other module's text, and the module has what an adapter
+    has."""
     adapter = adapter_of(format_)
     assert all(callable(getattr(adapter, f)) for f in ("roots", "list_episodes", "read_episode"))
     code = list(

@@ -138,7 +138,8 @@ def test_a_video_of_its_own_may_be_longer(tmp_path):
 
 @pytest.mark.parametrize("drift_s", [0.009, 0.013, -0.009])
 def test_starts_that_drift(tmp_path, drift_s):
-    """LeRobot's `from_timestamp` was a sum of rounded durations: the lengths of the file's episodes tell the frames."""
+    """LeRobot's `from_timestamp` was a sum of rounded durations: the lengths of the file's episodes
+    tell the frames."""
     lengths = [12] * 10
     root = write_v3(tmp_path, lengths, cameras={FRONT: 10})
     starts = np.arange(10) * 12 / RATE + np.maximum(
@@ -179,8 +180,8 @@ def test_starts_that_drift_after_an_episode_was_left_out(tmp_path):
 @pytest.mark.parametrize("write", [write_v2, write_v3])
 @pytest.mark.parametrize("by_rows", [True, False])
 def test_another_rate_in_the_file(tmp_path, write, by_rows):
-    """11 frames a second where rows say 10: each row has its frame, and the end is said to be far off. Starts count
-    by rows, or by what the file plays."""
+    """11 frames a second where rows say 10: each row has its frame, and the end is said to be far
+    off. Starts count by rows, or by what the file plays."""
     root = write(tmp_path, LENGTHS)
     if write is write_v2:
         for episode, n in enumerate(LENGTHS):
@@ -201,7 +202,8 @@ def test_another_rate_in_the_file(tmp_path, write, by_rows):
 
 
 def test_times_that_begin_late(tmp_path):
-    """Row k is stamped when frame k + 1 is shown, as GR-1's sets are: there is no picture for the last one."""
+    """Row k is stamped when frame k + 1 is shown, as GR-1's sets are: there is no picture for the
+    last one."""
     root = write_v2(tmp_path, [12])
     edit_parquet(v2_data(root, 0), timestamp=(np.arange(12) + 1) / RATE)
     places, findings = looked_at(root)
@@ -214,7 +216,8 @@ def test_times_that_begin_late(tmp_path):
 
 
 def test_episodes_whose_numbers_of_frames_do_not_fit(tmp_path):
-    """Starts stand exactly at pictures and are believed: what lies behind the next start is the next one's."""
+    """Starts stand exactly at pictures and are believed: what lies behind the next start is the
+    next one's."""
     root = write_v3(tmp_path, [10, 10])
     write_video(v3_video(root, FRONT, 0), numbers((11, 9)))
     edit_parquet(v3_meta(root), **{STARTS: [0.0, 1.1], ENDS: [1.1, 2.0]})

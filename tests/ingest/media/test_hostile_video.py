@@ -93,7 +93,8 @@ def test_pipes_devices_and_folders_are_no_files(tmp_path):
 
 
 def test_frames_that_are_shown_again_and_again(tmp_path, monkeypatch):
-    """A file may show its frames so often that they take minutes to decode: more than have room in its bytes."""
+    """A file may show its frames so often that they take minutes to decode: more than have room in
+    its bytes."""
     monkeypatch.setattr(video, "FRAME_BYTES", 1 << 12)
     path = write_video(tmp_path / "a.mp4", range(100), "mpeg4")
     size = path.stat().st_size
@@ -235,7 +236,8 @@ def test_wanted_frames_are_the_same_and_others_are_passed(start, count):
 
 @pytest.fixture
 def by_blocks(monkeypatch) -> list[int]:
-    """Short videos are long enough for several threads to decode blocks of their groups: the packets of each block."""
+    """Short videos are long enough for several threads to decode blocks of their groups: the
+    packets of each block."""
     monkeypatch.setattr(video, "LONG", 1)
     monkeypatch.setattr(video, "BLOCK", 3)
     blocks: list[int] = []

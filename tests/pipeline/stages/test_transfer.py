@@ -31,7 +31,8 @@ def active(lake: Lake, episode: int) -> tuple[str, str]:
 
 @pytest.fixture(scope="module")
 def built_with_it(made: Made, tmp_path_factory) -> Made:
-    """A corpus in which somebody has corrected episode 2, and the others of its task follow it; not for changing."""
+    """A corpus in which somebody has corrected episode 2, and the others of its task follow it; not
+    for changing."""
     shown = made.copy(tmp_path_factory.mktemp("shown"))
     with opened(shown.space) as lake:
         say(lake)

@@ -87,7 +87,8 @@ def test_card_shards_and_tables_say_the_same(
     made: Made, tmp_path, *, withdrawn: set[int], corrected: set[int], rejected: set[int], warned: set[int],
     least: float | None, is_built: bool
 ):  # fmt: skip
-    """After takedowns, corrections and rejected labels, with and without a build, of sure labels alone or of all."""
+    """After takedowns, corrections and rejected labels, with and without a build, of sure labels
+    alone or of all."""
     own_corpus = made.copy(Path(tempfile.mkdtemp(dir=tmp_path)))
     lake = Lake(own_corpus.space)
     for episode in sorted(corrected):
