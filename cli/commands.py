@@ -279,7 +279,7 @@ def _parameters(signature: inspect.Signature) -> list[inspect.Parameter]:
 def _opened(parameter: inspect.Parameter) -> Opened | None:
     """What the workspace gives in the place of an option."""
     annotated = getattr(parameter.annotation, "__metadata__", ())
-    return next((how for how in annotated if isinstance(how, Opened)), None)
+    return next((declared for declared in annotated if isinstance(declared, Opened)), None)
 
 
 def _options(signature: inspect.Signature) -> Iterator[inspect.Parameter]:

@@ -302,17 +302,17 @@ class EpisodeData:
             return None
         return matrix(self.actions)
 
-    def decoded(self, camera: str, wanted: Collection[int]) -> Iterator[tuple[int, Picture]]:
-        """Pictures of a camera with their frames, up to the last wanted one: the wanted ones, and what they need.
+    def decoded(self, camera: str, frame_indices: Collection[int]) -> Iterator[tuple[int, Picture]]:
+        """Pictures of a camera with their frames, up to the last of `frame_indices`: these, and what they need.
 
         Groups of pictures that hold none of them are not decoded, where the video's groups stand by
         themselves. On one thread, so that a damaged video gives the same pictures each time. Raises
         as `frames`.
         """
-        last = max(wanted)
+        last = max(frame_indices)
         last_frame = -1
         with suppress(VideoError):
-            groups = self.frames(camera, DecodeOptions(wanted=frozenset(wanted)))
+            groups = self.frames(camera, DecodeOptions(wanted=frozenset(frame_indices)))
             for last_frame, _, picture in islice(groups, last + 1):
                 if not isinstance(picture, SkippedFrame):
                     yield last_frame, picture

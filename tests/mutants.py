@@ -155,14 +155,14 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     ran.clear()
     MONITORING.restart_events()
     start_s = cpu_s()
-    known = set(shared_s)
+    former_fixtures = set(shared_s)
     result = yield
     own_lines = {
         os.path.relpath(file, ROOT): sorted(lines)
         for file, lines in ran.items()
         if file.startswith(f"{ROOT}/")
     }
-    own_s = cpu_s() - start_s - sum(shared_s[name] for name in shared_s.keys() - known)
+    own_s = cpu_s() - start_s - sum(shared_s[name] for name in shared_s.keys() - former_fixtures)
     names = getattr(item, "fixturenames", ())
     cost_s = own_s + sum(shared_s.get(name, 0) for name in set(names))
     with Path(os.environ[LINES]).open("a") as lines_file:
@@ -309,9 +309,11 @@ def main() -> None:
     chosen: list[Mutant] = []
     for room in args.rooms:
         files = sorted(str(p.relative_to(ROOT)) for p in (ROOT / room).rglob("*.py"))
-        found = list(chain.from_iterable(mutants(file) for file in files if args.only in file))
+        room_mutants = list(
+            chain.from_iterable(mutants(file) for file in files if args.only in file)
+        )
         chosen += sorted(
-            random.Random(args.seed).sample(found, min(args.count, len(found))),
+            random.Random(args.seed).sample(room_mutants, min(args.count, len(room_mutants))),
             key=lambda m: (m.file, m.at),
         )
     num_seen = 0

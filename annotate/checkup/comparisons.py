@@ -75,7 +75,10 @@ def _beside_others(
 ) -> Iterator[tuple[RunSummary, Group]]:
     spreads = usual_spreads(runs)
     for run in subjects:
-        yield run, Group([other for other in runs if other is not run], words, weight, spreads)
+        yield (
+            run,
+            Group([sibling for sibling in runs if sibling is not run], words, weight, spreads),
+        )
 
 
 def usual_spreads(runs: Iterable[RunSummary]) -> dict[tuple[int, str], np.ndarray]:

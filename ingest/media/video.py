@@ -451,10 +451,10 @@ def _lent(path: Path, options: DecodeOptions, first: int | None) -> Iterator[_Pl
                 _idle.pop(oldest, None)
 
 
-def _pictures_from(playing: _Playing, before: int | None, first: int | None) -> Iterator[Decoded]:
+def _pictures_from(playing: _Playing, previous: int | None, first: int | None) -> Iterator[Decoded]:
     """Every picture of the file from that on which is shown at a tick; None: all, whose times may be absent.
 
-    `before`: the tick of the picture before it. What stands there already goes on: to enter a file at a key frame
+    `previous`: the tick of the picture before it. What stands there already goes on: to enter a file at a key frame
     decodes all from there on again.
     """
     container = playing.container
@@ -462,7 +462,7 @@ def _pictures_from(playing: _Playing, before: int | None, first: int | None) -> 
     pictures = playing.pictures
     if first is None:
         pictures = playing.pictures = play(container, stream)
-    elif pictures is None or before is None or playing.tick != before:
+    elif pictures is None or previous is None or playing.tick != previous:
         container.seek(first, stream=stream, backward=True)
         pictures = play(container, stream)
         picture = next(pictures, None)

@@ -121,7 +121,7 @@ def test_a_correlation_at_each_lag_is_that_of_what_overlaps():
     changes, motions = random.random((2, 50)), random.random((1, 50))
     curves = correlations(changes, motions, 3)
     for lag in range(-3, 4):
-        seen = changes[:, max(0, -lag) : 50 - max(0, lag)]
-        moved = motions[0, max(0, lag) : 50 - max(0, -lag)]
-        expected = [np.corrcoef(change, moved)[0, 1] for change in seen]
+        overlapping_changes = changes[:, max(0, -lag) : 50 - max(0, lag)]
+        motion = motions[0, max(0, lag) : 50 - max(0, -lag)]
+        expected = [np.corrcoef(change, motion)[0, 1] for change in overlapping_changes]
         assert curves[:, 0, lag + 3] == pytest.approx(expected, abs=1e-12)

@@ -360,11 +360,11 @@ def test_parts_of_parts_are_counted_and_a_step_of_one_frame_asks(at):
     page.get_by_label("End frame (exclusive)").fill("7")
     page.get_by_label("End frame (exclusive)").press("Tab")
     # Cancel shows it, and saves nothing; OK saves
-    asked: list[str] = []
-    page.once("dialog", lambda dialog: (asked.append(dialog.message), dialog.dismiss()))
+    questions: list[str] = []
+    page.once("dialog", lambda dialog: (questions.append(dialog.message), dialog.dismiss()))
     page.keyboard.press("Control+s")
     expect(page.get_by_label("Step", exact=True)).to_have_value(f"{name}, part 3")
-    assert f"“{name}, part 3” at" in asked[0]
+    assert f"“{name}, part 3” at" in questions[0]
     assert page.request.get(f"{at.url}/api/corrections/tiny/{EPISODE}").json()["history"] == []
     page.once("dialog", lambda dialog: dialog.accept())
     page.keyboard.press("Control+s")

@@ -193,8 +193,8 @@ def test_commands_in_python_give_what_they_print_as_json(run, faulty, capsys):
     printed = run("show", "episodes", "tiny", "--limit", "2", "--format", "json").json
     rows = pc.run("show", name="episodes", arguments=["tiny"], limit=2, **place)
     assert [row["episode_index"] for row in rows] == [row["episode_index"] for row in printed]
-    said = pc.run("say", kind="tag", words=["tiny", 0, "odd"], author="ann", **place)
-    assert [(row["subject"], row["author"]) for row in said] == [("odd", "ann")]
+    tags = pc.run("say", kind="tag", words=["tiny", 0, "odd"], author="ann", **place)
+    assert [(row["subject"], row["author"]) for row in tags] == [("odd", "ann")]
     marks = pc.run("takedown", dataset="tiny", episodes=(1,), reason="a face", **place)
     assert [row["episode_index"] for row in marks] == [1]
     assert capsys.readouterr().out == ""

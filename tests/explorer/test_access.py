@@ -272,9 +272,9 @@ def test_the_doubtful_come_first_and_each_leads_to_the_next(followed):
         assert 'src="/media/tiny/2/video/0"' in page
         end = "/review?kind=follows&amp;dataset=tiny"
         assert f'data-after="{end}"' in client.get("/review/beside/tiny/0").text
-        left = client.get("/review?kind=follows&dataset=tiny").text
-        assert re.findall(r"queue=follows[^#]*#editor", left)
-        assert "2 left" in left
+        queue_page = client.get("/review?kind=follows&dataset=tiny").text
+        assert re.findall(r"queue=follows[^#]*#editor", queue_page)
+        assert "2 left" in queue_page
         assert "Beside its reference" in client.get("/episode/tiny/4").text
 
 

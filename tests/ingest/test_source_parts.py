@@ -103,12 +103,13 @@ def test_more_parts_than_the_limit_are_a_finding(tmp_path):
 def test_a_census_counts_alike_parts_as_one():
     census = PartCensus()
     for length in (6, 7):
-        why = "state", "its name"
+        shape = (length, 3)
+        file = f"{length}.h5"
         census.add(
-            SourcePart("array", "obs/x", "used", *why, (length, 3), "float32", f"{length}.h5")
+            SourcePart("array", "obs/x", "used", "state", "its name", shape, "float32", file)
         )
-    why = "no key of this format is called so"
-    census.add(SourcePart("topic", "/odd", "unknown", "", why, (4,)))
+    reason = "no key of this format is called so"
+    census.add(SourcePart("topic", "/odd", "unknown", "", reason, (4,)))
     first, second = census.listed()
     assert first == SourcePart(
         "array", "obs/x", "used", "state", "its name", (None, 3), "float32", "6.h5", 2

@@ -123,8 +123,8 @@ def test_the_same_said_in_another_order_makes_the_same_corpus(made, tmp_path):
     first.rebuild()
     second_lake = Lake(second.space)
     add_outcomes(second_lake, "tiny", "seen.csv", ended[::-1])
-    last, *others = reversed(rows)
-    for brought in ([last], others):
+    last, *former_rows = reversed(rows)
+    for brought in ([last], former_rows):
         assert corrections.add_rows(second_lake, brought) == len(brought)
         second.rebuild()
     assert corrections.add_rows(second_lake, rows) == 0
