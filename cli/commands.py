@@ -83,7 +83,7 @@ COMMANDS = (
     (
         "Labels",
         "import",
-        "exporting",
+        "importing",
         "Import annotations from other tools as a label run of their own.",
     ),
     (

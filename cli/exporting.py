@@ -1,4 +1,4 @@
-"""Exports to other tools, and annotations from them."""
+"""Exports to other tools."""
 
 from functools import partial
 from pathlib import Path
@@ -8,24 +8,21 @@ import yaml
 from pydantic import Field
 from typer import Argument, Option
 
-from annotate.imported import FORMS
-from cli.lakes import WriteLake, lake_at, lake_to_read
+from cli.lakes import lake_at, lake_to_read
 from cli.options import (
-    Facts,
     Result,
     Space,
     command,
     warn,
 )
 from cli.output import progress
-from cli.terminal import AS_JSON, DONE, FAILED, note
+from cli.terminal import DONE, FAILED, note
 from core.errors import UserError
 from core.paths import Workspace
 from core.settings import read_settings, setting_values, settings_of
 from eval.reward.open import ModelOptions
 from eval.reward.scorer import UNSEEN
 from pipeline.episode_rewards import score_selection
-from pipeline.imports import import_annotations
 from pipeline.rewards import scorer_config
 from warehouse.exports import EXPORT_KINDS, ExportKind, export_kind
 from warehouse.exports.options import Selection
@@ -164,35 +161,3 @@ def _with_rewards(options: Any, scoring: Scoring, chosen: Selection, space: Work
     if scored.unsure:
         warn([f"{scored.unsure} of {scored.moments} answers are unsure: {UNSEEN}"], "note")
     return options.model_copy(update={"rewards": scored.run, "model": model})
-
-
-@command("import")
-def import_labels(
-    lake: WriteLake,
-    words: Annotated[
-        list[str],
-        Argument(
-            metavar="[FORM] PATH",
-            help="A LeRobot folder, a JSON-lines file, a folder of such files, or a form's name and its file.",
-        ),
-    ],
-    name: Annotated[str, Option(help="Dataset of the corpus that the annotations belong to.")],
-    form: Annotated[
-        str | None,
-        Option(help="Which annotations of a LeRobot folder; default: the most detailed."),
-    ] = None,
-) -> Facts:
-    """Import annotations from other tools as a label run of their own. Active labels stay as they
-    are."""
-    *forms, path = words
-    if len(forms) > 1 or (forms and form):
-        raise UserError(
-            "import takes one form and one path: proccorpus import frame-signals FILE --name DATASET"
-        )
-    form = forms[0] if forms else form
-    if form not in (None, *FORMS):
-        raise UserError(f"there is no form {form}: known are {', '.join(FORMS)}")
-    imported = import_annotations(lake, Path(path), name, form)
-    warn(imported.refused, "left out")
-    refused = list(imported.refused)
-    return imported.__dict__ | {"refused": refused if AS_JSON.get() else len(refused)}
