@@ -6,6 +6,7 @@ To make a lake costs 0.3 s of CPU, a built corpus seconds: most tests share one,
 import gc
 import itertools
 import os
+import re
 import shutil
 import signal
 import tempfile
@@ -90,6 +91,7 @@ LONG = (
     "pipeline/stages/test_embeddings.py",
 )
 TESTS = Path(__file__).parent
+WORDS = {"and", "or", "not"}  # of an expression of marks
 # What is asked of tests themselves
 OF_TESTS = ("PROCCORPUS_BROWSER", "PROCCORPUS_FUZZ", "PROCCORPUS_FUZZ_SEED", "PROCCORPUS_BACKFILL")
 
@@ -137,9 +139,20 @@ def pytest_sessionfinish(exitstatus: int) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """A folder whose tests all have a mark of its name is not imported where that mark is left out."""
-    is_left_out = f"not {collection_path.name}" in config.option.markexpr
-    return True if is_left_out and collection_path.parent == TESTS else None
+    """What has no test of a run is not imported, which costs each of its processes seconds.
+
+    That is a folder whose tests all have a mark of its name, where that mark is left out; and a
+    file that speaks of none of the marks that are asked for.
+    """
+    expression = config.option.markexpr
+    is_left_out = f"not {collection_path.name}" in expression
+    if is_left_out and collection_path.parent == TESTS:
+        return True
+    asked_for = {*re.findall(r"\w+", expression)} - {*re.findall(r"not (\w+)", expression)} - WORDS
+    if not asked_for or collection_path.suffix != ".py" or collection_path.parent.name in asked_for:
+        return None
+    text = collection_path.read_text()
+    return None if any(f"mark.{name}" in text for name in asked_for) else True
 
 
 @pytest.hookimpl(trylast=True)
