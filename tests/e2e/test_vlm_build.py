@@ -117,7 +117,7 @@ def test_all_five_stages_fill_the_tables_and_nothing_is_asked_twice(annotated, t
     )  # a workspace of its own that has the replies: the same labels without a server
     shutil.copytree(workspace / "responses", other_workspace / "responses")
     server.kill()
-    ok(build(annotated.config, other_workspace, "--workers", 2))
+    ok(build(annotated.config, other_workspace, "--workers", 1))
     assert digest_of(other_workspace) == digest_of(workspace) == annotated.digest
     assert rows(other_workspace, "SELECT count(*) FROM vlm_calls") == [(0,)]
 
