@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import pytest
+from _pytest.mark.expression import Expression
 
 import core.wall
 import warehouse.lake.lake
@@ -60,7 +61,6 @@ ingest/test_fuzz training/test_processes warehouse/releases/test_release warehou
 warehouse/test_sql_process eval/server/test_app explorer/test_correcting e2e/test_cli_queries
 """
 TESTS = Path(__file__).parent
-WORDS = {"and", "or", "not"}  # of an expression of marks
 # What is asked of tests themselves
 OF_TESTS = ("PROCCORPUS_BROWSER", "PROCCORPUS_FUZZ", "PROCCORPUS_FUZZ_SEED", "PROCCORPUS_BACKFILL")
 
@@ -111,19 +111,19 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     """What has no test of a run is not imported, which costs each of its processes seconds.
 
     That is a folder whose tests all have a mark of its name, where that mark is left out; and a
-    file that speaks of none of the marks that are asked for.
+    file that speaks of no mark, where tests without one are left out.
     """
     expression = config.option.markexpr
     is_left_out = f"not {collection_path.name}" in expression
     if is_left_out and collection_path.parent == TESTS:
         return True
-    asked_for = {*re.findall(r"\w+", expression)} - {*re.findall(r"not (\w+)", expression)} - WORDS
-    if not asked_for or "or not" in expression or collection_path.suffix != ".py":
+    if collection_path.suffix != ".py" or not expression:
         return None
-    if collection_path.parent.name in asked_for:
-        return None
+    marks = {*re.findall(r"\w+", expression)} - {"and", "or", "not"}
     text = collection_path.read_text()
-    return None if any(f"mark.{name}" in text for name in asked_for) else True
+    if collection_path.parent.name in marks or any(f"mark.{mark}" in text for mark in marks):
+        return None
+    return None if Expression.compile(expression).evaluate(lambda name, **_: False) else True
 
 
 @pytest.hookimpl(trylast=True)
