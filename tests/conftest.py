@@ -6,6 +6,7 @@ To make a lake costs 0.3 s of CPU, a built corpus seconds: most tests share one,
 import gc
 import itertools
 import os
+import re
 import shutil
 import signal
 import tempfile
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import pytest
+from _pytest.mark.expression import Expression
 
 import core.wall
 import warehouse.lake.lake
@@ -33,62 +35,31 @@ from warehouse.releases.release import Release, create_release, get_release
 if TYPE_CHECKING:
     from dagster import DagsterInstance
 
-# Files that take longest, below tests/
-LONG = (
-    "faults/test_ray_killed.py",
-    "faults/test_kills.py",
-    "faults/test_other_faults.py",
-    "stack/test_ui.py",
-    "pipeline/stages/test_transfer.py",
-    "e2e/test_words_follow_recordings.py",
-    "e2e/test_changed_sources.py",
-    "training/test_attention.py",
-    "stack/test_deployment.py",
-    "pipeline/test_release_cycle.py",
-    "browser/test_explorer_pages.py",
-    "stack/test_ray.py",
-    "pipeline/test_partial_failures.py",
-    "warehouse/exports/test_weights.py",
-    "assets/defs/corpus/test_assets.py",
-    "explorer/test_judging.py",
-    "cli/test_releasing.py",
-    "explorer/test_pages.py",
-    "pipeline/test_kept_labels.py",
-    "e2e/test_cli_datasets.py",
-    "pipeline/test_blocking_checks.py",
-    "warehouse/releases/test_card.py",
-    "cli/test_without.py",
-    "pipeline/test_corpus.py",
-    "cli/test_saying.py",
-    "e2e/test_hints.py",
-    "pipeline/test_kept_workspaces.py",
-    "ingest/formats/test_bags.py",
-    "warehouse/test_measured.py",
-    "training/test_held_out.py",
-    "warehouse/lake/test_migrations.py",
-    "cli/test_reports.py",
-    "ingest/test_fuzz.py",
-    "training/test_processes.py",
-    "warehouse/exports/test_lerobot.py",
-    "warehouse/releases/test_release.py",
-    "warehouse/lake/test_lost.py",
-    "e2e/test_cli_reward.py",
-    "e2e/test_vlm_build.py",
-    "e2e/test_cli_export.py",
-    "pipeline/stages/test_corrections.py",
-    "e2e/test_cli_build.py",
-    "warehouse/test_sql_process.py",
-    "training/test_grpo.py",
-    "pipeline/test_labels.py",
-    "eval/server/test_app.py",
-    "training/test_sharding.py",
-    "explorer/test_correcting.py",
-    "e2e/test_cli_queries.py",
-    "pipeline/stages/test_samples_beyond_a_chunk.py",
-    "pipeline/test_adaptation.py",
-    "explorer/test_hostile.py",
-    "pipeline/stages/test_embeddings.py",
-)
+# Files that take longest, below tests/, the longest first
+LONG = """
+faults/test_ray_killed faults/test_kills faults/test_other_faults pipeline/test_partial_failures
+training/test_attention browser/test_explorer_pages e2e/test_words_follow_recordings
+e2e/test_changed_sources stack/test_ui pipeline/test_release_cycle e2e/test_vlm_build
+assets/test_nightly browser/test_day training/test_grpo pipeline/stages/test_transfer
+warehouse/releases/test_card stack/test_ray explorer/test_recordings e2e/test_hints
+warehouse/exports/test_weights browser/test_explorer_tasks warehouse/releases/test_places
+pipeline/stages/test_corrections warehouse/lake/test_migrations browser/test_explorer_correcting
+cli/test_saying browser/test_show_once e2e/test_cli_datasets e2e/test_cli_build
+pipeline/test_blocking_checks training/test_held_out pipeline/test_adaptation pipeline/test_labels
+training/test_sharding pipeline/test_kept_labels e2e/test_cli_reward stack/test_deployment
+warehouse/test_measured browser/test_explorer_episode assets/defs/corpus/test_assets
+explorer/test_judging cli/test_releasing pipeline/stages/test_samples_beyond_a_chunk
+explorer/test_pages pipeline/test_corpus test_house cli/test_reports
+warehouse/releases/test_publish pipeline/test_kept_workspaces browser/test_other_sites
+training/test_train e2e/test_cli_export cli/test_without pipeline/stages/test_embeddings
+training/test_recipe warehouse/lake/test_look_alikes warehouse/exports/test_other_tools
+warehouse/exports/test_samples pipeline/test_imports ingest/formats/test_bags
+warehouse/exports/test_videos warehouse/exports/test_lerobot explorer/test_hostile
+assets/lib/test_observed test_imports benchmarks/test_label_truth e2e/test_cli_references
+pipeline/test_dry_run explorer/pages/test_pages explorer/test_media training/test_plan
+ingest/test_fuzz training/test_processes warehouse/releases/test_release warehouse/lake/test_lost
+warehouse/test_sql_process eval/server/test_app explorer/test_correcting e2e/test_cli_queries
+"""
 TESTS = Path(__file__).parent
 # What is asked of tests themselves
 OF_TESTS = ("PROCCORPUS_BROWSER", "PROCCORPUS_FUZZ", "PROCCORPUS_FUZZ_SEED", "PROCCORPUS_BACKFILL")
@@ -137,16 +108,30 @@ def pytest_sessionfinish(exitstatus: int) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """A folder whose tests all have a mark of its name is not imported where that mark is left out."""
-    is_left_out = f"not {collection_path.name}" in config.option.markexpr
-    return True if is_left_out and collection_path.parent == TESTS else None
+    """What has no test of a run is not imported, which costs each of its processes seconds.
+
+    That is a folder whose tests all have a mark of its name, where that mark is left out; and a
+    file that speaks of no mark, where tests without one are left out.
+    """
+    expression = config.option.markexpr
+    is_left_out = f"not {collection_path.name}" in expression
+    if is_left_out and collection_path.parent == TESTS:
+        return True
+    if collection_path.suffix != ".py" or not expression:
+        return None
+    marks = {*re.findall(r"\w+", expression)} - {"and", "or", "not"}
+    text = collection_path.read_text()
+    if collection_path.parent.name in marks or any(f"mark.{mark}" in text for mark in marks):
+        return None
+    return None if Expression.compile(expression).evaluate(lambda name, **_: False) else True
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first, so that no worker is left alone with one at the end."""
-    rank = {TESTS / name: k for k, name in enumerate(LONG)}
-    items.sort(key=lambda item: rank.get(item.path, len(LONG)))
+    names = LONG.split()
+    rank = {TESTS / f"{name}.py": k for k, name in enumerate(names)}
+    items.sort(key=lambda item: rank.get(item.path, len(names)))
 
 
 @pytest.fixture(autouse=True)

@@ -211,6 +211,7 @@ def shown(run: HandLabelled, *, success: bool | None) -> EpisodeView:
     return view_of(n, fps=10.0, frames=frames, load=lambda some: dict.fromkeys(some, picture()))
 
 
+@pytest.mark.slow
 def test_cheap_models_first(monkeypatch):
     def tried(mistakes: stand_ins.Mistakes, *cheap: str) -> tuple[float, int]:
         config = VlmConfig(cheap_models=cheap)

@@ -16,12 +16,14 @@ import yaml
 from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
+from annotate.config import EmbeddingsConfig
 from core.paths import ROOT, Workspace
 from ingest.media.curve_panel import LABEL, LINE, PANEL_PX, STEPS
 from pipeline.build import run_build
 from pipeline.config import source_build
 from tests.kits.browser_kit import SCRIPTS, Watched, served
 from tests.kits.cli_kit import proccorpus
+from tests.kits.made_corpus import with_stages
 from training.recipe import load_recipe
 
 pytestmark = pytest.mark.browser
@@ -41,6 +43,7 @@ def space(tmp_path) -> Workspace:
     build = source_build(ROOT / "samples/sim_short", "arm", None, None).model_copy(
         update={"episodes": RUNS}
     )
+    build = with_stages(build, embeddings=EmbeddingsConfig(when="never"))
     space = Workspace(tmp_path / "workspace")
     assert not run_build(space, [build], workers=1).failed
     return space

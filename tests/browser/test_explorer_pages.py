@@ -1,4 +1,7 @@
-"""Every page in a real browser: nothing in the console, nothing for axe to find, at three sizes, light and dark."""
+"""Every page in a real browser: nothing in the console, nothing for axe to find, wide in light and narrow in dark.
+
+`make long` looks at two further sizes.
+"""
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -36,7 +39,8 @@ PAGES = (
 )
 
 
-SIZES = ((1440, 900, "light"), (1280, 720, "dark"), (375, 700, "light"), (390, 844, "dark"))
+SIZES = ((1440, 900, "light"), (390, 844, "dark"))
+MORE_SIZES = ((1280, 720, "dark"), (375, 700, "light"))
 
 
 def violations(page: Page) -> list[str]:
@@ -44,11 +48,15 @@ def violations(page: Page) -> list[str]:
     return [f"{v['id']}: {v['help']}: {v['nodes'][0]['html'][:200]}" for v in axe_violations]
 
 
+@pytest.mark.parametrize(
+    "sizes",
+    [pytest.param(SIZES, id="usual"), pytest.param(MORE_SIZES, id="more", marks=pytest.mark.long)],
+)
 @pytest.mark.parametrize("path", PAGES)
-def test_every_page_is_in_order(watched, path):
+def test_every_page_is_in_order(watched, path, sizes):
     page = watched.open(path)
     page.wait_for_load_state("networkidle")
-    for width, height, scheme in SIZES:
+    for width, height, scheme in sizes:
         page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
         page.set_viewport_size({"width": width, "height": height})
         assert page.evaluate("document.documentElement.scrollWidth") <= width

@@ -123,6 +123,7 @@ def test_a_look_at_what_gc_would_delete_writes_nothing(run, own):
     assert state() == former_state
 
 
+@pytest.mark.slow
 def test_a_name_is_used_once_and_deleting_says_what_refers_to_it(run_released, tmp_path):
     run, own = run_released
     (tmp_path / "grey.yaml").write_text(GREY_RECIPE)

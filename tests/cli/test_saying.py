@@ -159,9 +159,9 @@ STATES = (
     "words",
     [
         "say tag tiny 2 odd",
-        "undo {tag}",
+        pytest.param("undo {tag}", marks=pytest.mark.slow),
         "say outcome tiny --set file={folder}/ends.csv",
-        "takedown tiny --episodes 0,3 --reason withdrawn",
+        pytest.param("takedown tiny --episodes 0,3 --reason withdrawn", marks=pytest.mark.slow),
         "datasets rename tiny leg",
         pytest.param("datasets remove tiny --yes", marks=pytest.mark.long),
     ],

@@ -107,9 +107,10 @@ def test_each_command_on_a_page_can_be_run(folder, run):
 
 @pytest.mark.slow
 def test_what_a_training_advises_can_be_run(folder, run):
-    """The command of the page Training, of a corpus so small that no run is held out to score a
-    model on."""
-    trained = command("train", "--recipe", "laptop", cwd=folder)
+    """Of a corpus so small that no run is held out to score a model on."""
+    recipe = folder / "quick.yaml"
+    recipe.write_text("like: laptop\nname: quick\ntrain: {steps: 30, batch: 8}\n")
+    trained = command("train", "--recipe", recipe, cwd=folder)
     assert trained.code == DONE, trained.err
     lines = NEXT.findall(trained.out)
     assert [line.split()[1] for line in lines] == ["reward"]

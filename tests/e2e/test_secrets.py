@@ -14,6 +14,7 @@ from tests.kits.cli_kit import (
     Result,
     assert_one_error_line,
     called,
+    command,
     proccorpus,
     write_config,
     write_configs,
@@ -120,7 +121,7 @@ def test_no_secret_is_left_in_anything_that_runs_leave_or_say(tmp_path):
 )
 def test_an_address_with_a_secret_is_refused_without_repeating_it(tmp_path, settings, source):
     config = write_configs(tmp_path, {"tiny": f"source: {source}\n"}, settings)
-    result = proccorpus("build", "--config", config, cwd=tmp_path, workspace=tmp_path / "workspace")
+    result = command("build", "--config", config, cwd=tmp_path, workspace=tmp_path / "workspace")
     assert result.code == USAGE
     assert "no user, password, key or signature in an address" in assert_one_error_line(result)
     assert MARK not in result.out + result.err
@@ -183,7 +184,7 @@ def test_a_secret_in_an_address_is_refused_wherever_one_is_given(
 )
 def test_settings_of_a_workspace_are_not_repeated(tmp_path, catalog):
     (tmp_path / "workspace.toml").write_text(f'catalog = "{catalog}"\n')
-    result = proccorpus("status", "--verbose", cwd=tmp_path, workspace=tmp_path)
+    result = command("status", "--verbose", cwd=tmp_path, workspace=tmp_path)
     assert result.code == USAGE
     assert "workspace.toml" in result.err
     assert MARK not in result.out + result.err

@@ -101,6 +101,7 @@ def test_a_build_and_a_release_leave_it_out(both: Made):
     assert "(min_labelled); mend the source" in card
 
 
+@pytest.mark.slow
 def test_a_bad_episode_stops_nothing(tmp_path: Path):
     """The last chunk of a dataset may hold one episode alone."""
     source = make_dataset(tmp_path / "source")

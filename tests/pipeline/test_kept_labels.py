@@ -214,7 +214,12 @@ def test_a_workspace_of_a_former_version_plans_and_asks_nothing(kept):
 
 
 @pytest.mark.parametrize(
-    "kept", [pytest.param("vlm-1", marks=pytest.mark.long), "vlm-2"], indirect=True
+    "kept",
+    [
+        pytest.param("vlm-1", marks=pytest.mark.long),
+        pytest.param("vlm-2", marks=pytest.mark.slow),
+    ],
+    indirect=True,
 )
 def test_labels_stay_where_a_chunk_is_made_anew_and_new_episodes_join_them(kept):
     """As where another stage has a new version: each row is as it was."""

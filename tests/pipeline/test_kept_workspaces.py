@@ -131,7 +131,11 @@ EACH_TIME = 6  # what people said is taken over, and stands in both places
 
 
 @pytest.mark.parametrize(
-    "moment", [pytest.param(k, marks=[pytest.mark.long] * (k != EACH_TIME)) for k in range(1, 11)]
+    "moment",
+    [
+        pytest.param(k, marks=pytest.mark.slow if k == EACH_TIME else pytest.mark.long)
+        for k in range(1, 11)
+    ],
 )
 def test_an_interrupted_upgrade_goes_on(kept: Path, moment: int) -> None:
     spaces = kept / "workspace", kept / "whole"

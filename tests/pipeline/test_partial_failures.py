@@ -644,7 +644,7 @@ def cells() -> Iterator[object]:
                 marks = [pytest.mark.long] * (not is_tried)
                 is_reply = failure.fault not in ("", "gone") and failure_name != FIRST
                 is_long = is_reply or ANNOTATORS[name].is_slow
-                if is_tried and (is_long or follows in (exports, dagster_checks)):
+                if is_tried and (is_long or follows in (exports, dagster_checks, train_laptop)):
                     marks = [pytest.mark.slow]
                 key = "-".join((failure_name, name, follows.__name__)).replace(" ", "_")
                 yield pytest.param(failure_name, name, follows, marks=marks, id=key)

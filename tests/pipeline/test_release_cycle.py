@@ -83,11 +83,6 @@ def closed(closed_once: Closed, tmp_path) -> Closed:
     return Closed(space, closed_once.outcomes)
 
 
-def leak(lake: Lake) -> None:
-    """Put one episode of a test group into training."""
-    lake.con.execute("UPDATE splits SET split = 'train' WHERE episode_index = 37")
-
-
 def test_a_laptop_model_goes_the_same_way_and_scores_a_video(lake, tmp_path):
     laptop_recipe = laptop_kit.recipe(
         train={"steps": 150}, laptop={"views": 1, "text_buckets": 4096}
@@ -170,18 +165,14 @@ def materialised(result: dg.ExecuteInProcessResult) -> set[str]:
     }
 
 
-def test_dagster_materialises_it_and_a_failed_check_stops_it(lake):
+def test_dagster_materialises_it(closed):
+    """What is made already, too. A check that stops it: assets/test_nightly.py; a training that it
+    starts: stack/test_ui.py."""
     with dg.DagsterInstance.ephemeral() as instance:
-        good = close(lake, instance)
-        assert good.success
-        closing = {"release", "reward_model", "evaluation", "leaderboard"}
-        assert materialised(good) == {*closing, "annotator_comparison"}
-        leak(lake)
-        bad = close(lake, instance)
-        assert not bad.success
-        checks = [e for e in bad.get_asset_check_evaluations() if not e.passed]
-        assert [c.check_name for c in checks] == ["no_split_leak"]
-        assert materialised(bad).isdisjoint(closing)
+        result = close(Lake(closed.space), instance)
+    assert result.success
+    closing = {"release", "reward_model", "evaluation", "leaderboard"}
+    assert materialised(result) == {*closing, "annotator_comparison"}
 
 
 def test_dagster_evaluates_a_model_on_a_benchmark(closed):

@@ -105,8 +105,8 @@ ACTIVE = (
     "SELECT md5(string_agg(t::VARCHAR, ' ' ORDER BY t::VARCHAR)) FROM {} t "
     "SEMI JOIN active_runs USING (dataset, episode_index, label_run)"
 )
-QUICK = dict.fromkeys(("fps", "chunk_size", "splits.val"), ())
-MARKS = QUICK | dict.fromkeys(("cameras.bgr", "gripper"), pytest.mark.slow)  # else long
+QUICK = dict.fromkeys(("chunk_size", "splits.val"), ())
+MARKS = QUICK | dict.fromkeys(("cameras.bgr", "fps", "gripper"), pytest.mark.slow)  # else long
 
 
 class Arm:

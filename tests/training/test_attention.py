@@ -5,7 +5,7 @@ Also: layers that are compiled or calculated anew.
 
 import os
 from dataclasses import replace
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -322,26 +322,6 @@ def assert_close(plain: list[torch.Tensor], compiled: list[torch.Tensor], name: 
         assert torch.allclose(plain_tensor, compiled_tensor, rtol=1e-5, atol=1e-5), name
 
 
-# What is calculated anew is traced with all the rest of a layer (the test of many models): `make long` tries the other
-# families without it
-@pytest.mark.parametrize(
-    "family",
-    [
-        pytest.param(family, marks=pytest.mark.long if k else pytest.mark.slow)
-        for k, family in enumerate(FAMILIES)
-    ],
-)
-def test_a_compiled_layer_is_the_same(family, whole):
-    plain, compiled = (
-        layer_gradients(family, packed=True, recompute="none", compile=by_graph)
-        for by_graph in (False, True)
-    )
-    # A break in a layer would be an error; some are left as they are
-    count = {"qwen3_5": 3, "internvl": 2}.get(family, 4)
-    assert whole == [{"fullgraph": True, "dynamic": True}] * count
-    assert_close(plain, compiled, family)
-
-
 class Alone(nn.Module):
     """One layer, of states [1, t, h] or [t, h], a rotation, and where blocks begin."""
 
@@ -447,12 +427,27 @@ def test_the_older_name_of_what_is_recomputed():
     assert TrainConfig(**shared, gradient_checkpointing=False).recompute == "none"  # type: ignore[call-arg]
 
 
-@pytest.mark.slow
-def test_many_models_of_a_process_are_compiled_and_are_the_same(whole):
+RECOMPUTED = ("none", "matmul", "all")
+ALL_MODELS = [*product(FAMILIES, RECOMPUTED)]
+# Each family and each kind once: to compile a model takes 10 s; `make long` tries all
+SOME_MODELS = [(family, RECOMPUTED[k % 3]) for k, family in enumerate(FAMILIES)]
+
+
+@pytest.mark.parametrize(
+    "models",
+    [
+        pytest.param(SOME_MODELS, marks=pytest.mark.slow, id="some"),
+        pytest.param(ALL_MODELS, marks=pytest.mark.long, id="all"),
+    ],
+)
+def test_many_models_of_a_process_are_compiled_and_are_the_same(whole, models):
     """As when recipes follow each other, or a process trains one model after another."""
-    for family in FAMILIES:
+    for family, kind in models:
         plain = layer_gradients(family, packed=True)
-        for kind in ("matmul", "all"):
-            compiled = layer_gradients(family, packed=True, compile=True, recompute=kind)
-            assert_close(plain, compiled, f"{family}, {kind}")
-    assert len(whole) == 26
+        assert whole == []
+        compiled = layer_gradients(family, packed=True, compile=True, recompute=kind)
+        # A break in a layer would be an error; some are left as they are
+        count = {"qwen3_5": 3, "internvl": 2}.get(family, 4)
+        assert whole == [{"fullgraph": True, "dynamic": True}] * count
+        whole.clear()
+        assert_close(plain, compiled, f"{family}, {kind}")

@@ -76,7 +76,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return weights
 
 
-@pytest.mark.parametrize("family", ["qwen3_vl", "qwen2_5_vl"])
+@pytest.mark.parametrize("family", ["qwen3_vl", pytest.param("qwen2_5_vl", marks=pytest.mark.long)])
 def test_answers_are_learnt_from_also_by_a_run_that_was_killed(family, request, tmp_path):
     if family == "qwen3_vl":
         begin = request.getfixturevalue("taught")

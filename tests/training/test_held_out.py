@@ -250,6 +250,7 @@ def larger_corpus(tmp_path_factory) -> tuple[Lake, Release]:
     return make_release(tmp_path_factory.mktemp("ending") / "w", moments=24)
 
 
+@pytest.mark.slow
 def test_sigterm_in_a_step_loses_that_step_alone(larger_corpus, tmp_path, capsys, monkeypatch):
     lake, release = larger_corpus
     file = tmp_path / "ended.yaml"
