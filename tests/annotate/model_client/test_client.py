@@ -28,8 +28,9 @@ from annotate.model_client.endpoints import Endpoint, Served, TryError
 from annotate.model_client.responses import FILE, ResponseStore, StoredReply, encode
 from core.paths import ROOT
 from tests.kits.patience import PATIENCE_S
-from tests.kits.vlm_standin import Fault, StandIn
+from tests.kits.vlm_standin import Fault, StandIn, serving
 
+pytestmark = pytest.mark.usefixtures("short_pauses")
 SCHEMA = {
     "type": "object",
     "properties": {
@@ -69,9 +70,8 @@ class Bench:
     @contextlib.asynccontextmanager
     async def server(self, *faults: str, **options: Any) -> AsyncIterator[StandIn]:
         server = StandIn(faults=[Fault.parse(f) for f in faults], **options)
-        await server.start()
-        yield server
-        await server.stop()
+        with serving(server):
+            yield server
 
     def client(self, *servers: StandIn, build_id: str = "b", **config: Any) -> Client:
         urls = tuple(s.url for s in servers)
@@ -109,7 +109,6 @@ async def outcomes(asks: list[Awaitable[Reply]]) -> list[Reply | str]:
     return [e.reason if isinstance(e, VlmError) else e for e in replies]  # type: ignore[union-attr]
 
 
-@pytest.mark.usefixtures("short_pauses")
 def test_without_a_schema_any_text_is_a_reply(bench):
     request = question(schema=None, system="", extra={"logprobs": True, "top_logprobs": 2})
     assert request.key("m", None) != replace(request, extra={}).key("m", None)
@@ -150,7 +149,6 @@ def ask_some(
     return run(ask_all())
 
 
-@pytest.mark.usefixtures("short_pauses")
 def test_retry_after_is_honoured(bench):
     start = time.monotonic()
     replies, server = ask_some(bench, "429:first=1", number=4, max_concurrency=1)
@@ -160,14 +158,12 @@ def test_retry_after_is_honoured(bench):
     assert time.monotonic() - start < 3
 
 
-@pytest.mark.usefixtures("short_pauses")
 def test_a_server_that_puts_off_for_long_is_not_waited_for(bench):
     replies, server = ask_some(bench, "429", number=12, server={"retry_after_s": 3600})
     assert replies == ["refused"] * 12
     assert len(server.received) <= 8
 
 
-@pytest.mark.usefixtures("short_pauses")
 def test_models_that_are_put_off_are_no_missing_server(bench, monkeypatch):
     async def busy(_: Endpoint) -> list[Served]:
         raise TryError("busy", "HTTP 429", after_s=3600.0)
@@ -177,7 +173,6 @@ def test_models_that_are_put_off_are_no_missing_server(bench, monkeypatch):
     assert (replies, server.received) == (["refused"] * 3, [])
 
 
-@pytest.mark.usefixtures("short_pauses")
 @pytest.mark.parametrize("tells_limits", [True, False])
 def test_a_reply_gets_the_room_that_its_question_leaves(bench, tells_limits):
     limits = {"context_tokens": 4096, "tells_limits": tells_limits}
@@ -188,7 +183,6 @@ def test_a_reply_gets_the_room_that_its_question_leaves(bench, tells_limits):
     assert bench.statuses() == ["cut"] + ["ok"] * 6, "a refusal is no reply, and costs nothing"
 
 
-@pytest.mark.usefixtures("short_pauses")
 @pytest.mark.parametrize("tells_limits", [True, False])
 def test_a_question_that_is_too_long_is_named_with_the_remedy(bench, tells_limits):
     async def ask_in_vain():
@@ -203,7 +197,6 @@ def test_a_question_that_is_too_long_is_named_with_the_remedy(bench, tells_limit
     assert (num_sent, bench.statuses()) == (not tells_limits, [])
 
 
-@pytest.mark.usefixtures("short_pauses")
 @pytest.mark.parametrize(
     ("fault", "reason", "message"),
     [
@@ -213,8 +206,6 @@ def test_a_question_that_is_too_long_is_named_with_the_remedy(bench, tells_limit
             "the reply is no JSON (does the server honour response_format?): I think",
         ),
         ("off_schema", "bad_reply", "breaks the schema: $: "),
-        ("out_of_range", "bad_reply", "breaks the schema: $.steps[0].mark: 100000"),
-        ("empty_list", "bad_reply", "breaks the schema: $.steps: [] is too short"),
         ("cut", "cut", "the reply is cut off at 500 tokens (max_tokens)"),
         ("wrong_model", "wrong_model", "another-model answered in place of stand-in"),
         ("refused", "wrong_request", "HTTP 400: no picture can be read, by far"),
@@ -242,7 +233,6 @@ def test_lasting_faults_end_with_one_clear_message(bench, fault, reason, message
     assert "ok" not in bench.statuses()
 
 
-@pytest.mark.usefixtures("short_pauses")
 def test_a_bad_reply_is_asked_again_in_another_way(bench):
     async def ask_one():
         async with bench.server("not_json:first=1") as server, bench.client(server) as client:
@@ -261,13 +251,11 @@ def test_a_bad_reply_is_asked_again_in_another_way(bench):
     assert row["prompt_tokens"] > reply.prompt_tokens, "bad replies cost too"
 
 
-@pytest.mark.usefixtures("short_pauses")
 def test_a_hang_now_and_then_costs_a_timeout_only(bench):
     replies, _ = ask_some(bench, "hang:0.2", number=30, timeout_s=1.0)
     assert all(isinstance(r, Reply) for r in replies)
 
 
-@pytest.mark.usefixtures("short_pauses")
 def test_one_poisonous_request_does_not_end_the_others(bench):
     """A server that fails on one request, and answers the others meanwhile."""
 
@@ -288,7 +276,6 @@ def test_one_poisonous_request_does_not_end_the_others(bench):
     assert (good.cached, poison, third_reply.cached) == (False, "refused", False)
 
 
-@pytest.mark.usefixtures("short_pauses")
 @pytest.mark.parametrize(
     ("options", "config", "message"),
     [
@@ -317,7 +304,6 @@ def test_the_model_is_checked_before_the_first_call(bench, options, config, mess
     assert message in error
 
 
-@pytest.mark.usefixtures("short_pauses")
 def test_endpoints_must_serve_the_same(bench):
     async def ask_unlike_servers(*roots: str) -> str | None:
         servers = bench.server(root=roots[0]), bench.server(root=roots[1], context_tokens=5000)
@@ -339,7 +325,6 @@ def test_endpoints_must_serve_the_same(bench):
     assert run(ask_unlike_servers("a/b", "/cache/models--a--b/snapshots/" + "1" * 40)) is None
 
 
-@pytest.mark.usefixtures("short_pauses")
 def test_no_server_no_key_no_request(bench, monkeypatch):
     async def ask_nobody():
         async with bench.server() as server:
@@ -361,7 +346,6 @@ def test_no_server_no_key_no_request(bench, monkeypatch):
         run(enter())
 
 
-@pytest.mark.usefixtures("short_pauses")
 @pytest.mark.parametrize("config", [{"max_calls": 7}, {"max_cost_usd": 0.7, "price": "per call"}])
 def test_a_budget_stops_cleanly(bench, config):
     if "price" in config:  # 0.1 USD a call: 500 reply tokens are reserved, and the truth is less
@@ -391,12 +375,11 @@ def test_a_budget_stops_cleanly(bench, config):
     assert sum(isinstance(r, Reply) and r.cached for r in repeated) == len(replies)
 
 
-@pytest.mark.usefixtures("short_pauses")
 def test_what_was_answered_is_given_also_where_nothing_can_be_asked_any_more(bench):
     async def ask_three() -> list[Reply | str]:
         async with bench.server() as server, bench.client(server, max_attempts=1) as client:
             replies = await outcomes([client.ask(question(0), 0)])
-            await server.stop()
+            server.stop()
             replies += await outcomes([client.ask(question(1), 1)])
             return replies + await outcomes([client.ask(question(k), k) for k in (0, 2)])
 
@@ -407,7 +390,6 @@ def test_what_was_answered_is_given_also_where_nothing_can_be_asked_any_more(ben
     assert (gone, gone_too) == ("server_gone", "server_gone")
 
 
-@pytest.mark.usefixtures("short_pauses")
 def test_a_damaged_picture_is_not_shown(bench):
     async def show_damaged():
         async with bench.server() as server, bench.client(server) as client:
