@@ -78,15 +78,15 @@ def write_base(name: str, root: Path) -> Mapping[str, Any]:
             le.edit_info(root, features=le.features([], 10) | {le.FRONT: image, le.WRIST: image})
             kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
             for episode, length in enumerate((6, 7)):
-                outside = {
+                named_files = {
                     f"images/{episode}_{k}.jpg": hdf5.jpeg(le.picture(le.number(1, episode, k)))
                     for k in range(length)
                 }
-                parts.put(root, outside)
-                inside = [rlds.png(le.number(0, episode, k)) for k in range(length)]
+                parts.put(root, named_files)
+                encoded = [rlds.png(le.number(0, episode, k)) for k in range(length)]
                 pictures = {
-                    le.FRONT: pa.array([{"bytes": b, "path": None} for b in inside], kind),
-                    le.WRIST: pa.array([{"bytes": None, "path": p} for p in outside], kind),
+                    le.FRONT: pa.array([{"bytes": b, "path": None} for b in encoded], kind),
+                    le.WRIST: pa.array([{"bytes": None, "path": p} for p in named_files], kind),
                 }
                 le.edit_parquet(le.v2_data(root, episode), **pictures)
         case (

@@ -45,7 +45,6 @@ def write_libero(
     path: Path,
     demos: Mapping[int, int],
     instruction: str | None = "turn on the stove",
-    **attributes: Any,
 ) -> Path:
     """`demos` are lengths by number. Row k of a demo: ee_states 6 x k, fingers k/100 and -k/100,
     actions k."""
@@ -59,7 +58,7 @@ def write_libero(
     if instruction is not None:
         problem = {"problem_name": "libero_kitchen", "domain_name": "robosuite"}
         facts["problem_info"] = json.dumps(problem | {"language_instruction": instruction})
-    tree: dict[str, Any] = {f"data@{k}": value for k, value in (facts | attributes).items()}
+    tree: dict[str, Any] = {f"data@{k}": value for k, value in facts.items()}
     for demo, length in demos.items():
         k = np.arange(length, dtype=np.float64)
         last = (np.arange(length) == length - 1).astype(np.uint8)

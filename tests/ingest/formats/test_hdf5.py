@@ -269,8 +269,8 @@ def test_values_of_each_episode(new) -> Told:
         return put(new(), {"flat.hdf5": FLAT | values})
 
     ends = [6, 13, 20]
-    others = {"task": ["open", "close", "turn"], "session": [7, 7, 8], "seed": [0, 1, 2]}
-    root = write(episode_ends=ends, success=[True, False, True], scene=[0, 1, 2], **others)
+    lists = {"task": ["open", "close", "turn"], "session": [7, 7, 8], "seed": [0, 1, 2]}
+    root = write(episode_ends=ends, success=[True, False, True], scene=[0, 1, 2], **lists)
     yield "lists beside the rows", source_of(root, group_field="session")
     yield "a list of another length", source_of(write(episode_ends=ends, success=[True, False]))
     root = write()

@@ -78,9 +78,9 @@ def test_outcomes(new) -> Told:
     }
     for title, success in successes.items():
         yield f"HDF5, {title}", source_of(write_demos(new(), {"/success": success}))
-    some = ({"@success": "failed"}, *({"/success": np.arange(ROWS - k) > 20} for k in (1, 2)))
+    flags = ({"@success": "failed"}, *({"/success": np.arange(ROWS - k) > 20} for k in (1, 2)))
     title = "HDF5, of rows and once: a value more or less than rows is a flag of these, two are not"
-    yield title, source_of(write_demos(new(), *some))
+    yield title, source_of(write_demos(new(), *flags))
     values = {f"run_{k}": {"success": value} for k, value in enumerate((0.8, True, "", None))}
     yield "metadata that is no truth", source_of(write_runs(new(), values))
     yield "metadata that says nothing", source_of(write_runs(new(), values | {"run_0": {}}))
@@ -249,8 +249,8 @@ def test_mcap_joints_in_another_order(tmp_path):
 def test_what_is_stated_beside_the_rows(new) -> Told:
     joints = [smooth(ROWS, 7, k) for k in range(3)]
     names = ("/gello/joint_positions", "/obs/prev_joint_positions")
-    others = (dict.fromkeys(names, joints[k]) | {"/mask": K < 20} for k in range(3))
-    yield "arrays of others than the robot", source_of(write_demos(new(), *others))
+    arrays = (dict.fromkeys(names, joints[k]) | {"/mask": K < 20} for k in range(3))
+    yield "arrays of others than the robot", source_of(write_demos(new(), *arrays))
     lengths_by_demo = [
         {
             "@episode_length": ROWS + k,
@@ -279,8 +279,8 @@ def test_what_is_stated_beside_the_rows(new) -> Told:
         yield f"a sensor's rate, as an {kind}", source_of(root)
     pose = "/obs/robot0_eef_pos@"
     units = {f"{pose}units": "mm", f"{pose}scale": 1000.0, f"{pose}DIMENSION_LABELS": LABELS}
-    stated = {"data@language_instruction": "pick the cup"}
-    yield "attributes of an array", source_of(write_demos(new(), units, **stated))
+    instruction = {"data@language_instruction": "pick the cup"}
+    yield "attributes of an array", source_of(write_demos(new(), units, **instruction))
     root = write_runs(new(), {"a": {"fps": 10}})
     write_runs(root, {"b": {"fps": 10}}, fps=30)
     yield "a rate, and that of the video", source_of(root)
@@ -302,7 +302,7 @@ def test_what_is_stated_beside_the_rows(new) -> Told:
 def test_texts_that_change(new) -> Told:
     steps = [b"reach", b"grasp the cup", b"lift it"]
     texts = [np.repeat(steps, ROWS // 3), [b"pick it", b"grasp it"], [b"pick it"] * ROWS]
-    root = write_demos(new(), *({"/language_instruction": said} for said in texts))
+    root = write_demos(new(), *({"/language_instruction": text} for text in texts))
     yield "HDF5", source_of(root)
     yield "HDF5, wordings by the registry", source_of(root, instruction="paraphrases")
     root = new()
@@ -367,6 +367,6 @@ def test_times(new) -> Told:
     for title, (times, fps) in units.items():
         root = write_demos(new(), {"/timestamp": times}, **{"data@fps": fps})
         yield f"HDF5, {title}", source_of(root)
-        stated = {"fps": fps} if fps else {}
-        root = write_zarr(new(), {"data/timestamp": times[:18]}, {}, task="pick", **stated)
+        rate = {"fps": fps} if fps else {}
+        root = write_zarr(new(), {"data/timestamp": times[:18]}, {}, task="pick", **rate)
         yield f"Zarr, {title}", source_of(root)

@@ -36,16 +36,16 @@ def test_what_is_left_out(tmp_path):
     """Names that lead out of the archive, links and devices: none can be read, and each is told
     of."""
     escaping = ["../outside.mp4", "a/../../outside.mp4", "/etc/outside.mp4"]
-    others = [
+    no_files = [
         of_type("soft.mp4", tarfile.SYMTYPE, "/etc/hostname"),
         of_type("hard.mp4", tarfile.LNKTYPE, "inside.mp4"),
         of_type("device", tarfile.CHRTYPE),
         of_type("pipe", tarfile.FIFOTYPE),
     ]
-    members = [(name, b"x") for name in escaping] + [(member, b"") for member in others]
+    members = [(name, b"x") for name in escaping] + [(member, b"") for member in no_files]
     members += [("not utf-8 \udce9.mp4", b"x"), ("inside.mp4", b"here")]
     put(tmp_path, {"a.tar": members})
-    escaping += [member.name for member in others]
+    escaping += [member.name for member in no_files]
     source = source_of(tmp_path)
     assert list(source.archive("a.tar").members) == ["inside.mp4"]
     assert source.contents.escaping == [f"a.tar!/{n}" for n in [*escaping, "not utf-8 ?.mp4"]]
