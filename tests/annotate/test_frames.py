@@ -1,4 +1,5 @@
-"""The frames stage on tiny real videos: what it measures, keeps, refuses, and how often it decodes."""
+"""The frames stage on tiny real videos: what it measures, keeps, refuses, and how often it
+decodes."""
 
 import hashlib
 import shutil
@@ -20,7 +21,7 @@ from tests.kits.lerobot_writer import (
     FRONT,
     WRIST,
     edit_parquet,
-    number,
+    film_of,
     numbers,
     said,
     source_of,
@@ -183,10 +184,11 @@ def test_damage_is_measured_the_same_on_several_threads(tmp_path):
 
 @pytest.mark.parametrize(("frames", "has_times"), [(1, True), (6, True), (8, False), (30, False)])
 def test_another_number_of_frames_than_rows(tmp_path, frames, has_times):
-    """Where rows have times a longer video has a picture for each (tests/ingest/formats/test_lerobot_frames.py)."""
+    """Where rows have times a longer video has a picture for each
+    (tests/ingest/formats/test_lerobot_frames.py)."""
     root = write_v2(tmp_path, [7, 7], cameras=[FRONT, WRIST])
     for episode, camera in ((0, WRIST), (1, FRONT), (1, WRIST)):
-        write_video(v2_video(root, camera, episode), [number(0, episode, k) for k in range(frames)])
+        write_video(v2_video(root, camera, episode), film_of(0, episode, frames))
         if not has_times:
             edit_parquet(v2_data(root, episode), timestamp=None)
     result = measure(root)
@@ -214,7 +216,8 @@ def test_a_shared_video_with_fewer_frames_than_its_episodes_claim(tmp_path):
 
 
 def test_rows_that_break_after_listing(tmp_path):
-    """Rows are read again when frames are measured: what is wrong then is a finding, and the others go on."""
+    """Rows are read again when frames are measured: what is wrong then is a finding, and the others
+    go on."""
     root = write_v2(tmp_path, [6, 6, 6])
     source = source_of(root)
     listing = list_episodes(source)

@@ -365,21 +365,6 @@ def test_without_paces_the_ordinary_curve_is_stretched():
     )
 
 
-@pytest.mark.parametrize(
-    ("completed", "end", "reason"),
-    [
-        (True, StatedEnd(0.8), "mark the step that failed"),
-        (False, StatedEnd(1.0), "a planned step is not completed"),
-        (True, StatedEnd(None, 3), "so nothing was lost"),
-        (False, StatedEnd(0.5, 6), "none of the frames 1 to 5"),
-        (False, StatedEnd(1.5), "not between 0 and 1"),
-    ],
-)
-def test_contradictions_are_refused(completed, end, reason):
-    with pytest.raises(ValueError, match=reason):
-        check_stated([Segment("A", 0, 6, completed=completed, step=0)], 1, end)
-
-
 def test_more_falls_than_rises_are_refused():
     spans = ((0, 2, "slow"), (2, 11, "mistake"))
     with pytest.raises(ValueError, match="fall by more than they rise"):

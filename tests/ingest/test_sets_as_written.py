@@ -16,7 +16,7 @@ from ingest.source import list_episodes, read_episode
 from pipeline.inspection import inspect_source
 from tests.kits import hdf5_writer as hdf5
 from tests.kits import lerobot_writer as le
-from tests.kits.lerobot_writer import FRONT, RATE, WRIST, number, read_number, source_of
+from tests.kits.lerobot_writer import FRONT, RATE, WRIST, film_of, number, read_number, source_of
 
 LENGTHS = (6, 7, 8, 6, 5)
 
@@ -33,7 +33,7 @@ def write_rows(path: Path, num_rows: int, times_s: np.ndarray | None = None, **p
 
 
 def pictures(length: int, episode: int = 0) -> list[int]:
-    return [number(0, episode, k) for k in range(length)]
+    return film_of(0, episode, length)
 
 
 def numbers_of(root: Path, episode: int = 0) -> dict[str, list[int]]:

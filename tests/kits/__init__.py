@@ -1,1 +1,2 @@
-"""What tests share: writers of datasets, servers, corpora made once, ways to run the command line."""
+"""What tests share: writers of datasets, servers, corpora made once, ways to run the command
+line."""

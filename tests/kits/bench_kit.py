@@ -1,4 +1,5 @@
-"""Small benchmarks in the published row formats, with pictures made here, and a model of a few layers."""
+"""Small benchmarks in the published row formats, with pictures made here, and a model of a few
+layers."""
 
 import json
 from collections import Counter

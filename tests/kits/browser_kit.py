@@ -1,4 +1,5 @@
-"""What browser tests hold in their hands: an explorer that is served, and a page that is watched."""
+"""What browser tests hold in their hands: an explorer that is served, and a page that is
+watched."""
 
 import os
 import shutil

@@ -45,8 +45,9 @@ CAREFULLY = "carefully "  # put before each task: another name of it
 
 @dataclass(frozen=True)
 class Change:
-    """`fate`: what has to become of words on the three recordings: in force, review, gone. `asks`: most runs of the
-    source are elsewhere afterwards, so that a build asks first; None: some are, and it may."""
+    """`fate`: what has to become of words on the three recordings: in force, review, gone. `asks`:
+    most runs of the source are elsewhere afterwards, so that a build asks first; None: some are,
+    and it may."""
 
     form: str
     name: str
@@ -185,11 +186,10 @@ def rename_v3_files(root: Path) -> None:
     """Files of rows and videos have other names, and info.json says so."""
     info = json.loads((root / "meta/info.json").read_text())
     for field, suffix in (("data_path", "parquet"), ("video_path", "mp4")):
-        info[field] = info[field].replace("file-", "part-")
+        le.edit_info(root, **{field: info[field].replace("file-", "part-")})
         for path in sorted(root.glob(f"*/**/file-*.{suffix}")):
             if "meta" not in path.parts:
                 path.rename(path.with_name(path.name.replace("file-", "part-")))
-    (root / "meta/info.json").write_text(json.dumps(info))
 
 
 def convert_by_lerobot(root: Path) -> None:
@@ -201,7 +201,8 @@ def convert_by_lerobot(root: Path) -> None:
 
 
 def move(root: Path) -> None:
-    """To another folder: the mark that stands here for it is read where the folder is put in place."""
+    """To another folder: the mark that stands here for it is read where the folder is put in
+    place."""
     (root / MOVED).touch()
 
 

@@ -92,7 +92,8 @@ class Output(io.TextIOWrapper):
 
 
 def command(*arguments: object, cwd: Path, workspace: Path | None = None) -> Result:
-    """The command line in this process, from a folder: to start one costs more than most commands."""
+    """The command line in this process, from a folder: to start one costs more than most
+    commands."""
     out = Output()
     err = Output()
     with contextlib.chdir(cwd), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -142,15 +143,12 @@ def assert_one_error_line(result: Result) -> str:
     return lines[0]
 
 
-def write_config(
-    folder: Path, source: Path, settings: str = "", *, name: str = "tiny", chunk_size: int = 2
-) -> Path:
-    """A TOML config with a registry folder beside it that has one dataset; returns the config's
-    path."""
+def write_config(folder: Path, source: Path, settings: str = "", *, chunk_size: int = 2) -> Path:
+    """A TOML config with a registry folder beside it that has the dataset `tiny`; returns the
+    config's path."""
     relative = os.path.relpath(source, folder / "registry")
-    return write_configs(
-        folder, {name: f"source: {relative}\nchunk_size: {chunk_size}\n"}, settings
-    )
+    entry = f"source: {relative}\nchunk_size: {chunk_size}\n"
+    return write_configs(folder, {"tiny": entry}, settings)
 
 
 def write_configs(folder: Path, entries: Mapping[str, str], settings: str = "") -> Path:
@@ -178,7 +176,8 @@ def column(workspace: Path, sql: str) -> list:
 
 
 def stage_times(workspace: Path) -> dict[tuple[str, int], Any]:
-    """When the newest run of each (stage, chunk) was finished; chunk -1 is the dataset as a whole."""
+    """When the newest run of each (stage, chunk) was finished; chunk -1 is the dataset as a
+    whole."""
     return {
         (stage, chunk): finished
         for stage, chunk, finished in rows(

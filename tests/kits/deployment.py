@@ -45,7 +45,8 @@ USER = ("anna", "a password of annas")
 
 
 class Deployment:
-    """The services of deploy/compose.yaml, each by its own command, with other ports and folders."""
+    """The services of deploy/compose.yaml, each by its own command, with other ports and
+    folders."""
 
     def __init__(self, folder: Path, server: Postgres, bucket: dict[str, str]) -> None:
         self.folder = folder

@@ -31,7 +31,8 @@ def embed(
     chunk: int = 0,
     encoder: str = "grey@64",
 ) -> None:
-    """Publish runs of one chunk by number: of each camera, the preferred first, what the encoder saw."""
+    """Publish runs of one chunk by number: of each camera, the preferred first, what the encoder
+    saw."""
     of_chunk = {"dataset": dataset, "chunk": chunk}
     rows = []
     contents = []

@@ -1,10 +1,9 @@
-"""What the fuzz tests build, and where: a tiny dataset of each format, to be spoilt (spoil.py); datasets that are over
-a limit, or reach for more than is theirs, as no change of a file comes to by chance; and a process with limits."""
+"""What the fuzz tests build, and where: a tiny dataset of each format, to be spoilt (spoil.py);
+datasets that are over a limit, or reach for more than is theirs, as no change of a file comes to by
+chance; and a process with limits."""
 
-import csv
 import ctypes
 import faulthandler
-import json
 import os
 import resource
 import shutil
@@ -21,7 +20,6 @@ from pathlib import Path
 from typing import Any
 from zipfile import ZIP_DEFLATED, ZipFile
 
-import h5py
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -41,6 +39,7 @@ from pipeline.stages import STAGES, Step
 from tests.kits import agibot_writer as agibot
 from tests.kits import hdf5_writer as hdf5
 from tests.kits import lerobot_writer as le
+from tests.kits import parts
 from tests.kits import rlds_writer as rlds
 from tests.kits.hostile_video import playlists
 from tests.kits.processes import own_peak_mb
@@ -65,7 +64,8 @@ SPANS = [("reach", 1, 4), ("grasp", 4, 8), ("place", 8, 11)]
 
 
 def write_base(name: str, root: Path) -> Mapping[str, Any]:
-    """Write the dataset of a name into a folder, new or empty; returns fields of its registry entry."""
+    """Write the dataset of a name into a folder, new or empty; returns fields of its registry
+    entry."""
     match name:
         case "lerobot_v2":
             le.write_v2(root, [6, 7, 8], cameras=(le.FRONT, le.WRIST), tasks=TASKS)
@@ -73,29 +73,20 @@ def write_base(name: str, root: Path) -> Mapping[str, Any]:
             le.write_v3(root, [6, 7, 8], cameras={le.FRONT: 3, le.WRIST: 1}, tasks=TASKS)
         case "lerobot_pictures":  # in the rows of one camera, beside them for the other
             le.write_v2(root, [6, 7], cameras=())
-            image = {
-                "dtype": "image",
-                "shape": [64, 64, 3],
-                "names": ["height", "width", "channel"],
-            }
+            names = ["height", "width", "channel"]
+            image = {"dtype": "image", "shape": [64, 64, 3], "names": names}
             le.edit_info(root, features=le.features([], 10) | {le.FRONT: image, le.WRIST: image})
-            (root / "images").mkdir()
             kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
             for episode, length in enumerate((6, 7)):
-                inside_pictures = [
-                    {"bytes": rlds.png(le.number(0, episode, k)), "path": None}
+                named_files = {
+                    f"images/{episode}_{k}.jpg": hdf5.jpeg(le.picture(le.number(1, episode, k)))
                     for k in range(length)
-                ]
-                outside_pictures = [
-                    {"bytes": None, "path": f"images/{episode}_{k}.jpg"} for k in range(length)
-                ]
-                for k, picture_entry in enumerate(outside_pictures):
-                    (root / str(picture_entry["path"])).write_bytes(
-                        hdf5.jpeg(le.picture(le.number(1, episode, k)))
-                    )
+                }
+                parts.put(root, named_files)
+                encoded = [rlds.png(le.number(0, episode, k)) for k in range(length)]
                 pictures = {
-                    le.FRONT: pa.array(inside_pictures, kind),
-                    le.WRIST: pa.array(outside_pictures, kind),
+                    le.FRONT: pa.array([{"bytes": b, "path": None} for b in encoded], kind),
+                    le.WRIST: pa.array([{"bytes": None, "path": p} for p in named_files], kind),
                 }
                 le.edit_parquet(le.v2_data(root, episode), **pictures)
         case (
@@ -109,34 +100,28 @@ def write_base(name: str, root: Path) -> Mapping[str, Any]:
             for write in (V2_FORMS if is_v2 else V3_FORMS).values():
                 write(root, SPANS)
         case "robo_dopamine":
-            for camera in range(2):
-                numbers = [le.number(camera, 0, k) for k in range(9)]
-                le.write_video(root / f"episode_001/cam_{camera}.mp4", numbers)
-            spans = [
-                {"anotation": n, "start_frame_id": a, "end_frame_id": b}
-                for n, a, b in (("x", 1, 4), ("y", 4, 8))
-            ]
-            (root / "episode_001/annotated_keyframes.json").write_text(json.dumps(spans))
-            (root / "task_instruction.json").write_text(json.dumps(["clear the table", "tidy up"]))
+            keys = ("anotation", "start_frame_id", "end_frame_id")
+            spans = [dict(zip(keys, span, strict=True)) for span in (("x", 1, 4), ("y", 4, 8))]
+            files: dict[str, Any] = {
+                "episode_001/cam_0.mp4": le.film_of(0, 0, 9),
+                "episode_001/cam_1.mp4": le.film_of(1, 0, 9),
+            }
+            files["episode_001/annotated_keyframes.json"] = spans
+            files["task_instruction.json"] = ["clear the table", "tidy up"]
+            parts.put(root, files)
         case "video":  # a table with two cameras of one episode, notes with steps beside a video, and one by itself
-            for k, film in enumerate(("a/left.mp4", "a/right.mp4", "b.mp4", "c.mkv")):
-                le.write_video(root / film, [le.number(0, k, n) for n in range(6)])
-            with (root / "a/metadata.csv").open("w", newline="") as file:
-                table = csv.writer(file)
-                table.writerow(("file", "camera", "episode", "task", "success"))
-                table.writerows(
-                    (f"{camera}.mp4", camera, "1", "stack", "true") for camera in ("left", "right")
-                )
+            films = ("a/left.mp4", "a/right.mp4", "b.mp4", "c.mkv")
+            files = {film: le.film_of(0, k, 6) for k, film in enumerate(films)}
+            row = {"episode": "1", "task": "stack", "success": "true"}
+            cameras = [{"file": f"{name}.mp4", "camera": name} | row for name in ("left", "right")]
             steps = [
                 {"name": "reach", "start_s": 0, "end_s": 0.3},
                 {"name": "grasp", "start_frame": 3, "end_frame": 6},
             ]
-            (root / "b.json").write_text(
-                json.dumps({"task": "fold", "fps": 10, "steps": steps, "success": True})
-            )
-            (root / "metadata.jsonl").write_text(
-                json.dumps({"file": "c.mkv", "task": "sort", "group": "g"}) + "\n"
-            )
+            files["a/metadata.csv"] = cameras
+            files["b.json"] = {"task": "fold", "fps": 10, "steps": steps, "success": True}
+            files["metadata.jsonl"] = [{"file": "c.mkv", "task": "sort", "group": "g"}]
+            parts.put(root, files)
         case "table30":
             write_task(root, "fold_towel", "aloha", {0: 6})
             write_task(root, "press_button", "franka", {0: 7})
@@ -194,7 +179,8 @@ def write_base(name: str, root: Path) -> Mapping[str, Any]:
 
 @dataclass(frozen=True)
 class Excess:
-    """A dataset, the lowered limits of its registry entry, and words of the finding that says so."""
+    """A dataset, the lowered limits of its registry entry, and words of the finding that says
+    so."""
 
     base: str  # of which one file is another, if any
     words: str
@@ -203,11 +189,6 @@ class Excess:
 
 LISTED = yaml.safe_load((ROOT / "tests/data/excesses.yaml").read_text())
 EXCESSES = {name: Excess(*values) for name, values in LISTED.items()}
-
-
-def says(path: Path, **members: Any) -> None:
-    """JSON with other members."""
-    path.write_text(json.dumps(json.loads(path.read_text()) | members))
 
 
 def repeated(path: Path, count: int, **columns: Any) -> None:
@@ -262,7 +243,7 @@ def write_excess(name: str, root: Path) -> None:
     gripper = "data/robot0_gripper_width"
     match name:
         case "v2_cameras":
-            says(info, features=le.features([f"cam{k}" for k in range(20)], 10))
+            parts.change(info, {"features": le.features([f"cam{k}" for k in range(20)], 10)})
         case "v2_wide":
             state = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(6 * 20, np.float32)), 20)
             columns = {"observation.state": state, "timestamp": np.arange(6) / 10}
@@ -285,7 +266,7 @@ def write_excess(name: str, root: Path) -> None:
                 le.v3_data(root, 0), dict.fromkeys(("episode_index", "task_index"), zeros)
             )
         case "v3_digits":  # where one number ends and the other begins nobody knows
-            says(info, data_path="data/{chunk_index}{file_index}x.parquet")
+            parts.change(info, {"data_path": "data/{chunk_index}{file_index}x.parquet"})
         case "video_playlists":  # of a link, which leads to a film outside
             (root / "clip.link").symlink_to("../../outside/secret.mp4")
             for kind, text in playlists("clip.link").items():
@@ -293,13 +274,11 @@ def write_excess(name: str, root: Path) -> None:
                     (root / f"{kind}.{suffix}").write_text(text)
         case "hdf5_rows" | "hdf5_pictures":
             array, *size = (arm, 6, 14) if name == "hdf5_rows" else (films, 6, 64, 64, 3)
-            with h5py.File(root / "episode_0.hdf5", "r+") as file:
-                kind = file.pop(array).dtype
-                file.create_dataset(array, size, kind, chunks=tuple(min(n, 14) for n in size))
+            about = {"shape": size, "chunks": tuple(min(n, 14) for n in size)}
+            kind = np.float64 if name == "hdf5_rows" else np.uint8
+            parts.change(root / "episode_0.hdf5", {array: about | {"dtype": kind}})
         case "hdf5_objects":
-            with h5py.File(root / "episode_0.hdf5", "r+") as file:
-                for k in range(30):
-                    file.create_group(f"g{k}")
+            parts.change(root / "episode_0.hdf5", {f"g{k}@x": 1 for k in range(30)})
         case "rlds_picture" | "rlds_keys":
             large = {"steps/observation/image": [rlds.png(np.zeros((70, 70, 3), np.uint8))] * 6}
             if name == "rlds_picture":
@@ -314,7 +293,8 @@ def write_excess(name: str, root: Path) -> None:
         case "mcap_topics":
             mcap(root, *map(channel, range(20)))
         case "zarr_pickle":
-            says(root / "more.zarr" / gripper / ".zarray", filters=[{"id": "pickle"}])
+            pickled = {"filters": [{"id": "pickle"}]}
+            parts.change(root / "more.zarr" / gripper / ".zarray", pickled)
         case "zarr_large":
             zipped(root, f"{gripper}/0.0", 30_000)
         case "zarr_up":
@@ -424,7 +404,8 @@ def alive() -> None:
 
 @dataclass
 class Outcome:
-    """How one dataset ended (built, quarantined, refused), why, and what contradicts the contract."""
+    """How one dataset ended (built, quarantined, refused), why, and what contradicts the
+    contract."""
 
     kind: str = "quarantined"
     why: list[str] = field(default_factory=list)

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import h5py
 import numpy as np
 
 from tests.kits.lerobot_writer import number, picture
+from tests.kits.parts import put
 
 MARK = b"\xff\xfe\x00\x0aXPL-RGB1"  # with which newer RoboTwin marks JPEGs whose colours are right
 
@@ -45,41 +45,41 @@ def write_libero(
     path: Path,
     demos: Mapping[int, int],
     instruction: str | None = "turn on the stove",
-    **attributes: Any,
 ) -> Path:
-    """`demos` are lengths by number. Row k of a demo: ee_states 6 x k, fingers k/100 and -k/100, actions k."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with h5py.File(path, "w") as file:
-        data = file.create_group("data")
-        if instruction is not None:
-            data.attrs["problem_info"] = json.dumps(
-                {
-                    "problem_name": "libero_kitchen",
-                    "domain_name": "robosuite",
-                    "language_instruction": instruction,
-                }
-            )
-        default_attributes = {
-            "macros_image_convention": "opengl",
-            "tag": "libero-v1",
-            "env_args": json.dumps({"env_kwargs": {}}),
+    """`demos` are lengths by number. Row k of a demo: ee_states 6 x k, fingers k/100 and -k/100,
+    actions k."""
+    facts = {
+        "macros_image_convention": "opengl",
+        "tag": "libero-v1",
+        "env_args": json.dumps({"env_kwargs": {}}),
+        "total": sum(demos.values()),
+        "num_demos": len(demos),
+    }
+    if instruction is not None:
+        problem = {"problem_name": "libero_kitchen", "domain_name": "robosuite"}
+        facts["problem_info"] = json.dumps(problem | {"language_instruction": instruction})
+    tree: dict[str, Any] = {f"data@{k}": value for k, value in facts.items()}
+    for demo, length in demos.items():
+        k = np.arange(length, dtype=np.float64)
+        last = (np.arange(length) == length - 1).astype(np.uint8)
+        arrays = {
+            "dones": last,
+            "rewards": last,
+            "actions": np.tile(k[:, None], 7),
+            "states": np.zeros((length, 92)),
+            "obs/ee_states": np.tile(k[:, None], 6),
+            "obs/gripper_states": np.stack([k / 100, -k / 100], axis=1),
+            "obs/joint_states": np.zeros((length, 7)),
+            "obs/agentview_rgb": film(0, demo, length)[:, ::-1],
+            "obs/eye_in_hand_rgb": film(1, demo, length)[:, ::-1],
         }
-        data.attrs.update(default_attributes | attributes)
-        for demo, length in demos.items():
-            k = np.arange(length, dtype=np.float64)
-            group = data.create_group(f"demo_{demo}")
-            group.attrs["num_samples"] = length
-            last = (np.arange(length) == length - 1).astype(np.uint8)
-            group.update({"dones": last, "rewards": last, "actions": np.tile(k[:, None], 7)})
-            group["states"] = np.zeros((length, 92))
-            obs = group.create_group("obs")
-            obs["ee_states"] = np.tile(k[:, None], 6)
-            obs["gripper_states"] = np.stack([k / 100, -k / 100], axis=1)
-            obs["joint_states"] = np.zeros((length, 7))
-            obs["agentview_rgb"] = film(0, demo, length)[:, ::-1]
-            obs["eye_in_hand_rgb"] = film(1, demo, length)[:, ::-1]
-        data.attrs["total"] = sum(demos.values())
-        data.attrs["num_demos"] = len(demos)
+        tree |= {f"data/demo_{demo}/{name}": values for name, values in arrays.items()}
+        tree[f"data/demo_{demo}@num_samples"] = length
+    return written(path, tree)
+
+
+def written(path: Path, tree: Mapping[str, Any]) -> Path:
+    put(path.parent, {path.name: tree})
     return path
 
 
@@ -87,24 +87,24 @@ def write_robomimic(
     path: Path, length: int, reward: float = 1.0, env: Mapping[str, Any] | None = None
 ) -> Path:
     """`reward` is that of the last row."""
-    with h5py.File(path, "w") as file:
-        data = file.create_group("data")
-        data.attrs["env_args"] = json.dumps({"env_name": "Lift"} | dict(env or {}))
-        group = data.create_group("demo_0")
-        rewards = np.where(np.arange(length) == length - 1, reward, 0.0)
-        group.update(
-            {"actions": np.zeros((length, 7)), "rewards": rewards, "dones": np.ones(length)}
-        )
-        for group_name in ("obs", "next_obs"):
-            obs = group.create_group(group_name)
-            obs["robot0_eef_pos"] = np.tile(np.arange(length)[:, None], 3)
-            obs["robot0_eef_quat"] = np.zeros((length, 4))
-            obs["robot0_gripper_qpos"] = np.tile([0.03, -0.03], (length, 1))
-            obs.create_dataset("agentview_image", data=film(0, 0, length), compression="gzip")
-            obs["agentview_depth"] = np.zeros((length, 64, 64, 1), np.uint8)
-            obs["object"] = np.zeros((length, 10))
-        file["mask/train"] = np.array([b"demo_0"])
-    return path
+    tree: dict[str, Any] = {
+        "data@env_args": json.dumps({"env_name": "Lift"} | dict(env or {})),
+        "data/demo_0/actions": np.zeros((length, 7)),
+        "data/demo_0/rewards": np.where(np.arange(length) == length - 1, reward, 0.0),
+        "data/demo_0/dones": np.ones(length),
+        "mask/train": np.array([b"demo_0"]),
+    }
+    obs = {
+        "robot0_eef_pos": np.tile(np.arange(length)[:, None], 3),
+        "robot0_eef_quat": np.zeros((length, 4)),
+        "robot0_gripper_qpos": np.tile([0.03, -0.03], (length, 1)),
+        "agentview_image": {"data": film(0, 0, length), "compression": "gzip"},
+        "agentview_depth": np.zeros((length, 64, 64, 1), np.uint8),
+        "object": np.zeros((length, 10)),
+    }
+    for group in ("obs", "next_obs"):
+        tree |= {f"data/demo_0/{group}/{name}": values for name, values in obs.items()}
+    return written(path, tree)
 
 
 def write_aloha(
@@ -116,47 +116,34 @@ def write_aloha(
     **stored_arrays: Any,
 ) -> Path:
     """qpos[k] = (k, ..., k) with the grippers k/10 and k/20."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with h5py.File(path, "w") as file:
-        file.attrs["sim"] = False
-        file.attrs["compress"] = store is not None
-        qpos = np.tile(np.arange(length, dtype=np.float64)[:, None], 14)
-        qpos[:, 6] /= 10
-        qpos[:, 13] /= 20
-        file["observations/qpos"] = qpos
-        file["observations/qvel"] = qpos
-        file["action"] = qpos
-        for c, camera in enumerate(cameras):
-            pictures = film(c, episode, length)
-            if store is None:
-                file[f"observations/images/{camera}"] = pictures
-            else:
-                file[f"observations/images/{camera}"] = store([jpeg(p) for p in pictures])
-        for name, stored in stored_arrays.items():
-            file[name] = stored
-    return path
+    qpos = np.tile(np.arange(length, dtype=np.float64)[:, None], 14)
+    qpos[:, 6] /= 10
+    qpos[:, 13] /= 20
+    tree: dict[str, Any] = {"/@sim": False, "/@compress": store is not None}
+    tree |= dict.fromkeys(("observations/qpos", "observations/qvel", "action"), qpos)
+    for c, camera in enumerate(cameras):
+        pictures = film(c, episode, length)
+        if store is not None:
+            pictures = store([jpeg(p) for p in pictures])
+        tree[f"observations/images/{camera}"] = pictures
+    return written(path, tree | stored_arrays)
 
 
 def write_robotwin(config: Path, episode: int, length: int, texts: Any = None) -> Path:
-    """`config` is the folder <task>/<config>. Joints are k, the left gripper k/10 and the right one k/20."""
-    path = config / f"data/episode{episode}.hdf5"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with h5py.File(path, "w") as file:
-        k = np.arange(length, dtype=np.float64)
-        arm = np.tile(k[:, None], 6)
-        parts = {"left_arm": arm, "left_gripper": k / 10, "right_arm": arm, "right_gripper": k / 20}
-        for name, values in parts.items():
-            file[f"joint_action/{name}"] = values
-        file["joint_action/vector"] = np.column_stack(list(parts.values()))
-        for c, camera in enumerate(("head_camera", "left_camera", "right_camera")):
-            encoded = [swapped_jpeg(p) for p in film(c, episode, length)]
-            file[f"observation/{camera}/rgb"] = np.array(
-                encoded, dtype=f"S{max(map(len, encoded)) + 7}"
-            )
-            file[f"observation/{camera}/intrinsic_cv"] = np.zeros((length, 3, 3))
-            file[f"observation/{camera}/depth"] = np.zeros((length, 8, 8))
-        file["endpose/left_endpose"] = np.zeros((length, 7))
+    """`config` is the folder <task>/<config>. Joints are k, the left gripper k/10 and the right one
+    k/20."""
+    k = np.arange(length, dtype=np.float64)
+    arm = np.tile(k[:, None], 6)
+    joints = {"left_arm": arm, "left_gripper": k / 10, "right_arm": arm, "right_gripper": k / 20}
+    tree: dict[str, Any] = {f"joint_action/{name}": values for name, values in joints.items()}
+    tree["joint_action/vector"] = np.column_stack(list(joints.values()))
+    tree["endpose/left_endpose"] = np.zeros((length, 7))
+    for c, camera in enumerate(("head_camera", "left_camera", "right_camera")):
+        encoded = [swapped_jpeg(p) for p in film(c, episode, length)]
+        width = max(map(len, encoded)) + 7
+        tree[f"observation/{camera}/rgb"] = np.array(encoded, dtype=f"S{width}")
+        tree[f"observation/{camera}/intrinsic_cv"] = np.zeros((length, 3, 3))
+        tree[f"observation/{camera}/depth"] = np.zeros((length, 8, 8))
     if texts is not None:
-        (config / "instructions").mkdir(exist_ok=True)
-        (config / f"instructions/episode{episode}.json").write_text(json.dumps(texts))
-    return path
+        put(config, {f"instructions/episode{episode}.json": texts})
+    return written(config / f"data/episode{episode}.hdf5", tree)

@@ -2,7 +2,8 @@
 
 
 def playlists(url: str) -> dict[str, str]:
-    """Texts that FFmpeg may open as a video made of another file, by kind. (One kind would be waited for.)"""
+    """Texts that FFmpeg may open as a video made of another file, by kind. (One kind would be
+    waited for.)"""
     return {
         "ffconcat": f"ffconcat version 1.0\nfile {url}\n",
         "hls": f"#EXTM3U\n#EXT-X-TARGETDURATION:4\n#EXTINF:4,\n{url}\n#EXT-X-ENDLIST\n",

@@ -7,15 +7,16 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-import uvicorn
-
-from core.web import listen, server_config
 from tests.kits.patience import PATIENCE_S
 
 
 @contextmanager
 def listening(app: Any) -> Iterator[Any]:
     """An application of ours in a thread; `app.state` has its `url` and its `server`."""
+    import uvicorn  # here: what only answers does without
+
+    from core.web import listen, server_config
+
     with listen("127.0.0.1", 0) as listener:
         app.state.server = uvicorn.Server(server_config(app))
         app.state.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -29,9 +30,11 @@ def listening(app: Any) -> Iterator[Any]:
 
 
 class Answering(BaseHTTPRequestHandler):
-    """Says nothing of its requests. Text is answered as HTML, bytes as they are, all else as JSON."""
+    """Says nothing of its requests. Text is answered as HTML, bytes as they are, all else as
+    JSON."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # head and body are two packets
 
     def log_message(self, format: str, *args: object) -> None:
         pass
@@ -74,14 +77,21 @@ class Answering(BaseHTTPRequestHandler):
             self.wfile.write(data)
 
 
-@contextmanager
-def serving(handler: Any, **attributes: object) -> Iterator[str]:
-    """The address of a server of that handler, whose class has what is known."""
-    server = ThreadingHTTPServer(
-        ("127.0.0.1", 0), type("Bound", (handler,), attributes) if attributes else handler
+def started(handler: Any, port: int = 0, **attributes: object) -> ThreadingHTTPServer:
+    """A server of that handler, whose class has what is known, in a thread."""
+    bound = type("Bound", (handler,), attributes)
+    server = type("Server", (ThreadingHTTPServer,), {"request_queue_size": 512})(
+        ("127.0.0.1", port), bound
     )
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    return server
+
+
+@contextmanager
+def serving(handler: Any, **attributes: object) -> Iterator[str]:
+    """The address of such a server."""
+    server = started(handler, **attributes)
     try:
         yield f"http://127.0.0.1:{server.server_port}"
     finally:

@@ -1,5 +1,5 @@
-"""A stand-in for the hub's file API on loopback: listing in pages, redirects of large files, ranges, tokens, faults;
-uploads by git-LFS and commits.
+"""A stand-in for the hub's file API on loopback: listing in pages, redirects of large files,
+ranges, tokens, faults; uploads by git-LFS and commits.
 
 Faults are given per path, and are used up as files are asked for.
 """
@@ -32,7 +32,8 @@ class Asked(NamedTuple):
 
 @dataclass
 class Hub:
-    """One repository, from its first commit on. Branches name commits, whose ids are hashes of files."""
+    """One repository, from its first commit on. Branches name commits, whose ids are hashes of
+    files."""
 
     repo: str
     kind: str = "datasets"  # or "models"

@@ -1,8 +1,10 @@
-"""Small workspaces as earlier versions left them, with what people said: `python -m tests.kits.kept_workspaces` makes
-those of KEPT that are missing in tests/data/workspaces, by the code of their commits.
+"""Small workspaces as earlier versions left them, with what people said: `python -m
+tests.kits.kept_workspaces` makes those of KEPT that are missing in tests/data/workspaces, by the
+code of their commits.
 
-A version that is tagged gets its line here, and its workspace is committed with it. Needs the repository's history, and
-runs old code with the packages of today. A workspace is kept with its source; Dagster's storage is left out.
+A version that is tagged gets its line here, and its workspace is committed with it. Needs the
+repository's history, and runs old code with the packages of today. A workspace is kept with its
+source; Dagster's storage is left out.
 """
 
 import os

@@ -1,4 +1,5 @@
-"""A release of bars that a laptop model learns in a second: two tasks, one of which the bar is far along."""
+"""A release of bars that a laptop model learns in a second: two tasks, one of which the bar is far
+along."""
 
 from itertools import product
 from pathlib import Path

@@ -90,7 +90,8 @@ def failure(result: dg.ExecuteInProcessResult) -> tuple[str, str]:
 
 
 def assert_ends_with_its_run(launcher: AnyLauncher, folder: Path, log: Path) -> None:
-    """Cancel the run as Dagster's run worker is cancelled, as soon as the job has children: they end."""
+    """Cancel the run as Dagster's run worker is cancelled, as soon as the job has children: they
+    end."""
     pids: list[int] = []
 
     def wait() -> None:

@@ -1,6 +1,8 @@
-"""Tiny robot datasets for tests: real videos and Parquet files whose every picture says which frame it is.
+"""Tiny robot datasets for tests: real videos and Parquet files whose every picture says which frame
+it is.
 
-A picture is 4x4 blocks, dark or bright: 16 bits that survive lossy coding. They hold (camera, episode, frame).
+A picture is 4x4 blocks, dark or bright: 16 bits that survive lossy coding. They hold (camera,
+episode, frame).
 """
 
 import json
@@ -38,6 +40,11 @@ CODECS = {
 
 def number(camera: int, episode: int, frame: int) -> int:
     return camera << 12 | episode << 6 | frame
+
+
+def film_of(camera: int, episode: int, count: int) -> list[int]:
+    """The numbers of the first frames of an episode."""
+    return [number(camera, episode, frame) for frame in range(count)]
 
 
 def frame_keys(lengths: Iterable[int]) -> list[tuple[int, int]]:
@@ -80,7 +87,8 @@ def write_video(
     pix_fmt: str = "yuv420p",
     container: Mapping[str, str] | None = None,
 ) -> Path:
-    """`times` are presentation times in frames; default 0, 1, 2, ...; `container`: options of the file."""
+    """`times` are presentation times in frames; default 0, 1, 2, ...; `container`: options of the
+    file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     encoder, default_options = CODECS[codec]
     with av.open(str(path), "w", options=dict(container or {})) as out:
@@ -174,9 +182,7 @@ def write_v2(
             v2_data(root, episode), episode_rows(episode, length, RATE, episode % len(tasks))
         )
         for c, camera in enumerate(cameras):
-            write_video(
-                v2_video(root, camera, episode), [number(c, episode, k) for k in range(length)]
-            )
+            write_video(v2_video(root, camera, episode), film_of(c, episode, length))
     return root
 
 
@@ -257,7 +263,7 @@ def write_v3(
                 frames_before += lengths[e]
             file_numbers: list[int] = []
             for e in file_episodes:
-                file_numbers += [number(c, e, k) for k in range(lengths[e])]
+                file_numbers += film_of(c, e, lengths[e])
             write_video(v3_video(root, camera, start // per_file), file_numbers)
         meta[f"videos/{camera}/chunk_index"] = [0] * len(episodes)
         meta[f"videos/{camera}/file_index"] = files
@@ -296,7 +302,8 @@ def shown(source: Source, record: EpisodeRecord, camera: str) -> list[tuple[int,
 def said(
     findings_or_listing: Listing | Iterable[Finding], **only: Any
 ) -> list[tuple[str, str, int | None, str | None]]:
-    """(reason, severity, episode, camera) of findings, in order; `only` some of a reason, episode, ..."""
+    """(reason, severity, episode, camera) of findings, in order; `only` some of a reason, episode,
+    ..."""
     if isinstance(findings_or_listing, Listing):
         findings = findings_or_listing.findings
     else:

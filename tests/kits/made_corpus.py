@@ -1,4 +1,5 @@
-"""What the tests of the assets share: a workspace that the build loop made, with its source and its report."""
+"""What the tests of the assets share: a workspace that the build loop made, with its source and its
+report."""
 
 import fcntl
 import gc
@@ -7,7 +8,6 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -42,12 +42,11 @@ def stage_output(
     build: DatasetBuild,
     chunk: int,
     threads: int = 1,
-    **context_options: Any,
 ) -> Output:
-    """What a stage makes of a chunk, unpublished; `context_options`: of what it is given."""
+    """What a stage makes of a chunk, unpublished."""
     step = Step(stage.spec(build), build.name, chunk, STALE, "in")
     source = replace(build.source(lake.workspace.sources), decoding_threads=threads)
-    return stage.run(StageContext(lake, build, step, source, **context_options))
+    return stage.run(StageContext(lake, build, step, source))
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,8 @@ def built(build: DatasetBuild, space: Workspace) -> Made:
 def restored(place: Path, make: Callable[[Path], object]) -> Path:
     """A folder as `make` wrote it, whatever tests did to it since: made once, then copied.
 
-    It is always at the same path, and its files keep their times: to a build nothing in it has changed.
+    It is always at the same path, and its files keep their times: to a build nothing in it has
+    changed.
     """
     first = place.with_name(f"{place.name}.first")
     if not first.exists():

@@ -1,4 +1,5 @@
-"""Made-up episodes for the annotators: arms that move or stand still, grippers that close, random signals."""
+"""Made-up episodes for the annotators: arms that move or stand still, grippers that close, random
+signals."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -53,7 +54,8 @@ def episodes(draw: st.DrawFn, cameras: int = 0) -> Signals:
 
 @st.composite
 def tilings(draw: st.DrawFn, n: int, plan: Sequence[str]) -> list[Segment]:
-    """Attempts at any planned steps, in any order, completed or not, stand-stills between them, done or not."""
+    """Attempts at any planned steps, in any order, completed or not, stand-stills between them,
+    done or not."""
     ends = [0, *sorted(draw(st.sets(st.integers(1, n - 1), max_size=6))), n]
     segments = []
     for start, end in pairwise(ends):

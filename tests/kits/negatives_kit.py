@@ -1,4 +1,5 @@
-"""Runs of two tasks, with labels at every frame and shards of their samples: bars that grow with progress."""
+"""Runs of two tasks, with labels at every frame and shards of their samples: bars that grow with
+progress."""
 
 from collections.abc import Sequence
 from itertools import chain

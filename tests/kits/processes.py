@@ -57,7 +57,8 @@ os._exit(0)
 
 
 def in_two_processes(function: Callable[..., dict[str, Any]], *paths: Path) -> dict[str, Any]:
-    """What a function of a module of tests gives in the first of two processes of a group; each must end well.
+    """What a function of a module of tests gives in the first of two processes of a group; each
+    must end well.
 
     They are forked from a process that has imported PACKAGES.
     """

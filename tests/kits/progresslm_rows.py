@@ -35,7 +35,8 @@ def write_picture(path: Path, share: float) -> None:
 
 
 def source_rows(folder: Path) -> list[dict]:
-    """Rows of RL, a demonstration of four pictures each, the last one unanswerable; pictures are written."""
+    """Rows of RL, a demonstration of four pictures each, the last one unanswerable; pictures are
+    written."""
     for k in range(STEPS + 1):
         write_picture(folder / "bar/run" / f"camera_top_{k:04d}.jpg", k / STEPS)
     rows = []
@@ -83,7 +84,8 @@ def empty_corpus(folder: Path) -> tuple[Lake, Release]:
 
 
 def teach(folder: Path, family: str = "qwen3_vl", steps: int = 40, **tiny: int) -> Path:
-    """A tiny model that answers in the format, about at random; and its folder has the rows it was taught."""
+    """A tiny model that answers in the format, about at random; and its folder has the rows it was
+    taught."""
     rows = source_rows(folder / "images")
     write_rows(folder / "rl.jsonl", rows)
     data = {
@@ -126,10 +128,11 @@ PUBLISHED = {
 }
 
 
-def published_rows(name: str, count: int = 4) -> list[dict]:
-    """Rows of one published file: one run's pictures in their order, with what each shows as their label."""
+def published_rows(name: str) -> list[dict]:
+    """Rows of one published file: one run's pictures in their order, with what each shows as their
+    label."""
     rows = []
-    for k in range(count):
+    for k in range(4):
         default_fields = {
             "id": "bar/run",
             "task_goal": "pour the tea",

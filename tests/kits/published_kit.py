@@ -31,7 +31,8 @@ def tiny(family: Literal["qwen3_vl", "qwen2_5_vl"] = "qwen3_vl", seed: int = 0) 
 
 
 def write_asked(folder: Path) -> Path:
-    """A model that a server answers with: its words mean nothing, prompts of the annotator are short."""
+    """A model that a server answers with: its words mean nothing, prompts of the annotator are
+    short."""
     config = TinyConfig(vocabulary=600, max_px=512, **SIZES)
     prompts = (ROOT / "annotate" / "vlm" / "prompts").glob("*.txt")
     tokenizer = make_tokenizer([path.read_text() for path in prompts], config.vocabulary)
@@ -51,8 +52,8 @@ def write_asked(folder: Path) -> Path:
     return folder
 
 
-def published_head(seed: int = 1) -> Head:
-    torch.manual_seed(seed)
+def published_head() -> Head:
+    torch.manual_seed(1)
     return make_head(PUBLISHED_HEAD, HIDDEN).eval()
 
 

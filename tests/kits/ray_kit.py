@@ -23,7 +23,8 @@ ATTEMPTS = 4
 
 @contextmanager
 def ray_head(second_node: bool = False) -> Iterator[str]:
-    """The dashboard's address of a head on free ports, with a node of two cores; stopped with all it started.
+    """The dashboard's address of a head on free ports, with a node of two cores; stopped with all
+    it started.
 
     `second_node`: with another node of two cores, on this machine too.
     """

@@ -1,4 +1,5 @@
-"""Real bytes of other people's datasets: what may be committed, and what lies beside some checkouts."""
+"""Real bytes of other people's datasets: what may be committed, and what lies beside some
+checkouts."""
 
 from collections import Counter
 
@@ -29,7 +30,8 @@ def kinds(listing: Listing) -> Counter:
 
 
 def measured(source: Source, records: list[EpisodeRecord]) -> FramesResult:
-    """What the stage `frames` measures, with the grippers that these records show, and without keyframes."""
+    """What the stage `frames` measures, with the grippers that these records show, and without
+    keyframes."""
     signals = survey(source, records, None).signals
     config = FramesConfig(keyframe_interval_s=100)
     return frames_stage(source, records, 0, config, lambda sha256, jpeg: None, signals=signals)

@@ -1,4 +1,5 @@
-"""A training job in small: reports through Pipes as `proccorpus train` does, then ends as its recipe says."""
+"""A training job in small: reports through Pipes as `proccorpus train` does, then ends as its
+recipe says."""
 
 import os
 import subprocess

@@ -1,6 +1,8 @@
-"""Several runs of one task made of a real one: its pictures and rows at other paces, in LeRobot v2.0 with h264.
+"""Several runs of one task made of a real one: its pictures and rows at other paces, in LeRobot
+v2.0 with h264.
 
-Of each frame of each run it is known which frame of the real run it shows, so what is like what is known, too.
+Of each frame of each run it is known which frame of the real run it shows, so what is like what is
+known, too.
 """
 
 import json
@@ -34,7 +36,8 @@ FRAMES = 328  # of the real run, at 20 a second
 def paces() -> list[np.ndarray]:
     """By run, the frame of the real one that each of its frames shows.
 
-    The second is slow first and quick later, the third waits for two seconds, the fourth stops at six tenths.
+    The second is slow first and quick later, the third waits for two seconds, the fourth stops at
+    six tenths.
     """
     last = FRAMES - 1
     even = np.arange(0, FRAMES, 2)

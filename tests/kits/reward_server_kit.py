@@ -1,4 +1,5 @@
-"""A reward server on a free port of this machine, and a scorer whose numbers can be told from the pictures."""
+"""A reward server on a free port of this machine, and a scorer whose numbers can be told from the
+pictures."""
 
 import io
 import socket

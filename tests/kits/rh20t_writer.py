@@ -1,13 +1,14 @@
-"""Tiny RH20T scenes: a video per camera, metadata, and arrays that are pickled, as in the release, or plain."""
+"""Tiny RH20T scenes: a video per camera, metadata, and arrays that are pickled, as in the release,
+or plain."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tests.kits.lerobot_writer import number, write_video
+from tests.kits.lerobot_writer import film_of
+from tests.kits.parts import put
 
 
 def write_scene(
@@ -19,23 +20,20 @@ def write_scene(
     plain: int | None = None,
     suffix: str = "",
 ) -> Path:
-    """`cameras` are frames by name; `plain` rows of arrays: tcp_base k, gripper (10 k, -1); else pickled.
+    """`cameras` are frames by name; `plain` rows of arrays: tcp_base k, gripper (10 k, -1); else
+    pickled.
 
     Pictures say (camera, task, frame).
     """
     cameras = cameras or {"cam_1": 6}
     folder = cfg / f"task_{task:04d}_user_0001_scene_{scene:04d}_cfg_0003{suffix}"
-    (folder / "transformed").mkdir(parents=True)
+    files: dict[str, Any] = {}
     for c, (camera, frames) in enumerate(cameras.items()):
-        write_video(folder / camera / "color.mp4", [number(c, task, k) for k in range(frames)])
+        files[f"{camera}/color.mp4"] = film_of(c, task, frames)
         times = {"color": list(range(0, 100 * frames, 100)), "depth": []}
-        np.save(
-            folder / camera / "timestamps.npy", np.array(times, dtype=object), allow_pickle=True
-        )
+        files[f"{camera}/timestamps.npy"] = np.array(times, dtype=object)
     if metadata is not None:
-        (folder / "metadata.json").write_text(
-            metadata if isinstance(metadata, str) else json.dumps(metadata)
-        )
+        files["metadata.json"] = metadata
     if plain is None:
         stored: dict = {c: [{"timestamp": 0, "tcp": [0.0] * 7}] for c in cameras}
         tcp = gripper = np.array(stored, dtype=object)
@@ -43,9 +41,9 @@ def write_scene(
         k = np.arange(plain, dtype=np.float64)
         tcp = np.tile(k[:, None], 7)
         gripper = np.stack([10 * k, np.full(plain, -1.0)], axis=1)
-    np.save(folder / "transformed/tcp_base.npy", tcp, allow_pickle=plain is None)
-    np.save(folder / "transformed/gripper.npy", gripper, allow_pickle=plain is None)
-    return folder
+    return put(
+        folder, files | {"transformed/tcp_base.npy": tcp, "transformed/gripper.npy": gripper}
+    )
 
 
 def write_texts(path: Path, texts: Mapping[int, str]) -> None:
@@ -56,4 +54,4 @@ def write_texts(path: Path, texts: Mapping[int, str]) -> None:
         }
         for task, text in texts.items()
     }
-    path.write_text(json.dumps(stored))
+    put(path.parent, {path.name: stored})

@@ -1,6 +1,7 @@
 """Tiny RLDS datasets as TFDS writes them: TFRecord shards of tf.train.Example, and their metadata.
 
-Features of an episode are flat (`steps/observation/image`): lists of bytes, or numbers of all steps in one array.
+Features of an episode are flat (`steps/observation/image`): lists of bytes, or numbers of all steps
+in one array.
 """
 
 import json
@@ -174,8 +175,8 @@ def episode(
     changes: Mapping[str, Any] | None = None,
     **extra: Any,
 ) -> Features:
-    """Pictures say (camera, episode, frame); state of row k is (episode, k, 0, k mod 2). `changes` and `extra`, by path
-    with `__` for `/`, replace or add features; None takes one out."""
+    """Pictures say (camera, episode, frame); state of row k is (episode, k, 0, k mod 2). `changes`
+    and `extra`, by path with `__` for `/`, replace or add features; None takes one out."""
     k = np.arange(length)
     state = np.stack([np.full(length, serial), k, 0 * k, k % 2], axis=1).astype(np.float32)
     features = {

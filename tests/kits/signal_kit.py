@@ -1,4 +1,5 @@
-"""Grippers and hands that move in a known way, what a survey of their episodes shows, and a corpus with two."""
+"""Grippers and hands that move in a known way, what a survey of their episodes shows, and a corpus
+with two."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -63,7 +64,8 @@ def signal_at(
 
 
 def pick_and_place(seed: int, held_width: float = 0.15) -> tuple[np.ndarray, np.ndarray]:
-    """Joints [n, 6] and opening [n] of a run: reach, close round a thing, carry it, let go of it, go home.
+    """Joints [n, 6] and opening [n] of a run: reach, close round a thing, carry it, let go of it,
+    go home.
 
     `held_width`: how far open the thing keeps the gripper. 9 to 11 s.
     """
@@ -108,7 +110,8 @@ def _way(start: np.ndarray, end: np.ndarray, frames: int) -> np.ndarray:
 
 
 def joints_and_openings(num_episodes: int = NUM_EPISODES) -> list[tuple[np.ndarray, np.ndarray]]:
-    """As pick_and_place gives, of several runs. The last one grasps nothing: there the gripper closes fully."""
+    """As pick_and_place gives, of several runs. The last one grasps nothing: there the gripper
+    closes fully."""
     return [
         pick_and_place(seed, held_width=0.0 if seed == num_episodes - 1 else 0.15)
         for seed in range(num_episodes)
@@ -118,13 +121,12 @@ def joints_and_openings(num_episodes: int = NUM_EPISODES) -> list[tuple[np.ndarr
 def one_armed(
     value: Callable[[np.ndarray], np.ndarray],
     names: Sequence[str] = (*JOINTS, "gripper"),
-    num_episodes: int = NUM_EPISODES,
 ) -> list[EpisodeData]:
-    """Runs of one arm; its gripper's values [n, k], in the source's unit, follow from the opening."""
-    runs = joints_and_openings(num_episodes)
+    """Runs of one arm; its gripper's values [n, k], in the source's unit, follow from the
+    opening."""
     return [
         episode_of(k, np.column_stack([joints, value(o)]), names)
-        for k, (joints, o) in enumerate(runs)
+        for k, (joints, o) in enumerate(joints_and_openings())
     ]
 
 
@@ -134,18 +136,13 @@ def episode_of(
     names: Sequence[str] = (),
     action: np.ndarray | None = None,
     action_names: Sequence[str] = (),
-    **record: Any,
 ) -> EpisodeData:
     """An episode with these rows, and without pictures."""
     rows = state if state is not None else action
-    defaults = {
-        "fps": FPS,
-        "task": "pick it",
-        "data_uri": f"episode_{index}",
-        "num_rows": None if rows is None else len(rows),
-    }
+    num_rows = None if rows is None else len(rows)
+    file = f"episode_{index}"
     return EpisodeData(
-        EpisodeRecord(index, str(index), **defaults | record),
+        EpisodeRecord(index, str(index), FPS, "pick it", data_uri=file, num_rows=num_rows),
         None if state is None else numbers(state, names if len(names) == state.shape[1] else ()),
         None if action is None else numbers(action, action_names),
         None,
@@ -170,10 +167,8 @@ def surveyed(
         return survey(source, [episode.record for episode in episodes], robot, former_survey)
 
 
-def only_surveyed(
-    episodes: Sequence[EpisodeData], robot: str | None = None, **config: Any
-) -> GripperSignal:
-    (signal,) = surveyed(episodes, robot, **config).signals
+def only_surveyed(episodes: Sequence[EpisodeData]) -> GripperSignal:
+    (signal,) = surveyed(episodes).signals
     return signal
 
 

@@ -1,12 +1,11 @@
 """One small dataset in five formats, of recordings that can be told apart without a corpus.
 
-A recording has a number of its own, its `serial`, whatever its episode number is. Its pictures show it (a strip of
-eight blocks at their lower edge), its rows hold it (the third channel of the state, a hundredth of it). So which
-recording lies under which number is read from a source's own files, never from a corpus.
+A recording has a number of its own, its `serial`, whatever its episode number is. Its pictures show
+it (a strip of eight blocks at their lower edge), its rows hold it (the third channel of the state,
+a hundredth of it). So which recording lies under which number is read from a source's own files,
+never from a corpus.
 """
 
-import csv
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +23,7 @@ import pyarrow.parquet as pq
 
 from tests.kits import hdf5_writer, rlds_writer
 from tests.kits import lerobot_writer as le
+from tests.kits.parts import change, put
 
 FPS = 10
 SIDE = 64  # px
@@ -69,7 +69,8 @@ NUM_FRAMES = 60  # that every recording could have
 
 @cache
 def rows(serial: int) -> np.ndarray:
-    """float32 [NUM_FRAMES, 4] state: the arm goes to an object, closes its gripper, carries it and lets go."""
+    """float32 [NUM_FRAMES, 4] state: the arm goes to an object, closes its gripper, carries it and
+    lets go."""
     random = np.random.default_rng(serial)
     t = np.linspace(0.0, 1.0, NUM_FRAMES)
     goal = random.uniform(-0.9, 0.9, 2)
@@ -116,7 +117,8 @@ def all_pictures(serial: int) -> np.ndarray:
 
 
 def pictures_of(recording: Recording, camera: str = CAMERA) -> np.ndarray:
-    """uint8 [length, SIDE, SIDE, 3]; the second camera sees the scene upside down, but for the strip."""
+    """uint8 [length, SIDE, SIDE, 3]; the second camera sees the scene upside down, but for the
+    strip."""
     pictures = all_pictures(recording.serial)[recording.first : recording.first + recording.length]
     if camera == CAMERA:
         return pictures
@@ -125,7 +127,8 @@ def pictures_of(recording: Recording, camera: str = CAMERA) -> np.ndarray:
 
 
 def serial_in(picture: np.ndarray) -> int | None:
-    """The serial that a picture shows: uint8 [SIDE, SIDE, 3]; None where it has no strip of its own."""
+    """The serial that a picture shows: uint8 [SIDE, SIDE, 3]; None where it has no strip of its
+    own."""
     middle = (
         picture[SIDE - BLOCK + 2 : SIDE - 2]
         .mean(axis=(0, 2))
@@ -285,19 +288,18 @@ def _write_aloha(path: Path, recording: Recording) -> None:
     hdf5_writer.write_aloha(
         path, 0, recording.length, cameras=(), timestamps=times, language=recording.task
     )
-    with h5py.File(path, "a") as file:
-        for key, values in (
-            ("observations/qpos", state_of(recording)),
-            ("action", action_of(recording)),
-        ):
-            del file[key]
-            file[key] = values
-        del file["observations/qvel"]
-        file["observations/images/cam_high"] = pictures_of(recording)
+    parts = {
+        "observations/qpos": state_of(recording),
+        "observations/qvel": None,
+        "action": action_of(recording),
+        "observations/images/cam_high": pictures_of(recording),
+    }
+    change(path, parts)
 
 
 def write_rlds(root: Path, recordings: Sequence[Recording], name: str = "toy") -> Path:
-    """Records without names of their own: known by shard and place. `name` is that of the dataset."""
+    """Records without names of their own: known by shard and place. `name` is that of the
+    dataset."""
     shutil.rmtree(root, ignore_errors=True)
     episodes = [_rlds_episode(recording) for recording in recordings]
     state = {"state": rlds_writer.tensor("float32", len(NAMES)), "wrist_image": None}
@@ -306,8 +308,7 @@ def write_rlds(root: Path, recordings: Sequence[Recording], name: str = "toy") -
         root, {"train": [episodes[:6], episodes[6:]]}, rlds_writer.features_json(state, action)
     )
     if name != "toy":
-        info = root / "1.0.0/dataset_info.json"
-        info.write_text(json.dumps(json.loads(info.read_text()) | {"name": name}))
+        change(root / "1.0.0/dataset_info.json", {"name": name})
         for path in sorted((root / "1.0.0").glob("toy-*")):
             path.rename(path.with_name(path.name.replace("toy", name, 1)))
     return root
@@ -328,22 +329,16 @@ def _rlds_episode(recording: Recording) -> dict[str, Any]:
 def write_videos(root: Path, recordings: Sequence[Recording], name: str = "run") -> Path:
     """Plain videos, `<name>_<k>.mp4`, with a table of their tasks beside them."""
     shutil.rmtree(root, ignore_errors=True)
-    root.mkdir(parents=True)
-    for k, recording in enumerate(recordings):
-        le.write_video(
-            root / f"{name}_{k:03d}.mp4", pictures_of(recording), fps=FPS, options=ENCODER
-        )
-    write_side_file(
-        root, {f"{name}_{k:03d}.mp4": recording for k, recording in enumerate(recordings)}
-    )
+    by_name = {f"{name}_{k:03d}.mp4": recording for k, recording in enumerate(recordings)}
+    for video, recording in by_name.items():
+        le.write_video(root / video, pictures_of(recording), fps=FPS, options=ENCODER)
+    write_side_file(root, by_name)
     return root
 
 
 def write_side_file(root: Path, recordings: Mapping[str, Recording]) -> None:
-    with (root / "metadata.csv").open("w", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(("file", "task"))
-        table.writerows((name, recording.task) for name, recording in recordings.items())
+    rows = [{"file": name, "task": recording.task} for name, recording in recordings.items()]
+    put(root, {"metadata.csv": rows})
 
 
 WRITERS: Mapping[str, Callable[..., Path]] = {

@@ -1,11 +1,11 @@
-"""One way to spoil data: by bytes, by the tree of files, and by what a file holds, whichever format it has.
+"""One way to spoil data: by bytes, by the tree of files, and by what a file holds, whichever format
+it has.
 
-Each choice comes from a `random.Random`: a seeded one, so that a base's name and a number say all of a spoilt dataset,
-or hypothesis' own, which finds the smallest example.
+Each choice comes from a `random.Random`: a seeded one, so that a base's name and a number say all
+of a spoilt dataset, or hypothesis' own, which finds the smallest example.
 """
 
 import copy
-import csv
 import io
 import json
 import os
@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from fnmatch import fnmatch
 from functools import partial
-from itertools import chain, product
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,10 +27,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ingest.formats import rlds_files
 from ingest.reasons import DataError
+from tests.kits import parts
 from tests.kits import rlds_writer as rlds
-from tests.kits.lerobot_writer import LFS_POINTER, write_video
+from tests.kits.lerobot_writer import LFS_POINTER
 
 SPARSE_BYTES = (1 << 28) + (
     1 << 20
@@ -68,7 +68,8 @@ TYPES = (
 
 
 def spoilt_bytes(data: bytes, rng: random.Random) -> bytes:
-    """Some are others, missing, or there twice; most often the first and the last, where headers are."""
+    """Some are others, missing, or there twice; most often the first and the last, where headers
+    are."""
     content = bytearray(data)
     for _ in range(rng.choice([1, 1, 3, 20])):
         n = len(content)
@@ -95,8 +96,8 @@ def spoilt_bytes(data: bytes, rng: random.Random) -> bytes:
 def places(
     node: Any, path_parts: tuple[Any, ...] = ()
 ) -> Iterator[tuple[Any, Any, tuple[Any, ...]]]:
-    """(container, key, column) of everything in a tree of dicts and lists; a column has the keys that lead there, and
-    of each item of a list the same."""
+    """(container, key, column) of everything in a tree of dicts and lists; a column has the keys
+    that lead there, and of each item of a list the same."""
     for key in (
         list(node) if isinstance(node, dict) else range(len(node)) if isinstance(node, list) else ()
     ):
@@ -195,7 +196,8 @@ def wild_numpy(a: np.ndarray, rng: random.Random, outside_folder: Path) -> Any:
 
 
 def recoded(text: str, rng: random.Random) -> bytes:
-    """A text with lists in lists where it says so, in UTF-8, or, seldom, as no reader expects it."""
+    """A text with lists in lists where it says so, in UTF-8, or, seldom, as no reader expects
+    it."""
     text = text.replace(json.dumps(DEEP), rng.choice(NESTED))
     encodings = [
         text.encode("utf-16"),
@@ -210,15 +212,9 @@ def recoded(text: str, rng: random.Random) -> bytes:
     return text.encode()
 
 
-def csv_text(rows: Any, *_: Any) -> str:
-    table = csv.DictWriter(out := io.StringIO(), dict.fromkeys(chain.from_iterable(rows)))
-    table.writeheader()
-    table.writerows(rows)
-    return out.getvalue().encode("utf-8", "replace").decode()
-
-
 def parquet(tree: Any, rng: random.Random, data: bytes) -> bytes:
-    """All columns have as many rows as the first one, in the type that they had if they can; one in another."""
+    """All columns have as many rows as the first one, in the type that they had if they can; one in
+    another."""
     schema = pq.read_schema(io.BytesIO(data))
     columns = {
         name: cells if isinstance(cells, list) and cells else [cells]
@@ -239,70 +235,23 @@ def parquet(tree: Any, rng: random.Random, data: bytes) -> bytes:
     return out.getvalue()
 
 
-def hdf5_tree(data: bytes) -> dict[str, Any]:
-    """Arrays by path, and attributes by `path@name`."""
-    with h5py.File(io.BytesIO(data)) as file:
-        nodes: dict[str, Any] = {"/": file}
-        file.visititems(nodes.__setitem__)
-        arrays = {path: node[()] for path, node in nodes.items() if isinstance(node, h5py.Dataset)}
-        for path, node in nodes.items():
-            arrays |= {f"{path}@{name}": node.attrs[name] for name in node.attrs}
-        return arrays
-
-
-def hdf5(tree: Any, *_: Any) -> bytes:
-    with h5py.File(out := io.BytesIO(), "w") as file:
-        for key, value in tree.items():
-            path, is_attribute, name = key.partition("@")
-            if is_attribute:
-                (file[path] if path in file else file.create_group(path)).attrs[name] = value
-            else:
-                file[path] = value
-    return out.getvalue()
-
-
-def records_tree(data: bytes) -> list[dict[str, Any]]:
-    def values(v: rlds_files.Values) -> Any:
-        if v.kind == "bytes":
-            return [data[a:b] for a, b in rlds_files.byte_spans(data, v)]
-        return rlds_files.numbers(data, v)
-
-    read = [rlds_files.example(data, record) for record in rlds_files.records(data)]
-    return [{name: values(v) for name, v in features.items()} for features in read]
-
-
 def records(tree: Any, rng: random.Random, _: bytes) -> bytes:
     """Checksums are right, also of messages whose bytes are spoilt."""
     messages = [m if isinstance(m, bytes) else rlds.example(m) for m in tree]
-    return b"".join(
-        rlds.record(spoilt_bytes(m, rng) if rng.randrange(10) == 0 else m) for m in messages
-    )
+    return parts.records(spoilt_bytes(m, rng) if rng.randrange(10) == 0 else m for m in messages)
 
 
-def npy_tree(data: bytes) -> Any:
-    array = np.load(io.BytesIO(data), allow_pickle=True)
-    return array.tolist() if array.dtype == object else array  # what was pickled
+def lines(tree: Any, *_: Any) -> str:
+    return "".join(json.dumps(row) + "\n" for row in (tree if isinstance(tree, list) else [tree]))
 
 
-def npy(value: Any, *_: Any) -> bytes:
-    np.save(out := io.BytesIO(), value, allow_pickle=True)
-    if isinstance(value, bytes):
-        return value
-    return out.getvalue()
+def table(tree: Any, *_: Any) -> str:
+    return parts.csv_text(tree).encode("utf-8", "replace").decode()
 
 
-JSON = (json.loads, lambda tree, *_: json.dumps(tree))
-LINES = (
-    lambda data: [json.loads(line) for line in data.splitlines() if line.strip()],
-    lambda rows, *_: "".join(
-        json.dumps(row) + "\n" for row in (rows if isinstance(rows, list) else [rows])
-    ),
-)
-FORMATS: dict[str, tuple[Callable[[bytes], Any], Callable[..., str | bytes]]] = {
-    "*.json": JSON, ".z*": JSON, "*.jsonl": LINES, "*.h*5": (hdf5_tree, hdf5),
-    "*.csv": (lambda data: list(csv.DictReader(io.StringIO(data.decode()))), csv_text),
-    "*.parquet": (lambda data: pq.read_table(io.BytesIO(data)).to_pydict(), parquet),
-    "*.tfrecord*": (records_tree, records), "*.npy": (npy_tree, npy),
+# What spoilt trees need another writer for
+WRITERS: dict[str, Callable[..., str | bytes]] = {
+    "*.jsonl": lines, "*.csv": table, "*.parquet": parquet, "*.tfrecord*": records
 }  # fmt: skip
 UNWRITABLE = (
     TypeError, ValueError, KeyError, IndexError, AttributeError, OverflowError, RuntimeError, OSError, StopIteration,
@@ -316,23 +265,25 @@ AS_IT_IS: Any = SimpleNamespace(
 
 
 def formats(name: str) -> list[tuple[Callable[[bytes], Any], Callable[..., bytes]]]:
-    def written(
-        write: Callable[..., str | bytes], tree: Any, rng: random.Random, data: bytes
-    ) -> bytes:
-        content = write(tree, rng, data)
+    def written(pattern: str, tree: Any, rng: random.Random, data: bytes) -> bytes:
+        if pattern in WRITERS:
+            content = WRITERS[pattern](tree, rng, data)
+        else:
+            content = parts.FORMATS[pattern][1](tree)
         if isinstance(content, str):
             return recoded(content, rng)
         return content
 
     return [
-        (read, partial(written, write))
-        for pattern, (read, write) in FORMATS.items()
-        if fnmatch(name, pattern)
+        (read, partial(written, pattern))
+        for pattern, (read, _) in parts.FORMATS.items()
+        if fnmatch(name, pattern) and pattern != "*.tar"
     ]
 
 
 def spoilt_content(name: str, data: bytes, rng: random.Random, outside_folder: Path) -> bytes:
-    """A file's bytes with other content in the same format; by its bytes where it has none that is known."""
+    """A file's bytes with other content in the same format; by its bytes where it has none that is
+    known."""
     for read, write in formats(name) * 50:  # drawn again where it cannot be written
         with suppress(*UNWRITABLE):
             if (changed := write(edited(read(data), rng, outside_folder), rng, data)) != data:
@@ -341,7 +292,8 @@ def spoilt_content(name: str, data: bytes, rng: random.Random, outside_folder: P
 
 
 def spoilt_columns(name: str, data: bytes) -> Iterator[tuple[str, bytes]]:
-    """A file's bytes with each column in turn null, missing and of another kind, beside what was done."""
+    """A file's bytes with each column in turn null, missing and of another kind, beside what was
+    done."""
     for read, write in formats(name):
         tree = [read(data)]
         for column, way in product(
@@ -356,7 +308,8 @@ WAYS = ("bytes", "bytes", "swapped", "sparse", *TREE, *["content"] * 12)
 
 
 def mutate(root: Path, outside_folder: Path, base: str, number: int) -> dict[str, str]:
-    """Spoil a fresh copy of a base in one to three ways, number `number` of WAYS first; what was done by way.
+    """Spoil a fresh copy of a base in one to three ways, number `number` of WAYS first; what was
+    done by way.
 
     `outside_folder` is a folder beside the dataset that nobody may read or write.
     """
@@ -425,9 +378,7 @@ def spoilt(
 
 
 def write_outside(folder: Path) -> None:
-    """Files that a dataset must never make anybody read, by the names that it says; links lead to what was its own."""
-    folder.mkdir()
-    write_video(folder / "secret.mp4", range(6))
-    (folder / "secret.json").write_text("{}")
-    with h5py.File(folder / "secret.h5", "w") as file:
-        file["numbers"] = np.zeros((6, 7))
+    """Files that a dataset must never make anybody read, by the names that it says; links lead to
+    what was its own."""
+    files = {"secret.mp4": range(6), "secret.json": {}, "secret.h5": {"numbers": np.zeros((6, 7))}}
+    parts.put(folder, files)

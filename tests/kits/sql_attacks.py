@@ -11,7 +11,8 @@ WAYS_OUT = Path(__file__).with_name("sql_ways_out.txt")
 
 
 def ways_out(work: Path) -> list[str]:
-    """Statements that read or write what they may not, each on a line of a file; `work` has what they look for."""
+    """Statements that read or write what they may not, each on a line of a file; `work` has what
+    they look for."""
     lines = WAYS_OUT.read_text().splitlines()
     return [line.replace("{work}", str(work)).encode("latin-1", "backslashreplace").decode("unicode_escape") for line in
             (map(escaped, lines))]  # fmt: skip

@@ -1,7 +1,7 @@
 """In the process of user SQL: statements that are done by stand-ins, in the place of DuckDB.
 
-Seen of DuckDB 1.5.5: memory that its limit does not count or that a query leaves behind, functions that cannot be
-interrupted, and JSON in great depth that ends the process.
+Seen of DuckDB 1.5.5: memory that its limit does not count or that a query leaves behind, functions
+that cannot be interrupted, and JSON in great depth that ends the process.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,8 @@ STANDINS: dict[str, Callable[[], object]] = {
 
 
 def in_lake(function: str, *args: Any) -> Any:
-    """In the place of that of `warehouse.sql_process`: a query that is the name of a stand-in is done by it."""
+    """In the place of that of `warehouse.sql_process`: a query that is the name of a stand-in is
+    done by it."""
     module = import_module("warehouse.lake.sql")
     answer = module.answer
 

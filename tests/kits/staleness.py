@@ -11,12 +11,14 @@ from assets.definitions import defs
 
 @cache
 def definitions() -> dg.Definitions:
-    """All of the project's, put together once: it takes the better part of a second. Not for changing."""
+    """All of the project's, put together once: it takes the better part of a second. Not for
+    changing."""
     return defs()
 
 
 def staleness(instance: dg.DagsterInstance) -> dict[tuple[str, str | None], tuple[str, list[str]]]:
-    """FRESH, STALE or MISSING of each asset's every partition, and why; of assets without partitions by None."""
+    """FRESH, STALE or MISSING of each asset's every partition, and why; of assets without
+    partitions by None."""
     graph = definitions().get_repository_def().asset_graph
     resolver = CachingStaleStatusResolver(instance, graph, LoadingContextForTest(instance))
     statuses = {}

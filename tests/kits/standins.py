@@ -1,4 +1,5 @@
-"""Stand-ins for what some inputs make outside software do: they sleep, stay busy, take memory or end their process."""
+"""Stand-ins for what some inputs make outside software do: they sleep, stay busy, take memory or
+end their process."""
 
 import os
 import signal
@@ -24,7 +25,8 @@ def stay_busy(*_: object, cpu_s: float = LONG_S) -> None:
 
 
 def stay_in_one_call() -> None:
-    """As a decoder that keeps Python's lock: nothing else of the process runs, and no signal's handler."""
+    """As a decoder that keeps Python's lock: nothing else of the process runs, and no signal's
+    handler."""
     ends_s = time.thread_time() + LONG_S
     while time.thread_time() < ends_s:
         sum(range(400_000_000))

@@ -1,4 +1,5 @@
-"""Steps written into a LeRobot dataset as each tool writes them: what tools of the field read and write, byte for byte.
+"""Steps written into a LeRobot dataset as each tool writes them: what tools of the field read and
+write, byte for byte.
 
 `SPANS` are the steps of episode 0 of a dataset with 10 frames per second and 24 frames or more.
 """
@@ -117,7 +118,8 @@ def _atom(role: str, content: str, style: str, timestamp: float) -> dict[str, An
 
 
 def visualizer(root: Path, spans: Sequence[Span] = SPANS, fps: float = 10) -> None:
-    """The dataset visualizer's file, version 2: no ends, and atoms of other styles among those of steps."""
+    """The dataset visualizer's file, version 2: no ends, and atoms of other styles among those of
+    steps."""
     atoms = [_atom("assistant", "see the cup", "memory", 0.0)]
     atoms += [
         _atom("assistant", name, "subtask", start / fps) for name, start, _ in reversed(spans)
@@ -153,7 +155,8 @@ def action_config(root: Path, spans: Sequence[Span] = SPANS) -> None:
 
 
 def robomind(root: Path, spans: Sequence[Span] = SPANS) -> None:
-    """RoboMIND by any4lerobot: an object in v3's table; frames are names of pictures, and last ones are included."""
+    """RoboMIND by any4lerobot: an object in v3's table; frames are names of pictures, and last ones
+    are included."""
     steps = [
         {
             "step_description": name,
@@ -170,7 +173,8 @@ def robomind(root: Path, spans: Sequence[Span] = SPANS) -> None:
 
 
 def robocoin(root: Path, spans: Sequence[Span] = SPANS) -> None:
-    """RoboCOIN: five slots per frame, padded with the index of "null"; "End" after the last step."""
+    """RoboCOIN: five slots per frame, padded with the index of "null"; "End" after the last
+    step."""
     path = data_file(root)
     num_frames = pq.read_metadata(path).num_rows
     names = names_of_frames(spans, num_frames, "null")
@@ -183,7 +187,8 @@ def robocoin(root: Path, spans: Sequence[Span] = SPANS) -> None:
 
 
 def sarm(root: Path, spans: Sequence[Span] = SPANS, head: str = "dense_") -> None:
-    """SARM's lists in v3's table: the end is the next one's start; an optional stage that is absent ends before it."""
+    """SARM's lists in v3's table: the end is the next one's start; an optional stage that is absent
+    ends before it."""
     names = [name for name, _, _ in spans]
     starts = [start for _, start, _ in spans]
     ends = [end for _, _, end in spans[:-1]] + [spans[-1][2] - 1]
@@ -200,7 +205,8 @@ def sarm(root: Path, spans: Sequence[Span] = SPANS, head: str = "dense_") -> Non
 
 
 def sarm_times(root: Path, spans: Sequence[Span] = SPANS, fps: float = 10) -> None:
-    """The same by times alone; an absent stage ends a frame before it begins, or where it begins."""
+    """The same by times alone; an absent stage ends a frame before it begins, or where it
+    begins."""
     absent = [
         ("wipe the cup", spans[1][1], spans[1][1] - 1),
         ("rinse the cup", spans[1][1], spans[1][1]),
@@ -219,7 +225,8 @@ def sarm_times(root: Path, spans: Sequence[Span] = SPANS, fps: float = 10) -> No
 
 
 def annotation(root: Path, spans: Sequence[Span] = SPANS) -> None:
-    """GR00T: indices into meta/tasks.jsonl; what is the same in all rows, and the validity, are no steps."""
+    """GR00T: indices into meta/tasks.jsonl; what is the same in all rows, and the validity, are no
+    steps."""
     path = data_file(root)
     num_frames = pq.read_metadata(path).num_rows
     lines = [json.loads(line) for line in (root / "meta/tasks.jsonl").read_text().splitlines()]

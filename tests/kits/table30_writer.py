@@ -1,11 +1,11 @@
 """Tiny Table30 datasets, each robot's as published; pictures say which frame they are."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.kits.lerobot_writer import number, write_json_lines, write_video
+from tests.kits.lerobot_writer import film_of
+from tests.kits.parts import put
 
 START_S = 1750405586.3430033
 CAMERAS = {
@@ -17,7 +17,8 @@ CAMERAS = {
 
 
 def frame(robot: str, k: int, arm: int = 0) -> dict[str, Any]:
-    """Joint j of frame k is k + j / 10 + 100 arm; the gripper as each robot gives it; milliseconds since an epoch."""
+    """Joint j of frame k is k + j / 10 + 100 arm; the gripper as each robot gives it; milliseconds
+    since an epoch."""
     joints = [k + j / 10 + 100 * arm for j in range(7 if robot == "franka" else 6)]
     time = {"timestamp": START_S * 1000 + 1000 * k / 30}
     match robot:
@@ -38,39 +39,28 @@ def frame(robot: str, k: int, arm: int = 0) -> dict[str, Any]:
     return {"joint_positions": joints} | end_fields | time
 
 
-def write_episode(task: Path, robot: str, episode: int, frames: int) -> None:
-    folder = task / f"data/episode_{episode:06d}"
-    episode_meta = {
-        "episode_index": episode,
-        "start_time": START_S,
-        "end_time": START_S + frames / 30,
-        "frames": frames,
-    }
-    (folder / "meta").mkdir(parents=True)
-    (folder / "meta/episode_meta.json").write_text(json.dumps(episode_meta))
-    arms = {"left_states": 0, "right_states": 1} if robot == "aloha" else {"states": 0}
-    for name, arm in arms.items():
-        write_json_lines(
-            folder / f"states/{name}.jsonl", [frame(robot, k, arm) for k in range(frames)]
-        )
-    for c, camera in enumerate(CAMERAS[robot]):
-        write_video(
-            folder / f"videos/{camera}.mp4", [number(c, episode, k) for k in range(frames)], fps=30
-        )
-
-
 def write_task(
     root: Path, name: str, robot: str, lengths: Mapping[int, int], prompt: str | None = "do it"
 ) -> Path:
     """One task's folder; `prompt` is in its metadata."""
-    task = root / name
     described = {"task_name": name, "scoring": "...", "task_tag": [robot.upper()]}
     described |= {} if prompt is None else {"prompt": prompt}
-    (task / "meta").mkdir(parents=True)
-    (task / "task_desc.json").write_text(json.dumps(described))
     video = {"fps": 30, "ext": "mp4", "encoding": {"vcodec": "libx264", "pix_fmt": "yuv420p"}}
     info = {"robot_id": f"{robot}_1", "task_desc": described, "video_info": video}
-    (task / "meta/task_info.json").write_text(json.dumps(info))
+    files: dict[str, Any] = {"task_desc.json": described, "meta/task_info.json": info}
+    arms = {"left_states": 0, "right_states": 1} if robot == "aloha" else {"states": 0}
     for episode, frames in lengths.items():
-        write_episode(task, robot, episode, frames)
-    return task
+        folder = f"data/episode_{episode:06d}"
+        files[f"{folder}/meta/episode_meta.json"] = {
+            "episode_index": episode,
+            "start_time": START_S,
+            "end_time": START_S + frames / 30,
+            "frames": frames,
+        }
+        for arm_name, arm in arms.items():
+            rows = [frame(robot, k, arm) for k in range(frames)]
+            files[f"{folder}/states/{arm_name}.jsonl"] = rows
+        for c, camera in enumerate(CAMERAS[robot]):
+            numbers = film_of(c, episode, frames)
+            files[f"{folder}/videos/{camera}.mp4"] = numbers
+    return put(root / name, files, fps=30)

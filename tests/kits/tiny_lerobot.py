@@ -46,7 +46,8 @@ def make_dataset(root: Path, lengths: Sequence[int] = LENGTHS) -> Path:
 
 
 def signals(episode: int, n: int) -> np.ndarray:
-    """State [n, 3]: the arm moves, closes the gripper in the middle and moves on; speeds differ by episode."""
+    """State [n, 3]: the arm moves, closes the gripper in the middle and moves on; speeds differ by
+    episode."""
     t = np.linspace(0.0, 1.0, n)
     x = t * (1.0 + 0.2 * episode)
     y = np.sin(3.0 * t + episode)
@@ -57,7 +58,8 @@ def signals(episode: int, n: int) -> np.ndarray:
 def write_rows(
     root: Path, episode: int, n: int, scale: float = 1.0, source_episode: int | None = None
 ) -> None:
-    """Rows of one episode; another `scale` gives other states, `source_episode` those of another episode."""
+    """Rows of one episode; another `scale` gives other states, `source_episode` those of another
+    episode."""
     states = signals(episode if source_episode is None else source_episode, n) * np.float32(
         [scale, 1.0, 1.0]
     )
@@ -80,9 +82,11 @@ def write_video(
 def pictures(
     episode: int, n: int, grey: int = 60, black: range = NONE, frozen: range = NONE
 ) -> list[np.ndarray]:
-    """A bright square that follows the state over a textured ground; another `grey` gives other pictures.
+    """A bright square that follows the state over a textured ground; another `grey` gives other
+    pictures.
 
-    black, frozen: frames that are black, or show the picture before them. Each is uint8 [HEIGHT, WIDTH, 3].
+    black, frozen: frames that are black, or show the picture before them. Each is uint8 [HEIGHT,
+    WIDTH, 3].
     """
     state = signals(episode, n)
     ground = np.full((HEIGHT, WIDTH, 3), grey, np.uint8)

@@ -1,7 +1,7 @@
 """All that listing and reading say of a dataset, as lines; what is right lies in tests/data/told/.
 
-After a change that is meant, this writes it anew, to be looked at in git's diff; tests of what differs fail that once:
-    GOLDEN=anew .venv/bin/python -m pytest tests/ingest
+After a change that is meant, this writes it anew, to be looked at in git's diff; tests of what
+differs fail that once: GOLDEN=anew .venv/bin/python -m pytest tests/ingest
 """
 
 import difflib
@@ -39,7 +39,8 @@ type Told = Iterator[tuple[str, Source]]
 
 
 def golden(cases: Callable[[New], Told], pictures: bool = True) -> Callable[[Path], None]:
-    """A test of datasets that a generator writes, by what each shows: it is given what makes a new folder."""
+    """A test of datasets that a generator writes, by what each shows: it is given what makes a new
+    folder."""
 
     def test(tmp_path: Path) -> None:
         folders = (tmp_path / str(k) for k in count())
@@ -71,7 +72,8 @@ golden_rows = partial(golden, pictures=False)
 def check(
     file: str, part: str, texts_by_title: dict[str, list[str]], parts: Collection[str]
 ) -> None:
-    """Assert that what is said under each title is what a file has for a part of it; `parts`: all that it may have."""
+    """Assert that what is said under each title is what a file has for a part of it; `parts`: all
+    that it may have."""
     path = GOLDEN / f"{file}.json"
     known_texts = json.loads(path.read_text()) if path.exists() else {}
     if os.environ.get("GOLDEN") == "anew":
@@ -95,7 +97,8 @@ def check(
 
 
 def told(source: Source, *, pictures: bool = True, grippers: bool = True) -> list[str]:
-    """The dataset, each finding, each episode with its rows and pictures, and the grippers; or why not."""
+    """The dataset, each finding, each episode with its rows and pictures, and the grippers; or why
+    not."""
     try:
         listing = list_episodes(source)
     except SourceError as e:

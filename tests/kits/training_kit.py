@@ -1,4 +1,5 @@
-"""A release so small that a model of two layers goes through it in a second: bars that grow with progress."""
+"""A release so small that a model of two layers goes through it in a second: bars that grow with
+progress."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -85,7 +86,8 @@ def recipe(name: str = "test", family: str = "qwen3_vl", **sections: Any) -> Rec
 
 
 def small(name: str, **train: Any) -> Recipe:
-    """A built-in recipe as it is, but for its size: on a tiny model, in short rows, for four steps, in float32."""
+    """A built-in recipe as it is, but for its size: on a tiny model, in short rows, for four steps,
+    in float32."""
     recipe_values = load_recipe(name, begins=False).model_dump(exclude_unset=True)
     data = {
         "families": {"procvqa_b": 1, "procvqa_c": 1},
@@ -178,7 +180,8 @@ def release_of(
 def make_release(
     root: Path, episodes: int = 4, moments: int = 8, held_out: int = 0
 ) -> tuple[Lake, Release]:
-    """Two shards or more; `held_out`: so many episodes more, in the split val, of which the lake knows the lengths."""
+    """Two shards or more; `held_out`: so many episodes more, in the split val, of which the lake
+    knows the lengths."""
     facts = {"dataset": "bars", "chunk": 0, "num_rows": moments, "fps": 10.0}
     rows = [facts | {"episode_index": e} for e in range(episodes, episodes + held_out)]
     lake = Lake(Workspace(root))

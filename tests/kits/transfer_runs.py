@@ -1,7 +1,7 @@
 """Made-up runs of one task for the transfer annotator: the same course, each at its own pace.
 
-The course has a phase from 0 to 1. An arm goes along a smooth way, a gripper closes at GRASPS_AT and opens at
-RELEASES_AT, and what an encoder sees changes smoothly with the phase.
+The course has a phase from 0 to 1. An arm goes along a smooth way, a gripper closes at GRASPS_AT
+and opens at RELEASES_AT, and what an encoder sees changes smoothly with the phase.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,5 @@
-"""torch's kernel `varlen_attn`, which there is none of on a CPU, answered by SDPA, block by block."""
+"""torch's kernel `varlen_attn`, which there is none of on a CPU, answered by SDPA, block by
+block."""
 
 from itertools import pairwise
 

@@ -1,4 +1,5 @@
-"""Visitors of the explorer: a client as a browser on this machine is one, a real server, and requests byte by byte."""
+"""Visitors of the explorer: a client as a browser on this machine is one, a real server, and
+requests byte by byte."""
 
 import os
 import re
@@ -58,7 +59,8 @@ def _own(client: Any) -> dict[str, str]:
 
 @contextmanager
 def serving(space: Workspace, **env: str) -> "Iterator[tuple[httpx.Client, subprocess.Popen[str]]]":
-    """`proccorpus explore` in a process of its own, with a client of it; killed at the end, with its queries'."""
+    """`proccorpus explore` in a process of its own, with a client of it; killed at the end, with
+    its queries'."""
     command = [
         PROGRAM,
         "explore",
@@ -85,7 +87,8 @@ def serving(space: Workspace, **env: str) -> "Iterator[tuple[httpx.Client, subpr
 
 
 def raw(url: str, request: bytes) -> tuple[int, bytes]:
-    """Status and all that a server answers to these bytes; 0: it hung up, or waits for more, without a word."""
+    """Status and all that a server answers to these bytes; 0: it hung up, or waits for more,
+    without a word."""
     host, port = url.removeprefix("http://").split("/")[0].split(":")
     answer = b""
     with socket.create_connection((host, int(port)), timeout=QUIET_S) as s:

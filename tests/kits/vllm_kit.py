@@ -17,7 +17,8 @@ REQUEST = re.compile(r'"POST /v1/chat/completions HTTP/[\d.]+" (\d{3})')
 
 
 def requests_in_log(path: Path, status: int | None = None) -> int:
-    """How many chat completions a server's log says it was asked for (and answered with `status`)."""
+    """How many chat completions a server's log says it was asked for (and answered with
+    `status`)."""
     codes = [
         int(m[1]) for m in map(REQUEST.search, path.read_text(errors="replace").splitlines()) if m
     ]

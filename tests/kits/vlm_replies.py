@@ -9,8 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-IN_THE_REPLY = ("wrong_model", "cut", "not_json", "off_schema", "fence", "refusal", "filtered")
-IN_THE_VALUE = ("out_of_range", "empty_list", "even")
+IN_THE_REPLY = ("wrong_model", "cut", "not_json", "off_schema", "refusal", "filtered", "even")
 WORDS_WEIGHED = ("True", "False")  # the likeliest first tokens of a free text
 WORDS = (
     "red",
@@ -50,27 +49,20 @@ def answer(request: dict[str, Any], sha256: str, fault: str | None) -> dict[str,
     value = fill(schema, rng)
     if fault == "even":
         value = even(schema["properties"], value)
-    elif fault in IN_THE_VALUE:
-        value = spoil(value, fault)
     elif fault == "off_schema":
         value = {"surprise": value, "more": 1}
     text = "I think that the robot" if fault == "not_json" else json.dumps(value)
-    text = f"Here is the JSON:\n```json\n{text}\n```" if fault == "fence" else text
     finish = "stop"
     tokens = max(1, len(text) // 4)
     if fault == "cut" or tokens > request["max_tokens"]:
         tokens = min(tokens, request["max_tokens"])
         text = text[: min(tokens * 4, len(text) - 2)]
         finish = "length"
-    finish = "content_filter" if fault == "filtered" else finish
     model = "another-model" if fault == "wrong_model" else request["model"]
+    finish = "content_filter" if fault == "filtered" else finish
     reply = completion(model, text, prompt_tokens(request["messages"]), tokens, finish)
     if fault == "refusal":
-        reply["choices"][0]["message"] = {
-            "role": "assistant",
-            "content": None,
-            "refusal": "I cannot help with that.",
-        }
+        reply["choices"][0]["message"] |= {"content": None, "refusal": "I cannot help with that."}
     return reply
 
 
@@ -155,16 +147,3 @@ def even(properties: dict[str, Any], value: dict[str, Any]) -> dict[str, Any]:
             "picture": properties["picture"]["enum"][len(properties["picture"]["enum"]) // 2]
         }
     return {k: v | {"completed": True} if isinstance(v, dict) else v for k, v in value.items()}
-
-
-def spoil(value: Any, fault: str) -> Any:
-    """Every list of a value emptied, or its whole numbers moved."""
-    if isinstance(value, dict):
-        return {name: spoil(part, fault) for name, part in value.items()}
-    if isinstance(value, list):
-        if fault == "empty_list":
-            return []
-        return [spoil(item, fault) for item in value]
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value + 1_000_000
-    return value

@@ -9,11 +9,11 @@ The log has a JSON line for each chat request received, and one for each whole a
 """
 
 import argparse
-import asyncio
 import contextlib
 import hashlib
 import json
 import random
+import socket
 import sys
 import threading
 import time
@@ -22,11 +22,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.kits.patience import PATIENCE_S
-from tests.kits.vlm_replies import IN_THE_REPLY, IN_THE_VALUE, answer, completion, prompt_tokens
+from tests.kits.http_server import Answering, started
+from tests.kits.vlm_replies import IN_THE_REPLY, answer, completion, prompt_tokens
 
-ON_THE_WIRE = ("429", "500", "drop", "hang", "gone", "refused")
-FAULTS = (*ON_THE_WIRE, *IN_THE_REPLY, *IN_THE_VALUE)
+BROKEN = {
+    "429": (429, "slow down"),
+    "500": (500, "out of memory"),
+    "refused": (400, "no picture can be read,\nby far"),
+}
+ON_THE_WIRE = (*BROKEN, "drop", "hang", "gone")
+FAULTS = (*ON_THE_WIRE, *IN_THE_REPLY)
 
 
 @dataclass(frozen=True)
@@ -76,19 +81,22 @@ class StandIn:
     listed: int = 0  # requests for /v1/models
     url: str = ""
 
-    async def start(self, port: int = 0) -> str:
-        self._writers: set[asyncio.StreamWriter] = set()
-        self._server = await asyncio.start_server(
-            self._connection, "127.0.0.1", port, limit=1 << 20, backlog=512
-        )
-        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/v1"
+    def start(self, port: int = 0) -> str:
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self.connections: set[socket.socket] = set()
+        self._server = started(_Handler, port, standin=self)
+        self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
         return self.url
 
-    async def stop(self) -> None:
-        """As a killed server: nothing listens, open connections are reset."""
-        self._server.close()
-        for writer in list(self._writers):
-            writer.transport.abort()
+    def stop(self) -> None:
+        """As a killed server: nothing listens, open connections end."""
+        self._ended.set()
+        self._server.shutdown()
+        self._server.server_close()
+        for connection in list(self.connections):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     @property
     def received(self) -> list[str]:
@@ -98,97 +106,56 @@ class StandIn:
     def answered(self) -> list[str]:
         return [line["sha256"] for line in self.log if line["event"] == "answered"]
 
-    async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writers.add(writer)
-        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
-            while True:
-                head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-                length = next(
-                    (
-                        int(h.split(":")[1])
-                        for h in head.split("\r\n")
-                        if h.lower().startswith("content-length:")
-                    ),
-                    0,
-                )
-                body = await reader.readexactly(length)
-                method, path, _ = head.split(" ", 2)
-                await self._route(method, path, body, writer)
-                await writer.drain()
-        self._writers.discard(writer)
-        writer.close()
+    def models_card(self) -> dict[str, Any]:
+        self.listed += 1
+        facts: dict[str, Any] = {"object": "model", "owned_by": "stand-in", "root": self.root}
+        if self.tells_limits:
+            facts["max_model_len"] = self.context_tokens
+        return {"object": "list", "data": [{"id": m, **facts} for m in self.models]}
 
-    async def _route(
-        self, method: str, path: str, body: bytes, writer: asyncio.StreamWriter
-    ) -> None:
-        if (method, path) == ("GET", "/v1/models"):
-            self.listed += 1
-            facts: dict[str, Any] = {"object": "model", "owned_by": "stand-in", "root": self.root}
-            if self.tells_limits:
-                facts["max_model_len"] = self.context_tokens
-            cards = [{"id": m, **facts} for m in self.models]
-            respond(writer, 200, {"object": "list", "data": cards})
-        elif (method, path) == ("POST", "/v1/chat/completions"):
-            await self._chat(body, writer)
-        else:
-            respond(writer, 404, {"error": {"message": f"no such path: {path}"}})
-
-    async def _chat(self, body: bytes, writer: asyncio.StreamWriter) -> None:
-        number = len(self.received) if self.parse else 0
+    def chat(self, body: bytes, handler: "_Handler") -> None:
         sha256 = hashlib.sha256(body).hexdigest() if self.parse else ""
-        kind = next((f.kind for f in self.faults if f.hits(number, body)), None)
-        self._note("received", sha256, kind)
+        with self._lock:
+            number = len(self.received) if self.parse else 0
+            kind = next((f.kind for f in self.faults if f.hits(number, body)), None)
+            self._note("received", sha256, kind)
         if self.latency_s:
-            await asyncio.sleep(self.latency_s)
+            time.sleep(self.latency_s)
         if kind in ON_THE_WIRE:
-            await self._break(kind, body, writer)
-            return
-        elif self.parse:
+            return self._break(kind, body, handler)
+        if self.parse:
             request = json.loads(body)
             self.seen.append(request)
             if request["model"] not in self.models:
                 message = f"The model `{request['model']}` does not exist."
-                respond(
-                    writer,
-                    404,
-                    {"error": {"message": message, "type": "NotFoundError", "code": 404}},
-                )
-                return
+                error = {"message": message, "type": "NotFoundError", "code": 404}
+                return handler.answer({"error": error}, 404)
             wanted = prompt_tokens(request["messages"]) + request["max_tokens"]
             if wanted > self.context_tokens:
                 message = f"The model's maximum context length is {self.context_tokens} tokens."
-                respond(writer, 400, {"error": {"message": message}})
-                return
-            respond(writer, 200, answer(request, sha256, kind))
+                return handler.answer({"error": {"message": message}}, 400)
+            handler.answer(answer(request, sha256, kind))
         else:
-            respond(writer, 200, completion(self.models[0], self.fixed, 1000, 10))
-        await writer.drain()
-        self._note("answered", sha256, kind)
+            handler.answer(completion(self.models[0], self.fixed, 1000, 10))
+        return self._note("answered", sha256, kind)
 
-    async def _break(self, kind: str, body: bytes, writer: asyncio.StreamWriter) -> None:
+    def _break(self, kind: str, body: bytes, handler: "_Handler") -> None:
         """Misbehave."""
-        if kind == "429":
-            respond(
-                writer,
-                429,
-                {"error": {"message": "slow down"}},
-                f"Retry-After: {self.retry_after_s:g}\r\n",
-            )
-        elif kind == "500":
-            respond(writer, 500, {"error": {"message": "out of memory"}})
-        elif kind == "refused":
-            respond(writer, 400, {"error": {"message": "no picture can be read,\nby far"}})
-        elif kind == "drop":
-            if body[-2] % 2:  # some before, some amid the answer
-                writer.write(
-                    b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n{"
-                )
-                await writer.drain()
-            writer.close()
-        elif kind == "hang":
-            await asyncio.sleep(3600)
+        if kind in BROKEN:
+            status, message = BROKEN[kind]
+            later = {"Retry-After": f"{self.retry_after_s:g}"} if kind == "429" else {}
+            return handler.answer({"error": {"message": message}}, status, later)
+        if kind == "hang":
+            self._ended.wait(3600)
         elif kind == "gone":
-            await self.stop()
+            self.stop()
+        elif body[-2] % 2:  # dropped: some before, some amid the answer
+            handler.send_response(200)
+            handler.send_header("Content-Length", "1000")
+            handler.end_headers()
+            handler.wfile.write(b"{")
+        handler.close_connection = True
+        return None
 
     def _note(self, event: str, sha256: str, fault: str | None) -> None:
         line = {"event": event, "t": time.time(), "sha256": sha256, "fault": fault}
@@ -198,27 +165,39 @@ class StandIn:
                 f.write(json.dumps(line) + "\n")
 
 
-def respond(
-    writer: asyncio.StreamWriter, status: int, value: dict[str, Any], headers: str = ""
-) -> None:
-    body = json.dumps(value).encode()
-    head = f"HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n{headers}\r\n"
-    writer.write(head.encode() + body)
+class _Handler(Answering):
+    standin: StandIn
+
+    def setup(self) -> None:
+        super().setup()
+        self.standin.connections.add(self.connection)
+
+    def finish(self) -> None:
+        self.standin.connections.discard(self.connection)
+        with contextlib.suppress(OSError):
+            super().finish()
+
+    def handle(self) -> None:
+        with contextlib.suppress(ConnectionError):
+            super().handle()
+
+    def do_GET(self) -> None:
+        if self.path == "/v1/models":
+            self.answer(self.standin.models_card())
+        else:
+            super().do_GET()
+
+    def do_POST(self) -> None:
+        self.standin.chat(self.body(), self)
 
 
 @contextlib.contextmanager
 def serving(server: StandIn) -> Iterator[StandIn]:
-    """The stand-in in a thread of its own, for tests that have no event loop."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
-    thread.start()
-    asyncio.run_coroutine_threadsafe(server.start(), loop).result(PATIENCE_S)
+    server.start()
     try:
         yield server
     finally:
-        asyncio.run_coroutine_threadsafe(server.stop(), loop).result(PATIENCE_S)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(PATIENCE_S)
+        server.stop()
 
 
 def main() -> int:
@@ -235,12 +214,9 @@ def main() -> int:
         args.model or ["stand-in"], faults=args.fault, latency_s=args.latency, log_file=args.log
     )
 
-    async def serve() -> None:
-        print(await server.start(args.port), flush=True)
-        await asyncio.Event().wait()
-
+    print(server.start(args.port), flush=True)
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(serve())
+        threading.Event().wait()
     return 0
 
 

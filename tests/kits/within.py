@@ -1,6 +1,8 @@
-"""A plugin of pytest for `make quick`: files that take long come last, and when the time is over tests are skipped.
+"""A plugin of pytest for `make quick`: files that take long come last, and when the time is over
+tests are skipped.
 
-What was skipped is counted in pytest's last line, so nobody takes half of the tests for all of them.
+What was skipped is counted in pytest's last line, so nobody takes half of the tests for all of
+them.
 """
 
 import os

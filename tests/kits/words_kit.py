@@ -1,7 +1,7 @@
 """What people say of three recordings, and what has become of it after their dataset has changed.
 
-Which recording lies under which number is read from the source's own files (`small_sources.serials`) and from the
-pictures of samples, never from the corpus.
+Which recording lies under which number is read from the source's own files
+(`small_sources.serials`) and from the pictures of samples, never from the corpus.
 """
 
 import json
@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import tarfile
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -82,7 +82,8 @@ DERIVED = (
 
 @dataclass(frozen=True)
 class Case:
-    """A dataset, the config that names it and the workspace it is built into, all below one folder."""
+    """A dataset, the config that names it and the workspace it is built into, all below one
+    folder."""
 
     form: str
     folder: Path
@@ -206,30 +207,31 @@ REVIEW = "review"
 GONE = "gone"
 
 
+type Wrong = list[tuple]  # what is wrong, the word or the table, and values
+
+
 @dataclass(frozen=True)
 class Fates:
-    """What has become of each word, in words; what is wrong, in sentences."""
+    """What has become of each word, in words; and what is wrong."""
 
     words: dict[str, str]
-    wrong: list[str]
+    wrong: Wrong
 
 
 def fates(case: Case, splits: Mapping[int, str]) -> Fates:
     """Judge a built case; `splits`: of each serial before the change."""
     serial_of = case.serial_of()
-    wrong: list[str] = []
+    wrong: Wrong = []
     review = reviews(case, serial_of, wrong)
     fate_by_word: dict[str, str] = {}
     for word, (serial, sql) in WORDS.items():
         numbers = [number for (number,) in case.rows(sql, [DATASET])]
-        wrong += misplaced(f"{word} is in force", numbers, serial, serial_of)
+        wrong += misplaced("in force", word, numbers, serial_of)
         if word in EFFECTS:
             numbers_shown = [number for (number,) in case.rows(EFFECTS[word], [DATASET])]
-            wrong += misplaced(f"the corpus shows the {word}", numbers_shown, serial, serial_of)
+            wrong += misplaced("shown", word, numbers_shown, serial_of)
             if numbers and sorted(numbers) != sorted(numbers_shown):
-                wrong.append(
-                    f"{word} is in force at {numbers}, the corpus shows it at {numbers_shown}"
-                )
+                wrong.append(("shown elsewhere", word, numbers, numbers_shown))
         if numbers:
             fate_by_word[word] = IN_FORCE
         elif word in review:
@@ -238,23 +240,17 @@ def fates(case: Case, splits: Mapping[int, str]) -> Fates:
             fate_by_word[word] = GONE
         else:
             fate_by_word[word] = "LOST"
-            wrong.append(
-                f"the {word} of recording {serial}, which is in the source, is neither in force nor in review"
-            )
+            wrong.append(("neither in force nor in review", word, serial))
     fate_by_word["split"] = IN_FORCE
-    present = dict(
-        case.rows("SELECT episode_index, split FROM splits WHERE dataset = ?", [DATASET])
-    )
-    for number, serial in serial_of.items():
-        if serial in splits and number in present and present[number] != splits[serial]:
+    present = splits_of(case)
+    for serial in splits.keys() & present.keys():
+        if present[serial] != splits[serial]:
             fate_by_word["split"] = "WRONG"
-            wrong.append(
-                f"recording {serial}, now {number}, was in {splits[serial]} and is in {present[number]}"
-            )
+            wrong.append(("another split", serial, splits[serial], present[serial]))
     return Fates(fate_by_word, wrong)
 
 
-def reviews(case: Case, serial_of: Mapping[int, int], wrong: list[str]) -> dict[str, str]:
+def reviews(case: Case, serial_of: Mapping[int, int], wrong: Wrong) -> dict[str, str]:
     """Words that wait for a person, with the reason; what waits at another recording's number goes
     to `wrong`."""
     reason_by_kind: dict[str, str] = {}
@@ -267,45 +263,39 @@ def reviews(case: Case, serial_of: Mapping[int, int], wrong: list[str]) -> dict[
     )
     for number, kind, reason in waiting:
         if not reason:
-            wrong.append(f"{kind} is in review at {number}, and nothing says why")
+            wrong.append(("in review without a reason", kind, number))
         if kind not in WORDS:
-            wrong.append(f"words_in_review has a {kind}, of which nothing is known here")
+            wrong.append(("in review, and no word of these", kind))
         elif serial_of.get(number) != WORDS[kind][0]:
-            wrong.append(
-                f"{kind} of recording {WORDS[kind][0]} is in review at {number}: {serial_of.get(number)}"
-            )
+            wrong += misplaced("in review", kind, [number], serial_of)
         else:
             reason_by_kind[kind] = reason
     return reason_by_kind
 
 
-def misplaced(
-    subject: str, numbers: Iterable[int], serial: int, serial_of: Mapping[int, int]
-) -> list[str]:
-    return [
-        f"{subject} at {number}, which is recording {serial_of.get(number)}, not {serial}"
-        for number in numbers
-        if serial_of.get(number) != serial
-    ]
+def misplaced(fate: str, word: str, numbers: Iterable[int], serial_of: Mapping[int, int]) -> Wrong:
+    """Numbers of other recordings than the one that a word was said of."""
+    serial, _ = WORDS[word]
+    title = f"{fate} at another recording"
+    wrong_numbers = (number for number in numbers if serial_of.get(number) != serial)
+    return [(title, word, number, serial_of.get(number)) for number in wrong_numbers]
 
 
 def splits_of(case: Case) -> dict[int, str]:
     """The split of each recording, by serial."""
     serial_of = case.serial_of()
     split_rows = case.rows("SELECT episode_index, split FROM splits WHERE dataset = ?", [DATASET])
-    return {serial_of[number]: split for number, split in split_rows}
+    return {serial_of[n]: split for n, split in split_rows if n in serial_of}
 
 
 STATEMENTS = ("corrections", "outcomes", "reference_marks", "episode_marks", "takedowns")
 
 
-def unfinished(case: Case) -> list[str]:
-    """Chunks that one build left undone, in a sentence."""
+def unfinished(case: Case) -> Wrong:
+    """Chunks that one build left undone."""
     listed = checked(case.run("status", "--format", "json")).json["datasets"]
-    stale = {
-        status["dataset"]: status["stale_chunks"] for status in listed if status["stale_chunks"]
-    }
-    return [f"a build leaves {count} chunks of {dataset} stale" for dataset, count in stale.items()]
+    counts = ((status["dataset"], status["stale_chunks"]) for status in listed)
+    return [("stale chunks", dataset, count) for dataset, count in counts if count]
 
 
 def statements(case: Case) -> dict[str, int]:
@@ -313,34 +303,27 @@ def statements(case: Case) -> dict[str, int]:
     return {table: case.rows(f"SELECT count(*) FROM {table}")[0][0] for table in STATEMENTS}
 
 
-def unexpected(word_fates: Fates, fate: str) -> list[str]:
-    """Words with another fate than this one, in sentences."""
-    return [
-        f"the {word} is {word_fates.words[word]}, not {fate}"
-        for word in WORDS
-        if not word_fates.words[word].startswith(fate)
-    ]
+def unexpected(word_fates: Fates, fate: str) -> Wrong:
+    """Words with another fate than this one."""
+    fate_by_word = {word: word_fates.words[word] for word in WORDS}
+    pairs = fate_by_word.items()
+    return [("not", fate, word, other) for word, other in pairs if not other.startswith(fate)]
 
 
-def leaks(case: Case, datasets: Collection[str] = (DATASET,)) -> list[str]:
-    """Everything in which the withdrawn recording still is: tables, shards, releases, exports; in
-    sentences.
+def leaks(case: Case) -> Wrong:
+    """Everything in which the withdrawn recording still is: tables, shards, releases, exports.
 
     Where it is undecided whether an episode is that recording, no release may be made.
     """
     serial_of = case.serial_of()
     withdrawn = [number for number, serial in serial_of.items() if serial == WITHDRAWN]
-    leaks_found = [
-        f"{table} has rows of the withdrawn recording, now {number}"
+    sql = "SELECT 1 FROM {} WHERE dataset = ? AND episode_index = ? LIMIT 1"
+    leaks_found: Wrong = [
+        ("rows of the withdrawn recording", table, number)
         for number, table in product(withdrawn, DERIVED)
-        if case.rows(
-            f"SELECT 1 FROM {table} WHERE dataset = ? AND episode_index = ? LIMIT 1",
-            [DATASET, number],
-        )
+        if case.rows(sql.format(table), [DATASET, number])
     ]
-    shards = case.rows(
-        "SELECT split, shard FROM shards WHERE list_contains(?, dataset)", [[*datasets]]
-    )
+    shards = case.rows("SELECT split, shard FROM shards WHERE dataset = ?", [DATASET])
     leaks_found += _in_shards(case, "the corpus", shards, serial_of)
     release_result = case.run("release", "create", "after", *LICENCE)
     undecided = case.rows(
@@ -348,12 +331,10 @@ def leaks(case: Case, datasets: Collection[str] = (DATASET,)) -> list[str]:
     )
     if undecided:
         if release_result.code != USAGE:
-            leaks_found.append(
-                f"a release is made while it is undecided what is withdrawn: {release_result}"
-            )
+            leaks_found.append(("a release while it is undecided", release_result))
         return leaks_found
     if release_result.code:
-        return [*leaks_found, f"no release can be made: {release_result.err}"]
+        return [*leaks_found, ("no release", release_result.err)]
     shards = case.rows("SELECT split, shard FROM release_shards WHERE name = 'after'")
     leaks_found += _in_shards(case, "the release", shards, serial_of)
     return leaks_found + _in_export(case, withdrawn)
@@ -361,7 +342,8 @@ def leaks(case: Case, datasets: Collection[str] = (DATASET,)) -> list[str]:
 
 @dataclass(frozen=True)
 class Shown:
-    """A picture in a shard: the entry and the episode that its name says, and the serial that it shows.
+    """A picture in a shard: the entry and the episode that its name says, and the serial that it
+    shows.
 
     serial: None for an edited picture.
     """
@@ -400,30 +382,26 @@ def shown_in_release(case: Case, release: str) -> set[int | None]:
 
 def _in_shards(
     case: Case, subject: str, shards: Sequence[tuple[str, str]], serial_of: Mapping[int, int]
-) -> list[str]:
+) -> Wrong:
     """Pictures of what is withdrawn, and of another recording than the one that has the number in
     the source."""
-    problems = []
+    problems: Wrong = []
     pictures = [*shown_in(case, shards)]
     if not any(picture.serial for picture in pictures):
-        problems.append(
-            f"{subject} has no pictures that show a recording: nothing can be seen by them"
-        )
+        problems.append(("no picture shows a recording", subject))
     for picture in pictures:
         if picture.dataset == DATASET:
             expected = serial_of.get(picture.episode)
         else:
             expected = picture.serial
         if WITHDRAWN in (picture.serial, expected):
-            problems.append(f"{subject}: {picture.where} is of the withdrawn recording")
+            problems.append(("a picture of the withdrawn recording", subject, picture))
         elif picture.serial not in (None, expected):
-            problems.append(
-                f"{subject}: {picture.where} shows recording {picture.serial}, not {expected}"
-            )
+            problems.append(("a picture of another recording", subject, picture, expected))
     return problems[:5]
 
 
-def _in_export(case: Case, withdrawn: Sequence[int]) -> list[str]:
+def _in_export(case: Case, withdrawn: Sequence[int]) -> Wrong:
     """Signals of frames, which are for LeRobot's datasets; of others a recording for Rerun of each
     episode."""
     is_lerobot = case.form.startswith("lerobot")
@@ -439,11 +417,7 @@ def _in_export(case: Case, withdrawn: Sequence[int]) -> list[str]:
     else:
         episodes = {int(path.stem.rpartition("-")[2]) for path in out.rglob("*.rrd")}
         assert episodes, "the export is empty"
-    return [
-        f"an export has episode {number}, which is withdrawn"
-        for number in withdrawn
-        if number in episodes
-    ]
+    return [("an export of a withdrawn episode", n) for n in withdrawn if n in episodes]
 
 
 @dataclass(frozen=True)
@@ -461,12 +435,9 @@ def judge(change: Change, pristine: Case, place: Path, changed_source: Path) -> 
     rebuilt(case, change.asks)
     fates_found = fates(case, splits)
     wrong = [*fates_found.wrong, *unexpected(fates_found, change.fate), *unfinished(case)]
-    later_counts = statements(case)
-    wrong += [
-        f"{former_counts[table] - later_counts[table]} rows of {table} are lost"
-        for table in later_counts
-        if later_counts[table] < former_counts[table]
-    ]
+    for table, count in statements(case).items():
+        if count < former_counts[table]:
+            wrong.append(("rows lost", table, former_counts[table] - count))
     return Verdict(change, Fates(fates_found.words, wrong + leaks(case)))
 
 

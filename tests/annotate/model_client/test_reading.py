@@ -2,7 +2,8 @@
 
 The forms are those that models and servers of 2026 were seen to use.
 
-Also: servers that take other fields than vLLM: the first question finds out, and no refusal is paid for or lost.
+Also: servers that take other fields than vLLM: the first question finds out, and no refusal is paid
+for or lost.
 """
 
 import asyncio
@@ -26,8 +27,9 @@ from annotate.vlm import prompts
 from benchmarks.vlm_other_ways import blank
 from core.paths import ROOT
 from pipeline.model_probe import probe
-from tests.kits.vlm_standin import StandIn, respond, serving
+from tests.kits.vlm_standin import StandIn, serving
 
+pytestmark = pytest.mark.usefixtures("short_pauses")
 PLAN = prompts.plan_reply(VERBS, 8, infer_task=False)
 SEGMENT = prompts.segment_reply(range(1, 25), 3, min_changes=1)
 PLANNED = {
@@ -92,27 +94,23 @@ LOST_PICTURES = {
 }
 
 
-@pytest.mark.usefixtures("short_pauses")
 @pytest.mark.parametrize("form", READ_AS_PLAN)
 def test_a_plan_in_any_form_is_read(form):
     value = read_reply(READ_AS_PLAN[form], PLAN)
     assert (value["scene"], value["steps"]) == ("An arm", PLANNED["steps"])
 
 
-@pytest.mark.usefixtures("short_pauses")
 @pytest.mark.parametrize("form", READ_AS_TEXT)
 def test_a_thought_in_any_form_is_read(form):
     text, scene = READ_AS_TEXT[form]
     assert read_reply(text, PLAN) == PLANNED | {"scene": scene}
 
 
-@pytest.mark.usefixtures("short_pauses")
 @pytest.mark.parametrize("form", READ_AS_PICTURE)
 def test_a_number_in_any_form_is_read(form):
     assert read_reply(changed(READ_AS_PICTURE[form]), SEGMENT) == DIVIDED
 
 
-@pytest.mark.usefixtures("short_pauses")
 def test_a_name_is_read_in_any_writing():
     assert read_reply(planned(object="红色的杯子"), PLAN)["steps"][0]["object"] == "红色的杯子"
     division = DIVIDED | {"first": {"label": 1, "outcome": "Not achieved"}}
@@ -124,14 +122,12 @@ def test_a_name_is_read_in_any_writing():
         assert value["attempt_1"]["completed"] is is_completed
 
 
-@pytest.mark.usefixtures("short_pauses")
 @pytest.mark.parametrize("form", LOST_PICTURES)
 def test_a_number_that_is_none_of_the_list_is_never_guessed(form):
     with pytest.raises(UnreadableError, match=r"breaks the schema: \$\.changes\[0\]\.picture"):
         read_reply(changed(LOST_PICTURES[form]), SEGMENT)
 
 
-@pytest.mark.usefixtures("short_pauses")
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
@@ -164,15 +160,15 @@ class Speaker(StandIn):
     say: Callable[[dict[str, Any]], Any] = lambda body: message(GOOD)
     usage: Any = None
 
-    async def _chat(self, body: bytes, writer: asyncio.StreamWriter) -> None:
+    def chat(self, body: bytes, handler: Any) -> None:
         request = json.loads(body)
         self.seen.append(request)
         reply = self.say(request)
         if isinstance(reply, tuple):
-            respond(writer, reply[0], reply[1])
+            handler.answer(reply[1], reply[0])
             return
         usage = self.usage or {"prompt_tokens": 900, "completion_tokens": 60}
-        respond(writer, 200, {"model": request["model"], "choices": [reply], "usage": usage})
+        handler.answer({"model": request["model"], "choices": [reply], "usage": usage})
 
 
 QUESTION = Request("plan", "You look.", (blank(640, 480), "What?"), PLAN, max_tokens=500)
@@ -188,8 +184,6 @@ def asked(
     """What came of the same question about some episodes, and the server."""
 
     async def ask_all() -> tuple[list[Reply | VlmError], Speaker]:
-        server = Speaker(say=reply_to, usage=usage)
-        await server.start()
         settings = VlmConfig(model="stand-in", endpoints=(server.url,), **config)
         client = Client(
             settings, store, build_id="b", dataset="demo", label_run="run", prompt_version="v1"
@@ -197,10 +191,10 @@ def asked(
         async with client:
             asks = [client.ask(_about(k), k) for k in range(count)]
             replies = await asyncio.gather(*asks, return_exceptions=True)
-        await server.stop()
         return replies, server  # pyright: ignore[reportReturnType]
 
-    return asyncio.run(asyncio.wait_for(ask_all(), 60))
+    with serving(Speaker(say=reply_to, usage=usage)) as server:
+        return asyncio.run(asyncio.wait_for(ask_all(), 60))
 
 
 def _about(episode: int) -> Request:
@@ -224,7 +218,6 @@ LOST = {
 }
 
 
-@pytest.mark.usefixtures("short_pauses")
 @pytest.mark.parametrize("form", READ)
 def test_a_message_in_any_form_is_read_at_once(form, tmp_path):
     [reply], server = asked(lambda _: READ[form], ResponseStore(tmp_path))
@@ -232,7 +225,6 @@ def test_a_message_in_any_form_is_read_at_once(form, tmp_path):
     assert len(server.seen) == 1
 
 
-@pytest.mark.usefixtures("short_pauses")
 @pytest.mark.parametrize("form", LOST)
 def test_what_cannot_be_read_is_lost_under_its_name_after_two_requests(form, tmp_path):
     bad_message, reason = LOST[form]
@@ -246,7 +238,6 @@ def test_what_cannot_be_read_is_lost_under_its_name_after_two_requests(form, tmp
     assert (call["status"], call["prompt_tokens"], call["completion_tokens"]) == (reason, 1800, 120)
 
 
-@pytest.mark.usefixtures("short_pauses")
 def test_a_model_that_thinks_gets_room_once_a_reply_was_cut(tmp_path):
     def say(body: dict[str, Any]) -> dict[str, Any]:
         if body["max_tokens"] > 900:
@@ -259,7 +250,6 @@ def test_a_model_that_thinks_gets_room_once_a_reply_was_cut(tmp_path):
     assert len(server.seen) == 7, "only the first question was asked twice"
 
 
-@pytest.mark.usefixtures("short_pauses")
 @pytest.mark.parametrize("form", LOST)
 def test_a_build_of_bad_replies_stops_with_a_sentence_and_what_was_paid(form, tmp_path):
     bad_message, reason = LOST[form]
@@ -276,7 +266,6 @@ def test_a_build_of_bad_replies_stops_with_a_sentence_and_what_was_paid(form, tm
     assert (repeated.is_fatal, server.seen) == (True, [])
 
 
-@pytest.mark.usefixtures("short_pauses")
 def test_bad_replies_of_several_kinds_stop_a_build_that_has_no_good_one(tmp_path):
     bad = [form for form, _ in LOST.values()]
     numbers = iter(range(1000))
@@ -287,7 +276,6 @@ def test_bad_replies_of_several_kinds_stop_a_build_that_has_no_good_one(tmp_path
     assert len(server.seen) <= 20
 
 
-@pytest.mark.usefixtures("short_pauses")
 def test_a_good_reply_now_and_then_keeps_a_build_going(tmp_path):
     numbers = iter(range(1000))
     replies, _ = asked(
@@ -298,7 +286,6 @@ def test_a_good_reply_now_and_then_keeps_a_build_going(tmp_path):
     assert not any(isinstance(error, VlmError) and error.is_fatal for error in replies)
 
 
-@pytest.mark.usefixtures("short_pauses")
 @pytest.mark.parametrize(
     ("status", "error", "reason", "requests"),
     [
@@ -317,7 +304,6 @@ def test_a_server_that_wants_money_or_other_fields_stops_a_build(
     assert error["message"] in str(replies[0])
 
 
-@pytest.mark.usefixtures("short_pauses")
 @pytest.mark.parametrize(
     "usage", [{"prompt_tokens": 0, "completion_tokens": 0}, {"prompt_tokens": 10**30}, "some"]
 )
@@ -333,7 +319,6 @@ def test_tokens_that_cannot_be_true_are_counted_by_us(usage, tmp_path):
     assert "the server tells" in call["error"]
 
 
-@pytest.mark.usefixtures("short_pauses")
 def test_true_tokens_are_believed():
     for usage in ((400, 60), (60, 0), (5_000, 900)):
         assert usage_doubt(usage, QUESTION, 500) is None
@@ -364,7 +349,6 @@ def strict(*refused: str) -> Callable[[dict[str, Any]], Any]:
     return say
 
 
-@pytest.mark.usefixtures("short_pauses")
 @pytest.mark.parametrize(
     "refused",
     [("max_tokens", "temperature"), ("temperature", "seed"), ("response_format",), tuple(REFUSALS)],
@@ -384,7 +368,6 @@ def test_a_server_that_refuses_fields_is_asked_without_them(refused, tmp_path):
     )
 
 
-@pytest.mark.usefixtures("short_pauses")
 def test_a_refusal_that_names_no_field_is_lost(tmp_path):
     [error], _ = asked(
         lambda _: (400, {"error": {"message": "no picture is taken"}}), ResponseStore(tmp_path)
@@ -395,7 +378,6 @@ def test_a_refusal_that_names_no_field_is_lost(tmp_path):
 LIMITS = yaml.safe_load((ROOT / "tests/data/told_limits.yaml").read_text())
 
 
-@pytest.mark.usefixtures("short_pauses")
 @pytest.mark.parametrize(("name", "limit", "words"), LIMITS)
 def test_a_refusal_tells_a_limit(name, limit, words):
     served = Served("m", None, None)
@@ -404,7 +386,6 @@ def test_a_refusal_tells_a_limit(name, limit, words):
     assert limited.with_limit_of(words) == limited, "a limit is never raised"
 
 
-@pytest.mark.usefixtures("short_pauses")
 @pytest.mark.parametrize(
     ("url", "name"),
     [
@@ -421,14 +402,12 @@ def test_a_server_is_known_by_its_address(url, name):
     assert profile_of(url, "openai").name == "openai"
 
 
-@pytest.mark.usefixtures("short_pauses")
 def test_an_address_without_a_path_is_no_base():
     for address in ("http://127.0.0.1:8000", "127.0.0.1:8000/v1"):
         with pytest.raises(ValidationError, match="no OpenAI-compatible base"):
             VlmConfig(endpoints=(address,))
 
 
-@pytest.mark.usefixtures("short_pauses")
 def test_the_fields_of_each_profile():
     fields = {profile.name: set(profile.fields(QUESTION, 100, 0.0)) for profile in PROFILES}
     assert fields == {
@@ -439,7 +418,6 @@ def test_the_fields_of_each_profile():
     }
 
 
-@pytest.mark.usefixtures("short_pauses")
 def test_a_model_may_answer_by_its_dated_name():
     for model_name in ("gpt-5.1", "gpt-5.1-2026-03-01", "models/gpt-5.1", "gpt-5.1-20260301"):
         assert is_same_model(model_name, {"gpt-5.1"})
@@ -447,7 +425,6 @@ def test_a_model_may_answer_by_its_dated_name():
         assert not is_same_model(model_name, {"gpt-5.1"})
 
 
-@pytest.mark.usefixtures("short_pauses")
 def test_further_fields_are_a_part_of_each_question():
     config = VlmConfig(extra_body={"chat_template_kwargs": {"enable_thinking": False}})
     request, plain = (
@@ -460,7 +437,6 @@ def test_further_fields_are_a_part_of_each_question():
     }
 
 
-@pytest.mark.usefixtures("short_pauses")
 def test_a_check_says_what_a_server_takes():
     def say(body: dict[str, Any]) -> Any:
         refused = strict("max_tokens", "temperature")(body)

@@ -1,4 +1,5 @@
-"""Layouts of HDF5, Zarr and RLDS that are read right, or whose parts that are not read are named; none is silent.
+"""Layouts of HDF5, Zarr and RLDS that are read right, or whose parts that are not read are named;
+none is silent.
 
 tests/data/tfds has small datasets that TFDS 4.9.9 wrote.
 
@@ -9,11 +10,13 @@ import json
 import struct
 import sys
 import zipfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+import cv2
 import h5py
 import numcodecs
 import numpy as np
@@ -25,11 +28,196 @@ from ingest.episode import EpisodeData, Listing
 from ingest.reasons import DataError
 from ingest.source import list_episodes, read_episode
 from ingest.sources.files import Source
-from tests.kits import array_layouts as kit
-from tests.kits.array_layouts import demos, film, groups, smooth, with_one
 from tests.kits.lerobot_writer import LFS_POINTER, source_of
+from tests.kits.parts import put
 from tests.kits.told import Told, golden, golden_rows
-from tests.kits.zarr_writer import BLOSC, CAMERA, write_replay
+from tests.kits.zarr_writer import BLOSC, CAMERA, film, smooth, write_replay, write_zarr
+
+type Tree = dict[str, Any]  # of parts of an HDF5 file
+
+
+def one(episode: int = 0, count: int = 20, below: str = "") -> Tree:
+    """An episode of a state, an action and a camera."""
+    return {
+        f"{below}observations/qpos": smooth(count, 7, episode),
+        f"{below}action": smooth(count, 7, episode),
+        f"{below}observations/images/front": film(count, episode),
+    }
+
+
+def groups(*names: str) -> Tree:
+    tree: Tree = {}
+    for k, name in enumerate(names):
+        tree |= one(k, 20 + k, f"{name}/") | {f"{name}@language_instruction": f"task {k}"}
+    return tree
+
+
+def with_one(**stored: Any) -> Tree:
+    """An episode beside datasets (by path, with __ for /) and attributes (of names in capitals)."""
+    tree = one()
+    for name, value in stored.items():
+        tree[f"/@{name.lower()}" if name.isupper() else name.replace("__", "/")] = value
+    return tree
+
+
+def demos(width: int, env: Mapping[str, Any], obs: Mapping[str, int], switch: int = -1) -> Tree:
+    """Three runs of a simulation; action[`switch`] is 1 while something is held, else -1."""
+    tree: Tree = {"data@env_args": json.dumps(env)}
+    is_held = (np.arange(30) > 8) & (np.arange(30) < 20)
+    for k in range(3):
+        actions = smooth(30, width, k)
+        actions[:, switch] = np.where(is_held, 1, -1)
+        tree[f"data/demo_{k}/actions"] = actions
+        tree |= {f"data/demo_{k}/obs/{name}": smooth(30, size, k) for name, size in obs.items()}
+        tree[f"data/demo_{k}/obs/front_image"] = film(30, k)
+    return tree
+
+
+def flat(**marks: np.ndarray) -> Tree:
+    """24 rows of a state, an action and pictures; `marks` beside them."""
+    return {"observations": smooth(24, 11), "actions": smooth(24, 7), "images": film(24)} | marks
+
+
+def stated_rate() -> Tree:
+    tree: Tree = {"data@fps": 10}
+    for k in range(2):
+        tree[f"data/demo_{k}/actions"] = smooth(20, 7, k)
+        tree[f"data/demo_{k}/obs/robot0_eef_pos"] = smooth(20, 3, k)
+        tree[f"data/demo_{k}/obs/front_image"] = film(20, k)
+    return tree
+
+
+def two_arms_of_seven(episode: int = 0) -> Tree:
+    """Wrist joints that switch as grippers do; the grippers lie beside them."""
+    frame_numbers = np.arange(80)
+    qpos = smooth(80, 14, episode)
+    for dimension, start in ((6, 20), (13, 30)):
+        qpos[:, dimension] = np.clip((frame_numbers - start) / 6, 0, 1) - np.clip(
+            (frame_numbers - start - 35) / 6, 0, 1
+        )
+    grippers = np.c_[frame_numbers > 40, frame_numbers > 50].astype(np.float32)
+    return {
+        "observations/qpos": qpos,
+        "observations/gripper": grippers,
+        "action": qpos,
+        "timestamp": frame_numbers / 20,
+        "observations/images/cam": film(80, episode),
+    }
+
+
+def isaac_lab(*, has_gripper: bool = True) -> Tree:
+    """The last action closes below 0; 0.01 s x 2 a step."""
+    env = {"env_name": "Lift", "type": 2, "sim_args": {"dt": 0.01, "decimation": 2}}
+    tree: Tree = {"data@env_args": json.dumps(env)}
+    for k in range(4):
+        is_closed = np.arange(150) >= 70 + k
+        width = np.where(is_closed, 0.005, 0.04)
+        actions = np.c_[smooth(150, 6, k), np.where(is_closed, -1.0, 1.0)]
+        demo: Tree = {
+            "/obs/eef_pos": smooth(150, 3, k),
+            "/obs/gripper_pos": np.stack([width, -width], 1).astype(np.float32),
+            "/obs/table_cam": film(150, k),
+            "/actions": actions.astype(np.float32),
+            "@num_samples": 150,
+            "@success": True,
+        }
+        if not has_gripper:
+            del demo["/obs/gripper_pos"]
+        tree |= {f"data/demo_{k}{name}": values for name, values in demo.items()}
+    return tree
+
+
+def maniskill() -> Tree:
+    """One observation more than actions."""
+    tree: Tree = {}
+    frame_numbers = np.arange(60)
+    width = np.where((frame_numbers > 20) & (frame_numbers < 45), 0.005, 0.04)
+    for k in range(3):
+        qpos = np.c_[smooth(60, 7, k), width, width].astype(np.float32)
+        tree |= {
+            f"traj_{k}/obs/agent/qpos": qpos,
+            f"traj_{k}/obs/agent/qvel": smooth(60, 9),
+            f"traj_{k}/obs/sensor_data/base_camera/rgb": film(60, k),
+            f"traj_{k}/actions": smooth(59, 7, k),
+            f"traj_{k}/success": np.arange(59) == 58,
+        }
+    return tree
+
+
+def ragged(rows: Sequence[bytes]) -> dict[str, Any]:
+    """Bytes of any length by row."""
+    cells = np.empty(len(rows), object)
+    for k, row in enumerate(rows):
+        cells[k] = np.frombuffer(row, np.uint8)
+    return {"data": cells, "dtype": h5py.vlen_dtype(np.uint8)}
+
+
+def encoded(suffix: str, rgb: np.ndarray) -> bytes:
+    return cv2.imencode(suffix, cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))[1].tobytes()
+
+
+def robomind() -> Tree:
+    """Two of twenty pictures are bare pixels."""
+    stored = [
+        rgb.tobytes() if k in (0, 11) else encoded(".png", rgb) for k, rgb in enumerate(film(20))
+    ]
+    return {
+        "language_raw": np.array([b"put the cube down"]),
+        "language_distilbert": np.zeros((1, 8), np.float32),
+        "puppet/joint_position": smooth(20, 8),
+        "puppet/end_effector": smooth(20, 6),
+        "master/joint_position": smooth(20, 8, 1),
+        "observations/rgb_images/camera_top": ragged(stored),
+        "observations/depth_images/camera_top": ragged([bytes(4)] * 20),
+    }
+
+
+def virtual() -> Tree:
+    """A camera that is put together of two datasets of the same file."""
+    layout = h5py.VirtualLayout((20, 12, 16, 3), np.uint8)
+    layout[:5] = h5py.VirtualSource(".", "parts/a", (5, 12, 16, 3))
+    layout[5:] = h5py.VirtualSource(".", "parts/b", (15, 12, 16, 3))
+    halves = {"parts/a": film(20)[:5], "parts/b": film(20)[5:]}
+    return one() | halves | {"observations/images/front": layout}
+
+
+def linked() -> Tree:
+    images = h5py.SoftLink("/observations/images")
+    return one() | {"pictures": images, "main": h5py.SoftLink("/observations/images/front")}
+
+
+def pictures() -> Tree:
+    """Cameras whose pictures lie otherwise, and pictures of other things."""
+    film_pictures = film(20)
+    stored = {
+        "rgba": np.concatenate([film_pictures, film_pictures[..., :1]], -1),
+        "channels_first": film_pictures.transpose(0, 3, 1, 2),
+        "unit_floats": (film_pictures / 255).astype(np.float32),
+        "byte_floats": film_pictures.astype(np.float32),
+        "signed_floats": (film_pictures / 127.5 - 1).astype(np.float32),
+        "two_at_once": np.stack([film_pictures, film_pictures], 1),
+        "depth_camera/color": film_pictures,
+        "unmasked_view": film_pictures,
+        "depth": film_pictures[..., 0].astype(np.uint16),
+        "cam_segmentation": film_pictures,
+    }
+    tree = one() | {f"observations/images/{name}": values for name, values in stored.items()}
+    return tree | {"observations/tactile": smooth(20, 16)}
+
+
+def exif() -> Tree:
+    """JPEG files with an orientation, which PIL leaves."""
+    turned = (
+        b"\xff\xe1\x00\x22Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+    )
+    jpegs = [cv2.imencode(".jpg", rgb)[1].tobytes() for rgb in film(20)]
+    stored = [jpeg[:2] + turned + jpeg[2:] for jpeg in jpegs]
+    return one() | {"observations/images/front": ragged(stored)}
+
+
+def write_hdf5(folder: Path, *trees: Tree) -> Path:
+    """A file for each tree."""
+    return put(folder, {f"episode_{k}.hdf5": tree for k, tree in enumerate(trees)})
 
 
 @dataclass(frozen=True)
@@ -99,31 +287,27 @@ NAMES = (
 def test_groups(new) -> Told:
     """Those of one kind are episodes, those of an episode are none."""
     for names in NAMES:
-        yield ", ".join(names), source_of(kit.write_hdf5(new(), groups(*names)))
+        yield ", ".join(names), source_of(write_hdf5(new(), groups(*names)))
 
-    def write(file: h5py.File) -> None:
-        for name in ("cam_0", "cam_1"):
-            file[f"{name}/rgb"] = film(20)
-        for name in ("left_arm", "right_arm"):
-            file[f"{name}/joint_position"] = smooth(20, 7)
-
-    yield "of an episode", source_of(kit.write_hdf5(new(), write))
+    tree = {f"{name}/rgb": film(20) for name in ("cam_0", "cam_1")}
+    tree |= {f"{name}/joint_position": smooth(20, 7) for name in ("left_arm", "right_arm")}
+    yield "of an episode", source_of(write_hdf5(new(), tree))
 
 
 @golden_rows
 def test_grippers_and_rates_by_writer(new) -> Told:
     humanoid = {"env_name": "x", "env_kwargs": {"robots": ["GR1"], "control_freq": 20}}
-    for title, write in {
-        "RoboCasa": demos(12, ROBOCASA, {"robot0_base_to_eef_pos": 3}, {}, 6),
-        "Isaac Lab": kit.isaac_lab,
-        "Isaac Lab, by the action": kit.isaac_lab_without_gripper,
-        "ManiSkill": kit.maniskill,
-        "two arms of robosuite": demos(14, ROBOCASA, TWO_ARMS, {}, 6),
-        "no gripper is invented": demos(24, humanoid, {"robot0_right_eef_pos": 3}, {}, 0),
+    for title, tree in {
+        "RoboCasa": demos(12, ROBOCASA, {"robot0_base_to_eef_pos": 3}, 6),
+        "Isaac Lab": isaac_lab(),
+        "Isaac Lab, by the action": isaac_lab(has_gripper=False),
+        "ManiSkill": maniskill(),
+        "two arms of robosuite": demos(14, ROBOCASA, TWO_ARMS, 6),
+        "no gripper is invented": demos(24, humanoid, {"robot0_right_eef_pos": 3}, 0),
         "base actions are joined": with_one(base_action=smooth(20, 2)),
     }.items():
-        yield title, source_of(kit.write_hdf5(new(), write))
-    four = kit.write_hdf5(new(), kit.two_arms_of_seven, 4)
+        yield title, source_of(write_hdf5(new(), tree))
+    four = write_hdf5(new(), *map(two_arms_of_seven, range(4)))
     yield "two arms of seven joints", source_of(four)
 
 
@@ -131,8 +315,8 @@ def test_grippers_and_rates_by_writer(new) -> Told:
 def test_rates_and_texts_that_are_stated(new) -> Told:
     times_ns = (np.arange(20) * 4e7 + 1.7e18).astype(np.int64)
     stored = {"observations__tactile": smooth(20, 16), "zorp": np.arange(20.0), "note": "hello"}
-    for title, write in {
-        "a rate of the data's attribute": kit.stated_rate,
+    for title, tree in {
+        "a rate of the data's attribute": stated_rate(),
         "of an attribute": with_one(CONTROL_FREQ=25),
         "of a dataset": with_one(meta__fps=25),
         "times in a column": with_one(timestamp=(np.arange(20) * 0.05)[:, None]),
@@ -147,14 +331,18 @@ def test_rates_and_texts_that_are_stated(new) -> Told:
             **stored, WEATHER="sunny", SUCCESS=0.5, observations__state=smooth(20, 7)
         ),
     }.items():
-        yield title, source_of(kit.write_hdf5(new(), write))
+        yield title, source_of(write_hdf5(new(), tree))
+
+
+ENDED = {"terminals": np.arange(24) == 9, "timeouts": np.isin(np.arange(24), [16, 23])}
 
 
 @pytest.mark.parametrize(
-    ("write", "lengths"), [(kit.flat, (10, 7, 7)), (kit.flat_by_index, (8, 8, 8))]
+    ("marks", "lengths"),
+    [(ENDED, (10, 7, 7)), ({"episode_index": np.repeat([0, 1, 2], 8)}, (8, 8, 8))],
 )
-def test_a_flat_file_is_cut(tmp_path, write, lengths):
-    dataset = read(kit.write_hdf5(tmp_path, write))
+def test_a_flat_file_is_cut(tmp_path, marks, lengths):
+    dataset = read(write_hdf5(tmp_path, flat(**marks)))
     assert dataset.shape() == [(n, 11, 7) for n in lengths]
     start = lengths[0]
     stop = start + lengths[1]
@@ -166,7 +354,7 @@ def test_a_flat_file_is_cut(tmp_path, write, lengths):
 
 
 def test_one_observation_more_than_actions(tmp_path):
-    dataset = read(kit.write_hdf5(tmp_path, kit.maniskill))
+    dataset = read(write_hdf5(tmp_path, maniskill()))
     assert dataset.shape() == [(60, 9, 7)] * 3
     action = dataset.episodes[0].action
     assert action is not None
@@ -178,8 +366,7 @@ def test_one_observation_more_than_actions(tmp_path):
 
 def test_robomind(tmp_path):
     folder = tmp_path / "h5_franka/place/success_episodes/train/100/data"
-    folder.mkdir(parents=True)
-    kit.write_hdf5(folder, kit.robomind)
+    write_hdf5(folder, robomind())
     dataset = read(tmp_path)
     (record,) = dataset.listing.records
     assert (record.task, record.success, dataset.shape()) == (
@@ -192,16 +379,15 @@ def test_robomind(tmp_path):
 
 
 def test_each_picture_is_one_camera(tmp_path):
-    for k, write in enumerate((kit.virtual, kit.linked)):
-        (tmp_path / str(k)).mkdir()
-        dataset = read(kit.write_hdf5(tmp_path / str(k), write))
+    for k, tree in enumerate((virtual(), linked())):
+        dataset = read(write_hdf5(tmp_path / str(k), tree))
         assert dataset.listing.cameras == ("front",)
         assert np.array_equal(dataset.pictures("front"), film(20))
         assert (dataset.unknown(), dataset.reasons()) == ([], set())
 
 
 def test_pictures_that_lie_otherwise(tmp_path):
-    dataset = read(kit.write_hdf5(tmp_path, kit.pictures))
+    dataset = read(write_hdf5(tmp_path, pictures()))
     cameras = {
         "front",
         "rgba",
@@ -223,7 +409,7 @@ def test_pictures_that_lie_otherwise(tmp_path):
 
 
 def test_an_orientation_turns_no_picture(tmp_path):
-    dataset = read(kit.write_hdf5(tmp_path, kit.exif))
+    dataset = read(write_hdf5(tmp_path, exif()))
     assert dataset.pictures("front").shape == (20, 12, 16, 3)
 
 
@@ -237,7 +423,7 @@ def test_zarr_arrays_without_chunks(tmp_path):
         "data/img": BLACK,
         "data/robot_joint": np.zeros((18, 6), np.float32),
     }
-    dataset = read(kit.write_zarr(tmp_path, arrays, {}))
+    dataset = read(write_zarr(tmp_path, arrays, {}))
     assert [record.success for record in dataset.listing.records] == [False] * 3
     assert np.array_equal(dataset.pictures("img"), BLACK[:5])
     (finding,) = [f for f in dataset.listing.findings if f.reason == "missing_chunks"]
@@ -258,7 +444,9 @@ def test_zarr_layouts(tmp_path):
         "meta/task": texts,
         "meta/zorp": np.array([1, 2, 3]),
     }
-    dataset = read(kit.write_zarr(tmp_path, arrays, {"meta/zorp": kit.DELTA}, weather="sunny"))
+    dataset = read(
+        write_zarr(tmp_path, arrays, {"meta/zorp": numcodecs.Delta(dtype="i8")}, weather="sunny")
+    )
     assert dataset.shape() == [(5, 4, 2), (7, 4, 2), (6, 4, 2)]
     assert dataset.listing.cameras == ("img", "obs/cam")
     assert np.array_equal(dataset.pictures("obs/cam", 1), film(18)[5:12])
@@ -449,7 +637,8 @@ def test_a_description_over_the_limit_is_not_read(tmp_path, name):
 
 
 def test_texts_over_the_limit_are_not_read(tmp_path):
-    """A description may claim any number of texts of any length that are all the fill value, in no bytes."""
+    """A description may claim any number of texts of any length that are all the fill value, in no
+    bytes."""
     path = write_replay(tmp_path / "umi.zarr", [6, 8])
     zarr.open_group(path, mode="a", zarr_format=2).create_array(
         "meta/task", shape=(2,), dtype="S16", chunks=(2,)

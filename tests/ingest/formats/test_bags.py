@@ -1,7 +1,7 @@
 """Bags as rosbags writes them, beside what it reads of them; and cameras that are videos.
 
-Also: each kind of file of each format gone, cut, a pointer of git-LFS, or text; files with more parts than
-limits.max_features allows.
+Also: each kind of file of each format gone, cut, a pointer of git-LFS, or text; files with more
+parts than limits.max_features allows.
 """
 
 import io
@@ -30,7 +30,7 @@ from ingest.formats.bag_file import VIDEO_DEFINITION, VIDEO_TYPE
 from ingest.reasons import DataError
 from ingest.source import list_episodes, read_episode
 from tests.kits.fuzz_datasets import BASES, write_base
-from tests.kits.lerobot_writer import LFS_POINTER, number, picture, read_number, source_of
+from tests.kits.lerobot_writer import LFS_POINTER, film_of, number, picture, read_number, source_of
 from tests.kits.mcap_writer import RATE, SECOND, START, recorder
 from tests.kits.told import check, told
 from tests.kits.zarr_writer import write_replay
@@ -306,7 +306,7 @@ def test_a_video_is_what_ffmpeg_shows_of_its_packets(
     with av.open(io.BytesIO(b"".join(made)), "r", RAW[codec]) as container:
         pictures = [frame.to_ndarray(format="gray") for frame in container.decode(video=0)]
     theirs = [read_number(gray) for gray in pictures]
-    assert theirs == [number(0, 0, k) for k in range(PICTURES)]
+    assert theirs == film_of(0, 0, PICTURES)
     listing, record, episode = read_one(tmp_path)
     details = [f.detail for f in listing.findings if f.reason == "cut_off"]
     words = f"/wrist/video: {skipped} messages before its first key frame are left out"
@@ -349,14 +349,6 @@ def recording_with_joints(folder: Path, num_joints: int, num_topics: int) -> Non
             recording.show(k, time_ns)
 
 
-def joints_of_one_topic(folder: Path) -> None:
-    recording_with_joints(folder, LIMIT + 1, num_topics=1)
-
-
-def joints_of_two_topics(folder: Path) -> None:
-    recording_with_joints(folder, LIMIT - 2, num_topics=2)
-
-
 def arrays_of_a_store(folder: Path) -> None:
     write_replay(folder / "umi.zarr", [6])
     for k in range(LIMIT):
@@ -384,8 +376,14 @@ def problems(folder: Path, **limits: int) -> str:
 @pytest.mark.parametrize(
     ("write", "what"),
     [
-        (joints_of_one_topic, "/arm_0/joint_states: numbers of one message: 13"),
-        (joints_of_two_topics, "run.mcap: joints: 20"),
+        (
+            partial(recording_with_joints, num_joints=LIMIT + 1, num_topics=1),
+            "/arm_0/joint_states: numbers of one message: 13",
+        ),
+        (
+            partial(recording_with_joints, num_joints=LIMIT - 2, num_topics=2),
+            "run.mcap: joints: 20",
+        ),
         (arrays_of_a_store, "umi.zarr: arrays"),
         (arrays_of_numpy, "run.npz: arrays: 13"),
     ],
@@ -398,7 +396,8 @@ def test_more_parts_than_the_limit(tmp_path, write, what):
 
 @pytest.mark.parametrize("name", BASES)
 def test_what_is_said_of_damage(name, tmp_path):
-    """By file and way what is said else, and what no longer. Of files that are numbered, the first of each kind."""
+    """By file and way what is said else, and what no longer. Of files that are numbered, the first
+    of each kind."""
     fields = write_base(name, whole := tmp_path / "whole")
     source = source_of(whole, **fields)
     texts_by_damage = {"whole": told(source)}

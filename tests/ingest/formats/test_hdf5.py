@@ -1,4 +1,5 @@
-"""HDF5: LIBERO, robomimic and RoboTwin, one episode per file, and files that are damaged or lead elsewhere.
+"""HDF5: LIBERO, robomimic and RoboTwin, one episode per file, and files that are damaged or lead
+elsewhere.
 
 Also: AgiBot World.
 """
@@ -24,7 +25,6 @@ from tests.kits.agibot_writer import (
     rows_path,
     write_agibot,
     write_data,
-    write_tar,
     write_tasks,
 )
 from tests.kits.hdf5_writer import (
@@ -37,6 +37,7 @@ from tests.kits.hdf5_writer import (
     write_robotwin,
 )
 from tests.kits.lerobot_writer import picture, source_of
+from tests.kits.parts import change, put
 from tests.kits.told import Told, golden, golden_rows, told
 
 STOVE = "libero_90/KITCHEN_SCENE3_turn_on_the_stove_demo.hdf5"
@@ -57,28 +58,26 @@ def test_layouts(new) -> Told:
         "robomimic: no reward is a failure where others have one; next_obs, depth, mask are none",
         source_of(root),
     )
-    root = new()
-    with h5py.File(root / "pick.hdf5", "w") as file:
-        group = file.create_group("data/demo_0")
-        group.attrs["ep_meta"] = json.dumps({"lang": "pick the pear"})
-        group["obs/ego_view"] = film(0, 0, 5)
-        group["actions"] = np.arange(15).reshape(5, 3)
+    gr1 = {
+        "data/demo_0@ep_meta": json.dumps({"lang": "pick the pear"}),
+        "data/demo_0/obs/ego_view": film(0, 0, 5),
+        "data/demo_0/actions": np.arange(15).reshape(5, 3),
+    }
     yield (
         "as GR1: the instruction is in ep_meta; without state the last action is the gripper",
-        source_of(root),
+        source_of(put(new(), {"pick.hdf5": gr1})),
     )
-    root = new()
-    with h5py.File(root / "episode_0.hdf5", "w") as file:
-        file.create_group("cam_data")
-        file["end_position"] = np.zeros((158, 6))
-        file["gripper_state"] = np.zeros(158)
-        file["step"] = np.arange(368, 526)
-        file["timestamp"] = np.full(158, 1.7e9, np.float32)
-        file["transformed_hand_coords"] = np.zeros((158, 24, 3))
-        file["transformed_hand_frames"] = np.zeros((158, 4, 3))
+    x_arm = {
+        "end_position": np.zeros((158, 6)),
+        "gripper_state": np.zeros(158),
+        "step": np.arange(368, 526),
+        "timestamp": np.full(158, 1.7e9, np.float32),
+        "transformed_hand_coords": np.zeros((158, 24, 3)),
+        "transformed_hand_frames": np.zeros((158, 4, 3)),
+    }
     yield (
         "as an xArm's recorder leaves it: without pictures and text, and times that stand still",
-        source_of(root),
+        source_of(put(new(), {"episode_0.hdf5": x_arm})),
     )
     for step in (0.04, 40, 40_000, 40_000_000, 0.5, 0, -0.1):
         root = new()
@@ -119,17 +118,14 @@ def test_layouts(new) -> Told:
 @golden
 def test_outcomes(new) -> Told:
     root = new()
-    with h5py.File(write_libero(root / "a.hdf5", dict.fromkeys(range(6), 5)), "r+") as file:
-        demos: list[Any] = [file[f"data/demo_{k}"] for k in range(6)]
-        demos[0].attrs["is_success"] = False
-        demos[1]["success"] = np.array([False, False, True, True, False])
-        for demo, rewards in (
-            (demos[2], np.zeros(5)),
-            (demos[5], h5py.ExternalLink("b.hdf5", "/rewards")),
-        ):
-            del demo["rewards"]
-            demo["rewards"] = rewards
-        demos[3].attrs["success"] = "Yes"
+    outcomes = {
+        "data/demo_0@is_success": False,
+        "data/demo_1/success": np.array([False, False, True, True, False]),
+        "data/demo_2/rewards": np.zeros(5),
+        "data/demo_5/rewards": h5py.ExternalLink("b.hdf5", "/rewards"),
+        "data/demo_3@success": "Yes",
+    }
+    change(write_libero(root / "a.hdf5", dict.fromkeys(range(6), 5)), outcomes)
     yield "of LIBERO; a reward that cannot be read loses no episode", source_of(root)
     root = new()
     for k in range(2):
@@ -137,8 +133,7 @@ def test_outcomes(new) -> Told:
     yield "a flag that is never set", source_of(root)
     root = new()
     for k in range(2):
-        with h5py.File(write_robotwin(root / "task/demo", k, 5, {"seen": ["do it"]}), "r+") as file:
-            file.attrs["success"] = k == 0
+        change(write_robotwin(root / "task/demo", k, 5, {"seen": ["do it"]}), {"/@success": k == 0})
     yield "of RoboTwin", source_of(root)
 
 
@@ -146,20 +141,19 @@ def test_outcomes(new) -> Told:
 def test_damage(new) -> Told:
     root = new()
     for name, num_actions in {"a": 5, "b": 0}.items():
-        with h5py.File(write_robomimic(root / f"{name}.hdf5", 6), "a") as file:
-            demo: Any = file["data/demo_0"]
-            demo.attrs["num_samples"] = 9
-            del demo["actions"], demo["obs/robot0_gripper_qpos"]
-            demo["actions"] = np.zeros((num_actions, 7))
+        parts = {
+            "data/demo_0@num_samples": 9,
+            "data/demo_0/actions": np.zeros((num_actions, 7)),
+            "data/demo_0/obs/robot0_gripper_qpos": None,
+        }
+        change(write_robomimic(root / f"{name}.hdf5", 6), parts)
     yield (
         "lengths that differ: states count, and neither actions of another length nor their gripper",
         source_of(root),
     )
     root = new()
-    with h5py.File(root / "a.hdf5", "w") as file:
-        file["observations/qpos"] = np.zeros((0, 14))
-        file["observations/images/top"] = film(0, 0, 5)
-    yield "no rows", source_of(root)
+    tree = {"observations/qpos": np.zeros((0, 14)), "observations/images/top": film(0, 0, 5)}
+    yield "no rows", source_of(put(root, {"a.hdf5": tree}))
     root = new()
     write_aloha(root / "a.hdf5", 0, 6)
     yield "pictures larger than the limit", source_of(root, limits={"max_pixels": 64 * 64 - 1})
@@ -191,12 +185,8 @@ def test_what_leads_elsewhere_or_claims_too_much(new) -> Told:
             write = write_libero(root / "a.hdf5", {0: 5})
         else:
             write = write_aloha(root / "a.hdf5", 0, 6)
-        with h5py.File(write, "a") as file:
-            del file[path]
-            for name, link in links.items():
-                file[name] = link
-            if path not in links:
-                file[path] = h5py.SoftLink("/away/qpos")
+        through = {path: h5py.SoftLink("/away/qpos")}
+        change(write, links if path in links else links | through)
         yield title, source_of(root)
     root = new()
     (away.parent / "raw").write_bytes(film(0, 0, 6).tobytes())
@@ -247,22 +237,23 @@ def test_rows_that_changed_since_they_were_listed(tmp_path):
         read_episode(source, record)
     write_libero(tmp_path / "a_demo.hdf5", {0: 5})
     frames = read_episode(source, record).frames
-    with h5py.File(tmp_path / "a_demo.hdf5", "a") as file:
-        del file["data/demo_0/obs/agentview_rgb"]
+    change(tmp_path / "a_demo.hdf5", {"data/demo_0/obs/agentview_rgb": None})
     with pytest.raises(
         DataError, match=r"a_demo\.hdf5: there are no pictures of agentview any more"
     ):
         next(frames("agentview"))
 
 
+JOINTS = np.arange(60.0).reshape(20, 3)
+PICTURES = np.zeros((20, 16, 16, 3), np.uint8)
+FLAT = {"joint_pos": JOINTS, "actions": JOINTS, "rgb": PICTURES}
+
+
 def test_pictures_that_are_fewer_than_rows(tmp_path):
-    """An array of pictures without rows holds no values; one that ends early gives the pictures that it has."""
-    with h5py.File(tmp_path / "flat.hdf5", "w") as file:
-        file["joint_pos"] = file["actions"] = np.arange(60.0).reshape(20, 3)
-        file["rgb"] = np.zeros((15, 16, 16, 3), np.uint8)
-        file["obs/unit_rgb"] = np.zeros((0, 16, 16, 3), np.float32)
-        file["episode_ends"] = [10, 20]
-    source = source_of(tmp_path)
+    """An array of pictures without rows holds no values; one that ends early gives the pictures
+    that it has."""
+    few = {"rgb": PICTURES[:15], "obs/unit_rgb": np.zeros((0, 16, 16, 3), np.float32)}
+    source = source_of(put(tmp_path, {"flat.hdf5": FLAT | few | {"episode_ends": [10, 20]}}))
     listing = list_episodes(source)
     [empty] = [part for part in listing.parts if part.name == "obs/unit_rgb"]
     assert (empty.status, empty.why) == ("known", "it holds no values")
@@ -275,35 +266,29 @@ def test_values_of_each_episode(new) -> Told:
     """An episode whose group is not known may not be split from others."""
 
     def write(**values: Any) -> Path:
-        root = new()
-        with h5py.File(root / "flat.hdf5", "w") as file:
-            file["joint_pos"] = file["actions"] = np.arange(60.0).reshape(20, 3)
-            file["rgb"] = np.zeros((20, 16, 16, 3), np.uint8)
-            for name, value in values.items():
-                file[name] = value
-        return root
+        return put(new(), {"flat.hdf5": FLAT | values})
 
     ends = [6, 13, 20]
-    others = {"task": ["open", "close", "turn"], "session": [7, 7, 8], "seed": [0, 1, 2]}
-    root = write(episode_ends=ends, success=[True, False, True], scene=[0, 1, 2], **others)
+    lists = {"task": ["open", "close", "turn"], "session": [7, 7, 8], "seed": [0, 1, 2]}
+    root = write(episode_ends=ends, success=[True, False, True], scene=[0, 1, 2], **lists)
     yield "lists beside the rows", source_of(root, group_field="session")
     yield "a list of another length", source_of(write(episode_ends=ends, success=[True, False]))
     root = write()
-    with h5py.File(root / "flat.hdf5", "a") as file:
-        file.attrs.update(dict.fromkeys(("success", "session", "task"), h5py.Empty("f4")))
+    names = ("/@success", "/@session", "/@task")
+    change(root / "flat.hdf5", dict.fromkeys(names, h5py.Empty("f4")))
     yield "attributes without a value", source_of(root)
     yield "which was asked for", source_of(root, group_field="session")
 
 
 @pytest.mark.parametrize("encode", [swapped_jpeg, marked_jpeg, None])
 def test_colours_of_robotwin(tmp_path, encode):
-    """Red is red, by the simulator's old way of encoding, by that which marks its JPEGs as right, and raw."""
+    """Red is red, by the simulator's old way of encoding, by that which marks its JPEGs as right,
+    and raw."""
     red = picture(0xFFFF)
     red[:, :, 1:] = 30
     pictures: Sequence[Any] = [red if encode is None else encode(red)] * 5
-    with h5py.File(write_robotwin(tmp_path / "t/c", 0, 5, TEXTS), "a") as file:
-        del file["observation/head_camera/rgb"]
-        file["observation/head_camera/rgb"] = np.array(pictures)
+    path = write_robotwin(tmp_path / "t/c", 0, 5, TEXTS)
+    change(path, {"observation/head_camera/rgb": np.array(pictures)})
     source = source_of(tmp_path)
     (record,) = list_episodes(source).records
     _, _, frame = next(read_episode(source, record).frames("head_camera"))
@@ -330,7 +315,8 @@ HEAD = GRIPPER_CAMERAS[0]
 
 @pytest.mark.parametrize("rows_tar", ["proprio_stats.tar", "5-648650.tar"])  # of Alpha, of Beta
 def test_archives(tmp_path, rows_tar):
-    """The two halves of the data in tars as on the hub: the same episodes as from loose files, by uris of members."""
+    """The two halves of the data in tars as on the hub: the same episodes as from loose files, by
+    uris of members."""
     loose = tmp_path / "loose"
     root = tmp_path / "hub"
     write_agibot(loose, lengths={648642: 6, 648649: 8, 648650: 5})
@@ -358,7 +344,7 @@ def test_archives(tmp_path, rows_tar):
 @golden
 def test_metadata(new) -> Told:
     write_agibot(root := new(), lengths={1: 6})
-    write_tar(root / "observations/327/1-1.tar", [("../1/videos/extra_color.mp4", b"x")])
+    put(root, {"observations/327/1-1.tar": [("../1/videos/extra_color.mp4", b"x")]})
     yield "a name that leads out of an archive", source_of(root)
     write_data(root := new(), 1, {1: 5, 2: 5, 3: 5}, cameras=(HEAD,))
     first = entry(1, done=True, site="kitchen")
@@ -376,11 +362,7 @@ def test_rows(new) -> Told:
     def edited(**arrays: Any) -> Path:
         """One episode of 6 frames with other arrays, `__` standing for `/`; None takes one out."""
         write_agibot(root := new(), 1, {1: 6}, cameras=(HEAD,))
-        with h5py.File(rows_path(root, 1, 1), "r+") as file:
-            for name, array in arrays.items():
-                del file[name.replace("__", "/")]
-                if array is not None:
-                    file[name.replace("__", "/")] = array
+        change(rows_path(root, 1, 1), {name.replace("__", "/"): a for name, a in arrays.items()})
         return root
 
     write_agibot(root := new(), 1, {1: 6}, cameras=(HEAD,), effectors=12)
@@ -395,8 +377,7 @@ def test_rows(new) -> Told:
     yield "the gripper in the action, by the registry", source_of(root, gripper=action)
     write_agibot(root := new(), 1, {1: 6, 2: 6}, cameras=(HEAD,))
     rows_path(root, 1, 2).unlink()
-    with h5py.File(rows_path(root, 1, 1), "w") as file:
-        file["timestamp"] = np.zeros(0, np.int64)
+    put(rows_path(root, 1, 1).parent, {"proprio_stats.h5": {"timestamp": np.zeros(0, np.int64)}})
     yield "none", source_of(root)
 
 

@@ -1,4 +1,5 @@
-"""LeRobot v2 and v3: what datasets in the wild do to them, what claims too much, and what no table can keep.
+"""LeRobot v2 and v3: what datasets in the wild do to them, what claims too much, and what no table
+can keep.
 
 Also: steps in the forms that other people's tools write into LeRobot datasets.
 """
@@ -185,7 +186,8 @@ def with_columns(root: Path, columns: Mapping[str, Sequence[Any]], **fields: Any
 
 @golden
 def test_outcomes(new) -> Told:
-    """Flags in each type, and columns that are none; rewards of 0 and 1, of which the last one counts."""
+    """Flags in each type, and columns that are none; rewards of 0 and 1, of which the last one
+    counts."""
     for won in (
         [0, 0, 0, 1],
         [0.0, 0.0, None, 1.0],
@@ -442,7 +444,8 @@ def same_everywhere(root: Path) -> None:
 
 @golden
 def test_forms(new) -> Told:
-    """One span that is the whole episode is a text and no step: it tells no times, and motion has to."""
+    """One span that is the whole episode is a text and no step: it tells no times, and motion has
+    to."""
     yield from spread(new, dict(V2_FORMS))
     whole_forms = ("subtask_index", "language", "action_config", "robocoin", "visualizer")
     whole: dict[str, Change] = {
@@ -501,7 +504,8 @@ def test_broken_steps_are_a_finding_and_lose_no_episode(new) -> Told:
 
 @golden
 def test_several_forms(new) -> Told:
-    """What people drew counts before what a model wrote; a boundary may be two frames (0.2 s) off."""
+    """What people drew counts before what a model wrote; a boundary may be two frames (0.2 s)
+    off."""
 
     def both(spans: Any, second_form: str = "subtask_index") -> Change:
         return lambda root: (step_forms.language(root, spans), V2_FORMS[second_form](root))
@@ -523,39 +527,15 @@ def test_several_forms(new) -> Told:
 
 
 # As exports of ours wrote them before this version
+FIELDS = ("name", "start_frame", "end_frame", "kind", "completed", "step")
 SEGMENTS = [
-    {
-        "name": "Stand still",
-        "start_frame": 0,
-        "end_frame": 4,
-        "kind": "idle",
-        "completed": False,
-        "step": None,
-    },
-    {
-        "name": "Grasp",
-        "start_frame": 4,
-        "end_frame": 10,
-        "kind": "step",
-        "completed": False,
-        "step": 0,
-    },
-    {
-        "name": "Grasp",
-        "start_frame": 10,
-        "end_frame": 20,
-        "kind": "step",
-        "completed": True,
-        "step": 0,
-    },
-    {
-        "name": "Done",
-        "start_frame": 20,
-        "end_frame": 24,
-        "kind": "done",
-        "completed": True,
-        "step": None,
-    },
+    dict(zip(FIELDS, segment, strict=True))
+    for segment in (
+        ("Stand still", 0, 4, "idle", False, None),
+        ("Grasp", 4, 10, "step", False, 0),
+        ("Grasp", 10, 20, "step", True, 0),
+        ("Done", 20, 24, "done", True, None),
+    )
 ]
 
 
@@ -573,7 +553,8 @@ def test_exports_of_ours(new) -> Told:
         )
 
     def merged(root: Path) -> None:
-        """LeRobot's merge_datasets takes the table through pandas, which makes floats of numbers with nulls."""
+        """LeRobot's merge_datasets takes the table through pandas, which makes floats of numbers
+        with nulls."""
         export(root)
         rows = [
             row | {"step": None if row["step"] is None else float(row["step"])} for row in SEGMENTS
@@ -608,12 +589,14 @@ STEP_COLUMN = "annotation.human.fine_action"
 
 @golden
 def test_edits_by_tools_of_lerobot(new) -> Told:
-    """Tasks are numbered anew and columns beside task_index are not; files of texts are left out."""
+    """Tasks are numbered anew and columns beside task_index are not; files of texts are left
+    out."""
 
     def annotated(
         root: Path, tasks: tuple[int, int], texts: tuple[int, int], stored: tuple[int, int] | None
     ) -> None:
-        """`tasks`: of the rows; `texts`: what the column says that names them; `stored`: what statistics know."""
+        """`tasks`: of the rows; `texts`: what the column says that names them; `stored`: what
+        statistics know."""
         edit_info(
             root,
             features=features([], 10)
@@ -662,7 +645,8 @@ def test_edits_by_tools_of_lerobot(new) -> Told:
 
 @golden
 def test_an_annotation_column_of_which_an_index_has_no_text(new) -> Told:
-    """It is told where nothing better is there, and beside a column that is used; a flag is no index."""
+    """It is told where nothing better is there, and beside a column that is used; a flag is no
+    index."""
 
     def fine_action(root: Path) -> None:
         step_forms.annotation(root)

@@ -1,4 +1,5 @@
-"""Steps by number after LeRobot's own tools edited the dataset: right, or a finding, and never another step's name."""
+"""Steps by number after LeRobot's own tools edited the dataset: right, or a finding, and never
+another step's name."""
 
 import shutil
 from operator import attrgetter
@@ -23,7 +24,8 @@ TASKS = ("open", "close", "open")
 
 
 def recorded(root: Path, column: str) -> Any:
-    """Three episodes by LeRobot's recorder: each opens for twelve frames, then closes, as a column of indices says."""
+    """Three episodes by LeRobot's recorder: each opens for twelve frames, then closes, as a column
+    of indices says."""
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
     whole_number = {"dtype": "int64", "shape": (1,), "names": None}

@@ -1,4 +1,5 @@
-"""Which picture of a LeRobot video each row has: by time, as LeRobot has it; else a finding says how far it is off."""
+"""Which picture of a LeRobot video each row has: by time, as LeRobot has it; else a finding says
+how far it is off."""
 
 from operator import itemgetter
 from pathlib import Path
@@ -20,6 +21,7 @@ from tests.kits.lerobot_writer import (
     FRONT,
     RATE,
     edit_parquet,
+    film_of,
     number,
     numbers,
     read_number,
@@ -123,7 +125,7 @@ def test_one_frame_lacks_in_a_shared_file(tmp_path, lacking):
 
 def test_a_video_of_its_own_may_be_longer(tmp_path):
     root = write_v2(tmp_path, LENGTHS)
-    write_video(v2_video(root, FRONT, 1), [number(0, 1, k) for k in range(LENGTHS[1] + 1)])
+    write_video(v2_video(root, FRONT, 1), film_of(0, 1, LENGTHS[1] + 1))
     places, (finding,) = looked_at(root)
     assert places == [[*range(n)] for n in LENGTHS]
     assert (finding.reason, finding.severity, finding.episode_index) == (
@@ -156,7 +158,8 @@ def test_starts_that_drift(tmp_path, drift_s):
 
 
 def test_starts_that_drift_after_an_episode_was_left_out(tmp_path):
-    """Lengths then say nothing: the nearest pictures are taken, and how far they are off is said."""
+    """Lengths then say nothing: the nearest pictures are taken, and how far they are off is
+    said."""
     root = write_v3(tmp_path, LENGTHS)
     table = pq.ParquetFile(v3_meta(root)).read()
     table = table.set_column(
@@ -185,9 +188,7 @@ def test_another_rate_in_the_file(tmp_path, write, by_rows):
     root = write(tmp_path, LENGTHS)
     if write is write_v2:
         for episode, n in enumerate(LENGTHS):
-            write_video(
-                v2_video(root, FRONT, episode), [number(0, episode, k) for k in range(n)], fps=11
-            )
+            write_video(v2_video(root, FRONT, episode), film_of(0, episode, n), fps=11)
     else:
         write_video(v3_video(root, FRONT, 0), numbers(LENGTHS), fps=11)
         rate = RATE if by_rows else 11
@@ -243,7 +244,8 @@ def test_the_nearest_of_two_pictures():
 
 
 def test_rows_that_lerobot_refuses_since_it_rounds(tmp_path, monkeypatch):
-    """Told by metadata: the videos are empty files. Opened one by one LeRobot 0.6.1 refuses as many."""
+    """Told by metadata: the videos are empty files. Opened one by one LeRobot 0.6.1 refuses as
+    many."""
     monkeypatch.setattr(lerobot_writer, "RATE", 15)
     monkeypatch.setattr(lerobot_writer, "write_video", lambda path, _: write_file(path, b""))
     lengths = [4500] * 6

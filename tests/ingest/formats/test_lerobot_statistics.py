@@ -1,4 +1,5 @@
-"""Stored statistics of LeRobot datasets that are unreadable or odd are told, and cost no episode."""
+"""Stored statistics of LeRobot datasets that are unreadable or odd are told, and cost no
+episode."""
 
 from pathlib import Path
 

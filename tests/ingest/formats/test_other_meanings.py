@@ -1,7 +1,7 @@
-"""Data that is valid, and whose values mean something else than its names say: it is read as it is meant, or told."""
+"""Data that is valid, and whose values mean something else than its names say: it is read as it is
+meant, or told."""
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,46 +15,51 @@ from ingest.signals.survey import steps_in_rows, survey
 from ingest.source import list_episodes, read_episode
 from tests.kits import mcap_writer as mcap
 from tests.kits import rlds_writer as rlds
-from tests.kits.array_layouts import film, smooth, write_zarr
-from tests.kits.lerobot_writer import edit_parquet, source_of, v2_data, write_v2, write_video
+from tests.kits.lerobot_writer import edit_parquet, source_of, v2_data, write_v2
+from tests.kits.parts import put
 from tests.kits.told import Told, golden_rows
+from tests.kits.zarr_writer import film, smooth, write_zarr
 
 ROWS = 30
 K = np.arange(ROWS)
 STEPS = np.tile(np.arange(8), 3)  # of a flat file
 ENDS = "meta/episode_ends"
+LABELS = np.array(["row", ""], h5py.string_dtype())  # of dimensions
 TEXTS = ["pick the cup", "open the drawer", "pick the cup"]
 
 
-def write_demos(folder: Path, change: Callable[[h5py.File, int], None] | None = None) -> Path:
-    """Three groups of an action, a pose and a camera; `change` gets the file and the number of each."""
-    with h5py.File(folder / "run.hdf5", "w") as file:
-        file.create_group("data").attrs["fps"] = 10
-        for k in range(3):
-            file[f"data/demo_{k}/actions"] = smooth(ROWS, 7, k)
-            file[f"data/demo_{k}/obs/robot0_eef_pos"] = smooth(ROWS, 3, k)
-            file[f"data/demo_{k}/obs/front_image"] = film(ROWS, k)
-            if change:
-                change(file, k)
-    return folder
+type Tree = Mapping[str, Any]
+
+
+def write_demos(folder: Path, *of_demos: Tree, **stored: Any) -> Path:
+    """Three groups of an action, a pose and a camera; the k-th tree is put into the k-th, `stored`
+    into the file.
+
+    A single tree is put into all of them.
+    """
+    tree: dict[str, Any] = {"data@fps": 10}
+    for k in range(3):
+        demo = {
+            "/actions": smooth(ROWS, 7, k),
+            "/obs/robot0_eef_pos": smooth(ROWS, 3, k),
+            "/obs/front_image": film(ROWS, k),
+        }
+        if of_demos:
+            demo |= of_demos[k if len(of_demos) > 1 else 0]
+        tree |= {f"data/demo_{k}{name}": values for name, values in demo.items()}
+    return put(folder, {"run.hdf5": tree | stored})
 
 
 def write_flat(folder: Path, **arrays: Any) -> Path:
-    with h5py.File(folder / "run.hdf5", "w") as file:
-        file.attrs["fps"] = 10
-        file["observations/state"] = smooth(24, 7)
-        file["observations/rgb"] = film(24)
-        file["actions"] = smooth(24, 7)
-        for name, values in arrays.items():
-            file[name] = values
-    return folder
+    rows = {"observations/state": smooth(24, 7), "observations/rgb": film(24)}
+    tree = {"/@fps": 10, "actions": smooth(24, 7)} | rows | arrays
+    return put(folder, {"run.hdf5": tree})
 
 
-def write_runs(folder: Path, texts: Mapping[str, Mapping[str, Any]], fps: int = 10) -> Path:
+def write_runs(folder: Path, texts: Mapping[str, dict[str, Any]], fps: int = 10) -> Path:
     """Videos with a text beside each."""
     for name, text in texts.items():
-        write_video(folder / f"{name}.mp4", range(6), fps=fps)
-        (folder / f"{name}.json").write_text(json.dumps({"task": "pick", **text}))
+        put(folder, {f"{name}.mp4": range(6), f"{name}.json": {"task": "pick"} | text}, fps)
     return folder
 
 
@@ -72,20 +77,10 @@ def test_outcomes(new) -> Told:
         "of stages in rows": np.stack([K > 5, K > 10], axis=1),
     }
     for title, success in successes.items():
-
-        def add(file: h5py.File, k: int, success: np.ndarray = success) -> None:
-            file[f"data/demo_{k}/success"] = success
-
-        yield f"HDF5, {title}", source_of(write_demos(new(), add))
-
-    def add_some(file: h5py.File, k: int) -> None:
-        if k:
-            file[f"data/demo_{k}/success"] = np.arange(ROWS - k) > 20
-        else:
-            file["data/demo_0"].attrs["success"] = "failed"
-
+        yield f"HDF5, {title}", source_of(write_demos(new(), {"/success": success}))
+    flags = ({"@success": "failed"}, *({"/success": np.arange(ROWS - k) > 20} for k in (1, 2)))
     title = "HDF5, of rows and once: a value more or less than rows is a flag of these, two are not"
-    yield title, source_of(write_demos(new(), add_some))
+    yield title, source_of(write_demos(new(), *flags))
     values = {f"run_{k}": {"success": value} for k, value in enumerate((0.8, True, "", None))}
     yield "metadata that is no truth", source_of(write_runs(new(), values))
     yield "metadata that says nothing", source_of(write_runs(new(), values | {"run_0": {}}))
@@ -112,22 +107,15 @@ def test_outcomes(new) -> Told:
 
 @golden_rows
 def test_texts_of_all_episodes(new) -> Told:
-    def add(file: h5py.File, k: int) -> None:
-        if k == 0:
-            file["data/language_instruction"] = np.array([text.encode() for text in TEXTS])
-
-    yield "HDF5, above the episodes", source_of(write_demos(new(), add))
-
-    def add_attribute(file: h5py.File, k: int) -> None:
-        file.attrs["tasks"] = [*TEXTS[:2], "press the button"][: 3 if k else 2]
-
-    yield "HDF5, an attribute", source_of(write_demos(new(), add_attribute))
-
-    def add_number(file: h5py.File, k: int) -> None:
-        file.attrs["tasks"] = TEXTS[:2]
-        file[f"data/demo_{k}"].attrs["task_index"] = k % 2
-
-    yield "HDF5, chosen by a number", source_of(write_demos(new(), add_number))
+    above = {"data/language_instruction": np.array([text.encode() for text in TEXTS])}
+    yield "HDF5, above the episodes", source_of(write_demos(new(), **above))
+    listed = {"/@tasks": [*TEXTS[:2], "press the button"]}
+    yield "HDF5, an attribute", source_of(write_demos(new(), **listed))
+    chosen = ({"@task_index": k % 2} for k in range(3))
+    yield (
+        "HDF5, chosen by a number",
+        source_of(write_demos(new(), *chosen, **{"/@tasks": TEXTS[:2]})),
+    )
     numbers = {"meta/task_index": np.array([0, 1, 0])}
     yield (
         "Zarr, chosen by a number",
@@ -158,22 +146,15 @@ def test_ends_of_episodes(new) -> Told:
     }
     for title, arrays in starts.items():
         yield f"a flat file, {title}", source_of(write_flat(new(), **arrays))
-    marks = {"obs/is_first": K == 12, "frame_index": K % 12}
-    for name in ("done", "is_last", "obs/is_first", "frame_index"):
-
-        def add(file: h5py.File, k: int, name: str = name) -> None:
-            if k == 1:
-                file[f"data/demo_1/{name}"] = marks.get(name, np.isin(K, [11, ROWS - 1]))
-            else:
-                file[f"data/demo_{k}/done"] = ROWS - 1 - k <= K
-
-        yield f"HDF5, within a group by {name}", source_of(write_demos(new(), add))
-
-    def add_unwritten(file: h5py.File, k: int) -> None:
-        if k == 0:
-            file.create_dataset("data/demo_0/done", (ROWS,), bool, chunks=(8,))
-
-    yield "HDF5, marks that were never written", source_of(write_demos(new(), add_unwritten))
+    ends = [{"/done": ROWS - 1 - k <= K} for k in range(3)]
+    twice = np.isin(K, [11, ROWS - 1])
+    marks = {"done": twice, "is_last": twice, "obs/is_first": K == 12, "frame_index": K % 12}
+    for name, mark in marks.items():
+        root = write_demos(new(), ends[0], {f"/{name}": mark}, ends[2])
+        yield f"HDF5, within a group by {name}", source_of(root)
+    unwritten = {"/done": {"shape": (ROWS,), "dtype": bool, "chunks": (8,)}}
+    root = write_demos(new(), unwritten, {}, {})
+    yield "HDF5, marks that were never written", source_of(root)
     steps = np.arange(12)
     firsts = (steps == 0) | (steps == 6)
     lasts = (steps == 5) | (steps == 11)
@@ -194,7 +175,8 @@ def odd_layouts(folder: Path) -> list[str]:
 
 
 def windows(values: np.ndarray, offsets: range) -> np.ndarray:
-    """Of each row [d] those at some offsets, [n, h, d]; the first or last row where there is none."""
+    """Of each row [d] those at some offsets, [n, h, d]; the first or last row where there is
+    none."""
     places = np.arange(len(values))[:, None] + np.array(offsets)
     return values[np.clip(places, 0, len(values) - 1)]
 
@@ -211,22 +193,15 @@ def test_steps_in_rows(offsets, num_steps):
 
 
 def test_chunks_of_actions(tmp_path):
-    def change(file: h5py.File, k: int) -> None:
-        del file[f"data/demo_{k}/actions"]
-        file[f"data/demo_{k}/actions"] = windows(smooth(ROWS, 7, k), range(8))
-
-    assert odd_layouts(write_demos(tmp_path, change)) == [
+    of_demos = ({"/actions": windows(smooth(ROWS, 7, k), range(8))} for k in range(3))
+    assert odd_layouts(write_demos(tmp_path, *of_demos)) == [
         "each row of the action repeats values of the rows beside it: 8 steps of 7 values, read as 56 dimensions"
     ]
 
 
 def test_two_robots(tmp_path):
-    def change(file: h5py.File, k: int) -> None:
-        if k == 1:
-            del file["data/demo_1/actions"]
-            file["data/demo_1/actions"] = smooth(ROWS, 3)
-
-    [detail] = odd_layouts(write_demos(tmp_path, change))
+    write_demos(tmp_path, {}, {"/actions": smooth(ROWS, 3)}, {})
+    [detail] = odd_layouts(tmp_path)
     assert detail.startswith("the dimensions of the action are not the same in all episodes: 7 (")
     assert detail.endswith("of episode 1: 3 (actions_0, actions_1, actions_2)")
 
@@ -272,55 +247,40 @@ def test_mcap_joints_in_another_order(tmp_path):
 
 @golden_rows
 def test_what_is_stated_beside_the_rows(new) -> Told:
-    def add_others(file: h5py.File, k: int) -> None:
-        file[f"data/demo_{k}/gello/joint_positions"] = smooth(ROWS, 7, k)
-        file[f"data/demo_{k}/obs/prev_joint_positions"] = smooth(ROWS, 7, k)
-        file[f"data/demo_{k}/mask"] = K < 20
-
-    yield "arrays of others than the robot", source_of(write_demos(new(), add_others))
-
-    def add_lengths(file: h5py.File, k: int) -> None:
-        group = file[f"data/demo_{k}"]
-        group.attrs["episode_length"] = ROWS + k
-        group["meta/num_steps"] = ROWS - k
-        group["tactile/data"] = np.zeros((5 * ROWS, 4))
-        group["tactile/num_samples"] = 5 * ROWS
-        group.attrs["length"] = "0.4 m"
-
-    yield "HDF5, lengths", source_of(write_demos(new(), add_lengths))
-
-    def add_number(file: h5py.File, k: int) -> None:
-        file["data"].attrs["num_samples"] = 3 * ROWS
-
-    yield "HDF5, the number of all samples", source_of(write_demos(new(), add_number))
+    joints = [smooth(ROWS, 7, k) for k in range(3)]
+    names = ("/gello/joint_positions", "/obs/prev_joint_positions")
+    arrays = (dict.fromkeys(names, joints[k]) | {"/mask": K < 20} for k in range(3))
+    yield "arrays of others than the robot", source_of(write_demos(new(), *arrays))
+    lengths_by_demo = [
+        {
+            "@episode_length": ROWS + k,
+            "/meta/num_steps": ROWS - k,
+            "/tactile/data": np.zeros((5 * ROWS, 4)),
+            "/tactile/num_samples": 5 * ROWS,
+            "@length": "0.4 m",
+        }
+        for k in range(3)
+    ]
+    yield "HDF5, lengths", source_of(write_demos(new(), *lengths_by_demo))
+    of_all = {"data@num_samples": 3 * ROWS}
+    yield "HDF5, the number of all samples", source_of(write_demos(new(), **of_all))
     lengths = np.array([8, 8, 7])
     root = write_flat(new(), episode_ends=np.array([8, 16, 24]), episode_lengths=lengths)
     yield "HDF5, lengths of a flat file", source_of(root)
     of_zarr = {"meta/episode_length": np.array([5, 5, 5])}
     yield "Zarr, lengths", source_of(write_zarr(new(), of_zarr, {}, task="pick", fps=10))
-    for kind in ("attribute", "array"):
-
-        def add_rate(file: h5py.File, k: int, kind: str = kind) -> None:
-            sensor = file.create_group(f"data/demo_{k}/obs/tactile")
-            sensor["frames"] = np.zeros((5 * ROWS, 4))
-            if kind == "attribute":
-                sensor.attrs["frequency"] = 500
-            else:
-                sensor["frequency"] = 500
-            file.attrs["rate"] = 40
-            if k:
-                file[f"data/demo_{k}/obs"].attrs["hz"] = 20
-
-        yield f"a sensor's rate, as an {kind}", source_of(write_demos(new(), add_rate))
-
-    def add_units(file: h5py.File, k: int) -> None:
-        file["data"].attrs["language_instruction"] = "pick the cup"
-        pose = file[f"data/demo_{k}/obs/robot0_eef_pos"]
-        pose.dims[0].label = "row"
-        pose.attrs["units"] = "mm"
-        pose.attrs["scale"] = 1000.0
-
-    yield "attributes of an array", source_of(write_demos(new(), add_units))
+    for kind, name in (
+        ("attribute", "/obs/tactile@frequency"),
+        ("array", "/obs/tactile/frequency"),
+    ):
+        sensor = {"/obs/tactile/frames": np.zeros((5 * ROWS, 4)), name: 500}
+        of_others = sensor | {"/obs@hz": 20}
+        root = write_demos(new(), sensor, of_others, of_others, **{"/@rate": 40})
+        yield f"a sensor's rate, as an {kind}", source_of(root)
+    pose = "/obs/robot0_eef_pos@"
+    units = {f"{pose}units": "mm", f"{pose}scale": 1000.0, f"{pose}DIMENSION_LABELS": LABELS}
+    instruction = {"data@language_instruction": "pick the cup"}
+    yield "attributes of an array", source_of(write_demos(new(), units, **instruction))
     root = write_runs(new(), {"a": {"fps": 10}})
     write_runs(root, {"b": {"fps": 10}}, fps=30)
     yield "a rate, and that of the video", source_of(root)
@@ -342,11 +302,7 @@ def test_what_is_stated_beside_the_rows(new) -> Told:
 def test_texts_that_change(new) -> Told:
     steps = [b"reach", b"grasp the cup", b"lift it"]
     texts = [np.repeat(steps, ROWS // 3), [b"pick it", b"grasp it"], [b"pick it"] * ROWS]
-
-    def add(file: h5py.File, k: int) -> None:
-        file[f"data/demo_{k}/language_instruction"] = texts[k]
-
-    root = write_demos(new(), add)
+    root = write_demos(new(), *({"/language_instruction": text} for text in texts))
     yield "HDF5", source_of(root)
     yield "HDF5, wordings by the registry", source_of(root, instruction="paraphrases")
     root = new()
@@ -395,7 +351,8 @@ def test_npz_arrays_that_are_no_rows(tmp_path):
 
 @golden_rows
 def test_times(new) -> Told:
-    """Which unit they have, and whether they are times at all, where nothing or a rate is stated."""
+    """Which unit they have, and whether they are times at all, where nothing or a rate is
+    stated."""
     units: dict[str, tuple[np.ndarray, int | None]] = {
         "ticks": (K * 5, None),
         "milliseconds": (K * 50.0, None),
@@ -408,14 +365,8 @@ def test_times(new) -> Told:
         "rows at 20": (K, 20),
     }
     for title, (times, fps) in units.items():
-
-        def add(file: h5py.File, k: int, times: np.ndarray = times, fps: int | None = fps) -> None:
-            file["data"].attrs.pop("fps", None)
-            if fps:
-                file["data"].attrs["fps"] = fps
-            file[f"data/demo_{k}/timestamp"] = times
-
-        yield f"HDF5, {title}", source_of(write_demos(new(), add))
-        stated = {"fps": fps} if fps else {}
-        root = write_zarr(new(), {"data/timestamp": times[:18]}, {}, task="pick", **stated)
+        root = write_demos(new(), {"/timestamp": times}, **{"data@fps": fps})
+        yield f"HDF5, {title}", source_of(root)
+        rate = {"fps": fps} if fps else {}
+        root = write_zarr(new(), {"data/timestamp": times[:18]}, {}, task="pick", **rate)
         yield f"Zarr, {title}", source_of(root)

@@ -22,7 +22,7 @@ from ingest.source import list_episodes, read_episode
 from tests.kits.files import Trap
 from tests.kits.lerobot_writer import (
     LFS_POINTER,
-    number,
+    film_of,
     read_number,
     source_of,
     write_json_lines,
@@ -158,7 +158,8 @@ def test_side_files(new) -> Told:
 
 
 def test_stamps_and_groups_are_of_one_episode(tmp_path):
-    """To edit a row, or add a file, is no change of another episode: a split that was given by group stays."""
+    """To edit a row, or add a file, is no change of another episode: a split that was given by
+    group stays."""
     for k, name in enumerate("abc"):
         write_run(tmp_path / f"s/{name}.mp4", k)
     write_side(tmp_path / "s/metadata.json", JOINED)
@@ -241,7 +242,8 @@ def test_arrays(new) -> Told:
     ],
 )
 def test_what_the_registry_names_is_nothing_else(tmp_path, file, names, keys, state, action):
-    """Whatever its name says; and what it speaks of is told of no other by name, but by the file's."""
+    """Whatever its name says; and what it speaks of is told of no other by name, but by the
+    file's."""
     root = write_run(tmp_path / "a.mp4")
     arrays: dict[str, Any] = dict.fromkeys(names, rows(1))
     np.savez(root / file, **arrays)
@@ -373,7 +375,7 @@ def test_robo_dopamine(new) -> Told:
         root = new()
         for episode, episode_cameras in enumerate((cameras, cameras[:2])):
             for c, camera in enumerate(episode_cameras):
-                numbers = [number(c, episode, k) for k in range(10)]
+                numbers = film_of(c, episode, 10)
                 write_video(root / f"episode_00{episode + 1}/{camera}.mp4", numbers)
         keys = ("anotation", "start_frame_id", "end_frame_id")
         if isinstance(spans, str):
@@ -419,12 +421,14 @@ def test_mcap(new) -> Told:
 
 @golden
 def test_mcap_is_read_in_order_of_time(new) -> Told:
-    """As the library mcap gives messages. Recorders may write a chunk late, or flush several messages at a time."""
+    """As the library mcap gives messages. Recorders may write a chunk late, or flush several
+    messages at a time."""
 
     def shown(
         order: Callable[[int], float] = float, per_chunk: int = 1, stamp: int | None = None
     ) -> Path:
-        """Two seconds of pictures and joints, which stand in the file by `order`; so many have one time `per_chunk`."""
+        """Two seconds of pictures and joints, which stand in the file by `order`; so many have one
+        time `per_chunk`."""
         with recorder((root := new()) / "run.mcap", chunk_size=20_000) as r:
             for k in sorted(range(2 * FRAMES), key=order):
                 # Messages that come until the recorder writes
@@ -469,16 +473,3 @@ def test_jitter_loses_no_frame_of_a_recording(seed, tmp_path):
     )
     assert read.state is not None
     assert np.array_equal(read.state[:, 0], np.arange(60) / 100)
-
-
-def test_frames_and_numbers_of_mcap_are_put_on_one_clock(tmp_path):
-    """The joints' message that is nearest to a picture came 1 ms before it."""
-    source = source_of(record(tmp_path))
-    listing = list_episodes(source)
-    assert (listing.format, listing.fps, listing.records[0].task) == ("mcap", RATE, "pick the cup")
-    read = read_episode(source, listing.records[0])
-    assert (read.state_names, len([*read.frames("front")])) == (("j0", "gripper"), FRAMES)
-    assert read.state is not None
-    assert np.array_equal(
-        read.state, np.column_stack([np.arange(FRAMES) / 10, np.arange(FRAMES) // 5])
-    )

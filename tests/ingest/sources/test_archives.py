@@ -1,4 +1,5 @@
-"""Tar members: which of them count, reading them in place and unpacked, and archives that are damaged or hostile."""
+"""Tar members: which of them count, reading them in place and unpacked, and archives that are
+damaged or hostile."""
 
 import os
 import tarfile
@@ -10,8 +11,8 @@ from ingest.reasons import DataError, Limits
 from ingest.sources import files
 from ingest.sources.files import extract, index
 from ingest.sources.types import SourceError
-from tests.kits.agibot_writer import write_tar
 from tests.kits.lerobot_writer import LFS_POINTER, source_of
+from tests.kits.parts import put
 
 BLOCK = 512
 
@@ -32,32 +33,21 @@ def header(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
 
 
 def test_what_is_left_out(tmp_path):
-    """Names that lead out of the archive, links and devices: none can be read, and each is told of."""
-    write_tar(
-        tmp_path / "a.tar",
-        [
-            ("../outside.mp4", b"x"),
-            ("a/../../outside.mp4", b"x"),
-            ("/etc/outside.mp4", b"x"),
-            (of_type("soft.mp4", tarfile.SYMTYPE, "/etc/hostname"), b""),
-            (of_type("hard.mp4", tarfile.LNKTYPE, "inside.mp4"), b""),
-            (of_type("device", tarfile.CHRTYPE), b""),
-            (of_type("pipe", tarfile.FIFOTYPE), b""),
-            ("not utf-8 \udce9.mp4", b"x"),
-            ("inside.mp4", b"here"),
-        ],
-    )
+    """Names that lead out of the archive, links and devices: none can be read, and each is told
+    of."""
+    escaping = ["../outside.mp4", "a/../../outside.mp4", "/etc/outside.mp4"]
+    no_files = [
+        of_type("soft.mp4", tarfile.SYMTYPE, "/etc/hostname"),
+        of_type("hard.mp4", tarfile.LNKTYPE, "inside.mp4"),
+        of_type("device", tarfile.CHRTYPE),
+        of_type("pipe", tarfile.FIFOTYPE),
+    ]
+    members = [(name, b"x") for name in escaping] + [(member, b"") for member in no_files]
+    members += [("not utf-8 \udce9.mp4", b"x"), ("inside.mp4", b"here")]
+    put(tmp_path, {"a.tar": members})
+    escaping += [member.name for member in no_files]
     source = source_of(tmp_path)
     assert list(source.archive("a.tar").members) == ["inside.mp4"]
-    escaping = [
-        "../outside.mp4",
-        "a/../../outside.mp4",
-        "/etc/outside.mp4",
-        "soft.mp4",
-        "hard.mp4",
-        "device",
-        "pipe",
-    ]
     assert source.contents.escaping == [f"a.tar!/{n}" for n in [*escaping, "not utf-8 ?.mp4"]]
     for name in escaping:
         with pytest.raises(DataError, match="has no member"):
@@ -65,14 +55,14 @@ def test_what_is_left_out(tmp_path):
 
 
 def test_a_pointer_in_an_archive_is_one(tmp_path):
-    write_tar(tmp_path / "a.tar", [("a.h5", LFS_POINTER.encode())])
+    put(tmp_path, {"a.tar": [("a.h5", LFS_POINTER.encode())]})
     with pytest.raises(DataError, match="is a git-LFS pointer") as e:
         source_of(tmp_path).open("a.tar!/a.h5")
     assert e.value.reason == "lfs_pointer"
 
 
 def test_unpacked_once_under_a_name_of_ours(tmp_path):
-    tar = write_tar(tmp_path / "a.tar", [("e/x.mp4", b"one"), ("e/x.odd suffix", b"two")])
+    tar = put(tmp_path, {"a.tar": [("e/x.mp4", b"one"), ("e/x.odd suffix", b"two")]}) / "a.tar"
     cache = tmp_path / "cache"
     path = extract(tar, "e/x.mp4", cache)
     assert (path.parent, path.suffix, len(path.stem), path.read_bytes()) == (
@@ -86,13 +76,13 @@ def test_unpacked_once_under_a_name_of_ours(tmp_path):
     assert path.stat().st_mtime_ns > 0  # what is in use is not the oldest
     assert extract(tar, "e/x.odd suffix", cache).suffix == ""
     assert len(list(cache.iterdir())) == 2  # nothing half done is left
-    write_tar(tar, [("e/x.mp4", b"changed")])
+    put(tmp_path, {"a.tar": [("e/x.mp4", b"changed")]})
     assert extract(tar, "e/x.mp4", cache).read_bytes() == b"changed"
 
 
 def test_the_cache_is_bounded(tmp_path):
     limits = Limits(max_unpacked_bytes=250)
-    tar = write_tar(tmp_path / "a.tar", [(f"{n}.mp4", n.encode() * 100) for n in "abc"])
+    tar = put(tmp_path, {"a.tar": [(f"{n}.mp4", n.encode() * 100) for n in "abc"]}) / "a.tar"
     paths = []
     for age, name in enumerate("abc"):
         paths.append(extract(tar, f"{name}.mp4", tmp_path / "cache", limits))
@@ -133,13 +123,13 @@ def test_what_stands_before_the_damage_is_read(tmp_path, data, problem):
 
 def test_a_header_that_takes_too_much_memory(tmp_path, monkeypatch):
     """As one does that claims a name of a terabyte."""
-    write_tar(tmp_path / "a.tar", [("x.mp4", b"x")])
+    put(tmp_path, {"a.tar": [("x.mp4", b"x")]})
     monkeypatch.setattr(tarfile.TarFile, "next", Mock(side_effect=MemoryError))
     assert str(index(tmp_path / "a.tar").problem) == "MemoryError; 0 files before it can be read"
 
 
 def test_a_tar_that_shrinks_under_us(tmp_path, monkeypatch):
-    tar = write_tar(tmp_path / "a.tar", [("x.mp4", b"x" * 5000)])
+    tar = put(tmp_path, {"a.tar": [("x.mp4", b"x" * 5000)]}) / "a.tar"
     archive_index = index(tar)
     tar.write_bytes(tar.read_bytes()[:2000])
     monkeypatch.setattr(files, "index", lambda *_: archive_index)
@@ -150,7 +140,7 @@ def test_a_tar_that_shrinks_under_us(tmp_path, monkeypatch):
 
 def test_a_cache_that_cannot_be_written_ends_the_build(tmp_path, monkeypatch):
     """A full disk is no fault of the episode's."""
-    write_tar(tmp_path / "a.tar", [("x.mp4", b"x")])
+    put(tmp_path, {"a.tar": [("x.mp4", b"x")]})
     (tmp_path / "in the way").write_text("")
     monkeypatch.setattr(files, "scratch", lambda: tmp_path / "in the way")
     with pytest.raises(SourceError, match=r"cannot unpack x.mp4 of a.tar: "):

@@ -175,15 +175,25 @@ def test_segments_survive_a_merge_by_lerobot_and_a_deletion_that_loses_them_is_t
 
 
 @pytest.mark.parametrize(
-    ("rates", "one"),
-    [({10.0}, 10.0), ({29.97}, 29.97), ({14.98, 15.01, 15.02}, 15.0), ({10.0, 20.0}, None)],
+    ("rates", "stamped", "one"),
+    [
+        ({10.0}, None, 10.0),
+        ({29.97}, None, 29.97),
+        ({14.98, 15.01, 15.02}, None, 15.0),
+        ({18.43, 18.57}, 20.0, 20.0),
+        ({10.0, 20.0}, None, r"10 to 20"),
+        ({18.43, 18.57}, 30.0, r"18\.43 to 18\.57 frames .*: at 30 they .*; give --fps 18"),
+        ({18.43, 18.6}, None, r"18\.43 to 18\.6: stamp all rows at one, such as --fps 19, or"),
+        ({15.0, 29.9, 30.1}, 30.0, r"add --where 'fps BETWEEN 29\.900 AND 30\.100'$"),
+    ],
 )
-def test_the_rate_of_an_export(rates, one):
-    if one is None:
-        with pytest.raises(UserError, match="10 to 20"):
-            rate_of(rates)
-    else:
-        assert rate_of(rates) == one
+def test_the_rate_of_an_export(rates, stamped, one):
+    """Rates that are near are one; rows of others may be stamped at a rate that is near to all."""
+    if isinstance(one, float):
+        assert rate_of(rates, stamped, may_stamp=True) == one
+        return
+    with pytest.raises(UserError, match=one):
+        rate_of(rates, stamped, may_stamp=True)
 
 
 @pytest.mark.parametrize("after", [0, 2, 6])

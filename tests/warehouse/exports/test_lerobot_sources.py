@@ -17,7 +17,6 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from core.errors import UserError
 from core.paths import Workspace
 from ingest.media.video import decode, frame_times
 from pipeline.config import DatasetBuild, source_build
@@ -29,7 +28,7 @@ from tests.kits.mcap_writer import RATE, SECOND, START, recorder
 from tests.kits.small_sources import CAMERA, FPS, RECORDINGS, with_lerobot, write_v3
 from tests.kits.zarr_writer import BLOSC, write_replay
 from warehouse.exports import EXPORT_KINDS
-from warehouse.exports.lerobot_plan import SEGMENT, rate_of
+from warehouse.exports.lerobot_plan import SEGMENT
 from warehouse.exports.options import Selection
 from warehouse.exports.verify_lerobot import difference, verify
 from warehouse.exports.videos import cut, encode
@@ -212,20 +211,6 @@ def test_a_policy_of_lerobot_takes_a_training_step(name, tmp_path):
     written, out, _ = exported(name, tmp_path)
     check(out, written)
     train_one_step(out)
-
-
-def test_rows_are_stamped_at_a_rate_that_is_near():
-    assert rate_of({18.43, 18.57}, 20.0, may_stamp=True) == 20.0
-    with pytest.raises(
-        UserError, match=r"18\.43 to 18\.57 frames per second: at 30 they .*; give --fps 18"
-    ):
-        rate_of({18.43, 18.57}, 30.0, may_stamp=True)
-    with pytest.raises(
-        UserError, match=r"18\.43 to 18\.6: stamp all rows at one, such as --fps 19, or"
-    ):
-        rate_of({18.43, 18.6}, None, may_stamp=True)
-    with pytest.raises(UserError, match=r"add --where 'fps BETWEEN 29\.900 AND 30\.100'$"):
-        rate_of({15.0, 29.9, 30.1}, 30.0, may_stamp=True)
 
 
 TRIMMED = 6  # rows taken away at each episode's start, `timestamp` kept
