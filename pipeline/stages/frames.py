@@ -71,7 +71,7 @@ def run(context: StageContext) -> Output:
     stored = dict[str, int]()
     keepers = context.pictures.keepers(context.step.input_hash) if context.pictures else ()
     episodes = context.each(context.records())
-    signals = stored_signals(lake.con, build.name)
+    signals = stored_signals(context.rows.holding("FROM signals"), build.name)
     with stored_beside(lake.workspace, stored) as store:
         measured = frames_stage(
             context.source,
@@ -133,7 +133,7 @@ def _stored_tables(measured: FramesResult, recognition: Recognition) -> dict[str
 def _outdated_episodes(context: StageContext, contents: pa.Table) -> set[int]:
     """Episodes of the chunk that have labels of contents that are not there any more."""
     columns = ("episode_index", "num_frames")
-    former = context.lake.rows(
+    former = context.rows.rows(
         f"SELECT {', '.join(columns)} FROM episode_content WHERE dataset = ? AND chunk = ?",
         [context.dataset, context.chunk],
     )

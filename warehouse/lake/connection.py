@@ -287,6 +287,8 @@ class LakeConnection:
         self._kept: dict[Hashable, Any] = {}  # of the state _kept_at: a snapshot, and what was said
         self._kept_at = (-1, -1)
         self._seen: int | None = None  # the snapshot that a transaction under way reads
+        # All of the lake, where this is a part of it
+        self.whole: LakeConnection = self
 
     @cached_property
     def place(self) -> LakePlace:
@@ -381,7 +383,7 @@ class LakeConnection:
 
     def rows(self, sql: str, parameters: list[Any] | dict[str, Any] | None = None) -> list[tuple]:
         with self._turn():
-            return self.con.execute(sql, parameters or []).fetchall()
+            return self.holding(sql).execute(sql, parameters or []).fetchall()
 
     def column(self, sql: str, parameters: list[Any] | None = None) -> list[Any]:
         """The first value of each row."""
@@ -392,7 +394,11 @@ class LakeConnection:
 
     def arrow(self, sql: str, parameters: list[Any] | None = None) -> pa.Table:
         with self._turn():
-            return self.con.execute(sql, parameters or []).to_arrow_table()
+            return self.holding(sql).execute(sql, parameters or []).to_arrow_table()
+
+    def holding(self, sql: str) -> duckdb.DuckDBPyConnection:
+        """The connection, which has what a query names."""
+        return self.con
 
     @contextmanager
     def _turn(self) -> Iterator[None]:

@@ -35,7 +35,7 @@ NO_ROWS = hashlib.sha256(b"").hexdigest()
 
 
 @cache
-def _database_in_memory() -> duckdb.DuckDBPyConnection:
+def database_in_memory() -> duckdb.DuckDBPyConnection:
     return duckdb.connect(config={"python_enable_replacements": "false", "threads": 1})
 
 
@@ -44,7 +44,7 @@ def in_memory(**tables: pa.Table) -> Iterator[duckdb.DuckDBPyConnection]:
     """A connection in which Arrow tables are relations of these names, to a database of this process: a relation of
     the lake's own connection costs 7 ms."""
     # Threads share no cursor
-    with closing(_database_in_memory().cursor()) as con, registered(con, **tables):
+    with closing(database_in_memory().cursor()) as con, registered(con, **tables):
         yield con
 
 
