@@ -56,7 +56,8 @@ def run_chunk(task: ChunkTask, on_moment: Tell = lambda moment: None) -> ChunkRe
         build.source(lake.workspace.sources, task.fingerprint), decoding_threads=task.threads
     )
     specs = [spec for spec in stage_specs(build) if task.only is None or spec.name in task.only]
-    history = History.read(lake, [build.name], chunk)
+    rows = ChunkRows(lake, build.name, chunk)
+    history = History.read(rows, [build.name], chunk)
     listed = history.runs.get((LISTING.name, build.name, chunk, ""))
     if listed is None:  # the source has lost the chunk meanwhile
         return ChunkResult([], None)
@@ -68,8 +69,6 @@ def run_chunk(task: ChunkTask, on_moment: Tell = lambda moment: None) -> ChunkRe
             return STAMPS[kind](lake, build.name).get(chunk, "")
 
     reports: list[StageReport] = []
-    stages = {stage for stage, _, number, _ in history.runs if number == chunk}
-    rows = ChunkRows(lake, build.name, chunk, stages)
     rows.holding(LISTED)
     memory: dict[str, Any] = {"rows": rows}
     with closing(PictureCache(lake.workspace, build, task.threads)) as pictures:

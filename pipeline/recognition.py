@@ -77,15 +77,17 @@ def recognise(
         contents = f"dataset = {literal(dataset)} AND chunk = {int(chunk)}"
         present = known_recordings(lake, condition, values, contents)
         resembled = {recording.resembles for recording in present if recording.resembles}
-        departed = known_recordings(
-            lake,
-            "r.dataset = ? AND r.left_at IS NOT NULL OR list_contains(?, r.recording)",
-            [dataset, sorted(resembled)],
+        # Also of recordings that left: an id is never given again
+        known = lake.rows(
+            "SELECT recording, left_at IS NOT NULL FROM recordings WHERE dataset = ?", [dataset]
         )
+        ids = {recording for recording, _ in known}
+        departed: list[KnownRecording] = []
+        if resembled or any(has_left for _, has_left in known):
+            condition = "r.dataset = ? AND r.left_at IS NOT NULL OR list_contains(?, r.recording)"
+            departed = known_recordings(lake, condition, [dataset, sorted(resembled)])
         withdrawn = withdrawn_recordings(lake)
         separated = decided_apart(lake)
-        # Also of recordings that left: an id is never given again
-        ids = set(lake.column("SELECT recording FROM recordings WHERE dataset = ?", [dataset]))
     down = RecordingIndex((recording for recording, _ in withdrawn), of_any_length=True)
     reasons = {recording.recording: reason for recording, reason in withdrawn}
     listed_by_name = _decoded_as_listed(recognition, present, decoded, stamps)

@@ -125,11 +125,10 @@ class StageContext:
         sql = (
             "SELECT input_hash FROM stage_runs WHERE stage = 'frames' AND dataset = ? AND chunk = ?"
         )
-        # None where another process measured them, or a stage before this one found them current
-        if self.pictures is None or not self.pictures.frames_hash:
-            return None
-        present = self.lake.column(sql, [self.dataset, self.chunk])
-        return self.pictures if present == [self.pictures.frames_hash] else None
+        present = self.rows.column(sql, [self.dataset, self.chunk]) if self.pictures else []
+        if self.pictures and present == [self.pictures.frames_hash]:
+            return self.pictures
+        return None
 
     @property
     def dataset(self) -> str:
@@ -342,7 +341,7 @@ def run_stage(context: StageContext) -> StageReport:
     elif output.outdated:
         context.rows.forget()
     else:
-        context.rows.take(run, published, output.registered)
+        context.rows.take(run, snapshot, published, output.registered)
     return StageReport(run, snapshot, numbers)
 
 

@@ -3,7 +3,7 @@ publish. A query of the lake costs some 4 ms for each table that it names, howev
 """
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 
@@ -33,26 +33,19 @@ class ChunkRows(LakeConnection):
     """One chunk's part of the lake, to read: the rows that tables have of it; those without chunks: of its dataset, or
     all.
 
-    A table is read when the first query names it. Of views there are those that need no other rows. Not for sharing
-    between threads.
-
-    stages: those that published rows of the chunk, by `stage_runs`: the tables of others have none, and are not read.
-    None: any may have.
+    A table is read when the first query names it; not those of stages that published nothing of the chunk, by
+    `stage_runs`. Of views there are those that need no other rows. Not for sharing between threads.
     """
 
-    def __init__(
-        self,
-        lake: LakeConnection,
-        dataset: str,
-        chunk: int,
-        stages: Collection[str] | None = None,
-    ) -> None:
+    def __init__(self, lake: LakeConnection, dataset: str, chunk: int) -> None:
         super().__init__(lake.workspace, database_in_memory().cursor(), lake.words)
         self.whole = lake
         self._place = {"dataset": dataset, "chunk": chunk}
         self._held = set[str]()
-        # Of a stage that is no build's, as an import, any table may have rows
-        written = (STAGE_TABLES.get(stage, STAGED_TABLES) for stage in stages or [""])
+        self._empty = set[str]()
+        stages = self.column("SELECT stage FROM stage_runs")
+        # Of one that is no build's, as an import, any table may have rows
+        written = (STAGE_TABLES.get(stage, STAGED_TABLES) for stage in stages)
         self._empty = set(STAGED_TABLES).difference(*written)
 
     def reading(self) -> AbstractContextManager[None]:
@@ -86,10 +79,15 @@ class ChunkRows(LakeConnection):
         self._empty.discard(name)
 
     def take(
-        self, run: StageRun, tables: Mapping[str, pa.Table], registered: Mapping[str, pa.Table]
+        self,
+        run: StageRun,
+        snapshot: int,
+        tables: Mapping[str, pa.Table],
+        registered: Mapping[str, pa.Table],
     ) -> None:
         """Have what a stage published, as `Lake.publish` puts it into the lake."""
-        for name, rows in tables.items():
+        line = TABLES["stage_runs"].rows([run.row(snapshot)])
+        for name, rows in (*tables.items(), ("stage_runs", line)):
             # Rows of other label runs, or found by other stages, stay
             others = [
                 f"coalesce({column}, '') <> {literal(value)}"

@@ -36,7 +36,8 @@ NO_ROWS = hashlib.sha256(b"").hexdigest()
 
 @cache
 def database_in_memory() -> duckdb.DuckDBPyConnection:
-    return duckdb.connect(config={"python_enable_replacements": "false", "threads": 1})
+    con = duckdb.connect(config={"python_enable_replacements": "false", "threads": 1})
+    return con.execute("SET GLOBAL TimeZone = 'UTC'")  # of every cursor
 
 
 @contextmanager
@@ -68,6 +69,8 @@ def table_hash(table: Table, data: pa.Table) -> str:
 
 def chunk_hashes(table: Table, data: pa.Table, columns: Sequence[str] = ()) -> dict[int, str]:
     """By chunk what `table_hash` says of its rows, of those that have one; `columns`: these and the key alone."""
+    if not data.num_rows:
+        return {}
     if columns:
         names = {*table.key, *table.partition, *columns}
         table = replace(table, columns=tuple(c for c in table.columns if c.name in names))
