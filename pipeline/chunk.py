@@ -35,7 +35,7 @@ from pipeline.stage import (
 )
 from pipeline.stages import LISTING, stage_specs
 from warehouse.lake import open_lake
-from warehouse.lake.chunk_rows import LISTED, ChunkRows
+from warehouse.lake.chunk_rows import ChunkRows
 from warehouse.lake.recordings import FRAMES, sentence
 
 type Tell = Callable[[StageMoment], None]
@@ -69,7 +69,6 @@ def run_chunk(task: ChunkTask, on_moment: Tell = lambda moment: None) -> ChunkRe
             return STAMPS[kind](lake, build.name).get(chunk, "")
 
     reports: list[StageReport] = []
-    rows.holding(LISTED)
     memory: dict[str, Any] = {"rows": rows}
     with closing(PictureCache(lake.workspace, build, task.threads)) as pictures:
         for step in chunk_steps(build.name, chunk, specs, history, outputs, stamp_of):

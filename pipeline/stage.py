@@ -122,11 +122,8 @@ class StageContext:
 
     def kept(self) -> "PictureCache | None":
         """What the chunk's stages kept of its present frames; None where they kept nothing, or of other frames."""
-        sql = (
-            "SELECT input_hash FROM stage_runs WHERE stage = 'frames' AND dataset = ? AND chunk = ?"
-        )
-        present = self.rows.column(sql, [self.dataset, self.chunk]) if self.pictures else []
-        if self.pictures and present == [self.pictures.frames_hash]:
+        present = self.rows.input_hashes.get("frames")
+        if self.pictures and present == self.pictures.frames_hash:
             return self.pictures
         return None
 
@@ -341,7 +338,7 @@ def run_stage(context: StageContext) -> StageReport:
     elif output.outdated:
         context.rows.forget()
     else:
-        context.rows.take(run, snapshot, published, output.registered)
+        context.rows.take(run, published, output.registered)
     return StageReport(run, snapshot, numbers)
 
 

@@ -22,16 +22,20 @@ VIEW_SQL = {
     for view in VIEWS
     if view.name in ("episodes", "active_segments", "active_progress")
 }
-# What most stages read
-LISTED = "".join(
-    f"FROM {name} "
-    for name in ("findings", *STAGE_TABLES["episodes"], "label_runs", "datasets", "signals")
+# What most stages need, read in one go
+AT_FIRST = (
+    "stage_runs",
+    "findings",
+    "label_runs",
+    "datasets",
+    "signals",
+    *STAGE_TABLES["episodes"],
 )
 
 
 class ChunkRows(LakeConnection):
     """One chunk's part of the lake, to read: the rows that tables have of it; those without chunks: of its dataset, or
-    all.
+    all. input_hashes: of the stages that published rows of it.
 
     A table is read when the first query names it; not those of stages that published nothing of the chunk, by
     `stage_runs`. Of views there are those that need no other rows. Not for sharing between threads.
@@ -43,9 +47,10 @@ class ChunkRows(LakeConnection):
         self._place = {"dataset": dataset, "chunk": chunk}
         self._held = set[str]()
         self._empty = set[str]()
-        stages = self.column("SELECT stage FROM stage_runs")
-        # Of one that is no build's, as an import, any table may have rows
-        written = (STAGE_TABLES.get(stage, STAGED_TABLES) for stage in stages)
+        self.holding(" ".join(f"FROM {name}" for name in AT_FIRST))
+        self.input_hashes = dict(self.rows("SELECT stage, input_hash FROM stage_runs"))
+        # Of a stage that is no build's, as an import, any table may have rows
+        written = (STAGE_TABLES.get(stage, STAGED_TABLES) for stage in self.input_hashes)
         self._empty = set(STAGED_TABLES).difference(*written)
 
     def reading(self) -> AbstractContextManager[None]:
@@ -79,15 +84,11 @@ class ChunkRows(LakeConnection):
         self._empty.discard(name)
 
     def take(
-        self,
-        run: StageRun,
-        snapshot: int,
-        tables: Mapping[str, pa.Table],
-        registered: Mapping[str, pa.Table],
+        self, run: StageRun, tables: Mapping[str, pa.Table], registered: Mapping[str, pa.Table]
     ) -> None:
         """Have what a stage published, as `Lake.publish` puts it into the lake."""
-        line = TABLES["stage_runs"].rows([run.row(snapshot)])
-        for name, rows in (*tables.items(), ("stage_runs", line)):
+        self.input_hashes[run.stage] = run.input_hash
+        for name, rows in tables.items():
             # Rows of other label runs, or found by other stages, stay
             others = [
                 f"coalesce({column}, '') <> {literal(value)}"
@@ -102,10 +103,10 @@ class ChunkRows(LakeConnection):
                 self._hold(name, pa.concat_tables(parts, promote_options="default"))
         for name, rows in registered.items():
             [column] = TABLES[name].key
-            if not set(rows[column].to_pylist()) <= set(
-                self.column(f"SELECT {column} FROM {name}")
-            ):
-                self.forget([name])
+            known = set(self.column(f"SELECT {column} FROM {name}"))
+            keys = enumerate(rows[column].to_pylist())
+            new = [rows.slice(number, 1) for number, key in keys if key not in known]
+            self._hold(name, pa.concat_tables([self.arrow(f"FROM {name}"), *new]))
 
     def forget(self, tables: Iterable[str] | None = None) -> None:
         """Read some tables again, as they are in the lake by then; None: all."""
