@@ -104,11 +104,11 @@ def _show_built(lake: Lake, report: BuildReport, names: Sequence[str], rows: lis
         for name, counts in open_faults(lake).items()
     ]
     statements += advice(lake)
-    without_steps = dict(lake.rows(WITHOUT_STEPS))
+    native = [n for n, b in report.builds.items() if b.stated_annotator == "native"]
     statements += [
-        (n, f"{without_steps[n]} episodes bring no usable steps: motion labels them, not native")
-        for n, b in report.builds.items()
-        if b.stated_annotator == "native" and n in without_steps
+        (n, f"{episodes} episodes bring no usable steps: motion labels them, not native")
+        for n, episodes in (lake.rows(WITHOUT_STEPS) if native else ())
+        if n in native
     ]
     sentence = (
         "the source brings its own steps, so they are its labels; --annotator motion: without them"

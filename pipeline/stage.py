@@ -339,6 +339,7 @@ def run_stage(context: StageContext) -> StageReport:
         context.rows.forget()
     else:
         context.rows.take(run, published, output.registered)
+        context.rows.forget(output.upserts)
     return StageReport(run, snapshot, numbers)
 
 

@@ -86,7 +86,12 @@ def run(context: StageContext) -> Output:
     records = {record.episode_index: record for record in context.records()}
     stamps = {k: file_stamp(context.source, record, now=True) for k, record in records.items()}
     recognition = recognise(
-        lake, build.name, build.dataset.chunk_size, context.chunk, measured.fingerprints, stamps
+        context.rows,
+        build.name,
+        build.dataset.chunk_size,
+        context.chunk,
+        measured.fingerprints,
+        stamps,
     )
     if recognition.left_out:
         measured = measured.without(recognition.left_out)
