@@ -104,11 +104,11 @@ def _show_built(lake: Lake, report: BuildReport, names: Sequence[str], rows: lis
         for name, counts in open_faults(lake).items()
     ]
     statements += advice(lake)
-    without_steps = dict(lake.rows(WITHOUT_STEPS))
+    native = [n for n, b in report.builds.items() if b.stated_annotator == "native"]
     statements += [
-        (n, f"{without_steps[n]} episodes bring no usable steps: motion labels them, not native")
-        for n, b in report.builds.items()
-        if b.stated_annotator == "native" and n in without_steps
+        (n, f"{episodes} episodes bring no usable steps: motion labels them, not native")
+        for n, episodes in (lake.rows(WITHOUT_STEPS) if native else ())
+        if n in native
     ]
     sentence = (
         "the source brings its own steps, so they are its labels; --annotator motion: without them"
@@ -187,11 +187,13 @@ class ProgressInTerminal(BuildListener):
     def planned(self, num_stages: int, steps: Sequence[Step]) -> None:
         _add_event(self.events, {"event": "plan", "stages": num_stages})
         if steps:
-            rows = self.lake.rows("SELECT dataset, chunk, count(*) FROM episode_facts GROUP BY ALL")
-            self.episodes.update({(dataset, chunk): number for dataset, chunk, number in rows})
-            self.frames_per_episode = self.lake.rows(
-                "SELECT coalesce(avg(num_rows), 0) FROM episode_facts"
-            )[0][0]
+            rows = self.lake.rows(
+                "SELECT dataset, chunk, count(*), sum(sum(num_rows)) OVER () / sum(count(num_rows)) OVER () "
+                "FROM episode_facts GROUP BY ALL"
+            )
+            for dataset, chunk, number, frames in rows:
+                self.episodes[dataset, chunk] = number
+                self.frames_per_episode = float(frames or 0)
         for step in steps:
             self.to_do[step.stage.name] += self.episodes.get((step.dataset, step.chunk or 0), 0)
         self.report("sources", 1, 1)
@@ -215,7 +217,9 @@ class ProgressInTerminal(BuildListener):
 def _show_asked(lake: Lake, report: BuildReport, dataset: str) -> None:
     """The calls of a build to a model; nothing where none was sent."""
     of_dataset = [reports for reports in report.done if reports.run.dataset == dataset]
-    if not of_dataset:
+    # A stage that failed may have asked, too
+    was_asked = any("answered_before" in reports.numbers for reports in of_dataset)
+    if not was_asked and not report.failed:
         return
     rows = imported("pipeline.prediction:asked_rows")(
         lake, "dataset = ? AND build_id = ?", [dataset, report.build_id]

@@ -35,6 +35,7 @@ from pipeline.stage import (
 )
 from pipeline.stages import LISTING, stage_specs
 from warehouse.lake import open_lake
+from warehouse.lake.chunk_rows import ChunkRows
 from warehouse.lake.recordings import FRAMES, sentence
 
 type Tell = Callable[[StageMoment], None]
@@ -55,7 +56,8 @@ def run_chunk(task: ChunkTask, on_moment: Tell = lambda moment: None) -> ChunkRe
         build.source(lake.workspace.sources, task.fingerprint), decoding_threads=task.threads
     )
     specs = [spec for spec in stage_specs(build) if task.only is None or spec.name in task.only]
-    history = History.read(lake, [build.name], chunk)
+    rows = ChunkRows(lake, build.name, chunk)
+    history = History.read(rows, [build.name], chunk)
     listed = history.runs.get((LISTING.name, build.name, chunk, ""))
     if listed is None:  # the source has lost the chunk meanwhile
         return ChunkResult([], None)
@@ -67,7 +69,7 @@ def run_chunk(task: ChunkTask, on_moment: Tell = lambda moment: None) -> ChunkRe
             return STAMPS[kind](lake, build.name).get(chunk, "")
 
     reports: list[StageReport] = []
-    memory = dict[str, Any]()
+    memory: dict[str, Any] = {"rows": rows}
     with closing(PictureCache(lake.workspace, build, task.threads)) as pictures:
         for step in chunk_steps(build.name, chunk, specs, history, outputs, stamp_of):
             if step.status == CURRENT:

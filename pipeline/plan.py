@@ -16,7 +16,7 @@ from core.values import grouped
 from ingest.outcomes import BY_PERSON
 from pipeline.stages import UNANSWERED, StageSpec, Step
 from warehouse.lake import WHOLE_DATASET, Lake, content_key
-from warehouse.lake.connection import literal
+from warehouse.lake.connection import LakeConnection, literal
 from warehouse.lake.corrections import correction_stamps
 from warehouse.lake.recordings import LISTING
 from warehouse.lake.references import reference_stamps
@@ -55,7 +55,9 @@ class History:
     newest: Mapping[tuple[str, str, int], str]
 
     @classmethod
-    def read(cls, lake: Lake, datasets: Collection[str], chunk: int | None = None) -> "History":
+    def read(
+        cls, lake: LakeConnection, datasets: Collection[str], chunk: int | None = None
+    ) -> "History":
         condition = "" if chunk is None else f" AND chunk IN ({WHOLE_DATASET}, {chunk})"
         rows = lake.dicts(
             f"SELECT COLUMNS('{COLUMNS}') FROM stage_runs WHERE list_contains("

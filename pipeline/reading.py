@@ -18,6 +18,7 @@ from core.values import grouped
 from ingest.episode import EpisodeRecord, record_from_row
 from ingest.signals.gripper import GripperSignal
 from warehouse.lake import Lake
+from warehouse.lake.connection import LakeConnection
 from warehouse.lake.stored import rows_of_episode, stored_signals
 
 # What is read of the measurements of a chunk: columns by table
@@ -38,7 +39,9 @@ MEASURED = {
 }
 
 
-def records_where(lake: Lake, condition: str, values: Sequence[Any]) -> list[EpisodeRecord]:
+def records_where(
+    lake: LakeConnection, condition: str, values: Sequence[Any]
+) -> list[EpisodeRecord]:
     """What is listed of the episodes that fit a condition on episode_facts f, in order."""
     rows = lake.dicts(
         f"SELECT * FROM episode_facts f WHERE {condition} ORDER BY episode_index", [*values]
@@ -46,7 +49,7 @@ def records_where(lake: Lake, condition: str, values: Sequence[Any]) -> list[Epi
     return [record_from_row(row) for row in rows]
 
 
-def usable_records(lake: Lake, dataset: str, chunk: int) -> list[EpisodeRecord]:
+def usable_records(lake: LakeConnection, dataset: str, chunk: int) -> list[EpisodeRecord]:
     """Episodes of a chunk that listing found no fault with, in order."""
     unusable = (
         "FROM findings x WHERE x.dataset = f.dataset AND x.episode_index = f.episode_index AND x.stage = 'episodes' "
@@ -68,7 +71,7 @@ def records_of(lake: Lake, dataset: str, episodes: Iterable[int]) -> list[Episod
 
 
 def chunk_signals(
-    lake: Lake, dataset: str, chunk: int, chosen: Collection[int] | None = None
+    lake: LakeConnection, dataset: str, chunk: int, chosen: Collection[int] | None = None
 ) -> Iterator[Signals]:
     """The measurements of each usable episode of a chunk, or of the chosen ones, in order."""
     tables = ChunkTables(lake, dataset, chunk, chosen)
@@ -83,10 +86,10 @@ class ChunkTables:
     """
 
     def __init__(
-        self, lake: Lake, dataset: str, chunk: int, chosen: Collection[int] | None
+        self, lake: LakeConnection, dataset: str, chunk: int, chosen: Collection[int] | None
     ) -> None:
         with lake.reading():
-            self.grippers = stored_signals(lake.con, dataset)
+            self.grippers = stored_signals(lake.holding("FROM signals"), dataset)
             self.named_views = named_views(lake, dataset)
             condition, values = _condition(dataset, chunk, chosen)
             self.records = {
@@ -167,7 +170,7 @@ def signals_of(lake: Lake, dataset: str, chunk_of: Mapping[int, int]) -> list[Si
 
 
 def _measured(
-    lake: Lake, name: str, dataset: str, chunk: int, chosen: Collection[int] | None
+    lake: LakeConnection, name: str, dataset: str, chunk: int, chosen: Collection[int] | None
 ) -> pa.Table:
     """The columns of a table that measurements are read from, of a chunk or of its chosen episodes, in order."""
     columns = MEASURED[name]
@@ -187,7 +190,7 @@ def _condition(dataset: str, chunk: int, chosen: Collection[int] | None) -> tupl
     return f"{condition} AND list_contains(?, episode_index)", [dataset, chunk, sorted(chosen)]
 
 
-def named_views(lake: Lake, dataset: str) -> tuple[str, ...]:
+def named_views(lake: LakeConnection, dataset: str) -> tuple[str, ...]:
     """The cameras that a dataset's configuration names for its labels; a lake of an earlier version knows none."""
     [row] = lake.dicts("SELECT * FROM datasets WHERE dataset = ?", [dataset]) or [{}]
     return tuple(row.get("views") or ())

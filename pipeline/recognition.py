@@ -21,8 +21,7 @@ from ingest.recordings import (
     likeness,
     place,
 )
-from warehouse.lake import Lake
-from warehouse.lake.connection import literal
+from warehouse.lake.chunk_rows import ChunkRows
 from warehouse.lake.recordings import (
     FRAMES,
     RecordingUpdate,
@@ -58,7 +57,7 @@ class Recognition:
 
 
 def recognise(
-    lake: Lake,
+    rows: ChunkRows,
     dataset: str,
     chunk_size: int,
     chunk: int,
@@ -71,21 +70,20 @@ def recognise(
     stamps: of the files of all of its episodes, as they were afterwards.
     """
     recognition = Recognition(RecordingUpdate(dataset, FRAMES))
+    lake = rows.whole
+    condition = "r.left_at IS NULL AND r.episode_index // ? = ?"
+    present = known_recordings(rows, condition, [chunk_size, chunk], "true")
+    resembled = {recording.resembles for recording in present if recording.resembles}
+    # Also of recordings that left: an id is never given again
+    known = rows.rows("SELECT recording, left_at IS NOT NULL FROM recordings")
+    ids = {recording for recording, _ in known}
+    departed: list[KnownRecording] = []
     with lake.reading():
-        condition = "r.dataset = ? AND r.left_at IS NULL AND r.episode_index // ? = ?"
-        values = [dataset, chunk_size, chunk]
-        contents = f"dataset = {literal(dataset)} AND chunk = {int(chunk)}"
-        present = known_recordings(lake, condition, values, contents)
-        resembled = {recording.resembles for recording in present if recording.resembles}
-        departed = known_recordings(
-            lake,
-            "r.dataset = ? AND r.left_at IS NOT NULL OR list_contains(?, r.recording)",
-            [dataset, sorted(resembled)],
-        )
+        if resembled or any(has_left for _, has_left in known):
+            condition = "r.dataset = ? AND r.left_at IS NOT NULL OR list_contains(?, r.recording)"
+            departed = known_recordings(lake, condition, [dataset, sorted(resembled)])
         withdrawn = withdrawn_recordings(lake)
         separated = decided_apart(lake)
-        # Also of recordings that left: an id is never given again
-        ids = set(lake.column("SELECT recording FROM recordings WHERE dataset = ?", [dataset]))
     down = RecordingIndex((recording for recording, _ in withdrawn), of_any_length=True)
     reasons = {recording.recording: reason for recording, reason in withdrawn}
     listed_by_name = _decoded_as_listed(recognition, present, decoded, stamps)

@@ -26,16 +26,12 @@ from ingest.sources.files import Source
 from pipeline.config import DatasetBuild
 from pipeline.fields import chunk_runs
 from pipeline.sources import OUT_OF_REACH
-from pipeline.stages import UNANSWERED, Stage, Step
+from pipeline.stages import LISTING, UNANSWERED, Stage, Step
 from warehouse.lake import Lake, StageRun, output_hash, was_interrupted
 from warehouse.lake.blocking import failed_check
-from warehouse.lake.checks import (
-    CHECKS,
-    Check,
-    CheckScope,
-    broken_episodes,
-    listed_episodes,
-)
+from warehouse.lake.checks import CHECKS, Check, CheckScope, broken_episodes
+from warehouse.lake.chunk_rows import ChunkRows
+from warehouse.lake.connection import LakeConnection
 from warehouse.lake.outdated import forget_changes, forget_texts
 
 if TYPE_CHECKING:
@@ -101,11 +97,18 @@ class StageContext:
                 self.told(num_done)
             yield item
 
+    @property
+    def rows(self) -> ChunkRows:
+        """The chunk's rows of the lake, as its stages left them; each table is read once."""
+        if "rows" not in self.memory:
+            self.memory["rows"] = ChunkRows(self.lake, self.dataset, self.chunk)
+        return self.memory["rows"]
+
     def records(self) -> list[EpisodeRecord]:
         """The chunk's episodes that listing found no fault with, in order."""
         if "records" not in self.memory:
             self.memory["records"] = imported("pipeline.reading:usable_records")(
-                self.lake, self.dataset, self.chunk
+                self.rows, self.dataset, self.chunk
             )
         return self.memory["records"]
 
@@ -113,17 +116,14 @@ class StageContext:
         """The measurements of each usable episode of the chunk, in order."""
         if "signals" not in self.memory:
             self.memory["signals"] = list(
-                imported("pipeline.reading:chunk_signals")(self.lake, self.dataset, self.chunk)
+                imported("pipeline.reading:chunk_signals")(self.rows, self.dataset, self.chunk)
             )
         return self.memory["signals"]
 
     def kept(self) -> "PictureCache | None":
         """What the chunk's stages kept of its present frames; None where they kept nothing, or of other frames."""
-        sql = (
-            "SELECT input_hash FROM stage_runs WHERE stage = 'frames' AND dataset = ? AND chunk = ?"
-        )
-        present = self.lake.column(sql, [self.dataset, self.chunk]) if self.pictures else []
-        if self.pictures and present == [self.pictures.frames_hash]:
+        present = self.rows.input_hashes.get("frames")
+        if self.pictures and present == self.pictures.frames_hash:
             return self.pictures
         return None
 
@@ -244,7 +244,7 @@ def check_inputs(context: StageContext) -> None:
 
 
 def failed_input(
-    lake: Lake, build: DatasetBuild, step: Step, memory: dict[str, Any]
+    lake: LakeConnection, build: DatasetBuild, step: Step, memory: dict[str, Any]
 ) -> tuple[str, str] | None:
     """The first blocking check that fails of what a step of a chunk rests on, in words, and the remedy; None: none."""
     outcomes = memory.setdefault("checks", {})
@@ -253,7 +253,9 @@ def failed_input(
             is_checked = name in memory.get("sound", ())
             limit = build.stages.checks.min_labelled
             scope = CheckScope(name, step.dataset, step.chunk, None, is_checked, limit)
-            outcomes[name] = failed_check(lake, scope)
+            # What nobody has read here is summed up where it is
+            is_read = is_checked or name == LISTING.name
+            outcomes[name] = failed_check(memory.get("rows", lake) if is_read else lake, scope)
         if outcomes[name]:
             return outcomes[name]
     return None
@@ -284,8 +286,8 @@ def run_stage(context: StageContext) -> StageReport:
     if step.spec.made_by is not None:
         context = replace(context, build=context.build.as_made_by(step.spec.made_by))
     started = time.monotonic()
-    if context.memory.setdefault("first", step) is step:
-        forget_changes(lake, context.dataset, step.chunk, step.rests_on)
+    if step.chunk is not None and context.memory.setdefault("first", step) is step:
+        forget_changes(context.rows, context.dataset, step.chunk, step.rests_on)
     check_inputs(context)
     output = step.stage.run(context)
     output = _without_broken(context, output)
@@ -333,8 +335,11 @@ def run_stage(context: StageContext) -> StageReport:
     )
     if step.chunk is None:
         forget_texts(lake, context.dataset)
-    elif step.stage.name == "frames":
-        context.memory.pop("listed", None)  # lengths of episodes are others
+    elif output.outdated:
+        context.rows.forget()
+    else:
+        context.rows.take(run, published, output.registered)
+        context.rows.forget(output.upserts)
     return StageReport(run, snapshot, numbers)
 
 
@@ -342,16 +347,10 @@ def _broken_episodes(context: StageContext, output: Output) -> dict[int, list[st
     """What is wrong with rows of an output by the schema, by their episode. What is wrong with no single episode is
     left to the check of those who read it."""
     stage = context.step.stage.name
-    memory = context.memory
-    if "listed" not in memory:
-        scope = CheckScope(stage, context.dataset, context.chunk)
-        memory["listed"] = listed_episodes(context.lake, scope.clause)
     label_runs = [rows for name, rows in output.registered.items() if name == "label_runs"]
-    broken = broken_episodes(
-        context.lake, context.dataset, output.tables, memory["listed"], label_runs
-    )
+    broken = broken_episodes(context.rows, context.dataset, output.tables, label_runs)
     if context.dataset not in broken:
-        memory.setdefault("sound", set()).add(stage)
+        context.memory.setdefault("sound", set()).add(stage)
     return {owner: texts for owner, texts in broken.items() if isinstance(owner, int)}
 
 

@@ -283,11 +283,13 @@ def _check_changes(context: StageContext, placed: PlacedListing) -> None:
     lake = context.lake
     dataset = context.build.name
     present_recordings = [recording for recording in placed.known if recording.is_here]
+    if not present_recordings:
+        return
     robots = lake.column("SELECT robot FROM datasets WHERE dataset = ?", [dataset])
     robot = placed.listing.robot
     former_robot = next(iter(robots), None)
     accept = f"if so it shall be: proccorpus build --dataset {dataset} --accept-changes (with --source where it is new)"
-    if present_recordings and robot and former_robot and robot != former_robot:
+    if robot and former_robot and robot != former_robot:
         raise ChangedSourceError(
             f"{dataset}: the robot was {former_robot} and is {robot} now: is it another dataset? Give that one another "
             f"--name; {accept}"

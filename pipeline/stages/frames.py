@@ -71,7 +71,7 @@ def run(context: StageContext) -> Output:
     stored = dict[str, int]()
     keepers = context.pictures.keepers(context.step.input_hash) if context.pictures else ()
     episodes = context.each(context.records())
-    signals = stored_signals(lake.con, build.name)
+    signals = stored_signals(context.rows.holding("FROM signals"), build.name)
     with stored_beside(lake.workspace, stored) as store:
         measured = frames_stage(
             context.source,
@@ -86,7 +86,12 @@ def run(context: StageContext) -> Output:
     records = {record.episode_index: record for record in context.records()}
     stamps = {k: file_stamp(context.source, record, now=True) for k, record in records.items()}
     recognition = recognise(
-        lake, build.name, build.dataset.chunk_size, context.chunk, measured.fingerprints, stamps
+        context.rows,
+        build.name,
+        build.dataset.chunk_size,
+        context.chunk,
+        measured.fingerprints,
+        stamps,
     )
     if recognition.left_out:
         measured = measured.without(recognition.left_out)
@@ -133,7 +138,7 @@ def _stored_tables(measured: FramesResult, recognition: Recognition) -> dict[str
 def _outdated_episodes(context: StageContext, contents: pa.Table) -> set[int]:
     """Episodes of the chunk that have labels of contents that are not there any more."""
     columns = ("episode_index", "num_frames")
-    former = context.lake.rows(
+    former = context.rows.rows(
         f"SELECT {', '.join(columns)} FROM episode_content WHERE dataset = ? AND chunk = ?",
         [context.dataset, context.chunk],
     )

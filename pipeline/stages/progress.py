@@ -28,21 +28,21 @@ OtherLabel = tuple[
 def run(context: StageContext) -> Output:
     build = context.build
     place = LabelPlace(context.dataset, context.chunk, build.label_run().id)
-    with context.lake.reading():
-        labels = annotated_labels(context.lake.con, **vars(place))
+    labels = annotated_labels(
+        context.rows.holding("FROM segments JOIN episode_labels"), **vars(place)
+    )
     labelled = _with_progress(context, labels)
-    with context.lake.reading():
-        other_labels = context.lake.rows(
-            "SELECT DISTINCT p.episode_index, p.label_run, r.annotator, r.model FROM progress p "
-            "JOIN label_runs r USING (label_run) WHERE p.dataset = ? AND p.chunk = ? AND p.label_run <> ?",
-            [place.dataset, place.chunk, place.label_run],
-        )
-        tables = {
-            "progress": progress_table(place, labelled),
-            "active_runs": _active_runs(context, place, labels, other_labels),
-            "label_quality": quality_table(place, labelled, is_inspected=build.annotator == "vlm"),
-            "label_disagreement": _disagreement(context, place, labelled, other_labels),
-        }
+    other_labels = context.rows.rows(
+        "SELECT DISTINCT p.episode_index, p.label_run, r.annotator, r.model FROM progress p "
+        "JOIN label_runs r USING (label_run) WHERE p.dataset = ? AND p.chunk = ? AND p.label_run <> ?",
+        [place.dataset, place.chunk, place.label_run],
+    )
+    tables = {
+        "progress": progress_table(place, labelled),
+        "active_runs": _active_runs(context, place, labels, other_labels),
+        "label_quality": quality_table(place, labelled, is_inspected=build.annotator == "vlm"),
+        "label_disagreement": _disagreement(context, place, labelled, other_labels),
+    }
     ends = [float(label.progress[-1]) for _, label in labelled]
     numbers = {
         "label_run": place.label_run,
@@ -86,7 +86,7 @@ def _disagreement(
     )
     rows = []
     if runs:
-        table = context.lake.arrow(
+        table = context.rows.arrow(
             "SELECT episode_index, label_run, progress FROM progress "
             "WHERE dataset = ? AND chunk = ? AND list_contains(?, label_run) "
             "ORDER BY label_run, episode_index, frame_index",
@@ -155,7 +155,7 @@ def _preferred(
     chunk_key = [build.name, context.chunk]
     transfer_run = build.transfer_run().id
     shown_by_which = dict(
-        context.lake.rows(
+        context.rows.rows(
             "SELECT episode_index, list(DISTINCT reference_episode ORDER BY reference_episode) FROM alignments "
             "WHERE dataset = ? AND chunk = ? AND label_run = ? GROUP BY 1",
             [*chunk_key, transfer_run],

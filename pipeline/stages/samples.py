@@ -10,7 +10,8 @@ from core.domain.label_run import GateCounts
 from core.files import queries_of
 from pipeline.config import DatasetBuild
 from pipeline.stage import Output, StageContext
-from warehouse.lake import Lake
+from warehouse.lake.chunk_rows import ChunkRows
+from warehouse.lake.connection import LakeConnection
 from warehouse.lake.episodes import episode_from_row
 from warehouse.lake.stored import labels_of
 
@@ -22,9 +23,8 @@ UNLIKE_BITS = 24
 
 def run(context: StageContext) -> Output:
     build = context.build
-    with context.lake.reading():
-        episodes = list(labelled_episodes(context.lake, build, context.chunk))
-        listed_episodes = other_task_episodes(context.lake, build.name, context.chunk)
+    episodes = list(labelled_episodes(context.rows, build, context.chunk))
+    listed_episodes = other_task_episodes(context.rows, build.name, context.chunk)
     samples = samples_stage(episodes, build.stages.samples, listed_episodes)
     families = Counter(samples["family"].to_pylist())
     samples_of_family = {f"family {family}": number for family, number in families.items()}
@@ -36,23 +36,28 @@ def run(context: StageContext) -> Output:
     )
 
 
-def other_task_episodes(lake: Lake, dataset: str, chunk: int) -> list[Episode]:
+def other_task_episodes(rows: ChunkRows, dataset: str, chunk: int) -> list[Episode]:
     """The runs of other tasks beyond the chunk that its samples may show, by what is listed of them.
 
     Whether their chunks are decoded already makes no difference: samples do not depend on the order of chunks.
     """
-    rows = lake.dicts(
+    if not rows.rows("SELECT 1 FROM other_tasks LIMIT 1"):
+        return []
+    others = rows.whole.dicts(
         "SELECT f.dataset, f.episode_index, f.chunk, f.fps, f.num_rows AS num_frames, f.task, f.success, o.split, "
         "f.cameras FROM other_tasks o JOIN episode_facts f USING (dataset, episode_index) "
         "WHERE o.dataset = ? AND o.chunk = ? ORDER BY episode_index",
         [dataset, chunk],
     )
-    return [episode_from_row(row) for row in rows]
+    return [episode_from_row(row) for row in others]
 
 
-def labelled_episodes(lake: Lake, build: DatasetBuild, chunk: int) -> Iterator[LabelledEpisode]:
+def labelled_episodes(
+    lake: LakeConnection, build: DatasetBuild, chunk: int
+) -> Iterator[LabelledEpisode]:
     """The usable episodes of a chunk that have segments and progress, by their active labels."""
-    labels = labels_of(lake.con, build.name, chunk, whole=True)
+    con = lake.holding("FROM active_segments JOIN active_progress JOIN episode_labels")
+    labels = labels_of(con, build.name, chunk, whole=True)
     max_px = build.stages.shards.picture_max_px
     for facts in lake.dicts(LABELLED_SQL, [build.name, chunk, UNLIKE_BITS]):
         episode = episode_from_row(facts)

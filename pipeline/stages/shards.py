@@ -37,13 +37,12 @@ def run(context: StageContext) -> Output:
     """
     lake = context.lake
     build = context.build
-    with lake.reading():
-        samples = lake.arrow(
-            "SELECT * EXCLUDE (chunk) FROM samples WHERE dataset = ? AND chunk = ? "
-            "ORDER BY episode_index, family, sample_id",
-            [build.name, context.chunk],
-        )
-        cached_frames = context.kept()
+    samples = context.rows.arrow(
+        "SELECT * EXCLUDE (chunk) FROM samples WHERE dataset = ? AND chunk = ? "
+        "ORDER BY episode_index, family, sample_id",
+        [build.name, context.chunk],
+    )
+    cached_frames = context.kept()
     pictures_by_episode = _wanted_by_episode(samples)
     # Patches that cover something look like the run around them
     covered_episodes = {
@@ -52,15 +51,16 @@ def run(context: StageContext) -> Output:
         for key in keys
         if key[3].startswith(OCCLUDED)
     }
-    keyframes = coarse_keyframes(lake, build.name, covered_episodes)
+    records = context.records()
+    outer_episodes = pictures_by_episode.keys() - {record.episode_index for record in records}
+    reader = lake if covered_episodes & outer_episodes else context.rows
+    keyframes = coarse_keyframes(reader, build.name, covered_episodes)
     source = MeasuredSource(lake, context.source)
 
     findings = []
     decoded_frames = 0
     with kept_pictures(lake.workspace, cached_frames) as pictures:
         # First every picture that a sample shows is put into the file ...
-        records = context.records()
-        outer_episodes = pictures_by_episode.keys() - {record.episode_index for record in records}
         for record in context.each([*records, *records_of(lake, build.name, outer_episodes)]):
             if record.episode_index in pictures_by_episode:
                 decoder = PictureDecoder(lake, build, source, record, pictures, keyframes)

@@ -13,6 +13,7 @@ from warehouse.lake.checks import (
     follows_schema,
     schema_faults,
 )
+from warehouse.lake.connection import LakeConnection
 from warehouse.lake.lake import Lake
 from warehouse.lake.publication import WHOLE_DATASET
 
@@ -22,7 +23,7 @@ SELECT dataset, coalesce((config ->> '$.stages.checks.min_labelled')::DOUBLE, ?)
 RUNS = "SELECT DISTINCT stage, dataset, chunk FROM stage_runs WHERE chunk <> ? ORDER BY ALL"
 
 
-def failed_check(lake: Lake, scope: CheckScope) -> tuple[str, str] | None:
+def failed_check(lake: LakeConnection, scope: CheckScope) -> tuple[str, str] | None:
     """The first blocking check of what a stage wrote that fails, in words, and the remedy; None: none."""
     for check in (check for check in CHECKS if check.is_blocking and scope.stage in check.stages):
         # Rows were held against their tables before the stage published them

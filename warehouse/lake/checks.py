@@ -19,7 +19,9 @@ from core.domain.label_run import MIN_LABELLED
 from core.tables import STAGE_TABLES, STAGED_TABLES, TABLES, Table
 from ingest.episode import Finding
 from ingest.reasons import CHANGED_DURING_BUILD
-from warehouse.lake.connection import literal, quoted, registered
+from warehouse.lake.chunk_rows import ChunkRows
+from warehouse.lake.connection import LakeConnection, literal, quoted, registered
+from warehouse.lake.corrections import REJECTED, chunk_corrections
 from warehouse.lake.lake import Lake
 from warehouse.lake.near_duplicates import USABLE, Run, look_alikes, near_copies, not_looked_at
 from warehouse.lake.publication import in_memory
@@ -84,7 +86,7 @@ def _queries() -> dict[str, tuple[str, Template]]:
 QUERIES = _queries()
 
 
-def queried(name: str, lake: Lake, scope: CheckScope, **values: Any) -> Finding:
+def queried(name: str, lake: LakeConnection, scope: CheckScope, **values: Any) -> Finding:
     """The one row of a block of checks.sql; `values`: of names in it that others have not."""
     budget = "NULL" if scope.budget_usd is None else scope.budget_usd
     values |= {
@@ -97,6 +99,12 @@ def queried(name: str, lake: Lake, scope: CheckScope, **values: Any) -> Finding:
     [outcome] = lake.rows(QUERIES[name][1].substitute(THRESHOLDS, **values))
     passed, detail, numbers = outcome
     return check_finding(name, passed, detail, {k: v for k, v in numbers.items() if v is not None})
+
+
+def label_coverage(lake: LakeConnection, scope: CheckScope) -> Finding:
+    corrections = chunk_corrections(lake.whole, scope.dataset, scope.chunk)
+    rejected = [str(c["episode_index"]) for c in corrections if c["status"] == REJECTED]
+    return queried("label_coverage", lake, scope, REJECTED=", ".join(rejected))
 
 
 def label_drift(lake: Lake, scope: CheckScope) -> Finding:
@@ -180,15 +188,18 @@ def _near_duplicates(lake: Lake) -> dict[str, list[str]]:
     return leaks
 
 
-def follows_schema(lake: Lake, scope: CheckScope) -> Finding:
+def follows_schema(lake: LakeConnection, scope: CheckScope) -> Finding:
     """What a stage wrote is as core/tables says: columns and types, keys, conditions of rows; and it belongs
     to episodes and label runs that are there.
 
     `numbers` has the rows of each table; the detail names what is broken.
     """
     tables = STAGE_TABLES[scope.stage]
+    may_name = scope
+    others = f"SELECT 1 FROM other_tasks WHERE {scope.clause} LIMIT 1"
     # A listing says of a chunk which other chunks' episodes it may show
-    may_name = scope._replace(chunk=None) if "other_tasks" in tables else scope
+    if "other_tasks" in tables and lake.rows(others):
+        lake, may_name = lake.whole, scope._replace(chunk=None)
     rows, faults = _faults_of_tables(lake, tables, [scope.dataset], scope.clause, may_name.clause)
     broken = []
     for (_, name), texts in faults.items():
@@ -226,7 +237,7 @@ def schema_faults(
     return names, sum(rows.values()), broken
 
 
-def listed_episodes(lake: Lake, clause: str) -> pa.Table:
+def listed_episodes(lake: LakeConnection, clause: str) -> pa.Table:
     """Dataset, episode_index, num_frames (null: it was not decoded) and `known`, true, of the episodes that a listing
     has and that fit a condition on episode_facts."""
     return lake.arrow(
@@ -235,24 +246,24 @@ def listed_episodes(lake: Lake, clause: str) -> pa.Table:
     )
 
 
-def _known_runs(lake: Lake) -> pa.Table:
+def _known_runs(lake: LakeConnection) -> pa.Table:
     return lake.arrow("SELECT label_run FROM label_runs WHERE label_run IS NOT NULL")
 
 
 def broken_episodes(
-    lake: Lake,
+    lake: ChunkRows,
     dataset: str,
     tables: Mapping[str, pa.Table],
-    listed: pa.Table,
     label_runs: Sequence[pa.Table],
 ) -> dict[int | str, list[str]]:
     """What is wrong with rows that a stage is about to publish, by their episode; or by dataset, with all of them.
 
-    listed: the chunk's `listed_episodes`. label_runs: rows of that table that are published with these.
+    label_runs: rows of that table that are published with these.
     """
     runs = [_known_runs(lake), *(rows.select(["label_run"]) for rows in label_runs)]
     broken = dict[int | str, list[str]]()
     known_runs = pa.concat_tables(runs)
+    listed = listed_episodes(lake, "true")
     with in_memory(listed_episodes=listed, known_runs=known_runs, **tables) as con:
         for name, rows in tables.items():
             if wrong := _other_columns(TABLES[name], rows.schema):
@@ -268,7 +279,11 @@ def broken_episodes(
 
 
 def _faults_of_tables(
-    lake: Lake, tables: Iterable[str], datasets: Sequence[str], clause: str, known_clause: str
+    lake: LakeConnection,
+    tables: Iterable[str],
+    datasets: Sequence[str],
+    clause: str,
+    known_clause: str,
 ) -> tuple[dict[str, int], dict[tuple[str, str], list[str]]]:
     """How many rows of the lake's tables fit a condition, and by dataset and table what is wrong with them;
     `known_clause`: which episodes they may be of.
@@ -471,7 +486,7 @@ CHECKS = (
     ),
     Check(
         "label_coverage",
-        partial(queried, "label_coverage"),
+        label_coverage,
         ("progress",),
         is_blocking=True,
         remedy="build again: the others are asked about again "

@@ -20,8 +20,7 @@ FROM (SELECT count(*) AS episodes, count(a.label_run) AS fitting,
              coalesce(fitting / nullif(episodes, 0), 1)::DOUBLE AS share
       FROM (FROM episodes WHERE dataset = $DATASET AND chunk = $CHUNK AND status = 'ok') e
       LEFT JOIN active_runs a USING (dataset, episode_index)
-      LEFT JOIN (FROM current_corrections WHERE status = 'rejected') r USING (dataset, episode_index)
-      WHERE a.label_run IS NOT NULL OR r.status IS NULL)
+      WHERE a.label_run IS NOT NULL OR NOT list_contains([$REJECTED]::BIGINT[], episode_index))
 
 -- label_agreement: Labels of a chunk's episodes by several annotators are near each other on average.
 SELECT pairs = 0 OR mean <= $MAX_DISAGREEMENT AS passed,

@@ -286,7 +286,12 @@ class LakeConnection:
         self._commits: int | None = None
         self._kept: dict[Hashable, Any] = {}  # of the state _kept_at: a snapshot, and what was said
         self._kept_at = (-1, -1)
+        # By kind the datasets of which statements were made, up to the one of a number
+        self._said: dict[str, list[str]] = {}
+        self._said_at = -1
         self._seen: int | None = None  # the snapshot that a transaction under way reads
+        # All of the lake, where this is a part of it
+        self.whole: LakeConnection = self
 
     @cached_property
     def place(self) -> LakePlace:
@@ -381,7 +386,7 @@ class LakeConnection:
 
     def rows(self, sql: str, parameters: list[Any] | dict[str, Any] | None = None) -> list[tuple]:
         with self._turn():
-            return self.con.execute(sql, parameters or []).fetchall()
+            return self.holding(sql).execute(sql, parameters or []).fetchall()
 
     def column(self, sql: str, parameters: list[Any] | None = None) -> list[Any]:
         """The first value of each row."""
@@ -392,7 +397,11 @@ class LakeConnection:
 
     def arrow(self, sql: str, parameters: list[Any] | None = None) -> pa.Table:
         with self._turn():
-            return self.con.execute(sql, parameters or []).to_arrow_table()
+            return self.holding(sql).execute(sql, parameters or []).to_arrow_table()
+
+    def holding(self, sql: str) -> duckdb.DuckDBPyConnection:
+        """The connection, which has what a query names."""
+        return self.con
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
@@ -432,13 +441,13 @@ class LakeConnection:
 
     def datasets_in(self, kind: str) -> frozenset[str]:
         """The datasets of which statements of a kind, or in one order with it, were made: a quick look."""
-
-        def look() -> dict[str, frozenset[str]]:
+        if not self._is_in_transaction:
+            self.words.sync(is_due=False)
+        if self._said_at != self.words.newest:
             rows = self.rows("SELECT kind, list(DISTINCT dataset) FROM statements GROUP BY 1")
-            return {name: frozenset(datasets) for name, datasets in rows}
-
-        said = self.once("said", look)
-        return frozenset().union(*(said.get(name, ()) for name in topics(kind)))
+            self._said = dict(rows)
+            self._said_at = self.words.newest
+        return frozenset().union(*(self._said.get(name, ()) for name in topics(kind)))
 
     def snapshot(self) -> int:
         if self._seen is not None:

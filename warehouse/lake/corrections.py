@@ -407,7 +407,9 @@ def correction_stamps(lake: Lake, dataset: str) -> dict[int, str]:
     return {chunk: content_key(*(current or [])) for chunk, current in rows}
 
 
-def chunk_corrections(lake: Lake, dataset: str, chunk: int | None) -> list[dict[str, Any]]:
+def chunk_corrections(
+    lake: LakeConnection, dataset: str, chunk: int | None
+) -> list[dict[str, Any]]:
     """What counts of a chunk, or waits for review: rows of current_corrections by episode."""
     if dataset not in lake.datasets_in("correction"):
         return []

@@ -5,6 +5,7 @@ from collections.abc import Collection
 import pyarrow as pa
 
 from ingest.reasons import CHANGED_DURING_BUILD
+from warehouse.lake.chunk_rows import ChunkRows
 from warehouse.lake.connection import LakeConnection
 
 # Tables with rows of an episode's labels, by whatever label run
@@ -90,20 +91,23 @@ def make_stale(
     )
 
 
-def forget_changes(
-    lake: LakeConnection, dataset: str, chunk: int | None, upstream: Collection[str]
-) -> None:
+def forget_changes(rows: ChunkRows, dataset: str, chunk: int, upstream: Collection[str]) -> None:
     """Delete what an earlier build found changed in a chunk, but for the findings of the stages `upstream`: the other
     stages that found it are stale, and look again."""
     condition = "FROM findings WHERE dataset = ? AND chunk = ? AND reason = ? AND NOT list_contains(?, stage)"
     values = [dataset, chunk, CHANGED_DURING_BUILD, list(upstream)]
-    if lake.rows(f"SELECT 1 {condition} LIMIT 1", values):
+    if rows.rows(f"SELECT 1 {condition} LIMIT 1", values):
+        lake = rows.whole
         with lake.lock(), lake.transaction(f"changes of {dataset}:{chunk}"):
             lake.con.execute(f"DELETE {condition}", values)
+        rows.forget(["findings"])
 
 
 def forget_texts(lake: LakeConnection, dataset: str) -> None:
     """Delete what the checkup said of texts that their episodes do not have any more: no pass over pictures follows."""
+    told = "SELECT 1 FROM findings WHERE dataset = ? AND (reason, 0) = (?, 0) LIMIT 1"
+    if not lake.rows(told, [dataset, OTHER_TEXT]):
+        return
     episodes = lake.column(
         "SELECT episode_index FROM run_checks JOIN episode_facts USING (dataset, episode_index) WHERE dataset = ? AND "
         f"check_name = '{OTHER_TEXT}' AND NOT contains(detail, format('its text \"{{}}\"', task))",

@@ -35,8 +35,9 @@ NO_ROWS = hashlib.sha256(b"").hexdigest()
 
 
 @cache
-def _database_in_memory() -> duckdb.DuckDBPyConnection:
-    return duckdb.connect(config={"python_enable_replacements": "false", "threads": 1})
+def database_in_memory() -> duckdb.DuckDBPyConnection:
+    con = duckdb.connect(config={"python_enable_replacements": "false", "threads": 1})
+    return con.execute("SET GLOBAL TimeZone = 'UTC'")  # of every cursor
 
 
 @contextmanager
@@ -44,7 +45,7 @@ def in_memory(**tables: pa.Table) -> Iterator[duckdb.DuckDBPyConnection]:
     """A connection in which Arrow tables are relations of these names, to a database of this process: a relation of
     the lake's own connection costs 7 ms."""
     # Threads share no cursor
-    with closing(_database_in_memory().cursor()) as con, registered(con, **tables):
+    with closing(database_in_memory().cursor()) as con, registered(con, **tables):
         yield con
 
 
@@ -68,6 +69,8 @@ def table_hash(table: Table, data: pa.Table) -> str:
 
 def chunk_hashes(table: Table, data: pa.Table, columns: Sequence[str] = ()) -> dict[int, str]:
     """By chunk what `table_hash` says of its rows, of those that have one; `columns`: these and the key alone."""
+    if not data.num_rows:
+        return {}
     if columns:
         names = {*table.key, *table.partition, *columns}
         table = replace(table, columns=tuple(c for c in table.columns if c.name in names))

@@ -425,6 +425,8 @@ def decide(lake: Lake, dataset: str, episode_index: int, *, is_same: bool, autho
 
 def decided_apart(lake: LakeConnection) -> dict[str, frozenset[str]]:
     """By recording those of which a person said that it is not the same."""
+    if not lake.datasets_in("recording"):
+        return {}
     rows = lake.rows(
         "SELECT recording, list(subject) FROM standing_statements "
         "WHERE kind = 'recording' AND NOT (value->>'is_same')::BOOLEAN GROUP BY 1"

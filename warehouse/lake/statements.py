@@ -386,6 +386,8 @@ def mark(
 def takedown_marks(lake: Lake, dataset: str | None = None) -> list[dict]:
     """What is taken down, of one dataset or of all, by the present numbers: dataset, episode_index (None: all of it),
     reason, created_at, recording, is_sure."""
+    if not lake.datasets_in(TAKEDOWN):
+        return []
     return lake.dicts(
         "SELECT dataset, episode_index, reason, created_at, recording, is_sure FROM current_takedowns "
         "WHERE dataset = coalesce(?, dataset) ORDER BY dataset, episode_index NULLS FIRST",
@@ -395,6 +397,8 @@ def takedown_marks(lake: Lake, dataset: str | None = None) -> list[dict]:
 
 def withdrawn_reasons(lake: LakeConnection) -> dict[str, str]:
     """The reason of each recording that was taken down, with its dataset or by itself."""
+    if not lake.datasets_in(TAKEDOWN):
+        return {}
     return dict(
         lake.rows(
             "SELECT r.recording, t.reason FROM takedowns t JOIN recordings r USING (dataset) "
@@ -406,7 +410,7 @@ def withdrawn_reasons(lake: LakeConnection) -> dict[str, str]:
 
 def taken_down(lake: Lake) -> dict[str, frozenset[int] | None]:
     """Episodes of now that are taken down, for sure or probably, of each dataset that has some; None: all of them."""
-    if not lake.rows("SELECT 1 FROM takedowns LIMIT 1"):
+    if not lake.datasets_in(TAKEDOWN):
         return {}
     rows = lake.rows(
         "SELECT dataset, list(episode_index), bool_or(episode_index IS NULL) FROM current_takedowns GROUP BY 1"

@@ -19,7 +19,6 @@ from core.domain.label_run import GateCounts, LabelGate
 from core.values import grouped
 from ingest.signals.gripper import GripperSignal, signal_from_row
 from warehouse.lake.connection import OF_USABLE, LakeConnection, has
-from warehouse.lake.lake import Lake
 
 SEGMENT_COLUMNS = "|".join(f.name for f in fields(Segment))
 COUNTING = "SEMI JOIN active_runs USING (dataset, episode_index, label_run)"
@@ -340,7 +339,7 @@ def _is_measured(curve: GripperOpening) -> bool:
 
 
 def coarse_keyframes(
-    lake: Lake, dataset: str, episodes: Collection[int], chunk: int | None = None
+    lake: LakeConnection, dataset: str, episodes: Collection[int], chunk: int | None = None
 ) -> dict[tuple[int, str], dict[int, str]]:
     """The names of the pictures that every annotator sees, by episode and camera, then by frame.
     One query for all.
