@@ -365,7 +365,7 @@ def _filled(model: Any, values: dict[str, Any]) -> Any:
     try:
         return model(**{option: value for option, value in values.items() if value is not None})
     except ValueError as e:
-        raise UserError(validation_message(e)) from e  # type: ignore[arg-type]
+        raise UserError(validation_message(e)) from e
 
 
 def options_of(model: Any) -> list[inspect.Parameter]:

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 import typer
-from pydantic import BeforeValidator
-from pydantic.fields import FieldInfo
 from typer import Argument, Option
 
 from cli.terminal import AS_JSON, DONE, QUIET, WORKSPACE, note
@@ -108,8 +106,8 @@ def command[F: Callable[..., Any]](words: str, **settings: Any) -> Callable[[F],
     return declare
 
 
-def is_setting(field: FieldInfo) -> bool:
-    """Is a field of a model given by --set, not by an option of its own?"""
+def is_setting(field: Any) -> bool:
+    """Is a field of a pydantic model given by --set, not by an option of its own?"""
     extra = field.json_schema_extra
     return isinstance(extra, dict) and "is_setting" in extra
 
@@ -191,7 +189,6 @@ def episode_list(text: str | None) -> tuple[int, ...] | None:
     return tuple(sorted(numbers))
 
 
-Episodes = Annotated[tuple[int, ...] | None, BeforeValidator(episode_list)]
 EpisodesOption = Annotated[
     tuple[int, ...] | None, Option(help="Only these episodes, such as 0,1,5-9.")
 ]

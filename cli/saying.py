@@ -7,17 +7,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
+from pydantic import BeforeValidator
 from typer import Argument
 
 from cli.lakes import WriteLake
 from cli.options import (
     AuthorOption,
     CommentOption,
-    Episodes,
     Facts,
     Result,
     SetOption,
     command,
+    episode_list,
     stale_lines,
     warn,
 )
@@ -46,6 +47,7 @@ from warehouse.lake.statements import (
     take_back,
 )
 
+Episodes = Annotated[tuple[int, ...] | None, BeforeValidator(episode_list)]
 NEW = (
     "SELECT statement_id, kind, dataset, episode_index, subject, value, comment, author FROM statements "
     "WHERE number > ? ORDER BY number"

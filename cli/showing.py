@@ -9,7 +9,6 @@ from typing import Annotated
 from typer import Argument, Option
 
 from cli.options import (
-    Episodes,
     Result,
     Rows,
     SetOption,
@@ -19,6 +18,7 @@ from cli.options import (
     stale_lines,
     warn,
 )
+from cli.saying import Episodes
 from cli.terminal import AS_JSON, DONE, FAILED, note
 from core.errors import UserError
 from core.files import write_file

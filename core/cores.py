@@ -13,7 +13,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dis import opmap
-from importlib.abc import MetaPathFinder
 from pathlib import Path
 from traceback import walk_stack
 
@@ -44,7 +43,7 @@ def tell_libraries() -> None:
         os.environ |= {THREADS: str(cores()), IS_OURS: "1"}
 
 
-class HiddenModules(MetaPathFinder):
+class HiddenModules:
     """On `sys.meta_path`: Arrow and DuckDB find no pandas, which they import, where it is installed,
     for the first value that they are given: 0.2 s for nothing; and DuckDB finds no pyarrow.dataset,
     0.06 s, without which it reads Arrow's tables as quickly. Who imports them in Python gets them."""

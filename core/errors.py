@@ -5,8 +5,7 @@ where one is given.
 """
 
 import re
-
-from pydantic_core import ValidationError
+from typing import Any
 
 CUT = "***"
 # As a path it has one slash
@@ -88,8 +87,8 @@ def install_hint(extra: str) -> str:
     return f"in proccorpus's checkout, run `make setup` or `pip install -e '.[{extra}]'`"
 
 
-def validation_message(e: ValidationError) -> str:
-    """A pydantic error in one line: the fields, and what is wrong with each."""
+def validation_message(e: Any) -> str:
+    """A pydantic ValidationError in one line: the fields, and what is wrong with each."""
     parts = []
     for error in e.errors():
         # A part such as <one> is no field, but which of several forms of a value was looked at

@@ -1,4 +1,4 @@
-"""Names: of who runs this, those that people type, with which known one was meant, and of steps."""
+"""Names: of who runs this, those that people type, with which known one was meant, of steps, and former ones."""
 
 import getpass
 import re
@@ -9,6 +9,27 @@ DEMO_RELEASE, DEMO_RECIPE = "demo", "laptop"  # of the demo, and where nobody na
 LATEST = "latest"  # in the place of a release's or a model's name: the newest
 # What motion and a person's editor put where nobody has given a name; earlier versions numbered parts of a movement
 PLACEHOLDER = r"New step|(?:Unnamed step|Move, part) \d+(?:, part \d+)*"
+
+# Codes of reasons of earlier versions, whose rows and words lakes still have, and the code that says it now
+FORMER_REASONS = {
+    "hand_without_polarity": "polarity_unknown",
+    "marked_invalid": "known_bad",
+    "clock_gap": "unsorted_stamps",
+    "damaged_frames": "undecodable_video",
+    "black_video": "camera_black",
+    "frozen_video": "camera_frozen",
+    "pictures_lost": "undecodable_video",
+    "uninformative_task": "no_task",
+    "too_costly": "over_limit",
+    "split_recording": "cut_off",
+    "other_sign": "other_scale",
+    "signal_lag": "rows_late",
+    "video_times": "timestamp_drift",
+    "frame_count": "length_differs",
+    "bad_name": "path_escape",
+    "index_gap": "no_data",
+    "no_steps": "bad_steps",
+}
 
 
 def near_names(name: str, names: Collection[str]) -> list[str]:

@@ -29,11 +29,10 @@ from core.tables.definition import sql_type
 from warehouse.lake.catalog import check_catalog, copy_catalog
 from warehouse.lake.connection import LakeConnection, connect, database, literal, quoted
 from warehouse.lake.former_words import former_types
-from warehouse.lake.kinds import topics
 from warehouse.lake.place import LakeError, place
 from warehouse.lake.sql import open_locked
 from warehouse.lake.statements import ConflictError, Place
-from warehouse.lake.words import Words
+from warehouse.lake.words import Words, topics
 from warehouse.sql_process import LakeState
 
 MEMORY = "450MB"  # of all pages together, without the index of episodes

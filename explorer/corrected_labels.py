@@ -10,7 +10,7 @@ from core.files import queries_of
 from core.names import is_name
 from explorer.access import LakeReader
 from warehouse.lake.corrections import ACCEPTED, REJECTED, segments_of
-from warehouse.lake.kinds import topics
+from warehouse.lake.words import topics
 
 # Of label_quality, for the pages
 QUALITY_SIGNS = (

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, Field
 
 from core.errors import UserError
+from core.names import FORMER_REASONS
 
 MAX_PROBLEM = 160  # letters of a library's message
 type Errors = type[Exception] | tuple[type[Exception], ...]
@@ -424,27 +425,6 @@ REASONS = {
         "a person rejected an annotator's label of the episode; the label is not used",
         "correct the segments, or take the rejection back",
     ),
-}
-
-# Codes of earlier versions, whose rows and words lakes still have, and the code that says it now
-FORMER_REASONS = {
-    "hand_without_polarity": "polarity_unknown",
-    "marked_invalid": "known_bad",
-    "clock_gap": "unsorted_stamps",
-    "damaged_frames": "undecodable_video",
-    "black_video": "camera_black",
-    "frozen_video": "camera_frozen",
-    "pictures_lost": "undecodable_video",
-    "uninformative_task": "no_task",
-    "too_costly": "over_limit",
-    "split_recording": "cut_off",
-    "other_sign": "other_scale",
-    "signal_lag": "rows_late",
-    "video_times": "timestamp_drift",
-    "frame_count": "length_differs",
-    "bad_name": "path_escape",
-    "index_gap": "no_data",
-    "no_steps": "bad_steps",
 }
 
 

@@ -22,7 +22,6 @@ from core.files import room_in, sync_newest
 from core.paths import Workspace
 from core.tables import Table
 from warehouse.lake.catalog import check_catalog, explained, note_committed
-from warehouse.lake.kinds import topics
 from warehouse.lake.place import (
     LOCK_TIMEOUT_S,
     LakeError,
@@ -36,7 +35,7 @@ from warehouse.lake.place import (
     place,
     reading_turn,
 )
-from warehouse.lake.words import SEARCH_PATH, Words, check_presence, literal
+from warehouse.lake.words import SEARCH_PATH, Words, check_presence, literal, topics
 
 CATALOG = "__ducklake_metadata_lake"  # DuckLake's own tables, beside the lake
 # Behind a table: its rows of usable episodes. The view `episodes` reads three tables, each of which takes 2 ms

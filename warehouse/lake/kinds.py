@@ -99,10 +99,3 @@ KINDS: dict[str, type[StatementValue]] = {
     "renamed": RenamedValue,
     "build": BuildValue,
 }
-# Of the label of a recording: who says either has to have seen the newest of both
-OF_LABELS = ("correction", "rejection")
-
-
-def topics(kind: str) -> tuple[str, ...]:
-    """A kind, and those whose statements are in one order with its own."""
-    return OF_LABELS if kind in OF_LABELS else (kind,)

@@ -9,7 +9,8 @@ from string import Template
 from typing import NamedTuple
 
 from core.metrics import METRICS
-from ingest.reasons import FORMER_REASONS, REASONS, reason_of
+from core.names import FORMER_REASONS
+from ingest.reasons import REASONS, reason_of
 from warehouse.lake.connection import literal
 
 

@@ -17,10 +17,10 @@ from core.values import grouped
 from ingest.formats.side_files import parse_csv, parse_json, parse_json_lines
 from ingest.recordings import KnownRecording
 from warehouse.lake.connection import LakeConnection
-from warehouse.lake.kinds import KINDS, OF_LABELS, topics
+from warehouse.lake.kinds import KINDS
 from warehouse.lake.lake import Lake
 from warehouse.lake.publication import content_key
-from warehouse.lake.words import COLUMNS
+from warehouse.lake.words import COLUMNS, OF_LABELS, topics
 
 MAX_FILE_BYTES = 1 << 30
 ASSIGNED = "assigned"

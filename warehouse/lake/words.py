@@ -37,6 +37,8 @@ DEFINITIONS = ", ".join(
     f"{name} {'BIGINT' if name == 'episode_index' else 'TEXT'}" for name in ADDED
 ).replace("statement_id TEXT", "statement_id TEXT UNIQUE")
 TABLE = "proccorpus_statements"
+# Of the label of a recording: who says either has to have seen the newest of both
+OF_LABELS = ("correction", "rejection")
 NEWER_SQL = f"SELECT number, {', '.join(ADDED)} FROM {TABLE} WHERE number > {{0}} ORDER BY number"
 
 # The highest number that a commit to the lake notes
@@ -51,6 +53,11 @@ def literal(value: str | int | None) -> str:
         # DuckDB takes a query to end at its first NUL
         return "'" + value.replace("'", "''").replace("\0", "' || chr(0) || '") + "'"
     return "NULL" if value is None else str(value)
+
+
+def topics(kind: str) -> tuple[str, ...]:
+    """A kind, and those whose statements are in one order with its own."""
+    return OF_LABELS if kind in OF_LABELS else (kind,)
 
 
 class StatementStore:

@@ -13,8 +13,8 @@ from string import Template
 
 from core.annotators import FROM_THE_SOURCE, follows_sql, made_by_sql
 from core.demonstration_quality import SQL_VALUES
-from ingest.reasons import FORMER_REASONS
-from warehouse.lake.kinds import OF_LABELS
+from core.names import FORMER_REASONS
+from warehouse.lake.words import OF_LABELS
 
 FOLDER = Path(__file__).parent
 INDENT = " " * 8  # of the stored text
