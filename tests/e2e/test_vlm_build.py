@@ -24,6 +24,7 @@ from tests.kits.fault_kit import ModelServer, serving_model
 from tests.kits.lerobot_writer import write_json_lines as write_lines
 from tests.kits.lerobot_writer import write_video
 from tests.kits.tiny_lerobot import LENGTHS, TASKS, make_dataset, video_path, write_rows
+from tests.kits.vlm_standin import Fault, StandIn, serving
 
 pytestmark = pytest.mark.slow
 
@@ -74,7 +75,9 @@ def annotated(source: Path, tmp_path_factory) -> Iterator[Annotated]:
 def annotate(tmp_path, source: Path) -> Callable[..., Result]:
     """`proccorpus build` of the tiny dataset by a server's model."""
 
-    def run(server: ModelServer, workspace: Path, *options: object, root: Path = source) -> Result:
+    def run(
+        server: ModelServer | StandIn, workspace: Path, *options: object, root: Path = source
+    ) -> Result:
         return build(configured(tmp_path / "project", root, server.url), workspace, *options)
 
     return run
@@ -120,6 +123,20 @@ def test_all_five_stages_fill_the_tables_and_nothing_is_asked_twice(annotated, t
     ok(build(annotated.config, other_workspace, "--workers", 1))
     assert digest_of(other_workspace) == digest_of(workspace) == annotated.digest
     assert rows(other_workspace, "SELECT count(*) FROM vlm_calls") == [(0,)]
+
+
+def test_a_server_that_puts_off_for_an_hour_is_well_afterwards(
+    annotated, annotate, server, tmp_path
+):
+    workspace = tmp_path / "workspace"
+    busy = StandIn(faults=[Fault("429", first=1, after=3)], retry_after_s=3600)
+    with serving(busy):
+        built = annotate(busy, workspace, "--workers", 1)
+    assert "the next build asks about them again" in built.out + built.err
+    assert labelled(workspace) != EVERY
+    ok(annotate(server, workspace, "--workers", 1))
+    assert not {*busy.answered} & {*server.events("received")}
+    assert digest_of(workspace) == annotated.digest
 
 
 RUNS = 20  # of one task
