@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import simplejpeg
 
-from ingest.media.frames import Picture
+from ingest.media.frames import Picture, Planes
 
 GRID = 64
 SMALL = 32
@@ -268,31 +268,15 @@ def encode_jpeg(
     return data.tobytes(), rgb.shape[1], rgb.shape[0]
 
 
-def shard_jpeg(
-    picture: Picture, max_px: int, quality: int, half_luma: np.ndarray | None = None
-) -> bytes:
+def shard_jpeg(picture: Picture, max_px: int, quality: int) -> bytes:
     """A picture as shards hold it, made no larger than max_px on its longer side; aspect kept.
 
-    By a video's planes where it has them and all sizes are even, else by RGB: half of an odd number
-    of pixels would shift the colours. half_luma: what `half_picture` made of its luma, where that is known.
+    By a video's planes where it has them and all sizes are even, else by RGB.
     """
-    planes = picture.planes()
+    planes = fitted_planes(picture, max_px)
     if planes is None:
         return encode_jpeg(picture.rgb(), max_px, quality)[0]
-    height, width = planes.y.shape
-    size, factor = _fitting_size(width, height, max_px)
-    if any(side % 2 for side in (width, height, *size)):
-        return encode_jpeg(picture.rgb(), max_px, quality)[0]
-    y = planes.y
-    u = planes.u
-    v = planes.v
-    if size != (width, height):
-        # The halving that measuring the picture has begun with is the one that comes first here
-        if factor == 2 and half_luma is not None and half_luma.shape == (height // 2, width // 2):
-            y = _shrunk_picture(half_luma, size, 1)
-        else:
-            y = _shrunk_picture(y, size, factor)
-        u, v = (_shrunk_picture(plane, (size[0] // 2, size[1] // 2), factor) for plane in (u, v))
+    y, u, v = planes.y, planes.u, planes.v
     if planes.is_full_range:
         y, u, v = (np.ascontiguousarray(plane) for plane in (y, u, v))
     else:
@@ -300,3 +284,30 @@ def shard_jpeg(
         u = cv2.LUT(u, FULL_CHROMA)
         v = cv2.LUT(v, FULL_CHROMA)
     return simplejpeg.encode_jpeg_yuv_planes(y, u, v, quality)
+
+
+def fitted_planes(
+    picture: Picture, max_px: int, half_luma: np.ndarray | None = None
+) -> Planes | None:
+    """A video's planes, made no larger than max_px on the longer side; aspect kept.
+
+    None where a picture has none, or a size is odd: half of an odd number of pixels would shift the colours.
+    half_luma: what `half_picture` made of its luma, where that is known.
+    """
+    planes = picture.planes()
+    if planes is None:
+        return None
+    height, width = planes.y.shape
+    size, factor = _fitting_size(width, height, max_px)
+    if any(side % 2 for side in (width, height, *size)):
+        return None
+    if size == (width, height):
+        return planes
+    # The halving that measuring the picture has begun with is the one that comes first here
+    if factor == 2 and half_luma is not None and half_luma.shape == (height // 2, width // 2):
+        y = _shrunk_picture(half_luma, size, 1)
+    else:
+        y = _shrunk_picture(planes.y, size, factor)
+    half_size = size[0] // 2, size[1] // 2
+    u, v = (_shrunk_picture(plane, half_size, factor) for plane in (planes.u, planes.v))
+    return Planes(y, u, v, planes.is_full_range)

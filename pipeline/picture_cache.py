@@ -1,8 +1,8 @@
 """What one decoding of a chunk leaves for later stages, if one process runs them all: a chunk of a build.
 
 - Pictures on their way into shards, where samples show so many that to keep all takes less time than to decode those
-  again: in a file on disk without a name, which ends with its process. Small ones are kept as they were decoded, since
-  samples show a third of them; larger ones are encoded.
+  again: in a file on disk without a name, which ends with its process. They are kept as they were decoded, made small,
+  since samples show a third of them: these are encoded.
 - Embeddings, where the build has them: an encoder looks at the pictures while they are decoded.
 
 A stage that finds nothing here decodes what it needs.
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from tempfile import TemporaryFile
-from typing import IO
+from typing import IO, NamedTuple
 
 import av
 import numpy as np
@@ -21,10 +21,9 @@ from annotate.config import SamplesConfig, ShardsConfig
 from annotate.embeddings import EncoderError
 from annotate.embeddings.passing import EmbeddingPass
 from annotate.frames import Keeper
-from annotate.pictures import shard_jpeg
-from core.files import COPY_BYTES
+from annotate.pictures import fitted_planes, shard_jpeg
 from core.paths import Workspace
-from ingest.media.frames import Picture
+from ingest.media.frames import Picture, Planes
 from ingest.media.video import Frame
 from pipeline.config import DatasetBuild
 
@@ -32,74 +31,84 @@ PictureKey = tuple[int, str, int, str]  # episode, camera, frame, edit
 # Samples that show a part of an episode have its pictures decoded again, with the frames that these hang on. Where
 # those are more than this share of all frames, each picture is kept while it is measured: that takes less time
 MOST_DECODED_AGAIN = 0.5
-SHORT = 64  # frames: of a run with fewer, those of all cameras are kept sooner than some are decoded again
 USUAL_S = 30.0  # of an episode whose length nobody knows before it is decoded
 MOST_BYTES = 2 << 30  # of kept pictures of which only a share will be shown
-PACKED = "packed"  # in the place of an edit: a frame as it was decoded
+PACKED = "packed"  # in the place of an edit: a frame that is not encoded
 PACKED_BYTES = 96 << 10  # of one, at most: 256 x 256 pixels
 MOST_PACKED = 1 << 30  # of a file from which on each picture is encoded
+
+
+class PackedForm(NamedTuple):
+    """How the packed frames of a camera are held: sizes (height, width), the rest as PyAV has it."""
+
+    size: tuple[int, ...]
+    decoded_size: tuple[int, int]
+    pixel_format: str
+    matrix: int
+    levels: int
+
+    @property
+    def is_fit(self) -> bool:
+        """Does PyAV make frames of that size, and is it small?"""
+        height, width = self.size
+        return height % 4 == width % 2 == 0 and 3 * height * width <= 2 * PACKED_BYTES
 
 
 @dataclass
 class PictureStore:
     """JPEGs by what they show: an episode's pictures may go into entries before and after its own; and packed frames.
 
-    forms: of these, by episode and camera: pixel format, width, colour matrix and range, as PyAV has them. unwritten:
-    the end of the file, which is written at once: a frame of a short run has a few kilobytes.
+    forms: of these, by episode and camera. end: of what the file holds.
     """
 
     file: IO[bytes]
     places: dict[PictureKey, tuple[int, int]] = field(default_factory=dict)
-    forms: dict[tuple[int, str], tuple[str, int, int, int]] = field(default_factory=dict)
+    forms: dict[tuple[int, str], PackedForm] = field(default_factory=dict)
     end: int = 0
-    unwritten: bytearray = field(default_factory=bytearray)
 
-    def put(self, key: PictureKey, jpeg: bytes) -> None:
-        self.places[key] = self.end, len(jpeg)
-        self.end += len(jpeg)
-        self.unwritten += jpeg
-        if len(self.unwritten) >= COPY_BYTES:
-            self._write()
-
-    def _write(self) -> None:
-        self.file.seek(self.end - len(self.unwritten))
-        self.file.write(self.unwritten)
-        self.unwritten.clear()
+    def put(self, key: PictureKey, *parts: bytes | np.ndarray) -> None:
+        start = self.end
+        self.file.seek(start)
+        for part in parts:
+            self.end += self.file.write(part)
+        self.places[key] = start, self.end - start
 
     def get(self, key: PictureKey) -> bytes:
         offset, size = self.places[key]
-        if offset + size > self.end - len(self.unwritten):
-            self._write()
         self.file.seek(offset)
         return self.file.read(size)
 
-    def pack(self, key: PictureKey, picture: Picture) -> bool:
-        """Put a frame as it was decoded; False: it is large, turned, or of an odd size or format."""
-        planes = picture.planes()
+    def pack(self, key: PictureKey, picture: Picture, planes: Planes | None) -> bool:
+        """Put what `fitted_planes` made of a frame; False: it is large, turned, or unlike those before."""
         is_full = self.end >= MOST_PACKED
         if is_full or planes is None or not isinstance(picture, Frame) or picture.quarter_turns:
             return False
-        height, width = planes.y.shape
         decoded = picture.picture
-        form = decoded.format.name, width, decoded.colorspace, decoded.color_range
-        # PyAV makes no frame of any other height
-        is_fit = height % 4 == width % 2 == 0 and 3 * height * width <= 2 * PACKED_BYTES
-        if not is_fit or form != self.forms.setdefault(key[:2], form):
+        form = PackedForm(
+            planes.y.shape,
+            (decoded.height, decoded.width),
+            decoded.format.name,
+            decoded.colorspace,
+            decoded.color_range,
+        )
+        if not form.is_fit or form != self.forms.setdefault(key[:2], form):
             return False
         contents = map(np.ascontiguousarray, (planes.y, planes.u, planes.v))
-        self.put((*key[:3], PACKED), b"".join(contents))
+        self.put((*key[:3], PACKED), *contents)
         return True
 
     def frame(self, key: PictureKey) -> Frame | None:
-        """The frame that a picture is made of; None: it was not packed."""
+        """The frame that a picture is made of; None: it was not packed, or is to be edited and was made smaller."""
         packed_key = (*key[:3], PACKED)
         if packed_key not in self.places:
             return None
-        pixel_format, width, matrix, levels = self.forms[key[:2]]
-        pixels = np.frombuffer(self.get(packed_key), np.uint8).reshape(-1, width)
-        decoded = av.VideoFrame.from_numpy_buffer(pixels, pixel_format)
-        decoded.colorspace = matrix
-        decoded.color_range = levels
+        form = self.forms[key[:2]]
+        if key[3] and form.size != form.decoded_size:
+            return None
+        pixels = np.frombuffer(self.get(packed_key), np.uint8).reshape(-1, form.size[1])
+        decoded = av.VideoFrame.from_numpy_buffer(pixels, form.pixel_format)
+        decoded.colorspace = form.matrix
+        decoded.color_range = form.levels
         return Frame(decoded)
 
 
@@ -132,7 +141,7 @@ class FrameKeeper:
                 1.0, self.samples.most_pictures / (num_frames or max(1.0, USUAL_S * fps))
             )
         self._is_worth_it = True if self.samples.shows_every_frame else None
-        return int(is_preferred or (num_frames or SHORT) < SHORT)
+        return 1
 
     def keep(
         self,
@@ -151,10 +160,10 @@ class FrameKeeper:
         if self._is_worth_it is False or is_full:
             return
         key = episode_index, camera, frame_index, ""
-        if not self.pictures.pack(key, picture):
-            config = self.shards
-            jpeg = shard_jpeg(picture, config.picture_max_px, config.jpeg_quality, half_luma)
-            self.pictures.put(key, jpeg)
+        config = self.shards
+        planes = fitted_planes(picture, config.picture_max_px, half_luma)
+        if not self.pictures.pack(key, picture, planes):
+            self.pictures.put(key, shard_jpeg(picture, config.picture_max_px, config.jpeg_quality))
 
     def drop(self, episode_index: int, camera: str) -> None:
         for key in [key for key in self.pictures.places if key[:2] == (episode_index, camera)]:

@@ -30,6 +30,7 @@ COVERED = 0.9  # share of what moves that is covered, where MOST_PATCHES are eno
 MOST_PATCHES = 4
 PATCH = (0.34, 0.6)  # half the height and width of a patch, as shares of the picture's
 ROUGHNESS = 0.12  # of a patch's outline: by how much its radius varies
+ANGLES = np.linspace(0, 2 * np.pi, 72, endpoint=False)  # of the corners of an outline
 BLEND = (0.002, 0.008)  # width of a patch's blended rim, as a share of the picture's longer side
 NUM_TEXTURES = 4  # pictures of the run that patches are taken from
 APART = 0.1  # of the run: pictures nearer to the covered one in time would show nearly the same
@@ -105,8 +106,8 @@ def covered_picture(
     for patch in _patches(mask, rng):
         texture = matcher.best(_to_bytes(out), patch, rng)
         rim = rng.uniform(*BLEND) * max(mask.shape)
-        alpha = cv2.GaussianBlur(patch.astype(np.float32), (0, 0), rim)[..., None]
-        out += alpha * (texture - out)
+        alpha = cv2.GaussianBlur(patch.astype(np.float32), (0, 0), rim)
+        out += cv2.merge([alpha] * 3) * (texture - out)
     result = rgb.copy()
     result[picture_area] = _to_bytes(out)
     return result
@@ -145,20 +146,23 @@ def _mirrored(texture: np.ndarray, turned: bool, block: int) -> np.ndarray:
 
 
 def _to_bytes(picture: np.ndarray) -> np.ndarray:
-    return np.clip(picture + 0.5, 0, 255).astype(np.uint8)
+    return (picture + np.float32(0.5)).astype(np.uint8)
 
 
 def _patches(mask: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
     """Patches uint8 [h, w] over the mask, each over much of what the ones before it left."""
-    uncovered = mask.astype(np.float32)
-    total = uncovered.sum()
+    uncovered = mask.copy()
+    total = np.float32(cv2.countNonZero(mask))
     patches = []
-    while len(patches) < MOST_PATCHES and uncovered.sum() > (1 - COVERED) * total:
+    while len(patches) < MOST_PATCHES and cv2.countNonZero(uncovered) > (1 - COVERED) * total:
         ys, xs = np.nonzero(uncovered)
         places = (int(rng.integers(len(ys))) for _ in range(OUTLINES))
         outlines = [_outline(mask.shape, int(ys[k]), int(xs[k]), rng) for k in places]
         # One that hides much, and little besides
-        gains = [(uncovered * o).sum() * (0.5 / total + 1 / (o.sum() + 1)) for o in outlines]
+        gains = [
+            cv2.countNonZero(uncovered & o) * (float(0.5 / total) + 1 / (cv2.countNonZero(o) + 1))
+            for o in outlines
+        ]
         patches.append(outlines[int(np.argmax(gains))])
         uncovered[patches[-1] > 0] = 0
     return patches
@@ -168,14 +172,13 @@ def _outline(shape: tuple[int, ...], y: int, x: int, rng: np.random.Generator) -
     """A filled shape around a point, uint8 [h, w]: an ellipse of drawn axes and direction with a wavy rim."""
     h, w = shape
     half_height, half_width = rng.uniform(*PATCH, 2) * (h, w)
-    angle = np.linspace(0, 2 * np.pi, 72, endpoint=False)
-    radius = np.ones_like(angle)
+    radius = np.ones_like(ANGLES)
     for waves in range(2, 6):
         radius += rng.normal(0, ROUGHNESS / (waves - 1)) * np.cos(
-            waves * angle + rng.uniform(0, 2 * np.pi)
+            waves * ANGLES + rng.uniform(0, 2 * np.pi)
         )
     radius = np.clip(radius, 0.6, 1.5)
-    ellipse = radius * (half_width * np.cos(angle) + 1j * half_height * np.sin(angle))
+    ellipse = radius * (half_width * np.cos(ANGLES) + 1j * half_height * np.sin(ANGLES))
     points = ellipse * np.exp(1j * rng.uniform(0, np.pi)) + complex(x, y)
     corners = np.stack([points.real, points.imag], axis=1)
     filled = np.zeros((h, w), np.uint8)
@@ -197,9 +200,8 @@ class _Matcher:
         self._ways = list(product(textures, (False, True)))
         self._factor = next((f for f in FACTORS if max(rgb.shape) <= f * SMALL), BLOCK)
         self._block = BLOCK // self._factor
-        self._small = np.stack(
-            [_mirrored(self._in_small(rgb), turned, self._block) for rgb, turned in self._ways]
-        )
+        ways_in_small = product(map(self._in_small, textures), (False, True))
+        self._small = np.stack([_mirrored(*way, self._block) for way in ways_in_small])
         self._colours = _colours(self._small)
         target = self._in_small(rgb)[None]
         self._target_colours = np.sqrt(_counts(_colours(target), NUM_COLOURS))
