@@ -335,11 +335,10 @@ def run_stage(context: StageContext) -> StageReport:
     )
     if step.chunk is None:
         forget_texts(lake, context.dataset)
-    elif output.outdated:
-        context.rows.forget()
     else:
         context.rows.take(run, published, output.registered)
-        context.rows.forget(output.upserts)
+        # With contents labels went, of all runs
+        context.rows.forget(None if output.outdated else output.upserts)
     return StageReport(run, snapshot, numbers)
 
 

@@ -5,7 +5,7 @@ publish. A query of the lake costs some 4 ms for each table that it names, howev
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from functools import cache
+from functools import lru_cache
 
 import duckdb
 import pyarrow as pa
@@ -43,7 +43,7 @@ class ChunkRows(LakeConnection):
 
     def __init__(self, lake: LakeConnection, dataset: str, chunk: int) -> None:
         super().__init__(lake.workspace, database_in_memory().cursor(), lake.words)
-        self.whole = lake
+        self._lake = lake
         self._place = {"dataset": dataset, "chunk": chunk}
         self._held = set[str]()
         self._empty = set[str]()
@@ -52,6 +52,10 @@ class ChunkRows(LakeConnection):
         # Of a stage that is no build's, as an import, any table may have rows
         written = (STAGE_TABLES.get(stage, STAGED_TABLES) for stage in self.input_hashes)
         self._empty = set(STAGED_TABLES).difference(*written)
+
+    @property
+    def whole(self) -> LakeConnection:
+        return self._lake
 
     def reading(self) -> AbstractContextManager[None]:
         return nullcontext()
@@ -115,7 +119,7 @@ class ChunkRows(LakeConnection):
         self._empty.difference_update(names)
 
 
-@cache
+@lru_cache
 def _named(sql: str) -> tuple[str, ...]:
     """The tables and views that a query names, and those that these are made of, which come first."""
     names = dict[str, None]()

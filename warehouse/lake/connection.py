@@ -289,8 +289,11 @@ class LakeConnection:
         self._said: dict[str, list[str]] = {}
         self._said_at = -1
         self._seen: int | None = None  # the snapshot that a transaction under way reads
-        # All of the lake, where this is a part of it
-        self.whole: LakeConnection = self
+
+    @property
+    def whole(self) -> "LakeConnection":
+        """All of the lake, where this is a part of it."""
+        return self
 
     @cached_property
     def place(self) -> LakePlace:
