@@ -79,7 +79,7 @@ class Answering(BaseHTTPRequestHandler):
 
 def started(handler: Any, port: int = 0, **attributes: object) -> ThreadingHTTPServer:
     """A server of that handler, whose class has what is known, in a thread."""
-    bound = type("Bound", (handler,), attributes)
+    bound = type("Bound", (handler,), attributes) if attributes else handler
     server = type("Server", (ThreadingHTTPServer,), {"request_queue_size": 512})(
         ("127.0.0.1", port), bound
     )

@@ -14,3 +14,10 @@ def made_lake(made: Made) -> Iterator[Lake]:
     """The lake of the shared corpus; not for changing."""
     with opened(made.space, read_only=True) as lake:
         yield lake
+
+
+@pytest.fixture(autouse=True)
+def _offline(monkeypatch, tmp_path) -> None:
+    """LeRobot is to find all it needs in the folder."""
+    for name, value in (("HF_HUB_OFFLINE", "1"), ("HF_DATASETS_CACHE", str(tmp_path / "hf"))):
+        monkeypatch.setenv(name, value)

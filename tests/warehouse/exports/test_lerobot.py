@@ -5,7 +5,6 @@ for complete though nobody says so are marked in exports, and a build asks to sh
 """
 
 import json
-import os
 import shutil
 from itertools import chain
 from pathlib import Path
@@ -52,13 +51,6 @@ FRONT = "observation.images.front"
 ANY = Selection(allow=("unknown",))
 
 
-@pytest.fixture(autouse=True)
-def offline(monkeypatch, tmp_path) -> None:
-    """LeRobot is to find all it needs in the folder."""
-    for name, value in (("HF_HUB_OFFLINE", "1"), ("HF_DATASETS_CACHE", str(tmp_path / "hf"))):
-        monkeypatch.setenv(name, value)
-
-
 @pytest.fixture(scope="module")
 def tiny_export(made: Made, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("exports") / "tiny"
@@ -67,7 +59,6 @@ def tiny_export(made: Made, tmp_path_factory) -> Path:
 
 
 def opened(root: Path) -> Any:
-    os.environ["HF_HUB_OFFLINE"] = "1"
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
     return LeRobotDataset("local/test", root=root, video_backend="pyav")

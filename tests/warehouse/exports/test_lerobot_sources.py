@@ -43,12 +43,6 @@ Rows = np.ndarray  # float64 [LENGTH, d]
 Written = tuple[Rows, Rows, str]  # state, action and a camera of the first episode
 
 
-@pytest.fixture(autouse=True)
-def offline(monkeypatch, tmp_path) -> None:
-    for name, value in (("HF_HUB_OFFLINE", "1"), ("HF_DATASETS_CACHE", str(tmp_path / "hf"))):
-        monkeypatch.setenv(name, value)
-
-
 def write_mcap(root: Path) -> Written:
     with recorder(root / "run.mcap") as r:
         for k in range(LENGTH):

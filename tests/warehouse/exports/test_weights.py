@@ -154,9 +154,7 @@ def test_the_samples_failed_runs_and_stalls_weigh_little(tmp_path, sample):
     check_frames(exported(Lake(space, read_only=True), tmp_path / "out"), sample)
 
 
-def test_a_dataset_has_the_column_that_lerobot_gives_with_each_frame(short, tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "hf"))
+def test_a_dataset_has_the_column_that_lerobot_gives_with_each_frame(short, tmp_path):
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
     export_result = exported(short, tmp_path / "out", SUCCEEDED, in_dataset=True, plain=True)
