@@ -77,19 +77,6 @@ def numbers(rows: list[dict[str, Any]]) -> dict[int, float]:
     return {r["frame_index"]: r["progress"] for r in rows}
 
 
-def test_a_run_is_laid_beside_shown_ones(own, video, tmp_path):
-    [dataset] = {
-        row[0] for row in open_lake(Workspace(own.workspace)).rows("SELECT dataset FROM episodes")
-    }
-    like_options = ("--like", f"{dataset}/0", "--like", f"{dataset}/1")
-    out = tmp_path / "rewards.jsonl"
-    scored(own, video, out, *like_options)
-    rows = read(out)
-    assert {r["source"] for r in rows} == {"shown"}
-    assert all(r["unsure"] is None and r["spread"] >= 0 for r in rows)
-    assert rows[-1]["progress"] > 0.9 > 0.3 > rows[0]["progress"]  # it is shown itself
-
-
 def test_a_videos_reward_is_the_same_from_everywhere(own, checkpoint, video, tmp_path):
     out = tmp_path / "rewards.jsonl"
     overlay = tmp_path / "overlay.mp4"

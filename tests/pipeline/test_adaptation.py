@@ -113,6 +113,3 @@ def test_a_laptop_model_goes_on_from_its_own_weights(lake, samples):
         (f"models/{run.id}",)
     ]
     assert len(load_laptop(run.checkpoint)[0].ood.learnt)
-    second_run = adapt(lake, samples, "tiny-000001", adapting)
-    weights = [(r.checkpoint / "model.safetensors").read_bytes() for r in (run, second_run)]
-    assert weights[0] == weights[1]
