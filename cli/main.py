@@ -32,7 +32,7 @@ from core.cores import HiddenModules, tell_libraries
 from core.errors import UserError, without_secrets
 from core.files import disk_full, refused_by_system
 from core.names import near_names
-from core.wall import begin_anew
+from core.values import imported
 from ingest.formats import FORMAT_NAMES
 
 # Commands that begin anew without what they stay in too long; the rest of their work is kept
@@ -44,7 +44,7 @@ _asked_to_end = threading.Event()  # by SIGTERM
 def main_of_process() -> None:
     """`main` in a process of its own."""
     if BEGUN_ANEW.intersection(sys.argv[1:2]):
-        begin_anew()
+        imported("core.wall:begin_anew")()
     signal.signal(signal.SIGTERM, _end)
     tell_libraries()
     sys.meta_path.insert(0, HiddenModules())
