@@ -170,12 +170,14 @@ class Build:
         """
         lake = None
         stored: StoredBuilds = {}
+        listed: list[str | None] = [None] * len(builds)
         if self.workspace.exists():
             lake = self._open_lake()
-            stored = stored_builds(lake)
-            builds = settled(lake, builds, stored, update=update)
+            with lake.reading():
+                stored = stored_builds(lake)
+                builds = settled(lake, builds, stored, update=update)
+                listed = listed_fingerprints(lake, [build.dataset for build in builds])
         # Side by side: one that hangs takes no longer than the slowest
-        listed = listed_fingerprints(lake, [build.dataset for build in builds])
         looks = [
             (build, look_at(partial(_state_of, build.source(self.workspace.sources), fingerprint)))
             for build, fingerprint in zip(builds, listed, strict=True)
@@ -201,13 +203,11 @@ class Build:
         self.listener.began(self.lake, self.report.builds.values())
 
     def _open_lake(self) -> Lake:
-        """The workspace's lake, swept of files that nothing names."""
+        """The workspace's lake; says what a catalog that was put back does not know."""
         lake = open_lake(self.workspace)
         if is_older(self.workspace, lake.snapshot()):
             for trouble in imported("warehouse.lake.doctor:rollback")(lake):
                 self.listener.note(f"{trouble.file}: {trouble.detail}; {trouble.remedy}")
-        with room_in(self.workspace.root):
-            sweep(lake)
         return lake
 
     def _note_moves(self, stored: StoredBuilds) -> None:
@@ -311,6 +311,10 @@ class Build:
             self._announce(outdated)
             if self.chosen is not None:
                 self.report.left = [chunk for chunk in to_run if chunk not in self.chosen]
+            # Where nothing was built before, or nothing is made, there is nothing to put away
+            if to_run and self.report.up_to_date:
+                with room_in(self.workspace.root):
+                    sweep(self.lake)
         to_run = [chunk for chunk in to_run if chunk not in self.report.left]
         self._run(to_run)
         return bool(to_run)
