@@ -1,4 +1,4 @@
-"""Away with what nothing names any more: the sweep moves it aside before each build, gc deletes it.
+"""Away with what nothing names any more: the sweep moves it aside before a build makes something, gc deletes it.
 
 The sweep moves files of the workspace that the lake does not list to .removed/: another catalog than this one may list
 them. gc deletes them there, first expires lake snapshots that no release pins, so that what only they listed goes too,
