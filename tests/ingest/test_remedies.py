@@ -545,7 +545,9 @@ CASES: list[tuple[str, Change, Change, Change]] = [
 
 def fields_after(change: Change, root: Path, fields: Fields) -> Fields:
     result = change(root)
-    return fields | result if isinstance(result, dict) else fields
+    if isinstance(result, dict):
+        return fields | result
+    return fields
 
 
 @pytest.mark.parametrize(("reason", "write", "fault", "cure"), CASES)

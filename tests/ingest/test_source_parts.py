@@ -43,7 +43,10 @@ def write_with_parts(base: str, root: Path) -> tuple[dict[str, Any], tuple[str, 
     else:
         fields = dict(write_base(base, root))
     added = ADDED[base]
-    names = add_parts(root, added) if isinstance(added, Mapping) else added(root)
+    if isinstance(added, Mapping):
+        names = add_parts(root, added)
+    else:
+        names = added(root)
     return fields, (*names, *add_parts(root, {"": {FILE: bytes(range(64))}}))
 
 

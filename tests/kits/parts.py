@@ -162,7 +162,9 @@ def put(root: Path, files: Mapping[str, Any], fps: int = 10) -> Path:
         content = tree
         if not isinstance(tree, str | bytes):
             content = format_of(path.name)[1](tree)
-        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        if isinstance(content, str):
+            content = content.encode()
+        path.write_bytes(content)
     return root
 
 

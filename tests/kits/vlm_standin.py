@@ -143,8 +143,10 @@ class StandIn:
         """Misbehave."""
         if kind in BROKEN:
             status, message = BROKEN[kind]
-            later = {"Retry-After": f"{self.retry_after_s:g}"} if kind == "429" else {}
-            return handler.answer({"error": {"message": message}}, status, later)
+            headers = {}
+            if kind == "429":
+                headers["Retry-After"] = f"{self.retry_after_s:g}"
+            return handler.answer({"error": {"message": message}}, status, headers)
         if kind == "hang":
             self._ended.wait(3600)
         elif kind == "gone":

@@ -264,6 +264,7 @@ def broken_episodes(
     broken = dict[int | str, list[str]]()
     known_runs = pa.concat_tables(runs)
     listed = listed_episodes(lake, "true")
+    tables = {name: rows for name, rows in tables.items() if rows.num_rows}
     with in_memory(listed_episodes=listed, known_runs=known_runs, **tables) as con:
         for name, rows in tables.items():
             if wrong := _other_columns(TABLES[name], rows.schema):

@@ -4,7 +4,7 @@ publish. A query of the lake costs some 4 ms for each table that it names, howev
 
 import re
 from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from functools import lru_cache
 
 import duckdb
@@ -43,6 +43,7 @@ class ChunkRows(LakeConnection):
 
     def __init__(self, lake: LakeConnection, dataset: str, chunk: int) -> None:
         super().__init__(lake.workspace, database_in_memory().cursor(), lake.words)
+        self._is_in_transaction = True  # what is in memory changes for nobody else
         self._lake = lake
         self._place = {"dataset": dataset, "chunk": chunk}
         self._held = set[str]()
@@ -56,12 +57,6 @@ class ChunkRows(LakeConnection):
     @property
     def whole(self) -> LakeConnection:
         return self._lake
-
-    def reading(self) -> AbstractContextManager[None]:
-        return nullcontext()
-
-    def _turn(self) -> AbstractContextManager[None]:
-        return nullcontext()
 
     def holding(self, sql: str) -> duckdb.DuckDBPyConnection:
         missing = [name for name in _named(sql) if name not in self._held]
