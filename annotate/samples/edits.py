@@ -160,7 +160,8 @@ def _patches(mask: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
         outlines = [_outline(mask.shape, int(ys[k]), int(xs[k]), rng) for k in places]
         # One that hides much, and little besides
         gains = [
-            cv2.countNonZero(uncovered & o) * (float(0.5 / total) + 1 / (cv2.countNonZero(o) + 1))
+            cv2.countNonZero(cv2.bitwise_and(uncovered, o))
+            * (float(0.5 / total) + 1 / (cv2.countNonZero(o) + 1))
             for o in outlines
         ]
         patches.append(outlines[int(np.argmax(gains))])

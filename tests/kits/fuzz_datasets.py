@@ -273,10 +273,13 @@ def write_excess(name: str, root: Path) -> None:
                 for suffix in ("mp4", "mkv"):
                     (root / f"{kind}.{suffix}").write_text(text)
         case "hdf5_rows" | "hdf5_pictures":
-            array, *size = (arm, 6, 14) if name == "hdf5_rows" else (films, 6, 64, 64, 3)
-            about = {"shape": size, "chunks": tuple(min(n, 14) for n in size)}
-            kind = np.float64 if name == "hdf5_rows" else np.uint8
-            parts.change(root / "episode_0.hdf5", {array: about | {"dtype": kind}})
+            forms = {
+                "hdf5_rows": (arm, (6, 14), np.float64),
+                "hdf5_pictures": (films, (6, 64, 64, 3), np.uint8),
+            }
+            array, size, dtype = forms[name]
+            about = {"shape": size, "chunks": tuple(min(n, 14) for n in size), "dtype": dtype}
+            parts.change(root / "episode_0.hdf5", {array: about})
         case "hdf5_objects":
             parts.change(root / "episode_0.hdf5", {f"g{k}@x": 1 for k in range(30)})
         case "rlds_picture" | "rlds_keys":
