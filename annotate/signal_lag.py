@@ -196,20 +196,20 @@ def correlations(changes: np.ndarray, motions: np.ndarray, max_lag: int) -> np.n
     for lag in range(max_lag + 1):
         n = changes.shape[1] - lag
         # Motion that is so much later than what is seen, and the other way round
-        for place, change_start, motion_start in ((max_lag + lag, 0, lag), (max_lag - lag, lag, 0)):
-            change, change_spread = _deviations(changes[:, change_start : change_start + n])
-            motion, motion_spread = _deviations(motions[:, motion_start : motion_start + n])
-            products = change[:, None] * motion
-            covariances[:, :, place] = np.add.reduce(products, axis=2) / n
-            spreads[:, :, place] = change_spread[:, None] * motion_spread
+        places = [max_lag + lag, max_lag - lag]
+        change, change_spread = _deviations(np.stack([changes[:, :n], changes[:, lag:]], axis=1))
+        motion, motion_spread = _deviations(np.stack([motions[:, lag:], motions[:, :n]], axis=1))
+        products = change[:, None] * motion
+        covariances[:, :, places] = np.add.reduce(products, axis=3) / n
+        spreads[:, :, places] = change_spread[:, None] * motion_spread
     return np.divide(covariances, spreads, out=np.zeros_like(spreads), where=spreads > 0)
 
 
 def _deviations(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows [r, n] less their means, and their spreads [r]."""
-    n = rows.shape[1]
-    deviations = rows - np.add.reduce(rows, axis=1, keepdims=True) / n
-    return deviations, np.sqrt(np.add.reduce(deviations * deviations, axis=1) / n)
+    """Rows [..., n] less their means, and their spreads [...]."""
+    n = rows.shape[-1]
+    deviations = rows - np.add.reduce(rows, axis=-1, keepdims=True) / n
+    return deviations, np.sqrt(np.add.reduce(deviations * deviations, axis=-1) / n)
 
 
 def _lag_of_arm(name: str, correlations: Sequence[Correlation]) -> Lag | None:
