@@ -1,7 +1,6 @@
 """What a source holds is read, or named as not read: parts of made-up names in each format, and
 files of any number."""
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -82,10 +81,8 @@ def lerobot(root: Path) -> tuple[str, ...]:
         numbers = np.arange(rows, dtype=np.float32) ** 0.5
         columns |= dict.fromkeys(("observation.quux_values", "quux_column"), numbers)
         parts.change(path, columns)
-    info = json.loads((root / "meta/info.json").read_text())
     feature = {"dtype": "float32", "shape": [1], "names": None}
-    declared = dict.fromkeys(("observation.quux_values", "quux_declared"), feature)
-    le.edit_info(root, features=info["features"] | declared)
+    le.declare(root, dict.fromkeys(("observation.quux_values", "quux_declared"), feature))
     film = "videos/chunk-000/observation.images.quux_view/episode_000000.mp4"
     names = add_parts(root, {"": {"meta/quux_notes.json": {"weather": "rain"}, film: [0, 1, 2]}})
     if (root / "meta/episodes.jsonl").exists():

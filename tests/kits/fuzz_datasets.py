@@ -75,7 +75,7 @@ def write_base(name: str, root: Path) -> Mapping[str, Any]:
             le.write_v2(root, [6, 7], cameras=())
             names = ["height", "width", "channel"]
             image = {"dtype": "image", "shape": [64, 64, 3], "names": names}
-            le.edit_info(root, features=le.features([], 10) | {le.FRONT: image, le.WRIST: image})
+            le.declare(root, {le.FRONT: image, le.WRIST: image})
             kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
             for episode, length in enumerate((6, 7)):
                 named_files = {

@@ -133,6 +133,12 @@ def edit_info(root: Path, **changes: Any) -> None:
     write_info(root, **info | changes)
 
 
+def declare(root: Path, features: Mapping[str, Any]) -> None:
+    """More features of info.json, or others of their names."""
+    info = json.loads((root / "meta/info.json").read_text())
+    write_info(root, **info | {"features": info["features"] | dict(features)})
+
+
 def edit_parquet(path: Path, **columns: Any) -> None:
     """Replace or add columns; None drops one."""
     table = pq.ParquetFile(path).read()

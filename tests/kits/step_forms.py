@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tests.kits.lerobot_writer import (
-    edit_info,
+    declare,
     edit_parquet,
     v2_data,
     v3_data,
@@ -47,10 +47,7 @@ def add_column(
     """A column of a data file, declared in info.json as LeRobot's tools do."""
     edit_parquet(path, **{name: pa.array(list(cells), type_)})
     root = next(folder for folder in path.parents if (folder / "meta").is_dir())
-    info = json.loads((root / "meta/info.json").read_text())
-    edit_info(
-        root, features=info["features"] | {name: {"dtype": dtype, "shape": shape, "names": None}}
-    )
+    declare(root, {name: {"dtype": dtype, "shape": shape, "names": None}})
 
 
 def names_of_frames(spans: Sequence[Span], num_frames: int, none: str) -> list[str]:

@@ -25,7 +25,7 @@ from ingest.media.frames import FrameTimes
 from ingest.signals.naming import named_grippers
 from ingest.signals.survey import survey
 from ingest.source import adapter_of, list_episodes, read_episode
-from tests.kits import parts
+from tests.kits import lerobot_writer, parts
 from tests.kits import rlds_writer as rlds
 from tests.kits.hdf5_writer import write_aloha
 from tests.kits.lerobot_writer import (
@@ -53,12 +53,8 @@ IMAGES = "observation.images."
 
 def declare(root: Path, **features: tuple[str, list[int]]) -> None:
     """More features of info.json: dtype and shape by name."""
-    info = json.loads((root / "meta/info.json").read_text())
-    added = {
-        name: {"dtype": dtype, "shape": shape, "names": None}
-        for name, (dtype, shape) in features.items()
-    }
-    edit_info(root, features=info["features"] | added)
+    for name, (dtype, shape) in features.items():
+        lerobot_writer.declare(root, {name: {"dtype": dtype, "shape": shape, "names": None}})
 
 
 def listed(root: Path, **entry: Any) -> tuple[Listing, EpisodeData]:

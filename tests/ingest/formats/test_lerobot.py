@@ -26,10 +26,10 @@ from tests.kits import step_forms
 from tests.kits.lerobot_writer import (
     FRONT,
     WRIST,
+    declare,
     edit_info,
     edit_parquet,
     episode_rows,
-    features,
     said,
     shown,
     source_of,
@@ -568,11 +568,7 @@ def test_exports_of_ours(new) -> Told:
 
     def split(root: Path) -> None:
         columns = ("progress", "subtask", "language_persistent", "language_events")
-        edit_info(
-            root,
-            features=features([], 10)
-            | {name: {"dtype": "string", "shape": [1]} for name in columns},
-        )
+        declare(root, {name: {"dtype": "string", "shape": [1]} for name in columns})
 
     cases: dict[str, Change] = {
         "segments": export,
@@ -597,11 +593,7 @@ def test_edits_by_tools_of_lerobot(new) -> Told:
     ) -> None:
         """`tasks`: of the rows; `texts`: what the column says that names them; `stored`: what
         statistics know."""
-        edit_info(
-            root,
-            features=features([], 10)
-            | {name: {"dtype": "int64"} for name in (TASK_COLUMN, STEP_COLUMN)},
-        )
+        declare(root, {name: {"dtype": "int64"} for name in (TASK_COLUMN, STEP_COLUMN)})
         for episode, length in enumerate((24, 30)):
             steps = [0] * 10 + [1] * (length - 10)
             columns = {

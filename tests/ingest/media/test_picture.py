@@ -14,9 +14,8 @@ from ingest.source import list_episodes, read_episode
 from tests.kits.lerobot_writer import (
     FRONT,
     WRIST,
-    edit_info,
+    declare,
     edit_parquet,
-    features,
     number,
     source_of,
     v2_data,
@@ -30,7 +29,7 @@ def written(root: Path, *rows: dict[str, Any], cameras: tuple[str, ...] = (FRONT
     """A run of six frames, whose rows hold these pictures or say where they lie."""
     write_v2(root, [6], cameras=[])
     image = {"dtype": "image", "shape": [64, 64, 3], "names": ["height", "width", "channel"]}
-    edit_info(root, features=features([], 10) | dict.fromkeys(cameras, image))
+    declare(root, dict.fromkeys(cameras, image))
     pictures = pa.array((rows * 6)[:6], pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
     edit_parquet(v2_data(root, 0), **dict.fromkeys(cameras, pictures))
     return root
