@@ -83,9 +83,6 @@ def annotate(tmp_path, source: Path) -> Callable[..., Result]:
     return run
 
 
-Annotate = Callable[..., Result]
-
-
 def test_all_five_stages_fill_the_tables_and_nothing_is_asked_twice(annotated, tmp_path):
     server = annotated.server
     workspace = annotated.workspace

@@ -18,6 +18,7 @@ from tests.kits.changed_sources import (
     MOVED_ON,
     SAID_OF,
     V2,
+    V3,
     WITHDRAWN,
     Change,
     folder_of,
@@ -33,12 +34,11 @@ from tests.kits.small_sources import RECORDINGS, write_v2
 from tests.kits.words_kit import DATASET, GONE, IN_FORCE, REVIEW, WORDS, Case, Verdict, checked
 
 PAGE = ROOT / "docs/recording_changes.md"
-# Tried each time, on one corpus, each with another fate: in force, in review, gone. `make long` tries the others, which
-# take half an hour; those of LeRobot's own tools begin with its import of 15 s
+# Tried each time, on one corpus; `make long` tries the others, which take half an hour
 EACH_TIME = {
-    f"{V2}: delete a run, renumbered",
-    f"{V2}: trim 20 rows",
-    f"{V2}: replace runs",
+    f"{V3}: delete_episodes [2]",
+    f"{V3}: correct a word of each text",
+    f"{V3}: replace runs",
 }
 
 

@@ -6,9 +6,11 @@ import socket
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
+import httpx
 import numpy as np
 from PIL import Image
 
@@ -23,6 +25,9 @@ from tests.kits.patience import PATIENCE_S
 TASK = "Open the green drawer."
 FPS = 4.0
 POISON = 255  # a picture of this grey makes its batch fail
+# Requests that no client of ours would send
+get = partial(httpx.get, timeout=PATIENCE_S)
+post = partial(httpx.post, timeout=PATIENCE_S)
 
 
 def openai_client(address: str, token: str = "none") -> Any:

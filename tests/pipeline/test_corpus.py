@@ -3,6 +3,7 @@
 Also: the corpus in Python; the asset `rewards` and the calibration after training, on the real thing.
 """
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -227,8 +228,11 @@ def test_a_video_takes_its_task_from_the_run_that_it_is_like(made, tmp_path, cap
     video = video_path(made.source, 1)
     episode = pc.open(made.space.root)["tiny"][1]
     assert episode.task
-    words = ("--like", "tiny/1", "--out", tmp_path / "rows.jsonl", "--workspace", made.space.root)
+    out = tmp_path / "rows.jsonl"
+    likes = ("--like", "tiny/1", "--like", "tiny/3")
+    words = (*likes, "--out", out, "--workspace", made.space.root)
     assert called(capsys, "reward", video, *words).code == 0
+    assert {json.loads(line)["source"] for line in out.read_text().splitlines()} == {"shown"}
     assert called(capsys, "reward", video, "--task", "Something else.", *words).code == 0
     pc.reward(video, like=episode)
     pc.reward(video, like="tiny/1", workspace=made.space.root)

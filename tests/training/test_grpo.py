@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from transformers import Qwen2VLImageProcessor
 
 from pipeline.reward_model import chained_steps
-from tests.kits.cli_kit import ok, proccorpus
+from tests.kits.cli_kit import command, ok
 from tests.kits.progresslm_rows import empty_corpus, teach, write_rows
 from tests.kits.training_kit import TINY, KilledError, kill_at, make_release
 from tests.kits.varlen_kernel import varlen_by_sdpa
@@ -447,7 +447,7 @@ def test_one_command_trains_merges_and_rewards(taught, tmp_path):
     )
     names = [str(tmp_path / name) for name in ("sft.yaml", "rl.yaml")]
     words = ["train", "--recipe", names[0], "--then", names[1], "--release", release.name]
-    first = ok(proccorpus(*words, "--workspace", str(lake.workspace.root), cwd=tmp_path))
+    first = ok(command(*words, cwd=tmp_path, workspace=lake.workspace.root))
     sft, rl = (trained(lake, newest_model(lake, name) or "") for name in ("sft", "rl"))
     assert sft
     assert rl

@@ -35,10 +35,12 @@ from tests.kits.reward_server_kit import (
     POISON,
     TASK,
     Pixels,
+    get,
     heard,
     offline,
     pictures,
     png,
+    post,
     running,
     talking,
 )
@@ -144,9 +146,7 @@ def test_a_repeated_request_is_scored_once(served, client):
         path = f"{url}/v1/sessions/{session.info.session}/frames"
 
         def send(frame: np.ndarray, first: int) -> httpx.Response:
-            return httpx.post(
-                path, files={"frames": png(frame)}, data={"first_frame": first}, timeout=PATIENCE_S
-            )
+            return post(path, files={"frames": png(frame)}, data={"first_frame": first})
 
         once = send(frames[0], 0)
         second_reply = send(frames[0], 0)
@@ -164,16 +164,8 @@ def test_a_repeated_request_is_scored_once(served, client):
             answers = [b.result() for b in both]
         assert answers[0].json() == answers[1].json()
         assert served.state.pixels.batches == [1, 1]
-        assert (
-            httpx.post(path, files={"frames": png(frames[2])}, timeout=PATIENCE_S).json()["rows"][
-                0
-            ]["frame_index"]
-            == 2
-        )
-    assert (
-        httpx.get(f"{url}/v1/sessions/{session.info.session}", timeout=PATIENCE_S).status_code
-        == 404
-    )
+        assert post(path, files={"frames": png(frames[2])}).json()["rows"][0]["frame_index"] == 2
+    assert get(f"{url}/v1/sessions/{session.info.session}").status_code == 404
 
 
 def session_of(served: Any) -> Any:
@@ -187,12 +179,12 @@ def test_refused_frames_leave_a_session_as_it_was(client, served):
         first = session.append(frames[0])
         path = f"{served.state.url}/v1/sessions/{session.info.session}/frames"
         files = [("frames", png(frames[1])), ("frames", b"no picture")]
-        refused = httpx.post(path, files=files, data={"first_frame": 1}, timeout=PATIENCE_S)
+        refused = post(path, files=files, data={"first_frame": 1})
         assert (refused.status_code, refused.json()["reason"]) == (
             415,
             "picture 1 is not a JPEG, PNG or WebP picture",
         )
-        assert httpx.get(path.removesuffix("/frames"), timeout=PATIENCE_S).json()["frames"] == 1
+        assert get(path.removesuffix("/frames")).json()["frames"] == 1
         second = session.append(frames[1])
     assert [first.progress, second.progress] == [r.progress for r in offline(Pixels(), frames)]
 
@@ -209,10 +201,7 @@ def test_idle_sessions_expire_and_full_is_full():
         with pytest.raises(RewardServerError, match=r"closed, or not used for 0\.4 s"):
             expired.append(pictures(1)[0])
         expired.close()
-        assert (
-            "sessions_expired_total 2.0"
-            in httpx.get(f"{app.state.url}/metrics", timeout=PATIENCE_S).text
-        )
+        assert "sessions_expired_total 2.0" in get(f"{app.state.url}/metrics").text
 
 
 def test_what_a_session_keeps_does_not_grow(served):
@@ -277,9 +266,7 @@ RUN = {"task": TASK, "fps": "4"}
     ],
 )  # fmt: skip
 def test_frames_that_cannot_be_scored(shared, files, fields, status, reason):
-    answer = httpx.post(
-        f"{shared}/v1/frames", data=fields, files=[("frames", f) for f in files], timeout=PATIENCE_S
-    )
+    answer = post(f"{shared}/v1/frames", data=fields, files=[("frames", f) for f in files])
     error_body = answer.json()
     assert (answer.status_code, set(error_body)) == (status, {"error", "reason"}), error_body
     assert reason in error_body["reason"], error_body
@@ -293,7 +280,7 @@ def test_frames_that_cannot_be_scored(shared, files, fields, status, reason):
 def test_a_picture_beyond_the_limit_of_pillow(shared, monkeypatch):
     """Which Pillow refuses itself, before its header is looked at."""
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    answer = httpx.post(f"{shared}/v1/frames", data=RUN, files={"frames": GOOD}, timeout=PATIENCE_S)
+    answer = post(f"{shared}/v1/frames", data=RUN, files={"frames": GOOD})
     assert (answer.status_code, answer.json()["reason"]) == (
         413,
         "picture 0 has more than 16384 pixels",
@@ -308,9 +295,7 @@ def test_a_picture_that_takes_too_much_is_given_up(standin, monkeypatch):
     monkeypatch.setattr(server_limits, "WALL_S", 2.0 if standin is sleep else 60.0)
     monkeypatch.setattr(server_limits, "CPU_S", 0.5 if standin is stay_busy else 60.0)
     with running(Pixels(), SMALL) as app:
-        answer = httpx.post(
-            f"{app.state.url}/v1/frames", data=RUN, files={"frames": GOOD}, timeout=PATIENCE_S
-        )
+        answer = post(f"{app.state.url}/v1/frames", data=RUN, files={"frames": GOOD})
     assert (answer.status_code, "takes more CPU or memory" in answer.json()["reason"]) == (
         413,
         True,
@@ -337,35 +322,23 @@ def test_videos_that_cannot_be_scored(served, tmp_path):
             "the video of camera is 256x256: more than 16384 pixels",
         ),
     ]:
-        answer = httpx.post(
-            f"{served.state.url}/v1/videos",
-            data={"task": TASK},
-            files={"videos": ("v.mp4", data)},
-            timeout=PATIENCE_S,
+        answer = post(
+            f"{served.state.url}/v1/videos", data={"task": TASK}, files={"videos": ("v.mp4", data)}
         )
         assert (answer.status_code, reason in answer.json()["reason"]) == (status, True), (
             answer.text
         )
-    answer = httpx.post(
+    answer = post(
         f"{served.state.url}/v1/videos",
         data={"task": TASK, "cameras": ["a", "b"]},
         files={"videos": good},
-        timeout=PATIENCE_S,
     )
     assert answer.json()["reason"] == "1 videos for 2 cameras"
-    answer = httpx.post(
-        f"{served.state.url}/v1/videos",
-        data={"task": TASK, "fps": 30},
-        files={"videos": good},
-        timeout=PATIENCE_S,
+    answer = post(
+        f"{served.state.url}/v1/videos", data={"task": TASK, "fps": 30}, files={"videos": good}
     )
     assert "of which 30 cannot be scored" in answer.json()["reason"]
-    answer = httpx.post(
-        f"{served.state.url}/v1/videos",
-        data={"task": TASK},
-        files={"videos": good},
-        timeout=PATIENCE_S,
-    )
+    answer = post(f"{served.state.url}/v1/videos", data={"task": TASK}, files={"videos": good})
     assert len(answer.json()["rows"]) == 8
 
 
@@ -409,7 +382,7 @@ def test_decoding_ends_soon_after_its_client_has_gone(baseline, tmp_path, monkey
     video = tmp_path / "run.mp4"
     write_video(video, pictures(8, size=64), fps=4)
     with running(BaselineScorer(baseline), SMALL) as app:
-        assert httpx.get(f"{app.state.url}/readyz", timeout=PATIENCE_S).is_success
+        assert get(f"{app.state.url}/readyz").is_success
         children_before = set(active_children())
         files = [("videos", video.read_bytes())]
         with httpx.Client(timeout=PATIENCE_S) as impatient, pytest.raises(httpx.ReadTimeout):
@@ -430,11 +403,8 @@ def test_baselines_that_look_at_the_end_first_score_a_video_from_its_beginning(b
     video = tmp_path / "run.mp4"
     write_video(video, pictures(8, size=64), fps=4)
     with running(BaselineScorer(baseline), SMALL) as app:
-        answer = httpx.post(
-            f"{app.state.url}/v1/videos",
-            data={"task": TASK},
-            files={"videos": video.read_bytes()},
-            timeout=PATIENCE_S,
+        answer = post(
+            f"{app.state.url}/v1/videos", data={"task": TASK}, files={"videos": video.read_bytes()}
         )
     assert answer.status_code == 200, answer.text
     progress = [row["progress"] for row in answer.json()["rows"]]
@@ -451,9 +421,7 @@ def test_videos_that_take_too_much_are_refused_the_long_and_large_ones_undecoded
     def refused(video: Path, **limits: Any) -> str:
         with running(BaselineScorer("clock"), replace(SMALL, **limits)) as app:
             sent = [("videos", video.read_bytes())]
-            answer = httpx.post(
-                f"{app.state.url}/v1/videos", data=RUN, files=sent, timeout=PATIENCE_S
-            )
+            answer = post(f"{app.state.url}/v1/videos", data=RUN, files=sent)
         assert answer.status_code == 413
         return answer.json()["error"]
 
@@ -558,11 +526,11 @@ def test_who_may_ask():
         url = app.state.url
 
         def asked(path: str, **headers: str) -> int:
-            return httpx.get(url + path, headers=headers, timeout=PATIENCE_S).status_code
+            return get(url + path, headers=headers).status_code
 
         open_to_all = ("/healthz", "/readyz", "/docs", "/openapi.json")
         assert {asked(p) for p in (*open_to_all, "/static-offline-docs/swagger-ui.css")} == {200}
-        refused = httpx.post(f"{url}/v1/sessions", json={"task": TASK}, timeout=PATIENCE_S)
+        refused = post(f"{url}/v1/sessions", json={"task": TASK})
         assert (refused.status_code, refused.json()["error"]) == (401, "token")
         assert asked("/metrics") == asked("/v1/model", Authorization=f"Basic {token}") == 401
         with RewardClient(url, token) as client, client.session(TASK, fps=FPS) as session:
@@ -579,8 +547,8 @@ def test_who_may_ask():
 def test_watchers_see_what_happens(served, client):
     url = served.state.url
     client.reward_frames([*pictures(2), np.full((32, 32, 3), POISON, np.uint8)], TASK, FPS)
-    httpx.get(f"{url}/no/such/page", timeout=PATIENCE_S)
-    page = httpx.get(f"{url}/metrics", timeout=PATIENCE_S).text
+    get(f"{url}/no/such/page")
+    page = get(f"{url}/metrics").text
     for line in (
         'requests_total{endpoint="/v1/frames",method="POST",status="200"} 1.0',
         'requests_total{endpoint="other",method="other",status="404"} 1.0',
@@ -590,12 +558,12 @@ def test_watchers_see_what_happens(served, client):
         "waiting 0.0",
     ):
         assert f"proccorpus_reward_{line}" in page
-    described = httpx.get(f"{url}/openapi.json", timeout=PATIENCE_S).json()
+    described = get(f"{url}/openapi.json").json()
     for path, methods in described["paths"].items():
         for method in methods.values():
             assert method["description"], path
     assert described["components"]["schemas"]["NewSession"]["examples"]
-    docs = httpx.get(f"{url}/docs", timeout=PATIENCE_S).text
+    docs = get(f"{url}/docs").text
     assert "https://" not in docs.replace(
         "https://fastapi", ""
     )  # all of the page comes from this server

@@ -36,9 +36,11 @@ from tests.kits.patience import PATIENCE_S
 from tests.kits.reward_server_kit import (
     TASK,
     Pixels,
+    get,
     openai_client,
     pictures,
     png,
+    post,
     running,
     talking,
 )
@@ -118,8 +120,8 @@ def test_an_alias_is_answered_by_the_models_own_name():
     """What is the latest model now need not be it tomorrow."""
     with running(Pixels(), SMALL, names=("test", "latest")) as app:
         answer = ask(app.state.url, pictures(2), model="latest")
-        listed = httpx.get(f"{app.state.url}/v1/models", timeout=PATIENCE_S).json()["data"]
-        model_entry = httpx.get(f"{app.state.url}/v1/models/latest", timeout=PATIENCE_S).json()
+        listed = get(f"{app.state.url}/v1/models").json()["data"]
+        model_entry = get(f"{app.state.url}/v1/models/latest").json()
     assert (answer.model, json.loads(answer.choices[0].message.content)["model"]) == (
         "test",
         "test",
@@ -179,7 +181,7 @@ class StandIn:
         ]
         messages = [{"role": "user", "content": [*parts, {"type": "text", "text": text}]}]
         body = {"model": "test", "messages": messages, **self.sampling}
-        answer = httpx.post(f"{self.address}/v1/chat/completions", json=body, timeout=PATIENCE_S)
+        answer = post(f"{self.address}/v1/chat/completions", json=body)
         answer.raise_for_status()
         return str(answer.json()["choices"][0]["message"].get("content", ""))
 
@@ -254,7 +256,7 @@ def test_a_bad_request_is_refused_in_the_apis_shape(shared, case):
     question = content(list(shown), case.get("task", TASK))
     good = {"model": "test", "messages": [{"role": "user", "content": question}]}
     body = good | case.get("body", {})
-    answer = httpx.post(f"{shared}/v1/chat/completions", json=body, timeout=PATIENCE_S)
+    answer = post(f"{shared}/v1/chat/completions", json=body)
     assert answer.status_code == case["status"]
     error = answer.json()["error"]
     assert set(error) == {"message", "type", "param", "code"}
@@ -278,21 +280,19 @@ def test_no_address_is_opened_and_no_rubbish_decoded(shared, address, code):
         "model": "test",
         "messages": [{"role": "user", "content": [part, {"type": "text", "text": TASK}]}],
     }
-    error = httpx.post(f"{shared}/v1/chat/completions", json=body, timeout=PATIENCE_S).json()[
-        "error"
-    ]
+    error = post(f"{shared}/v1/chat/completions", json=body).json()["error"]
     assert error["code"] == code
 
 
 def test_bodies_that_are_no_json_too_long_or_too_deep(shared):
     path = f"{shared}/v1/chat/completions"
     for body, status in ((b"{", 400), (b"[" * 3_000, 400), (b"x" * (2**20 + 1), 413), (b"", 400)):
-        answer = httpx.post(path, content=body, timeout=PATIENCE_S)
+        answer = post(path, content=body)
         assert (answer.status_code, set(answer.json()["error"])) == (
             status,
             {"message", "type", "param", "code"},
         )
-    assert httpx.get(path, timeout=PATIENCE_S).json()["error"]["message"] == "Method Not Allowed"
+    assert get(path).json()["error"]["message"] == "Method Not Allowed"
 
 
 def test_the_client_raises_its_own_errors_and_a_token_is_asked_for(shared):
