@@ -31,6 +31,7 @@ PictureKey = tuple[int, str, int, str]  # episode, camera, frame, edit
 # Samples that show a part of an episode have its pictures decoded again, with the frames that these hang on. Where
 # those are more than this share of all frames, each picture is kept while it is measured: that takes less time
 MOST_DECODED_AGAIN = 0.5
+BY_OTHERS = 0.5  # pictures by a camera that is not the preferred one, as a share of the most that are shown by that
 USUAL_S = 30.0  # of an episode whose length nobody knows before it is decoded
 MOST_BYTES = 2 << 30  # of kept pictures of which only a share will be shown
 PACKED = "packed"  # in the place of an edit: a frame that is not encoded
@@ -158,11 +159,9 @@ class FrameKeeper:
     _is_worth_it: bool | None = None  # to keep the pictures of that video; None: not known yet
 
     def every(self, camera: str, fps: float, num_frames: int | None, *, is_preferred: bool) -> int:
-        if not self.samples.shows_every_frame:
-            self._shown = min(
-                1.0, self.samples.most_pictures / (num_frames or max(1.0, USUAL_S * fps))
-            )
-        self._is_worth_it = True if self.samples.shows_every_frame else None
+        most_pictures = self.samples.most_pictures * (1.0 if is_preferred else BY_OTHERS)
+        self._shown = min(1.0, most_pictures / (num_frames or max(1.0, USUAL_S * fps)))
+        self._is_worth_it = True if is_preferred and self.samples.shows_every_frame else None
         return 1
 
     def keep(

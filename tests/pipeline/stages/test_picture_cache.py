@@ -39,24 +39,29 @@ def test_pictures_of_the_one_decoding_make_the_same_shards(made, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("profile", "num_frames", "group", "kept"),
+    ("profile", "num_frames", "is_preferred", "group", "kept"),
     [
-        ("procvlm", 5_000, 1, 50),
-        ("balanced", 600, 4, 0),  # 43 % of the frames would be decoded again
-        ("balanced", 600, 5, 50),  # 52 %
-        ("balanced", None, 4, 0),  # as of 600 frames
-        ("balanced", None, 5, 50),
-        ("balanced", 5_000, 40, 0),
-        ("balanced", 5_000, 48, 50),
-        ("balanced", 5_000, 1000, 50),
-        ("balanced", 50, 1, 50),
+        ("procvlm", 5_000, True, 1, 50),
+        ("procvlm", 5_000, False, 1, 0),
+        ("balanced", 600, True, 4, 0),  # 43 % of the frames would be decoded again
+        ("balanced", 600, True, 5, 50),  # 52 %
+        ("balanced", 600, False, 10, 0),  # of another camera half as many are shown
+        ("balanced", 600, False, 11, 50),
+        ("balanced", None, True, 4, 0),  # as of 600 frames
+        ("balanced", None, True, 5, 50),
+        ("balanced", 5_000, True, 40, 0),
+        ("balanced", 5_000, True, 48, 50),
+        ("balanced", 5_000, True, 1000, 50),
+        ("balanced", 50, True, 1, 50),
+        ("balanced", 50, False, 1, 50),
     ],
 )
-def test_pictures_are_kept_where_decoding_again_takes_longer(profile, num_frames, group, kept):
+def test_pictures_are_kept_where_decoding_again_takes_longer(
+    profile, num_frames, is_preferred, group, kept
+):
     keeper = FrameKeeper(PictureStore(io.BytesIO()), ShardsConfig(), SamplesConfig(profile=profile))
     for episode in (0, 1):
-        assert keeper.every("wrist", 20.0, num_frames, is_preferred=False) == 1
-        assert keeper.every("front", 20.0, num_frames, is_preferred=True) == 1
+        assert keeper.every("front", 20.0, num_frames, is_preferred=is_preferred) == 1
         for frame in range(50):
             picture = ArrayPicture(np.full((64, 64), frame, np.uint8), is_key=frame % group == 0)
             keeper.keep(episode, "front", frame, picture)
