@@ -47,36 +47,12 @@ class PackedForm(NamedTuple):
     pixel_format: str
     matrix: int
     levels: int
-    is_full_range: bool
 
     @property
     def is_fit(self) -> bool:
         """Does PyAV make frames of that size, and is it small?"""
         height, width = self.size
         return height % 4 == width % 2 == 0 and 3 * height * width <= 2 * PACKED_BYTES
-
-
-@dataclass(frozen=True)
-class PackedFrame:
-    """A frame that was packed; `pixels`: uint8 [height * 3 / 2, width], its planes one after the other."""
-
-    form: PackedForm
-    pixels: np.ndarray
-    is_damaged = is_key = False
-
-    def luma(self) -> np.ndarray:
-        return self.planes().y
-
-    def rgb(self) -> np.ndarray:
-        decoded = av.VideoFrame.from_numpy_buffer(self.pixels, self.form.pixel_format)
-        decoded.colorspace = self.form.matrix
-        decoded.color_range = self.form.levels
-        return Frame(decoded).rgb()
-
-    def planes(self) -> Planes:
-        height, width = self.form.size
-        u, v = self.pixels[height:].reshape(2, height // 2, width // 2)
-        return Planes(self.pixels[:height], u, v, self.form.is_full_range)
 
 
 @dataclass
@@ -115,7 +91,6 @@ class PictureStore:
             decoded.format.name,
             decoded.colorspace,
             decoded.color_range,
-            planes.is_full_range,
         )
         if not form.is_fit or form != self.forms.setdefault(key[:2], form):
             return False
@@ -123,7 +98,7 @@ class PictureStore:
         self.put((*key[:3], PACKED), *contents)
         return True
 
-    def frame(self, key: PictureKey) -> PackedFrame | None:
+    def frame(self, key: PictureKey) -> Frame | None:
         """The frame that a picture is made of; None: it was not packed, or is to be edited and was made smaller."""
         packed_key = (*key[:3], PACKED)
         if packed_key not in self.places:
@@ -131,8 +106,11 @@ class PictureStore:
         form = self.forms[key[:2]]
         if key[3] and form.size != form.decoded_size:
             return None
-        pixels = np.frombuffer(self.get(packed_key), np.uint8)
-        return PackedFrame(form, pixels.reshape(-1, form.size[1]))
+        pixels = np.frombuffer(self.get(packed_key), np.uint8).reshape(-1, form.size[1])
+        decoded = av.VideoFrame.from_numpy_buffer(pixels, form.pixel_format)
+        decoded.colorspace = form.matrix
+        decoded.color_range = form.levels
+        return Frame(decoded)
 
 
 def _open_file(workspace: Workspace) -> IO[bytes]:
