@@ -16,6 +16,7 @@ from warehouse.lake.checks import (
     label_drift,
     queried,
 )
+from warehouse.lake.chunk_rows import ChunkRows
 
 # The first two change places: together they still cover the episode
 SWAPPED = "UPDATE segments SET segment_index = 1 - segment_index WHERE segment_index < 2"
@@ -82,8 +83,10 @@ def test_a_fault_is_named(corpus: Lake, stage: str, fault: str, named: str) -> N
         name: corpus.arrow(f"FROM {name} WHERE dataset = 'tiny' AND chunk = 0")
         for name in STAGE_TABLES[stage]
     }
-    listed = checks.listed_episodes(corpus, "dataset = 'tiny' AND chunk = 0")
-    assert named in str(checks.broken_episodes(corpus, "tiny", written, listed, ()))
+    rows = ChunkRows(corpus, "tiny", 0)
+    assert named in str(checks.broken_episodes(rows, "tiny", written, ()))
+    # The same is found in the rows that a chunk's stages share
+    assert follows_schema(rows, CheckScope(stage, "tiny")).detail == outcome.detail
     whole = corpus_is_sound(corpus)
     assert not whole.passed
     assert f"{outcome.detail.split(':')[0]} of tiny" in whole.detail
