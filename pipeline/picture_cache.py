@@ -137,7 +137,9 @@ class FrameKeeper:
     _is_worth_it: bool | None = None  # to keep the pictures of that video; None: not known yet
 
     def every(self, camera: str, fps: float, num_frames: int | None, *, is_preferred: bool) -> int:
-        most_pictures = self.samples.most_pictures * (1.0 if is_preferred else BY_OTHERS)
+        most_pictures = float(self.samples.most_pictures)
+        if not is_preferred:
+            most_pictures *= BY_OTHERS
         self._shown = min(1.0, most_pictures / (num_frames or max(1.0, USUAL_S * fps)))
         self._is_worth_it = True if is_preferred and self.samples.shows_every_frame else None
         return 1

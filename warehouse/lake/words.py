@@ -57,7 +57,9 @@ def literal(value: str | int | None) -> str:
 
 def topics(kind: str) -> tuple[str, ...]:
     """A kind, and those whose statements are in one order with its own."""
-    return OF_LABELS if kind in OF_LABELS else (kind,)
+    if kind in OF_LABELS:
+        return OF_LABELS
+    return (kind,)
 
 
 class StatementStore:
