@@ -63,8 +63,8 @@ def test_walls_stand_as_long_as_their_work():
     former_limit = resource.getrlimit(resource.RLIMIT_DATA)
     with memory_wall(1 << 30):
         with pytest.raises(MemoryError), memory_wall(1 << 26):
-            bytearray(1 << 28)
-        bytearray(1 << 28)
+            take_memory(1 << 28)
+        take_memory(1 << 28)
     assert resource.getrlimit(resource.RLIMIT_DATA) == former_limit
 
 

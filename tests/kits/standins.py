@@ -1,6 +1,7 @@
 """Stand-ins for what some inputs make outside software do: they sleep, stay busy, take memory or
 end their process."""
 
+import mmap
 import os
 import signal
 import time
@@ -32,13 +33,19 @@ def stay_in_one_call() -> None:
         sum(range(400_000_000))
 
 
-def take_memory(num_bytes: int) -> list[bytearray]:
-    """In parts, as a decoder does. Raises MemoryError."""
-    part = 1 << 26  # smaller ones may be what the heap of earlier tests has left free
-    return [bytearray(b"x") * part for _ in range(-(-num_bytes // part))]
+def take_memory(num_bytes: int) -> mmap.mmap:
+    """Filled, and none that the heap of earlier tests has left free. Raises MemoryError."""
+    try:
+        memory = mmap.mmap(-1, num_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as e:
+        raise MemoryError from e
+    part = b"x" * (1 << 20)
+    for _ in range(num_bytes // len(part)):
+        memory.write(part)
+    return memory
 
 
-def take_a_gigabyte(*_: object) -> list[bytearray]:
+def take_a_gigabyte(*_: object) -> mmap.mmap:
     return take_memory(1 << 30)
 
 
