@@ -336,7 +336,8 @@ def run_stage(context: StageContext) -> StageReport:
     if step.chunk is None:
         forget_texts(lake, context.dataset)
     else:
-        context.rows.take(run, published, output.registered)
+        # Also where it found nothing: what it found before is gone
+        context.rows.take(run, {**output.tables, "findings": findings}, output.registered)
         # With contents labels went, of all runs
         context.rows.forget(None if output.outdated else output.upserts)
     return StageReport(run, snapshot, numbers)
