@@ -273,7 +273,11 @@ def shard_jpeg(picture: Picture, max_px: int, quality: int) -> bytes:
 
     By a video's planes where it has them and all sizes are even, else by RGB.
     """
-    planes = fitted_planes(picture, max_px)
+    return fitted_jpeg(picture, fitted_planes(picture, max_px), max_px, quality)
+
+
+def fitted_jpeg(picture: Picture, planes: Planes | None, max_px: int, quality: int) -> bytes:
+    """As `shard_jpeg`, of a picture with what `fitted_planes` made of it."""
     if planes is None:
         return encode_jpeg(picture.rgb(), max_px, quality)[0]
     y, u, v = planes.y, planes.u, planes.v

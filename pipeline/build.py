@@ -311,8 +311,8 @@ class Build:
             self._announce(outdated)
             if self.chosen is not None:
                 self.report.left = [chunk for chunk in to_run if chunk not in self.chosen]
-            # Where nothing was built before, or nothing is made, there is nothing to put away
-            if to_run and self.report.up_to_date:
+            # A build that makes nothing leaves leftovers to the next one that does
+            if to_run:
                 with room_in(self.workspace.root):
                     sweep(self.lake)
         to_run = [chunk for chunk in to_run if chunk not in self.report.left]

@@ -21,7 +21,7 @@ from annotate.config import SamplesConfig, ShardsConfig
 from annotate.embeddings import EncoderError
 from annotate.embeddings.passing import EmbeddingPass
 from annotate.frames import Keeper
-from annotate.pictures import fitted_planes, shard_jpeg
+from annotate.pictures import fitted_jpeg, fitted_planes
 from core.paths import Workspace
 from ingest.media.frames import Picture, Planes
 from ingest.media.video import Frame
@@ -31,7 +31,9 @@ PictureKey = tuple[int, str, int, str]  # episode, camera, frame, edit
 # Samples that show a part of an episode have its pictures decoded again, with the frames that these hang on. Where
 # those are more than this share of all frames, each picture is kept while it is measured: that takes less time
 MOST_DECODED_AGAIN = 0.5
-BY_OTHERS = 0.5  # pictures by a camera that is not the preferred one, as a share of the most that are shown by that
+OTHER_CAMERA_SHARE = (
+    0.5  # of the most pictures that the preferred camera shows: so many does any other one
+)
 USUAL_S = 30.0  # of an episode whose length nobody knows before it is decoded
 MOST_BYTES = 2 << 30  # of kept pictures of which only a share will be shown
 PACKED = "packed"  # in the place of an edit: a frame that is not encoded
@@ -139,7 +141,7 @@ class FrameKeeper:
     def every(self, camera: str, fps: float, num_frames: int | None, *, is_preferred: bool) -> int:
         most_pictures = float(self.samples.most_pictures)
         if not is_preferred:
-            most_pictures *= BY_OTHERS
+            most_pictures *= OTHER_CAMERA_SHARE
         self._shown = min(1.0, most_pictures / (num_frames or max(1.0, USUAL_S * fps)))
         self._is_worth_it = True if is_preferred and self.samples.shows_every_frame else None
         return 1
@@ -164,7 +166,8 @@ class FrameKeeper:
         config = self.shards
         planes = fitted_planes(picture, config.picture_max_px, half_luma)
         if not self.pictures.pack(key, picture, planes):
-            self.pictures.put(key, shard_jpeg(picture, config.picture_max_px, config.jpeg_quality))
+            jpeg = fitted_jpeg(picture, planes, config.picture_max_px, config.jpeg_quality)
+            self.pictures.put(key, jpeg)
 
     def drop(self, episode_index: int, camera: str) -> None:
         for key in [key for key in self.pictures.places if key[:2] == (episode_index, camera)]:

@@ -75,11 +75,11 @@ def recognise(
     present = known_recordings(rows, condition, [chunk_size, chunk], "true")
     resembled = {recording.resembles for recording in present if recording.resembles}
     # Also of recordings that left: an id is never given again
-    known = rows.rows("SELECT recording, left_at IS NOT NULL FROM recordings")
-    ids = {recording for recording, _ in known}
+    recording_rows = rows.rows("SELECT recording, left_at IS NOT NULL FROM recordings")
+    ids = {recording for recording, _ in recording_rows}
     departed: list[KnownRecording] = []
     with lake.reading():
-        if resembled or any(has_left for _, has_left in known):
+        if resembled or any(has_left for _, has_left in recording_rows):
             condition = "r.dataset = ? AND r.left_at IS NOT NULL OR list_contains(?, r.recording)"
             departed = known_recordings(lake, condition, [dataset, sorted(resembled)])
         withdrawn = withdrawn_recordings(lake)

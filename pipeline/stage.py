@@ -253,7 +253,7 @@ def failed_input(
             is_checked = name in memory.get("sound", ())
             limit = build.stages.checks.min_labelled
             scope = CheckScope(name, step.dataset, step.chunk, None, is_checked, limit)
-            # What nobody has read here is summed up where it is
+            # Rows that no stage of this process has read stay in the lake, and are checked there
             is_read = is_checked or name == LISTING.name
             outcomes[name] = failed_check(memory.get("rows", lake) if is_read else lake, scope)
         if outcomes[name]:

@@ -196,9 +196,9 @@ def follows_schema(lake: LakeConnection, scope: CheckScope) -> Finding:
     """
     tables = STAGE_TABLES[scope.stage]
     may_name = scope
-    others = f"SELECT 1 FROM other_tasks WHERE {scope.clause} LIMIT 1"
+    sql = f"SELECT 1 FROM other_tasks WHERE {scope.clause} LIMIT 1"
     # A listing says of a chunk which other chunks' episodes it may show
-    if "other_tasks" in tables and lake.rows(others):
+    if "other_tasks" in tables and lake.rows(sql):
         lake, may_name = lake.whole, scope._replace(chunk=None)
     rows, faults = _faults_of_tables(lake, tables, [scope.dataset], scope.clause, may_name.clause)
     broken = []

@@ -34,8 +34,8 @@ AT_FIRST = (
 
 
 class ChunkRows(LakeConnection):
-    """One chunk's part of the lake, to read: the rows that tables have of it; those without chunks: of its dataset, or
-    all. input_hashes: of the stages that published rows of it.
+    """One chunk's part of the lake, to read: each table has the chunk's rows; a table without chunks has those of the
+    dataset, and one without datasets has all. input_hashes: of the stages that published rows of the chunk.
 
     A table is read when the first query names it; not those of stages that published nothing of the chunk, by
     `stage_runs`. Of views there are those that need no other rows. Not for sharing between threads.
@@ -89,22 +89,22 @@ class ChunkRows(LakeConnection):
         self.input_hashes[run.stage] = run.input_hash
         for name, rows in tables.items():
             # Rows of other label runs, or found by other stages, stay
-            others = [
+            other_partitions = [
                 f"coalesce({column}, '') <> {literal(value)}"
                 for column, value in run.partition_of(TABLES[name]).items()
                 if column not in self._place
             ]
             # Their columns may stand in another order
             parts = [TABLES[name].empty(), rows]
-            if others and name in self._held:
-                parts.append(self.arrow(f"FROM {name} WHERE {' OR '.join(others)}"))
-            if not others or name in self._held | self._empty:
+            if other_partitions and name in self._held:
+                parts.append(self.arrow(f"FROM {name} WHERE {' OR '.join(other_partitions)}"))
+            if not other_partitions or name in self._held | self._empty:
                 self._hold(name, pa.concat_tables(parts, promote_options="default"))
         for name, rows in registered.items():
             [column] = TABLES[name].key
-            known = set(self.column(f"SELECT {column} FROM {name}"))
+            present_keys = set(self.column(f"SELECT {column} FROM {name}"))
             keys = enumerate(rows[column].to_pylist())
-            new = [rows.slice(number, 1) for number, key in keys if key not in known]
+            new = [rows.slice(number, 1) for number, key in keys if key not in present_keys]
             self._hold(name, pa.concat_tables([self.arrow(f"FROM {name}"), *new]))
 
     def forget(self, tables: Iterable[str] | None = None) -> None:

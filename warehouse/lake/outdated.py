@@ -105,8 +105,8 @@ def forget_changes(rows: ChunkRows, dataset: str, chunk: int, upstream: Collecti
 
 def forget_texts(lake: LakeConnection, dataset: str) -> None:
     """Delete what the checkup said of texts that their episodes do not have any more: no pass over pictures follows."""
-    told = "SELECT 1 FROM findings WHERE dataset = ? AND (reason, 0) = (?, 0) LIMIT 1"
-    if not lake.rows(told, [dataset, OTHER_TEXT]):
+    sql = "SELECT 1 FROM findings WHERE dataset = ? AND (reason, 0) = (?, 0) LIMIT 1"
+    if not lake.rows(sql, [dataset, OTHER_TEXT]):
         return
     episodes = lake.column(
         "SELECT episode_index FROM run_checks JOIN episode_facts USING (dataset, episode_index) WHERE dataset = ? AND "

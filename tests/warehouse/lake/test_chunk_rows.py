@@ -28,9 +28,11 @@ def published(lake: Lake, ds: str) -> Lake:
         run = stage_run(dataset=ds, chunk=chunk)
         lake.publish(run, {"frames": frames(ds, chunk, episodes)})
     for label_run in RUNS:
-        found = findings((1, 0, "segments", f"found_by_{label_run}", "warning"), dataset=ds)
+        new_findings = findings((1, 0, "segments", f"found_by_{label_run}", "warning"), dataset=ds)
         tables = {"segments": segments(ds, label_run=label_run, episodes=(0, 1))}
-        lake.publish(segments_run(ds, label_run), tables, found, registered=run_rows(label_run))
+        lake.publish(
+            segments_run(ds, label_run), tables, new_findings, registered=run_rows(label_run)
+        )
     return lake
 
 
@@ -53,10 +55,10 @@ def test_what_a_stage_publishes_takes_the_place_of_its_partition(
         (segments_run(ds, "r2"), {"segments": segments(ds, label_run="r2", name="lift")}),
         (segments_run(ds, "r3"), {"segments": segments(ds, label_run="r3", name="push")}),
     ):
-        found = findings((0, 0, run.stage, "found_later", "warning"), dataset=ds)
+        new_findings = findings((0, 0, run.stage, "found_later", "warning"), dataset=ds)
         registered = run_rows(run.label_run) if run.label_run else {}
-        published.publish(run, tables, found, registered=registered)
-        rows.take(run, tables | {"findings": found}, registered)
+        published.publish(run, tables, new_findings, registered=registered)
+        rows.take(run, tables | {"findings": new_findings}, registered)
         for name in names:
             assert rows.rows(f"FROM {name} ORDER BY ALL") == lake_rows(published, name, ds), name
     names_of_steps = {name for (name,) in rows.rows("SELECT DISTINCT name FROM segments")}
