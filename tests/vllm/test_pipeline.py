@@ -266,7 +266,10 @@ for part in ours.glob("transformers*"):
     (front / part.name).symlink_to(part)
 sys.path = [str(front), *sys.path, str(ours)]
 from vllm import _custom_ops
-_custom_ops._supports_onednn = False  # a CPU's: it packs weights, which then cannot be loaded anew
+from vllm.model_executor.layers import utils
+# A CPU's: both pack weights, which then cannot be loaded anew. The second does where there are AMX tiles
+_custom_ops._supports_onednn = False
+utils.check_cpu_sgl_kernel = lambda *shape_and_type: False
 from tests.training.test_grpo import completions, rewarded
 told = {"grpo": {"rollouts": "vllm", "top_p": 1.0, "max_completion": 48, "temperature": 1.0}, "length": 600}
 picture = {"min_pixels": 96 * 64, "max_pixels": 96 * 96}
