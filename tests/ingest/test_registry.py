@@ -86,7 +86,7 @@ def test_the_views_that_labels_are_made_by(tmp_path, text, views):
         (GOOD + "notes: 2024-13-45\n", "is not valid YAML"),
         ("!!python/object/apply:os.getcwd []\n", "is not valid YAML"),
         ("a: &a [x, x]\nb: &b [*a, *a]\n", "aliases"),  # thirty such lines were still busy at 40 s
-        ("[" * 3_000, "nested too deeply"),
+        ("[" * 3_000, "exceeded maximum nesting depth"),
         ("", "must hold a mapping of fields"),
         ("- a\n- b\n", "must hold a mapping of fields"),
         ("1: a\nname: b\n", "field names must be words"),

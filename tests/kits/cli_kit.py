@@ -2,6 +2,7 @@
 
 import contextlib
 import contextvars
+import functools
 import io
 import json
 import os
@@ -218,9 +219,14 @@ def built_in_process(builds: Sequence[DatasetBuild], workspace: Path) -> dict[st
     return digest_of(workspace)
 
 
+@functools.cache
+def _whole_command() -> Any:
+    return typer.main.get_command(make_app())
+
+
 def look_up(arguments: list[str], whole: bool = True) -> None:
     """Raises where a command, an option or a value is none of ours, or (`whole`) is missing."""
-    command = typer.main.get_command(make_app())
+    command = _whole_command()
     if len(arguments) == 1 and arguments[0].startswith(
         "--"
     ):  # parsing would do it, such as --install-completion

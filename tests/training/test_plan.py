@@ -7,7 +7,7 @@ their own.
 import json
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, repeat
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,7 +22,7 @@ from core.yaml_text import parse_yaml
 from tests.kits.cli_kit import FAILED, assert_one_error_line, called, command, ok
 from tests.kits.laptop_kit import GREY_RECIPE, make_checkpoint
 from tests.kits.training_kit import FAMILIES, make_items, make_parts, make_release
-from training import loop
+from training import layers, loop
 from training.backbones import add_adapter, make_tokenizer
 from training.folder import TrainingError
 from training.laptop.model import load_laptop
@@ -290,8 +290,15 @@ def checked(folder: Path, *options: str) -> tuple[int, dict[str, dict[str, Any]]
 
 
 @pytest.mark.slow
-def test_all_of_it_holds(tmp_path, capsys):
+def test_all_of_it_holds(tmp_path, capsys, monkeypatch):
+    """The first rung's four layers by a C++ compiler; of the other rungs what is traced is run as it is."""
+    plain: Any = torch.compile
+    backends = chain(repeat("inductor", 4), repeat("aot_eager"))
+    monkeypatch.setattr(
+        layers.torch, "compile", lambda f, **o: plain(f, backend=next(backends), **o)
+    )
     code, rows = checked(tmp_path, "--minutes", "60")
+    assert next(backends) == "aot_eager"
     written = capsys.readouterr()
     assert code == 0, written.err[-3000:]
     assert list(rows)[:2] == ["resume", "GRPO, a step, answers by transformers"]

@@ -124,7 +124,7 @@ def test_published_values():
         ),
         (BASE.replace("tiny: {}", "tiny: {}, liger: true"), "model.liger: no such field"),
         ("like: tiny_head\ntrain: {lrs: 1}\n", "train.lrs: no such field; did you mean lr?"),
-        ("like: r.yaml\n", "is not a YAML mapping of recipe fields: nested too deeply"),
+        ("like: r.yaml\n", "is not a YAML mapping of recipe fields: it is like itself, by r.yaml"),
         (
             BASE + "data: {jsonl: [a], negatives: {rewound: 0.1}}\n",
             "data.negatives: rows of data.jsonl name no",
