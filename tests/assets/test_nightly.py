@@ -294,10 +294,6 @@ def by_assets(own_corpus: Made, config: Path, instance: dg.DagsterInstance) -> N
         assert materialize(of_chunk, chunk, own_corpus, instance).success
 
 
-def by_job(own_corpus: Made, config: Path, instance: dg.DagsterInstance) -> None:
-    assert defs().resolve_job_def("build").execute_in_process({"workers": 1}, instance).success
-
-
 def by_sensor(own_corpus: Made, config: Path, instance: dg.DagsterInstance) -> None:
     [request] = requests(source_revisions, instance)
     assert defs().resolve_job_def("build").execute_in_process(request.run_config, instance).success
@@ -313,7 +309,7 @@ def test_one_digest(made, instance, tmp_path, monkeypatch):
     digest_before = digest_of(made.space.root)
     digests = {}
     ways: tuple[Callable[[Made, Path, dg.DagsterInstance], None], ...]
-    ways = (by_command, by_assets, by_job, by_sensor, by_night)
+    ways = (by_command, by_assets, by_sensor, by_night)
     for way in ways:
         own_copy = made.copy(tmp_path / way.__name__)
         config = write_config(
