@@ -553,7 +553,8 @@ def _frames_of_blocks(
     """
     stream = container.streams.video[0]
     codecs: SimpleQueue[VideoCodecContext] = SimpleQueue()
-    for _ in range(options.threads):
+    codecs.put(stream.codec_context)  # the container itself is only read
+    for _ in range(1, options.threads):
         # Its decoder alone is kept: a file's tables may take as much as OPEN_BYTES
         with open_video(path, options.limits) as block_container:
             block_codec = block_container.streams.video[0].codec_context
