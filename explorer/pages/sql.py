@@ -427,8 +427,7 @@ FORMER = {
 
 
 def former(request: Request) -> RedirectResponse:
-    values = {name: quote(value, safe="") for name, value in request.path_params.items()}
-    return RedirectResponse(FORMER[request.scope["route"].path].format(**values))
+    return RedirectResponse(_filled(FORMER[request.scope["route"].path], request.path_params))
 
 
 for former_path in FORMER:
