@@ -83,6 +83,26 @@ def groups(container: Container, stream: VideoStream) -> Iterator[list[Packet]]:
         yield group
 
 
+def groups_from(
+    container: Container, first: int | None
+) -> Iterator[tuple[list[Packet], list[Packet]]]:
+    """Groups of pictures from that which holds a frame on: the packets of each, and in the order of
+    showing those of them from the frame on. Raises VideoError."""
+    stream = container.streams.video[0]
+    num_shown = 0
+    if first is not None:
+        container.seek(first, stream=stream, backward=True)
+    for group in groups(container, stream):
+        shown_packets = sorted(group, key=time_of)
+        if first is not None:
+            if not num_shown and time_of(shown_packets[0]) > first:
+                raise VideoError("the index leads past the episode")
+            # The first group begins at a key frame before the episode
+            shown_packets = [p for p in shown_packets if time_of(p) >= first]
+        num_shown += len(shown_packets)
+        yield group, shown_packets
+
+
 def is_shown(packet: Packet) -> bool:
     """Is it a picture? A stream's end is a packet, too, and an edit may leave out what only others need."""
     return packet.size > 0 and not packet.is_discard

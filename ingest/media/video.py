@@ -43,7 +43,7 @@ from ingest.media.groups import (
     check_complete,
     decode_group,
     decoded,
-    groups,
+    groups_from,
     is_shown,
     play,
     time_of,
@@ -81,12 +81,13 @@ MOST_IDLE = 4  # files that stay open, one a camera
 class _Playing:
     """A file that is decoded: its pictures behind the last one that was handed over, which was shown at a tick.
 
-    pictures None: it was not played.
+    pictures None: it was not played. codecs: that decode blocks of it.
     """
 
     container: Container
     pictures: Iterator[Decoded] | None = None
     tick: int | None = None
+    codecs: tuple[VideoCodecContext, ...] = ()
 
 
 _idle = dict[tuple, _Playing]()
@@ -395,8 +396,7 @@ def _decode(
             elif options.threads > 1 and _has_short_groups(
                 path, file_version(path), options.limits
             ):
-                container.streams.video[0].codec_context.thread_count = 1
-                frames = _frames_of_blocks(path, container, first, options)
+                frames = _frames_of_blocks(path, playing, first, options)
             else:
                 frames = map(Frame, _pictures_from(playing, previous_tick, first))
             max_frames = container.size // FRAME_BYTES
@@ -444,7 +444,8 @@ def _lent(path: Path, options: DecodeOptions, first: int | None) -> Iterator[_Pl
         closing.callback(playing.container.close)
         # Who stops before the end closes it: to go on here would hold what was decoded
         yield playing
-        if options.threads == 1 and first is not None:
+        # So would a decoder of several threads; of blocks each has one
+        if first is not None and (options.threads == 1 or playing.codecs):
             closing.pop_all()
             _idle[key] = playing
             for oldest in list(_idle)[:-MOST_IDLE]:
@@ -489,26 +490,6 @@ def _tick(picture: Decoded) -> int:
     return picture.pts
 
 
-def _groups_from(
-    container: Container, first: int | None
-) -> Iterator[tuple[list[Packet], list[Packet]]]:
-    """Groups of pictures from that which holds a frame on: the packets of each, and in the order of
-    showing those of them from the frame on. Raises VideoError."""
-    stream = container.streams.video[0]
-    num_shown = 0
-    if first is not None:
-        container.seek(first, stream=stream, backward=True)
-    for group in groups(container, stream):
-        shown_packets = sorted(group, key=time_of)
-        if first is not None:
-            if not num_shown and time_of(shown_packets[0]) > first:
-                raise VideoError("the index leads past the episode")
-            # The first group begins at a key frame before the episode
-            shown_packets = [p for p in shown_packets if time_of(p) >= first]
-        num_shown += len(shown_packets)
-        yield group, shown_packets
-
-
 def _wanted_frames(
     container: Container, first: int | None, requested_frames: frozenset[int]
 ) -> Iterator[Frame | SkippedFrame]:
@@ -516,7 +497,7 @@ def _wanted_frames(
     # Each group's wanted pictures are decoded, and the group is then handed over in the order of showing
     next_frame = 0
     codec = container.streams.video[0].codec_context
-    for group, shown_packets in _groups_from(container, first):
+    for group, shown_packets in groups_from(container, first):
         # The order of decoding need not be that of showing: pictures are matched by their times
         wanted_times = {
             time_of(p) for k, p in enumerate(shown_packets, next_frame) if k in requested_frames
@@ -544,31 +525,36 @@ def _has_short_groups(path: Path, _: tuple[int, int], limits: Limits) -> bool:
 
 
 def _frames_of_blocks(
-    path: Path, container: Container, first: int | None, options: DecodeOptions
+    path: Path, playing: _Playing, first: int | None, options: DecodeOptions
 ) -> Iterator[Frame]:
     """Every picture from the first on: blocks of whole groups are decoded side by side, each by one thread.
 
     The decoder's own threads wait for one another, since each picture of a group needs the one before. Raises
     VideoError where groups cannot be told apart, or do not decode by themselves.
     """
-    stream = container.streams.video[0]
+    if not playing.codecs:
+        playing.codecs = tuple(_block_codec(path, playing, options) for _ in range(options.threads))
     codecs: SimpleQueue[VideoCodecContext] = SimpleQueue()
-    codecs.put(stream.codec_context)  # the container itself is only read
-    for _ in range(1, options.threads):
-        # Its decoder alone is kept: a file's tables may take as much as OPEN_BYTES
-        with open_video(path, options.limits) as block_container:
-            block_codec = block_container.streams.video[0].codec_context
-        block_codec.thread_count, block_codec.options = 1, dict(stream.codec_context.options)
-        codecs.put(block_codec)
+    for codec in playing.codecs:
+        codecs.put(codec)
     waiting: deque[Future[list[Decoded]]] = deque()
     with ThreadPoolExecutor(options.threads) as pool, ExitStack() as ending:
         ending.callback(pool.shutdown, cancel_futures=True)
-        for block, num_shown in _blocks(container, first):
+        for block, num_shown in _blocks(playing.container, first):
             waiting.append(pool.submit(_decode_block, codecs, block, num_shown))
             if len(waiting) > options.threads + 1:
                 yield from map(Frame, waiting.popleft().result())
         while waiting:
             yield from map(Frame, waiting.popleft().result())
+
+
+def _block_codec(path: Path, playing: _Playing, options: DecodeOptions) -> VideoCodecContext:
+    # Its decoder alone is kept: a file's tables may take as much as OPEN_BYTES
+    with open_video(path, options.limits) as container:
+        codec = container.streams.video[0].codec_context
+    codec.thread_count = 1
+    codec.options = dict(playing.container.streams.video[0].codec_context.options)
+    return codec
 
 
 def _decode_block(
@@ -579,6 +565,7 @@ def _decode_block(
     try:
         pictures = decoded(codec, block, 2 * GROUP_PIXELS)
     finally:
+        codec.flush_buffers()  # of what is damaged, too
         codecs.put(codec)
     check_complete(pictures, [time_of(p) for p in block])
     return pictures[len(pictures) - num_shown :]
@@ -590,7 +577,7 @@ def _blocks(container: Container, first: int | None) -> Iterator[tuple[list[Pack
     block = list[Packet]()
     num_shown = 0
     enough = min(BLOCK, GROUP_PIXELS / (stream.width * stream.height))
-    for group, shown_packets in _groups_from(container, first):
+    for group, shown_packets in groups_from(container, first):
         block = [*block, *group]
         num_shown = num_shown + len(shown_packets)
         if len(block) >= enough:

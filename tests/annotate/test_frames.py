@@ -7,13 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 
 from annotate.config import FramesConfig
 from annotate.frames import FramesResult, content_columns, frames_stage, timing
 from annotate.pictures import published_phash
-from ingest.media.video import decode
+from ingest.media.video import LONG, decode
 from ingest.registry import DatasetConfig
 from ingest.source import list_episodes, read_episode
 from ingest.sources.files import Source
@@ -166,20 +167,47 @@ def test_values_that_are_missing(tmp_path, rows, dimension, detail, measured):
     assert (states[3] if states else None) == (measured and pytest.approx(measured, rel=1e-6))
 
 
+def noise_in_one_file(root: Path) -> Path:
+    """Three episodes of more frames than one thread decodes, in a file; returns the file."""
+    lengths = [LONG + k for k in range(3)]
+    write_v3(root, lengths, cameras={FRONT: len(lengths)})
+    path = v3_video(root, FRONT, 0)
+    shape = (sum(lengths), SIZE, SIZE, 3)
+    pictures = np.random.default_rng(0).integers(0, 255, shape, np.uint8)
+    write_video(path, list(pictures), options=ENCODED)
+    return path
+
+
 def test_damage_is_measured_the_same_on_several_threads(tmp_path):
-    root = written(
-        tmp_path, list(np.random.default_rng(0).integers(0, 255, (60, SIZE, SIZE, 3), np.uint8))
-    )
-    path = v2_video(root, FRONT, 0)
+    path = noise_in_one_file(tmp_path)
     data = bytearray(path.read_bytes())
     offset = (data.index(b"mdat") + 8 + len(data)) // 2  # in the middle of its pictures
     data[offset : offset + 20] = b"\xa5" * 20
     path.write_bytes(data)
-    single_thread = measure(root)
-    four_threads = measure(root, threads=4)
+    single_thread = measure(tmp_path)
+    four_threads = measure(tmp_path, threads=4)
     assert four_threads.tables["frames"] == single_thread.tables["frames"]
     assert four_threads.tables["episode_content"] == single_thread.tables["episode_content"]
     assert four_threads.findings == single_thread.findings != []
+
+
+def test_several_threads_open_a_file_once_for_the_episodes_inside(tmp_path, monkeypatch):
+    noise_in_one_file(tmp_path)
+    single_thread = measure(tmp_path)
+    opened_files = list[str]()
+    plain = av.open
+
+    def noted(file: str, **options: Any) -> Any:
+        opened_files.append(file)
+        return plain(file, **options)
+
+    monkeypatch.setattr(av, "open", noted)
+    two_threads = measure(tmp_path, threads=2)
+    assert two_threads.tables["frames"] == single_thread.tables["frames"]
+    assert two_threads.findings == single_thread.findings
+    # To look at its groups; to read it, and for each thread's decoder, once for the episode at its beginning, which may
+    # be all of a file, and once for the others. Its times are known
+    assert len(opened_files) == 1 + 2 * (1 + 2)
 
 
 @pytest.mark.parametrize(("frames", "has_times"), [(1, True), (6, True), (8, False), (30, False)])
