@@ -170,25 +170,36 @@ class Lake(LakeConnection):
         return snapshot
 
     def _delete_former(self, outputs: Sequence[StageOutput]) -> bool:
-        """Delete what was published before of the same partitions; was there any?
+        """Delete what was published before of the same partitions; was there any? Raises LakeError: a chunk is not
+        listed any more.
 
         It came with a stage_runs line. Where there is none nothing is deleted: each DELETE costs some 15 ms, and a
         stage has up to five tables.
         """
         # Compared as rows: conditions of columns make DuckLake look through the statistics of all files of all tables,
         # ten times as slow as reading this small table
-        placeholders = ", ".join(["(?, ?, ?)"] * len(outputs))
+        keys = {output.run.key for output in outputs}
+        # Beside them the lines by which a listing says that it was made, and which chunks there are
+        asked = [
+            (name, dataset, number)
+            for stage, dataset, chunk in keys
+            for name in (stage, "episodes")
+            for number in (chunk, WHOLE_DATASET)
+        ]
+        placeholders = ", ".join(["(?, ?, ?)"] * len(asked))
         sql = f"SELECT stage, dataset, chunk FROM stage_runs WHERE (stage, dataset, chunk) IN ({placeholders})"
-        keys = chain.from_iterable(output.run.key for output in outputs)
-        former_keys = set(self.rows(sql, list(keys)))
-        for output in outputs:
-            if output.run.key not in former_keys:
-                continue
+        present_keys = set(self.rows(sql, [*chain.from_iterable(asked)]))
+        listed = {(dataset, chunk) for stage, dataset, chunk in present_keys if stage == "episodes"}
+        for _, dataset, chunk in keys:
+            # No build would delete its rows, or make them anew
+            if (dataset, WHOLE_DATASET) in listed and (dataset, chunk) not in listed:
+                raise LakeError(f"the source of {dataset} has lost chunk {chunk} meanwhile")
+        for output in (output for output in outputs if output.run.key in present_keys):
             for name in output.tables:
                 partition = output.run.partition_of(TABLES[name])
                 conditions = " AND ".join(self._condition(c, output.run) for c in partition)
                 self.con.execute(f"DELETE FROM {name} WHERE {conditions}", [*partition.values()])
-        return bool(former_keys)
+        return not keys.isdisjoint(present_keys)
 
     def _forget_chunks(self, run: StageRun, parts: Sequence[StageRun]) -> None:
         """Of a listing: drop its lines of the dataset, and all rows of chunks that are not among `parts`: the source

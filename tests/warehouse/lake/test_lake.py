@@ -114,6 +114,16 @@ def test_rows_of_another_partition_are_refused(lake, ds):
     assert state(lake) == state_before
 
 
+def test_a_chunk_that_the_source_has_lost_meanwhile_is_refused(lake, ds):
+    listing = stage_run(stage="episodes", dataset=ds, chunk=None)
+    lake.publish(listing, {}, parts=[stage_run(stage="episodes", dataset=ds, chunk=0)])
+    lake.publish(stage_run(dataset=ds), {"frames": frames(ds)})
+    state_before = state(lake)
+    with pytest.raises(LakeError, match=f"the source of {ds} has lost chunk 1 meanwhile"):
+        lake.publish(stage_run(dataset=ds, chunk=1), {"frames": frames(ds, 1, (10,))})
+    assert state(lake) == state_before
+
+
 def test_what_is_asked_once_is_asked_again_after_a_commit(lake, ds):
     def count() -> int:
         tables = "outcomes SELECT dataset UNION ALL FROM findings SELECT dataset"
