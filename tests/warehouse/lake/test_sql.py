@@ -64,7 +64,7 @@ def sandbox(tmp_path_factory, empty_corpus: Path) -> Iterator[Sandbox]:
     lake.publish(
         stage_run(stage="episodes", chunk=None),
         {"episode_facts": facts(episodes=(0, 1))},
-        parts=[stage_run()],
+        parts=[stage_run(stage="episodes")],
     )
     first = lake.publish(stage_run(), {"frames": frames(n=3)})
     second = lake.publish(stage_run(), {"frames": frames(n=5)})
