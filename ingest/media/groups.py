@@ -46,13 +46,15 @@ def decoded(
     """All pictures of some packets; the decoder is empty afterwards. Raises VideoError: more pixels (7e8: 1 GB)."""
     pictures: list[Decoded] = []
     num_pixels = 0
-    for packet in (*packets, None):  # None: the decoder hands over what it still holds
-        packet_pictures = codec.decode(packet)
-        pictures += packet_pictures
-        num_pixels += sum(p.width * p.height for p in packet_pictures)
-        if num_pixels > most_pixels:
-            raise VideoError("a group of pictures is too long to be held")
-    codec.flush_buffers()
+    try:
+        for packet in (*packets, None):  # None: the decoder hands over what it still holds
+            packet_pictures = codec.decode(packet)
+            pictures += packet_pictures
+            num_pixels += sum(p.width * p.height for p in packet_pictures)
+            if num_pixels > most_pixels:
+                raise VideoError("a group of pictures is too long to be held")
+    finally:
+        codec.flush_buffers()
     return pictures
 
 

@@ -81,7 +81,7 @@ MOST_IDLE = 4  # files that stay open, one a camera
 class _Playing:
     """A file that is decoded: its pictures behind the last one that was handed over, which was shown at a tick.
 
-    pictures None: it was not played. codecs: that decode blocks of it.
+    pictures None: it was not played. codecs: the decoders of its blocks.
     """
 
     container: Container
@@ -444,7 +444,7 @@ def _lent(path: Path, options: DecodeOptions, first: int | None) -> Iterator[_Pl
         closing.callback(playing.container.close)
         # Who stops before the end closes it: to go on here would hold what was decoded
         yield playing
-        # So would a decoder of several threads; of blocks each has one
+        # So would a decoder of several threads; a block's has one
         if first is not None and (options.threads == 1 or playing.codecs):
             closing.pop_all()
             _idle[key] = playing
@@ -565,7 +565,6 @@ def _decode_block(
     try:
         pictures = decoded(codec, block, 2 * GROUP_PIXELS)
     finally:
-        codec.flush_buffers()  # of what is damaged, too
         codecs.put(codec)
     check_complete(pictures, [time_of(p) for p in block])
     return pictures[len(pictures) - num_shown :]

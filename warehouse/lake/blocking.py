@@ -47,12 +47,11 @@ def blocked_datasets(lake: Lake) -> dict[str, tuple[str, str]]:
         for dataset, texts in texts_by_dataset.items()
         if dataset in datasets
     }
-    with lake.reading():
-        limits = dict(lake.rows(LIMITS, [MIN_LABELLED]))
-        # The other checks of each chunk, where the stage has run
-        for stage, dataset, chunk in lake.rows(RUNS, [WHOLE_DATASET]):
-            limit = limits.get(dataset, MIN_LABELLED)
-            scope = CheckScope(stage, dataset, chunk, is_checked=True, min_labelled=limit)
-            if failed := failed_check(lake, scope):
-                blocked.setdefault(dataset, failed)
+    limits = dict(lake.rows(LIMITS, [MIN_LABELLED]))
+    # The other checks of each chunk, where the stage has run
+    for stage, dataset, chunk in lake.rows(RUNS, [WHOLE_DATASET]):
+        limit = limits.get(dataset, MIN_LABELLED)
+        scope = CheckScope(stage, dataset, chunk, is_checked=True, min_labelled=limit)
+        if failed := failed_check(lake, scope):
+            blocked.setdefault(dataset, failed)
     return blocked

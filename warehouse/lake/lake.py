@@ -180,20 +180,22 @@ class Lake(LakeConnection):
         # ten times as slow as reading this small table
         keys = {output.run.key for output in outputs}
         # Beside them the lines by which a listing says that it was made, and which chunks there are
-        asked = [
-            (name, dataset, number)
-            for stage, dataset, chunk in keys
-            for name in (stage, "episodes")
+        listing_keys = {
+            ("episodes", dataset, number)
+            for _, dataset, chunk in keys
             for number in (chunk, WHOLE_DATASET)
-        ]
-        placeholders = ", ".join(["(?, ?, ?)"] * len(asked))
+        }
+        all_keys = keys | listing_keys
+        placeholders = ", ".join(["(?, ?, ?)"] * len(all_keys))
         sql = f"SELECT stage, dataset, chunk FROM stage_runs WHERE (stage, dataset, chunk) IN ({placeholders})"
-        present_keys = set(self.rows(sql, [*chain.from_iterable(asked)]))
-        listed = {(dataset, chunk) for stage, dataset, chunk in present_keys if stage == "episodes"}
+        present_keys = set(self.rows(sql, [*chain.from_iterable(all_keys)]))
+        listed = {key[1:] for key in listing_keys & present_keys}
         for _, dataset, chunk in keys:
             # No build would delete its rows, or make them anew
             if (dataset, WHOLE_DATASET) in listed and (dataset, chunk) not in listed:
-                raise LakeError(f"the source of {dataset} has lost chunk {chunk} meanwhile")
+                raise LakeError(
+                    f"the source of {dataset} has lost chunk {chunk} meanwhile: build again"
+                )
         for output in (output for output in outputs if output.run.key in present_keys):
             for name in output.tables:
                 partition = output.run.partition_of(TABLES[name])
