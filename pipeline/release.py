@@ -173,8 +173,9 @@ def found_evaluation(lake: Lake, eval_run: str, model: str) -> StepOutcome | Non
         "SELECT 1 FROM eval_runs WHERE eval_run = ?", [eval_run]
     ):
         return None
-    scores = main_scores(lake, model, eval_run)
-    return StepOutcome("evaluation", eval_run, False, scores, b"", pages)
+    return StepOutcome(
+        "evaluation", eval_run, False, main_scores(lake, model, eval_run), b"", pages
+    )
 
 
 def report_pages(folder: Path) -> tuple[Path, ...]:

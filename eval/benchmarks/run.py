@@ -215,9 +215,7 @@ def _asked_text(options: EvaluationOptions, questions: Sequence[Question]) -> st
 
 def _part_text(options: EvaluationOptions) -> str:
     """After a benchmark's name, where only a part of it is scored: it does not take the place of the whole."""
-    chosen = list(options.part)
-    if options.limit:
-        chosen.append(f"limit {options.limit}")
+    chosen = [*options.part, *[f"limit {options.limit}"] * bool(options.limit)]
     return f" ({', '.join(chosen)})" * bool(chosen)
 
 

@@ -348,8 +348,11 @@ class RabcExport(FrameExport):
     def write_rest(self) -> Mapping[str, Any]:
         # A model's rewards do not hang on labels
         unlabelled = sum(e.label_run is None for e in self.selected.episodes)
-        text = "episodes have no label: their frames are NaN, to which LeRobot gives the weight 1"
-        notes = [] if self.options.rewards else self.notes() + counted(unlabelled, text)
+        notes = [] if self.options.rewards else self.notes()
+        notes += counted(
+            unlabelled * (not self.options.rewards),
+            "episodes have no label: their frames are NaN, to which LeRobot gives the weight 1",
+        )
         facts = self.folder.part("progress", self._write)
         notes += self._warnings(facts)
         if ends := facts["held_ends"]:

@@ -226,10 +226,10 @@ def select(lake: Lake, selection: Selection) -> Selected:
     # The episodes that were asked for, less those that must not be given on
     rows = _rows(snapshot_lake, selection.datasets, selection.episodes, selection.splits)
     missing = sorted({*(selection.episodes or ())} - {row["episode_index"] for row in rows})
-    which = (
-        f"episodes that are not there, not usable or of another split ({listed_numbers(missing)})"
+    unknown = counted(
+        len(missing),
+        f"episodes that are not there, not usable or of another split ({listed_numbers(missing)})",
     )
-    unknown = counted(len(missing), which)
     if shards is not None:
         in_shards = set(snapshot_lake.rows(held_episodes_sql(), [shards]))
         rows = [row for row in rows if _key(row) in in_shards]
