@@ -58,16 +58,19 @@ def score_episodes(
     episodes: Sequence[Episode],
     score_fps: float = SCORE_FPS,
     on_episodes: Callable[[int, int], None] = lambda done, of: None,
+    cameras: Sequence[str] = (),
 ) -> ScoredEpisodes:
     """Score what the lake has no rewards of, chunk by chunk, several episodes side by side, which land together.
 
-    An episode's preferred camera is scored, as in training. `model` is a name for people. Raises RewardError, VlmError,
-    and ChangedError for an episode whose source holds another recording by now.
+    An episode's first camera is scored: the preferred one, as in training, unless `cameras` are all that the episodes
+    are shown by. `model` is a name for people. Raises RewardError, VlmError, and ChangedError for an episode whose
+    source holds another recording by now.
     """
     success = scorer.success and scorer.success.as_json()
-    settings = json.dumps(
-        {**scorer.settings, "score_fps": score_fps, "success": success}, sort_keys=True
-    )
+    facts = {**scorer.settings, "score_fps": score_fps, "success": success}
+    if cameras:
+        facts["cameras"] = sorted(cameras)
+    settings = json.dumps(facts, sort_keys=True)
     run = content_key(settings, CODE_VERSION)[:16]  # equal for equal model, settings and code
     sql = "SELECT DISTINCT dataset, episode_index, content_hash FROM eval_predictions WHERE eval_run = ?"
     scored_keys = set(lake.rows(sql, [run]))
@@ -177,7 +180,13 @@ def score_selection(
     the_dataset(selected)  # before hours are spent on what cannot be exported
     with open_scorer(config) as scorer:
         return score_episodes(
-            lake, scorer, config.name, selected.episodes, score_fps or SCORE_FPS, on_episodes
+            lake,
+            scorer,
+            config.name,
+            selected.episodes,
+            score_fps or SCORE_FPS,
+            on_episodes,
+            selection.cameras,
         )
 
 

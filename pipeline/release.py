@@ -88,13 +88,15 @@ LEADERBOARD_METRICS = (
 
 
 def leaderboard_rows(lake: Lake) -> list[dict]:
-    """Every model and baseline by benchmark and slice, best MAE first; no scores on episodes that a model was trained
-    on, and no slice of which a benchmark measures none of these."""
+    """Every model and baseline by benchmark and slice, best MAE first, each by its newest evaluation; no scores on
+    episodes that a model was trained on, and no slice of which a benchmark measures none of these."""
     values = ", ".join(
-        f"max(value) FILTER (metric = '{name}') AS {name}" for name in LEADERBOARD_METRICS
+        f"arg_max(value, created_at) FILTER (metric = '{name}') AS {name}"
+        for name in LEADERBOARD_METRICS
     )
     return lake.dicts(
-        f"SELECT benchmark, slice, model, {values}, max(n) FILTER (metric = 'mae') AS episodes FROM leaderboard "
+        f"SELECT benchmark, slice, model, {values}, "
+        "arg_max(n, created_at) FILTER (metric = 'mae') AS episodes FROM leaderboard "
         f"WHERE (slice LIKE 'split %' OR slice LIKE 'failed or stalled, %') AND {UNSEEN} "
         "GROUP BY ALL HAVING voc IS NOT NULL OR mae IS NOT NULL OR end_error IS NOT NULL "
         "ORDER BY benchmark, slice, mae"
@@ -171,19 +173,23 @@ def found_evaluation(lake: Lake, eval_run: str, model: str) -> StepOutcome | Non
         "SELECT 1 FROM eval_runs WHERE eval_run = ?", [eval_run]
     ):
         return None
-    return StepOutcome("evaluation", eval_run, False, main_scores(lake, model), b"", pages)
+    return StepOutcome(
+        "evaluation", eval_run, False, main_scores(lake, model, eval_run), b"", pages
+    )
 
 
 def report_pages(folder: Path) -> tuple[Path, ...]:
     return folder / "report.html", folder / "curves.png"
 
 
-def main_scores(lake: Lake, run: str) -> dict[str, int | float | str]:
-    """The model's own headline scores; those on episodes that it was trained on say so."""
+def main_scores(lake: Lake, run: str, eval_run: str) -> dict[str, int | float | str]:
+    """The model's own headline scores on the release of an evaluation; those on episodes that it was trained on say
+    so."""
     rows = lake.rows(
-        f"SELECT benchmark, slice, metric, value, {UNSEEN} FROM leaderboard "
-        "WHERE model = ? AND metric IN ('voc', 'mae') AND slice LIKE 'split %' AND value IS NOT NULL ORDER BY ALL",
-        [run],
+        f"SELECT benchmark, slice, metric, arg_max(value, created_at), arg_max({UNSEEN}, created_at) FROM leaderboard "
+        "WHERE model = ? AND release = (SELECT release FROM eval_runs WHERE eval_run = ?) "
+        "AND metric IN ('voc', 'mae') AND slice LIKE 'split %' AND value IS NOT NULL GROUP BY ALL ORDER BY ALL",
+        [run, eval_run],
     )
     return {
         f"{benchmark}: {part} {metric}{'' if is_unseen else ', trained on'}": round(value, 4)

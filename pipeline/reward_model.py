@@ -188,7 +188,7 @@ def benchmark_step(
         and runner.folder
         and (runner.folder / CARD).exists()
     ):
-        scores = main_scores(lake, runner.model)
+        scores = main_scores(lake, runner.model, evaluation.run)
         add_scores(runner.folder, f"held-out episodes of release {release.name}", scores)
         numbers |= scores | dict(evaluation.num_seen)
     picture = _curves(evaluation.report, entry)

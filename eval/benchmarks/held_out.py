@@ -132,7 +132,7 @@ def _usual_lengths(
     facts: Mapping[tuple[str, int], RunFacts],
     references: Set[tuple[str, int]],
 ) -> dict[tuple[str, int], dict[str, float]]:
-    """By run the mean length in seconds of its task's other runs that did not fail, and of its
+    """By run the mean length in seconds of its task's other runs in its dataset that did not fail, and of its
     references: `references`."""
     runs_by_name = {
         RUNNING: {k for k in length_s if facts[k].success is not False},
@@ -140,10 +140,10 @@ def _usual_lengths(
     }
     usual_lengths: dict[tuple[str, int], dict[str, float]] = {key: {} for key in length_s}
     for name, runs in runs_by_name.items():
-        of_task = grouped((facts[key].same_as, length_s[key]) for key in sorted(runs))
+        of_task = grouped(((key[0], facts[key].same_as), length_s[key]) for key in sorted(runs))
         sums = {task: (sum(lengths), len(lengths)) for task, lengths in of_task.items()}
         for key, own_s in length_s.items():
-            total_s, count = sums.get(facts[key].same_as, (0.0, 0))
+            total_s, count = sums.get((key[0], facts[key].same_as), (0.0, 0))
             num_others = count - (key in runs)
             if num_others:
                 usual_lengths[key][name] = (total_s - own_s * (key in runs)) / num_others
@@ -232,8 +232,8 @@ def score(answers: BenchmarkAnswers) -> ScoredBenchmark:
         ComparedRun(
             q.dataset,
             int(q.trajectory),
-            # No pair lies across two splits: each is told apart
-            f"{q.part}: {q.facts['same_as']}",
+            # No pair lies across two splits, nor across two runs without a text: each is told apart
+            f"{q.part}: {q.facts['same_as'] or f'run {q.trajectory}'}",
             np.arange(span.stop - span.start),
             runs.target[span],
             success=q.success,

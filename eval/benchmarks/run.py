@@ -145,14 +145,16 @@ def evaluate_benchmark(
 
     goals = goal_pictures(lake, release) if release else {}
     entries: list[ScoredBenchmark] = []
+    of_part = _part_text(options) * benchmark.by_frame
     for view in benchmark.views_of(options.benchmark, questions):
+        view = view._replace(name=view.name + of_part)
         baselines = _weightless(benchmark, view, goals, settings)
         for predictor in filter(lambda p: p.lines, [*answers, *baselines]):
             entries.append(predictor.scored(view, of_all=benchmark.question is None))
             _store(lake, entries[-1], predictor, release, view.questions, benchmark)
 
     if benchmark.by_frame and release:
-        run = eval_run_id(runner.model, options.benchmark, release.config_hash)
+        run = eval_run_id(runner.model, options.benchmark + of_part, release.config_hash)
     notes += entries[0].notes
     about_model = _about_model(card, seen, of_release, questions)
     summary = _asked_text(options, questions)
@@ -209,6 +211,12 @@ def _asked_text(options: EvaluationOptions, questions: Sequence[Question]) -> st
     if options.num_inferences > 1:
         words += f", each asked {options.num_inferences} times"
     return words
+
+
+def _part_text(options: EvaluationOptions) -> str:
+    """After a benchmark's name, where only a part of it is scored: it does not take the place of the whole."""
+    chosen = [*options.part, *[f"limit {options.limit}"] * bool(options.limit)]
+    return f" ({', '.join(chosen)})" * bool(chosen)
 
 
 def build_id(runner: RunnerConfig) -> str:

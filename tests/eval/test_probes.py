@@ -14,20 +14,33 @@ import cv2
 import numpy as np
 import pytest
 
+from core.paths import Workspace
 from eval import probes
+from eval.benchmarks.held_out import _usual_lengths
 from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.question import HeldPicture, Question
 from eval.metrics import order
-from eval.metrics.score import mean_of, runs_of
+from eval.metrics.score import Score, mean_of, runs_of
 from eval.probes import UNDER, VIDEO
 from eval.report.pages import Report, confusion_cells, confusion_figure, write_report
-from eval.scored import ALL, BenchmarkAnswers, ResampledUnit, ScoredBenchmark
+from eval.runners.methods import REFERENCE, RUNNING
+from eval.scored import (
+    ALL,
+    BenchmarkAnswers,
+    EvalRun,
+    ResampledUnit,
+    ScoredBenchmark,
+    store_evaluations,
+)
+from pipeline.release import leaderboard_rows, main_scores
 from tests.kits.cli_kit import Result, called
 from tests.kits.lake_kit import change
 from tests.kits.laptop_kit import GREY_RECIPE
 from tests.kits.made_corpus import Made, built, with_stages
 from tests.kits.visitor import visit
 from training.pictures import decode_picture
+from warehouse.lake import open_lake
+from warehouse.lake.stored import RunFacts
 
 TASKS = ("Open the drawer", "Press the button", "Turn the faucet")
 FRAMES = 40
@@ -282,6 +295,10 @@ def test_a_model_scored_on_its_own_runs(own, run_command, tmp_path):
         if name != model
     } == {0}
 
+    # What is scored of a part takes no whole's place
+    run_command("eval", "--model", model, "--release", "partly", "--limit", 1)
+    assert seen_by_release(run_command) == rows_by_release
+
     # A benchmark of a release counts them too
     for benchmark in ("procvqa-id", "robustness"):
         run_command(
@@ -299,6 +316,26 @@ def test_a_model_scored_on_its_own_runs(own, run_command, tmp_path):
     assert model in second
     assert model in third, "what says nothing of new runs stands last"
     assert sum(model in row for row in new_rows) == 1
+
+
+def test_each_release_has_scores_of_its_own(tmp_path):
+    lake = open_lake(Workspace(tmp_path / "w"))
+    for release, mae in (("old", 0.3), ("new", 0.1)):
+        scores = {("split test_id", "mae"): Score(mae, mae, mae, 2)}
+        run = EvalRun(release, "model", "held-out", "{}", "x", release, scores)
+        store_evaluations(lake, release, [run])
+    assert [row["mae"] for row in leaderboard_rows(lake)] == [0.1]
+    for release, mae in (("old", 0.3), ("new", 0.1)):
+        assert main_scores(lake, "model", release) == {"held-out: split test_id mae": mae}
+
+
+def test_runs_are_compared_within_their_dataset():
+    keys = [("a", 0), ("a", 1), ("b", 0), ("b", 1)]
+    length_s = dict(zip(keys, (2.0, 4.0, 20.0, 40.0), strict=True))
+    facts = dict.fromkeys(keys, RunFacts("Pick up the cup", True, None, None))
+    usual = _usual_lengths(length_s, facts, {("a", 0), ("b", 0)})
+    assert usual["a", 1] == {RUNNING: 2, REFERENCE: 2}
+    assert usual["b", 1] == {RUNNING: 20, REFERENCE: 20}
 
 
 HOSTILE = "<script>alert('1')</script>|{{ 7 * 7 }}"

@@ -26,7 +26,7 @@ from ingest.formats.tables import read_columns
 from ingest.source import list_episodes
 from warehouse.exports.export import PLACE, README, Export
 from warehouse.exports.options import Selection
-from warehouse.exports.selection import ExportedEpisode, Selected, outcome_assumed, ramp
+from warehouse.exports.selection import ExportedEpisode, Selected, counted, outcome_assumed, ramp
 from warehouse.lake import Lake
 from warehouse.lake.stored import numbers_in_source
 from warehouse.releases.contents import listed_numbers
@@ -347,7 +347,12 @@ class RabcExport(FrameExport):
 
     def write_rest(self) -> Mapping[str, Any]:
         # A model's rewards do not hang on labels
+        unlabelled = sum(e.label_run is None for e in self.selected.episodes)
         notes = [] if self.options.rewards else self.notes()
+        notes += counted(
+            unlabelled * (not self.options.rewards),
+            "episodes have no label: their frames are NaN, to which LeRobot gives the weight 1",
+        )
         facts = self.folder.part("progress", self._write)
         notes += self._warnings(facts)
         if ends := facts["held_ends"]:

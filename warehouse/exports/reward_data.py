@@ -83,7 +83,7 @@ After, by camera:
 {after}
 Answer with <score>, a percentage with its sign, and </score>: of what was left before, how much was gained; or, where
 it is farther from the goal, of what was there before, how much was lost; 0.0% where nothing has changed."""
-Task = tuple[str, str]  # dataset, instruction
+Task = tuple[str, str, int]  # dataset, instruction, and of a run without one its number
 
 
 class RoboDopamineExport(Export):
@@ -93,8 +93,8 @@ class RoboDopamineExport(Export):
         # Each dataset's tasks are numbered in the order of their first episodes
         numbers: dict[str, count[int]] = defaultdict(count)
         tasks = {
-            (dataset, task): f"raw_data/{dataset}/task_{next(numbers[dataset]):03d}"
-            for dataset, task in dict.fromkeys(map(_task, self.selected.episodes))
+            task: f"raw_data/{task[0]}/task_{next(numbers[task[0]]):03d}"
+            for task in dict.fromkeys(map(_task, self.selected.episodes))
         }
         done_at = self._ends()
         pairs: dict[str, list[dict[str, Any]]] = {}
@@ -109,7 +109,7 @@ class RoboDopamineExport(Export):
             "runs have no pairs: no run of their task in their split is known to have succeeded"
         )
         notes = self.notes(len(ends)) + counted(ends.count(None), reason)
-        for (_, text), place in tasks.items():
+        for (_, text, _), place in tasks.items():
             # Of a task that has a labelled episode
             if (self.folder.root / place).is_dir():
                 self.folder.write_json(f"{place}/task_instruction.json", [text] if text else [])
@@ -181,7 +181,8 @@ def _name(e: Episode) -> str:
 
 
 def _task(e: Episode) -> Task:
-    return e.dataset, e.task or ""
+    """A run without a text is of no other run's task."""
+    return e.dataset, e.task or "", 0 if e.task else e.episode_index
 
 
 def _picture(e: Episode, camera: str, frame: int) -> str:

@@ -36,7 +36,7 @@ from warehouse.lake.episodes import EPISODES_SQL, episode_from_row
 from warehouse.lake.statements import taken_down
 from warehouse.lake.stored import dataset_gates, labels_of
 from warehouse.measured import MeasuredSource
-from warehouse.releases.contents import MOST_LISTED, classify, held_episodes_sql
+from warehouse.releases.contents import MOST_LISTED, classify, held_episodes_sql, listed_numbers
 from warehouse.releases.release import get_release
 from warehouse.sql_process import LakeState, SqlProcess
 
@@ -225,6 +225,11 @@ def select(lake: Lake, selection: Selection) -> Selected:
 
     # The episodes that were asked for, less those that must not be given on
     rows = _rows(snapshot_lake, selection.datasets, selection.episodes, selection.splits)
+    missing = sorted({*(selection.episodes or ())} - {row["episode_index"] for row in rows})
+    unknown = counted(
+        len(missing),
+        f"episodes that are not there, not usable or of another split ({listed_numbers(missing)})",
+    )
     if shards is not None:
         in_shards = set(snapshot_lake.rows(held_episodes_sql(), [shards]))
         rows = [row for row in rows if _key(row) in in_shards]
@@ -236,7 +241,7 @@ def select(lake: Lake, selection: Selection) -> Selected:
     num_allowed = len(rows)
     rows = [row for row in rows if row["num_frames"]]
     reason = "runs whose frames no build has counted yet: build them"
-    exclusions = faulty + exclusions + counted(num_allowed - len(rows), reason)
+    exclusions = unknown + faulty + exclusions + counted(num_allowed - len(rows), reason)
     if not rows:
         none = "no usable episode fits the selection (proccorpus sql 'FROM episodes' lists them)"
         raise UserError(f"nothing to export: {'. '.join(exclusions) or none}")
@@ -327,6 +332,11 @@ def _check_names(selection: Selection, datasets: Collection[str]) -> None:
         raise UserError(f"there is no split {split!r}; splits are {', '.join(SPLITS)}")
     if selection.episodes is not None and len(selection.datasets) != 1:
         raise UserError("a list of episodes goes with one dataset: name it with --dataset")
+    limits = (selection.min_confidence, selection.min_name_confidence)
+    if selection.label_run is not None and limits != (None, None):
+        raise UserError(
+            "--label-run takes labels as they are, however sure: leave out --min-confidence and --min-name-confidence"
+        )
 
 
 def _key(row: Mapping[str, Any]) -> tuple[str, int]:

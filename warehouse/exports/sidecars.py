@@ -100,8 +100,10 @@ class FrameSignalsExport(FileExport, FrameExport):
 
     def counts(self, out: Path) -> tuple[int, int, list[str]]:
         # A model's rewards count as they are
-        notes = self.notes() if self.options.rewards is None else []
-        return len(self.selected.episodes), pq.read_metadata(out).num_rows, notes
+        by_model = self.options.rewards is not None
+        with_rows = sum(by_model or e.label_run is not None for e in self.selected.episodes)
+        notes = [] if by_model else self.notes(with_rows)
+        return with_rows, pq.read_metadata(out).num_rows, notes
 
     def write_file(self, out: Path) -> None:
         chosen = LABEL_SIGNALS if self.options.rewards is None else MODEL_SIGNALS

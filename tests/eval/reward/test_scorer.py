@@ -469,6 +469,10 @@ def test_the_command_and_a_corpus_say_so(checkpoint, made, own, tmp_path, capsys
     episodes = usable_episodes(lake.con, "chunk = 0")
     scored = score_episodes(lake, open_checkpoint(checkpoint), "bars", episodes)
     assert scored.unsure == scored.moments > 0
+    by_camera = score_episodes(
+        lake, open_checkpoint(checkpoint), "bars", episodes, cameras=episodes[0].cameras
+    )
+    assert by_camera.scored_now == len(episodes), "rewards by other cameras are others"
     settings = ("--set", f"from_model={checkpoint}", "--allow-licence", "unknown")
     export = ("export", "rabc", "--dataset", "tiny", *settings)
     result = called(capsys, *export, "--out", tmp_path / "rabc", "--workspace", own.space.root)

@@ -459,6 +459,18 @@ def test_runs_come_back_and_pairs_show_what_they_say(own, tmp_path):
     assert np.abs(stored[..., ::-1].astype(int) - frames[0].astype(int)).mean() < 3
 
 
+def test_a_run_without_a_text_ends_like_no_other(own, tmp_path):
+    lake = Lake(own.space)
+    lake.con.execute("UPDATE episode_facts SET success = true, task = NULL")
+    out = tmp_path / "out"
+    ROBO_DOPAMINE.export(lake, ANY, out, ROBO_DOPAMINE.options(per_run=2))
+    assert len(list((out / "raw_data/tiny").glob("task_*"))) == len(LENGTHS)
+    files = (out / "train_data/train_jsons").iterdir()
+    for item in chain.from_iterable(json.loads(path.read_text()) for path in files):
+        ends_like = item["image"][1].split("/")[1]
+        assert item["id"].startswith(ends_like)
+
+
 ANNOTATIONS_JSON = EXPORT_KINDS["annotations-json"]
 
 FIELDS = {"role", "content", "style", "timestamp", "tool_calls"}

@@ -211,6 +211,9 @@ def test_what_cannot_be_weighed_is_refused_with_what_to_do(short, tmp_path):
         exported(short, tmp_path / "out", Selection(allow=("unknown",), where="NOT success"))
     with pytest.raises(UserError, match="--plain: only a dataset is shaped so; add --in-dataset"):
         exported(short, tmp_path / "out", plain=True)
+    unsure = Selection(allow=("unknown",), label_run="x", min_name_confidence=0.5)
+    with pytest.raises(UserError, match="--label-run takes labels as they are, however sure"):
+        exported(short, tmp_path / "out", unsure)
 
 
 def test_runs_without_an_outcome_or_a_label_are_told(made, tmp_path):
@@ -221,6 +224,21 @@ def test_runs_without_an_outcome_or_a_label_are_told(made, tmp_path):
     assert (
         "5 episodes have no label: their frames weigh as if they gained as the mean does" in notes
     )
+    one = Selection(datasets=("tiny",), episodes=(0, 98, 99), allow=("unknown",))
+    [missing] = exported(lake, tmp_path / "one", one).left_out
+    assert missing == "2 episodes that are not there, not usable or of another split (98, 99)"
+
+
+def test_labels_of_some_runs_alone_are_counted(own, tmp_path):
+    lake = Lake(own.space)
+    lake.con.execute("DELETE FROM active_runs WHERE episode_index <> 3")
+    chosen = Selection(allow=("unknown",), min_name_confidence=0)
+    signals = EXPORT_KINDS["frame-signals"].export(lake, chosen, tmp_path / "s.parquet")
+    written = pq.read_table(tmp_path / "s.parquet")["episode_index"].to_pylist()
+    assert (signals.episodes, set(written)) == (1, {3})
+    assert "4 episodes without a label are left out" in signals.notes
+    notes = EXPORT_KINDS["rabc"].export(lake, chosen, tmp_path / "rabc").notes
+    assert any(note.startswith("4 episodes have no label: their frames are NaN") for note in notes)
 
 
 def test_rabc_gives_dropped_runs_no_weight_and_says_when_it_tells_nothing_apart(short, tmp_path):
