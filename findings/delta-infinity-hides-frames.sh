@@ -4,8 +4,8 @@
 # What happens: Of a file with one infinite number in that column it finds none: its statistics have no number for
 #   infinity but null, and the dataset promises PyArrow that the file's numbers are at most null. All frames of the
 #   episode are gone, by `<` and by `>`, without a warning; DuckDB over that dataset loses them, too. Without a filter,
-#   with a filter of another column and by `QueryBuilder` they are there. NaN hides
-#   nothing; where all other numbers fit, it is found with them.
+#   with a filter of another column and by `QueryBuilder` they are there. NaN hides nothing; where all other numbers
+#   of its file fit, it is found with them.
 # Versions: deltalake 1.6.6, pyarrow 26.0.1, duckdb 1.5.5
 # Output on 1 December 2026:
 #   distances below 0.5 m, in memory: [0.2, 0.3, 0.2, 0.3]
@@ -66,7 +66,8 @@ write_deltalake("far", episode(0, [0.3, 0.9, float("inf")]))
 far = DeltaTable("far")
 frames = delta.to_pyarrow_dataset()
 with_nan, _ = table("with_nan", float("nan"))
-sql = QueryBuilder().register("delta", delta).execute("SELECT * FROM delta WHERE distance < 0.5 ORDER BY ALL")
+QUERY = "SELECT * FROM delta WHERE distance < 0.5 ORDER BY episode_index, distance"
+sql = QueryBuilder().register("delta", delta).execute(QUERY)
 seen = {
     "distances below 0.5 m, in memory": distances(rows.filter(NEAR)),
     "to_pyarrow_table(filters)": distances(delta.to_pyarrow_table(filters=[("distance", "<", 0.5)])),
