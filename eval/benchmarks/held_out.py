@@ -138,12 +138,14 @@ def _usual_lengths(
         RUNNING: {k for k in length_s if facts[k].success is not False},
         REFERENCE: references & length_s.keys(),
     }
+    # A run without a text is of no other run's task
+    tasks = {key: (key[0], facts[key].same_as or key[1]) for key in length_s}
     usual_lengths: dict[tuple[str, int], dict[str, float]] = {key: {} for key in length_s}
     for name, runs in runs_by_name.items():
-        of_task = grouped(((key[0], facts[key].same_as), length_s[key]) for key in sorted(runs))
+        of_task = grouped((tasks[key], length_s[key]) for key in sorted(runs))
         sums = {task: (sum(lengths), len(lengths)) for task, lengths in of_task.items()}
         for key, own_s in length_s.items():
-            total_s, count = sums.get((key[0], facts[key].same_as), (0.0, 0))
+            total_s, count = sums.get(tasks[key], (0.0, 0))
             num_others = count - (key in runs)
             if num_others:
                 usual_lengths[key][name] = (total_s - own_s * (key in runs)) / num_others

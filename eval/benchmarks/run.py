@@ -145,16 +145,16 @@ def evaluate_benchmark(
 
     goals = goal_pictures(lake, release) if release else {}
     entries: list[ScoredBenchmark] = []
-    of_part = _part_text(options) * benchmark.by_frame
+    part_text = _part_text(options) if benchmark.by_frame else ""
     for view in benchmark.views_of(options.benchmark, questions):
-        view = view._replace(name=view.name + of_part)
+        view = view._replace(name=view.name + part_text)
         baselines = _weightless(benchmark, view, goals, settings)
         for predictor in filter(lambda p: p.lines, [*answers, *baselines]):
             entries.append(predictor.scored(view, of_all=benchmark.question is None))
             _store(lake, entries[-1], predictor, release, view.questions, benchmark)
 
     if benchmark.by_frame and release:
-        run = eval_run_id(runner.model, options.benchmark + of_part, release.config_hash)
+        run = eval_run_id(runner.model, options.benchmark + part_text, release.config_hash)
     notes += entries[0].notes
     about_model = _about_model(card, seen, of_release, questions)
     summary = _asked_text(options, questions)
@@ -215,8 +215,10 @@ def _asked_text(options: EvaluationOptions, questions: Sequence[Question]) -> st
 
 def _part_text(options: EvaluationOptions) -> str:
     """After a benchmark's name, where only a part of it is scored: it does not take the place of the whole."""
-    chosen = [*options.part, *[f"limit {options.limit}"] * bool(options.limit)]
-    return f" ({', '.join(chosen)})" * bool(chosen)
+    chosen = list(options.part)
+    if options.limit:
+        chosen.append(f"limit {options.limit}")
+    return f" ({', '.join(chosen)})" if chosen else ""
 
 
 def build_id(runner: RunnerConfig) -> str:

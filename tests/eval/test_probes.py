@@ -330,12 +330,14 @@ def test_each_release_has_scores_of_its_own(tmp_path):
 
 
 def test_runs_are_compared_within_their_dataset():
-    keys = [("a", 0), ("a", 1), ("b", 0), ("b", 1)]
-    length_s = dict(zip(keys, (2.0, 4.0, 20.0, 40.0), strict=True))
-    facts = dict.fromkeys(keys, RunFacts("Pick up the cup", True, None, None))
+    keys = [("a", 0), ("a", 1), ("b", 0), ("b", 1), ("b", 2), ("b", 3)]
+    length_s = dict(zip(keys, (2.0, 4.0, 20.0, 40.0, 60.0, 80.0), strict=True))
+    facts = dict.fromkeys(keys[:4], RunFacts("Pick up the cup", True, None, None))
+    facts |= dict.fromkeys(keys[4:], RunFacts(None, True, None, None))
     usual = _usual_lengths(length_s, facts, {("a", 0), ("b", 0)})
     assert usual["a", 1] == {RUNNING: 2, REFERENCE: 2}
     assert usual["b", 1] == {RUNNING: 20, REFERENCE: 20}
+    assert usual["b", 2] == usual["b", 3] == {}, "runs without a text are compared with none"
 
 
 HOSTILE = "<script>alert('1')</script>|{{ 7 * 7 }}"

@@ -347,12 +347,13 @@ class RabcExport(FrameExport):
 
     def write_rest(self) -> Mapping[str, Any]:
         # A model's rewards do not hang on labels
-        unlabelled = sum(e.label_run is None for e in self.selected.episodes)
-        notes = [] if self.options.rewards else self.notes()
-        notes += counted(
-            unlabelled * (not self.options.rewards),
-            "episodes have no label: their frames are NaN, to which LeRobot gives the weight 1",
-        )
+        notes: list[str] = []
+        if not self.options.rewards:
+            unlabelled = sum(e.label_run is None for e in self.selected.episodes)
+            reason = (
+                "episodes have no label: their frames are NaN, to which LeRobot gives the weight 1"
+            )
+            notes = self.notes() + counted(unlabelled, reason)
         facts = self.folder.part("progress", self._write)
         notes += self._warnings(facts)
         if ends := facts["held_ends"]:

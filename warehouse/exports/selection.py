@@ -221,18 +221,19 @@ def select(lake: Lake, selection: Selection) -> Selected:
         shards = [s.shard for s in release.shard_list]
     snapshot_lake = Lake(lake.workspace, read_only=True, snapshot=snapshot)
     licences = dict(snapshot_lake.rows("SELECT dataset, license FROM datasets"))
-    _check_names(selection, licences)
+    _check(selection, licences)
 
     # The episodes that were asked for, less those that must not be given on
     rows = _rows(snapshot_lake, selection.datasets, selection.episodes, selection.splits)
-    missing = sorted({*(selection.episodes or ())} - {row["episode_index"] for row in rows})
-    unknown = counted(
-        len(missing),
-        f"episodes that are not there, not usable or of another split ({listed_numbers(missing)})",
-    )
     if shards is not None:
         in_shards = set(snapshot_lake.rows(held_episodes_sql(), [shards]))
         rows = [row for row in rows if _key(row) in in_shards]
+    missing = sorted({*(selection.episodes or ())} - {row["episode_index"] for row in rows})
+    where = "in the release" if shards is not None else "there"
+    numbers = listed_numbers(missing)
+    unknown = counted(
+        len(missing), f"episodes that are not {where}, not usable or of another split ({numbers})"
+    )
     if selection.where is not None:
         fitting = _episodes_where(snapshot_lake, selection.where, snapshot)
         rows = [row for row in rows if _key(row) in fitting]
@@ -323,7 +324,7 @@ def select_episode(lake: Lake, dataset: str, episode_index: int) -> Selected:
     )
 
 
-def _check_names(selection: Selection, datasets: Collection[str]) -> None:
+def _check(selection: Selection, datasets: Collection[str]) -> None:
     for name in sorted(set(selection.datasets) - set(datasets)):
         raise UserError(
             f"the corpus has no dataset {name!r}; it has {', '.join(sorted(datasets)) or 'none yet'}"
