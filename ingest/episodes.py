@@ -165,15 +165,20 @@ def storable(listing: Listing, limits: Limits) -> Listing:
     An episode that has it cannot be used.
     """
     findings = list(listing.findings)
-    for record in listing.records:
+    records = list(listing.records)
+    for place, record in enumerate(records):
         texts = list(_texts(record))
         if any("\0" in text for text in texts):
             detail = "a text of it holds a NUL character, which no table can keep"
-            findings.append(Finding("unreadable_data", detail, "unusable", record.episode_index))
+            finding = Finding("unreadable_data", detail, "unusable", record.episode_index)
         elif problem := limits.excess(
             "max_text", max(map(len, texts)), "characters of one of its texts"
         ):
-            findings.append(Finding("over_limit", problem, "unusable", record.episode_index))
+            finding = Finding("over_limit", problem, "unusable", record.episode_index)
+        else:
+            continue
+        findings.append(finding)
+        records[place] = _shown(record, limits)
     longest = max(map(len, (listing.robot or "", *listing.cameras)))
     if problem := limits.excess(
         "max_text", longest, "characters of the name of its robot or of a camera"
@@ -183,7 +188,7 @@ def storable(listing: Listing, limits: Limits) -> Listing:
         listing,
         robot=_shown(listing.robot, limits),
         cameras=_shown(listing.cameras, limits),
-        records=_shown(listing.records, limits),
+        records=tuple(records),
         findings=tuple(findings),
         parts=joined(_shown(listing.parts, limits)),
     )
@@ -200,10 +205,10 @@ def _shown(value: Any, limits: Limits) -> Any:
     return value
 
 
-def _texts(value: Any) -> Iterator[str]:
-    """A text, or all that are in it."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, tuple) or is_dataclass(value):
-        for part in value if isinstance(value, tuple) else vars(value).values():
-            yield from _texts(part)
+def _texts(record: Any) -> Iterator[str]:
+    """All texts that are in a record, or in a tuple."""
+    for value in record if isinstance(record, tuple) else vars(record).values():
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, tuple) or is_dataclass(value):
+            yield from _texts(value)

@@ -106,7 +106,7 @@ def stated(
 ) -> Outcome | None:
     """By the first of some fields that holds a truth."""
     for name in fields:
-        success = truth(facts.get(name))
+        success = truth(facts[name]) if name in facts else None
         if success is not None:
             return Outcome(success, f"{kind} {name}")
     return None

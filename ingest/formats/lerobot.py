@@ -143,7 +143,7 @@ def _video(
     if uri is None:
         return None
     # Times count in the file's own rate, which need not be that of the rows
-    rate = video_rate(dataset.info, camera, dataset.rate)
+    rate = dataset.video_rates[camera]
     end_s = finite(meta.get(f"videos/{camera}/to_timestamp"))
     begin_s = start_s
     if rows.uri and end_s is not None:
@@ -207,11 +207,10 @@ def _drop_shared_frames(
 def _stated_end(dataset: LerobotListing, meta: Mapping[str, Any], video: CameraVideo) -> int:
     """The frame of its file at which an episode ends by the metadata; without a sensible one any is."""
     end_s = finite(meta.get(f"videos/{video.camera}/to_timestamp"))
-    rate = video_rate(dataset.info, video.camera, dataset.rate)
-    end_frame = round(end_s * rate) if end_s is not None and 0 <= end_s < MAX_START_S else 0
-    if end_frame > video.start_frame:
-        return end_frame
-    return LAST_FRAME
+    if end_s is None or not 0 <= end_s < MAX_START_S:
+        return LAST_FRAME
+    end_frame = round(end_s * dataset.video_rates[video.camera])
+    return end_frame if end_frame > video.start_frame else LAST_FRAME
 
 
 def _report(
@@ -228,6 +227,8 @@ def _report(
     for index in filter(dataset.wants, videos):
         present = videos[index]
         doubt = doubts[index]
+        if len(present) == len(cameras) > 0:
+            continue
         files = {
             camera: expected(dataset, index, episodes[index].meta, camera) for camera in cameras
         }

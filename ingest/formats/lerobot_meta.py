@@ -8,7 +8,7 @@ import fnmatch
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import chain
 from typing import Any
 
@@ -63,6 +63,11 @@ class LerobotListing(ListingBuilder):
     def rate(self) -> float:
         """Frames per second."""
         return float(self.source.config.fps or self.info["fps"])
+
+    @cached_property
+    def video_rates(self) -> dict[str, float]:
+        """By camera, see `video_rate`."""
+        return {name: video_rate(self.info, name, self.rate) for name in self.info["features"]}
 
     def note_schema(self, schema: pa.Schema, uri: str) -> None:
         """The columns of a data file, kept once of files that have the same."""

@@ -216,10 +216,10 @@ class ListingBuilder:
         """Whether a run succeeded, by the field that the registry names, else by the usual ones; one with another value
         than a truth is a part that is not used.
         """
-        names = fields_of(self.source.config.success_field)
+        names = [name for name in fields_of(self.source.config.success_field) if name in facts]
         for name in names:
-            is_empty = str(facts.get(name)).strip().lower() in ("", "none", "nan")
-            if truth(facts.get(name)) is None and not is_empty:
+            is_empty = str(facts[name]).strip().lower() in ("", "none", "nan")
+            if truth(facts[name]) is None and not is_empty:
                 self.parts.add(
                     SourcePart("text", f"outcome: {name}", "unknown", "", NEITHER_TRUE_NOR_FALSE)
                 )
