@@ -6,6 +6,7 @@ and looks into buckets and into the fetched files of what was taken down. At its
 """
 
 import glob
+import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -240,9 +241,8 @@ def unlisted_keyframes(lake: Lake, grace_s: float) -> Iterator[Path]:
     The files that are there are looked up among the listed ones, of which there may be millions: those need not stand
     in memory.
     """
-    files = {
-        p.name.removesuffix(".jpg"): p for p in _files(lake.workspace.root / "keyframes", grace_s)
-    }
+    entries = _old_entries(lake.workspace.root / "keyframes", grace_s)
+    files = {entry.name.removesuffix(".jpg"): entry.path for entry in entries}
     unlisted = list(files)
     releases = lake.rows("SELECT snapshot, name, created_at, created_at FROM releases")
     of_releases = [
@@ -252,7 +252,7 @@ def unlisted_keyframes(lake: Lake, grace_s: float) -> Iterator[Path]:
         # Each list takes its pictures out of what is left, until nothing is left to ask about
         if unlisted:
             unlisted = _unlisted(lake, unlisted, sql, values)
-    return (files[name] for name in unlisted)
+    return (Path(files[name]) for name in unlisted)
 
 
 def _unlisted(lake: Lake, names: Sequence[str], sql: str, values: Sequence[Any]) -> list[str]:
@@ -346,13 +346,15 @@ def _modified(path: Any) -> float:
 
 def _files(folder: Path, grace_s: float = -inf) -> list[Path]:
     """Files below a folder; those that are older than a time of grace."""
+    return [*map(Path, _old_entries(folder, grace_s))]
+
+
+def _old_entries(folder: Path, grace_s: float) -> Iterator[os.DirEntry[str]]:
     latest_time = time.time() - grace_s
-    paths: list[Path] = []
     for file in files_below(folder):
         with suppress(FileNotFoundError):  # a build has finished it, and given it its name
             if file.stat().st_mtime < latest_time:
-                paths.append(Path(file))
-    return paths
+                yield file
 
 
 # Of what was taken down
