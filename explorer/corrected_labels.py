@@ -26,21 +26,22 @@ NO_LABEL = {
 
 
 def correction_state(reader: LakeReader, dataset: str, episode_index: int) -> dict[str, Any]:
-    """The corrections of an episode, oldest first; those that count; whether the next
-    build has to take one in.
+    """The corrections of an episode, oldest first; those that count; what the next build
+    has to take in, as the view pending_corrections says it.
     """
     key = (dataset, episode_index)
     of_episode = "WHERE dataset = ? AND episode_index = ?"
     if key not in corrected_places(reader):
-        return {"history": [], "newest": None, "current": [], "pending": False}
+        return {"history": [], "newest": None, "current": [], "pending": []}
     source = f"FROM located_corrections {of_episode} ORDER BY created_at, correction_id"
     rows = reader.dicts(source, [*key])
     current = reader.dicts(f"FROM current_corrections {of_episode}", [*key])
+    pending = reader.dicts(f"SELECT what FROM pending_corrections {of_episode}", [*key])
     return {
         "history": [_with_segments(r) for r in rows],
         "newest": rows[-1]["correction_id"] if rows else None,
         "current": [_with_segments(r) for r in current],
-        "pending": _is_pending(reader, dataset, episode_index, current),
+        "pending": [row["what"] for row in pending],
     }
 
 
@@ -60,26 +61,6 @@ def corrected_places(
     return reader.while_nothing_is_said(
         ("spoken of", kind), lambda: former | reader.places_said_since(kind, number)
     )
-
-
-def _is_pending(
-    reader: LakeReader, dataset: str, episode_index: int, current: list[dict[str, Any]]
-) -> bool:
-    """As the view pending_corrections, of one episode: its tables are read in one chunk."""
-    chunk = "(SELECT episode_index // chunk_size FROM datasets WHERE dataset = $1)"
-    condition = f"WHERE dataset = $1 AND chunk = {chunk} AND episode_index = $2"
-    # Is the accepted correction the one that the last build took in?
-    sql = f"SELECT correction_id FROM episode_labels {condition} AND correction_id IS NOT NULL"
-    built = reader.row(sql, [dataset, episode_index])
-    accepted = _accepted_correction(current)
-    if (accepted and accepted["correction_id"]) != (built and built[0]):
-        return True
-    # Is the label that counts one that somebody has rejected?
-    rejected = _rejected_runs(current)
-    if not rejected:
-        return False
-    active = reader.row(f"SELECT label_run FROM active_runs {condition}", [dataset, episode_index])
-    return active is not None and active[0] in rejected
 
 
 def _accepted_correction(current: list[dict[str, Any]]) -> dict[str, Any] | None:
@@ -104,11 +85,17 @@ def labels_with_corrections(
     does not count.
     """
     corrections = correction_state(reader, dataset, episode_index)
-    if not corrections["pending"]:
+    accepted = _accepted_correction(corrections["current"])
+    # Beside a correction that a build has taken in, a rejected label changes nothing
+    if accepted:
+        changes = {"corrected"}
+    else:
+        changes = {"rejected", "taken back"}
+    if changes.isdisjoint(corrections["pending"]):
         return runs
     # The human label of the last build is out of date: it goes, and what people say now takes its place
     by_annotators = [run for run in runs if run["annotator"] != HUMAN]
-    if accepted := _accepted_correction(corrections["current"]):
+    if accepted:
         return [_as_label(accepted, dataset), *(run | {"active": False} for run in by_annotators)]
     # Only rejections are left: the label that counted does so unless somebody has rejected it
     rejected = _rejected_runs(corrections["current"])

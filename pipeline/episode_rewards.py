@@ -1,6 +1,7 @@
 """A model's rewards for the episodes of a corpus, kept in the lake: what RA-BC's export reads.
 
-What is scored is known by model, settings and the episode's content; it is not scored again, whoever asks.
+What is scored is known by model, settings, the episode's content and its instruction; it is not scored again, whoever
+asks.
 """
 
 import json
@@ -25,7 +26,7 @@ from ingest.reasons import DataError
 from pipeline.config import built
 from pipeline.reading import records_of
 from warehouse.exports.options import Selection
-from warehouse.exports.rabc import the_dataset
+from warehouse.exports.rabc import reward_keys, the_dataset
 from warehouse.exports.selection import select
 from warehouse.lake import Lake, content_key
 from warehouse.lake.episodes import usable_episode
@@ -72,16 +73,16 @@ def score_episodes(
         facts["cameras"] = sorted(cameras)
     settings = json.dumps(facts, sort_keys=True)
     run = content_key(settings, CODE_VERSION)[:16]  # equal for equal model, settings and code
-    sql = "SELECT DISTINCT dataset, episode_index, content_hash FROM eval_predictions WHERE eval_run = ?"
+    sql = "SELECT DISTINCT dataset, episode_index, content_hash, instruction FROM eval_predictions WHERE eval_run = ?"
     scored_keys = set(lake.rows(sql, [run]))
-    # By content: an episode whose video changed is scored anew
-    todo = [e for e in episodes if (e.dataset, e.episode_index, e.content_hash) not in scored_keys]
+    # By content and instruction: an episode whose video or text changed is scored anew
+    todo = [e for e in episodes if scored_keys.isdisjoint(reward_keys(e))]
     num_scored = len(episodes) - len(todo)
     moments = failures = unsure = 0
     on_episodes(num_scored, len(episodes))
     for part in _groups(todo):
         predictions = _rewards(lake, scorer, part, score_fps)
-        # What these episodes were before their videos changed goes
+        # What these episodes were before their videos or texts changed goes
         drop_predictions(
             lake, "rewards of other videos", run, part[0].dataset, [e.episode_index for e in part]
         )
@@ -134,6 +135,7 @@ def _rewards(
                 "done": reward.done,
                 "raw": reward.failure or reward.unsure,
                 "content_hash": e.content_hash,
+                "instruction": task_text(e.task),
             }
             predictions.append(row)
     return predictions

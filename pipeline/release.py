@@ -69,9 +69,11 @@ def release_outcome(lake: Lake, release: Release, is_new: bool = False) -> StepO
         "samples": sum(shard.samples for shard in release.shard_list),
         "bytes": sum(shard.bytes for shard in release.shard_list),
     }
-    rows = lake.rows("SELECT split, count(*) FROM splits GROUP BY 1 ORDER BY 1")
+    counts = dict.fromkeys(sorted(shard.split for shard in release.shard_list), 0)
+    for shard in release.shard_list:
+        counts[shard.split] += shard.episodes
     figure, axes = new_figure(height=2.0)
-    axes[0, 0].barh([split for split, _ in rows], [count for _, count in rows], color=COLOURS[0])
+    axes[0, 0].barh([*counts], [*counts.values()], color=COLOURS[0])
     axes[0, 0].set_xlabel("episodes")
     files = (card_path(lake.workspace, release.name),)
     return StepOutcome("release", release.config_hash, is_new, numbers, render(figure), files)

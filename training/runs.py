@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import UserError
-from core.files import write_file
+from core.files import sha256_file, write_file
 from core.names import LATEST
 from core.paths import Workspace
 from core.tables import TABLES
@@ -189,8 +189,11 @@ class TrainingRun:
 
 
 def training_run_id(recipe: Recipe, release: Release) -> str:
-    """Equal for equal recipe, release content and code."""
-    text = "\0".join([recipe.model_dump_json(), release.config_hash, CODE_VERSION])
+    """Equal for equal recipe, files of rows, release content and code."""
+    files = (*recipe.data.jsonl, *recipe.data.validation_jsonl)
+    # Who reads the rows says which file is missing
+    hashes = [sha256_file(path) for path in files if path.is_file()]
+    text = "\0".join([recipe.model_dump_json(), release.config_hash, CODE_VERSION, *hashes])
     return f"{recipe.name}-{release.name}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 

@@ -214,10 +214,13 @@ def _asked_text(options: EvaluationOptions, questions: Sequence[Question]) -> st
 
 
 def _part_text(options: EvaluationOptions) -> str:
-    """After a benchmark's name, where only a part of it is scored: it does not take the place of the whole."""
+    """After a benchmark's name, where only a part of it is scored, or answers of a chosen kind are: it does not take
+    the place of the whole."""
     chosen = list(options.part)
     if options.limit:
         chosen.append(f"limit {options.limit}")
+    if options.answer != "auto":
+        chosen.append(f"answer {options.answer}")
     return f" ({', '.join(chosen)})" if chosen else ""
 
 

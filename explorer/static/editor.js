@@ -138,7 +138,7 @@ async function send(what, body, done) {
   drawState();
   if (answer.status === 409) return conflict(answer.data.error);
   if (!answer.ok) return tell(answer.data.error, true);
-  notice = `${done} ${unread}${known.pending ? " Samples and shards follow with the next build." : ""}${agreed()}`;
+  notice = `${done} ${unread}${known.pending.length ? " Samples and shards follow with the next build." : ""}${agreed()}`;
   const goesOn = text(label) !== sent; // something was changed while the answer was on its way
   base = { ...basis(), label: new Label(JSON.parse(sent)) };
   if (goesOn) draw();
@@ -341,7 +341,7 @@ function drawState() {
   else if (sending) tell(sending);
   else if (changed()) tell("Changed, not saved yet.");
   else if (notice) tell(notice);
-  else if (base.mine) tell(`The label that ${base.json.author} saved ${base.json.created_at.slice(0, 19).replace("T", " ")} counts${known.pending ? "; samples and shards follow with the next build" : ""}. Yours would replace it.${agreed()}`);
+  else if (base.mine) tell(`The label that ${base.json.author} saved ${base.json.created_at.slice(0, 19).replace("T", " ")} counts${known.pending.length ? "; samples and shards follow with the next build" : ""}. Yours would replace it.${agreed()}`);
   else if (base.rejected) tell("This label was rejected and is not used. Correct it, or undo the rejection below.");
   else if (base.run) tell(`The label by ${base.json.annotator} (${base.run.slice(0, 8)}) counts. Save it to confirm.`);
   else tell("Nobody has labelled this episode yet.");

@@ -59,18 +59,33 @@ def _with_progress(context: StageContext, labels: Mapping[int, Label]) -> list[L
     episodes = [episode for episode in context.signals() if episode.episode_index in labels]
     labelled: dict[int, LabelledSignals] = {}
     # The runs that others are measured against come first
-    for episode in sorted(episodes, key=lambda e: labels[e.episode_index].as_far_as is not None):
+    for episode in sorted(episodes, key=lambda e: _num_before(labels, e.episode_index)):
         label = labels[episode.episode_index]
-        ends_at = None
-        # A failed run may be known to have come as far as another run had at one of its frames: its label ends there
-        if label.as_far_as is not None:
-            _, shown_label = labelled[label.as_far_as.episode_index]
-            ends_at = float(shown_label.progress[label.as_far_as.frame_index])
+        ends_at = _end_shown(label, labelled)
         if label.has_progress:
             labelled[episode.episode_index] = episode, label
         else:
             labelled[episode.episode_index] = with_progress(episode, label, config, ends_at=ends_at)
     return [labelled[episode.episode_index] for episode in episodes]
+
+
+def _num_before(labels: Mapping[int, Label], episode_index: int) -> int:
+    """How many runs, one after the other, a run is measured against; of those in a circle as many as there are."""
+    count = 0
+    while (label := labels.get(episode_index)) and label.as_far_as and count < len(labels):
+        episode_index = label.as_far_as.episode_index
+        count += 1
+    return count
+
+
+def _end_shown(label: Label, labelled: Mapping[int, LabelledSignals]) -> float | None:
+    """The progress of another run at the frame that this failed one came as far as; None where no label has it."""
+    if label.as_far_as is None or label.as_far_as.episode_index not in labelled:
+        return None
+    _, shown_label = labelled[label.as_far_as.episode_index]
+    if label.as_far_as.frame_index < len(shown_label.progress):
+        return float(shown_label.progress[label.as_far_as.frame_index])
+    return None
 
 
 def _disagreement(

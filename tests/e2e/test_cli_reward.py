@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import chain, count
 from pathlib import Path
@@ -252,6 +253,11 @@ def test_a_data_set_that_was_stopped_goes_on_where_it_was(own, checkpoint):
     lake.con.execute("UPDATE eval_predictions SET content_hash = 'old' WHERE episode_index = 4")
     assert score_episodes(lake, scorer, "bars", episodes).scored_now == 1
     assert lake.rows("SELECT * FROM eval_predictions ORDER BY ALL") == whole
+    # The same for another instruction; rewards that name none count
+    lake.con.execute("UPDATE eval_predictions SET instruction = NULL WHERE episode_index = 4")
+    retold = [replace(e, task="Do something else") for e in episodes[:1]]
+    assert score_episodes(lake, scorer, "bars", [*retold, *episodes[1:]]).scored_now == 1
+    assert score_episodes(lake, scorer, "bars", episodes).scored_now == 1
 
 
 @pytest.fixture

@@ -298,6 +298,9 @@ def test_a_model_scored_on_its_own_runs(own, run_command, tmp_path):
     # What is scored of a part takes no whole's place
     run_command("eval", "--model", model, "--release", "partly", "--limit", 1)
     assert seen_by_release(run_command) == rows_by_release
+    # Nor does one that answers in a chosen way
+    run_command("eval", "--model", model, "--release", "partly", "--answer", "head")
+    assert ("held-out (answer head)",) in own.rows("SELECT DISTINCT benchmark FROM eval_runs")
 
     # A benchmark of a release counts them too
     for benchmark in ("procvqa-id", "robustness"):

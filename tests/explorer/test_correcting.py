@@ -49,7 +49,7 @@ def test_a_saved_correction_is_seen_at_once(client, own):
     label_before["segments"][1]["start_frame"] = end + 1
     answer = post(client, "/api/corrections/tiny/2", label_before | {"comment": HOSTILE})
     assert answer.status_code == 200, answer.text
-    assert client.get("/api/corrections/tiny/2").json()["pending"] is True
+    assert client.get("/api/corrections/tiny/2").json()["pending"] == ["corrected"]
     runs = client.get("/api/episode/tiny/2").json()["runs"]
     assert (runs[0]["label_run"], runs[0]["active"]) == ("human/tiny", True)
     assert [r["active"] for r in runs].count(True) == 1
@@ -70,7 +70,7 @@ def test_undo_is_a_row_that_says_so(client, own):
     assert post(client, undo.format(1), body).status_code == 422, "not of that episode"
     answer = post(client, undo.format(2), body)
     facts = client.get("/api/corrections/tiny/2").json()
-    assert (answer.status_code, facts["current"], facts["pending"]) == (200, [], False)
+    assert (answer.status_code, facts["current"], facts["pending"]) == (200, [], [])
     assert [r["status"] for r in facts["history"]] == ["accepted", "rejected"]
     body["follows"] = facts["newest"]
     assert post(client, undo.format(2), body).status_code == 422
@@ -82,6 +82,7 @@ def test_a_rejected_label_does_not_count_any_more(client):
     answer = post(client, "/api/corrections/tiny/2/reject", body)
     assert answer.status_code == 200
     assert [r["active"] for r in client.get("/api/episode/tiny/2").json()["runs"]] == [False]
+    assert client.get("/api/corrections/tiny/2").json()["pending"] == ["rejected"]
     body = {"base_label_run": "nobody's", "author": "ada", "follows": answer.json()["saved"]}
     assert post(client, "/api/corrections/tiny/2/reject", body).status_code == 422
 

@@ -14,6 +14,7 @@ from eval.reward.open import ScorerConfig
 from pipeline.build import run_build
 from pipeline.config import DatasetBuild, load_config
 from pipeline.outcome import StepOutcome
+from pipeline.release import release_outcome
 from pipeline.reward_model import closing_steps
 from pipeline.rewards import score_video
 from pipeline.stages import STAGES
@@ -131,6 +132,19 @@ def test_the_whole_second_half_and_nothing_twice(closed):
     page = first[2].files[0].read_text()
     for name in ("clock", "running clock", "best constant", "visual distance", "split test_id"):
         assert name in page
+
+
+def test_the_picture_of_a_release_shows_its_own_episodes(own, monkeypatch):
+    def bars(figure):
+        [axes] = figure.axes
+        return [bar.get_width() for bar in axes.patches]
+
+    monkeypatch.setattr("pipeline.release.render", bars)
+    with opened(own.space) as lake:
+        release = create_release(lake, "r1", allow=("unknown",))
+        lake.con.execute("INSERT INTO splits SELECT * REPLACE ('other' AS dataset) FROM splits")
+        picture = release_outcome(lake, release).picture
+    assert sum(picture) == sum(shard.episodes for shard in release.shard_list) == 5
 
 
 def test_a_release_refuses_lost_shards(lake):

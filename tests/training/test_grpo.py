@@ -25,7 +25,14 @@ from training.plan import GB, Machine, plan
 from training.published import MERGED
 from training.recipe import Recipe, load_recipe
 from training.rollouts import vllm_settings
-from training.runs import Point, TrainingRun, newest_model, saved_steps, trained
+from training.runs import (
+    Point,
+    TrainingRun,
+    newest_model,
+    saved_steps,
+    trained,
+    training_run_id,
+)
 from training.train import train
 from warehouse.shards.shard import Sample
 
@@ -442,9 +449,10 @@ def test_one_command_trains_merges_and_rewards(taught, tmp_path):
     )
     (tmp_path / "rl.yaml").write_text(
         f"name: rl\nkind: grpo\nmodel: {{base: the merged one}}\ngrpo: {{generations: 2, max_completion: 8}}\n"
-        f"data: {{jsonl: [{home / 'rl.jsonl'}], image_root: {home / 'images'}}}\n"
+        f"data: {{jsonl: [{tmp_path / 'rl.jsonl'}], image_root: {home / 'images'}}}\n"
         "train: {steps: 1, batch: 4, lr: 1.0e-4}\n"
     )
+    (tmp_path / "rl.jsonl").write_text((home / "rl.jsonl").read_text())
     names = [str(tmp_path / name) for name in ("sft.yaml", "rl.yaml")]
     words = ["train", "--recipe", names[0], "--then", names[1], "--release", release.name]
     first = ok(command(*words, cwd=tmp_path, workspace=lake.workspace.root))
@@ -457,6 +465,11 @@ def test_one_command_trains_merges_and_rewards(taught, tmp_path):
     times_before = {path: path.stat().st_mtime_ns for path in (sft, rl, begun_with)}
     assert [o.files[0] for o in chained_steps(lake, release, names, None)] == [sft, rl]
     assert {path: path.stat().st_mtime_ns for path in times_before} == times_before
+    # Other rows in a file are another training
+    recipe = load_recipe(names[1], begun_with)
+    assert training_run_id(recipe, release) == rl.name
+    recipe.data.jsonl[0].write_text(recipe.data.jsonl[0].read_text() * 2)
+    assert training_run_id(recipe, release) != rl.name
 
 
 def test_steps_must_come_out_even(taught, tmp_path):

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from annotate.conventions.sidecars import KEYS
+from annotate.samples.procvqa import task_text
 from core.domain.episode import Episode
 from core.errors import UserError
 from core.values import grouped
@@ -34,6 +35,8 @@ from warehouse.releases.release import markdown_table
 
 # Frames int64 [k], progress and probability of success [k]
 Scored = tuple[np.ndarray, np.ndarray, np.ndarray]
+# Dataset, number, contents and instruction of an episode that a model scored
+RewardKey = tuple[str, int, str | None, str | None]
 
 
 class Place(NamedTuple):
@@ -69,6 +72,13 @@ def write_frames(
             columns = dict(zip(KEYS, keys, strict=True)) | values
             writer.write_table(pa.table(columns, schema=schema))
         writer.add_key_value_metadata(dict(metadata()))
+
+
+def reward_keys(e: Episode) -> set[RewardKey]:
+    """How rewards that count are known; those of earlier versions name no instruction."""
+    return {
+        (e.dataset, e.episode_index, e.content_hash, text) for text in (None, task_text(e.task))
+    }
 
 
 def the_dataset(selected: Selected) -> tuple[str, str, float]:
@@ -173,9 +183,9 @@ class FrameExport(Export):
     def scored(self, e: Episode) -> Scored:
         """What a model said of the frames of an episode that it scored, NaN where it gave no number; by now, not as it
         was then. Raises UserError for an episode that was not scored."""
-        content_hash, scored = self._scores(e.chunk).get(e.episode_index, (None, None))
-        # rewards of other contents than the episode has by now do not count
-        if scored is None or content_hash != e.content_hash:
+        key, scored = self._scores(e.chunk).get(e.episode_index, (None, None))
+        # Rewards of other contents or another instruction than the episode has by now do not count
+        if scored is None or key not in reward_keys(e):
             raise UserError(
                 f"{self.dataset} episode {e.episode_index} has no rewards of this model: export rabc --from-model "
                 "makes them"
@@ -186,19 +196,21 @@ class FrameExport(Export):
     def _numbers_by_chunk(self) -> dict[int, list[int]]:
         return grouped((e.chunk, e.episode_index) for e in self.selected.episodes)
 
-    def _read_scores(self, chunk: int) -> dict[int, tuple[str, Scored]]:
-        """Of each selected episode of a chunk that a model scored, of which contents, and what it said."""
+    def _read_scores(self, chunk: int) -> dict[int, tuple[RewardKey, Scored]]:
+        """Of each selected episode of a chunk that a model scored, its key, and what it said."""
         episodes = self._numbers_by_chunk[chunk]
         rows = self.now.rows(
-            "SELECT episode_index, arg_min(content_hash, frame_index), list(frame_index ORDER BY frame_index), "
-            "list(prediction ORDER BY frame_index), list(done ORDER BY frame_index) FROM eval_predictions "
-            "WHERE eval_run = ? AND dataset = ? AND list_contains(?, episode_index) GROUP BY episode_index",
+            "SELECT dataset, episode_index, any_value(content_hash), any_value(instruction), "
+            "list(frame_index ORDER BY frame_index), list(prediction ORDER BY frame_index), "
+            "list(done ORDER BY frame_index) FROM eval_predictions "
+            "WHERE eval_run = ? AND dataset = ? AND list_contains(?, episode_index) GROUP BY 1, 2",
             [self.options.rewards, self.dataset, episodes],
         )
-        return {
-            episode: (content_hash, (np.array(frames), *np.array([progress, success], np.float64)))
-            for episode, content_hash, frames, progress, success in rows
-        }
+        scores = {}
+        for *key, frames, progress, success in rows:
+            values = np.array([progress, success], np.float64)
+            scores[key[1]] = tuple(key), (np.array(frames), *values)
+        return scores
 
 
 def between(frames: np.ndarray, progress: np.ndarray, num_frames: int) -> np.ndarray:

@@ -32,7 +32,7 @@ from warehouse.lake.outdated import delete_outdated_sql
 from warehouse.lake.place import LakeError, locked
 from warehouse.lake.views import VIEWS, View
 
-OTHER_CHANGES = 22  # version of the last change that is no new column
+OTHER_CHANGES = 24  # version of the last change that is no new column
 _COLUMNS = chain.from_iterable(table.columns for table in TABLES.values())
 SCHEMA_VERSION = max(OTHER_CHANGES, *(column.since for column in _COLUMNS))
 WITH_STATEMENTS = 20  # from this version on what people said is in statements beside the lake

@@ -19,7 +19,7 @@ from warehouse.releases.release import Release
 from warehouse.shards.shard import Sample, ShardError
 
 KIND = "CASE WHEN family = 'progresslm_unanswerable' THEN family || ' ' || variant ELSE family END"
-# By a hash of the group: runs of one start state or session are in one phase
+# By a hash of the group: runs of one start state or session are in one phase, whatever the seed
 PHASES = ("sft", "rl")
 
 
@@ -64,10 +64,10 @@ def draw(
           FROM samples s JOIN sample_location l USING (sample_id)
           JOIN splits g ON g.dataset = s.dataset AND g.episode_index = s.episode_index
           WHERE s.form = 'think' AND list_contains(?, l.shard)
-            AND ord(sha256(? || g.dataset || chr(10) || g."group")[1]) % 2 = ?),
+            AND ord(sha256('0' || chr(10) || g.dataset || chr(10) || g."group")[1]) % 2 = ?),
         n AS (SELECT *, row_number() OVER (PARTITION BY kind, dataset, episode_index ORDER BY draw) AS nth FROM s)
         SELECT *, row_number() OVER (PARTITION BY kind ORDER BY nth, draw) AS place FROM n ORDER BY kind, place""",
-        [f"{seed}\n", shards, f"{seed}\n", PHASES.index(profile.phase)],
+        [f"{seed}\n", shards, PHASES.index(profile.phase)],
     ).to_arrow_table()
     kind_of_row = np.array(candidates["kind"])
     kinds = []

@@ -13,7 +13,7 @@ from tests.kits.tiny_lerobot import write_video
 from warehouse.lake import Lake, corrections, digest
 from warehouse.lake.corrections import ConflictError, CorrectionError
 from warehouse.lake.outcomes import StatedOutcome, add_outcomes, chunks_to_build
-from warehouse.lake.statements import take_back
+from warehouse.lake.statements import take_back, take_down
 
 EPISODE = 2  # in chunk 1
 
@@ -26,6 +26,7 @@ def active(lake: Lake, episode: int = EPISODE) -> list[tuple]:
     )
 
 
+PENDING = "SELECT episode_index, what FROM pending_corrections"
 REDONE = [("corrections", 1), ("progress", 1), ("samples", 1), ("shards", 1)]
 
 
@@ -42,9 +43,20 @@ def test_a_rejected_label_is_not_used(own, corpus):
     assert corpus.rows(rejected) == [
         (2, "corrections", "warning", f"label {run}: the robot is idle")
     ]
+    assert chunks_to_build(corpus) == {}
     take_back(corpus, row["correction_id"], author="ada", follows=row["correction_id"])
+    assert corpus.rows(PENDING) == [(EPISODE, "taken back")]
     assert own.rebuild() == REDONE
     assert active(corpus) != []
+    assert corpus.rows(PENDING) == []
+
+
+def test_a_correction_of_an_episode_that_is_taken_down_waits_for_nothing(own, corpus):
+    say(corpus)
+    assert corpus.rows(PENDING) == [(EPISODE, "corrected")]
+    take_down(corpus, "tiny", [EPISODE], "somebody asked")
+    own.rebuild()
+    assert corpus.rows(PENDING) == []
 
 
 def test_the_second_of_two_people_is_told(corpus):

@@ -84,6 +84,19 @@ def test_labels_of_two_annotators_are_compared(other):
     assert progress_tables(lake, other.build, 1)["label_disagreement"].num_rows == 0
 
 
+@pytest.mark.parametrize("shown_by", [{0: 1, 1: 0}, {0: 1, 1: 7}])
+def test_runs_that_are_measured_against_each_other_have_progress(own, shown_by):
+    """In a circle, or against a run that itself is measured against one without a label."""
+    lake = Lake(own.space)
+    for episode, other in shown_by.items():
+        lake.con.execute(
+            "UPDATE episode_labels SET as_far_as_episode = ?, as_far_as_frame = 3 WHERE episode_index = ?",
+            [other, episode],
+        )
+    table = progress_tables(lake, own.build, 0)["progress"]
+    assert set(table["episode_index"].to_pylist()) == {0, 1}
+
+
 def test_the_queue_lists_what_is_odd_with_its_reasons(other):
     reasons = set(
         chain.from_iterable(

@@ -7,7 +7,7 @@ exported pairs, as those who read them do; recordings for Rerun, opened with its
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from warehouse.lake import Lake
 from warehouse.lake.statements import take_down
 from warehouse.releases.contents import contents
 from warehouse.releases.release import Release, ReleaseError, create_release, get_release
-from warehouse.shards.progresslm import ground_truth
+from warehouse.shards.progresslm import PROFILES, draw, ground_truth
 from warehouse.shards.shard import Sample, ShardError, read_samples
 
 ANY = ("unknown",)
@@ -97,9 +97,22 @@ def test_a_ground_truth_that_contradicts_itself_is_an_error(frozen):
             ground_truth(Sample({**sample.row, **change}, sample.pictures))
 
 
-def test_a_profile_is_what_draw_draws(frozen, tmp_path):
-    from warehouse.shards.progresslm import PROFILES, draw
+def test_phases_share_no_run_whatever_their_seeds(frozen):
+    names = ("progresslm_sft", "progresslm_rl")
+    runs = {
+        (name, seed): set(
+            draw(frozen.lake.workspace, frozen.release, name, seed)
+            .samples["episode_index"]
+            .to_pylist()
+        )
+        for name, seed in product(names, range(4))
+    }
+    for first, second in product(range(4), repeat=2):
+        assert runs["progresslm_sft", first].isdisjoint(runs["progresslm_rl", second])
+    assert any(runs.values())
 
+
+def test_a_profile_is_what_draw_draws(frozen, tmp_path):
     assert sum(PROFILES["progresslm_sft"].counts.values()) == 25_248, (
         "as published; the other's is in the note"
     )

@@ -1,17 +1,22 @@
--- Episodes with corrections that their labels and samples do not show yet; the next build applies them
--- what: kind of the change: corrected, taken back or rejected
+-- Episodes whose labels and samples do not show yet what people said of their labels, or what they took back of it;
+--   the next build applies it
+-- what: kind of the change: corrected, rejected (another label, or for another reason) or taken back (nothing is left)
 
-WITH human AS (
-  SELECT l.dataset, l.episode_index, l.chunk, l.correction_id
-  FROM episode_labels l WHERE l.correction_id IS NOT NULL),
-accepted AS (FROM current_corrections WHERE status = 'accepted')
-SELECT coalesce(c.dataset, h.dataset) AS dataset, coalesce(c.episode_index, h.episode_index) AS episode_index,
-       coalesce(c.chunk, h.chunk) AS chunk, CASE WHEN c.correction_id IS NULL THEN 'taken back' ELSE 'corrected'
-       END AS what
-FROM accepted c FULL JOIN human h ON c.dataset = h.dataset AND c.episode_index = h.episode_index
-WHERE c.correction_id IS DISTINCT FROM h.correction_id
-UNION ALL
-SELECT c.dataset, c.episode_index, c.chunk, 'rejected' FROM current_corrections c
-JOIN active_runs a ON a.dataset = c.dataset AND a.episode_index = c.episode_index
-  AND a.label_run = c.base_label_run
-WHERE c.status = 'rejected'
+WITH words AS (
+  SELECT c.dataset, c.episode_index, c.chunk, c.correction_id,
+         CASE c.status WHEN 'accepted' THEN 'corrected' ELSE 'rejected' END AS kind,
+         CASE WHEN c.status = 'accepted' THEN c.correction_id
+           -- As the stage corrections words it
+           WHEN c.comment <> '' THEN 'label ' || c.base_label_run || ': ' || c.comment
+           ELSE 'label ' || c.base_label_run END AS present
+  FROM current_corrections c LEFT JOIN episode_content e USING (dataset, episode_index)
+  WHERE c.status = 'rejected' OR c.status = 'accepted' AND e.dataset IS NOT NULL
+  UNION ALL BY NAME
+  SELECT dataset, episode_index, chunk, 'corrected' AS kind, correction_id AS built
+  FROM episode_labels WHERE correction_id IS NOT NULL
+  UNION ALL BY NAME
+  SELECT dataset, episode_index, chunk, 'rejected' AS kind, detail AS built
+  FROM findings WHERE reason = 'label_rejected')
+SELECT dataset, episode_index, chunk, CASE WHEN count(present) = 0 THEN 'taken back' ELSE kind END AS what
+FROM words GROUP BY dataset, episode_index, chunk, kind
+HAVING string_agg(present, '; ' ORDER BY correction_id) IS DISTINCT FROM max(built)
