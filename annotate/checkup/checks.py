@@ -72,30 +72,21 @@ class Checkup:
     """Gathers the faults of a dataset's runs, a run at a time, and what comparisons need of each."""
 
     dataset: str
-    run_faults: dict[int, list[Finding]] = field(default_factory=dict)
-    summaries: dict[int, RunSummary] = field(default_factory=dict)
+    runs: dict[int, tuple[RunSummary, list[Finding]]] = field(default_factory=dict)
 
     def add(self, run: RunSignals) -> None:
         measurements = chain.from_iterable(measure(run) for measure in OF_RUNS)
-        self.run_faults[run.episode_index] = [*faults(measurements)]
-        self.summaries[run.episode_index] = summarize(run)
+        self.runs[run.episode_index] = summarize(run), [*faults(measurements)]
 
     def without(self, episodes: Collection[int]) -> "Checkup":
         """What was gathered of all other runs."""
-        run_faults = {
-            episode: faults
-            for episode, faults in self.run_faults.items()
-            if episode not in episodes
-        }
-        summaries = {
-            episode: run for episode, run in self.summaries.items() if episode not in episodes
-        }
-        return replace(self, run_faults=run_faults, summaries=summaries)
+        runs = {episode: run for episode, run in self.runs.items() if episode not in episodes}
+        return replace(self, runs=runs)
 
     def faults(self) -> list[Finding]:
         """All faults, in order of runs and frames."""
-        runs = [self.summaries[episode] for episode in sorted(self.summaries)]
-        all_faults = [*chain.from_iterable(self.run_faults.values())]
+        runs = [self.runs[episode][0] for episode in sorted(self.runs)]
+        all_faults = [*chain.from_iterable(faults for _, faults in self.runs.values())]
         copied = {fault.episode_index: fault for fault in faults(exact_copies(self.dataset, runs))}
         # Runs are compared within blocks, so that time and memory grow with their number, not with its square
         for block in batched(runs, COMPARED):
