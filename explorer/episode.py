@@ -312,7 +312,7 @@ def measures(reader: LakeReader, episode: Episode) -> dict[str, Any]:
     """
     rows = _frame_rows(reader, episode, FRAMES_SQL)
     # Every camera's rows have the same of these; one without any value is none
-    first = rows[0] if rows else {"gripper": [], "speed": [], "grippers": []}
+    first = next(iter(rows), {"gripper": [], "speed": [], "grippers": []})
     # States are stored per frame; curves need them per dimension
     states = _frame_rows(reader, episode, STATES_SQL)
     signals = reader.kept("signals", lambda: signals_by_dataset(reader.con)).get(
