@@ -25,8 +25,13 @@ from ingest.source import read_episode
 from ingest.sources.files import Source
 from ingest.sources.types import SourceError
 from warehouse.lake.corrections import SAID_LATER, as_said
-from warehouse.lake.episodes import episode_from_row
-from warehouse.lake.stored import chunk_lags, labels_of_chunk, openings_of, signals_by_dataset
+from warehouse.lake.stored import (
+    chunk_lags,
+    episode_from_row,
+    labels_of_chunk,
+    openings_of,
+    signals_by_dataset,
+)
 
 (
     FACTS_SQL,

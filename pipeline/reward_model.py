@@ -53,8 +53,7 @@ from training.runs import (
 )
 from training.train import adapt, train
 from warehouse.lake import Lake
-from warehouse.lake.episodes import usable_episode
-from warehouse.lake.stored import coarse_keyframes
+from warehouse.lake.stored import coarse_keyframes, usable_episode
 from warehouse.measured import MeasuredSource
 from warehouse.releases.release import Release, get_release
 from warehouse.shards.shard import Sample

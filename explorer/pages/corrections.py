@@ -32,8 +32,8 @@ from warehouse.lake.corrections import (
     parsed,
     segments_of,
 )
-from warehouse.lake.episodes import episode_from_row
 from warehouse.lake.statements import Kind, mark, take_back
+from warehouse.lake.stored import episode_from_row
 
 router = APIRouter()
 OF_EPISODE = "/api/corrections/{dataset}/{episode_index}"
