@@ -16,8 +16,7 @@ import pyarrow as pa
 
 from annotate import pictures as vc
 from annotate.checkup.checks import Checkup
-from annotate.checkup.signals import CameraSignals, run_signals
-from annotate.checkup.single_runs import time_gaps
+from annotate.checkup.single_runs import CameraSignals, run_signals, time_gaps
 from annotate.config import FramesConfig
 from annotate.content_hash import content_columns
 from annotate.pictures import encode_jpeg

@@ -17,7 +17,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from annotate.checkup.signals import CameraSignals
+from annotate.checkup.single_runs import CameraSignals
 from annotate.config import FRAMES_VERSION, FramesConfig
 from annotate.frames import (
     Measured,

@@ -28,7 +28,7 @@ from zlib import crc32
 import numpy as np
 
 from annotate.checkup.checks import Checkup
-from annotate.checkup.signals import RunSignals
+from annotate.checkup.single_runs import RunSignals
 from benchmarks.checkup_faults import FAULTS, Fault, Spoilt
 from benchmarks.checkup_sets import DecodedSet, decoded_set
 from benchmarks.harness import SHARED, machine, options, table_text, write_json, write_tables

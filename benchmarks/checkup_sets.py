@@ -13,7 +13,7 @@ from time import process_time
 
 import numpy as np
 
-from annotate.checkup.signals import CameraSignals, RunSignals, run_signals
+from annotate.checkup.single_runs import CameraSignals, RunSignals, run_signals
 from annotate.config import FRAMES_VERSION, FramesConfig
 from annotate.frames import TINY_HZ, every_nth, frames_stage, timing
 from annotate.pictures import GRID, FrameMeter, half_picture

@@ -13,8 +13,7 @@ from annotate.config import MotionConfig
 from annotate.model_client.calls import Image
 from annotate.motion.annotator import annotate as by_motion
 from annotate.motion.observe import Signals
-from annotate.vlm.moments import moments_of
-from annotate.vlm.pictures import EpisodeView
+from annotate.vlm.pictures import EpisodeView, moments_of
 from benchmarks.label_truth import TRUTH, true_runs
 from benchmarks.vlm_other_ways import blank
 from core.paths import Workspace

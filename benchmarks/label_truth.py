@@ -31,7 +31,6 @@ import annotate.alignment.engine as engine
 import annotate.motion.annotator as motion
 import annotate.motion.observe as observe
 import annotate.motion.structure as structure
-import annotate.motion.way_home as way_home
 from annotate.config import MOTION_VERSION, TRANSFER_VERSION, MotionConfig, TransferConfig
 from annotate.motion.observe import Signals
 from annotate.transfer import Reference, Transferred
@@ -80,8 +79,8 @@ CHOICES: Mapping[str, tuple[ModuleType | None, str, Sequence[Any]]] = {
     "comes down from": (structure, "OVER_GOAL", (0.7, 1.0)),
     "episodes agree within": (structure, "AGREES", (0.1, 0.4)),
     "fewest episodes that show what is usual": (structure, "MIN_EPISODES", (2, 5, 99)),
-    "an arm turns for its last way by this share": (way_home, "TURN", (0.05, 0.2)),
-    "a way home leads back to this share": (way_home, "HOME", (0.0, 0.4, 0.9)),
+    "an arm turns for its last way by this share": (motion, "TURN", (0.05, 0.2)),
+    "a way home leads back to this share": (motion, "HOME", (0.0, 0.4, 0.9)),
     "most episodes that vote": (motion, "MOST_VOTERS", (5,)),
     "complete from": (motion, "COMPLETE", (0.0, 0.8, 2.0)),
     "to stay, in units of passing over": (engine, "STAY", (0.1, 1.0)),

@@ -13,6 +13,9 @@ from typer import Option
 
 from cli.console import build_all
 from cli.options import (
+    AS_JSON,
+    DONE,
+    PARTIAL,
     DataFormatOption,
     EndpointOption,
     EpisodesOption,
@@ -26,13 +29,13 @@ from cli.options import (
     check_source,
     command,
     counted,
+    note,
     say,
     say_next,
     warn,
 )
 from cli.output import looking_at, show, training_progress
 from cli.status import status_rows
-from cli.terminal import AS_JSON, DONE, PARTIAL, note
 from core.annotators import CHOICES, choices_with_help, in_words
 from core.errors import UserError
 from core.metrics import is_lower_better

@@ -9,9 +9,9 @@ from typing import Any
 
 from annotate.signal_report import lag_span
 from annotate.signal_report import line as signal_line
+from cli.options import AS_JSON, DONE, FAILED, PARTIAL, USAGE, VERBOSE, note
 from cli.output import print_json, progress, show
 from cli.status import show_status, status_rows
-from cli.terminal import AS_JSON, DONE, FAILED, PARTIAL, USAGE, VERBOSE, note
 from core.logs import about, is_json
 from core.paths import Workspace
 from core.values import imported

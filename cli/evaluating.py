@@ -8,17 +8,18 @@ from typer import Argument, Option
 
 from cli.lakes import WriteLake, lake_at
 from cli.options import (
+    AS_JSON,
     Facts,
     ReleaseOption,
     Result,
     Space,
     command,
     is_setting,
+    note,
     say,
     warn,
 )
 from cli.output import print_result, progress, show
-from cli.terminal import AS_JSON, note
 from core.errors import UserError
 from core.metrics import TERMINAL, metrics_shown_in
 from core.names import LATEST

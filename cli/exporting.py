@@ -10,13 +10,15 @@ from typer import Argument, Option
 
 from cli.lakes import lake_at, lake_to_read
 from cli.options import (
+    DONE,
+    FAILED,
     Result,
     Space,
     command,
+    note,
     warn,
 )
 from cli.output import progress
-from cli.terminal import DONE, FAILED, note
 from core.errors import UserError
 from core.paths import Workspace
 from core.settings import read_settings, setting_values, settings_of

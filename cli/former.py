@@ -3,7 +3,7 @@
 import shlex
 from collections.abc import Iterator, Sequence
 
-from cli.terminal import note
+from cli.options import note
 from core.errors import without_secrets
 
 # Words of a command line (a command, with an option that tells it apart), and what stands for them now. The longest
@@ -112,12 +112,14 @@ OPTIONS: dict[str, dict[str, str | None]] = {
 def present(words: Sequence[str]) -> list[str]:
     """The words of a command line, in the names of this version; says the new line where it is
     another."""
+    # Options of all commands were given before a command's name, too: now each command has its own
+    words = sorted(words, key=OPTIONS[""].__contains__)
     line = " ".join(words)
     options = dict[str, str | None]()
     for command in sorted(OPTIONS, key=len):
         if f"{line} ".startswith(f"{command} ") or not command:
             options |= OPTIONS[command]
-    remaining_words = list(words)
+    remaining_words = [*words]
     new_words: list[str] = []
     former = max(filter(lambda name: _fits(name, words), COMMANDS), key=len, default=None)
     if former is not None:
@@ -126,7 +128,7 @@ def present(words: Sequence[str]) -> list[str]:
         if new_words[-1].endswith("=") and remaining_words:
             new_words[-1] += remaining_words.pop(0)
     new_words += _renamed(iter(remaining_words), options)
-    if new_words != list(words):
+    if new_words != words:
         note(without_secrets(f"note: this is now `proccorpus {shlex.join(new_words)}`"))
     return new_words
 

@@ -10,8 +10,7 @@ from typer import Argument, Option
 
 from annotate.imported import FORMS
 from cli.lakes import WriteLake
-from cli.options import Facts, command, warn
-from cli.terminal import AS_JSON
+from cli.options import AS_JSON, Facts, command, warn
 from core.errors import UserError
 from pipeline.imports import import_annotations
 
@@ -39,7 +38,7 @@ def import_labels(
         raise UserError(
             "import takes one form and one path: proccorpus import frame-signals FILE --name DATASET"
         )
-    form = forms[0] if forms else form
+    form = next(iter(forms), form)
     if form not in (None, *FORMS):
         raise UserError(f"there is no form {form}: known are {', '.join(FORMS)}")
     imported = import_annotations(lake, Path(path), name, form)

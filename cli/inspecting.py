@@ -9,6 +9,9 @@ from typer import Argument, Option
 
 from annotate.signal_report import lag_columns, rests_on_enough, signal_columns
 from cli.options import (
+    AS_JSON,
+    DONE,
+    FAILED,
     DataFormatOption,
     Result,
     RevisionOption,
@@ -16,15 +19,16 @@ from cli.options import (
     check_source,
     command,
     counted,
+    note,
+    painted,
     say,
     say_next,
 )
 from cli.output import looking_at, pairs_text, show, width_here
-from cli.terminal import AS_JSON, DONE, FAILED, note, painted
 from core.paths import Workspace
 from core.values import grouped, shown
+from ingest.episode import part_form
 from ingest.signals.gripper import signal_from_row
-from ingest.source_parts import part_form
 from ingest.sources.types import address_below
 from pipeline.inspection import in_short, inspect_source
 from pipeline.inspection_report import finding_groups, write_report, writer_of

@@ -14,7 +14,7 @@ import typer
 
 from cli.commands import COMMANDS, make_app, proccorpus
 from cli.former import present
-from cli.terminal import (
+from cli.options import (
     AS_JSON,
     AS_RECORDS,
     DONE,

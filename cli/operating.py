@@ -1,14 +1,18 @@
-"""Workspaces: made, checked, and seen in Dagster's UI."""
+"""Workspaces: made, checked, and seen in Dagster's UI, with the Dagster instance that belongs to each."""
 
 import os
 import shutil
 from contextlib import closing
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
+import yaml
 from typer import Option
 
-from assets.lib.home import dagster_home
 from cli.options import (
+    AS_JSON,
+    DONE,
+    FAILED,
     HostOption,
     NoTokenOption,
     PortOption,
@@ -18,8 +22,9 @@ from cli.options import (
     command,
     say,
 )
-from cli.terminal import AS_JSON, DONE, FAILED
-from core.paths import Workspace
+from core.errors import UserError
+from core.files import room_in
+from core.paths import ROOT, Workspace
 from core.web import TOKENS, link_with, listen, token_for
 from ingest.episode import Finding
 from pipeline.doctor import diagnose
@@ -140,7 +145,7 @@ def ui(
     no_token: NoTokenOption = False,
 ) -> int:
     """Open the Dagster UI on a workspace: chunks, backfills, checks and lineage."""
-    from assets.lib.observed import instance_at, observe
+    from assets.lib.events import instance_at, observe
     from assets.webserver import run_ui, ui_access
 
     # Whoever can reach it can start jobs
@@ -162,3 +167,37 @@ def ui(
         say(f"Dagster UI of {space.root}: {address} (Ctrl-C ends it)")
 
     return run_ui(host, port, home, token or "", on_ready)
+
+
+def dagster_home(workspace: Workspace) -> Path:
+    """The DAGSTER_HOME that belongs to a workspace: the project's own for its ./workspace, else one inside it.
+
+    A team's workspace (its lake is elsewhere) belongs to the deployment whose DAGSTER_HOME is set, if one is.
+    Raises UserError.
+    """
+    deployed = os.environ.get("DAGSTER_HOME")
+    if deployed and workspace.settings.exists():
+        return Path(deployed)
+    if workspace.root == ROOT / "workspace":
+        return ROOT
+    home = workspace.root / "dagster"
+    # Dagster makes an address of its storage's path, in which a question mark begins something else
+    if "?" in str(home.absolute()):
+        raise UserError(
+            f"{workspace.root}: Dagster cannot keep its storage below a '?': give it another path"
+        )
+
+    def below(settings: Any) -> Any:
+        """Settings with the project's folder for Dagster replaced by this one."""
+        if isinstance(settings, dict):
+            return {name: below(value) for name, value in settings.items()}
+        is_path = isinstance(settings, str) and settings.startswith(".dagster/")
+        if is_path:
+            return str(home / settings.removeprefix(".dagster/"))
+        return settings
+
+    settings = below(yaml.safe_load((ROOT / "dagster.yaml").read_text()))
+    with room_in(workspace.root):
+        home.mkdir(parents=True, exist_ok=True)
+        (home / "dagster.yaml").write_text(yaml.safe_dump(settings))
+    return home

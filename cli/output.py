@@ -26,8 +26,18 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from cli.options import Facts, Result, Rows, say, say_next
-from cli.terminal import AS_JSON, AS_RECORDS, QUIET, has_colours, note
+from cli.options import (
+    AS_JSON,
+    AS_RECORDS,
+    QUIET,
+    Facts,
+    Result,
+    Rows,
+    has_colours,
+    note,
+    say,
+    say_next,
+)
 from core.logs import TOLD
 from core.values import plain, shown
 

@@ -9,6 +9,9 @@ from typer import Argument, Option
 
 from cli.lakes import ReadLake, WriteLake, lake_at, lake_to_read
 from cli.options import (
+    AS_JSON,
+    DONE,
+    FAILED,
     EpisodesOption,
     Facts,
     MinConfidenceOption,
@@ -23,12 +26,12 @@ from cli.options import (
     command,
     confirm,
     counted,
+    note,
     say,
     tell_sent,
     warn,
 )
 from cli.output import show
-from cli.terminal import AS_JSON, DONE, FAILED, note
 from core.domain.label_run import LabelGate
 from core.errors import UserError
 from ingest.recordings import Likeness

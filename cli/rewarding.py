@@ -13,11 +13,11 @@ from cli.options import (
     Space,
     TokenFileOption,
     command,
+    note,
     say,
     warn,
 )
 from cli.output import progress
-from cli.terminal import note
 from core.errors import UserError
 from core.names import LATEST
 from core.web import (

@@ -12,6 +12,8 @@ from typer import Argument
 
 from cli.lakes import WriteLake
 from cli.options import (
+    DONE,
+    FAILED,
     AuthorOption,
     CommentOption,
     Facts,
@@ -23,7 +25,6 @@ from cli.options import (
     warn,
 )
 from cli.output import progress
-from cli.terminal import DONE, FAILED
 from core.errors import UserError
 from core.names import did_you_mean, whoami
 from core.settings import arguments_of

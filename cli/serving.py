@@ -30,10 +30,10 @@ from cli.options import (
     YesOption,
     command,
     confirm,
+    note,
     say,
 )
 from cli.output import progress
-from cli.terminal import note
 from core.errors import UserError, validation_message
 from core.names import whoami
 from core.paths import Workspace

@@ -9,17 +9,20 @@ from typing import Annotated
 from typer import Argument, Option
 
 from cli.options import (
+    AS_JSON,
+    DONE,
+    FAILED,
     Result,
     Rows,
     SetOption,
     Space,
     command,
+    note,
     say,
     stale_lines,
     warn,
 )
 from cli.saying import Episodes
-from cli.terminal import AS_JSON, DONE, FAILED, note
 from core.errors import UserError
 from core.files import write_file
 from core.names import did_you_mean

@@ -13,9 +13,8 @@ from typing import Annotated, Any, Literal
 
 from typer import Argument, Option
 
-from cli.options import Space, command
+from cli.options import Space, command, note
 from cli.output import table_text, width_here
-from cli.terminal import note
 from core.errors import UserError
 from core.values import plain, shown
 from warehouse.sql_process import LakeState, SqlProcess

@@ -18,8 +18,7 @@ from prompt_toolkit.history import FileHistory
 from prompt_toolkit.lexers import PygmentsLexer
 from pygments.lexers.sql import SqlLexer
 
-from cli.options import counted
-from cli.terminal import AS_RECORDS
+from cli.options import AS_RECORDS, counted
 from core.errors import SqlError, UserError
 from core.paths import Workspace
 from warehouse.lake.schema import Described, columns, relations

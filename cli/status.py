@@ -4,11 +4,11 @@ from operator import itemgetter
 
 from cli.lakes import ReadLake
 from cli.options import (
+    AS_JSON,
     Result,
     command,
 )
 from cli.output import show
-from cli.terminal import AS_JSON
 from pipeline.config import present_builds
 from pipeline.plan import stale_chunks
 from pipeline.stages import stage_specs

@@ -15,6 +15,7 @@ from annotate.model_client.server import Server, ServerConfig
 from assets.lib.launch.child import launched, report
 from cli.lakes import ReadLake, WriteLake, lake_at
 from cli.options import (
+    AS_JSON,
     EndpointOption,
     Facts,
     PrivateOption,
@@ -27,7 +28,6 @@ from cli.options import (
     tell_sent,
 )
 from cli.output import progress, training_progress
-from cli.terminal import AS_JSON
 from core.errors import UserError
 from core.names import LATEST
 from pipeline.models import model_folder
@@ -80,7 +80,7 @@ def train(
     for name in then or ():
         load_recipe(name, begins=False)
     if plan:
-        from training.plan_words import plan_facts  # imports torch
+        from training.plan import plan_facts  # imports torch
 
         facts, fits = plan_facts(loaded, machine)
         return Result(facts, code=int(not fits))
@@ -158,7 +158,7 @@ def adapt(
 ) -> Facts:
     """Adapt a model to one episode, from its active label. Makes a LoRA adapter, or another laptop
     model."""
-    from pipeline.adaptation import adapt_to_episode  # imports torch
+    from pipeline.reward_model import adapt_to_episode  # imports torch
 
     folder = model_folder(lake.workspace, model).resolve()
     loaded = load_recipe(recipe or adapting_recipe(folder), folder)

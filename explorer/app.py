@@ -26,12 +26,12 @@ from core.web import Guard, Refusal
 from explorer import pages
 from explorer.access import CorpusView, PageError
 from explorer.index import CorpusIndex
-from explorer.jobs import ChildJob
 from explorer.pages import media, sql
 from explorer.site import (
     FILTERS,
     STATIC,
     STATIC_VERSION,
+    ChildJob,
     Explorer,
     Options,
     explorer_of,

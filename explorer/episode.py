@@ -25,8 +25,13 @@ from ingest.source import read_episode
 from ingest.sources.files import Source
 from ingest.sources.types import SourceError
 from warehouse.lake.corrections import SAID_LATER, as_said
-from warehouse.lake.episodes import episode_from_row
-from warehouse.lake.stored import chunk_lags, labels_of_chunk, openings_of, signals_by_dataset
+from warehouse.lake.stored import (
+    chunk_lags,
+    episode_from_row,
+    labels_of_chunk,
+    openings_of,
+    signals_by_dataset,
+)
 
 (
     FACTS_SQL,
@@ -312,7 +317,7 @@ def measures(reader: LakeReader, episode: Episode) -> dict[str, Any]:
     """
     rows = _frame_rows(reader, episode, FRAMES_SQL)
     # Every camera's rows have the same of these; one without any value is none
-    first = rows[0] if rows else {"gripper": [], "speed": [], "grippers": []}
+    first = next(iter(rows), {"gripper": [], "speed": [], "grippers": []})
     # States are stored per frame; curves need them per dimension
     states = _frame_rows(reader, episode, STATES_SQL)
     signals = reader.kept("signals", lambda: signals_by_dataset(reader.con)).get(

@@ -43,7 +43,7 @@ from ingest.reasons import LIMITS, DataError, Limits
 from warehouse.exports import EXPORT_KINDS
 from warehouse.exports.selection import select_episode
 from warehouse.lake import Lake
-from warehouse.lake.episodes import episode_from_row
+from warehouse.lake.stored import episode_from_row
 
 SHEET = 8  # pictures of a contact sheet
 THUMB_PX, SHEET_PX = 180, 120  # height

@@ -7,11 +7,10 @@ from dataclasses import is_dataclass, replace
 from operator import attrgetter
 from typing import Any
 
-from ingest.episode import EpisodeRecord, Finding, Listing
+from ingest.episode import EpisodeRecord, Finding, Listing, joined
 from ingest.reasons import Limits
 from ingest.registry import DatasetConfig
 from ingest.source import list_episodes
-from ingest.source_parts import joined
 from ingest.sources.files import Source
 
 UNKNOWN = "\ufffd"  # in the place of a NUL character

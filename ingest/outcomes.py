@@ -191,8 +191,7 @@ def evidence_of(
             continue
         telling.append(name)
     reward = next(filter(None, (reward_of(name, fact(name)[1]) for name in rewards)), None)
-    stated_outcome = outcomes[0] if outcomes else None
-    return OutcomeEvidence(stated_outcome, tuple(flags), reward=reward), telling
+    return OutcomeEvidence(next(iter(outcomes), None), tuple(flags), reward=reward), telling
 
 
 # What they say of a dataset's runs

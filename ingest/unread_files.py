@@ -6,8 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from itertools import chain, filterfalse
 
 from core.values import grouped
-from ingest.episode import EpisodeRecord, Finding, SourcePart
-from ingest.source_parts import PartCensus
+from ingest.episode import EpisodeRecord, Finding, PartCensus, SourcePart
 from ingest.sources.files import Source
 from ingest.sources.types import folders_above
 

@@ -28,10 +28,9 @@ from warehouse.exports import EXPORT_KINDS
 from warehouse.exports.export import Exported
 from warehouse.exports.options import Selection
 from warehouse.lake import Lake, corrections, open_lake
-from warehouse.lake.episodes import usable_episode
 from warehouse.lake.lake import lake_to_read
 from warehouse.lake.sql import open_for_users
-from warehouse.lake.stored import labels_of
+from warehouse.lake.stored import labels_of, usable_episode
 from warehouse.releases.contents import lake_shards
 from warehouse.releases.release import get_release
 from warehouse.shards.loader import Loader, LoaderConfig

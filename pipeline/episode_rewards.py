@@ -29,7 +29,7 @@ from warehouse.exports.options import Selection
 from warehouse.exports.rabc import reward_keys, the_dataset
 from warehouse.exports.selection import select
 from warehouse.lake import Lake, content_key
-from warehouse.lake.episodes import usable_episode
+from warehouse.lake.stored import usable_episode
 from warehouse.measured import ChangedError, MeasuredSource
 
 CODE_VERSION = "rewards-2"

@@ -21,8 +21,7 @@ from pipeline.config import built
 from pipeline.episode_rewards import episode_clip
 from training.laptop.model import embed
 from warehouse.lake import Lake
-from warehouse.lake.episodes import usable_episode
-from warehouse.lake.stored import labels_of, stored_signals
+from warehouse.lake.stored import labels_of, stored_signals, usable_episode
 
 MOST = 5  # references of a task
 PREFERRED = "camera"  # the name of a video whose camera nobody named

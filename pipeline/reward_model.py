@@ -1,14 +1,19 @@
 """The steps `reward_model` and `evaluation`: a recipe trained on a release, scores of a model with a report; and the
-whole second half in order. Imports torch.
+whole second half in order. And a model adapted to one labelled or corrected episode. Imports torch.
 """
 
 import math
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import torch
 
+from annotate.config import SamplesConfig
+from annotate.samples import procvqa
+from core.errors import UserError
 from core.figures import render
 from eval.benchmarks.options import HELD_OUT, EvaluationOptions
 from eval.benchmarks.run import Evaluation, evaluate_benchmark
@@ -17,8 +22,11 @@ from eval.runners.checkpoint import BATCH
 from eval.runners.start import RunnerConfig, located_runner
 from eval.scored import ScoredBenchmark, eval_run_id
 from eval.within import calibrate_checkpoint, scorer_of
+from pipeline.config import DatasetBuild, built
 from pipeline.model_check import merge_adapter
 from pipeline.outcome import StepOutcome
+from pipeline.picture_cache import PictureStore
+from pipeline.reading import records_of
 from pipeline.release import (
     found_evaluation,
     leaderboard_step,
@@ -27,12 +35,15 @@ from pipeline.release import (
     release_step,
     report_pages,
 )
+from pipeline.stages.samples import labelled_episodes
+from pipeline.stages.shards import PictureDecoder, picture_key
 from training.card import add_scores
 from training.folder import CARD, read_card
 from training.published import MERGED
 from training.recipe import Recipe, load_recipe
 from training.runs import (
     Point,
+    TrainingRun,
     begin_wandb,
     newest_model,
     recorded,
@@ -40,9 +51,12 @@ from training.runs import (
     trained,
     training_run_id,
 )
-from training.train import train
+from training.train import adapt, train
 from warehouse.lake import Lake
+from warehouse.lake.stored import coarse_keyframes, usable_episode
+from warehouse.measured import MeasuredSource
 from warehouse.releases.release import Release, get_release
+from warehouse.shards.shard import Sample
 
 OF_HELD_OUT = EvaluationOptions(batch_size=BATCH)
 EPISODES = 3  # whose curves the event of an evaluation shows
@@ -198,3 +212,66 @@ def benchmark_step(
     return evaluation, StepOutcome(
         "evaluation", evaluation.run, True, numbers, picture, files, table
     )
+
+
+FAMILY = procvqa.PROGRESS
+
+
+def adapt_to_episode(
+    lake: Lake,
+    dataset: str,
+    episode_index: int,
+    recipe: Recipe,
+    on_step: Callable[[Point], None],
+    *,
+    count: int,
+    seed: int = 0,
+    resume: bool = False,
+) -> tuple[TrainingRun, int]:
+    """An adapter, or another laptop model, and the number of samples that it learned from; see episode_samples."""
+    drawn = episode_samples(lake, dataset, episode_index, count, seed)
+    return adapt(lake, drawn, f"{dataset}-{episode_index:06d}", recipe, on_step, resume), len(drawn)
+
+
+def episode_samples(
+    lake: Lake, dataset: str, episode_index: int, count: int, seed: int = 0
+) -> list[Sample]:
+    """Up to `count` moments of an episode with its progress by the active label, all states in their share.
+
+    Seeded by dataset, episode and `seed`. Raises UserError where the episode is not there or has no label.
+    """
+    build = built(lake, dataset)
+    chunk = usable_episode(lake.con, dataset, episode_index).chunk
+    matches = (
+        e for e in labelled_episodes(lake, build, chunk) if e.episode.episode_index == episode_index
+    )
+    episode = next(matches, None)
+    if episode is None:
+        raise UserError(f"episode {episode_index} of {dataset} has no label: build {dataset} first")
+
+    # The stage's own sampler, asked for progress alone
+    config = SamplesConfig(
+        progress_per_episode=count, segmentation_per_episode=0, actions_per_episode=0, seed=seed
+    )
+    samples = [sample for sample in procvqa.samples(episode, config) if sample["family"] == FAMILY]
+    return _with_pictures(lake, build, episode_index, samples)
+
+
+def _with_pictures(lake: Lake, build: DatasetBuild, episode: int, rows: list[dict]) -> list[Sample]:
+    """Raises UserError where a picture cannot be had any more."""
+    [record] = records_of(lake, build.name, [episode])
+    # Moments share pictures: each is decoded once
+    keys_of_rows = [[picture_key(picture) for picture in row["pictures"]] for row in rows]
+    picture_keys = dict.fromkeys(chain.from_iterable(keys_of_rows))
+    with TemporaryFile() as file:
+        pictures = PictureStore(file)
+        source = MeasuredSource(lake, build.source(lake.workspace.sources))
+        keyframes = coarse_keyframes(lake, build.name, {episode})
+        findings = PictureDecoder(lake, build, source, record, pictures, keyframes).decode(
+            picture_keys
+        )
+        # One picture missing is an error here: the caller asked for this very episode
+        if findings:
+            raise UserError(f"episode {episode} of {build.name}: {findings[0].detail}")
+        pairs = zip(rows, keys_of_rows, strict=True)
+        return [Sample(row, tuple(map(pictures.get, keys))) for row, keys in pairs]

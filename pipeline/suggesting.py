@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from math import isqrt
 from typing import Any
 
-from annotate.alignment.run_ends import worst_first
+from annotate.alignment.engine import worst_first
 from annotate.motion.observe import Signals
 from annotate.transfer import BETWEEN, Suggested, suggestion
 from core.errors import UserError

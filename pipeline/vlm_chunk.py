@@ -26,8 +26,7 @@ from annotate.pictures import encode_jpeg
 from annotate.transfer import Alignment
 from annotate.vlm.annotator import annotate_episode
 from annotate.vlm.few_runs import label_task
-from annotate.vlm.moments import NO_MOMENTS, ArmMoments, moments_of
-from annotate.vlm.pictures import EpisodeView, joined_picture
+from annotate.vlm.pictures import NO_MOMENTS, ArmMoments, EpisodeView, joined_picture, moments_of
 from core.domain.label import Label, check_tiling
 from core.paths import Workspace
 from core.tables import TABLES

@@ -1,4 +1,5 @@
-"""The vision-language models in their transformers classes: loaded, made tiny, adapted, frozen, and divided into parts.
+"""The vision-language models in their transformers classes: loaded, made tiny, adapted, frozen, and divided into parts;
+what of each layer is calculated anew for the backward pass, and whether it is compiled.
 
 The class is chosen by what config.json says, never by a path. Nothing is unpickled, no remote code is run.
 
@@ -7,9 +8,11 @@ and exercises every line that a 2B model does.
 """
 
 import json
+import os
 import re
 import warnings
 from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -20,13 +23,18 @@ import transformers
 from safetensors import SafetensorError, safe_open
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import nn
+from torch.utils.checkpoint import (
+    CheckpointPolicy,
+    checkpoint,
+    create_selective_checkpoint_contexts,
+)
 from transformers import AutoProcessor, PreTrainedTokenizerFast
 from transformers.integrations.peft import MIN_PEFT_VERSION
 from transformers.utils import logging
 from transformers.utils.peft_utils import check_peft_version
 
 from training.attention import set_layers, text_attention
-from training.folder import BACKBONES, CARD, ModelError
+from training.folder import BACKBONES, CARD, ModelError, backbone_kind
 from training.recipe import LoraConfig, TinyConfig, TrainConfig
 
 # peft asks transformers by a name that it has a newer one for
@@ -446,3 +454,50 @@ def _of_family(config: TinyConfig, text: dict[str, Any], vision: dict[str, Any])
             "moe_intermediate_size": config.hidden,
             "shared_expert_intermediate_size": config.hidden,
         }
+
+
+# Operators whose results are kept where `matmul` is: multiplications, and attention by any kernel
+KEPT = re.compile(r"\.(mm|addmm|bmm|baddbmm|_?convolution)\.|attention|attn")
+
+
+def layers(backbone: nn.Module) -> list[nn.Module]:
+    """The layers of the language model and of the vision tower."""
+    names: Any = backbone._no_split_modules
+    return [m for m in backbone.modules() if type(m).__name__ in names]
+
+
+def prepare_layers(backbone: nn.Module, train: TrainConfig, cache: Path | None) -> None:
+    """Let each layer calculate as the recipe says. In place. `cache`: the folder where compiled layers stay for the
+    next run; None: torch's own."""
+    if train.compile:
+        # PyTorch counts compilations of one function over all models of a process, and a ninth is an error
+        torch.compiler.reset()
+        if cache is not None:
+            os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))
+    kind = backbone_kind(backbone)
+    for layer in layers(backbone):
+        forward: Any = layer.forward
+        # Neither a layer that is called sample by sample is traced whole, nor one whose states are captured
+        is_captured = not kind.free_size and "Vision" in type(layer).__name__
+        is_whole = not is_captured and not (kind.state and hasattr(layer, kind.state))
+        if train.recompute != "none":
+            forward = recomputed(forward, train.recompute)
+        if train.compile and is_whole:
+            # Whole, or an error: a layer in pieces would be as slow as before, and nobody would know.
+            forward = torch.compile(forward, fullgraph=True, dynamic=True)
+        layer.forward = forward
+
+
+def recomputed(forward: Any, choice: str) -> Any:
+    """`forward`, of which less is kept for the backward pass: `matmul` keeps results of matrices and attention, `all`
+    nothing but what it is given."""
+    if choice == "all":
+        return partial(checkpoint, forward, use_reentrant=False)
+    contexts = partial(create_selective_checkpoint_contexts, _policy)
+    return partial(checkpoint, forward, use_reentrant=False, context_fn=contexts)
+
+
+def _policy(context: Any, operator: Any, *args: Any, **options: Any) -> CheckpointPolicy:
+    if KEPT.search(str(operator)):
+        return CheckpointPolicy.MUST_SAVE
+    return CheckpointPolicy.PREFER_RECOMPUTE

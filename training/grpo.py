@@ -36,9 +36,9 @@ from training.checkpoint import (
     load_state,
     read_tensors,
 )
-from training.ending import AskedToEnd
 from training.folder import TrainingError, backbone_kind
 from training.loop import (
+    AskedToEnd,
     batches_each,
     check_norm,
     fresh_state,

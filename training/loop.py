@@ -3,6 +3,8 @@ on GPUs, and on a CPU as well, so that it is tested where there is none."""
 
 import math
 import os
+import signal
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -10,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
 from time import perf_counter
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -23,7 +26,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from training.backbones import parameter_groups
+from training.backbones import layers, parameter_groups, prepare_layers
 from training.batches import Batches, Prepared, placed, together
 from training.checkpoint import (
     PATIENCE,
@@ -34,13 +37,50 @@ from training.checkpoint import (
     read_tensors,
     set_chance,
 )
-from training.ending import AskedToEnd
 from training.folder import TrainingError
-from training.layers import layers, prepare_layers
 from training.model import ProgressModel, losses
 from training.plan import PEAK, card_here, cost, less
 from training.recipe import AS_RECORDED, KINDS, Recipe, TrainConfig
 from training.runs import Point
+
+
+class AskedToEnd:
+    """Which signal asked this process to end; 0: none yet."""
+
+    signal = 0
+
+    def __bool__(self) -> bool:
+        return self.signal > 0
+
+
+@contextmanager
+def noticed() -> Iterator[AskedToEnd]:
+    """Within it a first signal is only noted, and a second one does what it would have done. When
+    it is left, what the noted signal would have done comes to pass. Outside the main thread, which
+    alone hears signals, nothing is noted."""
+    request_to_end = AskedToEnd()
+    if threading.current_thread() is not threading.main_thread():
+        yield request_to_end
+        return
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if request_to_end:
+            signal.signal(number, former_handlers[signal.Signals(number)])
+            signal.raise_signal(number)
+        request_to_end.signal = number
+
+    former_handlers = {
+        number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    for number in former_handlers:
+        signal.signal(number, note)
+    try:
+        yield request_to_end
+    finally:
+        for number, handler in former_handlers.items():
+            signal.signal(number, handler)
+        if request_to_end:
+            signal.raise_signal(request_to_end.signal)
 
 
 def is_divided(recipe: Recipe, world: int) -> bool:

@@ -21,10 +21,9 @@ from training.attention import chosen, set_attention
 from training.batches import NO_LABELS, Batches, open_batches
 from training.card import check_shards, make_card
 from training.checkpoint import CheckpointScorer, HeldOutCheck, StepWriter, load_state
-from training.ending import noticed
 from training.folder import TrainingError, is_laptop, read_card, write_card
 from training.laptop.fit import adapt_laptop, train_laptop
-from training.loop import Trainer
+from training.loop import Trainer, noticed
 from training.model import HEAD_CONFIG, Head, ProgressModel, load_head, make_head, save_model
 from training.negatives.samples import read_labels
 from training.plan import of_this_machine

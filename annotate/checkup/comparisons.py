@@ -378,9 +378,14 @@ def common_lag(runs: Sequence[RunSummary]) -> int:
 def _row_curves(runs: Sequence[RunSummary]) -> dict[int, np.ndarray]:
     """Those over as many lags as most have, or the most of those: runs of another rate are not compared."""
     curves = {run.episode_index: run.row_curve for run in runs if run.row_curve is not None}
-    lengths = Counter(map(len, curves.values()))
-    usual_length = max(lengths, key=lambda length: (lengths[length], length), default=0)
+    usual_length = _commonest(map(len, curves.values()))
     return {episode: curve for episode, curve in curves.items() if len(curve) == usual_length}
+
+
+def _commonest(sizes: Iterable[int]) -> int:
+    """The size that most things have, the larger of two that as many have; 0: there are none."""
+    counts = Counter(sizes)
+    return max(counts, key=lambda size: (counts[size], size), default=0)
 
 
 def _common_lag(curves: Mapping[int, np.ndarray]) -> tuple[int, bool]:
@@ -521,10 +526,9 @@ def _state_vectors(runs: Sequence[RunSummary]) -> dict[int, np.ndarray]:
     states = {
         k: run.columns["state"].phases for k, run in enumerate(runs) if "state" in run.columns
     }
-    widths = [values.shape[1] for values in states.values()]
-    if not widths:
+    if not states:
         return {}
-    width = max(sorted(set(widths)), key=widths.count)
+    width = _commonest(values.shape[1] for values in states.values())
     states = {k: values for k, values in states.items() if values.shape[1] == width}
     spread = np.maximum(np.concatenate(list(states.values())).std(axis=0), 1e-9)
     return {k: (values / spread).reshape(-1).astype(np.float32) for k, values in states.items()}

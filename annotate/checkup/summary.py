@@ -9,8 +9,7 @@ from itertools import chain
 import numpy as np
 
 from annotate.checkup.comparer import LIMITS
-from annotate.checkup.signals import CameraSignals, RunSignals
-from annotate.checkup.single_runs import idle_seconds, row_curve
+from annotate.checkup.single_runs import CameraSignals, RunSignals, idle_seconds, row_curve
 from ingest.signals import naming
 from ingest.signals.naming import transitions
 

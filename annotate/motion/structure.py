@@ -215,7 +215,7 @@ def own_label(episode: Observed, steps: TaskSteps) -> LabelReading:
     def add(
         name: str, step: int | None, end: int, *, completed: bool = True, kind: str = STEP
     ) -> None:
-        start = segments[-1].end_frame if segments else 0
+        start = _end(segments)
         if end > start:
             segments.append(Segment(name, start, min(end, n), kind, completed, step))
 
@@ -224,7 +224,7 @@ def own_label(episode: Observed, steps: TaskSteps) -> LabelReading:
         first = k * len(steps.parts)
         # An arm that fails to grasp has not reached the thing either
         for failed in episode.attempts:
-            if (segments[-1].end_frame if segments else 0) <= failed.closes < attempt.closes:
+            if _end(segments) <= failed.closes < attempt.closes:
                 if steps.parts[0] == "reach":
                     add(names[0], first, failed.closes, completed=False)
                 grasp = steps.parts.index("grasp")
@@ -235,7 +235,7 @@ def own_label(episode: Observed, steps: TaskSteps) -> LabelReading:
         for part, (name, end) in enumerate(
             zip(names, _part_ends(episode, attempt, steps.parts), strict=True)
         ):
-            start = segments[-1].end_frame if segments else 0
+            start = _end(segments)
             # Parts that each need a frame, too
             num_parts_after = len(steps.plan) - 1 - first - part
             end = min(max(min(end, n - num_parts_after), start + 1), n)
@@ -289,13 +289,18 @@ def frame_over_goal(state: np.ndarray, start: int, end: int) -> int:
     return start + int(np.flatnonzero(aside >= OVER_GOAL * aside.max())[-1])
 
 
+def _end(segments: Sequence[Segment]) -> int:
+    """The frame at which the next segment begins."""
+    return segments[-1].end_frame if segments else 0
+
+
 def segments_by_ends(
     episode: Observed, plan: Sequence[str], ends: Mapping[int, int]
 ) -> list[Segment]:
     """Segments of an episode whose planned steps ended at these frames, each from the end of the one before."""
     segments: list[Segment] = []
     for k, (step, end) in enumerate(sorted(ends.items(), key=lambda item: item[::-1])):
-        start = segments[-1].end_frame if segments else 0
+        start = _end(segments)
         # Each has a frame, where there is room
         end = min(max(end, start + 1), len(episode) - (len(ends) - 1 - k))
         if start < end:
@@ -313,7 +318,7 @@ def _add_ending(
     """
     n = len(episode)
     rest_start = episode.final_rest
-    start = segments[-1].end_frame if segments else 0
+    start = _end(segments)
     if not missing:
         pieces: list[tuple[str, int | None, int, str]] = [
             ("Withdraw", None, max(rest_start, start), DONE),

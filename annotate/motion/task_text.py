@@ -159,4 +159,4 @@ def _clause(text: str) -> _Clause | None:
     objects, *places = _WHERE.split(match[2], maxsplit=1)
     verb = match[1].lower()
     is_placed = verb in PLACE or (verb in PICK and _GOAL.search(match[2]) is not None)
-    return _Clause(verb, _DIRECTION.sub("", objects), places[0] if places else None, is_placed)
+    return _Clause(verb, _DIRECTION.sub("", objects), next(iter(places), None), is_placed)

@@ -189,8 +189,7 @@ class LabelledEpisode:
 
     def action_at(self, frame: int) -> str:
         """The step under way; the last one, once the task is done."""
-        remaining_steps = self.remaining(frame)
-        return self.steps[remaining_steps[0] if remaining_steps else -1]
+        return self.steps[next(iter(self.remaining(frame)), -1)]
 
     @cached_property
     def step_ends(self) -> list[int] | None:

@@ -19,8 +19,7 @@ from annotate.config import VlmConfig
 from annotate.model_client.calls import Reply, Request, VlmError
 from annotate.model_client.reading import printable_line
 from annotate.vlm.judgement import DOUBTED, implausibilities, with_note, with_outcome
-from annotate.vlm.moments import settled_starts
-from annotate.vlm.pictures import Ask, EpisodeView, all_results, load_pictures
+from annotate.vlm.pictures import Ask, EpisodeView, all_results, load_pictures, settled_starts
 from core.domain.label import DONE, STEP, Label, Segment, completed_steps
 from core.values import spread
 

@@ -17,7 +17,7 @@ from pipeline.reward_model import benchmark_step, evaluation_step, reward_model_
 from training.recipe import load_recipe
 from training.runs import forget_steps, named_model, trained, training_run_id
 from warehouse.lake import Lake
-from warehouse.lake.episodes import usable_episodes
+from warehouse.lake.stored import usable_episodes
 from warehouse.releases.release import get_release
 
 

@@ -10,9 +10,8 @@ from itertools import chain
 
 from core.tables.definition import Column, Table, without_episodes
 from core.tables.episodes import EPISODE_TABLES
-from core.tables.events import EVENT_TABLES
+from core.tables.events import EVENT_TABLES, STATEMENTS
 from core.tables.labels import LABEL_TABLES, SPLITS
-from core.tables.statements import STATEMENTS
 
 __all__ = [
     "SPLITS",

@@ -49,7 +49,7 @@ from eval.scored import (
     store_evaluations,
 )
 from warehouse.lake import Lake, content_key
-from warehouse.lake.episodes import usable_episodes
+from warehouse.lake.stored import usable_episodes
 
 CODE_VERSION = "annotators-2"
 TRUTH = "truth"

@@ -32,9 +32,8 @@ from eval.scored import (
     progress_measures,
 )
 from warehouse.lake import Lake
-from warehouse.lake.episodes import usable_episodes
 from warehouse.lake.sql import open_for_users
-from warehouse.lake.stored import RunFacts, run_facts
+from warehouse.lake.stored import RunFacts, run_facts, usable_episodes
 from warehouse.releases.release import Release
 
 RANKING = "policy-ranking"

@@ -29,8 +29,8 @@ from eval.metrics.score import Measure
 from eval.metrics.segments import Span, plain_name
 from eval.scored import BenchmarkAnswers, ScoredBenchmark, length_slice, progress_measures
 from warehouse.lake import Lake
-from warehouse.lake.episodes import usable_episodes
 from warehouse.lake.sql import open_for_users
+from warehouse.lake.stored import usable_episodes
 from warehouse.releases.release import Release
 from warehouse.shards.shard import entry_at, named_picture, picture_places, read_index, shown
 

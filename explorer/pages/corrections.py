@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Body
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field, StrictBool, StrictInt
 
@@ -32,12 +32,16 @@ from warehouse.lake.corrections import (
     parsed,
     segments_of,
 )
-from warehouse.lake.episodes import episode_from_row
 from warehouse.lake.statements import Kind, mark, take_back
+from warehouse.lake.stored import episode_from_row
 
 router = APIRouter()
 OF_EPISODE = "/api/corrections/{dataset}/{episode_index}"
-Snapshot = Annotated[StrictInt, Field(ge=0, le=2**53)] | None
+# In the body of a request
+Index = Annotated[StrictInt, Field(ge=0, le=2**53)]
+Snapshot = Annotated[Index | None, Body()]  # that the page shows
+Text = Annotated[str | None, Body()]
+Flag = Annotated[StrictBool, Body()]
 OF_LABEL = ("plan", "segments", *SAID_LATER)
 
 
@@ -53,34 +57,6 @@ class Said(BaseModel, extra="allow"):
     base_label_run: str | None = None
     base_content_hash: str | None = None
     recording: str | None = None
-
-
-class Marking(BaseModel):
-    """A tag, or whom episodes are assigned to: said, or taken back (not `on`); of each
-    the assignment that was seen. `snapshot`: that the page shows.
-    """
-
-    kind: Kind
-    value: str
-    on: StrictBool = True
-    author: str | None = None
-    episodes: list[tuple[str, Annotated[StrictInt, Field(ge=0, le=2**53)], str | None]]
-    snapshot: Snapshot = None
-
-
-class Acceptance(BaseModel):
-    """The faults that a check found, in a run or (no episode_index, or `whole`) in all of a
-    dataset: known, or told again (not `on`). `snapshot`: that the page shows.
-    """
-
-    dataset: str
-    check: str
-    episode_index: Annotated[StrictInt, Field(ge=0, le=2**53)] | None = None
-    whole: bool = False
-    why: str = ""
-    on: StrictBool = True
-    author: str | None = None
-    snapshot: Snapshot = None
 
 
 @router.get(OF_EPISODE)
@@ -230,22 +206,31 @@ def _waiting_label(judged: Judged, correction: str) -> corrections.Corrected:
 
 
 @router.post("/api/marks")
-def tag(speech: Speaking, marking: Marking) -> JSONResponse:
-    """409 where somebody else has assigned one of them meanwhile, 422 for what cannot be."""
-    assignments = {
-        (dataset, episode): assignment for dataset, episode, assignment in marking.episodes
-    }
+def tag(
+    speech: Speaking,
+    kind: Annotated[Kind, Body()],
+    value: Annotated[str, Body()],
+    episodes: Annotated[list[tuple[str, Index, str | None]], Body()],
+    on: Flag = True,
+    author: Text = None,
+    snapshot: Snapshot = None,
+) -> JSONResponse:
+    """Say a tag, or whom episodes are assigned to, or take it back (not `on`); of each the
+    assignment that was seen. 409 where somebody else has assigned one of them meanwhile,
+    422 for what cannot be.
+    """
+    assignments = {(dataset, episode): assignment for dataset, episode, assignment in episodes}
 
     def act(reader: LakeReader) -> dict[str, int]:
         statements = mark(
             reader,
             [*assignments],
-            marking.kind,
-            marking.value,
-            author=speech.author(marking.author),
-            is_on=marking.on,
+            kind,
+            value,
+            author=speech.author(author),
+            is_on=on,
             follows=assignments,
-            recordings=reader.recordings_shown(assignments, marking.snapshot),
+            recordings=reader.recordings_shown(assignments, snapshot),
         )
         return {"changed": len(statements)}
 
@@ -253,22 +238,33 @@ def tag(speech: Speaking, marking: Marking) -> JSONResponse:
 
 
 @router.post("/api/acceptances")
-def accept_check(speech: Speaking, acceptance: Acceptance) -> JSONResponse:
-    """422 for what cannot be: no such fault, no reason."""
-    number = acceptance.episode_index
-    episodes = None if number is None or acceptance.whole else [number]
-    places = [(acceptance.dataset, episode) for episode in episodes or ()]
+def accept_check(
+    speech: Speaking,
+    dataset: Annotated[str, Body()],
+    check: Annotated[str, Body()],
+    episode_index: Annotated[Index | None, Body()] = None,
+    whole: Annotated[bool, Body()] = False,
+    why: Annotated[str, Body()] = "",
+    on: Flag = True,
+    author: Text = None,
+    snapshot: Snapshot = None,
+) -> JSONResponse:
+    """The faults that a check found, in a run or (no episode_index, or `whole`) in all of a
+    dataset, are known, or told again (not `on`). 422 for what cannot be: no such fault, no reason.
+    """
+    episodes = None if episode_index is None or whole else [episode_index]
+    places = [(dataset, episode) for episode in episodes or ()]
 
     def act(reader: LakeReader) -> dict[str, int]:
         statements = acceptances.accept(
             reader,
-            acceptance.dataset,
-            acceptance.check,
+            dataset,
+            check,
             episodes,
-            why=acceptance.why,
-            author=speech.author(acceptance.author),
-            is_accepted=acceptance.on,
-            recordings=reader.recordings_shown(places, acceptance.snapshot),
+            why=why,
+            author=speech.author(author),
+            is_accepted=on,
+            recordings=reader.recordings_shown(places, snapshot),
         )
         return {"changed": len(statements)}
 
@@ -278,61 +274,45 @@ def accept_check(speech: Speaking, acceptance: Acceptance) -> JSONResponse:
 OF_OUTCOME = "/api/outcomes/{dataset}/{episode_index}"
 
 
-class Ended(BaseModel):
-    """What somebody says of how a run ended, with the newest that they had seen of its
-    outcome and of its label.
-
-    frame: of a failure, the first at which nothing is left of what was done; None: the
-    moment is not said.
-    """
-
-    outcome: Literal["succeeded", "failed", "unfinished"]
-    frame: int | None = None
-    author: str | None = None
-    follows: str | None = None
-    follows_correction: str | None = None
-    recording: str | None = None
-
-
-class TakenBack(BaseModel):
-    """The outcome that is taken back."""
-
-    import_id: str
-    author: str | None = None
-
-
 @router.post(OF_OUTCOME)
-def say(speech: Speaking, dataset: str, episode_index: EpisodeIndex, ended: Ended) -> JSONResponse:
-    """Answers with the ids of what was saved: `saved`, and `correction` where the label
-    says the moment; 409 where somebody else was quicker, 422 for what cannot be.
+def say(
+    speech: Speaking,
+    dataset: str,
+    episode_index: EpisodeIndex,
+    outcome: Annotated[Literal["succeeded", "failed", "unfinished"], Body()],
+    frame: Annotated[int | None, Body()] = None,
+    author: Text = None,
+    follows: Text = None,
+    follows_correction: Text = None,
+    recording: Text = None,
+) -> JSONResponse:
+    """Say how a run ended, with the newest that one had seen of its outcome (`follows`) and
+    of its label; `frame`: of a failure, the first at which nothing is left of what was done.
+
+    Answers with the ids of what was saved: `saved`, and `correction` where the label says
+    the moment; 409 where somebody else was quicker, 422 for what cannot be.
     """
-    comment = ended.outcome
-    if ended.outcome == "failed" and ended.frame is not None:
-        comment = f"failed from frame {ended.frame}"
-    statement = Said(
-        author=ended.author,
-        follows=ended.follows_correction,
-        comment=comment,
-        recording=ended.recording,
-    )
+    comment = outcome
+    if outcome == "failed" and frame is not None:
+        comment = f"failed from frame {frame}"
+    statement = Said(comment=comment, follows=follows_correction, recording=recording)
 
     def written(reader: LakeReader) -> dict[str, Any]:
-        author = speech.author(ended.author)
-        judged = Judged(reader, dataset, episode_index, author, statement)
+        name = speech.author(author)
+        judged = Judged(reader, dataset, episode_index, name, statement)
         # First what can be refused
         content_hash = judged.facts["content_hash"]
         correction = None
-        if ended.frame is not None:
-            correction = _label_that_fails(judged, ended.frame, content_hash)
-        success = ended.outcome == "succeeded"
+        if frame is not None:
+            correction = _label_that_fails(judged, frame, content_hash)
         saved = outcomes.say_outcome(
             reader,
             *judged.place,
-            success,
-            statement.comment,
-            author=author,
-            follows=ended.follows,
-            recording=ended.recording,
+            outcome == "succeeded",
+            comment,
+            author=name,
+            follows=follows,
+            recording=recording,
             batch=correction,
             known=corrections.recording_of(judged.place, judged.facts),
         )
@@ -343,21 +323,25 @@ def say(speech: Speaking, dataset: str, episode_index: EpisodeIndex, ended: Ende
 
 @router.post(f"{OF_OUTCOME}/undo")
 def undo(
-    speech: Speaking, dataset: str, episode_index: EpisodeIndex, taken: TakenBack
+    speech: Speaking,
+    dataset: str,
+    episode_index: EpisodeIndex,
+    import_id: Annotated[str, Body()],
+    author: Text = None,
 ) -> JSONResponse:
     """Take back an outcome, and the label that was said together with it. Answers with the id of
     what says so."""
 
     def written(reader: LakeReader) -> dict[str, Any]:
         in_force = outcomes.standing(reader, dataset, episode_index)
-        if in_force is None or in_force["import_id"] != taken.import_id:
+        if in_force is None or in_force["import_id"] != import_id:
             raise CorrectionError(
-                f"episode {episode_index} of {dataset} has no outcome {taken.import_id!r} in force"
+                f"episode {episode_index} of {dataset} has no outcome {import_id!r} in force"
             )
         if in_force["file"] != outcomes.BY_CLICK:
-            whole = f"proccorpus undo {taken.import_id} takes all of it back"
+            whole = f"proccorpus undo {import_id} takes all of it back"
             raise CorrectionError(f"it came with the file {in_force['file']}: {whole}")
-        undone = take_back(reader, taken.import_id, author=speech.author(taken.author))
+        undone = take_back(reader, import_id, author=speech.author(author))
         return {"saved": undone[0]["batch"]}
 
     return speech.answer(written)

@@ -11,9 +11,8 @@ from math import ceil, floor
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Body, Request
 from fastapi.responses import HTMLResponse, JSONResponse
-from pydantic import BaseModel, Field
 from starlette.datastructures import QueryParams
 
 from core.files import write_file
@@ -39,7 +38,7 @@ QUERIES = "queries"
 VIEWS = "views"
 KEYS = {QUERIES: "sql", VIEWS: "query"}  # of the text in the file, by kind
 _saving = threading.Lock()
-Name = Annotated[str, Field(min_length=1, max_length=80)]
+Name = Annotated[str, Body(min_length=1, max_length=80)]
 
 
 @router.get("/episodes")
@@ -107,18 +106,6 @@ def frozen_options(visit: Visit) -> str:
     return f"--snapshot {visit.reader.snapshot()}"
 
 
-class SavedQuery(BaseModel):
-    name: Name
-    sql: str = Field(min_length=1, max_length=MAX_CHARS)
-
-
-class SavedView(BaseModel):
-    """A selection of the gallery, as in its address, with a name."""
-
-    name: Name
-    query: str = Field(max_length=MAX_CHARS)
-
-
 def saved_texts(space: Workspace, kind: str) -> list[dict[str, str]]:
     """Rows of name and text, by name. Raises PageError when the file holds something else."""
     path = _path(space, kind)
@@ -163,15 +150,21 @@ def _save_text(request: Request, kind: str, name: str, text: str | None) -> JSON
 
 
 @router.post("/api/queries")
-def save_query(request: Request, query: SavedQuery) -> JSONResponse:
-    return _save_text(request, QUERIES, query.name, query.sql)
+def save_query(
+    request: Request,
+    name: Name,
+    sql: Annotated[str, Body(min_length=1, max_length=MAX_CHARS)],
+) -> JSONResponse:
+    return _save_text(request, QUERIES, name, sql)
 
 
 @router.post("/api/views")
-def save_view(request: Request, view: SavedView) -> JSONResponse:
-    """Keep a selection; what cannot be one is refused (400)."""
-    address = EpisodeSelection.of(QueryParams(view.query.removeprefix("?"))).url(page=1)
-    return _save_text(request, VIEWS, view.name.strip() or "view", address.partition("?")[2])
+def save_view(
+    request: Request, name: Name, query: Annotated[str, Body(max_length=MAX_CHARS)]
+) -> JSONResponse:
+    """Keep a selection of the gallery, as in its address; what cannot be one is refused (400)."""
+    address = EpisodeSelection.of(QueryParams(query.removeprefix("?"))).url(page=1)
+    return _save_text(request, VIEWS, name.strip() or "view", address.partition("?")[2])
 
 
 @router.delete("/api/{kind}/{name:path}")

@@ -22,9 +22,8 @@ from explorer.episode import (
     find_episode,
     stored_pictures,
 )
-from explorer.jobs import while_wanted
 from explorer.pages.episode import shown_episode
-from explorer.site import Visit, Visiting, visiting
+from explorer.site import Visit, Visiting, visiting, while_wanted
 from ingest.media.curve_panel import CurvePanel
 
 router = APIRouter(prefix="/media/{dataset}/{episode_index}")

@@ -12,9 +12,8 @@ from urllib.parse import urlencode
 
 import cv2
 import numpy as np
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Body, Path, Query
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
-from pydantic import BaseModel, Field, StrictBool, StrictInt
 
 from annotate.pictures import TINY
 from core.files import queries_of
@@ -30,7 +29,7 @@ from explorer.episode import (
     recording_at,
 )
 from explorer.index import Place, places_by_value
-from explorer.pages.corrections import Judged, Said, Snapshot, accepted_label
+from explorer.pages.corrections import Flag, Index, Judged, Said, Snapshot, Text, accepted_label
 from explorer.pages.episodes import MAX_CHARS
 from explorer.pages.running import MOST_TASKS, listed_tasks
 from explorer.review_queue import (
@@ -189,20 +188,6 @@ OPEN = "not looked at yet"
 PlaceText = Annotated[str, Query(max_length=300, pattern=r"^[^/]+/\d{1,15}$")]
 
 
-class BulkAcceptance(BaseModel):
-    """All labels of a queue, or of a selection (`query`), after this sample of it was looked at."""
-
-    kind: str = "all"
-    dataset: str | None = None
-    person: str | None = None
-    query: Annotated[str, Field(max_length=MAX_CHARS)] | None = None
-    sample: Annotated[
-        list[tuple[str, Annotated[StrictInt, Field(ge=0, le=2**53)]]], Field(max_length=100)
-    ]
-    author: str | None = None
-    snapshot: Snapshot = None
-
-
 @router.get("/review/bulk")
 def bulk_page(
     visit: Visiting,
@@ -242,17 +227,27 @@ def bulk_page(
 
 
 @router.post("/api/bulk")
-def accept_others(speech: Speaking, bulk: BulkAcceptance) -> JSONResponse:
-    """Accept as many labels of them as one request can; answers how many were, how many
+def accept_others(
+    speech: Speaking,
+    sample: Annotated[list[tuple[str, Index]], Body(max_length=100)],
+    kind: Annotated[str, Body()] = "all",
+    dataset: Text = None,
+    person: Text = None,
+    query: Annotated[str | None, Body(max_length=MAX_CHARS)] = None,
+    author: Text = None,
+    snapshot: Snapshot = None,
+) -> JSONResponse:
+    """Accept labels of a queue, or of a selection (`query`), after this sample of it was
+    looked at: as many as one request can. Answers how many were, how many
     are left, and why some were not. 422: the sample was not looked at, or some of it is
     wrong.
     """
-    author = speech.author(bulk.author)
-    queue = _runs_to_accept(bulk.kind, bulk.dataset, bulk.person, bulk.query)
+    author = speech.author(author)
+    queue = _runs_to_accept(kind, dataset, person, query)
     with visiting(speech.request) as visit:
-        _check_sample(visit.reader, [*dict.fromkeys(bulk.sample)], bulk.snapshot)
+        _check_sample(visit.reader, [*dict.fromkeys(sample)], snapshot)
         rows = queue.rows(visit, f"ORDER BY {ORDER}")
-    comment = f"accepted with its {queue.noun}; {len(bulk.sample)} of it were looked at and right"
+    comment = f"accepted with its {queue.noun}; {len(sample)} of it were looked at and right"
 
     refused = speech.explorer.corpus.say(
         lambda reader: _accept_rows(reader, rows[:MOST_ACCEPTED], author, comment)
@@ -337,13 +332,6 @@ PICTURE_PX = 128  # a tiny picture on the page, on each side
 MOST_RECORDINGS = 50  # episodes
 
 
-class Decision(BaseModel):
-    """Whether an episode is the recording that it resembles, and who says so."""
-
-    is_same: StrictBool
-    author: str | None = None
-
-
 @router.get("/recordings")
 def recordings_page(visit: Visiting) -> HTMLResponse:
     """What people said of recordings that episodes only resemble, episode by episode."""
@@ -402,9 +390,13 @@ def strip(
 
 @router.post("/api/recordings/{dataset}/{episode_index}")
 def decide(
-    speech: Speaking, dataset: str, episode_index: EpisodeIndex, decision: Decision
+    speech: Speaking,
+    dataset: str,
+    episode_index: EpisodeIndex,
+    is_same: Flag,
+    author: Text = None,
 ) -> JSONResponse:
-    """What a person decides; 422 where there is nothing to decide."""
+    """A person decides whether an episode is the recording that it resembles; 422 where there is nothing to decide."""
     try:
         lake = Lake(speech.explorer.space)
     except OSError as e:
@@ -414,7 +406,7 @@ def decide(
             lake,
             dataset,
             episode_index,
-            is_same=decision.is_same,
-            author=speech.author(decision.author),
+            is_same=is_same,
+            author=speech.author(author),
         )
     return JSONResponse({"recording": recording})

@@ -21,9 +21,8 @@ from core.errors import UserError
 from core.files import queries_of
 from explorer.access import LakeReader, PageError
 from explorer.episode import EpisodeIndex, build_config, find_dataset, find_episode
-from explorer.jobs import command_line
 from explorer.selection import EpisodeSelection
-from explorer.site import Explorer, Visit, Visiting
+from explorer.site import Explorer, Visit, Visiting, command_line
 from warehouse.exports.export import MANIFEST
 from warehouse.lake.references import SHOWN_BY, pending_chunks, stated_annotator
 from warehouse.releases.contents import licence_flags

@@ -28,9 +28,8 @@ from core.web import CSRF_HEADER, is_equal_secret
 from explorer import charts
 from explorer.access import PageError
 from explorer.charts import Curve
-from explorer.jobs import while_wanted
 from explorer.pages.episodes import MAX_CHARS, QUERIES, frozen_options, saved_texts
-from explorer.site import Visiting, explorer_of, visiting
+from explorer.site import Visiting, explorer_of, visiting, while_wanted
 from warehouse.lake.connection import literal
 from warehouse.lake.lists import LISTS, list_named
 from warehouse.lake.schema import columns, relations

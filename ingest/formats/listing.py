@@ -9,7 +9,15 @@ from operator import itemgetter
 from types import MappingProxyType
 from typing import Any
 
-from ingest.episode import CameraVideo, EpisodeRecord, Finding, Listing, PartKind, SourcePart
+from ingest.episode import (
+    CameraVideo,
+    EpisodeRecord,
+    Finding,
+    Listing,
+    PartCensus,
+    PartKind,
+    SourcePart,
+)
 from ingest.formats.side_files import read_json, text_file_of
 from ingest.formats.tree import Uses, account, fields
 from ingest.formats.writers import Writer, known_by
@@ -26,7 +34,6 @@ from ingest.outcomes import (
 )
 from ingest.reasons import DataError
 from ingest.registry import Cameras, DatasetConfig
-from ingest.source_parts import PartCensus
 from ingest.sources.files import Source
 from ingest.unread_files import add_unread_files
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from ingest.episode import EpisodeData, EpisodeRecord, FrameReader, TimedPicture, timed
+from ingest.episode import EpisodeData, EpisodeRecord, FrameReader, PartCensus, TimedPicture, timed
 from ingest.formats.facts import TIME_NAMES, spelt, times_of_rows
 from ingest.formats.listing import REGISTERED
 from ingest.formats.row_pictures import other_kind
@@ -40,7 +40,6 @@ from ingest.signals.naming import (
     named_grippers,
     words,
 )
-from ingest.source_parts import PartCensus
 
 NO_PART = r"(?!)"  # a pattern that nothing has
 MAX_WIDTH = 256  # values of a row: more are no vector of a robot

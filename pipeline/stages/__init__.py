@@ -52,7 +52,7 @@ class Stage:
     dataset or a chunk does not have is not waited for. run: makes the tables of one partition, an `Output` of a
     `StageContext` (pipeline.stage). config: the parts of a build's configuration that its output depends on; their hash
     is a part of its input. settings: the paths of these parts, such as stages.motion, for people. code_version: one
-    text, or one per annotator. reads: the fields of its chunk's episodes that it depends on (pipeline/fields.py):
+    text, or one per annotator. reads: the fields of its chunk's episodes that it depends on (pipeline/stage.py):
     `rows`, `pictures`, their `text`, `steps` of the source, `splits`, which are `unusable`, `outcome`, and `others`:
     runs of other tasks beyond the chunk; then what people say: `corrections`, `references`. A stage that reads these
     two runs only for chunks that have some. applies: whether a build has this stage at all. label_run: the label run

@@ -4,8 +4,7 @@ from functools import partial
 
 from annotate.vlm.annotator import Reasoning, reason_episode
 from core.tables import TABLES
-from pipeline.kept_labels import kept_reasons, with_kept_findings, with_kept_rows
-from pipeline.labelled import LabelPlace
+from pipeline.labelled import LabelPlace, kept_reasons, with_kept_findings, with_kept_rows
 from pipeline.stage import Output, StageContext
 from pipeline.vlm_chunk import ChunkModel, albums, episode_view
 from warehouse.lake.stored import followers, labels_of

@@ -12,8 +12,7 @@ from pipeline.config import DatasetBuild
 from pipeline.stage import Output, StageContext
 from warehouse.lake.chunk_rows import ChunkRows
 from warehouse.lake.connection import LakeConnection
-from warehouse.lake.episodes import episode_from_row
-from warehouse.lake.stored import labels_of
+from warehouse.lake.stored import episode_from_row, labels_of
 
 # Of the 64 of the hash of a picture, in which pictures of the same moment by two cameras differ at least if they show
 # something else: real pairs of different views have 28 to 36, where 32 is chance

@@ -11,14 +11,16 @@ from core.annotators import annotator_named
 from core.domain.label import Label, check_tiling, plain_label
 from core.tables import TABLES
 from ingest.episode import Finding
-from pipeline.kept_labels import kept_labels, with_kept_findings, with_kept_rows
 from pipeline.labelled import (
     ChunkAnswers,
     LabelPlace,
     alignment_table,
+    kept_labels,
     of_label_run,
     segment_tables,
     with_confidence,
+    with_kept_findings,
+    with_kept_rows,
 )
 from pipeline.reading import by_task, task_signals
 from pipeline.stage import Output, StageContext

@@ -17,9 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from assets.definitions import defs
-from assets.defs.corpus.jobs import new_corrections, nightly, source_revisions
+from assets.defs.corpus.jobs import new_corrections, new_release, nightly, source_revisions, weekly
 from assets.defs.models import assets as models
-from assets.defs.models.jobs import new_release, weekly
 from assets.defs.resources import CorpusResource, VlmServer
 from assets.lib import models as doing
 from assets.lib.events import RELEASABLE, UP_TO_DATE, source_key

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from cli.completion import KINDS, names
+from cli.commands import KINDS, names
 from core.paths import Workspace
 from tests.kits.cli_kit import DONE, PROGRAM, called, environment
 from tests.kits.patience import PATIENCE_S

@@ -15,10 +15,9 @@ import pyarrow as pa
 import pytest
 
 import cli.output
-from cli.options import warn
+from cli.options import AS_RECORDS, QUIET, ShownText, note, warn
 from cli.output import progress, show, table_text, training_progress
 from cli.sql import write_result
-from cli.terminal import AS_RECORDS, QUIET, ShownText, note
 from core.rows import encode
 from core.values import shown
 from tests.kits.cli_kit import PROGRAM, called, command, environment

@@ -33,7 +33,7 @@ from tests.kits.training_kit import KilledError
 from training.folder import ModelError
 from training.runs import named_model
 from warehouse.lake import Lake, open_lake
-from warehouse.lake.episodes import usable_episodes
+from warehouse.lake.stored import usable_episodes
 
 pytestmark = pytest.mark.slow
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from assets.lib.home import dagster_home
-from assets.lib.observed import instance_at, observe
+from assets.lib.events import instance_at, observe
+from cli.operating import dagster_home
 from core.paths import Workspace
 from core.tables import TABLES
 from tests.e2e.test_vlm_build import SETTINGS

@@ -20,7 +20,7 @@ import pytest
 from core.metrics import sentence_of
 from core.paths import ROOT, Workspace
 from core.web import access_for
-from explorer import jobs
+from explorer import site as explorer_site
 from explorer.pages import docs
 from explorer.site import DOCS, Options, docs_page
 from pipeline.build import run_build
@@ -356,7 +356,7 @@ def test_one_at_a_time_with_its_progress_and_its_end(own, monkeypatch):
     )
     with visit(own.space) as client:
         assert "Run it here" in client.get("/running/export?query=split%3Dtrain").text
-        monkeypatch.setattr(jobs, "program", lambda: [sys.executable, "-c", text])
+        monkeypatch.setattr(explorer_site, "program", lambda: [sys.executable, "-c", text])
         assert post(client, EXPORT, WANTED).status_code == 202
         assert post(client, EXPORT, WANTED).status_code == 409
         until = time.monotonic() + PATIENCE_S

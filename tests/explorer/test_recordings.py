@@ -18,7 +18,7 @@ from starlette.datastructures import QueryParams
 from core.errors import UserError
 from core.paths import Workspace
 from explorer import index as index_module
-from explorer import jobs
+from explorer import site as explorer_site
 from explorer.access import CorpusView
 from explorer.index import SORTS, CorpusIndex, Indexed
 from explorer.selection import EpisodeSelection, count, episodes_of, facets
@@ -253,7 +253,7 @@ def ended(client, limit_s: float = 60) -> str:
 def instead(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
     """Start this Python program, which is given the job's arguments,
     and not proccorpus."""
-    monkeypatch.setattr(jobs, "program", lambda: [sys.executable, "-c", program])
+    monkeypatch.setattr(explorer_site, "program", lambda: [sys.executable, "-c", program])
 
 
 def test_it_is_one_at_a_time_in_a_workspace_and_ends_with_its_explorer(own, monkeypatch):

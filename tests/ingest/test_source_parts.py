@@ -11,10 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 from zarr import open_group, storage
 
-from ingest.episode import SourcePart
+from ingest.episode import PartCensus, SourcePart, joined, part_text
 from ingest.reasons import REASONS
 from ingest.source import list_episodes
-from ingest.source_parts import PartCensus, joined, part_text
 from ingest.unread_files import MAX_PATTERNS
 from pipeline.inspection import inspect_source
 from tests.kits import lerobot_writer as le

@@ -11,8 +11,8 @@ import torch
 from eval.reward.laptop import LaptopRunner
 from eval.reward.stream import StreamPicture
 from eval.runners.prompt import Asked, Prompt
-from pipeline.adaptation import episode_samples
 from pipeline.models import model_folder
+from pipeline.reward_model import episode_samples
 from tests.kits import laptop_kit
 from tests.kits.made_corpus import Made
 from tests.kits.training_kit import recipe

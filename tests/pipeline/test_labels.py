@@ -20,8 +20,8 @@ from ingest.sources.files import Source
 from pipeline.build import run_build
 from pipeline.comparison import conclusions
 from pipeline.config import source_build, stored_build, with_annotator
-from pipeline.fields import chunk_runs
 from pipeline.labelled import label_curves
+from pipeline.stage import chunk_runs
 from pipeline.suggesting import TaskSuggestion, suggest
 from tests.kits.cli_kit import USAGE, assert_one_error_line
 from tests.kits.lake_kit import opened, say, stage_run

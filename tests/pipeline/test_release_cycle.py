@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 
 from assets.defs.resources import CorpusResource
-from assets.lib.observed import observe
+from assets.lib.events import observe
 from core.paths import ROOT, Workspace
 from eval.reward.open import ScorerConfig
 from pipeline.build import run_build

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from assets.lib.launch.ray import RayLauncher
+from assets.lib.launch.run import RayLauncher
 from tests.kits.launch_kit import (
     allow_programs,
     assert_ends_with_its_run,

@@ -19,11 +19,10 @@ from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLTextDecoderLay
 from core.errors import FailedError
 from tests.kits.training_kit import FAMILIES, bar, make_items, make_parts, make_release, recipe
 from tests.kits.varlen_kernel import varlen_by_sdpa
-from training import attention, layers, loop
+from training import attention, backbones, loop
 from training.attention import set_attention
-from training.backbones import add_adapter, load_backbone
+from training.backbones import add_adapter, load_backbone, prepare_layers
 from training.folder import BACKBONES, ModelError, backbone_kind
-from training.layers import prepare_layers
 from training.model import ProgressModel, losses, save_model
 from training.pictures import Item
 from training.pixels import byte_patches, normalised
@@ -288,7 +287,7 @@ def whole(monkeypatch) -> list[dict[str, Any]]:
         options_passed.append(options)
         return plain(forward, backend="aot_eager", **options)
 
-    monkeypatch.setattr(layers.torch, "compile", noted)
+    monkeypatch.setattr(backbones.torch, "compile", noted)
     return options_passed
 
 
@@ -351,7 +350,7 @@ def test_a_layer_with_varlen_is_traced_whole(family):
     model, _ = make_parts(make_items(4), family, attention="varlen")
     bounds = torch.tensor([0, 5, 12], dtype=torch.int32)
     width = 64
-    for layer in layers.layers(model.backbone):
+    for layer in backbones.layers(model.backbone):
         shape = (12,) if "Vision" in type(layer).__name__ else (1, 12)
         inputs = torch.randn(*shape, width), torch.randn(*shape, width // 4), bounds, 7
         with torch.autocast("cpu", torch.bfloat16):

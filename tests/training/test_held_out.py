@@ -28,8 +28,8 @@ from tests.kits.training_kit import TINY as TINY_SIZE
 from tests.kits.training_kit import KilledError, kill_at, make_release, recipe
 from training import loop
 from training.checkpoint import load_state
-from training.ending import noticed
 from training.folder import TrainingError, read_card
+from training.loop import noticed
 from training.recipe import Recipe, load_recipe
 from training.runs import Point, TrainingRun, begin_wandb, event_folder, saved_steps, trained
 from training.train import train

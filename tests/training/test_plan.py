@@ -22,13 +22,12 @@ from core.yaml_text import parse_yaml
 from tests.kits.cli_kit import FAILED, assert_one_error_line, called, command, ok
 from tests.kits.laptop_kit import GREY_RECIPE, make_checkpoint
 from tests.kits.training_kit import FAMILIES, make_items, make_parts, make_release
-from training import layers, loop
+from training import backbones, loop
 from training.backbones import add_adapter, make_tokenizer
 from training.folder import TrainingError
 from training.laptop.model import load_laptop
 from training.model import ProgressModel, losses
-from training.plan import GB, SLOWER, Machine, cost, plan, plan_on
-from training.plan_words import plan_facts
+from training.plan import GB, SLOWER, Machine, cost, plan, plan_facts, plan_on
 from training.recipe import BUILT_IN, LoraConfig, Recipe, load_recipe
 from training.train import train
 from warehouse.lake import Lake
@@ -295,7 +294,7 @@ def test_all_of_it_holds(tmp_path, capsys, monkeypatch):
     plain: Any = torch.compile
     backends = chain(repeat("inductor", 4), repeat("aot_eager"))
     monkeypatch.setattr(
-        layers.torch, "compile", lambda f, **o: plain(f, backend=next(backends), **o)
+        backbones.torch, "compile", lambda f, **o: plain(f, backend=next(backends), **o)
     )
     code, rows = checked(tmp_path, "--minutes", "60")
     assert next(backends) == "aot_eager"

@@ -33,8 +33,8 @@ from training.pixels import device
 from training.recipe import AS_RECORDED, OTHER_TASK, NegativesConfig, Recipe
 from training.runs import Point, TrainingRun, record, run_folder, training_run_id
 from warehouse.lake import Lake
-from warehouse.lake.episodes import usable_episodes
 from warehouse.lake.sql import open_for_users
+from warehouse.lake.stored import usable_episodes
 from warehouse.releases.release import Release, find_release
 from warehouse.shards.shard import Sample, read_samples
 

@@ -18,9 +18,8 @@ from training.data import Unread, unread
 from training.negatives.windows import Instructions, draw_kind, draw_speed, shown_of, window_places
 from training.recipe import AS_RECORDED, OTHER_TASK, NegativesConfig
 from warehouse.lake import Lake
-from warehouse.lake.episodes import usable_episodes
 from warehouse.lake.sql import open_for_users
-from warehouse.lake.stored import dataset_gates, labels_of
+from warehouse.lake.stored import dataset_gates, labels_of, usable_episodes
 from warehouse.releases.release import Release
 from warehouse.shards.shard import Sample, named_picture, read_index
 

@@ -32,9 +32,8 @@ from warehouse.exports.options import KindSettings, Selection
 from warehouse.lake import Lake, content_key
 from warehouse.lake.acceptances import runs_with
 from warehouse.lake.connection import temp_table
-from warehouse.lake.episodes import EPISODES_SQL, episode_from_row
 from warehouse.lake.statements import taken_down
-from warehouse.lake.stored import dataset_gates, labels_of
+from warehouse.lake.stored import EPISODES_SQL, dataset_gates, episode_from_row, labels_of
 from warehouse.measured import MeasuredSource
 from warehouse.releases.contents import MOST_LISTED, classify, held_episodes_sql, listed_numbers
 from warehouse.releases.release import get_release

@@ -2,6 +2,9 @@
 
 A check is a query of checks.sql, or a function, and gives a finding of its name. `CHECKS`, at the end, lists them:
 Dagster's assets run those of their stage; releases, the doctor those of the corpus.
+
+One that blocks and fails stops stages that read what it looked at, and releases of the dataset. Stages and releases
+ask for themselves, so it does not matter who starts them: a command, Dagster, a job, the night.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,6 +20,7 @@ import pyarrow as pa
 
 from core.domain.label_run import MIN_LABELLED
 from core.tables import STAGE_TABLES, STAGED_TABLES, TABLES, Table
+from core.values import grouped
 from ingest.episode import Finding
 from ingest.reasons import CHANGED_DURING_BUILD
 from warehouse.lake.chunk_rows import ChunkRows
@@ -24,7 +28,7 @@ from warehouse.lake.connection import LakeConnection, literal, quoted, registere
 from warehouse.lake.corrections import REJECTED, chunk_corrections
 from warehouse.lake.lake import Lake
 from warehouse.lake.near_duplicates import USABLE, Run, look_alikes, near_copies, not_looked_at
-from warehouse.lake.publication import in_memory
+from warehouse.lake.publication import WHOLE_DATASET, in_memory
 from warehouse.lake.statements import takedown_marks
 
 THRESHOLDS = {
@@ -42,8 +46,8 @@ GO_ON_WITH_FEWER = (
     "go on with fewer by min_labelled of the section checks in the build's configuration"
 )
 MAKE_ANEW = "proccorpus doctor --hashes --repair, then build again"  # a remedy
-# Rows of a table, and by dataset or episode what is wrong with them
-type Faults = tuple[int, dict[Any, list[str]]]
+# Dataset or episode, table, and what is wrong with its rows
+type Fault = tuple[Any, str, str]
 DISTINCT_AT_ONCE = 20_000_000  # rows whose keys are compared at once, in some 600 MB
 
 
@@ -200,11 +204,9 @@ def follows_schema(lake: LakeConnection, scope: CheckScope) -> Finding:
     # A listing says of a chunk which other chunks' episodes it may show
     if "other_tasks" in tables and lake.rows(sql):
         lake, may_name = lake.whole, scope._replace(chunk=None)
-    rows, faults = _faults_of_tables(lake, tables, [scope.dataset], scope.clause, may_name.clause)
-    broken = []
-    for (_, name), texts in faults.items():
-        broken += [f"{name}: {text}" for text in texts]
-    detail = "; ".join(broken) or f"{sum(rows.values())} rows as the schema says"
+    rows, faults = _faults_in_lake(lake, tables, [scope.dataset], scope.clause, may_name.clause)
+    broken = "; ".join(f"{name}: {text}" for _, name, text in faults)
+    detail = broken or f"{sum(rows.values())} rows as the schema says"
     return check_finding("follows_schema", not broken, detail, rows)
 
 
@@ -229,10 +231,11 @@ def schema_faults(
     not as the schema says, with a text.
     """
     names, clause = chosen_datasets(lake, datasets)
-    rows, faults = _faults_of_tables(lake, STAGED_TABLES, names, clause, clause)
+    rows, faults = _faults_in_lake(lake, STAGED_TABLES, names, clause, clause)
+    texts_by_table = grouped(((dataset, name), text) for dataset, name, text in faults)
     broken = {
         (dataset, name): f"{name} of {dataset}: {', '.join(texts)}"
-        for (dataset, name), texts in faults.items()
+        for (dataset, name), texts in texts_by_table.items()
     }
     return names, sum(rows.values()), broken
 
@@ -261,49 +264,61 @@ def broken_episodes(
     label_runs: rows of that table that are published with these.
     """
     runs = [_known_runs(lake), *(rows.select(["label_run"]) for rows in label_runs)]
-    broken = dict[int | str, list[str]]()
     known_runs = pa.concat_tables(runs)
     listed = listed_episodes(lake, "true")
     tables = {name: rows for name, rows in tables.items() if rows.num_rows}
     with in_memory(listed_episodes=listed, known_runs=known_runs, **tables) as con:
-        for name, rows in tables.items():
-            if wrong := _other_columns(TABLES[name], rows.schema):
-                broken.setdefault(dataset, []).append(f"{name}: {wrong}")
-                continue
-            owner = next(c for c in ("episode_index", "dataset") if c in rows.schema.names)
-            _, faults = _faults_of_rows(
-                lambda sql: con.execute(sql).fetchall(), TABLES[name], "true", owner
-            )
-            for episode, texts in faults.items():
-                broken.setdefault(episode, []).extend(f"{name}: {text}" for text in texts)
-    return broken
+        _, faults = _faults_of_tables(
+            lambda sql: con.execute(sql).fetchall(),
+            {name: rows.schema for name, rows in tables.items()},
+            [dataset],
+            "true",
+            by_episode=True,
+        )
+    return grouped((owner, f"{name}: {text}") for owner, name, text in faults)
 
 
-def _faults_of_tables(
+def _faults_in_lake(
     lake: LakeConnection,
     tables: Iterable[str],
     datasets: Sequence[str],
     clause: str,
     known_clause: str,
-) -> tuple[dict[str, int], dict[tuple[str, str], list[str]]]:
-    """How many rows of the lake's tables fit a condition, and by dataset and table what is wrong with them;
-    `known_clause`: which episodes they may be of.
+) -> tuple[dict[str, int], list[Fault]]:
+    """`_faults_of_tables` of the lake; `known_clause`: which episodes the rows may be of.
 
     All is read from one state of the lake: what another build publishes meanwhile would be rows of a label run that was
     not known before.
     """
-    counts = {}
-    faults = {}
     with lake.reading():
         listed = listed_episodes(lake, known_clause)
         with registered(lake.con, listed_episodes=listed, known_runs=_known_runs(lake)):
-            for name in tables:
-                stored = lake.arrow(f"SELECT * FROM {name} LIMIT 0").schema
-                if wrong := _other_columns(TABLES[name], stored):
-                    counts[name], of_datasets = 0, {dataset: [wrong] for dataset in datasets}
-                else:
-                    counts[name], of_datasets = _faults_of_rows(lake.rows, TABLES[name], clause)
-                faults |= {(dataset, name): of_datasets[dataset] for dataset in sorted(of_datasets)}
+            stored = {name: lake.arrow(f"SELECT * FROM {name} LIMIT 0").schema for name in tables}
+            return _faults_of_tables(lake.rows, stored, datasets, clause)
+
+
+def _faults_of_tables(
+    query_rows: Callable[[str], list[tuple]],
+    tables: Mapping[str, pa.Schema],
+    datasets: Sequence[str],
+    clause: str,
+    *,
+    by_episode: bool = False,
+) -> tuple[dict[str, int], list[Fault]]:
+    """How many rows of tables fit a condition, and what is wrong with them; tables: what columns they have.
+
+    By dataset, or by episode where a table has episodes.
+    """
+    counts = {}
+    faults: list[Fault] = []
+    for name, stored in tables.items():
+        group = "episode_index" if by_episode and "episode_index" in stored.names else "dataset"
+        if wrong := _other_columns(TABLES[name], stored):
+            counts[name], texts_by_owner = 0, {dataset: [wrong] for dataset in sorted(datasets)}
+        else:
+            counts[name], texts_by_owner = _faults_of_rows(query_rows, TABLES[name], clause, group)
+        for owner, texts in texts_by_owner.items():
+            faults += [(owner, name, text) for text in texts]
     return counts, faults
 
 
@@ -317,8 +332,8 @@ def _other_columns(table: Table, stored: pa.Schema) -> str:
 
 
 def _faults_of_rows(
-    query_rows: Callable[[str], list[tuple]], table: Table, clause: str, group: str = "dataset"
-) -> Faults:
+    query_rows: Callable[[str], list[tuple]], table: Table, clause: str, group: str
+) -> tuple[int, dict[Any, list[str]]]:
     """How many rows of a table fit a condition, and what is wrong with them, by dataset or episode.
 
     The rows are summed up by their owner (an episode, its label, its camera), since sums of millions of rows are quick.
@@ -348,7 +363,7 @@ def _faults_of_rows(
     lines = query_rows(
         f"SELECT {group}, sum(n)::BIGINT, bool_or({may_repeat}), {', '.join(violations.values())} FROM ("
         f"SELECT {quoted(owner)}, count(*) AS n, {', '.join(rule_sums + key_sums)} FROM {table.name} WHERE {clause} "
-        f"GROUP BY ALL) {join} GROUP BY {group}"
+        f"GROUP BY ALL) {join} GROUP BY {group} ORDER BY {group}"
     )
     count = sum(rows for _, rows, *_ in lines)
     unsure = [line[0] for line in lines if line[2]]
@@ -441,8 +456,8 @@ def _repeated(
 class Check:
     """A check of what some stages wrote; without any, of the corpus as a whole or some datasets, before a release.
 
-    One that blocks stops what is downstream, the release included (warehouse/lake/blocking.py); else it warns. refusal:
-    of a release, by the detail. remedy: of what one that blocks stopped.
+    One that blocks stops what is downstream, the release included; else it warns. refusal: of a release, by the detail.
+    remedy: of what one that blocks stopped.
     """
 
     name: str
@@ -514,3 +529,43 @@ CHECKS = (
     Check("corpus_is_sound", corpus_is_sound, is_blocking=True),
 )
 GUARDS = tuple(check for check in CHECKS if not check.stages)
+
+
+# By dataset the least share of labelled episodes, as it was last built
+LIMITS = """
+SELECT dataset, coalesce((config ->> '$.stages.checks.min_labelled')::DOUBLE, ?) FROM build_configs"""
+RUNS = "SELECT DISTINCT stage, dataset, chunk FROM stage_runs WHERE chunk <> ? ORDER BY ALL"
+
+
+def failed_check(lake: LakeConnection, scope: CheckScope) -> tuple[str, str] | None:
+    """The first blocking check of what a stage wrote that fails, in words, and the remedy; None: none."""
+    for check in (check for check in CHECKS if check.is_blocking and scope.stage in check.stages):
+        # Rows were held against their tables before the stage published them
+        if scope.is_checked and check.run is follows_schema:
+            continue
+        outcome = check.run(lake, scope)
+        if not outcome.passed:
+            failed = f"the check {check.name} of {scope.stage} failed"
+            if scope.chunk is not None:
+                failed += f" in chunk {scope.chunk}"
+            return f"{failed}: {outcome.detail}", check.remedy
+    return None
+
+
+def blocked_datasets(lake: Lake) -> dict[str, tuple[str, str]]:
+    """Datasets of which a blocking check fails: the first that does, in words, and the remedy."""
+    datasets, _, faults = schema_faults(lake)
+    texts_by_dataset = grouped((dataset, text) for (dataset, _), text in faults.items())
+    blocked = {
+        dataset: (f"the corpus is broken: {'; '.join(texts[:MOST_BROKEN])}", MAKE_ANEW)
+        for dataset, texts in texts_by_dataset.items()
+        if dataset in datasets
+    }
+    limits = dict(lake.rows(LIMITS, [MIN_LABELLED]))
+    # The other checks of each chunk, where the stage has run
+    for stage, dataset, chunk in lake.rows(RUNS, [WHOLE_DATASET]):
+        limit = limits.get(dataset, MIN_LABELLED)
+        scope = CheckScope(stage, dataset, chunk, is_checked=True, min_labelled=limit)
+        if failed := failed_check(lake, scope):
+            blocked.setdefault(dataset, failed)
+    return blocked

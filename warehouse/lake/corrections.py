@@ -346,7 +346,7 @@ FACTS = (
 def episode_facts(lake: LakeConnection, dataset: str, episode_index: int) -> dict[str, Any]:
     """num_frames and content_hash of a usable episode. Raises CorrectionError."""
     rows = lake.dicts(f"{FACTS} AND episode_index = ?", [dataset, episode_index])
-    return checked_facts(dataset, episode_index, rows[0] if rows else None)
+    return checked_facts(dataset, episode_index, next(iter(rows), None))
 
 
 def facts_by_episode(lake: Lake, dataset: str) -> dict[int, dict[str, Any]]:

@@ -11,17 +11,59 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import BaseModel, ConfigDict, create_model
+
 from core.errors import UserError
 from core.files import queries_of
 from core.values import grouped
 from ingest.formats.side_files import parse_csv, parse_json, parse_json_lines
 from ingest.recordings import KnownRecording
 from warehouse.lake.connection import LakeConnection
-from warehouse.lake.kinds import KINDS
 from warehouse.lake.lake import Lake
 from warehouse.lake.publication import content_key
 from warehouse.lake.words import COLUMNS, OF_LABELS, topics
 
+
+def _model(**fields: Any) -> type[BaseModel]:
+    """A model that checks what statements of a kind say; one that takes another back says nothing."""
+    return create_model("Statement", __config__=ConfigDict(extra="forbid", frozen=True), **fields)
+
+
+ABSENT = (str | None, None)
+# By kind what a statement says beside its author, comment and place
+KINDS = {
+    # A label
+    "correction": _model(
+        status=Literal["accepted", "review"],
+        base_label_run=ABSENT,
+        plan=(list[str] | None, None),
+        segments=ABSENT,
+        final_progress=(float | None, None),
+        catastrophic_frame=(int | None, None),
+    ),
+    # The label of the label run `subject` must not be used
+    "rejection": _model(),
+    # Is an episode the recording `subject`, which it resembles?
+    "recording": _model(is_same=bool),
+    # How a run ended; null: the row takes an import back
+    "outcome": _model(success=bool | None, file=ABSENT),
+    # Is a run a reference of its task, by the label of which run?
+    "reference": _model(is_reference=bool, label_run=ABSENT),
+    # A tag, or the person whom an episode is assigned to: set, or removed
+    "tag": _model(value=str, is_on=bool),
+    "assigned": _model(value=str, is_on=bool),
+    # Are the faults that the check `subject` finds known?
+    "acceptance": _model(is_accepted=bool),
+    # A recording or dataset that must not be used; its comment is the reason. copy_of: the recording that was taken
+    # down, of one that is a copy of it
+    "takedown": _model(copy_of=ABSENT),
+    # The text that stands for the task text `subject`
+    "joined_task": _model(same_as=str),
+    # A dataset has this name from now on, for all that was said before
+    "renamed": _model(new_name=str),
+    # How a dataset is built, as `build_configs` has it: a lost catalog is made again with it
+    "build": _model(config_hash=str, config=str),
+}
 MAX_FILE_BYTES = 1 << 30
 ASSIGNED = "assigned"
 TAKEDOWN = "takedown"

@@ -21,7 +21,7 @@ from core.tables import TABLES
 from core.values import grouped, imported
 from warehouse.lake import Lake
 from warehouse.lake.acceptances import OPEN_WARNINGS, runs_with
-from warehouse.lake.blocking import blocked_datasets
+from warehouse.lake.checks import blocked_datasets
 from warehouse.lake.lake import NO_STAND_INS, StandIns
 from warehouse.lake.statements import taken_down
 
@@ -348,7 +348,7 @@ class Cuts:
 
     def _cut(self, shard: ShardFile) -> Iterator[ShardFile]:
         episodes = {episode for name, episode in self.faulty if name == shard.dataset}
-        cut_shard = imported("warehouse.shards.cutting:cut_shard")
+        cut_shard = imported("warehouse.shards.shard:cut_shard")
         tables = cut_shard(self.workspace, shard.path(self.workspace), episodes, shard.store)
         self._replaced.append(shard.shard)
         for name, rows in self._rows.items():

@@ -19,9 +19,9 @@ from assets.lib.events import (
     described,
     metadata,
     parse_chunk_key,
+    register_partitions,
     why_not,
 )
-from assets.lib.observed import register_partitions
 from core.paths import Workspace
 from pipeline.config import DatasetBuild, with_annotator
 from pipeline.picture_cache import PictureCache

@@ -1,9 +1,9 @@
-"""Jobs over the whole graph, and what starts them: a schedule, and sensors of what happens outside.
+"""All jobs, and what starts them: schedules, and sensors of what happens outside.
 
 `corpus` is the build loop over all datasets, then release, model, evaluation and leaderboard, in one run. (An asset job
 cannot hold assets of two partition sets, so it is a job of ops; the sensor `lake_contents` sees what they made.)
-`build` is its first half. Jobs over the second half are in assets/defs/models/jobs.py, exports in
-assets/defs/exports/jobs.py.
+`build` is its first half, `close` the second. `export` is one export, a step per chunk where its format allows it; run
+again, it goes on.
 
 Where a cluster runs the steps (`assets.defs.resources`), chunks are spread over steps of their own, several in each.
 
@@ -13,19 +13,31 @@ command line; a state that was asked for once is not asked for again, so a build
 """
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import batched
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from pydantic import Field
+from pydantic import Field, create_model
 
 from assets.defs.resources import CorpusResource, is_one_process
-from assets.lib.events import RELEASABLE, UP_TO_DATE, datasets, partition_of, source_key
-from assets.lib.observed import observe, register_partitions
+from assets.lib.events import (
+    RELEASABLE,
+    UP_TO_DATE,
+    chunk_key,
+    datasets,
+    observe,
+    partition_of,
+    register_partitions,
+    source_key,
+)
+from assets.lib.model_configs import for_dagster
 from core.errors import UserError
 from core.names import DEMO_RECIPE, DEMO_RELEASE
+from eval.scored import eval_run_id
 from pipeline.build import BuildListener, BuildReport, Chunks, run_build
 from pipeline.config import resolve
 from pipeline.plan import CURRENT, plan
@@ -33,6 +45,10 @@ from pipeline.sources import OUT_OF_REACH, look_at
 from pipeline.stage import StageReport, failure_text, reasons
 from pipeline.stages import stage_specs
 from training.recipe import load_recipe
+from training.runs import newest_model
+from warehouse.exports import export_kind
+from warehouse.exports.export import Export
+from warehouse.exports.options import SAMPLES, ExportSettings, Selection
 from warehouse.lake import content_key, references
 
 LOOK_S = 30
@@ -342,3 +358,139 @@ def new_corrections(corpus: CorpusResource) -> dg.SensorResult | dg.SkipReason:
         )
     tags = {"corrected": str(waiting), "chunks_shown": str(reference_chunks)}
     return dg.SensorResult([dg.RunRequest(run_key=f"correction-{newest}", tags=tags)])
+
+
+close_job = dg.define_asset_job(
+    "close",
+    selection=dg.AssetSelection.groups("models"),
+    description="Release, train, evaluate and rank the corpus as it is, if no test data leaks and all is sound.",
+)
+
+freeze_job = dg.define_asset_job(
+    "freeze",
+    selection=dg.AssetSelection.assets("release"),
+    description="Freeze the corpus as it is under a name, if nothing leaks into training and all is sound.",
+)
+
+score_job = dg.define_asset_job(
+    "score",
+    selection=dg.AssetSelection.assets("evaluation", "leaderboard"),
+    description="Score a model, beside the baselines, on the held-out episodes of a release.",
+)
+
+
+@dg.schedule(
+    job=freeze_job,
+    cron_schedule="0 6 * * 1",
+    description="Mondays at six: a release that stays, named after the day.",
+)
+def weekly(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+    day = (context.scheduled_execution_time or datetime.now(UTC)).strftime("%Y-%m-%d")
+    name = f"weekly-{day}"
+    return dg.RunRequest(run_key=name, run_config={"ops": {"release": {"config": {"name": name}}}})
+
+
+@dg.sensor(
+    job=score_job,
+    minimum_interval_seconds=60,
+    description="A release was made: score the newest model on it, unless that was done.",
+)
+def new_release(corpus: CorpusResource) -> dg.SensorResult | dg.SkipReason:
+    lake = corpus.lake()
+    releases = lake.rows(
+        "SELECT name, config_hash FROM releases ORDER BY created_at DESC, name LIMIT 1"
+    )
+    if not releases:
+        return dg.SkipReason("there is no release yet")
+    model = newest_model(lake)
+    if model is None:
+        return dg.SkipReason("there is no model yet: materialise reward_model")
+    name, content = releases[0]
+    if lake.rows(
+        "SELECT 1 FROM eval_runs WHERE eval_run = ?", [eval_run_id(model, "held-out", content)]
+    ):
+        return dg.SkipReason(f"{model} was scored on {name}")
+    config = {"ops": {"evaluation": {"config": {"name": name, "model": model}}}}
+    return dg.SensorResult([dg.RunRequest(run_key=f"{name}-{content}-{model}", run_config=config)])
+
+
+CHOOSING = Selection.model_fields | {name: ExportSettings.model_fields[name] for name in SAMPLES}
+FIELDS: dict[str, Any] = {name: for_dagster(field) for name, field in CHOOSING.items()}
+FIELDS["allow_licences"] = FIELDS.pop("allow")
+
+
+class ExportConfig(create_model("SelectionFields", __base__=dg.Config, **FIELDS)):
+    """What `proccorpus export KIND` takes: `episodes` goes with one dataset, `options` are the
+    kind's own."""
+
+    kind: str
+    out: str
+    overwrite: bool = False
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    def opened(self, corpus: CorpusResource) -> Export:
+        settings = {name: value for name, value in self if value not in (None, "", [])}
+        settings["allow"] = settings.pop("allow_licences", ())
+        kind = export_kind(self.kind)
+        chosen = {name: settings[name] for name in Selection.model_fields if name in settings}
+        options = {name: settings[name] for name in kind.options.model_fields if name in settings}
+        return kind.open(
+            corpus.lake(),
+            Selection.model_validate(chosen),
+            kind.read_options(options | self.options),
+        )
+
+
+@dg.op(out=dg.DynamicOut(dict))
+def begin_export(corpus: CorpusResource, config: ExportConfig) -> Iterator[dg.DynamicOutput[dict]]:
+    """Prepare the folder, and tell the chunks that have something in it."""
+    chunks = config.opened(corpus).begin(Path(config.out), config.overwrite)
+    for number, (dataset, chunk) in enumerate(chunks):
+        # Unique, and readable
+        key = f"{number}_" + re.sub(r"[^A-Za-z0-9_]", "_", chunk_key(dataset, chunk))
+        yield dg.DynamicOutput(
+            {"config": config.model_dump(), "dataset": dataset, "chunk": chunk}, mapping_key=key
+        )
+
+
+@dg.op
+def export_chunk(context: dg.OpExecutionContext, corpus: CorpusResource, part: dict) -> int:
+    """Write the files of one chunk."""
+    config = ExportConfig(**part["config"])
+    chunk = (part["dataset"], part["chunk"])
+    count = config.opened(corpus).export_chunk(Path(config.out), chunk)
+    context.log.info(f"{part['dataset']} chunk {part['chunk']}: {count} parts written")
+    return count
+
+
+@dg.op(ins={"written": dg.In(list[int])})
+def finish_export(
+    context: dg.OpExecutionContext, corpus: CorpusResource, config: ExportConfig, written: list[int]
+) -> None:
+    """Write what is once, and the manifest."""
+    exported = config.opened(corpus).finish(Path(config.out), config.overwrite)
+    for message in (*exported.left_out, *exported.notes):
+        context.log.warning(message)
+    facts = {
+        k: v
+        for k, v in vars(exported).items()
+        if isinstance(v, (str, int)) and not isinstance(v, bool)
+    }
+    context.log_event(dg.AssetMaterialization(asset_key=["exports", exported.kind], metadata=facts))
+
+
+@dg.job(
+    name="export",
+    config=dg.ConfigMapping(
+        config_fn=lambda config: {
+            "ops": {
+                "begin_export": {"config": dict(config)},
+                "finish_export": {"config": dict(config)},
+            }
+        },
+        config_schema=ExportConfig.to_fields_dict(),
+    ),
+    description="One export, chunk by chunk; run again, it goes on.",
+)
+def export_job() -> None:
+    finish_export(begin_export().map(export_chunk).collect())

@@ -17,9 +17,9 @@ from annotate.alignment.engine import (
     alignments_by_distance,
     reference_weights,
     spread,
+    worst_first,
 )
 from annotate.alignment.live import Following, Guide, ReferenceRun, Where
-from annotate.alignment.run_ends import worst_first
 from annotate.config import MotionConfig
 from tests.kits.transfer_runs import pace, run_along
 

@@ -10,8 +10,7 @@ from annotate.checkup.checks import Checkup
 from annotate.checkup.comparer import Measurement
 from annotate.checkup.comparer import faults as beyond_limits
 from annotate.checkup.comparisons import medians_of_others
-from annotate.checkup.signals import CameraSignals, RunSignals
-from annotate.checkup.single_runs import frozen_stretches
+from annotate.checkup.single_runs import CameraSignals, RunSignals, frozen_stretches
 from annotate.spans import stretches
 from ingest.episode import Finding, StoredStatistics, joined_findings
 from ingest.signals.gripper import GripperSignal

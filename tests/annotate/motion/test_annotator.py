@@ -13,10 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from annotate.config import MOST_OF_ATTEMPT, MotionConfig
-from annotate.motion.annotator import annotate
+from annotate.motion.annotator import annotate, ends_of_work, way_home
 from annotate.motion.observe import GripperCurve, Signals, observe
 from annotate.motion.task_text import Transfer, transfers
-from annotate.motion.way_home import ends_of_work, way_home
 from benchmarks.way_home import KINDS, Run, runs_of
 from core.domain.label import STEP, Label, check_tiling
 from ingest.signals.gripper import GripperRun, counted

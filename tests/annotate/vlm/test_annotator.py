@@ -13,8 +13,7 @@ from annotate.config import MotionConfig, VlmConfig
 from annotate.model_client.calls import Image, Reply, Request, VlmError
 from annotate.motion.observe import GripperCurve, Signals
 from annotate.vlm.annotator import annotate_episode, reason_episode
-from annotate.vlm.moments import NO_MOMENTS, ArmMoments, moments_of, settled_starts
-from annotate.vlm.pictures import joined_picture
+from annotate.vlm.pictures import NO_MOMENTS, ArmMoments, joined_picture, moments_of, settled_starts
 from annotate.vlm.windows import Span
 from core.domain.label import DONE, IDLE, finished
 from ingest.media.video import VideoError

@@ -14,12 +14,11 @@ from dagster._config import validate_config
 from annotate.config import SamplesConfig
 from assets.defs.corpus.jobs import lake_contents
 from assets.defs.resources import CHOICE, EXECUTORS, PASSED_ON, CorpusResource, VlmServer, executor
-from assets.lib.home import dagster_home
 from assets.lib.launch.kubernetes import KubernetesLauncher
-from assets.lib.launch.ray import RayLauncher
-from assets.lib.launch.slurm import SlurmLauncher
+from assets.lib.launch.run import RayLauncher, SlurmLauncher
 from assets.lib.programs import FILE, check_programs
 from cli.console import build_all
+from cli.operating import dagster_home
 from core.errors import UserError
 from core.paths import ROOT, Workspace
 from pipeline.release import release_step

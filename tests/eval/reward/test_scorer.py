@@ -48,7 +48,7 @@ from training.card import card_text
 from training.pictures import Item, decode_picture
 from training.recipe import HeadConfig
 from warehouse.lake import open_lake
-from warehouse.lake.episodes import usable_episodes
+from warehouse.lake.stored import usable_episodes
 
 FOUR = Window(4, 0.4)
 SHORT = Sampling(max_tokens=6)

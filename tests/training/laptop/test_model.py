@@ -21,9 +21,11 @@ from tests.kits.laptop_kit import TASKS, make_episode, make_release, recipe, sma
 from training.folder import ModelError, TrainingError, is_laptop
 from training.laptop.fit import ClipSource
 from training.laptop.model import (
+    ADAPTED,
     NO_TREND,
     OOD,
     LaptopModel,
+    OodDetector,
     SeenWindow,
     hashed_text,
     laptop_loss,
@@ -32,7 +34,6 @@ from training.laptop.model import (
     save_laptop,
     trends_of,
 )
-from training.laptop.ood import ADAPTED, OodDetector
 from training.recipe import NegativesConfig, Recipe, load_recipe
 from training.runs import resumable
 from training.train import train

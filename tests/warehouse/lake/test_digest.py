@@ -18,8 +18,8 @@ from tests.kits.tiny_lerobot import LENGTHS
 from warehouse.exports.options import Selection
 from warehouse.exports.selection import select
 from warehouse.lake import Lake, content_key, digest, output_hash
-from warehouse.lake.episodes import usable_episode, usable_episodes
 from warehouse.lake.publication import table_hash
+from warehouse.lake.stored import usable_episode, usable_episodes
 from warehouse.lake.views import SAID, VIEWS
 
 

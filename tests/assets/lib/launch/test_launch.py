@@ -17,10 +17,8 @@ from pydantic import ValidationError
 from assets.lib.launch import job, run
 from assets.lib.launch.job import Machines, job_name, torchrun, why
 from assets.lib.launch.kubernetes import KubernetesLauncher
-from assets.lib.launch.ray import RayLauncher
 from assets.lib.launch.ray_nodes import run_node
-from assets.lib.launch.run import LocalLauncher
-from assets.lib.launch.slurm import SlurmLauncher
+from assets.lib.launch.run import LocalLauncher, RayLauncher, SlurmLauncher
 from core.errors import FailedError
 from core.paths import ROOT
 from tests.kits.http_server import Answering, serving
