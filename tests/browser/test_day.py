@@ -22,7 +22,7 @@ from ingest.media.curve_panel import LABEL, LINE, PANEL_PX, STEPS
 from pipeline.build import run_build
 from pipeline.config import source_build
 from tests.kits.browser_kit import SCRIPTS, Watched, served
-from tests.kits.cli_kit import proccorpus
+from tests.kits.cli_kit import command
 from tests.kits.made_corpus import with_stages
 from training.recipe import load_recipe
 
@@ -164,20 +164,18 @@ def export_and_train(page: Page, url: str, space: Workspace, folder: Path) -> No
     """The command that the page gives for what it shows is done as it stands; then a model is trained."""
     page.goto(f"{url}/episodes?dataset=arm")
     page.get_by_text("This selection as a command").click()
-    [command] = [
+    [shown] = [
         c for c in page.locator(".commands code").all_inner_texts() if " export lerobot " in c
     ]
-    exported = proccorpus(
-        *shlex.split(command)[1:], "--allow-licence", "unknown", "--format", "json", cwd=folder
+    exported = command(
+        *shlex.split(shown)[1:], "--allow-licence", "unknown", "--format", "json", cwd=folder
     )
     assert exported.json["episodes"] == len(RUNS), exported
     recipe = load_recipe("laptop").model_dump(mode="json", exclude_none=True)
     recipe["model"]["laptop"]["encoder"] = "grey"
     recipe["train"] |= {"steps": 30, "batch": 8}
     (folder / "quick.yaml").write_text(yaml.safe_dump(recipe | {"name": "quick"}))
-    trained = proccorpus(
-        "train", "--recipe", folder / "quick.yaml", cwd=folder, workspace=space.root
-    )
+    trained = command("train", "--recipe", folder / "quick.yaml", cwd=folder, workspace=space.root)
     assert trained.code == 0, trained
 
 
@@ -198,7 +196,7 @@ def watch_overlay(page: Page, space: Workspace, folder: Path) -> None:
         "--overlay",
         "overlay.mp4",
     )
-    scored = proccorpus("reward", *run, cwd=folder, workspace=space.root)
+    scored = command("reward", *run, cwd=folder, workspace=space.root)
     assert scored.code == 0, scored
     page.goto((folder / "overlay.mp4").as_uri())
     played = page.locator("video").evaluate(PLAYED)

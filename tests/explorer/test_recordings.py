@@ -95,8 +95,6 @@ def test_both_are_shown_and_a_person_decides(trimmed_corpus):
 
 @pytest.mark.slow
 def test_a_copy_that_cannot_be_changed_shows_it(trimmed_corpus):
-    from explorer.site import Options
-
     with visit(Workspace(trimmed_corpus.workspace), Options(snapshot=1)) as client:
         assert "You cannot decide here" in client.get("/recordings").text
 
@@ -228,8 +226,6 @@ def test_an_episode_says_what_its_end_rests_on(own):
         assert (run["quality"]["end_by"], run["quality"]["p_failure"]) == ("assumed", 0.9)
 
 
-pytestmark = pytest.mark.slow
-
 URL = "/labelling/tiny"
 START = "/api/running/label"
 SLOW = "import time; time.sleep(60)"
@@ -256,6 +252,7 @@ def instead(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
     monkeypatch.setattr(explorer_site, "program", lambda: [sys.executable, "-c", program])
 
 
+@pytest.mark.slow
 def test_it_is_one_at_a_time_in_a_workspace_and_ends_with_its_explorer(own, monkeypatch):
     instead(monkeypatch, SLOW)
     with visit(own.space) as other_client:

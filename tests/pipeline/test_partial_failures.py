@@ -632,19 +632,20 @@ def can_happen(failure: Failure, annotator: Annotator) -> bool:
 
 def cells() -> Iterator[object]:
     """(failure, annotator, follows); of each failure one annotator is tried always, of every second
-    by one thing more than samples. Slow: several builds, Dagster, all exports, and replies that
-    fail as the first failure's does, which model_client/test_reading.py tells apart."""
+    by one thing more than samples. Slow: several builds, Dagster, all exports. Long: a model that
+    learns of shards which are equal, and replies that fail as the first failure's does, which
+    model_client/test_reading.py tells apart."""
     for k, (failure_name, failure) in enumerate(FAILURES.items()):
         names = [name for name, annotator in ANNOTATORS.items() if can_happen(failure, annotator)]
+        is_reply = failure.fault not in ("", "gone") and failure_name != FIRST
         for name in names:
             for follows in FOLLOWS:
                 further = FOLLOWS[(1 + k // 2 % (len(FOLLOWS) - 1)) * (k % 2 == 0)]
-                is_next = follows in (samples, further)
-                is_tried = is_next and name == names[k % len(names)]
-                marks = [pytest.mark.long] * (not is_tried)
-                is_reply = failure.fault not in ("", "gone") and failure_name != FIRST
-                is_long = is_reply or ANNOTATORS[name].is_slow
-                if is_tried and (is_long or follows in (exports, dagster_checks, train_laptop)):
+                is_next = follows in (samples, further) and name == names[k % len(names)]
+                marks = []
+                if not is_next or is_reply or follows is train_laptop:
+                    marks = [pytest.mark.long]
+                elif ANNOTATORS[name].is_slow or follows in (exports, dagster_checks):
                     marks = [pytest.mark.slow]
                 key = "-".join((failure_name, name, follows.__name__)).replace(" ", "_")
                 yield pytest.param(failure_name, name, follows, marks=marks, id=key)

@@ -76,11 +76,25 @@ def test_an_unsaved_adapter_is_said(corpus, monkeypatch):
     assert len(steps) == 1
 
 
-OFTEN = [FAMILIES[0], *(pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES[1:])]
-MORE = [pytest.param(name, marks=pytest.mark.slow) for name in ("tiny_lora", "tiny_qwen2_5")]
+def marked(mark: pytest.MarkDecorator, *names: str) -> list[object]:
+    return [pytest.param(name, marks=mark) for name in names]
 
 
-@pytest.mark.parametrize("name", ["tiny_full", "tiny_head", *MORE])
+# test_attention.py has the gradients of each family
+BY_HEART = [
+    FAMILIES[0],
+    *marked(pytest.mark.slow, "qwen3_5"),
+    *marked(pytest.mark.long, "qwen2_5_vl", "internvl"),
+]
+RECIPES = [
+    "tiny_full",
+    "tiny_head",
+    *marked(pytest.mark.slow, "tiny_lora"),
+    *marked(pytest.mark.long, "tiny_qwen2_5"),
+]
+
+
+@pytest.mark.parametrize("name", RECIPES)
 def test_each_class_of_recipe_and_its_resume(corpus, name):
     lake, release = corpus
     dropout = {
@@ -117,16 +131,14 @@ def test_each_class_of_recipe_and_its_resume(corpus, name):
     assert rows == [(len(losses), f"models/{whole.id}")]
 
 
-SHIPPED = (
-    "procvlm_sft",
-    "procvlm_sft_published",
-    "procvlm_oneshot_lora",
-    "progresslm_sft_nothink",
-    "progresslm_sft_full",
-)
+SHIPPED = [
+    *marked(pytest.mark.slow, "procvlm_sft", "procvlm_oneshot_lora"),
+    *marked(
+        pytest.mark.long, "procvlm_sft_published", "progresslm_sft_nothink", "progresslm_sft_full"
+    ),
+]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_shipped_recipe_goes_on_within_a_window_to_the_last_bit(corpus, name):
     """On a tiny model; rows of 16 samples make more than the two steps after which it is killed."""
@@ -139,7 +151,7 @@ def test_a_shipped_recipe_goes_on_within_a_window_to_the_last_bit(corpus, name):
     ]
 
 
-@pytest.mark.parametrize("at", [pytest.param(1, marks=pytest.mark.slow), 3])
+@pytest.mark.parametrize("at", [pytest.param(1, marks=pytest.mark.long), 3])
 def test_the_second_stage_has_longer_rows_and_is_gone_on_with(corpus, at):
     data = {
         "packing": True,
@@ -211,7 +223,7 @@ class _Items(RowSource):
         super().__init__(rows, len(rows), 0)
 
 
-@pytest.mark.parametrize("family", OFTEN)
+@pytest.mark.parametrize("family", BY_HEART)
 def test_eight_samples_are_learnt_by_heart(family):
     items = make_items()
     model, transform = make_parts(items, family, seed=1)
@@ -226,7 +238,7 @@ def test_eight_samples_are_learnt_by_heart(family):
     assert correlation.statistic > 0.9
 
 
-@pytest.mark.parametrize("family", OFTEN)
+@pytest.mark.parametrize("family", [FAMILIES[0], *marked(pytest.mark.slow, *FAMILIES[1:])])
 def test_an_adapter_resumes_and_is_merged(corpus, tmp_path, family):
     packed = {"packing": True, "window": 16, "sequence_length": 300}
     run_recipe = recipe(

@@ -288,7 +288,7 @@ def test_faces_are_hidden_when_asked_and_told_in_card_and_manifest(
 
 @pytest.mark.slow
 def test_lerobots_own_reader_vouches_for_an_export_or_says_what_is_wrong(
-    made, tiny_export, tmp_path
+    made, tiny_export, tmp_path, lerobot_in_thread
 ):
     lake = Lake(made.space, read_only=True)
     right = verify(lake, ANY, tiny_export, LEROBOT.options())

@@ -199,8 +199,13 @@ def test_an_mcap_recording_becomes_a_dataset_that_lerobot_opens(tmp_path):
     )
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", SOURCES)
+# LeRobot opens an export of the first above
+BY_POLICY = [
+    pytest.param(n, marks=(pytest.mark.slow, pytest.mark.long)[n == "mcap"]) for n in SOURCES
+]
+
+
+@pytest.mark.parametrize("name", BY_POLICY)
 def test_a_policy_of_lerobot_takes_a_training_step(name, tmp_path):
     written, out, _ = exported(name, tmp_path)
     check(out, written)
@@ -271,7 +276,7 @@ def spoil_rows(root: Path) -> None:
 
 
 @pytest.mark.slow
-def test_what_is_broken_is_found(lake, tmp_path):
+def test_what_is_broken_is_found(lake, tmp_path, lerobot_in_thread):
     """Each episode in another way; the last one is as it should be."""
     out = tmp_path / "out"
     LEROBOT.export(lake, ANY, out)
@@ -297,7 +302,7 @@ def test_what_is_broken_is_found(lake, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_single_picture_that_is_another_is_found(lake, tmp_path):
+def test_a_single_picture_that_is_another_is_found(lake, tmp_path, lerobot_in_thread):
     """At a frame that LeRobot is not asked for."""
     out = tmp_path / "out"
     LEROBOT.export(lake, ANY, out)
@@ -311,7 +316,7 @@ def test_a_single_picture_that_is_another_is_found(lake, tmp_path):
 
 
 @pytest.mark.slow
-def test_steps_of_another_type_are_found(lake, tmp_path):
+def test_steps_of_another_type_are_found(lake, tmp_path, lerobot_in_thread):
     """LeRobot's `merge` makes doubles of whole numbers that may be null."""
     out = tmp_path / "out"
     LEROBOT.export(lake, ANY, out)
@@ -336,7 +341,6 @@ def moving(k: int) -> np.ndarray:
     return picture
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("noise", [0.0, 6.0])
 def test_an_encoders_loss_is_told_from_another_picture(noise):
     loss = np.random.default_rng(0).normal(0, noise, (64, 64, 3))

@@ -146,7 +146,7 @@ def test_every_kind_is_read_as_it_is_written(short, tmp_path, kind):
     assert np.corrcoef(read, table["weight"])[0, 1] >= 0.9999
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("sample", ["sim_short", "sim_long"])
 def test_the_samples_failed_runs_and_stalls_weigh_little(tmp_path, sample):
     space = Workspace(tmp_path / "workspace")
@@ -154,7 +154,9 @@ def test_the_samples_failed_runs_and_stalls_weigh_little(tmp_path, sample):
     check_frames(exported(Lake(space, read_only=True), tmp_path / "out"), sample)
 
 
-def test_a_dataset_has_the_column_that_lerobot_gives_with_each_frame(short, tmp_path):
+def test_a_dataset_has_the_column_that_lerobot_gives_with_each_frame(
+    short, tmp_path, lerobot_in_thread
+):
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
     export_result = exported(short, tmp_path / "out", SUCCEEDED, in_dataset=True, plain=True)
