@@ -27,6 +27,7 @@ from annotate.progress import (
 from core.domain.label import DONE, IDLE, STEP, Segment, StatedEnd, check_tiling
 from core.domain.stated import check_stated
 from ingest.episode import NativeStep
+from tests.kits.files import table
 
 CONFIG = ProgressConfig()
 FPS = 10.0
@@ -72,32 +73,7 @@ def test_published_formula_gives_nothing_to_frames_that_are_no_step(name):
     assert not procvlm_progress([name] * 4, hashes_of([9, 9, 9])).any()
 
 
-@pytest.mark.parametrize(
-    ("segments", "expected"),
-    [  # the worked examples of 60 frames
-        (
-            [("A", 18, True), ("B", 40, True), ("C", 59, True), ("done", 60, True)],
-            "A18 B22 C19 done1",
-        ),
-        (
-            [("A", 18, True), ("B", 40, True), ("C", 52, True), ("done", 60, True)],
-            "A18 B22 C12 done8",
-        ),
-        ([("A", 18, True), ("B", 40, True), ("C", 60, True)], "A18 B22 C19 done1"),
-        ([("A", 18, True), ("B", 40, True), ("C", 60, False)], "A18 B22 done20"),
-        ([("A", 18, True), ("B", 40, False), ("C", 60, False)], "A60"),
-        ([("A", 18, False), ("B", 40, False), ("C", 60, False)], "not done60"),
-        (
-            [("A", 10, False), ("A", 18, True), ("B", 40, True), ("C", 60, True)],
-            "A18 B22 C19 done1",
-        ),
-        (
-            [("A", 18, True), ("idle", 30, False), ("B", 40, True), ("C", 60, True)],
-            "A18 B22 C19 done1",
-        ),
-        ([("A", 30, True), ("B", 60, False)], "A60"),  # half of the steps missing is not done
-    ],
-)
+@pytest.mark.parametrize(("segments", "expected"), table("published_flattening"))
 def test_published_flattening(segments, expected):
     our_segments = []
     start = 0

@@ -28,6 +28,7 @@ from annotate.model_client.client import Client
 from annotate.model_client.endpoints import Endpoint, Served, TryError
 from annotate.model_client.responses import FILE, ResponseStore, StoredReply, encode
 from core.paths import ROOT
+from tests.kits.files import table
 from tests.kits.patience import PATIENCE_S
 from tests.kits.vlm_standin import Fault, StandIn, serving
 
@@ -216,22 +217,7 @@ def test_a_question_that_is_too_long_is_named_with_the_remedy(bench, tells_limit
     assert (len(server.received), bench.statuses()) == (not tells_limits, [])
 
 
-@pytest.mark.parametrize(
-    ("fault", "reason", "message"),
-    [
-        (
-            "not_json",
-            "bad_reply",
-            "the reply is no JSON (does the server honour response_format?): I think",
-        ),
-        ("off_schema", "bad_reply", "breaks the schema: $: "),
-        ("cut", "cut", "the reply is cut off at 500 tokens (max_tokens)"),
-        ("wrong_model", "wrong_model", "another-model answered in place of stand-in"),
-        ("refused", "wrong_request", "HTTP 400: no picture can be read, by far"),
-        ("500", "server_gone", "no server answers any more (http"),
-        ("drop", "server_gone", "connection broken"),
-    ],
-)
+@pytest.mark.parametrize(("fault", "reason", "message"), table("lasting_faults"))
 def test_lasting_faults_end_with_one_clear_message(bench, fault, reason, message):
     error, server = ask_in_vain(bench, fault, max_attempts=3)
     assert error.reason == reason

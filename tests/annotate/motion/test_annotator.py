@@ -20,6 +20,7 @@ from annotate.motion.way_home import ends_of_work, way_home
 from benchmarks.way_home import KINDS, Run, runs_of
 from core.domain.label import STEP, Label, check_tiling
 from ingest.signals.gripper import GripperRun, counted
+from tests.kits.files import table
 from tests.kits.motion_runs import episodes
 from tests.kits.transfer_runs import pace, run_along
 
@@ -56,19 +57,7 @@ def test_what_is_only_picked_up_is_lifted(task):
     assert transfers(task) == (Transfer("the yellow bottle", is_lifted=True),)
 
 
-@pytest.mark.parametrize(
-    "task",
-    [
-        None,
-        "...",
-        "Open the green drawer.",
-        "open the top drawer and put the bowl inside",
-        "pick up the cup and the fork and put them in the sink",
-        "Put the cup on the plate and the fork in the sink",
-        "place it on the shelf and wipe the table",
-        "bimanual cloth manipulation",
-    ],
-)
+@pytest.mark.parametrize("task", table("tasks_without_transfers"))
 def test_no_transfers_where_the_text_is_not_understood(task):
     assert transfers(task) == ()
 

@@ -24,6 +24,7 @@ from annotate.samples.wording import parse_answer, parse_reply, written_ref, wri
 from core.domain.episode import Episode
 from core.domain.label import IDLE, Segment
 from core.errors import FailedError
+from tests.kits.files import table
 from tests.kits.labelled import STEPS, episode, relabelled
 
 CONFIG = SamplesConfig()
@@ -314,25 +315,7 @@ def test_the_annotators_words_are_the_reason_where_they_are_at_hand():
 
 NA = "n/a"
 
-# (reply, reference, score) as the released evaluation reads them; None: no number there, an error for the score
-PUBLISHED_REPLIES = [
-    ("<ref>2</ref><score>8%</score>", 2, 0.08),
-    ("<ref>The No. 3 demo image</ref><score>0.42</score>", 3, 0.42),
-    ("<ref>N/A</ref><score>NA</score>", NA, NA),
-    ("<ref>2</ref><score>about 40%</score>", 2, None),
-    ("<ref>2</ref><score>150%</score>", 2, 1.0),
-    ("<ref>2</ref><score>1</score>", 2, 1.0),
-    ("<ref>2</ref><score>1%</score>", 2, 0.01),
-    ("<ref>1-2</ref><score>29%</score>", 1, 0.29),
-    ("<ref>none</ref>", None, None),
-    ("<score>-5%</score>", None, 0.0),
-    ("<ref>7</ref><score>nan</score>", 7, 1.0),
-    ("<REF>2</REF><SCORE>10%</SCORE>", None, None),
-    ("<ref>2</ref><score>40 %</score>", 2, 0.4),
-    ("<ref>2</ref><score>0.5%</score>", 2, 0.005),
-    ("<ref>1</ref><ref>3</ref><score>10%</score><score>90%</score>", 1, 0.1),
-    ("", None, None),
-]
+PUBLISHED_REPLIES = table("progresslm_replies")
 
 
 @pytest.mark.parametrize(("reply", "ref", "score"), PUBLISHED_REPLIES)
@@ -342,23 +325,7 @@ def test_replies_are_read_as_published(reply, ref, score):
     assert (NA if read.score_is_na else read.score) == score
 
 
-# (answer, as Qwen's is read)
-NOTHINK = [
-    ("75%", 0.75),
-    ("75 %", 0.75),
-    ("0.75", 0.75),
-    ("1.0", 1.0),
-    ("1", 1.0),
-    ("75", 0.75),
-    ("N/A", NA),
-    ("n/a (0% visible)", 0.0),
-    ("About 40% to 60%", 0.4),
-    ("-8%", 0.08),
-    ("150%", 1.0),
-    (".5", 0.05),
-    ("unknown", None),
-    ("", None),
-]
+NOTHINK = table("progresslm_answers")
 
 
 @pytest.mark.parametrize(("answer", "expected"), NOTHINK)

@@ -23,6 +23,7 @@ from eval.annotators.scoring import (
     score_steps,
 )
 from eval.annotators.truth import hand_progress, planned_by_task, read_truth, simulator_truth
+from tests.kits.files import table
 from warehouse.lake import Lake
 
 SAMPLES = ROOT / "samples" / "truth"
@@ -259,30 +260,7 @@ def test_a_file_needs_no_more_than_its_segments(tmp_path):
     assert read_truth(tmp_path, "arm")[0].boundaries == (20, 30, 40, 60, 70, 90)
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"fps": "ten"}, "0.json: fps: input should be a valid number"),
-        ({"pass_a": []}, "0.json: pass_a: list should have at least 1 item"),
-        (
-            {"boundaries": [{"frame": 100}]},
-            "0.json: boundary at frame 100, the episode has 100 frames",
-        ),
-        (
-            {"events": [{"type": "grasp", "frame": 120}]},
-            "0.json: event at frame 120, the episode has 100 frames",
-        ),
-        ({"num_frames": 110}, "pass_a ends at frame 100, the episode has 110 frames"),
-        (
-            {"pass_b": [PASS_B[0], PASS_B[2]]},
-            "pass_b: 'carry' has frames 44 to 88, expected to begin at 22",
-        ),
-        (
-            {"pass_a": [PASS_A[0] | {"kind": "walk"}]},
-            "pass_a.0.kind: input should be 'step', 'idle', 'done' or 'ret",
-        ),
-    ],
-)
+@pytest.mark.parametrize(("changes", "message"), table("wrong_truths"))
 def test_a_wrong_file_is_named_with_what_is_wrong(tmp_path, changes, message):
     write_by_hand(tmp_path, 0, **changes)
     with pytest.raises(UserError, match=message):

@@ -26,6 +26,7 @@ from eval.metrics.score import (
     runs_of,
 )
 from eval.scored import progress_measures
+from tests.kits.files import table
 
 NAN = float("nan")
 LEVEL = st.integers(0, 8)
@@ -349,23 +350,9 @@ def vectors(*names: str) -> dict[str, np.ndarray]:
     return dict(zip(names, np.eye(len(names)), strict=True))
 
 
-@pytest.mark.parametrize(
-    ("text", "plan"),
-    [
-        (
-            "Remaining actions:\n1. Grasp the cup\n2. Place it\n<progress>40.00%</progress>",
-            ("Grasp the cup", "Place it"),
-        ),
-        ("Grasp the cup", ("Grasp the cup",)),
-        ("No action remains. All of the task is done: 1. Grasp.", ()),
-        ("No more actions remain.", ()),
-        ("", None),
-        ("<progress>100%</progress>", None),
-        ("- Grasp\n- Place", ("Grasp", "Place")),
-    ],
-)
+@pytest.mark.parametrize(("text", "plan"), table("plans"))
 def test_plans_are_read(text, plan):
-    assert segments.plan_of(text) == plan
+    assert segments.plan_of(text) == (None if plan is None else tuple(plan))
 
 
 def test_plan_success_wants_order_and_number_and_semantic_f1_does_not():

@@ -26,6 +26,7 @@ from eval.benchmarks.question import (
 )
 from eval.benchmarks.videos import options_of
 from eval.scored import ScoredBenchmark
+from tests.kits.files import table
 
 DEMO = [f"cam_{f:04d}.jpg" for f in (0, 40, 80, 120, 160)]
 
@@ -313,19 +314,7 @@ def test_as_published_goes_where_a_published_table_is_reproduced(benchmark):
             score_predictions(benchmark, [], as_published=True)
 
 
-@pytest.mark.parametrize(
-    ("text", "share"),
-    [
-        ("<progress>45%</progress>", 0.45),
-        ("<progress>45</progress>", 0.45),
-        ("<progress> .5 </progress>", 0.5),
-        ("<progress>1%</progress>", 0.01),
-        ("<progress>1</progress>", None),
-        ("<progress>150%</progress>", None),
-        ("<progress>1%</progress> or <progress>2%</progress>", None),
-        ("45%", None),
-    ],
-)
+@pytest.mark.parametrize(("text", "share"), table("progress_shares"))
 def test_shares_are_read_only_where_they_are_clear(text, share):
     assert procvqa.share_of(text) == (None if share is None else pytest.approx(share))
 
