@@ -6,6 +6,7 @@ Also: RoboFAC's answers.
 import json
 import pkgutil
 import re
+from collections.abc import Iterator
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -173,39 +174,21 @@ def test_what_published_metrics_let_through(case):
 GOOD = json.dumps({"meta_data": row("33%", "").meta_data, "response": said("33%")})
 
 
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ('{"meta_data": ', "line 2 is not JSON"),
-        ("[" * 3_000, "line 2 is not JSON"),
-        ("[1]", "line 2 is no object but list"),
-        ('{"response": "x"}', "line 2: meta_data: field required"),
-        ('{"meta_data": {}}', "line 2: response: field required"),
-        ('{"meta_data": [], "response": "x"}', "meta_data: input should be a valid dictionary"),
-        ('{"meta_data": {}, "response": 3}', "response: input should be a valid string"),
-        (
-            '{"meta_data": {}, "response": "", "value": 2}',
-            "value: input should be less than or equal to 1",
-        ),
-        (GOOD, "line 2 is the same row as predictions.jsonl line 1"),
-        (
-            GOOD.replace("33%", "n/a", 1).replace('"closest_idx": 2', '"closest_idx": "two"'),
-            "closest_idx",
-        ),
-        (GOOD.replace('"33%"', '"133%"', 1), "progress_score"),
-        (GOOD.replace('"progress_score"', '"progress"', 1), "progress_score: field required"),
-        (GOOD.replace('"closest_idx": 2', '"closest_idx": 6'), "the demonstration has 5 items"),
-        (GOOD.replace('"cam_0013.jpg"', '["a.jpg", "b.jpg"]'), "a list of 2 names"),
-        (GOOD.replace('"visual_demo"', '"demo"'), "neither text_demo nor visual_demo"),
-        (GOOD.replace('"toy"', '"human"'), "no row of progress-bench: its data_source is human"),
-        (
-            GOOD.replace('"toy"', '"toy", "benchmark": "human-bench"'),
-            "give --benchmark human-bench",
-        ),
-        ("x" * (MAX_LINE_BYTES + 1), "line 2 is longer than 16 MiB"),
-        ('{"meta_data": {}, "response": "\udcff"}', "line 2 is not UTF-8 text"),
-    ],
-)
+def broken_lines() -> Iterator[tuple[str, str]]:
+    """Each with what is said of it."""
+    wrong = table("wrong_predictions")
+    yield from wrong["lines"]
+    for old, new, message in wrong["changes"]:
+        yield GOOD.replace(old, new, 1), message
+    unanswerable = GOOD.replace("33%", "n/a", 1)
+    yield unanswerable.replace('"closest_idx": 2', '"closest_idx": "two"'), "closest_idx"
+    yield GOOD, "line 2 is the same row as predictions.jsonl line 1"
+    yield "[" * 3_000, "line 2 is not JSON"
+    yield "x" * (MAX_LINE_BYTES + 1), "line 2 is longer than 16 MiB"
+    yield '{"meta_data": {}, "response": "\udcff"}', "line 2 is not UTF-8 text"
+
+
+@pytest.mark.parametrize(("line", "message"), broken_lines())
 def test_a_broken_line_is_named(tmp_path, line, message):
     path = tmp_path / "predictions.jsonl"
     path.write_bytes(f"{GOOD}\n{line}\n{GOOD}\n".encode(errors="surrogateescape"))
