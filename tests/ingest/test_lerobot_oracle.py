@@ -256,7 +256,6 @@ def _by_dataset(
             continue
         episode = read_episode(source, record)
         ours = _pictures(source, record)
-        assert episode.state is not None
         assert episode.timestamps_s is not None
         for row in range(end - begin):
             try:

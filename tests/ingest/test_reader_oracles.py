@@ -82,7 +82,28 @@ def write_slow_joints(r: Recorder) -> None:
             r.move(k / 100, k // 10, START + k * SECOND // RATE + SECOND // 70)
 
 
-RECORDINGS = [write_even, write_late, write_jittered, write_delayed, write_slow_joints]
+def write_by_topic(r: Recorder) -> None:
+    for k in range(PICTURES):
+        r.move(k / 100, k // 10, START + k * SECOND // RATE)
+    for k in range(PICTURES):
+        r.show(k, START + k * SECOND // RATE)
+
+
+def write_backwards(r: Recorder) -> None:
+    for k in reversed(range(PICTURES)):
+        r.show(k, START + k * SECOND // RATE)
+        r.move(k / 100, k // 10, START + k * SECOND // RATE)
+
+
+RECORDINGS = [
+    write_even,
+    write_late,
+    write_jittered,
+    write_delayed,
+    write_slow_joints,
+    write_by_topic,
+    write_backwards,
+]
 
 
 @pytest.mark.parametrize("record", RECORDINGS)
@@ -128,7 +149,6 @@ def test_a_recording_is_what_mcaps_reader_gives(record, tmp_path):
 
 def _decoded(data: np.ndarray) -> np.ndarray:
     picture = cv2.imdecode(data, cv2.IMREAD_COLOR)
-    assert picture is not None
     return picture[:, :, ::-1]
 
 

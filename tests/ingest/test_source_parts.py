@@ -236,15 +236,6 @@ def test_a_part_of_a_made_up_name_is_named(tmp_path, base):
     assert any("quux_readings.bin" in part["name"] for part in unknown)
 
 
-@pytest.mark.parametrize("base", BASES)
-def test_nothing_of_a_plain_dataset_is_unknown(tmp_path, base):
-    fields = write_base(base, root := tmp_path / "set")
-    listing = list_episodes(source_of(root, **fields))
-    assert [part_text(part) for part in listing.parts if part.status == "unknown"] == []
-    uses = {part.use for part in listing.parts if part.status == "used"}
-    assert "camera" in uses, listing.parts
-
-
 def test_files_that_no_reader_opens_are_named_by_pattern(tmp_path):
     root = write_v2(tmp_path / "set", [6, 7])
     for name in ("README.md", "LICENSE", "md5sum.txt", "docs/paper.pdf"):

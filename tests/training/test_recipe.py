@@ -77,9 +77,7 @@ def test_published_values():
         3,
     )
     assert (sft.train.schedule, sft.train.warmup, sft.train.weight_decay) == ("cosine", 0.03, 0.01)
-    assert oneshot.lora is not None
     assert (oneshot.lora.rank, oneshot.lora.alpha, oneshot.lora.dropout) == (64, 128, 0.05)
-    assert lora.lora is not None
     assert (lora.lora.rank, lora.lora.alpha, lora.train.lr, lora.train.epochs) == (8, 16, 1e-4, 3)
     assert (lora.train.batch, lora.train.accumulation) == (2, 8)
     assert load_recipe("progresslm_sft_lora_7b", model).train.epochs == 2

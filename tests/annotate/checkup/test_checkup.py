@@ -123,7 +123,6 @@ def blurred(run: RunSignals) -> RunSignals:
 
 
 def late(run: RunSignals) -> RunSignals:
-    assert run.state is not None
     return replace(run, state=later(run.state, 5), openings=(run.state[:, 3],))
 
 

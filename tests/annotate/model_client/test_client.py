@@ -241,7 +241,6 @@ def test_a_bad_reply_is_asked_again_in_another_way(bench):
     assert "could not be used: the reply is no JSON (does the server" in second_content[-1]["text"]
     assert bench.statuses() == ["bad_reply", "ok"]
     stored = bench.store.get(reply.key)
-    assert stored is not None
     assert stored.params == {"max_tokens": 500, "temperature": 0.3, "attempt": 1}
     (row,) = bench.store.calls("b")
     assert row["prompt_tokens"] > reply.prompt_tokens, "bad replies cost too"

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
-import yaml
 from pydantic import ValidationError
 
 from annotate.config import VERBS, VlmConfig
@@ -25,8 +24,8 @@ from annotate.model_client.reading import UnreadableError, read_reply
 from annotate.model_client.responses import ResponseStore
 from annotate.vlm import prompts
 from benchmarks.vlm_other_ways import blank
-from core.paths import ROOT
 from pipeline.model_probe import probe
+from tests.kits.files import table
 from tests.kits.vlm_standin import StandIn, serving
 
 pytestmark = pytest.mark.usefixtures("short_pauses")
@@ -375,7 +374,7 @@ def test_a_refusal_that_names_no_field_is_lost(tmp_path):
     assert error.reason == "wrong_request"
 
 
-LIMITS = yaml.safe_load((ROOT / "tests/data/told_limits.yaml").read_text())
+LIMITS = table("told_limits")
 
 
 @pytest.mark.parametrize(("name", "limit", "words"), LIMITS)

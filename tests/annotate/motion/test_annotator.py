@@ -80,7 +80,6 @@ def said_and_true(runs: list[Run]) -> tuple[float, float]:
 def test_the_way_home_begins_where_the_arm_turns():
     there_and_back = np.array([0.0, 1, 2, 3, 3, 2, 1, 0])[:, None]
     way = way_home(there_and_back)
-    assert way is not None
     assert (way.start, way.remoteness) == (4, 0)
     assert way_home(np.zeros((8, 2))) is None
 

@@ -28,6 +28,7 @@ from tests.kits.files import table
 from tests.kits.labelled import STEPS, episode, relabelled
 
 CONFIG = SamplesConfig()
+MANY = SamplesConfig(unanswerable_per_episode=40)
 OTHER = ("Open the drawer", "Close the drawer")
 
 
@@ -46,7 +47,11 @@ def corpus() -> list[LabelledEpisode]:
 
 
 def test_without_text_or_whole_run_there_is_nothing_to_compare_with():
-    assert rows(episode(task=None)) == []
+    assert rows(episode(task=None), config=MANY) == []
+    still = relabelled(
+        episode(finished=False), segments=[], plan=(), progress=np.zeros(200, np.float32)
+    )
+    assert rows(still, config=MANY) == []
     never = relabelled(episode(finished=False), segments=[Segment("rest", 0, 200, IDLE)], plan=())
     assert rows(never) == []
 
@@ -83,7 +88,6 @@ def test_an_editor_is_an_entry_point_and_must_edit():
     } == {None}
 
 
-MANY = SamplesConfig(unanswerable_per_episode=40)
 LISTED = (Episode("made", 70, 7, 10.0, 50, "Wipe the window", None, "train", ("front",)),)
 
 
@@ -162,14 +166,6 @@ def test_the_picture_lies_well_outside_the_part_that_is_shown():
     assert 4 < num_before < len(sample_rows) - 4
 
 
-def test_without_a_task_or_anything_done_there_is_nothing_to_ask():
-    assert unanswerable(episode(task=None)) == []
-    still = relabelled(
-        episode(finished=False), segments=[], plan=(), progress=np.zeros(200, np.float32)
-    )
-    assert unanswerable(still) == []
-
-
 def test_episodes_in_any_order_give_the_same_samples_of_every_family():
     episodes = [two_cameras(0), *(episode(k, finished=k % 2 == 0) for k in range(1, 6))]
     episodes += [episode(k, task="Use the drawer", steps=OTHER) for k in range(6, 9)]
@@ -182,6 +178,10 @@ def test_episodes_in_any_order_give_the_same_samples_of_every_family():
     backward = samples_of(episodes[::-1])
     assert forward == backward
     assert len({r["family"] for r in forward.values()}) > 4
+    for e in episodes:  # ProcVQA's are of their episode alone
+        assert [forward[r["sample_id"]] for r in procvqa_rows(e, config=MANY)] == procvqa_rows(
+            e, config=MANY
+        )
 
 
 def run() -> dict[int, np.ndarray]:
@@ -225,19 +225,6 @@ def procvqa_rows(*episodes: LabelledEpisode, config: SamplesConfig = CONFIG) -> 
     sample_rows = samples_stage(episodes, config.model_copy(update=NO_PROGRESSLM)).to_pylist()
     assert all(r["family"].startswith("procvqa") for r in sample_rows)
     return sample_rows
-
-
-def by_id(sample_rows: list[dict]) -> dict[str, dict]:
-    return {r["sample_id"]: r for r in sample_rows}
-
-
-def test_samples_do_not_depend_on_the_order_of_episodes():
-    episodes = [episode(i) for i in range(5)]
-    forward = procvqa_rows(*episodes)
-    backward = procvqa_rows(*reversed(episodes))
-    alone = list(chain.from_iterable(map(procvqa_rows, episodes)))
-    assert by_id(forward) == by_id(backward) == by_id(alone)
-    assert len(by_id(forward)) == len(forward)
 
 
 def test_samples_differ_with_the_seed_and_between_episodes():

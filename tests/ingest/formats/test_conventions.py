@@ -89,7 +89,6 @@ def test_a_slice_counts_within_the_column_that_it_names(tmp_path):
     listing, episode = listed(root)
     assert episode.state_names == ("", "", "", "gripper")
     assert episode.action_names == ("", "", "gripper.0")
-    assert episode.state is not None
     assert (episode.state[:, 3] == opening).all()
     column_uses = {part.name: part.use or part.why for part in listing.parts}
     assert column_uses["observation.state.gripper"] == "state"
@@ -114,7 +113,6 @@ def test_flags_and_whole_numbers_are_grippers(tmp_path, kind):
     declare(root, **dict.fromkeys(names, ("bool", [1])))
     _, episode = listed(root)
     assert episode.state_names == episode.action_names == ("", "", "gripper_closed")
-    assert episode.action is not None
     assert episode.action[:, 2].tolist() == list(map(float, closed))
     gripper_entry = {"column": "action", "dimension": "gripper_closed", "closed": 1, "open": 0}
     source = source_of(root, gripper=gripper_entry)

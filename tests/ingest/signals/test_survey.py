@@ -308,7 +308,6 @@ EPISODE = episode_of(0, ROWS, action=-ROWS)
 def opened(*values: float, closed: float, open: float) -> list[float]:
     state = np.array(values)[:, None]
     curve = opening(signal_at(0, closed=closed, open=open), episode_of(0, state))
-    assert curve is not None
     return curve.tolist()
 
 

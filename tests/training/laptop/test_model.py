@@ -117,7 +117,6 @@ def test_a_trend_is_learnt(tmp_path):
         optimizer.step()
     save_laptop(model, load_encoder(config.embeddings), tmp_path, {})
     output = load_laptop(tmp_path)[0](numbers, ["go"] * 8)
-    assert output.trend_logits is not None
     trends = trends_of(label)[:, 1:]
     assert (output.trend_logits.argmax(-1)[:, 1:] == trends).float().mean() > 0.8
 
