@@ -1,8 +1,4 @@
-"""Progress labels: the published formula on its golden table, and the rules of ours on random segmentations.
-
-Also: which dimensions an earlier version may have taken for the gripper; spans of a source that cannot be segments;
-progress as a person states it.
-"""
+"""Progress labels: the published formula on its golden table, and the rules of ours on random segmentations."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -35,7 +31,6 @@ FLOOR = CONFIG.noise_floor_per_s / FPS  # change per frame of a still picture
 
 
 def hashes_of(distances: Sequence[int]) -> np.ndarray:
-    """64-bit hashes whose Hamming distances to the one before are given."""
     hashes = [0x9E3779B97F4A7C15]
     for d in distances:
         hashes.append(hashes[-1] ^ ((1 << d) - 1))
@@ -98,7 +93,7 @@ def test_budgets_of_known_lengths():
 
 
 @given(st.lists(st.one_of(st.none(), st.integers(0, 10_000).map(float)), min_size=1, max_size=12))
-def test_budgets_sum_to_one_and_keep_the_clip_ratio(lengths: list[float | None]):
+def test_budgets_sum_to_one_and_keep_the_clip_ratio(lengths):
     share = budgets(lengths)
     assert abs(share.sum() - 1) < 1e-9
     assert share.max() / share.min() <= BUDGET_CLIP[1] / BUDGET_CLIP[0] + 1e-9
@@ -136,7 +131,6 @@ def runs(draw: st.DrawFn) -> tuple[list[Segment], int]:
 
 
 def follow(segments: list[Segment], planned: int) -> tuple[set[int], bool]:
-    """Frames at which a completed step is begun again, and whether every planned step is complete at the end."""
     restarts = set()
     complete = [False] * planned
     for s in segments:
@@ -154,7 +148,7 @@ changes = st.integers(0, 2**32).map(np.random.default_rng)
 
 @settings(deadline=None)
 @given(runs(), changes, st.floats(0, 1))
-def test_rules_of_our_label(run: tuple[list[Segment], int], rng: np.random.Generator, still: float):
+def test_rules_of_our_label(run, rng, still):
     segments, planned = run
     n = segments[-1].end_frame
     change = rng.uniform(0, 0.05, n) * (rng.random(n) >= still)
@@ -173,7 +167,7 @@ def test_rules_of_our_label(run: tuple[list[Segment], int], rng: np.random.Gener
 @settings(deadline=None)
 @given(runs(), changes)
 def test_our_label_falls_where_a_completed_step_is_begun_again_and_else_moves_with_the_picture(
-    run: tuple[list[Segment], int], rng: np.random.Generator
+    run, rng
 ):
     segments, planned = run
     n = segments[-1].end_frame
@@ -213,9 +207,7 @@ def motions(draw: st.DrawFn) -> tuple[list[tuple[int, int | None, bool]], int, l
 
 @settings(deadline=None)
 @given(motions())
-def test_our_label_does_not_depend_on_the_frame_rate(
-    motion: tuple[list[tuple[int, int | None, bool]], int, list[float]],
-):
+def test_our_label_does_not_depend_on_the_frame_rate(motion):
     spans, planned, rates = motion
     labels = {}
     for fps in (10, 20, 30):

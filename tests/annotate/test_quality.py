@@ -1,7 +1,4 @@
-"""What a run's label and its way show: signs that a label may be wrong, that the run failed, and of its worth.
-
-Also: pairs.
-"""
+"""What a run's label and its way show: signs that a label may be wrong, that the run failed, and of its worth."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -79,7 +76,6 @@ ELSEWHERE, PICTURE, SHORTER, SPEED, UNDONE = SIGNS
 
 
 def ended(seconds: float = 5.0, end_opening: float = 1.0, success: bool | None = None) -> Signals:
-    """A run that goes to a place at even speed and stands still for half a second."""
     n = round(seconds * RATE)
     speed = np.r_[np.ones(n - 5), np.zeros(5)]
     way = np.linspace(0, end_opening, n)

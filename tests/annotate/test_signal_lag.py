@@ -73,7 +73,6 @@ def test_a_gripper_that_is_late_or_early(lag_s):
 
 
 def test_each_gripper_has_its_own_lag():
-    """One that is not used has none, nor has one that an episode lacks."""
     left_signal = replace(GRIPPER, arm="left")
     unused = signal_at(0, is_used=False)
     lacking = signal_at(9, arm="right")

@@ -1,8 +1,4 @@
-"""Splits: whole groups, decided by hash, and for good.
-
-Also: texts of a source that no table can keep, and kinds of findings; which runs of other chunks samples may show;
-what flags, rewards, ends and folder names say of a run, and what all runs of a dataset have to show for it.
-"""
+"""Splits: whole groups, decided by hash, and for good."""
 
 from collections import Counter, namedtuple
 from collections.abc import Sequence
@@ -52,9 +48,7 @@ some_records = st.lists(
 
 
 @given(some_records, st.data(), st.integers(0, 3))
-def test_order_of_listing_changes_nothing(
-    found: list[EpisodeRecord], data: st.DataObject, seed: int
-):
+def test_order_of_listing_changes_nothing(found, data, seed):
     config = SplitConfig(seed=seed, held_out_tasks=("c",))
     shuffled = data.draw(st.permutations(found))
     assert assign_splits("d", "train", shuffled, config) == assign_splits(
@@ -89,7 +83,6 @@ def _splits_after(
 
 
 def test_what_the_configuration_decides_is_not_sticky():
-    """A dataset that is no longer held out, or a task that is, is assigned anew; groups that are gone are forgotten."""
     plain = _splits_after({}, "train")
     ood = _splits_after(plain, "ood")
     assert set(ood.values()) == {"test_ood"}
@@ -114,7 +107,6 @@ def test_findings_are_of_known_kinds():
 
 
 def test_texts_that_the_lake_cannot_hold(tmp_path):
-    """A NUL character anywhere in an episode: it is shown as another, and the episode is not used."""
     root = write_v2(tmp_path, [6, 7], tasks=("a\0b", "pick"))
     result = settled_listing(source_of(root))
     assert said(result.findings) == [("unreadable_data", "unusable", 0, None)]

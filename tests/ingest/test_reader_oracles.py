@@ -154,7 +154,6 @@ def _decoded(data: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("store", [None, hdf5.padded_rows])
 def test_aloha_is_what_h5py_gives(store, tmp_path):
-    """With bare pictures, and with JPEGs in rows that are filled up."""
     times = [round(k / 20, 3) for k in range(9)]
     path = hdf5.write_aloha(
         tmp_path / "episode_0.hdf5", 0, 9, store, timestamps=times, language=b"fold the towel"

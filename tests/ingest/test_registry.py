@@ -1,7 +1,4 @@
-"""Registry files: what they may say, one line for each way to get them wrong, and what the built-in ones say.
-
-Also: where datasets lie.
-"""
+"""Registry files: what they may say, one line for each way to get them wrong, and what the built-in ones say."""
 
 from pathlib import Path
 
@@ -72,7 +69,6 @@ def test_a_name_used_twice(tmp_path):
 
 
 def test_licences_that_a_converter_wrote_are_called_so():
-    """And are unknown to a release; what LeRobot writes where no licence is given is none of these datasets'."""
     published = {
         n: e for n, e in load_registry([BUILT_IN]).items() if n not in ("sim_long", "sim_short")
     }

@@ -80,7 +80,6 @@ ELSEWHERE = {
 
 
 def findings(root: Path, fields: Fields) -> dict[str, str]:
-    """The reasons of all findings of listing, survey and measuring, with a detail of each."""
     source = source_of(root, **{name: fields[name] for name in fields if name != "min_frames"})
     listing = settle(list_episodes(source), source.config)
     surveyed = survey(source, listing.records, listing.robot)
@@ -208,8 +207,6 @@ def at_rate(rate: int) -> Change:
 
 
 def with_statistics(factor: float) -> Change:
-    """The ranges of states that are stored of all rows, times a factor."""
-
     def write(root: Path) -> None:
         tables = [le.pq.ParquetFile(le.v2_data(root, episode)).read() for episode in range(3)]
         values = np.concatenate(
@@ -226,8 +223,6 @@ def with_statistics(factor: float) -> Change:
 def dimensions(
     values: Callable[[np.ndarray], np.ndarray], names: list[str] | None = None
 ) -> Change:
-    """State and action of other names, or of none; the values are given by the row's number."""
-
     def write(root: Path) -> None:
         about = {"dtype": "float32", "shape": [3], "names": names}
         le.declare(root, {"observation.state": about, "action": about})
@@ -245,14 +240,12 @@ def smooth(k: np.ndarray) -> np.ndarray:
 
 
 def opening(k: np.ndarray) -> np.ndarray:
-    """Two joints that stand, and an end effector that moves without a sign of which end is open."""
     values = smooth(k)
     values[:, 2] = np.where((k // 5) % 2 == 0, -1.0, 1.0)
     return values
 
 
 def hand_of(k: np.ndarray) -> np.ndarray:
-    """Three fingers that move together, without a sign of which end is open."""
     moves = (k // 5) % 2
     return np.stack([moves, moves * 1.5, moves * 1.2], axis=1)
 
@@ -490,9 +483,7 @@ def fields_after(change: Change, root: Path, fields: Fields) -> Fields:
 
 
 @pytest.mark.parametrize(("reason", "write", "fault", "cure"), CASES)
-def test_a_remedy_cures(
-    tmp_path: Path, reason: str, write: Change, fault: Change, cure: Change
-) -> None:
+def test_a_remedy_cures(tmp_path, reason, write, fault, cure):
     whole = tmp_path / "whole"
     root = tmp_path / "set"
     whole.mkdir()
@@ -510,7 +501,7 @@ def test_a_remedy_cures(
     assert set(findings_after) - set(findings_before) <= harmless, findings_after
 
 
-def test_every_code_has_its_remedy_tried_or_says_why_not() -> None:
+def test_every_code_has_its_remedy_tried_or_says_why_not():
     tried = {reason for reason, *_ in CASES} | ELSEWHERE.keys()
     untried = NOTHING.union(AS_IT_WAS, *OUTSIDE.values())
     assert tried & untried == set()

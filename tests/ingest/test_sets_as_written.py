@@ -37,7 +37,6 @@ def pictures(length: int, episode: int = 0) -> list[int]:
 
 
 def numbers_of(root: Path, episode: int = 0) -> dict[str, list[int]]:
-    """The frames that each camera of an episode shows, by their numbers in the pictures."""
     source = source_of(root)
     record = list_episodes(source).records[episode]
     frames = read_episode(source, record).frames

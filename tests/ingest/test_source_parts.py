@@ -68,7 +68,6 @@ def add_parts(root: Path, added: Mapping[str, Mapping[str, Any]]) -> tuple[str, 
 
 
 def of_hdf5(rows: int, view: str, forces: str, group: str) -> dict[str, Any]:
-    """A camera, an array beside the state, and an array of a group."""
     return {f"{view}quux_view": VIEW[:rows], f"{forces}quux_forces": FORCES[:rows]} | {
         f"{group}quux_group/readings": FORCES[:rows, :2]
     }
@@ -144,7 +143,6 @@ def agibot_tars(root: Path) -> tuple[str, ...]:
 
 
 def mcap_topics(root: Path) -> tuple[str, ...]:
-    """A recording with a topic of numbers and one of texts that no role has."""
     with mcap.recorder(root / "run.mcap") as recording:
         notes = recording.writer.register_msgdef("std_msgs/msg/String", "string data\n")
         for k in range(mcap.FRAMES * mcap.JOINTS_PER_FRAME):

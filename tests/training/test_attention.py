@@ -1,7 +1,4 @@
-"""Each attention that a recipe can name: samples and pictures see nothing of each other, all give the same.
-
-Also: layers that are compiled or calculated anew.
-"""
+"""Each attention that a recipe can name: samples and pictures see nothing of each other, all give the same."""
 
 import os
 from dataclasses import replace
@@ -37,7 +34,6 @@ from warehouse.releases.release import Release
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def saved(request, tmp_path_factory):
-    """A checkpoint, what it gives when it is asked eagerly in padded rows, and the items."""
     # Pictures of several sizes, among them one beside whose whole windows part of one is left
     wide = (bar(0.5)[:48], bar(0.7)[:, :32], bar(0.1))
     items = [
@@ -440,7 +436,6 @@ SOME_MODELS = [(family, RECOMPUTED[k % 3]) for k, family in enumerate(FAMILIES)]
     ],
 )
 def test_many_models_of_a_process_are_compiled_and_are_the_same(whole, models):
-    """As when recipes follow each other, or a process trains one model after another."""
     for family, kind in models:
         plain = layer_gradients(family, packed=True)
         assert whole == []

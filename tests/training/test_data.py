@@ -1,7 +1,4 @@
-"""Batches: which, in what order, and where a stream stands.
-
-Also: ProgressLM's files as they are.
-"""
+"""Batches: which, in what order, and where a stream stands."""
 
 import json
 from collections import Counter
@@ -364,7 +361,6 @@ PUBLISHED = table("progresslm_published")
 
 
 def published_rows(name: str) -> Iterator[dict[str, Any]]:
-    """Of one published file: one run's pictures in their order, with what each shows as their label."""
     for k in range(4):
         row = {"id": "bar/run", "task_goal": "pour the tea", "total_steps": "3"}
         row |= {"data_source": "bar", "closest_idx": f"{min(k, 2) + 1}"}

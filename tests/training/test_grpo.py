@@ -133,7 +133,6 @@ def completions(folder: Path) -> list[dict]:
 
 
 def assert_completions(folder: Path, steps: int, first: Point) -> None:
-    """Two prompts with four answers each were written down in each step, with their rewards."""
     rows = completions(folder)
     assert [row["step"] for row in rows] == sorted([*range(steps)] * 8)
     of_first = [row for row in rows if row["step"] == 0]
@@ -433,7 +432,6 @@ def test_many_steps_without_contrast_are_said(taught, tmp_path, monkeypatch, cap
 
 
 def test_one_command_trains_merges_and_rewards(taught, tmp_path):
-    """SFT of an adapter, its merged model, and GRPO from that; run again, it makes nothing anew."""
     home = taught.parents[2]
     lake, release = make_release(tmp_path / "w")
     model = f"{{tiny: {TINY}}}"

@@ -1,8 +1,4 @@
-"""Evaluation within a run: what it says, that it changes nothing, which model is kept, also over a kill.
-
-Also: a training that is asked to end, and one whose weights are worth nothing; a run's curve at Weights & Biases, by
-a stand-in of its package.
-"""
+"""Evaluation within a run: what it says, that it changes nothing, which model is kept, also over a kill."""
 
 import json
 import signal
@@ -255,7 +251,6 @@ def test_sigterm_in_a_step_loses_that_step_alone(larger_corpus, tmp_path, capsys
     calls = []
 
     def losses(*given: Any) -> Any:
-        """The signal comes in the middle of step 3, between two of its batches."""
         calls.append(1)
         if len(calls) == 7:
             signal.raise_signal(signal.SIGTERM)
@@ -322,7 +317,6 @@ def test_weights_that_are_worth_nothing_are_never_kept(keep, larger_corpus, monk
 
 
 def test_a_checkpoint_from_which_no_step_can_be_learnt_is_set_aside(larger_corpus, monkeypatch):
-    """Its weights look sound; the loss of the next step is not finite."""
     run_recipe = recipe("aside", train={"steps": 5, "save_every": 1, "keep": 1})
     plain = loop.losses
     calls = []

@@ -1,9 +1,4 @@
-"""Recipes: what is built in, and what is said of one that is wrong.
-
-Also: reasoning from a stand-in of a strong model; models given to others; rewards of GRPO: the published table to the
-last digit, and what the mended one does where that goes wrong; episodes that a model was trained on are told by
-recording and by contents, whatever their split or number is now.
-"""
+"""Recipes: what is built in, and what is said of one that is wrong."""
 
 import json
 from collections.abc import Iterator
@@ -199,7 +194,7 @@ def test_right_beats_wrong_beats_refusal_beats_silence():
     st.text() | st.builds(reply, st.text(), st.text(), st.text()),
     st.sampled_from([ANSWERABLE, UNANSWERABLE, Truth(1, 0.0, 1), Truth(9, 100.0, 9)]),
 )
-def test_every_reply_has_a_reward(response: str, truth: Truth):
+def test_every_reply_has_a_reward(response, truth):
     assert -0.8 - 1e-9 <= overall(published(response, truth)) <= 1 + 1e-9
     assert -0.8 - 1e-9 <= overall(mended(response, truth)) <= 1 + 1e-9
 
@@ -508,7 +503,6 @@ def test_a_split_that_moved_between_releases(trained_lake):
 
 
 def test_one_id_is_enough_recording_or_contents(trained_lake):
-    """Numbers move, videos are encoded anew, and a copy in another dataset is another recording."""
     release = create_release(trained_lake, "r1", allow=["unknown"])
     [(recording, content)] = trained_lake.rows(
         "SELECT r.recording, content_hash FROM recordings r JOIN episode_content USING (dataset, episode_index) "

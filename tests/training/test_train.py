@@ -129,7 +129,6 @@ SHIPPED = (
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_shipped_recipe_goes_on_within_a_window_to_the_last_bit(corpus, name):
-    """On a tiny model; rows of 16 samples make more than the two steps after which it is killed."""
     lake, release = corpus
     run_recipe = small(name)
     whole = train(lake, release, run_recipe)
@@ -195,8 +194,6 @@ def fit(
 
 
 class _Items(RowSource):
-    """Items as rows; the stream's decoding is not under test here."""
-
     def __init__(self, items: list[Item]) -> None:
         rows = []
         for k, i in enumerate(items):
@@ -503,7 +500,6 @@ def test_another_shard_is_refused(tmp_path):
 
 
 def weights_of(folder: Path) -> dict[str, str]:
-    """The precision of each of a checkpoint's weights, the head's apart, as its file has it."""
     with safe_open(folder / "model.safetensors", "pt") as weights:
         return {name: weights.get_slice(name).get_dtype() for name in weights.keys()}  # noqa: SIM118
 

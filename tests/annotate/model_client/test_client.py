@@ -1,7 +1,4 @@
-"""Each fault of a server ends as docs/vlm.md says, and a question is asked once.
-
-Also: no stored reply is lost or mixed up.
-"""
+"""Each fault of a server ends as docs/vlm.md says, and a question is asked once."""
 
 import asyncio
 import contextlib
@@ -124,8 +121,6 @@ def ask_some(
     server: dict | None = None,
     **config: Any,
 ) -> tuple[list[Reply | str], StandIn]:
-    """What comes of requests about episodes 0, 1, ..., and the server."""
-
     async def ask_all():
         served = {"retry_after_s": 0.05} | (server or {})
         async with (
@@ -252,8 +247,6 @@ def test_a_hang_now_and_then_costs_a_timeout_only(bench):
 
 
 def test_one_poisonous_request_does_not_end_the_others(bench):
-    """A server that fails on one request, and answers the others meanwhile."""
-
     async def ask_with_a_poisonous_one():
         async with (
             bench.server("500:after=1:first=6") as server,

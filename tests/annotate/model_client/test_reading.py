@@ -1,9 +1,6 @@
 """Replies as real models and servers give them: read as people would, or lost under a name.
 
 The forms are those that models and servers of 2026 were seen to use.
-
-Also: servers that take other fields than vLLM: the first question finds out, and no refusal is paid
-for or lost.
 """
 
 import asyncio
@@ -180,8 +177,6 @@ def asked(
     count: int = 1,
     **config: Any,
 ):
-    """What came of the same question about some episodes, and the server."""
-
     async def ask_all() -> tuple[list[Reply | VlmError], Speaker]:
         settings = VlmConfig(model="stand-in", endpoints=(server.url,), **config)
         client = Client(

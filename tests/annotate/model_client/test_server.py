@@ -237,7 +237,6 @@ class Guarded:
         )
 
     def left(self) -> list[int]:
-        """Processes that live on after a while that is long enough for all of them to end."""
         pids = [self.outer, self.inner, *self.pids]
         limit = time.monotonic() + PATIENCE_S
         while alive(pids) and time.monotonic() < limit:

@@ -1,7 +1,4 @@
-"""Labels by motion: what grippers show, one step elsewhere, and what the other episodes of a task say.
-
-Also: where the work of a run is over, what is no grasp, and which deeds have a name.
-"""
+"""Labels by motion: what grippers show, one step elsewhere, and what the other episodes of a task say."""
 
 from dataclasses import replace
 from itertools import chain
@@ -36,7 +33,7 @@ def test_nothing_is_earned_where_an_episode_is_unlike_all_others():
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(episodes(), min_size=1, max_size=5))
-def test_any_signals_make_a_label(signals: list[Signals]):
+def test_any_signals_make_a_label(signals):
     labels = annotate(signals, CONFIG)
     for run, label in zip(signals, labels, strict=True):
         check_tiling(label.segments, len(run), label.num_planned)

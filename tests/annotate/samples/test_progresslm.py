@@ -1,7 +1,4 @@
-"""ProgressLM samples: true to the label, n/a where nothing fits and why, and pictures that are edited or covered.
-
-Also: question-answer samples; replies in ProgressLM's formats.
-"""
+"""ProgressLM samples: true to the label, n/a where nothing fits and why, and pictures that are edited or covered."""
 
 from collections import Counter
 from dataclasses import replace
@@ -282,7 +279,7 @@ def test_the_published_windows_are_single_frames_or_rows_of_them():
     st.integers(1, 9),
     st.floats(0.01, 3),
 )
-def test_no_window_shows_a_frame_twice(frame: int, fps: float, count: int, step_s: float):
+def test_no_window_shows_a_frame_twice(frame, fps, count, step_s):
     frames = window(frame, fps, SamplesConfig(window_frames=count, window_step_s=step_s))
     assert frames == sorted(set(frames))
     assert frames[-1] == frame

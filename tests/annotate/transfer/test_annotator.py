@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from annotate.config import MotionConfig, TransferConfig
-from annotate.motion.observe import Signals
 from annotate.transfer import BY_PICTURES, Transferred, annotate, suggestion
 from core.domain.label import Label, check_tiling
 from tests.kits.motion_runs import episodes, tilings
@@ -73,7 +72,7 @@ def test_a_step_that_was_done_twice_ends_with_the_second_time():
     st.integers(0, 2).flatmap(lambda cameras: st.lists(episodes(cameras), min_size=3, max_size=3)),
     st.data(),
 )
-def test_any_signals_make_a_label_or_say_why_not(drawn: list[Signals], data: st.DataObject):
+def test_any_signals_make_a_label_or_say_why_not(drawn, data):
     runs = [replace(run, episode_index=k) for k, run in enumerate(drawn)]
     references = [
         (

@@ -283,7 +283,6 @@ def answer(*, is_doubtful: bool = False) -> Label:
 def asked(
     monkeypatch: pytest.MonkeyPatch, spreads: dict[int, float], doubtful: Sequence[int] = ()
 ) -> list[list[int]]:
-    """The rounds of questions about seven runs, most telling in the order of their numbers."""
     runs = [Signals(10.0, np.ones(N), None, task="t", episode_index=k) for k in range(7)]
 
     def followed(episodes: Sequence[Signals], *_: object) -> list[Transferred]:

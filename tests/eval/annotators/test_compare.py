@@ -146,7 +146,6 @@ def compared(
 
 
 def test_what_is_gained_is_more_where_an_error_is_less(lake, truth):
-    """The curve of r2 is the clock itself; that of r1 comes to 0.4 only."""
     comparison = compared(lake, truth, datasets=["a"])
     r1, r2, clock = (comparison["annotators/a", name] for name in ("motion r1", "vlm r2", CLOCK))
     assert nearness_gain(r2, clock, "mae").value == pytest.approx(0, abs=1e-6)
@@ -268,7 +267,6 @@ def test_a_wrong_file_is_named_with_what_is_wrong(tmp_path, changes, message):
 
 
 def test_a_failed_run_is_measured_by_the_plan_of_its_task(tmp_path):
-    """It came to three steps of five: by its own segments alone it would end at 1."""
     folder = tmp_path / "arm"
     folder.mkdir()
 

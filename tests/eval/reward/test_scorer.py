@@ -1,7 +1,4 @@
-"""Rewards: windows as in training, streams that keep little, one scorer whatever is scored together.
-
-Also: a model on a robot that it never saw says `unsure`, whoever asks and however.
-"""
+"""Rewards: windows as in training, streams that keep little, one scorer whatever is scored together."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -24,7 +21,6 @@ from eval.reward.open import (
     ScorerOptions,
     open_checkpoint,
     open_scorer,
-    question,
     read_words,
 )
 from eval.reward.scorer import TOLERANCE, UNSEEN, Reward, Scorer, Success, calibrate
@@ -32,7 +28,7 @@ from eval.reward.stream import LAST_PICTURE, Moment, RewardError, Stream, Stream
 from eval.rl.local import LocalSession
 from eval.rl.wrapper import ProgressReward
 from eval.runners.local import ModelRunner, TextRunner, open_runner
-from eval.runners.prompt import Asked, ModelReply, PictureLimits, Prompt, Sampling
+from eval.runners.prompt import ModelReply, PictureLimits, Prompt, Sampling
 from eval.server.client import RewardClient
 from pipeline.episode_rewards import score_episodes
 from tests.eval.server.test_chat import content
@@ -257,33 +253,20 @@ def test_baselines_know_the_end_or_say_so():
         BaselineScorer("magic")
 
 
-def test_a_published_head_is_asked(tmp_path):
-    """What it is asked, and its number, are the runner's (tests/eval/runners/test_collect.py)."""
+def test_a_published_head_is_asked_where_it_is_said(tmp_path):
     folder = make_checkpoint(
         tmp_path / "m", head=HeadConfig(pooling="published"), converted_from="ProcVLM-2B"
     )
-    by_default = open_checkpoint(folder)
-    two_pass = open_checkpoint(folder, answer="head")
-    assert (by_default.source, by_default.settings["answer"]) == ("text", "text")
-    assert (two_pass.source, two_pass.settings["answer"]) == ("head", "head after text")
-    sampling = {name: by_default.settings[name] for name in ("repetition_penalty", "temperature")}
-    assert sampling == {"repetition_penalty": 1.0, "temperature": 0.0}
-    runner = open_runner(folder, 8, answer="head", sampling=SHORT)
-    assert isinstance(runner, ModelRunner)
-    moments = list(chain.from_iterable(run(two_pass.stream(TASK, FPS), [rgb]) for rgb in bars(3)))
-    texts = [question(m.stream, len(m.views["camera"])) for m in moments]
-    requests = [
-        Asked(Prompt(t, t, ()), m.views["camera"]) for t, m in zip(texts, moments, strict=True)
-    ]
-    replies = runner.ask(requests)
-    rewards = ModelScorer(runner, FOUR, runner.card).score(fresh(moments))
-    assert progress(rewards) == pytest.approx([r.progress for r in replies], abs=TOLERANCE)
+    for answer, source, setting in (("auto", "text", "text"), ("head", "head", "head after text")):
+        scorer = open_checkpoint(folder, answer=answer)
+        assert (scorer.source, scorer.settings["answer"]) == (source, setting)
+        moments = list(run(scorer.stream(TASK, FPS), bars(2)))
+        assert {reward.source for reward in scorer.score(moments)} == {source}
     with pytest.raises(UserError, match="has no progress head"):
         open_checkpoint(make_checkpoint(tmp_path / "words", head=None), answer="head")
 
 
 def fresh(moments: Sequence[Moment]) -> list[Moment]:
-    """The same moments, each with pictures of its own that no scorer has seen."""
     copies = []
     for moment in moments:
         views = {}

@@ -1,8 +1,4 @@
-"""Collecting answers: nothing is asked twice, failures stand alone, shards make one file.
-
-Also: any OpenAI-compatible server, by the stand-in; checkpoints in this process; a checkpoint's own prompts from a
-folder.
-"""
+"""Collecting answers: nothing is asked twice, failures stand alone, shards make one file."""
 
 import json
 import math

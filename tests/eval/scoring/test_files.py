@@ -1,7 +1,4 @@
-"""Prediction files: the golden set in both modes, published variants, ProcVQA's families, files that are broken.
-
-Also: RoboFAC's answers.
-"""
+"""Prediction files: the golden set in both modes, published variants, ProcVQA's families, files that are broken."""
 
 import json
 import pkgutil
@@ -61,7 +58,6 @@ def golden() -> dict[str, Any]:
 
 
 def lines_of(golden: dict[str, Any], first: str = "", *fields: str) -> list[PredictionLine]:
-    """Of the golden rows, the first one with another reply where that is given."""
     rows = [(r["meta_data"], r["response"]) for r in golden["rows"]]
     rows[0] = rows[0][0], first or rows[0][1]
     answer = frozenset(fields)

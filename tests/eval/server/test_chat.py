@@ -1,7 +1,4 @@
-"""Rewards as chat completions, asked by the `openai` package over loopback.
-
-Also: the client repeats what is safe to repeat, and the command starts, refuses and ends as it should.
-"""
+"""Rewards as chat completions, asked by the `openai` package over loopback."""
 
 import base64
 import contextlib
@@ -337,8 +334,6 @@ ROW = {"frame_index": 0, "timestamp_s": 0.0, "progress": 0.5, "source": "head", 
 
 
 class Answers:
-    """A server in place of a network: what comes next, exceptions included."""
-
     def __init__(self, *answers: httpx.Response | type[httpx.TransportError]) -> None:
         self.answers = list(answers)
         self.seen = list[tuple[str, str, bytes]]()

@@ -2,8 +2,6 @@
 none is silent.
 
 tests/data/tfds has small datasets that TFDS 4.9.9 wrote.
-
-Also: Zarr replay buffers.
 """
 
 import json
@@ -75,7 +73,6 @@ def demos(width: int, env: Mapping[str, Any], obs: Mapping[str, int], switch: in
 
 
 def flat(**marks: np.ndarray) -> Tree:
-    """24 rows of a state, an action and pictures; `marks` beside them."""
     return {"observations": smooth(24, 11), "actions": smooth(24, 7), "images": film(24)} | marks
 
 
@@ -174,7 +171,6 @@ def robomind() -> Tree:
 
 
 def virtual() -> Tree:
-    """A camera that is put together of two datasets of the same file."""
     layout = h5py.VirtualLayout((20, 12, 16, 3), np.uint8)
     layout[:5] = h5py.VirtualSource(".", "parts/a", (5, 12, 16, 3))
     layout[5:] = h5py.VirtualSource(".", "parts/b", (15, 12, 16, 3))
@@ -188,7 +184,6 @@ def linked() -> Tree:
 
 
 def pictures() -> Tree:
-    """Cameras whose pictures lie otherwise, and pictures of other things."""
     film_pictures = film(20)
     stored = {
         "rgba": np.concatenate([film_pictures, film_pictures[..., :1]], -1),
@@ -230,7 +225,6 @@ class ReadDataset:
     source: Source
 
     def shape(self) -> list[tuple[int, ...]]:
-        """Rows, and dimensions of state and action, by episode; 0 for none."""
         widths = [
             (e.states and e.states.num_columns, e.actions and e.actions.num_columns)
             for e in self.episodes
@@ -286,7 +280,6 @@ NAMES = (
 
 @golden_rows
 def test_groups(new) -> Told:
-    """Those of one kind are episodes, those of an episode are none."""
     for names in NAMES:
         yield ", ".join(names), source_of(write_hdf5(new(), groups(*names)))
 

@@ -1,7 +1,4 @@
-"""Plain video files: one episode each, with notes and arrays beside them or a table of them.
-
-Also: RH20T, Table30, Robo-Dopamine and MCAP: what can be wrong with their folders and files.
-"""
+"""Plain video files: one episode each, with notes and arrays beside them or a table of them."""
 
 import csv
 import io
@@ -111,7 +108,6 @@ def write_side(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 @golden
 def test_side_files(new) -> Told:
-    """One is of its own folder, and a video that it does not name is an episode too."""
     root = new()
     for k, video in enumerate(("s/a.mp4", "s/b.mp4", "s/deep/c.mp4", "s/d.mp4", "a.mp4")):
         write_run(root / video, k)
@@ -262,7 +258,6 @@ def test_an_array_without_a_name_beside_others_is_called_by_its_suffix(tmp_path)
 
 @golden
 def test_arrays_that_cannot_be_used(new) -> Told:
-    """They are named, the pictures are used, and nothing is unpickled."""
     np.savez(out := io.BytesIO(), action=rows(50))
     damaged = bytearray(out.getvalue())
     damaged[300] ^= 0xFF  # within the values: the archive's checksum finds it
@@ -424,7 +419,6 @@ def test_mcap_without_the_times_of_messages(new) -> Told:
     (tests/ingest/test_reader_oracles.py)."""
 
     def shown(per_chunk: int = 1, stamp: int | None = None) -> Path:
-        """Two seconds of pictures and joints, of which so many have one time."""
         with recorder((root := new()) / "run.mcap", chunk_size=20_000) as r:
             for k in range(2 * FRAMES):
                 # Messages that come until the recorder writes

@@ -1,7 +1,4 @@
-"""What a survey of a dataset's episodes finds: where grippers and hands are, their range, use and polarity.
-
-Also: grippers and hands.
-"""
+"""What a survey of a dataset's episodes finds: where grippers and hands are, their range, use and polarity."""
 
 from dataclasses import replace
 from itertools import product
@@ -88,7 +85,6 @@ def test_the_state_counts_before_the_action():
 
 
 def arms_in_turn(num_arms: int) -> list[EpisodeData]:
-    """Joints of all arms, then a value in mm for each gripper; the arms have their turns."""
     episodes = []
     names = [f"joint.{j}" for j in range(6 * num_arms)]
     names += [f"effector.position.{arm}" for arm in range(num_arms)]
@@ -287,7 +283,6 @@ RATES = [FPS] * len(ARMS)
 
 
 def with_gripper(place: int) -> list[np.ndarray]:
-    """The arm's joints, and among them the gripper at some place."""
     return [np.insert(joints, place, opening, axis=1) for joints, opening in ARMS]
 
 

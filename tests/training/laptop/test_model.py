@@ -1,7 +1,4 @@
-"""The model by itself: causal, blind to what lies before its window, and the same after a turn on disk.
-
-Also: whole laptop runs on bars.
-"""
+"""The model by itself: causal, blind to what lies before its window, and the same after a turn on disk."""
 
 import json
 from dataclasses import replace
