@@ -45,7 +45,6 @@ def test_what_was_measured_is_not_decoded_again(root):
     os.utime(v2_video(root, FRONT, 1), (1, 1))
     assert measured(root, "taken")[0].decoded_frames == 14
     folder = own_folder()
-    assert folder is not None
     for path in folder.iterdir():
         path.write_bytes(path.read_bytes()[:100])
     assert measured(root, "taken")[0].decoded_frames == 26
@@ -54,7 +53,6 @@ def test_what_was_measured_is_not_decoded_again(root):
 def test_a_folder_that_others_can_write_to_is_not_used(root):
     measured(root, "measured")
     folder = own_folder()
-    assert folder is not None
     folder.chmod(0o777)
     assert own_folder() is None
     assert measured(root, "taken")[0].decoded_frames == 26
@@ -63,7 +61,6 @@ def test_a_folder_that_others_can_write_to_is_not_used(root):
 def test_the_oldest_go(root, monkeypatch):
     measured(root, "measured")
     folder = own_folder()
-    assert folder is not None
     paths = sorted(folder.iterdir())
     for age, path in enumerate(paths):
         os.utime(path, (100 - age, 100 - age))

@@ -1,8 +1,4 @@
-"""Progress labels: the published formula on its golden table, and the rules of ours on random segmentations.
-
-Also: which dimensions an earlier version may have taken for the gripper; spans of a source that cannot be segments;
-progress as a person states it.
-"""
+"""Progress labels: the published formula on its golden table, and the rules of ours on random segmentations."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -27,6 +23,7 @@ from annotate.progress import (
 from core.domain.label import DONE, IDLE, STEP, Segment, StatedEnd, check_tiling
 from core.domain.stated import check_stated
 from ingest.episode import NativeStep
+from tests.kits.files import table
 
 CONFIG = ProgressConfig()
 FPS = 10.0
@@ -34,7 +31,6 @@ FLOOR = CONFIG.noise_floor_per_s / FPS  # change per frame of a still picture
 
 
 def hashes_of(distances: Sequence[int]) -> np.ndarray:
-    """64-bit hashes whose Hamming distances to the one before are given."""
     hashes = [0x9E3779B97F4A7C15]
     for d in distances:
         hashes.append(hashes[-1] ^ ((1 << d) - 1))
@@ -72,32 +68,7 @@ def test_published_formula_gives_nothing_to_frames_that_are_no_step(name):
     assert not procvlm_progress([name] * 4, hashes_of([9, 9, 9])).any()
 
 
-@pytest.mark.parametrize(
-    ("segments", "expected"),
-    [  # the worked examples of 60 frames
-        (
-            [("A", 18, True), ("B", 40, True), ("C", 59, True), ("done", 60, True)],
-            "A18 B22 C19 done1",
-        ),
-        (
-            [("A", 18, True), ("B", 40, True), ("C", 52, True), ("done", 60, True)],
-            "A18 B22 C12 done8",
-        ),
-        ([("A", 18, True), ("B", 40, True), ("C", 60, True)], "A18 B22 C19 done1"),
-        ([("A", 18, True), ("B", 40, True), ("C", 60, False)], "A18 B22 done20"),
-        ([("A", 18, True), ("B", 40, False), ("C", 60, False)], "A60"),
-        ([("A", 18, False), ("B", 40, False), ("C", 60, False)], "not done60"),
-        (
-            [("A", 10, False), ("A", 18, True), ("B", 40, True), ("C", 60, True)],
-            "A18 B22 C19 done1",
-        ),
-        (
-            [("A", 18, True), ("idle", 30, False), ("B", 40, True), ("C", 60, True)],
-            "A18 B22 C19 done1",
-        ),
-        ([("A", 30, True), ("B", 60, False)], "A60"),  # half of the steps missing is not done
-    ],
-)
+@pytest.mark.parametrize(("segments", "expected"), table("published_flattening"))
 def test_published_flattening(segments, expected):
     our_segments = []
     start = 0
@@ -122,7 +93,7 @@ def test_budgets_of_known_lengths():
 
 
 @given(st.lists(st.one_of(st.none(), st.integers(0, 10_000).map(float)), min_size=1, max_size=12))
-def test_budgets_sum_to_one_and_keep_the_clip_ratio(lengths: list[float | None]):
+def test_budgets_sum_to_one_and_keep_the_clip_ratio(lengths):
     share = budgets(lengths)
     assert abs(share.sum() - 1) < 1e-9
     assert share.max() / share.min() <= BUDGET_CLIP[1] / BUDGET_CLIP[0] + 1e-9
@@ -160,7 +131,6 @@ def runs(draw: st.DrawFn) -> tuple[list[Segment], int]:
 
 
 def follow(segments: list[Segment], planned: int) -> tuple[set[int], bool]:
-    """Frames at which a completed step is begun again, and whether every planned step is complete at the end."""
     restarts = set()
     complete = [False] * planned
     for s in segments:
@@ -178,7 +148,7 @@ changes = st.integers(0, 2**32).map(np.random.default_rng)
 
 @settings(deadline=None)
 @given(runs(), changes, st.floats(0, 1))
-def test_rules_of_our_label(run: tuple[list[Segment], int], rng: np.random.Generator, still: float):
+def test_rules_of_our_label(run, rng, still):
     segments, planned = run
     n = segments[-1].end_frame
     change = rng.uniform(0, 0.05, n) * (rng.random(n) >= still)
@@ -197,7 +167,7 @@ def test_rules_of_our_label(run: tuple[list[Segment], int], rng: np.random.Gener
 @settings(deadline=None)
 @given(runs(), changes)
 def test_our_label_falls_where_a_completed_step_is_begun_again_and_else_moves_with_the_picture(
-    run: tuple[list[Segment], int], rng: np.random.Generator
+    run, rng
 ):
     segments, planned = run
     n = segments[-1].end_frame
@@ -237,9 +207,7 @@ def motions(draw: st.DrawFn) -> tuple[list[tuple[int, int | None, bool]], int, l
 
 @settings(deadline=None)
 @given(motions())
-def test_our_label_does_not_depend_on_the_frame_rate(
-    motion: tuple[list[tuple[int, int | None, bool]], int, list[float]],
-):
+def test_our_label_does_not_depend_on_the_frame_rate(motion):
     spans, planned, rates = motion
     labels = {}
     for fps in (10, 20, 30):

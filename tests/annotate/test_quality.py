@@ -1,7 +1,4 @@
-"""What a run's label and its way show: signs that a label may be wrong, that the run failed, and of its worth.
-
-Also: pairs.
-"""
+"""What a run's label and its way show: signs that a label may be wrong, that the run failed, and of its worth."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -79,7 +76,6 @@ ELSEWHERE, PICTURE, SHORTER, SPEED, UNDONE = SIGNS
 
 
 def ended(seconds: float = 5.0, end_opening: float = 1.0, success: bool | None = None) -> Signals:
-    """A run that goes to a place at even speed and stands still for half a second."""
     n = round(seconds * RATE)
     speed = np.r_[np.ones(n - 5), np.zeros(5)]
     way = np.linspace(0, end_opening, n)
@@ -108,7 +104,6 @@ def elsewhere(runs: Sequence[Signals]) -> np.ndarray:
 
 def test_runs_that_end_alike_are_hardly_in_doubt():
     for doubt in judged(alike(8)):
-        assert doubt is not None
         assert doubt.p_failure < 0.2
 
 
@@ -190,8 +185,6 @@ def test_the_chosen_part_is_ahead_and_of_the_same_task():
         assert chosen.same_as == rejected.same_as
         if pair.why == "further":
             (ahead,), (behind,) = pair.chosen.progress, pair.rejected.progress
-            assert ahead is not None
-            assert behind is not None
             assert ahead - behind == pytest.approx(pair.margin)
             assert pair.margin >= FURTHER_BY
         elif pair.why == "outcome":

@@ -34,7 +34,6 @@ def later(rows: np.ndarray, lag_s: float) -> np.ndarray:
 def change_of(joints: np.ndarray, opening: np.ndarray, seed: int) -> np.ndarray:
     """The visual change [n] of what truly happened: the arm, the fingers beside it, and noise."""
     speed = arm_speed(joints)
-    assert speed is not None
     fingers = np.abs(np.diff(opening, prepend=opening[0])) > 1e-9
     noise = np.random.default_rng(seed).random(len(joints))
     return 0.02 * speed / speed.max() + 0.008 * fingers + 0.001 * noise
@@ -74,7 +73,6 @@ def test_a_gripper_that_is_late_or_early(lag_s):
 
 
 def test_each_gripper_has_its_own_lag():
-    """One that is not used has none, nor has one that an episode lacks."""
     left_signal = replace(GRIPPER, arm="left")
     unused = signal_at(0, is_used=False)
     lacking = signal_at(9, arm="right")

@@ -1,7 +1,4 @@
-"""Held-out runs under other instructions and with changed pictures: what is asked, what is scored, what is drawn.
-
-Also: reports; a model scored on runs that it was trained on, partly and wholly.
-"""
+"""Held-out runs under other instructions and with changed pictures: what is asked, what is scored, what is drawn."""
 
 import re
 from collections.abc import Callable
@@ -48,7 +45,6 @@ SIDE = 48
 
 
 def picture(frame: int) -> HeldPicture:
-    """A dark arm that comes in from the left over a bright table; PNG."""
     rgb = np.full((SIDE, SIDE, 3), 200, np.uint8)
     rgb[20:28, : 1 + frame] = (150, 20, 20)
     return HeldPicture(Path(f"{frame}.png"), data=cv2.imencode(".png", rgb[..., ::-1])[1].tobytes())
@@ -88,6 +84,10 @@ def shown(monkeypatch) -> None:
     monkeypatch.setattr(probes, "held_out_runs", lambda lake, release, limit: RUNS[:limit])
 
 
+def asked(make: Any, **options: Any) -> list[Any]:
+    return make(None, None, EvaluationOptions(**options))
+
+
 def answers_of(questions: list[Question], values: dict[str, float]) -> BenchmarkAnswers:
     shares = np.array([values.get(q.key, np.nan) for q in questions])
     return BenchmarkAnswers.by_values(questions[0].benchmark, questions, shares)
@@ -99,7 +99,7 @@ def told(questions: list[Question], right: float, wrong: float) -> dict[str, flo
 
 @pytest.mark.usefixtures("shown")
 def test_who_follows_the_instruction_is_told_from_who_does_not():
-    questions = probes.confusion_questions(None, None, EvaluationOptions())  # type: ignore[arg-type]
+    questions = asked(probes.confusion_questions)
     scored = probes.confusion_scores(answers_of(questions, told(questions, 0.9, 0.1)))
     scores_found = {name: scored.scores[ALL, name] for name in scored.measures}
     assert scores_found["confusion_own"].value == pytest.approx(0.9)
@@ -117,7 +117,7 @@ def test_who_follows_the_instruction_is_told_from_who_does_not():
 
 @pytest.mark.usefixtures("shown")
 def test_the_matrix_is_among_the_scores_and_is_drawn():
-    questions = probes.confusion_questions(None, None, EvaluationOptions())  # type: ignore[arg-type]
+    questions = asked(probes.confusion_questions)
     answers = answers_of(questions, told(questions, 0.9, 0.1))
     entry = probes.confusion_scores(answers)
     assert entry.scores[VIDEO + TASKS[0], UNDER + TASKS[0]].value == pytest.approx(0.9)
@@ -126,7 +126,6 @@ def test_the_matrix_is_among_the_scores_and_is_drawn():
         (video, task) for video, task in product(TASKS[:2], TASKS)
     }
     figure = confusion_figure(entry)
-    assert figure is not None
     drawn = [label.get_text() for label in figure.axes[0].get_xticklabels()]
     assert drawn == list(TASKS)  # the finished ones first, so that they lie on the diagonal
     assert confusion_figure(replace(entry, cells={})) is None
@@ -141,7 +140,7 @@ def _bytes_shown(questions: list[Any]) -> list[list[bytes]]:
 
 @pytest.mark.usefixtures("shown")
 def test_each_part_asks_the_same_moments_with_other_pictures():
-    questions = probes.robustness_questions(None, None, EvaluationOptions(limit=1))  # type: ignore[arg-type]
+    questions = asked(probes.robustness_questions, limit=1)
     by_part: dict[str, list[Any]] = {part: [] for part in probes.ROBUSTNESS_PARTS}
     for question in questions:
         by_part[question.part].append(question)
@@ -181,7 +180,7 @@ def test_light_and_place_change():
 
 @pytest.mark.usefixtures("shown")
 def test_what_is_lost_is_measured_run_by_run():
-    questions = probes.robustness_questions(None, None, EvaluationOptions())  # type: ignore[arg-type]
+    questions = asked(probes.robustness_questions)
     values = {q.key: 0.5 if q.part == "darker" else (q.progress or 0.0) for q in questions}
     answers = answers_of(questions, values)
     scores = probes.robustness_scores(answers).scores
@@ -245,7 +244,6 @@ def in_splits(own_corpus: Made, **splits: str) -> None:
 
 
 def seen_by_release(run_command: Run) -> dict[str, list[tuple[str, int | None, int | None]]]:
-    """By release (model, episodes, seen_episodes) of the scores in all."""
     sql = (
         "SELECT release, model, n, seen_episodes FROM leaderboard WHERE benchmark = 'held-out' AND slice = 'all' "
         "AND metric = 'mae' ORDER BY ALL"

@@ -1,8 +1,4 @@
-"""Splits: whole groups, decided by hash, and for good.
-
-Also: texts of a source that no table can keep, and kinds of findings; which runs of other chunks samples may show;
-what flags, rewards, ends and folder names say of a run, and what all runs of a dataset have to show for it.
-"""
+"""Splits: whole groups, decided by hash, and for good."""
 
 from collections import Counter, namedtuple
 from collections.abc import Sequence
@@ -29,6 +25,7 @@ from ingest.outcomes import (
 )
 from ingest.splits import SplitConfig, assign_splits
 from ingest.task_texts import MOST, are_other_tasks, other_tasks
+from tests.kits.files import table
 from tests.kits.lerobot_writer import said, source_of, write_v2
 
 
@@ -51,9 +48,7 @@ some_records = st.lists(
 
 
 @given(some_records, st.data(), st.integers(0, 3))
-def test_order_of_listing_changes_nothing(
-    found: list[EpisodeRecord], data: st.DataObject, seed: int
-):
+def test_order_of_listing_changes_nothing(found, data, seed):
     config = SplitConfig(seed=seed, held_out_tasks=("c",))
     shuffled = data.draw(st.permutations(found))
     assert assign_splits("d", "train", shuffled, config) == assign_splits(
@@ -88,7 +83,6 @@ def _splits_after(
 
 
 def test_what_the_configuration_decides_is_not_sticky():
-    """A dataset that is no longer held out, or a task that is, is assigned anew; groups that are gone are forgotten."""
     plain = _splits_after({}, "train")
     ood = _splits_after(plain, "ood")
     assert set(ood.values()) == {"test_ood"}
@@ -113,7 +107,6 @@ def test_findings_are_of_known_kinds():
 
 
 def test_texts_that_the_lake_cannot_hold(tmp_path):
-    """A NUL character anywhere in an episode: it is shown as another, and the episode is not used."""
     root = write_v2(tmp_path, [6, 7], tasks=("a\0b", "pick"))
     result = settled_listing(source_of(root))
     assert said(result.findings) == [("unreadable_data", "unusable", 0, None)]
@@ -228,22 +221,7 @@ def test_the_order_of_listing_plays_no_role_and_newcomers_change_little():
     assert sum(o not in tasks_after for o in tasks_before) == len(chunks)  # one each
 
 
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [
-        ("Put the cup on the plate", "put the cup on the plate."),
-        # Other words, one says more
-        ("Grab the cup, set it on the plate", "Put the blue mug on the plate"),
-        ("Picking up bananas", "pick up the bananna"),
-        # Looks alike
-        ("Stack the red cube onto the green cube", "Stack the green cube onto the red cube"),
-        ("open the drawer", "close the drawer"),  # seen backwards
-        ("把香蕉放在盘子上", "将香蕉放到盘子里"),
-        ("pick and place", "put the cup on the plate"),  # says nothing
-        ("put the cup away", None),
-        ("", ""),
-    ],
-)
+@pytest.mark.parametrize(("one", "other"), table("same_tasks"))
 def test_the_same_in_other_words_is_not(one, other):
     assert not are_other_tasks(one, other)
     assert not are_other_tasks(other, one)

@@ -89,7 +89,6 @@ def test_mutants(tmp_path, base):
 
 @pytest.mark.parametrize("part", range(PARTS))
 def test_datasets_over_a_limit(tmp_path, part):
-    """Each ends with the finding, or the line, that names the limit, and nothing outside is read."""
     write_outside(tmp_path / "outside")
     names = [*EXCESSES][part::PARTS]
     for name in names:
@@ -109,7 +108,6 @@ def test_datasets_over_a_limit(tmp_path, part):
 
 
 def changed(root: Path, examine: Callable[[Path], object]) -> Prepared:
-    """A file of a folder with other content, at which one looks, and which is then as before."""
     paths = sorted(p for p in root.rglob("*") if p.is_file() and p.suffix not in (".mp4", ".mkv"))
     files = {path: path.read_bytes() for path in paths}
 
@@ -158,7 +156,6 @@ def read_columns(folder: Path, base: str) -> list[str]:
 
 @pytest.mark.parametrize("base", BASES)
 def test_columns(tmp_path, base):
-    """Each in turn is null, missing, of another kind or huge in all rows."""
     assert apart(tmp_path, read_columns, base) == []
 
 

@@ -36,7 +36,6 @@ def test_a_number_is_never_given_twice():
 
 
 def test_a_record_has_both_numbers_where_they_differ():
-    """Also the run that it is compared with is named by ours; one that is gone is not."""
     compared = [EpisodeFrame(6, 3), EpisodeFrame(4, 1), None]
     records = tuple(
         EpisodeRecord(i, f"episode_{i}", 10.0, None, as_far_as=frame)
@@ -107,7 +106,7 @@ def test_one_of_several_paraphrases_by_hash_of_the_episode():
 @pytest.mark.parametrize(
     ("policy", "task"), [("given", "pick it"), ("timed_steps", "pick it"), ("uninformative", None)]
 )
-def test_other_instruction_policies(policy: str, task: str | None):
+def test_other_instruction_policies(policy, task):
     settled = settle(listing(["a"], task=TEXTS[0], tasks=TEXTS), config(instruction=policy))
     assert (settled.records[0].task, settled.records[0].tasks) == (task, TEXTS)
     assert [f.reason for f in settled.findings] == (["no_task"] if task is None else [])

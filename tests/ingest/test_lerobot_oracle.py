@@ -256,7 +256,6 @@ def _by_dataset(
             continue
         episode = read_episode(source, record)
         ours = _pictures(source, record)
-        assert episode.state is not None
         assert episode.timestamps_s is not None
         for row in range(end - begin):
             try:
@@ -283,7 +282,6 @@ def _by_dataset(
 def _by_function(
     source: Source, records: tuple[EpisodeRecord, ...], findings: list[Finding]
 ) -> Iterator[tuple[EpisodeRecord, str]]:
-    """What differs from the pictures that LeRobot's function finds at the times of rows."""
     small.with_lerobot()
     from lerobot.datasets.video_utils import decode_video_frames
 

@@ -19,7 +19,6 @@ OTHER = Fingerprint(30, rows="other", sketch=(900, 901, 902))
 
 
 def placed(**addresses: Fingerprint | str) -> dict[str, str]:
-    """What each address holds, by its number: contents that are read, or the name of files that did not change."""
     read = {f"episode_{name[1:]}": contents for name, contents in addresses.items()}
     listed = [
         Address(name, contents if isinstance(contents, str) else "new")

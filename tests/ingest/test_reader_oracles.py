@@ -82,7 +82,28 @@ def write_slow_joints(r: Recorder) -> None:
             r.move(k / 100, k // 10, START + k * SECOND // RATE + SECOND // 70)
 
 
-RECORDINGS = [write_even, write_late, write_jittered, write_delayed, write_slow_joints]
+def write_by_topic(r: Recorder) -> None:
+    for k in range(PICTURES):
+        r.move(k / 100, k // 10, START + k * SECOND // RATE)
+    for k in range(PICTURES):
+        r.show(k, START + k * SECOND // RATE)
+
+
+def write_backwards(r: Recorder) -> None:
+    for k in reversed(range(PICTURES)):
+        r.show(k, START + k * SECOND // RATE)
+        r.move(k / 100, k // 10, START + k * SECOND // RATE)
+
+
+RECORDINGS = [
+    write_even,
+    write_late,
+    write_jittered,
+    write_delayed,
+    write_slow_joints,
+    write_by_topic,
+    write_backwards,
+]
 
 
 @pytest.mark.parametrize("record", RECORDINGS)
@@ -128,13 +149,11 @@ def test_a_recording_is_what_mcaps_reader_gives(record, tmp_path):
 
 def _decoded(data: np.ndarray) -> np.ndarray:
     picture = cv2.imdecode(data, cv2.IMREAD_COLOR)
-    assert picture is not None
     return picture[:, :, ::-1]
 
 
 @pytest.mark.parametrize("store", [None, hdf5.padded_rows])
 def test_aloha_is_what_h5py_gives(store, tmp_path):
-    """With bare pictures, and with JPEGs in rows that are filled up."""
     times = [round(k / 20, 3) for k in range(9)]
     path = hdf5.write_aloha(
         tmp_path / "episode_0.hdf5", 0, 9, store, timestamps=times, language=b"fold the towel"

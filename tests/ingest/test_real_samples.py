@@ -22,9 +22,7 @@ SHOWN: dict[str, tuple[Path, dict[str, Any]]] = {
 
 @pytest.mark.parametrize("name", SHOWN)
 def test_what_they_show(name):
-    """GR1: one of five episodes, whose path templates lead elsewhere; of the two hands the right one grasps, once, and
-    modality.json says where they are. Bridge: train and val hold the same four episodes, has_image_* are 0 although
-    there are pictures; the gripper is found by its values, too, and SOURCE.md says from whom it is that 1 is open."""
+    """What is odd in them stands in SOURCE.md beside them."""
     root, fields = SHOWN[name]
     check("real_samples", name, {"": told(source_of(root, **fields), pictures=False)}, SHOWN)
 

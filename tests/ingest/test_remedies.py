@@ -30,9 +30,10 @@ from tests.kits import mcap_writer as mcap
 from tests.kits import parts
 from tests.kits import rlds_writer as rlds
 from tests.kits.fuzz_datasets import write_base
-from tests.kits.lerobot_writer import FRONT, LFS_POINTER, WRIST, source_of
+from tests.kits.lerobot_writer import FRONT, WRIST, source_of
 from tests.kits.rh20t_writer import write_scene
 from tests.kits.step_forms import V2_FORMS
+from tests.kits.told import GOLDEN
 from tests.kits.zarr_writer import write_replay
 
 type Fields = dict[str, Any]  # of the registry entry
@@ -58,6 +59,11 @@ OUTSIDE = {
         "other_scale", "other_pictures",
     },
 }  # fmt: skip
+# The remedy is the file as it was, such as fetched again. What is said without it stands in tests/data/told
+AS_IT_WAS = {
+    "no_metadata", "no_episodes", "no_data", "unreadable_data", "lfs_pointer", "unknown_codec", "missing_chunks",
+    "never_ends", "no_video", "missing_camera", "bad_video_pointer", "undecodable_video",
+}  # fmt: skip
 # Tried where the fault is made: the module, and its test
 ELSEWHERE = {
     "steps_lost": (
@@ -69,11 +75,11 @@ ELSEWHERE = {
     "copy": ("tests/pipeline/test_kept_workspaces.py", ""),
     "camera_frozen": ("tests/cli/test_without.py", ""),
     "camera_black": ("tests/cli/test_without.py", ""),
+    "nan_state": ("tests/annotate/test_frames.py", "values_that_are_no_finite_numbers"),
 }
 
 
 def findings(root: Path, fields: Fields) -> dict[str, str]:
-    """The reasons of all findings of listing, survey and measuring, with a detail of each."""
     source = source_of(root, **{name: fields[name] for name in fields if name != "min_frames"})
     listing = settle(list_episodes(source), source.config)
     surveyed = survey(source, listing.records, listing.robot)
@@ -102,14 +108,6 @@ def lost(*patterns: str) -> Change:
             path.unlink()
 
     return delete
-
-
-def written(pattern: str, data: bytes | str) -> Change:
-    def write(root: Path) -> None:
-        for path in _matching(root, (pattern,)):
-            path.write_bytes(data.encode() if isinstance(data, str) else data)
-
-    return write
 
 
 def cut(pattern: str) -> Change:
@@ -191,12 +189,6 @@ def in_order(root: Path) -> None:
     )
 
 
-def with_nan(root: Path) -> None:
-    path = le.v2_data(root, 1)
-    values = np.full((7, 3), np.nan, np.float32)
-    le.edit_parquet(path, **{"observation.state": vectors(values)})
-
-
 def vectors(values: np.ndarray) -> le.pa.Array:
     return le.pa.FixedSizeListArray.from_arrays(le.pa.array(values.reshape(-1)), 3)
 
@@ -215,8 +207,6 @@ def at_rate(rate: int) -> Change:
 
 
 def with_statistics(factor: float) -> Change:
-    """The ranges of states that are stored of all rows, times a factor."""
-
     def write(root: Path) -> None:
         tables = [le.pq.ParquetFile(le.v2_data(root, episode)).read() for episode in range(3)]
         values = np.concatenate(
@@ -233,8 +223,6 @@ def with_statistics(factor: float) -> Change:
 def dimensions(
     values: Callable[[np.ndarray], np.ndarray], names: list[str] | None = None
 ) -> Change:
-    """State and action of other names, or of none; the values are given by the row's number."""
-
     def write(root: Path) -> None:
         about = {"dtype": "float32", "shape": [3], "names": names}
         le.declare(root, {"observation.state": about, "action": about})
@@ -252,14 +240,12 @@ def smooth(k: np.ndarray) -> np.ndarray:
 
 
 def opening(k: np.ndarray) -> np.ndarray:
-    """Two joints that stand, and an end effector that moves without a sign of which end is open."""
     values = smooth(k)
     values[:, 2] = np.where((k // 5) % 2 == 0, -1.0, 1.0)
     return values
 
 
 def hand_of(k: np.ndarray) -> np.ndarray:
-    """Three fingers that move together, without a sign of which end is open."""
     moves = (k // 5) % 2
     return np.stack([moves, moves * 1.5, moves * 1.2], axis=1)
 
@@ -358,21 +344,6 @@ def labelled(*forms: str, spans: list[tuple[str, int, int]]) -> Change:
     return write
 
 
-def noise(root: Path) -> None:
-    le.write_v2(root, [60])
-    pictures = np.random.default_rng(0).integers(0, 255, (60, 64, 64, 3), np.uint8)
-    le.write_video(le.v2_video(root, FRONT, 0), list(pictures))
-
-
-def damaged(root: Path) -> None:
-    """Bytes in the middle of the pictures."""
-    path = le.v2_video(root, FRONT, 0)
-    data = bytearray(path.read_bytes())
-    offset = (data.index(b"mdat") + 8 + len(data)) // 2
-    data[offset : offset + 4] = b"\xa5" * 4
-    path.write_bytes(data)
-
-
 def one_form(root: Path) -> None:
     fetched(root)
     labelled("action_config", spans=STEPS)(root)
@@ -383,8 +354,6 @@ ODD_NAME = b"notes-\xff.txt".decode(errors="surrogateescape")
 FILM = {"c.mp4": range(6), "metadata.jsonl": [{"file": "c.mp4", "task": "sort"}]}
 GRIPPER = {"column": "state", "dimension": 2}
 STEPS = [("reach", 0, 4), ("grasp", 4, 8)]
-DELTA = {"filters": [{"id": "delta", "dtype": "<f4"}]}
-NEVER = {"steps__is_last": np.zeros(6, bool), "steps__is_terminal": np.zeros(6, bool)}
 FINGERS = ["index_finger_0", "middle_finger_0", "ring_finger_0"]
 FORCES = np.random.default_rng(0).normal(size=(7, 6))
 EPISODES = "meta/episodes.jsonl"
@@ -394,9 +363,6 @@ textless = both(changed(TASKS, lambda rows: []), changed(EPISODES, {"tasks": []}
 # A reason, a dataset, what is done to it, and what the remedy says
 CASES: list[tuple[str, Change, Change, Change]] = [
     ("stale_statistics", v2(), with_statistics(0.8), with_statistics(1.0)),
-    ("no_metadata", v2(), lost("meta/info.json"), fetched),
-    ("no_episodes", v2(), lost(EPISODES, "data/*/*", "videos/*/*/*"), fetched),
-    ("camera_without_files", v2(), lost(f"videos/*/{WRIST}/*"), fetched),
     (
         "camera_without_files",
         v2(),
@@ -416,20 +382,7 @@ CASES: list[tuple[str, Change, Change, Change]] = [
         edited(data_path="rows/{episode_index:06d}.parquet"),
         edited(data_path=V2_DATA),
     ),
-    ("no_data", v2(), lost("data/*/*001.parquet"), fetched),
-    (
-        "no_data",
-        v2(),
-        both(
-            lost("data/*/*001.parquet", "videos/*/*/*001.mp4"),
-            changed(EPISODES, lambda rows: [rows[0], rows[2]]),
-        ),
-        fetched,
-    ),
-    ("unreadable_data", v2(), cut("data/*/*001.parquet"), fetched),
     ("over_limit", v2(), entry(limits={"max_rows": 7}), entry(limits={"max_rows": 8})),
-    ("lfs_pointer", v2(), written("videos/*/*/*001.mp4", LFS_POINTER), fetched),
-    ("not_in_metadata", v2(), changed(EPISODES, lambda rows: rows[:2]), fetched),
     (
         "not_in_metadata",
         v2(),
@@ -449,7 +402,6 @@ CASES: list[tuple[str, Change, Change, Change]] = [
         lambda root: le.write_video(le.v2_video(root, FRONT, 0), range(6)),
     ),
     ("row_order", base("lerobot_v3"), shuffled, in_order),
-    ("nan_state", v2(), with_nan, fetched),
     ("frame_rate", v2(), at_rate(20), edited(fps=20)),
     ("frame_rate", v2(), at_rate(20), entry(fps=20.0)),
     ("no_frame_rate", tfds(), entry(fps=None), entry(fps=5.0)),
@@ -461,14 +413,6 @@ CASES: list[tuple[str, Change, Change, Change]] = [
     ),
     ("cut_off", recorded, cut_off, recovered),
     ("bad_episode_ends", stored, ends(13, 6), ends(6, 13)),
-    (
-        "unknown_codec",
-        stored,
-        changed("umi.zarr/data/robot0_gripper_width/.zarray", DELTA),
-        fetched,
-    ),
-    ("missing_chunks", stored, lost("umi.zarr/data/camera0_rgb/3.0.0.0"), fetched),
-    ("never_ends", tfds(), tfds(**NEVER), fetched),
     ("no_gripper", v2(20, 21), dimensions(smooth), entry(gripper=GRIPPER)),
     ("no_gripper", v2(20, 21), dimensions(smooth), entry(gripper={"column": "none"})),
     (
@@ -483,16 +427,6 @@ CASES: list[tuple[str, Change, Change, Change]] = [
         dimensions(hand_of, FINGERS),
         entry(gripper={"column": "state", "dimension": [0, 1, 2], "closed": 3.0, "open": 0.0}),
     ),
-    ("no_video", v2(), lost("videos/*/*/*001.mp4"), fetched),
-    ("missing_camera", v2(), lost(f"videos/*/{WRIST}/*001.mp4"), fetched),
-    (
-        "bad_video_pointer",
-        base("lerobot_v3"),
-        changed("meta/episodes/*/*", {f"videos/{FRONT}/from_timestamp": [0.0, None, -4.0]}),
-        fetched,
-    ),
-    ("undecodable_video", v2(), written(f"videos/*/{FRONT}/*001.mp4", "no video"), fetched),
-    ("undecodable_video", noise, damaged, fetched),
     (
         "steps_differ",
         v2(12, 9),
@@ -549,9 +483,7 @@ def fields_after(change: Change, root: Path, fields: Fields) -> Fields:
 
 
 @pytest.mark.parametrize(("reason", "write", "fault", "cure"), CASES)
-def test_a_remedy_cures(
-    tmp_path: Path, reason: str, write: Change, fault: Change, cure: Change
-) -> None:
+def test_a_remedy_cures(tmp_path, reason, write, fault, cure):
     whole = tmp_path / "whole"
     root = tmp_path / "set"
     whole.mkdir()
@@ -569,12 +501,14 @@ def test_a_remedy_cures(
     assert set(findings_after) - set(findings_before) <= harmless, findings_after
 
 
-def test_every_code_has_its_remedy_tried_or_says_why_not() -> None:
+def test_every_code_has_its_remedy_tried_or_says_why_not():
     tried = {reason for reason, *_ in CASES} | ELSEWHERE.keys()
-    untried = NOTHING.union(*OUTSIDE.values())
+    untried = NOTHING.union(AS_IT_WAS, *OUTSIDE.values())
     assert tried & untried == set()
     assert tried | untried == REASONS.keys()
     for reason in NOTHING:
         assert "nothing to do" in REASONS[reason].remedy, reason
+    known = " ".join(path.read_text() for path in GOLDEN.glob("*.json"))
+    assert [reason for reason in AS_IT_WAS if f" {reason} " not in known] == []
     for path, name in ELSEWHERE.values():
         assert re.search(rf"def test_\w*{name}", (ROOT / path).read_text())

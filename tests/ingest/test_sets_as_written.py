@@ -37,7 +37,6 @@ def pictures(length: int, episode: int = 0) -> list[int]:
 
 
 def numbers_of(root: Path, episode: int = 0) -> dict[str, list[int]]:
-    """The frames that each camera of an episode shows, by their numbers in the pictures."""
     source = source_of(root)
     record = list_episodes(source).records[episode]
     frames = read_episode(source, record).frames
@@ -118,7 +117,6 @@ def test_xr_teleoperate(tmp_path):
     episode = read_episode(source, record)
     hand = tuple(f"left_hand.{k}" for k in range(3))
     assert episode.state_names == ("right_arm.0", "right_arm.1", *hand, "right_gripper")
-    assert episode.state is not None
     assert np.isnan(episode.state[1, 2:5]).all()
     assert numbers_of(tmp_path, 1) == {"color_0": list(range(6))}
 
@@ -165,7 +163,6 @@ def test_missing_values(tmp_path, write, missing):
     known, lacks = known_episode(read_episode(source, list_episodes(source).records[0]))
     assert len(lacks) == 1
     assert missing in lacks[0]
-    assert known.state is not None
     present = ~np.isnan(known.state).all(axis=0)
     assert np.isfinite(known.state[:, present]).all()
     # In the middle of a run values lie on the line between those beside them

@@ -67,7 +67,6 @@ def add_parts(root: Path, added: Mapping[str, Mapping[str, Any]]) -> tuple[str, 
 
 
 def of_hdf5(rows: int, view: str, forces: str, group: str) -> dict[str, Any]:
-    """A camera, an array beside the state, and an array of a group."""
     return {f"{view}quux_view": VIEW[:rows], f"{forces}quux_forces": FORCES[:rows]} | {
         f"{group}quux_group/readings": FORCES[:rows, :2]
     }
@@ -143,7 +142,6 @@ def agibot_tars(root: Path) -> tuple[str, ...]:
 
 
 def mcap_topics(root: Path) -> tuple[str, ...]:
-    """A recording with a topic of numbers and one of texts that no role has."""
     with mcap.recorder(root / "run.mcap") as recording:
         notes = recording.writer.register_msgdef("std_msgs/msg/String", "string data\n")
         for k in range(mcap.FRAMES * mcap.JOINTS_PER_FRAME):
@@ -233,15 +231,6 @@ def test_a_part_of_a_made_up_name_is_named(tmp_path, base):
     ]
     assert unsaid == []
     assert any("quux_readings.bin" in part["name"] for part in unknown)
-
-
-@pytest.mark.parametrize("base", BASES)
-def test_nothing_of_a_plain_dataset_is_unknown(tmp_path, base):
-    fields = write_base(base, root := tmp_path / "set")
-    listing = list_episodes(source_of(root, **fields))
-    assert [part_text(part) for part in listing.parts if part.status == "unknown"] == []
-    uses = {part.use for part in listing.parts if part.status == "used"}
-    assert "camera" in uses, listing.parts
 
 
 def test_files_that_no_reader_opens_are_named_by_pattern(tmp_path):

@@ -1,9 +1,9 @@
 """Small benchmarks in the published row formats, with pictures made here, and a model of a few
 layers."""
 
-import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from eval.benchmarks.load import load_benchmark
 from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.question import Question
 from eval.runners.prompt import ModelReply, Prompt
+from tests.kits.lerobot_writer import write_json_lines
 
 NO_FRAMES = Path("frames of videos go to image_root")
 STEPS = ["reach for the cup", "lift the cup", "place the cup on the plate"]
@@ -38,89 +39,56 @@ def picture(path: Path, share: float, seed: int = 0) -> None:
 
 def make_progress_bench(root: Path) -> Path:
     """Two recordings in all five parts of progress-bench and both of human-bench."""
-    rows: dict[str, list[dict[str, Any]]] = {}
-
-    def row(file: str, **fields: Any) -> None:
-        rows.setdefault(file, []).append(fields)
-
+    rows = defaultdict[str, list[dict[str, Any]]](list)
+    unanswerable = {"closest_idx": "n/a", "progress_score": "n/a"}
+    robomind = {"data_source": "robomind_h5_franka_3rgb", "total_steps": "3"}
     for number in (1, 2):
         recording = f"h5_franka_3rgb/cup_on_plate/1015_17284{number}.00"
-        for camera in ("top", "left"):
-            for frame in range(0, 31, 5):
-                picture(
-                    root / "images" / recording / f"camera_{camera}_{frame:04d}.jpg",
-                    frame / 30,
-                    number,
-                )
-        picture(root / "images" / recording / "camera_top_0010_edit.jpg", 0.9, 60)
+        folder = root / "images" / recording
+        for camera, frame in product(("top", "left"), range(0, 31, 5)):
+            picture(folder / f"camera_{camera}_{frame:04d}.jpg", frame / 30, number)
+        picture(folder / "camera_top_0010_edit.jpg", 0.9, 60)
         base = {"id": recording, "task_goal": "put the cup on the plate"}
-        franka = base | {"data_source": "h5_franka_3rgb"}
+        franka = base | {"data_source": "h5_franka_3rgb", "total_steps": "3"}
         text = franka | {"text_demo": STEPS, "total_steps": 3}
         for k, frame in enumerate((10, 20, 30), 1):
-            state = f"camera_top_{frame:04d}.jpg"
-            percent = f"{100 * k // 3}%"
-            row(
-                "text-normal",
-                **text,
-                stage_to_estimate=state,
-                closest_idx=k,
-                progress_score=percent,
-            )
-            edited = text | {"task_goal": "open the drawer", "total_steps": "3"}
-            row(
-                "text-unanswerable",
-                **edited,
-                stage_to_estimate=state,
-                closest_idx="n/a",
-                progress_score="n/a",
-            )
-        for file, camera in (("visual_same_view", "top"), ("visual_cross_view", "left")):
-            demo = [f"camera_{camera}_{f:04d}.jpg" for f in (0, 10, 20, 30)]
-            source = "h5_franka_3rgb" if camera == "top" else "robomind_h5_franka_3rgb"
-            common = base | {"visual_demo": demo, "total_steps": "3", "data_source": source}
-            if camera == "left":
-                common["camera_combination"] = "camera_left+camera_top"
-            for frame in (5, 15, 25):
-                row(
-                    file, **common, stage_to_estimate=[f"camera_top_{frame:04d}.jpg"], closest_idx=str(frame // 10 + 1),
-                    delta="+7%", progress_score=f"{100 * frame // 30}%",
-                )  # fmt: skip
-        demo = [f"camera_top_{f:04d}.jpg" for f in (0, 10, 20, 30)]
-        common = base | {
-            "visual_demo": demo,
-            "total_steps": "3",
-            "data_source": "robomind_h5_franka_3rgb",
+            state = {"stage_to_estimate": f"camera_top_{frame:04d}.jpg"}
+            answer = {"closest_idx": k, "progress_score": f"{100 * k // 3}%"}
+            rows["text-normal"].append(text | state | answer)
+            edited = {"task_goal": "open the drawer", "total_steps": "3"}
+            rows["text-unanswerable"].append(text | edited | state | unanswerable)
+        demos = {
+            camera: {"visual_demo": [f"camera_{camera}_{f:04d}.jpg" for f in (0, 10, 20, 30)]}
+            for camera in ("top", "left")
         }
-        row(
-            "visual-unanswerable", **common, stage_to_estimate=["camera_top_0010_edit.jpg"], closest_idx="n/a",
-            delta="n/a", progress_score="n/a",
-        )  # fmt: skip
-    human = {"id": "folding_paper/clip_1", "task_goal": "fold the paper", "data_source": "human"}
+        crossed = base | robomind | {"camera_combination": "camera_left+camera_top"}
+        for frame in (5, 15, 25):
+            state = {"stage_to_estimate": [f"camera_top_{frame:04d}.jpg"], "delta": "+7%"}
+            state |= {
+                "closest_idx": str(frame // 10 + 1),
+                "progress_score": f"{100 * frame // 30}%",
+            }
+            rows["visual_same_view"].append(franka | demos["top"] | state)
+            rows["visual_cross_view"].append(crossed | demos["left"] | state)
+        state = {"stage_to_estimate": ["camera_top_0010_edit.jpg"], "delta": "n/a"}
+        edited = base | robomind | demos["top"] | state
+        rows["visual-unanswerable"].append(edited | unanswerable)
+    human: dict[str, Any] = {
+        "id": "folding_paper/clip_1",
+        "task_goal": "fold the paper",
+        "data_source": "human",
+    }
+    human["total_steps"] = 3
     for n in range(4):
         picture(root / "images" / human["id"] / f"{n}.jpg", n / 3, 90)
-        score = f"{100 * n / 3:.2f}%"
-        target_fields = {"stage_to_estimate": f"{n}.jpg", "progress_score": score}
-        row(
-            "text_demo_human_activities",
-            **human,
-            **target_fields,
-            text_demo=STEPS,
-            total_steps=3,
-            closest_idx=max(1, n),
-        )
-        demo = [f"{k}.jpg" for k in range(4)]
-        row(
-            "visual_demo_human_activities",
-            **human,
-            **target_fields,
-            visual_demo=demo,
-            total_steps=3,
-            closest_idx=n + 1,
-        )
+        state = {"stage_to_estimate": f"{n}.jpg", "progress_score": f"{100 * n / 3:.2f}%"}
+        by_text = {"text_demo": STEPS, "closest_idx": max(1, n)}
+        rows["text_demo_human_activities"].append(human | state | by_text)
+        by_pictures = {"visual_demo": [f"{k}.jpg" for k in range(4)], "closest_idx": n + 1}
+        rows["visual_demo_human_activities"].append(human | state | by_pictures)
     for file, file_rows in rows.items():
-        folder = root / ("human-bench" if "human" in file else "prog-bench")
-        folder.mkdir(exist_ok=True)
-        (folder / f"{file}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in file_rows))
+        folder = "human-bench" if "human" in file else "prog-bench"
+        write_json_lines(root / folder / f"{file}.jsonl", file_rows)
     return root
 
 

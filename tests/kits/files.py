@@ -1,9 +1,13 @@
-"""What lies in a folder; and a pickle that would put something there."""
+"""What lies in a folder, and tables of cases; and a pickle that would put something there."""
 
 import os
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from core.files import sha256_file
+from core.paths import ROOT
 
 
 class Trap:
@@ -36,3 +40,8 @@ def hashes_of(root: Path, pattern: str = "*") -> dict[str, str]:
     """SHA-256 of all files of a name by their path below the folder."""
     files = (path for path in sorted(root.rglob(pattern)) if path.is_file())
     return {path.relative_to(root).as_posix(): sha256_file(path) for path in files}
+
+
+def table(name: str) -> Any:
+    """Cases that lie in tests/data."""
+    return yaml.safe_load((ROOT / f"tests/data/{name}.yaml").read_text())

@@ -23,7 +23,6 @@ from zipfile import ZIP_DEFLATED, ZipFile
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 import zstandard
 
 from core.paths import ROOT, Workspace
@@ -41,6 +40,7 @@ from tests.kits import hdf5_writer as hdf5
 from tests.kits import lerobot_writer as le
 from tests.kits import parts
 from tests.kits import rlds_writer as rlds
+from tests.kits.files import table
 from tests.kits.hostile_video import playlists
 from tests.kits.processes import own_peak_mb
 from tests.kits.rh20t_writer import write_scene, write_texts
@@ -187,8 +187,7 @@ class Excess:
     limits: Mapping[str, int] = field(default_factory=dict)
 
 
-LISTED = yaml.safe_load((ROOT / "tests/data/excesses.yaml").read_text())
-EXCESSES = {name: Excess(*values) for name, values in LISTED.items()}
+EXCESSES = {name: Excess(*values) for name, values in table("excesses").items()}
 
 
 def repeated(path: Path, count: int, **columns: Any) -> None:

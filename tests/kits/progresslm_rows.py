@@ -8,7 +8,6 @@ import numpy as np
 
 from annotate.samples.wording import answer_text, question_text
 from core.paths import Workspace
-from training.progresslm_data import read_rows, truth_of
 from training.recipe import Recipe
 from training.train import train
 from warehouse.lake import Lake
@@ -97,77 +96,3 @@ def teach(folder: Path, family: str = "qwen3_vl", steps: int = 40, **tiny: int) 
     return train(
         *empty_corpus(folder), Recipe.model_validate({"name": "taught"} | sections)
     ).checkpoint
-
-
-# The published files: each writes numbers, pictures and what cannot be answered in its own way
-_TEXT = {"text_demo": ["[left] lift the lid", "[left] put it down ", "[right] pour the tea"]}
-_SEEN = {"visual_demo": [f"camera_top_{k:04d}.jpg" for k in (0, 40, 90, 130)]}
-_BOTH = {
-    "visual_demo": [f"camera_left_{k:04d}.jpg" for k in (0, 40, 90, 130)],
-    "camera_combination": "camera_left+camera_top",
-}
-_NONE = {"closest_idx": "n/a", "progress_score": "n/a"}
-_NAME = "camera_top_{:04d}.jpg"
-_EDITED = {"stage_to_estimate": ["camera_top_{:04d}_edit.jpg"]}
-PUBLISHED = {
-    "extended__visual_cross_view_3k": _BOTH | {"delta": "+6%"},
-    "extended__visual_same_view_3k": _SEEN | {"delta": "+6%"},
-    "prog-bench__text-normal": _TEXT
-    | {"total_steps": 3, "stage_to_estimate": _NAME, "closest_idx": 1},
-    "prog-bench__text-unanswerable": _TEXT | _NONE | {"stage_to_estimate": _NAME},
-    "prog-bench__visual-unanswerable": _SEEN | _NONE | _EDITED | {"delta": "n/a"},
-    "prog-bench__visual_cross_view": _BOTH | {"delta": "+6%"},
-    "prog-bench__visual_same_view": _SEEN | {"delta": "+6%"},
-    "rl__text_positive": _TEXT | {"closest_idx": 1},
-    "rl__text_unanswerable": _TEXT | _NONE | {"stage_to_estimate": _NAME},
-    "rl__visual_cross_view": _SEEN | {"delta": "+6%"},
-    "rl__visual_negative_clip": _SEEN
-    | _NONE
-    | {"delta": "+5%", "stage_to_estimate": [f"other_run_{_NAME}"]},
-    "rl__visual_unanswerable": _SEEN | _NONE | _EDITED | {"delta": "+6%"},
-}
-
-
-def published_rows(name: str) -> list[dict]:
-    """Rows of one published file: one run's pictures in their order, with what each shows as their
-    label."""
-    rows = []
-    for k in range(4):
-        default_fields = {
-            "id": "bar/run",
-            "task_goal": "pour the tea",
-            "total_steps": "3",
-            "data_source": "bar",
-        }
-        default_fields |= {
-            "stage_to_estimate": [_NAME],
-            "closest_idx": f"{min(k, 2) + 1}",
-            "progress_score": f"{10 + 25 * k}%",
-        }
-        row = default_fields | PUBLISHED[name]
-        stage = row["stage_to_estimate"]
-        number = 12 + 30 * k
-        if isinstance(stage, list):
-            row["stage_to_estimate"] = [s.format(number) for s in stage]
-        else:
-            row["stage_to_estimate"] = stage.format(number)
-        rows.append(row)
-    return rows
-
-
-def assert_rows_are_read(path: Path, rows: list[dict], crossed: bool) -> None:
-    """The truth of each row of a file is read; `crossed`: it is asked of another camera."""
-    root = path.parent / "pictures"
-    for row in rows:
-        stage = row["stage_to_estimate"]
-        for name in [*row.get("visual_demo", ()), *(stage if isinstance(stage, list) else [stage])]:
-            (root / row["id"]).mkdir(parents=True, exist_ok=True)
-            (root / row["id"] / name).touch()
-    samples = read_rows([path], root, "think")
-    for row, truth in zip(rows, map(truth_of, samples), strict=True):
-        assert truth.demo_count == len(row.get("text_demo") or row["visual_demo"])
-        assert (truth.ref is None) == (row["closest_idx"] == "n/a")
-        assert row["progress_score"] == (
-            "n/a" if truth.score_percent is None else f"{truth.score_percent:g}%"
-        )
-    assert {"another camera" in sample.row["question"] for sample in samples} == {crossed}

@@ -1,7 +1,4 @@
-"""Each attention that a recipe can name: samples and pictures see nothing of each other, all give the same.
-
-Also: layers that are compiled or calculated anew.
-"""
+"""Each attention that a recipe can name: samples and pictures see nothing of each other, all give the same."""
 
 import os
 from dataclasses import replace
@@ -36,7 +33,6 @@ from warehouse.releases.release import Release
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def saved(request, tmp_path_factory):
-    """A checkpoint, what it gives when it is asked eagerly in padded rows, and the items."""
     # Pictures of several sizes, among them one beside whose whole windows part of one is left
     wide = (bar(0.5)[:48], bar(0.7)[:, :32], bar(0.1))
     items = [
@@ -246,7 +242,6 @@ def test_what_is_kept_is_bfloat16(tmp_path, monkeypatch):
 def test_the_head_calculates_in_float32():
     model, transform = make_parts(make_items())
     model.backbone.to(torch.bfloat16)
-    assert model.head is not None
     dtypes = []
     for module in model.head.modules():
         module.register_forward_hook(
@@ -440,7 +435,6 @@ SOME_MODELS = [("qwen3_5", "all"), ("internvl", "none")]
     ],
 )
 def test_many_models_of_a_process_are_compiled_and_are_the_same(whole, models):
-    """As when recipes follow each other, or a process trains one model after another."""
     for family, kind in models:
         plain = layer_gradients(family, packed=True)
         assert whole == []

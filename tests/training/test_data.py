@@ -1,7 +1,4 @@
-"""Batches: which, in what order, and where a stream stands.
-
-Also: ProgressLM's files as they are.
-"""
+"""Batches: which, in what order, and where a stream stands."""
 
 import json
 from collections import Counter
@@ -17,9 +14,9 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.kits.files import table
 from tests.kits.negatives_kit import TASKS, runs, write_shards
 from tests.kits.patience import PATIENCE_S
-from tests.kits.progresslm_rows import PUBLISHED, assert_rows_are_read, published_rows
 from tests.kits.training_kit import make_items, make_parts, make_release, recipe
 from training import batches, data
 from training.batches import BatchStream, Prepared, open_batches, open_stream, together
@@ -311,44 +308,8 @@ def test_a_sample_whose_picture_is_none_is_named(transform):
         next(BatchStream([RowSource([sample], 1, 0)], transform, recipe(train={"batch": 1})))
 
 
-ID = "h5_franka_3rgb/stack_cups/1015_172846.00"
-THINK = "<ref_think>a</ref_think>\n<ref>2</ref>\n<score_think>b</score_think>\n<score>8%</score>"
-
-SOURCE = {
-    "id": ID,
-    "task_goal": "stack the cups",
-    "visual_demo": [f"camera_top_{k:04d}.jpg" for k in (0, 47, 56, 64, 80)],
-    "total_steps": "4",
-    "stage_to_estimate": ["camera_top_0015.jpg"],
-    "closest_idx": "1",
-    "delta": "+7%",
-    "progress_score": "8%",
-    "data_source": "h5_franka_3rgb",
-}
-WORDS = {k: v for k, v in SOURCE.items() if k != "visual_demo"} | {
-    "text_demo": ["pick up", "lift", "place", "[left] let go"], "stage_to_estimate": "camera_top_0056.jpg",
-    "total_steps": 4, "closest_idx": 2, "progress_score": "50%",
-}  # fmt: skip
-CHAT = {
-    "messages": [
-        {"role": "user", "content": "You judge progress.\n<image> 0%\n<image> 100%\nNow: <image>"},
-        {"role": "assistant", "content": THINK},
-    ],
-    "images": [f"{ID}/camera_top_{k:04d}.jpg" for k in (0, 80, 15)],
-}
-PROMPT = {
-    "id": ID,
-    "task_goal": "stack the cups",
-    "system_prompt": "",
-    "user_prompt": "Goal: stack the cups\n<image> 0%\n<image> 100%\nNow: <image>",
-    "answer": {
-        "ref": "1", "score_fraction": "0.08", "score_percent": "8", "score_text": "8%", "demo_count": 5, "delta": "+7%",
-        "target_response": THINK,
-    },
-    "images": [f"/private/of/somebody/{ID}/camera_top_{k:04d}.jpg" for k in (0, 80, 15)],
-    "messages": [],
-    "metadata": {"closest_idx": "1", "progress_score": "8%"},
-}  # fmt: skip
+SOURCE, WORDS, CHAT, PROMPT = table("progresslm_rows").values()
+ID = SOURCE["id"]
 
 
 @pytest.fixture
@@ -396,48 +357,59 @@ def test_a_prompt_of_rl_finds_its_pictures_on_this_machine(tmp_path, root):
     assert read(tmp_path, root, prompt_row).row["question"] == "Goal\n<image><image><image>\nNow?"
 
 
+PUBLISHED = table("progresslm_published")
+
+
+def published_rows(name: str) -> Iterator[dict[str, Any]]:
+    for k in range(4):
+        row = {"id": "bar/run", "task_goal": "pour the tea", "total_steps": "3"}
+        row |= {"data_source": "bar", "closest_idx": f"{min(k, 2) + 1}"}
+        row |= {"progress_score": f"{10 + 25 * k}%", "stage_to_estimate": ["camera_top_{:04d}.jpg"]}
+        row |= PUBLISHED[name]
+        stage = row["stage_to_estimate"]
+        number = 12 + 30 * k
+        if isinstance(stage, str):
+            yield row | {"stage_to_estimate": stage.format(number)}
+        else:
+            yield row | {"stage_to_estimate": [s.format(number) for s in stage]}
+
+
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_rows_of_every_published_file(tmp_path, name):
-    rows = published_rows(name)
-    assert_rows_are_read(
-        write(tmp_path, *rows), rows, crossed="visual_cross" in name and not name.startswith("rl")
-    )
+    rows = list(published_rows(name))
+    root = tmp_path / "pictures/bar/run"
+    root.mkdir(parents=True)
+    for row in rows:
+        stage = row["stage_to_estimate"]
+        for file in (*row.get("visual_demo", ()), *([stage] if isinstance(stage, str) else stage)):
+            (root / file).touch()
+    samples = read_rows([write(tmp_path, *rows)], tmp_path / "pictures", "think")
+    for row, truth in zip(rows, map(truth_of, samples), strict=True):
+        assert truth.demo_count == len(row.get("text_demo") or row["visual_demo"])
+        assert (truth.ref is None) == (row["closest_idx"] == "n/a")
+        score = "n/a" if truth.score_percent is None else f"{truth.score_percent:g}%"
+        assert row["progress_score"] == score
+    is_crossed = "visual_cross" in name and not name.startswith("rl")
+    assert {"another camera" in sample.row["question"] for sample in samples} == {is_crossed}
 
 
-@pytest.mark.parametrize(
-    ("row", "says"),
-    [
-        ('{"messages": [', "is no JSON"),
-        ("[1]", "is no object"),
-        ({"text": "hello"}, "has neither messages, user_prompt nor progress_score"),
-        (CHAT | {"messages": CHAT["messages"][:1]}, "messages must be of user and assistant"),
-        (
-            CHAT | {"messages": [{"role": "gpt", "content": "x"}] * 2},
-            r"messages.0.role: input should be 'system'",
-        ),
-        (CHAT | {"images": CHAT["images"][:2]}, "3 <image> marks for 2 pictures"),
-        (CHAT | {"images": ["../../secret.jpg"] * 3}, "is not below the image root"),
-        (CHAT | {"images": ["gone.jpg"] * 3}, "there is no picture"),
-        (SOURCE | {"total_steps": "5"}, "total_steps is 5, and the demonstration has 4"),
-        (SOURCE | {"text_demo": ["a"]}, "has both demos"),
-        (SOURCE | {"closest_idx": "6"}, "closest_idx is 6, the demonstration has 5 items"),
-        (SOURCE | {"closest_idx": "first"}, "closest_idx: is 'first': neither a whole number"),
-        (SOURCE | {"closest_idx": "n/a"}, "one is n/a and the other is not"),
-        (
-            SOURCE | {"progress_score": "much"},
-            "progress_score: is 'much': neither a share from 0 to 1",
-        ),
-        (SOURCE | {"progress_score": "140%"}, "progress_score: is '140%': neither a share"),
-        (SOURCE | {"stage_to_estimate": ["a.jpg", "b.jpg"]}, "stage_to_estimate"),
-        ({k: v for k, v in SOURCE.items() if k != "task_goal"}, "task_goal: field required"),
-        (PROMPT | {"answer": {"ref": "1"}}, r"answer.score_percent: field required"),
-        (PROMPT | {"id": "../.."}, "is not below the image root"),
-    ],
-)
+def broken_rows() -> Iterator[tuple[object, str]]:
+    """Each with what is said of it."""
+    yield '{"messages": [', "is no JSON"
+    yield "[1]", "is no object"
+    yield {"text": "hello"}, "has neither messages, user_prompt nor progress_score"
+    rows = table("progresslm_rows")
+    for name, changes, says in table("wrong_progresslm_rows"):
+        row = rows[name] | changes
+        yield {key: value for key, value in row.items() if value is not None}, says
+
+
+@pytest.mark.parametrize(("row", "says"), broken_rows())
 def test_a_broken_row_is_named_with_its_line(tmp_path, root, row, says):
     path = write(tmp_path, CHAT, "", row)
-    with pytest.raises(TrainingError, match=says) as e:
+    with pytest.raises(TrainingError) as e:
         read_rows([path], root)
+    assert says in str(e.value)
     assert str(e.value).startswith(f"{path}:3: ")
     assert "\n" not in str(e.value)
 

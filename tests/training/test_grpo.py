@@ -140,7 +140,6 @@ def completions(folder: Path) -> list[dict]:
 
 
 def assert_completions(folder: Path, steps: int, first: Point) -> None:
-    """Two prompts with four answers each were written down in each step, with their rewards."""
     rows = completions(folder)
     assert [row["step"] for row in rows] == sorted([*range(steps)] * 8)
     of_first = [row for row in rows if row["step"] == 0]
@@ -440,7 +439,6 @@ def test_many_steps_without_contrast_are_said(taught, tmp_path, monkeypatch, cap
 
 
 def test_one_command_trains_merges_and_rewards(taught, tmp_path):
-    """SFT of an adapter, its merged model, and GRPO from that; run again, it makes nothing anew."""
     home = taught.parents[2]
     lake, release = make_release(tmp_path / "w")
     model = f"{{tiny: {TINY}}}"
@@ -488,7 +486,6 @@ def test_vllm_is_not_promised(taught, tmp_path):
 
 def test_vllm_sleeps_and_corrects_by_token(monkeypatch):
     recipe = load_recipe("progresslm_grpo", begins=False)
-    assert recipe.grpo is not None
     monkeypatch.setattr(rollouts, "of_this_machine", lambda r, _: plan(r, Machine(4, 80 * GB)))
     settings = vllm_settings(recipe, recipe.grpo)
     assert (
@@ -510,7 +507,6 @@ def test_vllm_sleeps_and_corrects_by_token(monkeypatch):
 def test_recipes_have_the_published_values(variant, generations, prompts, pictures):
     recipe = load_recipe(f"progresslm_grpo{variant}", model=Path("/models/sft"))
     assert recipe.name == f"progresslm_grpo{variant}".replace(":", "_")
-    assert recipe.grpo is not None
     assert recipe.grpo.generations == generations
     assert (
         recipe.machine.gpus * recipe.train.batch * recipe.train.accumulation

@@ -1,8 +1,4 @@
-"""Evaluation within a run: what it says, that it changes nothing, which model is kept, also over a kill.
-
-Also: a training that is asked to end, and one whose weights are worth nothing; a run's curve at Weights & Biases, by
-a stand-in of its package.
-"""
+"""Evaluation within a run: what it says, that it changes nothing, which model is kept, also over a kill."""
 
 import json
 import signal
@@ -96,7 +92,6 @@ def test_the_curve_has_the_scores_that_eval_gives_and_the_model_can_be_loaded(co
     # The best one is a model as any other, and both cards name it.
     best = min((p for p in curve if p.extra), key=lambda p: p.extra["held_out_mae"])
     best_run = trained(lake, f"{folder.name}.best")
-    assert best_run is not None
     assert facts(folder)["step"] == best.step == read_card(folder)["best"]["step"]
     assert outcome.numbers["best_model"] == best_run.name == read_card(folder)["best"]["model"]
     assert "success" in read_card(best_run)  # calibrated as well
@@ -178,7 +173,6 @@ def test_a_release_without_anything_held_out_is_refused(tmp_path):
 def test_a_recipe_is_evaluated_on_what_it_trains_on(corpus):
     other_recipe = recipe("other", data={"families": {"procvqa_b": 1}, "think": False}, train=EVERY)
     scorer = scorer_of(*corpus, other_recipe)
-    assert scorer is not None
     families = [q.family for q in chain(*scorer.episodes)]
     assert families == ["procvqa_b"] * 6  # two of eight moments of three episodes
     with pytest.raises(TrainingError, match="has no episode"):  # all of these are without reasons
@@ -190,7 +184,6 @@ def test_a_recipe_is_evaluated_on_what_it_trains_on(corpus):
             ),
         )
     usual_scorer = scorer_of(*corpus, recipe("usual", data={"think": False}, train=EVERY))
-    assert usual_scorer is not None
     assert {q.family for q in chain(*usual_scorer.episodes)} == {"procvqa_c"}
 
 
@@ -215,7 +208,6 @@ def test_rows_of_files_are_evaluated_by_their_words(tmp_path):
     )
     lake, release = empty_corpus(tmp_path)
     scorer = scorer_of(lake, release, run_recipe)
-    assert scorer is not None
     # Eight rows of one run, of which one has no label
     (episode,) = scorer.episodes
     labels = [q.progress or 0.0 for q in episode]
@@ -259,7 +251,6 @@ def test_sigterm_in_a_step_loses_that_step_alone(larger_corpus, tmp_path, capsys
     calls = []
 
     def losses(*given: Any) -> Any:
-        """The signal comes in the middle of step 3, between two of its batches."""
         calls.append(1)
         if len(calls) == 7:
             signal.raise_signal(signal.SIGTERM)
@@ -326,7 +317,6 @@ def test_weights_that_are_worth_nothing_are_never_kept(keep, larger_corpus, monk
 
 
 def test_a_checkpoint_from_which_no_step_can_be_learnt_is_set_aside(larger_corpus, monkeypatch):
-    """Its weights look sound; the loss of the next step is not finite."""
     run_recipe = recipe("aside", train={"steps": 5, "save_every": 1, "keep": 1})
     plain = loop.losses
     calls = []

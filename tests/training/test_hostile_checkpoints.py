@@ -1,7 +1,4 @@
-"""Checkpoints of strangers: safetensors alone, headers and sizes bounded, no code of theirs; each is one sentence.
-
-Also: what a model is given, in padded rows and in packed ones; published checkpoints in small.
-"""
+"""Checkpoints of strangers: safetensors alone, headers and sizes bounded, no code of theirs; each is one sentence."""
 
 import json
 import pickle
@@ -232,7 +229,6 @@ def test_a_head_from_before_the_end_state_is_made_as_it_was():
 @pytest.mark.parametrize("pooling", ["prompt", "published"])
 @pytest.mark.parametrize("packed", [False, True])
 def test_samples_are_pooled_without_padding_as_with_it(pooling, packed):
-    """One long sample beside short ones: the head is given its tokens alone, and pools them as a softmax over rows."""
     items = make_items(3)
     items[1] = replace(items[1], question=items[1].question + " Look closely." * 60)
     model, transform = make_parts(items, head=HeadConfig(pooling=pooling))  # type: ignore[arg-type]
@@ -272,7 +268,6 @@ def parts(request):
 
 
 def test_control_tokens_in_a_text_are_text(parts):
-    """Of each family's special tokens none gets in by a question, an answer, a system's turn or a prompt for labels."""
     _, transform, _ = parts
     tokenizer = transform.processor.tokenizer
     turned = (
@@ -397,7 +392,6 @@ def test_progresslm_is_a_model_without_a_head(names, tmp_path):
 
 
 def adapted(folder: Path, base: Path) -> Any:
-    """A PEFT adapter in a folder, as peft saves it; returns the model that it makes."""
     backbone, _ = tiny()
     backbone.name_or_path = str(base)
     settings = peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"])

@@ -1,8 +1,4 @@
-"""What a recipe takes of a machine: on real steps of tiny models, by the audit's table, and said by the command.
-
-Also: the GPU's check, tiny on a CPU: the real loader, trainer and saving; `train --plan` of recipes without a size of
-their own.
-"""
+"""What a recipe takes of a machine: on real steps of tiny models, by the audit's table, and said by the command."""
 
 import json
 from collections.abc import Iterator
@@ -104,7 +100,6 @@ def test_seconds_and_bytes_are_those_that_an_h200_took():
 
 
 def test_all_choices_of_what_is_calculated_anew_are_told():
-    """More memory for less time, and the fastest of those that fit."""
     for name, gpus, memory, card, fastest in (
         ("procvlm_sft", 4, 80, "H100", "matmul"),
         ("procvlm_sft:one_gpu", 1, 80, "H100", "all"),
@@ -290,7 +285,6 @@ def checked(folder: Path, *options: str) -> tuple[int, dict[str, dict[str, Any]]
 
 @pytest.mark.slow
 def test_all_of_it_holds(tmp_path, capsys, monkeypatch):
-    """The first rung's four layers by a C++ compiler; of the other rungs what is traced is run as it is."""
     plain: Any = torch.compile
     backends = chain(repeat("inductor", 4), repeat("aot_eager"))
     monkeypatch.setattr(
@@ -329,7 +323,6 @@ def test_rows_after_the_last_minute_are_left_out_and_named(tmp_path):
 
 @pytest.mark.slow
 def test_what_does_not_hold_is_named(tmp_path, capsys, monkeypatch):
-    """A model that says something else of packed samples, as one to which all of a row are one sample would."""
     forward = ProgressModel.forward
 
     def leaking(

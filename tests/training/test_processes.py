@@ -85,7 +85,6 @@ def curve(lake: Lake, release: Release, run_recipe: Recipe, resume: bool = False
 
 
 def killed_curve(lake: Lake, release: Release, run_recipe: Recipe) -> list[Point]:
-    """Of a run that is killed as soon as its first checkpoint is being written."""
     points: list[Point] = []
 
     def write(writer: StepWriter, state: TrainerState, tensors: dict[str, torch.Tensor]) -> None:

@@ -141,7 +141,6 @@ SHIPPED = [
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_shipped_recipe_goes_on_within_a_window_to_the_last_bit(corpus, name):
-    """On a tiny model; rows of 16 samples make more than the two steps after which it is killed."""
     lake, release = corpus
     run_recipe = small(name)
     whole = train(lake, release, run_recipe)
@@ -207,8 +206,6 @@ def fit(
 
 
 class _Items(RowSource):
-    """Items as rows; the stream's decoding is not under test here."""
-
     def __init__(self, items: list[Item]) -> None:
         rows = []
         for k, i in enumerate(items):
@@ -293,7 +290,6 @@ def test_schedules():
 def test_a_loss_that_is_not_finite_ends_the_run():
     items = make_items()
     model, transform = make_parts(items)
-    assert model.head is not None
     with torch.no_grad():
         model.head.value[-1].bias.fill_(float("nan"))  # type: ignore[index, union-attr, operator]
     with pytest.raises(
@@ -516,7 +512,6 @@ def test_another_shard_is_refused(tmp_path):
 
 
 def weights_of(folder: Path) -> dict[str, str]:
-    """The precision of each of a checkpoint's weights, the head's apart, as its file has it."""
     with safe_open(folder / "model.safetensors", "pt") as weights:
         return {name: weights.get_slice(name).get_dtype() for name in weights.keys()}  # noqa: SIM118
 

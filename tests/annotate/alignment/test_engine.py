@@ -1,7 +1,4 @@
-"""Soft alignment against sums over all ways, and its weights.
-
-Also: a run that goes on beside shown ones; which runs to ask about first.
-"""
+"""Soft alignment against sums over all ways, and its weights."""
 
 from dataclasses import replace
 from itertools import product
@@ -48,9 +45,7 @@ def by_hand(distances: np.ndarray) -> np.ndarray:
         max_size=4,
     )
 )
-def test_the_likeliest_ways_are_those_by_hand_however_pairs_lie_side_by_side(
-    shapes: list[tuple[int, int, int]],
-):
+def test_the_likeliest_ways_are_those_by_hand_however_pairs_lie_side_by_side(shapes):
     distances = [np.random.default_rng(seed).uniform(0, 3, (k, m)) for k, m, seed in shapes]
     for run_distances, alignment in zip(distances, alignments_by_distance(distances), strict=True):
         assert alignment.likely == pytest.approx(by_hand(run_distances), abs=1e-9)

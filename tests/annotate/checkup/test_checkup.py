@@ -122,7 +122,6 @@ def blurred(run: RunSignals) -> RunSignals:
 
 
 def late(run: RunSignals) -> RunSignals:
-    assert run.state is not None
     return replace(run, state=later(run.state, 5), openings=(run.state[:, 3],))
 
 
@@ -224,11 +223,11 @@ FAULTS: dict[str, tuple[Callable[[RunSignals], RunSignals], tuple[int, int], str
 }
 
 
-def test_runs_without_faults_are_not_named(runs: list[RunSignals]):
+def test_runs_without_faults_are_not_named(runs):
     assert faults(runs) == []
 
 
-def test_a_camera_out_of_focus_is_told(runs: list[RunSignals]):
+def test_a_camera_out_of_focus_is_told(runs):
     (fault,) = faults([*runs[:4], blurred(runs[4]), *runs[5:]])
     assert (fault.reason, fault.episode_index, fault.start_frame) == ("camera_jumps", 4, 77)
     assert "the sharpness leaps" in fault.detail
@@ -237,7 +236,7 @@ def test_a_camera_out_of_focus_is_told(runs: list[RunSignals]):
 
 
 @pytest.mark.parametrize("check_name", FAULTS)
-def test_a_fault_is_named(check_name: str, runs: list[RunSignals]):
+def test_a_fault_is_named(check_name, runs):
     spoil, (start, end), camera = FAULTS[check_name]
     spoilt = [*runs[:4], spoil(runs[4]), *runs[5:]]
     run_faults = faults(spoilt)
@@ -247,7 +246,7 @@ def test_a_fault_is_named(check_name: str, runs: list[RunSignals]):
     assert max(abs(run_faults[0].start_frame - start), abs(run_faults[-1].end_frame - end)) <= 3
 
 
-def test_rows_that_are_late_in_all_runs_are_told(runs: list[RunSignals]):
+def test_rows_that_are_late_in_all_runs_are_told(runs):
     for frames in (3, 5, 10):
         run_faults = faults(
             [replace(run, state=later(np.array(run.state), frames)) for run in runs]
@@ -262,7 +261,7 @@ def test_rows_that_are_late_in_all_runs_are_told(runs: list[RunSignals]):
 
 
 @pytest.mark.parametrize("frames", [-10, -5, -3, 3, 5, 10])
-def test_rows_of_one_run_are_late(runs: list[RunSignals], frames: int):
+def test_rows_of_one_run_are_late(runs, frames):
     state = np.array(runs[4].state)
     later_rows = later(state, frames) if frames > 0 else later(state[::-1], -frames)[::-1]
     (fault,) = faults([*runs[:4], replace(runs[4], state=later_rows), *runs[5:]])
@@ -285,16 +284,14 @@ def first_frames(run: RunSignals, num_frames: int) -> RunSignals:
     )
 
 
-def test_a_short_run_has_no_lag_beyond_its_rows(
-    runs: list[RunSignals],
-):
+def test_a_short_run_has_no_lag_beyond_its_rows(runs):
     all_late = [replace(run, state=later(np.array(run.state), 13)) for run in runs]
     short = first_frames(all_late[4], 42)
     details = [fault.detail for fault in faults([*all_late[:4], short, *all_late[5:]])]
     assert not [detail for detail in details if "those of the other runs" in detail]
 
 
-def test_rows_are_not_late_where_pictures_do_not_tell(runs: list[RunSignals]):
+def test_rows_are_not_late_where_pictures_do_not_tell(runs):
     shaken = [with_even_change(run) for run in runs]
     late_run = replace(shaken[4], state=later(np.array(runs[4].state), 5))
     assert faults([*shaken[:4], late_run, *shaken[5:]]) == []
@@ -308,7 +305,7 @@ def with_even_change(run: RunSignals) -> RunSignals:
     return run
 
 
-def test_a_copy_names_its_run_and_what_is_equal(runs: list[RunSignals]):
+def test_a_copy_names_its_run_and_what_is_equal(runs):
     copy = replace(runs[2], episode_index=RUNS)
     (exact,) = faults([*runs, copy])
     assert (exact.reason, exact.episode_index, exact.other) == ("copy", RUNS, ("made_up", 2))
@@ -322,9 +319,7 @@ def test_a_copy_names_its_run_and_what_is_equal(runs: list[RunSignals]):
     assert "the pictures differ" in rows_alone.detail
 
 
-def test_pictures_of_another_run_are_told(
-    runs: list[RunSignals],
-):
+def test_pictures_of_another_run_are_told(runs):
     for wrong, right in ((7, 3), (3, 7)):
         spoilt = [
             replace(run, cameras=runs[right].cameras) if k == wrong else run
@@ -352,7 +347,7 @@ def test_a_text_is_held_against_runs_of_other_texts():
     assert '"put the cup away"' in fault.detail
 
 
-def test_a_camera_that_is_black_has_not_moved(runs: list[RunSignals]):
+def test_a_camera_that_is_black_has_not_moved(runs):
     camera = runs[4].cameras[0]
     dark = overwritten(camera.tiny, 20, 80, 10)
     is_black = overwritten(camera.is_black, 40, 160, True)
@@ -360,7 +355,7 @@ def test_a_camera_that_is_black_has_not_moved(runs: list[RunSignals]):
     assert [fault.reason for fault in faults(spoilt)] == ["camera_black"]
 
 
-def test_a_sign_that_is_other_in_all_runs_is_told(runs: list[RunSignals]):
+def test_a_sign_that_is_other_in_all_runs_is_told(runs):
     turned = faults([with_other_sign(run) for run in runs])
     assert {(fault.reason, fault.signal) for fault in turned} == {("other_scale", "state[1] y")}
     assert [fault.episode_index for fault in turned] == list(range(RUNS))
@@ -368,9 +363,8 @@ def test_a_sign_that_is_other_in_all_runs_is_told(runs: list[RunSignals]):
     assert faults([replace(run, action=-np.array(run.action)) for run in runs]) == []
 
 
-def test_a_success_that_ends_like_earlier_pictures(runs: list[RunSignals]):
+def test_a_success_that_ends_like_earlier_pictures(runs):
     def lit(run: RunSignals, share: float = 1.0, *, success: bool | None = True) -> RunSignals:
-        """It becomes lighter until its end; one that ends early does so after a share of that."""
         light = np.linspace(0, 80 * share, FRAMES // 2)[:, None, None]
         cameras = [replace(c, tiny=(c.tiny + light).astype(np.uint8)) for c in run.cameras]
         return replace(run, cameras=cameras, success=success)
@@ -389,20 +383,18 @@ def test_a_success_that_ends_like_earlier_pictures(runs: list[RunSignals]):
     assert told(lit(runs[4], 0.5, success=False)) == told(lit(runs[4], 0.5, success=None)) == []
 
 
-def test_a_gripper_that_a_failed_run_never_closes_is_no_fault(runs: list[RunSignals]):
+def test_a_gripper_that_a_failed_run_never_closes_is_no_fault(runs):
     failed = replace(never_closing(runs[4]), success=False)
     assert faults([*runs[:4], failed, *runs[5:]]) == []
 
 
-def test_a_late_stamp_is_no_missing_frame(runs: list[RunSignals]):
+def test_a_late_stamp_is_no_missing_frame(runs):
     times = np.arange(FRAMES) / FPS
     times[[20, 60, 61, 100, 150, 151]] += 0.09
     assert faults([replace(runs[0], times_s=times), *runs[1:]]) == []
 
 
-def test_faults_do_not_depend_on_the_order_of_runs(
-    runs: list[RunSignals],
-):
+def test_faults_do_not_depend_on_the_order_of_runs(runs):
     spoilt = [frozen(runs[0]), black(runs[1]), *runs[2:]]
     assert faults(spoilt) == faults(spoilt[::-1])
     checkup = Checkup("made_up")
@@ -411,7 +403,7 @@ def test_faults_do_not_depend_on_the_order_of_runs(
     assert {fault.episode_index for fault in checkup.without([0]).faults()} == {1}
 
 
-def test_a_finding_names_the_longest_stretches(runs: list[RunSignals]):
+def test_a_finding_names_the_longest_stretches(runs):
     run = runs[0]
     is_black = run.cameras[0].is_black
     for start, end in ((10, 20), (40, 52), (70, 76), (100, 130)):
@@ -428,9 +420,7 @@ def test_a_finding_names_the_longest_stretches(runs: list[RunSignals]):
     ("seconds", "usual_s", "is_named"),
     [(3.0, 0.5, True), (2.9, 0.5, False), (3.6, 1.7, False), (3.8, 1.7, True), (5.9, 3.0, False)],
 )
-def test_a_number_is_a_fault_by_its_limit(
-    runs: list[RunSignals], seconds: float, usual_s: float, is_named: bool
-):
+def test_a_number_is_a_fault_by_its_limit(runs, seconds, usual_s, is_named):
     words = {"side": "last", "others": "the other runs"}
     idle = Measurement("idle_end", runs[0], seconds, usual_s, (10, 50), signal="end", words=words)
     found = [(f.reason, f.start_frame, f.measured, f.usual) for f in beyond_limits([idle])]
@@ -443,8 +433,7 @@ def test_stretches_are_half_open():
 
 
 @pytest.mark.parametrize(("starts", "num_named"), [((20, 80, 140), 0), ((20, 65, 165), 3)])
-def test_a_place_that_the_camera_does_not_see(starts: Sequence[int], num_named: int) -> None:
-    """The arm goes round in 60 frames; three times the camera shows one picture."""
+def test_a_place_that_the_camera_does_not_see(starts, num_named):
     run = made_up_run(0)
     turns = np.arange(FRAMES) * 2 * np.pi / 60
     state = np.c_[np.cos(turns), np.sin(turns), np.cos(2 * turns), np.ones(FRAMES)]

@@ -149,7 +149,6 @@ GREY = EmbeddingsConfig(encoder="grey")
 
 
 def embedded(counts: dict[tuple[int, str], int], threads: int = 1) -> dict:
-    """What is seen of so many pictures of each episode and camera, all of them different."""
     with EmbeddingPass(GREY, threads) as into:
         for (episode, camera), count in counts.items():
             for k in range(count):

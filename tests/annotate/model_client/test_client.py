@@ -1,7 +1,4 @@
-"""Each fault of a server ends as docs/vlm.md says, and a question is asked once.
-
-Also: no stored reply is lost or mixed up.
-"""
+"""Each fault of a server ends as docs/vlm.md says, and a question is asked once."""
 
 import asyncio
 import contextlib
@@ -28,6 +25,7 @@ from annotate.model_client.client import Client
 from annotate.model_client.endpoints import Endpoint, Served, TryError
 from annotate.model_client.responses import FILE, ResponseStore, StoredReply, encode
 from core.paths import ROOT
+from tests.kits.files import table
 from tests.kits.patience import PATIENCE_S
 from tests.kits.vlm_standin import Fault, StandIn, serving
 
@@ -123,8 +121,6 @@ def ask_some(
     server: dict | None = None,
     **config: Any,
 ) -> tuple[list[Reply | str], StandIn]:
-    """What comes of requests about episodes 0, 1, ..., and the server."""
-
     async def ask_all():
         served = {"retry_after_s": 0.05} | (server or {})
         async with (
@@ -216,22 +212,7 @@ def test_a_question_that_is_too_long_is_named_with_the_remedy(bench, tells_limit
     assert (len(server.received), bench.statuses()) == (not tells_limits, [])
 
 
-@pytest.mark.parametrize(
-    ("fault", "reason", "message"),
-    [
-        (
-            "not_json",
-            "bad_reply",
-            "the reply is no JSON (does the server honour response_format?): I think",
-        ),
-        ("off_schema", "bad_reply", "breaks the schema: $: "),
-        ("cut", "cut", "the reply is cut off at 500 tokens (max_tokens)"),
-        ("wrong_model", "wrong_model", "another-model answered in place of stand-in"),
-        ("refused", "wrong_request", "HTTP 400: no picture can be read, by far"),
-        ("500", "server_gone", "no server answers any more (http"),
-        ("drop", "server_gone", "connection broken"),
-    ],
-)
+@pytest.mark.parametrize(("fault", "reason", "message"), table("lasting_faults"))
 def test_lasting_faults_end_with_one_clear_message(bench, fault, reason, message):
     error, server = ask_in_vain(bench, fault, max_attempts=3)
     assert error.reason == reason
@@ -255,7 +236,6 @@ def test_a_bad_reply_is_asked_again_in_another_way(bench):
     assert "could not be used: the reply is no JSON (does the server" in second_content[-1]["text"]
     assert bench.statuses() == ["bad_reply", "ok"]
     stored = bench.store.get(reply.key)
-    assert stored is not None
     assert stored.params == {"max_tokens": 500, "temperature": 0.3, "attempt": 1}
     (row,) = bench.store.calls("b")
     assert row["prompt_tokens"] > reply.prompt_tokens, "bad replies cost too"
@@ -267,8 +247,6 @@ def test_a_hang_now_and_then_costs_a_timeout_only(bench):
 
 
 def test_one_poisonous_request_does_not_end_the_others(bench):
-    """A server that fails on one request, and answers the others meanwhile."""
-
     async def ask_with_a_poisonous_one():
         async with (
             bench.server("500:after=1:first=6") as server,

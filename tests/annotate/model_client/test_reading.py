@@ -1,9 +1,6 @@
 """Replies as real models and servers give them: read as people would, or lost under a name.
 
 The forms are those that models and servers of 2026 were seen to use.
-
-Also: servers that take other fields than vLLM: the first question finds out, and no refusal is paid
-for or lost.
 """
 
 import asyncio
@@ -13,7 +10,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
-import yaml
 from pydantic import ValidationError
 
 from annotate.config import VERBS, VlmConfig
@@ -25,8 +21,8 @@ from annotate.model_client.reading import UnreadableError, read_reply
 from annotate.model_client.responses import ResponseStore
 from annotate.vlm import prompts
 from benchmarks.vlm_other_ways import blank
-from core.paths import ROOT
 from pipeline.model_probe import probe
+from tests.kits.files import table
 from tests.kits.vlm_standin import StandIn, serving
 
 pytestmark = pytest.mark.usefixtures("short_pauses")
@@ -181,8 +177,6 @@ def asked(
     count: int = 1,
     **config: Any,
 ):
-    """What came of the same question about some episodes, and the server."""
-
     async def ask_all() -> tuple[list[Reply | VlmError], Speaker]:
         settings = VlmConfig(model="stand-in", endpoints=(server.url,), **config)
         client = Client(
@@ -375,7 +369,7 @@ def test_a_refusal_that_names_no_field_is_lost(tmp_path):
     assert error.reason == "wrong_request"
 
 
-LIMITS = yaml.safe_load((ROOT / "tests/data/told_limits.yaml").read_text())
+LIMITS = table("told_limits")
 
 
 @pytest.mark.parametrize(("name", "limit", "words"), LIMITS)

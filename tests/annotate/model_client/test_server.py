@@ -131,8 +131,6 @@ def test_serve_runs_until_ctrl_c(config, tmp_path):
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as serve:
-        assert serve.stdout is not None
-        assert serve.stderr is not None
         line = serve.stdout.readline()
         assert line.startswith("m is ready at http://127.0.0.1:")
         started = pids(tmp_path / "vllm-0.log")
@@ -231,7 +229,6 @@ class Guarded:
         self.asker = subprocess.Popen(
             asker_command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        assert self.asker.stdout is not None
         self.outer = int(self.asker.stdout.readline())
         wait_for(pids_file.exists, limit_s=60)
         self.pids = [int(word) for word in pids_file.read_text().split()]
@@ -240,7 +237,6 @@ class Guarded:
         )
 
     def left(self) -> list[int]:
-        """Processes that live on after a while that is long enough for all of them to end."""
         pids = [self.outer, self.inner, *self.pids]
         limit = time.monotonic() + PATIENCE_S
         while alive(pids) and time.monotonic() < limit:
@@ -258,17 +254,15 @@ def guarded(tmp_path) -> Iterator[Guarded]:
     guarded_process.asker.communicate()
 
 
-@pytest.mark.parametrize("who", ["outer", "inner", "asker"])
-def test_one_is_killed(guarded, who):
-    os.kill(guarded.asker.pid if who == "asker" else getattr(guarded, who), signal.SIGKILL)
-    assert guarded.left() == []
-
-
-def test_it_is_asked_to_end(guarded):
-    os.kill(guarded.outer, signal.SIGTERM)
-    assert guarded.left() == []
-
-
-def test_its_command_ends(guarded):
-    os.kill(guarded.pids[0], signal.SIGTERM)
+@pytest.mark.parametrize(
+    ("who", "signal_number"),
+    [
+        *((who, signal.SIGKILL) for who in ("outer", "inner", "asker")),
+        ("outer", signal.SIGTERM),
+        ("command", signal.SIGTERM),
+    ],
+)
+def test_nothing_outlives_one_that_ends(guarded, who, signal_number):
+    pids = {"asker": guarded.asker.pid, "command": guarded.pids[0]}
+    os.kill(pids.get(who) or getattr(guarded, who), signal_number)
     assert guarded.left() == []

@@ -1,7 +1,4 @@
-"""Labels by motion: what grippers show, one step elsewhere, and what the other episodes of a task say.
-
-Also: where the work of a run is over, what is no grasp, and which deeds have a name.
-"""
+"""Labels by motion: what grippers show, one step elsewhere, and what the other episodes of a task say."""
 
 from dataclasses import replace
 from itertools import chain
@@ -19,6 +16,7 @@ from annotate.motion.task_text import Transfer, transfers
 from benchmarks.way_home import KINDS, Run, runs_of
 from core.domain.label import STEP, Label, check_tiling
 from ingest.signals.gripper import GripperRun, counted
+from tests.kits.files import table
 from tests.kits.motion_runs import episodes
 from tests.kits.transfer_runs import pace, run_along
 
@@ -34,7 +32,7 @@ def test_nothing_is_earned_where_an_episode_is_unlike_all_others():
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(episodes(), min_size=1, max_size=5))
-def test_any_signals_make_a_label(signals: list[Signals]):
+def test_any_signals_make_a_label(signals):
     labels = annotate(signals, CONFIG)
     for run, label in zip(signals, labels, strict=True):
         check_tiling(label.segments, len(run), label.num_planned)
@@ -55,19 +53,7 @@ def test_what_is_only_picked_up_is_lifted(task):
     assert transfers(task) == (Transfer("the yellow bottle", is_lifted=True),)
 
 
-@pytest.mark.parametrize(
-    "task",
-    [
-        None,
-        "...",
-        "Open the green drawer.",
-        "open the top drawer and put the bowl inside",
-        "pick up the cup and the fork and put them in the sink",
-        "Put the cup on the plate and the fork in the sink",
-        "place it on the shelf and wipe the table",
-        "bimanual cloth manipulation",
-    ],
-)
+@pytest.mark.parametrize("task", table("tasks_without_transfers"))
 def test_no_transfers_where_the_text_is_not_understood(task):
     assert transfers(task) == ()
 
@@ -90,7 +76,6 @@ def said_and_true(runs: list[Run]) -> tuple[float, float]:
 def test_the_way_home_begins_where_the_arm_turns():
     there_and_back = np.array([0.0, 1, 2, 3, 3, 2, 1, 0])[:, None]
     way = way_home(there_and_back)
-    assert way is not None
     assert (way.start, way.remoteness) == (4, 0)
     assert way_home(np.zeros((8, 2))) is None
 

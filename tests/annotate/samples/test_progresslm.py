@@ -1,7 +1,4 @@
-"""ProgressLM samples: true to the label, n/a where nothing fits and why, and pictures that are edited or covered.
-
-Also: question-answer samples; replies in ProgressLM's formats.
-"""
+"""ProgressLM samples: true to the label, n/a where nothing fits and why, and pictures that are edited or covered."""
 
 from collections import Counter
 from dataclasses import replace
@@ -24,9 +21,11 @@ from annotate.samples.wording import parse_answer, parse_reply, written_ref, wri
 from core.domain.episode import Episode
 from core.domain.label import IDLE, Segment
 from core.errors import FailedError
+from tests.kits.files import table
 from tests.kits.labelled import STEPS, episode, relabelled
 
 CONFIG = SamplesConfig()
+MANY = SamplesConfig(unanswerable_per_episode=40)
 OTHER = ("Open the drawer", "Close the drawer")
 
 
@@ -45,7 +44,11 @@ def corpus() -> list[LabelledEpisode]:
 
 
 def test_without_text_or_whole_run_there_is_nothing_to_compare_with():
-    assert rows(episode(task=None)) == []
+    assert rows(episode(task=None), config=MANY) == []
+    still = relabelled(
+        episode(finished=False), segments=[], plan=(), progress=np.zeros(200, np.float32)
+    )
+    assert rows(still, config=MANY) == []
     never = relabelled(episode(finished=False), segments=[Segment("rest", 0, 200, IDLE)], plan=())
     assert rows(never) == []
 
@@ -82,7 +85,6 @@ def test_an_editor_is_an_entry_point_and_must_edit():
     } == {None}
 
 
-MANY = SamplesConfig(unanswerable_per_episode=40)
 LISTED = (Episode("made", 70, 7, 10.0, 50, "Wipe the window", None, "train", ("front",)),)
 
 
@@ -161,14 +163,6 @@ def test_the_picture_lies_well_outside_the_part_that_is_shown():
     assert 4 < num_before < len(sample_rows) - 4
 
 
-def test_without_a_task_or_anything_done_there_is_nothing_to_ask():
-    assert unanswerable(episode(task=None)) == []
-    still = relabelled(
-        episode(finished=False), segments=[], plan=(), progress=np.zeros(200, np.float32)
-    )
-    assert unanswerable(still) == []
-
-
 def test_episodes_in_any_order_give_the_same_samples_of_every_family():
     episodes = [two_cameras(0), *(episode(k, finished=k % 2 == 0) for k in range(1, 6))]
     episodes += [episode(k, task="Use the drawer", steps=OTHER) for k in range(6, 9)]
@@ -181,6 +175,10 @@ def test_episodes_in_any_order_give_the_same_samples_of_every_family():
     backward = samples_of(episodes[::-1])
     assert forward == backward
     assert len({r["family"] for r in forward.values()}) > 4
+    for e in episodes:  # ProcVQA's are of their episode alone
+        assert [forward[r["sample_id"]] for r in procvqa_rows(e, config=MANY)] == procvqa_rows(
+            e, config=MANY
+        )
 
 
 def run() -> dict[int, np.ndarray]:
@@ -224,19 +222,6 @@ def procvqa_rows(*episodes: LabelledEpisode, config: SamplesConfig = CONFIG) -> 
     sample_rows = samples_stage(episodes, config.model_copy(update=NO_PROGRESSLM)).to_pylist()
     assert all(r["family"].startswith("procvqa") for r in sample_rows)
     return sample_rows
-
-
-def by_id(sample_rows: list[dict]) -> dict[str, dict]:
-    return {r["sample_id"]: r for r in sample_rows}
-
-
-def test_samples_do_not_depend_on_the_order_of_episodes():
-    episodes = [episode(i) for i in range(5)]
-    forward = procvqa_rows(*episodes)
-    backward = procvqa_rows(*reversed(episodes))
-    alone = list(chain.from_iterable(map(procvqa_rows, episodes)))
-    assert by_id(forward) == by_id(backward) == by_id(alone)
-    assert len(by_id(forward)) == len(forward)
 
 
 def test_samples_differ_with_the_seed_and_between_episodes():
@@ -294,7 +279,7 @@ def test_the_published_windows_are_single_frames_or_rows_of_them():
     st.integers(1, 9),
     st.floats(0.01, 3),
 )
-def test_no_window_shows_a_frame_twice(frame: int, fps: float, count: int, step_s: float):
+def test_no_window_shows_a_frame_twice(frame, fps, count, step_s):
     frames = window(frame, fps, SamplesConfig(window_frames=count, window_step_s=step_s))
     assert frames == sorted(set(frames))
     assert frames[-1] == frame
@@ -314,25 +299,7 @@ def test_the_annotators_words_are_the_reason_where_they_are_at_hand():
 
 NA = "n/a"
 
-# (reply, reference, score) as the released evaluation reads them; None: no number there, an error for the score
-PUBLISHED_REPLIES = [
-    ("<ref>2</ref><score>8%</score>", 2, 0.08),
-    ("<ref>The No. 3 demo image</ref><score>0.42</score>", 3, 0.42),
-    ("<ref>N/A</ref><score>NA</score>", NA, NA),
-    ("<ref>2</ref><score>about 40%</score>", 2, None),
-    ("<ref>2</ref><score>150%</score>", 2, 1.0),
-    ("<ref>2</ref><score>1</score>", 2, 1.0),
-    ("<ref>2</ref><score>1%</score>", 2, 0.01),
-    ("<ref>1-2</ref><score>29%</score>", 1, 0.29),
-    ("<ref>none</ref>", None, None),
-    ("<score>-5%</score>", None, 0.0),
-    ("<ref>7</ref><score>nan</score>", 7, 1.0),
-    ("<REF>2</REF><SCORE>10%</SCORE>", None, None),
-    ("<ref>2</ref><score>40 %</score>", 2, 0.4),
-    ("<ref>2</ref><score>0.5%</score>", 2, 0.005),
-    ("<ref>1</ref><ref>3</ref><score>10%</score><score>90%</score>", 1, 0.1),
-    ("", None, None),
-]
+PUBLISHED_REPLIES = table("progresslm_replies")
 
 
 @pytest.mark.parametrize(("reply", "ref", "score"), PUBLISHED_REPLIES)
@@ -342,23 +309,7 @@ def test_replies_are_read_as_published(reply, ref, score):
     assert (NA if read.score_is_na else read.score) == score
 
 
-# (answer, as Qwen's is read)
-NOTHINK = [
-    ("75%", 0.75),
-    ("75 %", 0.75),
-    ("0.75", 0.75),
-    ("1.0", 1.0),
-    ("1", 1.0),
-    ("75", 0.75),
-    ("N/A", NA),
-    ("n/a (0% visible)", 0.0),
-    ("About 40% to 60%", 0.4),
-    ("-8%", 0.08),
-    ("150%", 1.0),
-    (".5", 0.05),
-    ("unknown", None),
-    ("", None),
-]
+NOTHINK = table("progresslm_answers")
 
 
 @pytest.mark.parametrize(("answer", "expected"), NOTHINK)

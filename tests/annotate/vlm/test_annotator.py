@@ -398,7 +398,6 @@ GAP = 5  # frames between pictures: two a second
 
 
 def arm(closes_at: int = 60, stops: tuple[int, int] = (100, 120), slow_at: int = 160) -> Signals:
-    """It moves, closes its gripper, stands still for two seconds, and is slow at the end."""
     speed = np.ones(N)
     speed[stops[0] : stops[1]] = 0.0
     speed[slow_at - 4 : slow_at + 5] = np.abs(np.arange(-4, 5)) / 10
@@ -422,7 +421,6 @@ AT = ArmMoments(comes_to_rest=(100,), sets_out=(120,), grips=(60,), slow=(160,))
 
 
 def spans(starts: Sequence[int], labels: Sequence[int | str] = LABELS) -> list[Span]:
-    """As a model tells them that sees pictures GAP frames apart."""
     inner = [
         Span(label, start - 3, start + 2, True)
         for label, start in zip(labels[1:], starts, strict=True)

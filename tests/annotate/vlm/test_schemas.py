@@ -30,6 +30,7 @@ from annotate.vlm.windows import (
     spans_of,
 )
 from core.domain.label import STEP, Label, Segment
+from tests.kits.files import table
 
 ALL = {
     "plan": prompts.plan_reply(VERBS, 8, infer_task=False),
@@ -54,31 +55,7 @@ VALID = {
 }
 OBJECT = ("steps", 0, "object")
 CHANGE = ("changes", 0)
-# Stage, path of what is changed in a valid reply, and to what
-INVALID = [
-    ("plan", ("steps",), STEPS[:1]),
-    ("plan", ("steps",), STEPS * 5),
-    ("plan", ("steps", 0, "verb"), "Juggle"),
-    ("plan", OBJECT, ""),
-    ("plan", OBJECT, " "),
-    ("plan", OBJECT, "x" * 61),
-    ("plan", OBJECT, 'the "cup"'),
-    ("plan", OBJECT, "the\ncup"),
-    ("plan", OBJECT, "the cup\x00"),
-    ("plan", OBJECT, "the cup\\"),
-    ("plan", OBJECT, "the \ud800"),
-    ("plan", ("scene",), "x" * 241),
-    ("plan", ("task",), "Lift it"),
-    ("segment", ("changes",), []),
-    ("segment", (*CHANGE, "picture"), 1),
-    ("segment", (*CHANGE, "picture"), 25),
-    ("segment", (*CHANGE, "picture"), 2.5),
-    ("segment", (*CHANGE, "label"), "6"),
-    ("segment", ("first", "outcome"), "maybe"),
-    ("refine", ("picture",), 1),
-    ("refine", ("picture",), None),
-    ("reason", ("picture_2",), "more"),
-]
+INVALID = table("invalid_vlm_replies")
 
 
 def test_a_plain_reply_is_valid_and_what_could_not_be_used_is_not():
@@ -306,7 +283,6 @@ def answer(*, is_doubtful: bool = False) -> Label:
 def asked(
     monkeypatch: pytest.MonkeyPatch, spreads: dict[int, float], doubtful: Sequence[int] = ()
 ) -> list[list[int]]:
-    """The rounds of questions about seven runs, most telling in the order of their numbers."""
     runs = [Signals(10.0, np.ones(N), None, task="t", episode_index=k) for k in range(7)]
 
     def followed(episodes: Sequence[Signals], *_: object) -> list[Transferred]:

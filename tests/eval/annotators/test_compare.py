@@ -23,6 +23,7 @@ from eval.annotators.scoring import (
     score_steps,
 )
 from eval.annotators.truth import hand_progress, planned_by_task, read_truth, simulator_truth
+from tests.kits.files import table
 from warehouse.lake import Lake
 
 SAMPLES = ROOT / "samples" / "truth"
@@ -145,7 +146,6 @@ def compared(
 
 
 def test_what_is_gained_is_more_where_an_error_is_less(lake, truth):
-    """The curve of r2 is the clock itself; that of r1 comes to 0.4 only."""
     comparison = compared(lake, truth, datasets=["a"])
     r1, r2, clock = (comparison["annotators/a", name] for name in ("motion r1", "vlm r2", CLOCK))
     assert nearness_gain(r2, clock, "mae").value == pytest.approx(0, abs=1e-6)
@@ -259,30 +259,7 @@ def test_a_file_needs_no_more_than_its_segments(tmp_path):
     assert read_truth(tmp_path, "arm")[0].boundaries == (20, 30, 40, 60, 70, 90)
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"fps": "ten"}, "0.json: fps: input should be a valid number"),
-        ({"pass_a": []}, "0.json: pass_a: list should have at least 1 item"),
-        (
-            {"boundaries": [{"frame": 100}]},
-            "0.json: boundary at frame 100, the episode has 100 frames",
-        ),
-        (
-            {"events": [{"type": "grasp", "frame": 120}]},
-            "0.json: event at frame 120, the episode has 100 frames",
-        ),
-        ({"num_frames": 110}, "pass_a ends at frame 100, the episode has 110 frames"),
-        (
-            {"pass_b": [PASS_B[0], PASS_B[2]]},
-            "pass_b: 'carry' has frames 44 to 88, expected to begin at 22",
-        ),
-        (
-            {"pass_a": [PASS_A[0] | {"kind": "walk"}]},
-            "pass_a.0.kind: input should be 'step', 'idle', 'done' or 'ret",
-        ),
-    ],
-)
+@pytest.mark.parametrize(("changes", "message"), table("wrong_truths"))
 def test_a_wrong_file_is_named_with_what_is_wrong(tmp_path, changes, message):
     write_by_hand(tmp_path, 0, **changes)
     with pytest.raises(UserError, match=message):
@@ -290,7 +267,6 @@ def test_a_wrong_file_is_named_with_what_is_wrong(tmp_path, changes, message):
 
 
 def test_a_failed_run_is_measured_by_the_plan_of_its_task(tmp_path):
-    """It came to three steps of five: by its own segments alone it would end at 1."""
     folder = tmp_path / "arm"
     folder.mkdir()
 

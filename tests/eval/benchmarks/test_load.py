@@ -189,7 +189,6 @@ def test_a_model_is_asked_and_scored(robofac, tmp_path):
     assert evaluation.notes[-1].startswith(
         "task_identification, low_level_correction: free text, which a judge model"
     )
-    assert evaluation.page is not None
     assert "judge model" in evaluation.page.read_text()
     (row,) = lake.rows(
         "SELECT count(*) FROM eval_predictions WHERE eval_run = ?",

@@ -1,7 +1,4 @@
-"""Metrics of progress and outcomes: worked examples, cross-checks against scipy and scikit-learn, missing answers.
-
-Also: metrics of segments and plans.
-"""
+"""Metrics of progress and outcomes: worked examples, cross-checks against scipy and scikit-learn, missing answers."""
 
 import functools
 from dataclasses import replace
@@ -26,6 +23,7 @@ from eval.metrics.score import (
     runs_of,
 )
 from eval.scored import progress_measures
+from tests.kits.files import table
 
 NAN = float("nan")
 LEVEL = st.integers(0, 8)
@@ -60,7 +58,7 @@ def concordance(predicted: np.ndarray, target: np.ndarray) -> float:
 
 @settings(max_examples=60, deadline=None)
 @given(EPISODES)
-def test_orders_agree_with_scipy(episodes: list[list[tuple[int, int]]]):
+def test_orders_agree_with_scipy(episodes):
     runs = many(episodes)
     voc, (tau_b, tau_a) = order.voc(runs), order.kendall(runs)
     for k, e in enumerate(episodes):
@@ -78,9 +76,7 @@ def test_orders_agree_with_scipy(episodes: list[list[tuple[int, int]]]):
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(LEVEL, LEVEL), min_size=4, max_size=30), st.integers(1, 2))
-def test_changes_and_concordance_agree_with_their_formulas(
-    episode: list[tuple[int, int]], lag: int
-):
+def test_changes_and_concordance_agree_with_their_formulas(episode, lag):
     runs = many([[(1, 2), (3, 5)], episode])  # another episode before must not count
     p = runs.predicted[2:]
     t = runs.target[2:]
@@ -210,7 +206,7 @@ def test_mcc_of_the_published_worked_example():
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=30))
-def test_confusion_agrees_with_scikit_learn(pairs: list[tuple[bool, bool]]):
+def test_confusion_agrees_with_scikit_learn(pairs):
     predicted, actual = (np.array(x) for x in zip(*pairs, strict=True))
     cells = errors.confusion(predicted, actual, np.ones(len(predicted), bool)).sum(axis=0)
     assert errors.accuracy(cells) == np.mean(predicted == actual)
@@ -294,7 +290,7 @@ def value(measure: score.Measure) -> float:
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=2, max_size=40))
-def test_auc_agrees_with_scikit_learn(runs: list[tuple[int, bool]]):
+def test_auc_agrees_with_scikit_learn(runs):
     predicted, actual = (np.array(x) for x in zip(*runs, strict=True))
     auc_value = value(auc(predicted.astype(np.float64), actual))
     if len({*actual.tolist()}) < 2:
@@ -330,7 +326,7 @@ def test_the_ends_alone_are_no_boundary():
 
 
 @given(st.text("ab", max_size=6), st.text("abc", max_size=6))
-def test_edits_are_counted_as_by_their_definition(actual: str, target: str):
+def test_edits_are_counted_as_by_their_definition(actual, target):
     @functools.cache
     def least(a: str, b: str) -> int:
         if not (a and b):
@@ -349,23 +345,9 @@ def vectors(*names: str) -> dict[str, np.ndarray]:
     return dict(zip(names, np.eye(len(names)), strict=True))
 
 
-@pytest.mark.parametrize(
-    ("text", "plan"),
-    [
-        (
-            "Remaining actions:\n1. Grasp the cup\n2. Place it\n<progress>40.00%</progress>",
-            ("Grasp the cup", "Place it"),
-        ),
-        ("Grasp the cup", ("Grasp the cup",)),
-        ("No action remains. All of the task is done: 1. Grasp.", ()),
-        ("No more actions remain.", ()),
-        ("", None),
-        ("<progress>100%</progress>", None),
-        ("- Grasp\n- Place", ("Grasp", "Place")),
-    ],
-)
+@pytest.mark.parametrize(("text", "plan"), table("plans"))
 def test_plans_are_read(text, plan):
-    assert segments.plan_of(text) == plan
+    assert segments.plan_of(text) == (None if plan is None else tuple(plan))
 
 
 def test_plan_success_wants_order_and_number_and_semantic_f1_does_not():

@@ -1,7 +1,4 @@
-"""Rewards by shown runs: bars that grow, as the encoder grey sees them.
-
-Also: laptop models as scorers and as runners.
-"""
+"""Rewards by shown runs: bars that grow, as the encoder grey sees them."""
 
 import base64
 import json
@@ -105,7 +102,6 @@ def gripping() -> ReferenceScorer:
 
 
 def run(length: int, end: int = 0) -> list[np.ndarray]:
-    """Of a bar that grows in so many frames, and then stands for some."""
     return [
         scene(TASKS[0], 0.05 + 0.9 * share) for share in (*np.linspace(0, 1, length), *np.ones(end))
     ]

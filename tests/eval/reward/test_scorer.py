@@ -1,7 +1,4 @@
-"""Rewards: windows as in training, streams that keep little, one scorer whatever is scored together.
-
-Also: a model on a robot that it never saw says `unsure`, whoever asks and however.
-"""
+"""Rewards: windows as in training, streams that keep little, one scorer whatever is scored together."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -13,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from annotate.config import SamplesConfig
 from annotate.samples.procvqa import window as trained_window
@@ -25,7 +21,6 @@ from eval.reward.open import (
     ScorerOptions,
     open_checkpoint,
     open_scorer,
-    question,
     read_words,
 )
 from eval.reward.scorer import TOLERANCE, UNSEEN, Reward, Scorer, Success, calibrate
@@ -33,7 +28,7 @@ from eval.reward.stream import LAST_PICTURE, Moment, RewardError, Stream, Stream
 from eval.rl.local import LocalSession
 from eval.rl.wrapper import ProgressReward
 from eval.runners.local import ModelRunner, TextRunner, open_runner
-from eval.runners.prompt import Asked, ModelReply, PictureLimits, Prompt, Sampling
+from eval.runners.prompt import ModelReply, PictureLimits, Prompt, Sampling
 from eval.server.client import RewardClient
 from pipeline.episode_rewards import score_episodes
 from tests.eval.server.test_chat import content
@@ -45,7 +40,7 @@ from tests.kits.reward_server_kit import Playing, openai_client, running
 from tests.kits.training_kit import FAMILIES
 from tests.kits.vlm_standin import StandIn, serving
 from training.card import card_text
-from training.pictures import Item, decode_picture
+from training.pictures import decode_picture
 from training.recipe import HeadConfig
 from warehouse.lake import open_lake
 from warehouse.lake.stored import usable_episodes
@@ -258,46 +253,20 @@ def test_baselines_know_the_end_or_say_so():
         BaselineScorer("magic")
 
 
-def test_a_published_head_is_asked(tmp_path):
+def test_a_published_head_is_asked_where_it_is_said(tmp_path):
     folder = make_checkpoint(
         tmp_path / "m", head=HeadConfig(pooling="published"), converted_from="ProcVLM-2B"
     )
-    by_default = open_checkpoint(folder)
-    two_pass = open_checkpoint(folder, answer="head")
-    assert (by_default.source, two_pass.source) == ("text", "head")
-    assert (by_default.settings["answer"], two_pass.settings["answer"]) == (
-        "text",
-        "head after text",
-    )
-    assert (by_default.settings["repetition_penalty"], by_default.settings["temperature"]) == (
-        1.0,
-        0.0,
-    )
-    runner = open_runner(folder, 8, answer="head", sampling=SHORT)
-    assert isinstance(runner, ModelRunner)
-    moments = list(chain.from_iterable(run(two_pass.stream(TASK, FPS), [rgb]) for rgb in bars(3)))
-    texts = [question(m.stream, len(m.views["camera"])) for m in moments]
-    requests = [
-        Asked(Prompt(t, t, ()), m.views["camera"]) for t, m in zip(texts, moments, strict=True)
-    ]
-    replies = runner.ask(requests)
-    for reply, a in zip(replies, requests, strict=True):
-        item = Item(a.prompt.text, tuple(p.rgb for p in a.pictures), answer=reply.text)
-        with torch.inference_mode():
-            output = runner.whole(runner.transform([item]))
-        assert output.raw is not None
-        assert reply.progress == pytest.approx(torch.sigmoid(output.raw[0, 0]).item(), abs=1e-5)
-    rewards = ModelScorer(runner, FOUR, runner.card).score(fresh(moments))
-    assert progress(rewards) == pytest.approx([r.progress for r in replies], abs=TOLERANCE)
-    assert {
-        r.source for r in ModelScorer(open_runner(folder, 8, sampling=SHORT), FOUR).score(moments)
-    } == {"text"}
+    for answer, source, setting in (("auto", "text", "text"), ("head", "head", "head after text")):
+        scorer = open_checkpoint(folder, answer=answer)
+        assert (scorer.source, scorer.settings["answer"]) == (source, setting)
+        moments = list(run(scorer.stream(TASK, FPS), bars(2)))
+        assert {reward.source for reward in scorer.score(moments)} == {source}
     with pytest.raises(UserError, match="has no progress head"):
         open_checkpoint(make_checkpoint(tmp_path / "words", head=None), answer="head")
 
 
 def fresh(moments: Sequence[Moment]) -> list[Moment]:
-    """The same moments, each with pictures of its own that no scorer has seen."""
     copies = []
     for moment in moments:
         views = {}
@@ -364,7 +333,6 @@ class Fixed(Scorer):
 def test_a_scorer_says_success_as_its_card_does(of):
     raw = np.array([0.1, 0.2, 0.3, 0.7, 0.8, 0.9])
     success = calibrate(raw, raw > 0.5, of, "r1", "val")  # type: ignore[arg-type]
-    assert success is not None
     read_success = Success.of_card(json.loads(json.dumps({"success": success.as_json()})))
     assert read_success == success
     assert (success.reached, success.unreached, success.balanced_accuracy) == (3, 3, 1.0)
@@ -415,45 +383,30 @@ def test_a_mean_with_a_camera_that_is_unsure_is_unsure(knowing_scorer):
     assert unsure(front=SEEN, wrist=NEVER_SEEN) == UNSEEN
 
 
-def test_every_way_through_the_server_says_so(knowing_scorer, tmp_path):
-    videos = {
-        pictures is SEEN: write_video(tmp_path / f"{k}.mp4", pictures)
-        for k, pictures in enumerate((SEEN, NEVER_SEEN))
-    }
+@pytest.mark.parametrize(("frames", "expected"), [(SEEN, None), (NEVER_SEEN, UNSEEN)])
+def test_every_way_says_so(knowing_scorer, tmp_path, frames, expected):
+    task = TASKS[0]
+    messages: Any = [{"role": "user", "content": content(frames[:2], task)}]
     with running(knowing_scorer) as app, RewardClient(app.state.url) as client:
-        for frames, expected in ((SEEN, None), (NEVER_SEEN, UNSEEN)):
-            with client.session(TASKS[0], fps=5.0) as session:
-                assert session.append(frames[0]).unsure == expected
-            assert {row.unsure for row in client.reward_frames(frames, TASKS[0], 5.0)} == {expected}
-            if expected:  # lossy video makes other pictures of the bars, too
-                rows = client.reward_video(videos[frames is SEEN], TASKS[0], 5.0)
-                assert {row.unsure for row in rows} == {expected}
-
-
-@pytest.mark.parametrize("reply", ["reward", "trend", "digit"])
-def test_the_openai_api_says_so(knowing_scorer, reply):
-    def asked(frames: list[np.ndarray]) -> Any:
-        messages: Any = [{"role": "user", "content": content(frames[:2], TASKS[0])}]
-        with openai_client(app.state.url) as client:
-            body = {"proccorpus": {"reply": reply}}
-            return client.chat.completions.create(model="test", messages=messages, extra_body=body)
-
-    with running(knowing_scorer) as app:
-        for frames, expected in ((SEEN, None), (NEVER_SEEN, UNSEEN)):
-            answer = asked(frames)
-            assert answer.proccorpus["unsure"] == expected
-            if reply != "digit":  # whose words are a digit alone
-                assert json.loads(answer.choices[0].message.content)["unsure"] == expected
-
-
-def test_an_agents_environment_is_told(knowing_scorer):
-    for frames, expected in ((SEEN, None), (NEVER_SEEN, UNSEEN)):
-        observations = [{"pixels": {"top": frame}} for frame in frames]
-        env = ProgressReward(
-            Playing(observations), lambda: LocalSession(knowing_scorer, TASKS[0], 5.0)
-        )
-        env.reset()
-        assert env.step(0)[4]["unsure"] == expected
+        with client.session(task, fps=5.0) as session:
+            unsure = [session.append(frames[0]).unsure]
+        unsure += [row.unsure for row in client.reward_frames(frames, task, 5.0)]
+        if expected:  # lossy video makes other pictures of the bars, too
+            video = write_video(tmp_path / "run.mp4", frames)
+            unsure += [row.unsure for row in client.reward_video(video, task, 5.0)]
+        with openai_client(app.state.url) as openai:
+            for reply in ("reward", "trend", "digit"):
+                body = {"proccorpus": {"reply": reply}}
+                answer = openai.chat.completions.create(
+                    model="test", messages=messages, extra_body=body
+                )
+                unsure.append(answer.proccorpus["unsure"])
+                if reply != "digit":  # whose words are a digit alone
+                    unsure.append(json.loads(answer.choices[0].message.content)["unsure"])
+    playing = Playing([{"pixels": {"top": frame}} for frame in frames])
+    env = ProgressReward(playing, lambda: LocalSession(knowing_scorer, task, 5.0))
+    env.reset()
+    assert {*unsure, env.step(0)[4]["unsure"]} == {expected}
 
 
 def test_the_command_and_a_corpus_say_so(checkpoint, made, own, tmp_path, capsys):

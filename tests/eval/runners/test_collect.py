@@ -1,8 +1,4 @@
-"""Collecting answers: nothing is asked twice, failures stand alone, shards make one file.
-
-Also: any OpenAI-compatible server, by the stand-in; checkpoints in this process; a checkpoint's own prompts from a
-folder.
-"""
+"""Collecting answers: nothing is asked twice, failures stand alone, shards make one file."""
 
 import json
 import math
@@ -14,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from annotate.config import Price, VlmConfig
 from annotate.model_client.calls import VlmError
 from core.errors import UserError
-from core.paths import ROOT, Workspace
+from core.paths import Workspace
 from core.values import PLAIN_IMAGE
 from eval.benchmarks.load import score_predictions
 from eval.benchmarks.options import EvaluationOptions
@@ -48,6 +43,7 @@ from eval.runners.prompt import (
 from eval.runners.prompt_folder import read_prompts
 from eval.runners.start import ApiRunner, Books, RunnerConfig, local_runner
 from tests.kits.bench_kit import STEPS, Scripted, by_part, picture, questions_of, share_seen
+from tests.kits.files import table
 from tests.kits.reward_kit import make_checkpoint
 from tests.kits.vlm_standin import Fault, StandIn, serving
 from training.model import load_model
@@ -97,7 +93,6 @@ def test_an_item_that_fails_fails_alone_and_is_tried_again(questions, tmp_path):
         )
     )
     rows = run(runner, questions, tmp_path / "p.jsonl")
-    assert rows is not None
     assert [r["error"] for r in rows if "error" in r] == ["no picture"]
     scored = score_predictions("progress-bench", read_predictions(tmp_path / "p.jsonl"))
     assert scored.counts["unparsable"] == 1
@@ -184,7 +179,6 @@ def test_gvl_shuffles_a_run_and_reads_each_picture(questions, tmp_path):
     )
     assert list(METHODS["gvl"].ask(same)) == requests  # the same order every time
     rows = run(Scripted(say), same, tmp_path / "g.jsonl", METHODS["gvl"])
-    assert rows is not None
     for r in rows:
         read_value = r.get("value")
         assert (read_value is None) == r.get("error", "").startswith(
@@ -206,7 +200,6 @@ def test_topreward_weighs_words_over_the_run_so_far(questions, tmp_path):
         tmp_path / "t",
         METHODS["topreward"],
     )
-    assert rows is not None
     assert all(r["value"] == pytest.approx(0.75) for r in rows)
     (row,) = METHODS["topreward"].read(
         requests[0], ModelReply("k", words={"True": 0.0, "False": 0.0})
@@ -312,7 +305,6 @@ def test_a_refused_question_fails_alone(questions, tmp_path):
     ) as server:
         same_view = [q for q in questions if q.part == "visual_same_view"]
         rows = ask_server(runner(server, tmp_path), same_view, tmp_path / "p.jsonl")
-    assert rows is not None
     errors = [r["error"] for r in rows if "error" in r]
     assert len(errors) == 1
     assert "no picture can be read" in errors[0]
@@ -321,7 +313,6 @@ def test_a_refused_question_fails_alone(questions, tmp_path):
 @pytest.mark.usefixtures("short_pauses")
 def test_topreward_reads_log_probabilities(server, questions, tmp_path):
     rows = ask_server(runner(server, tmp_path), questions[:4], tmp_path / "t.jsonl", "topreward")
-    assert rows is not None
     assert all(0 < r["value"] < 1 for r in rows)
     assert {(b["logprobs"], b["top_logprobs"], b["max_tokens"]) for b in server.seen} == {
         (True, 20, 1)
@@ -354,7 +345,7 @@ def test_requests_carry_the_sampling(server, questions, tmp_path):
     assert hot_runner.settings["top_p"] == 0.9
 
 
-WRONG = yaml.safe_load((ROOT / "tests/data/wrong_prompts.yaml").read_text())
+WRONG = table("wrong_prompts")
 
 # As one publication lays its question out: the pictures first, then a line that says <image> for each in words
 VISUAL = """
@@ -616,7 +607,6 @@ def test_a_published_head_is_asked(card, prompts, tmp_path):
     for p in prompts:
         pictures = tuple(picture.rgb(SHOWN.longest_px) for picture in p.pictures)
         output = model(Transform(processor)([Item(p.text, pictures, texts_by_key[p.key])]))
-        assert output.raw is not None
         z = output.raw[0, 0].item()
         right = 1 / (1 + math.exp(-z if card else 0.1 - 1.2 * z))
         assert replies[p.key].progress == pytest.approx(right, abs=1e-5)

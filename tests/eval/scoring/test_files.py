@@ -1,11 +1,9 @@
-"""Prediction files: the golden set in both modes, published variants, ProcVQA's families, files that are broken.
-
-Also: RoboFAC's answers.
-"""
+"""Prediction files: the golden set in both modes, published variants, ProcVQA's families, files that are broken."""
 
 import json
 import pkgutil
 import re
+from collections.abc import Iterator
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -26,6 +24,7 @@ from eval.benchmarks.question import (
 )
 from eval.benchmarks.videos import options_of
 from eval.scored import ScoredBenchmark
+from tests.kits.files import table
 
 DEMO = [f"cam_{f:04d}.jpg" for f in (0, 40, 80, 120, 160)]
 
@@ -59,7 +58,6 @@ def golden() -> dict[str, Any]:
 
 
 def lines_of(golden: dict[str, Any], first: str = "", *fields: str) -> list[PredictionLine]:
-    """Of the golden rows, the first one with another reply where that is given."""
     rows = [(r["meta_data"], r["response"]) for r in golden["rows"]]
     rows[0] = rows[0][0], first or rows[0][1]
     answer = frozenset(fields)
@@ -172,39 +170,21 @@ def test_what_published_metrics_let_through(case):
 GOOD = json.dumps({"meta_data": row("33%", "").meta_data, "response": said("33%")})
 
 
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ('{"meta_data": ', "line 2 is not JSON"),
-        ("[" * 3_000, "line 2 is not JSON"),
-        ("[1]", "line 2 is no object but list"),
-        ('{"response": "x"}', "line 2: meta_data: field required"),
-        ('{"meta_data": {}}', "line 2: response: field required"),
-        ('{"meta_data": [], "response": "x"}', "meta_data: input should be a valid dictionary"),
-        ('{"meta_data": {}, "response": 3}', "response: input should be a valid string"),
-        (
-            '{"meta_data": {}, "response": "", "value": 2}',
-            "value: input should be less than or equal to 1",
-        ),
-        (GOOD, "line 2 is the same row as predictions.jsonl line 1"),
-        (
-            GOOD.replace("33%", "n/a", 1).replace('"closest_idx": 2', '"closest_idx": "two"'),
-            "closest_idx",
-        ),
-        (GOOD.replace('"33%"', '"133%"', 1), "progress_score"),
-        (GOOD.replace('"progress_score"', '"progress"', 1), "progress_score: field required"),
-        (GOOD.replace('"closest_idx": 2', '"closest_idx": 6'), "the demonstration has 5 items"),
-        (GOOD.replace('"cam_0013.jpg"', '["a.jpg", "b.jpg"]'), "a list of 2 names"),
-        (GOOD.replace('"visual_demo"', '"demo"'), "neither text_demo nor visual_demo"),
-        (GOOD.replace('"toy"', '"human"'), "no row of progress-bench: its data_source is human"),
-        (
-            GOOD.replace('"toy"', '"toy", "benchmark": "human-bench"'),
-            "give --benchmark human-bench",
-        ),
-        ("x" * (MAX_LINE_BYTES + 1), "line 2 is longer than 16 MiB"),
-        ('{"meta_data": {}, "response": "\udcff"}', "line 2 is not UTF-8 text"),
-    ],
-)
+def broken_lines() -> Iterator[tuple[str, str]]:
+    """Each with what is said of it."""
+    wrong = table("wrong_predictions")
+    yield from wrong["lines"]
+    for old, new, message in wrong["changes"]:
+        yield GOOD.replace(old, new, 1), message
+    unanswerable = GOOD.replace("33%", "n/a", 1)
+    yield unanswerable.replace('"closest_idx": 2', '"closest_idx": "two"'), "closest_idx"
+    yield GOOD, "line 2 is the same row as predictions.jsonl line 1"
+    yield "[" * 3_000, "line 2 is not JSON"
+    yield "x" * (MAX_LINE_BYTES + 1), "line 2 is longer than 16 MiB"
+    yield '{"meta_data": {}, "response": "\udcff"}', "line 2 is not UTF-8 text"
+
+
+@pytest.mark.parametrize(("line", "message"), broken_lines())
 def test_a_broken_line_is_named(tmp_path, line, message):
     path = tmp_path / "predictions.jsonl"
     path.write_bytes(f"{GOOD}\n{line}\n{GOOD}\n".encode(errors="surrogateescape"))
@@ -298,8 +278,6 @@ def test_segments_and_plans():
 def test_time_ends_with_the_last_frame_and_episodes_are_of_their_dataset():
     rows = [vqa("procvqa_c", tag(s), frame, progress=s) for frame, s in ((50, 0.3), (100, 0.7))]
     series = score_predictions("procvqa-id", rows).series
-    assert series is not None
-    assert series.elapsed is not None
     assert series.elapsed.tolist() == [0.5, 1]
     rows += [vqa("procvqa_c", "1. Go on", progress=0.9, dataset="two")]
     ours = score_predictions("procvqa-id", rows)
@@ -313,19 +291,7 @@ def test_as_published_goes_where_a_published_table_is_reproduced(benchmark):
             score_predictions(benchmark, [], as_published=True)
 
 
-@pytest.mark.parametrize(
-    ("text", "share"),
-    [
-        ("<progress>45%</progress>", 0.45),
-        ("<progress>45</progress>", 0.45),
-        ("<progress> .5 </progress>", 0.5),
-        ("<progress>1%</progress>", 0.01),
-        ("<progress>1</progress>", None),
-        ("<progress>150%</progress>", None),
-        ("<progress>1%</progress> or <progress>2%</progress>", None),
-        ("45%", None),
-    ],
-)
+@pytest.mark.parametrize(("text", "share"), table("progress_shares"))
 def test_shares_are_read_only_where_they_are_clear(text, share):
     assert procvqa.share_of(text) == (None if share is None else pytest.approx(share))
 

@@ -1,8 +1,4 @@
-"""Bags as rosbags writes them, beside what it reads of them; and cameras that are videos.
-
-Also: each kind of file of each format gone, cut, a pointer of git-LFS, or text; files with more
-parts than limits.max_features allows.
-"""
+"""Bags as rosbags writes them, beside what it reads of them; and cameras that are videos."""
 
 import io
 import re
@@ -362,7 +358,6 @@ def arrays_of_numpy(folder: Path) -> None:
 
 
 def problems(folder: Path, **limits: int) -> str:
-    """All findings of a source, and what reading its first episode raises."""
     source = source_of(folder, limits=limits)
     listing = list_episodes(source)
     details = [finding.detail for finding in listing.findings]

@@ -1,8 +1,5 @@
 """Datasets as writers' own conventions have them: the right value is read, or a finding names the
-very thing.
-
-Also: the register of formats; layouts that are not read, beside those that are.
-"""
+very thing."""
 
 import json
 import re
@@ -89,7 +86,6 @@ def test_a_slice_counts_within_the_column_that_it_names(tmp_path):
     listing, episode = listed(root)
     assert episode.state_names == ("", "", "", "gripper")
     assert episode.action_names == ("", "", "gripper.0")
-    assert episode.state is not None
     assert (episode.state[:, 3] == opening).all()
     column_uses = {part.name: part.use or part.why for part in listing.parts}
     assert column_uses["observation.state.gripper"] == "state"
@@ -99,7 +95,6 @@ def test_a_slice_counts_within_the_column_that_it_names(tmp_path):
 
 @pytest.mark.parametrize("kind", [pa.bool_(), pa.int64(), pa.list_(pa.bool_(), 1)], ids=str)
 def test_flags_and_whole_numbers_are_grippers(tmp_path, kind):
-    """As LeRobot stores features of shape (1,). The registry can name their dimension."""
     root = write_v2(tmp_path, [LENGTH])
     closed = [k >= LENGTH // 2 for k in range(LENGTH)]
     cells = pa.array(
@@ -114,7 +109,6 @@ def test_flags_and_whole_numbers_are_grippers(tmp_path, kind):
     declare(root, **dict.fromkeys(names, ("bool", [1])))
     _, episode = listed(root)
     assert episode.state_names == episode.action_names == ("", "", "gripper_closed")
-    assert episode.action is not None
     assert episode.action[:, 2].tolist() == list(map(float, closed))
     gripper_entry = {"column": "action", "dimension": "gripper_closed", "closed": 1, "open": 0}
     source = source_of(root, gripper=gripper_entry)
@@ -282,7 +276,6 @@ def test_columns_of_state(new) -> Told:
 
 @golden_rows
 def test_which_cameras_count(new) -> Told:
-    """Depth, masks and touch are no main camera; what the remedy names is what helps."""
     grey = np.repeat(scene(1)[..., :1], 3, axis=2)
     colours = np.array([200, 30, 30]), np.array([30, 30, 200])
     masks = np.where(scene(2)[..., :1] > 128, *colours).astype(np.uint8)
@@ -374,7 +367,6 @@ def test_as_recorders_write_them(new) -> Told:
 
 @golden_rows
 def test_what_lies_otherwise(new) -> Told:
-    """One finding says so; those with remedies that do not help are not there."""
     root = rlds.write_dataset(new(), {"train": [[rlds.episode(0)], [rlds.episode(1)]]})
     for shard in root.rglob("*.tfrecord*"):
         shard.rename(shard.with_name(shard.name.replace(".tfrecord", ".array_record")))

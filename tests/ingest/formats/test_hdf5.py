@@ -1,8 +1,5 @@
 """HDF5: LIBERO, robomimic and RoboTwin, one episode per file, and files that are damaged or lead
-elsewhere.
-
-Also: AgiBot World.
-"""
+elsewhere."""
 
 import json
 import shutil
@@ -250,8 +247,6 @@ FLAT = {"joint_pos": JOINTS, "actions": JOINTS, "rgb": PICTURES}
 
 
 def test_pictures_that_are_fewer_than_rows(tmp_path):
-    """An array of pictures without rows holds no values; one that ends early gives the pictures
-    that it has."""
     few = {"rgb": PICTURES[:15], "obs/unit_rgb": np.zeros((0, 16, 16, 3), np.float32)}
     source = source_of(put(tmp_path, {"flat.hdf5": FLAT | few | {"episode_ends": [10, 20]}}))
     listing = list_episodes(source)
@@ -263,8 +258,6 @@ def test_pictures_that_are_fewer_than_rows(tmp_path):
 
 @golden_rows
 def test_values_of_each_episode(new) -> Told:
-    """An episode whose group is not known may not be split from others."""
-
     def write(**values: Any) -> Path:
         return put(new(), {"flat.hdf5": FLAT | values})
 

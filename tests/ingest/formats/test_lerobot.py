@@ -1,8 +1,5 @@
 """LeRobot v2 and v3: what datasets in the wild do to them, what claims too much, and what no table
-can keep.
-
-Also: steps in the forms that other people's tools write into LeRobot datasets.
-"""
+can keep."""
 
 import json
 import shutil
@@ -227,8 +224,6 @@ def feature(names: Any = None, dtype: str = "float32") -> dict[str, Any]:
 
 @golden
 def test_state_and_action(new) -> Told:
-    """In one column or in parts, and the names of their dimensions."""
-
     def written(
         features: Mapping[str, Any], columns: Mapping[str, Any], modality: Any = None
     ) -> Source:
@@ -284,6 +279,16 @@ def test_state_and_action(new) -> Told:
             f"GR00T's modality.json where names say nothing: {names}",
             written(features, columns, modality),
         )
+    of_state = {"arm": {"start": 0, "end": 2}, "left_gripper": {"start": 2, "end": 3}}
+    of_action = {"gripper": {"start": 2, "end": 3, "original_key": STATE}}
+    yield (
+        "the action is taken from the column of the state, whose dimensions have their own names",
+        written(
+            {STATE: feature()},
+            {STATE: vectors(1, 2, 3)},
+            {"state": of_state, "action": of_action},
+        ),
+    )
     features = {STATE: feature(), ACTION: feature()}
     columns = {STATE: vectors(1, 2), ACTION: vectors(1)}
     yield (
@@ -295,23 +300,6 @@ def test_state_and_action(new) -> Told:
         "columns that hold no numbers",
         written({STATE: feature(), "state": feature(["x"])}, texts),
     )
-
-
-def test_slices_of_the_action_name_nothing_of_the_state(tmp_path):
-    """GR00T's modality.json may take the action from the column of the state."""
-    root = write_v2(tmp_path, [5], cameras=())
-    edit_parquet(v2_data(root, 0), **{STATE: [[float(k)] * 3 for k in range(5)], ACTION: None})
-    edit_info(root, features={STATE: feature()})
-    of_state = {"arm": {"start": 0, "end": 2}, "left_gripper": {"start": 2, "end": 3}}
-    of_action = {"gripper": {"start": 2, "end": 3, "original_key": STATE}}
-    modality = {"state": of_state, "action": of_action}
-    (root / "meta/modality.json").write_text(json.dumps(modality))
-    source = source_of(root)
-    signals = read_signals(source, pq.read_table(v2_data(root, 0)))
-    assert signals.state
-    assert signals.action
-    assert signals.state.column_names == ["arm.0", "arm.1", "left_gripper.0"]
-    assert signals.action.column_names == ["", "", "gripper.0"]
 
 
 @pytest.mark.parametrize(
@@ -356,7 +344,6 @@ def test_rows_that_are_not_there(tmp_path, start, count):
 
 @pytest.mark.parametrize("type_", [pa.list_(pa.float64()), pa.list_(pa.float64(), 1)])
 def test_a_row_without_a_number_takes_none_from_others(type_):
-    """Such as an episode without statistics in a file of several."""
     column = pa.array([[7.0], [1.0], None, [2.0]], type_).slice(1)
     numbers = single_numbers(pa.chunked_array([column]))
     np.testing.assert_array_equal(numbers, [1, np.nan, 2])

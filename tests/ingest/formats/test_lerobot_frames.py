@@ -44,7 +44,6 @@ Places = list[list[int]]  # of each episode, the frame that each row shows
 
 
 def looked_at(root: Path) -> tuple[Places, list[Finding]]:
-    """What a dataset's episodes show, none of which may be another episode's, and all findings."""
     source = source_of(root)
     listing = list_episodes(source)
     pictures = [shown(source, record, FRONT) for record in listing.records]
@@ -95,7 +94,6 @@ def test_rows_that_were_taken_away(tmp_path, write, rows):
 
 
 def test_some_frames_of_rows_in_the_middle_are_wanted(tmp_path):
-    """What is not asked for is not decoded, and rows that are gone count for nobody."""
     root = write_v3(tmp_path, LENGTHS)
     take_rows_away(root, slice(4, 8))
     source = source_of(root)
@@ -110,7 +108,6 @@ def test_some_frames_of_rows_in_the_middle_are_wanted(tmp_path):
 
 @pytest.mark.parametrize("lacking", [0, 1, 2])
 def test_one_frame_lacks_in_a_shared_file(tmp_path, lacking):
-    """The episode that lacks it cannot be used; its neighbours can."""
     root = write_v3(tmp_path, LENGTHS)
     frames = [n - (k == lacking) for k, n in enumerate(LENGTHS)]
     write_video(v3_video(root, FRONT, 0), numbers(frames))
@@ -217,8 +214,6 @@ def test_times_that_begin_late(tmp_path):
 
 
 def test_episodes_whose_numbers_of_frames_do_not_fit(tmp_path):
-    """Starts stand exactly at pictures and are believed: what lies behind the next start is the
-    next one's."""
     root = write_v3(tmp_path, [10, 10])
     write_video(v3_video(root, FRONT, 0), numbers((11, 9)))
     edit_parquet(v3_meta(root), **{STARTS: [0.0, 1.1], ENDS: [1.1, 2.0]})

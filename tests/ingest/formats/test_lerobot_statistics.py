@@ -13,7 +13,6 @@ from tests.kits.lerobot_writer import source_of
 
 
 def stale(root: Path) -> list[str]:
-    """What is said of the stored statistics of the dataset's runs."""
     source = source_of(root)
     records = list_episodes(source).records
     measured = frames_stage(

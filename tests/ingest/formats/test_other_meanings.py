@@ -207,7 +207,6 @@ def test_two_robots(tmp_path):
 
 
 def record_arms(path: Path, topics: list[str], joints: list[str]) -> None:
-    """A second of arms whose first messages come in the order of the topics."""
     with mcap.recorder(path) as recording:
         for k in range(100):
             time_ns = mcap.START + k * mcap.SECOND // 100

@@ -1,7 +1,4 @@
-"""Plain video files: one episode each, with notes and arrays beside them or a table of them.
-
-Also: RH20T, Table30, Robo-Dopamine and MCAP: what can be wrong with their folders and files.
-"""
+"""Plain video files: one episode each, with notes and arrays beside them or a table of them."""
 
 import csv
 import io
@@ -9,7 +6,7 @@ import json
 import pickle
 import struct
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -23,7 +20,6 @@ from tests.kits.files import Trap
 from tests.kits.lerobot_writer import (
     LFS_POINTER,
     film_of,
-    read_number,
     source_of,
     write_json_lines,
     write_video,
@@ -112,7 +108,6 @@ def write_side(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 @golden
 def test_side_files(new) -> Told:
-    """One is of its own folder, and a video that it does not name is an episode too."""
     root = new()
     for k, video in enumerate(("s/a.mp4", "s/b.mp4", "s/deep/c.mp4", "s/d.mp4", "a.mp4")):
         write_run(root / video, k)
@@ -263,7 +258,6 @@ def test_an_array_without_a_name_beside_others_is_called_by_its_suffix(tmp_path)
 
 @golden
 def test_arrays_that_cannot_be_used(new) -> Told:
-    """They are named, the pictures are used, and nothing is unpickled."""
     np.savez(out := io.BytesIO(), action=rows(50))
     damaged = bytearray(out.getvalue())
     damaged[300] ^= 0xFF  # within the values: the archive's checksum finds it
@@ -420,56 +414,19 @@ def test_mcap(new) -> Told:
 
 
 @golden
-def test_mcap_is_read_in_order_of_time(new) -> Told:
-    """As the library mcap gives messages. Recorders may write a chunk late, or flush several
-    messages at a time."""
+def test_mcap_without_the_times_of_messages(new) -> Told:
+    """Recorders may flush several messages at a time; in which order they stand plays no role
+    (tests/ingest/test_reader_oracles.py)."""
 
-    def shown(
-        order: Callable[[int], float] = float, per_chunk: int = 1, stamp: int | None = None
-    ) -> Path:
-        """Two seconds of pictures and joints, which stand in the file by `order`; so many have one
-        time `per_chunk`."""
+    def shown(per_chunk: int = 1, stamp: int | None = None) -> Path:
         with recorder((root := new()) / "run.mcap", chunk_size=20_000) as r:
-            for k in sorted(range(2 * FRAMES), key=order):
+            for k in range(2 * FRAMES):
                 # Messages that come until the recorder writes
                 flushed = per_chunk - 1 - k % per_chunk
                 r.show(k, time_ns := START + (k + flushed) * SECOND // RATE, stamp)
                 r.move(k / 100, k // FRAMES, time_ns, stamp)
         return root
 
-    def by_topic() -> Path:
-        with recorder((root := new()) / "run.mcap", chunk_size=20_000) as r:
-            for k in range(2 * FRAMES):
-                r.move(k / 100, k // FRAMES, START + k * SECOND // RATE)
-            for k in range(2 * FRAMES):
-                r.show(k, START + k * SECOND // RATE)
-        return root
-
-    yield "by topic", source_of(by_topic())
-    yield (
-        "half a second is written after the next one",
-        source_of(shown(lambda k: k + 10.5 * (5 <= k < 10))),
-    )
-    yield "backwards", source_of(shown(lambda k: -k))
     yield "four at a time, without stamps in headers", source_of(shown(per_chunk=4, stamp=0))
     yield "headers of whole seconds", source_of(shown(stamp=START))
     yield "all at once", source_of(shown(per_chunk=2 * FRAMES, stamp=0))
-
-
-@pytest.mark.parametrize("seed", range(6))
-def test_jitter_loses_no_frame_of_a_recording(seed, tmp_path):
-    """Pictures and joints are each up to 2 ms early or late; 60 pictures at 30 a second."""
-    rng = np.random.default_rng(seed)
-    with recorder(tmp_path / "run.mcap") as r:
-        for k in range(60):
-            early, late = np.sort(rng.integers(-2_000_000, 2_000_000, 2)).tolist()
-            r.move(k / 100, 0, START + k * SECOND // 30 + late)
-            r.show(k, START + k * SECOND // 30 + early)
-    source = source_of(tmp_path)
-    [episode] = list_episodes(source).records
-    read = read_episode(source, episode)
-    assert [read_number(picture.luma()) for _, _, picture in read.frames("front")] == list(
-        range(60)
-    )
-    assert read.state is not None
-    assert np.array_equal(read.state[:, 0], np.arange(60) / 100)

@@ -1,7 +1,4 @@
-"""RLDS datasets: what is read, what is only skipped, and what each kind of damage does.
-
-Also: TFRecord framing and Example messages, against bytes that TensorFlow wrote and against damage.
-"""
+"""RLDS datasets: what is read, what is only skipped, and what each kind of damage does."""
 
 import zlib
 from dataclasses import dataclass, field
@@ -213,7 +210,6 @@ def test_instructions(new) -> Told:
 
 @golden
 def test_success(new) -> Told:
-    """By the last reward, by the flag that the registry names, or by the path, as in DROID."""
     solved = {"success": ["lost", "solved"]}
     terminal = {"is_terminal": FLAGS}
     for title, changes, keys in (
@@ -343,8 +339,6 @@ def test_state(new) -> Told:
 
 @dataclass(frozen=True)
 class Bucket(Source):
-    """A folder that says it is remote, and remembers what was asked for."""
-
     folder: Path = Path()
     asked: list[str] = field(default_factory=list)
 
@@ -431,8 +425,7 @@ def test_values_that_are_damaged(content, problem):
 
 
 @given(st.data())
-def test_damage_is_noticed_or_harmless(data: st.DataObject):
-    """Any bytes, and an Example with any byte changed or cut anywhere: read, or DataError."""
+def test_damage_is_noticed_or_harmless(data):
     whole = written(FEATURES)
     cut_at = data.draw(st.integers(0, len(whole) - 1))
     changed = whole[:cut_at] + bytes([data.draw(st.integers(0, 255))]) + whole[cut_at + 1 :]

@@ -57,7 +57,6 @@ def written(
 
 
 def far_off(rgb: np.ndarray) -> int:
-    """Levels by which the middles of both halves are off, at most."""
     middle = SIDE // 4
     middle_colours = rgb[middle, [middle, 3 * middle]].astype(int)
     return int(np.abs(middle_colours - [RED, GREEN]).max())

@@ -1,7 +1,4 @@
-"""Videos that would read other files, wait for ever, or take more memory and time than they have bytes.
-
-Also: faces in pictures; decoding.
-"""
+"""Videos that would read other files, wait for ever, or take more memory and time than they have bytes."""
 
 import os
 import resource
@@ -39,7 +36,6 @@ USES: list[Callable[[Path], object]] = [
 
 
 def refused(path: Path, *uses: Callable[[Path], object]) -> set[tuple[str, str]]:
-    """Reasons and words with which each use of a video is refused."""
     messages = set()
     for use in uses or USES:
         with pytest.raises(VideoError) as error:
@@ -127,7 +123,6 @@ def test_pictures_beyond_the_limit(tmp_path, monkeypatch):
 
 
 def test_a_picture_that_is_larger_than_its_header_says(tmp_path):
-    """The decoder finds the true size, and is held to the same limit."""
     path = write_video(tmp_path / "a.mp4", range(4), "mpeg4")
     small = Limits(max_pixels=64 * 64 - 1)
     with pytest.raises(VideoError) as error:
@@ -178,7 +173,6 @@ def test_open_group_of_pictures(tmp_path):
 
 
 def test_an_episode_goes_on_where_the_one_before_it_ended(tmp_path, monkeypatch):
-    """A file is entered at a key frame only where it does not stand there yet."""
     played: list[object] = []
     play = video.play
     monkeypatch.setattr(video, "play", lambda *of: played.append(of) or play(*of))
@@ -295,23 +289,20 @@ def test_what_is_no_video(tmp_path):
             frame.pts = 1024 * k
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
-    for path, reason in (
+    for path, words in (
         (text, "not a video"),
         (sound, "no video stream"),
         (tmp_path / "none.mp4", "No such file"),
     ):
-        for use in (probe, lambda p: list(decode(p))):
-            with pytest.raises(VideoError, match=reason) as error:
-                use(path)
-            assert error.value.reason == "undecodable_video"
+        found = {(reason, words in told) for reason, told in refused(path)}
+        assert found == {("undecodable_video", True)}
 
 
 def test_a_coding_that_is_not_known(tmp_path):
     path = write_video(tmp_path / "a.mp4", NUMBERS)
     path.write_bytes(path.read_bytes().replace(b"avc1", b"zzzz"))
-    for read_video in (probe, lambda p: list(decode(p))):
-        with pytest.raises(VideoError, match=r"a\.mp4 is coded in a way that FFmpeg does not know"):
-            read_video(path)
+    [(_, words)] = refused(path)
+    assert words.startswith("a.mp4 is coded in a way that FFmpeg does not know")
 
 
 PORTRAIT = Path(matplotlib.get_data_path()) / "sample_data/grace_hopper.jpg"
@@ -324,7 +315,6 @@ def detector() -> FaceDetector:
 
 
 def room(width: int, left_px: int, top: int) -> np.ndarray:
-    """A blurred room of 320 x 240 px with the portrait in it, so wide."""
     rng = np.random.default_rng(width)
     rgb = cv2.resize(
         rng.integers(60, 200, (6, 8, 3), dtype=np.uint8), (320, 240), interpolation=cv2.INTER_CUBIC

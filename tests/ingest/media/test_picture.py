@@ -26,7 +26,6 @@ from tests.kits.told import Told, golden
 
 
 def written(root: Path, *rows: dict[str, Any], cameras: tuple[str, ...] = (FRONT,)) -> Path:
-    """A run of six frames, whose rows hold these pictures or say where they lie."""
     write_v2(root, [6], cameras=[])
     image = {"dtype": "image", "shape": [64, 64, 3], "names": ["height", "width", "channel"]}
     declare(root, dict.fromkeys(cameras, image))

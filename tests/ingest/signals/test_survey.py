@@ -1,7 +1,4 @@
-"""What a survey of a dataset's episodes finds: where grippers and hands are, their range, use and polarity.
-
-Also: grippers and hands.
-"""
+"""What a survey of a dataset's episodes finds: where grippers and hands are, their range, use and polarity."""
 
 from dataclasses import replace
 from itertools import product
@@ -88,7 +85,6 @@ def test_the_state_counts_before_the_action():
 
 
 def arms_in_turn(num_arms: int) -> list[EpisodeData]:
-    """Joints of all arms, then a value in mm for each gripper; the arms have their turns."""
     episodes = []
     names = [f"joint.{j}" for j in range(6 * num_arms)]
     names += [f"effector.position.{arm}" for arm in range(num_arms)]
@@ -287,7 +283,6 @@ RATES = [FPS] * len(ARMS)
 
 
 def with_gripper(place: int) -> list[np.ndarray]:
-    """The arm's joints, and among them the gripper at some place."""
     return [np.insert(joints, place, opening, axis=1) for joints, opening in ARMS]
 
 
@@ -308,7 +303,6 @@ EPISODE = episode_of(0, ROWS, action=-ROWS)
 def opened(*values: float, closed: float, open: float) -> list[float]:
     state = np.array(values)[:, None]
     curve = opening(signal_at(0, closed=closed, open=open), episode_of(0, state))
-    assert curve is not None
     return curve.tolist()
 
 

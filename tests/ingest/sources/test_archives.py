@@ -25,7 +25,6 @@ def of_type(name: str, kind: bytes, link_target: str = "") -> tarfile.TarInfo:
 
 
 def header(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
-    """A header that claims a size, which may be negative, of data that need not follow."""
     info = tarfile.TarInfo(name)
     info.size = size
     info.type = kind

@@ -59,7 +59,6 @@ def test_sources_that_are_refused(tmp_path):
 
 
 def test_names_that_are_not_text(tmp_path):
-    """No table could keep them: left out, with what is below them, and said."""
     write_video(tmp_path / "a.mp4", range(6))
     (tmp_path / "a.json").write_text('{"task": "t"}')
     root_bytes = os.fsencode(tmp_path)

@@ -1,7 +1,4 @@
-"""The model by itself: causal, blind to what lies before its window, and the same after a turn on disk.
-
-Also: whole laptop runs on bars.
-"""
+"""The model by itself: causal, blind to what lies before its window, and the same after a turn on disk."""
 
 import json
 from dataclasses import replace
@@ -118,7 +115,6 @@ def test_a_trend_is_learnt(tmp_path):
         optimizer.step()
     save_laptop(model, load_encoder(config.embeddings), tmp_path, {})
     output = load_laptop(tmp_path)[0](numbers, ["go"] * 8)
-    assert output.trend_logits is not None
     trends = trends_of(label)[:, 1:]
     assert (output.trend_logits.argmax(-1)[:, 1:] == trends).float().mean() > 0.8
 

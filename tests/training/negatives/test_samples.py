@@ -32,8 +32,6 @@ def samples(tmp_path_factory) -> list[Sample]:
 
 @pytest.fixture
 def changed(samples: list[Sample]) -> Callable[..., list[tuple[Sample, Unread]]]:
-    """Each sample with what a kind makes of it, of those that it changes."""
-
     def made(kind: str, labels: Labels = RUNS) -> list[tuple[Sample, Unread]]:
         change = SampleNegatives(NegativesConfig(**{kind: 1}), labels)
         rng = np.random.default_rng(0)
