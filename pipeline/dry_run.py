@@ -13,7 +13,7 @@ from pipeline.config import DatasetBuild, resolve, stored_build
 from pipeline.plan import (
     CURRENT,
     INCOMPLETE,
-    STAMPS,
+    PREREQUISITES,
     WAITING,
     History,
     plan,
@@ -41,6 +41,7 @@ WORDS = {
     "others": "runs of other tasks changed",
     "corrections": "people corrected labels",
     "references": "people showed runs that others follow",
+    "joined_tasks": "people joined texts to one task, or parted them",
 }
 
 
@@ -105,7 +106,7 @@ def _of_new(build: DatasetBuild) -> Iterator[PlannedWork]:
     """All stages of a dataset that was never built."""
     for spec in stage_specs(build):
         # What follows from what people said is not there yet
-        if STAMPS.keys() & set(spec.stage.reads):
+        if not PREREQUISITES.isdisjoint(spec.stage.reads):
             continue
         yield PlannedWork(build.name, spec.name, NEW, None, "the dataset was not built yet")
 
@@ -145,7 +146,7 @@ def _reason(
     is_settled = step.status not in (WAITING, CURRENT)
     if recorded is None:
         action = NEW
-        of_people = " or ".join(WORDS[kind] for kind in step.stage.reads if kind in STAMPS)
+        of_people = " or ".join(WORDS[kind] for kind in step.stage.reads if kind in PREREQUISITES)
         reasons = settings or ([of_people or "it was not made yet"] if is_settled else [])
     else:
         reasons = _differences(step, recorded, settings)

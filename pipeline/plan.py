@@ -19,7 +19,7 @@ from warehouse.lake import WHOLE_DATASET, Lake, content_key
 from warehouse.lake.connection import LakeConnection, literal
 from warehouse.lake.corrections import correction_stamps
 from warehouse.lake.recordings import LISTING
-from warehouse.lake.references import reference_stamps
+from warehouse.lake.references import joined_stamps, reference_stamps
 
 CURRENT = "current"
 MISSING = "missing"
@@ -30,7 +30,9 @@ LABELS = "segments"  # the stage that makes the labels of a label run
 STAMPS = {
     "corrections": correction_stamps,
     "references": reference_stamps,
+    "joined_tasks": joined_stamps,
 }  # by what a stage reads, hashes by chunk
+PREREQUISITES = {"corrections", "references"}  # a chunk without these has no stage that reads them
 # Columns of stage_runs; a lake that is only looked at may be of an earlier version, without some of them
 COLUMNS = (
     "^(stage|dataset|chunk|label_run|code_version|inputs|(input|output|outcomes|others)_hash)$"
@@ -233,7 +235,7 @@ def chunk_steps(
         # for it has to go, and a stage that a chunk does not have is not waited for
         of_people = [kind for kind in stage.reads if kind in STAMPS]
         stamps = {kind: stamp for kind in of_people if (stamp := stamp_of(kind))}
-        if of_people and not stamps and recorded is None:
+        if not stamps and recorded is None and not PREREQUISITES.isdisjoint(of_people):
             continue
         present.add(spec.name)
         upstream = [name for name in stage.upstream if name in present]

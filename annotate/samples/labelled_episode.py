@@ -113,6 +113,11 @@ class LabelledEpisode:
         return self.episode.cameras[0]
 
     @property
+    def same_as(self) -> str | None:
+        """The text by which its task is compared with those of other runs."""
+        return self.episode.same_as or self.label.task
+
+    @property
     def attempts(self) -> list[Segment]:
         return [s for s in self.label.segments if s.kind == STEP]
 

@@ -128,7 +128,7 @@ def part_in_pictures(
 def is_whole_other_run(candidate: LabelledEpisode, e: LabelledEpisode) -> bool:
     """Is it another run of the same task, which completed every step in order?"""
     return (
-        candidate.label.task == e.label.task
+        candidate.same_as == e.same_as
         and candidate.episode.episode_index != e.episode.episode_index
         and candidate.step_ends is not None
     )
@@ -266,11 +266,17 @@ class _Ways:
         else:
             self.demonstrators = []
         # Of other tasks: labelled runs, and others
-        self.foreign = [o for o in other_episodes if are_other_tasks(o.label.task, e.label.task)]
+        self.foreign = [
+            o
+            for o in other_episodes
+            if o.same_as != e.same_as and are_other_tasks(o.label.task, e.label.task)
+        ]
         self.listed = [
             other
             for other in listed_episodes
-            if other.split == e.episode.split and are_other_tasks(other.task, e.label.task)
+            if other.split == e.episode.split
+            and (other.same_as or other.task) != e.same_as
+            and are_other_tasks(other.task, e.label.task)
         ]
 
     def by_reason(self, *, with_editor: bool) -> dict[str, list[DrawCase]]:

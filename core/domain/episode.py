@@ -8,7 +8,8 @@ class Episode:
     """One episode of a dataset, without its rows, pictures and label.
 
     num_frames: 0 where nobody has counted them yet. cameras: those that can be used, the preferred
-    one first. content_hash: None where it was not decoded yet.
+    one first. content_hash: None where it was not decoded yet. same_as: the text that stands for its
+    task, where people joined several and a reader asks for it.
 
     label_run, confidence 0..1, named (has every step of it a name?) and end_by (what its end rests
     on, as the table label_quality has it) are those of the label that counts. label_run is None
@@ -34,6 +35,7 @@ class Episode:
     end_by: str | None = None
     is_unsure: bool = False
     sure_of_names: bool = True
+    same_as: str | None = None
 
     @property
     def key(self) -> tuple[str, int]:

@@ -26,7 +26,8 @@ from core.values import imported
 from pipeline.config import DatasetBuild
 
 type Field = Literal[
-    "rows", "pictures", "text", "steps", "splits", "unusable", "outcome", "others", "corrections", "references"
+    "rows", "pictures", "text", "steps", "splits", "unusable", "outcome", "others",
+    "corrections", "references", "joined_tasks",
 ]  # fmt: skip
 # What labels of every annotator depend on, see `Stage.settings`
 LABEL_SETTINGS = (
@@ -348,6 +349,7 @@ STAGES: tuple[Stage, ...] = (
             "text",
             "splits",
             "others",
+            "joined_tasks",
         ),
         # The size of pictures in shards is a part of a sample's tokens
         config=lambda build: (

@@ -1,7 +1,7 @@
 """Question-answer samples of a chunk's labelled episodes: the ProcVQA and ProgressLM families."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from annotate.samples import samples_stage
 from annotate.samples.labelled_episode import LabelledEpisode
@@ -12,6 +12,7 @@ from pipeline.config import DatasetBuild
 from pipeline.stage import Output, StageContext
 from warehouse.lake.chunk_rows import ChunkRows
 from warehouse.lake.connection import LakeConnection
+from warehouse.lake.references import joined_tasks
 from warehouse.lake.stored import episode_from_row, labels_of
 
 # Of the 64 of the hash of a picture, in which pictures of the same moment by two cameras differ at least if they show
@@ -22,8 +23,9 @@ UNLIKE_BITS = 24
 
 def run(context: StageContext) -> Output:
     build = context.build
-    episodes = list(labelled_episodes(context.rows, build, context.chunk))
-    listed_episodes = other_task_episodes(context.rows, build.name, context.chunk)
+    same_as = joined_tasks(context.lake, build.name)
+    episodes = list(labelled_episodes(context.rows, build, context.chunk, same_as))
+    listed_episodes = other_task_episodes(context.rows, build.name, context.chunk, same_as)
     samples = samples_stage(episodes, build.stages.samples, listed_episodes)
     families = Counter(samples["family"].to_pylist())
     samples_of_family = {f"family {family}": number for family, number in families.items()}
@@ -35,7 +37,9 @@ def run(context: StageContext) -> Output:
     )
 
 
-def other_task_episodes(rows: ChunkRows, dataset: str, chunk: int) -> list[Episode]:
+def other_task_episodes(
+    rows: ChunkRows, dataset: str, chunk: int, same_as: Mapping[str, str]
+) -> list[Episode]:
     """The runs of other tasks beyond the chunk that its samples may show, by what is listed of them.
 
     Whether their chunks are decoded already makes no difference: samples do not depend on the order of chunks.
@@ -48,18 +52,20 @@ def other_task_episodes(rows: ChunkRows, dataset: str, chunk: int) -> list[Episo
         "WHERE o.dataset = ? AND o.chunk = ? ORDER BY episode_index",
         [dataset, chunk],
     )
-    return [episode_from_row(row) for row in others]
+    return [episode_from_row(row | {"same_as": same_as.get(row["task"])}) for row in others]
 
 
 def labelled_episodes(
-    lake: LakeConnection, build: DatasetBuild, chunk: int
+    lake: LakeConnection, build: DatasetBuild, chunk: int, same_as: Mapping[str, str]
 ) -> Iterator[LabelledEpisode]:
-    """The usable episodes of a chunk that have segments and progress, by their active labels."""
+    """The usable episodes of a chunk that have segments and progress, by their active labels. `same_as`: the text that
+    stands for the task, by each text that people joined to it.
+    """
     con = lake.holding("FROM active_segments JOIN active_progress JOIN episode_labels")
     labels = labels_of(con, build.name, chunk, whole=True)
     max_px = build.stages.shards.picture_max_px
     for facts in lake.dicts(LABELLED_SQL, [build.name, chunk, UNLIKE_BITS]):
-        episode = episode_from_row(facts)
+        episode = episode_from_row(facts | {"same_as": same_as.get(facts["task"])})
         label = labels.get(episode.episode_index)
         sizes = dict[str, tuple[int, int]](facts["sizes"] or ())
         if label is None:

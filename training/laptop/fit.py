@@ -33,6 +33,7 @@ from training.pixels import device
 from training.recipe import AS_RECORDED, OTHER_TASK, NegativesConfig, Recipe
 from training.runs import Point, TrainingRun, record, run_folder, training_run_id
 from warehouse.lake import Lake
+from warehouse.lake.references import joined_texts
 from warehouse.lake.sql import open_for_users
 from warehouse.lake.stored import usable_episodes
 from warehouse.releases.release import Release, find_release
@@ -172,11 +173,12 @@ class ClipSource:
     negatives: NegativesConfig
     seed: int
     counts: Counter[str] = field(default_factory=Counter)
+    same_as: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._rng = np.random.default_rng(self.seed)
         self._moments = list(map(self._whole_moments, self.episodes))
-        self._instructions = Instructions([e.task for e in self.episodes])
+        self._instructions = Instructions([e.task for e in self.episodes], self.same_as)
 
     def _whole_moments(self, e: EncodedPictures) -> Sequence[int] | np.ndarray:
         """The frames whose window's pictures are all there; where none are, all frames."""
@@ -366,11 +368,13 @@ class LaptopTraining:
                 f"recipe {self.recipe.name}: a laptop model learns for train.steps, not for epochs"
             )
         run = training_run_id(self.recipe, self.release)
+        joined = joined_texts(open_for_users(self.lake.workspace, self.release.snapshot))
         source = ClipSource(
             episodes,
             model.frames,
             self.recipe.data.negatives,
             train.seed,
+            same_as={task_text(text): task_text(name) for (_, text), name in joined.items()},
         )
         curve = self._learn(model, source, train.steps)
         num_samples = train.steps * train.batch

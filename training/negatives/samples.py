@@ -18,6 +18,7 @@ from training.data import Unread, unread
 from training.negatives.windows import Instructions, draw_kind, draw_speed, shown_of, window_places
 from training.recipe import AS_RECORDED, OTHER_TASK, NegativesConfig
 from warehouse.lake import Lake
+from warehouse.lake.references import joined_texts
 from warehouse.lake.sql import open_for_users
 from warehouse.lake.stored import dataset_gates, labels_of, usable_episodes
 from warehouse.releases.release import Release
@@ -38,6 +39,7 @@ def read_labels(lake: Lake, release: Release, shards: Sequence[Path]) -> Labels:
             int(e.key.rpartition("-")[2]) for e in index.entries
         )
     labels = {}
+    same_as = joined_texts(con)
     gates = dataset_gates(con)
     for dataset, of_dataset in sorted(episodes.items()):
         indices = sorted(of_dataset)
@@ -49,6 +51,7 @@ def read_labels(lake: Lake, release: Release, shards: Sequence[Path]) -> Labels:
                 continue
             # Names are used as far as samples use them
             label = label.with_task(episode.task).with_gate(gates[dataset])
+            episode = replace(episode, same_as=same_as.get((dataset, episode.task or "")))
             labels[episode.key] = LabelledEpisode(episode, label, picture_sizes={})
     return labels
 
@@ -91,7 +94,9 @@ class SampleNegatives:
 
     @cached_property
     def _instructions(self) -> Instructions:
-        return Instructions([task_text(e.label.task) for e in self.labels.values() if e.label.task])
+        instructed = [e for e in self.labels.values() if e.label.task]
+        same_as = {task_text(e.label.task): task_text(e.same_as) for e in instructed}
+        return Instructions([task_text(e.label.task) for e in instructed], same_as)
 
     @cached_property
     def _first_told(self) -> dict[str, LabelledEpisode]:

@@ -1,8 +1,8 @@
 """Which of its own pictures a changed window shows, and what is told of it: the one meaning of each kind."""
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -70,9 +70,11 @@ def differ(first: str, second: str) -> bool:
 
 @dataclass(frozen=True)
 class Instructions:
-    """The instructions of a corpus's runs; empty ones are left out."""
+    """The instructions of a corpus's runs; empty ones are left out. same_as: of those that people joined, the one that
+    stands for the task."""
 
     of_runs: Sequence[str]
+    same_as: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def distinct(self) -> list[str]:
@@ -83,8 +85,9 @@ class Instructions:
         many, and nearly all of them differ."""
         if not words_of(text) or not self.distinct:
             return None
+        task = self.same_as.get(text, text)
         for _ in range(TRIES):
             candidate = self.distinct[int(rng.integers(len(self.distinct)))]
-            if differ(text, candidate):
+            if differ(text, candidate) and self.same_as.get(candidate, candidate) != task:
                 return candidate
         return None

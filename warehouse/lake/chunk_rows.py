@@ -38,7 +38,8 @@ class ChunkRows(LakeConnection):
     dataset, and one without datasets has all. input_hashes: of the stages that published rows of the chunk.
 
     A table is read when the first query names it; not those of stages that published nothing of the chunk, by
-    `stage_runs`. Of views there are those that need no other rows. Not for sharing between threads.
+    `stage_runs`. Of views there are those that need no other rows. Not for sharing between threads, nor for conditions
+    on columns of floats in WHERE: Arrow's scan, which takes them, finds NaN greater than no number.
     """
 
     def __init__(self, lake: LakeConnection, dataset: str, chunk: int) -> None:

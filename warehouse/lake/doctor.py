@@ -454,7 +454,7 @@ def outdated_labels(lake: Lake, _: bool) -> Iterator[Finding]:
 def recordings(lake: Lake, _: bool) -> Iterator[Finding]:
     """What people said of recordings that an episode only resembles."""
     for dataset, count in review_counts(lake).items():
-        detail = f"{count} words of people wait: it is not sure which episodes are the recordings that they are of"
+        detail = f"words of people wait ({count}): it is not sure which episodes are the recordings that they are of"
         yield trouble(
             WARNING,
             "words in review",

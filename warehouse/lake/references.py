@@ -11,6 +11,8 @@ from datetime import datetime
 from difflib import get_close_matches
 from typing import Any, NamedTuple
 
+import duckdb
+
 from core.domain.label import Label
 from core.domain.label_run import human_run
 from core.values import grouped
@@ -97,13 +99,38 @@ def _has_references(lake: LakeConnection, dataset: str) -> bool:
     return bool(tasks)
 
 
-def joined_tasks(lake: Lake, dataset: str) -> dict[str, str]:
+def joined_tasks(lake: LakeConnection, dataset: str) -> dict[str, str]:
     """The text that stands for the task, by each text that people joined to it; others stand for themselves."""
+    if dataset not in lake.datasets_in("joined_task"):
+        return {}
     return dict(
         lake.rows(
             "SELECT task, same_as FROM current_joined_tasks WHERE dataset = ? ORDER BY 1", [dataset]
         )
     )
+
+
+def joined_texts(con: duckdb.DuckDBPyConnection) -> dict[tuple[str, str], str]:
+    """The same of all datasets, by dataset and text."""
+    rows = con.execute("SELECT dataset, task, same_as FROM current_joined_tasks").fetchall()
+    return {(dataset, task): same_as for dataset, task, same_as in rows}
+
+
+def joined_stamps(lake: LakeConnection, dataset: str) -> dict[int, str]:
+    """By chunk, a hash of the joined texts of its runs, and of those that its samples may show: what the plan depends
+    on. Only chunks with such texts.
+    """
+    if dataset not in lake.datasets_in("joined_task"):
+        return {}
+    rows = lake.rows(
+        "WITH shown AS (SELECT dataset, episode_index, chunk FROM episode_facts WHERE dataset = $1 "
+        "UNION ALL SELECT dataset, episode_index, chunk FROM other_tasks WHERE dataset = $1) "
+        "SELECT s.chunk, list(DISTINCT to_json([j.task, j.same_as])::VARCHAR ORDER BY 1) FROM shown s "
+        "JOIN episode_facts f USING (dataset, episode_index) JOIN current_joined_tasks j USING (dataset, task) "
+        "GROUP BY 1",
+        [dataset],
+    )
+    return {chunk: content_key("joined tasks", *sorted(texts)) for chunk, texts in rows}
 
 
 def chunks_of_references(lake: Lake, dataset: str) -> set[int]:
@@ -157,17 +184,17 @@ def brings_steps(lake: LakeConnection, dataset: str | None = None) -> bool:
 
 
 def pending(lake: Lake) -> dict[str, set[int]]:
-    """Of each dataset the chunks that the next build labels anew, because their references are others by now."""
-    reference_datasets = [
-        dataset
+    """Of each dataset the chunks that the next build labels anew, because their references are others by now, or makes
+    other samples of, because other texts are one task.
+    """
+    chunks = {
+        dataset: pending_chunks(lake, dataset)
         for dataset, (text, _) in stored_builds(lake).items()
         if stated_annotator(text) in SHOWN_BY
-    ]
-    return {
-        dataset: chunks
-        for dataset in reference_datasets
-        if (chunks := pending_chunks(lake, dataset))
     }
+    for dataset in lake.datasets_in("joined_task"):
+        chunks.setdefault(dataset, set()).update(joined_chunks(lake, dataset))
+    return {dataset: of_dataset for dataset, of_dataset in chunks.items() if of_dataset}
 
 
 def stored_builds(lake: LakeConnection) -> dict[str, tuple[str, str]]:
@@ -323,6 +350,19 @@ def part_task(lake: Lake, dataset: str, text: str, *, author: str) -> None:
         return dict.fromkeys(other_texts, min(other_texts)) | {text: text}
 
     _say_same(lake, dataset, author, groups, text)
+
+
+def joined_chunks(lake: LakeConnection, dataset: str) -> set[int]:
+    """The chunks whose samples the next build makes anew, because other texts are one task by now."""
+    built = dict(
+        lake.rows(
+            "SELECT chunk, arg_max(inputs->>'joined_tasks', snapshot) FROM stage_runs "
+            "WHERE stage = 'samples' AND dataset = ? GROUP BY 1",
+            [dataset],
+        )
+    )
+    present_stamps = joined_stamps(lake, dataset)
+    return {chunk for chunk, stamp in built.items() if stamp != present_stamps.get(chunk)}
 
 
 def _say_same(lake: Lake, dataset: str, author: str, groups: Any, *texts: str) -> dict[str, str]:

@@ -10,6 +10,8 @@ from ingest.splits import SplitConfig
 from tests.kits.made_corpus import build_of, built, with_stages
 from tests.kits.tiny_lerobot import make_dataset, video_path
 from warehouse.lake import Lake
+from warehouse.lake.outcomes import chunks_to_build
+from warehouse.lake.references import join_tasks, part_task
 
 
 def beyond(lake: Lake) -> dict[int, set[int]]:
@@ -41,3 +43,30 @@ def test_a_damaged_run_beyond_costs_the_samples_that_show_it(tmp_path):
     assert {episode for episode, _, _ in warnings} <= {0, 1}
     assert all(f"of episode {lost_episode}, camera" in detail for *_, detail in warnings)
     assert lake.rows("SELECT count(*) FROM episodes WHERE chunk = 0 AND status = 'ok'") == [(2,)]
+
+
+@pytest.mark.slow
+def test_texts_that_people_joined_are_no_other_tasks(tmp_path):
+    # Chunks of two episodes, one of each text
+    build = build_of(make_dataset(tmp_path / "source", [20] * 4))
+    samples = SamplesConfig(unanswerable_per_episode=6)
+    build = with_stages(build, splits=SplitConfig(val=0, test_id=0), samples=samples)
+    made = built(build, Workspace(tmp_path / "workspace"))
+    lake = Lake(made.space)
+    others = "SELECT count(*) FROM samples WHERE reason = 'other_task'"
+    [num_others] = lake.column(others)
+    assert num_others
+    digests = lake.rows("SELECT * FROM samples ORDER BY sample_id")
+
+    texts = lake.column("SELECT DISTINCT task FROM episode_facts ORDER BY 1")
+    join_tasks(lake, "tiny", *texts, author="ada")
+    assert chunks_to_build(lake) == {"tiny": 2}
+    assert made.rebuild() == [(stage, k) for k in (0, 1) for stage in ("samples", "shards")]
+    assert lake.column(others) == [0]
+    assert beyond(lake) == {}
+    assert chunks_to_build(lake) == {}
+
+    part_task(lake, "tiny", texts[0], author="ada")
+    assert chunks_to_build(lake) == {"tiny": 2}
+    made.rebuild()
+    assert lake.rows("SELECT * FROM samples ORDER BY sample_id") == digests

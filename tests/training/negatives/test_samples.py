@@ -126,6 +126,7 @@ def test_where_no_other_instruction_differs_none_is_made_up():
     assert Instructions([cup, cup]).other(cup, rng) is None
     assert Instructions([cup, drawer]).other("", rng) is None
     assert Instructions([]).other(cup, rng) is None
+    assert Instructions([cup, drawer], {cup: drawer}).other(cup, rng) is None, "people joined them"
 
 
 @pytest.fixture
