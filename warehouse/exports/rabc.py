@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from annotate.conventions.sidecars import KEYS
-from core.domain.episode import Episode
+from core.domain.label import Episode
 from core.errors import UserError
 from core.values import grouped
 from ingest.formats.tables import read_columns
