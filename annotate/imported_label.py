@@ -2,8 +2,7 @@
 
 from abc import ABC, abstractmethod
 
-from core.domain.label import STEP, Label, Segment, check_tiling
-from core.domain.stated import check_stated
+from core.domain.label import STEP, Label, Segment, check_stated, check_tiling
 from core.errors import UserError
 from core.names import unnamed_step
 

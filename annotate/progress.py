@@ -20,8 +20,7 @@ import numpy as np
 from annotate.config import MOST_OF_ATTEMPT, ProgressConfig
 from annotate.pictures import hamming
 from annotate.spans import equal_spans
-from core.domain.label import IDLE, Segment, StatedEnd, undo
-from core.domain.stated import slopes_of
+from core.domain.label import IDLE, Segment, StatedEnd, slopes_of, undo
 
 # A step's weight is its share of length times the number of steps, clipped
 BUDGET_CLIP = (0.85, 1.15)

@@ -5,7 +5,7 @@ from dataclasses import replace
 from itertools import chain, groupby, pairwise
 from typing import Any
 
-from core.domain.episode import Episode
+from core.domain.label import Episode
 from core.files import queries_of
 from explorer import charts
 from explorer.access import LakeReader, PageError

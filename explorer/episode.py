@@ -12,8 +12,7 @@ from fastapi import Path
 
 from annotate.signal_report import lag
 from core.annotators import follows_sql, made_by
-from core.domain.episode import Episode
-from core.domain.label import Label
+from core.domain.label import Episode, Label
 from core.files import queries_of
 from core.values import grouped
 from explorer.access import LakeReader, PageError

@@ -17,7 +17,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from core.domain.episode import Episode
+from core.domain.label import Episode
 from core.errors import UserError
 from core.files import whole_file
 from core.paths import Workspace

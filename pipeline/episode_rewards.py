@@ -12,7 +12,7 @@ from itertools import batched, groupby
 from typing import Any
 
 from annotate.samples.procvqa import task_text
-from core.domain.episode import Episode
+from core.domain.label import Episode
 from core.errors import UserError
 from core.paths import Workspace
 from eval.reward.open import ScorerConfig, open_scorer

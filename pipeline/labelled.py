@@ -20,9 +20,8 @@ from annotate.progress import (
     stated_progress,
 )
 from annotate.transfer import Alignment
-from core.domain.label import Label
+from core.domain.label import Label, is_stated
 from core.domain.label_run import human_run
-from core.domain.stated import is_stated
 from core.paths import Workspace
 from core.tables import TABLES
 from ingest.episode import Finding

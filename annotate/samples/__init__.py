@@ -16,7 +16,7 @@ import annotate.samples.procvqa as procvqa
 import annotate.samples.progresslm as progresslm
 from annotate.config import SamplesConfig
 from annotate.samples.labelled_episode import LabelledEpisode
-from core.domain.episode import Episode
+from core.domain.label import Episode
 from core.tables import TABLES
 from core.values import grouped
 

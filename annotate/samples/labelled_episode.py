@@ -13,8 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from core.domain.episode import Episode
-from core.domain.label import IDLE, STEP, Label, Segment, completed_steps
+from core.domain.label import IDLE, STEP, Episode, Label, Segment, completed_steps
 from core.values import IMAGE_MARK
 
 STATES = ("ongoing", "finished", "failed", "regressed", "stalled")

@@ -45,7 +45,7 @@ from annotate.samples.wording import (
     template,
     without_marks,
 )
-from core.domain.episode import Episode
+from core.domain.label import Episode
 
 TEXT, VISUAL, CROSS_VIEW = (f"progresslm_{name}" for name in ("text", "visual", "cross_view"))
 # Of demonstrations in pictures, how many show a part of the run: those of some unanswerable samples do, which must not

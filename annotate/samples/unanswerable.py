@@ -24,7 +24,7 @@ from annotate.config import SamplesConfig
 from annotate.samples.edits import EDITED, OCCLUDED
 from annotate.samples.labelled_episode import LabelledEpisode, SamplePicture, generator, sample_row
 from annotate.samples.wording import NA, Form, View, answer_text, question_text, template
-from core.domain.episode import Episode
+from core.domain.label import Episode
 from core.values import grouped
 from ingest.task_texts import are_other_tasks
 

@@ -1,6 +1,7 @@
-"""The label of an episode, and its segments: the spans of its subtasks, with the rules that they keep.
+"""An episode as the lake knows it, and its label with the segments: the spans of its subtasks, half-open, in frames.
 
-Spans are half-open, in frames.
+With the rules that they keep, and when what a person states of a run's progress contradicts itself; how progress
+follows from it: annotate.progress.stated_progress.
 """
 
 import sys
@@ -11,6 +12,56 @@ import numpy as np
 
 from core.domain.label_run import LabelGate
 from core.names import is_name, unnamed_step
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One episode of a dataset, without its rows, pictures and label.
+
+    num_frames: 0 where nobody has counted them yet. cameras: those that can be used, the preferred
+    one first. content_hash: None where it was not decoded yet. same_as: the text that stands for its
+    task, where people joined several and a reader asks for it.
+
+    label_run, confidence 0..1, named (has every step of it a name?) and end_by (what its end rests
+    on, as the table label_quality has it) are those of the label that counts. label_run is None
+    where nobody labelled the episode, or where the label is not sure enough for a reader:
+    is_unsure. sure_of_names: is it sure enough of its steps' names?
+    """
+
+    dataset: str
+    episode_index: int
+    chunk: int
+    fps: float  # frames per second, as measured, else as stated
+    num_frames: int
+    task: str | None
+    success: bool | None
+    split: str | None
+    cameras: tuple[str, ...]
+    tasks: tuple[str, ...] = ()
+    source_id: str = ""
+    content_hash: str | None = None
+    label_run: str | None = None
+    confidence: float | None = None
+    named: bool | None = None
+    end_by: str | None = None
+    is_unsure: bool = False
+    sure_of_names: bool = True
+    same_as: str | None = None
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """What it is known by in a corpus."""
+        return self.dataset, self.episode_index
+
+    @property
+    def row_key(self) -> tuple[str, int, int]:
+        """Where its rows lie in the lake's tables: dataset, chunk and episode_index."""
+        return self.dataset, self.chunk, self.episode_index
+
+    @property
+    def duration_s(self) -> float:
+        return self.num_frames / self.fps
+
 
 STEP = "step"
 IDLE = "idle"
@@ -219,3 +270,63 @@ def plain_label(
     )
     assert len(plan) == num_planned, (step_names, num_planned)
     return Label(segments, num_planned, plan, task=task, as_far_as=last_labelled)
+
+
+SLOPES: dict[str, float] = dict(zip(PACES, (2.0, 1.0, 0.0, -1.0), strict=True))
+
+
+def is_stated(segments: Sequence[Segment], end: StatedEnd) -> bool:
+    """Does a person say anything of the curve, beyond the segments?"""
+    return end != NOTHING_STATED or any(s.pace is not None for s in segments)
+
+
+def check_stated(segments: Sequence[Segment], num_planned: int, end: StatedEnd) -> None:
+    """Raise ValueError where what is stated contradicts itself: a label is 1 exactly when all planned steps are done.
+
+    `segments` tile the episode.
+    """
+    last_frame = segments[-1].end_frame - 1
+    final = end.final_progress
+    catastrophic_frame = end.catastrophic_frame
+    is_finished = finished(segments, num_planned)
+    # Without a final progress the curve ends where the segments alone would end it, which is never below 0
+    falls = (
+        any(s.pace is not None for s in segments)
+        and slopes_of(segments)[1:catastrophic_frame].sum() < 0
+    )
+    finished_note = "every planned step is completed, so"
+    contradictions = (
+        (
+            final is not None and not 0 <= final <= 1,
+            f"final progress {final} is not between 0 and 1",
+        ),
+        (
+            catastrophic_frame is not None and not 0 < catastrophic_frame <= last_frame,
+            f"the catastrophic frame {catastrophic_frame} is none of the frames 1 to {last_frame}",
+        ),
+        (
+            catastrophic_frame is not None and is_finished,
+            f"{finished_note} nothing was lost: mark the step that failed",
+        ),
+        (
+            final not in (None, 1) and catastrophic_frame is None and is_finished,
+            f"{finished_note} the run ends at 1: mark the step that failed",
+        ),
+        (
+            final == 1 and catastrophic_frame is None and not is_finished,
+            "the run ends at 1, but a planned step is not completed: mark it as completed, or end below 1",
+        ),
+        (
+            falls,
+            "the segments fall by more than they rise: mark a segment as slow or fast, or take falls back",
+        ),
+    )
+    for is_so, contradiction in contradictions:
+        if is_so:
+            raise ValueError(contradiction)
+
+
+def slopes_of(segments: Sequence[Segment]) -> np.ndarray:
+    """Slope of each frame, float64 [n], in parts of a slow one."""
+    of_segments = [SLOPES[s.pace or ("slow" if s.kind == STEP else "adjust")] for s in segments]
+    return np.repeat(of_segments, [len(s) for s in segments])

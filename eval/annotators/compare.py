@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 from annotate.similarity import embed
-from core.domain.episode import Episode
-from core.domain.label import STEP, Label
+from core.domain.label import STEP, Episode, Label
 from core.errors import UserError
 from core.metrics import is_lower_better
 from core.values import grouped

@@ -10,8 +10,7 @@ from itertools import chain
 
 import numpy as np
 
-from core.domain.episode import Episode
-from core.domain.label import NO_PROGRESS, STEP, Label, Segment
+from core.domain.label import NO_PROGRESS, STEP, Episode, Label, Segment
 from core.errors import UserError
 from core.values import grouped
 from eval.annotators.truth import NEAR_S, EpisodeTruth

@@ -11,7 +11,7 @@ import numpy as np
 
 from annotate.preferences import ComparedRun, draw_pairs
 from annotate.samples.procvqa import task_text
-from core.domain.episode import Episode
+from core.domain.label import Episode
 from core.errors import UserError
 from core.values import grouped
 from eval.annotators.truth import SIMULATED, load_truth

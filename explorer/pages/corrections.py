@@ -12,8 +12,7 @@ from fastapi import APIRouter, Body
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field, StrictBool, StrictInt
 
-from core.domain.episode import Episode
-from core.domain.label import DONE, IDLE, STEP
+from core.domain.label import DONE, IDLE, STEP, Episode
 from core.domain.label_run import human_run
 from core.values import plain
 from explorer.access import LakeReader, PageError

@@ -18,7 +18,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Resp
 
 from annotate.model_client.responses import ResponseStore, StoredReply
 from core.annotators import HUMAN
-from core.domain.episode import Episode
+from core.domain.label import Episode
 from core.errors import UserError
 from core.files import queries_of
 from core.values import plain

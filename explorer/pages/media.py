@@ -9,7 +9,7 @@ from urllib.parse import quote
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import FileResponse, JSONResponse, Response
 
-from core.domain.episode import Episode
+from core.domain.label import Episode
 from core.errors import install_hint
 from explorer import media
 from explorer.access import PageError

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 
 from annotate.samples import samples_stage
 from annotate.samples.labelled_episode import LabelledEpisode
-from core.domain.episode import Episode
+from core.domain.label import Episode
 from core.domain.label_run import GateCounts
 from core.files import queries_of
 from pipeline.config import DatasetBuild

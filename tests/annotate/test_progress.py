@@ -20,8 +20,7 @@ from annotate.progress import (
     progress,
     stated_progress,
 )
-from core.domain.label import DONE, IDLE, STEP, Segment, StatedEnd, check_tiling
-from core.domain.stated import check_stated
+from core.domain.label import DONE, IDLE, STEP, Segment, StatedEnd, check_stated, check_tiling
 from ingest.episode import NativeStep
 from tests.kits.files import table
 

@@ -6,9 +6,17 @@ import numpy as np
 import pytest
 
 from annotate.config import MOTION_VERSION, MotionConfig
-from core.domain.label import IDLE, STEP, Label, Segment, StatedEnd, check_tiling, plain_label
+from core.domain.label import (
+    IDLE,
+    STEP,
+    Label,
+    Segment,
+    StatedEnd,
+    check_stated,
+    check_tiling,
+    plain_label,
+)
 from core.domain.label_run import GateCounts, LabelGate, LabelRun, choose_active, resolved
-from core.domain.stated import check_stated
 
 
 @pytest.mark.parametrize(

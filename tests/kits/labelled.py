@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 
 from annotate.samples.labelled_episode import LabelledEpisode
-from core.domain.episode import Episode
-from core.domain.label import DONE, IDLE, Label, Segment
+from core.domain.label import DONE, IDLE, Episode, Label, Segment
 
 STEPS = ("Grasp the cup", "Place the cup")
 

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from core.domain.episode import Episode
+from core.domain.label import Episode
 from core.errors import UserError
 from ingest.episode import TimedPicture
 from ingest.formats.listing import named

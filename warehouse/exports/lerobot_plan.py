@@ -25,8 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from annotate.samples.procvqa import PROGRESS, task_text
-from core.domain.episode import Episode
-from core.domain.label import STEP, Label, completed_steps
+from core.domain.label import STEP, Episode, Label, completed_steps
 from core.errors import UserError
 from core.names import is_name
 from core.tables import TABLES

@@ -13,8 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from core.domain.episode import Episode
-from core.domain.label import Label, Segment
+from core.domain.label import Episode, Label, Segment
 from core.errors import UserError
 from core.pictures import load_keyframe
 from core.values import grouped, spread

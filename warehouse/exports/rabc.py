@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from annotate.conventions.sidecars import KEYS
 from annotate.samples.procvqa import task_text
-from core.domain.episode import Episode
+from core.domain.label import Episode
 from core.errors import UserError
 from core.values import grouped
 from ingest.formats.tables import read_columns

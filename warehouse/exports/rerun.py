@@ -24,8 +24,7 @@ import rerun as rr
 from rerun.chunk import Chunk
 
 from annotate.pictures import encode_jpeg
-from core.domain.episode import Episode
-from core.domain.label import STEP, Segment
+from core.domain.label import STEP, Episode, Segment
 from core.errors import UserError
 from core.files import sync
 from ingest.media.frames import VideoError

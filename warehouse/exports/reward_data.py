@@ -49,8 +49,7 @@ from annotate.conventions.reward_data import (
     primitive,
 )
 from annotate.similarity import embed
-from core.domain.episode import Episode
-from core.domain.label import Label
+from core.domain.label import Episode, Label
 from core.domain.label_run import human_run
 from core.errors import UserError
 from core.files import write_file

@@ -15,8 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from annotate.quality import ASSUMED
-from core.domain.episode import Episode
-from core.domain.label import Label
+from core.domain.label import Episode, Label
 from core.domain.label_run import GateCounts, LabelGate
 from core.errors import UserError
 from core.tables import SPLITS

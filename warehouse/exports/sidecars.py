@@ -20,8 +20,7 @@ from annotate.conventions.sidecars import (
     metadata,
     threshold,
 )
-from core.domain.episode import Episode
-from core.domain.label import Label
+from core.domain.label import Episode, Label
 from core.errors import UserError
 from core.files import whole_file, write_file
 from warehouse.exports.export import FileExport

@@ -24,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from core.domain.episode import Episode
+from core.domain.label import Episode
 from core.errors import UserError, install_hint
 from core.paths import Workspace
 from ingest.formats.lerobot_episode import refused

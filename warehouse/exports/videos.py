@@ -20,7 +20,7 @@ from typing import Any, cast
 import av
 import numpy as np
 
-from core.domain.episode import Episode
+from core.domain.label import Episode
 from core.errors import UserError
 from core.values import grouped
 from ingest.episode import CameraVideo, TimedPicture

@@ -29,8 +29,7 @@ import numpy as np
 import pyarrow as pa
 
 from annotate.conventions.sidecars import KEYS
-from core.domain.episode import Episode
-from core.domain.label import IDLE
+from core.domain.label import IDLE, Episode
 from core.errors import UserError
 from warehouse.exports.export import PLACE, README, Export, ExportFolder
 from warehouse.exports.lerobot import LerobotExport

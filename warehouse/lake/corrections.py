@@ -12,8 +12,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from core.domain.label import DONE, IDLE, STEP, Segment, StatedEnd, check_tiling
-from core.domain.stated import check_stated, is_stated
+from core.domain.label import (
+    DONE,
+    IDLE,
+    STEP,
+    Segment,
+    StatedEnd,
+    check_stated,
+    check_tiling,
+    is_stated,
+)
 from core.names import is_name
 from warehouse.lake.connection import LakeConnection
 from warehouse.lake.lake import Lake
@@ -81,7 +89,7 @@ class CorrectedSegment(BaseModel):
 
 class Corrected(BaseModel):
     """A whole label as a person left it: segments that tile the episode, the planned steps, and how far the run came,
-    where they state it (core.domain.stated)."""
+    where they state it (core.domain.label)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

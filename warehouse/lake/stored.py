@@ -14,8 +14,7 @@ from typing import Any
 import duckdb
 import numpy as np
 
-from core.domain.episode import Episode
-from core.domain.label import EpisodeFrame, Label, Segment, StatedEnd
+from core.domain.label import Episode, EpisodeFrame, Label, Segment, StatedEnd
 from core.domain.label_run import GateCounts, LabelGate
 from core.errors import UserError
 from core.values import grouped

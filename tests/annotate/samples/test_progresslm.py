@@ -18,8 +18,7 @@ from annotate.samples.labelled_episode import LabelledEpisode
 from annotate.samples.procvqa import progress_answer, window
 from annotate.samples.unanswerable import UNANSWERABLE
 from annotate.samples.wording import parse_answer, parse_reply, written_ref, written_score
-from core.domain.episode import Episode
-from core.domain.label import IDLE, Segment
+from core.domain.label import IDLE, Episode, Segment
 from core.errors import FailedError
 from tests.kits.files import table
 from tests.kits.labelled import STEPS, episode, relabelled

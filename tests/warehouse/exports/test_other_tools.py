@@ -40,8 +40,7 @@ from annotate.conventions.sidecars import (
 )
 from annotate.imported_label import ImportedError
 from annotate.progress import stated_progress
-from core.domain.label import DONE, IDLE, STEP, Label, Segment, StatedEnd
-from core.domain.stated import is_stated
+from core.domain.label import DONE, IDLE, STEP, Label, Segment, StatedEnd, is_stated
 from core.names import unnamed_step
 from ingest.media.video import decode
 from ingest.registry import DatasetConfig

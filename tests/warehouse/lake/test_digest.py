@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from core.domain.episode import Episode
+from core.domain.label import Episode
 from core.errors import UserError
 from core.paths import Workspace
 from core.tables import TABLES
