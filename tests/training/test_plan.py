@@ -289,11 +289,14 @@ def checked(folder: Path, *options: str) -> tuple[int, dict[str, dict[str, Any]]
     return code, {row["what"]: row for row in report["rows"]}
 
 
-@pytest.mark.slow
-def test_all_of_it_holds(tmp_path, capsys, monkeypatch):
-    """The first rung's four layers by a C++ compiler; of the other rungs what is traced is run as it is."""
+# Layers of the first rung that a C++ compiler compiles; the others are traced, and run as they are
+COMPILED = [pytest.param(0, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.long)]
+
+
+@pytest.mark.parametrize("count", COMPILED)
+def test_all_of_it_holds(tmp_path, capsys, monkeypatch, count):
     plain: Any = torch.compile
-    backends = chain(repeat("inductor", 4), repeat("aot_eager"))
+    backends = chain(repeat("inductor", count), repeat("aot_eager"))
     monkeypatch.setattr(
         layers.torch, "compile", lambda f, **o: plain(f, backend=next(backends), **o)
     )
