@@ -35,16 +35,17 @@ from warehouse.releases.release import Release, create_release, get_release
 if TYPE_CHECKING:
     from dagster import DagsterInstance
 
-# Files that take longest, below tests/, the longest first
+# Files below tests/: those that wait for servers, while other tests run beside them; then the longest first
 LONG = """
-faults/test_ray_killed faults/test_kills
-faults/test_other_faults pipeline/test_partial_failures
-training/test_attention browser/test_explorer_pages
-e2e/test_words_follow_recordings e2e/test_changed_sources
-stack/test_ui pipeline/test_release_cycle e2e/test_vlm_build
-assets/test_nightly browser/test_day training/test_grpo
+faults/test_ray_killed faults/test_kills faults/test_other_faults
+stack/test_ui stack/test_ray stack/test_deployment
+pipeline/test_partial_failures training/test_attention
+browser/test_explorer_pages e2e/test_changed_sources
+assets/test_nightly warehouse/lake/test_lost
+pipeline/test_release_cycle e2e/test_vlm_build browser/test_day
+e2e/test_words_follow_recordings training/test_grpo
 pipeline/stages/test_transfer warehouse/releases/test_card
-stack/test_ray explorer/test_recordings e2e/test_hints
+explorer/test_recordings e2e/test_hints
 warehouse/exports/test_weights browser/test_explorer_tasks
 warehouse/releases/test_places pipeline/stages/test_corrections
 warehouse/lake/test_migrations browser/test_explorer_correcting
@@ -53,27 +54,24 @@ e2e/test_cli_build pipeline/test_blocking_checks
 training/test_held_out pipeline/test_adaptation
 pipeline/test_labels training/test_sharding
 pipeline/test_kept_labels e2e/test_cli_reward
-stack/test_deployment warehouse/test_measured
-browser/test_explorer_episode assets/defs/corpus/test_assets
-explorer/test_judging cli/test_releasing
-pipeline/stages/test_samples_beyond_a_chunk explorer/test_pages
-pipeline/test_corpus test_house cli/test_reports
-warehouse/releases/test_publish pipeline/test_kept_workspaces
-browser/test_other_sites training/test_train e2e/test_cli_export
-cli/test_without pipeline/stages/test_embeddings
-training/test_recipe warehouse/lake/test_look_alikes
-warehouse/exports/test_other_tools
+warehouse/test_measured browser/test_explorer_episode
+assets/defs/corpus/test_assets explorer/test_judging
+cli/test_releasing pipeline/stages/test_samples_beyond_a_chunk
+explorer/test_pages pipeline/test_corpus test_house
+cli/test_reports warehouse/releases/test_publish
+pipeline/test_kept_workspaces browser/test_other_sites
+training/test_train e2e/test_cli_export cli/test_without
+pipeline/stages/test_embeddings training/test_recipe
+warehouse/lake/test_look_alikes warehouse/exports/test_other_tools
 warehouse/exports/test_samples pipeline/test_imports
 ingest/formats/test_bags warehouse/exports/test_videos
 warehouse/exports/test_lerobot explorer/test_hostile
-assets/lib/test_observed test_imports
-benchmarks/test_label_truth e2e/test_cli_references
-pipeline/test_dry_run explorer/pages/test_pages
-explorer/test_media training/test_plan ingest/test_fuzz
-training/test_processes warehouse/releases/test_release
-warehouse/lake/test_lost warehouse/test_sql_process
-eval/server/test_app explorer/test_correcting
-e2e/test_cli_queries
+assets/lib/test_observed test_imports benchmarks/test_label_truth
+e2e/test_cli_references pipeline/test_dry_run
+explorer/pages/test_pages explorer/test_media training/test_plan
+ingest/test_fuzz training/test_processes
+warehouse/releases/test_release warehouse/test_sql_process
+eval/server/test_app explorer/test_correcting e2e/test_cli_queries
 """
 TESTS = Path(__file__).parent
 # What is asked of tests themselves

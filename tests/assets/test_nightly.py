@@ -30,6 +30,7 @@ from pipeline.build import run_build
 from pipeline.config import DatasetBuild, load_config
 from pipeline.reward_model import closing_steps
 from tests.assets.defs.corpus.test_assets import ASSETS, materialize, requests
+from tests.kits import laptop_kit
 from tests.kits.cli_kit import DONE, digest_of, run_here, write_config, write_configs
 from tests.kits.files import files_of
 from tests.kits.hub_server import Hub, public_hub
@@ -38,7 +39,7 @@ from tests.kits.lerobot_writer import write_json_lines as write_lines
 from tests.kits.made_corpus import Made, build_of
 from tests.kits.tiny_lerobot import LENGTHS, TASKS, make_dataset, rows_path, write_rows, write_video
 from tests.kits.training_kit import KilledError, kill_at, make_release
-from tests.pipeline.test_release_cycle import EPISODES, ROOT, tiny_recipe
+from tests.pipeline.test_release_cycle import EPISODES, ROOT
 from training.recipe import load_recipe
 from training.runs import newest_model, resumable
 from training.train import train
@@ -65,7 +66,7 @@ def space(tmp_path, monkeypatch) -> Workspace:
         builds.append(build.model_copy(update={"dataset": facts}))
     assert run_build(space, builds, workers=1).failed == []
     with opened(space) as lake:
-        closing_steps(lake, "r1", tiny_recipe())
+        closing_steps(lake, "r1", laptop_kit.recipe(train={"steps": 2}))
     monkeypatch.setenv("PROCCORPUS_WORKSPACE", str(space.root))
     return space
 

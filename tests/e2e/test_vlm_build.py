@@ -216,9 +216,10 @@ def test_no_pictures_no_call(server, annotate, own, tmp_path):
     """Undecodable and black videos are quarantined; nothing is asked about them."""
     video_path(own.source, 0).write_bytes(b"no video")
     write_video(video_path(own.source, 1), [np.zeros((48, 64, 3), np.uint8)] * LENGTHS[1])
-    ok(annotate(server, tmp_path / "workspace", "--workers", 1, root=own.source))
+    options = ("--workers", 1, "--episodes", "0-2")
+    ok(annotate(server, tmp_path / "workspace", *options, root=own.source))
     questions = "SELECT DISTINCT episode_index FROM vlm_calls ORDER BY 1"
-    assert column(tmp_path / "workspace", questions) == EVERY[2:]
+    assert column(tmp_path / "workspace", questions) == [2]
     assert dict(rows(tmp_path / "workspace", "SELECT episode_index, reason FROM quarantine")) == {
         0: "undecodable_video",
         1: "camera_black",

@@ -33,7 +33,12 @@ def steps(result: dg.ExecuteInProcessResult, op: str) -> list[dg.DagsterEvent]:
 
 
 @pytest.mark.parametrize(
-    "kind", ["lerobot", *(pytest.param(k, marks=pytest.mark.slow) for k in ("datasets", "rerun"))]
+    "kind",
+    [
+        "lerobot",
+        pytest.param("datasets", marks=pytest.mark.slow),
+        pytest.param("rerun", marks=pytest.mark.long),
+    ],
 )
 def test_a_step_per_chunk_and_the_bytes_of_the_command(made, tmp_path, kind):
     lake = Lake(made.space, read_only=True)

@@ -86,7 +86,7 @@ def closed(closed_once: Closed, tmp_path) -> Closed:
 
 def test_a_laptop_model_goes_the_same_way_and_scores_a_video(lake, tmp_path):
     laptop_recipe = laptop_kit.recipe(
-        train={"steps": 150}, laptop={"views": 1, "text_buckets": 4096}
+        train={"steps": 60}, laptop={"views": 1, "text_buckets": 4096}
     )
     model, evaluation = closing_steps(lake, "r1", laptop_recipe)[1:3]
     assert closing_steps(lake, "r1", laptop_recipe)[1].made is False

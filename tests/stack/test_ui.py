@@ -186,6 +186,7 @@ def _processes(*words: str) -> list[int]:
     return pids
 
 
+@pytest.mark.long
 def test_a_failed_check_stops_the_release(page, url, space):
     releases_before = rows(space.root, "SELECT count(*) FROM releases")
     change(space, "UPDATE splits SET split = 'train' WHERE episode_index = 37")

@@ -316,16 +316,17 @@ def test_a_short_context_is_told(taught, tmp_path):
 def test_a_second_epoch_goes_on_where_it_was_killed(taught, tmp_path):
     """Eight prompts, four a step: the third step is the first of the second epoch, the fourth its
     other half."""
-    settings = {"steps": 4, "batch": 8, "accumulation": 2, "save_every": 3, "lr": 1e-4}
-    whole = rewarded(taught, tmp_path / "whole", train=settings)
+    train = {"steps": 4, "batch": 4, "accumulation": 2, "save_every": 3, "lr": 1e-4}
+    settings = {"train": train, "grpo": {"generations": 2}}
+    whole = rewarded(taught, tmp_path / "whole", **settings)
     ids_by_step: list[set[str]] = [set() for _ in range(4)]
     for row in completions(tmp_path / "whole"):
         ids_by_step[row["step"]].add(row["sample_id"])
     assert ids_by_step[0] | ids_by_step[1] == ids_by_step[2] | ids_by_step[3]
     assert not ids_by_step[2] & ids_by_step[3]
     with pytest.raises(KilledError):
-        rewarded(taught, tmp_path / "killed", kill_at(3), train=settings)
-    resumed = rewarded(taught, tmp_path / "killed", train=settings, resume=True)
+        rewarded(taught, tmp_path / "killed", kill_at(3), **settings)
+    resumed = rewarded(taught, tmp_path / "killed", **settings, resume=True)
     assert resumed.curve[-1].loss == pytest.approx(whole.curve[-1].loss, abs=1e-6)
     assert completions(tmp_path / "killed") == completions(tmp_path / "whole")
 

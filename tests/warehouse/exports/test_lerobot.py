@@ -447,7 +447,7 @@ OFTEN = ("lerobot", "weights", "llamafactory", "annotations-json", "rerun")
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(n, marks=[pytest.mark.slow] * (n not in OFTEN)) for n in EXPORT_KINDS],
+    [pytest.param(n, marks=[pytest.mark.long] * (n not in OFTEN)) for n in EXPORT_KINDS],
 )
 def test_an_export_is_kept_replaced_or_refused(made_lake, tmp_path, name):
     kind = EXPORT_KINDS[name]

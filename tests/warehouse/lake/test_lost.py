@@ -155,7 +155,10 @@ def test_a_lost_catalog(told, lost, damage, with_backup):
     assert run_in(lost, "doctor", "--hashes").out.count("error") == 0
 
 
-@pytest.mark.parametrize(("table", "how"), [("frames", "zeroed"), ("samples", "cut")])
+@pytest.mark.parametrize(
+    ("table", "how"),
+    [("frames", "zeroed"), pytest.param("samples", "cut", marks=pytest.mark.long)],
+)
 def test_a_damaged_file_of_rows(told, lost, table, how):
     """As docs/recovery.md says: repair, build."""
     expected = said(lost)
@@ -205,7 +208,10 @@ def test_an_older_copy_of_the_catalog_costs_nothing(told, lost, tmp_path):
     assert not any(lost.space.removed.rglob("*.parquet"))
 
 
-@pytest.mark.parametrize("damage", ["its beginning zeroed", "cut in half", "deleted"])
+@pytest.mark.parametrize(
+    "damage",
+    ["its beginning zeroed", pytest.param("cut in half", marks=pytest.mark.long), "deleted"],
+)
 def test_a_damaged_file_of_statements(told, lost, damage):
     DAMAGE[damage](lost.space.statements)
     for words in (("doctor",), ("status",), ("build", "--dataset", "tiny")):
