@@ -55,7 +55,6 @@ ENCODED = {"crf": "10", "g": "4", "mbtree": "0"}
 
 
 def written(root: Path, pictures: list[np.ndarray], **columns: Any) -> Path:
-    """A LeRobot dataset of one episode; `columns` stand in the place of its own."""
     write_v2(root, [len(pictures)])
     edit_parquet(v2_data(root, 0), **columns)
     write_video(v2_video(root, FRONT, 0), pictures, options=ENCODED)
@@ -168,7 +167,6 @@ def test_values_that_are_missing(tmp_path, rows, dimension, detail, measured):
 
 
 def noise_in_one_file(root: Path) -> Path:
-    """Three episodes of more frames than one thread decodes, in a file; returns the file."""
     lengths = [LONG + k for k in range(3)]
     write_v3(root, lengths, cameras={FRONT: len(lengths)})
     path = v3_video(root, FRONT, 0)
@@ -213,8 +211,7 @@ def test_several_threads_open_a_file_once_for_the_episodes_inside(tmp_path, monk
 
 @pytest.mark.parametrize(("frames", "has_times"), [(1, True), (6, True), (8, False), (30, False)])
 def test_another_number_of_frames_than_rows(tmp_path, frames, has_times):
-    """Where rows have times a longer video has a picture for each
-    (tests/ingest/formats/test_lerobot_frames.py)."""
+    # Where rows have times a longer video has a picture for each (tests/ingest/formats/test_lerobot_frames.py)
     root = write_v2(tmp_path, [7, 7], cameras=[FRONT, WRIST])
     for episode, camera in ((0, WRIST), (1, FRONT), (1, WRIST)):
         write_video(v2_video(root, camera, episode), film_of(0, episode, frames))
@@ -245,8 +242,7 @@ def test_a_shared_video_with_fewer_frames_than_its_episodes_claim(tmp_path):
 
 
 def test_rows_that_break_after_listing(tmp_path):
-    """Rows are read again when frames are measured: what is wrong then is a finding, and the others
-    go on."""
+    # Rows are read again when frames are measured: what is wrong then is a finding, and the others go on
     root = write_v2(tmp_path, [6, 6, 6])
     source = source_of(root)
     listing = list_episodes(source)

@@ -82,7 +82,7 @@ def test_published_flattening(segments, expected):
 
 
 def test_budgets_of_known_lengths():
-    """A step that is never attempted counts as a mean one."""
+    # A step that is never attempted counts as a mean one
     low, high = BUDGET_CLIP
     np.testing.assert_allclose(budgets([4, 3, 2]), [high / 3, 1 / 3, low / 3], atol=1e-12)
     np.testing.assert_allclose(
@@ -165,9 +165,7 @@ def test_rules_of_our_label(run, rng, still):
 
 @settings(deadline=None)
 @given(runs(), changes)
-def test_our_label_falls_where_a_completed_step_is_begun_again_and_else_moves_with_the_picture(
-    run, rng
-):
+def test_our_label_falls_where_a_step_is_begun_again(run, rng):
     segments, planned = run
     n = segments[-1].end_frame
     change = rng.uniform(2, 20, n) * FLOOR
@@ -299,7 +297,7 @@ def test_a_known_end_is_met_as_far_as_the_last_attempts_budget_allows(end):
     )
 
 
-def test_a_retry_goes_on_from_where_the_failed_attempt_came_and_a_step_without_visible_motion_fills_evenly():
+def test_a_retry_goes_on_and_a_step_without_motion_fills_evenly():
     segments = [Segment("A", 0, 11, completed=False, step=0), Segment("A", 11, 21, step=0)]
     p = progress(segments, 1, steady(21), FPS, CONFIG)
     np.testing.assert_allclose(p[[5, 10, 11, 15, 20]], [0.25, 0.5, 0.55, 0.75, 1], atol=1e-6)

@@ -143,7 +143,7 @@ def test_without_a_state_that_moves_there_is_no_jerk(state):
     assert (m.end_state is None) == (state is None or bool(np.isnan(state).any()))
 
 
-def test_jerk_over_speed_of_an_oscillation_is_its_angular_frequency_squared():
+def test_jerk_over_speed_of_an_oscillation():
     rad_per_s = 2.0
     swing = np.sin(rad_per_s * np.arange(400) / RATE_20)
     signals = Signals(RATE_20, np.full(400, 0.01), None, state=np.outer(swing, [1, -2]))

@@ -97,7 +97,6 @@ def test_without_lag_nothing_changes():
 
 
 def test_moves_that_are_near_each_other_stay_in_order():
-    """No level is lost where closing is so much later than opening that a stay is shortened."""
     curve = np.repeat([1.0, 0.0, 1.0, 0.0], 30)
     mended = opening_without_lag(curve, FPS, 1.4, 0.8)
     assert [move.rises for move in transitions(mended, FPS)] == [False, True, False]

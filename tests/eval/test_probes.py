@@ -230,7 +230,6 @@ def run_command(own: Made, capsys) -> Run:
 
 
 def in_splits(own_corpus: Made, **splits: str) -> None:
-    """Episodes, by the split that they are to be in, and samples and shards made anew."""
     for split, episodes in splits.items():
         for table in ("splits", "recordings"):
             change(

@@ -65,8 +65,6 @@ type Prepared = tuple[Callable[[Any], object], Callable[[random.Random], Any]]
 
 @pytest.mark.parametrize("base", BASES)
 def test_mutants(tmp_path, base):
-    """Each ends built or quarantined with a reason, or refused where nothing of it can be known any
-    more."""
     write_outside(outside_folder := tmp_path / "outside")
     fields = write_base(base, untouched := tmp_path / "mutants/untouched")
     changes_by_mutant: dict[str, dict[str, str]] = {"untouched": {}}
@@ -227,8 +225,6 @@ def files_of_people(folder: Path) -> Prepared:
 
 
 def wire(folder: Path) -> Prepared:
-    """What clients send to the reward server: JSON, forms with pictures and videos, and what is
-    neither."""
     app = make_app(Pixels(), ["test"], None, replace(ServerLimits(), max_sessions=10_000))
     client = TestClient(app, base_url="http://localhost")
     client.__enter__()
@@ -295,7 +291,7 @@ PARSERS: dict[str, Callable[[Path], Prepared]] = {
 
 @pytest.mark.parametrize("name", PARSERS)
 def test_parsers(tmp_path, name):
-    """Fails with the smallest example. The seed is as `make fuzz` gives and prints it."""
+    # Fails with the smallest example. The seed is as `make fuzz` gives and prints it
     seed = int(os.environ.get("PROCCORPUS_FUZZ_SEED") or random.SystemRandom().getrandbits(32))
     print(f"{name}: seed {seed}")
     check, draw = PARSERS[name](tmp_path)

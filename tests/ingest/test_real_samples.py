@@ -22,7 +22,7 @@ SHOWN: dict[str, tuple[Path, dict[str, Any]]] = {
 
 @pytest.mark.parametrize("name", SHOWN)
 def test_what_they_show(name):
-    """What is odd in them stands in SOURCE.md beside them."""
+    # What is odd in them stands in SOURCE.md beside them
     root, fields = SHOWN[name]
     check("real_samples", name, {"": told(source_of(root, **fields), pictures=False)}, SHOWN)
 

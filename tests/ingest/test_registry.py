@@ -114,7 +114,7 @@ def written(root: Path, *uris: str) -> Path:
 
 
 def test_a_folder_that_only_says_what_it_is(tmp_path):
-    """A download that lost its files is still a LeRobot dataset, which has a finding, and no folder of videos."""
+    # A download that lost its files is still a LeRobot dataset, which has a finding, and no folder of videos
     (tmp_path / "meta").mkdir()
     written(tmp_path, "films/a.mp4")
     assert [(p.folder, p.format.name) for p in places_of(source_of(tmp_path)).datasets] == [

@@ -33,8 +33,6 @@ HAND = {"quux_text": "with the left hand"}
 
 
 def write_with_parts(base: str, root: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Write a base with made-up parts; returns fields of its registry entry, and words of each
-    part's name."""
     if base == "mcap":
         root.mkdir(parents=True, exist_ok=True)
         fields = {}
@@ -212,8 +210,7 @@ ADDED: Mapping[str, Mapping[str, Mapping[str, Any]] | Callable[[Path], tuple[str
 
 @pytest.mark.parametrize("base", [*BASES, "mcap"])
 def test_a_part_of_a_made_up_name_is_named(tmp_path, base):
-    """Each is in the list of parts or in a finding; what is used for nothing is a finding that
-    names it."""
+    # Each is in the list of parts or in a finding; what is used for nothing is a finding that names it
     fields, names = write_with_parts(base, root := tmp_path / "set")
     result = inspect_source(root, format=fields.get("format"))
     details = [f"{f['detail']} {f['file']} {f['camera']}" for f in result["findings"]]

@@ -212,8 +212,7 @@ def test_an_adapter_moves_at_a_small_rate(tmp_path):
 
 
 def test_what_is_kept_is_bfloat16(tmp_path, monkeypatch):
-    """Of weights in float32, whose embeddings autocast leaves in it; the loss stays about what it
-    was."""
+    # Of weights in float32, whose embeddings autocast leaves in it; the loss stays about what it was
     kept_dtypes: set[torch.dtype] = set()
     layer = Qwen3VLTextDecoderLayer.forward
 
@@ -254,7 +253,7 @@ def test_the_head_calculates_in_float32():
 
 @pytest.mark.parametrize("family", ["qwen3_vl_moe", "qwen3_5_moe"])
 def test_all_linear_is_refused_of_experts(family):
-    """Experts of a mixture are no linear layers: peft would adapt the attention alone, in silence."""
+    # Experts of a mixture are no linear layers: peft would adapt the attention alone, in silence
     backbone = make_parts(make_items(), family)[0].backbone
     with pytest.raises(ModelError, match=r"all-linear would leave out the experts .* \[q_proj"):
         add_adapter(backbone, LoraConfig(rank=4, alpha=8))
@@ -317,8 +316,6 @@ def assert_close(plain: list[torch.Tensor], compiled: list[torch.Tensor], name: 
 
 
 class Alone(nn.Module):
-    """One layer, of states [1, t, h] or [t, h], a rotation, and where blocks begin."""
-
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
         self.layer = layer
@@ -341,7 +338,7 @@ class Alone(nn.Module):
 
 @pytest.mark.parametrize("family", FAMILIES[:2])
 def test_a_layer_with_varlen_is_traced_whole(family):
-    """By shapes alone: the kernel runs on a GPU. A strict export is an error where the trace breaks."""
+    # By shapes alone: the kernel runs on a GPU. A strict export is an error where the trace breaks
     model, _ = make_parts(make_items(4), family, attention="varlen")
     bounds = torch.tensor([0, 5, 12], dtype=torch.int32)
     width = 64

@@ -164,7 +164,7 @@ def counted_reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_answers_are_made_in_the_precision_that_is_learnt_in(taught, tmp_path, monkeypatch):
-    """As flash kernels ask, which take half precision alone."""
+    # As flash kernels ask, which take half precision alone
     kinds = set()
 
     def kernel(q, *args, **kwargs) -> torch.Tensor:
@@ -185,8 +185,7 @@ def test_workers_change_nothing(taught, tmp_path):
 
 
 def test_each_picture_is_cut_once_and_is_floats_with_its_rows_alone(taught, tmp_path, monkeypatch):
-    """Two steps of two prompts with four answers: TRL's own way was 8 passes of each picture, all
-    floats at once."""
+    # Two steps of two prompts with four answers: TRL's own way was 8 passes of each picture, all floats at once
     cut: list[int] = []
     at_once: list[int] = []
     patches = transform.byte_patches
@@ -314,8 +313,7 @@ def test_a_short_context_is_told(taught, tmp_path):
 
 
 def test_a_second_epoch_goes_on_where_it_was_killed(taught, tmp_path):
-    """Eight prompts, four a step: the third step is the first of the second epoch, the fourth its
-    other half."""
+    # Eight prompts, four a step: the third step is the first of the second epoch, the fourth its other half
     train = {"steps": 4, "batch": 4, "accumulation": 2, "save_every": 3, "lr": 1e-4}
     settings = {"train": train, "grpo": {"generations": 2}}
     whole = rewarded(taught, tmp_path / "whole", **settings)

@@ -71,7 +71,7 @@ def facts(checkpoint: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("lora", [None, {"rank": 4, "alpha": 8}])
-def test_the_curve_has_the_scores_that_eval_gives_and_the_model_can_be_loaded(corpus, lora):
+def test_the_curve_has_the_scores_that_eval_gives(corpus, lora):
     lake, release = corpus
     run_recipe = recipe(
         "scored" if lora is None else "adapted", lora=lora, train=EVERY | {"dtype": "bfloat16"}
@@ -127,16 +127,8 @@ def test_the_best_model_is_kept_over_a_kill(corpus):
         run(corpus, run_recipe, [0.5, 0.2, 0.1], on_step=kill_at(6))
     resumed = run(corpus, run_recipe, [0.3], resume=True)
     assert facts(resumed.checkpoint) == {"step": 5, "mae": 0.1, "voc": 0.9}
-    assert [p.extra.get("held_out_mae") for p in resumed.curve] == [
-        None,
-        0.5,
-        None,
-        0.2,
-        None,
-        0.1,
-        None,
-        0.3,
-    ]
+    errors = {p.step: p.extra["held_out_mae"] for p in resumed.curve if p.extra}
+    assert errors == {1: 0.5, 3: 0.2, 5: 0.1, 7: 0.3}
     # One that begins anew has no best model of another's.
     fresh_run = run(corpus, run_recipe, [0.9, 0.8, 0.8, 0.85])
     assert facts(fresh_run.checkpoint) == {"step": 3, "mae": 0.8, "voc": pytest.approx(0.2)}

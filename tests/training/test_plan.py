@@ -86,7 +86,7 @@ def as_it_was(base: str, **train: Any) -> Recipe:
 
 
 def test_seconds_and_bytes_are_those_that_an_h200_took():
-    """Measured: 32,768 tokens in 2.49 s, in 2.09 where nothing was calculated anew; then 66 GB for a row of 8,192."""
+    # Measured: 32,768 tokens in 2.49 s, in 2.09 where nothing was calculated anew; then 66 GB for a row of 8,192
     h200 = Machine(1, 141 * GB, "H200")
     assert plan(as_it_was("Qwen3-VL-2B", accumulation=1), h200).seconds == pytest.approx(
         2.49, rel=0.15
@@ -127,7 +127,7 @@ def test_all_choices_of_what_is_calculated_anew_are_told():
     ],
 )
 def test_the_audits_table(base, parameters, copied, shared, text, vision, seconds):
-    """Batches of 4 x 8192 tokens: GB of state under DDP and under FSDP by eight, of what is kept between layers."""
+    # Batches of 4 x 8192 tokens: GB of state under DDP and under FSDP by eight, of what is kept between layers
     run_recipe = as_it_was(base)
     ddp = plan(run_recipe, Machine(8, 80 * GB))
     fsdp = plan(

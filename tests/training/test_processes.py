@@ -107,8 +107,6 @@ def numbers(points: list[Point]) -> list[list[float]]:
 
 
 def of_two(space: Path, taught: Path) -> dict[str, Any]:
-    """What each of two processes does: each kind of run whole, then killed and gone on with, and gone on with what one
-    process began."""
     from torch.distributed.tensor import DTensor
 
     from training import loop

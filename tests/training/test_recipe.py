@@ -111,7 +111,7 @@ def test_a_recipe_may_be_like_another(tmp_path):
         other_file.read_text() + f"model: {{attention: {FLASH}}}\ntrain: {{dtype: bfloat16}}\n"
     )
     assert load_recipe(str(other_file)).model.attention == FLASH
-    assert derived.head == start.head.model_copy(update={"noise": 0.5})  # type: ignore[union-attr]
+    assert derived.head == start.head.model_copy(update={"noise": 0.5})
 
 
 ANSWERABLE = Truth(3, 42.0, 5)
@@ -130,46 +130,14 @@ def overall(reward: ReplyReward) -> float:
 
 REFUSAL = reply("n/a", "n/a", "n/a")
 
-# reply, label, overall, format, score, ref, error of ref, error of score
-PUBLISHED = {
-    "right": (reply(), ANSWERABLE, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0),
-    "one and ten off": (reply("4", "52%"), ANSWERABLE, 0.93875, 1.0, 0.9, 0.9375, 0.25, 0.1),
-    "two and 58 off": (reply("5", "100%"), ANSWERABLE, 0.701, 1.0, 0.42, 0.75, 0.5, 0.58),
-    "a fraction is read as percent": (
-        reply(score="0.42"),
-        ANSWERABLE,
-        0.87526,
-        1.0,
-        0.5842,
-        1.0,
-        0.0,
-        0.4158,
-    ),
-    "refuses": (REFUSAL, ANSWERABLE, -0.5, 0.7, -0.8, -0.8, 1.0, 1.0),
-    "refuses only the reference": (reply("n/a"), ANSWERABLE, 0.04, 0.7, 1.0, -0.8, 1.0, 0.0),
-    "empty": ("", ANSWERABLE, 0.12, 0.6, 0.0, 0.0, 1.0, 1.0),
-    "rightly refuses": (REFUSAL, UNANSWERABLE, 0.84, 1.0, 0.8, 0.8, 0.0, 0.0),
-    "refuses with a reason": (
-        reply("n/a", "n/a", "another"),
-        UNANSWERABLE,
-        0.78,
-        0.7,
-        0.8,
-        0.8,
-        0.0,
-        0.0,
-    ),
-    "answers": (reply("2", "30%"), UNANSWERABLE, -0.1, 0.7, -0.3, -0.3, 1.0, 1.0),
-    "empty, unanswerable": ("", UNANSWERABLE, -0.18, 0.3, -0.3, -0.3, 1.0, 1.0),
-    "names the picture": (reply("The No. 3 image"), ANSWERABLE, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0),
-    "speaks first": (f"Sure. {reply()}", ANSWERABLE, 0.92, 0.6, 1.0, 1.0, 0.0, 0.0),
-}
+PUBLISHED = table("published_rewards")
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_published_reward(name):
-    response, truth, *expected = PUBLISHED[name]
-    r = published(response, truth)
+    parts, is_answerable, expected = PUBLISHED[name]
+    response = parts if isinstance(parts, str) else reply(**parts)
+    r = published(response, ANSWERABLE if is_answerable else UNANSWERABLE)
     reward_values = [overall(r), r.format, r.score, r.ref, r.ref_error, r.score_error]
     assert reward_values == pytest.approx(expected, abs=1e-12)
 

@@ -62,7 +62,7 @@ def kinds(folder: Path) -> set[str]:
 
 
 def test_an_unsaved_adapter_is_said(corpus, monkeypatch):
-    """As by transformers 5.24.0 and peft 0.21.2, which raised when the training was over."""
+    # As by transformers 5.24.0 and peft 0.21.2, which raised when the training was over
     monkeypatch.setattr(backbones, "MIN_PEFT_VERSION", "99.0")
     steps: list[Point] = []
     run_recipe = recipe("unsaved", lora={"rank": 4, "alpha": 8})
@@ -291,7 +291,7 @@ def test_a_loss_that_is_not_finite_ends_the_run():
     items = make_items()
     model, transform = make_parts(items)
     with torch.no_grad():
-        model.head.value[-1].bias.fill_(float("nan"))  # type: ignore[index, union-attr, operator]
+        model.head.value[-1].bias.fill_(float("nan"))
     with pytest.raises(
         TrainingError, match=r"^the loss is nan at step 0: lower train.lr \(now 0.001\)[^\n]*$"
     ):

@@ -45,7 +45,7 @@ def by_hand(distances: np.ndarray) -> np.ndarray:
         max_size=4,
     )
 )
-def test_the_likeliest_ways_are_those_by_hand_however_pairs_lie_side_by_side(shapes):
+def test_the_likeliest_ways_are_those_by_hand(shapes):
     distances = [np.random.default_rng(seed).uniform(0, 3, (k, m)) for k, m, seed in shapes]
     for run_distances, alignment in zip(distances, alignments_by_distance(distances), strict=True):
         assert alignment.likely == pytest.approx(by_hand(run_distances), abs=1e-9)
@@ -125,7 +125,7 @@ def test_what_is_shown_is_of_the_same_cameras():
         Guide.of([shown(0, 60), other_shown])
 
 
-def test_where_pictures_tell_nothing_it_is_less_sure_the_longer_and_goes_by_the_clock():
+def test_where_pictures_tell_nothing_it_goes_by_the_clock():
     follower, places = follow(np.linspace(0, 0.3, 25))
     nothing = [THREE.means[0]]  # as near to all that is shown
     later = [follower.see(nothing, (25 + k) / FPS) for k in range(30)]
@@ -136,7 +136,7 @@ def test_where_pictures_tell_nothing_it_is_less_sure_the_longer_and_goes_by_the_
     assert later[-1].progress > 0.6
 
 
-def test_pictures_that_are_rather_unlike_one_after_another_are_strange_though_one_alone_is_not():
+def test_pictures_rather_unlike_are_strange_in_a_row():
     rather = [
         p + np.random.default_rng(k).normal(size=D) * 4
         for k, p in enumerate(pictures(np.linspace(0, 1, 40), 9))

@@ -13,20 +13,16 @@ from annotate.checkup.comparisons import medians_of_others
 from annotate.checkup.single_runs import CameraSignals, RunSignals, frozen_stretches
 from annotate.spans import stretches
 from ingest.episode import Finding, StoredStatistics, joined_findings
-from ingest.signals.gripper import GripperSignal
+from tests.kits.signal_kit import signal_at
 
 FPS = 10.0
 FRAMES = 200
 RUNS = 12
-GRIPPER = GripperSignal(
-    *("", "gripper", "state", (3,), ("grip",), (1.0,), "0..1", 0.0, 1.0),
-    *("high_is_open", "", 1.0, "name", True, 1.0, 12, ""),
-)
+GRIPPER = signal_at(3, names=("grip",), unit="0..1")
 GRIPPER_MOVES = (60, 140)
 
 
 def made_up_run(episode: int, task: str = "put the cup away") -> RunSignals:
-    """An arm that moves and rests by turns, with a gripper and two cameras."""
     random = np.random.default_rng(episode)
     steps = random.normal(0, 1, (FRAMES, 3))
     moves = np.sin(np.arange(FRAMES) / 9 + episode) > -0.3

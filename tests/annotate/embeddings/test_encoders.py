@@ -30,7 +30,6 @@ def scene(seed: int = 0, side: int = 64) -> np.ndarray:
 
 @pytest.fixture
 def no_weights(tmp_path, monkeypatch) -> Path:
-    """A machine without the package, with an empty cache of torch's, which it returns."""
     monkeypatch.setattr("annotate.embeddings.MOBILENET_PACKAGE", "no-such-package")
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     cache = tmp_path / "hub" / "checkpoints"

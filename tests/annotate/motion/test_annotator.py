@@ -63,7 +63,6 @@ NEVER_HOME = [kind for kind in KINDS if kind not in GOES_HOME]
 
 
 def said_and_true(runs: list[Run]) -> tuple[float, float]:
-    """Where the work is over, as a share of the time: by motion, and in truth."""
     ends = ends_of_work([observe(run.signals, CONFIG) for run in runs])
     shares = [
         (end / len(run.progress), run.work_end / len(run.progress))

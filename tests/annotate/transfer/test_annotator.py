@@ -21,7 +21,7 @@ def labelled(runs, references) -> list[Transferred]:
     return annotate(runs, references, CONFIG, MOTION)
 
 
-def test_labels_depend_neither_on_the_order_nor_on_references_listed_twice():
+def test_labels_do_not_depend_on_the_order():
     runs = [run_along(pace(150 + 10 * k, k), k) for k in range(4)]
     references = [shown_by(pace(170, 20), 50), shown_by(pace(190, 21), 51)]
     in_order = labelled(runs, references)

@@ -134,7 +134,7 @@ def test_a_little_too_many_pictures_are_thinned_and_more_are_windowed():
     assert len(shown_frames(range(0, 36 * 30, 30), 36 * 30, 30.0, CONFIG)) == 73
 
 
-def test_two_pictures_a_second_are_shown_and_stored_ones_where_they_are_near():
+def test_two_pictures_a_second_are_shown():
     frames_shown = shown_frames(range(0, 100, 15), 100, 15.0, CONFIG)
     assert frames_shown == (0, 8, 15, 22, 30, 38, 45, 52, 60, 68, 75, 82, 90, 98, 99)
     assert shown_frames(range(0, 300, 12), 300, 30.0, CONFIG)[:4] == (0, 12, 30, 48)
@@ -250,7 +250,7 @@ def test_looks_agree_when_their_changes_may_be_the_same():
     assert not are_looks_alike(FIRST, [*same[:2], Span(2, 105, 135, True)], 1000, 2000)
 
 
-def test_confidence_of_one_look_falls_with_the_distance_of_the_arms_changes_to_its_boundaries():
+def test_confidence_of_one_look_is_by_the_arms_changes():
     starts = [0, 50, 140]
     fps = 30.0
     assert expected_f1(starts, (), fps) == 0.5  # nothing is known of the arm
@@ -314,7 +314,7 @@ def asked(
     return rounds
 
 
-def test_the_last_run_asked_about_is_that_of_which_the_others_say_the_least_alike(monkeypatch):
+def test_the_last_run_asked_about_is_the_least_alike(monkeypatch):
     assert asked(monkeypatch, {5: 0.2, 3: 0.1})[:2] == [[0, 1], [5]]
     assert asked(monkeypatch, {})[:2] == [[0, 1], [2]]
     # One doubtful answer is made up for by the others; for two there is one more, again the least alike

@@ -244,7 +244,7 @@ def test_a_label_of_another_recording_is_refused(tmp_path):
 
 
 def test_a_file_needs_no_more_than_its_segments(tmp_path):
-    """Boundaries are those that both passes have, within 0.5 s of one another."""
+    # Boundaries are those that both passes have, within 0.5 s of one another
     file = write_by_hand(tmp_path, 0)
     content = json.loads(file.read_text())
     minimal = {

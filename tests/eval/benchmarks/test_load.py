@@ -293,7 +293,7 @@ def test_a_datasets_progress_and_success(tmp_path):
 
 @pytest.mark.parametrize("missing", [(None, None), ([0.1], [0.1, 0.2])])
 def test_a_run_whose_lists_hold_no_progress_is_not_asked_about(tmp_path, missing):
-    """LeRobot keeps a number as a list of one: of a run without labels rows are null, or lists of something else."""
+    # LeRobot keeps a number as a list of one: of a run without labels rows are null, or lists of something else
     root = labelled(tmp_path / "toy")
     for path in sorted((root / "data").rglob("*.parquet")):
         table = pq.read_table(path).drop_columns("success")

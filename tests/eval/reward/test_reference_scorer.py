@@ -30,11 +30,11 @@ from eval.rl.wrapper import ProgressReward
 from eval.runners.prompt import Prompt
 from eval.runners.start import RunnerConfig, local_runner
 from eval.server.client import RewardClient, RewardServerError
-from ingest.signals.gripper import GripperSignal
 from pipeline.reference_runs import reference_scorer
 from pipeline.shown_runs import shown_scorer
 from tests.kits.laptop_kit import TASKS, make_checkpoint, scene
 from tests.kits.reward_server_kit import Playing, openai_client, png, running
+from tests.kits.signal_kit import signal_at
 from training.laptop.model import embed
 
 FPS = 10.0
@@ -59,30 +59,10 @@ def scorer(lag: float = 0.0) -> ReferenceScorer:
     return ReferenceScorer(guide, ENCODER, ("camera",), lag)
 
 
-GRIPPER = GripperSignal(
-    "",
-    "gripper",
-    "state",
-    (2,),
-    (),
-    (1.0,),
-    "m",
-    0.0,
-    0.08,
-    "high_is_open",
-    "",
-    1.0,
-    "name",
-    True,
-    1.0,
-    2,
-    "1",
-)
+GRIPPER = signal_at(2, open=0.08)
 
 
 def there_and_back(length: int) -> list[tuple[np.ndarray, dict[str, list[float]]]]:
-    """A bar that grows while the gripper is open, and shrinks the same way while it holds: pictures
-    with the robot."""
     progress = np.linspace(0, 1, length)
     places = 0.05 + 0.9 * (1 - np.abs(2 * progress - 1))
     openings = np.where(progress < 0.5, 0.08, 0.01)
@@ -123,7 +103,7 @@ def test_a_run_is_told_where_it_is_and_what_is_done():
 
 
 @pytest.mark.parametrize("strange", [np.zeros((64, 64, 3), np.uint8), scene(TASKS[1], 0.5)])
-def test_a_picture_unlike_everything_shown_earns_nothing_and_is_no_success(strange):
+def test_a_picture_unlike_everything_shown_earns_nothing(strange):
     rewards_found = rewards(scorer(), [*run(70)[:40], *[strange] * 20, *run(70)[40:]])
     assert {(r.progress, r.success, r.failure, r.unsure) for r in rewards_found[40:60]} == {
         (None, False, UNLIKE, UNLIKE)
@@ -271,7 +251,7 @@ def prompt(key: str, task: str | None = TASKS[0], first: float | None = 0.0) -> 
     return Prompt(key, "<image>" * 4, pictures, task=task, first=start)
 
 
-def test_prompts_are_answered_by_their_task_their_pictures_and_their_start(checkpoint):
+def test_prompts_are_answered_by_all_they_say(checkpoint):
     runner = local_runner(RunnerConfig("bars", EvaluationOptions(batch_size=2)), checkpoint)
     assert isinstance(runner, LaptopRunner)
     prompts_sent = [

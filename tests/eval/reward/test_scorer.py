@@ -113,7 +113,7 @@ def test_a_stream_refuses_what_it_cannot_use():
     assert stream.appended == 0
     assert stream.append(good) is not None
     assert stream.append(good, score=False) is None
-    assert stream.append(good, 7.5).timestamp_s == 7.5  # type: ignore[union-attr]
+    assert stream.append(good, 7.5).timestamp_s == 7.5
 
 
 def test_another_window_is_refused(tmp_path):
@@ -297,7 +297,6 @@ def test_the_numbers_are_the_same_and_nothing_is_cut_twice(scorer, monkeypatch):
 
 
 def test_where_a_window_leaves_less_room_patches_are_cut_for_it(scorer, monkeypatch):
-    """The first windows have fewer pictures, and so the same picture is shown in several sizes."""
     if type(scorer.runner.processor).__name__ == "InternVLProcessor":
         pytest.skip("its pictures have one size")
     monkeypatch.setattr(scorer.runner.processor, "max_vision_tokens", 6, raising=False)

@@ -231,18 +231,10 @@ def test_a_baseline_survives_a_picture_that_is_not_there(bench):
 def test_a_running_clock_knows_how_long_the_other_runs_of_a_task_are():
     lengths = {"a": 11, "b": 21, "c": 41, "other": 6}
     questions = {
-        (run, frame): Question(
-            *(
-                "bench",
-                "p",
-                "progress",
-                run,
-                "d",
-                "front",
-                "another" if run == "other" else "one",
-                "?",
-                (),
-            ),
+        (run, frame): a_run(
+            family="progress",
+            trajectory=run,
+            goal="another" if run == "other" else "one",
             progress=0.5,
             frame_index=frame,
             num_frames=length,
@@ -330,7 +322,7 @@ def test_a_server_without_log_probabilities_says_so(questions, tmp_path):
 
 @pytest.mark.usefixtures("short_pauses")
 def test_requests_carry_the_sampling(server, questions, tmp_path):
-    """vLLM's servers are told all of it: what is left out would be the checkpoint's generation_config.json."""
+    # vLLM's servers are told all of it: what is left out would be the checkpoint's generation_config.json
     ask_server(runner(server, tmp_path, is_vllm=True), questions[:2], tmp_path / "v.jsonl")
     names = ("temperature", "top_p", "top_k", "repetition_penalty", "min_p")
     assert set(map(itemgetter(*names), server.seen)) == {(0.0, 1.0, 0, 1.0, 0.0)}
@@ -344,8 +336,6 @@ def test_requests_carry_the_sampling(server, questions, tmp_path):
     assert {(b["temperature"], b["top_p"]) for b in server.seen} == {(0.6, 0.9)}
     assert hot_runner.settings["top_p"] == 0.9
 
-
-WRONG = table("wrong_prompts")
 
 # As one publication lays its question out: the pictures first, then a line that says <image> for each in words
 VISUAL = """
@@ -425,33 +415,21 @@ def test_a_variant_has_a_file_of_its_own(tmp_path):
     )
 
 
-@pytest.mark.parametrize(
-    ("name", "text", "message"),
-    [
-        *WRONG,
-        (
-            "procvqa_b__last__txt",
-            RUN,
-            r"'procvqa_b.last' is no family of questions; .*procvqa_b.next",
-        ),
-        ("visual__toml", VISUAL.replace("{role}", "{role}"), r"visual.toml: prompt has \{role\}"),
-        (
-            "visual__toml",
-            VISUAL.replace("{role}", "").replace("{index}", "{step}"),
-            r"lists.shares.each has \{step\}",
-        ),
-        (
-            "visual__toml",
-            VISUAL.replace("{role}", "").replace("You", "{state}"),
-            r"system has \{state\}",
-        ),
-        (
-            "procvqa_c__toml",
-            VISUAL,
-            r"lists.shown is of 'demonstration', and procvqa_c has 'pictures' alone",
-        ),
-    ],
-)
+def wrong_prompts() -> Iterator[tuple[str, str, str]]:
+    """A file's name and text, and what is said of it."""
+    yield from table("wrong_prompts")
+    yield "procvqa_b__last__txt", RUN, r"'procvqa_b.last' is no family of questions; .*_b.next"
+    visual = VISUAL.replace("{role}", "")
+    for text, message in (
+        (VISUAL, r"visual.toml: prompt has \{role\}"),
+        (visual.replace("{index}", "{step}"), r"lists.shares.each has \{step\}"),
+        (visual.replace("You", "{state}"), r"system has \{state\}"),
+    ):
+        yield "visual__toml", text, message
+    yield "procvqa_c__toml", VISUAL, r"is of 'demonstration', and procvqa_c has 'pictures' alone"
+
+
+@pytest.mark.parametrize(("name", "text", "message"), wrong_prompts())
 def test_what_is_wrong_in_a_file_is_told(name, text, message, tmp_path):
     with pytest.raises(UserError, match=message):
         read_prompts(folder_of(tmp_path / "p", **{name: text}))

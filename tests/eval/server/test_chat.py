@@ -114,7 +114,7 @@ def test_two_pictures_get_the_reward_that_the_core_gives(laptop):
 
 
 def test_an_alias_is_answered_by_the_models_own_name():
-    """What is the latest model now need not be it tomorrow."""
+    # What is the latest model now need not be it tomorrow
     with running(Pixels(), SMALL, names=("test", "latest")) as app:
         answer = ask(app.state.url, pictures(2), model="latest")
         listed = get(f"{app.state.url}/v1/models").json()["data"]
@@ -229,7 +229,7 @@ def test_rlinfs_worker_reads_a_trend_and_a_digit():
         assert StandIn.digit(digit.ask([falling], TASK)) == 0.0
 
 
-def test_a_trend_without_numbers_and_a_digit_without_calibration_say_nothing(shared):
+def test_a_trend_and_a_digit_without_numbers_say_nothing(shared):
     broken = [np.full((16, 16, 3), 255, np.uint8), *pictures(1)]
     answer = ask(shared, broken, extra_body={"proccorpus": {"reply": "trend"}}).choices[0].message
     reply_json = json.loads(answer.content)

@@ -86,7 +86,6 @@ def stated_rate() -> Tree:
 
 
 def two_arms_of_seven(episode: int = 0) -> Tree:
-    """Wrist joints that switch as grippers do; the grippers lie beside them."""
     frame_numbers = np.arange(80)
     qpos = smooth(80, 14, episode)
     for dimension, start in ((6, 20), (13, 30)):
@@ -410,7 +409,7 @@ BLACK = np.concatenate([film(18)[:0], np.zeros((1, 12, 16, 3), np.uint8), film(1
 
 
 def test_zarr_arrays_without_chunks(tmp_path):
-    """zarr >= 3 stores no chunk of the fill value alone."""
+    # zarr >= 3 stores no chunk of the fill value alone
     arrays = {
         "meta/success": np.zeros(3, bool),
         "data/img": BLACK,
@@ -578,8 +577,7 @@ def test_a_chunk_that_claims_more_than_its_array_is_not_read(tmp_path, codec, at
 
 
 def test_a_chunk_that_is_cut_off_never_comes_to_its_decoder(tmp_path, monkeypatch):
-    """Blosc by itself reads as many bytes as a header says."""
-
+    # Blosc by itself reads as many bytes as a header says
     class StandIn(numcodecs.Blosc):
         def decode(self, buf: Any, out: Any = None) -> Any:
             raise AssertionError("it was asked to decode")
@@ -611,8 +609,7 @@ def test_a_description_over_the_limit_is_not_read(tmp_path, name):
 
 
 def test_texts_over_the_limit_are_not_read(tmp_path):
-    """A description may claim any number of texts of any length that are all the fill value, in no
-    bytes."""
+    # A description may claim any number of texts of any length that are all the fill value, in no bytes
     path = write_replay(tmp_path / "umi.zarr", [6, 8])
     zarr.open_group(path, mode="a", zarr_format=2).create_array(
         "meta/task", shape=(2,), dtype="S16", chunks=(2,)

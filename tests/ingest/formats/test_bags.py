@@ -391,8 +391,7 @@ def test_more_parts_than_the_limit(tmp_path, write, what):
 
 @pytest.mark.parametrize("name", BASES)
 def test_what_is_said_of_damage(name, tmp_path):
-    """By file and way what is said else, and what no longer. Of files that are numbered, the first
-    of each kind."""
+    # By file and way what is said else, and what no longer. Of files that are numbered, the first of each kind
     fields = write_base(name, whole := tmp_path / "whole")
     source = source_of(whole, **fields)
     texts_by_damage = {"whole": told(source)}

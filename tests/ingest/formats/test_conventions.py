@@ -60,39 +60,6 @@ def listed(root: Path, **entry: Any) -> tuple[Listing, EpisodeData]:
     return listing, read_episode(source, listing.records[0])
 
 
-def test_a_slice_counts_within_the_column_that_it_names(tmp_path):
-    """StarVLA and GR00T: `original_key`. The parts beside observation.state are read, or are copies
-    of it."""
-    root = write_v2(tmp_path, [LENGTH])
-    opening = np.repeat([1.0, 0.0], LENGTH // 2)
-    joints = np.arange(2.0 * LENGTH).reshape(LENGTH, 2) + 0.5
-    lists = pa.array(np.column_stack([joints, opening]).tolist(), pa.list_(pa.float32(), 3))
-    added = {
-        "observation.state.joints": pa.array(joints.tolist()),
-        "observation.state.gripper": opening,
-    }
-    edit_parquet(v2_data(root, 0), **{"observation.state": lists}, action=lists, **added)
-    parts = {
-        "observation.state.joints": ("float64", [2]),
-        "observation.state.gripper": ("float32", [1]),
-    }
-    declare(root, **{"observation.state": ("float32", [3])}, action=("float32", [3]), **parts)
-    slices = {
-        "gripper": {"start": 0, "end": 1, "original_key": "observation.state.gripper"},
-        "joints": {"start": 0, "end": 2, "original_key": "observation.state.joints"},
-    }
-    of_action = {"gripper": {"start": 2, "end": 3, "original_key": "action"}}
-    (root / "meta/modality.json").write_text(json.dumps({"state": slices, "action": of_action}))
-    listing, episode = listed(root)
-    assert episode.state_names == ("", "", "", "gripper")
-    assert episode.action_names == ("", "", "gripper.0")
-    assert (episode.state[:, 3] == opening).all()
-    column_uses = {part.name: part.use or part.why for part in listing.parts}
-    assert column_uses["observation.state.gripper"] == "state"
-    assert column_uses["observation.state.joints"] == "a copy of state[0:2]"
-    assert "part_not_used" not in {finding.reason for finding in listing.findings}
-
-
 @pytest.mark.parametrize("kind", [pa.bool_(), pa.int64(), pa.list_(pa.bool_(), 1)], ids=str)
 def test_flags_and_whole_numbers_are_grippers(tmp_path, kind):
     root = write_v2(tmp_path, [LENGTH])
@@ -121,8 +88,6 @@ def test_flags_and_whole_numbers_are_grippers(tmp_path, kind):
 
 
 def films(root: Path, **pictures: np.ndarray) -> Path:
-    """A LeRobot dataset of one episode, with a video of each camera, of which all pictures are
-    alike."""
     write_v2(root, [LENGTH], cameras=())
     for camera, shot in pictures.items():
         declare(root, **{IMAGES + camera: ("video", [*shot.shape])})
@@ -192,18 +157,6 @@ def test_rows_and_pictures_of_other_rates_are_joined_by_time():
     assert longer.places is None, "the camera went on for a second: its times are not the rows'"
 
 
-def test_each_row_shows_the_picture_of_its_time(tmp_path):
-    root = write_v2(tmp_path, [LENGTH])
-    edit_info(root, fps=20)
-    edit_parquet(v2_data(root, 0), timestamp=(np.arange(LENGTH) / 20).astype(np.float32))
-    write_video(v2_video(root, FRONT, 0), list(range(LENGTH // 2)), fps=10)
-    source = source_of(root)
-    [episode] = list_episodes(source).records
-    frames = [frame for _, _, frame in shown(source, episode, FRONT)]
-    assert len(frames) == LENGTH
-    assert frames[::2] == list(range(LENGTH // 2)), "rows that have a picture of their own time"
-
-
 def test_a_gripper_of_eight_joints_is_one():
     arm = [
         f"{part}_joint"
@@ -230,7 +183,6 @@ def test_hdf5_beside_pictures(tmp_path):
 
 
 def write_robodm(path: Path, codec: Any) -> Path:
-    """Two streams that are named as it names them; of `rawvideo` packets hold anything."""
     path.parent.mkdir()
     with av.open(str(path), "w", format="matroska") as out:
         streams: list[Any] = [out.add_stream(codec, rate=RATE) for _ in range(2)]
@@ -254,6 +206,26 @@ def write_robodm(path: Path, codec: Any) -> Path:
 
 @golden_rows
 def test_columns_of_state(new) -> Told:
+    root = write_v2(new(), [LENGTH])
+    opening = np.repeat([1.0, 0.0], LENGTH // 2)
+    joints = np.arange(2.0 * LENGTH).reshape(LENGTH, 2) + 0.5
+    lists = pa.array(np.column_stack([joints, opening]).tolist(), pa.list_(pa.float32(), 3))
+    state = "observation.state"
+    added = {f"{state}.joints": pa.array(joints.tolist()), f"{state}.gripper": opening}
+    edit_parquet(v2_data(root, 0), **{state: lists, "action": lists}, **added)
+    declare(root, **dict.fromkeys((state, "action"), ("float32", [3])))
+    declare(root, **{f"{state}.joints": ("float64", [2]), f"{state}.gripper": ("float32", [1])})
+    slices = {
+        name: {"start": 0, "end": width, "original_key": f"{state}.{name}"}
+        for name, width in (("gripper", 1), ("joints", 2))
+    }
+    slices = {"state": slices, "action": {"gripper": {"start": 2, "end": 3}}}
+    slices["action"]["gripper"]["original_key"] = "action"
+    (root / "meta/modality.json").write_text(json.dumps(slices))
+    yield (
+        "slices of StarVLA and GR00T: what is beside the state is read, or is a copy",
+        source_of(root),
+    )
     root = write_v2(new(), [LENGTH])
     claw = pa.array([[float(k % 2), 1.0] for k in range(LENGTH)])
     edit_parquet(v2_data(root, 0), **{"observation.state": None, "proprio": claw})
@@ -388,8 +360,7 @@ def test_what_lies_otherwise(new) -> Told:
 
 @pytest.mark.parametrize("format_", FORMATS)
 def test_a_format_is_registered_in_one_place_only(format_):
-    """The name of its module stands in no other module's text, and the module has what an adapter
-    has."""
+    # The name of its module stands in no other module's text, and the module has what an adapter has
     adapter = adapter_of(format_)
     assert all(callable(getattr(adapter, f)) for f in ("roots", "list_episodes", "read_episode"))
     code = list(

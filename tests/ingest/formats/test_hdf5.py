@@ -275,8 +275,7 @@ def test_values_of_each_episode(new) -> Told:
 
 @pytest.mark.parametrize("encode", [swapped_jpeg, marked_jpeg, None])
 def test_colours_of_robotwin(tmp_path, encode):
-    """Red is red, by the simulator's old way of encoding, by that which marks its JPEGs as right,
-    and raw."""
+    # Red is red, by the simulator's old way of encoding, by that which marks its JPEGs as right, and raw
     red = picture(0xFFFF)
     red[:, :, 1:] = 30
     pictures: Sequence[Any] = [red if encode is None else encode(red)] * 5
@@ -290,7 +289,7 @@ def test_colours_of_robotwin(tmp_path, encode):
 
 
 def test_which_files_are_robotwins(tmp_path):
-    """data/episode<k>.hdf5 alone can be anybody's, so the registry has to say it."""
+    # data/episode<k>.hdf5 alone can be anybody's, so the registry has to say it
     write_robotwin(tmp_path / "a/t/c", 0, 5)
     write_robotwin(tmp_path / "b/t/c", 0, 5, TEXTS)
     write_robotwin(tmp_path / "c/t/c", 0, 5)
@@ -308,8 +307,6 @@ HEAD = GRIPPER_CAMERAS[0]
 
 @pytest.mark.parametrize("rows_tar", ["proprio_stats.tar", "5-648650.tar"])  # of Alpha, of Beta
 def test_archives(tmp_path, rows_tar):
-    """The two halves of the data in tars as on the hub: the same episodes as from loose files, by
-    uris of members."""
     loose = tmp_path / "loose"
     root = tmp_path / "hub"
     write_agibot(loose, lengths={648642: 6, 648649: 8, 648650: 5})

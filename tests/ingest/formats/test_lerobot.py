@@ -310,7 +310,7 @@ def test_state_and_action(new) -> Told:
     ],
 )  # fmt: skip
 def test_path_templates_are_not_trusted(tmp_path, template):
-    """Nothing is looked into, and no name is filled up to any length."""
+    # Nothing is looked into, and no name is filled up to any length
     root = write_v2(tmp_path, [6])
     edit_info(root, video_path=template)
     tracemalloc.start()

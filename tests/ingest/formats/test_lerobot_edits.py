@@ -109,7 +109,7 @@ def test_episodes_that_a_tool_left_one_of_their_tasks_are_told(tmp_path):
 
 
 def test_columns_are_those_of_any_data_file(tmp_path):
-    """A column that no metadata declares may be in later files alone."""
+    # A column that no metadata declares may be in later files alone
     info = {"features": {"index": {}}}
     dataset = LerobotListing(source_of(tmp_path), info=info, version="v3.0")
     dataset.note_schema(pa.schema([("index", pa.int64())]), "data/file-000.parquet")

@@ -137,8 +137,7 @@ def test_a_video_of_its_own_may_be_longer(tmp_path):
 
 @pytest.mark.parametrize("drift_s", [0.009, 0.013, -0.009])
 def test_starts_that_drift(tmp_path, drift_s):
-    """LeRobot's `from_timestamp` was a sum of rounded durations: the lengths of the file's episodes
-    tell the frames."""
+    # LeRobot's `from_timestamp` was a sum of rounded durations: the lengths of the file's episodes tell the frames
     lengths = [12] * 10
     root = write_v3(tmp_path, lengths, cameras={FRONT: 10})
     starts = np.arange(10) * 12 / RATE + np.maximum(
@@ -180,8 +179,8 @@ def test_starts_that_drift_after_an_episode_was_left_out(tmp_path):
 @pytest.mark.parametrize("write", [write_v2, write_v3])
 @pytest.mark.parametrize("by_rows", [True, False])
 def test_another_rate_in_the_file(tmp_path, write, by_rows):
-    """11 frames a second where rows say 10: each row has its frame, and the end is said to be far
-    off. Starts count by rows, or by what the file plays."""
+    # 11 frames a second where rows say 10: each row has its frame, and the end is said to be far off. Starts count by
+    # rows, or by what the file plays
     root = write(tmp_path, LENGTHS)
     if write is write_v2:
         for episode, n in enumerate(LENGTHS):
@@ -200,8 +199,7 @@ def test_another_rate_in_the_file(tmp_path, write, by_rows):
 
 
 def test_times_that_begin_late(tmp_path):
-    """Row k is stamped when frame k + 1 is shown, as GR-1's sets are: there is no picture for the
-    last one."""
+    # Row k is stamped when frame k + 1 is shown, as GR-1's sets are: there is no picture for the last one
     root = write_v2(tmp_path, [12])
     edit_parquet(v2_data(root, 0), timestamp=(np.arange(12) + 1) / RATE)
     places, findings = looked_at(root)
@@ -239,8 +237,7 @@ def test_the_nearest_of_two_pictures():
 
 
 def test_rows_that_lerobot_refuses_since_it_rounds(tmp_path, monkeypatch):
-    """Told by metadata: the videos are empty files. Opened one by one LeRobot 0.6.1 refuses as
-    many."""
+    # Told by metadata: the videos are empty files. Opened one by one LeRobot 0.6.1 refuses as many
     monkeypatch.setattr(lerobot_writer, "RATE", 15)
     monkeypatch.setattr(lerobot_writer, "write_video", lambda path, _: write_file(path, b""))
     lengths = [4500] * 6

@@ -153,8 +153,7 @@ def test_side_files(new) -> Told:
 
 
 def test_stamps_and_groups_are_of_one_episode(tmp_path):
-    """To edit a row, or add a file, is no change of another episode: a split that was given by
-    group stays."""
+    # To edit a row, or add a file, is no change of another episode: a split that was given by group stays
     for k, name in enumerate("abc"):
         write_run(tmp_path / f"s/{name}.mp4", k)
     write_side(tmp_path / "s/metadata.json", JOINED)
@@ -237,8 +236,7 @@ def test_arrays(new) -> Told:
     ],
 )
 def test_what_the_registry_names_is_nothing_else(tmp_path, file, names, keys, state, action):
-    """Whatever its name says; and what it speaks of is told of no other by name, but by the
-    file's."""
+    # Whatever its name says; and what it speaks of is told of no other by name, but by the file's
     root = write_run(tmp_path / "a.mp4")
     arrays: dict[str, Any] = dict.fromkeys(names, rows(1))
     np.savez(root / file, **arrays)

@@ -364,7 +364,7 @@ def shards_asked(source: Bucket) -> set[str]:
     return {name for name in source.asked if "tfrecord" in name}
 
 
-def test_remote_selection_fetches_only_its_shards_and_names_do_not_depend_on_it(tmp_path):
+def test_a_remote_selection_fetches_only_its_shards(tmp_path):
     write_dataset(
         tmp_path,
         {"train": [[episode(0), episode(1)], [episode(2)]], "test": [[episode(3), episode(4)]]},

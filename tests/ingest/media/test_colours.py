@@ -75,7 +75,7 @@ def far_off(rgb: np.ndarray) -> int:
 @pytest.mark.parametrize("is_full", [False, True])
 @pytest.mark.parametrize("matrix", [BT709, BT2020, UNSTATED])
 def test_colours_are_as_the_file_states(tmp_path, matrix, is_full, encoder, pix_fmt):
-    """PyAV 15.1.0 and torchcodec 0.11.1 stretch the full range of AV1, VP9 and 10 bits."""
+    # PyAV 15.1.0 and torchcodec 0.11.1 stretch the full range of AV1, VP9 and 10 bits
     frame = next(decode(written(tmp_path / "a.mp4", matrix, is_full, encoder, pix_fmt)))
     assert far_off(frame.rgb()) <= 3
     assert far_off(decoded(shard_jpeg(frame, SIDE, 95))) <= 4

@@ -9,7 +9,7 @@ LONG = "put the red cup from the table on the upper shelf"
 WORDS = slice(16, 30)  # px from above, of the step's line
 
 
-def test_a_long_name_of_a_step_has_the_room_where_else_two_curves_are_named():
+def test_a_long_name_of_a_step_has_room():
     picture = np.zeros((64, 64, 3), np.uint8)
     panel = CurvePanel(10.0, ROWS, [(0, 9, LONG)]).below(picture, 0)[-PANEL_PX:]
     at_right = panel[WORDS, LEAST_PX - RIGHT_PX - 80 : LEAST_PX - RIGHT_PX]

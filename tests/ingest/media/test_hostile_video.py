@@ -89,8 +89,7 @@ def test_pipes_devices_and_folders_are_no_files(tmp_path):
 
 
 def test_frames_that_are_shown_again_and_again(tmp_path, monkeypatch):
-    """A file may show its frames so often that they take minutes to decode: more than have room in
-    its bytes."""
+    # A file may show its frames so often that they take minutes to decode: more than have room in its bytes
     monkeypatch.setattr(video, "FRAME_BYTES", 1 << 12)
     path = write_video(tmp_path / "a.mp4", range(100), "mpeg4")
     size = path.stat().st_size
@@ -100,7 +99,7 @@ def test_frames_that_are_shown_again_and_again(tmp_path, monkeypatch):
 
 
 def test_tables_that_fill_the_memory(tmp_path, monkeypatch):
-    """FFmpeg makes an entry for each frame that a table claims; the wall is gone afterwards."""
+    # FFmpeg makes an entry for each frame that a table claims; the wall is gone afterwards
     path = write_video(tmp_path / "a.mp4", range(4))
     former_limit = resource.getrlimit(resource.RLIMIT_DATA)
     monkeypatch.setattr(video, "OPEN_BYTES", 64 << 20)
@@ -165,7 +164,7 @@ OPEN_GROUPS = {
 
 
 def test_open_group_of_pictures(tmp_path):
-    """A key picture is preceded by pictures that are decoded after it: no group stands by itself."""
+    # A key picture is preceded by pictures that are decoded after it: no group stands by itself
     path = write_video(tmp_path / "a.mp4", NUMBERS, options=OPEN_GROUPS)
     assert [numbers(path, k, 2) for k in range(20)] == [NUMBERS[k : k + 2] for k in range(20)]
     with pytest.raises(VideoError, match="cannot be told apart"):
@@ -230,8 +229,6 @@ def test_wanted_frames_are_the_same_and_others_are_passed(start, count):
 
 @pytest.fixture
 def by_blocks(monkeypatch) -> list[int]:
-    """Short videos are long enough for several threads to decode blocks of their groups: the
-    packets of each block."""
     monkeypatch.setattr(video, "LONG", 1)
     monkeypatch.setattr(video, "BLOCK", 3)
     blocks: list[int] = []
@@ -245,7 +242,7 @@ def by_blocks(monkeypatch) -> list[int]:
 
 
 def test_an_open_group_is_not_cut(tmp_path, by_blocks):
-    """Its pictures need the group before: the file is read by one thread from there on."""
+    # Its pictures need the group before: the file is read by one thread from there on
     path = write_video(tmp_path / "a.mp4", NUMBERS, options=OPEN_GROUPS)
     for start in (0, 5, 11):
         numbers_read = [

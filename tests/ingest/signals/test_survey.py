@@ -141,7 +141,6 @@ def test_a_command_of_pulses_holds(closes, keeps, opens):
 
 
 def test_rows_of_another_layout_are_read_by_their_names():
-    """A force stands before the gripper in later runs; the first have no names."""
     early = [
         replace(e, states=numbers(e.state))
         for e in one_armed(lambda o: o)[:2]

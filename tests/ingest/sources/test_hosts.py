@@ -86,7 +86,7 @@ def test_one_file_of_a_web_server(web, tmp_path):
 
 
 def test_an_object_under_a_key_of_its_owner(s3, tmp_path):
-    """Its etag looks like an MD5 and is none: the size has to do."""
+    # Its etag looks like an MD5 and is none: the size has to do
     s3.put_object(Bucket="corpora", Key="one/a.json", Body=b"one")
     source = at(tmp_path, "s3://corpora/one")
     assert source.files
@@ -158,7 +158,7 @@ def test_a_google_bucket(gs, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("packed", ["page", "file"])
 def test_what_a_server_packs_is_not_unpacked(tmp_path, packed):
-    """8 KB were 5.2 GB, packed twice: nothing packed is asked for, and what comes packed is not read."""
+    # 8 KB were 5.2 GB, packed twice: nothing packed is asked for, and what comes packed is not read
     twice = gzip.compress(gzip.compress(b"x"))
     page = b'<a href="ep.mp4">x</a>'
 

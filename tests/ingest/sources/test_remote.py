@@ -182,7 +182,7 @@ def test_goes_on_in_a_later_run(hub, source, blocks):
 
 
 def test_what_is_got_over(hub, source):
-    """A server without ranges; wrong bytes, by git's hash of a small file and by SHA-256 of a large one."""
+    # A server without ranges; wrong bytes, by git's hash of a small file and by SHA-256 of a large one
     hub.ranges = False
     hub.drops["data/a.parquet"] = [300_000]
     assert source.resolve("data/a.parquet").read_bytes() == BIG
@@ -240,7 +240,7 @@ def test_a_busy_hub(hub, source, waits):
 
 
 def test_token(hub, source, monkeypatch):
-    """Goes to the hub, and not to where the hub redirects."""
+    # Goes to the hub, and not to where the hub redirects
     hub.token = "hf_secret"
     with pytest.raises(
         DownloadError, match=r"fetch the list of its files .*401 Repository not found; .*HF_TOKEN"

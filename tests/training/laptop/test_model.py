@@ -172,7 +172,7 @@ def test_labels_that_are_missing_teach_nothing():
     assert torch.allclose(first_detector.guess.weight, second_detector.guess.weight, atol=1e-4)
 
 
-def test_what_lies_farther_from_the_nearest_than_a_held_out_run_does_is_ood():
+def test_what_lies_farther_than_a_held_out_run_is_ood():
     detector = OodDetector(SEEN)
     other_scene = runs_of_change(scene=1)[0]
     assert detector.score(other_scene).max() == 0  # nothing was learnt yet
@@ -312,8 +312,8 @@ def source(**rates: float) -> ClipSource:
 
 
 def test_nothing_that_is_shown_tells_how_long_a_run_will_last():
-    """Of 9 and of 45 seconds: shards hold a few frames of a long run, and windows of nearest ones showed that. The
-    numbers of a picture say its frame, so what a model can know of a window's times is how far these lie apart."""
+    # Of 9 and of 45 seconds: shards hold a few frames of a long run, and windows of nearest ones showed that. The
+    # numbers of a picture say its frame, so what a model can know of a window's times is how far these lie apart
     steps_drawn = {}
     questions_by_length = {}
     for seconds in (8.6, 44.9):
