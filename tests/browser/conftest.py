@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, expect, sync_playwright
 
 from tests.kits.browser_kit import FLAGS, Watched, chromium, served
 from tests.kits.explorer_kit import furnish
-from tests.kits.made_corpus import Made, make
+from tests.kits.made_corpus import Made
 
 
 @pytest.fixture(scope="module")
@@ -26,12 +26,12 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="session")
-def made(tmp_path_factory) -> Made:
+def made(made: Made, tmp_path_factory) -> Made:
     """Furnished; not for changing."""
     chromium()
-    made_corpus = make(tmp_path_factory.mktemp("browser"))
-    furnish(made_corpus)
-    return made_corpus
+    own = made.copy(tmp_path_factory.mktemp("browser"))
+    furnish(own)
+    return own
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,6 @@ from tests.kits import words_kit
 from tests.kits.cli_kit import USAGE, Result, assert_one_error_line, write_configs
 from tests.kits.kept_workspaces import FOLDER, KEPT
 from tests.kits.small_sources import (
-    LATER,
     NAMES,
     RECORDINGS,
     Recording,
@@ -207,35 +206,6 @@ def assert_released(case: Case, withdrawn: int | None = None) -> None:
     checked(case.run("release", "create", "after", *LICENCE))
     if withdrawn is not None:
         assert words_kit.shown_in_release(case, "after").isdisjoint({RECORDINGS[withdrawn].serial})
-
-
-def two_settings(case: Case) -> tuple[Path, Path]:
-    """Two configs of one dataset, which label differently."""
-    entry = {"arm": f"source: {case.source}\nchunk_size: 4\n"}
-    return (
-        write_configs(case.folder / "a", entry, f'annotator = "motion"\n{NIGHT}'),
-        write_configs(
-            case.folder / "b", entry, f'annotator = "motion"\n[motion]\nstep_min_s = 1.0\n{NIGHT}'
-        ),
-    )
-
-
-# After the upgrade below a run is withdrawn from labels of two settings, too
-@pytest.mark.long
-@pytest.mark.parametrize("later", ["takedown", "shorter recording"])
-def test_a_release_can_be_made_after_a_changed_setting_and(case, later):
-    write_v2(case.source, FEW)
-    former, present = two_settings(case)
-    built(case, "--config", former)
-    built(case, "--config", present)
-    runs = case.rows("SELECT DISTINCT label_run FROM progress")
-    assert len(runs) == 2, "without two label runs nothing is tested"
-    if later == "takedown":
-        checked(case.run("takedown", "arm", "--episodes", 4, "--reason", "withdrawn"))
-    else:
-        write_v2(case.source, [*FEW[:4], Recording(LATER[0].serial, 30), *FEW[5:]])
-    a_night(case, present)
-    assert_released(case, 4 if later == "takedown" else None)
 
 
 @pytest.mark.parametrize(
