@@ -23,9 +23,17 @@ from annotate.pictures import encode_jpeg
 from annotate.signal_lag import Lag, LagMeter, Proprioception, proprioception
 from core.tables import TABLES, without_episodes
 from core.wall import memory_wall
-from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Finding, Match
+from ingest.episode import (
+    DECODE_ALL,
+    CameraVideo,
+    DecodeOptions,
+    EpisodeData,
+    EpisodeRecord,
+    Finding,
+    Match,
+    Picture,
+)
 from ingest.episodes import RATE_TOLERANCE
-from ingest.media.frames import DECODE_ALL, DecodeOptions, Picture
 from ingest.reasons import DataError, trouble
 from ingest.recordings import Fingerprint, file_digest, moments_of, rows_fingerprint
 from ingest.signals.gripper import GripperSignal, main_signal, moving_dimensions

@@ -26,8 +26,7 @@ from annotate.frames import (
     measure_camera,
 )
 from core.files import open_whole
-from ingest.episode import EpisodeData, EpisodeRecord
-from ingest.media.frames import DecodeOptions
+from ingest.episode import DecodeOptions, EpisodeData, EpisodeRecord
 from ingest.recordings import file_stamp
 from ingest.sources.files import Source, trim
 

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import simplejpeg
 
-from ingest.media.frames import Picture, Planes
+from ingest.episode import Picture, Planes
 
 GRID = 64
 SMALL = 32

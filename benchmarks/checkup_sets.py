@@ -18,9 +18,8 @@ from annotate.config import FRAMES_VERSION, FramesConfig
 from annotate.frames import TINY_HZ, every_nth, frames_stage, timing
 from annotate.pictures import GRID, FrameMeter, half_picture
 from annotate.signal_lag import proprioception
-from ingest.episode import EpisodeData, EpisodeRecord
+from ingest.episode import EpisodeData, EpisodeRecord, Picture
 from ingest.episodes import settle
-from ingest.media.frames import Picture
 from ingest.registry import DatasetConfig
 from ingest.signals.gripper import GripperSignal
 from ingest.signals.survey import survey

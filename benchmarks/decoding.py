@@ -36,8 +36,15 @@ from annotate.progress import procvlm_labels
 from benchmarks.harness import Figure, expect, in_turns, measure, ratio
 from benchmarks.pipeline import encode_all
 from core.domain.label import Segment
-from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, TimedPicture, timed
-from ingest.media.frames import DECODE_ALL, DecodeOptions
+from ingest.episode import (
+    DECODE_ALL,
+    CameraVideo,
+    DecodeOptions,
+    EpisodeData,
+    EpisodeRecord,
+    TimedPicture,
+    timed,
+)
 from ingest.media.video import decode
 
 SAMPLE = (

@@ -36,7 +36,7 @@ import numpy as np
 from annotate.config import SamplesConfig
 from benchmarks.harness import Figure, apart, expect, measure, own_cpu_s
 from core.paths import Workspace
-from ingest.media.frames import DecodeOptions
+from ingest.episode import DecodeOptions
 from ingest.media.video import decode
 from ingest.registry import DatasetConfig
 from pipeline.build import BuildListener, run_build

@@ -35,9 +35,9 @@ from explorer.episode import (
     row_pictures,
     stored_pictures,
 )
+from ingest.episode import VIDEO_SUFFIXES, DecodeOptions, Picture, VideoError
 from ingest.media.curve_panel import CurvePanel
 from ingest.media.encoding import SHOWN, encode
-from ingest.media.frames import VIDEO_SUFFIXES, DecodeOptions, Picture, VideoError
 from ingest.media.video import decode, frame_times
 from ingest.reasons import LIMITS, DataError, Limits
 from warehouse.exports import EXPORT_KINDS

@@ -12,10 +12,18 @@ from typing import NamedTuple, Protocol, cast
 
 from core.values import imported
 from core.wall import is_left_out, memory_wall, time_wall
-from ingest.episode import EpisodeData, EpisodeRecord, Finding, Listing, TimedPicture
+from ingest.episode import (
+    DECODE_ALL,
+    DecodeOptions,
+    EpisodeData,
+    EpisodeRecord,
+    Finding,
+    Listing,
+    TimedPicture,
+    VideoError,
+)
 from ingest.formats import FORMATS, VIDEO, Format, format_named, formats_to_ask
 from ingest.formats.listing import named
-from ingest.media.frames import DECODE_ALL, DecodeOptions, VideoError
 from ingest.reasons import DataError
 from ingest.sources.files import Source
 from ingest.sources.types import SourceError, folders_above

@@ -84,7 +84,8 @@ def add_unread_files(
     """
     unread = _unread(source, _named(records, findings))
     parts = census.listed()
-    for declared in [_matcher(part.name) for part in parts if part.kind == "file"]:
+    for part in (part for part in parts if part.kind == "file"):
+        declared = re.compile(".*".join(map(re.escape, part.name.split("*"))))
         unread = list(filterfalse(declared.fullmatch, unread))
     arrays = {part.name for part in parts if part.kind in ("array", "camera")}
     unread = [uri for uri in unread if not _is_chunk(uri, arrays)]
@@ -139,10 +140,6 @@ def _is_chunk(uri: str, arrays: set[str]) -> bool:
         return False
     names = match[1].split("/")
     return any("/".join(names[place:]) in arrays for place in range(len(names)))
-
-
-def _matcher(name: str) -> re.Pattern[str]:
-    return re.compile(".*".join(map(re.escape, name.split("*"))))
 
 
 def _grouped(uris: Sequence[str], known_paths: KnownPaths) -> Mapping[str, list[str]]:

@@ -20,8 +20,7 @@ from eval.reward.scorer import UNSEEN, Reward, Scorer
 from eval.reward.stream import Moment, Robot
 from eval.reward.video import AT_ONCE, SCORE_FPS, RunClip
 from eval.scored import EvalRun, add_predictions, drop_predictions
-from ingest.episode import EpisodeData, EpisodeRecord
-from ingest.media.frames import Picture
+from ingest.episode import EpisodeData, EpisodeRecord, Picture
 from ingest.reasons import DataError
 from pipeline.config import built
 from pipeline.reading import records_of

@@ -15,9 +15,16 @@ from annotate.config import FramesConfig
 from annotate.frames import FramesResult, frames_stage
 from annotate.measured_files import MeasuredFiles, delete_oldest
 from core.values import grouped, spread
-from ingest.episode import CameraVideo, EpisodeRecord, Finding, Listing, joined_findings
+from ingest.episode import (
+    VIDEO_SUFFIXES,
+    CameraVideo,
+    EpisodeRecord,
+    Finding,
+    Listing,
+    VideoError,
+    joined_findings,
+)
 from ingest.episodes import settle
-from ingest.media.frames import VIDEO_SUFFIXES, VideoError
 from ingest.media.video import VideoInfo, probe
 from ingest.reasons import REASONS, DataError
 from ingest.registry import UNNAMED, DatasetConfig, name_of

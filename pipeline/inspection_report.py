@@ -15,8 +15,7 @@ from core.errors import UserError
 from core.files import write_file
 from core.values import grouped
 from core.version import VERSION
-from ingest.episode import EpisodeData, EpisodeRecord
-from ingest.media.frames import Picture
+from ingest.episode import EpisodeData, EpisodeRecord, Picture
 from ingest.reasons import REASONS, DataError
 from ingest.source import read_episode
 from ingest.sources.files import Source

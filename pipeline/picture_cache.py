@@ -23,7 +23,7 @@ from annotate.embeddings.passing import EmbeddingPass
 from annotate.frames import Keeper
 from annotate.pictures import fitted_jpeg, fitted_planes
 from core.paths import Workspace
-from ingest.media.frames import Picture, Planes
+from ingest.episode import Picture, Planes
 from ingest.media.video import Frame
 from pipeline.config import DatasetBuild
 

@@ -125,7 +125,10 @@ class ChunkTables:
             success=record.success,
             views=views,
             fps=fps,
-            change=most_change([rows["visual_change"].to_numpy() for rows in rows_by_view]),
+            # Of each frame that of the view in which most changes: a view that a hand or the arm hides takes nothing
+            # away from what another one shows, and the noise of a view that shows nothing adds nothing (docs/data.md
+            # has what it is worth)
+            change=np.max([rows["visual_change"].to_numpy() for rows in rows_by_view], axis=0),
             phash=main_view["phash"].to_numpy(),
             grippers=_curves(main_view["grippers"], self.grippers, self.lags_s, fps),
             # None where a value is missing, or the source has none
@@ -202,15 +205,6 @@ def labelled_by(views: Sequence[str], usable: Sequence[str]) -> tuple[str, ...]:
     Example: of the views front and wrist an episode without a usable wrist camera has ("front",).
     """
     return tuple(camera for camera in views if camera in usable) or tuple(usable[:1])
-
-
-def most_change(of_views: Sequence[np.ndarray]) -> np.ndarray:
-    """The visual change of several views [num_frames] as one: of each frame that of the view in which most changes.
-
-    So a view that a hand or the arm hides takes nothing away from what another one shows, and the noise of a view that
-    shows nothing adds nothing (docs/data.md has what it is worth).
-    """
-    return np.max(of_views, axis=0)
 
 
 def _curves(

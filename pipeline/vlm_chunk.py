@@ -30,8 +30,7 @@ from annotate.vlm.pictures import NO_MOMENTS, ArmMoments, EpisodeView, joined_pi
 from core.domain.label import Label, check_tiling
 from core.paths import Workspace
 from core.tables import TABLES
-from ingest.episode import EpisodeRecord, Finding
-from ingest.media.frames import DecodeOptions
+from ingest.episode import DecodeOptions, EpisodeRecord, Finding
 from pipeline.labelled import ChunkAnswers, with_progress
 from pipeline.model_probe import client_for
 from pipeline.reading import by_task, task_signals

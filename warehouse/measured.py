@@ -13,8 +13,16 @@ from functools import lru_cache, partial
 from annotate.config import FRAMES_VERSION
 from annotate.pictures import mean_luma
 from core.errors import UserError
-from ingest.episode import EpisodeData, EpisodeRecord, Finding, TimedPicture
-from ingest.media.frames import DECODE_ALL, DecodeOptions, SkippedFrame, VideoError
+from ingest.episode import (
+    DECODE_ALL,
+    DecodeOptions,
+    EpisodeData,
+    EpisodeRecord,
+    Finding,
+    SkippedFrame,
+    TimedPicture,
+    VideoError,
+)
 from ingest.reasons import CHANGED_DURING_BUILD, DataError
 from ingest.recordings import KnownRecording, file_digest, file_stamp, rows_fingerprint
 from ingest.source import read_episode

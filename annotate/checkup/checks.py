@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import batched, chain, combinations, product
+from operator import itemgetter
 
 import numpy as np
 
@@ -315,7 +316,7 @@ class Checkup:
     def faults(self) -> list[Finding]:
         """All faults, in order of runs and frames."""
         runs = [self.runs[episode][0] for episode in sorted(self.runs)]
-        all_faults = [*chain.from_iterable(faults for _, faults in self.runs.values())]
+        all_faults = [*chain.from_iterable(map(itemgetter(1), self.runs.values()))]
         copied = {fault.episode_index: fault for fault in faults(exact_copies(self.dataset, runs))}
         # Runs are compared within blocks, so that time and memory grow with their number, not with its square
         for block in batched(runs, COMPARED):

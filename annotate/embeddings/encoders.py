@@ -36,7 +36,7 @@ def _load(name: str, grid: int, size_px: int | None, device: str) -> Encoder:
             "cpu",
             GREY_BATCH,
             GREY_SMALL,
-            lambda pictures: grey_numbers(pictures, grid),
+            lambda pictures: np.stack([_grey_numbers(picture, grid) for picture in pictures]),
         )
     if lack := lack_of_packages(name):
         raise EncoderError(lack)
@@ -45,16 +45,12 @@ def _load(name: str, grid: int, size_px: int | None, device: str) -> Encoder:
     return network(name, grid, size_px, device)
 
 
-def grey_numbers(pictures: np.ndarray, grid: int) -> np.ndarray:
-    """Small grey pictures of even contrast, float32 [n, 256 + 64 * grid ** 2], of uint8 RGB [n, s, s, 3].
+def _grey_numbers(picture: np.ndarray, grid: int) -> np.ndarray:
+    """A small grey picture of even contrast, float32 [256 + 64 * grid ** 2], of uint8 RGB [s, s, 3].
 
     Of the whole picture 16 x 16 cells, of each cell of the grid 8 x 8; mean 0 and deviation 1 over
     the picture.
     """
-    return np.stack([_grey_numbers_of_one(picture, grid) for picture in pictures])
-
-
-def _grey_numbers_of_one(picture: np.ndarray, grid: int) -> np.ndarray:
     luma = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).astype(np.float32)
     even = (luma - luma.mean()) / max(float(luma.std()), FLAT)
     side = grid * GREY_CELL

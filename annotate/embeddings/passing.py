@@ -19,8 +19,7 @@ from annotate.config import EmbeddingsConfig
 from annotate.embeddings.encoders import Encoder, encoder_input, load_encoder
 from annotate.embeddings.projection import WHOLE
 from annotate.frames import every_nth, lists_of, rows_of
-from ingest.episode import EpisodeData
-from ingest.media.frames import Picture, VideoError
+from ingest.episode import EpisodeData, Picture, VideoError
 
 Seen = tuple[np.ndarray, np.ndarray]  # frames int64 [k], numbers float16 [k, 256 + 64 * cells]
 Batch = Future[np.ndarray]

@@ -17,7 +17,7 @@ from core.errors import UserError, validation_message
 from core.files import write_file
 from core.values import grouped, short_hash
 from eval.benchmarks.options import EvaluationOptions
-from ingest.media.frames import VideoError
+from ingest.episode import VideoError
 from ingest.media.video import Frame, decode
 from ingest.registry import DatasetConfig
 from ingest.sources.files import Source

@@ -45,7 +45,7 @@ from eval.metrics import errors
 from eval.metrics.outcomes import auc, ranking_measures
 from eval.metrics.score import Measure
 from eval.scored import BenchmarkAnswers, ScoredBenchmark
-from ingest.media.frames import VideoError
+from ingest.episode import VideoError
 from ingest.media.video import Frame, probe
 from ingest.sources.files import Source
 

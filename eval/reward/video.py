@@ -13,9 +13,9 @@ import numpy as np
 
 from eval.reward.scorer import Reward, Scorer
 from eval.reward.stream import CutOffError, Moment, RewardError, Robot, Stream
+from ingest.episode import CAMERA_RATE_TOLERANCE, VideoError
 from ingest.media.curve_panel import CurvePanel
 from ingest.media.encoding import SHOWN, encode
-from ingest.media.frames import CAMERA_RATE_TOLERANCE, VideoError
 from ingest.media.video import Frame, VideoInfo, decode, probe
 from ingest.reasons import CHANGED_DURING_BUILD, DataError
 

@@ -17,7 +17,7 @@ from core.files import ScratchFolder
 from core.wall import TOO_MUCH, Walled
 from eval.reward.video import RunClip, Shown, open_clip
 from eval.server.limits import WALL_S, Refused, ServerLimits, check_container, check_pixels
-from ingest.media.frames import DecodeOptions
+from ingest.episode import DecodeOptions
 from ingest.media.video import Frame, decode, probe
 from ingest.reasons import Limits
 

@@ -356,7 +356,11 @@ def _page(request: Request, where: str, facts: dict[str, Any]) -> HTMLResponse:
             listing=list_named(name),
             columns=columns,
             rows=linked_rows(result, columns, LINKS | OF_LIST.get(name, {}), facts["filters"]),
-            addresses={column: _narrowed(request, column) for column in facts["filters"]},
+            addresses={
+                # Without the filter of the column
+                column: str(request.url.remove_query_params(column).query)
+                for column in facts["filters"]
+            },
             orders={column: _ordered(request, column, facts["order"]) for column in columns},
             command=f"proccorpus show {name}{condition} --workspace {visit.place}",
             metric=metric,
@@ -403,11 +407,6 @@ def _filled(template: str, row: Row) -> str:
 
 def _is_word(column: str, value: Any) -> bool:
     return isinstance(value, str) and 0 < len(value) <= LONGEST and not column.endswith("_at")
-
-
-def _narrowed(request: Request, column: str) -> str:
-    """The address without the filter of a column."""
-    return str(request.url.remove_query_params(column).query)
 
 
 def _ordered(request: Request, column: str, order: str) -> str:

@@ -13,10 +13,16 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from ingest.episode import FrameReader, TimedPicture
+from ingest.episode import (
+    DECODE_ALL,
+    DecodeOptions,
+    FrameReader,
+    FrameTimes,
+    TimedPicture,
+    VideoError,
+)
 from ingest.formats.bag_file import DEPTH, VIDEOS, Decoder, Kind, RawMessage, records
 from ingest.formats.tables import numbers
-from ingest.media.frames import DECODE_ALL, DecodeOptions, FrameTimes, VideoError
 from ingest.reasons import DataError, Limits
 from ingest.sources.files import Source
 

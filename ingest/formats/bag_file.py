@@ -40,7 +40,7 @@ from rosbags.typesys import (
 )
 
 from core.yaml_text import parse_yaml
-from ingest.media.frames import VideoError
+from ingest.episode import VideoError
 from ingest.media.picture import ArrayPicture, array_picture, check_size, decode_picture
 from ingest.media.video import Frame
 from ingest.reasons import DataError, Limits

@@ -12,10 +12,20 @@ from functools import partial
 from itertools import chain, pairwise
 from typing import Any, NamedTuple
 
-from ingest.episode import CameraVideo, EpisodeRecord, FrameReader, NativeStep, TimedPicture, timed
+from ingest.episode import (
+    DECODE_ALL,
+    VIDEO_SUFFIXES,
+    CameraVideo,
+    DecodeOptions,
+    EpisodeRecord,
+    FrameReader,
+    NativeStep,
+    TimedPicture,
+    VideoError,
+    timed,
+)
 from ingest.formats.listing import ListingBuilder, in_order, named
 from ingest.formats.tables import whole
-from ingest.media.frames import DECODE_ALL, VIDEO_SUFFIXES, DecodeOptions, VideoError
 from ingest.media.video import VideoInfo, decode, probe
 from ingest.sources.files import Source
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 
-from ingest.episode import EpisodeRecord
+from ingest.episode import EpisodeRecord, Picture
 from ingest.formats.listing import ListingBuilder, camera_name, scene_first, texts_among
 from ingest.formats.row_pictures import (
     PictureForm,
@@ -28,7 +28,6 @@ from ingest.formats.row_pictures import (
     scaled,
 )
 from ingest.formats.tree import ALL_ROWS
-from ingest.media.frames import Picture
 from ingest.media.picture import (
     PICTURE_MARKS,
     ArrayPicture,

@@ -14,7 +14,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from ingest.episode import SourcePart
+from ingest.episode import Picture, SourcePart
 from ingest.formats import hdf5_file as h5
 from ingest.formats.facts import (
     first_rate,
@@ -31,7 +31,6 @@ from ingest.formats.tree import Part, Roles, Uses, fields
 from ingest.formats.tree import account as account_for
 from ingest.formats.tree_reader import known_reason, roles_of, why_known
 from ingest.formats.writers import HDF5_WRITERS, Writer, writer_of
-from ingest.media.frames import Picture
 from ingest.reasons import DataError, Limits
 from ingest.registry import Keys
 from ingest.sources.files import Source

@@ -20,12 +20,16 @@ from typing import Any
 import numpy as np
 
 from ingest.episode import (
+    DECODE_ALL,
     CameraVideo,
+    DecodeOptions,
     EpisodeData,
     EpisodeRecord,
     Listing,
     Match,
+    Picture,
     TimedPicture,
+    VideoError,
     timed,
 )
 from ingest.formats.lerobot_episode import (
@@ -69,7 +73,6 @@ from ingest.formats.lerobot_steps import NO_STEPS, TASK_COLUMN, native_steps
 from ingest.formats.listing import ListingBuilder, folders_of, named, texts_among
 from ingest.formats.row_pictures import of_places
 from ingest.formats.tables import finite, read_columns, vectors, whole
-from ingest.media.frames import DECODE_ALL, DecodeOptions, Picture, VideoError
 from ingest.media.video import frame_times
 from ingest.outcomes import OutcomeEvidence, stated
 from ingest.reasons import DataError

@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from ingest.episode import Match, StoredStatistics
+from ingest.episode import FrameTimes, Match, StoredStatistics
 from ingest.formats.folders import object_of
 from ingest.formats.lerobot_meta import META_EPISODES, read_info
 from ingest.formats.listing import REGISTERED
@@ -26,7 +26,6 @@ from ingest.formats.tables import is_list, known_values, number_columns, vectors
 from ingest.formats.tree import ALL_ROWS, Part, Roles, Vector
 from ingest.formats.tree_reader import ArrayTree, roles_of, vector_of
 from ingest.formats.writers import LEROBOT, LEROBOT_VECTORS
-from ingest.media.frames import FrameTimes
 from ingest.reasons import DataError
 from ingest.signals.naming import Column, named_grippers, names_by_parts
 from ingest.sources.files import Source, once

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ingest.episode import SourcePart, matrix
+from ingest.episode import DecodeOptions, Picture, SourcePart, matrix
 from ingest.formats.folders import is_video, object_of
 from ingest.formats.lerobot_episode import (
     MODALITY,
@@ -53,7 +53,6 @@ from ingest.formats.writers import (
     writer_of,
 )
 from ingest.media.camera_kinds import kind_by_name, look_of
-from ingest.media.frames import DecodeOptions, Picture
 from ingest.media.video import decode
 from ingest.outcomes import fields_of
 from ingest.reasons import DataError

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ingest.episode import VideoError
 from ingest.formats.folders import object_of
 from ingest.formats.lerobot_meta import (
     EPISODE_FILE,
@@ -33,7 +34,6 @@ from ingest.formats.tables import (
     single_numbers,
     whole,
 )
-from ingest.media.frames import VideoError
 from ingest.media.picture import PICTURE_TEXTS, ArrayPicture, decode_picture
 from ingest.outcomes import (
     NO_EVIDENCE,

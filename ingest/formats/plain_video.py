@@ -24,7 +24,14 @@ from typing import Any
 import numpy as np
 
 from core.values import short_hash
-from ingest.episode import EpisodeData, EpisodeRecord, Listing
+from ingest.episode import (
+    CAMERA_RATE_TOLERANCE,
+    VIDEO_SUFFIXES,
+    EpisodeData,
+    EpisodeRecord,
+    Listing,
+    VideoError,
+)
 from ingest.formats.facts import RATES_DIFFER
 from ingest.formats.folders import frames_of, is_video, probed, stated_steps, videos_of
 from ingest.formats.listing import (
@@ -50,7 +57,6 @@ from ingest.formats.writers import (
     STATE_WORDS,
     TIME_WORDS,
 )
-from ingest.media.frames import CAMERA_RATE_TOLERANCE, VIDEO_SUFFIXES, VideoError
 from ingest.media.video import VideoInfo, open_video
 from ingest.reasons import DataError
 from ingest.registry import Keys

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing, SourcePart
+from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing, Picture, SourcePart
 from ingest.formats.facts import (
     first_rate,
     instruction,
@@ -40,7 +40,6 @@ from ingest.formats.tree import Part, Roles, account, fields
 from ingest.formats.tree_reader import read_tree, roles_of, stored_times, why_known
 from ingest.formats.writers import ZARR_WRITER
 from ingest.formats.zarr_store import ENDS, ZIP_SUFFIX, Store, opened
-from ingest.media.frames import Picture
 from ingest.reasons import DataError, guarded
 from ingest.registry import DatasetConfig
 from ingest.sources.files import Source

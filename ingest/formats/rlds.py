@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from core.values import short_hash
-from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing, PartKind
+from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing, PartKind, Picture
 from ingest.formats import rlds_steps
 from ingest.formats.facts import instruction
 from ingest.formats.listing import DEFAULT_FPS, ListingBuilder, in_order, named, texts_among
@@ -58,7 +58,6 @@ from ingest.formats.tree import Part, Roles, Uses, fields
 from ingest.formats.tree import account as account_for
 from ingest.formats.tree_reader import read_tree, roles_of, why_known
 from ingest.formats.writers import RLDS_WRITERS, writer_of
-from ingest.media.frames import Picture
 from ingest.outcomes import (
     Ending,
     OutcomeEvidence,

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ingest.episode import VideoError
 from ingest.formats.folders import object_of
 from ingest.formats.listing import texts_among
 from ingest.formats.rlds_files import Data, Values, byte_spans, number_spans, numbers, varints
@@ -26,7 +27,6 @@ from ingest.formats.row_pictures import (
     picture_of,
     scaled,
 )
-from ingest.media.frames import VideoError
 from ingest.media.picture import ArrayPicture, decode_picture
 from ingest.reasons import LIMITS, DataError, Limits
 

@@ -18,10 +18,19 @@ from typing import NamedTuple
 import numpy as np
 
 from core.values import grouped, spread
-from ingest.episode import EpisodeData, EpisodeRecord, Match, TimedPicture, timed
+from ingest.episode import (
+    DECODE_ALL,
+    DecodeOptions,
+    EpisodeData,
+    EpisodeRecord,
+    Match,
+    Picture,
+    TimedPicture,
+    VideoError,
+    timed,
+)
 from ingest.formats.folders import is_video, probed
 from ingest.media.camera_kinds import kind_by_name
-from ingest.media.frames import DECODE_ALL, DecodeOptions, Picture, VideoError
 from ingest.media.picture import ArrayPicture, array_picture, decode_picture
 from ingest.media.video import VideoInfo, decode, frame_times
 from ingest.signals.naming import words

@@ -10,9 +10,8 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from ingest.episode import PartCensus, PartKind, SourcePart
+from ingest.episode import PartCensus, PartKind, Picture, SourcePart
 from ingest.formats.writers import Writer
-from ingest.media.frames import Picture
 
 ALL_ROWS = slice(None)
 Uses = Mapping[str, tuple[str, str]]  # by path: what a part is read as, and what shows it

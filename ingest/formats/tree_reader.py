@@ -18,14 +18,23 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from ingest.episode import EpisodeData, EpisodeRecord, FrameReader, PartCensus, TimedPicture, timed
+from ingest.episode import (
+    DECODE_ALL,
+    DecodeOptions,
+    EpisodeData,
+    EpisodeRecord,
+    FrameReader,
+    PartCensus,
+    Picture,
+    TimedPicture,
+    timed,
+)
 from ingest.formats.facts import TIME_NAMES, spelt, times_of_rows
 from ingest.formats.listing import REGISTERED
 from ingest.formats.row_pictures import other_kind
 from ingest.formats.tables import numbered, numbered_if_several, numbers, side_by_side
 from ingest.formats.tree import ALL_ROWS, Part, Roles, Tree, Vector, account
 from ingest.formats.writers import Writer, called_by, known_by
-from ingest.media.frames import DECODE_ALL, DecodeOptions, Picture
 from ingest.reasons import DataError
 from ingest.registry import Keys
 from ingest.signals.naming import (

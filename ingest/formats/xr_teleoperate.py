@@ -14,7 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from ingest.episode import EpisodeData, EpisodeRecord, Listing, TimedPicture, timed
+from ingest.episode import (
+    DECODE_ALL,
+    DecodeOptions,
+    EpisodeData,
+    EpisodeRecord,
+    Listing,
+    TimedPicture,
+    VideoError,
+    timed,
+)
 from ingest.formats.folders import object_of, videos_of
 from ingest.formats.listing import ListingBuilder, account_for_fields, in_order, texts_among
 from ingest.formats.row_pictures import PICTURE_SUFFIXES, pictures_of
@@ -23,7 +32,6 @@ from ingest.formats.tables import rate_of, stated_vectors
 from ingest.formats.tree import Part
 from ingest.formats.tree_reader import ArrayTree
 from ingest.formats.writers import XR_TELEOPERATE
-from ingest.media.frames import DECODE_ALL, DecodeOptions, VideoError
 from ingest.reasons import DataError
 from ingest.registry import Keys
 from ingest.sources.files import Source

@@ -8,7 +8,7 @@ import av.container
 from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
-from ingest.media.frames import VideoError
+from ingest.episode import VideoError
 
 type Container = av.container.InputContainer
 type Packet = av.Packet

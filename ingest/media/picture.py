@@ -9,7 +9,7 @@ from importlib import import_module
 import cv2
 import numpy as np
 
-from ingest.media.frames import Picture, SkippedFrame, VideoError
+from ingest.episode import Picture, SkippedFrame, VideoError
 from ingest.reasons import LIMITS, Limits
 
 AS_STORED = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION

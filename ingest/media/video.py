@@ -26,7 +26,7 @@ from av.video.plane import VideoPlane
 
 from core.files import file_version
 from core.wall import is_left_out, memory_wall, time_wall
-from ingest.media.frames import (
+from ingest.episode import (
     DECODE_ALL,
     SKIPPED,
     DecodeOptions,

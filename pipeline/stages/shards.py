@@ -14,8 +14,7 @@ from annotate.pictures import encode_jpeg, fitted_picture, shard_jpeg
 from annotate.samples.edits import EDITED, OCCLUDED, covered_picture, edited_picture, load_editor
 from core.files import write_file
 from core.pictures import load_keyframe
-from ingest.episode import EpisodeRecord, Finding
-from ingest.media.frames import Picture
+from ingest.episode import EpisodeRecord, Finding, Picture
 from ingest.reasons import DataError
 from pipeline.config import DatasetBuild
 from pipeline.picture_cache import PictureKey, PictureStore, kept_pictures

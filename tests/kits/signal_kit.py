@@ -8,9 +8,8 @@ from unittest.mock import patch
 
 import numpy as np
 
-from ingest.episode import EpisodeData, EpisodeRecord, TimedPicture
+from ingest.episode import DECODE_ALL, DecodeOptions, EpisodeData, EpisodeRecord, TimedPicture
 from ingest.formats.tables import numbers
-from ingest.media.frames import DECODE_ALL, DecodeOptions
 from ingest.registry import DatasetConfig
 from ingest.signals import survey as of_survey
 from ingest.signals.gripper import GripperSignal

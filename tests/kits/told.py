@@ -18,8 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from core.paths import ROOT
-from ingest.episode import EpisodeRecord, names_of
-from ingest.media.frames import VideoError
+from ingest.episode import EpisodeRecord, VideoError, names_of
 from ingest.reasons import DataError
 from ingest.signals.survey import survey
 from ingest.source import list_episodes, read_episode

@@ -27,7 +27,7 @@ from annotate.pictures import encode_jpeg
 from core.domain.label import STEP, Episode, Segment
 from core.errors import UserError
 from core.files import sync
-from ingest.media.frames import VideoError
+from ingest.episode import VideoError
 from ingest.reasons import DataError
 from warehouse.exports.export import ChunkKey, Export, Write
 from warehouse.exports.selection import ExportedEpisode, Selected, counted_pictures, label_runs

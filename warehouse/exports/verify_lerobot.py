@@ -27,9 +27,9 @@ import pyarrow.parquet as pq
 from core.domain.label import Episode
 from core.errors import UserError, install_hint
 from core.paths import Workspace
+from ingest.episode import DecodeOptions, VideoError
 from ingest.formats.lerobot_episode import refused
 from ingest.formats.listing import named
-from ingest.media.frames import DecodeOptions, VideoError
 from ingest.media.video import Frame, decode, frame_times
 from warehouse.exports import EXPORT_KINDS
 from warehouse.exports.export import MANIFEST

@@ -23,11 +23,17 @@ import numpy as np
 from core.domain.label import Episode
 from core.errors import UserError
 from core.values import grouped
-from ingest.episode import CameraVideo, TimedPicture
+from ingest.episode import (
+    VIDEO_SUFFIXES,
+    CameraVideo,
+    DecodeOptions,
+    FrameTimes,
+    TimedPicture,
+    VideoError,
+)
 from ingest.formats.lerobot import holds_other_episodes
 from ingest.formats.lerobot_episode import refused
 from ingest.media.encoding import TICKS, encode
-from ingest.media.frames import VIDEO_SUFFIXES, DecodeOptions, FrameTimes, VideoError
 from ingest.media.groups import is_shown
 from ingest.media.video import Frame, decode, frame_times, open_video, probe
 from ingest.reasons import LIMITS, DataError, Limits

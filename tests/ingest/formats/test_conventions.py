@@ -14,11 +14,10 @@ import pyarrow as pa
 import pytest
 
 from core.paths import ROOT
-from ingest.episode import EpisodeData, Listing
+from ingest.episode import EpisodeData, FrameTimes, Listing
 from ingest.formats import FORMATS
 from ingest.formats.lerobot_episode import VideoSpan, match
 from ingest.media.camera_kinds import kind_by_name, look_of
-from ingest.media.frames import FrameTimes
 from ingest.signals.naming import named_grippers
 from ingest.signals.survey import survey
 from ingest.source import adapter_of, list_episodes, read_episode

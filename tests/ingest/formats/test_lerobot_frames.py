@@ -12,9 +12,8 @@ import pytest
 from annotate.config import FramesConfig
 from annotate.frames import frames_stage
 from core.files import write_file
-from ingest.episode import Finding
+from ingest.episode import DecodeOptions, Finding, FrameTimes
 from ingest.formats.lerobot_episode import refusal
-from ingest.media.frames import DecodeOptions, FrameTimes
 from ingest.source import list_episodes, read_episode
 from tests.kits import lerobot_writer
 from tests.kits.lerobot_writer import (

@@ -14,10 +14,17 @@ from PIL import Image
 
 from core.errors import FailedError
 from core.paths import ROOT
-from ingest.episode import EpisodeData, EpisodeRecord, timed
+from ingest.episode import (
+    DECODE_ALL,
+    DecodeOptions,
+    EpisodeData,
+    EpisodeRecord,
+    SkippedFrame,
+    VideoError,
+    timed,
+)
 from ingest.media import faces, video
 from ingest.media.faces import FaceDetector, Hidden, hide, without_faces
-from ingest.media.frames import DECODE_ALL, DecodeOptions, SkippedFrame, VideoError
 from ingest.media.picture import ArrayPicture
 from ingest.media.video import Frame, decode, probe
 from ingest.reasons import LIMITS, Limits

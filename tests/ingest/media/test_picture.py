@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ingest.media.frames import VideoError
+from ingest.episode import VideoError
 from ingest.media.picture import ArrayPicture, array_picture, decode_picture, swapped
 from ingest.reasons import Limits
 from ingest.source import list_episodes, read_episode

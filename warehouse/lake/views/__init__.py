@@ -103,12 +103,9 @@ def read_view(name: str, file: str = "", **values: str) -> View:
     header = header.replace("\n--   ", " ")
     comment, *columns = (line.removeprefix("-- ") for line in header.splitlines())
     described = dict(column.split(": ", 1) for column in columns)
-    return View(name, comment, stored_text(sql), described)
-
-
-def stored_text(sql: str) -> str:
-    """`sql` as lakes store it."""
-    return "\n" + textwrap.indent(sql.rstrip("\n"), INDENT)
+    # As lakes store it
+    stored = "\n" + textwrap.indent(sql.rstrip("\n"), INDENT)
+    return View(name, comment, stored, described)
 
 
 # In an order in which each reads only tables and views before it
