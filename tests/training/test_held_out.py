@@ -92,6 +92,7 @@ def test_the_curve_has_the_scores_that_eval_gives(corpus, lora):
     # The best one is a model as any other, and both cards name it.
     best = min((p for p in curve if p.extra), key=lambda p: p.extra["held_out_mae"])
     best_run = trained(lake, f"{folder.name}.best")
+    assert best_run is not None
     assert facts(folder)["step"] == best.step == read_card(folder)["best"]["step"]
     assert outcome.numbers["best_model"] == best_run.name == read_card(folder)["best"]["model"]
     assert "success" in read_card(best_run)  # calibrated as well

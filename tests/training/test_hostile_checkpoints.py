@@ -174,7 +174,7 @@ def test_published_tail_and_noise_are_for_training_alone():
     outputs_seen = [head(states, item, is_asked).item() for _ in range(4)]
     assert len(set(outputs_seen)) == 4  # the tail's features are dropped at random
     dropped = []
-    hook = head.pooler.register_forward_pre_hook(lambda module, inputs: dropped.append(inputs[0]))
+    hook = head.pooler.register_forward_pre_hook(lambda module, inputs: dropped.append(inputs[0]))  # type: ignore[union-attr]
     head(states, item, is_asked)
     hook.remove()
     assert torch.equal(dropped[0][:26], states[:26])
@@ -233,8 +233,8 @@ def test_samples_are_pooled_without_padding_as_with_it(pooling, packed):
     items[1] = replace(items[1], question=items[1].question + " Look closely." * 60)
     model, transform = make_parts(items, head=HeadConfig(pooling=pooling))  # type: ignore[arg-type]
     head_inputs: list[torch.Tensor] = []
-    score = model.head.score if pooling == "prompt" else model.head.pooler
-    score.register_forward_pre_hook(lambda module, inputs: head_inputs.append(inputs[0]))
+    score = model.head.score if pooling == "prompt" else model.head.pooler  # type: ignore[union-attr]
+    score.register_forward_pre_hook(lambda module, inputs: head_inputs.append(inputs[0]))  # type: ignore[operator,union-attr]
     batch = transform(items, packed)
     with torch.no_grad():
         raw = model(batch).raw
@@ -242,14 +242,14 @@ def test_samples_are_pooled_without_padding_as_with_it(pooling, packed):
         mask = batch["prompt_mask"]
     else:
         mask = batch["item_mask" if packed else "attention_mask"]
-    assert head_inputs[0].numel() == mask.sum() * model.head.hidden_size
+    assert head_inputs[0].numel() == mask.sum() * model.head.hidden_size  # type: ignore[union-attr]
     # By hand, a row each
     rows = torch.zeros(*mask.shape, head_inputs[0].shape[-1])
     rows[mask > 0] = head_inputs[0]
-    weights = score(rows).squeeze(-1).masked_fill(mask == 0, -torch.inf).softmax(-1)
+    weights = score(rows).squeeze(-1).masked_fill(mask == 0, -torch.inf).softmax(-1)  # type: ignore[operator]
     pooled = torch.einsum("nt,nth->nh", weights, rows)
     head = model.head
-    value = head.value(pooled) if pooling == "prompt" else head.value_head(pooled)
+    value = head.value(pooled) if pooling == "prompt" else head.value_head(pooled)  # type: ignore[union-attr,operator]
     assert torch.allclose(raw[:, :1], value, atol=1e-6)
 
 

@@ -92,7 +92,7 @@ async def outcomes(asks: list[Awaitable[Reply]]) -> list[Reply | str]:
     for e in replies:
         assert isinstance(e, Reply | VlmError), e
         assert not isinstance(e, VlmError) or "\n" not in str(e)
-    return [e.reason if isinstance(e, VlmError) else e for e in replies]
+    return [e.reason if isinstance(e, VlmError) else e for e in replies]  # type: ignore[union-attr]
 
 
 # -- faults: the table "When the server misbehaves" of docs/vlm.md

@@ -257,7 +257,8 @@ def test_a_published_head_is_asked_where_it_is_said(tmp_path):
     folder = make_checkpoint(
         tmp_path / "m", head=HeadConfig(pooling="published"), converted_from="ProcVLM-2B"
     )
-    for answer, source, setting in (("auto", "text", "text"), ("head", "head", "head after text")):
+    cases: Any = (("auto", "text", "text"), ("head", "head", "head after text"))
+    for answer, source, setting in cases:
         scorer = open_checkpoint(folder, answer=answer)
         assert (scorer.source, scorer.settings["answer"]) == (source, setting)
         moments = list(run(scorer.stream(TASK, FPS), bars(2)))
