@@ -49,11 +49,11 @@ class Mutant:
 
     file: str
     line: int
-    at: tuple[int, int]  # bytes
+    span: tuple[int, int]  # bytes
     text: str
 
     def applied(self, source: bytes) -> bytes:
-        return source[: self.at[0]] + f"({self.text})".encode() + source[self.at[1] :]
+        return source[: self.span[0]] + f"({self.text})".encode() + source[self.span[1] :]
 
 
 def changed(node: ast.AST) -> ast.expr | None:
@@ -314,7 +314,7 @@ def main() -> None:
         )
         chosen += sorted(
             random.Random(args.seed).sample(room_mutants, min(args.count, len(room_mutants))),
-            key=lambda m: (m.file, m.at),
+            key=lambda m: (m.file, m.span),
         )
     num_seen = 0
     with tempfile.TemporaryDirectory() as temporary:

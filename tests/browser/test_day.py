@@ -164,11 +164,11 @@ def export_and_train(page: Page, url: str, space: Workspace, folder: Path) -> No
     """The command that the page gives for what it shows is done as it stands; then a model is trained."""
     page.goto(f"{url}/episodes?dataset=arm")
     page.get_by_text("This selection as a command").click()
-    [shown] = [
+    [line] = [
         c for c in page.locator(".commands code").all_inner_texts() if " export lerobot " in c
     ]
     exported = command(
-        *shlex.split(shown)[1:], "--allow-licence", "unknown", "--format", "json", cwd=folder
+        *shlex.split(line)[1:], "--allow-licence", "unknown", "--format", "json", cwd=folder
     )
     assert exported.json["episodes"] == len(RUNS), exported
     recipe = load_recipe("laptop").model_dump(mode="json", exclude_none=True)

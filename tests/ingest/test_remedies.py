@@ -508,7 +508,7 @@ def test_every_code_has_its_remedy_tried_or_says_why_not():
     assert tried | untried == REASONS.keys()
     for reason in NOTHING:
         assert "nothing to do" in REASONS[reason].remedy, reason
-    known = " ".join(path.read_text() for path in GOLDEN.glob("*.json"))
-    assert [reason for reason in AS_IT_WAS if f" {reason} " not in known] == []
+    golden_text = " ".join(path.read_text() for path in GOLDEN.glob("*.json"))
+    assert [reason for reason in AS_IT_WAS if f" {reason} " not in golden_text] == []
     for path, name in ELSEWHERE.values():
         assert re.search(rf"def test_\w*{name}", (ROOT / path).read_text())

@@ -399,17 +399,17 @@ def broken_rows() -> Iterator[tuple[object, str]]:
     yield "[1]", "is no object"
     yield {"text": "hello"}, "has neither messages, user_prompt nor progress_score"
     rows = table("progresslm_rows")
-    for name, changes, says in table("wrong_progresslm_rows"):
+    for name, changes, problem in table("wrong_progresslm_rows"):
         row = rows[name] | changes
-        yield {key: value for key, value in row.items() if value is not None}, says
+        yield {key: value for key, value in row.items() if value is not None}, problem
 
 
-@pytest.mark.parametrize(("row", "says"), broken_rows())
-def test_a_broken_row_is_named_with_its_line(tmp_path, root, row, says):
+@pytest.mark.parametrize(("row", "problem"), broken_rows())
+def test_a_broken_row_is_named_with_its_line(tmp_path, root, row, problem):
     path = write(tmp_path, CHAT, "", row)
     with pytest.raises(TrainingError) as e:
         read_rows([path], root)
-    assert says in str(e.value)
+    assert problem in str(e.value)
     assert str(e.value).startswith(f"{path}:3: ")
     assert "\n" not in str(e.value)
 

@@ -290,10 +290,10 @@ BACKENDS = [
 ]
 
 
-@pytest.mark.parametrize(("first", "other"), BACKENDS)
-def test_all_of_it_holds(tmp_path, capsys, monkeypatch, first, other):
+@pytest.mark.parametrize(("first_backend", "next_backend"), BACKENDS)
+def test_all_of_it_holds(tmp_path, capsys, monkeypatch, first_backend, next_backend):
     plain: Any = torch.compile
-    backends = chain(repeat(first, 4), repeat(other))
+    backends = chain(repeat(first_backend, 4), repeat(next_backend))
 
     def compiled(forward: Any, **options: Any) -> Any:
         backend = next(backends)
@@ -301,7 +301,7 @@ def test_all_of_it_holds(tmp_path, capsys, monkeypatch, first, other):
 
     monkeypatch.setattr(backbones.torch, "compile", compiled)
     code, rows = checked(tmp_path, "--minutes", "60")
-    assert next(backends) == other
+    assert next(backends) == next_backend
     written = capsys.readouterr()
     assert code == 0, written.err[-3000:]
     assert list(rows)[:2] == ["resume", "GRPO, a step, answers by transformers"]

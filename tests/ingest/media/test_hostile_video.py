@@ -298,8 +298,8 @@ def test_what_is_no_video(tmp_path):
         (sound, "no video stream"),
         (tmp_path / "none.mp4", "No such file"),
     ):
-        found = {(reason, words in told) for reason, told in refused(path)}
-        assert found == {("undecodable_video", True)}
+        refusals = {(reason, words in sentence) for reason, sentence in refused(path)}
+        assert refusals == {("undecodable_video", True)}
 
 
 def test_a_coding_that_is_not_known(tmp_path):

@@ -88,10 +88,10 @@ def test_labels_of_two_annotators_are_compared(other):
 def test_runs_that_are_measured_against_each_other_have_progress(own, shown_by):
     """In a circle, or against a run that itself is measured against one without a label."""
     lake = Lake(own.space)
-    for episode, other in shown_by.items():
+    for episode, reference in shown_by.items():
         lake.con.execute(
             "UPDATE episode_labels SET as_far_as_episode = ?, as_far_as_frame = 3 WHERE episode_index = ?",
-            [other, episode],
+            [reference, episode],
         )
     table = progress_tables(lake, own.build, 0)["progress"]
     assert set(table["episode_index"].to_pylist()) == {0, 1}
