@@ -242,10 +242,9 @@ def episode_samples(
     """
     build = built(lake, dataset)
     chunk = usable_episode(lake.con, dataset, episode_index).chunk
-    matches = (
-        e for e in labelled_episodes(lake, build, chunk) if e.episode.episode_index == episode_index
-    )
-    episode = next(matches, None)
+    # Progress shows no run of another task
+    episodes = labelled_episodes(lake, build, chunk, {})
+    episode = next((e for e in episodes if e.episode.episode_index == episode_index), None)
     if episode is None:
         raise UserError(f"episode {episode_index} of {dataset} has no label: build {dataset} first")
 
