@@ -194,7 +194,7 @@ eval_predictions: One row per scored frame
   question str: benchmarks: key of the question; frame_index then counts the questions of an episode
   done f32: rewards: probability that the task is done, 0..1
   content_hash str: rewards: content_hash of the episode when it was scored
-  instruction str since=25: rewards: what the model was told to be the task; null: scored before this was kept
+  instruction str since=24: rewards: what the model was told to be the task; null: scored before this was kept
 
 eval_scores: Scores of evaluations with their confidence intervals
   key eval_run, slice, metric
