@@ -57,6 +57,22 @@ from training.trained_on import NOTHING_SEEN, Episode, SeenEpisodes, seen_among,
 from warehouse.lake import Lake, content_key
 from warehouse.releases.release import Release
 
+# Options that change what a model answers
+ANSWERING = (
+    "answer",
+    "temperature",
+    "max_tokens",
+    "prompts",
+    "num_inferences",
+    "top_p",
+    "top_k",
+    "repetition_penalty",
+    "seed",
+    "think",
+    "min_pixels",
+    "max_pixels",
+    "quantization",
+)
 OWN_QUESTION = "question"  # the method that asks the benchmark's own questions; every other method is a baseline
 OnRows = Callable[[str, int, int], None]  # (method, questions with an answer, all questions)
 
@@ -214,13 +230,16 @@ def _asked_text(options: EvaluationOptions, questions: Sequence[Question]) -> st
 
 
 def _part_text(options: EvaluationOptions) -> str:
-    """After a benchmark's name, where only a part of it is scored, or answers of a chosen kind are: it does not take
-    the place of the whole."""
+    """After a benchmark's name, where only a part of it is scored, or settings change the answers: it does not take the
+    place of the whole by the default ones."""
     chosen = list(options.part)
     if options.limit:
         chosen.append(f"limit {options.limit}")
-    if options.answer != "auto":
-        chosen.append(f"answer {options.answer}")
+    for name in ANSWERING:
+        value = getattr(options, name)
+        if value != EvaluationOptions.model_fields[name].default:
+            # Of a folder its name
+            chosen.append(f"{name} {getattr(value, 'name', value)}")
     return f" ({', '.join(chosen)})" if chosen else ""
 
 
