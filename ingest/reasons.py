@@ -365,7 +365,8 @@ REASONS = {
     ),
     "bad_steps": R(
         "the source has no subtask spans though the annotator native asks for them, or they overlap, run "
-        "backwards, leave the episode or have no text; motion labels the episode",
+        "backwards, leave the episode or have no text; motion labels the episode. Or a failed run is measured against "
+        "one whose progress is not known: its end is a guess",
         "nothing to do, or add or correct the spans at the source",
         severity="warning",
     ),

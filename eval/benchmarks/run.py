@@ -39,8 +39,8 @@ from eval.runners.methods import (
     weightless_answers,
 )
 from eval.runners.prompt import Runner, UnansweredError
-from eval.runners.prompt_folder import read_prompts
-from eval.runners.start import Books, RunnerConfig, started_runner
+from eval.runners.prompt_folder import PromptFolder, read_prompts
+from eval.runners.start import DEFAULTS, Books, RunnerConfig, started_runner
 from eval.scored import (
     ALL,
     HELD_OUT_VERSION,
@@ -57,12 +57,12 @@ from training.trained_on import NOTHING_SEEN, Episode, SeenEpisodes, seen_among,
 from warehouse.lake import Lake, content_key
 from warehouse.releases.release import Release
 
-# Options that change what a model answers
-ANSWERING = (
+# Options that change which rows are asked, or what a model answers
+VARIED = (
+    "limit",
     "answer",
     "temperature",
     "max_tokens",
-    "prompts",
     "num_inferences",
     "top_p",
     "top_k",
@@ -161,16 +161,16 @@ def evaluate_benchmark(
 
     goals = goal_pictures(lake, release) if release else {}
     entries: list[ScoredBenchmark] = []
-    part_text = _part_text(options) if benchmark.by_frame else ""
+    variant_text = _variant_text(options, prompts) if benchmark.by_frame else ""
     for view in benchmark.views_of(options.benchmark, questions):
-        view = view._replace(name=view.name + part_text)
+        view = view._replace(name=view.name + variant_text)
         baselines = _weightless(benchmark, view, goals, settings)
         for predictor in filter(lambda p: p.lines, [*answers, *baselines]):
             entries.append(predictor.scored(view, of_all=benchmark.question is None))
             _store(lake, entries[-1], predictor, release, view.questions, benchmark)
 
     if benchmark.by_frame and release:
-        run = eval_run_id(runner.model, options.benchmark + part_text, release.config_hash)
+        run = eval_run_id(runner.model, options.benchmark + variant_text, release.config_hash)
     notes += entries[0].notes
     about_model = _about_model(card, seen, of_release, questions)
     summary = _asked_text(options, questions)
@@ -229,18 +229,17 @@ def _asked_text(options: EvaluationOptions, questions: Sequence[Question]) -> st
     return words
 
 
-def _part_text(options: EvaluationOptions) -> str:
-    """After a benchmark's name, where only a part of it is scored, or settings change the answers: it does not take the
-    place of the whole by the default ones."""
-    chosen = list(options.part)
-    if options.limit:
-        chosen.append(f"limit {options.limit}")
-    for name in ANSWERING:
+def _variant_text(options: EvaluationOptions, prompts: PromptFolder | None) -> str:
+    """After a benchmark's name, where only a part of it is scored, or other options than the default ones change the
+    answers: it does not take the place of the whole by the default ones."""
+    facts = list(options.part)
+    if prompts:
+        facts.append(f"prompts {prompts.hash}")
+    for name in VARIED:
         value = getattr(options, name)
-        if value != EvaluationOptions.model_fields[name].default:
-            # Of a folder its name
-            chosen.append(f"{name} {getattr(value, 'name', value)}")
-    return f" ({', '.join(chosen)})" if chosen else ""
+        if value != getattr(DEFAULTS, name):
+            facts.append(f"{name} {value}")
+    return f" ({', '.join(facts)})" if facts else ""
 
 
 def build_id(runner: RunnerConfig) -> str:

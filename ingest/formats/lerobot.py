@@ -226,12 +226,11 @@ def _report(
     """Findings about what episodes lack; one of a camera that none of them has beside usable ones."""
     used = set().union(*videos.values())
     unused: dict[str, list[str]] = {camera: [] for camera in sorted({*cameras} - used) if used}
+    incomplete = filter(lambda index: len(videos[index]) < max(1, len(cameras)), videos)
     # Rows of a remote episode that is not asked for are not looked for: no finding would be sure
-    for index in filter(dataset.wants, videos):
+    for index in filter(dataset.wants, incomplete):
         present = videos[index]
         doubt = doubts[index]
-        if len(present) == len(cameras) > 0:
-            continue
         files = {
             camera: expected(dataset, index, episodes[index].meta, camera) for camera in cameras
         }

@@ -22,6 +22,7 @@ def run(context: StageContext) -> Output:
         comment = correction["comment"]
         outdated = f"correction {correction['correction_id']}"
         if correction["status"] == REJECTED:
+            # The view pending_corrections compares these words with what is said by now
             detail = f"label {correction['base_label_run']}" + (f": {comment}" if comment else "")
             findings.append(Finding("label_rejected", detail, "warning", episode_index))
             continue

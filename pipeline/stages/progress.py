@@ -9,6 +9,7 @@ from core.domain.label import Label
 from core.domain.label_run import choose_active, human_run
 from core.tables import TABLES
 from core.values import grouped
+from ingest.episode import Finding
 from pipeline.labelled import (
     LabelledSignals,
     LabelPlace,
@@ -31,7 +32,7 @@ def run(context: StageContext) -> Output:
     labels = annotated_labels(
         context.rows.holding("FROM segments JOIN episode_labels"), **vars(place)
     )
-    labelled = _with_progress(context, labels)
+    labelled, findings = _with_progress(context, labels)
     other_labels = context.rows.rows(
         "SELECT DISTINCT p.episode_index, p.label_run, r.annotator, r.model FROM progress p "
         "JOIN label_runs r USING (label_run) WHERE p.dataset = ? AND p.chunk = ? AND p.label_run <> ?",
@@ -50,23 +51,35 @@ def run(context: StageContext) -> Output:
         "finished": sum(end == 1.0 for end in ends),
         "mean_end": float(np.mean(ends)) if ends else 0.0,
     }
-    return Output(tables, numbers=numbers)
+    return Output(tables, findings or None, numbers=numbers)
 
 
-def _with_progress(context: StageContext, labels: Mapping[int, Label]) -> list[LabelledSignals]:
-    """The labelled episodes of the chunk with their progress, in order."""
+def _with_progress(
+    context: StageContext, labels: Mapping[int, Label]
+) -> tuple[list[LabelledSignals], list[Finding]]:
+    """The labelled episodes of the chunk with their progress, in order; and failed ones of which nobody can say how
+    far they came."""
     config = context.build.stages.progress
     episodes = [episode for episode in context.signals() if episode.episode_index in labels]
     labelled: dict[int, LabelledSignals] = {}
+    findings: list[Finding] = []
     # The runs that others are measured against come first
     for episode in sorted(episodes, key=lambda e: _num_before(labels, e.episode_index)):
         label = labels[episode.episode_index]
-        ends_at = _end_shown(label, labelled)
+        ends_at = _known_end(label, labelled)
+        if label.as_far_as and ends_at is None:
+            place = (
+                f"frame {label.as_far_as.frame_index} of episode {label.as_far_as.episode_index}"
+            )
+            detail = (
+                f"it came as far as {place}, whose progress is not known: its own end is a guess"
+            )
+            findings.append(Finding("bad_steps", detail, "warning", episode.episode_index))
         if label.has_progress:
             labelled[episode.episode_index] = episode, label
         else:
             labelled[episode.episode_index] = with_progress(episode, label, config, ends_at=ends_at)
-    return [labelled[episode.episode_index] for episode in episodes]
+    return [labelled[episode.episode_index] for episode in episodes], findings
 
 
 def _num_before(labels: Mapping[int, Label], episode_index: int) -> int:
@@ -78,13 +91,13 @@ def _num_before(labels: Mapping[int, Label], episode_index: int) -> int:
     return count
 
 
-def _end_shown(label: Label, labelled: Mapping[int, LabelledSignals]) -> float | None:
+def _known_end(label: Label, labelled: Mapping[int, LabelledSignals]) -> float | None:
     """The progress of another run at the frame that this failed one came as far as; None where no label has it."""
     if label.as_far_as is None or label.as_far_as.episode_index not in labelled:
         return None
-    _, shown_label = labelled[label.as_far_as.episode_index]
-    if label.as_far_as.frame_index < len(shown_label.progress):
-        return float(shown_label.progress[label.as_far_as.frame_index])
+    _, reference = labelled[label.as_far_as.episode_index]
+    if label.as_far_as.frame_index < len(reference.progress):
+        return float(reference.progress[label.as_far_as.frame_index])
     return None
 
 

@@ -210,21 +210,22 @@ class Lake(LakeConnection):
         if run.chunk is not None:
             return
         # Of each chunk with rows there is a line: each DELETE costs some 15 ms, and few listings lose a chunk
-        former = set(
+        former_chunks = set(
             self.column("SELECT DISTINCT chunk FROM stage_runs WHERE dataset = ?", [run.dataset])
         )
-        if former:
+        if former_chunks:
             self.con.execute(
                 "DELETE FROM stage_runs WHERE stage = ? AND dataset = ?", [run.stage, run.dataset]
             )
-        lost = former - {part.chunk for part in parts} - {WHOLE_DATASET}
-        if not lost:
+        lost_chunks = former_chunks - {part.chunk for part in parts} - {WHOLE_DATASET}
+        if not lost_chunks:
             return
         for table in TABLES.values():
             if {"dataset", "chunk"} <= set(table.schema.names):
                 condition = "dataset = ? AND list_contains(?, chunk)"
                 self.con.execute(
-                    f"DELETE FROM {table.name} WHERE {condition}", [run.dataset, sorted(lost)]
+                    f"DELETE FROM {table.name} WHERE {condition}",
+                    [run.dataset, sorted(lost_chunks)],
                 )
 
     def upsert(self, message: str, **tables: pa.Table) -> None:

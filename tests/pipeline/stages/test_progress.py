@@ -84,8 +84,8 @@ def test_labels_of_two_annotators_are_compared(other):
     assert progress_tables(lake, other.build, 1)["label_disagreement"].num_rows == 0
 
 
-@pytest.mark.parametrize("shown_by", [{0: 1, 1: 0}, {0: 1, 1: 7}])
-def test_runs_that_are_measured_against_each_other_have_progress(own, shown_by):
+@pytest.mark.parametrize(("shown_by", "unknown"), [({0: 1, 1: 0}, 0), ({0: 1, 1: 7}, 1)])
+def test_runs_that_are_measured_against_each_other_have_progress(own, shown_by, unknown):
     """In a circle, or against a run that itself is measured against one without a label."""
     lake = Lake(own.space)
     for episode, reference in shown_by.items():
@@ -93,8 +93,9 @@ def test_runs_that_are_measured_against_each_other_have_progress(own, shown_by):
             "UPDATE episode_labels SET as_far_as_episode = ?, as_far_as_frame = 3 WHERE episode_index = ?",
             [reference, episode],
         )
-    table = progress_tables(lake, own.build, 0)["progress"]
-    assert set(table["episode_index"].to_pylist()) == {0, 1}
+    output = stage_output(stage_named("progress"), lake, own.build, 0)
+    assert set(output.tables["progress"]["episode_index"].to_pylist()) == {0, 1}
+    assert [(f.reason, f.episode_index) for f in output.findings or ()] == [("bad_steps", unknown)]
 
 
 def test_the_queue_lists_what_is_odd_with_its_reasons(other):
