@@ -109,7 +109,8 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
     place.mkdir(parents=True, exist_ok=True)
     with place.with_suffix(".lock").open("a+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if lock.tell() == 0:
+        # Its position is of when it was opened, before the wait
+        if os.fstat(lock.fileno()).st_size == 0:
             make(place)
             lock.write("made")
     return place
