@@ -69,10 +69,10 @@ def outcomes_by_recording(lake: Lake, recordings: Collection[str]) -> dict[str, 
 def chunks_to_build(lake: Lake) -> dict[str, int]:
     """Chunks of each dataset that the next build makes anew because of what people said."""
     chunks = {dataset: set(of_dataset) for dataset, of_dataset in references.pending(lake).items()}
-    for view, kind in (("pending_outcomes", OUTCOME), ("pending_corrections", "correction")):
+    for kind in (OUTCOME, "correction", "takedown"):
         # Where nobody ever said anything nothing waits: each view joins a good part of the lake
         if lake.datasets_in(kind):
-            for dataset, chunk in lake.rows(f"SELECT DISTINCT dataset, chunk FROM {view}"):
+            for dataset, chunk in lake.rows(f"SELECT DISTINCT dataset, chunk FROM pending_{kind}s"):
                 chunks.setdefault(dataset, set()).add(chunk)
     return {dataset: len(of_dataset) for dataset, of_dataset in sorted(chunks.items())}
 

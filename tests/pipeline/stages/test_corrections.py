@@ -13,7 +13,7 @@ from tests.kits.tiny_lerobot import write_video
 from warehouse.lake import Lake, corrections, digest
 from warehouse.lake.corrections import ConflictError, CorrectionError
 from warehouse.lake.outcomes import StatedOutcome, add_outcomes, chunks_to_build
-from warehouse.lake.statements import take_back, take_down
+from warehouse.lake.statements import take_back, take_down, undo_takedown
 
 EPISODE = 2  # in chunk 1
 
@@ -57,6 +57,19 @@ def test_a_correction_of_an_episode_that_is_taken_down_waits_for_nothing(own, co
     take_down(corpus, "tiny", [EPISODE], "somebody asked")
     own.rebuild()
     assert corpus.rows(PENDING) == []
+
+
+@pytest.mark.parametrize("episodes", ([EPISODE], None))
+def test_a_takedown_said_or_taken_back_waits_for_a_build(own, corpus, episodes):
+    waiting = {"tiny": 3 if episodes is None else 1}
+    take_down(corpus, "tiny", episodes, "somebody asked")
+    assert chunks_to_build(corpus) == waiting
+    own.rebuild()
+    assert chunks_to_build(corpus) == {}
+    undo_takedown(corpus, "tiny", episodes)
+    assert chunks_to_build(corpus) == waiting
+    own.rebuild()
+    assert chunks_to_build(corpus) == {}
 
 
 def test_the_second_of_two_people_is_told(corpus):

@@ -115,6 +115,7 @@ IN_ORDER = (
     "checks",
     "open_warnings",
     "current_takedowns",
+    "pending_takedowns",
     "active_segments",
     "active_progress",
     "active_outcomes",
