@@ -201,10 +201,6 @@ class ListingBuilder:
         self.warn_next("no_task", STEPS.format(named([*changing]), len(steps), ending), uri)
         return whole_tasks or ("; ".join(steps),)
 
-    def change_last(self, **fields: Any) -> None:
-        """Change what is known of the last episode."""
-        self.records[-1] = replace(self.records[-1], **fields)
-
     def add_lost(self, error: Exception, source_id: str, uri: str, **fields: Any) -> None:
         """An episode that cannot be read at all; a file that cannot be opened counts as one."""
         self.unusable_next(getattr(error, "reason", "unreadable_data"), str(error), uri)

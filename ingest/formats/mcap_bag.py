@@ -24,7 +24,6 @@ from ingest.episode import (
     CameraVideo,
     EpisodeData,
     EpisodeRecord,
-    Finding,
     Listing,
     SourcePart,
 )
@@ -258,7 +257,11 @@ def _add(listing: ListingBuilder, uris: Sequence[str], recording: Recording) -> 
         fps = clock.fps
         ticks = clock.ticks
         config.limits.check("max_rows", ticks, f"{uri}: frames")
-        listing.findings += _timing(recording, clock, listing.next_index, uri)
+        cameras = {topic.name: camera for camera, topic in recording.cameras.items()}
+        for topic in recording.used:
+            for doubt in _doubtful_times(topic, clock):
+                detail = f"{topic.name}: {doubt}"
+                listing.warn_next("unsorted_stamps", detail, uri, cameras.get(topic.name))
     listing.add(
         uri,
         fps,
@@ -395,42 +398,25 @@ def _why_left_out(topic: Topic, recording: Recording) -> str:
     )
 
 
-def _timing(recording: Recording, clock: Clock, index: int, uri: str) -> Iterator[Finding]:
-    """Findings about when messages were made, of the episode `index`."""
-    camera_by_topic = {topic.name: camera for camera, topic in recording.cameras.items()}
-    for topic in recording.used:
-        camera = camera_by_topic.get(topic.name)
-        for reason, doubt in _doubtful_times(topic, clock):
-            yield Finding(reason, f"{topic.name}: {doubt}", "warning", index, camera, uri)
-
-
-def _doubtful_times(topic: Topic, clock: Clock) -> Iterator[tuple[str, str]]:
-    """What is doubtful about a topic's times, each with the code of its finding."""
+def _doubtful_times(topic: Topic, clock: Clock) -> Iterator[str]:
+    """What is doubtful about when a topic's messages were made."""
     stamps = topic.stamps
     count = len(topic.log_ns)
     if stamps.clock != "header" and all(topic.header_ns):
-        yield (
-            "unsorted_stamps",
-            f"headers are out of order, or share their times; those of the {stamps.clock} are used",
-        )
+        yield f"headers are out of order, or share their times; those of the {stamps.clock} are used"
     if stamps.num_shared:
         yield (
-            "unsorted_stamps",
             f"{stamps.num_shared} of {count} messages have the time of the one before, by the {stamps.clock}; they "
-            "are spread evenly from the time before theirs up to it",
+            "are spread evenly from the time before theirs up to it"
         )
     if stamps.num_late:
-        yield (
-            "unsorted_stamps",
-            f"{stamps.num_late} of {count} messages are older than one before them, and left out",
-        )
+        yield f"{stamps.num_late} of {count} messages are older than one before them, and left out"
     away_ns = np.abs(stamps.times_ns[clock.nearest(stamps.times_ns)] - clock.times_ns())
     is_gap = away_ns > max(GAP_TICKS / clock.fps, GAP_S) * 1e9
     if is_gap.any():
         yield (
-            "unsorted_stamps",
             f"at {int(is_gap.sum())} of {clock.ticks} frames the nearest message is up to "
-            f"{away_ns.max() / 1e9:.2f} s away",
+            f"{away_ns.max() / 1e9:.2f} s away"
         )
 
 

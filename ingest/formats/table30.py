@@ -57,6 +57,8 @@ TASK_USES = {
 }
 META_USES = {"frames": ("length", "its name")}
 UR5_CLOSED = 255.0  # its `gripper` is 0 when open
+# Files of one arm, or of the left and the right one: of one of two arms alone nothing is used
+ARMS = (("states",), ("left_states", "right_states"))
 NO_STATES = "no states of the arm, or of one of two arms"
 STATES = 4  # times limits.max_file_bytes: a frame has 1 kB
 
@@ -96,13 +98,7 @@ def list_episodes(source: Source) -> Listing:
         facts = tasks[task]
         tables = episode_files.tables
         meta = listing.read_object(tables.get("episode_meta", ""), listing.next_index)
-        # One arm's file, or left and right: of one of two arms alone nothing is used
-        if "states" in tables:
-            names = ["states"]
-        elif tables.keys() >= {"left_states", "right_states"}:
-            names = ["left_states", "right_states"]
-        else:
-            names = []
+        names = next((names for names in ARMS if tables.keys() >= {*names}), ())
         states = [tables[name] for name in names]
         num_rows = _num_rows(listing, posixpath.join(task, f"data/{episode}"), states, meta)
         listing.account_for_facts("episode_meta.json: ", meta, META_USES, TABLE30)

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from core.files import file_version
+from ingest.formats.tree import Part
 from ingest.reasons import LIMITS, DataError, Limits, guarded
 from ingest.sources.files import Source
 from ingest.sources.types import refuse_pointer
@@ -397,16 +398,14 @@ def read_npz(source: Source, uri: str) -> dict[str, np.ndarray]:
     return arrays
 
 
-def others_in_npz(source: Source, uri: str) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
-    """Shapes and types of those arrays of a .npz file that hold something, and are no rows of numbers; the file could
-    be read.
-    """
+def others_in_npz(source: Source, uri: str) -> list[Part]:
+    """Those arrays of a .npz file that hold something, and are no rows of numbers; the file could be read."""
     with source.open(uri) as file, ZipFile(file) as archive:
-        return {
-            name: (shape, dtype)
+        return [
+            Part(name, "array", shape, str(dtype), uri, is_picture=True)
             for name, shape, dtype in _headers(archive, uri, source.config.limits)
             if not _are_rows(shape, dtype) and 0 not in shape
-        }
+        ]
 
 
 def _headers(
