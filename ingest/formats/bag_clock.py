@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import groupby, islice
 from operator import itemgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -111,10 +111,9 @@ class Topic:
         none.
         """
         max_shared = MAX_SHARED_PICTURES if self.kind in PICTURES else MAX_SHARED_NUMBERS
-        clocks = {"recorder": self.log_ns, "publisher": self.publish_ns}
-        headers = [stamp for stamp in self.header_ns if stamp is not None]
-        if len(headers) == len(self.header_ns) and any(headers):
-            clocks = {"header": headers} | clocks
+        clocks: dict[str, Any] = {"recorder": self.log_ns, "publisher": self.publish_ns}
+        if None not in self.header_ns and any(self.header_ns):
+            clocks = {"header": self.header_ns} | clocks
         numbers = np.argsort(np.array(self.log_ns, np.int64), kind="stable")
         choices = [
             _in_time(clock, np.array(times, np.int64)[numbers], numbers)
@@ -195,12 +194,10 @@ def rows_of(
         return None
     # Times and values of each number by "topic name"
     series: dict[str, tuple[list[int], list[float]]] = {}
-    times: dict[str, dict[int, int]] = {}
-    for topic in topics:
-        stamps = topic.stamps
-        times[topic.name] = dict(
-            zip(stamps.numbers.tolist(), stamps.times_ns.tolist(), strict=True)
-        )
+    times = {
+        t.name: dict(zip(t.stamps.numbers.tolist(), t.stamps.times_ns.tolist(), strict=True))
+        for t in topics
+    }
     decoder = Decoder(source.config.limits)
     message_counts = Counter[str]()
     limits = source.config.limits
@@ -216,14 +213,18 @@ def rows_of(
         limits.check("max_features", len(series), f"{uris[0]}: joints")
     limits.check("max_values", len(series) * clock.ticks, f"{uris[0]}: numbers")
     # Which topic's first message came first differs from one recording to the next
-    place = {topic.name: k for k, topic in enumerate(topics)}
-    names = sorted(series, key=lambda name: place[name.partition(" ")[0]])
+    order = [*times]
+    names = sorted(series, key=lambda name: order.index(name.partition(" ")[0]))
     columns = [clock.at_ticks(*map(np.array, series[name])) for name in names]
-    # Of "topic name" the name, or both where two topics have one of that name
-    labels = [name.partition(" ")[2] for name in names]
-    if len({*labels}) < len(labels):
-        labels = [name.replace(" ", "/").strip("/") for name in names]
-    return numbers(np.stack(columns, axis=1), labels)
+    return numbers(np.stack(columns, axis=1), _names(names))
+
+
+def _names(series: Iterable[str]) -> list[str]:
+    """Of "topic name" the name, or both where two topics have one of that name."""
+    names = [name.partition(" ")[2] for name in series]
+    if len({*names}) == len(names):
+        return names
+    return [name.replace(" ", "/").strip("/") for name in series]
 
 
 def frames_of(

@@ -40,6 +40,7 @@ from ingest.unread_files import add_unread_files
 MAX_NAMED = 5  # files or cameras, in one message
 TASK_KEYS = ("task", "instruction", "language_instruction", "prompt")  # of facts about a recording
 REGISTERED = "the registry entry names it"
+BY_NAME = "its name says so"
 NEITHER_TRUE_NOR_FALSE = "its value is neither true nor false"
 ROWS_BEYOND = "the last {} rows are of no episode: the last one ends at row {}"
 STEPS = "{} changes within the episode, so that its {} texts are steps; {}"

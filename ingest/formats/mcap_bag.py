@@ -30,7 +30,6 @@ from ingest.episode import (
 from ingest.formats.bag_clock import PICTURES, Clock, Topic, frames_of, rows_of
 from ingest.formats.bag_file import (
     PACKED,
-    CutOff,
     Decoder,
     Kind,
     RawMessage,
@@ -86,7 +85,6 @@ PLUMBING = tuple(
         (r"visualization_msgs/.*", "what a viewer draws"),
     )
 )
-LOG = "-wal"  # of an SQLite file: what its recorder did not come to write into it
 GAP_TICKS, GAP_S = 3.0, 0.25  # a topic that is silent for longer is told
 
 
@@ -167,8 +165,8 @@ def look_into(source: Source, uris: Sequence[str]) -> Recording:
     config = source.config
     decoder = Decoder(config.limits)
     for record in records(source, uris):
-        if isinstance(record, CutOff):
-            recording.cut_off = record.why
+        if isinstance(record, DataError):
+            recording.cut_off = str(record)
         elif isinstance(record, Metadata):
             recording.add_facts({str(k): str(v) for k, v in record.metadata.items()})
         elif isinstance(record, Attachment):
@@ -257,15 +255,14 @@ def _add(listing: ListingBuilder, uris: Sequence[str], recording: Recording) -> 
         fps = clock.fps
         ticks = clock.ticks
         config.limits.check("max_rows", ticks, f"{uri}: frames")
-        cameras = {topic.name: camera for camera, topic in recording.cameras.items()}
-        for topic in recording.used:
-            for doubt in _doubtful_times(topic, clock):
-                detail = f"{topic.name}: {doubt}"
-                listing.warn_next("unsorted_stamps", detail, uri, cameras.get(topic.name))
+        _find_doubtful_times(listing, uri, recording, clock)
+    # What the topics of texts and the facts about the recording say of its task
+    texts_by_topic = {topic: texts_among(texts) for topic, texts in recording.texts.items()}
+    tasks = texts_among([*texts_by_topic.values(), *map(recording.facts.get, TASK_KEYS)])
     listing.add(
         uri,
         fps,
-        tasks=_instruction(listing, uri, recording),
+        tasks=listing.whole_task(tasks, texts_by_topic, uri),
         num_rows=ticks or None,
         data_uri=uri,
         videos=[CameraVideo(camera, uri, 0) for camera in recording.cameras],
@@ -274,13 +271,6 @@ def _add(listing: ListingBuilder, uris: Sequence[str], recording: Recording) -> 
         source_stamp=listing.source.stamp([*uris], ticks),
         no_task="no topic and no metadata has an instruction",
     )
-
-
-def _instruction(listing: ListingBuilder, uri: str, recording: Recording) -> tuple[str, ...]:
-    """What the topics of texts and the facts about the recording say of its task."""
-    texts_by_topic = {topic: texts_among(texts) for topic, texts in recording.texts.items()}
-    tasks = texts_among([*texts_by_topic.values(), *map(recording.facts.get, TASK_KEYS)])
-    return listing.whole_task(tasks, texts_by_topic, uri)
 
 
 def _find_doubts(listing: ListingBuilder, uri: str, recording: Recording) -> None:
@@ -312,7 +302,8 @@ def _find_doubts(listing: ListingBuilder, uri: str, recording: Recording) -> Non
 def _find_lost_files(listing: ListingBuilder, uris: Sequence[str]) -> None:
     """What a recorder wrote down beside the files that are read, or says that it wrote."""
     files = listing.source.files
-    for log in [uri + LOG for uri in uris]:
+    # Beside an SQLite file: what its recorder did not come to write into it
+    for log in [f"{uri}-wal" for uri in uris]:
         if log in files and files[log].size:
             listing.warn_next(
                 "cut_off",
@@ -396,6 +387,16 @@ def _why_left_out(topic: Topic, recording: Recording) -> str:
         ),
         "",
     )
+
+
+def _find_doubtful_times(
+    listing: ListingBuilder, uri: str, recording: Recording, clock: Clock
+) -> None:
+    cameras = {topic.name: camera for camera, topic in recording.cameras.items()}
+    for topic in recording.used:
+        for doubt in _doubtful_times(topic, clock):
+            detail = f"{topic.name}: {doubt}"
+            listing.warn_next("unsorted_stamps", detail, uri, cameras.get(topic.name))
 
 
 def _doubtful_times(topic: Topic, clock: Clock) -> Iterator[str]:

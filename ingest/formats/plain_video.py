@@ -49,7 +49,7 @@ from ingest.formats.tables import (
     read_npz,
 )
 from ingest.formats.tree import Part, account
-from ingest.formats.tree_reader import ArrayTree, why_known
+from ingest.formats.tree_reader import ArrayTree, read_arrays, why_known
 from ingest.formats.writers import (
     ACTION_WORDS,
     BESIDE_VIDEOS,
@@ -335,11 +335,12 @@ def _stated_fps(
 
 def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     """Rows, where there are any, and frames. Raises DataError."""
-    frames = frames_of(source, record)
-    if record.data_uri is None:
-        return EpisodeData(record, None, None, None, frames)
-    tree = _tree(source, [video.uri for video in record.videos])
-    return _fitting(tree, record.num_rows).episode(record, frames)
+    videos = [video.uri for video in record.videos]
+    return read_arrays(
+        record,
+        lambda: _fitting(_tree(source, videos), record.num_rows),
+        frames_of(source, record),
+    )
 
 
 # Rows beside videos: NumPy arrays of as many rows as the video has frames

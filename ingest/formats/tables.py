@@ -112,8 +112,14 @@ def vectors(column: pa.ChunkedArray, name: str, *, singles: bool = False) -> np.
     flat = column.combine_chunks()
     if is_list(flat.type):
         lengths, _ = _unpacked(flat)
-        if 0 in lengths and lengths.any():
-            return _with_gaps(flat, name, lengths > 0)
+        has_values = lengths > 0
+        if has_values.any() and not has_values.all():
+            filled = pa.chunked_array([flat.filter(pa.array(has_values))])
+            if (values := vectors(filled, name)) is None:
+                return None
+            rows = np.full((len(flat), values.shape[1]), np.nan)
+            rows[has_values] = values
+            return rows
     while is_list(flat.type):
         lengths, values = _unpacked(flat)
         if flat.null_count or (lengths != lengths[:1]).any():
@@ -144,16 +150,6 @@ def _unpacked(lists: pa.Array) -> tuple[np.ndarray, pa.Array]:
     return lengths, lists.values.slice(offsets[0], offsets[-1] - offsets[0])
 
 
-def _with_gaps(column: pa.Array, name: str, has_values: np.ndarray) -> np.ndarray | None:
-    """As vectors, with rows of NaN where a row has no values."""
-    values = vectors(pa.chunked_array([column.filter(pa.array(has_values))]), name)
-    if values is None:
-        return None
-    rows = np.full((len(has_values), values.shape[1]), np.nan)
-    rows[has_values] = values
-    return rows
-
-
 def stated_vectors(stored: Sequence[Any], name: str) -> np.ndarray | None:
     """As `vectors`, of a value for each row as JSON has it; also of single whole numbers. Raises DataError."""
     try:
@@ -181,7 +177,9 @@ def whole(value: Any) -> int | None:
 
 
 def rate_of(value: Any) -> float | None:
-    """Frames per second, when a value can be that."""
+    """Frames per second, when a value can be that: a number, or an array of one."""
+    if isinstance(value, np.ndarray | np.generic) and value.size == 1:
+        value = value.item()
     fps = finite(value)
     if fps is not None and MIN_FPS <= fps <= MAX_FPS:
         return fps
