@@ -30,9 +30,9 @@ from ingest.formats.lerobot_meta import (
     version_of,
     whole,
 )
-from ingest.formats.lerobot_rows import NO_ROWS, find_rows
+from ingest.formats.lerobot_rows import StoredEpisode, find_rows, with_metadata
 from ingest.formats.lerobot_steps import FORMS as LEROBOT_FORMS
-from ingest.formats.lerobot_steps import Annotated, Stated, read_form
+from ingest.formats.lerobot_steps import Stated, read_form
 from ingest.formats.side_files import parse_json_lines, read_text
 from ingest.reasons import DataError
 from ingest.registry import DatasetConfig
@@ -170,7 +170,7 @@ def _read_lerobot(path: Path, form: str | None) -> Annotations:
     )
 
 
-def _annotated_episodes(path: Path) -> tuple[LerobotListing, dict[int, Annotated]]:
+def _annotated_episodes(path: Path) -> tuple[LerobotListing, dict[int, StoredEpisode]]:
     """The folder's episodes, with what its metadata and rows say of each; rows may be missing, and
     info.json too."""
     source = _source(path)
@@ -184,14 +184,10 @@ def _annotated_episodes(path: Path) -> tuple[LerobotListing, dict[int, Annotated
     dataset = LerobotListing(source, info=info, version=version_of(source, info))
     metadata = episode_metadata(dataset)
     rows = find_rows(dataset, metadata) if has_info else {}
-    episodes = {
-        k: Annotated(metadata.get(k, {}), rows.get(k, NO_ROWS))
-        for k in metadata.keys() | rows.keys()
-    }
-    return dataset, episodes
+    return dataset, with_metadata(rows, metadata)
 
 
-def _annotation(index: int, episode: Annotated, stated_label: Stated) -> Annotation:
+def _annotation(index: int, episode: StoredEpisode, stated_label: Stated) -> Annotation:
     dataset = episode.meta.get("proccorpus_dataset")
     number = whole(episode.meta.get("proccorpus_episode_index"))
     episode_key = (dataset, number) if isinstance(dataset, str) and number is not None else None

@@ -24,7 +24,7 @@ from ingest.formats.folders import (
     stated_steps,
 )
 from ingest.formats.hdf5_file import length_of, rows_in
-from ingest.formats.hdf5_parts import EpisodePlace, opened_place
+from ingest.formats.hdf5_parts import opened_place
 from ingest.formats.listing import (
     ListingBuilder,
     folders_of,
@@ -102,7 +102,7 @@ def list_episodes(source: Source) -> Listing:
             listing.warn_next("not_in_metadata", detail)
         # Files alone are an episode as well, without text and steps
         entry = entries.get(key, {})
-        num_rows = _num_rows_listed(listing, source_id, episode_files.tables.get("rows"))
+        num_rows = _num_rows(listing, source_id, episode_files.tables.get("rows"))
         tasks = texts_among([entry.get("task_name")])
         if not tasks:
             listing.warn_next("no_task", "no task_name")
@@ -164,8 +164,10 @@ def _places(listing: ListingBuilder) -> dict[str, str]:
     return places
 
 
-def _num_rows_listed(listing: ListingBuilder, source_id: str, uri: str | None) -> int | None:
-    """The coming episode's rows; None of a remote file, which would have to be fetched, unless its tar was."""
+def _num_rows(listing: ListingBuilder, source_id: str, uri: str | None) -> int | None:
+    """The coming episode's rows, with what each table is used for; None of a remote file, which would have to be
+    fetched, unless its tar was.
+    """
     source = listing.source
     if uri is None:
         looked_for = f"proprio_stats/{source_id}/proprio_stats.h5"
@@ -174,7 +176,23 @@ def _num_rows_listed(listing: ListingBuilder, source_id: str, uri: str | None) -
     elif not source.config.is_remote or inside_tar(uri):
         try:
             with opened_place(source, uri, _writer(source.config)) as place:
-                return _num_rows(listing, place)
+                roles = place.roles()
+                uses = {**roles.uses, TIME: ("time", "AgiBot's time of each row")}
+                account(
+                    listing.parts,
+                    place.parts(),
+                    uses,
+                    partial(why_known, writer=AGIBOT),
+                    "AgiBot publishes no table of this name",
+                )
+                # By the first of time and state that has any
+                paths = (TIME, *roles.state.paths, *roles.action.paths)
+                tables = rows_in(place.group, paths).items()
+                num_rows = length_of({path: t for path, t in tables if t.size}, place.limits)
+            if num_rows is not None:
+                return num_rows
+            places = ", ".join((TIME, *(source.config.keys.state or STATE)))
+            listing.unusable_next("no_data", f"no rows in {places}", uri)
         except DataError as e:
             listing.unusable_next(e.reason, str(e), uri)
     return None
@@ -185,22 +203,6 @@ def _writer(config: DatasetConfig) -> Writer:
     if any(gripper.column == "action" for gripper in config.grippers):
         return AGIBOT
     return AGIBOT._replace(action=())
-
-
-def _num_rows(listing: ListingBuilder, place: EpisodePlace) -> int:
-    """Rows by the first of time and state that has any; what each table is used for. Raises DataError."""
-    roles = place.roles()
-    uses = {**roles.uses, TIME: ("time", "AgiBot's time of each row")}
-    why_left_out = partial(why_known, writer=AGIBOT)
-    account(
-        listing.parts, place.parts(), uses, why_left_out, "AgiBot publishes no table of this name"
-    )
-    tables = rows_in(place.group, (TIME, *roles.state.paths, *roles.action.paths))
-    filled = {path: table for path, table in tables.items() if table.size}
-    num_rows = length_of(filled, place.limits)
-    if num_rows is None:
-        raise DataError(f"no rows in {', '.join((TIME, *(place.keys.state or STATE)))}", "no_data")
-    return num_rows
 
 
 def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:

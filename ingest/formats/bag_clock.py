@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import groupby, islice
 from operator import itemgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -51,48 +51,12 @@ class Stamps(NamedTuple):
     num_shared: int
 
 
-def stamps_of(
-    recorder_ns: Sequence[int],
-    publisher_ns: Sequence[int],
-    header_ns: Sequence[int | None],
-    max_shared: float,
-) -> Stamps:
-    """The first of header, recorder and publisher by which messages are in order and have times of
-    their own: at most a share of `max_shared` has the time of the one before. Where none is such,
-    the one with most different times, spread.
-    """
-    numbers = np.argsort(np.array(recorder_ns, np.int64), kind="stable")
-    clocks = _clocks(recorder_ns, publisher_ns, header_ns)
-    choices = [_in_time(clock, times[numbers], numbers) for clock, times in clocks.items()]
-    usable = [stamps for stamps in choices if stamps.num_late / len(numbers) <= MAX_LATE]
-    for stamps in usable:
-        if stamps.num_shared / len(numbers) <= max_shared:
-            return stamps._replace(num_shared=0)
-    least_shared = min(usable, key=lambda stamps: stamps.num_shared)
-    return least_shared._replace(times_ns=_spread(least_shared.times_ns))
-
-
 def _in_time(clock: str, times_ns: np.ndarray, numbers: np.ndarray) -> Stamps:
     """Times as a clock tells them, in the recorder's order, without late ones; those that are shared are not spread."""
     is_late = times_ns < np.maximum.accumulate(times_ns)
     ordered_ns = times_ns[~is_late]
     num_shared = int((np.diff(ordered_ns) == 0).sum())
     return Stamps(clock, ordered_ns, numbers[~is_late], int(is_late.sum()), num_shared)
-
-
-def _clocks(
-    recorder_ns: Sequence[int], publisher_ns: Sequence[int], header_ns: Sequence[int | None]
-) -> dict[str, np.ndarray]:
-    """Times of all messages, int64 [n], by those who tell them; headers that are missing or all zero tell none."""
-    clocks = {
-        "recorder": np.array(recorder_ns, np.int64),
-        "publisher": np.array(publisher_ns, np.int64),
-    }
-    headers = np.array([stamp or 0 for stamp in header_ns], np.int64)
-    has_headers = None not in header_ns and bool(headers.any())
-    if has_headers:
-        return {"header": headers} | clocks
-    return clocks
 
 
 def _spread(ordered: np.ndarray) -> np.ndarray:
@@ -142,8 +106,25 @@ class Topic:
 
     @cached_property
     def stamps(self) -> Stamps:
+        """By the first of header, recorder and publisher by which messages are in order and have times of their own.
+        Where none is such, by the one with most different times, spread. Headers that are missing or all zero tell
+        none.
+        """
         max_shared = MAX_SHARED_PICTURES if self.kind in PICTURES else MAX_SHARED_NUMBERS
-        return stamps_of(self.log_ns, self.publish_ns, self.header_ns, max_shared)
+        clocks: dict[str, Any] = {"recorder": self.log_ns, "publisher": self.publish_ns}
+        if None not in self.header_ns and any(self.header_ns):
+            clocks = {"header": self.header_ns} | clocks
+        numbers = np.argsort(np.array(self.log_ns, np.int64), kind="stable")
+        choices = [
+            _in_time(clock, np.array(times, np.int64)[numbers], numbers)
+            for clock, times in clocks.items()
+        ]
+        usable = [stamps for stamps in choices if stamps.num_late / len(numbers) <= MAX_LATE]
+        for stamps in usable:
+            if stamps.num_shared / len(numbers) <= max_shared:
+                return stamps._replace(num_shared=0)
+        least_shared = min(usable, key=lambda stamps: stamps.num_shared)
+        return least_shared._replace(times_ns=_spread(least_shared.times_ns))
 
     @property
     def video(self) -> tuple[str, re.Pattern[bytes]] | None:
@@ -199,6 +180,11 @@ class Clock:
         # All in nanoseconds, whole numbers
         return FrameTimes(stamps, 1).nearest(self.times_ns())
 
+    def at_ticks(self, stamps: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """Of values [n] with times, in the file's order, the one nearest to each tick."""
+        in_time = np.argsort(stamps, kind="stable")
+        return values[in_time][self.nearest(stamps[in_time])]
+
 
 def rows_of(
     source: Source, uris: Sequence[str], topics: Sequence[Topic], clock: Clock
@@ -208,12 +194,10 @@ def rows_of(
         return None
     # Times and values of each number by "topic name"
     series: dict[str, tuple[list[int], list[float]]] = {}
-    times: dict[str, dict[int, int]] = {}
-    for topic in topics:
-        stamps = topic.stamps
-        times[topic.name] = dict(
-            zip(stamps.numbers.tolist(), stamps.times_ns.tolist(), strict=True)
-        )
+    times = {
+        t.name: dict(zip(t.stamps.numbers.tolist(), t.stamps.times_ns.tolist(), strict=True))
+        for t in topics
+    }
     decoder = Decoder(source.config.limits)
     message_counts = Counter[str]()
     limits = source.config.limits
@@ -229,19 +213,10 @@ def rows_of(
         limits.check("max_features", len(series), f"{uris[0]}: joints")
     limits.check("max_values", len(series) * clock.ticks, f"{uris[0]}: numbers")
     # Which topic's first message came first differs from one recording to the next
-    place = {topic.name: k for k, topic in enumerate(topics)}
-    names = sorted(series, key=lambda name: place[name.partition(" ")[0]])
-    columns = [
-        _at_ticks(clock, np.array(series[name][0], np.int64), np.array(series[name][1]))
-        for name in names
-    ]
+    order = [*times]
+    names = sorted(series, key=lambda name: order.index(name.partition(" ")[0]))
+    columns = [clock.at_ticks(*map(np.array, series[name])) for name in names]
     return numbers(np.stack(columns, axis=1), _names(names))
-
-
-def _at_ticks(clock: Clock, stamps: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Of values [n] with times, in the file's order, the one nearest to each tick."""
-    in_time = np.argsort(stamps, kind="stable")
-    return values[in_time][clock.nearest(stamps[in_time])]
 
 
 def _names(series: Iterable[str]) -> list[str]:

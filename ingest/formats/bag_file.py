@@ -9,7 +9,7 @@ import re
 import shutil
 import struct
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from functools import cache
 from io import BytesIO
 from itertools import chain, islice, product
@@ -350,14 +350,8 @@ WHY_CUT_OFF: dict[type[Exception], str] = {
 }
 
 
-@dataclass(frozen=True)
-class CutOff:
-    """Where a recording ends early, and why; what stands before it was read."""
-
-    why: str
-
-
-type Record = RawMessage | Metadata | Attachment | CutOff
+# An error says where a recording ends early, and why; what stands before it was read
+type Record = RawMessage | Metadata | Attachment | DataError
 
 
 def suffix_of(uri: str) -> str:
@@ -424,7 +418,7 @@ def custom_facts(source: Source, uri: str) -> dict[str, str]:
 
 
 def records(source: Source, uris: Sequence[str]) -> Iterator[Record]:
-    """Messages, metadata and attachments of a recording's files, in their order; a CutOff where one ends early.
+    """Messages, metadata and attachments of a recording's files, in their order; an error where one ends early.
 
     Raises DataError for what is no recording at all, and for one that claims more than the limits; OSError.
     """
@@ -447,7 +441,7 @@ def _of_mcap(source: Source, uri: str) -> Iterator[Record]:
             raise DataError(f"{uri} is no MCAP file") from e
         except DAMAGED_FILE as e:
             message = " ".join(str(e).split())[:100]
-            yield CutOff(WHY_CUT_OFF.get(type(e), f"{type(e).__name__}: {message}"))
+            yield DataError(WHY_CUT_OFF.get(type(e), f"{type(e).__name__}: {message}"))
 
 
 def _in_order(stored: Iterable[Any], uri: str, limits: Limits) -> Iterator[Record]:

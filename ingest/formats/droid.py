@@ -104,7 +104,6 @@ def _add(
     listing.account_for_facts("metadata: ", metadata, METADATA_USES, DROID, metadata_uri)
     attributes, num_rows = _rows_listed(listing, rows_uri)
     facts = attributes | metadata
-
     cameras = _cameras(listing, [uri for uri in files if is_video(uri)], metadata)
     listing.add(
         folder or ".",
@@ -134,13 +133,12 @@ def _cameras(
 ) -> dict[str, str]:
     """The video of each camera, by its role, else by its serial number."""
     roles = {str(metadata.get(f"{role}_cam_serial")): role for role in ROLES}
-    videos: dict[str, str] = {}
-    for uri in uris:
-        serial = posixpath.splitext(posixpath.basename(uri))[0]
-        camera = roles.get(serial, serial)
-        if serial.endswith(STEREO):
-            continue
-        videos[camera] = uri
+    serials = {posixpath.splitext(posixpath.basename(uri))[0]: uri for uri in uris}
+    videos = {
+        roles.get(serial, serial): uri
+        for serial, uri in serials.items()
+        if not serial.endswith(STEREO)
+    }
     order = in_order(videos, listing.source.config.cameras, ROLES)
     return {camera: videos[camera] for camera in order}
 

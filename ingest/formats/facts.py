@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from operator import itemgetter
 from typing import Any
@@ -18,7 +19,6 @@ TIME_UNITS_S = (1.0, 1e-3, 1e-6, 1e-9)
 MIN_STEP_S, MAX_STEP_S = 1 / 240, 1  # between rows: robots are sampled at 1 to 240 Hz
 MAX_TICKS = 1000  # between rows
 RATES_DIFFER = 0.05  # share by which a stated rate is another one than that of the rows' times, or of the video
-GUESSED = "the rows' times have steps of one size in no unit that is stated: {:g} fps is a guess"
 TIME_NAMES = frozenset(
     {
         "timestamp", "timestamps", "time", "times", "time_stamp", "time_stamps", "stamp", "stamps", "time_s",
@@ -84,7 +84,11 @@ def rate_of_rows(
         detail = f"{name} says {nearest:g} fps, the rows' times {by_times:g}; the times count"
         listing.warn_next("frame_rate", detail, uri)
     elif by_times and not nearest and is_unit_guessed(stored):
-        listing.warn_next("frame_rate", GUESSED.format(by_times), uri)
+        listing.warn_next(
+            "frame_rate",
+            f"the rows' times have steps of one size in no unit that is stated: {by_times:g} fps is a guess",
+            uri,
+        )
     return by_times or nearest
 
 
@@ -116,18 +120,6 @@ def is_unit_guessed(stored: Any) -> bool:
     """
     steps = np.diff(np.asarray(stored, np.float64).reshape(-1))
     return bool((steps == steps[:1]).all() and MAX_STEP_S < steps.max(initial=0) <= MAX_TICKS)
-
-
-def first_rate(values: Iterable[Any]) -> float | None:
-    """The first of some values that can be a rate: numbers, or arrays of one."""
-    for value in values:
-        if isinstance(value, np.ndarray | np.generic) and value.size == 1:
-            single = value.item()
-        else:
-            single = value
-        if rate := rate_of(single):
-            return rate
-    return None
 
 
 def rate_of_simulation(env: Mapping[str, Any]) -> list[Any]:
@@ -218,9 +210,10 @@ def instructions(fields: Mapping[str, Sequence[str]]) -> tuple[str, tuple[str, .
     """The field that holds the instruction by its name, and its texts; ("", ()) for none."""
     candidates: list[tuple[int, int, str, tuple[str, ...]]] = []
     for place, (name, texts) in enumerate(fields.items()):
-        json_instruction = _inside_json(texts)
         rank = rank_of(name)
-        if json_instruction:
+        # Of the first text that holds JSON with one; of equal ranks the first one counts
+        in_json = (min(_ranked(text), key=itemgetter(0), default=None) for text in texts)
+        if json_instruction := next(filter(None, in_json), None):
             candidates.append((json_instruction[0], place, name, json_instruction[1]))
         elif rank is not None and (
             plain := texts_among(text for text in texts if not _is_json(text))
@@ -234,21 +227,13 @@ def _is_json(text: str) -> bool:
     return text.lstrip().startswith("{")
 
 
-def _inside_json(texts: Iterable[str]) -> tuple[int, tuple[str, ...]] | None:
-    """The instruction in the first text that holds a JSON object, with its rank."""
-    for text in filter(_is_json, texts):
-        try:
-            content = parse_json(text)
-        except ValueError:
-            continue
-        # Of equal ranks the first one counts
-        if instruction := min(_ranked(content, 0), key=itemgetter(0), default=None):
-            return instruction
-    return None
-
-
-def _ranked(content: Any, depth: int) -> Iterator[tuple[int, tuple[str, ...]]]:
-    """The instructions in an object of JSON, by the names of its fields, each with its rank."""
+def _ranked(content: Any, depth: int = 0) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """The instructions in an object of JSON, or in a text that holds one, by the names of its fields, each with its
+    rank.
+    """
+    if isinstance(content, str) and not depth and _is_json(content):
+        with suppress(ValueError):
+            content = parse_json(content)
     if not isinstance(content, dict) or depth >= MAX_DEPTH:
         return
     for name, value in content.items():

@@ -66,16 +66,6 @@ TEXTS_IN_JSON = {
 }  # of LIBERO, of robocasa
 LIBERO_FILE = re.compile(r"(?:[A-Z]+(?:_[A-Z]+)*_SCENE[0-9]+_)?(.+)_demo$")
 NUMBERED = re.compile(r"[0-9]")
-NAMED_BY_FILE = (
-    "the instruction of {} episodes is read from the names of their files, as LIBERO writes it"
-)
-BY_CONVENTION = (
-    "nothing states the frame rate of {} episodes; {:g} fps is assumed, as {} usually runs"
-)
-WITHOUT_LAST_ACTION = (
-    "{} episodes have one observation more than actions: the last frame has no action of its own, "
-    "and keeps the one before"
-)
 
 
 def roots(uris: Iterable[str]) -> dict[str, str]:
@@ -239,7 +229,10 @@ def _add_episode(
     is_libero = "obs/agentview_rgb" in place.datasets
     if name and is_libero and not tasks and not config.keys.language:
         tasks = (name[1].replace("_", " "),)
-        listing.count("task_from_name", NAMED_BY_FILE)
+        listing.count(
+            "task_from_name",
+            "the instruction of {} episodes is read from the names of their files, as LIBERO writes it",
+        )
     by_video = rate_by_video(listing.source, files.values(), num_rows)
     rate, rate_from = _rate(listing, place, roles, rows.rows, read_paths, by_video)
     registered = (*config.keys.success, config.success_field)
@@ -247,6 +240,10 @@ def _add_episode(
     evidence, outcomes = h5.evidence_in(listing, uri, place.group, registered, deep, rows, num_rows)
     evidence = replace(evidence, folder=folder_outcome(f"{place.key}/"))
     row_start = rows.rows.start or 0
+    no_task = "no instruction in the file"
+    # Texts that could be one
+    if unknown_texts := [name for name in texts if not why_fact_known(place, Part(name, "text"))]:
+        no_task += f" (its texts: {named(unknown_texts)})"
     listing.add(
         source_id,
         rate,
@@ -258,7 +255,7 @@ def _add_episode(
         videos=[CameraVideo(c, file, row_start if file == uri else 0) for c, file in files.items()],
         evidence=evidence,
         group=_session(config, place, rows),
-        no_task=_no_task(place, texts),
+        no_task=no_task,
     )
     uses = _uses(
         config, roles, list(cameras.values()), text_from, rate_from, marks, outcomes, [*lengths]
@@ -315,7 +312,11 @@ def _num_rows(
     if num_rows == 0:
         listing.unusable_next("no_data", "it has no rows", uri)
     if num_rows and num_actions == num_rows - 1:
-        listing.count("length_differs", WITHOUT_LAST_ACTION)
+        listing.count(
+            "length_differs",
+            "{} episodes have one observation more than actions: the last frame has no action of its own, "
+            "and keeps the one before",
+        )
     elif num_states is not None and num_actions not in (None, num_states):
         listing.warn_next(
             "length_differs",
@@ -355,14 +356,6 @@ def _instruction(
     return instruction(listing, place.uri, places, texts_at, lambda: by_name, is_of_rows)
 
 
-def _no_task(place: EpisodePlace, texts: Mapping[str, object]) -> str:
-    """What is said of an episode without instruction; names the texts that could be one."""
-    unknown_texts = [name for name in texts if not why_fact_known(place, Part(name, "text"))]
-    return "no instruction in the file" + (
-        f" (its texts: {named(unknown_texts)})" if unknown_texts else ""
-    )
-
-
 def _rate(
     listing: ListingBuilder,
     place: EpisodePlace,
@@ -383,7 +376,10 @@ def _rate(
     writer = place.writer
     if by_video or writer is None or not writer.fps:
         return by_video or listing.fps(None), []
-    listing.count("no_frame_rate", BY_CONVENTION.format("{}", writer.fps, writer.name))
+    listing.count(
+        "no_frame_rate",
+        f"nothing states the frame rate of {{}} episodes; {writer.fps:g} fps is assumed, as {writer.name} usually runs",
+    )
     return writer.fps, []
 
 

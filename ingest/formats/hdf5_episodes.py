@@ -175,19 +175,18 @@ def flat_ends(
     path_by_name = {spelt(path.rpartition("/")[2]): path for path in datasets}
     if (path := path_by_name.get("episode_ends")) is not None:
         ends = h5.values(datasets[path], limits).ravel().astype(np.int64)
-        is_rising = (
-            len(ends) > 0
-            and ends[0] > 0
-            and bool((np.diff(ends) > 0).all())
-            and ends[-1] <= num_rows
-        )
-        if is_rising:
+        is_rising = bool((np.diff(ends, prepend=0) > 0).all())
+        if is_rising and 0 < ends.max(initial=0) <= num_rows:
             return (ends.tolist(), (path,))
         return ([], ())
     ended = np.zeros(num_rows, bool)
     used = list[str]()
+    # One number for each row
+    column_shapes = ((num_rows,), (num_rows, 1)) if num_rows else ()
     columns = {
-        name: path for name, path in path_by_name.items() if _is_column(datasets[path], num_rows)
+        name: path
+        for name, path in path_by_name.items()
+        if datasets[path].shape in column_shapes and datasets[path].dtype.kind in "biuf"
     }
     for name in sorted(columns.keys() & {*END_NAMES, *START_NAMES}):
         mark = h5.values(datasets[columns[name]], limits).ravel() != 0
@@ -202,12 +201,6 @@ def flat_ends(
     if len(ends) > 1:
         return (ends, tuple(used))
     return ([], ())
-
-
-def _is_column(dataset: h5py.Dataset, num_rows: int) -> bool:
-    """Has a dataset one number for each of some rows?"""
-    has_one = dataset.shape in ((num_rows,), (num_rows, 1))
-    return num_rows > 0 and has_one and dataset.dtype.kind in "biuf"
 
 
 def _by_index(

@@ -9,7 +9,7 @@ import io
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from math import ceil, prod
 from typing import Any, NamedTuple
@@ -82,7 +82,6 @@ LAST_PARTS = ("rgb", "color", "colors", "image", "images")
 NO_CAMERA = re.compile(r"(^|/)next_obs/", re.I)  # robomimic: the same pictures again, one row later
 REWARD_KEYS = ("rewards", "reward")
 MAX_NAMED = 8  # datasets in a message
-NOT_OURS = "it holds {} values, neither one for each of {} episodes nor for each of {} rows"
 ROWS = "rows-"  # in the name of an episode that is some rows of a flat file
 
 
@@ -116,7 +115,10 @@ class EpisodeSlice:
             and len(stored) != self.num_episodes
             and len(stored) < self.num_rows
         ):
-            return NOT_OURS.format(len(stored), self.num_episodes, self.num_rows)
+            return (
+                f"it holds {len(stored)} values, neither one for each of {self.num_episodes} episodes nor for each of "
+                f"{self.num_rows} rows"
+            )
         return ""
 
     def is_array(self, stored: Any) -> bool:
@@ -242,18 +244,13 @@ def members_of(start: h5py.Group, limits: Limits) -> Members:
     # The parts of a virtual dataset are its pictures or rows, and no others
     for path, dataset in datasets.items():
         if dataset.is_virtual and path not in links:
-            links |= {p: path for p in _parts_below(dataset, below) if p in datasets and p != path}
+            # Its parts are what it shows already; none where they lie in other files
+            with suppress(DataError):
+                parts = [f"/{p.lstrip('/')}".removeprefix(below) for p in virtual_parts(dataset)]
+                links |= {p: path for p in parts if p in datasets and p != path}
     return Members(
         {path: d for path, d in datasets.items() if path not in links}, groups, links, escapes
     )
-
-
-def _parts_below(dataset: h5py.Dataset, below: str) -> list[str]:
-    """Paths of a virtual dataset's parts below a group; none where they lie in other files."""
-    try:
-        return [f"/{path.lstrip('/')}".removeprefix(below) for path in virtual_parts(dataset)]
-    except DataError:
-        return []
 
 
 # Reading
@@ -502,59 +499,47 @@ def encoded(dataset: h5py.Dataset, k: int, limits: Limits) -> bytes:
     return bytes(row)
 
 
-class Pictures:
-    """Pictures of a checked dataset, one at a time; `bottom_up`: their rows are stored last first; `rgb_mark`: JPEGs
-    without these bytes have their colours as BGR; empty: none has.
+def pictures_of(
+    dataset: h5py.Dataset, form: PictureForm, rows: range, limits: Limits, *, bottom_up: bool
+) -> Iterator[Picture]:
+    """Pictures of a checked array, one at a time; `bottom_up`: their rows are stored last first. Raises DataError."""
+    sides = dataset.shape[2:4] if form.channels_first else dataset.shape[1:3]
+    for k in rows:
+        description = f"picture {k} of {dataset.name}"
+        check_size(sides[1], sides[0], description, limits)
+        picture = picture_of(dataset[k], form, description)
+        if bottom_up:
+            picture = ArrayPicture(np.ascontiguousarray(picture.array[::-1]))
+        yield picture
+
+
+def encoded_pictures(
+    dataset: h5py.Dataset, rows: range, limits: Limits, rgb_mark: bytes
+) -> Iterator[Picture]:
+    """Pictures of a checked dataset that are files; or, beside these, the bare pixels of one of the same size. JPEGs
+    without `rgb_mark` have their colours as BGR; empty: none has. Raises DataError.
     """
+    shape = None  # of the first picture that is a file
+    for k in rows:
+        description = f"picture {k} of {dataset.name}"
+        data = encoded(dataset, k, limits)
+        if not data.startswith(PICTURE_MARKS):
+            shape = shape or _first_shape(dataset, limits)
+            if len(data) == prod(shape) > 0:
+                pixels = np.frombuffer(data, np.uint8).reshape(shape)
+                yield array_picture(pixels, description)
+                continue
+        picture = decode_picture(data, description, limits)
+        if rgb_mark and data.startswith(JPEG) and rgb_mark not in data[:HEAD_BYTES]:
+            picture = swapped(picture)
+        yield picture
 
-    def __init__(
-        self, path: str, dataset: h5py.Dataset, limits: Limits, bottom_up: bool, rgb_mark: bytes
-    ) -> None:
-        self.dataset = dataset
-        self.limits = limits
-        self.bottom_up = bottom_up
-        self.rgb_mark = rgb_mark
-        self.form = scale_of(path, dataset, limits)[0]
-        self.size: tuple[int, int] | None = None  # of the pictures before: height, width
 
-    def picture(self, k: int) -> Picture:
-        """Picture k. Raises DataError."""
-        description = f"picture {k} of {self.dataset.name}"
-        shape = self.dataset.shape
-        if self.form is None:
-            return self._encoded(k, description)
-        sides = shape[2:4] if self.form.channels_first else shape[1:3]
-        check_size(sides[1], sides[0], description, self.limits)
-        picture = picture_of(self.dataset[k], self.form, description)
-        if self.bottom_up:
-            return ArrayPicture(np.ascontiguousarray(picture.array[::-1]))
-        return picture
-
-    def _encoded(self, k: int, description: str) -> Picture:
-        """A picture's file; or, beside such files, the bare pixels of a picture of the same size."""
-        data = encoded(self.dataset, k, self.limits)
-        if self.rgb_mark and data.startswith(JPEG) and self.rgb_mark not in data[:HEAD_BYTES]:
-            return swapped(decode_picture(data, description, self.limits))
-        if data.startswith(PICTURE_MARKS) or not (pixels := self._pixels(data)):
-            return decode_picture(data, description, self.limits)
-        return array_picture(np.frombuffer(data, np.uint8).reshape(pixels), description)
-
-    def _pixels(self, data: bytes) -> tuple[int, int, int] | None:
-        """The shape of bare pixels, where they have the size of the first picture that is encoded."""
-        if self.size is None:
-            head = next(
-                (
-                    d
-                    for j in range(len(self.dataset))
-                    if (d := encoded(self.dataset, j, self.limits)).startswith(PICTURE_MARKS)
-                ),
-                b"",
-            )
-            self.size = picture_size(head) if head else (0, 0)
-        height, width = self.size
-        if height and len(data) == 3 * height * width:
-            return (height, width, 3)
-        return None
+def _first_shape(dataset: h5py.Dataset, limits: Limits) -> tuple[int, int, int]:
+    """Of the first picture that is a file; zeros where none is."""
+    files = (encoded(dataset, k, limits) for k in range(len(dataset)))
+    head = next((data for data in files if data.startswith(PICTURE_MARKS)), b"")
+    return (*picture_size(head), 3)
 
 
 # What an episode's group shows, and its pictures: of the adapters

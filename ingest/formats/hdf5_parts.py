@@ -17,7 +17,6 @@ import numpy as np
 from ingest.episode import Picture, SourcePart
 from ingest.formats import hdf5_file as h5
 from ingest.formats.facts import (
-    first_rate,
     is_length_name,
     is_rate_name,
     rank_of,
@@ -26,7 +25,7 @@ from ingest.formats.facts import (
 from ingest.formats.listing import ListingBuilder
 from ingest.formats.row_pictures import form_of
 from ingest.formats.side_files import parse_json
-from ingest.formats.tables import MISSING_NAMES, known_values
+from ingest.formats.tables import MISSING_NAMES, known_values, rate_of
 from ingest.formats.tree import Part, Roles, Uses, fields
 from ingest.formats.tree import account as account_for
 from ingest.formats.tree_reader import known_reason, roles_of, why_known
@@ -77,26 +76,21 @@ class EpisodePlace:
         return self.members.datasets
 
     @cached_property
-    def holders(self) -> dict[str, h5py.Group]:
-        """Groups whose attributes say something of the episode, the nearest first, by how they are called here."""
-        near: dict[str, h5py.Group] = {"": self.group, **self.members.groups}
-        above = {
-            f"/{(holder.name or '').strip('/')}": holder
-            for holder in (self.container, h5.root_of(self.group))
-        }
-        return near | {name: holder for name, holder in above.items() if holder != self.group}
-
-    def _attributes_of(self, name: str, holder: h5py.Group) -> dict[str, Any]:
-        if not name.startswith("/"):
-            return h5.attributes_of(holder)
-        if name not in self.above:
-            self.above[name] = h5.attributes_of(holder)
-        return {n: self.among.share(stored) for n, stored in self.above[name].items()}
-
-    @cached_property
     def attributes_by_holder(self) -> dict[str, dict[str, Any]]:
-        """Small attributes of each of the holders, by name; above the episode, of a list for each episode its own."""
-        return {name: self._attributes_of(name, holder) for name, holder in self.holders.items()}
+        """Small attributes of the groups that say something of the episode, the nearest first, by how these are called
+        here; above the episode, of a list for each episode its own.
+        """
+        groups = {"": self.group, **self.members.groups}
+        attributes = {name: h5.attributes_of(group) for name, group in groups.items()}
+        for group in (self.container, h5.root_of(self.group)):
+            name = f"/{(group.name or '').strip('/')}"
+            if group == self.group or name in attributes:
+                continue
+            if name not in self.above:
+                self.above[name] = h5.attributes_of(group)
+            stored = self.above[name].items()
+            attributes[name] = {n: self.among.share(value) for n, value in stored}
+        return attributes
 
     @cached_property
     def arrays(self) -> list[Part]:
@@ -193,8 +187,12 @@ class EpisodePlace:
         dataset = h5.checked(self.datasets[path], self.limits)
         order = h5.texts(h5.value(self.container, "macros_image_convention", self.limits))
         rgb_mark = self.writer.rgb_mark if self.writer else b""
-        pictures = h5.Pictures(path, dataset, self.limits, order == ("opengl",), rgb_mark)
-        return map(pictures.picture, range(len(dataset))[rows])
+        form = h5.scale_of(path, dataset, self.limits)[0]
+        places = range(len(dataset))[rows]
+        if form is None:
+            return h5.encoded_pictures(dataset, places, self.limits, rgb_mark)
+        bottom_up = order == ("opengl",)
+        return h5.pictures_of(dataset, form, places, self.limits, bottom_up=bottom_up)
 
     def json(self, path: str) -> dict[str, Any]:
         """The object that a text holds as JSON, below the episode or its container; {} for anything else."""
@@ -259,9 +257,10 @@ def _is_of_others(place: EpisodePlace, folder: str, of_episode: Set[str]) -> boo
 
 def stated_rates(place: EpisodePlace, of_episode: Set[str]) -> dict[str, float]:
     """Frame rates that the file states, by what states them, the nearest first; `of_episode` as for `facts_named`."""
-    simulated = {"env_args": first_rate(rate_of_simulation(place.env))}
-    facts = simulated | facts_named(place, place.attributes_by_holder, is_rate_name, of_episode)
-    return {name: rate for name, fact in facts.items() if (rate := first_rate([fact]))}
+    simulated = next(filter(None, map(rate_of, rate_of_simulation(place.env))), None)
+    facts = facts_named(place, place.attributes_by_holder, is_rate_name, of_episode)
+    rates = {name: rate_of(fact) for name, fact in ({"env_args": simulated} | facts).items()}
+    return {name: rate for name, rate in rates.items() if rate}
 
 
 def stated_lengths(

@@ -62,12 +62,11 @@ from ingest.formats.lerobot_meta import (
 from ingest.formats.lerobot_parts import account_for_parts, cameras_of
 from ingest.formats.lerobot_rows import (
     END_MARK,
-    NO_ROWS,
-    Annotated,
-    EpisodeRows,
     Episodes,
+    StoredEpisode,
     find_rows,
     read_pictures,
+    with_metadata,
 )
 from ingest.formats.lerobot_steps import NO_STEPS, TASK_COLUMN, native_steps
 from ingest.formats.listing import ListingBuilder, folders_of, named, texts_among
@@ -114,19 +113,13 @@ def find_videos(
     return {index: tuple(by_camera.values()) for index, by_camera in videos.items()}
 
 
-def _lacks_pointers(meta: Mapping[str, Any], camera: str) -> bool:
-    """Does the metadata list the episode without any file or row of a camera?"""
-    return bool(meta) and all(whole(meta.get(f"videos/{camera}/{k}")) is None for k in POINTERS)
-
-
 def _video(
-    dataset: LerobotListing, index: int, episode: Annotated, camera: str, doubts: dict[str, str]
+    dataset: LerobotListing, index: int, episode: StoredEpisode, camera: str, doubts: dict[str, str]
 ) -> CameraVideo | None:
     """Where a camera's pictures of an episode are, if anywhere; what is wrong with a pointer is put into `doubts`."""
-    rows = episode.rows
     meta = episode.meta
-    if camera in rows.pictures:
-        return CameraVideo(camera, rows.uri, rows.row_start)
+    if camera in episode.pictures:
+        return CameraVideo(camera, episode.uri, episode.row_start)
     if dataset.version != "v3.0":
         uri = locate(dataset, "video_path", {"video_key": camera, **v2_numbers(dataset, index)})
         if uri:
@@ -134,7 +127,7 @@ def _video(
         return None
     pointer = v3_pointer(meta, f"videos/{camera}")
     start_s = finite(meta.get(f"videos/{camera}/from_timestamp"))
-    if _lacks_pointers(meta, camera):
+    if meta and all(whole(meta.get(f"videos/{camera}/{k}")) is None for k in POINTERS):
         doubts[camera] = NOT_RECORDED
         return None
     if not pointer or start_s is None or not 0 <= start_s < MAX_START_S:
@@ -149,30 +142,30 @@ def _video(
     rate = dataset.video_rates[camera]
     end_s = finite(meta.get(f"videos/{camera}/to_timestamp"))
     begin_s = start_s
-    if rows.uri and end_s is not None:
+    if episode.uri and end_s is not None:
         # Decoding a shared file cannot show that a part of it is longer or shorter than the rows
         num_frames = round((end_s - start_s) * rate)
-        num_rows = rows.num_rows
+        num_rows = episode.num_rows
         if num_frames != num_rows:
             detail = f"metadata gives it {num_frames} frames of video, its rows are {num_rows}"
             dataset.warn("length_differs", detail, index, camera=camera, file=uri)
         # Rows may have been taken away at the start
-        later_s = _first_time(dataset, rows) if num_frames > num_rows else 0.0
+        later_s = _first_time(dataset, episode) if num_frames > num_rows else 0.0
         start_s += later_s if 0 < round(later_s * rate) <= num_frames - num_rows else 0.0
     start_frame = round(start_s * rate)
-    if rows.uri and rate == dataset.rate:
+    if episode.uri and rate == dataset.rate:
         first = start_frame - round(begin_s * rate)
-        num_rows = min(rows.num_rows, dataset.source.config.limits.max_rows)
+        num_rows = min(episode.num_rows, dataset.source.config.limits.max_rows)
         if refused := refusal(begin_s, range(first, first + num_rows), rate):
             dataset.warn("timestamp_drift", refused, index, camera=camera, file=uri)
     return CameraVideo(camera, uri, start_frame)
 
 
-def _first_time(dataset: LerobotListing, rows: EpisodeRows) -> float:
+def _first_time(dataset: LerobotListing, episode: StoredEpisode) -> float:
     """The time of an episode's first row, in seconds; 0 where it cannot be read, which is found when all are."""
-    path = dataset.source.resolve(rows.uri)
+    path = dataset.source.resolve(episode.uri)
     with suppress(DataError):
-        first = read_columns(path, rows.row_start, 1, (TIME,), dataset.source.config.limits)
+        first = read_columns(path, episode.row_start, 1, (TIME,), dataset.source.config.limits)
         times = vectors(first[TIME], TIME) if TIME in first.column_names else None
         if times is not None and np.isfinite(times).all():
             return float(times[0, 0])
@@ -187,24 +180,24 @@ def _drop_shared_frames(
     claims: dict[tuple[str, str], list[tuple[int, int, int]]] = defaultdict(list)
     for index, by_camera in videos.items():
         for camera, video in by_camera.items():
-            if (rows := episodes[index].rows).uri:
+            if (episode := episodes[index]).uri:
                 end_frame = min(
-                    video.start_frame + rows.num_rows,
-                    _stated_end(dataset, episodes[index].meta, video),
+                    video.start_frame + episode.num_rows,
+                    _stated_end(dataset, episode.meta, video),
                 )
                 claims[camera, video.uri].append((video.start_frame, end_frame, index))
     for (camera, uri), of_file in claims.items():
         # Of the claims so far, the one that reaches furthest is the one that the next may overlap
         furthest, holder = 0, -1
-        for start_frame, end_frame, episode in sorted(of_file):
+        for start_frame, end_frame, index in sorted(of_file):
             if start_frame < furthest:
-                for claimant, other_episode in ((episode, holder), (holder, episode)):
+                for claimant, other_episode in ((index, holder), (holder, index)):
                     doubts[claimant].setdefault(
                         camera, f"claims frames of {uri} that episode {other_episode} claims too"
                     )
                     videos[claimant].pop(camera, None)
             if end_frame > furthest:
-                furthest, holder = end_frame, episode
+                furthest, holder = end_frame, index
 
 
 def _stated_end(dataset: LerobotListing, meta: Mapping[str, Any], video: CameraVideo) -> int:
@@ -341,14 +334,13 @@ def _add_episodes(dataset: LerobotListing, cameras: list[str]) -> None:
     texts = task_texts(dataset)
     rows = find_rows(dataset, metadata)
     limits.check("max_episodes", len(rows), "episodes that have rows")
-    indices = sorted(metadata.keys() | rows.keys())
-    episodes = {
-        index: Annotated(metadata.get(index, {}), rows.get(index, NO_ROWS)) for index in indices
-    }
+    episodes = with_metadata(rows, metadata)
     steps = native_steps(dataset, episodes)
-    for index, videos in find_videos(dataset, episodes, cameras).items():
+    videos_by_episode = find_videos(dataset, episodes, cameras)
+    lost = {f.episode_index for f in dataset.findings if f.severity == "unusable"}
+    for index, videos in videos_by_episode.items():
         dataset.number = index
-        _check(dataset, index, episodes[index])
+        _check(dataset, index, episodes[index], is_lost=index in lost)
         s = steps.get(index, NO_STEPS)
         _add(
             dataset,
@@ -362,7 +354,7 @@ def _add_episodes(dataset: LerobotListing, cameras: list[str]) -> None:
             as_far_as=s.as_far_as,
         )
     account_for_parts(dataset, episodes, cameras)
-    if all(map(dataset.wants, indices)):
+    if all(map(dataset.wants, episodes)):
         _check_totals(dataset, episodes)
 
 
@@ -371,8 +363,8 @@ def _check_totals(dataset: LerobotListing, episodes: Episodes) -> None:
 
     Rows are counted where every episode has some: one without is a finding of its own.
     """
-    tables = [episode.rows for episode in episodes.values()]
-    num_rows = sum(rows.num_rows for rows in tables) if all(r.uri for r in tables) else None
+    has_rows = all(episode.uri for episode in episodes.values())
+    num_rows = sum(episode.num_rows for episode in episodes.values()) if has_rows else None
     claims = (
         (f"{INFO} says {{}} episodes", dataset.info.get("total_episodes"), len(episodes)),
         (f"{INFO} says {{}} frames", dataset.info.get("total_frames"), num_rows),
@@ -391,18 +383,17 @@ def _check_totals(dataset: LerobotListing, episodes: Episodes) -> None:
 def _add(
     dataset: LerobotListing,
     index: int,
-    episode: Annotated,
+    episode: StoredEpisode,
     videos: tuple[CameraVideo, ...],
     texts: Mapping[int, str],
     **steps: Any,
 ) -> None:
     """Add an episode, with its `steps`; `texts`: of tasks, by their numbers."""
-    rows = episode.rows
     meta = episode.meta
     # What the metadata says counts before what the last row says
-    facts = {**rows.facts, **meta}
+    facts = {**episode.facts, **meta}
     # GR00T-flavoured sets list quality labels ("valid") among an episode's tasks: only the rows tell them apart
-    row_tasks = [texts[number] for number in rows.task_indices if number in texts]
+    row_tasks = [texts[number] for number in episode.task_indices if number in texts]
     stated_texts = texts_among(map(facts.get, dataset.source.config.keys.language))
     tasks = texts_among([row_tasks or meta.get("tasks"), *stated_texts])
     if len(row_tasks) > 1:
@@ -416,9 +407,9 @@ def _add(
         f"episode_{index:06d}",
         dataset.rate,
         tasks=tasks,
-        num_rows=rows.num_rows if rows.uri else None,
-        data_uri=rows.uri or None,
-        row_start=rows.row_start,
+        num_rows=episode.num_rows if episode.uri else None,
+        data_uri=episode.uri or None,
+        row_start=episode.row_start,
         videos=videos,
         facts=facts,
         evidence=_evidence(dataset, episode),
@@ -428,41 +419,41 @@ def _add(
     )
 
 
-def _evidence(dataset: LerobotListing, episode: Annotated) -> OutcomeEvidence:
+def _evidence(dataset: LerobotListing, episode: StoredEpisode) -> OutcomeEvidence:
     """What metadata and rows say of an episode's outcome; the registry's field is taken at its word in both."""
     registered = [dataset.source.config.success_field]
-    rows = episode.rows
-    flags = {flag.name: flag.at_end for flag in rows.evidence.flags}
+    flags = {flag.name: flag.at_end for flag in episode.evidence.flags}
     # A flag, or a word in the last row
-    stated_by_rows = stated({**rows.facts, **flags}, registered, "column")
-    return replace(rows.evidence, stated=stated(episode.meta, registered) or stated_by_rows)
+    stated_by_rows = stated({**episode.facts, **flags}, registered, "column")
+    return replace(episode.evidence, stated=stated(episode.meta, registered) or stated_by_rows)
 
 
-def _check(dataset: LerobotListing, index: int, episode: Annotated) -> None:
-    """Find what is wrong with an episode's rows, and where they differ from the metadata."""
-    rows = episode.rows
+def _check(dataset: LerobotListing, index: int, episode: StoredEpisode, *, is_lost: bool) -> None:
+    """Find what is wrong with an episode's rows, and where they differ from the metadata; `is_lost`: it has a finding
+    that it cannot be used.
+    """
     meta = episode.meta
     limits = dataset.source.config.limits
     if not meta:
         dataset.warn("not_in_metadata", "has rows, but the metadata does not list it", index)
-    if rows.uri:
-        if rows.num_rows == 0:
-            dataset.unusable("no_data", "its table has no rows", index, file=rows.uri)
+    if episode.uri:
+        if episode.num_rows == 0:
+            dataset.unusable("no_data", "its table has no rows", index, file=episode.uri)
         elif problem := limits.excess(
-            "max_rows", rows.num_rows, f"{rows.uri}: rows of one episode"
+            "max_rows", episode.num_rows, f"{episode.uri}: rows of one episode"
         ):
-            dataset.unusable("over_limit", problem, index, file=rows.uri)
-        if rows.ends_early:
+            dataset.unusable("over_limit", problem, index, file=episode.uri)
+        if episode.ends_early:
             dataset.warn(
                 "bad_episode_ends",
                 f"{END_MARK} is set in a row that has others behind it",
                 index,
-                file=rows.uri,
+                file=episode.uri,
             )
-        if meta.get("length") not in (None, rows.num_rows):
-            detail = f"metadata says {meta['length']} frames, its rows are {rows.num_rows}"
+        if meta.get("length") not in (None, episode.num_rows):
+            detail = f"metadata says {meta['length']} frames, its rows are {episode.num_rows}"
             dataset.warn("length_differs", detail, index)
-    elif index not in dataset.lost and dataset.wants(index):
+    elif not is_lost and dataset.wants(index):
         # Its file, or without a pointer to one any file, may be a git-LFS pointer
         file = expected(dataset, index, meta)
         pointers = fnmatch.filter(sorted(dataset.pointers), file)

@@ -397,7 +397,11 @@ class _Pair:
         self.period_s = video.period_s
         self.row_times_s = None if times_s is None else span.start_s + times_s
         self.start = int(video.nearest(np.array([span.start_s]))[0])
-        self.is_even = _is_even(video, span)
+        # Does each episode of the file begin exactly at a picture? Else its starts drift, and none of them is believed
+        starts_s = np.zeros(0) if span.starts_s is None else span.starts_s
+        starts_s = starts_s[starts_s <= video.seconds[-1]]
+        off_s = np.abs(video.seconds[video.nearest(starts_s)] - starts_s)
+        self.is_even = bool((off_s < TOLERANCE_S).all())
         if self.row_times_s is not None:
             self.by_time = video.nearest(self.row_times_s)
             self.off_s = np.abs(self.picture_times_s[self.by_time] - self.row_times_s)
@@ -473,15 +477,6 @@ class _Pair:
         return Match(
             places, f"pictures are {size} from their rows' times: matched {method}; {reads}"
         )
-
-
-def _is_even(video: FrameTimes, span: VideoSpan) -> bool:
-    """Does each episode of the file begin exactly at a picture? Else its starts drift, and none of them is believed."""
-    if span.starts_s is None:
-        return True
-    starts_s = span.starts_s[span.starts_s <= video.seconds[-1]]
-    off_s = np.abs(video.seconds[video.nearest(starts_s)] - starts_s)
-    return bool((off_s < TOLERANCE_S).all())
 
 
 # What the metadata of v3.0 says of each file

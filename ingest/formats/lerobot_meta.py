@@ -53,7 +53,6 @@ class LerobotListing(ListingBuilder):
 
     info: dict[str, Any]
     version: str
-    lost: set[int] = field(default_factory=set)  # episodes with an unusable finding
     pointers: set[str] = field(default_factory=set)  # data files that are git-LFS pointers
     # Of data files, each with the first that has it
     schemas: list[tuple[pa.Schema, str]] = field(default_factory=list)
@@ -78,13 +77,6 @@ class LerobotListing(ListingBuilder):
         """Are its rows to be read? Of a remote source, where they have to be fetched, only when it is asked for."""
         source = self.source
         return source.selected is None or not source.config.is_remote or episode in source.selected
-
-    def unusable(
-        self, reason: str, detail: str, episode: int | None = None, **location: str | None
-    ) -> None:
-        super().unusable(reason, detail, episode, **location)
-        if episode is not None:
-            self.lost.add(episode)
 
 
 def columns_of(dataset: LerobotListing) -> set[str]:

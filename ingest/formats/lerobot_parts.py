@@ -172,10 +172,13 @@ def _copied(dataset: LerobotListing, uri: str, name: str, signals: Vectors | Non
         values = vectors(_first_rows(dataset, uri, [name])[name], name, singles=True)
     if values is None or not np.ptp(values, axis=0).any():
         return ""
-    for vector, whole in (("state", signals.state), ("action", signals.action)):
-        place = None if whole is None else _place_in(values, matrix(whole))
-        if place is not None:
-            return f"a copy of {vector}[{place}:{place + values.shape[1]}]"
+    width = values.shape[1]
+    for vector, table in (("state", signals.state), ("action", signals.action)):
+        whole = matrix(table) if table is not None else values[:, :0]
+        for place in range(whole.shape[1] - width + 1):
+            part = whole[:, place : place + width]
+            if np.allclose(part, values, rtol=COPY_TOLERANCE, atol=COPY_TOLERANCE):
+                return f"a copy of {vector}[{place}:{place + width}]"
     return ""
 
 
@@ -208,17 +211,6 @@ def _uses(dataset: LerobotListing, signals: Vectors | None, *, has_numbers: bool
     flags = chain.from_iterable(evidence.flags for evidence in dataset.evidence.values())
     unset = {*fields_of(config.success_field)[1:]}.difference(flag.name for flag in flags)
     return {name: uses[name] for name in uses.keys() - unset}
-
-
-def _place_in(values: np.ndarray, whole: np.ndarray) -> int | None:
-    """The first dimension of `whole` [n, D] from which on it is `values` [n, d]; None for nowhere."""
-    width = values.shape[1]
-    for place in range(whole.shape[1] - width + 1):
-        if np.allclose(
-            whole[:, place : place + width], values, rtol=COPY_TOLERANCE, atol=COPY_TOLERANCE
-        ):
-            return place
-    return None
 
 
 def _account_for_episodes(dataset: LerobotListing, episodes: Episodes) -> None:

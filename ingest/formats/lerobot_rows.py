@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby, pairwise, repeat, takewhile
 from typing import Any
 
@@ -48,7 +48,6 @@ from ingest.sources.files import Source
 
 REWARD_KEYS = ("next.reward", "reward")
 END_MARK = "next.done"
-STRAY = "episodes that meta/episodes has in another file: they are not read"
 MAX_PATH = 120  # characters of a path in a message
 RUNS = 2  # times limits.max_episodes: episodes of one file, each as often as its rows do not stand together
 PICTURE_BATCH = 16  # rows with pictures read at a time
@@ -56,8 +55,10 @@ FACT_BATCH = 1 << 12  # rows with texts read at a time
 
 
 @dataclass(frozen=True)
-class EpisodeRows:
-    """Where an episode's rows are; without a `uri` nowhere."""
+class StoredEpisode:
+    """An episode as its rows and its metadata show it; either may be missing. Where its rows are: without a `uri`
+    nowhere.
+    """
 
     uri: str = ""
     row_start: int = 0
@@ -68,16 +69,32 @@ class EpisodeRows:
     facts: Mapping[str, Any] = field(default_factory=dict)
     evidence: OutcomeEvidence = NO_EVIDENCE  # flags of success and the reward
     ends_early: bool = False  # a row that is marked as the last one has others behind it
+    meta: Mapping[str, Any] = field(default_factory=dict)  # what the metadata says of it
+
+    @property
+    def num_frames(self) -> int | None:
+        """None: neither says it."""
+        return self.num_rows if self.uri else whole(self.meta.get("length"))
 
 
-NO_ROWS = EpisodeRows()
+Episodes = Mapping[int, StoredEpisode]
+
+
+def with_metadata(
+    rows: Episodes, metadata: Mapping[int, Mapping[str, Any]]
+) -> dict[int, StoredEpisode]:
+    """All episodes that rows or metadata tell of, in order."""
+    return {
+        index: replace(rows.get(index, StoredEpisode()), meta=metadata.get(index, {}))
+        for index in sorted(metadata.keys() | rows.keys())
+    }
 
 
 def find_rows(
     dataset: LerobotListing, metadata: dict[int, dict[str, Any]]
-) -> dict[int, EpisodeRows]:
+) -> dict[int, StoredEpisode]:
     """Where the rows of each episode are, by the layout that is on disk."""
-    rows: dict[int, EpisodeRows] = {}
+    rows: dict[int, StoredEpisode] = {}
     if dataset.version != "v3.0":
         # One data file per episode: those that the metadata lists, and those that it does not
         matches = filter(None, map(EPISODE_FILE.match, dataset.source.files))
@@ -104,7 +121,7 @@ def find_rows(
 def _read_rows(
     dataset: LerobotListing,
     files: Sequence[tuple[str, int | None]],
-    rows: dict[int, EpisodeRows],
+    rows: dict[int, StoredEpisode],
     metadata: dict[int, dict[str, Any]],
 ) -> None:
     """Put the episodes of some data files into `rows`, with findings about rows of none and about a second place; of a
@@ -138,12 +155,16 @@ def _read_rows(
                 [stray] = by_uri.values()
                 strays[stray.uri] += stray.num_rows
     for uri, num_rows in strays.items():
-        dataset.warn("stray_file", f"{num_rows} rows of it are of {STRAY}", file=uri)
+        dataset.warn(
+            "stray_file",
+            f"{num_rows} rows of it are of episodes that meta/episodes has in another file: they are not read",
+            file=uri,
+        )
 
 
 def _episodes_of(
     dataset: LerobotListing, uri: str, owner: int | None
-) -> list[tuple[int, EpisodeRows]]:
+) -> list[tuple[int, StoredEpisode]]:
     """Episodes of one file, in order of rows: one of them more than once where its rows do not stand together.
 
     `owner`: the episode that all rows are of, whatever they say. Raises DataError.
@@ -151,7 +172,7 @@ def _episodes_of(
     path = dataset.source.resolve(uri)
     limits = dataset.source.config.limits
     flag_names = fields_of(dataset.source.config.success_field)
-    episode_rows = list[tuple[int, EpisodeRows]]()
+    episode_rows = list[tuple[int, StoredEpisode]]()
     with opened(path) as file:
         count = file.metadata.num_rows
         schema = file.schema_arrow
@@ -187,7 +208,7 @@ def _episodes_of(
             tasks = known(single_numbers(table["task_index"])).tolist() if has_tasks else ()
             known_tasks = tuple(int(task) for task in dict.fromkeys(tasks) if task >= 0)
             is_early = END_MARK in numbers and ends_early(single_numbers(table[END_MARK]))
-            rows = EpisodeRows(uri, *place, known_tasks, pictures, fact, evidence, is_early)
+            rows = StoredEpisode(uri, *place, known_tasks, pictures, fact, evidence, is_early)
             episode_rows.append((episode, rows))
     return episode_rows
 
@@ -306,18 +327,14 @@ def _picture_bytes(source: Source, uri: str, cell: Any, description: str) -> byt
 
 
 def picture_file(source: Source, uri: str, path: str) -> str:
-    """The file that a table's row names: from the root, from the table's folder, or by the end of its path; else ""."""
-    exact_file = next(
-        (p for p in (path, f"{uri.rpartition('/')[0]}/{path}") if p in source.files), ""
-    )
-    return exact_file or _by_tail(source, path)
-
-
-def _by_tail(source: Source, path: str) -> str:
-    """The file whose path ends as a path of the recorder's machine does, by the most folders; "" for none, or several.
+    """The file that a table's row names: from the root, from the table's folder, or the one whose path ends as a path
+    of the recorder's machine does, by the most folders; "" for none, or several.
 
     Example: of "/home/me/set/images/front/frame_0.png" it is "images/front/frame_0.png".
     """
+    for exact_file in (path, f"{uri.rpartition('/')[0]}/{path}"):
+        if exact_file in source.files:
+            return exact_file
     parts = path.replace("\\", "/").split("/")
     candidates = source.by_name.get(parts[-1], [])
     shared: dict[int, list[str]] = {}
@@ -336,28 +353,11 @@ def _by_tail(source: Source, path: str) -> str:
 # Columns of the rows that steps are read from, and frames by the times of the rows
 
 
-@dataclass(frozen=True)
-class Annotated:
-    """An episode as its metadata and rows show it; either may be missing. `num_frames` None: neither says it."""
-
-    meta: Mapping[str, Any]
-    rows: EpisodeRows
-
-    @property
-    def num_frames(self) -> int | None:
-        return self.rows.num_rows if self.rows.uri else whole(self.meta.get("length"))
-
-
-Episodes = Mapping[int, Annotated]
-
-
 def cells_of(
     dataset: LerobotListing, episodes: Episodes, column: str, most_rows: int = LIMITS.max_rows
 ) -> Iterator[tuple[int, pa.ChunkedArray]]:
     """A column of each episode's rows, of those files that have it; `most_rows`: of its first ones."""
-    with_rows = [
-        (episode.rows, index) for index, episode in episodes.items() if episode.rows.num_rows
-    ]
+    with_rows = [(episode, index) for index, episode in episodes.items() if episode.num_rows]
     with_rows.sort(key=lambda pair: (pair[0].uri, pair[0].row_start))
     for uri, of_file in groupby(with_rows, key=lambda pair: pair[0].uri):
         places = {index: (rows.row_start, min(rows.num_rows, most_rows)) for rows, index in of_file}
@@ -443,11 +443,11 @@ def report_renumbered_tasks(dataset: LerobotListing, episodes: Episodes, column:
     renumbered = {
         index: n
         for index, n in task_numbers.items()
-        if episodes[index].rows.task_indices not in ((), (n,))
+        if episodes[index].task_indices not in ((), (n,))
     }
     if renumbered:
         index, number = min(renumbered.items())
-        task = episodes[index].rows.task_indices[0]
+        task = episodes[index].task_indices[0]
         dataset.warn(
             "steps_lost",
             f"{column} is not used: the tasks were numbered anew in {len(renumbered)} of {len(task_numbers)} episodes "
@@ -463,9 +463,7 @@ def report_merged_tasks(dataset: LerobotListing, episodes: Episodes) -> None:
     merged = {
         index
         for index, lowest, highest in _stored_ranges(dataset)
-        if 0 <= lowest < highest
-        and index in episodes
-        and len(episodes[index].rows.task_indices) == 1
+        if 0 <= lowest < highest and index in episodes and len(episodes[index].task_indices) == 1
     }
     if merged:
         dataset.warn(
@@ -527,7 +525,7 @@ def _task_numbers(
         numbers = cells.unique().to_pylist() if pa.types.is_integer(cells.type) else []
         if len(numbers) != 1 or numbers[0] is None:
             return {}
-        tasks = episodes[index].rows.task_indices
+        tasks = episodes[index].task_indices
         if len(tasks) == 1:
             pairs[index] = tasks[0], numbers[0]
     return pairs

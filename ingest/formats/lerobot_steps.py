@@ -34,8 +34,8 @@ from ingest.formats.lerobot_meta import (
     texts_by_index,
 )
 from ingest.formats.lerobot_rows import (
-    Annotated,
     Episodes,
+    StoredEpisode,
     Times,
     cells_of,
     changing_episodes,
@@ -50,12 +50,8 @@ from ingest.formats.writers import EXPORTED
 from ingest.reasons import DataError
 
 VISUALIZER_FILE = "meta/lerobot_annotations.json"
-SUBTASKS_FILE = "meta/subtasks.parquet"
-ROBOCOIN_FILE = "annotations/subtask_annotations.jsonl"
 TASK_COLUMN = "task_index"
 LANGUAGE_COLUMN = "language_persistent"
-ROBOCOIN_COLUMN = "subtask_annotation"
-LEGACY_COLUMN = "subtask_index"
 ANNOTATION_PREFIX = "annotation."
 NOT_TEXTS = re.compile("valid|quality")  # GR00T: quality labels of episodes are no steps
 NOT_INDICES = re.compile("bool|float")  # dtypes of measures and flags
@@ -144,7 +140,9 @@ def _under_way(step: NativeStep) -> bool:
 
 
 def _stated(
-    form: str, episodes: Episodes, spans_of: Callable[[int, Annotated], Iterable[StatedSpan] | None]
+    form: str,
+    episodes: Episodes,
+    spans_of: Callable[[int, StoredEpisode], Iterable[StatedSpan] | None],
 ) -> dict[int, Stated]:
     """The steps of each episode's spans, or what is wrong with them: `spans_of` raises ValueError."""
     steps_by_episode: dict[int, Stated] = {}
@@ -258,7 +256,7 @@ def _exported_from(meta: Mapping[str, Any], column: str) -> tuple[str, int | Non
 def _action_config(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated]:
     """`action_config` of an episode's metadata: a list of spans, or RoboMIND's object with `steps`."""
 
-    def spans_of(index: int, episode: Annotated) -> Iterable[StatedSpan]:
+    def spans_of(index: int, episode: StoredEpisode) -> Iterable[StatedSpan]:
         config = episode.meta.get("action_config")
         config = parse_json(config) if isinstance(config, str) else config
         # RoboMIND's converter writes null where nobody described the run
@@ -271,7 +269,7 @@ def _action_config(dataset: LerobotListing, episodes: Episodes) -> dict[int, Sta
 def _sarm(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated]:
     """SARM's lists in meta/episodes, dense stages before sparse ones. The end of a stage is its last frame."""
 
-    def spans_of(index: int, episode: Annotated) -> Iterable[StatedSpan] | None:
+    def spans_of(index: int, episode: StoredEpisode) -> Iterable[StatedSpan] | None:
         # An episode that nobody annotated has none of the columns filled
         head = next((head for head in SARM_HEADS if episode.meta.get(f"{head}subtask_names")), None)
         stages = [] if head is None else _sarm_stages(episode, head, dataset.rate)
@@ -282,7 +280,7 @@ def _sarm(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated]:
     return _stated("sarm", episodes, spans_of)
 
 
-def _sarm_stages(episode: Annotated, head: str, fps: float) -> list[StatedSpan]:
+def _sarm_stages(episode: StoredEpisode, head: str, fps: float) -> list[StatedSpan]:
     """Raises ValueError for lists that differ in length, and for what is no frame or time."""
     in_frames = episode.meta.get(f"{head}subtask_start_frames") is not None
     unit = "frames" if in_frames else "times"
@@ -317,7 +315,7 @@ def _visualizer(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated
     drawn_episodes = {index: episode for index, episode in episodes.items() if index in drawn}
     times = times_of(dataset, drawn_episodes)
 
-    def spans_of(index: int, episode: Annotated) -> Iterable[StatedSpan]:
+    def spans_of(index: int, episode: StoredEpisode) -> Iterable[StatedSpan]:
         notes = drawn[index]
         frames = times[index]
         if isinstance(notes.get("atoms"), list):
@@ -363,7 +361,7 @@ def _language(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated]:
     )
 
 
-def _spans_of_texts(rows: Any, times: Times, episode: Annotated) -> list[StatedSpan]:
+def _spans_of_texts(rows: Any, times: Times, episode: StoredEpisode) -> list[StatedSpan]:
     """Each text of style `subtask` as a span from its time to that of the next. Raises ValueError."""
     starts: dict[int, str] = {}
     for row in span_objects(rows, "language rows"):
@@ -394,26 +392,16 @@ def _with_texts(
     """Indices with a file of their texts. RoboCOIN has slots of them, for all that is done at a time, some `null`."""
     if column not in columns_of(dataset):
         return {}
-    if uri not in dataset.source.files:
-        _report_lost_texts(dataset, episodes, column, uri)
-        return {}
-    return _of_indices(
-        dataset,
-        episodes,
-        column,
-        texts_by_index(metadata_rows(dataset, uri), "subtask"),
-        uri,
-    )
-
-
-def _report_lost_texts(dataset: LerobotListing, episodes: Episodes, column: str, uri: str) -> None:
-    """Say where indices have lost the file of their texts."""
+    if uri in dataset.source.files:
+        texts = texts_by_index(metadata_rows(dataset, uri), "subtask")
+        return _of_indices(dataset, episodes, column, texts, uri)
     if count := changing_episodes(dataset, episodes, column):
         detail = (
             f"{column} numbers the steps of {count} episodes, and {uri}, which has their texts, is not there: "
             "LeRobot's tools that delete, split and merge leave it out"
         )
         dataset.warn("steps_lost", detail, file=uri)
+    return {}
 
 
 def _annotation(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated]:
@@ -443,7 +431,7 @@ def _task_index(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated
     """LeRobot's recorder lets each frame have a task of its own: where it changes within an episode, it names steps."""
     report_merged_tasks(dataset, episodes)
     changing = {
-        index: episode for index, episode in episodes.items() if len(episode.rows.task_indices) > 1
+        index: episode for index, episode in episodes.items() if len(episode.task_indices) > 1
     }
     if not changing:
         return {}
@@ -505,7 +493,7 @@ def _of_indices(
     """The runs of rows with the same indices (or texts) in a column; null and negative ones stand for no step."""
     cells = dict(cells_of(dataset, episodes, column))
 
-    def spans_of(index: int, episode: Annotated) -> Iterator[StatedSpan]:
+    def spans_of(index: int, episode: StoredEpisode) -> Iterator[StatedSpan]:
         start = 0
         for value, group in groupby(cells[index].to_pylist()):
             end = start + sum(1 for _ in group)
@@ -536,8 +524,11 @@ FORMS: Mapping[str, Callable[[LerobotListing, Episodes], dict[int, Stated]]] = {
     "visualizer": _visualizer,
     "segments": _segments,
     "action_config": _action_config,
-    "subtask_annotation": partial(_with_texts, column=ROBOCOIN_COLUMN, uri=ROBOCOIN_FILE),
-    "subtask_index": partial(_with_texts, column=LEGACY_COLUMN, uri=SUBTASKS_FILE),
+    # RoboCOIN's
+    "subtask_annotation": partial(
+        _with_texts, column="subtask_annotation", uri="annotations/subtask_annotations.jsonl"
+    ),
+    "subtask_index": partial(_with_texts, column="subtask_index", uri="meta/subtasks.parquet"),
     "annotation": _annotation,
     "task_index": _task_index,
     "language": _language,

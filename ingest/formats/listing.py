@@ -40,6 +40,7 @@ from ingest.unread_files import add_unread_files
 MAX_NAMED = 5  # files or cameras, in one message
 TASK_KEYS = ("task", "instruction", "language_instruction", "prompt")  # of facts about a recording
 REGISTERED = "the registry entry names it"
+BY_NAME = "its name says so"
 NEITHER_TRUE_NOR_FALSE = "its value is neither true nor false"
 ROWS_BEYOND = "the last {} rows are of no episode: the last one ends at row {}"
 STEPS = "{} changes within the episode, so that its {} texts are steps; {}"
@@ -200,10 +201,6 @@ class ListingBuilder:
         ending = f"{named(whole_tasks)} is of the whole" if whole_tasks else STEPS_STAND_IN
         self.warn_next("no_task", STEPS.format(named([*changing]), len(steps), ending), uri)
         return whole_tasks or ("; ".join(steps),)
-
-    def change_last(self, **fields: Any) -> None:
-        """Change what is known of the last episode."""
-        self.records[-1] = replace(self.records[-1], **fields)
 
     def add_lost(self, error: Exception, source_id: str, uri: str, **fields: Any) -> None:
         """An episode that cannot be read at all; a file that cannot be opened counts as one."""

@@ -24,14 +24,12 @@ from ingest.episode import (
     CameraVideo,
     EpisodeData,
     EpisodeRecord,
-    Finding,
     Listing,
     SourcePart,
 )
 from ingest.formats.bag_clock import PICTURES, Clock, Topic, frames_of, rows_of
 from ingest.formats.bag_file import (
     PACKED,
-    CutOff,
     Decoder,
     Kind,
     RawMessage,
@@ -87,7 +85,6 @@ PLUMBING = tuple(
         (r"visualization_msgs/.*", "what a viewer draws"),
     )
 )
-LOG = "-wal"  # of an SQLite file: what its recorder did not come to write into it
 GAP_TICKS, GAP_S = 3.0, 0.25  # a topic that is silent for longer is told
 
 
@@ -168,8 +165,8 @@ def look_into(source: Source, uris: Sequence[str]) -> Recording:
     config = source.config
     decoder = Decoder(config.limits)
     for record in records(source, uris):
-        if isinstance(record, CutOff):
-            recording.cut_off = record.why
+        if isinstance(record, DataError):
+            recording.cut_off = str(record)
         elif isinstance(record, Metadata):
             recording.add_facts({str(k): str(v) for k, v in record.metadata.items()})
         elif isinstance(record, Attachment):
@@ -258,11 +255,14 @@ def _add(listing: ListingBuilder, uris: Sequence[str], recording: Recording) -> 
         fps = clock.fps
         ticks = clock.ticks
         config.limits.check("max_rows", ticks, f"{uri}: frames")
-        listing.findings += _timing(recording, clock, listing.next_index, uri)
+        _find_doubtful_times(listing, uri, recording, clock)
+    # What the topics of texts and the facts about the recording say of its task
+    texts_by_topic = {topic: texts_among(texts) for topic, texts in recording.texts.items()}
+    tasks = texts_among([*texts_by_topic.values(), *map(recording.facts.get, TASK_KEYS)])
     listing.add(
         uri,
         fps,
-        tasks=_instruction(listing, uri, recording),
+        tasks=listing.whole_task(tasks, texts_by_topic, uri),
         num_rows=ticks or None,
         data_uri=uri,
         videos=[CameraVideo(camera, uri, 0) for camera in recording.cameras],
@@ -271,13 +271,6 @@ def _add(listing: ListingBuilder, uris: Sequence[str], recording: Recording) -> 
         source_stamp=listing.source.stamp([*uris], ticks),
         no_task="no topic and no metadata has an instruction",
     )
-
-
-def _instruction(listing: ListingBuilder, uri: str, recording: Recording) -> tuple[str, ...]:
-    """What the topics of texts and the facts about the recording say of its task."""
-    texts_by_topic = {topic: texts_among(texts) for topic, texts in recording.texts.items()}
-    tasks = texts_among([*texts_by_topic.values(), *map(recording.facts.get, TASK_KEYS)])
-    return listing.whole_task(tasks, texts_by_topic, uri)
 
 
 def _find_doubts(listing: ListingBuilder, uri: str, recording: Recording) -> None:
@@ -309,7 +302,8 @@ def _find_doubts(listing: ListingBuilder, uri: str, recording: Recording) -> Non
 def _find_lost_files(listing: ListingBuilder, uris: Sequence[str]) -> None:
     """What a recorder wrote down beside the files that are read, or says that it wrote."""
     files = listing.source.files
-    for log in [uri + LOG for uri in uris]:
+    # Beside an SQLite file: what its recorder did not come to write into it
+    for log in [f"{uri}-wal" for uri in uris]:
         if log in files and files[log].size:
             listing.warn_next(
                 "cut_off",
@@ -395,42 +389,35 @@ def _why_left_out(topic: Topic, recording: Recording) -> str:
     )
 
 
-def _timing(recording: Recording, clock: Clock, index: int, uri: str) -> Iterator[Finding]:
-    """Findings about when messages were made, of the episode `index`."""
-    camera_by_topic = {topic.name: camera for camera, topic in recording.cameras.items()}
+def _find_doubtful_times(
+    listing: ListingBuilder, uri: str, recording: Recording, clock: Clock
+) -> None:
+    cameras = {topic.name: camera for camera, topic in recording.cameras.items()}
     for topic in recording.used:
-        camera = camera_by_topic.get(topic.name)
-        for reason, doubt in _doubtful_times(topic, clock):
-            yield Finding(reason, f"{topic.name}: {doubt}", "warning", index, camera, uri)
+        for doubt in _doubtful_times(topic, clock):
+            detail = f"{topic.name}: {doubt}"
+            listing.warn_next("unsorted_stamps", detail, uri, cameras.get(topic.name))
 
 
-def _doubtful_times(topic: Topic, clock: Clock) -> Iterator[tuple[str, str]]:
-    """What is doubtful about a topic's times, each with the code of its finding."""
+def _doubtful_times(topic: Topic, clock: Clock) -> Iterator[str]:
+    """What is doubtful about when a topic's messages were made."""
     stamps = topic.stamps
     count = len(topic.log_ns)
     if stamps.clock != "header" and all(topic.header_ns):
-        yield (
-            "unsorted_stamps",
-            f"headers are out of order, or share their times; those of the {stamps.clock} are used",
-        )
+        yield f"headers are out of order, or share their times; those of the {stamps.clock} are used"
     if stamps.num_shared:
         yield (
-            "unsorted_stamps",
             f"{stamps.num_shared} of {count} messages have the time of the one before, by the {stamps.clock}; they "
-            "are spread evenly from the time before theirs up to it",
+            "are spread evenly from the time before theirs up to it"
         )
     if stamps.num_late:
-        yield (
-            "unsorted_stamps",
-            f"{stamps.num_late} of {count} messages are older than one before them, and left out",
-        )
+        yield f"{stamps.num_late} of {count} messages are older than one before them, and left out"
     away_ns = np.abs(stamps.times_ns[clock.nearest(stamps.times_ns)] - clock.times_ns())
     is_gap = away_ns > max(GAP_TICKS / clock.fps, GAP_S) * 1e9
     if is_gap.any():
         yield (
-            "unsorted_stamps",
             f"at {int(is_gap.sum())} of {clock.ticks} frames the nearest message is up to "
-            f"{away_ns.max() / 1e9:.2f} s away",
+            f"{away_ns.max() / 1e9:.2f} s away"
         )
 
 

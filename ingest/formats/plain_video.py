@@ -18,7 +18,7 @@ that says nothing wrong of where the arm was.
 import json
 import posixpath
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -49,7 +49,7 @@ from ingest.formats.tables import (
     read_npz,
 )
 from ingest.formats.tree import Part, account
-from ingest.formats.tree_reader import ArrayTree, why_known
+from ingest.formats.tree_reader import ArrayTree, read_arrays, why_known
 from ingest.formats.writers import (
     ACTION_WORDS,
     BESIDE_VIDEOS,
@@ -227,6 +227,12 @@ def add_draft(
     files = draft.expected | draft.videos
     cameras = in_order(files, config.cameras, (), ())
     videos = videos_of(listing, draft.videos, {camera: files[camera] for camera in cameras})
+    uris = [video.uri for video in videos]
+    # The stamp changes with the sizes of the episode's files, and with its rows
+    notes_uris = [posixpath.splitext(uri)[0] + ".json" for uri in uris]
+    stamp = listing.source.stamp([*uris, *notes_uris], None)
+    if draft.rows:
+        stamp = short_hash(f"{stamp} {json.dumps(draft.rows, sort_keys=True)}")
     # The first camera whose header was read says how long the episode is
     num_frames = next(
         (infos[video.camera].num_frames for video in videos if video.camera in infos), None
@@ -244,16 +250,9 @@ def add_draft(
         # An episode's own group is its source id: an index moves when a file is added before it
         group=listing.group(notes, field="group"),
         no_task="no task beside the video or in a side file",
+        source_stamp=stamp,
         **stated_steps(listing, notes.get("steps"), steps_from, num_frames, fps),
     )
-    # The stamp changes with the sizes of the episode's files, and with its rows
-    uris = [video.uri for video in videos]
-    stamp = listing.source.stamp(
-        [*uris, *(posixpath.splitext(uri)[0] + ".json" for uri in uris)], None
-    )
-    if draft.rows:
-        stamp = short_hash(f"{stamp} {json.dumps(draft.rows, sort_keys=True)}")
-    listing.change_last(source_stamp=stamp)
 
 
 def _report_robodm(listing: ListingBuilder, uri: str) -> None:
@@ -336,11 +335,12 @@ def _stated_fps(
 
 def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     """Rows, where there are any, and frames. Raises DataError."""
-    frames = frames_of(source, record)
-    if record.data_uri is None:
-        return EpisodeData(record, None, None, None, frames)
-    tree = _tree(source, [video.uri for video in record.videos])
-    return _fitting(tree, record.num_rows).episode(record, frames)
+    videos = [video.uri for video in record.videos]
+    return read_arrays(
+        record,
+        lambda: _fitting(_tree(source, videos), record.num_rows),
+        frames_of(source, record),
+    )
 
 
 # Rows beside videos: NumPy arrays of as many rows as the video has frames
@@ -354,8 +354,8 @@ def with_rows(listing: ListingBuilder) -> tuple[str, ...]:
     uris = array_files(source, videos)
     if not uris:
         return ()
-    stamp = f"{record.source_stamp} {source.stamp(list(uris), None)}"
-    listing.change_last(source_stamp=short_hash(stamp))
+    stamp = short_hash(f"{record.source_stamp} {source.stamp(list(uris), None)}")
+    listing.records[-1] = replace(record, source_stamp=stamp)
     # By the first video whose header says it; a finding about others comes when they are decoded
     infos = (probed(source, uri) for uri in videos)
     counts = (
@@ -371,9 +371,8 @@ def with_rows(listing: ListingBuilder) -> tuple[str, ...]:
         listing.warn(e.reason, f"{e}; its rows are not used", record.episode_index, file=uris[0])
         return ()
     files = tuple(dict.fromkeys(part.file or "" for part in fitting.parts()))
-    listing.change_last(num_rows=num_frames, data_uri=files[0])
+    listing.records[-1] = replace(listing.records[-1], num_rows=num_frames, data_uri=files[0])
     _account_for_arrays(listing, tree, fitting, num_frames)
-    _account_for_others(listing, [uri for uri in uris if uri.lower().endswith(".npz")])
     return files
 
 
@@ -387,26 +386,14 @@ def _account_for_arrays(
         path: f"{len(tree.arrays[path])} rows for {num_frames} frames" for path in unfit_paths
     }
     parts = [part._replace(shape=(None, *part.shape[1:])) for part in tree.parts()]
+    times = {p.path for p in parts if not TIME_WORDS.isdisjoint(words(p.title))} - unfit_paths
+    reasons = dict.fromkeys(times, "times: frames are counted")
     read = {path: uses[path] for path in fitting.arrays}
-
-    def why_left_out(part: Part) -> str:
-        is_time = part.path not in problems and not TIME_WORDS.isdisjoint(words(part.title))
-        return "times: frames are counted" if is_time else ""
-
-    account(listing.parts, parts, read, why_left_out, problems=problems)
-
-
-def _account_for_others(listing: ListingBuilder, uris: Iterable[str]) -> None:
-    """What the arrays of .npz files are that are no rows of numbers."""
-    for uri in uris:
-        arrays = others_in_npz(listing.source, uri)
-        parts = [
-            Part(name, "array", shape, str(dtype), uri, is_picture=True)
-            for name, (shape, dtype) in arrays.items()
-        ]
-        account(
-            listing.parts, parts, {}, why_known, "rows of numbers alone are read, [n] or [n, d]"
-        )
+    account(listing.parts, parts, read, lambda part: reasons.get(part.path, ""), problems=problems)
+    nothing = "rows of numbers alone are read, [n] or [n, d]"
+    for uri in dict.fromkeys(part.file or "" for part in parts):
+        if uri.lower().endswith(".npz"):
+            account(listing.parts, others_in_npz(listing.source, uri), {}, why_known, nothing)
 
 
 @once

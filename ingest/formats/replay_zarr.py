@@ -18,7 +18,6 @@ import numpy as np
 
 from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing, Picture, SourcePart
 from ingest.formats.facts import (
-    first_rate,
     instruction,
     instructions,
     is_length_name,
@@ -27,6 +26,7 @@ from ingest.formats.facts import (
     rate_of_rows,
 )
 from ingest.formats.listing import (
+    BY_NAME,
     ROWS_BEYOND,
     TASK_KEYS,
     ListingBuilder,
@@ -36,6 +36,7 @@ from ingest.formats.listing import (
     usual_uses,
 )
 from ingest.formats.row_pictures import PictureForm, form_of, other_kind, picture_of, scaled
+from ingest.formats.tables import rate_of
 from ingest.formats.tree import Part, Roles, account, fields
 from ingest.formats.tree_reader import read_tree, roles_of, stored_times, why_known
 from ingest.formats.writers import ZARR_WRITER
@@ -46,7 +47,6 @@ from ingest.sources.files import Source
 from ingest.sources.types import SourceError
 
 IN_FOLDER = re.compile(rf"(?:(.+)/)?{ENDS}/(?:0|c/0)")
-BY_NAME = "its name says so"
 CANNOT_BE_READ = "it cannot be read: a finding says why"
 
 
@@ -239,7 +239,7 @@ def _add_store(listing: ListingBuilder, uri: str, store: Store) -> None:
     rates = {
         name: rate
         for name, value in facts.items()
-        if is_rate_name(name) and (rate := first_rate([value]))
+        if is_rate_name(name) and (rate := rate_of(value))
     }
     stated_rate = next(iter(rates.values()), None)
     array_titles = named([f"data/{n}" for n in store.arrays("data")]) or "nothing"
@@ -251,7 +251,9 @@ def _add_store(listing: ListingBuilder, uri: str, store: Store) -> None:
     for k, (start, stop) in enumerate(zip([0, *ends[:-1].tolist()], ends.tolist(), strict=True)):
         of_episode = {n: v[k] for n, v in per_episode.values.items()}
         task_from, tasks = _instruction(listing, uri, facts, per_episode, k)
-        _report_lengths(listing, uri, of_episode, stop - start)
+        for name in filter(is_length_name, of_episode):
+            if problem := length_problem(f"meta/{name}", of_episode[name], (stop - start,)):
+                listing.warn_next("length_differs", problem, uri)
         if not tree.forms:
             listing.unusable_next(
                 "no_video",
@@ -287,20 +289,10 @@ def _add_store(listing: ListingBuilder, uri: str, store: Store) -> None:
             files=_picture_uris(uri, tree, start, stop),
             no_task=f"the store has no instruction among its attributes ({TASK_KEYS[0]}), nor in meta",
         )
-    _account_attributes(listing, uri, facts, task_from, rates)
-
-
-def _account_attributes(
-    listing: ListingBuilder,
-    uri: str,
-    facts: Iterable[str],
-    task_from: Iterable[str],
-    rates: Iterable[str],
-) -> None:
     uses = {
         **dict.fromkeys(task_from, ("instruction", BY_NAME)),
         **dict.fromkeys(rates, ("rate", BY_NAME)),
-        **usual_uses(listing.source.config),
+        **usual_uses(config),
     }
     attributes = fields("attribute ", facts, file=uri)
     account(listing.parts, attributes, uses, why_known, "no name of an attribute that is known")
@@ -390,15 +382,6 @@ def _account(listing: ListingBuilder, uri: str, tree: StoreTree, roles: Roles) -
         nothing,
         tree.no_pictures,
     )
-
-
-def _report_lengths(
-    listing: ListingBuilder, uri: str, of_episode: Mapping[str, Any], num_rows: int
-) -> None:
-    """Find where `meta` states another number of rows for the coming episode than it has."""
-    for name in filter(is_length_name, of_episode):
-        if problem := length_problem(f"meta/{name}", of_episode[name], (num_rows,)):
-            listing.warn_next("length_differs", problem, uri)
 
 
 def _account_meta(

@@ -8,7 +8,7 @@ import posixpath
 import re
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import Literal
+from functools import partial
 
 from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing, SourcePart
 from ingest.formats.folders import frames_of, object_of, probed, videos_of
@@ -22,7 +22,7 @@ from ingest.formats.listing import (
 )
 from ingest.formats.tables import read_npy
 from ingest.formats.tree import ALL_ROWS, Part, Uses
-from ingest.formats.tree_reader import ArrayTree, vector_of
+from ingest.formats.tree_reader import ArrayTree, read_arrays, vector_of
 from ingest.formats.writers import RH20T
 from ingest.outcomes import Outcome, OutcomeEvidence
 from ingest.reasons import DataError
@@ -36,14 +36,18 @@ TASKS = "task_description.json"
 TEXT_KEYS = ("task_description_english", "task_description_chinese")
 # Arrays of a scene, as RH20T publishes them
 NO_DICTIONARIES = "pickled dictionaries, which are not read"
+PICKLED_STATE = (
+    "state and gripper of {} episodes are pickled, so these have pictures and texts only"
+)
 PICKLED = (
-    "force_torque",
-    "force_torque_base",
-    "gripper",
-    "high_freq_data",
-    "joint",
-    "tcp",
-    "tcp_base",
+    "transformed/force_torque",
+    "transformed/force_torque_base",
+    "transformed/gripper",
+    "transformed/high_freq_data",
+    "transformed/joint",
+    "transformed/tcp",
+    "transformed/tcp_base",
+    "timestamps",
 )
 DEFAULT_FPS = 10.0  # at which the cameras were recorded
 # 0 emergency stop, 1 failed, 2 to 9 how well it went; as metadata has them, whole numbers and nothing else
@@ -65,23 +69,17 @@ def list_episodes(source: Source) -> Listing:
         else:
             scenes[match[1]].append(match[4])
     texts = _task_texts(listing)
-    num_pickled = sum(
-        _add_scene(listing, folder, scenes[folder], texts) for folder in sorted(scenes)
-    )
+    for folder in sorted(scenes):
+        _add_scene(listing, folder, scenes[folder], texts)
     # What is so for many scenes is said once
     if human:
         detail = (
             f"{len(human)} folders ({min(human)}, ...) show a person at the task; they are left out"
         )
         listing.warn("human_demonstration", detail)
-    if num_pickled:
-        detail = f"state and gripper of {num_pickled} episodes are pickled, so these have pictures and texts only"
-        listing.warn("pickled_data", detail)
+    if listing.counts:
         for name in PICKLED:
-            listing.parts.add(
-                SourcePart("file", f"*transformed/{name}.npy", "known", "", NO_DICTIONARIES)
-            )
-        listing.parts.add(SourcePart("file", "*timestamps.npy", "known", "", NO_DICTIONARIES))
+            listing.parts.add(SourcePart("file", f"*{name}.npy", "known", "", NO_DICTIONARIES))
     return listing.listing(
         "rh20t",
         scene_first(listing.cameras_in_use(), source.config.cameras),
@@ -91,8 +89,8 @@ def list_episodes(source: Source) -> Listing:
 
 def _add_scene(
     listing: ListingBuilder, folder: str, files: list[str], texts: dict[str, tuple[str, ...]]
-) -> bool:
-    """Add one scene's episode; is its state pickled?"""
+) -> None:
+    """Add one scene's episode."""
     source = listing.source
     state_uri = f"{folder}/{STATE}"
     metadata_uri = f"{folder}/metadata.json"
@@ -106,7 +104,7 @@ def _add_scene(
     if not tasks:
         listing.warn_next("no_task", f"no text for it in {TASKS}", folder)
 
-    state = _find_state(listing, folder, state_uri, num_frames)
+    has_state = _has_state(listing, folder, state_uri, num_frames)
     rating = {"rating": ("outcome", "its name")}
     listing.account_for_facts("metadata.json: ", metadata, rating, RH20T, metadata_uri)
     listing.add(
@@ -114,7 +112,7 @@ def _add_scene(
         source.config.fps or fps,
         tasks=tasks,
         num_rows=num_frames,
-        data_uri=state_uri if state == "there" else None,
+        data_uri=state_uri if has_state else None,
         videos=videos,
         evidence=OutcomeEvidence(
             listing.stated_outcome(metadata) or RATINGS.get(repr(metadata.get("rating")))
@@ -123,29 +121,27 @@ def _add_scene(
         # Files that are not there are named too, so that the stamp changes when one comes
         files=[metadata_uri, state_uri, f"{folder}/{GRIPPER}"],
     )
-    return state == "pickled"
 
 
-def _find_state(
-    listing: ListingBuilder, folder: str, uri: str, num_frames: int | None
-) -> Literal["there", "pickled", "missing"]:
+def _has_state(listing: ListingBuilder, folder: str, uri: str, num_frames: int | None) -> bool:
     """Is a state with a row for each frame of the coming scene there? One that is pickled is not read."""
     try:
         tree = _tree(listing.source, folder)
         num_states = len(vector_of(tree, "state", tree.roles(), ALL_ROWS) or ())
     except DataError as e:
         if e.reason == "pickled_data":
-            return "pickled"
-        listing.warn_next(e.reason, f"{e}; state and gripper are not used", uri)
-        return "missing"
+            listing.count(e.reason, PICKLED_STATE)
+        else:
+            listing.warn_next(e.reason, f"{e}; state and gripper are not used", uri)
+        return False
     if num_states not in (0, num_frames):
         listing.warn_next(
             "length_differs", f"{num_states} states for {num_frames} frames; state is not used", uri
         )
-    if not num_states or num_states != num_frames:
-        return "missing"
-    tree.account(listing.parts)
-    return "there"
+    is_there = num_states == num_frames and num_states > 0
+    if is_there:
+        tree.account(listing.parts)
+    return is_there
 
 
 def _videos(
@@ -203,7 +199,5 @@ def _tree(source: Source, folder: str) -> ArrayTree:
 
 def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     """Rows, where they are plain arrays, and frames; raises DataError when rows cannot be read."""
-    frames = frames_of(source, record)
-    if record.data_uri is None:
-        return EpisodeData(record, None, None, None, frames)
-    return _tree(source, record.source_id).episode(record, frames)
+    tree = partial(_tree, source, record.source_id)
+    return read_arrays(record, tree, frames_of(source, record))

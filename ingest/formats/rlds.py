@@ -6,7 +6,7 @@ length, and a record's CRC is checked when the episode is read. https://github.c
 
 import mmap
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -19,7 +19,14 @@ from core.values import short_hash
 from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing, PartKind, Picture
 from ingest.formats import rlds_steps
 from ingest.formats.facts import instruction
-from ingest.formats.listing import DEFAULT_FPS, ListingBuilder, in_order, named, texts_among
+from ingest.formats.listing import (
+    BY_NAME,
+    DEFAULT_FPS,
+    ListingBuilder,
+    in_order,
+    named,
+    texts_among,
+)
 from ingest.formats.rlds_files import (
     FEATURES,
     FOOTER_BYTES,
@@ -54,7 +61,7 @@ from ingest.formats.rlds_steps import (
     unreadable,
 )
 from ingest.formats.side_files import read_text
-from ingest.formats.tree import Part, Roles, Uses, fields
+from ingest.formats.tree import Part, Roles, Use, Uses, fields
 from ingest.formats.tree import account as account_for
 from ingest.formats.tree_reader import read_tree, roles_of, why_known
 from ingest.formats.writers import RLDS_WRITERS, writer_of
@@ -100,9 +107,7 @@ TERMINAL = "is_terminal"
 OTHER_SHARD = re.compile(r"\.(array_record|riegeli|parquet)(-\d+-of-\d+)?$")
 
 
-def roots(uris: Iterable[str]) -> dict[str, str]:
-    """By *.tfrecord files, sharded or not, or both of TFDS's metadata files."""
-    return configurations(uris)
+roots = configurations  # by *.tfrecord files, sharded or not, or both of TFDS's metadata files
 
 
 # Listing
@@ -174,12 +179,13 @@ def _specs(listing: ListingBuilder, folder: str) -> Specs | None:
 
 def _labels(source: Source, folder: str, specs: Specs) -> Labels:
     """Names of the classes of each ClassLabel, which TFDS keeps in a file of its own. Raises DataError."""
-    labels: dict[str, Sequence[str]] = {}
-    for key in specs:
-        uri = f"{folder}{key.replace('/', '-')}.labels.txt"
-        if uri in source.files:
-            labels[key] = read_text(source, uri, "replace").splitlines()
-    return labels
+    uris = {key: f"{folder}{key.replace('/', '-')}.labels.txt" for key in specs}
+    is_there = source.files.__contains__
+    return {
+        key: read_text(source, uri, "replace").splitlines()
+        for key, uri in uris.items()
+        if is_there(uri)
+    }
 
 
 def _left_out(listing: ListingBuilder, shard: Shard, specs: Specs) -> bool:
@@ -336,7 +342,7 @@ def _uses(
     steps: RldsRecord, config: DatasetConfig, texts: Sequence[str], outcomes: Sequence[str]
 ) -> Uses:
     """What features are used for that are neither rows nor cameras, by key."""
-    places = {
+    places: Mapping[str, Sequence[str]] = {
         "instruction": texts,
         "outcome": [*outcomes, *PATHS, REWARD, TERMINAL],
         "length": ["steps/is_last"],
@@ -344,11 +350,11 @@ def _uses(
         "group": [config.group_field] if config.group_field else [],
         "mark": INVALID,
     }
-    uses: dict[str, tuple[str, str]] = {}
+    # Of two uses the first counts
+    uses: dict[str, Use] = {}
     for use, paths in places.items():
-        for key in [steps.key(path) or path for path in paths]:
-            if key in steps.features:
-                uses.setdefault(key, (use, "its name says so"))
+        keys = (steps.keys.get(path, path) for path in paths)
+        uses = dict.fromkeys(keys, (use, BY_NAME)) | uses
     return uses
 
 
@@ -424,7 +430,7 @@ def _evidence(
 
     def fact(name: str) -> tuple[Any, np.ndarray]:
         """What is beside the steps is stated once; what is in them has a value of each."""
-        is_of_steps = (steps.key(name) or "").startswith("steps/")
+        is_of_steps = steps.keys.get(name, "").startswith("steps/")
         values = rlds_steps.values_of(steps, name) if is_of_steps else np.zeros(0)
         # RLDS gives an action's reward in its own step, and that of the last step has no meaning; Open X-Embodiment
         # gives it there all the same. Several per step are parts of a reward, of which none is the whole
@@ -527,7 +533,7 @@ class RecordTree(NamedTuple):
         return {camera: key for camera, key in cameras.items() if key in self.steps.features}
 
     def read(self, path: str, rows: slice) -> np.ndarray:
-        return matrix(self.steps, self.steps.key(path) or path, self.num_rows)[rows]
+        return matrix(self.steps, self.steps.keys.get(path, path), self.num_rows)[rows]
 
     def pictures(self, path: str, rows: slice) -> Iterator[Picture]:
         return islice(pictures(self.steps, path), rows.start, rows.stop)
@@ -569,7 +575,7 @@ def account(
         reason = overruled.get(path) or why_known(part._replace(path=path), roles.writer)
         return reason or _blank(steps, part.path)
 
-    all_uses = {steps.key(path) or path: use for path, use in roles.uses.items()}
+    all_uses = {steps.keys.get(path, path): use for path, use in roles.uses.items()}
     all_uses |= dict.fromkeys(tree.cameras().values(), ("camera", "its type says so"))
     parts = [part._replace(file=uri) for part in tree.parts()]
     account_for(listing.parts, parts, {**all_uses, **uses}, why_left_out, problems=tree.problems())

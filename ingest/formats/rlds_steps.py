@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import islice
+from itertools import islice, takewhile
 from math import prod
 from typing import Any
 
@@ -93,24 +93,20 @@ class RldsRecord:
         values = self.features.get(key)
         return values is not None and values.end > values.start
 
-    def key(self, path: str) -> str | None:
-        """The feature that a path in a step, in the record or in its metadata leads to; None when it has no value."""
-        return self.key_by_path.get(path)
-
     @cached_property
-    def key_by_path(self) -> dict[str, str]:
-        """Features that have a value, by each path that leads to them; of several the one in a step counts."""
-        key_by_path: dict[str, str] = {}
+    def keys(self) -> dict[str, str]:
+        """Features that have a value, by each path that leads to them in a step, in the record or in its metadata; of
+        several the one in a step counts.
+        """
+        keys: dict[str, str] = {}
         with_values = list(filter(self.has_values, self.features))
         for start in ("episode_metadata/", "", "steps/"):
             for end in (RAGGED, ""):
                 matching_keys = [
                     key for key in with_values if key.startswith(start) and key.endswith(end)
                 ]
-                key_by_path |= {
-                    key.removeprefix(start).removesuffix(end): key for key in matching_keys
-                }
-        return key_by_path
+                keys |= {key.removeprefix(start).removesuffix(end): key for key in matching_keys}
+        return keys
 
     def spans(self, key: str) -> Iterator[tuple[int, int]]:
         """Begin and end of each value of a feature of bytes. Raises DataError."""
@@ -119,6 +115,15 @@ class RldsRecord:
     def numbers(self, key: str) -> np.ndarray:
         """int64 or float32 [n]. Raises DataError."""
         return numbers(self.data, self.features[key], self.limits)
+
+    def count(self, key: str) -> int:
+        """How many values a feature has. Raises DataError."""
+        values = self.features[key]
+        if values.kind == "bytes":
+            return len(list(self.spans(key)))
+        if values.kind == "int":
+            return len(self.numbers(key))
+        return sum(end - start for start, end in number_spans(self.data, values)) // 4
 
 
 # Types
@@ -252,20 +257,17 @@ def _count(steps: RldsRecord, key: str) -> int | None:
     """Steps that a feature has, where that can be told without reading much. Raises DataError."""
     spec = steps.specs[key]
     values = steps.features.get(key)
-    if spec.kind == "other" or values is None or (spec.shape is None and key not in STEP_MARKS):
+    size = 1 if spec.shape is None and key in STEP_MARKS else spec.size
+    if values is None or not size:
         return None
-    size = 1 if spec.shape is None else spec.size
-    if values.kind == "float" and size:
-        num_values = sum(end - start for start, end in number_spans(steps.data, values)) // 4
-        if num_values % size:
-            raise DataError(f"{key} has {num_values} values, which is no multiple of {size}")
-        return num_values // size
     # Features of integers or texts that have one per step; pictures are not counted
-    if size == 1 and values.kind == "int":
-        return len(steps.numbers(key))
-    if size == 1 and spec.kind == "text" and values.kind == "bytes":
-        return len(list(steps.spans(key)))
-    return None
+    has_one = size == 1 and (values.kind == "int" or spec.kind == "text")
+    if values.kind != "float" and not has_one:
+        return None
+    num_values = steps.count(key)
+    if num_values % size:
+        raise DataError(f"{key} has {num_values} values, which is no multiple of {size}")
+    return num_values // size
 
 
 # Texts and numbers
@@ -273,13 +275,20 @@ def _count(steps: RldsRecord, key: str) -> int | None:
 
 def texts(steps: RldsRecord, path: str, num_rows: int | None = None) -> tuple[str, ...]:
     """Different texts of a feature in order of appearance; also those stored as a row of UTF-8 bytes or code points."""
-    key = steps.key(path)
+    key = steps.keys.get(path)
     if key is None:
         return ()
     values = steps.features[key]
     spec = steps.specs.get(key, TEXT)
     if values.kind == "bytes" and spec.kind == "text":
-        return texts_among(map(_text, _distinct_bytes(steps, key)))
+        # At most one more than MAX_TEXTS; so long a one is no instruction
+        distinct: dict[bytes, None] = {}
+        for start, end in steps.spans(key):
+            if end - start <= steps.limits.max_text:
+                distinct[steps.data[start:end]] = None
+            if len(distinct) > MAX_TEXTS:
+                break
+        return texts_among(map(_text, distinct))
     if values.kind == "int" and spec.kind == "numbers" and num_rows:
         return texts_among(_texts_of_codes(steps.numbers(key), num_rows))
     return ()
@@ -287,7 +296,7 @@ def texts(steps: RldsRecord, path: str, num_rows: int | None = None) -> tuple[st
 
 def has_text_each(steps: RldsRecord, path: str, num_rows: int) -> bool:
     """Is a feature of texts within the steps, and has it one in each?"""
-    key = steps.key(path) or ""
+    key = steps.keys.get(path, "")
     is_in_codes = steps.specs.get(key, TEXT).kind == "numbers"
     return key.startswith("steps/") and (is_in_codes or len(list(steps.spans(key))) == num_rows)
 
@@ -296,18 +305,7 @@ def _texts_of_codes(codes: np.ndarray, num_rows: int) -> Iterator[str]:
     """Of code points of which each step has equally many, those of each different step."""
     if len(codes) % num_rows == 0 and len(codes) > num_rows:
         rows = dict.fromkeys(row.tobytes() for row in codes.reshape(num_rows, -1))
-        yield from (_text_of_codes(np.frombuffer(row, np.int64)) for row in islice(rows, MAX_TEXTS))
-
-
-def _distinct_bytes(steps: RldsRecord, key: str) -> Iterable[bytes]:
-    """Different values of a feature of bytes, at most one more than MAX_TEXTS; so long a one is no instruction."""
-    distinct: dict[bytes, None] = {}
-    for start, end in steps.spans(key):
-        if end - start <= steps.limits.max_text:
-            distinct[steps.data[start:end]] = None
-        if len(distinct) > MAX_TEXTS:
-            break
-    return distinct
+        yield from map(_text_of_codes, islice(rows, MAX_TEXTS))
 
 
 def _text(raw: bytes) -> str:
@@ -317,15 +315,12 @@ def _text(raw: bytes) -> str:
         return ""
 
 
-def _text_of_codes(codes: np.ndarray) -> str:
-    """A text from its UTF-8 bytes or code points, which end at the first 0; "" for what is none."""
-    zeros = np.flatnonzero(codes == 0)
-    codes = codes[: zeros[0]] if len(zeros) else codes
-    if not len(codes) or codes.min() < 0 or codes.max() > MAX_CODE_POINT:
+def _text_of_codes(row: bytes) -> str:
+    """A text from its UTF-8 bytes or code points, each int64, which end at the first 0; "" for what is none."""
+    codes = list(takewhile(bool, np.frombuffer(row, np.int64).tolist()))
+    if min(codes, default=-1) < 0 or max(codes) > MAX_CODE_POINT:
         return ""
-    if codes.max() < 256:
-        return _text(codes.astype(np.uint8).tobytes())
-    return "".join(map(chr, codes.tolist()))
+    return _text(bytes(codes)) if max(codes) < 256 else "".join(map(chr, codes))
 
 
 def scalar(steps: RldsRecord, path: str) -> str | int | float | None:
@@ -340,7 +335,7 @@ def values_of(steps: RldsRecord, path: str) -> np.ndarray:
     """The numbers [n] of a feature, one of each step or one in all; none where it has none, or several of a step, such
     as one for each stage of a task.
     """
-    key = steps.key(path)
+    key = steps.keys.get(path)
     if (
         key is None
         or steps.features[key].kind == "bytes"
@@ -396,7 +391,7 @@ def unreadable(steps: RldsRecord, key: str) -> str:
 
 def label_of(steps: RldsRecord, path: str) -> str | None:
     """The name of a ClassLabel's value, that of the last step; None where no names are there."""
-    names = steps.labels.get(steps.key(path) or "", ())
+    names = steps.labels.get(steps.keys.get(path, ""), ())
     values = values_of(steps, path)
     number = int(values[-1]) if len(values) else -1
     if 0 <= number < len(names):

@@ -34,7 +34,7 @@ from ingest.formats.listing import (
 from ingest.formats.side_files import parse_json, parse_json_lines, read_bytes
 from ingest.formats.tables import rate_of, stated_vectors
 from ingest.formats.tree import Part, account, fields
-from ingest.formats.tree_reader import ArrayTree, roles_of, why_known
+from ingest.formats.tree_reader import ArrayTree, read_arrays, roles_of, why_known
 from ingest.formats.writers import ARM_GRIPPERS, ARM_JOINTS, TABLE30
 from ingest.reasons import DataError
 from ingest.sources.files import Source
@@ -55,8 +55,9 @@ TASK_USES = {
     "video_info": ("rate", "its field fps"),
     "robot_id": ("robot", "its name"),
 }
-META_USES = {"frames": ("length", "its name")}
 UR5_CLOSED = 255.0  # its `gripper` is 0 when open
+# Files of one arm, or of the left and the right one: of one of two arms alone nothing is used
+ARMS = (("states",), ("left_states", "right_states"))
 NO_STATES = "no states of the arm, or of one of two arms"
 STATES = 4  # times limits.max_file_bytes: a frame has 1 kB
 
@@ -82,9 +83,8 @@ def list_episodes(source: Source) -> Listing:
     for uri in source.files:
         if match := VIDEO_FILE.match(uri):
             files[match[1] or "", match[2]].videos[match[3]] = uri
-        elif match := STATES_FILE.match(uri) or META_FILE.match(
-            uri
-        ):  # metadata alone is an episode, too
+        # Metadata alone is an episode, too
+        elif match := STATES_FILE.match(uri) or META_FILE.match(uri):
             files[match[1] or "", match[2]].tables[match[3]] = uri
     task_folders = sorted({task for task, _ in files})
     tasks = {task: _task_facts(listing, task) for task in task_folders}
@@ -96,16 +96,12 @@ def list_episodes(source: Source) -> Listing:
         facts = tasks[task]
         tables = episode_files.tables
         meta = listing.read_object(tables.get("episode_meta", ""), listing.next_index)
-        # One arm's file, or left and right: of one of two arms alone nothing is used
-        if "states" in tables:
-            names = ["states"]
-        elif tables.keys() >= {"left_states", "right_states"}:
-            names = ["left_states", "right_states"]
-        else:
-            names = []
+        names = next((names for names in ARMS if tables.keys() >= {*names}), ())
         states = [tables[name] for name in names]
         num_rows = _num_rows(listing, posixpath.join(task, f"data/{episode}"), states, meta)
-        listing.account_for_facts("episode_meta.json: ", meta, META_USES, TABLE30)
+        listing.account_for_facts(
+            "episode_meta.json: ", meta, {"frames": ("length", "its name")}, TABLE30
+        )
         if not facts.texts:
             listing.warn_next("no_task", f"no prompt in {posixpath.join(task, TASK_INFO)}")
         listing.add(
@@ -231,7 +227,7 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     described = {path: Part(path, file=uri) for path in arrays}
     tree = ArrayTree(arrays, described, source.config.keys, TABLE30)
     # Of a remote source only the metadata's count was known; now the rows themselves are there
-    return tree.episode(replace(record, num_rows=None), frames_of(source, record))
+    return read_arrays(replace(record, num_rows=None), lambda: tree, frames_of(source, record))
 
 
 def _columns(source: Source, uri: str) -> dict[str, np.ndarray]:

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from core.files import file_version
+from ingest.formats.tree import Part
 from ingest.reasons import LIMITS, DataError, Limits, guarded
 from ingest.sources.files import Source
 from ingest.sources.types import refuse_pointer
@@ -111,8 +112,14 @@ def vectors(column: pa.ChunkedArray, name: str, *, singles: bool = False) -> np.
     flat = column.combine_chunks()
     if is_list(flat.type):
         lengths, _ = _unpacked(flat)
-        if 0 in lengths and lengths.any():
-            return _with_gaps(flat, name, lengths > 0)
+        has_values = lengths > 0
+        if has_values.any() and not has_values.all():
+            filled = pa.chunked_array([flat.filter(pa.array(has_values))])
+            if (values := vectors(filled, name)) is None:
+                return None
+            rows = np.full((len(flat), values.shape[1]), np.nan)
+            rows[has_values] = values
+            return rows
     while is_list(flat.type):
         lengths, values = _unpacked(flat)
         if flat.null_count or (lengths != lengths[:1]).any():
@@ -143,16 +150,6 @@ def _unpacked(lists: pa.Array) -> tuple[np.ndarray, pa.Array]:
     return lengths, lists.values.slice(offsets[0], offsets[-1] - offsets[0])
 
 
-def _with_gaps(column: pa.Array, name: str, has_values: np.ndarray) -> np.ndarray | None:
-    """As vectors, with rows of NaN where a row has no values."""
-    values = vectors(pa.chunked_array([column.filter(pa.array(has_values))]), name)
-    if values is None:
-        return None
-    rows = np.full((len(has_values), values.shape[1]), np.nan)
-    rows[has_values] = values
-    return rows
-
-
 def stated_vectors(stored: Sequence[Any], name: str) -> np.ndarray | None:
     """As `vectors`, of a value for each row as JSON has it; also of single whole numbers. Raises DataError."""
     try:
@@ -180,7 +177,9 @@ def whole(value: Any) -> int | None:
 
 
 def rate_of(value: Any) -> float | None:
-    """Frames per second, when a value can be that."""
+    """Frames per second, when a value can be that: a number, or an array of one."""
+    if isinstance(value, np.ndarray | np.generic) and value.size == 1:
+        value = value.item()
     fps = finite(value)
     if fps is not None and MIN_FPS <= fps <= MAX_FPS:
         return fps
@@ -397,16 +396,14 @@ def read_npz(source: Source, uri: str) -> dict[str, np.ndarray]:
     return arrays
 
 
-def others_in_npz(source: Source, uri: str) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
-    """Shapes and types of those arrays of a .npz file that hold something, and are no rows of numbers; the file could
-    be read.
-    """
+def others_in_npz(source: Source, uri: str) -> list[Part]:
+    """Those arrays of a .npz file that hold something, and are no rows of numbers; the file could be read."""
     with source.open(uri) as file, ZipFile(file) as archive:
-        return {
-            name: (shape, dtype)
+        return [
+            Part(name, "array", shape, str(dtype), uri, is_picture=True)
             for name, shape, dtype in _headers(archive, uri, source.config.limits)
             if not _are_rows(shape, dtype) and 0 not in shape
-        }
+        ]
 
 
 def _headers(

@@ -14,7 +14,8 @@ from ingest.episode import PartCensus, PartKind, Picture, SourcePart
 from ingest.formats.writers import Writer
 
 ALL_ROWS = slice(None)
-Uses = Mapping[str, tuple[str, str]]  # by path: what a part is read as, and what shows it
+type Use = tuple[str, str]  # what a part is read as, and what shows it
+Uses = Mapping[str, Use]  # by path
 
 TIMES = "its name says so, and there is one for each row"
 UNREAD = "nothing reads it; `keys`, `success_field` or `group_field` of an entry may name it"

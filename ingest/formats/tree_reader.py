@@ -283,13 +283,9 @@ def known_reason(path: str) -> str:
 
 def state_by_name(arrays: Iterable[Part]) -> Vector:
     """The arrays that say where the robot is: its whole state, joints, poses and grippers, in this order."""
-    tiers: list[list[str]] = [[], [], [], []]
-    for array in arrays:
-        tier = _state_tier(array)
-        if tier is not None:
-            tiers[tier].append(array.path)
-    grippers_last = (sorted(tier, key=lambda path: (_is_gripper(path), path)) for tier in tiers)
-    paths = tuple(chain.from_iterable(grippers_last))
+    tiers = {array.path: _state_tier(array) for array in arrays}
+    ranks = [(tier, _is_gripper(p), p) for p, tier in tiers.items() if tier is not None]
+    paths = tuple(path for _, _, path in sorted(ranks))
     return Vector(paths, "its name is that of a robot's state" if paths else "")
 
 
@@ -541,6 +537,9 @@ class ArrayTree(NamedTuple):
         parts = [part._replace(shape=(None, *part.shape[1:])) for part in self.parts()]
         account(census, parts, self.roles().uses, partial(why_known, writer=self.writer))
 
-    def episode(self, record: EpisodeRecord, frames: FrameReader) -> EpisodeData:
-        """Its rows, and pictures that are files. Raises DataError."""
-        return read_tree(record, lambda: nullcontext(self), files=frames)
+
+def read_arrays(
+    record: EpisodeRecord, tree: Callable[[], ArrayTree], files: FrameReader
+) -> EpisodeData:
+    """As read_tree, of rows whose pictures are files. Raises DataError."""
+    return read_tree(record, lambda: nullcontext(tree()), files=files)

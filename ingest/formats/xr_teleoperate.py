@@ -30,7 +30,7 @@ from ingest.formats.row_pictures import PICTURE_SUFFIXES, pictures_of
 from ingest.formats.side_files import read_json
 from ingest.formats.tables import rate_of, stated_vectors
 from ingest.formats.tree import Part
-from ingest.formats.tree_reader import ArrayTree
+from ingest.formats.tree_reader import ArrayTree, read_arrays
 from ingest.formats.writers import XR_TELEOPERATE
 from ingest.reasons import DataError
 from ingest.registry import Keys
@@ -122,4 +122,4 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
             raise VideoError(f"row {lacking[0]} of {uri} has no picture of {camera}")
         yield from timed(pictures_of(source, uris), record.fps)
 
-    return _tree(rows, uri, source.config.keys).episode(record, frames)
+    return read_arrays(record, lambda: _tree(rows, uri, source.config.keys), frames)
