@@ -18,7 +18,8 @@ deviation become 1/2 and 1/4: then LeRobot's weight of a frame is ours.
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
+from importlib.util import find_spec
 from itertools import chain, starmap
 from math import ceil, sqrt
 from pathlib import Path
@@ -86,7 +87,8 @@ def frame_weights(runs: Sequence[WeighedRun], weighting: Weighting) -> list[np.n
     """The weight of each frame of each run, float64 [n], 0 or more."""
     gains = np.concatenate([run.gains for run in runs]).astype(np.float64)
     lengths = [len(run.gains) for run in runs]
-    tasks = np.repeat(_numbered([run.task for run in runs]), lengths)
+    numbers = {task: number for number, task in enumerate(dict.fromkeys(run.task for run in runs))}
+    tasks = np.repeat([numbers[run.task] for run in runs], lengths)
     is_useful = np.concatenate([run.is_useful for run in runs])
     if weighting == "segments":
         weights = is_useful.astype(np.float64)
@@ -105,12 +107,6 @@ def frame_weights(runs: Sequence[WeighedRun], weighting: Weighting) -> list[np.n
     ends = np.cumsum(lengths)
     weights[ends - 1] = 0.0
     return np.split(weights, ends[:-1])
-
-
-def _numbered(tasks: Sequence[str | None]) -> np.ndarray:
-    """Each task's number, int [n]."""
-    numbers = {task: number for number, task in enumerate(dict.fromkeys(tasks))}
-    return np.array([numbers[task] for task in tasks])
 
 
 def _standardised(gains: np.ndarray, tasks: np.ndarray) -> np.ndarray:
@@ -218,10 +214,10 @@ def write_weights(
         "kappa": KAPPA,
     }
     ours = {"proccorpus": json.dumps(metadata)}
-    write_frames(folder.path(FILE), SCHEMA, runs, lambda: ours)
+    write_frames(folder.path(FILE), SCHEMA, runs, ours)
     path = folder.path(LEROBOT_FILE)
     maker = {"reward_model_path": "proccorpus:weights"}
-    write_frames(path, LEROBOT_SCHEMA, _for_lerobot(runs, chunk_size), lambda: maker | ours)
+    write_frames(path, LEROBOT_SCHEMA, _for_lerobot(runs, chunk_size), maker | ours)
     index = np.concatenate([run.start + run.frames for run in runs])
     weights = np.concatenate([run.values["weight"] for run in runs])
     facts = metadata | {"mean_weight": float(weights.mean())}
@@ -243,10 +239,7 @@ def _for_lerobot(runs: Sequence[FrameRows], chunk_size: int) -> Iterator[FrameRo
 
 def lerobot_version() -> str | None:
     """None where LeRobot is not installed."""
-    try:
-        return version("lerobot")
-    except PackageNotFoundError:
-        return None
+    return version("lerobot") if find_spec("lerobot") else None
 
 
 def weights_by_lerobot(path: Path, index: np.ndarray, chunk_size: int) -> np.ndarray:
