@@ -221,14 +221,6 @@ def between(frames: np.ndarray, progress: np.ndarray, num_frames: int) -> np.nda
     return line
 
 
-def ends_unread(frames: np.ndarray, progress: np.ndarray, num_frames: int) -> bool:
-    """Is an episode's last frame the only one of its scored `frames` [k], after one with a number,
-    that has none?"""
-    if len(frames) < 2 or frames[-1] != num_frames - 1:
-        return False
-    return bool(np.isnan(progress[-1]) and np.isfinite(progress[-2]))
-
-
 FILE = "sarm_progress.parquet"
 TRIED_LEROBOT = "0.6.1"  # printed commands were tried with
 EPSILON = 1e-6  # LeRobot's
@@ -421,8 +413,10 @@ class RabcExport(FrameExport):
         if self.options.rewards is None:
             return progress_of(x)
         frames, progress, _ = self.scored(x.episode)
-        # LeRobot takes a gain at most to the last frame: without a number there, a whole action chunk has no weight
-        if ends_unread(frames, progress, x.episode.num_frames):
+        # LeRobot takes a gain at most to the last frame: without a number there alone, after one with a number, a
+        # whole action chunk has no weight
+        has_last_frame = frames[-1:].tolist() == [x.episode.num_frames - 1]
+        if has_last_frame and np.isnan(progress[-2:]).tolist() == [False, True]:
             progress = np.r_[progress[:-1], progress[-2]]
             self.held_ends.append(x.episode.episode_index)
         line = between(frames, progress, x.episode.num_frames)

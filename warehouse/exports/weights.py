@@ -98,7 +98,11 @@ def frame_weights(runs: Sequence[WeighedRun], weighting: Weighting) -> list[np.n
         kappa = float(np.quantile(rising, KAPPA_SHARE)) if len(rising) else 0.0
         weights = rabc_weights(filled, kappa)
     else:
-        standard = _standardised(gains, tasks)
+        # Less the mean of their task, in its standard deviations; 0 without a label, and where all gain alike
+        above_mean = _filled(gains, tasks) - _mean_by_task(gains, tasks, np.isfinite(gains))[tasks]
+        deviations = np.sqrt(_mean_by_task(above_mean**2, tasks, np.isfinite(gains)))[tasks]
+        has_spread = deviations > EPSILON
+        standard = np.divide(above_mean, deviations, out=np.zeros_like(above_mean), where=has_spread)
         weights = np.minimum(np.exp(standard), CAP)
         if weighting == "top-half":
             weights = (standard >= np.quantile(standard, 1 - TOP)).astype(np.float64)
@@ -107,18 +111,6 @@ def frame_weights(runs: Sequence[WeighedRun], weighting: Weighting) -> list[np.n
     ends = np.cumsum(lengths)
     weights[ends - 1] = 0.0
     return np.split(weights, ends[:-1])
-
-
-def _standardised(gains: np.ndarray, tasks: np.ndarray) -> np.ndarray:
-    """Gains less the mean of their task, in its standard deviations; 0 without a label, and where
-    all gain alike."""
-    filled = _filled(gains, tasks)
-    is_known = np.isfinite(gains)
-    means = _mean_by_task(gains, tasks, is_known)
-    deviations = np.sqrt(_mean_by_task((filled - means[tasks]) ** 2, tasks, is_known))[tasks]
-    return np.divide(
-        filled - means[tasks], deviations, out=np.zeros_like(filled), where=deviations > EPSILON
-    )
 
 
 def _filled(gains: np.ndarray, tasks: np.ndarray) -> np.ndarray:
