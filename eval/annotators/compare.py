@@ -376,7 +376,11 @@ def compare(
         raise UserError(
             f"no truth of {', '.join(dataset_names) or 'any dataset'} in {truth}: {_datasets_in_words(truth)}"
         )
-    return Comparison(labellers + _over_all_datasets(labellers), differences, without)
+    groups = grouped(((c.label_run, c.annotator, c.against), c) for c in labellers)
+    for group in groups.values():
+        if len(group) > 1:
+            labellers.append(_over_datasets(group))
+    return Comparison(labellers, differences, without)
 
 
 def _datasets_in_words(truth: Path | None) -> str:
@@ -388,11 +392,6 @@ def _datasets_in_words(truth: Path | None) -> str:
     if folders:
         return f"it has {', '.join(folders[:10])}"
     return "it needs a folder per dataset, with a file per episode"
-
-
-def _over_all_datasets(labellers: Sequence[AnnotatorComparison]) -> list[AnnotatorComparison]:
-    groups = grouped(((c.label_run, c.annotator, c.against), c) for c in labellers)
-    return [_over_datasets(group) for group in groups.values() if len(group) > 1]
 
 
 def _over_datasets(group: Sequence[AnnotatorComparison]) -> AnnotatorComparison:

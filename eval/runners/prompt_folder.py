@@ -248,12 +248,7 @@ def _placeholders(path: Path, field: str, text: str, known_names: Sequence[str])
 
 def _filled(template: str, values: Mapping[str, str]) -> str:
     """<image> in the file's own words is text, not a place for a picture."""
-    parts = []
-    for words, name, _, _ in Formatter().parse(template):
-        parts.append(words.replace(IMAGE_MARK, PLAIN_IMAGE))
-        if name is not None:
-            parts.append(values[name])
-    return "".join(parts)
+    return template.replace(IMAGE_MARK, PLAIN_IMAGE).format_map(values)
 
 
 def _placeholder(number: int) -> str:

@@ -102,7 +102,9 @@ def frame_weights(runs: Sequence[WeighedRun], weighting: Weighting) -> list[np.n
         above_mean = _filled(gains, tasks) - _mean_by_task(gains, tasks, np.isfinite(gains))[tasks]
         deviations = np.sqrt(_mean_by_task(above_mean**2, tasks, np.isfinite(gains)))[tasks]
         has_spread = deviations > EPSILON
-        standard = np.divide(above_mean, deviations, out=np.zeros_like(above_mean), where=has_spread)
+        standard = np.divide(
+            above_mean, deviations, out=np.zeros_like(above_mean), where=has_spread
+        )
         weights = np.minimum(np.exp(standard), CAP)
         if weighting == "top-half":
             weights = (standard >= np.quantile(standard, 1 - TOP)).astype(np.float64)
