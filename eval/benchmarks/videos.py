@@ -21,7 +21,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, Field
 
 from annotate.config import SamplesConfig
 from annotate.samples.procvqa import progress_question, task_text, window
@@ -121,8 +121,6 @@ def _share(value: Any) -> float | None:
 
 
 class RbmRow(BaseModel):
-    model_config = ConfigDict(extra="ignore")
-
     file_name: Text
     id: Text
     task: Text
@@ -151,8 +149,6 @@ class RbmRow(BaseModel):
 
 
 class RoboRewardRow(BaseModel):
-    model_config = ConfigDict(extra="ignore")
-
     file_name: Text
     task: Text
     reward: Annotated[int, Field(strict=True, ge=POINTS[0], le=POINTS[1])]
@@ -217,8 +213,6 @@ def _table_rows(path: Path, uri: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 class GradedRow(BaseModel):
     """A question about a run, as prediction files carry it."""
-
-    model_config = ConfigDict(extra="ignore")
 
     dataset: str
     run: Text
@@ -345,16 +339,11 @@ _NAMES = {kind.casefold(): name for name, kind in KINDS.items()}
 
 
 class Turn(BaseModel):
-    model_config = ConfigDict(extra="ignore")
-
-    speaker: Annotated[str, Field(alias="from")]
     value: str
 
 
 class VideoAnnotations(BaseModel):
     """The annotations of one video in a file."""
-
-    model_config = ConfigDict(extra="ignore")
 
     video: Annotated[str, Field(min_length=1)]
     task: str = ""
@@ -421,8 +410,6 @@ def _rows(source: Source, uri: str) -> Iterator[Row]:
 
 class RoboFacRow(BaseModel):
     """A question about a run, as prediction files carry it."""
-
-    model_config = ConfigDict(extra="ignore")
 
     id: Annotated[str, Field(min_length=1)]
     kind: str

@@ -173,24 +173,6 @@ def _weighed(x: ExportedEpisode, chunk_size: int) -> WeighedRun:
     return WeighedRun(e.task, gains, is_useful, e.success is False)
 
 
-def weights_by_episode(
-    selected: Selected, options: Any, stretches: Stretches
-) -> dict[Key, np.ndarray]:
-    """The weights [n] of each selected run's frames, 0 in `stretches`. Raises UserError where all weigh 0."""
-    exported = selected.exported(selected.episodes)
-    runs = {x.episode.key: _weighed(x, options.chunk_size) for x in exported}
-    weights = frame_weights([*runs.values()], options.weighting)
-    for run, run_weights in zip(runs, weights, strict=True):
-        for start, end in stretches.get(run, ()):
-            run_weights[start:end] = 0.0
-    if not any(w.any() for w in weights):
-        raise UserError(
-            f"nothing to export: no frame of the {len(runs)} episodes selected would weigh more than 0 by "
-            f"--kind {options.weighting}"
-        )
-    return dict(zip(runs, weights, strict=True))
-
-
 def weight_rows(start: int, number: int, weights: np.ndarray) -> FrameRows:
     """Rows of an episode's weights [n]; `start`: the global index of its first frame."""
     return FrameRows(start, number, np.arange(len(weights)), {"weight": weights})
@@ -362,7 +344,19 @@ class _WeighingExport(Export):
 
     @cached_property
     def weights(self) -> dict[Key, np.ndarray]:
-        return weights_by_episode(self.selected, self.options, self.stretches)
+        """Of each run's frames [n], 0 in `stretches`. Raises UserError where all weigh 0."""
+        weighting = self.options.weighting
+        runs = {x.episode.key: _weighed(x, self.options.chunk_size) for x in self.episodes()}
+        weights = frame_weights([*runs.values()], weighting)
+        for run, run_weights in zip(runs, weights, strict=True):
+            for start, end in self.stretches.get(run, ()):
+                run_weights[start:end] = 0.0
+        if not any(w.any() for w in weights):
+            raise UserError(
+                f"nothing to export: no frame of the {len(runs)} episodes selected would weigh more than 0 by "
+                f"--kind {weighting}"
+            )
+        return dict(zip(runs, weights, strict=True))
 
     def write_weights(
         self, episodes: Iterable[FrameRows], root: str = ""
