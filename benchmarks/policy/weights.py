@@ -34,7 +34,7 @@ def write_progress(folder: Path, curves: Sequence[np.ndarray], *chunks: int) -> 
         for episode, (start, curve) in enumerate(zip(starts, curves, strict=False))
     )
     facts = {"proccorpus": json.dumps({"suggested_kappa": kappas})}
-    write_frames(path, SCHEMA, rows, lambda: facts)
+    write_frames(path, SCHEMA, rows, facts)
     return path
 
 

@@ -164,22 +164,13 @@ def _reference_of_dataset(
     # Where truth alone was asked for, no other label may stand for it
     if reference_name == TRUTH:
         return None
-    labels = _usable_labels(stored_labels(lake, dataset, reference_name), episodes)
+    labels = stored_labels(lake, dataset, episodes, reference_name)
     truths = {e: truth_by_label(episodes[e], label) for e, label in labels.items()}
     if reference_name is not None:
         return ComparedWith(reference_name, truths, frozenset({reference_name}))
     # Where the active labels are of several runs, each run is compared with the mixture
     active = active_runs(lake, dataset)
     return ComparedWith(ACTIVE, truths, frozenset(active) if len(active) == 1 else frozenset())
-
-
-def _usable_labels(
-    labels: Mapping[int, Label], episodes: Mapping[int, Episode]
-) -> dict[int, Label]:
-    """Labels of usable episodes that have not changed in length since."""
-    return {
-        e: x for e, x in labels.items() if e in episodes and x.num_frames == episodes[e].num_frames
-    }
 
 
 def _compared_dataset(
@@ -200,7 +191,7 @@ def _compared_dataset(
         return [], [], 0
     truths = dict(sorted(reference.truths.items()))
     runs = [run for run in annotators if run not in reference.runs]
-    labels = {run: _usable_labels(stored_labels(lake, dataset, run), episodes) for run in runs}
+    labels = {run: stored_labels(lake, dataset, episodes, run) for run in runs}
     if not labels:
         return [], [], 0
 
@@ -376,7 +367,11 @@ def compare(
         raise UserError(
             f"no truth of {', '.join(dataset_names) or 'any dataset'} in {truth}: {_datasets_in_words(truth)}"
         )
-    return Comparison(labellers + _over_all_datasets(labellers), differences, without)
+    groups = grouped(((c.label_run, c.annotator, c.against), c) for c in labellers)
+    for group in groups.values():
+        if len(group) > 1:
+            labellers.append(_over_datasets(group))
+    return Comparison(labellers, differences, without)
 
 
 def _datasets_in_words(truth: Path | None) -> str:
@@ -388,11 +383,6 @@ def _datasets_in_words(truth: Path | None) -> str:
     if folders:
         return f"it has {', '.join(folders[:10])}"
     return "it needs a folder per dataset, with a file per episode"
-
-
-def _over_all_datasets(labellers: Sequence[AnnotatorComparison]) -> list[AnnotatorComparison]:
-    groups = grouped(((c.label_run, c.annotator, c.against), c) for c in labellers)
-    return [_over_datasets(group) for group in groups.values() if len(group) > 1]
 
 
 def _over_datasets(group: Sequence[AnnotatorComparison]) -> AnnotatorComparison:

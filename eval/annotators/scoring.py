@@ -38,8 +38,10 @@ NAN = float("nan")
 # Labels as the lake has them
 
 
-def spans(segments: Sequence[Segment]) -> list[Span]:
-    return [(s.name, s.start_frame, s.end_frame) for s in segments]
+def spans(
+    segments: Sequence[Segment], name: Callable[[Segment], str] = lambda s: s.name
+) -> list[Span]:
+    return [(name(s), s.start_frame, s.end_frame) for s in segments]
 
 
 def label_runs(lake: Lake) -> dict[str, dict[str, str]]:
@@ -68,20 +70,19 @@ def active_runs(lake: Lake, dataset: str) -> set[str]:
     return set(lake.column(sql, [dataset]))
 
 
-def stored_labels(lake: Lake, dataset: str, run: str | None = None) -> dict[int, Label]:
-    """One run's labels of a dataset by episode, or the active ones; with progress where every frame
-    has it."""
+def stored_labels(
+    lake: Lake, dataset: str, episodes: Mapping[int, Episode], run: str | None = None
+) -> dict[int, Label]:
+    """One run's labels of the episodes, or the active ones, but of those that have changed in length
+    since; with progress where every frame has it."""
     labels = labels_of(lake.con, dataset, label_run=run, whole=True)
-    return {
-        episode: replace(label, progress=_whole_progress(label.progress, label.num_frames))
-        for episode, label in labels.items()
-    }
-
-
-def _whole_progress(progress: np.ndarray, num_frames: int) -> np.ndarray:
-    if len(progress) == num_frames:
-        return progress.astype(np.float64)
-    return NO_PROGRESS
+    of_length: dict[int, Label] = {}
+    for e, label in labels.items():
+        if e in episodes and label.num_frames == episodes[e].num_frames:
+            is_whole = len(label.progress) == label.num_frames
+            progress = label.progress.astype(np.float64) if is_whole else NO_PROGRESS
+            of_length[e] = replace(label, progress=progress)
+    return of_length
 
 
 # Boundaries and events
@@ -203,8 +204,8 @@ def _against_pass(
     similarity, completed = _matched_steps(ours, target, vectors)
     our_spans = spans(ours)
     target_spans = spans(target)
-    our_stretches = _unnamed(our_spans)
-    target_stretches = _unnamed(target_spans)
+    our_stretches = spans(ours, lambda s: "")
+    target_stretches = spans(target, lambda s: "")
     return {
         "boundary_f1@5%": boundary_f1(our_spans, target_spans),
         "segment_iou": segment_iou(our_spans, target_spans),
@@ -216,10 +217,6 @@ def _against_pass(
         "num_segments": float(len(ours)),
         "target_num_segments": float(len(target)),
     }
-
-
-def _unnamed(segments: Sequence[Span]) -> list[Span]:
-    return [("", first, end) for _, first, end in segments]
 
 
 def _matched_steps(

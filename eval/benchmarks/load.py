@@ -55,9 +55,6 @@ class Benchmark:
     main_slices: Callable[[Sequence[ScoredBenchmark]], Sequence[str]] = lambda entries: (ALL,)
     has_examples: bool = False
 
-    def views_of(self, name: str, questions: Sequence[Question]) -> list[ScoredView]:
-        return self.views(questions) if self.views else [ScoredView(name, questions, self.score)]
-
 
 PROGRESSLM: dict[str, Any] = {
     "score": progresslm.score,

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import duckdb
 import numpy as np
 from json_repair import repair_json
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from annotate import similarity
 from core.values import spread
@@ -89,8 +89,6 @@ ALL_MOMENTS = SampleChoice()
 
 class ProcVqaRow(BaseModel):
     """A question about a run, as prediction files carry it."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
 
     family: str
     dataset: str
@@ -282,7 +280,12 @@ def score(answers: BenchmarkAnswers, embedded: Embed = similarity.embed) -> Scor
         if not len(places):
             continue
         chosen = answers.among(places)
-        _check_truths(chosen, SCORED_BY.get(family, "progress"))
+        field = SCORED_BY.get(family, "progress")
+        for q, line in zip(chosen.questions, chosen.lines, strict=True):
+            if getattr(q, field) is None:
+                raise BenchmarkError(
+                    f"{line.where}: {field} is missing, which family {family} is scored by"
+                )
         if family in scorers:
             family_measures, readable[places] = scorers[family](chosen)
             measures |= family_measures
@@ -290,14 +293,6 @@ def score(answers: BenchmarkAnswers, embedded: Embed = similarity.embed) -> Scor
             series = chosen.series
             measures |= progress_measures(series)
     return answers.scored(measures, readable, series, **counts)
-
-
-def _check_truths(answers: BenchmarkAnswers, field: str) -> None:
-    for q, line in zip(answers.questions, answers.lines, strict=True):
-        if getattr(q, field) is None:
-            raise BenchmarkError(
-                f"{line.where}: {field} is missing, which family {q.family} is scored by"
-            )
 
 
 def _segment_measures(answers: BenchmarkAnswers) -> Found:

@@ -283,7 +283,9 @@ def published_score(answers: BenchmarkAnswers) -> ScoredBenchmark:
     score_error = np.abs(predicted - target) / np.maximum(target, 1 - target)
     has_reference = ~np.isnan(right)
     both_references = has_reference & ~np.isnan(reference)
-    reference_error = published_reference_error(reference, right, _demo_sizes(answers))
+    reference_error = errors.reference_error(
+        reference, right, _demo_sizes(answers), is_clipped=False
+    )
 
     labels = target[numeric]
     runs, _ = episodes.among(numeric).runs(predicted[numeric], labels, labels)
@@ -310,21 +312,9 @@ def published_score(answers: BenchmarkAnswers) -> ScoredBenchmark:
     return ScoredBenchmark(answers.benchmark, episodes.scored, measures, counts)
 
 
-def published_reference_error(
-    predicted: np.ndarray, target: np.ndarray, demo_size: np.ndarray
-) -> np.ndarray:
-    """|p - g| / max(g - 1, M - g) [n], 0 where that is 0 / 0; references beyond M make it exceed 1."""
-    farthest = np.maximum(target - 1, demo_size - target)
-    return np.where(
-        farthest > 0, np.abs(predicted - target) / np.maximum(farthest, 1), 0.0 * predicted
-    )
-
-
 def trajectory_voc(runs: Runs) -> np.ndarray:
     """Spearman with mean ranks, [episodes]; NaN (left out) where predictions are constant, as where
     labels are."""
     coefficient = correlation(runs, mean_ranks(runs, runs.predicted), mean_ranks(runs, runs.target))
-    high, low = (np.full(len(runs), v) for v in (-np.inf, np.inf))
-    np.maximum.at(high, runs.episode, runs.predicted)
-    np.minimum.at(low, runs.episode, runs.predicted)
-    return np.where(high > low, coefficient, np.nan)
+    varies = replace(runs, target=runs.predicted).has_order
+    return np.where(varies, coefficient, np.nan)

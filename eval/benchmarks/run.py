@@ -162,7 +162,8 @@ def evaluate_benchmark(
     goals = goal_pictures(lake, release) if release else {}
     entries: list[ScoredBenchmark] = []
     variant_text = _variant_text(options, prompts) if benchmark.by_frame else ""
-    for view in benchmark.views_of(options.benchmark, questions):
+    own_view = ScoredView(options.benchmark, questions, benchmark.score)
+    for view in benchmark.views(questions) if benchmark.views else [own_view]:
         view = view._replace(name=view.name + variant_text)
         baselines = _weightless(benchmark, view, goals, settings)
         for predictor in filter(lambda p: p.lines, [*answers, *baselines]):

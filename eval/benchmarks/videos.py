@@ -21,7 +21,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, Field
 
 from annotate.config import SamplesConfig
 from annotate.samples.procvqa import progress_question, task_text, window
@@ -57,26 +57,19 @@ MAX_FILE_BYTES = 256 << 20
 Text = Annotated[str, Field(min_length=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Pictures = tuple[PictureFile, ...]
-
-
-class VideoRow(NamedTuple):
-    """A row as prediction files carry it, the part that it counts to, and where its video may lie
-    in the source."""
-
-    row: dict[str, Any]
-    part: str
-    videos: Sequence[str]
+Row = Mapping[str, Any]
 
 
 class Converter(NamedTuple):
-    """`rows` of a benchmark, and the source they are of; `question` of a row without pictures;
-    `pictures` of a video, written below a folder; `fields`: what a question has by its row and its
-    video's pictures."""
+    """`rows` of a benchmark as prediction files carry them, and the source they are of; `videos`: where a
+    row's video may lie in it; `question` of a row without pictures; `pictures` of a video, written below
+    a folder; `fields`: what a question has by its row and its video's pictures."""
 
-    rows: Callable[[Data], tuple[Source, Iterable[VideoRow]]]
-    question: Callable[[str, Mapping[str, Any]], Question]
+    rows: Callable[[Data], tuple[Source, Iterable[Row]]]
+    videos: Callable[[Row], Sequence[str]]
+    question: Callable[[str, Row], Question]
     pictures: Callable[[Path, Path], Pictures]
-    fields: Callable[[Mapping[str, Any], Pictures], dict[str, Any]]
+    fields: Callable[[Row, Pictures], dict[str, Any]]
 
 
 def load(converter: Converter, data: Data) -> list[Question]:
@@ -89,16 +82,17 @@ def load(converter: Converter, data: Data) -> list[Question]:
     num_taken = dict.fromkeys(data.parts, 0)
     by_video: dict[Path, Pictures] = {}
     questions = []
-    for row, part, uris in rows:
-        if num_taken.get(part, data.asked.limit) == data.asked.limit:
+    for row in rows:
+        question = converter.question(data.asked.benchmark, row)
+        if num_taken.get(question.part, data.asked.limit) == data.asked.limit:
             continue
-        num_taken[part] += 1
+        num_taken[question.part] += 1
+        uris = converter.videos(row)
         present = [uri for uri in uris if has_file(source, uri)]
         video = source.resolve(present[0]) if present else source.path / uris[0]
         if video not in by_video:
             by_video[video] = converter.pictures(video, data.frames)
-        fields = converter.fields(row, by_video[video])
-        questions.append(replace(converter.question(data.asked.benchmark, row), **fields))
+        questions.append(replace(question, **converter.fields(row, by_video[video])))
     if not questions:
         raise BenchmarkError(f"{data.address} holds no question of {', '.join(data.parts)}")
     if not any(video.is_file() for video in by_video):
@@ -127,8 +121,6 @@ def _share(value: Any) -> float | None:
 
 
 class RbmRow(BaseModel):
-    model_config = ConfigDict(extra="ignore")
-
     file_name: Text
     id: Text
     task: Text
@@ -157,8 +149,6 @@ class RbmRow(BaseModel):
 
 
 class RoboRewardRow(BaseModel):
-    model_config = ConfigDict(extra="ignore")
-
     file_name: Text
     task: Text
     reward: Annotated[int, Field(strict=True, ge=POINTS[0], le=POINTS[1])]
@@ -183,9 +173,7 @@ class RoboRewardRow(BaseModel):
 PublishedRow = RbmRow | RoboRewardRow
 
 
-def _graded_rows(
-    file: str, form: type[PublishedRow], data: Data
-) -> tuple[Source, Iterator[VideoRow]]:
+def _graded_rows(file: str, form: type[PublishedRow], data: Data) -> tuple[Source, Iterator[Row]]:
     """The runs that a file in each split's folder lists, of the splits that are there. Raises
     BenchmarkError."""
     source = data.source()
@@ -197,7 +185,7 @@ def _graded_rows(
     return source, chain.from_iterable(runs)
 
 
-def _runs(path: Path, uri: str, split: str, form: type[PublishedRow]) -> Iterator[VideoRow]:
+def _runs(path: Path, uri: str, split: str, form: type[PublishedRow]) -> Iterator[Row]:
     is_table = path.suffix == ".parquet"
     lines = json_lines(path, uri, MAX_LINE_BYTES, f"no row of {ROBOREWARD}")
     first_lines: dict[str, str] = {}
@@ -205,7 +193,7 @@ def _runs(path: Path, uri: str, split: str, form: type[PublishedRow]) -> Iterato
         row = read_row(form.model_validate, raw, line_name).asked(split)
         if (first := first_lines.setdefault(row["run"], line_name)) != line_name:
             raise BenchmarkError(f"{line_name} is the same run as {first}: {row['run']}")
-        yield VideoRow(row, split, [f"{split}/{row['video']}"])
+        yield row
 
 
 def _table_rows(path: Path, uri: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -226,8 +214,6 @@ def _table_rows(path: Path, uri: str) -> Iterator[tuple[str, dict[str, Any]]]:
 class GradedRow(BaseModel):
     """A question about a run, as prediction files carry it."""
 
-    model_config = ConfigDict(extra="ignore")
-
     dataset: str
     run: Text
     split: str
@@ -237,7 +223,7 @@ class GradedRow(BaseModel):
     success: bool | None = None
 
 
-def graded_question(benchmark: str, raw: Mapping[str, Any]) -> Question:
+def graded_question(benchmark: str, raw: Row) -> Question:
     """The question of a row, without its pictures. What is resampled is tasks: runs of one are
     compared. Raises ValueError."""
     row = GradedRow.model_validate(raw)
@@ -283,7 +269,7 @@ def _last_window(video: Path, folder: Path) -> Pictures:
     )
 
 
-def _shown_at_end(row: Mapping[str, Any], pictures: Pictures) -> dict[str, Any]:
+def _shown_at_end(row: Row, pictures: Pictures) -> dict[str, Any]:
     # The first is that of the run's beginning: it is not among those asked about
     later = pictures[1:] or pictures
     text = progress_question(row["task"], len(later), with_actions=False)
@@ -353,23 +339,18 @@ _NAMES = {kind.casefold(): name for name, kind in KINDS.items()}
 
 
 class Turn(BaseModel):
-    model_config = ConfigDict(extra="ignore")
-
-    speaker: Annotated[str, Field(alias="from")]
     value: str
 
 
 class VideoAnnotations(BaseModel):
     """The annotations of one video in a file."""
 
-    model_config = ConfigDict(extra="ignore")
-
     video: Annotated[str, Field(min_length=1)]
     task: str = ""
     annos: dict[str, Annotated[list[Turn], Field(min_length=2)]]
 
 
-def _robofac_rows(data: Data) -> tuple[Source, Iterator[VideoRow]]:
+def _robofac_rows(data: Data) -> tuple[Source, Iterator[Row]]:
     """The data is the dataset's folder, one of its folders of annotations, one file, or a
     repository."""
     address = Path(data.address)
@@ -379,24 +360,23 @@ def _robofac_rows(data: Data) -> tuple[Source, Iterator[VideoRow]]:
     source = data.source(None if "://" in data.address else str(root))
     inside = "." if source.remote else address.relative_to(root).as_posix()
     if address.is_file():
-        return source, _annotations(source, [inside])
+        return source, _rows(source, inside)
     names = [name for name in source.files if inside in (".", name.rpartition("/")[0])]
     numbered = [(name, _FILE.fullmatch(name.rsplit("/", 1)[-1])) for name in names]
     numbers = {name: (name.rpartition("/")[0], int(match[1])) for name, match in numbered if match}
     if not numbers:
         example = f"{next(iter(VIDEOS))}/annos_per_video_split0.json"
         raise BenchmarkError(f"{data.address} holds no file of {ROBOFAC}, such as {example}")
-    return source, _annotations(source, sorted(numbers, key=numbers.__getitem__))
+    in_order = sorted(numbers, key=numbers.__getitem__)
+    return source, chain.from_iterable(_rows(source, uri) for uri in in_order)
 
 
-def _annotations(source: Source, uris: Iterable[str]) -> Iterator[VideoRow]:
-    for uri in uris:
-        for row in _rows(source, uri):
-            location = f"{VIDEOS.get(row['split'], '')}/{row['video']}".lstrip("/")
-            yield VideoRow(row, row["kind"], [location, row["video"]])
+def _videos_of_annotations(row: Row) -> list[str]:
+    location = f"{VIDEOS.get(row['split'], '')}/{row['video']}".lstrip("/")
+    return [location, row["video"]]
 
 
-def _rows(source: Source, uri: str) -> Iterator[dict[str, Any]]:
+def _rows(source: Source, uri: str) -> Iterator[Row]:
     """A row for each question of a file, in its order. Raises BenchmarkError."""
     path = source.resolve(uri)
     try:
@@ -431,8 +411,6 @@ def _rows(source: Source, uri: str) -> Iterator[dict[str, Any]]:
 class RoboFacRow(BaseModel):
     """A question about a run, as prediction files carry it."""
 
-    model_config = ConfigDict(extra="ignore")
-
     id: Annotated[str, Field(min_length=1)]
     kind: str
     question: str
@@ -441,7 +419,7 @@ class RoboFacRow(BaseModel):
     task: str = ""
 
 
-def robofac_question(benchmark: str, raw: Mapping[str, Any]) -> Question:
+def robofac_question(benchmark: str, raw: Row) -> Question:
     """The question of a row, without its pictures. Raises ValueError."""
     if raw.get("kind") not in FAMILIES:
         raise ValueError(f"it has kind {raw.get('kind')!r}, not {', '.join(FAMILIES)}")
@@ -473,7 +451,7 @@ def _each_second(video: Path, folder: Path) -> Pictures:
     return tuple(spread(frames, MOST))
 
 
-def _shown_before_words(row: Mapping[str, Any], pictures: Pictures) -> dict[str, Any]:
+def _shown_before_words(row: Row, pictures: Pictures) -> dict[str, Any]:
     text = IMAGE_MARK * len(pictures) + without_marks(row["question"])
     return {"text": text, "pictures": pictures}
 
@@ -581,10 +559,16 @@ def _plain(text: str) -> str:
 def graded(file: str, form: type[PublishedRow]) -> Converter:
     """Of runs that are asked about once, at their ends."""
     return Converter(
-        partial(_graded_rows, file, form), graded_question, _last_window, _shown_at_end
+        partial(_graded_rows, file, form),
+        lambda row: [f"{row['split']}/{row['video']}"],
+        graded_question,
+        _last_window,
+        _shown_at_end,
     )
 
 
 RBM_RUNS = graded("metadata.parquet", RbmRow)
 ROBOREWARD_RUNS = graded("metadata.jsonl", RoboRewardRow)
-ROBOFAC_RUNS = Converter(_robofac_rows, robofac_question, _each_second, _shown_before_words)
+ROBOFAC_RUNS = Converter(
+    _robofac_rows, _videos_of_annotations, robofac_question, _each_second, _shown_before_words
+)

@@ -25,18 +25,18 @@ def score_error(predicted: np.ndarray, target: np.ndarray) -> np.ndarray:
     return np.abs(np.clip(predicted, 0, 1) - g) / np.maximum(g, 1 - g)
 
 
-def reference_error(predicted: np.ndarray, target: np.ndarray, demo_size: np.ndarray) -> np.ndarray:
+def reference_error(
+    predicted: np.ndarray, target: np.ndarray, demo_size: np.ndarray, *, is_clipped: bool = True
+) -> np.ndarray:
     """Distance of the reference item, from 1, over the farthest one of a demonstration of M items,
     0 (right) .. 1.
 
     |p - g| / max(g - 1, M - g) after ProgressLM, whose own evaluation does not keep p within 1..M
-    and so exceeds 1; 0 where M is 1.
+    (`is_clipped`) and so exceeds 1; 0 where M is 1.
     """
     farthest = np.maximum(target - 1, demo_size - target)
-    distance = np.abs(np.clip(predicted, 1, demo_size) - target)
-    return np.where(
-        farthest > 0, distance / np.maximum(farthest, 1), np.where(np.isnan(distance), np.nan, 0.0)
-    )
+    item = np.clip(predicted, 1, demo_size) if is_clipped else predicted
+    return np.where(farthest > 0, np.abs(item - target) / np.maximum(farthest, 1), 0.0 * item)
 
 
 def errors_with_missing(errors: np.ndarray, is_labelled: np.ndarray) -> np.ndarray:

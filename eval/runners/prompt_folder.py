@@ -66,7 +66,7 @@ OF_FAMILY = {"text": (*OF_DEMONSTRATIONS, ("step", *OF_A_PLACE, "percent"), STEP
 
 
 class PromptFile(BaseModel):
-    """What a TOML file holds; a plain text is `prompt` alone."""
+    """The prompt of one family of questions: what a TOML file holds; a plain text is `prompt` alone."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -74,17 +74,7 @@ class PromptFile(BaseModel):
     system: str = ""
     lists: dict[str, PictureList] = {}
 
-
-@dataclass(frozen=True)
-class FamilyPrompt:
-    """The prompt of one family of questions, checked: every placeholder is known, every picture is
-    shown."""
-
-    path: Path
-    file: PromptFile
-    lists: Mapping[str, PictureList]
-
-    def prompt(self, q: Question) -> Prompt:
+    def asked(self, q: Question) -> Prompt:
         """The question in these words, its pictures in the order in which the words show them."""
         values = {
             "task": task_text(q.goal or None),
@@ -104,12 +94,12 @@ class FamilyPrompt:
             items.append(item)
         for name, shape in self.lists.items():
             values[name] = shape.between.join(_filled(shape.each, item) for item in items)
-        text = _filled(self.file.prompt, values)
+        text = _filled(self.prompt, values)
         return replace(
             Prompt.of(q),
             text=_PICTURE.sub(IMAGE_MARK, text),
             pictures=tuple(q.pictures[int(k)] for k in _PICTURE.findall(text)),
-            system=_filled(self.file.system, values).replace(PLAIN_IMAGE, IMAGE_MARK),
+            system=_filled(self.system, values).replace(PLAIN_IMAGE, IMAGE_MARK),
             as_written=True,
         )
 
@@ -120,9 +110,9 @@ class PromptFolder:
 
     folder: Path
     hash: str
-    by_name: Mapping[str, FamilyPrompt]
+    by_name: Mapping[str, PromptFile]
 
-    def of(self, question: Question) -> FamilyPrompt:
+    def of(self, question: Question) -> PromptFile:
         """The prompt of a question's variant, its family, or the family that stands for it. Raises UserError."""
         family = question.family
         for name in (
@@ -140,7 +130,7 @@ class PromptFolder:
     def method(self) -> Method:
         """Asks the benchmark's questions in the folder's words."""
         return Method(
-            "question", lambda asked: [AskedPrompt(self.of(q).prompt(q), (q,)) for q in asked]
+            "question", lambda asked: [AskedPrompt(self.of(q).asked(q), (q,)) for q in asked]
         )
 
 
@@ -153,12 +143,11 @@ def read_prompts(folder: Path) -> PromptFolder:
     if not paths:
         raise UserError(f"{folder} has no prompt: a file such as procvqa_c.txt or visual.toml")
     h = hashlib.sha256()
-    by_name = dict[str, FamilyPrompt]()
+    by_name = dict[str, PromptFile]()
     for path in paths:
         if path.stem in by_name:
-            raise UserError(
-                f"{folder} has both {by_name[path.stem].path.name} and {path.name}: leave one"
-            )
+            both = " and ".join(p.name for p in paths if p.stem == path.stem)
+            raise UserError(f"{folder} has both {both}: leave one")
         family, _, variant = path.stem.partition(".")
         if family not in FAMILIES or (variant and variant not in VARIANTS.get(family, ())):
             families = [*FAMILIES]
@@ -192,7 +181,8 @@ def _read(path: Path) -> tuple[bytes, PromptFile]:
         raise UserError(f"{path}: {validation_message(e)}") from e
 
 
-def _checked(path: Path, family: str, file: PromptFile) -> FamilyPrompt:
+def _checked(path: Path, family: str, file: PromptFile) -> PromptFile:
+    """With the list that is there without being told: every placeholder is known, every picture is shown."""
     list_name, of_question, of_item, default_list = OF_FAMILY.get(
         family, OF_PICTURES if family in DEMONSTRATED else OF_RUNS
     )
@@ -216,7 +206,7 @@ def _checked(path: Path, family: str, file: PromptFile) -> FamilyPrompt:
         raise UserError(f"{path}: prompt never shows {{state}}, the picture to judge")
     if not placeholders & showing:
         raise UserError(f"{path}: prompt never shows {{{list_name}}}")
-    return FamilyPrompt(path, file, lists)
+    return file.model_copy(update={"lists": lists})
 
 
 def _placeholders(path: Path, field: str, text: str, known_names: Sequence[str]) -> set[str]:
@@ -248,12 +238,7 @@ def _placeholders(path: Path, field: str, text: str, known_names: Sequence[str])
 
 def _filled(template: str, values: Mapping[str, str]) -> str:
     """<image> in the file's own words is text, not a place for a picture."""
-    parts = []
-    for words, name, _, _ in Formatter().parse(template):
-        parts.append(words.replace(IMAGE_MARK, PLAIN_IMAGE))
-        if name is not None:
-            parts.append(values[name])
-    return "".join(parts)
+    return template.replace(IMAGE_MARK, PLAIN_IMAGE).format_map(values)
 
 
 def _placeholder(number: int) -> str:

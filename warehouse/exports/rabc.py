@@ -8,10 +8,11 @@ cannot be read is taken to be the one before it.
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
 from itertools import accumulate, pairwise
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +23,6 @@ from annotate.conventions.sidecars import KEYS
 from annotate.samples.procvqa import task_text
 from core.domain.label import Episode
 from core.errors import UserError
-from core.values import grouped
 from ingest.formats.tables import read_columns
 from ingest.source import list_episodes
 from warehouse.exports.export import PLACE, README, Export
@@ -63,15 +63,15 @@ def write_frames(
     path: Path,
     schema: pa.Schema,
     episodes: Iterable[FrameRows],
-    metadata: Callable[[], Mapping[str, str]] = dict,
+    metadata: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
-    """Write rows, an episode's at a time in memory; then what `metadata` says."""
+    """Write rows, an episode's at a time in memory; then `metadata`, which may be filled meanwhile."""
     with pq.ParquetWriter(path, schema, compression="snappy") as writer:
         for start, number, frames, values in episodes:
             keys = (frames + start, np.full(len(frames), number), frames)
             columns = dict(zip(KEYS, keys, strict=True)) | values
             writer.write_table(pa.table(columns, schema=schema))
-        writer.add_key_value_metadata(dict(metadata()))
+        writer.add_key_value_metadata(dict(metadata))
 
 
 def reward_keys(e: Episode) -> set[RewardKey]:
@@ -192,13 +192,9 @@ class FrameExport(Export):
             )
         return scored
 
-    @cached_property
-    def _numbers_by_chunk(self) -> dict[int, list[int]]:
-        return grouped((e.chunk, e.episode_index) for e in self.selected.episodes)
-
     def _read_scores(self, chunk: int) -> dict[int, tuple[RewardKey, Scored]]:
         """Of each selected episode of a chunk that a model scored, its key, and what it said."""
-        episodes = self._numbers_by_chunk[chunk]
+        episodes = [e.episode_index for e in self.selected.episodes if e.chunk == chunk]
         rows = self.now.rows(
             "SELECT dataset, episode_index, any_value(content_hash), any_value(instruction), "
             "list(frame_index ORDER BY frame_index), list(prediction ORDER BY frame_index), "
@@ -223,14 +219,6 @@ def between(frames: np.ndarray, progress: np.ndarray, num_frames: int) -> np.nda
     )
     line[frames] = progress  # also where the next one is NaN
     return line
-
-
-def ends_unread(frames: np.ndarray, progress: np.ndarray, num_frames: int) -> bool:
-    """Is an episode's last frame the only one of its scored `frames` [k], after one with a number,
-    that has none?"""
-    if len(frames) < 2 or frames[-1] != num_frames - 1:
-        return False
-    return bool(np.isnan(progress[-1]) and np.isfinite(progress[-2]))
 
 
 FILE = "sarm_progress.parquet"
@@ -331,22 +319,20 @@ def write_progress(
 ) -> dict[str, Any]:
     """Write the file an episode at a time, NaN where one has no progress; returns how many frames have one, and the
     suggested kappa by action chunk."""
-    # Kappa is suggested from all ramps of the dataset, so they are collected while the rows go by
     ramps: list[np.ndarray] = []
     kappas: dict[str, float | None] = {}
+    facts = provenance(selected, options, selected.active_runs)
+    model = facts.get("model") or ",".join(selected.active_runs)
+    # `reward_model_path` is the key under which LeRobot's own tools name the maker
+    metadata = {"reward_model_path": f"proccorpus:{model}"}
 
     def collected() -> Iterator[FrameRows]:
+        """Kappa is suggested from all ramps of the dataset, so they are collected as rows go by."""
         for episode in episodes:
             ramps.append(episode.values[PROGRESS[0]])
             yield episode
-
-    def metadata() -> dict[str, str]:
         kappas.update({str(size): suggested_kappa(ramps, size) for size in options.chunk_sizes})
-        facts = provenance(selected, options, selected.active_runs)
-        model = facts.get("model") or ",".join(selected.active_runs)
-        text = json.dumps(facts | {"suggested_kappa": kappas}, sort_keys=True)
-        # `reward_model_path` is the key under which LeRobot's own tools name the maker
-        return {"reward_model_path": f"proccorpus:{model}", "proccorpus": text}
+        metadata["proccorpus"] = json.dumps(facts | {"suggested_kappa": kappas}, sort_keys=True)
 
     write_frames(path, SCHEMA, collected(), metadata)
     labelled = sum(int(np.isfinite(curve).sum()) for curve in ramps)
@@ -427,8 +413,10 @@ class RabcExport(FrameExport):
         if self.options.rewards is None:
             return progress_of(x)
         frames, progress, _ = self.scored(x.episode)
-        # LeRobot takes a gain at most to the last frame: without a number there, a whole action chunk has no weight
-        if ends_unread(frames, progress, x.episode.num_frames):
+        # LeRobot takes a gain at most to the last frame: without a number there alone, after one with a number, a
+        # whole action chunk has no weight
+        has_last_frame = frames[-1:].tolist() == [x.episode.num_frames - 1]
+        if has_last_frame and np.isnan(progress[-2:]).tolist() == [False, True]:
             progress = np.r_[progress[:-1], progress[-2]]
             self.held_ends.append(x.episode.episode_index)
         line = between(frames, progress, x.episode.num_frames)

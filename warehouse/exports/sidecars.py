@@ -23,7 +23,7 @@ from annotate.conventions.sidecars import (
 from core.domain.label import Episode, Label
 from core.errors import UserError
 from core.files import whole_file, write_file
-from warehouse.exports.export import FileExport
+from warehouse.exports.export import OURS, FileExport
 from warehouse.exports.lerobot_plan import persistent_rows
 from warehouse.exports.rabc import (
     FrameExport,
@@ -35,7 +35,7 @@ from warehouse.exports.rabc import (
 )
 from warehouse.exports.selection import ExportedEpisode, counted
 
-IDENTITY = b"proccorpus.identity"  # of the export: says whether a file is the one asked for
+IDENTITY = f"{OURS}.identity"  # of the export: says whether a file is the one asked for
 
 
 def _score(text: str, low: float = 0, *, allow_nan: bool = True) -> Descriptor:
@@ -88,15 +88,6 @@ class FrameSignalsExport(FileExport, FrameExport):
 
     example = "signals.parquet"
 
-    def identity_in(self, out: Path) -> str | None:
-        try:
-            stored_identity = (pq.read_metadata(out).metadata or {}).get(IDENTITY)
-        except (OSError, pa.ArrowException):
-            return None
-        if stored_identity is None:
-            return None
-        return stored_identity.decode()
-
     def counts(self, out: Path) -> tuple[int, int, list[str]]:
         # A model's rewards count as they are
         by_model = self.options.rewards is not None
@@ -118,7 +109,7 @@ class FrameSignalsExport(FileExport, FrameExport):
         types: dict[str, pa.DataType] = dict.fromkeys(KEYS, pa.int64())
         types |= {n: pa.from_numpy_dtype(first.rows.values[n].dtype) for n in descriptors}
         fields = [pa.field(name, type_, nullable=False) for name, type_ in types.items()]
-        schema = pa.schema(fields, facts | {IDENTITY.decode(): self.identity})
+        schema = pa.schema(fields, facts | {IDENTITY: self.identity})
         with whole_file(out) as half:
             write_frames(half, schema, (s.rows for s in chain([first], signals)))
 
@@ -196,21 +187,12 @@ def label_values(label: Label) -> dict[str, np.ndarray]:
     }
 
 
-OURS = "proccorpus"  # key of the file that says what it was made of
-
-
 class AnnotationsJsonExport(FileExport, FrameExport):
     """What LeRobot's dataset visualizer reads in a dataset's `meta` (annotate.conventions.sidecars). A person
     changes it there, and `import annotations-json` reads it. Atoms have no camera, so questions about pictures are not
     among them."""
 
     example = "lerobot_annotations.json"
-
-    def identity_in(self, out: Path) -> str | None:
-        try:
-            return str(json.loads(out.read_text())[OURS]["identity"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
 
     def write_file(self, out: Path) -> None:
         episodes: dict[str, Any] = {}

@@ -18,7 +18,8 @@ deviation become 1/2 and 1/4: then LeRobot's weight of a frame is ours.
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
+from importlib.util import find_spec
 from itertools import chain, starmap
 from math import ceil, sqrt
 from pathlib import Path
@@ -86,7 +87,8 @@ def frame_weights(runs: Sequence[WeighedRun], weighting: Weighting) -> list[np.n
     """The weight of each frame of each run, float64 [n], 0 or more."""
     gains = np.concatenate([run.gains for run in runs]).astype(np.float64)
     lengths = [len(run.gains) for run in runs]
-    tasks = np.repeat(_numbered([run.task for run in runs]), lengths)
+    numbers = {task: number for number, task in enumerate(dict.fromkeys(run.task for run in runs))}
+    tasks = np.repeat([numbers[run.task] for run in runs], lengths)
     is_useful = np.concatenate([run.is_useful for run in runs])
     if weighting == "segments":
         weights = is_useful.astype(np.float64)
@@ -96,7 +98,13 @@ def frame_weights(runs: Sequence[WeighedRun], weighting: Weighting) -> list[np.n
         kappa = float(np.quantile(rising, KAPPA_SHARE)) if len(rising) else 0.0
         weights = rabc_weights(filled, kappa)
     else:
-        standard = _standardised(gains, tasks)
+        # Less the mean of their task, in its standard deviations; 0 without a label, and where all gain alike
+        above_mean = _filled(gains, tasks) - _mean_by_task(gains, tasks, np.isfinite(gains))[tasks]
+        deviations = np.sqrt(_mean_by_task(above_mean**2, tasks, np.isfinite(gains)))[tasks]
+        has_spread = deviations > EPSILON
+        standard = np.divide(
+            above_mean, deviations, out=np.zeros_like(above_mean), where=has_spread
+        )
         weights = np.minimum(np.exp(standard), CAP)
         if weighting == "top-half":
             weights = (standard >= np.quantile(standard, 1 - TOP)).astype(np.float64)
@@ -105,24 +113,6 @@ def frame_weights(runs: Sequence[WeighedRun], weighting: Weighting) -> list[np.n
     ends = np.cumsum(lengths)
     weights[ends - 1] = 0.0
     return np.split(weights, ends[:-1])
-
-
-def _numbered(tasks: Sequence[str | None]) -> np.ndarray:
-    """Each task's number, int [n]."""
-    numbers = {task: number for number, task in enumerate(dict.fromkeys(tasks))}
-    return np.array([numbers[task] for task in tasks])
-
-
-def _standardised(gains: np.ndarray, tasks: np.ndarray) -> np.ndarray:
-    """Gains less the mean of their task, in its standard deviations; 0 without a label, and where
-    all gain alike."""
-    filled = _filled(gains, tasks)
-    is_known = np.isfinite(gains)
-    means = _mean_by_task(gains, tasks, is_known)
-    deviations = np.sqrt(_mean_by_task((filled - means[tasks]) ** 2, tasks, is_known))[tasks]
-    return np.divide(
-        filled - means[tasks], deviations, out=np.zeros_like(filled), where=deviations > EPSILON
-    )
 
 
 def _filled(gains: np.ndarray, tasks: np.ndarray) -> np.ndarray:
@@ -183,24 +173,6 @@ def _weighed(x: ExportedEpisode, chunk_size: int) -> WeighedRun:
     return WeighedRun(e.task, gains, is_useful, e.success is False)
 
 
-def weights_by_episode(
-    selected: Selected, options: Any, stretches: Stretches
-) -> dict[Key, np.ndarray]:
-    """The weights [n] of each selected run's frames, 0 in `stretches`. Raises UserError where all weigh 0."""
-    exported = selected.exported(selected.episodes)
-    runs = {x.episode.key: _weighed(x, options.chunk_size) for x in exported}
-    weights = frame_weights([*runs.values()], options.weighting)
-    for run, run_weights in zip(runs, weights, strict=True):
-        for start, end in stretches.get(run, ()):
-            run_weights[start:end] = 0.0
-    if not any(w.any() for w in weights):
-        raise UserError(
-            f"nothing to export: no frame of the {len(runs)} episodes selected would weigh more than 0 by "
-            f"--kind {options.weighting}"
-        )
-    return dict(zip(runs, weights, strict=True))
-
-
 def weight_rows(start: int, number: int, weights: np.ndarray) -> FrameRows:
     """Rows of an episode's weights [n]; `start`: the global index of its first frame."""
     return FrameRows(start, number, np.arange(len(weights)), {"weight": weights})
@@ -218,10 +190,10 @@ def write_weights(
         "kappa": KAPPA,
     }
     ours = {"proccorpus": json.dumps(metadata)}
-    write_frames(folder.path(FILE), SCHEMA, runs, lambda: ours)
+    write_frames(folder.path(FILE), SCHEMA, runs, ours)
     path = folder.path(LEROBOT_FILE)
     maker = {"reward_model_path": "proccorpus:weights"}
-    write_frames(path, LEROBOT_SCHEMA, _for_lerobot(runs, chunk_size), lambda: maker | ours)
+    write_frames(path, LEROBOT_SCHEMA, _for_lerobot(runs, chunk_size), maker | ours)
     index = np.concatenate([run.start + run.frames for run in runs])
     weights = np.concatenate([run.values["weight"] for run in runs])
     facts = metadata | {"mean_weight": float(weights.mean())}
@@ -243,10 +215,7 @@ def _for_lerobot(runs: Sequence[FrameRows], chunk_size: int) -> Iterator[FrameRo
 
 def lerobot_version() -> str | None:
     """None where LeRobot is not installed."""
-    try:
-        return version("lerobot")
-    except PackageNotFoundError:
-        return None
+    return version("lerobot") if find_spec("lerobot") else None
 
 
 def weights_by_lerobot(path: Path, index: np.ndarray, chunk_size: int) -> np.ndarray:
@@ -375,7 +344,19 @@ class _WeighingExport(Export):
 
     @cached_property
     def weights(self) -> dict[Key, np.ndarray]:
-        return weights_by_episode(self.selected, self.options, self.stretches)
+        """Of each run's frames [n], 0 in `stretches`. Raises UserError where all weigh 0."""
+        weighting = self.options.weighting
+        runs = {x.episode.key: _weighed(x, self.options.chunk_size) for x in self.episodes()}
+        weights = frame_weights([*runs.values()], weighting)
+        for run, run_weights in zip(runs, weights, strict=True):
+            for start, end in self.stretches.get(run, ()):
+                run_weights[start:end] = 0.0
+        if not any(w.any() for w in weights):
+            raise UserError(
+                f"nothing to export: no frame of the {len(runs)} episodes selected would weigh more than 0 by "
+                f"--kind {weighting}"
+            )
+        return dict(zip(runs, weights, strict=True))
 
     def write_weights(
         self, episodes: Iterable[FrameRows], root: str = ""

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score, matthews_corrcoef, roc_auc_score
 
-from eval.benchmarks.progresslm import published_reference_error, trajectory_voc
+from eval.benchmarks.progresslm import trajectory_voc
 from eval.metrics import errors, order, outcomes, score, segments
 from eval.metrics import segments as m
 from eval.metrics.outcomes import auc, success_measures
@@ -194,7 +194,8 @@ def test_errors():
     runs = runs_of([(array(0, 0.5), array(0.2, 0.9)), (array(), array())])
     assert errors.mae(runs) == pytest.approx([0.3, NAN], nan_ok=True)
     assert errors.end_error(runs) == pytest.approx([0.4, NAN], nan_ok=True)
-    assert published_reference_error(array(3, 3), array(1, 2), array(1, 3)) == pytest.approx([0, 1])
+    published = errors.reference_error(array(3, 3), array(1, 2), array(1, 3), is_clipped=False)
+    assert published == pytest.approx([0, 1])
 
 
 def test_mcc_of_the_published_worked_example():
