@@ -124,8 +124,9 @@ def pytest_sessionfinish(exitstatus: int) -> None:
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """What has no test of a run is not imported, which costs each of its processes seconds.
 
-    That is a folder whose tests all have a mark of its name, where that mark is left out; and a
-    file that speaks of no mark, where tests without one are left out.
+    That is a folder whose tests all have a mark of its name, where that mark is left out; a file
+    all of whose tests have such a mark; and a file that speaks of no mark, where tests without one
+    are left out.
     """
     expression = config.option.markexpr
     is_left_out = f"not {collection_path.name}" in expression
@@ -133,8 +134,11 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
         return True
     if collection_path.suffix != ".py" or not expression:
         return None
-    marks = {*re.findall(r"\w+", expression)} - {"and", "or", "not"}
     text = collection_path.read_text()
+    of_file = re.search(r"^pytestmark = pytest\.mark\.(\w+)$", text, re.MULTILINE)
+    if of_file and f"not {of_file[1]}" in expression:
+        return True
+    marks = {*re.findall(r"\w+", expression)} - {"and", "or", "not"}
     if collection_path.parent.name in marks or any(f"mark.{mark}" in text for mark in marks):
         return None
     is_without_marks_wanted = eval(expression, {}, defaultdict(bool))
