@@ -24,10 +24,11 @@ import core.wall
 import warehouse.lake.lake
 from core.paths import Workspace
 from tests.kits import servers
-from tests.kits.faulty import make_faulty
+from tests.kits.faulty import make_source
 from tests.kits.lake_kit import opened
-from tests.kits.made_corpus import Made, made_once, make, shared
+from tests.kits.made_corpus import Made, made_once, shared
 from tests.kits.patience import PATIENCE_S
+from tests.kits.tiny_lerobot import make_dataset
 from tests.kits.walled import forked
 from warehouse.lake import Lake
 from warehouse.releases.release import Release, create_release, get_release
@@ -123,8 +124,9 @@ def pytest_sessionfinish(exitstatus: int) -> None:
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """What has no test of a run is not imported, which costs each of its processes seconds.
 
-    That is a folder whose tests all have a mark of its name, where that mark is left out; and a
-    file that speaks of no mark, where tests without one are left out.
+    That is a folder whose tests all have a mark of its name, where that mark is left out; a file
+    all of whose tests have such a mark; and a file that speaks of no mark, where tests without one
+    are left out.
     """
     expression = config.option.markexpr
     is_left_out = f"not {collection_path.name}" in expression
@@ -132,8 +134,11 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
         return True
     if collection_path.suffix != ".py" or not expression:
         return None
-    marks = {*re.findall(r"\w+", expression)} - {"and", "or", "not"}
     text = collection_path.read_text()
+    of_file = re.search(r"^pytestmark = pytest\.mark\.(\w+)$", text, re.MULTILINE)
+    if of_file and f"not {of_file[1]}" in expression:
+        return True
+    marks = {*re.findall(r"\w+", expression)} - {"and", "or", "not"}
     if collection_path.parent.name in marks or any(f"mark.{mark}" in text for mark in marks):
         return None
     is_without_marks_wanted = eval(expression, {}, defaultdict(bool))
@@ -248,13 +253,26 @@ def workspace(tmp_path, empty_corpus: Path) -> Workspace:
 def made(tmp_path_factory) -> Made:
     """Five episodes in three chunks, in three splits, without a licence, unknown to Dagster; not
     for changing."""
-    return shared(tmp_path_factory, "made", make)
+    return shared(tmp_path_factory, "made", make_dataset)
 
 
 @pytest.fixture
 def own(made: Made, tmp_path) -> Made:
     """A copy of it for a test to change."""
     return made.copy(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def made_undivided(tmp_path_factory) -> Made:
+    """The same episodes in one chunk, which is made again in a third of the time; not for
+    changing."""
+    return shared(tmp_path_factory, "undivided", make_dataset, chunk_size=10)
+
+
+@pytest.fixture
+def undivided(made_undivided: Made, tmp_path) -> Made:
+    """A copy of it for a test to change."""
+    return made_undivided.copy(tmp_path)
 
 
 @pytest.fixture(scope="session")
@@ -282,7 +300,7 @@ def released(made_released: Made, tmp_path_factory) -> Iterator[tuple[Lake, Rele
 @pytest.fixture(scope="session")
 def made_faulty(tmp_path_factory) -> Made:
     """The same corpus with a black and a frozen stretch; not for changing."""
-    return shared(tmp_path_factory, "faulty", make_faulty)
+    return shared(tmp_path_factory, "faulty", make_source)
 
 
 @pytest.fixture

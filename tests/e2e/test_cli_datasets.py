@@ -25,15 +25,13 @@ def place(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("datasets") / "case"
 
 
-def make(folder: Path) -> None:
-    written = write_v2(folder.with_name("written"), RECORDINGS)
-    prepared("lerobot_v2", written, folder, CHUNK, is_applied=False)
-
-
 @pytest.fixture
 def case(place: Path) -> Case:
     """A corpus in which people said something of three recordings since it was built."""
-    return Case("lerobot_v2", restored(place, make), place / "source", CHUNK)
+    case = Case("lerobot_v2", place, place / "source", CHUNK, 'embeddings = {when = "never"}')
+    written = place.with_name("written")
+    restored(place, lambda _: prepared(case, write_v2(written, RECORDINGS)))
+    return case
 
 
 def numbers(case: Case, dataset: str, queries: Mapping[str, str]) -> dict[str, list[int]]:

@@ -65,11 +65,12 @@ class Workshop:
     def prepared(self, form: str) -> Case:
         """A corpus with words on three runs; not for changing."""
         folder = self.folder / "said" / form
+        case = Case(form, folder, folder / "source")
         if not folder.exists():
             some_change = next(change for change in CHANGES if change.form == form)
             self.changed(some_change)
-            words_kit.prepared(form, self.folder / "base" / form, folder)
-        return Case(form, folder, folder / "source")
+            checked(words_kit.prepared(case, self.folder / "base" / form).build())
+        return case
 
     def judged(self, change: Change) -> Verdict:
         if change.id not in self.verdicts:

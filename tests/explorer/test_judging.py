@@ -114,32 +114,32 @@ def end(client: Any, episode: int, outcome: str, **body_fields: Any) -> httpx.Re
     )
 
 
-def test_an_outcome_by_a_click_counts_as_one_of_a_file(own: Made, tmp_path):
-    change(own.space, "UPDATE episode_facts SET success = NULL, success_source = NULL")
+def test_an_outcome_by_a_click_counts_as_one_of_a_file(undivided: Made, tmp_path):
+    change(undivided.space, "UPDATE episode_facts SET success = NULL, success_source = NULL")
     (tmp_path / "other").mkdir()
-    other_corpus = own.copy(tmp_path / "other")
+    other_corpus = undivided.copy(tmp_path / "other")
     with opened(other_corpus.space) as lake:
         add_outcomes(lake, "tiny", "explorer", [StatedOutcome(2, False, "unfinished", "ada")])
-    with visit(own.space) as client:
+    with visit(undivided.space) as client:
         reply = end(client, 2, "unfinished")
         assert reply.status_code == 200, reply.text
         assert "unfinished" in client.get("/episode/tiny/2").text
         # Whoever has not seen it replaces nothing
         assert end(client, 2, "succeeded", author="grace").status_code == 409
     waiting = "SELECT dataset, episode_index FROM pending_outcomes"
-    assert own.rows(waiting) == other_corpus.rows(waiting)
-    assert own.rebuild() == other_corpus.rebuild()
+    assert undivided.rows(waiting) == other_corpus.rows(waiting)
+    assert undivided.rebuild() == other_corpus.rebuild()
     ended = (
         "SELECT success, success_source, end_by, end_progress FROM episode_facts JOIN label_quality "
         "USING (dataset, episode_index) WHERE episode_index = 2"
     )
-    assert own.rows(ended) == other_corpus.rows(ended)
-    assert own.rows(ended)[0][:3] == (False, "person: explorer", "person")
-    with visit(own.space) as client:
+    assert undivided.rows(ended) == other_corpus.rows(ended)
+    assert undivided.rows(ended)[0][:3] == (False, "person: explorer", "person")
+    with visit(undivided.space) as client:
         body = {"import_id": reply.json()["saved"], "author": "ada"}
         assert post(client, "/api/outcomes/tiny/2/undo", body).status_code == 200
         assert post(client, "/api/outcomes/tiny/2/undo", body).status_code == 422
-    assert own.rows("SELECT * FROM current_outcomes") == []
+    assert undivided.rows("SELECT * FROM current_outcomes") == []
 
 
 def test_what_is_saved_is_answered_so_where_the_page_cannot_be_read_anew(

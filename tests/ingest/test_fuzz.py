@@ -27,6 +27,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from annotate.imported import FILE_FORMS, ImportedError, read_annotations
+from core.paths import Workspace
 from eval.server.app import make_app
 from eval.server.limits import ServerLimits
 from ingest.reasons import DataError
@@ -37,10 +38,10 @@ from tests.kits import spoil
 from tests.kits.fuzz_datasets import BASES, EXCESSES, alive, apart, build, write_base, write_excess
 from tests.kits.lake_kit import say
 from tests.kits.lerobot_writer import source_of, write_json_lines, write_video
-from tests.kits.made_corpus import make
+from tests.kits.made_corpus import build_of, built
 from tests.kits.reward_server_kit import FPS, TASK, Pixels, pictures, png
 from tests.kits.spoil import spoilt_bytes, spoilt_columns, spoilt_content, write_outside
-from tests.kits.tiny_lerobot import LENGTHS
+from tests.kits.tiny_lerobot import LENGTHS, make_dataset
 from warehouse.exports import EXPORT_KINDS
 from warehouse.exports.corrections import from_lines, from_tasks, lines_of, to_tasks
 from warehouse.exports.options import Selection
@@ -165,7 +166,8 @@ def dataset(base: str, folder: Path) -> Prepared:
 def files_of_people(folder: Path) -> Prepared:
     """Annotations of others (LeRobot folders, JSON lines, other tools' forms as our exports write
     them), and corrections and outcomes against a corpus, each in a folder of its own."""
-    lake = Lake(make(folder).space)
+    source = make_dataset(folder / "source")
+    lake = Lake(built(build_of(source), Workspace(folder / "workspace")).space)
     root = folder / "all"
     looks: dict[str, Callable[[Path], object]] = {
         "lines": lambda path: from_lines(lake, read_text(path), "eve"),

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-from core.paths import Workspace
-from tests.kits.made_corpus import Made, build_of, built
 from tests.kits.tiny_lerobot import make_dataset, write_video
 
 LENGTHS = (72, 18, 30, 12, 26)  # frames of episodes 0, 1, ...
@@ -17,7 +15,3 @@ def make_source(root: Path) -> Path:
     write_video(root, 0, LENGTHS[0], black=BLACK)
     write_video(root, 2, LENGTHS[2], frozen=FROZEN)
     return root
-
-
-def make_faulty(folder: Path) -> Made:
-    return built(build_of(make_source(folder / "source")), Workspace(folder / "workspace"))

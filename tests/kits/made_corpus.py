@@ -23,10 +23,10 @@ from warehouse.lake import Lake, forget_lakes, open_lake
 CHUNK_SIZE = 2
 
 
-def build_of(source: Path) -> DatasetBuild:
-    """The dataset `tiny` in chunks of two episodes, at whose pictures no encoder looks."""
+def build_of(source: Path, chunk_size: int = CHUNK_SIZE) -> DatasetBuild:
+    """The dataset `tiny`, at whose pictures no encoder looks."""
     build = source_build(source, "tiny", None, None)
-    dataset = build.dataset.model_copy(update={"chunk_size": CHUNK_SIZE})
+    dataset = build.dataset.model_copy(update={"chunk_size": chunk_size})
     return with_stages(
         build.model_copy(update={"dataset": dataset}), embeddings=EmbeddingsConfig(when="never")
     )
@@ -74,7 +74,7 @@ class Made:
         """Source and workspace of one's own; times of files are kept, so nothing is stale."""
         source = shutil.copytree(self.source, folder / "source")
         space = Workspace(shutil.copytree(self.space.root, folder / "workspace"))
-        return Made(space, build_of(source), self.report)
+        return Made(space, build_of(source, self.build.dataset.chunk_size), self.report)
 
 
 def built(build: DatasetBuild, space: Workspace) -> Made:
@@ -116,12 +116,22 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
     return place
 
 
-def shared(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Made:
-    """A corpus of `make`, built by one worker of a session: its source, and this worker's own copy
-    of its workspace."""
+def shared(
+    factory: pytest.TempPathFactory,
+    name: str,
+    write: Callable[[Path], Path],
+    chunk_size: int = CHUNK_SIZE,
+) -> Made:
+    """A corpus of the source that `write` writes, built by one worker of a session: that source,
+    and this worker's own copy of the workspace."""
+
+    def make(folder: Path) -> None:
+        build = build_of(write(folder / "source"), chunk_size)
+        built(build, Workspace(folder / "workspace"))
+
     place = made_once(factory, name, make)
     space = shutil.copytree(place / "workspace", factory.mktemp(name) / "workspace")
-    return Made(Workspace(space), build_of(place / "source"), BuildReport())
+    return Made(Workspace(space), build_of(place / "source", chunk_size), BuildReport())
 
 
 def put(folder: Path, place: Path) -> Path:
@@ -131,13 +141,6 @@ def put(folder: Path, place: Path) -> Path:
     gc.collect()
     shutil.rmtree(place, ignore_errors=True)
     return shutil.copytree(folder, place)
-
-
-def make(folder: Path) -> Made:
-    """Five episodes in three chunks, in three splits, without a licence."""
-    from tests.kits.tiny_lerobot import make_dataset
-
-    return built(build_of(make_dataset(folder / "source")), Workspace(folder / "workspace"))
 
 
 OF_EPISODES = (

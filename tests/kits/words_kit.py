@@ -89,6 +89,7 @@ class Case:
     folder: Path
     source: Path
     chunk_size: int = 4
+    settings: str = ""  # of the config, beside the registry entry
 
     @property
     def workspace(self) -> Path:
@@ -99,7 +100,7 @@ class Case:
         project = self.folder / "project"
         source = os.path.relpath(self.source, project / "registry")
         entry = f"source: {source}\nchunk_size: {self.chunk_size}\n{ENTRIES.get(self.form, '')}"
-        return write_configs(project, {DATASET: entry})
+        return write_configs(project, {DATASET: entry}, self.settings)
 
     def run(self, *words: object) -> Result:
         """A command on the workspace; in this process, since to start one costs more than most
@@ -122,18 +123,13 @@ class Case:
         return {episode: by_name[source_id] for episode, source_id in name_rows}
 
 
-def prepared(
-    form: str, source: Path, folder: Path, chunk_size: int = 4, *, is_applied: bool = True
-) -> Case:
-    """A corpus of one dataset in which people said something of three recordings, and a build has
-    applied it."""
-    folder.mkdir(parents=True)
-    shutil.copytree(source, folder / "source")
-    case = Case(form, folder, folder / "source", chunk_size)
+def prepared(case: Case, source: Path) -> Case:
+    """A corpus of a copy of this dataset, in which people said something of three recordings; no
+    build has applied it."""
+    case.folder.mkdir(parents=True)
+    shutil.copytree(source, case.source)
     checked(case.build())
     say_all(case, DATASET)
-    if is_applied:
-        checked(case.build())
     return case
 
 

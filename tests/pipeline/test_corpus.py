@@ -142,8 +142,8 @@ def test_the_asset_scores_a_chunk_once(own, tmp_path, instance):
 
 
 @pytest.fixture
-def corpus(own: Made) -> pc.Corpus:
-    return pc.open(own.space.root)
+def corpus(undivided: Made) -> pc.Corpus:
+    return pc.open(undivided.space.root)
 
 
 def test_an_episode_has_its_label_and_shows_it(corpus):

@@ -29,12 +29,12 @@ def foreseen(case: Case, *options: object) -> list[dict]:
     return json.loads(answer.out)["work"]
 
 
-@pytest.mark.parametrize("annotator", ["auto", "motion", "native", "transfer", "vlm"])
+@pytest.mark.parametrize("annotator", ["auto", "transfer", "vlm"])
 def test_each_annotator(case, annotator) -> None:
     rows = foreseen(case, "--dataset", "arm", "--annotator", annotator)
     work = {row["stage"]: (row["chunks"], row["why"]) for row in rows}
     assert "frames" not in work
-    if annotator in ("native", "vlm"):
+    if annotator == "vlm":
         assert work["segments"] == (1, f"dataset.annotator is {annotator}, was not set")
     else:  # what the source and its runs give is what motion says
         assert "segments" not in work

@@ -136,9 +136,9 @@ STATED: dict[int, tuple[dict, dict]] = {
 }
 
 
-def changed(own: Made, episode: int, last: dict, **stated) -> dict:
+def changed(undivided: Made, episode: int, last: dict, **stated) -> dict:
     """The label that counts, its first boundary moved by three frames, as a person sends it."""
-    with opened(own.space, read_only=True) as lake:
+    with opened(undivided.space, read_only=True) as lake:
         run = lake.rows(f"SELECT label_run FROM active_runs WHERE episode_index = {episode}")[0][0]
         label = stored_label(lake, "tiny", episode, run).model_dump() | stated
     segments = list(label["segments"])
@@ -148,7 +148,7 @@ def changed(own: Made, episode: int, last: dict, **stated) -> dict:
     return label | {"base_label_run": run}
 
 
-def test_what_is_drawn_is_what_the_next_build_stores(own):
+def test_what_is_drawn_is_what_the_next_build_stores(undivided):
     active = "SELECT progress FROM active_progress WHERE episode_index = {} ORDER BY frame_index"
     stored = (
         "SELECT progress, progress_procvlm FROM progress WHERE label_run = 'human/tiny' "
@@ -157,11 +157,11 @@ def test_what_is_drawn_is_what_the_next_build_stores(own):
     content = "SELECT content_hash FROM episode_content WHERE episode_index = {}"
     drawn = {}
     for episode, (last, stated) in STATED.items():
-        label = changed(own, episode, last, **stated)
+        label = changed(undivided, episode, last, **stated)
         run = label.pop("base_label_run")
-        with opened(own.space) as lake:
+        with opened(undivided.space) as lake:
             drawn[episode] = label_curves(
-                own.space, "tiny", episode, lake.snapshot(), parsed(label)
+                undivided.space, "tiny", episode, lake.snapshot(), parsed(label)
             )
             save_options = {
                 "base_label_run": run,
@@ -171,21 +171,21 @@ def test_what_is_drawn_is_what_the_next_build_stores(own):
                 "follows": None,
             }
             save(lake, "tiny", episode, parsed(label), **save_options)
-    rows_before = {episode: own.rows(active.format(episode)) for episode in STATED}
-    own.rebuild()
+    rows_before = {episode: undivided.rows(active.format(episode)) for episode in STATED}
+    undivided.rebuild()
     for episode, curves in drawn.items():
-        built = own.rows(stored.format(episode))
+        built = undivided.rows(stored.format(episode))
         assert [*zip(curves["progress"], curves["progress_procvlm"], strict=True)] == built
         assert [value for (value,) in rows_before[episode]] != curves["progress"]
 
 
-def test_a_label_that_contradicts_itself_has_no_curve(own):
-    label = changed(own, EPISODE, {}, final_progress=0.3)
+def test_a_label_that_contradicts_itself_has_no_curve(undivided):
+    label = changed(undivided, EPISODE, {}, final_progress=0.3)
     label.pop("base_label_run")
-    with opened(own.space, read_only=True) as lake:
+    with opened(undivided.space, read_only=True) as lake:
         snapshot = lake.snapshot()
     with pytest.raises(CorrectionError, match="the run ends at 1"):
-        label_curves(own.space, "tiny", EPISODE, snapshot, parsed(label))
+        label_curves(undivided.space, "tiny", EPISODE, snapshot, parsed(label))
 
 
 METRICS = {"f1": "boundary_f1@0.5s", "mae": "mae", "unnamed": "unnamed"}

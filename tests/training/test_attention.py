@@ -336,7 +336,7 @@ class Alone(nn.Module):
         return self.layer(states, attention_mask=None, position_embeddings=(turn, turn), **of_text)
 
 
-@pytest.mark.parametrize("family", FAMILIES[:2])
+@pytest.mark.parametrize("family", [FAMILIES[0], pytest.param(FAMILIES[1], marks=pytest.mark.slow)])
 def test_a_layer_with_varlen_is_traced_whole(family):
     # By shapes alone: the kernel runs on a GPU. A strict export is an error where the trace breaks
     model, _ = make_parts(make_items(4), family, attention="varlen")

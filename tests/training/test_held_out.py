@@ -70,7 +70,9 @@ def facts(checkpoint: Path) -> dict[str, Any]:
     return read_card(checkpoint.with_name(f"{checkpoint.name}.best"))["held_out"]
 
 
-@pytest.mark.parametrize("lora", [None, {"rank": 4, "alpha": 8}])
+@pytest.mark.parametrize(
+    "lora", [None, pytest.param({"rank": 4, "alpha": 8}, marks=pytest.mark.slow)]
+)
 def test_the_curve_has_the_scores_that_eval_gives(corpus, lora):
     lake, release = corpus
     run_recipe = recipe(
@@ -290,11 +292,9 @@ def ruining(step: int) -> Callable[..., float]:
     return rate
 
 
-@pytest.mark.parametrize("keep", [1, 2])
-def test_weights_that_are_worth_nothing_are_never_kept(keep, larger_corpus, monkeypatch):
-    run_recipe = recipe(
-        f"ruined{keep}", train={"steps": 5, "save_every": 1, "keep": keep, "lr": 1e-3}
-    )
+def test_weights_that_are_worth_nothing_are_never_kept(larger_corpus, monkeypatch):
+    settings = {"steps": 5, "save_every": 1, "keep": 1, "lr": 1e-3}
+    run_recipe = recipe("ruined", train=settings)
     whole = train(*larger_corpus, run_recipe.model_copy(update={"name": "sound"}))
     with monkeypatch.context() as patch:
         patch.setattr(loop, "share_of_rate", ruining(2))
@@ -302,11 +302,11 @@ def test_weights_that_are_worth_nothing_are_never_kept(keep, larger_corpus, monk
             TrainingError, match=r"^the weights are too large after step 2 \(their norm is inf\)"
         ):
             train(*larger_corpus, run_recipe)
-    steps = next((larger_corpus[0].workspace.root / "models").glob(f"ruined{keep}-*.steps"))
+    steps = next((larger_corpus[0].workspace.root / "models").glob("ruined-*.steps"))
     assert load_state(saved_steps(steps)[-1]).step == 2
     resumed_run = train(*larger_corpus, run_recipe, resume=True)
     assert [p.loss for p in resumed_run.curve] == [p.loss for p in whole.curve]
-    assert len(saved_steps(steps)) == keep
+    assert len(saved_steps(steps)) == 1
 
 
 def test_a_checkpoint_from_which_no_step_can_be_learnt_is_set_aside(larger_corpus, monkeypatch):

@@ -41,8 +41,9 @@ FORMS = {
     "videos alone": (sources.write_videos, "*.mp4"),
     "rows with pictures": (sources.write_hdf5, "*"),
 }
-SLOW = [pytest.param(form, marks=pytest.mark.slow) for form in [*FORMS][2:]]
-EACH_FORM = pytest.mark.parametrize("form", [*[*FORMS][:2], *SLOW])
+FIRST, *OTHER_FORMS = FORMS
+SLOW = [pytest.param(form, marks=pytest.mark.slow) for form in OTHER_FORMS]
+EACH_FORM = pytest.mark.parametrize("form", [FIRST, *SLOW])
 
 
 def swap(root: Path, files: str = "*") -> None:
@@ -132,9 +133,14 @@ def test_shards_hold_no_picture_of_another_recording(place, form):
     assert serials_in_shards(space) == OWN | {2: {3}, 5: {6}}
 
 
-@pytest.mark.parametrize(
-    ("stage", "swapped"), [("frames", {2: {6}, 5: {3}}), ("shards", {2: {3}, 5: {6}})]
-)
+# The test before this one has the first half of the second
+STAGES = [
+    ("frames", {2: {6}, 5: {3}}),
+    pytest.param("shards", {2: {3}, 5: {6}}, marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize(("stage", "swapped"), STAGES)
 def test_the_next_build_takes_the_source_as_it_is_then(place, tmp_path, stage, swapped):
     space, source, files = measured(place, "rows and videos")
     if stage == "frames":

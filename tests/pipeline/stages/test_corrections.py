@@ -8,7 +8,7 @@ import pytest
 from ingest.episode import Listing, SourcePart
 from ingest.episodes import storable
 from ingest.reasons import Limits
-from tests.kits.lake_kit import STEPS, history, say
+from tests.kits.lake_kit import STEPS, history, opened, say
 from tests.kits.tiny_lerobot import write_video
 from warehouse.lake import Lake, corrections, digest
 from warehouse.lake.corrections import ConflictError, CorrectionError
@@ -51,12 +51,13 @@ def test_a_rejected_label_is_not_used(own, corpus):
     assert corpus.rows(PENDING) == []
 
 
-def test_a_correction_of_an_episode_that_is_taken_down_waits_for_nothing(own, corpus):
-    say(corpus)
-    assert corpus.rows(PENDING) == [(EPISODE, "corrected")]
-    take_down(corpus, "tiny", [EPISODE], "somebody asked")
-    own.rebuild()
-    assert corpus.rows(PENDING) == []
+def test_a_correction_of_an_episode_that_is_taken_down_waits_for_nothing(undivided):
+    with opened(undivided.space) as lake:
+        say(lake)
+        assert lake.rows(PENDING) == [(EPISODE, "corrected")]
+        take_down(lake, "tiny", [EPISODE], "somebody asked")
+        undivided.rebuild()
+        assert lake.rows(PENDING) == []
 
 
 @pytest.mark.parametrize("episodes", ([EPISODE], None))
@@ -159,13 +160,13 @@ def test_the_same_said_in_another_order_makes_the_same_corpus(made, tmp_path):
 OUTCOME = "SELECT success, success_source FROM episodes WHERE episode_index = ?"
 
 
-def test_outcomes_outlast_a_changed_source(own):
-    lake = Lake(own.space)
-    add_outcomes(lake, "tiny", "seen.csv", [StatedOutcome(EPISODE, False, None, "ada")])
-    own.rebuild()
-    write_video(own.source, EPISODE, 31)
-    assert ("frames", 1) in own.rebuild()
-    assert lake.rows(OUTCOME, [EPISODE]) == [(False, "person: seen.csv")]
+def test_outcomes_outlast_a_changed_source(undivided):
+    with opened(undivided.space) as lake:
+        add_outcomes(lake, "tiny", "seen.csv", [StatedOutcome(EPISODE, False, None, "ada")])
+        undivided.rebuild()
+        write_video(undivided.source, EPISODE, 31)
+        assert ("frames", 0) in undivided.rebuild()
+        assert lake.rows(OUTCOME, [EPISODE]) == [(False, "person: seen.csv")]
 
 
 PARTS = "SELECT kind, name, status, num_times FROM source_parts WHERE kind = 'file' ORDER BY ALL"

@@ -187,7 +187,7 @@ def test_the_rate_of_an_export(rates, stamped, one):
         rate_of(rates, stamped, may_stamp=True)
 
 
-@pytest.mark.parametrize("after", [0, 2, 6])
+@pytest.mark.parametrize("after", [0, 6])
 def test_a_kill_midway_resumes_to_equal_bytes(made_lake, tiny_export, tmp_path, monkeypatch, after):
     real = ExportFolder.part
     parts_written = []
@@ -441,13 +441,14 @@ def test_tasks_that_nobody_has_shown_are_counted(made_lake):
 OTHER = Selection(allow=("unknown",), min_confidence=0.01)
 
 
-# Each base has one: a dataset's files, rows beside videos, samples, labels in a file, recordings
-OFTEN = ("lerobot", "weights", "llamafactory", "annotations-json", "rerun")
+# Each base has one: a dataset's files, rows beside videos, samples, labels in a file; recordings, which take longest
+OFTEN = ("lerobot", "weights", "llamafactory", "annotations-json")
+MARKS = dict.fromkeys(OFTEN, ()) | {"rerun": pytest.mark.slow}
 
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(n, marks=[pytest.mark.long] * (n not in OFTEN)) for n in EXPORT_KINDS],
+    [pytest.param(n, marks=MARKS.get(n, pytest.mark.long)) for n in EXPORT_KINDS],
 )
 def test_an_export_is_kept_replaced_or_refused(made_lake, tmp_path, name):
     kind = EXPORT_KINDS[name]

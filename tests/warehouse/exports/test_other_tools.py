@@ -207,10 +207,10 @@ def ended(own_corpus: Made, **end: Any) -> Lake:
 @pytest.mark.parametrize(
     "end", [{"final_progress": 0.6}, {"final_progress": 0.5, "catastrophic_frame": 20}]
 )
-def test_an_export_is_what_opensarm_reads_and_comes_back(own, tmp_path, end):
-    lake = ended(own, **end)
+def test_an_export_is_what_opensarm_reads_and_comes_back(undivided, tmp_path, end):
+    lake = ended(undivided, **end)
     out = tmp_path / "out"
-    exported = OPENSARM.export(Lake(own.space, read_only=True), ANY, out)
+    exported = OPENSARM.export(Lake(undivided.space, read_only=True), ANY, out)
     assert (exported.episodes, exported.frames) == (len(LENGTHS), sum(LENGTHS))
 
     # Rollouts: arrays as long as the video, whose reward is the difference of its progress
@@ -245,7 +245,7 @@ def test_an_export_is_what_opensarm_reads_and_comes_back(own, tmp_path, end):
     for video in (out / "lerobot/videos").rglob("*.mp4"):
         assert video.name.removesuffix(".mp4") in {f"episode_{k:06d}" for k in range(len(LENGTHS))}
 
-    # What a person said, by opensarm's own formula, is the progress of the rollout
+    # What a person said, by opensarm's undivided formula, is the progress of the rollout
     [line] = [json.loads(text) for text in (out / "labels.jsonl").read_text().splitlines()]
     assert (line["user"], line["episode_index"], Path(line["video_path"]).parent) == (
         "ada",
@@ -271,7 +271,7 @@ def test_an_export_is_what_opensarm_reads_and_comes_back(own, tmp_path, end):
     second_folder = tmp_path / "again"
     lake.con.close()
     OPENSARM.export(
-        Lake(own.space, read_only=True),
+        Lake(undivided.space, read_only=True),
         ANY.model_copy(update={"label_run": imported.label_run}),
         second_folder,
     )
@@ -281,11 +281,11 @@ def test_an_export_is_what_opensarm_reads_and_comes_back(own, tmp_path, end):
     assert exported_line["label"] == line["label"]
 
 
-def test_results_of_the_tool_count_as_what_people_say(own, tmp_path):
-    lake = ended(own, final_progress=0.6)
+def test_results_of_the_tool_count_as_what_people_say(undivided, tmp_path):
+    lake = ended(undivided, final_progress=0.6)
     saved = history(lake, "tiny", 2)[0]
     out = tmp_path / "out"
-    OPENSARM.export(Lake(own.space, read_only=True), ANY, out)
+    OPENSARM.export(Lake(undivided.space, read_only=True), ANY, out)
     [line] = [json.loads(text) for text in (out / "labels.jsonl").read_text().splitlines()]
     foreign = {k: v for k, v in line.items() if k != "proccorpus"} | {
         "episode_id": 3,
