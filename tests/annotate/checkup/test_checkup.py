@@ -204,6 +204,7 @@ FAULTS: dict[str, tuple[Callable[[RunSignals], RunSignals], tuple[int, int], str
     "camera_frozen": (frozen, (40, 100), "front"),
     "camera_black": (black, (30, 45), "wrist"),
     "camera_jumps": (cut, (77, 78), "front"),
+    "camera_jumps: focus": (blurred, (77, 78), "front"),
     "rows_late": (late, (0, FRAMES), ""),
     "state_jumps": (jumping, (90, 91), ""),
     "state_stuck": (stuck, (101, 160), ""),
@@ -223,10 +224,7 @@ def test_runs_without_faults_are_not_named(runs):
     assert faults(runs) == []
 
 
-def test_a_camera_out_of_focus_is_told(runs):
-    (fault,) = faults([*runs[:4], blurred(runs[4]), *runs[5:]])
-    assert (fault.reason, fault.episode_index, fault.start_frame) == ("camera_jumps", 4, 77)
-    assert "the sharpness leaps" in fault.detail
+def test_sharpness_that_changes_often_is_no_fault(runs):
     sharpness = runs[4].cameras[0].sharpness + np.where(np.arange(FRAMES) % 40 < 20, 0, 0.5)
     assert faults([*runs[:4], with_camera(runs[4], 0, sharpness=sharpness), *runs[5:]]) == []
 

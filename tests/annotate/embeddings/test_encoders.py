@@ -84,19 +84,6 @@ def test_weights_with_another_sha256_are_refused(no_weights):
         load_encoder(EmbeddingsConfig())
 
 
-def test_files_of_torchs_hub_are_checked_by_their_names(no_weights):
-    content = b"weights"
-    begin = hashlib.sha256(content).hexdigest()[:8]
-    for name, is_right in ((f"net-{begin}.pth", True), ("net-00000000.pth", False)):
-        (no_weights / name).write_bytes(content)
-        url = f"https://example.org/{name}"
-        if is_right:
-            assert networks.weights_file(url) == no_weights / name
-        else:
-            with pytest.raises(EncoderError, match=r"not 00000000\.\.\."):
-                networks.weights_file(url)
-
-
 def test_a_download_that_is_cut_off_is_not_kept(no_weights, monkeypatch):
     content = b"weights"
     url = f"https://example.org/net-{hashlib.sha256(content).hexdigest()[:8]}.pth"

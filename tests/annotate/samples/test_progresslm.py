@@ -52,24 +52,14 @@ def test_without_text_or_whole_run_there_is_nothing_to_compare_with():
 
 
 def test_an_editor_is_an_entry_point_and_must_edit():
-    with pytest.raises(
-        FailedError, match=r"no installed package has the proccorpus.image_editors entry point 'x'"
-    ):
+    with pytest.raises(FailedError, match=r"no installed package has .* entry point 'x'"):
         edits.load_editor("x")
     rgb = np.zeros((4, 4, 3), np.uint8)
-    with pytest.raises(
-        FailedError, match="left a picture as it was, although told: take the cup away"
-    ):
-        edits.edited_picture(
-            rgb, "take the cup away", 1, lambda rgb, instruction, seed: rgb, "still"
-        )
-    with pytest.raises(FailedError, match=r"did not return an array uint8 \[h, w, 3\]"):
-        edits.edited_picture(
-            rgb, "take the cup away", 1, lambda rgb, instruction, seed: rgb / 2, "half"
-        )
-    edited_rgb = edits.edited_picture(
-        rgb, "", 3, lambda rgb, instruction, seed: rgb + np.uint8(seed), "lamp"
-    )
+    with pytest.raises(FailedError, match="left a picture as it was"):
+        edits.edited_picture(rgb, "take it away", 1, lambda rgb, *_: rgb, "still")
+    with pytest.raises(FailedError, match="did not return an array uint8"):
+        edits.edited_picture(rgb, "take it away", 1, lambda rgb, *_: rgb / 2, "half")
+    edited_rgb = edits.edited_picture(rgb, "", 3, lambda rgb, _, seed: rgb + np.uint8(seed), "lamp")
     assert (edited_rgb == 3).all()
     config = SamplesConfig(image_editor="lamp", unanswerable_per_episode=20)
     edited_rows = [r for r in rows(*corpus(), config=config) if r["reason"] == "edited"]
@@ -335,13 +325,8 @@ def test_the_strict_way_reads_four_tags_in_order_and_a_refusal_in_three():
     read = parse_reply(
         "<ref_think>no</ref_think><ref>N/A</ref><score_think>n/a</score_think><score>na</score>"
     )
-    assert (read.ref, read.ref_is_na, read.score, read.score_is_na, read.format_ok) == (
-        None,
-        True,
-        None,
-        True,
-        True,
-    )
+    assert (read.ref, read.score) == (None, None)
+    assert (read.ref_is_na, read.score_is_na, read.format_ok) == (True, True, True)
     for reply in (
         f"Sure. {GOOD}",
         f"{GOOD} Done.",

@@ -36,22 +36,6 @@ def run(view, model, config=CONFIG):
     return asyncio.run(annotate_episode(view, model, config))
 
 
-def test_each_stage_is_shown_what_it_needs():
-    model = knowing(
-        TRUTH, reason=lambda request: dict.fromkeys(request.schema["properties"], "Text")
-    )
-    view = view_of()
-    label = run(view, model)
-    asyncio.run(reason_episode(view, label.segments, 3, model, CONFIG))
-    plan, segment, verify, reason = (r for r in model.requests if r.stage != "refine")
-    stages = [r.stage for r in (plan, segment, verify, reason)]
-    assert stages == ["plan", "segment", "verify", "reason"]
-    # Two pictures a second, the last one, and of the ends of attempts those around them
-    assert frames_shown(plan) == frames_shown(segment) == [*range(0, 300, 15), 299]
-    assert frames_shown(verify) == [30, 45, 60, 75, 90, 105, 180, 195, 210, 240, 255, 270]
-    assert frames_shown(reason) == [*range(0, 300, 60)]
-
-
 def test_a_boundary_that_is_not_refined_lies_between_its_pictures():
     label = run(view_of(), knowing(TRUTH), CONFIG.model_copy(update={"refine": "doubtful"}))
     assert [s.start_frame for s in label.segments] == [0, 53, 98, 158, 203, 263]
@@ -392,7 +376,6 @@ def test_pictures_side_by_side_are_as_high_as_the_first():
 
 FPS = 10.0
 N = 200
-GAP = 5  # frames between pictures: two a second
 
 
 def arm(closes_at: int = 60, stops: tuple[int, int] = (100, 120), slow_at: int = 160) -> Signals:
