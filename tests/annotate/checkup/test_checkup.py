@@ -442,7 +442,6 @@ def test_a_place_that_the_camera_does_not_see(starts, num_named):
 
 @pytest.mark.parametrize("num_rows", [2, 3, 4, 7])
 def test_a_median_of_others_leaves_one_row_out(num_rows):
-    # Values that stand twice, too
     values = np.random.default_rng(num_rows).integers(0, 4, (num_rows, 5)).astype(float)
     expected = [np.median(np.delete(values, k, axis=0), axis=0) for k in range(num_rows)]
     assert medians_of_others(values).tolist() == np.stack(expected).tolist()

@@ -78,9 +78,7 @@ def test_weights_with_another_sha256_are_refused(no_weights):
     file = no_weights / "mobilenet_v2-b0353104.pth"
     file.write_bytes(b"not them")
     assert missing_download(EmbeddingsConfig()) == "", "there is a file, whatever it holds"
-    with pytest.raises(
-        EncoderError, match=r"mobilenet_v2-b0353104.pth is damaged .*, not b0353104.*: delete it"
-    ):
+    with pytest.raises(EncoderError, match=r"v2-b0353104.pth is damaged .*, not b0353104"):
         load_encoder(EmbeddingsConfig())
 
 

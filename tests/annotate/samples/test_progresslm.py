@@ -1,4 +1,4 @@
-"""ProgressLM samples: true to the label, n/a where nothing fits and why, and pictures that are edited or covered."""
+"""ProgressLM samples: true to the label, n/a where nothing fits, edited or covered pictures."""
 
 from collections import Counter
 from dataclasses import replace
@@ -52,7 +52,7 @@ def test_without_text_or_whole_run_there_is_nothing_to_compare_with():
 
 
 def test_an_editor_is_an_entry_point_and_must_edit():
-    with pytest.raises(FailedError, match=r"no installed package has .* entry point 'x'"):
+    with pytest.raises(FailedError, match="entry point 'x'"):
         edits.load_editor("x")
     rgb = np.zeros((4, 4, 3), np.uint8)
     with pytest.raises(FailedError, match="left a picture as it was"):
@@ -104,7 +104,7 @@ def test_another_task_may_share_a_step_or_lie_beyond_the_chunk():
         for p in chain.from_iterable(map(itemgetter("pictures"), other_task))
         if p["episode_index"] == 70
     ]
-    assert min(frames) >= 12  # it is under way
+    assert min(frames) >= 12
     assert max(frames) < 50
     assert all(r["num_tokens"] > 0 for r in sample_rows)
 
@@ -163,7 +163,7 @@ def test_episodes_in_any_order_give_the_same_samples_of_every_family():
     backward = samples_of(episodes[::-1])
     assert forward == backward
     assert len({r["family"] for r in forward.values()}) > 4
-    for e in episodes:  # ProcVQA's are of their episode alone
+    for e in episodes:
         assert [forward[r["sample_id"]] for r in procvqa_rows(e, config=MANY)] == procvqa_rows(
             e, config=MANY
         )
@@ -246,7 +246,7 @@ def test_the_published_profile_has_the_published_counts():
     mean = np.mean(counts, axis=0)
     error = np.std(counts, axis=0) / np.sqrt(len(counts))
     assert (np.abs(mean - [2, 178, 234]) < 4 * np.maximum(error, 0.1) + 1).all(), mean
-    assert abs(np.mean(pictures) - 8.0) < 0.2  # fewer than 5 to 17 on the first frames
+    assert abs(np.mean(pictures) - 8.0) < 0.2
 
 
 def test_the_published_windows_are_single_frames_or_rows_of_them():
