@@ -266,7 +266,7 @@ def test_a_version_knows_the_contents_of_those_before(tmp_path):
     known_columns = content_columns(episode, PICTURES, (), ())
     assert known_columns["former_hashes"] == sorted(set(known_columns["former_hashes"]))
     # Version 1: the state without what is named gripper, and that
-    h = hashlib.sha256((episode.record.task or "").encode() + b"observation.images.frontpictures")
+    h = hashlib.sha256(episode.record.task.encode() + b"observation.images.frontpictures")
     for values in (episode.state[:, :2], episode.state[:, 2]):
         h.update(np.ascontiguousarray(values, np.float64).tobytes())
     assert h.hexdigest() in known_columns["former_hashes"]

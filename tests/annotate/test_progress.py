@@ -1,4 +1,4 @@
-"""Progress labels: the published formula on its golden table, and the rules of ours on random segmentations."""
+"""Progress labels: the published formula, and our rules on random segmentations."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -100,7 +100,7 @@ def test_budgets_sum_to_one_and_keep_the_clip_ratio(lengths):
 
 @st.composite
 def runs(draw: st.DrawFn) -> tuple[list[Segment], int]:
-    """Segments that tile a run: attempts at planned steps in any order, some not completed, idle, maybe done."""
+    """Segments that tile a run, and how many steps are planned."""
     planned = draw(st.integers(1, 4))
     segments: list[Segment] = []
     done_steps: set[int] = set()
@@ -185,7 +185,7 @@ def test_our_label_falls_where_a_step_is_begun_again(run, rng):
 
 @st.composite
 def motions(draw: st.DrawFn) -> tuple[list[tuple[int, int | None, bool]], int, list[float]]:
-    """Spans (tenths of a second, planned step or None, completed), planned steps, change per second in each tenth."""
+    """Spans (tenths of a second, step, completed), planned steps, change in each tenth."""
     planned = draw(st.integers(1, 3))
     spans = draw(
         st.lists(

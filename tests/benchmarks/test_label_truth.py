@@ -1,7 +1,4 @@
-"""The benchmark of labels: fetching its data, other values of constants, and the page.
-
-Also: the benchmark of the checkup; cheap models first.
-"""
+"""The benchmarks of labels, of the checkup, and of cheap models."""
 
 import hashlib
 import json
@@ -32,7 +29,7 @@ from tests.kits.vlm_episodes import view_of
 
 
 def repository(folder: Path) -> str:
-    """A public dataset of three episodes, as a git host has it; its commit."""
+    """The commit of a dataset of three episodes, as a git host has it."""
     meta = folder / "someone" / "robots" / "data" / "meta"
     meta.mkdir(parents=True)
     rows = [json.dumps({"episode_index": k, "length": 10 + k}) for k in range(3)]
@@ -89,7 +86,7 @@ def test_what_is_chosen_for_a_robot_does_not_know_it():
 
 
 def test_few_numbers_decide_a_label():
-    """Each in the ablation; a rule that needs one more has to take another's place."""
+    # Each in the ablation; a rule that needs one more has to take another's place
     assert len(CHOICES) <= 28
     for name, (module, attribute, other_values) in CHOICES.items():
         value = getattr(MotionConfig() if module is None else module, attribute)
@@ -106,7 +103,7 @@ def test_the_page_lists_choices_that_matter_and_no_others():
     choices = [choice for choice in json.loads(FIGURES.read_text())["ablation"] if counts(choice)]
     page = PAGE.read_text()
     assert all(f"| {choice['choice']} |" in page for choice in choices)
-    assert len(CHOICES) - len(choices) == 10  # as the page says
+    assert len(CHOICES) - len(choices) == 10
 
 
 FRAMES = 60
@@ -162,7 +159,6 @@ def test_pictures_that_are_encoded_again_are_no_fault(squares):
 )
 def test_late_rows_meet_later_pictures(squares, frames, rows, places):
     spoilt = late(squares.runs[0], squares, frames, np.random.default_rng(0))
-    assert spoilt is not None
     state = values_of(squares.runs[0])["state"]
     pictures = squares.runs[0].pictures["front"]
     assert (values_of(spoilt.run)["state"] == state[rows]).all()
@@ -220,7 +216,7 @@ def test_cheap_models_first(monkeypatch):
 
     monkeypatch.setattr(stand_ins, "view_of", shown)
     dear_f1, dear_tokens = tried(stand_ins.Mistakes())
-    assert tried(stand_ins.CHEAP["small"])[0] < dear_f1 - 0.02, "it is of another quality"
+    assert tried(stand_ins.CHEAP["small"])[0] < dear_f1 - 0.02
     f1, tokens = tried(stand_ins.Mistakes(), *stand_ins.CHEAP)
     assert f1 > dear_f1 - 0.01
     assert 0 < tokens <= 0.5 * dear_tokens

@@ -1,8 +1,4 @@
-"""Files, addresses with secrets, cores of a process, and the one version.
-
-Also: one list of annotators, and one rule for who made a label; pictures that were stored, and bytes that are none;
-CSV that a spreadsheet opens; settings of `eval`.
-"""
+"""Files, addresses, cores, the version, annotators, stored pictures, CSV, settings of `eval`."""
 
 import csv
 import io
@@ -56,8 +52,7 @@ def umask(request) -> Iterator[int]:
 
 
 def test_files_below_a_folder_of_others(tmp_path, monkeypatch):
-    """A link that leads to itself is no file, and what the system keeps for itself (lost+found) is
-    passed over."""
+    # A link to itself is no file, and lost+found is passed over
     listed_folder = os.scandir
 
     def of_anybody(folder: str) -> Iterator[os.DirEntry[str]]:
@@ -112,17 +107,14 @@ def test_workers_share_what_their_parent_may_use(monkeypatch):
     assert THREADS not in os.environ
     # What the user says counts; what we said for this process is no word of the user's
     monkeypatch.setattr(of_cores, "cores", lambda: 0)
-    for by_user in (True, False):
-        if by_user:
-            monkeypatch.setenv(THREADS, "7")
-        else:
-            monkeypatch.delenv(THREADS)
+    monkeypatch.setenv(THREADS, "7")
+    for threads, threads_of_child in (("7", "7"), ("0", "3")):
         tell_libraries()
-        assert os.environ[THREADS] == ("7" if by_user else "0")
+        assert os.environ[THREADS] == threads
         with told_to_children(3):
-            assert os.environ[THREADS] == ("7" if by_user else "3")
-        assert os.environ[THREADS] == ("7" if by_user else "0")
-    monkeypatch.delenv(THREADS)
+            assert os.environ[THREADS] == threads_of_child
+        assert os.environ[THREADS] == threads
+        monkeypatch.delenv(THREADS)
     monkeypatch.delenv(IS_OURS)
 
 
@@ -135,12 +127,12 @@ def test_only_an_import_in_python_finds_it(monkeypatch, name):
         __import__(name)  # a call, as compiled libraries make it
 
 
-def test_package_changelog_and_citation_agree():
+def test_package_changelog_citation_and_lake_agree(tmp_path):
+    in_lake = "SELECT proccorpus FROM schema_versions ORDER BY version DESC LIMIT 1"
+    assert Lake(Workspace(tmp_path)).rows(in_lake) == [(proccorpus.__version__,)]
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     match = re.search(r"^version: (.*)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
     newest = re.search(r"^## ([0-9.]+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
-    assert match
-    assert newest
     assert {project["version"], match[1], newest[1]} == {proccorpus.__version__}
 
 
@@ -149,11 +141,6 @@ def test_a_workspace_of_each_version_in_the_changelog_is_kept():
     versions = re.findall(r"^## ([0-9.]+), 20", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert [version for version in versions if version not in KEPT] == []
     assert sum((FOLDER / f"{version}.tar.xz").stat().st_size for version in KEPT) <= 2 << 20
-
-
-def test_a_lake_says_it(tmp_path):
-    newest = "SELECT proccorpus FROM schema_versions ORDER BY version DESC LIMIT 1"
-    assert Lake(Workspace(tmp_path)).rows(newest) == [(proccorpus.__version__,)]
 
 
 FORMULAS = [
@@ -233,6 +220,10 @@ def test_every_row_names_functions_and_settings_that_are_there(tmp_path):
 
 
 def test_precedence_and_words():
+    assert made_by("human", None, follows=False) == "people"
+    assert made_by("native", None, follows=False) == "motion"
+    assert made_by("native", "source", follows=False) == "steps of the source"
+    assert made_by("vlm", None, follows=True) == "like those of vlm"
     assert [name for name in PRECEDENCE if name in FIRST_FOUR] == FIRST_FOUR
     assert in_words(("auto", "motion", "vlm")) == "auto, motion or vlm"
     assert "native (the source's steps)" in choices_with_help()
@@ -250,13 +241,6 @@ def test_sql_and_python_say_the_same_of_who_made_a_label(annotator, steps_from, 
     sql = f"SELECT {made_by_sql('a', 's', 'f')} FROM (SELECT $1 AS a, $2 AS s, $3 AS f)"
     [sql_result] = duckdb.execute(sql, [annotator, steps_from, follows]).fetchone() or [""]
     assert sql_result == made_by(annotator, steps_from, follows=follows)
-
-
-def test_golden_words_for_makers():
-    assert made_by("human", None, follows=False) == "people"
-    assert made_by("native", None, follows=False) == "motion"
-    assert made_by("native", "source", follows=False) == "steps of the source"
-    assert made_by("vlm", None, follows=True) == "like those of vlm"
 
 
 def test_a_stored_picture_has_its_pixels():

@@ -1,4 +1,4 @@
-"""Labels: segments tile an episode, ids of label runs, which label counts, names of planned steps, and the gate."""
+"""Labels: tilings, ids of label runs, which label counts, names of steps, the gate."""
 
 from dataclasses import replace
 
@@ -172,7 +172,7 @@ def test_planned_steps_are_named_by_the_task_or_their_first_attempts(
     assert (label.plan, label.named) == (plan, named)
 
 
-def test_a_label_says_where_it_is_cut_whether_all_is_done_and_whose_names_may_be_used():
+def test_what_a_label_says_of_itself():
     label = Label([GRASP, Segment("Place it", 5, 9, step=1)], 2, ("Grasp it", "Place it"))
     assert (label.num_frames, label.cuts, label.is_finished, label.has_names) == (
         9,

@@ -30,12 +30,11 @@ def temporary(tmp_path, monkeypatch) -> Path:
 
 
 def test_what_a_killed_process_left_goes_with_the_next(temporary):
-    other_folder = temporary / "proccorpus-publish-1"  # of another maker: without a lock
+    other_folder = temporary / "proccorpus-publish-1"
     other_folder.mkdir()
     with subprocess.Popen(
         [sys.executable, "-c", HOLDING], cwd=ROOT, env={"TMPDIR": str(temporary)}, stdout=-1
     ) as holder_process:
-        assert holder_process.stdout is not None
         path = Path(holder_process.stdout.readline().decode().strip())
         # Of a process that lives nothing is taken
         with ScratchFolder() as scratch_folder:
@@ -58,7 +57,7 @@ def test_a_link_is_not_followed(temporary, tmp_path_factory):
 
 @pytest.mark.parametrize("name", ["proccorpus-trial", f"{PREFIX}trial"])
 def test_a_workspace_is_no_scratch_folder(temporary, name):
-    """One in the temporary place, called like ours, was deleted by the next command: both locks were called `.lock`."""
+    # One called like ours was deleted: both locks were called `.lock`
     workspace = Workspace(temporary / name)
     lake = Lake(workspace)
     with lake.lock():

@@ -96,7 +96,7 @@ sys.exit(7)
 
 
 def test_a_command_begins_anew_without_what_stays_in_one_call(tmp_path):
-    """Also where that holds Python's lock, so that no other thread runs, or takes no CPU."""
+    # Also where that holds Python's lock, so that no other thread runs, or takes no CPU
     (tmp_path / "stuck.py").write_text(STUCK)
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     stuck = [sys.executable, tmp_path / "stuck.py"]
@@ -111,7 +111,7 @@ def test_a_command_begins_anew_without_what_stays_in_one_call(tmp_path):
 
 @pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.slow)])
 def test_a_build_goes_on_without_what_takes_too_long(tmp_path, workers):
-    """A list of episodes, and a picture of a camera, each in one call."""
+    # A list of episodes, and a picture of a camera, each in one call
     for name in ("m/stuck_when_listed.mp4", "v/stuck_when_decoded.mp4", "v/then.mp4"):
         write_video(tmp_path / name, range(8))
     for name, extra_lines in {"m": "", "v": "fps: 10\nchunk_size: 1\n"}.items():

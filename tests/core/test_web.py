@@ -1,5 +1,4 @@
-"""The middleware of all servers, as the explorer uses it: host names, token, proxy, origin, CSRF, headers, body;
-and where a server has its token from."""
+"""The middleware of all servers, as the explorer uses it, and where a token comes from."""
 
 import re
 import signal
@@ -79,7 +78,7 @@ def test_a_proxy_names_the_user_and_nobody_else_does(own):
         "0.0.0.0", user_header="X-Remote-User", proxies=("127.0.0.0/8",), hosts=("corpus.example",)
     )
     with visit(own.space, Options(access=trusted)) as client:
-        client._transport.client = ("127.0.0.1", 1)  # type: ignore[attr-defined]
+        client._transport.client = ("127.0.0.1", 1)
         assert client.get("/review").status_code == 401
         assert client.get("/review", headers={"x-remote-user": " "}).status_code == 401
         ada = {"x-remote-user": "ada"}
@@ -100,14 +99,14 @@ def test_a_proxy_names_the_user_and_nobody_else_does(own):
         assert answer.status_code == 200
         said = client.get("/api/corrections/tiny/0", headers=ada).json()
         assert said["history"][0]["author"] == "ada"
-        grace = {"x-remote-user": "grace"}  # whose page's token is another
+        grace = {"x-remote-user": "grace"}
         assert (
             client.post(
                 "/api/corrections/tiny/0/accept", json=body, headers=own_headers | grace
             ).status_code
             == 403
         )
-        client._transport.client = ("10.1.2.3", 1)  # type: ignore[attr-defined]
+        client._transport.client = ("10.1.2.3", 1)
         assert client.get("/review", headers=ada).status_code == 401
 
 
@@ -201,7 +200,7 @@ def test_a_login_is_a_cookie_for_a_month_and_the_token_leaves_the_address():
         assert (answer.status_code, answer.headers["location"]) == (303, "/x?a=1")
         cookie = answer.headers["set-cookie"].lower()
         assert ("secure" in cookie, "httponly; max-age=2592000; " in cookie) == (is_secure, True)
-    client = guarded()  # without a token such an address is as any other
+    client = guarded()
     assert client.get(f"/x?token={TOKEN}").status_code == 200
 
 
@@ -221,7 +220,6 @@ def test_it_ends_within_ten_seconds_of_sigterm():
     with subprocess.Popen(
         [sys.executable, "-c", SERVER], cwd=ROOT, stdout=subprocess.PIPE, text=True
     ) as server:
-        assert server.stdout is not None
         url = server.stdout.readline().strip()
         request_code = f"import urllib.request; urllib.request.urlopen({url!r})"
         with subprocess.Popen([sys.executable, "-c", request_code], stderr=subprocess.DEVNULL):

@@ -1,4 +1,4 @@
-"""Every block of code and every command of the documentation runs, or, where that cannot be here, is one we have."""
+"""Every block of code and every command of the documentation runs, or is one we have."""
 
 import ast
 import contextlib
@@ -63,7 +63,7 @@ MASKS = (
 
 
 def masked(text: str) -> list[str]:
-    """The lines of an output without what differs from corpus to corpus, and without how they are set."""
+    """The lines of an output without what differs from corpus to corpus."""
     for pattern, replacement in MASKS:
         text = re.sub(pattern, replacement, text, flags=re.MULTILINE)
     return [" ".join(line.split()) for line in text.splitlines() if line.strip()]
@@ -72,7 +72,7 @@ def masked(text: str) -> list[str]:
 def check_shown(shown_text: str, out: str, err: str) -> None:
     """Raises OutputError where a page shows other output than was printed; `...` stands for anything.
 
-    Of what went to standard error (notes, progress) a page may show some lines, or all with `...` for a part.
+    Of what went to standard error a page may show some lines.
     """
     expected = _tight(masked(shown_text))
     notes = masked(err)
@@ -89,20 +89,9 @@ def _tight(lines: list[str]) -> str:
 
 
 def check_lines(shown_text: str, printed: str) -> None:
-    """Raises OutputError where a line that a page shows, among others, was not printed.
-
-    A line begins one that was printed, or is a row of a table with the columns that the page's head of it names.
-    """
+    """Raises OutputError where a shown line is neither beginning nor cells of a printed one."""
     printed_rows = _cells(printed)
-    missing = []
-    head: list[str] = []  # of the printed table that the page shows now
-    columns: list[str] = []
-    for row in _cells(shown_text):
-        if printed_head := _head_with(row, printed_rows):
-            head = printed_head
-            columns = row
-        elif not _is_printed(row, printed_rows, head, columns):
-            missing.append(row)
+    missing = [row for row in _cells(shown_text) if not _is_printed(row, printed_rows)]
     if missing:
         printed_text = "\n".join(masked(printed))
         raise OutputError(f"the page shows {missing}, and it printed\n{printed_text}")
@@ -115,31 +104,18 @@ def _cells(text: str) -> list[list[str]]:
     return [re.split(r"\s{2,}", line.strip()) for line in text.splitlines() if line.strip()]
 
 
-def _head_with(columns: list[str], printed_rows: list[list[str]]) -> list[str]:
-    """The printed line that has these columns' names, in this order; empty where none has, or they are no names."""
-    is_head = len(columns) > 1 and all(re.fullmatch(r"[a-z_]+", name) for name in columns)
-    if is_head:
-        for row in printed_rows:
-            if [cell for cell in row if cell in columns] == columns:
-                return row
-    return []
-
-
-def _is_printed(
-    row: list[str], printed_rows: list[list[str]], head: list[str], columns: list[str]
-) -> bool:
-    """Does a line begin one that was printed, or is it one of the table's rows, as its columns have it?"""
-    places = [head.index(name) for name in columns]
+def _is_printed(row: list[str], printed_rows: list[list[str]]) -> bool:
     for printed_row in printed_rows:
-        if " ".join([*printed_row, ""]).startswith(" ".join([*row, ""])):
+        cells = iter(printed_row)
+        if all(cell in cells for cell in row):
             return True
-        if len(printed_row) == len(head) and [printed_row[k] for k in places] == row:
+        if " ".join([*printed_row, ""]).startswith(" ".join([*row, ""])):
             return True
     return False
 
 
 def check_said(arguments: list[str], printed: str, folder: Path) -> None:
-    """Raises OutputError where a command whose output no page shows said, or wrote, nothing."""
+    """Raises OutputError where a command said, and wrote, nothing."""
     written = []
     if out := next((v for n, v in pairwise(arguments) if n == "--out"), None):
         place = folder / out
@@ -171,7 +147,7 @@ ONLY_LOOKED_UP = yaml.safe_load((ROOT / "tests/data/looked_up.yaml").read_text()
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory) -> Path:
-    """What the pages take for granted: a small part of the demo's corpus with three releases, a model, a correction."""
+    """What pages take for granted: a small corpus with releases, a model, a correction."""
     root = tmp_path_factory.mktemp("docs") / "project"
     root.mkdir()
     for name in ("samples", "configs", "docs", "benchmarks", "deploy", ".venv"):
@@ -232,7 +208,7 @@ def quick(recipe: Recipe) -> Recipe:
 
 
 def add_unsure_recordings(folder: Path) -> None:
-    """A dataset my_robot, of which runs 4 and 5 were cut after a person had put a tag on them."""
+    """A dataset of which runs 4 and 5 were cut after a person had tagged them."""
     space = Workspace(folder / "workspace")
     source = write_v2(folder / "my_robot", RECORDINGS[:6])
     build = DatasetBuild(dataset=DatasetConfig(name="my_robot", source=str(source)))
@@ -245,7 +221,7 @@ def add_unsure_recordings(folder: Path) -> None:
 
 
 class Reader:
-    """Somebody who does what a page says, line by line, in a project of their own."""
+    """Somebody who does what a page says, in a project of their own."""
 
     def __init__(self, folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
         self.folder = folder
@@ -262,7 +238,7 @@ class Reader:
         self.names: dict = {}
 
     def do(self, command: str, shown_output: str | None = None) -> None:
-        """Do it, and look at what it prints: `shown_output` by the page, else what this command has to say."""
+        """Do it, and look at what it prints; `shown_output`: as the page has it."""
         command = re.split(r"\s+# ", self.replaced(command))[0]
         command_words = [word.removeprefix(".venv/bin/") for word in words(command)]
         if "proccorpus" in command_words and any(re.search(p, command) for p in ONLY_LOOKED_UP):
@@ -286,7 +262,7 @@ class Reader:
     def see(
         self, shown_output: str | None, out: str, err: str, arguments: list[str] | None = None
     ) -> None:
-        """Remember what is wrong with an output, so that all of a page comes to light at once."""
+        """Remember what is wrong with an output."""
         out, err = (text.replace(f"{self.folder}/", "") for text in (out, err))
         self.printed += out
         try:
@@ -314,7 +290,7 @@ class Reader:
         return text
 
     def block(self, block: Block, shows: Block | None = None) -> None:
-        """Do what a block says; `shows`: the one that stands below it, where that is what its commands print."""
+        """Do what a block says; `shows`: the block below it that has what is printed."""
         self.printed = ""
         if block.kind == "console":
             for command, shown_output in console_parts(block.text):
@@ -365,7 +341,7 @@ class Reader:
         return process.stdout, process.stderr
 
     def serve(self, arguments: list[str]) -> None:
-        """Starts it on a free port, opens what it prints, and lets it run until the page is read."""
+        """Starts it on a free port, until the page is read."""
         wants_any_port = "--port" in arguments
         if not wants_any_port:
             arguments = [*arguments, "--port", "0"]
@@ -379,10 +355,11 @@ class Reader:
             )
         self.servers.callback(stopped, process)
         address = wait_for_address(log, process)
+        # A reward server prints its address bare
         assert httpx.get(address, follow_redirects=True, timeout=PATIENCE_S).status_code in (
             200,
             401,
-        )  # a reward server prints its address bare
+        )
         # What follows on the page asks the server at the usual port, not one that was to take a free one
         if arguments[0] == "serve" and not wants_any_port:
             self.address = address
@@ -407,7 +384,7 @@ ASKS_IN_A_TERMINAL = "openssl passwd"
 
 
 def check_by_dagster(run_config: dict) -> None:
-    """Raises DagsterInvalidConfigError where Dagster refuses a run's configuration of the assets, or job, it is of."""
+    """Raises DagsterInvalidConfigError where Dagster refuses a run's configuration."""
     ops = run_config["ops"]
     job = dg.define_asset_job("asked", selection=dg.AssetSelection.assets(*ops))
     dg.validate_run_config(
@@ -439,7 +416,7 @@ def look_at(command_words: list[str]) -> None:
 
 
 def text_with_imports(script: Path) -> str:
-    """A script and those of this repository's modules that it imports, which may add options to its parser."""
+    """A script and our modules that it imports."""
     text = script.read_text()
     names = []
     for node in ast.walk(ast.parse(text)):
@@ -475,7 +452,7 @@ def reader(
     request,
     capfd,
 ) -> Iterator[Reader]:
-    """With a copy of the project of their own (some pages: without a corpus), and recipes cut to two steps."""
+    """In a copy of the project (some pages: without a corpus), with short recipes."""
     folder = tmp_path / "project"
     shutil.copytree(project, folder, symlinks=True)
     monkeypatch.chdir(folder)

@@ -1,7 +1,4 @@
-"""What the pages say is there: links, files, commands, messages; and they stay short. `make docs` runs their blocks.
-
-Also: figures in the text of pages are those that the measuring scripts stored.
-"""
+"""What the pages say is there, and they stay short. `make docs` runs their blocks."""
 
 import re
 from itertools import chain
@@ -168,7 +165,6 @@ def test_what_the_benchmark_of_laptop_stores_is_what_the_pages_name():
 
 
 def test_what_the_other_scripts_store_is_what_the_pages_name(own, tmp_path):
-    """Each with the columns that the stored file has, and figures that follow from what was measured."""
     pages = explorer.stated([Figure("a", 120.4), Figure("b", 900.0)])
     assert (pages["pages"], pages["quick"], pages["within_ms"]) == (2, 1, 120)
     assert pages.keys() <= make_stated.stored("explorer").keys()

@@ -52,19 +52,6 @@ def test_the_likeliest_ways_are_those_by_hand(shapes):
         assert alignment.apart == pytest.approx((alignment.likely * run_distances).sum(axis=1))
 
 
-def test_an_episode_beside_itself_is_where_it_is():
-    distances = np.abs(np.subtract.outer(np.arange(30.0), np.arange(30.0)))
-    [alignment] = alignments_by_distance([distances])
-    assert (alignment.likely.argmax(axis=1) == np.arange(30)).all()
-    assert alignment.doubt < 0.3
-
-
-def test_a_pause_stays_at_one_moment_of_the_reference():
-    run = np.r_[np.arange(10.0), np.full(20, 10.0), np.arange(11.0, 20.0)]
-    [alignment] = alignments_by_distance([np.abs(np.subtract.outer(run, np.arange(20.0)))])
-    assert set(alignment.likely.argmax(axis=1)[10:29]) == {10}
-
-
 def test_nearer_references_count_more():
     near, far = alignments_by_distance([np.zeros((4, 3)), np.full((4, 3), 3.0)])
     weights = reference_weights(np.array([far.doubt, near.doubt]))
@@ -158,7 +145,7 @@ def test_a_run_that_ends_elsewhere_comes_first():
 
 
 def test_one_run_alone_or_what_cannot_be_compared_stays_in_order():
-    (run,) = [run_along(pace(160, 0), 0)]
+    run = run_along(pace(160, 0), 0)
     assert worst_first([replace(run, episode_index=3)], MotionConfig()) == [3]
     blind = [replace(run, episode_index=k, pictures=(), state=None, grippers=()) for k in (2, 1)]
     assert worst_first(blind, MotionConfig()) == [1, 2]

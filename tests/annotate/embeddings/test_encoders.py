@@ -78,23 +78,8 @@ def test_weights_with_another_sha256_are_refused(no_weights):
     file = no_weights / "mobilenet_v2-b0353104.pth"
     file.write_bytes(b"not them")
     assert missing_download(EmbeddingsConfig()) == "", "there is a file, whatever it holds"
-    with pytest.raises(
-        EncoderError, match=r"mobilenet_v2-b0353104.pth is damaged .*, not b0353104.*: delete it"
-    ):
+    with pytest.raises(EncoderError, match=r"v2-b0353104.pth is damaged .*, not b0353104"):
         load_encoder(EmbeddingsConfig())
-
-
-def test_files_of_torchs_hub_are_checked_by_their_names(no_weights):
-    content = b"weights"
-    begin = hashlib.sha256(content).hexdigest()[:8]
-    for name, is_right in ((f"net-{begin}.pth", True), ("net-00000000.pth", False)):
-        (no_weights / name).write_bytes(content)
-        url = f"https://example.org/{name}"
-        if is_right:
-            assert networks.weights_file(url) == no_weights / name
-        else:
-            with pytest.raises(EncoderError, match=r"not 00000000\.\.\."):
-                networks.weights_file(url)
 
 
 def test_a_download_that_is_cut_off_is_not_kept(no_weights, monkeypatch):

@@ -92,10 +92,7 @@ async def outcomes(asks: list[Awaitable[Reply]]) -> list[Reply | str]:
     for e in replies:
         assert isinstance(e, Reply | VlmError), e
         assert not isinstance(e, VlmError) or "\n" not in str(e)
-    return [e.reason if isinstance(e, VlmError) else e for e in replies]  # type: ignore[union-attr]
-
-
-# -- faults: the table "When the server misbehaves" of docs/vlm.md
+    return [e.reason if isinstance(e, VlmError) else e for e in replies]
 
 
 SOME = tuple(map(question, range(40)))
@@ -185,8 +182,8 @@ def test_a_reply_gets_the_room_that_its_question_leaves(bench, tells_limits):
         bench, "cut:first=1", requests=SOME[:6], server=limits, max_concurrency=1
     )
     assert all(isinstance(r, Reply) for r in replies)
-    assert max(body["max_tokens"] for body in server.seen) >= 4000, "all that there is"
-    assert len(server.seen) == 7 + (not tells_limits), "one refusal tells the limit"
+    assert max(body["max_tokens"] for body in server.seen) >= 4000
+    assert len(server.seen) == 7 + (not tells_limits)
     assert bench.statuses() == ["cut"] + ["ok"] * 6, "a refusal is no reply, and costs nothing"
 
 
@@ -210,7 +207,7 @@ def test_lasting_faults_end_with_one_clear_message(bench, fault, reason, message
         reason
     ]
     assert len(server.received) == requests == len(bench.statuses())
-    assert not bench.store.keys(), "nothing is labelled"
+    assert not bench.store.keys()
     assert "ok" not in bench.statuses()
 
 
@@ -225,7 +222,7 @@ def test_a_bad_reply_is_asked_again_in_another_way(bench):
     stored = bench.store.get(reply.key)
     assert stored.params == {"max_tokens": 500, "temperature": 0.3, "attempt": 1}
     (row,) = bench.store.calls("b")
-    assert row["prompt_tokens"] > reply.prompt_tokens, "bad replies cost too"
+    assert row["prompt_tokens"] > reply.prompt_tokens
 
 
 def test_a_hang_now_and_then_costs_a_timeout_only(bench):
@@ -334,7 +331,7 @@ def test_a_budget_stops_cleanly(bench, config):
 
     everything, sent = spend("b1")
     replies = [r for r in everything if isinstance(r, Reply)]
-    assert len(replies) == len(sent), "what was sent was waited for and kept"
+    assert len(replies) == len(sent)
     assert {r for r in everything if isinstance(r, str)} == {"budget"}
     spent = bench.store.spent("b1")
     if "max_calls" in config:
@@ -344,9 +341,8 @@ def test_a_budget_stops_cleanly(bench, config):
         assert spent[1] == pytest.approx(true)
         assert 0 < true <= 0.7
     repeated, _ = spend("b2")
-    assert sum(isinstance(r, Reply) for r in repeated) > len(replies), (
-        "another build has a budget of its own"
-    )
+    # Another build has a budget of its own
+    assert sum(isinstance(r, Reply) for r in repeated) > len(replies)
     assert sum(isinstance(r, Reply) and r.cached for r in repeated) == len(replies)
 
 
@@ -412,9 +408,7 @@ def test_a_damaged_reply_is_absent_and_reported(store, damage):
 
 def test_a_file_that_is_no_database_is_named(tmp_path):
     (tmp_path / FILE).write_bytes(b"\xff" * 4096)
-    with pytest.raises(
-        VlmError, match=r"replies.sqlite is damaged, or no database of replies .*or move it away"
-    ):
+    with pytest.raises(VlmError, match=r"replies.sqlite is damaged, or no database"):
         ResponseStore(tmp_path)
 
 
@@ -439,9 +433,9 @@ def test_prune(store):
     assert reader.get(key(1)) == reply(1)
     with pytest.raises(ValueError, match="which replies to keep"):
         store.prune()
-    assert store.prune(keep={key(6)}, older_than=datetime(2021, 1, 1, tzinfo=UTC)) == 1  # 7
-    assert store.prune(older_than=datetime(2021, 1, 1, tzinfo=UTC)) == 1  # 6
-    assert store.prune(keep={key(1), key(2), key(50)}) == 4  # 0, 3, 4, 5
+    assert store.prune(keep={key(6)}, older_than=datetime(2021, 1, 1, tzinfo=UTC)) == 1
+    assert store.prune(older_than=datetime(2021, 1, 1, tzinfo=UTC)) == 1
+    assert store.prune(keep={key(1), key(2), key(50)}) == 4
     for s in (store, reader):
         assert [n for n in range(8) if s.get(key(n))] == [1, 2]
     assert store.prune(keep=[]) == 2

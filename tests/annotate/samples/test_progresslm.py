@@ -1,4 +1,4 @@
-"""ProgressLM samples: true to the label, n/a where nothing fits and why, and pictures that are edited or covered."""
+"""ProgressLM samples: true to the label, n/a where nothing fits, edited or covered pictures."""
 
 from collections import Counter
 from dataclasses import replace
@@ -52,24 +52,14 @@ def test_without_text_or_whole_run_there_is_nothing_to_compare_with():
 
 
 def test_an_editor_is_an_entry_point_and_must_edit():
-    with pytest.raises(
-        FailedError, match=r"no installed package has the proccorpus.image_editors entry point 'x'"
-    ):
+    with pytest.raises(FailedError, match="entry point 'x'"):
         edits.load_editor("x")
     rgb = np.zeros((4, 4, 3), np.uint8)
-    with pytest.raises(
-        FailedError, match="left a picture as it was, although told: take the cup away"
-    ):
-        edits.edited_picture(
-            rgb, "take the cup away", 1, lambda rgb, instruction, seed: rgb, "still"
-        )
-    with pytest.raises(FailedError, match=r"did not return an array uint8 \[h, w, 3\]"):
-        edits.edited_picture(
-            rgb, "take the cup away", 1, lambda rgb, instruction, seed: rgb / 2, "half"
-        )
-    edited_rgb = edits.edited_picture(
-        rgb, "", 3, lambda rgb, instruction, seed: rgb + np.uint8(seed), "lamp"
-    )
+    with pytest.raises(FailedError, match="left a picture as it was"):
+        edits.edited_picture(rgb, "take it away", 1, lambda rgb, *_: rgb, "still")
+    with pytest.raises(FailedError, match="did not return an array uint8"):
+        edits.edited_picture(rgb, "take it away", 1, lambda rgb, *_: rgb / 2, "half")
+    edited_rgb = edits.edited_picture(rgb, "", 3, lambda rgb, _, seed: rgb + np.uint8(seed), "lamp")
     assert (edited_rgb == 3).all()
     config = SamplesConfig(image_editor="lamp", unanswerable_per_episode=20)
     edited_rows = [r for r in rows(*corpus(), config=config) if r["reason"] == "edited"]
@@ -114,7 +104,7 @@ def test_another_task_may_share_a_step_or_lie_beyond_the_chunk():
         for p in chain.from_iterable(map(itemgetter("pictures"), other_task))
         if p["episode_index"] == 70
     ]
-    assert min(frames) >= 12  # it is under way
+    assert min(frames) >= 12
     assert max(frames) < 50
     assert all(r["num_tokens"] > 0 for r in sample_rows)
 
@@ -173,7 +163,7 @@ def test_episodes_in_any_order_give_the_same_samples_of_every_family():
     backward = samples_of(episodes[::-1])
     assert forward == backward
     assert len({r["family"] for r in forward.values()}) > 4
-    for e in episodes:  # ProcVQA's are of their episode alone
+    for e in episodes:
         assert [forward[r["sample_id"]] for r in procvqa_rows(e, config=MANY)] == procvqa_rows(
             e, config=MANY
         )
@@ -256,7 +246,7 @@ def test_the_published_profile_has_the_published_counts():
     mean = np.mean(counts, axis=0)
     error = np.std(counts, axis=0) / np.sqrt(len(counts))
     assert (np.abs(mean - [2, 178, 234]) < 4 * np.maximum(error, 0.1) + 1).all(), mean
-    assert abs(np.mean(pictures) - 8.0) < 0.2  # fewer than 5 to 17 on the first frames
+    assert abs(np.mean(pictures) - 8.0) < 0.2
 
 
 def test_the_published_windows_are_single_frames_or_rows_of_them():
@@ -335,13 +325,8 @@ def test_the_strict_way_reads_four_tags_in_order_and_a_refusal_in_three():
     read = parse_reply(
         "<ref_think>no</ref_think><ref>N/A</ref><score_think>n/a</score_think><score>na</score>"
     )
-    assert (read.ref, read.ref_is_na, read.score, read.score_is_na, read.format_ok) == (
-        None,
-        True,
-        None,
-        True,
-        True,
-    )
+    assert (read.ref, read.score) == (None, None)
+    assert (read.ref_is_na, read.score_is_na, read.format_ok) == (True, True, True)
     for reply in (
         f"Sure. {GOOD}",
         f"{GOOD} Done.",

@@ -96,10 +96,6 @@ def test_any_signals_make_a_label_or_say_why_not(drawn, data):
         assert (transfer.alignment.frames < len(run)).all()
 
 
-CONFIG = TransferConfig()
-MOTION = MotionConfig()
-
-
 def test_nothing_that_can_be_compared():
     runs = [run_along(pace(50, k), k) for k in range(2)]
     blind = [type(run)(run.fps, run.change, None, episode_index=run.episode_index) for run in runs]

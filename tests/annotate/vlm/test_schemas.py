@@ -1,4 +1,4 @@
-"""Schemas and windows of questions; which runs of a task are asked about (labels of the others: tests/e2e)."""
+"""Schemas and windows of questions; which runs of a task are asked about."""
 
 import asyncio
 import json
@@ -53,8 +53,6 @@ VALID = {
     "refine": {"seen": "It closes", "picture": 8},
     "reason": {"picture_1": "A", "picture_3": "B", "picture_24": "C"},
 }
-OBJECT = ("steps", 0, "object")
-CHANGE = ("changes", 0)
 INVALID = table("invalid_vlm_replies")
 
 
@@ -129,12 +127,9 @@ def test_long_texts_are_bounded_in_parts():
 CONFIG = VlmConfig()
 
 
-def test_a_little_too_many_pictures_are_thinned_and_more_are_windowed():
+def test_two_pictures_a_second_are_shown_or_fewer():
     assert len(shown_frames(range(0, 35 * 30, 30), 35 * 30, 30.0, CONFIG)) == 48
     assert len(shown_frames(range(0, 36 * 30, 30), 36 * 30, 30.0, CONFIG)) == 73
-
-
-def test_two_pictures_a_second_are_shown():
     frames_shown = shown_frames(range(0, 100, 15), 100, 15.0, CONFIG)
     assert frames_shown == (0, 8, 15, 22, 30, 38, 45, 52, 60, 68, 75, 82, 90, 98, 99)
     assert shown_frames(range(0, 300, 12), 300, 30.0, CONFIG)[:4] == (0, 12, 30, 48)
@@ -253,11 +248,11 @@ def test_looks_agree_when_their_changes_may_be_the_same():
 def test_confidence_of_one_look_is_by_the_arms_changes():
     starts = [0, 50, 140]
     fps = 30.0
-    assert expected_f1(starts, (), fps) == 0.5  # nothing is known of the arm
+    assert expected_f1(starts, (), fps) == 0.5
     assert expected_f1(starts, (50, 140), fps) == 1.0
     # 0.5 s and 1.0 s off, however far the second one is: 1.12 - 0.87 x 0.75
     assert expected_f1(starts, (65, 800), fps) == pytest.approx(0.4675)
-    assert expected_f1([0], (65, 120), fps) == pytest.approx(0.25)  # no boundary at all
+    assert expected_f1([0], (65, 120), fps) == pytest.approx(0.25)
     assert confidences(FIRST, starts, 200, None, 0.4675, 15) == [0.4675] * 3
 
 
@@ -265,9 +260,8 @@ def test_confidence_of_two_looks_is_mostly_their_agreement():
     # The second look begins step 2 at frame 80 and never sees the idle time
     other_spans = [Span(0, -1, 0, True), Span(1, 80, 80, True)]
     first, second, third = confidences(FIRST, [0, 50, 140], 200, other_spans, 1.0, 15)
-    assert first == pytest.approx(
-        0.5 + 0.2
-    )  # all frames have its label; its one boundary is 30 frames off
+    # All frames have its label; its one boundary is 30 frames off
+    assert first == pytest.approx(0.5 + 0.2)
     assert second == pytest.approx(0.5 * 60 / 90 + 0.2, abs=1e-4)
     assert third == 0.2
 
