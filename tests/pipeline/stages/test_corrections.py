@@ -60,7 +60,7 @@ def test_a_correction_of_an_episode_that_is_taken_down_waits_for_nothing(undivid
         assert lake.rows(PENDING) == []
 
 
-@pytest.mark.parametrize("episodes", ([EPISODE], None))
+@pytest.mark.parametrize("episodes", [[EPISODE], None])
 def test_a_takedown_said_or_taken_back_waits_for_a_build(own, corpus, episodes):
     waiting = {"tiny": 3 if episodes is None else 1}
     take_down(corpus, "tiny", episodes, "somebody asked")
