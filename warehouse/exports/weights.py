@@ -18,8 +18,7 @@ deviation become 1/2 and 1/4: then LeRobot's weight of a frame is ours.
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from importlib.metadata import version
-from importlib.util import find_spec
+from importlib.metadata import PackageNotFoundError, version
 from itertools import chain, starmap
 from math import ceil, sqrt
 from pathlib import Path
@@ -215,7 +214,10 @@ def _for_lerobot(runs: Sequence[FrameRows], chunk_size: int) -> Iterator[FrameRo
 
 def lerobot_version() -> str | None:
     """None where LeRobot is not installed."""
-    return version("lerobot") if find_spec("lerobot") else None
+    try:
+        return version("lerobot")
+    except PackageNotFoundError:  # a folder of that name would be found as a module
+        return None
 
 
 def weights_by_lerobot(path: Path, index: np.ndarray, chunk_size: int) -> np.ndarray:
