@@ -81,7 +81,14 @@ def stated_spans(form: SpanForm, stored: Any, fps: float = 1.0) -> list[StatedSp
         edges = map(partial(_edge, span, fps), form.edges, form.seconds)
         text = next((span[key] for key in form.texts if span.get(key)), None)
         spans.append(StatedSpan(text, *edges))
-    return with_exclusive_ends(spans) if form.are_last else spans
+    # Where each span ends one frame before the next one begins, the source counts last frames as ends. What is no frame
+    # is left to checked_steps
+    edges = chain.from_iterable((span.start, span.end) for span in spans)
+    if form.are_last and set(map(type, edges)) == {int}:
+        in_order = sorted(spans, key=lambda span: span.start)
+        if {next_span.start - span.end for span, next_span in pairwise(in_order)} == {1}:
+            return [span._replace(end=span.end + 1) for span in spans]
+    return spans
 
 
 def _edge(span: Mapping[str, Any], fps: float, frame: str, second: str) -> Any:
@@ -122,20 +129,6 @@ def checked_steps(spans: Iterable[StatedSpan], num_frames: int | None) -> tuple[
                 f"{step.name} ends at frame {step.end_frame}, {next_step.name} begins at {next_step.start_frame}"
             )
     return tuple(steps)
-
-
-def with_exclusive_ends(spans: Sequence[StatedSpan]) -> list[StatedSpan]:
-    """Spans whose `end` is the frame after them.
-
-    Where each span ends one frame before the next one begins, the source counts last frames as ends.
-    """
-    # What is no frame is left to checked_steps
-    edges = chain.from_iterable((span.start, span.end) for span in spans)
-    if set(map(type, edges)) == {int}:
-        in_order = sorted(spans, key=lambda span: span.start)
-        if {next_span.start - span.end for span, next_span in pairwise(in_order)} == {1}:
-            return [span._replace(end=span.end + 1) for span in spans]
-    return list(spans)
 
 
 def tells_times(steps: Sequence[NativeStep], num_frames: int | None) -> bool:

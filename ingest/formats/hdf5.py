@@ -127,7 +127,11 @@ def _add_readable(
     """Add one episode, or those of a flat file; as lost where it cannot be read. `among`: its place in the file."""
     num_findings = len(listing.findings)
     num_records = len(listing.records)
-    source_id = _source_id(uri, key, is_only=among.num_episodes == 1)
+    # A name that has the group's, not its place, which other episodes of the file would move
+    last = key.rpartition("/")[2]
+    source_id = f"{uri}#{last if key == f'data/{last}' else key}"
+    if not key or (among.num_episodes == 1 and not NUMBERED.search(last)):
+        source_id = uri
     try:
         with guarded(f"{uri}, {key or 'the file'}", h5.H5_ERRORS):
             group = h5.find(file, key)
@@ -145,21 +149,16 @@ def _add_readable(
         listing.add_lost(e, source_id, uri, data_key=key)
 
 
-def _source_id(uri: str, key: str, *, is_only: bool) -> str:
-    """A name that has the group's, not its place, which other episodes of the file would move."""
-    last = key.rpartition("/")[2]
-    if not key or (is_only and not NUMBERED.search(last)):
-        return uri
-    return f"{uri}#{last if key == f'data/{last}' else key}"
-
-
 def _add_place(listing: ListingBuilder, place: EpisodePlace, source_id: str) -> None:
     """Add the episode of a group; or each of those whose rows lie in it one after the other. Raises DataError."""
     config = listing.source.config
     is_flat = place.among.num_episodes == 1 and not NUMBERED.search(place.key.rpartition("/")[2])
-    if not is_flat:
+    ends: Sequence[int] = ()
+    marks: Sequence[str] = ()
+    if is_flat:
+        ends, marks = flat_ends(place.datasets, place.limits)
+    else:
         _report_inner_ends(listing, place)
-    ends, marks = flat_ends(place.datasets, place.limits) if is_flat else ([], ())
     if not ends:
         _add_episode(listing, place, source_id, h5.WHOLE_GROUP, marks)
         return

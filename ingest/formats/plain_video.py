@@ -358,12 +358,8 @@ def with_rows(listing: ListingBuilder) -> tuple[str, ...]:
     listing.records[-1] = replace(record, source_stamp=stamp)
     # By the first video whose header says it; a finding about others comes when they are decoded
     infos = (probed(source, uri) for uri in videos)
-    counts = (
-        info.num_frames
-        for info in infos
-        if not isinstance(info, VideoError) and info.num_frames is not None
-    )
-    num_frames = record.num_rows or next(counts, None)
+    counts = (info.num_frames for info in infos if isinstance(info, VideoInfo))
+    num_frames = record.num_rows or next(filter(None, counts), None)
     try:
         tree = _tree(source, videos)
         fitting = _fitting(tree, num_frames)

@@ -359,7 +359,9 @@ def _report_missing_chunks(listing: ListingBuilder, uri: str, tree: StoreTree) -
     for name in tree.forms:
         array = tree.arrays[name]
         count = prod(-(-size // step) for size, step in zip(array.shape, array.chunks, strict=True))
-        if (missing := count - tree.store.stored_chunks(f"data/{name}")) > 0:
+        keys = [key for key in tree.store.keys if key.startswith(f"data/{name}/")]
+        num_stored = sum(not posixpath.basename(key).startswith(".") for key in keys)
+        if (missing := count - num_stored) > 0:
             detail = (
                 f"{missing} of {count} chunks of data/{name} are not stored, and count as the fill value "
                 f"{array.fill_value}: zarr stores no chunk of black pictures; an incomplete copy looks the same"

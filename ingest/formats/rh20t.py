@@ -77,7 +77,7 @@ def list_episodes(source: Source) -> Listing:
             f"{len(human)} folders ({min(human)}, ...) show a person at the task; they are left out"
         )
         listing.warn("human_demonstration", detail)
-    if listing.counts:
+    if listing.counts["pickled_data", PICKLED_STATE]:
         for name in PICKLED:
             listing.parts.add(SourcePart("file", f"*{name}.npy", "known", "", NO_DICTIONARIES))
     return listing.listing(
@@ -130,7 +130,7 @@ def _has_state(listing: ListingBuilder, folder: str, uri: str, num_frames: int |
         num_states = len(vector_of(tree, "state", tree.roles(), ALL_ROWS) or ())
     except DataError as e:
         if e.reason == "pickled_data":
-            listing.count(e.reason, PICKLED_STATE)
+            listing.count("pickled_data", PICKLED_STATE)
         else:
             listing.warn_next(e.reason, f"{e}; state and gripper are not used", uri)
         return False

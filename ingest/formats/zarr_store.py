@@ -75,14 +75,6 @@ class Store(NamedTuple):
         except Exception:  # whatever a damaged description raises; to read the array says it again
             return True
 
-    def stored_chunks(self, name: str) -> int:
-        """How many chunks of an array are stored."""
-        below = f"{name}/"
-        return sum(
-            key.startswith(below) and not posixpath.basename(key).startswith(".")
-            for key in self.keys
-        )
-
     def texts(self, name: str) -> list[str] | None:
         """The texts of an array of them; None for one of other things. Raises DataError, also beyond the limits."""
         with guarded(f"{self.name or 'the store'}, {name}"):
