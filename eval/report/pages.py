@@ -56,23 +56,28 @@ def score_rows(entries: Sequence[ScoredBenchmark], parts: Sequence[str]) -> list
     scored_metrics = {metric for part, metric in scored if part in parts}
     # One set of columns for all slices: the metrics that any entry has in any of them
     columns = [metric for metric in metrics_shown_in(REPORT) if metric in scored_metrics]
-    rows = []
-    for part, entry in product(parts, entries):
-        scores = [entry.scores.get((part, metric)) for metric in columns]
-        episodes = [s.n for s in scores if s is not None]
-        texts = ("–" if s is None else s.text() for s in scores)
-        coverage = entry.scores.get((part, "coverage"), NO_SCORE)
-        row = {
-            "benchmark": entry.benchmark,
-            "slice": part,
-            "model": entry.model,
-            **dict(zip(columns, texts, strict=True)),
-            "episodes": max(episodes, default=0),
-            "coverage": f"{coverage.value:.0%}" if coverage.n else "–",
-        }
-        # An entry may have none of the metrics in a slice
-        rows += [row] if episodes else []
-    return rows
+    return list(
+        filter(None, (_score_row(entry, part, columns) for part, entry in product(parts, entries)))
+    )
+
+
+def _score_row(entry: ScoredBenchmark, part: str, columns: Sequence[str]) -> dict | None:
+    """None where an entry has none of the metrics in a slice."""
+    scores = [entry.scores.get((part, metric)) for metric in columns]
+    episodes = [s.n for s in scores if s is not None]
+    texts = ("–" if s is None else s.text() for s in scores)
+    coverage = entry.scores.get((part, "coverage"), NO_SCORE)
+    row = {
+        "benchmark": entry.benchmark,
+        "slice": part,
+        "model": entry.model,
+        **dict(zip(columns, texts, strict=True)),
+        "episodes": max(episodes, default=0),
+        "coverage": f"{coverage.value:.0%}" if coverage.n else "–",
+    }
+    if episodes:
+        return row
+    return None
 
 
 def difference_rows(report: Report) -> Iterator[dict]:

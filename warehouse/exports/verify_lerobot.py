@@ -281,9 +281,7 @@ class LeRobotComparison:
         uri = clip.uri
         copied = uri is not None and filecmp.cmp(x.reader.source.resolve(uri), path, shallow=False)
         ours = repeat(None) if copied else _exported(clip, path, times_s)
-        first = next(decode(path))
-        # PyAV, which LeRobot decodes by here, takes no notice of what a video states of its colours
-        if isinstance(first, Frame) and (first.quarter_turns or not first.has_usual_colours):
+        if not _is_plain(path):
             pictures = {}
         compared = 0
         wrong: list[str] = []
@@ -303,6 +301,12 @@ class LeRobotComparison:
         yield from wrong[:1]
         if compared < e.num_frames:
             yield f"{compared} of {e.num_frames} frames of episode {number} by {camera}"
+
+
+def _is_plain(path: Path) -> bool:
+    """PyAV, which LeRobot decodes by here, takes no notice of what a video states of its colours and turns."""
+    first = next(decode(path))
+    return not isinstance(first, Frame) or (first.has_usual_colours and not first.quarter_turns)
 
 
 def _rgb(picture: Any) -> np.ndarray:

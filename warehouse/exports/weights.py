@@ -86,7 +86,8 @@ def frame_weights(runs: Sequence[WeighedRun], weighting: Weighting) -> list[np.n
     """The weight of each frame of each run, float64 [n], 0 or more."""
     gains = np.concatenate([run.gains for run in runs]).astype(np.float64)
     lengths = [len(run.gains) for run in runs]
-    numbers = {task: number for number, task in enumerate(dict.fromkeys(run.task for run in runs))}
+    names = dict.fromkeys(run.task for run in runs)
+    numbers = {task: number for number, task in enumerate(names)}
     tasks = np.repeat([numbers[run.task] for run in runs], lengths)
     is_useful = np.concatenate([run.is_useful for run in runs])
     if weighting == "segments":
@@ -97,13 +98,7 @@ def frame_weights(runs: Sequence[WeighedRun], weighting: Weighting) -> list[np.n
         kappa = float(np.quantile(rising, KAPPA_SHARE)) if len(rising) else 0.0
         weights = rabc_weights(filled, kappa)
     else:
-        # Less the mean of their task, in its standard deviations; 0 without a label, and where all gain alike
-        above_mean = _filled(gains, tasks) - _mean_by_task(gains, tasks, np.isfinite(gains))[tasks]
-        deviations = np.sqrt(_mean_by_task(above_mean**2, tasks, np.isfinite(gains)))[tasks]
-        has_spread = deviations > EPSILON
-        standard = np.divide(
-            above_mean, deviations, out=np.zeros_like(above_mean), where=has_spread
-        )
+        standard = _standardised(gains, tasks)
         weights = np.minimum(np.exp(standard), CAP)
         if weighting == "top-half":
             weights = (standard >= np.quantile(standard, 1 - TOP)).astype(np.float64)
@@ -112,6 +107,16 @@ def frame_weights(runs: Sequence[WeighedRun], weighting: Weighting) -> list[np.n
     ends = np.cumsum(lengths)
     weights[ends - 1] = 0.0
     return np.split(weights, ends[:-1])
+
+
+def _standardised(gains: np.ndarray, tasks: np.ndarray) -> np.ndarray:
+    """Gains less the mean of their task, in its standard deviations; 0 without a label, and where
+    all gain alike."""
+    is_known = np.isfinite(gains)
+    above_mean = _filled(gains, tasks) - _mean_by_task(gains, tasks, is_known)[tasks]
+    deviations = np.sqrt(_mean_by_task(above_mean**2, tasks, is_known))[tasks]
+    has_spread = deviations > EPSILON
+    return np.divide(above_mean, deviations, out=np.zeros_like(above_mean), where=has_spread)
 
 
 def _filled(gains: np.ndarray, tasks: np.ndarray) -> np.ndarray:
