@@ -158,11 +158,11 @@ STATES = (
 @pytest.mark.parametrize(
     "words",
     [
-        "say tag tiny 2 odd",
+        pytest.param("say tag tiny 2 odd", marks=pytest.mark.slow),
         pytest.param("undo {tag}", marks=pytest.mark.long),
         "say outcome tiny --set file={folder}/ends.csv",
         pytest.param("takedown tiny --episodes 0,3 --reason withdrawn", marks=pytest.mark.slow),
-        "datasets rename tiny leg",
+        pytest.param("datasets rename tiny leg", marks=pytest.mark.slow),
         pytest.param("datasets remove tiny --yes", marks=pytest.mark.long),
     ],
 )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kits.cli_kit import DONE, Built, Result, command, ok, proccorpus, write_config
+from tests.kits.cli_kit import DONE, Built, Result, command, ok, write_config
 from tests.kits.made_corpus import made_once
 from tests.kits.tiny_lerobot import make_dataset
 
@@ -27,7 +27,7 @@ def built(source: Path, tmp_path_factory) -> Built:
         away = folder / "away"
         away.mkdir()
         words = ("build", "--config", config, "--workers", 1)
-        result = ok(proccorpus(*words, cwd=away, workspace=folder / "workspace"))
+        result = ok(command(*words, cwd=away, workspace=folder / "workspace"))
         assert list(away.iterdir()) == [], "a build leaves nothing in the folder it is started from"
         (folder / "said").write_text(result.out)
 

@@ -157,12 +157,10 @@ def test_what_is_saved_is_answered_so_where_the_page_cannot_be_read_anew(
     assert own.rows("SELECT correction_id FROM corrections") == [(reply.json()["saved"],)]
 
 
-def test_a_refused_outcome_leaves_no_label_behind(client, own: Made):
+def test_a_failure_from_a_moment_on_is_in_the_label_and_one_undo_takes_both(client, own: Made):
+    # One that is refused leaves no label behind
     assert end(client, 2, "failed", frame=5, follows="another").status_code == 409
     assert own.rows("SELECT * FROM corrections") == []
-
-
-def test_a_failure_from_a_moment_on_is_in_the_label_and_one_undo_takes_both(client, own: Made):
     saved_ids = end(client, 2, "failed", frame=5).json()
     [current] = client.get("/api/corrections/tiny/2").json()["current"]
     assert (current["correction_id"], current["catastrophic_frame"]) == (saved_ids["correction"], 5)

@@ -83,6 +83,10 @@ def test_without_stored_pictures_the_first_frame_is_decoded(changed):
     client = changed("DELETE FROM keyframes")
     assert picture(client, "/media/tiny/1/thumb.jpg").shape[:2] == (180, 240)
     assert picture(client, "/media/tiny/1/sheet.jpg").shape[:2] == (120, 160)
+    change_lake(client.app.state.explorer.space, "UPDATE episode_facts SET videos = []")  # type: ignore[attr-defined]
+    answer = client.get("/media/tiny/1/thumb.jpg")
+    is_said = "no picture of this episode is stored" in answer.text
+    assert (answer.status_code, is_said) == (404, True)
 
 
 def test_pictures_are_decoded_within_the_limits_of_their_dataset(changed):
@@ -94,16 +98,6 @@ def test_pictures_are_decoded_within_the_limits_of_their_dataset(changed):
     for url in ("/media/tiny/1/thumb.jpg", "/media/tiny/1/video/0/h264"):
         answer = client.get(url)
         assert (answer.status_code, "limits.max_pixels" in answer.text) == (404, True), answer.text
-
-
-def test_with_neither_there_is_a_sentence(changed):
-    client = changed("DELETE FROM keyframes")
-    change_lake(client.app.state.explorer.space, "UPDATE episode_facts SET videos = []")  # type: ignore[attr-defined]
-    answer = client.get("/media/tiny/1/thumb.jpg")
-    assert (answer.status_code, "no picture of this episode is stored" in answer.text) == (
-        404,
-        True,
-    )
 
 
 def test_a_video_is_converted_once_frame_for_frame(furnished, made, tmp_path):

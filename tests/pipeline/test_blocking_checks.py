@@ -270,9 +270,3 @@ def test_a_build_is_partial_without_sources():
     assert BuildReport(failed=[unreachable]).is_partial
     assert not BuildReport(failed=[wrong]).is_partial
     assert not BuildReport(failed=[unreachable, wrong]).is_partial
-
-
-def test_the_help_of_nightly_names_its_section(tmp_path: Path):
-    result = command("nightly", "--help", cwd=tmp_path)
-    assert "licences under release." in " ".join(result.out.replace("│", " ").split())
-    assert 'section "release" allows it' in " ".join(result.out.replace("│", " ").split())

@@ -169,7 +169,7 @@ def test_words_stay_with_recordings_that_move_behind_the_listing(place):
     assert rows(space, words) == [("outcome", failed), ("takedown", withdrawn)]
 
 
-@pytest.mark.parametrize("kind", ["lerobot", "rerun"])
+@pytest.mark.parametrize("kind", ["lerobot", pytest.param("rerun", marks=pytest.mark.slow)])
 @EACH_FORM
 def test_an_export_is_refused(place, tmp_path, form, kind):
     space, source, files = measured(place, form)

@@ -36,11 +36,7 @@ def ask(client: TestClient, q: str, **parameters: str):
     ("q", "says"),
     [
         ("DELETE FROM episodes", "read only"),
-        ("SELECT 1; SELECT 2", "one statement"),
         ("FROM read_csv('/etc/passwd')", "not allowed"),
-        ("FROM '/etc/passwd'", "no table"),
-        ("SELECT getenv('HOME')", "not allowed"),
-        ("SELECT nothing FROM coverage", "nothing"),
         ("SELEC 1", "Parser Error"),
     ],
 )
