@@ -107,7 +107,8 @@ def test_an_episode_that_is_left_out_counts_in_no_lag(tmp_path):
         (None, 20.0, None, []),
         ([0, 0.05, 0.1], 20.0, None, []),  # too few to measure on
         (np.arange(40) / 20 + 3, 20.0, 0.0, []),
-        (np.arange(40) / 20.2, 20.0, 39 / 20 - 39 / 20.2, []),  # within the tolerance of the rate
+        # Within the tolerance of the rate
+        (np.arange(40) / 20.2, 20.0, 39 / 20 - 39 / 20.2, []),
         (np.arange(40) / 16, 16.0, 0.0, ["frame_rate"]),
         (np.cumsum([0.04, 0.06] * 20) - 0.04, 20.0, 0.01, []),  # jitter
         (

@@ -37,7 +37,8 @@ def hashes_of(distances: Sequence[int]) -> np.ndarray:
 
 
 LABELS = ["A"] * 4 + ["B"] * 3 + ["C"] * 2
-DISTANCES = [4, 8, 0, 33, 16, 0, 21, 12]  # 33 and 21 lie across a boundary: they must not count
+# 33 and 21 lie across a boundary: they must not count
+DISTANCES = [4, 8, 0, 33, 16, 0, 21, 12]
 GOLDEN = [0, 0, 0.1389, 0.2932, 0.4167, 0.4167, 0.6167, 0.75, 0.75]
 
 
@@ -46,7 +47,8 @@ def test_golden_table_of_the_published_formula():
     np.testing.assert_allclose(p, [*GOLDEN, 1, 1, 1], atol=1e-4)
     assert p.dtype == np.float32
     assert p[9] == p[10] == p[11] == 1.0
-    p = procvlm_progress(LABELS, hashes_of(DISTANCES))  # without done frames it never reaches one
+    # Without done frames it never reaches one
+    p = procvlm_progress(LABELS, hashes_of(DISTANCES))
     np.testing.assert_allclose(p, GOLDEN, atol=1e-4)
     assert p.max() == 0.75
     # A single frame counts in the budgets only. K = 3, T = 6: A and C have K x len / T = 1.5 and 1.0, B 0.5; clipped
@@ -367,7 +369,8 @@ def test_spans_that_cannot_be(steps):
             {(1, 3), (1,), (3,)},
         ),
         ([], [(2, 3)], 5, {(2, 3), (2,), (4,)}),
-        (["gripper"], [(7,)], 1, {(0,)}),  # what lies beyond the vector is none of its dimensions
+        # What lies beyond the vector is none of its dimensions
+        (["gripper"], [(7,)], 1, {(0,)}),
     ],
 )
 def test_former_grippers(names, grippers_now, width, choices):

@@ -11,7 +11,8 @@ from ingest.media.video import Frame, decode
 
 SAMPLES = ROOT / "samples"
 CAMERAS = {
-    "sim_long/observation.images.front": 0.6,  # mean bits by which the fast hash may differ from the published one
+    # Mean bits by which the fast hash may differ from the published one
+    "sim_long/observation.images.front": 0.6,
     "sim_long/observation.images.wrist": 1.6,
     "sim_short/observation.images.front": 0.6,
 }

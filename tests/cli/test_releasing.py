@@ -41,8 +41,6 @@ JSON = ("--format", "json")
 def test_a_release_from_its_making_to_its_end(run, own):
     refused = run("release", "create", "r1")
     assert refused.code == 2
-    assert "nothing is left for a release" in refused.err
-    assert "--allow-licence unknown" in refused.err
     created = answer(run("release", "create", "r1", "--allow-licence", "unknown", *JSON))
     assert (created["release"], created["shards"], created["left_out"]) == ("r1", 4, [])
     assert answer(run("show", "releases", *JSON))[0]["shards"] == 4
@@ -58,17 +56,14 @@ def test_a_release_from_its_making_to_its_end(run, own):
     tar = next((own.space.root / "shards").rglob("*.tar"))
     flip_bit(tar)
     failed_check = run("release", "verify", "r1", *JSON)
-    assert (failed_check.code, [f["what"] for f in failed_check.json["failures"]]) == (
-        1,
-        [str(tar)],
-    )
+    assert failed_check.code == 1
+    assert [f["what"] for f in failed_check.json["failures"]] == [str(tar)]
     refused = run("release", "publish", "r1", "--to", target.with_name("other"))
     assert refused.code == 1
-    assert refused.err.startswith("error: ")
     assert tar.name in refused.err
     assert run("release", "delete", "r1", "--yes").code == 0
     assert "No release yet" in run("show", "releases").out
-    for min_option in ("--min-confidence", "--min-name-confidence"):  # alone, too
+    for min_option in ("--min-confidence", "--min-name-confidence"):
         error_text = run(
             "release", "create", "sure", "--allow-licence", "unknown", min_option, "1"
         ).err
@@ -80,7 +75,6 @@ def test_taking_down_and_collecting(run):
     assert [m["episode_index"] for m in marks] == [1, 2, 4]
     created = run("release", "create", "r1", "--allow-licence", "unknown", *JSON)
     assert (created.code, [out["dataset"] for out in created.json["left_out"]]) == (0, ["tiny"])
-    assert "left out: tiny: 3 shards" in created.err
     assert answer(run("takedown", "tiny", "--undo", *JSON)) == []
     freed = answer(run("gc", "--keep-days", "0", "--dry-run", *JSON))
     assert {f["what"] for f in freed} >= {"lake snapshots", "lake data", "keyframes", "shards"}
@@ -106,7 +100,7 @@ def test_nothing_is_deleted_without_a_yes(run_released, monkeypatch):
 
 
 def test_a_look_at_what_gc_would_delete_writes_nothing(run, own):
-    """It works in a workspace that may only be read: a lock would be a file."""
+    # It works in a workspace that may only be read: a lock would be a file
     (own.space.root / "shards" / "train" / "old-00000.tar").write_bytes(b"x")
     os.utime(own.space.root / "shards" / "train" / "old-00000.tar", (0, 0))
     for lock in own.space.root.glob(".lock*"):
@@ -148,7 +142,7 @@ def test_a_name_is_used_once_and_deleting_says_what_refers_to_it(run_released, t
         == 0
     )
 
-    refused = run("release", "delete", "r1")  # nobody is asked where there is no terminal
+    refused = run("release", "delete", "r1")
     assert refused.code != 0
     deleted = run("release", "delete", "r1", "--yes")
     assert deleted.code == 0
@@ -166,7 +160,6 @@ def test_a_name_is_used_once_and_deleting_says_what_refers_to_it(run_released, t
     refused_result = run("release", "create", "r1", "--allow-licence", "unknown")
     assert refused_result.code == 2
     assert "there was a release r1 before" in refused_result.err
-    assert "choose another name" in refused_result.err
     second_created = answer(
         run("release", "create", "r1.again", "--allow-licence", "unknown", *JSON)
     )

@@ -1,4 +1,4 @@
-"""Faults, told until a person accepts them; commands that say something, killed; commands in Python."""
+"""Faults, told until they are accepted; commands killed; commands in Python."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +26,7 @@ def run(faulty: Made, capsys) -> Run:
 
 
 def faults_told(run: Run, faulty: Made, source: Path) -> dict[str, set[str]]:
-    """The checks that each place tells of; source: the folder that the corpus was built from."""
+    """The checks that each place tells of, of a corpus that was built from `source`."""
     texts = {
         "build": run("build", "--dataset", "tiny", "--workers", "1").out,
         "quarantine": run("show", "faults").out,
@@ -167,7 +167,7 @@ STATES = (
     ],
 )
 def test_a_killed_command_says_all_or_nothing_and_is_given_again(faulty, tmp_path, capsys, words):
-    """Killed before and behind each of its commits."""
+    # Killed before and behind each of its commits
     (tmp_path / "ends.csv").write_text("episode,success,note\n0,false,fell\n4,true,\n")
     called(capsys, "say", "tag", "tiny", 1, "even", "--workspace", faulty.space.root)
     [(tag,)] = faulty.rows("SELECT statement_id FROM statements WHERE kind = 'tag'")

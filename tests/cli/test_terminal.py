@@ -1,7 +1,4 @@
-"""Names and texts of a dataset come out on a terminal as text.
-
-Also: how far a build or a training is, on a terminal and in a log; `proccorpus show`; tables for people.
-"""
+"""Texts of a dataset come out on a terminal as text; progress; tables for people; `show`."""
 
 import io
 import json
@@ -46,7 +43,7 @@ def test_cells_have_no_commands_at_all(capsys, monkeypatch):
 
 
 def test_names_of_a_dataset(tmp_path):
-    """A file's name that sets the clipboard, shown by inspect."""
+    # A file's name that sets the clipboard, shown by inspect
     write_video(tmp_path / "d/a.mp4", range(3))
     (tmp_path / f"d/{CLIPBOARD}.mp4").write_text("no video")
     result = command("inspect", tmp_path / "d", cwd=tmp_path)
@@ -59,7 +56,7 @@ def test_names_of_a_dataset(tmp_path):
 
 
 def test_inspect_into_head_is_no_failure_even_with_findings(tmp_path):
-    """Exit code 1 would say that head found something."""
+    # Exit code 1 would say that head found something
     write_video(tmp_path / "d/a.mp4", range(3))
     (tmp_path / "d/b.mp4").write_text("no video")
     script = f"{PROGRAM} inspect d | true; echo ${{PIPESTATUS[0]}}"
@@ -171,7 +168,7 @@ def test_rows_that_have_no_room_are_records():
     output_lines = lines(wide, 80)
     assert len(output_lines) == 2 * 21
     assert output_lines[1] == "column_0    a text of 00 or so"
-    assert lines(wide[:1], 80) == output_lines[1:21], "one row needs no number"
+    assert lines(wide[:1], 80) == output_lines[1:21]
 
 
 def test_records_are_asked_for_by_x():
@@ -208,7 +205,7 @@ def test_odd_demonstrations_are_listed_with_what_is_odd(own, capsys):
     lake.con.close()
     text = called(capsys, *words, "--limit", 1).out
     assert "stands still for 60 % of its time, others of its task 4 %" in " ".join(text.split())
-    assert len(text.splitlines()) == 2, "a head and a row"
+    assert len(text.splitlines()) == 2
 
 
 def test_any_relation_is_narrowed_and_written(own, capsys):

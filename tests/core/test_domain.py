@@ -135,7 +135,8 @@ SHOWN = ("r4", "shown by reference: episode 3")
         # Neither is of this episode
         (RUNS[:3], [CORRECTED, ("elsewhere", "")], ("r3", "best annotator: native")),
         ([("b", "vlm"), ("a", "vlm")], [], ("a", "best annotator: vlm")),
-        ([("human/d", "human")], [], None),  # a correction that is not accepted counts for nothing
+        # A correction that is not accepted counts for nothing
+        ([("human/d", "human")], [], None),
         ([], [NAMED], None),
     ],
 )

@@ -1,4 +1,4 @@
-"""Held-out runs under other instructions and with changed pictures: what is asked, what is scored, what is drawn."""
+"""Held-out runs under other instructions and with changed pictures."""
 
 import re
 from collections.abc import Callable
@@ -94,7 +94,7 @@ def answers_of(questions: list[Question], values: dict[str, float]) -> Benchmark
 
 
 def told(questions: list[Question], right: float, wrong: float) -> dict[str, float]:
-    return {q.key: right * (q.progress or 0) if probes._is_own(q) else wrong for q in questions}
+    return {q.key: right * q.progress if probes._is_own(q) else wrong for q in questions}
 
 
 @pytest.mark.usefixtures("shown")
@@ -127,7 +127,7 @@ def test_the_matrix_is_among_the_scores_and_is_drawn():
     }
     figure = confusion_figure(entry)
     drawn = [label.get_text() for label in figure.axes[0].get_xticklabels()]
-    assert drawn == list(TASKS)  # the finished ones first, so that they lie on the diagonal
+    assert drawn == list(TASKS)
     assert confusion_figure(replace(entry, cells={})) is None
 
 
@@ -160,17 +160,12 @@ def changed(change: str, base: HeldPicture) -> np.ndarray:
     return decode_picture(data, 1000)
 
 
-def test_what_moves_has_another_colour_and_the_rest_its_own():
+def test_colour_light_and_place_change():
     recoloured = changed("robot_colour", picture(36))
-    assert recoloured[24, 30].min() > 150  # the dark red arm is light grey
+    assert recoloured[24, 30].min() > 150
     assert np.ptp(recoloured[24, 30]) < 5
     assert (recoloured[40, 30] == 200).all()
-    assert (
-        recoloured[24, 2] == (150, 20, 20)
-    ).all()  # what never leaves the picture cannot be told from the scene
-
-
-def test_light_and_place_change():
+    assert (recoloured[24, 2] == (150, 20, 20)).all()
     assert (changed("darker", picture(0))[40, 40] == 100).all()
     assert (changed("brighter", picture(0))[40, 40] == 255).all()
     moved_picture = changed("camera", picture(36))
@@ -181,7 +176,7 @@ def test_light_and_place_change():
 @pytest.mark.usefixtures("shown")
 def test_what_is_lost_is_measured_run_by_run():
     questions = asked(probes.robustness_questions)
-    values = {q.key: 0.5 if q.part == "darker" else (q.progress or 0.0) for q in questions}
+    values = {q.key: 0.5 if q.part == "darker" else q.progress for q in questions}
     answers = answers_of(questions, values)
     scores = probes.robustness_scores(answers).scores
     assert scores["part clean", "mae"].value == 0
@@ -316,7 +311,7 @@ def test_a_model_scored_on_its_own_runs(own, run_command, tmp_path):
         page = client.get("/leaderboard?benchmark=held-out&metric=mae").text
     *new_rows, second, third = re.findall(r"<tr>.*?</tr>", page)
     assert model in second
-    assert model in third, "what says nothing of new runs stands last"
+    assert model in third
     assert sum(model in row for row in new_rows) == 1
 
 
@@ -339,7 +334,7 @@ def test_runs_are_compared_within_their_dataset():
     usual = _usual_lengths(length_s, facts, {("a", 0), ("b", 0)})
     assert usual["a", 1] == {RUNNING: 2, REFERENCE: 2}
     assert usual["b", 1] == {RUNNING: 20, REFERENCE: 20}
-    assert usual["b", 2] == usual["b", 3] == {}, "runs without a text are compared with none"
+    assert usual["b", 2] == usual["b", 3] == {}
 
 
 HOSTILE = "<script>alert('1')</script>|{{ 7 * 7 }}"

@@ -47,10 +47,6 @@ def same(a: Batch, b: Batch) -> bool:
     )
 
 
-def asked(batch: Batch) -> list[float]:
-    return batch["progress"].tolist()
-
-
 PACKED = recipe(
     data={"packing": True, "window": 8, "sequence_length": 200, "augment": True}, train={"batch": 2}
 )
@@ -72,9 +68,7 @@ def test_samples_that_are_too_long_are_left_out_and_counted(shards, transform):
     assert sorted(token_counts) == sorted(n for n in lengths if n <= limit)
     assert num_left_out == len(lengths) - len(token_counts) > 0
     stream = open_stream(shards, transform, recipe(data={"sequence_length": 16}))
-    with pytest.raises(
-        ShardError, match=r"no sample can be trained on: (\d+) of \1 have more than 16 tokens"
-    ) as e:
+    with pytest.raises(ShardError, match=r": (\d+) of \1 have more than 16 tokens") as e:
         next(stream)
     drawn = int(str(e.value).split(": ")[1].split()[0])
     assert 2 * stream.per_epoch < drawn <= 3 * stream.per_epoch, (drawn, stream.per_epoch)
@@ -126,7 +120,7 @@ def test_negatives_are_the_same_resumed_and_by_workers(tmp_path, packing):
 def test_workers_start_beside_threads_of_opencv(shards, transform, monkeypatch):
     class InTime(batches.DataLoader):
         def __init__(self, *args: Any, **settings: Any) -> None:
-            super().__init__(*args, **settings, timeout=PATIENCE_S)  # a worker that hangs is named
+            super().__init__(*args, **settings, timeout=PATIENCE_S)
 
     monkeypatch.setattr(batches, "DataLoader", InTime)
     threads = cv2.getNumThreads()
@@ -167,9 +161,7 @@ def test_an_unreadable_shard_is_named(tmp_path, transform):
     for tar in shards:
         tar.write_bytes(bytes(tar.stat().st_size))
     for count in (0, 1):
-        with pytest.raises(
-            ShardError, match=r"^shard bars-.*\.tar cannot be read at byte \d+: [^\n]*$"
-        ):
+        with pytest.raises(ShardError, match=r"^shard bars-.*\.tar .* byte \d+: [^\n]*$"):
             next(open_batches(shards, transform, recipe(data={"workers": count})))
 
 
@@ -235,7 +227,7 @@ def test_other_processes_go_on(lanes, transform):
         assert equal(taken(streams, 24 // world), whole[12:])
     with pytest.raises(ShardError, match="not of one moment of a run"):
         together([states[0], states[1] | {"given": 16}])
-    with pytest.raises(ShardError, match="begun with 3 lanes of data, now there are 4"):
+    with pytest.raises(ShardError, match="3 lanes of data, now there are 4"):
         first_streams[0].load_state_dict(states[0] | {"count": 3})
 
 
@@ -287,16 +279,14 @@ def test_datasets_have_rates_and_episodes_a_limit(shards, transform):
     assert per_epoch(per_visit=2) == 4 * 2
     # Samples with thoughts are those of odd moments
     thinking = islice(open_stream(shards, transform, recipe(data={"think": True})), 3)
-    values = chain.from_iterable(asked(part.batch) for part in thinking)
+    values = chain.from_iterable(part.batch["progress"].tolist() for part in thinking)
     assert {round(7 * value) % 2 for value in values} == {1}
     # Three epochs of two samples of each of the four episodes give all six of each: 1/7, 2/7, 3/7, 5/7, 6/7 and 1.
     stream = open_stream(shards, transform, recipe(data={"per_visit": 2}, train={"batch": 8}))
-    values = chain.from_iterable(asked(part.batch) for part in islice(stream, 3))
+    values = chain.from_iterable(part.batch["progress"].tolist() for part in islice(stream, 3))
     frame_numbers = sorted(round(7 * value) for value in values)
     assert frame_numbers == sorted([1, 2, 3, 5, 6, 7] * 4)
-    with pytest.raises(
-        ShardError, match=r"data.dataset_rates: the release has no dataset berries; it has bars"
-    ):
+    with pytest.raises(ShardError, match="no dataset berries; it has bars"):
         per_epoch(dataset_rates={"berries": 1})
 
 
@@ -321,8 +311,8 @@ def root(tmp_path) -> Path:
     return tmp_path / "images"
 
 
-def write(tmp_path: Path, *rows: object) -> Path:
-    path = tmp_path / "rows.jsonl"
+def write(folder: Path, *rows: object) -> Path:
+    path = folder / "rows.jsonl"
     path.write_text("".join((r if isinstance(r, str) else json.dumps(r)) + "\n" for r in rows))
     return path
 
@@ -414,7 +404,9 @@ def test_a_broken_row_is_named_with_its_line(tmp_path, root, row, problem):
     assert "\n" not in str(e.value)
 
 
-def test_files_that_hold_nothing_or_no_text(tmp_path, root):
+def test_files_that_hold_nothing_no_text_or_no_label(tmp_path, root):
+    with pytest.raises(TrainingError, match=r"rows.jsonl:1: a conversation has no"):
+        truth_of(read(tmp_path, root, CHAT))
     with pytest.raises(TrainingError, match="there is no row"):
         read_rows([write(tmp_path, "")], root)
     with pytest.raises(TrainingError, match="cannot be read: No such file"):
@@ -424,18 +416,9 @@ def test_files_that_hold_nothing_or_no_text(tmp_path, root):
         read_rows([tmp_path / "b.jsonl"], root)
 
 
-def test_a_conversation_has_no_label_to_reward_by(tmp_path, root):
-    with pytest.raises(
-        TrainingError, match=r"rows.jsonl:1: a conversation has no reference and score"
-    ):
-        truth_of(read(tmp_path, root, CHAT))
-
-
 def test_a_picture_that_is_gone_names_the_row(tmp_path, root):
     rows = read_rows([write(tmp_path, SOURCE, CHAT)], root)
     (root / ID / "camera_top_0047.jpg").unlink()
     assert rows[1].pictures == shown(root, 0, 80, 15)
-    with pytest.raises(
-        TrainingError, match=r"rows.jsonl:1: picture .*camera_top_0047.jpg cannot be read"
-    ):
+    with pytest.raises(TrainingError, match=r"rows.jsonl:1: .*camera_top_0047.jpg"):
         rows[0]

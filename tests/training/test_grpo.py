@@ -1,4 +1,4 @@
-"""GRPO on tiny models in their real classes: groups of answers to pictures, rewarded, learnt from, gone on from."""
+"""GRPO on tiny models in their real classes, also resumed."""
 
 import json
 from collections.abc import Callable
@@ -20,7 +20,6 @@ from training import attention, grpo, rollouts, transform
 from training.backbones import load_processor
 from training.folder import TrainingError, read_card
 from training.model import load_model
-from training.pictures import Item
 from training.plan import GB, Machine, plan
 from training.published import MERGED
 from training.recipe import Recipe, load_recipe
@@ -34,7 +33,6 @@ from training.runs import (
     training_run_id,
 )
 from training.train import train
-from warehouse.shards.shard import Sample
 
 pytestmark = pytest.mark.slow
 
@@ -96,9 +94,7 @@ def test_answers_are_learnt_from_also_by_a_run_that_was_killed(family, request, 
     first = points_seen[0]
     last = points_seen[-1]
     assert [p.samples for p in points_seen] == [2, 4, 6]
-    assert any(p.extra["reward_std"] > 0 and p.gradient_norm > 0 for p in points_seen), (
-        "answers of a group differ"
-    )
+    assert any(p.extra["reward_std"] > 0 and p.gradient_norm > 0 for p in points_seen)
     parts = {"format": 0.2, "ref": 0.5, "score": 0.3}
     assert first.extra["reward"] == pytest.approx(
         sum(w * first.extra[f"reward_{k}"] for k, w in parts.items()), abs=1e-5
@@ -129,9 +125,7 @@ def test_answers_are_learnt_from_also_by_a_run_that_was_killed(family, request, 
             assert getattr(b, name) == pytest.approx(getattr(a, name), abs=1e-6), name
     weights_again = weights(resumed.checkpoint)
     assert all(torch.allclose(v, weights_again[k], atol=1e-6) for k, v in weights_after.items())
-    assert completions(tmp_path / "killed") == completions(tmp_path / "whole"), (
-        "without what was killed"
-    )
+    assert completions(tmp_path / "killed") == completions(tmp_path / "whole")
 
 
 def completions(folder: Path) -> list[dict]:
@@ -149,18 +143,6 @@ def assert_completions(folder: Path, steps: int, first: Point) -> None:
     for part in ("format", "ref", "score"):
         mean = sum(row[part] for row in of_first) / 8
         assert mean == pytest.approx(first.extra[f"reward_{part}"], abs=1e-5)
-
-
-def counted_reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    reads: list[str] = []
-    item_of = rollouts.item_of
-
-    def counted(sample: Sample, max_px: int) -> Item:
-        reads.append(sample.row["sample_id"])
-        return item_of(sample, max_px)
-
-    monkeypatch.setattr(rollouts, "item_of", counted)
-    return reads
 
 
 def test_answers_are_made_in_the_precision_that_is_learnt_in(taught, tmp_path, monkeypatch):
@@ -196,18 +178,20 @@ def test_each_picture_is_cut_once_and_is_floats_with_its_rows_alone(taught, tmp_
     monkeypatch.setattr(
         rollouts, "on_device", lambda b, d: at_once.append(len(b["image_grid_thw"])) or floats(b, d)
     )
-    monkeypatch.setattr(Qwen2VLImageProcessor, "preprocess", None)  # TRL's passes
+    monkeypatch.setattr(Qwen2VLImageProcessor, "preprocess", None)
     monkeypatch.setattr(rollouts, "PIXELS_AT_ONCE", 1)
-    reads = counted_reads(monkeypatch)
+    reads: list[str] = []
+    item_of = rollouts.item_of
+    monkeypatch.setattr(
+        rollouts, "item_of", lambda s, px: reads.append(s.row["sample_id"]) or item_of(s, px)
+    )
     rewarded(taught, tmp_path, train={"batch": 2, "accumulation": 4})
     assert len(cut) == len(reads) == 4
     assert max(at_once) <= 2 * max(cut)
 
 
 class Engine:
-    """Stands in for TRL's vLLM: expands marks as vLLM 0.24 does, for each picture the next mark in
-    what it was given, by the processor of the folder that it loads, and answers by the model
-    itself."""
+    """Stands in for TRL's vLLM: expands marks, and answers by the model itself."""
 
     off = 1.0  # what its logits are multiplied by
 
@@ -304,14 +288,6 @@ def test_vllm_that_is_shown_something_else_is_refused_before_a_step(
     assert points_seen == []
 
 
-def test_a_short_context_is_told(taught, tmp_path):
-    with pytest.raises(
-        TrainingError,
-        match=r"a prompt of 32760 tokens .* are more than the model's context of 32768",
-    ):
-        rewarded(taught, tmp_path, length=32760)
-
-
 def test_a_second_epoch_goes_on_where_it_was_killed(taught, tmp_path):
     # Eight prompts, four a step: the third step is the first of the second epoch, the fourth its other half
     train = {"steps": 4, "batch": 4, "accumulation": 2, "save_every": 3, "lr": 1e-4}
@@ -342,13 +318,9 @@ def test_held_out_prompts_are_rewarded_in_the_run(taught, tmp_path):
         validation=rows,
     )
     assert list(run.curve) == points_seen
-    assert ["validation_reward" in p.extra for p in points_seen] == [False, True, True], (
-        "and at the end"
-    )
+    assert ["validation_reward" in p.extra for p in points_seen] == [False, True, True]
     rows = [row for row in completions(tmp_path) if row["split"] == "validation"]
-    assert [row["step"] for row in rows] == [1] * 4 + [
-        2
-    ] * 4  # seven prompts are one whole batch of four
+    assert [row["step"] for row in rows] == [1] * 4 + [2] * 4
     extra = points_seen[1].extra
     mean = sum(0.2 * row["format"] + 0.5 * row["ref"] + 0.3 * row["score"] for row in rows[:4]) / 4
     assert extra["validation_reward"] == pytest.approx(mean, abs=1e-5)
@@ -378,10 +350,7 @@ def test_long_prompts_are_left_out(taught, tmp_path):
     run = rewarded(taught, tmp_path, jsonl=jsonl, length=400, train={"steps": 5, "batch": 4})
     assert json.loads((run.checkpoint / "card.json").read_text())["left_out"] == 3
     assert not any("fill the bar fill" in row["prompt"] for row in completions(tmp_path))
-    with pytest.raises(
-        TrainingError,
-        match=r"there are 5 prompts of at most 400 tokens \(3 are longer\), and a step",
-    ):
+    with pytest.raises(TrainingError, match=r"5 prompts of at most 400 tokens \(3 are"):
         rewarded(taught, tmp_path / "few", jsonl=jsonl, length=400, train={"batch": 24})
 
 
@@ -403,21 +372,12 @@ def test_an_adapter_learns_alone_and_goes_on(taught, tmp_path):
     assert all(torch.allclose(v, weights_again[k], atol=1e-6) for k, v in learnt.items())
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(taught, tmp_path):
-    with pytest.raises(
-        TrainingError, match=r"(is nan|is inf|not finite) at step \d: lower train.lr"
-    ):
-        rewarded(taught, tmp_path, train={"lr": 1e30, "steps": 3})
-
-
 def test_the_samples_of_a_step_that_went_wrong_are_named(taught, tmp_path, monkeypatch):
     # A gradient that is none, which the loss does not show
     monkeypatch.setattr(
         "accelerate.Accelerator.clip_grad_norm_", lambda *_, **__: torch.tensor(float("nan"))
     )
-    with pytest.raises(
-        TrainingError, match=r"^the norm of the gradient is nan at step 0: lower train.lr"
-    ) as e:
+    with pytest.raises(TrainingError, match=r"^the norm of the gradient is nan at step 0") as e:
         rewarded(taught, tmp_path, train={"batch": 4, "accumulation": 2})
     answered = {row["sample_id"] for row in completions(tmp_path) if row["step"] == 0}
     assert len(answered) == 2
@@ -453,9 +413,7 @@ def test_one_command_trains_merges_and_rewards(taught, tmp_path):
     names = [str(tmp_path / name) for name in ("sft.yaml", "rl.yaml")]
     words = ["train", "--recipe", names[0], "--then", names[1], "--release", release.name]
     first = ok(command(*words, cwd=tmp_path, workspace=lake.workspace.root))
-    sft, rl = (trained(lake, newest_model(lake, name) or "") for name in ("sft", "rl"))
-    assert sft
-    assert rl
+    sft, rl = (trained(lake, newest_model(lake, name)) for name in ("sft", "rl"))
     assert f"{rl}" in first.out
     begun_with = Path(read_card(rl)["recipe"]["model"]["path"])
     assert begun_with == sft.with_name(sft.name + MERGED)
@@ -469,27 +427,27 @@ def test_one_command_trains_merges_and_rewards(taught, tmp_path):
     assert training_run_id(recipe, release) != rl.name
 
 
-def test_steps_must_come_out_even(taught, tmp_path):
-    with pytest.raises(
-        TrainingError, match=r"a step has 6 completions .* no multiple of grpo.generations \(4\)"
-    ):
-        rewarded(taught, tmp_path, train={"batch": 6})
-    with pytest.raises(TrainingError, match="there are 8 prompts, and a step takes 16"):
-        rewarded(taught, tmp_path, train={"batch": 16, "accumulation": 4})
-
-
-def test_vllm_is_not_promised(taught, tmp_path):
-    with pytest.raises(TrainingError, match=r"grpo.rollouts: vllm needs vLLM"):
-        rewarded(taught, tmp_path, grpo={"rollouts": "vllm"})
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"length": 32760}, "a prompt of 32760 tokens .* the model's context of 32768"),
+        ({"train": {"lr": 1e30, "steps": 3}}, r"(is nan|is inf|not finite) at step \d: lower"),
+        ({"train": {"batch": 6}}, r"6 completions .* no multiple of grpo.generations \(4\)"),
+        ({"train": {"batch": 16, "accumulation": 4}}, "there are 8 prompts, and a step takes 16"),
+        ({"grpo": {"rollouts": "vllm"}}, "grpo.rollouts: vllm needs vLLM"),
+    ],
+)
+def test_what_cannot_be_done_is_told(settings, message, taught, tmp_path):
+    with pytest.raises(TrainingError, match=message):
+        rewarded(taught, tmp_path, **settings)
 
 
 def test_vllm_sleeps_and_corrects_by_token(monkeypatch):
     recipe = load_recipe("progresslm_grpo", begins=False)
     monkeypatch.setattr(rollouts, "of_this_machine", lambda r, _: plan(r, Machine(4, 80 * GB)))
     settings = vllm_settings(recipe, recipe.grpo)
-    assert (
-        settings["vllm_gpu_memory_utilization"] == 0.73
-    )  # 80 GB but 16 bytes x 3.75 G / 4, and 6 GB
+    # 80 GB but 16 bytes x 3.75 G / 4, and 6 GB
+    assert settings["vllm_gpu_memory_utilization"] == 0.73
     assert recipe.grpo.top_p == 1
     assert settings["vllm_enable_sleep_mode"]
     assert settings["vllm_max_model_length"] == 28192

@@ -1,4 +1,4 @@
-"""Evaluation within a run: what it says, that it changes nothing, which model is kept, also over a kill."""
+"""Evaluation within a run: it changes nothing, and the best model is kept."""
 
 import json
 import signal
@@ -94,10 +94,9 @@ def test_the_curve_has_the_scores_that_eval_gives(corpus, lora):
     # The best one is a model as any other, and both cards name it.
     best = min((p for p in curve if p.extra), key=lambda p: p.extra["held_out_mae"])
     best_run = trained(lake, f"{folder.name}.best")
-    assert best_run is not None
     assert facts(folder)["step"] == best.step == read_card(folder)["best"]["step"]
     assert outcome.numbers["best_model"] == best_run.name == read_card(folder)["best"]["model"]
-    assert "success" in read_card(best_run)  # calibrated as well
+    assert "success" in read_card(best_run)
     scorer = HeldOutScorer(questions)
     # As two processes would
     scores_again = scorer.scores([scorer.predict(best_run, k, 2) for k in range(2)])
@@ -143,24 +142,16 @@ def test_an_evaluation_that_fails_ends_the_run_with_its_reason(corpus):
         def predict(self, folder: Path, part: int, parts: int) -> float:
             raise OSError("the disk is gone")
 
-    with pytest.raises(
-        FailedError,
-        match=r"^the model of step 1 could not be evaluated: OSError: the disk is gone$",
-    ):
+    with pytest.raises(FailedError, match=r"step 1 .* OSError: the disk is gone$"):
         train(*corpus, recipe("broken", train=EVERY), scorer=Broken([]))
 
 
 def test_a_release_without_anything_held_out_is_refused(tmp_path):
     lake, release = make_release(tmp_path / "w")
     run_recipe = recipe("nothing", train=EVERY)
-    with pytest.raises(
-        TrainingError,
-        match=r"train.evaluate_every: the split val of the release bars1 has no episode",
-    ):
+    with pytest.raises(TrainingError, match="val of the release bars1 has no episode"):
         scorer_of(lake, release, run_recipe)
-    with pytest.raises(
-        TrainingError, match=r"train.evaluate_every: this run has no held-out episodes; set it to 0"
-    ):
+    with pytest.raises(TrainingError, match="this run has no held-out episodes"):
         train(lake, release, run_recipe)
     assert scorer_of(lake, release, recipe("none")) is None
 
@@ -169,8 +160,8 @@ def test_a_recipe_is_evaluated_on_what_it_trains_on(corpus):
     other_recipe = recipe("other", data={"families": {"procvqa_b": 1}, "think": False}, train=EVERY)
     scorer = scorer_of(*corpus, other_recipe)
     families = [q.family for q in chain(*scorer.episodes)]
-    assert families == ["procvqa_b"] * 6  # two of eight moments of three episodes
-    with pytest.raises(TrainingError, match="has no episode"):  # all of these are without reasons
+    assert families == ["procvqa_b"] * 6
+    with pytest.raises(TrainingError, match="has no episode"):
         scorer_of(
             corpus[0],
             corpus[1],
@@ -205,14 +196,13 @@ def test_rows_of_files_are_evaluated_by_their_words(tmp_path):
     scorer = scorer_of(lake, release, run_recipe)
     # Eight rows of one run, of which one has no label
     (episode,) = scorer.episodes
-    labels = [q.progress or 0.0 for q in episode]
+    labels = [q.progress for q in episode]
     assert labels == sorted(float(r["progress_score"][:-1]) / 100 for r in rows[:-1])
     perfect = scorer.scores([[labels]])
     assert perfect == {"mae": 0, "voc": 1, "coverage": 1}
     trained_run = train(lake, release, run_recipe, scorer=scorer)
-    assert (
-        0 < trained_run.curve[-1].extra["held_out_mae"] <= 1
-    )  # what cannot be read is as wrong as can be
+    # What cannot be read is as wrong as can be
+    assert 0 < trained_run.curve[-1].extra["held_out_mae"] <= 1
 
 
 def test_answers_are_read_in_every_form_that_is_taught():
@@ -299,7 +289,7 @@ def test_weights_that_are_worth_nothing_are_never_kept(larger_corpus, monkeypatc
     with monkeypatch.context() as patch:
         patch.setattr(loop, "share_of_rate", ruining(2))
         with pytest.raises(
-            TrainingError, match=r"^the weights are too large after step 2 \(their norm is inf\)"
+            TrainingError, match=r"^the weights are .* step 2 \(their norm is inf\)"
         ):
             train(*larger_corpus, run_recipe)
     steps = next((larger_corpus[0].workspace.root / "models").glob("ruined-*.steps"))
@@ -321,9 +311,7 @@ def test_a_checkpoint_from_which_no_step_can_be_learnt_is_set_aside(larger_corpu
 
     with monkeypatch.context() as patch:
         patch.setattr(loop, "losses", spoilt)
-        with pytest.raises(
-            TrainingError, match=r"the loss is nan at step 3.* is set aside as unsound-00000003"
-        ):
+        with pytest.raises(TrainingError, match=r"nan at step 3.* aside as unsound-00000003"):
             train(*larger_corpus, run_recipe)
     steps = next((larger_corpus[0].workspace.root / "models").glob("aside-*.steps"))
     assert [p.name for p in saved_steps(steps)] == ["step-00000002"]
@@ -405,12 +393,8 @@ def test_every_point_is_sent_and_a_run_that_goes_on_is_the_same_one(said, tmp_pa
 
 def test_what_is_missing_is_told(said, tmp_path, monkeypatch):
     monkeypatch.delenv("WANDB_MODE")
-    with pytest.raises(
-        UserError, match=r"^wandb cannot begin: api_key not configured .* or WANDB_MODE=offline"
-    ):
+    with pytest.raises(UserError, match=r"^wandb cannot begin: .*WANDB_MODE=offline"):
         begin_wandb(tmp_path, "run", {}, goes_on=False)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(
-        UserError, match=r"^--wandb needs the package wandb: uv pip install wandb, or leave it out$"
-    ):
+    with pytest.raises(UserError, match=r"uv pip install wandb, or leave it out$"):
         begin_wandb(tmp_path, "run", {}, goes_on=False)

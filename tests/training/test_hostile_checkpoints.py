@@ -1,4 +1,4 @@
-"""Checkpoints of strangers: safetensors alone, headers and sizes bounded, no code of theirs; each is one sentence."""
+"""Checkpoints of strangers: safetensors alone, sizes bounded, no code of theirs."""
 
 import json
 import pickle
@@ -141,7 +141,7 @@ def test_code_that_a_checkpoint_brings_is_not_run(tmp_path, change):
         load_model(tmp_path)
 
 
-def test_published_structure_and_size():
+def test_a_published_head_has_its_size_and_a_shifted_sigmoid():
     head = make_head(HeadConfig(pooling="published"), 2048)
     assert isinstance(head, PublishedHead)
     count = {}
@@ -149,14 +149,10 @@ def test_published_structure_and_size():
         count[name] = sum(p.numel() for p in getattr(head, name).parameters())
     assert count["pooler"] == pytest.approx(1.05e6, rel=0.01)
     assert count["value_head"] == pytest.approx(33.6e6, rel=0.01)
-
-
-def test_published_progress_is_a_shifted_sigmoid():
     head = make_head(HeadConfig(pooling="published"), 32)
     z = torch.tensor([[2.0], [-2.0], [0.0]])
-    assert head.progress(z).tolist() == pytest.approx(
-        [0.9089, 0.0759, 0.4750], abs=1e-4
-    )  # sigmoid(1.2 z - 0.1)
+    # sigmoid(1.2 z - 0.1)
+    assert head.progress(z).tolist() == pytest.approx([0.9089, 0.0759, 0.4750], abs=1e-4)
     assert make_head(HeadConfig(), 32).progress(z).tolist() == pytest.approx(
         [0.8808, 0.1192, 0.5], abs=1e-4
     )
@@ -172,9 +168,9 @@ def test_published_tail_and_noise_are_for_training_alone():
     assert torch.equal(head(states, item, is_asked), head(states, item, is_asked))
     head.train()
     outputs_seen = [head(states, item, is_asked).item() for _ in range(4)]
-    assert len(set(outputs_seen)) == 4  # the tail's features are dropped at random
+    assert len(set(outputs_seen)) == 4
     dropped = []
-    hook = head.pooler.register_forward_pre_hook(lambda module, inputs: dropped.append(inputs[0]))  # type: ignore[union-attr]
+    hook = head.pooler.register_forward_pre_hook(lambda module, inputs: dropped.append(inputs[0]))
     head(states, item, is_asked)
     hook.remove()
     assert torch.equal(dropped[0][:26], states[:26])
@@ -207,7 +203,7 @@ def test_the_end_state_is_a_second_output_learnt_where_progress_is_1():
         torch.randn(12, 32), torch.arange(3).repeat_interleave(4), torch.ones(12, dtype=torch.bool)
     )
     assert raw.shape == (3, 2)
-    assert torch.equal(head.done(raw), torch.sigmoid(raw[:, -1]))  # type: ignore[arg-type]
+    assert torch.equal(head.done(raw), torch.sigmoid(raw[:, -1]))
     target = torch.tensor([0.999, 1.0, float("nan")])
     without = make_head(config.model_copy(update={"done_weight": 0.0}), 32)
     assert without.done(raw[:, :-1]) is None
@@ -231,10 +227,10 @@ def test_a_head_from_before_the_end_state_is_made_as_it_was():
 def test_samples_are_pooled_without_padding_as_with_it(pooling, packed):
     items = make_items(3)
     items[1] = replace(items[1], question=items[1].question + " Look closely." * 60)
-    model, transform = make_parts(items, head=HeadConfig(pooling=pooling))  # type: ignore[arg-type]
+    model, transform = make_parts(items, head=HeadConfig(pooling=pooling))
     head_inputs: list[torch.Tensor] = []
-    score = model.head.score if pooling == "prompt" else model.head.pooler  # type: ignore[union-attr]
-    score.register_forward_pre_hook(lambda module, inputs: head_inputs.append(inputs[0]))  # type: ignore[operator,union-attr]
+    score = model.head.score if pooling == "prompt" else model.head.pooler
+    score.register_forward_pre_hook(lambda module, inputs: head_inputs.append(inputs[0]))
     batch = transform(items, packed)
     with torch.no_grad():
         raw = model(batch).raw
@@ -242,20 +238,20 @@ def test_samples_are_pooled_without_padding_as_with_it(pooling, packed):
         mask = batch["prompt_mask"]
     else:
         mask = batch["item_mask" if packed else "attention_mask"]
-    assert head_inputs[0].numel() == mask.sum() * model.head.hidden_size  # type: ignore[union-attr]
+    assert head_inputs[0].numel() == mask.sum() * model.head.hidden_size
     # By hand, a row each
     rows = torch.zeros(*mask.shape, head_inputs[0].shape[-1])
     rows[mask > 0] = head_inputs[0]
-    weights = score(rows).squeeze(-1).masked_fill(mask == 0, -torch.inf).softmax(-1)  # type: ignore[operator]
+    weights = score(rows).squeeze(-1).masked_fill(mask == 0, -torch.inf).softmax(-1)
     pooled = torch.einsum("nt,nth->nh", weights, rows)
     head = model.head
-    value = head.value(pooled) if pooling == "prompt" else head.value_head(pooled)  # type: ignore[union-attr,operator]
+    value = head.value(pooled) if pooling == "prompt" else head.value_head(pooled)
     assert torch.allclose(raw[:, :1], value, atol=1e-6)
 
 
 @pytest.mark.parametrize("pooling", ["prompt", "published"])
 def test_a_head_is_made_again_from_its_json(pooling):
-    head = make_head(HeadConfig(pooling=pooling, dropout=0.1), 32)  # type: ignore[arg-type]
+    head = make_head(HeadConfig(pooling=pooling, dropout=0.1), 32)
     remade_head = head_of(head_json(head))
     remade_head.load_state_dict(head.state_dict())
     assert (type(remade_head), remade_head.config) == (type(head), head.config)
@@ -304,11 +300,11 @@ def test_pictures_share_a_budget_of_tokens():
     items = make_items()
     _, transform = make_parts(items)
     transform.processor.max_vision_tokens = 6
-    grids = transform([items[2]])["image_grid_thw"]  # three pictures of 4 tokens were 12
+    grids = transform([items[2]])["image_grid_thw"]
     assert int(grids.prod(-1).sum()) // 4 <= 6
     assert len({tuple(g) for g in grids.tolist()}) == 1
     transform.processor.max_vision_tokens = 2
-    with pytest.raises(ValueError, match="3 pictures take 3 tokens at least, more than 2"):
+    with pytest.raises(ValueError, match="3 tokens at least, more than 2"):
         transform([items[2]])
 
 
@@ -372,7 +368,7 @@ def test_procvlm_with_its_head(write, tmp_path):
 
 
 def old_names(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """As transformers named Qwen2.5-VL's weights before 4.52, and as ProgressLM's files have them."""
+    """As transformers named Qwen2.5-VL's weights before 4.52."""
     return {
         k.replace("model.visual.", "visual.").replace("model.language_model.", "model."): v
         for k, v in weights.items()
@@ -431,9 +427,9 @@ def test_an_adapter_with_its_head(pickled, tmp_path):
 
 def test_an_adapter_without_its_base(tmp_path):
     adapted(tmp_path / "lora", Path("Qwen/Qwen3-VL-2B-Instruct"))
-    with pytest.raises(ModelError, match="an adapter for Qwen/Qwen3-VL-2B-Instruct: say --base"):
+    with pytest.raises(ModelError, match="Qwen/Qwen3-VL-2B-Instruct: say --base"):
         convert(tmp_path / "lora", tmp_path / "out")
-    backbone, processor = tiny("qwen2_5_vl")  # has no weight of such a name
+    backbone, processor = tiny("qwen2_5_vl")
     other_model = write_plain(tmp_path / "other", backbone, processor)
     write_safetensors(other_model, all_weights(backbone))
     weights = tmp_path / "lora" / "adapter_model.safetensors"
@@ -442,10 +438,7 @@ def test_an_adapter_without_its_base(tmp_path):
         weights.with_suffix(".bin"),
     )
     weights.unlink()
-    with pytest.raises(
-        ModelError,
-        match=r"weights that we do not know: model.language_model.x.lora_A|do not know: x.lora_A",
-    ):
+    with pytest.raises(ModelError, match=r"do not know: (model.language_model.)?x.lora_A"):
         convert(tmp_path / "lora", tmp_path / "out", other_model)
 
 
@@ -460,9 +453,7 @@ def checkpoint(tmp_path) -> Path:
 @pytest.mark.parametrize("file", ["pytorch_model.bin", "procvlm_extra/procvlm_head.pt"])
 def test_a_pickle_with_code_is_not_run(file, checkpoint, tmp_path):
     torch.save({"x": Trap(tmp_path / "trap")}, checkpoint / file)
-    with pytest.raises(
-        ModelError, match=r"is not loaded: it holds more than weights \(\w*\.mkdir\)"
-    ) as refused:
+    with pytest.raises(ModelError, match=r"more than weights \(\w*\.mkdir\)") as refused:
         convert(checkpoint, tmp_path / "out")
     assert "\n" not in str(refused.value)
     assert not (tmp_path / "trap").exists()
@@ -478,10 +469,7 @@ def change(path: Path, edit: Callable[[dict], None]) -> None:
 def test_missing_and_unknown_weights_are_named(checkpoint, tmp_path):
     whole = checkpoint / "pytorch_model.bin"
     change(whole, lambda w: w.pop("model.language_model.layers.1.self_attn.q_proj.weight"))
-    with pytest.raises(
-        ModelError,
-        match=r"lacks the weights model.language_model.layers.1.self_attn.q_proj.weight$",
-    ):
+    with pytest.raises(ModelError, match=r"lacks the weights .*layers.1.self_attn.q_proj.weight$"):
         convert(checkpoint, tmp_path / "out")
     change(
         whole,
@@ -492,7 +480,7 @@ def test_missing_and_unknown_weights_are_named(checkpoint, tmp_path):
     with pytest.raises(ModelError, match=r"the weights of .* cannot be used"):
         convert(checkpoint, tmp_path / "out")
     torch.save(all_weights(tiny()[0]) | {"model.extra.weight": torch.ones(2)}, whole)
-    with pytest.raises(ModelError, match=r"has weights that we do not know: model.extra.weight$"):
+    with pytest.raises(ModelError, match=r"do not know: model.extra.weight$"):
         convert(checkpoint, tmp_path / "out")
 
 

@@ -1,5 +1,4 @@
-"""Two processes, each with a part of the model or the whole of it: they learn as one does, and either goes on with what
-the other began. One start of two processes does all of it."""
+"""Two processes learn as one does, and either goes on with what the other began."""
 
 import contextlib
 import os
@@ -25,7 +24,7 @@ from warehouse.releases.release import Release, get_release
 
 
 def sample_by_place(monkeypatch: pytest.MonkeyPatch, rank: int = 0) -> None:
-    """Let each token of an answer be drawn by a number of its own, by the answer's place and the token's."""
+    """Draw each token by its answer's place and its own."""
     from training.grpo import GrpoTrainer
 
     generate = GrpoTrainer._by_transformers
@@ -71,7 +70,7 @@ def recipe_of(name: str, taught: Path) -> Recipe:
             "grpo": {"generations": 4, "max_completion": 24, "temperature": 1.0},
         }
         return Recipe.model_validate({"name": name, "kind": "grpo"} | sections)
-    if name not in NAMES[:4]:  # built in, with noise where they have it
+    if name not in NAMES[:4]:
         base_recipe = small(name, distributed="fsdp", lr=1e-3)
         return base_recipe.model_copy(update={"lora": None})
     distributed = "none" if name == "copies" else "fsdp"
@@ -157,7 +156,7 @@ def test_two_processes_learn_as_one_does(made):
         for name in NAMES:
             run_recipe = recipe_of(name, taught)
             alone, whole, killed, resumed = results[name]
-            assert resumed == whole, name  # to the last digit
+            assert resumed == whole, name
             assert killed == whole[:2], name
             # Two go on with what one began: the first steps are those of one.
             assert alone[:2] == numbers(first_curves[name]), name

@@ -52,9 +52,7 @@ def test_every_built_in_recipe_is_valid_and_begins_somewhere(name):
     if name.startswith("tiny") and name != "tiny_oneshot":
         assert load_recipe(name).model.tiny is not None
         return
-    with pytest.raises(
-        UserError, match=r"begins with a checkpoint: say --model PATH, a folder with \S"
-    ):
+    with pytest.raises(UserError, match=r"say --model PATH, a folder with \S"):
         load_recipe(name)
     assert load_recipe(name, Path("/models/base")).model.path == Path("/models/base")
 
@@ -92,9 +90,7 @@ def test_a_wrong_recipe_is_told_in_one_line(tmp_path, text, told):
 
 
 def test_an_unknown_name_is_told_with_those_that_there_are():
-    with pytest.raises(
-        UserError, match=r"unknown recipe 'tiny'; known: laptop, laptop_oneshot, .*tiny_cpu"
-    ):
+    with pytest.raises(UserError, match=r"'tiny'; known: laptop, .*tiny_cpu"):
         load_recipe("tiny")
 
 
@@ -142,20 +138,14 @@ def test_the_published_reward(name):
     assert reward_values == pytest.approx(expected, abs=1e-12)
 
 
-def test_the_published_reward_does_not_know_na():
+def test_the_mended_reward_knows_na_and_puts_replies_in_their_order():
     assert overall(published(reply("na", "na", "na"), UNANSWERABLE)) < 0
     assert overall(mended(reply("na", "na", "na"), UNANSWERABLE)) == pytest.approx(1)
-
-
-def test_a_refusal_beats_silence_only_in_the_mended_reward():
     assert overall(published("", ANSWERABLE)) > overall(published(REFUSAL, ANSWERABLE))
-    assert overall(mended("", ANSWERABLE)) < overall(mended(REFUSAL, ANSWERABLE))
-
-
-def test_right_beats_wrong_beats_refusal_beats_silence():
-    order = [reply(), reply("4"), reply("5", "90%"), REFUSAL, "The arm moves."]
+    order = [reply(), reply("4"), reply("5", "90%"), REFUSAL, "The arm moves.", ""]
     values = [overall(mended(response, ANSWERABLE)) for response in order]
-    assert all(a > b for a, b in pairwise(values))
+    assert all(a > b for a, b in pairwise(values[:5]))
+    assert values[3] > values[5]
 
 
 @given(
@@ -171,9 +161,7 @@ def test_every_reply_has_a_reward(response, truth):
     "wrong", [(None, 3.0, 5), (2, None, 5), (6, 3.0, 5), (0, 3.0, 5), (1, 101.0, 5)]
 )
 def test_a_label_that_contradicts_itself_is_refused(wrong):
-    with pytest.raises(
-        ValueError, match=r"of reference and score one|reference . of 5 items|a score of"
-    ):
+    with pytest.raises(ValueError, match=r"and score one|. of 5 items|a score of"):
         Truth(*wrong)
 
 
@@ -202,8 +190,7 @@ def lake(tmp_path) -> Iterator[Lake]:
 def knows(
     rows: Rows, monkeypatch: pytest.MonkeyPatch, slips: dict[tuple[int, int], dict[str, Any]]
 ) -> None:
-    """The stand-in answers as the label says, but for the (sample, inference)s that slip. It knows
-    the label from the last picture, not from the question."""
+    """The stand-in answers as the label says, but for (sample, inference)s that slip."""
     pictures = {sample.pictures[-1]: k for k, sample in enumerate(rows)}
     inferences: dict[int, int] = {}
 
@@ -257,9 +244,8 @@ def test_what_is_right_is_kept_and_what_is_not_is_counted(rows, lake, monkeypatc
     assert all(s.pictures == rows[k + 1].pictures for k, s in enumerate(kept_samples))
     label = rows[1].row["progress"]
     assert kept_samples[0].row["progress"] == label
-    assert f"<score>{100 * label:g}%</score>" in kept_samples[0].row["answer"], (
-        "the nearer of two that are right"
-    )
+    # The nearer of two that are right
+    assert f"<score>{100 * label:g}%</score>" in kept_samples[0].row["answer"]
     (call_row,) = lake.rows(
         "SELECT count(*), min(stage), min(dataset), min(prompt_version) FROM vlm_calls"
     )
@@ -408,7 +394,7 @@ def test_a_model_repository_of_the_hub(released):
         save_model(
             ProgressModel(tiny(seed=5)[0], published_head()), tiny()[1], folder, card_of(release)
         )
-        with pytest.raises(ReleaseError, match=r"holds something else \(model run, weights_sha256"):
+        with pytest.raises(ReleaseError, match=r"else \(model run, weights_sha256"):
             publish_model(lake, folder, "hf://robots/reward", allow=ALLOW)
 
 
@@ -416,18 +402,15 @@ def test_what_must_not_be_given_on(released, tmp_path):
     lake, release = released
     folder = saved(lake, release)
     out = str(tmp_path / "out")
-    with pytest.raises(
-        ReleaseError,
-        match=r"run was trained on tiny, whose licence is unknown: .*--allow-licence unknown",
-    ):
+    with pytest.raises(ReleaseError, match=r"tiny, whose .*--allow-licence unknown"):
         publish_model(lake, folder, out)
     create_release(lake, "r1", allow=ALLOW, replace=True)
     card = json.loads((folder / "card.json").read_text())
     (folder / "card.json").write_text(json.dumps(card | {"release_hash": "0" * 64}))
-    with pytest.raises(ReleaseError, match="was trained on another release r1 than there is now"):
+    with pytest.raises(ReleaseError, match="trained on another release r1"):
         publish_model(lake, folder, out, allow=ALLOW)
     (folder / "card.json").write_text(json.dumps({"converted_from": "ProcVLM-2B", "max_px": 64}))
-    with pytest.raises(ReleaseError, match="was not trained here: --allow-licence unknown"):
+    with pytest.raises(ReleaseError, match="not trained here: --allow-licence"):
         publish_model(lake, folder, out)
     assert not Path(out).exists()
     assert publish_model(lake, folder, out, allow=ALLOW).sent

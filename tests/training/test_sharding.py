@@ -1,5 +1,4 @@
-"""Two processes with a part of the model each, by one start of them: the first one's weights, batches without a
-picture, evaluation within the run, and a batch that spoils it."""
+"""Two processes with a part of the model each: batches without pictures, evaluation, a spoilt batch."""
 
 import math
 from pathlib import Path
@@ -27,7 +26,7 @@ EVERY = {"evaluate_every": 2, "evaluate_episodes": 3}
 
 
 def seen_and_unseen(home: Path, world: int) -> Recipe:
-    """Half of the rows have no picture; the model is a checkpoint. A step is two batches, whoever takes them."""
+    """Half of the rows have no picture. A step is two batches."""
     train = FSDP | {"accumulation": 2 // world}
     data = {"jsonl": [home / "rows.jsonl"], "image_root": home / "images"}
     return Recipe.model_validate(
@@ -87,7 +86,6 @@ def of_two(home: Path) -> dict[str, Any]:
     training.backbones.load_backbone = read
     loop.placed = placed
 
-    # Evaluated and not
     result["plain"] = numbers(train(lake, release, evaluated(2)).curve)
     run_recipe = evaluated(2, **EVERY)
     run = train(lake, release, run_recipe, scorer=scorer_of(lake, release, run_recipe))

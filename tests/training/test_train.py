@@ -1,4 +1,4 @@
-"""Whole runs of tiny models: each class of recipe, killed and resumed; learning by heart; what goes wrong."""
+"""Whole runs of tiny models, killed and resumed; what goes wrong."""
 
 import json
 import pickle
@@ -66,9 +66,7 @@ def test_an_unsaved_adapter_is_said(corpus, monkeypatch):
     monkeypatch.setattr(backbones, "MIN_PEFT_VERSION", "99.0")
     steps: list[Point] = []
     run_recipe = recipe("unsaved", lora={"rank": 4, "alpha": 8})
-    with pytest.raises(
-        ModelError, match=r"^transformers [\d.]+ saves adapters only with peft 99\.0 or newer, and "
-    ):
+    with pytest.raises(ModelError, match=r"saves adapters only with peft 99\.0"):
         train(*corpus, run_recipe, steps.append)
     assert steps == []
     # What has no adapter is trained
@@ -123,7 +121,7 @@ def test_each_class_of_recipe_and_its_resume(corpus, name):
     for p in whole.curve:
         assert p.samples_per_s > 0
         assert p.tokens_per_s > 0
-        assert p.mfu is None  # of a CPU no peak is known
+        assert p.mfu is None
     rows = lake.rows(
         "SELECT steps, path FROM training_runs JOIN checkpoints USING (training_run) WHERE recipe = ?",
         [name],
@@ -292,13 +290,11 @@ def test_a_loss_that_is_not_finite_ends_the_run():
     model, transform = make_parts(items)
     with torch.no_grad():
         model.head.value[-1].bias.fill_(float("nan"))
-    with pytest.raises(
-        TrainingError, match=r"^the loss is nan at step 0: lower train.lr \(now 0.001\)[^\n]*$"
-    ):
+    with pytest.raises(TrainingError, match=r"^the loss is nan at step 0.* \(now 0.001\)[^\n]*$"):
         fit(model, transform, items, recipe())
 
 
-def test_all_samples_of_a_step_are_named_where_the_gradient_alone_is_none():
+def test_all_samples_of_a_step_with_a_spoilt_gradient_are_named():
     items = make_items()
     model, transform = make_parts(items)
     run_recipe = recipe(train={"batch": 2, "accumulation": 4})
@@ -331,21 +327,16 @@ def test_out_of_memory_says_which_knob_to_turn(monkeypatch):
         assert knob in str(e.value)
 
 
-def test_nothing_to_resume_is_said(corpus):
-    with pytest.raises(
-        TrainingError, match=r"no checkpoint to go on from in .*steps: begin without --resume"
-    ):
-        train(*corpus, recipe("never_run"), resume=True)
-
-
 def test_a_missing_checkpoint_is_said(corpus, tmp_path):
+    with pytest.raises(TrainingError, match="begin without --resume"):
+        train(*corpus, recipe("never_run"), resume=True)
     path = tmp_path / "r.yaml"
     path.write_text("name: r\nmodel: {}\nhead: {}\ntrain: {steps: 1, batch: 1, lr: 1}\n")
     with pytest.raises(ModelError, match=f"there is no checkpoint {tmp_path}/gone"):
         train(*corpus, load_recipe(str(path), tmp_path / "gone"))
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "config.json").write_text('{"model_type": "llama"}')
-    with pytest.raises(ModelError, match="a model of the type 'llama'; known: qwen3_vl"):
+    with pytest.raises(ModelError, match="type 'llama'; known: qwen3_vl"):
         train(*corpus, load_recipe(str(path), tmp_path / "other"))
 
 
@@ -353,7 +344,7 @@ def test_a_checkpoint_trains_on(corpus, tmp_path):
     lake, release = corpus
     items = make_items()
     model, transform = make_parts(items, "qwen2_5_vl")
-    folder = tmp_path / "Qwen3-VL-it-says"  # the class is chosen by config.json
+    folder = tmp_path / "Qwen3-VL-it-says"
     save_model(model, transform.processor, folder, {"max_px": 64})
     path = tmp_path / "r.yaml"
     path.write_text(
@@ -365,31 +356,31 @@ def test_a_checkpoint_trains_on(corpus, tmp_path):
     assert card["recipe"]["model"]["path"] == str(folder)
 
 
-@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt"])
-def test_a_pickle_is_refused_and_not_opened(tmp_path, name):
+@pytest.fixture
+def saved(tmp_path) -> Path:
     model, transform = make_parts(make_items())
     save_model(model, transform.processor, tmp_path / "m", {"max_px": 64})
-    (tmp_path / "m" / "model.safetensors").unlink()
-    for trapped in (tmp_path / "m" / name, tmp_path / "m" / "optimizer.pt"):
+    return tmp_path / "m"
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt"])
+def test_a_pickle_is_refused_and_not_opened(saved, tmp_path, name):
+    (saved / "model.safetensors").unlink()
+    for trapped in (saved / name, saved / "optimizer.pt"):
         trapped.write_bytes(pickle.dumps(Trap(tmp_path / "a-pickle-was-run")))
-    (tmp_path / "m" / "progress_head.safetensors").rename(tmp_path / "head")
-    with pytest.raises(
-        ModelError,
-        match=rf"^{tmp_path}/m keeps its weights pickled [^\n]*proccorpus model convert$",
-    ):
-        load_model(tmp_path / "m")
+    (saved / "progress_head.safetensors").rename(tmp_path / "head")
+    with pytest.raises(ModelError, match=rf"^{saved} keeps its weights pickled [^\n]*$"):
+        load_model(saved)
     assert not (tmp_path / "a-pickle-was-run").exists()
 
 
 @pytest.mark.parametrize(
     "broken", ["progress_head.safetensors", "config.json", "model.safetensors", "card.json"]
 )
-def test_an_incomplete_checkpoint_is_refused(tmp_path, broken):
-    model, transform = make_parts(make_items())
-    save_model(model, transform.processor, tmp_path, {})
-    (tmp_path / broken).unlink()
-    with pytest.raises(ModelError, match=str(tmp_path)):
-        load_model(tmp_path)
+def test_an_incomplete_checkpoint_is_refused(saved, broken):
+    (saved / broken).unlink()
+    with pytest.raises(ModelError, match=str(saved)):
+        load_model(saved)
 
 
 def write_half(folder: Path) -> None:
@@ -409,7 +400,7 @@ def test_resume_never_takes_what_was_half_written(corpus):
         "step-00000002",
         "step-00000003",
     ]
-    write_half(steps / "step-00000003")  # what is there stays
+    write_half(steps / "step-00000003")
     assert load_state(saved_steps(steps)[-1]).step == 3
     state = saved_steps(steps)[-1] / "state.json"
     state.write_text(state.read_text()[:100])
@@ -420,9 +411,7 @@ def test_resume_never_takes_what_was_half_written(corpus):
 def test_a_step_stays_what_it_is_with_other_processes():
     run_recipe = recipe(train={"accumulation": 2})
     assert [batches_each(run_recipe, 3, world) for world in (1, 2, 3, 6)] == [6, 3, 2, 1]
-    with pytest.raises(
-        TrainingError, match=r"begun by 3 processes .* the 6 batches .* take one of 1, 2, 3, 6"
-    ):
+    with pytest.raises(TrainingError, match=r"by 3 .* 6 batches .* one of 1, 2, 3, 6"):
         batches_each(run_recipe, 3, 4)
 
 
@@ -434,10 +423,7 @@ def test_a_checkpoint_of_another_model_or_with_a_hole_is_refused(tmp_path):
     writer.wait()
     (folder,) = saved_steps(tmp_path)
     other_model, _ = make_parts(make_items(), head=HeadConfig(done_weight=0))
-    with pytest.raises(
-        ModelError,
-        match=r"step-00000001: it is of another model: head\.\S+ is .* there, missing here$",
-    ):
+    with pytest.raises(ModelError, match=r"-00000001: .* head\.\S+ is .* missing here$"):
         read_tensors(folder, other_model, torch.optim.AdamW(other_model.parameters()))
     next(folder.glob("*.safetensors")).write_bytes(b"cut")
     with pytest.raises(ModelError, match=r"^cannot resume from .*step-00000001: [^\n]*$"):
@@ -457,9 +443,7 @@ def test_a_checkpoint_that_fails_midway_never_looks_whole(tmp_path, monkeypatch)
     with monkeypatch.context() as patch:
         patch.setattr("safetensors.torch.save", full)
         writer.write(TrainerState(2, 0, 0, 1, {}, [], []), tensors)
-        with pytest.raises(
-            ModelError, match=r"step-00000002 could not be written: No space left on device$"
-        ):
+        with pytest.raises(ModelError, match=r"step-00000002 .* No space left on device$"):
             writer.wait()
     assert [p.name for p in saved_steps(tmp_path)] == ["step-00000001"]
     # What was left half-written is no hindrance

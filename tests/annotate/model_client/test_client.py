@@ -320,7 +320,8 @@ def test_no_server_no_key_no_request(bench, monkeypatch):
 
 @pytest.mark.parametrize("config", [{"max_calls": 7}, {"max_cost_usd": 0.7, "price": "per call"}])
 def test_a_budget_stops_cleanly(bench, config):
-    if "price" in config:  # 0.1 USD a call: 500 reply tokens are reserved, and the truth is less
+    # 0.1 USD a call: 500 reply tokens are reserved, and the truth is less
+    if "price" in config:
         config = config | {"price": Price(usd_per_million_completion_tokens=200.0)}
 
     def spend(build_id: str) -> tuple[list[Reply | str], list[str]]:

@@ -1,4 +1,4 @@
-"""Annotators compared: worked examples on tiny lakes, with embeddings that know equal names only."""
+"""Annotators compared, with embeddings that know equal names only."""
 
 import json
 from collections.abc import Sequence
@@ -79,7 +79,7 @@ def lake(tmp_path) -> Lake:
 
 
 def fill(lake: Lake, dataset: str, runs: dict[str, dict[int, list[Row]]]) -> None:
-    """Episodes of 100 frames at 10 a second; even ones failed. The first run is the active one."""
+    """Episodes of 100 frames; even ones failed. The first run is the active one."""
     episodes = sorted(set(chain.from_iterable(runs.values())))
     tables: dict[str, list[dict[str, Any]]] = {
         n: [] for n in ("episode_facts", "segments", "progress", "active_runs")
@@ -173,7 +173,7 @@ def test_truth_of_other_episodes_is_an_error(lake, truth):
     lake.con.execute(
         "UPDATE episode_facts SET num_rows = 90 WHERE dataset = 'a' AND episode_index = 1"
     )
-    with pytest.raises(UserError, match="a episode 1: the truth has 100 frames, the corpus 90"):
+    with pytest.raises(UserError, match=r"a episode 1: .* 100 frames, the corpus 90"):
         compare(lake, truth, embedded=one_hot)
 
 
@@ -237,9 +237,7 @@ def test_random_cuts_are_the_same_for_a_seed_and_lie_inside():
 def test_a_label_of_another_recording_is_refused(tmp_path):
     write_by_hand(tmp_path, 3)
     label = Label((Segment("Grasp it", 0, 90, step=0),), 1, progress=np.zeros(90))
-    with pytest.raises(
-        ValueError, match="arm episode 3: 90 frames are labelled, the truth has 100"
-    ):
+    with pytest.raises(ValueError, match=r"arm episode 3: 90 frames .* has 100"):
         score_label(label, read_truth(tmp_path, "arm")[3])
 
 

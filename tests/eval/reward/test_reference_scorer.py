@@ -108,10 +108,7 @@ def test_a_picture_unlike_everything_shown_earns_nothing(strange):
     assert {(r.progress, r.success, r.failure, r.unsure) for r in rewards_found[40:60]} == {
         (None, False, UNLIKE, UNLIKE)
     }
-    progress_before = rewards_found[39].progress
-    progress_after = rewards_found[60].progress
-    assert progress_before is not None
-    assert progress_after == pytest.approx(progress_before, abs=0.1)
+    assert rewards_found[60].progress == pytest.approx(rewards_found[39].progress, abs=0.1)
 
 
 def test_with_a_lag_numbers_are_of_the_second_before():
@@ -120,7 +117,7 @@ def test_with_a_lag_numbers_are_of_the_second_before():
 
 
 def test_a_run_of_other_cameras_is_refused():
-    with pytest.raises(RewardError, match="the run is of a, b, and what is shown of camera"):
+    with pytest.raises(RewardError, match="of a, b, and what is shown of camera"):
         scorer().stream(TASKS[0], FPS, cameras=("a", "b"))
 
 
@@ -132,7 +129,7 @@ def test_what_looks_alike_is_told_apart_by_the_gripper_from_everywhere():
     local, blind = (LocalSession(scorer, TASKS[0], FPS) for _ in range(2))
     local_rewards = [local.append(rgb, robot=robot) for rgb, robot in ends]
     blind_rewards = [blind.append(rgb) for rgb, _ in ends]
-    assert (local_rewards[0].progress or 0) > 0.5 > (blind_rewards[0].progress or 1)
+    assert local_rewards[0].progress > 0.5 > blind_rewards[0].progress
 
     pictures, robots = zip(*ends, strict=True)
     with running(scorer) as app, RewardClient(app.state.url) as client:
@@ -151,7 +148,7 @@ def test_what_looks_alike_is_told_apart_by_the_gripper_from_everywhere():
                 messages=[{"role": "user", "content": content}],
                 extra_body={"proccorpus": {"fps": FPS, "robots": robots}},
             )
-        reply_json = json.loads(answer.choices[0].message.content or "")
+        reply_json = json.loads(answer.choices[0].message.content)
         assert (reply_json["progress"], reply_json["spread"]) == pytest.approx(
             (local_rewards[-1].progress, local_rewards[-1].spread)
         )
@@ -219,7 +216,6 @@ def test_several_views_are_judged_each_by_itself(laptop_scorer):
         stream = laptop_scorer.stream(TASKS[0], FPS, cameras=tuple(pictures), rule=rule)
         for moment_pictures in zip(*pictures.values(), strict=True):
             moment = stream.append(dict(zip(pictures, moment_pictures, strict=True)))
-        assert moment is not None
         return laptop_scorer.score([moment])[0]
 
     other_frames = [scene(TASKS[1], k / 19) for k in range(20)]
@@ -232,12 +228,12 @@ def test_several_views_are_judged_each_by_itself(laptop_scorer):
 def test_what_it_cannot_do_is_said(checkpoint):
     with pytest.raises(RewardError, match="no words"):
         open_checkpoint(checkpoint, reasoning=True)
-    with pytest.raises(
-        RewardError, match=r"trained on windows of 4 pictures, 0\.2 s apart, not of 2"
-    ):
+    with pytest.raises(RewardError, match=r"of 4 pictures, 0\.2 s apart, not of 2"):
         open_checkpoint(checkpoint, Window(2, 0.2))
     with open_scorer(ScorerConfig(checkpoint)) as opened:
         assert opened.settings["encoder"] == "grey@64"
+    with pytest.raises(UserError, match="no words"):
+        local_runner(RunnerConfig("bars", EvaluationOptions(answer="text")), checkpoint)
 
 
 def held(share: float) -> HeldPicture:
@@ -282,8 +278,3 @@ def test_what_cannot_be_looked_at_fails_alone(checkpoint):
     assert "no.jpg" in str(replies["broken"].error)
     assert "shows no picture" in str(replies["blind"].error)
     assert replies["a"].progress is not None
-
-
-def test_it_has_no_words(checkpoint):
-    with pytest.raises(UserError, match="no words"):
-        local_runner(RunnerConfig("bars", EvaluationOptions(answer="text")), checkpoint)

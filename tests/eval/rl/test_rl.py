@@ -1,7 +1,8 @@
-"""Rewards for agents: the shaping's sums, the Gymnasium wrapper with both kinds of session, RLinf's subprocess."""
+"""Rewards for agents: shaping, the Gymnasium wrapper, RLinf's subprocess."""
 
 import base64
 import io
+import re
 import subprocess
 import sys
 from itertools import chain
@@ -48,16 +49,13 @@ def rewards(
 def test_differences_are_clipped_and_gaps_are_not_zeros():
     assert rewards(Shaping(), [0.5, 0.6, 0.55, 1.0]) == pytest.approx([0.1, -0.05, 0.2])
     assert rewards(Shaping(clip=1), [0.5, None, None, 0.8, 0.7]) == pytest.approx([0, 0, 0.3, -0.1])
-    assert rewards(Shaping(clip=1), [None, 0.4, 0.5]) == pytest.approx(
-        [0, 0.1]
-    )  # the first is no gain from 0
-    assert rewards(Shaping("ema", clip=1, smoothing=0.6), [0.0, 1.0, 1.0]) == pytest.approx(
-        [0.6, 0.24]
-    )
-    assert rewards(Shaping("potential", gamma=0.9), [0.5, 0.6, 0.8]) == pytest.approx([0.04, 0.12])
-    assert rewards(
-        Shaping("potential", gamma=0.9), [0.5, 0.6, 0.8], terminated=True
-    ) == pytest.approx([0.04, -0.6])
+    # The first is no gain from 0
+    assert rewards(Shaping(clip=1), [None, 0.4, 0.5]) == pytest.approx([0, 0.1])
+    smooth = Shaping("ema", clip=1, smoothing=0.6)
+    assert rewards(smooth, [0.0, 1.0, 1.0]) == pytest.approx([0.6, 0.24])
+    potential = Shaping("potential", gamma=0.9)
+    assert rewards(potential, [0.5, 0.6, 0.8]) == pytest.approx([0.04, 0.12])
+    assert rewards(potential, [0.5, 0.6, 0.8], terminated=True) == pytest.approx([0.04, -0.6])
     for wrong in ({"clip": 0}, {"smoothing": 0}, {"gamma": 1.1}):
         with pytest.raises(ValueError, match="above 0"):
             Shaping(**wrong)
@@ -101,7 +99,7 @@ def test_the_wrapper_adds_the_models_progress_here_and_by_network():
     assert [i["progress"] for i in infos] == progress
     assert infos[-1]["own"]
     assert (infos[-1]["env_reward"], infos[-1]["done_probability"]) == (1.0, None)
-    assert episode(env)[0] == gained  # a new run from the first picture on
+    assert episode(env)[0] == gained
     with running(scorer) as app, RewardClient(app.state.url) as client:
         served = wrapped(lambda: client.session(TASK, ("top",), FPS), pixels={"top": "pixels/top"})
         assert episode(served)[0] == pytest.approx(expected)
@@ -135,9 +133,7 @@ def test_steps_without_a_number_give_nothing_and_say_why():
         "it broke",
     ]
     assert gained[:5] == pytest.approx([0, second - first, 0, 0, 0])
-    assert gained[5] == pytest.approx(
-        infos[6]["progress"] - second
-    )  # from the last number there was
+    assert gained[5] == pytest.approx(infos[6]["progress"] - second)
 
 
 PROMPT = (
@@ -168,15 +164,11 @@ def test_requests_of_rlinf_are_answered_or_refused(tmp_path):
     sink.seek(0)
     ready, answer, refused, unknown, ended = iter(lambda: read_message(sink) or {}, {})
     assert ready == {"type": "ready", "ok": True}
-    offline_progress = [offline(model, r)[-1].progress or 0 for r in runs]
+    offline_progress = [offline(model, r)[-1].progress for r in runs]
     assert (answer["id"], answer["ok"]) == (1, True)
-    assert [
-        o.startswith("<progress>") and o.endswith("%</progress>") for o in answer["outputs"]
-    ] == [True] * 3
-    told_progress = [float(o[10:-12]) / 100 for o in answer["outputs"]]
-    assert told_progress == pytest.approx(
-        offline_progress, abs=TOLERANCE + 0.00005
-    )  # two digits of a per cent
+    outputs = [re.fullmatch(r"<progress>(.*)%</progress>", o) for o in answer["outputs"]]
+    told_progress = [float(output[1]) / 100 for output in outputs]
+    assert told_progress == pytest.approx(offline_progress, abs=TOLERANCE + 0.00005)
     assert (refused["id"], refused["ok"], "names no task" in refused["error"]) == (2, False, True)
     assert "Traceback" in refused["traceback"]
     assert unknown["error"] == "UserError: no such op: 'dance'"
@@ -207,28 +199,19 @@ def test_items_are_read_and_overlapping_windows_share_their_pictures():
     scorer = Pixels()
     adapter = Adapter(scorer, FPS)
     frames = pictures(6)
-    (first_output,), (two,) = (
-        adapter.outputs([item(frames[:5])]),
-        adapter.outputs([item(frames[1:6])]),
-    )
-    item_pictures = item(frames)["image"]
-    assert (
-        adapter._picture(item_pictures[0], "a picture")
-        is adapter._picture(item_pictures[0], "the same")
-        is not None
-    )
-    assert adapter._picture(item_pictures[0], "a picture") is not adapter._picture(
-        item_pictures[1], "another"
-    )
-    assert (
-        first_output
-        == f"<progress>{100 * (offline(scorer, frames[:5])[-1].progress or 0):.2f}%</progress>"
-    )
-    assert two != first_output
+    [first_output] = adapter.outputs([item(frames[:5])])
+    [second_output] = adapter.outputs([item(frames[1:6])])
+    first, second = item(frames)["image"][:2]
+    picture = adapter._picture(first, "a picture")
+    assert picture is adapter._picture(first, "the same") is not None
+    assert picture is not adapter._picture(second, "another")
+    offline_progress = offline(scorer, frames[:5])[-1].progress
+    assert first_output == f"<progress>{100 * offline_progress:.2f}%</progress>"
+    assert second_output != first_output
     both = [dict(zip(("exo", "wrist"), pictures(2, s), strict=True)) for s in range(5)]
     flat = list(chain.from_iterable(moment.values() for moment in both))
     (output,) = Adapter(scorer, FPS, ("exo", "wrist")).outputs([item(flat)])
-    offline_progress = offline(scorer, both, cameras=("exo", "wrist"))[-1].progress or 0
+    offline_progress = offline(scorer, both, cameras=("exo", "wrist"))[-1].progress
     assert output == f"<progress>{100 * offline_progress:.2f}%</progress>"
     for wrong, message in (
         ({"image": []}, "names no task"),

@@ -81,7 +81,7 @@ def test_a_limit_counts_rows_before_they_are_multiplied(bench):
     )
     assert len(questions_found) == 6
     assert len({q.key for q in questions_found}) == 6
-    assert len({q.text for q in questions_found}) == 1  # of the same recording and steps
+    assert len({q.text for q in questions_found}) == 1
     assert {p.seed for p in map(Prompt.of, questions_found)} == {0, 1, 2}
 
 
@@ -100,13 +100,9 @@ def test_an_item_that_fails_fails_alone_and_is_tried_again(questions, tmp_path):
     run(second_runner, questions, tmp_path / "p.jsonl")
     assert [p.key for p in second_runner.asked] == [bad]
     assert run(Scripted(lambda p: pytest.fail("asked")), questions, tmp_path / "p.jsonl")
-
-
-def test_nothing_answered_is_an_error_with_the_reason(questions, tmp_path):
-    with pytest.raises(
-        UnansweredError, match="none of 26 questions was answered; the first: broken"
-    ):
-        run(Scripted(lambda p: ModelReply(p.key, error="broken")), questions, tmp_path / "p.jsonl")
+    broken = Scripted(lambda p: ModelReply(p.key, error="broken"))
+    with pytest.raises(UnansweredError, match=r"none of 26 .* the first: broken"):
+        run(broken, questions, tmp_path / "none.jsonl")
 
 
 def test_a_file_of_another_run_is_refused(questions, tmp_path):
@@ -115,7 +111,7 @@ def test_a_file_of_another_run_is_refused(questions, tmp_path):
     with pytest.raises(UserError, match="another model or other settings"):
         run(other_runner, questions, tmp_path / "p.jsonl")
     (tmp_path / "p.jsonl").write_text("{}\n")
-    with pytest.raises(UserError, match=r"p.jsonl line 1 is no line of a prediction file"):
+    with pytest.raises(UserError, match=r"p.jsonl line 1 is no line"):
         run(Scripted(), questions, tmp_path / "p.jsonl")
 
 
@@ -172,12 +168,12 @@ def test_gvl_shuffles_a_run_and_reads_each_picture(questions, tmp_path):
 
     same = [q for q in questions if q.part == "visual_same_view"]
     requests = list(METHODS["gvl"].ask(same))
-    assert [len(a.questions) for a in requests] == [3, 3]  # a prompt for each recording
+    assert [len(a.questions) for a in requests] == [3, 3]
     assert all(
         a.prompt.pictures[0] == min(a.questions, key=lambda q: q.moment or 0).pictures[-1]
         for a in requests
     )
-    assert list(METHODS["gvl"].ask(same)) == requests  # the same order every time
+    assert list(METHODS["gvl"].ask(same)) == requests
     rows = run(Scripted(say), same, tmp_path / "g.jsonl", METHODS["gvl"])
     for r in rows:
         read_value = r.get("value")
@@ -266,7 +262,7 @@ def runner(
     is_vllm: bool = False,
     **config: object,
 ) -> ApiRunner:
-    vlm = VlmConfig(model="stand-in", endpoints=(server.url,), max_concurrency=4, **config)  # type: ignore[arg-type]
+    vlm = VlmConfig(model="stand-in", endpoints=(server.url,), max_concurrency=4, **config)
     books = Books(folder / "responses", "b", "progress-bench")
     return ApiRunner(vlm, sampling, PictureLimits(), books, is_vllm=is_vllm)
 
@@ -287,7 +283,7 @@ def test_a_budget_ends_it_and_answers_are_kept(server, questions, tmp_path):
     assert len(server.received) == 5
     richer = runner(server, tmp_path, max_calls=100, price=Price(usd_per_million_prompt_tokens=1.0))
     ask_server(richer, questions, tmp_path / "p.jsonl")
-    assert len(server.received) == len(set(server.received))  # none was sent twice
+    assert len(server.received) == len(set(server.received))
 
 
 @pytest.mark.usefixtures("short_pauses")
@@ -367,7 +363,7 @@ def a_run(**fields: Any) -> Question:
     pictures = tuple(PictureFile(Path(f"{k}.jpg")) for k in range(3))
     words = "<image>\n<image>\n<image>\nWhich remain?"
     question = Question(
-        "procvqa-id", "procvqa_b", "procvqa_b", "0", "d", "cam", "push <image> on", words, pictures, None,  # type: ignore[arg-type]
+        "procvqa-id", "procvqa_b", "procvqa_b", "0", "d", "cam", "push <image> on", words, pictures, None,
     )  # fmt: skip
     return replace(question, **fields)
 
@@ -542,8 +538,7 @@ def test_words_are_weighed(checkpoint, prompts):
 
 def test_pixel_limits_change_tokens(checkpoint, prompts):
     counts = []
-    for area in (32 * 32, 64 * 64):
-        limits = PictureLimits(64, area if area > 2000 else None, area)
+    for limits in (PictureLimits(64, None, 32 * 32), PictureLimits(64, 64 * 64, 64 * 64)):
         runner = spoken(checkpoint, 4, Sampling(max_tokens=1), limits)
         (reply,) = runner.answer(prompts[:1])
         counts.append(reply.prompt_tokens)
@@ -555,13 +550,12 @@ def test_internvl_answers_with_pictures_first(prompts, tmp_path):
     ours = open_runner(folder, 4, reasoning=True, sampling=Sampling(max_tokens=4)).answer(prompts)
     assert all(r.text is not None and r.progress is not None for r in ours)
     (folder / "card.json").unlink()
-    assert json.loads((folder / "config.json").read_text())["model_type"] == "internvl"
     runner = spoken(folder, 4, Sampling(max_tokens=4), PictureLimits())
     assert runner.settings["prompt_format"] == "images_first"
     replies = {r.key: r for r in runner.answer(prompts)}
     assert {r.error for r in replies.values()} == {None}
     assert all(r.text is not None and r.completion_tokens for r in replies.values())
-    with pytest.raises(UserError, match="not for internvl: it cuts pictures into tiles"):
+    with pytest.raises(UserError, match="not for internvl"):
         spoken(folder, 1, Sampling(), PictureLimits(max_pixels=1000))
 
 

@@ -1,4 +1,4 @@
-"""The model by itself: causal, blind to what lies before its window, and the same after a turn on disk."""
+"""The laptop model by itself, and what a run of it refuses."""
 
 import json
 from dataclasses import replace
@@ -48,10 +48,8 @@ def make_model() -> LaptopModel:
 
 
 def test_windows_of_other_lengths():
-    model, embeddings = (
-        make_model(),
-        list(np.random.default_rng(1).normal(size=(4, WIDTH)).astype(np.float32)),
-    )
+    model = make_model()
+    embeddings = [*np.random.default_rng(1).normal(size=(4, WIDTH)).astype(np.float32)]
     first = embeddings[0]
 
     def progress(pictures: list[np.ndarray], start: np.ndarray | None = first) -> float:
@@ -90,19 +88,14 @@ def test_former_checkpoints_are_refused(tmp_path):
         "ood.farthest": torch.tensor(1.0)
     }
     save_file(old, tmp_path / "model.safetensors")
-    with pytest.raises(
-        ModelError, match="strangeness was told by the nearest pictures: train it again"
-    ):
+    with pytest.raises(ModelError, match="train it again"):
         load_laptop(tmp_path)
 
 
-def test_trends():
-    label = torch.tensor([[0.1, 0.3, 0.301, 0.2, torch.nan, 0.5]])
-    assert trends_of(label).tolist() == [[NO_TREND, 2, 1, 0, NO_TREND, NO_TREND]]
-
-
 def test_a_trend_is_learnt(tmp_path):
-    assert "trend_weight" not in small_config().model_dump()  # names of runs are as before
+    curve = torch.tensor([[0.1, 0.3, 0.301, 0.2, torch.nan, 0.5]])
+    assert trends_of(curve).tolist() == [[NO_TREND, 2, 1, 0, NO_TREND, NO_TREND]]
+    assert "trend_weight" not in small_config().model_dump()
     config = small_config().model_copy(update={"trend_weight": 1.0})
     model = LaptopModel(config, WIDTH, 4)
     numbers = torch.randn(8, 5, WIDTH)
@@ -119,13 +112,10 @@ def test_a_trend_is_learnt(tmp_path):
     assert (output.trend_logits.argmax(-1)[:, 1:] == trends).float().mean() > 0.8
 
 
-def test_order_counts():
+def test_a_texts_rows_stay_the_same():
     assert hashed_text("Open the drawer.", 4096) == hashed_text("open THE drawer", 4096)
     assert sorted(hashed_text("a b", 4096)) != sorted(hashed_text("b a", 4096))
     assert set(hashed_text("open the drawer", 4096)) & set(hashed_text("open the door", 4096))
-
-
-def test_rows_stay_the_same():
     assert all(0 < row < 64 for row in hashed_text("push the bar", 64))
     # the word, and parts of <abcd>: checkpoints depend on it
     assert hashed_text("abcd", 4096) == (396, 1936, 690, 2154)
@@ -135,8 +125,7 @@ SEEN = 256 + 64 * 4
 
 
 def runs_of_change(count: int = 6, seed: int = 0, scene: int = 0) -> tuple[torch.Tensor, ...]:
-    """Pictures of a scene that move away from their run's first one, each run another way; progress is how far they
-    are; which run it is."""
+    """Pictures that move away from their run's first one, that one, progress, run."""
     rng = np.random.default_rng(seed)
     start = np.random.default_rng(99 + scene).normal(size=SEEN) + 0.5 * rng.normal(
         size=(count, 1, SEEN)
@@ -175,7 +164,7 @@ def test_labels_that_are_missing_teach_nothing():
 def test_what_lies_farther_than_a_held_out_run_is_ood():
     detector = OodDetector(SEEN)
     other_scene = runs_of_change(scene=1)[0]
-    assert detector.score(other_scene).max() == 0  # nothing was learnt yet
+    assert detector.score(other_scene).max() == 0
     detector.fit(*runs_of_change(20))
     assert detector.score(runs_of_change(20)[0]).max() == 0
     held_out = detector.score(runs_of_change(20, seed=1)[0]) >= OOD
@@ -206,7 +195,7 @@ def shown(*tasks: str) -> LaptopModel:
         ("", True),
     ],
 )
-def test_an_instruction_counts_where_training_showed_most_of_what_it_says(said, understood):
+def test_an_instruction_counts_where_training_showed_it(said, understood):
     model = shown(*TASKS)
     embeddings = torch.randn(1, 5, SEEN, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
@@ -239,7 +228,7 @@ def test_a_scene_that_was_learnt_later_is_half_ood():
     assert torch.equal(detector.score(new), torch.full((len(new),), ADAPTED))
     assert detector.score(embeddings).max() == 0
     assert detector.score(runs_of_change(scene=2)[0]).min() == 1
-    detector.widen(runs_of_change(scene=2)[0])  # a further one takes nothing away
+    detector.widen(runs_of_change(scene=2)[0])
     assert detector.score(new).max() <= ADAPTED
 
 
@@ -269,7 +258,7 @@ def test_nothing_is_gone_on_from(corpus, monkeypatch):
 
 def test_a_rate_that_is_too_high_is_told(corpus):
     lake, release = corpus
-    with pytest.raises(TrainingError, match=r"loss is nan at step \d+: lower train\.lr"):
+    with pytest.raises(TrainingError, match=r"loss is nan at step \d+"):
         train(lake, release, recipe(train={"lr": 1e30, "clip": 1e30}))
 
 
@@ -288,18 +277,13 @@ def test_a_recipe_that_asks_for_what_it_has_not(sections, message):
         recipe(**sections)
 
 
-def test_a_recipe_s_own_words_are_read_again():
-    built_in = load_recipe("laptop")
-    assert Recipe(**built_in.model_dump()) == built_in
-    model = built_in.model_dump()["model"] | {"max_vision_tokens": 7}
-    with pytest.raises(ValueError, match=r"model\.max_vision_tokens: not for a laptop model"):
-        Recipe(**built_in.model_dump() | {"model": model})
-
-
 def test_the_built_in_recipe(tmp_path):
     built_in = load_recipe("laptop")
-    assert built_in.model.laptop is not None
     assert built_in.data.negatives.total == pytest.approx(0.6)
+    assert Recipe(**built_in.model_dump()) == built_in
+    model = built_in.model_dump()["model"] | {"max_vision_tokens": 7}
+    with pytest.raises(ValueError, match=r"model.max_vision_tokens: not for"):
+        Recipe(**built_in.model_dump() | {"model": model})
     with pytest.raises(UserError, match="one of tiny, laptop and path"):
         load_recipe("laptop", tmp_path)
 
@@ -334,7 +318,7 @@ def test_nothing_that_is_shown_tells_how_long_a_run_will_last():
         steps_drawn[seconds] = set(map(tuple, np.diff(drawn[drawn[:, -1] >= 12]).tolist()))
     assert steps_drawn[8.6] == steps_drawn[44.9] == {(4.0, 4.0, 4.0)}
     same = questions_by_length[8.6].keys() & questions_by_length[44.9].keys()
-    assert same, "moments that were drawn of both"
+    assert same
     assert all(
         questions_by_length[8.6][moment] == questions_by_length[44.9][moment] for moment in same
     ), "what a language model is shown, word for word"

@@ -16,8 +16,6 @@ from training.negatives.samples import Labels, SampleNegatives
 from training.negatives.windows import Instructions
 from training.recipe import KINDS, OTHER_TASK, NegativesConfig
 from training.train import train
-from warehouse.lake import Lake
-from warehouse.releases.release import Release
 from warehouse.shards.loader import Loader, LoaderConfig
 from warehouse.shards.shard import Sample
 
@@ -81,7 +79,7 @@ def test_a_wrong_instruction_is_worth_nothing(changed):
         assert row["question"] == progress_question(named_task, len(row["frames"]))
         assert row["progress"] == 0.0
         assert row["frames"] == original.row["frames"]
-        assert row["answer"].count("\n") == 3  # a heading, two steps and the share
+        assert row["answer"].count("\n") == 3
         first, second = STEPS[TASKS.index(named_task)]
         assert f"1. {first}\n2. {second}\n" in row["answer"]
 
@@ -129,26 +127,16 @@ def test_where_no_other_instruction_differs_none_is_made_up():
     assert Instructions([cup, drawer], {cup: drawer}).other(cup, rng) is None, "people joined them"
 
 
-@pytest.fixture
-def corpus(released: tuple[Lake, Release]) -> Lake:
-    return released[0]
-
-
-@pytest.fixture
-def release(released: tuple[Lake, Release]) -> Release:
-    return released[1]
-
-
-def test_a_run_counts_what_it_was_shown(corpus, release):
+def test_a_run_counts_what_it_was_shown(released):
     rates = {"rewound": 0.3, "stood_still": 0.4}
     run_recipe = recipe(data={"negatives": rates}, train={"steps": 4, "batch": 4, "save_every": 2})
-    whole = train(corpus, release, run_recipe)
+    whole = train(*released, run_recipe)
     negatives_made = read_card(whole.checkpoint)["negatives"]
     assert sum(negatives_made.values()) == whole.samples == 16
     assert negatives_made.keys() <= {"as_recorded", *rates}
     assert len(negatives_made) > 1
 
-    resumed_run = killed_and_resumed(corpus, release, run_recipe, kill_step=3)
+    resumed_run = killed_and_resumed(*released, run_recipe, kill_step=3)
     assert read_card(resumed_run.checkpoint)["negatives"] == negatives_made
     assert [p.loss for p in resumed_run.curve] == pytest.approx(
         [p.loss for p in whole.curve], abs=1e-6
