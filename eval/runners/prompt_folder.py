@@ -218,7 +218,9 @@ def _placeholders(path: Path, field: str, text: str, known_names: Sequence[str])
             if name is None:
                 continue
             if not name.isidentifier() or form or conversion:
-                placeholder = name + f"!{conversion}" * bool(conversion) + f":{form}" * bool(form)
+                placeholder = (
+                    name + (f"!{conversion}" if conversion else "") + (f":{form}" if form else "")
+                )
                 raise UserError(
                     f"{path}: {field} has {{{placeholder}}}: a placeholder is a name; braces are {{{{ and }}}}"
                 )

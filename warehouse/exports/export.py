@@ -7,7 +7,6 @@ different parts side by side.
 """
 
 import json
-import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,7 +31,6 @@ PARTIAL = "manifest.partial"
 HEAD = "export.json"  # in PARTIAL: which export this is
 PLACE = "/path/to"  # the export's folder, in lines that use it
 OURS = "proccorpus"  # a file says under it, in JSON or beside its columns, which export it is
-IDENTITY_IN_FILE = re.compile(rb"proccorpus.{1,100}?identity.{1,9}?([0-9a-f]{64})", re.DOTALL)
 
 ChunkKey = tuple[str, int]  # dataset, chunk
 Write = Callable[[Any], Mapping[str, Any] | None]
@@ -345,6 +343,10 @@ class FileExport(Export):
 
     example = ""  # a name for such a file
 
+    def identity_in(self, out: Path) -> str | None:
+        """Of the export in a file; None where it has none."""
+        raise NotImplementedError
+
     def write_file(self, out: Path) -> None:
         raise NotImplementedError
 
@@ -358,16 +360,13 @@ class FileExport(Export):
         if out.is_dir():
             raise UserError(f"{out} is a folder: give a file, such as {out / self.example}")
         is_repeated = out.exists() and not overwrite
-        if out.exists():
-            stored = IDENTITY_IN_FILE.search(out.read_bytes())
-            if stored is None:
-                raise UserError(
-                    f"{out} is there already, and is no export of ours: choose another file"
-                )
-            if stored[1].decode() != self.identity and not overwrite:
-                raise UserError(
-                    f"{out} holds another export: choose another file, or --overwrite it"
-                )
+        stored_identity = self.identity_in(out) if out.exists() else self.identity
+        if stored_identity is None:
+            raise UserError(
+                f"{out} is there already, and is no export of ours: choose another file"
+            )
+        if stored_identity != self.identity and not overwrite:
+            raise UserError(f"{out} holds another export: choose another file, or --overwrite it")
         if not is_repeated:
             self.write_file(out)
         episodes, frames, notes = self.counts(out)

@@ -88,6 +88,13 @@ class FrameSignalsExport(FileExport, FrameExport):
 
     example = "signals.parquet"
 
+    def identity_in(self, out: Path) -> str | None:
+        try:
+            stored_identity = (pq.read_metadata(out).metadata or {}).get(IDENTITY.encode())
+        except (OSError, pa.ArrowException):
+            return None
+        return None if stored_identity is None else stored_identity.decode()
+
     def counts(self, out: Path) -> tuple[int, int, list[str]]:
         # A model's rewards count as they are
         by_model = self.options.rewards is not None
@@ -193,6 +200,12 @@ class AnnotationsJsonExport(FileExport, FrameExport):
     among them."""
 
     example = "lerobot_annotations.json"
+
+    def identity_in(self, out: Path) -> str | None:
+        try:
+            return str(json.loads(out.read_text())[OURS]["identity"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
 
     def write_file(self, out: Path) -> None:
         episodes: dict[str, Any] = {}
