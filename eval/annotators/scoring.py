@@ -76,13 +76,13 @@ def stored_labels(
     """One run's labels of the episodes, or the active ones, but of those that have changed in length
     since; with progress where every frame has it."""
     labels = labels_of(lake.con, dataset, label_run=run, whole=True)
-    of_length: dict[int, Label] = {}
+    labels_by_episode: dict[int, Label] = {}
     for e, label in labels.items():
         if e in episodes and label.num_frames == episodes[e].num_frames:
             is_whole = len(label.progress) == label.num_frames
             progress = label.progress.astype(np.float64) if is_whole else NO_PROGRESS
-            of_length[e] = replace(label, progress=progress)
-    return of_length
+            labels_by_episode[e] = replace(label, progress=progress)
+    return labels_by_episode
 
 
 # Boundaries and events

@@ -61,11 +61,13 @@ Row = Mapping[str, Any]
 
 
 class Converter(NamedTuple):
-    """`rows` of a benchmark as prediction files carry them, and the source they are of; `videos`: where a
-    row's video may lie in it; `question` of a row without pictures; `pictures` of a video, written below
-    a folder; `fields`: what a question has by its row and its video's pictures."""
+    """`rows` of a benchmark as prediction files carry them, and the source they are of; `part`: the field
+    that says a row's part; `videos`: where its video may lie in the source; `question` of a row without
+    pictures; `pictures` of a video, written below a folder; `fields`: what a question has by its row and
+    its video's pictures."""
 
     rows: Callable[[Data], tuple[Source, Iterable[Row]]]
+    part: Literal["split", "kind"]
     videos: Callable[[Row], Sequence[str]]
     question: Callable[[str, Row], Question]
     pictures: Callable[[Path, Path], Pictures]
@@ -83,16 +85,17 @@ def load(converter: Converter, data: Data) -> list[Question]:
     by_video: dict[Path, Pictures] = {}
     questions = []
     for row in rows:
-        question = converter.question(data.asked.benchmark, row)
-        if num_taken.get(question.part, data.asked.limit) == data.asked.limit:
+        part = row[converter.part]
+        if num_taken.get(part, data.asked.limit) == data.asked.limit:
             continue
-        num_taken[question.part] += 1
+        num_taken[part] += 1
         uris = converter.videos(row)
         present = [uri for uri in uris if has_file(source, uri)]
         video = source.resolve(present[0]) if present else source.path / uris[0]
         if video not in by_video:
             by_video[video] = converter.pictures(video, data.frames)
-        questions.append(replace(question, **converter.fields(row, by_video[video])))
+        fields = converter.fields(row, by_video[video])
+        questions.append(replace(converter.question(data.asked.benchmark, row), **fields))
     if not questions:
         raise BenchmarkError(f"{data.address} holds no question of {', '.join(data.parts)}")
     if not any(video.is_file() for video in by_video):
@@ -560,6 +563,7 @@ def graded(file: str, form: type[PublishedRow]) -> Converter:
     """Of runs that are asked about once, at their ends."""
     return Converter(
         partial(_graded_rows, file, form),
+        "split",
         lambda row: [f"{row['split']}/{row['video']}"],
         graded_question,
         _last_window,
@@ -570,5 +574,10 @@ def graded(file: str, form: type[PublishedRow]) -> Converter:
 RBM_RUNS = graded("metadata.parquet", RbmRow)
 ROBOREWARD_RUNS = graded("metadata.jsonl", RoboRewardRow)
 ROBOFAC_RUNS = Converter(
-    _robofac_rows, _videos_of_annotations, robofac_question, _each_second, _shown_before_words
+    _robofac_rows,
+    "kind",
+    _videos_of_annotations,
+    robofac_question,
+    _each_second,
+    _shown_before_words,
 )

@@ -31,8 +31,8 @@ def reference_error(
     """Distance of the reference item, from 1, over the farthest one of a demonstration of M items,
     0 (right) .. 1.
 
-    |p - g| / max(g - 1, M - g) after ProgressLM, whose own evaluation does not keep p within 1..M
-    (`is_clipped`) and so exceeds 1; 0 where M is 1.
+    |p - g| / max(g - 1, M - g) after ProgressLM; 0 where M is 1. is_clipped: p is kept within 1..M.
+    ProgressLM's own evaluation does not do so, and exceeds 1.
     """
     farthest = np.maximum(target - 1, demo_size - target)
     item = np.clip(predicted, 1, demo_size) if is_clipped else predicted

@@ -74,7 +74,7 @@ class PromptFile(BaseModel):
     system: str = ""
     lists: dict[str, PictureList] = {}
 
-    def asked(self, q: Question) -> Prompt:
+    def fill(self, q: Question) -> Prompt:
         """The question in these words, its pictures in the order in which the words show them."""
         values = {
             "task": task_text(q.goal or None),
@@ -130,7 +130,7 @@ class PromptFolder:
     def method(self) -> Method:
         """Asks the benchmark's questions in the folder's words."""
         return Method(
-            "question", lambda asked: [AskedPrompt(self.of(q).asked(q), (q,)) for q in asked]
+            "question", lambda asked: [AskedPrompt(self.of(q).fill(q), (q,)) for q in asked]
         )
 
 

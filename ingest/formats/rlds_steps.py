@@ -258,7 +258,7 @@ def _count(steps: RldsRecord, key: str) -> int | None:
     spec = steps.specs[key]
     values = steps.features.get(key)
     size = 1 if spec.shape is None and key in STEP_MARKS else spec.size
-    if values is None or not size:
+    if spec.kind == "other" or values is None or not size:
         return None
     # Features of integers or texts that have one per step; pictures are not counted
     has_one = size == 1 and (values.kind == "int" or spec.kind == "text")

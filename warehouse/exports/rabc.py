@@ -23,6 +23,7 @@ from annotate.conventions.sidecars import KEYS
 from annotate.samples.procvqa import task_text
 from core.domain.label import Episode
 from core.errors import UserError
+from core.values import grouped
 from ingest.formats.tables import read_columns
 from ingest.source import list_episodes
 from warehouse.exports.export import PLACE, README, Export
@@ -192,9 +193,13 @@ class FrameExport(Export):
             )
         return scored
 
+    @cached_property
+    def _numbers_by_chunk(self) -> dict[int, list[int]]:
+        return grouped((e.chunk, e.episode_index) for e in self.selected.episodes)
+
     def _read_scores(self, chunk: int) -> dict[int, tuple[RewardKey, Scored]]:
         """Of each selected episode of a chunk that a model scored, its key, and what it said."""
-        episodes = [e.episode_index for e in self.selected.episodes if e.chunk == chunk]
+        episodes = self._numbers_by_chunk[chunk]
         rows = self.now.rows(
             "SELECT dataset, episode_index, any_value(content_hash), any_value(instruction), "
             "list(frame_index ORDER BY frame_index), list(prediction ORDER BY frame_index), "
@@ -323,7 +328,7 @@ def write_progress(
     kappas: dict[str, float | None] = {}
     facts = provenance(selected, options, selected.active_runs)
     model = facts.get("model") or ",".join(selected.active_runs)
-    # `reward_model_path` is the key under which LeRobot's own tools name the maker
+    # `reward_model_path` is the key under which LeRobot's own tools name the maker; ours comes when all ramps are there
     metadata = {"reward_model_path": f"proccorpus:{model}"}
 
     def collected() -> Iterator[FrameRows]:
@@ -415,8 +420,8 @@ class RabcExport(FrameExport):
         frames, progress, _ = self.scored(x.episode)
         # LeRobot takes a gain at most to the last frame: without a number there alone, after one with a number, a
         # whole action chunk has no weight
-        has_last_frame = frames[-1:].tolist() == [x.episode.num_frames - 1]
-        if has_last_frame and np.isnan(progress[-2:]).tolist() == [False, True]:
+        is_end_scored = len(frames) > 1 and frames[-1] == x.episode.num_frames - 1
+        if is_end_scored and np.isnan(progress[-1]) and np.isfinite(progress[-2]):
             progress = np.r_[progress[:-1], progress[-2]]
             self.held_ends.append(x.episode.episode_index)
         line = between(frames, progress, x.episode.num_frames)

@@ -236,7 +236,9 @@ class LeRobotComparison:
         for frame in self.frames(x.episode):
             try:
                 item = self.dataset[row["dataset_from_index"] + frame]
-                pictures |= {(frame, camera): _rgb(item[camera]) for camera in self.cameras}
+                pictures |= {
+                    (frame, camera): self._picture(item, number, camera) for camera in self.cameras
+                }
             except Exception as e:  # the reader's word, whatever it is
                 yield f"frame {frame} of episode {number}: {_first_line(e)}"
         self.num_pictures += len(pictures)
@@ -264,6 +266,19 @@ class LeRobotComparison:
             except (OSError, VideoError) as error:
                 yield f"the video of {location}: {error}"
 
+    def _picture(self, item: Mapping[str, Any], number: int, camera: str) -> np.ndarray:
+        """uint8 [h, w, 3] as LeRobot shows it. PyAV, which it decodes by here, takes no notice of what a video states
+        of its colours: of such a video the picture at LeRobot's time is decoded by our own reader."""
+        meta = self.dataset.meta
+        if camera in meta.video_keys:
+            path = self.out / meta.get_video_file_path(number, camera)
+            first = next(decode(path))
+            if isinstance(first, Frame) and (first.quarter_turns or not first.has_usual_colours):
+                begin_s = meta.episodes[number][f"videos/{camera}/from_timestamp"]
+                place = frame_times(path).nearest(np.array([begin_s + float(item["timestamp"])]))[0]
+                return next(decode(path, int(place), 1)).rgb()
+        return (item[camera].numpy().transpose(1, 2, 0) * 255).round().astype(np.uint8)
+
     def _of_video(
         self,
         path: Path,
@@ -281,8 +296,6 @@ class LeRobotComparison:
         uri = clip.uri
         copied = uri is not None and filecmp.cmp(x.reader.source.resolve(uri), path, shallow=False)
         ours = repeat(None) if copied else _exported(clip, path, times_s)
-        if not _is_plain(path):
-            pictures = {}
         compared = 0
         wrong: list[str] = []
         for (source, neighbours), picture in zip(_of_source(clip), ours, strict=False):
@@ -301,17 +314,6 @@ class LeRobotComparison:
         yield from wrong[:1]
         if compared < e.num_frames:
             yield f"{compared} of {e.num_frames} frames of episode {number} by {camera}"
-
-
-def _is_plain(path: Path) -> bool:
-    """PyAV, which LeRobot decodes by here, takes no notice of what a video states of its colours and turns."""
-    first = next(decode(path))
-    return not isinstance(first, Frame) or (first.has_usual_colours and not first.quarter_turns)
-
-
-def _rgb(picture: Any) -> np.ndarray:
-    """uint8 [h, w, 3] of a picture as LeRobot shows it."""
-    return (picture.numpy().transpose(1, 2, 0) * 255).round().astype(np.uint8)
 
 
 def _are_equal(exported: np.ndarray, values: Any) -> bool:

@@ -371,7 +371,7 @@ def a_run(**fields: Any) -> Question:
 def test_a_demonstration_is_asked_as_it_says(bench, tmp_path):
     folder = folder_of(tmp_path / "p", visual__toml=VISUAL.replace("{role}", ""))
     question = questions_of("progress-bench", str(bench), part=("visual_same_view",))[0]
-    prompt = read_prompts(folder).of(question).asked(question)
+    prompt = read_prompts(folder).of(question).fill(question)
     mark = PLAIN_IMAGE
     assert prompt.text == (
         "Now: <image>\nBefore it, 4 pictures: <image><image><image><image>\n"
@@ -402,11 +402,11 @@ def test_a_variant_has_a_file_of_its_own(tmp_path):
     next_question = a_run(row={"variant": "next"})
     remaining = a_run(row={"variant": "remaining"})
     assert (
-        prompts.of(next_question).asked(next_question).text
+        prompts.of(next_question).fill(next_question).text
         == "<image><image><image>Which remain? push image on"
     )
     assert (
-        prompts.of(remaining).asked(remaining).text
+        prompts.of(remaining).fill(remaining).text
         == "<image><image><image>\nHow far is: push image on? (3)"
     )
 

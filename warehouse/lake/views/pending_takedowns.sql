@@ -1,4 +1,4 @@
--- Episodes that were taken down, or are no more, which the corpus does not show yet; the next build applies it
+-- Episodes that were taken down, or whose takedown was taken back, since they were built; the next build applies it
 
 SELECT DISTINCT f.dataset, f.episode_index, f.chunk
 FROM episode_facts f
