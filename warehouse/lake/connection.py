@@ -138,6 +138,8 @@ def database(workspace: Workspace, threads: int | None = None) -> duckdb.DuckDBP
         con.execute(f"LOAD {literal(extension_path(name))}")
     con.execute("SET allow_unsigned_extensions = false")
     con.execute("SET GLOBAL TimeZone = 'UTC'")  # of every cursor
+    # DuckDB draws a bar on standard output where a program has no file (`python -c`): among the rows of a command
+    con.execute("SET enable_progress_bar = false")
     if lake_place.is_bucket:
         options = [
             f"{name} {value if isinstance(value, bool) else literal(value)}"

@@ -63,6 +63,12 @@ def test_a_duckdb_without_its_extension_is_a_sentence(workspace, monkeypatch):
         Lake(workspace)
 
 
+def test_a_slow_query_draws_no_bar(lake):
+    """Where the tests run on several processes, DuckDB takes each for an interactive one."""
+    for con in (lake.con, lake.con.cursor()):
+        assert con.execute("SELECT current_setting('enable_progress_bar')").fetchall() == [(False,)]
+
+
 def test_upserts_replace_rows_of_the_same_key(lake, ds):
     def config(dataset: str, text: str) -> pa.Table:
         return TABLES["build_configs"].rows([{"dataset": dataset, "config": text}])
