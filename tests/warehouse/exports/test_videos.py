@@ -172,13 +172,14 @@ def test_a_part_of_a_shared_file_whose_rows_leave_out_frames(tmp_path):
     assert frames_shown == [[*range(16)], frames_left]
 
 
-def test_a_source_that_has_changed_since_is_refused(tmp_path):
+@pytest.mark.parametrize("name", ["lerobot", "annotations-json"])  # files; the source's numbers
+def test_a_source_that_has_changed_since_is_refused(tmp_path, name):
     source = make_dataset(tmp_path / "source", (12, 14))
     space = Workspace(tmp_path / "workspace")
     assert not run_build(space, [source_build(source, "tiny", None, None)], workers=1).failed
     write_rows(source, 1, 13)
     with pytest.raises(UserError, match="episode 1 have changed: build the dataset again"):
-        LEROBOT.export(Lake(space, read_only=True), ANY, tmp_path / "out")
+        EXPORT_KINDS[name].export(Lake(space, read_only=True), ANY, tmp_path / "out")
 
 
 @pytest.mark.slow
