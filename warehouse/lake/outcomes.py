@@ -169,6 +169,11 @@ def standing(
     return row and row | {"import_id": row["batch"], "note": row["comment"]}
 
 
+def is_with_label(row: Mapping[str, Any]) -> bool:
+    """Was an outcome in force said together with a label, of the moment of the failure?"""
+    return row["file"] == BY_CLICK and row["batch"] != row["statement_id"]
+
+
 # For people
 
 
