@@ -96,7 +96,12 @@ def four_runs(tmp_path_factory) -> Iterator[Lake]:
         recordings=[row | {"recording": row["source_id"]} for row in ids],
         episode_facts=facts,
         episode_content=[
-            {"dataset": "a", "episode_index": k, "chunk": 0, "content_hash": f"{k:016x}{k:048x}"}
+            {
+                "dataset": "a",
+                "episode_index": k,
+                "chunk": 0,
+                "content_hash": f"{k:016x}{k:048x}",
+            }
             for k in range(3)
         ],
     )
