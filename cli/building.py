@@ -245,16 +245,20 @@ def build(
     options = {"update": update, "accept_changes": accept_changes}
     code = build_all(space, builds, workers, events=events, **options)
     names = [build.name for build in builds]
-    warn(_not_in_source(space, names, episodes or ()), "note")
+    warn(_not_in_source(space, names, episodes), "note")
     if code != DONE or AS_JSON.get():
         return Result(code=code)
     return Result(lines=[""], steps=_how_to_go_on(space, names))
 
 
-def _not_in_source(space: Workspace, names: Sequence[str], selected: Sequence[int]) -> list[str]:
+def _not_in_source(
+    space: Workspace, names: Sequence[str], selected: Sequence[int] | None
+) -> list[str]:
     """A sentence on each dataset that has not all of the episodes which --episodes names."""
-    lines = []
-    for name in names if selected else ():
+    lines: list[str] = []
+    if selected is None:
+        return lines
+    for name in names:
         known = open_lake(space).rows(
             "SELECT episode_index, source_index FROM episode_facts WHERE dataset = $1 UNION ALL "
             "SELECT episode_index, NULL FROM findings WHERE dataset = $1",
