@@ -58,7 +58,7 @@ from pipeline.sources import all_builds, builds_of_source, replaced, with_folder
 from warehouse.lake import Lake, open_lake, renaming
 from warehouse.lake.acceptances import open_faults
 from warehouse.lake.lake import lake_to_read
-from warehouse.releases.contents import freeze_command, licence_flags
+from warehouse.releases.contents import freeze_command, licence_flags, listed_numbers
 
 AFTER_DEMO = {
     "look at it in a browser": "explore",
@@ -244,9 +244,30 @@ def build(
         return _foreseen(lake, builds, update=update, again=again)
     options = {"update": update, "accept_changes": accept_changes}
     code = build_all(space, builds, workers, events=events, **options)
+    names = [build.name for build in builds]
+    warn(_not_in_source(space, names, episodes), "note")
     if code != DONE or AS_JSON.get():
         return Result(code=code)
-    return Result(lines=[""], steps=_how_to_go_on(space, [build.name for build in builds]))
+    return Result(lines=[""], steps=_how_to_go_on(space, names))
+
+
+def _not_in_source(
+    space: Workspace, names: Sequence[str], selected: Sequence[int] | None
+) -> list[str]:
+    """A sentence on each dataset that has not all of the episodes which --episodes names."""
+    lines: list[str] = []
+    if selected is None:
+        return lines
+    for name in names:
+        known = open_lake(space).rows(
+            "SELECT episode_index, source_index FROM episode_facts WHERE dataset = $1 UNION ALL "
+            "SELECT episode_index, NULL FROM findings WHERE dataset = $1",
+            [name],
+        )
+        missing = sorted({*selected}.difference(*known))
+        if missing:
+            lines.append(f"{name}: its source has no episodes {listed_numbers(missing)}")
+    return lines
 
 
 def _how_to_go_on(space: Workspace, names: Sequence[str]) -> dict[str, str]:

@@ -288,8 +288,9 @@ def say(
     """Say how a run ended, with the newest that one had seen of its outcome (`follows`) and
     of its label; `frame`: of a failure, the first at which nothing is left of what was done.
 
-    Answers with the ids of what was saved: `saved`, and `correction` where the label says
-    the moment; 409 where somebody else was quicker, 422 for what cannot be.
+    A label that was said together with the outcome before, and its moment, is taken back. Answers
+    with the ids of what was saved: `saved`, and `correction` of what changes the label; 409 where
+    somebody else was quicker, 422 for what cannot be.
     """
     comment = outcome
     if outcome == "failed" and frame is not None:
@@ -302,6 +303,7 @@ def say(
         # First what can be refused
         content_hash = judged.facts["content_hash"]
         correction = None
+        known = corrections.recording_of(judged.place, judged.facts)
         if frame is not None:
             correction = _label_that_fails(judged, frame, content_hash)
         saved = outcomes.say_outcome(
@@ -313,8 +315,11 @@ def say(
             follows=follows,
             recording=recording,
             batch=correction,
-            known=corrections.recording_of(judged.place, judged.facts),
+            known=known,
         )
+        former = outcomes.standing(reader, *judged.place, known)
+        if frame is None and former and outcomes.is_with_label(former):
+            correction = take_back(reader, former["batch"], author=name)[0]["statement_id"]
         return {"saved": saved, "correction": correction}
 
     return speech.answer(written)

@@ -68,7 +68,7 @@ async function end(of, outcome) {
   const undo = [`${url}/undo`, { import_id: said.saved, correction_id: said.correction }];
   of.dataset.ended = said.saved;
   for (const button of list ? of.querySelectorAll("[data-outcome]") : []) button.ariaPressed = button.dataset.outcome === outcome;
-  const isAnswered = list ? ["unfinished", "doubtful"].includes(state.dataset.kind) : bar?.dataset.number && ("goesOn" in of.dataset || said.correction);
+  const isAnswered = list ? ["unfinished", "doubtful"].includes(state.dataset.kind) : bar?.dataset.number && ("goesOn" in of.dataset || (moment !== null && said.correction));
   goOn(of, words, undo, Boolean(isAnswered));
   if (list || isAnswered) return;
   if (said.correction) return location.reload();

@@ -122,7 +122,8 @@ def test_a_selection_of_episodes_only_grows(built, build, tmp_path):
     workspace = tmp_path / "workspace"
     ok(build(built.config, workspace, "--episodes", "0", "--workers", 1))
     assert episodes_with_labels(workspace) == [0]
-    ok(build(built.config, workspace, "--episodes", "1-2", "--workers", 1))
+    grown = build(built.config, workspace, "--episodes", "1-2,99", "--workers", 1)
+    assert (grown.code, grown.err) == (0, "note: tiny: its source has no episodes 99\n")
     assert episodes_with_labels(workspace) == [0, 1, 2]
     assert rows(workspace, "SELECT count(*) FROM episodes") == [(3,)]
     assert built_in_process(load_config(built.config), workspace) == digest_of(built.workspace)

@@ -173,6 +173,13 @@ def test_a_failure_from_a_moment_on_is_in_the_label_and_one_undo_takes_both(clie
     assert undone.status_code == 200
     assert client.get("/api/corrections/tiny/2").json()["current"] == []
     assert own.rows("FROM current_outcomes") == []
+    # Who says otherwise of the end does not mean the moment any more
+    undone = client.get("/api/corrections/tiny/2").json()["newest"]
+    failed = end(client, 2, "failed", frame=5, follows_correction=undone).json()
+    said = end(client, 2, "succeeded", follows=failed["saved"]).json()
+    corrected = client.get("/api/corrections/tiny/2").json()
+    assert (corrected["current"], corrected["newest"]) == ([], said["correction"])
+    assert own.rows("SELECT success FROM current_outcomes") == [(True,)]
 
 
 def test_the_step_at_the_moment_of_failure_and_those_after_it_are_not_completed():

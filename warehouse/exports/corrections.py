@@ -31,6 +31,7 @@ from warehouse.lake.corrections import (
     SAID_LATER,
     as_said,
     checked_facts,
+    episodes_by_content,
     facts_by_episode,
     parsed,
     row_id,
@@ -140,7 +141,7 @@ class KnownEpisodes:
 
     def __init__(self, lake: Lake) -> None:
         self._facts = cache(partial(facts_by_episode, lake))
-        self.contents = cache(partial(_episodes_by_content, lake))
+        self.contents = cache(partial(episodes_by_content, lake))
 
     def facts(self, dataset: str, episode_index: int) -> dict[str, Any]:
         """As `episode_facts`. Raises CorrectionError."""
@@ -206,19 +207,6 @@ def row_of(episodes: KnownEpisodes, data: Any, author: str) -> tuple[dict[str, A
             "its content is not that of its correction_id; take that out if you changed it on purpose"
         )
     return row | {"episode_index": index}, fits or is_rejection
-
-
-def _episodes_by_content(lake: Lake, dataset: str) -> dict[str, set[int]]:
-    """By each content hash that a dataset knows the episodes that have it, or had it, now; none:
-    they left."""
-    rows = lake.rows(
-        "SELECT unnest(list_append(former_hashes, content_hash)), episode_index FROM episode_content "
-        "WHERE dataset = $1 UNION ALL "
-        "SELECT unnest(f.content_hashes), CASE WHEN r.left_at IS NULL THEN r.episode_index END "
-        "FROM fingerprints f JOIN recordings r USING (recording) WHERE r.dataset = $1",
-        [dataset],
-    )
-    return {content: {*numbers} - {None} for content, numbers in grouped(rows).items()}
 
 
 def from_opensarm(lake: Lake, path: Path, author: str, dataset: str | None) -> ReadCorrections:

@@ -115,7 +115,11 @@ class FrameExport(Export):
 
     @cached_property
     def in_source(self) -> dict[int, int]:
-        """The number of each episode in the source, by ours."""
+        """The number of each episode in the source, by ours. Raises UserError where a selected episode is another
+        recording by now."""
+        reader = self.selected.readers[self.dataset]
+        for e in self.selected.episodes:
+            reader.episode(e)  # refuses another recording's rows
         return numbers_in_source(self.lake, self.dataset)
 
     def places(self) -> Iterator[Place]:
@@ -159,13 +163,11 @@ class FrameExport(Export):
         have the same frames, as where each counts from 0. `facts`: number, chunk and length of each episode.
 
         LeRobot's converter to v3.0 keeps them as they are, also where episodes were taken out of a
-        v2.1 dataset. Raises UserError where a selected episode is another recording by now.
+        v2.1 dataset.
         """
         if not self.format.startswith("lerobot_"):
             return {}
         reader = self.selected.readers[self.dataset]
-        for e in self.selected.episodes:
-            reader.episode(e)  # refuses another recording's rows
         stated: dict[int, tuple[int, int]] = {}
         for episode, chunk, length in facts:
             record = reader.records(chunk)[episode]

@@ -477,6 +477,7 @@ class SourceReader:
     def __init__(self, selected: Selected, dataset: str) -> None:
         self.dataset = dataset
         self._lake = selected.lake
+        self._release = selected.selection.release
         self.records = lru_cache(maxsize=2)(self._records)
         # A chunk's labels are asked for by several parts, an episode by each of its cameras
         self.labels = lru_cache(maxsize=1)(partial(self._labels, selected.selection.label_run))
@@ -526,8 +527,11 @@ class SourceReader:
         if self.info and record.source_stamp != self.source.stamp(
             [*(video.uri for video in record.videos), record.data_uri or ""], record.num_rows
         ):
+            remedy = "build the dataset again"
+            if self._release:  # which no build changes
+                remedy = f"export what the corpus has now, not release {self._release}"
             raise UserError(
-                f"the files of {e.dataset} episode {e.episode_index} have changed: build the dataset again"
+                f"the files of {e.dataset} episode {e.episode_index} have changed: {remedy}"
             )
         return self._measured.episode(record)
 

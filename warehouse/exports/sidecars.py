@@ -208,11 +208,12 @@ class AnnotationsJsonExport(FileExport, FrameExport):
             return None
 
     def write_file(self, out: Path) -> None:
+        in_source = self.in_source
         episodes: dict[str, Any] = {}
         for x in self.episodes():
             e = x.episode
             if atoms := persistent_rows(x.label, np.arange(e.num_frames) / e.fps):
-                episodes[str(self.in_source[e.episode_index])] = {"atoms": atoms}
+                episodes[str(in_source[e.episode_index])] = {"atoms": atoms}
         if not episodes:
             raise UserError(
                 "nothing to export: no episode selected has a label whose steps have names"

@@ -23,6 +23,7 @@ from core.domain.label import (
     is_stated,
 )
 from core.names import is_name
+from core.values import grouped
 from warehouse.lake.connection import LakeConnection
 from warehouse.lake.lake import Lake
 from warehouse.lake.publication import content_key
@@ -360,6 +361,18 @@ def episode_facts(lake: LakeConnection, dataset: str, episode_index: int) -> dic
 def facts_by_episode(lake: Lake, dataset: str) -> dict[int, dict[str, Any]]:
     """What `checked_facts` checks, of all episodes of a dataset in one question."""
     return {facts["episode_index"]: facts for facts in lake.dicts(FACTS, [dataset])}
+
+
+def episodes_by_content(lake: LakeConnection, dataset: str) -> dict[str, set[int]]:
+    """By each content hash that a dataset knows the present numbers of what has it, or had it; none: it left."""
+    rows = lake.rows(
+        "SELECT unnest(list_append(former_hashes, content_hash)), episode_index FROM episode_content "
+        "WHERE dataset = $1 UNION ALL "
+        "SELECT unnest(f.content_hashes), CASE WHEN r.left_at IS NULL THEN r.episode_index END "
+        "FROM fingerprints f JOIN recordings r USING (recording) WHERE r.dataset = $1",
+        [dataset],
+    )
+    return {content: {*numbers} - {None} for content, numbers in grouped(rows).items()}
 
 
 def checked_facts(dataset: str, episode_index: int, facts: Facts | None) -> Facts:

@@ -51,8 +51,9 @@ FROM corrections c LEFT JOIN recordings r USING (recording) ORDER BY 1, 2, creat
 -- current_outcomes: Outcomes in force
 -- How did runs end, as people say?
 -- Nobody said how any run ended.
-SELECT dataset, episode_index, success, note, author, created_at, file, import_id FROM current_outcomes
-ORDER BY dataset, episode_index
+SELECT o.dataset, o.episode_index, success, note, author, created_at, file, import_id,
+       left(content_hash, 16) AS content_hash
+FROM current_outcomes o LEFT JOIN episode_content USING (dataset, episode_index) ORDER BY 1, 2
 
 -- outcomes: Outcomes
 -- What was ever said of how runs ended, and what of it counts?

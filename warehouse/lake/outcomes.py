@@ -5,8 +5,9 @@ episode_facts, as `person: FILE`, and makes anew what follows from it, of the ch
 
 A file is CSV with a header, JSON lines, or a JSON list as `show current_outcomes --format json` gives. It is read and
 checked whole, before anything is saved. Columns: `episode_index` or `episode` (a number), or `source_id`, or several
-that agree; `success`; `note` and `by` where there is more to say. A line of another dataset, or about an episode that
-the corpus lacks, is refused.
+that agree; `success`; `note` and `by` where there is more to say. `content_hash` (16 hex or more), as that list gives
+it, names an episode before all of these: the numbers may be another workspace's. A line of another dataset, or about an
+episode that the corpus lacks, is refused.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -18,6 +19,7 @@ from core.errors import UserError
 from ingest.outcomes import BY_PERSON, Outcome, truth
 from warehouse.lake import references
 from warehouse.lake.connection import LakeConnection
+from warehouse.lake.corrections import episodes_by_content
 from warehouse.lake.lake import Lake
 from warehouse.lake.statements import (
     ConflictError,
@@ -34,6 +36,8 @@ from warehouse.lake.statements import (
 )
 
 NAMING_COLUMNS = ("episode_index", "episode", "source_id")
+CONTENT = "content_hash"
+HEX = 16  # of a content hash, as lists show it
 SUCCESS = "success"
 OUTCOME = "outcome"  # the kind of statement
 BY_CLICK = "explorer"  # as the file of what was said in the explorer
@@ -169,6 +173,11 @@ def standing(
     return row and row | {"import_id": row["batch"], "note": row["comment"]}
 
 
+def is_with_label(row: Mapping[str, Any]) -> bool:
+    """Was an outcome in force said together with a label, of the moment of the failure?"""
+    return row["file"] == BY_CLICK and row["batch"] != row["statement_id"]
+
+
 # For people
 
 
@@ -202,15 +211,16 @@ def read_outcomes(lake: Lake, dataset: str, path: Path, author: str) -> list[Sta
     """
     source_id_by_index = known_episodes(lake, dataset)
     by_source_id = {source_id: index for index, source_id in source_id_by_index.items()}
+    contents = episodes_by_content(lake, dataset)
+    by_content = {content[:HEX]: numbers for content, numbers in contents.items()}
     called, values, problems = rows_of_text(read_text(path))
     outcomes: dict[int, StatedOutcome] = {}
     line_of: dict[int, int] = {}
     for number, value in values:
         try:
             cells = _cells(value, dataset)
-            outcome = _outcome(
-                cells, _episode(cells, dataset, source_id_by_index, by_source_id), author
-            )
+            episode = _episode(cells, dataset, source_id_by_index, by_source_id, by_content)
+            outcome = _outcome(cells, episode, author)
             if (former_line := line_of.setdefault(outcome.episode_index, number)) != number:
                 raise CorrectionError(
                     f"episode {outcome.episode_index} is in {called} {former_line} already"
@@ -263,8 +273,19 @@ def _episode(
     dataset: str,
     source_id_by_index: Mapping[int, str],
     by_source_id: Mapping[str, int],
+    by_content: Mapping[str, set[int]],
 ) -> int:
-    """The episode that a line is about; all columns that name it have to agree. Raises CorrectionError."""
+    """The episode that a line is about: that of its contents (of copies the one with its number, or the first), else
+    the one that all columns which name it agree on. Raises CorrectionError."""
+    if CONTENT in cells:
+        stated = str(cells[CONTENT])[:HEX]
+        numbers = {str(number): number for number in sorted(by_content.get(stated, ()))}
+        if not numbers:
+            raise CorrectionError(
+                f"{dataset} holds nothing with {CONTENT} {stated!r}: leave the column out where the other columns name "
+                "this corpus's episodes"
+            )
+        return numbers.get(str(cells.get("episode_index")), next(iter(numbers.values())))
     columns = [column for column in NAMING_COLUMNS if column in cells]
     index_by_column = {
         column: _index(column, cells[column], dataset, source_id_by_index, by_source_id)

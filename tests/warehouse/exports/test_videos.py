@@ -35,6 +35,7 @@ from warehouse.exports.options import Selection
 from warehouse.exports.verify_lerobot import LeRobotComparison, verify
 from warehouse.exports.videos import are_even, can_cut, cut, encode
 from warehouse.lake import Lake
+from warehouse.releases.release import create_release
 
 LEROBOT = EXPORT_KINDS["lerobot"]
 
@@ -172,13 +173,19 @@ def test_a_part_of_a_shared_file_whose_rows_leave_out_frames(tmp_path):
     assert frames_shown == [[*range(16)], frames_left]
 
 
-def test_a_source_that_has_changed_since_is_refused(tmp_path):
+@pytest.mark.parametrize("name", ["lerobot", "annotations-json"])  # files; the source's numbers
+def test_a_source_that_has_changed_since_is_refused(tmp_path, name):
     source = make_dataset(tmp_path / "source", (12, 14))
     space = Workspace(tmp_path / "workspace")
     assert not run_build(space, [source_build(source, "tiny", None, None)], workers=1).failed
+    create_release(Lake(space), "r1", allow=ANY.allow)
     write_rows(source, 1, 13)
-    with pytest.raises(UserError, match="episode 1 have changed: build the dataset again"):
-        LEROBOT.export(Lake(space, read_only=True), ANY, tmp_path / "out")
+    lake = Lake(space, read_only=True)
+    for release, remedy in ((None, "build"), ("r1", "export")):
+        selection = ANY.model_copy(update={"release": release})
+        out = tmp_path / f"out{release}"
+        with pytest.raises(UserError, match=f"1 have changed: {remedy}"):
+            EXPORT_KINDS[name].export(lake, selection, out)
 
 
 @pytest.mark.slow

@@ -95,6 +95,15 @@ def four_runs(tmp_path_factory) -> Iterator[Lake]:
         datasets=[{"dataset": "a"}],
         recordings=[row | {"recording": row["source_id"]} for row in ids],
         episode_facts=facts,
+        episode_content=[
+            {
+                "dataset": "a",
+                "episode_index": k,
+                "chunk": 0,
+                "content_hash": f"{k:016x}{k:048x}",
+            }
+            for k in range(3)
+        ],
     )
     yield lake
     lake.con.close()
@@ -119,6 +128,8 @@ def read(
         '[{"dataset": "a", "episode_index": 1, "success": true, "note": null, "author": "ada", "file": "x.csv"},\n'
         ' {"episode": 2, "success": false, "note": "it fell", "author": "bob"}]',
         '{"source_id": "runs/11.h5", "success": "yes"}\n{"episode": 2.0, "success": 0, "note": "it fell", "by": "bob"}',
+        # the numbers of another workspace
+        f"episode,success,note,by,content_hash\n2,1,,,{1:016x}\n1,0,it fell,bob,{2:016x}\n",
     ],
 )
 def test_forms(four_runs, tmp_path, content):
@@ -128,7 +139,7 @@ def test_forms(four_runs, tmp_path, content):
     ]
 
 
-BAD_CSV = """episode_index,success,source_id,dataset,note
+BAD_CSV = """episode_index,success,source_id,dataset,content_hash
 0,true,,,
 0,false,,,
 77,true,,,
@@ -140,6 +151,7 @@ x,true,,,
 ,true,runs/99.h5,,
 1,true,,b,
 -1,true,,,
+1,true,,,abc
 """
 
 
@@ -173,6 +185,8 @@ def test_every_bad_line_is_named(four_runs, tmp_path):
         "line 10": "a has no episode with source_id 'runs/99.h5'",
         "line 11": "is of dataset 'b', not of a",
         "line 12": "episode_index is '-1', which is no episode's number",
+        "line 13": "a holds nothing with content_hash 'abc': leave the column out where the other columns name this "
+        "corpus's episodes",
     }
 
 
