@@ -121,6 +121,8 @@ def test_another_window_is_refused(tmp_path):
     with pytest.raises(RewardError, match="does not say on which window"):
         open_checkpoint(unknown)
     assert open_checkpoint(unknown, window=FOUR).window == FOUR
+    with pytest.raises(RewardError, match="on no steps: leave the steps out"):
+        open_checkpoint(folder).stream(TASK, FPS, ("push", "stop"))
     demonstrated = make_checkpoint(
         tmp_path / "d", recipe={"data": {"families": {"progresslm_text": 1.0}}}
     )
