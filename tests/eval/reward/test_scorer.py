@@ -213,6 +213,20 @@ def test_a_server_is_asked_by_an_endpoint_once(tmp_path):
         pass
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"hold": 1.0}, "need --like"),
+        ({"max_calls": 3}, "need --endpoint"),
+        ({"like": ("a/0",), "reasoning": True}, "need --model"),
+        ({"like": ("a/0",), "answer": "head"}, "needs a checkpoint"),
+    ],
+)
+def test_what_would_count_for_nothing_is_refused(options, message):
+    with pytest.raises(UserError, match=message):
+        ScorerOptions(**options)
+
+
 @pytest.mark.parametrize("family", ["qwen3_vl", "qwen3_5"])
 def test_words_are_the_plain_runners(family, tmp_path):
     folder = make_checkpoint(tmp_path / "words", family, head=None)
