@@ -330,7 +330,13 @@ def test_a_run_without_a_text_is_no_other_task(tmp_path):
     lake, release = make_release(tmp_path)
     tars = release.paths(lake.workspace, "train")
     dataset = release.shard_list[0].dataset
-    facts = {"dataset": dataset, "chunk": 0, "num_rows": 9, "fps": 5.0, "episode_index": 0}
+    facts = {
+        "dataset": dataset,
+        "chunk": 0,
+        "num_rows": 9,
+        "fps": 5.0,
+        "episode_index": 0,
+    }
     lake.upsert("no text", episode_facts=TABLES["episode_facts"].rows([facts]))
     encoder = load_encoder(small_config().embeddings)
     shown = lake.snapshot(), read_samples(tars, FAMILIES), [dataset]
