@@ -1,7 +1,7 @@
 """A model's rewards for the episodes of a corpus, kept in the lake: what RA-BC's export reads.
 
-What is scored is known by model, settings, the episode's content and its instruction; it is not scored again, whoever
-asks.
+What is scored is known by model, settings, the episode's content, instruction and camera; it is not scored again,
+whoever asks.
 """
 
 import json
@@ -72,9 +72,10 @@ def score_episodes(
         facts["cameras"] = sorted(cameras)
     settings = json.dumps(facts, sort_keys=True)
     run = content_key(settings, CODE_VERSION)[:16]  # equal for equal model, settings and code
-    sql = "SELECT DISTINCT dataset, episode_index, content_hash, instruction FROM eval_predictions WHERE eval_run = ?"
+    known_by = "dataset, episode_index, content_hash, instruction, camera"
+    sql = f"SELECT DISTINCT {known_by} FROM eval_predictions WHERE eval_run = ?"
     scored_keys = set(lake.rows(sql, [run]))
-    # By content and instruction: an episode whose video or text changed is scored anew
+    # By content, instruction and camera: an episode of which one of them changed is scored anew
     todo = [e for e in episodes if scored_keys.isdisjoint(reward_keys(e))]
     num_scored = len(episodes) - len(todo)
     moments = failures = unsure = 0
@@ -135,6 +136,7 @@ def _rewards(
                 "raw": reward.failure or reward.unsure,
                 "content_hash": e.content_hash,
                 "instruction": task_text(e.task),
+                "camera": e.cameras[0],
             }
             predictions.append(row)
     return predictions

@@ -38,6 +38,9 @@ def vlm_run(build: DatasetBuild) -> LabelRun:
         versions = [MOTION_VERSION, TRANSFER_VERSION, PROGRESS_VERSION]
         settings = [build.stages.motion, build.stages.transfer, build.stages.progress]
         params["follow"] = [*versions, *map(_settings, settings)]
+    # Boundaries are put where motion sees the arm rest or grip. By its defaults a label run is what it was
+    elif changed_motion := build.stages.motion.model_dump(mode="json", exclude_defaults=True):
+        params["motion"] = changed_motion
     return LabelRun(
         "vlm",
         VLM_VERSION,

@@ -195,6 +195,7 @@ eval_predictions: One row per scored frame
   done f32: rewards: probability that the task is done, 0..1
   content_hash str: rewards: content_hash of the episode when it was scored
   instruction str since=24: rewards: what the model was told to be the task; null: scored before this was kept
+  camera str since=25: rewards: the camera whose pictures were scored; null: as above
 
 eval_scores: Scores of evaluations with their confidence intervals
   key eval_run, slice, metric

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from annotate.preferences import ComparedRun, draw_pairs
-from annotate.samples.procvqa import task_text
 from core.domain.label import Episode
 from core.errors import UserError
 from core.values import grouped
@@ -233,8 +232,8 @@ def score(answers: BenchmarkAnswers) -> ScoredBenchmark:
         ComparedRun(
             q.dataset,
             int(q.trajectory),
-            # No pair lies across two splits, nor across two runs without a text: each is told apart
-            f"{q.part}: {q.facts['same_as'] or f'run {q.trajectory}'}",
+            # No pair lies across two splits
+            f"{q.part}: {_compared_by(q)}",
             np.arange(span.stop - span.start),
             runs.target[span],
             success=q.success,
@@ -268,6 +267,11 @@ def _outcome_measures(
     return {name: measure.among(has_outcome) for name, measure in measures.items()}
 
 
+def _compared_by(question: Question) -> str:
+    """The task by which a run is compared; a run without a text is compared with no other."""
+    return question.facts["same_as"] or f"run {question.trajectory}"
+
+
 def rank(answers: BenchmarkAnswers) -> ScoredBenchmark:
     """How the runs of each task are ranked by their last answers, against the share done at their ends.
 
@@ -276,7 +280,7 @@ def rank(answers: BenchmarkAnswers) -> ScoredBenchmark:
     test = answers.tested
     runs = test.series
     by_task = grouped(
-        ((q.part, q.dataset, q.facts["same_as"] or task_text(q.goal or None)), end - 1)
+        ((q.part, q.dataset, _compared_by(q)), end - 1)
         for q, end in zip(test.by_episode, runs.starts[1:], strict=True)
     )
     ends = runs_of((runs.predicted[last], runs.target[last]) for last in by_task.values())

@@ -206,18 +206,20 @@ class ScorerOptions(ModelOptions):
             "give either --like, --model or --baseline": all(
                 (self.like, any((self.model, self.baseline)))
             ),
-            "--like-camera and --lag need --like": all(
-                (not self.like, any((self.like_camera, self.lag)))
-            ),
+            "--like-camera, --lag and --hold need --like": not self.like
+            and (self.like_camera, self.lag, self.hold) != ((), 0.0, 0.5),
             "give either --model M or --baseline clock|visual": self.model is not None
             and self.baseline is not None,
             "--window-step needs --window-frames": self.window_step is not None
             and self.window_frames is None,
             "--endpoint needs --model, the model's name there": self.model is None
             and self.endpoint,
-            "--reasoning, --window-frames and --endpoint need --model": self.baseline and of_model,
+            "--max-calls and --api-key-env need --endpoint": not self.endpoint
+            and (self.api_key_env, self.max_calls) != (None, None),
+            "--reasoning, --window-frames and --endpoint need --model": of_model
+            and (self.baseline or self.like),
             "--answer needs a checkpoint on this machine": self.answer != "auto"
-            and (self.baseline or self.endpoint),
+            and (self.baseline or self.endpoint or self.like),
         }
         for message, is_so in contradictions.items():
             if is_so:

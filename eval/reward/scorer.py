@@ -22,6 +22,7 @@ from eval.reward.stream import (
     StreamPicture,
     ViewRule,
     Window,
+    trained_families,
 )
 from training.pictures import shrink
 
@@ -244,13 +245,13 @@ def _by_rule(rewards: Mapping[str, Reward], rule: ViewRule, success: Success | N
     wrist = [reward for camera, reward in rewards.items() if is_wrist(camera)]
     # A side that failed leaves the other to say what it can
     if rule == "wrist" and scene and wrist:
-        probabilities = [
-            d for d in (_mean_of("done", scene), _mean_of("done", wrist)) if d is not None
-        ]
+        # The model's output that says done: where it has none of its own, progress
+        output = success.of if success else "done"
+        claims = [c for c in (_mean_of(output, scene), _mean_of(output, wrist)) if c is not None]
         return Reward(
             camera_rewards[0].source,
             _mean_of("progress", scene),
-            min(probabilities, default=None),
+            min(claims, default=None),
             unsure=_first_doubt(camera_rewards),
         )
     return Reward(
@@ -304,8 +305,8 @@ class Scorer(ABC):
     `window`: what the model was trained on; None: ProgressLM's question alone, a picture and the task's steps. By the
     model's `card`, `picture_max_px` bounds the longer side of a picture as the training set stored it, `max_px` as the
     model saw it. `settings`: all that rewards depend on. `usual_fps`: scored moments a second where nobody says.
-    `follows`: each moment's number depends on all before it. `make_ready`: does beforehand, in any thread, what of a
-    picture needs no model; `views` does what is not done.
+    `compares`: was it trained on demonstrations? `follows`: each moment's number depends on all before it.
+    `make_ready`: does beforehand, in any thread, what of a picture needs no model; `views` does what is not done.
     """
 
     source: Source
@@ -318,13 +319,19 @@ class Scorer(ABC):
         self.window = window
         self.max_px = card.get("max_px")
         self.success = Success.of_card(card)
+        self.compares = any(f.startswith("progresslm") for f in trained_families(card))
         self.picture_max_px = (card.get("window") or {}).get("picture_max_px")
 
     def stream(self, task: str, fps: float, steps: Sequence[str] = (), **options: Any) -> Stream:
         """A stream with this scorer's window; `options` are Stream's own fields. Raises RewardError.
 
-        With `steps`, the task in words, in order, a model that answers in words is asked ProgressLM's question.
+        With `steps`, the task in words, in order, a model that answers in words is asked ProgressLM's question about
+        one picture. A head answers what it was trained on alone.
         """
+        if steps and self.source == "head" and not self.compares:
+            raise RewardError(
+                f"the model's head was trained on {self.window}, and on no steps: leave the steps out"
+            )
         window = LAST_PICTURE if steps else self.window
         if window is None:
             raise RewardError(
@@ -359,7 +366,10 @@ class Scorer(ABC):
     def _judged(self, reward: Reward) -> Reward:
         if reward.progress is None or self.success is None:
             return reward
-        raw = reward.done if self.success.of == "done" else reward.progress
+        raw = reward.done
+        # By the rule `wrist` several cameras have said it already
+        if self.success.of == "progress" and raw is None:
+            raw = reward.progress
         if raw is None:
             return reward
         probability = self.success.probability(raw)

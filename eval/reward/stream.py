@@ -95,13 +95,18 @@ class Window:
 LAST_PICTURE = Window(1, None)
 
 
+def trained_families(card: Mapping[str, Any]) -> frozenset[str]:
+    """The families of samples that a model was trained on, by its card; of others that of a window's progress."""
+    data = (card.get("recipe") or {}).get("data") or {}
+    return frozenset(data.get("families") or ("procvqa_c",))
+
+
 def trained_window(folder: Path, requested: Window | None) -> Window | None:
     """The window of a checkpoint; None where it was trained on ProgressLM's questions alone. Raises RewardError where
     it is another one than asked for, or unknown."""
     card = read_card(folder)
     trained = Window.of_card(card)
-    families = ((card.get("recipe") or {}).get("data") or {}).get("families") or {"procvqa_c": 1.0}
-    if "procvqa_c" not in families:
+    if "procvqa_c" not in trained_families(card):
         return None
     if trained and requested and trained != requested:
         raise RewardError(

@@ -249,10 +249,11 @@ def test_a_data_set_that_was_stopped_goes_on_where_it_was(own, checkpoint):
     whole = lake.rows("SELECT * FROM eval_predictions ORDER BY ALL")
     assert [r for r in whole if r[2] < 2] == half
     assert score_episodes(lake, scorer, "bars", episodes).scored_now == 0
-    # what was scored as another video is scored again, and what was it is gone
-    lake.con.execute("UPDATE eval_predictions SET content_hash = 'old' WHERE episode_index = 4")
-    assert score_episodes(lake, scorer, "bars", episodes).scored_now == 1
-    assert lake.rows("SELECT * FROM eval_predictions ORDER BY ALL") == whole
+    # what was scored as another video, or by another camera, is scored again, and what was it is gone
+    for change in ("content_hash = 'old'", "camera = 'another'"):
+        lake.con.execute(f"UPDATE eval_predictions SET {change} WHERE episode_index = 4")
+        assert score_episodes(lake, scorer, "bars", episodes).scored_now == 1
+        assert lake.rows("SELECT * FROM eval_predictions ORDER BY ALL") == whole
     # The same for another instruction; rewards that name none count
     lake.con.execute("UPDATE eval_predictions SET instruction = NULL WHERE episode_index = 4")
     retold = [replace(e, task="Do something else") for e in episodes[:1]]

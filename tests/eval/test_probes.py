@@ -13,7 +13,7 @@ import pytest
 
 from core.paths import Workspace
 from eval import probes
-from eval.benchmarks.held_out import _usual_lengths
+from eval.benchmarks.held_out import _usual_lengths, rank
 from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.question import HeldPicture, Question
 from eval.metrics import order
@@ -335,6 +335,15 @@ def test_runs_are_compared_within_their_dataset():
     assert usual["a", 1] == {RUNNING: 2, REFERENCE: 2}
     assert usual["b", 1] == {RUNNING: 20, REFERENCE: 20}
     assert usual["b", 2] == usual["b", 3] == {}
+
+
+@pytest.mark.parametrize(("same_as", "tasks"), [("Wipe it", 1), ("", 2)])
+def test_only_runs_of_one_text_are_ranked(same_as, tasks):
+    about = Question("held-out", "val", "procvqa_c", "0", "b", "", "", "", (), progress=0.5)
+    about = replace(about, unit=("b", "0"), facts={"same_as": same_as}, frame_index=1, num_frames=2)
+    other = replace(about, trajectory="1", unit=("b", "1"), progress=1.0)
+    answers = BenchmarkAnswers.by_values("policy-ranking", [about, other], np.array([0.4, 0.6]))
+    assert rank(answers).counts["episodes"] == tasks
 
 
 HOSTILE = "<script>alert('1')</script>|{{ 7 * 7 }}"

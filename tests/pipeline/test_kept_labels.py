@@ -1,5 +1,6 @@
 """Labels of a former version of the vlm annotator stay while the settings do."""
 
+import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from annotate.config import VLM_VERSION, VlmConfig
+from annotate.config import VLM_VERSION, MotionConfig, VlmConfig
 from core.domain.label_run import LabelRun, resolved
 from core.paths import Workspace
 from pipeline.build import BuildReport
@@ -113,6 +114,14 @@ def test_a_former_label_run_counts_as_far_as_a_person_changed_nothing(tmp_path, 
     assert (former(**then).id in {run.id for run in build.former_runs()}) == stays
     assert build.label_run().code_version == VLM_VERSION
     assert ("cheap" in build.identity()) == ("cheap_models" in now)
+
+
+@pytest.mark.parametrize("runs", [3, "all"])
+def test_settings_of_motion_are_part_of_the_label_run(tmp_path, runs):
+    build = of_vlm(build_of(tmp_path), runs_per_task=runs)
+    by_motion = with_stages(build, motion=MotionConfig(smooth_s=0.5))
+    assert by_motion.label_run().id != build.label_run().id
+    assert "motion" not in json.loads(build.label_run().params)
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,8 @@ def read_episodes(
     """
     con = open_for_users(lake.workspace, snapshot)
     usable = usable_episodes(con, "list_contains(?, dataset)", [datasets])
-    tasks = {episode.key: task_text(episode.task) for episode in usable}
+    # Nothing is told of a run without a text: it is no other run's task
+    tasks = {episode.key: task_text(episode.task) if episode.task else "" for episode in usable}
     labels = grouped(
         ((dataset, episode), (frame, progress))
         for dataset, episode, frame, progress in con.execute(LABELS, [datasets]).fetchall()
@@ -134,7 +135,7 @@ def _episode(
     between = [b - a for a, b in neighbours]
     return EncodedPictures(
         key,
-        task=task or progress_rows[0]["question"],
+        task=progress_rows[0]["question"] if task is None else task,
         numbers=_seen(
             list(pictures.values()), encoder, views, np.random.default_rng([seed, key[1]])
         ),

@@ -119,6 +119,9 @@ class SampleNegatives:
         if wrong is None:
             return None
         wrong_episode = self._first_told.get(wrong) or _without_names(e)
+        # A question that asks for actions is not answered without them
+        if row["variant"] == "progress" and not wrong_episode.has_actions:
+            return None
         # The answer about a run of which nothing is done: all steps remain
         label = replace(
             wrong_episode.label,

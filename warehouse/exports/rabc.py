@@ -10,7 +10,7 @@ cannot be read is taken to be the one before it.
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
-from itertools import accumulate, pairwise
+from itertools import accumulate, pairwise, product
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -36,8 +36,8 @@ from warehouse.releases.release import markdown_table
 
 # Frames int64 [k], progress and probability of success [k]
 Scored = tuple[np.ndarray, np.ndarray, np.ndarray]
-# Dataset, number, contents and instruction of an episode that a model scored
-RewardKey = tuple[str, int, str | None, str | None]
+# Dataset, number, contents, instruction and camera of an episode that a model scored
+RewardKey = tuple[str, int, str | None, str | None, str | None]
 
 
 class Place(NamedTuple):
@@ -76,10 +76,9 @@ def write_frames(
 
 
 def reward_keys(e: Episode) -> set[RewardKey]:
-    """How rewards that count are known; those of earlier versions name no instruction."""
-    return {
-        (e.dataset, e.episode_index, e.content_hash, text) for text in (None, task_text(e.task))
-    }
+    """How rewards that count are known; those of earlier versions name no camera, or no instruction either."""
+    facts = (None, task_text(e.task)), (None, *e.cameras[:1])
+    return {(e.dataset, e.episode_index, e.content_hash, *known) for known in product(*facts)}
 
 
 def the_dataset(selected: Selected) -> tuple[str, str, float]:
@@ -187,7 +186,7 @@ class FrameExport(Export):
         """What a model said of the frames of an episode that it scored, NaN where it gave no number; by now, not as it
         was then. Raises UserError for an episode that was not scored."""
         key, scored = self._scores(e.chunk).get(e.episode_index, (None, None))
-        # Rewards of other contents or another instruction than the episode has by now do not count
+        # Rewards of other contents, another instruction or camera than the episode has by now do not count
         if scored is None or key not in reward_keys(e):
             raise UserError(
                 f"{self.dataset} episode {e.episode_index} has no rewards of this model: export rabc --from-model "
@@ -203,7 +202,7 @@ class FrameExport(Export):
         """Of each selected episode of a chunk that a model scored, its key, and what it said."""
         episodes = self._numbers_by_chunk[chunk]
         rows = self.now.rows(
-            "SELECT dataset, episode_index, any_value(content_hash), any_value(instruction), "
+            "SELECT dataset, episode_index, any_value(content_hash), any_value(instruction), any_value(camera), "
             "list(frame_index ORDER BY frame_index), list(prediction ORDER BY frame_index), "
             "list(done ORDER BY frame_index) FROM eval_predictions "
             "WHERE eval_run = ? AND dataset = ? AND list_contains(?, episode_index) GROUP BY 1, 2",

@@ -19,7 +19,8 @@ from warehouse.releases.release import Release
 from warehouse.shards.shard import Sample, ShardError
 
 KIND = "CASE WHEN family = 'progresslm_unanswerable' THEN family || ' ' || variant ELSE family END"
-# By a hash of the group: runs of one start state or session are in one phase, whatever the seed
+# By a hash of the group: runs of one start state or session are in one phase, whatever the seed, with the samples that
+# show no others
 PHASES = ("sft", "rl")
 
 
@@ -60,12 +61,16 @@ def draw(
         f"""
         WITH s AS (
           SELECT s.sample_id, {KIND} AS kind, s.dataset, s.episode_index, s.split, l.shard, l."offset",
-                 sha256(? || s.sample_id) AS draw
+                 sha256(? || s.sample_id) AS draw, list_transform(s.pictures, lambda p: p.episode_index) AS others
           FROM samples s JOIN sample_location l USING (sample_id)
-          JOIN splits g ON g.dataset = s.dataset AND g.episode_index = s.episode_index
-          WHERE s.form = 'think' AND list_contains(?, l.shard)
-            AND ord(sha256('0' || chr(10) || g.dataset || chr(10) || g."group")[1]) % 2 = ?),
-        n AS (SELECT *, row_number() OVER (PARTITION BY kind, dataset, episode_index ORDER BY draw) AS nth FROM s)
+          WHERE s.form = 'think' AND list_contains(?, l.shard)),
+        shown AS (SELECT sample_id, dataset, unnest(list_append(others, episode_index)) AS episode_index FROM s),
+        of_phase AS (
+          SELECT sample_id FROM shown JOIN splits g USING (dataset, episode_index) GROUP BY 1
+          HAVING bool_and(ord(sha256('0' || chr(10) || dataset || chr(10) || g."group")[1]) % 2 = ?)),
+        n AS (
+          SELECT s.* EXCLUDE others, row_number() OVER (PARTITION BY kind, dataset, episode_index ORDER BY draw) AS nth
+          FROM s JOIN of_phase USING (sample_id))
         SELECT *, row_number() OVER (PARTITION BY kind ORDER BY nth, draw) AS place FROM n ORDER BY kind, place""",
         [f"{seed}\n", shards, PHASES.index(profile.phase)],
     ).to_arrow_table()

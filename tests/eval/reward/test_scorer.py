@@ -121,6 +121,8 @@ def test_another_window_is_refused(tmp_path):
     with pytest.raises(RewardError, match="does not say on which window"):
         open_checkpoint(unknown)
     assert open_checkpoint(unknown, window=FOUR).window == FOUR
+    with pytest.raises(RewardError, match="on no steps: leave the steps out"):
+        open_checkpoint(folder).stream(TASK, FPS, ("push", "stop"))
     demonstrated = make_checkpoint(
         tmp_path / "d", recipe={"data": {"families": {"progresslm_text": 1.0}}}
     )
@@ -209,6 +211,20 @@ def test_a_server_is_asked_by_an_endpoint_once(tmp_path):
         assert len(server.received) == sent
     with pytest.raises(RewardError, match="needs a model"), open_scorer(ScorerConfig()):
         pass
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"hold": 1.0}, "need --like"),
+        ({"max_calls": 3}, "need --endpoint"),
+        ({"like": ("a/0",), "reasoning": True}, "need --model"),
+        ({"like": ("a/0",), "answer": "head"}, "needs a checkpoint"),
+    ],
+)
+def test_what_would_count_for_nothing_is_refused(options, message):
+    with pytest.raises(UserError, match=message):
+        ScorerOptions(**options)
 
 
 @pytest.mark.parametrize("family", ["qwen3_vl", "qwen3_5"])

@@ -295,6 +295,17 @@ def test_several_views_are_judged_by_the_rule_that_was_asked_for():
     assert (none.progress, none.failure) == (None, "exo: broken; wrist: broken")
 
 
+def test_the_wrist_judges_calibrated_progress():
+    scorer = Calibrated()
+    stream = scorer.stream(TASK, 2.0, cameras=("exo", "wrist"), rule="wrist")
+    bright, dark = (np.full((8, 8, 3), value, np.uint8) for value in (204, 51))
+    moment = stream.append({"exo": bright, "wrist": dark})
+    assert moment is not None
+    [reward] = scorer.score([moment])
+    assert (reward.progress, reward.success) == (0.8, False)
+    assert reward.done == scorer.success.probability(0.2)
+
+
 class Calibrated(Pixels):
     def __init__(self) -> None:
         super().__init__()

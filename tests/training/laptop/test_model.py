@@ -11,12 +11,13 @@ from safetensors.torch import load_file, save_file
 
 from annotate.config import SamplesConfig
 from annotate.embeddings.encoders import load_encoder
-from annotate.samples.procvqa import samples
+from annotate.samples.procvqa import samples, task_text
 from core.errors import UserError
+from core.tables import TABLES
 from tests.kits.labelled import episode
 from tests.kits.laptop_kit import TASKS, make_episode, make_release, recipe, small_config
 from training.folder import ModelError, TrainingError, is_laptop
-from training.laptop.fit import ClipSource
+from training.laptop.fit import FAMILIES, ClipSource, read_episodes
 from training.laptop.model import (
     ADAPTED,
     NO_TREND,
@@ -36,6 +37,7 @@ from training.runs import resumable
 from training.train import train
 from warehouse.lake import Lake
 from warehouse.releases.release import Release
+from warehouse.shards.shard import read_samples
 
 WIDTH = 6
 
@@ -322,6 +324,26 @@ def test_nothing_that_is_shown_tells_how_long_a_run_will_last():
     assert all(
         questions_by_length[8.6][moment] == questions_by_length[44.9][moment] for moment in same
     ), "what a language model is shown, word for word"
+
+
+def test_a_run_without_a_text_is_no_other_task(tmp_path):
+    lake, release = make_release(tmp_path)
+    tars = release.paths(lake.workspace, "train")
+    dataset = release.shard_list[0].dataset
+    facts = {
+        "dataset": dataset,
+        "chunk": 0,
+        "num_rows": 9,
+        "fps": 5.0,
+        "episode_index": 0,
+    }
+    lake.upsert("no text", episode_facts=TABLES["episode_facts"].rows([facts]))
+    encoder = load_encoder(small_config().embeddings)
+    shown = lake.snapshot(), read_samples(tars, FAMILIES), [dataset]
+    runs = read_episodes(lake, *shown, encoder, 1, 0)
+    assert [run.task for run in runs if run.key == (dataset, 0)] == [""]
+    told = ClipSource(runs, 4, NegativesConfig(other_task=1), seed=1).draw(50)[1]
+    assert task_text(None) not in told
 
 
 def test_another_task_is_worth_nothing():

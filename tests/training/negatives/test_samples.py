@@ -68,8 +68,11 @@ def test_rewound_ends_with_less(changed):
     assert fallen > 10
 
 
-def test_a_wrong_instruction_is_worth_nothing(changed):
-    for original, changed_sample in changed(OTHER_TASK):
+@pytest.mark.parametrize("unnamed", [None, TASKS[0]])
+def test_a_wrong_instruction_is_worth_nothing(unnamed, changed):
+    labels = {key: relabelled(e, sure_of_names=e.label.task != unnamed) for key, e in RUNS.items()}
+    assert changed(OTHER_TASK, labels)
+    for original, changed_sample in changed(OTHER_TASK, labels):
         row = changed_sample.row
         own_task = TASKS[original.row["episode_index"] % 3]
         named_task = next(line for line in row["question"].splitlines() if "task:" in line).split(
