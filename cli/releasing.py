@@ -235,7 +235,7 @@ def takedown(
     # Nothing is deleted yet: the build makes chunks without the data, gc deletes the bytes
     if undo:
         marks = take_back(lake, dataset, episodes)
-        note(f"{marks} marks taken back; build {dataset} to use it again.")
+        note(f"{marks.total()} marks taken back; build {', '.join(sorted(marks))} to use it again.")
     else:
         for name, episode, degree in withdraw(lake, dataset, episodes, reason or ""):
             note(f"episode {episode} of {name} {OF_ALIKE[degree].format(name)}.")

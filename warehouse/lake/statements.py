@@ -6,6 +6,7 @@ tag is on, the newest assignment of an episode who has it (the views current_tag
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -496,9 +497,9 @@ def mark_of_copy(place: Place, original: KnownRecording, reason: str) -> dict[st
     }
 
 
-def undo_takedown(lake: Lake, dataset: str, episodes: Collection[int] | None) -> int:
+def undo_takedown(lake: Lake, dataset: str, episodes: Collection[int] | None) -> Counter[str]:
     """Take marks back: those of some episodes, by their present numbers, or all of the dataset's, and those of their
-    copies; returns how many.
+    copies; returns how many of each dataset.
 
     Raises UserError.
     """
@@ -519,4 +520,4 @@ def undo_takedown(lake: Lake, dataset: str, episodes: Collection[int] | None) ->
         raise UserError(f"nothing of that is taken down of {dataset}: {available_text}")
     taken_back = lake.dicts(TO_UNDO_SQL, [ids])
     say(lake, TAKEDOWN, lambda: taken_back, is_batch=False)
-    return len(taken_back)
+    return Counter(row["dataset"] for row in taken_back)

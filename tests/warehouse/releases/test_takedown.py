@@ -128,9 +128,9 @@ def test_each_of_several_is_taken_back_by_itself_also_one_that_left(own: Made):
     lake = Lake(own.space)
     take_down(lake, "tiny", [1, 2, 3], "the person shown asked")
     lake.con.execute("UPDATE recordings SET left_at = now() WHERE episode_index = 3")
-    assert undo_takedown(lake, "tiny", [2]) == 1
+    assert undo_takedown(lake, "tiny", [2]) == {"tiny": 1}
     assert lake.column("SELECT episode_index FROM takedowns ORDER BY 1") == [1, 3]
-    assert undo_takedown(lake, "tiny", None) == 2
+    assert undo_takedown(lake, "tiny", None) == {"tiny": 2}
     assert lake.rows("FROM takedowns") == []
 
 
