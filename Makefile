@@ -83,12 +83,12 @@ osmesa:
 	    $(AS_ROOT) apt-get install -y -qq --no-install-recommends libosmesa6 >/dev/null; }
 
 # What only real software of others can show: Ray, Postgres, nginx, Dagster's webserver and daemon, pages in Chromium; and
-# a night's schedule; with them what is slow. All on free ports of this machine, started and stopped by the tests. Three
-# processes on two cores, since these tests wait for servers: to import all that they use takes each some 20 s of CPU.
-# What it needs is no prerequisite, so that it is the first to begin where make runs several: it takes longest
+# a night's schedule; with them what is slow. All on free ports of this machine, started and stopped by the tests. Two
+# processes: to import all that the tests use takes each some 20 s of CPU. What it needs is no prerequisite, so that it is
+# the first to begin where make runs several: it takes longest
 stack-test: setup
 	@$(MAKE) --no-print-directory postgres nginx browser
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m '(stack or browser or slow) and not long' -n 3 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m '(stack or browser or slow) and not long' -n 2 --dist loadfile --no-loadscope-reorder
 
 # LeRobot itself as a second reader: 34 datasets made with its tools, each frame and row as it gives them; then mcap's
 # reader, h5py and webdataset
