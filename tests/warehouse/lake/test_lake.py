@@ -66,7 +66,8 @@ def test_a_duckdb_without_its_extension_is_a_sentence(workspace, monkeypatch):
 def test_a_slow_query_draws_no_bar(lake):
     """Where the tests run on several processes, DuckDB takes each for an interactive one."""
     for con in (lake.con, lake.con.cursor()):
-        assert con.execute("SELECT current_setting('enable_progress_bar')").fetchall() == [(False,)]
+        bar = con.execute("SELECT current_setting('enable_progress_bar')")
+        assert bar.fetchall() == [(False,)]
 
 
 def test_upserts_replace_rows_of_the_same_key(lake, ds):

@@ -227,7 +227,8 @@ def test_copies_are_taken_down_or_not_used_until_a_person_decides(tmp_path: Path
 
         # What a person said of it holds when it is taken down again
         # With it, marks of its copies go, the one that a person named included
-        assert undo_takedown(lake, "arm", None) == dict.fromkeys(("arm", "copied", "video"), 1)
+        marks = undo_takedown(lake, "arm", None)
+        assert marks == {"arm": 1, "copied": 1, "video": 1}
         assert lake.rows(DOWN_SQL) == []
         assert "half_rate" not in {name for name, _, _ in withdraw(lake, "arm", [4], "again")}
 
