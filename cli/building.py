@@ -256,15 +256,14 @@ def _not_in_source(
 ) -> list[str]:
     """A sentence on each dataset that has not all of the episodes which --episodes names."""
     lines: list[str] = []
-    if selected is None:
-        return lines
-    for name in names:
-        known = open_lake(space).rows(
-            "SELECT episode_index, source_index FROM episode_facts WHERE dataset = $1 UNION ALL "
-            "SELECT episode_index, NULL FROM findings WHERE dataset = $1",
-            [name],
+    for name in names if selected is not None else ():
+        # By their number, or by that in the source; what is quarantined is there, too
+        missing = open_lake(space).column(
+            "SELECT unnest($2::BIGINT[]) AS e EXCEPT SELECT episode_index FROM episode_facts WHERE dataset = $1 "
+            "EXCEPT SELECT source_index FROM episode_facts WHERE dataset = $1 "
+            "EXCEPT SELECT episode_index FROM findings WHERE dataset = $1 ORDER BY e",
+            [name, selected],
         )
-        missing = sorted({*selected}.difference(*known))
         if missing:
             lines.append(f"{name}: its source has no episodes {listed_numbers(missing)}")
     return lines

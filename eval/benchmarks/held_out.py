@@ -233,7 +233,7 @@ def score(answers: BenchmarkAnswers) -> ScoredBenchmark:
             q.dataset,
             int(q.trajectory),
             # No pair lies across two splits
-            f"{q.part}: {_compared_by(q)}",
+            f"{q.part}: {_comparison_task(q)}",
             np.arange(span.stop - span.start),
             runs.target[span],
             success=q.success,
@@ -267,7 +267,7 @@ def _outcome_measures(
     return {name: measure.among(has_outcome) for name, measure in measures.items()}
 
 
-def _compared_by(question: Question) -> str:
+def _comparison_task(question: Question) -> str:
     """The task by which a run is compared; a run without a text is compared with no other."""
     return question.facts["same_as"] or f"run {question.trajectory}"
 
@@ -280,7 +280,7 @@ def rank(answers: BenchmarkAnswers) -> ScoredBenchmark:
     test = answers.tested
     runs = test.series
     by_task = grouped(
-        ((q.part, q.dataset, _compared_by(q)), end - 1)
+        ((q.part, q.dataset, _comparison_task(q)), end - 1)
         for q, end in zip(test.by_episode, runs.starts[1:], strict=True)
     )
     ends = runs_of((runs.predicted[last], runs.target[last]) for last in by_task.values())

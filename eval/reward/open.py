@@ -202,12 +202,13 @@ class ScorerOptions(ModelOptions):
 
     def model_post_init(self, context: object) -> None:
         of_model = self.reasoning or self.window_frames or self.endpoint
+        changed = self.model_dump(exclude_defaults=True).keys()
         contradictions = {
             "give either --like, --model or --baseline": all(
                 (self.like, any((self.model, self.baseline)))
             ),
             "--like-camera, --lag and --hold need --like": not self.like
-            and (self.like_camera, self.lag, self.hold) != ((), 0.0, 0.5),
+            and changed & {"like_camera", "lag", "hold"},
             "give either --model M or --baseline clock|visual": self.model is not None
             and self.baseline is not None,
             "--window-step needs --window-frames": self.window_step is not None
@@ -215,7 +216,7 @@ class ScorerOptions(ModelOptions):
             "--endpoint needs --model, the model's name there": self.model is None
             and self.endpoint,
             "--max-calls and --api-key-env need --endpoint": not self.endpoint
-            and (self.api_key_env, self.max_calls) != (None, None),
+            and changed & {"max_calls", "api_key_env"},
             "--reasoning, --window-frames and --endpoint need --model": of_model
             and (self.baseline or self.like),
             "--answer needs a checkpoint on this machine": self.answer != "auto"

@@ -63,6 +63,12 @@ class Success:
         """Of a head's probability or a progress, 0..1."""
         return float(_sigmoid(self.slope * _score(np.array([raw]), self.of) + self.shift)[0])
 
+    def raw(self, reward: "Reward") -> float | None:
+        """What the probability is of: what says done, else progress where the model has no output of its own for it."""
+        if reward.done is None and self.of == "progress":
+            return reward.progress
+        return reward.done
+
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
 
@@ -245,7 +251,7 @@ def _by_rule(rewards: Mapping[str, Reward], rule: ViewRule, success: Success | N
     wrist = [reward for camera, reward in rewards.items() if is_wrist(camera)]
     # A side that failed leaves the other to say what it can
     if rule == "wrist" and scene and wrist:
-        # The model's output that says done: where it has none of its own, progress
+        # Either side has to say done: by progress, where the model has no output of its own for it
         output = success.of if success else "done"
         claims = [c for c in (_mean_of(output, scene), _mean_of(output, wrist)) if c is not None]
         return Reward(
@@ -268,7 +274,7 @@ def _first_doubt(rewards: Sequence[Reward]) -> str | None:
 
 def _sureness(reward: Reward, success: Success) -> float:
     """How far a camera's verdict is from the threshold, in logits."""
-    raw = reward.done if success.of == "done" else reward.progress
+    raw = success.raw(reward)
     if raw is None:
         return 0.0
     return float(abs(logit(success.probability(raw)) - logit(success.threshold)))
@@ -305,7 +311,7 @@ class Scorer(ABC):
     `window`: what the model was trained on; None: ProgressLM's question alone, a picture and the task's steps. By the
     model's `card`, `picture_max_px` bounds the longer side of a picture as the training set stored it, `max_px` as the
     model saw it. `settings`: all that rewards depend on. `usual_fps`: scored moments a second where nobody says.
-    `compares`: was it trained on demonstrations? `follows`: each moment's number depends on all before it.
+    `takes_steps`: was it trained on demonstrations? `follows`: each moment's number depends on all before it.
     `make_ready`: does beforehand, in any thread, what of a picture needs no model; `views` does what is not done.
     """
 
@@ -319,7 +325,7 @@ class Scorer(ABC):
         self.window = window
         self.max_px = card.get("max_px")
         self.success = Success.of_card(card)
-        self.compares = any(f.startswith("progresslm") for f in trained_families(card))
+        self.takes_steps = any(f.startswith("progresslm") for f in trained_families(card))
         self.picture_max_px = (card.get("window") or {}).get("picture_max_px")
 
     def stream(self, task: str, fps: float, steps: Sequence[str] = (), **options: Any) -> Stream:
@@ -328,7 +334,7 @@ class Scorer(ABC):
         With `steps`, the task in words, in order, a model that answers in words is asked ProgressLM's question about
         one picture. A head answers what it was trained on alone.
         """
-        if steps and self.source == "head" and not self.compares:
+        if steps and self.source == "head" and not self.takes_steps:
             raise RewardError(
                 f"the model's head was trained on {self.window}, and on no steps: leave the steps out"
             )
@@ -366,10 +372,7 @@ class Scorer(ABC):
     def _judged(self, reward: Reward) -> Reward:
         if reward.progress is None or self.success is None:
             return reward
-        raw = reward.done
-        # By the rule `wrist` several cameras have said it already
-        if self.success.of == "progress" and raw is None:
-            raw = reward.progress
+        raw = self.success.raw(reward)
         if raw is None:
             return reward
         probability = self.success.probability(raw)

@@ -96,7 +96,7 @@ LAST_PICTURE = Window(1, None)
 
 
 def trained_families(card: Mapping[str, Any]) -> frozenset[str]:
-    """The families of samples that a model was trained on, by its card; of others that of a window's progress."""
+    """The families of samples that a model was trained on, by its card; where it names none, progress by windows."""
     data = (card.get("recipe") or {}).get("data") or {}
     return frozenset(data.get("families") or ("procvqa_c",))
 

@@ -303,7 +303,8 @@ def say(
         # First what can be refused
         content_hash = judged.facts["content_hash"]
         correction = None
-        known = corrections.recording_of(judged.place, judged.facts)
+        homes = corrections.recording_of(judged.place, judged.facts)
+        former = outcomes.standing(reader, *judged.place, homes)
         if frame is not None:
             correction = _label_that_fails(judged, frame, content_hash)
         saved = outcomes.say_outcome(
@@ -315,9 +316,8 @@ def say(
             follows=follows,
             recording=recording,
             batch=correction,
-            known=known,
+            known=homes,
         )
-        former = outcomes.standing(reader, *judged.place, known)
         if frame is None and former and outcomes.is_with_label(former):
             correction = take_back(reader, former["batch"], author=name)[0]["statement_id"]
         return {"saved": saved, "correction": correction}

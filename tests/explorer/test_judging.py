@@ -176,9 +176,9 @@ def test_a_failure_from_a_moment_on_is_in_the_label_and_one_undo_takes_both(clie
     # Who says otherwise of the end does not mean the moment any more
     undone = client.get("/api/corrections/tiny/2").json()["newest"]
     failed = end(client, 2, "failed", frame=5, follows_correction=undone).json()
-    said = end(client, 2, "succeeded", follows=failed["saved"]).json()
+    succeeded = end(client, 2, "succeeded", follows=failed["saved"]).json()
     corrected = client.get("/api/corrections/tiny/2").json()
-    assert (corrected["current"], corrected["newest"]) == ([], said["correction"])
+    assert (corrected["current"], corrected["newest"]) == ([], succeeded["correction"])
     assert own.rows("SELECT success FROM current_outcomes") == [(True,)]
 
 

@@ -77,8 +77,12 @@ def write_frames(
 
 def reward_keys(e: Episode) -> set[RewardKey]:
     """How rewards that count are known; those of earlier versions name no camera, or no instruction either."""
-    facts = (None, task_text(e.task)), (None, *e.cameras[:1])
-    return {(e.dataset, e.episode_index, e.content_hash, *known) for known in product(*facts)}
+    texts = (None, task_text(e.task))
+    cameras = (None, *e.cameras[:1])
+    return {
+        (e.dataset, e.episode_index, e.content_hash, text, camera)
+        for text, camera in product(texts, cameras)
+    }
 
 
 def the_dataset(selected: Selected) -> tuple[str, str, float]:

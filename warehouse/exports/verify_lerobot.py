@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from importlib.metadata import version
 from importlib.util import find_spec
 from io import StringIO
@@ -189,6 +189,8 @@ class LeRobotComparison:
         self.most_off = 0.0
         self.num_pictures = 0
         self.num_shown = 0
+        # A file is asked once, not for each of its pictures
+        self._is_plain = cache(_is_plain)
         self.dataset: Any = LeRobotDataset("local/export", root=out, video_backend="pyav")
         self.cameras = list(self.dataset.meta.camera_keys)
         kinds = {name: feature["dtype"] for name, feature in self.dataset.features.items()}
@@ -272,8 +274,7 @@ class LeRobotComparison:
         meta = self.dataset.meta
         if camera in meta.video_keys:
             path = self.out / meta.get_video_file_path(number, camera)
-            first = next(decode(path))
-            if isinstance(first, Frame) and (first.quarter_turns or not first.has_usual_colours):
+            if not self._is_plain(path):
                 begin_s = meta.episodes[number][f"videos/{camera}/from_timestamp"]
                 place = frame_times(path).nearest(np.array([begin_s + float(item["timestamp"])]))[0]
                 return next(decode(path, int(place), 1)).rgb()
@@ -314,6 +315,12 @@ class LeRobotComparison:
         yield from wrong[:1]
         if compared < e.num_frames:
             yield f"{compared} of {e.num_frames} frames of episode {number} by {camera}"
+
+
+def _is_plain(path: Path) -> bool:
+    """Does a video state no colours of its own and no turn? PyAV takes no notice of either."""
+    first = next(decode(path))
+    return not isinstance(first, Frame) or (first.has_usual_colours and not first.quarter_turns)
 
 
 def _are_equal(exported: np.ndarray, values: Any) -> bool:

@@ -138,7 +138,7 @@ def database(workspace: Workspace, threads: int | None = None) -> duckdb.DuckDBP
         con.execute(f"LOAD {literal(extension_path(name))}")
     con.execute("SET allow_unsigned_extensions = false")
     con.execute("SET GLOBAL TimeZone = 'UTC'")  # of every cursor
-    # DuckDB draws a bar on standard output where a program has no file (`python -c`): among the rows of a command
+    # Where a program has no file (`python -c`), DuckDB would draw a bar on standard output, amid a command's rows
     con.execute("SET enable_progress_bar = false")
     if lake_place.is_bucket:
         options = [

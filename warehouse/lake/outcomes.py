@@ -275,17 +275,10 @@ def _episode(
     by_source_id: Mapping[str, int],
     by_content: Mapping[str, set[int]],
 ) -> int:
-    """The episode that a line is about: that of its contents (of copies the one with its number, or the first), else
-    the one that all columns which name it agree on. Raises CorrectionError."""
+    """The episode that a line is about: that of its contents, else the one that all columns which name it agree on.
+    Raises CorrectionError."""
     if CONTENT in cells:
-        stated = str(cells[CONTENT])[:HEX]
-        numbers = {str(number): number for number in sorted(by_content.get(stated, ()))}
-        if not numbers:
-            raise CorrectionError(
-                f"{dataset} holds nothing with {CONTENT} {stated!r}: leave the column out where the other columns name "
-                "this corpus's episodes"
-            )
-        return numbers.get(str(cells.get("episode_index")), next(iter(numbers.values())))
+        return _of_contents(cells, dataset, by_content)
     columns = [column for column in NAMING_COLUMNS if column in cells]
     index_by_column = {
         column: _index(column, cells[column], dataset, source_id_by_index, by_source_id)
@@ -299,6 +292,24 @@ def _episode(
             + " differ"
         )
     return index_by_column[columns[0]]
+
+
+def _of_contents(cells: Mapping[str, Any], dataset: str, by_content: Mapping[str, set[int]]) -> int:
+    """The episode that holds a line's contents; of copies the one whose number the line has. Raises CorrectionError."""
+    stated = str(cells[CONTENT])[:HEX]
+    numbers = {str(number): number for number in sorted(by_content.get(stated, ()))}
+    if not numbers:
+        raise CorrectionError(
+            f"{dataset} holds nothing with {CONTENT} {stated!r}: leave the column out where the other columns name "
+            "this corpus's episodes"
+        )
+    number = str(cells.get("episode_index"))
+    if len(numbers) > 1 and number not in numbers:
+        raise CorrectionError(
+            f"{CONTENT} {stated!r} is of the episodes {', '.join(numbers)}, copies of one another: give one of them as "
+            "episode_index"
+        )
+    return numbers.get(number, min(numbers.values()))
 
 
 def _index(

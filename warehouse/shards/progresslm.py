@@ -61,15 +61,18 @@ def draw(
         f"""
         WITH s AS (
           SELECT s.sample_id, {KIND} AS kind, s.dataset, s.episode_index, s.split, l.shard, l."offset",
-                 sha256(? || s.sample_id) AS draw, list_transform(s.pictures, lambda p: p.episode_index) AS others
+                 sha256(? || s.sample_id) AS draw, s.pictures
           FROM samples s JOIN sample_location l USING (sample_id)
           WHERE s.form = 'think' AND list_contains(?, l.shard)),
-        shown AS (SELECT sample_id, dataset, unnest(list_append(others, episode_index)) AS episode_index FROM s),
+        pictured AS (
+          SELECT sample_id, dataset, episode_index FROM s UNION ALL
+          SELECT sample_id, dataset, unnest(pictures).episode_index FROM s),
         of_phase AS (
-          SELECT sample_id FROM shown JOIN splits g USING (dataset, episode_index) GROUP BY 1
+          SELECT sample_id FROM pictured JOIN splits g USING (dataset, episode_index) GROUP BY 1
           HAVING bool_and(ord(sha256('0' || chr(10) || dataset || chr(10) || g."group")[1]) % 2 = ?)),
         n AS (
-          SELECT s.* EXCLUDE others, row_number() OVER (PARTITION BY kind, dataset, episode_index ORDER BY draw) AS nth
+          SELECT s.* EXCLUDE pictures,
+                 row_number() OVER (PARTITION BY kind, dataset, episode_index ORDER BY draw) AS nth
           FROM s JOIN of_phase USING (sample_id))
         SELECT *, row_number() OVER (PARTITION BY kind ORDER BY nth, draw) AS place FROM n ORDER BY kind, place""",
         [f"{seed}\n", shards, PHASES.index(profile.phase)],

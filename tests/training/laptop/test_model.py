@@ -339,11 +339,11 @@ def test_a_run_without_a_text_is_no_other_task(tmp_path):
     }
     lake.upsert("no text", episode_facts=TABLES["episode_facts"].rows([facts]))
     encoder = load_encoder(small_config().embeddings)
-    shown = lake.snapshot(), read_samples(tars, FAMILIES), [dataset]
-    runs = read_episodes(lake, *shown, encoder, 1, 0)
+    clips = read_samples(tars, FAMILIES)
+    runs = read_episodes(lake, lake.snapshot(), clips, [dataset], encoder, 1, 0)
     assert [run.task for run in runs if run.key == (dataset, 0)] == [""]
-    told = ClipSource(runs, 4, NegativesConfig(other_task=1), seed=1).draw(50)[1]
-    assert task_text(None) not in told
+    tasks = ClipSource(runs, 4, NegativesConfig(other_task=1), seed=1).draw(50)[1]
+    assert task_text(None) not in tasks
 
 
 def test_another_task_is_worth_nothing():

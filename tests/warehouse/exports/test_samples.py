@@ -132,8 +132,8 @@ def test_phases_share_no_run_whatever_their_seeds(monkeypatch):
     runs: dict[str, set[str]] = {}
     for name, seed in product(("progresslm_sft", "progresslm_rl"), range(4)):
         drawn = draw(space, release, name, seed).samples["sample_id"].to_pylist()
-        shown = chain.from_iterable(text.split(" beside ") for text in drawn)
-        runs[name] = runs.get(name, set()) | {*shown}
+        pictured = chain.from_iterable(text.split(" beside ") for text in drawn)
+        runs[name] = runs.get(name, set()) | {*pictured}
     first, second = runs.values()
     assert first.isdisjoint(second)
     assert first | second == {*map(str, range(12))}

@@ -100,9 +100,9 @@ def four_runs(tmp_path_factory) -> Iterator[Lake]:
                 "dataset": "a",
                 "episode_index": k,
                 "chunk": 0,
-                "content_hash": f"{k:016x}{k:048x}",
+                "content_hash": f"{k % 3:016x}",
             }
-            for k in range(3)
+            for k in range(4)
         ],
     )
     yield lake
@@ -152,6 +152,7 @@ x,true,,,
 1,true,,b,
 -1,true,,,
 1,true,,,abc
+1,true,,,0000000000000000
 """
 
 
@@ -187,6 +188,8 @@ def test_every_bad_line_is_named(four_runs, tmp_path):
         "line 12": "episode_index is '-1', which is no episode's number",
         "line 13": "a holds nothing with content_hash 'abc': leave the column out where the other columns name this "
         "corpus's episodes",
+        "line 14": "content_hash '0000000000000000' is of the episodes 0, 3, copies of one another: "
+        "give one of them as episode_index",
     }
 
 
